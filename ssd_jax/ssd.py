@@ -1,0 +1,81 @@
+"""The network: trunk, extra layers, and two predictors for each map (SSD paper, section 2.1, figure 2).
+
+SSD300, SSD512 and SSD500 are one module with three configs.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Float32
+
+from ssd_jax.config import Model
+from ssd_jax.vgg import CAFFE_XAVIER, VGG16, L2Norm, conv_relu, scaled
+
+
+class Predictions(NamedTuple):
+    """Raw outputs, in the order of the default boxes: map, row, column, box."""
+
+    offsets: Float32[Array, "b n 4"]
+    """To the default boxes, divided by the variances: x, y, log width, log height."""
+    logits: Float32[Array, "b n c"]
+    """Class 0 is background."""
+
+
+def predict(
+    source: Float[Array, "b h w d"], name: str, boxes: int, numbers: int, dtype: jnp.dtype
+) -> Float32[Array, "b n {numbers}"]:
+    """3x3 convolution to ``numbers`` for each of ``boxes`` per cell; channel = box * numbers + number.
+
+    Called within a compact module, which owns the parameters.
+    """
+    out = nn.Conv(boxes * numbers, (3, 3), padding=1, kernel_init=CAFFE_XAVIER, dtype=dtype, name=name)(source)
+    return out.reshape(out.shape[0], -1, numbers).astype(jnp.float32)
+
+
+class SSD(nn.Module):
+    """``SSD(config).apply({"params": params}, images)``.
+
+    ``images`` are RGB, 0-255, of ``config.image_size``; the mean is subtracted here, so that no
+    caller can forget it or do it twice. Parameters are float32; convolutions run in ``config.dtype``.
+    """
+
+    config: Model
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "b h w 3"]) -> Predictions:
+        dtype = jnp.dtype(self.config.dtype)
+        x = (images - jnp.asarray(self.config.mean, jnp.float32)).astype(dtype)
+        sources = self.feature_maps(x, dtype)
+        per_cell = self.config.default_boxes.boxes_per_cell
+        offsets, logits = [], []
+        for (name, source), boxes in zip(sources, per_cell, strict=True):
+            offsets.append(predict(source, f"{name}_mbox_loc", boxes, 4, dtype))
+            logits.append(predict(source, f"{name}_mbox_conf", boxes, self.config.num_classes, dtype))
+        return Predictions(jnp.concatenate(offsets, axis=1), jnp.concatenate(logits, axis=1))
+
+    def feature_maps(self, x: Float[Array, "b h w 3"], dtype: jnp.dtype) -> list[tuple[str, Array]]:
+        """The sources by Caffe's names: conv4_3_norm, fc7, conv6_2, conv7_2, ..."""
+        config = self.config
+        conv4_3, x = VGG16(config.width, config.norm, dtype, name="vgg")(x)
+        normed = L2Norm(config.l2_norm_scale, name="conv4_3_norm")(conv4_3).astype(dtype)
+        sources = [("conv4_3_norm", normed), ("fc7", x)]
+        for number, extra in enumerate(config.extras, start=6):
+            # The paper draws the new layers with Caffe's xavier; a norm makes their scale immaterial.
+            options = dict(norm=config.norm, dtype=dtype, kernel_init=CAFFE_XAVIER)
+            bottleneck = scaled(extra.bottleneck, config.width)
+            x = conv_relu(x, f"conv{number}_1", bottleneck, kernel=1, padding=0, **options)
+            x = conv_relu(
+                x,
+                f"conv{number}_2",
+                scaled(extra.channels, config.width),
+                kernel=extra.kernel,
+                stride=extra.stride,
+                padding=extra.padding,
+                **options,
+            )
+            sources.append((f"conv{number}_2", x))
+        if config.global_pool:
+            sources.append(("pool6", jnp.mean(x, axis=(1, 2), keepdims=True)))
+        return sources

@@ -1,0 +1,126 @@
+"""The trunk: VGG16 with fc6 and fc7 as convolutions, and the layers shared with the extras.
+
+Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, 2015
+(arXiv 1409.1556), changed as in the SSD paper, section 3: pool5 is 3x3 with stride 1, fc6 is a
+3x3 convolution with dilation 6 (the a trous algorithm), and there is no dropout and no fc8.
+Layer and parameter names are Caffe's.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Float32
+
+# (layer, channels) of each block; a pool stands between two blocks.
+BLOCKS = (
+    (("conv1_1", 64), ("conv1_2", 64)),
+    (("conv2_1", 128), ("conv2_2", 128)),
+    (("conv3_1", 256), ("conv3_2", 256), ("conv3_3", 256)),
+    (("conv4_1", 512), ("conv4_2", 512), ("conv4_3", 512)),
+    (("conv5_1", 512), ("conv5_2", 512), ("conv5_3", 512)),
+)
+GROUP_SIZE = 8
+
+# U(-a, a) with a = sqrt(3 / fan_in): what Caffe calls xavier.
+CAFFE_XAVIER = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+# The trunk is meant to be imported. From scratch, He's variance keeps the activations' scale through
+# its ReLUs, and conv1_1 starts divided by the spread of pixel values, so that this scale is about one.
+HE_NORMAL = nn.initializers.he_normal()
+HE_NORMAL_OF_PIXELS = nn.initializers.variance_scaling(2.0 / 64**2, "fan_in", "truncated_normal")
+
+
+def scaled(channels: int, width: float) -> int:
+    """``channels`` times ``width``, rounded to a multiple of 8 (GroupNorm's group), at least 8."""
+    return max(GROUP_SIZE, round(channels * width / GROUP_SIZE) * GROUP_SIZE)
+
+
+def max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Max over 2x2 cells with stride 2, an odd last row or column alone (Caffe's ceil mode).
+
+    Written with elementwise maxima: the gradient of ``nn.max_pool`` (select-and-scatter) takes
+    nine times as long on a CPU. Where cells tie, their gradient is shared instead of going to the first.
+    """
+    b, h, w, c = x.shape
+    x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), constant_values=-jnp.inf)
+    cells = x.reshape(b, (h + 1) // 2, 2, (w + 1) // 2, 2, c)
+    rows = jnp.maximum(cells[:, :, 0], cells[:, :, 1])
+    return jnp.maximum(rows[:, :, :, 0], rows[:, :, :, 1])
+
+
+def max_pool_3x3_stride1(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """Max over the 3x3 neighbourhood (pool5)."""
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    x = jnp.maximum(jnp.maximum(x[:, :-2], x[:, 1:-1]), x[:, 2:])
+    return jnp.maximum(jnp.maximum(x[:, :, :-2], x[:, :, 1:-1]), x[:, :, 2:])
+
+
+def conv_relu(
+    x: Float[Array, "b h w c"],
+    name: str,
+    channels: int,
+    *,
+    norm: str,
+    dtype: jnp.dtype,
+    kernel: int = 3,
+    stride: int = 1,
+    padding: int = 1,
+    dilation: int = 1,
+    kernel_init: nn.initializers.Initializer = HE_NORMAL,
+) -> Float[Array, "b h2 w2 c2"]:
+    """Convolution, GroupNorm if asked for, ReLU; called within a compact module, which owns the parameters.
+
+    Padding is explicit: ``SAME`` pads a strided convolution on the high side only and shifts every map.
+    """
+    x = nn.Conv(
+        channels,
+        (kernel, kernel),
+        strides=stride,
+        padding=padding,
+        kernel_dilation=dilation,
+        kernel_init=kernel_init,
+        dtype=dtype,
+        name=name,
+    )(x)
+    if norm == "group":
+        x = nn.GroupNorm(num_groups=None, group_size=GROUP_SIZE, dtype=dtype, name=f"{name}_group_norm")(x)
+    return nn.relu(x)
+
+
+class L2Norm(nn.Module):
+    """y = scale * x / sqrt(sum over channels of x^2 + eps), at each cell; scale is learned per channel.
+
+    ParseNet (Liu et al. 2015, arXiv 1506.04579); SSD paper section 3.1. The eps stands inside the
+    root, as in Caffe, which keeps the gradient of an all-zero cell finite. Computed in float32.
+    """
+
+    initial_scale: float = 20.0
+    eps: float = 1e-10
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float32[Array, "b h w c"]:
+        scale = self.param("scale", nn.initializers.constant(self.initial_scale), (x.shape[-1],))
+        x = x.astype(jnp.float32)
+        return scale * x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + self.eps)
+
+
+class VGG16(nn.Module):
+    """Normalised images to conv4_3 (stride 8, before its pool) and fc7 (stride 16), both after ReLU."""
+
+    width: float = 1.0
+    norm: str = "none"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b h8 w8 c8"], Float[Array, "b h16 w16 c16"]]:
+        options = dict(norm=self.norm, dtype=self.dtype)
+        conv4_3 = x
+        for number, block in enumerate(BLOCKS, start=1):
+            for name, channels in block:
+                kernel_init = HE_NORMAL_OF_PIXELS if name == "conv1_1" else HE_NORMAL
+                x = conv_relu(x, name, scaled(channels, self.width), kernel_init=kernel_init, **options)
+            if number == 4:
+                conv4_3 = x
+            x = max_pool_2x2(x) if number < 5 else max_pool_3x3_stride1(x)
+        x = conv_relu(x, "fc6", scaled(1024, self.width), padding=6, dilation=6, **options)
+        fc7 = conv_relu(x, "fc7", scaled(1024, self.width), kernel=1, padding=0, **options)
+        return conv4_3, fc7
