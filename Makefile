@@ -1,0 +1,64 @@
+# `make` alone lists what there is. Everything is installed into $(VENV), nothing beside it.
+#
+#   make demo PYTHON=python3.12     another interpreter
+#   make demo ACCELERATOR=cpu       jax for cpu, cuda12 or tpu; found by itself where left out
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= runs/demo
+
+# cuda12 is gigabytes: only for a machine whose NVIDIA driver answers.
+ACCELERATOR ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda12 || echo cpu)
+EXTRAS = $(filter-out cpu,$(ACCELERATOR))
+comma := ,
+
+BIN = $(VENV)/bin
+PIP = "$(BIN)/python" -m pip --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(VENV)/.ready ## install the package and what it needs into .venv
+
+setup-dev: $(VENV)/.ready-dev ## setup, and what the tests need
+
+demo: $(VENV)/.ready ## train on generated pictures, evaluate, show where the pictures are
+	@echo "Training on generated pictures; results go to $(DEMO)."
+	@"$(BIN)/python" train.py configs/shapes.py --workdir "$(DEMO)"
+	@"$(BIN)/python" evaluate.py "$(DEMO)"
+	@echo
+	@echo "Look at $(DEMO)/val_truth.jpg (what is there) beside $(DEMO)/val_pred.jpg (what was found)."
+
+test: lint ## lint, types and the tests
+	@"$(BIN)/python" -m pytest
+
+lint: $(VENV)/.ready-dev ## lint, format and types
+	@"$(BIN)/ruff" check .
+	@"$(BIN)/ruff" format --check .
+	@"$(BIN)/mypy"
+
+format: $(VENV)/.ready-dev ## write what lint can mend by itself
+	@"$(BIN)/ruff" check --fix .
+	@"$(BIN)/ruff" format .
+
+clean: ## remove .venv and caches; runs stay
+	rm -rf "$(VENV)" .cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+
+$(VENV)/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed, and '$(PYTHON)' is `$(PYTHON) --version 2>&1 || true`."; \
+	  echo "Install one, or name it: make PYTHON=python3.12 ..."; exit 2; } >&2
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' has no venv module. On Debian and Ubuntu: sudo apt install python3-venv"; exit 2; } >&2
+	@echo "Setting up $(VENV) with jax for $(ACCELERATOR) (a few minutes, once)..."
+	@$(PYTHON) -m venv "$(VENV)"
+	@$(PIP) --editable ".$(if $(EXTRAS),[$(EXTRAS)])"
+	@touch "$@"
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	@echo "Adding what the tests need to $(VENV)..."
+	@$(PIP) --editable ".[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]"
+	@touch "$@"
