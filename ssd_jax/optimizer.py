@@ -1,0 +1,59 @@
+"""From config.Optimizer to optax: Caffe's SGD for the paper's recipes, AdamW for training from scratch."""
+
+from collections.abc import Callable
+
+import jax
+import optax
+
+from ssd_jax.config import Optimizer
+
+
+def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
+    """Learning rate by step, counted from 0: a linear warm-up, then multistep or cosine to 0 at ``steps``.
+
+    The warm-up's first step already has rate / warmup_steps; Caffe has none (warmup_steps = 0).
+    """
+    if config.schedule == "cosine":
+        main = optax.cosine_decay_schedule(config.learning_rate, max(1, steps - config.warmup_steps))
+    else:
+        boundaries = {step - config.warmup_steps: config.gamma for step in config.milestones}
+        main = optax.piecewise_constant_schedule(config.learning_rate, boundaries)
+    if config.warmup_steps == 0:
+        return main
+    first = config.learning_rate / config.warmup_steps
+    warmup = optax.linear_schedule(first, config.learning_rate, max(1, config.warmup_steps - 1))
+    return optax.join_schedules([warmup, main], [config.warmup_steps])
+
+
+def _name(path: tuple) -> str:
+    return path[-1].key
+
+
+def _where(name: str) -> Callable[[optax.Params], optax.Params]:
+    """Mask: True for the leaves of that name."""
+    return lambda params: jax.tree_util.tree_map_with_path(lambda path, _: _name(path) == name, params)
+
+
+def _not_bias(params: optax.Params) -> optax.Params:
+    return jax.tree_util.tree_map_with_path(lambda path, _: _name(path) != "bias", params)
+
+
+def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
+    """The transformation that takes raw gradients of the loss.
+
+    ``sgd`` is Caffe's SGDSolver (src/caffe/solvers/sgd_solver.cpp): clip, add weight decay times the
+    parameter (not for biases), multiply by the rate (biases twice), and only then accumulate the
+    momentum, so that a drop of the rate leaves the history as it was. optax.sgd accumulates first.
+    """
+    schedule = make_schedule(config, steps)
+    clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
+    if config.name == "adamw":
+        adamw = optax.adamw(schedule, weight_decay=config.weight_decay, mask=_where("kernel"))
+        return optax.chain(*clip, adamw)
+    return optax.chain(
+        *clip,
+        optax.add_decayed_weights(config.weight_decay, mask=_not_bias),
+        optax.masked(optax.scale(config.bias_rate), _where("bias")),
+        optax.scale_by_learning_rate(schedule),
+        optax.trace(decay=config.momentum),
+    )
