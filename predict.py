@@ -6,6 +6,6 @@ if __name__ == "__main__":
     try:
         from ssd_jax.__main__ import main
     except ModuleNotFoundError as error:
-        print(f"{error.name} is not installed: run `make setup`, then .venv/bin/python predict.py ...", file=sys.stderr)
+        print(f"{error.name} is missing: run `make setup`, then .venv/bin/python predict.py ...", file=sys.stderr)
         sys.exit(2)
     sys.exit(main(["predict", *sys.argv[1:]]))

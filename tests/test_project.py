@@ -1,0 +1,258 @@
+"""The house around the code: dependencies, layering, imports without effects, configs, scripts."""
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from ssd_jax import config
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+SCRIPTS = ("train", "evaluate", "predict")
+
+# A module imports only from modules above it. A new one gets its line where the data reaches it.
+ORDER = [
+    "errors",
+    "config",
+    "boxes",
+    "default_boxes",
+    "data.image",
+    "data.source",
+    "data.voc",
+    "data.coco",
+    "data.yolo",
+    "data.tfds",
+    "data.shapes",
+    "data.loader",
+    "resample",
+    "augment",
+    "vgg",
+    "ssd",
+    "matching",
+    "loss",
+    "nms",
+    "detect",
+    "metrics",
+    "draw",
+    "report",
+    "execution",
+    "evaluation",
+    "optimizer",
+    "checkpoint",
+    "run",
+    "training",
+    "detector",
+    "cli",
+    "__main__",
+]
+
+
+def package_modules() -> dict[str, Path]:
+    """Dotted name below ssd_jax -> file; packages' own __init__ files are looked at separately."""
+    package = ROOT / "ssd_jax"
+    return {
+        ".".join(path.relative_to(package).with_suffix("").parts): path
+        for path in sorted(package.rglob("*.py"))
+        if path.name != "__init__.py"
+    }
+
+
+def imported_names(path: Path) -> set[str]:
+    """Absolute dotted names of everything a file imports, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import; the layering test reads absolute ones"
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The modules of ssd_jax that a file imports, as dotted names below ssd_jax."""
+    modules = package_modules()
+    found = set()
+    for name in imported_names(path):
+        head, _, rest = name.partition(".")
+        if head != "ssd_jax" or not rest:
+            continue
+        # `from ssd_jax.boxes import x` gives boxes.x, `from ssd_jax import boxes` gives boxes.
+        owner = next((m for m in (rest, rest.rpartition(".")[0]) if m in modules), None)
+        if owner is not None:
+            found.add(owner)
+        else:
+            assert rest.startswith("__"), f"{path} imports {name}, which no module of ssd_jax provides"
+    return found
+
+
+def top_levels(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imported_names(path)}
+
+
+def load_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"config_file_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# ---- dependencies ----
+
+
+def test_requirements_are_the_dependencies_with_cuda_and_the_dev_extra():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    plain_jax = [line for line in project["dependencies"] if re.match(r"jax\b(?!\[)", line)]
+    assert len(plain_jax) == 1
+    (cuda_jax,) = extras["cuda12"]
+    assert cuda_jax == plain_jax[0].replace("jax", "jax[cuda12]", 1), "the same versions with and without CUDA"
+    assert extras["tpu"] == [plain_jax[0].replace("jax", "jax[tpu]", 1)]
+    wanted = [cuda_jax if line == plain_jax[0] else line for line in project["dependencies"]] + extras["dev"]
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == wanted
+
+
+def test_every_import_of_the_package_is_a_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    import_name = {"orbax-checkpoint": "orbax", "pillow": "PIL", "tensorflow-datasets": "tensorflow_datasets"}
+    distributions = [re.match(r"[\w-]+", line)[0] for line in project["dependencies"]]
+    allowed = {import_name.get(name, name) for name in distributions} | {"ssd_jax"} | set(sys.stdlib_module_names)
+    for name, path in package_modules().items():
+        extra = top_levels(path) - allowed
+        assert not extra, f"ssd_jax.{name} imports {sorted(extra)}, not in pyproject.toml's dependencies"
+
+
+# ---- layering ----
+
+
+def test_modules_import_only_from_above():
+    modules = package_modules()
+    unlisted = sorted(set(modules) - set(ORDER))
+    assert not unlisted, f"{unlisted} have no place in ORDER of tests/test_project.py"
+    for name, path in modules.items():
+        below = [other for other in imported_modules(path) if ORDER.index(other) >= ORDER.index(name)]
+        assert not below, f"ssd_jax.{name} imports {below}, which stand below it"
+
+
+def test_data_is_numpy_only():
+    for name, path in package_modules().items():
+        if name.startswith("data."):
+            assert not top_levels(path) & {"jax", "flax", "optax", "orbax", "chex"}, name
+            outside = {m for m in imported_modules(path) if not m.startswith("data.")} - {"errors", "config"}
+            assert not outside, f"ssd_jax.{name} imports {outside}"
+
+
+def test_packages_are_empty_doors():
+    for path in (ROOT / "ssd_jax").rglob("__init__.py"):
+        assert not imported_names(path), f"{path} imports; the importer names the module that it wants"
+
+
+def test_imports_touch_no_device_no_flag_no_array():
+    program = """
+import jax
+before = dict(jax.config.values)
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+from jax._src import xla_bridge
+assert not xla_bridge.backends_are_initialized(), "an import asked for a device"
+changed = {k for k, v in jax.config.values.items() if k in before and before[k] != v}
+assert not changed, f"an import set {changed}"
+"""
+    names = [f"ssd_jax.{name}" for name in package_modules()]
+    result = subprocess.run([sys.executable, "-c", program, *names], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_no_future_annotations():
+    # jaxtyping's checker would see strings in place of shapes.
+    for path in (ROOT / "ssd_jax").rglob("*.py"):
+        assert "__future__.annotations" not in imported_names(path), path
+
+
+# ---- configs ----
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_file(path: Path):
+    assert all(n.partition(".")[0] == "dataclasses" or n.startswith("ssd_jax.config.") for n in imported_names(path))
+    module = load_file(path)
+    assert isinstance(module.get_config(), config.Config)
+    assert module.get_config().name == path.stem, "--workdir defaults to runs/<name>"
+    assert hash(module.get_config()) == hash(module.get_config())
+    assert module.__doc__ and f"python train.py configs/{path.name}" in module.__doc__, "the exact command"
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "boxes", "steps", "milestones"),
+    [
+        # Boxes: paper, section 3.1 for 8732; sums over the maps for the others. Steps: paper, sections
+        # 3.1 and 3.4; with zoom-out examples/ssd/ssd_coco.py.
+        ("ssd300_voc", 300, 8732, 60_000, (40_000, 50_000)),
+        ("ssd512_voc", 512, 24564, 60_000, (40_000, 50_000)),
+        ("ssd500_voc", 500, 20097, 60_000, (40_000, 50_000)),
+        ("ssd300_coco", 300, 8732, 400_000, (280_000, 360_000)),
+        ("ssd512_coco", 512, 24564, 400_000, (280_000, 360_000)),
+    ],
+)
+def test_published_configs(name: str, side: int, boxes: int, steps: int, milestones: tuple[int, int]):
+    published = load_file(ROOT / "configs" / f"{name}.py").get_config()
+    assert published.model.image_size == side
+    assert published.model.default_boxes.count == boxes
+    assert published.train.steps == steps
+    assert published.train.batch_size == 32
+    assert published.optimizer.milestones == milestones
+    assert published.optimizer.learning_rate == 1e-3
+    assert published.optimizer.name == "sgd"
+    # Relative size of the first square: 0.1 for VOC, smaller for 512 and for COCO (paper, 3.1, 3.4).
+    smallest = {"ssd300_voc": 0.1, "ssd512_voc": 0.07, "ssd500_voc": 0.07, "ssd300_coco": 0.07, "ssd512_coco": 0.04}
+    assert published.model.default_boxes.min_sizes[0] / side == pytest.approx(smallest[name])
+
+
+# ---- scripts ----
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_script_hands_over_to_the_command(script: str):
+    path = ROOT / f"{script}.py"
+    assert imported_names(path) == {"sys", "ssd_jax.__main__.main"}
+    calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+    handed = [ast.unparse(c) for c in calls if ast.unparse(c.func) == "main"]
+    assert handed == [f"main(['{script}', *sys.argv[1:]])"]
+    assert not any(isinstance(n, ast.FunctionDef) for n in ast.walk(ast.parse(path.read_text())))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_script_without_packages_says_what_to_do(script: str):
+    # -I -S: an interpreter that finds nothing but the standard library.
+    program = f"import runpy, sys; sys.path.insert(0, '.'); runpy.run_path('{script}.py', run_name='__main__')"
+    result = subprocess.run([sys.executable, "-I", "-S", "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2, result.stderr
+    assert "make setup" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+# ---- what everybody's checkout shares ----
+
+
+def test_no_path_of_one_machine():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout, so there is no list of the project's files")
+    machine_path = re.compile(r"(?<![\w.:/])/(?:home|Users|root|work|mnt)/\w")
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path.suffix in {".png", ".jpg", ".gif"} or not path.is_file():
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            assert not machine_path.search(line), f"{name}:{number}: {line.strip()}"
+            assert name == ".ci/run" or "../sha" + "red" not in line, f"{name}:{number}: {line.strip()}"
