@@ -1,0 +1,223 @@
+"""Batches of one shape from a data source, read ahead in threads.
+
+The host only decodes and lays out; augmentation is the accelerator's work. Order, epochs and the
+place in the stream are grain's (https://google-grain.readthedocs.io).
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import grain
+import numpy as np
+from jaxtyping import Bool, Float32, Int32, UInt8
+from PIL import Image
+
+from ssd_jax.config import Data
+from ssd_jax.data.source import Annotation, Source
+from ssd_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_GRANULE = 32  # canvas sides are multiples of it, so that similar data sets share compiled programs
+_MAX_THREADS = 8
+
+
+class Batch(NamedTuple):
+    """What the accelerator gets. Padding: label 0, box zero; images lie top left on a black canvas."""
+
+    canvas: UInt8[np.ndarray, "b h w 3"]
+    height: Int32[np.ndarray, " b"]
+    """Pixels of the image in the canvas; at least 1."""
+    width: Int32[np.ndarray, " b"]
+    gt_boxes: Float32[np.ndarray, "b g 4"]
+    """xyxy, normalised to the image, not to the canvas."""
+    gt_labels: Int32[np.ndarray, "b g"]
+    gt_difficult: Bool[np.ndarray, "b g"]
+    index: Int32[np.ndarray, " b"]
+    """Position in the source; -1 in slots beyond the end of an evaluation."""
+    epoch: Int32[np.ndarray, " b"]
+    """Pass over the source that the image belongs to, from 0."""
+    valid: Bool[np.ndarray, " b"]
+    """False: the image can't be read, or the slot lies beyond the end. No objects then."""
+
+
+class Batches(Iterator[Batch]):
+    """A stream of batches whose place can be saved (`get_state`) and taken up again (`set_state`)."""
+
+    def __init__(self, dataset: grain.IterDataset, unreadable: dict[int, str]):
+        self._iterator = iter(dataset)
+        self.unreadable = unreadable
+        """Messages about images that couldn't be read so far, by index; each is logged once, too."""
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> Batch:
+        return next(self._iterator)
+
+    def get_state(self) -> dict[str, int]:
+        """JSON-able; stands for the batches handed out, whatever has been read ahead."""
+        return self._iterator.get_state()
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self._iterator.set_state(state)
+
+
+def train_batches(
+    source: Source, data: Data, batch_size: int, seed: int, *, process_index: int = 0, process_count: int = 1
+) -> Batches:
+    """An endless stream, shuffled anew in each epoch; a function of its arguments alone.
+
+    Epochs follow each other without a gap: a batch may hold the end of one and the start of the
+    next. Crowd objects are left out, and difficult ones where data.train_on_difficult is False. An
+    image that can't be read keeps its slot, with valid=False.
+
+    batch_size: of the whole step. Of several processes each gets batch_size // process_count
+        images of it, together those that a single one would get.
+    """
+    if batch_size % process_count:
+        raise UserError(f"train.batch_size is {batch_size}, must be divisible among {process_count} processes")
+    shape = canvas_shape(source, data.canvas)
+    unreadable: dict[int, str] = {}
+
+    def load(position: int, index: int) -> _Example:
+        wanted = _for_training(source.annotation(index), data.train_on_difficult)
+        return _load(source, index, wanted, shape, position // len(source), unreadable)
+
+    dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    dataset = dataset.map_with_index(load)[process_index::process_count]
+    return _stream(dataset, batch_size // process_count, shape, data.max_objects, unreadable)
+
+
+def eval_batches(source: Source, data: Data, batch_size: int) -> Batches:
+    """Each image once, in order, with all its objects but crowds; the last batch is filled up with invalid slots."""
+    shape = canvas_shape(source, data.canvas)
+    unreadable: dict[int, str] = {}
+
+    def load(index: int) -> _Example:
+        if index >= len(source):
+            return _empty(-1, 0)
+        return _load(source, index, _for_training(source.annotation(index), True), shape, 0, unreadable)
+
+    slots = -(-len(source) // batch_size) * batch_size
+    return _stream(grain.MapDataset.range(slots).map(load), batch_size, shape, data.max_objects, unreadable)
+
+
+def canvas_shape(source: Source, canvas: int) -> tuple[int, int]:
+    """Height and width that hold every image of a source, once those beyond canvas are reduced.
+
+    Rounded up to a multiple of 32, but never beyond canvas: small images don't travel in large
+    canvases, and the shape stays the same for the whole run.
+    """
+    sizes = {source.size(index) for index in range(len(source))}
+    height, width = map(max, zip(*(fit(size[::-1], (canvas, canvas)) for size in sizes), strict=True))
+    return tuple(min(-(-side // _GRANULE) * _GRANULE, canvas) for side in (height, width))
+
+
+def fit(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of an image reduced, never enlarged, to lie within a canvas; at least 1."""
+    scale = min(1.0, canvas[0] / size[0], canvas[1] / size[1])
+    return tuple(min(max(round(side * scale), 1), limit) for side, limit in zip(size, canvas, strict=True))
+
+
+def objects_over_padding(source: Source, max_objects: int) -> int:
+    """How many objects (crowds aside) are cut because their image has more than max_objects."""
+    counts = (int((~source.annotation(i).crowd).sum()) for i in range(len(source)))
+    return sum(max(count - max_objects, 0) for count in counts)
+
+
+class _Example(NamedTuple):
+    image: UInt8[np.ndarray, "h w 3"]
+    boxes: Float32[np.ndarray, "g 4"]
+    labels: Int32[np.ndarray, " g"]
+    difficult: Bool[np.ndarray, " g"]
+    index: int
+    epoch: int
+    valid: bool
+
+
+def _for_training(annotation: Annotation, with_difficult: bool) -> Annotation:
+    keep = ~annotation.crowd if with_difficult else ~(annotation.crowd | annotation.difficult)
+    return annotation._replace(
+        boxes_px=annotation.boxes_px[keep],
+        labels=annotation.labels[keep],
+        difficult=annotation.difficult[keep],
+        crowd=annotation.crowd[keep],
+        area_px=annotation.area_px[keep],
+    )
+
+
+def _load(
+    source: Source,
+    index: int,
+    annotation: Annotation,
+    shape: tuple[int, int],
+    epoch: int,
+    unreadable: dict[int, str],
+) -> _Example:
+    try:
+        image = source.image(index)
+    except UserError as error:
+        if index not in unreadable:
+            unreadable[index] = str(error)
+            logger.warning("%s", error)
+        return _empty(index, epoch)
+    height, width = image.shape[:2]
+    boxes = annotation.boxes_px / np.array([width, height, width, height], np.float32)
+    return _Example(_reduce(image, shape), boxes, annotation.labels, annotation.difficult, index, epoch, True)
+
+
+def _empty(index: int, epoch: int) -> _Example:
+    nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, bool)
+    return _Example(np.zeros((1, 1, 3), np.uint8), *nothing, index, epoch, False)
+
+
+def _reduce(image: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
+    height, width = fit(image.shape[:2], shape)
+    if (height, width) == image.shape[:2]:
+        return image
+    # Pillow's bilinear filter grows with the reduction, so it averages; reducing_gap spares it half
+    # of the work on large photographs, without a visible difference.
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0))
+
+
+def _collate(examples: Sequence[_Example], shape: tuple[int, int], max_objects: int) -> Batch:
+    size = len(examples)
+    canvas = np.zeros((size, *shape, 3), np.uint8)
+    boxes = np.zeros((size, max_objects, 4), np.float32)
+    labels = np.zeros((size, max_objects), np.int32)
+    difficult = np.zeros((size, max_objects), bool)
+    for slot, example in enumerate(examples):
+        height, width = example.image.shape[:2]
+        canvas[slot, :height, :width] = example.image
+        count = min(len(example.labels), max_objects)
+        boxes[slot, :count] = example.boxes[:count]
+        labels[slot, :count] = example.labels[:count]
+        difficult[slot, :count] = example.difficult[:count]
+    return Batch(
+        canvas,
+        np.array([e.image.shape[0] for e in examples], np.int32),
+        np.array([e.image.shape[1] for e in examples], np.int32),
+        boxes,
+        labels,
+        difficult,
+        np.array([e.index for e in examples], np.int32),
+        np.array([e.epoch for e in examples], np.int32),
+        np.array([e.valid for e in examples], bool),
+    )
+
+
+def _stream(
+    dataset: grain.MapDataset,
+    batch_size: int,
+    shape: tuple[int, int],
+    max_objects: int,
+    unreadable: dict[int, str],
+) -> Batches:
+    """Whole batches are made in threads: decoding lets go of Python's lock."""
+    batches = dataset.batch(batch_size, batch_fn=lambda examples: _collate(examples, shape, max_objects))
+    threads = min(os.cpu_count() or 1, _MAX_THREADS)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
+    return Batches(batches.to_iter_dataset(options), unreadable)

@@ -1,0 +1,260 @@
+"""Folders in the layout of PASCAL VOC: one XML file of boxes for each image.
+
+Format: The PASCAL Visual Object Classes Challenge 2007 Development Kit, section 5. Coordinates are
+taken as they stand in the file (the kit counts pixels from 1, and its last pixel lies inside the
+box; most tools that write the format today count from 0).
+"""
+
+import math
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ssd_jax.config import Data
+from ssd_jax.data.image import EXTENSIONS, image_size
+from ssd_jax.data.source import Annotation, FolderSource, clip_box, held_out, make_annotation, summarise
+from ssd_jax.errors import UserError
+
+_ANNOTATION_FOLDERS = ("Annotations", "annotations", "labels", ".")
+_IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "img")
+_ALIASES = {"val": ("val", "valid", "validation"), "valid": ("valid", "val"), "validation": ("validation", "val")}
+
+
+class _Object(NamedTuple):
+    number: int
+    """Position in the file, from 1."""
+    name: str
+    box_px: tuple[float, float, float, float]
+    difficult: bool
+
+
+class _Parsed(NamedTuple):
+    filename: str
+    size: tuple[int, int] | None
+    objects: tuple[_Object, ...]
+
+
+def open_voc(data: Data, split: str, class_names: Sequence[str] = ()) -> FolderSource:
+    """One split of a VOC folder; reads all its annotations, no pixels.
+
+    Splits are the lists in ``ImageSets/Main``, or else folders of their own (``train/``,
+    ``valid/``), or else train and val by a hash of the image's name (`held_out`). Annotations lie in
+    ``Annotations/`` or beside the images, images in ``JPEGImages/``, ``images/`` or beside the XML.
+
+    class_names: the classes, in the order of their labels. Empty: those found in the folder, over
+        all its splits, sorted by name.
+
+    Raises UserError, naming the file, for a split or file that is not there, for malformed XML, and
+    for a class that is not in class_names.
+    """
+    root = Path(data.root)
+    xml_files, images = _split_files(root, data, split)
+    if not xml_files:
+        raise UserError(f"{root}: the split '{split}' is empty. Other splits: {_listed(voc_splits(root))}.")
+    parsed = {file: parse_voc_xml(file) for file in xml_files}
+    names = tuple(class_names) or _class_names(root, parsed)
+    labels = {name: label for label, name in enumerate(names, start=1)}
+    cut: list[str] = []
+    dropped: list[str] = []
+    annotations = [_annotation(file, images, content, labels, cut, dropped) for file, content in parsed.items()]
+    notes = [
+        *summarise(cut, "boxes reach beyond their image and were cut to it"),
+        *summarise(dropped, "boxes have no area inside their image and were left out"),
+        *summarise(_unannotated(root, images), "images have no annotation file and were left out"),
+    ]
+    return FolderSource(annotations, names, notes)
+
+
+def is_voc(root: Path) -> bool:
+    """Whether a folder holds XML files where `open_voc` looks for them."""
+    return root.is_dir() and any(_annotated(folder) for folder in (root, *root.iterdir()))
+
+
+def voc_splits(root: Path) -> tuple[str, ...]:
+    """Names of the splits that a VOC folder has."""
+    main = root / "ImageSets" / "Main"
+    if main.is_dir():
+        names = sorted(file.stem for file in main.glob("*.txt"))
+        # The kit's lists of one class, aeroplane_train.txt beside train.txt, are no splits.
+        return tuple(n for n in names if not any(n.endswith("_" + other) for other in names))
+    folders = tuple(sorted(f.name for f in root.iterdir() if f.is_dir() and next(f.glob("*.xml"), None)))
+    folders = tuple(f for f in folders if f not in _ANNOTATION_FOLDERS)
+    return folders or ("train", "val")
+
+
+def parse_voc_xml(file: Path) -> _Parsed:
+    """The content of one annotation file; boxes xyxy in pixels, as they stand, unclipped.
+
+    Raises UserError, naming the file and the line or the object, if anything is missing or malformed.
+    """
+    try:
+        root = ElementTree.parse(file).getroot()
+    except ElementTree.ParseError as error:
+        raise UserError(
+            f"{file}: not well-formed XML ({error}). Mend that line; an image without objects still "
+            "needs <annotation></annotation>."
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{file}: no such annotation file. Add it (holding <annotation></annotation> it makes its image one "
+            "without objects), or take the image out of the split's list."
+        ) from error
+    size = tuple(_size_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
+    objects = tuple(_parse_object(file, number, node) for number, node in enumerate(root.findall("object"), start=1))
+    return _Parsed((root.findtext("filename") or "").strip(), size if min(size) > 0 else None, objects)
+
+
+def _size_number(text: str | None) -> int:
+    try:
+        return int(float(text or 0))
+    except ValueError:
+        return 0  # as good as missing: the image's own size then counts
+
+
+def _parse_object(file: Path, number: int, node: ElementTree.Element) -> _Object:
+    name = (node.findtext("name") or "").strip()
+    if not name:
+        raise UserError(f"{file}: object {number} has no <name>. Give it the name of its class.")
+    box = tuple(_number(file, number, node, f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax"))
+    difficult = _number(file, number, node, "difficult") if node.findtext("difficult") else 0
+    return _Object(number, name, box, difficult != 0)
+
+
+def _number(file: Path, number: int, node: ElementTree.Element, tag: str) -> float:
+    text = node.findtext(tag)
+    if text is None:
+        raise UserError(f"{file}: object {number} has no <{tag.split('/')[-1]}>. Add it, or remove the object.")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{file}: object {number} has <{tag.split('/')[-1]}> '{text.strip()}', which is no number.")
+    return value
+
+
+def _annotation(
+    file: Path,
+    images: dict[str, list[Path]],
+    content: _Parsed,
+    labels: dict[str, int],
+    cut: list[str],
+    dropped: list[str],
+) -> Annotation:
+    """Appends to cut and dropped the boxes that were not taken as they stand."""
+    image = _find_image(file, images, content.filename)
+    size = _true_size(image, content)
+    kept = []
+    for number, name, box, difficult in content.objects:
+        if name not in labels:
+            raise UserError(
+                f"{file}: object {number} is of class '{name}', which is not among the classes "
+                f"{_listed(labels)}. Correct the name, or add the class."
+            )
+        inside = clip_box(box, size)
+        if inside is None:
+            dropped.append(f"{file.name} object {number} ({name} {' '.join(f'{edge:g}' for edge in box)})")
+            continue
+        if inside != box:
+            cut.append(f"{file.name} object {number}")
+        kept.append((inside, labels[name], difficult))
+    boxes, of_class, difficult = zip(*kept, strict=True) if kept else ((), (), ())
+    return make_annotation(file.stem, str(image), size, boxes, of_class, difficult)
+
+
+def _true_size(image: Path, content: _Parsed) -> tuple[int, int]:
+    """Width and height by the image's header: many tools write a wrong <size>, or none."""
+    try:
+        return image_size(image, content.size)
+    except UserError:
+        if content.size is None:
+            raise
+        return content.size  # the loader reports the image when it is its turn
+
+
+def _find_image(file: Path, images: dict[str, list[Path]], filename: str) -> Path:
+    """By the annotation's own name; where several images have it, or none, by its <filename>."""
+    found = images.get(file.stem, [])
+    if len(found) == 1:
+        return found[0]
+    named = [image for image in found or images.get(Path(filename).stem, []) if image.name == Path(filename).name]
+    if named or found:
+        return (named or found)[0]
+    raise UserError(
+        f"{file}: there is no image for it: no {file.stem} with {', '.join(EXTENSIONS)}, and no '{filename}'. "
+        "Add the image, or remove the annotation."
+    )
+
+
+def _split_files(root: Path, data: Data, split: str) -> tuple[list[Path], dict[str, list[Path]]]:
+    """Annotation files of a split, and the images of the folder by stem."""
+    splits = voc_splits(root)
+    name = next((alias for alias in _ALIASES.get(split, (split,)) if alias in splits), None)
+    if name is None:
+        raise UserError(f"{root}: there is no split '{split}'. Its splits: {_listed(splits)}.")
+    if (root / "ImageSets" / "Main").is_dir():
+        folder = _annotation_folder(root)
+        ids = _read_list(root / "ImageSets" / "Main" / f"{name}.txt")
+        return [folder / f"{image_id}.xml" for image_id in ids], _images_by_stem(_image_folder(root, folder))
+    if _annotated(root / name):
+        return sorted((root / name).glob("*.xml")), _images_by_stem(root / name)
+    folder = _annotation_folder(root)
+    files = sorted(folder.glob("*.xml"))
+    held = held_out([file.stem for file in files], data.val_fraction)
+    wanted = [file for file, val in zip(files, held, strict=True) if val == (name == "val")]
+    return wanted, _images_by_stem(_image_folder(root, folder))
+
+
+def _annotated(folder: Path) -> bool:
+    return folder.is_dir() and next(folder.glob("*.xml"), None) is not None
+
+
+def _annotation_folder(root: Path) -> Path:
+    for name in _ANNOTATION_FOLDERS:
+        if _annotated(root / name):
+            return root / name
+    raise UserError(f"{root}: there are no .xml files in Annotations/, annotations/, labels/ or the folder itself.")
+
+
+def _image_folder(root: Path, annotations: Path) -> Path:
+    return next((root / name for name in _IMAGE_FOLDERS if (root / name).is_dir()), annotations)
+
+
+def _images_by_stem(folder: Path) -> dict[str, list[Path]]:
+    images: dict[str, list[Path]] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in EXTENSIONS:
+            images.setdefault(file.stem, []).append(file)
+    return images
+
+
+def _read_list(file: Path) -> list[str]:
+    """Image names, in the file's order, once each; a second column, as in the lists of one class, is passed over."""
+    return list(dict.fromkeys(line.split()[0] for line in file.read_text().splitlines() if line.strip()))
+
+
+def _unannotated(root: Path, images: dict[str, list[Path]]) -> list[str]:
+    """Images that no annotation names, where the annotation files are all there is to make a split from."""
+    if (root / "ImageSets" / "Main").is_dir():
+        return []
+    stems = {file.stem for file in _all_xml_files(root)}
+    return [found[0].name for stem, found in images.items() if stem not in stems]
+
+
+def _all_xml_files(root: Path) -> list[Path]:
+    splits = [root / name for name in voc_splits(root) if _annotated(root / name)]
+    folders = splits if splits and not (root / "ImageSets" / "Main").is_dir() else [_annotation_folder(root)]
+    return [file for folder in folders for file in sorted(folder.glob("*.xml"))]
+
+
+def _class_names(root: Path, parsed: dict[Path, _Parsed]) -> tuple[str, ...]:
+    contents = (parsed.get(file) or parse_voc_xml(file) for file in _all_xml_files(root))
+    names = sorted({o.name for content in contents for o in content.objects})
+    if not names:
+        raise UserError(f"{root}: no annotation file holds an object, so there is nothing to learn. Add some boxes.")
+    return tuple(names)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
