@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     """Pixels of the image in the canvas; at least 1."""
     width: Int32[np.ndarray, " b"]
     gt_boxes: Float32[np.ndarray, "b g 4"]
-    """xyxy, normalised to the image, not to the canvas."""
+    """xyxy, normalised to the image, not to the canvas; cut to [0, 1]."""
     gt_labels: Int32[np.ndarray, "b g"]
     gt_difficult: Bool[np.ndarray, "b g"]
     index: Int32[np.ndarray, " b"]
@@ -166,7 +166,9 @@ def _load(
         return _empty(index, epoch)
     height, width = image.shape[:2]
     boxes = annotation.boxes_px / np.array([width, height, width, height], np.float32)
-    return _Example(_reduce(image, shape), boxes, annotation.labels, annotation.difficult, index, epoch, True)
+    return _Example(
+        _reduce(image, shape), np.clip(boxes, 0, 1), annotation.labels, annotation.difficult, index, epoch, True
+    )
 
 
 def _empty(index: int, epoch: int) -> _Example:

@@ -22,7 +22,8 @@ class Annotation(NamedTuple):
     height: int
     """Pixels of the upright original image."""
     boxes_px: Float32[np.ndarray, "g 4"]
-    """xyxy, pixels of the original image, as the file has them."""
+    """xyxy, pixels of the original image, as the file has them: some may reach beyond the image,
+    but each has an area inside it."""
     labels: Int32[np.ndarray, " g"]
     """1..C; positions in Source.class_names plus one."""
     difficult: Bool[np.ndarray, " g"]

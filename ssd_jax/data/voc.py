@@ -55,11 +55,11 @@ def open_voc(data: Data, split: str, class_names: Sequence[str] = ()) -> FolderS
     parsed = {file: parse_voc_xml(file) for file in xml_files}
     names = tuple(class_names) or _class_names(root, parsed)
     labels = {name: label for label, name in enumerate(names, start=1)}
-    cut: list[str] = []
+    beyond: list[str] = []
     dropped: list[str] = []
-    annotations = [_annotation(file, images, content, labels, cut, dropped) for file, content in parsed.items()]
+    annotations = [_annotation(file, images, content, labels, beyond, dropped) for file, content in parsed.items()]
     notes = [
-        *summarise(cut, "boxes reach beyond their image and were cut to it"),
+        *summarise(beyond, "boxes reach beyond their image; training sees the part inside"),
         *summarise(dropped, "boxes have no area inside their image and were left out"),
         *summarise(_unannotated(root, images), "images have no annotation file and were left out"),
     ]
@@ -139,10 +139,10 @@ def _annotation(
     images: dict[str, list[Path]],
     content: _Parsed,
     labels: dict[str, int],
-    cut: list[str],
+    beyond: list[str],
     dropped: list[str],
 ) -> Annotation:
-    """Appends to cut and dropped the boxes that were not taken as they stand."""
+    """Appends to beyond and dropped the boxes that don't lie inside their image."""
     image = _find_image(file, images, content.filename)
     size = _true_size(image, content)
     kept = []
@@ -157,8 +157,8 @@ def _annotation(
             dropped.append(f"{file.name} object {number} ({name} {' '.join(f'{edge:g}' for edge in box)})")
             continue
         if inside != box:
-            cut.append(f"{file.name} object {number}")
-        kept.append((inside, labels[name], difficult))
+            beyond.append(f"{file.name} object {number}")
+        kept.append((box, labels[name], difficult))
     boxes, of_class, difficult = zip(*kept, strict=True) if kept else ((), (), ())
     return make_annotation(file.stem, str(image), size, boxes, of_class, difficult)
 

@@ -1,0 +1,289 @@
+"""Boxes in COCO's JSON: one file for all images of a split.
+
+Format: https://cocodataset.org/#format-data, object detection. Boxes are left, top, width, height in
+pixels from 0; in memory they become xyxy.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from ssd_jax.config import Data
+from ssd_jax.data.source import Annotation, FolderSource, clip_box, held_out, make_annotation, summarise
+from ssd_jax.errors import UserError
+
+_ROBOFLOW = "_annotations.coco.json"
+_ALIASES = {"val": ("val", "valid", "validation"), "valid": ("valid", "val"), "validation": ("validation", "val")}
+_SPLIT_NAME = re.compile(r"(train|trainval|val|valid|validation|minival|test|test-dev)[-_]?\d*")
+
+
+class _Image(msgspec.Struct):
+    id: int
+    file_name: str
+    width: float
+    height: float
+
+
+class _Object(msgspec.Struct):
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    area: float | None = None
+    iscrowd: int | bool = 0
+
+
+class _Category(msgspec.Struct):
+    id: int
+    name: str
+    supercategory: str | None = None
+
+
+class _File(msgspec.Struct):
+    images: list[_Image]
+    annotations: list[_Object]
+    categories: list[_Category]
+
+
+class CocoSource(FolderSource):
+    """A FolderSource that also knows the file's own numbers, in which COCO's results are stated."""
+
+    category_ids: tuple[int, ...]
+    """Of each class in class_names; -1 where the file has no such category."""
+
+    def __init__(
+        self,
+        annotations: Sequence[Annotation],
+        class_names: Sequence[str],
+        notes: Sequence[str],
+        image_ids: Sequence[int],
+        category_ids: Sequence[int],
+    ):
+        super().__init__(annotations, class_names, notes)
+        self.category_ids = tuple(category_ids)
+        self._image_ids = tuple(image_ids)
+
+    def coco_image_id(self, index: int) -> int:
+        return self._image_ids[index]
+
+
+def is_coco(root: Path) -> bool:
+    """Whether root is a COCO file, or a folder that holds some where `open_coco` looks for them."""
+    return any(
+        file.name.startswith("instances_") or file.name == _ROBOFLOW or _looks_like_coco(file)
+        for file in _files(root).values()
+    )
+
+
+def coco_splits(root: Path) -> tuple[str, ...]:
+    """Names of the splits that a COCO folder, or a single file, has."""
+    files = _files(root)
+    return ("train", "val") if _unnamed(files) else tuple(files)
+
+
+def open_coco(data: Data, split: str, class_names: Sequence[str] = ()) -> CocoSource:
+    """One split of a COCO folder: ``annotations/instances_<split>*.json``, ``<split>.json`` there or in
+    the folder itself, or ``<split>/_annotations.coco.json``. A single JSON file of another name, or
+    given as data.root, is divided into train and val by a hash of the images' names (`held_out`).
+
+    Images are looked for beside the JSON, in folders named like it or like the split, and in
+    ``images/``.
+
+    class_names: the classes, in the order of their labels. Empty: the file's categories by their id.
+
+    Raises UserError, naming the file, for a split, image or key that is not there, an id that is
+    used twice or unknown, a bbox that is not four numbers, and a class that is not in class_names.
+    """
+    root = Path(data.root)
+    files = _files(root)
+    name = _choose(root, files, split)
+    file = files[name] if name else next(iter(files.values()))
+    content = _read(file)
+    images = content.images if name else _hashed_half(content.images, split, data.val_fraction)
+    if not images:
+        raise UserError(f"{file}: the split '{split}' holds no images. Other splits: {_listed(coco_splits(root))}.")
+    categories = _categories(file, content)
+    names = tuple(class_names) or tuple(category.name for category in categories)
+    labels = {c.id: names.index(c.name) + 1 for c in categories if c.name in names}
+    by_name = {category.name: category.id for category in categories}
+    objects = _objects_by_image(file, content, labels)
+    where = _ImageFolders(root, file, name or split)
+    beyond: list[str] = []
+    dropped: list[str] = []
+    annotations = [_annotation(where, image, objects.get(image.id, []), labels, beyond, dropped) for image in images]
+    notes = [
+        *summarise(beyond, "boxes reach beyond their image; training sees the part inside"),
+        *summarise(dropped, "boxes have no area inside their image and were left out"),
+    ]
+    category_ids = [by_name.get(name, -1) for name in names]
+    return CocoSource(annotations, names, notes, [image.id for image in images], category_ids)
+
+
+# ---- which file ----
+
+
+def _files(root: Path) -> dict[str, Path]:
+    """JSON files of annotations, by the name of what they hold: train2017, val, ..."""
+    if root.is_file():
+        return {root.stem: root} if root.suffix == ".json" else {}
+    if not root.is_dir():
+        return {}
+    folders = {f.name: f / _ROBOFLOW for f in sorted(root.iterdir()) if (f / _ROBOFLOW).is_file()}
+    found = sorted([*(root / "annotations").glob("*.json"), *root.glob("*.json")])
+    instances = {f.stem.removeprefix("instances_"): f for f in found if f.name.startswith("instances_")}
+    # Beside instances_* COCO keeps captions and keypoints of the same images.
+    return folders or instances or {f.stem: f for f in found if _looks_like_coco(f)}
+
+
+def _looks_like_coco(file: Path) -> bool:
+    content = file.read_bytes()
+    return b'"images"' in content and b'"categories"' in content
+
+
+def _unnamed(files: dict[str, Path]) -> bool:
+    """Whether there is one file, and its name is not that of a split."""
+    return len(files) == 1 and not any(map(_SPLIT_NAME.fullmatch, files))
+
+
+def _choose(root: Path, files: dict[str, Path], split: str) -> str | None:
+    """The name of the split's file; None: the only file is to be divided."""
+    if not files:
+        raise UserError(f"{root}: there is no COCO file in it, in annotations/, or in a folder for each split.")
+    if _unnamed(files) and split in ("train", "val"):
+        return None
+    for alias in _ALIASES.get(split, (split,)):
+        if alias in files and not _unnamed(files):
+            return alias
+        dated = [name for name in files if re.fullmatch(re.escape(alias) + r"[-_]?\d+", name)]
+        if len(dated) > 1:
+            raise UserError(f"{root}: the split '{split}' could be any of {_listed(dated)}. Name one of them.")
+        if dated:
+            return dated[0]
+    raise UserError(f"{root}: there is no split '{split}'. Its splits: {_listed(coco_splits(root))}.")
+
+
+def _hashed_half(images: list[_Image], split: str, val_fraction: float) -> list[_Image]:
+    held = held_out([image.file_name for image in images], val_fraction)
+    return [image for image, val in zip(images, held, strict=True) if val == (split == "val")]
+
+
+# ---- what it says ----
+
+
+def _read(file: Path) -> _File:
+    try:
+        content = msgspec.json.decode(file.read_bytes(), type=_File)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{file}: not in COCO's format: {error} (counted from 0). Correct that entry.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not a JSON file: {error}. Export or copy it again.") from error
+    for what, ids in (("images", content.images), ("categories", content.categories)):
+        twice = [number for number, count in Counter(entry.id for entry in ids).items() if count > 1]
+        if twice:
+            raise UserError(f"{file}: the id {twice[0]} stands for two {what}. Ids must be unique: change one.")
+    for image in content.images:
+        if image.width < 1 or image.height < 1:
+            raise UserError(
+                f"{file}: image {image.id} ({image.file_name}) is stated as {image.width:g} x {image.height:g} "
+                "pixels. Write its true width and height."
+            )
+    return content
+
+
+def _categories(file: Path, content: _File) -> list[_Category]:
+    """By id, without those that only name a group of others (Roboflow writes such)."""
+    used = {entry.category_id for entry in content.annotations}
+    groups = {c.supercategory for c in content.categories if c.supercategory != c.name}
+    kept = sorted((c for c in content.categories if c.id in used or c.name not in groups), key=lambda c: c.id)
+    twice = [name for name, count in Counter(c.name for c in kept).items() if count > 1]
+    if twice:
+        raise UserError(f"{file}: two categories are called '{twice[0]}'. Rename or merge them.")
+    if not kept:
+        raise UserError(f"{file}: 'categories' is empty. List the classes there.")
+    return kept
+
+
+def _objects_by_image(file: Path, content: _File, labels: dict[int, int]) -> dict[int, list[_Object]]:
+    objects: dict[int, list[_Object]] = {image.id: [] for image in content.images}
+    names = {category.id: category.name for category in content.categories}
+    for number, entry in enumerate(content.annotations):
+        if entry.image_id not in objects:
+            raise UserError(f"{file}: annotations[{number}] is of image {entry.image_id}, which 'images' doesn't list.")
+        if entry.category_id not in names:
+            raise UserError(
+                f"{file}: annotations[{number}] has category_id {entry.category_id}, which 'categories' doesn't list. "
+                f"Known: {_listed(names)}."
+            )
+        if entry.category_id not in labels:
+            raise UserError(
+                f"{file}: annotations[{number}] is of class '{names[entry.category_id]}', which is not among the "
+                "classes of the model. Correct the name, or add the class."
+            )
+        objects[entry.image_id].append(entry)
+    return objects
+
+
+def _annotation(
+    where: "_ImageFolders",
+    image: _Image,
+    objects: list[_Object],
+    labels: dict[int, int],
+    beyond: list[str],
+    dropped: list[str],
+) -> Annotation:
+    """Appends to beyond and dropped the boxes that don't lie inside their image."""
+    size = (int(image.width), int(image.height))
+    kept = []
+    for entry in objects:
+        left, top, width, height = entry.bbox
+        box = (left, top, left + width, top + height)
+        inside = clip_box(box, size)
+        if inside is None:
+            dropped.append(f"{image.file_name} (bbox {' '.join(f'{edge:g}' for edge in entry.bbox)})")
+            continue
+        if inside != box:
+            beyond.append(image.file_name)
+        area = width * height if entry.area is None else entry.area
+        kept.append((box, labels[entry.category_id], bool(entry.iscrowd), area))
+    boxes, of_class, crowd, area = zip(*kept, strict=True) if kept else ((), (), (), ())
+    return make_annotation(
+        image.file_name, where.find(image.file_name), size, boxes, of_class, crowd=crowd, area_px=area
+    )
+
+
+# ---- where the images are ----
+
+
+class _ImageFolders:
+    """Finds images by their file_name; lists each folder once rather than asking for each file."""
+
+    def __init__(self, root: Path, file: Path, name: str):
+        top = root.parent if root.is_file() else root
+        plain = name.rstrip("0123456789-_")
+        folders = [file.parent, top / name, top / plain, top / "images" / name, top / "images" / plain]
+        folders += [top / "images", top / "Images", top / "JPEGImages", top / "data", top]
+        self._file = file
+        self._folders = list(dict.fromkeys(str(folder) for folder in folders))
+        self._listings: dict[str, frozenset[str]] = {}
+
+    def find(self, file_name: str) -> str:
+        for folder in self._folders:
+            path = os.path.join(folder, file_name)
+            if os.path.basename(path) in self._listing(os.path.dirname(path)):
+                return path
+        raise UserError(
+            f"{self._file}: its image '{file_name}' is in none of {_listed(filter(os.path.isdir, self._folders))}. "
+            "Put it there, or take it out of the file."
+        )
+
+    def _listing(self, folder: str) -> frozenset[str]:
+        if folder not in self._listings:
+            self._listings[folder] = frozenset(os.listdir(folder) if os.path.isdir(folder) else ())
+        return self._listings[folder]
+
+
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(map(str, names)) or "none"

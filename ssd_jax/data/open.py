@@ -1,0 +1,69 @@
+"""From the config's data part to a source: finds out what kind of folder it names."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssd_jax.config import Data
+from ssd_jax.data.coco import coco_splits, is_coco, open_coco
+from ssd_jax.data.shapes import SPLITS, ShapesSource
+from ssd_jax.data.source import Source
+from ssd_jax.data.voc import is_voc, open_voc, voc_splits
+from ssd_jax.errors import UserError
+
+
+def open_source(data: Data, split: str, class_names: Sequence[str] = ()) -> Source:
+    """A split of the data set that data names; annotations are read now, images when asked for.
+
+    class_names: the classes in the order of their labels, as a checkpoint has them. Empty: those of
+        the data set.
+
+    Raises UserError for a folder that is none, a format that isn't found, a split that isn't there,
+    a file that is malformed or missing, and a class that is not in class_names.
+    """
+    match find_format(data):
+        case "shapes":
+            return _with_classes(ShapesSource(data.shapes, split), class_names)
+        case "coco":
+            return open_coco(data, split, class_names)
+        case _:
+            return open_voc(data, split, class_names)
+
+
+def split_names(data: Data) -> tuple[str, ...]:
+    """The splits that `open_source` can open."""
+    match find_format(data):
+        case "shapes":
+            return SPLITS
+        case "coco":
+            return coco_splits(Path(data.root))
+        case _:
+            return voc_splits(Path(data.root))
+
+
+def find_format(data: Data) -> str:
+    """shapes, coco or voc: data.format, or for auto what data.root looks like."""
+    if data.format == "shapes" or (data.format == "auto" and data.root == "shapes"):
+        return "shapes"
+    root = Path(data.root)
+    if not root.exists():
+        raise UserError(f"data.root: there is no folder '{root}'. Name one, or 'shapes' for generated pictures.")
+    if data.format != "auto":
+        return data.format
+    if is_coco(root):
+        return "coco"
+    if is_voc(root):
+        return "voc"
+    raise UserError(
+        f"data.root: '{root}' is neither a VOC folder (.xml files in Annotations/, a folder for each split, or beside "
+        "the images) nor a COCO one (.json files with the key 'images' in annotations/, a folder for each split, or "
+        "the folder itself)."
+    )
+
+
+def _with_classes(source: ShapesSource, class_names: Sequence[str]) -> ShapesSource:
+    if class_names and tuple(class_names) != source.class_names:
+        raise UserError(
+            f"shapes: its classes are {', '.join(source.class_names)}, not {', '.join(class_names)}. "
+            "Name the data that the model was trained on."
+        )
+    return source
