@@ -3,10 +3,98 @@ code's description, sharing nothing with the package."""
 
 import numpy as np
 
-
 # ---- boxes ----
 
+
+def box_iou(a, b):
+    """Jaccard overlap of two xyxy boxes without the +1 of pixels."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    area_a, area_b = (a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1])
+    return width * height / (area_a + area_b - width * height)
+
+
+def prior_boxes(image_size, feature_maps, min_sizes, max_sizes, aspect_ratios, steps):
+    """Caffe's PriorBox layer with flip, without clip: nested loops, cxcywh."""
+    boxes = []
+    for cells, low, high, ratios, step in zip(feature_maps, min_sizes, max_sizes, aspect_ratios, steps, strict=True):
+        for row in range(cells):
+            for column in range(cells):
+                cx, cy = (column + 0.5) * step / image_size, (row + 0.5) * step / image_size
+                boxes.append((cx, cy, low / image_size, low / image_size))
+                if high is not None:
+                    side = (low * high) ** 0.5 / image_size
+                    boxes.append((cx, cy, side, side))
+                for ratio in ratios:
+                    for r in (ratio, 1 / ratio):
+                        boxes.append((cx, cy, low * r**0.5 / image_size, low / r**0.5 / image_size))
+    return np.array(boxes)
+
+
 # ---- matching, mining, loss ----
+
+
+def greedy_match(iou, threshold):
+    """Caffe's MatchBBox on a (g, n) matrix: the object of each box, -1 for none."""
+    g, n = len(iou), len(iou[0])
+    match = [-1] * n
+    free = list(range(g))
+    while free:
+        best, best_box, best_object = -1.0, None, None
+        for j in range(n):
+            if match[j] != -1:
+                continue
+            for o in free:
+                if iou[o][j] > 1e-6 and iou[o][j] > best:
+                    best, best_box, best_object = iou[o][j], j, o
+        if best_box is None:
+            break
+        match[best_box] = best_object
+        free.remove(best_object)
+    bipartite = [j for j in range(n) if match[j] != -1]
+    for j in range(n):
+        if j in bipartite:
+            continue
+        best = -1.0
+        for o in range(g):
+            if iou[o][j] > 1e-6 and iou[o][j] >= threshold and iou[o][j] > best:
+                best, match[j] = iou[o][j], o
+    return match
+
+
+def hard_negatives(background_loss, positive, ratio, min_negatives):
+    """Indices of the chosen negatives: sort by loss downwards, then by index, take the first."""
+    candidates = sorted((-loss, i) for i, loss in enumerate(background_loss) if not positive[i])
+    count = max(int(ratio * sum(map(bool, positive)) // 1), min_negatives)
+    return {i for _, i in candidates[:count]}
+
+
+def softmax_cross_entropy(logits, label):
+    logits = np.asarray(logits, np.float64) - np.max(logits)
+    return float(np.log(np.exp(logits).sum()) - logits[label])
+
+
+def multibox_loss(offsets, logits, target_offsets, labels, ratio, min_negatives, location_weight):
+    """(total, loc, conf, N) in float64, one box after the other."""
+    loc = conf = 0.0
+    positives = 0
+    for b in range(len(labels)):
+        positive = [label > 0 for label in labels[b]]
+        background = [softmax_cross_entropy(row, 0) for row in logits[b]]
+        negatives = hard_negatives(background, positive, ratio, min_negatives)
+        positives += sum(positive)
+        for i in range(len(labels[b])):
+            if positive[i]:
+                conf += softmax_cross_entropy(logits[b][i], labels[b][i])
+                for p, t in zip(offsets[b][i], target_offsets[b][i], strict=True):
+                    d = abs(float(p) - float(t))
+                    loc += 0.5 * d * d if d < 1 else d - 0.5
+            elif i in negatives:
+                conf += background[i]
+    n = max(1, positives)
+    return (conf + location_weight * loc) / n, loc / n, conf / n, positives
+
 
 # ---- nms, detection ----
 
