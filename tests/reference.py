@@ -98,6 +98,45 @@ def multibox_loss(offsets, logits, target_offsets, labels, ratio, min_negatives,
 
 # ---- nms, detection ----
 
+
+def iou(a, b):
+    """Jaccard overlap of two xyxy boxes, without pixel-based code's + 1."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def greedy_nms(boxes, scores, iou_threshold):
+    """Indices kept, in order: Caffe's ApplyNMSFast. Scores of 0 and below don't take part."""
+    candidates = sorted((i for i in range(len(scores)) if scores[i] > 0), key=lambda i: -scores[i])  # stable
+    kept = []
+    for i in candidates:
+        if all(iou(boxes[i], boxes[j]) <= iou_threshold for j in kept):
+            kept.append(i)
+    return kept
+
+
+def detection_output(offsets, logits, default_boxes, variances, score_threshold, top_k, iou_threshold, keep_top_k):
+    """Caffe's DetectionOutput, one image: list of (score, label, box), ordered by score, label, box number."""
+    boxes, scores = [], []
+    for (tx, ty, tw, th), (cx, cy, w, h) in zip(offsets.tolist(), default_boxes.tolist(), strict=True):
+        cx, cy = cx + tx * variances[0] * w, cy + ty * variances[1] * h
+        w, h = w * np.exp(tw * variances[2]), h * np.exp(th * variances[3])
+        boxes.append((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2))
+    for row in logits.astype(np.float64):
+        scores.append(np.exp(row - row.max()) / np.exp(row - row.max()).sum())
+    found = []
+    for label in range(1, logits.shape[1]):
+        passing = [i for i in range(len(boxes)) if scores[i][label] > score_threshold]
+        passing = sorted(passing, key=lambda i: -scores[i][label])[:top_k]
+        kept = greedy_nms([boxes[i] for i in passing], [scores[i][label] for i in passing], iou_threshold)
+        found += [(scores[passing[k]][label], label, passing[k]) for k in kept]
+    found = sorted(found, key=lambda d: (-d[0], d[1], d[2]))[:keep_top_k]
+    return [(score, label, np.clip(boxes[i], 0, 1)) for score, label, i in found]
+
 # ---- augmentation ----
 
 # ---- metrics ----
