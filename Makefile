@@ -30,7 +30,7 @@ demo: $(VENV)/.ready ## train on generated pictures, evaluate, show where the pi
 	@"$(BIN)/python" train.py configs/shapes.py --workdir "$(DEMO)"
 	@"$(BIN)/python" evaluate.py "$(DEMO)"
 	@echo
-	@echo "Look at $(DEMO)/val_truth.jpg (what is there) beside $(DEMO)/val_pred.jpg (what was found)."
+	@echo "Look at $(DEMO)/test_truth.jpg (what is there) beside $(DEMO)/test_pred.jpg (what was found)."
 
 test: lint ## lint, types and the tests
 	@"$(BIN)/python" -m pytest

@@ -5,7 +5,8 @@ import sys
 if __name__ == "__main__":
     try:
         from ssd_jax.__main__ import main
+
+        sys.exit(main(["train", *sys.argv[1:]]))
     except ModuleNotFoundError as error:
         print(f"{error.name} is missing: run `make setup`, then .venv/bin/python train.py ...", file=sys.stderr)
         sys.exit(2)
-    sys.exit(main(["train", *sys.argv[1:]]))
