@@ -167,7 +167,7 @@ def _load(
     height, width = image.shape[:2]
     boxes = annotation.boxes_px / np.array([width, height, width, height], np.float32)
     return _Example(
-        _reduce(image, shape), np.clip(boxes, 0, 1), annotation.labels, annotation.difficult, index, epoch, True
+        reduce_to_fit(image, shape), np.clip(boxes, 0, 1), annotation.labels, annotation.difficult, index, epoch, True
     )
 
 
@@ -176,7 +176,8 @@ def _empty(index: int, epoch: int) -> _Example:
     return _Example(np.zeros((1, 1, 3), np.uint8), *nothing, index, epoch, False)
 
 
-def _reduce(image: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
+def reduce_to_fit(image: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """The image as it is where it fits into (height, width), else reduced with antialiasing until it does."""
     height, width = fit(image.shape[:2], shape)
     if (height, width) == image.shape[:2]:
         return image

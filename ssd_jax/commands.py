@@ -1,0 +1,269 @@
+"""The subcommands of ``ssd-jax``: what each prints and writes."""
+
+import dataclasses
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+from tqdm.auto import tqdm
+
+from ssd_jax import detector, evaluation, execution, report, run_folder
+from ssd_jax.config import Config
+from ssd_jax.data.image import read_image
+from ssd_jax.data.open import open_source
+from ssd_jax.data.source import Source
+from ssd_jax.draw import class_colours, draw_boxes
+from ssd_jax.errors import UserError
+from ssd_jax.metrics import format_table
+from ssd_jax.training import Loop
+
+# ---- train ----
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    workdir: Path | None = None
+    """Folder of the run; default runs/<config name>. If it is there already, the run goes on."""
+
+
+def train(argv: Sequence[str]) -> None:
+    """``train CONFIG [--workdir RUN] [--train.steps N ...]``: train, or go on where the run stopped."""
+    if not argv or argv[0].startswith("-"):
+        raise UserError("train.py CONFIG [options]: name a file of configs/ first, such as configs/shapes.py")
+    default = load_config(Path(argv[0]))
+    options = tyro.cli(
+        TrainOptions,
+        default=TrainOptions(default),
+        args=list(argv[1:]),
+        prog=f"train.py {argv[0]}",
+        description=f"Options of {argv[0]}, with its values as defaults.",
+    )
+    workdir = options.workdir or Path("runs") / options.config.name
+    config, train_source, val_source = open_data(options.config)
+    going_on = run_folder.start(workdir, config)
+    print(f"{'Going on with' if going_on else 'New run in'} {workdir}: {describe(config)}")
+    for name, source in (("train", train_source), ("val", val_source)):
+        describe_source(name, source)
+    Loop(config, workdir, train_source, val_source).run()
+    print(f"Done. Next: evaluate.py {workdir}, predict.py {workdir} IMAGES")
+
+
+def load_config(file: Path) -> Config:
+    """``get_config()`` of a Python file. Raises UserError if there is none, or it fails."""
+    if not file.is_file():
+        raise UserError(f"{file}: no such config file")
+    spec = importlib.util.spec_from_file_location("user_config", file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{file}: not a Python file; a config is one with a function get_config()")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    except Exception as error:
+        raise UserError(f"{file}: {type(error).__name__}: {error}{_line_of(error, file)}") from error
+    if not isinstance(config, Config):
+        raise UserError(f"{file}: get_config() must return a ssd_jax.config.Config, not {type(config).__name__}")
+    return config
+
+
+def _line_of(error: BaseException, file: Path) -> str:
+    """ ", line N" of the last frame in that file."""
+    trace, line = error.__traceback__, None
+    while trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename) == file:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f" (line {line})" if line else ""
+
+
+def open_data(config: Config) -> tuple[Config, Source, Source | None]:
+    """The config with its class names, the train split, and the val split if training measures."""
+    train_source = open_source(config.data, config.data.train_split, config.model.class_names)
+    model = dataclasses.replace(config.model, class_names=tuple(train_source.class_names))
+    config = dataclasses.replace(config, model=model)
+    val_source = None
+    if config.train.eval_every:
+        val_source = open_source(config.data, config.data.val_split, model.class_names)
+    return config, train_source, val_source
+
+
+def describe(config: Config) -> str:
+    model = config.model
+    return (
+        f"{model.image_size} px, {model.default_boxes.count} default boxes, {len(model.class_names)} classes "
+        f"({', '.join(model.class_names[:8])}{', ...' if len(model.class_names) > 8 else ''}), "
+        f"{config.train.steps} steps of {config.train.batch_size} images"
+    )
+
+
+def describe_source(name: str, source: Source | None) -> None:
+    if source is not None:
+        print(f"{name}: {len(source)} images")
+        for note in source.notes:
+            print(f"  note: {note}")
+
+
+# ---- evaluate ----
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run."""
+    split: str | None = None
+    """Default: the run's data.test_split, or data.val_split where the data has no such split."""
+    checkpoint: Literal["best", "last"] = "best"
+    """best: highest val mAP (area) while training."""
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """``evaluate RUN``: VOC's mAP and COCO's twelve numbers; the table on the screen, all in metrics.json."""
+    options = tyro.cli(EvaluateOptions, args=list(argv), prog="evaluate.py", description=evaluate.__doc__)
+    config = run_folder.read_config(options.run)
+    split, source = open_evaluation_split(config, options.split)
+    describe_source(split, source)
+    params, step = detector.restore_params(options.run, config, options.checkpoint)
+    mesh = execution.data_mesh()
+    program = evaluation.make_detection_program(config, mesh)
+    with tqdm(total=len(source), unit="image", dynamic_ncols=True) as bar:
+        found = evaluation.detect_source(program, params, source, config, mesh, bar.update)
+    annotations = [source.annotation(i) for i in range(len(source))]
+    measured = evaluation.measure(found, annotations, config.model.class_names)
+    about = {"split": split, "images": len(source), "checkpoint_step": step}
+    run_folder.write_text(options.run / "metrics.json", json.dumps({**about, **measured}, indent=2) + "\n")
+    report.write_truth_and_predictions(options.run, split, source, found)
+    print(format_results(measured))
+    print(
+        f"Split {split}, checkpoint of step {step}. Written: {options.run / 'metrics.json'}, {split}_truth.jpg and "
+        f"{split}_pred.jpg beside it"
+    )
+
+
+def open_evaluation_split(config: Config, split: str | None) -> tuple[str, Source]:
+    names = config.model.class_names
+    if split is not None:
+        return split, open_source(config.data, split, names)
+    try:
+        return config.data.test_split, open_source(config.data, config.data.test_split, names)
+    except UserError as error:
+        split = config.data.val_split
+        print(f"{error}\nMeasuring on '{split}' instead, the split that the best checkpoint was chosen on.")
+        return split, open_source(config.data, split, names)
+
+
+COCO_LINES = (
+    ("coco_ap", "AP @ IoU .50:.95"), ("coco_ap50", "AP @ IoU .50"), ("coco_ap75", "AP @ IoU .75"),
+    ("coco_ap_small", "AP, small objects (area < 32^2)"), ("coco_ap_medium", "AP, medium"),
+    ("coco_ap_large", "AP, large (area > 96^2)"),
+    ("coco_ar1", "AR, 1 detection an image"), ("coco_ar10", "AR, 10"), ("coco_ar100", "AR, 100"),
+    ("coco_ar_small", "AR, small"), ("coco_ar_medium", "AR, medium"), ("coco_ar_large", "AR, large"),
+)  # fmt: skip
+
+
+def format_results(measured: dict) -> str:
+    """VOC's table by class, then COCO's twelve lines."""
+    lines = [format_table(measured), "", "COCO protocol:"]
+    for key, label in COCO_LINES:
+        value = measured[key]
+        lines.append(f"  {label:34} {'-' if value is None else f'{value:.4f}'}")
+    return "\n".join(lines)
+
+
+# ---- predict ----
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run."""
+    images: Annotated[Path, tyro.conf.Positional]
+    """An image, or a folder with images."""
+    out: Path = Path("predictions")
+    """Folder for the annotated pictures and predictions.json."""
+    score: float = 0.5
+    """Show and write detections from this score up."""
+    checkpoint: Literal["best", "last"] = "best"
+
+
+def predict(argv: Sequence[str]) -> None:
+    """``predict RUN IMAGES``: annotated pictures, and predictions.json with names, scores, boxes in pixels."""
+    options = tyro.cli(PredictOptions, args=list(argv), prog="predict.py", description=predict.__doc__)
+    detect = detector.load(options.run, options.checkpoint)
+    files = list(detector.find_images(options.images))
+    root = options.images if options.images.is_dir() else options.images.parent
+    colours = class_colours(detect.class_names)
+    written, unreadable = [], []
+    for file in tqdm(files, unit="image", dynamic_ncols=True, disable=len(files) == 1):
+        try:
+            image = read_image(file)
+        except UserError as error:
+            unreadable.append(str(error))
+            continue
+        found = detect(image, score_threshold=options.score)
+        target = picture_path(options.out, file.relative_to(root))
+        save_picture(target, image, found, colours)
+        written.append({
+            "file": str(file), "width": image.shape[1], "height": image.shape[0], "picture": str(target),
+            "detections": [{"name": d.name, "score": d.score, "box": list(d.box)} for d in found],
+        })  # fmt: skip
+    write_predictions(options.out, written)
+    print(
+        f"{sum(len(w['detections']) for w in written)} detections in {len(written)} images from score "
+        f"{options.score} up. Pictures and predictions.json are in {options.out}"
+    )
+    if unreadable:
+        raise UserError("\n".join([f"{len(unreadable)} of {len(files)} images could not be read:", *unreadable]))
+
+
+def picture_path(out: Path, relative: Path) -> Path:
+    """Under ``out`` as under the folder read; the ending stays in the name, so a.png and a.jpg do not collide."""
+    suffix = relative.suffix.lower()
+    return out / (relative if suffix in (".jpg", ".jpeg") else relative.with_name(relative.name + ".jpg"))
+
+
+def save_picture(target: Path, image: np.ndarray, found: list[detector.Detection], colours: dict) -> None:
+    boxes = np.array([d.box for d in found], np.float32).reshape(-1, 4)
+    scores = np.array([d.score for d in found], np.float32)
+    picture = draw_boxes(image, boxes, [d.name for d in found], scores, colours=colours)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(target, quality=92)
+    except OSError as error:
+        raise UserError(f"{target}: can't be written ({error.strerror}); name another --out") from error
+
+
+def write_predictions(out: Path, written: list[dict]) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"boxes": "x1, y1, x2, y2 in pixels of the original image", "images": written}, indent=1)
+        run_folder.write_text(out / "predictions.json", text + "\n")
+    except OSError as error:
+        raise UserError(f"{out}: can't be written ({error.strerror}); name another --out") from error
+
+
+COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs a subcommand; returns the exit code. A user's mistake is 2, without a traceback."""
+    if not argv or argv[0] not in COMMANDS:
+        print("usage: ssd-jax COMMAND ...\n", *(f"  {c.__doc__}" for c in COMMANDS.values()), sep="\n", file=sys.stderr)
+        return 0 if argv and argv[0] in ("-h", "--help") else 2
+    try:
+        COMMANDS[argv[0]](argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped. The same train command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+    return 0

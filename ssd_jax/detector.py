@@ -1,0 +1,127 @@
+"""A trained detector in a notebook: ``detector.load("runs/my_run")("photo.jpg")``."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from ssd_jax import execution, run_folder
+from ssd_jax.checkpoint import Checkpoints
+from ssd_jax.config import Config
+from ssd_jax.data.image import EXTENSIONS, read_image
+from ssd_jax.data.loader import reduce_to_fit
+from ssd_jax.errors import UserError
+from ssd_jax.evaluation import Params, make_detection_program, to_image_detections
+from ssd_jax.ssd import SSD
+
+ImageLike = str | Path | np.ndarray | Image.Image
+
+
+class Detection(NamedTuple):
+    """One object found."""
+
+    name: str
+    score: float
+    box: tuple[float, float, float, float]
+    """x1, y1, x2, y2 in pixels of the original image."""
+
+
+class Detector:
+    """Calls a trained network on images. Made by ``load``."""
+
+    def __init__(self, config: Config, params: Params, step: int) -> None:
+        self.config, self.params, self.step = config, params, step
+        self.class_names = config.model.class_names
+        self._program = make_detection_program(config, execution.single_device_mesh())
+
+    @overload
+    def __call__(self, images: ImageLike, *, score_threshold: float = 0.5) -> list[Detection]: ...
+    @overload
+    def __call__(self, images: Sequence[ImageLike], *, score_threshold: float = 0.5) -> list[list[Detection]]: ...
+    def __call__(self, images, *, score_threshold=0.5):
+        """Detections from ``score_threshold`` up, best first.
+
+        One image gives a list; a list of images gives a list of lists. An image is a path, an RGB
+        uint8 array (h, w, 3), or a Pillow image; grey ones and others are converted.
+
+        Raises UserError where a file can't be read, TypeError or ValueError on other things.
+        """
+        if isinstance(images, str | Path | np.ndarray | Image.Image):
+            return self._detect_one(_as_array(images), score_threshold)
+        return [self._detect_one(_as_array(image), score_threshold) for image in images]
+
+    def _detect_one(self, image: UInt8[np.ndarray, "h w 3"], score_threshold: float) -> list[Detection]:
+        # One image at a time: one compiled program whatever comes, and the memory of one image.
+        height, width = image.shape[:2]
+        side = self.config.data.canvas
+        canvas = np.zeros((1, side, side, 3), np.uint8)
+        content = reduce_to_fit(image, (side, side))
+        canvas[0, : content.shape[0], : content.shape[1]] = content
+        shape = np.array(content.shape[:2], np.int32)
+        detections = self._program(self.params, canvas, shape[:1], shape[1:])
+        found = to_image_detections(execution.fetch(detections), [(width, height)])[0]
+        return [
+            Detection(self.class_names[label - 1], float(score), tuple(float(x) for x in box))
+            for box, score, label in zip(found.boxes_px, found.scores, found.labels, strict=True)
+            if score >= score_threshold
+        ]
+
+
+def load(run: str | Path, checkpoint: str = "best") -> Detector:
+    """The detector of a run folder: its ``best`` checkpoint (on the val split), or its ``last``.
+
+    A run that never measured has no best one; then the last is taken. Raises UserError if the
+    folder is not a run, or has no checkpoint yet, or one that does not fit its config.
+    """
+    folder = Path(run)
+    config = run_folder.read_config(folder)
+    if checkpoint not in ("best", "last"):
+        raise UserError(f"checkpoint is {checkpoint!r}: either best or last")
+    params, step = restore_params(folder, config, checkpoint)
+    return Detector(config, params, step)
+
+
+def restore_params(run: Path, config: Config, checkpoint: str) -> tuple[Params, int]:
+    """Parameters to detect with, and their step."""
+    folder = run / "checkpoints"
+    if not folder.is_dir():
+        raise UserError(f"{run}: has no checkpoint yet; train it first")
+    size = config.model.image_size
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    shapes = jax.eval_shape(SSD(config.model).init, jax.random.key(0), images)["params"]
+    sharding = execution.replicated(execution.single_device_mesh())
+    like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
+    with Checkpoints(folder) as checkpoints:
+        step = checkpoints.latest if checkpoint == "last" else checkpoints.best or checkpoints.latest
+        if step is None:
+            raise UserError(f"{run}: has no checkpoint yet; train it first")
+        saved = checkpoints.restore(step, {"params": like})
+    return saved.trees["params"], step
+
+
+def _as_array(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"an image array is uint8 of shape (h, w, 3), RGB; this is {image.dtype} of {image.shape}")
+    return image
+
+
+def find_images(path: Path) -> Iterator[Path]:
+    """The file itself, or every image in the folder and below it, in order of name."""
+    if path.is_file():
+        yield path
+        return
+    if not path.is_dir():
+        raise UserError(f"{path}: no such file or folder")
+    found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in EXTENSIONS and file.is_file()]
+    if not found:
+        raise UserError(f"{path}: no images in it ({' '.join(sorted(EXTENSIONS))})")
+    yield from found

@@ -1,0 +1,91 @@
+"""Images to detections in pixels, with one compiled program; detections of a split to numbers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+from jaxtyping import Float32, Int32, UInt8
+
+from ssd_jax import execution
+from ssd_jax.config import Config
+from ssd_jax.data.loader import eval_batches
+from ssd_jax.data.source import Annotation, Source
+from ssd_jax.default_boxes import make_default_boxes
+from ssd_jax.detect import Detections, detect
+from ssd_jax.metrics import ImageDetections, evaluate_coco, evaluate_voc
+from ssd_jax.resample import resize
+from ssd_jax.ssd import SSD
+
+Params = dict[str, Any]
+DetectionProgram = Callable[
+    [Params, UInt8[Array, "b h w 3"], Int32[Array, " b"], Int32[Array, " b"]],
+    Detections,
+]
+
+
+def make_detection_program(config: Config, mesh: Mesh) -> DetectionProgram:
+    """The jitted function of parameters, canvases, heights and widths of their content.
+
+    Warp to the network's input, predict, decode, NMS: on the device, without a stop in between.
+    """
+    default_boxes = make_default_boxes(config.model.default_boxes)
+    variances = config.model.default_boxes.variances
+    size, mean = config.model.image_size, config.model.mean
+
+    def warp(canvas: UInt8[Array, "h w 3"], height: Int32[Array, ""], width: Int32[Array, ""]) -> Array:
+        return resize(canvas, size, height, width, fill=mean)
+
+    def find(offsets: Float32[Array, "n 4"], logits: Float32[Array, "n c"]) -> Detections:
+        return detect(offsets, logits, default_boxes, variances, config.detect)
+
+    def program(
+        params: Params, canvas: UInt8[Array, "b h w 3"], height: Int32[Array, " b"], width: Int32[Array, " b"]
+    ) -> Detections:
+        images = execution.per_image(warp, mesh)(canvas, height, width)
+        predictions = SSD(config.model).apply({"params": params}, images)
+        return execution.per_image(find, mesh)(*predictions)
+
+    return jax.jit(program, compiler_options=execution.compiler_options())
+
+
+def to_image_detections(detections: Detections, sizes: Sequence[tuple[int, int]]) -> list[ImageDetections]:
+    """A batch of detections to one for each (width, height): pixels of the original, padding gone."""
+    found = []
+    for i, (width, height) in enumerate(sizes):
+        valid = detections.valid[i]
+        boxes_px = detections.boxes[i][valid] * np.array([width, height, width, height], np.float32)
+        found.append(ImageDetections(boxes_px, detections.scores[i][valid], detections.labels[i][valid]))
+    return found
+
+
+def detect_source(
+    program: DetectionProgram,
+    params: Params,
+    source: Source,
+    config: Config,
+    mesh: Mesh,
+    progress: Callable[[int], object] = lambda images: None,
+) -> list[ImageDetections]:
+    """Detections of every image of a split, in its order."""
+    batch_size = -(-config.train.batch_size // mesh.size) * mesh.size
+    found: list[ImageDetections] = []
+    for batch in eval_batches(source, config.data, batch_size):
+        on_device = execution.split_over_devices((batch.canvas, batch.height, batch.width), mesh)
+        detections = execution.fetch(program(params, *on_device))
+        annotations = [source.annotation(int(i)) for i in batch.index[batch.valid]]
+        found += to_image_detections(detections, [(a.width, a.height) for a in annotations])
+        progress(len(annotations))
+    return found
+
+
+def measure(
+    detections: Sequence[ImageDetections], annotations: Sequence[Annotation], class_names: Sequence[str]
+) -> dict[str, Any]:
+    """What metrics.json holds: VOC's two mAPs with a table by class, and COCO's twelve numbers."""
+    return {
+        **evaluate_voc(detections, annotations, class_names),
+        **evaluate_coco(detections, annotations, class_names),
+    }
