@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
@@ -33,6 +33,7 @@ class Annotation(NamedTuple):
     """COCO's area, that of the segment; elsewhere the box's."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """A split of a data set. Random access, no state, safe to read from many threads."""
 

@@ -1,0 +1,174 @@
+"""Image files of every kind against Pillow's own reading of them."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from ssd_jax.data.image import image_size, read_image
+from ssd_jax.errors import UserError
+
+
+@pytest.fixture
+def picture():
+    """48 high, 64 wide, smooth, so that JPEG keeps it nearly as it is."""
+    y, x = np.mgrid[:48, :64]
+    return Image.fromarray(np.stack([x * 3, y * 5, 255 - x * 2 - y], axis=-1).astype(np.uint8))
+
+
+def jpeg(picture, **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=95, **options)
+    return buffer.getvalue()
+
+
+def pillow(file, mode="RGB"):
+    with Image.open(file) as image:
+        return np.asarray(image.convert(mode))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 2}])
+def test_jpeg_is_read_to_the_pixel_as_pillow_reads_it(picture, tmp_path, options):
+    file = tmp_path / "a.jpg"
+    file.write_bytes(jpeg(picture, **options))
+    np.testing.assert_array_equal(read_image(file), pillow(file))
+    assert image_size(file) == (64, 48)
+
+
+def test_jpeg_of_odd_size_is_read_as_pillow_reads_it(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (33, 17, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), pillow(tmp_path / "a.jpg"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("extension", ["jpg", "png"])
+def test_exif_orientation_turns_the_image_upright(picture, tmp_path, orientation, extension):
+    file = tmp_path / f"a.{extension}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(file, exif=exif)
+    with Image.open(file) as image:
+        expected = ImageOps.exif_transpose(image)
+    np.testing.assert_array_equal(read_image(file), np.asarray(expected))
+    assert image_size(file) == expected.size
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_image_annotated_as_stored_is_left_as_stored(picture, tmp_path, orientation):
+    file = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file.write_bytes(jpeg(picture, exif=exif))
+    stored = pillow(file)
+    np.testing.assert_array_equal(read_image(file, (64, 48)), stored)
+    assert image_size(file, (64, 48)) == (64, 48)
+    for annotated in ((48, 64), (10, 10)):  # upright; neither
+        assert read_image(file, annotated).shape == (64, 48, 3)
+        assert image_size(file, annotated) == (48, 64)
+
+
+def test_square_image_is_turned_whatever_the_annotation_says(tmp_path):
+    file = tmp_path / "a.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+    Image.fromarray(pixels).save(file, exif=exif)
+    np.testing.assert_array_equal(read_image(file, (8, 8)), np.rot90(pixels, -1))
+
+
+@pytest.mark.parametrize("value", [0, 9, 77])
+def test_orientation_out_of_range_counts_as_upright(picture, tmp_path, value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    picture.save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.asarray(picture))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_grey_becomes_three_equal_channels(picture, tmp_path, name):
+    picture.convert("L").save(tmp_path / name)
+    pixels = read_image(tmp_path / name)
+    for channel in range(3):
+        np.testing.assert_array_equal(pixels[..., channel], pillow(tmp_path / name, "L"))
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
+    grey = np.array([[0, 128, 129, 257, 32768, 65535]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    # round(v / 257), which takes 0-65535 to 0-255
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[..., 0], [[0, 0, 1, 1, 128, 255]])
+
+
+def test_floating_point_image_is_refused(tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"a\.tif.*8 bits per channel"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 51]]], np.uint8)
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), [[[10, 20, 30], [255, 255, 255], [204, 204, 204]]])
+
+
+def test_palette_with_a_transparent_entry(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([200, 100, 50, 1, 2, 3])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "opaque.png")
+    image.save(tmp_path / "holes.png", transparency=1)
+    np.testing.assert_array_equal(read_image(tmp_path / "opaque.png"), [[[200, 100, 50], [1, 2, 3]]])
+    np.testing.assert_array_equal(read_image(tmp_path / "holes.png"), [[[200, 100, 50], [255, 255, 255]]])
+
+
+def test_cmyk_jpeg_shows_its_colours(picture, tmp_path):
+    # Pillow writes CMYK inverted with Adobe's marker, as Photoshop does.
+    (tmp_path / "a.jpg").write_bytes(jpeg(picture.convert("CMYK")))
+    difference = np.abs(read_image(tmp_path / "a.jpg").astype(int) - np.asarray(picture))
+    assert difference.mean() < 4
+
+
+@pytest.mark.parametrize("extension", ["bmp", "gif", "tif", "webp"])
+def test_other_formats(picture, tmp_path, extension):
+    picture.save(tmp_path / f"a.{extension}")
+    np.testing.assert_array_equal(read_image(tmp_path / f"a.{extension}"), pillow(tmp_path / f"a.{extension}"))
+
+
+def test_content_decides_not_the_extension(picture, tmp_path):
+    picture.save(tmp_path / "a.jpg", "PNG")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), np.asarray(picture))
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.7, 0.98])
+@pytest.mark.parametrize("kind", ["JPEG", "JPEG closed", "PNG"])
+def test_image_that_ends_early_is_refused(tmp_path, share, kind):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)).save(buffer, kind.split()[0])
+    content = buffer.getvalue()[: int(len(buffer.getvalue()) * share)]
+    file = tmp_path / "a.img"
+    file.write_bytes(content + (b"\xff\xd9" if "closed" in kind else b""))
+    with pytest.raises(UserError, match=r"a\.img.*remove it from the data set"):
+        read_image(file)
+
+
+def test_bytes_after_the_end_of_a_jpeg_do_no_harm(picture, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg(picture) + b"trailing")
+    assert read_image(tmp_path / "a.jpg").shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("read", [read_image, image_size])
+@pytest.mark.parametrize(("content", "word"), [(None, "no such image"), (b"", "a.jpg"), (b"<html></html>", "Pillow")])
+def test_missing_empty_and_foreign_files_are_named(tmp_path, read, content, word):
+    file = tmp_path / "a.jpg"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=word) as error:
+        read(file)
+    assert str(file) in str(error.value)
+
+
+def test_folder_is_no_image(tmp_path):
+    with pytest.raises(UserError, match="can't be read"):
+        read_image(tmp_path)
