@@ -99,22 +99,12 @@ def multibox_loss(offsets, logits, target_offsets, labels, ratio, min_negatives,
 # ---- nms, detection ----
 
 
-def iou(a, b):
-    """Jaccard overlap of two xyxy boxes, without pixel-based code's + 1."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    shared = width * height
-    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
-
-
 def greedy_nms(boxes, scores, iou_threshold):
     """Indices kept, in order: Caffe's ApplyNMSFast. Scores of 0 and below don't take part."""
     candidates = sorted((i for i in range(len(scores)) if scores[i] > 0), key=lambda i: -scores[i])  # stable
     kept = []
     for i in candidates:
-        if all(iou(boxes[i], boxes[j]) <= iou_threshold for j in kept):
+        if all(box_iou(boxes[i], boxes[j]) <= iou_threshold for j in kept):
             kept.append(i)
     return kept
 
@@ -136,6 +126,7 @@ def detection_output(offsets, logits, default_boxes, variances, score_threshold,
         found += [(scores[passing[k]][label], label, passing[k]) for k in kept]
     found = sorted(found, key=lambda d: (-d[0], d[1], d[2]))[:keep_top_k]
     return [(score, label, np.clip(boxes[i], 0, 1)) for score, label, i in found]
+
 
 # ---- augmentation ----
 
