@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _GRANULE = 32  # canvas sides are multiples of it, so that similar data sets share compiled programs
 _MAX_THREADS = 8
+_ENDLESS = 2**48  # images; grain's own endless repetition overflows for batches of one
 
 
 class Batch(NamedTuple):
@@ -86,7 +87,8 @@ def train_batches(
         wanted = _for_training(source.annotation(index), data.train_on_difficult)
         return _load(source, index, wanted, shape, position // len(source), unreadable)
 
-    dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    epochs = _ENDLESS // len(source) + 1
+    dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(epochs)
     dataset = dataset.map_with_index(load)[process_index::process_count]
     return _stream(dataset, batch_size // process_count, shape, data.max_objects, unreadable)
 

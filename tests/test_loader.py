@@ -1,0 +1,313 @@
+"""Batches: what is in them, in which order, and that the stream can be taken up again."""
+
+import json
+import logging
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssd_jax.config import Data
+from ssd_jax.data.loader import canvas_shape, eval_batches, fit, objects_over_padding, train_batches
+from ssd_jax.data.source import make_annotation
+from ssd_jax.errors import UserError
+
+
+class Fake:
+    """Images filled with their index; (width, height) by list; broken ones raise."""
+
+    class_names = ("cat",)
+    notes = ()
+
+    def __init__(self, sizes, annotations=None, broken=(), wait=0.0):
+        self.sizes, self.broken, self.wait = sizes, broken, wait
+        self.annotations = annotations or {}
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def size(self, index):
+        return self.sizes[index]
+
+    def annotation(self, index):
+        found = self.annotations.get(index, {"boxes_px": [], "labels": []})
+        return make_annotation(str(index), f"{index}.jpg", self.sizes[index], **found)
+
+    def image(self, index):
+        time.sleep(self.wait * (index % 3))
+        if index in self.broken:
+            raise UserError(f"{index}.jpg: broken")
+        width, height = self.sizes[index]
+        return np.full((height, width, 3), index, np.uint8)
+
+
+def small(count, **options):
+    return Fake([(16, 8)] * count, **options)
+
+
+def take(batches, count):
+    return [next(batches) for _ in range(count)]
+
+
+def flat(batches, field):
+    return np.concatenate([getattr(batch, field) for batch in batches])
+
+
+# ---- order ----
+
+
+def test_each_epoch_holds_each_image_once_in_a_new_order():
+    batches = take(train_batches(small(7), Data(), 3, seed=0), 14)
+    index, epoch = flat(batches, "index"), flat(batches, "epoch")
+    np.testing.assert_array_equal(epoch, np.arange(42) // 7)
+    epochs = index.reshape(6, 7)
+    np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(7), (6, 1)))
+    assert len({tuple(order) for order in epochs}) == 6
+
+
+def test_images_go_with_their_index():
+    for batch in take(train_batches(small(7, wait=0.002), Data(), 3, seed=0), 8):
+        np.testing.assert_array_equal(batch.canvas[:, 0, 0, 0], batch.index)
+
+
+def test_batch_may_be_larger_than_the_source():
+    batch = next(train_batches(small(3), Data(), 8, seed=0))
+    np.testing.assert_array_equal(batch.epoch, [0, 0, 0, 1, 1, 1, 2, 2])
+
+
+def test_order_follows_from_the_seed():
+    first, again, other = (flat(take(train_batches(small(30), Data(), 10, seed), 3), "index") for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_stream_is_taken_up_exactly_where_it_was_left(after):
+    """The state goes through JSON; the threads have read ahead by then and must not count."""
+    source = small(7, wait=0.002)
+    stream = train_batches(source, Data(), 4, seed=3)
+    take(stream, after)
+    time.sleep(0.05)
+    state = json.dumps(stream.get_state())
+    expected = take(stream, 5)
+    fresh = train_batches(source, Data(), 4, seed=3)
+    fresh.set_state(json.loads(state))
+    used = train_batches(source, Data(), 4, seed=3)
+    take(used, 9)
+    used.set_state(json.loads(state))
+    stream.set_state(json.loads(state))
+    for resumed in (fresh, used, stream):
+        for wanted, got in zip(expected, take(resumed, 5), strict=True):
+            for a, b in zip(wanted, got, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_the_batches_of_one(processes):
+    whole = take(train_batches(small(7), Data(), 4, seed=0), 6)
+    streams = [
+        train_batches(small(7), Data(), 4, seed=0, process_index=p, process_count=processes) for p in range(processes)
+    ]
+    for expected in whole:
+        parts = [next(stream) for stream in streams]
+        assert all(len(part.index) == 4 // processes for part in parts)
+        got = sorted(zip(flat(parts, "epoch"), flat(parts, "index"), strict=True))
+        assert got == sorted(zip(expected.epoch, expected.index, strict=True))
+
+
+def test_batch_must_be_divisible_among_processes():
+    with pytest.raises(UserError, match=r"train\.batch_size is 5.*2 processes"):
+        train_batches(small(7), Data(), 5, seed=0, process_count=2)
+
+
+def test_evaluation_goes_through_once_in_order_and_fills_up():
+    batches = list(eval_batches(small(7, wait=0.002), Data(), 3))
+    assert len(batches) == 3
+    np.testing.assert_array_equal(flat(batches, "index"), [0, 1, 2, 3, 4, 5, 6, -1, -1])
+    np.testing.assert_array_equal(flat(batches, "valid"), [True] * 7 + [False] * 2)
+    np.testing.assert_array_equal(flat(batches, "epoch"), 0)
+    assert {batch.canvas.shape for batch in batches} == {(3, 32, 32, 3)}
+
+
+def test_evaluation_of_full_batches_has_no_empty_one():
+    assert [batch.valid.all() for batch in eval_batches(small(6), Data(), 3)] == [True, True]
+
+
+# ---- content ----
+
+
+def test_shapes_and_dtypes():
+    boxes = {0: {"boxes_px": [[0, 0, 4, 4]], "labels": [1]}}
+    batch = next(train_batches(small(3, annotations=boxes), Data(max_objects=5), 3, seed=0))
+    assert [(name, array.shape, array.dtype.name) for name, array in batch._asdict().items()] == [
+        ("canvas", (3, 32, 32, 3), "uint8"),
+        ("height", (3,), "int32"),
+        ("width", (3,), "int32"),
+        ("gt_boxes", (3, 5, 4), "float32"),
+        ("gt_labels", (3, 5), "int32"),
+        ("gt_difficult", (3, 5), "bool"),
+        ("index", (3,), "int32"),
+        ("epoch", (3,), "int32"),
+        ("valid", (3,), "bool"),
+    ]
+
+
+def test_boxes_are_normalised_to_the_image_and_cut_to_it():
+    found = {0: {"boxes_px": [[4, 2, 8, 8], [-3, 0, 20, 4]], "labels": [1, 1], "difficult": [False, True]}}
+    batch = next(eval_batches(small(1, annotations=found), Data(max_objects=3), 1))
+    np.testing.assert_array_equal(batch.gt_boxes[0], [[0.25, 0.25, 0.5, 1], [0, 0, 1, 0.5], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(batch.gt_labels[0], [1, 1, 0])
+    np.testing.assert_array_equal(batch.gt_difficult[0], [False, True, False])
+    np.testing.assert_array_equal([batch.height[0], batch.width[0]], [8, 16])
+    assert (batch.canvas[0, 8:] == 0).all() and (batch.canvas[0, :, 16:] == 0).all()
+
+
+def test_crowds_never_and_difficult_by_choice():
+    found = {
+        "boxes_px": [[0, 0, k, k] for k in (1, 2, 4, 8)],
+        "labels": [1, 1, 1, 1],
+        "difficult": [False, True, False, True],
+        "crowd": [False, False, True, True],
+    }
+    source = small(1, annotations={0: found})
+    with_difficult = next(train_batches(source, Data(), 1, seed=0))
+    without = next(train_batches(source, Data(train_on_difficult=False), 1, seed=0))
+    measured = next(eval_batches(source, Data(train_on_difficult=False), 1))
+    np.testing.assert_array_equal(with_difficult.gt_boxes[0, :3, 3], [1 / 8, 2 / 8, 0])
+    np.testing.assert_array_equal(without.gt_boxes[0, :3, 3], [1 / 8, 0, 0])
+    np.testing.assert_array_equal(measured.gt_difficult[0, :3], [False, True, False])
+
+
+def test_objects_beyond_the_padding_are_cut_and_counted():
+    boxes = {"boxes_px": [[0, 0, k, 4] for k in range(1, 6)], "labels": [1] * 5}
+    crowd = {"boxes_px": [[0, 0, 4, 4]] * 4, "labels": [1] * 4, "crowd": [False, False, True, True]}
+    source = small(3, annotations={0: boxes, 1: crowd})
+    batch = next(eval_batches(source, Data(max_objects=2), 1))
+    np.testing.assert_array_equal(batch.gt_boxes[0, :, 2], [1 / 16, 2 / 16])
+    assert [objects_over_padding(source, n) for n in (1, 2, 4, 5)] == [5, 3, 1, 0]
+
+
+def test_unreadable_image_keeps_its_slot_and_is_told_once(caplog):
+    boxes = {2: {"boxes_px": [[0, 0, 4, 4]], "labels": [1]}}
+    good, bad = small(5, annotations=boxes), small(5, annotations=boxes, broken={2})
+    stream = train_batches(bad, Data(), 5, seed=0)
+    with caplog.at_level(logging.WARNING):
+        batches = take(stream, 4)
+    expected = take(train_batches(good, Data(), 5, seed=0), 4)
+    for got, wanted in zip(batches, expected, strict=True):
+        np.testing.assert_array_equal(got.index, wanted.index)
+        np.testing.assert_array_equal(got.epoch, wanted.epoch)
+        np.testing.assert_array_equal(got.valid, got.index != 2)
+        broken = got.index == 2
+        assert not got.canvas[broken].any() and not got.gt_labels[broken].any()
+        np.testing.assert_array_equal(got.canvas[~broken], wanted.canvas[~broken])
+        assert (got.height >= 1).all() and (got.width >= 1).all()
+    assert stream.unreadable == {2: "2.jpg: broken"}
+    assert [record.message for record in caplog.records] == ["2.jpg: broken"]
+
+
+def test_unreadable_image_in_evaluation_keeps_its_slot():
+    (batch,) = eval_batches(small(2, broken={0}), Data(), 2)
+    np.testing.assert_array_equal(batch.valid, [False, True])
+    np.testing.assert_array_equal(batch.index, [0, 1])
+
+
+def test_other_errors_are_not_swallowed():
+    class Faulty(Fake):
+        def image(self, index):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        next(train_batches(Faulty([(8, 8)]), Data(), 1, seed=0))
+
+
+# ---- canvas ----
+
+
+@pytest.mark.parametrize(
+    ("sizes", "canvas", "expected"),
+    [
+        ([(640, 480)], 640, (480, 640)),
+        ([(128, 128)] * 2, 640, (128, 128)),
+        ([(500, 375), (375, 500)], 640, (512, 512)),
+        ([(33, 31)], 640, (32, 64)),  # up to a multiple of 32
+        ([(4000, 3000)], 640, (480, 640)),  # reduced first
+        ([(4000, 10)], 640, (32, 640)),
+        ([(300, 300)], 300, (300, 300)),  # never beyond the canvas
+        ([(301, 10)], 300, (32, 300)),
+        ([(1, 1)], 16, (16, 16)),
+    ],
+)
+def test_canvas_is_as_large_as_the_images_need(sizes, canvas, expected):
+    assert canvas_shape(Fake(sizes), canvas) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "canvas", "expected"),
+    [
+        ((480, 640), (480, 640), (480, 640)),
+        ((10, 20), (480, 640), (10, 20)),
+        ((960, 1280), (480, 640), (480, 640)),
+        ((481, 640), (480, 640), (480, 639)),
+        ((1, 10_000), (480, 640), (1, 640)),
+        ((10_000, 1), (480, 640), (480, 1)),
+    ],
+)
+def test_fit(size, canvas, expected):
+    assert fit(size, canvas) == expected
+
+
+def test_large_photograph_is_averaged_not_sampled():
+    """Stripes of a pixel become the grey between them; their boxes keep their share of the image."""
+
+    class Striped(Fake):
+        def image(self, index):
+            width, height = self.sizes[index]
+            return np.broadcast_to((np.arange(width) % 2 * 255).astype(np.uint8)[None, :, None], (height, width, 3))
+
+    found = {0: {"boxes_px": [[100, 50, 200, 100]], "labels": [1]}}
+    batch = next(eval_batches(Striped([(400, 200)], found), Data(canvas=100), 1))
+    assert (batch.height[0], batch.width[0]) == (50, 100)
+    inside = batch.canvas[0, :50, 2:98].astype(float)
+    assert abs(inside.mean() - 127.5) < 2 and inside.std() < 20
+    np.testing.assert_array_equal(batch.gt_boxes[0, 0], [0.25, 0.25, 0.5, 0.5])
+
+
+def test_reduction_keeps_the_picture_in_place():
+    """A dark half stays a half: no shift by the reduction."""
+
+    class Halves(Fake):
+        def image(self, index):
+            width, height = self.sizes[index]
+            row = np.where(np.arange(width) < width // 2, 0, 200).astype(np.uint8)
+            return np.broadcast_to(row[None, :, None], (height, width, 3))
+
+    batch = next(eval_batches(Halves([(1000, 1000)]), Data(canvas=64), 1))
+    row = batch.canvas[0, 32, :, 0].astype(int)
+    assert (row[:31] <= 2).all() and (row[33:] >= 198).all()
+    assert row[31] + row[32] == pytest.approx(200, abs=4)
+
+
+def test_small_image_stands_at_the_top_left_as_it_is():
+    pixels = np.random.default_rng(0).integers(1, 256, (8, 16, 3), np.uint8)
+
+    class Noise(Fake):
+        def image(self, index):
+            return pixels
+
+    batch = next(eval_batches(Noise([(16, 8)]), Data(), 1))
+    np.testing.assert_array_equal(batch.canvas[0, :8, :16], pixels)
+    assert batch.canvas[0].astype(int).sum() == pixels.astype(int).sum()
+
+
+def test_reduced_picture_against_pillow():
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+
+    class Noise(Fake):
+        def image(self, index):
+            return pixels
+
+    batch = next(eval_batches(Noise([(120, 90)]), Data(canvas=80), 1))
+    expected = Image.fromarray(pixels).resize((80, 60), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(batch.canvas[0, :60, :80].astype(int), np.asarray(expected).astype(int), atol=1)
