@@ -55,7 +55,7 @@ def detect(
     default_boxes = jnp.asarray(default_boxes, jnp.float32)
     boxes = decode_boxes(offsets, default_boxes, variances)  # clipped only at the end, as in Caffe
     scores = jax.nn.softmax(logits)[:, 1:].T
-    # Zeros, nms's padding, before top_k: nearly all of a trained net's scores, so it runs 5 times faster.
+    # Zeros, nms's padding, before top_k: nearly all of a trained net's scores, several times faster so.
     scores = jnp.where(scores > config.score_threshold, scores, 0)
     scores, indices = lax.top_k(scores, min(config.top_k, scores.shape[1]))
     labels = jnp.broadcast_to(jnp.arange(1, len(scores) + 1, dtype=jnp.int32)[:, None], scores.shape)
