@@ -283,6 +283,20 @@ class Augment:
     """Width over height, in normalised coordinates."""
     flip_probability: float = 0.5
 
+    def __post_init__(self) -> None:
+        for name in (f.name for f in dataclasses.fields(self) if f.name.endswith("_probability")):
+            _require(0 <= getattr(self, name) <= 1, f"augment.{name} is {getattr(self, name)}, must lie in [0, 1]")
+        for name in ("contrast", "saturation", "crop_scale", "crop_aspect_ratio"):
+            low, high = getattr(self, name)
+            _require(0 <= low <= high, f"augment.{name} is {low} to {high}, must be a range of numbers from 0 up")
+        _require(self.brightness >= 0 and self.hue >= 0, "augment.brightness and augment.hue must not be negative")
+        _require(self.expand_max_ratio >= 1, f"augment.expand_max_ratio is {self.expand_max_ratio}, must be 1 or more")
+        _require(
+            self.crop_scale[0] > 0 and self.crop_scale[1] <= 1 and self.crop_aspect_ratio[0] > 0,
+            "augment.crop_scale must lie in (0, 1], augment.crop_aspect_ratio above 0",
+        )
+        _require(self.crop_trials > 0, f"augment.crop_trials is {self.crop_trials}, must be positive")
+
 
 @dataclass(frozen=True)
 class Match:
