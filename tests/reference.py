@@ -1,6 +1,8 @@
 """Slow, obvious oracles: plain numpy and Python loops, written from the paper and the reference
 code's description, sharing nothing with the package."""
 
+import colorsys
+
 import numpy as np
 
 # ---- boxes ----
@@ -129,6 +131,101 @@ def detection_output(offsets, logits, default_boxes, variances, score_threshold,
 
 
 # ---- augmentation ----
+
+
+def sample_patch(rng, scale_range, ratio_range):
+    """Caffe's SampleBBox, without the clamp that turns every patch into the whole image."""
+    scale = rng.uniform(*scale_range)
+    ratio = rng.uniform(*ratio_range)
+    ratio = max(ratio, scale**2)
+    ratio = min(ratio, 1 / scale**2)
+    width, height = min(scale * ratio**0.5, 1.0), min(scale / ratio**0.5, 1.0)
+    left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
+    return (left, top, left + width, top + height)
+
+
+def batch_samples(rng, boxes, min_overlaps, trials, scale_range, ratio_range):
+    """Caffe's GenerateBatchSamples with the samplers of ssd_pascal.py: one after the other."""
+    samples = [(0.0, 0.0, 1.0, 1.0)]
+    for low, high in [(overlap, 1e9) for overlap in min_overlaps] + [(-1e9, 1.0)]:
+        for _ in range(trials):
+            patch = sample_patch(rng, scale_range, ratio_range)
+            if any(low <= box_iou(patch, box) <= high for box in boxes):
+                samples.append(patch)
+                break  # max_sample: 1
+    return samples
+
+
+def emitted(boxes, labels, window):
+    """Caffe's TransformAnnotation: (box, label) of those seen in the window, CENTER rule, loops."""
+    left, top, right, bottom = window
+    seen = []
+    for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):
+        cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
+        if label == 0 or cx < left or cx > right or cy < top or cy > bottom:
+            seen.append(((0, 0, 0, 0), 0))
+            continue
+        x1, x2 = ((min(max(x, left), right) - left) / (right - left) for x in (x1, x2))
+        y1, y2 = ((min(max(y, top), bottom) - top) / (bottom - top) for y in (y1, y2))
+        seen.append(((x1, y1, x2, y2), label) if x2 > x1 and y2 > y1 else ((0, 0, 0, 0), 0))
+    return np.array([b for b, _ in seen], float).reshape(-1, 4), [label for _, label in seen]
+
+
+def expand_image(image, height, width, top, left, fill):
+    """Caffe's ExpandImage: the image on a canvas of the mean, at whole pixels."""
+    canvas = np.empty((height, width, 3))
+    canvas[:] = fill
+    canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return canvas
+
+
+def bilinear(image, y, x):
+    """The image at one position in pixels, pixel centres at whole numbers."""
+    y0, x0 = int(np.floor(y)), int(np.floor(x))
+    y1, x1 = min(y0 + 1, image.shape[0] - 1), min(x0 + 1, image.shape[1] - 1)
+    top = image[y0, x0] * (1 - (x - x0)) + image[y0, x1] * (x - x0)
+    bottom = image[y1, x0] * (1 - (x - x0)) + image[y1, x1] * (x - x0)
+    return top * (1 - (y - y0)) + bottom * (y - y0)
+
+
+def cv2_resize(image, size):
+    """cv2.resize with INTER_LINEAR on floats, to size x size: one pixel after the other."""
+    height, width = image.shape[:2]
+    out = np.empty((size, size, 3))
+    for i in range(size):
+        y = min(max((i + 0.5) * height / size - 0.5, 0), height - 1)
+        for j in range(size):
+            x = min(max((j + 0.5) * width / size - 0.5, 0), width - 1)
+            out[i, j] = bilinear(image.astype(float), y, x)
+    return out
+
+
+def distort_pixel(rgb, brightness, contrast, saturation, hue, contrast_first, channel_order):
+    """Caffe's ApplyDistort on one pixel, operation by operation, in Python's colorsys; not rounded."""
+
+    def saturate(values):
+        return [min(max(v, 0.0), 255.0) for v in values]
+
+    def in_hsv(values, change):
+        h, s, v = colorsys.rgb_to_hsv(*(x / 255 for x in values))
+        # OpenCV's 8 bit: H is 0 to 180, S 0 to 255, each kept within 0 to 255.
+        h, s = change(h * 180, s * 255)
+        (h,), (s,) = saturate([h]), saturate([s])
+        return [x * 255 for x in colorsys.hsv_to_rgb(h % 180 / 180, s / 255, v)]
+
+    def adjust(values, operation):
+        if operation == "contrast":
+            return saturate([x * contrast for x in values])
+        if operation == "saturation":
+            return in_hsv(values, lambda h, s: (h, s * saturation))
+        return in_hsv(values, lambda h, s: (h + hue, s))
+
+    values = saturate([x + brightness for x in rgb])
+    orders = {True: ("contrast", "saturation", "hue"), False: ("saturation", "hue", "contrast")}
+    for operation in orders[bool(contrast_first)]:
+        values = adjust(values, operation)
+    return [values[c] for c in channel_order]
+
 
 # ---- metrics ----
 
