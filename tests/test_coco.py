@@ -9,6 +9,7 @@ from PIL import Image
 from ssd_jax.config import Data
 from ssd_jax.data.coco import open_coco
 from ssd_jax.data.open import find_format, open_source, split_names
+from ssd_jax.data.source import held_out
 from ssd_jax.errors import UserError
 
 
@@ -164,7 +165,8 @@ def test_single_file_is_divided_by_hash(tmp_path, name, by_file):
     assert find_format(data) == "coco" and split_names(data) == ("train", "val")
     parts = [open_source(data, split) for split in ("train", "val")]
     ids = [[part.coco_image_id(i) for i in range(len(part))] for part in parts]
-    assert sorted(ids[0] + ids[1]) == list(range(10)) and ids[0] and ids[1]
+    assert sorted(ids[0] + ids[1]) == list(range(10))
+    assert ids[1] == [k for k, held in enumerate(held_out([f"{k}.jpg" for k in range(10)], 0.3)) if held]
     with pytest.raises(UserError, match=r"no split 'test'.*train, val"):
         open_source(data, "test")
 

@@ -110,8 +110,9 @@ def test_folder_without_lists_is_divided_by_hash(tmp_path, images, extension):
         write(tmp_path / "annotations", f"i{k}", annotation_xml(box_xml()), tmp_path / images, extension)
     parts = [opened(tmp_path, split, val_fraction=0.3) for split in ("train", "val")]
     ids = [[part.annotation(i).image_id for i in range(len(part))] for part in parts]
-    assert sorted(ids[0] + ids[1]) == sorted(f"i{k}" for k in range(12))
-    assert ids[0] and ids[1]
+    every = sorted(f"i{k}" for k in range(12))
+    assert sorted(ids[0] + ids[1]) == every
+    assert ids[1] == [image_id for image_id, held in zip(every, held_out(every, 0.3), strict=True) if held]
     with pytest.raises(UserError, match=r"no split 'test'.*train, val"):
         opened(tmp_path, "test")
 
