@@ -190,7 +190,7 @@ def test_shapes_stand_out(source):
     """The colour drawn for a shape lies at least 90 (RGB 0-255) from the mean around it."""
     rng = np.random.default_rng(0)
     for around in ((0, 0, 0), (128, 128, 128), (255, 255, 255), (255, 0, 128)):
-        assert min(np.linalg.norm(_contrasting(rng, around) - around) for _ in range(50)) >= 90
+        assert min(np.linalg.norm(_contrasting(rng, np.uint8(around)) - around) for _ in range(50)) >= 90
 
 
 # ---- not to be solved by colour ----

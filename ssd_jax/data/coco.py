@@ -248,9 +248,9 @@ def _annotation(
             beyond.append(image.file_name)
         area = width * height if entry.area is None else entry.area
         kept.append((box, labels[entry.category_id], bool(entry.iscrowd), area))
-    boxes, of_class, crowd, area = zip(*kept, strict=True) if kept else ((), (), (), ())
+    boxes, of_class, crowd, areas = zip(*kept, strict=True) if kept else ((), (), (), ())
     return make_annotation(
-        image.file_name, where.find(image.file_name), size, boxes, of_class, crowd=crowd, area_px=area
+        image.file_name, where.find(image.file_name), size, boxes, of_class, crowd=crowd, area_px=areas
     )
 
 
@@ -274,9 +274,9 @@ class _ImageFolders:
             path = os.path.join(folder, file_name)
             if os.path.basename(path) in self._listing(os.path.dirname(path)):
                 return path
+        searched = _listed(folder for folder in self._folders if os.path.isdir(folder))
         raise UserError(
-            f"{self._file}: its image '{file_name}' is in none of {_listed(filter(os.path.isdir, self._folders))}. "
-            "Put it there, or take it out of the file."
+            f"{self._file}: its image '{file_name}' is in none of {searched}. Put it there, or take it out of the file."
         )
 
     def _listing(self, folder: str) -> frozenset[str]:

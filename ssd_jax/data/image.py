@@ -117,10 +117,10 @@ def _orientation(data: bytes) -> int:
 def _exif_orientation(image: Image.Image) -> int:
     """1 (upright) to 8; 1 where the file says nothing or nonsense."""
     try:
-        orientation = image.getexif().get(_ORIENTATION)
+        orientation = image.getexif().get(_ORIENTATION, 1)
     except (struct.error, *_PILLOW_ERRORS):
         return 1
-    return int(orientation) if orientation in range(1, 9) else 1
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _as_stored(stored: tuple[int, int], orientation: int, annotated: tuple[int, int] | None) -> bool:

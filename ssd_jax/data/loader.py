@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     """xyxy, normalised to the image, not to the canvas; cut to [0, 1]."""
     gt_labels: Int32[np.ndarray, "b g"]
     gt_difficult: Bool[np.ndarray, "b g"]
-    index: Int32[np.ndarray, " b"]
+    index: Int32[np.ndarray, " b"]  # type: ignore[assignment]  # hides tuple.index
     """Position in the source; -1 in slots beyond the end of an evaluation."""
     epoch: Int32[np.ndarray, " b"]
     """Pass over the source that the image belongs to, from 0."""
@@ -115,13 +115,15 @@ def canvas_shape(source: Source, canvas: int) -> tuple[int, int]:
     """
     sizes = {source.size(index) for index in range(len(source))}
     height, width = map(max, zip(*(fit(size[::-1], (canvas, canvas)) for size in sizes), strict=True))
-    return tuple(min(-(-side // _GRANULE) * _GRANULE, canvas) for side in (height, width))
+    height, width = (min(-(-side // _GRANULE) * _GRANULE, canvas) for side in (height, width))
+    return height, width
 
 
 def fit(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
     """Height and width of an image reduced, never enlarged, to lie within a canvas; at least 1."""
     scale = min(1.0, canvas[0] / size[0], canvas[1] / size[1])
-    return tuple(min(max(round(side * scale), 1), limit) for side, limit in zip(size, canvas, strict=True))
+    height, width = (min(max(round(side * scale), 1), limit) for side, limit in zip(size, canvas, strict=True))
+    return height, width
 
 
 def objects_over_padding(source: Source, max_objects: int) -> int:
@@ -135,7 +137,7 @@ class _Example(NamedTuple):
     boxes: Float32[np.ndarray, "g 4"]
     labels: Int32[np.ndarray, " g"]
     difficult: Bool[np.ndarray, " g"]
-    index: int
+    index: int  # type: ignore[assignment]
     epoch: int
     valid: bool
 

@@ -47,7 +47,7 @@ class Shape(NamedTuple):
 class ShapesSource:
     """One split of the generated data set."""
 
-    class_names = CLASS_NAMES
+    class_names: tuple[str, ...] = CLASS_NAMES
     notes: tuple[str, ...] = ()
 
     def __init__(self, config: Shapes, split: str):
@@ -255,12 +255,12 @@ def _paint_strokes(rng: np.random.Generator, canvas: Image.Image) -> Image.Image
 
 
 def _paint_shape(rng: np.random.Generator, canvas: Image.Image, shape: Shape) -> None:
-    """A fifth nearly plain, the rest patterned, a quarter outlined, in a colour that stands out from what lies around."""
+    """A fifth nearly plain, the rest patterned, a quarter outlined, in a colour unlike what lies around."""
     left, top = (max(math.floor(edge) - 1, 0) for edge in shape.box_px[:2])
     right, bottom = (min(math.ceil(edge) + 1, limit) for edge, limit in zip(shape.box_px[2:], canvas.size, strict=True))
     window = (left, top, right, bottom)
     size = (right - left, bottom - top)
-    around = canvas.resize((1, 1), Image.Resampling.BOX, window).getpixel((0, 0))
+    around = np.asarray(canvas.resize((1, 1), Image.Resampling.BOX, window))[0, 0]
     style = rng.random()
     spread = rng.uniform(5, 20) if style < 0.2 else rng.uniform(25, 60)
     hollow = _hollow(rng, shape) if style > 0.75 else 0.0
@@ -275,7 +275,7 @@ def _hollow(rng: np.random.Generator, shape: Shape) -> float:
     return hollow if hollow > 0.2 else 0.0
 
 
-def _contrasting(rng: np.random.Generator, other: tuple[int, int, int]) -> Float[np.ndarray, " 3"]:
+def _contrasting(rng: np.random.Generator, other: UInt8[np.ndarray, " 3"]) -> Float[np.ndarray, " 3"]:
     """A colour at least _MIN_CONTRAST from the other one, or the furthest of 20."""
     colours = rng.uniform(20, 235, (20, 3))
     distance = np.linalg.norm(colours - other, axis=-1)

@@ -98,8 +98,7 @@ def make_annotation(
     """An Annotation from plain lists; size is (width, height). No flags: all False; no areas: the boxes'."""
     boxes = np.asarray(boxes_px, np.float32).reshape(-1, 4)
     none = [False] * len(boxes)
-    if area_px is None:
-        area_px = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    box_areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return Annotation(
         image_id,
         file,
@@ -108,7 +107,7 @@ def make_annotation(
         np.asarray(labels, np.int32),
         np.asarray(none if difficult is None else difficult, bool),
         np.asarray(none if crowd is None else crowd, bool),
-        np.asarray(area_px, np.float32),
+        np.asarray(box_areas if area_px is None else area_px, np.float32),
     )
 
 

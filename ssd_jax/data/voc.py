@@ -100,9 +100,11 @@ def parse_voc_xml(file: Path) -> _Parsed:
             f"{file}: no such annotation file. Add it (holding <annotation></annotation> it makes its image one "
             "without objects), or take the image out of the split's list."
         ) from error
-    size = tuple(_size_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
+    width, height = (_size_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
     objects = tuple(_parse_object(file, number, node) for number, node in enumerate(root.findall("object"), start=1))
-    return _Parsed((root.findtext("filename") or "").strip(), size if min(size) > 0 else None, objects)
+    return _Parsed(
+        (root.findtext("filename") or "").strip(), (width, height) if min(width, height) > 0 else None, objects
+    )
 
 
 def _size_number(text: str | None) -> int:
@@ -116,9 +118,11 @@ def _parse_object(file: Path, number: int, node: ElementTree.Element) -> _Object
     name = (node.findtext("name") or "").strip()
     if not name:
         raise UserError(f"{file}: object {number} has no <name>. Give it the name of its class.")
-    box = tuple(_number(file, number, node, f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax"))
+    left, top, right, bottom = (
+        _number(file, number, node, f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")
+    )
     difficult = _number(file, number, node, "difficult") if node.findtext("difficult") else 0
-    return _Object(number, name, box, difficult != 0)
+    return _Object(number, name, (left, top, right, bottom), difficult != 0)
 
 
 def _number(file: Path, number: int, node: ElementTree.Element, tag: str) -> float:
@@ -159,8 +163,8 @@ def _annotation(
         if inside != box:
             beyond.append(f"{file.name} object {number}")
         kept.append((box, labels[name], difficult))
-    boxes, of_class, difficult = zip(*kept, strict=True) if kept else ((), (), ())
-    return make_annotation(file.stem, str(image), size, boxes, of_class, difficult)
+    boxes, of_class, flags = zip(*kept, strict=True) if kept else ((), (), ())
+    return make_annotation(file.stem, str(image), size, boxes, of_class, flags)
 
 
 def _true_size(image: Path, content: _Parsed) -> tuple[int, int]:
