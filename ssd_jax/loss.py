@@ -99,7 +99,7 @@ def hard_negative_mask(
     keys = jnp.where(eligible, _ordered_bits(jnp.asarray(background_loss, jnp.float32)), 0)
     threshold = _kth_largest(keys, count)
     above = keys > threshold
-    tied = eligible & (keys == threshold)
+    tied = keys == threshold  # never the 0 of the others, as count is at most the number eligible
     return above | (tied & (jnp.cumsum(tied) <= count - above.sum()))
 
 

@@ -165,7 +165,7 @@ def test_targets_of_boxes_left_out_do_not_matter():
         ([5, 1, 4, 2, 3, 0], [], {"min_negatives": 99}, [0, 1, 2, 3, 4, 5]),
         ([1, 7, 1, 1, 1, 1], [1], {}, [0, 2, 3]),  # ties: the lowest index
         ([1, 7, 2, 1, 1, 1], [1], {}, [2, 0, 3]),
-        ([0.0, 7, -0.0, 0.0, -0.0], [1], {}, [0, 2, 3]),  # the two zeros are equal
+        ([-0.0, 7, 0.0, -0.0, 0.0], [1], {}, [0, 2, 3]),  # the two zeros are equal
         ([-1, 7, -3, -2, -4], [1], {}, [0, 2, 3]),  # a loss may come out negative by rounding
         ([1, 7, np.inf, 2, 3], [1], {"neg_pos_ratio": 2.0}, [2, 4]),
         ([1, 7, np.inf, np.nan, -np.nan], [1], {"neg_pos_ratio": 2.0}, [3, 4]),

@@ -14,7 +14,7 @@ from ssd_jax.default_boxes import make_default_boxes
 from ssd_jax.matching import assign, match
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
-jit_assign = jax.jit(assign)
+jit_assign = jax.jit(assign, static_argnums=1)
 jit_match = jax.jit(match, static_argnums=(3, 4))
 
 # Objects A to E of the worked example, labels 1 to 5.
