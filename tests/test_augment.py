@@ -304,11 +304,13 @@ def test_distortions_are_drawn_as_caffe_draws_them():
 
 def test_shuffled_channels_take_every_order_equally():
     config = Augment(channel_shuffle_probability=0.5)
-    orders = jax.jit(jax.vmap(lambda key: augment.random_distortion(key, config).channel_order))(keys(6000))
-    found, counts = np.unique(orders, axis=0, return_counts=True)
+    draws = jax.jit(jax.vmap(lambda key: augment.random_distortion(key, config)))(keys(6000))
+    found, counts = np.unique(draws.channel_order, axis=0, return_counts=True)
     assert len(found) == 6
     expected = [0.5 + 0.5 / 6, *[0.5 / 6] * 5]  # a shuffle may leave them as they are
     np.testing.assert_allclose(counts / 6000, expected, atol=0.02)
+    shuffled = (np.asarray(draws.channel_order) != [0, 1, 2]).any(axis=1)
+    assert abs(np.corrcoef(shuffled, draws.contrast_first)[0, 1]) < 0.06
 
 
 @jax.jit
@@ -401,7 +403,7 @@ def test_boxes_follow_the_pixels():
         config,
         *repeated(count, np.int32(height), np.int32(width)),
     )
-    pictures, flips, expansions, drops = np.asarray(pictures, np.float64), 0, 0, 0
+    pictures, seen = np.asarray(pictures, np.float64), []
     for picture, actual, actual_labels in zip(pictures, np.asarray(new_boxes), np.asarray(new_labels), strict=True):
         inside = picture[..., 2] > 150
         np.testing.assert_array_equal(picture[~inside], np.broadcast_to(MEAN, ((~inside).sum(), 3)))
@@ -417,8 +419,10 @@ def test_boxes_follow_the_pixels():
             expected[:, [0, 2]] = np.where(np.array(expected_labels)[:, None] > 0, 1 - expected[:, [2, 0]], 0)
         np.testing.assert_array_equal(actual_labels, expected_labels)
         np.testing.assert_allclose(actual, expected, atol=0.2 / size)
-        flips, expansions, drops = flips + flip, expansions + (~inside).any(), drops + (0 in expected_labels[:3])
-    assert flips > 50 and expansions > 50 and drops > 30
+        seen.append([flip, (~inside).any(), 0 in expected_labels[:3]])
+    flips, expansions, drops = np.array(seen, float).T
+    assert flips.sum() > 50 and expansions.sum() > 50 and drops.sum() > 30
+    assert abs(np.corrcoef(flips, expansions)[0, 1]) < 0.2
 
 
 def affine(values, inside, axis, last):
@@ -475,6 +479,23 @@ def test_same_key_same_picture_in_a_batch_or_alone():
         np.testing.assert_allclose(a[2], b, atol=0.05)
     assert not np.array_equal(first[0], other[0])
     assert not np.array_equal(first[0][0], first[0][1])
+
+
+def test_each_step_has_a_key_of_its_own(monkeypatch):
+    used = []
+
+    def recording(draw):
+        def record(key, *arguments):
+            used.append(tuple(jax.random.key_data(key).tolist()))
+            return draw(key, *arguments)
+
+        return record
+
+    for name in ("random_expand_window", "random_crop_window", "random_distortion"):
+        monkeypatch.setattr(augment, name, recording(getattr(augment, name)))
+    key = jax.random.key(3)
+    augment.augment(key, noise(2, 2), 2, *padded([]), STILL)
+    assert len({*used, tuple(jax.random.key_data(key).tolist())}) == 4
 
 
 # ---- conventions ----
