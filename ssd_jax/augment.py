@@ -127,7 +127,7 @@ def random_patches(key: PRNGKeyArray, count: int, config: Augment) -> Float[Arra
 def project_boxes(boxes: Boxes, window: Window) -> Float[Array, "g 4"]:
     """Boxes in the coordinates of the window, that is with the window as (0, 0, 1, 1)."""
     corner, extent = jnp.tile(window[:2], 2), jnp.tile(window[2:] - window[:2], 2)
-    return (boxes - corner) / extent
+    return (jnp.asarray(boxes) - corner) / extent
 
 
 def locate_boxes(boxes: Boxes, window: Window) -> Float[Array, "g 4"]:
@@ -180,14 +180,14 @@ class Distortion(NamedTuple):
 def random_distortion(key: PRNGKeyArray, config: Augment) -> Distortion:
     """Each of the four operations is neutral, or with ``distort_probability`` uniform in its range."""
     apply, amount, (first, shuffle), order = jnp.split(jax.random.uniform(key, (13,)), [4, 8, 10])
-    brightness, hue = (-config.brightness, config.brightness), (-config.hue, config.hue)
-    low, high = jnp.array([brightness, config.contrast, config.saturation, hue]).T
-    neutral = jnp.array([0.0, 1.0, 1.0, 0.0])
-    return Distortion(
-        *jnp.where(apply < config.distort_probability, _mix(low, high, amount), neutral),
-        contrast_first=first < config.contrast_first_probability,
-        channel_order=jnp.where(shuffle < config.channel_shuffle_probability, jnp.argsort(order), jnp.arange(3)),
+    shift, turn = config.brightness, config.hue
+    low, high = jnp.array([(-shift, shift), config.contrast, config.saturation, (-turn, turn)]).T
+    brightness, contrast, saturation, hue = jnp.where(
+        apply < config.distort_probability, _mix(low, high, amount), jnp.array([0.0, 1.0, 1.0, 0.0])
     )
+    contrast_first = first < config.contrast_first_probability
+    channel_order = jnp.where(shuffle < config.channel_shuffle_probability, jnp.argsort(order), jnp.arange(3))
+    return Distortion(brightness, contrast, saturation, hue, contrast_first, channel_order)
 
 
 def distort(image: Float[Array | np.ndarray, "h w 3"], distortion: Distortion) -> Float[Array, "h w 3"]:
