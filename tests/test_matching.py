@@ -108,6 +108,10 @@ def test_assignment_by_hand(iou, expected):
     np.testing.assert_array_equal(jit_assign(iou), expected)
 
 
+def test_a_threshold_of_zero_matches_no_box_that_overlaps_nothing():
+    np.testing.assert_array_equal(jit_assign(np.array([[0.9, 0.0, 1e-6, 0.1]], np.float32), 0.0), [0, -1, -1, 0])
+
+
 @pytest.mark.parametrize("levels", [2, 4, 1000])
 def test_assignment_equals_caffes_scan_on_random_overlaps(levels):
     """Few levels: almost everything ties, and objects push each other from box to box."""
