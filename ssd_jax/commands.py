@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -169,7 +169,7 @@ COCO_LINES = (
 )  # fmt: skip
 
 
-def format_results(measured: dict) -> str:
+def format_results(measured: Any) -> str:
     """VOC's table by class, then COCO's twelve lines."""
     lines = [format_table(measured), "", "COCO protocol:"]
     for key, label in COCO_LINES:
@@ -259,6 +259,7 @@ def main(argv: Sequence[str]) -> int:
         print("usage: ssd-jax COMMAND ...\n", *(f"  {c.__doc__}" for c in COMMANDS.values()), sep="\n", file=sys.stderr)
         return 0 if argv and argv[0] in ("-h", "--help") else 2
     try:
+        execution.keep_freed_memory()
         COMMANDS[argv[0]](argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """A trained detector in a notebook: ``detector.load("runs/my_run")("photo.jpg")``."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, overload
 
@@ -42,8 +42,10 @@ class Detector:
     @overload
     def __call__(self, images: ImageLike, *, score_threshold: float = 0.5) -> list[Detection]: ...
     @overload
-    def __call__(self, images: Sequence[ImageLike], *, score_threshold: float = 0.5) -> list[list[Detection]]: ...
-    def __call__(self, images, *, score_threshold=0.5):
+    def __call__(self, images: list[ImageLike], *, score_threshold: float = 0.5) -> list[list[Detection]]: ...
+    def __call__(
+        self, images: ImageLike | list[ImageLike], *, score_threshold: float = 0.5
+    ) -> list[Detection] | list[list[Detection]]:
         """Detections from ``score_threshold`` up, best first.
 
         One image gives a list; a list of images gives a list of lists. An image is a path, an RGB
@@ -64,10 +66,10 @@ class Detector:
         canvas[0, : content.shape[0], : content.shape[1]] = content
         shape = np.array(content.shape[:2], np.int32)
         detections = self._program(self.params, canvas, shape[:1], shape[1:])
-        found = to_image_detections(execution.fetch(detections), [(width, height)])[0]
+        found = to_image_detections(execution.fetch(detections), 0, width, height)
         return [
-            Detection(self.class_names[label - 1], float(score), tuple(float(x) for x in box))
-            for box, score, label in zip(found.boxes_px, found.scores, found.labels, strict=True)
+            Detection(self.class_names[label - 1], float(score), (float(x1), float(y1), float(x2), float(y2)))
+            for (x1, y1, x2, y2), score, label in zip(*found, strict=True)
             if score >= score_threshold
         ]
 

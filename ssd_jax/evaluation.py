@@ -21,7 +21,7 @@ from ssd_jax.ssd import SSD
 
 Params = dict[str, Any]
 DetectionProgram = Callable[
-    [Params, UInt8[Array, "b h w 3"], Int32[Array, " b"], Int32[Array, " b"]],
+    [Params, UInt8[Array | np.ndarray, "b h w 3"], Int32[Array | np.ndarray, " b"], Int32[Array | np.ndarray, " b"]],
     Detections,
 ]
 
@@ -51,14 +51,14 @@ def make_detection_program(config: Config, mesh: Mesh) -> DetectionProgram:
     return jax.jit(program, compiler_options=execution.compiler_options())
 
 
-def to_image_detections(detections: Detections, sizes: Sequence[tuple[int, int]]) -> list[ImageDetections]:
-    """A batch of detections to one for each (width, height): pixels of the original, padding gone."""
-    found = []
-    for i, (width, height) in enumerate(sizes):
-        valid = detections.valid[i]
-        boxes_px = detections.boxes[i][valid] * np.array([width, height, width, height], np.float32)
-        found.append(ImageDetections(boxes_px, detections.scores[i][valid], detections.labels[i][valid]))
-    return found
+def to_image_detections(detections: Detections, slot: int, width: int, height: int) -> ImageDetections:
+    """One slot of a batch, fetched to the host: pixels of the original image, padding gone."""
+    boxes, scores, labels, valid = (np.asarray(field[slot]) for field in detections)
+    to_pixels = np.array([width, height, width, height], np.float32)
+    return ImageDetections(boxes[valid] * to_pixels, scores[valid], labels[valid])
+
+
+NOTHING = ImageDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
 
 
 def detect_source(
@@ -69,15 +69,20 @@ def detect_source(
     mesh: Mesh,
     progress: Callable[[int], object] = lambda images: None,
 ) -> list[ImageDetections]:
-    """Detections of every image of a split, in its order."""
+    """Detections of every image of a split, in its order; none in an image that can't be read."""
     batch_size = -(-config.train.batch_size // mesh.size) * mesh.size
     found: list[ImageDetections] = []
     for batch in eval_batches(source, config.data, batch_size):
-        on_device = execution.split_over_devices((batch.canvas, batch.height, batch.width), mesh)
-        detections = execution.fetch(program(params, *on_device))
-        annotations = [source.annotation(int(i)) for i in batch.index[batch.valid]]
-        found += to_image_detections(detections, [(a.width, a.height) for a in annotations])
-        progress(len(annotations))
+        canvas, height, width = execution.split_over_devices((batch.canvas, batch.height, batch.width), mesh)
+        detections = execution.fetch(program(params, canvas, height, width))
+        images = int((batch.index >= 0).sum())  # what follows them fills up the last batch
+        for slot in range(images):
+            annotation = source.annotation(int(batch.index[slot]))
+            readable = batch.valid[slot]
+            found.append(
+                to_image_detections(detections, slot, annotation.width, annotation.height) if readable else NOTHING
+            )
+        progress(images)
     return found
 
 

@@ -1,6 +1,8 @@
 """How programs are compiled and laid over devices. One axis, ``data``: images are dealt out over all
 devices, parameters are on each."""
 
+import ctypes
+import platform
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -23,6 +25,20 @@ def compiler_options() -> dict[str, str] | None:
     if jax.default_backend() == "cpu" and jax.__version_info__[:2] == (0, 10):
         return {"xla_cpu_experimental_ynn_fusion_type": ""}
     return None
+
+
+def keep_freed_memory() -> None:
+    """On a CPU under glibc: let the process keep large blocks that it freed, for the next step to use.
+
+    By default malloc gives each block over 32 MB back to the kernel, and every step pays for its
+    buffers' pages to be zeroed again: a tenth to a half of a training step. Elsewhere a no-op.
+    """
+    if jax.default_backend() != "cpu" or platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    m_trim_threshold, m_mmap_max = -1, -4
+    libc.mallopt(m_mmap_max, 0)
+    libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def data_mesh() -> Mesh:

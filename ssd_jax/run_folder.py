@@ -92,7 +92,7 @@ class RunLog:
         self.lines_file, self.rows_file = workdir / "log.jsonl", workdir / "results.csv"
         lines = [line for line in read_lines(workdir) if line["step"] <= step]
         write_text(self.lines_file, "".join(json.dumps(line) + "\n" for line in lines))
-        self._rows = [row for row in read_rows(workdir) if row["step"] <= step]
+        self._rows = [row for row in read_rows(workdir) if int(row["step"] or 0) <= step]
         self._write_rows()
         self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 

@@ -3,7 +3,7 @@
 SSD300, SSD512 and SSD500 are one module with three configs.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ class SSD(nn.Module):
         sources = [("conv4_3_norm", normed), ("fc7", x)]
         for number, extra in enumerate(config.extras, start=6):
             # The paper draws the new layers with Caffe's xavier; a norm makes their scale immaterial.
-            options = dict(norm=config.norm, dtype=dtype, kernel_init=CAFFE_XAVIER)
+            options: dict[str, Any] = {"norm": config.norm, "dtype": dtype, "kernel_init": CAFFE_XAVIER}
             bottleneck = scaled(extra.bottleneck, config.width)
             x = conv_relu(x, f"conv{number}_1", bottleneck, kernel=1, padding=0, **options)
             x = conv_relu(

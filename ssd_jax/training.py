@@ -97,10 +97,10 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch],
     )
 
     def loss_fn(params: Params, images: Array, targets: Any, valid: Bool[Array, " b"]) -> tuple[Array, Metrics]:
-        offsets, logits = SSD(config.model).apply({"params": params}, images)
+        predictions: Any = SSD(config.model).apply({"params": params}, images)
         return multibox_loss(
-            offsets,
-            logits,
+            predictions.offsets,
+            predictions.logits,
             targets,
             valid,
             neg_pos_ratio=config.loss.neg_pos_ratio,
@@ -133,7 +133,8 @@ class Pending(NamedTuple):
     """A step whose metrics were not looked at yet."""
 
     step: int
-    index: np.ndarray
+    images: np.ndarray
+    """Their positions in the source."""
     metrics: Metrics
 
 
@@ -142,7 +143,7 @@ def check_finite(pending: list[Pending], source: Source) -> list[dict[str, float
     fetched = [{name: float(value) for name, value in p.metrics.items()} for p in pending]
     for p, metrics in zip(pending, fetched, strict=True):
         if not np.isfinite(metrics["loss"]) or not np.isfinite(metrics["gradient_norm"]):
-            ids = ", ".join(source.annotation(int(i)).image_id for i in p.index)
+            ids = ", ".join(source.annotation(int(i)).image_id for i in p.images)
             raise UserError(
                 f"step {p.step}: the loss is {metrics['loss']}, its gradient's norm {metrics['gradient_norm']}. "
                 f"Images of this step: {ids}. Checkpoints before it are kept. Look at these images and their boxes; "

@@ -6,10 +6,14 @@ Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image R
 Layer and parameter names are Caffe's.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Float32
+
+from ssd_jax.group_norm import GroupNorm
 
 # (layer, channels) of each block; a pool stands between two blocks.
 BLOCKS = (
@@ -82,7 +86,7 @@ def conv_relu(
         name=name,
     )(x)
     if norm == "group":
-        x = nn.GroupNorm(num_groups=None, group_size=GROUP_SIZE, dtype=dtype, name=f"{name}_group_norm")(x)
+        x = GroupNorm(GROUP_SIZE, dtype, name=f"{name}_group_norm")(x)
     return nn.relu(x)
 
 
@@ -112,7 +116,7 @@ class VGG16(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b h8 w8 c8"], Float[Array, "b h16 w16 c16"]]:
-        options = dict(norm=self.norm, dtype=self.dtype)
+        options: dict[str, Any] = {"norm": self.norm, "dtype": self.dtype}
         conv4_3 = x
         for number, block in enumerate(BLOCKS, start=1):
             for name, channels in block:

@@ -1,0 +1,29 @@
+"""A detector for your own pictures, trained from scratch: no pretrained weights, and a CPU will do.
+
+1. Put the pictures and their boxes into a folder, in VOC or COCO layout.
+2. python train.py configs/own_data.py --data.root FOLDER
+
+Class names and splits are found from the folder. An SSD300 of a quarter of the paper's channels
+with GroupNorm, which is what makes training from scratch work. The default boxes are those of
+SSD300 on COCO, whose smallest are 21 px of 300, for small objects.
+
+Pictures seen are steps x batch_size: 12 000 by default. A thousand pictures or more deserve more
+steps, and with a GPU --model.width 0.5 or 1.
+"""
+
+from ssd_jax.config import SSD300_COCO_BOXES, Augment, Config, Data, Model, Optimizer, Train
+
+
+def get_config() -> Config:
+    return Config(
+        name="own_data",
+        model=Model(default_boxes=SSD300_COCO_BOXES, width=0.25, norm="group"),
+        data=Data(root=""),
+        # Milder than the paper's: zooming out four times and cropping to a third asks for a hundred
+        # epochs, and this schedule has a few dozen.
+        augment=Augment(expand_probability=0.3, expand_max_ratio=1.5, crop_scale=(0.5, 1.0)),
+        optimizer=Optimizer(
+            name="adamw", learning_rate=2e-3, schedule="cosine", warmup_steps=100, weight_decay=0.02, clip_norm=10.0
+        ),
+        train=Train(steps=1500, batch_size=8, eval_every=250, checkpoint_every=250, ema_decay=0.998),
+    )

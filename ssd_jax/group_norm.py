@@ -1,0 +1,84 @@
+"""GroupNorm (Wu and He, 2018, arXiv 1803.08494), equal to Flax's and several times as fast on a CPU.
+
+    y = (x - mean) / sqrt(variance + eps) * scale + bias
+
+with mean and variance over the pixels and channels of a group. Its cost is that of the sums over
+pixels, which XLA's CPU compiler does not vectorise when it reduces rows and columns at once; so
+``_sum_pixels`` does it in two steps, and the gradient is written out so that it needs two sums.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Float32
+
+EPS = 1e-6
+Residuals = tuple[Array, Array, Array, Array]
+
+
+def _sum_pixels(x: Float32[Array, "b h w c"]) -> Float32[Array, "b c"]:
+    """Rows first: whole rows are added up, w * c numbers at a stride of one."""
+    b, h, w, c = x.shape
+    # Without the barrier the compiler would merge the two reductions again.
+    rows = jax.lax.optimization_barrier(x.reshape(b, h, w * c).sum(1))
+    return rows.reshape(b, w, c).sum(1)
+
+
+def _mean_of_group(per_channel: Float32[Array, "b c"], pixels: int, group_size: int) -> Float32[Array, "b c"]:
+    """Sums over pixels to means over the group, repeated for each of its channels."""
+    b, c = per_channel.shape
+    sums = per_channel.reshape(b, c // group_size, group_size).sum(-1) / (pixels * group_size)
+    return jnp.repeat(sums, group_size, axis=1)
+
+
+def _over_pixels(per_channel: Float32[Array, "b c"]) -> Float32[Array, "b 1 1 c"]:
+    return per_channel[:, None, None, :]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _normalise(x: Array, scale: Array, bias: Array, group_size: int) -> Array:
+    return _forward(x, scale, bias, group_size)[0]
+
+
+def _forward(
+    x: Float32[Array, "b h w c"], scale: Float32[Array, " c"], bias: Float32[Array, " c"], group_size: int
+) -> tuple[Float32[Array, "b h w c"], Residuals]:
+    pixels = x.shape[1] * x.shape[2]
+    mean = _mean_of_group(_sum_pixels(x), pixels, group_size)
+    variance = _mean_of_group(_sum_pixels(x * x), pixels, group_size) - mean * mean
+    inverse = jax.lax.rsqrt(jnp.maximum(variance, 0) + EPS)
+    y = x * _over_pixels(inverse * scale) + _over_pixels(bias - mean * inverse * scale)
+    return y, (x, scale, mean, inverse)
+
+
+def _backward(group_size: int, residuals: Residuals, g: Float32[Array, "b h w c"]) -> tuple[Array, Array, Array]:
+    """With z = (x - mean) * inverse and h = g * scale: dx = inverse * (h - mean(h) - z * mean(h * z))."""
+    x, scale, mean, inverse = residuals
+    pixels = x.shape[1] * x.shape[2]
+    sum_g = _sum_pixels(g)
+    sum_gz = (_sum_pixels(g * x) - mean * sum_g) * inverse
+    mean_h = _mean_of_group(sum_g * scale, pixels, group_size)
+    mean_hz = _mean_of_group(sum_gz * scale, pixels, group_size)
+    slope = inverse * inverse * mean_hz
+    dx = g * _over_pixels(inverse * scale) - x * _over_pixels(slope) + _over_pixels(mean * slope - inverse * mean_h)
+    return dx, sum_gz.sum(0), sum_g.sum(0)
+
+
+_normalise.defvjp(_forward, _backward)
+
+
+class GroupNorm(nn.Module):
+    """GroupNorm over (b, h, w, c) in groups of ``group_size`` channels; statistics in float32."""
+
+    group_size: int
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        return _normalise(x.astype(jnp.float32), scale, bias, self.group_size).astype(self.dtype)
