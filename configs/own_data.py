@@ -17,7 +17,7 @@ from ssd_jax.config import SSD300_COCO_BOXES, Augment, Config, Data, Model, Opti
 def get_config() -> Config:
     return Config(
         name="own_data",
-        model=Model(default_boxes=SSD300_COCO_BOXES, width=0.25, norm="group"),
+        model=Model(default_boxes=SSD300_COCO_BOXES, width=0.25, norm="group", std=(64, 64, 64)),
         data=Data(root=""),
         # Milder than the paper's: zooming out four times and cropping to a third asks for a hundred
         # epochs, and this schedule has a few dozen.

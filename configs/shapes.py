@@ -22,6 +22,7 @@ def get_config() -> Config:
             extras=(Extra(256, 512), Extra(128, 256), Extra(128, 256)),
             width=0.25,
             norm="group",
+            std=(64, 64, 64),
         ),
         data=Data(root="shapes", canvas=128, max_objects=16),
         # Small objects vanish in a 128 px picture that is zoomed out four times.

@@ -169,11 +169,15 @@ class Model:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the convolutions. Parameters, L2Norm and loss are always float32."""
     mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
-    """Subtracted from RGB 0-255 (Caffe); also the fill of zoom-out. Nothing is scaled."""
+    """Subtracted from RGB 0-255 (Caffe); also the fill of zoom-out."""
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Divides what is left; 1 in Caffe. From scratch take about 64, the spread of pixels: conv1_1's
+    weights are then of the size of the others', which Adam's steps of equal length depend on."""
     l2_norm_scale: float = 20.0
     """Initial scale of the L2Norm on conv4_3 (paper section 3.1)."""
 
     def __post_init__(self) -> None:
+        _require(all(s > 0 for s in self.std), f"model.std is {self.std}, must be positive")
         _require(self.width > 0, f"model.width is {self.width}, must be positive")
         _require(
             len(set(self.class_names)) == len(self.class_names),

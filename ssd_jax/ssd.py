@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float, Float32
 
 from ssd_jax.config import Model
-from ssd_jax.vgg import CAFFE_XAVIER, VGG16, L2Norm, conv_relu, scaled
+from ssd_jax.vgg import CAFFE_XAVIER, PIXEL_SPREAD, VGG16, L2Norm, conv_relu, scaled
 
 
 class Predictions(NamedTuple):
@@ -37,8 +37,8 @@ def predict(
 class SSD(nn.Module):
     """``SSD(config).apply({"params": params}, images)``.
 
-    ``images`` are RGB, 0-255, of ``config.image_size``; the mean is subtracted here, so that no
-    caller can forget it or do it twice. Parameters are float32; convolutions run in ``config.dtype``.
+    ``images`` are RGB, 0-255, of ``config.image_size``; mean and std are applied here, so that no
+    caller can forget them or do it twice. Parameters are float32; convolutions run in ``config.dtype``.
     """
 
     config: Model
@@ -46,7 +46,8 @@ class SSD(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"]) -> Predictions:
         dtype = jnp.dtype(self.config.dtype)
-        x = (images - jnp.asarray(self.config.mean, jnp.float32)).astype(dtype)
+        mean, std = (jnp.asarray(numbers, jnp.float32) for numbers in (self.config.mean, self.config.std))
+        x = ((images - mean) / std).astype(dtype)
         sources = self.feature_maps(x, dtype)
         per_cell = self.config.default_boxes.boxes_per_cell
         offsets, logits = [], []
@@ -58,7 +59,7 @@ class SSD(nn.Module):
     def feature_maps(self, x: Float[Array, "b h w 3"], dtype: jnp.dtype) -> list[tuple[str, Array]]:
         """The sources by Caffe's names: conv4_3_norm, fc7, conv6_2, conv7_2, ..."""
         config = self.config
-        conv4_3, x = VGG16(config.width, config.norm, dtype, name="vgg")(x)
+        conv4_3, x = VGG16(config.width, config.norm, PIXEL_SPREAD / max(config.std), dtype, name="vgg")(x)
         normed = L2Norm(config.l2_norm_scale, name="conv4_3_norm")(conv4_3).astype(dtype)
         sources = [("conv4_3_norm", normed), ("fc7", x)]
         for number, extra in enumerate(config.extras, start=6):

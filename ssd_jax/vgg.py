@@ -28,9 +28,9 @@ GROUP_SIZE = 8
 # U(-a, a) with a = sqrt(3 / fan_in): what Caffe calls xavier.
 CAFFE_XAVIER = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 # The trunk is meant to be imported. From scratch, He's variance keeps the activations' scale through
-# its ReLUs, and conv1_1 starts divided by the spread of pixel values, so that this scale is about one.
+# its ReLUs; conv1_1 starts divided by the spread of its inputs, so that this scale is about one.
 HE_NORMAL = nn.initializers.he_normal()
-HE_NORMAL_OF_PIXELS = nn.initializers.variance_scaling(2.0 / 64**2, "fan_in", "truncated_normal")
+PIXEL_SPREAD = 64.0
 
 
 def scaled(channels: int, width: float) -> int:
@@ -112,15 +112,17 @@ class VGG16(nn.Module):
 
     width: float = 1.0
     norm: str = "none"
+    input_spread: float = PIXEL_SPREAD
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b h8 w8 c8"], Float[Array, "b h16 w16 c16"]]:
         options: dict[str, Any] = {"norm": self.norm, "dtype": self.dtype}
+        of_inputs = nn.initializers.variance_scaling(2.0 / self.input_spread**2, "fan_in", "truncated_normal")
         conv4_3 = x
         for number, block in enumerate(BLOCKS, start=1):
             for name, channels in block:
-                kernel_init = HE_NORMAL_OF_PIXELS if name == "conv1_1" else HE_NORMAL
+                kernel_init = of_inputs if name == "conv1_1" else HE_NORMAL
                 x = conv_relu(x, name, scaled(channels, self.width), kernel_init=kernel_init, **options)
             if number == 4:
                 conv4_3 = x
