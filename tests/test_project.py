@@ -34,6 +34,7 @@ ORDER = [
     "data.loader",
     "resample",
     "augment",
+    "group_norm",
     "vgg",
     "ssd",
     "matching",

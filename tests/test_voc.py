@@ -154,6 +154,14 @@ def test_image_of_another_name_is_found_by_filename(voc):
     assert opened(voc).annotation(0).file.endswith("other.jpg")
 
 
+def test_a_copied_annotation_does_not_take_another_image(voc):
+    """a.xml as a copy of b's, its own image missing: silence would train b's picture with a's boxes."""
+    (voc / "JPEGImages" / "a.jpg").unlink()
+    break_file(voc, annotation_xml(box_xml(), filename="b.jpg"))
+    with pytest.raises(UserError, match=r"a\.xml: there is no image for it"):
+        opened(voc)
+
+
 def test_held_out_images_stay_so_when_others_come():
     ids = [f"image_{k}" for k in range(1000)]
     held = held_out(ids, 0.1)

@@ -178,11 +178,16 @@ def _true_size(image: Path, content: _Parsed) -> tuple[int, int]:
 
 
 def _find_image(file: Path, images: dict[str, list[Path]], filename: str) -> Path:
-    """By the annotation's own name; where several images have it, or none, by its <filename>."""
+    """By the annotation's own name; where several images have it, or none, by its <filename>.
+
+    Not by a <filename> whose image has an annotation of its own, as in a copied XML file.
+    """
     found = images.get(file.stem, [])
     if len(found) == 1:
         return found[0]
-    named = [image for image in found or images.get(Path(filename).stem, []) if image.name == Path(filename).name]
+    stem = Path(filename).stem
+    others = [] if file.with_name(f"{stem}.xml").exists() else images.get(stem, [])
+    named = [image for image in found or others if image.name == Path(filename).name]
     if named or found:
         return (named or found)[0]
     raise UserError(
