@@ -89,10 +89,11 @@ def _decode(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
             if "premature" in str(error).lower():
                 raise
     with Image.open(io.BytesIO(data)) as image:
-        return _to_rgb(image)
+        return to_rgb(image)
 
 
-def _to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    """Pixels of a Pillow image of any mode, as stored. Raises ValueError for floating-point ones."""
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range: save it with 8 bits per channel")
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255

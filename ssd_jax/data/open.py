@@ -44,6 +44,8 @@ def find_format(data: Data) -> str:
     """shapes, coco or voc: data.format, or for auto what data.root looks like."""
     if data.format == "shapes" or (data.format == "auto" and data.root == "shapes"):
         return "shapes"
+    if not data.root:
+        raise UserError("data.root is empty: name the folder of your pictures and boxes with --data.root FOLDER.")
     root = Path(data.root)
     if not root.exists():
         raise UserError(f"data.root: there is no folder '{root}'. Name one, or 'shapes' for generated pictures.")
