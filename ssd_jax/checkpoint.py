@@ -4,7 +4,11 @@ Each holds ``params`` (with their moving average if there is one), ``training`` 
 needs), and as metadata the config and the position of the data stream.
 """
 
-from collections.abc import Sequence
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,19 +38,27 @@ def _policy() -> Any:
 
 
 class Checkpoints:
-    """The folder ``checkpoints`` of a run. A context manager; use from one thread."""
+    """The folder ``checkpoints`` of a run. A context manager; use from one thread.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
+    for_writing: clears away what a killed run left half written. Not for readers, who would take
+        it from under a run that is just saving.
+    """
+
+    def __init__(self, folder: Path, *, for_writing: bool = False) -> None:
+        self.folder, self._failed = folder.absolute(), False
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).addFilter(_from_elsewhere)
         self._checkpointer = ocp.training.Checkpointer(
-            self.folder, preservation_policy=_policy(), cleanup_tmp_directories=True
+            self.folder, preservation_policy=_policy(), cleanup_tmp_directories=for_writing
         )
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._checkpointer.close()
+        # Closing raises the error of a failed save once more.
+        with suppress(Exception) if self._failed else nullcontext():
+            self._checkpointer.close()
 
     @property
     def steps(self) -> Sequence[int]:
@@ -75,24 +87,59 @@ class Checkpoints:
                 custom_metadata=metadata,
             )
         except Exception as error:  # orbax wraps the writer's error in types of its own
-            if not _is_disk_error(error):
+            self._failed = True
+            reason = _disk_reason(error)
+            if reason is None:
                 raise
             raise UserError(
-                f"{self.folder}: the checkpoint of step {step} could not be written ({_first_line(error)}). Free some "
-                "space and run the same command again; it goes on from the last checkpoint"
+                f"{self.folder}: the checkpoint of step {step} could not be written ({reason}). Those before it are "
+                "kept. Free some space and give the same command again; it goes on from the last one"
             ) from error
 
-    def restore(self, step: int, like: dict[str, Any]) -> Saved:
+    def restore(self, step: int, like: dict[str, Any], class_names: Sequence[str]) -> Saved:
         """The trees named in ``like``, whose leaves (arrays, or shapes with shardings) say where to put them.
 
-        Raises UserError if they do not fit, naming the parameters.
+        Raises UserError if they or the classes do not fit, naming the parameters, and if the
+        checkpoint is damaged.
         """
-        metadata = self._checkpointer.metadata(step)
-        stored = self._checkpointer.checkpointables_metadata(step).metadata
-        if "params" in like:
-            check_same_parameters(self.folder / str(step), stored["params"], like["params"])
-        trees = self._checkpointer.load_checkpointables(step, jax.tree.map(_abstract, like))
-        return Saved(step, trees, metadata.custom_metadata)
+        file = self.folder / str(step)
+        with _reading(file):
+            metadata = self._checkpointer.metadata(step).custom_metadata
+            stored = self._checkpointer.checkpointables_metadata(step).metadata
+            if not stored.get("params"):
+                raise ValueError("its parameters are missing")
+            check_same_classes(file, metadata["config"]["model"]["class_names"], class_names)
+            check_same_parameters(file, stored["params"], like["params"])
+            trees = self._checkpointer.load_checkpointables(step, jax.tree.map(_abstract, like))
+        return Saved(step, trees, metadata)
+
+
+def _from_elsewhere(record: logging.LogRecord) -> bool:
+    """Filters out what orbax logs: the traceback of a failed write or read, which it raises too, once for each of
+    its threads, in a thousand lines, some of them after it was raised."""
+    return "orbax" not in record.pathname and "tensorstore" not in record.getMessage()
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # of orbax, tensorstore, json, ...: whatever a missing or cut file leads to
+        raise UserError(
+            f"{file}: this checkpoint can't be read, it is damaged or of another version ({_first_line(error)}). Move "
+            "it away, and the one before it is taken, if there is one"
+        ) from error
+
+
+def check_same_classes(file: Path, stored: Sequence[str], expected: Sequence[str]) -> None:
+    """Raises UserError if the checkpoint's classes are others than the run's, or in another order."""
+    if list(stored) != list(expected):
+        raise UserError(
+            f"{file}: a checkpoint of another class list:\n  {', '.join(stored)}\n"
+            f"where {file.parents[1] / 'config.json'} has\n  {', '.join(expected)}"
+        )
 
 
 def check_same_parameters(file: Path, stored: Any, expected: Any) -> None:
@@ -103,7 +150,8 @@ def check_same_parameters(file: Path, stored: Any, expected: Any) -> None:
     lines += [f"  {n}: {have[n]}, {want[n]} expected" for n in want.keys() & have.keys() if want[n] != have[n]]
     if lines:
         header = f"{file}: a checkpoint of another architecture or number of classes:"
-        raise UserError("\n".join([header, *sorted(lines)]))
+        more = [f"  and {len(lines) - 20} more"] if len(lines) > 20 else []
+        raise UserError("\n".join([header, *sorted(lines)[:20], *more]))
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
@@ -115,13 +163,16 @@ def _abstract(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
-def _is_disk_error(error: BaseException | None) -> bool:
+def _disk_reason(error: BaseException | None) -> str | None:
+    """What the system says of a failed write, by the error or one that led to it; None where it is no such error."""
     while error is not None:
-        text = str(error).lower()
-        if isinstance(error, OSError) or "no space" in text or "resource_exhausted" in text or "disk quota" in text:
-            return True
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        code = re.search(r"os_error_code='(\d+)'", str(error))  # tensorstore's, in a ValueError
+        if code:
+            return os.strerror(int(code[1]))
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
 def _first_line(error: BaseException) -> str:

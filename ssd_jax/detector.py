@@ -1,6 +1,5 @@
 """A trained detector in a notebook: ``detector.load("runs/my_run")("photo.jpg")``."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, overload
 
@@ -13,7 +12,7 @@ from PIL import Image
 from ssd_jax import execution, run_folder
 from ssd_jax.checkpoint import Checkpoints
 from ssd_jax.config import Config
-from ssd_jax.data.image import EXTENSIONS, read_image
+from ssd_jax.data.image import EXTENSIONS, read_image, to_rgb
 from ssd_jax.data.loader import reduce_to_fit
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation import Params, make_detection_program, to_image_detections
@@ -102,7 +101,7 @@ def restore_params(run: Path, config: Config, checkpoint: str) -> tuple[Params, 
         step = checkpoints.latest if checkpoint == "last" else checkpoints.best or checkpoints.latest
         if step is None:
             raise UserError(f"{run}: has no checkpoint yet; train it first")
-        saved = checkpoints.restore(step, {"params": like})
+        saved = checkpoints.restore(step, {"params": like}, config.model.class_names)
     return saved.trees["params"], step
 
 
@@ -110,20 +109,26 @@ def _as_array(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
     if isinstance(image, str | Path):
         return read_image(Path(image))
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        return to_rgb(image)
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"an image is a path, an array or a Pillow image; this is a {type(image).__name__}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ValueError(f"an image array is uint8 of shape (h, w, 3), RGB; this is {image.dtype} of {image.shape}")
     return image
 
 
-def find_images(path: Path) -> Iterator[Path]:
-    """The file itself, or every image in the folder and below it, in order of name."""
+def find_images(path: Path, leaving_out: Path | None = None) -> list[Path]:
+    """The file itself, or every image in the folder and below it, in order of name.
+
+    leaving_out: a folder to pass over, such as that of the annotated pictures.
+    """
     if path.is_file():
-        yield path
-        return
+        return [path]
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder")
     found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in EXTENSIONS and file.is_file()]
+    if leaving_out is not None and leaving_out.resolve() != path.resolve():
+        found = [file for file in found if not file.resolve().is_relative_to(leaving_out.resolve())]
     if not found:
         raise UserError(f"{path}: no images in it ({' '.join(sorted(EXTENSIONS))})")
-    yield from found
+    return found

@@ -1,5 +1,6 @@
 """Images to detections in pixels, with one compiled program; detections of a split to numbers."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from ssd_jax.detect import Detections, detect
 from ssd_jax.metrics import ImageDetections, evaluate_coco, evaluate_voc
 from ssd_jax.resample import resize
 from ssd_jax.ssd import SSD
+
+logger = logging.getLogger(__name__)
 
 Params = dict[str, Any]
 DetectionProgram = Callable[
@@ -72,7 +75,8 @@ def detect_source(
     """Detections of every image of a split, in its order; none in an image that can't be read."""
     batch_size = -(-config.train.batch_size // mesh.size) * mesh.size
     found: list[ImageDetections] = []
-    for batch in eval_batches(source, config.data, batch_size):
+    batches = eval_batches(source, config.data, batch_size)
+    for batch in batches:
         canvas, height, width = execution.split_over_devices((batch.canvas, batch.height, batch.width), mesh)
         detections = execution.fetch(program(params, canvas, height, width))
         images = int((batch.index >= 0).sum())  # what follows them fills up the last batch
@@ -83,6 +87,11 @@ def detect_source(
                 to_image_detections(detections, slot, annotation.width, annotation.height) if readable else NOTHING
             )
         progress(images)
+    if batches.unreadable:
+        logger.warning(
+            "%d of %d images could not be read; nothing is found in them, and their objects count as missed.",
+            len(batches.unreadable), len(source),
+        )  # fmt: skip
     return found
 
 

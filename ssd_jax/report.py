@@ -27,6 +27,11 @@ def _tile(
     return draw_boxes(image, boxes_px, names, scores, colours=colours, scale=scale)
 
 
+def _save(picture: Image.Image, file: Path) -> None:
+    with run_folder.writing(file):
+        picture.save(file, quality=90)
+
+
 def write_train_batch(
     workdir: Path,
     batch: tuple[Float[np.ndarray, "b h w 3"], Float[np.ndarray, "b g 4"], Int32[np.ndarray, "b g"]],
@@ -40,7 +45,7 @@ def write_train_batch(
         names = [class_names[label - 1] for label in labels[real]]
         pixels = image.round().clip(0, 255).astype(np.uint8)
         tiles.append(_tile(pixels, boxes[real] * image.shape[0], names, None, colours))
-    grid(tiles, columns=4).save(workdir / "train_batch.jpg", quality=90)
+    _save(grid(tiles, columns=4), workdir / "train_batch.jpg")
 
 
 def write_truth_and_predictions(
@@ -62,8 +67,8 @@ def write_truth_and_predictions(
         names = [source.class_names[label - 1] for label in detection.labels[shown]]
         found.append(_tile(image, detection.boxes_px[shown], names, detection.scores[shown], colours))
     if truth:
-        grid(truth, columns=4).save(workdir / f"{split}_truth.jpg", quality=90)
-        grid(found, columns=4).save(workdir / f"{split}_pred.jpg", quality=90)
+        _save(grid(truth, columns=4), workdir / f"{split}_truth.jpg")
+        _save(grid(found, columns=4), workdir / f"{split}_pred.jpg")
 
 
 def write_curves(workdir: Path) -> None:
@@ -72,4 +77,5 @@ def write_curves(workdir: Path) -> None:
         {name: value for name, value in row.items() if not name.endswith("loss")}
         for row in run_folder.read_rows(workdir)
     ]
-    draw_curves([*run_folder.read_lines(workdir), *measured], workdir / "curves.png")
+    with run_folder.writing(workdir / "curves.png"):
+        draw_curves([*run_folder.read_lines(workdir), *measured], workdir / "curves.png")

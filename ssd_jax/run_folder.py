@@ -6,13 +6,19 @@ every ``train.log_every`` steps), ``results.csv`` (a row at every evaluation), `
 
 import csv
 import dataclasses
+import io
 import json
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from ssd_jax.config import Config
 from ssd_jax.errors import UserError
@@ -32,6 +38,8 @@ def read_config(run: Path) -> Config:
         raise UserError(f"{run}: not the folder of a run, it has no config.json{hint}") from None
     except msgspec.MsgspecError as error:
         raise UserError(f"{file}: {error}. The file was changed, or written by another version") from None
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
 
 
 def differences(old: Config, new: Config) -> list[str]:
@@ -55,31 +63,46 @@ def start(workdir: Path, config: Config) -> bool:
 
     Raises UserError if it can't be written, holds other things, or belongs to a run with another config.
     """
-    try:
+    with writing(workdir, "Name another --workdir."):
         workdir.mkdir(parents=True, exist_ok=True)
         file = workdir / "config.json"
         if file.exists():
-            changed = differences(read_config(workdir), config)
-            if changed:
-                raise UserError(
-                    f"{workdir} was started with another config (there -> now):\n  "
-                    + "\n  ".join(changed)
-                    + "\nTo go on, give the same options; to start anew, name another --workdir"
-                )
+            check_same_config(workdir, config)
             return True
         if any(workdir.iterdir()):
             raise UserError(f"{workdir} is not empty and not the folder of a run: name another --workdir")
         write_text(file, config_to_json(config))
-    except OSError as error:
-        raise UserError(f"{workdir}: can't be written ({error.strerror}); name another --workdir") from error
     return False
+
+
+def check_same_config(run: Path, config: Config) -> None:
+    """Raises UserError with the differences between the config that a run was started with and another."""
+    changed = differences(read_config(run), config)
+    if changed:
+        raise UserError(
+            f"{run} was started with another config (there -> now):\n  "
+            + "\n  ".join(changed)
+            + "\nTo go on, give the same options; to start anew, name another --workdir"
+        )
+
+
+@contextmanager
+def writing(
+    target: Path, advice: str = "Free some space or make it writable, then give the same command again."
+) -> Iterator[None]:
+    """Around whatever writes to target: an OSError becomes a UserError that names it, with advice."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{target}: can't be written ({error.strerror or error}). {advice}") from error
 
 
 def write_text(file: Path, text: str) -> None:
     """Whole or not at all: a run that is killed here leaves the old file."""
     temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, file)
+    with writing(file):
+        temporary.write_text(text)
+        os.replace(temporary, file)
 
 
 class RunLog:
@@ -94,10 +117,16 @@ class RunLog:
         write_text(self.lines_file, "".join(json.dumps(line) + "\n" for line in lines))
         self._rows = [row for row in read_rows(workdir) if int(row["step"] or 0) <= step]
         self._write_rows()
-        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._tensorboard = _open_tensorboard(workdir / "tensorboard", step)
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tensorboard.close()
 
     def line(self, step: int, values: dict[str, float]) -> None:
-        with self.lines_file.open("a") as file:
+        with writing(self.lines_file), self.lines_file.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         self._scalars(step, "train", values)
 
@@ -106,24 +135,32 @@ class RunLog:
         self._write_rows()
         self._scalars(step, "val", values)
 
-    def close(self) -> None:
-        self._tensorboard.close()
-
     def _scalars(self, step: int, group: str, values: dict[str, Any]) -> None:
-        for name, value in values.items():
-            if value is not None:
-                self._tensorboard.add_scalar(f"{group}/{name}", value, step)
-        self._tensorboard.flush()
+        with writing(self.lines_file.parent / "tensorboard"):
+            for name, value in values.items():
+                if value is not None:
+                    summary = scalar(f"{group}/{name}", value)
+                    self._tensorboard.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+            self._tensorboard.flush()
 
     def _write_rows(self) -> None:
         if not self._rows:
             return
-        temporary = self.rows_file.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self._rows[0]))
-            writer.writeheader()
-            writer.writerows(self._rows)
-        os.replace(temporary, self.rows_file)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=list(self._rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_text(self.rows_file, text.getvalue())
+
+
+def _open_tensorboard(folder: Path, step: int) -> EventsWriter:
+    """Tells TensorBoard to forget what comes after step. Not through SummaryWriter: its thread dies of
+    a full disk without a word, and the next scalar waits for it forever."""
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+        writer = EventsWriter(str(folder / "events"))
+        writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+    return writer
 
 
 def read_lines(workdir: Path) -> list[dict[str, float]]:

@@ -115,7 +115,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch],
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = moving_average(state.average, params, state.step, config.train.ema_decay)
-        metrics = {"loss": loss, **parts, "gradient_norm": optax.global_norm(gradient)}
+        metrics = {"loss": loss, **parts, "gradient_norm": optax.tree.norm(gradient)}
         return TrainState(state.step + 1, params, opt_state, average), metrics
 
     return jax.jit(train_step, donate_argnums=0, compiler_options=execution.compiler_options())
@@ -167,29 +167,30 @@ class Loop:
         self.batches = train_batches(train_source, config.data, config.train.batch_size, config.train.seed)
 
     def run(self) -> None:
-        with Checkpoints(self.workdir / "checkpoints") as checkpoints:
-            self.checkpoints = checkpoints
+        with Checkpoints(self.workdir / "checkpoints", for_writing=True) as self.checkpoints:
             state = self.resume_or_init()
             start, steps = int(state.step), self.config.train.steps
-            self.log = run_folder.RunLog(self.workdir, start)
             if start == 0:
                 report.write_train_batch(self.workdir, self.preview(), self.config.model.class_names)
-            with tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, disable=start >= steps) as bar:
-                self.bar = bar
+            with (
+                run_folder.RunLog(self.workdir, start) as self.log,
+                tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, disable=start >= steps) as self.bar,
+            ):
                 self.go_on(state, start)
-            self.log.close()
 
     def resume_or_init(self) -> TrainState:
         state = init_state(self.config, self.mesh)
         latest = self.checkpoints.latest
         if latest is None:
             return state
-        saved = self.checkpoints.restore(latest, self.trees(state))
+        saved = self.checkpoints.restore(latest, self.trees(state), self.config.model.class_names)
         self.batches.set_state(saved.metadata["stream"])
         tqdm.write(f"Going on from the checkpoint of step {latest}.")
         average = saved.trees["params"] if state.average is not None else None
         params = saved.trees["training"].get("params", saved.trees["params"])
-        return TrainState(jnp.asarray(latest, jnp.int32), params, saved.trees["training"]["opt_state"], average)
+        # Laid out as a fresh one: a step on one device only would have the train step compiled twice.
+        step = jax.device_put(np.int32(latest), state.step.sharding)
+        return TrainState(step, params, saved.trees["training"]["opt_state"], average)
 
     def trees(self, state: TrainState) -> dict[str, Any]:
         """As checkpoints hold them: ``params`` to detect with; the raw ones apart only where they differ."""

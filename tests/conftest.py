@@ -18,3 +18,13 @@ def bccd() -> Path:
     if folder is None:
         pytest.skip("needs real photographs: SSD_JAX_TEST_DATA does not name a folder that holds bccd/")
     return Path(folder) / "bccd"
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of tiny_config.py from its first step to its last, for all to read; who changes it takes a copy."""
+    from program import TINY, command  # jax is imported only now, with the environment above
+
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    assert command("train", TINY, "--workdir", run) == 0
+    return run

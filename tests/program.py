@@ -1,0 +1,79 @@
+"""What the tests of the program share: commands in this process and beside it, and a small folder of images."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ssd_jax import run_folder
+from ssd_jax.__main__ import main
+from ssd_jax.config import Shapes
+from ssd_jax.data.shapes import CLASS_NAMES, ShapesSource
+
+ROOT = Path(__file__).parents[1]
+TINY = str(ROOT / "tests" / "tiny_config.py")
+
+
+def command(*argv: str | Path) -> int:
+    """Exit code of `ssd-jax ...`, run in this process: what it compiled is there for the next one."""
+    try:
+        return main([str(word) for word in argv])
+    except SystemExit as end:
+        assert isinstance(end.code, int)
+        return end.code
+
+
+def start(script: str, *argv: str | Path) -> subprocess.Popen[str]:
+    """A program of its own, such as `train.py ...`."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / script), *map(str, argv)],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def last_step(run: Path) -> int:
+    """Of log.jsonl; 0 where there is none."""
+    return max((int(line["step"]) for line in run_folder.read_lines(run)), default=0)
+
+
+def write_voc_folder(
+    root: Path, splits: dict[str, int], *, extra_objects: Sequence[tuple[str, tuple[float, ...]]] = ()
+) -> Path:
+    """Generated pictures of 64 px as PNG in VOC layout; the first of the first split gets extra_objects."""
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    extra = list(extra_objects)
+    for split, count in splits.items():
+        source = ShapesSource(Shapes(train_images=count, image_size=64, seed=len(split)), "train")
+        stems = [f"{split}{i}" for i in range(count)]
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(stems))
+        for i, stem in enumerate(stems):
+            Image.fromarray(np.array(source.image(i))).save(root / "JPEGImages" / f"{stem}.png")
+            annotation = source.annotation(i)
+            names = [CLASS_NAMES[label - 1] for label in annotation.labels]
+            objects = [*zip(names, annotation.boxes_px.tolist(), strict=True), *extra]
+            extra = []
+            (root / "Annotations" / f"{stem}.xml").write_text(_xml(f"{stem}.png", objects))
+    return root
+
+
+def _xml(filename: str, objects: Sequence[tuple[str, Sequence[float]]]) -> str:
+    text = f"<annotation><filename>{filename}</filename><size><width>64</width><height>64</height></size>"
+    for name, box in objects:
+        edges = "".join(f"<{tag}>{x}</{tag}>" for tag, x in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+        text += f"<object><name>{name}</name><bndbox>{edges}</bndbox></object>"
+    return text + "</annotation>"

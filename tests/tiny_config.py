@@ -1,0 +1,22 @@
+"""The smallest run that has every part: three maps, GroupNorm, a moving average, generated pictures."""
+
+from ssd_jax.config import Augment, Config, Data, DefaultBoxes, Extra, Model, Optimizer, Shapes, Train
+
+
+def get_config() -> Config:
+    boxes = DefaultBoxes(
+        image_size=64,
+        feature_maps=(8, 4, 2),
+        min_sizes=(8, 20, 36),
+        max_sizes=(20, 36, 60),
+        aspect_ratios=((2,), (2,), (2,)),
+        steps=None,
+    )
+    return Config(
+        name="tiny",
+        model=Model(default_boxes=boxes, extras=(Extra(64, 128),), width=0.125, norm="group"),
+        data=Data(canvas=64, max_objects=8, shapes=Shapes(train_images=24, val_images=6, test_images=6, image_size=64)),
+        augment=Augment(crop_trials=5),
+        optimizer=Optimizer(name="adamw", learning_rate=2e-3, schedule="cosine", warmup_steps=4, clip_norm=10.0),
+        train=Train(steps=30, batch_size=4, log_every=1, eval_every=14, checkpoint_every=7, ema_decay=0.9),
+    )
