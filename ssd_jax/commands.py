@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 import tyro
 from tqdm.auto import tqdm
@@ -16,14 +17,26 @@ from tqdm.auto import tqdm
 from ssd_jax import detector, evaluation, execution, report, run_folder
 from ssd_jax.config import Config
 from ssd_jax.data.image import read_image
-from ssd_jax.data.open import open_source
-from ssd_jax.data.source import Source
+from ssd_jax.data.loader import objects_over_padding
+from ssd_jax.data.open import open_source, split_names
+from ssd_jax.data.source import FolderSource, Source
 from ssd_jax.draw import class_colours, draw_boxes
 from ssd_jax.errors import UserError
 from ssd_jax.metrics import format_table
 from ssd_jax.training import Loop
 
+HELP = ("-h", "--help")
+
 # ---- train ----
+
+TRAIN_HELP = """usage: train CONFIG [--workdir RUN] [--train.steps N ...]
+
+Trains the detector that CONFIG describes, a file such as configs/shapes.py. The same command again
+goes on where the run stopped.
+
+  train CONFIG --help          lists every option of the config with its value
+  --workdir RUN                the run's folder; default runs/<name of the config>
+  --data.root FOLDER           pictures and boxes to train on"""
 
 
 @dataclass(frozen=True)
@@ -34,23 +47,27 @@ class TrainOptions:
 
 
 def train(argv: Sequence[str]) -> None:
-    """``train CONFIG [--workdir RUN] [--train.steps N ...]``: train, or go on where the run stopped."""
+    """train CONFIG [--workdir RUN] [--train.steps N ...]: train, or go on where the run stopped."""
+    if argv and argv[0] in HELP:
+        print(TRAIN_HELP)
+        return
     if not argv or argv[0].startswith("-"):
-        raise UserError("train.py CONFIG [options]: name a file of configs/ first, such as configs/shapes.py")
+        raise UserError("train CONFIG [options]: name a file of configs/ first, such as configs/shapes.py")
     default = load_config(Path(argv[0]))
     options = tyro.cli(
         TrainOptions,
         default=TrainOptions(default),
         args=list(argv[1:]),
-        prog=f"train.py {argv[0]}",
+        prog=f"train {argv[0]}",
         description=f"Options of {argv[0]}, with its values as defaults.",
     )
     workdir = options.workdir or Path("runs") / options.config.name
     config, train_source, val_source = open_data(options.config)
     going_on = run_folder.start(workdir, config)
     print(f"{'Going on with' if going_on else 'New run in'} {workdir}: {describe(config)}")
-    for name, source in (("train", train_source), ("val", val_source)):
-        describe_source(name, source)
+    describe_source("train", train_source, config.data.max_objects)
+    if val_source is not None:
+        describe_source("val", val_source)
     Loop(config, workdir, train_source, val_source).run()
     print(f"Done. Next: evaluate.py {workdir}, predict.py {workdir} IMAGES")
 
@@ -72,7 +89,10 @@ def load_config(file: Path) -> Config:
         raise UserError(f"{file}: {type(error).__name__}: {error}{_line_of(error, file)}") from error
     if not isinstance(config, Config):
         raise UserError(f"{file}: get_config() must return a ssd_jax.config.Config, not {type(config).__name__}")
-    return config
+    try:  # as config.json is read back: dataclasses take values of any type
+        return msgspec.convert(msgspec.to_builtins(config), Config)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{file}: {error}") from None
 
 
 def _line_of(error: BaseException, file: Path) -> str:
@@ -92,8 +112,21 @@ def open_data(config: Config) -> tuple[Config, Source, Source | None]:
     config = dataclasses.replace(config, model=model)
     val_source = None
     if config.train.eval_every:
-        val_source = open_source(config.data, config.data.val_split, model.class_names)
+        val_source = open_val_source(config)
     return config, train_source, val_source
+
+
+def open_val_source(config: Config) -> Source:
+    split = config.data.val_split
+    try:
+        return open_source(config.data, split, config.model.class_names)
+    except UserError as error:
+        if split in split_names(config.data):
+            raise
+        raise UserError(
+            f"{error}\nTraining measures on it to choose the best checkpoint: name another with --data.val_split, or "
+            "measure nothing with --train.eval_every 0"
+        ) from None
 
 
 def describe(config: Config) -> str:
@@ -105,11 +138,20 @@ def describe(config: Config) -> str:
     )
 
 
-def describe_source(name: str, source: Source | None) -> None:
-    if source is not None:
-        print(f"{name}: {len(source)} images")
-        for note in source.notes:
-            print(f"  note: {note}")
+def describe_source(name: str, source: Source, max_objects: int | None = None) -> None:
+    """Prints how many images there are and what is odd; of a split to train on, objects that do not fit, too."""
+    print(f"{name}: {len(source)} images")
+    notes = list(source.notes)
+    # Generated pictures have few objects, and to count those of all takes a while.
+    if max_objects is not None and isinstance(source, FolderSource):
+        cut = objects_over_padding(source, max_objects)
+        if cut:
+            notes.append(
+                f"{cut} objects are left out of training, in images with more than {max_objects}; to have them all, "
+                "raise --data.max_objects"
+            )
+    for note in notes:
+        print(f"  note: {note}")
 
 
 # ---- evaluate ----
@@ -117,18 +159,22 @@ def describe_source(name: str, source: Source | None) -> None:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run."""
     split: str | None = None
     """Default: the run's data.test_split, or data.val_split where the data has no such split."""
     checkpoint: Literal["best", "last"] = "best"
     """best: highest val mAP (area) while training."""
+    data_root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
+    """Other data than the run's, or the same at another place."""
 
 
 def evaluate(argv: Sequence[str]) -> None:
-    """``evaluate RUN``: VOC's mAP and COCO's twelve numbers; the table on the screen, all in metrics.json."""
-    options = tyro.cli(EvaluateOptions, args=list(argv), prog="evaluate.py", description=evaluate.__doc__)
+    """evaluate RUN: VOC's mAP and COCO's twelve numbers; the table on the screen, all in metrics.json."""
+    options = tyro.cli(EvaluateOptions, args=list(argv), prog="evaluate", description=evaluate.__doc__)
     config = run_folder.read_config(options.run)
+    if options.data_root is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=options.data_root))
     split, source = open_evaluation_split(config, options.split)
     describe_source(split, source)
     params, step = detector.restore_params(options.run, config, options.checkpoint)
@@ -149,15 +195,16 @@ def evaluate(argv: Sequence[str]) -> None:
 
 
 def open_evaluation_split(config: Config, split: str | None) -> tuple[str, Source]:
-    names = config.model.class_names
-    if split is not None:
-        return split, open_source(config.data, split, names)
-    try:
-        return config.data.test_split, open_source(config.data, config.data.test_split, names)
-    except UserError as error:
-        split = config.data.val_split
-        print(f"{error}\nMeasuring on '{split}' instead, the split that the best checkpoint was chosen on.")
-        return split, open_source(config.data, split, names)
+    """The split asked for; else data.test_split; else, where the data has none such, data.val_split."""
+    if split is None:
+        split, splits = config.data.test_split, split_names(config.data)
+        if split not in splits:
+            print(
+                f"{config.data.root} has no split '{split}' (it has: {', '.join(splits)}). Measuring on "
+                f"'{config.data.val_split}' instead, the split that the best checkpoint was chosen on."
+            )
+            split = config.data.val_split
+    return split, open_source(config.data, split, config.model.class_names)
 
 
 COCO_LINES = (
@@ -180,12 +227,14 @@ def format_results(measured: Any) -> str:
 
 # ---- predict ----
 
+OTHER_OUT = "Name another --out."
+
 
 @dataclass(frozen=True)
 class PredictOptions:
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run."""
-    images: Annotated[Path, tyro.conf.Positional]
+    images: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
     """An image, or a folder with images."""
     out: Path = Path("predictions")
     """Folder for the annotated pictures and predictions.json."""
@@ -195,10 +244,12 @@ class PredictOptions:
 
 
 def predict(argv: Sequence[str]) -> None:
-    """``predict RUN IMAGES``: annotated pictures, and predictions.json with names, scores, boxes in pixels."""
-    options = tyro.cli(PredictOptions, args=list(argv), prog="predict.py", description=predict.__doc__)
+    """predict RUN IMAGES: annotated pictures, and predictions.json with names, scores, boxes in pixels."""
+    options = tyro.cli(PredictOptions, args=list(argv), prog="predict", description=predict.__doc__)
+    with run_folder.writing(options.out, OTHER_OUT):  # before all the work
+        options.out.mkdir(parents=True, exist_ok=True)
+    files = detector.find_images(options.images, leaving_out=options.out)
     detect = detector.load(options.run, options.checkpoint)
-    files = list(detector.find_images(options.images))
     root = options.images if options.images.is_dir() else options.images.parent
     colours = class_colours(detect.class_names)
     written, unreadable = [], []
@@ -215,7 +266,8 @@ def predict(argv: Sequence[str]) -> None:
             "file": str(file), "width": image.shape[1], "height": image.shape[0], "picture": str(target),
             "detections": [{"name": d.name, "score": d.score, "box": list(d.box)} for d in found],
         })  # fmt: skip
-    write_predictions(options.out, written)
+    text = json.dumps({"boxes": "x1, y1, x2, y2 in pixels of the original image", "images": written}, indent=1)
+    run_folder.write_text(options.out / "predictions.json", text + "\n")
     print(
         f"{sum(len(w['detections']) for w in written)} detections in {len(written)} images from score "
         f"{options.score} up. Pictures and predictions.json are in {options.out}"
@@ -234,20 +286,9 @@ def save_picture(target: Path, image: np.ndarray, found: list[detector.Detection
     boxes = np.array([d.box for d in found], np.float32).reshape(-1, 4)
     scores = np.array([d.score for d in found], np.float32)
     picture = draw_boxes(image, boxes, [d.name for d in found], scores, colours=colours)
-    try:
+    with run_folder.writing(target, OTHER_OUT):
         target.parent.mkdir(parents=True, exist_ok=True)
         picture.save(target, quality=92)
-    except OSError as error:
-        raise UserError(f"{target}: can't be written ({error.strerror}); name another --out") from error
-
-
-def write_predictions(out: Path, written: list[dict]) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"boxes": "x1, y1, x2, y2 in pixels of the original image", "images": written}, indent=1)
-        run_folder.write_text(out / "predictions.json", text + "\n")
-    except OSError as error:
-        raise UserError(f"{out}: can't be written ({error.strerror}); name another --out") from error
 
 
 COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict}
@@ -255,16 +296,21 @@ COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict}
 
 def main(argv: Sequence[str]) -> int:
     """Runs a subcommand; returns the exit code. A user's mistake is 2, without a traceback."""
+    if argv and argv[0] in HELP:
+        print(usage())
+        return 0
     if not argv or argv[0] not in COMMANDS:
-        print("usage: ssd-jax COMMAND ...\n", *(f"  {c.__doc__}" for c in COMMANDS.values()), sep="\n", file=sys.stderr)
-        return 0 if argv and argv[0] in ("-h", "--help") else 2
+        print(f"error: no command '{argv[0]}'\n" if argv else "", usage(), sep="", file=sys.stderr)
+        return 2
     try:
         execution.keep_freed_memory()
         COMMANDS[argv[0]](argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nStopped. The same train command goes on from the last checkpoint.", file=sys.stderr)
-        return 130
     return 0
+
+
+def usage() -> str:
+    lines = [f"  {command.__doc__}" for command in COMMANDS.values()]
+    return "\n".join(["usage: ssd-jax COMMAND ...\n", *lines, "\nssd-jax COMMAND --help tells its options."])

@@ -1,0 +1,476 @@
+"""The program from end to end, as a user types it: train, stop, go on, evaluate, predict, and every mistake."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from program import ROOT, TINY, command, last_step, start, wait_until, write_voc_folder
+
+from ssd_jax import detector, run_folder
+from ssd_jax.checkpoint import Checkpoints
+from ssd_jax.data.image import read_image
+from ssd_jax.data.shapes import CLASS_NAMES, ShapesSource
+from ssd_jax.training import Loop, TrainState
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
+    """The message of a command that must end with exit code 2 and no traceback."""
+    capsys.readouterr()
+    assert command(*argv) == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err + captured.out
+    return captured.err + captured.out
+
+
+def write_config(folder: Path, text: str) -> Path:
+    file = folder / "my_config.py"
+    file.write_text(text)
+    return file
+
+
+# ---- train ----
+
+
+def test_a_run_leaves_what_the_docs_say(trained_run):
+    files = {file.name for file in trained_run.iterdir()}
+    assert files >= {
+        "config.json", "checkpoints", "log.jsonl", "results.csv", "tensorboard",
+        "train_batch.jpg", "val_truth.jpg", "val_pred.jpg", "curves.png",
+    }  # fmt: skip
+    config = json.loads((trained_run / "config.json").read_text())
+    assert config["model"]["class_names"] == list(CLASS_NAMES), "found in the data"
+    lines = run_folder.read_lines(trained_run)
+    assert [line["step"] for line in lines] == list(range(1, 31))
+    assert np.mean([line["loss"] for line in lines[-5:]]) < np.mean([line["loss"] for line in lines[:5]])
+    assert [row["step"] for row in run_folder.read_rows(trained_run)] == [14, 28, 30]
+    for file in trained_run.glob("*.jpg"):
+        assert read_image(file).std() > 10
+
+
+def test_what_train_prints(trained_run, capsys):
+    """Of a run that is done, too: nothing is trained again."""
+    before = (trained_run / "log.jsonl").read_text()
+    assert command("train", TINY, "--workdir", trained_run) == 0
+    printed = capsys.readouterr().out
+    assert (
+        f"Going on with {trained_run}: 64 px, 336 default boxes, 4 classes (circle, square, star, triangle)" in printed
+    )
+    assert "train: 24 images\nval: 6 images\n" in printed
+    assert f"Done. Next: evaluate.py {trained_run}, predict.py {trained_run} IMAGES" in printed
+    assert (trained_run / "log.jsonl").read_text() == before
+
+
+class Stopped(NamedTuple):
+    """What was left when a run was interrupted, then killed, then went on to its end."""
+
+    run: Path
+    interrupted: tuple[int, str]
+    """Exit code of the first start, and what it printed as errors."""
+    killed_at: int
+    """Last step of the log after the second start."""
+    checkpoint_then: int
+
+
+@pytest.fixture(scope="module")
+def stopped_run(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
+    run = tmp_path_factory.mktemp("stopped") / "run"
+    argv = ("train.py", TINY, "--workdir", run)
+    first = start(*argv)
+    wait_until(lambda: last_step(run) >= 3, first)
+    first.send_signal(signal.SIGINT)
+    _, errors = first.communicate()
+    second = start(*argv)
+    wait_until(lambda: last_step(run) >= 9, second)  # the first checkpoint is that of step 7
+    os.kill(second.pid, signal.SIGKILL)
+    second.communicate()
+    killed_at = last_step(run)
+    with Checkpoints(run / "checkpoints") as checkpoints:
+        checkpoint = checkpoints.latest
+    assert checkpoint is not None
+    assert command("train", TINY, "--workdir", run) == 0
+    return Stopped(run, (first.returncode, errors), killed_at, checkpoint)
+
+
+def test_ctrl_c_is_one_line(stopped_run):
+    code, errors = stopped_run.interrupted
+    assert code == 130
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1] == "Stopped. The same command goes on from the last checkpoint."
+
+
+def last_state(run: Path) -> TrainState:
+    config = run_folder.read_config(run)
+    loop = Loop(config, run, ShapesSource(config.data.shapes, "train"), None)
+    with Checkpoints(run / "checkpoints") as loop.checkpoints:
+        return loop.resume_or_init()
+
+
+def test_killed_and_started_again_ends_as_never_stopped(stopped_run, trained_run):
+    assert 7 <= stopped_run.checkpoint_then < 30, "it was killed after the first checkpoint, before its end"
+    states = last_state(stopped_run.run), last_state(trained_run)
+    assert int(states[0].step) == 30
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(states[0])]
+    assert any("average" in name for name in names) and any(".mu" in name for name in names)
+    for name, here, there in zip(names, *map(jax.tree.leaves, states), strict=True):
+        assert np.asarray(here).tobytes() == np.asarray(there).tobytes(), name
+
+
+def test_killed_and_started_again_logs_as_never_stopped(stopped_run, trained_run):
+    def measured(run: Path) -> list[dict[str, float]]:
+        timed = ("images_per_second", "waited_for_data")
+        return [{k: v for k, v in line.items() if k not in timed} for line in run_folder.read_lines(run)]
+
+    assert [line["step"] for line in measured(stopped_run.run)] == list(range(1, 31))
+    assert measured(stopped_run.run) == measured(trained_run)
+    assert (stopped_run.run / "results.csv").read_text() == (trained_run / "results.csv").read_text()
+    with Checkpoints(stopped_run.run / "checkpoints") as here, Checkpoints(trained_run / "checkpoints") as there:
+        assert (here.latest, here.best, sorted(here.steps)) == (there.latest, there.best, sorted(there.steps))
+
+
+def test_other_overrides_than_the_run_was_started_with(trained_run, capsys):
+    message = refused(capsys, "train", TINY, "--workdir", trained_run, "--train.steps", "31", "--train.seed", "5")
+    assert "train.steps: 30 -> 31" in message
+    assert "train.seed: 0 -> 5" in message
+    assert len([line for line in message.splitlines() if "->" in line]) == 3, "a header and two differences"
+
+
+def test_loss_that_breaks_stops_the_run_and_leaves_its_checkpoint(tmp_path, capsys):
+    run = tmp_path / "run"
+    options = ("--optimizer.learning-rate", "1e30", "--train.checkpoint-every", "1", "--train.eval-every", "0")
+    message = refused(capsys, "train", TINY, "--workdir", run, *options)
+    assert "step 2: the loss is nan" in message or "step 2: the loss is inf" in message
+    assert message.count("train_0") == 4, "the images of the step"
+    assert "try a lower --optimizer.learning_rate" in message
+    assert detector.load(run, "last").step == 1
+    assert last_step(run) == 1
+
+
+# ---- configs and options ----
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--train.step", "5"], ["--train.step"]),
+        (["--train.steps", "many"], ["--train.steps", "many"]),
+        (["--train.steps", "0"], ["train.steps is 0, must be positive"]),
+        (["--optimizer.name", "sdg"], ["--optimizer.name", "sdg"]),
+        (["--augment.flip-probability", "1.5"], ["augment.flip_probability is 1.5"]),
+        (["--model.default-boxes.image-size", "128"], ["feature_maps is (8, 4, 2)", "(16, 8, 4)"]),
+        (["stray"], ["stray"]),
+    ],
+)
+def test_mistaken_options(capsys, tmp_path, options, words):
+    message = refused(capsys, "train", TINY, "--workdir", tmp_path / "run", *options)
+    for word in words:
+        assert word in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = 1\ndef get_config(:\n", ["SyntaxError", "line 2"]),
+        ("x = 1\n", ["get_config"]),
+        ("def get_config():\n    return {}\n", ["must return a ssd_jax.config.Config, not dict"]),
+        ("def get_config():\n    return Confg()\n", ["NameError", "Confg", "line 2"]),
+        ("import ssd_jax.confg\n", ["ModuleNotFoundError", "line 1"]),
+        (
+            "from ssd_jax.config import Config, Train\ndef get_config():\n    return Config(train=Train(stepz=1))\n",
+            ["stepz", "line 3"],
+        ),
+        (
+            "from ssd_jax.config import Config, Train\ndef get_config():\n    return Config(train=Train(steps=0))\n",
+            ["train.steps is 0"],
+        ),
+        (
+            # As Data(root=7) outside the tests, where nothing checks a dataclass's types.
+            "from ssd_jax.config import Config\ndef get_config():\n    config = Config()\n"
+            "    object.__setattr__(config.data, 'root', 7)\n    return config\n",
+            ["Expected `str`, got `int` - at `$.data.root`"],
+        ),
+    ],
+)
+def test_mistaken_config_files(capsys, tmp_path, text, words):
+    file = write_config(tmp_path, text)
+    message = refused(capsys, "train", file, "--workdir", tmp_path / "run")
+    for word in (str(file), *words):
+        assert word.lower() in message.lower()
+    assert not (tmp_path / "run").exists()
+
+
+def test_config_file_that_is_none(capsys, tmp_path):
+    assert "typo.py: no such config file" in refused(capsys, "train", tmp_path / "typo.py")
+    assert f"{tmp_path}: no such config file" in refused(capsys, "train", tmp_path)
+    (tmp_path / "config.yaml").write_text("steps: 5")
+    assert "config.yaml: not a Python file" in refused(capsys, "train", tmp_path / "config.yaml")
+    assert "name a file of configs/ first" in refused(capsys, "train")
+    assert "name a file of configs/ first" in refused(capsys, "train", "--train.steps", "5")
+
+
+# ---- help ----
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--help"], ["train CONFIG [--workdir RUN]", "evaluate RUN", "predict RUN IMAGES", "COMMAND --help"]),
+        (["train", "--help"], ["usage: train CONFIG", "goes on", "--data.root FOLDER"]),
+        (["train", "-h"], ["usage: train CONFIG"]),
+        (["train", TINY, "--help"], ["--train.steps", "30", "--workdir", "Folder of the run"]),
+        (["evaluate", "--help"], ["RUN", "--split", "--checkpoint", "best,last", "--data.root"]),
+        (["predict", "--help"], ["RUN", "IMAGES", "--out", "--score"]),
+    ],
+)
+def test_help(capsys, argv, words):
+    assert command(*argv) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    for word in words:
+        assert word in printed.out
+
+
+def test_no_command_and_unknown_command(capsys):
+    assert "usage: ssd-jax COMMAND" in refused(capsys)
+    message = refused(capsys, "trian", "configs/shapes.py")
+    assert message.startswith("error: no command 'trian'")
+    assert "train CONFIG" in message
+
+
+# ---- data ----
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    return write_voc_folder(tmp_path / "data", {"train": 8, "val": 4, "test": 6})
+
+
+def remove(file: str) -> Any:
+    return lambda root: (root / file).unlink()
+
+
+def rename_class(root: Path) -> None:
+    """In an image of val only: the classes are those of the whole folder, so name them in the config of a run."""
+    file = root / "Annotations" / "val0.xml"
+    file.write_text(file.read_text().replace("<name>", "<name>un", 1))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda root: shutil.rmtree(root), ["data.root: there is no folder", "Name one"]),
+        (lambda root: (root / "ImageSets/Main/train.txt").write_text(""), ["the split 'train' is empty"]),
+        (
+            remove("ImageSets/Main/val.txt"),
+            ["no split 'val'", "test, train", "--data.val_split", "--train.eval_every 0"],
+        ),
+        (remove("Annotations/train3.xml"), ["train3.xml: no such annotation file", "Add it"]),
+        (remove("JPEGImages/train3.png"), ["train3.xml: there is no image for it", "Add the image"]),
+        (lambda root: (root / "Annotations/val0.xml").write_text("<annotation>\n<object>"), ["val0.xml", "line 2"]),
+        (lambda root: shutil.rmtree(root / "Annotations"), ["neither a VOC folder", "nor a COCO one"]),
+    ],
+)
+def test_mistakes_in_the_data(capsys, tmp_path, voc, damage, words):
+    damage(voc)
+    message = refused(capsys, "train", TINY, "--workdir", tmp_path / "run", "--data.root", voc)
+    for word in words:
+        assert word in message
+    assert not (tmp_path / "run").exists(), "the same command must work once the data are mended"
+
+
+def test_no_folder_named(capsys, tmp_path):
+    message = refused(capsys, "train", ROOT / "configs" / "own_data.py", "--workdir", tmp_path / "run")
+    assert "--data.root FOLDER" in message
+
+
+def test_other_classes_than_the_runs(capsys, trained_run, voc):
+    rename_class(voc)
+    message = refused(capsys, "evaluate", trained_run, "--data.root", voc, "--split", "val")
+    assert "val0.xml: object 1 is of class 'un" in message
+    assert "circle, square, star, triangle" in message
+
+
+def test_workdir_that_cannot_be_written(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    message = refused(capsys, "train", TINY, "--workdir", tmp_path / "file" / "run")
+    assert "file/run: can't be written" in message and "--workdir" in message
+
+
+class Folder(NamedTuple):
+    root: Path
+    run: Path
+    printed: str
+    errors: str
+
+
+@pytest.fixture(scope="module")
+def folder_run(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """Training on a folder with one cut image in train and one in val, and an image with too many objects."""
+    base = tmp_path_factory.mktemp("own")
+    many = [("star", (x, y, x + 9.5, y + 9.0)) for x in (0, 20, 40) for y in (0, 20, 40, 55)]
+    root = write_voc_folder(base / "data", {"train": 24, "val": 6, "test": 6}, extra_objects=many)
+    for stem in ("train5", "val1"):
+        file = root / "JPEGImages" / f"{stem}.png"
+        file.write_bytes(file.read_bytes()[:600])
+    process = start("train.py", TINY, "--workdir", base / "run", "--data.root", root)
+    printed, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return Folder(root, base / "run", printed, errors)
+
+
+def test_cut_images_are_named_and_training_goes_on(folder_run):
+    assert last_step(folder_run.run) == 30
+    assert "JPEGImages/train5.png: can't be read as an image" in folder_run.errors
+    assert "JPEGImages/val1.png: can't be read as an image" in folder_run.errors
+    assert (
+        "1 of 6 images could not be read; nothing is found in them, and their objects count as missed"
+        in folder_run.errors
+    )
+    assert "Traceback" not in folder_run.errors
+
+
+def test_objects_beyond_the_padding_are_counted(folder_run):
+    first = (folder_run.root / "Annotations" / "train0.xml").read_text().count("<object>")
+    assert f"{first - 8} objects are left out of training, in images with more than 8" in folder_run.printed
+    assert "raise --data.max_objects" in folder_run.printed
+
+
+# ---- evaluate ----
+
+
+def read_metrics(run: Path) -> dict[str, Any]:
+    return json.loads((run / "metrics.json").read_text())
+
+
+def test_evaluate_takes_the_best_checkpoint_and_the_test_split(trained_run, capsys):
+    assert command("evaluate", trained_run) == 0
+    printed = capsys.readouterr().out
+    best = read_metrics(trained_run)
+    with Checkpoints(trained_run / "checkpoints") as checkpoints:
+        assert checkpoints.best != checkpoints.latest, "else this would show nothing"
+        assert best["checkpoint_step"] == checkpoints.best
+    assert (best["split"], best["images"]) == ("test", 6)
+    for key in ("voc_map_11point", "voc_map_area", "coco_ap"):
+        assert 0 <= best[key] <= 1
+    assert set(best["voc_classes"]) == set(CLASS_NAMES)
+    for words in (*CLASS_NAMES, "AP 11-point", "COCO protocol", "AP @ IoU .50:.95", "AR, large", "metrics.json"):
+        assert words in printed
+    assert (trained_run / "test_truth.jpg").exists() and (trained_run / "test_pred.jpg").exists()
+    assert command("evaluate", trained_run, "--checkpoint", "last") == 0
+    last = read_metrics(trained_run)
+    assert last["checkpoint_step"] == 30
+    assert last["voc_map_area"] != best["voc_map_area"]
+
+
+def test_evaluate_agrees_with_the_row_of_its_checkpoint(trained_run):
+    assert command("evaluate", trained_run, "--split", "val", "--checkpoint", "last") == 0
+    row, measured = run_folder.read_rows(trained_run)[-1], read_metrics(trained_run)
+    for key in ("voc_map_11point", "voc_map_area", "coco_ap"):
+        assert measured[key] == row[key]
+
+
+def test_evaluate_where_there_is_no_test_split(folder_run, tmp_path, capsys, caplog):
+    root = tmp_path / "data"
+    shutil.copytree(folder_run.root, root)
+    (root / "ImageSets" / "Main" / "test.txt").unlink()
+    assert command("evaluate", folder_run.run, "--data.root", root) == 0
+    assert "has no split 'test' (it has: train, val). Measuring on 'val' instead" in capsys.readouterr().out
+    assert "1 of 6 images could not be read" in caplog.text
+    assert read_metrics(folder_run.run)["split"] == "val"
+
+
+def test_evaluate_with_a_broken_test_split_measures_nothing_else(folder_run, tmp_path, capsys):
+    root = tmp_path / "data"
+    shutil.copytree(folder_run.root, root)
+    (root / "Annotations" / "test2.xml").unlink()
+    assert "test2.xml" in refused(capsys, "evaluate", folder_run.run, "--data.root", root)
+
+
+def test_evaluate_refuses(capsys, tmp_path, trained_run):
+    assert "not the folder of a run" in refused(capsys, "evaluate", tmp_path)
+    assert "no split 'tset'" in refused(capsys, "evaluate", trained_run, "--split", "tset")
+    assert "first" in refused(capsys, "evaluate", trained_run, "--checkpoint", "first")
+
+
+# ---- predict ----
+
+
+@pytest.fixture
+def photographs(tmp_path: Path, trained_run: Path) -> Path:
+    """A folder below which lie images of two sizes, one of them larger than the run's canvas of 64."""
+    source = ShapesSource(run_folder.read_config(trained_run).data.shapes, "test")
+    folder = tmp_path / "photographs"
+    (folder / "holiday" / "sea").mkdir(parents=True)
+    small = Image.fromarray(np.array(source.image(0)))
+    large = small.resize((256, 128), Image.Resampling.NEAREST)
+    small.save(folder / "a.png")
+    small.save(folder / "a.bmp")
+    large.save(folder / "a.jpg", quality=95)
+    large.save(folder / "holiday" / "sea" / "b.PNG")
+    return folder
+
+
+def test_predict_on_a_folder(trained_run, photographs, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert command("predict", trained_run, photographs, "--out", out, "--score", "0.02") == 0
+    predictions = json.loads((out / "predictions.json").read_text())
+    images = {Path(image["file"]).relative_to(photographs).as_posix(): image for image in predictions["images"]}
+    assert list(images) == ["a.bmp", "a.jpg", "a.png", "holiday/sea/b.PNG"]
+    pictures = {file.relative_to(out).as_posix() for file in out.rglob("*.jpg")}
+    assert pictures == {"a.bmp.jpg", "a.jpg", "a.png.jpg", "holiday/sea/b.PNG.jpg"}, "one does not overwrite another"
+    for image in images.values():
+        with Image.open(image["picture"]) as picture:
+            assert picture.size == (image["width"], image["height"])
+        for found in image["detections"]:
+            assert found["name"] in CLASS_NAMES and found["score"] >= 0.02
+            x1, y1, x2, y2 = found["box"]
+            assert 0 <= x1 <= x2 <= image["width"] and 0 <= y1 <= y2 <= image["height"]
+    assert images["a.png"]["detections"] == images["a.bmp"]["detections"] != []
+    assert (images["a.jpg"]["width"], images["a.jpg"]["height"]) == (256, 128)
+    reach = max(x2 for found in images["holiday/sea/b.PNG"]["detections"] for x2 in found["box"][2:3])
+    assert reach > 64, "in pixels of the original, not of the canvas or the network"
+    count = sum(len(image["detections"]) for image in images.values())
+    assert f"{count} detections in 4 images from score 0.02 up" in capsys.readouterr().out
+
+
+def test_predict_on_one_image_shows_from_a_half_up(trained_run, photographs, tmp_path):
+    out = tmp_path / "out"
+    assert command("predict", trained_run, photographs / "a.png", "--out", out) == 0
+    (image,) = json.loads((out / "predictions.json").read_text())["images"]
+    assert all(found["score"] >= 0.5 for found in image["detections"])
+    assert (out / "a.png.jpg").exists()
+
+
+def test_predict_goes_on_past_a_cut_image(trained_run, photographs, tmp_path, capsys):
+    whole = (photographs / "a.jpg").read_bytes()
+    (photographs / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    out = tmp_path / "out"
+    message = refused(capsys, "predict", trained_run, photographs, "--out", out)
+    assert "1 of 5 images could not be read" in message
+    assert f"{photographs / 'cut.jpg'}: can't be read as an image" in message
+    assert len(json.loads((out / "predictions.json").read_text())["images"]) == 4
+
+
+def test_predict_does_not_read_what_it_wrote(trained_run, photographs):
+    out = photographs / "predictions"
+    for _ in range(2):
+        assert command("predict", trained_run, photographs, "--out", out) == 0
+        assert len(json.loads((out / "predictions.json").read_text())["images"]) == 4
+
+
+def test_predict_refuses(capsys, tmp_path, trained_run, photographs):
+    (tmp_path / "file").write_text("")
+    message = refused(capsys, "predict", trained_run, photographs, "--out", tmp_path / "file" / "out")
+    assert "file/out: can't be written (Not a directory). Name another --out" in message
+    out = tmp_path / "out"
+    assert "no such file or folder" in refused(capsys, "predict", trained_run, tmp_path / "typo", "--out", out)
+    (tmp_path / "empty").mkdir()
+    assert "no images in it" in refused(capsys, "predict", trained_run, tmp_path / "empty", "--out", out)
+    assert "not the folder of a run" in refused(capsys, "predict", tmp_path, photographs, "--out", out)
