@@ -20,7 +20,7 @@ _BLOCK = 256
 class _State(NamedTuple):
     remaining: Array  # (m,) scores, 0 once taken
     kept: Array  # (max_outputs,) indices
-    count: Array  # ()
+    found: Array  # (), how many are kept
 
 
 def nms(
@@ -53,7 +53,7 @@ def nms(
     block = min(_BLOCK, scores.size)
 
     def more(state: _State) -> Array:
-        return (state.count < max_outputs) & (jnp.max(state.remaining) > 0)
+        return (state.found < max_outputs) & (jnp.max(state.remaining) > 0)
 
     def suppressed_by(by: Array, candidates: Array) -> Array:
         overlap = pairwise_iou(boxes[by], boxes[candidates]) > iou_threshold
@@ -62,14 +62,14 @@ def nms(
     def keep_block(state: _State) -> _State:
         # top_k breaks ties by the lower index; a sort of all m would cost more than all else here.
         top_scores, candidates = lax.top_k(state.remaining, block)
-        earlier = jnp.arange(max_outputs)[:, None] < state.count
+        earlier = jnp.arange(max_outputs)[:, None] < state.found
         free = ~jnp.any(suppressed_by(state.kept, candidates) & earlier, axis=0)
         keep = _greedy(suppressed_by(candidates, candidates), free & (top_scores > 0))
-        slots = jnp.where(keep, state.count + jnp.cumsum(keep, dtype=jnp.int32) - 1, max_outputs)
+        slots = jnp.where(keep, state.found + jnp.cumsum(keep, dtype=jnp.int32) - 1, max_outputs)
         return _State(
             state.remaining.at[candidates].set(0),
             state.kept.at[slots].set(candidates, mode="drop"),
-            state.count + jnp.sum(keep, dtype=jnp.int32),
+            state.found + jnp.sum(keep, dtype=jnp.int32),
         )
 
     # NaN compares false, so it becomes padding too.
