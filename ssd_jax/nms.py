@@ -75,7 +75,7 @@ def nms(
     # NaN compares false, so it becomes padding too.
     start = _State(jnp.where(scores > 0, scores, 0), jnp.zeros(max_outputs, jnp.int32), jnp.int32(0))
     end = lax.while_loop(more, keep_block, start)
-    return end.kept, jnp.arange(max_outputs) < end.count
+    return end.kept, jnp.arange(max_outputs) < end.found
 
 
 def _greedy(suppresses: Bool[Array, "m m"], valid: Bool[Array, " m"]) -> Bool[Array, " m"]:
