@@ -3,8 +3,7 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +36,30 @@ def start(script: str, *argv: str | Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 300) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.002)
+_STOPPED_AT = """
+import os, sys
+from ssd_jax import run_folder
+from ssd_jax.__main__ import main
+
+step, signal = int(sys.argv[1]), int(sys.argv[2])
+write_line = run_folder.RunLog.line
+
+def line(self, at, values):
+    write_line(self, at, values)
+    if at == step:
+        os.kill(os.getpid(), signal)
+
+run_folder.RunLog.line = line
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+def train_stopped_at(step: int, signal: int, *argv: str | Path) -> subprocess.CompletedProcess[str]:
+    """`train ...` in a process that gets the signal right after it logged that step, however fast it runs."""
+    return subprocess.run(
+        [sys.executable, "-c", _STOPPED_AT, str(step), str(int(signal)), "train", *map(str, argv)],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True, capture_output=True, check=False,
+    )  # fmt: skip
 
 
 def last_step(run: Path) -> int:
