@@ -37,17 +37,19 @@ def start(script: str, *argv: str | Path) -> subprocess.Popen[str]:
 
 
 _STOPPED_AT = """
-import os, sys
+import os, signal, sys
 from ssd_jax import run_folder
 from ssd_jax.__main__ import main
 
-step, signal = int(sys.argv[1]), int(sys.argv[2])
+# A shell starts what runs in its background with Ctrl-C ignored, and that is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+step, number = int(sys.argv[1]), int(sys.argv[2])
 write_line = run_folder.RunLog.line
 
 def line(self, at, values):
     write_line(self, at, values)
     if at == step:
-        os.kill(os.getpid(), signal)
+        os.kill(os.getpid(), number)
 
 run_folder.RunLog.line = line
 sys.exit(main(sys.argv[3:]))
