@@ -42,7 +42,7 @@ def max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """Max over 2x2 cells with stride 2, an odd last row or column alone (Caffe's ceil mode).
 
     Written with elementwise maxima: the gradient of ``nn.max_pool`` (select-and-scatter) takes
-    nine times as long on a CPU. Where cells tie, their gradient is shared instead of going to the first.
+    several times as long on a CPU. Where cells tie, their gradient is shared instead of going to the first.
     """
     b, h, w, c = x.shape
     x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), constant_values=-jnp.inf)
