@@ -31,7 +31,7 @@ def keep_freed_memory() -> None:
     """On a CPU under glibc: let the process keep large blocks that it freed, for the next step to use.
 
     By default malloc gives each block over 32 MB back to the kernel, and every step pays for its
-    buffers' pages to be zeroed again: a tenth to a half of a training step. Elsewhere a no-op.
+    buffers' pages to be zeroed again. Elsewhere a no-op.
     """
     if jax.default_backend() != "cpu" or platform.libc_ver()[0] != "glibc":
         return

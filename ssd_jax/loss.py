@@ -115,7 +115,7 @@ def _kth_largest(keys: UInt32[Array, " n"], k: Int[Array, ""]) -> UInt32[Array, 
     """The largest t such that at least k keys are >= t; all ones for k = 0.
 
     Found bit by bit from the top, by counting: k is known only at run time, which rules out
-    ``lax.top_k``, and a sort takes five times as long on a CPU.
+    ``lax.top_k``, and a sort takes several times as long on a CPU.
     """
 
     def add_bit(i: Int[Array, ""], found: UInt32[Array, ""]) -> UInt32[Array, ""]:

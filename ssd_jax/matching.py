@@ -115,8 +115,8 @@ def _is_outbid(values: Float[Array, " g"], boxes: Int[Array, " g"]) -> Bool[Arra
 def _max_and_first_index(values: Float[Array, "g n"], axis: int) -> tuple[Float[Array, " _"], Int[Array, " _"]]:
     """Maximum of non-negative values along axis, and the lowest index that has it; 0, 0 along an empty axis.
 
-    Two maxima of floats: XLA's argmax, and its minimum of integers, are not vectorised on a CPU and take ten
-    times as long. float32 holds an index below 2**24 exactly.
+    Two maxima of floats: XLA's argmax, and its minimum of integers, are not vectorised on a CPU and take
+    several times as long. float32 holds an index below 2**24 exactly.
     """
     best = values.max(axis, initial=0)
     index = jax.lax.broadcasted_iota(jnp.float32, values.shape, axis)

@@ -52,7 +52,7 @@ def init_state(config: Config, mesh: Mesh) -> TrainState:
     """Fresh parameters, the same on every device."""
 
     def init() -> TrainState:
-        # The rbg generator compiles in a second; the default one, unrolled for each kernel, in twenty.
+        # The default generator is unrolled for each kernel, which compiles far longer than rbg on a CPU.
         key = jax.random.key(config.train.seed, impl="rbg")
         size = config.model.image_size
         params = SSD(config.model).init(key, jnp.zeros((1, size, size, 3)))["params"]
