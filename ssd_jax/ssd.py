@@ -11,6 +11,7 @@ from jax import Array
 from jaxtyping import Float, Float32
 
 from ssd_jax.config import Model
+from ssd_jax.standardized_conv import centred_conv
 from ssd_jax.vgg import CAFFE_XAVIER, PIXEL_SPREAD, VGG16, L2Norm, conv_relu, scaled
 
 
@@ -23,14 +24,23 @@ class Predictions(NamedTuple):
     """Class 0 is background."""
 
 
+# Background over objects among the boxes that the loss looks at: hard negative mining's 3:1.
+PRIOR_RATIO = 3.0
+
+
 def predict(
-    source: Float[Array, "b h w d"], name: str, boxes: int, numbers: int, dtype: jnp.dtype
+    source: Float[Array, "b h w d"], name: str, boxes: int, numbers: int, dtype: jnp.dtype, first: Array | None = None
 ) -> Float32[Array, "b n {numbers}"]:
     """3x3 convolution to ``numbers`` for each of ``boxes`` per cell; channel = box * numbers + number.
 
-    Called within a compact module, which owns the parameters.
+    Called within a compact module, which owns the parameters. With ``first``, these are the numbers
+    that it predicts before any training; without, it starts as in the paper.
     """
-    out = nn.Conv(boxes * numbers, (3, 3), padding=1, kernel_init=CAFFE_XAVIER, dtype=dtype, name=name)(source)
+    start: dict[str, Any] = {"kernel_init": CAFFE_XAVIER}
+    if first is not None:
+        constant = nn.initializers.constant(jnp.tile(first, boxes))
+        start = {"kernel_init": nn.initializers.zeros, "bias_init": constant, "conv_general_dilated": centred_conv}
+    out = nn.Conv(boxes * numbers, (3, 3), padding=1, dtype=dtype, name=name, **start)(source)
     return out.reshape(out.shape[0], -1, numbers).astype(jnp.float32)
 
 
@@ -50,11 +60,23 @@ class SSD(nn.Module):
         x = ((images - mean) / std).astype(dtype)
         sources = self.feature_maps(x, dtype)
         per_cell = self.config.default_boxes.boxes_per_cell
+        first_offsets, first_logits = self.first_predictions()
         offsets, logits = [], []
         for (name, source), boxes in zip(sources, per_cell, strict=True):
-            offsets.append(predict(source, f"{name}_mbox_loc", boxes, 4, dtype))
-            logits.append(predict(source, f"{name}_mbox_conf", boxes, self.config.num_classes, dtype))
+            offsets.append(predict(source, f"{name}_mbox_loc", boxes, 4, dtype, first_offsets))
+            logits.append(predict(source, f"{name}_mbox_conf", boxes, self.config.num_classes, dtype, first_logits))
         return Predictions(jnp.concatenate(offsets, axis=1), jnp.concatenate(logits, axis=1))
+
+    def first_predictions(self) -> tuple[Array, Array] | tuple[None, None]:
+        """From scratch: no offset, and the classes' shares of the loss. Random ones are the paper's, and cost
+        a network without pretrained features many steps to be rid of.
+
+        Lin et al., Focal Loss for Dense Object Detection, 2017 (arXiv 1708.02002), section 4.1, starts likewise.
+        """
+        if self.config.norm == "none":
+            return None, None
+        objects = self.config.num_classes - 1
+        return jnp.zeros(4), jnp.zeros(1 + objects).at[0].set(jnp.log(PRIOR_RATIO * max(1, objects)))
 
     def feature_maps(self, x: Float[Array, "b h w 3"], dtype: jnp.dtype) -> list[tuple[str, Array]]:
         """The sources by Caffe's names: conv4_3_norm, fc7, conv6_2, conv7_2, ..."""

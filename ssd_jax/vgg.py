@@ -14,6 +14,7 @@ from jax import Array
 from jaxtyping import Float, Float32
 
 from ssd_jax.group_norm import GroupNorm
+from ssd_jax.standardized_conv import standardized_conv
 
 # (layer, channels) of each block; a pool stands between two blocks.
 BLOCKS = (
@@ -71,7 +72,9 @@ def conv_relu(
     dilation: int = 1,
     kernel_init: nn.initializers.Initializer = HE_NORMAL,
 ) -> Float[Array, "b h2 w2 c2"]:
-    """Convolution, GroupNorm if asked for, ReLU; called within a compact module, which owns the parameters.
+    """Convolution and ReLU, or with norm="group" standardized convolution, GroupNorm and ReLU.
+
+    Called within a compact module, which owns the parameters.
 
     Padding is explicit: ``SAME`` pads a strided convolution on the high side only and shifts every map.
     """
@@ -82,6 +85,7 @@ def conv_relu(
         padding=padding,
         kernel_dilation=dilation,
         kernel_init=kernel_init,
+        conv_general_dilated=standardized_conv if norm == "group" else None,
         dtype=dtype,
         name=name,
     )(x)

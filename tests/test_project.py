@@ -35,6 +35,7 @@ ORDER = [
     "resample",
     "augment",
     "group_norm",
+    "standardized_conv",
     "vgg",
     "ssd",
     "matching",

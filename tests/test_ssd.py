@@ -182,9 +182,22 @@ def test_narrow_network_runs_in_each_dtype(norm: str, dtype: str) -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves((variables, predictions))} == {jnp.dtype("float32")}
     chex.assert_tree_all_finite(predictions)
     assert predictions.logits.shape == (2, boxes.count, 3)
+    if norm == "group":
+        # From scratch it starts by saying nothing, with background at 3:1 over the two classes together.
+        np.testing.assert_array_equal(predictions.offsets, 0)
+        shares = jnp.broadcast_to(jnp.float32([0.75, 0.125, 0.125]), predictions.logits.shape)
+        np.testing.assert_allclose(jax.nn.softmax(predictions.logits), shares, rtol=1e-2)  # bfloat16
+        predictions = jax.jit(SSD(model).apply)(with_random_predictors(variables), images)
     assert 0.01 < float(predictions.logits.std()) < 20  # neither vanished nor blown up from scratch
     spread = jnp.abs(predictions.logits[0] - predictions.logits[1]).mean()
     assert spread > 1e-3  # the outputs depend on the image
+
+
+def with_random_predictors(variables: dict) -> dict:
+    def redraw(path: tuple, leaf: jax.Array) -> jax.Array:
+        return 0.1 * jax.random.normal(jax.random.key(2), leaf.shape) if "mbox" in str(path) else leaf
+
+    return jax.tree_util.tree_map_with_path(redraw, variables)
 
 
 def test_config_refuses_maps_that_the_network_does_not_make() -> None:
