@@ -164,8 +164,9 @@ class Model:
     width: float = 1.0
     """Multiplies the channels of every layer but the predictors; 0.25 trains from scratch on a CPU."""
     norm: Literal["none", "group"] = "none"
-    """none: as in the paper, for pretrained weights. group: GroupNorm after each convolution of
-    trunk and extras, in groups of 8 channels, for training from scratch."""
+    """none: as in the paper, for pretrained weights. group: for training from scratch. Weight
+    standardization and GroupNorm, in groups of 8 channels, in trunk and extras; predictors start at
+    no offset and at the classes' shares of the loss."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the convolutions. Parameters, L2Norm and loss are always float32."""
     mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
@@ -334,9 +335,9 @@ class Detect:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """sgd: Caffe's solver. adamw: training from scratch."""
+    """sgd: Caffe's solver. muon, adamw: training from scratch."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: Literal["sgd", "adamw", "muon"] = "sgd"
     learning_rate: float = 1e-3
     """For a batch of 32; the highest of the schedule."""
     schedule: Literal["multistep", "cosine"] = "multistep"
@@ -348,9 +349,11 @@ class Optimizer:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     """sgd: added to the gradient, of every parameter but biases (Caffe decays L2Norm's scale too).
-    adamw: decoupled, of kernels only."""
+    adamw: decoupled, of kernels only. muon: decoupled, of what Muon updates."""
     bias_rate: float = 2.0
     """sgd: the rate of biases over that of weights."""
+    adam_rate: float = 0.1
+    """muon: the rate of what Adam updates (predictors, biases, norms) over that of the kernels."""
     clip_norm: float | None = None
     """Scale the whole gradient down to this norm where it is longer."""
 

@@ -1,9 +1,11 @@
-"""From config.Optimizer to optax: Caffe's SGD for the paper's recipes, AdamW for training from scratch."""
+"""From config.Optimizer to optax: Caffe's SGD for the paper's recipes, Muon or AdamW for training from scratch."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
 import optax
+from optax.contrib import MuonDimensionNumbers, muon
 
 from ssd_jax.config import Optimizer
 
@@ -38,18 +40,44 @@ def _not_bias(params: optax.Params) -> optax.Params:
     return jax.tree_util.tree_map_with_path(lambda path, _: _name(path) != "bias", params)
 
 
+def _matrices(params: optax.Params) -> optax.Params:
+    """What Muon turns: kernels of trunk and extras, as matrices from all that a channel sees to the channels.
+
+    Predictors are the last layer, which Muon leaves to Adam."""
+
+    def matrix(path: tuple, leaf: jax.Array) -> MuonDimensionNumbers | None:
+        hidden = leaf.ndim == 4 and not any("mbox" in key.key for key in path)
+        return MuonDimensionNumbers((0, 1, 2), (3,)) if hidden else None
+
+    return jax.tree_util.tree_map_with_path(matrix, params)
+
+
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
     """The transformation that takes raw gradients of the loss.
 
     ``sgd`` is Caffe's SGDSolver (src/caffe/solvers/sgd_solver.cpp): clip, add weight decay times the
     parameter (not for biases), multiply by the rate (biases twice), and only then accumulate the
     momentum, so that a drop of the rate leaves the history as it was. optax.sgd accumulates first.
+
+    ``muon`` (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/) makes the update of each
+    kernel of trunk and extras nearly orthogonal, with the root mean square that an Adam step has
+    (Liu et al., 2025, arXiv 2502.16982); Adam does the rest.
     """
     schedule = make_schedule(config, steps)
     clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
     if config.name == "adamw":
         adamw = optax.adamw(schedule, weight_decay=config.weight_decay, mask=_where("kernel"))
         return optax.chain(*clip, adamw)
+    if config.name == "muon":
+        rest = make_schedule(dataclasses.replace(config, learning_rate=config.learning_rate * config.adam_rate), steps)
+        turned = muon(
+            schedule,
+            consistent_rms=0.2,
+            weight_decay=config.weight_decay,
+            adam_learning_rate=rest,
+            muon_weight_dimension_numbers=_matrices,
+        )
+        return optax.chain(*clip, turned)
     return optax.chain(
         *clip,
         optax.add_decayed_weights(config.weight_decay, mask=_not_bias),

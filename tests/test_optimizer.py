@@ -79,3 +79,40 @@ def test_adamw_decays_kernels_only() -> None:
     np.testing.assert_allclose(updates["conv"]["kernel"], -0.05, rtol=1e-6)
     np.testing.assert_array_equal(updates["conv"]["bias"], 0)
     np.testing.assert_array_equal(updates["norm"]["scale"], 0)
+
+
+def test_muon_turns_hidden_kernels_and_leaves_the_rest_to_adam() -> None:
+    """A first Muon step is the nearest (semi-)orthogonal matrix to the gradient, of root mean square 0.2 x rate.
+
+    Against the singular value decomposition; five Newton-Schulz rounds bring singular values to 0.7 to 1.2 only.
+    """
+    config = Optimizer(name="muon", learning_rate=1.0, adam_rate=0.1, weight_decay=0.0, schedule="cosine")
+    gradient = {
+        "vgg": {"conv1_1": {"kernel": jax.random.normal(jax.random.key(0), (3, 3, 4, 8)), "bias": jnp.ones(8)}},
+        "conv4_3_norm_mbox_conf": {"kernel": jax.random.normal(jax.random.key(1), (3, 3, 4, 8))},
+    }
+    params = jax.tree.map(jnp.ones_like, gradient)
+    optimizer = make_optimizer(config, 10)
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    step = -np.asarray(updates["vgg"]["conv1_1"]["kernel"]).reshape(36, 8)
+    u, _, v = np.linalg.svd(np.asarray(gradient["vgg"]["conv1_1"]["kernel"]).reshape(36, 8), full_matrices=False)
+    # The scale is such that an orthogonal 36 x 8 matrix, of root mean square 1 / 6, gets one of 0.2.
+    singular = np.linalg.svd(step / (0.2 * 6), compute_uv=False)
+    assert singular.min() > 0.6 and singular.max() < 1.3
+    assert np.sum(step * (u @ v)) / np.linalg.norm(step) / np.linalg.norm(u @ v) > 0.98
+    for rest in (updates["vgg"]["conv1_1"]["bias"], updates["conv4_3_norm_mbox_conf"]["kernel"]):
+        # Adam's first step is as long everywhere, whatever the gradient: here with Nesterov's momentum, 1.47 x rate.
+        np.testing.assert_allclose(np.abs(rest), 0.1474, rtol=1e-3)
+
+
+def test_muon_decays_hidden_kernels_only() -> None:
+    config = Optimizer(name="muon", learning_rate=0.1, weight_decay=0.5, schedule="cosine")
+    params = {
+        "conv1_1": {"kernel": jnp.ones((3, 3, 4, 8)), "bias": jnp.ones(8)},
+        "fc7_mbox_loc": {"kernel": jnp.ones((3, 3, 4, 8))},
+    }
+    optimizer = make_optimizer(config, 10)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    np.testing.assert_allclose(updates["conv1_1"]["kernel"], -0.05, rtol=1e-5)
+    np.testing.assert_array_equal(updates["conv1_1"]["bias"], 0)
+    np.testing.assert_array_equal(updates["fc7_mbox_loc"]["kernel"], 0)
