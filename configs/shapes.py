@@ -10,8 +10,8 @@ def get_config() -> Config:
     boxes = DefaultBoxes(
         image_size=128,
         feature_maps=(16, 8, 8, 8, 4),
-        min_sizes=(13, 24, 40, 60, 84),
-        max_sizes=(24, 40, 60, 84, 110),
+        min_sizes=(18, 30, 46, 66, 90),
+        max_sizes=(30, 46, 66, 90, 114),
         aspect_ratios=((2,), (2,), (2,), (2,), (2,)),
         steps=None,
     )
@@ -32,7 +32,13 @@ def get_config() -> Config:
         # the paper's augmentation asks for, this short schedule does not have.
         augment=Augment(distort_probability=0.0, expand_probability=0.0, crop=False),
         optimizer=Optimizer(
-            name="adamw", learning_rate=1e-3, schedule="cosine", warmup_steps=100, weight_decay=0.02, clip_norm=10.0
+            name="muon",
+            learning_rate=2e-2,
+            adam_rate=0.05,
+            schedule="cosine",
+            warmup_steps=20,
+            weight_decay=0.02,
+            clip_norm=10.0,
         ),
-        train=Train(steps=2000, batch_size=16, eval_every=500, checkpoint_every=250, ema_decay=0.998),
+        train=Train(steps=540, batch_size=16, eval_every=270, checkpoint_every=270, ema_decay=0.99),
     )

@@ -1,9 +1,9 @@
 """Generated pictures of shapes with exact boxes: a data set that needs no download.
 
-Circles, squares, stars and triangles, filled, patterned or outlined, turned by any angle, of a
-twelfth of the image's side to most of it, some hiding part of others; over backgrounds of noise,
-stripes, checks and gradients with stray strokes and blobs. The patterns of shapes and of
-backgrounds are drawn by the same function, so that colour alone does not tell them apart.
+Circles, squares, stars and triangles, blotched, roughly upright, of an eighth of the image's side to
+most of it, some hiding part of others; over backgrounds of noise, stripes, checks and gradients with
+stray strokes and blobs. Shapes are blotched as grounds are, by the same function, and have as many
+colours, so that colour alone does not tell them apart.
 
 A picture follows from (seed, split, index) alone. Boxes come from a random stream of their own and
 are sums of 64ths of a pixel, so that they are the same on every platform and with every Pillow.
@@ -23,9 +23,10 @@ from ssd_jax.errors import UserError
 CLASS_NAMES = ("circle", "square", "star", "triangle")
 SPLITS = ("train", "val", "test")
 
-_MIN_SIDE, _MAX_SIDE = 1 / 12, 0.8  # longer side of a box over the image's side
+_MIN_SIDE, _MAX_SIDE = 1 / 8, 0.8  # longer side of a box over the image's side
 _MAX_OBJECTS = 6
-_MAX_HIDDEN = 0.6  # of a shape's area, by those in front of it
+_MAX_TURN = math.radians(15)
+_MAX_HIDDEN = 0.4  # of a shape's area, by those in front of it
 _STAR_WAIST = 0.45  # inner over outer radius
 _SUPERSAMPLE = 4
 _KEEP_BYTES = 2**29
@@ -126,7 +127,7 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
 
 def _draw_shape(rng: np.random.Generator, size: int) -> Shape:
     label = 1 + int(rng.random() * len(CLASS_NAMES))
-    unit = _unit_corners(CLASS_NAMES[label - 1], 2 * math.pi * rng.random())
+    unit = _unit_corners(CLASS_NAMES[label - 1], _MAX_TURN * (2 * rng.random() - 1))
     low, high = unit.min(0), unit.max(0)
     side = size * _MIN_SIDE * (_MAX_SIDE / _MIN_SIDE) ** rng.random()  # log-uniform
     scale = side / (high - low).max()
@@ -138,9 +139,10 @@ def _draw_shape(rng: np.random.Generator, size: int) -> Shape:
 
 
 def _unit_corners(name: str, angle: float) -> Float[np.ndarray, "k 2"]:
-    """Corners on (and for the star within) a circle of radius 1, turned by angle."""
+    """Corners on (and for the star within) a circle of radius 1; a point of star and triangle upwards, then turned."""
     count = {"circle": _ROUND, "square": 4, "star": 10, "triangle": 3}[name]
-    turn = 0.0 if name == "circle" else angle
+    upright = {"circle": 0.0, "square": math.pi / 4, "star": -math.pi / 2, "triangle": -math.pi / 2}[name]
+    turn = 0.0 if name == "circle" else upright + angle
     radii = [_STAR_WAIST if name == "star" and k % 2 else 1.0 for k in range(count)]
     angles = [turn + 2 * math.pi * k / count for k in range(count)]
     return np.array([(r * math.cos(a), r * math.sin(a)) for r, a in zip(radii, angles, strict=True)])
@@ -227,7 +229,7 @@ _WAVES = (_stripes, _checks, _gradient)
 
 def _paint_camouflage(rng: np.random.Generator, canvas: Image.Image) -> None:
     """Irregular patches of a second pattern, with soft borders."""
-    cells = int(rng.integers(4, 9))
+    cells = int(rng.integers(6, 13))
     field = Image.fromarray(rng.integers(0, 256, (cells, cells), np.uint8)).resize(
         canvas.size, Image.Resampling.BICUBIC
     )
@@ -240,7 +242,7 @@ def _paint_strokes(rng: np.random.Generator, canvas: Image.Image) -> Image.Image
     """Lines, bent lines and arcs of up to half a turn; nothing that closes."""
     layer = canvas.resize((2 * canvas.width, 2 * canvas.height), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(layer)
-    for _ in range(rng.integers(4, 16)):
+    for _ in range(rng.integers(4, 13)):
         colour = tuple(rng.integers(0, 256, 3).tolist())
         thickness = int(rng.integers(2, 3 + canvas.width // 14))
         if rng.random() < 0.5:
@@ -255,24 +257,15 @@ def _paint_strokes(rng: np.random.Generator, canvas: Image.Image) -> Image.Image
 
 
 def _paint_shape(rng: np.random.Generator, canvas: Image.Image, shape: Shape) -> None:
-    """A fifth nearly plain, the rest patterned, a quarter outlined, in a colour unlike what lies around."""
+    """A fifth nearly plain, the rest blotched, in a colour unlike what lies around."""
     left, top = (max(math.floor(edge) - 1, 0) for edge in shape.box_px[:2])
     right, bottom = (min(math.ceil(edge) + 1, limit) for edge, limit in zip(shape.box_px[2:], canvas.size, strict=True))
     window = (left, top, right, bottom)
     size = (right - left, bottom - top)
     around = np.asarray(canvas.resize((1, 1), Image.Resampling.BOX, window))[0, 0]
-    style = rng.random()
-    spread = rng.uniform(5, 20) if style < 0.2 else rng.uniform(25, 60)
-    hollow = _hollow(rng, shape) if style > 0.75 else 0.0
-    cover = _coverage(shape.corners - (left, top), size, hollow)
-    canvas.paste(_pattern(rng, size, _contrasting(rng, around), spread), window, cover)
-
-
-def _hollow(rng: np.random.Generator, shape: Shape) -> float:
-    """Size of an outlined shape's hole over its own: a line that stays visible; 0 where there is no room for one."""
-    side = max(shape.box_px[2] - shape.box_px[0], shape.box_px[3] - shape.box_px[1])
-    hollow = 1 - max(rng.uniform(0.2, 0.45), 8 / side)
-    return hollow if hollow > 0.2 else 0.0
+    spread = rng.uniform(5, 20) if rng.random() < 0.2 else rng.uniform(25, 60)
+    cover = _coverage(shape.corners - (left, top), size)
+    canvas.paste(_noise(rng, size, _contrasting(rng, around), spread), window, cover)
 
 
 def _contrasting(rng: np.random.Generator, other: UInt8[np.ndarray, " 3"]) -> Float[np.ndarray, " 3"]:
@@ -282,15 +275,11 @@ def _contrasting(rng: np.random.Generator, other: UInt8[np.ndarray, " 3"]) -> Fl
     return colours[np.argmax(np.minimum(distance, _MIN_CONTRAST))]
 
 
-def _coverage(corners: Float[np.ndarray, "k 2"], size: tuple[int, int], hollow: float) -> Image.Image:
-    """Share of each pixel, 0-255, inside a polygon but outside a copy of it shrunk to hollow; size: width, height."""
+def _coverage(corners: Float[np.ndarray, "k 2"], size: tuple[int, int]) -> Image.Image:
+    """Share of each pixel, 0-255, inside a polygon; size: width, height."""
     mask = Image.new("L", (size[0] * _SUPERSAMPLE, size[1] * _SUPERSAMPLE))
-    draw = ImageDraw.Draw(mask)
-    centre = corners.mean(0)
-    for scale, fill in ((1.0, 255), (hollow, 0)):
-        if scale > 0:
-            fine = (centre + scale * (corners - centre)) * _SUPERSAMPLE - 0.5  # Pillow's integers are pixel centres
-            draw.polygon([tuple(corner) for corner in fine.tolist()], fill=fill)
+    fine = corners * _SUPERSAMPLE - 0.5  # Pillow's integers are pixel centres
+    ImageDraw.Draw(mask).polygon([tuple(corner) for corner in fine.tolist()], fill=255)
     return mask.reduce(_SUPERSAMPLE)
 
 
