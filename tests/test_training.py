@@ -134,7 +134,7 @@ def test_a_step_moves_the_state_and_the_average(train_step):
     expected = jax.tree.map(lambda a, p: 0.1 * a + 0.9 * np.asarray(p), before.params, after.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), expected, after.average)
     rate = TINY.optimizer.learning_rate / TINY.optimizer.warmup_steps
-    moved = np.abs(after.params["conv4_3_norm"]["scale"] - before.params["conv4_3_norm"]["scale"])
+    moved = np.abs(after.params["fc7_mbox_loc"]["bias"] - before.params["fc7_mbox_loc"]["bias"])
     assert np.median(moved) == pytest.approx(rate, rel=0.1)
 
 
