@@ -138,6 +138,17 @@ def test_a_step_moves_the_state_and_the_average(train_step):
     assert np.median(moved) == pytest.approx(rate, rel=0.1)
 
 
+def test_a_batch_shown_again_and_again_is_learned(train_step):
+    """Same epoch, same index: the same augmented pictures."""
+    (batch,) = batches(1)
+    state = fresh_state()
+    losses = []
+    for _ in range(TINY.train.steps):
+        state, metrics = train_step(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.25 * losses[0]
+
+
 def test_image_that_could_not_be_read_counts_for_nothing(train_step):
     (batch,) = batches(1)
     blank = batch._replace(valid=np.array([True, True, False, True]))
