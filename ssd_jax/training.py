@@ -176,6 +176,7 @@ class Loop:
                 run_folder.RunLog(self.workdir, start) as self.log,
                 tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, disable=start >= steps) as self.bar,
             ):
+                self.bar.set_postfix_str("compiling")
                 self.go_on(state, start)
 
     def resume_or_init(self) -> TrainState:
@@ -224,6 +225,7 @@ class Loop:
             evaluates = last or (train.eval_every and step % train.eval_every == 0)
             saves = evaluates or step % train.checkpoint_every == 0
             if saves or step % train.log_every == 0:
+                jax.block_until_ready(metrics)  # the time of this step counts, too
                 self.write_line(step, pending, time.perf_counter() - clock, waited)
                 pending.clear()
             if saves:

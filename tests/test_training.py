@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import tiny_config
 from ssd_jax import execution, run_folder, training
 from ssd_jax.augment import augment
 from ssd_jax.checkpoint import Checkpoints
-from ssd_jax.config import Config
+from ssd_jax.config import Config, Loss, Match
 from ssd_jax.data.loader import Batch, train_batches
 from ssd_jax.data.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.default_boxes import make_default_boxes
@@ -27,7 +28,17 @@ from ssd_jax.ssd import SSD
 
 TESTS = Path(__file__).parent
 TINY = tiny_config.get_config()
-TINY = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, class_names=CLASS_NAMES))
+# Values that are nobody's default, so that one which is not passed on shows.
+TINY = dataclasses.replace(
+    TINY,
+    model=dataclasses.replace(
+        TINY.model,
+        class_names=CLASS_NAMES,
+        default_boxes=dataclasses.replace(TINY.model.default_boxes, variances=(0.11, 0.12, 0.23, 0.24)),
+    ),
+    match=Match(iou_threshold=0.4),
+    loss=Loss(neg_pos_ratio=2.0, min_negatives=30, location_weight=0.7),
+)
 TRAIN = ShapesSource(TINY.data.shapes, "train")
 
 
@@ -38,6 +49,16 @@ def batches(count: int) -> list[Batch]:
 
 def fresh_state(config: Config = TINY) -> training.TrainState:
     return training.init_state(config, execution.data_mesh())
+
+
+def state_with_opinions() -> training.TrainState:
+    """A fresh one but for its predictors: those start at constants, whatever the picture."""
+    state = fresh_state()
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, p: p + 0.1 * jax.random.normal(jax.random.key(0), p.shape) if "mbox" in str(path) else p,
+        state.params,
+    )
+    return state._replace(params=jax.device_put(params, jax.tree.map(lambda p: p.sharding, state.params)))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +113,8 @@ def targets_of(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     @jax.jit
     def one(key: Any, image: Any, gt_boxes: Any, gt_labels: Any) -> Any:
         image, gt_boxes, gt_labels = augment(key, image, 64, gt_boxes, gt_labels, TINY.augment, fill=TINY.model.mean)
-        return image, match(gt_boxes, gt_labels, boxes)
+        variances = TINY.model.default_boxes.variances
+        return image, match(gt_boxes, gt_labels, boxes, variances, TINY.match.iou_threshold)
 
     images, offsets, labels = [], [], []
     for slot in range(len(batch.index)):
@@ -110,11 +132,11 @@ def targets_of(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_first_loss_is_that_of_a_pipeline_composed_by_hand(train_step):
     (batch,) = batches(1)
-    state = fresh_state()
+    state = state_with_opinions()
     images, target_offsets, labels = targets_of(batch)
     offsets, logits = jax.jit(SSD(TINY.model).apply)({"params": state.params}, images)
     loss, loc, conf, positives = reference.multibox_loss(
-        np.asarray(offsets), np.asarray(logits), target_offsets, labels, 3.0, 0, 1.0
+        np.asarray(offsets), np.asarray(logits), target_offsets, labels, 2.0, 30, 0.7
     )
     _, metrics = train_step(state, batch)
     assert positives > 10
@@ -155,7 +177,7 @@ def test_image_that_could_not_be_read_counts_for_nothing(train_step):
     noise = np.random.default_rng(0).integers(0, 256, batch.canvas[2].shape, np.uint8)
     other = blank._replace(canvas=batch.canvas.copy())
     other.canvas[2] = noise
-    losses = [train_step(fresh_state(), b)[1] for b in (blank, other)]
+    losses = [train_step(state_with_opinions(), b)[1] for b in (blank, other)]
     # Only rounding differs: GroupNorm and all else look at one image at a time.
     assert float(losses[0]["loss"]) == pytest.approx(float(losses[1]["loss"]), rel=1e-6)
     assert float(losses[0]["gradient_norm"]) == pytest.approx(float(losses[1]["gradient_norm"]), rel=1e-5)
@@ -165,8 +187,36 @@ def test_image_that_could_not_be_read_counts_for_nothing(train_step):
 def test_same_picture_on_any_place_in_the_batch(train_step):
     (batch,) = batches(1)
     turned = Batch(*(np.roll(field, 1, axis=0) for field in batch))
-    one, other = (float(train_step(fresh_state(), b)[1]["loss"]) for b in (batch, turned))
+    one, other = (float(train_step(state_with_opinions(), b)[1]["loss"]) for b in (batch, turned))
     assert one == pytest.approx(other, rel=1e-5)
+
+
+class Slow:
+    """A number that a device is still busy with; it takes a quarter of a second for each, one after the other."""
+
+    free = 0.0
+
+    def __init__(self) -> None:
+        self.ready = Slow.free = max(Slow.free, time.perf_counter()) + 0.25
+
+    def block_until_ready(self) -> "Slow":
+        time.sleep(max(0.0, self.ready - time.perf_counter()))
+        return self
+
+    def __float__(self) -> float:
+        self.block_until_ready()
+        return 1.0
+
+
+def test_images_per_second_counts_the_steps_whole(tmp_path, monkeypatch):
+    config = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, steps=6, log_every=3, eval_every=0))
+    loop = training.Loop(config, tmp_path, TRAIN, None)
+    names = ("loss", "loc_loss", "conf_loss", "gradient_norm")
+    loop.train_step = lambda state, batch: (state, dict.fromkeys(names, Slow()))
+    monkeypatch.setattr(loop, "save", lambda *_: None)
+    loop.run()
+    speeds = [line["images_per_second"] for line in run_folder.read_lines(tmp_path)]
+    assert len(speeds) == 2 and all(4 < speed < 16.5 for speed in speeds), "four images in a quarter of a second"
 
 
 def test_one_compilation():
