@@ -27,8 +27,6 @@ ORDER = [
     "data.source",
     "data.voc",
     "data.coco",
-    "data.yolo",
-    "data.tfds",
     "data.shapes",
     "data.open",
     "data.loader",
@@ -141,6 +139,7 @@ def test_modules_import_only_from_above():
     modules = package_modules()
     unlisted = sorted(set(modules) - set(ORDER))
     assert not unlisted, f"{unlisted} have no place in ORDER of tests/test_project.py"
+    assert set(ORDER) <= set(modules), "a module that is gone"
     for name, path in modules.items():
         below = [other for other in imported_modules(path) if ORDER.index(other) >= ORDER.index(name)]
         assert not below, f"ssd_jax.{name} imports {below}, which stand below it"

@@ -1,5 +1,6 @@
 """VOC folders: layouts, splits, and every way in which a file can be wrong."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -261,7 +262,7 @@ NO_XMAX = "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><ymax>4</
     ("xml", "words"),
     [
         ("<annotation>\n<object>\n</annotation>", "line 3"),
-        ("", "not well-formed XML"),
+        ("", "the file is empty"),
         (annotation_xml(box_xml(), NO_XMAX), "object 2 has no <xmax>"),
         (annotation_xml("<object><name>cat</name></object>"), "object 1 has no <xmin>"),
         (annotation_xml(box_xml(box=(1, "two", 3, 4))), "object 1 has <ymin> 'two', which is no number"),
@@ -285,8 +286,37 @@ def test_unknown_class_is_named_with_the_known_ones(voc):
 
 def test_missing_annotation_is_named_with_advice(voc):
     (voc / "Annotations" / "b.xml").unlink()
-    with pytest.raises(UserError, match=r"b\.xml: no such annotation file.*<annotation></annotation>"):
+    with pytest.raises(UserError, match=r"train\.txt line 3: .*b\.xml\. Add it.*<annotation></annotation>"):
         opened(voc)
+
+
+@pytest.mark.parametrize(
+    ("stem", "line"),
+    [
+        ("my photo", "my photo"),
+        ("my photo", "my photo 1"),
+        ("no 1", "no 1"),
+        ("b.v2", "b.v2"),
+        ("b.v2", "b.v2.jpg  -1"),
+    ],
+)
+def test_lists_take_names_with_blanks_endings_and_columns(voc, stem, line):
+    for folder, ending in (("Annotations", ".xml"), ("JPEGImages", ".jpg")):
+        (voc / folder / f"b{ending}").rename(voc / folder / f"{stem}{ending}")
+    (voc / "ImageSets" / "Main" / "train.txt").write_text(f"{line}\n", encoding="utf-8-sig")
+    source = opened(voc)
+    assert [source.annotation(i).image_id for i in range(len(source))] == [stem]
+
+
+def test_encodings_that_cannot_be_read_are_named(voc):
+    (voc / "ImageSets" / "Main" / "train.txt").write_bytes("b\nB\u00e4r\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"train\.txt: not text in UTF-8"):
+        opened(voc)
+    (voc / "ImageSets" / "Main" / "train.txt").write_text("a\n")
+    for declared in ("gb2312", "klingon"):
+        (voc / "Annotations" / "a.xml").write_text(f'<?xml version="1.0" encoding="{declared}"?><annotation/>')
+        with pytest.raises(UserError, match=r"a\.xml: can't be read as XML.*Save it as UTF-8|a\.xml: not well-formed"):
+            opened(voc)
 
 
 def test_missing_image_is_named(voc):
@@ -318,6 +348,23 @@ def test_folder_of_no_known_format(tmp_path):
         open_source(Data(root=str(tmp_path)), "train")
     with pytest.raises(UserError, match="no folder"):
         open_source(Data(root=str(tmp_path / "nowhere")), "train")
+
+
+def test_folder_that_may_be_another_is_told(voc, tmp_path_factory):
+    outer = tmp_path_factory.mktemp("outer")
+    shutil.copytree(voc, outer / "inner")
+    with pytest.raises(UserError, match=f"Is it '{outer / 'inner'}'"):
+        open_source(Data(root=str(outer)), "train")
+    with pytest.raises(UserError, match="if it is an archive, unpack it"):
+        open_source(Data(root=str(voc / "JPEGImages" / "a.jpg")), "train")
+    yolo = tmp_path_factory.mktemp("yolo")
+    (yolo / "labels" / "train").mkdir(parents=True)
+    (yolo / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 0.1 0.1")
+    with pytest.raises(UserError, match=r"YOLO's labels.*export them"):
+        open_source(Data(root=str(yolo)), "train")
+
+
+def test_folder_without_annotations(tmp_path):
     with pytest.raises(UserError, match=r"no \.xml files"):
         opened(tmp_path)
 

@@ -48,7 +48,10 @@ def find_format(data: Data) -> str:
         raise UserError("data.root is empty: name the folder of your pictures and boxes with --data.root FOLDER.")
     root = Path(data.root)
     if not root.exists():
-        raise UserError(f"data.root: there is no folder '{root}'. Name one, or 'shapes' for generated pictures.")
+        raise UserError(
+            f"data.root: there is no folder '{root}'. Name the folder with --data.root FOLDER, or give the word shapes "
+            "for generated pictures."
+        )
     if data.format != "auto":
         return data.format
     if is_coco(root):
@@ -58,8 +61,20 @@ def find_format(data: Data) -> str:
     raise UserError(
         f"data.root: '{root}' is neither a VOC folder (.xml files in Annotations/, a folder for each split, or beside "
         "the images) nor a COCO one (.json files with the key 'images' in annotations/, a folder for each split, or "
-        "the folder itself)."
+        f"the folder itself).{_likely(root)}"
     )
+
+
+def _likely(root: Path) -> str:
+    """What the folder may be instead, as a sentence; empty where nothing is known."""
+    if root.is_file():
+        return " It is a file: if it is an archive, unpack it and name the folder."
+    for folder in sorted(f for f in root.iterdir() if f.is_dir()):
+        if is_coco(folder) or is_voc(folder):
+            return f" Is it '{folder}'?"
+    if any(root.glob("*.yaml")) or any(root.rglob("labels/**/*.txt")):
+        return " These look like YOLO's labels, which are not read: export them as VOC or COCO."
+    return ""
 
 
 def _with_classes(source: ShapesSource, class_names: Sequence[str]) -> ShapesSource:

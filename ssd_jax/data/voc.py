@@ -19,6 +19,7 @@ from ssd_jax.errors import UserError
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", "labels", ".")
 _IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "img")
 _ALIASES = {"val": ("val", "valid", "validation"), "valid": ("valid", "val"), "validation": ("validation", "val")}
+_WITHOUT_OBJECTS = "let it hold <annotation></annotation>"
 
 
 class _Object(NamedTuple):
@@ -51,7 +52,11 @@ def open_voc(data: Data, split: str, class_names: Sequence[str] = ()) -> FolderS
     root = Path(data.root)
     xml_files, images = _split_files(root, data, split)
     if not xml_files:
-        raise UserError(f"{root}: the split '{split}' is empty. Other splits: {_listed(voc_splits(root))}.")
+        others = [name for name in voc_splits(root) if name != split]
+        raise UserError(
+            f"{root}: the split '{split}' is empty. Other splits: {_listed(others)}. Where a folder has no lists, it "
+            "takes two images to make train and val of them."
+        )
     parsed = {file: parse_voc_xml(file) for file in xml_files}
     names = tuple(class_names) or _class_names(root, parsed)
     labels = {name: label for label, name in enumerate(names, start=1)}
@@ -91,15 +96,15 @@ def parse_voc_xml(file: Path) -> _Parsed:
     try:
         root = ElementTree.parse(file).getroot()
     except ElementTree.ParseError as error:
+        if not file.stat().st_size:
+            raise UserError(f"{file}: the file is empty. For an image without objects: {_WITHOUT_OBJECTS}.") from None
         raise UserError(
-            f"{file}: not well-formed XML ({error}). Mend that line; an image without objects still "
-            "needs <annotation></annotation>."
+            f"{file}: not well-formed XML ({error}). Mend that line. For an image without objects: {_WITHOUT_OBJECTS}."
         ) from error
+    except (ValueError, LookupError) as error:  # of encodings
+        raise UserError(f"{file}: can't be read as XML ({error}). Save it as UTF-8.") from error
     except OSError as error:
-        raise UserError(
-            f"{file}: no such annotation file. Add it (holding <annotation></annotation> it makes its image one "
-            "without objects), or take the image out of the split's list."
-        ) from error
+        raise UserError(f"{file}: can't be read ({error.strerror}).") from error
     width, height = (_size_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
     objects = tuple(_parse_object(file, number, node) for number, node in enumerate(root.findall("object"), start=1))
     return _Parsed(
@@ -204,8 +209,8 @@ def _split_files(root: Path, data: Data, split: str) -> tuple[list[Path], dict[s
         raise UserError(f"{root}: there is no split '{split}'. Its splits: {_listed(splits)}.")
     if (root / "ImageSets" / "Main").is_dir():
         folder = _annotation_folder(root)
-        ids = _read_list(root / "ImageSets" / "Main" / f"{name}.txt")
-        return [folder / f"{image_id}.xml" for image_id in ids], _images_by_stem(_image_folder(root, folder))
+        files = _read_list(root / "ImageSets" / "Main" / f"{name}.txt", folder)
+        return files, _images_by_stem(_image_folder(root, folder))
     if _annotated(root / name):
         return sorted((root / name).glob("*.xml")), _images_by_stem(root / name)
     folder = _annotation_folder(root)
@@ -238,9 +243,42 @@ def _images_by_stem(folder: Path) -> dict[str, list[Path]]:
     return images
 
 
-def _read_list(file: Path) -> list[str]:
-    """Image names, in the file's order, once each; a second column, as in the lists of one class, is passed over."""
-    return list(dict.fromkeys(line.split()[0] for line in file.read_text().splitlines() if line.strip()))
+def _read_list(file: Path, annotations: Path) -> list[Path]:
+    """Annotation files of the images that a list names, in its order, once each.
+
+    A line is an image's name, perhaps with its ending, perhaps with a second column as in the lists
+    of one class. Raises UserError, naming list and line, where there is no annotation file for it.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{file}: not text in UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8."
+        ) from None
+    found = []
+    for number, line in enumerate(lines, start=1):
+        names = _names_on(line.strip())
+        if not names:
+            continue
+        files = [annotations / f"{name}.xml" for name in names]
+        existing = next((xml for xml in files if xml.is_file()), None)
+        if existing is None:
+            raise UserError(
+                f"{file} line {number}: there is no annotation file {files[-1]}. Add it (for an image without "
+                f"objects: {_WITHOUT_OBJECTS}), or take the line out of the list."
+            )
+        found.append(existing)
+    return list(dict.fromkeys(found))
+
+
+def _names_on(entry: str) -> list[str]:
+    """What a line of a list may mean, the most literal first: names may hold blanks and dots."""
+    *name, last = entry.split() or [""]
+    entries = [entry] if entry else []
+    if name and last in ("-1", "0", "1"):
+        entries.append(entry[: -len(last)].rstrip())
+    endings = [e[: -len(Path(e).suffix)] for e in entries if Path(e).suffix.lower() in EXTENSIONS]
+    return [*entries, *endings]
 
 
 def _unannotated(root: Path, images: dict[str, list[Path]]) -> list[str]:
