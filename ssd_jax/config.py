@@ -10,7 +10,7 @@ All classes are hashable, so a part of the config can be a static argument of a 
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -20,6 +20,16 @@ from ssd_jax.errors import UserError
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise UserError(f"config: {message}")
+
+
+def _require_finite(part: Any, path: str = "") -> None:
+    """JSON has no infinity: such a config.json could not be read back."""
+    for f in dataclasses.fields(part):
+        value = getattr(part, f.name)
+        if dataclasses.is_dataclass(value):
+            _require_finite(value, f"{path}{f.name}.")
+        elif isinstance(value, float):
+            _require(math.isfinite(value), f"{path}{f.name} is {value}, must be a finite number")
 
 
 @dataclass(frozen=True)
@@ -224,7 +234,14 @@ class Shapes:
     val_images: int = 200
     test_images: int = 500
     image_size: int = 128
+    """Side, pixels."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("train_images", "val_images", "test_images"):
+            _require(getattr(self, name) > 0, f"data.shapes.{name} is {getattr(self, name)}, must be positive")
+        _require(self.image_size >= 16, f"data.shapes.image_size is {self.image_size}, must be 16 or more")
+        _require(self.seed >= 0, f"data.shapes.seed is {self.seed}, must not be negative")
 
 
 @dataclass(frozen=True)
@@ -309,6 +326,9 @@ class Match:
 
     iou_threshold: float = 0.5
 
+    def __post_init__(self) -> None:
+        _require(0 < self.iou_threshold <= 1, f"match.iou_threshold is {self.iou_threshold}, must lie in (0, 1]")
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -319,6 +339,10 @@ class Loss:
     """Negatives that an image contributes at least, so that images without objects count too; Caffe: 0."""
     location_weight: float = 1.0
     """alpha."""
+
+    def __post_init__(self) -> None:
+        for name in ("neg_pos_ratio", "min_negatives", "location_weight"):
+            _require(getattr(self, name) >= 0, f"loss.{name} is {getattr(self, name)}, must not be negative")
 
 
 @dataclass(frozen=True)
@@ -332,6 +356,12 @@ class Detect:
     max_detections: int = 200
     """Per image."""
 
+    def __post_init__(self) -> None:
+        for name in ("score_threshold", "nms_iou_threshold"):
+            _require(0 <= getattr(self, name) <= 1, f"detect.{name} is {getattr(self, name)}, must lie in [0, 1]")
+        for name in ("top_k", "max_detections"):
+            _require(getattr(self, name) > 0, f"detect.{name} is {getattr(self, name)}, must be positive")
+
 
 @dataclass(frozen=True)
 class Optimizer:
@@ -339,7 +369,7 @@ class Optimizer:
 
     name: Literal["sgd", "adamw", "muon"] = "sgd"
     learning_rate: float = 1e-3
-    """For a batch of 32; the highest of the schedule."""
+    """The highest of the schedule; not scaled with the batch. The default is Caffe's, for a batch of 32."""
     schedule: Literal["multistep", "cosine"] = "multistep"
     milestones: tuple[int, ...] = (80_000, 100_000)
     """Steps at which multistep multiplies the rate by gamma."""
@@ -358,7 +388,11 @@ class Optimizer:
     """Scale the whole gradient down to this norm where it is longer."""
 
     def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, f"optimizer.learning_rate is {self.learning_rate}, must be positive")
+        for name in ("learning_rate", "gamma", "bias_rate", "adam_rate"):
+            _require(getattr(self, name) > 0, f"optimizer.{name} is {getattr(self, name)}, must be positive")
+        for name in ("warmup_steps", "weight_decay"):
+            _require(getattr(self, name) >= 0, f"optimizer.{name} is {getattr(self, name)}, must not be negative")
+        _require(0 <= self.momentum < 1, f"optimizer.momentum is {self.momentum}, must lie in [0, 1)")
         _require(self.clip_norm is None or self.clip_norm > 0, "optimizer.clip_norm must be positive, or None")
 
 
@@ -378,7 +412,8 @@ class Train:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
             _require(getattr(self, name) > 0, f"train.{name} is {getattr(self, name)}, must be positive")
-        _require(self.eval_every >= 0, f"train.eval_every is {self.eval_every}, must be 0 or more")
+        for name in ("eval_every", "seed"):
+            _require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}, must not be negative")
         _require(0 <= self.ema_decay < 1, f"train.ema_decay is {self.ema_decay}, must lie in [0, 1)")
 
 
@@ -394,3 +429,6 @@ class Config:
     detect: Detect = field(default_factory=Detect)
     optimizer: Optimizer = field(default_factory=Optimizer)
     train: Train = field(default_factory=Train)
+
+    def __post_init__(self) -> None:
+        _require_finite(self)
