@@ -14,7 +14,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return commands.main(argv)
     except KeyboardInterrupt:
-        goes_on = " The same command goes on from the last checkpoint." if argv[:1] == ["train"] else ""
+        goes_on = (
+            " The same command goes on from the last checkpoint, if there is one." if argv[:1] == ["train"] else ""
+        )
         print(f"\nStopped.{goes_on}", file=sys.stderr)
         return 130
 

@@ -15,10 +15,10 @@ import tyro
 from tqdm.auto import tqdm
 
 from ssd_jax import detector, evaluation, execution, report, run_folder
-from ssd_jax.config import Config
+from ssd_jax.config import Config, Data
 from ssd_jax.data.image import read_image
 from ssd_jax.data.loader import objects_over_padding
-from ssd_jax.data.open import open_source, split_names
+from ssd_jax.data.open import find_format, open_source, split_names
 from ssd_jax.data.source import FolderSource, Source
 from ssd_jax.draw import class_colours, draw_boxes
 from ssd_jax.errors import UserError
@@ -61,14 +61,18 @@ def train(argv: Sequence[str]) -> None:
         prog=f"train {argv[0]}",
         description=f"Options of {argv[0]}, with its values as defaults.",
     )
+    execution.keep_freed_memory()
     workdir = options.workdir or Path("runs") / options.config.name
-    config, train_source, val_source = open_data(options.config)
-    going_on = run_folder.start(workdir, config)
+    config, train_source, val_source = open_data(with_root(options.config, options.config.data.root))
+    loop = Loop(config, workdir, train_source, val_source)
+    going_on, changed = run_folder.start(workdir, config)
     print(f"{'Going on with' if going_on else 'New run in'} {workdir}: {describe(config)}")
-    describe_source("train", train_source, config.data.max_objects)
+    for change in changed:
+        print(f"  changed: {change}")
+    describe_source("train", train_source, config.data)
     if val_source is not None:
         describe_source("val", val_source)
-    Loop(config, workdir, train_source, val_source).run()
+    loop.run()
     print(f"Done. Next: evaluate.py {workdir}, predict.py {workdir} IMAGES")
 
 
@@ -85,7 +89,7 @@ def load_config(file: Path) -> Config:
         config = module.get_config()
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{file}: {type(error).__name__}: {error}{_line_of(error, file)}") from error
     if not isinstance(config, Config):
         raise UserError(f"{file}: get_config() must return a ssd_jax.config.Config, not {type(config).__name__}")
@@ -99,10 +103,17 @@ def _line_of(error: BaseException, file: Path) -> str:
     """ ", line N" of the last frame in that file."""
     trace, line = error.__traceback__, None
     while trace is not None:
-        if Path(trace.tb_frame.f_code.co_filename) == file:
+        if Path(trace.tb_frame.f_code.co_filename).resolve() == file.resolve():
             line = trace.tb_lineno
         trace = trace.tb_next
     return f" (line {line})" if line else ""
+
+
+def with_root(config: Config, root: str) -> Config:
+    """With that data.root, made absolute, so that a run finds its data from wherever it is evaluated."""
+    if root and find_format(dataclasses.replace(config.data, root=root)) != "shapes":
+        root = str(Path(root).absolute())
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, root=root))
 
 
 def open_data(config: Config) -> tuple[Config, Source, Source | None]:
@@ -138,17 +149,17 @@ def describe(config: Config) -> str:
     )
 
 
-def describe_source(name: str, source: Source, max_objects: int | None = None) -> None:
+def describe_source(name: str, source: Source, training: Data | None = None) -> None:
     """Prints how many images there are and what is odd; of a split to train on, objects that do not fit, too."""
     print(f"{name}: {len(source)} images")
     notes = list(source.notes)
     # Generated pictures have few objects, and to count those of all takes a while.
-    if max_objects is not None and isinstance(source, FolderSource):
-        cut = objects_over_padding(source, max_objects)
+    if training is not None and isinstance(source, FolderSource):
+        cut = objects_over_padding(source, training)
         if cut:
             notes.append(
-                f"{cut} objects are left out of training, in images with more than {max_objects}; to have them all, "
-                "raise --data.max_objects"
+                f"{cut} objects are left out of training, in images with more than {training.max_objects}; to have "
+                "them all, raise --data.max_objects"
             )
     for note in notes:
         print(f"  note: {note}")
@@ -172,9 +183,10 @@ class EvaluateOptions:
 def evaluate(argv: Sequence[str]) -> None:
     """evaluate RUN: VOC's mAP and COCO's twelve numbers; the table on the screen, all in metrics.json."""
     options = tyro.cli(EvaluateOptions, args=list(argv), prog="evaluate", description=evaluate.__doc__)
+    execution.keep_freed_memory()
     config = run_folder.read_config(options.run)
     if options.data_root is not None:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=options.data_root))
+        config = with_root(config, options.data_root)
     split, source = open_evaluation_split(config, options.split)
     describe_source(split, source)
     params, step = detector.restore_params(options.run, config, options.checkpoint)
@@ -185,12 +197,14 @@ def evaluate(argv: Sequence[str]) -> None:
     annotations = [source.annotation(i) for i in range(len(source))]
     measured = evaluation.measure(found, annotations, config.model.class_names)
     about = {"split": split, "images": len(source), "checkpoint_step": step}
-    run_folder.write_text(options.run / "metrics.json", json.dumps({**about, **measured}, indent=2) + "\n")
+    # What was measured on the test split stays when another is looked at.
+    by_default = options.split in (None, config.data.test_split)
+    file = options.run / ("metrics.json" if by_default else f"metrics_{split}.json")
+    run_folder.write_text(file, json.dumps({**about, **measured}, indent=2) + "\n")
     report.write_truth_and_predictions(options.run, split, source, found)
     print(format_results(measured))
     print(
-        f"Split {split}, checkpoint of step {step}. Written: {options.run / 'metrics.json'}, {split}_truth.jpg and "
-        f"{split}_pred.jpg beside it"
+        f"Split {split}, checkpoint of step {step}. Written: {file}, {split}_truth.jpg and {split}_pred.jpg beside it"
     )
 
 
@@ -228,52 +242,94 @@ def format_results(measured: Any) -> str:
 # ---- predict ----
 
 OTHER_OUT = "Name another --out."
+PREDICTIONS = "predictions.json"
 
 
 @dataclass(frozen=True)
 class PredictOptions:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run."""
-    images: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
-    """An image, or a folder with images."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
+    """Images, and folders with images."""
     out: Path = Path("predictions")
-    """Folder for the annotated pictures and predictions.json."""
+    """Folder for the annotated pictures and predictions.json: a new one, or that of earlier predictions."""
     score: float = 0.5
     """Show and write detections from this score up."""
     checkpoint: Literal["best", "last"] = "best"
 
 
 def predict(argv: Sequence[str]) -> None:
-    """predict RUN IMAGES: annotated pictures, and predictions.json with names, scores, boxes in pixels."""
+    """predict RUN IMAGES...: annotated pictures, and predictions.json with names, scores, boxes in pixels."""
     options = tyro.cli(PredictOptions, args=list(argv), prog="predict", description=predict.__doc__)
+    execution.keep_freed_memory()
+    if not options.images:
+        raise UserError("predict RUN IMAGES: name at least one image, or a folder with images")
+    if not 0 <= options.score <= 1:
+        raise UserError(f"--score is {options.score}, must lie in [0, 1]")
+    check_out(options.out)
+    targets = picture_targets(options.images, options.out)
+    detect = detector.load(options.run, options.checkpoint)
     with run_folder.writing(options.out, OTHER_OUT):  # before all the work
         options.out.mkdir(parents=True, exist_ok=True)
-    files = detector.find_images(options.images, leaving_out=options.out)
-    detect = detector.load(options.run, options.checkpoint)
-    root = options.images if options.images.is_dir() else options.images.parent
+    write_predictions(options.out, [])
     colours = class_colours(detect.class_names)
-    written, unreadable = [], []
-    for file in tqdm(files, unit="image", dynamic_ncols=True, disable=len(files) == 1):
+    written, unreadable, best = [], [], 0.0
+    for file, target in tqdm(targets.items(), unit="image", dynamic_ncols=True, disable=len(targets) == 1):
         try:
             image = read_image(file)
         except UserError as error:
             unreadable.append(str(error))
             continue
-        found = detect(image, score_threshold=options.score)
-        target = picture_path(options.out, file.relative_to(root))
+        found = detect(image, score_threshold=0.0)
+        best = max(best, *(d.score for d in found), 0.0)
+        found = [d for d in found if d.score >= options.score]
         save_picture(target, image, found, colours)
         written.append({
             "file": str(file), "width": image.shape[1], "height": image.shape[0], "picture": str(target),
             "detections": [{"name": d.name, "score": d.score, "box": list(d.box)} for d in found],
         })  # fmt: skip
-    text = json.dumps({"boxes": "x1, y1, x2, y2 in pixels of the original image", "images": written}, indent=1)
-    run_folder.write_text(options.out / "predictions.json", text + "\n")
-    print(
-        f"{sum(len(w['detections']) for w in written)} detections in {len(written)} images from score "
-        f"{options.score} up. Pictures and predictions.json are in {options.out}"
-    )
+    write_predictions(options.out, written)
+    if written:
+        count = sum(len(w["detections"]) for w in written)
+        below = "" if count else f" (the best score is {best:.2f}; --score shows lower ones)"
+        print(
+            f"{count} detections in {len(written)} images from score {options.score} up{below}. Pictures and "
+            f"{PREDICTIONS} are in {options.out}"
+        )
     if unreadable:
-        raise UserError("\n".join([f"{len(unreadable)} of {len(files)} images could not be read:", *unreadable]))
+        raise UserError("\n".join([f"{len(unreadable)} of {len(targets)} images could not be read:", *unreadable]))
+
+
+def picture_targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """Every image to read, and where its annotated picture goes: under out as under the folder named.
+
+    Raises UserError where there are no images, and where two would be written to one file.
+    """
+    targets: dict[Path, Path] = {}
+    for path in images:
+        root = path if path.is_dir() else path.parent
+        for file in detector.find_images(path, leaving_out=out):
+            targets[file] = picture_path(out, file.relative_to(root))
+    sources: dict[Path, Path] = {}
+    for file, target in targets.items():
+        other = sources.setdefault(target, file)
+        if other != file:
+            raise UserError(f"{other} and {file} would both be drawn as {target}: give each an --out of its own")
+    return targets
+
+
+def check_out(out: Path) -> None:
+    """Raises UserError for a folder with other things in it, photographs say: pictures of the same names
+    would replace them."""
+    with run_folder.writing(out, OTHER_OUT):
+        others = out.is_dir() and any(out.iterdir()) and not (out / PREDICTIONS).exists()
+    if others:
+        raise UserError(f"--out {out}: there are other things in it. {OTHER_OUT}")
+
+
+def write_predictions(out: Path, images: list[dict[str, Any]]) -> None:
+    text = json.dumps({"boxes": "x1, y1, x2, y2 in pixels of the original image", "images": images}, indent=1)
+    run_folder.write_text(out / PREDICTIONS, text + "\n")
 
 
 def picture_path(out: Path, relative: Path) -> Path:
@@ -303,7 +359,6 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: no command '{argv[0]}'\n" if argv else "", usage(), sep="", file=sys.stderr)
         return 2
     try:
-        execution.keep_freed_memory()
         COMMANDS[argv[0]](argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

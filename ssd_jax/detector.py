@@ -127,7 +127,7 @@ def find_images(path: Path, leaving_out: Path | None = None) -> list[Path]:
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder")
     found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in EXTENSIONS and file.is_file()]
-    if leaving_out is not None and leaving_out.resolve() != path.resolve():
+    if leaving_out is not None:
         found = [file for file in found if not file.resolve().is_relative_to(leaving_out.resolve())]
     if not found:
         raise UserError(f"{path}: no images in it ({' '.join(sorted(EXTENSIONS))})")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from tensorboardX.event_file_writer import EventsWriter
@@ -36,6 +36,8 @@ def read_config(run: Path) -> Config:
     except (FileNotFoundError, NotADirectoryError):
         hint = "" if run.exists() else " (there is no such folder)"
         raise UserError(f"{run}: not the folder of a run, it has no config.json{hint}") from None
+    except OSError as error:
+        raise UserError(f"{file}: can't be read ({error.strerror}). Check its permissions") from None
     except msgspec.MsgspecError as error:
         raise UserError(f"{file}: {error}. The file was changed, or written by another version") from None
     except UserError as error:
@@ -58,32 +60,53 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def start(workdir: Path, config: Config) -> bool:
-    """Make the folder, or check that it is this run's; True if it was there.
+# What a run may go on with differently: its data at another place, and how often it tells and saves.
+_FREE = ("data.root", "train.log_every", "train.eval_every", "train.checkpoint_every")
 
-    Raises UserError if it can't be written, holds other things, or belongs to a run with another config.
+
+class Started(NamedTuple):
+    going_on: bool
+    """The run has a checkpoint to go on from."""
+    changed: list[str]
+    """Options it goes on with that are not those it was started with."""
+
+
+def start(workdir: Path, config: Config) -> Started:
+    """Make the folder with its config.json, or check that it is this run's.
+
+    A run without a checkpoint has nothing to lose and takes any config. Raises UserError if the
+    folder can't be written, holds other things, or belongs to a run with another config.
     """
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"{workdir} is a file, not the folder of a run: name another --workdir")
     with writing(workdir, "Name another --workdir."):
         workdir.mkdir(parents=True, exist_ok=True)
         file = workdir / "config.json"
-        if file.exists():
-            check_same_config(workdir, config)
-            return True
-        if any(workdir.iterdir()):
+        if not file.exists() and any(workdir.iterdir()):
             raise UserError(f"{workdir} is not empty and not the folder of a run: name another --workdir")
-        write_text(file, config_to_json(config))
-    return False
+        going_on = file.exists() and _has_checkpoint(workdir)
+        changed = check_same_config(workdir, config) if going_on else []
+        if changed or not going_on:
+            write_text(file, config_to_json(config))
+    return Started(going_on, changed)
 
 
-def check_same_config(run: Path, config: Config) -> None:
-    """Raises UserError with the differences between the config that a run was started with and another."""
+def _has_checkpoint(workdir: Path) -> bool:
+    """Whole ones: a folder named by its step. What is being written, or was cut short, has a longer name."""
+    folder = workdir / "checkpoints"
+    return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
+
+
+def check_same_config(run: Path, config: Config) -> list[str]:
+    """The differences from the config that a run was started with; UserError if it can't go on with them."""
     changed = differences(read_config(run), config)
-    if changed:
+    if any(not line.startswith(tuple(f"{name}:" for name in _FREE)) for line in changed):
         raise UserError(
             f"{run} was started with another config (there -> now):\n  "
             + "\n  ".join(changed)
             + "\nTo go on, give the same options; to start anew, name another --workdir"
         )
+    return changed
 
 
 @contextmanager

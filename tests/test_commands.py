@@ -97,7 +97,7 @@ def test_ctrl_c_is_one_line(stopped_run):
     code, errors = stopped_run.interrupted
     assert code == 130
     assert "Traceback" not in errors
-    assert errors.splitlines()[-1] == "Stopped. The same command goes on from the last checkpoint."
+    assert errors.splitlines()[-1] == "Stopped. The same command goes on from the last checkpoint, if there is one."
 
 
 def last_state(run: Path) -> TrainState:
@@ -158,6 +158,17 @@ def test_loss_that_breaks_stops_the_run_and_leaves_its_checkpoint(tmp_path, caps
         (["--train.step", "5"], ["--train.step"]),
         (["--train.steps", "many"], ["--train.steps", "many"]),
         (["--train.steps", "0"], ["train.steps is 0, must be positive"]),
+        (["--train.seed=-1"], ["train.seed is -1, must not be negative"]),
+        (["--data.shapes.seed=-1"], ["data.shapes.seed is -1"]),
+        (["--data.shapes.val-images", "0"], ["data.shapes.val_images is 0"]),
+        (["--data.shapes.image-size", "0"], ["data.shapes.image_size is 0"]),
+        (["--match.iou-threshold=-1"], ["match.iou_threshold is -1.0"]),
+        (["--loss.neg-pos-ratio=-1"], ["loss.neg_pos_ratio is -1.0"]),
+        (["--detect.max-detections=-1"], ["detect.max_detections is -1"]),
+        (["--detect.score-threshold", "5"], ["detect.score_threshold is 5.0"]),
+        (["--optimizer.momentum", "5"], ["optimizer.momentum is 5.0"]),
+        (["--optimizer.warmup-steps=-3"], ["optimizer.warmup_steps is -3"]),
+        (["--optimizer.learning-rate", "inf"], ["optimizer.learning_rate is inf, must be a finite number"]),
         (["--optimizer.name", "sdg"], ["--optimizer.name", "sdg"]),
         (["--augment.flip-probability", "1.5"], ["augment.flip_probability is 1.5"]),
         (["--model.default-boxes.image-size", "128"], ["feature_maps is (8, 4, 2)", "(16, 8, 4)"]),
@@ -179,6 +190,7 @@ def test_mistaken_options(capsys, tmp_path, options, words):
         ("def get_config():\n    return {}\n", ["must return a ssd_jax.config.Config, not dict"]),
         ("def get_config():\n    return Confg()\n", ["NameError", "Confg", "line 2"]),
         ("import ssd_jax.confg\n", ["ModuleNotFoundError", "line 1"]),
+        ("import sys\nsys.exit(0)\n", ["SystemExit", "line 2"]),
         (
             "from ssd_jax.config import Config, Train\ndef get_config():\n    return Config(train=Train(stepz=1))\n",
             ["stepz", "line 3"],
@@ -195,10 +207,11 @@ def test_mistaken_options(capsys, tmp_path, options, words):
         ),
     ],
 )
-def test_mistaken_config_files(capsys, tmp_path, text, words):
-    file = write_config(tmp_path, text)
+def test_mistaken_config_files(capsys, tmp_path, monkeypatch, text, words):
+    monkeypatch.chdir(tmp_path)
+    file = write_config(tmp_path, text).name
     message = refused(capsys, "train", file, "--workdir", tmp_path / "run")
-    for word in (str(file), *words):
+    for word in (file, *words):
         assert word.lower() in message.lower()
     assert not (tmp_path / "run").exists()
 
@@ -262,13 +275,13 @@ def rename_class(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda root: shutil.rmtree(root), ["data.root: there is no folder", "Name one"]),
+        (lambda root: shutil.rmtree(root), ["data.root: there is no folder", "--data.root FOLDER"]),
         (lambda root: (root / "ImageSets/Main/train.txt").write_text(""), ["the split 'train' is empty"]),
         (
             remove("ImageSets/Main/val.txt"),
             ["no split 'val'", "test, train", "--data.val_split", "--train.eval_every 0"],
         ),
-        (remove("Annotations/train3.xml"), ["train3.xml: no such annotation file", "Add it"]),
+        (remove("Annotations/train3.xml"), ["train.txt line 4: there is no annotation file", "train3.xml. Add it"]),
         (remove("JPEGImages/train3.png"), ["train3.xml: there is no image for it", "Add the image"]),
         (lambda root: (root / "Annotations/val0.xml").write_text("<annotation>\n<object>"), ["val0.xml", "line 2"]),
         (lambda root: shutil.rmtree(root / "Annotations"), ["neither a VOC folder", "nor a COCO one"]),
@@ -333,6 +346,12 @@ def test_cut_images_are_named_and_training_goes_on(folder_run):
     assert "Traceback" not in folder_run.errors
 
 
+def test_the_same_folder_typed_otherwise_is_the_same_run(folder_run, monkeypatch, capsys):
+    monkeypatch.chdir(folder_run.root.parent)
+    assert command("train", TINY, "--workdir", "run", "--data.root", "data/", "--train.log-every", "5") == 0
+    assert "  changed: train.log_every: 1 -> 5\ntrain: 24 images" in capsys.readouterr().out
+
+
 def test_objects_beyond_the_padding_are_counted(folder_run):
     first = (folder_run.root / "Annotations" / "train0.xml").read_text().count("<object>")
     assert f"{first - 8} objects are left out of training, in images with more than 8" in folder_run.printed
@@ -379,7 +398,8 @@ def test_evaluate_takes_the_best_checkpoint_and_the_test_split(later_and_worse, 
 
 def test_evaluate_agrees_with_the_row_of_its_checkpoint(trained_run):
     assert command("evaluate", trained_run, "--split", "val", "--checkpoint", "last") == 0
-    row, measured = run_folder.read_rows(trained_run)[-1], read_metrics(trained_run)
+    row = run_folder.read_rows(trained_run)[-1]
+    measured = json.loads((trained_run / "metrics_val.json").read_text())
     for key in ("voc_map_11point", "voc_map_area", "coco_ap"):
         assert measured[key] == row[key]
 
@@ -456,6 +476,27 @@ def test_predict_on_one_image_shows_from_a_half_up(trained_run, photographs, tmp
     assert (out / "a.png.jpg").exists()
 
 
+def test_predict_takes_several_and_tells_the_best_score_where_it_shows_none(trained_run, photographs, tmp_path, capsys):
+    argv = (photographs / "a.png", photographs / "holiday", "--out", tmp_path / "out")
+    assert command("predict", trained_run, *argv, "--score", "1") == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"0 detections in 2 images from score 1.0 up \(the best score is 0\.\d\d; --score", printed)
+    assert {p.name for p in (tmp_path / "out").rglob("*.jpg")} == {"a.png.jpg", "b.PNG.jpg"}
+
+
+def test_predict_never_replaces_a_photograph(trained_run, photographs, tmp_path, monkeypatch, capsys):
+    before = {file: file.read_bytes() for file in photographs.rglob("*.*")}
+    monkeypatch.chdir(photographs)
+    for images, out in ((".", "."), ("a.jpg", "."), ("holiday/sea", photographs), (photographs, "holiday/sea")):
+        assert "there are other things in it. Name another --out" in refused(
+            capsys, "predict", trained_run, images, "--out", out
+        )
+    assert {file: file.read_bytes() for file in photographs.rglob("*.*")} == before
+    shutil.copy(photographs / "a.jpg", photographs / "holiday")
+    message = refused(capsys, "predict", trained_run, "a.jpg", "holiday/a.jpg", "--out", tmp_path / "out")
+    assert "a.jpg and holiday/a.jpg would both be drawn as" in message
+
+
 def test_predict_goes_on_past_a_cut_image(trained_run, photographs, tmp_path, capsys):
     whole = (photographs / "a.jpg").read_bytes()
     (photographs / "cut.jpg").write_bytes(whole[: len(whole) // 2])
@@ -478,7 +519,13 @@ def test_predict_refuses(capsys, tmp_path, trained_run, photographs):
     message = refused(capsys, "predict", trained_run, photographs, "--out", tmp_path / "file" / "out")
     assert "file/out: can't be written (Not a directory). Name another --out" in message
     out = tmp_path / "out"
+    (tmp_path / "notes.txt").write_text("no image")
+    message = refused(capsys, "predict", trained_run, tmp_path / "notes.txt", "--out", tmp_path / "other")
+    assert "1 of 1 images could not be read" in message and "detections" not in message
+    assert "name at least one image" in refused(capsys, "predict", trained_run, "--out", out)
+    assert "--score is 1.5" in refused(capsys, "predict", trained_run, photographs, "--score", "1.5", "--out", out)
     assert "no such file or folder" in refused(capsys, "predict", trained_run, tmp_path / "typo", "--out", out)
     (tmp_path / "empty").mkdir()
     assert "no images in it" in refused(capsys, "predict", trained_run, tmp_path / "empty", "--out", out)
     assert "not the folder of a run" in refused(capsys, "predict", tmp_path, photographs, "--out", out)
+    assert not out.exists(), "nothing is made before everything is there"

@@ -185,7 +185,7 @@ def test_objects_beyond_the_padding_are_cut_and_counted():
     source = small(3, annotations={0: boxes, 1: crowd})
     batch = next(eval_batches(source, Data(max_objects=2), 1))
     np.testing.assert_array_equal(batch.gt_boxes[0, :, 2], [1 / 16, 2 / 16])
-    assert [objects_over_padding(source, n) for n in (1, 2, 4, 5)] == [5, 3, 1, 0]
+    assert [objects_over_padding(source, Data(max_objects=n)) for n in (1, 2, 4, 5)] == [5, 3, 1, 0]
 
 
 def test_unreadable_image_keeps_its_slot_and_is_told_once(caplog):

@@ -62,12 +62,39 @@ def test_not_a_run(tmp_path):
 
 def test_start_anew_and_again(tmp_path):
     run = tmp_path / "deep" / "run"
-    assert run_folder.start(run, TINY) is False
-    assert run_folder.start(run, TINY) is True
+    assert run_folder.start(run, TINY) == (False, [])
+    assert run_folder.start(run, TINY) == (False, []), "nothing to go on from yet"
+    (run / "checkpoints" / "7.orbax-checkpoint-tmp").mkdir(parents=True)
+    assert run_folder.start(run, TINY) == (False, []), "cut short"
+    (run / "checkpoints" / "7").mkdir()
+    assert run_folder.start(run, TINY) == (True, [])
+
+
+def test_a_run_without_a_checkpoint_takes_other_options(tmp_path):
+    run_folder.start(tmp_path / "run", TINY)
+    assert run_folder.start(tmp_path / "run", with_steps(31)) == (False, [])
+    assert run_folder.read_config(tmp_path / "run") == with_steps(31)
+
+
+def test_a_run_goes_on_with_its_data_elsewhere_and_other_intervals(tmp_path):
+    begun(tmp_path / "run")
+    moved = dataclasses.replace(
+        TINY,
+        data=dataclasses.replace(TINY.data, root="/elsewhere"),
+        train=dataclasses.replace(TINY.train, log_every=3),
+    )
+    changed = ["data.root: 'shapes' -> '/elsewhere'", "train.log_every: 1 -> 3"]
+    assert run_folder.start(tmp_path / "run", moved) == (True, changed)
+    assert run_folder.read_config(tmp_path / "run") == moved
+
+
+def begun(run: Path) -> None:
+    run_folder.start(run, TINY)
+    (run / "checkpoints" / "7").mkdir(parents=True)
 
 
 def test_other_options_are_listed_and_nothing_is_changed(tmp_path):
-    run_folder.start(tmp_path / "run", TINY)
+    begun(tmp_path / "run")
     before = (tmp_path / "run" / "config.json").read_text()
     other = dataclasses.replace(with_steps(31), name="tiny2")
     with pytest.raises(UserError) as error:
@@ -81,6 +108,8 @@ def test_folder_with_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("dear to someone")
     with pytest.raises(UserError, match="not empty"):
         run_folder.start(tmp_path, TINY)
+    with pytest.raises(UserError, match="is a file, not the folder of a run"):
+        run_folder.start(tmp_path / "thesis.tex", TINY)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 

@@ -126,10 +126,10 @@ def fit(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def objects_over_padding(source: Source, max_objects: int) -> int:
-    """How many objects (crowds aside) are cut because their image has more than max_objects."""
-    counts = (int((~source.annotation(i).crowd).sum()) for i in range(len(source)))
-    return sum(max(count - max_objects, 0) for count in counts)
+def objects_over_padding(source: Source, data: Data) -> int:
+    """How many objects to train on are cut because their image has more than data.max_objects."""
+    images = (_for_training(source.annotation(i), data.train_on_difficult) for i in range(len(source)))
+    return sum(max(len(image.labels) - data.max_objects, 0) for image in images)
 
 
 class _Example(NamedTuple):
