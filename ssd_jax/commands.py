@@ -18,7 +18,7 @@ from ssd_jax import detector, evaluation, execution, report, run_folder
 from ssd_jax.config import Config, Data
 from ssd_jax.data.image import read_image
 from ssd_jax.data.loader import objects_over_padding
-from ssd_jax.data.open import find_format, open_source, split_names
+from ssd_jax.data.open import is_generated, open_source, split_names
 from ssd_jax.data.source import FolderSource, Source
 from ssd_jax.draw import class_colours, draw_boxes
 from ssd_jax.errors import UserError
@@ -111,9 +111,10 @@ def _line_of(error: BaseException, file: Path) -> str:
 
 def with_root(config: Config, root: str) -> Config:
     """With that data.root, made absolute, so that a run finds its data from wherever it is evaluated."""
-    if root and find_format(dataclasses.replace(config.data, root=root)) != "shapes":
-        root = str(Path(root).absolute())
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, root=root))
+    data = dataclasses.replace(config.data, root=root)
+    if root and not is_generated(data):
+        data = dataclasses.replace(data, root=str(Path(root).absolute()))
+    return dataclasses.replace(config, data=data)
 
 
 def open_data(config: Config) -> tuple[Config, Source, Source | None]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import reference
 import tiny_config
+from random_predictors import with_random_predictors
 
 from ssd_jax import evaluation, execution
 from ssd_jax.data.shapes import CLASS_NAMES, ShapesSource
@@ -87,9 +88,7 @@ def test_detections_stay_with_their_image(broken, caplog):
 
 def test_program_is_the_network_and_caffes_detection_output(params):
     """On images of the network's own size, which the warp leaves alone; predictors from scratch say nothing."""
-    params = jax.tree_util.tree_map_with_path(
-        lambda path, p: p + 0.1 * jax.random.normal(jax.random.key(0), p.shape) if "mbox" in str(path) else p, params
-    )
+    params = with_random_predictors(params)
     source = ShapesSource(TINY.data.shapes, "val")
     images = np.stack([source.image(i) for i in range(2)])
     config = dataclasses.replace(TINY, detect=dataclasses.replace(TINY.detect, score_threshold=0.2))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_predictors import with_random_predictors
 
 from ssd_jax import config
 from ssd_jax.errors import UserError
@@ -191,13 +192,6 @@ def test_narrow_network_runs_in_each_dtype(norm: str, dtype: str) -> None:
     assert 0.01 < float(predictions.logits.std()) < 20  # neither vanished nor blown up from scratch
     spread = jnp.abs(predictions.logits[0] - predictions.logits[1]).mean()
     assert spread > 1e-3  # the outputs depend on the image
-
-
-def with_random_predictors(variables: dict) -> dict:
-    def redraw(path: tuple, leaf: jax.Array) -> jax.Array:
-        return 0.1 * jax.random.normal(jax.random.key(2), leaf.shape) if "mbox" in str(path) else leaf
-
-    return jax.tree_util.tree_map_with_path(redraw, variables)
 
 
 def test_config_refuses_maps_that_the_network_does_not_make() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import reference
 import tiny_config
+from random_predictors import with_random_predictors
 
 from ssd_jax import execution, run_folder, training
 from ssd_jax.augment import augment
@@ -54,10 +55,7 @@ def fresh_state(config: Config = TINY) -> training.TrainState:
 def state_with_opinions() -> training.TrainState:
     """A fresh one but for its predictors: those start at constants, whatever the picture."""
     state = fresh_state()
-    params = jax.tree_util.tree_map_with_path(
-        lambda path, p: p + 0.1 * jax.random.normal(jax.random.key(0), p.shape) if "mbox" in str(path) else p,
-        state.params,
-    )
+    params = with_random_predictors(state.params)
     return state._replace(params=jax.device_put(params, jax.tree.map(lambda p: p.sharding, state.params)))
 
 

@@ -315,7 +315,7 @@ def test_encodings_that_cannot_be_read_are_named(voc):
     (voc / "ImageSets" / "Main" / "train.txt").write_text("a\n")
     for declared in ("gb2312", "klingon"):
         (voc / "Annotations" / "a.xml").write_text(f'<?xml version="1.0" encoding="{declared}"?><annotation/>')
-        with pytest.raises(UserError, match=r"a\.xml: can't be read as XML.*Save it as UTF-8|a\.xml: not well-formed"):
+        with pytest.raises(UserError, match=r"a\.xml: can't be read as XML.*Save it as UTF-8"):
             opened(voc)
 
 

@@ -40,9 +40,14 @@ def split_names(data: Data) -> tuple[str, ...]:
             return voc_splits(Path(data.root))
 
 
+def is_generated(data: Data) -> bool:
+    """Whether there is no folder: generated pictures."""
+    return data.format == "shapes" or (data.format == "auto" and data.root == "shapes")
+
+
 def find_format(data: Data) -> str:
     """shapes, coco or voc: data.format, or for auto what data.root looks like."""
-    if data.format == "shapes" or (data.format == "auto" and data.root == "shapes"):
+    if is_generated(data):
         return "shapes"
     if not data.root:
         raise UserError("data.root is empty: name the folder of your pictures and boxes with --data.root FOLDER.")

@@ -52,10 +52,10 @@ def open_voc(data: Data, split: str, class_names: Sequence[str] = ()) -> FolderS
     root = Path(data.root)
     xml_files, images = _split_files(root, data, split)
     if not xml_files:
-        others = [name for name in voc_splits(root) if name != split]
+        others = _listed(name for name in voc_splits(root) if name != split)
         raise UserError(
-            f"{root}: the split '{split}' is empty. Other splits: {_listed(others)}. Where a folder has no lists, it "
-            "takes two images to make train and val of them."
+            f"{root}: the split '{split}' is empty. Other splits: {others}. Where a folder has neither lists nor a "
+            "folder for each split, it takes two annotated images to make train and val of them."
         )
     parsed = {file: parse_voc_xml(file) for file in xml_files}
     names = tuple(class_names) or _class_names(root, parsed)
