@@ -78,7 +78,7 @@ def test_image_without_objects_is_kept_as_background(coco):
 
 
 def test_numbers_of_the_file_can_be_told_again(coco):
-    assert [opened(coco).coco_image_id(i) for i in range(2)] == [139, 42]
+    assert [opened(coco).annotation(i).number for i in range(2)] == [139, 42]
 
 
 def test_given_class_names_set_the_labels(coco):
@@ -164,7 +164,7 @@ def test_single_file_is_divided_by_hash(tmp_path, name, by_file):
     data = Data(root=str(tmp_path / name if by_file else tmp_path), val_fraction=0.3)
     assert find_format(data) == "coco" and split_names(data) == ("train", "val")
     parts = [open_source(data, split) for split in ("train", "val")]
-    ids = [[part.coco_image_id(i) for i in range(len(part))] for part in parts]
+    ids = [[part.annotation(i).number for i in range(len(part))] for part in parts]
     assert sorted(ids[0] + ids[1]) == list(range(10))
     assert ids[1] == [k for k, held in enumerate(held_out([f"{k}.jpg" for k in range(10)], 0.3)) if held]
     with pytest.raises(UserError, match=r"no split 'test'.*train, val"):

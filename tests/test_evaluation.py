@@ -34,25 +34,27 @@ class GreyImages:
     """Each image of one grey, 10 times its position, and of a size of its own; those in broken can't be read."""
 
     class_names: tuple[str, ...] = CLASS_NAMES
+    category_ids = None
     notes: tuple[str, ...] = ()
-    sizes = ((40, 30), (64, 64), (20, 50), (300, 100), (31, 33), (64, 10), (50, 50))  # width, height
+    in_memory = True
+    all_sizes = ((40, 30), (64, 64), (20, 50), (300, 100), (31, 33), (64, 10), (50, 50))  # width, height
 
     def __init__(self, broken: tuple[int, ...] = ()):
         self.broken = broken
 
     def __len__(self) -> int:
-        return len(self.sizes)
+        return len(self.all_sizes)
 
-    def size(self, index: int) -> tuple[int, int]:
-        return self.sizes[index]
+    def sizes(self) -> list[tuple[int, int]]:
+        return list(self.all_sizes)
 
     def annotation(self, index: int) -> Annotation:
-        return make_annotation(f"grey{index}", f"grey{index}.png", self.sizes[index], [], [])
+        return make_annotation(f"grey{index}", f"grey{index}.png", self.all_sizes[index], [], [])
 
     def image(self, index: int) -> np.ndarray:
         if index in self.broken:
             raise UserError(f"grey{index}.png: cut short")
-        width, height = self.sizes[index]
+        width, height = self.all_sizes[index]
         return np.full((height, width, 3), 10 * index, np.uint8)
 
 
@@ -74,7 +76,7 @@ def test_detections_stay_with_their_image(broken, caplog):
         found = evaluation.detect_source(tell_grey, {}, source, TINY, execution.single_device_mesh(), seen.append)
     assert len(found) == 7
     assert seen == [4, 3], "of batches of four the last is filled up with what is no image"
-    for index, ((width, height), image) in enumerate(zip(GreyImages.sizes, found, strict=True)):
+    for index, ((width, height), image) in enumerate(zip(GreyImages.all_sizes, found, strict=True)):
         if index in broken:
             assert len(image.boxes_px) == len(image.scores) == len(image.labels) == 0
             assert f"grey{index}.png: cut short" in caplog.text

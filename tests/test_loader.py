@@ -18,27 +18,29 @@ class Fake:
     """Images filled with their index; (width, height) by list; broken ones raise."""
 
     class_names = ("cat",)
+    category_ids = None
     notes = ()
+    in_memory = True
 
     def __init__(self, sizes, annotations=None, broken=(), wait=0.0):
-        self.sizes, self.broken, self.wait = sizes, broken, wait
+        self.all_sizes, self.broken, self.wait = sizes, broken, wait
         self.annotations = annotations or {}
 
     def __len__(self):
-        return len(self.sizes)
+        return len(self.all_sizes)
 
-    def size(self, index):
-        return self.sizes[index]
+    def sizes(self):
+        return self.all_sizes
 
     def annotation(self, index):
         found = self.annotations.get(index, {"boxes_px": [], "labels": []})
-        return make_annotation(str(index), f"{index}.jpg", self.sizes[index], **found)
+        return make_annotation(str(index), f"{index}.jpg", self.all_sizes[index], **found)
 
     def image(self, index):
         time.sleep(self.wait * (index % 3))
         if index in self.broken:
             raise UserError(f"{index}.jpg: broken")
-        width, height = self.sizes[index]
+        width, height = self.all_sizes[index]
         return np.full((height, width, 3), index, np.uint8)
 
 
@@ -263,7 +265,7 @@ def test_large_photograph_is_averaged_not_sampled():
 
     class Striped(Fake):
         def image(self, index):
-            width, height = self.sizes[index]
+            width, height = self.all_sizes[index]
             return np.broadcast_to((np.arange(width) % 2 * 255).astype(np.uint8)[None, :, None], (height, width, 3))
 
     found = {0: {"boxes_px": [[100, 50, 200, 100]], "labels": [1]}}
@@ -279,7 +281,7 @@ def test_reduction_keeps_the_picture_in_place():
 
     class Halves(Fake):
         def image(self, index):
-            width, height = self.sizes[index]
+            width, height = self.all_sizes[index]
             row = np.where(np.arange(width) < width // 2, 0, 200).astype(np.uint8)
             return np.broadcast_to(row[None, :, None], (height, width, 3))
 

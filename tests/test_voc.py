@@ -9,7 +9,7 @@ from PIL import Image
 
 from ssd_jax.config import Data
 from ssd_jax.data.open import find_format, open_source, split_names
-from ssd_jax.data.source import clip_box, held_out
+from ssd_jax.data.source import RawObject, clip_box, held_out
 from ssd_jax.data.voc import open_voc, parse_voc_xml
 from ssd_jax.errors import UserError
 
@@ -392,4 +392,4 @@ def test_parse_voc_xml(bccd):
     parsed = parse_voc_xml(bccd / "Annotations" / "BloodImage_00338.xml")
     assert parsed.size == (640, 480) and parsed.filename == "BloodImage_00338.jpg"
     assert len(parsed.objects) == 14
-    assert parsed.objects[12] == (13, "RBC", (504, 337, 504, 337), False)
+    assert parsed.objects[12] == RawObject("object 13", "RBC", (504, 337, 504, 337))

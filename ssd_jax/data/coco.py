@@ -7,17 +7,18 @@ pixels from 0; in memory they become xyxy.
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from ssd_jax.config import Data
-from ssd_jax.data.source import Annotation, FolderSource, clip_box, held_out, make_annotation, summarise
+from ssd_jax.data.problems import Kind, Problems
+from ssd_jax.data.source import FolderSource, RawObject, held_out, listed, place_objects, spellings
 from ssd_jax.errors import UserError
 
 _ROBOFLOW = "_annotations.coco.json"
-_ALIASES = {"val": ("val", "valid", "validation"), "valid": ("valid", "val"), "validation": ("validation", "val")}
 _SPLIT_NAME = re.compile(r"(train|trainval|val|valid|validation|minival|test|test-dev)[-_]?\d*")
 
 
@@ -48,28 +49,6 @@ class _File(msgspec.Struct):
     categories: list[_Category]
 
 
-class CocoSource(FolderSource):
-    """A FolderSource that also knows the file's own numbers, in which COCO's results are stated."""
-
-    category_ids: tuple[int, ...]
-    """Of each class in class_names; -1 where the file has no such category."""
-
-    def __init__(
-        self,
-        annotations: Sequence[Annotation],
-        class_names: Sequence[str],
-        notes: Sequence[str],
-        image_ids: Sequence[int],
-        category_ids: Sequence[int],
-    ):
-        super().__init__(annotations, class_names, notes)
-        self.category_ids = tuple(category_ids)
-        self._image_ids = tuple(image_ids)
-
-    def coco_image_id(self, index: int) -> int:
-        return self._image_ids[index]
-
-
 def is_coco(root: Path) -> bool:
     """Whether root is a COCO file, or a folder that holds some where `open_coco` looks for them."""
     return any(
@@ -84,7 +63,9 @@ def coco_splits(root: Path) -> tuple[str, ...]:
     return ("train", "val") if _unnamed(files) else tuple(files)
 
 
-def open_coco(data: Data, split: str, class_names: Sequence[str] = ()) -> CocoSource:
+def open_coco(
+    data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None
+) -> FolderSource:
     """One split of a COCO folder: ``annotations/instances_<split>*.json``, ``<split>.json`` there or in
     the folder itself, or ``<split>/_annotations.coco.json``. A single JSON file of another name, or
     given as data.root, is divided into train and val by a hash of the images' names (`held_out`).
@@ -93,33 +74,37 @@ def open_coco(data: Data, split: str, class_names: Sequence[str] = ()) -> CocoSo
     ``images/``.
 
     class_names: the classes, in the order of their labels. Empty: the file's categories by their id.
+    problems: collects what is wrong instead of stopping at it.
 
-    Raises UserError, naming the file, for a split, image or key that is not there, an id that is
-    used twice or unknown, a bbox that is not four numbers, and a class that is not in class_names.
+    Raises UserError, naming the file, for a split that is not there and a file that is no JSON, and,
+    unless they are collected, for an image or key that is not there, an id that is used twice or
+    unknown, a bbox that is not four numbers, and a class that is not in class_names.
     """
-    root = Path(data.root)
+    root, problems = Path(data.root), problems or Problems()
     files = _files(root)
     name = _choose(root, files, split)
     file = files[name] if name else next(iter(files.values()))
-    content = _read(file)
+    content = _read(file, problems)
     images = content.images if name else _hashed_half(content.images, split, data.val_fraction)
     if not images:
-        raise UserError(f"{file}: the split '{split}' holds no images. Other splits: {_listed(coco_splits(root))}.")
+        raise UserError(f"{file}: the split '{split}' holds no images. Other splits: {listed(coco_splits(root))}.")
     categories = _categories(file, content)
     names = tuple(class_names) or tuple(category.name for category in categories)
-    labels = {c.id: names.index(c.name) + 1 for c in categories if c.name in names}
-    by_name = {category.name: category.id for category in categories}
-    objects = _objects_by_image(file, content, labels)
+    labels = {name: label for label, name in enumerate(names, start=1)}
+    objects = _objects_by_image(file, content, problems)
     where = _ImageFolders(root, file, name or split)
-    beyond: list[str] = []
-    dropped: list[str] = []
-    annotations = [_annotation(where, image, objects.get(image.id, []), labels, beyond, dropped) for image in images]
-    notes = [
-        *summarise(beyond, "boxes reach beyond their image; training sees the part inside"),
-        *summarise(dropped, "boxes have no area inside their image and were left out"),
-    ]
-    category_ids = [by_name.get(name, -1) for name in names]
-    return CocoSource(annotations, names, notes, [image.id for image in images], category_ids)
+    annotations = []
+    for image in images:
+        with problems.passing_over(Kind.MISSING, file):
+            path, size = where.find(image.file_name), (int(image.width), int(image.height))
+            annotations.append(
+                place_objects(
+                    image.file_name, path, size, objects[image.id], labels, problems, file=file, number=image.id
+                )
+            )
+    by_name = {category.name: category.id for category in categories}
+    # -1: a class that this file doesn't have.
+    return FolderSource(annotations, names, problems.notes(), [by_name.get(name, -1) for name in names])
 
 
 # ---- which file ----
@@ -154,15 +139,15 @@ def _choose(root: Path, files: dict[str, Path], split: str) -> str | None:
         raise UserError(f"{root}: there is no COCO file in it, in annotations/, or in a folder for each split.")
     if _unnamed(files) and split in ("train", "val"):
         return None
-    for alias in _ALIASES.get(split, (split,)):
-        if alias in files and not _unnamed(files):
-            return alias
-        dated = [name for name in files if re.fullmatch(re.escape(alias) + r"[-_]?\d+", name)]
+    for spelling in spellings(split):
+        if spelling in files and not _unnamed(files):
+            return spelling
+        dated = [name for name in files if re.fullmatch(re.escape(spelling) + r"[-_]?\d+", name)]
         if len(dated) > 1:
-            raise UserError(f"{root}: the split '{split}' could be any of {_listed(dated)}. Name one of them.")
+            raise UserError(f"{root}: the split '{split}' could be any of {listed(dated)}. Name one of them.")
         if dated:
             return dated[0]
-    raise UserError(f"{root}: there is no split '{split}'. Its splits: {_listed(coco_splits(root))}.")
+    raise UserError(f"{root}: there is no split '{split}'. Its splits: {listed(coco_splits(root))}.")
 
 
 def _hashed_half(images: list[_Image], split: str, val_fraction: float) -> list[_Image]:
@@ -173,24 +158,44 @@ def _hashed_half(images: list[_Image], split: str, val_fraction: float) -> list[
 # ---- what it says ----
 
 
-def _read(file: Path) -> _File:
+def _read(file: Path, problems: Problems) -> _File:
     try:
-        content = msgspec.json.decode(file.read_bytes(), type=_File)
+        data = file.read_bytes()
+        content = msgspec.json.decode(data, type=_File)
+    except OSError as error:
+        raise UserError(f"{file}: can't be read ({error.strerror}). Check its permissions.") from error
     except msgspec.ValidationError as error:
-        raise UserError(f"{file}: not in COCO's format: {error} (counted from 0). Correct that entry.") from error
+        with problems.passing_over(Kind.MALFORMED, file):
+            raise UserError(f"{file}: not in COCO's format: {error} (counted from 0). Correct that entry.") from error
+        content = _whole_entries(file, msgspec.json.decode(data), problems)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not a JSON file: {error}. Export or copy it again.") from error
     for what, ids in (("images", content.images), ("categories", content.categories)):
-        twice = [number for number, count in Counter(entry.id for entry in ids).items() if count > 1]
-        if twice:
-            raise UserError(f"{file}: the id {twice[0]} stands for two {what}. Ids must be unique: change one.")
+        for number in [number for number, count in Counter(entry.id for entry in ids).items() if count > 1]:
+            text = f"the id {number} stands for two {what}. Ids must be unique: change one."
+            problems.add(Kind.MALFORMED, file, text)
     for image in content.images:
         if image.width < 1 or image.height < 1:
-            raise UserError(
-                f"{file}: image {image.id} ({image.file_name}) is stated as {image.width:g} x {image.height:g} "
-                "pixels. Write its true width and height."
-            )
+            text = f"image {image.id} ({image.file_name}) is stated as {image.width:g} x {image.height:g} pixels. "
+            problems.add(Kind.MALFORMED, file, text + "Write its true width and height.")
     return content
+
+
+def _whole_entries(file: Path, content: Any, problems: Problems) -> _File:
+    """Of a file with malformed entries those that are not; all but the first of the others become problems."""
+    kept: dict[str, list[Any]] = {}
+    told = False
+    for key, kind in (("images", _Image), ("annotations", _Object), ("categories", _Category)):
+        kept[key] = []
+        entries = content.get(key) if isinstance(content, dict) else None
+        for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+            try:
+                kept[key].append(msgspec.convert(entry, kind))
+            except msgspec.ValidationError as error:
+                if told:
+                    problems.add(Kind.MALFORMED, file, f"{key}[{number}]: {error}. Correct that entry.")
+                told = True
+    return _File(**kept)
 
 
 def _categories(file: Path, content: _File) -> list[_Category]:
@@ -206,52 +211,30 @@ def _categories(file: Path, content: _File) -> list[_Category]:
     return kept
 
 
-def _objects_by_image(file: Path, content: _File, labels: dict[int, int]) -> dict[int, list[_Object]]:
-    objects: dict[int, list[_Object]] = {image.id: [] for image in content.images}
+def _objects_by_image(file: Path, content: _File, problems: Problems) -> dict[int, list[RawObject]]:
+    objects: dict[int, list[RawObject]] = {image.id: [] for image in content.images}
+    files = {image.id: image.file_name for image in content.images}
     names = {category.id: category.name for category in content.categories}
     for number, entry in enumerate(content.annotations):
+        where = f"annotations[{number}]"
         if entry.image_id not in objects:
-            raise UserError(f"{file}: annotations[{number}] is of image {entry.image_id}, which 'images' doesn't list.")
-        if entry.category_id not in names:
-            raise UserError(
-                f"{file}: annotations[{number}] has category_id {entry.category_id}, which 'categories' doesn't list. "
-                f"Known: {_listed(names)}."
+            text = f"{where} is of image {entry.image_id}, which 'images' doesn't list."
+            problems.add(Kind.MALFORMED, file, text)
+        elif entry.category_id not in names:
+            text = f"{where} has category_id {entry.category_id}, which 'categories' doesn't list. Known: "
+            problems.add(Kind.UNKNOWN_CLASS, file, text + f"{listed(names)}.")
+        else:
+            left, top, width, height = entry.bbox
+            objects[entry.image_id].append(
+                RawObject(
+                    f"{where} of {files[entry.image_id]}",
+                    names[entry.category_id],
+                    (left, top, left + width, top + height),
+                    crowd=bool(entry.iscrowd),
+                    area_px=width * height if entry.area is None else entry.area,
+                )
             )
-        if entry.category_id not in labels:
-            raise UserError(
-                f"{file}: annotations[{number}] is of class '{names[entry.category_id]}', which is not among the "
-                "classes of the model. Correct the name, or add the class."
-            )
-        objects[entry.image_id].append(entry)
     return objects
-
-
-def _annotation(
-    where: "_ImageFolders",
-    image: _Image,
-    objects: list[_Object],
-    labels: dict[int, int],
-    beyond: list[str],
-    dropped: list[str],
-) -> Annotation:
-    """Appends to beyond and dropped the boxes that don't lie inside their image."""
-    size = (int(image.width), int(image.height))
-    kept = []
-    for entry in objects:
-        left, top, width, height = entry.bbox
-        box = (left, top, left + width, top + height)
-        inside = clip_box(box, size)
-        if inside is None:
-            dropped.append(f"{image.file_name} (bbox {' '.join(f'{edge:g}' for edge in entry.bbox)})")
-            continue
-        if inside != box:
-            beyond.append(image.file_name)
-        area = width * height if entry.area is None else entry.area
-        kept.append((box, labels[entry.category_id], bool(entry.iscrowd), area))
-    boxes, of_class, crowd, areas = zip(*kept, strict=True) if kept else ((), (), (), ())
-    return make_annotation(
-        image.file_name, where.find(image.file_name), size, boxes, of_class, crowd=crowd, area_px=areas
-    )
 
 
 # ---- where the images are ----
@@ -274,7 +257,7 @@ class _ImageFolders:
             path = os.path.join(folder, file_name)
             if os.path.basename(path) in self._listing(os.path.dirname(path)):
                 return path
-        searched = _listed(folder for folder in self._folders if os.path.isdir(folder))
+        searched = listed(folder for folder in self._folders if os.path.isdir(folder))
         raise UserError(
             f"{self._file}: its image '{file_name}' is in none of {searched}. Put it there, or take it out of the file."
         )
@@ -283,7 +266,3 @@ class _ImageFolders:
         if folder not in self._listings:
             self._listings[folder] = frozenset(os.listdir(folder) if os.path.isdir(folder) else ())
         return self._listings[folder]
-
-
-def _listed(names: Iterable[object]) -> str:
-    return ", ".join(map(str, names)) or "none"

@@ -111,10 +111,13 @@ def canvas_shape(source: Source, canvas: int) -> tuple[int, int]:
     """Height and width that hold every image of a source, once those beyond canvas are reduced.
 
     Rounded up to a multiple of 32, but never beyond canvas: small images don't travel in large
-    canvases, and the shape stays the same for the whole run.
+    canvases, and the shape stays the same for the whole run. Where sizes are not known beforehand,
+    canvas for both.
     """
-    sizes = {source.size(index) for index in range(len(source))}
-    height, width = map(max, zip(*(fit(size[::-1], (canvas, canvas)) for size in sizes), strict=True))
+    sizes = source.sizes()
+    if sizes is None:
+        return canvas, canvas
+    height, width = map(max, zip(*(fit(size[::-1], (canvas, canvas)) for size in set(sizes)), strict=True))
     height, width = (min(-(-side // _GRANULE) * _GRANULE, canvas) for side in (height, width))
     return height, width
 

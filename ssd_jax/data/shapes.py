@@ -49,7 +49,9 @@ class ShapesSource:
     """One split of the generated data set."""
 
     class_names: tuple[str, ...] = CLASS_NAMES
+    category_ids: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
+    in_memory = False
 
     def __init__(self, config: Shapes, split: str):
         """split: train, val or test. Raises UserError for any other."""
@@ -77,8 +79,8 @@ class ShapesSource:
             )
         return self._annotations[index]
 
-    def size(self, index: int) -> tuple[int, int]:
-        return self._size, self._size
+    def sizes(self) -> list[tuple[int, int]]:
+        return [(self._size, self._size)] * self._length
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """Drawn once and kept, read-only, up to half a gigabyte in all: drawing takes longer than decoding would."""

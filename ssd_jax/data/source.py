@@ -1,13 +1,14 @@
 """What a data set is to the rest of the program: annotations and images by position."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
 
 from ssd_jax.data.image import read_image
+from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.errors import UserError
 
 
@@ -31,6 +32,8 @@ class Annotation(NamedTuple):
     """COCO's iscrowd; never trained on."""
     area_px: Float32[np.ndarray, " g"]
     """COCO's area, that of the segment; elsewhere the box's."""
+    number: int | None = None
+    """The data set's own number of the image, COCO's id; None where it has none."""
 
 
 @runtime_checkable
@@ -38,13 +41,17 @@ class Source(Protocol):
     """A split of a data set. Random access, no state, safe to read from many threads."""
 
     class_names: tuple[str, ...]
+    category_ids: tuple[int, ...] | None
+    """The data set's own number of each class, COCO's category id; None where it has none."""
     notes: tuple[str, ...]
     """What was found odd and how it was taken, one sentence each, for the program to print."""
+    in_memory: bool
+    """Whether all annotations are held in memory, so that a look at each costs next to nothing."""
 
     def __len__(self) -> int: ...
 
-    def size(self, index: int) -> tuple[int, int]:
-        """Width and height, pixels of the upright original image."""
+    def sizes(self) -> Sequence[tuple[int, int]] | None:
+        """Width and height of each image, pixels, upright; None where that means reading them all."""
         ...
 
     def annotation(self, index: int) -> Annotation: ...
@@ -57,16 +64,25 @@ class Source(Protocol):
 class FolderSource:
     """A split whose annotations are held in memory and whose images are files."""
 
-    def __init__(self, annotations: Sequence[Annotation], class_names: Sequence[str], notes: Sequence[str] = ()):
+    in_memory = True
+
+    def __init__(
+        self,
+        annotations: Sequence[Annotation],
+        class_names: Sequence[str],
+        notes: Sequence[str] = (),
+        category_ids: Sequence[int] | None = None,
+    ):
         self.class_names = tuple(class_names)
+        self.category_ids = None if category_ids is None else tuple(category_ids)
         self.notes = tuple(notes)
         self._annotations = tuple(annotations)
 
     def __len__(self) -> int:
         return len(self._annotations)
 
-    def size(self, index: int) -> tuple[int, int]:
-        return self._annotations[index].width, self._annotations[index].height
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        return [(annotation.width, annotation.height) for annotation in self._annotations]
 
     def annotation(self, index: int) -> Annotation:
         return self._annotations[index]
@@ -94,6 +110,7 @@ def make_annotation(
     difficult: Sequence[bool] | None = None,
     crowd: Sequence[bool] | None = None,
     area_px: Sequence[float] | None = None,
+    number: int | None = None,
 ) -> Annotation:
     """An Annotation from plain lists; size is (width, height). No flags: all False; no areas: the boxes'."""
     boxes = np.asarray(boxes_px, np.float32).reshape(-1, 4)
@@ -108,6 +125,72 @@ def make_annotation(
         np.asarray(none if difficult is None else difficult, bool),
         np.asarray(none if crowd is None else crowd, bool),
         np.asarray(box_areas if area_px is None else area_px, np.float32),
+        number,
+    )
+
+
+class RawObject(NamedTuple):
+    """An object as its file has it, before anything about it was judged."""
+
+    where: str
+    """Its place in the file: object 3, line 7, annotations[41]."""
+    name: str
+    box_px: tuple[float, float, float, float]
+    """xyxy."""
+    difficult: bool = False
+    crowd: bool = False
+    area_px: float | None = None
+    """None: the box's."""
+
+
+def place_objects(
+    image_id: str,
+    image_file: str,
+    size: tuple[int, int],
+    objects: Iterable[RawObject],
+    labels: Mapping[str, int],
+    problems: Problems,
+    *,
+    file: object,
+    number: int | None = None,
+) -> Annotation:
+    """The annotation of an image of (width, height), and what is wrong with its objects.
+
+    An object of a class without a label, and one without an area inside the image, is left out.
+    file: where the objects were read, for the problems to name.
+    """
+    kept: list[RawObject] = []
+    for entry in objects:
+        if entry.name not in labels:
+            problems.add(
+                Kind.UNKNOWN_CLASS,
+                file,
+                f"{entry.where} is of class '{entry.name}', which is not among the classes {listed(labels)}. Correct "
+                "the name, or add the class.",
+            )
+            continue
+        what = f"{entry.where} ({entry.name} {' '.join(f'{edge:g}' for edge in entry.box_px)})"
+        inside = clip_box(entry.box_px, size)
+        if inside is None:
+            problems.add(Kind.NO_AREA, file, what)
+            continue
+        if inside != entry.box_px:
+            problems.add(Kind.OUT_OF_IMAGE, file, what)
+        twin = next((k for k in kept if k.name == entry.name and k.box_px == entry.box_px), None)
+        if twin is not None:
+            problems.add(Kind.DUPLICATE, file, f"{what}, as {twin.where}")
+        kept.append(entry)
+    areas = [(x2 - x1) * (y2 - y1) if o.area_px is None else o.area_px for o in kept for x1, y1, x2, y2 in [o.box_px]]
+    return make_annotation(
+        image_id,
+        image_file,
+        size,
+        [o.box_px for o in kept],
+        [labels[o.name] for o in kept],
+        [o.difficult for o in kept],
+        [o.crowd for o in kept],
+        areas,
+        number,
     )
 
 
@@ -131,9 +214,11 @@ def held_out(image_ids: Sequence[str], fraction: float) -> list[bool]:
     return held
 
 
-def summarise(problems: Sequence[str], what: str) -> list[str]:
-    """One note for problems of one kind, with the first few named; none for none."""
-    if not problems:
-        return []
-    shown = "; ".join(problems[:5]) + ("; ..." if len(problems) > 5 else "")
-    return [f"{len(problems)} {what}: {shown}"]
+def spellings(split: str) -> tuple[str, ...]:
+    """Names under which folders have a split, the one asked for first."""
+    same = ("val", "valid", "validation")
+    return (split, *(name for name in same if name != split)) if split in same else (split,)
+
+
+def listed(names: Iterable[object]) -> str:
+    return ", ".join(map(str, names)) or "none"

@@ -7,36 +7,28 @@ box; most tools that write the format today count from 0).
 
 import math
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ssd_jax.config import Data
 from ssd_jax.data.image import EXTENSIONS, image_size
-from ssd_jax.data.source import Annotation, FolderSource, clip_box, held_out, make_annotation, summarise
+from ssd_jax.data.problems import Kind, Problems
+from ssd_jax.data.source import FolderSource, RawObject, held_out, listed, place_objects, spellings
 from ssd_jax.errors import UserError
 
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", "labels", ".")
 _IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "img")
-_ALIASES = {"val": ("val", "valid", "validation"), "valid": ("valid", "val"), "validation": ("validation", "val")}
 _WITHOUT_OBJECTS = "let it hold <annotation></annotation>"
-
-
-class _Object(NamedTuple):
-    number: int
-    """Position in the file, from 1."""
-    name: str
-    box_px: tuple[float, float, float, float]
-    difficult: bool
 
 
 class _Parsed(NamedTuple):
     filename: str
     size: tuple[int, int] | None
-    objects: tuple[_Object, ...]
+    objects: tuple[RawObject, ...]
 
 
-def open_voc(data: Data, split: str, class_names: Sequence[str] = ()) -> FolderSource:
+def open_voc(data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None) -> FolderSource:
     """One split of a VOC folder; reads all its annotations, no pixels.
 
     Splits are the lists in ``ImageSets/Main``, or else folders of their own (``train/``,
@@ -45,30 +37,33 @@ def open_voc(data: Data, split: str, class_names: Sequence[str] = ()) -> FolderS
 
     class_names: the classes, in the order of their labels. Empty: those found in the folder, over
         all its splits, sorted by name.
+    problems: collects what is wrong instead of stopping at it.
 
-    Raises UserError, naming the file, for a split or file that is not there, for malformed XML, and
-    for a class that is not in class_names.
+    Raises UserError, naming the file, for a split that is not there, and, unless they are
+    collected, for a file that is not there, malformed XML, and a class that is not in class_names.
     """
-    root = Path(data.root)
-    xml_files, images = _split_files(root, data, split)
+    root, problems = Path(data.root), problems or Problems()
+    xml_files, images = _split_files(root, data, split, problems)
     if not xml_files:
-        others = _listed(name for name in voc_splits(root) if name != split)
+        others = listed(name for name in voc_splits(root) if name != split)
         raise UserError(
             f"{root}: the split '{split}' is empty. Other splits: {others}. Where a folder has neither lists nor a "
             "folder for each split, it takes two annotated images to make train and val of them."
         )
-    parsed = {file: parse_voc_xml(file) for file in xml_files}
-    names = tuple(class_names) or _class_names(root, parsed)
+    parsed = {file: content for file in xml_files if (content := _parse(file, problems)) is not None}
+    names = tuple(class_names) or _class_names(root, parsed, problems)
     labels = {name: label for label, name in enumerate(names, start=1)}
-    beyond: list[str] = []
-    dropped: list[str] = []
-    annotations = [_annotation(file, images, content, labels, beyond, dropped) for file, content in parsed.items()]
-    notes = [
-        *summarise(beyond, "boxes reach beyond their image; training sees the part inside"),
-        *summarise(dropped, "boxes have no area inside their image and were left out"),
-        *summarise(_unannotated(root, images), "images have no annotation file and were left out"),
-    ]
-    return FolderSource(annotations, names, notes)
+    annotations = []
+    for file, content in parsed.items():
+        with problems.passing_over(Kind.MISSING, file):
+            image = _find_image(file, images, content.filename)
+            with problems.passing_over(Kind.UNREADABLE, image):
+                size = _true_size(image, content)
+                objects = content.objects
+                annotations.append(place_objects(file.stem, str(image), size, objects, labels, problems, file=file))
+    for image in _unannotated(root, images):
+        problems.add(Kind.UNANNOTATED, image, "")
+    return FolderSource(annotations, names, problems.notes())
 
 
 def is_voc(root: Path) -> bool:
@@ -88,11 +83,19 @@ def voc_splits(root: Path) -> tuple[str, ...]:
     return folders or ("train", "val")
 
 
-def parse_voc_xml(file: Path) -> _Parsed:
+def _parse(file: Path, problems: Problems) -> _Parsed | None:
+    with problems.passing_over(Kind.MALFORMED, file):
+        return parse_voc_xml(file, problems)
+    return None
+
+
+def parse_voc_xml(file: Path, problems: Problems | None = None) -> _Parsed:
     """The content of one annotation file; boxes xyxy in pixels, as they stand, unclipped.
 
-    Raises UserError, naming the file and the line or the object, if anything is missing or malformed.
+    Raises UserError, naming the file and the line or the object, if anything is missing or malformed;
+    with problems that collect, an object that is malformed goes there.
     """
+    problems = problems or Problems()
     try:
         root = ElementTree.parse(file).getroot()
     except ElementTree.ParseError as error:
@@ -106,10 +109,12 @@ def parse_voc_xml(file: Path) -> _Parsed:
     except OSError as error:
         raise UserError(f"{file}: can't be read ({error.strerror}).") from error
     width, height = (_size_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
-    objects = tuple(_parse_object(file, number, node) for number, node in enumerate(root.findall("object"), start=1))
-    return _Parsed(
-        (root.findtext("filename") or "").strip(), (width, height) if min(width, height) > 0 else None, objects
-    )
+    objects = []
+    for number, node in enumerate(root.findall("object"), start=1):
+        with problems.passing_over(Kind.MALFORMED, file):
+            objects.append(_parse_object(file, number, node))
+    size = (width, height) if min(width, height) > 0 else None
+    return _Parsed((root.findtext("filename") or "").strip(), size, tuple(objects))
 
 
 def _size_number(text: str | None) -> int:
@@ -119,7 +124,7 @@ def _size_number(text: str | None) -> int:
         return 0  # as good as missing: the image's own size then counts
 
 
-def _parse_object(file: Path, number: int, node: ElementTree.Element) -> _Object:
+def _parse_object(file: Path, number: int, node: ElementTree.Element) -> RawObject:
     name = (node.findtext("name") or "").strip()
     if not name:
         raise UserError(f"{file}: object {number} has no <name>. Give it the name of its class.")
@@ -127,7 +132,7 @@ def _parse_object(file: Path, number: int, node: ElementTree.Element) -> _Object
         _number(file, number, node, f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")
     )
     difficult = _number(file, number, node, "difficult") if node.findtext("difficult") else 0
-    return _Object(number, name, (left, top, right, bottom), difficult != 0)
+    return RawObject(f"object {number}", name, (left, top, right, bottom), difficult != 0)
 
 
 def _number(file: Path, number: int, node: ElementTree.Element, tag: str) -> float:
@@ -141,35 +146,6 @@ def _number(file: Path, number: int, node: ElementTree.Element, tag: str) -> flo
     if not math.isfinite(value):
         raise UserError(f"{file}: object {number} has <{tag.split('/')[-1]}> '{text.strip()}', which is no number.")
     return value
-
-
-def _annotation(
-    file: Path,
-    images: dict[str, list[Path]],
-    content: _Parsed,
-    labels: dict[str, int],
-    beyond: list[str],
-    dropped: list[str],
-) -> Annotation:
-    """Appends to beyond and dropped the boxes that don't lie inside their image."""
-    image = _find_image(file, images, content.filename)
-    size = _true_size(image, content)
-    kept = []
-    for number, name, box, difficult in content.objects:
-        if name not in labels:
-            raise UserError(
-                f"{file}: object {number} is of class '{name}', which is not among the classes "
-                f"{_listed(labels)}. Correct the name, or add the class."
-            )
-        inside = clip_box(box, size)
-        if inside is None:
-            dropped.append(f"{file.name} object {number} ({name} {' '.join(f'{edge:g}' for edge in box)})")
-            continue
-        if inside != box:
-            beyond.append(f"{file.name} object {number}")
-        kept.append((box, labels[name], difficult))
-    boxes, of_class, flags = zip(*kept, strict=True) if kept else ((), (), ())
-    return make_annotation(file.stem, str(image), size, boxes, of_class, flags)
 
 
 def _true_size(image: Path, content: _Parsed) -> tuple[int, int]:
@@ -201,15 +177,15 @@ def _find_image(file: Path, images: dict[str, list[Path]], filename: str) -> Pat
     )
 
 
-def _split_files(root: Path, data: Data, split: str) -> tuple[list[Path], dict[str, list[Path]]]:
+def _split_files(root: Path, data: Data, split: str, problems: Problems) -> tuple[list[Path], dict[str, list[Path]]]:
     """Annotation files of a split, and the images of the folder by stem."""
     splits = voc_splits(root)
-    name = next((alias for alias in _ALIASES.get(split, (split,)) if alias in splits), None)
+    name = next((spelling for spelling in spellings(split) if spelling in splits), None)
     if name is None:
-        raise UserError(f"{root}: there is no split '{split}'. Its splits: {_listed(splits)}.")
+        raise UserError(f"{root}: there is no split '{split}'. Its splits: {listed(splits)}.")
     if (root / "ImageSets" / "Main").is_dir():
         folder = _annotation_folder(root)
-        files = _read_list(root / "ImageSets" / "Main" / f"{name}.txt", folder)
+        files = _read_list(root / "ImageSets" / "Main" / f"{name}.txt", folder, problems)
         return files, _images_by_stem(_image_folder(root, folder))
     if _annotated(root / name):
         return sorted((root / name).glob("*.xml")), _images_by_stem(root / name)
@@ -243,11 +219,11 @@ def _images_by_stem(folder: Path) -> dict[str, list[Path]]:
     return images
 
 
-def _read_list(file: Path, annotations: Path) -> list[Path]:
+def _read_list(file: Path, annotations: Path, problems: Problems) -> list[Path]:
     """Annotation files of the images that a list names, in its order, once each.
 
     A line is an image's name, perhaps with its ending, perhaps with a second column as in the lists
-    of one class. Raises UserError, naming list and line, where there is no annotation file for it.
+    of one class. Where there is no annotation file for it, list and line go to problems.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
@@ -263,10 +239,13 @@ def _read_list(file: Path, annotations: Path) -> list[Path]:
         files = [annotations / f"{name}.xml" for name in names]
         existing = next((xml for xml in files if xml.is_file()), None)
         if existing is None:
-            raise UserError(
-                f"{file} line {number}: there is no annotation file {files[-1]}. Add it (for an image without "
-                f"objects: {_WITHOUT_OBJECTS}), or take the line out of the list."
+            problems.add(
+                Kind.MISSING,
+                f"{file} line {number}",
+                f"there is no annotation file {files[-1]}. Add it (for an image without objects: {_WITHOUT_OBJECTS}), "
+                "or take the line out of the list.",
             )
+            continue
         found.append(existing)
     return list(dict.fromkeys(found))
 
@@ -281,12 +260,12 @@ def _names_on(entry: str) -> list[str]:
     return [*entries, *endings]
 
 
-def _unannotated(root: Path, images: dict[str, list[Path]]) -> list[str]:
+def _unannotated(root: Path, images: dict[str, list[Path]]) -> list[Path]:
     """Images that no annotation names, where the annotation files are all there is to make a split from."""
     if (root / "ImageSets" / "Main").is_dir():
         return []
     stems = {file.stem for file in _all_xml_files(root)}
-    return [found[0].name for stem, found in images.items() if stem not in stems]
+    return [found[0] for stem, found in images.items() if stem not in stems]
 
 
 def _all_xml_files(root: Path) -> list[Path]:
@@ -295,13 +274,10 @@ def _all_xml_files(root: Path) -> list[Path]:
     return [file for folder in folders for file in sorted(folder.glob("*.xml"))]
 
 
-def _class_names(root: Path, parsed: dict[Path, _Parsed]) -> tuple[str, ...]:
-    contents = (parsed.get(file) or parse_voc_xml(file) for file in _all_xml_files(root))
-    names = sorted({o.name for content in contents for o in content.objects})
+def _class_names(root: Path, parsed: dict[Path, _Parsed], problems: Problems) -> tuple[str, ...]:
+    elsewhere = Problems(stop=problems.stop)  # in other splits: collected when those are opened
+    contents = (parsed.get(file) or _parse(file, elsewhere) for file in _all_xml_files(root))
+    names = sorted({o.name for content in contents if content for o in content.objects})
     if not names:
         raise UserError(f"{root}: no annotation file holds an object, so there is nothing to learn. Add some boxes.")
     return tuple(names)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
