@@ -18,8 +18,8 @@ from ssd_jax import detector, evaluation, execution, report, run_folder
 from ssd_jax.config import Config, Data
 from ssd_jax.data.image import read_image
 from ssd_jax.data.loader import objects_over_padding
-from ssd_jax.data.open import is_generated, open_source, split_names
-from ssd_jax.data.source import FolderSource, Source
+from ssd_jax.data.open import is_generated, missing_split, open_source
+from ssd_jax.data.source import Source
 from ssd_jax.draw import class_colours, draw_boxes
 from ssd_jax.errors import UserError
 from ssd_jax.metrics import format_table
@@ -133,7 +133,7 @@ def open_val_source(config: Config) -> Source:
     try:
         return open_source(config.data, split, config.model.class_names)
     except UserError as error:
-        if split in split_names(config.data):
+        if missing_split(config.data, split) is None:
             raise
         raise UserError(
             f"{error}\nTraining measures on it to choose the best checkpoint: name another with --data.val_split, or "
@@ -154,8 +154,7 @@ def describe_source(name: str, source: Source, training: Data | None = None) -> 
     """Prints how many images there are and what is odd; of a split to train on, objects that do not fit, too."""
     print(f"{name}: {len(source)} images")
     notes = list(source.notes)
-    # Generated pictures have few objects, and to count those of all takes a while.
-    if training is not None and isinstance(source, FolderSource):
+    if training is not None and source.in_memory:
         cut = objects_over_padding(source, training)
         if cut:
             notes.append(
@@ -212,13 +211,11 @@ def evaluate(argv: Sequence[str]) -> None:
 def open_evaluation_split(config: Config, split: str | None) -> tuple[str, Source]:
     """The split asked for; else data.test_split; else, where the data has none such, data.val_split."""
     if split is None:
-        split, splits = config.data.test_split, split_names(config.data)
-        if split not in splits:
-            print(
-                f"{config.data.root} has no split '{split}' (it has: {', '.join(splits)}). Measuring on "
-                f"'{config.data.val_split}' instead, the split that the best checkpoint was chosen on."
-            )
+        split = config.data.test_split
+        missing = missing_split(config.data, split)
+        if missing:
             split = config.data.val_split
+            print(f"{missing} Measuring on '{split}' instead, the split that the best checkpoint was chosen on.")
     return split, open_source(config.data, split, config.model.class_names)
 
 

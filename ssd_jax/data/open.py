@@ -1,32 +1,57 @@
 """From the config's data part to a source: finds out what kind of folder it names."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from ssd_jax.config import Data
 from ssd_jax.data.coco import coco_splits, is_coco, open_coco
+from ssd_jax.data.problems import Problems
 from ssd_jax.data.shapes import SPLITS, ShapesSource
-from ssd_jax.data.source import Source
+from ssd_jax.data.source import Source, listed, spellings
+from ssd_jax.data.splits import JoinedSource, Term, chosen_positions, parse_split
 from ssd_jax.data.voc import is_voc, open_voc, voc_splits
 from ssd_jax.errors import UserError
 
 
-def open_source(data: Data, split: str, class_names: Sequence[str] = ()) -> Source:
+def open_source(data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None) -> Source:
     """A split of the data set that data names; annotations are read now, images when asked for.
 
+    split: a name, or several joined and cut as in splits.py.
     class_names: the classes in the order of their labels, as a checkpoint has them. Empty: those of
-        the data set.
+        the data set; of joined ones those of the first, then what the others add.
+    problems: collects what is wrong with single files and boxes, instead of stopping at it.
 
-    Raises UserError for a folder that is none, a format that isn't found, a split that isn't there,
-    a file that is malformed or missing, and a class that is not in class_names.
+    Raises UserError for a folder that is none, a format that isn't found, a split that isn't there or
+    is empty, and, unless they are collected, for a file that is malformed or missing, and a class
+    that is not in class_names.
     """
+    terms = parse_split(split)
+    if not class_names and len(terms) > 1:
+        lists = [_open_term(data, term, (), Problems(stop=False)).class_names for term in terms]
+        class_names = list(dict.fromkeys(name for names in lists for name in names))
+    sources = [_open_term(data, term, class_names, problems) for term in terms]
+    taken = [chosen_positions(term, len(source)) for term, source in zip(terms, sources, strict=True)]
+    if not any(map(len, taken)):
+        raise UserError(f"{data.root}: the split '{split}' holds no images.")
+    if len(terms) == 1 and len(taken[0]) == len(sources[0]):
+        return sources[0]
+    return JoinedSource(list(zip(terms, sources, taken, strict=True)))
+
+
+def _open_term(data: Data, term: Term, class_names: Sequence[str], problems: Problems | None) -> Source:
+    data = _below(data, term.folder)
     match find_format(data):
         case "shapes":
-            return _with_classes(ShapesSource(data.shapes, split), class_names)
+            return _with_classes(ShapesSource(data.shapes, term.name), class_names)
         case "coco":
-            return open_coco(data, split, class_names)
+            return open_coco(data, term.name, class_names, problems)
         case _:
-            return open_voc(data, split, class_names)
+            return open_voc(data, term.name, class_names, problems)
+
+
+def _below(data: Data, folder: str) -> Data:
+    return dataclasses.replace(data, root=f"{data.root}/{folder}") if folder else data
 
 
 def split_names(data: Data) -> tuple[str, ...]:
@@ -38,6 +63,16 @@ def split_names(data: Data) -> tuple[str, ...]:
             return coco_splits(Path(data.root))
         case _:
             return voc_splits(Path(data.root))
+
+
+def missing_split(data: Data, split: str) -> str | None:
+    """A sentence about the first part of a split that isn't there; None where all are."""
+    for term in parse_split(split):
+        below = _below(data, term.folder)
+        splits = split_names(below)
+        if not set(spellings(term.name)) & set(splits):
+            return f"{below.root} has no split '{term.name}' (it has: {listed(splits)})."
+    return None
 
 
 def is_generated(data: Data) -> bool:
