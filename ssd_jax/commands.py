@@ -4,21 +4,23 @@ import dataclasses
 import importlib.util
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
 import tyro
 from tqdm.auto import tqdm
 
+from ssd_jax import check_data as checking
 from ssd_jax import detector, evaluation, execution, report, run_folder
 from ssd_jax.config import Config, Data
 from ssd_jax.data.image import read_image
 from ssd_jax.data.loader import objects_over_padding
 from ssd_jax.data.open import is_generated, missing_split, open_source
+from ssd_jax.data.problems import Problems, Severity
 from ssd_jax.data.source import Source
 from ssd_jax.draw import class_colours, draw_boxes
 from ssd_jax.errors import UserError
@@ -26,6 +28,7 @@ from ssd_jax.metrics import format_table
 from ssd_jax.training import Loop
 
 HELP = ("-h", "--help")
+T = TypeVar("T")
 
 # ---- train ----
 
@@ -51,16 +54,7 @@ def train(argv: Sequence[str]) -> None:
     if argv and argv[0] in HELP:
         print(TRAIN_HELP)
         return
-    if not argv or argv[0].startswith("-"):
-        raise UserError("train CONFIG [options]: name a file of configs/ first, such as configs/shapes.py")
-    default = load_config(Path(argv[0]))
-    options = tyro.cli(
-        TrainOptions,
-        default=TrainOptions(default),
-        args=list(argv[1:]),
-        prog=f"train {argv[0]}",
-        description=f"Options of {argv[0]}, with its values as defaults.",
-    )
+    options = parse_config_options(TrainOptions, "train", argv)
     execution.keep_freed_memory()
     workdir = options.workdir or Path("runs") / options.config.name
     config, train_source, val_source = open_data(with_root(options.config, options.config.data.root))
@@ -74,6 +68,19 @@ def train(argv: Sequence[str]) -> None:
         describe_source("val", val_source)
     loop.run()
     print(f"Done. Next: evaluate.py {workdir}, predict.py {workdir} IMAGES")
+
+
+def parse_config_options(kind: type[T], command: str, argv: Sequence[str]) -> T:
+    """Options of a command whose first argument is a config; kind is a dataclass with the field ``config``."""
+    if not argv or argv[0].startswith("-"):
+        raise UserError(f"{command} CONFIG [options]: name a file of configs/ first, such as configs/shapes.py")
+    return tyro.cli(
+        kind,
+        default=kind(load_config(Path(argv[0]))),  # type: ignore[call-arg]
+        args=list(argv[1:]),
+        prog=f"{command} {argv[0]}",
+        description=f"Options of {argv[0]}, with its values as defaults.",
+    )
 
 
 def load_config(file: Path) -> Config:
@@ -264,7 +271,7 @@ def predict(argv: Sequence[str]) -> None:
         raise UserError("predict RUN IMAGES: name at least one image, or a folder with images")
     if not 0 <= options.score <= 1:
         raise UserError(f"--score is {options.score}, must lie in [0, 1]")
-    check_out(options.out)
+    check_out(options.out, PREDICTIONS)
     targets = picture_targets(options.images, options.out)
     detect = detector.load(options.run, options.checkpoint)
     with run_folder.writing(options.out, OTHER_OUT):  # before all the work
@@ -316,11 +323,11 @@ def picture_targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
     return targets
 
 
-def check_out(out: Path) -> None:
+def check_out(out: Path, own: str) -> None:
     """Raises UserError for a folder with other things in it, photographs say: pictures of the same names
-    would replace them."""
+    would replace them. own: a file that tells that the command wrote there before."""
     with run_folder.writing(out, OTHER_OUT):
-        others = out.is_dir() and any(out.iterdir()) and not (out / PREDICTIONS).exists()
+        others = out.is_dir() and any(out.iterdir()) and not (out / own).exists()
     if others:
         raise UserError(f"--out {out}: there are other things in it. {OTHER_OUT}")
 
@@ -345,7 +352,62 @@ def save_picture(target: Path, image: np.ndarray, found: list[detector.Detection
         picture.save(target, quality=92)
 
 
-COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict}
+# ---- check-data ----
+
+CHECK_DATA_HELP = """usage: check-data CONFIG [--data.root FOLDER] [--out FOLDER] [--no-images] ...
+
+Reads the data set that CONFIG and its options name, with the options of train, and tells what is
+wrong with it, file by file and box by box, what is in it, and how much of it the config's default
+boxes can't match. Exit code: 0, nothing to mend; 1, there is; 2, it could not be read at all.
+
+  check-data CONFIG --help     lists every option
+  --no-images                  annotations alone: seconds for ten thousand files"""
+
+
+@dataclass(frozen=True)
+class CheckDataOptions:
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    out: Path = Path("data_check")
+    """Folder for problems.csv, check.json, data.png (classes, sizes) and <split>_samples.jpg."""
+    images: bool = True
+    """Decode every image too, and compare their pixels."""
+
+
+def check_data(argv: Sequence[str]) -> int:
+    """check-data CONFIG [--data.root FOLDER]: what is wrong with a data set, and which boxes are out of reach."""
+    if argv and argv[0] in HELP:
+        print(CHECK_DATA_HELP)
+        return 0
+    options = parse_config_options(CheckDataOptions, "check-data", argv)
+    config = with_root(options.config, options.config.data.root)
+    check_out(options.out, "check.json")
+    problems = Problems(stop=False)
+    try:
+        splits = checking.open_splits(config, problems)
+    except UserError:
+        if problems.found:
+            print(checking.format_problems(problems.found))
+        raise
+    checking.check_annotations(splits, config.data, problems)
+    if options.images:
+        with tqdm(total=sum(map(len, splits.values())), unit="image", dynamic_ncols=True) as bar:
+            checking.check_images(splits, problems, bar.update)
+    counts = {split: checking.count_split(source) for split, source in splits.items()}
+    ceiling = checking.measure_ceiling(splits[config.data.train_split], config)
+    print(checking.format_problems(problems.found), end="\n\n")
+    print(checking.format_counts(counts, ceiling), end="\n\n")
+    print(checking.format_ceiling(ceiling, config), end="\n\n")
+    checking.write_check(options.out, config, splits, counts, ceiling, problems.found)
+    print(f"Written to {options.out}: problems.csv (all of them), check.json, data.png, pictures with their boxes")
+    return int(any(p.kind.severity is not Severity.NOTE for p in problems.found))
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "check-data": check_data,
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -357,11 +419,10 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: no command '{argv[0]}'\n" if argv else "", usage(), sep="", file=sys.stderr)
         return 2
     try:
-        COMMANDS[argv[0]](argv[1:])
+        return COMMANDS[argv[0]](argv[1:]) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def usage() -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Bool, Float, Float64, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 Colour = tuple[int, int, int]
@@ -204,7 +204,7 @@ def grid(
     return sheet
 
 
-# ---- curves ----
+# ---- figures ----
 
 Row = Mapping[str, Any]
 """One record of log.jsonl or row of results.csv: ``step`` and what was measured at it."""
@@ -245,6 +245,69 @@ def draw_curves(rows: Sequence[Row], path: str | Path) -> None:
     figure.savefig(path)
 
 
+def draw_data_set(
+    counts: Mapping[str, Mapping[str, int]],
+    boxes_px: Float[np.ndarray, "g 4"],
+    below: Bool[np.ndarray, " g"],
+    shapes_px: Float[np.ndarray, "k 2"],
+    path: str | Path,
+) -> None:
+    """Writes a picture of a data set: objects of each class by split, sizes of boxes, and their shapes.
+
+    Args:
+        counts: of each split the objects of each class.
+        boxes_px: xyxy, pixels of the network's input, of the split that is trained on.
+        below: which of them no default box fits; drawn in red.
+        shapes_px: width and height of the default boxes, each shape once.
+        path: a file whose ending names the format, such as ``data.png``.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    classes = _most_and_rarest({name: sum(c[name] for c in counts.values()) for name in next(iter(counts.values()))})
+    figure = Figure(figsize=(17, max(5.0, 1.5 + 0.2 * len(classes))), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    bars, sizes, shapes = figure.subplots(1, 3)
+    left = np.zeros(len(classes))
+    for split, of_class in counts.items():
+        values = [of_class[name] for name in classes]
+        bars.barh(classes, values, left=left, label=split)
+        left += values
+    bars.invert_yaxis()
+    bars.legend()
+    bars.set_title("objects of each class")
+    extents = np.maximum(boxes_px[:, 2:] - boxes_px[:, :2], 0.5)
+    sides = np.sqrt(extents.prod(axis=1))
+    edges = np.geomspace(2, max(sides.max(initial=0), shapes_px.max()) * 1.1, 40)
+    sizes.hist([sides[~below], sides[below]], edges, stacked=True, color=["C0", "C3"], label=["", "out of reach"])
+    for side in np.unique(np.sqrt(shapes_px.prod(axis=1)).round(1)):
+        sizes.axvline(side, color="gray", linewidth=0.7, linestyle=":")
+    sizes.set_title("root of area of boxes, px of the network's input\n(dotted: default boxes)")
+    shown = np.random.default_rng(0).permutation(len(extents))[:5000]  # more only make a blot
+    for mask, colour, label in ((~below, "C0", "within reach"), (below, "C3", "out of reach")):
+        w, h = extents[shown[mask[shown]]].T
+        shapes.plot(w, h, ".", color=colour, alpha=0.35, markersize=4, label=label)
+    shapes.plot(*shapes_px.T, "k+", markersize=8, label="default boxes")
+    shapes.set_title("width (across) and height of boxes,\npx of the network's input")
+    shapes.legend()
+    for axes in (sizes, shapes):
+        axes.set_xscale("log")
+        _plain_ticks(axes.xaxis)
+    shapes.set_yscale("log")
+    _plain_ticks(shapes.yaxis)
+    for axes in (bars, sizes, shapes):
+        axes.grid(alpha=0.3)
+    figure.savefig(path)
+
+
+def _most_and_rarest(counts: Mapping[str, int], shown: int = 40) -> list[str]:
+    """Class names in their order; of more than ``shown`` the most frequent and the rarest, by frequency."""
+    if len(counts) <= shown:
+        return list(counts)
+    names = sorted(counts, key=lambda name: -counts[name])
+    return [*names[: shown // 2], *names[-shown // 2 :]]
+
+
 def _draw_panel(axes: Axes, title: str, rows: Sequence[Row], curves: Mapping[str, str], smooth: bool = False) -> None:
     axes.set_title(title)
     axes.set_xlabel("step")
@@ -280,11 +343,16 @@ def _running_mean(values: Float64[np.ndarray, " r"]) -> Float64[np.ndarray, " r"
 
 def _scale_log(axes: Axes) -> None:
     """A logarithmic y axis, labelled in plain numbers, where there is something positive to show."""
-    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
-
     if not any((line.get_ydata() > 0).any() for line in axes.lines):
         return
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
+    _plain_ticks(axes.yaxis)
+
+
+def _plain_ticks(axis: Any) -> None:
+    """1, 2, 5, 10, ... in plain numbers along a logarithmic axis."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())

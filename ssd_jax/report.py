@@ -1,10 +1,12 @@
 """The pictures that a run leaves: what the network saw, truth beside detections, curves."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int32, UInt8
 from PIL import Image
 
 from ssd_jax import run_folder
@@ -25,6 +27,11 @@ def _tile(
 ) -> Image.Image:
     scale = TILE / max(image.shape[:2])
     return draw_boxes(image, boxes_px, names, scores, colours=colours, scale=scale)
+
+
+def file_name(split: str) -> str:
+    """A split as part of a file's name: VOC2007/trainval[:50%] has characters that are none."""
+    return re.sub(r"[^\w.-]+", "_", split).strip("_")
 
 
 def _save(picture: Image.Image, file: Path) -> None:
@@ -48,27 +55,43 @@ def write_train_batch(
     _save(grid(tiles, columns=4), workdir / "train_batch.jpg")
 
 
+def _spread(source: Source) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
+    """Images evenly spread over a split, with their positions; without those that can't be read, which the
+    loader counts and reports."""
+    chosen = np.linspace(0, len(source) - 1, min(SHOWN_IMAGES, len(source))).round().astype(int)
+    for i in map(int, np.unique(chosen)):
+        with suppress(UserError):
+            yield i, source.image(i)
+
+
+def _truth_tile(source: Source, index: int, image: UInt8[np.ndarray, "h w 3"]) -> Image.Image:
+    annotation = source.annotation(index)
+    names = [source.class_names[label - 1] for label in annotation.labels]
+    return _tile(image, annotation.boxes_px, names, None, class_colours(source.class_names))
+
+
+def write_samples(file: Path, source: Source) -> None:
+    """Images evenly spread over a split, with their boxes."""
+    tiles = [_truth_tile(source, i, image) for i, image in _spread(source)]
+    if tiles:
+        _save(grid(tiles, columns=4), file)
+
+
 def write_truth_and_predictions(
     workdir: Path, split: str, source: Source, detections: Sequence[ImageDetections]
 ) -> None:
     """<split>_truth.jpg and <split>_pred.jpg: the same images, evenly spread over the split."""
     colours = class_colours(source.class_names)
-    chosen = np.unique(np.linspace(0, len(source) - 1, min(SHOWN_IMAGES, len(source))).round().astype(int))
     truth, found = [], []
-    for i in map(int, chosen):
-        try:
-            image = source.image(i)
-        except UserError:  # counted and reported by the loader
-            continue
-        annotation, detection = source.annotation(i), detections[i]
-        names = [source.class_names[label - 1] for label in annotation.labels]
-        truth.append(_tile(image, annotation.boxes_px, names, None, colours))
+    for i, image in _spread(source):
+        detection = detections[i]
+        truth.append(_truth_tile(source, i, image))
         shown = detection.scores >= SHOWN_SCORE
         names = [source.class_names[label - 1] for label in detection.labels[shown]]
         found.append(_tile(image, detection.boxes_px[shown], names, detection.scores[shown], colours))
     if truth:
-        _save(grid(truth, columns=4), workdir / f"{split}_truth.jpg")
-        _save(grid(found, columns=4), workdir / f"{split}_pred.jpg")
+        _save(grid(truth, columns=4), workdir / f"{file_name(split)}_truth.jpg")
+        _save(grid(found, columns=4), workdir / f"{file_name(split)}_pred.jpg")
 
 
 def write_curves(workdir: Path) -> None:

@@ -46,6 +46,8 @@ ORDER = [
     "draw",
     "run_folder",
     "report",
+    "recall_ceiling",
+    "check_data",
     "execution",
     "evaluation",
     "optimizer",

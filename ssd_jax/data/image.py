@@ -2,6 +2,8 @@
 
 import io
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -46,16 +48,31 @@ def image_size(path: str | Path, annotated_size: tuple[int, int] | None = None) 
 
     Raises UserError, naming the file, if it is missing, empty or no image.
     """
+    with _opened(path) as image:
+        size, orientation = image.size, _exif_orientation(image)
+    if orientation in _TURNED and not _as_stored(size, orientation, annotated_size):
+        return size[1], size[0]
+    return size
+
+
+def image_traits(path: str | Path) -> tuple[str, int]:
+    """Pillow's mode (RGB, L, CMYK, ...) and EXIF orientation (1, upright, to 8), from the file's header alone.
+
+    Raises UserError, naming the file, if it is missing, empty or no image.
+    """
+    with _opened(path) as image:
+        return image.mode, _exif_orientation(image)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
-            size, orientation = image.size, _exif_orientation(image)
+            yield image
     except FileNotFoundError as error:
         raise UserError(_missing(path)) from error
     except _PILLOW_ERRORS as error:
         raise UserError(_broken(path, error)) from error
-    if orientation in _TURNED and not _as_stored(size, orientation, annotated_size):
-        return size[1], size[0]
-    return size
 
 
 def _read_bytes(path: str | Path) -> bytes:

@@ -84,7 +84,7 @@ def train_batches(
     unreadable: dict[int, str] = {}
 
     def load(position: int, index: int) -> _Example:
-        wanted = _for_training(source.annotation(index), data.train_on_difficult)
+        wanted = for_training(source.annotation(index), data.train_on_difficult)
         return _load(source, index, wanted, shape, position // len(source), unreadable)
 
     epochs = _ENDLESS // len(source) + 1
@@ -101,7 +101,7 @@ def eval_batches(source: Source, data: Data, batch_size: int) -> Batches:
     def load(index: int) -> _Example:
         if index >= len(source):
             return _empty(-1, 0)
-        return _load(source, index, _for_training(source.annotation(index), True), shape, 0, unreadable)
+        return _load(source, index, for_training(source.annotation(index), True), shape, 0, unreadable)
 
     slots = -(-len(source) // batch_size) * batch_size
     return _stream(grain.MapDataset.range(slots).map(load), batch_size, shape, data.max_objects, unreadable)
@@ -131,7 +131,7 @@ def fit(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
 
 def objects_over_padding(source: Source, data: Data) -> int:
     """How many objects to train on are cut because their image has more than data.max_objects."""
-    images = (_for_training(source.annotation(i), data.train_on_difficult) for i in range(len(source)))
+    images = (for_training(source.annotation(i), data.train_on_difficult) for i in range(len(source)))
     return sum(max(len(image.labels) - data.max_objects, 0) for image in images)
 
 
@@ -145,7 +145,8 @@ class _Example(NamedTuple):
     valid: bool
 
 
-def _for_training(annotation: Annotation, with_difficult: bool) -> Annotation:
+def for_training(annotation: Annotation, with_difficult: bool) -> Annotation:
+    """Without the objects that are never trained on: crowds, and, unless asked for, difficult ones."""
     keep = ~annotation.crowd if with_difficult else ~(annotation.crowd | annotation.difficult)
     return annotation._replace(
         boxes_px=annotation.boxes_px[keep],
