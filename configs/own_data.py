@@ -11,7 +11,7 @@ Pictures seen are steps x batch_size: 9 600 by default. A thousand pictures or m
 steps, and with a GPU --model.width 0.5 or 1.
 """
 
-from ssd_jax.config import SSD300_COCO_BOXES, Augment, Config, Data, Model, Optimizer, Train
+from ssd_jax.config import SSD300_COCO_BOXES, Augment, Config, Data, Loss, Model, Optimizer, Train
 
 
 def get_config() -> Config:
@@ -21,6 +21,7 @@ def get_config() -> Config:
         data=Data(root=""),
         # Milder than the paper's, whose zoom-out of four times and crops to 0.3 need a schedule many times as long.
         augment=Augment(expand_probability=0.3, expand_max_ratio=1.5, crop_scale=(0.6, 1.0)),
+        loss=Loss(min_negatives=3),  # so that pictures without objects count
         optimizer=Optimizer(
             name="muon", learning_rate=1e-2, schedule="cosine", warmup_steps=30, weight_decay=0.02, clip_norm=10.0
         ),

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from ssd_jax import check_data as checking
 from ssd_jax import detector, evaluation, execution, report, run_folder
-from ssd_jax.config import Config, Data
+from ssd_jax.config import Config
 from ssd_jax.data.image import read_image
 from ssd_jax.data.loader import objects_over_padding
 from ssd_jax.data.open import is_generated, missing_split, open_source
@@ -63,9 +63,10 @@ def train(argv: Sequence[str]) -> None:
     print(f"{'Going on with' if going_on else 'New run in'} {workdir}: {describe(config)}")
     for change in changed:
         print(f"  changed: {change}")
-    describe_source("train", train_source, config.data)
+    describe_source("train", train_source, config)
     if val_source is not None:
         describe_source("val", val_source)
+        describe_overlap(train_source, val_source)
     loop.run()
     print(f"Done. Next: evaluate.py {workdir}, predict.py {workdir} IMAGES")
 
@@ -157,19 +158,34 @@ def describe(config: Config) -> str:
     )
 
 
-def describe_source(name: str, source: Source, training: Data | None = None) -> None:
-    """Prints how many images there are and what is odd; of a split to train on, objects that do not fit, too."""
+def describe_source(name: str, source: Source, training: Config | None = None) -> None:
+    """Prints how many images there are and what is odd; of a split to train on, what teaches nothing, too."""
     print(f"{name}: {len(source)} images")
     notes = list(source.notes)
     if training is not None and source.in_memory:
-        cut = objects_over_padding(source, training)
+        cut = objects_over_padding(source, training.data)
         if cut:
             notes.append(
-                f"{cut} objects are left out of training, in images with more than {training.max_objects}; to have "
-                "them all, raise --data.max_objects"
+                f"{cut} objects are left out of training, in images with more than {training.data.max_objects}; to "
+                "have them all, raise --data.max_objects"
+            )
+        empty = sum(len(source.annotation(i).labels) == 0 for i in range(len(source)))
+        if empty and not training.loss.min_negatives:
+            notes.append(
+                f"{empty} images hold no objects and teach nothing; with --loss.min_negatives 3 each counts as much as "
+                "one with a single match"
             )
     for note in notes:
         print(f"  note: {note}")
+
+
+def describe_overlap(train_source: Source, val_source: Source) -> None:
+    """Prints how many images, by file, are both trained on and measured on while training."""
+    if train_source.in_memory and val_source.in_memory:
+        trained = {train_source.annotation(i).file for i in range(len(train_source))}
+        shared = sum(val_source.annotation(i).file in trained for i in range(len(val_source)))
+        if shared:
+            print(f"  note: {shared} of the {len(val_source)} val images are trained on; mAP says nothing of new ones")
 
 
 # ---- evaluate ----
@@ -185,6 +201,8 @@ class EvaluateOptions:
     """best: highest val mAP (area) while training."""
     data_root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
     """Other data than the run's, or the same at another place."""
+    strict: bool = False
+    """Stop at an image that can't be read; else its objects count as missed."""
 
 
 def evaluate(argv: Sequence[str]) -> None:
@@ -194,6 +212,7 @@ def evaluate(argv: Sequence[str]) -> None:
     config = run_folder.read_config(options.run)
     if options.data_root is not None:
         config = with_root(config, options.data_root)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, strict=options.strict))
     split, source = open_evaluation_split(config, options.split)
     describe_source(split, source)
     params, step = detector.restore_params(options.run, config, options.checkpoint)

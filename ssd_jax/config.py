@@ -265,6 +265,8 @@ class Data:
     """Ground-truth boxes are padded to this number; an image with more is cut and counted."""
     train_on_difficult: bool = True
     """Caffe trains with VOC's difficult objects; ssd.pytorch leaves them out."""
+    strict: Annotated[bool, tyro.conf.arg(aliases=["--strict"])] = False
+    """Stop at an image that can't be read, rather than go on without it and name it at the end."""
     shapes: Shapes = field(default_factory=Shapes)
 
     def __post_init__(self) -> None:

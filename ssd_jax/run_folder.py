@@ -60,8 +60,9 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-# What a run may go on with differently: its data at another place, and how often it tells and saves.
-_FREE = ("data.root", "train.log_every", "train.eval_every", "train.checkpoint_every")
+# What a run may go on with differently: its data at another place, whether it stops at a broken image, and
+# how often it tells and saves.
+_FREE = ("data.root", "data.strict", "train.log_every", "train.eval_every", "train.checkpoint_every")
 
 
 class Started(NamedTuple):

@@ -178,6 +178,9 @@ class Loop:
             ):
                 self.bar.set_postfix_str("compiling")
                 self.go_on(state, start)
+        unreadable = self.batches.unreadable.values()
+        if unreadable:
+            print(f"{len(unreadable)} of {len(self.train_source)} images could not be used:", *unreadable, sep="\n  ")
 
     def resume_or_init(self) -> TrainState:
         state = init_state(self.config, self.mesh)

@@ -344,6 +344,29 @@ def test_cut_images_are_named_and_training_goes_on(folder_run):
         in folder_run.errors
     )
     assert "Traceback" not in folder_run.errors
+    told = folder_run.printed.split("1 of 24 images could not be used:\n")[1]
+    assert "JPEGImages/train5.png: can't be read as an image" in told.splitlines()[0]
+
+
+def test_strict_stops_at_a_cut_image(folder_run, tmp_path, capsys):
+    argv = "train", TINY, "--workdir", tmp_path / "run", "--data.root", folder_run.root, "--strict"
+    assert "train5.png" in (message := refused(capsys, *argv)) and "as --strict asks" in message
+    assert "val1.png" in refused(capsys, "evaluate", folder_run.run, "--split", "val", "--strict")
+
+
+def test_val_images_that_are_trained_on_are_told(folder_run, tmp_path, capsys):
+    argv = "train", TINY, "--workdir", tmp_path / "run", "--data.root", folder_run.root, "--train.steps", "1"
+    assert command(*argv, "--data.train-split", "train+val[:2]") == 0
+    assert "note: 2 of the 6 val images are trained on" in capsys.readouterr().out
+
+
+def test_images_without_objects_that_would_teach_nothing_are_told(tmp_path, voc, capsys):
+    (voc / "Annotations" / "train0.xml").write_text("<annotation></annotation>")
+    argv = "train", TINY, "--data.root", voc, "--train.steps", "1"
+    told = "note: 1 images hold no objects and teach nothing; with --loss.min_negatives 3"
+    assert command(*argv, "--workdir", tmp_path / "a") == 0 and told in capsys.readouterr().out
+    assert command(*argv, "--workdir", tmp_path / "b", "--loss.min-negatives", "3") == 0
+    assert "teach nothing" not in capsys.readouterr().out
 
 
 def test_the_same_folder_typed_otherwise_is_the_same_run(folder_run, monkeypatch, capsys):

@@ -209,6 +209,12 @@ def test_unreadable_image_keeps_its_slot_and_is_told_once(caplog):
     assert [record.message for record in caplog.records] == ["2.jpg: broken"]
 
 
+@pytest.mark.parametrize("batches", [lambda *a: train_batches(*a, seed=0), eval_batches])
+def test_unreadable_image_stops_a_strict_stream(batches):
+    with pytest.raises(UserError, match=r"^2\.jpg: broken\nStopped there, as --strict asks"):
+        take(batches(small(4, broken={2}), Data(strict=True), 4), 1)
+
+
 def test_unreadable_image_in_evaluation_keeps_its_slot():
     (batch,) = eval_batches(small(2, broken={0}), Data(), 2)
     np.testing.assert_array_equal(batch.valid, [False, True])

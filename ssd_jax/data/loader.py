@@ -73,7 +73,7 @@ def train_batches(
 
     Epochs follow each other without a gap: a batch may hold the end of one and the start of the
     next. Crowd objects are left out, and difficult ones where data.train_on_difficult is False. An
-    image that can't be read keeps its slot, with valid=False.
+    image that can't be read keeps its slot, with valid=False; with data.strict it raises UserError.
 
     batch_size: of the whole step. Of several processes each gets batch_size // process_count
         images of it, together those that a single one would get.
@@ -85,7 +85,7 @@ def train_batches(
 
     def load(position: int, index: int) -> _Example:
         wanted = for_training(source.annotation(index), data.train_on_difficult)
-        return _load(source, index, wanted, shape, position // len(source), unreadable)
+        return _load(source, index, wanted, shape, position // len(source), unreadable, data.strict)
 
     epochs = _ENDLESS // len(source) + 1
     dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(epochs)
@@ -101,7 +101,8 @@ def eval_batches(source: Source, data: Data, batch_size: int) -> Batches:
     def load(index: int) -> _Example:
         if index >= len(source):
             return _empty(-1, 0)
-        return _load(source, index, for_training(source.annotation(index), True), shape, 0, unreadable)
+        wanted = for_training(source.annotation(index), True)
+        return _load(source, index, wanted, shape, 0, unreadable, data.strict)
 
     slots = -(-len(source) // batch_size) * batch_size
     return _stream(grain.MapDataset.range(slots).map(load), batch_size, shape, data.max_objects, unreadable)
@@ -164,10 +165,13 @@ def _load(
     shape: tuple[int, int],
     epoch: int,
     unreadable: dict[int, str],
+    strict: bool,
 ) -> _Example:
     try:
         image = source.image(index)
     except UserError as error:
+        if strict:
+            raise UserError(f"{error}\nStopped there, as --strict asks; without it the image is passed over") from error
         if index not in unreadable:
             unreadable[index] = str(error)
             logger.warning("%s", error)
