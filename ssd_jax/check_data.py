@@ -87,10 +87,11 @@ class _Looked(NamedTuple):
     problems: list[Problem]
 
 
-def check_images(splits: dict[str, Source], problems: Problems, progress: Callable[[int], object]) -> None:
+def check_images(splits: dict[str, Source], problems: Problems, progress: Callable[[int], object]) -> dict[str, bytes]:
     """Decodes every image, once each file: those that can't be used, are rotated, not RGB, or the same as another.
 
-    The same: their pixels are equal, whatever the files are called.
+    The same: their pixels are equal, whatever the files are called. Returns a hash of the pixels of
+    each file that can be used.
     """
     places: dict[str, list[tuple[str, Source, int]]] = {}
     for split, source in splits.items():
@@ -101,7 +102,8 @@ def check_images(splits: dict[str, Source], problems: Problems, progress: Callab
         _, source, index = places[file][0]
         return _look(source, index, file)
 
-    seen: dict[bytes, str] = {}
+    digests: dict[str, bytes] = {}
+    first: dict[bytes, str] = {}
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for file, looked in zip(places, threads.map(look, places), strict=True):
             progress(len(places[file]))
@@ -113,11 +115,13 @@ def check_images(splits: dict[str, Source], problems: Problems, progress: Callab
                 problems.add(Kind.TWICE, file, f"is in {own[0]} {len(own)} times")
             if looked.digest is None:
                 continue
-            twin = seen.setdefault(looked.digest, file)
+            digests[file] = looked.digest
+            twin = first.setdefault(looked.digest, file)
             if twin != file:
                 others = [split for split, _, _ in places[twin]]
                 kind = Kind.TWICE if set(own) == set(others) else Kind.TWO_SPLITS
                 problems.add(kind, file, f"({own[0]}) has the pixels of {twin} ({others[0]})")
+    return digests
 
 
 def _look(source: Source, index: int, file: str) -> _Looked:

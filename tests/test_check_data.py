@@ -10,6 +10,7 @@ from program import ROOT, TINY, command, write_voc_folder
 
 from ssd_jax import check_data
 from ssd_jax.config import Config, Data
+from ssd_jax.data.image import image_size
 from ssd_jax.data.problems import Kind, Problem, Problems
 
 GOOD = ("cat", (2, 2, 30, 20))
@@ -177,7 +178,7 @@ def test_command_tells_writes_and_exits_with_one(faulty, tmp_path, capsys):
     assert {row["kind"] for row in rows} >= {"malformed", "no area", "in two splits", "rotated by EXIF"}
     content = json.loads((out / "check.json").read_text())
     assert content["splits"]["train"]["objects"]["dog"] == 9 and content["problems"]["no_area"] == 1
-    assert Image.open(out / "data.png").size[0] > 1000 and Image.open(out / "train_samples.jpg").size[0] > 500
+    assert image_size(out / "data.png")[0] > 1000 and image_size(out / "train_samples.jpg")[0] > 500
 
 
 def test_command_exits_with_zero_where_nothing_is_to_be_mended(tmp_path, capsys):
@@ -207,3 +208,35 @@ def test_bccd_has_two_bad_boxes(bccd, tmp_path, capsys):
         ("no area", "BloodImage_00338.xml", "object 13 (RBC 504 337 504 337)"),
         ("no area", "BloodImage_00343.xml", "object 4 (RBC 181 329 181 329)"),
     }
+
+
+def contents(root):
+    return {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
+
+
+def test_fix_writes_a_copy_that_has_nothing_to_mend(faulty, tmp_path, capsys):
+    (faulty / "Annotations" / "cmyk.xml").write_text(
+        (faulty / "Annotations" / "cmyk.xml").read_text().replace("Cat", "dog")
+    )
+    before, fixed = contents(faulty), tmp_path / "fixed"
+    argv = "check-data", TINY, "--data.root", faulty, "--out", tmp_path / "out", "--data.max-objects", "9"
+    assert command(*argv, "--fix", fixed) == 1
+    assert contents(faulty) == before
+    assert "Cleaned copy" in capsys.readouterr().out
+    _, splits, found = check(fixed)
+    assert [p.kind for p in found] == [Kind.TOO_MANY]  # check() has room for 8
+    # Of train: good.xml is malformed, gone has no image, first is the same as val's second; cut is whole there.
+    ids = {split: {source.annotation(i).image_id for i in range(len(source))} for split, source in splits.items()}
+    names = {"beyond", "flat", "double", "cut", "turned", "grey", "cmyk", "many"}
+    assert ids == {"train": {f"{name}.jpg" for name in names}, "val": {"second.jpg"}}
+    by_id = {splits["train"].annotation(i).image_id: i for i in range(len(splits["train"]))}
+    boxes = {name: splits["train"].annotation(by_id[f"{name}.jpg"]).boxes_px.tolist() for name in names}
+    assert boxes["beyond"] == [[0, 0, 20, 20]] and boxes["flat"] == boxes["double"] == [[2, 2, 30, 20]]
+    assert len(boxes["many"]) == 9
+    # Bytes are copied where nothing is wrong, and a picture that EXIF turns by half is turned.
+    assert (fixed / "images/train/flat.jpg").read_bytes() == (faulty / "JPEGImages/flat.jpg").read_bytes()
+    with Image.open(fixed / "images/train/turned.jpg") as new, Image.open(faulty / "JPEGImages/turned.jpg") as old:
+        turned, stored = np.asarray(new, np.int32), np.asarray(old, np.int32)
+    assert np.abs(turned - stored[::-1, ::-1]).mean() < np.abs(turned - stored).mean() / 4
+    assert command(*argv, "--fix", fixed) == 2
+    assert "Name a new folder" in capsys.readouterr().err

@@ -48,6 +48,7 @@ ORDER = [
     "report",
     "recall_ceiling",
     "check_data",
+    "clean_copy",
     "execution",
     "evaluation",
     "optimizer",
