@@ -13,7 +13,7 @@ from jaxtyping import Float32, Int32, UInt8
 from ssd_jax import execution
 from ssd_jax.config import Config
 from ssd_jax.data.loader import eval_batches
-from ssd_jax.data.source import Annotation, Source
+from ssd_jax.data.source import Source
 from ssd_jax.default_boxes import make_default_boxes
 from ssd_jax.detect import Detections, detect
 from ssd_jax.metrics import ImageDetections, evaluate_coco, evaluate_voc
@@ -95,11 +95,16 @@ def detect_source(
     return found
 
 
-def measure(
-    detections: Sequence[ImageDetections], annotations: Sequence[Annotation], class_names: Sequence[str]
-) -> dict[str, Any]:
-    """What metrics.json holds: VOC's two mAPs with a table by class, and COCO's twelve numbers."""
-    return {
-        **evaluate_voc(detections, annotations, class_names),
-        **evaluate_coco(detections, annotations, class_names),
-    }
+def measure(detections: Sequence[ImageDetections], source: Source) -> dict[str, Any]:
+    """What metrics.json holds: VOC's two mAPs with a table by class, and COCO's twelve numbers; of COCO data those
+    that pycocotools gives for the same files.
+
+    detections: one for each image of the split, in its order.
+    """
+    annotations = [source.annotation(i) for i in range(len(source))]
+    voc = evaluate_voc(detections, annotations, source.class_names)
+    if source.coco_truth is None:
+        return {**voc, **evaluate_coco(detections, annotations, source.class_names)}
+    numbers = [a.number for a in annotations if a.number is not None]
+    official = source.category_ids, numbers, source.coco_truth
+    return {**voc, **evaluate_coco(detections, annotations, source.class_names, *official)}

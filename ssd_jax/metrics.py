@@ -11,9 +11,9 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 from hotcoco import COCO, COCOeval
-from jaxtyping import Bool, Float, Float32, Float64, Int, Int32
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, Int64
 
-from ssd_jax.data.source import Annotation
+from ssd_jax.data.source import Annotation, CocoTruth
 
 
 class ImageDetections(NamedTuple):
@@ -262,37 +262,79 @@ COCO_KEYS = (
 """The twelve numbers in the order of pycocotools' COCOeval.stats."""
 
 
-def _xyxy_to_xywh(boxes_px: Float[np.ndarray, "k 4"]) -> Float64[np.ndarray, "k 4"]:
+def xyxy_to_xywh(boxes_px: Float[np.ndarray, "k 4"]) -> Float64[np.ndarray, "k 4"]:
+    """COCO's form of pixel boxes: left, top, width, height."""
     boxes = boxes_px.astype(np.float64)  # so that the subtraction of float32 corners is exact
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-def _coco_truth(
-    annotations: Sequence[Annotation], class_names: Sequence[str], categories: Int[np.ndarray, " c"], ids: Sequence[int]
-) -> COCO:
+def _truth_of(
+    annotations: Sequence[Annotation], class_ids: Int64[np.ndarray, " c"], ids: Int64[np.ndarray, " m"]
+) -> CocoTruth:
+    """What a COCO file would say of these images."""
     # An empty array in front of each: numpy can't know the shape of no arrays.
     labels = np.concatenate([np.zeros(0, np.int32), *(a.labels for a in annotations)])
     boxes = np.concatenate([np.zeros((0, 4)), *(a.boxes_px for a in annotations)])
-    return COCO.from_arrays(
-        images=[dict(id=i, width=a.width, height=a.height) for i, a in zip(ids, annotations, strict=True)],
-        categories=[dict(id=int(c), name=name) for c, name in zip(categories, class_names, strict=True)],
-        image_ids=np.repeat(np.array(ids, np.int64), [len(a.labels) for a in annotations]),
-        category_ids=categories[labels - 1],
-        boxes=_xyxy_to_xywh(boxes),
-        area=np.concatenate([np.zeros(0), *(a.area_px for a in annotations)]),
-        iscrowd=np.concatenate([np.zeros(0, bool), *(a.crowd for a in annotations)]),
+    return CocoTruth(
+        image_ids=np.repeat(ids, [len(a.labels) for a in annotations]),
+        category_ids=class_ids[labels - 1],
+        boxes_px_xywh=xyxy_to_xywh(boxes),
+        area_px=np.concatenate([np.zeros(0), *(a.area_px for a in annotations)]),
+        crowd=np.concatenate([np.zeros(0, bool), *(a.crowd for a in annotations)]),
     )
 
 
 def _coco_rows(
-    detections: Sequence[ImageDetections], categories: Int[np.ndarray, " c"], ids: Sequence[int]
+    detections: Sequence[ImageDetections], class_ids: Int[np.ndarray, " c"], ids: Int[np.ndarray, " m"]
 ) -> Float64[np.ndarray, "k 7"]:
     """Rows of image id, x, y, width, height, score, category id."""
     rows = [
-        np.column_stack([np.full(len(d.labels), i), _xyxy_to_xywh(d.boxes_px), d.scores, categories[d.labels - 1]])
+        np.column_stack([np.full(len(d.labels), i), xyxy_to_xywh(d.boxes_px), d.scores, class_ids[d.labels - 1]])
         for i, d in zip(ids, detections, strict=True)
     ]
     return np.concatenate([np.zeros((0, 7)), *rows])
+
+
+def match_coco(
+    detections: Sequence[ImageDetections],
+    annotations: Sequence[Annotation],
+    class_names: Sequence[str],
+    category_ids: Sequence[int] | None = None,
+    image_ids: Sequence[int] | None = None,
+    truth: CocoTruth | None = None,
+) -> COCOeval:
+    """hotcoco's evaluation with detections and objects matched, to be asked further; arguments as of evaluate_coco.
+
+    In it images and categories are numbered from 1 in the order of their ids: only the order of the
+    ids bears on the numbers, and hotcoco takes none below 0 or above 2^53.
+    """
+    _check(detections, annotations, class_names)
+    class_ids = np.array(range(1, len(class_names) + 1) if category_ids is None else category_ids, np.int64)
+    ids = np.array(range(1, len(annotations) + 1) if image_ids is None else image_ids, np.int64)
+    images = np.unique(ids)
+    if len(class_ids) != len(class_names) or len(ids) != len(annotations) or len(images) != len(ids):
+        raise ValueError(
+            f"{len(class_ids)} ids of {len(class_names)} classes, {len(images)} different ids of {len(annotations)} "
+            "images"
+        )
+    if truth is None:
+        truth = _truth_of(annotations, class_ids, ids)
+    categories = np.union1d(class_ids, truth.category_ids)
+    names = dict(zip(class_ids.tolist(), class_names, strict=True))
+    here = np.isin(truth.image_ids, images)
+    coco = COCO.from_arrays(
+        images=[dict(id=i) for i in range(1, len(images) + 1)],
+        categories=[dict(id=i, name=names.get(int(c), str(c))) for i, c in enumerate(categories, start=1)],
+        image_ids=1 + np.searchsorted(images, truth.image_ids[here]),
+        category_ids=1 + np.searchsorted(categories, truth.category_ids[here]),
+        boxes=truth.boxes_px_xywh[here],
+        area=truth.area_px[here],
+        iscrowd=truth.crowd[here],
+    )
+    rows = _coco_rows(detections, 1 + np.searchsorted(categories, class_ids), 1 + np.searchsorted(images, ids))
+    evaluation = COCOeval(coco, coco.load_res(rows), "bbox")
+    evaluation.evaluate()
+    return evaluation
 
 
 def evaluate_coco(
@@ -301,6 +343,7 @@ def evaluate_coco(
     class_names: Sequence[str],
     category_ids: Sequence[int] | None = None,
     image_ids: Sequence[int] | None = None,
+    truth: CocoTruth | None = None,
 ) -> dict[str, float | None]:
     """COCO's twelve numbers for boxes, those that pycocotools prints, under the names of COCO_KEYS.
 
@@ -316,24 +359,24 @@ def evaluate_coco(
         category_ids: the data set's id of each class; labels if not given.
         image_ids: the data set's id of each image; 1, 2, ... if not given. Matters only where
             detections in different images have the same score: COCO takes the lower id first.
+        truth: the objects as their COCO file has them, found by image_ids and category_ids; those of
+            other images may be among them. If not given, the annotations' own, whose float32 boxes
+            differ from the file's in the last digits. With it the numbers are pycocotools' of that
+            file bit for bit, unless an annotation of it has the id 0: pycocotools uses the id to say
+            that the object was found, and 0 to say that none was.
 
     Returns:
         None in place of pycocotools' -1, where no object is of the size asked for.
 
     Raises:
         ValueError: detections, annotations and image_ids, or class_names and category_ids, are not
-            of the same number, or a label has no name.
+            of the same number, an image id comes twice, or a label has no name.
 
     References:
         Lin et al., "Microsoft COCO: Common Objects in Context", arXiv 1405.0312, and
         cocodataset.org/#detection-eval.
     """
-    _check(detections, annotations, class_names)
-    categories = np.array(range(1, len(class_names) + 1) if category_ids is None else category_ids, np.int64)
-    ids = range(1, len(annotations) + 1) if image_ids is None else image_ids
-    truth = _coco_truth(annotations, class_names, categories, ids)
-    evaluation = COCOeval(truth, truth.load_res(_coco_rows(detections, categories, ids)), "bbox")
-    evaluation.evaluate()
+    evaluation = match_coco(detections, annotations, class_names, category_ids, image_ids, truth)
     evaluation.accumulate()
     evaluation.summary_lines()  # fills stats as summarize() does, without printing
     return {key: None if v == -1 else float(v) for key, v in zip(COCO_KEYS, evaluation.stats, strict=True)}

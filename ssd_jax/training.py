@@ -256,8 +256,7 @@ class Loop:
         row: dict[str, float | None] = dict(self.last_line)
         if self.val_source is not None:
             found = detect_source(self.detect, state.best_params, self.val_source, self.config, self.mesh)
-            annotations = [self.val_source.annotation(i) for i in range(len(self.val_source))]
-            measured = measure(found, annotations, self.config.model.class_names)
+            measured = measure(found, self.val_source)
             row |= {name: measured[name] for name in ("voc_map_11point", "voc_map_area", "coco_ap", "coco_ap50")}
             report.write_truth_and_predictions(self.workdir, "val", self.val_source, found)
             tqdm.write(

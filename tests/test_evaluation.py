@@ -35,6 +35,8 @@ class GreyImages:
 
     class_names: tuple[str, ...] = CLASS_NAMES
     category_ids = None
+    coco_truth = None
+    annotated = True
     notes: tuple[str, ...] = ()
     in_memory = True
     all_sizes = ((40, 30), (64, 64), (20, 50), (300, 100), (31, 33), (64, 10), (50, 50))  # width, height
@@ -124,8 +126,8 @@ def test_measured_is_json_with_the_keys_that_scripts_read():
         evaluation.ImageDetections(a.boxes_px, np.linspace(1, 0.5, len(a.labels), dtype=np.float32), a.labels)
         for a in annotations
     ]
-    measured = json.loads(json.dumps(evaluation.measure(exact, annotations, CLASS_NAMES)))
+    measured = json.loads(json.dumps(evaluation.measure(exact, source)))
     for key in ("voc_map_11point", "voc_map_area", "coco_ap"):
         assert measured[key] == pytest.approx(1)
-    nothing = evaluation.measure([evaluation.NOTHING] * 6, annotations, CLASS_NAMES)
+    nothing = evaluation.measure([evaluation.NOTHING] * 6, source)
     assert [nothing[key] for key in ("voc_map_11point", "voc_map_area", "coco_ap")] == [0, 0, 0]

@@ -1,21 +1,23 @@
 """Boxes in COCO's JSON: one file for all images of a split.
 
 Format: https://cocodataset.org/#format-data, object detection. Boxes are left, top, width, height in
-pixels from 0; in memory they become xyxy.
+pixels from 0; in memory they become xyxy. A file without ``annotations``, as COCO's image_info_test-dev2017.json,
+lists images to detect in.
 """
 
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from ssd_jax.config import Data
 from ssd_jax.data.problems import Kind, Problems
-from ssd_jax.data.source import FolderSource, RawObject, held_out, listed, place_objects, spellings
+from ssd_jax.data.source import CocoTruth, FolderSource, RawObject, held_out, listed, place_objects, spellings
 from ssd_jax.errors import UserError
 
 _ROBOFLOW = "_annotations.coco.json"
@@ -33,6 +35,7 @@ class _Object(msgspec.Struct):
     image_id: int
     category_id: int
     bbox: tuple[float, float, float, float]
+    id: int | None = None
     area: float | None = None
     iscrowd: int | bool = 0
 
@@ -45,8 +48,8 @@ class _Category(msgspec.Struct):
 
 class _File(msgspec.Struct):
     images: list[_Image]
-    annotations: list[_Object]
     categories: list[_Category]
+    annotations: list[_Object] | None = None
 
 
 def is_coco(root: Path) -> bool:
@@ -66,14 +69,16 @@ def coco_splits(root: Path) -> tuple[str, ...]:
 def open_coco(
     data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None
 ) -> FolderSource:
-    """One split of a COCO folder: ``annotations/instances_<split>*.json``, ``<split>.json`` there or in
-    the folder itself, or ``<split>/_annotations.coco.json``. A single JSON file of another name, or
-    given as data.root, is divided into train and val by a hash of the images' names (`held_out`).
+    """One split of a COCO folder: ``annotations/instances_<split>*.json`` (or ``image_info_<split>*.json``,
+    without objects), ``<split>.json`` there or in the folder itself, or ``<split>/_annotations.coco.json``. A single
+    JSON file of another name, or given as data.root, is divided into train and val by a hash of the images' names
+    (`held_out`).
 
     Images are looked for beside the JSON, in folders named like it or like the split, and in
     ``images/``.
 
-    class_names: the classes, in the order of their labels. Empty: the file's categories by their id.
+    class_names: the classes, in the order of their labels. Empty: the file's categories by their id. The source's
+        category_ids holds -1 for a class that the file does not have.
     problems: collects what is wrong instead of stopping at it.
 
     Raises UserError, naming the file, for a split that is not there and a file that is no JSON, and,
@@ -103,8 +108,9 @@ def open_coco(
                 )
             )
     by_name = {category.name: category.id for category in categories}
-    # -1: a class that this file doesn't have.
-    return FolderSource(annotations, names, problems.notes(), [by_name.get(name, -1) for name in names])
+    category_ids = [by_name.get(name, -1) for name in names]
+    notes = [*problems.notes(), *_note_on_zero(content)]
+    return FolderSource(annotations, names, notes, category_ids, _truth(content), content.annotations is not None)
 
 
 # ---- which file ----
@@ -118,9 +124,13 @@ def _files(root: Path) -> dict[str, Path]:
         return {}
     folders = {f.name: f / _ROBOFLOW for f in sorted(root.iterdir()) if (f / _ROBOFLOW).is_file()}
     found = sorted([*(root / "annotations").glob("*.json"), *root.glob("*.json")])
-    instances = {f.stem.removeprefix("instances_"): f for f in found if f.name.startswith("instances_")}
+    instances = dict(sorted((_after("image_info_", found) | _after("instances_", found)).items()))
     # Beside instances_* COCO keeps captions and keypoints of the same images.
     return folders or instances or {f.stem: f for f in found if _looks_like_coco(f)}
+
+
+def _after(prefix: str, files: Iterable[Path]) -> dict[str, Path]:
+    return {file.stem.removeprefix(prefix): file for file in files if file.name.startswith(prefix)}
 
 
 def _looks_like_coco(file: Path) -> bool:
@@ -200,7 +210,7 @@ def _whole_entries(file: Path, content: Any, problems: Problems) -> _File:
 
 def _categories(file: Path, content: _File) -> list[_Category]:
     """By id, without those that only name a group of others (Roboflow writes such)."""
-    used = {entry.category_id for entry in content.annotations}
+    used = {entry.category_id for entry in content.annotations or ()}
     groups = {c.supercategory for c in content.categories if c.supercategory != c.name}
     kept = sorted((c for c in content.categories if c.id in used or c.name not in groups), key=lambda c: c.id)
     twice = [name for name, count in Counter(c.name for c in kept).items() if count > 1]
@@ -215,7 +225,7 @@ def _objects_by_image(file: Path, content: _File, problems: Problems) -> dict[in
     objects: dict[int, list[RawObject]] = {image.id: [] for image in content.images}
     files = {image.id: image.file_name for image in content.images}
     names = {category.id: category.name for category in content.categories}
-    for number, entry in enumerate(content.annotations):
+    for number, entry in enumerate(content.annotations or ()):
         where = f"annotations[{number}]"
         if entry.image_id not in objects:
             text = f"{where} is of image {entry.image_id}, which 'images' doesn't list."
@@ -231,10 +241,33 @@ def _objects_by_image(file: Path, content: _File, problems: Problems) -> dict[in
                     names[entry.category_id],
                     (left, top, left + width, top + height),
                     crowd=bool(entry.iscrowd),
-                    area_px=width * height if entry.area is None else entry.area,
+                    area_px=_area(entry),
                 )
             )
     return objects
+
+
+def _area(entry: _Object) -> float:
+    return entry.bbox[2] * entry.bbox[3] if entry.area is None else entry.area
+
+
+def _truth(content: _File) -> CocoTruth:
+    """Of all images of the file, whatever the split."""
+    entries = content.annotations or ()
+    return CocoTruth(
+        np.array([entry.image_id for entry in entries], np.int64),
+        np.array([entry.category_id for entry in entries], np.int64),
+        np.array([entry.bbox for entry in entries], np.float64).reshape(-1, 4),
+        np.array([_area(entry) for entry in entries], np.float64),
+        np.array([entry.iscrowd for entry in entries], bool),
+    )
+
+
+def _note_on_zero(content: _File) -> list[str]:
+    """pycocotools marks a detection with the id of what it found, and reads 0 as nothing."""
+    if all(entry.id != 0 for entry in content.annotations or ()):
+        return []
+    return ["an annotation has the id 0, which pycocotools never counts as found; in the numbers here it counts as any"]
 
 
 # ---- where the images are ----
@@ -247,6 +280,7 @@ class _ImageFolders:
         top = root.parent if root.is_file() else root
         plain = name.rstrip("0123456789-_")
         folders = [file.parent, top / name, top / plain, top / "images" / name, top / "images" / plain]
+        folders += [top / name.replace("test-dev", "test")]  # COCO's test-dev is a part of test
         folders += [top / "images", top / "Images", top / "JPEGImages", top / "data", top]
         self._file = file
         self._folders = list(dict.fromkeys(str(folder) for folder in folders))

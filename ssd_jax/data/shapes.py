@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image, ImageDraw
 
 from ssd_jax.config import Shapes
-from ssd_jax.data.source import Annotation, make_annotation
+from ssd_jax.data.source import Annotation, CocoTruth, make_annotation
 from ssd_jax.errors import UserError
 
 CLASS_NAMES = ("circle", "square", "star", "triangle")
@@ -50,6 +50,8 @@ class ShapesSource:
 
     class_names: tuple[str, ...] = CLASS_NAMES
     category_ids: tuple[int, ...] | None = None
+    coco_truth: CocoTruth | None = None
+    annotated = True
     notes: tuple[str, ...] = ()
     in_memory = False
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, UInt8
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 
 from ssd_jax.data.image import read_image
 from ssd_jax.data.problems import Kind, Problems
@@ -36,6 +36,19 @@ class Annotation(NamedTuple):
     """The data set's own number of the image, COCO's id; None where it has none."""
 
 
+class CocoTruth(NamedTuple):
+    """The objects of a COCO file with all their digits, those without an area inside their image included.
+
+    COCO's official numbers are made of these. Rows are in the order of the file.
+    """
+
+    image_ids: Int64[np.ndarray, " t"]
+    category_ids: Int64[np.ndarray, " t"]
+    boxes_px_xywh: Float64[np.ndarray, "t 4"]
+    area_px: Float64[np.ndarray, " t"]
+    crowd: Bool[np.ndarray, " t"]
+
+
 @runtime_checkable
 class Source(Protocol):
     """A split of a data set. Random access, no state, safe to read from many threads."""
@@ -43,6 +56,11 @@ class Source(Protocol):
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...] | None
     """The data set's own number of each class, COCO's category id; None where it has none."""
+    coco_truth: CocoTruth | None
+    """Of this split and perhaps of more images, found by Annotation.number; None where the data is not COCO's."""
+    annotated: bool
+    """False for the images of a challenge whose boxes only its server knows: there is nothing to train on or
+    to measure."""
     notes: tuple[str, ...]
     """What was found odd and how it was taken, one sentence each, for the program to print."""
     in_memory: bool
@@ -72,9 +90,13 @@ class FolderSource:
         class_names: Sequence[str],
         notes: Sequence[str] = (),
         category_ids: Sequence[int] | None = None,
+        coco_truth: CocoTruth | None = None,
+        annotated: bool = True,
     ):
         self.class_names = tuple(class_names)
         self.category_ids = None if category_ids is None else tuple(category_ids)
+        self.coco_truth = coco_truth
+        self.annotated = annotated
         self.notes = tuple(notes)
         self._annotations = tuple(annotations)
 

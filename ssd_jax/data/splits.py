@@ -65,6 +65,9 @@ class JoinedSource:
         self.class_names = sources[0].class_names
         ids = {source.category_ids for source in sources}
         self.category_ids = ids.pop() if len(ids) == 1 else None
+        # Image ids of several files may collide; those are measured by their annotations.
+        self.coco_truth = sources[0].coco_truth if len(sources) == 1 else None
+        self.annotated = all(source.annotated for source in sources)
         self.notes = tuple(note for source in sources for note in source.notes)
         self.in_memory = all(source.in_memory for source in sources)
         self._sources = sources
