@@ -15,7 +15,7 @@ import tyro
 from tqdm.auto import tqdm
 
 from ssd_jax import check_data as checking
-from ssd_jax import detector, evaluation, execution, report, run_folder
+from ssd_jax import detector, evaluation, execution, report, results, run_folder
 from ssd_jax.clean_copy import write_clean_copy
 from ssd_jax.config import Config
 from ssd_jax.data.image import read_image
@@ -25,7 +25,7 @@ from ssd_jax.data.problems import Problems, Severity
 from ssd_jax.data.source import Source
 from ssd_jax.draw import class_colours, draw_boxes
 from ssd_jax.errors import UserError
-from ssd_jax.metrics import format_table
+from ssd_jax.metrics import ImageDetections, format_table
 from ssd_jax.training import Loop
 
 HELP = ("-h", "--help")
@@ -134,6 +134,12 @@ def open_data(config: Config) -> tuple[Config, Source, Source | None]:
     val_source = None
     if config.train.eval_every:
         val_source = open_val_source(config)
+    for split, source in ((config.data.train_split, train_source), (config.data.val_split, val_source)):
+        if source is not None and not source.annotated:
+            raise UserError(
+                f"{config.data.root}: the split '{split}' lists images without boxes. Name another to train and to "
+                "measure on; evaluate.py can detect in this one"
+            )
     return config, train_source, val_source
 
 
@@ -204,6 +210,9 @@ class EvaluateOptions:
     """Other data than the run's, or the same at another place."""
     strict: bool = False
     """Stop at an image that can't be read; else its objects count as missed."""
+    results: bool = False
+    """Also write the detections into RUN/results as COCO's server takes them (of COCO data), else as VOC's does.
+    Done anyway where the split has no boxes to measure on."""
 
 
 def evaluate(argv: Sequence[str]) -> None:
@@ -221,8 +230,11 @@ def evaluate(argv: Sequence[str]) -> None:
     program = evaluation.make_detection_program(config, mesh)
     with tqdm(total=len(source), unit="image", dynamic_ncols=True) as bar:
         found = evaluation.detect_source(program, params, source, config, mesh, bar.update)
-    annotations = [source.annotation(i) for i in range(len(source))]
-    measured = evaluation.measure(found, annotations, config.model.class_names)
+    if not source.annotated:
+        print(f"The split {split} lists images without boxes: there is nothing to measure.")
+        write_results(options.run, split, source, found)
+        return
+    measured = evaluation.measure(found, source)
     about = {"split": split, "images": len(source), "checkpoint_step": step}
     # What was measured on the test split stays when another is looked at.
     by_default = options.split in (None, config.data.test_split)
@@ -233,6 +245,13 @@ def evaluate(argv: Sequence[str]) -> None:
     print(
         f"Split {split}, checkpoint of step {step}. Written: {file}, {split}_truth.jpg and {split}_pred.jpg beside it"
     )
+    if options.results:
+        write_results(options.run, split, source, found)
+
+
+def write_results(run: Path, split: str, source: Source, found: Sequence[ImageDetections]) -> None:
+    files = results.write_results(run / "results", split, run.resolve().name, source, found)
+    print(f"For the server: {files[0]}{f' and {len(files) - 1} others' if len(files) > 1 else ''}")
 
 
 def open_evaluation_split(config: Config, split: str | None) -> tuple[str, Source]:

@@ -15,7 +15,7 @@ from random_predictors import with_random_predictors
 
 from ssd_jax import evaluation, execution
 from ssd_jax.data.shapes import CLASS_NAMES, ShapesSource
-from ssd_jax.data.source import Annotation, make_annotation
+from ssd_jax.data.source import Annotation, CocoTruth, make_annotation
 from ssd_jax.default_boxes import make_default_boxes
 from ssd_jax.detect import Detections
 from ssd_jax.errors import UserError
@@ -34,8 +34,8 @@ class GreyImages:
     """Each image of one grey, 10 times its position, and of a size of its own; those in broken can't be read."""
 
     class_names: tuple[str, ...] = CLASS_NAMES
-    category_ids = None
-    coco_truth = None
+    category_ids: tuple[int, ...] | None = None
+    coco_truth: CocoTruth | None = None
     annotated = True
     notes: tuple[str, ...] = ()
     in_memory = True

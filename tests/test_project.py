@@ -46,6 +46,7 @@ ORDER = [
     "draw",
     "run_folder",
     "report",
+    "results",
     "recall_ceiling",
     "check_data",
     "clean_copy",

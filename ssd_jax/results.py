@@ -1,0 +1,88 @@
+"""Files of detections in the formats that the servers of COCO and of PASCAL VOC take.
+
+COCO: one JSON list, https://cocodataset.org/#format-results, with the image and category ids of the
+data set; boxes are left, top, width, height in pixels from 0. Named as its server asks,
+``detections_<split>_<algorithm>_results.json``.
+
+VOC: a text file for each class, ``comp4_det_<split>_<class>.txt``, of lines "image confidence left top
+right bottom" (the development kit of 2012, sections 4.2 and 4.3; comp4: trained on data of any kind). Boxes are in
+the pixels that the annotation files count in, which the network has learned, and nothing is added: in the kit's own
+files the first pixel is 1, and the last lies inside the box.
+
+All digits are written, so that the numbers made from these files are those that were measured.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ssd_jax.data.source import Source
+from ssd_jax.errors import UserError
+from ssd_jax.metrics import ImageDetections, xyxy_to_xywh
+from ssd_jax.run_folder import write_text, writing
+
+
+def write_results(
+    folder: Path, split: str, algorithm: str, source: Source, detections: Sequence[ImageDetections]
+) -> list[Path]:
+    """Writes COCO's file for a source with COCO's ids, else VOC's; returns what was written.
+
+    Args:
+        folder: made if it is not there; files of the same names are replaced.
+        split: its name, for the files' names.
+        algorithm: what the detections are by, for the name of COCO's file.
+        source: the split.
+        detections: one for each image of it, in its order.
+
+    Raises:
+        UserError: an image's id holds a blank, which would shift VOC's columns, or the folder can't be written.
+    """
+    if source.category_ids is None:
+        texts = {f"comp4_det_{split}_{name}.txt": text for name, text in _voc_texts(source, detections)}
+    else:
+        texts = {f"detections_{split}_{algorithm}_results.json": _coco_text(source, detections)}
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    files = {folder / re.sub(r"[^\w.+-]", "_", name): text for name, text in texts.items()}
+    for file, text in files.items():
+        write_text(file, text)
+    return list(files)
+
+
+def _coco_text(source: Source, detections: Sequence[ImageDetections]) -> str:
+    """A line for each detection; classes that the data set does not have are left out."""
+    lines = (msgspec.json.encode(entry).decode() for entry in _coco_entries(source, detections))
+    return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
+def _coco_entries(source: Source, detections: Sequence[ImageDetections]) -> Iterator[dict[str, Any]]:
+    assert source.category_ids is not None
+    for index, found in enumerate(detections):
+        image_id = source.annotation(index).number
+        boxes = xyxy_to_xywh(found.boxes_px).tolist()
+        for box, score, label in zip(boxes, found.scores.tolist(), found.labels.tolist(), strict=True):
+            category_id = source.category_ids[label - 1]
+            if category_id >= 0:
+                yield {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+
+
+def _voc_texts(source: Source, detections: Sequence[ImageDetections]) -> Iterator[tuple[str, str]]:
+    """Name of each class, and its file: empty where nothing was found."""
+    image_ids = [source.annotation(index).image_id for index in range(len(source))]
+    parted = next((image_id for image_id in image_ids if len(image_id.split()) != 1), None)
+    if parted is not None:
+        raise UserError(
+            f"the image '{parted}' has a blank in its name, and VOC's result files are columns between blanks. "
+            "Rename it with its annotation, or do without --results"
+        )
+    for label, name in enumerate(source.class_names, start=1):
+        lines = []
+        for image_id, found in zip(image_ids, detections, strict=True):
+            mine = found.labels == label
+            for score, box in zip(found.scores[mine].tolist(), found.boxes_px[mine].tolist(), strict=True):
+                # Nine digits tell any two numbers of float32 apart.
+                lines.append(" ".join([image_id, *(f"{value:.9g}" for value in (score, *box))]) + "\n")
+        yield name, "".join(lines)
