@@ -180,6 +180,25 @@ def test_other_json_files_are_passed_over(tmp_path):
         find_format(Data(root=str(tmp_path)))
 
 
+def test_file_that_lists_images_without_objects(coco):
+    """COCO's image_info_test-dev2017.json, beside that of the whole test split."""
+    images_alone = {key: value for key, value in content().items() if key != "annotations"}
+    for split in ("test", "test-dev"):
+        write(coco / "annotations" / f"image_info_{split}2017.json", images_alone)
+    write(coco / "annotations" / "image_info_val2017.json", images_alone)
+    write_images(coco / "test2017")
+    assert split_names(Data(root=str(coco))) == ("test-dev2017", "test2017", "train2017", "val2017")
+    for split in ("test", "test-dev", "test-dev2017"):
+        source = opened(coco, split)
+        assert source.annotation(0).file == str(coco / "test2017" / "one.jpg")
+        assert not source.annotated and source.class_names == ("car", "sign", "brush")
+        assert [source.annotation(i).number for i in range(2)] == [139, 42]
+        assert source.annotation(0).boxes_px.shape == (0, 4)
+    assert opened(coco, "val").annotated, "of two files the one with objects"
+    write(coco / "annotations" / "instances_val2017.json", content(annotations=[]))
+    assert opened(coco, "val").annotated, "no object is something else than nothing said"
+
+
 # ---- odd boxes ----
 
 

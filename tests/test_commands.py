@@ -12,11 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 from program import ROOT, TINY, command, last_step, start, train_stopped_at, write_voc_folder
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from ssd_jax import detector, run_folder
 from ssd_jax.checkpoint import Checkpoints
+from ssd_jax.config import Shapes
 from ssd_jax.data.image import read_image
 from ssd_jax.data.shapes import CLASS_NAMES, ShapesSource
+from ssd_jax.metrics import COCO_KEYS
 from ssd_jax.training import Loop, TrainState
 
 
@@ -442,6 +446,72 @@ def test_evaluate_with_a_broken_test_split_measures_nothing_else(folder_run, tmp
     shutil.copytree(folder_run.root, root)
     (root / "Annotations" / "test2.xml").unlink()
     assert "test2.xml" in refused(capsys, "evaluate", folder_run.run, "--data.root", root)
+
+
+@pytest.fixture(scope="module")
+def coco_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated pictures as COCO has its own: ids apart, a val split, and a test-dev split without boxes."""
+    root = tmp_path_factory.mktemp("coco")
+    source = ShapesSource(Shapes(val_images=6, image_size=64), "val")
+    for folder in ("annotations", "val2017", "test2017"):
+        (root / folder).mkdir()
+    images, objects = [], []
+    for i in range(6):
+        annotation, name = source.annotation(i), f"{i:012d}.png"
+        for folder in ("val2017", "test2017"):
+            Image.fromarray(np.array(source.image(i))).save(root / folder / name)
+        images.append({"id": 900 - 7 * i, "file_name": name, "width": 64, "height": 64})
+        for label, (x1, y1, x2, y2) in zip(annotation.labels.tolist(), annotation.boxes_px.tolist(), strict=True):
+            box = [round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1)]
+            ids = {"id": len(objects) + 1, "image_id": images[-1]["id"], "category_id": 10 * label}
+            objects.append({**ids, "bbox": box, "area": 0.7 * box[2] * box[3], "iscrowd": int(len(objects) == 3)})
+    listed = {"images": images, "categories": [{"id": 10 * k, "name": n} for k, n in enumerate(CLASS_NAMES, start=1)]}
+    (root / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(listed))
+    (root / "annotations" / "instances_val2017.json").write_text(json.dumps({**listed, "annotations": objects}))
+    return root
+
+
+def test_evaluate_on_coco_says_what_pycocotools_says_of_its_result_file(trained_run, coco_root, tmp_path, capsys):
+    run = Path(shutil.copytree(trained_run, tmp_path / "tiny"))
+    assert command("evaluate", run, "--data.root", coco_root, "--split", "val2017", "--results") == 0
+    file = run / "results" / "detections_val2017_tiny_results.json"
+    assert f"For the server: {file}" in capsys.readouterr().out
+    measured = json.loads((run / "metrics_val2017.json").read_text())
+    truth = COCO(coco_root / "annotations" / "instances_val2017.json")
+    evaluation = COCOeval(truth, truth.loadRes(str(file)), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[0] > 0
+    assert [-1 if measured[key] is None else measured[key] for key in COCO_KEYS] == list(evaluation.stats)
+
+
+def test_evaluate_where_only_the_server_has_the_boxes(trained_run, coco_root, tmp_path, capsys):
+    run = Path(shutil.copytree(trained_run, tmp_path / "tiny"))
+    before = {file.name for file in run.iterdir()}
+    assert command("evaluate", run, "--data.root", coco_root, "--split", "test-dev2017") == 0
+    assert "lists images without boxes: there is nothing to measure" in capsys.readouterr().out
+    assert {file.name for file in run.iterdir()} == before | {"results"}
+    (file,) = (run / "results").iterdir()
+    assert file.name == "detections_test-dev2017_tiny_results.json"
+    assert {entry["category_id"] for entry in json.loads(file.read_text())} <= {10, 20, 30, 40}
+
+
+def test_evaluate_writes_files_for_vocs_server(trained_run, tmp_path, capsys):
+    run = Path(shutil.copytree(trained_run, tmp_path / "tiny"))
+    assert command("evaluate", run, "--results") == 0
+    assert "comp4_det_test_circle.txt and 3 others" in capsys.readouterr().out
+    assert {file.name for file in (run / "results").iterdir()} == {f"comp4_det_test_{n}.txt" for n in CLASS_NAMES}
+    assert "metrics.json" in {file.name for file in run.iterdir()}
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_training_needs_boxes(capsys, tmp_path, coco_root, part):
+    splits = {"train": "val2017", "val": "val2017"} | {part: "test-dev2017"}
+    options = [word for name, split in splits.items() for word in (f"--data.{name}_split", split)]
+    message = refused(capsys, "train", TINY, "--workdir", tmp_path / "run", "--data.root", coco_root, *options)
+    assert "the split 'test-dev2017' lists images without boxes" in message
+    assert not (tmp_path / "run").exists()
 
 
 def test_evaluate_refuses(capsys, tmp_path, trained_run):
