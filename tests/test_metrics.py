@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from collections import Counter
 
 import hotcoco
 import numpy as np
@@ -235,6 +236,70 @@ def test_evaluate_voc_against_the_development_kit_in_loops(seed, iou_threshold):
             maps[key].append(expected)
     assert result["voc_map_11point"] == pytest.approx(sum(maps["ap_11point"]) / 3, rel=1e-12)
     assert result["voc_map_area"] == pytest.approx(sum(maps["ap_area"]) / 3, rel=1e-12)
+
+
+# ---- VOC, thousands of small cases against the loops ----
+
+CASES = 4000
+
+
+def random_class(rng):
+    """One class in a few images: whole pixels on a small field, few scores, copies of boxes."""
+    detections, truth = [], []
+    difficult_share = rng.choice([0.0, 0.3, 1.0], p=[0.4, 0.5, 0.1])
+    for _ in range(rng.integers(1, 5)):
+        corner = rng.integers(0, 8, (rng.integers(0, 4), 2))
+        objects = np.concatenate([corner, corner + rng.integers(1, 9)], 1)
+        objects = np.concatenate([objects, objects[: rng.integers(0, 2)]])  # perhaps the first once more
+        near = np.repeat(objects, 2, 0) + rng.integers(-2, 3, (2 * len(objects), 4))
+        boxes = np.concatenate([objects, near, [[40, 40, 49, 49]]])
+        boxes = boxes[rng.integers(0, len(boxes), rng.integers(0, 7))]
+        scores = rng.integers(1, 5, len(boxes)) / 4
+        detections.append(ScoredBoxes(boxes.astype(np.float32), scores.astype(np.float32)))
+        truth.append(TrueBoxes(objects.astype(np.float32), rng.random(len(objects)) < difficult_share))
+    return detections, truth
+
+
+def hard_parts(detections, truth):
+    """What a case has of that which implementations get wrong: names, once each."""
+    levels = [set(image.scores.tolist()) for image in detections]
+    yield "equal scores in two images", any(a & b for i, a in enumerate(levels) for b in levels[:i])
+    found = [[tuple(box) for box in image.boxes_px.tolist()] for image in detections]
+    objects = [[tuple(box) for box in image.boxes_px.tolist()] for image in truth]
+    images = list(zip(found, objects, strict=True))
+    yield "equal scores in an image", any(len(s) < len(f) for s, f in zip(levels, found, strict=True))
+    yield "detection twice", any(len(set(f)) < len(f) for f in found)
+    yield "object twice", any(len(set(o)) < len(o) for o in objects)
+    yield "found where nothing is", any(f and not o for f, o in images)
+    yield "nothing found", any(o and not f for f, o in images)
+    difficult = [{o for o, d in zip(os, t.ignored, strict=True) if d} for os, t in zip(objects, truth, strict=True)]
+    ordinary = [{o for o, d in zip(os, t.ignored, strict=True) if not d} for os, t in zip(objects, truth, strict=True)]
+    yield "difficult and not", any(difficult) and any(ordinary)
+    yield "difficult and not in one place", any(d & o for d, o in zip(difficult, ordinary, strict=True))
+    yield "no object to find", not any(ordinary)
+    ious = [sorted((reference.voc_iou(f, o) for o in os), reverse=True) for fs, os in images for f in fs]
+    yield "IoU on the threshold", any(iou[:1] == [0.5] for iou in ious)
+    yield "two objects fit equally", any(len(iou) > 1 and iou[0] == iou[1] >= 0.5 for iou in ious)
+
+
+def test_voc_ap_of_thousands_of_cases_against_the_loops():
+    rng, seen, values = np.random.default_rng(0), Counter(), Counter()
+    for case in range(CASES):
+        detections, truth = random_class(rng)
+        has = dict(hard_parts(detections, truth))
+        seen.update({name: int(there) for name, there in has.items()})
+        ours = both_aps(detections, truth)
+        if has["no object to find"]:
+            assert np.isnan(ours).all()
+            continue
+        curve = reference.voc_precision_recall(*(
+            [list(zip(*image, strict=True)) for image in images] for images in (detections, truth)
+        ), 0.5)  # fmt: skip
+        expected = reference.voc_ap(*curve, True), reference.voc_ap(*curve, False)
+        assert ours == pytest.approx(expected, rel=1e-12), f"case {case}: {detections} {truth}"
+        values.update(expected)
+    assert len(seen) == 11 and min(seen.values()) >= CASES // 20, seen
+    assert len(values) > CASES // 10, "that many different results"
 
 
 # ---- evaluate_voc ----

@@ -1,4 +1,4 @@
-"""Result files by hand, by pycocotools and by the development kit's loops; COCO's numbers of JSON files, all the way."""
+"""Result files by hand, to pycocotools and to the kit's loops; COCO's numbers of JSON files, all the way."""
 
 import contextlib
 import io
@@ -159,7 +159,7 @@ def test_numbers_of_a_file_are_pycocotools_bit_for_bit(tmp_path, seed):
     ours, results = measured_and_written(tmp_path, source, random_detections(rng, content))
     assert results.name == "detections_val2017_ssd_results.json"
     expected = pycocotools_stats(file, results)
-    assert None not in expected and 0 < min(expected)
+    assert None not in expected and min(expected) > 0
     assert ours == expected
 
 
