@@ -198,6 +198,18 @@ def test_numbers_are_of_the_file_and_not_of_what_is_trained_on(tmp_path):
     assert ours != measured_and_written(tmp_path, source, found)[0]
 
 
+def test_digits_that_float32_does_not_have_decide(tmp_path):
+    """IoU 5 / 10.0000001, just below 0.5, and an area just above that of small objects."""
+    entry = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [0, 0, 10.0000001, 10], "iscrowd": 0}
+    entry["area"] = 1024.00001
+    file = write_coco(tmp_path, {**random_content(np.random.default_rng(0)), "annotations": [entry]})
+    found = dict.fromkeys(IMAGE_IDS, NOTHING) | {7: detected((0, 0, 5, 10, 0.9, 4))}
+    source = open_coco(Data(root=str(tmp_path)), "val", NAMES)
+    ours, results = measured_and_written(tmp_path, source, found)
+    assert ours == pycocotools_stats(file, results)
+    assert (ours[COCO_KEYS.index("coco_ap50")], ours[COCO_KEYS.index("coco_ap_small")]) == (0, None)
+
+
 def test_joined_splits_are_measured_though_their_ids_collide(tmp_path):
     """Found whole in both halves; by the ids the second half's objects would belong to the first's images, too."""
     content = random_content(np.random.default_rng(0))
