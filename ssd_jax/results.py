@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from ssd_jax.data.source import Source
+from ssd_jax.data.source import Annotation, Source
 from ssd_jax.errors import UserError
 from ssd_jax.metrics import ImageDetections, xyxy_to_xywh
 from ssd_jax.run_folder import write_text, writing
@@ -28,7 +28,7 @@ from ssd_jax.run_folder import write_text, writing
 def write_results(
     folder: Path, split: str, algorithm: str, source: Source, detections: Sequence[ImageDetections]
 ) -> list[Path]:
-    """Writes COCO's file for a source with COCO's ids, else VOC's; returns what was written.
+    """Writes COCO's file for a source with COCO's ids, each image's its own, else VOC's; returns what was written.
 
     Args:
         folder: made if it is not there; files of the same names are replaced.
@@ -40,10 +40,14 @@ def write_results(
     Raises:
         UserError: an image's id holds a blank, which would shift VOC's columns, or the folder can't be written.
     """
-    if source.category_ids is None:
-        texts = {f"comp4_det_{split}_{name}.txt": text for name, text in _voc_texts(source, detections)}
+    annotations = [source.annotation(index) for index in range(len(source))]
+    numbers = {annotation.number for annotation in annotations}
+    if source.category_ids is not None and None not in numbers and len(numbers) == len(annotations):
+        text = _coco_text(annotations, source.category_ids, detections)
+        texts = {f"detections_{split}_{algorithm}_results.json": text}
     else:
-        texts = {f"detections_{split}_{algorithm}_results.json": _coco_text(source, detections)}
+        by_class = _voc_texts(annotations, source.class_names, detections)
+        texts = {f"comp4_det_{split}_{name}.txt": text for name, text in by_class}
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     files = {folder / re.sub(r"[^\w.+-]", "_", name): text for name, text in texts.items()}
@@ -52,37 +56,40 @@ def write_results(
     return list(files)
 
 
-def _coco_text(source: Source, detections: Sequence[ImageDetections]) -> str:
+def _coco_text(
+    annotations: Sequence[Annotation], category_ids: Sequence[int], detections: Sequence[ImageDetections]
+) -> str:
     """A line for each detection; classes that the data set does not have are left out."""
-    lines = (msgspec.json.encode(entry).decode() for entry in _coco_entries(source, detections))
-    return "[\n" + ",\n".join(lines) + "\n]\n"
+    entries = _coco_entries(annotations, category_ids, detections)
+    return "[\n" + ",\n".join(msgspec.json.encode(entry).decode() for entry in entries) + "\n]\n"
 
 
-def _coco_entries(source: Source, detections: Sequence[ImageDetections]) -> Iterator[dict[str, Any]]:
-    assert source.category_ids is not None
-    for index, found in enumerate(detections):
-        image_id = source.annotation(index).number
+def _coco_entries(
+    annotations: Sequence[Annotation], category_ids: Sequence[int], detections: Sequence[ImageDetections]
+) -> Iterator[dict[str, Any]]:
+    for annotation, found in zip(annotations, detections, strict=True):
         boxes = xyxy_to_xywh(found.boxes_px).tolist()
         for box, score, label in zip(boxes, found.scores.tolist(), found.labels.tolist(), strict=True):
-            category_id = source.category_ids[label - 1]
+            category_id = category_ids[label - 1]
             if category_id >= 0:
-                yield {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+                yield {"image_id": annotation.number, "category_id": category_id, "bbox": box, "score": score}
 
 
-def _voc_texts(source: Source, detections: Sequence[ImageDetections]) -> Iterator[tuple[str, str]]:
+def _voc_texts(
+    annotations: Sequence[Annotation], class_names: Sequence[str], detections: Sequence[ImageDetections]
+) -> Iterator[tuple[str, str]]:
     """Name of each class, and its file: empty where nothing was found."""
-    image_ids = [source.annotation(index).image_id for index in range(len(source))]
-    parted = next((image_id for image_id in image_ids if len(image_id.split()) != 1), None)
+    parted = next((a.image_id for a in annotations if len(a.image_id.split()) != 1), None)
     if parted is not None:
         raise UserError(
             f"the image '{parted}' has a blank in its name, and VOC's result files are columns between blanks. "
             "Rename it with its annotation, or do without --results"
         )
-    for label, name in enumerate(source.class_names, start=1):
+    for label, name in enumerate(class_names, start=1):
         lines = []
-        for image_id, found in zip(image_ids, detections, strict=True):
+        for annotation, found in zip(annotations, detections, strict=True):
             mine = found.labels == label
             for score, box in zip(found.scores[mine].tolist(), found.boxes_px[mine].tolist(), strict=True):
                 # Nine digits tell any two numbers of float32 apart.
-                lines.append(" ".join([image_id, *(f"{value:.9g}" for value in (score, *box))]) + "\n")
+                lines.append(" ".join([annotation.image_id, *(f"{value:.9g}" for value in (score, *box))]) + "\n")
         yield name, "".join(lines)

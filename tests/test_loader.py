@@ -19,6 +19,8 @@ class Fake:
 
     class_names = ("cat",)
     category_ids = None
+    coco_truth = None
+    annotated = True
     notes = ()
     in_memory = True
 

@@ -16,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from ssd_jax.config import Data
 from ssd_jax.data.coco import open_coco
+from ssd_jax.data.open import open_source
 from ssd_jax.data.source import FolderSource, Source, make_annotation
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation import NOTHING, measure
@@ -165,7 +166,7 @@ def test_numbers_of_a_file_are_pycocotools_bit_for_bit(tmp_path, seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_numbers_of_some_images_of_a_file(tmp_path, seed):
-    """Of a file divided by hash, whose two halves know the whole file; and of a slice of a split, in another order."""
+    """Of a file divided by hash, whose two halves know the whole file; of a slice, and of some in another order."""
     rng = np.random.default_rng(seed)
     content = random_content(rng)
     file = write_coco(tmp_path, content, "labels")
@@ -177,7 +178,8 @@ def test_numbers_of_some_images_of_a_file(tmp_path, seed):
     assert len(train) + len(val) == len(IMAGE_IDS) and min(len(train), len(val)) >= 3
     shuffled = [val.annotation(int(i)) for i in rng.permutation(len(val))[1:]]
     part = FolderSource(shuffled, val.class_names, (), val.category_ids, val.coco_truth)
-    for source in (val, part):
+    sliced = open_source(Data(root=str(tmp_path), val_fraction=0.4), "train[1:-1]", NAMES)
+    for source in (val, part, sliced):
         numbers = [annotation.number for annotation in (source.annotation(i) for i in range(len(source)))]
         ours, results = measured_and_written(tmp_path, source, found)
         assert {entry["image_id"] for entry in json.loads(results.read_text())} <= set(numbers)
@@ -214,13 +216,16 @@ def test_joined_splits_are_measured_though_their_ids_collide(tmp_path):
     """Found whole in both halves; by the ids the second half's objects would belong to the first's images, too."""
     content = random_content(np.random.default_rng(0))
     write_coco(tmp_path, content)
-    source = open_coco(Data(root=str(tmp_path)), "val")
-    annotations = [source.annotation(i) for i in range(len(source))] * 2
-    joined = FolderSource(annotations, source.class_names)
+    data = Data(root=str(tmp_path))
+    joined, whole = open_source(data, "val+val[:]"), open_source(data, "val")
+    annotations = [joined.annotation(i) for i in range(len(joined))]
     found = [ImageDetections(a.boxes_px, np.full(len(a.labels), 0.5, np.float32), a.labels) for a in annotations]
     assert measure(found, joined)["coco_ap"] == 1
+    assert [f.name[:10] for f in write_results(tmp_path / "results", "twice", "ssd", joined, found)] == [
+        "comp4_det_"
+    ] * 4
     with pytest.raises(ValueError, match="12 different ids of 24 images"):
-        joined.category_ids, joined.coco_truth = source.category_ids, source.coco_truth
+        joined.coco_truth = whole.coco_truth
         measure(found, joined)
 
 
