@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from ssd_jax.class_names import class_difference
 from ssd_jax.errors import UserError
 
 BEST_METRIC = "voc_map_area"
@@ -135,11 +136,9 @@ def _reading(file: Path) -> Iterator[None]:
 
 def check_same_classes(file: Path, stored: Sequence[str], expected: Sequence[str]) -> None:
     """Raises UserError if the checkpoint's classes are others than the run's, or in another order."""
-    if list(stored) != list(expected):
-        raise UserError(
-            f"{file}: a checkpoint of another class list:\n  {', '.join(stored)}\n"
-            f"where {file.parents[1] / 'config.json'} has\n  {', '.join(expected)}"
-        )
+    difference = class_difference(stored, expected, here="config.json")
+    if difference:
+        raise UserError(f"{file}: a checkpoint of other classes than {file.parents[1] / 'config.json'}:\n{difference}")
 
 
 def check_same_parameters(file: Path, stored: Any, expected: Any) -> None:

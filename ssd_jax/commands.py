@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from ssd_jax import check_data as checking
 from ssd_jax import detector, evaluation, execution, report, results, run_folder
+from ssd_jax.class_names import class_difference
 from ssd_jax.clean_copy import write_clean_copy
 from ssd_jax.config import Config
 from ssd_jax.data.image import read_image
@@ -58,7 +59,8 @@ def train(argv: Sequence[str]) -> None:
     options = parse_config_options(TrainOptions, "train", argv)
     execution.keep_freed_memory()
     workdir = options.workdir or Path("runs") / options.config.name
-    config, train_source, val_source = open_data(with_root(options.config, options.config.data.root))
+    config = with_start(with_root(options.config, options.config.data.root))
+    config, train_source, val_source = open_data(config)
     loop = Loop(config, workdir, train_source, val_source)
     going_on, changed = run_folder.start(workdir, config)
     print(f"{'Going on with' if going_on else 'New run in'} {workdir}: {describe(config)}")
@@ -126,9 +128,15 @@ def with_root(config: Config, root: str) -> Config:
     return dataclasses.replace(config, data=data)
 
 
+def with_start(config: Config) -> Config:
+    """With train.start_from made absolute."""
+    start = config.train.start_from and str(Path(config.train.start_from).absolute())
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, start_from=start))
+
+
 def open_data(config: Config) -> tuple[Config, Source, Source | None]:
     """The config with its class names, the train split, and the val split if training measures."""
-    train_source = open_source(config.data, config.data.train_split, config.model.class_names)
+    train_source = open_split(config, config.data.train_split)
     model = dataclasses.replace(config.model, class_names=tuple(train_source.class_names))
     config = dataclasses.replace(config, model=model)
     val_source = None
@@ -143,10 +151,30 @@ def open_data(config: Config) -> tuple[Config, Source, Source | None]:
     return config, train_source, val_source
 
 
+def open_split(config: Config, split: str) -> Source:
+    """A split with the run's classes. Where the data has others, the UserError says how the lists differ."""
+    try:
+        return open_source(config.data, split, config.model.class_names)
+    except UserError as error:
+        raise UserError(f"{error}{unknown_classes(config, split)}") from error
+
+
+def unknown_classes(config: Config, split: str) -> str:
+    """How the data's classes differ from the run's, to follow an error; empty where the run knows them all."""
+    names = config.model.class_names
+    try:
+        found = open_source(config.data, split, problems=Problems(stop=False)).class_names if names else ()
+    except UserError:
+        return ""
+    if set(found) <= set(names):
+        return ""
+    return f"\nThe data's classes are not those of the run:\n{class_difference(names, found, there='the run')}"
+
+
 def open_val_source(config: Config) -> Source:
     split = config.data.val_split
     try:
-        return open_source(config.data, split, config.model.class_names)
+        return open_split(config, split)
     except UserError as error:
         if missing_split(config.data, split) is None:
             raise
@@ -262,7 +290,7 @@ def open_evaluation_split(config: Config, split: str | None) -> tuple[str, Sourc
         if missing:
             split = config.data.val_split
             print(f"{missing} Measuring on '{split}' instead, the split that the best checkpoint was chosen on.")
-    return split, open_source(config.data, split, config.model.class_names)
+    return split, open_split(config, split)
 
 
 COCO_LINES = (

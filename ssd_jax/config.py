@@ -410,6 +410,13 @@ class Train:
     checkpoint_every: int = 1_000
     ema_decay: float = 0.0
     """Exponential moving average of the parameters, which is then evaluated and used; 0: none."""
+    start_from: str = ""
+    """Folder of a run whose best checkpoint's parameters (their average if there is one) this run starts
+    from, at step 0 and with a fresh optimizer. Its classes must be those of the data."""
+    transfer: bool = False
+    """Start from a run with other classes: predictors of classes are carried over by name."""
+    transfer_names: Annotated[tuple[tuple[str, str], ...], tyro.conf.Fixed] = ()
+    """Classes that the run to start from calls otherwise: (name here, name there)."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
@@ -417,6 +424,11 @@ class Train:
         for name in ("eval_every", "seed"):
             _require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}, must not be negative")
         _require(0 <= self.ema_decay < 1, f"train.ema_decay is {self.ema_decay}, must lie in [0, 1)")
+        _require(self.transfer or not self.transfer_names, "train.transfer_names needs train.transfer")
+        _require(
+            len(dict(self.transfer_names)) == len(self.transfer_names),
+            f"train.transfer_names names a class twice: {self.transfer_names}",
+        )
 
 
 @dataclass(frozen=True)

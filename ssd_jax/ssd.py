@@ -27,6 +27,9 @@ class Predictions(NamedTuple):
 # Background over objects among the boxes that the loss looks at: hard negative mining's 3:1.
 PRIOR_RATIO = 3.0
 
+# What the names of a map's two predictors end in, as Caffe's.
+BOX_PREDICTOR, CLASS_PREDICTOR = "_mbox_loc", "_mbox_conf"
+
 
 def predict(
     source: Float[Array, "b h w d"], name: str, boxes: int, numbers: int, dtype: jnp.dtype, first: Array | None = None
@@ -63,8 +66,8 @@ class SSD(nn.Module):
         first_offsets, first_logits = self.first_predictions()
         offsets, logits = [], []
         for (name, source), boxes in zip(sources, per_cell, strict=True):
-            offsets.append(predict(source, f"{name}_mbox_loc", boxes, 4, dtype, first_offsets))
-            logits.append(predict(source, f"{name}_mbox_conf", boxes, self.config.num_classes, dtype, first_logits))
+            offsets.append(predict(source, name + BOX_PREDICTOR, boxes, 4, dtype, first_offsets))
+            logits.append(predict(source, name + CLASS_PREDICTOR, boxes, self.config.num_classes, dtype, first_logits))
         return Predictions(jnp.concatenate(offsets, axis=1), jnp.concatenate(logits, axis=1))
 
     def first_predictions(self) -> tuple[Array, Array] | tuple[None, None]:

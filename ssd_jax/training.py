@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int32, UInt8
 from tqdm.auto import tqdm
 
-from ssd_jax import execution, report, run_folder
+from ssd_jax import execution, report, run_folder, transfer
 from ssd_jax.augment import augment
 from ssd_jax.checkpoint import BEST_METRIC, Checkpoints
 from ssd_jax.config import Config
@@ -186,7 +186,9 @@ class Loop:
         state = init_state(self.config, self.mesh)
         latest = self.checkpoints.latest
         if latest is None:
-            return state
+            params = transfer.starting_params(self.config, state.params)
+            average = None if state.average is None else jax.tree.map(jnp.copy, params)
+            return state._replace(params=params, average=average)
         saved = self.checkpoints.restore(latest, self.trees(state), self.config.model.class_names)
         self.batches.set_state(saved.metadata["stream"])
         tqdm.write(f"Going on from the checkpoint of step {latest}.")
