@@ -18,12 +18,14 @@ from ssd_jax import check_data as checking
 from ssd_jax import detector, evaluation, execution, report, results, run_folder
 from ssd_jax.class_names import class_difference
 from ssd_jax.clean_copy import write_clean_copy
-from ssd_jax.config import Config
+from ssd_jax.config import Config, Data
 from ssd_jax.data.image import read_image
 from ssd_jax.data.loader import objects_over_padding
 from ssd_jax.data.open import is_generated, missing_split, open_source
+from ssd_jax.data.prepare import prepare_tfds
 from ssd_jax.data.problems import Problems, Severity
 from ssd_jax.data.source import Source
+from ssd_jax.data.tfds import is_tfds
 from ssd_jax.draw import class_colours, draw_boxes
 from ssd_jax.errors import UserError
 from ssd_jax.metrics import ImageDetections, format_table
@@ -123,7 +125,9 @@ def _line_of(error: BaseException, file: Path) -> str:
 def with_root(config: Config, root: str) -> Config:
     """With that data.root, made absolute, so that a run finds its data from wherever it is evaluated."""
     data = dataclasses.replace(config.data, root=root)
-    if root and not is_generated(data):
+    if is_tfds(data):
+        data = dataclasses.replace(data, tfds_dir=data.tfds_dir and str(Path(data.tfds_dir).expanduser().absolute()))
+    elif root and not is_generated(data):
         data = dataclasses.replace(data, root=str(Path(root).absolute()))
     return dataclasses.replace(config, data=data)
 
@@ -221,6 +225,30 @@ def describe_overlap(train_source: Source, val_source: Source) -> None:
         shared = sum(val_source.annotation(i).file in trained for i in range(len(val_source)))
         if shared:
             print(f"  note: {shared} of the {len(val_source)} val images are trained on; mAP says nothing of new ones")
+
+
+# ---- prepare-data ----
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    root: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="tfds:NAME")]
+    """A set of tensorflow-datasets, such as tfds:voc/2007 or tfds:coco/2017."""
+    archives: Path
+    """Folder with the set's archives, under their original names."""
+    tfds_dir: Annotated[str, tyro.conf.arg(name="data.tfds_dir")] = Data.tfds_dir
+    """Where prepared sets are. Default: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    any_checksum: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Take archives other than those whose checksums tfds knows."""
+
+
+def prepare_data(argv: Sequence[str]) -> None:
+    """prepare-data tfds:NAME --archives FOLDER: write a public set for reading without TensorFlow; this needs it."""
+    options = tyro.cli(PrepareOptions, args=list(argv), prog="prepare-data", description=prepare_data.__doc__)
+    builder = prepare_tfds(Data(root=options.root, tfds_dir=options.tfds_dir), options.archives, options.any_checksum)
+    splits = ", ".join(f"{name} ({info.num_examples} images)" for name, info in builder.info.splits.items())
+    where = f" --data.tfds_dir {options.tfds_dir}" if options.tfds_dir else ""
+    print(f"Prepared: {builder.data_dir}: {splits}. Next: train.py CONFIG --data.root {options.root}{where}")
 
 
 # ---- evaluate ----
@@ -483,10 +511,11 @@ def check_data(argv: Sequence[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
+    "prepare-data": prepare_data,
+    "check-data": check_data,
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
-    "check-data": check_data,
 }
 
 

@@ -62,7 +62,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 # What a run may go on with differently: its data at another place, whether it stops at a broken image, and
 # how often it tells and saves.
-_FREE = ("data.root", "data.strict", "train.log_every", "train.eval_every", "train.checkpoint_every")
+_FREE = ("data.root", "data.tfds_dir", "data.strict", "train.log_every", "train.eval_every", "train.checkpoint_every")
 
 
 class Started(NamedTuple):

@@ -30,6 +30,8 @@ ORDER = [
     "data.splits",
     "data.voc",
     "data.coco",
+    "data.tfds",
+    "data.prepare",
     "data.shapes",
     "data.open",
     "data.loader",

@@ -75,6 +75,29 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise UserError(_broken(path, error)) from error
 
 
+def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB pixels of the bytes of an image file, as stored: whatever its EXIF says, it is not turned.
+
+    Raises UserError, beginning with name, if they are no image or end early.
+    """
+    try:
+        return _decode(data)
+    except _PILLOW_ERRORS as error:
+        raise UserError(_broken(name, error)) from error
+
+
+def stored_size(data: bytes, name: str) -> tuple[int, int]:
+    """Width and height of the array that `decode_image` would return, from the header alone.
+
+    Raises UserError, beginning with name, if the bytes are no image.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size
+    except _PILLOW_ERRORS as error:
+        raise UserError(_broken(name, error)) from error
+
+
 def _read_bytes(path: str | Path) -> bytes:
     try:
         data = Path(path).read_bytes()

@@ -84,8 +84,7 @@ def train_batches(
     unreadable: dict[int, str] = {}
 
     def load(position: int, index: int) -> _Example:
-        wanted = for_training(source.annotation(index), data.train_on_difficult)
-        return _load(source, index, wanted, shape, position // len(source), unreadable, data.strict)
+        return _load(source, index, data.train_on_difficult, shape, position // len(source), unreadable, data.strict)
 
     epochs = _ENDLESS // len(source) + 1
     dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(epochs)
@@ -101,8 +100,7 @@ def eval_batches(source: Source, data: Data, batch_size: int) -> Batches:
     def load(index: int) -> _Example:
         if index >= len(source):
             return _empty(-1, 0)
-        wanted = for_training(source.annotation(index), True)
-        return _load(source, index, wanted, shape, 0, unreadable, data.strict)
+        return _load(source, index, True, shape, 0, unreadable, data.strict)
 
     slots = -(-len(source) // batch_size) * batch_size
     return _stream(grain.MapDataset.range(slots).map(load), batch_size, shape, data.max_objects, unreadable)
@@ -161,13 +159,14 @@ def for_training(annotation: Annotation, with_difficult: bool) -> Annotation:
 def _load(
     source: Source,
     index: int,
-    annotation: Annotation,
+    with_difficult: bool,
     shape: tuple[int, int],
     epoch: int,
     unreadable: dict[int, str],
     strict: bool,
 ) -> _Example:
     try:
+        annotation = for_training(source.annotation(index), with_difficult)
         image = source.image(index)
     except UserError as error:
         if strict:

@@ -10,6 +10,7 @@ from ssd_jax.data.problems import Problems
 from ssd_jax.data.shapes import SPLITS, ShapesSource
 from ssd_jax.data.source import Source, listed, spellings
 from ssd_jax.data.splits import JoinedSource, Term, chosen_positions, parse_split
+from ssd_jax.data.tfds import is_tfds, open_tfds, tfds_splits
 from ssd_jax.data.voc import is_voc, open_voc, voc_splits
 from ssd_jax.errors import UserError
 
@@ -44,6 +45,8 @@ def _open_term(data: Data, term: Term, class_names: Sequence[str], problems: Pro
     match find_format(data):
         case "shapes":
             return _with_classes(ShapesSource(data.shapes, term.name), class_names)
+        case "tfds":
+            return open_tfds(data, term.name, class_names, problems)
         case "coco":
             return open_coco(data, term.name, class_names, problems)
         case _:
@@ -59,6 +62,8 @@ def split_names(data: Data) -> tuple[str, ...]:
     match find_format(data):
         case "shapes":
             return SPLITS
+        case "tfds":
+            return tfds_splits(data)
         case "coco":
             return coco_splits(Path(data.root))
         case _:
@@ -81,9 +86,11 @@ def is_generated(data: Data) -> bool:
 
 
 def find_format(data: Data) -> str:
-    """shapes, coco or voc: data.format, or for auto what data.root looks like."""
+    """shapes, tfds, coco or voc: data.format, or for auto what data.root looks like."""
     if is_generated(data):
         return "shapes"
+    if is_tfds(data):
+        return "tfds"
     if not data.root:
         raise UserError("data.root is empty: name the folder of your pictures and boxes with --data.root FOLDER.")
     root = Path(data.root)

@@ -72,7 +72,9 @@ class Source(Protocol):
         """Width and height of each image, pixels, upright; None where that means reading them all."""
         ...
 
-    def annotation(self, index: int) -> Annotation: ...
+    def annotation(self, index: int) -> Annotation:
+        """Raises UserError only where it is read with the image, and that can't be read."""
+        ...
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """RGB, upright, original size. Raises UserError with the file's name if it can't be read."""

@@ -1,0 +1,261 @@
+"""Sets that tensorflow-datasets has prepared, read from ArrayRecord files without TensorFlow.
+
+Any detection set with the features ``image`` and ``objects/bbox``; `ssd_jax.data.prepare` makes the
+public ones from their archives. Format: https://www.tensorflow.org/datasets/external_tfrecord.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Float32, UInt8
+from tensorflow_datasets.core import constants
+from tensorflow_datasets.core.features.bounding_boxes_utils import BBoxFormat
+from tensorflow_datasets.core.file_adapters import FileFormat
+from tensorflow_datasets.core.read_only_builder import builder_from_files
+
+from ssd_jax.config import Data
+from ssd_jax.data.image import decode_image, stored_size
+from ssd_jax.data.source import Annotation, clip_box, make_annotation
+from ssd_jax.errors import UserError
+
+PREFIX = "tfds:"
+
+_ALIASES = {"val": "validation", "valid": "validation"}
+_UNNAMED = ("object",)  # the one class of a set without labels
+_WITHOUT_TRUTH = ("coco/2014", "coco/2017", "voc/2012")  # of their test images the boxes are not public
+
+
+class TfdsSource:
+    """A split of a prepared set. An image and its boxes are one record, read when either is asked for."""
+
+    category_ids = None
+    """tfds numbers the classes anew; COCO's own numbers are not kept."""
+
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, class_names: Sequence[str] = ()):
+        info = builder.info
+        self._where, self._split = f"{PREFIX}{info.full_name} {split}", split
+        self._features = _read_features(self._where, info.features)
+        self._own_names = _label_names(self._where, info.features)
+        self.class_names = tuple(class_names) or self._own_names
+        self.notes = _notes(info, split)
+        unknown = [name for name in self._own_names if name not in self.class_names]
+        if unknown:
+            raise UserError(
+                f"{self._where}: its classes {', '.join(unknown)} are not among the classes of the model. "
+                "Name the data that the model was trained on."
+            )
+        self._records = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def sizes(self) -> None:
+        """Unknown: the size is in the image's header, and all records would have to be read."""
+
+    def annotation(self, index: int) -> Annotation:
+        """Boxes without area are left out. image_id is the image's file name without its ending, else its id
+        in the set, else the split and the position.
+
+        Raises UserError, naming the record, for an image without a readable header, a coordinate that
+        is not from 0 to 1, and a label without a name.
+        """
+        example, name = self._read(index)
+        objects = example["objects"]
+        size = stored_size(example["image"], name)
+        boxes = _boxes_px(np.reshape(objects["bbox"], (-1, 4)).astype(np.float32), size, name)
+        keep = [n for n, box in enumerate(boxes.tolist()) if clip_box(box, size)]
+        own_labels = np.reshape(objects.get("label", np.zeros(len(boxes))), -1).astype(int)[keep].tolist()
+        if not all(0 <= label < len(self._own_names) for label in own_labels):
+            raise UserError(f"{name}: one of the labels {own_labels} has no name in the set. Prepare the set again.")
+        labels = [self.class_names.index(self._own_names[label]) + 1 for label in own_labels]
+
+        def column(feature: str) -> list[Any] | None:
+            return np.asarray(objects[feature])[keep].tolist() if feature in objects else None
+
+        annotation = make_annotation(
+            self._image_id(example, index),
+            name,
+            size,
+            boxes[keep].tolist(),
+            labels,
+            difficult=column("is_difficult"),
+            crowd=column("is_crowd"),
+            area_px=column("area"),
+        )
+        number = example.get("image/id")
+        return annotation._replace(number=number if isinstance(number, int) else None)
+
+    def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        """As stored: tfds lays boxes on the pixels as stored, so EXIF's orientation turns neither.
+
+        Raises UserError, naming the record, if it holds no image or one that ends early.
+        """
+        example, name = self._read(index)
+        return decode_image(example["image"], name)
+
+    def _read(self, index: int) -> tuple[dict[str, Any], str]:
+        """The record, its image still encoded, and its name for a message."""
+        example = self._features.deserialize_example_np(
+            self._records[index], decoders={"image": tfds.decode.SkipDecoding()}
+        )
+        file = _text(example.get("image/filename", b""))
+        return example, f"{self._where}[{index}]" + (f" ({file})" if file else "")
+
+    def _image_id(self, example: dict[str, Any], index: int) -> str:
+        file = _text(example.get("image/filename", b""))
+        if file:
+            return str(PurePosixPath(file).with_suffix(""))
+        return _text(example["image/id"]) if "image/id" in example else f"{self._split}-{index}"
+
+
+def is_tfds(data: Data) -> bool:
+    """Whether data.root names a tfds set, such as ``tfds:voc/2007`` or ``tfds:my_set/config:1.0.0``."""
+    return data.format == "tfds" or data.root.startswith(PREFIX)
+
+
+def tfds_dir(data: Data) -> Path:
+    """The folder that holds all prepared sets: data.tfds_dir, else tfds' own, $TFDS_DATA_DIR or
+    ~/tensorflow_datasets."""
+    return Path(data.tfds_dir or constants.DATA_DIR).expanduser()
+
+
+def tfds_splits(data: Data) -> tuple[str, ...]:
+    """Names of the splits of a prepared set. Raises UserError as `open_tfds` does."""
+    return tuple(prepared_builder(data).info.splits)
+
+
+def open_tfds(data: Data, split: str, class_names: Sequence[str] = ()) -> TfdsSource:
+    """One split of the prepared set that data.root names; val is the name of validation, too.
+
+    COCO's official numbers can't be had from tfds' COCO, which keeps no category ids and cuts areas
+    to whole numbers: they need the original JSON files.
+
+    class_names: the classes, in the order of their labels. Empty: those of the set.
+
+    Raises UserError for a set that is not prepared, or not as ArrayRecord, that has no images with
+    boxes, has no such split, lacks a file, or has a class that is not in class_names.
+    """
+    builder = prepared_builder(data)
+    splits = builder.info.splits
+    name = split if split in splits else _ALIASES.get(split, split)
+    if name not in splits or not splits[name].num_examples:
+        known = ", ".join(f"{name} ({info.num_examples} images)" for name, info in splits.items())
+        raise UserError(f"{data.root}: there is no split '{split}' with images. Its splits: {known or 'none'}.")
+    for file in splits[name].filepaths:
+        if not os.path.exists(file):
+            raise UserError(f"{file}: this file of {data.root} is missing. Copy it again, or prepare the set again.")
+    return TfdsSource(builder, name, class_names)
+
+
+# ---- finding a prepared set ----
+
+
+def prepared_builder(data: Data) -> tfds.core.DatasetBuilder:
+    """tfds' own view of a prepared set. Raises UserError if it is not there, or not as ArrayRecord."""
+    name, folder = data.root.removeprefix(PREFIX), tfds_dir(data)
+    try:
+        builder = builder_from_files(name, data_dir=folder)
+    except tfds.core.DatasetNotFoundError:
+        there = sorted(_names_in(folder))
+        raise UserError(
+            f"{data.root}: not prepared in '{folder}' (there: {', '.join(there) or 'nothing'}).\n{_how_to(data)}"
+        ) from None
+    except ValueError:
+        raise UserError(
+            f"data.root: '{data.root}' is no name of a tfds set. Write tfds:NAME, tfds:NAME/CONFIG or "
+            "tfds:NAME/CONFIG:VERSION, such as tfds:voc/2007."
+        ) from None
+    found = {builder.info.file_format, *builder.info.alternative_file_formats}
+    if FileFormat.ARRAY_RECORD not in found:
+        formats = ", ".join(f.value for f in found if f)
+        raise UserError(
+            f"{data.root}: prepared as {formats} in '{builder.data_dir}', which can't be read without TensorFlow. Move "
+            f"that folder away, or name another with --data.tfds_dir.\n{_how_to(data)}"
+        )
+    return builder
+
+
+def _how_to(data: Data) -> str:
+    where = f" --data.tfds_dir {data.tfds_dir}" if data.tfds_dir else ""
+    return (
+        "To prepare it as ArrayRecord from its archives, where TensorFlow is installed:\n"
+        f"  ssd-jax prepare-data {data.root} --archives FOLDER{where}\n"
+        "A set of your own, in the folder of its code:\n"
+        f"  tfds build --file_format=array_record --data_dir={tfds_dir(data)}"
+    )
+
+
+def _names_in(folder: Path) -> set[str]:
+    """Prepared sets: name, or name/config."""
+    files = [*folder.glob("*/*/dataset_info.json"), *folder.glob("*/*/*/dataset_info.json")]
+    return {file.parent.parent.relative_to(folder).as_posix() for file in files}
+
+
+def _notes(info: tfds.core.DatasetInfo, split: str) -> tuple[str, ...]:
+    notes = []
+    if info.name == "coco":
+        notes.append(
+            "tfds keeps no category ids of COCO and cuts areas to whole numbers; for COCO's official numbers name "
+            "the folder of the original JSON files"
+        )
+    if split.startswith("test") and f"{info.name}/{info.config_name}" in _WITHOUT_TRUTH:
+        notes.append("these images have no boxes, their truth is not public; to measure, name the split validation")
+    return tuple(notes)
+
+
+# ---- what a record holds ----
+
+
+def _read_features(where: str, features: tfds.features.FeaturesDict) -> tfds.features.FeaturesDict:
+    """Those that are read here. What else a set has, masks say, is then not decoded."""
+    objects = _item(features["objects"]) if "objects" in features else None
+    if "image" not in features or not isinstance(objects, tfds.features.FeaturesDict) or "bbox" not in objects:
+        raise UserError(
+            f"{where}: no set of images with boxes, which has the features image and objects/bbox. "
+            f"Its features: {', '.join(features)}."
+        )
+    image, bbox = features["image"], _item(objects["bbox"])
+    if not isinstance(image, tfds.features.Image) or image.np_dtype == np.float32:
+        raise UserError(f"{where}: its feature image is not of 8 or 16 bit pixels, but {image}.")
+    # Sets from before tfds knew of formats state none, and are relative.
+    if not isinstance(bbox, tfds.features.BBoxFeature) or bbox.bbox_format not in (None, BBoxFormat.REL_YXYX):
+        raise UserError(f"{where}: its feature objects/bbox is not in tfds' usual format REL_YXYX, but {bbox}.")
+    names = ("bbox", "label", "is_difficult", "is_crowd", "area")
+    read = {name: objects[name] for name in names if name in objects}
+    # Either a sequence of objects, or an object of sequences: the records are the same.
+    sequence = type(features["objects"]) is tfds.features.Sequence
+    optional = {name: features[name] for name in ("image/filename", "image/id") if name in features}
+    return tfds.features.FeaturesDict({
+        "image": image, "objects": tfds.features.Sequence(read) if sequence else read, **optional
+    })  # fmt: skip
+
+
+def _label_names(where: str, features: tfds.features.FeaturesDict) -> tuple[str, ...]:
+    objects = _item(features["objects"])
+    if "label" not in objects:
+        return _UNNAMED
+    label = _item(objects["label"])
+    if not isinstance(label, tfds.features.ClassLabel) or not label.num_classes:
+        raise UserError(f"{where}: its feature objects/label is not a ClassLabel with names, but {label}.")
+    return tuple(label.names)
+
+
+def _item(feature: Any) -> Any:
+    return feature.feature if isinstance(feature, tfds.features.Sequence) else feature
+
+
+def _boxes_px(bbox: Float32[np.ndarray, "g 4"], size: tuple[int, int], name: str) -> Float32[np.ndarray, "g 4"]:
+    """tfds' ymin, xmin, ymax, xmax from 0 to 1 to xyxy in pixels of an image of (width, height)."""
+    if not ((bbox >= 0) & (bbox <= 1)).all():
+        raise UserError(f"{name}: its boxes {bbox.tolist()} are not all from 0 to 1. Correct the set.")
+    width, height = size
+    # Twice the precision: a box of whole pixels is whole again, or next to it.
+    return (bbox[:, [1, 0, 3, 2]].astype(np.float64) * (width, height, width, height)).astype(np.float32)
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
