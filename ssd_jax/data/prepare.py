@@ -6,6 +6,7 @@ The one part that needs TensorFlow, since tfds' code for these sets does. The ne
 import dataclasses
 import importlib.util
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -46,6 +47,8 @@ def prepare_tfds(data: Data, archives: Path, any_checksum: bool = False) -> tfds
         raise UserError(f"{data.root}: tfds can't make a set of this name. {error}") from error
     if builder.data_path.exists():
         return prepared_builder(data)
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()  # a line for each file would fill a log
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="unpacked.", dir=folder) as unpacked:
         manager = _Archives(builder, archives, any_checksum, unpacked)

@@ -216,7 +216,7 @@ def _read_features(where: str, features: tfds.features.FeaturesDict) -> tfds.fea
     if "image" not in features or not isinstance(objects, tfds.features.FeaturesDict) or "bbox" not in objects:
         raise UserError(
             f"{where}: no set of images with boxes, which has the features image and objects/bbox. "
-            f"Its features: {', '.join(features)}."
+            f"Its features: {', '.join(sorted(features))}."
         )
     image, bbox = features["image"], _item(objects["bbox"])
     if not isinstance(image, tfds.features.Image) or image.np_dtype == np.float32:
