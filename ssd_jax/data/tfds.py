@@ -19,12 +19,12 @@ from tensorflow_datasets.core.read_only_builder import builder_from_files
 
 from ssd_jax.config import Data
 from ssd_jax.data.image import decode_image, stored_size
-from ssd_jax.data.source import Annotation, clip_box, make_annotation
+from ssd_jax.data.problems import Kind, Problems
+from ssd_jax.data.source import Annotation, RawObject, listed, place_objects, spellings
 from ssd_jax.errors import UserError
 
 PREFIX = "tfds:"
 
-_ALIASES = {"val": "validation", "valid": "validation"}
 _UNNAMED = ("object",)  # the one class of a set without labels
 _WITHOUT_TRUTH = ("coco/2014", "coco/2017", "voc/2012")  # of their test images the boxes are not public
 
@@ -32,21 +32,33 @@ _WITHOUT_TRUTH = ("coco/2014", "coco/2017", "voc/2012")  # of their test images 
 class TfdsSource:
     """A split of a prepared set. An image and its boxes are one record, read when either is asked for."""
 
-    category_ids = None
+    category_ids: tuple[int, ...] | None = None
     """tfds numbers the classes anew; COCO's own numbers are not kept."""
+    in_memory = False
 
-    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, class_names: Sequence[str] = ()):
+    def __init__(
+        self,
+        builder: tfds.core.DatasetBuilder,
+        split: str,
+        class_names: Sequence[str] = (),
+        problems: Problems | None = None,
+    ):
+        """problems: what is wrong with boxes is added to them whenever an annotation is read."""
         info = builder.info
         self._where, self._split = f"{PREFIX}{info.full_name} {split}", split
         self._features = _read_features(self._where, info.features)
         self._own_names = _label_names(self._where, info.features)
         self.class_names = tuple(class_names) or self._own_names
         self.notes = _notes(info, split)
-        unknown = [name for name in self._own_names if name not in self.class_names]
+        self._problems = problems
+        self._labels = {name: label for label, name in enumerate(self.class_names, 1)}
+        unknown = [name for name in self._own_names if name not in self._labels]
         if unknown:
-            raise UserError(
-                f"{self._where}: its classes {', '.join(unknown)} are not among the classes of the model. "
-                "Name the data that the model was trained on."
+            (problems or Problems()).add(
+                Kind.UNKNOWN_CLASS,
+                self._where,
+                f"its classes {listed(unknown)} are not among the classes {listed(self.class_names)}. Name the data "
+                "that the model was trained on.",
             )
         self._records = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
 
@@ -57,37 +69,47 @@ class TfdsSource:
         """Unknown: the size is in the image's header, and all records would have to be read."""
 
     def annotation(self, index: int) -> Annotation:
-        """Boxes without area are left out. image_id is the image's file name without its ending, else its id
-        in the set, else the split and the position.
+        """image_id is the image's file name without its ending, else its id in the set, else the split and
+        the position. Boxes without area are left out.
 
         Raises UserError, naming the record, for an image without a readable header, a coordinate that
         is not from 0 to 1, and a label without a name.
         """
         example, name = self._read(index)
-        objects = example["objects"]
         size = stored_size(example["image"], name)
-        boxes = _boxes_px(np.reshape(objects["bbox"], (-1, 4)).astype(np.float32), size, name)
-        keep = [n for n, box in enumerate(boxes.tolist()) if clip_box(box, size)]
-        own_labels = np.reshape(objects.get("label", np.zeros(len(boxes))), -1).astype(int)[keep].tolist()
-        if not all(0 <= label < len(self._own_names) for label in own_labels):
-            raise UserError(f"{name}: one of the labels {own_labels} has no name in the set. Prepare the set again.")
-        labels = [self.class_names.index(self._own_names[label]) + 1 for label in own_labels]
+        boxes = _boxes_px(np.reshape(example["objects"]["bbox"], (-1, 4)).astype(np.float32), size, name)
 
-        def column(feature: str) -> list[Any] | None:
-            return np.asarray(objects[feature])[keep].tolist() if feature in objects else None
+        def column(feature: str, default: Any) -> Sequence[Any]:
+            return example["objects"].get(feature, [default] * len(boxes))
 
-        annotation = make_annotation(
+        labels = [int(label) for label in column("label", 0)]
+        if not all(0 <= label < len(self._own_names) for label in labels):
+            raise UserError(f"{name}: one of its labels {labels} has no name in the set. Correct the set.")
+        flags = column("is_difficult", False), column("is_crowd", False)
+        objects = [
+            RawObject(
+                f"object {position}",
+                self._own_names[label],
+                (box[0], box[1], box[2], box[3]),
+                bool(difficult),
+                bool(crowd),
+                None if area is None else float(area),
+            )
+            for position, (box, label, difficult, crowd, area) in enumerate(
+                zip(boxes.tolist(), labels, *flags, column("area", None), strict=True), 1
+            )
+        ]
+        number = example.get("image/id")
+        return place_objects(
             self._image_id(example, index),
             name,
             size,
-            boxes[keep].tolist(),
-            labels,
-            difficult=column("is_difficult"),
-            crowd=column("is_crowd"),
-            area_px=column("area"),
+            objects,
+            self._labels,
+            self._problems or Problems(),
+            file=name,
+            number=number if isinstance(number, int) else None,
         )
-        number = example.get("image/id")
-        return annotation._replace(number=number if isinstance(number, int) else None)
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """As stored: tfds lays boxes on the pixels as stored, so EXIF's orientation turns neither.
@@ -128,27 +150,29 @@ def tfds_splits(data: Data) -> tuple[str, ...]:
     return tuple(prepared_builder(data).info.splits)
 
 
-def open_tfds(data: Data, split: str, class_names: Sequence[str] = ()) -> TfdsSource:
-    """One split of the prepared set that data.root names; val is the name of validation, too.
+def open_tfds(data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None) -> TfdsSource:
+    """One split of the prepared set that data.root names.
 
     COCO's official numbers can't be had from tfds' COCO, which keeps no category ids and cuts areas
     to whole numbers: they need the original JSON files.
 
     class_names: the classes, in the order of their labels. Empty: those of the set.
+    problems: collects what is wrong with boxes, whenever an annotation is read.
 
     Raises UserError for a set that is not prepared, or not as ArrayRecord, that has no images with
-    boxes, has no such split, lacks a file, or has a class that is not in class_names.
+    boxes, has no such split, lacks a file, or, unless problems are collected, has a class that is not
+    in class_names.
     """
     builder = prepared_builder(data)
     splits = builder.info.splits
-    name = split if split in splits else _ALIASES.get(split, split)
-    if name not in splits or not splits[name].num_examples:
-        known = ", ".join(f"{name} ({info.num_examples} images)" for name, info in splits.items())
-        raise UserError(f"{data.root}: there is no split '{split}' with images. Its splits: {known or 'none'}.")
+    name = next((name for name in spellings(split) if name in splits), "")
+    if not name or not splits[name].num_examples:
+        known = listed(f"{name} ({info.num_examples} images)" for name, info in splits.items())
+        raise UserError(f"{data.root}: there is no split '{split}' with images. Its splits: {known}.")
     for file in splits[name].filepaths:
         if not os.path.exists(file):
             raise UserError(f"{file}: this file of {data.root} is missing. Copy it again, or prepare the set again.")
-    return TfdsSource(builder, name, class_names)
+    return TfdsSource(builder, name, class_names, problems)
 
 
 # ---- finding a prepared set ----
@@ -161,9 +185,7 @@ def prepared_builder(data: Data) -> tfds.core.DatasetBuilder:
         builder = builder_from_files(name, data_dir=folder)
     except tfds.core.DatasetNotFoundError:
         there = sorted(_names_in(folder))
-        raise UserError(
-            f"{data.root}: not prepared in '{folder}' (there: {', '.join(there) or 'nothing'}).\n{_how_to(data)}"
-        ) from None
+        raise UserError(f"{data.root}: not prepared in '{folder}' (there: {listed(there)}).\n{_how_to(data)}") from None
     except ValueError:
         raise UserError(
             f"data.root: '{data.root}' is no name of a tfds set. Write tfds:NAME, tfds:NAME/CONFIG or "
@@ -216,7 +238,7 @@ def _read_features(where: str, features: tfds.features.FeaturesDict) -> tfds.fea
     if "image" not in features or not isinstance(objects, tfds.features.FeaturesDict) or "bbox" not in objects:
         raise UserError(
             f"{where}: no set of images with boxes, which has the features image and objects/bbox. "
-            f"Its features: {', '.join(sorted(features))}."
+            f"Its features: {listed(sorted(features))}."
         )
     image, bbox = features["image"], _item(objects["bbox"])
     if not isinstance(image, tfds.features.Image) or image.np_dtype == np.float32:
