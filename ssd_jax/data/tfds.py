@@ -121,11 +121,16 @@ class TfdsSource:
 
     def _read(self, index: int) -> tuple[dict[str, Any], str]:
         """The record, its image still encoded, and its name for a message."""
-        example = self._features.deserialize_example_np(
-            self._records[index], decoders={"image": tfds.decode.SkipDecoding()}
-        )
+        name = f"{self._where}[{index}]"
+        try:
+            record = self._records[index]
+        except RuntimeError as error:  # of the ArrayRecord reader
+            raise UserError(
+                f"{name}: its file is damaged ({error}). Copy it again, or prepare the set again."
+            ) from error
+        example = self._features.deserialize_example_np(record, decoders={"image": tfds.decode.SkipDecoding()})
         file = _text(example.get("image/filename", b""))
-        return example, f"{self._where}[{index}]" + (f" ({file})" if file else "")
+        return example, f"{name} ({file})" if file else name
 
     def _image_id(self, example: dict[str, Any], index: int) -> str:
         file = _text(example.get("image/filename", b""))
