@@ -222,13 +222,14 @@ def test_a_missing_file_is_named(checked_in: str, tmp_path: Path):
     assert len(open_source(data, "test")) == 2
 
 
-def test_a_damaged_file_is_told(checked_in: str, tmp_path: Path):
+@pytest.mark.parametrize("size", [0, 2**16, 70_000])  # too short to be read; of empty records; without an index
+def test_a_damaged_file_is_told(size: int, checked_in: str, tmp_path: Path):
     folder = shutil.copytree(checked_in, tmp_path / "copy")
-    file = folder / "voc" / "2007" / "5.0.0" / "voc-train.array_record-00000-of-00001"
-    os.truncate(file, file.stat().st_size // 2)
+    os.truncate(folder / "voc" / "2007" / "5.0.0" / "voc-train.array_record-00000-of-00001", size)
     source = open_source(Data(root="tfds:voc/2007", tfds_dir=str(folder)), "train")
-    with pytest.raises(UserError, match=r"voc/2007/5\.0\.0 train\[1\]: its file is damaged"):
-        source.image(1)
+    for read in (source.annotation, source.image):
+        with pytest.raises(UserError, match=r"voc/2007/5\.0\.0 train\[1\]: its file is damaged"):
+            read(1)
 
 
 # ---- sets of one's own, which tfds writes without TensorFlow ----

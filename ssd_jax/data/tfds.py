@@ -123,12 +123,11 @@ class TfdsSource:
         """The record, its image still encoded, and its name for a message."""
         name = f"{self._where}[{index}]"
         try:
-            record = self._records[index]
-        except RuntimeError as error:  # of the ArrayRecord reader
-            raise UserError(
-                f"{name}: its file is damaged ({error}). Copy it again, or prepare the set again."
-            ) from error
-        example = self._features.deserialize_example_np(record, decoders={"image": tfds.decode.SkipDecoding()})
+            example = self._features.deserialize_example_np(
+                self._records[index], decoders={"image": tfds.decode.SkipDecoding()}
+            )
+        except Exception as error:  # of the ArrayRecord reader, or of tfds for what it read: of any class
+            raise UserError(f"{name}: its file is damaged ({error}). Copy or prepare it again.") from error
         file = _text(example.get("image/filename", b""))
         return example, f"{name} ({file})" if file else name
 
