@@ -21,11 +21,9 @@ from ssd_jax.clean_copy import write_clean_copy
 from ssd_jax.config import Config, Data
 from ssd_jax.data.image import read_image
 from ssd_jax.data.loader import objects_over_padding
-from ssd_jax.data.open import is_generated, missing_split, open_source
-from ssd_jax.data.prepare import prepare_tfds
+from ssd_jax.data.open import is_generated, is_tfds, missing_split, open_source
 from ssd_jax.data.problems import Problems, Severity
 from ssd_jax.data.source import Source
-from ssd_jax.data.tfds import is_tfds
 from ssd_jax.draw import class_colours, draw_boxes
 from ssd_jax.errors import UserError
 from ssd_jax.metrics import ImageDetections, format_table
@@ -244,6 +242,8 @@ class PrepareOptions:
 
 def prepare_data(argv: Sequence[str]) -> None:
     """prepare-data tfds:NAME --archives FOLDER: write a public set for reading without TensorFlow; this needs it."""
+    from ssd_jax.data.prepare import prepare_tfds  # not above: nothing else waits for tensorflow-datasets
+
     options = tyro.cli(PrepareOptions, args=list(argv), prog="prepare-data", description=prepare_data.__doc__)
     builder = prepare_tfds(Data(root=options.root, tfds_dir=options.tfds_dir), options.archives, options.any_checksum)
     splits = ", ".join(f"{name} ({info.num_examples} images)" for name, info in builder.info.splits.items())

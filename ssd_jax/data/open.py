@@ -10,7 +10,6 @@ from ssd_jax.data.problems import Problems
 from ssd_jax.data.shapes import SPLITS, ShapesSource
 from ssd_jax.data.source import Source, listed, spellings
 from ssd_jax.data.splits import JoinedSource, Term, chosen_positions, parse_split
-from ssd_jax.data.tfds import is_tfds, open_tfds, tfds_splits
 from ssd_jax.data.voc import is_voc, open_voc, voc_splits
 from ssd_jax.errors import UserError
 
@@ -46,6 +45,8 @@ def _open_term(data: Data, term: Term, class_names: Sequence[str], problems: Pro
         case "shapes":
             return _with_classes(ShapesSource(data.shapes, term.name), class_names)
         case "tfds":
+            from ssd_jax.data.tfds import open_tfds  # not above: it takes longer to load than all of the rest
+
             return open_tfds(data, term.name, class_names, problems)
         case "coco":
             return open_coco(data, term.name, class_names, problems)
@@ -63,6 +64,8 @@ def split_names(data: Data) -> tuple[str, ...]:
         case "shapes":
             return SPLITS
         case "tfds":
+            from ssd_jax.data.tfds import tfds_splits
+
             return tfds_splits(data)
         case "coco":
             return coco_splits(Path(data.root))
@@ -83,6 +86,11 @@ def missing_split(data: Data, split: str) -> str | None:
 def is_generated(data: Data) -> bool:
     """Whether there is no folder: generated pictures."""
     return data.format == "shapes" or (data.format == "auto" and data.root == "shapes")
+
+
+def is_tfds(data: Data) -> bool:
+    """Whether data.root names a tfds set, such as ``tfds:voc/2007`` or ``tfds:my_set/config:1.0.0``."""
+    return data.format == "tfds" or data.root.startswith("tfds:")
 
 
 def find_format(data: Data) -> str:

@@ -20,7 +20,7 @@ from tensorflow_datasets.core.read_only_builder import builder_from_files
 from ssd_jax.config import Data
 from ssd_jax.data.image import decode_image, stored_size
 from ssd_jax.data.problems import Kind, Problems
-from ssd_jax.data.source import Annotation, RawObject, listed, place_objects, spellings
+from ssd_jax.data.source import Annotation, CocoTruth, RawObject, listed, place_objects, spellings
 from ssd_jax.errors import UserError
 
 PREFIX = "tfds:"
@@ -34,6 +34,7 @@ class TfdsSource:
 
     category_ids: tuple[int, ...] | None = None
     """tfds numbers the classes anew; COCO's own numbers are not kept."""
+    coco_truth: CocoTruth | None = None
     in_memory = False
 
     def __init__(
@@ -49,7 +50,8 @@ class TfdsSource:
         self._features = _read_features(self._where, info.features)
         self._own_names = _label_names(self._where, info.features)
         self.class_names = tuple(class_names) or self._own_names
-        self.notes = _notes(info, split)
+        self.notes = _notes(info)
+        self.annotated = not (split.startswith("test") and f"{info.name}/{info.config_name}" in _WITHOUT_TRUTH)
         self._problems = problems
         self._labels = {name: label for label, name in enumerate(self.class_names, 1)}
         unknown = [name for name in self._own_names if name not in self._labels]
@@ -138,11 +140,6 @@ class TfdsSource:
         return _text(example["image/id"]) if "image/id" in example else f"{self._split}-{index}"
 
 
-def is_tfds(data: Data) -> bool:
-    """Whether data.root names a tfds set, such as ``tfds:voc/2007`` or ``tfds:my_set/config:1.0.0``."""
-    return data.format == "tfds" or data.root.startswith(PREFIX)
-
-
 def tfds_dir(data: Data) -> Path:
     """The folder that holds all prepared sets: data.tfds_dir, else tfds' own, $TFDS_DATA_DIR or
     ~/tensorflow_datasets."""
@@ -221,16 +218,13 @@ def _names_in(folder: Path) -> set[str]:
     return {file.parent.parent.relative_to(folder).as_posix() for file in files}
 
 
-def _notes(info: tfds.core.DatasetInfo, split: str) -> tuple[str, ...]:
-    notes = []
-    if info.name == "coco":
-        notes.append(
-            "tfds keeps no category ids of COCO and cuts areas to whole numbers; for COCO's official numbers name "
-            "the folder of the original JSON files"
-        )
-    if split.startswith("test") and f"{info.name}/{info.config_name}" in _WITHOUT_TRUTH:
-        notes.append("these images have no boxes, their truth is not public; to measure, name the split validation")
-    return tuple(notes)
+def _notes(info: tfds.core.DatasetInfo) -> tuple[str, ...]:
+    if info.name != "coco":
+        return ()
+    return (
+        "tfds keeps no category ids of COCO and cuts areas to whole numbers; for COCO's official numbers name the "
+        "folder of the original JSON files",
+    )
 
 
 # ---- what a record holds ----
