@@ -5,27 +5,31 @@ Published, Table 1 (VOC2007 test, 11-point mAP), not measured with this program:
     | trained on           | mAP  |
     |----------------------|------|
     | VOC07 trainval       | 68.0 |  this file
-    | VOC07+12 trainval    | 74.3 |
-    | the same, zoom-out   | 77.2 |  Table 6
+    | VOC07+12 trainval    | 74.3 |  ssd300_voc0712.py
+    | the same, zoom-out   | 77.2 |  Table 6, ssd300_voc0712.py
+    | VOC07+12 after COCO  | 81.2 |  Table 6, ssd300_voc0712_from_coco.py
 
 Schedule, paper section 3.1: batch 32, 1e-3 for 40k steps, 1e-4 for 10k, 1e-5 for 10k. Zoom-out came
-later (section 3.6) and is off, as in that row; the authors' script with zoom-out (Caffe,
-examples/ssd/ssd_pascal.py) runs 120k steps with milestones at 80k and 100k. One folder is read, so
-VOC07 alone: training on VOC07 and VOC12 together is not done by this file.
+later (section 3.6) and is off, as in that row.
 
     python train.py configs/ssd300_voc.py --data.root VOCdevkit/VOC2007
     python evaluate.py runs/ssd300_voc --checkpoint last
 
 The paper trains on trainval and uses the last checkpoint. Split val, measured on the way, is part of
 trainval: its mAP shows that the run is sound and says nothing about new images.
+
+The classes are VOC's. For the same network on other data: --model.class-names without a name takes
+those of the data.
 """
 
-from ssd_jax.config import Augment, Config, Data, Optimizer, Train
+from ssd_jax.class_names import VOC_CLASSES
+from ssd_jax.config import Augment, Config, Data, Model, Optimizer, Train
 
 
 def get_config() -> Config:
     return Config(
         name="ssd300_voc",
+        model=Model(class_names=VOC_CLASSES),
         data=Data(root="VOCdevkit/VOC2007", train_split="trainval"),
         augment=Augment(expand_probability=0.0),
         optimizer=Optimizer(milestones=(40_000, 50_000)),

@@ -1,7 +1,8 @@
 """SSD500 on PASCAL VOC 2007: the layout that came before SSD512.
 
 The final paper (arXiv 1512.02325v5) has no row for it: its tables replaced SSD500 by SSD512. Here for
-weights and results that are named SSD_500x500; for new work take ssd512_voc.py.
+weights and results that are named SSD_500x500; for new work take ssd512_voc.py. What is published is
+of a run on VOC07 and VOC12: ssd500_voc0712.py.
 
 Network and boxes: Caffe, examples/ssd/ssd_pascal_500.py of August 2016: the last source is the global
 average of conv9_2 (pool6), cells are image over map wide, boxes are clipped to the image: 20097 of
@@ -14,13 +15,14 @@ them. Schedule: that script ends at 60k steps of batch 32; the steps of the rate
 Splits as in ssd300_voc.py, where the reasons stand.
 """
 
+from ssd_jax.class_names import VOC_CLASSES
 from ssd_jax.config import SSD500_EXTRAS, SSD500_VOC_BOXES, Augment, Config, Data, Model, Optimizer, Train
 
 
 def get_config() -> Config:
     return Config(
         name="ssd500_voc",
-        model=Model(default_boxes=SSD500_VOC_BOXES, extras=SSD500_EXTRAS, global_pool=True),
+        model=Model(class_names=VOC_CLASSES, default_boxes=SSD500_VOC_BOXES, extras=SSD500_EXTRAS, global_pool=True),
         data=Data(root="VOCdevkit/VOC2007", train_split="trainval"),
         augment=Augment(expand_probability=0.0),
         optimizer=Optimizer(milestones=(40_000, 50_000)),

@@ -5,8 +5,9 @@ Published, Table 1 (VOC2007 test, 11-point mAP), not measured with this program:
     | trained on           | mAP  |
     |----------------------|------|
     | VOC07 trainval       | 71.6 |  this file
-    | VOC07+12 trainval    | 76.8 |
-    | the same, zoom-out   | 79.8 |  Table 6
+    | VOC07+12 trainval    | 76.8 |  ssd512_voc0712.py
+    | the same, zoom-out   | 79.8 |  Table 6, ssd512_voc0712.py
+    | VOC07+12 after COCO  | 83.2 |  Table 6, ssd512_voc0712_from_coco.py
 
 Schedule and splits are those of ssd300_voc.py (paper section 3.1: 40k, 10k and 10k steps, batch 32),
 where the reasons stand. Default boxes start at 0.07 of the side in place of 0.1, and conv10_2 adds a
@@ -17,13 +18,14 @@ ports that reach the published mAP with the authors' weights (``truncate_sizes``
     python evaluate.py runs/ssd512_voc --checkpoint last
 """
 
+from ssd_jax.class_names import VOC_CLASSES
 from ssd_jax.config import SSD512_EXTRAS, SSD512_VOC_BOXES, Augment, Config, Data, Model, Optimizer, Train
 
 
 def get_config() -> Config:
     return Config(
         name="ssd512_voc",
-        model=Model(default_boxes=SSD512_VOC_BOXES, extras=SSD512_EXTRAS),
+        model=Model(class_names=VOC_CLASSES, default_boxes=SSD512_VOC_BOXES, extras=SSD512_EXTRAS),
         data=Data(root="VOCdevkit/VOC2007", train_split="trainval"),
         augment=Augment(expand_probability=0.0),
         optimizer=Optimizer(milestones=(40_000, 50_000)),

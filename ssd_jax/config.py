@@ -164,7 +164,7 @@ SSD500_EXTRAS = (Extra(256, 512), Extra(128, 256), Extra(128, 256), Extra(128, 2
 class Model:
     """The network. Defaults: SSD300 of the paper."""
 
-    class_names: Annotated[tuple[str, ...], tyro.conf.Fixed] = ()
+    class_names: tuple[str, ...] = ()
     """Without background. Empty: taken from the data when a run starts, and kept with the run."""
     default_boxes: DefaultBoxes = field(default_factory=DefaultBoxes)
     extras: Annotated[tuple[Extra, ...], tyro.conf.Fixed] = SSD300_EXTRAS

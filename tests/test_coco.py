@@ -106,9 +106,9 @@ def test_category_that_only_names_a_group_is_no_class(coco):
 def test_coco_2017(coco):
     data = Data(root=str(coco))
     assert find_format(data) == "coco"
-    assert split_names(data) == ("train2017", "val2017")
+    assert split_names(data) == ("train2017", "val2017", "trainval35k", "minival")
     assert opened(coco, "val2017").annotation(0).file == opened(coco, "val").annotation(0).file
-    with pytest.raises(UserError, match=r"no split 'test'\. Its splits: train2017, val2017"):
+    with pytest.raises(UserError, match=r"no split 'test'\. Its splits: train2017, val2017, "):
         open_source(data, "test")
 
 
@@ -187,7 +187,9 @@ def test_file_that_lists_images_without_objects(coco):
         write(coco / "annotations" / f"image_info_{split}2017.json", images_alone)
     write(coco / "annotations" / "image_info_val2017.json", images_alone)
     write_images(coco / "test2017")
-    assert split_names(Data(root=str(coco))) == ("test-dev2017", "test2017", "train2017", "val2017")
+    assert split_names(Data(root=str(coco))) == (
+        "test-dev2017", "test2017", "train2017", "val2017", "trainval35k", "minival",
+    )  # fmt: skip
     for split in ("test", "test-dev", "test-dev2017"):
         source = opened(coco, split)
         assert source.annotation(0).file == str(coco / "test2017" / "one.jpg")

@@ -1,6 +1,7 @@
 """The house around the code: dependencies, layering, imports without effects, configs, scripts."""
 
 import ast
+import dataclasses
 import importlib.util
 import re
 import subprocess
@@ -12,6 +13,9 @@ from types import ModuleType
 import pytest
 
 from ssd_jax import config
+from ssd_jax.class_names import COCO_CLASSES, VOC_CLASSES, VOC_NAMES_IN_COCO
+from ssd_jax.commands import load_config
+from ssd_jax.transfer import match_classes
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -29,6 +33,7 @@ ORDER = [
     "data.source",
     "data.splits",
     "data.voc",
+    "data.minival",
     "data.coco",
     "data.tfds",
     "data.prepare",
@@ -197,38 +202,98 @@ def test_no_future_annotations():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config_file(path: Path):
-    assert all(n.partition(".")[0] == "dataclasses" or n.startswith("ssd_jax.config.") for n in imported_names(path))
+    allowed = ("ssd_jax.config.", "ssd_jax.class_names.")
+    assert all(n.partition(".")[0] == "dataclasses" or n.startswith(allowed) for n in imported_names(path))
     module = load_file(path)
     assert isinstance(module.get_config(), config.Config)
     assert module.get_config().name == path.stem, "--workdir defaults to runs/<name>"
     assert hash(module.get_config()) == hash(module.get_config())
     assert module.__doc__ and f"python train.py configs/{path.name}" in module.__doc__, "the exact command"
+    assert load_config(path) == module.get_config(), "a config.json of it is read back as it was"
+
+
+# What the paper's recipes ask for. Splits as the paper names them; section 3.3 says what 07++12 is. Default boxes:
+# side of the input, their number (8732: section 3.1; the others are sums over the maps), and side of the smallest
+# square over that of the input (0.1 for VOC, smaller for 512 and COCO: sections 3.1 and 3.4).
+VOC07 = ("trainval", "test")
+VOC0712 = ("VOC2007/trainval+VOC2012/trainval", "VOC2007/test")
+VOC0712PLUS = ("VOC2007/trainval+VOC2007/test+VOC2012/trainval", "VOC2012/test")
+COCO = ("trainval35k", "minival")
+ILSVRC = ("train+val1", "val2")
+SSD300, SSD300_SMALL = (300, 8732, 0.1), (300, 8732, 0.07)
+SSD512, SSD512_SMALL = (512, 24564, 0.07), (512, 24564, 0.04)
+SSD500 = (500, 20097, 0.07)
 
 
 @pytest.mark.parametrize(
-    ("name", "side", "boxes", "steps", "milestones"),
+    ("name", "boxes", "splits", "zoom_out", "milestones", "steps"),
     [
-        # Boxes: paper, section 3.1 for 8732; sums over the maps for the others. Steps: paper, sections
-        # 3.1 and 3.4; with zoom-out examples/ssd/ssd_coco.py.
-        ("ssd300_voc", 300, 8732, 60_000, (40_000, 50_000)),
-        ("ssd512_voc", 512, 24564, 60_000, (40_000, 50_000)),
-        ("ssd500_voc", 500, 20097, 60_000, (40_000, 50_000)),
-        ("ssd300_coco", 300, 8732, 400_000, (280_000, 360_000)),
-        ("ssd512_coco", 512, 24564, 400_000, (280_000, 360_000)),
+        # Section 3.1: 40k, 10k, 10k.
+        ("ssd300_voc", SSD300, VOC07, False, (40_000, 50_000), 60_000),
+        ("ssd512_voc", SSD512, VOC07, False, (40_000, 50_000), 60_000),
+        ("ssd500_voc", SSD500, VOC07, False, (40_000, 50_000), 60_000),
+        ("ssd500_voc0712", SSD500, VOC0712, False, (40_000, 50_000), 60_000),
+        # Caffe, examples/ssd/ssd_pascal.py.
+        ("ssd300_voc0712", SSD300, VOC0712, True, (80_000, 100_000), 120_000),
+        ("ssd512_voc0712", SSD512, VOC0712, True, (80_000, 100_000), 120_000),
+        # Section 3.3: 60k, 20k.
+        ("ssd300_voc0712plus", SSD300, VOC0712PLUS, False, (60_000,), 80_000),
+        ("ssd512_voc0712plus", SSD512, VOC0712PLUS, False, (60_000,), 80_000),
+        # Caffe, examples/ssd/ssd_coco.py.
+        ("ssd300_coco", SSD300_SMALL, COCO, True, (280_000, 360_000), 400_000),
+        ("ssd512_coco", SSD512_SMALL, COCO, True, (280_000, 360_000), 400_000),
+        # Steps: names of the authors' weights, ft_iter_120000 and ft_iter_160000. The rest as without COCO, the
+        # second one's doubled for zoom-out (section 3.6).
+        ("ssd300_voc0712_from_coco", SSD300_SMALL, VOC0712, True, (80_000, 100_000), 120_000),
+        ("ssd512_voc0712_from_coco", SSD512_SMALL, VOC0712, True, (80_000, 100_000), 120_000),
+        ("ssd300_voc0712plus_from_coco", SSD300_SMALL, VOC0712PLUS, True, (120_000,), 160_000),
+        ("ssd512_voc0712plus_from_coco", SSD512_SMALL, VOC0712PLUS, True, (120_000,), 160_000),
+        # Section 3.5: 320k, 80k, 40k. Boxes and zoom-out: Caffe, examples/ssd/ssd_ilsvrc.py.
+        ("ssd300_ilsvrc", SSD300, ILSVRC, True, (320_000, 400_000), 440_000),
     ],
 )
-def test_published_configs(name: str, side: int, boxes: int, steps: int, milestones: tuple[int, int]):
+def test_published_configs(
+    name: str,
+    boxes: tuple[int, int, float],
+    splits: tuple[str, str],
+    zoom_out: bool,
+    milestones: tuple[int, ...],
+    steps: int,
+):
     published = load_file(ROOT / "configs" / f"{name}.py").get_config()
-    assert published.model.image_size == side
-    assert published.model.default_boxes.count == boxes
-    assert published.train.steps == steps
-    assert published.train.batch_size == 32
-    assert published.optimizer.milestones == milestones
-    assert published.optimizer.learning_rate == 1e-3
+    layout = published.model.default_boxes
+    smallest = pytest.approx(layout.min_sizes[0] / layout.image_size)
+    assert (layout.image_size, layout.count, smallest) == boxes
+    assert (published.data.train_split, published.data.test_split) == splits
+    assert published.augment.expand_probability == (0.5 if zoom_out else 0.0)
+    assert (published.optimizer.milestones, published.train.steps) == (milestones, steps)
+    assert (published.train.batch_size, published.optimizer.learning_rate) == (32, 1e-3)
     assert published.optimizer.name == "sgd"
-    # Relative size of the first square: 0.1 for VOC, smaller for 512 and for COCO (paper, 3.1, 3.4).
-    smallest = {"ssd300_voc": 0.1, "ssd512_voc": 0.07, "ssd500_voc": 0.07, "ssd300_coco": 0.07, "ssd512_coco": 0.04}
-    assert published.model.default_boxes.min_sizes[0] / side == pytest.approx(smallest[name])
+    names = {VOC07: VOC_CLASSES, VOC0712: VOC_CLASSES, VOC0712PLUS: VOC_CLASSES, COCO: COCO_CLASSES, ILSVRC: ()}
+    assert published.model.class_names == names[splits]
+    before = published.train.start_from
+    assert bool(before) == name.endswith("_from_coco")
+    if before:  # boxes and network are those of the run that it starts from
+        coco = load_file(ROOT / "configs" / f"{Path(before).name}.py").get_config()
+        assert coco.data.train_split == "trainval35k" and published.train.transfer
+        assert dataclasses.replace(published.model, class_names=COCO_CLASSES) == coco.model
+        assert len(match_classes(COCO_CLASSES, VOC_CLASSES, published.train.transfer_names).kept) == 20
+
+
+def test_every_recipe_is_in_the_table():
+    (marker,) = test_published_configs.pytestmark
+    listed = {row[0] for row in marker.args[1]}
+    assert {path.stem for path in CONFIGS} - listed == {"own_data", "shapes"}
+
+
+def test_class_names_of_the_data_sets():
+    assert len(set(VOC_CLASSES)) == len(VOC_CLASSES) == 20 and list(VOC_CLASSES) == sorted(VOC_CLASSES)
+    assert len(set(COCO_CLASSES)) == len(COCO_CLASSES) == 80
+    # Caffe, data/VOC0712/coco_voc_map.txt: COCO's label of each class of VOC.
+    labels = [5, 2, 15, 9, 40, 6, 3, 16, 57, 20, 61, 17, 18, 4, 1, 59, 19, 58, 7, 63]
+    in_coco = dict(VOC_NAMES_IN_COCO)
+    assert [COCO_CLASSES.index(in_coco.get(name, name)) + 1 for name in VOC_CLASSES] == labels
+    assert not set(in_coco) & set(COCO_CLASSES), "a name of its own would need no other"
 
 
 # ---- scripts ----

@@ -16,8 +16,10 @@ import msgspec
 import numpy as np
 
 from ssd_jax.config import Data
+from ssd_jax.data import minival
 from ssd_jax.data.problems import Kind, Problems
-from ssd_jax.data.source import CocoTruth, FolderSource, RawObject, held_out, listed, place_objects, spellings
+from ssd_jax.data.source import CocoTruth, FolderSource, RawObject, Source, held_out, listed, place_objects, spellings
+from ssd_jax.data.splits import JoinedSource, Term
 from ssd_jax.errors import UserError
 
 _ROBOFLOW = "_annotations.coco.json"
@@ -63,16 +65,15 @@ def is_coco(root: Path) -> bool:
 def coco_splits(root: Path) -> tuple[str, ...]:
     """Names of the splits that a COCO folder, or a single file, has."""
     files = _files(root)
-    return ("train", "val") if _unnamed(files) else tuple(files)
+    made = tuple(split for split in minival.SPLITS if minival.find_parts(split, files))
+    return ("train", "val") if _unnamed(files) else (*files, *made)
 
 
-def open_coco(
-    data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None
-) -> FolderSource:
+def open_coco(data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None) -> Source:
     """One split of a COCO folder: ``annotations/instances_<split>*.json`` (or ``image_info_<split>*.json``,
     without objects), ``<split>.json`` there or in the folder itself, or ``<split>/_annotations.coco.json``. A single
     JSON file of another name, or given as data.root, is divided into train and val by a hash of the images' names
-    (`held_out`).
+    (`held_out`). ``trainval35k`` and ``minival`` are found in the files of 2017 or of 2014 (`minival.py`).
 
     Images are looked for beside the JSON, in folders named like it or like the split, and in
     ``images/``.
@@ -85,12 +86,34 @@ def open_coco(
     unless they are collected, for an image or key that is not there, an id that is used twice or
     unknown, a bbox that is not four numbers, and a class that is not in class_names.
     """
+    files = _files(Path(data.root))
+    parts = minival.find_parts(split, files)
+    if not parts:
+        return _open_file(data, files, split, None, class_names, problems)
+    joined: list[tuple[Term, Source, range]] = []
+    for part in parts:
+        source = _open_file(data, files, split, part, class_names, problems)
+        joined.append((Term("", part.file, "", ""), source, range(len(source))))
+        class_names = source.class_names
+    return source if len(joined) == 1 else JoinedSource(joined)
+
+
+def _open_file(
+    data: Data,
+    files: dict[str, Path],
+    split: str,
+    part: minival.Part | None,
+    class_names: Sequence[str],
+    problems: Problems | None,
+) -> FolderSource:
+    """What one file has of a split: that part of it; None: what `open_coco` finds by the split's name."""
     root, problems = Path(data.root), problems or Problems()
-    files = _files(root)
-    name = _choose(root, files, split)
+    name = part.file if part else _choose(root, files, split)
     file = files[name] if name else next(iter(files.values()))
     content = _read(file, problems)
     images = content.images if name else _hashed_half(content.images, split, data.val_fraction)
+    if part and part.minival is not None:
+        images = [image for image in images if (image.id in minival.minival_ids()) == part.minival]
     if not images:
         raise UserError(f"{file}: the split '{split}' holds no images. Other splits: {listed(coco_splits(root))}.")
     categories = _categories(file, content)

@@ -1,0 +1,32 @@
+"""SSD500 on PASCAL VOC 2007 and 2012: the layout that came before SSD512.
+
+Published, not measured with this program: 75.1 mAP (VOC2007 test) for a 500 x 500 input, in the abstract
+of the paper's earlier versions (arXiv 1512.02325); the final one replaced SSD500 by SSD512.
+
+Data, network, boxes and schedule: Caffe, examples/ssd/ssd_pascal_500.py of August 2016, which trains on
+trainval of both years (VOC0712); see ssd500_voc.py.
+
+    python train.py configs/ssd500_voc0712.py --data.root VOCdevkit
+    python evaluate.py runs/ssd500_voc0712 --checkpoint last
+
+Splits as in ssd300_voc0712.py, where the reasons stand.
+"""
+
+from ssd_jax.class_names import VOC_CLASSES
+from ssd_jax.config import SSD500_EXTRAS, SSD500_VOC_BOXES, Augment, Config, Data, Model, Optimizer, Train
+
+
+def get_config() -> Config:
+    return Config(
+        name="ssd500_voc0712",
+        model=Model(class_names=VOC_CLASSES, default_boxes=SSD500_VOC_BOXES, extras=SSD500_EXTRAS, global_pool=True),
+        data=Data(
+            root="VOCdevkit",
+            train_split="VOC2007/trainval+VOC2012/trainval",
+            val_split="VOC2007/val",
+            test_split="VOC2007/test",
+        ),
+        augment=Augment(expand_probability=0.0),
+        optimizer=Optimizer(milestones=(40_000, 50_000)),
+        train=Train(steps=60_000),
+    )

@@ -1,0 +1,34 @@
+"""SSD512 on PASCAL VOC 2007 and 2012, started from a run on COCO: "07+12+COCO".
+
+Published (VOC2007 test, 11-point mAP), not measured with this program:
+
+    |                   | mAP  |
+    |-------------------|------|
+    | Table 1           | 81.6 |
+    | zoom-out, Table 6 | 83.2 |  this file
+
+All as in ssd300_voc0712_from_coco.py, where it also stands what is not published; network and boxes are those
+of ssd512_coco.py.
+
+    python train.py configs/ssd512_coco.py --data.root coco
+    python train.py configs/ssd512_voc0712_from_coco.py --data.root VOCdevkit
+    python evaluate.py runs/ssd512_voc0712_from_coco --checkpoint last
+"""
+
+from ssd_jax.class_names import VOC_CLASSES, VOC_NAMES_IN_COCO
+from ssd_jax.config import SSD512_COCO_BOXES, SSD512_EXTRAS, Config, Data, Model, Optimizer, Train
+
+
+def get_config() -> Config:
+    return Config(
+        name="ssd512_voc0712_from_coco",
+        model=Model(class_names=VOC_CLASSES, default_boxes=SSD512_COCO_BOXES, extras=SSD512_EXTRAS),
+        data=Data(
+            root="VOCdevkit",
+            train_split="VOC2007/trainval+VOC2012/trainval",
+            val_split="VOC2007/val",
+            test_split="VOC2007/test",
+        ),
+        optimizer=Optimizer(milestones=(80_000, 100_000)),
+        train=Train(steps=120_000, start_from="runs/ssd512_coco", transfer=True, transfer_names=VOC_NAMES_IN_COCO),
+    )

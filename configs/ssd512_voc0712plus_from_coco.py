@@ -1,0 +1,34 @@
+"""SSD512 for PASCAL VOC 2012's test, started from a run on COCO: "07++12+COCO".
+
+Published (VOC2012 test, mAP by its server), not measured with this program:
+
+    |                   | mAP  |
+    |-------------------|------|
+    | Table 4           | 80.0 |
+    | zoom-out, Table 6 | 82.2 |  this file
+
+All as in ssd300_voc0712plus_from_coco.py, where it also stands what is not published; network and boxes are
+those of ssd512_coco.py.
+
+    python train.py configs/ssd512_coco.py --data.root coco
+    python train.py configs/ssd512_voc0712plus_from_coco.py --data.root VOCdevkit
+    python evaluate.py runs/ssd512_voc0712plus_from_coco --checkpoint last --results
+"""
+
+from ssd_jax.class_names import VOC_CLASSES, VOC_NAMES_IN_COCO
+from ssd_jax.config import SSD512_COCO_BOXES, SSD512_EXTRAS, Config, Data, Model, Optimizer, Train
+
+
+def get_config() -> Config:
+    return Config(
+        name="ssd512_voc0712plus_from_coco",
+        model=Model(class_names=VOC_CLASSES, default_boxes=SSD512_COCO_BOXES, extras=SSD512_EXTRAS),
+        data=Data(
+            root="VOCdevkit",
+            train_split="VOC2007/trainval+VOC2007/test+VOC2012/trainval",
+            val_split="VOC2012/val",
+            test_split="VOC2012/test",
+        ),
+        optimizer=Optimizer(milestones=(120_000,)),
+        train=Train(steps=160_000, start_from="runs/ssd512_coco", transfer=True, transfer_names=VOC_NAMES_IN_COCO),
+    )
