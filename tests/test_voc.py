@@ -393,3 +393,50 @@ def test_parse_voc_xml(bccd):
     assert parsed.size == (640, 480) and parsed.filename == "BloodImage_00338.jpg"
     assert len(parsed.objects) == 14
     assert parsed.objects[12] == RawObject("object 13", "RBC", (504, 337, 504, 337))
+
+
+# ---- a test whose boxes are not public ----
+
+
+def challenge(root, listed="one two three", annotated=("a",)):
+    """Images of test without boxes; those annotated have them for another task."""
+    for stem in listed.split():
+        if stem not in annotated:
+            Image.new("RGB", (50, 20), "navy").save(root / "JPEGImages" / f"{stem}.jpg")
+    (root / "ImageSets" / "Main" / "test.txt").write_text(listed.replace(" ", "\n"))
+
+
+def test_list_of_a_challenge_is_images_without_boxes(voc):
+    challenge(voc, "one two a three")
+    source = opened(voc, "test")
+    assert not source.annotated and source.class_names == ("cat", "dog")
+    found = [source.annotation(i) for i in range(len(source))]
+    assert [a.image_id for a in found] == ["one", "two", "a", "three"]
+    assert (found[0].width, found[0].height) == (50, 20) and source.image(0).shape == (20, 50, 3)
+    assert not any(len(a.labels) for a in found), "the boxes of a are those of another task"
+    assert opened(voc, "val").annotated
+    assert opened(voc, "test", ("dog", "bird")).class_names == ("dog", "bird")
+
+
+@pytest.mark.parametrize(("listed", "missing"), [("a one", "one"), ("a b one", "one")])
+def test_from_half_on_an_image_without_annotation_file_is_a_mistake(voc, listed, missing):
+    challenge(voc, listed, annotated=("a", "b"))
+    with pytest.raises(UserError, match=rf"test\.txt line \d: there is no annotation file .*{missing}\.xml"):
+        opened(voc, "test")
+
+
+def test_other_lists_than_test_are_no_challenge(voc):
+    challenge(voc)
+    (voc / "ImageSets" / "Main" / "test.txt").rename(voc / "ImageSets" / "Main" / "val.txt")
+    with pytest.raises(UserError, match=r"val\.txt line 1: there is no annotation file"):
+        opened(voc, "val")
+
+
+def test_missing_and_broken_images_of_a_challenge_are_named(voc):
+    challenge(voc)
+    (voc / "JPEGImages" / "two.jpg").unlink()
+    with pytest.raises(UserError, match=r"test\.txt line 2: there is no image two in .*JPEGImages"):
+        opened(voc, "test")
+    (voc / "JPEGImages" / "two.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match=r"two\.jpg"):
+        opened(voc, "test")

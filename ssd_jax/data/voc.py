@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ssd_jax.config import Data
 from ssd_jax.data.image import EXTENSIONS, image_size
 from ssd_jax.data.problems import Kind, Problems
-from ssd_jax.data.source import FolderSource, RawObject, held_out, listed, place_objects, spellings
+from ssd_jax.data.source import FolderSource, RawObject, held_out, listed, make_annotation, place_objects, spellings
 from ssd_jax.errors import UserError
 
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", "labels", ".")
@@ -35,6 +35,9 @@ def open_voc(data: Data, split: str, class_names: Sequence[str] = (), problems: 
     ``valid/``), or else train and val by a hash of the image's name (`held_out`). Annotations lie in
     ``Annotations/`` or beside the images, images in ``JPEGImages/``, ``images/`` or beside the XML.
 
+    A list called test most of whose images have no annotation file, as VOC2012's, is one whose boxes only
+    its challenge's server knows; the source is then not annotated.
+
     class_names: the classes, in the order of their labels. Empty: those found in the folder, over
         all its splits, sorted by name.
     problems: collects what is wrong instead of stopping at it.
@@ -43,6 +46,8 @@ def open_voc(data: Data, split: str, class_names: Sequence[str] = (), problems: 
     collected, for a file that is not there, malformed XML, and a class that is not in class_names.
     """
     root, problems = Path(data.root), problems or Problems()
+    if split == "test" and _is_challenge(root):
+        return _open_challenge(root, class_names, problems)
     xml_files, images = _split_files(root, data, split, problems)
     if not xml_files:
         others = listed(name for name in voc_splits(root) if name != split)
@@ -64,6 +69,37 @@ def open_voc(data: Data, split: str, class_names: Sequence[str] = (), problems: 
     for image in _unannotated(root, images):
         problems.add(Kind.UNANNOTATED, image, "")
     return FolderSource(annotations, names, problems.notes())
+
+
+def _is_challenge(root: Path) -> bool:
+    """Whether most images of the list test have no annotation file.
+
+    Some of VOC2012's have one for other tasks, layout and action, with a part of the objects.
+    """
+    file = root / "ImageSets" / "Main" / "test.txt"
+    if not file.is_file():
+        return False
+    folder = _annotation_folder(root)
+    annotated = [any((folder / f"{name}.xml").is_file() for name in names) for _, names in _read_lines(file)]
+    return 2 * sum(annotated) < len(annotated)
+
+
+def _open_challenge(root: Path, class_names: Sequence[str], problems: Problems) -> FolderSource:
+    """The images of the list test, without objects."""
+    file = root / "ImageSets" / "Main" / "test.txt"
+    folder = _image_folder(root, _annotation_folder(root))
+    images = _images_by_stem(folder)
+    annotations = []
+    for number, names in _read_lines(file):
+        found = next((images[name][0] for name in names if name in images), None)
+        if found is None:
+            text = f"there is no image {names[-1]} in {folder}. Add it, or take the line out of the list."
+            problems.add(Kind.MISSING, f"{file} line {number}", text)
+            continue
+        with problems.passing_over(Kind.UNREADABLE, found):
+            annotations.append(make_annotation(found.stem, str(found), image_size(found), [], []))
+    classes = tuple(class_names) or _class_names(root, {}, problems)
+    return FolderSource(annotations, classes, problems.notes(), annotated=False)
 
 
 def is_voc(root: Path) -> bool:
@@ -225,17 +261,8 @@ def _read_list(file: Path, annotations: Path, problems: Problems) -> list[Path]:
     A line is an image's name, perhaps with its ending, perhaps with a second column as in the lists
     of one class. Where there is no annotation file for it, list and line go to problems.
     """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{file}: not text in UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8."
-        ) from None
     found = []
-    for number, line in enumerate(lines, start=1):
-        names = _names_on(line.strip())
-        if not names:
-            continue
+    for number, names in _read_lines(file):
         files = [annotations / f"{name}.xml" for name in names]
         existing = next((xml for xml in files if xml.is_file()), None)
         if existing is None:
@@ -248,6 +275,17 @@ def _read_list(file: Path, annotations: Path, problems: Problems) -> list[Path]:
             continue
         found.append(existing)
     return list(dict.fromkeys(found))
+
+
+def _read_lines(file: Path) -> list[tuple[int, list[str]]]:
+    """Of a list's lines that name an image their numbers, and what they may mean (`_names_on`)."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{file}: not text in UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8."
+        ) from None
+    return [(number, names) for number, line in enumerate(lines, start=1) if (names := _names_on(line.strip()))]
 
 
 def _names_on(entry: str) -> list[str]:
