@@ -249,9 +249,9 @@ class Data:
     """Where images and boxes come from, and how they are laid into a batch."""
 
     root: str = "shapes"
-    """A folder (VOC layout, or COCO JSON), a set that tensorflow-datasets has prepared (``tfds:voc/2007``),
-    or the word ``shapes`` for generated pictures."""
-    format: Literal["auto", "voc", "coco", "tfds", "shapes"] = "auto"
+    """A folder (VOC layout, COCO JSON, YOLO text files or their .yaml, ILSVRC DET), a set that
+    tensorflow-datasets has prepared (``tfds:voc/2007``), or the word ``shapes`` for generated pictures."""
+    format: Literal["auto", "voc", "coco", "yolo", "ilsvrc", "tfds", "shapes"] = "auto"
     """auto: found by looking at the folder, or the word."""
     tfds_dir: str = ""
     """Folder of prepared tfds sets. Empty: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""

@@ -35,6 +35,8 @@ ORDER = [
     "data.voc",
     "data.minival",
     "data.coco",
+    "data.yolo",
+    "data.ilsvrc",
     "data.tfds",
     "data.prepare",
     "data.shapes",
@@ -139,7 +141,12 @@ def test_requirements_are_the_dependencies_with_cuda_and_the_dev_extra():
 
 def test_every_import_of_the_package_is_a_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    import_name = {"orbax-checkpoint": "orbax", "pillow": "PIL", "tensorflow-datasets": "tensorflow_datasets"}
+    import_name = {
+        "orbax-checkpoint": "orbax",
+        "pillow": "PIL",
+        "pyyaml": "yaml",
+        "tensorflow-datasets": "tensorflow_datasets",
+    }
     distributions = [re.match(r"[\w-]+", line)[0] for line in project["dependencies"]]
     allowed = {import_name.get(name, name) for name in distributions} | {"ssd_jax"} | set(sys.stdlib_module_names)
     for name, path in package_modules().items():

@@ -357,11 +357,6 @@ def test_folder_that_may_be_another_is_told(voc, tmp_path_factory):
         open_source(Data(root=str(outer)), "train")
     with pytest.raises(UserError, match="if it is an archive, unpack it"):
         open_source(Data(root=str(voc / "JPEGImages" / "a.jpg")), "train")
-    yolo = tmp_path_factory.mktemp("yolo")
-    (yolo / "labels" / "train").mkdir(parents=True)
-    (yolo / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 0.1 0.1")
-    with pytest.raises(UserError, match=r"YOLO's labels.*export them"):
-        open_source(Data(root=str(yolo)), "train")
 
 
 def test_folder_without_annotations(tmp_path):

@@ -18,12 +18,21 @@ import numpy as np
 from ssd_jax.config import Data
 from ssd_jax.data import minival
 from ssd_jax.data.problems import Kind, Problems
-from ssd_jax.data.source import CocoTruth, FolderSource, RawObject, Source, held_out, listed, place_objects, spellings
+from ssd_jax.data.source import (
+    CocoTruth,
+    FolderSource,
+    RawObject,
+    Source,
+    held_out,
+    is_split_name,
+    listed,
+    place_objects,
+    spellings,
+)
 from ssd_jax.data.splits import JoinedSource, Term
 from ssd_jax.errors import UserError
 
 _ROBOFLOW = "_annotations.coco.json"
-_SPLIT_NAME = re.compile(r"(train|trainval|val|valid|validation|minival|test|test-dev)[-_]?\d*")
 
 
 class _Image(msgspec.Struct):
@@ -163,7 +172,7 @@ def _looks_like_coco(file: Path) -> bool:
 
 def _unnamed(files: dict[str, Path]) -> bool:
     """Whether there is one file, and its name is not that of a split."""
-    return len(files) == 1 and not any(map(_SPLIT_NAME.fullmatch, files))
+    return len(files) == 1 and not any(map(is_split_name, files))
 
 
 def _choose(root: Path, files: dict[str, Path], split: str) -> str | None:

@@ -1,17 +1,37 @@
 """From the config's data part to a source: finds out what kind of folder it names."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ssd_jax.config import Data
 from ssd_jax.data.coco import coco_splits, is_coco, open_coco
+from ssd_jax.data.ilsvrc import ilsvrc_splits, is_ilsvrc, open_ilsvrc
 from ssd_jax.data.problems import Problems
 from ssd_jax.data.shapes import SPLITS, ShapesSource
 from ssd_jax.data.source import Source, listed, spellings
 from ssd_jax.data.splits import JoinedSource, Term, chosen_positions, parse_split
 from ssd_jax.data.voc import is_voc, open_voc, voc_splits
+from ssd_jax.data.yolo import is_yolo, open_yolo, yolo_splits
 from ssd_jax.errors import UserError
+
+
+class _Format(NamedTuple):
+    """How folders of a format are read."""
+
+    recognise: Callable[[Path], bool]
+    splits: Callable[[Path], tuple[str, ...]]
+    open: Callable[[Data, str, Sequence[str], Problems | None], Source]
+
+
+# In the order in which a folder is looked at.
+_FOLDERS = {
+    "coco": _Format(is_coco, coco_splits, open_coco),
+    "voc": _Format(is_voc, voc_splits, open_voc),
+    "yolo": _Format(is_yolo, yolo_splits, open_yolo),
+    "ilsvrc": _Format(is_ilsvrc, ilsvrc_splits, open_ilsvrc),
+}
 
 
 def open_source(data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None) -> Source:
@@ -41,17 +61,14 @@ def open_source(data: Data, split: str, class_names: Sequence[str] = (), problem
 
 def _open_term(data: Data, term: Term, class_names: Sequence[str], problems: Problems | None) -> Source:
     data = _below(data, term.folder)
-    match find_format(data):
-        case "shapes":
-            return _with_classes(ShapesSource(data.shapes, term.name), class_names)
-        case "tfds":
-            from ssd_jax.data.tfds import open_tfds  # not above: it takes longer to load than all of the rest
+    found = find_format(data)
+    if found == "shapes":
+        return _with_classes(ShapesSource(data.shapes, term.name), class_names)
+    if found == "tfds":
+        from ssd_jax.data.tfds import open_tfds  # not above: it takes longer to load than all of the rest
 
-            return open_tfds(data, term.name, class_names, problems)
-        case "coco":
-            return open_coco(data, term.name, class_names, problems)
-        case _:
-            return open_voc(data, term.name, class_names, problems)
+        return open_tfds(data, term.name, class_names, problems)
+    return _FOLDERS[found].open(data, term.name, class_names, problems)
 
 
 def _below(data: Data, folder: str) -> Data:
@@ -60,17 +77,14 @@ def _below(data: Data, folder: str) -> Data:
 
 def split_names(data: Data) -> tuple[str, ...]:
     """The splits that `open_source` can open."""
-    match find_format(data):
-        case "shapes":
-            return SPLITS
-        case "tfds":
-            from ssd_jax.data.tfds import tfds_splits
+    found = find_format(data)
+    if found == "shapes":
+        return SPLITS
+    if found == "tfds":
+        from ssd_jax.data.tfds import tfds_splits
 
-            return tfds_splits(data)
-        case "coco":
-            return coco_splits(Path(data.root))
-        case _:
-            return voc_splits(Path(data.root))
+        return tfds_splits(data)
+    return _FOLDERS[found].splits(Path(data.root))
 
 
 def missing_split(data: Data, split: str) -> str | None:
@@ -94,7 +108,7 @@ def is_tfds(data: Data) -> bool:
 
 
 def find_format(data: Data) -> str:
-    """shapes, tfds, coco or voc: data.format, or for auto what data.root looks like."""
+    """shapes, tfds, or a key of `_FOLDERS`: data.format, or for auto what data.root looks like."""
     if is_generated(data):
         return "shapes"
     if is_tfds(data):
@@ -109,15 +123,19 @@ def find_format(data: Data) -> str:
         )
     if data.format != "auto":
         return data.format
-    if is_coco(root):
-        return "coco"
-    if is_voc(root):
-        return "voc"
-    raise UserError(
-        f"data.root: '{root}' is neither a VOC folder (.xml files in Annotations/, a folder for each split, or beside "
-        "the images) nor a COCO one (.json files with the key 'images' in annotations/, a folder for each split, or "
-        f"the folder itself).{_likely(root)}"
-    )
+    found = _recognised(root)
+    if found is None:
+        raise UserError(
+            f"data.root: '{root}' is neither a VOC folder (.xml files in Annotations/, a folder for each split, or "
+            "beside the images) nor a COCO one (.json files with the key 'images' in annotations/, a folder for each "
+            "split, or the folder itself) nor YOLO's (a .yaml file with the key 'names', or .txt labels in labels/ or "
+            f"beside the images).{_likely(root)}"
+        )
+    return found
+
+
+def _recognised(root: Path) -> str | None:
+    return next((name for name, form in _FOLDERS.items() if form.recognise(root)), None)
 
 
 def _likely(root: Path) -> str:
@@ -125,10 +143,8 @@ def _likely(root: Path) -> str:
     if root.is_file():
         return " It is a file: if it is an archive, unpack it and name the folder."
     for folder in sorted(f for f in root.iterdir() if f.is_dir()):
-        if is_coco(folder) or is_voc(folder):
+        if _recognised(folder):
             return f" Is it '{folder}'?"
-    if any(root.glob("*.yaml")) or any(root.rglob("labels/**/*.txt")):
-        return " These look like YOLO's labels, which are not read: export them as VOC or COCO."
     return ""
 
 

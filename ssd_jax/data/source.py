@@ -1,7 +1,9 @@
 """What a data set is to the rest of the program: annotations and images by position."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -238,10 +240,30 @@ def held_out(image_ids: Sequence[str], fraction: float) -> list[bool]:
     return held
 
 
+_SPLIT_NAME = re.compile(r"(train|trainval|val|valid|validation|minival|test|test-dev)[-_]?\d*")
+
+
+def is_split_name(name: str) -> bool:
+    """Whether files and folders of this name are likely to be a split: train, val2017, ..."""
+    return _SPLIT_NAME.fullmatch(name) is not None
+
+
 def spellings(split: str) -> tuple[str, ...]:
     """Names under which folders have a split, the one asked for first."""
     same = ("val", "valid", "validation")
     return (split, *(name for name in same if name != split)) if split in same else (split,)
+
+
+def read_text(file: Path) -> str:
+    """Raises UserError, naming the file, where it is not text in UTF-8."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{file}: not text in UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8."
+        ) from None
+    except OSError as error:
+        raise UserError(f"{file}: can't be read ({error.strerror}). Check its permissions.") from error
 
 
 def listed(names: Iterable[object]) -> str:

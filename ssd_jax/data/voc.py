@@ -14,7 +14,16 @@ from typing import NamedTuple
 from ssd_jax.config import Data
 from ssd_jax.data.image import EXTENSIONS, image_size
 from ssd_jax.data.problems import Kind, Problems
-from ssd_jax.data.source import FolderSource, RawObject, held_out, listed, make_annotation, place_objects, spellings
+from ssd_jax.data.source import (
+    FolderSource,
+    RawObject,
+    held_out,
+    listed,
+    make_annotation,
+    place_objects,
+    read_text,
+    spellings,
+)
 from ssd_jax.errors import UserError
 
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", "labels", ".")
@@ -63,7 +72,7 @@ def open_voc(data: Data, split: str, class_names: Sequence[str] = (), problems: 
         with problems.passing_over(Kind.MISSING, file):
             image = _find_image(file, images, content.filename)
             with problems.passing_over(Kind.UNREADABLE, image):
-                size = _true_size(image, content)
+                size = true_size(image, content)
                 objects = content.objects
                 annotations.append(place_objects(file.stem, str(image), size, objects, labels, problems, file=file))
     for image in _unannotated(root, images):
@@ -184,7 +193,7 @@ def _number(file: Path, number: int, node: ElementTree.Element, tag: str) -> flo
     return value
 
 
-def _true_size(image: Path, content: _Parsed) -> tuple[int, int]:
+def true_size(image: Path, content: _Parsed) -> tuple[int, int]:
     """Width and height by the image's header: many tools write a wrong <size>, or none."""
     try:
         return image_size(image, content.size)
@@ -279,12 +288,7 @@ def _read_list(file: Path, annotations: Path, problems: Problems) -> list[Path]:
 
 def _read_lines(file: Path) -> list[tuple[int, list[str]]]:
     """Of a list's lines that name an image their numbers, and what they may mean (`_names_on`)."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{file}: not text in UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8."
-        ) from None
+    lines = read_text(file).splitlines()
     return [(number, names) for number, line in enumerate(lines, start=1) if (names := _names_on(line.strip()))]
 
 
