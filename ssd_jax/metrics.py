@@ -41,6 +41,17 @@ class TrueBoxes(NamedTuple):
     """VOC's difficult: finding it is neither right nor wrong."""
 
 
+class JudgedClass(NamedTuple):
+    """Detections of one class over a split, but for those on ignored objects: best first, equal scores by image."""
+
+    scores: Float64[np.ndarray, " j"]
+    correct: Bool[np.ndarray, " j"]
+    images: Int64[np.ndarray, " j"]
+    """Position of each detection's image in the split."""
+    objects: Int64[np.ndarray, " i"]
+    """To find in each image of the split: without the ignored ones."""
+
+
 class VocClass(TypedDict):
     """One class of a VocResult."""
 
@@ -65,7 +76,7 @@ class VocResult(TypedDict):
 # ---- VOC ----
 
 
-def _pairwise_iou_inclusive(a: Float[np.ndarray, "k 4"], b: Float[np.ndarray, "g 4"]) -> Float64[np.ndarray, "k g"]:
+def pairwise_iou_inclusive(a: Float[np.ndarray, "k 4"], b: Float[np.ndarray, "g 4"]) -> Float64[np.ndarray, "k g"]:
     """IoU of pixel boxes whose last pixel belongs to them: a width is x2 - x1 + 1."""
     a, b = a.astype(np.float64), b.astype(np.float64)  # exact on the threshold for whole pixels
     low = np.maximum(a[:, None, :2], b[None, :, :2])
@@ -85,7 +96,7 @@ def _judge_image(
     correct = np.zeros(len(order), bool)
     if len(order) == 0 or len(truth.boxes_px) == 0:
         return scores, correct
-    iou = _pairwise_iou_inclusive(detections.boxes_px[order], truth.boxes_px)
+    iou = pairwise_iou_inclusive(detections.boxes_px[order], truth.boxes_px)
     best = iou.argmax(axis=1)  # the first of equals, as the devkit
     hit = iou.max(axis=1) >= iou_threshold
     # Only the first detection to hit an object is right, even if a later one fits better.
@@ -95,29 +106,44 @@ def _judge_image(
     return scores[counts], correct[counts]
 
 
-def _precision_recall(
-    detections: Sequence[ScoredBoxes], ground_truth: Sequence[TrueBoxes], iou_threshold: float
-) -> tuple[Float64[np.ndarray, " j"], Float64[np.ndarray, " j"]] | None:
-    """Precision and recall after each detection that counts, best first; None without objects to find."""
-    objects = sum(int((~truth.ignored).sum()) for truth in ground_truth)
+def judge_class(
+    detections: Sequence[ScoredBoxes], ground_truth: Sequence[TrueBoxes], iou_threshold: float = 0.5
+) -> JudgedClass:
+    """Which detections of one class are right, by the rules of voc_average_precision.
+
+    Args:
+        detections: one for each image.
+        ground_truth: of the same images, in the same order.
+        iou_threshold: smallest IoU of a right detection.
+    """
+    judged = [_judge_image(found, truth, iou_threshold) for found, truth in zip(detections, ground_truth, strict=True)]
+    # An empty array in front: there may be no images.
+    scores = np.concatenate([np.zeros(0), *(scores for scores, _ in judged)])
+    correct = np.concatenate([np.zeros(0, bool), *(correct for _, correct in judged)])
+    images = np.repeat(np.arange(len(judged)), [len(scores) for scores, _ in judged])
+    order = np.argsort(-scores, kind="stable")
+    objects = np.array([int((~truth.ignored).sum()) for truth in ground_truth], np.int64)
+    return JudgedClass(scores[order], correct[order], images[order], objects)
+
+
+def precision_recall(judged: JudgedClass) -> tuple[Float64[np.ndarray, " j"], Float64[np.ndarray, " j"]] | None:
+    """Precision and recall after each detection, best first; None without objects to find."""
+    objects = int(judged.objects.sum())
     if objects == 0:
         return None
-    judged = [_judge_image(found, truth, iou_threshold) for found, truth in zip(detections, ground_truth, strict=True)]
-    scores = np.concatenate([scores for scores, _ in judged])
-    correct = np.concatenate([correct for _, correct in judged])
-    right = np.cumsum(correct[np.argsort(-scores, kind="stable")])
+    right = np.cumsum(judged.correct)
     return right / np.arange(1, len(right) + 1), right / objects
 
 
-def _eleven_point_ap(precision: Float64[np.ndarray, " j"], recall: Float64[np.ndarray, " j"]) -> float:
-    """Mean of the best precision at recall >= 0, 0.1, ... 1.
+RECALL_POINTS = np.arange(0, 1.1, 0.1)
+"""VOC2007's recalls, 0 to 1. The points are numpy's, so a few lie one rounding above the decimal number: three
+objects found of ten do not reach the point 0.30000000000000004. The scores of the literature were made with these
+points; they stay."""
 
-    The points are numpy's, so a few lie one rounding above the decimal number: three objects
-    found of ten do not reach the point 0.30000000000000004. The scores of the literature were
-    made with these points; they stay.
-    """
-    points = np.arange(0, 1.1, 0.1)
-    return float(np.mean([precision[recall >= point].max(initial=0.0) for point in points]))
+
+def _eleven_point_ap(precision: Float64[np.ndarray, " j"], recall: Float64[np.ndarray, " j"]) -> float:
+    """Mean of the best precision at recall >= 0, 0.1, ... 1."""
+    return float(np.mean([precision[recall >= point].max(initial=0.0) for point in RECALL_POINTS]))
 
 
 def _area_ap(precision: Float64[np.ndarray, " j"], recall: Float64[np.ndarray, " j"]) -> float:
@@ -159,14 +185,14 @@ def voc_average_precision(
     """
     if len(detections) != len(ground_truth):
         raise ValueError(f"detections of {len(detections)} images, ground truth of {len(ground_truth)}")
-    curve = _precision_recall(detections, ground_truth, iou_threshold)
+    curve = precision_recall(judge_class(detections, ground_truth, iou_threshold))
     if curve is None:
         return float("nan")
     return _eleven_point_ap(*curve) if eleven_point else _area_ap(*curve)
 
 
 def _voc_class(detections: Sequence[ScoredBoxes], ground_truth: Sequence[TrueBoxes], iou_threshold: float) -> VocClass:
-    curve = _precision_recall(detections, ground_truth, iou_threshold)
+    curve = precision_recall(judge_class(detections, ground_truth, iou_threshold))
     ignored = sum(int(truth.ignored.sum()) for truth in ground_truth)
     return VocClass(
         objects=sum(len(truth.ignored) for truth in ground_truth) - ignored,
@@ -193,6 +219,15 @@ def _check(
             raise ValueError(f"label {wrong[0]}, labels are 1 to {len(class_names)}: was padding left in?")
 
 
+def of_class(
+    label: int, detections: Sequence[ImageDetections], annotations: Sequence[Annotation]
+) -> tuple[list[ScoredBoxes], list[TrueBoxes]]:
+    """What was found and what is there of one class, in each image; crowds are ignored like difficult objects."""
+    found = [ScoredBoxes(d.boxes_px[d.labels == label], d.scores[d.labels == label]) for d in detections]
+    truth = [TrueBoxes(a.boxes_px[a.labels == label], (a.difficult | a.crowd)[a.labels == label]) for a in annotations]
+    return found, truth
+
+
 def evaluate_voc(
     detections: Sequence[ImageDetections],
     annotations: Sequence[Annotation],
@@ -217,11 +252,7 @@ def evaluate_voc(
     _check(detections, annotations, class_names)
     classes = {}
     for label, name in enumerate(class_names, start=1):
-        found = [ScoredBoxes(d.boxes_px[d.labels == label], d.scores[d.labels == label]) for d in detections]
-        truth = [
-            TrueBoxes(a.boxes_px[a.labels == label], (a.difficult | a.crowd)[a.labels == label]) for a in annotations
-        ]
-        classes[name] = _voc_class(found, truth, iou_threshold)
+        classes[name] = _voc_class(*of_class(label, detections, annotations), iou_threshold)
     return VocResult(
         voc_map_11point=_mean([c["ap_11point"] for c in classes.values()]),
         voc_map_area=_mean([c["ap_area"] for c in classes.values()]),
