@@ -280,3 +280,27 @@ def voc_ap(precision, recall, eleven_point):
     for i in range(len(mpre) - 2, -1, -1):
         mpre[i] = max(mpre[i], mpre[i + 1])
     return sum((mrec[i] - mrec[i - 1]) * mpre[i] for i in range(1, len(mrec)) if mrec[i] != mrec[i - 1])
+
+
+def fates(boxes, scores, labels, gt_boxes, gt_labels, ignored, score, iou_threshold):
+    """What becomes of each detection from a score up, best first, and which objects none is on, in loops."""
+    taken = [False] * len(gt_boxes)
+    told = []
+    for i in sorted((i for i in range(len(scores)) if scores[i] >= score), key=lambda i: -scores[i]):  # stable
+        best, best_iou, on_taken = None, -1.0, False
+        for j in range(len(gt_boxes)):
+            overlap = voc_iou([float(v) for v in boxes[i]], [float(v) for v in gt_boxes[j]])
+            if overlap < iou_threshold:
+                continue
+            if taken[j]:
+                on_taken = True
+            elif overlap > best_iou:
+                best, best_iou = j, overlap
+        if best is None:
+            told.append((i, "found already" if on_taken else "nothing there", None))
+        elif ignored[best]:
+            told.append((i, "ignored", None))
+        else:
+            taken[best] = True
+            told.append((i, "right" if gt_labels[best] == labels[i] else "wrong class", best))
+    return told, [j for j in range(len(gt_boxes)) if not taken[j] and not ignored[j]]

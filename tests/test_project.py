@@ -53,6 +53,7 @@ ORDER = [
     "nms",
     "detect",
     "metrics",
+    "diagnosis",
     "draw",
     "run_folder",
     "report",
