@@ -15,7 +15,7 @@ import tyro
 from tqdm.auto import tqdm
 
 from ssd_jax import check_data as checking
-from ssd_jax import detector, evaluation, execution, report, results, run_folder
+from ssd_jax import detector, evaluation, execution, report, report_page, results, run_folder
 from ssd_jax.class_names import class_difference
 from ssd_jax.clean_copy import write_clean_copy
 from ssd_jax.config import Config, Data
@@ -269,10 +269,12 @@ class EvaluateOptions:
     results: bool = False
     """Also write the detections into RUN/results as COCO's server takes them (of COCO data), else as VOC's does.
     Done anyway where the split has no boxes to measure on."""
+    report: bool = False
+    """Write report.html as well: one page with curves, intervals, mix-ups and the worst images."""
 
 
 def evaluate(argv: Sequence[str]) -> None:
-    """evaluate RUN: VOC's mAP and COCO's twelve numbers; the table on the screen, all in metrics.json."""
+    """evaluate RUN [--report]: VOC's mAP and COCO's twelve numbers; the table on the screen, all in metrics.json."""
     options = tyro.cli(EvaluateOptions, args=list(argv), prog="evaluate", description=evaluate.__doc__)
     execution.keep_freed_memory()
     config = run_folder.read_config(options.run)
@@ -294,13 +296,19 @@ def evaluate(argv: Sequence[str]) -> None:
     about = {"split": split, "images": len(source), "checkpoint_step": step}
     # What was measured on the test split stays when another is looked at.
     by_default = options.split in (None, config.data.test_split)
-    file = options.run / ("metrics.json" if by_default else f"metrics_{split}.json")
+    suffix = "" if by_default else f"_{report.file_name(split)}"
+    file = options.run / f"metrics{suffix}.json"
     run_folder.write_text(file, json.dumps({**about, **measured}, indent=2) + "\n")
     report.write_truth_and_predictions(options.run, split, source, found)
     print(format_results(measured))
     print(
-        f"Split {split}, checkpoint of step {step}. Written: {file}, {split}_truth.jpg and {split}_pred.jpg beside it"
+        f"Split {split}, checkpoint of step {step}. Written: {file}, {report.file_name(split)}_truth.jpg and "
+        f"{report.file_name(split)}_pred.jpg beside it"
     )
+    if options.report:
+        page = options.run / f"report{suffix}.html"
+        report_page.write_report(page, config, source, found, {**about, **measured})
+        print(f"Report: {page}, to open in a browser")
     if options.results:
         write_results(options.run, split, source, found)
 

@@ -61,6 +61,7 @@ ORDER = [
     "recall_ceiling",
     "check_data",
     "clean_copy",
+    "report_page",
     "execution",
     "evaluation",
     "optimizer",
