@@ -15,11 +15,11 @@ import tyro
 from tqdm.auto import tqdm
 
 from ssd_jax import check_data as checking
-from ssd_jax import detector, evaluation, execution, report, report_page, results, run_folder
+from ssd_jax import detector, evaluation, execution, replay, report, report_page, results, run_folder
 from ssd_jax.class_names import class_difference
 from ssd_jax.clean_copy import write_clean_copy
 from ssd_jax.config import Config, Data
-from ssd_jax.data.image import read_image
+from ssd_jax.data.image import EXTENSIONS, read_image
 from ssd_jax.data.loader import objects_over_padding
 from ssd_jax.data.open import is_generated, is_tfds, missing_split, open_source
 from ssd_jax.data.problems import Problems, Severity
@@ -57,10 +57,13 @@ def train(argv: Sequence[str]) -> None:
         print(TRAIN_HELP)
         return
     options = parse_config_options(TrainOptions, "train", argv)
+    train_config(options.config, options.workdir or Path("runs") / options.config.name)
+
+
+def train_config(config: Config, workdir: Path) -> None:
+    """What ``train`` does, of a config made in Python. Raises UserError for all that ``train`` refuses."""
     execution.keep_freed_memory()
-    workdir = options.workdir or Path("runs") / options.config.name
-    config = with_start(with_root(options.config, options.config.data.root))
-    config, train_source, val_source = open_data(config)
+    config, train_source, val_source = open_data(with_start(with_root(config, config.data.root)))
     loop = Loop(config, workdir, train_source, val_source)
     going_on, changed = run_folder.start(workdir, config)
     print(f"{'Going on with' if going_on else 'New run in'} {workdir}: {describe(config)}")
@@ -455,6 +458,45 @@ def save_picture(target: Path, image: np.ndarray, found: list[detector.Detection
         picture.save(target, quality=92)
 
 
+# ---- show ----
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a run."""
+    image: str
+    """Id of an image of the run's train split: a VOC file's name without ending, a COCO file_name."""
+    epoch: int
+    """Pass over the train split, from 0."""
+    out: Path | None = None
+    """File of the picture; default RUN/shown/<image>_epoch<epoch>.jpg."""
+    data_root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
+    """The run's data at another place."""
+
+
+def show(argv: Sequence[str]) -> None:
+    """show RUN --image ID --epoch E: an image with its boxes, beside it what the network saw of it in that epoch."""
+    options = tyro.cli(ShowOptions, args=list(argv), prog="show", description=show.__doc__)
+    if options.out is not None and options.out.suffix.lower() not in EXTENSIONS:
+        raise UserError(f"--out {options.out}: end its name in .jpg or .png")
+    config = run_folder.read_config(options.run)
+    if options.data_root is not None:
+        config = with_root(config, options.data_root)
+    source = open_source(config.data, config.data.train_split, config.model.class_names)
+    seen = replay.see_again(config, source, options.image, options.epoch)
+    name = options.image.replace("/", "_")  # an id may be a path
+    out = options.out or options.run / "shown" / f"{name}_epoch{options.epoch}.jpg"
+    picture = replay.draw(source, seen)
+    with run_folder.writing(out, OTHER_OUT):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(out, quality=92)
+    lost = len(source.annotation(seen.index).labels) - int((seen.labels > 0).sum())
+    print(f"{options.image}, epoch {options.epoch}: step {seen.step} of {config.train.steps}. Written: {out}")
+    if lost:
+        print(f"{lost} of its objects the network did not see: outside the picture, or not to be trained on.")
+
+
 # ---- check-data ----
 
 CHECK_DATA_HELP = """usage: check-data CONFIG [--data.root FOLDER] [--out FOLDER] [--no-images] ...
@@ -524,6 +566,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "show": show,
 }
 
 

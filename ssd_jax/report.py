@@ -23,10 +23,29 @@ TILE = 420
 
 
 def _tile(
-    image: np.ndarray, boxes_px: np.ndarray, names: list[str], scores: np.ndarray | None, colours: dict
+    image: np.ndarray,
+    boxes_px: np.ndarray,
+    names: list[str],
+    scores: np.ndarray | None,
+    colours: dict,
+    side: int = TILE,
 ) -> Image.Image:
-    scale = TILE / max(image.shape[:2])
+    scale = side / max(image.shape[:2])
     return draw_boxes(image, boxes_px, names, scores, colours=colours, scale=scale)
+
+
+def augmented_tile(
+    image: Float[np.ndarray, "s s 3"],
+    boxes: Float[np.ndarray, "g 4"],
+    labels: Int32[np.ndarray, " g"],
+    class_names: Sequence[str],
+    side: int = TILE,
+) -> Image.Image:
+    """An image as augmented, 0 to 255, with the normalised boxes of the objects that are seen in it."""
+    real = labels > 0
+    names = [class_names[label - 1] for label in labels[real]]
+    pixels = image.round().clip(0, 255).astype(np.uint8)
+    return _tile(pixels, boxes[real] * len(image), names, None, class_colours(class_names), side)
 
 
 def file_name(split: str) -> str:
@@ -45,13 +64,7 @@ def write_train_batch(
     class_names: Sequence[str],
 ) -> None:
     """train_batch.jpg: augmented images as the network sees them, with the boxes it is asked for."""
-    colours = class_colours(class_names)
-    tiles = []
-    for image, boxes, labels in list(zip(*batch, strict=True))[:SHOWN_IMAGES]:
-        real = labels > 0
-        names = [class_names[label - 1] for label in labels[real]]
-        pixels = image.round().clip(0, 255).astype(np.uint8)
-        tiles.append(_tile(pixels, boxes[real] * image.shape[0], names, None, colours))
+    tiles = [augmented_tile(*slot, class_names) for slot in list(zip(*batch, strict=True))[:SHOWN_IMAGES]]
     _save(grid(tiles, columns=4), workdir / "train_batch.jpg")
 
 
@@ -64,15 +77,16 @@ def _spread(source: Source) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
             yield i, source.image(i)
 
 
-def _truth_tile(source: Source, index: int, image: UInt8[np.ndarray, "h w 3"]) -> Image.Image:
+def truth_tile(source: Source, index: int, image: UInt8[np.ndarray, "h w 3"], side: int = TILE) -> Image.Image:
+    """An image of a split with all objects of its annotation, ``side`` pixels on its longest side."""
     annotation = source.annotation(index)
     names = [source.class_names[label - 1] for label in annotation.labels]
-    return _tile(image, annotation.boxes_px, names, None, class_colours(source.class_names))
+    return _tile(image, annotation.boxes_px, names, None, class_colours(source.class_names), side)
 
 
 def write_samples(file: Path, source: Source) -> None:
     """Images evenly spread over a split, with their boxes."""
-    tiles = [_truth_tile(source, i, image) for i, image in _spread(source)]
+    tiles = [truth_tile(source, i, image) for i, image in _spread(source)]
     if tiles:
         _save(grid(tiles, columns=4), file)
 
@@ -85,7 +99,7 @@ def write_truth_and_predictions(
     truth, found = [], []
     for i, image in _spread(source):
         detection = detections[i]
-        truth.append(_truth_tile(source, i, image))
+        truth.append(truth_tile(source, i, image))
         shown = detection.scores >= SHOWN_SCORE
         names = [source.class_names[label - 1] for label in detection.labels[shown]]
         found.append(_tile(image, detection.boxes_px[shown], names, detection.scores[shown], colours))

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,6 +85,18 @@ def make_augmentation(config: Config) -> Callable:
 
 def augmentation_arrays(batch: Batch) -> tuple:
     return (batch.canvas, batch.height, batch.width, batch.gt_boxes, batch.gt_labels, batch.index, batch.epoch)
+
+
+def augment_batch(config: Config, batch: Batch, mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A batch as the network sees it: images (b, size, size, 3) of 0 to 255, boxes, labels, fetched to the host."""
+    arrays = execution.split_over_devices(augmentation_arrays(batch), mesh)
+    return execution.fetch(_augment_arrays(config, mesh, arrays))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _augment_arrays(config: Config, mesh: Mesh, arrays: tuple) -> tuple[Array, Array, Array]:
+    """Compiled once for a config, however often it is called."""
+    return execution.per_image(make_augmentation(config), mesh)(*arrays)
 
 
 def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
@@ -210,8 +223,7 @@ class Loop:
         stream = train_batches(
             self.train_source, self.config.data, self.config.train.batch_size, self.config.train.seed
         )
-        arrays = execution.split_over_devices(augmentation_arrays(next(stream)), self.mesh)
-        return execution.fetch(jax.jit(execution.per_image(make_augmentation(self.config), self.mesh))(*arrays))
+        return augment_batch(self.config, next(stream), self.mesh)
 
     def go_on(self, state: TrainState, start: int) -> None:
         train = self.config.train

@@ -235,12 +235,16 @@ def test_config_file_that_is_none(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--help"], ["train CONFIG [--workdir RUN]", "evaluate RUN", "predict RUN IMAGES", "COMMAND --help"]),
+        (
+            ["--help"],
+            ["train CONFIG [--workdir RUN]", "evaluate RUN", "predict RUN IMAGES", "show RUN", "COMMAND --help"],
+        ),
         (["train", "--help"], ["usage: train CONFIG", "goes on", "--data.root FOLDER"]),
         (["train", "-h"], ["usage: train CONFIG"]),
         (["train", TINY, "--help"], ["--train.steps", "30", "--workdir", "Folder of the run"]),
         (["evaluate", "--help"], ["RUN", "--split", "--checkpoint", "best,last", "--data.root"]),
         (["predict", "--help"], ["RUN", "IMAGES", "--out", "--score"]),
+        (["show", "--help"], ["RUN", "--image", "--epoch", "--out", "--data.root"]),
     ],
 )
 def test_help(capsys, argv, words):

@@ -69,6 +69,7 @@ ORDER = [
     "detector",
     "transfer",
     "training",
+    "replay",
     "commands",
     "__main__",
 ]

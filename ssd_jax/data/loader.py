@@ -86,10 +86,26 @@ def train_batches(
     def load(position: int, index: int) -> _Example:
         return _load(source, index, data.train_on_difficult, shape, position // len(source), unreadable, data.strict)
 
-    epochs = _ENDLESS // len(source) + 1
-    dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(epochs)
-    dataset = dataset.map_with_index(load)[process_index::process_count]
+    dataset = _shuffled(len(source), seed).map_with_index(load)[process_index::process_count]
     return _stream(dataset, batch_size // process_count, shape, data.max_objects, unreadable)
+
+
+def train_slot(source: Source, data: Data, index: int, epoch: int) -> Batch:
+    """The slot, as a batch of one, that `train_batches` has for an image in an epoch; nothing before it is read."""
+    shape = canvas_shape(source, data.canvas)
+    example = _load(source, index, data.train_on_difficult, shape, epoch, {}, data.strict)
+    return _collate([example], shape, data.max_objects)
+
+
+def place_in_stream(length: int, seed: int, index: int, epoch: int) -> int:
+    """How many images come before that one in the stream of `train_batches` over a source of that length."""
+    order = _shuffled(length, seed)
+    return next(place for place in range(epoch * length, (epoch + 1) * length) if order[place] == index)
+
+
+def _shuffled(length: int, seed: int) -> grain.MapDataset:
+    """Positions in the source, each once in every epoch."""
+    return grain.MapDataset.range(length).seed(seed).shuffle().repeat(_ENDLESS // length + 1)
 
 
 def eval_batches(source: Source, data: Data, batch_size: int) -> Batches:
