@@ -110,15 +110,15 @@ def test_resampled_ap_reaches_the_eleven_points_as_numpy_has_them():
 
 def test_interval_is_that_of_a_plain_loop():
     """Two thousand resamples of either, drawn apart: ends agree to the scatter of percentiles."""
-    detections, annotations = random_split(3, images=40)
+    detections, annotations = random_split(3, images=20)
     ours = diagnosis.bootstrap(judge_all(detections, annotations), resamples=2000)
     rng, means = np.random.default_rng(99), []
-    for _ in range(300):
-        drawn = rng.integers(0, 40, 40)
+    for _ in range(200):
+        drawn = rng.integers(0, 20, 20)
         result = metrics.evaluate_voc([detections[i] for i in drawn], [annotations[i] for i in drawn], NAMES)
         means.append((result["voc_map_11point"], result["voc_map_area"]))
     for interval, values in zip((ours.map_11point, ours.map_area), np.transpose(means), strict=True):
-        np.testing.assert_allclose(interval, np.percentile(values, (2.5, 97.5)), atol=0.03)
+        np.testing.assert_allclose(interval, np.percentile(values, (2.5, 97.5)), atol=0.04)
         assert interval is not None and interval.high - interval.low > 0.1
 
 
