@@ -62,6 +62,8 @@ def open_splits(config: Config, problems: Problems) -> dict[str, Source]:
         if split == data.train_split or missing_split(data, split) is None:
             splits[split] = open_source(data, split, names, problems)
             names = splits[split].class_names
+    # Both halves of a folder that is divided by hash find what is wrong with the folder.
+    problems.found = list(dict.fromkeys(problems.found))
     return splits
 
 

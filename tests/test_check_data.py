@@ -113,6 +113,18 @@ def test_a_file_in_two_splits_is_told_once(tmp_path):
     ]
 
 
+def test_a_fault_of_a_folder_that_is_divided_is_told_once(tmp_path):
+    for k in range(4):
+        write(tmp_path, "train", f"i{k}", [GOOD], picture(k))
+    (tmp_path / "ImageSets" / "Main" / "train.txt").unlink()
+    (tmp_path / "ImageSets" / "Main").rmdir()
+    picture(9).save(tmp_path / "JPEGImages" / "alone.jpg")
+    problems = Problems(stop=False)
+    splits = check_data.open_splits(Config(data=Data(root=str(tmp_path))), problems)
+    assert sum(map(len, splits.values())) == 4 and len(splits) == 2
+    assert problems.found == [Problem(Kind.UNANNOTATED, str(tmp_path / "JPEGImages" / "alone.jpg"), "")]
+
+
 def test_pictures_equal_but_for_their_file_are_the_same(tmp_path):
     for split, stem in (("train", "a"), ("train", "b"), ("val", "c")):
         write(tmp_path, split, stem, [GOOD], None)
