@@ -322,7 +322,7 @@ def test_root_may_be_the_yaml(yolo):
     assert find_format(data) == "yolo" and ids(source) == ["c"] and source.class_names == ("ant", "bee")
     assert opened(yolo).class_names == ("cat", "dog"), "data.yaml comes first"
     (yolo / "data.yaml").rename(yolo / "third.yml")
-    with pytest.raises(UserError, match=r"any of other\.yaml, third\.yml\. Name one"):
+    with pytest.raises(UserError, match=r"any of other\.yaml, third\.yml\. Name one, with --data\.root FILE"):
         opened(yolo)
 
 
@@ -369,11 +369,13 @@ def test_list_names_an_image_that_is_not_there(yolo):
     problems = Problems(stop=False)
     assert ids(opened(yolo, problems=problems)) == ["images/train/a"]
     assert [p.kind for p in problems.found] == [Kind.MISSING]
-    (yolo / "train.txt").write_text("/home/other/pets/images/train/b.jpg\nimages/train/a.jpg\n")
+    (yolo / "train.txt").write_text("/content/pets/images/train/b.jpg\nimages/train/a.jpg\n")
     assert ids(opened(yolo)) == ["images/train/b", "images/train/a"]
     (yolo / "train.txt").write_text("\n")
-    with pytest.raises(UserError, match="the split 'train' holds no images"):
-        opened(yolo)
+    for entry in ("train.txt", "[]"):
+        (yolo / "data.yaml").write_text(f"train: {entry}\nnames: [cat, dog]\n")
+        with pytest.raises(UserError, match="the split 'train' holds no images"):
+            opened(yolo)
 
 
 def test_yaml_that_names_only_classes(yolo):

@@ -90,7 +90,8 @@ def open_yolo(
     root, problems = Path(data.root), problems or Problems()
     splits, classes = _splits(root), _classes(root)
     name = _choose(root, splits, split)
-    images = _images(root if root.is_dir() else root.parent, name, splits.get(name) or splits[_WHOLE], problems)
+    places = splits[name] if name in splits else splits[_WHOLE]
+    images = _images(root if root.is_dir() else root.parent, name, places, problems)
     label_files = {image: _label_file(image) for image in images.values()}
     if images and not any(label_files.values()):
         image = next(iter(label_files))
@@ -125,7 +126,7 @@ def _yaml_files(root: Path) -> list[Path]:
     """root itself, or those in it that name classes."""
     if root.is_file():
         return [root] if root.suffix in _YAML else []
-    files = (file for file in sorted(root.glob("*")) if file.suffix in _YAML)
+    files = (file for file in sorted(root.glob("*")) if file.suffix in _YAML and file.is_file())
     return [file for file in files if re.search(rb"(?m)^names\s*:", file.read_bytes())]
 
 
@@ -136,7 +137,8 @@ def _yaml_file(root: Path) -> Path | None:
     for file in files:
         if file.stem == "data":
             return file
-    raise UserError(f"{root}: its classes and splits are in any of {listed(f.name for f in files)}. Name one of them.")
+    names = listed(file.name for file in files)
+    raise UserError(f"{root}: its classes and splits are in any of {names}. Name one, with --data.root FILE.")
 
 
 def _splits(root: Path) -> dict[str, list[Path]]:
