@@ -414,8 +414,8 @@ class Train:
     ema_decay: float = 0.0
     """Exponential moving average of the parameters, which is then evaluated and used; 0: none."""
     start_from: str = ""
-    """Folder of a run whose best checkpoint's parameters (their average if there is one) this run starts
-    from, at step 0 and with a fresh optimizer. Its classes must be those of the data."""
+    """Folder of a run: this one starts from the parameters of its best checkpoint (their average if there
+    is one), with an optimizer of its own. Its classes must be those of the data."""
     transfer: bool = False
     """Start from a run with other classes: predictors of classes are carried over by name."""
     transfer_names: Annotated[tuple[tuple[str, str], ...], tyro.conf.Fixed] = ()
