@@ -45,8 +45,6 @@ def prepare_tfds(data: Data, archives: Path, any_checksum: bool = False) -> tfds
         builder = tfds.builder(data.root.removeprefix(PREFIX), data_dir=folder, try_gcs=False)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
         raise UserError(f"{data.root}: tfds can't make a set of this name. {error}") from error
-    if builder.data_path.exists():
-        return prepared_builder(data)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()  # a line for each file would fill a log
     folder.mkdir(parents=True, exist_ok=True)
