@@ -35,16 +35,16 @@ class Run(NamedTuple):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Nothing is learned. Pictures of several sizes: the canvas is that of them all."""
+    """Nothing is learned. Pictures of several sizes, one larger than the canvas of 64 x 64, which reduces it."""
     base = tmp_path_factory.mktemp("replay")
     root = write_voc_folder(base / "data", {"train": 11})
-    for number, size in ((3, (96, 50)), (7, (40, 80))):
+    for number, size in ((3, (96, 50)), (7, (40, 60))):
         file = root / "JPEGImages" / f"train{number}.png"
         Image.open(file).resize(size).save(file)
     config = tiny_config.get_config()
     config = dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, root=str(root), canvas=128),
+        data=dataclasses.replace(config.data, root=str(root)),
         train=dataclasses.replace(config.train, steps=10, eval_every=0, seed=5),
     )
     source = open_source(config.data, "train")
@@ -84,7 +84,7 @@ def test_first_step_is_that_of_train_batch_jpg_to_the_bit(run):
 
 def test_picture_is_what_augment_makes_of_each_image_alone(run):
     """Composed by hand, from the file, without loader, canvas or batch: as near as rounding lets it."""
-    for index, epoch in [(3, 0), (7, 1), (5, 2)]:
+    for index, epoch in [(4, 0), (7, 1), (5, 2)]:
         annotation, image = run.source.annotation(index), run.source.image(index)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(5), epoch), index)
         boxes = np.clip(annotation.boxes_px / np.float32([*image.shape[1::-1], *image.shape[1::-1]]), 0, 1)
