@@ -10,9 +10,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     argv = sys.argv[1:] if argv is None else argv
     try:
-        from ssd_jax import commands  # here: seconds, in which Ctrl-C is for us too
+        from ssd_jax.commands.main import main as run_command  # here: seconds, in which Ctrl-C is for us too
 
-        return commands.main(argv)
+        return run_command(argv)
     except KeyboardInterrupt:
         goes_on = (
             " The same command goes on from the last checkpoint, if there is one." if argv[:1] == ["train"] else ""

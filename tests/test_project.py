@@ -14,7 +14,7 @@ import pytest
 
 from ssd_jax import config
 from ssd_jax.class_names import COCO_CLASSES, VOC_CLASSES, VOC_NAMES_IN_COCO
-from ssd_jax.commands import load_config
+from ssd_jax.commands.options import load_config
 from ssd_jax.transfer import match_classes
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +70,15 @@ ORDER = [
     "transfer",
     "training",
     "replay",
-    "commands",
+    "commands.options",
+    "commands.splits",
+    "commands.prepare_data",
+    "commands.check_data",
+    "commands.train",
+    "commands.evaluate",
+    "commands.predict",
+    "commands.show",
+    "commands.main",
     "__main__",
 ]
 

@@ -12,7 +12,7 @@ import tiny_config
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from ssd_jax import config, run_folder
-from ssd_jax.commands import load_config
+from ssd_jax.commands.options import load_config
 from ssd_jax.errors import UserError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))

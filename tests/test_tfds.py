@@ -20,7 +20,7 @@ from PIL import Image
 from program import ROOT, TINY, command, last_step
 from tiny_archives import COCO, VOC, Picture
 
-from ssd_jax.commands import with_root
+from ssd_jax.commands.options import with_root
 from ssd_jax.config import Config, Data
 from ssd_jax.data.loader import canvas_shape, train_batches
 from ssd_jax.data.open import open_source, split_names

@@ -1,0 +1,1 @@
+"""The subcommands of ``ssd-jax``: what each prints and writes."""

@@ -1,0 +1,42 @@
+"""The subcommands of ``ssd-jax``, and what becomes of their errors."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from ssd_jax.commands.check_data import check_data
+from ssd_jax.commands.evaluate import evaluate
+from ssd_jax.commands.options import HELP
+from ssd_jax.commands.predict import predict
+from ssd_jax.commands.prepare_data import prepare_data
+from ssd_jax.commands.show import show
+from ssd_jax.commands.train import train
+from ssd_jax.errors import UserError
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
+    "prepare-data": prepare_data,
+    "check-data": check_data,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "show": show,
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs a subcommand; returns the exit code. A user's mistake is 2, without a traceback."""
+    if argv and argv[0] in HELP:
+        print(usage())
+        return 0
+    if not argv or argv[0] not in COMMANDS:
+        print(f"error: no command '{argv[0]}'\n" if argv else "", usage(), sep="", file=sys.stderr)
+        return 2
+    try:
+        return COMMANDS[argv[0]](argv[1:]) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def usage() -> str:
+    lines = [f"  {command.__doc__}" for command in COMMANDS.values()]
+    return "\n".join(["usage: ssd-jax COMMAND ...\n", *lines, "\nssd-jax COMMAND --help tells its options."])

@@ -1,0 +1,56 @@
+"""``ssd-jax train``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ssd_jax import execution, run_folder
+from ssd_jax.commands.options import HELP, parse_config_options, with_root, with_start
+from ssd_jax.commands.splits import describe, describe_overlap, describe_source, open_data
+from ssd_jax.config import Config
+from ssd_jax.training import Loop
+
+TRAIN_HELP = """usage: train CONFIG [--workdir RUN] [--train.steps N ...]
+
+Trains the detector that CONFIG describes, a file such as configs/shapes.py. The same command again
+goes on where the run stopped.
+
+  train CONFIG --help          lists every option of the config with its value
+  --workdir RUN                the run's folder; default runs/<name of the config>
+  --data.root FOLDER           pictures and boxes to train on"""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    workdir: Path | None = None
+    """Folder of the run; default runs/<config name>. If it is there already, the run goes on."""
+
+
+def train(argv: Sequence[str]) -> None:
+    """train CONFIG [--workdir RUN] [--train.steps N ...]: train, or go on where the run stopped."""
+    if argv and argv[0] in HELP:
+        print(TRAIN_HELP)
+        return
+    options = parse_config_options(TrainOptions, "train", argv)
+    train_config(options.config, options.workdir or Path("runs") / options.config.name)
+
+
+def train_config(config: Config, workdir: Path) -> None:
+    """What ``train`` does, of a config made in Python. Raises UserError for all that ``train`` refuses."""
+    execution.keep_freed_memory()
+    config, train_source, val_source = open_data(with_start(with_root(config, config.data.root)))
+    loop = Loop(config, workdir, train_source, val_source)
+    going_on, changed = run_folder.start(workdir, config)
+    print(f"{'Going on with' if going_on else 'New run in'} {workdir}: {describe(config)}")
+    for change in changed:
+        print(f"  changed: {change}")
+    describe_source("train", train_source, config)
+    if val_source is not None:
+        describe_source("val", val_source)
+        describe_overlap(train_source, val_source)
+    loop.run()
+    print(f"Done. Next: evaluate.py {workdir}, predict.py {workdir} IMAGES")
