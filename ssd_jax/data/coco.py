@@ -101,7 +101,10 @@ def open_coco(data: Data, split: str, class_names: Sequence[str] = (), problems:
         return _open_file(data, files, split, None, class_names, problems)
     joined: list[tuple[Term, Source, range]] = []
     for part in parts:
-        source = _open_file(data, files, split, part, class_names, problems)
+        own = Problems(stop=problems is None or problems.stop)  # each source tells of its own file
+        source = _open_file(data, files, split, part, class_names, own)
+        if problems is not None:
+            problems.found += own.found
         joined.append((Term("", part.file, "", ""), source, range(len(source))))
         class_names = source.class_names
     return source if len(joined) == 1 else JoinedSource(joined)
