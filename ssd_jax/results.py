@@ -32,7 +32,7 @@ def write_results(
 
     Args:
         folder: made if it is not there; files of the same names are replaced.
-        split: its name, for the files' names.
+        split: its name, for the files' names, which are without the folder of VOC2012/test.
         algorithm: what the detections are by, for the name of COCO's file.
         source: the split.
         detections: one for each image of it, in its order.
@@ -40,6 +40,7 @@ def write_results(
     Raises:
         UserError: an image's id holds a blank, which would shift VOC's columns, or the folder can't be written.
     """
+    split = re.sub(r"[^+]*/", "", split)
     annotations = [source.annotation(index) for index in range(len(source))]
     numbers = {annotation.number for annotation in annotations}
     if source.category_ids is not None and None not in numbers and len(numbers) == len(annotations):

@@ -289,7 +289,12 @@ def test_voc_files_by_hand(tmp_path):
 
 def test_split_names_that_are_no_file_names(tmp_path):
     (file, *_) = write_results(tmp_path, "VOC2007/train[:50%]+val", "ssd", small_source(), FOUND)
-    assert file == tmp_path / "comp4_det_VOC2007_train__50__+val_dog.txt"
+    assert file == tmp_path / "comp4_det_train__50__+val_dog.txt"
+
+
+def test_the_folder_of_a_split_is_not_in_the_names_that_a_server_asks_for(tmp_path):
+    (file, *_) = write_results(tmp_path, "VOC2012/test", "ssd", small_source(), FOUND)
+    assert file == tmp_path / "comp4_det_test_dog.txt"
 
 
 def test_blank_in_an_image_id_is_refused(tmp_path):
