@@ -109,3 +109,11 @@ def test_committed_first_tour_is_of_a_trained_detector():
     assert "Step 540." in told, "of make demo"
     knows_nothing, network, _ = re.findall(r"(\d\.\d{3})$", told, re.MULTILINE)[-7:-4]
     assert float(network) < 0.3 * float(knows_nothing)
+
+
+def test_committed_own_data_found_the_wrong_name():
+    """As its text says; and on a test split that was learned well enough to tell anything."""
+    told = text(read("own_data"))
+    assert re.search(r"test_0005 +wrongly found: triangle 0\.\d+ +missed: star\n", told)
+    (area,) = re.findall(r"all, mean .* (\d\.\d+)\n", told)
+    assert float(area) > 0.8
