@@ -1,6 +1,6 @@
 """A detector for your own pictures, trained from scratch: no pretrained weights, and a CPU will do.
 
-1. Put the pictures and their boxes into a folder, in VOC or COCO layout.
+1. Put the pictures and their boxes into a folder, in VOC, COCO or YOLO layout.
 2. python train.py configs/own_data.py --data.root FOLDER
 
 Class names and splits are found from the folder. An SSD300 of a quarter of the paper's channels

@@ -54,14 +54,20 @@ class Ceiling(NamedTuple):
 
 
 def open_splits(config: Config, problems: Problems) -> dict[str, Source]:
-    """The config's train, val and test splits as far as the data has them; the classes are those of train."""
+    """The config's train, val and test splits; the classes are those of train.
+
+    A val split that training would ask for in vain is a problem; a test split may be missing. Raises
+    UserError if there is no train split.
+    """
     data = config.data
-    splits: dict[str, Source] = {}
-    names = config.model.class_names
-    for split in dict.fromkeys((data.train_split, data.val_split, data.test_split)):
-        if split == data.train_split or missing_split(data, split) is None:
+    splits = {data.train_split: open_source(data, data.train_split, config.model.class_names, problems)}
+    names = splits[data.train_split].class_names
+    asked_for = {data.val_split: config.train.eval_every > 0, data.test_split: False}
+    for split, needed in asked_for.items():
+        if split in splits or not (needed or missing_split(data, split) is None):
+            continue
+        with problems.passing_over(Kind.MISSING, data.root):
             splits[split] = open_source(data, split, names, problems)
-            names = splits[split].class_names
     # Both halves of a folder that is divided by hash find what is wrong with the folder.
     problems.found = list(dict.fromkeys(problems.found))
     return splits
@@ -276,5 +282,7 @@ def write_check(
     objects = {split: count.objects for split, count in counts.items()}
     with run_folder.writing(out / "data.png"):
         draw_data_set(objects, ceiling.boxes * layout.image_size, ceiling.below, shapes, out / "data.png")
+    for stale in out.glob("*_samples.jpg"):
+        stale.unlink()
     for split, source in splits.items():
         report.write_samples(out / f"{report.file_name(split)}_samples.jpg", source)

@@ -1,7 +1,7 @@
 """A copy of a data set without what a check found wrong with it, in COCO's layout."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,31 @@ from PIL import Image
 
 from ssd_jax import run_folder
 from ssd_jax.data.image import image_traits
+from ssd_jax.data.problems import Kind, Problem
 from ssd_jax.data.source import Annotation, Source, clip_box
 from ssd_jax.errors import UserError
 from ssd_jax.report import file_name
+
+OTHER_FOLDER = "Name a new folder for the cleaned copy."
+
+
+def check_target(out: Path, root: Path) -> None:
+    """Raises UserError where no copy can go: a folder with things in it, or one inside the data."""
+    with run_folder.writing(out, OTHER_FOLDER):
+        if out.exists() and any(out.iterdir()):
+            raise UserError(f"{out}: there are things in it. {OTHER_FOLDER}")
+    if out.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"{out}: lies in the data, {root}. {OTHER_FOLDER}")
+
+
+def check_fixable(problems: Iterable[Problem]) -> None:
+    """Raises UserError where something was annotated that could not be read: left out, it would be background."""
+    unread = [p for p in problems if p.kind in (Kind.MALFORMED, Kind.UNKNOWN_CLASS)]
+    if unread:
+        raise UserError(
+            f"no cleaned copy is written: {len(unread)} annotations are malformed or of an unknown class, the first in "
+            f"{unread[0].file}. Without them their objects would be shown as background; mend them first"
+        )
 
 
 def write_clean_copy(
@@ -28,11 +50,9 @@ def write_clean_copy(
 
     digests: of the files that can be used, as `check_data.check_images` returns them.
 
-    Returns how many images each split has. Raises UserError if out can't be written, or is not empty.
+    Returns how many images each split has. Raises UserError if out can't be written.
     """
-    with run_folder.writing(out, "Name another folder."):
-        if out.exists() and any(out.iterdir()):
-            raise UserError(f"{out}: there are things in it. Name a new folder for the cleaned copy.")
+    with run_folder.writing(out, OTHER_FOLDER):
         (out / "annotations").mkdir(parents=True, exist_ok=True)
     taken: set[bytes] = set()
     written = {}

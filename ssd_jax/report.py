@@ -49,8 +49,8 @@ def augmented_tile(
 
 
 def file_name(split: str) -> str:
-    """A split as part of a file's name: VOC2007/trainval[:50%] has characters that are none."""
-    return re.sub(r"[^\w.-]+", "_", split).strip("_")
+    """A split as part of a file's name: of VOC2007/trainval[:50%] some characters can't be in one."""
+    return re.sub(r"[^\w.-]+", "_", split.replace(":", "to").replace("%", "pct")).strip("_")
 
 
 def _save(picture: Image.Image, file: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_file_in_two_splits_is_told_once(tmp_path):
     write(tmp_path, "train", "a", [GOOD], picture(0))
     write(tmp_path, "train", "b", [GOOD], picture(1))
     (tmp_path / "ImageSets" / "Main" / "test.txt").write_text("b\na\n")
-    found = check(tmp_path)[2]
+    found = check(tmp_path, val_split="test")[2]
     assert [(p.kind, p.file.split("/")[-1], p.text) for p in found] == [
         (Kind.TWO_SPLITS, "a.jpg", "is in train and test"),
         (Kind.TWO_SPLITS, "b.jpg", "is in train and test"),
@@ -226,10 +226,64 @@ def contents(root):
     return {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
 
 
+def test_a_val_split_that_training_would_miss_is_an_error(tmp_path):
+    write(tmp_path, "train", "a", [GOOD], picture(0))
+    (found,) = check(tmp_path)[2]
+    assert found.kind is Kind.MISSING and "no split 'val'" in found.text
+
+
+def test_what_was_found_is_told_where_no_image_is_left(tmp_path, capsys):
+    write(tmp_path, "train", "a", [GOOD], None)
+    assert command("check-data", TINY, "--data.root", tmp_path, "--out", tmp_path / "out") == 2
+    screen = capsys.readouterr()
+    assert "missing file: 1" in screen.out and "a.xml: there is no image" in screen.out
+
+
+def test_pictures_of_an_earlier_check_go(tmp_path):
+    root = write_voc_folder(tmp_path / "data", {"train": 2, "val": 2, "test": 2})
+    argv = "check-data", TINY, "--out", tmp_path / "out", "--no-images", "--data.root"
+    assert command(*argv, root) == 0 and (tmp_path / "out" / "test_samples.jpg").exists()
+    (root / "ImageSets" / "Main" / "test.txt").unlink()
+    assert command(*argv, root) == 0 and not (tmp_path / "out" / "test_samples.jpg").exists()
+
+
+def test_two_slices_of_a_split_have_files_of_their_own(tmp_path):
+    root = write_voc_folder(tmp_path / "data", {"train": 6})
+    halves = "--data.train-split", "train[:50%]", "--data.val-split", "train[50%:]"
+    argv = "check-data", TINY, "--data.root", root, *halves, "--out", tmp_path / "out", "--fix", tmp_path / "fixed"
+    assert command(*argv) == 0
+    assert {f.name for f in (tmp_path / "out").glob("*.jpg")} == {
+        "train_to50pct_samples.jpg",
+        "train_50pctto_samples.jpg",
+    }
+    assert len(list((tmp_path / "fixed" / "images").iterdir())) == 2
+
+
+def test_places_where_nothing_can_be_written_are_refused_before_the_work(tmp_path, capsys):
+    root = write_voc_folder(tmp_path / "data", {"train": 2, "val": 1})
+    (tmp_path / "file").write_text("")
+    argv = "check-data", TINY, "--data.root", root, "--out"
+    assert command(*argv, tmp_path / "file") == 2 and "Name another --out" in capsys.readouterr().err
+    assert command(*argv, tmp_path / "out", "--fix", root / "fixed") == 2
+    assert "lies in the data" in capsys.readouterr().err
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("")
+    assert command(*argv, tmp_path / "out", "--fix", tmp_path / "full") == 2
+    screen = capsys.readouterr()
+    assert "Name a new folder" in screen.err and "image/s" not in screen.err and not screen.out
+
+
+def test_fix_is_refused_where_objects_would_become_background(faulty, tmp_path, capsys):
+    argv = "check-data", TINY, "--data.root", faulty, "--out", tmp_path / "out", "--fix", tmp_path / "fixed"
+    assert command(*argv) == 2
+    assert "good.xml" in capsys.readouterr().err and not (tmp_path / "fixed").exists()
+
+
 def test_fix_writes_a_copy_that_has_nothing_to_mend(faulty, tmp_path, capsys):
     (faulty / "Annotations" / "cmyk.xml").write_text(
         (faulty / "Annotations" / "cmyk.xml").read_text().replace("Cat", "dog")
     )
+    (faulty / "Annotations" / "kept.xml").replace(faulty / "Annotations" / "good.xml")
     before, fixed = contents(faulty), tmp_path / "fixed"
     argv = "check-data", TINY, "--data.root", faulty, "--out", tmp_path / "out", "--data.max-objects", "9"
     assert command(*argv, "--fix", fixed) == 1
@@ -237,9 +291,9 @@ def test_fix_writes_a_copy_that_has_nothing_to_mend(faulty, tmp_path, capsys):
     assert "Cleaned copy" in capsys.readouterr().out
     _, splits, found = check(fixed)
     assert [p.kind for p in found] == [Kind.TOO_MANY]  # check() has room for 8
-    # Of train: good.xml is malformed, gone has no image, first is the same as val's second; cut is whole there.
+    # Of train: gone has no image, first is the same as val's second; cut is whole there, short in val is not.
     ids = {split: {source.annotation(i).image_id for i in range(len(source))} for split, source in splits.items()}
-    names = {"beyond", "flat", "double", "cut", "turned", "grey", "cmyk", "many"}
+    names = {"good", "beyond", "flat", "double", "cut", "turned", "grey", "cmyk", "many"}
     assert ids == {"train": {f"{name}.jpg" for name in names}, "val": {"second.jpg"}}
     by_id = {splits["train"].annotation(i).image_id: i for i in range(len(splits["train"]))}
     boxes = {name: splits["train"].annotation(by_id[f"{name}.jpg"]).boxes_px.tolist() for name in names}

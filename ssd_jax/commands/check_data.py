@@ -9,7 +9,7 @@ import tyro
 from tqdm.auto import tqdm
 
 from ssd_jax import check_data as checking
-from ssd_jax.clean_copy import write_clean_copy
+from ssd_jax.clean_copy import check_fixable, check_target, write_clean_copy
 from ssd_jax.commands.options import HELP, check_out, parse_config_options, with_root
 from ssd_jax.config import Config
 from ssd_jax.data.problems import Problems, Severity
@@ -46,8 +46,10 @@ def check_data(argv: Sequence[str]) -> int:
     options = parse_config_options(CheckDataOptions, "check-data", argv)
     config = with_root(options.config, options.config.data.root)
     check_out(options.out, "check.json")
-    if options.fix is not None and not options.images:
-        raise UserError("--fix needs to see the images: leave out --no-images")
+    if options.fix is not None:
+        check_target(options.fix, Path(config.data.root))
+        if not options.images:
+            raise UserError("--fix needs to see the images: leave out --no-images")
     problems = Problems(stop=False)
     try:
         splits = checking.open_splits(config, problems)
@@ -69,6 +71,7 @@ def check_data(argv: Sequence[str]) -> int:
     checking.write_check(options.out, config, splits, counts, ceiling, problems.found)
     print(f"Written to {options.out}: problems.csv (all of them), check.json, data.png, pictures with their boxes")
     if options.fix is not None:
+        check_fixable(problems.found)
         with tqdm(total=total, unit="image", dynamic_ncols=True) as bar:
             kept = write_clean_copy(options.fix, splits, digests, bar.update)
         told = ", ".join(f"{split} {images} of {len(splits[split])} images" for split, images in kept.items())

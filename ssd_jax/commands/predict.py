@@ -43,8 +43,6 @@ def predict(argv: Sequence[str]) -> None:
     check_out(options.out, PREDICTIONS)
     targets = picture_targets(options.images, options.out)
     detect = detector.load(options.run, options.checkpoint)
-    with run_folder.writing(options.out, OTHER_OUT):  # before all the work
-        options.out.mkdir(parents=True, exist_ok=True)
     write_predictions(options.out, [])
     colours = class_colours(detect.class_names)
     written, unreadable, best = [], [], 0.0

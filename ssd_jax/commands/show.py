@@ -19,7 +19,7 @@ class ShowOptions:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run."""
     image: str
-    """Id of an image of the run's train split: a VOC file's name without ending, a COCO file_name."""
+    """Id of an image of the run's train split: a VOC or YOLO file's name without ending, a COCO file_name."""
     epoch: int
     """Pass over the train split, from 0."""
     out: Path | None = None

@@ -1,5 +1,6 @@
 """``ssd-jax train``."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,4 +54,5 @@ def train_config(config: Config, workdir: Path) -> None:
         describe_source("val", val_source)
         describe_overlap(train_source, val_source)
     loop.run()
-    print(f"Done. Next: evaluate.py {workdir}, predict.py {workdir} IMAGES")
+    run = shlex.quote(str(workdir))
+    print(f"Done. Next: evaluate.py {run}, predict.py {run} IMAGES")

@@ -48,14 +48,16 @@ def open_source(data: Data, split: str, class_names: Sequence[str] = (), problem
     """
     terms = parse_split(split)
     found = [Problems(stop=problems is None or problems.stop) for _ in terms]
-    sources = [_open_term(data, term, class_names, p) for term, p in zip(terms, found, strict=True)]
-    names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
-    for k, (term, source) in enumerate(zip(terms, sources, strict=True)):
-        if source.class_names != names:  # only where none were given: others add to its own
-            found[k] = Problems(stop=found[k].stop)
-            sources[k] = _open_term(data, term, names, found[k])
-    if problems is not None:
-        problems.found += [problem for p in found for problem in p.found]
+    try:
+        sources = [_open_term(data, term, class_names, p) for term, p in zip(terms, found, strict=True)]
+        names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
+        for k, (term, source) in enumerate(zip(terms, sources, strict=True)):
+            if source.class_names != names:  # only where none were given: others add to its own
+                found[k] = Problems(stop=found[k].stop)
+                sources[k] = _open_term(data, term, names, found[k])
+    finally:
+        if problems is not None:
+            problems.found += [problem for p in found for problem in p.found]
     taken = [chosen_positions(term, len(source)) for term, source in zip(terms, sources, strict=True)]
     if not any(map(len, taken)):
         raise UserError(f"{data.root}: the split '{split}' holds no images.")
