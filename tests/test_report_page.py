@@ -51,7 +51,7 @@ def config(names: Sequence[str] = NAMES) -> Config:
 
 
 def metrics_of(detections: Sequence[ImageDetections], annotations: Sequence[Annotation], names=NAMES) -> dict[str, Any]:
-    measured = evaluation.measure(detections, annotations, names)
+    measured = evaluation.measure(detections, FolderSource(annotations, names))
     return {"split": "test", "images": len(annotations), "checkpoint_step": 1234, **measured}
 
 
