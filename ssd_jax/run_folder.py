@@ -85,14 +85,14 @@ def start(workdir: Path, config: Config) -> Started:
         file = workdir / "config.json"
         if not file.exists() and any(workdir.iterdir()):
             raise UserError(f"{workdir} is not empty and not the folder of a run: name another --workdir")
-        going_on = file.exists() and _has_checkpoint(workdir)
+        going_on = file.exists() and has_checkpoint(workdir)
         changed = check_same_config(workdir, config) if going_on else []
         if changed or not going_on:
             write_text(file, config_to_json(config))
     return Started(going_on, changed)
 
 
-def _has_checkpoint(workdir: Path) -> bool:
+def has_checkpoint(workdir: Path) -> bool:
     """Whole ones: a folder named by its step. What is being written, or was cut short, has a longer name."""
     folder = workdir / "checkpoints"
     return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())

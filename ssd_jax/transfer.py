@@ -86,22 +86,31 @@ def transfer_params(
     return params | {name: jax.tree.map(carry, params[name], fresh[name]) for name in heads}
 
 
+def check_start(config: Config) -> None:
+    """Raises UserError where train.start_from names no run, or one of other default boxes in a cell, or, unless
+    train.transfer is set, of other classes."""
+    train = config.train
+    if train.start_from:
+        there = run_folder.read_config(Path(train.start_from))
+        _check_boxes_per_cell(there, config)
+        _check_classes(there, config)
+        match_classes(there.model.class_names, config.model.class_names, train.transfer_names)
+    elif train.transfer:
+        raise UserError("train.transfer: from which run? Name its folder with --train.start-from RUN")
+
+
 def starting_params(config: Config, fresh: Params) -> Params:
     """The parameters that a run begins with, laid out as ``fresh``, its own: these, or where
     train.start_from names a run, those of its best checkpoint. Prints which, and what became of the classes.
 
-    Raises UserError for a run that is none, has no checkpoint, another network, or, unless
-    train.transfer is set, other classes.
+    Raises UserError as `check_start` does, and for a run that has no checkpoint, or another network.
     """
+    check_start(config)
     train, names = config.train, config.model.class_names
     if not train.start_from:
-        if train.transfer:
-            raise UserError("train.transfer: from which run? Name its folder with --train.start-from RUN")
         return fresh
     run = Path(train.start_from)
     there = run_folder.read_config(run)
-    _check_boxes_per_cell(there, config)
-    _check_classes(there, config)
     classes = match_classes(there.model.class_names, names, train.transfer_names)
     _note_differences(there, config)
     model = dataclasses.replace(config.model, class_names=there.model.class_names)

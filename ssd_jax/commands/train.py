@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ssd_jax import execution, run_folder
+from ssd_jax import execution, run_folder, transfer
 from ssd_jax.commands.options import HELP, parse_config_options, with_root, with_start
 from ssd_jax.commands.splits import describe, describe_overlap, describe_source, open_data
 from ssd_jax.config import Config
@@ -44,6 +44,8 @@ def train_config(config: Config, workdir: Path) -> None:
     """What ``train`` does, of a config made in Python. Raises UserError for all that ``train`` refuses."""
     execution.keep_freed_memory()
     config, train_source, val_source = open_data(with_start(with_root(config, config.data.root)))
+    if not run_folder.has_checkpoint(workdir):
+        transfer.check_start(config)  # before there is a folder
     loop = Loop(config, workdir, train_source, val_source)
     going_on, changed = run_folder.start(workdir, config)
     print(f"{'Going on with' if going_on else 'New run in'} {workdir}: {describe(config)}")
