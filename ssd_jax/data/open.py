@@ -40,24 +40,19 @@ def open_source(data: Data, split: str, class_names: Sequence[str] = (), problem
     split: a name, or several joined and cut as in splits.py.
     class_names: the classes in the order of their labels, as a checkpoint has them. Empty: those of
         the data set; of joined ones those of the first, then what the others add.
-    problems: collects what is wrong with single files and boxes, instead of stopping at it.
+    problems: collects what is wrong with single files and boxes, instead of stopping at it; the same
+        thing twice, perhaps, of joined sets with different classes.
 
     Raises UserError for a folder that is none, a format that isn't found, a split that isn't there or
     is empty, and, unless they are collected, for a file that is malformed or missing, and a class
     that is not in class_names.
     """
     terms = parse_split(split)
-    found = [Problems(stop=problems is None or problems.stop) for _ in terms]
-    try:
-        sources = [_open_term(data, term, class_names, p) for term, p in zip(terms, found, strict=True)]
-        names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
-        for k, (term, source) in enumerate(zip(terms, sources, strict=True)):
-            if source.class_names != names:  # only where none were given: others add to its own
-                found[k] = Problems(stop=found[k].stop)
-                sources[k] = _open_term(data, term, names, found[k])
-    finally:
-        if problems is not None:
-            problems.found += [problem for p in found for problem in p.found]
+    sources = [_open_term(data, term, class_names, problems) for term in terms]
+    names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
+    for k, (term, source) in enumerate(zip(terms, sources, strict=True)):
+        if source.class_names != names:  # only where none were given: others add to its own
+            sources[k] = _open_term(data, term, names, problems)
     taken = [chosen_positions(term, len(source)) for term, source in zip(terms, sources, strict=True)]
     if not any(map(len, taken)):
         raise UserError(f"{data.root}: the split '{split}' holds no images.")
