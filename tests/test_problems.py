@@ -114,8 +114,8 @@ def test_a_coco_file_is_read_to_its_end(tmp_path):
         (Kind.MALFORMED, "$.images[1]"),
         (Kind.MALFORMED, "annotations[1]"),
         (Kind.MALFORMED, "annotations[4]"),
-        (Kind.UNKNOWN_CLASS, "category_id 9"),
-        (Kind.MALFORMED, "of image 7"),
+        (Kind.UNKNOWN_CLASS, "annotations[2] has category_id 9"),
+        (Kind.MALFORMED, "annotations[3] is of image 7"),
         (Kind.MISSING, "'gone.png' is in none of"),
     ]
     assert len(texts) == len(expected)

@@ -122,7 +122,7 @@ def _open_file(
     root, problems = Path(data.root), problems or Problems()
     name = part.file if part else _choose(root, files, split)
     file = files[name] if name else next(iter(files.values()))
-    content = _read(file, problems)
+    content, positions = _read(file, problems)
     images = content.images if name else _hashed_half(content.images, split, data.val_fraction)
     if part and part.minival is not None:
         images = [image for image in images if (image.id in minival.minival_ids()) == part.minival]
@@ -131,7 +131,7 @@ def _open_file(
     categories = _categories(file, content)
     names = tuple(class_names) or tuple(category.name for category in categories)
     labels = {name: label for label, name in enumerate(names, start=1)}
-    objects = _objects_by_image(file, content, problems)
+    objects = _objects_by_image(file, content, positions, problems)
     where = _ImageFolders(root, file, name or split)
     annotations = []
     for image in images:
@@ -203,16 +203,18 @@ def _hashed_half(images: list[_Image], split: str, val_fraction: float) -> list[
 # ---- what it says ----
 
 
-def _read(file: Path, problems: Problems) -> _File:
+def _read(file: Path, problems: Problems) -> tuple[_File, Sequence[int]]:
+    """What the file says, and the position of each annotation in it."""
     try:
         data = file.read_bytes()
         content = msgspec.json.decode(data, type=_File)
+        positions: Sequence[int] = range(len(content.annotations or ()))
     except OSError as error:
         raise UserError(f"{file}: can't be read ({error.strerror}). Check its permissions.") from error
     except msgspec.ValidationError as error:
         with problems.passing_over(Kind.MALFORMED, file):
             raise UserError(f"{file}: not in COCO's format: {error} (counted from 0). Correct that entry.") from error
-        content = _whole_entries(file, msgspec.json.decode(data), problems)
+        content, positions = _whole_entries(file, msgspec.json.decode(data), problems)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not a JSON file: {error}. Export or copy it again.") from error
     for what, ids in (("images", content.images), ("categories", content.categories)):
@@ -223,24 +225,25 @@ def _read(file: Path, problems: Problems) -> _File:
         if image.width < 1 or image.height < 1:
             text = f"image {image.id} ({image.file_name}) is stated as {image.width:g} x {image.height:g} pixels. "
             problems.add(Kind.MALFORMED, file, text + "Write its true width and height.")
-    return content
+    return content, positions
 
 
-def _whole_entries(file: Path, content: Any, problems: Problems) -> _File:
-    """Of a file with malformed entries those that are not; all but the first of the others become problems."""
-    kept: dict[str, list[Any]] = {}
+def _whole_entries(file: Path, content: Any, problems: Problems) -> tuple[_File, Sequence[int]]:
+    """As `_read`, of a file with malformed entries those that are not; all but the first of the others become
+    problems."""
+    kept: dict[str, dict[int, Any]] = {}
     told = False
     for key, kind in (("images", _Image), ("annotations", _Object), ("categories", _Category)):
-        kept[key] = []
+        kept[key] = {}
         entries = content.get(key) if isinstance(content, dict) else None
         for number, entry in enumerate(entries if isinstance(entries, list) else ()):
             try:
-                kept[key].append(msgspec.convert(entry, kind))
+                kept[key][number] = msgspec.convert(entry, kind)
             except msgspec.ValidationError as error:
                 if told:
                     problems.add(Kind.MALFORMED, file, f"{key}[{number}]: {error}. Correct that entry.")
                 told = True
-    return _File(**kept)
+    return _File(**{key: list(entries.values()) for key, entries in kept.items()}), list(kept["annotations"])
 
 
 def _categories(file: Path, content: _File) -> list[_Category]:
@@ -256,11 +259,13 @@ def _categories(file: Path, content: _File) -> list[_Category]:
     return kept
 
 
-def _objects_by_image(file: Path, content: _File, problems: Problems) -> dict[int, list[RawObject]]:
+def _objects_by_image(
+    file: Path, content: _File, positions: Iterable[int], problems: Problems
+) -> dict[int, list[RawObject]]:
     objects: dict[int, list[RawObject]] = {image.id: [] for image in content.images}
     files = {image.id: image.file_name for image in content.images}
     names = {category.id: category.name for category in content.categories}
-    for number, entry in enumerate(content.annotations or ()):
+    for number, entry in zip(positions, content.annotations or (), strict=True):
         where = f"annotations[{number}]"
         if entry.image_id not in objects:
             text = f"{where} is of image {entry.image_id}, which 'images' doesn't list."
