@@ -273,6 +273,17 @@ def test_malformed_file_is_named_with_the_place(coco, what, words):
     assert str(file) in str(error.value) and words in str(error.value)
 
 
+def test_boxes_that_are_shares_of_the_image_are_refused(coco):
+    """All of one image: those of another don't hide them."""
+    entries = [
+        {"image_id": 139, "category_id": 3, "bbox": [5, 5, 9, 9]},
+        {"image_id": 42, "category_id": 3, "bbox": [0.25, 0.5, 0.5, 0.5]},
+    ]
+    write(coco / "annotations" / "instances_val2017.json", content(annotations=entries))
+    with pytest.raises(UserError, match=r"val2017\.json: two\.jpg: its boxes lie between 0 and 1"):
+        opened(coco)
+
+
 def test_unknown_class_is_named(coco):
     with pytest.raises(UserError, match=r"instances_val2017\.json.*'brush'"):
         opened(coco, class_names=("car", "sign"))

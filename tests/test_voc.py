@@ -279,6 +279,19 @@ def test_malformed_file_is_named_with_the_place(voc, xml, words):
     assert str(voc / "Annotations" / "a.xml") in str(error.value) and words in str(error.value)
 
 
+@pytest.mark.parametrize("box", [(0.1, 0.2, 0.5, 1), (0, 0, 1, 0.9), (0.5, 0.5, 0.5, 0.5)])
+def test_boxes_that_are_shares_of_the_image_are_refused(voc, box):
+    break_file(voc, annotation_xml(box_xml(box=box), box_xml(box=(0, 0, 1, 1))))
+    with pytest.raises(UserError, match=r"a\.xml: its boxes lie between 0 and 1, .*in pixels"):
+        opened(voc)
+
+
+@pytest.mark.parametrize("boxes", [[(0, 0, 1, 1)], [(0.1, 0.1, 0.9, 1.1)], [(0.1, 0, 1, 1), (5, 5, 9, 9)], []])
+def test_small_boxes_are_no_shares(voc, boxes):
+    break_file(voc, annotation_xml(*(box_xml(box=box) for box in boxes)))
+    assert len(opened(voc).annotation(0).labels) == len(boxes)
+
+
 def test_unknown_class_is_named_with_the_known_ones(voc):
     with pytest.raises(UserError, match=r"c\.xml: object 1 is of class 'dog'.*cat, bird"):
         opened(voc, "val", ("cat", "bird"))

@@ -28,6 +28,7 @@ from ssd_jax.data.source import (
     listed,
     place_objects,
     spellings,
+    tell_shares,
 )
 from ssd_jax.data.splits import JoinedSource, Term
 from ssd_jax.errors import UserError
@@ -135,6 +136,7 @@ def _open_file(
     where = _ImageFolders(root, file, name or split)
     annotations = []
     for image in images:
+        tell_shares(objects[image.id], problems, file=file, where=f"{image.file_name}: ")
         with problems.passing_over(Kind.MISSING, file):
             path, size = where.find(image.file_name), (int(image.width), int(image.height))
             annotations.append(

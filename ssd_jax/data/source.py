@@ -220,6 +220,14 @@ def place_objects(
     )
 
 
+def tell_shares(objects: Sequence[RawObject], problems: Problems, *, file: object, where: str = "") -> None:
+    """For a format of pixels: tells of an image whose boxes all lie in its first pixel, with fractions of it."""
+    edges = [edge for entry in objects for edge in entry.box_px]
+    if edges and all(0 <= edge <= 1 for edge in edges) and any(0 < edge < 1 for edge in edges):
+        text = "its boxes lie between 0 and 1, and look like shares of the image. Write them in pixels."
+        problems.add(Kind.MALFORMED, file, f"{where}{text}")
+
+
 def clip_box(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float] | None:
     """The part of an xyxy box inside an image of (width, height); None where that has no area."""
     left, top = max(box[0], 0.0), max(box[1], 0.0)

@@ -23,6 +23,7 @@ from ssd_jax.data.source import (
     place_objects,
     read_text,
     spellings,
+    tell_shares,
 )
 from ssd_jax.errors import UserError
 
@@ -69,6 +70,7 @@ def open_voc(data: Data, split: str, class_names: Sequence[str] = (), problems: 
     labels = {name: label for label, name in enumerate(names, start=1)}
     annotations = []
     for file, content in parsed.items():
+        tell_shares(content.objects, problems, file=file)
         with problems.passing_over(Kind.MISSING, file):
             image = _find_image(file, images, content.filename)
             with problems.passing_over(Kind.UNREADABLE, image):
