@@ -84,6 +84,8 @@ def test_each_fault_is_found_and_its_file_named(faulty):
         (Kind.MISSING, "Annotations/gone.xml"),
         (Kind.OUT_OF_IMAGE, "Annotations/beyond.xml"),
         (Kind.NO_AREA, "Annotations/flat.xml"),
+        (Kind.SIZE_DIFFERS, "Annotations/cut.xml"),
+        (Kind.SIZE_DIFFERS, "Annotations/short.xml"),
         (Kind.DUPLICATE, "Annotations/double.xml"),
         (Kind.UNREADABLE, "JPEGImages/short.jpg"),
         (Kind.ROTATED, "JPEGImages/turned.jpg"),

@@ -187,12 +187,16 @@ def test_of_two_images_one_is_held_out(fraction):
 def test_size_missing_or_wrong_comes_from_the_image(voc, size):
     break_file(voc, annotation_xml(box_xml(), size=size))
     assert opened(voc).annotation(0)[2:4] == (40, 30)
+    assert opened(voc).notes == ()
 
 
-def test_stated_size_that_is_wrong_gives_way_to_the_image(voc):
+def test_stated_size_that_is_wrong_gives_way_to_the_image_and_is_noted(voc):
     break_file(voc, annotation_xml(box_xml(), size="<size><width>80</width><height>60</height></size>"))
     assert opened(voc).annotation(0)[2:4] == (40, 30)
     assert opened(voc).image(0).shape == (30, 40, 3)
+    (note,) = opened(voc).notes
+    assert note.startswith("1 images have another size than")
+    assert note.endswith("a.xml <size> says 80 x 60, the picture is 40 x 30: do the boxes fit?")
 
 
 @pytest.mark.parametrize(("stated", "expected"), [((40, 30), (40, 30)), ((30, 40), (30, 40)), ((5, 5), (30, 40))])
@@ -205,6 +209,7 @@ def test_turned_photograph_follows_the_size_that_its_boxes_were_drawn_on(voc, st
     source = opened(voc)
     assert source.annotation(0)[2:4] == expected
     assert source.image(0).shape[1::-1] == expected
+    assert bool(source.notes) == (stated != expected)
 
 
 def test_broken_image_is_left_to_the_loader_where_the_size_is_stated(voc):

@@ -26,6 +26,7 @@ class Kind(Enum):
     UNREADABLE = ("unusable image", Severity.ERROR, "")
     OUT_OF_IMAGE = ("out of image", Severity.WARNING, "boxes reach beyond their image; training sees the part inside")
     NO_AREA = ("no area", Severity.WARNING, "boxes have no area inside their image and were left out")
+    SIZE_DIFFERS = ("other size", Severity.WARNING, "images have another size than their annotation states")
     DUPLICATE = ("duplicate", Severity.WARNING, "boxes repeat another one of their class and count twice")
     TOO_MANY = ("too many objects", Severity.WARNING, "images have more than data.max_objects; training cuts them")
     SIMILAR_NAMES = ("similar names", Severity.WARNING, "classes differ only in capitals, blanks or marks")

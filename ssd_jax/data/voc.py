@@ -75,6 +75,10 @@ def open_voc(data: Data, split: str, class_names: Sequence[str] = (), problems: 
             image = _find_image(file, images, content.filename)
             with problems.passing_over(Kind.UNREADABLE, image):
                 size = true_size(image, content)
+                if content.size is not None and content.size != size:
+                    stated, found = (f"{width} x {height}" for width, height in (content.size, size))
+                    text = f"<size> says {stated}, the picture is {found}: do the boxes fit?"
+                    problems.add(Kind.SIZE_DIFFERS, file, text)
                 objects = content.objects
                 annotations.append(place_objects(file.stem, str(image), size, objects, labels, problems, file=file))
     for image in _unannotated(root, images):
