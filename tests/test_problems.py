@@ -56,6 +56,23 @@ def test_every_object_is_judged():
     assert problems.found[3].text.endswith("as object 1")
 
 
+@pytest.mark.parametrize(
+    ("box", "told"),
+    [
+        ((9, 2, 1, 8), "xmax is below xmin"),
+        ((1, 8, 9, 2), "ymax is below ymin"),
+        ((9, 8, 1, 2), "xmax is below xmin and ymax is below ymin"),
+        ((5, 5, 5, 9), None),
+        ((50, 5, 60, 9), None),
+    ],
+)
+def test_corners_in_the_wrong_order_are_told(box, told):
+    problems = Problems()
+    placed([RawObject("object 1", "cat", box)], problems)
+    expected = f": {told} (corners swapped, or a size below 0?)" if told else ""
+    assert [p.text for p in problems.found] == [f"object 1 (cat {' '.join(map(str, box))}){expected}"]
+
+
 def test_notes_count_and_name_the_first_few():
     problems = Problems()
     for k in range(7):

@@ -198,7 +198,7 @@ def place_objects(
         what = f"{entry.where} ({entry.name} {' '.join(f'{edge:g}' for edge in entry.box_px)})"
         inside = clip_box(entry.box_px, size)
         if inside is None:
-            problems.add(Kind.NO_AREA, file, what)
+            problems.add(Kind.NO_AREA, file, what + _reversed(entry.box_px))
             continue
         if inside != entry.box_px:
             problems.add(Kind.OUT_OF_IMAGE, file, what)
@@ -218,6 +218,14 @@ def place_objects(
         areas,
         number,
     )
+
+
+def _reversed(box: Sequence[float]) -> str:
+    """What of an xyxy box is in the wrong order, for the end of a message; empty where nothing is."""
+    wrong = [
+        f"{axis}max is below {axis}min" for axis, low, high in zip("xy", box[:2], box[2:], strict=True) if high < low
+    ]
+    return f": {' and '.join(wrong)} (corners swapped, or a size below 0?)" if wrong else ""
 
 
 def tell_shares(objects: Sequence[RawObject], problems: Problems, *, file: object, where: str = "") -> None:
