@@ -144,6 +144,22 @@ def test_file_names_may_hold_folders(tmp_path):
     assert opened(tmp_path).image(0).shape == (30, 40, 3)
 
 
+@pytest.mark.parametrize("start", ["images\\", "images/", "C:\\proj\\images\\", "/home/bob/proj/images/", "../images/"])
+def test_file_names_may_come_from_another_machine(tmp_path, start):
+    images = [{**image, "file_name": start + image["file_name"]} for image in content()["images"]]
+    write(tmp_path / "annotations" / "val.json", content(images=images))
+    write_images(tmp_path / "images")
+    assert opened(tmp_path).image(0).shape == (30, 40, 3)
+
+
+def test_of_two_images_of_a_name_the_one_in_the_folder_of_the_file_name_counts(tmp_path):
+    images = [{**image, "file_name": f"proj\\b\\{image['file_name']}"} for image in content()["images"]]
+    write(tmp_path / "val.json", content(images=images))
+    for folder in (tmp_path / "val", tmp_path / "images" / "b"):
+        write_images(folder)
+    assert opened(tmp_path).annotation(0).file == str(tmp_path / "images" / "b" / "one.jpg")
+
+
 def test_roboflow(tmp_path):
     for split in ("train", "valid", "test"):
         write(tmp_path / split / "_annotations.coco.json", content())

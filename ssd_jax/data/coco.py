@@ -5,6 +5,7 @@ pixels from 0; in memory they become xyxy. A file without ``annotations``, as CO
 lists images to detect in.
 """
 
+import itertools
 import os
 import re
 from collections import Counter
@@ -26,6 +27,7 @@ from ssd_jax.data.source import (
     held_out,
     is_split_name,
     listed,
+    path_tails,
     place_objects,
     spellings,
     tell_shares,
@@ -329,8 +331,8 @@ class _ImageFolders:
         self._listings: dict[str, frozenset[str]] = {}
 
     def find(self, file_name: str) -> str:
-        for folder in self._folders:
-            path = os.path.join(folder, file_name)
+        for tail, folder in itertools.product(path_tails(file_name), self._folders):
+            path = os.path.join(folder, tail)
             if os.path.basename(path) in self._listing(os.path.dirname(path)):
                 return path
         searched = listed(folder for folder in self._folders if os.path.isdir(folder))

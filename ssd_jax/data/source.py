@@ -270,6 +270,13 @@ def spellings(split: str) -> tuple[str, ...]:
     return (split, *(name for name in same if name != split)) if split in same else (split,)
 
 
+def path_tails(path: str) -> list[str]:
+    """What a path that was written elsewhere, perhaps on Windows, may mean here: itself, and it without its first
+    folders, the fewest first."""
+    parts = Path(path.replace("\\", "/")).parts
+    return [path, *(str(Path(*parts[start:])) for start in range(len(parts)))]
+
+
 def read_text(file: Path) -> str:
     """Raises UserError, naming the file, where it is not text in UTF-8."""
     try:

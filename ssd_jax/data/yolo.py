@@ -24,6 +24,7 @@ from ssd_jax.data.source import (
     held_out,
     is_split_name,
     listed,
+    path_tails,
     place_objects,
     read_text,
     spellings,
@@ -268,9 +269,8 @@ def _listed_images(file: Path, problems: Problems) -> list[Path]:
     """Images that a list names, once each. Lists that were made elsewhere start with folders that aren't here."""
     images = []
     for number, line in _list_lines(file):
-        parts = Path(_forward(line)).parts
-        tails = (_join(file.parent, *parts[start:]) for start in range(len(parts)))
-        image = next((path for path in tails if path.is_file()), None)
+        paths = (_join(file.parent, tail) for tail in path_tails(line))
+        image = next((path for path in paths if path.is_file()), None)
         if image is None:
             text = f"there is no image '{line}'. Add it, or take the line out of the list."
             problems.add(Kind.MISSING, f"{file} line {number}", text)
