@@ -300,6 +300,27 @@ def test_boxes_that_are_shares_of_the_image_are_refused(coco):
         opened(coco)
 
 
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_number_that_json_does_not_have_is_shown_with_its_line(coco, value):
+    file = coco / "annotations" / "instances_val2017.json"
+    write(file, json.dumps(replaced("area", float(value), "annotations"), indent=1))
+    line = next(k for k, line in enumerate(file.read_text().splitlines(), start=1) if value in line)
+    with pytest.raises(UserError, match=rf'in line {line}: .*"area": {value}.*no NaN or Infinity: write a number'):
+        opened(coco)
+
+
+def test_stray_character_is_shown_with_its_line(coco):
+    write(coco / "annotations" / "instances_val2017.json", '{"images": [],\n"categories": (1)}')
+    with pytest.raises(UserError, match=r'in line 2: .*"categories": \(1\)}.*Export or copy'):
+        opened(coco)
+
+
+def test_byte_order_mark(coco):
+    file = coco / "annotations" / "instances_val2017.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert len(opened(coco)) == 2
+
+
 def test_unknown_class_is_named(coco):
     with pytest.raises(UserError, match=r"instances_val2017\.json.*'brush'"):
         opened(coco, class_names=("car", "sign"))

@@ -5,6 +5,7 @@ pixels from 0; in memory they become xyxy. A file without ``annotations``, as CO
 lists images to detect in.
 """
 
+import codecs
 import itertools
 import os
 import re
@@ -210,7 +211,7 @@ def _hashed_half(images: list[_Image], split: str, val_fraction: float) -> list[
 def _read(file: Path, problems: Problems) -> tuple[_File, Sequence[int]]:
     """What the file says, and the position of each annotation in it."""
     try:
-        data = file.read_bytes()
+        data = file.read_bytes().removeprefix(codecs.BOM_UTF8)
         content = msgspec.json.decode(data, type=_File)
         positions: Sequence[int] = range(len(content.annotations or ()))
     except OSError as error:
@@ -220,7 +221,7 @@ def _read(file: Path, problems: Problems) -> tuple[_File, Sequence[int]]:
             raise UserError(f"{file}: not in COCO's format: {error} (counted from 0). Correct that entry.") from error
         content, positions = _whole_entries(file, msgspec.json.decode(data), problems)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not a JSON file: {error}. Export or copy it again.") from error
+        raise UserError(f"{file}: not a JSON file: {error}{_seen_there(data, error)}") from error
     for what, ids in (("images", content.images), ("categories", content.categories)):
         for number in [number for number, count in Counter(entry.id for entry in ids).items() if count > 1]:
             text = f"the id {number} stands for two {what}. Ids must be unique: change one."
@@ -230,6 +231,19 @@ def _read(file: Path, problems: Problems) -> tuple[_File, Sequence[int]]:
             text = f"image {image.id} ({image.file_name}) is stated as {image.width:g} x {image.height:g} pixels. "
             problems.add(Kind.MALFORMED, file, text + "Write its true width and height.")
     return content, positions
+
+
+def _seen_there(data: bytes, error: Exception) -> str:
+    """The end of a message that names a byte: the line, what stands there, and what to do."""
+    named = re.search(r"\(byte (\d+)\)", str(error))
+    if named is None:
+        return ". Export or copy it again."
+    at = int(named[1])
+    text = " ".join(data[max(at - 30, 0) : at + 10].decode(errors="replace").split())
+    number = data.startswith((b"NaN", b"Infinity"), at)
+    advice = "JSON has no NaN or Infinity: write a number." if number else "Export or copy it again."
+    line = 1 + data.count(b"\n", 0, at)
+    return f", in line {line}: ... {text} ... {advice}"
 
 
 def _whole_entries(file: Path, content: Any, problems: Problems) -> tuple[_File, Sequence[int]]:
