@@ -207,6 +207,8 @@ def test_label_file_that_is_no_text(yolo):
 def test_byte_order_mark(yolo):
     (yolo / "labels" / "train" / "a.txt").write_text(CAT, encoding="utf-8-sig")
     assert len(opened(yolo).annotation(0).labels) == 1
+    (yolo / "data.yaml").write_text("names: [cow, hen]\n", encoding="utf-8-sig")
+    assert opened(yolo).class_names == ("cow", "hen")
 
 
 # ---- images ----

@@ -128,7 +128,7 @@ def _yaml_files(root: Path) -> list[Path]:
     if root.is_file():
         return [root] if root.suffix in _YAML else []
     files = (file for file in sorted(root.glob("*")) if file.suffix in _YAML and file.is_file())
-    return [file for file in files if re.search(rb"(?m)^names\s*:", file.read_bytes())]
+    return [file for file in files if re.search(rb"(?m)^(\xef\xbb\xbf)?names\s*:", file.read_bytes())]
 
 
 def _yaml_file(root: Path) -> Path | None:
