@@ -196,6 +196,27 @@ def test_other_json_files_are_passed_over(tmp_path):
         find_format(Data(root=str(tmp_path)))
 
 
+@pytest.mark.parametrize("by_file", [False, True])
+@pytest.mark.parametrize("name", ["result.json", "annotations/result.json"])
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        (json.dumps(content())[:300], "not a JSON file: Input data was truncated"),
+        ({"images": [], "annotations": []}, "not in COCO's format: .*`categories`"),
+    ],
+)
+def test_file_that_is_almost_cocos_is_named(tmp_path, name, by_file, what, words):
+    write(tmp_path / name, what)
+    with pytest.raises(UserError, match=rf"neither a VOC folder.*COCO's: .*{name}: {words}"):
+        find_format(Data(root=str(tmp_path / name if by_file else tmp_path)))
+
+
+def test_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "result.json").mkdir()
+    with pytest.raises(UserError, match=r"neither a VOC folder.*result\.json: can't be read \(Is a directory\)"):
+        find_format(Data(root=str(tmp_path)))
+
+
 def test_file_that_lists_images_without_objects(coco):
     """COCO's image_info_test-dev2017.json, beside that of the whole test split."""
     images_alone = {key: value for key, value in content().items() if key != "annotations"}

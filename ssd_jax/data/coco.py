@@ -75,6 +75,16 @@ def is_coco(root: Path) -> bool:
     )
 
 
+def why_not_coco(root: Path) -> str:
+    """What is wrong with the first .json file of root that is none of COCO's; empty where there is none."""
+    for file in _json_files(root):
+        try:
+            _read(file, Problems())
+        except UserError as error:
+            return str(error)
+    return ""
+
+
 def coco_splits(root: Path) -> tuple[str, ...]:
     """Names of the splits that a COCO folder, or a single file, has."""
     files = _files(root)
@@ -158,15 +168,20 @@ def _open_file(
 
 def _files(root: Path) -> dict[str, Path]:
     """JSON files of annotations, by the name of what they hold: train2017, val, ..."""
-    if root.is_file():
-        return {root.stem: root} if root.suffix == ".json" else {}
+    found = _json_files(root)
     if not root.is_dir():
-        return {}
+        return {file.stem: file for file in found}
     folders = {f.name: f / _ROBOFLOW for f in sorted(root.iterdir()) if (f / _ROBOFLOW).is_file()}
-    found = sorted([*(root / "annotations").glob("*.json"), *root.glob("*.json")])
     instances = dict(sorted((_after("image_info_", found) | _after("instances_", found)).items()))
     # Beside instances_* COCO keeps captions and keypoints of the same images.
     return folders or instances or {f.stem: f for f in found if _looks_like_coco(f)}
+
+
+def _json_files(root: Path) -> list[Path]:
+    """root itself, or those in it and in annotations/."""
+    if root.is_file():
+        return [root] if root.suffix == ".json" else []
+    return sorted([*(root / "annotations").glob("*.json"), *root.glob("*.json")])
 
 
 def _after(prefix: str, files: Iterable[Path]) -> dict[str, Path]:
@@ -174,7 +189,10 @@ def _after(prefix: str, files: Iterable[Path]) -> dict[str, Path]:
 
 
 def _looks_like_coco(file: Path) -> bool:
-    content = file.read_bytes()
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return False
     return b'"images"' in content and b'"categories"' in content
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssd_jax.config import Data
-from ssd_jax.data.coco import coco_splits, is_coco, open_coco
+from ssd_jax.data.coco import coco_splits, is_coco, open_coco, why_not_coco
 from ssd_jax.data.ilsvrc import ilsvrc_splits, is_ilsvrc, open_ilsvrc
 from ssd_jax.data.problems import Problems
 from ssd_jax.data.shapes import SPLITS, ShapesSource
@@ -142,12 +142,14 @@ def _recognised(root: Path) -> str | None:
 
 def _likely(root: Path) -> str:
     """What the folder may be instead, as a sentence; empty where nothing is known."""
+    faulty = why_not_coco(root)
+    faulty = faulty and f" If it is meant to be COCO's: {faulty}"
     if root.is_file():
-        return " It is a file: if it is an archive, unpack it and name the folder."
+        return faulty or " It is a file: if it is an archive, unpack it and name the folder."
     for folder in sorted(f for f in root.iterdir() if f.is_dir()):
         if _recognised(folder):
             return f" Is it '{folder}'?"
-    return ""
+    return faulty
 
 
 def _with_classes(source: ShapesSource, class_names: Sequence[str]) -> ShapesSource:
