@@ -86,6 +86,23 @@ def test_image_without_a_label_file_is_background_and_noted(yolo):
     assert note.startswith("1 images have no label file and count as images without objects") and "b.jpg" in note
 
 
+@pytest.mark.parametrize(("labelled", "told"), [(1, True), (2, True), (3, False), (5, False)])
+def test_label_files_for_less_than_half_of_the_images_are_warned_of(tmp_path, labelled, told):
+    for k in range(6):
+        write_image(tmp_path / "images" / "train" / f"{k}.jpg")
+    for k in range(labelled):
+        write_text(tmp_path / "labels" / "train" / f"{k}.txt", CAT)
+    (tmp_path / "classes.txt").write_text("cat\n")
+    problems = Problems(stop=False)
+    opened(tmp_path, problems=problems)
+    expected = (
+        f"{6 - labelled} of 6 images have no label file. That of {tmp_path}/images/train/{labelled}.jpg would be "
+    )
+    found = [p for p in problems.found if p.kind is Kind.FEW_LABELS]
+    assert [p.file for p in found] == [str(tmp_path / "images" / "train")] * told
+    assert all(p.text.startswith(expected) and f"labels/train/{labelled}.txt" in p.text for p in found)
+
+
 def test_split_without_any_label_file_is_an_error(yolo):
     shutil.move(yolo / "labels", yolo / "annotations")
     with pytest.raises(UserError, match=r"none of the 2 images of 'train' has a label file.*a\.jpg would be .*labels"):

@@ -33,6 +33,7 @@ class Kind(Enum):
     TWO_SPLITS = ("in two splits", Severity.WARNING, "images are in two splits")
     TWICE = ("twice in a split", Severity.WARNING, "images are there twice")
     UNANNOTATED = ("no annotation", Severity.WARNING, "images have no annotation file and were left out")
+    FEW_LABELS = ("few label files", Severity.WARNING, "folders have label files for less than half of their images")
     NO_LABELS = ("no label file", Severity.NOTE, "images have no label file and count as images without objects")
     ROTATED = ("rotated by EXIF", Severity.NOTE, "images are rotated as their EXIF orientation says")
     NOT_RGB = ("not RGB", Severity.NOTE, "images are converted to RGB")

@@ -94,12 +94,14 @@ def open_yolo(
     places = splits[name] if name in splits else splits[_WHOLE]
     images = _images(root if root.is_dir() else root.parent, name, places, problems)
     label_files = {image: _label_file(image) for image in images.values()}
-    if images and not any(label_files.values()):
-        image = next(iter(label_files))
-        raise UserError(
-            f"{root}: none of the {len(images)} images of '{split}' has a label file. That of {image} would be "
-            f"{' or '.join(map(str, _label_files(image)))}."
-        )
+    unlabelled = [image for image, label_file in label_files.items() if label_file is None]
+    if unlabelled:
+        would_be = f"That of {unlabelled[0]} would be {' or '.join(map(str, _label_files(unlabelled[0])))}."
+        if len(unlabelled) == len(images):
+            raise UserError(f"{root}: none of the {len(images)} images of '{split}' has a label file. {would_be}")
+        if 2 * len(unlabelled) > len(images):
+            text = f"{len(unlabelled)} of {len(images)} images have no label file. {would_be}"
+            problems.add(Kind.FEW_LABELS, places[0], text)
     if name not in splits:
         images = _hashed_half(images, name, data.val_fraction)
     if not images:
