@@ -9,6 +9,7 @@ from PIL import Image
 from ssd_jax.config import Data
 from ssd_jax.data.coco import open_coco
 from ssd_jax.data.open import find_format, open_source, split_names
+from ssd_jax.data.problems import Problems
 from ssd_jax.data.source import held_out
 from ssd_jax.errors import UserError
 
@@ -334,6 +335,13 @@ def test_stray_character_is_shown_with_its_line(coco):
     write(coco / "annotations" / "instances_val2017.json", '{"images": [],\n"categories": (1)}')
     with pytest.raises(UserError, match=r'in line 2: .*"categories": \(1\)}.*Export or copy'):
         opened(coco)
+
+
+@pytest.mark.parametrize("rest", ['{"bbox": [NaN', '{"bbox": [1, 2', '{"bbox": [1, 2, 1e999, 1]}]}'])
+def test_fault_of_the_file_behind_one_of_an_entry_is_named(coco, rest):
+    write(coco / "annotations" / "instances_val2017.json", '{"images": [], "annotations": [{}, ' + rest)
+    with pytest.raises(UserError, match="not a JSON file"):
+        open_coco(Data(root=str(coco)), "val", (), Problems(stop=False))
 
 
 def test_byte_order_mark(coco):

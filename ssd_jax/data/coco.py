@@ -230,14 +230,16 @@ def _read(file: Path, problems: Problems) -> tuple[_File, Sequence[int]]:
     """What the file says, and the position of each annotation in it."""
     try:
         data = file.read_bytes().removeprefix(codecs.BOM_UTF8)
-        content = msgspec.json.decode(data, type=_File)
-        positions: Sequence[int] = range(len(content.annotations or ()))
+        try:
+            content = msgspec.json.decode(data, type=_File)
+            positions: Sequence[int] = range(len(content.annotations or ()))
+        except msgspec.ValidationError as error:
+            with problems.passing_over(Kind.MALFORMED, file):
+                text = f"not in COCO's format: {error} (counted from 0). Correct that entry."
+                raise UserError(f"{file}: {text}") from error
+            content, positions = _whole_entries(file, msgspec.json.decode(data), problems)
     except OSError as error:
         raise UserError(f"{file}: can't be read ({error.strerror}). Check its permissions.") from error
-    except msgspec.ValidationError as error:
-        with problems.passing_over(Kind.MALFORMED, file):
-            raise UserError(f"{file}: not in COCO's format: {error} (counted from 0). Correct that entry.") from error
-        content, positions = _whole_entries(file, msgspec.json.decode(data), problems)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not a JSON file: {error}{_seen_there(data, error)}") from error
     for what, ids in (("images", content.images), ("categories", content.categories)):
