@@ -71,11 +71,17 @@ def detect_source(
     config: Config,
     mesh: Mesh,
     progress: Callable[[int], object] = lambda images: None,
+    unreadable: dict[int, str] | None = None,
 ) -> list[ImageDetections]:
-    """Detections of every image of a split, in its order; none in an image that can't be read."""
+    """Detections of every image of a split, in its order; none in an image that can't be read.
+
+    unreadable: as of `eval_batches`, for a split that is detected in again and again.
+    """
+    unreadable = {} if unreadable is None else unreadable
+    known = len(unreadable)
     batch_size = -(-config.train.batch_size // mesh.size) * mesh.size
     found: list[ImageDetections] = []
-    batches = eval_batches(source, config.data, batch_size)
+    batches = eval_batches(source, config.data, batch_size, unreadable)
     for batch in batches:
         canvas, height, width = execution.split_over_devices((batch.canvas, batch.height, batch.width), mesh)
         detections = execution.fetch(program(params, canvas, height, width))
@@ -87,10 +93,10 @@ def detect_source(
                 to_image_detections(detections, slot, annotation.width, annotation.height) if readable else NOTHING
             )
         progress(images)
-    if batches.unreadable:
+    if len(unreadable) > known:
         logger.warning(
             "%d of %d images could not be read; nothing is found in them, and their objects count as missed.",
-            len(batches.unreadable), len(source),
+            len(unreadable), len(source),
         )  # fmt: skip
     return found
 

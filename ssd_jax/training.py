@@ -178,6 +178,7 @@ class Loop:
         self.train_step = make_train_step(config, self.mesh)
         self.detect: DetectionProgram = make_detection_program(config, self.mesh)
         self.batches = train_batches(train_source, config.data, config.train.batch_size, config.train.seed)
+        self.unreadable_val: dict[int, str] = {}
 
     def run(self) -> None:
         with Checkpoints(self.workdir / "checkpoints", for_writing=True) as self.checkpoints:
@@ -191,9 +192,11 @@ class Loop:
             ):
                 self.bar.set_postfix_str("compiling")
                 self.go_on(state, start)
-        unreadable = self.batches.unreadable.values()
-        if unreadable:
-            print(f"{len(unreadable)} of {len(self.train_source)} images could not be used:", *unreadable, sep="\n  ")
+        splits = ("train", self.train_source, self.batches.unreadable), ("val", self.val_source, self.unreadable_val)
+        for split, source, unreadable in splits:
+            if source is not None and unreadable:
+                told = f"{len(unreadable)} of {len(source)} {split} images could not be used:"
+                print(told, *unreadable.values(), sep="\n  ")
 
     def resume_or_init(self) -> TrainState:
         state = init_state(self.config, self.mesh)
@@ -219,11 +222,11 @@ class Loop:
         return {"params": state.best_params, "training": training}
 
     def preview(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The first batch as the network will see it: images, boxes, labels."""
-        stream = train_batches(
-            self.train_source, self.config.data, self.config.train.batch_size, self.config.train.seed
-        )
-        return augment_batch(self.config, next(stream), self.mesh)
+        """The first batch as the network will see it: images, boxes, labels. The stream stays where it was."""
+        place = self.batches.get_state()
+        batch = next(self.batches)
+        self.batches.set_state(place)
+        return augment_batch(self.config, batch, self.mesh)
 
     def go_on(self, state: TrainState, start: int) -> None:
         train = self.config.train
@@ -269,7 +272,9 @@ class Loop:
         """Measures on the val split, writes a row and pictures; returns what the best checkpoint is chosen by."""
         row: dict[str, float | None] = dict(self.last_line)
         if self.val_source is not None:
-            found = detect_source(self.detect, state.best_params, self.val_source, self.config, self.mesh)
+            found = detect_source(
+                self.detect, state.best_params, self.val_source, self.config, self.mesh, unreadable=self.unreadable_val
+            )
             measured = measure(found, self.val_source)
             row |= {name: measured[name] for name in ("voc_map_11point", "voc_map_area", "coco_ap", "coco_ap50")}
             report.write_truth_and_predictions(self.workdir, "val", self.val_source, found)

@@ -90,6 +90,18 @@ def test_detections_stay_with_their_image(broken, caplog):
     assert (f"{len(broken)} of 7 images could not be read" in caplog.text) == bool(broken)
 
 
+def test_images_that_cannot_be_read_are_told_in_the_first_pass_only(caplog):
+    unreadable: dict[int, str] = {}
+    for _ in range(2):
+        evaluation.detect_source(
+            tell_grey, {}, GreyImages((1,)), TINY, execution.single_device_mesh(), unreadable=unreadable
+        )
+    assert [record.message.split(";")[0] for record in caplog.records] == [
+        "grey1.png: cut short", "1 of 7 images could not be read",
+    ]  # fmt: skip
+    assert unreadable == {1: "grey1.png: cut short"}
+
+
 def test_program_is_the_network_and_caffes_detection_output(params):
     """On images of the network's own size, which the warp leaves alone; predictors from scratch say nothing."""
     params = with_random_predictors(params)

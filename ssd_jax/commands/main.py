@@ -1,7 +1,11 @@
 """The subcommands of ``ssd-jax``, and what becomes of their errors."""
 
+import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from tqdm.auto import tqdm
 
 from ssd_jax.commands.check_data import check_data
 from ssd_jax.commands.evaluate import evaluate
@@ -31,10 +35,29 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: no command '{argv[0]}'\n" if argv else "", usage(), sep="", file=sys.stderr)
         return 2
     try:
-        return COMMANDS[argv[0]](argv[1:]) or 0
+        with warnings_on_screen():
+            return COMMANDS[argv[0]](argv[1:]) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+class _Screen(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
+
+
+@contextmanager
+def warnings_on_screen() -> Iterator[None]:
+    """What the package logs stands meanwhile on the screen, begun as errors are, each above a progress bar's line."""
+    logger, screen = logging.getLogger("ssd_jax"), _Screen(logging.WARNING)
+    logger.addHandler(screen)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = True
+        logger.removeHandler(screen)
 
 
 def usage() -> str:

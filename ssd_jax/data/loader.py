@@ -108,10 +108,14 @@ def _shuffled(length: int, seed: int) -> grain.MapDataset:
     return grain.MapDataset.range(length).seed(seed).shuffle().repeat(_ENDLESS // length + 1)
 
 
-def eval_batches(source: Source, data: Data, batch_size: int) -> Batches:
-    """Each image once, in order, with all its objects but crowds; the last batch is filled up with invalid slots."""
+def eval_batches(source: Source, data: Data, batch_size: int, unreadable: dict[int, str] | None = None) -> Batches:
+    """Each image once, in order, with all its objects but crowds; the last batch is filled up with invalid slots.
+
+    unreadable: what an earlier pass over the source could not read; it is not told again, and what this one
+        can't read is added.
+    """
     shape = canvas_shape(source, data.canvas)
-    unreadable: dict[int, str] = {}
+    unreadable = {} if unreadable is None else unreadable
 
     def load(index: int) -> _Example:
         if index >= len(source):
@@ -187,9 +191,9 @@ def _load(
     except UserError as error:
         if strict:
             raise UserError(f"{error}\nStopped there, as --strict asks; without it the image is passed over") from error
-        if index not in unreadable:
-            unreadable[index] = str(error)
-            logger.warning("%s", error)
+        told = str(error)
+        if unreadable.setdefault(index, told) is told:  # one step: two threads may come to an image at once
+            logger.warning("%s", told)
         return _empty(index, epoch)
     height, width = image.shape[:2]
     boxes = annotation.boxes_px / np.array([width, height, width, height], np.float32)
