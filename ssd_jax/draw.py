@@ -126,7 +126,7 @@ def _draw_label(
     taken: list[Rectangle],
 ) -> None:
     """Writes name and score on a ground of the box's colour, and adds the place to ``taken``."""
-    name = " ".join(name.encode(errors="replace").decode().split())
+    name = _in_one_line(name)
     font = _font(font_size, name.isascii())
     padding = font_size // 5
     width, height = pen.im.size
@@ -139,6 +139,10 @@ def _draw_label(
     luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
     pen.rectangle(place, fill=colour)
     pen.text((place[0] + padding, place[1]), text, fill="black" if luminance > 120 else "white", font=font)
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.encode(errors="replace").decode().split())
 
 
 @functools.lru_cache
@@ -181,6 +185,27 @@ def _least_hidden(places: Sequence[Rectangle], taken: Sequence[Rectangle]) -> Re
 
 
 # ---- contact sheet ----
+
+CAPTION = 18
+"""Height of the strip that a caption adds below a picture, pixels."""
+
+
+def with_caption(picture: Image.Image, text: str) -> Image.Image:
+    """The picture, and below it a strip with the text; of a long one the end, where paths differ."""
+    font = _font(13, text.isascii())
+    strip = Image.new("RGB", (picture.width, CAPTION), (40, 40, 40))
+    shown = _shorten_left(_in_one_line(text), font, picture.width - 4)
+    ImageDraw.Draw(strip).text((2, CAPTION // 2), shown, fill=(225, 225, 225), font=font, anchor="lm")
+    whole = Image.new("RGB", (picture.width, picture.height + CAPTION))
+    whole.paste(picture)
+    whole.paste(strip, (0, picture.height))
+    return whole
+
+
+def _shorten_left(text: str, font: ImageFont.FreeTypeFont, limit: float) -> str:
+    """The text within ``limit`` pixels; its beginning gives way, and if nothing fits it is empty."""
+    texts = [text, *("…" + text[-length:].lstrip() for length in range(min(len(text) - 1, 200), 0, -1))]
+    return next((shown for shown in texts if font.getlength(shown) <= limit), "")
 
 
 def grid(

@@ -31,6 +31,7 @@ class Seen(NamedTuple):
 
     index: int  # type: ignore[assignment]  # hides tuple.index
     """Position in the train split."""
+    epoch: int
     step: int
     """Of the training step whose batch it was in, from 1."""
     image: Float32[ndarray, "s s 3"]
@@ -54,7 +55,7 @@ def see_again(config: Config, source: Source, image_id: str, epoch: int) -> Seen
     source.image(index)  # the loader would pass over an image that can't be read
     batch = train_slot(source, config.data, index, epoch)
     images, boxes, labels = augment_batch(config, batch, execution.single_device_mesh())
-    return Seen(index, step, images[0], boxes[0], labels[0])
+    return Seen(index, epoch, step, images[0], boxes[0], labels[0])
 
 
 def find_image(source: Source, image_id: str) -> int:
@@ -84,10 +85,12 @@ def find_step(config: Config, source: Source, index: int, epoch: int) -> int:
 
 
 def draw(source: Source, seen: Seen, side: int = 600) -> Image.Image:
-    """The original with all its boxes, and beside it what the network saw; longest sides of ``side`` pixels.
+    """The original with all its boxes, and beside it what the network saw; longest sides of ``side`` pixels. Below them
+    stand the image's id, and the epoch and its step.
 
     Raises UserError where the original can't be read.
     """
     original = report.truth_tile(source, seen.index, source.image(seen.index), side)
-    augmented = report.augmented_tile(seen.image, seen.boxes, seen.labels, source.class_names, side)
+    caption = f"epoch {seen.epoch}, step {seen.step}"
+    augmented = report.augmented_tile(seen.image, seen.boxes, seen.labels, source.class_names, caption, side)
     return grid([original, augmented], columns=2)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssd_jax import run_folder
 from ssd_jax.data.source import Source
-from ssd_jax.draw import class_colours, draw_boxes, draw_curves, grid
+from ssd_jax.draw import class_colours, draw_boxes, draw_curves, grid, with_caption
 from ssd_jax.errors import UserError
 from ssd_jax.metrics import ImageDetections
 
@@ -28,10 +28,11 @@ def _tile(
     names: list[str],
     scores: np.ndarray | None,
     colours: dict,
+    caption: str,
     side: int = TILE,
 ) -> Image.Image:
     scale = side / max(image.shape[:2])
-    return draw_boxes(image, boxes_px, names, scores, colours=colours, scale=scale)
+    return with_caption(draw_boxes(image, boxes_px, names, scores, colours=colours, scale=scale), caption)
 
 
 def augmented_tile(
@@ -39,13 +40,14 @@ def augmented_tile(
     boxes: Float[np.ndarray, "g 4"],
     labels: Int32[np.ndarray, " g"],
     class_names: Sequence[str],
+    caption: str,
     side: int = TILE,
 ) -> Image.Image:
     """An image as augmented, 0 to 255, with the normalised boxes of the objects that are seen in it."""
     real = labels > 0
     names = [class_names[label - 1] for label in labels[real]]
     pixels = image.round().clip(0, 255).astype(np.uint8)
-    return _tile(pixels, boxes[real] * len(image), names, None, class_colours(class_names), side)
+    return _tile(pixels, boxes[real] * len(image), names, None, class_colours(class_names), caption, side)
 
 
 def file_name(split: str) -> str:
@@ -60,11 +62,15 @@ def _save(picture: Image.Image, file: Path) -> None:
 
 def write_train_batch(
     workdir: Path,
+    source: Source,
+    index: Int32[np.ndarray, " b"],
     batch: tuple[Float[np.ndarray, "b h w 3"], Float[np.ndarray, "b g 4"], Int32[np.ndarray, "b g"]],
-    class_names: Sequence[str],
 ) -> None:
-    """train_batch.jpg: augmented images as the network sees them, with the boxes it is asked for."""
-    tiles = [augmented_tile(*slot, class_names) for slot in list(zip(*batch, strict=True))[:SHOWN_IMAGES]]
+    """train_batch.jpg: augmented images as the network sees them, with the boxes it is asked for and their ids."""
+    tiles = [
+        augmented_tile(image, boxes, labels, source.class_names, source.annotation(i).image_id)
+        for i, image, boxes, labels in list(zip(index.tolist(), *batch, strict=True))[:SHOWN_IMAGES]
+    ]
     _save(grid(tiles, columns=4), workdir / "train_batch.jpg")
 
 
@@ -78,14 +84,14 @@ def _spread(source: Source) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
 
 
 def truth_tile(source: Source, index: int, image: UInt8[np.ndarray, "h w 3"], side: int = TILE) -> Image.Image:
-    """An image of a split with all objects of its annotation, ``side`` pixels on its longest side."""
+    """An image of a split with all objects of its annotation, ``side`` pixels on its longest side, and its id."""
     annotation = source.annotation(index)
     names = [source.class_names[label - 1] for label in annotation.labels]
-    return _tile(image, annotation.boxes_px, names, None, class_colours(source.class_names), side)
+    return _tile(image, annotation.boxes_px, names, None, class_colours(source.class_names), annotation.image_id, side)
 
 
 def write_samples(file: Path, source: Source) -> None:
-    """Images evenly spread over a split, with their boxes."""
+    """Images evenly spread over a split, with their boxes and ids."""
     tiles = [truth_tile(source, i, image) for i, image in _spread(source)]
     if tiles:
         _save(grid(tiles, columns=4), file)
@@ -102,7 +108,8 @@ def write_truth_and_predictions(
         truth.append(truth_tile(source, i, image))
         shown = detection.scores >= SHOWN_SCORE
         names = [source.class_names[label - 1] for label in detection.labels[shown]]
-        found.append(_tile(image, detection.boxes_px[shown], names, detection.scores[shown], colours))
+        image_id = source.annotation(i).image_id
+        found.append(_tile(image, detection.boxes_px[shown], names, detection.scores[shown], colours, image_id))
     if truth:
         _save(grid(truth, columns=4), workdir / f"{file_name(split)}_truth.jpg")
         _save(grid(found, columns=4), workdir / f"{file_name(split)}_pred.jpg")

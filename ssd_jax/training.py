@@ -185,7 +185,7 @@ class Loop:
             state = self.resume_or_init()
             start, steps = int(state.step), self.config.train.steps
             if start == 0:
-                report.write_train_batch(self.workdir, self.preview(), self.config.model.class_names)
+                report.write_train_batch(self.workdir, self.train_source, *self.preview())
             with (
                 run_folder.RunLog(self.workdir, start) as self.log,
                 tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, disable=start >= steps) as self.bar,
@@ -221,12 +221,15 @@ class Loop:
             training["params"] = state.params
         return {"params": state.best_params, "training": training}
 
-    def preview(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The first batch as the network will see it: images, boxes, labels. The stream stays where it was."""
+    def preview(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """The first batch as the network will see it: positions in the source; images, boxes, labels.
+
+        The stream stays where it was.
+        """
         place = self.batches.get_state()
         batch = next(self.batches)
         self.batches.set_state(place)
-        return augment_batch(self.config, batch, self.mesh)
+        return batch.index, augment_batch(self.config, batch, self.mesh)
 
     def go_on(self, state: TrainState, start: int) -> None:
         train = self.config.train

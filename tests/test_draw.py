@@ -219,6 +219,23 @@ def test_colours_are_far_apart_and_come_round_again():
 # ---- contact sheet ----
 
 
+@pytest.mark.parametrize("text", ["train_000012", "", "猫/кошка.jpg", "two\nlines", "broken \udcff", "x" * 3000])
+def test_caption_lies_below_the_picture(text):
+    picture = np.asarray(draw.with_caption(Image.fromarray(blank(30, 100)), text))
+    assert picture.shape == (48, 100, 3)
+    assert (picture[:30] == GREY).all()
+    assert (picture[30:].max() > 150) == bool(text), "light letters"
+    assert (picture[[30, -1]] == 40).all() and (picture[30:, [0, -1]] == 40).all(), "none is cut"
+
+
+def test_long_captions_keep_their_end():
+    font = draw._font(13, True)
+    text = draw._shorten_left("JPEGImages/day 2/BloodImage_00012.jpg", font, 120)
+    assert text.startswith("…") and text.endswith("00012.jpg") and 90 < font.getlength(text) <= 120
+    assert draw._shorten_left("00012", font, 120) == "00012"
+    assert draw._shorten_left("00012", font, 3) == draw._shorten_left("", font, 3) == ""
+
+
 def test_grid_lays_images_in_rows_and_centres_the_smaller():
     """Cells of 20 x 10, gaps of 4: the second row's cell starts at y = 18; 10 x 10 is moved by 5."""
     images = [Image.new("RGB", size, colour) for size, colour in (((20, 10), RED), ((10, 10), BLUE), ((20, 10), BLUE))]

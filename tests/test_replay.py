@@ -17,7 +17,7 @@ from ssd_jax.config import Config
 from ssd_jax.data.image import read_image
 from ssd_jax.data.open import open_source
 from ssd_jax.data.source import Source
-from ssd_jax.draw import class_colours
+from ssd_jax.draw import class_colours, with_caption
 from ssd_jax.errors import UserError
 
 
@@ -72,12 +72,13 @@ def test_every_slot_is_that_of_its_batch_to_the_bit(run):
 
 
 def test_first_step_is_that_of_train_batch_jpg_to_the_bit(run):
-    images, boxes, labels = training.Loop(run.config, run.folder, run.source, None).preview()
+    positions, (images, boxes, labels) = training.Loop(run.config, run.folder, run.source, None).preview()
     previewed = {image.tobytes(): slot for slot, image in enumerate(images)}
     slots = []
     for index in (index for (index, _), step in run.steps.items() if step == 1):
         seen = replay.see_again(run.config, run.source, f"train{index}", 0)
         slots.append(slot := previewed[seen.image.tobytes()])
+        assert positions[slot] == index, "whose id is told"
         assert same_bits(seen.boxes, boxes[slot]) and same_bits(seen.labels, labels[slot])
     assert sorted(slots) == [0, 1, 2, 3]
 
@@ -127,7 +128,7 @@ def test_difficult_objects_are_left_out_as_in_training(run):
 def test_picture_is_the_original_beside_what_was_seen(run):
     seen = replay.see_again(run.config, run.source, "train3", 1)
     picture = np.asarray(replay.draw(run.source, seen, side=192))
-    assert picture.shape == (200, 396, 3), "a gap of 4 around two cells of 192"
+    assert picture.shape == (218, 396, 3), "a gap of 4 around two cells of 192 and their captions"
     # 96 x 50 is drawn twice as large; the network's 64 x 64 three times.
     left, right = picture[50:150, 4:196], picture[4:196, 200:392]
     np.testing.assert_array_equal(picture[4:46, 4:196], np.full((42, 192, 3), 40), "below 192 pixels high: background")
@@ -141,6 +142,9 @@ def test_picture_is_the_original_beside_what_was_seen(run):
         drawn = {tuple(map(int, colour)) for colour in shown[changed]}
         for label in set(labels[labels > 0].tolist()):
             assert colours[run.source.class_names[label - 1]] in drawn
+    captions = picture[150:168, 4:196], picture[196:214, 200:392]
+    for shown, text in zip(captions, ("train3", f"epoch 1, step {seen.step}"), strict=True):
+        np.testing.assert_array_equal(shown, np.asarray(with_caption(Image.new("RGB", (192, 1)), text))[1:])
 
 
 # ---- the command ----
