@@ -38,12 +38,12 @@ def write_results(
         detections: one for each image of it, in its order.
 
     Raises:
-        UserError: an image's id holds a blank, which would shift VOC's columns, or the folder can't be written.
+        UserError: as `check_names`, or the folder can't be written.
     """
+    check_names(source)
     split = re.sub(r"[^+]*/", "", split)
     annotations = [source.annotation(index) for index in range(len(source))]
-    numbers = {annotation.number for annotation in annotations}
-    if source.category_ids is not None and None not in numbers and len(numbers) == len(annotations):
+    if source.category_ids is not None and _numbered(annotations):
         text = _coco_text(annotations, source.category_ids, detections)
         texts = {f"detections_{split}_{algorithm}_results.json": text}
     else:
@@ -51,10 +51,44 @@ def write_results(
         texts = {f"comp4_det_{split}_{name}.txt": text for name, text in by_class}
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    files = {folder / re.sub(r"[^\w.+-]", "_", name): text for name, text in texts.items()}
+    files = {folder / _file_name(name): text for name, text in texts.items()}
     for file, text in files.items():
         write_text(file, text)
     return list(files)
+
+
+def check_names(source: Source) -> None:
+    """Raises UserError where VOC's files can't tell the images or classes of a source apart, for COCO's do not fit.
+
+    To be asked before the work: an id with a blank would shift the columns, and two classes may be one file.
+    """
+    annotations = [source.annotation(index) for index in range(len(source))]
+    if source.category_ids is not None and _numbered(annotations):
+        return
+    parted = next((a.image_id for a in annotations if len(a.image_id.split()) != 1), None)
+    if parted is not None:
+        raise UserError(
+            f"the image '{parted}' has a blank in its name, and VOC's result files are columns between blanks. "
+            "Rename it with its annotation, or do without --results"
+        )
+    files: dict[str, str] = {}
+    for name in source.class_names:
+        other = files.setdefault(_file_name(name), name)
+        if other != name:
+            raise UserError(
+                f"VOC's result files of the classes '{other}' and '{name}' would have the same name. Rename one of "
+                "them, or do without --results"
+            )
+
+
+def _numbered(annotations: Sequence[Annotation]) -> bool:
+    """Whether each has a number of its own: splits joined from several COCO files may not."""
+    numbers = {annotation.number for annotation in annotations}
+    return None not in numbers and len(numbers) == len(annotations)
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.+-]", "_", name)
 
 
 def _coco_text(
@@ -80,12 +114,6 @@ def _voc_texts(
     annotations: Sequence[Annotation], class_names: Sequence[str], detections: Sequence[ImageDetections]
 ) -> Iterator[tuple[str, str]]:
     """Name of each class, and its file: empty where nothing was found."""
-    parted = next((a.image_id for a in annotations if len(a.image_id.split()) != 1), None)
-    if parted is not None:
-        raise UserError(
-            f"the image '{parted}' has a blank in its name, and VOC's result files are columns between blanks. "
-            "Rename it with its annotation, or do without --results"
-        )
     for label, name in enumerate(class_names, start=1):
         lines = []
         for annotation, found in zip(annotations, detections, strict=True):

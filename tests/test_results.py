@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
+from program import command, write_voc_folder
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from ssd_jax import evaluation
 from ssd_jax.config import Data
 from ssd_jax.data.coco import open_coco
 from ssd_jax.data.open import open_source
@@ -302,6 +304,22 @@ def test_blank_in_an_image_id_is_refused(tmp_path):
     with pytest.raises(UserError, match="'my cat' has a blank"):
         write_results(tmp_path / "results", "test", "ssd", source, [NOTHING])
     assert not (tmp_path / "results").exists()
+
+
+def test_classes_that_would_be_one_file_are_refused(tmp_path):
+    source = FolderSource([make_annotation("cat", "cat.jpg", (9, 9), [], [])], ("a b", "c", "a/b"))
+    with pytest.raises(UserError, match="the classes 'a b' and 'a/b' would have the same name"):
+        write_results(tmp_path / "results", "test", "ssd", source, [NOTHING])
+    assert not (tmp_path / "results").exists()
+
+
+def test_names_are_checked_before_the_work(trained_run, tmp_path, monkeypatch, capsys):
+    root = write_voc_folder(tmp_path / "data", {"my cat": 1, "test": 1})
+    images = root / "ImageSets" / "Main"
+    (images / "my cat.txt").rename(images / "test.txt")
+    monkeypatch.setattr(evaluation, "detect_source", None)
+    assert command("evaluate", trained_run, "--data.root", root, "--split", "test", "--results") == 2
+    assert "'my cat0' has a blank" in capsys.readouterr().err
 
 
 def test_folder_that_cannot_be_made(tmp_path):

@@ -46,6 +46,8 @@ def evaluate(argv: Sequence[str]) -> None:
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, strict=options.strict))
     split, source = open_evaluation_split(config, options.split)
     describe_source(split, source)
+    if options.results or not source.annotated:
+        results.check_names(source)  # before all the work
     params, step = detector.restore_params(options.run, config, options.checkpoint)
     mesh = execution.data_mesh()
     program = evaluation.make_detection_program(config, mesh)
