@@ -52,6 +52,8 @@ class Detector:
 
         Raises UserError where a file can't be read, TypeError or ValueError on other things.
         """
+        if not 0 <= score_threshold <= 1:
+            raise ValueError(f"score_threshold is {score_threshold}, must lie in [0, 1]")
         if isinstance(images, str | Path | np.ndarray | Image.Image):
             return self._detect_one(_as_array(images), score_threshold)
         return [self._detect_one(_as_array(image), score_threshold) for image in images]

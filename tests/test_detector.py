@@ -119,6 +119,20 @@ def test_what_is_no_image_is_refused(detect, image, error, words):
         detect([image])
 
 
+@pytest.mark.parametrize("threshold", [-0.1, 3, float("nan")])
+def test_threshold_that_is_no_score_is_refused(detect, picture, threshold):
+    with pytest.raises(ValueError, match=r"score_threshold is .*, must lie in \[0, 1\]"):
+        detect(picture, score_threshold=threshold)
+
+
+def test_messages_about_files_speak_of_no_data_set(detect, tmp_path):
+    (tmp_path / "data.zip").write_bytes(b"PK")
+    for file in (tmp_path / "data.zip", tmp_path / "nope.jpg"):
+        with pytest.raises(UserError) as error:
+            detect(file)
+        assert str(file) in str(error.value) and "data set" not in str(error.value)
+
+
 # ---- which checkpoint ----
 
 

@@ -149,7 +149,7 @@ def test_image_that_ends_early_is_refused(tmp_path, share, kind):
     content = buffer.getvalue()[: int(len(buffer.getvalue()) * share)]
     file = tmp_path / "a.img"
     file.write_bytes(content + (b"\xff\xd9" if "closed" in kind else b""))
-    with pytest.raises(UserError, match=r"a\.img.*remove it from the data set"):
+    with pytest.raises(UserError, match=r"a\.img.*Copy it again, or remove it\.$"):
         read_image(file)
 
 

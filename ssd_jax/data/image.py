@@ -106,17 +106,17 @@ def _read_bytes(path: str | Path) -> bytes:
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}). Check the path and its permissions.") from error
     if not data:
-        raise UserError(f"{path}: the file is empty. Copy it again, or remove it from the data set.")
+        raise UserError(f"{path}: the file is empty. Copy it again, or remove it.")
     return data
 
 
 def _missing(path: str | Path) -> str:
-    return f"{path}: no such image. Put the file there, or remove it from the data set."
+    return f"{path}: no such image. Put the file there, or correct the path."
 
 
 def _broken(path: str | Path, error: Exception) -> str:
     reason = "no image format that Pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)
-    return f"{path}: can't be read as an image ({reason}). Copy it again, or remove it from the data set."
+    return f"{path}: can't be read as an image ({reason}). Copy it again, or remove it."
 
 
 def _decode(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
