@@ -153,6 +153,15 @@ def test_image_that_ends_early_is_refused(tmp_path, share, kind):
         read_image(file)
 
 
+@pytest.mark.parametrize("read", [read_image, image_size])
+def test_too_large_image_is_to_be_reduced(picture, tmp_path, monkeypatch, read):
+    """Pillow refuses what has more than twice its limit of pixels."""
+    Image.fromarray(np.asarray(picture)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 64 // 2 - 1)
+    with pytest.raises(UserError, match=r"a\.png: too large .*3072 pixels.* Reduce it\.$"):
+        read(tmp_path / "a.png")
+
+
 def test_bytes_after_the_end_of_a_jpeg_do_no_harm(picture, tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg(picture) + b"trailing")
     assert read_image(tmp_path / "a.jpg").shape == (48, 64, 3)

@@ -115,6 +115,8 @@ def _missing(path: str | Path) -> str:
 
 
 def _broken(path: str | Path, error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return f"{path}: too large to be read as an image ({error}). Reduce it."
     reason = "no image format that Pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)
     return f"{path}: can't be read as an image ({reason}). Copy it again, or remove it."
 
