@@ -4,12 +4,14 @@ import json
 import re
 import shutil
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from program import ROOT, TINY, command, last_step, start, train_stopped_at, write_voc_folder
 from pycocotools.coco import COCO
@@ -17,6 +19,7 @@ from pycocotools.cocoeval import COCOeval
 
 from ssd_jax import detector, run_folder
 from ssd_jax.checkpoint import Checkpoints
+from ssd_jax.commands import main
 from ssd_jax.config import Shapes
 from ssd_jax.data.image import read_image
 from ssd_jax.data.shapes import CLASS_NAMES, ShapesSource
@@ -253,6 +256,21 @@ def test_help(capsys, argv, words):
     assert printed.err == ""
     for word in words:
         assert word in printed.out
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_of_libraries_that_ask_for_nothing_are_not_shown(monkeypatch, recwarn, tmp_path):
+    file = tmp_path / "a.png"
+    Image.new("RGB", (64, 48)).save(file)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 64 - 1)
+
+    def work(argv: Sequence[str]) -> None:
+        read_image(file)
+        Figure().text(0, 0, "猫").figure.savefig(tmp_path / "glyph.png")
+
+    monkeypatch.setitem(main.COMMANDS, "show", work)
+    assert command("show") == 0
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_no_command_and_unknown_command(capsys):

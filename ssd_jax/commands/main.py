@@ -2,9 +2,11 @@
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from PIL import Image
 from tqdm.auto import tqdm
 
 from ssd_jax.commands.check_data import check_data
@@ -35,7 +37,9 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: no command '{argv[0]}'\n" if argv else "", usage(), sep="", file=sys.stderr)
         return 2
     try:
-        with warnings_on_screen():
+        with warnings_on_screen(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large photograph is no attack
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing")  # of a class name, in matplotlib's figures
             return COMMANDS[argv[0]](argv[1:]) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
