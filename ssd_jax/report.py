@@ -32,7 +32,8 @@ def _tile(
     side: int = TILE,
 ) -> Image.Image:
     scale = side / max(image.shape[:2])
-    return with_caption(draw_boxes(image, boxes_px, names, scores, colours=colours, scale=scale), caption)
+    picture = draw_boxes(image, boxes_px, names, scores, colours=colours, scale=scale)
+    return with_caption(picture, caption) if caption else picture
 
 
 def augmented_tile(
@@ -40,7 +41,7 @@ def augmented_tile(
     boxes: Float[np.ndarray, "g 4"],
     labels: Int32[np.ndarray, " g"],
     class_names: Sequence[str],
-    caption: str,
+    caption: str = "",
     side: int = TILE,
 ) -> Image.Image:
     """An image as augmented, 0 to 255, with the normalised boxes of the objects that are seen in it."""
