@@ -267,9 +267,7 @@ def write_check(
     ceiling: Ceiling,
     problems: Sequence[Problem],
 ) -> None:
-    """problems.csv, check.json, data.png and <split>_samples.jpg."""
-    with run_folder.writing(out):
-        out.mkdir(parents=True, exist_ok=True)
+    """problems.csv, check.json, data.png and <split>_samples.jpg, in a folder that is there."""
     rows = io.StringIO(newline="")
     writer = csv.writer(rows, lineterminator="\n")
     writer.writerow(("severity", "kind", "file", "problem"))

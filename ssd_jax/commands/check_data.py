@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from ssd_jax import check_data as checking
 from ssd_jax.clean_copy import check_fixable, check_target, write_clean_copy
-from ssd_jax.commands.options import HELP, check_out, parse_config_options, with_root
+from ssd_jax.commands.options import HELP, check_out, make_out, parse_config_options, with_root
 from ssd_jax.config import Config
 from ssd_jax.data.problems import Problems, Severity
 from ssd_jax.errors import UserError
@@ -50,6 +50,7 @@ def check_data(argv: Sequence[str]) -> int:
         check_target(options.fix, Path(config.data.root))
         if not options.images:
             raise UserError("--fix needs to see the images: leave out --no-images")
+    make_out(options.out)
     problems = Problems(stop=False)
     try:
         splits = checking.open_splits(config, problems)

@@ -82,13 +82,15 @@ def with_start(config: Config) -> Config:
 
 
 def check_out(out: Path, own: str) -> None:
-    """Raises UserError for a folder with other things in it, photographs say: pictures of the same names
-    would replace them. And for one that can't be made; it is made now, before all the work.
-
-    own: a file that tells that the command wrote there before.
-    """
+    """Raises UserError for a file, and for a folder with other things in it, photographs say: pictures of the
+    same names would replace them. own: a file that tells that the command wrote there before."""
     with run_folder.writing(out, OTHER_OUT):
-        out.mkdir(parents=True, exist_ok=True)
-        others = any(out.iterdir()) and not (out / own).exists()
+        others = out.exists() and any(out.iterdir()) and not (out / own).exists()
     if others:
         raise UserError(f"--out {out}: there are other things in it. {OTHER_OUT}")
+
+
+def make_out(out: Path) -> None:
+    """Raises UserError where the folder can't be made: before all the work."""
+    with run_folder.writing(out, OTHER_OUT):
+        out.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ import tyro
 from tqdm.auto import tqdm
 
 from ssd_jax import detector, execution, run_folder
-from ssd_jax.commands.options import OTHER_OUT, check_out
+from ssd_jax.commands.options import OTHER_OUT, check_out, make_out
 from ssd_jax.data.image import read_image
 from ssd_jax.draw import class_colours, draw_boxes
 from ssd_jax.errors import UserError
@@ -43,6 +43,7 @@ def predict(argv: Sequence[str]) -> None:
     check_out(options.out, PREDICTIONS)
     targets = picture_targets(options.images, options.out)
     detect = detector.load(options.run, options.checkpoint)
+    make_out(options.out)
     write_predictions(options.out, [])
     colours = class_colours(detect.class_names)
     written, unreadable, best = [], [], 0.0
