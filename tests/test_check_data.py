@@ -99,6 +99,13 @@ def test_each_fault_is_found_and_its_file_named(faulty):
     assert set(splits) == {"train", "val"}
 
 
+def test_an_image_that_is_just_full_is_not_too_full(tmp_path):
+    boxes = [("dog", (k, k, k + 9, k + 9)) for k in range(9)]
+    write(tmp_path, "train", "full", boxes[:8], picture(0))
+    write(tmp_path, "val", "over", boxes, picture(1))
+    assert [(p.kind, p.file.split("/")[-1]) for p in check(tmp_path)[2]] == [(Kind.TOO_MANY, "over.jpg")]
+
+
 def test_names_that_may_be_one_class_are_told(faulty):
     found = [p.text for p in check(faulty)[2] if p.kind is Kind.SIMILAR_NAMES]
     assert found == ["'Cat' and 'cat' are two classes. If they are one, give them one name."]
