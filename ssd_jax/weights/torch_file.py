@@ -27,7 +27,7 @@ from ssd_jax.run_folder import writing
 _MAGIC_NUMBER, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 # A detector's state dict takes some thousands of instructions, one with its optimizer and notes some tens of thousands.
-_MOST_INSTRUCTIONS = 1_000_000
+_MOST_INSTRUCTIONS = 300_000
 
 # Tensors may share their storage, and float16 doubles in size. A file of n bytes gives arrays of at most this times n.
 _MOST_GROWTH = 8
@@ -192,13 +192,14 @@ _GLOBALS: dict[str, Any] = {
 # ---- the machine ----
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_KNOWN = """
+_PLAIN_DATA = """
 BININT BININT1 BININT2 LONG1 BINFLOAT BINBYTES SHORT_BINBYTES BINBYTES8 BINUNICODE SHORT_BINUNICODE BINUNICODE8
 BINSTRING SHORT_BINSTRING NONE NEWTRUE NEWFALSE EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS
 EMPTY_DICT SETITEM SETITEMS EMPTY_SET ADDITEMS FROZENSET MARK BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET
 GLOBAL STACK_GLOBAL REDUCE NEWOBJ NEWOBJ_EX BUILD BINPERSID PROTO FRAME STOP
 """
-_INSTRUCTIONS = {op.code.encode("latin-1"): op for op in pickletools.opcodes if op.name in _KNOWN.split()}
+_INSTRUCTIONS = {op.code.encode("latin-1"): op for op in pickletools.opcodes}
+_ALLOWED = frozenset(_PLAIN_DATA.split())
 
 
 class _Unpickler:
@@ -277,9 +278,12 @@ class _Unpickler:
 
     def _next_instruction(self) -> tuple[str, Any]:
         code = self.stream.read(1)
+        if not code:
+            raise ValueError("a pickle that ends early")
         op = _INSTRUCTIONS.get(code)
-        if op is None:
-            raise ValueError(f"a pickle with the instruction {code!r}, which torch.save never writes")
+        if op is None or op.name not in _ALLOWED:
+            name = f"0x{code.hex()}" if op is None else op.name
+            raise ValueError(f"a pickle with the instruction {name}, which torch.save never writes")
         if op.name == "GLOBAL":  # pickletools would undo escapes in the names, which Python does not
             return op.name, (self._line(), self._line())
         return op.name, op.arg.reader(self.stream) if op.arg else None
