@@ -76,13 +76,17 @@ def decode_boxes(
     offsets: Float[Array | np.ndarray, "n 4"],
     default_boxes: Float[Array | np.ndarray, "n 4"],
     variances: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
+    log_scale_bounds: tuple[float | None, float | None] = (None, None),
 ) -> Float[Array, "n 4"]:
     """Boxes (xyxy) that the offsets make of the default boxes (cxcywh): the inverse of encode_boxes.
 
-    Not clipped to the image, and the exponent is not bounded, as in Caffe; torchvision bounds it
-    at ln(1000 / 16).
+    log_scale_bounds: least and greatest ln(width / default box's width), and of the heights; None is
+    no bound. Caffe has none, and very large offsets make a box of infinite size.
+
+    Not clipped to the image.
     """
     offsets = jnp.asarray(offsets)
     shift, log_scale = jnp.split(offsets * jnp.asarray(variances, offsets.dtype), 2, axis=-1)
+    log_scale = jnp.clip(log_scale, *log_scale_bounds)
     center, size = jnp.split(jnp.asarray(default_boxes), 2, axis=-1)
     return cxcywh_to_xyxy(jnp.concatenate([center + shift * size, size * jnp.exp(log_scale)], axis=-1))

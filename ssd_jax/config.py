@@ -94,9 +94,14 @@ class DefaultBoxes:
         )
 
     @property
+    def boxes_per_map(self) -> tuple[int, ...]:
+        """Default boxes of each feature map."""
+        return tuple(f * f * k for f, k in zip(self.feature_maps, self.boxes_per_cell, strict=True))
+
+    @property
     def count(self) -> int:
         """n, the number of default boxes of an image: 8732 for SSD300."""
-        return sum(f * f * k for f, k in zip(self.feature_maps, self.boxes_per_cell, strict=True))
+        return sum(self.boxes_per_map)
 
 
 SSD300_VOC_BOXES = DefaultBoxes()
@@ -352,20 +357,38 @@ class Loss:
 
 @dataclass(frozen=True)
 class Detect:
-    """Paper section 3.7 and Caffe's DetectionOutput."""
+    """Paper section 3.7 and Caffe's DetectionOutput; the last four fields are habits of libraries whose
+    networks can be imported. torchvision: models/detection/ssd.py. mmdetection: since 2.17,
+    mmdet/models/dense_heads/base_dense_head.py."""
 
     score_threshold: float = 0.01
+    """Lower scores, and this one, are not detections."""
     top_k: int = 400
-    """Candidates per class that enter NMS."""
+    """Candidates that enter NMS."""
     nms_iou_threshold: float = 0.45
     max_detections: int = 200
     """Per image."""
+    candidates: Literal["class", "map"] = "class"
+    """Of what they are the top_k best. class: of each class (Caffe). map: of each feature map, over its
+    classes (mmdetection: filter_scores_and_topk, nms_pre)."""
+    log_scale_bounds: tuple[float | None, float | None] = (None, None)
+    """Of the logarithm of a box's width over its default box's, and of its height's. None: as in Caffe.
+    torchvision bounds it above, at ln(1000 / 16) (BoxCoder); mmdetection below too (DeltaXYWHBBoxCoder)."""
+    clip_before_nms: bool = False
+    """Overlaps are those of the boxes' parts in the image (torchvision, mmdetection)."""
+    drop_empty: bool = False
+    """A candidate without width or height takes no part in NMS (mmdetection's min_bbox_size of 0)."""
 
     def __post_init__(self) -> None:
         for name in ("score_threshold", "nms_iou_threshold"):
             _require(0 <= getattr(self, name) <= 1, f"detect.{name} is {getattr(self, name)}, must lie in [0, 1]")
         for name in ("top_k", "max_detections"):
             _require(getattr(self, name) > 0, f"detect.{name} is {getattr(self, name)}, must be positive")
+        low, high = self.log_scale_bounds
+        _require(
+            (low is None or low < 0) and (high is None or high > 0),
+            f"detect.log_scale_bounds is {low} to {high}, must let a box be of its default box's size: 0 lies between",
+        )
 
 
 @dataclass(frozen=True)

@@ -35,14 +35,14 @@ def make_detection_program(config: Config, mesh: Mesh) -> DetectionProgram:
     Warp to the network's input, predict, decode, NMS: on the device, without a stop in between.
     """
     default_boxes = make_default_boxes(config.model.default_boxes)
-    variances = config.model.default_boxes.variances
+    variances, per_map = config.model.default_boxes.variances, config.model.default_boxes.boxes_per_map
     size, mean = config.model.image_size, config.model.mean
 
     def warp(canvas: UInt8[Array, "h w 3"], height: Int32[Array, ""], width: Int32[Array, ""]) -> Array:
         return resize(canvas, size, height, width, fill=mean)
 
     def find(offsets: Float32[Array, "n 4"], logits: Float32[Array, "n c"]) -> Detections:
-        return detect(offsets, logits, default_boxes, variances, config.detect)
+        return detect(offsets, logits, default_boxes, variances, config.detect, per_map)
 
     def program(
         params: Params, canvas: UInt8[Array, "b h w 3"], height: Int32[Array, " b"], width: Int32[Array, " b"]

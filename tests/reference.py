@@ -130,6 +130,61 @@ def detection_output(offsets, logits, default_boxes, variances, score_threshold,
     return [(score, label, np.clip(boxes[i], 0, 1)) for score, label, i in found]
 
 
+def library_boxes(offsets, default_boxes, least, greatest):
+    """Decoding as torchvision's BoxCoder and mmdetection's DeltaXYWHBBoxCoder: logarithms of the scales kept
+    between two numbers, corners within the image. Variances 0.1 and 0.2."""
+    boxes = []
+    for (tx, ty, tw, th), (cx, cy, w, h) in zip(offsets.tolist(), default_boxes.tolist(), strict=True):
+        cx, cy = cx + tx * 0.1 * w, cy + ty * 0.1 * h
+        w, h = (side * np.exp(min(max(t * 0.2, least), greatest)) for side, t in ((w, tw), (h, th)))
+        corners = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
+        boxes.append(tuple(min(max(x, 0.0), 1.0) for x in corners))
+    return boxes
+
+
+def nms_by_label(candidates, iou_threshold, most):
+    """batched_nms of (score, label, box number, box): the kept ones by descending score; ties by label and number."""
+    kept = []
+    for label in sorted({label for _, label, _, _ in candidates}):
+        of_label = sorted((c for c in candidates if c[1] == label), key=lambda c: (-c[0], c[2]))
+        boxes, scores = [c[3] for c in of_label], [c[0] for c in of_label]
+        kept += [of_label[i] for i in greedy_nms(boxes, scores, iou_threshold)]
+    return sorted(kept, key=lambda c: (-c[0], c[1], c[2]))[:most]
+
+
+def softmax(row):
+    weights = np.exp(row.astype(np.float64) - row.max())
+    return weights / weights.sum()
+
+
+def torchvision_detections(offsets, logits, default_boxes, threshold, top_k, iou_threshold, most):
+    """SSD.postprocess_detections of torchvision: list of (score, label, box number, box)."""
+    boxes = library_boxes(offsets, default_boxes, -np.inf, np.log(1000 / 16))
+    scores = [softmax(row) for row in logits]
+    candidates = []
+    for label in range(1, logits.shape[1]):
+        passing = [i for i in range(len(boxes)) if scores[i][label] > threshold]
+        passing = sorted(passing, key=lambda i: -scores[i][label])[:top_k]
+        candidates += [(scores[i][label], label, i, boxes[i]) for i in passing]
+    return nms_by_label(candidates, iou_threshold, most)
+
+
+def mmdetection_detections(offsets, logits, default_boxes, boxes_per_map, threshold, nms_pre, iou_threshold, most):
+    """BaseDenseHead._predict_by_feat_single of mmdetection with min_bbox_size 0; background first, as here."""
+    boxes = library_boxes(offsets, default_boxes, -np.log(1000 / 16), np.log(1000 / 16))
+    candidates, start = [], 0
+    for count in boxes_per_map:
+        of_map = []
+        for i in range(start, start + count):
+            for label, score in enumerate(softmax(logits[i])):
+                if label > 0 and score > threshold:
+                    of_map.append((score, label, i, boxes[i]))
+        candidates += sorted(of_map, key=lambda c: (-c[0], c[1], c[2]))[:nms_pre]
+        start += count
+    candidates = [c for c in candidates if c[3][2] - c[3][0] > 0 and c[3][3] - c[3][1] > 0]
+    return nms_by_label(candidates, iou_threshold, most)
+
+
 # ---- augmentation ----
 
 

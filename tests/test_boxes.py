@@ -98,6 +98,31 @@ def test_decode_inverts_encode(variances):
     np.testing.assert_allclose(decode_boxes(offsets, default_boxes, variances), gt, atol=2e-6)
 
 
+def test_decoded_sizes_are_bounded_on_the_sides_asked_for():
+    # ln(width / .016) / .2 is 5 ln 62.5 = 20.67 for a width of 1; the height shrinks by as much.
+    offsets = np.array([[0, 0, 30, -30], [0, 0, 5 * np.log(62.5), -5 * np.log(62.5)], [0, 0, 5, -5]], np.float32)
+    default_boxes = np.array([[0.5, 0.5, 0.016, 0.625]] * 3, np.float32)
+    limit = float(np.log(1000 / 16))
+
+    def sizes(bounds):
+        return np.asarray(xyxy_to_cxcywh(decode_boxes(offsets, default_boxes, VARIANCES, bounds)))[:, 2:]
+
+    free = np.array([[0.016 * np.exp(6), 0.625 * np.exp(-6)], [1, 0.01], [0.016 * np.e, 0.625 / np.e]])
+    np.testing.assert_allclose(sizes((None, None)), free, rtol=2e-5)
+    np.testing.assert_allclose(sizes((None, limit)), [[1, free[0, 1]], *free[1:]], rtol=2e-5)
+    np.testing.assert_allclose(sizes((-limit, limit)), [[1, 0.01], *free[1:]], rtol=2e-5)
+
+
+def test_bounds_leave_centres_alone():
+    box = decode_boxes(np.array([[100, -100, 0, 0]], np.float32), np.full((1, 4), 0.5, np.float32), VARIANCES, (-1, 1))
+    np.testing.assert_allclose(xyxy_to_cxcywh(box), [[5.5, -4.5, 0.5, 0.5]], rtol=1e-5)
+
+
+def test_infinite_offsets_within_bounds_decode_to_finite_boxes():
+    offsets = np.array([[0, 0, np.inf, -np.inf]], np.float32)
+    assert np.isfinite(decode_boxes(offsets, np.full((1, 4), 0.5, np.float32), VARIANCES, (-4, 4))).all()
+
+
 def test_encoding_of_a_box_without_area_is_finite():
     gt = jnp.array([[0.2, 0.3, 0.2, 0.6], [0.2, 0.3, 0.5, 0.3], [0.0, 0.0, 0.0, 0.0]])
     default_boxes = jnp.full((3, 4), 0.5)

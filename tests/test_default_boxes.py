@@ -95,6 +95,18 @@ def test_sample_rows_of_ssd512(layout, column):
 
 
 @pytest.mark.parametrize(
+    ("layout", "per_map"),
+    [
+        (SSD300_VOC, (5776, 2166, 600, 150, 36, 4)),
+        (SSD512_COCO, (16384, 6144, 1536, 384, 96, 16, 4)),
+        (ORIGINAL_SSD300, (4332, 2166, 600, 150, 54, 6)),  # 3 boxes a cell, then 6
+    ],
+)
+def test_boxes_of_each_map(layout, per_map):
+    assert layout.boxes_per_map == per_map
+
+
+@pytest.mark.parametrize(
     ("layout", "count", "sum_of_centers", "sum_of_sizes"),
     [
         (SSD300_VOC, 8732, 4443.946667, 1510.429285),

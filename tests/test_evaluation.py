@@ -14,6 +14,7 @@ import tiny_config
 from random_predictors import with_random_predictors
 
 from ssd_jax import evaluation, execution
+from ssd_jax.config import Detect
 from ssd_jax.data.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.data.source import Annotation, CocoTruth, make_annotation
 from ssd_jax.default_boxes import make_default_boxes
@@ -122,6 +123,26 @@ def test_program_is_the_network_and_caffes_detection_output(params):
         np.testing.assert_allclose(found.scores, [score for score, _, _ in expected], atol=1e-4)
         assert found.labels.tolist() == [label for _, label, _ in expected]
         np.testing.assert_allclose(found.boxes_px, [64 * box for _, _, box in expected], atol=1e-2)
+
+
+def test_program_knows_the_boxes_of_each_map(params):
+    """Two candidates of each of the three maps, as mmdetection would choose them."""
+    params = with_random_predictors(params)
+    image = ShapesSource(TINY.data.shapes, "val").image(0)[None]
+    limit = float(np.log(1000 / 16))
+    detect = Detect(0.02, 2, 0.45, 200, "map", (-limit, limit), clip_before_nms=True, drop_empty=True)
+    config = dataclasses.replace(TINY, detect=detect)
+    side = np.full(1, 64, np.int32)
+    program = evaluation.make_detection_program(config, execution.single_device_mesh())
+    found = evaluation.to_image_detections(execution.fetch(program(params, image, side, side)), 0, 64, 64)
+    offsets, logits = jax.jit(SSD(config.model).apply)({"params": params}, image.astype(np.float32))
+    expected = reference.mmdetection_detections(
+        np.asarray(offsets[0]), np.asarray(logits[0]), make_default_boxes(config.model.default_boxes), (256, 64, 16),
+        0.02, 2, 0.45, 200,
+    )  # fmt: skip
+    assert len(expected) > 3
+    assert found.labels.tolist() == [label for _, label, _, _ in expected]
+    np.testing.assert_allclose(found.boxes_px, [64 * np.array(box) for _, _, _, box in expected], atol=1e-2)
 
 
 def test_one_compilation_for_all_batches(params):

@@ -39,6 +39,13 @@ def test_config_is_read_back_equal(tmp_path, file):
     assert run_folder.read_config(tmp_path / "run") == written
 
 
+def test_config_of_another_librarys_post_processing_is_read_back_equal(tmp_path):
+    detect = config.Detect(candidates="map", log_scale_bounds=(None, 4.0), clip_before_nms=True, drop_empty=True)
+    written = dataclasses.replace(TINY, detect=detect)
+    run_folder.start(tmp_path / "run", written)
+    assert run_folder.read_config(tmp_path / "run") == written
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
