@@ -27,7 +27,7 @@ from ssd_jax.run_folder import writing
 _MAGIC_NUMBER, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 # A detector's state dict takes some thousands of instructions, one with its optimizer and notes some tens of thousands.
-_MOST_INSTRUCTIONS = 300_000
+_MOST_INSTRUCTIONS = 200_000
 
 # Tensors may share their storage, and float16 doubles in size. A file of n bytes gives arrays of at most this times n.
 _MOST_GROWTH = 8
