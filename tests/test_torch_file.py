@@ -424,6 +424,8 @@ def test_legacy_storages_end_with_the_file(file: Path):
     for data, reason in [(good[:-1], "the file ends early"), (good + b"x", "goes on where it should end")]:
         file.write_bytes(data)
         refused(file, reason)
+    file.write_bytes(good.replace(struct.pack("<q", 6), struct.pack("<q", 5)))
+    refused(file, "another size than its tensors say")
     file.write_bytes(good.replace(pickled(b"](" + text("0") + b"e"), pickled(b"](" + integer(0) + b"e")))
     refused(file, "no text")
 
