@@ -1,5 +1,6 @@
 """Damaged copies of a good file, for tests of readers: each is either refused or read, and nothing else happens."""
 
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -14,8 +15,10 @@ def mutations(data: bytes, count: int, seed: int) -> Iterator[tuple[str, bytes]]
     chance = random.Random(seed)
     kinds = (_truncate, _flip_bit, _replace_byte, _large_number, _erase, _remove, _repeat, _append)
     made = 0
-    while made < count:
-        kind, part = kinds[made % len(kinds)], made // len(kinds) % 3
+    for turn in itertools.count():  # some damage, such as erasing zeros, is none, and the next kind has its turn
+        if made == count:
+            return
+        kind, part = kinds[turn % len(kinds)], turn // len(kinds) % 3
         first, last = [(0, _NEAR_AN_END), (len(data) - _NEAR_AN_END, len(data)), (0, len(data))][part]
         start = chance.randrange(max(first, 0), max(min(last, len(data)), 1))
         mutated = kind(data, start, chance)
