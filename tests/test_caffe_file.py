@@ -117,7 +117,15 @@ def test_defaults_of_a_prior(tmp_path: Path):
 
 def test_prior_with_settings_for_height_and_width(tmp_path: Path):
     prior = read_prior(
-        tmp_path, min_size=[1.0, 2.0], variance=[0.25], step_h=8.0, step_w=8.0, img_h=300, img_w=300, clip=True, flip=False
+        tmp_path,
+        min_size=[1.0, 2.0],
+        variance=[0.25],
+        step_h=8.0,
+        step_w=8.0,
+        img_h=300,
+        img_w=300,
+        clip=True,
+        flip=False,
     )
     assert prior == Prior((1.0, 2.0), (), (), False, True, (0.25,) * 4, 8.0, 0.5, 300)
     assert read_prior(tmp_path, min_size=[1.0], img_size=512).image_size == 512

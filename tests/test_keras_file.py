@@ -298,16 +298,18 @@ def test_refused(tmp_path: Path, make: Callable[[h5py.Group, Path], None], messa
 
 
 def header_in_a_circle() -> bytes:
-    """The root's object header goes on, says each of its 65535 messages, at a megabyte of zeros in the same file.
+    """The root's object header goes on, says each of its 65535 messages, at the beginning of the file.
 
     HDF5 File Format Specification: superblock version 0, object header version 1, message 16.
     """
-    undefined = (1 << 64) - 1
-    superblock = struct.pack("<8s8B2HI4Q", b"\x89HDF\r\n\x1a\n", 0, 0, 0, 0, 0, 8, 8, 0, 4, 16, 0, 0, undefined, 1 << 20, undefined)
+    end, nowhere = 1 << 20, (1 << 64) - 1
+    superblock = b"\x89HDF\r\n\x1a\n" + struct.pack(
+        "<8B2HI4Q", 0, 0, 0, 0, 0, 8, 8, 0, 4, 16, 0, 0, nowhere, end, nowhere
+    )
     root = struct.pack("<2Q2I16x", 0, 96, 0, 0)
-    message = struct.pack("<2H4x2Q", 16, 16, 0, 1 << 20)
+    message = struct.pack("<2H4x2Q", 16, 16, 0, end)
     header = struct.pack("<BxHII4x", 1, 0xFFFF, 1, 24 * 1000)
-    return (superblock + root + header + message * 1000).ljust(1 << 20, b"\0")
+    return (superblock + root + header + message * 1000).ljust(end, b"\0")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ github.com/keras-team/keras.
 """
 
 import re
-import struct
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -81,21 +80,22 @@ def encode(message: str, fields: Mapping[str, Any], packed: bool = True) -> byte
 
     packed: numbers that may be written one behind the other are.
     """
-    out = bytearray()
+    out = b""
     for name, value in fields.items():
         kind, number, may_pack = _proto()[message][name]
-        many = isinstance(value, list | np.ndarray)
+        values = value if isinstance(value, list | np.ndarray) else [value]
         if may_pack and packed:
-            out += _piece(number, b"".join(_varint(item) for item in value) if kind == "int64" else _numbers(kind, value))
-            continue
-        for item in value if many else [value]:
-            if kind in _FIXED:
-                out += _varint(number << 3 | _FIXED[kind][0]) + _numbers(kind, [item])
-            elif isinstance(item, bytes | str) and not (kind == "LayerType"):
-                out += _piece(number, item.encode() if isinstance(item, str) else item)
-            else:
-                out += _varint(number << 3) + _varint(_proto()["LayerType"][item] if kind == "LayerType" else int(item))
-    return bytes(out)
+            out += _piece(number, _numbers(kind, values))
+        else:
+            out += b"".join(_field(number, kind, item) for item in values)
+    return out
+
+
+def _field(number: int, kind: str, value: Any) -> bytes:
+    if kind == "string" or isinstance(value, bytes):
+        return _piece(number, value.encode() if kind == "string" else value)
+    wire_type = _FIXED[kind][0] if kind in _FIXED else 0
+    return _varint(number << 3 | wire_type) + _numbers(kind, [value])
 
 
 def _piece(number: int, content: bytes) -> bytes:
@@ -103,7 +103,10 @@ def _piece(number: int, content: bytes) -> bytes:
 
 
 def _numbers(kind: str, values: Any) -> bytes:
-    return np.asarray(values, _FIXED[kind][1]).tobytes()
+    if kind in _FIXED:
+        return np.asarray(values, _FIXED[kind][1]).tobytes()
+    named = _proto().get(kind, {})  # an enum
+    return b"".join(_varint(named.get(value, value)) for value in values)
 
 
 def _varint(number: int) -> bytes:

@@ -136,9 +136,8 @@ def _read_prior(file: Path, layer: str, param: Any) -> Prior:
         or image_size == 0
     ):
         raise UserError(f"{file}: the settings of {layer!a} make no default boxes. Copy or download the file again.")
-    return Prior(
-        min_sizes, max_sizes, ratios, param.flip, param.clip, variances, step, offset, image_size and int(image_size)
-    )
+    side = None if image_size is None else int(image_size)
+    return Prior(min_sizes, max_sizes, ratios, param.flip, param.clip, variances, step, offset, side)
 
 
 def _both(file: Path, layer: str, param: Any, side: str, height: str, width: str) -> float | None:

@@ -9,6 +9,7 @@ keras/engine/topology.py at 001c03d9); Keras 3.15, keras/src/saving/saving_lib.p
 """
 
 import io
+import itertools
 import math
 import zlib
 from collections.abc import Iterator
@@ -109,7 +110,7 @@ def _keras_3_weights(file: Path, layers: Any) -> Iterator[tuple[str, Any]]:
     """Groups are called by the layer's class, its name is an attribute. In the order of the groups."""
     for group in layers:
         variables = _child(file, _child(file, layers, group), "vars")
-        if "name" not in variables.attrs and len(variables):
+        if len(variables) and "name" not in variables.attrs:
             raise UserError(
                 f"{file}: written by an early Keras 3, without the layers' names. Load it with Keras into its model, "
                 'and save that with model.save("weights.h5").'
@@ -131,10 +132,9 @@ def _child(file: Path, group: Any, name: str, kind: type = pyfive.Group) -> Any:
 def _names(group: Any, attribute: str) -> list[str]:
     """A list of names. Of one that is too long for an attribute Keras makes several, numbered from 0."""
     attributes = group.attrs
-    parts = [attributes[attribute]] if attribute in attributes else []
-    while not (attribute in attributes) and f"{attribute}{len(parts)}" in attributes:
-        parts.append(attributes[f"{attribute}{len(parts)}"])
-    return [_text(name) for part in parts for name in part]
+    numbered = itertools.takewhile(attributes.__contains__, (f"{attribute}{number}" for number in itertools.count()))
+    parts = [attribute] if attribute in attributes else numbered
+    return [_text(name) for part in parts for name in attributes[part]]
 
 
 def _text(value: Any) -> str:

@@ -36,9 +36,7 @@ def reading(file: Path) -> Iterator[None]:
         raise UserError(f"{file}: can't be read ({error.strerror or error}). Check its permissions.") from error
     except Exception as error:  # of protobuf, pyfive, zlib, numpy: there is no end to what damage leads to
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
-        raise UserError(
-            f"{file}: damaged, or no file of weights ({ascii(reason)}). Copy or download it again."
-        ) from error
+        raise UserError(f"{file}: damaged, or no file of weights ({reason!a}). Copy or download it again.") from error
 
 
 def check_names(tensors: Iterable[str]) -> None:
