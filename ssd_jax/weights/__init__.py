@@ -1,1 +1,1 @@
-"""Weights of other projects: files to arrays and back, and what their keys and numbers mean."""
+"""Weights from elsewhere, and back: files, the keys that others give to our parameters, what goes with them."""

@@ -11,7 +11,8 @@ import numpy as np
 from ssd_jax.errors import UserError
 
 MOST_GROWTH = 8
-"""Of a file of n bytes the arrays take at most this times n. float16 doubles in size, zeros can be compressed."""
+"""Of a file of n bytes the arrays take at most this times n. float16 doubles in size, tensors may share their storage,
+zeros can be compressed."""
 
 _FLOATS = [np.dtype(name) for name in ("f2", "f4", "f8", ml_dtypes.bfloat16)]
 
@@ -21,7 +22,7 @@ def check_file(file: Path) -> None:
     if not file.exists():
         raise UserError(f"{file}: no such file. Put the weights there, or correct the path.")
     if not file.is_file():  # a device or a pipe may have no end
-        raise UserError(f"{file}: no file. Name the file of weights itself.")
+        raise UserError(f"{file}: no file, but a folder or device. Name the file of weights itself.")
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def reading(file: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise UserError(f"{file}: can't be read ({error.strerror or error}). Check its permissions.") from error
-    except Exception as error:  # of protobuf, pyfive, zlib, numpy: there is no end to what damage leads to
+    except Exception as error:  # of protobuf, pyfive, zipfile, numpy: there is no end to what damage leads to
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise UserError(f"{file}: damaged, or no file of weights ({reason!a}). Copy or download it again.") from error
 

@@ -10,8 +10,7 @@ import math
 import os
 import pickletools
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
@@ -23,22 +22,18 @@ import safetensors.numpy
 
 from ssd_jax.errors import UserError
 from ssd_jax.run_folder import writing
+from ssd_jax.weights.reading import MOST_GROWTH, check_file, check_names, own, reading
 
 _MAGIC_NUMBER, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 # A detector's state dict takes some thousands of instructions, one with its optimizer and notes some tens of thousands.
 _MOST_INSTRUCTIONS = 200_000
 
-# Tensors may share their storage, and float16 doubles in size. A file of n bytes gives arrays of at most this times n.
-_MOST_GROWTH = 8
-
-_FLOATS = {
+_DTYPES = {
     "Double": np.dtype(np.float64),
     "Float": np.dtype(np.float32),
     "Half": np.dtype(np.float16),
     "BFloat16": np.dtype(ml_dtypes.bfloat16),
-}
-_DTYPES = _FLOATS | {
     "Long": np.dtype(np.int64),
     "Int": np.dtype(np.int32),
     "Short": np.dtype(np.int16),
@@ -60,11 +55,12 @@ def read_torch(file: Path) -> dict[str, np.ndarray]:
     Raises UserError, naming the file, if it is missing, damaged, of another format, or asks for anything but plain
     data and tensors, such as a call of ``os.system``: nothing that a file names is ever imported or called.
     """
-    with _reading(file):
+    check_file(file)
+    with reading(file):
         data = file.read_bytes()
         load = _load_zip if data.startswith(b"PK\x03\x04") else _load_legacy
         content, storage_bytes = load(file, data)
-        return _to_arrays(_state_dict(file, content), storage_bytes, _MOST_GROWTH * len(data))
+        return _to_arrays(_state_dict(file, content), storage_bytes, MOST_GROWTH * len(data))
 
 
 def read_safetensors(file: Path) -> dict[str, np.ndarray]:
@@ -72,8 +68,9 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
 
     Raises UserError, naming the file, if it is missing, damaged or of another format.
     """
-    with _reading(file):
-        return {name: _own(array) for name, array in safetensors.numpy.load_file(file).items()}
+    check_file(file)
+    with reading(file):
+        return {name: own(array) for name, array in safetensors.numpy.load_file(file).items()}
 
 
 def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -87,24 +84,6 @@ def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
     with writing(file):
         temporary.write_bytes(data)
         os.replace(temporary, file)
-
-
-@contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    """Around all that reads a stranger's bytes: whatever that leads to becomes a UserError naming the file."""
-    try:
-        if not file.exists():
-            raise UserError(f"{file}: no such file. Put the weights there, or correct the path.")
-        if not file.is_file():  # a device or a pipe may have no end
-            raise UserError(f"{file}: no file, but a folder or device. Name the file of weights itself.")
-        yield
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"{file}: can't be read ({error.strerror or error}). Check its permissions.") from error
-    except Exception as error:  # of zipfile, pickletools, safetensors, numpy: there is no end to what damage leads to
-        reason = str(error).partition("\n")[0][:200] or type(error).__name__
-        raise UserError(f"{file}: damaged, or no file of weights ({reason!a}). Copy or download it again.") from error
 
 
 # ---- what a pickle may name ----
@@ -437,8 +416,7 @@ def _state_dict(file: Path, content: Any) -> dict[str, _Tensor]:
     if not tensors:
         names = ", ".join(map(ascii, list(holders)[:10]))[:200] or "no dict"
         raise UserError(f"{file}: no dict of tensors, or several, in it ({names}). Save the model's state_dict alone.")
-    if not all(name.isprintable() for name in tensors):
-        raise ValueError("names of tensors that can't be printed")
+    check_names(tensors)
     parallel = all(name.startswith("module.") for name in tensors)
     return {name.removeprefix("module.") if parallel else name: tensor for name, tensor in tensors.items()}
 
@@ -466,8 +444,8 @@ def _to_arrays(tensors: Mapping[str, _Tensor], storage_bytes: _StorageBytes, mos
         view = _view(name, tensor, buffers[storage.key])
         most_bytes -= view.size * max(view.itemsize, 4)
         if most_bytes < 0:
-            raise ValueError(f"tensors that would take {_MOST_GROWTH} times the bytes of the file")
-        arrays[name] = _own(view)
+            raise ValueError(f"tensors that would take {MOST_GROWTH} times the bytes of the file")
+        arrays[name] = own(view)
     return arrays
 
 
@@ -487,9 +465,3 @@ def _view(name: str, tensor: _Tensor, buffer: bytes | memoryview) -> np.ndarray:
     item = storage.dtype.itemsize
     # numpy checks the bounds again.
     return np.ndarray(size, storage.dtype, buffer, first * item, [step * item for step in stride])
-
-
-def _own(array: np.ndarray) -> np.ndarray:
-    """A copy in C order; floats as float32."""
-    with np.errstate(all="ignore"):  # what is not finite is for those to judge who know what it is for
-        return np.array(array, np.float32 if array.dtype in _FLOATS.values() else None, order="C")
