@@ -97,6 +97,11 @@ class Checkpoints:
                 "kept. Free some space and give the same command again; it goes on from the last one"
             ) from error
 
+    def layers(self, step: int, module: str) -> list[str]:
+        """What a checkpoint's parameters hold in a module."""
+        with _reading(self.folder / str(step)):
+            return list(self._checkpointer.checkpointables_metadata(step).metadata["params"][module])
+
     def restore(self, step: int, like: dict[str, Any], class_names: Sequence[str]) -> Saved:
         """The trees named in ``like``, whose leaves (arrays, or shapes with shardings) say where to put them.
 

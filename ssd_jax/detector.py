@@ -59,9 +59,9 @@ class Detector:
         return [self._detect_one(_as_array(image), score_threshold) for image in images]
 
     def _detect_one(self, image: UInt8[np.ndarray, "h w 3"], score_threshold: float) -> list[Detection]:
-        # One image at a time: one compiled program whatever comes, and the memory of one image.
+        # One image at a time: few compiled programs whatever comes, and the memory of one image.
         height, width = image.shape[:2]
-        side = self.config.data.canvas
+        side = canvas_side(max(height, width), self.config.data.canvas)
         canvas = np.zeros((1, side, side, 3), np.uint8)
         content = reduce_to_fit(image, (side, side))
         canvas[0, : content.shape[0], : content.shape[1]] = content
@@ -75,6 +75,14 @@ class Detector:
         ]
 
 
+def canvas_side(longest: int, largest: int) -> int:
+    """Pixels: 640 or as many times doubled as the image needs, but at most ``largest``."""
+    side = 640
+    while side < longest:
+        side *= 2
+    return min(side, largest)
+
+
 def load(run: str | Path, checkpoint: str = "best") -> Detector:
     """The detector of a run folder: its ``best`` checkpoint (on the val split), or its ``last``.
 
@@ -82,15 +90,27 @@ def load(run: str | Path, checkpoint: str = "best") -> Detector:
     folder is not a run, or has no checkpoint yet, or one that does not fit its config.
     """
     folder = Path(run)
-    config = run_folder.read_config(folder)
+    config = detector_config(folder)
     if checkpoint not in ("best", "last"):
         raise UserError(f"checkpoint is {checkpoint!r}: either best or last")
+    if not config.model.class_names:
+        raise UserError(
+            f"{run}: holds VGG16 alone, no detector. Train one from it: train.py CONFIG --train.pretrained {run}"
+        )
     params, step = restore_params(folder, config, checkpoint)
     return Detector(config, params, step)
 
 
+def detector_config(run: Path) -> Config:
+    """The config of a run. Raises UserError if the folder is none, or holds a trunk alone, which has no classes."""
+    config = run_folder.read_config(run)
+    if not config.model.class_names:
+        raise UserError(f"{run}: holds VGG16 alone, no detector. Train one: train.py CONFIG --train.pretrained {run}")
+    return config
+
+
 def restore_params(run: Path, config: Config, checkpoint: str) -> tuple[Params, int]:
-    """Parameters to detect with, and their step."""
+    """Parameters to detect with, and their step; of a trunk alone, which has no classes, what it holds."""
     folder = run / "checkpoints"
     if not folder.is_dir():
         raise UserError(f"{run}: has no checkpoint yet; train it first")
@@ -103,6 +123,8 @@ def restore_params(run: Path, config: Config, checkpoint: str) -> tuple[Params, 
         step = checkpoints.latest if checkpoint == "last" else checkpoints.best or checkpoints.latest
         if step is None:
             raise UserError(f"{run}: has no checkpoint yet; train it first")
+        if not config.model.class_names:
+            like = {"vgg": {name: like["vgg"][name] for name in checkpoints.layers(step, "vgg")}}
         saved = checkpoints.restore(step, {"params": like}, config.model.class_names)
     return saved.trees["params"], step
 

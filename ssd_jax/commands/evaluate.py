@@ -40,7 +40,7 @@ def evaluate(argv: Sequence[str]) -> None:
     """evaluate RUN [--report]: VOC's mAP and COCO's twelve numbers; the table on the screen, all in metrics.json."""
     options = tyro.cli(EvaluateOptions, args=list(argv), prog="evaluate", description=evaluate.__doc__)
     execution.keep_freed_memory()
-    config = run_folder.read_config(options.run)
+    config = detector.detector_config(options.run)
     if options.data_root is not None:
         config = with_root(config, options.data_root)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, strict=options.strict))

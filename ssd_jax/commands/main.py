@@ -11,11 +11,14 @@ from tqdm.auto import tqdm
 
 from ssd_jax.commands.check_data import check_data
 from ssd_jax.commands.evaluate import evaluate
+from ssd_jax.commands.export_weights import export_weights
+from ssd_jax.commands.import_weights import import_command
 from ssd_jax.commands.options import HELP
 from ssd_jax.commands.predict import predict
 from ssd_jax.commands.prepare_data import prepare_data
 from ssd_jax.commands.show import show
 from ssd_jax.commands.train import train
+from ssd_jax.commands.verify import verify
 from ssd_jax.errors import UserError
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
@@ -25,6 +28,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "show": show,
+    "import-weights": import_command,
+    "verify": verify,
+    "export-weights": export_weights,
 }
 
 

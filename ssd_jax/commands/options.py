@@ -75,10 +75,10 @@ def with_root(config: Config, root: str) -> Config:
     return dataclasses.replace(config, data=data)
 
 
-def with_start(config: Config) -> Config:
-    """With train.start_from made absolute."""
-    start = config.train.start_from and str(Path(config.train.start_from).absolute())
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, start_from=start))
+def with_pretrained(config: Config) -> Config:
+    """With train.pretrained made absolute."""
+    path = config.train.pretrained and str(Path(config.train.pretrained).expanduser().absolute())
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, pretrained=path))
 
 
 def check_out(out: Path, own: str) -> None:
@@ -88,6 +88,13 @@ def check_out(out: Path, own: str) -> None:
         others = out.exists() and any(out.iterdir()) and not (out / own).exists()
     if others:
         raise UserError(f"--out {out}: there are other things in it. {OTHER_OUT}")
+
+
+def check_new(out: Path) -> None:
+    """Raises UserError where out is there already, but for an empty folder."""
+    with run_folder.writing(out, OTHER_OUT):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"--out {out}: is there already. {OTHER_OUT}")
 
 
 def make_out(out: Path) -> None:

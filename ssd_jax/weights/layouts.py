@@ -172,7 +172,7 @@ def _entries(
 
 def _predictors(network: Network, boxes: Sequence[str], classes: Sequence[str]) -> dict[str, str]:
     """Stems of the predictors; boxes and classes: for each map."""
-    stems = {}
+    stems: dict[str, str] = {}
     for source, box, label in zip(network.sources, boxes, classes, strict=True):
         stems |= {source + BOX_PREDICTOR: box, source + CLASS_PREDICTOR: label}
     return stems
