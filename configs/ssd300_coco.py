@@ -14,7 +14,7 @@ Schedule with zoom-out, Caffe's examples/ssd/ssd_coco.py: batch 32, 1e-3 for 280
 
 Default boxes start at 0.07 of the side in place of VOC's 0.1: objects are smaller (section 3.4).
 
-    python train.py configs/ssd300_coco.py --data.root coco
+    python train.py configs/ssd300_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd300_coco
     python evaluate.py runs/ssd300_coco --split test-dev2017 --results
 

@@ -9,7 +9,7 @@ for 40k. Where paper and script differ this file is the script: its default boxe
 "the same network architecture we used for COCO"; and it zooms out, of which section 3.5 says nothing
 (--augment.expand-probability 0).
 
-    python train.py configs/ssd300_ilsvrc.py --data.root ILSVRC
+    python train.py configs/ssd300_ilsvrc.py --data.root ILSVRC --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd300_ilsvrc --checkpoint last
 
 val1 and val2 are halves of val by Girshick et al. (R-CNN, arXiv 1311.2524): 9 917 images in val2. The script's mAP

@@ -12,7 +12,7 @@ Published, Table 1 (VOC2007 test, 11-point mAP), not measured with this program:
 Schedule, paper section 3.1: batch 32, 1e-3 for 40k steps, 1e-4 for 10k, 1e-5 for 10k. Zoom-out came
 later (section 3.6) and is off, as in that row.
 
-    python train.py configs/ssd300_voc.py --data.root VOCdevkit/VOC2007
+    python train.py configs/ssd300_voc.py --data.root VOCdevkit/VOC2007 --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd300_voc --checkpoint last
 
 The paper trains on trainval and uses the last checkpoint. Split val, measured on the way, is part of

@@ -15,7 +15,7 @@ Schedule with zoom-out, Caffe's examples/ssd/ssd_pascal.py: batch 32, 1e-3 for 8
 VOCdevkit is the folder with VOC2007 and VOC2012, and VOC2007's test images: 16 551 images to train on, 4 952
 to test on.
 
-    python train.py configs/ssd300_voc0712.py --data.root VOCdevkit
+    python train.py configs/ssd300_voc0712.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd300_voc0712 --checkpoint last
 
 The paper uses the last checkpoint. VOC2007's val, measured on the way, is part of what is trained on: its

@@ -18,11 +18,11 @@ COCO's of the same name, or of that in VOC_NAMES_IN_COCO (ssd_jax/class_names.py
 that VOC takes straight from COCO (Caffe, data/VOC0712/coco_voc_map.txt). Whether their fine-tuning started so,
 or with new predictors, is not published.
 
-    python train.py configs/ssd300_coco.py --data.root coco
+    python train.py configs/ssd300_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
     python train.py configs/ssd300_voc0712_from_coco.py --data.root VOCdevkit
     python evaluate.py runs/ssd300_voc0712_from_coco --checkpoint last
 
-The run on COCO is sought in runs/ssd300_coco, another with --train.start-from RUN; its best checkpoint is
+The run on COCO is sought in runs/ssd300_coco, another with --train.pretrained RUN; its best checkpoint is
 taken. Splits as in ssd300_voc0712.py.
 """
 
@@ -41,5 +41,5 @@ def get_config() -> Config:
             test_split="VOC2007/test",
         ),
         optimizer=Optimizer(milestones=(80_000, 100_000)),
-        train=Train(steps=120_000, start_from="runs/ssd300_coco", transfer=True, transfer_names=VOC_NAMES_IN_COCO),
+        train=Train(steps=120_000, pretrained="runs/ssd300_coco", transfer=True, transfer_names=VOC_NAMES_IN_COCO),
     )

@@ -11,7 +11,7 @@ Schedule, paper section 3.3: batch 32, 1e-3 for 60k steps, 1e-4 for 20k; 21 503 
 zoom-out the paper only says that it doubles the steps (section 3.6), and the authors' weights are named
 iter_240000: when the rate fell is not published, so it is not what this file does.
 
-    python train.py configs/ssd300_voc0712plus.py --data.root VOCdevkit
+    python train.py configs/ssd300_voc0712plus.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd300_voc0712plus --checkpoint last --results
 
 The boxes of VOC2012 test are not public: --results writes the files comp4_det_test_<class>.txt, which its

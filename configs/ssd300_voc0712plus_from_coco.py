@@ -12,7 +12,7 @@ zoom-out (section 3.6): 160k, as the name of the authors' weights says, VOC0712P
 where this makes it, and from 1e-3, is not published; nor is what else ssd300_voc0712_from_coco.py says of
 starting from COCO.
 
-    python train.py configs/ssd300_coco.py --data.root coco
+    python train.py configs/ssd300_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
     python train.py configs/ssd300_voc0712plus_from_coco.py --data.root VOCdevkit
     python evaluate.py runs/ssd300_voc0712plus_from_coco --checkpoint last --results
 
@@ -34,5 +34,5 @@ def get_config() -> Config:
             test_split="VOC2012/test",
         ),
         optimizer=Optimizer(milestones=(120_000,)),
-        train=Train(steps=160_000, start_from="runs/ssd300_coco", transfer=True, transfer_names=VOC_NAMES_IN_COCO),
+        train=Train(steps=160_000, pretrained="runs/ssd300_coco", transfer=True, transfer_names=VOC_NAMES_IN_COCO),
     )

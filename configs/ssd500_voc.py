@@ -9,7 +9,7 @@ average of conv9_2 (pool6), cells are image over map wide, boxes are clipped to 
 them. Schedule: that script ends at 60k steps of batch 32; the steps of the rate are the paper's
 (section 3.1: 40k, 10k, 10k). There was no zoom-out yet.
 
-    python train.py configs/ssd500_voc.py --data.root VOCdevkit/VOC2007
+    python train.py configs/ssd500_voc.py --data.root VOCdevkit/VOC2007 --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd500_voc --checkpoint last
 
 Splits as in ssd300_voc.py, where the reasons stand.

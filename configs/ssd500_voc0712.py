@@ -6,7 +6,7 @@ of the paper's earlier versions (arXiv 1512.02325); the final one replaced SSD50
 Data, network, boxes and schedule: Caffe, examples/ssd/ssd_pascal_500.py of August 2016, which trains on
 trainval of both years (VOC0712); see ssd500_voc.py.
 
-    python train.py configs/ssd500_voc0712.py --data.root VOCdevkit
+    python train.py configs/ssd500_voc0712.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd500_voc0712 --checkpoint last
 
 Splits as in ssd300_voc0712.py, where the reasons stand.

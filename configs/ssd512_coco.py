@@ -11,7 +11,7 @@ Schedule, and the options for Table 5's row: those of ssd300_coco.py. The author
 SSD512; the name of their weights says 360k iterations, and not when the rate fell. Default boxes start at
 0.04 of the side (section 3.4).
 
-    python train.py configs/ssd512_coco.py --data.root coco
+    python train.py configs/ssd512_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd512_coco
 
 Splits as in ssd300_coco.py, where the reasons stand.

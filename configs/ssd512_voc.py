@@ -14,7 +14,7 @@ where the reasons stand. Default boxes start at 0.07 of the side in place of 0.1
 seventh map (section 3.1). Caffe drops the fractions of the box sizes; this file keeps them, as do the
 ports that reach the published mAP with the authors' weights (``truncate_sizes`` gives Caffe's).
 
-    python train.py configs/ssd512_voc.py --data.root VOCdevkit/VOC2007
+    python train.py configs/ssd512_voc.py --data.root VOCdevkit/VOC2007 --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd512_voc --checkpoint last
 """
 

@@ -11,7 +11,7 @@ Schedule, splits and the options for Table 1's row: those of ssd300_voc0712.py, 
 authors published no script for SSD512; the name of their weights says 120k iterations, as there. Network and
 boxes as in ssd512_voc.py.
 
-    python train.py configs/ssd512_voc0712.py --data.root VOCdevkit
+    python train.py configs/ssd512_voc0712.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd512_voc0712 --checkpoint last
 """
 

@@ -10,7 +10,7 @@ Published (VOC2012 test, mAP by its server), not measured with this program:
 Schedule (paper section 3.3: 60k and 20k steps, batch 32) and splits, and what to do about a test without public
 boxes: those of ssd300_voc0712plus.py, where the reasons stand. Network and boxes as in ssd512_voc.py.
 
-    python train.py configs/ssd512_voc0712plus.py --data.root VOCdevkit
+    python train.py configs/ssd512_voc0712plus.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd512_voc0712plus --checkpoint last --results
 """
 

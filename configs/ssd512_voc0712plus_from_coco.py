@@ -10,7 +10,7 @@ Published (VOC2012 test, mAP by its server), not measured with this program:
 All as in ssd300_voc0712plus_from_coco.py, where it also stands what is not published; network and boxes are
 those of ssd512_coco.py.
 
-    python train.py configs/ssd512_coco.py --data.root coco
+    python train.py configs/ssd512_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
     python train.py configs/ssd512_voc0712plus_from_coco.py --data.root VOCdevkit
     python evaluate.py runs/ssd512_voc0712plus_from_coco --checkpoint last --results
 """
@@ -30,5 +30,5 @@ def get_config() -> Config:
             test_split="VOC2012/test",
         ),
         optimizer=Optimizer(milestones=(120_000,)),
-        train=Train(steps=160_000, start_from="runs/ssd512_coco", transfer=True, transfer_names=VOC_NAMES_IN_COCO),
+        train=Train(steps=160_000, pretrained="runs/ssd512_coco", transfer=True, transfer_names=VOC_NAMES_IN_COCO),
     )

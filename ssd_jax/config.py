@@ -414,6 +414,9 @@ class Optimizer:
     """muon: the rate of what Adam updates (predictors, biases, norms) over that of the kernels."""
     clip_norm: float | None = None
     """Scale the whole gradient down to this norm where it is longer."""
+    freeze_blocks: int = 0
+    """First blocks of VGG16 that stay as they are: 2 is conv1_1 to conv2_2 (Caffe's first script), 1 what
+    torchvision freezes, 5 all but fc6 and fc7."""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "gamma", "bias_rate", "adam_rate"):
@@ -422,6 +425,7 @@ class Optimizer:
             _require(getattr(self, name) >= 0, f"optimizer.{name} is {getattr(self, name)}, must not be negative")
         _require(0 <= self.momentum < 1, f"optimizer.momentum is {self.momentum}, must lie in [0, 1)")
         _require(self.clip_norm is None or self.clip_norm > 0, "optimizer.clip_norm must be positive, or None")
+        _require(0 <= self.freeze_blocks <= 5, f"optimizer.freeze_blocks is {self.freeze_blocks}, must lie in 0 to 5")
 
 
 @dataclass(frozen=True)
@@ -436,13 +440,15 @@ class Train:
     checkpoint_every: int = 1_000
     ema_decay: float = 0.0
     """Exponential moving average of the parameters, which is then evaluated and used; 0: none."""
-    start_from: str = ""
-    """Folder of a run: this one starts from the parameters of its best checkpoint (their average if there
-    is one), with an optimizer of its own. Its classes must be those of the data."""
+    pretrained: Annotated[str, tyro.conf.arg(aliases=["--train.start-from"])] = ""
+    """What the run starts from, with an optimizer of its own: the folder of a run (its best checkpoint, their
+    average if there is one), or a weight file that import-weights reads, of a detector or of VGG16 alone."""
+    trunk_only: bool = False
+    """Of a detector take conv1_1 to fc7 alone."""
     transfer: bool = False
-    """Start from a run with other classes: predictors of classes are carried over by name."""
+    """Start from a detector of other classes: predictors of classes are carried over by name."""
     transfer_names: Annotated[tuple[tuple[str, str], ...], tyro.conf.Fixed] = ()
-    """Classes that the run to start from calls otherwise: (name here, name there)."""
+    """Classes that the detector to start from calls otherwise: (name here, name there)."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
@@ -451,6 +457,7 @@ class Train:
             _require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}, must not be negative")
         _require(0 <= self.ema_decay < 1, f"train.ema_decay is {self.ema_decay}, must lie in [0, 1)")
         _require(self.transfer or not self.transfer_names, "train.transfer_names needs train.transfer")
+        _require(not (self.transfer and self.trunk_only), "train.trunk_only takes no predictors to transfer")
         _require(
             len(dict(self.transfer_names)) == len(self.transfer_names),
             f"train.transfer_names names a class twice: {self.transfer_names}",

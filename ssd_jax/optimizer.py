@@ -8,6 +8,7 @@ import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
 from ssd_jax.config import Optimizer
+from ssd_jax.vgg import BLOCKS
 
 
 def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
@@ -52,10 +53,34 @@ def _matrices(params: optax.Params) -> optax.Params:
     return jax.tree_util.tree_map_with_path(matrix, params)
 
 
-def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
-    """The transformation that takes raw gradients of the loss.
+def _is_frozen(path: tuple, blocks: int) -> bool:
+    layers = {name for block in BLOCKS[:blocks] for name, _ in block}
+    return path[0].key == "vgg" and path[1].key.removesuffix("_group_norm") in layers
 
-    ``sgd`` is Caffe's SGDSolver (src/caffe/solvers/sgd_solver.cpp): clip, add weight decay times the
+
+def freeze(params: optax.Params, blocks: int) -> optax.Params:
+    """``params``, of which the first blocks of VGG16 have no gradient, so that none is computed."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jax.lax.stop_gradient(leaf) if _is_frozen(path, blocks) else leaf, params
+    )
+
+
+def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
+    """The transformation that takes raw gradients of the loss; layers of config.freeze_blocks it leaves alone."""
+    trained = _make_optimizer(config, steps)
+    if config.freeze_blocks == 0:
+        return trained
+
+    def labels(params: optax.Params) -> optax.Params:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "frozen" if _is_frozen(path, config.freeze_blocks) else "trained", params
+        )
+
+    return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, labels)
+
+
+def _make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
+    """``sgd`` is Caffe's SGDSolver (src/caffe/solvers/sgd_solver.cpp): clip, add weight decay times the
     parameter (not for biases), multiply by the rate (biases twice), and only then accumulate the
     momentum, so that a drop of the rate leaves the history as it was. optax.sgd accumulates first.
 

@@ -27,7 +27,7 @@ from ssd_jax.errors import UserError
 from ssd_jax.evaluation import DetectionProgram, detect_source, make_detection_program, measure
 from ssd_jax.loss import multibox_loss
 from ssd_jax.matching import match
-from ssd_jax.optimizer import make_optimizer, make_schedule
+from ssd_jax.optimizer import freeze, make_optimizer, make_schedule
 from ssd_jax.ssd import SSD
 
 Params = dict[str, Any]
@@ -110,6 +110,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch],
     )
 
     def loss_fn(params: Params, images: Array, targets: Any, valid: Bool[Array, " b"]) -> tuple[Array, Metrics]:
+        params = freeze(params, config.optimizer.freeze_blocks)
         predictions: Any = SSD(config.model).apply({"params": params}, images)
         return multibox_loss(
             predictions.offsets,
@@ -135,11 +136,11 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch],
 
 
 def moving_average(average: Params | None, params: Params, step: Int32[Array, ""], decay: float) -> Params | None:
-    """average * d + params * (1 - d), where d grows to ``decay`` so that the first steps do not linger."""
+    """average + (params - average) * (1 - d), where d grows to ``decay`` so that the first steps do not linger."""
     if average is None:
         return None
     d = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda a, p: a * d + p * (1 - d), average, params)
+    return jax.tree.map(lambda a, p: a + (p - a) * (1 - d), average, params)  # what is frozen stays, bit for bit
 
 
 class Pending(NamedTuple):

@@ -1,11 +1,12 @@
-"""Where the parameters of a new run come from: fresh ones, or those of another run's best checkpoint.
+"""Where the parameters of a new run come from: fresh ones, another run's, or a weight file's.
 
-Trunk, extras and location predictors are taken as they are. The class predictors, ``*_mbox_conf``,
-have a channel for each class of each box of a cell; these are carried over by the class's name.
+Trunk, extras and location predictors are taken as they are, but for the first layer, which is fitted
+to this run's mean and std. The class predictors, ``*_mbox_conf``, have a channel for each class of
+each box of a cell; these are carried over by the class's name.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,15 +17,16 @@ from jaxtyping import Float32
 
 from ssd_jax import detector, run_folder
 from ssd_jax.class_names import class_difference, named
-from ssd_jax.config import Config
+from ssd_jax.config import Config, Model
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation import Params
 from ssd_jax.ssd import CLASS_PREDICTOR
+from ssd_jax.weights.importing import import_weights
 
 Leaf = Array | np.ndarray
 
-# Of two models: these neither change what the trained parameters mean, nor whether they fit.
-_IMMATERIAL = ("model.class_names", "model.dtype", "model.l2_norm_scale")
+# Of two models: these do not change what the trained parameters mean, or the first layer is fitted to them.
+_IMMATERIAL = ("model.class_names", "model.dtype", "model.l2_norm_scale", "model.mean", "model.std")
 
 
 class Classes(NamedTuple):
@@ -86,64 +88,126 @@ def transfer_params(
     return params | {name: jax.tree.map(carry, params[name], fresh[name]) for name in heads}
 
 
+def fit_to_preprocessing(params: Params, there: Model, here: Model) -> Params:
+    """With conv1_1 changed so that it makes of images normalised as ``here`` what it made of those as ``there``.
+
+    Exact, but for the outermost pixels where the means differ: the zeros around the image are then
+    another colour.
+    """
+    if (there.mean, there.std) == (here.mean, here.std):
+        return params
+    (mean, std), (new_mean, new_std) = (np.array([m.mean, m.std], np.float64) for m in (there, here))
+    first = params["vgg"]["conv1_1"]
+    kernel, bias = (np.asarray(first[name], np.float64) for name in ("kernel", "bias"))
+    bias = bias + np.einsum("hwio,i->o", kernel, (new_mean - mean) / std)
+    kernel = kernel * (new_std / std)[:, None]
+    fitted = first | {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
+    return params | {"vgg": params["vgg"] | {"conv1_1": fitted}}
+
+
+class Start(NamedTuple):
+    """What train.pretrained names."""
+
+    path: Path
+    config: Config
+    """Without classes: a trunk alone."""
+    imported: Params | None
+    """None: in the checkpoints of a run."""
+
+    def params(self) -> tuple[Params, str]:
+        """The parameters, and a name for them."""
+        if self.imported is not None:
+            return self.imported, str(self.path)
+        params, step = detector.restore_params(self.path, self.config, "best")
+        return params, f"{self.path}, step {step}" if self.config.model.class_names else str(self.path)
+
+
+def open_start(path: Path) -> Start:
+    """Raises UserError where there is neither a run nor a weight file."""
+    if path.is_file():
+        imported = import_weights(path)
+        return Start(path, imported.config, imported.params)
+    if not path.exists():
+        raise UserError(f"train.pretrained: there is no file or folder '{path}'")
+    return Start(path, run_folder.read_config(path), None)
+
+
 def check_start(config: Config) -> None:
-    """Raises UserError where train.start_from names no run, or one of other default boxes in a cell, or, unless
-    train.transfer is set, of other classes."""
+    """Raises UserError where train.pretrained names nothing to start from, or another network, or, unless
+    train.transfer is set, other classes."""
     train = config.train
-    if train.start_from:
-        there = run_folder.read_config(Path(train.start_from))
-        _check_boxes_per_cell(there, config)
-        _check_classes(there, config)
-        match_classes(there.model.class_names, config.model.class_names, train.transfer_names)
-    elif train.transfer:
-        raise UserError("train.transfer: from which run? Name its folder with --train.start-from RUN")
+    if train.pretrained:
+        _check(open_start(Path(train.pretrained)), config)
+    elif train.transfer or train.trunk_only:
+        raise UserError("train.transfer, train.trunk_only: of what? Name a run or a file with --train.pretrained PATH")
 
 
 def starting_params(config: Config, fresh: Params) -> Params:
-    """The parameters that a run begins with, laid out as ``fresh``, its own: these, or where
-    train.start_from names a run, those of its best checkpoint. Prints which, and what became of the classes.
+    """The parameters that a run begins with, laid out as ``fresh``, its own: these, or those of what
+    train.pretrained names. Prints which, and what became of the classes.
 
-    Raises UserError as `check_start` does, and for a run that has no checkpoint, or another network.
+    Raises UserError as `check_start` does, and for a run that has no checkpoint.
     """
-    check_start(config)
-    train, names = config.train, config.model.class_names
-    if not train.start_from:
+    if not config.train.pretrained:
+        check_start(config)
+        if config.model.norm == "none":
+            print("Starting from random weights. The paper starts from a trained VGG16: --train.pretrained FILE.")
         return fresh
-    run = Path(train.start_from)
-    there = run_folder.read_config(run)
-    classes = match_classes(there.model.class_names, names, train.transfer_names)
-    _note_differences(there, config)
-    model = dataclasses.replace(config.model, class_names=there.model.class_names)
-    params, step = detector.restore_params(run, dataclasses.replace(config, model=model), "best")
-    print(f"Starting from {run}, step {step}.")
-    if train.transfer:
-        print(f"Classes, by name:\n{classes.table()}")
-        params = transfer_params(params, fresh, there.model.class_names, names, classes.kept)
+    start = open_start(Path(config.train.pretrained))
+    _check(start, config)
+    params, name = start.params()
+    there, here = start.config.model, config.model
+    if (there.mean, there.std) != (here.mean, here.std):
+        print(f"  conv1_1 is fitted from mean {there.mean}, std {there.std} to this config's {here.mean}, {here.std}.")
+        params = fit_to_preprocessing(params, there, here)
+    if takes_trunk_only(start, config):
+        print(f"Starting from {name}: {', '.join(params['vgg'])}. The rest is new.")
+        params = fresh | {"vgg": fresh["vgg"] | params["vgg"]}
+    else:
+        _note_differences(start, config)
+        print(f"Starting from {name}.")
+        if config.train.transfer:
+            classes = match_classes(there.class_names, here.class_names, config.train.transfer_names)
+            print(f"Classes, by name:\n{classes.table()}")
+            params = transfer_params(params, fresh, there.class_names, here.class_names, classes.kept)
     return jax.tree.map(lambda p, f: jax.device_put(p, f.sharding), params, fresh)
 
 
-def _check_boxes_per_cell(there: Config, here: Config) -> None:
-    found, wanted = (config.model.default_boxes.boxes_per_cell for config in (there, here))
-    if found != wanted:
+def takes_trunk_only(start: Start, config: Config) -> bool:
+    return config.train.trunk_only or not start.config.model.class_names
+
+
+def _check(start: Start, config: Config) -> None:
+    there, here = start.config.model, config.model
+    whole = not takes_trunk_only(start, config)
+    fields = ("norm", "width", *(("extras", "global_pool", "default_boxes.boxes_per_cell") if whole else ()))
+    found = [(f"model.{name}", attrgetter(name)(there), attrgetter(name)(here)) for name in fields]
+    lines = [f"  {name}: {old} -> {new}" for name, old, new in found if old != new]
+    if lines:
+        listing = "\n".join(lines)
         raise UserError(
-            f"{here.train.start_from}: its network has {found} default boxes in a cell of its maps, this one {wanted}. "
-            "Take over model.default_boxes and model.extras from its config.json, or start without --train.start-from"
+            f"{start.path}: its network is another one (there -> here):\n{listing}\nTake over its model, or start "
+            "without --train.pretrained"
         )
+    if whole:
+        _check_classes(start, config)
 
 
-def _check_classes(there: Config, here: Config) -> None:
-    difference = class_difference(there.model.class_names, here.model.class_names)
-    if difference and not here.train.transfer:
+def _check_classes(start: Start, config: Config) -> None:
+    there, here = start.config.model.class_names, config.model.class_names
+    difference = class_difference(there, here)
+    if difference and not config.train.transfer:
         raise UserError(
-            f"{here.train.start_from}: a checkpoint of other classes than the data's:\n{difference}\n"
-            "To carry over those in both by their names, and start the others anew, add --train.transfer. Names that "
-            "differ but mean the same go into train.transfer_names of the config"
+            f"{start.path}: a checkpoint of other classes than the data's:\n{difference}\n"
+            "To carry over those in both by their names, and start the others anew, add --train.transfer; for VGG16 "
+            "alone, --train.trunk-only. Names that differ but mean the same go into train.transfer_names of the config"
         )
+    match_classes(there, here, config.train.transfer_names)
 
 
-def _note_differences(there: Config, here: Config) -> None:
-    """Printed before the parameters are read: if they don't fit, here is why."""
-    lines = [line for line in run_folder.differences(there, here) if line.startswith("model.")]
+def _note_differences(start: Start, config: Config) -> None:
+    """What changes what the parameters mean, and does not stop a start."""
+    lines = [line for line in run_folder.differences(start.config, config) if line.startswith("model.")]
     lines = [line for line in lines if not line.startswith(_IMMATERIAL)]
     if lines:
-        print(f"  note: the model of {here.train.start_from} is another one (there -> here):", *lines, sep="\n    ")
+        print(f"  note: the model of {start.path} is another one (there -> here):", *lines, sep="\n    ")

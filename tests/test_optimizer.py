@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from ssd_jax.config import Optimizer
-from ssd_jax.optimizer import make_optimizer, make_schedule
+from ssd_jax.optimizer import freeze, make_optimizer, make_schedule
 
 
 def test_multistep_is_caffes() -> None:
@@ -116,3 +116,38 @@ def test_muon_decays_hidden_kernels_only() -> None:
     np.testing.assert_allclose(updates["conv1_1"]["kernel"], -0.05, rtol=1e-5)
     np.testing.assert_array_equal(updates["conv1_1"]["bias"], 0)
     np.testing.assert_array_equal(updates["fc7_mbox_loc"]["kernel"], 0)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
+def test_frozen_blocks_stay_and_the_others_move_as_without(name: str) -> None:
+    rng = np.random.default_rng(0)
+    shapes = {
+        "vgg": {
+            **{layer: {"kernel": (3, 3, 4, 8), "bias": (8,)} for layer in ("conv1_1", "conv1_2", "conv2_2", "conv3_1")},
+            "conv1_2_group_norm": {"scale": (8,)},
+        },
+        "conv6_1": {"kernel": (1, 1, 8, 4), "bias": (4,)},
+        "conv1_1": {"bias": (3,)},  # not VGG16's
+    }
+    draw = lambda: jax.tree.map(  # noqa: E731
+        lambda shape: jnp.asarray(rng.normal(size=shape), jnp.float32), shapes, is_leaf=lambda x: isinstance(x, tuple)
+    )
+    params, gradient = draw(), draw()
+    moved = {}
+    for blocks in (0, 2):
+        optimizer = make_optimizer(Optimizer(name=name, learning_rate=0.1, freeze_blocks=blocks), 10)
+        updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+        moved[blocks] = optax.apply_updates(params, updates)
+    for layer, arrays in params["vgg"].items():
+        expected = moved[0]["vgg"][layer] if layer == "conv3_1" else arrays
+        jax.tree.map(np.testing.assert_array_equal, moved[2]["vgg"][layer], expected)
+    for layer in ("conv6_1", "conv1_1"):
+        jax.tree.map(np.testing.assert_array_equal, moved[2][layer], moved[0][layer])
+    jax.tree.map(lambda a, b: np.testing.assert_((np.asarray(a) != np.asarray(b)).all()), moved[0], params)
+
+
+def test_a_frozen_parameter_has_no_gradient() -> None:
+    params = {"vgg": {"conv1_1": {"bias": jnp.ones(2)}, "conv2_1": {"bias": jnp.ones(2)}}}
+    gradient = jax.grad(lambda p: sum(leaf.sum() for leaf in jax.tree.leaves(freeze(p, 1))))(params)
+    assert gradient["vgg"]["conv1_1"]["bias"].tolist() == [0, 0]
+    assert gradient["vgg"]["conv2_1"]["bias"].tolist() == [1, 1]

@@ -22,7 +22,7 @@ from ssd_jax.data.shapes import CLASS_NAMES
 from ssd_jax.errors import UserError
 from ssd_jax.ssd import SSD
 from ssd_jax.training import Loop, init_state
-from ssd_jax.transfer import match_classes, starting_params, transfer_params
+from ssd_jax.transfer import fit_to_preprocessing, match_classes, starting_params, transfer_params
 
 # ---- parameters by name ----
 
@@ -181,7 +181,7 @@ def starting_from(run: Path, **options: Any) -> Config:
     config = tiny_config.get_config()
     boxes = dataclasses.replace(config.model.default_boxes, **options.pop("boxes", {}))
     model = dataclasses.replace(config.model, **{"class_names": CLASS_NAMES, "default_boxes": boxes} | options)
-    return dataclasses.replace(config, model=model, train=dataclasses.replace(config.train, start_from=str(run)))
+    return dataclasses.replace(config, model=model, train=dataclasses.replace(config.train, pretrained=str(run)))
 
 
 @pytest.fixture(scope="module")
@@ -205,33 +205,62 @@ def test_the_same_classes_are_taken_as_they_are(trained_run, fresh, capsys):
 def test_what_does_not_stop_a_start_is_noted(trained_run, fresh, capsys):
     options = {"mean": (0.0, 0.0, 0.0), "l2_norm_scale": 3.0, "boxes": {"min_sizes": (6, 18, 36)}}
     params, step = stored(trained_run)
-    jax.tree.map(np.testing.assert_array_equal, starting_params(starting_from(trained_run, **options), fresh), params)
+    started = starting_params(starting_from(trained_run, **options), fresh)
+    for tree in (params, started):
+        del tree["vgg"]["conv1_1"]
+    jax.tree.map(np.testing.assert_array_equal, started, params)
+    std = tiny_config.get_config().model.std
     assert capsys.readouterr().out.splitlines() == [
+        f"  conv1_1 is fitted from mean (123.0, 117.0, 104.0), std {std} to this config's (0.0, 0.0, 0.0), {std}.",
         f"  note: the model of {trained_run} is another one (there -> here):",
         "    model.default_boxes.min_sizes: (8.0, 20.0, 36.0) -> (6, 18, 36)",
-        "    model.mean: (123.0, 117.0, 104.0) -> (0.0, 0.0, 0.0)",
         f"Starting from {trained_run}, step {step}.",
     ]
 
 
-def test_other_boxes_in_a_cell_are_refused(trained_run):
-    config = starting_from(trained_run, boxes={"aspect_ratios": ((2,), (2, 3), (2,))})
-    with pytest.raises(
-        UserError, match=r"\(4, 4, 4\) default boxes in a cell of its maps, this one \(4, 6, 4\)"
-    ) as error:
-        starting_params(config, {})
-    assert str(trained_run) in str(error.value) and "Take over model.default_boxes" in str(error.value)
-
-
-def test_another_network_is_refused_with_its_parameters(trained_run, capsys):
+def test_other_networks_are_refused_by_what_differs(trained_run):
+    options = {"width": 0.25, "norm": "none", "boxes": {"aspect_ratios": ((2,), (2, 3), (2,))}}
     with pytest.raises(UserError) as error:
-        starting_params(starting_from(trained_run, width=0.25, norm="none"), {})
-    lines = [line.strip() for line in str(error.value).splitlines()]
-    assert "conv6_1/bias: (8,), (16,) expected" in lines
-    assert "conv6_1_group_norm/bias: (8,), not in this model" in lines
-    printed = capsys.readouterr().out
-    assert "    model.width: 0.125 -> 0.25\n    model.norm: 'group' -> 'none'\n" in printed
-    assert "Starting" not in printed
+        starting_params(starting_from(trained_run, **options), {})
+    assert str(error.value).splitlines()[:4] == [
+        f"{trained_run}: its network is another one (there -> here):",
+        "  model.norm: group -> none",
+        "  model.width: 0.125 -> 0.25",
+        "  model.default_boxes.boxes_per_cell: (4, 4, 4) -> (4, 6, 4)",
+    ]
+
+
+# ---- the first layer and what it is given ----
+
+
+def test_conv1_1_says_the_same_of_images_normalised_otherwise():
+    """Within the image; at its border the zeros around it are another colour, but for an equal mean."""
+    model = tiny_config.get_config().model
+    there = dataclasses.replace(model, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+    rng = np.random.default_rng(0)
+    layer = {"kernel": rng.normal(size=(3, 3, 3, 5)), "bias": rng.normal(size=5)}
+    layer = jax.tree.map(lambda leaf: leaf.astype(np.float32), layer)
+    params = {"vgg": {"conv1_1": layer, "conv1_2": {"bias": np.ones(2)}}, "fc": np.ones(3)}
+    image = rng.uniform(0, 255, (6, 7, 3))
+
+    def by_loops(params: Any, model: Any) -> np.ndarray:
+        padded = np.pad((image - model.mean) / model.std, ((1, 1), (1, 1), (0, 0)))
+        out = np.zeros((6, 7, 5)) + params["vgg"]["conv1_1"]["bias"]
+        for y, x, i, j in np.ndindex(6, 7, 3, 3):
+            out[y, x] += padded[y + i, x + j] @ params["vgg"]["conv1_1"]["kernel"][i, j].astype(float)
+        return out
+
+    for mean, everywhere in (((123.0, 117.0, 104.0), False), (there.mean, True)):
+        here = dataclasses.replace(model, mean=mean, std=(1.0, 2.0, 64.0))
+        fitted = fit_to_preprocessing(params, there, here)
+        before, after = by_loops(params, there), by_loops(fitted, here)
+        np.testing.assert_allclose(after[1:-1, 1:-1], before[1:-1, 1:-1], rtol=1e-4, atol=1e-4)
+        assert np.allclose(after, before, rtol=1e-4, atol=1e-4) == everywhere
+        assert fitted["vgg"]["conv1_2"] is params["vgg"]["conv1_2"] and fitted["fc"] is params["fc"]
+    assert fit_to_preprocessing(params, there, there) is params
+
+
+# ---- what it starts from ----
 
 
 def test_no_run_to_start_from(tmp_path, trained_run):
@@ -245,6 +274,10 @@ def test_no_run_to_start_from(tmp_path, trained_run):
 def test_no_run_is_asked_for(fresh, capsys):
     assert starting_params(tiny_config.get_config(), fresh) is fresh
     assert capsys.readouterr().out == ""
+    config = tiny_config.get_config()
+    plain = dataclasses.replace(config, model=dataclasses.replace(config.model, norm="none"))
+    assert starting_params(plain, fresh) is fresh
+    assert "Starting from random weights" in capsys.readouterr().out, "which the paper's networks do not"
 
 
 # ---- the program ----
@@ -276,7 +309,7 @@ class Transferred(NamedTuple):
 def transferred(trained_run, other_data, tmp_path_factory) -> Transferred:
     base = tmp_path_factory.mktemp("transferred")
     start = Path(shutil.copytree(trained_run, base / "start"))
-    options = (TINY, "--data.root", other_data, *OPTIONS, "--train.start-from", start, "--train.transfer")
+    options = (TINY, "--data.root", other_data, *OPTIONS, "--train.pretrained", start, "--train.transfer")
     with redirect_stdout(io.StringIO()) as printed:
         assert command("train", *options, "--workdir", base / "run") == 0
     return Transferred(start, options, base / "run", printed.getvalue())
@@ -323,13 +356,13 @@ def test_the_first_state(transferred, tmp_path):
 
 def test_other_classes_need_to_be_asked_for(trained_run, other_data, tmp_path, capsys):
     options = (TINY, "--workdir", tmp_path / "run", "--data.root", other_data, *OPTIONS)
-    assert command("train", *options, "--train.start-from", trained_run) == 2
+    assert command("train", *options, "--train.pretrained", trained_run) == 2
     error = capsys.readouterr().err
     assert f"error: {trained_run}: a checkpoint of other classes than the data's:" in error
     assert "\n  only in the checkpoint: circle, square\n  only in the data: hexagon\n" in error
     assert "add --train.transfer" in error
     assert command("train", *options, "--train.transfer") == 2
-    assert "--train.start-from RUN" in capsys.readouterr().err
+    assert "--train.pretrained PATH" in capsys.readouterr().err
 
 
 def test_a_transferred_run_goes_on_bit_for_bit_and_loads_nothing_again(transferred, tmp_path, capsys):
@@ -353,7 +386,7 @@ def test_the_folder_is_recorded_whole(transferred, tmp_path, monkeypatch, capsys
     monkeypatch.chdir(transferred.start.parent)
     options = ["start" if word == transferred.start else word for word in transferred.options]
     assert command("train", *options, "--workdir", transferred.run) == 0
-    assert run_folder.read_config(transferred.run).train.start_from == str(transferred.start)
+    assert run_folder.read_config(transferred.run).train.pretrained == str(transferred.start)
 
 
 def test_evaluate_on_data_with_other_classes(trained_run, other_data, capsys):

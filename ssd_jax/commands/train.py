@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from ssd_jax import execution, run_folder, transfer
-from ssd_jax.commands.options import HELP, parse_config_options, with_root, with_start
+from ssd_jax.commands.options import HELP, parse_config_options, with_pretrained, with_root
 from ssd_jax.commands.splits import describe, describe_overlap, describe_source, open_data
 from ssd_jax.config import Config
 from ssd_jax.training import Loop
@@ -43,7 +43,7 @@ def train(argv: Sequence[str]) -> None:
 def train_config(config: Config, workdir: Path) -> None:
     """What ``train`` does, of a config made in Python. Raises UserError for all that ``train`` refuses."""
     execution.keep_freed_memory()
-    config, train_source, val_source = open_data(with_start(with_root(config, config.data.root)))
+    config, train_source, val_source = open_data(with_pretrained(with_root(config, config.data.root)))
     if not run_folder.has_checkpoint(workdir):
         transfer.check_start(config)  # before there is a folder
     loop = Loop(config, workdir, train_source, val_source)
