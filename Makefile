@@ -5,6 +5,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+PARITY_VENV ?= .venv-parity
 DEMO ?= runs/demo
 
 # cuda12 is gigabytes: only for a machine whose NVIDIA driver answers.
@@ -16,7 +17,7 @@ BIN = $(VENV)/bin
 PIP = "$(BIN)/python" -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint format clean
+.PHONY: help setup setup-dev demo test parity lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +36,10 @@ demo: $(VENV)/.ready ## train on generated pictures, evaluate, show where the pi
 test: lint ## lint, types and the tests
 	@"$(BIN)/python" -m pytest
 
+parity: ## compare with torch and torchvision, in a .venv-parity of its own (5.5 GB)
+	@$(MAKE) --no-print-directory VENV="$(PARITY_VENV)" ACCELERATOR=cpu "$(PARITY_VENV)/.ready-parity"
+	@JAX_PLATFORMS=cpu "$(PARITY_VENV)/bin/python" -m pytest tests/parity
+
 lint: $(VENV)/.ready-dev ## lint, format and types
 	@"$(BIN)/ruff" check .
 	@"$(BIN)/ruff" format --check .
@@ -44,8 +49,8 @@ format: $(VENV)/.ready-dev ## write what lint can mend by itself
 	@"$(BIN)/ruff" check --fix .
 	@"$(BIN)/ruff" format .
 
-clean: ## remove .venv and caches; runs stay
-	rm -rf "$(VENV)" .cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+clean: ## remove both environments and caches; runs stay
+	rm -rf "$(VENV)" "$(PARITY_VENV)" .cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -61,4 +66,9 @@ $(VENV)/.ready: pyproject.toml
 $(VENV)/.ready-dev: $(VENV)/.ready
 	@echo "Adding what the tests need to $(VENV)..."
 	@$(PIP) --editable ".[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]"
+	@touch "$@"
+
+$(VENV)/.ready-parity: $(VENV)/.ready-dev
+	@echo "Adding torch and torchvision to $(VENV)..."
+	@$(PIP) --editable ".[dev,parity]"
 	@touch "$@"
