@@ -53,6 +53,10 @@ MAPS = {
     "conv9_2": (256, 4),
 }
 
+# What tests/data/golden/torchvision_ssd300.npz is of: seeds, and seed, height and width of images.
+GOLDEN_WEIGHTS, GOLDEN_SCENE = 0, 1
+GOLDEN_SEEN, GOLDEN_DETECTED = (1, 300, 300), (2, 413, 517)
+
 
 def layers() -> dict[str, tuple[str, int, int, int]]:
     """LAYERS with the predictors."""
@@ -101,6 +105,11 @@ def random_image(seed: int, height: int, width: int) -> np.ndarray:
         patches = random.randint(0, 256, (-(-height // side), -(-width // side), 3))
         image += weight * patches.repeat(side, 0).repeat(side, 1)[:height, :width]
     return (image // 7).astype(np.uint8)
+
+
+def samples(rows: np.ndarray, count: int) -> np.ndarray:
+    """So many of the rows, always the same of as many rows; a row may come twice."""
+    return rows[np.random.RandomState(len(rows)).randint(0, len(rows), count)]
 
 
 def random_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
