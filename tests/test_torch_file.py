@@ -236,6 +236,16 @@ def test_which_of_the_dicts_are_the_weights(file: Path, content: bytes, names: l
         assert list(read_torch(file)) == names
 
 
+@pytest.mark.parametrize(("version", "taken"), [("1.0rc0+5f2c9a5", False), ("0.5.4", False), ("2.3.0", True)])
+def test_mmdetection_of_before_2_0_is_told_from_its_note(file: Path, version: str, taken: bool):
+    meta = mapping(mmdet_version=text(version), config=text("model = ..."))
+    file.write_bytes(zipped(mapping(meta=meta, state_dict=mapping(a=vector(6))), {"0": ONES}))
+    if taken:
+        assert list(read_torch(file)) == ["a"]
+    else:
+        refused(file, "MMDetection", "background first")
+
+
 # ---- hostile ----
 
 TOUCH = "touch {marker}"

@@ -60,6 +60,7 @@ def read_torch(file: Path) -> dict[str, np.ndarray]:
         data = file.read_bytes()
         load = _load_zip if data.startswith(b"PK\x03\x04") else _load_legacy
         content, storage_bytes = load(file, data)
+        _check_mmdetection(file, content)
         return _to_arrays(_state_dict(file, content), storage_bytes, MOST_GROWTH * len(data))
 
 
@@ -406,6 +407,17 @@ def _load_legacy(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
 
 
 # ---- from what was loaded to arrays ----
+
+
+def _check_mmdetection(file: Path, content: Any) -> None:
+    """Its versions 0 and 1 have the keys of 2.0, and other meanings: only the file's own note tells."""
+    meta = content.get("meta") if type(content) is dict else None
+    version = meta.get("mmdet_version") if type(meta) is dict else None
+    if type(version) is str and version.startswith(("0.", "1.")):
+        raise UserError(
+            f"{file}: of MMDetection {version[:20]!a}, which has background first and other default boxes than "
+            "since 2.0. Convert it with MMDetection's tools/model_converters/upgrade_model_version.py --ssd"
+        )
 
 
 def _state_dict(file: Path, content: Any) -> dict[str, _Tensor]:
