@@ -58,6 +58,27 @@ def random_ssd_pytorch(maps: int, classes: int, width: float, seed: int = 0) -> 
     return tensors
 
 
+def random_pool6(extras: int, classes: int, width: float, seed: int = 0) -> dict[str, list[np.ndarray]]:
+    """Caffe's blobs of SSD500 (4 extras) and of the first SSD300 (3): three default boxes on the first map, and a last
+    map that is the average of the one before."""
+    rng = np.random.RandomState(seed)
+    blobs = {
+        name: values
+        for name, values in caffe(random_ssd_pytorch(6, classes, width, seed)).items()
+        if "mbox" not in name and not (extras == 3 and name.startswith("conv9"))
+    }
+    last = f"conv{5 + extras}_2"
+    for source in ["conv4_3_norm", "fc7", *(f"conv{n}_2" for n in range(6, 6 + extras)), "pool6"]:
+        of = {"conv4_3_norm": "conv4_3", "pool6": last}.get(source, source)
+        channels, boxes = len(blobs[of][1]), 3 if source == "conv4_3_norm" else 6
+        for kind, numbers, gain, shift in (("loc", 4, 1.0, 0.1), ("conf", classes, 3.0, 1.0)):
+            std = np.sqrt(gain / (9 * channels))
+            weight = rng.normal(0, std, (boxes * numbers, channels, 3, 3)).astype(np.float32)
+            bias = rng.normal(0, shift, boxes * numbers).astype(np.float32)
+            blobs[f"{source}_mbox_{kind}"] = [weight, bias]
+    return blobs
+
+
 def _parts(tensors: Tensors) -> Iterator[tuple[str, int, str, np.ndarray]]:
     """Group, number, weight or bias, tensor."""
     for key, value in tensors.items():
