@@ -370,6 +370,16 @@ def test_a_refused_file_leaves_no_folder(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_what_is_not_written_whole_is_taken_away(imported, tmp_path, monkeypatch):
+    def full(file: Path, text: str) -> None:
+        raise UserError(f"{file}: can't be written (No space left on device)")
+
+    monkeypatch.setattr(run_folder, "write_text", full)
+    with pytest.raises(UserError, match="No space left"):
+        write_run(imported, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_trunk_detects_nothing(ssd300, tmp_path, capsys):
     file = save(tmp_path / "vgg.safetensors", trunk_of(ssd300))
     assert command("import-weights", file, "--out", tmp_path / "vgg") == 0

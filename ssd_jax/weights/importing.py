@@ -1,6 +1,7 @@
 """A weight file of any known layout to our config and parameters, and from there to a folder as of a run."""
 
 import dataclasses
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,12 +74,16 @@ def import_weights(
 
 
 def write_run(imported: Imported, folder: Path) -> None:
-    """As the folder of a run whose only checkpoint is of step 0."""
+    """As the folder of a run whose only checkpoint is of step 0. What can't be written whole is taken away again."""
     with run_folder.writing(folder, "Name another --out."):
         folder.mkdir(parents=True, exist_ok=True)
-    run_folder.write_text(folder / "config.json", run_folder.config_to_json(imported.config))
-    with Checkpoints(folder / "checkpoints", for_writing=True) as checkpoints:
-        checkpoints.save(0, {"params": imported.params}, {"config": msgspec.to_builtins(imported.config)})
+    try:
+        with Checkpoints(folder / "checkpoints", for_writing=True) as checkpoints:
+            checkpoints.save(0, {"params": imported.params}, {"config": msgspec.to_builtins(imported.config)})
+        run_folder.write_text(folder / "config.json", run_folder.config_to_json(imported.config))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _layout(file: Path, weights: WeightFile) -> Layout:
