@@ -78,6 +78,11 @@ def test_a_scale_that_channels_share_has_one_axis(tmp_path: Path):
     assert net.tensors["norm.0"].tolist() == [20]
 
 
+def test_numbers_beyond_float32(tmp_path: Path):
+    net = read(tmp_path, caffemodel_bytes([("a", "Convolution", [np.full((1, 1, 1, 1), 1e300)])], double=True))
+    assert net.tensors["a.0"] == np.inf
+
+
 def test_unknown_fields_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Fields of other forks: a number, eight bytes, a piece, a group, four bytes, in every message."""
     unknown = b"\xc8\xbb\x03\x96\x01" + b"\xc9\xbb\x03eightbyt" + b"\xca\xbb\x03\x03abc"

@@ -3,6 +3,7 @@
 import io
 import struct
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,22 @@ def test_chunks_and_gzip(tmp_path: Path, storage: dict[str, Any]):
     assert_holds(read(tmp_path / "a.h5"), layers)
 
 
+def test_a_chunk_that_was_left_unpacked(tmp_path: Path):
+    with h5py.File(tmp_path / "a.h5", "w") as root:
+        dataset = layer_with(root).create_dataset("w", (4,), "f4", chunks=(2,), compression="gzip", shuffle=True)
+        dataset[2:] = [3, 4]
+        dataset.id.write_direct_chunk((0,), np.float32([1, 2]).tobytes(), filter_mask=0b11)
+    assert read(tmp_path / "a.h5")["a.0"].tolist() == [1, 2, 3, 4]
+
+
+def test_what_is_no_weight_may_be_anything(tmp_path: Path):
+    write_keras(tmp_path / "a.h5", LAYERS)
+    with h5py.File(tmp_path / "a.h5", "a") as root:
+        root.attrs["note"] = np.longdouble(1)
+        root["conv1_1"].create_dataset("note", (1 << 40,), "f4")
+    assert_holds(read(tmp_path / "a.h5"), LAYERS)
+
+
 @pytest.mark.parametrize("libver", ["v108", "v110", "latest"])
 def test_files_of_newer_hdf5(tmp_path: Path, libver: str):
     with h5py.File(tmp_path / "a.h5", "w", libver=libver) as root:
@@ -208,6 +225,23 @@ def bomb_in_one_chunk(group: h5py.Group, other: Path) -> None:
         dataset.id.write_direct_chunk((0,), zeros.id.read_direct_chunk((0,))[1])
 
 
+def bomb_in_a_bomb(group: h5py.Group, other: Path) -> None:
+    """The outer one unpacks to no more than it should."""
+    options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    options.set_chunk((1 << 12,))
+    for _ in range(2):
+        options.set_filter(h5py.h5z.FILTER_DEFLATE, 0, (9,))
+    space, kind = h5py.h5s.create_simple((1 << 12,)), h5py.h5t.IEEE_F32LE
+    dataset = h5py.h5d.create(group.id, b"w", kind, space, options)
+    dataset.write_direct_chunk((0,), zlib.compress(zlib.compress(bytes(1 << 24))))
+
+
+def the_same_again(group: h5py.Group, other: Path) -> None:
+    """Which as float32 takes twelve times the file."""
+    group["w"] = np.zeros(100_000, "f2")
+    group.attrs["weight_names"] = [b"w"] * 6
+
+
 def other_compression(group: h5py.Group, other: Path) -> None:
     group.create_dataset("w", data=np.zeros(4, "f4"), compression="lzf")
 
@@ -271,6 +305,8 @@ def theano(group: h5py.Group, other: Path) -> None:
         (padded_with_much, "padded"),
         (bomb, "more than 8 times the bytes of the file.*h5repack"),
         (bomb_in_one_chunk, "unpacks to more than it should"),
+        (bomb_in_a_bomb, "something else than gzip"),
+        (the_same_again, "'a.4' has the shape .* more than 8 times"),
         (other_compression, "something else than gzip"),
         (texts, "'a.0' holds object, no numbers"),
         (records, "'a.0' holds .*, no numbers"),
@@ -312,6 +348,12 @@ def header_in_a_circle() -> bytes:
     return (superblock + root + header + message * 1000).ljust(end, b"\0")
 
 
+def addresses_from_elsewhere() -> bytes:
+    """A good file of Keras behind a superblock that says so, by its base address."""
+    good = (DATA / "keras3.h5").read_bytes()
+    return (good[:24] + struct.pack("<Q", 512) + good[32:96]).ljust(512, b"\0") + good
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -321,6 +363,7 @@ def header_in_a_circle() -> bytes:
         (b"\x89HDF\r\n\x1a\n", "damaged"),
         (b"\x89HDF\r\n\x1a\n" + bytes(4000), "damaged"),
         (header_in_a_circle(), "leads in circles"),
+        (addresses_from_elsewhere(), "user block"),
     ],
 )
 def test_other_files(tmp_path: Path, data: bytes, message: str):

@@ -110,7 +110,7 @@ def _keras_3_weights(file: Path, layers: Any) -> Iterator[tuple[str, Any]]:
     """Groups are called by the layer's class, its name is an attribute. In the order of the groups."""
     for group in layers:
         variables = _child(file, _child(file, layers, group), "vars")
-        if len(variables) and "name" not in variables.attrs:
+        if "name" not in variables.attrs:
             raise UserError(
                 f"{file}: written by an early Keras 3, without the layers' names. Load it with Keras into its model, "
                 'and save that with model.save("weights.h5").'

@@ -29,6 +29,8 @@ def check_file(file: Path) -> None:
 def reading(file: Path) -> Iterator[None]:
     """Around all that reads a stranger's bytes: whatever that leads to becomes a UserError naming the file."""
     try:
+        # pyfive's, of attributes that nobody asks for; numpy's, of what is infinite as float32, which is for those to
+        # judge who know what it is for.
         with warnings.catch_warnings(action="ignore"):
             yield
     except UserError:
@@ -49,5 +51,4 @@ def check_names(tensors: Iterable[str]) -> None:
 def own(array: np.ndarray) -> np.ndarray:
     """A copy in C order and of this machine's byte order; floats as float32."""
     dtype = np.float32 if array.dtype.newbyteorder("=") in _FLOATS else array.dtype.newbyteorder("=")
-    with np.errstate(all="ignore"):  # what is not finite is for those to judge who know what it is for
-        return np.array(array, dtype, order="C")
+    return np.array(array, dtype, order="C")
