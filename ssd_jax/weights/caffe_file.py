@@ -28,7 +28,8 @@ class Prior(NamedTuple):
     flip: bool
     """Adds 1 / ratio for each ratio."""
     clip: bool
-    """Cuts boxes off at the image's border."""
+    """Cuts boxes off at the image's border. False where it is not set; in mid-2016 that meant True, but the authors'
+    scripts always set it."""
     variances: tuple[float, ...]
     """Of cx, cy, w, h. One number for all four, and none for 0.1, are written out."""
     step: float | None
