@@ -11,11 +11,13 @@ import numpy as np
 import published_layouts as published
 import pytest
 import tiny_config
+import torchvision_ssd
 from flax.traverse_util import unflatten_dict
 from PIL import Image
 from program import TINY, command
 from published_layouts import Tensors
 from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save as safetensors_bytes
 from weight_writers import caffemodel_bytes, write_keras
 
 from ssd_jax import config, detector, run_folder
@@ -26,6 +28,7 @@ from ssd_jax.weights.exporting import export_layout, to_layout
 from ssd_jax.weights.importing import Imported, import_weights, write_run
 from ssd_jax.weights.layouts import LAYOUTS
 from ssd_jax.weights.networks import SSD300, SSD512, parameter_shapes
+from ssd_jax.weights.weight_file import read_weights
 
 WIDTH = 0.125
 TINY_BOXES, TINY_EXTRAS = (getattr(tiny_config.get_config().model, name) for name in ("default_boxes", "extras"))
@@ -142,6 +145,19 @@ def test_torchvisions_labels_are_cocos_category_ids(tmp_path):
         assert names[number - 1] == name
 
 
+def test_torchvisions_file_by_another_hand(tmp_path):
+    """tests/torchvision_ssd.py, which make parity compares with torchvision itself, says the same of it."""
+    state = torchvision_ssd.random_state_dict(0)
+    found = import_weights(save(tmp_path / "file", state))
+    jax.tree.map(np.testing.assert_array_equal, found.params, torchvision_ssd.to_params(state))
+    expected = torchvision_ssd.torchvision_config()
+    assert found.config.detect == expected.detect
+    names = found.config.model.class_names
+    model = dataclasses.replace(expected.model, class_names=names, mean=found.config.model.mean)
+    assert found.config.model == model
+    np.testing.assert_allclose(found.config.model.mean, expected.model.mean, rtol=1e-12)
+
+
 def test_own_classes_need_their_names(tmp_path):
     file = save(tmp_path / "cells.safetensors", published.random_ssd_pytorch(6, 4, WIDTH))
     with pytest.raises(UserError, match=r"3 classes besides background.*--class-names"):
@@ -241,6 +257,18 @@ def test_all_that_does_not_fit_is_listed_at_once(ssd300, tmp_path):
 def test_another_network_is_told(tensors, tmp_path):
     with pytest.raises(UserError, match="file: neither an SSD on VGG16 nor a VGG16"):
         import_weights(save(tmp_path / "file", tensors))
+
+
+def test_safetensors_whatever_their_headers_length(tmp_path):
+    """Its lowest byte comes first in the file, and may be another format's mark."""
+    seen = set()
+    for padding in range(256):
+        data = safetensors_bytes({"a" * (padding + 1): np.ones(3, np.float32)})
+        seen.add(data[0])
+        (tmp_path / "file").write_bytes(data)
+        found = read_weights(tmp_path / "file")
+        assert found.kind == "torch" and list(found.tensors) == ["a" * (padding + 1)]
+    assert len(seen) >= 32 and 0x80 in seen
 
 
 # ---- trunks ----

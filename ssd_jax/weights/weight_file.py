@@ -52,12 +52,13 @@ def read_weights(file: Path) -> WeightFile:
 
 def _kind(start: bytes) -> str:
     """By the magic numbers of each format; empty where none fits."""
+    # First, for it begins with its header's length, whose lowest byte may be anything.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 30:
+        return "safetensors"
     if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80" or start[257:262] == b"ustar":
         return "torch"  # a zip; a bare pickle, torch's before 1.6; a tar, before 0.1.11
     if start[:8] == b"\x89HDF\r\n\x1a\n":
         return "keras"
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 30:
-        return "safetensors"
     # A protobuf has no magic number. NetParameter begins with its name (field 1), or with a layer: field 100, or
     # 2 of the first version, all of wire type 2.
     return "caffe" if start[:1] in (b"\x0a", b"\x12") or start[:2] == b"\xa2\x06" else ""
