@@ -24,8 +24,6 @@ from ssd_jax.weights.torch_reference import Found, Reference
 
 # Of a layer's largest value; of the image's side; of probabilities; pixels of the picture.
 LAYER_TOLERANCE, DEFAULT_BOX_TOLERANCE, SCORE_TOLERANCE, BOX_TOLERANCE = 1e-4, 1e-6, 1e-5, 0.01
-# Detections whose scores are closer may change places.
-TIE = 1e-6
 
 
 class Row(NamedTuple):
@@ -66,7 +64,7 @@ def layer_outputs(params: Params, model: Model, picture: UInt8[np.ndarray, "h w 
         if model.class_names:
             return SSD(model).apply({"params": params}, images, **capture)[1]
         x = (images - jnp.array(model.mean, jnp.float32)) / jnp.array(model.std, jnp.float32)
-        return VGG16(model.width).apply({"params": params}, x, **capture)[1]
+        return VGG16(model.width, dtype=jnp.dtype(jnp.float32)).apply({"params": params}, x, **capture)[1]
 
     if not model.class_names:
         params = _with_zeros(params, model)["vgg"]
@@ -110,22 +108,28 @@ def _row(name: str, ours: Float[np.ndarray, "*n"], theirs: Float[np.ndarray, "*n
 
 
 def compare_found(ours: ImageDetections, theirs: list[Found], width: int, height: int) -> list[Row]:
-    """Final detections: how many differ in number or order, then boxes and scores of those that are in both."""
-    left, box_difference, score_difference, strangers = list(theirs), 0.0, 0.0, 0
+    """Final detections: how many are in one list only or out of order, then boxes and scores of those in both.
+
+    Those whose scores are closer than what scores are allowed to differ by may change places.
+    """
+    to_pixels = np.array([width, height, width, height])
+    left, pairs = dict(enumerate(theirs)), []
     for box, score, label in zip(*ours, strict=True):
-        tied = [f for f in left if f.label == label and left and f.score >= left[0].score - TIE]
-        if not tied:
-            strangers += 1
-            continue
-        to_pixels = np.array([width, height, width, height])
-        differences = [float(np.abs(np.array(f.box) * to_pixels - box).max()) for f in tied]
-        nearest = int(np.argmin(differences))
-        box_difference = max(box_difference, differences[nearest])
-        score_difference = max(score_difference, abs(tied[nearest].score - float(score)))
-        left.remove(tied[nearest])
+        near = [
+            (float(np.abs(np.array(other.box) * to_pixels - box).max()), place)
+            for place, other in left.items()
+            if other.label == label and abs(other.score - score) <= SCORE_TOLERANCE
+        ]
+        if near and min(near)[0] <= BOX_TOLERANCE:
+            difference, place = min(near)
+            pairs.append((difference, abs(left.pop(place).score - float(score)), theirs[place].score))
+    scores = np.array([score for *_, score in pairs])
+    misplaced = int((scores > np.minimum.accumulate(scores) + SCORE_TOLERANCE).sum())
+    strangers = len(ours.scores) - len(pairs) + len(left) + misplaced
+    box_difference, score_difference = (max((pair[i] for pair in pairs), default=0.0) for i in (0, 1))
     count, largest = len(theirs), max((f.score for f in theirs), default=0.0)
     return [
-        Row("detections, number and order", (count,), float(count), float(strangers + len(left)), 0.0),
+        Row("detections, number and order", (count,), float(count), float(strangers), 0.0),
         Row("their boxes, px", (count, 4), float(max(width, height)), box_difference, BOX_TOLERANCE),
         Row("their scores", (count,), largest, score_difference, SCORE_TOLERANCE),
     ]

@@ -42,7 +42,7 @@ def test_detectors(project, maps, tmp_path):
     assert len(names) == 15 + 1 + (8 if maps == 6 else 10) + 2 * maps + 6
 
 
-@pytest.mark.parametrize("project", ["ssd.pytorch", "lufficc", "mmdetection", "caffe"])
+@pytest.mark.parametrize("project", ["ssd.pytorch", "mmdetection", "caffe"])
 def test_cocos_classes_on_a_photograph(project, bccd, tmp_path):
     photograph = read_image(sorted((bccd / "JPEGImages").iterdir())[0])
     file = WRITERS[project](tmp_path / "file", published.random_ssd_pytorch(7, 81, WIDTH, seed=2))
