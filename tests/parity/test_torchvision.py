@@ -27,6 +27,7 @@ from ssd_jax.default_boxes import make_default_boxes
 from ssd_jax.detect import detect
 from ssd_jax.evaluation import make_detection_program, to_image_detections
 from ssd_jax.matching import Targets, assign, match
+from ssd_jax.nms import nms
 from ssd_jax.resample import resize
 
 torch = pytest.importorskip("torch", reason="needs torch and torchvision: make parity")
@@ -161,6 +162,7 @@ def test_detections_in_photographs(model, find, bccd):
     [
         (3.0, 0.0),  # nearly all (box, class) pairs above the threshold: 400 of each class go on
         (1.0, 9.0),  # some hundreds: torchvision then keeps classes apart by moving their boxes
+        (1.0, 9.6),  # about a hundred: all that NMS keeps are output
         (1.0, 30.0),  # none
     ],
 )
@@ -169,7 +171,8 @@ def test_post_processing_of_wild_predictions(model, spread, background, seed):
     """Boxes far outside of the image, without area in it, and of scales beyond torchvision's bound."""
     random = np.random.default_rng(seed)
     offsets = (random.standard_normal((8732, 4)) * [15, 15, 4, 4]).astype(np.float32)
-    offsets[::50, 2:] = random.uniform(-30, 40, offsets[::50, 2:].shape)
+    # So far out and so large that the bound decides how much of the image they cover.
+    offsets[::50] = random.uniform([-400, -400, -30, -30], [400, 400, 40, 40], offsets[::50].shape)
     logits = (random.standard_normal((8732, CLASSES)) * spread).astype(np.float32)
     logits[:, 0] += background
     head = {"bbox_regression": torch.from_numpy(offsets)[None], "cls_logits": torch.from_numpy(logits)[None]}
@@ -179,6 +182,18 @@ def test_post_processing_of_wild_predictions(model, spread, background, seed):
     assert (count == 0) == (background == 30)
     boxes, scores, labels = (np.asarray(field[:count]) for field in ours[:3])
     print(assert_same_detections((boxes * 300, scores, labels), theirs))
+
+
+def test_suppression_of_crowds(model):
+    """Every box that is kept, in order, of thousands in heaps: hundreds of pairs lie within 0.001 of the threshold."""
+    random = np.random.default_rng(0)
+    heaps = random.uniform(0, 0.8, (40, 2)).repeat(75, axis=0)
+    corner = heaps + random.normal(0, 0.02, heaps.shape)
+    boxes = np.concatenate([corner, corner + random.uniform(0.08, 0.15, heaps.shape)], axis=1).astype(np.float32)
+    scores, labels = random.permutation(len(boxes)).astype(np.float32) + 1, random.integers(1, 5, len(boxes))
+    theirs = torchvision.ops.batched_nms(*map(torch.from_numpy, (boxes, scores, labels)), 0.45).numpy()
+    kept, valid = nms(boxes, scores, 0.45, len(boxes), labels)
+    np.testing.assert_array_equal(np.asarray(kept)[: int(valid.sum())], theirs)
 
 
 # ---- the loss ----
