@@ -1,17 +1,23 @@
 """Files of every layout, imported, beside an independent forward pass in torch: layers, boxes, scores, detections."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import published_layouts as published
 import pytest
 from program import command
-from test_importing import WRITERS, caffe_bytes, full_classifier, keras_vgg16, save, trunk_of
+from test_importing import COCO_PRIORS, WRITERS, caffe_bytes, full_classifier, keras_vgg16, save, trunk_of
 from weight_writers import caffemodel_bytes
 
+from ssd_jax.boxes import cxcywh_to_xyxy
 from ssd_jax.commands.verify import generated_picture, reference_of
+from ssd_jax.config import SSD300_VOC_BOXES
 from ssd_jax.data.image import read_image
-from ssd_jax.weights.importing import import_weights
+from ssd_jax.default_boxes import make_default_boxes
+from ssd_jax.weights import torch_reference
+from ssd_jax.weights.importing import import_weights, write_run
 from ssd_jax.weights.verification import compare
 
 pytest.importorskip("torch", reason="needs torch and torchvision: make parity")
@@ -64,8 +70,6 @@ def test_release_1_0_of_lufficc(tmp_path):
 
 
 def test_what_a_caffe_snapshot_and_the_options_say(tmp_path):
-    from test_importing import COCO_PRIORS
-
     tensors = published.random_ssd_pytorch(6, 21, WIDTH)
     (tmp_path / "caffe").write_bytes(caffe_bytes(tensors, COCO_PRIORS))
     assert_same(tmp_path / "caffe", generated_picture())
@@ -107,11 +111,31 @@ def test_the_command(tmp_path, capsys):
 
 
 def test_a_difference_is_told(tmp_path, capsys, monkeypatch):
-    from ssd_jax.weights import torch_reference
-
     recipe = torch_reference.RECIPES["lufficc"]._replace(mean=(104.0, 117.0, 123.0))
     monkeypatch.setitem(torch_reference.RECIPES, "lufficc", recipe)
     file = WRITERS["lufficc"](tmp_path / "file", published.random_ssd_pytorch(6, 21, WIDTH))
     assert command("verify", file) == 1
     out = capsys.readouterr().out
     assert "<-- too large" in out and "Not within what is allowed: conv1_1" in out
+
+
+def test_torchvision_takes_what_is_exported_with_the_lines_that_are_printed(tmp_path, capsys):
+    """Of VOC's default boxes and another mean, so that the lines have something to say."""
+    tensors = published.random_ssd_pytorch(6, 4, 1.0)
+    run, out = tmp_path / "run", tmp_path / "out.safetensors"
+    imported = import_weights(save(tmp_path / "file", tensors), class_names=("RBC", "WBC", "Platelets"))
+    boxes = dataclasses.replace(SSD300_VOC_BOXES, clip="sizes")
+    model = dataclasses.replace(imported.config.model, default_boxes=boxes, mean=(120.0, 110.0, 100.0), std=(50.0,) * 3)
+    write_run(imported._replace(config=dataclasses.replace(imported.config, model=model)), run)
+    assert command("export-weights", run, "--out", out) == 0
+    printed = capsys.readouterr().out
+    made: dict[str, Any] = {}
+    exec(printed[printed.index("from safetensors") :], made)
+    theirs = made["model"]
+    for key, value in published.torchvision(tensors).items():
+        np.testing.assert_array_equal(theirs.state_dict()[key].numpy(), value)
+    image = made["load_file"](out)["backbone.scale_weight"].new_zeros(3, 300, 300)
+    inputs, _ = theirs.transform([image])
+    anchors = theirs.anchor_generator(inputs, list(theirs.backbone(inputs.tensors).values()))[0].numpy() / 300
+    np.testing.assert_allclose(anchors, cxcywh_to_xyxy(make_default_boxes(boxes)), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(inputs.tensors[0, :, 0, 0], [-2.4, -2.2, -2.0], rtol=1e-5)
