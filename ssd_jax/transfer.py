@@ -25,8 +25,8 @@ from ssd_jax.weights.importing import import_weights
 
 Leaf = Array | np.ndarray
 
-# Of two models: these do not change what the trained parameters mean, or the first layer is fitted to them.
-_IMMATERIAL = ("model.class_names", "model.dtype", "model.l2_norm_scale", "model.mean", "model.std")
+# Of two models: these do not change what the trained parameters mean.
+_IMMATERIAL = ("model.class_names", "model.dtype", "model.l2_norm_scale")
 
 
 class Classes(NamedTuple):
@@ -92,7 +92,7 @@ def fit_to_preprocessing(params: Params, there: Model, here: Model) -> Params:
     """With conv1_1 changed so that it makes of images normalised as ``here`` what it made of those as ``there``.
 
     Exact, but for the outermost pixels where the means differ: the zeros around the image are then
-    another colour.
+    another colour. Not for norm="group", whose convolutions do not go by the size of their weights.
     """
     if (there.mean, there.std) == (here.mean, here.std):
         return params
@@ -128,7 +128,10 @@ def open_start(path: Path) -> Start:
         imported = import_weights(path)
         return Start(path, imported.config, imported.params)
     if not path.exists():
-        raise UserError(f"train.pretrained: there is no file or folder '{path}'")
+        raise UserError(
+            f"train.pretrained: there is no file or folder '{path}'. Name a run or a file of weights with "
+            "--train.pretrained PATH; docs/weights.md says which files are read"
+        )
     return Start(path, run_folder.read_config(path), None)
 
 
@@ -157,7 +160,7 @@ def starting_params(config: Config, fresh: Params) -> Params:
     _check(start, config)
     params, name = start.params()
     there, here = start.config.model, config.model
-    if (there.mean, there.std) != (here.mean, here.std):
+    if here.norm == "none" and (there.mean, there.std) != (here.mean, here.std):
         print(f"  conv1_1 is fitted from mean {there.mean}, std {there.std} to this config's {here.mean}, {here.std}.")
         params = fit_to_preprocessing(params, there, here)
     if takes_trunk_only(start, config):
@@ -208,6 +211,7 @@ def _check_classes(start: Start, config: Config) -> None:
 def _note_differences(start: Start, config: Config) -> None:
     """What changes what the parameters mean, and does not stop a start."""
     lines = [line for line in run_folder.differences(start.config, config) if line.startswith("model.")]
-    lines = [line for line in lines if not line.startswith(_IMMATERIAL)]
+    fitted = ("model.mean", "model.std") if config.model.norm == "none" else ()
+    lines = [line for line in lines if not line.startswith((*_IMMATERIAL, *fitted))]
     if lines:
         print(f"  note: the model of {start.path} is another one (there -> here):", *lines, sep="\n    ")
