@@ -59,7 +59,8 @@ def reference_of(
 ) -> Reference:
     """Raises UserError where torch is not installed."""
     weights, layout, model = read_weights(file), imported.layout, imported.config.model
-    coco = scales == "coco" if scales else len(model.class_names) in (80, 90)
+    # torchvision's boxes are COCO's whatever the classes.
+    coco = scales == "coco" if scales else layout.project == "torchvision" or len(model.class_names) in (80, 90)
     sources = layout.network.sources if layout.network and not scales else ()
     priors = [weights.priors[name] for source in sources if (name := f"{source}_mbox_priorbox") in weights.priors]
     if len(priors) < len(sources):

@@ -337,7 +337,19 @@ def _is_size(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
+# What is done to a machine: no network is made of these.
+_DANGEROUS = {
+    "os", "posix", "nt", "sys", "_sys", "subprocess", "shutil", "socket", "pty", "runpy", "importlib", "ctypes",
+    "webbrowser", "system", "popen", "eval", "exec", "compile", "open", "__import__",
+}  # fmt: skip
+
+
 def _refusal(file: Path, module: str, name: str) -> str:
+    if _DANGEROUS & set(f"{module}.{name}".split(".")):
+        return (
+            f"{file}: refused. It asks to run {f'{module}.{name}'[:200]!a}, which no file of weights needs: it may be "
+            "an attack. Nothing of it was run. Do not load it elsewhere, and get the weights from another place."
+        )
     whole = module.startswith(("torch.nn.", "torchvision.models."))
     what = "a pickled model in place of its state_dict" if whole else "code, or an object that needs code"
     weights = "found.state_dict()" if whole else 'found["state_dict"]'

@@ -107,7 +107,7 @@ def run_reference(
     Raises ImportError where torch or torchvision is not installed.
     """
     if project == "torchvision":
-        return _run_torchvision(tensors, picture)
+        return _run_torchvision(tensors, picture, coco_scales, bool(bgr))
     recipe = RECIPES[project]
     if bgr is not None:
         recipe = recipe._replace(bgr=bgr)
@@ -137,15 +137,22 @@ def run_reference(
 # ---- torchvision ----
 
 
-def _run_torchvision(tensors: Tensors, picture: np.ndarray) -> Reference:
+def _run_torchvision(tensors: Tensors, picture: np.ndarray, coco_scales: bool, bgr: bool) -> Reference:
     import torch
     from torchvision.models.detection import ssd300_vgg16
+    from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 
     state = {name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}
     classes = len(state["head.classification_head.module_list.0.bias"]) // 4
     model = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=classes)
     model.load_state_dict(state)
     model.eval()
+    if bgr:
+        picture = picture[:, :, ::-1]
+        model.transform.image_mean = model.transform.image_mean[::-1]
+    if not coco_scales:
+        ratios, steps = [[2], [2, 3], [2, 3], [2, 3], [2], [2]], [8, 16, 32, 64, 100, 300]
+        model.anchor_generator = DefaultBoxGenerator(ratios, scales=list(_SCALES[300, False]), steps=steps)
     layers: Arrays = {}
     names = {
         f"backbone.{'features' if place < 23 else 'extra.0'}.{place if place < 23 else place - 23}": name

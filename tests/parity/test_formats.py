@@ -110,6 +110,11 @@ def test_the_command(tmp_path, capsys):
     assert command("verify", tmp_path / "gone") == 2
 
 
+def test_options_of_torchvisions_files(tmp_path):
+    file = save(tmp_path / "file", published.torchvision(published.random_ssd_pytorch(6, 21, 1.0)))
+    assert_same(file, generated_picture(), bgr=True, scales="voc")
+
+
 def test_a_difference_is_told(tmp_path, capsys, monkeypatch):
     recipe = torch_reference.RECIPES["lufficc"]._replace(mean=(104.0, 117.0, 123.0))
     monkeypatch.setitem(torch_reference.RECIPES, "lufficc", recipe)
