@@ -136,6 +136,26 @@ def test_classes_and_boxes(project, classes, names, boxes, tmp_path):
         assert getattr(found.default_boxes, name) == value
 
 
+@pytest.mark.parametrize(
+    ("project", "mean", "detect"),
+    [  # sources: those of tests/data/weight_layouts, and docs/weights.md
+        ("ssd.pytorch", (123, 117, 104), config.Detect(0.01, 200, 0.45, 200 * 20)),
+        ("lufficc", (123, 117, 104), config.Detect(0.01, 1_000_000, 0.45, 100)),
+        (
+            "mmdetection",
+            (123.675, 116.28, 103.53),
+            config.Detect(0.02, 1000, 0.45, 200, "map", (-4.135166556742356, 4.135166556742356), True, True),
+        ),
+        ("caffe", (123, 117, 104), config.Detect(0.01, 400, 0.45, 200)),
+        ("ssd_keras", (123, 117, 104), config.Detect(0.01, 1_000_000, 0.45, 200)),
+    ],
+)
+def test_preprocessing_and_post_processing(project, mean, detect, ssd300, tmp_path):
+    found = import_weights(WRITERS[project](tmp_path / "file", ssd300)).config
+    assert (found.model.mean, found.model.std, found.detect) == (mean, (1, 1, 1), detect)
+    assert found.model.default_boxes.variances == (0.1, 0.1, 0.2, 0.2)
+
+
 def test_torchvisions_labels_are_cocos_category_ids(tmp_path):
     tensors = published.torchvision(published.random_ssd_pytorch(6, 91, WIDTH))
     names = import_weights(save(tmp_path / "file", tensors)).config.model.class_names
@@ -165,6 +185,11 @@ def test_own_classes_need_their_names(tmp_path):
     with pytest.raises(UserError, match=r"--class-names: 2 names, but .*cells.safetensors has 3 classes"):
         import_weights(file, class_names=("RBC", "WBC"))
     assert import_weights(file, class_names=("RBC", "WBC", "Platelets")).config.model.num_classes == 4
+    for odd in ("background", "", "__background__"):
+        with pytest.raises(UserError, match="Background, label 0, is not named"):
+            import_weights(file, class_names=("RBC", odd, "Platelets"))
+    with pytest.raises(UserError, match="holds a name twice"):
+        import_weights(file, class_names=("RBC", "WBC", "RBC"))
 
 
 def test_scales_and_channels_can_be_said(ssd300, imported, tmp_path):
@@ -299,6 +324,12 @@ def full_classifier(tensors: Tensors) -> tuple[Tensors, Tensors]:
     return {f"classifier.{k}": v for k, v in classifier.items()}, named
 
 
+@pytest.mark.parametrize("options", [{"class_names": ("a", "b")}, {"scales": "coco"}])
+def test_a_trunk_has_neither_classes_nor_scales(options, ssd300, tmp_path):
+    with pytest.raises(UserError, match="file: VGG16 alone"):
+        import_weights(save(tmp_path / "file", trunk_of(ssd300)), **options)
+
+
 def test_trunks_are_the_same_trunk(ssd300, imported, tmp_path):
     classifier, features = full_classifier(ssd300)
     caffe = {name: blobs for name, blobs in published.caffe(ssd300).items() if "_" not in name or name[4] < "6"}
@@ -394,7 +425,7 @@ def test_a_refused_file_leaves_no_folder(tmp_path, capsys):
     assert command("import-weights", tmp_path / "gone.pth", "--out", tmp_path / "run") == 2
     assert "gone.pth: no such file" in capsys.readouterr().err
     assert command("import-weights", tmp_path, "--out", tmp_path / "run") == 2
-    assert "a folder" in capsys.readouterr().err
+    assert "but a folder" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -553,9 +584,14 @@ def test_out_and_back_of_full_width(tmp_path, capsys):
     assert "clip 'center_size'" in capsys.readouterr().err
 
 
+def test_a_file_of_another_ending_is_not_written(run, tmp_path, capsys):
+    assert command("export-weights", run, "--out", tmp_path / "out.pth") == 2
+    assert "end in .safetensors" in capsys.readouterr().err
+
+
 def test_what_can_not_be_exported(run, trained_run, tmp_path, capsys):
     for folder, words in ((run, "model.width is 0.125"), (trained_run, "model.norm is 'group'")):
-        assert command("export-weights", folder, "--out", tmp_path / "out") == 2
+        assert command("export-weights", folder, "--out", tmp_path / "out.safetensors") == 2
         assert words in capsys.readouterr().err
     small = dataclasses.replace(SSD300.model(config.SSD300_VOC_BOXES), default_boxes=TINY_BOXES, extras=TINY_EXTRAS)
     with pytest.raises(UserError, match="What can be exported is torchvision's SSD300"):

@@ -30,6 +30,8 @@ def export_weights(argv: Sequence[str]) -> None:
     options = tyro.cli(ExportOptions, args=list(argv), prog="export-weights", description=export_weights.__doc__)
     if options.out.exists():
         raise UserError(f"--out {options.out}: is there already. Name another file")
+    if options.out.suffix != ".safetensors":
+        raise UserError(f"--out {options.out}: what is written is safetensors. Let the name end in .safetensors")
     config = detector.detector_config(options.run)
     model = config.model
     layout = export_layout(model, options.layout)
@@ -37,7 +39,8 @@ def export_weights(argv: Sequence[str]) -> None:
         check_boxes_for_torchvision(model.default_boxes)
     params, step = detector.restore_params(options.run, config, options.checkpoint)
     with run_folder.writing(options.out):
-        write_safetensors(options.out, to_layout(execution.fetch(params), layout))
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_safetensors(options.out, to_layout(execution.fetch(params), layout))
     print(f"{options.out}: step {step} of {options.run} as {layout.title}. Label 0 is background, then:")
     print(named(f"{len(model.class_names)} classes", model.class_names))
     if options.layout == "torchvision":

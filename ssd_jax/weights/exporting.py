@@ -47,10 +47,10 @@ def to_layout(params: Params, layout: Layout) -> dict[str, np.ndarray]:
 def torchvision_code(model: Model, file: str) -> str:
     """Lines of Python with which torchvision takes the file, with the preprocessing and default boxes of this model."""
     boxes = model.default_boxes
-    scales = [round(float(size) / boxes.image_size, 6) for size in (*boxes.min_sizes, boxes.max_sizes[-1] or 0)]
+    scales = [float(size) / boxes.image_size for size in (*boxes.min_sizes, boxes.max_sizes[-1] or 0)]
     ratios = [[int(r) if r == int(r) else r for r in row] for row in boxes.aspect_ratios]
     steps = [int(step) if step == int(step) else step for step in boxes.steps or ()]
-    mean, std = ([round(number / 255, 6) for number in numbers] for numbers in (model.mean, model.std))
+    mean, std = ([number / 255 for number in numbers] for numbers in (model.mean, model.std))
     return f"""\
 from safetensors.torch import load_file
 from torchvision.models.detection import ssd300_vgg16

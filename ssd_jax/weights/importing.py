@@ -65,7 +65,10 @@ def import_weights(
     if bgr is not None and bgr != layout.bgr:
         flat["vgg/conv1_1/kernel"] = flat["vgg/conv1_1/kernel"][:, :, ::-1]
     names: tuple[str, ...] = ()
-    if layout.network is not None:
+    if layout.network is None:
+        if class_names or scales:
+            raise UserError(f"{file}: VGG16 alone, without predictors: it has neither class names nor scales")
+    else:
         names = origins.class_names(file, classes, class_names)
         boxes = boxes if scales else _boxes_of_priors(file, network, boxes, weights.priors)
     config = origins.make_config(file.stem, network.model(boxes, names, width), ORIGINS[layout.project])

@@ -104,6 +104,9 @@ PUBLISHED_CLASSES = {len(names): names for names in _CLASS_LISTS}
 def class_names(file: object, count: int, given: Sequence[str]) -> tuple[str, ...]:
     """Those given, or the published ones of that number. Raises UserError where neither fits."""
     if given:
+        odd = [name for name in given if not name.strip() or name.lower() in ("background", "__background__")]
+        if odd:
+            raise UserError(f"--class-names: {odd[0]!r} is no class. Background, label 0, is not named")
         if len(given) != count:
             raise UserError(f"--class-names: {len(given)} names, but {file} has {count} classes besides background")
         return tuple(given)

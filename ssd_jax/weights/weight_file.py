@@ -9,6 +9,7 @@ import numpy as np
 from ssd_jax.errors import UserError
 from ssd_jax.weights.caffe_file import Prior, read_caffe
 from ssd_jax.weights.keras_file import read_keras
+from ssd_jax.weights.reading import check_file
 from ssd_jax.weights.torch_file import read_safetensors, read_torch
 
 
@@ -27,8 +28,7 @@ def read_weights(file: Path) -> WeightFile:
 
     Raises UserError where there is no file, or it is none of these, or is damaged.
     """
-    if not file.is_file():
-        raise UserError(f"{file}: {'a folder, not a file of weights' if file.is_dir() else 'no such file'}")
+    check_file(file)
     try:
         with file.open("rb") as stream:
             start = stream.read(512)
