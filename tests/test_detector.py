@@ -1,5 +1,6 @@
 """What a notebook sees: every kind of image, boxes in its pixels, the checkpoint asked for, and clear refusals."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -52,6 +53,27 @@ def test_array_path_and_pillow_image_give_the_same(detect, picture, tmp_path):
     assert detect(Image.fromarray(picture), score_threshold=LOW) == found
     assert detect([picture, tmp_path / "a.png"], score_threshold=LOW) == [found, found]
     assert detect([]) == []
+
+
+@pytest.mark.parametrize(
+    ("longest", "largest", "side"),
+    [(64, 64, 64), (500, 128, 128), (500, 640, 640), (640, 4096, 640), (641, 4096, 1280), (2000, 4096, 2560),
+     (2561, 4096, 4096), (9000, 4096, 4096)],
+)  # fmt: skip
+def test_sides_of_canvases(longest, largest, side):
+    assert detector.canvas_side(longest, largest) == side
+
+
+def test_a_photograph_that_the_canvas_holds_is_not_averaged(detect, trained_run):
+    """Of alternating black and white rows the network sees those that its samples fall on, and not their mean."""
+    config = dataclasses.replace(detect.config, data=dataclasses.replace(detect.config.data, canvas=4096))
+    large = detector.Detector(config, detect.params, detect.step)
+    rows = np.zeros((960, 960, 3), np.uint8)
+    rows[::2] = 255
+    sampled = rows[[int((i + 0.5) * 15) for i in range(64)]][:, [int((j + 0.5) * 15) for j in range(64)]]
+    assert len(np.unique(sampled)) == 2
+    for ours, theirs in zip(large(rows, score_threshold=LOW), detect(sampled, score_threshold=LOW), strict=True):
+        assert ours.name == theirs.name and ours.score == pytest.approx(theirs.score, abs=1e-5)
 
 
 def test_detections_are_named_ordered_and_plain_numbers(detect, picture):
