@@ -17,7 +17,7 @@ from jaxtyping import Float32
 
 from ssd_jax import detector, run_folder
 from ssd_jax.class_names import class_difference, named
-from ssd_jax.config import Config, Model
+from ssd_jax.config import Config, Model, Train
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation import Params
 from ssd_jax.ssd import CLASS_PREDICTOR
@@ -122,10 +122,11 @@ class Start(NamedTuple):
         return params, f"{self.path}, step {step}" if self.config.model.class_names else str(self.path)
 
 
-def open_start(path: Path) -> Start:
+def open_start(train: Train) -> Start:
     """Raises UserError where there is neither a run nor a weight file."""
+    path = Path(train.pretrained)
     if path.is_file():
-        imported = import_weights(path)
+        imported = import_weights(path, class_names=None if train.trunk_only else ())
         return Start(path, imported.config, imported.params)
     if not path.exists():
         raise UserError(
@@ -140,7 +141,7 @@ def check_start(config: Config) -> None:
     train.transfer is set, other classes."""
     train = config.train
     if train.pretrained:
-        _check(open_start(Path(train.pretrained)), config)
+        _check(open_start(train), config)
     elif train.transfer or train.trunk_only:
         raise UserError("train.transfer, train.trunk_only: of what? Name a run or a file with --train.pretrained PATH")
 
@@ -156,7 +157,7 @@ def starting_params(config: Config, fresh: Params) -> Params:
         if config.model.norm == "none":
             print("Starting from random weights. The paper starts from a trained VGG16: --train.pretrained FILE.")
         return fresh
-    start = open_start(Path(config.train.pretrained))
+    start = open_start(config.train)
     _check(start, config)
     params, name = start.params()
     there, here = start.config.model, config.model

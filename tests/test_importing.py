@@ -180,11 +180,14 @@ def test_torchvisions_file_by_another_hand(tmp_path):
 
 def test_own_classes_need_their_names(tmp_path):
     file = save(tmp_path / "cells.safetensors", published.random_ssd_pytorch(6, 4, WIDTH))
-    with pytest.raises(UserError, match=r"3 classes besides background.*--class-names"):
+    with pytest.raises(
+        UserError, match=r"3 classes besides background.*ssd-jax import-weights .*cells.safetensors.* --class-names A B"
+    ):
         import_weights(file)
     with pytest.raises(UserError, match=r"--class-names: 2 names, but .*cells.safetensors has 3 classes"):
         import_weights(file, class_names=("RBC", "WBC"))
     assert import_weights(file, class_names=("RBC", "WBC", "Platelets")).config.model.num_classes == 4
+    assert import_weights(file, class_names=None).config.model.class_names == ("1", "2", "3")
     for odd in ("background", "", "__background__"):
         with pytest.raises(UserError, match="Background, label 0, is not named"):
             import_weights(file, class_names=("RBC", odd, "Platelets"))
@@ -510,6 +513,10 @@ def test_a_detector_by_class_names(ssd300, imported, cells, tmp_path, capsys):
     trunk = starting_params(starting_from(file, model, trunk_only=True), fresh)
     jax.tree.map(np.testing.assert_array_equal, trunk["vgg"], imported.params["vgg"])
     jax.tree.map(np.testing.assert_array_equal, trunk["conv9_2"], fresh["conv9_2"])
+    own = save(tmp_path / "own", published.random_ssd_pytorch(6, 8, WIDTH))
+    assert starting_params(starting_from(own, model, trunk_only=True), fresh), "names of classes do not matter"
+    with pytest.raises(UserError, match="ssd-jax import-weights"):
+        starting_params(starting_from(own, model, transfer=True), fresh)
 
 
 def test_what_does_not_fit_to_start_from(ssd300, cells, tmp_path):
@@ -596,3 +603,6 @@ def test_what_can_not_be_exported(run, trained_run, tmp_path, capsys):
     small = dataclasses.replace(SSD300.model(config.SSD300_VOC_BOXES), default_boxes=TINY_BOXES, extras=TINY_EXTRAS)
     with pytest.raises(UserError, match="What can be exported is torchvision's SSD300"):
         export_layout(small, "torchvision")
+    boxes = dataclasses.replace(config.SSD300_VOC_BOXES, variances=(0.1, 0.1, 0.1, 0.1))
+    with pytest.raises(UserError, match="variances"):
+        export_layout(SSD300.model(boxes), "torchvision")

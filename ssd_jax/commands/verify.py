@@ -25,8 +25,6 @@ class VerifyOptions:
     """Weights: .pth, .safetensors, .caffemodel or .h5."""
     image: Path | None = None
     """Default: a generated picture."""
-    class_names: tuple[str, ...] = ()
-    """As of import-weights."""
     scales: Scales | None = None
     """As of import-weights."""
     channels: Literal["rgb", "bgr"] | None = None
@@ -38,7 +36,7 @@ def verify(argv: Sequence[str]) -> int:
     options = tyro.cli(VerifyOptions, args=list(argv), prog="verify", description=verify.__doc__)
     picture = generated_picture() if options.image is None else read_image(options.image)
     bgr = None if options.channels is None else options.channels == "bgr"
-    imported = import_weights(options.file, class_names=options.class_names, scales=options.scales, bgr=bgr)
+    imported = import_weights(options.file, class_names=None, scales=options.scales, bgr=bgr)
     reference = reference_of(options.file, imported, picture, options.scales, bgr)
     rows = compare(imported, reference, picture)
     print(f"{options.file}: {imported.layout.title}, on a picture of {picture.shape[1]} x {picture.shape[0]}")

@@ -15,6 +15,8 @@ def export_layout(model: Model, project: str) -> Layout:
         raise UserError(f"model.norm is '{model.norm}': {project} has no such layers. Only norm 'none' can be exported")
     if model.width != 1:
         raise UserError(f"model.width is {model.width}: {project} has VGG16's channels, width 1")
+    if model.default_boxes.variances != (0.1, 0.1, 0.2, 0.2):
+        raise UserError(f"default_boxes.variances is {model.default_boxes.variances}: {project} has 0.1, 0.1, 0.2, 0.2")
     fitting = [layout for layout in LAYOUTS["torch"] if layout.project == project and _fits(layout, model)]
     if not fitting:
         titles = " and ".join(layout.title for layout in LAYOUTS["torch"] if layout.project == project)

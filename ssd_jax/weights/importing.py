@@ -42,11 +42,12 @@ class Imported(NamedTuple):
 
 
 def import_weights(
-    file: Path, *, class_names: Sequence[str] = (), scales: Scales | None = None, bgr: bool | None = None
+    file: Path, *, class_names: Sequence[str] | None = (), scales: Scales | None = None, bgr: bool | None = None
 ) -> Imported:
     """The detector or trunk in a file, whose layout is found from its keys.
 
-    class_names: without background, of a detector of other classes than VOC, COCO or ILSVRC.
+    class_names: without background, of a detector of other classes than VOC, COCO or ILSVRC. None: they do not
+        matter, and are numbers.
     scales: of the default boxes, where they are not those of its classes.
     bgr: whether conv1_1 takes blue, green, red. None: as its project does.
 

@@ -13,7 +13,7 @@ from ssd_jax.class_names import COCO_CLASSES, VOC_CLASSES
 from ssd_jax.config import SSD512_VOC_BOXES, Config, Data, DefaultBoxes, Detect, Model
 from ssd_jax.data.ilsvrc import SYNSETS
 from ssd_jax.errors import UserError
-from ssd_jax.weights.networks import Network
+from ssd_jax.weights.networks import Network, numbered
 
 Triple = tuple[float, float, float]
 Scales = Literal["voc", "coco"]
@@ -101,8 +101,10 @@ PUBLISHED_CLASSES = {len(names): names for names in _CLASS_LISTS}
 """By their number."""
 
 
-def class_names(file: object, count: int, given: Sequence[str]) -> tuple[str, ...]:
-    """Those given, or the published ones of that number. Raises UserError where neither fits."""
+def class_names(file: object, count: int, given: Sequence[str] | None) -> tuple[str, ...]:
+    """Those given, or the published ones of that number; None: numbers will do. Raises UserError where neither fits."""
+    if given is None:
+        return numbered(count)
     if given:
         odd = [name for name in given if not name.strip() or name.lower() in ("background", "__background__")]
         if odd:
@@ -113,7 +115,7 @@ def class_names(file: object, count: int, given: Sequence[str]) -> tuple[str, ..
     if count not in PUBLISHED_CLASSES:
         raise UserError(
             f"{file}: {count} classes besides background, which is no published set. Name them, in the order that they "
-            "were trained in, with --class-names"
+            f"were trained in: ssd-jax import-weights {file} --out RUN --class-names A B ..."
         )
     return PUBLISHED_CLASSES[count]
 
