@@ -274,6 +274,12 @@ def test_all_that_does_not_fit_is_listed_at_once(ssd300, tmp_path):
     }
 
 
+@pytest.mark.parametrize("prefix", ["module.", "model.", "model.module."])
+def test_prefixes_of_wrappers(prefix, ssd300, imported, tmp_path):
+    file = save(tmp_path / "file", {prefix + key: value for key, value in ssd300.items()})
+    jax.tree.map(np.testing.assert_array_equal, import_weights(file).params, imported.params)
+
+
 @pytest.mark.parametrize(
     "tensors",
     [
@@ -414,7 +420,12 @@ def test_what_is_printed(run, ssd300, tmp_path, capsys):
     assert command("import-weights", file, "--out", tmp_path / "run") == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"{file}: ssd.pytorch's SSD300\n")
-    for words in ("20 classes: aeroplane", "8732 default boxes", "minus (123.0, 117.0, 104.0)", "--train.pretrained"):
+    for words in (
+        "20 classes, by their number; if they are others, --class-names: aeroplane",
+        "8732 default boxes",
+        "minus (123.0, 117.0, 104.0)",
+        "--train.pretrained",
+    ):
         assert words in printed
     assert command("import-weights", file, "--out", tmp_path / "run") == 2
     assert "is there already" in capsys.readouterr().err
@@ -561,14 +572,16 @@ def test_a_run_from_a_trunk_with_its_first_blocks_frozen(ssd300, imported, tmp_p
 def test_export_is_the_inverse(maps, tmp_path):
     tensors = published.random_ssd_pytorch(maps, 21, WIDTH)
     params = import_weights(save(tmp_path / "file", tensors)).params
-    for project, expected in (("ssd.pytorch", tensors), ("torchvision", published.torchvision(tensors))):
-        for layout in LAYOUTS["torch"]:
-            if layout.project == project and layout.network is (SSD300 if maps == 6 else SSD512):
-                found = to_layout(params, layout)
-                assert found.keys() == expected.keys()
-                for key, value in expected.items():
-                    assert found[key].dtype == np.float32 and found[key].flags.c_contiguous
-                    np.testing.assert_array_equal(found[key], value)
+    network = SSD300 if maps == 6 else SSD512
+    layouts = [layout for layout in LAYOUTS["torch"] if layout.network is network]
+    written = {"ssd.pytorch": tensors} | ({"torchvision": published.torchvision(tensors)} if maps == 6 else {})
+    for project, expected in written.items():
+        (layout,) = [layout for layout in layouts if layout.project == project]
+        found = to_layout(params, layout)
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert found[key].dtype == np.float32 and found[key].flags.c_contiguous
+            np.testing.assert_array_equal(found[key], value)
 
 
 def test_out_and_back_of_full_width(tmp_path, capsys):

@@ -43,5 +43,7 @@ def export_weights(argv: Sequence[str]) -> None:
     write_safetensors(options.out, to_layout(execution.fetch(params), layout))
     print(f"{options.out}: step {step} of {options.run} as {layout.title}. Label 0 is background, then:")
     print(named(f"{len(model.class_names)} classes", model.class_names))
+    if options.layout == "ssd.pytorch":
+        print(f"  It expects RGB minus {model.mean}, over {model.std}, and these default boxes: {model.default_boxes}")
     if options.layout == "torchvision":
-        print(f"In Python:\n\n{torchvision_code(model, str(options.out))}")
+        print(f"In Python:\n\n{torchvision_code(config, str(options.out))}")

@@ -37,19 +37,20 @@ def import_command(argv: Sequence[str]) -> None:
     imported = import_weights(options.file, class_names=options.class_names, scales=options.scales, bgr=bgr)
     write_run(imported, options.out)
     print(f"{options.file}: {imported.layout.title}")
-    print("\n".join(described(imported)))
+    print("\n".join(described(imported, options.class_names)))
     print(f"Written to {options.out}. {next_step(imported.config, options.out)}")
 
 
-def described(imported: Imported) -> list[str]:
-    """What was found, and how it is used."""
+def described(imported: Imported, given: Sequence[str]) -> list[str]:
+    """What was found, and how it is used. given: names of classes that were not found, but said."""
     model, detect = imported.config.model, imported.config.detect
     preprocessing = f"  RGB, minus {model.mean}, over {model.std}"
     if not model.class_names:
         return [f"  layers: {', '.join(imported.params['vgg'])}", preprocessing]
     boxes = model.default_boxes
+    found = "" if given else ", by their number; if they are others, --class-names"
     return [
-        named(f"{len(model.class_names)} classes", model.class_names),
+        named(f"{len(model.class_names)} classes{found}", model.class_names),
         f"{preprocessing}; warped to {model.image_size} x {model.image_size}",
         f"  {boxes.count} default boxes from {boxes.min_sizes[0]:g} to {boxes.max_sizes[-1]:g} px, clip '{boxes.clip}'",
         f"  scores above {detect.score_threshold}, NMS at {detect.nms_iou_threshold}, at most {detect.max_detections}",

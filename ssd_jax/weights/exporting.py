@@ -3,7 +3,7 @@
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from ssd_jax.config import DefaultBoxes, Model
+from ssd_jax.config import Config, DefaultBoxes, Model
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation import Params
 from ssd_jax.weights.layouts import LAYOUTS, Layout
@@ -46,8 +46,10 @@ def to_layout(params: Params, layout: Layout) -> dict[str, np.ndarray]:
     return tensors
 
 
-def torchvision_code(model: Model, file: str) -> str:
-    """Lines of Python with which torchvision takes the file, with the preprocessing and default boxes of this model."""
+def torchvision_code(config: Config, file: str) -> str:
+    """Lines of Python with which torchvision takes the file, with preprocessing, default boxes and thresholds of this
+    config. Its bound on the growth of boxes, and its cut before suppression, stay its own."""
+    model, detect = config.model, config.detect
     boxes = model.default_boxes
     scales = [float(size) / boxes.image_size for size in (*boxes.min_sizes, boxes.max_sizes[-1] or 0)]
     ratios = [[int(r) if r == int(r) else r for r in row] for row in boxes.aspect_ratios]
@@ -60,6 +62,8 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 
 model = ssd300_vgg16(
     weights=None, weights_backbone=None, num_classes={model.num_classes}, image_mean={mean}, image_std={std},
+    score_thresh={detect.score_threshold}, nms_thresh={detect.nms_iou_threshold},
+    topk_candidates={detect.top_k}, detections_per_img={detect.max_detections},
 )
 model.anchor_generator = DefaultBoxGenerator(
     {ratios}, scales={scales}, steps={steps or None}, clip={boxes.clip == "sizes"}

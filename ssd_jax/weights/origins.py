@@ -51,7 +51,7 @@ class Origin(NamedTuple):
     """Where they are not those of the network, by its title and the scales."""
 
 
-# In the order of the table in docs/weights.md, where the sources of all numbers stand.
+# Read in the sources of these projects; docs/weights.md has the same as a table.
 ORIGINS: Mapping[str, Origin] = MappingProxyType({
     "torchvision": Origin(
         mean=TORCHVISION_MEAN,

@@ -3,9 +3,9 @@
 Of torchvision's weights torchvision's own model is run. Of the others the network is written out in
 torch.nn.functional, with default boxes, decoding and suppression as each project has them.
 
-Nothing here knows of the importing side: keys, orders of axes, boxes and thresholds are written a second
-time, in other ways, so that a mistake can't be on both sides. Sources are those of docs/weights.md. torch is
-imported where it is used: it is no dependency.
+Nothing of the importing side is used here but the file's tensors and which project they are of: keys, orders of
+axes, boxes and thresholds are written a second time, in other ways, so that a mistake can't be on both sides. torch
+is imported where it is used: it is no dependency.
 """
 
 import math

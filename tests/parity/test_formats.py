@@ -143,4 +143,5 @@ def test_torchvision_takes_what_is_exported_with_the_lines_that_are_printed(tmp_
     inputs, _ = theirs.transform([image])
     anchors = theirs.anchor_generator(inputs, list(theirs.backbone(inputs.tensors).values()))[0].numpy() / 300
     np.testing.assert_allclose(anchors, cxcywh_to_xyxy(make_default_boxes(boxes)), rtol=0, atol=1e-6)
+    assert (theirs.score_thresh, theirs.topk_candidates, theirs.detections_per_img) == (0.01, 200, 600)
     np.testing.assert_allclose(inputs.tensors[0, :, 0, 0], [-2.4, -2.2, -2.0], rtol=1e-6)
