@@ -4,8 +4,8 @@
 
 1. Copies one part of the images, with the objects of some classes only.
 2. Trains a detector of those classes on the copy: the base (or takes a run: --base RUN).
-3. Trains detectors of all classes on the other part of the images, which the base has not seen: for each seed one
-   from scratch, and one from the base, whose predictors are carried over by class name. They differ in nothing else.
+3. Trains detectors of all classes on a few other images, which the base has not seen: for each seed one from scratch,
+   and one from the base, whose predictors are carried over by class name. They differ in nothing else.
 4. Writes the table to the screen and to table.md, the numbers to results.json and the curves to curves.png.
 
 The same command goes on where it was stopped. The defaults are those of docs/fine_tuning.md.
@@ -54,15 +54,15 @@ class Options:
     base_classes: tuple[str, ...] = ("RBC", "WBC")
     base_split: str = "trainval[:148]"
     base_steps: int = 800
-    train_split: str = "trainval[148:]"
-    """Trained on from scratch and from the base. Of 144 images an epoch is exactly 18 steps of 8."""
+    train_split: str = "trainval[148:188]"
+    """Trained on from scratch and from the base. Of 40 images an epoch is exactly 5 steps of 8."""
     test_split: str = "test"
     """Measured after every epoch; nothing is chosen on it."""
     epochs: int = 5
     seeds: tuple[int, ...] = (0, 1, 2)
     learning_rate: float = 1e-2
     """The highest of the schedule, whose rest is the config's and ends with the last epoch."""
-    warmup_steps: int = 10
+    warmup_steps: int = 5
 
 
 class Run(NamedTuple):
@@ -213,7 +213,7 @@ def draw_curves(runs: Sequence[Run], new_classes: Sequence[str], file: Path) -> 
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # as in ssd_jax.draw: late, and without pyplot
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.5), dpi=100, layout="constrained")
+    figure = Figure(figsize=(11, 5), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     curves, classes = figure.subplots(1, 2, width_ratios=(3, 2))
     names, epochs = list(runs[0].per_class), range(1, len(runs[0].epochs) + 1)

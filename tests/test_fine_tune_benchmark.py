@@ -105,7 +105,7 @@ def test_runs_differ_in_start_and_seed_alone(tmp_path):
     changed = {line.split(":")[0] for line in run_folder.differences(scratch, tuned)}
     assert "train.transfer" in changed and len(changed) == 2
     assert (scratch.train.steps, scratch.train.eval_every) == (72, 18), "measured after each epoch"
-    assert (scratch.data.train_split, scratch.data.val_split) == ("trainval[148:]", "test")
+    assert (scratch.data.train_split, scratch.data.val_split) == (options.train_split, "test")
 
 
 def runs_of(last: dict[tuple[str, int], float]) -> list[Run]:
