@@ -136,7 +136,7 @@ def run_config(config: Config, options: Options, start: str, base: Path, seed: i
         config.train, seed=seed, steps=options.epochs * epoch, eval_every=epoch, checkpoint_every=epoch, log_every=epoch
     )
     if start == "fine-tuned":
-        train = dataclasses.replace(train, start_from=str(base), transfer=True)
+        train = dataclasses.replace(train, pretrained=str(base), transfer=True)
     return dataclasses.replace(
         config,
         train=train,
