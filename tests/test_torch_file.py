@@ -269,8 +269,8 @@ ATTACKS = {
     ),
     "STACK_GLOBAL": (text("os") + text("system") + b"\x93" + text(TOUCH) + b"\x85R", "'os.system'"),
     "STACK_GLOBAL with a dotted name": (
-        text("pathlib") + text("os.system") + b"\x93" + text(TOUCH) + b"\x85R",
-        "'pathlib.os.system'",
+        text("glob") + text("os.system") + b"\x93" + text(TOUCH) + b"\x85R",
+        "'glob.os.system'",
     ),
     "a module that torch may name, an attribute that it does not": (
         text("collections") + text("_sys.modules.__class__") + b"\x930" + named("os.system") + text(TOUCH) + b"\x85R",
