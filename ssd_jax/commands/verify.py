@@ -66,7 +66,7 @@ def reference_of(
     try:
         return run_reference(layout.project, weights.tensors, picture, model.image_size, coco, priors, bgr)
     except ImportError as error:
-        raise UserError(f"verify needs torch and torchvision ({error}): pip install 'ssd-jax[parity]'") from None
+        raise UserError(f"needs torch and torchvision ({error}); in the checkout: pip install -e '.[parity]'") from None
 
 
 def table(rows: Sequence[Row]) -> str:
