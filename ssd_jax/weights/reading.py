@@ -4,11 +4,14 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import ml_dtypes
 import numpy as np
 
 from ssd_jax.errors import UserError
+
+T = TypeVar("T")
 
 MOST_GROWTH = 8
 """Of a file of n bytes the arrays take at most this times n. float16 doubles in size, tensors may share their storage,
@@ -46,6 +49,14 @@ def check_names(tensors: Iterable[str]) -> None:
     """Raises ValueError for names that can't be shown."""
     if not all(name.isprintable() for name in tensors):
         raise ValueError("names of weights that can't be printed")
+
+
+def without_prefixes(tensors: dict[str, T]) -> dict[str, T]:
+    """Without what wrappers put before every name: a training module that holds the network, and DataParallel."""
+    for prefix in ("model.", "module."):
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def own(array: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ import safetensors.numpy
 
 from ssd_jax.errors import UserError
 from ssd_jax.run_folder import writing
-from ssd_jax.weights.reading import MOST_GROWTH, check_file, check_names, own, reading
+from ssd_jax.weights.reading import MOST_GROWTH, check_file, check_names, own, reading, without_prefixes
 
 _MAGIC_NUMBER, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
@@ -50,7 +50,7 @@ def read_torch(file: Path) -> dict[str, np.ndarray]:
     """The tensors of a ``.pth``, ``.pt`` or ``.bin`` file by name, C-ordered; floats as float32.
 
     Both formats of ``torch.save`` are read. Of a training script's checkpoint the weights are taken, and
-    DataParallel's ``module.`` is taken off the names.
+    prefixes of wrappers are taken off the names.
 
     Raises UserError, naming the file, if it is missing, damaged, of another format, or asks for anything but plain
     data and tensors, such as a call of ``os.system``: nothing that a file names is ever imported or called.
@@ -65,13 +65,13 @@ def read_torch(file: Path) -> dict[str, np.ndarray]:
 
 
 def read_safetensors(file: Path) -> dict[str, np.ndarray]:
-    """The tensors of a ``.safetensors`` file by name, C-ordered; floats as float32.
+    """The tensors of a ``.safetensors`` file by name, without prefixes of wrappers, C-ordered; floats as float32.
 
     Raises UserError, naming the file, if it is missing, damaged or of another format.
     """
     check_file(file)
     with reading(file):
-        return {name: own(array) for name, array in safetensors.numpy.load_file(file).items()}
+        return without_prefixes({name: own(array) for name, array in safetensors.numpy.load_file(file).items()})
 
 
 def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -433,7 +433,7 @@ def _check_mmdetection(file: Path, content: Any) -> None:
 
 
 def _state_dict(file: Path, content: Any) -> dict[str, _Tensor]:
-    """The dict of tensors in what was saved, without DataParallel's prefix."""
+    """The dict of tensors in what was saved, without the prefixes of wrappers."""
     holders = content if type(content) is dict else {}
     known = map(_tensors_in, [*(holders.get(name) for name in _HOLDERS), content])
     tensors = next(filter(None, known), None) or _only_tensors(holders)
@@ -441,8 +441,7 @@ def _state_dict(file: Path, content: Any) -> dict[str, _Tensor]:
         names = ", ".join(map(ascii, list(holders)[:10]))[:200] or "no dict"
         raise UserError(f"{file}: no dict of tensors, or several, in it ({names}). Save the model's state_dict alone.")
     check_names(tensors)
-    parallel = all(name.startswith("module.") for name in tensors)
-    return {name.removeprefix("module.") if parallel else name: tensor for name, tensor in tensors.items()}
+    return without_prefixes(tensors)
 
 
 def _only_tensors(holders: dict[str, Any]) -> dict[str, _Tensor]:

@@ -36,9 +36,9 @@ def read_weights(file: Path) -> WeightFile:
         raise UserError(f"{file}: can't be read ({error.strerror}). Check its permissions") from None
     kind = _kind(start)
     if kind == "safetensors":
-        return WeightFile("torch", _without_prefix(read_safetensors(file)), {})
+        return WeightFile("torch", read_safetensors(file), {})
     if kind == "torch":
-        return WeightFile("torch", _without_prefix(read_torch(file)), {})
+        return WeightFile("torch", read_torch(file), {})
     if kind == "keras":
         return WeightFile("keras", read_keras(file), {})
     if kind == "caffe":
@@ -48,14 +48,6 @@ def read_weights(file: Path) -> WeightFile:
         f"{file}: not a file of weights that is known here: neither torch's .pth, .safetensors, .caffemodel nor .h5. "
         + (f"It begins with {start[:16]!r}{_likely(start)}" if start else "It is empty")
     )
-
-
-def _without_prefix(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Without what wrappers put before every name: DataParallel, and a training module that holds the network."""
-    for prefix in ("model.", "module."):
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
 
 
 def _kind(start: bytes) -> str:
