@@ -6,6 +6,7 @@ SSD300, SSD512 and SSD500 are one module with three configs.
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Float32
@@ -58,6 +59,10 @@ class SSD(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"]) -> Predictions:
+        with jax.default_matmul_precision(self.config.precision):
+            return self.predictions(images)
+
+    def predictions(self, images: Float[Array, "b h w 3"]) -> Predictions:
         dtype = jnp.dtype(self.config.dtype)
         mean, std = (jnp.asarray(numbers, jnp.float32) for numbers in (self.config.mean, self.config.std))
         x = ((images - mean) / std).astype(dtype)
@@ -84,7 +89,9 @@ class SSD(nn.Module):
     def feature_maps(self, x: Float[Array, "b h w 3"], dtype: jnp.dtype) -> list[tuple[str, Array]]:
         """The sources by Caffe's names: conv4_3_norm, fc7, conv6_2, conv7_2, ..."""
         config = self.config
-        conv4_3, x = VGG16(config.width, config.norm, PIXEL_SPREAD / max(config.std), dtype, name="vgg")(x)
+        conv4_3, x = VGG16(config.width, config.norm, PIXEL_SPREAD / max(config.std), dtype, config.remat, name="vgg")(
+            x
+        )
         normed = L2Norm(config.l2_norm_scale, name="conv4_3_norm")(conv4_3).astype(dtype)
         sources = [("conv4_3_norm", normed), ("fc7", x)]
         for number, extra in enumerate(config.extras, start=6):

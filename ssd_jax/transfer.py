@@ -26,7 +26,7 @@ from ssd_jax.weights.importing import import_weights
 Leaf = Array | np.ndarray
 
 # Of two models: these do not change what the trained parameters mean.
-_IMMATERIAL = ("model.class_names", "model.dtype", "model.l2_norm_scale")
+_IMMATERIAL = ("model.class_names", "model.dtype", "model.precision", "model.remat", "model.l2_norm_scale")
 
 
 class Classes(NamedTuple):

@@ -1,6 +1,11 @@
 """The network's shapes, parameters and layers, against published and independently computed numbers."""
 
 import dataclasses
+import re
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
 
 import chex
 import flax.linen as nn
@@ -8,15 +13,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_config
 from random_predictors import with_random_predictors
 
 from ssd_jax import config
 from ssd_jax.errors import UserError
 from ssd_jax.ssd import SSD, predict
-from ssd_jax.vgg import L2Norm, conv_relu, max_pool_2x2, max_pool_3x3_stride1
+from ssd_jax.vgg import (
+    L2Norm,
+    conv_relu,
+    max_pool_3x3_stride1,
+    max_pool_by_corners,
+    max_pool_by_maxima,
+)
+
+Pool = Callable[[jax.Array], jax.Array]
 
 SSD300 = config.Model()
 SSD512 = config.Model(default_boxes=config.SSD512_VOC_BOXES, extras=config.SSD512_EXTRAS)
+SMALL = tiny_config.get_config().model
 SSD500 = config.Model(default_boxes=config.SSD500_VOC_BOXES, extras=config.SSD500_EXTRAS, global_pool=True)
 
 
@@ -114,25 +129,90 @@ def slow_pool(x: np.ndarray, kernel: int, stride: int, pad: int) -> np.ndarray:
     return out
 
 
+POOLS = [(max_pool_by_maxima, 2, 2), (max_pool_by_corners, 2, 2), (max_pool_3x3_stride1, 3, 1)]
+
+
+@pytest.mark.parametrize(("pool", "window", "stride"), POOLS)
 @pytest.mark.parametrize("side", [(4, 6), (5, 7), (1, 1), (2, 3)])
-def test_pools_against_a_plain_loop(side: tuple[int, int]) -> None:
+def test_pools_against_a_plain_loop(side: tuple[int, int], pool: Pool, window: int, stride: int) -> None:
     x = np.random.default_rng(0).normal(size=(2, *side, 3)).astype(np.float32)
-    for image, pooled, same in zip(x, max_pool_2x2(jnp.array(x)), max_pool_3x3_stride1(jnp.array(x)), strict=True):
-        np.testing.assert_array_equal(pooled, slow_pool(image, 2, 2, 0))
-        np.testing.assert_array_equal(same, slow_pool(image, 3, 1, 1))
+    for image, pooled in zip(x, pool(jnp.array(x)), strict=True):
+        np.testing.assert_array_equal(pooled, slow_pool(image, window, stride, window - 2))
 
 
-def test_pool_gradient_is_that_of_the_library_where_no_cells_tie() -> None:
+@pytest.mark.parametrize(("pool", "window", "stride"), POOLS)
+def test_pool_gradient_is_that_of_the_library_where_no_cells_tie(pool: Pool, window: int, stride: int) -> None:
     x = jax.random.permutation(jax.random.key(0), jnp.arange(2 * 5 * 7 * 3.0)).reshape(2, 5, 7, 3)
-    for ours, window, stride in ((max_pool_2x2, 2, 2), (max_pool_3x3_stride1, 3, 1)):
 
-        def theirs(x: jax.Array, window: int = window, stride: int = stride) -> jax.Array:
-            return nn.max_pool(x, (window, window), (stride, stride), "SAME")
+    def theirs(x: jax.Array) -> jax.Array:
+        return nn.max_pool(x, (window, window), (stride, stride), "SAME")
 
-        weights = jax.random.normal(jax.random.key(1), theirs(x).shape)
-        expected = jax.grad(lambda x: jnp.sum(weights * theirs(x)))(x)  # noqa: B023
-        actual = jax.grad(lambda x: jnp.sum(weights * ours(x)))(x)  # noqa: B023
-        np.testing.assert_allclose(actual, expected, rtol=1e-6)
+    weights = jax.random.normal(jax.random.key(1), theirs(x).shape)
+    expected, actual = (jax.grad(lambda x: jnp.sum(weights * f(x)))(x) for f in (theirs, pool))  # noqa: B023
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("side", [(4, 6), (5, 7), (1, 1), (2, 3)])
+def test_gradient_goes_to_the_first_corner_of_those_that_tie(side: tuple[int, int]) -> None:
+    x = np.random.default_rng(0).integers(-1, 2, (2, *side, 3)).astype(np.float32)
+    expected = np.zeros_like(x)
+    weights = np.random.default_rng(1).normal(size=max_pool_by_corners(jnp.array(x)).shape).astype(np.float32)
+    for b, i, j, c in np.ndindex(weights.shape):
+        cell = x[b, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, c]
+        row, column = np.unravel_index(cell.argmax(), cell.shape)
+        expected[b, 2 * i + row, 2 * j + column, c] = weights[b, i, j, c]
+    np.testing.assert_array_equal(jax.grad(lambda x: jnp.sum(weights * max_pool_by_corners(x)))(jnp.array(x)), expected)
+
+
+def test_pool_then_relu_is_relu_then_pool() -> None:
+    x = jax.random.permutation(jax.random.key(0), jnp.arange(-100, 110.0)).reshape(2, 5, 7, 3)
+    a, b = (lambda x: nn.relu(max_pool_by_corners(x))), (lambda x: max_pool_by_maxima(nn.relu(x)))
+    np.testing.assert_array_equal(a(x), b(x))
+    np.testing.assert_array_equal(*(jax.grad(lambda x: jnp.sum(f(x) ** 2))(x) for f in (a, b)))  # noqa: B023
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_pools_of_infinities_and_nan(dtype: str) -> None:
+    x = np.random.default_rng(0).integers(-2, 2, (2, 6, 8, 5)).astype(np.float32)
+    x[x == -2] = -np.inf
+    x[0, :2, :2, 0] = -np.inf
+    x[0, 1, 3] = np.nan
+    pooled = [np.asarray(pool(jnp.array(x, dtype)), np.float32) for pool in (max_pool_by_corners, max_pool_by_maxima)]
+    np.testing.assert_array_equal(*pooled)
+    assert pooled[0][0, 0, 0, 0] == -np.inf and np.isnan(pooled[0][0, 0, 1]).all() and np.isnan(pooled[0]).sum() == 5
+
+
+@pytest.mark.parametrize("norm", ["none", "group"])
+def test_activations_computed_anew_are_the_same(norm: Literal["none", "group"]) -> None:
+    kept = dataclasses.replace(SMALL, norm=norm)
+    images = jax.random.uniform(jax.random.key(1), (2, kept.image_size, kept.image_size, 3), maxval=255)
+    params = SSD(kept).init(jax.random.key(0, impl="rbg"), images)["params"]
+
+    def gradient(model: config.Model) -> Any:
+        def loss(params: Any) -> jax.Array:
+            offsets, logits = SSD(model).apply({"params": params}, images)
+            return (offsets**2).mean() + (logits**2).mean()
+
+        return jax.make_jaxpr(jax.grad(loss))(params), jax.jit(jax.value_and_grad(loss))(params)
+
+    (_, expected), (jaxpr, actual) = gradient(kept), gradient(dataclasses.replace(kept, remat=True))
+    assert str(jaxpr).count("checkpoint[") + str(jaxpr).count("remat") >= 5, "the five blocks"
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6), actual, expected)
+
+
+@pytest.mark.parametrize("precision", ["default", "high", "highest"])
+def test_precision_is_that_of_every_convolution(precision: Literal["default", "high", "highest"]) -> None:
+    model = dataclasses.replace(SMALL, precision=precision)
+    images = jnp.zeros((1, model.image_size, model.image_size, 3))
+    params = jax.eval_shape(SSD(model).init, jax.random.key(0), images)["params"]
+
+    def loss(params: Any) -> jax.Array:
+        offsets, logits = SSD(model).apply({"params": params}, images)
+        return offsets.sum() + logits.sum()
+
+    found = Counter(re.findall(r"precision=(\S+)", str(jax.make_jaxpr(jax.grad(loss))(params))))
+    assert sum(found.values()) > 60, "forward and backward"
+    assert all(word.strip("(,").endswith(precision.upper()) for word in found), found
 
 
 def test_l2_norm() -> None:
