@@ -184,6 +184,11 @@ class Model:
     no offset and at the classes' shares of the loss."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the convolutions. Parameters, L2Norm and loss are always float32."""
+    precision: Literal["default", "high", "highest"] = "default"
+    """Of float32 convolutions. By default a TPU rounds their factors to bfloat16 and recent NVIDIA GPUs to
+    TF32; highest: float32 throughout. Boxes and resampling always have the highest."""
+    remat: bool = False
+    """Compute the trunk's activations anew in the backward pass, rather than keep them: less memory, more time."""
     mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
     """Subtracted from RGB 0-255 (Caffe); also the fill of zoom-out."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -429,10 +434,39 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
+class Devices:
+    """How a run lies on its devices, of which it takes all that there are. Only virtual_shards changes results,
+    in their last bits."""
+
+    fsdp: int = 1
+    """Devices in a row that share the large parameters and their optimizer's state, each a slice."""
+    virtual_shards: int = 0
+    """Sum gradients in a fixed order, over this many parts of the batch: the same bits on 1, 2, 4, ... devices
+    of a kind. A power of two, the most devices that the run may have; 0: in whatever order is fastest."""
+    deterministic: bool = False
+    """Of a GPU's operations take those that give the same bits each time, which can be slower. Without them a
+    run that goes on from a checkpoint is not bit for bit the one that was never stopped. A CPU and a TPU have no
+    others."""
+
+    def __post_init__(self) -> None:
+        _require(self.fsdp > 0, f"devices.fsdp is {self.fsdp}, must be positive")
+        parts = self.virtual_shards
+        _require(
+            parts >= 0 and parts & (parts - 1) == 0, f"devices.virtual_shards is {parts}, must be 0 or a power of two"
+        )
+        _require(
+            not parts or self.fsdp == 1, "devices.virtual_shards needs whole parameters on each device: devices.fsdp 1"
+        )
+
+
+@dataclass(frozen=True)
 class Train:
     steps: int = 120_000
     batch_size: int = 32
-    """Of the whole step, over all devices."""
+    """Of the whole step, over all devices and all of accumulation_steps."""
+    accumulation_steps: int = 1
+    """Parts of the batch that go through the network one after another, for less memory; the loss and its N stay
+    those of the whole batch."""
     seed: int = 0
     log_every: int = 50
     eval_every: int = 5_000
@@ -451,7 +485,7 @@ class Train:
     """Classes that the detector to start from calls otherwise: (name here, name there)."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
+        for name in ("steps", "batch_size", "accumulation_steps", "log_every", "checkpoint_every"):
             _require(getattr(self, name) > 0, f"train.{name} is {getattr(self, name)}, must be positive")
         for name in ("eval_every", "seed"):
             _require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}, must not be negative")
@@ -475,7 +509,17 @@ class Config:
     loss: Loss = field(default_factory=Loss)
     detect: Detect = field(default_factory=Detect)
     optimizer: Optimizer = field(default_factory=Optimizer)
+    devices: Devices = field(default_factory=Devices)
     train: Train = field(default_factory=Train)
 
     def __post_init__(self) -> None:
         _require_finite(self)
+        parts = self.devices.virtual_shards
+        _require(
+            not parts or self.train.batch_size % parts == 0,
+            f"train.batch_size is {self.train.batch_size}, must be a multiple of devices.virtual_shards, {parts}",
+        )
+        _require(
+            not parts or self.train.accumulation_steps == 1,
+            "devices.virtual_shards go one after another already: leave train.accumulation_steps at 1",
+        )

@@ -40,6 +40,7 @@ def multibox_loss(
     neg_pos_ratio: float = 3.0,
     min_negatives: int = 0,
     location_weight: float = 1.0,
+    normalizer: Int[Array, ""] | int | None = None,
 ) -> tuple[Float32[Array, ""], dict[str, Array]]:
     """Loss of a batch, and its parts: loc_loss (before location_weight), conf_loss, num_positives (N).
 
@@ -55,6 +56,8 @@ def multibox_loss(
       min_negatives: negatives of an image at least, whether or not it has positives. Caffe has 0,
         by which images without objects teach nothing.
       location_weight: alpha of equation 1.
+      normalizer: what to divide by, where this is a part of a batch whose parts' losses are to be
+        added up: N of the whole batch, at least 1. By default that of these images.
     """
     offsets, logits = jnp.asarray(offsets, jnp.float32), jnp.asarray(logits, jnp.float32)
     counts = jnp.ones(len(logits), bool) if valid is None else jnp.asarray(valid)
@@ -67,7 +70,7 @@ def multibox_loss(
     negative = jax.vmap(mine)(background_loss, positive) & counts[:, None]
 
     num_positives = positive.sum()
-    normalizer = jnp.maximum(num_positives, 1)
+    normalizer = jnp.maximum(num_positives, 1) if normalizer is None else normalizer
     error = jnp.where(positive[..., None], offsets - targets.offsets, 0)
     loc_loss = smooth_l1(error).sum() / normalizer
     conf_loss = jnp.where(positive | negative, cross_entropy, 0).sum() / normalizer

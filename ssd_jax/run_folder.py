@@ -6,6 +6,7 @@ every ``train.log_every`` steps), ``results.csv`` (a row at every evaluation), `
 
 import csv
 import dataclasses
+import fcntl
 import io
 import json
 import os
@@ -60,9 +61,12 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-# What a run may go on with differently: its data at another place, whether it stops at a broken image, and
-# how often it tells and saves.
-_FREE = ("data.root", "data.tfds_dir", "data.strict", "train.log_every", "train.eval_every", "train.checkpoint_every")
+# What a run may go on with differently: its data at another place, whether it stops at a broken image, how it
+# lies on other devices, and how often it tells and saves.
+_FREE = (
+    "data.root", "data.tfds_dir", "data.strict", "model.remat", "devices.fsdp", "devices.deterministic",
+    "train.accumulation_steps", "train.log_every", "train.eval_every", "train.checkpoint_every",
+)  # fmt: skip
 
 
 class Started(NamedTuple):
@@ -90,6 +94,30 @@ def start(workdir: Path, config: Config) -> Started:
         if changed or not going_on:
             write_text(file, config_to_json(config))
     return Started(going_on, changed)
+
+
+@contextmanager
+def occupied(workdir: Path) -> Iterator[None]:
+    """For one process alone. Raises UserError where another one is in; a killed one is not.
+
+    No lock where the system has none to give, as some network drives.
+    """
+    with writing(workdir):
+        folder = os.open(workdir, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise UserError(
+            f"{workdir}: another process is training there. Wait for it, or name another --workdir; several processes "
+            "of one run are made known to each other by --distributed"
+        ) from None
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        os.close(folder)
 
 
 def has_checkpoint(workdir: Path) -> bool:

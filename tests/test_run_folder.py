@@ -197,3 +197,24 @@ def test_log_on_a_full_disk(tmp_path):
         log.lines_file.symlink_to("/dev/full")
         with pytest.raises(UserError, match=r"full.jsonl: can't be written \(No space left on device\)"):
             log.line(1, {"loss": 0.5})
+
+
+def test_a_folder_is_for_one_process(tmp_path):
+    with run_folder.occupied(tmp_path):
+        with pytest.raises(UserError, match=r"another process is training there.*--workdir.*--distributed"):
+            run_folder.occupied(tmp_path).__enter__()
+        with run_folder.occupied(tmp_path.parent):
+            pass
+    with pytest.raises(ValueError, match="fails"), run_folder.occupied(tmp_path):
+        raise ValueError("fails")
+    with run_folder.occupied(tmp_path):
+        pass
+
+
+def test_a_system_without_locks_has_none(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError("not supported")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with run_folder.occupied(tmp_path), run_folder.occupied(tmp_path):
+        pass

@@ -66,28 +66,29 @@ class Batches(Iterator[Batch]):
         self._iterator.set_state(state)
 
 
-def train_batches(
-    source: Source, data: Data, batch_size: int, seed: int, *, process_index: int = 0, process_count: int = 1
-) -> Batches:
+def train_batches(source: Source, data: Data, batch_size: int, seed: int, rows: Sequence[int] | None = None) -> Batches:
     """An endless stream, shuffled anew in each epoch; a function of its arguments alone.
 
     Epochs follow each other without a gap: a batch may hold the end of one and the start of the
     next. Crowd objects are left out, and difficult ones where data.train_on_difficult is False. An
     image that can't be read keeps its slot, with valid=False; with data.strict it raises UserError.
 
-    batch_size: of the whole step. Of several processes each gets batch_size // process_count
-        images of it, together those that a single one would get.
+    rows: which images of each batch are wanted, where several processes share it. The place in the
+        stream counts batches, so it is the same for all of them, however many there are.
     """
-    if batch_size % process_count:
-        raise UserError(f"train.batch_size is {batch_size}, must be divisible among {process_count} processes")
     shape = canvas_shape(source, data.canvas)
+    order = _shuffled(len(source), seed)
     unreadable: dict[int, str] = {}
+    rows = range(batch_size) if rows is None else rows
 
-    def load(position: int, index: int) -> _Example:
-        return _load(source, index, data.train_on_difficult, shape, position // len(source), unreadable, data.strict)
+    def load(place: int) -> _Example:
+        step, slot = divmod(place, len(rows))
+        position = step * batch_size + int(rows[slot])
+        epoch = position // len(source)
+        return _load(source, order[position], data.train_on_difficult, shape, epoch, unreadable, data.strict)
 
-    dataset = _shuffled(len(source), seed).map_with_index(load)[process_index::process_count]
-    return _stream(dataset, batch_size // process_count, shape, data.max_objects, unreadable)
+    places = grain.MapDataset.range(_ENDLESS // batch_size * len(rows))
+    return _stream(places.map(load), len(rows), shape, data.max_objects, unreadable)
 
 
 def train_slot(source: Source, data: Data, index: int, epoch: int) -> Batch:
@@ -108,22 +109,32 @@ def _shuffled(length: int, seed: int) -> grain.MapDataset:
     return grain.MapDataset.range(length).seed(seed).shuffle().repeat(_ENDLESS // length + 1)
 
 
-def eval_batches(source: Source, data: Data, batch_size: int, unreadable: dict[int, str] | None = None) -> Batches:
+def eval_batches(
+    source: Source,
+    data: Data,
+    batch_size: int,
+    unreadable: dict[int, str] | None = None,
+    rows: Sequence[int] | None = None,
+) -> Batches:
     """Each image once, in order, with all its objects but crowds; the last batch is filled up with invalid slots.
 
     unreadable: what an earlier pass over the source could not read; it is not told again, and what this one
         can't read is added.
+    rows: of each batch, as of `train_batches`.
     """
     shape = canvas_shape(source, data.canvas)
     unreadable = {} if unreadable is None else unreadable
+    rows = range(batch_size) if rows is None else rows
 
-    def load(index: int) -> _Example:
+    def load(place: int) -> _Example:
+        batch, slot = divmod(place, len(rows))
+        index = batch * batch_size + int(rows[slot])
         if index >= len(source):
             return _empty(-1, 0)
         return _load(source, index, True, shape, 0, unreadable, data.strict)
 
-    slots = -(-len(source) // batch_size) * batch_size
-    return _stream(grain.MapDataset.range(slots).map(load), batch_size, shape, data.max_objects, unreadable)
+    slots = -(-len(source) // batch_size) * len(rows)
+    return _stream(grain.MapDataset.range(slots).map(load), len(rows), shape, data.max_objects, unreadable)
 
 
 def canvas_shape(source: Source, canvas: int) -> tuple[int, int]:
