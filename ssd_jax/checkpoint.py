@@ -1,24 +1,45 @@
-"""Checkpoints of a run: the latest and the best, through Orbax.
+"""Checkpoints of a run: the latest two and the best, through Orbax.
 
 Each holds ``params`` (with their moving average if there is one), ``training`` (what only going on
-needs), and as metadata the config and the position of the data stream.
+needs), and as metadata the config and the position of the data stream. A checkpoint is there whole or
+not at all; ``checksums.json`` in it tells whether it still is what was written.
 """
 
+import hashlib
+import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from ssd_jax import hosts
 from ssd_jax.class_names import class_difference
 from ssd_jax.errors import UserError
+from ssd_jax.run_folder import write_text, writing
+
+logger = logging.getLogger(__name__)
 
 BEST_METRIC = "voc_map_area"
+_CHECKSUMS = "checksums.json"
+
+
+class DamagedError(UserError):
+    """A checkpoint that can't be read, or is not what was written.
+
+    what: says so, and names it.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}. Move it away, and the one before it is taken, if there is one")
+        self.what = what
 
 
 class Saved(NamedTuple):
@@ -35,18 +56,20 @@ def _policy() -> Any:
         get_metric_fn=lambda metrics: metrics[BEST_METRIC], n=1, keep_checkpoints_without_metrics=False
     )
     # Their union: orbax's older max_to_keep with best_fn deletes the latest checkpoint.
-    return policies.AnyPreservationPolicy([policies.LatestN(1), best])
+    return policies.AnyPreservationPolicy([policies.LatestN(2), best])
 
 
 class Checkpoints:
-    """The folder ``checkpoints`` of a run. A context manager; use from one thread.
+    """The folder ``checkpoints`` of a run. A context manager; use from one thread, and from all processes.
 
     for_writing: clears away what a killed run left half written. Not for readers, who would take
         it from under a run that is just saving.
     """
 
     def __init__(self, folder: Path, *, for_writing: bool = False) -> None:
-        self.folder, self._failed = folder.absolute(), False
+        self.folder = folder.absolute()
+        self._writing: tuple[int, Any] | None = None  # step, and orbax's promise
+        self._failed = False
         for name in ("absl", "asyncio"):
             logging.getLogger(name).addFilter(_from_elsewhere)
         self._checkpointer = ocp.training.Checkpointer(
@@ -56,10 +79,15 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        # Closing raises the error of a failed save once more.
-        with suppress(Exception) if self._failed else nullcontext():
-            self._checkpointer.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            # What was begun is ended, whatever happened; of two errors the first one is told.
+            with suppress(Exception) if kind else nullcontext():
+                self.finish()
+        finally:
+            # Closing raises the error of a failed save once more.
+            with suppress(Exception) if self._failed else nullcontext():
+                self._checkpointer.close()
 
     @property
     def steps(self) -> Sequence[int]:
@@ -78,15 +106,41 @@ class Checkpoints:
     def save(
         self, step: int, trees: dict[str, Any], metadata: dict[str, Any], best_metric: float | None = None
     ) -> None:
-        """Blocks until it is on the disk. Raises UserError if it can't be written; earlier ones stay."""
-        try:
-            self._checkpointer.save_checkpointables(
+        """Returns when the arrays are copied; they are written while the caller goes on.
+
+        Raises UserError if this one, or the one before it, can't be written; earlier ones stay.
+        """
+        self.finish()
+        with self._errors_told(step):
+            promise = self._checkpointer.save_checkpointables_async(
                 step,
                 trees,
                 force=True,
                 metrics=None if best_metric is None else {BEST_METRIC: best_metric},
                 custom_metadata=metadata,
             )
+        self._writing = step, promise
+
+    def check(self) -> None:
+        """Raises the UserError of a checkpoint that could not be written meanwhile, without waiting for one."""
+        if self._writing is not None and not self._checkpointer.is_saving_in_progress():
+            self.finish()
+
+    def finish(self) -> None:
+        """Blocks until all is on the disk. Raises UserError if it can't be written."""
+        if self._writing is None:
+            return
+        (step, promise), self._writing = self._writing, None
+        with self._errors_told(step):
+            promise.result()
+        if hosts.is_first():
+            folder = self.folder / str(step)
+            write_text(folder / _CHECKSUMS, json.dumps(_checksums(folder), indent=1))
+
+    @contextmanager
+    def _errors_told(self, step: int) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:  # orbax wraps the writer's error in types of its own
             self._failed = True
             reason = _disk_reason(error)
@@ -97,6 +151,31 @@ class Checkpoints:
                 "kept. Free some space and give the same command again; it goes on from the last one"
             ) from error
 
+    def resume(self, like: dict[str, Any], class_names: Sequence[str]) -> Saved | None:
+        """The latest checkpoint that is whole, as `restore` gives it; None where there is none at all.
+
+        Later ones, DamagedError all, are moved beside the folder, with a warning. Raises UserError where none is
+        whole, and leaves them where they are.
+        """
+        damaged: dict[int, DamagedError] = {}
+        for step in sorted(self.steps, reverse=True):
+            try:
+                saved = self.restore(step, like, class_names)
+            except DamagedError as error:
+                damaged[step] = error
+                continue
+            for other, damage in damaged.items():
+                aside = self.folder.with_name("damaged_checkpoints") / str(other)
+                logger.warning("%s. It is moved to %s, and the one of step %d is taken", damage.what, aside, step)
+                hosts.first_does(partial(_move, self.folder / str(other), aside))
+            if damaged:
+                self._checkpointer.reload()
+            return saved
+        if damaged:
+            told = "\n  ".join(damage.what for damage in damaged.values())
+            raise UserError(f"no checkpoint to go on from, begin again in another --workdir:\n  {told}")
+        return None
+
     def layers(self, step: int, module: str) -> list[str]:
         """What a checkpoint's parameters hold in a module."""
         with _reading(self.folder / str(step)):
@@ -105,10 +184,10 @@ class Checkpoints:
     def restore(self, step: int, like: dict[str, Any], class_names: Sequence[str]) -> Saved:
         """The trees named in ``like``, whose leaves (arrays, or shapes with shardings) say where to put them.
 
-        Raises UserError if they or the classes do not fit, naming the parameters, and if the
-        checkpoint is damaged.
+        Raises UserError if they or the classes do not fit, naming the parameters, and DamagedError.
         """
         file = self.folder / str(step)
+        hosts.first_does(lambda: check_whole(file), DamagedError)
         with _reading(file):
             metadata = self._checkpointer.metadata(step).custom_metadata
             stored = self._checkpointer.checkpointables_metadata(step).metadata
@@ -133,10 +212,39 @@ def _reading(file: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # of orbax, tensorstore, json, ...: whatever a missing or cut file leads to
-        raise UserError(
-            f"{file}: this checkpoint can't be read, it is damaged or of another version ({_first_line(error)}). Move "
-            "it away, and the one before it is taken, if there is one"
-        ) from error
+        what = f"{file}: this checkpoint can't be read, it is damaged or of another version ({_first_line(error)})"
+        raise DamagedError(what) from error
+
+
+def check_whole(folder: Path) -> None:
+    """Raises DamagedError if a file is missing or not what was written: orbax itself passes over most flipped bits.
+
+    A run that was killed before it wrote the checksums has none, which is no fault.
+    """
+    file = folder / _CHECKSUMS
+    with _reading(file):
+        written = json.loads(file.read_text()) if file.exists() else {}
+        changed = [name for name, checksum in _checksums(folder).items() if written.get(name, checksum) != checksum]
+    changed += sorted(name for name in written if not (folder / name).exists())
+    if changed:
+        raise DamagedError(f"{folder}: this checkpoint is damaged, {changed[0]} is not what was written")
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Of each file below the folder, by its path in it."""
+    sums = {}
+    for file in sorted(file for file in folder.rglob("*") if file.is_file() and file.name != _CHECKSUMS):
+        with file.open("rb") as stream:
+            sums[file.relative_to(folder).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return sums
+
+
+def _move(folder: Path, aside: Path) -> None:
+    with writing(aside):
+        aside.parent.mkdir(exist_ok=True)
+        if aside.exists():  # of an earlier damage
+            shutil.rmtree(aside)
+        folder.rename(aside)
 
 
 def check_same_classes(file: Path, stored: Sequence[str], expected: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from typing import NamedTuple, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import UInt8
 from PIL import Image
 
@@ -109,15 +110,18 @@ def detector_config(run: Path) -> Config:
     return config
 
 
-def restore_params(run: Path, config: Config, checkpoint: str) -> tuple[Params, int]:
-    """Parameters to detect with, and their step; of a trunk alone, which has no classes, what it holds."""
+def restore_params(run: Path, config: Config, checkpoint: str, mesh: Mesh | None = None) -> tuple[Params, int]:
+    """Parameters to detect with, and their step; of a trunk alone, which has no classes, what it holds.
+
+    mesh: the devices to have them on, each all of them; by default one.
+    """
     folder = run / "checkpoints"
     if not folder.is_dir():
         raise UserError(f"{run}: has no checkpoint yet; train it first")
     size = config.model.image_size
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     shapes = jax.eval_shape(SSD(config.model).init, jax.random.key(0), images)["params"]
-    sharding = execution.replicated(execution.single_device_mesh())
+    sharding = execution.replicated(mesh or execution.single_device_mesh())
     like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
     with Checkpoints(folder) as checkpoints:
         step = checkpoints.latest if checkpoint == "last" else checkpoints.best or checkpoints.latest

@@ -51,7 +51,7 @@ def make_detection_program(config: Config, mesh: Mesh) -> DetectionProgram:
         predictions = SSD(config.model).apply({"params": params}, images)
         return execution.per_image(find, mesh)(*predictions)
 
-    return jax.jit(program, compiler_options=execution.compiler_options())
+    return jax.jit(program, compiler_options=execution.compiler_options(mesh))
 
 
 def to_image_detections(detections: Detections, slot: int, width: int, height: int) -> ImageDetections:
@@ -75,22 +75,27 @@ def detect_source(
 ) -> list[ImageDetections]:
     """Detections of every image of a split, in its order; none in an image that can't be read.
 
+    Several processes share the images, and each has all detections in the end.
+
     unreadable: as of `eval_batches`, for a split that is detected in again and again.
     """
     unreadable = {} if unreadable is None else unreadable
     known = len(unreadable)
     batch_size = -(-config.train.batch_size // mesh.size) * mesh.size
     found: list[ImageDetections] = []
-    batches = eval_batches(source, config.data, batch_size, unreadable)
-    for batch in batches:
-        canvas, height, width = execution.split_over_devices((batch.canvas, batch.height, batch.width), mesh)
-        detections = execution.fetch(program(params, canvas, height, width))
-        images = int((batch.index >= 0).sum())  # what follows them fills up the last batch
+    rows = execution.local_rows(mesh, batch_size)
+    for batch in eval_batches(source, config.data, batch_size, unreadable, rows):
+        canvas, height, width, *place = execution.split_over_devices(
+            (batch.canvas, batch.height, batch.width, batch.index, batch.valid), mesh
+        )
+        detections, (index, readable) = execution.fetch((program(params, canvas, height, width), place))
+        images = int((index >= 0).sum())  # what follows them fills up the last batch
         for slot in range(images):
-            annotation = source.annotation(int(batch.index[slot]))
-            readable = batch.valid[slot]
+            annotation = source.annotation(int(index[slot]))
             found.append(
-                to_image_detections(detections, slot, annotation.width, annotation.height) if readable else NOTHING
+                to_image_detections(detections, slot, annotation.width, annotation.height)
+                if readable[slot]
+                else NOTHING
             )
         progress(images)
     if len(unreadable) > known:

@@ -23,7 +23,7 @@ from ssd_jax.data.loader import place_in_stream, train_slot
 from ssd_jax.data.source import Source
 from ssd_jax.draw import grid
 from ssd_jax.errors import UserError
-from ssd_jax.training import augment_batch
+from ssd_jax.train_step import augment_batch
 
 
 class Seen(NamedTuple):

@@ -56,13 +56,14 @@ def test_parameters_alone(tmp_path):
 @pytest.mark.parametrize(
     ("metrics", "kept", "best"),
     [
-        ([0.5, 0.9, 0.3, None], [2, 4], 2),
-        ([0.5, None, 0.9], [3], 3),
-        ([None, None], [2], None),
-        ([0.0, None], [1, 2], 1),
+        ([0.5, 0.9, 0.3, 0.2, None], [2, 4, 5], 2),
+        ([0.5, None, 0.9], [2, 3], 3),
+        ([None, None, None], [2, 3], None),
+        ([0.0, None, None], [1, 2, 3], 1),
+        ([None], [1], None),
     ],
 )
-def test_latest_and_best_stay(tmp_path, metrics, kept, best):
+def test_latest_two_and_best_stay(tmp_path, metrics, kept, best):
     with Checkpoints(saved(tmp_path / "c", *enumerate(metrics, start=1))) as checkpoints:
         assert sorted(checkpoints.steps) == kept
         assert (checkpoints.latest, checkpoints.best) == (len(metrics), best)
@@ -124,7 +125,10 @@ def test_damaged_one_is_named(tmp_path):
     folder = saved(tmp_path / "c", (1, None))
     for file in (folder / "1" / "params" / "d").iterdir():
         file.write_bytes(b"")
-    with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match="c/1: this checkpoint can't be read"):
+    with (
+        Checkpoints(folder) as checkpoints,
+        pytest.raises(UserError, match="c/1: this checkpoint is damaged, params/d/"),
+    ):
         checkpoints.restore(1, trees(), NAMES)
 
 
@@ -139,6 +143,7 @@ def assert_full_disk_is_told(folder: Path, fill: Callable[[], object], reason: s
         fill()
         with pytest.raises(UserError, match=rf"the checkpoint of step 2 could not be written \({reason}\).*Free some"):
             checkpoints.save(2, large, METADATA, 0.9)
+            checkpoints.finish()
     assert not caplog.records, "one message is enough"
     assert_holds(folder, 1)
 
@@ -148,7 +153,7 @@ def test_disk_full_by_the_writer(tmp_path, monkeypatch, caplog):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def fill() -> None:
-        monkeypatch.setattr("orbax.checkpoint.v1.training.Checkpointer.save_checkpointables", full)
+        monkeypatch.setattr("orbax.checkpoint.v1.training.Checkpointer.save_checkpointables_async", full)
 
     assert_full_disk_is_told(tmp_path / "c", fill, "No space left on device", caplog)
 
@@ -179,6 +184,6 @@ def test_other_errors_of_the_writer_stay_what_they_are(tmp_path, monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr("orbax.checkpoint.v1.training.Checkpointer.save_checkpointables", broken)
+    monkeypatch.setattr("orbax.checkpoint.v1.training.Checkpointer.save_checkpointables_async", broken)
     with Checkpoints(tmp_path / "c", for_writing=True) as checkpoints, pytest.raises(ValueError, match="a bug"):
         checkpoints.save(1, trees(), METADATA)

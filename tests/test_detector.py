@@ -182,6 +182,7 @@ def test_last_where_nothing_was_measured(trained_run, tmp_path):
     run = changed_run(trained_run, tmp_path / "run")
     for metrics in (run / "checkpoints").glob("*/metrics"):
         shutil.rmtree(metrics)
+        (metrics.parent / "checksums.json").unlink()  # as of a run that was killed before it wrote them
     assert detector.load(run).step == 30
 
 

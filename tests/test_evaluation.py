@@ -146,9 +146,9 @@ def test_program_knows_the_boxes_of_each_map(params):
 
 
 def test_one_compilation_for_all_batches(params):
-    program = evaluation.make_detection_program(TINY, execution.data_mesh())
+    program = evaluation.make_detection_program(TINY, execution.make_mesh())
     source = ShapesSource(TINY.data.shapes, "val")  # six images: the second batch is half full
-    evaluation.detect_source(program, params, source, TINY, execution.data_mesh())
+    evaluation.detect_source(program, params, source, TINY, execution.make_mesh())
     assert program._cache_size() == 1
 
 

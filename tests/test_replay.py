@@ -11,7 +11,7 @@ import tiny_config
 from PIL import Image
 from program import command, write_voc_folder
 
-from ssd_jax import replay, run_folder, training
+from ssd_jax import replay, run_folder, train_step, training
 from ssd_jax.augment import augment
 from ssd_jax.config import Config
 from ssd_jax.data.image import read_image
@@ -55,7 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     steps: dict[tuple[int, int], int] = {}
     for step in range(1, 11):
         batch = next(loop.batches)
-        slots = zip(batch.index, batch.epoch, *training.augment_batch(config, batch, loop.mesh), strict=True)
+        slots = zip(batch.index, batch.epoch, *train_step.augment_batch(config, batch, loop.mesh), strict=True)
         for index, epoch, *augmented in slots:
             seen[int(index), int(epoch)] = augmented
             steps[int(index), int(epoch)] = step

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import reference
 import tiny_config
@@ -19,13 +20,14 @@ from random_predictors import with_random_predictors
 from ssd_jax import execution, run_folder, training
 from ssd_jax.augment import augment
 from ssd_jax.checkpoint import Checkpoints
-from ssd_jax.config import Config, Loss, Match
+from ssd_jax.config import Config, Loss, Match, Optimizer
 from ssd_jax.data.loader import Batch, train_batches
 from ssd_jax.data.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.default_boxes import make_default_boxes
 from ssd_jax.errors import UserError
 from ssd_jax.matching import match
 from ssd_jax.ssd import SSD
+from ssd_jax.train_step import TrainState, init_state, make_train_step, moving_average
 
 TESTS = Path(__file__).parent
 TINY = tiny_config.get_config()
@@ -48,11 +50,11 @@ def batches(count: int) -> list[Batch]:
     return [next(stream) for _ in range(count)]
 
 
-def fresh_state(config: Config = TINY) -> training.TrainState:
-    return training.init_state(config, execution.data_mesh())
+def fresh_state(config: Config = TINY) -> TrainState:
+    return init_state(config, execution.make_mesh())
 
 
-def state_with_opinions() -> training.TrainState:
+def state_with_opinions() -> TrainState:
     """A fresh one but for its predictors: those start at constants, whatever the picture."""
     state = fresh_state()
     params = with_random_predictors(state.params)
@@ -61,7 +63,7 @@ def state_with_opinions() -> training.TrainState:
 
 @pytest.fixture(scope="module")
 def train_step() -> Any:
-    return training.make_train_step(TINY, execution.data_mesh())
+    return make_train_step(TINY, execution.make_mesh())
 
 
 # ---- state ----
@@ -96,9 +98,9 @@ def test_moving_average_is_the_plain_loop():
         decay = min(0.8, (1 + step) / (10 + step))  # 0.1, 2/11, ... up to 0.8, at step 35
         slow = slow * decay + value * (1 - decay)
         new = {"kernel": jnp.asarray(value, jnp.float32)}
-        fast = training.moving_average(fast, new, jnp.int32(step), 0.8)
+        fast = moving_average(fast, new, jnp.int32(step), 0.8)
         np.testing.assert_allclose(fast["kernel"], slow, rtol=1e-5, atol=1e-6)
-    assert training.moving_average(None, new, jnp.int32(0), 0.0) is None
+    assert moving_average(None, new, jnp.int32(0), 0.0) is None
 
 
 # ---- the step ----
@@ -218,10 +220,10 @@ def test_images_per_second_counts_the_steps_whole(tmp_path, monkeypatch):
 
 
 def test_one_compilation():
-    step = training.make_train_step(TINY, execution.data_mesh())
+    step = make_train_step(TINY, execution.make_mesh())
     state = fresh_state()
     for batch in batches(3):
-        state, _ = step(state, execution.split_over_devices(batch, execution.data_mesh()))
+        state, _ = step(state, execution.split_over_devices(batch, execution.make_mesh()))
     assert step._cache_size() == 1
 
 
@@ -236,21 +238,43 @@ def test_one_compilation_after_going_on(trained_run, tmp_path):
     assert loop.train_step._cache_size() == 1
 
 
+def test_a_batch_in_parts_is_one_batch():
+    def step(parts: int) -> tuple[TrainState, Any]:
+        train = dataclasses.replace(TINY.train, batch_size=32, accumulation_steps=parts)
+        # Of Adam's first step only the gradient's signs are left.
+        config = dataclasses.replace(TINY, train=train, optimizer=Optimizer(learning_rate=0.1, clip_norm=1.0))
+        batch = next(train_batches(TRAIN, config.data, 32, 0))
+        batch = batch._replace(valid=np.arange(32) % 5 > 0)
+        state = fresh_state(config)._replace(params=state_with_opinions().params)
+        return make_train_step(config, execution.make_mesh())(state, batch)
+
+    (whole, expected), (parts, metrics) = step(1), step(4)
+    assert int(metrics["num_positives"]) == int(expected["num_positives"]) > 100
+    for name in expected:
+        assert float(metrics[name]) == pytest.approx(float(expected[name]), rel=1e-5), name
+    difference = jax.tree.map(lambda a, b: a - b, parts.params, whole.params)
+    assert float(optax.tree.norm(difference)) <= 1e-6 * float(optax.tree.norm(whole.params))
+    for here, there in zip(jax.tree.leaves(parts.opt_state), jax.tree.leaves(whole.opt_state), strict=True):
+        assert np.abs(here - there).max() <= 1e-3 * np.abs(there).max(), "momentum: the update itself"
+
+
 FOUR_DEVICES = """
-import jax, numpy as np
+import dataclasses, jax, numpy as np
 import test_training as t
-from ssd_jax import execution, training
+from ssd_jax import execution
+from ssd_jax.train_step import check_batch_size, make_train_step
 from ssd_jax.errors import UserError
-mesh = execution.data_mesh()
+mesh = execution.make_mesh()
 assert mesh.size == 4
-step = training.make_train_step(t.TINY, mesh)
+step = make_train_step(t.TINY, mesh)
 state = t.fresh_state()
 for batch in t.batches(2):
     state, metrics = step(state, execution.split_over_devices(batch, mesh))
     print(float(metrics["loss"]), float(metrics["gradient_norm"]), int(metrics["num_positives"]))
 assert step._cache_size() == 1
 try:
-    execution.check_batch_size(6, mesh)
+    six = dataclasses.replace(t.TINY.train, batch_size=6)
+    check_batch_size(dataclasses.replace(t.TINY, train=six), mesh)
 except UserError as error:
     print(error)
 """

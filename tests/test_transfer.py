@@ -21,7 +21,8 @@ from ssd_jax.data.open import open_source
 from ssd_jax.data.shapes import CLASS_NAMES
 from ssd_jax.errors import UserError
 from ssd_jax.ssd import SSD
-from ssd_jax.training import Loop, init_state
+from ssd_jax.train_step import init_state
+from ssd_jax.training import Loop
 from ssd_jax.transfer import fit_to_preprocessing, match_classes, starting_params, transfer_params
 
 # ---- parameters by name ----
@@ -186,7 +187,7 @@ def starting_from(run: Path, **options: Any) -> Config:
 
 @pytest.fixture(scope="module")
 def fresh(trained_run) -> Any:
-    return init_state(run_folder.read_config(trained_run), execution.data_mesh()).params
+    return init_state(run_folder.read_config(trained_run), execution.make_mesh()).params
 
 
 def stored(run: Path, checkpoint: str = "best") -> Any:
@@ -329,7 +330,7 @@ def test_the_first_state(transferred, tmp_path):
     loop = Loop(config, tmp_path, open_source(config.data, "train"), None)
     with Checkpoints(tmp_path / "checkpoints") as loop.checkpoints:
         state = loop.resume_or_init()
-    fresh = init_state(config, execution.data_mesh())
+    fresh = init_state(config, execution.make_mesh())
     params, _ = stored(transferred.start)
     assert int(state.step) == 0
     jax.tree.map(np.testing.assert_array_equal, state.opt_state, fresh.opt_state)
@@ -363,7 +364,9 @@ def test_other_classes_need_to_be_asked_for(trained_run, other_data, tmp_path, c
 
 def test_a_transferred_run_goes_on_bit_for_bit_and_loads_nothing_again(transferred, tmp_path, capsys):
     run = tmp_path / "run"
-    stopped = train_stopped_at(4, signal.SIGKILL, *transferred.options, "--workdir", run)
+    stopped = train_stopped_at(
+        4, signal.SIGKILL, *transferred.options, "--workdir", run, awaited=run / "checkpoints" / "3"
+    )
     assert stopped.returncode == -signal.SIGKILL and "Starting from" in stopped.stdout, stopped.stderr
     assert last_step(run) == 4 and stored(run, "last")[1] == 3
     away = transferred.start.rename(transferred.start.with_name("away"))

@@ -3,17 +3,18 @@
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from tqdm.auto import tqdm
 
-from ssd_jax import detector, evaluation, execution, report, report_page, results, run_folder
-from ssd_jax.commands.options import with_root
+from ssd_jax import detector, evaluation, execution, hosts, report, report_page, results, run_folder
+from ssd_jax.commands.options import prepare, with_root
 from ssd_jax.commands.splits import describe_source, open_evaluation_split
 from ssd_jax.data.source import Source
+from ssd_jax.hosts import Hosts
 from ssd_jax.metrics import ImageDetections, format_table
 
 
@@ -34,12 +35,13 @@ class EvaluateOptions:
     Done anyway where the split has no boxes to measure on."""
     report: bool = False
     """Write report.html as well: one page with curves, intervals, mix-ups and the worst images."""
+    hosts: Annotated[Hosts, tyro.conf.arg(name="")] = field(default_factory=Hosts)
 
 
 def evaluate(argv: Sequence[str]) -> None:
     """evaluate RUN [--report]: VOC's mAP and COCO's twelve numbers; the table on the screen, all in metrics.json."""
     options = tyro.cli(EvaluateOptions, args=list(argv), prog="evaluate", description=evaluate.__doc__)
-    execution.keep_freed_memory()
+    prepare(options.hosts)
     config = detector.detector_config(options.run)
     if options.data_root is not None:
         config = with_root(config, options.data_root)
@@ -48,11 +50,13 @@ def evaluate(argv: Sequence[str]) -> None:
     describe_source(split, source)
     if options.results or not source.annotated:
         results.check_names(source)  # before all the work
-    params, step = detector.restore_params(options.run, config, options.checkpoint)
-    mesh = execution.data_mesh()
+    mesh = execution.make_mesh()
+    params, step = detector.restore_params(options.run, config, options.checkpoint, mesh)
     program = evaluation.make_detection_program(config, mesh)
-    with tqdm(total=len(source), unit="image", dynamic_ncols=True) as bar:
+    with tqdm(total=len(source), unit="image", dynamic_ncols=True, disable=not hosts.is_first()) as bar:
         found = evaluation.detect_source(program, params, source, config, mesh, bar.update)
+    if not hosts.is_first():
+        return
     if not source.annotated:
         print(f"The split {split} lists images without boxes: there is nothing to measure.")
         write_results(options.run, split, source, found)

@@ -10,8 +10,8 @@ import numpy as np
 import tyro
 from tqdm.auto import tqdm
 
-from ssd_jax import detector, execution, run_folder
-from ssd_jax.commands.options import OTHER_OUT, check_out, make_out
+from ssd_jax import detector, run_folder
+from ssd_jax.commands.options import OTHER_OUT, check_out, make_out, prepare
 from ssd_jax.data.image import read_image
 from ssd_jax.draw import class_colours, draw_boxes
 from ssd_jax.errors import UserError
@@ -35,7 +35,7 @@ class PredictOptions:
 def predict(argv: Sequence[str]) -> None:
     """predict RUN IMAGES...: annotated pictures, and predictions.json with names, scores, boxes in pixels."""
     options = tyro.cli(PredictOptions, args=list(argv), prog="predict", description=predict.__doc__)
-    execution.keep_freed_memory()
+    prepare()
     if not options.images:
         raise UserError("predict RUN IMAGES: name at least one image, or a folder with images")
     if not 0 <= options.score <= 1:

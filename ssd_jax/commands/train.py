@@ -2,16 +2,18 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from ssd_jax import execution, run_folder, transfer
-from ssd_jax.commands.options import HELP, parse_config_options, with_pretrained, with_root
+from ssd_jax import execution, hosts, run_folder, transfer
+from ssd_jax.commands.options import HELP, parse_config_options, prepare, with_pretrained, with_root
 from ssd_jax.commands.splits import describe, describe_overlap, describe_source, open_data
 from ssd_jax.config import Config
+from ssd_jax.hosts import Hosts
 from ssd_jax.training import Loop
 
 TRAIN_HELP = """usage: train CONFIG [--workdir RUN] [--train.steps N ...]
@@ -29,6 +31,7 @@ class TrainOptions:
     config: Annotated[Config, tyro.conf.arg(name="")]
     workdir: Path | None = None
     """Folder of the run; default runs/<config name>. If it is there already, the run goes on."""
+    hosts: Annotated[Hosts, tyro.conf.arg(name="")] = field(default_factory=Hosts)
 
 
 def train(argv: Sequence[str]) -> None:
@@ -37,6 +40,7 @@ def train(argv: Sequence[str]) -> None:
         print(TRAIN_HELP)
         return
     options = parse_config_options(TrainOptions, "train", argv)
+    prepare(options.hosts)
     train_config(options.config, options.workdir or Path("runs") / options.config.name)
 
 
@@ -44,17 +48,26 @@ def train_config(config: Config, workdir: Path) -> None:
     """What ``train`` does, of a config made in Python. Raises UserError for all that ``train`` refuses."""
     execution.keep_freed_memory()
     config, train_source, val_source = open_data(with_pretrained(with_root(config, config.data.root)))
+    hosts.check_same(run_folder.config_to_json(config), "the config, with the data it names,")
     if not run_folder.has_checkpoint(workdir):
         transfer.check_start(config)  # before there is a folder
     loop = Loop(config, workdir, train_source, val_source)
-    going_on, changed = run_folder.start(workdir, config)
-    print(f"{'Going on with' if going_on else 'New run in'} {workdir}: {describe(config)}")
-    for change in changed:
-        print(f"  changed: {change}")
+    hosts.first_does(lambda: start(workdir, config))
     describe_source("train", train_source, config)
     if val_source is not None:
         describe_source("val", val_source)
         describe_overlap(train_source, val_source)
-    loop.run()
+    with run_folder.occupied(workdir) if hosts.is_first() else nullcontext():
+        last = loop.run()
     run = shlex.quote(str(workdir))
+    if last < config.train.steps:
+        print(f"Stopped after step {last}, which is saved, as SIGTERM asked. The same command goes on from there.")
+        return
     print(f"Done. Next: evaluate.py {run}, predict.py {run} IMAGES")
+
+
+def start(workdir: Path, config: Config) -> None:
+    going_on, changed = run_folder.start(workdir, config)
+    print(f"{'Going on with' if going_on else 'New run in'} {workdir}: {describe(config)}")
+    for change in changed:
+        print(f"  changed: {change}")
