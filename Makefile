@@ -6,6 +6,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PARITY_VENV ?= .venv-parity
+AOT_VENV ?= .venv-aot
 DEMO ?= runs/demo
 
 # cuda12 is gigabytes: only for a machine whose NVIDIA driver answers.
@@ -17,7 +18,7 @@ BIN = $(VENV)/bin
 PIP = "$(BIN)/python" -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test parity lint format clean
+.PHONY: help setup setup-dev demo test parity aot lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +41,10 @@ parity: ## compare with torch and torchvision, in a .venv-parity of its own (5.5
 	@$(MAKE) --no-print-directory VENV="$(PARITY_VENV)" ACCELERATOR=cpu "$(PARITY_VENV)/.ready-parity"
 	@JAX_PLATFORMS=cpu "$(PARITY_VENV)/bin/python" -m pytest tests/parity
 
+aot: ## compile for TPUs and GPUs that are not here, in a .venv-aot of its own (2.5 GB), and compare costs
+	@$(MAKE) --no-print-directory VENV="$(AOT_VENV)" ACCELERATOR=cpu "$(AOT_VENV)/.ready-aot"
+	@SSD_JAX_AOT=1 JAX_PLATFORMS=cpu "$(AOT_VENV)/bin/python" -m pytest tests/test_aot.py
+
 lint: $(VENV)/.ready-dev ## lint, format and types
 	@"$(BIN)/ruff" check .
 	@"$(BIN)/ruff" format --check .
@@ -49,8 +54,8 @@ format: $(VENV)/.ready-dev ## write what lint can mend by itself
 	@"$(BIN)/ruff" check --fix .
 	@"$(BIN)/ruff" format .
 
-clean: ## remove both environments and caches; runs stay
-	rm -rf "$(VENV)" "$(PARITY_VENV)" .cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+clean: ## remove the environments and caches; runs stay
+	rm -rf "$(VENV)" "$(PARITY_VENV)" "$(AOT_VENV)" .cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -71,4 +76,11 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 $(VENV)/.ready-parity: $(VENV)/.ready-dev
 	@echo "Adding torch and torchvision to $(VENV)..."
 	@$(PIP) --editable ".[dev,parity]"
+	@touch "$@"
+
+$(VENV)/.ready-aot: $(VENV)/.ready-dev
+	@echo "Adding the compilers for TPUs and GPUs to $(VENV)..."
+	@$(PIP) --editable ".[dev,aot]"
+	@jax=`"$(BIN)/python" -c 'from importlib.metadata import version; print(version("jax"))'` && \
+	  $(PIP) --no-deps "jax-cuda12-plugin==$$jax" "jax-cuda12-pjrt==$$jax"
 	@touch "$@"

@@ -6,9 +6,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import jax
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ssd_jax import hosts
+from ssd_jax.commands.aot import aot
 from ssd_jax.commands.check_data import check_data
 from ssd_jax.commands.evaluate import evaluate
 from ssd_jax.commands.export_weights import export_weights
@@ -31,6 +34,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "import-weights": import_command,
     "verify": verify,
     "export-weights": export_weights,
+    "aot": aot,
 }
 
 
@@ -46,9 +50,20 @@ def main(argv: Sequence[str]) -> int:
         with warnings_on_screen(), warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large photograph is no attack
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing")  # of a class name, in matplotlib's figures
-            return COMMANDS[argv[0]](argv[1:]) or 0
+            code = COMMANDS[argv[0]](argv[1:]) or 0
+        hosts.last_words("")  # not at exit: after an error JAX may end the process in the midst of that
+        return code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        hosts.last_words("")
+        hosts.leave(2)
+        return 2
+    except jax.errors.JaxRuntimeError as error:
+        if not hosts.several():
+            raise
+        told = str(error).strip().splitlines()[0]
+        print(f"error: the processes of this run lost each other ({told})", file=sys.stderr)  # last words follow
+        hosts.leave(2)
         return 2
 
 

@@ -1,0 +1,198 @@
+"""What programs are compiled for: TPU slices and GPUs by name, with their makers' figures.
+
+A target is ``v5e:2x4``, a TPU slice by its topology, or ``h100x8``, so many GPUs.
+"""
+
+import importlib.metadata
+import math
+import os
+import re
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+from jax.experimental import topologies
+
+from ssd_jax.aot.chatter import without_chatter
+from ssd_jax.errors import UserError
+
+GIB = 2**30
+
+
+class Chip(NamedTuple):
+    """One accelerator; in jax, one device."""
+
+    title: str
+    platform: Literal["tpu", "cuda"]
+    bfloat16: float
+    """FLOP/s at most, dense."""
+    float32: float
+    """FLOP/s at most of float32 arrays at jax's default precision: bfloat16 passes on a TPU, TF32 on a GPU."""
+    bandwidth: float
+    """Bytes/s of its memory."""
+    memory: float
+    """Bytes."""
+    source: str
+
+
+CHIPS = {
+    "v5e": Chip("TPU v5e", "tpu", 197e12, 197e12, 819e9, 16 * GIB, "cloud.google.com/tpu/docs/v5e"),
+    "v5p": Chip("TPU v5p", "tpu", 459e12, 459e12, 2765e9, 95 * GIB, "cloud.google.com/tpu/docs/v5p"),
+    "v6e": Chip("TPU v6e", "tpu", 918e12, 918e12, 1640e9, 32 * GIB, "cloud.google.com/tpu/docs/v6e"),
+    # Memory: device_memory_size in XLA's files, see below. The data sheets' 1979 and 989 TFLOP/s are with sparsity.
+    "h100": Chip("H100 SXM", "cuda", 989.5e12, 494.5e12, 3350e9, 84_942_979_072, "NVIDIA H100 data sheet"),
+    "a100": Chip("A100 SXM 80 GB", "cuda", 312e12, 156e12, 2039e9, 85_100_068_864, "NVIDIA A100 data sheet"),
+}
+
+# openxla/xla, xla/backends/gpu/target_config/specs: h100_sxm.txtpb at 0774019d97e7, a100_sxm_80.txtpb at
+# 4336d12e0706.
+_EVERY_GPU = {
+    "threads_per_block_limit": 1024,
+    "threads_per_warp": 32,
+    "shared_memory_per_block": 49152,
+    "threads_per_core_limit": 2048,
+    "block_dim_limit_x": 2147483647,
+    "block_dim_limit_y": 65535,
+    "block_dim_limit_z": 65535,
+    "registers_per_core_limit": 65536,
+    "registers_per_block_limit": 65536,
+}
+_GPUS: dict[str, tuple[str, int, dict[str, float]]] = {
+    # name of the device, major compute capability, the rest
+    "h100": (
+        "NVIDIA H100 80GB HBM3",
+        9,
+        {
+            "shared_memory_per_core": 233472,
+            "core_count": 132,
+            "fpus_per_core": 128,
+            "memory_bandwidth": 3352320000000,
+            "l2_cache_size": 52428800,
+            "clock_rate_ghz": 1.98,
+            "shared_memory_per_block_optin": 232448,
+        },
+    ),
+    "a100": (
+        "NVIDIA A100-SXM4-80GB",
+        8,
+        {
+            "shared_memory_per_core": 167936,
+            "core_count": 108,
+            "fpus_per_core": 64,
+            "memory_bandwidth": 2039040000000,
+            "l2_cache_size": 41943040,
+            "clock_rate_ghz": 1.41,
+            "shared_memory_per_block_optin": 166912,
+        },
+    ),
+}
+# CUDA and cuDNN that the program is meant to meet. Without them the compiler asks a driver: openxla/xla#25919.
+_CUDA, _CUDNN = (12, 8), (9, 8)
+GPUS_PER_HOST = 8
+
+EXAMPLES = "v5e:2x4, v5p:2x2x2, v6e:2x4, h100x8 and a100x8"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Devices that need not be here."""
+
+    name: str
+    chip_name: str
+    shape: tuple[int, ...]
+    """Of a TPU slice; of GPUs their number alone."""
+
+    @property
+    def chip(self) -> Chip:
+        return CHIPS[self.chip_name]
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+
+def parse_target(text: str) -> Target:
+    """``v5e:2x4``, ``h100x8``. Raises UserError for what is neither."""
+    parts = re.fullmatch(r"(v\d\w):(\d+(?:x\d+)+)|(\w+?)x(\d+)", text)
+    chip = parts and (parts[1] or parts[3])
+    if parts is None or chip not in CHIPS or (CHIPS[chip].platform == "tpu") != bool(parts[1]):
+        raise UserError(f"--target {text}: no such target; there are {EXAMPLES}, and other sizes of these")
+    shape = tuple(int(n) for n in (parts[2] or parts[4]).split("x"))
+    if not all(shape):
+        raise UserError(f"--target {text}: has no device")
+    if CHIPS[chip].platform == "cuda" and shape[0] > GPUS_PER_HOST and shape[0] % GPUS_PER_HOST:
+        raise UserError(f"--target {text}: beyond {GPUS_PER_HOST} GPUs, a multiple of {GPUS_PER_HOST}: whole hosts")
+    return Target(text, chip, shape)
+
+
+def compiler_version(target: Target) -> str:
+    """Package and version of the compiler, such as ``libtpu 0.0.42``. Raises UserError where it is not installed."""
+    if target.chip.platform == "tpu":
+        packages = ["libtpu"]
+        install = "pip install 'jax[tpu]', or in the checkout: pip install -e '.[aot]'"
+    else:
+        packages = ["jax-cuda12-pjrt", "jax-cuda13-pjrt"]
+        install = (
+            f"pip install --no-deps jax-cuda12-plugin=={jax.__version__} jax-cuda12-pjrt=={jax.__version__} "
+            "(jax[cuda12] has them too, with gigabytes of CUDA that compiling does not need)"
+        )
+    for package in packages:
+        try:
+            return f"{package} {importlib.metadata.version(package)}"
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    raise UserError(f"--target {target.name}: its compiler, the package {packages[0]}, is not installed: {install}")
+
+
+def target_devices(target: Target) -> list[Any]:
+    """Devices to make a mesh of and to compile for, nothing else.
+
+    For a process that does nothing else: sets environment variables that the two plugins read when they are
+    loaded, once, and turns off jax's cache on the disk, from which programs for such devices can't be read back.
+    Raises UserError where the plugin is missing or knows no such slice.
+    """
+    compiler_version(target)
+    options: dict[str, Any] = {}
+    if target.chip.platform == "tpu":
+        os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # no question to a cloud that is not around
+        os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # no lock, which guards a TPU
+        topology = target.name
+        if target.count == 1:
+            options["chips_per_host_bounds"] = [1, 1, 1]  # a host has 2x2 by default
+    else:
+        os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # no CUDA to find the versions of
+        topology = ""
+        per_host = min(target.count, GPUS_PER_HOST)
+        options |= {
+            "topology": f"1x{target.count // per_host}x{per_host}",
+            "target_config": gpu_target_config(target.chip_name),
+        }
+    jax.config.update("jax_enable_compilation_cache", False)
+    jax.config.update("jax_platforms", "cpu")  # what is computed while tracing, is here
+    with without_chatter():
+        jax.devices()
+        try:
+            return topologies.get_topology_desc(topology, target.chip.platform, **options).devices
+        except jax.errors.JaxRuntimeError as error:
+            message = str(error).splitlines()[0]
+    raise UserError(f"--target {target.name}: {message}")
+
+
+def gpu_target_config(chip_name: str) -> str:
+    """What XLA is to know of a GPU that is not there: a GpuTargetConfigProto as text."""
+    device, major, numbers = _GPUS[chip_name]
+    numbers = {**_EVERY_GPU, **numbers, "device_memory_size": int(CHIPS[chip_name].memory)}
+    lines = [f"  {name}: {value}" for name, value in numbers.items()]
+    cuda, cudnn = (f"{{ major: {a} minor: {b} }}" for a, b in (_CUDA, _CUDNN))
+    return "\n".join(
+        [
+            "gpu_device_info {",
+            *lines,
+            f"  cuda_compute_capability {{ major: {major} }}",
+            "}",
+            'platform_name: "CUDA"',
+            f"runtime_version {cuda}",
+            f"dnn_version_info {cudnn}",
+            f'device_description_str: "{device}"',
+        ]
+    )
