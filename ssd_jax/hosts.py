@@ -10,14 +10,15 @@ import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax._src.distributed import global_state
 from jax.experimental import multihost_utils
 
 from ssd_jax.errors import UserError
@@ -60,18 +61,22 @@ def join(hosts: Hosts) -> None:
     joining, silence = _seconds("SSD_JAX_JOIN_SECONDS", 300), _seconds("SSD_JAX_HEARTBEAT_SECONDS", 100)
     _observe()
     where = hosts.coordinator or "the address that the cluster tells"
-    last_words(
-        f"The processes of this run did not come together at {where} within {joining} s. "
-        "Start all of them, with the same --coordinator and --process-count, which process 0 has to be reached by"
+    told = (
+        f"the processes of this run did not come together at {where}, in {joining} s at most. "
+        "Start all of them, with the same --coordinator and --process-count; the others have to reach process 0 there"
     )
+    last_words(f"error: {told}")
+    print(f"Meeting the other processes at {where}, for which {joining} s are left...", flush=True)
     try:
-        jax.distributed.initialize(
-            hosts.coordinator or None,
-            hosts.process_count,
-            hosts.process_index,
-            initialization_timeout=joining,
-            heartbeat_timeout_seconds=silence,
-        )
+        with _time_limit(joining, told):
+            jax.distributed.initialize(
+                hosts.coordinator or None,
+                hosts.process_count,
+                hosts.process_index,
+                initialization_timeout=joining + 60,  # JAX's own end has a stack trace
+                heartbeat_timeout_seconds=silence,
+            )
+            _check_process_count()
     except (ValueError, RuntimeError) as error:
         told = str(error).strip().splitlines()[0]
         raise UserError(
@@ -82,6 +87,42 @@ def join(hosts: Hosts) -> None:
     last_words(f"{DIED} Start all of them again with the same command.")
     if not is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # as long as the process
+
+
+@contextmanager
+def _time_limit(seconds: int, told: str) -> Iterator[None]:
+    """Of a call into C++, which Python can't leave: the process ends with exit code 2 then, or at Ctrl-C."""
+
+    def give_up() -> None:
+        last_words("")
+        print(f"error: {told}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    main_thread = threading.current_thread() is threading.main_thread()
+    heeded = signal.signal(signal.SIGINT, signal.SIG_DFL) if main_thread else None
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if main_thread:
+            signal.signal(signal.SIGINT, heeded)
+
+
+def _check_process_count() -> None:
+    """Raises UserError where a process was told another count than process 0: they would wait for each other."""
+    store = global_state.client  # JAX offers no other way to it
+    own, count = global_state.process_id, global_state.num_processes
+    key = "ssd_jax/process_count/{}"
+    store.key_value_set(key.format(own), str(count))
+    for other in range(count) if own == 0 else [0]:
+        others = int(store.blocking_key_value_get(key.format(other), 60_000))
+        if others != count:
+            raise UserError(
+                f"--process-count is {count} for process {own}, but {others} for process {other}: give all the same"
+            )
 
 
 def _seconds(variable: str, default: int) -> int:

@@ -73,7 +73,7 @@ def undisturbed(tmp_path_factory) -> Path:
     first, second = end(start_two("train.py", *ARGV, "--workdir", run))
     assert (first.code, second.code) == (0, 0), first.errors + second.errors
     assert "Done." in first.printed
-    assert all(line.startswith("[Gloo]") for line in second.printed.splitlines())
+    assert all(line.startswith(("[Gloo]", "Meeting the other")) for line in second.printed.splitlines())
     return run
 
 
@@ -173,7 +173,33 @@ def test_the_others_do_not_come(index, tmp_path):
     process = start("train.py", TINY, "--workdir", tmp_path / "run", *found, SSD_JAX_JOIN_SECONDS="3")
     (ended,) = end([process])
     assert time.monotonic() - asked < 90
-    assert ended.code not in (0, -signal.SIGKILL)
+    assert ended.code == 2
     address = found[1]
-    assert f"did not come together at {address} within 3 s" in ended.errors.strip().splitlines()[-1]
+    assert f"Meeting the other processes at {address}" in ended.printed
+    (told,) = ended.errors.strip().splitlines()
+    assert f"did not come together at {address}, in 3 s at most" in told
     assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_while_the_others_do_not_come(tmp_path):
+    found = ("--coordinator", free_address(), "--process-count", "2", "--process-index", "0")
+    process = start("train.py", TINY, "--workdir", tmp_path / "run", *found)
+    assert process.stdout is not None
+    assert "Meeting the other" in process.stdout.readline()
+    time.sleep(1)  # until it is in JAX's hands
+    process.send_signal(signal.SIGINT)
+    (ended,) = end([process], timeout=30)
+    assert ended.code == -signal.SIGINT
+    assert "did not come together" in ended.errors and "Traceback" not in ended.errors
+
+
+@pytest.mark.parametrize("counts", [(2, 3), (3, 2)])
+def test_two_counts(counts, tmp_path):
+    met = ("--workdir", tmp_path / "run", "--coordinator", free_address())
+    told = [("--process-index", str(index), "--process-count", str(count)) for index, count in enumerate(counts)]
+    ended = end([start("train.py", TINY, *met, *own, SSD_JAX_JOIN_SECONDS="15") for own in told])
+    for process in ended:
+        assert process.code == 2, process.errors
+        assert "--process-count" in process.errors and "Traceback" not in process.errors
+    if counts == (2, 3):
+        assert "--process-count is 3 for process 1, but 2 for process 0" in ended[1].errors
