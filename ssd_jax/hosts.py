@@ -4,6 +4,7 @@
 config; the first one writes. What one of them does alone, the others wait for.
 """
 
+import itertools
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import wraps
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -113,7 +115,7 @@ def _time_limit(seconds: int, told: str) -> Iterator[None]:
 
 def _check_process_count() -> None:
     """Raises UserError where a process was told another count than process 0: they would wait for each other."""
-    store = global_state.client  # JAX offers no other way to it
+    store: Any = global_state.client  # JAX offers no other way to it
     own, count = global_state.process_id, global_state.num_processes
     key = "ssd_jax/process_count/{}"
     store.key_value_set(key.format(own), str(count))
@@ -155,6 +157,32 @@ def first_does(work: Callable[[], T], failure: type[UserError] = UserError) -> T
     if multihost_utils.broadcast_one_to_all(np.array(error is not None)):
         raise error or failure("stopped, as the first process did; it says why")
     return result
+
+
+def begun_together(program: Callable[..., T]) -> Callable[..., T]:
+    """A jitted function that exchanges something, called by all processes: none runs it before all have compiled it.
+
+    Gloo, on CPUs, waits 30 s for the others when it is first used, and compiling may differ by more.
+    """
+    if not several():
+        return program
+    number, begun = next(_meetings), False
+
+    @wraps(program)
+    def together(*arguments: Any) -> T:
+        nonlocal begun
+        if not begun:
+            jax.block_until_ready(arguments)
+            program.lower(*arguments).compile()  # type: ignore[attr-defined]
+            global_state.client.wait_at_barrier(f"ssd_jax/begun/{number}", 1000 * _A_DAY)  # type: ignore[union-attr]
+            begun = True
+        return program(*arguments)
+
+    return together
+
+
+_meetings = itertools.count()
+_A_DAY = 86_400  # seconds; processes that die are noticed by their silence
 
 
 def check_same(text: str, what: str) -> None:

@@ -18,6 +18,7 @@ from ssd_jax.config import Config
 from ssd_jax.data.loader import Batch
 from ssd_jax.default_boxes import make_default_boxes
 from ssd_jax.errors import UserError
+from ssd_jax.hosts import begun_together
 from ssd_jax.loss import multibox_loss
 from ssd_jax.matching import Targets, match
 from ssd_jax.optimizer import freeze, make_optimizer
@@ -129,7 +130,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch],
         new_state, metrics = _apply(config, state, *_gradient_of_batch(config, mesh, state.params, batch))
         return jax.lax.with_sharding_constraint(new_state, execution.sliced(new_state, mesh)), metrics
 
-    return jax.jit(train_step, donate_argnums=0, compiler_options=options)
+    return begun_together(jax.jit(train_step, donate_argnums=0, compiler_options=options))
 
 
 def _apply(config: Config, state: TrainState, loss: Metrics, gradient: Params) -> tuple[TrainState, Metrics]:

@@ -60,7 +60,7 @@ class Loop:
         check_batch_size(config, self.mesh)
         self.schedule = make_schedule(config.optimizer, config.train.steps)
         self.train_step = make_train_step(config, self.mesh)
-        self.detect: DetectionProgram = make_detection_program(config, self.mesh)
+        self.detect: DetectionProgram = hosts.begun_together(make_detection_program(config, self.mesh))
         rows = execution.local_rows(self.mesh, config.train.batch_size)
         self.batches = train_batches(train_source, config.data, config.train.batch_size, config.train.seed, rows)
         self.unreadable_val: dict[int, str] = {}

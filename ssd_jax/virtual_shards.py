@@ -28,6 +28,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Float32
 
 from ssd_jax import execution
+from ssd_jax.hosts import begun_together
 
 Tree = Any
 
@@ -58,7 +59,7 @@ def make_ordered_step(
 
     of_shard = jax.jit(flat_sums, compiler_options=options)
     to_next = jax.jit(next_state, donate_argnums=0, compiler_options=options)
-    share = jax.jit(lambda sums: sums, out_shardings=execution.replicated(mesh))
+    share = begun_together(jax.jit(lambda sums: sums, out_shardings=execution.replicated(mesh)))
 
     def sum_of(params: Tree, batch: Tree, first: int, count: int) -> Float32[Array, " p"]:
         if count == 1:

@@ -57,7 +57,7 @@ def relative(a: float, b: float) -> float:
 # ---- the same numbers ----
 
 # Rounding differs; after some steps it turns a negative into another one, as mining is discrete. The gradient's norm
-# is the first to show it, and how soon is chance.
+# is the first to show it, and how soon depends on the rate.
 STEPS = 20
 
 
@@ -77,10 +77,9 @@ def test_losses_do_not_depend_on_the_devices(one, fsdp, processes):
     assert (other["sharded"] > 0) == (fsdp > 1)
     for step, (here, there) in enumerate(zip(one["lines"], other["lines"], strict=True)):
         assert there["num_positives"] == here["num_positives"], step
-        for name in ("loss", "loc_loss", "conf_loss"):
+        for name in ("loss", "loc_loss", "conf_loss", "gradient_norm"):
             assert relative(there[name], here[name]) < (1e-5 if step == 0 else 1e-3), (step, name)
-        if step < 5:
-            assert relative(there["gradient_norm"], here["gradient_norm"]) < 1e-5, step
+    assert relative(other["sum"], one["sum"]) < 1e-6, "parameters, momentum, average"
     assert [count for count, _ in other["found"]] == [count for count, _ in one["found"]], "each image once"
     assert [score for _, score in other["found"]] == pytest.approx([score for _, score in one["found"]], rel=0.01)
 

@@ -52,7 +52,7 @@ def evaluate(argv: Sequence[str]) -> None:
         results.check_names(source)  # before all the work
     mesh = execution.make_mesh()
     params, step = detector.restore_params(options.run, config, options.checkpoint, mesh)
-    program = evaluation.make_detection_program(config, mesh)
+    program = hosts.begun_together(evaluation.make_detection_program(config, mesh))
     with tqdm(total=len(source), unit="image", dynamic_ncols=True, disable=not hosts.is_first()) as bar:
         found = evaluation.detect_source(program, params, source, config, mesh, bar.update)
     if not hosts.is_first():
