@@ -34,8 +34,9 @@ demo: $(VENV)/.ready ## train on generated pictures, evaluate, show where the pi
 	@echo
 	@echo "Look at $(DEMO)/test_truth.jpg (what is there) beside $(DEMO)/test_pred.jpg (what was found)."
 
+# A file of tests at a time in each of two processes, of 3.5 GB each: much of the time is spent waiting or compiling.
 test: lint ## lint, types and the tests
-	@"$(BIN)/python" -m pytest
+	@"$(BIN)/python" -m pytest -n 2 --dist loadfile
 
 parity: ## compare with torch and torchvision, in a .venv-parity of its own (5.5 GB)
 	@$(MAKE) --no-print-directory VENV="$(PARITY_VENV)" ACCELERATOR=cpu "$(PARITY_VENV)/.ready-parity"
