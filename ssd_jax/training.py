@@ -24,6 +24,8 @@ from ssd_jax.train_step import Metrics, TrainState, augment_batch, check_batch_s
 
 ROW = ("voc_map_11point", "voc_map_area", "coco_ap", "coco_ap50")
 """Of what is measured on the val split, what results.csv keeps."""
+WAITS = 0.1
+"""Of the time, from which on a wait for data is told."""
 
 
 class Pending(NamedTuple):
@@ -64,6 +66,8 @@ class Loop:
         rows = execution.local_rows(self.mesh, config.train.batch_size)
         self.batches = train_batches(train_source, config.data, config.train.batch_size, config.train.seed, rows)
         self.unreadable_val: dict[int, str] = {}
+        self.seconds, self.waited = 0.0, 0.0
+        """In which steps were made, and those of them in which no batch was there yet."""
 
     def run(self) -> int:
         """Returns the step it came to: train.steps, or less where SIGTERM asked to stop; that step is saved."""
@@ -98,6 +102,11 @@ class Loop:
             if source is not None and unreadable:
                 told = f"{len(unreadable)} of {len(source)} {split} images could not be used:"
                 print(told, *unreadable.values(), sep="\n  ")
+        if self.waited > WAITS * self.seconds:
+            print(
+                f"The steps waited {self.waited:.0f} of {self.seconds:.0f} s for data. docs/scale.md tells what helps, "
+                "under Where input becomes the limit."
+            )
         return last
 
     def open_log(self, start: int) -> AbstractContextManager[run_folder.RunLog | None]:
@@ -168,6 +177,7 @@ class Loop:
 
     def write_line(self, step: int, pending: list[Pending], seconds: float, waited: float) -> None:
         fetched = check_finite(pending, self.train_source)
+        self.seconds, self.waited = self.seconds + seconds, self.waited + waited
         if self.log is None:
             return
         mean = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
@@ -178,9 +188,10 @@ class Loop:
             {**mean, "learning_rate": rate, "images_per_second": speed, "waited_for_data": waited / seconds},
         )
         self.last_line = mean
+        waits = f", waits for data {waited / seconds:.0%}" if waited > WAITS * seconds else ""
         self.bar.set_postfix_str(
             f"loss {mean['loss']:.3f} (boxes {mean['loc_loss']:.3f}, classes {mean['conf_loss']:.3f}), "
-            f"rate {rate:.2g}, {speed:.1f} images/s"
+            f"rate {rate:.2g}, {speed:.1f} images/s{waits}"
         )
 
     def evaluate(self, step: int, state: TrainState) -> float | None:

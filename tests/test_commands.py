@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from ssd_jax.checkpoint import Checkpoints
 from ssd_jax.commands import main
 from ssd_jax.config import Shapes
 from ssd_jax.data.image import read_image
+from ssd_jax.data.loader import Batch, Batches
 from ssd_jax.data.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.metrics import COCO_KEYS
 
@@ -113,6 +115,21 @@ def test_killed_and_started_again_ends_as_never_stopped(stopped_run, trained_run
     assert (stopped_run.run / "results.csv").read_text() == (trained_run / "results.csv").read_text()
     with Checkpoints(stopped_run.run / "checkpoints") as here, Checkpoints(trained_run / "checkpoints") as there:
         assert (here.latest, here.best, sorted(here.steps)) == (there.latest, there.best, sorted(there.steps))
+
+
+def test_what_train_prints_where_data_are_slow(tmp_path, monkeypatch, capsys):
+    read = Batches.__next__
+
+    def slowly(batches: Batches) -> Batch:
+        time.sleep(1)
+        return read(batches)
+
+    monkeypatch.setattr(Batches, "__next__", slowly)
+    assert command("train", TINY, "--workdir", tmp_path / "run", "--train.steps", "5", "--train.eval_every", "0") == 0
+    printed = capsys.readouterr().out
+    waited, seconds = map(int, re.search(r"The steps waited (\d+) of (\d+) s for data", printed).groups())
+    assert 5 <= waited <= seconds
+    assert "## Where input becomes the limit" in (ROOT / "docs" / "scale.md").read_text()
 
 
 def test_other_overrides_than_the_run_was_started_with(trained_run, capsys):
