@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from ssd_jax import winograd
+
 _EPS = 1e-8
 
 
@@ -32,7 +34,7 @@ def standardize(kernel: Float[Array, "h w i o"]) -> Float[Array, "h w i o"]:
 
 def standardized_conv(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
     """For ``nn.Conv(conv_general_dilated=...)``: standardizes the parameter at each use."""
-    return jax.lax.conv_general_dilated(x, _in_float32(standardize, kernel), *args, **kwargs)
+    return winograd.conv(x, _in_float32(standardize, kernel), *args, **kwargs)
 
 
 def centred_conv(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Float32, UInt8
 
+from ssd_jax import winograd
 from ssd_jax.group_norm import GroupNorm
 from ssd_jax.standardized_conv import standardized_conv
 
@@ -141,7 +142,7 @@ def convolve(
         padding=padding,
         kernel_dilation=dilation,
         kernel_init=kernel_init,
-        conv_general_dilated=standardized_conv if norm == "group" else None,
+        conv_general_dilated=standardized_conv if norm == "group" else winograd.conv,
         dtype=dtype,
         name=name,
     )(x)

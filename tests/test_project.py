@@ -44,6 +44,7 @@ ORDER = [
     "data.loader",
     "resample",
     "augment",
+    "winograd",
     "group_norm",
     "standardized_conv",
     "vgg",
