@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from program import ROOT, TINY, assert_ended_alike, command, last_step, start, t
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ssd_jax import detector, run_folder
+from ssd_jax import detector, evaluation, run_folder, train_step
 from ssd_jax.checkpoint import Checkpoints
 from ssd_jax.commands import main
 from ssd_jax.config import Shapes
@@ -115,6 +116,18 @@ def test_killed_and_started_again_ends_as_never_stopped(stopped_run, trained_run
     assert (stopped_run.run / "results.csv").read_text() == (trained_run / "results.csv").read_text()
     with Checkpoints(stopped_run.run / "checkpoints") as here, Checkpoints(trained_run / "checkpoints") as there:
         assert (here.latest, here.best, sorted(here.steps)) == (there.latest, there.best, sorted(there.steps))
+
+
+def test_each_program_is_traced_once_in_a_run(tmp_path, monkeypatch):
+    """Whatever the batches hold: two measurements whose last batch is half empty, an image that can't be read."""
+    monkeypatch.setattr(train_step, "_apply", chex.assert_max_traces(train_step._apply, 1))
+    monkeypatch.setattr(evaluation, "detect", chex.assert_max_traces(evaluation.detect, 1))
+    data = write_voc_folder(tmp_path / "data", {"train": 7, "val": 6})
+    cut = sorted((data / "JPEGImages").iterdir())[0]
+    cut.write_bytes(cut.read_bytes()[:200])
+    options = ("--data.root", data, "--train.steps", "6", "--train.eval_every", "3", "--model.class-names")
+    assert command("train", TINY, "--workdir", tmp_path / "run", *options) == 0
+    assert len(run_folder.read_rows(tmp_path / "run")) == 2
 
 
 def test_what_train_prints_where_data_are_slow(tmp_path, monkeypatch, capsys):
