@@ -18,7 +18,7 @@ BIN = $(VENV)/bin
 PIP = "$(BIN)/python" -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test parity aot lint format clean
+.PHONY: help setup setup-dev demo test parity bench bench-quick aot lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,14 @@ test: lint ## lint, types and the tests
 parity: ## compare with torch and torchvision, in a .venv-parity of its own (5.5 GB)
 	@$(MAKE) --no-print-directory VENV="$(PARITY_VENV)" ACCELERATOR=cpu "$(PARITY_VENV)/.ready-parity"
 	@JAX_PLATFORMS=cpu "$(PARITY_VENV)/bin/python" -m pytest tests/parity
+
+BENCH ?=
+bench: ## time beside torchvision and pycocotools (BENCH="--batch 32" on a GPU), in the environment of parity
+	@$(MAKE) --no-print-directory VENV="$(PARITY_VENV)" "$(PARITY_VENV)/.ready-parity"
+	@"$(PARITY_VENV)/bin/python" -m benchmarks.speed --json runs/bench.json $(BENCH)
+
+bench-quick: $(VENV)/.ready-dev ## has something become slower? in about a minute
+	@"$(BIN)/python" -m benchmarks.quick
 
 aot: ## compile for TPUs and GPUs that are not here, in a .venv-aot of its own (2.5 GB), and compare costs
 	@$(MAKE) --no-print-directory VENV="$(AOT_VENV)" ACCELERATOR=cpu "$(AOT_VENV)/.ready-aot"

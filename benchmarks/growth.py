@@ -1,0 +1,260 @@
+"""How time and memory grow with objects, classes, image and batch: a table, a fitted exponent for each, and a plot.
+
+    python -m benchmarks.growth --out runs/growth
+
+An exponent of 1 is linear. It is that of the last two sizes: at small ones the part that does not grow hides the one
+that does. Memory is what the compiled program asks for beyond its inputs.
+"""
+
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tyro
+
+from ssd_jax import execution
+from ssd_jax.augment import augment
+from ssd_jax.config import Augment, Config, DefaultBoxes, Detect, Extra, Model
+from ssd_jax.default_boxes import make_default_boxes
+from ssd_jax.detect import detect
+from ssd_jax.errors import UserError
+from ssd_jax.evaluation import make_detection_program
+from ssd_jax.loss import multibox_loss
+from ssd_jax.matching import match
+from ssd_jax.run_folder import write_text
+from ssd_jax.ssd import SSD
+
+BOXES = DefaultBoxes()
+CLASSES = 21
+
+
+class Program(NamedTuple):
+    function: Callable
+    arguments: tuple
+
+
+# ---- what grows ----
+
+
+def matching_and_loss(objects: int = 4, classes: int = CLASSES, batch: int = 4) -> Program:
+    """Of random objects, with the gradient."""
+    random = np.random.default_rng(0)
+    boxes, labels = random_boxes(random, (batch, objects)), random.integers(1, classes, (batch, objects))
+    offsets, logits = random_output(random, batch, classes)
+    defaults = make_default_boxes(BOXES)
+
+    def loss(offsets: Any, logits: Any, boxes: Any, labels: Any) -> Any:
+        return multibox_loss(offsets, logits, jax.vmap(partial(match, default_boxes=defaults))(boxes, labels))[0]
+
+    return Program(jax.value_and_grad(loss, (0, 1)), (offsets, logits, boxes, labels))
+
+
+def augmentation(objects: int = 4, batch: int = 4, side: int = 500) -> Program:
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 256, (batch, side, side, 3), np.uint8)
+    boxes, labels = random_boxes(random, (batch, objects)), np.ones((batch, objects), np.int32)
+    one = partial(_augment, Augment())
+    return Program(jax.vmap(one), (jax.random.split(jax.random.key(0), batch), pictures, boxes, labels))
+
+
+def _augment(config: Augment, key: Any, picture: Any, boxes: Any, labels: Any) -> Any:
+    return augment(key, picture, 300, boxes, labels, config)
+
+
+def detection(classes: int = CLASSES, batch: int = 4) -> Program:
+    """Of a network's output; eight objects an image."""
+    offsets, logits = random_output(np.random.default_rng(0), batch, classes)
+    one = partial(detect, default_boxes=make_default_boxes(BOXES), variances=BOXES.variances, config=Detect())
+    return Program(jax.vmap(one), (offsets, logits))
+
+
+def network(side: int = 300, batch: int = 1, gradient: bool = False) -> Program:
+    module = SSD(model_of(side))
+    images = np.random.default_rng(0).uniform(0, 255, (batch, side, side, 3)).astype(np.float32)
+    params = jax.jit(module.init)(jax.random.key(0, impl="rbg"), images[:1])["params"]
+
+    def forward(params: Any, images: Any) -> Any:
+        return module.apply({"params": params}, images)
+
+    def total(params: Any, images: Any) -> Any:
+        return sum((leaf**2).sum() for leaf in jax.tree.leaves(forward(params, images)))
+
+    return Program(jax.grad(total) if gradient else forward, (params, images))
+
+
+def from_picture_to_detections(side: int = 300, batch: int = 1) -> Program:
+    config = Config(name="growth", model=model_of(side))
+    params = network(side).arguments[0]
+    pictures = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
+    sizes = np.full(batch, side, np.int32)
+    return Program(make_detection_program(config, execution.single_device_mesh()), (params, pictures, sizes, sizes))
+
+
+def model_of(side: int) -> Model:
+    """SSD300's network for images of another size; the default boxes grow with it."""
+    maps = [math.ceil(side / 8)]
+    while len(maps) < len(BOXES.feature_maps):
+        maps.append(math.ceil(maps[-1] / 2))
+    scale = side / BOXES.image_size
+    boxes = dataclasses.replace(
+        BOXES, image_size=side, feature_maps=tuple(maps), steps=None,
+        min_sizes=tuple(scale * s for s in BOXES.min_sizes), max_sizes=tuple(scale * s for s in BOXES.max_sizes if s),
+    )  # fmt: skip
+    extras = (Extra(256, 512), Extra(128, 256), Extra(128, 256), Extra(128, 256))
+    names = tuple(f"class {i}" for i in range(1, CLASSES))
+    return Model(class_names=names, default_boxes=boxes, extras=extras)
+
+
+def random_boxes(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    extent = random.uniform(0.05, 0.5, (*shape, 2))
+    corner = random.uniform(0, 1, (*shape, 2)) * (1 - extent)
+    return np.concatenate([corner, corner + extent], axis=-1).astype(np.float32)
+
+
+def random_output(random: np.random.Generator, batch: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """About 1 default box in 100 is sure of a class; as many of other classes as there are, and no more."""
+    logits = random.normal(0, 1, (batch, BOXES.count, classes)).astype(np.float32)
+    logits[..., 0] += 8 + np.log(classes / CLASSES)
+    image, box = np.nonzero(random.random((batch, BOXES.count)) < 0.01)
+    logits[image, box, random.integers(1, classes, len(box))] += 12
+    return random.normal(0, 0.5, (batch, BOXES.count, 4)).astype(np.float32), logits
+
+
+# ---- how it is measured ----
+
+
+class Axis(NamedTuple):
+    title: str
+    sizes: tuple[int, ...]
+    programs: dict[str, Callable[[int], Program]]
+    power: int = 1
+    """Of the size, that linear means: an image's pixels are the square of its side."""
+
+
+AXES = (
+    Axis("objects an image", (1, 10, 50, 100, 200), {
+        "matching, loss, gradient": lambda n: matching_and_loss(objects=n),
+        "augmentation": lambda n: augmentation(objects=n),
+    }),
+    Axis("classes", (2, 21, 91, 200, 400), {
+        "matching, loss, gradient": lambda n: matching_and_loss(classes=n),
+        "decode and NMS": lambda n: detection(classes=n),
+    }),
+    Axis("side of the image", (100, 200, 300, 512, 1024), {
+        "network, forward": lambda n: network(side=n),
+        "network, gradient": lambda n: network(side=n, gradient=True),
+        "picture to detections": lambda n: from_picture_to_detections(side=n),
+        "augmentation": lambda n: augmentation(side=n),
+    }, power=2),
+    Axis("batch", (1, 4, 16, 64), {
+        "network, forward": lambda n: network(batch=n),
+        "matching, loss, gradient": lambda n: matching_and_loss(batch=n),
+        "decode and NMS": lambda n: detection(batch=n),
+        "augmentation": lambda n: augmentation(batch=n),
+    }),
+)  # fmt: skip
+
+
+class Point(NamedTuple):
+    size: int
+    seconds: float
+    bytes: int
+
+
+def measure(program: Program, size: int, least: float) -> Point:
+    function, arguments = program
+    arguments = jax.device_put(arguments)
+    if not hasattr(function, "lower"):
+        function = jax.jit(function, compiler_options=execution.compiler_options())
+    compiled = function.lower(*arguments).compile()
+    memory: Any = compiled.memory_analysis()
+    jax.block_until_ready(compiled(*arguments))
+    times: list[float] = []
+    while not times or (sum(times) < least and len(times) < 100):
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(*arguments))
+        times.append(time.perf_counter() - start)
+    return Point(size, median(times), memory.temp_size_in_bytes + memory.output_size_in_bytes)
+
+
+def exponent(points: Sequence[Point], name: str, power: int) -> float:
+    """Of the last two sizes."""
+    (a, b) = points[-2:]
+    return math.log(getattr(b, name) / getattr(a, name)) / math.log((b.size / a.size) ** power)
+
+
+@dataclass(frozen=True)
+class Options:
+    out: Path
+    """Folder for growth.json, growth.md and growth.png."""
+    only: tuple[str, ...] = ()
+    """Axes whose title begins so; default all."""
+    least: float = 1.0
+    """Seconds that each point is measured, at least; once at least."""
+
+
+def main(argv: Sequence[str]) -> None:
+    options = tyro.cli(Options, args=list(argv), prog="python -m benchmarks.growth", description=__doc__)
+    axes = [axis for axis in AXES if not options.only or axis.title.startswith(options.only)]
+    if not axes:
+        raise UserError(f"--only {' '.join(options.only)}: there are {', '.join(axis.title for axis in AXES)}")
+    execution.keep_freed_memory()
+    options.out.mkdir(parents=True, exist_ok=True)
+    lines = ["| | sizes | time, ms | exponent | memory, MB | exponent |", "|" + " --- |" * 6]
+    print("\n".join(lines), flush=True)
+    curves: dict[str, dict[str, list[Point]]] = {}
+    for axis in axes:
+        for name, make in axis.programs.items():
+            points = [measure(make(size), size, options.least) for size in axis.sizes]
+            curves.setdefault(axis.title, {})[name] = points
+            lines.append(row(axis, name, points))
+            print(lines[-1], flush=True)
+            jax.clear_caches()
+    write_text(options.out / "growth.json", json.dumps(curves, indent=1) + "\n")
+    write_text(options.out / "growth.md", "\n".join(lines) + "\n")
+    draw(axes, curves, options.out / "growth.png")
+
+
+def row(axis: Axis, name: str, points: Sequence[Point]) -> str:
+    sizes = " ".join(str(p.size) for p in points)
+    times = " ".join(f"{1e3 * p.seconds:.3g}" for p in points)
+    memory = " ".join(f"{p.bytes / 1e6:.3g}" for p in points)
+    of_time, of_memory = (exponent(points, field, axis.power) for field in ("seconds", "bytes"))
+    return f"| {axis.title}: {name} | {sizes} | {times} | {of_time:.2f} | {memory} | {of_memory:.2f} |"
+
+
+def draw(axes: Sequence[Axis], curves: dict[str, dict[str, list[Point]]], file: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(2, len(axes), figsize=(4 * len(axes), 7), squeeze=False, layout="constrained")
+    for column, axis in enumerate(axes):
+        for panel, field, unit, scale in zip(
+            panels[:, column], ("seconds", "bytes"), ("time, ms", "memory, MB"), (1e3, 1e-6), strict=True
+        ):
+            for name, points in curves[axis.title].items():
+                panel.loglog([p.size for p in points], [scale * getattr(p, field) for p in points], "o-", label=name)
+            panel.set(xlabel=axis.title, ylabel=unit, xticks=axis.sizes, xticklabels=axis.sizes)
+            panel.minorticks_off()
+            panel.grid(alpha=0.3)
+        panels[0, column].legend(fontsize="small")
+    figure.savefig(file, dpi=100)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")

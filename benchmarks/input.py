@@ -1,0 +1,83 @@
+"""What limits training on your pictures and machine: reading, augmentation, or the step itself?
+
+    python -m benchmarks.input configs/own_data.py --data.root FOLDER
+
+Prints images a second of reading alone, of reading and augmentation, and of whole training steps with these, and the
+milliseconds of a core that the host spends on reading an image. Takes every option of train.py; writes nothing.
+"""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import jax
+import tyro
+
+from benchmarks.speed.machine import machine
+from ssd_jax import execution
+from ssd_jax.commands.options import parse_config_options, prepare, with_root
+from ssd_jax.commands.splits import open_data
+from ssd_jax.config import Config
+from ssd_jax.data.loader import Batch, train_batches
+from ssd_jax.errors import UserError
+from ssd_jax.train_step import augmentation_arrays, init_state, make_augmentation, make_train_step
+
+
+@dataclass(frozen=True)
+class Options:
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    seconds: float = 10.0
+    """Of each of the three measurements."""
+
+
+def main(argv: Sequence[str]) -> None:
+    options = parse_config_options(Options, "python -m benchmarks.input", argv)
+    prepare()
+    config = with_root(options.config, options.config.data.root)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, eval_every=0))
+    config, source, _ = open_data(config)
+    mesh, size = execution.make_mesh(), config.train.batch_size
+    batches = train_batches(source, config.data, size, config.train.seed)
+    augment = jax.jit(execution.per_image(make_augmentation(config), mesh))
+    step, state = make_train_step(config, mesh), init_state(config, mesh)
+
+    def augmented(batch: Batch) -> Any:
+        return augment(*augmentation_arrays(execution.split_over_devices(batch, mesh)))
+
+    def trained(batch: Batch) -> Any:
+        nonlocal state
+        state, metrics = step(state, execution.split_over_devices(batch, mesh))
+        return metrics
+
+    print(f"{machine()}\n{len(source)} images of {config.data.root}, {size} at a time\n")
+    for title, work in (("reading", None), ("reading, augmentation", augmented), ("training steps", trained)):
+        rate, core = images_per_second(batches, work, options.seconds)
+        cost = f", {1000 * core:.2f} ms of a core an image" if work is None else ""
+        print(f"{title:24} {rate:8.1f} images/s{cost}", flush=True)
+
+
+def images_per_second(batches: Any, work: Callable[[Batch], Any] | None, least: float) -> tuple[float, float]:
+    """And the process's seconds of computing for an image. What was read ahead, or compiled, is not counted."""
+    for _ in range(12):
+        batch = next(batches)
+    if work is not None:
+        jax.block_until_ready(work(batch))
+    images, start, used = 0, time.perf_counter(), time.process_time()
+    while time.perf_counter() - start < least:
+        batch = next(batches)
+        if work is not None:
+            jax.block_until_ready(work(batch))
+        images += len(batch.index)
+    seconds, used = time.perf_counter() - start, time.process_time() - used
+    return images / seconds, used / images
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

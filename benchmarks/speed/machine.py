@@ -1,0 +1,21 @@
+"""Where figures were measured, in a line."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+
+def machine(*packages: str) -> str:
+    """Processor, its cores that this process may use, and versions of jax and other packages."""
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", *packages)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ", ".join([f"{processor()}, {cores} cores; Python {platform.python_version()}", *versions])
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

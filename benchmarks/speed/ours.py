@@ -1,0 +1,178 @@
+"""The works as ssd_jax does them. Each function gets ready, and returns what does the work once: it blocks until all is
+computed, and returns numbers to be compared with the other library's."""
+
+import contextlib
+import dataclasses
+import io
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.speed.scene import COCO_CLASSES
+from ssd_jax import execution
+from ssd_jax.aot.flops import count_flops
+from ssd_jax.augment import augment as augment_image
+from ssd_jax.config import Augment, DefaultBoxes, Detect, Model
+from ssd_jax.data.image import read_image
+from ssd_jax.data.source import Annotation
+from ssd_jax.default_boxes import make_default_boxes
+from ssd_jax.detect import detect
+from ssd_jax.loss import multibox_loss
+from ssd_jax.matching import match
+from ssd_jax.metrics import ImageDetections, evaluate_coco
+from ssd_jax.ssd import SSD
+
+Call = Callable[[], Any]
+MODEL = Model(class_names=tuple(f"class {i}" for i in range(1, 21)))
+BOXES = DefaultBoxes()
+
+
+def read_scene(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "scene.npz") as file:
+        return dict(file)
+
+
+def compiled(function: Callable) -> Callable:
+    return jax.jit(function, compiler_options=execution.compiler_options())
+
+
+def asked(program: Any, images: int, *arguments: Any) -> dict[str, Any]:
+    """What the roofline needs: FLOPs that the program asks for, of one image, and the device."""
+    device = jax.devices()[0]
+    flops = count_flops(program.trace(*arguments).jaxpr, 1) / images
+    return {"flops": flops, "platform": device.platform, "device": device.device_kind}
+
+
+def network(model: Model = MODEL) -> tuple[SSD, Any]:
+    execution.keep_freed_memory()
+    module, size = SSD(model), model.image_size
+    init = jax.jit(module.init)
+    return module, init(jax.random.key(0, impl="rbg"), jnp.zeros((1, size, size, 3)))["params"]
+
+
+def forward(folder: Path, way: str) -> Call:
+    images = jnp.asarray(read_scene(folder)["images"], jnp.float32)
+    module, params = network()
+    program = compiled(lambda params, images: module.apply({"params": params}, images))
+    told = asked(program, len(images), params, images)
+    return lambda: jax.block_until_ready(program(params, images)) and told
+
+
+def train(folder: Path, way: str) -> Call:
+    return _train(read_scene(folder), MODEL)
+
+
+def train_narrow(folder: Path, way: str) -> Call:
+    """A quarter of the channels, with GroupNorm: as from scratch."""
+    return _train(read_scene(folder), dataclasses.replace(MODEL, width=0.25, norm="group"))
+
+
+def _train(scene: dict[str, np.ndarray], model: Model) -> Call:
+    module, params = network(model)
+    defaults = make_default_boxes(model.default_boxes)
+
+    def loss_of(params: Any, images: jax.Array, boxes: jax.Array, labels: jax.Array) -> jax.Array:
+        targets = jax.vmap(partial(match, default_boxes=defaults))(boxes, labels)
+        predictions: Any = module.apply({"params": params}, images)
+        return multibox_loss(predictions.offsets, predictions.logits, targets)[0]
+
+    program = compiled(jax.value_and_grad(loss_of))
+    arrays = jnp.asarray(scene["images"], jnp.float32), jnp.asarray(scene["boxes"]), jnp.asarray(scene["labels"])
+    told = asked(program, len(arrays[0]), params, *arrays)
+    return lambda: jax.block_until_ready(program(params, *arrays)) and told
+
+
+def _detect(folder: Path, classes: int) -> Call:
+    scene = read_scene(folder)
+    defaults = make_default_boxes(BOXES)
+    of_one = partial(detect, default_boxes=defaults, variances=BOXES.variances, config=Detect())
+    program = compiled(jax.vmap(of_one))
+    arrays = jnp.asarray(scene[f"offsets_{classes}"]), jnp.asarray(scene[f"logits_{classes}"])
+    return lambda: jax.block_until_ready(program(*arrays)).valid.sum(axis=1).tolist()
+
+
+def detect_21(folder: Path, way: str) -> Call:
+    return _detect(folder, 21)
+
+
+def detect_91(folder: Path, way: str) -> Call:
+    return _detect(folder, 91)
+
+
+def loss(folder: Path, way: str) -> Call:
+    scene = read_scene(folder)
+    defaults = make_default_boxes(BOXES)
+
+    def loss_of(offsets: jax.Array, logits: jax.Array, boxes: jax.Array, labels: jax.Array) -> jax.Array:
+        targets = jax.vmap(partial(match, default_boxes=defaults))(boxes, labels)
+        return multibox_loss(offsets, logits, targets)[0]
+
+    program = compiled(loss_of)
+    arrays = [jnp.asarray(scene[name]) for name in ("offsets_21", "logits_21", "boxes", "labels")]
+    return lambda: round(float(program(*arrays)), 2)
+
+
+def augment(folder: Path, way: str) -> Call:
+    scene = read_scene(folder)
+
+    def one(key: jax.Array, picture: jax.Array, boxes: jax.Array, labels: jax.Array) -> Any:
+        return augment_image(key, picture, 300, boxes, labels, Augment())
+
+    program = compiled(
+        lambda seed, *arrays: jax.vmap(one)(jax.random.split(jax.random.key(seed), len(scene["pictures"])), *arrays)
+    )
+    arrays = [jnp.asarray(scene[name]) for name in ("pictures", "boxes", "labels")]
+    seeds = iter(range(10**9))
+    return lambda: list(jax.block_until_ready(program(next(seeds), *arrays))[0].shape)
+
+
+def read(folder: Path, way: str) -> Call:
+    files = sorted(folder.glob("*.jpg"))
+    return lambda: [list(read_image(file).shape) for file in files]
+
+
+def coco(folder: Path, way: str) -> Call:
+    truth, found = (json.loads((folder / name).read_text()) for name in ("truth.json", "found.json"))
+    names = [category["name"] for category in truth["categories"]]
+    objects, detections = by_image(truth["annotations"]), by_image(found)
+    annotations = [annotation(image, objects[image["id"]]) for image in truth["images"]]
+    images = [
+        ImageDetections(d["boxes"].astype(np.float32), d["scores"].astype(np.float32), d["labels"])
+        for d in (detections[image["id"]] for image in truth["images"])
+    ]
+    assert len(names) == COCO_CLASSES
+
+    def measure() -> list[float]:
+        with contextlib.redirect_stdout(io.StringIO()):
+            numbers = evaluate_coco(images, annotations, names)
+        return [round(number, 3) for number in numbers.values() if number is not None]
+
+    return measure
+
+
+def by_image(entries: list[dict[str, Any]]) -> dict[int, dict[str, np.ndarray]]:
+    of_image: dict[int, list[dict[str, Any]]] = {}
+    for entry in entries:
+        of_image.setdefault(entry["image_id"], []).append(entry)
+    return {image: columns(rows) for image, rows in of_image.items()}
+
+
+def columns(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    boxes = np.array([row["bbox"] for row in rows])
+    boxes[:, 2:] += boxes[:, :2]
+    labels = np.array([row["category_id"] for row in rows], np.int32)
+    return {"boxes": boxes, "labels": labels, "scores": np.array([row.get("score", 0) for row in rows])}
+
+
+def annotation(image: dict[str, Any], objects: dict[str, np.ndarray]) -> Annotation:
+    boxes, labels = objects["boxes"].astype(np.float32), objects["labels"]
+    none = np.zeros(len(labels), bool)
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    name = str(image["id"])
+    return Annotation(name, name, image["width"], image["height"], boxes, labels, none, none, area, image["id"])

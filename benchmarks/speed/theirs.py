@@ -1,0 +1,198 @@
+"""The works as torchvision does them, and pycocotools; see ours.py. Nothing of ssd_jax is imported."""
+
+import contextlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from PIL import Image
+from torchvision.models.detection.image_list import ImageList
+from torchvision.transforms import v2
+
+Call = Callable[[], Any]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CHANNELS_LAST = "torchvision, channels last"
+
+
+def read_scene(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "scene.npz") as file:
+        return dict(file)
+
+
+def model(classes: int = 21) -> Any:
+    torch.manual_seed(0)
+    return torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=classes).to(
+        DEVICE
+    )
+
+
+def done() -> None:
+    """A GPU computes behind Python's back."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def in_format(network: Any, images: torch.Tensor, way: str) -> tuple[Any, torch.Tensor]:
+    if way != CHANNELS_LAST:
+        return network, images
+    return network.to(memory_format=torch.channels_last), images.contiguous(memory_format=torch.channels_last)
+
+
+def pixels(scene: dict[str, np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(scene["images"]).to(DEVICE).permute(0, 3, 1, 2).contiguous() / 255
+
+
+def targets_of(scene: dict[str, np.ndarray]) -> list[dict[str, torch.Tensor]]:
+    return [
+        {"boxes": torch.from_numpy(boxes).to(DEVICE) * 300, "labels": torch.from_numpy(labels).to(DEVICE)}
+        for boxes, labels in zip(scene["boxes"], scene["labels"], strict=True)
+    ]
+
+
+def forward(folder: Path, way: str) -> Call:
+    network, images = in_format(model().eval(), pixels(read_scene(folder)), way)
+
+    @torch.no_grad()
+    def call() -> int:
+        boxes = network.head(list(network.backbone(images).values()))["bbox_regression"]
+        done()
+        return boxes.shape[1]
+
+    return call
+
+
+def train(folder: Path, way: str) -> Call:
+    scene = read_scene(folder)
+    network, images = in_format(model().train(), pixels(scene), way)
+    targets = targets_of(scene)
+
+    def call() -> bool:
+        network.zero_grad(set_to_none=True)
+        loss = sum(network(list(images), targets).values())
+        loss.backward()
+        done()
+        return loss.item() > 0
+
+    return call
+
+
+def _detect(folder: Path, classes: int) -> Call:
+    scene = read_scene(folder)
+    network = model(classes).eval()
+    outputs = {
+        "bbox_regression": torch.from_numpy(scene[f"offsets_{classes}"]).to(DEVICE),
+        "cls_logits": torch.from_numpy(scene[f"logits_{classes}"]).to(DEVICE),
+    }
+    anchors = anchors_of(network, len(scene["images"]))
+
+    @torch.no_grad()
+    def call() -> list[int]:
+        found = network.postprocess_detections(outputs, anchors, [(300, 300)] * len(anchors))
+        return [len(image["scores"]) for image in found]
+
+    return call
+
+
+def detect_21(folder: Path, way: str) -> Call:
+    return _detect(folder, 21)
+
+
+def detect_91(folder: Path, way: str) -> Call:
+    return _detect(folder, 91)
+
+
+def anchors_of(network: Any, images: int) -> list[torch.Tensor]:
+    maps = [torch.zeros(images, 1, side, side, device=DEVICE) for side in (38, 19, 10, 5, 3, 1)]
+    empty = torch.zeros(images, 3, 300, 300, device=DEVICE)
+    return network.anchor_generator(ImageList(empty, [(300, 300)] * images), maps)
+
+
+def loss(folder: Path, way: str) -> Call:
+    scene = read_scene(folder)
+    network, targets = model().train(), targets_of(scene)
+    outputs = {
+        "bbox_regression": torch.from_numpy(scene["offsets_21"]).to(DEVICE),
+        "cls_logits": torch.from_numpy(scene["logits_21"]).to(DEVICE),
+    }
+    anchors = anchors_of(network, len(targets))
+
+    @torch.no_grad()
+    def call() -> float:
+        matched = [
+            network.proposal_matcher(torchvision.ops.box_iou(target["boxes"], of_image))
+            for target, of_image in zip(targets, anchors, strict=True)
+        ]
+        return round(float(sum(network.compute_loss(targets, outputs, anchors, matched).values())), 2)
+
+    return call
+
+
+def augment(folder: Path, way: str) -> Call:
+    """torchvision's own recipe for SSD, references/detection/presets.py, and the resizing that its network does."""
+    torch.set_num_threads(1)
+    scene = read_scene(folder)
+    transform = v2.Compose(
+        [
+            v2.RandomPhotometricDistort(),
+            v2.RandomZoomOut(fill={torchvision.tv_tensors.Image: (123, 117, 104), "others": 0}),
+            v2.RandomIoUCrop(),
+            v2.RandomHorizontalFlip(p=0.5),
+            v2.SanitizeBoundingBoxes(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Resize((300, 300), antialias=False),
+        ]
+    )
+    pictures = [torchvision.tv_tensors.Image(torch.from_numpy(p).permute(2, 0, 1)) for p in scene["pictures"]]
+    size = pictures[0].shape[-2:]
+    targets = [
+        {
+            "boxes": torchvision.tv_tensors.BoundingBoxes(
+                torch.from_numpy(boxes * [size[1], size[0], size[1], size[0]]), format="XYXY", canvas_size=size
+            ),
+            "labels": torch.from_numpy(labels),
+        }
+        for boxes, labels in zip(scene["boxes"], scene["labels"], strict=True)
+    ]
+
+    def call() -> list[int]:
+        done = [transform(picture, target)[0] for picture, target in zip(pictures, targets, strict=True)]
+        return [len(done), *done[0].shape[1:], done[0].shape[0]]
+
+    return call
+
+
+def read(folder: Path, way: str) -> Call:
+    """As its references do: Pillow, then a tensor of bytes."""
+    files = sorted(folder.glob("*.jpg"))
+
+    def call() -> list[list[int]]:
+        tensors = [v2.functional.pil_to_tensor(Image.open(file).convert("RGB")) for file in files]
+        return [list(tensor.permute(1, 2, 0).shape) for tensor in tensors]
+
+    return call
+
+
+def coco(folder: Path, way: str) -> Call:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth, found = (json.loads((folder / name).read_text()) for name in ("truth.json", "found.json"))
+    rows = np.array([[d["image_id"], *d["bbox"], d["score"], d["category_id"]] for d in found])
+
+    def call() -> list[float]:
+        with contextlib.redirect_stdout(io.StringIO()):
+            objects = COCO()
+            objects.dataset = truth
+            objects.createIndex()
+            evaluation = COCOeval(objects, objects.loadRes(rows), "bbox")
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        return [round(float(number), 3) for number in evaluation.stats]
+
+    return call

@@ -1,0 +1,38 @@
+"""torchvision's detector on one photograph, as a user would write it.
+
+python -m benchmarks.speed.torchvision_predict WEIGHTS --make       writes random weights
+python -m benchmarks.speed.torchvision_predict WEIGHTS PHOTO PICTURE
+"""
+
+import sys
+
+import torch
+from torchvision.io import read_image, write_jpeg
+from torchvision.models.detection import ssd300_vgg16
+from torchvision.utils import draw_bounding_boxes
+
+
+def make(weights: str) -> None:
+    """Random ones, but for background, which is likely, as of a trained network."""
+    torch.manual_seed(0)
+    model = ssd300_vgg16(weights=None, weights_backbone=None)
+    with torch.no_grad():
+        for layer in model.head.classification_head.module_list:
+            layer.bias.view(-1, 91)[:, 0] += 8
+    torch.save(model.state_dict(), weights)
+
+
+@torch.no_grad()
+def predict(weights: str, photograph: str, picture: str) -> None:
+    model = ssd300_vgg16(weights=None, weights_backbone=None)
+    model.load_state_dict(torch.load(weights))
+    image = read_image(photograph)
+    (found,) = model.eval()([image / 255])
+    sure = found["scores"] >= 0.5
+    labels = [str(label) for label in found["labels"][sure].tolist()]
+    drawn = draw_bounding_boxes(image, found["boxes"][sure], labels) if labels else image
+    write_jpeg(drawn, picture, quality=92)
+
+
+if __name__ == "__main__":
+    make(sys.argv[1]) if sys.argv[2] == "--make" else predict(*sys.argv[1:])
