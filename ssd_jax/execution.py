@@ -34,7 +34,7 @@ def compiler_options(mesh: Mesh | None = None, *, deterministic: bool = False) -
 
     On a CPU, jaxlib 0.10 sends convolutions through fusions whose weight gradients run at a third of
     the speed of plain ones; an empty list turns those off. And it orders a program's work for many
-    cores, at which a training step of SSD300 took a third more memory and was no faster on two.
+    cores, by which a training step of SSD300 takes more memory and is no faster on two.
     Other versions may not know the options and refuse them.
 
     deterministic: of a GPU's operations take those that give the same bits each time.

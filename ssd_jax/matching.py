@@ -34,8 +34,8 @@ from ssd_jax.boxes import cxcywh_to_xyxy, encode_boxes, pairwise_iou
 
 # Caffe drops smaller overlaps before it matches.
 _MIN_IOU = 1e-6
-# Refused objects that ask in one round. The order in which they ask does not matter; with all of them, a round costs
-# g x n comparisons, and matching 200 objects took six times as long on a CPU.
+# Refused objects that ask in one round. The order in which they ask does not matter; with all of them, a round would
+# cost g x n comparisons, and in crowded images there are many rounds.
 _ASK_AT_A_TIME = 8
 
 

@@ -14,9 +14,10 @@ from PIL import Image
 from torchvision.models.detection.image_list import ImageList
 from torchvision.transforms import v2
 
+from benchmarks.speed.works import CHANNELS_LAST
+
 Call = Callable[[], Any]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-CHANNELS_LAST = "torchvision, channels last"
 
 
 def read_scene(folder: Path) -> dict[str, np.ndarray]:
