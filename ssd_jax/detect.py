@@ -15,11 +15,11 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from ssd_jax.boxes import decode_boxes
 from ssd_jax.config import Detect
-from ssd_jax.nms import nms
+from ssd_jax.nms import nms_of_classes
 
 
 class Detections(NamedTuple):
-    """Of one image, by descending score; ties by class, then by default box. Padded to k with zeros."""
+    """Of one image, by descending score; ties by default box, then by class. Padded to k with zeros."""
 
     boxes: Float32[Array, "k 4"]
     """xyxy, normalised, clipped to the image."""
@@ -62,53 +62,28 @@ def detect(
     boxes = decode_boxes(offsets, default_boxes, variances, config.log_scale_bounds)
     if config.clip_before_nms:
         boxes = jnp.clip(boxes, 0, 1)
-    scores = jax.nn.softmax(logits)[:, 1:].T
-    # Zeros, nms's padding, before top_k: nearly all of a trained net's scores, several times faster so.
-    scores = jnp.where(scores > config.score_threshold, scores, 0)
+    scores = jax.nn.softmax(logits)[:, 1:]
+    top_k: int | None = config.top_k
     if config.candidates == "map":
-        scores, indices, labels = _best_of_maps(scores, config.top_k, boxes_per_map)
-    else:
-        scores, indices, labels = _best_of_classes(scores, config.top_k)
-    if config.drop_empty:
-        scores = jnp.where(jnp.all(boxes[:, 2:] > boxes[:, :2], axis=1)[indices], scores, 0)
-    kept, valid = nms(boxes[indices], scores, config.nms_iou_threshold, config.max_detections, labels)
+        scores, top_k = _best_of_maps(scores, config.top_k, boxes_per_map), None
+    not_empty = jnp.all(boxes[:, 2:] > boxes[:, :2], axis=1) if config.drop_empty else None
+    kept = nms_of_classes(
+        boxes, scores, config.nms_iou_threshold, config.max_detections, config.score_threshold, top_k, not_empty
+    )
     return Detections(
-        jnp.where(valid[:, None], jnp.clip(boxes[indices[kept]], 0, 1), 0),
-        jnp.where(valid, scores[kept], 0),
-        jnp.where(valid, labels[kept], 0),
-        valid,
+        jnp.where(kept.valid[:, None], jnp.clip(boxes[kept.boxes], 0, 1), 0),
+        jnp.where(kept.valid, scores[kept.boxes, kept.classes], 0),
+        jnp.where(kept.valid, kept.classes + 1, 0),
+        kept.valid,
     )
 
 
-class _Candidates(NamedTuple):
-    """By class, then by default box where scores tie: nms keeps that order."""
-
-    scores: Float32[Array, " m"]
-    indices: Int32[Array, " m"]
-    """Of the default box."""
-    labels: Int32[Array, " m"]
-
-
-def _best_of_classes(scores: Float32[Array, "o n"], top_k: int) -> _Candidates:
-    """The top_k best boxes of each of o classes without background."""
-    classes, n = scores.shape
-    if top_k < n:
-        scores, indices = lax.top_k(scores, top_k)
-    else:  # all of them: nms finds the best by itself
-        indices = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), scores.shape)
-    labels = jnp.broadcast_to(jnp.arange(1, classes + 1, dtype=jnp.int32)[:, None], scores.shape)
-    return _Candidates(scores.ravel(), indices.ravel(), labels.ravel())
-
-
-def _best_of_maps(scores: Float32[Array, "o n"], top_k: int, boxes_per_map: Sequence[int]) -> _Candidates:
-    """The top_k best pairs of class and box of each feature map."""
-    classes, n = scores.shape
-    if sum(boxes_per_map) != n:
-        raise ValueError(f"boxes_per_map {tuple(boxes_per_map)} must add up to the {n} default boxes")
-    best, pairs = [], []  # a pair is written as class * n + box
-    for stop, count in zip(np.cumsum(boxes_per_map), boxes_per_map, strict=True):
-        of_map, order = lax.top_k(scores[:, stop - count : stop].ravel(), min(top_k, classes * count))
-        best.append(of_map)
-        pairs.append(order // count * n + order % count + (stop - count))
-    pair, score = lax.sort((jnp.concatenate(pairs), jnp.concatenate(best)), num_keys=1)
-    return _Candidates(score, pair % n, pair // n + 1)
+def _best_of_maps(scores: Float32[Array, "n o"], top_k: int, boxes_per_map: Sequence[int]) -> Float32[Array, "n o"]:
+    """Of each feature map the top_k best scores, whatever their boxes and classes; 0 for the others."""
+    if sum(boxes_per_map) != len(scores):
+        raise ValueError(f"boxes_per_map {tuple(boxes_per_map)} must add up to the {len(scores)} default boxes")
+    chosen = []
+    for of_map in jnp.split(scores, np.cumsum(boxes_per_map)[:-1]):
+        best, pairs = lax.top_k(of_map.ravel(), min(top_k, of_map.size))
+        chosen.append(jnp.zeros(of_map.size, of_map.dtype).at[pairs].set(best).reshape(of_map.shape))
+    return jnp.concatenate(chosen)

@@ -111,8 +111,21 @@ def greedy_nms(boxes, scores, iou_threshold):
     return kept
 
 
+def greedy_nms_of_classes(boxes, scores, iou_threshold, top_k=None, eligible=None):
+    """Pairs (box, class) kept, in order: by descending score, ties by box, then by class. scores: (boxes, classes)."""
+    pairs = [(i, c) for i, row in enumerate(scores) for c, score in enumerate(row) if score > 0]
+    kept, entered = [], [0] * len(scores[0])
+    for i, c in sorted(pairs, key=lambda pair: -scores[pair[0]][pair[1]]):  # stable
+        entered[c] += 1
+        if (top_k is not None and entered[c] > top_k) or (eligible is not None and not eligible[i]):
+            continue
+        if all(c != d or box_iou(boxes[i], boxes[j]) <= iou_threshold for j, d in kept):
+            kept.append((i, c))
+    return kept
+
+
 def detection_output(offsets, logits, default_boxes, variances, score_threshold, top_k, iou_threshold, keep_top_k):
-    """Caffe's DetectionOutput, one image: list of (score, label, box), ordered by score, label, box number."""
+    """Caffe's DetectionOutput, one image: list of (score, label, box), ordered by score, box number, label."""
     boxes, scores = [], []
     for (tx, ty, tw, th), (cx, cy, w, h) in zip(offsets.tolist(), default_boxes.tolist(), strict=True):
         cx, cy = cx + tx * variances[0] * w, cy + ty * variances[1] * h
@@ -126,7 +139,7 @@ def detection_output(offsets, logits, default_boxes, variances, score_threshold,
         passing = sorted(passing, key=lambda i: -scores[i][label])[:top_k]
         kept = greedy_nms([boxes[i] for i in passing], [scores[i][label] for i in passing], iou_threshold)
         found += [(scores[passing[k]][label], label, passing[k]) for k in kept]
-    found = sorted(found, key=lambda d: (-d[0], d[1], d[2]))[:keep_top_k]
+    found = sorted(found, key=lambda d: (-d[0], d[2], d[1]))[:keep_top_k]
     return [(score, label, np.clip(boxes[i], 0, 1)) for score, label, i in found]
 
 
@@ -143,13 +156,13 @@ def library_boxes(offsets, default_boxes, least, greatest):
 
 
 def nms_by_label(candidates, iou_threshold, most):
-    """batched_nms of (score, label, box number, box): the kept ones by descending score; ties by label and number."""
+    """batched_nms of (score, label, box number, box): the kept ones by descending score; ties by number and label."""
     kept = []
     for label in sorted({label for _, label, _, _ in candidates}):
         of_label = sorted((c for c in candidates if c[1] == label), key=lambda c: (-c[0], c[2]))
         boxes, scores = [c[3] for c in of_label], [c[0] for c in of_label]
         kept += [of_label[i] for i in greedy_nms(boxes, scores, iou_threshold)]
-    return sorted(kept, key=lambda c: (-c[0], c[1], c[2]))[:most]
+    return sorted(kept, key=lambda c: (-c[0], c[2], c[1]))[:most]
 
 
 def softmax(row):
@@ -179,7 +192,7 @@ def mmdetection_detections(offsets, logits, default_boxes, boxes_per_map, thresh
             for label, score in enumerate(softmax(logits[i])):
                 if label > 0 and score > threshold:
                     of_map.append((score, label, i, boxes[i]))
-        candidates += sorted(of_map, key=lambda c: (-c[0], c[1], c[2]))[:nms_pre]
+        candidates += sorted(of_map, key=lambda c: (-c[0], c[2], c[1]))[:nms_pre]
         start += count
     candidates = [c for c in candidates if c[3][2] - c[3][0] > 0 and c[3][3] - c[3][1] > 0]
     return nms_by_label(candidates, iou_threshold, most)

@@ -109,8 +109,8 @@ def test_score_on_the_threshold_is_not_kept():
 
 def test_top_k_cuts_ties_at_the_lower_box():
     found = run(np.zeros((10, 4), np.float32), np.zeros((10, 3), np.float32), tiles(10), Detect(top_k=3))
-    assert found.labels.tolist() == [1, 1, 1, 2, 2, 2]
-    np.testing.assert_allclose(found.boxes[:, 0], [0, 0.1, 0.2] * 2, atol=1e-6)
+    assert found.labels.tolist() == [1, 2, 1, 2, 1, 2]
+    np.testing.assert_allclose(found.boxes[:, 0], [0, 0, 0.1, 0.1, 0.2, 0.2], atol=1e-6)
     np.testing.assert_allclose(found.scores, np.full(6, 1 / 3), rtol=1e-6)
 
 
@@ -122,13 +122,13 @@ def test_top_k_cuts_before_nms():
     np.testing.assert_allclose(found.boxes, [[0, 0, 0.5, 1]], atol=1e-6)
 
 
-def test_max_detections_cuts_across_classes_by_score_then_class_then_box():
+def test_max_detections_cuts_across_classes_by_score_then_box_then_class():
     logits = np.full((4, 3), -9, np.float32)
     logits[:, 1] = [5, 0, 0, 0]
     logits[:, 2] = [-9, 0, 0, 5]
     found = run(np.zeros((4, 4), np.float32), logits, tiles(4), Detect(max_detections=5))
-    assert found.labels.tolist() == [1, 2, 1, 1, 2]  # one of the ties at one half is cut: class 2, box 2
-    np.testing.assert_allclose(found.boxes[:, 0], [0, 0.75, 0.25, 0.5, 0.25], atol=1e-6)
+    assert found.labels.tolist() == [1, 2, 1, 2, 1]  # one of the ties at one half is cut: box 2, class 2
+    np.testing.assert_allclose(found.boxes[:, 0], [0, 0.75, 0.25, 0.25, 0.5], atol=1e-6)
 
 
 def test_classes_do_not_suppress_each_other():
@@ -232,12 +232,12 @@ def test_candidates_of_a_map_are_the_best_pairs_of_box_and_class():
     assert pairs == [(1, 2), (2, 3), (1, 0), (1, 1), (2, 0)]
 
 
-def test_ties_of_a_map_are_cut_and_ordered_by_class_then_box():
+def test_ties_of_a_map_are_cut_and_ordered_by_box_then_class():
     found = run(
         np.zeros((6, 4), np.float32), np.zeros((6, 3), np.float32), tiles(6), Detect(candidates="map", top_k=5), (4, 2)
     )
-    assert found.labels.tolist() == [1, 1, 1, 1, 1, 1, 2, 2, 2]
-    np.testing.assert_allclose(found.boxes[:, 0] * 6, [0, 1, 2, 3, 4, 5, 0, 4, 5], atol=1e-5)
+    assert found.labels.tolist() == [1, 2, 1, 2, 1, 1, 2, 1, 2]
+    np.testing.assert_allclose(found.boxes[:, 0] * 6, [0, 0, 1, 1, 2, 4, 4, 5, 5], atol=1e-5)
 
 
 def test_a_score_on_the_threshold_is_no_candidate_of_a_map():

@@ -6,19 +6,32 @@ import numpy as np
 import pytest
 import reference
 
-from ssd_jax.nms import nms
+from ssd_jax.nms import nms, nms_of_classes
 
 compiled = jax.jit(nms, static_argnames=("iou_threshold", "max_outputs"))
+compiled_of_classes = jax.jit(
+    nms_of_classes, static_argnames=("iou_threshold", "max_outputs", "score_threshold", "top_k")
+)
 
 
-def kept(boxes, scores, iou_threshold=0.45, max_outputs=100, labels=None):
+def kept(boxes, scores, iou_threshold=0.45, max_outputs=100):
     boxes, scores = np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
-    indices, valid = compiled(boxes, scores, iou_threshold, max_outputs, labels)
+    indices, valid = compiled(boxes, scores, iou_threshold, max_outputs)
     assert indices.shape == valid.shape == (max_outputs,)
     indices, valid = np.asarray(indices), np.asarray(valid)
     assert not indices[~valid].any()
     assert not valid[valid.sum() :].any()  # the valid ones come first
     return indices[valid].tolist()
+
+
+def kept_of_classes(boxes, scores, max_outputs=100, top_k=None, eligible=None, score_threshold=0.0):
+    boxes, scores = np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
+    kept = jax.tree.map(
+        np.asarray, compiled_of_classes(boxes, scores, 0.45, max_outputs, score_threshold, top_k, eligible)
+    )
+    count = kept.valid.sum()
+    assert not any(field[count:].any() for field in kept), "padding is zeros, and last"
+    return list(zip(kept.boxes[:count].tolist(), kept.classes[:count].tolist(), strict=True))
 
 
 def random_boxes(rng, count, side=0.3):
@@ -130,17 +143,49 @@ def test_boxes_without_area_overlap_nothing():
     assert kept([[0.5, 0.5, 0.5, 0.5]] * 2 + [[0, 0, 1, 1], [0.2, 0, 0.2, 1]], [0.4, 0.3, 0.9, 0.8]) == [2, 3, 0, 1]
 
 
-def test_labels_keep_classes_apart():
-    boxes, scores = spans(1, 1, 1, 1), [0.9, 0.8, 0.7, 0.6]
-    assert kept(boxes, scores, labels=np.array([1, 2, 2, 1])) == [0, 1]
+@pytest.mark.parametrize("levels", [None, 3, 1], ids=["distinct", "three_levels", "all_tied"])
+@pytest.mark.parametrize(("count", "classes"), [(1, 1), (300, 4), (40, 9), (300, 1), (7, 200)])
+@pytest.mark.parametrize(("share", "top_k"), [(1.0, None), (0.1, None), (1.0, 25)])
+def test_classes_agree_with_plain_loop(count, classes, levels, share, top_k):
+    """Blocks end among ties, within a row and between rows; few boxes and many classes, and the reverse."""
+    rng = np.random.default_rng(count)
+    boxes, scores = random_boxes(rng, count, 0.6), rng.uniform(0.01, 1, (count, classes)).astype(np.float32)
+    if levels is not None:
+        scores = np.ceil(scores * levels) / levels
+    scores = np.where(rng.random(scores.shape) < share, scores, 0)
+    expected = reference.greedy_nms_of_classes(boxes.tolist(), scores.tolist(), 0.45, top_k)
+    for most in (200, 1500):
+        assert kept_of_classes(boxes, scores, most, top_k) == expected[:most]
+
+
+def test_boxes_not_eligible_count_for_top_k_and_suppress_nothing():
     rng = np.random.default_rng(1)
-    boxes, scores, labels = random_boxes(rng, 601), rng.uniform(0, 1, 601).astype(np.float32), rng.integers(1, 4, 601)
-    expected = []
-    for label in (1, 2, 3):
-        own = np.flatnonzero(labels == label)
-        expected += [own[i] for i in reference.greedy_nms(boxes[own].tolist(), scores[own], 0.45)]
-    expected.sort(key=lambda i: -scores[i])
-    assert kept(boxes, scores, max_outputs=601, labels=labels) == expected
+    boxes, scores = random_boxes(rng, 300, 0.6), rng.uniform(0, 1, (300, 3)).astype(np.float32)
+    eligible = rng.random(300) < 0.5
+    expected = reference.greedy_nms_of_classes(boxes.tolist(), scores.tolist(), 0.45, 100, eligible)
+    assert kept_of_classes(boxes, scores, 300, 100, eligible) == expected
+    assert kept_of_classes(spans(1, 1, 1), [[0.9], [0.8], [0.7]], 3, 2, np.array([False, True, True])) == [(1, 0)]
+    assert kept_of_classes(spans(1, 1), [[0.9], [0.8]], 3, 1, np.array([False, True])) == []
+
+
+def test_classes_do_not_suppress_each_other_and_top_k_is_of_each():
+    assert kept_of_classes(spans(1, 1), [[0.9, 0.6], [0.8, 0.7]]) == [(0, 0), (1, 1)]
+    scores = np.zeros((601, 2))
+    scores[:, 0], scores[600, 1] = np.linspace(1, 0.1, 601), 0.05
+    assert kept_of_classes(row_of_boxes(601, 2), scores, 700, 300) == [(i, 0) for i in range(300)] + [(600, 1)]
+
+
+def test_scores_on_the_threshold_and_boxes_with_nan_are_padding():
+    scores = [[0.5, 0.25], [0.25, 0.75], [np.nan, 0.9], [0.2, 0.25]]
+    assert kept_of_classes(row_of_boxes(4, 2), scores, score_threshold=0.25) == [(1, 1), (0, 0)]
+    assert kept_of_classes(row_of_boxes(4, 2), scores) == [(1, 1), (0, 0), (0, 1), (1, 0), (3, 1), (3, 0)]
+    hundreds = np.where(np.arange(600)[:, None] < 599, [np.nan, 0.9], [0.1, 0.2])  # more than a block
+    assert kept_of_classes(row_of_boxes(600, 2), hundreds) == [(599, 1), (599, 0)]
+
+
+def test_a_box_of_many_classes_is_looked_at_in_block_after_block():
+    scores = np.linspace(1, 0.5, 600).reshape(2, 300)
+    assert kept_of_classes(spans(1, 1), scores, 600) == [(0, c) for c in range(300)]
 
 
 def test_vmap_and_jit_give_each_image_its_own_answer():
