@@ -208,7 +208,7 @@ def main(argv: Sequence[str]) -> None:
     axes = [axis for axis in AXES if not options.only or axis.title.startswith(options.only)]
     if not axes:
         raise UserError(f"--only {' '.join(options.only)}: there are {', '.join(axis.title for axis in AXES)}")
-    execution.keep_freed_memory()
+    execution.release_compiler_memory()
     options.out.mkdir(parents=True, exist_ok=True)
     lines = ["| | sizes | time, ms | exponent | memory, MB | exponent |", "|" + " --- |" * 6]
     print("\n".join(lines), flush=True)

@@ -39,6 +39,7 @@ def read_scene(folder: Path) -> dict[str, np.ndarray]:
 
 
 def compiled(function: Callable) -> Callable:
+    execution.release_compiler_memory()  # as the commands do
     return jax.jit(function, compiler_options=execution.compiler_options())
 
 
@@ -50,7 +51,7 @@ def asked(program: Any, images: int, *arguments: Any) -> dict[str, Any]:
 
 
 def network(model: Model = MODEL) -> tuple[SSD, Any]:
-    execution.keep_freed_memory()
+    execution.release_compiler_memory()
     module, size = SSD(model), model.image_size
     init = jax.jit(module.init)
     return module, init(jax.random.key(0, impl="rbg"), jnp.zeros((1, size, size, 3)))["params"]

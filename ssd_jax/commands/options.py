@@ -25,7 +25,7 @@ def prepare(hosts: Hosts = ALONE) -> None:
     """What a command does before it computes anything."""
     join(hosts)
     execution.keep_compiled_programs()
-    execution.keep_freed_memory()
+    execution.release_compiler_memory()
 
 
 def parse_config_options(kind: type[T], command: str, argv: Sequence[str]) -> T:

@@ -46,7 +46,7 @@ def train(argv: Sequence[str]) -> None:
 
 def train_config(config: Config, workdir: Path) -> None:
     """What ``train`` does, of a config made in Python. Raises UserError for all that ``train`` refuses."""
-    execution.keep_freed_memory()
+    execution.release_compiler_memory()
     config, train_source, val_source = open_data(with_pretrained(with_root(config, config.data.root)))
     hosts.check_same(run_folder.config_to_json(config), "the config, with the data it names,")
     if not run_folder.has_checkpoint(workdir):
