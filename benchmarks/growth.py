@@ -4,6 +4,11 @@
 
 An exponent of 1 is linear. It is that of the last two sizes: at small ones the part that does not grow hides the one
 that does. Memory is what the compiled program asks for beyond its inputs.
+
+Under glibc, blocks of more than 32 MB go back to the kernel with each call, and their pages are zeroed again: a step in
+a curve that is not the program's. Without it:
+
+    GLIBC_TUNABLES=glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4000000000 python ...
 """
 
 import dataclasses

@@ -10,6 +10,7 @@ import ctypes
 import os
 import platform
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,10 +62,12 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", str(caches / "ssd_jax" / "compiled"))
 
 
+@cache
 def release_compiler_memory() -> None:
     """Has what a long compilation freed given back to the system, before the program needs as much itself.
 
-    For a command's start. SSD300's training step leaves 0.5 GB behind, which malloc would keep. Without glibc a no-op.
+    For a command's start; a second call changes nothing. SSD300's training step leaves 0.5 GB behind, which malloc
+    would keep. Without glibc a no-op.
     """
     if platform.libc_ver()[0] != "glibc":
         return

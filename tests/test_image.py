@@ -181,3 +181,56 @@ def test_missing_empty_and_foreign_files_are_named(tmp_path, read, content, word
 def test_folder_is_no_image(tmp_path):
     with pytest.raises(UserError, match="can't be read"):
         read_image(tmp_path)
+
+
+def smooth(width, height):
+    y, x = np.mgrid[:height, :width]
+    return Image.fromarray(
+        np.stack([x * 255 // width, y * 255 // height, 128 + 60 * np.sin(x / 50)], -1).astype(np.uint8)
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "divisor"),
+    [
+        ((299, 200), 1),
+        ((300, 20), 2),
+        ((20, 301), 2),
+        ((599, 599), 2),
+        ((600, 455), 4),
+        ((1200, 901), 8),
+        ((3001, 5), 8),
+    ],
+)
+def test_a_photograph_much_larger_than_the_canvas_comes_reduced(tmp_path, size, divisor):
+    file = tmp_path / "a.jpg"
+    smooth(*size).save(file, quality=95)
+    expected = pillow(file) if divisor == 1 else np.asarray(Image.open(file).convert("RGB").reduce(divisor))
+    found = read_image(file, canvas=(60, 100))
+    assert found.shape == expected.shape
+    difference = np.abs(found.astype(int) - expected)[:-1, :-1]  # the last pixel may stand for less than a whole one
+    assert difference.size == 0 or difference.mean() < 1
+    np.testing.assert_array_equal(read_image(file), pillow(file))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_reduced_photograph_is_turned_by_its_own_size(tmp_path, orientation):
+    file = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    smooth(640, 480).save(file, exif=exif)
+    upright = (480, 640) if orientation == 6 else (640, 480)
+    assert read_image(file, canvas=(100, 100)).shape[1::-1] == (upright[0] // 4, upright[1] // 4)
+    assert read_image(file, (640, 480), canvas=(100, 100)).shape == (120, 160, 3)
+
+
+def test_what_is_no_jpeg_comes_whole(tmp_path):
+    smooth(640, 480).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", canvas=(50, 50)), pillow(tmp_path / "a.png"))
+
+
+def test_a_photograph_that_ends_early_is_refused_reduced_too(tmp_path):
+    data = jpeg(smooth(640, 480))
+    (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match=r"a\.jpg: can't be read"):
+        read_image(tmp_path / "a.jpg", canvas=(50, 50))

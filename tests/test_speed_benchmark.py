@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks import growth, quick
 from benchmarks.speed import ours, turns
@@ -51,6 +52,13 @@ def test_works_do_what_they_say(folder, work):
         "detect_21": [200] * 4, "augment": [4, 300, 300, 3], "read": [[375, 500, 3]] * 4,
     }  # fmt: skip
     assert told == expected[work] if work in expected else told > 1
+
+
+def test_the_photograph_is_reduced_to_its_canvas(tmp_path):
+    scenes.write_photograph(tmp_path)
+    with Image.open(tmp_path / "photograph.jpeg") as image:
+        assert image.size == (4000, 3000)
+    assert ours.photograph(tmp_path, "")() == [480, 640, 3]
 
 
 def test_both_sides_have_every_work():

@@ -94,6 +94,16 @@ def test_joined_folders_are_one_source_with_the_classes_of_both(two):
     assert source.in_memory and source.category_ids is None
 
 
+def test_joined_parts_are_read_reduced_where_they_can_be(two, tmp_path):
+    Image.new("RGB", (400, 300), (200, 0, 0)).save(tmp_path / "VOC2012" / "JPEGImages" / "i1.jpg")
+    xml = tmp_path / "VOC2012" / "Annotations" / "i1.xml"
+    xml.write_text(xml.read_text().replace("<annotation>", "<annotation><filename>i1.jpg</filename>"))
+    (tmp_path / "VOC2012" / "JPEGImages" / "i1.png").unlink()
+    source = open_source(two, "VOC2007/trainval+VOC2012/trainval")
+    assert source.reduced_image(4, (50, 50)).shape == (75, 100, 3)
+    assert source.reduced_image(0, (5, 5)).shape == source.image(0).shape, "no JPEG"
+
+
 def test_given_classes_are_those_of_every_part(two):
     names = ("bird", "dog", "cat")
     source = open_source(two, "VOC2012/trainval+VOC2007/trainval", names)

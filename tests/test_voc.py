@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ssd_jax.config import Data
+from ssd_jax.data.loader import reduce_to_fit, train_batches
 from ssd_jax.data.open import find_format, open_source, split_names
 from ssd_jax.data.source import RawObject, clip_box, held_out
 from ssd_jax.data.voc import open_voc, parse_voc_xml
@@ -228,6 +229,31 @@ def test_image_replaced_by_one_of_another_size_is_refused(voc):
     Image.new("RGB", (20, 15)).save(voc / "JPEGImages" / "a.jpg")
     with pytest.raises(UserError, match=r"a\.jpg.*20 x 15.*40 x 30"):
         source.image(0)
+
+
+def test_a_large_photograph_is_read_reduced_to_train_on_with_its_boxes_in_place(voc):
+    picture = np.full((1000, 1500, 3), 40, np.uint8)
+    picture[200:600, 300:900] = 220
+    Image.fromarray(picture).save(voc / "JPEGImages" / "a.jpg", quality=95)
+    size = "<size><width>1500</width><height>1000</height></size>"
+    break_file(voc, annotation_xml(box_xml(box=(300, 200, 900, 600)), size=size))
+    source = opened(voc)
+    assert source.image(0).shape == (1000, 1500, 3)
+    assert source.reduced_image(0, (320, 320)).shape == (500, 750, 3)
+    batch = next(train_batches(source, Data(canvas=320), len(source), seed=0))
+    (slot,) = np.flatnonzero(batch.index == 0)
+    height, width = int(batch.height[slot]), int(batch.width[slot])
+    assert (height, width) == (213, 320)
+    np.testing.assert_allclose(batch.gt_boxes[slot, 0], [0.2, 0.2, 0.6, 0.6], atol=1e-6)
+    whole = reduce_to_fit(source.image(0), (320, 320)).astype(int)
+    assert np.abs(batch.canvas[slot, :height, :width] - whole).mean() < 0.5
+
+
+def test_a_large_photograph_of_another_size_is_refused_reduced_too(voc):
+    source = opened(voc)
+    Image.new("RGB", (400, 300)).save(voc / "JPEGImages" / "a.jpg")
+    with pytest.raises(UserError, match=r"a\.jpg.*400 x 300.*40 x 30"):
+        source.reduced_image(0, (5, 5))
 
 
 @pytest.mark.parametrize("box", [(5, 5, 5, 9), (5, 9, 8, 9), (8, 5, 5, 9), (40, 0, 50, 9), (-9, 2, 0, 9)])

@@ -17,7 +17,7 @@ import tyro
 
 from benchmarks.speed.machine import machine
 from benchmarks.speed.programs import FIRST, PREDICT, time_predict
-from benchmarks.speed.scene import write_coco, write_scene
+from benchmarks.speed.scene import write_coco, write_photograph, write_scene
 from benchmarks.speed.turns import Timed, take_turns
 from benchmarks.speed.works import BATCH, OURS, WORKS
 from ssd_jax.aot.targets import CHIPS
@@ -54,6 +54,8 @@ def main(argv: Sequence[str]) -> None:
                 continue
             if work.name == "coco":
                 write_coco(Path(folder))
+            if work.name == "photograph":
+                write_photograph(Path(folder))
             timed = (
                 time_predict(Path(folder), options.rounds)
                 if work is PREDICT

@@ -20,6 +20,7 @@ from ssd_jax.aot.flops import count_flops
 from ssd_jax.augment import augment as augment_image
 from ssd_jax.config import Augment, DefaultBoxes, Detect, Model
 from ssd_jax.data.image import read_image
+from ssd_jax.data.loader import reduce_to_fit
 from ssd_jax.data.source import Annotation
 from ssd_jax.default_boxes import make_default_boxes
 from ssd_jax.detect import detect
@@ -51,7 +52,6 @@ def asked(program: Any, images: int, *arguments: Any) -> dict[str, Any]:
 
 
 def network(model: Model = MODEL) -> tuple[SSD, Any]:
-    execution.release_compiler_memory()
     module, size = SSD(model), model.image_size
     init = jax.jit(module.init)
     return module, init(jax.random.key(0, impl="rbg"), jnp.zeros((1, size, size, 3)))["params"]
@@ -136,6 +136,12 @@ def augment(folder: Path, way: str) -> Call:
 def read(folder: Path, way: str) -> Call:
     files = sorted(folder.glob("*.jpg"))
     return lambda: [list(read_image(file).shape) for file in files]
+
+
+def photograph(folder: Path, way: str) -> Call:
+    """As the loader does for a canvas of 640 pixels."""
+    file, canvas = folder / "photograph.jpeg", (640, 640)
+    return lambda: list(reduce_to_fit(read_image(file, canvas=canvas), canvas).shape)
 
 
 def coco(folder: Path, way: str) -> Call:

@@ -34,14 +34,20 @@ def write_scene(folder: Path, batch: int = BATCH) -> None:
     np.savez(folder / "scene.npz", **arrays)  # type: ignore[arg-type]
 
 
-def picture(random: np.random.Generator) -> np.ndarray:
+def write_photograph(folder: Path) -> None:
+    """Of twelve megapixels, as telephones take them."""
+    pixels = picture(np.random.default_rng(2), 3000, 4000)
+    Image.fromarray(pixels).save(folder / "photograph.jpeg", quality=90)
+
+
+def picture(random: np.random.Generator, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     """As smooth as a photograph: noise of four scales."""
-    total = np.zeros((HEIGHT, WIDTH, 3))
+    total = np.zeros((height, width, 3), np.float32)
     for cells, weight in ((4, 60), (16, 40), (64, 20), (256, 8)):
         noise = random.normal(0, weight, (cells, cells, 3)) + 32
         for channel in range(3):
             layer = Image.fromarray(noise[..., channel].astype(np.float32))
-            total[..., channel] += np.asarray(layer.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
+            total[..., channel] += np.asarray(layer.resize((width, height), Image.Resampling.BICUBIC))
     return np.clip(total, 0, 255).astype(np.uint8)
 
 

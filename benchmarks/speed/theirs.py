@@ -178,6 +178,18 @@ def read(folder: Path, way: str) -> Call:
     return call
 
 
+def photograph(folder: Path, way: str) -> Call:
+    """As its references do, and its own resizing, with antialiasing."""
+    torch.set_num_threads(1)
+    file = folder / "photograph.jpeg"
+
+    def call() -> list[int]:
+        tensor = v2.functional.pil_to_tensor(Image.open(file).convert("RGB"))
+        return list(v2.functional.resize(tensor, [480, 640], antialias=True).permute(1, 2, 0).shape)
+
+    return call
+
+
 def coco(folder: Path, way: str) -> Call:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval

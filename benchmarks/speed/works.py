@@ -33,5 +33,6 @@ WORKS = (
     Work("loss", "matching, mining, loss; 4 objects, 21 classes", BATCH, (DEFAULT,), 1.0),
     Work("augment", "augmentation, 500 x 375 to 300 x 300, one core", BATCH, (DEFAULT,), 0.3, cores=1),
     Work("read", "JPEG of 500 x 375 to the array that is trained on, one core", BATCH, (DEFAULT,), 1.0, cores=1),
+    Work("photograph", "JPEG of 4000 x 3000 to 640 x 480, one core", 1, (DEFAULT,), 1.0, cores=1),
     Work("coco", "COCO evaluation, 5,000 images, 500,000 detections", 0, ("pycocotools",), 0.03, rounds=1),
 )

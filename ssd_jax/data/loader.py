@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32, Int32, UInt8
 from PIL import Image
 
 from ssd_jax.config import Data
-from ssd_jax.data.source import Annotation, Source
+from ssd_jax.data.source import Annotation, Source, image_for
 from ssd_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ def _load(
 ) -> _Example:
     try:
         annotation = for_training(source.annotation(index), with_difficult)
-        image = source.image(index)
+        image = image_for(source, index, shape)
     except UserError as error:
         if strict:
             raise UserError(f"{error}\nStopped there, as --strict asks; without it the image is passed over") from error
@@ -206,8 +206,7 @@ def _load(
         if unreadable.setdefault(index, told) is told:  # one step: two threads may come to an image at once
             logger.warning("%s", told)
         return _empty(index, epoch)
-    height, width = image.shape[:2]
-    boxes = annotation.boxes_px / np.array([width, height, width, height], np.float32)
+    boxes = annotation.boxes_px / np.array([annotation.width, annotation.height] * 2, np.float32)
     return _Example(
         reduce_to_fit(image, shape), np.clip(boxes, 0, 1), annotation.labels, annotation.difficult, index, epoch, True
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 
-from ssd_jax.data.image import read_image
+from ssd_jax.data.image import image_size, read_image
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.errors import UserError
 
@@ -83,6 +83,20 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class ReducingSource(Source, Protocol):
+    """One that reads large photographs faster where they will be reduced."""
+
+    def reduced_image(self, index: int, canvas: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+        """image(), or the same at a fraction of its size, but larger than what fits into canvas (height, width)."""
+        ...
+
+
+def image_for(source: Source, index: int, canvas: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    """The image of a source, to be reduced to a canvas (height, width): read in the fastest way that it knows."""
+    return source.reduced_image(index, canvas) if isinstance(source, ReducingSource) else source.image(index)
+
+
 class FolderSource:
     """A split whose annotations are held in memory and whose images are files."""
 
@@ -115,10 +129,19 @@ class FolderSource:
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """Raises UserError if the file can't be read, or has another size than its boxes were drawn for."""
+        return self._read(index, None)
+
+    def reduced_image(self, index: int, canvas: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+        """See ReducingSource; raises as image() does."""
+        return self._read(index, canvas)
+
+    def _read(self, index: int, canvas: tuple[int, int] | None) -> UInt8[np.ndarray, "h w 3"]:
         annotation = self._annotations[index]
         stated = (annotation.width, annotation.height)
-        image = read_image(annotation.file, stated)
+        image = read_image(annotation.file, stated, canvas)
         found = (image.shape[1], image.shape[0])
+        if canvas is not None and found != stated:  # reduced, or wrong: the header tells
+            found = image_size(annotation.file, stated)
         if found != stated:
             raise UserError(
                 f"{annotation.file}: the image is {found[0]} x {found[1]} pixels, but its annotation was made for "

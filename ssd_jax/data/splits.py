@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from ssd_jax.data.source import Annotation, Source
+from ssd_jax.data.source import Annotation, Source, image_for
 from ssd_jax.errors import UserError
 
 _BOUND = r"-?\d+%?"
@@ -91,3 +91,7 @@ class JoinedSource:
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         part, position = self._positions[index]
         return self._sources[part].image(position)
+
+    def reduced_image(self, index: int, canvas: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+        part, position = self._positions[index]
+        return image_for(self._sources[part], position, canvas)
