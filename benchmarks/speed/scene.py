@@ -4,6 +4,7 @@ Made once, with a seed, and written to files that both read.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +36,24 @@ def write_scene(folder: Path, batch: int = BATCH) -> None:
 
 
 def write_photograph(folder: Path) -> None:
-    """Of twelve megapixels, as telephones take them."""
-    pixels = picture(np.random.default_rng(2), 3000, 4000)
+    """Of twelve megapixels, as telephones take them; with fine noise, for as many bytes."""
+    pixels = picture(np.random.default_rng(2), 3000, 4000, (*SCALES, (2048, 6)))
     Image.fromarray(pixels).save(folder / "photograph.jpeg", quality=90)
 
 
-def picture(random: np.random.Generator, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """As smooth as a photograph: noise of four scales."""
+SCALES = (4, 60), (16, 40), (64, 20), (256, 8)
+
+
+def picture(
+    random: np.random.Generator,
+    height: int = HEIGHT,
+    width: int = WIDTH,
+    scales: Sequence[tuple[int, float]] = SCALES,
+) -> np.ndarray:
+    """As smooth as a photograph: noise of so many cells a side and such a weight."""
     total = np.zeros((height, width, 3), np.float32)
-    for cells, weight in ((4, 60), (16, 40), (64, 20), (256, 8)):
-        noise = random.normal(0, weight, (cells, cells, 3)) + 32
+    for cells, weight in scales:
+        noise = random.normal(0, weight, (cells, cells, 3)) + 128 / len(scales)
         for channel in range(3):
             layer = Image.fromarray(noise[..., channel].astype(np.float32))
             total[..., channel] += np.asarray(layer.resize((width, height), Image.Resampling.BICUBIC))
