@@ -14,15 +14,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
 
 from ssd_jax.config import Config
 from ssd_jax.errors import UserError
+
+if TYPE_CHECKING:  # where torch is installed tensorboardX imports it, seconds for a command that writes no scalars
+    from tensorboardX.event_file_writer import EventsWriter
 
 
 def config_to_json(config: Config) -> str:
@@ -188,6 +188,9 @@ class RunLog:
         self._scalars(step, "val", values)
 
     def _scalars(self, step: int, group: str, values: dict[str, Any]) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
         with writing(self.lines_file.parent / "tensorboard"):
             for name, value in values.items():
                 if value is not None:
@@ -205,9 +208,12 @@ class RunLog:
         write_text(self.rows_file, text.getvalue())
 
 
-def _open_tensorboard(folder: Path, step: int) -> EventsWriter:
+def _open_tensorboard(folder: Path, step: int) -> "EventsWriter":
     """Tells TensorBoard to forget what comes after step. Not through SummaryWriter: its thread dies of
     a full disk without a word, and the next scalar waits for it forever."""
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
     with writing(folder):
         folder.mkdir(exist_ok=True)
         writer = EventsWriter(str(folder / "events"))

@@ -238,6 +238,14 @@ assert not changed, f"an import set {changed}"
     assert result.returncode == 0, result.stderr
 
 
+def test_a_command_starts_without_what_it_may_not_need():
+    """Each takes from a tenth of a second to several: tensorboardX imports torch where it is installed."""
+    program = "import sys, ssd_jax.commands.main; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    heavy = {"tensorboardX", "torch", "tensorflow", "tensorflow_datasets", "matplotlib"}
+    assert not heavy & set(result.stdout.split())
+
+
 def test_no_future_annotations():
     # jaxtyping's checker would see strings in place of shapes.
     for path in (ROOT / "ssd_jax").rglob("*.py"):
