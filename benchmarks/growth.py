@@ -243,6 +243,7 @@ def draw(axes: Sequence[Axis], curves: dict[str, dict[str, list[Point]]], file: 
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     figure, panels = plt.subplots(2, len(axes), figsize=(4 * len(axes), 7), squeeze=False, layout="constrained")
     for column, axis in enumerate(axes):
@@ -253,6 +254,8 @@ def draw(axes: Sequence[Axis], curves: dict[str, dict[str, list[Point]]], file: 
                 panel.loglog([p.size for p in points], [scale * getattr(p, field) for p in points], "o-", label=name)
             panel.set(xlabel=axis.title, ylabel=unit, xticks=axis.sizes, xticklabels=axis.sizes)
             panel.minorticks_off()
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            panel.yaxis.set_major_formatter("{x:g}")
             panel.grid(alpha=0.3)
         panels[0, column].legend(fontsize="small")
     figure.savefig(file, dpi=100)
