@@ -65,6 +65,7 @@ def detect(
     scores = jax.nn.softmax(logits)[:, 1:]
     top_k: int | None = config.top_k
     if config.candidates == "map":
+        scores = jnp.where(scores > config.score_threshold, scores, 0)  # NaN would be among the best
         scores, top_k = _best_of_maps(scores, config.top_k, boxes_per_map), None
     not_empty = jnp.all(boxes[:, 2:] > boxes[:, :2], axis=1) if config.drop_empty else None
     kept = nms_of_classes(

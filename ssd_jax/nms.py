@@ -72,7 +72,7 @@ def nms_of_classes(
     As nms, and:
 
     Args:
-      scores: of each box, for each class. A box with a NaN is not kept for any class.
+      scores: of each box, for each class. NaN is never kept, and may hide the other classes of its box.
       score_threshold: lower scores, and this one, are padding. At least 0.
       top_k: of each class, only so many of the best scores enter; None is all of them.
       eligible: boxes that may be kept and may suppress others. The others count for top_k all the same.
@@ -98,8 +98,7 @@ def nms_of_classes(
         # that a tie of two pairs goes to the lower row, too. top_k breaks ties by the lower index.
         rows = jnp.sort(lax.top_k(state.best, rows_a_block)[1])
         pairs = rows[:, None] * c + jnp.arange(c, dtype=jnp.int32)
-        of_rows = jnp.where(state.best[rows, None] > 0, above_threshold(scores[rows]), 0)  # none of a row with NaN
-        left = _after(of_rows, pairs, *state.last)
+        left = _after(above_threshold(scores[rows]), pairs, *state.last)
         # The barrier keeps XLA from making a whole sort of it, for the sake of top[-1].
         top, order = lax.optimization_barrier(lax.top_k(left.ravel(), pairs_a_block))
         taken = pairs.ravel()[order]

@@ -240,6 +240,14 @@ def test_ties_of_a_map_are_cut_and_ordered_by_box_then_class():
     np.testing.assert_allclose(found.boxes[:, 0] * 6, [0, 0, 1, 1, 2, 4, 4, 5, 5], atol=1e-5)
 
 
+def test_nan_is_no_candidate_of_a_map():
+    logits = np.zeros((100, 3), np.float32)
+    logits[:60], logits[70, 2] = np.nan, 9
+    config = Detect(candidates="map", top_k=20, max_detections=1)
+    found = run(np.zeros((100, 4), np.float32), logits, tiles(100), config, (100,))
+    assert found.labels.tolist() == [2] and found.scores[0] > 0.99
+
+
 def test_a_score_on_the_threshold_is_no_candidate_of_a_map():
     logits = np.zeros((3, 4), np.float32)  # softmax: exactly 1/4
     logits[1, 2] = 1e-3

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from ssd_jax.data.image import image_size, read_image
+from ssd_jax.data.image import image_size, read_image, read_reduced_image
 from ssd_jax.errors import UserError
 
 
@@ -206,8 +206,8 @@ def test_a_photograph_much_larger_than_the_canvas_comes_reduced(tmp_path, size, 
     file = tmp_path / "a.jpg"
     smooth(*size).save(file, quality=95)
     expected = pillow(file) if divisor == 1 else np.asarray(Image.open(file).convert("RGB").reduce(divisor))
-    found = read_image(file, canvas=(60, 100))
-    assert found.shape == expected.shape
+    found, whole = read_reduced_image(file, None, (60, 100))
+    assert found.shape == expected.shape and whole == size
     difference = np.abs(found.astype(int) - expected)[:-1, :-1]  # the last pixel may stand for less than a whole one
     assert difference.size == 0 or difference.mean() < 1
     np.testing.assert_array_equal(read_image(file), pillow(file))
@@ -220,17 +220,21 @@ def test_a_reduced_photograph_is_turned_by_its_own_size(tmp_path, orientation):
     exif[0x0112] = orientation
     smooth(640, 480).save(file, exif=exif)
     upright = (480, 640) if orientation == 6 else (640, 480)
-    assert read_image(file, canvas=(100, 100)).shape[1::-1] == (upright[0] // 4, upright[1] // 4)
-    assert read_image(file, (640, 480), canvas=(100, 100)).shape == (120, 160, 3)
+    found, whole = read_reduced_image(file, None, (100, 100))
+    assert found.shape[1::-1] == (upright[0] // 4, upright[1] // 4) and whole == upright
+    found, whole = read_reduced_image(file, (640, 480), (100, 100))
+    assert found.shape == (120, 160, 3) and whole == (640, 480)
 
 
 def test_what_is_no_jpeg_comes_whole(tmp_path):
     smooth(640, 480).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png", canvas=(50, 50)), pillow(tmp_path / "a.png"))
+    found, whole = read_reduced_image(tmp_path / "a.png", None, (50, 50))
+    np.testing.assert_array_equal(found, pillow(tmp_path / "a.png"))
+    assert whole == (640, 480)
 
 
 def test_a_photograph_that_ends_early_is_refused_reduced_too(tmp_path):
     data = jpeg(smooth(640, 480))
     (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match=r"a\.jpg: can't be read"):
-        read_image(tmp_path / "a.jpg", canvas=(50, 50))
+        read_reduced_image(tmp_path / "a.jpg", None, (50, 50))

@@ -254,6 +254,9 @@ def test_a_large_photograph_of_another_size_is_refused_reduced_too(voc):
     Image.new("RGB", (400, 300)).save(voc / "JPEGImages" / "a.jpg")
     with pytest.raises(UserError, match=r"a\.jpg.*400 x 300.*40 x 30"):
         source.reduced_image(0, (5, 5))
+    Image.new("RGB", (80, 60)).save(voc / "JPEGImages" / "a.jpg")
+    with pytest.raises(UserError, match=r"a\.jpg.*80 x 60.*40 x 30"):
+        source.reduced_image(0, (25, 25))  # decoded at a half, which is the size that is stated
 
 
 @pytest.mark.parametrize("box", [(5, 5, 5, 9), (5, 9, 8, 9), (8, 5, 5, 9), (40, 0, 50, 9), (-9, 2, 0, 9)])

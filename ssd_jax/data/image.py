@@ -20,9 +20,7 @@ _TURNED = (5, 6, 7, 8)  # orientations that swap width and height
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
-def read_image(
-    path: str | Path, annotated_size: tuple[int, int] | None = None, canvas: tuple[int, int] | None = None
-) -> UInt8[np.ndarray, "h w 3"]:
+def read_image(path: str | Path, annotated_size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w 3"]:
     """The pixels of an image file, RGB, turned upright by its EXIF orientation.
 
     Transparent images are laid on white; 16-bit grey is scaled to 8 bits; of an animation the
@@ -30,22 +28,37 @@ def read_image(
 
     annotated_size: width and height that the data set states. Where it fits only the pixels as
         stored, before the turn, the boxes were drawn on those, and the image is left as stored.
-    canvas: height and width of what the image is to be reduced to. A JPEG that is much larger may come at a
-        half, a quarter or an eighth of its size, which is decoded in less time; never at less than 1.5 times
-        what fits, so that the rest is left to a better filter.
 
     Raises UserError, naming the file, if it is missing, empty, cut short or no image.
     """
+    return _read(path, annotated_size, None)[0]
+
+
+def read_reduced_image(
+    path: str | Path, annotated_size: tuple[int, int] | None, canvas: tuple[int, int]
+) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
+    """The image of `read_image`, which is to be reduced to a canvas (height, width), and its own width and height.
+
+    A JPEG that is much larger comes at a half, a quarter or an eighth of its size, which is decoded in less
+    time; never at less than 1.5 times what fits, so that the rest is left to a better filter. Raises as
+    `read_image` does.
+    """
+    return _read(path, annotated_size, canvas)
+
+
+def _read(
+    path: str | Path, annotated_size: tuple[int, int] | None, canvas: tuple[int, int] | None
+) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
     data = _read_bytes(path)
     try:
-        pixels = _decode(data, canvas)
+        pixels, stored = _decode(data, canvas)
         orientation = _orientation(data)
-        stored = (pixels.shape[1], pixels.shape[0]) if canvas is None else _stored_size(data)
     except _PILLOW_ERRORS as error:
         raise UserError(_broken(path, error)) from error
     if _as_stored(stored, orientation, annotated_size):
-        return pixels
-    return _turn_upright(pixels, orientation)
+        return pixels, stored
+    width, height = stored
+    return _turn_upright(pixels, orientation), (height, width) if orientation in _TURNED else stored
 
 
 def image_size(path: str | Path, annotated_size: tuple[int, int] | None = None) -> tuple[int, int]:
@@ -86,7 +99,7 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
     Raises UserError, beginning with name, if they are no image or end early.
     """
     try:
-        return _decode(data)
+        return _decode(data)[0]
     except _PILLOW_ERRORS as error:
         raise UserError(_broken(name, error)) from error
 
@@ -97,14 +110,10 @@ def stored_size(data: bytes, name: str) -> tuple[int, int]:
     Raises UserError, beginning with name, if the bytes are no image.
     """
     try:
-        return _stored_size(data)
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size
     except _PILLOW_ERRORS as error:
         raise UserError(_broken(name, error)) from error
-
-
-def _stored_size(data: bytes) -> tuple[int, int]:
-    with Image.open(io.BytesIO(data)) as image:
-        return image.size
 
 
 def _read_bytes(path: str | Path) -> bytes:
@@ -130,27 +139,27 @@ def _broken(path: str | Path, error: Exception) -> str:
     return f"{path}: can't be read as an image ({reason}). Copy it again, or remove it."
 
 
-def _decode(data: bytes, canvas: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w 3"]:
+def _decode(data: bytes, canvas: tuple[int, int] | None = None) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
+    """And width and height of the whole image."""
     if data[:2] == b"\xff\xd8":
         try:
-            return simplejpeg.decode_jpeg(data, "RGB", **_least_size(data, canvas))
+            height, width = simplejpeg.decode_jpeg_header(data)[:2]
+            divisor = 1 if canvas is None else _divisor(max(height, width), max(canvas))
+            # simplejpeg takes the smallest size that is no less.
+            least = {"min_height": -(-height // divisor), "min_width": -(-width // divisor)}
+            return simplejpeg.decode_jpeg(data, "RGB", **least), (width, height)
         except ValueError as error:
-            # Pillow reads what simplejpeg doesn't (CMYK) and passes over harmless oddities, but it
-            # also fills a picture that ends early with grey, so that one is not handed on.
+            # Pillow passes over harmless oddities that simplejpeg refuses, but it also fills a picture
+            # that ends early with grey, so that one is not handed on.
             if "premature" in str(error).lower():
                 raise
     with Image.open(io.BytesIO(data)) as image:
-        return to_rgb(image)
+        return to_rgb(image), image.size
 
 
-def _least_size(data: bytes, canvas: tuple[int, int] | None) -> dict[str, int]:
-    """For simplejpeg, which takes the smallest that is no less: of eighths, the powers of two, which alone are fast."""
-    if canvas is None:
-        return {}
-    height, width = simplejpeg.decode_jpeg_header(data)[:2]
-    part = max(height, width) / (1.5 * max(canvas))  # whichever way it lies
-    divisor = next((d for d in (8, 4, 2) if d <= part), 1)
-    return {"min_height": -(-height // divisor), "min_width": -(-width // divisor)}
+def _divisor(longest: int, longest_of_canvas: int) -> int:
+    """Of the eighths that libjpeg can decode to, the powers of two alone are fast."""
+    return next((d for d in (8, 4, 2) if d * 1.5 * longest_of_canvas <= longest), 1)
 
 
 def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 
-from ssd_jax.data.image import image_size, read_image
+from ssd_jax.data.image import read_image, read_reduced_image
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.errors import UserError
 
@@ -129,25 +129,26 @@ class FolderSource:
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """Raises UserError if the file can't be read, or has another size than its boxes were drawn for."""
-        return self._read(index, None)
+        annotation = self._annotations[index]
+        image = read_image(annotation.file, (annotation.width, annotation.height))
+        _check_size(annotation, (image.shape[1], image.shape[0]))
+        return image
 
     def reduced_image(self, index: int, canvas: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
         """See ReducingSource; raises as image() does."""
-        return self._read(index, canvas)
-
-    def _read(self, index: int, canvas: tuple[int, int] | None) -> UInt8[np.ndarray, "h w 3"]:
         annotation = self._annotations[index]
-        stated = (annotation.width, annotation.height)
-        image = read_image(annotation.file, stated, canvas)
-        found = (image.shape[1], image.shape[0])
-        if canvas is not None and found != stated:  # reduced, or wrong: the header tells
-            found = image_size(annotation.file, stated)
-        if found != stated:
-            raise UserError(
-                f"{annotation.file}: the image is {found[0]} x {found[1]} pixels, but its annotation was made for "
-                f"{stated[0]} x {stated[1]}. Correct the annotation, or put the image back that it belongs to."
-            )
+        image, size = read_reduced_image(annotation.file, (annotation.width, annotation.height), canvas)
+        _check_size(annotation, size)
         return image
+
+
+def _check_size(annotation: Annotation, found: tuple[int, int]) -> None:
+    if found != (annotation.width, annotation.height):
+        raise UserError(
+            f"{annotation.file}: the image is {found[0]} x {found[1]} pixels, but its annotation was made for "
+            f"{annotation.width} x {annotation.height}. "
+            "Correct the annotation, or put the image back that it belongs to."
+        )
 
 
 def make_annotation(
