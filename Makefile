@@ -47,7 +47,7 @@ bench: ## time beside torchvision and pycocotools (BENCH="--batch 32" on a GPU),
 	@$(MAKE) --no-print-directory VENV="$(PARITY_VENV)" "$(PARITY_VENV)/.ready-parity"
 	@"$(PARITY_VENV)/bin/python" -m benchmarks.speed --json runs/bench.json $(BENCH)
 
-bench-quick: $(VENV)/.ready-dev ## has something become slower? in about a minute
+bench-quick: $(VENV)/.ready-dev ## has something become slower? in one to two minutes
 	@"$(BIN)/python" -m benchmarks.quick
 
 aot: ## compile for TPUs and GPUs that are not here, in a .venv-aot of its own (2.5 GB), and compare costs

@@ -1,1 +1,4 @@
-"""What is measured: speed, growth, fine-tuning. Each is a command of its own: python -m benchmarks.NAME --help."""
+"""What is measured: speed, the same quickly, growth, input, fine-tuning.
+
+Each is a command of its own: python -m benchmarks.NAME --help.
+"""

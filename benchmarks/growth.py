@@ -210,11 +210,16 @@ class Options:
 
 def main(argv: Sequence[str]) -> None:
     options = tyro.cli(Options, args=list(argv), prog="python -m benchmarks.growth", description=__doc__)
+    for only in options.only:
+        if not any(axis.title.startswith(only) for axis in AXES):
+            there = ", ".join(repr(axis.title) for axis in AXES)
+            raise UserError(f"--only {only}: no axis begins so; there are {there}")
     axes = [axis for axis in AXES if not options.only or axis.title.startswith(options.only)]
-    if not axes:
-        raise UserError(f"--only {' '.join(options.only)}: there are {', '.join(axis.title for axis in AXES)}")
     execution.release_compiler_memory()
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{options.out}: no folder can be made there ({error.strerror}); name another --out") from error
     lines = ["| | sizes | time, ms | exponent | memory, MB | exponent |", "|" + " --- |" * 6]
     print("\n".join(lines), flush=True)
     curves: dict[str, dict[str, list[Point]]] = {}
@@ -224,9 +229,9 @@ def main(argv: Sequence[str]) -> None:
             curves.setdefault(axis.title, {})[name] = points
             lines.append(row(axis, name, points))
             print(lines[-1], flush=True)
+            write_text(options.out / "growth.json", json.dumps(curves, indent=1) + "\n")
+            write_text(options.out / "growth.md", "\n".join(lines) + "\n")
             jax.clear_caches()
-    write_text(options.out / "growth.json", json.dumps(curves, indent=1) + "\n")
-    write_text(options.out / "growth.md", "\n".join(lines) + "\n")
     draw(axes, curves, options.out / "growth.png")
 
 
@@ -265,4 +270,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except UserError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

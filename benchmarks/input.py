@@ -18,6 +18,7 @@ import tyro
 
 from benchmarks.speed.machine import machine
 from ssd_jax import execution
+from ssd_jax.commands.main import warnings_on_screen
 from ssd_jax.commands.options import parse_config_options, prepare, with_root
 from ssd_jax.commands.splits import open_data
 from ssd_jax.config import Config
@@ -70,14 +71,15 @@ def images_per_second(batches: Any, work: Callable[[Batch], Any] | None, least: 
         batch = next(batches)
         if work is not None:
             jax.block_until_ready(work(batch))
-        images += len(batch.index)
+        images += int(batch.valid.sum())
     seconds, used = time.perf_counter() - start, time.process_time() - used
     return images / seconds, used / images
 
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
+        with warnings_on_screen():
+            main(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

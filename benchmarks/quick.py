@@ -4,7 +4,8 @@
     python -m benchmarks.quick [--store]
 
 Each work of ssd_jax is timed in turns with a yardstick, a product of two 2048 x 2048 matrices by the same compiler, so
-that most of what a slower or busier machine changes cancels out. The medians of the ratios are compared with the stored
+that most of what a slower machine changes cancels out; on a busy one, works that use one core lose less than it does.
+The medians of the ratios are compared with the stored
 ones, quick_baseline.json; more than MARGIN times as much is a failure, exit code 1. The stored ones are of the machine
 that the file names: elsewhere --store, before a change, and compare after it.
 """
@@ -51,20 +52,22 @@ class Options:
 
 def main(argv: Sequence[str]) -> int:
     options = tyro.cli(Options, args=list(argv), prog="python -m benchmarks.quick", description=__doc__)
-    stored: dict[str, Any] = {"ratios": {}}
+    stored: dict[str, float] = {}
     if not options.store:
         try:
-            stored = json.loads(BASELINE.read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(f"{BASELINE}: can't be read ({error}); --store makes a new one") from error
-        print(f"baseline: {stored['machine']}")
+            file = json.loads(BASELINE.read_text())
+            stored = {name: float(file["ratios"][name]) for name in WORKS}
+            print(f"baseline: {file['machine']}")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            told = f"{type(error).__name__}: {error}"
+            raise UserError(f"{BASELINE}: can't be read ({told}); --store makes a new one") from error
     print(f"here:     {machine()}\n\n{'work':34} {'ms':>8} {'of yardstick':>13} {'stored':>8} {'ratio':>6}")
     ratios, slower = {}, []
     with tempfile.TemporaryDirectory() as folder:
         write_scene(Path(folder))
         for name, make in WORKS.items():
             seconds, ratios[name] = time_beside(make(Path(folder), ""), yardstick())
-            before = stored["ratios"].get(name)
+            before = stored.get(name)
             against = f"{before:8.3f} {ratios[name] / before:6.2f}" if before else ""
             print(f"{name:34} {1000 * seconds:8.3g} {ratios[name]:13.3f} {against}", flush=True)
             if before and ratios[name] > MARGIN * before:

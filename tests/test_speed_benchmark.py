@@ -14,7 +14,9 @@ from benchmarks import growth, quick
 from benchmarks.speed import ours, turns
 from benchmarks.speed import scene as scenes
 from benchmarks.speed.__main__ import duration, of_roofline, row
+from benchmarks.speed.machine import machine
 from benchmarks.speed.works import OURS, WORKS, Work
+from ssd_jax.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -112,6 +114,28 @@ def test_growing_works_are_of_the_sizes_they_say():
     assert growth.detection(classes=5, batch=3).arguments[1].shape == (3, 8732, 5)
     point = growth.measure(growth.detection(classes=3, batch=1), 3, 0.01)
     assert point.size == 3 and point.seconds > 0 and point.bytes > 1000
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "no JSON", '{"machine": "that one", "ratios": {}}'])
+def test_quick_refuses_a_baseline_that_lacks_a_work(text, tmp_path, monkeypatch):
+    baseline = tmp_path / "baseline.json"
+    baseline.write_text(text)
+    monkeypatch.setattr(quick, "BASELINE", baseline)
+    with pytest.raises(UserError, match=r"baseline\.json: can't be read .*--store"):
+        quick.main([])
+
+
+def test_growth_refuses_what_it_cannot_do(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--only nothing: .*'objects an image'"):
+        growth.main(["--out", str(tmp_path), "--only", "objects", "nothing"])
+    with pytest.raises(UserError, match="name another --out"):
+        growth.main(["--out", str(tmp_path / "file")])
+
+
+def test_a_missing_package_is_named():
+    with pytest.raises(UserError, match="no-such-package is not installed; make bench"):
+        machine("no-such-package")
 
 
 @pytest.mark.parametrize(("before", "code"), [(1.0, 0), (0.7, 1)])

@@ -5,10 +5,20 @@ import os
 import platform
 from pathlib import Path
 
+from ssd_jax.errors import UserError
+
 
 def machine(*packages: str) -> str:
-    """Processor, its cores that this process may use, and versions of jax and other packages."""
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", *packages)]
+    """Processor, its cores that this process may use, and versions of jax and other packages.
+
+    Raises UserError where one of these is not installed.
+    """
+    try:
+        versions = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", *packages)]
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed; make bench installs it, into .venv-parity, and runs this"
+        ) from None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return ", ".join([f"{processor()}, {cores} cores; Python {platform.python_version()}", *versions])
 

@@ -19,7 +19,7 @@ from ssd_jax import execution
 from ssd_jax.aot.flops import count_flops
 from ssd_jax.augment import augment as augment_image
 from ssd_jax.config import Augment, DefaultBoxes, Detect, Model
-from ssd_jax.data.image import read_image
+from ssd_jax.data.image import read_reduced_image
 from ssd_jax.data.loader import reduce_to_fit
 from ssd_jax.data.source import Annotation
 from ssd_jax.default_boxes import make_default_boxes
@@ -135,13 +135,13 @@ def augment(folder: Path, way: str) -> Call:
 
 def read(folder: Path, way: str) -> Call:
     files = sorted(folder.glob("*.jpg"))
-    return lambda: [list(read_image(file).shape) for file in files]
+    return lambda: [list(read_reduced_image(file, None, (640, 640))[0].shape) for file in files]
 
 
 def photograph(folder: Path, way: str) -> Call:
     """As the loader does for a canvas of 640 pixels."""
     file, canvas = folder / "photograph.jpeg", (640, 640)
-    return lambda: list(reduce_to_fit(read_image(file, canvas=canvas), canvas).shape)
+    return lambda: list(reduce_to_fit(read_reduced_image(file, None, canvas)[0], canvas).shape)
 
 
 def coco(folder: Path, way: str) -> Call:
