@@ -99,10 +99,11 @@ def nms_of_classes(
         rows = jnp.sort(lax.top_k(state.best, rows_a_block)[1])
         pairs = rows[:, None] * c + jnp.arange(c, dtype=jnp.int32)
         left = _after(above_threshold(scores[rows]), pairs, *state.last)
-        # The barrier keeps XLA from making a whole sort of it, for the sake of top[-1].
-        top, order = lax.optimization_barrier(lax.top_k(left.ravel(), pairs_a_block))
+        top, order = lax.top_k(left.ravel(), pairs_a_block)
         taken = pairs.ravel()[order]
-        last = (top[-1], taken[-1])
+        # Not top[-1]: where a slice of it is wanted, too, XLA makes a whole sort of top_k.
+        lowest = jnp.min(top)
+        last = (lowest, jnp.max(jnp.where(top == lowest, taken, -1)))
         best = state.best.at[rows].set(jnp.max(_after(left, pairs, *last), axis=1))
 
         candidates, classes = taken // c, taken % c

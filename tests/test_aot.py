@@ -511,7 +511,8 @@ def test_program_that_is_compiled_here(program: programs.Program):
     mesh = execution.make_mesh(jax.devices("cpu")[:1])
     costs = programs.compile_program(config, mesh, program, "cpu")
     assert costs.memory is not None and costs.flops and costs.bytes_accessed
-    assert costs.flops > costs.asked_flops > 4 * 64 * 64 * 9 * 3 * 8 * 2, "of 4 images, conv1_1 alone"
+    assert costs.asked_flops > 4 * 64 * 64 * 9 * 3 * 8 * 2, "of 4 images, conv1_1 alone"
+    assert costs.flops > 0.95 * costs.asked_flops, "XLA leaves out the taps that lie on padding"
     assert (costs.collectives, costs.host) == ((), ())
     canvases = 4 * 64 * 64 * 3
     parameters = sum(4 * leaf.size for leaf in jax.tree.leaves(train_step.state_shapes(config, mesh).params))

@@ -19,7 +19,7 @@ from program import ROOT, TINY, assert_ended_alike, command, last_step, start, t
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ssd_jax import detector, evaluation, run_folder, train_step
+from ssd_jax import detector, evaluation, run_folder, train_step, training
 from ssd_jax.checkpoint import Checkpoints
 from ssd_jax.commands import main
 from ssd_jax.config import Shapes
@@ -138,6 +138,7 @@ def test_what_train_prints_where_data_are_slow(tmp_path, monkeypatch, capsys):
         return read(batches)
 
     monkeypatch.setattr(Batches, "__next__", slowly)
+    monkeypatch.setattr(training, "WAITS", 0.001)  # of seconds in which the step is compiled, too
     assert command("train", TINY, "--workdir", tmp_path / "run", "--train.steps", "5", "--train.eval_every", "0") == 0
     printed = capsys.readouterr().out
     waited, seconds = map(int, re.search(r"The steps waited (\d+) of (\d+) s for data", printed).groups())
