@@ -14,7 +14,6 @@ a curve that is not the program's. Without it:
 import dataclasses
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import jax
 import numpy as np
 import tyro
 
+from benchmarks.command import run
 from ssd_jax import execution
 from ssd_jax.augment import augment
 from ssd_jax.config import Augment, Config, DefaultBoxes, Detect, Extra, Model
@@ -267,8 +267,4 @@ def draw(axes: Sequence[Axis], curves: dict[str, dict[str, list[Point]]], file: 
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main)

@@ -7,7 +7,6 @@ milliseconds of a core that the host spends on reading an image. Takes every opt
 """
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,14 +15,13 @@ from typing import Annotated, Any
 import jax
 import tyro
 
+from benchmarks.command import run
 from benchmarks.speed.machine import machine
 from ssd_jax import execution
-from ssd_jax.commands.main import warnings_on_screen
 from ssd_jax.commands.options import parse_config_options, prepare, with_root
 from ssd_jax.commands.splits import open_data
 from ssd_jax.config import Config
 from ssd_jax.data.loader import Batch, train_batches
-from ssd_jax.errors import UserError
 from ssd_jax.train_step import augmentation_arrays, init_state, make_augmentation, make_train_step
 
 
@@ -77,9 +75,4 @@ def images_per_second(batches: Any, work: Callable[[Batch], Any] | None, least: 
 
 
 if __name__ == "__main__":
-    try:
-        with warnings_on_screen():
-            main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main)

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 
+from benchmarks.command import run
 from benchmarks.speed import ours
 from benchmarks.speed.machine import machine
 from benchmarks.speed.scene import write_scene
@@ -100,8 +101,4 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main)

@@ -7,7 +7,6 @@ Needs torch and torchvision beside ssd_jax; `make bench` installs them into an e
 """
 
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import tyro
 
+from benchmarks.command import run
 from benchmarks.speed.machine import machine
 from benchmarks.speed.programs import FIRST, PREDICT, time_predict
 from benchmarks.speed.scene import write_coco, write_photograph, write_scene
@@ -121,8 +121,4 @@ def as_json(timed: Timed) -> dict:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main)
