@@ -52,7 +52,7 @@ bench-quick: $(VENV)/.ready-dev ## has something become slower? in one to two mi
 
 aot: ## compile for TPUs and GPUs that are not here, in a .venv-aot of its own (2.5 GB), and compare costs
 	@$(MAKE) --no-print-directory VENV="$(AOT_VENV)" ACCELERATOR=cpu "$(AOT_VENV)/.ready-aot"
-	@SSD_JAX_AOT=1 JAX_PLATFORMS=cpu "$(AOT_VENV)/bin/python" -m pytest tests/test_aot.py
+	@SSD_JAX_AOT=1 JAX_PLATFORMS=cpu "$(AOT_VENV)/bin/python" -m pytest tests/aot
 
 lint: $(VENV)/.ready-dev ## lint, format and types
 	@"$(BIN)/ruff" check .

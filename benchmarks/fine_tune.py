@@ -25,16 +25,16 @@ from typing import Annotated, Any, NamedTuple
 
 import tyro
 
-from ssd_jax import run_folder
-from ssd_jax.clean_copy import write_clean_copy
 from ssd_jax.commands.evaluate import evaluate
 from ssd_jax.commands.main import warnings_on_screen
 from ssd_jax.commands.options import load_config, with_root
 from ssd_jax.commands.train import train_config
 from ssd_jax.config import Config
-from ssd_jax.data.open import open_source
+from ssd_jax.data.check.clean_copy import write_clean_copy
+from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.source import FolderSource, Source
 from ssd_jax.errors import UserError
+from ssd_jax.runs import run_folder
 
 STARTS = ("from scratch", "fine-tuned")
 COLOURS = {"from scratch": "C1", "fine-tuned": "C0"}
@@ -210,7 +210,7 @@ def draw_curves(runs: Sequence[Run], new_classes: Sequence[str], file: Path) -> 
 
     new_classes: those that the base did not know; marked as such.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # as in ssd_jax.draw: late, and without pyplot
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # as in ssd_jax.report.draw: late, and without pyplot
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 5), dpi=100, layout="constrained")

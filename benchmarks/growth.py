@@ -27,17 +27,17 @@ import numpy as np
 import tyro
 
 from benchmarks.command import run
-from ssd_jax import execution
-from ssd_jax.augment import augment
 from ssd_jax.config import Augment, Config, DefaultBoxes, Detect, Extra, Model
-from ssd_jax.default_boxes import make_default_boxes
-from ssd_jax.detect import detect
 from ssd_jax.errors import UserError
-from ssd_jax.evaluation import make_detection_program
-from ssd_jax.loss import multibox_loss
-from ssd_jax.matching import match
-from ssd_jax.run_folder import write_text
-from ssd_jax.ssd import SSD
+from ssd_jax.evaluation.evaluator import make_detection_program
+from ssd_jax.models.ssd import SSD
+from ssd_jax.ops.augmentation import augment
+from ssd_jax.ops.default_boxes import make_default_boxes
+from ssd_jax.ops.detection import detect
+from ssd_jax.ops.loss import multibox_loss
+from ssd_jax.ops.matching import match
+from ssd_jax.runs.run_folder import write_text
+from ssd_jax.runtime import sharding
 
 BOXES = DefaultBoxes()
 CLASSES = 21
@@ -102,7 +102,7 @@ def from_picture_to_detections(side: int = 300, batch: int = 1) -> Program:
     params = network(side).arguments[0]
     pictures = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
     sizes = np.full(batch, side, np.int32)
-    return Program(make_detection_program(config, execution.single_device_mesh()), (params, pictures, sizes, sizes))
+    return Program(make_detection_program(config, sharding.single_device_mesh()), (params, pictures, sizes, sizes))
 
 
 def model_of(side: int) -> Model:
@@ -180,7 +180,7 @@ def measure(program: Program, size: int, least: float) -> Point:
     function, arguments = program
     arguments = jax.device_put(arguments)
     if not hasattr(function, "lower"):
-        function = jax.jit(function, compiler_options=execution.compiler_options())
+        function = jax.jit(function, compiler_options=sharding.compiler_options())
     compiled = function.lower(*arguments).compile()
     memory: Any = compiled.memory_analysis()
     jax.block_until_ready(compiled(*arguments))
@@ -215,7 +215,7 @@ def main(argv: Sequence[str]) -> None:
             there = ", ".join(repr(axis.title) for axis in AXES)
             raise UserError(f"--only {only}: no axis begins so; there are {there}")
     axes = [axis for axis in AXES if not options.only or axis.title.startswith(options.only)]
-    execution.release_compiler_memory()
+    sharding.release_compiler_memory()
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

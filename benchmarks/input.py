@@ -17,12 +17,12 @@ import tyro
 
 from benchmarks.command import run
 from benchmarks.speed.machine import machine
-from ssd_jax import execution
 from ssd_jax.commands.options import parse_config_options, prepare, with_root
 from ssd_jax.commands.splits import open_data
 from ssd_jax.config import Config
 from ssd_jax.data.loader import Batch, train_batches
-from ssd_jax.train_step import augmentation_arrays, init_state, make_augmentation, make_train_step
+from ssd_jax.runtime import sharding
+from ssd_jax.training.train_step import augmentation_arrays, init_state, make_augmentation, make_train_step
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ def main(argv: Sequence[str]) -> None:
     config = with_root(options.config, options.config.data.root)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, eval_every=0))
     config, source, _ = open_data(config)
-    mesh, size = execution.make_mesh(), config.train.batch_size
+    mesh, size = sharding.make_mesh(), config.train.batch_size
     batches = train_batches(source, config.data, size, config.train.seed)
-    augment = jax.jit(execution.per_image(make_augmentation(config), mesh))
+    augment = jax.jit(sharding.per_image(make_augmentation(config), mesh))
     step, state = make_train_step(config, mesh), init_state(config, mesh)
 
     def augmented(batch: Batch) -> Any:
-        return augment(*augmentation_arrays(execution.split_over_devices(batch, mesh)))
+        return augment(*augmentation_arrays(sharding.split_over_devices(batch, mesh)))
 
     def trained(batch: Batch) -> Any:
         nonlocal state
-        state, metrics = step(state, execution.split_over_devices(batch, mesh))
+        state, metrics = step(state, sharding.split_over_devices(batch, mesh))
         return metrics
 
     print(f"{machine()}\n{len(source)} images of {config.data.root}, {size} at a time\n")

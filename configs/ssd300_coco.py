@@ -23,8 +23,8 @@ minival is val2017. minival serves both to choose the best checkpoint and to mea
 public boxes: results on it are not the table's. The last line writes what COCO's server takes.
 """
 
-from ssd_jax.class_names import COCO_CLASSES
 from ssd_jax.config import SSD300_COCO_BOXES, Config, Data, Model, Optimizer, Train
+from ssd_jax.data.class_names import COCO_CLASSES
 
 
 def get_config() -> Config:

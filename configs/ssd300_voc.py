@@ -22,8 +22,8 @@ The classes are VOC's. For the same network on other data: --model.class-names w
 those of the data.
 """
 
-from ssd_jax.class_names import VOC_CLASSES
 from ssd_jax.config import Augment, Config, Data, Model, Optimizer, Train
+from ssd_jax.data.class_names import VOC_CLASSES
 
 
 def get_config() -> Config:

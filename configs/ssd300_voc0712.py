@@ -22,8 +22,8 @@ The paper uses the last checkpoint. VOC2007's val, measured on the way, is part 
 mAP shows that the run is sound and says nothing about new images.
 """
 
-from ssd_jax.class_names import VOC_CLASSES
 from ssd_jax.config import Config, Data, Model, Optimizer, Train
+from ssd_jax.data.class_names import VOC_CLASSES
 
 
 def get_config() -> Config:

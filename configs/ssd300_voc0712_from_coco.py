@@ -26,8 +26,8 @@ The run on COCO is sought in runs/ssd300_coco, another with --train.pretrained R
 taken. Splits as in ssd300_voc0712.py.
 """
 
-from ssd_jax.class_names import VOC_CLASSES, VOC_NAMES_IN_COCO
 from ssd_jax.config import SSD300_COCO_BOXES, Config, Data, Model, Optimizer, Train
+from ssd_jax.data.class_names import VOC_CLASSES, VOC_NAMES_IN_COCO
 
 
 def get_config() -> Config:

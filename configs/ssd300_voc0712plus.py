@@ -19,8 +19,8 @@ server takes, and there is nothing to measure here. VOC2012's val, measured on t
 trained on, as are all public boxes: its mAP shows that the run is sound and no more.
 """
 
-from ssd_jax.class_names import VOC_CLASSES
 from ssd_jax.config import Augment, Config, Data, Model, Optimizer, Train
+from ssd_jax.data.class_names import VOC_CLASSES
 
 
 def get_config() -> Config:

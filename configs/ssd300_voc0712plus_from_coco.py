@@ -19,8 +19,8 @@ starting from COCO.
 Splits, and what to do about a test without public boxes, as in ssd300_voc0712plus.py.
 """
 
-from ssd_jax.class_names import VOC_CLASSES, VOC_NAMES_IN_COCO
 from ssd_jax.config import SSD300_COCO_BOXES, Config, Data, Model, Optimizer, Train
+from ssd_jax.data.class_names import VOC_CLASSES, VOC_NAMES_IN_COCO
 
 
 def get_config() -> Config:

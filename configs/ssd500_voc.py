@@ -15,8 +15,8 @@ them. Schedule: that script ends at 60k steps of batch 32; the steps of the rate
 Splits as in ssd300_voc.py, where the reasons stand.
 """
 
-from ssd_jax.class_names import VOC_CLASSES
 from ssd_jax.config import SSD500_EXTRAS, SSD500_VOC_BOXES, Augment, Config, Data, Model, Optimizer, Train
+from ssd_jax.data.class_names import VOC_CLASSES
 
 
 def get_config() -> Config:

@@ -12,8 +12,8 @@ trainval of both years (VOC0712); see ssd500_voc.py.
 Splits as in ssd300_voc0712.py, where the reasons stand.
 """
 
-from ssd_jax.class_names import VOC_CLASSES
 from ssd_jax.config import SSD500_EXTRAS, SSD500_VOC_BOXES, Augment, Config, Data, Model, Optimizer, Train
+from ssd_jax.data.class_names import VOC_CLASSES
 
 
 def get_config() -> Config:

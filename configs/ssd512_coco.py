@@ -17,8 +17,8 @@ SSD512; the name of their weights says 360k iterations, and not when the rate fe
 Splits as in ssd300_coco.py, where the reasons stand.
 """
 
-from ssd_jax.class_names import COCO_CLASSES
 from ssd_jax.config import SSD512_COCO_BOXES, SSD512_EXTRAS, Config, Data, Model, Optimizer, Train
+from ssd_jax.data.class_names import COCO_CLASSES
 
 
 def get_config() -> Config:

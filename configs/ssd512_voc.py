@@ -18,8 +18,8 @@ ports that reach the published mAP with the authors' weights (``truncate_sizes``
     python evaluate.py runs/ssd512_voc --checkpoint last
 """
 
-from ssd_jax.class_names import VOC_CLASSES
 from ssd_jax.config import SSD512_EXTRAS, SSD512_VOC_BOXES, Augment, Config, Data, Model, Optimizer, Train
+from ssd_jax.data.class_names import VOC_CLASSES
 
 
 def get_config() -> Config:

@@ -15,8 +15,8 @@ boxes as in ssd512_voc.py.
     python evaluate.py runs/ssd512_voc0712 --checkpoint last
 """
 
-from ssd_jax.class_names import VOC_CLASSES
 from ssd_jax.config import SSD512_EXTRAS, SSD512_VOC_BOXES, Config, Data, Model, Optimizer, Train
+from ssd_jax.data.class_names import VOC_CLASSES
 
 
 def get_config() -> Config:

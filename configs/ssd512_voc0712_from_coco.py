@@ -15,8 +15,8 @@ of ssd512_coco.py.
     python evaluate.py runs/ssd512_voc0712_from_coco --checkpoint last
 """
 
-from ssd_jax.class_names import VOC_CLASSES, VOC_NAMES_IN_COCO
 from ssd_jax.config import SSD512_COCO_BOXES, SSD512_EXTRAS, Config, Data, Model, Optimizer, Train
+from ssd_jax.data.class_names import VOC_CLASSES, VOC_NAMES_IN_COCO
 
 
 def get_config() -> Config:

@@ -14,8 +14,8 @@ boxes: those of ssd300_voc0712plus.py, where the reasons stand. Network and boxe
     python evaluate.py runs/ssd512_voc0712plus --checkpoint last --results
 """
 
-from ssd_jax.class_names import VOC_CLASSES
 from ssd_jax.config import SSD512_EXTRAS, SSD512_VOC_BOXES, Augment, Config, Data, Model, Optimizer, Train
+from ssd_jax.data.class_names import VOC_CLASSES
 
 
 def get_config() -> Config:

@@ -23,7 +23,7 @@ def bccd() -> Path:
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of tiny_config.py from its first step to its last, for all to read; who changes it takes a copy."""
-    from program import TINY, command  # jax is imported only now, with the environment above
+    from helpers.cli import TINY, command  # jax is imported only now, with the environment above
 
     run = tmp_path_factory.mktemp("runs") / "tiny"
     assert command("train", TINY, "--workdir", run) == 0

@@ -8,8 +8,8 @@ from typing import Any
 
 import nbformat
 import pytest
+from helpers.cli import ROOT, write_voc_folder
 from nbclient import NotebookClient
-from program import ROOT, write_voc_folder
 
 NAMES = ("first_tour", "own_data")
 MOST_BYTES = 1_500_000

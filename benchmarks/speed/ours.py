@@ -15,19 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.speed.scene import COCO_CLASSES
-from ssd_jax import execution
 from ssd_jax.aot.flops import count_flops
-from ssd_jax.augment import augment as augment_image
 from ssd_jax.config import Augment, DefaultBoxes, Detect, Model
 from ssd_jax.data.image import read_reduced_image
 from ssd_jax.data.loader import reduce_to_fit
 from ssd_jax.data.source import Annotation
-from ssd_jax.default_boxes import make_default_boxes
-from ssd_jax.detect import detect
-from ssd_jax.loss import multibox_loss
-from ssd_jax.matching import match
-from ssd_jax.metrics import ImageDetections, evaluate_coco
-from ssd_jax.ssd import SSD
+from ssd_jax.metrics.average_precision import ImageDetections, evaluate_coco
+from ssd_jax.models.ssd import SSD
+from ssd_jax.ops.augmentation import augment as augment_image
+from ssd_jax.ops.default_boxes import make_default_boxes
+from ssd_jax.ops.detection import detect
+from ssd_jax.ops.loss import multibox_loss
+from ssd_jax.ops.matching import match
+from ssd_jax.runtime import sharding
 
 Call = Callable[[], Any]
 MODEL = Model(class_names=tuple(f"class {i}" for i in range(1, 21)))
@@ -40,8 +40,8 @@ def read_scene(folder: Path) -> dict[str, np.ndarray]:
 
 
 def compiled(function: Callable) -> Callable:
-    execution.release_compiler_memory()  # as the commands do
-    return jax.jit(function, compiler_options=execution.compiler_options())
+    sharding.release_compiler_memory()  # as the commands do
+    return jax.jit(function, compiler_options=sharding.compiler_options())
 
 
 def asked(program: Any, images: int, *arguments: Any) -> dict[str, Any]:

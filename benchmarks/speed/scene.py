@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.speed.works import BATCH
-from ssd_jax.boxes import cxcywh_to_xyxy
 from ssd_jax.config import DefaultBoxes
-from ssd_jax.default_boxes import make_default_boxes
+from ssd_jax.ops.boxes import cxcywh_to_xyxy
+from ssd_jax.ops.default_boxes import make_default_boxes
 
 SIDE, HEIGHT, WIDTH = 300, 375, 500
 OBJECTS = 4

@@ -4,7 +4,7 @@ import os
 import sys
 
 from ssd_jax.__main__ import main
-from ssd_jax.aot.chatter import without_chatter
+from ssd_jax.aot.quiet_compiler import without_chatter
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what is missing without a GPU, and would be there with one

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 from jax.experimental import topologies
 
-from ssd_jax.aot.chatter import without_chatter
+from ssd_jax.aot.quiet_compiler import without_chatter
 from ssd_jax.errors import UserError
 
 GIB = 2**30

@@ -10,13 +10,13 @@ from typing import Annotated, Literal
 import msgspec
 import tyro
 
-from ssd_jax import run_folder
 from ssd_jax.aot.programs import PROGRAMS, Program, Report, compile_programs
 from ssd_jax.aot.report import TITLES, table, text
 from ssd_jax.aot.targets import EXAMPLES, parse_target
 from ssd_jax.commands.options import HELP, parse_config_options
 from ssd_jax.config import Config
 from ssd_jax.errors import UserError
+from ssd_jax.runs import run_folder
 
 AOT_HELP = f"""usage: aot --target TARGET CONFIG [--train.batch_size N ...]
        aot --table FILE...

@@ -8,10 +8,10 @@ from typing import Annotated
 import tyro
 from tqdm.auto import tqdm
 
-from ssd_jax import check_data as checking
-from ssd_jax.clean_copy import check_fixable, check_target, write_clean_copy
 from ssd_jax.commands.options import HELP, check_out, make_out, parse_config_options, with_root
 from ssd_jax.config import Config
+from ssd_jax.data.check import checks as checking
+from ssd_jax.data.check.clean_copy import check_fixable, check_target, write_clean_copy
 from ssd_jax.data.problems import Problems, Severity
 from ssd_jax.errors import UserError
 

@@ -10,12 +10,16 @@ from typing import Annotated, Any, Literal
 import tyro
 from tqdm.auto import tqdm
 
-from ssd_jax import detector, evaluation, execution, hosts, report, report_page, results, run_folder
 from ssd_jax.commands.options import prepare, with_root
 from ssd_jax.commands.splits import describe_source, open_evaluation_split
 from ssd_jax.data.source import Source
-from ssd_jax.hosts import Hosts
-from ssd_jax.metrics import ImageDetections, format_table
+from ssd_jax.evaluation import evaluator, submission
+from ssd_jax.inference import detector
+from ssd_jax.metrics.average_precision import ImageDetections, format_table
+from ssd_jax.report import page, pictures
+from ssd_jax.runs import run_folder
+from ssd_jax.runtime import distributed, sharding
+from ssd_jax.runtime.distributed import Hosts
 
 
 @dataclass(frozen=True)
@@ -49,41 +53,41 @@ def evaluate(argv: Sequence[str]) -> None:
     split, source = open_evaluation_split(config, options.split)
     describe_source(split, source)
     if options.results or not source.annotated:
-        results.check_names(source)  # before all the work
-    mesh = execution.make_mesh()
+        submission.check_names(source)  # before all the work
+    mesh = sharding.make_mesh()
     params, step = detector.restore_params(options.run, config, options.checkpoint, mesh)
-    program = hosts.begun_together(evaluation.make_detection_program(config, mesh))
-    with tqdm(total=len(source), unit="image", dynamic_ncols=True, disable=not hosts.is_first()) as bar:
-        found = evaluation.detect_source(program, params, source, config, mesh, bar.update)
-    if not hosts.is_first():
+    program = distributed.begun_together(evaluator.make_detection_program(config, mesh))
+    with tqdm(total=len(source), unit="image", dynamic_ncols=True, disable=not distributed.is_first()) as bar:
+        found = evaluator.detect_source(program, params, source, config, mesh, bar.update)
+    if not distributed.is_first():
         return
     if not source.annotated:
         print(f"The split {split} lists images without boxes: there is nothing to measure.")
         write_results(options.run, split, source, found)
         return
-    measured = evaluation.measure(found, source)
+    measured = evaluator.measure(found, source)
     about = {"split": split, "images": len(source), "checkpoint_step": step}
     # What was measured on the test split stays when another is looked at.
     by_default = options.split in (None, config.data.test_split)
-    suffix = "" if by_default else f"_{report.file_name(split)}"
+    suffix = "" if by_default else f"_{pictures.file_name(split)}"
     file = options.run / f"metrics{suffix}.json"
     run_folder.write_text(file, json.dumps({**about, **measured}, indent=2) + "\n")
-    report.write_truth_and_predictions(options.run, split, source, found)
+    pictures.write_truth_and_predictions(options.run, split, source, found)
     print(format_results(measured))
     print(
-        f"Split {split}, checkpoint of step {step}. Written: {file}, {report.file_name(split)}_truth.jpg and "
-        f"{report.file_name(split)}_pred.jpg beside it"
+        f"Split {split}, checkpoint of step {step}. Written: {file}, {pictures.file_name(split)}_truth.jpg and "
+        f"{pictures.file_name(split)}_pred.jpg beside it"
     )
     if options.report:
-        page = options.run / f"report{suffix}.html"
-        report_page.write_report(page, config, source, found, {**about, **measured})
-        print(f"Report: {page}, to open in a browser")
+        page_file = options.run / f"report{suffix}.html"
+        page.write_report(page_file, config, source, found, {**about, **measured})
+        print(f"Report: {page_file}, to open in a browser")
     if options.results:
         write_results(options.run, split, source, found)
 
 
 def write_results(run: Path, split: str, source: Source, found: Sequence[ImageDetections]) -> None:
-    files = results.write_results(run / "results", split, run.resolve().name, source, found)
+    files = submission.write_results(run / "results", split, run.resolve().name, source, found)
     print(f"For the server: {files[0]}{f' and {len(files) - 1} others' if len(files) > 1 else ''}")
 
 

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ssd_jax.class_names import named
 from ssd_jax.commands.options import check_new
 from ssd_jax.config import Config
+from ssd_jax.data.class_names import named
 from ssd_jax.weights.importing import Imported, import_weights, write_run
 from ssd_jax.weights.origins import Scales
 

@@ -9,11 +9,12 @@ from typing import TypeVar
 import msgspec
 import tyro
 
-from ssd_jax import execution, run_folder
 from ssd_jax.config import Config
-from ssd_jax.data.open import is_generated, is_tfds
+from ssd_jax.data.formats.open import is_generated, is_tfds
 from ssd_jax.errors import UserError
-from ssd_jax.hosts import Hosts, join
+from ssd_jax.runs import run_folder
+from ssd_jax.runtime import sharding
+from ssd_jax.runtime.distributed import Hosts, join
 
 ALONE = Hosts()
 HELP = ("-h", "--help")
@@ -24,8 +25,8 @@ OTHER_OUT = "Name another --out."
 def prepare(hosts: Hosts = ALONE) -> None:
     """What a command does before it computes anything."""
     join(hosts)
-    execution.keep_compiled_programs()
-    execution.release_compiler_memory()
+    sharding.keep_compiled_programs()
+    sharding.release_compiler_memory()
 
 
 def parse_config_options(kind: type[T], command: str, argv: Sequence[str]) -> T:

@@ -10,11 +10,12 @@ import numpy as np
 import tyro
 from tqdm.auto import tqdm
 
-from ssd_jax import detector, run_folder
 from ssd_jax.commands.options import OTHER_OUT, check_out, make_out, prepare
 from ssd_jax.data.image import read_image
-from ssd_jax.draw import class_colours, draw_boxes
 from ssd_jax.errors import UserError
+from ssd_jax.inference import detector
+from ssd_jax.report.draw import class_colours, draw_boxes
+from ssd_jax.runs import run_folder
 
 PREDICTIONS = "predictions.json"
 

@@ -24,7 +24,7 @@ class PrepareOptions:
 
 def prepare_data(argv: Sequence[str]) -> None:
     """prepare-data tfds:NAME --archives FOLDER: write a public set for reading without TensorFlow; this needs it."""
-    from ssd_jax.data.prepare import prepare_tfds  # not above: nothing else waits for tensorflow-datasets
+    from ssd_jax.data.formats.prepare import prepare_tfds  # not above: nothing else waits for tensorflow-datasets
 
     options = tyro.cli(PrepareOptions, args=list(argv), prog="prepare-data", description=prepare_data.__doc__)
     builder = prepare_tfds(Data(root=options.root, tfds_dir=options.tfds_dir), options.archives, options.any_checksum)

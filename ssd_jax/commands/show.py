@@ -7,11 +7,12 @@ from typing import Annotated
 
 import tyro
 
-from ssd_jax import replay, run_folder
 from ssd_jax.commands.options import OTHER_OUT, with_root
+from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.image import EXTENSIONS
-from ssd_jax.data.open import open_source
 from ssd_jax.errors import UserError
+from ssd_jax.runs import run_folder
+from ssd_jax.training import replay
 
 
 @dataclass(frozen=True)

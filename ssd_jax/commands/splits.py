@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from ssd_jax.class_names import class_difference
 from ssd_jax.config import Config
+from ssd_jax.data.class_names import class_difference
+from ssd_jax.data.formats.open import missing_split, open_source
 from ssd_jax.data.loader import objects_over_padding
-from ssd_jax.data.open import missing_split, open_source
 from ssd_jax.data.problems import Problems
 from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError

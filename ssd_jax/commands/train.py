@@ -9,12 +9,14 @@ from typing import Annotated
 
 import tyro
 
-from ssd_jax import execution, hosts, run_folder, transfer
 from ssd_jax.commands.options import HELP, parse_config_options, prepare, with_pretrained, with_root
 from ssd_jax.commands.splits import describe, describe_overlap, describe_source, open_data
 from ssd_jax.config import Config
-from ssd_jax.hosts import Hosts
-from ssd_jax.training import Loop
+from ssd_jax.runs import run_folder
+from ssd_jax.runtime import distributed, sharding
+from ssd_jax.runtime.distributed import Hosts
+from ssd_jax.training import pretrained
+from ssd_jax.training.loop import Loop
 
 TRAIN_HELP = """usage: train CONFIG [--workdir RUN] [--train.steps N ...]
 
@@ -46,18 +48,18 @@ def train(argv: Sequence[str]) -> None:
 
 def train_config(config: Config, workdir: Path) -> None:
     """What ``train`` does, of a config made in Python. Raises UserError for all that ``train`` refuses."""
-    execution.release_compiler_memory()
+    sharding.release_compiler_memory()
     config, train_source, val_source = open_data(with_pretrained(with_root(config, config.data.root)))
-    hosts.check_same(run_folder.config_to_json(config), "the config, with the data it names,")
+    distributed.check_same(run_folder.config_to_json(config), "the config, with the data it names,")
     if not run_folder.has_checkpoint(workdir):
-        transfer.check_start(config)  # before there is a folder
+        pretrained.check_start(config)  # before there is a folder
     loop = Loop(config, workdir, train_source, val_source)
-    hosts.first_does(lambda: start(workdir, config))
+    distributed.first_does(lambda: start(workdir, config))
     describe_source("train", train_source, config)
     if val_source is not None:
         describe_source("val", val_source)
         describe_overlap(train_source, val_source)
-    with run_folder.occupied(workdir) if hosts.is_first() else nullcontext():
+    with run_folder.occupied(workdir) if distributed.is_first() else nullcontext():
         last = loop.run()
     run = shlex.quote(str(workdir))
     if last < config.train.steps:

@@ -12,11 +12,11 @@ from PIL import Image
 
 from ssd_jax.data.image import read_image
 from ssd_jax.errors import UserError
+from ssd_jax.weights.formats.weight_file import read_weights
 from ssd_jax.weights.importing import Imported, import_weights
 from ssd_jax.weights.origins import Scales
 from ssd_jax.weights.torch_reference import Reference, run_reference
 from ssd_jax.weights.verification import Row, compare
-from ssd_jax.weights.weight_file import read_weights
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from flax.traverse_util import flatten_dict
 
 from ssd_jax.config import Config, DefaultBoxes, Model
 from ssd_jax.errors import UserError
-from ssd_jax.evaluation import Params
-from ssd_jax.weights.layouts import LAYOUTS, Layout
+from ssd_jax.evaluation.evaluator import Params
+from ssd_jax.weights.key_mappings import LAYOUTS, Layout
 
 
 def export_layout(model: Model, project: str) -> Layout:

@@ -12,19 +12,19 @@ import msgspec
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from ssd_jax import run_folder
-from ssd_jax.checkpoint import Checkpoints
 from ssd_jax.config import Config, DefaultBoxes
 from ssd_jax.errors import UserError
-from ssd_jax.evaluation import Params
-from ssd_jax.ssd import CLASS_PREDICTOR
-from ssd_jax.vgg import BLOCKS
+from ssd_jax.evaluation.evaluator import Params
+from ssd_jax.models.ssd import CLASS_PREDICTOR
+from ssd_jax.models.vgg import BLOCKS
+from ssd_jax.runs import run_folder
+from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.weights import origins
-from ssd_jax.weights.caffe_file import Prior
-from ssd_jax.weights.layouts import FEATURES, Layout, find_layout
+from ssd_jax.weights.formats.caffe_file import Prior
+from ssd_jax.weights.formats.weight_file import WeightFile, read_weights
+from ssd_jax.weights.key_mappings import FEATURES, Layout, find_layout
 from ssd_jax.weights.networks import SSD300, Network, Shape, numbered, parameter_shapes
 from ssd_jax.weights.origins import ORIGINS, Scales
-from ssd_jax.weights.weight_file import WeightFile, read_weights
 
 # Files of other networks share fewer keys with any layout.
 _LEAST_LIKENESS = 0.5

@@ -12,8 +12,8 @@ from flax.traverse_util import flatten_dict
 
 from ssd_jax import config
 from ssd_jax.config import DefaultBoxes, Extra, Model
-from ssd_jax.ssd import BOX_PREDICTOR, CLASS_PREDICTOR, SSD
-from ssd_jax.vgg import BLOCKS
+from ssd_jax.models.ssd import BOX_PREDICTOR, CLASS_PREDICTOR, SSD
+from ssd_jax.models.vgg import BLOCKS
 
 Shape = tuple[int, ...]
 

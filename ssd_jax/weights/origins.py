@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from ssd_jax.class_names import COCO_CLASSES, VOC_CLASSES
 from ssd_jax.config import SSD512_VOC_BOXES, Config, Data, DefaultBoxes, Detect, Model
-from ssd_jax.data.ilsvrc import SYNSETS
+from ssd_jax.data.class_names import COCO_CLASSES, VOC_CLASSES
+from ssd_jax.data.formats.ilsvrc import SYNSETS
 from ssd_jax.errors import UserError
 from ssd_jax.weights.networks import Network, numbered
 

@@ -9,15 +9,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jaxtyping import Float, UInt8
 
-from ssd_jax import execution
-from ssd_jax.boxes import decode_boxes
 from ssd_jax.config import Model
-from ssd_jax.default_boxes import make_default_boxes
-from ssd_jax.evaluation import Params, make_detection_program, to_image_detections
-from ssd_jax.metrics import ImageDetections
-from ssd_jax.resample import resize
-from ssd_jax.ssd import BOX_PREDICTOR, CLASS_PREDICTOR, SSD
-from ssd_jax.vgg import VGG16
+from ssd_jax.evaluation.evaluator import Params, make_detection_program, to_image_detections
+from ssd_jax.metrics.average_precision import ImageDetections
+from ssd_jax.models.ssd import BOX_PREDICTOR, CLASS_PREDICTOR, SSD
+from ssd_jax.models.vgg import VGG16
+from ssd_jax.ops.boxes import decode_boxes
+from ssd_jax.ops.default_boxes import make_default_boxes
+from ssd_jax.ops.resample import resize
+from ssd_jax.runtime import sharding
 from ssd_jax.weights.importing import Imported
 from ssd_jax.weights.networks import parameter_shapes
 from ssd_jax.weights.torch_reference import Found, Reference
@@ -68,8 +68,8 @@ def layer_outputs(params: Params, model: Model, picture: UInt8[np.ndarray, "h w 
 
     if not model.class_names:
         params = _with_zeros(params, model)["vgg"]
-    compiled = jax.jit(run, compiler_options=execution.compiler_options())
-    outputs = flatten_dict(execution.fetch(compiled(params, picture)["intermediates"]))
+    compiled = jax.jit(run, compiler_options=sharding.compiler_options())
+    outputs = flatten_dict(sharding.fetch(compiled(params, picture)["intermediates"]))
     return {path[-2]: value[0][0] for path, value in outputs.items() if len(path) > 1 and path[-2] != "vgg"}
 
 
@@ -93,8 +93,8 @@ def _compare_detections(
     boxes = decode_boxes(offsets, default_boxes, layout.variances, config.detect.log_scale_bounds)
     ours, theirs = (np.clip(np.asarray(b, np.float64), 0, 1) * to_pixels for b in (boxes, reference.boxes))
     scores = np.asarray(jax.nn.softmax(logits))
-    program = make_detection_program(config, execution.single_device_mesh())
-    found = execution.fetch(program(imported.params, picture[None], np.array([height]), np.array([width])))
+    program = make_detection_program(config, sharding.single_device_mesh())
+    found = sharding.fetch(program(imported.params, picture[None], np.array([height]), np.array([width])))
     return [
         _row("default boxes", default_boxes, reference.default_boxes, DEFAULT_BOX_TOLERANCE),
         _row("decoded boxes, px", ours, theirs, BOX_TOLERANCE),

@@ -4,18 +4,18 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import helpers.published_layouts as published
 import numpy as np
-import published_layouts as published
 import pytest
-from program import command
-from test_importing import COCO_PRIORS, WRITERS, caffe_bytes, full_classifier, keras_vgg16, save, trunk_of
-from weight_writers import caffemodel_bytes
+from helpers.cli import command
+from helpers.weight_writers import caffemodel_bytes
+from weights.test_importing import COCO_PRIORS, WRITERS, caffe_bytes, full_classifier, keras_vgg16, save, trunk_of
 
-from ssd_jax.boxes import cxcywh_to_xyxy
 from ssd_jax.commands.verify import generated_picture, reference_of
 from ssd_jax.config import SSD300_VOC_BOXES
 from ssd_jax.data.image import read_image
-from ssd_jax.default_boxes import make_default_boxes
+from ssd_jax.ops.boxes import cxcywh_to_xyxy
+from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.weights import torch_reference
 from ssd_jax.weights.importing import import_weights, write_run
 from ssd_jax.weights.verification import compare

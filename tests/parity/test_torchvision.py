@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
-from torchvision_ssd import (
+from helpers.torchvision_ssd import (
     CLASSES,
     assert_same_detections,
     random_image,
@@ -20,15 +20,17 @@ from torchvision_ssd import (
     torchvision_config,
 )
 
-from ssd_jax import execution, loss, ssd, vgg
-from ssd_jax.boxes import cxcywh_to_xyxy, encode_boxes, pairwise_iou
 from ssd_jax.data.image import read_image
-from ssd_jax.default_boxes import make_default_boxes
-from ssd_jax.detect import detect
-from ssd_jax.evaluation import make_detection_program, to_image_detections
-from ssd_jax.matching import Targets, assign, match
-from ssd_jax.nms import nms_of_classes
-from ssd_jax.resample import resize
+from ssd_jax.evaluation.evaluator import make_detection_program, to_image_detections
+from ssd_jax.models import ssd, vgg
+from ssd_jax.ops import loss
+from ssd_jax.ops.boxes import cxcywh_to_xyxy, encode_boxes, pairwise_iou
+from ssd_jax.ops.default_boxes import make_default_boxes
+from ssd_jax.ops.detection import detect
+from ssd_jax.ops.matching import Targets, assign, match
+from ssd_jax.ops.resample import resize
+from ssd_jax.ops.suppression import nms_of_classes
+from ssd_jax.runtime import sharding
 
 torch = pytest.importorskip("torch", reason="needs torch and torchvision: make parity")
 torchvision = pytest.importorskip("torchvision", reason="needs torch and torchvision: make parity")
@@ -94,7 +96,7 @@ def test_logits_and_offsets(model, params, images):
     with torch.no_grad():
         inputs, _ = model.transform([as_torchvision_takes_it(image) for image in pixels])
         theirs = model.head(list(model.backbone(inputs.tensors).values()))
-    network = jax.jit(ssd.SSD(CONFIG.model).apply, compiler_options=execution.compiler_options())
+    network = jax.jit(ssd.SSD(CONFIG.model).apply, compiler_options=sharding.compiler_options())
     ours = network({"params": params}, pixels.astype(np.float32))
     pairs = {
         "logits": (np.asarray(ours.logits), theirs["cls_logits"].numpy()),
@@ -122,14 +124,14 @@ def test_resize(model, images):
 @pytest.fixture(scope="module")
 def find(params) -> Callable[[np.ndarray], Found]:
     """The program's own way from an image to boxes in its pixels, scores, labels."""
-    program = make_detection_program(CONFIG, execution.single_device_mesh())
+    program = make_detection_program(CONFIG, sharding.single_device_mesh())
 
     def find(image: np.ndarray) -> Found:
         height, width = image.shape[:2]
         canvas = np.zeros((1, 640, 640, 3), np.uint8)
         canvas[0, :height, :width] = image
         found = program(params, canvas, np.array([height], np.int32), np.array([width], np.int32))
-        return tuple(to_image_detections(execution.fetch(found), 0, width, height))
+        return tuple(to_image_detections(sharding.fetch(found), 0, width, height))
 
     return find
 
@@ -242,8 +244,8 @@ def our_loss(params: Any, pixels: np.ndarray, targets: Targets) -> tuple[Any, An
         predictions = ssd.SSD(CONFIG.model).apply({"params": params}, pixels)
         return loss.multibox_loss(predictions.offsets, predictions.logits, targets)
 
-    step = jax.jit(jax.value_and_grad(loss_of, has_aux=True), compiler_options=execution.compiler_options())
-    return execution.fetch(step(params, pixels))
+    step = jax.jit(jax.value_and_grad(loss_of, has_aux=True), compiler_options=sharding.compiler_options())
+    return sharding.fetch(step(params, pixels))
 
 
 def distances(gradient: Any, theirs: State) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""Readers of data set folders, one module for each format."""

@@ -1,0 +1,1 @@
+"""Detections and measurements of a whole split."""

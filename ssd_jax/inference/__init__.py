@@ -1,0 +1,1 @@
+"""A trained detector at work."""

@@ -1,0 +1,1 @@
+"""Numbers and reasons from detections."""

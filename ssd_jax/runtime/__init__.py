@@ -1,0 +1,1 @@
+"""Devices, compilation, and several processes as one run."""

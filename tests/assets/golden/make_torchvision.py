@@ -1,0 +1,120 @@
+"""What torchvision's ssd300_vgg16 makes of random weights and images, for the tests that run without torch.
+
+    python tests/assets/golden/make_torchvision.py        (torch 2.14.1, torchvision 0.29.1; writes beside itself)
+
+Weights, images and objects are those of tests/torchvision_ssd.py, which makes them anew from their seeds; kept
+here are samples of what follows. The gradient is taken in float64.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision
+from torchvision.models.detection.image_list import ImageList
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[2])]
+
+from helpers.torchvision_ssd import (  # noqa: E402
+    CLASSES,
+    GOLDEN_DETECTED,
+    GOLDEN_SCENE,
+    GOLDEN_SEEN,
+    GOLDEN_WEIGHTS,
+    L2_NORM,
+    layers,
+    random_image,
+    random_scene,
+    random_state_dict,
+    samples,
+)
+
+Arrays = dict[str, np.ndarray]
+
+
+def main() -> None:
+    model = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=CLASSES)
+    state = random_state_dict(GOLDEN_WEIGHTS)
+    model.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()}, strict=True)
+    model.eval()
+    arrays = forward(model) | detections(model) | training(model.double().train())
+    versions = np.array([f"torch {torch.__version__}", f"torchvision {torchvision.__version__}"])
+    np.savez_compressed(HERE / "torchvision_ssd300.npz", versions=versions, **arrays)
+
+
+def as_input(image: np.ndarray, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.from_numpy(image.copy()).permute(2, 0, 1).to(dtype) / 255
+
+
+def forward(model: torch.nn.Module) -> Arrays:
+    """Of each layer after its ReLU: mean, root mean square, and samples; of the predictions, of default boxes."""
+    outputs: Arrays = {}
+
+    def keep(name: str, is_predictor: bool):
+        def hook(module: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+            output = output if is_predictor else output.relu()  # a copy: torchvision's own ReLU works in place
+            outputs[name] = output[0].permute(1, 2, 0).numpy().copy()
+
+        return hook
+
+    hooks = [
+        model.get_submodule(stem).register_forward_hook(keep(name, "mbox" in name))
+        for name, (stem, *_) in layers().items()
+    ]
+    with torch.no_grad():
+        inputs, _ = model.transform([as_input(random_image(*GOLDEN_SEEN))])
+        maps = list(model.backbone(inputs.tensors).values())
+        head = model.head(maps)
+        (anchors,) = model.anchor_generator(inputs, maps)
+    for hook in hooks:
+        hook.remove()
+    outputs["conv4_3_norm"] = maps[0][0].permute(1, 2, 0).numpy()
+    names = sorted(outputs)
+    corners = anchors.double().numpy() / 300
+    return {
+        "layer_names": np.array(names),
+        "layer_moments": np.array([moments(outputs[name]) for name in names]),
+        "layer_samples": np.stack([samples(outputs[name].ravel(), 32) for name in names]),
+        "logits": samples(head["cls_logits"][0].numpy(), 100),
+        "offsets": samples(head["bbox_regression"][0].numpy(), 400),
+        "default_boxes_xyxy": samples(corners, 400).astype(np.float32),
+    }
+
+
+def moments(x: np.ndarray) -> tuple[float, float]:
+    return x.mean(dtype=np.float64), np.sqrt(np.square(x, dtype=np.float64).mean())
+
+
+def detections(model: torch.nn.Module) -> Arrays:
+    """From an image of another size than the network's."""
+    with torch.no_grad():
+        (found,) = model([as_input(random_image(*GOLDEN_DETECTED))])
+    return {f"found_{name}": found[name].numpy() for name in ("boxes", "scores", "labels")}
+
+
+def training(model: torch.nn.Module) -> Arrays:
+    """The objects of default boxes, both parts of the loss, and of the gradient norms and samples."""
+    boxes, labels = map(torch.from_numpy, random_scene(GOLDEN_SCENE))
+    maps = [torch.zeros(1, 1, side, side) for side in (38, 19, 10, 5, 3, 1)]
+    (anchors,) = model.anchor_generator(ImageList(torch.zeros(1, 3, 300, 300), [(300, 300)]), maps)
+    matched = model.proposal_matcher(torchvision.ops.box_iou(boxes, anchors))
+    image = as_input(random_image(*GOLDEN_SEEN), torch.float64)
+    losses = model([image], [{"boxes": boxes.double(), "labels": labels}])
+    sum(losses.values()).backward()
+    gradient = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
+    assert L2_NORM in gradient and len(gradient) == 71
+    names = sorted(gradient)
+    return {
+        "matched": matched.numpy().astype(np.int8),
+        "loc_loss": np.array(losses["bbox_regression"].item()),
+        "conf_loss": np.array(losses["classification"].item()),
+        "gradient_names": np.array(names),
+        "gradient_norms": np.array([np.linalg.norm(gradient[name]) for name in names]),
+        "gradient_samples": np.stack([samples(gradient[name].ravel(), 32) for name in names]).astype(np.float32),
+    }
+
+
+if __name__ == "__main__":
+    main()

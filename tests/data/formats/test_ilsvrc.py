@@ -1,0 +1,210 @@
+"""ILSVRC DET's folders, with few images: splits, synsets, and what is missing."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssd_jax.config import Data
+from ssd_jax.data.formats.ilsvrc import SYNSETS, open_ilsvrc
+from ssd_jax.data.formats.open import find_format, open_source, split_names
+from ssd_jax.data.problems import Kind, Problems
+from ssd_jax.errors import UserError
+
+DOG, PERSON, ZEBRA = "n02084071", "n00007846", "n02391049"
+OLD = f"ILSVRC2013_train/{DOG}/{DOG}_12"
+NEW = "ILSVRC2014_train_0003/ILSVRC2014_train_00031000"
+NEGATIVE = "ILSVRC2013_train_extra0/ILSVRC2013_train_00000001"
+VAL = [f"ILSVRC2012_val_0000000{k}" for k in (1, 2, 3)]
+
+
+def write_xml(file: Path, *objects):
+    """As the challenge's: <name> is a synset; subcategories and <occluded>, no <difficult>."""
+    nodes = "".join(
+        f"<object><name>{name}</name><bndbox><xmin>{box[0]}</xmin><xmax>{box[2]}</xmax><ymin>{box[1]}</ymin>"
+        f"<ymax>{box[3]}</ymax></bndbox><subcategory>n02095314</subcategory><occluded>0</occluded></object>"
+        for name, box in objects
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(
+        f"<annotation><folder>x</folder><filename>{file.stem}</filename><size><width>40</width><height>30</height>"
+        f"<depth>3</depth></size>{nodes}</annotation>"
+    )
+
+
+@pytest.fixture
+def ilsvrc(tmp_path):
+    for subset, images in (("train", [OLD, NEW, NEGATIVE]), ("val", VAL), ("test", ["ILSVRC2012_test_00000001"])):
+        for image in images:
+            file = tmp_path / "Data" / "DET" / subset / f"{image}.JPEG"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 30), "navy").save(file)
+    annotations = tmp_path / "Annotations" / "DET"
+    write_xml(annotations / "train" / f"{OLD}.xml", (DOG, (1, 2, 30, 20)))
+    write_xml(annotations / "train" / f"{NEW}.xml", (ZEBRA, (0, 0, 40, 30)), (PERSON, (3, 4, 5, 6)))
+    write_xml(annotations / "val" / f"{VAL[0]}.xml", (PERSON, (1, 1, 9, 9)))
+    write_xml(annotations / "val" / f"{VAL[1]}.xml")
+    write_xml(annotations / "val" / f"{VAL[2]}.xml", (DOG, (1, 1, 9, 9)))
+    lists = tmp_path / "ImageSets" / "DET"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text(f"{NEW} 1\n{OLD} 2\n{NEGATIVE} 3\n")
+    (lists / "train_58.txt").write_text(f"{OLD} 1\n{NEGATIVE} -1\n{NEW} 0\n")
+    (lists / "train_pos_58.txt").write_text(f"{OLD}\n")
+    (lists / "val.txt").write_text("".join(f"{image} {k}\n" for k, image in enumerate(VAL, start=1)))
+    (lists / "test.txt").write_text("ILSVRC2012_test_00000001 1\n")
+    return tmp_path
+
+
+def opened(root, split="train", class_names=(), problems=None):
+    return open_ilsvrc(Data(root=str(root)), split, class_names, problems)
+
+
+def ids(source):
+    return [source.annotation(i).image_id for i in range(len(source))]
+
+
+def test_the_200_classes():
+    """Against weiliu89/caffe's data/ILSVRC2016/labelmap_ilsvrc_det.prototxt: its pairs of name and display_name,
+    joined by blanks, as of commit 24c2358c09f5376e9bea21d4f2ba4bc6d32bd288."""
+    assert len(SYNSETS) == len(set(SYNSETS.values())) == 200
+    text = " ".join(word for pair in SYNSETS.items() for word in pair)
+    assert hashlib.sha256(text.encode()).hexdigest() == (
+        "4cadbbf37ec5aaa8e43ac30dc331bcb7af6e470ca6a91bb6d72fecbe69203622"
+    )
+    assert list(SYNSETS.values()).index("dog") == 57 and SYNSETS["n03942813"] == "ping-pong_ball"
+
+
+def test_training_images_are_those_with_boxes(ilsvrc):
+    source = opened(ilsvrc)
+    assert source.class_names == tuple(SYNSETS.values()) and ids(source) == [NEW, OLD]
+    first = source.annotation(0)
+    assert [source.class_names[label - 1] for label in first.labels] == ["zebra", "person"]
+    np.testing.assert_array_equal(first.labels, [200, 124])
+    np.testing.assert_array_equal(first.boxes_px, [[0, 0, 40, 30], [3, 4, 5, 6]])
+    assert (first.width, first.height) == (40, 30) and source.image(0).shape == (30, 40, 3)
+    assert first.file == str(ilsvrc / "Data" / "DET" / "train" / f"{NEW}.JPEG")
+    assert source.notes == ("1 images of 'train' have no annotation file and were left out, as the authors do",)
+
+
+def test_train_without_a_list_is_the_folder(ilsvrc):
+    (ilsvrc / "ImageSets" / "DET" / "train.txt").unlink()
+    source = opened(ilsvrc)
+    assert ids(source) == [OLD, NEW] and source.notes == ()
+
+
+def test_validation_image_without_objects_is_background(ilsvrc):
+    source = opened(ilsvrc, "valid")
+    assert ids(source) == VAL and [len(source.annotation(i).labels) for i in range(3)] == [1, 0, 1]
+
+
+def test_splits(ilsvrc):
+    data = Data(root=str(ilsvrc))
+    assert find_format(data) == "ilsvrc" and split_names(data) == ("train", "val")
+    with pytest.raises(UserError, match=r"the annotations of 'test' were never released\. Its splits: train, val"):
+        opened(ilsvrc, "test")
+    with pytest.raises(UserError, match=r"there is no split 'val2'"):
+        opened(ilsvrc, "val2")
+
+
+def test_folder_above_is_told(ilsvrc):
+    (ilsvrc / "ILSVRC").mkdir()
+    for name in ("Annotations", "Data", "ImageSets"):
+        (ilsvrc / name).rename(ilsvrc / "ILSVRC" / name)
+    with pytest.raises(UserError, match=f"Is it '{ilsvrc / 'ILSVRC'}'"):
+        find_format(Data(root=str(ilsvrc)))
+
+
+def test_the_papers_split(ilsvrc):
+    """R-CNN's lists: train and val1 to train, val2 to test."""
+    lists = ilsvrc / "ImageSets" / "DET"
+    (lists / "val1.txt").write_text(f"{VAL[2]} 3\n{VAL[0]} 1\n")
+    (lists / "val2.txt").write_text(f"{VAL[1]} 2\n")
+    data = Data(root=str(ilsvrc))
+    assert split_names(data) == ("train", "val", "val1", "val2")
+    train = open_source(data, "train+val1")
+    assert ids(train) == [NEW, OLD, VAL[2], VAL[0]] and train.class_names == tuple(SYNSETS.values())
+    assert ids(open_source(data, "val2")) == [VAL[1]]
+    (lists / "trainval1.txt").write_text(f"{OLD}\n{VAL[0]}\n")
+    assert ids(opened(ilsvrc, "trainval1")) == [OLD, VAL[0]]
+
+
+@pytest.mark.parametrize("folder", [".", "devkit/data"])
+def test_map_of_synsets(ilsvrc, folder):
+    file = ilsvrc / folder / "map_det.txt"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{ZEBRA} 1 striped horse\n\n{DOG} 2 dog\n{PERSON} 3 person\n")
+    source = opened(ilsvrc)
+    assert source.class_names == ("striped horse", "dog", "person")
+    np.testing.assert_array_equal(source.annotation(0).labels, [1, 3])
+    file.write_text(f"{ZEBRA} zebra\n")
+    with pytest.raises(UserError, match=r"map_det\.txt: line 1 is 'n02391049 zebra'\. Write synset, number and name"):
+        opened(ilsvrc)
+    for text in ("", f"{ZEBRA} 1 dog\n{DOG} 2 dog\n"):
+        file.write_text(text)
+        with pytest.raises(UserError, match=r"map_det\.txt: it holds no class, or a name twice"):
+            opened(ilsvrc)
+
+
+def test_given_class_names_set_the_labels(ilsvrc):
+    source = opened(ilsvrc, "val", ("person", "dog"))
+    assert [source.annotation(i).labels.tolist() for i in range(3)] == [[1], [], [2]]
+    with pytest.raises(UserError, match=r"class 'zebra', which is not among the classes person, dog"):
+        opened(ilsvrc, "train", ("person", "dog"))
+
+
+# ---- mistakes ----
+
+
+def collected(root, split, kind, count):
+    """The ids that are left when problems are collected, of which there is one, of a kind."""
+    problems = Problems(stop=False)
+    source = opened(root, split, problems=problems)
+    assert [p.kind for p in problems.found] == [kind] and len(source) == count
+    return problems.found[0]
+
+
+def test_synset_without_a_name(ilsvrc):
+    file = ilsvrc / "Annotations" / "DET" / "val" / f"{VAL[0]}.xml"
+    write_xml(file, ("n01440764", (1, 1, 9, 9)), (DOG, (1, 1, 9, 9)))
+    with pytest.raises(UserError, match=r"00001\.xml: object 1 is of class 'n01440764', which is none of the 200 syn"):
+        opened(ilsvrc, "val")
+    assert collected(ilsvrc, "val", Kind.UNKNOWN_CLASS, 3).file == str(file)
+
+
+def test_missing_image(ilsvrc):
+    (ilsvrc / "Data" / "DET" / "val" / f"{VAL[1]}.JPEG").unlink()
+    with pytest.raises(UserError, match=r"val\.txt line 2: there is no image .*00002\.JPEG\. Unpack it"):
+        opened(ilsvrc, "val")
+    assert collected(ilsvrc, "val", Kind.MISSING, 2).file.endswith("val.txt line 2")
+    (ilsvrc / "ImageSets" / "DET" / "val.txt").unlink()
+    with pytest.raises(UserError, match=r"00002\.xml: there is no image .*00002\.JPEG"):
+        opened(ilsvrc, "val")
+
+
+def test_missing_annotation_of_a_validation_image(ilsvrc):
+    (ilsvrc / "Annotations" / "DET" / "val" / f"{VAL[1]}.xml").unlink()
+    with pytest.raises(UserError, match=r"val\.txt line 2: there is no annotation file .*00002\.xml"):
+        opened(ilsvrc, "val")
+    collected(ilsvrc, "val", Kind.MISSING, 2)
+
+
+def test_line_that_is_no_image(ilsvrc):
+    (ilsvrc / "ImageSets" / "DET" / "val.txt").write_text(f"\n{VAL[0]} 1\nmy_values/1.jpg 1\n")
+    with pytest.raises(UserError, match=r"val\.txt line 3: 'my_values/1\.jpg' is no image of train or val"):
+        opened(ilsvrc, "val")
+    collected(ilsvrc, "val", Kind.MISSING, 1)
+
+
+def test_malformed_annotation(ilsvrc):
+    (ilsvrc / "Annotations" / "DET" / "val" / f"{VAL[1]}.xml").write_text("<annotation>\n<object>\n</annotation>")
+    with pytest.raises(UserError, match=r"00002\.xml: not well-formed XML .*line 3"):
+        opened(ilsvrc, "val")
+    collected(ilsvrc, "val", Kind.MALFORMED, 2)
+
+
+def test_split_without_annotations(ilsvrc):
+    (ilsvrc / "ImageSets" / "DET" / "train.txt").write_text(f"{NEGATIVE} 1\n")
+    with pytest.raises(UserError, match=r"the split 'train' has no annotation file in Annotations/DET"):
+        opened(ilsvrc)

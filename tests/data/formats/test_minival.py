@@ -1,0 +1,173 @@
+"""COCO's trainval35k and minival, told from the files of 2017 and from those of 2014."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssd_jax.config import Data
+from ssd_jax.data.formats.minival import minival_ids
+from ssd_jax.data.formats.open import missing_split, open_source, split_names
+from ssd_jax.data.source import Source
+from ssd_jax.errors import UserError
+from ssd_jax.evaluation.evaluator import measure
+from ssd_jax.metrics.average_precision import ImageDetections
+
+# Ids of val2017 (its first two and its last), of other images of val2014, and of train2014.
+MINIVAL = (139, 285, 581781)
+OTHER_VAL = (42, 581929)
+TRAIN = (9, 25, 581921)
+CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}]
+
+
+def write(root: Path, name: str, images: dict[int, str], folder: str) -> None:
+    """A COCO file of images by id, each with objects that its id tells, and the images themselves."""
+    content = {
+        "images": [{"id": i, "file_name": file, "width": 40, "height": 30} for i, file in images.items()],
+        "annotations": [
+            {"id": 10 * i + k, "image_id": i, "category_id": category, "bbox": [i % 7, k, 10.5, 12], "area": 90.25}
+            for i in images
+            for k, category in enumerate((1, 18) if i % 2 else (18,))
+        ],
+        "categories": CATEGORIES,
+    }
+    (root / "annotations").mkdir(parents=True, exist_ok=True)
+    (root / "annotations" / f"instances_{name}.json").write_text(json.dumps(content))
+    (root / folder).mkdir(exist_ok=True)
+    for i, file in images.items():
+        Image.new("RGB", (40, 30), (i % 256, 0, 0)).save(root / folder / file)
+
+
+def write_2017(root: Path) -> None:
+    train = {i: f"{i:012}.jpg" for i in sorted(TRAIN + OTHER_VAL, reverse=True)}  # not in the order of the ids
+    write(root, "train2017", train, "train2017")
+    write(root, "val2017", {i: f"{i:012}.jpg" for i in MINIVAL}, "val2017")
+
+
+def write_2014(root: Path) -> None:
+    write(root, "train2014", {i: f"COCO_train2014_{i:012}.jpg" for i in TRAIN}, "train2014")
+    val = {i: f"COCO_val2014_{i:012}.jpg" for i in sorted(MINIVAL + OTHER_VAL)}
+    write(root, "val2014", val, "val2014")
+
+
+def told(source: Source) -> dict[int | None, tuple[list, ...]]:
+    """What a source says of each image, by its id, but for the names of files; and its first pixel."""
+    found = {}
+    for k in range(len(source)):
+        a = source.annotation(k)
+        red = int(source.image(k)[0, 0, 0])
+        found[a.number] = (a.boxes_px.tolist(), a.labels.tolist(), a.area_px.tolist(), [a.width, a.height, red])
+    assert len(found) == len(source)
+    return found
+
+
+def test_the_list_holds_minival():
+    ids = sorted(minival_ids())
+    assert len(ids) == 5000 and ids[:3] == [139, 285, 632] and ids[-1] == 581781
+    # Its places in lists that others made: sweetagar/yolov5, data/coco/val2017.txt, and, with val2014's names,
+    # gaopeng-eugene/real-time-instance-segmentation, data/coco/minival.txt.
+    assert [ids[place] for place in (1000, 1111, 1288, 3000, 3332)] == [119365, 131273, 152214, 347544, 384527]
+    assert not set(ids) & set(TRAIN + OTHER_VAL)
+    assert sum(ids) == 1_447_811_683, "the list has been edited"
+
+
+@pytest.mark.parametrize(("split", "ids"), [("trainval35k", sorted(TRAIN + OTHER_VAL)), ("minival", sorted(MINIVAL))])
+def test_both_years_give_the_same_images_and_boxes(tmp_path: Path, split: str, ids: list[int]):
+    write_2017(tmp_path / "2017")
+    write_2014(tmp_path / "2014")
+    later, earlier = (open_source(Data(root=str(tmp_path / year)), split) for year in ("2017", "2014"))
+    assert told(later) == told(earlier)
+    assert sorted(told(earlier)) == ids
+    for source in (later, earlier):
+        assert source.class_names == ("person", "dog") and source.category_ids == (1, 18)
+
+
+def test_images_of_2014_keep_their_folders_and_names(tmp_path: Path):
+    write_2014(tmp_path)
+    source = open_source(Data(root=str(tmp_path)), "trainval35k")
+    files = [source.annotation(k).file for k in range(len(source))]
+    train = [str(tmp_path / "train2014" / f"COCO_train2014_{i:012}.jpg") for i in TRAIN]
+    assert files == train + [str(tmp_path / "val2014" / f"COCO_val2014_{i:012}.jpg") for i in sorted(OTHER_VAL)]
+    assert source.annotation(0).image_id == "COCO_train2014_000000000009.jpg"
+
+
+def test_they_are_splits_like_others(tmp_path: Path):
+    write_2014(tmp_path)
+    data = Data(root=str(tmp_path))
+    assert split_names(data) == ("train2014", "val2014", "trainval35k", "minival")
+    assert missing_split(data, "trainval35k+minival") is None
+    assert len(open_source(data, "trainval35k+minival")) == len(TRAIN + OTHER_VAL + MINIVAL)
+    assert len(open_source(data, "trainval35k[:2]")) == 2
+    dogs_first = open_source(data, "trainval35k", ("dog", "person"))
+    assert dogs_first.annotation(0).labels.tolist() == [2, 1]
+    with pytest.raises(UserError, match=r"instances_train2014\.json.*'dog'"):
+        open_source(data, "trainval35k", ("person",))
+
+
+def change(root: Path, name: str, **values) -> None:
+    """Other values for keys of a COCO file."""
+    file = root / "annotations" / f"instances_{name}.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_classes_are_those_of_the_first_file(tmp_path: Path):
+    write_2014(tmp_path)
+    dog = {"image_id": OTHER_VAL[0], "category_id": 18, "bbox": [1, 1, 9, 9]}
+    change(tmp_path, "val2014", categories=CATEGORIES[:1], annotations=[dog])
+    source = open_source(Data(root=str(tmp_path)), "trainval35k")
+    assert source.class_names == ("person", "dog")
+    assert source.annotation(len(TRAIN)).labels.tolist() == [2]
+
+
+def test_what_is_odd_is_told_once_of_each_file(tmp_path: Path):
+    write_2014(tmp_path)
+    for name, i in (("train2014", TRAIN[0]), ("val2014", OTHER_VAL[0])):
+        change(tmp_path, name, annotations=[{"image_id": i, "category_id": 1, "bbox": [1, 1, 90, 9]}])
+    notes = open_source(Data(root=str(tmp_path)), "trainval35k").notes
+    assert [note.split("instances_")[1].split(".json")[0] for note in notes] == ["train2014", "val2014"]
+
+
+def test_coco_measures_minival_of_2014_by_its_own_images(tmp_path: Path):
+    write_2014(tmp_path)
+    source = open_source(Data(root=str(tmp_path)), "minival")
+    perfect = [
+        ImageDetections(a.boxes_px, np.ones(len(a.labels), np.float32), a.labels)
+        for a in (source.annotation(k) for k in range(len(source)))
+    ]
+    assert source.coco_truth is not None
+    assert measure(perfect, source)["coco_ap"] == pytest.approx(1)
+
+
+def test_where_both_years_are_there_the_later_one_counts(tmp_path: Path):
+    write_2014(tmp_path)
+    write_2017(tmp_path)
+    data = Data(root=str(tmp_path))
+    assert "train2017" in open_source(data, "trainval35k").annotation(0).file
+    assert "val2017" in open_source(data, "minival").annotation(0).file
+
+
+def test_val2017_is_minival_of_the_other_files_of_2014(tmp_path: Path):
+    write_2014(tmp_path)
+    write(tmp_path, "val2017", {MINIVAL[0]: "one.jpg"}, "val2017")
+    data = Data(root=str(tmp_path))
+    assert sorted(told(open_source(data, "trainval35k"))) == sorted(TRAIN + OTHER_VAL)
+    assert sorted(told(open_source(data, "minival"))) == [MINIVAL[0]]
+
+
+def test_a_file_of_the_splits_own_name_is_taken(tmp_path: Path):
+    write_2014(tmp_path)
+    write(tmp_path, "minival", {42: "mine.jpg"}, "minival")
+    assert sorted(told(open_source(Data(root=str(tmp_path)), "minival"))) == [42]
+
+
+@pytest.mark.parametrize(("kept", "split"), [("val2014", "trainval35k"), ("train2014", "minival")])
+def test_without_the_files_for_it_there_is_no_such_split(tmp_path: Path, kept: str, split: str):
+    write_2014(tmp_path)
+    other = "val2014" if kept == "train2014" else "train2014"
+    (tmp_path / "annotations" / f"instances_{other}.json").unlink()
+    data = Data(root=str(tmp_path))
+    assert missing_split(data, split)
+    with pytest.raises(UserError, match=rf"there is no split '{split}'\. Its splits: {kept}"):
+        open_source(data, split)

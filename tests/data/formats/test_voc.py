@@ -1,0 +1,484 @@
+"""VOC folders: layouts, splits, and every way in which a file can be wrong."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssd_jax.config import Data
+from ssd_jax.data.formats.open import find_format, open_source, split_names
+from ssd_jax.data.formats.voc import open_voc, parse_voc_xml
+from ssd_jax.data.loader import reduce_to_fit, train_batches
+from ssd_jax.data.source import RawObject, clip_box, held_out
+from ssd_jax.errors import UserError
+
+
+def box_xml(name="cat", box=(1, 2, 30, 20), extra=""):
+    edges = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    return f"<object><name>{name}</name>{extra}<bndbox>{edges}</bndbox></object>"
+
+
+def annotation_xml(*objects, size="<size><width>40</width><height>30</height></size>", filename="other.jpg"):
+    return f"<annotation><filename>{filename}</filename>{size}{''.join(objects)}</annotation>"
+
+
+def write(folder: Path, stem: str, xml: str, images=None, extension=".jpg", size=(40, 30)):
+    for target in (folder, images or folder):
+        target.mkdir(parents=True, exist_ok=True)
+    (folder / f"{stem}.xml").write_text(xml)
+    Image.new("RGB", size, "navy").save((images or folder) / f"{stem}{extension}", "PNG")
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """Three images: a holds a cat, b nothing, c a dog and a difficult cat; train a b, val c."""
+    images = tmp_path / "JPEGImages"
+    write(tmp_path / "Annotations", "a", annotation_xml(box_xml()), images)
+    write(tmp_path / "Annotations", "b", annotation_xml(), images)
+    both = box_xml("dog", (0.5, 0, 40, 30)), box_xml("cat", (3, 4, 5, 6), "<difficult>1</difficult>")
+    write(tmp_path / "Annotations", "c", annotation_xml(*both), images)
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a\n\nb \n")
+    (lists / "val.txt").write_text("c\n")
+    (lists / "cat_train.txt").write_text("a  1\nb -1\n")
+    return tmp_path
+
+
+def opened(root, split="train", class_names=(), **data):
+    return open_voc(Data(root=str(root), **data), split, class_names)
+
+
+def break_file(root, xml, stem="a"):
+    (root / "Annotations" / f"{stem}.xml").write_text(xml)
+
+
+def test_annotations_are_read_as_they_stand(voc):
+    source = opened(voc, "val")
+    found = source.annotation(0)
+    assert source.class_names == ("cat", "dog") and len(source) == 1 and source.notes == ()
+    assert (found.image_id, found.width, found.height) == ("c", 40, 30)
+    assert found.file == str(voc / "JPEGImages" / "c.jpg")
+    np.testing.assert_array_equal(found.boxes_px, [[0.5, 0, 40, 30], [3, 4, 5, 6]])
+    np.testing.assert_array_equal(found.labels, [2, 1])
+    np.testing.assert_array_equal(found.difficult, [False, True])
+    np.testing.assert_array_equal(found.crowd, [False, False])
+    np.testing.assert_array_equal(found.area_px, [39.5 * 30, 4])
+    assert source.image(0).shape == (30, 40, 3)
+
+
+def test_image_without_objects_is_kept_as_background(voc):
+    source = opened(voc)
+    assert [source.annotation(i).image_id for i in range(len(source))] == ["a", "b"]
+    assert source.annotation(1).boxes_px.shape == (0, 4)
+
+
+def test_splits_leave_out_the_lists_of_one_class(voc):
+    assert split_names(Data(root=str(voc))) == ("train", "val")
+    assert find_format(Data(root=str(voc))) == "voc"
+
+
+def test_list_of_one_class_may_be_named_as_a_split_by_its_first_column(voc):
+    (voc / "ImageSets" / "Main" / "pets.txt").write_text("c  1\na -1\nc  1\n")
+    source = opened(voc, "pets")
+    assert [source.annotation(i).image_id for i in range(len(source))] == ["c", "a"]
+
+
+def test_class_names_come_from_all_splits(voc):
+    assert opened(voc, "train").class_names == opened(voc, "val").class_names == ("cat", "dog")
+
+
+def test_given_class_names_set_the_labels(voc):
+    source = opened(voc, "val", ("bird", "dog", "cat"))
+    np.testing.assert_array_equal(source.annotation(0).labels, [2, 3])
+
+
+def test_parts_of_objects_are_no_objects(voc):
+    """VOC 2012 marks heads and hands with a <part> that has a name and a box of its own."""
+    part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
+    break_file(voc, annotation_xml(box_xml(extra=part)))
+    assert opened(voc).class_names == ("cat", "dog")
+
+
+# ---- layouts ----
+
+
+@pytest.mark.parametrize("images", ["images", "Images", "JPEGImages", "annotations"])
+@pytest.mark.parametrize("extension", [".jpg", ".JPG", ".jpeg", ".PNG"])
+def test_folder_without_lists_is_divided_by_hash(tmp_path, images, extension):
+    for k in range(12):
+        write(tmp_path / "annotations", f"i{k}", annotation_xml(box_xml()), tmp_path / images, extension)
+    parts = [opened(tmp_path, split, val_fraction=0.3) for split in ("train", "val")]
+    ids = [[part.annotation(i).image_id for i in range(len(part))] for part in parts]
+    every = sorted(f"i{k}" for k in range(12))
+    assert sorted(ids[0] + ids[1]) == every
+    assert ids[1] == [image_id for image_id, held in zip(every, held_out(every, 0.3), strict=True) if held]
+    with pytest.raises(UserError, match=r"no split 'test'.*train, val"):
+        opened(tmp_path, "test")
+
+
+def test_images_beside_their_annotations(tmp_path):
+    for k in range(4):
+        write(tmp_path, f"i{k}", annotation_xml(box_xml()))
+    data = Data(root=str(tmp_path))
+    assert find_format(data) == "voc"
+    assert len(open_source(data, "train")) + len(open_source(data, "val")) == 4
+
+
+def test_a_folder_for_each_split(tmp_path):
+    write(tmp_path / "train", "a", annotation_xml(box_xml("cat")))
+    write(tmp_path / "valid", "b", annotation_xml(box_xml("ant")))
+    source = opened(tmp_path, "val")
+    assert source.annotation(0).image_id == "b"
+    assert source.class_names == ("ant", "cat")
+    with pytest.raises(UserError, match=r"no split 'test'.*train, valid"):
+        opened(tmp_path, "test")
+
+
+def test_image_without_annotation_is_left_out_and_noted(tmp_path):
+    for k in range(4):
+        write(tmp_path, f"i{k}", annotation_xml(box_xml()))
+    Image.new("RGB", (4, 4)).save(tmp_path / "stray.png")
+    (note,) = opened(tmp_path).notes
+    assert "1 images have no annotation file" in note and "stray.png" in note
+
+
+def test_of_several_images_the_one_named_in_the_file_counts(voc):
+    Image.new("RGB", (40, 30)).save(voc / "JPEGImages" / "a.png")
+    break_file(voc, annotation_xml(box_xml(), filename="a.png"))
+    assert opened(voc).annotation(0).file.endswith("a.png")
+
+
+def test_image_of_another_name_is_found_by_filename(voc):
+    (voc / "JPEGImages" / "a.jpg").rename(voc / "JPEGImages" / "other.jpg")
+    assert opened(voc).annotation(0).file.endswith("other.jpg")
+
+
+def test_a_copied_annotation_does_not_take_another_image(voc):
+    """a.xml as a copy of b's, its own image missing: silence would train b's picture with a's boxes."""
+    (voc / "JPEGImages" / "a.jpg").unlink()
+    break_file(voc, annotation_xml(box_xml(), filename="b.jpg"))
+    with pytest.raises(UserError, match=r"a\.xml: there is no image for it"):
+        opened(voc)
+
+
+def test_held_out_images_stay_so_when_others_come():
+    ids = [f"image_{k}" for k in range(1000)]
+    held = held_out(ids, 0.1)
+    assert 70 < sum(held) < 130  # three standard deviations of a binomial are 28
+    assert held_out(ids[::2], 0.1) == held[::2]
+    # printf image_0 | b2sum -l 64, and so on: e7cc..., a27d..., 8366..., 1bf5...; as shares .905 .635 .513 .109
+    assert held_out(ids[:4], 0.6) == [False, False, True, True]
+
+
+@pytest.mark.parametrize("fraction", [1e-9, 1 - 1e-9])
+def test_of_two_images_one_is_held_out(fraction):
+    assert sorted(held_out(["a", "b"], fraction)) == [False, True]
+    assert held_out(["a"], 1e-9) == [False] and held_out([], 0.5) == []
+
+
+# ---- sizes and odd boxes ----
+
+
+@pytest.mark.parametrize(
+    "size", ["", "<size><width>0</width><height>0</height></size>", "<size><width>w</width></size>"]
+)
+def test_size_missing_or_wrong_comes_from_the_image(voc, size):
+    break_file(voc, annotation_xml(box_xml(), size=size))
+    assert opened(voc).annotation(0)[2:4] == (40, 30)
+    assert opened(voc).notes == ()
+
+
+def test_stated_size_that_is_wrong_gives_way_to_the_image_and_is_noted(voc):
+    break_file(voc, annotation_xml(box_xml(), size="<size><width>80</width><height>60</height></size>"))
+    assert opened(voc).annotation(0)[2:4] == (40, 30)
+    assert opened(voc).image(0).shape == (30, 40, 3)
+    (note,) = opened(voc).notes
+    assert note.startswith("1 images have another size than")
+    assert note.endswith("a.xml <size> says 80 x 60, the picture is 40 x 30: do the boxes fit?")
+
+
+@pytest.mark.parametrize(("stated", "expected"), [((40, 30), (40, 30)), ((30, 40), (30, 40)), ((5, 5), (30, 40))])
+def test_turned_photograph_follows_the_size_that_its_boxes_were_drawn_on(voc, stated, expected):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(voc / "JPEGImages" / "a.jpg", exif=exif)
+    size = f"<size><width>{stated[0]}</width><height>{stated[1]}</height></size>"
+    break_file(voc, annotation_xml(box_xml(), size=size))
+    source = opened(voc)
+    assert source.annotation(0)[2:4] == expected
+    assert source.image(0).shape[1::-1] == expected
+    assert bool(source.notes) == (stated != expected)
+
+
+def test_broken_image_is_left_to_the_loader_where_the_size_is_stated(voc):
+    (voc / "JPEGImages" / "a.jpg").write_bytes(b"no image")
+    source = opened(voc)
+    assert source.annotation(0)[2:4] == (40, 30)
+    with pytest.raises(UserError, match=r"a\.jpg"):
+        source.image(0)
+    break_file(voc, annotation_xml(box_xml(), size=""))
+    with pytest.raises(UserError, match=r"a\.jpg"):
+        opened(voc)
+
+
+def test_image_replaced_by_one_of_another_size_is_refused(voc):
+    source = opened(voc)
+    Image.new("RGB", (20, 15)).save(voc / "JPEGImages" / "a.jpg")
+    with pytest.raises(UserError, match=r"a\.jpg.*20 x 15.*40 x 30"):
+        source.image(0)
+
+
+def test_a_large_photograph_is_read_reduced_to_train_on_with_its_boxes_in_place(voc):
+    picture = np.full((1000, 1500, 3), 40, np.uint8)
+    picture[200:600, 300:900] = 220
+    Image.fromarray(picture).save(voc / "JPEGImages" / "a.jpg", quality=95)
+    size = "<size><width>1500</width><height>1000</height></size>"
+    break_file(voc, annotation_xml(box_xml(box=(300, 200, 900, 600)), size=size))
+    source = opened(voc)
+    assert source.image(0).shape == (1000, 1500, 3)
+    assert source.reduced_image(0, (320, 320)).shape == (500, 750, 3)
+    batch = next(train_batches(source, Data(canvas=320), len(source), seed=0))
+    (slot,) = np.flatnonzero(batch.index == 0)
+    height, width = int(batch.height[slot]), int(batch.width[slot])
+    assert (height, width) == (213, 320)
+    np.testing.assert_allclose(batch.gt_boxes[slot, 0], [0.2, 0.2, 0.6, 0.6], atol=1e-6)
+    whole = reduce_to_fit(source.image(0), (320, 320)).astype(int)
+    assert np.abs(batch.canvas[slot, :height, :width] - whole).mean() < 0.5
+
+
+def test_a_large_photograph_of_another_size_is_refused_reduced_too(voc):
+    source = opened(voc)
+    Image.new("RGB", (400, 300)).save(voc / "JPEGImages" / "a.jpg")
+    with pytest.raises(UserError, match=r"a\.jpg.*400 x 300.*40 x 30"):
+        source.reduced_image(0, (5, 5))
+    Image.new("RGB", (80, 60)).save(voc / "JPEGImages" / "a.jpg")
+    with pytest.raises(UserError, match=r"a\.jpg.*80 x 60.*40 x 30"):
+        source.reduced_image(0, (25, 25))  # decoded at a half, which is the size that is stated
+
+
+@pytest.mark.parametrize("box", [(5, 5, 5, 9), (5, 9, 8, 9), (8, 5, 5, 9), (40, 0, 50, 9), (-9, 2, 0, 9)])
+def test_box_without_area_inside_the_image_is_left_out_and_noted(voc, box):
+    break_file(voc, annotation_xml(box_xml(box=box), box_xml("dog")))
+    source = opened(voc)
+    np.testing.assert_array_equal(source.annotation(0).labels, [2])
+    (note,) = source.notes
+    assert note.startswith("1 boxes have no area") and "a.xml object 1 (cat" in note
+
+
+def test_box_beyond_the_image_is_kept_as_it_stands_and_noted(voc):
+    break_file(voc, annotation_xml(box_xml(box=(-2, 1, 41, 30)), box_xml(box=(0, 0, 40, 30))))
+    source = opened(voc)
+    np.testing.assert_array_equal(source.annotation(0).boxes_px, [[-2, 1, 41, 30], [0, 0, 40, 30]])
+    (note,) = source.notes
+    assert note.startswith("1 boxes reach beyond their image") and "a.xml object 1" in note
+
+
+def test_clip_box():
+    assert clip_box((-1, -2, 50, 60), (40, 30)) == (0, 0, 40, 30)
+    assert clip_box((1.5, 2, 3, 4), (40, 30)) == (1.5, 2, 3, 4)
+    assert clip_box((40, 0, 41, 5), (40, 30)) is None
+
+
+def test_float_coordinates(voc):
+    break_file(voc, annotation_xml(box_xml(box=("1.25", " 2.5 ", "3e1", "20"))))
+    np.testing.assert_array_equal(opened(voc).annotation(0).boxes_px, [[1.25, 2.5, 30, 20]])
+
+
+# ---- mistakes ----
+
+NO_XMAX = "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><ymax>4</ymax></bndbox></object>"
+
+
+@pytest.mark.parametrize(
+    ("xml", "words"),
+    [
+        ("<annotation>\n<object>\n</annotation>", "line 3"),
+        ("", "the file is empty"),
+        (annotation_xml(box_xml(), NO_XMAX), "object 2 has no <xmax>"),
+        (annotation_xml("<object><name>cat</name></object>"), "object 1 has no <xmin>"),
+        (annotation_xml(box_xml(box=(1, "two", 3, 4))), "object 1 has <ymin> 'two', which is no number"),
+        (annotation_xml(box_xml(box=(1, "nan", 3, 4))), "object 1 has <ymin> 'nan'"),
+        (annotation_xml(box_xml(box=(1, 2, "inf", 4))), "object 1 has <xmax> 'inf'"),
+        (annotation_xml(box_xml(extra="<difficult>perhaps</difficult>")), "<difficult> 'perhaps'"),
+        (annotation_xml(box_xml(name=" ")), "object 1 has no <name>"),
+    ],
+)
+def test_malformed_file_is_named_with_the_place(voc, xml, words):
+    break_file(voc, xml)
+    with pytest.raises(UserError) as error:
+        opened(voc)
+    assert str(voc / "Annotations" / "a.xml") in str(error.value) and words in str(error.value)
+
+
+@pytest.mark.parametrize("box", [(0.1, 0.2, 0.5, 1), (0, 0, 1, 0.9), (0.5, 0.5, 0.5, 0.5)])
+def test_boxes_that_are_shares_of_the_image_are_refused(voc, box):
+    break_file(voc, annotation_xml(box_xml(box=box), box_xml(box=(0, 0, 1, 1))))
+    with pytest.raises(UserError, match=r"a\.xml: its boxes lie between 0 and 1, .*in pixels"):
+        opened(voc)
+
+
+@pytest.mark.parametrize("boxes", [[(0, 0, 1, 1)], [(0.1, 0.1, 0.9, 1.1)], [(0.1, 0, 1, 1), (5, 5, 9, 9)], []])
+def test_small_boxes_are_no_shares(voc, boxes):
+    break_file(voc, annotation_xml(*(box_xml(box=box) for box in boxes)))
+    assert len(opened(voc).annotation(0).labels) == len(boxes)
+
+
+def test_unknown_class_is_named_with_the_known_ones(voc):
+    with pytest.raises(UserError, match=r"c\.xml: object 1 is of class 'dog'.*cat, bird"):
+        opened(voc, "val", ("cat", "bird"))
+
+
+def test_missing_annotation_is_named_with_advice(voc):
+    (voc / "Annotations" / "b.xml").unlink()
+    with pytest.raises(UserError, match=r"train\.txt line 3: .*b\.xml\. Add it.*<annotation></annotation>"):
+        opened(voc)
+
+
+@pytest.mark.parametrize(
+    ("stem", "line"),
+    [
+        ("my photo", "my photo"),
+        ("my photo", "my photo 1"),
+        ("no 1", "no 1"),
+        ("b.v2", "b.v2"),
+        ("b.v2", "b.v2.jpg  -1"),
+    ],
+)
+def test_lists_take_names_with_blanks_endings_and_columns(voc, stem, line):
+    for folder, ending in (("Annotations", ".xml"), ("JPEGImages", ".jpg")):
+        (voc / folder / f"b{ending}").rename(voc / folder / f"{stem}{ending}")
+    (voc / "ImageSets" / "Main" / "train.txt").write_text(f"{line}\n", encoding="utf-8-sig")
+    source = opened(voc)
+    assert [source.annotation(i).image_id for i in range(len(source))] == [stem]
+
+
+def test_encodings_that_cannot_be_read_are_named(voc):
+    (voc / "ImageSets" / "Main" / "train.txt").write_bytes("b\nB\u00e4r\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"train\.txt: not text in UTF-8"):
+        opened(voc)
+    (voc / "ImageSets" / "Main" / "train.txt").write_text("a\n")
+    for declared in ("gb2312", "klingon"):
+        (voc / "Annotations" / "a.xml").write_text(f'<?xml version="1.0" encoding="{declared}"?><annotation/>')
+        with pytest.raises(UserError, match=r"a\.xml: can't be read as XML.*Save it as UTF-8"):
+            opened(voc)
+
+
+def test_missing_image_is_named(voc):
+    (voc / "JPEGImages" / "b.jpg").unlink()
+    with pytest.raises(UserError, match=r"b\.xml: there is no image"):
+        opened(voc)
+
+
+def test_empty_split(voc):
+    (voc / "ImageSets" / "Main" / "train.txt").write_text("\n")
+    with pytest.raises(UserError, match="'train' is empty"):
+        opened(voc)
+
+
+def test_unknown_split_lists_the_splits(voc):
+    with pytest.raises(UserError, match=r"no split 'test'\. Its splits: train, val"):
+        opened(voc, "test")
+
+
+def test_folder_without_any_object_has_no_classes(tmp_path):
+    write(tmp_path, "a", annotation_xml())
+    write(tmp_path, "b", annotation_xml())
+    with pytest.raises(UserError, match="no annotation file holds an object"):
+        opened(tmp_path)
+
+
+def test_folder_of_no_known_format(tmp_path):
+    with pytest.raises(UserError, match="neither a VOC folder"):
+        open_source(Data(root=str(tmp_path)), "train")
+    with pytest.raises(UserError, match="no folder"):
+        open_source(Data(root=str(tmp_path / "nowhere")), "train")
+
+
+def test_folder_that_may_be_another_is_told(voc, tmp_path_factory):
+    outer = tmp_path_factory.mktemp("outer")
+    shutil.copytree(voc, outer / "inner")
+    with pytest.raises(UserError, match=f"Is it '{outer / 'inner'}'"):
+        open_source(Data(root=str(outer)), "train")
+    with pytest.raises(UserError, match="if it is an archive, unpack it"):
+        open_source(Data(root=str(voc / "JPEGImages" / "a.jpg")), "train")
+
+
+def test_folder_without_annotations(tmp_path):
+    with pytest.raises(UserError, match=r"no \.xml files"):
+        opened(tmp_path)
+
+
+# ---- real photographs ----
+
+
+def test_bccd(bccd):
+    """Counts by grep over the folder: 4,888 <object>, of which two have xmin = xmax."""
+    sources = {split: opened(bccd, split) for split in ("train", "val", "test", "trainval")}
+    assert {split: len(source) for split, source in sources.items()} == {
+        "train": 205, "val": 87, "test": 72, "trainval": 292,
+    }  # fmt: skip
+    boxes = sum(len(s.annotation(i).labels) for k, s in sources.items() if k != "trainval" for i in range(len(s)))
+    assert boxes == 4888 - 2
+    (note,) = sources["trainval"].notes
+    assert "00338.xml object 13" in note and "00343.xml object 4" in note
+    assert sources["test"].notes == ()
+    assert sources["test"].class_names == ("Platelets", "RBC", "WBC")
+    assert sources["test"].annotation(0).image_id == "BloodImage_00007"
+    np.testing.assert_array_equal(sources["test"].annotation(0).boxes_px[0], [193, 92, 387, 285])
+
+
+def test_parse_voc_xml(bccd):
+    parsed = parse_voc_xml(bccd / "Annotations" / "BloodImage_00338.xml")
+    assert parsed.size == (640, 480) and parsed.filename == "BloodImage_00338.jpg"
+    assert len(parsed.objects) == 14
+    assert parsed.objects[12] == RawObject("object 13", "RBC", (504, 337, 504, 337))
+
+
+# ---- a test whose boxes are not public ----
+
+
+def challenge(root, listed="one two three", annotated=("a",)):
+    """Images of test without boxes; those annotated have them for another task."""
+    for stem in listed.split():
+        if stem not in annotated:
+            Image.new("RGB", (50, 20), "navy").save(root / "JPEGImages" / f"{stem}.jpg")
+    (root / "ImageSets" / "Main" / "test.txt").write_text(listed.replace(" ", "\n"))
+
+
+def test_list_of_a_challenge_is_images_without_boxes(voc):
+    challenge(voc, "one two a three")
+    source = opened(voc, "test")
+    assert not source.annotated and source.class_names == ("cat", "dog")
+    found = [source.annotation(i) for i in range(len(source))]
+    assert [a.image_id for a in found] == ["one", "two", "a", "three"]
+    assert (found[0].width, found[0].height) == (50, 20) and source.image(0).shape == (20, 50, 3)
+    assert not any(len(a.labels) for a in found), "the boxes of a are those of another task"
+    assert opened(voc, "val").annotated
+    assert opened(voc, "test", ("dog", "bird")).class_names == ("dog", "bird")
+
+
+@pytest.mark.parametrize(("listed", "missing"), [("a one", "one"), ("a b one", "one")])
+def test_from_half_on_an_image_without_annotation_file_is_a_mistake(voc, listed, missing):
+    challenge(voc, listed, annotated=("a", "b"))
+    with pytest.raises(UserError, match=rf"test\.txt line \d: there is no annotation file .*{missing}\.xml"):
+        opened(voc, "test")
+
+
+def test_other_lists_than_test_are_no_challenge(voc):
+    challenge(voc)
+    (voc / "ImageSets" / "Main" / "test.txt").rename(voc / "ImageSets" / "Main" / "val.txt")
+    with pytest.raises(UserError, match=r"val\.txt line 1: there is no annotation file"):
+        opened(voc, "val")
+
+
+def test_missing_and_broken_images_of_a_challenge_are_named(voc):
+    challenge(voc)
+    (voc / "JPEGImages" / "two.jpg").unlink()
+    with pytest.raises(UserError, match=r"test\.txt line 2: there is no image two in .*JPEGImages"):
+        opened(voc, "test")
+    (voc / "JPEGImages" / "two.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match=r"two\.jpg"):
+        opened(voc, "test")

@@ -1,0 +1,37 @@
+"""What is said of two lists of classes."""
+
+import pytest
+
+from ssd_jax.data.class_names import class_difference, named
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "lines"),
+    [
+        ((), (), []),
+        (("cat", "dog"), ["cat", "dog"], []),
+        (("cat", "dog"), ("cat",), ["  only in the checkpoint: dog"]),
+        ((), ("cat",), ["  only in the data: cat"]),
+        (("cat", "dog"), ("cow", "cat", "ant"), ["  only in the checkpoint: dog", "  only in the data: cow, ant"]),
+        (("cat",), ("Cat",), ["  only in the checkpoint: cat", "  only in the data: Cat"]),
+        (
+            ("cat", "dog"),
+            ("dog", "cat"),
+            ["  the same names in another order", "  in the checkpoint: cat, dog", "  in the data: dog, cat"],
+        ),
+    ],
+)
+def test_difference(old, new, lines):
+    assert class_difference(old, new).splitlines() == lines
+
+
+def test_the_places_are_named():
+    assert class_difference(["a"], ["b"], there="the run", here="val") == "  only in the run: a\n  only in val: b"
+
+
+def test_a_long_list_is_broken_between_names():
+    names = [f"class-{number}" for number in range(40)]
+    lines = named("kept", names).splitlines()
+    assert 3 < len(lines) < 6 and all(len(line) <= 110 for line in lines)
+    assert all(line.startswith("    class-") for line in lines[1:])
+    assert " ".join(line.strip() for line in lines) == "kept: " + ", ".join(names)

@@ -1,0 +1,130 @@
+"""The language of splits, and sources joined and cut by it."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssd_jax.config import Data
+from ssd_jax.data.formats.open import missing_split, open_source
+from ssd_jax.data.splits import Term, chosen_positions, parse_split
+from ssd_jax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("train", [("", "train", "", "")]),
+        ("train+validation", [("", "train", "", ""), ("", "validation", "", "")]),
+        ("train[:50%]", [("", "train", "", "50%")]),
+        ("train[-10%:] + b[3:-1]", [("", "train", "-10%", ""), ("", "b", "3", "-1")]),
+        ("VOC2007/trainval+VOC2012/trainval", [("VOC2007", "trainval", "", ""), ("VOC2012", "trainval", "", "")]),
+        ("/data/cats/test-dev[:]", [("/data/cats", "test-dev", "", "")]),
+    ],
+)
+def test_parse_split(text, terms):
+    assert parse_split(text) == tuple(Term(*term) for term in terms)
+
+
+@pytest.mark.parametrize("text", ["", "train+", "train[50%]", "train[:50%", "train[a:]", "train[::2]", "VOC2007/"])
+def test_text_that_is_no_split_is_told(text):
+    with pytest.raises(UserError, match="is no split"):
+        parse_split(text)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "length", "expected"),
+    [
+        (("", ""), 7, range(7)),
+        (("", "50%"), 7, range(4)),  # 3.5 is rounded to the even number, as tensorflow-datasets does
+        (("50%", ""), 7, range(4, 7)),
+        (("-20%", ""), 10, range(8, 10)),
+        (("2", "-1"), 7, range(2, 6)),
+        (("5", "100"), 7, range(5, 7)),
+        (("0%", "1%"), 7, range(0)),
+    ],
+)
+def test_chosen_positions(bounds, length, expected):
+    assert list(chosen_positions(Term("", "train", *bounds), length)) == list(expected)
+
+
+def test_slices_are_those_of_tensorflow_datasets():
+    """Of all bounds in per cent, for many lengths."""
+    from tensorflow_datasets.core.splits import ReadInstruction
+
+    class Info:
+        def __init__(self, length):
+            self.num_examples = length
+
+    for length in (1, 7, 10, 99, 100, 333):
+        for start, stop in ((0, 50), (50, 100), (33, 66), (10, 11), (-10, 100), (0, -25)):
+            instruction = ReadInstruction("train", from_=start, to=stop, unit="%")
+            (absolute,) = instruction.to_absolute({"train": Info(length)})
+            expected = range(length)[absolute.from_ : absolute.to]
+            assert chosen_positions(Term("", "train", f"{start}%", f"{stop}%"), length) == expected
+
+
+def write_voc(folder, names):
+    """A picture for each name of a class; its grey value is its position."""
+    for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (folder / part).mkdir(parents=True)
+    for k, name in enumerate(names):
+        Image.new("RGB", (40, 30 + k), (k, k, k)).save(folder / "JPEGImages" / f"i{k}.png")
+        box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax></bndbox>"
+        xml = f"<annotation><object><name>{name}</name>{box}</object></annotation>"
+        (folder / "Annotations" / f"i{k}.xml").write_text(xml)
+    (folder / "ImageSets" / "Main" / "trainval.txt").write_text("\n".join(f"i{k}" for k in range(len(names))))
+    (folder / "ImageSets" / "Main" / "test.txt").write_text("i0")
+
+
+@pytest.fixture
+def two(tmp_path):
+    write_voc(tmp_path / "VOC2007", ["cat", "dog", "cat"])
+    write_voc(tmp_path / "VOC2012", ["dog", "bird"])
+    return Data(root=str(tmp_path))
+
+
+def test_joined_folders_are_one_source_with_the_classes_of_both(two):
+    source = open_source(two, "VOC2007/trainval+VOC2012/trainval")
+    assert source.class_names == ("cat", "dog", "bird") and len(source) == 5
+    found = [source.annotation(i) for i in range(5)]
+    assert [a.image_id for a in found] == ["VOC2007/i0", "VOC2007/i1", "VOC2007/i2", "VOC2012/i0", "VOC2012/i1"]
+    assert [a.labels.tolist() for a in found] == [[1], [2], [1], [2], [3]]
+    assert source.sizes() == [(a.width, a.height) for a in found] == [(40, 30 + k) for k in (0, 1, 2, 0, 1)]
+    assert [int(source.image(i)[0, 0, 0]) for i in range(5)] == [0, 1, 2, 0, 1]
+    assert source.in_memory and source.category_ids is None
+
+
+def test_joined_parts_are_read_reduced_where_they_can_be(two, tmp_path):
+    Image.new("RGB", (400, 300), (200, 0, 0)).save(tmp_path / "VOC2012" / "JPEGImages" / "i1.jpg")
+    xml = tmp_path / "VOC2012" / "Annotations" / "i1.xml"
+    xml.write_text(xml.read_text().replace("<annotation>", "<annotation><filename>i1.jpg</filename>"))
+    (tmp_path / "VOC2012" / "JPEGImages" / "i1.png").unlink()
+    source = open_source(two, "VOC2007/trainval+VOC2012/trainval")
+    assert source.reduced_image(4, (50, 50)).shape == (75, 100, 3)
+    assert source.reduced_image(0, (5, 5)).shape == source.image(0).shape, "no JPEG"
+
+
+def test_given_classes_are_those_of_every_part(two):
+    names = ("bird", "dog", "cat")
+    source = open_source(two, "VOC2012/trainval+VOC2007/trainval", names)
+    assert source.class_names == names
+    assert [source.annotation(i).labels.tolist() for i in range(5)] == [[2], [1], [3], [2], [3]]
+    with pytest.raises(UserError, match=r"VOC2012.*'bird'.*cat, dog"):
+        open_source(two, "VOC2007/trainval+VOC2012/trainval", ("cat", "dog"))
+
+
+def test_part_of_one_folder_keeps_its_ids(two):
+    source = open_source(two, "VOC2007/trainval[1:]")
+    assert [source.annotation(i).image_id for i in range(len(source))] == ["i1", "i2"]
+    np.testing.assert_array_equal(source.image(0)[0, 0], [1, 1, 1])
+
+
+def test_what_is_not_there_is_named(two):
+    assert missing_split(two, "VOC2007/test+VOC2012/trainval") is None
+    assert "VOC2012 has no split 'val' (it has: test, trainval)" in missing_split(two, "VOC2007/test+VOC2012/val")
+    with pytest.raises(UserError, match=r"VOC2012.*no split 'val'"):
+        open_source(two, "VOC2007/test+VOC2012/val")
+    with pytest.raises(UserError, match=r"no folder .*VOC2008"):
+        open_source(two, "VOC2008/test")
+    with pytest.raises(UserError, match=r"'VOC2007/trainval\[3:\]' holds no images"):
+        open_source(two, "VOC2007/trainval[3:]")

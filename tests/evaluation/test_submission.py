@@ -1,0 +1,362 @@
+"""Result files by hand, to pycocotools and to the kit's loops; COCO's numbers of JSON files, all the way."""
+
+import contextlib
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import reference
+from helpers.cli import command, write_voc_folder
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from ssd_jax.config import Data
+from ssd_jax.data.formats.coco import open_coco
+from ssd_jax.data.formats.open import open_source
+from ssd_jax.data.source import FolderSource, Source, make_annotation
+from ssd_jax.errors import UserError
+from ssd_jax.evaluation import evaluator
+from ssd_jax.evaluation.evaluator import NOTHING, measure
+from ssd_jax.evaluation.submission import write_results
+from ssd_jax.metrics.average_precision import COCO_KEYS, ImageDetections
+
+# ---- COCO's JSON, as a data set may have it ----
+
+CATEGORIES = {90: "brush", 3: "car", 55: "nothing of it", 13: "sign"}
+NAMES = ("sign", "unicorn", "brush", "car")
+"""The order of a model, with a class that the file does not have and without one that no object is of."""
+IMAGE_IDS = (2**60 + 1, 139, 0, 581929, 42, 2**60, 7, 1000, 25, 24, 285, 632)
+"""In the order of the file. The largest are one number in float64."""
+EMPTY = IMAGE_IDS[-2:]
+
+
+def random_content(rng: np.random.Generator) -> dict[str, Any]:
+    """The file's content: boxes with two decimals, most numbers of which float32 does not have."""
+    entries = []
+    for image_id in IMAGE_IDS[:-2]:
+        for _ in range(rng.integers(1, 9)):
+            x, y = rng.uniform(-20, 500, 2)
+            w, h = np.exp(rng.uniform(1.5, 5.8, 2))
+            odd = rng.integers(0, 12)
+            w, h = (0.0 if odd == 0 else w), (-3.5 if odd == 1 else h)
+            crowd = int(rng.random() < 0.15)
+            polygon = [[x, y, x + w, y, x + w, y + h]]
+            entries.append(
+                {
+                    "image_id": image_id,
+                    "category_id": int(rng.choice([90, 3, 13])),
+                    "bbox": [round(float(v), 2) for v in (x, y, w, h)],
+                    # Those of segments, and the limits of COCO's sizes.
+                    "area": float(rng.choice([1024.0, 9216.0, 0.0, *([abs(w * h) * rng.uniform(0.3, 0.9)] * 5)])),
+                    "iscrowd": crowd,
+                    "segmentation": {"size": [480, 640], "counts": [1000, 50, 306150]}
+                    if crowd and rng.random() < 0.5
+                    else polygon,
+                    **({"ignore": 1} if rng.random() < 0.3 else {}),
+                }
+            )
+    rng.shuffle(entries)
+    for number, entry in zip(rng.permutation(3 * len(entries)), entries, strict=False):
+        entry["id"] = int(number) + 1
+    return {
+        "images": [{"id": i, "file_name": f"{i:012d}.jpg", "width": 640, "height": 480} for i in IMAGE_IDS],
+        "annotations": entries,
+        "categories": [{"id": i, "name": name, "supercategory": "thing"} for i, name in CATEGORIES.items()],
+    }
+
+
+def random_detections(rng: np.random.Generator, content: dict[str, Any]) -> dict[int, ImageDetections]:
+    """By image id: around its objects, exactly on some, elsewhere, or none; few different scores."""
+    found = {}
+    for image_id in IMAGE_IDS:
+        objects = [entry for entry in content["annotations"] if entry["image_id"] == image_id]
+        boxes, labels = [], []
+        for _ in range(rng.choice([0, 5, 300], p=[0.1, 0.4, 0.5])):
+            if objects and rng.random() < 0.8:
+                entry = objects[rng.integers(len(objects))]
+                x, y, w, h = np.array(entry["bbox"]) + rng.choice([0, 0.02, 0.1]) * rng.normal(size=4) * 40
+                labels.append(1 + NAMES.index(CATEGORIES[entry["category_id"]]))
+            else:
+                x, y, w, h = *rng.uniform(0, 400, 2), *rng.uniform(5, 100, 2)
+                labels.append(rng.integers(1, 5))
+            boxes.append((x, y, x + abs(w), y + abs(h)))
+        scores = rng.integers(1, 20, len(labels)) / 20
+        found[image_id] = ImageDetections(
+            np.array(boxes, np.float32).reshape(-1, 4), scores.astype(np.float32), np.array(labels, np.int32)
+        )
+    return found
+
+
+def write_coco(root: Path, content: dict[str, Any], name: str = "instances_val2017") -> Path:
+    file = root / "annotations" / f"{name}.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(content))
+    (root / "images").mkdir()
+    for image in content["images"]:
+        (root / "images" / image["file_name"]).touch()
+    return file
+
+
+def pycocotools_stats(file: Path, results: Path, image_ids: Sequence[int] | None = None) -> list[float | None]:
+    """The twelve numbers of a result file, or of some images alone."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(file))
+        evaluation = COCOeval(truth, truth.loadRes(str(results)), "bbox")
+        if image_ids is not None:
+            evaluation.params.imgIds = list(image_ids)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [None if value == -1 else float(value) for value in evaluation.stats]
+
+
+def measured_and_written(root: Path, source: Source, found: dict[int, ImageDetections]) -> tuple[list, Path]:
+    """COCO's twelve numbers as `measure` gives them, and the result file."""
+    numbers = [source.annotation(i).number for i in range(len(source))]
+    detections = [found[number] for number in numbers if number is not None]
+    (file,) = write_results(root / "results", "val2017", "ssd", source, detections)
+    measured = measure(detections, source)
+    return [measured[key] for key in COCO_KEYS], file
+
+
+SEEDS = range(12)
+
+
+def test_random_files_have_what_is_hard():
+    seen: Counter[str] = Counter()
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        content = random_content(rng)
+        found = random_detections(rng, content)
+        for entry in content["annotations"]:
+            x, y, w, h = entry["bbox"]
+            rle = isinstance(entry["segmentation"], dict)
+            seen["crowd as RLE"] += entry["iscrowd"] and rle
+            seen["crowd as polygon"] += entry["iscrowd"] and not rle
+            seen["ignore without crowd"] += "ignore" in entry and not entry["iscrowd"]
+            seen["box without area"] += w <= 0 or h <= 0
+            seen["box beyond the image"] += x < 0 or y < 0 or x + w > 640 or y + h > 480
+            seen["area on a limit"] += entry["area"] in (1024, 9216)
+            seen["not in float32"] += any(float(np.float32(edge)) != edge for edge in entry["bbox"])
+        scores = [score for image in found.values() for score in set(image.scores.tolist())]
+        seen["score in several images"] += len(scores) - len(set(scores))
+        of_class = [Counter(image.labels.tolist()) for image in found.values()]
+        seen["over 100 of a class in an image"] += sum(n > 100 for c in of_class for n in c.values())
+        seen["nothing found in an image"] += sum(not c for c in of_class)
+        seen["found in an image without objects"] += sum(len(found[i].labels) > 0 for i in EMPTY)
+        seen["of a class that the file does not have"] += sum(c[2] for c in of_class)
+    assert len(seen) == 12 and min(seen.values()) >= 8, seen
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_numbers_of_a_file_are_pycocotools_bit_for_bit(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    content = random_content(rng)
+    file = write_coco(tmp_path, content)
+    source = open_coco(Data(root=str(tmp_path)), "val", NAMES)
+    ours, results = measured_and_written(tmp_path, source, random_detections(rng, content))
+    assert results.name == "detections_val2017_ssd_results.json"
+    expected = pycocotools_stats(file, results)
+    assert None not in expected and min(expected) > 0
+    assert ours == expected
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_numbers_of_some_images_of_a_file(tmp_path, seed):
+    """Of a file divided by hash, whose two halves know the whole file; of a slice, and of some in another order."""
+    rng = np.random.default_rng(seed)
+    content = random_content(rng)
+    file = write_coco(tmp_path, content, "labels")
+    found = random_detections(rng, content)
+    train, val = (
+        open_coco(Data(root=str(tmp_path), val_fraction=0.4), split, NAMES if split == "val" else ())
+        for split in ("train", "val")
+    )
+    assert len(train) + len(val) == len(IMAGE_IDS) and min(len(train), len(val)) >= 3
+    shuffled = [val.annotation(int(i)) for i in rng.permutation(len(val))[1:]]
+    part = FolderSource(shuffled, val.class_names, (), val.category_ids, val.coco_truth)
+    sliced = open_source(Data(root=str(tmp_path), val_fraction=0.4), "train[1:-1]", NAMES)
+    for source in (val, part, sliced):
+        numbers = [annotation.number for annotation in (source.annotation(i) for i in range(len(source)))]
+        ours, results = measured_and_written(tmp_path, source, found)
+        assert {entry["image_id"] for entry in json.loads(results.read_text())} <= set(numbers)
+        assert ours == pycocotools_stats(file, results, numbers)
+    assert train.class_names == ("car", "sign", "nothing of it", "brush")
+
+
+def test_numbers_are_of_the_file_and_not_of_what_is_trained_on(tmp_path):
+    """The boxes in memory have lost digits and objects; that the numbers tell is what makes these tests worth it."""
+    rng = np.random.default_rng(0)
+    content = random_content(rng)
+    write_coco(tmp_path, content)
+    found = random_detections(rng, content)
+    source = open_coco(Data(root=str(tmp_path)), "val", NAMES)
+    assert sum(len(source.annotation(i).labels) for i in range(len(source))) < len(content["annotations"])
+    ours, _ = measured_and_written(tmp_path, source, found)
+    source.coco_truth = None
+    assert ours != measured_and_written(tmp_path, source, found)[0]
+
+
+def test_digits_that_float32_does_not_have_decide(tmp_path):
+    """IoU 5 / 10.0000001, just below 0.5, and an area just above that of small objects."""
+    entry = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [0, 0, 10.0000001, 10], "iscrowd": 0}
+    entry["area"] = 1024.00001
+    file = write_coco(tmp_path, {**random_content(np.random.default_rng(0)), "annotations": [entry]})
+    found = dict.fromkeys(IMAGE_IDS, NOTHING) | {7: detected((0, 0, 5, 10, 0.9, 4))}
+    source = open_coco(Data(root=str(tmp_path)), "val", NAMES)
+    ours, results = measured_and_written(tmp_path, source, found)
+    assert ours == pycocotools_stats(file, results)
+    assert (ours[COCO_KEYS.index("coco_ap50")], ours[COCO_KEYS.index("coco_ap_small")]) == (0, None)
+
+
+def test_joined_splits_are_measured_though_their_ids_collide(tmp_path):
+    """Found whole in both halves; by the ids the second half's objects would belong to the first's images, too."""
+    content = random_content(np.random.default_rng(0))
+    write_coco(tmp_path, content)
+    data = Data(root=str(tmp_path))
+    joined, whole = open_source(data, "val+val[:]"), open_source(data, "val")
+    annotations = [joined.annotation(i) for i in range(len(joined))]
+    found = [ImageDetections(a.boxes_px, np.full(len(a.labels), 0.5, np.float32), a.labels) for a in annotations]
+    assert measure(found, joined)["coco_ap"] == 1
+    assert [f.name[:10] for f in write_results(tmp_path / "results", "twice", "ssd", joined, found)] == [
+        "comp4_det_"
+    ] * 4
+    with pytest.raises(ValueError, match="12 different ids of 24 images"):
+        joined.coco_truth = whole.coco_truth
+        measure(found, joined)
+
+
+def test_object_with_id_zero_counts_and_is_noted(tmp_path):
+    """pycocotools takes its id for "nothing found": AP 0 where all is found."""
+    entry = {"id": 0, "image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 50], "area": 2500, "iscrowd": 0}
+    file = write_coco(tmp_path, {**random_content(np.random.default_rng(0)), "annotations": [entry]})
+    source = open_coco(Data(root=str(tmp_path)), "val", NAMES)
+    found = dict.fromkeys(IMAGE_IDS, NOTHING) | {7: detected((10, 10, 60, 60, 0.9, 4))}
+    ours, results = measured_and_written(tmp_path, source, found)
+    assert (ours[0], pycocotools_stats(file, results)[0]) == (pytest.approx(1), 0)
+    assert "id 0" in source.notes[0]
+
+
+# ---- the files ----
+
+
+def detected(*rows: tuple[float, ...]) -> ImageDetections:
+    """Each row x1 y1 x2 y2 score label."""
+    table = np.array(rows, np.float32).reshape(-1, 6)
+    return ImageDetections(table[:, :4], table[:, 4], table[:, 5].astype(np.int32))
+
+
+def small_source(**changes: Any) -> FolderSource:
+    annotations = [make_annotation(f"2008_{k:06d}", "", (640, 480), [], [], number=139 + k) for k in (3, 1)]
+    return FolderSource(annotations, ("dog", "tv/monitor", "cat"), **changes)
+
+
+FOUND = (detected((1, 2.5, 10, 20, 0.25, 3), (0, 0, 640, 480, 0.0625, 1)), detected((0.5, 1, 8, 9, 0.1, 3)))
+
+
+def test_coco_file_by_hand(tmp_path):
+    source = small_source(category_ids=(18, -1, 17))
+    unknown = detected((1, 1, 2, 2, 0.5, 2))  # of a class that the data set does not have
+    found = [FOUND[0], ImageDetections(*(np.concatenate(pair) for pair in zip(FOUND[1], unknown, strict=True)))]
+    (file,) = write_results(tmp_path / "new" / "results", "test-dev2017", "ssd300", source, found)
+    assert file == tmp_path / "new" / "results" / "detections_test-dev2017_ssd300_results.json"
+    assert file.read_text().splitlines() == [
+        "[",
+        '{"image_id":142,"category_id":17,"bbox":[1.0,2.5,9.0,17.5],"score":0.25},',
+        '{"image_id":142,"category_id":18,"bbox":[0.0,0.0,640.0,480.0],"score":0.0625},',
+        '{"image_id":140,"category_id":17,"bbox":[0.5,1.0,7.5,8.0],"score":0.10000000149011612}',
+        "]",
+    ]
+
+
+def test_coco_file_without_detections(tmp_path):
+    (file,) = write_results(tmp_path, "val", "ssd", small_source(category_ids=(18, 1, 17)), [NOTHING] * 2)
+    assert json.loads(file.read_text()) == []
+
+
+def test_voc_files_by_hand(tmp_path):
+    """Nothing is added to the coordinates; a class in which nothing was found has its file all the same."""
+    files = write_results(tmp_path / "results", "test", "ssd", small_source(), FOUND)
+    assert [(file.name, file.read_text()) for file in files] == [
+        ("comp4_det_test_dog.txt", "2008_000003 0.0625 0 0 640 480\n"),
+        ("comp4_det_test_tv_monitor.txt", ""),
+        ("comp4_det_test_cat.txt", "2008_000003 0.25 1 2.5 10 20\n2008_000001 0.100000001 0.5 1 8 9\n"),
+    ]
+
+
+def test_split_names_that_are_no_file_names(tmp_path):
+    (file, *_) = write_results(tmp_path, "VOC2007/train[:50%]+val", "ssd", small_source(), FOUND)
+    assert file == tmp_path / "comp4_det_train__50__+val_dog.txt"
+
+
+def test_the_folder_of_a_split_is_not_in_the_names_that_a_server_asks_for(tmp_path):
+    (file, *_) = write_results(tmp_path, "VOC2012/test", "ssd", small_source(), FOUND)
+    assert file == tmp_path / "comp4_det_test_dog.txt"
+
+
+def test_blank_in_an_image_id_is_refused(tmp_path):
+    source = FolderSource([make_annotation("my cat", "my cat.jpg", (9, 9), [], [])], ("cat",))
+    with pytest.raises(UserError, match="'my cat' has a blank"):
+        write_results(tmp_path / "results", "test", "ssd", source, [NOTHING])
+    assert not (tmp_path / "results").exists()
+
+
+def test_classes_that_would_be_one_file_are_refused(tmp_path):
+    source = FolderSource([make_annotation("cat", "cat.jpg", (9, 9), [], [])], ("a b", "c", "a/b"))
+    with pytest.raises(UserError, match="the classes 'a b' and 'a/b' would have the same name"):
+        write_results(tmp_path / "results", "test", "ssd", source, [NOTHING])
+    assert not (tmp_path / "results").exists()
+
+
+def test_names_are_checked_before_the_work(trained_run, tmp_path, monkeypatch, capsys):
+    root = write_voc_folder(tmp_path / "data", {"my cat": 1, "test": 1})
+    images = root / "ImageSets" / "Main"
+    (images / "my cat.txt").rename(images / "test.txt")
+    monkeypatch.setattr(evaluator, "detect_source", None)
+    assert command("evaluate", trained_run, "--data.root", root, "--split", "test", "--results") == 2
+    assert "'my cat0' has a blank" in capsys.readouterr().err
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "results").touch()
+    with pytest.raises(UserError, match="results: can't be written"):
+        write_results(tmp_path / "results", "test", "ssd", small_source(), FOUND)
+
+
+def test_voc_files_say_what_was_measured(tmp_path):
+    """Read as the kit reads them, they give exactly the AP of `measure`: no digit of a score is lost."""
+    rng = np.random.default_rng(0)
+    annotations, found = [], []
+    for k in range(30):
+        corner = rng.integers(0, 60, (4, 2))
+        boxes = np.concatenate([corner, corner + rng.integers(10, 30, (4, 2))], 1)
+        labels = rng.integers(1, 3, 4).astype(np.int32)
+        difficult = (rng.random(4) < 0.2).tolist()
+        annotations.append(make_annotation(f"{k:06d}", "", (99, 99), boxes.tolist(), labels.tolist(), difficult))
+        shifted = (boxes + rng.normal(0, 4, boxes.shape)).astype(np.float32)
+        # Scores that only the last digits of float32 tell apart.
+        scores = (0.3 + rng.integers(0, 9, 4) * 2.0**-25).astype(np.float32)
+        found.append(ImageDetections(shifted, scores, labels))
+    source = FolderSource(annotations, ("ant", "bee"))
+    measured = measure(found, source)["voc_classes"]
+    for label, file in enumerate(write_results(tmp_path, "test", "ssd", source, found), start=1):
+        rows = [line.split() for line in file.read_text().splitlines()]
+        detections = [
+            [(tuple(map(float, box)), float(score)) for image_id, score, *box in rows if image_id == a.image_id]
+            for a in annotations
+        ]
+        truth = [
+            [(b, d) for b, d, lab in zip(a.boxes_px, a.difficult, a.labels, strict=True) if lab == label]
+            for a in annotations
+        ]
+        curve = reference.voc_precision_recall(detections, truth, 0.5)
+        name = source.class_names[label - 1]
+        assert len(rows) == measured[name]["detections"] > 20
+        assert 0.1 < measured[name]["ap_area"] < 0.9
+        assert measured[name]["ap_area"] == pytest.approx(reference.voc_ap(*curve, False), rel=1e-12)
+        assert measured[name]["ap_11point"] == pytest.approx(reference.voc_ap(*curve, True), rel=1e-12)

@@ -1,0 +1,3 @@
+"""What several tests share."""
+
+from helpers import typecheck as typecheck  # pytest's --jaxtyping-packages looks for it as an attribute

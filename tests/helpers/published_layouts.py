@@ -1,0 +1,164 @@
+"""The same weights as each project would name and lay them out, from those of ssd.pytorch.
+
+Written from the projects' sources (named in docs/weights.md) without a look at `ssd_jax.weights.key_mappings`: keys are
+made of keys here, by rules, where that module has a table for each project.
+"""
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+Tensors = dict[str, np.ndarray]
+
+# ssd.pytorch's places in the sequence of VGG16, with Caffe's names.
+CAFFE_NAMES = {
+    0: "conv1_1", 2: "conv1_2", 5: "conv2_1", 7: "conv2_2", 10: "conv3_1", 12: "conv3_2", 14: "conv3_3",
+    17: "conv4_1", 19: "conv4_2", 21: "conv4_3", 24: "conv5_1", 26: "conv5_2", 28: "conv5_3", 31: "fc6", 33: "fc7",
+}  # fmt: skip
+BOXES = {6: (4, 6, 6, 6, 4, 4), 7: (4, 6, 6, 6, 6, 4, 4)}
+"""Default boxes in a cell, by the number of maps."""
+TRUNK_CHANNELS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
+EXTRAS = {
+    6: ((256, 1), (512, 3), (128, 1), (256, 3), (128, 1), (256, 3), (128, 1), (256, 3)),
+    7: ((256, 1), (512, 3), (128, 1), (256, 3), (128, 1), (256, 3), (128, 1), (256, 3), (128, 1), (256, 4)),
+}
+
+
+def random_ssd_pytorch(maps: int, classes: int, width: float, seed: int = 0) -> Tensors:
+    """A state dict of ssd.pytorch: SSD300 has 6 maps, SSD512 7; classes with background; width times VGG16's channels.
+
+    Activations keep their scale through it, and logits are of a size where softmax means something.
+    """
+    rng = np.random.RandomState(seed)
+    tensors: Tensors = {}
+
+    def conv(key: str, inputs: int, outputs: int, kernel: int, gain: float = 2.0, shift: float = 0.1) -> None:
+        std = np.sqrt(gain / (inputs * kernel**2))
+        tensors[f"{key}.weight"] = rng.normal(0, std, (outputs, inputs, kernel, kernel)).astype(np.float32)
+        tensors[f"{key}.bias"] = rng.normal(0, shift, outputs).astype(np.float32)
+
+    def narrowed(channels: int) -> int:
+        return max(8, round(channels * width / 8) * 8)
+
+    inputs = 3
+    for place, channels in zip(CAFFE_NAMES, TRUNK_CHANNELS, strict=True):
+        conv(f"vgg.{place}", inputs, narrowed(channels), 1 if place == 33 else 3, 2.0 / 64**2 if place == 0 else 2.0)
+        inputs = narrowed(channels)
+    tensors["L2Norm.weight"] = rng.uniform(5, 20, narrowed(512)).astype(np.float32)
+    sources = [narrowed(512), narrowed(1024)]
+    for i, (channels, kernel) in enumerate(EXTRAS[maps]):
+        conv(f"extras.{i}", inputs, narrowed(channels), kernel)
+        inputs = narrowed(channels)
+        if i % 2:
+            sources.append(inputs)
+    for k, (boxes, channels) in enumerate(zip(BOXES[maps], sources, strict=True)):
+        conv(f"loc.{k}", channels, boxes * 4, 3, 1.0)
+        conv(f"conf.{k}", channels, boxes * classes, 3, 3.0, 1.0)
+    return tensors
+
+
+def random_pool6(extras: int, classes: int, width: float, seed: int = 0) -> dict[str, list[np.ndarray]]:
+    """Caffe's blobs of SSD500 (4 extras) and of the first SSD300 (3): three default boxes on the first map, and a last
+    map that is the average of the one before."""
+    rng = np.random.RandomState(seed)
+    blobs = {
+        name: values
+        for name, values in caffe(random_ssd_pytorch(6, classes, width, seed)).items()
+        if "mbox" not in name and not (extras == 3 and name.startswith("conv9"))
+    }
+    last = f"conv{5 + extras}_2"
+    for source in ["conv4_3_norm", "fc7", *(f"conv{n}_2" for n in range(6, 6 + extras)), "pool6"]:
+        of = {"conv4_3_norm": "conv4_3", "pool6": last}.get(source, source)
+        channels, boxes = len(blobs[of][1]), 3 if source == "conv4_3_norm" else 6
+        for kind, numbers, gain, shift in (("loc", 4, 1.0, 0.1), ("conf", classes, 3.0, 1.0)):
+            std = np.sqrt(gain / (9 * channels))
+            weight = rng.normal(0, std, (boxes * numbers, channels, 3, 3)).astype(np.float32)
+            bias = rng.normal(0, shift, boxes * numbers).astype(np.float32)
+            blobs[f"{source}_mbox_{kind}"] = [weight, bias]
+    return blobs
+
+
+def _parts(tensors: Tensors) -> Iterator[tuple[str, int, str, np.ndarray]]:
+    """Group, number, weight or bias, tensor."""
+    for key, value in tensors.items():
+        group, *number, part = key.split(".")
+        yield group, int(number[0]) if number else 0, part, value
+
+
+def torchvision(tensors: Tensors) -> Tensors:
+    conv5 = {24: "1", 26: "3", 28: "5", 31: "7.1", 33: "7.3"}
+    renamed = {}
+    for group, i, part, value in _parts(tensors):
+        if group == "vgg":
+            key = f"features.{i}" if i < 24 else f"extra.0.{conv5[i]}"
+            renamed[f"backbone.{key}.{part}"] = value
+        elif group == "L2Norm":
+            renamed["backbone.scale_weight"] = value
+        elif group == "extras":
+            renamed[f"backbone.extra.{i // 2 + 1}.{2 * (i % 2)}.{part}"] = value
+        else:
+            head = {"loc": "regression", "conf": "classification"}[group]
+            renamed[f"head.{head}_head.module_list.{i}.{part}"] = value
+    return renamed
+
+
+def lufficc(tensors: Tensors) -> Tensors:
+    names = {
+        "vgg": "backbone.vgg", "extras": "backbone.extras", "L2Norm": "backbone.l2_norm",
+        "loc": "box_head.predictor.reg_headers", "conf": "box_head.predictor.cls_headers",
+    }  # fmt: skip
+    return {re.sub("^[A-Za-z0-9]+", lambda found: names[found[0]], key): value for key, value in tensors.items()}
+
+
+def _background_last(value: np.ndarray, boxes: int) -> np.ndarray:
+    """Channel = box * classes + class, along the first axis."""
+    each = value.reshape(boxes, -1, *value.shape[1:])
+    return np.concatenate([each[:, 1:], each[:, :1]], axis=1).reshape(value.shape)
+
+
+def mmdetection(tensors: Tensors, early: bool = False) -> Tensors:
+    boxes = BOXES[sum(key.startswith("loc.") for key in tensors) // 2]
+    renamed = {}
+    for group, i, part, value in _parts(tensors):
+        if group == "vgg":
+            key = f"backbone.features.{i}"
+        elif group == "L2Norm":
+            key = "backbone.l2_norm" if early else "neck.l2_norm"
+        elif group == "extras":
+            key = f"backbone.extra.{i}" if early else f"neck.extra_layers.{i // 2}.{i % 2}.conv"
+        else:
+            key = f"bbox_head.{'reg' if group == 'loc' else 'cls'}_convs.{i}{'' if early else '.0'}"
+        if group == "conf":
+            value = _background_last(value, boxes[i])
+        renamed[f"{key}.{part}"] = value
+    return renamed
+
+
+def _caffe_layer(group: str, i: int) -> str:
+    if group == "vgg":
+        return CAFFE_NAMES[i]
+    if group == "L2Norm":
+        return "conv4_3_norm"
+    if group == "extras":
+        return f"conv{6 + i // 2}_{1 + i % 2}"
+    source = ("conv4_3_norm", "fc7", *(f"conv{n}_2" for n in range(6, 11)))[i]
+    return f"{source}_mbox_{group}"
+
+
+def caffe(tensors: Tensors) -> dict[str, list[np.ndarray]]:
+    """Blobs by layer; the first convolution takes blue, green, red."""
+    blobs: dict[str, list[np.ndarray]] = {}
+    for group, i, part, value in _parts(tensors):
+        if (group, i, part) == ("vgg", 0, "weight"):
+            value = np.stack([value[:, 2], value[:, 1], value[:, 0]], axis=1)
+        blobs.setdefault(_caffe_layer(group, i), []).append(value)
+    return blobs
+
+
+def ssd_keras(tensors: Tensors) -> dict[str, list[np.ndarray]]:
+    """Weights by layer: Caffe's, with the output channels last."""
+    return {
+        layer: [np.moveaxis(np.moveaxis(v, 0, -1), 0, -2) if v.ndim == 4 else v for v in values]
+        for layer, values in caffe(tensors).items()
+    }

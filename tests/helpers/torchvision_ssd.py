@@ -1,0 +1,157 @@
+"""torchvision's ssd300_vgg16 without torch: random weights, what its parameters are called here, and its config.
+
+Written from torchvision/models/detection/ssd.py (0.29.1), without a look at `ssd_jax.weights`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssd_jax.config import SSD300_COCO_BOXES, Config, Data, Detect, Model
+
+StateDict = dict[str, np.ndarray]
+CLASSES = 91
+"""With background: COCO's category ids."""
+
+# Layer here: stem of torchvision's keys, input channels, output channels, side of the kernel.
+LAYERS: dict[str, tuple[str, int, int, int]] = {
+    "vgg/conv1_1": ("backbone.features.0", 3, 64, 3),
+    "vgg/conv1_2": ("backbone.features.2", 64, 64, 3),
+    "vgg/conv2_1": ("backbone.features.5", 64, 128, 3),
+    "vgg/conv2_2": ("backbone.features.7", 128, 128, 3),
+    "vgg/conv3_1": ("backbone.features.10", 128, 256, 3),
+    "vgg/conv3_2": ("backbone.features.12", 256, 256, 3),
+    "vgg/conv3_3": ("backbone.features.14", 256, 256, 3),
+    "vgg/conv4_1": ("backbone.features.17", 256, 512, 3),
+    "vgg/conv4_2": ("backbone.features.19", 512, 512, 3),
+    "vgg/conv4_3": ("backbone.features.21", 512, 512, 3),
+    "vgg/conv5_1": ("backbone.extra.0.1", 512, 512, 3),
+    "vgg/conv5_2": ("backbone.extra.0.3", 512, 512, 3),
+    "vgg/conv5_3": ("backbone.extra.0.5", 512, 512, 3),
+    "vgg/fc6": ("backbone.extra.0.7.1", 512, 1024, 3),
+    "vgg/fc7": ("backbone.extra.0.7.3", 1024, 1024, 1),
+    "conv6_1": ("backbone.extra.1.0", 1024, 256, 1),
+    "conv6_2": ("backbone.extra.1.2", 256, 512, 3),
+    "conv7_1": ("backbone.extra.2.0", 512, 128, 1),
+    "conv7_2": ("backbone.extra.2.2", 128, 256, 3),
+    "conv8_1": ("backbone.extra.3.0", 256, 128, 1),
+    "conv8_2": ("backbone.extra.3.2", 128, 256, 3),
+    "conv9_1": ("backbone.extra.4.0", 256, 128, 1),
+    "conv9_2": ("backbone.extra.4.2", 128, 256, 3),
+}
+L2_NORM = "backbone.scale_weight"
+# Map here: its channels, its default boxes in a cell.
+MAPS = {
+    "conv4_3_norm": (512, 4),
+    "fc7": (1024, 6),
+    "conv6_2": (512, 6),
+    "conv7_2": (256, 6),
+    "conv8_2": (256, 4),
+    "conv9_2": (256, 4),
+}
+
+# What tests/assets/golden/torchvision_ssd300.npz is of: seeds, and seed, height and width of images.
+GOLDEN_WEIGHTS, GOLDEN_SCENE = 0, 1
+GOLDEN_SEEN, GOLDEN_DETECTED = (1, 300, 300), (2, 413, 517)
+
+
+def layers() -> dict[str, tuple[str, int, int, int]]:
+    """LAYERS with the predictors."""
+    heads = {}
+    for k, (name, (channels, boxes)) in enumerate(MAPS.items()):
+        heads[f"{name}_mbox_loc"] = (f"head.regression_head.module_list.{k}", channels, 4 * boxes, 3)
+        heads[f"{name}_mbox_conf"] = (f"head.classification_head.module_list.{k}", channels, CLASSES * boxes, 3)
+    return LAYERS | heads
+
+
+def random_state_dict(seed: int) -> StateDict:
+    """Weights through which activations keep their scale; logits spread by about two, offsets by one.
+
+    RandomState's streams never change (NumPy's policy, NEP 19), and a uniform number is made of its
+    bits by exact arithmetic, so these are the same numbers everywhere.
+    """
+    random = np.random.RandomState(seed)
+
+    def uniform(bound: float, *shape: int) -> np.ndarray:
+        return (bound * (2 * random.random_sample(shape) - 1)).astype(np.float32)
+
+    state = {L2_NORM: (15 + uniform(5.0, 512)).astype(np.float32)}
+    for name, (stem, inputs, outputs, side) in layers().items():
+        # He's variance, 2 / fan-in, for what goes through a ReLU; conv1_1 sees pixels, about 64 apart.
+        gain = {"vgg/conv1_1": 2 / 64**2}.get(name, 1 if name.endswith("_loc") else 2)
+        state[f"{stem}.weight"] = uniform(math.sqrt(3 * gain / (inputs * side**2)), outputs, inputs, side, side)
+        state[f"{stem}.bias"] = uniform(0.2, outputs)
+    return state
+
+
+def to_params(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """As ``SSD.init`` would make them: kernels (row, column, in, out) of torch's (out, in, row, column)."""
+    params: dict[str, Any] = {"vgg": {}, "conv4_3_norm": {"scale": state[L2_NORM]}}
+    for name, (stem, *_) in layers().items():
+        kernel = np.ascontiguousarray(state[f"{stem}.weight"].transpose(2, 3, 1, 0))
+        group, _, layer = name.rpartition("/")
+        (params[group] if group else params)[layer] = {"kernel": kernel, "bias": state[f"{stem}.bias"]}
+    return params
+
+
+def random_image(seed: int, height: int, width: int) -> np.ndarray:
+    """Patches of three sizes on top of each other; integers alone, so the same everywhere."""
+    random = np.random.RandomState(seed)
+    image = np.zeros((height, width, 3), np.int64)
+    for side, weight in ((64, 4), (16, 2), (1, 1)):
+        patches = random.randint(0, 256, (-(-height // side), -(-width // side), 3))
+        image += weight * patches.repeat(side, 0).repeat(side, 1)[:height, :width]
+    return (image // 7).astype(np.uint8)
+
+
+def samples(rows: np.ndarray, count: int) -> np.ndarray:
+    """So many of the rows, always the same of as many rows; a row may come twice."""
+    return rows[np.random.RandomState(len(rows)).randint(0, len(rows), count)]
+
+
+def random_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (xyxy, pixels) and labels in an image of 300 pixels: an object of the size of each map's boxes."""
+    random = np.random.RandomState(seed)
+    sides = np.array([20, 40, 100, 150, 210, 270])[:, None] * (0.9 + 0.2 * random.random_sample((6, 2)))
+    corner = (300 - sides) * random.random_sample((6, 2))
+    boxes = np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
+    return boxes, random.randint(1, CLASSES, len(sides))
+
+
+def torchvision_config() -> Config:
+    """What torchvision does before and after its network."""
+    return Config(
+        model=Model(
+            class_names=tuple(str(label) for label in range(1, CLASSES)),
+            default_boxes=dataclasses.replace(SSD300_COCO_BOXES, clip="sizes"),
+            # image_mean of the 0-1 image, times 255; image_std is 1 / 255.
+            mean=(0.48235 * 255, 0.45882 * 255, 0.40784 * 255),
+        ),
+        data=Data(canvas=640),
+        detect=Detect(log_scale_bounds=(None, math.log(1000 / 16)), clip_before_nms=True),
+    )
+
+
+def assert_same_detections(
+    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], pixels: float = 0.01, score: float = 1e-5
+) -> str:
+    """Of boxes in pixels, scores and labels: the same in the same order, but for scores closer than 1e-6.
+
+    Returns how far the farthest lie apart.
+    """
+    (boxes, scores, labels), (their_boxes, their_scores, their_labels) = ours, theirs
+    assert len(scores) == len(their_scores)
+    np.testing.assert_allclose(scores, their_scores, rtol=0, atol=score)
+    far = 0.0
+    starts = np.flatnonzero(np.diff(their_scores, prepend=np.inf) <= -1e-6)
+    for group in np.split(np.arange(len(scores)), starts[1:]):
+        left = list(group)
+        for i in group:
+            same = [j for j in left if their_labels[j] == labels[i] and abs(their_boxes[j] - boxes[i]).max() <= pixels]
+            assert same, f"number {i}, label {labels[i]} at {boxes[i]}: {their_labels[group]} at {their_boxes[group]}"
+            far = max(far, abs(their_boxes[same[0]] - boxes[i]).max())
+            left.remove(same[0])
+    return f"{len(scores)} detections, {far:.1e} px, {abs(scores - their_scores).max(initial=0):.1e}"

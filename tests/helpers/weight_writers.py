@@ -1,0 +1,184 @@
+"""Files of weights in the formats of Caffe and Keras, written without the code that reads them.
+
+Caffe's by hand, from protobuf's encoding (protobuf.dev/programming-guides/encoding) and the numbers of fields in
+data/weights/caffe_ssd.proto; Keras' with h5py, as keras/engine/saving.py of Keras 2.2 does at 0246317e of
+github.com/keras-team/keras.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from helpers.paths import ASSETS
+
+PROTO = ASSETS / "weights" / "caffe_ssd.proto"
+
+_V1_TYPES = {"Convolution": "CONVOLUTION", "InnerProduct": "INNER_PRODUCT", "ReLU": "RELU"}
+_FIXED = {"float": (5, "<f4"), "double": (1, "<f8")}  # wire type, and the number as it is written
+
+SSD300_PRIOR = {
+    "min_size": [60.0],
+    "max_size": [111.0],
+    "aspect_ratio": [2.0, 3.0],
+    "flip": True,
+    "clip": False,
+    "variance": [0.1, 0.1, 0.2, 0.2],
+    "step": 16.0,
+    "offset": 0.5,
+}
+"""Of fc7: models/VGGNet/VOC0712/SSD_300x300/train.prototxt."""
+
+
+def caffemodel_bytes(
+    layers: Sequence[tuple[str, str, Sequence[np.ndarray]]],
+    priors: Mapping[str, Mapping[str, Any]] | None = None,
+    v1: bool = False,
+    *,
+    packed: bool = True,
+    double: bool = False,
+    four_axes: bool | None = None,
+) -> bytes:
+    """A NetParameter.
+
+    layers: name, type as in Caffe since 2015, blobs with the axes they have there.
+    priors: settings of PriorBox layers by the layer's name.
+    v1: layers and blobs as before 2015, which had no PriorBox: these stay as they are.
+    four_axes: blobs with num, channels, height and width in place of a shape; None: where v1 is set.
+    """
+    four_axes = v1 if four_axes is None else four_axes
+    encoded = []
+    for name, kind, blobs in layers:
+        fields: dict[str, Any] = {"bottom": ["data"], "top": [name], "name": name}
+        fields["type"] = _V1_TYPES[kind] if v1 else kind
+        fields["blobs"] = [encode("BlobProto", _blob(blob, double, four_axes), packed) for blob in blobs]
+        if kind == "Convolution":
+            settings = {"num_output": len(blobs[0]), "kernel_size": [blobs[0].shape[2]]}
+            fields["convolution_param"] = encode("ConvolutionParameter", settings)
+        encoded.append(encode("V1LayerParameter" if v1 else "LayerParameter", fields, packed))
+    boxes = []
+    for name, settings in (priors or {}).items():
+        param = encode("PriorBoxParameter", settings)
+        boxes.append(encode("LayerParameter", {"name": name, "type": "PriorBox", "prior_box_param": param}))
+    return encode("NetParameter", {"name": "net", "layers" if v1 else "layer": encoded}) + encode(
+        "NetParameter", {"layer": boxes}
+    )
+
+
+def _blob(array: np.ndarray, double: bool, four_axes: bool) -> dict[str, Any]:
+    fields: dict[str, Any] = {"double_data" if double else "data": array.reshape(-1)}
+    if four_axes:
+        shape = (1, 1, 1, 1, *array.shape)[-4:]
+        return fields | dict(zip(("num", "channels", "height", "width"), shape, strict=True))
+    return fields | {"shape": encode("BlobShape", {"dim": list(array.shape)})}
+
+
+def encode(message: str, fields: Mapping[str, Any], packed: bool = True) -> bytes:
+    """protobuf's encoding of a message. Lists are repeated fields; messages in it are bytes, encoded already.
+
+    packed: numbers that may be written one behind the other are.
+    """
+    out = b""
+    for name, value in fields.items():
+        kind, number, may_pack = _proto()[message][name]
+        values = value if isinstance(value, list | np.ndarray) else [value]
+        if may_pack and packed:
+            out += _piece(number, _numbers(kind, values))
+        else:
+            out += b"".join(_field(number, kind, item) for item in values)
+    return out
+
+
+def _field(number: int, kind: str, value: Any) -> bytes:
+    if kind == "string" or isinstance(value, bytes):
+        return _piece(number, value.encode() if kind == "string" else value)
+    wire_type = _FIXED[kind][0] if kind in _FIXED else 0
+    return _varint(number << 3 | wire_type) + _numbers(kind, [value])
+
+
+def _piece(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _numbers(kind: str, values: Any) -> bytes:
+    if kind in _FIXED:
+        return np.asarray(values, _FIXED[kind][1]).tobytes()
+    named = _proto().get(kind, {})  # an enum
+    return b"".join(_varint(named.get(value, value)) for value in values)
+
+
+def _varint(number: int) -> bytes:
+    """Seven bits a byte, the lowest first; negative ones as 64-bit two's complement."""
+    number %= 1 << 64
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+@cache
+def _proto() -> dict[str, dict[str, Any]]:
+    """Of each message its fields, with type, number and whether they are packed; of each enum its values."""
+    found: dict[str, dict[str, Any]] = {}
+    inside: list[str] = []
+    for line in PROTO.read_text(encoding="utf-8").splitlines():
+        if opening := re.match(r"\s*(?:message|enum) (\w+) {", line):
+            inside.append(opening[1])
+            found[opening[1]] = {}
+        elif line.strip() == "}":
+            inside.pop()
+        elif field := re.match(r"\s*(?:optional|repeated) (\w+) (\w+) = (\d+)(.*);", line):
+            found[inside[-1]][field[2]] = (field[1], int(field[3]), "packed" in field[4])
+        elif value := re.match(r"\s*(\w+) = (\d+);", line):
+            found[inside[-1]][value[1]] = int(value[2])
+    return found
+
+
+# ---- Keras ----
+
+_MOST_OF_AN_ATTRIBUTE = 64512
+
+
+def write_keras(
+    file: Path,
+    layers: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]],
+    *,
+    whole_model: bool = False,
+    version: str | None = "2.2.4",
+    backend: str = "tensorflow",
+    **storage: Any,
+) -> None:
+    """What model.save_weights writes, or with ``whole_model`` model.save.
+
+    layers: name, and name and value of each weight: ``conv1_1/kernel:0`` in Keras 2, ``conv1_1_W:0`` in Keras 1.
+    version: None for Keras 1, which did not write it.
+    storage: options of h5py's create_dataset.
+    """
+    with h5py.File(file, "w") as root:
+        top = root.create_group("model_weights") if whole_model else root
+        if whole_model:
+            root.attrs["model_config"] = b"{}"
+            root.create_group("optimizer_weights").attrs["weight_names"] = [b"iterations:0"]
+        _save_names(top, "layer_names", [name for name, _ in layers])
+        if version:
+            top.attrs["backend"] = backend.encode()
+            top.attrs["keras_version"] = version.encode()
+        for name, weights in layers:
+            group = top.create_group(name)
+            _save_names(group, "weight_names", [weight for weight, _ in weights])
+            for weight, value in weights:
+                group.create_dataset(weight, data=value, **storage)
+
+
+def _save_names(group: h5py.Group, name: str, values: Sequence[str]) -> None:
+    """In several attributes where it is too long for one."""
+    encoded = np.asarray([value.encode() for value in values])
+    parts = 1
+    while any(part.nbytes > _MOST_OF_AN_ATTRIBUTE for part in np.array_split(encoded, parts)):
+        parts += 1
+    for number, part in enumerate(np.array_split(encoded, parts)):
+        group.attrs[name if parts == 1 else f"{name}{number}"] = part

@@ -1,0 +1,490 @@
+"""VOC against hand-worked numbers and the development kit in plain loops; COCO against pycocotools."""
+
+import contextlib
+import io
+import json
+from collections import Counter
+
+import hotcoco
+import numpy as np
+import pytest
+from helpers import reference
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from ssd_jax.data.source import Annotation
+from ssd_jax.metrics import average_precision
+from ssd_jax.metrics.average_precision import ImageDetections, ScoredBoxes, TrueBoxes
+
+
+def scored(*rows):
+    """Each row x1 y1 x2 y2 score."""
+    table = np.array(rows, np.float32).reshape(-1, 5)
+    return ScoredBoxes(table[:, :4], table[:, 4])
+
+
+def true(*rows):
+    """Each row x1 y1 x2 y2 ignored."""
+    table = np.array(rows, np.float32).reshape(-1, 5)
+    return TrueBoxes(table[:, :4], table[:, 4].astype(bool))
+
+
+def annotation(boxes=(), labels=(), difficult=None, crowd=None, area=None):
+    boxes = np.array(boxes, np.float32).reshape(-1, 4)
+    box_area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return Annotation(
+        image_id="a",
+        file="a.jpg",
+        width=640,
+        height=480,
+        boxes_px=boxes,
+        labels=np.array(labels, np.int32),
+        difficult=np.zeros(len(boxes), bool) if difficult is None else np.array(difficult, bool),
+        crowd=np.zeros(len(boxes), bool) if crowd is None else np.array(crowd, bool),
+        area_px=box_area if area is None else np.array(area, np.float32),
+    )
+
+
+def found(boxes=(), scores=(), labels=()):
+    return ImageDetections(
+        np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.int32)
+    )
+
+
+A, B, C = (0, 0, 9, 9), (100, 100, 109, 109), (200, 200, 209, 209)
+NOWHERE = (400, 400, 409, 409)
+
+
+def both_aps(detections, truth, **kwargs):
+    return tuple(
+        average_precision.voc_average_precision(detections, truth, eleven_point=e, **kwargs) for e in (True, False)
+    )
+
+
+# ---- VOC, worked by hand ----
+
+
+def test_voc_example_by_hand():
+    """Three objects in two images; found A, then nothing, then C; B is missed.
+
+    precision 1, 1/2, 2/3 at recall 1/3, 1/3, 2/3. Best precision at the recalls 0 to 0.3: 1 (four
+    points), 0.4 to 0.6: 2/3 (three points), from 0.7: 0. So 11-point (4 + 3 * 2/3) / 11 = 6/11;
+    area 1/3 * 1 + 1/3 * 2/3 = 5/9.
+    """
+    detections = [scored((*A, 0.9), (*NOWHERE, 0.8)), scored((*C, 0.7))]
+    truth = [true((*A, 0), (*B, 0)), true((*C, 0))]
+    assert both_aps(detections, truth) == pytest.approx((6 / 11, 5 / 9), rel=1e-12)
+
+
+def test_area_uses_the_envelope():
+    """Wrong, right, right: precision 0, 1/2, 2/3; at both recalls the best to the right is 2/3."""
+    detections = [scored((*NOWHERE, 0.9), (*A, 0.8), (*B, 0.7))]
+    assert both_aps(detections, [true((*A, 0), (*B, 0))]) == pytest.approx((2 / 3, 2 / 3))
+
+
+def test_all_found_is_one_and_nothing_found_is_zero():
+    truth = [true((*A, 0), (*B, 0)), true()]
+    assert both_aps([scored((*A, 0.1), (*B, 0.2)), scored()], truth) == (1.0, 1.0)
+    assert both_aps([scored(), scored()], truth) == (0.0, 0.0)
+
+
+def test_inclusive_widths_put_this_box_exactly_on_the_threshold():
+    """10 x 10 pixels against the 10 x 5 upper half, rows 0 to 4: 50 / 100. Without the +1: 36 / 81."""
+    assert both_aps([scored((0, 0, 9, 4, 0.9))], [true((*A, 0))]) == (1.0, 1.0)
+
+
+def test_one_row_less_is_below_the_threshold():
+    assert both_aps([scored((0, 0, 9, 3, 0.9))], [true((*A, 0))]) == (0.0, 0.0)
+
+
+def test_iou_threshold_is_inclusive_elsewhere_too():
+    """Three quarters: 10 x 6 against 10 x 8 rows is 60 / 80."""
+    detections, truth = [scored((0, 0, 9, 5, 0.9))], [true((0, 0, 9, 7, 0))]
+    assert both_aps(detections, truth, iou_threshold=0.75) == (1.0, 1.0)
+    assert both_aps(detections, truth, iou_threshold=0.7500001) == (0.0, 0.0)
+
+
+def test_second_detection_of_an_object_is_wrong_even_if_it_fits_better():
+    """The loose one, first by score, is right; the exact one wrong: then B: precision 1, 1/2, 2/3.
+
+    Recall 1/2, 1/2, 1. 11-point: six points (0 to 0.5) of 1, five of 2/3; area 1/2 + 1/2 * 2/3.
+    """
+    detections = [scored((0, 0, 9, 7, 0.9), (*A, 0.8), (*B, 0.7))]
+    truth = [true((*A, 0), (*B, 0))]
+    assert both_aps(detections, truth) == pytest.approx(((6 + 5 * 2 / 3) / 11, 5 / 6))
+
+
+def test_detection_belongs_to_its_best_object_though_another_is_free():
+    """Both fit A best; the second also passes with the free neighbour, which nevertheless stays missed."""
+    neighbour = (0, 2, 9, 11)  # IoU with A 80 / 120
+    detections = [scored((*A, 0.9), (0, 0, 9, 8, 0.8))]  # IoU with A 0.9, with the neighbour 70 / 120
+    assert both_aps(detections, [true((*A, 0), (*neighbour, 0))]) == pytest.approx((6 / 11, 1 / 2))
+
+
+def test_difficult_object_found_twice_changes_nothing():
+    truth = [true((*A, 1), (*B, 0))]
+    assert both_aps([scored((*A, 0.9), (*A, 0.8), (*B, 0.7))], truth) == (1.0, 1.0)
+
+
+def test_difficult_object_takes_the_detection_from_an_ordinary_one_that_overlaps_less():
+    """IoU with the difficult box 0.9, with the ordinary 0.8: ignored, so nothing is found."""
+    truth = [true((0, 0, 9, 8, 1), (0, 0, 9, 7, 0))]
+    assert both_aps([scored((*A, 0.9))], truth) == (0.0, 0.0)
+
+
+def test_equal_overlap_goes_to_the_first_object():
+    """Two objects in the same place: the first takes both detections, whether it is difficult decides."""
+    detections = [scored((*A, 0.9), (*A, 0.8))]
+    assert both_aps(detections, [true((*A, 0), (*A, 0))]) == pytest.approx((6 / 11, 1 / 2))
+    assert both_aps(detections, [true((*A, 1), (*A, 0))]) == (0.0, 0.0)
+
+
+def test_no_object_to_find_is_nan():
+    assert np.isnan(both_aps([scored((*A, 0.9))], [true((*A, 1))])).all()
+    assert np.isnan(both_aps([scored((*A, 0.9))], [true()])).all()
+    assert np.isnan(both_aps([], [])).all()
+
+
+def test_equal_scores_keep_the_order_given():
+    """Right before wrong is 1 for a single object; wrong before right 1/2."""
+    truth = [true(), true((*A, 0))]
+    right_first = [true((*A, 0)), true()], [scored((*A, 0.5)), scored((*NOWHERE, 0.5))]
+    assert both_aps(right_first[1], right_first[0]) == (1.0, 1.0)
+    assert both_aps([scored((*NOWHERE, 0.5)), scored((*A, 0.5))], truth) == (0.5, 0.5)
+    assert both_aps([scored((*A, 0.5), (*NOWHERE, 0.5))], [true((*A, 0))]) == (1.0, 1.0)
+    assert both_aps([scored((*NOWHERE, 0.5), (*A, 0.5))], [true((*A, 0))]) == (0.5, 0.5)
+
+
+def test_recall_points_are_numpys():
+    """Ten objects, three found, then none: recall 3/10 lies below np.arange's 0.30000000000000004.
+
+    Points 0, 0.1, 0.2 are reached with precision 1: 3/11, where decimal points would give 4/11.
+    """
+    boxes = [(20 * i, 0, 20 * i + 9, 9) for i in range(10)]
+    detections = [scored(*((*box, 0.9) for box in boxes[:3]))]
+    assert both_aps(detections, [true(*((*box, 0) for box in boxes))]) == pytest.approx((3 / 11, 0.3))
+
+
+def test_degenerate_boxes_are_harmless():
+    """A box turned inside out has no area (x2 - x1 + 1 = 0) and no division by zero follows."""
+    assert both_aps([scored((5, 5, 4, 4, 0.9), (*A, 0.8))], [true((5, 5, 4, 4, 0), (*A, 0))]) == pytest.approx(
+        ((6 * 0.5) / 11, 0.25)
+    )
+
+
+def test_different_numbers_of_images_are_refused():
+    with pytest.raises(ValueError, match="1 images, ground truth of 2"):
+        average_precision.voc_average_precision([scored()], [true(), true()])
+    with pytest.raises(ValueError, match="1 images, annotations of 0"):
+        average_precision.evaluate_voc([found()], [], ("a",))
+
+
+@pytest.mark.parametrize("label", [0, 2, -1])
+@pytest.mark.parametrize("evaluate", [average_precision.evaluate_voc, average_precision.evaluate_coco])
+def test_labels_without_a_name_are_refused(evaluate, label):
+    with pytest.raises(ValueError, match=f"label {label}, labels are 1 to 1"):
+        evaluate([found([A], [0.9], [label])], [annotation()], ("a",))
+    with pytest.raises(ValueError, match=f"label {label}, labels are 1 to 1"):
+        evaluate([found()], [annotation([A], [label])], ("a",))
+
+
+# ---- VOC, random against the loops ----
+
+
+def random_split(rng, images, classes):
+    """Whole pixels and few score levels, so that ties and IoUs on the threshold are common."""
+    detections, annotations = [], []
+    for _ in range(images):
+        g = rng.integers(0, 6)
+        corner = rng.integers(0, 40, (g, 2))
+        boxes = np.concatenate([corner, corner + rng.integers(5, 20, (g, 2))], 1)
+        labels = rng.integers(1, classes + 1, g)
+        annotations.append(annotation(boxes, labels, rng.random(g) < 0.3, rng.random(g) < 0.1))
+        copies = rng.integers(0, g, 8) if g else np.zeros(0, int)
+        noise = rng.integers(0, 40, (4, 2))
+        found_boxes = np.concatenate(
+            [boxes[copies] + rng.integers(-2, 3, (len(copies), 4)), np.concatenate([noise, noise + 9], 1)]
+        )
+        k = len(found_boxes)
+        found_labels = np.concatenate([labels[copies], rng.integers(1, classes + 1, 4)])
+        detections.append(found(found_boxes, rng.integers(1, 8, k) / 8, found_labels))
+    return detections, annotations
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("iou_threshold", [0.5, 0.7])
+def test_evaluate_voc_against_the_development_kit_in_loops(seed, iou_threshold):
+    names = ("ant", "bee", "cat")
+    detections, annotations = random_split(np.random.default_rng(seed), 10, 3)
+    result = average_precision.evaluate_voc(detections, annotations, names, iou_threshold)
+    maps = {"ap_11point": [], "ap_area": []}
+    for label, name in enumerate(names, start=1):
+        loops = reference.voc_precision_recall(
+            [[(b, s) for b, s, lab in zip(*d, strict=True) if lab == label] for d in detections],
+            [
+                [
+                    (b, d or c)
+                    for b, d, c, lab in zip(a.boxes_px, a.difficult, a.crowd, a.labels, strict=True)
+                    if lab == label
+                ]
+                for a in annotations
+            ],
+            iou_threshold,
+        )
+        for key, eleven_point in (("ap_11point", True), ("ap_area", False)):
+            expected = reference.voc_ap(*loops, eleven_point)
+            assert 0 < expected < 1
+            assert result["voc_classes"][name][key] == pytest.approx(expected, rel=1e-12)
+            maps[key].append(expected)
+    assert result["voc_map_11point"] == pytest.approx(sum(maps["ap_11point"]) / 3, rel=1e-12)
+    assert result["voc_map_area"] == pytest.approx(sum(maps["ap_area"]) / 3, rel=1e-12)
+
+
+# ---- VOC, thousands of small cases against the loops ----
+
+CASES = 4000
+
+
+def random_class(rng):
+    """One class in a few images: whole pixels on a small field, few scores, copies of boxes."""
+    detections, truth = [], []
+    difficult_share = rng.choice([0.0, 0.3, 1.0], p=[0.4, 0.5, 0.1])
+    for _ in range(rng.integers(1, 5)):
+        corner = rng.integers(0, 8, (rng.integers(0, 4), 2))
+        objects = np.concatenate([corner, corner + rng.integers(1, 9)], 1)
+        objects = np.concatenate([objects, objects[: rng.integers(0, 2)]])  # perhaps the first once more
+        near = np.repeat(objects, 2, 0) + rng.integers(-2, 3, (2 * len(objects), 4))
+        boxes = np.concatenate([objects, near, [[40, 40, 49, 49]]])
+        boxes = boxes[rng.integers(0, len(boxes), rng.integers(0, 7))]
+        scores = rng.integers(1, 5, len(boxes)) / 4
+        detections.append(ScoredBoxes(boxes.astype(np.float32), scores.astype(np.float32)))
+        truth.append(TrueBoxes(objects.astype(np.float32), rng.random(len(objects)) < difficult_share))
+    return detections, truth
+
+
+def hard_parts(detections, truth):
+    """What a case has of that which implementations get wrong: names, once each."""
+    levels = [set(image.scores.tolist()) for image in detections]
+    yield "equal scores in two images", any(a & b for i, a in enumerate(levels) for b in levels[:i])
+    found = [[tuple(box) for box in image.boxes_px.tolist()] for image in detections]
+    objects = [[tuple(box) for box in image.boxes_px.tolist()] for image in truth]
+    images = list(zip(found, objects, strict=True))
+    yield "equal scores in an image", any(len(s) < len(f) for s, f in zip(levels, found, strict=True))
+    yield "detection twice", any(len(set(f)) < len(f) for f in found)
+    yield "object twice", any(len(set(o)) < len(o) for o in objects)
+    yield "found where nothing is", any(f and not o for f, o in images)
+    yield "nothing found", any(o and not f for f, o in images)
+    difficult = [{o for o, d in zip(os, t.ignored, strict=True) if d} for os, t in zip(objects, truth, strict=True)]
+    ordinary = [{o for o, d in zip(os, t.ignored, strict=True) if not d} for os, t in zip(objects, truth, strict=True)]
+    yield "difficult and not", any(difficult) and any(ordinary)
+    yield "difficult and not in one place", any(d & o for d, o in zip(difficult, ordinary, strict=True))
+    yield "no object to find", not any(ordinary)
+    ious = [sorted((reference.voc_iou(f, o) for o in os), reverse=True) for fs, os in images for f in fs]
+    yield "IoU on the threshold", any(iou[:1] == [0.5] for iou in ious)
+    yield "two objects fit equally", any(len(iou) > 1 and iou[0] == iou[1] >= 0.5 for iou in ious)
+
+
+def test_voc_ap_of_thousands_of_cases_against_the_loops():
+    rng, seen, values = np.random.default_rng(0), Counter(), Counter()
+    for case in range(CASES):
+        detections, truth = random_class(rng)
+        has = dict(hard_parts(detections, truth))
+        seen.update({name: int(there) for name, there in has.items()})
+        ours = both_aps(detections, truth)
+        if has["no object to find"]:
+            assert np.isnan(ours).all()
+            continue
+        curve = reference.voc_precision_recall(*(
+            [list(zip(*image, strict=True)) for image in images] for images in (detections, truth)
+        ), 0.5)  # fmt: skip
+        expected = reference.voc_ap(*curve, True), reference.voc_ap(*curve, False)
+        assert ours == pytest.approx(expected, rel=1e-12), f"case {case}: {detections} {truth}"
+        values.update(expected)
+    assert len(seen) == 11 and min(seen.values()) >= CASES // 20, seen
+    assert len(values) > CASES // 10, "that many different results"
+
+
+# ---- evaluate_voc ----
+
+
+def small_result():
+    """ant: one found, one missed, (6/11, 1/2); bee: only a difficult one; cat: none at all."""
+    annotations = [
+        annotation([A, B, C], [1, 1, 2], difficult=[0, 0, 1]),
+        annotation([A], [1], crowd=[1]),
+    ]
+    detections = [found([A, C], [0.9, 0.8], [1, 2]), found([A], [0.95], [1])]
+    return average_precision.evaluate_voc(detections, annotations, ("ant", "bee", "cat"))
+
+
+def test_evaluate_voc_counts_and_means():
+    result = small_result()
+    assert result["voc_classes"] == {
+        "ant": {
+            "objects": 2,
+            "ignored_objects": 1,
+            "detections": 2,
+            "ap_11point": pytest.approx(6 / 11),
+            "ap_area": pytest.approx(0.5),
+        },
+        "bee": {"objects": 0, "ignored_objects": 1, "detections": 1, "ap_11point": None, "ap_area": None},
+        "cat": {"objects": 0, "ignored_objects": 0, "detections": 0, "ap_11point": None, "ap_area": None},
+    }
+    assert (result["voc_map_11point"], result["voc_map_area"]) == pytest.approx((6 / 11, 0.5))
+
+
+def test_results_go_through_json():
+    result = {**small_result(), **average_precision.evaluate_coco([found()], [annotation()], ("ant",))}
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_evaluate_voc_of_an_empty_split():
+    result = average_precision.evaluate_voc([], [], ("ant",))
+    assert result["voc_map_11point"] is None
+    assert result["voc_map_area"] is None
+
+
+def test_format_table():
+    assert average_precision.format_table(small_result()).split("\n") == [
+        "class      objects  detections  AP 11-point  AP area",
+        "----------------------------------------------------",
+        "ant              2           2       0.5455   0.5000",
+        "bee              0           1            -        -",
+        "cat              0           0            -        -",
+        "----------------------------------------------------",
+        "all, mean        2           3       0.5455   0.5000",
+    ]
+
+
+# ---- COCO ----
+
+
+def pycocotools_stats(detections, annotations, categories, image_ids):
+    """The dicts that a COCO file would hold, and what the original makes of them."""
+    truth, results = [], []
+    for image_id, a, d in zip(image_ids, annotations, detections, strict=True):
+        for i in range(len(a.labels)):
+            x1, y1, x2, y2 = (float(v) for v in a.boxes_px[i])
+            truth.append(
+                {
+                    "id": len(truth) + 1,
+                    "image_id": image_id,
+                    "category_id": categories[a.labels[i] - 1],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": float(a.area_px[i]),
+                    "iscrowd": int(a.crowd[i]),
+                }
+            )
+        for box, score, label in zip(*d, strict=True):
+            x1, y1, x2, y2 = (float(v) for v in box)
+            results.append([image_id, x1, y1, x2 - x1, y2 - y1, float(score), categories[label - 1]])
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {
+            "info": {},
+            "images": [{"id": i, "width": 640, "height": 480} for i in image_ids],
+            "categories": [{"id": c, "name": str(c)} for c in categories],
+            "annotations": truth,
+        }
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(np.array(results).reshape(-1, 7)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats
+
+
+def random_coco_split(rng, images, classes):
+    """All three sizes, crowds, areas that are not the box's, fractions of pixels, score ties."""
+    detections, annotations = [], []
+    for _ in range(images):
+        g = rng.integers(0, 12)
+        corner = rng.uniform(0, 400, (g, 2))
+        boxes = np.concatenate([corner, corner + np.exp(rng.uniform(2, 5.5, (g, 2)))], 1)
+        area = (boxes[:, 2:] - boxes[:, :2]).prod(1) * rng.uniform(0.4, 1, g)
+        labels = rng.integers(1, classes + 1, g)
+        annotations.append(annotation(boxes, labels, rng.random(g) < 0.2, rng.random(g) < 0.1, area))
+        copies = rng.integers(0, g, 140) if g else np.zeros(0, int)  # more than the 100 that count
+        sides = (boxes[:, 2:] - boxes[:, :2])[copies]
+        shift = rng.normal(0, 0.1, (len(copies), 4)) * np.tile(sides, 2)
+        noise = rng.uniform(0, 300, (5, 2))
+        k = len(copies) + 5
+        detections.append(
+            found(
+                np.concatenate([boxes[copies] + shift, np.concatenate([noise, noise + 50], 1)]),
+                np.round(rng.random(k), 2),
+                np.concatenate([labels[copies], rng.integers(1, classes + 1, 5)]),
+            )
+        )
+    return detections, annotations
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_coco_equals_pycocotools_bit_for_bit(seed):
+    detections, annotations = random_coco_split(np.random.default_rng(seed), 12, 3)
+    ours = average_precision.evaluate_coco(detections, annotations, ("a", "b", "c"))
+    stats = pycocotools_stats(detections, annotations, [1, 2, 3], range(1, 13))
+    assert list(ours) == list(average_precision.COCO_KEYS)
+    assert (stats > 0).all() and (stats < 1).all()
+    assert list(ours.values()) == list(stats)
+
+
+def test_coco_original_ids_decide_ties():
+    """All scores equal, ids falling: the last image comes first, as in pycocotools."""
+    detections, annotations = random_coco_split(np.random.default_rng(5), 6, 2)
+    detections = [d._replace(scores=np.full_like(d.scores, 0.5)) for d in detections]
+    categories, image_ids = [90, 17], [600, 500, 400, 300, 200, 139]
+    ours = average_precision.evaluate_coco(detections, annotations, ("a", "b"), categories, image_ids)
+    assert list(ours.values()) == list(pycocotools_stats(detections, annotations, categories, image_ids))
+    assert ours != average_precision.evaluate_coco(detections, annotations, ("a", "b"))
+
+
+def test_coco_difficult_objects_count_like_any_other():
+    annotations = [annotation([A, B], [1, 1], difficult=[True, False])]
+    assert average_precision.evaluate_coco([found([A], [0.9], [1])], annotations, ("a",))["coco_ar1"] == 0.5
+
+
+def test_coco_detections_on_a_crowd_are_ignored():
+    annotations = [annotation([A, (50, 50, 250, 250)], [1, 1], crowd=[False, True])]
+    detections = [found([(60, 60, 80, 80), A], [0.9, 0.8], [1, 1])]
+    assert average_precision.evaluate_coco(detections, annotations, ("a",))["coco_ap"] == pytest.approx(1)
+
+
+def test_coco_sizes_that_do_not_occur_are_none():
+    """A is 9 x 9 px: small."""
+    result = average_precision.evaluate_coco([found([A], [0.9], [1])], [annotation([A], [1])], ("a",))
+    absent = [key for key, value in result.items() if value is None]
+    assert absent == ["coco_ap_medium", "coco_ap_large", "coco_ar_medium", "coco_ar_large"]
+
+
+def test_coco_without_detections_is_zero_and_without_objects_none():
+    nothing_found = average_precision.evaluate_coco([found()], [annotation([A], [1])], ("a",))
+    assert nothing_found["coco_ap"] == nothing_found["coco_ar100"] == 0
+    nothing_there = average_precision.evaluate_coco([found([A], [0.9], [1])], [annotation()], ("a",))
+    assert set(nothing_there.values()) == {None}
+    assert set(average_precision.evaluate_coco([], [], ("a",)).values()) == {None}
+
+
+def test_coco_prints_nothing(capfd):
+    average_precision.evaluate_coco([found([A], [0.9], [1])], [annotation([A], [1])], ("a",))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_coco_refuses_what_does_not_fit_together():
+    with pytest.raises(ValueError, match="1 images, annotations of 0"):
+        average_precision.evaluate_coco([found()], [], ("a",))
+    with pytest.raises(ValueError):
+        average_precision.evaluate_coco([found()], [annotation()], ("a",), category_ids=[1, 2])
+    with pytest.raises(ValueError):
+        average_precision.evaluate_coco([found()], [annotation()], ("a",), image_ids=[1, 2])
+
+
+def test_keys_match_the_names_hotcoco_uses():
+    """AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl: the order of stats."""
+    long = {"_small": "s", "_medium": "m", "_large": "l"}
+    short = [key.removeprefix("coco_") for key in average_precision.COCO_KEYS]
+    for word, letter in long.items():
+        short = [name.replace(word, letter) for name in short]
+    names = [name[:2].upper() + name[2:] for name in short]
+    truth = hotcoco.COCO({"images": [], "annotations": [], "categories": []})
+    assert names == hotcoco.COCOeval(truth, truth.load_res([]), "bbox").metric_keys()

@@ -1,0 +1,364 @@
+"""Curves, intervals, mix-ups and errors against loops, hand-worked cases, hotcoco, and known truth."""
+
+import numpy as np
+import pytest
+from helpers import reference
+from hotcoco import COCO, COCOeval
+
+from ssd_jax.data.source import Annotation, make_annotation
+from ssd_jax.metrics import average_precision, diagnosis
+from ssd_jax.metrics.average_precision import ImageDetections, JudgedClass
+from ssd_jax.metrics.diagnosis import Interval
+
+
+def annotation(boxes=(), labels=(), difficult=None, crowd=None) -> Annotation:
+    lists = (None if part is None else np.asarray(part).tolist() for part in (boxes, labels, difficult, crowd))
+    return make_annotation("a", "a.jpg", (640, 480), *lists)
+
+
+def found(*rows) -> ImageDetections:
+    """Each row box, score, label."""
+    boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
+    return ImageDetections(
+        np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.int32)
+    )
+
+
+A, B, C = (0, 0, 99, 99), (200, 200, 299, 299), (400, 300, 499, 399)
+NOWHERE = (500, 10, 599, 99)
+NAMES = ("ant", "bee", "cat")
+
+
+def random_split(seed: int, images: int = 12) -> tuple[list[ImageDetections], list[Annotation]]:
+    """Whole pixels, crowded, so that IoUs near the threshold are common; no two scores are equal."""
+    rng = np.random.default_rng(seed)
+    detections, annotations = [], []
+    scores = iter(rng.permutation(images * 12) / (images * 12))
+    for _ in range(images):
+        g = rng.integers(0, 6)
+        corner = rng.integers(0, 40, (g, 2))
+        boxes = np.concatenate([corner, corner + rng.integers(5, 20, (g, 2))], 1)
+        labels = rng.integers(1, 4, g)
+        annotations.append(annotation(boxes, labels, rng.random(g) < 0.25, rng.random(g) < 0.1))
+        copies = rng.integers(0, g, 8) if g else np.zeros(0, int)
+        noise = rng.integers(0, 40, (4, 2))
+        near = boxes[copies] + rng.integers(-2, 3, (len(copies), 4))
+        of = np.where(rng.random(len(copies)) < 0.7, labels[copies], rng.integers(1, 4, len(copies)))
+        rows = [
+            *zip(near, of, strict=True),
+            *zip(np.concatenate([noise, noise + 9], 1), rng.integers(1, 4, 4), strict=True),
+        ]
+        detections.append(found(*((box, next(scores), label) for box, label in rows)))
+    return detections, annotations
+
+
+def judge_all(detections, annotations) -> list[JudgedClass]:
+    return [
+        average_precision.judge_class(*average_precision.of_class(label, detections, annotations))
+        for label in (1, 2, 3)
+    ]
+
+
+# ---- curves ----
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_curves_are_the_development_kits(seed):
+    detections, annotations = random_split(seed)
+    curves = diagnosis.diagnose(detections, annotations, NAMES, resamples=2).curves
+    for label, curve in enumerate(curves, start=1):
+        assert curve is not None
+        scored, true = average_precision.of_class(label, detections, annotations)
+        precision, recall = reference.voc_precision_recall(
+            [list(zip(*d, strict=True)) for d in scored], [list(zip(*t, strict=True)) for t in true], 0.5
+        )
+        # The loops repeat a point for a detection on an ignored object; the curve has no point for it.
+        points = list(dict.fromkeys(zip(precision, recall, strict=True)))
+        ours = list(dict.fromkeys(zip(curve.precision.tolist(), curve.recall.tolist(), strict=True)))
+        np.testing.assert_allclose([p for p in ours if any(p)], [p for p in points if any(p)])
+
+
+def test_operating_point_counts_detections_from_the_score_up():
+    """Scores .9 right, .5 wrong, .4 right: two are shown, and precision is 1/2, recall 1/2 there."""
+    detections = [found((A, 0.9, 1), (NOWHERE, 0.5, 1), (B, 0.4, 1))]
+    ant, bee, _ = diagnosis.diagnose(detections, [annotation([A, B], [1, 1])], NAMES).curves
+    assert ant is not None and ant.shown == 2
+    assert (ant.precision[1], ant.recall[1]) == (0.5, 0.5)
+    assert bee is None
+
+
+# ---- bootstrap ----
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_resampled_ap_is_that_of_the_split_written_out(seed):
+    """Each image as often as it was drawn, measured by voc_average_precision."""
+    detections, annotations = random_split(seed)
+    times = np.random.default_rng(100 + seed).multinomial(12, np.full(12, 1 / 12), 8).T
+    for label, judged in enumerate(judge_all(detections, annotations), start=1):
+        ours = diagnosis.resampled_ap(judged, times)
+        for r in range(8):
+            drawn = [i for i in range(12) for _ in range(times[i, r])]
+            split = average_precision.of_class(label, [detections[i] for i in drawn], [annotations[i] for i in drawn])
+            for row, eleven_point in enumerate((True, False)):
+                expected = average_precision.voc_average_precision(*split, eleven_point=eleven_point)
+                np.testing.assert_allclose(ours[row, r], expected, rtol=1e-12)
+
+
+def test_resampled_ap_reaches_the_eleven_points_as_numpy_has_them():
+    """Ten objects, three found: recall 3/10 lies below the point 0.30000000000000004, drawn once or twice."""
+    judged = JudgedClass(np.array([0.9, 0.8, 0.7]), np.ones(3, bool), np.zeros(3, np.int64), np.array([10]))
+    np.testing.assert_allclose(diagnosis.resampled_ap(judged, np.array([[1, 2]])), [[3 / 11] * 2, [0.3] * 2])
+
+
+def test_interval_is_that_of_a_plain_loop():
+    """Two thousand resamples of either, drawn apart: ends agree to the scatter of percentiles."""
+    detections, annotations = random_split(3, images=20)
+    ours = diagnosis.bootstrap(judge_all(detections, annotations), resamples=2000)
+    rng, means = np.random.default_rng(99), []
+    for _ in range(200):
+        drawn = rng.integers(0, 20, 20)
+        result = average_precision.evaluate_voc([detections[i] for i in drawn], [annotations[i] for i in drawn], NAMES)
+        means.append((result["voc_map_11point"], result["voc_map_area"]))
+    for interval, values in zip((ours.map_11point, ours.map_area), np.transpose(means), strict=True):
+        np.testing.assert_allclose(interval, np.percentile(values, (2.5, 97.5)), atol=0.04)
+        assert interval is not None and interval.high - interval.low > 0.1
+
+
+def test_more_resamples_than_fit_one_block_are_all_drawn():
+    judged = judge_all(*random_split(1))
+    one, many = diagnosis.bootstrap(judged, 1), diagnosis.bootstrap(judged, 130)
+    assert one.map_area is not None and one.map_area.low == one.map_area.high
+    assert many.map_area is not None and many.map_area.low < many.map_area.high
+    assert (one.resamples, many.resamples) == (1, 130)
+    assert many.map_area != diagnosis.bootstrap(judged, 50).map_area
+    assert many == diagnosis.bootstrap(judged, 130) != diagnosis.bootstrap(judged, 130, seed=1)
+
+
+def test_nothing_found_and_all_found_leave_no_doubt():
+    annotations = [annotation([A], [1]), annotation([B], [1]), annotation()]
+    nothing = diagnosis.diagnose([found()] * 3, annotations, NAMES).intervals
+    assert nothing.map_11point == nothing.map_area == Interval(0, 0)
+    all_found = diagnosis.diagnose([found((A, 0.9, 1)), found((B, 0.8, 1)), found()], annotations, NAMES).intervals
+    assert all_found.map_11point == all_found.map_area == Interval(1, 1)
+    assert all_found.classes_area == (Interval(1, 1), None, None)
+
+
+@pytest.mark.parametrize("images", [0, 1])
+def test_no_interval_of_too_few_images(images):
+    intervals = diagnosis.diagnose([found((A, 0.9, 1))] * images, [annotation([A], [1])] * images, NAMES).intervals
+    assert intervals == (None, None, (None,) * 3, (None,) * 3, 0)
+
+
+def test_no_interval_without_objects():
+    intervals = diagnosis.diagnose([found((A, 0.9, 1))] * 2, [annotation()] * 2, NAMES).intervals
+    assert intervals.map_area is None and intervals.classes_11point == (None,) * 3
+
+
+def test_a_class_that_was_not_drawn_is_left_out_of_the_mean():
+    """ant is always found; bee, in one image of three, never: the mean is 1/2, or 1 where bee was not drawn."""
+    annotations = [annotation([A], [1]), annotation([A], [1]), annotation([A, B], [1, 2])]
+    intervals = diagnosis.diagnose([found((A, 0.9, 1))] * 3, annotations, NAMES).intervals
+    assert intervals.map_area == Interval(0.5, 1)
+    assert intervals.classes_area == (Interval(1, 1), Interval(0, 0), None)
+
+
+def synthetic_class(rng: np.random.Generator, images: int) -> JudgedClass:
+    """1.2 objects an image, nine of ten found, and one wrong detection in two images."""
+    objects = rng.poisson(1.2, images)
+    rights, wrongs = (np.repeat(np.arange(images), n) for n in (rng.binomial(objects, 0.9), rng.poisson(0.5, images)))
+    scores = np.concatenate([rng.beta(3, 2, len(rights)), rng.beta(1, 3, len(wrongs))])
+    order = np.argsort(-scores)
+    correct = np.arange(len(scores)) < len(rights)
+    return JudgedClass(scores[order], correct[order], np.concatenate([rights, wrongs])[order], objects)
+
+
+def test_nineteen_of_twenty_intervals_hold_the_truth():
+    """The truth is the AP over 100,000 images. Of 100 intervals 95 are expected, give or take 2.2."""
+    rng = np.random.default_rng(5)
+    everything = synthetic_class(rng, 100_000)
+    truth = diagnosis.resampled_ap(everything, np.ones((100_000, 1), int))[1, 0]
+    held, within = 0, 0
+    for _ in range(100):
+        sample = synthetic_class(rng, 80)
+        interval = diagnosis.bootstrap([sample], resamples=200).map_area
+        point = diagnosis.resampled_ap(sample, np.ones((80, 1), int))[1, 0]
+        assert interval is not None
+        held += interval.low <= truth <= interval.high
+        within += interval.low <= point <= interval.high
+    assert 88 <= held <= 99
+    assert within == 100
+
+
+# ---- image by image ----
+
+
+def test_what_becomes_of_each_detection():
+    """Out of order: found at .6 what is taken at .8; a wrong class; nothing; below the score; a difficult one."""
+    there = annotation([A, B, C], [1, 2, 1], difficult=[False, False, True])
+    detections = found(
+        (A, 0.6, 1), ((0, 0, 99, 89), 0.8, 1), (B, 0.7, 3), (NOWHERE, 0.5, 2), (NOWHERE, 0.49, 2), (C, 0.9, 2)
+    )
+    verdict = diagnosis.judge_image(detections, there)
+    assert verdict.shown == (5, 1, 2, 0, 3)
+    assert verdict.verdicts == ("ignored", "right", "wrong class", "found already", "nothing there")
+    assert verdict.objects == (None, 0, 1, None, None)
+    assert verdict.missed == ()
+    assert verdict.faults() == {"wrong class": 1, "found already": 1, "nothing there": 1}
+
+
+def test_objects_that_nothing_is_on_are_missed_unless_ignored():
+    there = annotation([A, B, C], [1, 2, 3], crowd=[False, True, False])
+    verdict = diagnosis.judge_image(found((A, 0.4, 1)), there)
+    assert verdict == ((), (), (), (0, 2))
+    assert verdict.faults() == {"missed": 2}
+    assert diagnosis.judge_image(found(), annotation()).faults() == {}
+
+
+def test_half_covered_is_on_the_object_with_last_pixels_inside():
+    """10 x 5 of 10 x 10 pixels is IoU 1/2, one row less is not."""
+    there = annotation([(0, 0, 9, 9)], [1])
+    assert diagnosis.judge_image(found(((0, 0, 9, 4), 0.9, 1)), there).verdicts == ("right",)
+    assert diagnosis.judge_image(found(((0, 0, 9, 3), 0.9, 1)), there).verdicts == ("nothing there",)
+
+
+def test_ignored_objects_take_any_number_of_detections():
+    there = annotation([A], [1], difficult=[True])
+    assert diagnosis.judge_image(found((A, 0.9, 1), (A, 0.8, 2)), there).verdicts == ("ignored",) * 2
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_images_against_loops(seed):
+    detections, annotations = random_split(seed, images=30)
+    kinds = set()
+    for d, a in zip(detections, annotations, strict=True):
+        verdict = diagnosis.judge_image(d, a)
+        told, missed = reference.fates(*d, a.boxes_px, a.labels, a.difficult | a.crowd, 0.5, 0.5)
+        assert list(zip(verdict.shown, verdict.verdicts, verdict.objects, strict=True)) == told
+        assert list(verdict.missed) == missed
+        kinds |= set(verdict.verdicts)
+    assert len(kinds) == 5
+
+
+def test_worst_images_have_most_faults_and_equal_ones_keep_their_order():
+    faults = (1, 3, 0, 3, 2)
+    images = [diagnosis.ImageVerdict((), (), (), tuple(range(n))) for n in faults]
+    assert diagnosis.worst_images(images, 10) == [1, 3, 4, 0]
+    assert diagnosis.worst_images(images, 2) == [1, 3]
+    assert diagnosis.worst_images([], 2) == []
+
+
+# ---- confusion ----
+
+
+def test_confusion_by_hand():
+    """ant found; bee taken for cat; cat missed; bee where nothing is; ant found again."""
+    annotations = [annotation([A, B], [1, 2]), annotation([C], [3])]
+    detections = [found((A, 0.9, 1), (B, 0.8, 3), (A, 0.7, 1)), found((NOWHERE, 0.9, 2), (C, 0.3, 3))]
+    assert diagnosis.diagnose(detections, annotations, NAMES).confusion.tolist() == [
+        [1, 0, 0, 0],
+        [0, 0, 1, 0],
+        [0, 0, 0, 1],
+        [1, 1, 0, 0],
+    ]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_confusion_adds_up(seed):
+    detections, annotations = random_split(seed, images=30)
+    result = diagnosis.diagnose(detections, annotations, NAMES, resamples=2)
+    for label in (1, 2, 3):
+        objects = sum(int(((a.labels == label) & ~a.difficult & ~a.crowd).sum()) for a in annotations)
+        assert result.confusion[label - 1].sum() == objects
+    counted = sum(verdict != "ignored" for image in result.images for verdict in image.verdicts)
+    assert result.confusion[:, :-1].sum() == counted
+    faults = sum(sum(image.faults().values()) for image in result.images)
+    assert faults == result.confusion.sum() - np.trace(result.confusion)
+
+
+def test_confusion_is_hotcocos_where_no_object_is_ignored():
+    """Objects far apart and detections well on them or well beside: there the +1 of VOC's IoU decides nothing."""
+    rng = np.random.default_rng(2)
+    detections, annotations, rows, objects = [], [], [], []
+    for image in range(40):
+        corners = np.array([(x, y) for x in (0, 200, 400) for y in (0, 200)])[rng.random(6) < 0.7]
+        boxes = np.concatenate([corners, corners + rng.integers(60, 120, corners.shape)], 1)
+        labels = rng.integers(1, 4, len(boxes))
+        annotations.append(annotation(boxes, labels))
+        copies = rng.integers(0, len(boxes), 6) if len(boxes) else np.zeros(0, int)
+        near = boxes[copies] + rng.integers(-3, 4, (len(copies), 4))
+        of = np.where(rng.random(len(copies)) < 0.7, labels[copies], rng.integers(1, 4, len(copies)))
+        listed = [*zip(near, rng.random(len(copies)), of, strict=True), ((560, 420, 600, 460), rng.random(), 1)]
+        detections.append(found(*listed))
+        rows += [[image, b[0], b[1], b[2] - b[0], b[3] - b[1], np.float32(s), c] for b, s, c in listed]
+        for box, label in zip(boxes.tolist(), labels.tolist(), strict=True):
+            sides = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+            objects.append({
+                "id": len(objects) + 1, "image_id": image, "category_id": label, "bbox": sides, "iscrowd": 0,
+                "area": sides[2] * sides[3],
+            })  # fmt: skip
+    truth = COCO({
+        "images": [{"id": i, "width": 640, "height": 480} for i in range(40)],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(NAMES, start=1)],
+        "annotations": objects,
+    })  # fmt: skip
+    evaluation = COCOeval(truth, truth.load_res(np.array(rows, np.float64)), "bbox")
+    expected = evaluation.confusion_matrix(iou_thr=0.5, min_score=0.5)["matrix"]
+    ours = diagnosis.diagnose(detections, annotations, NAMES, resamples=2).confusion
+    assert ours.tolist() == expected.tolist()
+    assert (ours > 0).sum() > 12, "of 15 cells that there can be something in"
+
+
+# ---- TIDE ----
+
+LOOSE = (0, 0, 100, 30)
+SQUARE, OTHER, FAR = (0, 0, 100, 100), (500, 300, 600, 400), (200, 200, 300, 300)
+
+
+@pytest.mark.parametrize(
+    ("kind", "detections", "objects", "gain", "errors"),
+    [
+        # Gains by COCO's 101 recalls, of which 51 lie at 0.5 and below.
+        # Nothing right before; one of two loose boxes mended finds one of two objects: 51 points of 1.
+        ("location", [(LOOSE, 0.9, 1), ((0, 0, 30, 100), 0.8, 1)], [(SQUARE, 1), (OTHER, 1)], 51 / 101, 2),
+        # ant's only object was found, twice, as bee: mended once, AP of ant is 1, the mean of two classes 1/2.
+        ("class", [(SQUARE, 0.9, 2), ((0, 0, 100, 99), 0.8, 2)], [(SQUARE, 1), (OTHER, 2)], 1 / 2, 2),
+        # Wrong, right: precision 1/2 everywhere becomes 1.
+        ("background", [(FAR, 0.9, 1), (SQUARE, 0.8, 1)], [(SQUARE, 1)], 1 / 2, 1),
+        # Right, wrong, right: the 50 points beyond recall 0.5 rise from 2/3 to 1.
+        (
+            "duplicate",
+            [(SQUARE, 0.9, 1), ((0, 0, 100, 99), 0.8, 1), (OTHER, 0.7, 1)],
+            [(SQUARE, 1), (OTHER, 1)],
+            50 / 303,
+            1,
+        ),
+        # One of two found: the other no longer asked for, 50 points more.
+        ("missed", [(SQUARE, 0.9, 1)], [(SQUARE, 1), (OTHER, 1)], 50 / 101, 1),
+        # bee's first detection lies loosely on the ant: 1/2 becomes 1 for one class of two.
+        ("both", [(LOOSE, 0.9, 2), (SQUARE, 0.8, 1), (OTHER, 0.7, 2)], [(SQUARE, 1), (OTHER, 2)], 1 / 4, 1),
+    ],
+)
+def test_tide_by_hand(kind, detections, objects, gain, errors):
+    boxes, labels = zip(*objects, strict=True)
+    told = diagnosis.tide_errors([found(*detections)], [annotation(boxes, labels)], NAMES)
+    assert told[kind] == pytest.approx((gain, errors))
+    assert list(told) == list(diagnosis.TIDE_KINDS)
+
+
+# ---- all ----
+
+
+def test_diagnosis_of_an_empty_split():
+    result = diagnosis.diagnose([], [], NAMES)
+    assert result.curves == (None,) * 3
+    assert result.confusion.sum() == 0
+    assert result.images == ()
+    assert all(error == (0, 0) for error in result.tide.values())
+
+
+def test_different_numbers_of_images_and_labels_without_names_are_refused():
+    with pytest.raises(ValueError, match="1 images, annotations of 0"):
+        diagnosis.diagnose([found()], [], NAMES)
+    with pytest.raises(ValueError, match="label 4, labels are 1 to 3"):
+        diagnosis.diagnose([found((A, 0.9, 4))], [annotation()], NAMES)

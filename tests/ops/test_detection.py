@@ -1,0 +1,299 @@
+"""detect against Caffe's DetectionOutput, and torchvision's and mmdetection's post-processing, written as loops;
+and on inputs whose answer is known."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import reference
+
+from ssd_jax.config import Detect
+from ssd_jax.errors import UserError
+from ssd_jax.ops.detection import Detections, detect
+
+VARIANCES = (0.1, 0.1, 0.2, 0.2)
+
+LIMIT = float(np.log(1000 / 16))
+TORCHVISION = Detect(log_scale_bounds=(None, LIMIT), clip_before_nms=True)
+MMDETECTION = Detect(
+    score_threshold=0.02,
+    top_k=1000,
+    candidates="map",
+    log_scale_bounds=(-LIMIT, LIMIT),
+    clip_before_nms=True,
+    drop_empty=True,
+)
+
+compiled = jax.jit(detect, static_argnames=("variances", "config", "boxes_per_map"))
+
+
+def random_image(seed, n, c, logit_scale=2.0):
+    rng = np.random.default_rng(seed)
+    center, size = rng.uniform(0, 1, (n, 2)), rng.uniform(0.05, 0.6, (n, 2))
+    default_boxes = np.concatenate([center, size], axis=1).astype(np.float32)
+    offsets, logits = rng.normal(0, 1, (n, 4)), rng.normal(0, logit_scale, (n, c))
+    return offsets.astype(np.float32), logits.astype(np.float32), default_boxes
+
+
+def tiles(n):
+    """n default boxes beside one another, cxcywh."""
+    return np.stack([(np.arange(n) + 0.5) / n, np.full(n, 0.5), np.full(n, 1 / n), np.ones(n)], 1).astype(np.float32)
+
+
+def run(offsets, logits, default_boxes, config=Detect(), boxes_per_map=()):  # noqa: B008 (frozen)
+    k = config.max_detections
+    found = jax.tree.map(np.asarray, compiled(offsets, logits, default_boxes, VARIANCES, config, boxes_per_map))
+    shapes = Detections((k, 4), (k,), (k,), (k,))
+    types = Detections(np.float32, np.float32, np.int32, np.bool_)
+    assert Detections(*(x.shape for x in found)) == shapes
+    assert Detections(*(x.dtype for x in found)) == types
+    count = found.valid.sum()
+    assert not any(x[count:].any() for x in found), "padding is zeros, and last"
+    return Detections(*(x[:count] for x in found))
+
+
+def numbers(config):
+    return config.score_threshold, config.top_k, config.nms_iou_threshold, config.max_detections
+
+
+def assert_are(found, expected):
+    """expected: list of (score, label, box number, box)."""
+    assert found.labels.tolist() == [label for _, label, _, _ in expected]
+    np.testing.assert_allclose(found.scores, [score for score, _, _, _ in expected], rtol=1e-5)
+    np.testing.assert_allclose(found.boxes, np.array([box for _, _, _, box in expected]).reshape(-1, 4), atol=1e-5)
+
+
+def assert_agrees_with_caffe(offsets, logits, default_boxes, config=Detect()):  # noqa: B008
+    found = run(offsets, logits, default_boxes, config)
+    expected = reference.detection_output(offsets, logits, default_boxes, VARIANCES, *numbers(config))
+    assert found.labels.tolist() == [label for _, label, _ in expected]
+    np.testing.assert_allclose(found.scores, [score for score, _, _ in expected], rtol=1e-5)
+    np.testing.assert_allclose(found.boxes, np.array([box for _, _, box in expected]).reshape(-1, 4), atol=1e-6)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("n", "c", "config"),
+    [
+        (300, 5, Detect()),
+        (300, 5, Detect(score_threshold=0.3, top_k=20, nms_iou_threshold=0.3, max_detections=40)),
+        (500, 4, Detect(top_k=450, max_detections=1500)),
+        (200, 4, Detect(top_k=200, max_detections=600)),
+        (300, 2, Detect()),
+        (30, 8, Detect()),
+        (1, 3, Detect()),
+    ],
+    ids=["cut_at_200", "every_cut", "no_cut", "all_candidates", "one_class", "n_below_top_k", "one_box"],
+)
+def test_agrees_with_caffe(n, c, config):
+    assert len(assert_agrees_with_caffe(*random_image(n + c, n, c), config).scores)
+
+
+def test_agrees_with_caffe_where_few_pass():
+    offsets, logits, default_boxes = random_image(0, 600, 6)
+    logits[:, 0] += 9  # most are background, as after training
+    found = assert_agrees_with_caffe(offsets, logits, default_boxes)
+    assert 5 < len(found.scores) < 200
+
+
+def test_score_on_the_threshold_is_not_kept():
+    logits = np.zeros((3, 4), np.float32)  # softmax: exactly 1/4
+    logits[1, 2] = 1e-3
+    found = run(np.zeros((3, 4), np.float32), logits, tiles(3), Detect(score_threshold=0.25))
+    assert found.labels.tolist() == [2]
+    np.testing.assert_allclose(found.boxes, [[1 / 3, 0, 2 / 3, 1]], atol=1e-6)
+
+
+def test_top_k_cuts_ties_at_the_lower_box():
+    found = run(np.zeros((10, 4), np.float32), np.zeros((10, 3), np.float32), tiles(10), Detect(top_k=3))
+    assert found.labels.tolist() == [1, 2, 1, 2, 1, 2]
+    np.testing.assert_allclose(found.boxes[:, 0], [0, 0, 0.1, 0.1, 0.2, 0.2], atol=1e-6)
+    np.testing.assert_allclose(found.scores, np.full(6, 1 / 3), rtol=1e-6)
+
+
+def test_top_k_cuts_before_nms():
+    # The two best are one object; the third, apart from them, never enters NMS.
+    default_boxes = tiles(2)[[0, 0, 1]]
+    logits = np.array([[0, 3], [0, 2], [0, 1]], np.float32)
+    found = run(np.zeros((3, 4), np.float32), logits, default_boxes, Detect(top_k=2))
+    np.testing.assert_allclose(found.boxes, [[0, 0, 0.5, 1]], atol=1e-6)
+
+
+def test_max_detections_cuts_across_classes_by_score_then_box_then_class():
+    logits = np.full((4, 3), -9, np.float32)
+    logits[:, 1] = [5, 0, 0, 0]
+    logits[:, 2] = [-9, 0, 0, 5]
+    found = run(np.zeros((4, 4), np.float32), logits, tiles(4), Detect(max_detections=5))
+    assert found.labels.tolist() == [1, 2, 1, 2, 1]  # one of the ties at one half is cut: box 2, class 2
+    np.testing.assert_allclose(found.boxes[:, 0], [0, 0.75, 0.25, 0.25, 0.5], atol=1e-6)
+
+
+def test_classes_do_not_suppress_each_other():
+    logits = np.array([[0, 2, 1], [0, 1.5, 0.5]], np.float32)
+    found = run(np.zeros((2, 4), np.float32), logits, tiles(1)[[0, 0]])
+    assert found.labels.tolist() == [1, 2]
+
+
+def test_boxes_are_clipped_only_when_emitted():
+    # IoU 0.9 / 2 before clipping and 0.9 / 1 after.
+    default_boxes = np.array([[0.225, 0.5, 1.45, 1], [0.775, 0.5, 1.45, 1]], np.float32)
+    logits = np.array([[0, 2], [0, 1]], np.float32)
+    found = run(np.zeros((2, 4), np.float32), logits, default_boxes, Detect(nms_iou_threshold=0.5))
+    np.testing.assert_allclose(found.boxes, [[0, 0, 0.95, 1], [0.05, 0, 1, 1]], atol=1e-6)
+
+
+def test_nothing_found():
+    offsets, logits, default_boxes = random_image(1, 50, 4)
+    logits[:, 0] += 50
+    assert len(run(offsets, logits, default_boxes).scores) == 0
+
+
+def test_nan_is_not_detected():
+    offsets, logits, default_boxes = random_image(2, 20, 3)
+    logits[0, 1] = np.nan
+    expected = run(offsets[1:], logits[1:], default_boxes[1:])
+    chex.assert_trees_all_close(run(offsets, logits, default_boxes), expected, rtol=1e-6)
+
+
+def test_bfloat16_is_computed_in_float32():
+    offsets, logits, default_boxes = random_image(3, 100, 4)
+    offsets, logits = jnp.asarray(offsets, jnp.bfloat16), jnp.asarray(logits, jnp.bfloat16)
+    expected = run(np.asarray(offsets, np.float32), np.asarray(logits, np.float32), default_boxes)
+    chex.assert_trees_all_equal(run(offsets, logits, default_boxes), expected)
+    assert_agrees_with_caffe(np.asarray(offsets, np.float32), np.asarray(logits, np.float32), default_boxes)
+
+
+def test_batch_is_one_program_without_host_calls_and_equals_each_image():
+    images = [random_image(seed, 80, 4, logit_scale) for seed, logit_scale in ((4, 2), (5, 0.1), (6, 5))]
+    default_boxes, config = images[0][2], Detect(max_detections=60)
+    offsets, logits = (np.stack([image[i] for image in images]) for i in (0, 1))
+    logits[2, :, 0] += 50  # nothing in the last
+
+    @jax.jit
+    @chex.assert_max_traces(1)
+    def detect_batch(offsets, logits):
+        return jax.vmap(lambda o, x: detect(o, x, default_boxes, VARIANCES, config))(offsets, logits)
+
+    assert "callback" not in detect_batch.lower(offsets, logits).as_text()
+    batch = detect_batch(offsets, logits)
+    detect_batch(offsets[::-1], logits[::-1])
+    for i in range(3):
+        alone = compiled(offsets[i], logits[i], default_boxes, VARIANCES, config)
+        chex.assert_trees_all_close(jax.tree.map(lambda x, i=i: x[i], batch), alone, rtol=1e-5, atol=1e-6)
+
+
+def wild_image(seed, n, c):
+    """Boxes of all sizes, many of them partly or wholly outside the image, many beyond the bounds."""
+    offsets, logits, default_boxes = random_image(seed, n, c)
+    offsets *= np.array([8, 8, 12, 12], np.float32)
+    default_boxes[:, 2:] *= 0.3
+    return offsets, logits, default_boxes
+
+
+@pytest.mark.parametrize(
+    ("n", "c", "changes"),
+    [(300, 5, {}), (300, 4, {"score_threshold": 0.3, "top_k": 20, "max_detections": 30}), (40, 3, {})],
+    ids=["as_released", "every_cut", "few"],
+)
+def test_agrees_with_torchvision(n, c, changes):
+    image, config = wild_image(n + c, n, c), dataclasses.replace(TORCHVISION, **changes)
+    expected = reference.torchvision_detections(*image, *numbers(config))
+    assert_are(run(*image, config), expected)
+    assert any(x2 <= x1 or y2 <= y1 for _, _, _, (x1, y1, x2, y2) in expected), "boxes without area are among them"
+
+
+@pytest.mark.parametrize(
+    ("per_map", "c", "changes"),
+    [
+        ((200, 60, 8, 1), 6, {"top_k": 100}),
+        ((200, 60, 8, 1), 6, {"top_k": 40, "score_threshold": 0.3, "max_detections": 25}),
+        ((200, 60, 8, 1), 6, {}),
+        ((90,), 4, {"top_k": 50}),
+    ],
+    ids=["cut_in_two_maps", "every_cut", "no_cut", "one_map"],
+)
+def test_agrees_with_mmdetection(per_map, c, changes):
+    image, config = wild_image(c, sum(per_map), c), dataclasses.replace(MMDETECTION, **changes)
+    expected = reference.mmdetection_detections(*image, per_map, *numbers(config))
+    assert len(expected) > 20
+    assert_are(run(*image, config, per_map), expected)
+
+
+def test_candidates_of_a_map_are_the_best_pairs_of_box_and_class():
+    # Two maps of two boxes each. The best three pairs of the first are both classes of its first box
+    # and one of the second box; the last map fills its share with weaker ones.
+    logits = np.array([[0, 4, 3], [0, 2, 1], [-9, 0, -9], [-9, -9, 0]], np.float32)
+    found = run(np.zeros((4, 4), np.float32), logits, tiles(4), Detect(candidates="map", top_k=3), (2, 2))
+    pairs = list(zip(found.labels.tolist(), (found.boxes[:, 0] * 4).round().tolist(), strict=True))
+    # By softmax: box 2 and 3 .9998; box 0: .72, .27; box 1: .67. What is cut is class 2 of box 1, .24.
+    assert pairs == [(1, 2), (2, 3), (1, 0), (1, 1), (2, 0)]
+
+
+def test_ties_of_a_map_are_cut_and_ordered_by_box_then_class():
+    found = run(
+        np.zeros((6, 4), np.float32), np.zeros((6, 3), np.float32), tiles(6), Detect(candidates="map", top_k=5), (4, 2)
+    )
+    assert found.labels.tolist() == [1, 2, 1, 2, 1, 1, 2, 1, 2]
+    np.testing.assert_allclose(found.boxes[:, 0] * 6, [0, 0, 1, 1, 2, 4, 4, 5, 5], atol=1e-5)
+
+
+def test_nan_is_no_candidate_of_a_map():
+    logits = np.zeros((100, 3), np.float32)
+    logits[:60], logits[70, 2] = np.nan, 9
+    config = Detect(candidates="map", top_k=20, max_detections=1)
+    found = run(np.zeros((100, 4), np.float32), logits, tiles(100), config, (100,))
+    assert found.labels.tolist() == [2] and found.scores[0] > 0.99
+
+
+def test_a_score_on_the_threshold_is_no_candidate_of_a_map():
+    logits = np.zeros((3, 4), np.float32)  # softmax: exactly 1/4
+    logits[1, 2] = 1e-3
+    config = Detect(score_threshold=0.25, candidates="map")
+    assert run(np.zeros((3, 4), np.float32), logits, tiles(3), config, (2, 1)).labels.tolist() == [2]
+
+
+@pytest.mark.parametrize("per_map", [(), (2,), (2, 2), (3, 1)])
+def test_maps_that_do_not_add_up_are_refused(per_map):
+    with pytest.raises(ValueError, match="must add up to the 3 default boxes"):
+        detect(np.zeros((3, 4)), np.zeros((3, 2)), tiles(3), VARIANCES, Detect(candidates="map"), per_map)
+
+
+def test_overlap_on_the_threshold_after_clipping_does_not_suppress():
+    # Twice the image, clipped to it; and a box half of which lies in the image: IoU 1/2, and 1/6 before.
+    default_boxes = np.array([[0.5, 0.5, 2, 1], [0, 0.5, 1, 1]], np.float32)
+    logits = np.array([[0, 2], [0, 1]], np.float32)
+
+    def count(iou_threshold):
+        config = Detect(nms_iou_threshold=iou_threshold, clip_before_nms=True)
+        return len(run(np.zeros((2, 4), np.float32), logits, default_boxes, config).scores)
+
+    assert (count(0.5), count(0.49)) == (2, 1)
+
+
+def test_boxes_without_area_are_dropped_after_the_candidates_were_chosen():
+    # Left of the image, below it, and inside.
+    default_boxes = np.array([[-1, 0.5, 1, 1], [0.5, 2, 1, 1], [0.5, 0.5, 0.2, 0.2]], np.float32)
+    logits = np.array([[0, 3], [0, 2], [0, 1]], np.float32)
+
+    def count(**changes):
+        config = Detect(clip_before_nms=True, **changes)
+        return len(run(np.zeros((3, 4), np.float32), logits, default_boxes, config).scores)
+
+    assert (count(), count(drop_empty=True), count(drop_empty=True, top_k=2)) == (3, 1, 0)
+
+
+def test_bounds_of_the_scale_reach_the_detections():
+    offsets = np.array([[0, 0, 30, -30]], np.float32)  # e^6 times as wide, e^-6 as high
+    image = (offsets, np.array([[0, 5]], np.float32), np.array([[0.5, 0.5, 0.001, 0.5]], np.float32))
+    width, height = np.exp(1) * 0.001, np.exp(-2) * 0.5
+    bounded = run(*image, Detect(log_scale_bounds=(-2, 1)))
+    np.testing.assert_allclose(bounded.boxes[0, 2:] - bounded.boxes[0, :2], [width, height], rtol=1e-3)
+
+
+@pytest.mark.parametrize("bounds", [(0, 1), (-1, 0), (1, 2), (-2, -1), (0.5, None), (None, -0.5)])
+def test_bounds_that_forbid_a_default_boxs_own_size_are_refused(bounds):
+    with pytest.raises(UserError, match="log_scale_bounds"):
+        Detect(log_scale_bounds=bounds)

@@ -1,0 +1,324 @@
+"""Pixels where they must be: edges in their colour, labels inside the picture, nothing else touched."""
+
+import csv
+import json
+import sys
+
+import jaxtyping
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ssd_jax.report import draw
+
+GREY = 90
+RED, BLUE = draw.PALETTE[:2]
+
+
+def blank(height=480, width=640):
+    return np.full((height, width, 3), GREY, np.uint8)
+
+
+def boxes(*rows):
+    return np.array(rows, np.float32).reshape(-1, 4)
+
+
+def changed(picture, original):
+    """The rows and columns that differ, as (y, x) pairs."""
+    return np.argwhere((np.asarray(picture) != original).any(axis=2))
+
+
+def is_colour(pixels, colour):
+    return (np.asarray(pixels) == colour).all(axis=-1)
+
+
+@pytest.fixture
+def places(monkeypatch):
+    """Where draw_boxes lays its labels."""
+    seen = []
+    choose = draw._least_hidden
+    monkeypatch.setattr(draw, "_least_hidden", lambda *args: seen.append(choose(*args)) or seen[-1])
+    return seen
+
+
+# ---- boxes ----
+
+
+def test_edges_have_the_colour_of_the_class_and_the_inside_is_untouched():
+    """640 x 480: lines of 2 px; the label of the box at y 100 lies above it."""
+    picture = np.asarray(draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": BLUE}))
+    assert is_colour(picture[100:102, 50:250], BLUE).all()
+    assert is_colour(picture[298:300, 50:250], BLUE).all()
+    assert is_colour(picture[100:300, 50:52], BLUE).all()
+    assert is_colour(picture[100:300, 248:250], BLUE).all()
+    assert (picture[102:298, 52:248] == GREY).all()
+    assert (picture[300:] == GREY).all()
+
+
+def test_label_stands_on_its_box_with_readable_text():
+    picture = np.asarray(draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": BLUE}))
+    label = picture[84:100, 50:70]
+    assert is_colour(label[-1], BLUE).all()
+    assert is_colour(label, (255, 255, 255)).any(), "white letters on blue"
+    yellow = draw.PALETTE[2]
+    picture = np.asarray(draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": yellow}))
+    assert is_colour(picture[84:100, 50:70], (0, 0, 0)).any(), "black letters on yellow"
+
+
+def test_score_makes_the_label_longer():
+    args = blank(), boxes([50, 100, 249, 299]), ["cat"]
+    without = changed(draw.draw_boxes(*args), args[0])
+    with_score = changed(draw.draw_boxes(*args, np.array([0.876], np.float32)), args[0])
+    row = 95  # in the label
+    assert (with_score[:, 0] == row).sum() > (without[:, 0] == row).sum() + 15
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (0, 0, 30, 30),
+        (610, 0, 639, 30),
+        (0, 450, 30, 479),
+        (610, 450, 639, 479),
+        (-20, -20, 700, 500),
+        (0, 0, 640, 480),
+    ],
+)
+def test_label_is_inside_the_picture_for_boxes_at_the_border(box, places):
+    draw.draw_boxes(blank(), boxes(box), ["a rather long name"], np.array([0.5], np.float32))
+    ((x1, y1, x2, y2),) = places
+    assert 0 <= x1 < x2 <= 639
+    assert 0 <= y1 < y2 <= 479
+    assert x2 - x1 > 80, "and not shortened"
+
+
+def test_box_over_the_border_is_cut():
+    """x2 = 640 is the picture's edge: the line lies in the last columns."""
+    picture = np.asarray(draw.draw_boxes(blank(), boxes([600, 100, 640, 200]), ["a"], colours={"a": RED}))
+    assert is_colour(picture[100:201, 638:], RED).all()
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (-50, 10, -10, 40),
+        (640, 10, 700, 40),
+        (10, -30, 40, -1),
+        (10, 480, 40, 500),
+        (np.nan, 0, 5, 5),
+        (0, 0, np.inf, 5),
+    ],
+)
+def test_boxes_outside_or_not_finite_are_left_out(box):
+    assert len(changed(draw.draw_boxes(blank(), boxes(box), ["a"]), blank())) == 0
+
+
+def test_swapped_corners_and_points_are_drawn():
+    swapped = draw.draw_boxes(blank(), boxes([249, 299, 50, 100]), ["a"])
+    assert np.array_equal(swapped, draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), ["a"]))
+    point = np.asarray(draw.draw_boxes(blank(), boxes([50, 100, 50, 100]), ["a"], colours={"a": RED}))
+    assert is_colour(point[100, 50], RED)
+
+
+def test_no_boxes_leave_the_image_as_it_is():
+    picture = draw.draw_boxes(blank(), np.zeros((0, 4), np.float32), [], np.zeros(0, np.float32))
+    assert np.array_equal(picture, blank())
+
+
+def test_the_image_given_is_not_drawn_upon():
+    image = blank()
+    draw.draw_boxes(image, boxes([50, 100, 249, 299]), ["a"])
+    assert (image == GREY).all()
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 40), (40, 1), (5, 5), (12, 30), (30, 12), (12, 200)])
+def test_tiny_images_have_boxes_without_labels(height, width, places):
+    image = blank(height, width)
+    picture = draw.draw_boxes(image, boxes([0, 0, width, height]), ["a long name"], np.array([1], np.float32))
+    assert picture.size == (width, height)
+    assert is_colour(np.asarray(picture)[-1, -1], RED).all()
+    assert places == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x" * 3000, "naïve Kätzchen", "кошка", "猫", "قط", "two\nlines", "tab\tbed", "", " ", "🐈", "broken \udcff", "\0"],
+)
+def test_any_name_can_be_drawn(name, places):
+    picture = np.asarray(draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), [name], np.array([0.5], np.float32)))
+    assert is_colour(picture[100, 50:250], RED).all()
+    assert len(changed(picture[:100], blank()[:100])) > 0, "a label, if only with the score"
+    assert 0 <= places[0][0] < places[0][2] <= 639
+
+
+def test_letters_beyond_ascii_are_letters():
+    """A font without é and ü draws the same empty square for both."""
+    pictures = [draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), [name]) for name in ("é", "ü", "ж")]
+    assert not np.array_equal(pictures[0], pictures[1])
+    assert not np.array_equal(pictures[1], pictures[2])
+
+
+def test_long_names_are_shortened_and_keep_the_score():
+    font = draw._font(12, True)
+    text = draw._shorten("domestic cat, house cat", " 0.75", font, 80)
+    assert text.startswith("dom")
+    assert text.endswith("… 0.75")
+    assert font.getlength(text) <= 80
+    assert draw._shorten("cat", " 0.75", font, 80) == "cat 0.75"
+    assert draw._shorten("cat", " 0.75", font, 3) == ""
+
+
+def test_labels_of_thirty_boxes_do_not_hide_each_other(places):
+    """Thirty objects scattered over 640 x 480, some on top of each other."""
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, [540, 380], (30, 2))
+    corners = np.concatenate([corner, corner + 90], axis=1).astype(np.float32)
+    draw.draw_boxes(blank(), corners, ["RBC"] * 30, rng.random(30).astype(np.float32))
+    covered = np.zeros((480, 640), int)
+    for x1, y1, x2, y2 in places:
+        covered[y1 : y2 + 1, x1 : x2 + 1] += 1
+    assert len(places) == 30
+    assert (covered > 1).sum() / (covered > 0).sum() < 0.01
+
+
+def test_high_scores_lie_above_low_ones():
+    """Two classes on the same box: the better one's colour is seen, whatever the order given."""
+    pair = boxes([50, 100, 249, 299], [50, 100, 249, 299])
+    colours = {"a": RED, "b": BLUE}
+    for scores, on_top in (([0.9, 0.1], RED), ([0.1, 0.9], BLUE)):
+        picture = draw.draw_boxes(blank(), pair, ["a", "b"], np.array(scores, np.float32), colours=colours)
+        assert is_colour(np.asarray(picture)[299, 50:250], on_top).all()
+        assert is_colour(np.asarray(picture)[99, 50:60], on_top).all(), "and its label has the best place"
+
+
+def test_scale_enlarges_the_picture_and_moves_the_boxes_along():
+    picture = draw.draw_boxes(blank(100, 120), boxes([10, 50, 59, 79]), ["a"], colours={"a": RED}, scale=3)
+    assert picture.size == (360, 300)
+    assert is_colour(np.asarray(picture)[237, 30:178], RED).all()
+
+
+def test_wrong_numbers_and_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="1 boxes, 2 names"):
+        draw.draw_boxes(blank(), boxes([0, 0, 5, 5]), ["a", "b"])
+    with pytest.raises((ValueError, jaxtyping.TypeCheckError)):  # the latter where shapes are checked
+        draw.draw_boxes(blank(), boxes([0, 0, 5, 5]), ["a"], np.zeros(2, np.float32))
+    with pytest.raises(KeyError):
+        draw.draw_boxes(blank(), boxes([0, 0, 5, 5]), ["a"], colours={})
+
+
+def test_colours_are_far_apart_and_come_round_again():
+    palette = np.array(draw.PALETTE, int)
+    distance = np.linalg.norm(palette[:, None] - palette[None], axis=2) + 1000 * np.eye(len(palette))
+    assert distance.min() > 50
+    colours = draw.class_colours(str(i) for i in range(25))
+    assert len(colours) == 25
+    assert colours["0"] == colours["20"] == RED
+
+
+# ---- contact sheet ----
+
+
+@pytest.mark.parametrize("text", ["train_000012", "", "猫/кошка.jpg", "two\nlines", "broken \udcff", "x" * 3000])
+def test_caption_lies_below_the_picture(text):
+    picture = np.asarray(draw.with_caption(Image.fromarray(blank(30, 100)), text))
+    assert picture.shape == (48, 100, 3)
+    assert (picture[:30] == GREY).all()
+    assert (picture[30:].max() > 150) == bool(text), "light letters"
+    assert (picture[[30, -1]] == 40).all() and (picture[30:, [0, -1]] == 40).all(), "none is cut"
+
+
+def test_long_captions_keep_their_end():
+    font = draw._font(13, True)
+    text = draw._shorten_left("JPEGImages/day 2/BloodImage_00012.jpg", font, 120)
+    assert text.startswith("…") and text.endswith("00012.jpg") and 90 < font.getlength(text) <= 120
+    assert draw._shorten_left("00012", font, 120) == "00012"
+    assert draw._shorten_left("00012", font, 3) == draw._shorten_left("", font, 3) == ""
+
+
+def test_grid_lays_images_in_rows_and_centres_the_smaller():
+    """Cells of 20 x 10, gaps of 4: the second row's cell starts at y = 18; 10 x 10 is moved by 5."""
+    images = [Image.new("RGB", size, colour) for size, colour in (((20, 10), RED), ((10, 10), BLUE), ((20, 10), BLUE))]
+    sheet = draw.grid(images, columns=2)
+    assert sheet.size == (4 + 20 + 4 + 20 + 4, 4 + 10 + 4 + 10 + 4)
+    pixels = np.asarray(sheet)
+    assert is_colour(pixels[4:14, 4:24], RED).all()
+    assert is_colour(pixels[4:14, 33:43], BLUE).all()
+    assert is_colour(pixels[18:28, 4:24], BLUE).all()
+    assert is_colour(pixels, RED).sum() == 200
+    assert is_colour(pixels, BLUE).sum() == 300
+
+
+def test_grid_is_no_wider_than_its_images():
+    assert draw.grid([Image.new("RGB", (20, 10))], columns=5).size == (28, 18)
+
+
+@pytest.mark.parametrize("count, columns", [(0, 3), (1, 0)])
+def test_grid_of_nothing_is_refused(count, columns):
+    with pytest.raises(ValueError, match=f"{count} images in {columns} columns"):
+        draw.grid([Image.new("RGB", (5, 5))] * count, columns)
+
+
+# ---- curves ----
+
+ROWS = [
+    {"step": 10, "loss": 9.0, "conf_loss": 6.0, "loc_loss": 3.0, "learning_rate": 1e-3},
+    {"step": 20, "loss": 5.0, "conf_loss": 3.0, "loc_loss": 2.0, "learning_rate": 1e-3, "voc_map_11point": 0.4},
+    {"step": 20, "voc_map_area": 0.45, "coco_ap": None},
+]
+
+
+def test_curves_are_written_and_show_the_rows(tmp_path):
+    draw.draw_curves(ROWS, tmp_path / "curves.png")
+    draw.draw_curves([], tmp_path / "empty.png")
+    full, empty = (np.asarray(Image.open(tmp_path / name).convert("RGB")) for name in ("curves.png", "empty.png"))
+    assert full.shape == empty.shape == (450, 1600, 3)
+    tab_blue = (31, 119, 180)
+    thirds = [is_colour(third, tab_blue).any() for third in np.array_split(full, 3, axis=1)]
+    assert thirds == [True, True, True]
+    assert not is_colour(empty, tab_blue).any()
+
+
+def test_text_from_a_csv_gives_the_same_picture_as_numbers(tmp_path):
+    keys = sorted({key for row in ROWS for key in row})
+    with open(tmp_path / "results.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, keys)
+        writer.writeheader()
+        writer.writerows(ROWS)
+    with open(tmp_path / "results.csv", newline="") as file:
+        draw.draw_curves(list(csv.DictReader(file)), tmp_path / "csv.png")
+    draw.draw_curves([json.loads(json.dumps(row)) for row in ROWS], tmp_path / "json.png")
+    assert np.array_equal(*(np.asarray(Image.open(tmp_path / name)) for name in ("csv.png", "json.png")))
+
+
+@pytest.mark.parametrize("loss", [0.0, -1.0, float("nan"), float("inf"), 3.0])
+def test_odd_losses_are_no_error(tmp_path, loss):
+    draw.draw_curves([{"step": step, "loss": loss} for step in range(100)], tmp_path / "curves.png")
+
+
+@pytest.mark.parametrize("values, scale", [([9.0, 3.0], "log"), ([0.0, -1.0], "linear"), ([], "linear")])
+def test_the_loss_has_a_logarithmic_scale_if_it_can(values, scale):
+    axes = Figure().subplots()
+    axes.plot(range(len(values)), values)
+    draw._scale_log(axes)
+    assert axes.get_yscale() == scale
+
+
+def test_curve_leaves_out_what_is_not_there():
+    steps, values = draw._curve(ROWS, "voc_map_11point")
+    assert (steps.tolist(), values.tolist()) == ([20], [0.4])
+    assert draw._curve([{"step": "30", "loss": "2.5"}, {"step": "40", "loss": ""}], "loss")[1].tolist() == [2.5]
+    assert len(draw._curve(ROWS, "coco_ap")[0]) == 0
+
+
+def test_running_mean():
+    """160 values: each the mean of itself and two neighbours on both sides, fewer at the ends."""
+    values = np.arange(160.0) ** 2
+    expected = [values[max(i - 2, 0) : i + 3].mean() for i in range(160)]
+    np.testing.assert_allclose(draw._running_mean(values), expected)
+
+
+def test_curves_leave_pyplot_alone(tmp_path):
+    loaded = "matplotlib.pyplot" in sys.modules
+    draw.draw_curves(ROWS, tmp_path / "curves.png")
+    assert ("matplotlib.pyplot" in sys.modules) == loaded

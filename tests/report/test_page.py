@@ -1,0 +1,365 @@
+"""The page against the numbers it was given, and in a real browser; names from users do no harm in it."""
+# ruff: noqa: RUF001 (the page has real apostrophes and dashes)
+
+import base64
+import html.parser
+import io
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.cli import command
+from PIL import Image
+
+from ssd_jax.config import Config, Data, Model, Train
+from ssd_jax.data.formats.open import open_source
+from ssd_jax.data.source import Annotation, FolderSource, make_annotation
+from ssd_jax.errors import UserError
+from ssd_jax.evaluation import evaluator
+from ssd_jax.metrics import diagnosis
+from ssd_jax.metrics.average_precision import COCO_KEYS, ImageDetections
+from ssd_jax.report import page
+
+A, B, C = (10, 10, 40, 40), (60, 10, 90, 40), (10, 50, 40, 70)
+NAMES = ("ant", "<script>alert('bee')</script>", 'cat & "dog" 漢字', "yak")
+EVIL_ID = "../<img src=x onerror=alert(1)>\udcff"
+
+
+class Pictures(FolderSource):
+    """Grey images of 100 x 80 px; the last can't be read."""
+
+    def image(self, index: int) -> np.ndarray:
+        if index == len(self) - 1 > 0:
+            raise UserError("cut short")
+        return np.full((80, 100, 3), 128, np.uint8)
+
+
+def found(*rows) -> ImageDetections:
+    """Each row box, score, label."""
+    boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
+    return ImageDetections(
+        np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.int32)
+    )
+
+
+def config(names: Sequence[str] = NAMES) -> Config:
+    return Config(name="tiny", model=Model(class_names=tuple(names)), train=Train(steps=1000))
+
+
+def metrics_of(detections: Sequence[ImageDetections], annotations: Sequence[Annotation], names=NAMES) -> dict[str, Any]:
+    measured = evaluator.measure(detections, FolderSource(annotations, names))
+    return {"split": "test", "images": len(annotations), "checkpoint_step": 1234, **measured}
+
+
+def small_split() -> tuple[Pictures, list[ImageDetections]]:
+    """Of each fault one, and a difficult object; "yak" has no object."""
+    annotations = [
+        make_annotation("empty", "b.jpg", (100, 80), [], []),
+        make_annotation(EVIL_ID, "a.jpg", (100, 80), [A, B, C], [1, 2, 3], [False, False, True]),
+        make_annotation("unreadable", "c.jpg", (100, 80), [A], [3]),
+    ]
+    detections = [found((A, 0.95, 1)), found((A, 0.9, 1), (B, 0.8, 3), (B, 0.7, 2), (C, 0.6, 3)), found()]
+    return Pictures(annotations, NAMES), detections
+
+
+@pytest.fixture
+def small_page(tmp_path: Path) -> str:
+    source, detections = small_split()
+    annotations = [source.annotation(i) for i in range(3)]
+    file = tmp_path / "my & run" / "report.html"
+    file.parent.mkdir()
+    page.write_report(file, config(), source, detections, metrics_of(detections, annotations))
+    return file.read_text()
+
+
+class Reader(html.parser.HTMLParser):
+    """Keeps text, elements and attributes; fails on an end tag that closes another element."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open, self.elements, self.texts = [], [], []
+        self.feed(page)
+        self.close()
+        assert not self.open, f"left open: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes {self.open}"
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+# ---- one file, and safe ----
+
+
+def test_page_is_well_formed_and_stands_alone(small_page: str):
+    elements = Reader(small_page).elements
+    assert not {name for name, _ in elements} & {"script", "link", "iframe", "object", "base"}
+    for name, attributes in elements:
+        assert not [key for key in attributes if key.startswith("on") or key == "href"], name
+        assert attributes.get("src", "data:image/jpeg;base64,").startswith("data:image/jpeg;base64,"), name
+    assert not re.search(r"https?:|url\(|@import|//", re.sub(r"data:image/jpeg;base64,[\w+/=]+", "", small_page))
+    assert small_page.isascii(), "so that no encoding can garble it"
+
+
+def test_names_of_users_are_text(small_page: str):
+    text = Reader(small_page).text
+    assert "my & run on test" in text
+    for name in NAMES:
+        assert name in text
+    assert EVIL_ID.replace("\udcff", "\ufffd") in text, "what is no character is shown as such"
+
+
+# ---- what it says ----
+
+
+def test_head_says_what_was_measured(small_page: str):
+    text = Reader(small_page).text
+    assert "3 images with 3 objects of 4 classes, and 1 more that are ignored" in text
+    assert "Checkpoint of step 1,234." in text
+    assert "300 px, 8,732 default boxes on 6 maps" in text
+    assert "1,000 bootstrap resamples" in text
+    assert "3 classes have fewer than 20 objects" in text
+
+
+def test_numbers_on_the_page_are_the_metrics():
+    """Each a number of its own, so that none can stand in another's place."""
+    source, detections = small_split()
+    annotations = [source.annotation(i) for i in range(3)]
+    metrics = metrics_of(detections, annotations)
+    metrics |= {"voc_map_11point": 0.101, "voc_map_area": 0.102}
+    metrics |= {key: 0.201 + i / 1000 for i, key in enumerate(COCO_KEYS)} | {"coco_ap_large": None}
+    for i, name in enumerate(NAMES[:3]):
+        metrics["voc_classes"][name] |= {"ap_11point": 0.301 + i / 1000, "ap_area": 0.403 - i / 1000}
+    text = Reader(page.render_page("run", config(), metrics, diagnosis.diagnose(detections, annotations, NAMES))).text
+    assert re.search(r"VOC07 mAP, 11-point 0\.101 95 %: 0\.\d+ to \d\.\d+ ", text)
+    assert re.search(r"VOC mAP, area 0\.102 95 %: 0\.\d+ to \d\.\d+ ", text)
+    assert "COCO AP, .50:.95 0.201" in text
+    # Objects, ignored, detections, AP by 11 points and by area; the hardest first.
+    rows = [f"{NAMES[2]} 1 1 2 0.303 0.401", f"{NAMES[1]} 1 0 1 0.302 0.402", "ant 1 0 2 0.301 0.403", "yak 0 0 0 – –"]
+    places = [text.find(row) for row in rows]
+    assert -1 not in places and places == sorted(places)
+    assert "By how much COCO’s AP at IoU 0.5, 0.202" in text
+    assert "AP, IoU .50:.95 0.201 0.204 0.205 – AP, IoU .50 0.202 AP, IoU .75 0.203" in text
+    assert "an image 0.207 Recall, 10 detections 0.208 Recall, 100 detections 0.209 0.210 0.211 0.212" in text
+    assert "Without objects to find, so without a curve: yak." in text
+
+
+def test_operating_point_is_told(small_page: str):
+    """ant: wrong at .95, right at .9. The numbers between are the axes'."""
+    assert "ant 0.500 0 0 0.5 0.5 1 1 precision 0.50, recall 1.00" in Reader(small_page).text
+
+
+def test_mix_ups_and_worst_images_say_why(small_page: str):
+    text = Reader(small_page).text
+    assert f"Most often taken for another class: {NAMES[1]} for {NAMES[2]} (once)." in text
+    assert "3 images have any, 0 none." in text
+    order = [text.find(f"{name} {why}") for name, why in (
+        (EVIL_ID.replace("\udcff", "\ufffd"), "1 of the wrong class, 1 found already 2 objects"),
+        ("empty", "1 where nothing is 0 objects"),
+        ("unreadable", "1 missed 1 object The image can’t be read."),
+    )]  # fmt: skip
+    assert -1 not in order and order == sorted(order)
+
+
+def test_the_curve_is_drawn_where_the_numbers_are():
+    """Precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1; on the ground below, 2/3 from recall 1/2 on."""
+    curve = diagnosis.Curve(np.array([1, 1 / 2, 2 / 3]), np.array([1 / 2, 1 / 2, 1]), shown=2)
+    drawing = page._plot(curve, "ant")
+    paths = {path.get("class"): path.get("d") for path in drawing.iter("path")}
+    left, middle, right = 22, 22 + 170 / 2, 22 + 170
+    top, half, third, bottom = 6, 6 + 116 / 2, 6 + 116 / 3, 6 + 116
+
+    def numbers(path: str | None) -> list[float]:
+        return [float(number) for number in re.findall(r"[\d.]+", path or "")]
+
+    line = [middle, top, middle, half, right, third]
+    np.testing.assert_allclose(numbers(paths["line"])[: len(line)], line, atol=0.06)
+    np.testing.assert_allclose(numbers(paths["line"])[-2:], [right, third], atol=0.06)
+    ground = [left, bottom, left, top, middle, top, middle, third, right, third]
+    np.testing.assert_allclose(numbers(paths["ground"])[: len(ground)], ground, atol=0.06)
+    (dot,) = drawing.iter("circle")
+    assert (float(dot.get("cx", "")), float(dot.get("cy", ""))) == pytest.approx((middle, half), abs=0.06)
+
+
+def test_long_curves_are_thinned_within_a_third_of_a_unit():
+    points = np.column_stack([np.linspace(0, 100, 50_000), np.sin(np.linspace(0, 6, 50_000)) * 50])
+    drawn = np.array(page._path(points).split(), float).reshape(-1, 2)
+    assert len(drawn) < 700
+    assert drawn[-1] == pytest.approx(points[-1], abs=0.06)
+    assert np.abs(np.diff(drawn, axis=0)).max() < 0.6
+
+
+@pytest.mark.parametrize(
+    ("annotations", "detections"),
+    [
+        ([], []),
+        ([make_annotation("a", "a.jpg", (9, 9), [], [])], [found()]),
+        ([make_annotation("a", "a.jpg", (9, 9), [], [])], [found(((1, 1, 5, 5), 0.9, 1))]),
+        ([make_annotation("a", "a.jpg", (9, 9), [(1, 1, 5, 5)], [2])] * 2, [found()] * 2),
+        ([make_annotation("a", "a.jpg", (9, 9), [(1, 1, 5, 5)], [2])] * 2, [found(((1, 1, 5, 5), 0.3, 2))] * 2),
+        ([make_annotation("a", "a.jpg", (9, 9), [(1, 1, 5, 5)], [2], [True])] * 2, [found(((1, 1, 5, 5), 0.9, 2))] * 2),
+    ],
+    ids=["no images", "nothing", "no objects", "no detections", "low scores", "only difficult"],
+)
+def test_pages_of_little(annotations, detections, tmp_path):
+    file = tmp_path / "report.html"
+    metrics = metrics_of(detections, annotations)
+    page.write_report(file, config(), Pictures(annotations, NAMES), detections, metrics)
+    text = Reader(file.read_text()).text
+    assert "nan" not in text and "None" not in text and "inf" not in text
+
+
+# ---- pictures ----
+
+
+def pixel(jpeg: bytes | None, x: float, y: float) -> list[int]:
+    """Of a picture 6.4 times the image's size, at a place in the image."""
+    assert jpeg is not None
+    image = Image.open(io.BytesIO(jpeg))
+    assert image.size == (640, 512)
+    return list(image.getpixel((round(6.4 * x), round(6.4 * y))))
+
+
+def near(colour: list[int], expected: Sequence[int]) -> bool:
+    return bool(np.abs(np.array(colour) - expected).max() < 70)  # JPEG blurs thin lines of strong colours
+
+
+def test_boxes_are_coloured_by_what_became_of_them():
+    """Halfway down the left edge, where no label lies. A found, B missed, C difficult; A again, and C for a cat."""
+    there = make_annotation("a", "a.jpg", (100, 80), [A, B, C], [1, 1, 1], [False, False, True])
+    detections = found((A, 0.9, 1), ((60, 45, 90, 75), 0.8, 1), (C, 0.7, 2))
+    verdict = diagnosis.judge_image(detections, there)
+    picture = page.picture_image(Pictures([there], NAMES), 0, detections, verdict)
+    assert near(pixel(picture.truth, 10, 25), page.RIGHT)
+    assert near(pixel(picture.truth, 60, 25), page.MISSED)
+    assert near(pixel(picture.truth, 10, 60), page.IGNORED)
+    assert near(pixel(picture.found, 10, 25), page.RIGHT)
+    assert near(pixel(picture.found, 60, 60), page.WRONG)
+    assert near(pixel(picture.found, 10, 60), page.IGNORED)
+    assert near(pixel(picture.found, 60, 25), (128, 128, 128)), "nothing was found there"
+    assert (picture.objects, picture.faults) == (2, {"missed": 1, "nothing there": 1})
+
+
+def test_labels_say_what_is_wrong():
+    there = make_annotation("a", "a.jpg", (100, 80), [A, B, C], [1, 2, 4], [False, False, True])
+    detections = found((A, 0.9, 4), (A, 0.8, 1), (C, 0.7, 1), ((60, 45, 90, 75), 0.6, 3), (C, 0.2, 1))
+    verdict = diagnosis.judge_image(detections, there)
+    assert page._truth_labels(there, verdict, NAMES) == ["", f"{NAMES[1]}, missed", " "]
+    told = page._found_labels(detections, there, verdict, NAMES)
+    assert told == ["yak 0.90, is ant", "ant 0.80, found already", " ", f"{NAMES[2]} 0.60, nothing there"]
+
+
+def test_legend_has_the_colours_of_the_pictures():
+    css = (Path(page.__file__).parent / "page.css").read_text()
+    for kind in ("right", "missed", "wrong", "ignored"):
+        red, green, blue = getattr(report_page, kind.upper())
+        assert f"mark.{kind} {{ border-color: rgb({red} {green} {blue}); }}" in css
+
+
+# ---- the command ----
+
+
+def test_evaluate_writes_the_page(trained_run: Path, tmp_path: Path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    assert command("evaluate", run, "--report") == 0
+    assert f"Report: {run / 'report.html'}" in capsys.readouterr().out
+    before = (run / "report.html").read_text()
+    assert "run on test" in Reader(before).text
+    assert command("evaluate", run, "--report", "--split", "val") == 0
+    assert "run on val" in Reader((run / "report_val.html").read_text()).text
+    assert (run / "report.html").read_text() == before
+    assert command("evaluate", run, "--report") == 0
+    assert (run / "report.html").read_text() == before, "the same each time"
+
+
+# ---- in a browser ----
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    pytest.skip("needs a browser: there is no chromium, chromium-browser or google-chrome in the PATH")
+
+
+def browse(chromium: str, file: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr"]
+    profile = f"--user-data-dir={file.parent / 'profile'}"
+    return subprocess.run(
+        [*command, profile, *options, file.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True, env=os.environ | {"LANG": "C.UTF-8"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page_of_bccd(bccd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Detections made from the truth: boxes shifted, dropped, of another class, and boxes of nothing."""
+    source = open_source(Data(root=str(bccd)), "test")
+    rng, detections = np.random.default_rng(0), []
+    annotations = [source.annotation(i) for i in range(len(source))]
+    for a in annotations:
+        kept = rng.random(len(a.labels)) < 0.9
+        boxes = a.boxes_px[kept] + rng.normal(0, 5, (kept.sum(), 4))
+        labels = np.where(rng.random(kept.sum()) < 0.95, a.labels[kept], 1)
+        corners = rng.uniform(0, 300, (3, 2))
+        rows = [*zip(boxes, rng.beta(5, 2, len(boxes)), labels, strict=True)]
+        rows += [((*c, *(c + 80)), rng.uniform(0, 0.6), int(rng.integers(1, 4))) for c in corners]
+        detections.append(found(*rows))
+    file = tmp_path_factory.mktemp("bccd") / "report.html"
+    names = source.class_names
+    page.write_report(file, config(names), source, detections, metrics_of(detections, annotations, names))
+    return file
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_in_a_browser(chromium: str, page_of_bccd: Path, tmp_path: Path, scheme: str):
+    assert page_of_bccd.stat().st_size < 5e6
+    shot = tmp_path / "shot.png"
+    dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
+    said = browse(chromium, page_of_bccd, f"--screenshot={shot}", "--window-size=1280,3000", *dark).stderr
+    assert "CONSOLE" not in said
+    picture = np.asarray(Image.open(shot).convert("RGB"))
+    assert picture.shape == (3000, 1280, 3)
+    paper = picture[5, 5].astype(int)
+    assert (paper.min() > 230) if scheme == "light" else (paper.max() < 50)
+    inked = (np.abs(picture - paper).max(axis=2) > 60).reshape(30, 100, 1280).mean(axis=(1, 2))
+    assert (inked > 0.002).all(), "something stands in every hundred rows"
+    assert 0.05 < inked.mean() < 0.6
+    assert len(np.unique(picture[2000:].reshape(-1, 3), axis=0)) > 5000, "the photographs of the worst images"
+
+
+@pytest.mark.parametrize("width", [500, 1600])  # chromium's windows are not narrower
+def test_page_fits_the_window(chromium: str, page_of_bccd: Path, tmp_path: Path, width: int):
+    file = tmp_path / "measured.html"
+    measure = "<script>document.body.append(`measured ${innerWidth} ${document.documentElement.scrollWidth}`)</script>"
+    file.write_text(page_of_bccd.read_text().replace("</body>", measure + "</body>"))
+    dom = browse(chromium, file, "--dump-dom", f"--window-size={width},900").stdout
+    assert f"measured {width} {width}" in dom
+
+
+def test_embedded_pictures_are_jpeg_files(small_page: str):
+    sources = [a["src"] for name, a in Reader(small_page).elements if name == "img"]
+    assert len(sources) == 4, "two of each image that can be read"
+    for source in sources:
+        image = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+        assert (image.format, image.size) == ("JPEG", (640, 512))

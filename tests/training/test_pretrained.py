@@ -1,0 +1,411 @@
+"""Starting from another run: every channel by its class's name, what is said, and what is refused."""
+
+import dataclasses
+import io
+import shutil
+import signal
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from helpers import tiny_config
+from helpers.cli import TINY, command, last_step, train_stopped_at, write_voc_folder
+
+from ssd_jax.config import Config, Train
+from ssd_jax.data.formats.open import open_source
+from ssd_jax.data.formats.shapes import CLASS_NAMES
+from ssd_jax.errors import UserError
+from ssd_jax.inference import detector
+from ssd_jax.models.ssd import SSD
+from ssd_jax.runs import run_folder
+from ssd_jax.runs.checkpoint import Checkpoints
+from ssd_jax.runtime import sharding
+from ssd_jax.training.loop import Loop
+from ssd_jax.training.pretrained import fit_to_preprocessing, match_classes, starting_params, transfer_params
+from ssd_jax.training.train_step import init_state
+
+# ---- parameters by name ----
+
+BOXES = {"conv4_3_norm": 4, "fc7": 6, "conv6_2": 1}
+
+
+def hand_made(classes: int, seed: int) -> dict[str, Any]:
+    """A trunk's layer and two predictors for each map; no number occurs twice."""
+    numbers = iter(np.random.default_rng(seed).permutation(100_000).astype(np.float32))
+
+    def array(*shape: int) -> np.ndarray:
+        return np.array([next(numbers) for _ in range(np.prod(shape))], np.float32).reshape(shape)
+
+    params = {"vgg": {"conv1_1": {"kernel": array(3, 3, 3, 2), "bias": array(2)}}}
+    for source, boxes in BOXES.items():
+        for name, each in ((f"{source}_mbox_loc", 4), (f"{source}_mbox_conf", classes + 1)):
+            params[name] = {"kernel": array(3, 3, 2, boxes * each), "bias": array(boxes * each)}
+    return params
+
+
+def test_by_hand():
+    """Two boxes in a cell; background first in each."""
+
+    def bias(*numbers: float) -> dict[str, Any]:
+        return {"fc7_mbox_conf": {"bias": np.array(numbers, np.float32)}}
+
+    old = bias(10, 11, 12, 20, 21, 22)
+    fresh = bias(0, 1, 2, 3, 4, 5)
+    moved = transfer_params(old, fresh, ("cat", "dog"), ("dog", "cow"), {"dog": "dog"})
+    np.testing.assert_array_equal(moved["fc7_mbox_conf"]["bias"], [10, 12, 2, 20, 22, 5])
+    np.testing.assert_array_equal(fresh["fc7_mbox_conf"]["bias"], [0, 1, 2, 3, 4, 5], "untouched")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "synonyms"),
+    [
+        ("abc", "abc", ""),
+        ("abc", "bca", ""),
+        ("abcd", "cxa", ""),
+        ("abc", "xyzw", ""),
+        ("a", "zaqb", ""),
+        ("abc", "xbc", [("x", "a")]),
+        ("abc", "acx", [("x", "a"), ("a", "b")]),
+    ],
+)
+def test_every_channel_is_that_of_its_class(old, new, synonyms):
+    params, fresh = hand_made(len(old), 0), hand_made(len(new), 1)
+    kept = match_classes(list(old), list(new), synonyms).kept
+    moved = transfer_params(params, fresh, list(old), list(new), kept)
+    assert list(moved) == list(params)
+    assert all(moved[name] is params[name] for name in params if not name.endswith("_mbox_conf"))
+    origin = {name: name for name in old} | dict(synonyms)
+    for source, boxes in BOXES.items():
+        for part in ("kernel", "bias"):
+            layer = moved[f"{source}_mbox_conf"][part]
+            there, start = (tree[f"{source}_mbox_conf"][part] for tree in (params, fresh))
+            assert layer.shape == start.shape and layer.dtype == np.float32
+            seen = 0
+            for box in range(boxes):
+                for label, name in enumerate(["background", *new]):
+                    channel = box * (len(new) + 1) + label
+                    if name == "background":
+                        expected = there[..., box * (len(old) + 1)]
+                    elif name in origin:
+                        expected = there[..., box * (len(old) + 1) + 1 + old.index(origin[name])]
+                    else:
+                        expected = start[..., channel]
+                    np.testing.assert_array_equal(layer[..., channel], expected, f"{source} {part} {box} {name}")
+                    seen += 1
+            assert seen == layer.shape[-1]
+
+
+def model_of(names: tuple[str, ...]) -> Any:
+    return dataclasses.replace(tiny_config.get_config().model, class_names=names)
+
+
+def random_params(names: tuple[str, ...], images: np.ndarray, seed: int) -> Any:
+    """Drawn by numpy: compiling an initialisation takes far longer."""
+    shapes = jax.eval_shape(SSD(model_of(names)).init, jax.random.key(0), images)["params"]
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32), shapes)
+
+
+def test_the_network_says_the_same_of_the_same_names():
+    images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
+    old, new = ("cat", "dog", "cow", "ant"), ("ant", "cat", "cow", "dog")
+    params = random_params(old, images, 0)
+    moved = transfer_params(params, random_params(new, images, 1), old, new, match_classes(old, new).kept)
+    before: Any = jax.jit(SSD(model_of(old)).apply)({"params": params}, images)
+    after: Any = jax.jit(SSD(model_of(new)).apply)({"params": moved}, images)
+    np.testing.assert_array_equal(after.offsets, before.offsets)
+    np.testing.assert_array_equal(after.logits, before.logits[..., [0, 4, 1, 3, 2]])
+    assert len(np.unique(before.logits)) > 1000
+
+
+# ---- names ----
+
+
+def test_kept_new_and_dropped():
+    classes = match_classes(
+        ("person", "airplane", "cat", "couch"),
+        ("aeroplane", "cat", "ant", "sofa", "bee"),
+        (("aeroplane", "airplane"), ("sofa", "couch")),
+    )
+    assert classes.kept == {"aeroplane": "airplane", "cat": "cat", "sofa": "couch"}
+    assert (classes.new, classes.dropped) == (("ant", "bee"), ("person",))
+    assert classes.table().splitlines() == [
+        "  kept      3: aeroplane (there: airplane), cat, sofa (there: couch)",
+        "  new       2: ant, bee",
+        "  dropped   1: person",
+    ]
+
+
+def test_nothing_in_common_and_all():
+    assert match_classes(("a",), ("b",)).table().splitlines() == [
+        "  kept      0: -",
+        "  new       1: b",
+        "  dropped   1: a",
+    ]
+    assert match_classes(("a", "b"), ("b", "a")) == ({"b": "b", "a": "a"}, (), ())
+
+
+def test_a_synonym_comes_before_the_name_and_may_share_its_origin():
+    assert match_classes(("a", "b"), ("a", "c"), (("a", "b"), ("c", "b"))) == ({"a": "b", "c": "b"}, (), ("a",))
+
+
+@pytest.mark.parametrize(
+    ("synonym", "words"),
+    [
+        (("sofa", "couch"), "'sofa' is no class of the data, which are cat, dog"),
+        (("dog", "couch"), "'couch' is no class of the checkpoint: cat, hound"),
+    ],
+)
+def test_a_synonym_that_names_no_class(synonym, words):
+    with pytest.raises(UserError, match=f"train.transfer_names: {words}"):
+        match_classes(("cat", "hound"), ("cat", "dog"), (("dog", "hound"), synonym))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"transfer_names": (("a", "b"),)}, "transfer_names needs train.transfer"),
+        ({"transfer": True, "transfer_names": (("a", "b"), ("a", "c"))}, "names a class twice"),
+    ],
+)
+def test_mistaken_config(options, words):
+    with pytest.raises(UserError, match=words):
+        Train(**options)
+
+
+# ---- another run's model ----
+
+
+def starting_from(run: Path, **options: Any) -> Config:
+    """The config of a run that starts from another, with other options of the model."""
+    config = tiny_config.get_config()
+    boxes = dataclasses.replace(config.model.default_boxes, **options.pop("boxes", {}))
+    model = dataclasses.replace(config.model, **{"class_names": CLASS_NAMES, "default_boxes": boxes} | options)
+    return dataclasses.replace(config, model=model, train=dataclasses.replace(config.train, pretrained=str(run)))
+
+
+@pytest.fixture(scope="module")
+def fresh(trained_run) -> Any:
+    return init_state(run_folder.read_config(trained_run), sharding.make_mesh()).params
+
+
+def stored(run: Path, checkpoint: str = "best") -> Any:
+    return detector.restore_params(run, run_folder.read_config(run), checkpoint)
+
+
+def test_the_same_classes_are_taken_as_they_are(trained_run, fresh, capsys):
+    params, step = stored(trained_run)
+    started = starting_params(starting_from(trained_run), fresh)
+    jax.tree.map(np.testing.assert_array_equal, started, params)
+    assert capsys.readouterr().out == f"Starting from {trained_run}, step {step}.\n"
+    kernels = [tree["conv4_3_norm_mbox_conf"]["kernel"] for tree in (started, fresh)]
+    assert (kernels[0] != kernels[1]).any()
+
+
+def test_what_does_not_stop_a_start_is_noted(trained_run, fresh, capsys):
+    options = {"mean": (0.0, 0.0, 0.0), "l2_norm_scale": 3.0, "boxes": {"min_sizes": (6, 18, 36)}}
+    params, step = stored(trained_run)
+    jax.tree.map(np.testing.assert_array_equal, starting_params(starting_from(trained_run, **options), fresh), params)
+    assert capsys.readouterr().out.splitlines() == [
+        f"  note: the model of {trained_run} is another one (there -> here):",
+        "    model.default_boxes.min_sizes: (8.0, 20.0, 36.0) -> (6, 18, 36)",
+        "    model.mean: (123.0, 117.0, 104.0) -> (0.0, 0.0, 0.0)",
+        f"Starting from {trained_run}, step {step}.",
+    ]
+
+
+def test_other_networks_are_refused_by_what_differs(trained_run):
+    options = {"width": 0.25, "norm": "none", "boxes": {"aspect_ratios": ((2,), (2, 3), (2,))}}
+    with pytest.raises(UserError) as error:
+        starting_params(starting_from(trained_run, **options), {})
+    assert str(error.value).splitlines()[:4] == [
+        f"{trained_run}: its network is another one (there -> here):",
+        "  model.norm: group -> none",
+        "  model.width: 0.125 -> 0.25",
+        "  model.default_boxes.boxes_per_cell: (4, 4, 4) -> (4, 6, 4)",
+    ]
+
+
+# ---- the first layer and what it is given ----
+
+
+def test_conv1_1_says_the_same_of_images_normalised_otherwise():
+    """Within the image; at its border the zeros around it are another colour, but for an equal mean."""
+    model = tiny_config.get_config().model
+    there = dataclasses.replace(model, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+    rng = np.random.default_rng(0)
+    layer = {"kernel": rng.normal(size=(3, 3, 3, 5)), "bias": rng.normal(size=5)}
+    layer = jax.tree.map(lambda leaf: leaf.astype(np.float32), layer)
+    params = {"vgg": {"conv1_1": layer, "conv1_2": {"bias": np.ones(2)}}, "fc": np.ones(3)}
+    image = rng.uniform(0, 255, (6, 7, 3))
+
+    def by_loops(params: Any, model: Any) -> np.ndarray:
+        padded = np.pad((image - model.mean) / model.std, ((1, 1), (1, 1), (0, 0)))
+        out = np.zeros((6, 7, 5)) + params["vgg"]["conv1_1"]["bias"]
+        for y, x, i, j in np.ndindex(6, 7, 3, 3):
+            out[y, x] += padded[y + i, x + j] @ params["vgg"]["conv1_1"]["kernel"][i, j].astype(float)
+        return out
+
+    for mean, everywhere in (((123.0, 117.0, 104.0), False), (there.mean, True)):
+        here = dataclasses.replace(model, mean=mean, std=(1.0, 2.0, 64.0))
+        fitted = fit_to_preprocessing(params, there, here)
+        before, after = by_loops(params, there), by_loops(fitted, here)
+        np.testing.assert_allclose(after[1:-1, 1:-1], before[1:-1, 1:-1], rtol=1e-4, atol=1e-4)
+        assert np.allclose(after, before, rtol=1e-4, atol=1e-4) == everywhere
+        assert fitted["vgg"]["conv1_2"] is params["vgg"]["conv1_2"] and fitted["fc"] is params["fc"]
+    assert fit_to_preprocessing(params, there, there) is params
+
+
+# ---- what it starts from ----
+
+
+def test_no_run_to_start_from(tmp_path, trained_run):
+    with pytest.raises(UserError, match="not the folder of a run"):
+        starting_params(starting_from(tmp_path), {})
+    shutil.copy(trained_run / "config.json", tmp_path)
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        starting_params(starting_from(tmp_path), {})
+
+
+def test_no_run_is_asked_for(fresh, capsys):
+    assert starting_params(tiny_config.get_config(), fresh) is fresh
+    assert capsys.readouterr().out == ""
+    config = tiny_config.get_config()
+    plain = dataclasses.replace(config, model=dataclasses.replace(config.model, norm="none"))
+    assert starting_params(plain, fresh) is fresh
+    assert "Starting from random weights" in capsys.readouterr().out, "which the paper's networks do not"
+
+
+# ---- the program ----
+
+OPTIONS = ("--train.steps", "6", "--train.eval-every", "0", "--train.checkpoint-every", "3")
+CLASSES = ("hexagon", "star", "triangle")
+
+
+@pytest.fixture(scope="module")
+def other_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated pictures without circles, whose squares are called hexagons."""
+    root = write_voc_folder(tmp_path_factory.mktemp("other") / "data", {"train": 8, "val": 4, "test": 4})
+    for file in (root / "Annotations").iterdir():
+        start, *objects = file.read_text().removesuffix("</annotation>").split("<object>")
+        kept = [text for text in objects if "<name>circle" not in text]
+        file.write_text("<object>".join([start, *kept]).replace("square", "hexagon") + "</annotation>")
+    return root
+
+
+class Transferred(NamedTuple):
+    start: Path
+    """The run it started from: a copy, for a test to move away."""
+    options: tuple[str | Path, ...]
+    run: Path
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def transferred(trained_run, other_data, tmp_path_factory) -> Transferred:
+    base = tmp_path_factory.mktemp("transferred")
+    start = Path(shutil.copytree(trained_run, base / "start"))
+    options = (TINY, "--data.root", other_data, *OPTIONS, "--train.pretrained", start, "--train.transfer")
+    with redirect_stdout(io.StringIO()) as printed:
+        assert command("train", *options, "--workdir", base / "run") == 0
+    return Transferred(start, options, base / "run", printed.getvalue())
+
+
+def test_what_is_printed(transferred):
+    step = stored(transferred.start)[1]
+    assert (
+        f"Starting from {transferred.start}, step {step}.\n"
+        "Classes, by name:\n"
+        "  kept      2: star, triangle\n"
+        "  new       1: hexagon\n"
+        "  dropped   2: circle, square\n"
+    ) in transferred.printed
+
+
+def test_the_first_state(transferred, tmp_path):
+    """The average of the run it starts from; the rest as in a fresh run, laid out as there."""
+    config = run_folder.read_config(transferred.run)
+    assert config.model.class_names == CLASSES
+    loop = Loop(config, tmp_path, open_source(config.data, "train"), None)
+    with Checkpoints(tmp_path / "checkpoints") as loop.checkpoints:
+        state = loop.resume_or_init()
+    fresh = init_state(config, sharding.make_mesh())
+    params, _ = stored(transferred.start)
+    assert int(state.step) == 0
+    jax.tree.map(np.testing.assert_array_equal, state.opt_state, fresh.opt_state)
+    jax.tree.map(np.testing.assert_array_equal, state.average, state.params)
+    assert state.average is not state.params
+    assert jax.tree.map(lambda x: x.sharding, state) == jax.tree.map(lambda x: x.sharding, fresh)
+    pointers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((state.params, state.average))]
+    assert len(set(pointers)) == len(pointers), "the step gives its buffers away, each once"
+    for name, layer in state.params.items():
+        if name.endswith("_mbox_conf"):
+            here, there, new = (np.asarray(tree[name]["bias"]) for tree in (state.params, params, fresh.params))
+            for box in range(4):
+                # hexagon, star, triangle of circle, square, star, triangle; background before both
+                assert here[4 * box] == there[5 * box] != new[4 * box]
+                assert here[4 * box + 1] == new[4 * box + 1]
+                assert list(here[4 * box + 2 : 4 * box + 4]) == list(there[5 * box + 3 : 5 * box + 5])
+        else:
+            jax.tree.map(np.testing.assert_array_equal, layer, params[name])
+
+
+def test_other_classes_need_to_be_asked_for(trained_run, other_data, tmp_path, capsys):
+    options = (TINY, "--workdir", tmp_path / "run", "--data.root", other_data, *OPTIONS)
+    assert command("train", *options, "--train.pretrained", trained_run) == 2
+    error = capsys.readouterr().err
+    assert f"error: {trained_run}: a checkpoint of other classes than the data's:" in error
+    assert "\n  only in the checkpoint: circle, square\n  only in the data: hexagon\n" in error
+    assert "add --train.transfer" in error
+    assert command("train", *options, "--train.transfer") == 2
+    assert "--train.pretrained PATH" in capsys.readouterr().err
+
+
+def test_a_transferred_run_goes_on_bit_for_bit_and_loads_nothing_again(transferred, tmp_path, capsys):
+    run = tmp_path / "run"
+    stopped = train_stopped_at(
+        4, signal.SIGKILL, *transferred.options, "--workdir", run, awaited=run / "checkpoints" / "3"
+    )
+    assert stopped.returncode == -signal.SIGKILL and "Starting from" in stopped.stdout, stopped.stderr
+    assert last_step(run) == 4 and stored(run, "last")[1] == 3
+    away = transferred.start.rename(transferred.start.with_name("away"))
+    try:
+        assert command("train", *transferred.options, "--workdir", run) == 0
+    finally:
+        away.rename(transferred.start)
+    assert "Starting from" not in capsys.readouterr().out
+    losses = [[line["loss"] for line in run_folder.read_lines(folder)] for folder in (run, transferred.run)]
+    assert len(losses[0]) == 6 and losses[0] == losses[1]
+    jax.tree.map(np.testing.assert_array_equal, stored(run, "last"), stored(transferred.run, "last"))
+
+
+def test_the_folder_is_recorded_whole(transferred, tmp_path, monkeypatch, capsys):
+    """However it is typed, it is the same run's."""
+    monkeypatch.chdir(transferred.start.parent)
+    options = ["start" if word == transferred.start else word for word in transferred.options]
+    assert command("train", *options, "--workdir", transferred.run) == 0
+    assert run_folder.read_config(transferred.run).train.pretrained == str(transferred.start)
+
+
+def test_evaluate_on_data_with_other_classes(trained_run, other_data, capsys):
+    assert command("evaluate", trained_run, "--data.root", other_data) == 2
+    error = capsys.readouterr().err
+    assert "is of class 'hexagon'" in error
+    assert "are not those of the run:\n  only in the run: circle, square\n  only in the data: hexagon\n" in error
+
+
+def test_evaluate_on_data_with_fewer_classes(transferred, tmp_path, capsys):
+    """Their labels are the run's all the same: names decide."""
+    root = write_voc_folder(tmp_path / "data", {"test": 4})
+    for file in (root / "Annotations").iterdir():
+        start, *objects = file.read_text().removesuffix("</annotation>").split("<object>")
+        kept = [text for text in objects if "<name>star" in text]
+        file.write_text("<object>".join([start, *kept]) + "</annotation>")
+    assert command("evaluate", transferred.run, "--data.root", root) == 0
+    (root / "Annotations" / "test2.xml").write_text("<annotation><object>")
+    assert command("evaluate", transferred.run, "--data.root", root) == 2
+    error = capsys.readouterr().err
+    assert "test2.xml" in error and "not those of the run" not in error

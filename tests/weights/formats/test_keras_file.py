@@ -1,0 +1,405 @@
+"""Weights from HDF5 files of Keras 1, 2 and 3, and files that are damaged or mean harm."""
+
+import io
+import struct
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from helpers.damage import mutations
+from helpers.paths import ASSETS
+from helpers.weight_writers import write_keras
+
+from ssd_jax.errors import UserError
+from ssd_jax.weights.formats.keras_file import read_keras
+
+DATA = ASSETS / "weights"
+RANDOM = np.random.default_rng(0)
+
+
+def random_array(*shape: int) -> np.ndarray:
+    return RANDOM.standard_normal(shape).astype(np.float32)
+
+
+# Not in the order of the alphabet.
+LAYERS: list[tuple[str, list[tuple[str, np.ndarray]]]] = [
+    ("input_1", []),
+    ("conv2_1", [("conv2_1/kernel:0", random_array(3, 3, 3, 4)), ("conv2_1/bias:0", random_array(4))]),
+    ("conv1_1", [("conv1_1/kernel:0", random_array(1, 1, 4, 2)), ("conv1_1/bias:0", random_array(2))]),
+    ("norm", [("norm/norm_gamma:0", random_array(2))]),
+]
+
+
+def read(file: Path) -> dict[str, np.ndarray]:
+    tensors = read_keras(file)
+    assert all(tensor.flags.writeable and tensor.flags.c_contiguous for tensor in tensors.values())
+    return tensors
+
+
+def assert_holds(tensors: dict[str, np.ndarray], layers: list[tuple[str, list[tuple[str, np.ndarray]]]]) -> None:
+    expected = {f"{name}.{number}": value for name, weights in layers for number, (_, value) in enumerate(weights)}
+    assert list(tensors) == list(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(tensors[name], value, strict=True)
+
+
+@pytest.mark.parametrize("whole_model", [False, True])
+def test_keras_2(tmp_path: Path, whole_model: bool):
+    write_keras(tmp_path / "a.h5", LAYERS, whole_model=whole_model)
+    assert_holds(read(tmp_path / "a.h5"), LAYERS)
+
+
+@pytest.mark.parametrize("names", ["{}_W:0 {}_b:0", "{}_W_1:0 {}_b_1:0", "param_0 param_1"])
+def test_keras_1(tmp_path: Path, names: str):
+    """Names of weights count for nothing but their order."""
+    layers = [
+        (layer, [(name.format(layer), value) for name, (_, value) in zip(names.split(), weights, strict=False)])
+        for layer, weights in LAYERS
+    ]
+    write_keras(tmp_path / "a.h5", layers, version=None)
+    assert_holds(read(tmp_path / "a.h5"), LAYERS)
+
+
+@pytest.mark.parametrize("name", ["keras3.h5", "keras3.weights.h5", "keras3_bfloat16.weights.h5"])
+def test_files_of_keras_3(name: str):
+    """Written by Keras itself: make_keras_files.py says what is in them."""
+    tensors = read(DATA / name)
+    kernel = np.arange(54, dtype=np.float32).reshape(3, 3, 3, 2)
+    assert list(tensors) == ["conv1_2.0", "conv1_2.1", "conv1_1.0", "conv1_1.1"]
+    np.testing.assert_array_equal(tensors["conv1_2.0"], kernel, strict=True)
+    np.testing.assert_array_equal(tensors["conv1_2.1"], np.float32([100, 101]), strict=True)
+    np.testing.assert_array_equal(tensors["conv1_1.0"], np.float32([0, 1]).reshape(1, 1, 2, 1), strict=True)
+    np.testing.assert_array_equal(tensors["conv1_1.1"], np.float32([100]), strict=True)
+
+
+def test_early_keras_3_without_names_of_layers(tmp_path: Path):
+    (tmp_path / "a.h5").write_bytes((DATA / "keras3.weights.h5").read_bytes())
+    with h5py.File(tmp_path / "a.h5", "a") as root:
+        del root["layers/conv2d/vars"].attrs["name"]
+    with pytest.raises(UserError, match=r'a\.h5: written by an early Keras 3.*model\.save\("weights\.h5"\)'):
+        read(tmp_path / "a.h5")
+
+
+def test_many_layers(tmp_path: Path):
+    """More names than an attribute holds, in groups of more than one node."""
+    layers = [(f"layer_{number}_{'x' * 90}", [("w", np.float32([number]))]) for number in range(900)]
+    write_keras(tmp_path / "a.h5", layers)
+    with h5py.File(tmp_path / "a.h5") as root:
+        assert set(root.attrs) >= {"layer_names0", "layer_names1"}
+    assert_holds(read(tmp_path / "a.h5"), layers)
+
+
+@pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8", ">f8"])
+def test_floats_come_out_as_float32(tmp_path: Path, dtype: str):
+    value = np.array([[0.5, -2.0, 1024.0]], dtype)
+    write_keras(tmp_path / "a.h5", [("a", [("w", value)])])
+    np.testing.assert_array_equal(read(tmp_path / "a.h5")["a.0"], value.astype(np.float32), strict=True)
+
+
+def test_counters_stay_whole_numbers(tmp_path: Path):
+    write_keras(tmp_path / "a.h5", [("a", [("w", np.array(7, ">i8"))])])
+    np.testing.assert_array_equal(read(tmp_path / "a.h5")["a.0"], np.int64(7), strict=True)
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        {"chunks": True},
+        {"compression": "gzip"},
+        {"compression": "gzip", "shuffle": True, "fletcher32": True},
+        {"compression": "gzip", "chunks": (2,)},
+    ],
+)
+def test_chunks_and_gzip(tmp_path: Path, storage: dict[str, Any]):
+    """As h5repack writes them; the last chunk is half empty. deflate leaves out what it makes no smaller."""
+    layers = [("a", [("w", random_array(5))]), ("b", [("w", np.ones(9, np.float32))])]
+    write_keras(tmp_path / "a.h5", layers, **storage)
+    assert_holds(read(tmp_path / "a.h5"), layers)
+
+
+def test_a_chunk_that_was_left_unpacked(tmp_path: Path):
+    with h5py.File(tmp_path / "a.h5", "w") as root:
+        dataset = layer_with(root).create_dataset("w", (4,), "f4", chunks=(2,), compression="gzip", shuffle=True)
+        dataset[2:] = [3, 4]
+        dataset.id.write_direct_chunk((0,), np.float32([1, 2]).tobytes(), filter_mask=0b11)
+    assert read(tmp_path / "a.h5")["a.0"].tolist() == [1, 2, 3, 4]
+
+
+def test_what_is_no_weight_may_be_anything(tmp_path: Path):
+    write_keras(tmp_path / "a.h5", LAYERS)
+    with h5py.File(tmp_path / "a.h5", "a") as root:
+        root.attrs["note"] = np.longdouble(1)
+        root["conv1_1"].create_dataset("note", (1 << 40,), "f4")
+    assert_holds(read(tmp_path / "a.h5"), LAYERS)
+
+
+@pytest.mark.parametrize("libver", ["v108", "v110", "latest"])
+def test_files_of_newer_hdf5(tmp_path: Path, libver: str):
+    with h5py.File(tmp_path / "a.h5", "w", libver=libver) as root:
+        root.attrs["layer_names"] = [f"layer_{number}" for number in range(30)]  # text of variable length
+        for number in range(30):
+            group = root.create_group(f"layer_{number}")
+            group.attrs["weight_names"] = ["w"]
+            group["w"] = np.float32([number])
+    assert_holds(read(tmp_path / "a.h5"), [(f"layer_{n}", [("w", np.float32([n]))]) for n in range(30)])
+
+
+def test_a_link_within_the_file(tmp_path: Path):
+    with h5py.File(tmp_path / "a.h5", "w") as root:
+        layer_with(root)["w"] = h5py.SoftLink("/elsewhere")
+        root["elsewhere"] = np.float32([1, 2])
+    assert read(tmp_path / "a.h5")["a.0"].tolist() == [1, 2]
+
+
+# ---- what is refused ----
+
+
+def layer_with(root: h5py.File) -> h5py.Group:
+    """A file of one layer, whose only weight is still to be made."""
+    root.attrs["layer_names"] = [b"a"]
+    group = root.create_group("a")
+    group.attrs["weight_names"] = [b"w"]
+    return group
+
+
+def external_link(group: h5py.Group, other: Path) -> None:
+    group["w"] = h5py.ExternalLink(other, "/secret")
+
+
+def external_storage(group: h5py.Group, other: Path) -> None:
+    group.create_dataset("w", (16,), "u1", external=[(other, 0, 16)])
+
+
+def virtual(group: h5py.Group, other: Path) -> None:
+    layout = h5py.VirtualLayout((4,), "f4")
+    layout[:] = h5py.VirtualSource(other, "secret", shape=(4,))
+    group.create_virtual_dataset("w", layout)
+
+
+def circle_of_links(group: h5py.Group, other: Path) -> None:
+    group["w"] = h5py.SoftLink("/a/w")
+
+
+def nowhere(group: h5py.Group, other: Path) -> None:
+    group["w"] = h5py.SoftLink("/gone")
+
+
+def no_dataset(group: h5py.Group, other: Path) -> None:
+    group.create_group("w")
+
+
+def type_only(group: h5py.Group, other: Path) -> None:
+    group["w"] = np.dtype("f4")
+
+
+def huge(group: h5py.Group, other: Path) -> None:
+    group.create_dataset("w", (1 << 20, 1 << 20), "f4")
+
+
+def large_and_empty(group: h5py.Group, other: Path) -> None:
+    group.create_dataset("w", (1000,), "f4")
+
+
+def chunks_that_are_not_there(group: h5py.Group, other: Path) -> None:
+    group.create_dataset("w", (64,), "f4", chunks=(8,))[:8] = 1
+
+
+def padded_with_much(group: h5py.Group, other: Path) -> None:
+    group.create_dataset("w", (4,), "f4", chunks=(1 << 22,), maxshape=(None,), compression="gzip")[:] = 1
+
+
+def bomb(group: h5py.Group, other: Path) -> None:
+    group.create_dataset("w", data=np.zeros(1 << 22, "f4"), compression="gzip")
+
+
+def bomb_in_one_chunk(group: h5py.Group, other: Path) -> None:
+    """The chunk is said to be smaller than what it unpacks to."""
+    dataset = group.create_dataset("w", (4,), "f4", chunks=(4,), compression="gzip")
+    packed = io.BytesIO()
+    with h5py.File(packed, "w") as file:
+        zeros = file.create_dataset("w", data=np.zeros(1 << 24, "u1"), chunks=(1 << 24,), compression="gzip")
+        dataset.id.write_direct_chunk((0,), zeros.id.read_direct_chunk((0,))[1])
+
+
+def bomb_in_a_bomb(group: h5py.Group, other: Path) -> None:
+    """The outer one unpacks to no more than it should."""
+    options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    options.set_chunk((1 << 12,))
+    for _ in range(2):
+        options.set_filter(h5py.h5z.FILTER_DEFLATE, 0, (9,))
+    space, kind = h5py.h5s.create_simple((1 << 12,)), h5py.h5t.IEEE_F32LE
+    dataset = h5py.h5d.create(group.id, b"w", kind, space, options)
+    dataset.write_direct_chunk((0,), zlib.compress(zlib.compress(bytes(1 << 24))))
+
+
+def the_same_again(group: h5py.Group, other: Path) -> None:
+    """Which as float32 takes twelve times the file."""
+    group["w"] = np.zeros(100_000, "f2")
+    group.attrs["weight_names"] = [b"w"] * 6
+
+
+def other_compression(group: h5py.Group, other: Path) -> None:
+    group.create_dataset("w", data=np.zeros(4, "f4"), compression="lzf")
+
+
+def texts(group: h5py.Group, other: Path) -> None:
+    group["w"] = ["a", "b"]
+
+
+def records(group: h5py.Group, other: Path) -> None:
+    group["w"] = np.zeros(2, [("a", "f4")])
+
+
+def references(group: h5py.Group, other: Path) -> None:
+    group["w"] = np.array([group.ref], h5py.ref_dtype)
+
+
+def complex_numbers(group: h5py.Group, other: Path) -> None:
+    group["w"] = np.zeros(2, "c8")
+
+
+def pickled(group: h5py.Group, other: Path) -> None:
+    group["w"] = np.void(b"cos\nsystem\n(S'echo'\ntR.")
+
+
+def nothing(group: h5py.Group, other: Path) -> None:
+    group["w"] = h5py.Empty("f4")
+
+
+def no_layers(group: h5py.Group, other: Path) -> None:
+    del group.file.attrs["layer_names"]
+
+
+def no_weights(group: h5py.Group, other: Path) -> None:
+    group.attrs["weight_names"] = np.zeros(0)
+
+
+def unprintable(group: h5py.Group, other: Path) -> None:
+    group.file.attrs["layer_names"] = [b"a\x1b[2J"]
+    group.file["a\x1b[2J"] = group
+    group["w"] = np.zeros(1, "f4")
+
+
+def theano(group: h5py.Group, other: Path) -> None:
+    group.file.attrs["backend"] = b"theano"
+    group["w"] = np.zeros(1, "f4")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (external_link, "damaged"),
+        (external_storage, "'a.0' are not in it"),
+        (virtual, "'a.0' is put together from other files"),
+        (circle_of_links, "damaged"),
+        (nowhere, "its list names 'w', and there is no such dataset"),
+        (no_dataset, "its list names 'w', and there is no such dataset"),
+        (type_only, "its list names 'w', and there is no such dataset"),
+        (huge, r"'a.0' has the shape \(1048576, 1048576\): .* more than 8 times"),
+        (large_and_empty, "'a.0' are not in it"),
+        (chunks_that_are_not_there, "'a.0' has holes"),
+        (padded_with_much, "padded"),
+        (bomb, "more than 8 times the bytes of the file.*h5repack"),
+        (bomb_in_one_chunk, "unpacks to more than it should"),
+        (bomb_in_a_bomb, "something else than gzip"),
+        (the_same_again, "'a.4' has the shape .* more than 8 times"),
+        (other_compression, "something else than gzip"),
+        (texts, "'a.0' holds object, no numbers"),
+        (records, "'a.0' holds .*, no numbers"),
+        (references, "'a.0' holds .*, no numbers"),
+        (complex_numbers, "'a.0' holds complex64, no numbers"),
+        (pickled, "'a.0' holds .*, no numbers"),
+        (nothing, "damaged"),
+        (no_layers, "not of Keras: it has no list layer_names"),
+        (no_weights, "no layer in it has weights"),
+        (unprintable, "can't be printed"),
+        (theano, "weights of Theano, whose kernels are mirrored"),
+    ],
+)
+def test_refused(tmp_path: Path, make: Callable[[h5py.Group, Path], None], message: str):
+    """And no other file is read, nor much memory taken."""
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["secret"] = np.arange(4, dtype=np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as root:
+        make(layer_with(root), tmp_path / "other.h5")
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"a\.h5: .*" + message):
+        read(tmp_path / "a.h5")
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def header_in_a_circle() -> bytes:
+    """The root's object header goes on, says each of its 65535 messages, at the beginning of the file.
+
+    HDF5 File Format Specification: superblock version 0, object header version 1, message 16.
+    """
+    end, nowhere = 1 << 20, (1 << 64) - 1
+    superblock = b"\x89HDF\r\n\x1a\n" + struct.pack(
+        "<8B2HI4Q", 0, 0, 0, 0, 0, 8, 8, 0, 4, 16, 0, 0, nowhere, end, nowhere
+    )
+    root = struct.pack("<2Q2I16x", 0, 96, 0, 0)
+    message = struct.pack("<2H4x2Q", 16, 16, 0, end)
+    header = struct.pack("<BxHII4x", 1, 0xFFFF, 1, 24 * 1000)
+    return (superblock + root + header + message * 1000).ljust(end, b"\0")
+
+
+def addresses_from_elsewhere() -> bytes:
+    """A good file of Keras behind a superblock that says so, by its base address."""
+    good = (DATA / "keras3.h5").read_bytes()
+    return (good[:24] + struct.pack("<Q", 512) + good[32:96]).ljust(512, b"\0") + good
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "no HDF5 file, it begins with b''"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+        (b"PK\x03\x04config.json", r"a \.keras archive"),
+        (b"\x89HDF\r\n\x1a\n", "damaged"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(4000), "damaged"),
+        (header_in_a_circle(), "leads in circles"),
+        (addresses_from_elsewhere(), "user block"),
+    ],
+)
+def test_other_files(tmp_path: Path, data: bytes, message: str):
+    (tmp_path / "a.h5").write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.h5: .*" + message):
+        read(tmp_path / "a.h5")
+
+
+def test_cut_off(tmp_path: Path):
+    """What is missing is never made up of zeros."""
+    write_keras(tmp_path / "a.h5", [("a", [("w", random_array(1000))])])
+    whole = (tmp_path / "a.h5").read_bytes()
+    for size in range(0, len(whole), 97):
+        (tmp_path / "a.h5").write_bytes(whole[:size])
+        with pytest.raises(UserError, match=r"a\.h5: "):
+            read(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("kind", ["keras_2", "gzip", "keras_3"])
+def test_mutated_files(tmp_path: Path, kind: str):
+    file = tmp_path / "a.h5"
+    write_keras(file, LAYERS[1:], **({"compression": "gzip"} if kind == "gzip" else {}))
+    good = (DATA / "keras3.weights.h5").read_bytes() if kind == "keras_3" else file.read_bytes()
+    refused = 0
+    tracemalloc.start()
+    for what, data in mutations(good, 96, seed=1):
+        file.write_bytes(data)
+        try:
+            tensors = read(file)
+        except UserError as error:
+            assert "a.h5: " in str(error) and len(str(error)) < 1000, what
+            refused += 1
+        else:
+            assert all(tensor.dtype.kind in "fiub" for tensor in tensors.values()), what
+            assert sum(tensor.nbytes for tensor in tensors.values()) <= 8 * len(data), what
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 20 < refused < 96 and peak < 20_000_000
