@@ -25,6 +25,7 @@ from typing import Annotated, Any, NamedTuple
 
 import tyro
 
+from ssd_jax import files
 from ssd_jax.commands.evaluate import evaluate
 from ssd_jax.commands.main import warnings_on_screen
 from ssd_jax.commands.options import load_config, with_root
@@ -35,6 +36,7 @@ from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.source import FolderSource, Source
 from ssd_jax.errors import UserError
 from ssd_jax.runs import run_folder
+from ssd_jax.runs.log import read_rows
 
 STARTS = ("from scratch", "fine-tuned")
 COLOURS = {"from scratch": "C1", "fine-tuned": "C0"}
@@ -159,7 +161,7 @@ def train_and_measure(config: Config, folder: Path, start: str) -> Run:
     train_config(config, folder)
     if not (folder / "metrics.json").exists():
         evaluate([str(folder), "--checkpoint", "last"])
-    epochs = [{key: row[key] or 0.0 for key in MEASURES} for row in run_folder.read_rows(folder)]
+    epochs = [{key: row[key] or 0.0 for key in MEASURES} for row in read_rows(folder)]
     per_class = json.loads((folder / "metrics.json").read_text())["voc_classes"]
     return Run(start, config.train.seed, epochs, {name: c["ap_11point"] or 0.0 for name, c in per_class.items()})
 
@@ -234,7 +236,7 @@ def draw_curves(runs: Sequence[Run], new_classes: Sequence[str], file: Path) -> 
     for axes in (curves, classes):
         axes.set_ylim(0, 1)
         axes.grid(alpha=0.3)
-    with run_folder.writing(file):
+    with files.writing(file):
         figure.savefig(file)
 
 
@@ -265,8 +267,8 @@ def compare(options: Options) -> None:
             folder = options.out / f"{start.replace(' ', '_').replace('-', '_')}_{seed}"
             runs.append(train_and_measure(run_config(config, options, start, base, seed, epoch), folder, start))
     text = tables(runs)
-    run_folder.write_text(options.out / "results.json", json.dumps(results(runs), indent=2) + "\n")
-    run_folder.write_text(options.out / "table.md", text)
+    files.write_text(options.out / "results.json", json.dumps(results(runs), indent=2) + "\n")
+    files.write_text(options.out / "table.md", text)
     draw_curves(runs, [name for name in source.class_names if name not in base_classes], options.out / "curves.png")
     print(f"\nAn epoch is {epoch} steps of {config.train.batch_size} images; {len(source)} images.\n\n{text}")
     print(f"Written: {options.out}/results.json, table.md and curves.png")

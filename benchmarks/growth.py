@@ -29,15 +29,15 @@ import tyro
 from benchmarks.command import run
 from ssd_jax.config import Augment, Config, DefaultBoxes, Detect, Extra, Model
 from ssd_jax.errors import UserError
-from ssd_jax.evaluation.evaluator import make_detection_program
+from ssd_jax.files import write_text
+from ssd_jax.inference.program import make_detection_program
 from ssd_jax.models.ssd import SSD
 from ssd_jax.ops.augmentation import augment
 from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.ops.detection import detect
 from ssd_jax.ops.loss import multibox_loss
 from ssd_jax.ops.matching import match
-from ssd_jax.runs.run_folder import write_text
-from ssd_jax.runtime import sharding
+from ssd_jax.runtime import compilation, sharding
 
 BOXES = DefaultBoxes()
 CLASSES = 21
@@ -180,7 +180,7 @@ def measure(program: Program, size: int, least: float) -> Point:
     function, arguments = program
     arguments = jax.device_put(arguments)
     if not hasattr(function, "lower"):
-        function = jax.jit(function, compiler_options=sharding.compiler_options())
+        function = jax.jit(function, compiler_options=compilation.compiler_options())
     compiled = function.lower(*arguments).compile()
     memory: Any = compiled.memory_analysis()
     jax.block_until_ready(compiled(*arguments))
@@ -215,7 +215,7 @@ def main(argv: Sequence[str]) -> None:
             there = ", ".join(repr(axis.title) for axis in AXES)
             raise UserError(f"--only {only}: no axis begins so; there are {there}")
     axes = [axis for axis in AXES if not options.only or axis.title.startswith(options.only)]
-    sharding.release_compiler_memory()
+    compilation.release_compiler_memory()
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

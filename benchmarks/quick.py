@@ -29,7 +29,7 @@ from benchmarks.speed import ours
 from benchmarks.speed.machine import machine
 from benchmarks.speed.scene import write_scene
 from ssd_jax.errors import UserError
-from ssd_jax.runs.run_folder import write_text
+from ssd_jax.files import write_text
 
 WORKS: dict[str, Callable[[Path, str], ours.Call]] = {
     "network, forward": ours.forward,

@@ -22,7 +22,7 @@ from benchmarks.speed.turns import Timed, take_turns
 from benchmarks.speed.works import BATCH, OURS, WORKS
 from ssd_jax.aot.targets import CHIPS
 from ssd_jax.errors import UserError
-from ssd_jax.runs.run_folder import write_text
+from ssd_jax.files import write_text
 
 
 @dataclass(frozen=True)

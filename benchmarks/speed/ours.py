@@ -20,14 +20,15 @@ from ssd_jax.config import Augment, DefaultBoxes, Detect, Model
 from ssd_jax.data.image import read_reduced_image
 from ssd_jax.data.loader import reduce_to_fit
 from ssd_jax.data.source import Annotation
-from ssd_jax.metrics.average_precision import ImageDetections, evaluate_coco
+from ssd_jax.inference.detections import ImageDetections
+from ssd_jax.metrics.average_precision import evaluate_coco
 from ssd_jax.models.ssd import SSD
 from ssd_jax.ops.augmentation import augment as augment_image
 from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.ops.detection import detect
 from ssd_jax.ops.loss import multibox_loss
 from ssd_jax.ops.matching import match
-from ssd_jax.runtime import sharding
+from ssd_jax.runtime import compilation
 
 Call = Callable[[], Any]
 MODEL = Model(class_names=tuple(f"class {i}" for i in range(1, 21)))
@@ -40,8 +41,8 @@ def read_scene(folder: Path) -> dict[str, np.ndarray]:
 
 
 def compiled(function: Callable) -> Callable:
-    sharding.release_compiler_memory()  # as the commands do
-    return jax.jit(function, compiler_options=sharding.compiler_options())
+    compilation.release_compiler_memory()  # as the commands do
+    return jax.jit(function, compiler_options=compilation.compiler_options())
 
 
 def asked(program: Any, images: int, *arguments: Any) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from typing import Annotated, Literal
 import msgspec
 import tyro
 
+from ssd_jax import files
 from ssd_jax.aot.programs import PROGRAMS, Program, Report, compile_programs
 from ssd_jax.aot.report import TITLES, table, text
 from ssd_jax.aot.targets import EXAMPLES, parse_target
 from ssd_jax.commands.options import HELP, parse_config_options
 from ssd_jax.config import Config
 from ssd_jax.errors import UserError
-from ssd_jax.runs import run_folder
 
 AOT_HELP = f"""usage: aot --target TARGET CONFIG [--train.batch_size N ...]
        aot --table FILE...
@@ -73,7 +73,7 @@ def compile_and_tell(options: AotOptions) -> None:
     config = with_classes(options.config, options.classes)
     programs = (options.only,) if options.only else PROGRAMS
     if options.json is not None:
-        with run_folder.writing(options.json, "Name another --json."):  # before the minutes
+        with files.writing(options.json, "Name another --json."):  # before the minutes
             options.json.parent.mkdir(parents=True, exist_ok=True)
 
     def progress(program: Program) -> None:
@@ -81,7 +81,7 @@ def compile_and_tell(options: AotOptions) -> None:
 
     report = compile_programs(config, target, programs, progress)
     if options.json is not None:
-        run_folder.write_text(options.json, msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
+        files.write_text(options.json, msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
     print(text(report))
 
 

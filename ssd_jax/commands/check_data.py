@@ -14,6 +14,7 @@ from ssd_jax.data.check import checks as checking
 from ssd_jax.data.check.clean_copy import check_fixable, check_target, write_clean_copy
 from ssd_jax.data.problems import Problems, Severity
 from ssd_jax.errors import UserError
+from ssd_jax.report.data_set import write_data_set_pictures
 
 CHECK_DATA_HELP = """usage: check-data CONFIG [--data.root FOLDER] [--out FOLDER] [--no-images] ...
 
@@ -69,7 +70,8 @@ def check_data(argv: Sequence[str]) -> int:
     print(checking.format_problems(problems.found), end="\n\n")
     print(checking.format_counts(counts, ceiling), end="\n\n")
     print(checking.format_ceiling(ceiling, config), end="\n\n")
-    checking.write_check(options.out, config, splits, counts, ceiling, problems.found)
+    checking.write_tables(options.out, counts, ceiling, problems.found)
+    write_data_set_pictures(options.out, config.model.default_boxes, splits, counts, ceiling)
     print(f"Written to {options.out}: problems.csv (all of them), check.json, data.png, pictures with their boxes")
     if options.fix is not None:
         check_fixable(problems.found)

@@ -10,14 +10,16 @@ from typing import Annotated, Any, Literal
 import tyro
 from tqdm.auto import tqdm
 
+from ssd_jax import files
 from ssd_jax.commands.options import prepare, with_root
 from ssd_jax.commands.splits import describe_source, open_evaluation_split
 from ssd_jax.data.source import Source
 from ssd_jax.evaluation import evaluator, submission
 from ssd_jax.inference import detector
-from ssd_jax.metrics.average_precision import ImageDetections, format_table
+from ssd_jax.inference.detections import ImageDetections
+from ssd_jax.inference.program import make_detection_program
+from ssd_jax.metrics.average_precision import format_table
 from ssd_jax.report import page, pictures
-from ssd_jax.runs import run_folder
 from ssd_jax.runtime import distributed, sharding
 from ssd_jax.runtime.distributed import Hosts
 
@@ -56,7 +58,7 @@ def evaluate(argv: Sequence[str]) -> None:
         submission.check_names(source)  # before all the work
     mesh = sharding.make_mesh()
     params, step = detector.restore_params(options.run, config, options.checkpoint, mesh)
-    program = distributed.begun_together(evaluator.make_detection_program(config, mesh))
+    program = distributed.begun_together(make_detection_program(config, mesh))
     with tqdm(total=len(source), unit="image", dynamic_ncols=True, disable=not distributed.is_first()) as bar:
         found = evaluator.detect_source(program, params, source, config, mesh, bar.update)
     if not distributed.is_first():
@@ -69,14 +71,14 @@ def evaluate(argv: Sequence[str]) -> None:
     about = {"split": split, "images": len(source), "checkpoint_step": step}
     # What was measured on the test split stays when another is looked at.
     by_default = options.split in (None, config.data.test_split)
-    suffix = "" if by_default else f"_{pictures.file_name(split)}"
+    suffix = "" if by_default else f"_{files.file_name(split)}"
     file = options.run / f"metrics{suffix}.json"
-    run_folder.write_text(file, json.dumps({**about, **measured}, indent=2) + "\n")
+    files.write_text(file, json.dumps({**about, **measured}, indent=2) + "\n")
     pictures.write_truth_and_predictions(options.run, split, source, found)
     print(format_results(measured))
     print(
-        f"Split {split}, checkpoint of step {step}. Written: {file}, {pictures.file_name(split)}_truth.jpg and "
-        f"{pictures.file_name(split)}_pred.jpg beside it"
+        f"Split {split}, checkpoint of step {step}. Written: {file}, {files.file_name(split)}_truth.jpg and "
+        f"{files.file_name(split)}_pred.jpg beside it"
     )
     if options.report:
         page_file = options.run / f"report{suffix}.html"

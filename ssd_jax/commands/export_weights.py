@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ssd_jax import files
 from ssd_jax.data.class_names import named
 from ssd_jax.errors import UserError
 from ssd_jax.inference import detector
-from ssd_jax.runs import run_folder
 from ssd_jax.runtime import sharding
 from ssd_jax.weights.exporting import check_boxes_for_torchvision, export_layout, to_layout, torchvision_code
 from ssd_jax.weights.formats.torch_file import write_safetensors
@@ -40,7 +40,7 @@ def export_weights(argv: Sequence[str]) -> None:
     if options.layout == "torchvision":
         check_boxes_for_torchvision(model.default_boxes)
     params, step = detector.restore_params(options.run, config, options.checkpoint)
-    with run_folder.writing(options.out):
+    with files.writing(options.out):
         options.out.parent.mkdir(parents=True, exist_ok=True)
     write_safetensors(options.out, to_layout(sharding.fetch(params), layout))
     print(f"{options.out}: step {step} of {options.run} as {layout.title}. Label 0 is background, then:")

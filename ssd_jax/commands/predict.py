@@ -10,12 +10,12 @@ import numpy as np
 import tyro
 from tqdm.auto import tqdm
 
+from ssd_jax import files
 from ssd_jax.commands.options import OTHER_OUT, check_out, make_out, prepare
 from ssd_jax.data.image import read_image
 from ssd_jax.errors import UserError
 from ssd_jax.inference import detector
 from ssd_jax.report.draw import class_colours, draw_boxes
-from ssd_jax.runs import run_folder
 
 PREDICTIONS = "predictions.json"
 
@@ -94,7 +94,7 @@ def picture_targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
 
 def write_predictions(out: Path, images: list[dict[str, Any]]) -> None:
     text = json.dumps({"boxes": "x1, y1, x2, y2 in pixels of the original image", "images": images}, indent=1)
-    run_folder.write_text(out / PREDICTIONS, text + "\n")
+    files.write_text(out / PREDICTIONS, text + "\n")
 
 
 def picture_path(out: Path, relative: Path) -> Path:
@@ -107,6 +107,6 @@ def save_picture(target: Path, image: np.ndarray, found: list[detector.Detection
     boxes = np.array([d.box for d in found], np.float32).reshape(-1, 4)
     scores = np.array([d.score for d in found], np.float32)
     picture = draw_boxes(image, boxes, [d.name for d in found], scores, colours=colours)
-    with run_folder.writing(target, OTHER_OUT):
+    with files.writing(target, OTHER_OUT):
         target.parent.mkdir(parents=True, exist_ok=True)
         picture.save(target, quality=92)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from ssd_jax import files
 from ssd_jax.commands.options import OTHER_OUT, with_root
 from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.image import EXTENSIONS
@@ -42,7 +43,7 @@ def show(argv: Sequence[str]) -> None:
     name = options.image.replace("/", "_")  # an id may be a path
     out = options.out or options.run / "shown" / f"{name}_epoch{options.epoch}.jpg"
     picture = replay.draw(source, seen)
-    with run_folder.writing(out, OTHER_OUT):
+    with files.writing(out, OTHER_OUT):
         out.parent.mkdir(parents=True, exist_ok=True)
         picture.save(out, quality=92)
     lost = len(source.annotation(seen.index).labels) - int((seen.labels > 0).sum())

@@ -13,7 +13,7 @@ from ssd_jax.commands.options import HELP, parse_config_options, prepare, with_p
 from ssd_jax.commands.splits import describe, describe_overlap, describe_source, open_data
 from ssd_jax.config import Config
 from ssd_jax.runs import run_folder
-from ssd_jax.runtime import distributed, sharding
+from ssd_jax.runtime import compilation, distributed
 from ssd_jax.runtime.distributed import Hosts
 from ssd_jax.training import pretrained
 from ssd_jax.training.loop import Loop
@@ -48,7 +48,7 @@ def train(argv: Sequence[str]) -> None:
 
 def train_config(config: Config, workdir: Path) -> None:
     """What ``train`` does, of a config made in Python. Raises UserError for all that ``train`` refuses."""
-    sharding.release_compiler_memory()
+    compilation.release_compiler_memory()
     config, train_source, val_source = open_data(with_pretrained(with_root(config, config.data.root)))
     distributed.check_same(run_folder.config_to_json(config), "the config, with the data it names,")
     if not run_folder.has_checkpoint(workdir):

@@ -21,8 +21,9 @@ import msgspec
 
 from ssd_jax.data.source import Annotation, Source
 from ssd_jax.errors import UserError
-from ssd_jax.metrics.average_precision import ImageDetections, xyxy_to_xywh
-from ssd_jax.runs.run_folder import write_text, writing
+from ssd_jax.files import write_text, writing
+from ssd_jax.inference.detections import ImageDetections
+from ssd_jax.metrics.average_precision import xyxy_to_xywh
 
 
 def write_results(

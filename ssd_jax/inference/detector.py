@@ -14,8 +14,8 @@ from ssd_jax.config import Config
 from ssd_jax.data.image import EXTENSIONS, read_image, to_rgb
 from ssd_jax.data.loader import reduce_to_fit
 from ssd_jax.errors import UserError
-from ssd_jax.evaluation.evaluator import Params, make_detection_program, to_image_detections
-from ssd_jax.models.ssd import SSD
+from ssd_jax.inference.program import make_detection_program, to_image_detections
+from ssd_jax.models.ssd import SSD, Params
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runtime import sharding

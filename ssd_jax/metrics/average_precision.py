@@ -11,19 +11,10 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 from hotcoco import COCO, COCOeval
-from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, Int64
+from jaxtyping import Bool, Float, Float64, Int, Int64
 
 from ssd_jax.data.source import Annotation, CocoTruth
-
-
-class ImageDetections(NamedTuple):
-    """What was detected in one image; only real detections, no padding."""
-
-    boxes_px: Float32[np.ndarray, "k 4"]
-    """xyxy, pixels of the original image."""
-    scores: Float32[np.ndarray, " k"]
-    labels: Int32[np.ndarray, " k"]
-    """1..C."""
+from ssd_jax.inference.detections import ImageDetections
 
 
 class ScoredBoxes(NamedTuple):

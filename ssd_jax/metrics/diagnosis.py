@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Float64, Int, Int64
 
 from ssd_jax.data.source import Annotation
+from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics.average_precision import (
     RECALL_POINTS,
-    ImageDetections,
     JudgedClass,
     judge_class,
     match_coco,

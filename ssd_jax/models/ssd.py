@@ -15,6 +15,9 @@ from ssd_jax.config import Model
 from ssd_jax.models.layers.weight_standardization import centred_conv
 from ssd_jax.models.vgg import CAFFE_XAVIER, PIXEL_SPREAD, VGG16, L2Norm, conv_relu, scaled
 
+Params = dict[str, Any]
+"""Parameters of the network, as ``SSD.init`` nests them."""
+
 
 class Predictions(NamedTuple):
     """Raw outputs, in the order of the default boxes: map, row, column, box."""

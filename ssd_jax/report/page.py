@@ -19,15 +19,14 @@ from xml.etree import ElementTree
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
-from ssd_jax import __version__
+from ssd_jax import __version__, files
 from ssd_jax.config import Config
 from ssd_jax.data.source import Annotation, Source
 from ssd_jax.errors import UserError
+from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics import diagnosis
-from ssd_jax.metrics.average_precision import ImageDetections
 from ssd_jax.metrics.diagnosis import Curve, Diagnosis, Fault, ImageVerdict, Interval
 from ssd_jax.report.draw import Colour, draw_boxes
-from ssd_jax.runs import run_folder
 
 WORST_IMAGES = 12
 PICTURE_SIDE = 640
@@ -58,7 +57,7 @@ def write_report(
         picture_image(source, i, detections[i], found.images[i])
         for i in diagnosis.worst_images(found.images, WORST_IMAGES)
     ]
-    run_folder.write_text(file, render_page(file.resolve().parent.name, config, metrics, found, worst))
+    files.write_text(file, render_page(file.resolve().parent.name, config, metrics, found, worst))
 
 
 # ---- pictures ----

@@ -1,6 +1,5 @@
 """The pictures that a run leaves: what the network saw, truth beside detections, curves."""
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -9,11 +8,13 @@ import numpy as np
 from jaxtyping import Float, Int32, UInt8
 from PIL import Image
 
+from ssd_jax import files
 from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
-from ssd_jax.metrics.average_precision import ImageDetections
+from ssd_jax.files import file_name
+from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.report.draw import class_colours, draw_boxes, draw_curves, grid, with_caption
-from ssd_jax.runs import run_folder
+from ssd_jax.runs.log import read_lines, read_rows
 
 SHOWN_IMAGES = 12
 SHOWN_SCORE = 0.5
@@ -51,13 +52,8 @@ def augmented_tile(
     return _tile(pixels, boxes[real] * len(image), names, None, class_colours(class_names), caption, side)
 
 
-def file_name(split: str) -> str:
-    """A split as part of a file's name: of VOC2007/trainval[:50%] some characters can't be in one."""
-    return re.sub(r"[^\w.-]+", "_", split.replace(":", "to").replace("%", "pct")).strip("_")
-
-
 def _save(picture: Image.Image, file: Path) -> None:
-    with run_folder.writing(file):
+    with files.writing(file):
         picture.save(file, quality=90)
 
 
@@ -118,9 +114,6 @@ def write_truth_and_predictions(
 
 def write_curves(workdir: Path) -> None:
     """curves.png: the loss and the rate of log.jsonl, the measurements of results.csv."""
-    measured = [
-        {name: value for name, value in row.items() if not name.endswith("loss")}
-        for row in run_folder.read_rows(workdir)
-    ]
-    with run_folder.writing(workdir / "curves.png"):
-        draw_curves([*run_folder.read_lines(workdir), *measured], workdir / "curves.png")
+    measured = [{name: value for name, value in row.items() if not name.endswith("loss")} for row in read_rows(workdir)]
+    with files.writing(workdir / "curves.png"):
+        draw_curves([*read_lines(workdir), *measured], workdir / "curves.png")

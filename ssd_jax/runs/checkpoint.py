@@ -22,7 +22,7 @@ from orbax.checkpoint import v1 as ocp
 
 from ssd_jax.data.class_names import class_difference
 from ssd_jax.errors import UserError
-from ssd_jax.runs.run_folder import write_text, writing
+from ssd_jax.files import write_text, writing
 from ssd_jax.runtime import distributed
 
 logger = logging.getLogger(__name__)

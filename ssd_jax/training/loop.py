@@ -15,10 +15,11 @@ from ssd_jax.config import Config
 from ssd_jax.data.loader import train_batches
 from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
-from ssd_jax.evaluation.evaluator import DetectionProgram, detect_source, make_detection_program, measure
+from ssd_jax.evaluation.evaluator import detect_source, measure
+from ssd_jax.inference.program import DetectionProgram, make_detection_program
 from ssd_jax.report import pictures
-from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import BEST_METRIC, Checkpoints
+from ssd_jax.runs.log import RunLog
 from ssd_jax.runtime import distributed, sharding
 from ssd_jax.runtime.distributed import Stopped, StopRequest
 from ssd_jax.training import pretrained
@@ -120,9 +121,9 @@ class Loop:
             )
         return last
 
-    def open_log(self, start: int) -> AbstractContextManager[run_folder.RunLog | None]:
+    def open_log(self, start: int) -> AbstractContextManager[RunLog | None]:
         """None where another process writes."""
-        return run_folder.RunLog(self.workdir, start) if distributed.is_first() else nullcontext()
+        return RunLog(self.workdir, start) if distributed.is_first() else nullcontext()
 
     def resume_or_init(self) -> TrainState:
         state = init_state(self.config, self.mesh)

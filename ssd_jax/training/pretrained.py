@@ -18,9 +18,8 @@ from jaxtyping import Float32
 from ssd_jax.config import Config, Model, Train
 from ssd_jax.data.class_names import class_difference, named
 from ssd_jax.errors import UserError
-from ssd_jax.evaluation.evaluator import Params
 from ssd_jax.inference import detector
-from ssd_jax.models.ssd import CLASS_PREDICTOR
+from ssd_jax.models.ssd import CLASS_PREDICTOR, Params
 from ssd_jax.runs import run_folder
 from ssd_jax.weights.importing import import_weights
 

@@ -20,7 +20,7 @@ from ssd_jax.ops.augmentation import augment
 from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.ops.loss import multibox_loss
 from ssd_jax.ops.matching import Targets, match
-from ssd_jax.runtime import sharding
+from ssd_jax.runtime import compilation, sharding
 from ssd_jax.runtime.distributed import begun_together
 from ssd_jax.training.optimizer import freeze, make_optimizer
 from ssd_jax.training.reproducible import make_ordered_step
@@ -121,7 +121,7 @@ def check_batch_size(config: Config, mesh: Mesh) -> None:
 
 def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The compiled step. The state it is given is used up; the loss and its N are of the whole batch."""
-    options = sharding.compiler_options(mesh, deterministic=config.devices.deterministic)
+    options = compilation.compiler_options(mesh, deterministic=config.devices.deterministic)
     if config.devices.virtual_shards:
         sums_of, apply = partial(_sums_of_shard, config), partial(_apply_sums, config)
         return make_ordered_step(sums_of, apply, config.devices.virtual_shards, mesh, options)

@@ -5,7 +5,7 @@ from flax.traverse_util import flatten_dict
 
 from ssd_jax.config import Config, DefaultBoxes, Model
 from ssd_jax.errors import UserError
-from ssd_jax.evaluation.evaluator import Params
+from ssd_jax.models.ssd import Params
 from ssd_jax.weights.key_mappings import LAYOUTS, Layout
 
 

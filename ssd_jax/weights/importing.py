@@ -12,10 +12,10 @@ import msgspec
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
+from ssd_jax import files
 from ssd_jax.config import Config, DefaultBoxes
 from ssd_jax.errors import UserError
-from ssd_jax.evaluation.evaluator import Params
-from ssd_jax.models.ssd import CLASS_PREDICTOR
+from ssd_jax.models.ssd import CLASS_PREDICTOR, Params
 from ssd_jax.models.vgg import BLOCKS
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
@@ -79,12 +79,12 @@ def import_weights(
 
 def write_run(imported: Imported, folder: Path) -> None:
     """As the folder of a run whose only checkpoint is of step 0. What can't be written whole is taken away again."""
-    with run_folder.writing(folder, "Name another --out."):
+    with files.writing(folder, "Name another --out."):
         folder.mkdir(parents=True, exist_ok=True)
     try:
         with Checkpoints(folder / "checkpoints", for_writing=True) as checkpoints:
             checkpoints.save(0, {"params": imported.params}, {"config": msgspec.to_builtins(imported.config)})
-        run_folder.write_text(folder / "config.json", run_folder.config_to_json(imported.config))
+        files.write_text(folder / "config.json", run_folder.config_to_json(imported.config))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -10,14 +10,14 @@ from jax import Array
 from jaxtyping import Float, UInt8
 
 from ssd_jax.config import Model
-from ssd_jax.evaluation.evaluator import Params, make_detection_program, to_image_detections
-from ssd_jax.metrics.average_precision import ImageDetections
-from ssd_jax.models.ssd import BOX_PREDICTOR, CLASS_PREDICTOR, SSD
+from ssd_jax.inference.detections import ImageDetections
+from ssd_jax.inference.program import make_detection_program, to_image_detections
+from ssd_jax.models.ssd import BOX_PREDICTOR, CLASS_PREDICTOR, SSD, Params
 from ssd_jax.models.vgg import VGG16
 from ssd_jax.ops.boxes import decode_boxes
 from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.ops.resample import resize
-from ssd_jax.runtime import sharding
+from ssd_jax.runtime import compilation, sharding
 from ssd_jax.weights.importing import Imported
 from ssd_jax.weights.networks import parameter_shapes
 from ssd_jax.weights.torch_reference import Found, Reference
@@ -68,7 +68,7 @@ def layer_outputs(params: Params, model: Model, picture: UInt8[np.ndarray, "h w 
 
     if not model.class_names:
         params = _with_zeros(params, model)["vgg"]
-    compiled = jax.jit(run, compiler_options=sharding.compiler_options())
+    compiled = jax.jit(run, compiler_options=compilation.compiler_options())
     outputs = flatten_dict(sharding.fetch(compiled(params, picture)["intermediates"]))
     return {path[-2]: value[0][0] for path, value in outputs.items() if len(path) > 1 and path[-2] != "vgg"}
 

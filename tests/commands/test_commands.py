@@ -24,11 +24,12 @@ from ssd_jax.config import Shapes
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.data.image import read_image
 from ssd_jax.data.loader import Batch, Batches
-from ssd_jax.evaluation import evaluator
 from ssd_jax.inference import detector
+from ssd_jax.inference.program import detect
 from ssd_jax.metrics.average_precision import COCO_KEYS
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
+from ssd_jax.runs.log import read_lines, read_rows
 from ssd_jax.training import loop, train_step
 
 
@@ -58,10 +59,10 @@ def test_a_run_leaves_what_the_docs_say(trained_run):
     }  # fmt: skip
     config = json.loads((trained_run / "config.json").read_text())
     assert config["model"]["class_names"] == list(CLASS_NAMES), "found in the data"
-    lines = run_folder.read_lines(trained_run)
+    lines = read_lines(trained_run)
     assert [line["step"] for line in lines] == list(range(1, 31))
     assert all(np.isfinite(line["loss"]) and line["learning_rate"] > 0 for line in lines[:-1])
-    assert [row["step"] for row in run_folder.read_rows(trained_run)] == [14, 28, 30]
+    assert [row["step"] for row in read_rows(trained_run)] == [14, 28, 30]
     for file in trained_run.glob("*.jpg"):
         assert read_image(file).std() > 10
 
@@ -114,7 +115,7 @@ def test_ctrl_c_is_one_line(stopped_run):
 
 def test_killed_and_started_again_ends_as_never_stopped(stopped_run, trained_run):
     assert (stopped_run.killed_at, stopped_run.checkpoint_then) == (10, 7), "between two checkpoints"
-    assert [line["step"] for line in run_folder.read_lines(stopped_run.run)] == list(range(1, 31))
+    assert [line["step"] for line in read_lines(stopped_run.run)] == list(range(1, 31))
     assert_ended_alike(stopped_run.run, trained_run)
     assert (stopped_run.run / "results.csv").read_text() == (trained_run / "results.csv").read_text()
     with Checkpoints(stopped_run.run / "checkpoints") as here, Checkpoints(trained_run / "checkpoints") as there:
@@ -124,13 +125,13 @@ def test_killed_and_started_again_ends_as_never_stopped(stopped_run, trained_run
 def test_each_program_is_traced_once_in_a_run(tmp_path, monkeypatch):
     """Whatever the batches hold: two measurements whose last batch is half empty, an image that can't be read."""
     monkeypatch.setattr(train_step, "_apply", chex.assert_max_traces(train_step._apply, 1))
-    monkeypatch.setattr(evaluator, "detect", chex.assert_max_traces(evaluator.detect, 1))
+    monkeypatch.setattr("ssd_jax.inference.program.detect", chex.assert_max_traces(detect, 1))
     data = write_voc_folder(tmp_path / "data", {"train": 7, "val": 6})
     cut = sorted((data / "JPEGImages").iterdir())[0]
     cut.write_bytes(cut.read_bytes()[:200])
     options = ("--data.root", data, "--train.steps", "6", "--train.eval_every", "3", "--model.class-names")
     assert command("train", TINY, "--workdir", tmp_path / "run", *options) == 0
-    assert len(run_folder.read_rows(tmp_path / "run")) == 2
+    assert len(read_rows(tmp_path / "run")) == 2
 
 
 def test_what_train_prints_where_data_are_slow(tmp_path, monkeypatch, capsys):
@@ -462,7 +463,7 @@ def test_evaluate_takes_the_best_checkpoint_and_the_test_split(later_and_worse, 
 
 def test_evaluate_agrees_with_the_row_of_its_checkpoint(trained_run):
     assert command("evaluate", trained_run, "--split", "val", "--checkpoint", "last") == 0
-    row = run_folder.read_rows(trained_run)[-1]
+    row = read_rows(trained_run)[-1]
     measured = json.loads((trained_run / "metrics_val.json").read_text())
     for key in ("voc_map_11point", "voc_map_area", "coco_ap"):
         assert measured[key] == row[key]

@@ -17,6 +17,8 @@ from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.data.source import Annotation, CocoTruth, make_annotation
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation import evaluator
+from ssd_jax.inference import detections
+from ssd_jax.inference.program import make_detection_program, to_image_detections
 from ssd_jax.models.ssd import SSD
 from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.ops.detection import Detections
@@ -109,7 +111,7 @@ def test_program_is_the_network_and_caffes_detection_output(params):
     source = ShapesSource(TINY.data.shapes, "val")
     images = np.stack([source.image(i) for i in range(2)])
     config = dataclasses.replace(TINY, detect=dataclasses.replace(TINY.detect, score_threshold=0.2))
-    program = evaluator.make_detection_program(config, sharding.single_device_mesh())
+    program = make_detection_program(config, sharding.single_device_mesh())
     side = np.full(2, 64, np.int32)
     detections = sharding.fetch(program(params, images, side, side))
     offsets, logits = jax.jit(SSD(config.model).apply)({"params": params}, images.astype(np.float32))
@@ -118,7 +120,7 @@ def test_program_is_the_network_and_caffes_detection_output(params):
         expected = reference.detection_output(
             np.asarray(offsets[slot]), np.asarray(logits[slot]), default_boxes, variances, 0.2, 400, 0.45, 200
         )
-        found = evaluator.to_image_detections(detections, slot, 64, 64)
+        found = to_image_detections(detections, slot, 64, 64)
         assert len(expected) > 3
         np.testing.assert_allclose(found.scores, [score for score, _, _ in expected], atol=1e-4)
         assert found.labels.tolist() == [label for _, label, _ in expected]
@@ -133,8 +135,8 @@ def test_program_knows_the_boxes_of_each_map(params):
     detect = Detect(0.02, 2, 0.45, 200, "map", (-limit, limit), clip_before_nms=True, drop_empty=True)
     config = dataclasses.replace(TINY, detect=detect)
     side = np.full(1, 64, np.int32)
-    program = evaluator.make_detection_program(config, sharding.single_device_mesh())
-    found = evaluator.to_image_detections(sharding.fetch(program(params, image, side, side)), 0, 64, 64)
+    program = make_detection_program(config, sharding.single_device_mesh())
+    found = to_image_detections(sharding.fetch(program(params, image, side, side)), 0, 64, 64)
     offsets, logits = jax.jit(SSD(config.model).apply)({"params": params}, image.astype(np.float32))
     expected = reference.mmdetection_detections(
         np.asarray(offsets[0]), np.asarray(logits[0]), make_default_boxes(config.model.default_boxes), (256, 64, 16),
@@ -146,7 +148,7 @@ def test_program_knows_the_boxes_of_each_map(params):
 
 
 def test_one_compilation_for_all_batches(params):
-    program = evaluator.make_detection_program(TINY, sharding.make_mesh())
+    program = make_detection_program(TINY, sharding.make_mesh())
     source = ShapesSource(TINY.data.shapes, "val")  # six images: the second batch is half full
     evaluator.detect_source(program, params, source, TINY, sharding.make_mesh())
     assert program._cache_size() == 1
@@ -156,11 +158,11 @@ def test_measured_is_json_with_the_keys_that_scripts_read():
     source = ShapesSource(TINY.data.shapes, "val")
     annotations = [source.annotation(i) for i in range(6)]
     exact = [
-        evaluator.ImageDetections(a.boxes_px, np.linspace(1, 0.5, len(a.labels), dtype=np.float32), a.labels)
+        detections.ImageDetections(a.boxes_px, np.linspace(1, 0.5, len(a.labels), dtype=np.float32), a.labels)
         for a in annotations
     ]
     measured = json.loads(json.dumps(evaluator.measure(exact, source)))
     for key in ("voc_map_11point", "voc_map_area", "coco_ap"):
         assert measured[key] == pytest.approx(1)
-    nothing = evaluator.measure([evaluator.NOTHING] * 6, source)
+    nothing = evaluator.measure([detections.NOTHING] * 6, source)
     assert [nothing[key] for key in ("voc_map_11point", "voc_map_area", "coco_ap")] == [0, 0, 0]

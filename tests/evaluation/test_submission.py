@@ -21,9 +21,10 @@ from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.source import FolderSource, Source, make_annotation
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation import evaluator
-from ssd_jax.evaluation.evaluator import NOTHING, measure
+from ssd_jax.evaluation.evaluator import measure
 from ssd_jax.evaluation.submission import write_results
-from ssd_jax.metrics.average_precision import COCO_KEYS, ImageDetections
+from ssd_jax.inference.detections import NOTHING, ImageDetections
+from ssd_jax.metrics.average_precision import COCO_KEYS
 
 # ---- COCO's JSON, as a data set may have it ----
 

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from helpers.paths import ROOT, TESTS
 from PIL import Image
 
+from helpers.paths import ROOT, TESTS
 from ssd_jax.__main__ import main
 from ssd_jax.config import Shapes
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
+from ssd_jax.runs.log import read_lines
 from ssd_jax.training.loop import Loop
 from ssd_jax.training.train_step import TrainState
 
@@ -42,13 +43,13 @@ def start(script: str, *argv: str | Path, **environment: str) -> subprocess.Pope
 
 _STOPPED_AT = """
 import os, pathlib, signal, sys, time
-from ssd_jax.runs import run_folder
+from ssd_jax.runs.log import RunLog
 from ssd_jax.__main__ import main
 
 # A shell starts what runs in its background with Ctrl-C ignored, and that is inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 step, number, awaited = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
-write_line = run_folder.RunLog.line
+write_line = RunLog.line
 
 def line(self, at, values):
     write_line(self, at, values)
@@ -57,7 +58,7 @@ def line(self, at, values):
             time.sleep(0.01)
         os.kill(os.getpid(), number)
 
-run_folder.RunLog.line = line
+RunLog.line = line
 sys.exit(main(sys.argv[4:]))
 """
 
@@ -77,7 +78,7 @@ def train_stopped_at(
 
 def last_step(run: Path) -> int:
     """Of log.jsonl; 0 where there is none."""
-    return max((int(line["step"]) for line in run_folder.read_lines(run)), default=0)
+    return max((int(line["step"]) for line in read_lines(run)), default=0)
 
 
 def last_state(run: Path) -> TrainState:
@@ -91,7 +92,7 @@ def last_state(run: Path) -> TrainState:
 def timeless(run: Path) -> list[dict[str, float]]:
     """Lines of log.jsonl without what two runs never share."""
     timed = ("images_per_second", "waited_for_data")
-    return [{k: v for k, v in line.items() if k not in timed} for line in run_folder.read_lines(run)]
+    return [{k: v for k, v in line.items() if k not in timed} for line in read_lines(run)]
 
 
 def assert_ended_alike(run: Path, other: Path) -> None:

@@ -11,12 +11,13 @@ import sys
 
 import jax
 import numpy as np
-from helpers import tiny_config
 
+from helpers import tiny_config
 from ssd_jax.config import Config, Devices, Optimizer, Train
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.data.loader import train_batches
-from ssd_jax.evaluation.evaluator import detect_source, make_detection_program
+from ssd_jax.evaluation.evaluator import detect_source
+from ssd_jax.inference.program import make_detection_program
 from ssd_jax.runtime import distributed, sharding
 from ssd_jax.training.train_step import check_batch_size, init_state, make_train_step
 

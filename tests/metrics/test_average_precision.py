@@ -13,8 +13,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ssd_jax.data.source import Annotation
+from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics import average_precision
-from ssd_jax.metrics.average_precision import ImageDetections, ScoredBoxes, TrueBoxes
+from ssd_jax.metrics.average_precision import ScoredBoxes, TrueBoxes
 
 
 def scored(*rows):

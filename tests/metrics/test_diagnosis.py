@@ -6,8 +6,9 @@ from helpers import reference
 from hotcoco import COCO, COCOeval
 
 from ssd_jax.data.source import Annotation, make_annotation
+from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics import average_precision, diagnosis
-from ssd_jax.metrics.average_precision import ImageDetections, JudgedClass
+from ssd_jax.metrics.average_precision import JudgedClass
 from ssd_jax.metrics.diagnosis import Interval
 
 

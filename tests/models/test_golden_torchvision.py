@@ -26,13 +26,13 @@ from helpers.torchvision_ssd import (
     torchvision_config,
 )
 
-from ssd_jax.evaluation.evaluator import make_detection_program, to_image_detections
+from ssd_jax.inference.program import make_detection_program, to_image_detections
 from ssd_jax.models.ssd import SSD
 from ssd_jax.ops.boxes import cxcywh_to_xyxy
 from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.ops.loss import multibox_loss
 from ssd_jax.ops.matching import match
-from ssd_jax.runtime import sharding
+from ssd_jax.runtime import compilation, sharding
 
 CONFIG = torchvision_config()
 DEFAULT_BOXES = make_default_boxes(CONFIG.model.default_boxes)
@@ -61,7 +61,7 @@ def test_layers_and_predictions(golden, params):
         return SSD(CONFIG.model).apply({"params": params}, images, capture_intermediates=True, mutable="intermediates")
 
     image = random_image(*GOLDEN_SEEN)[None].astype(np.float32)
-    compiled = jax.jit(run, compiler_options=sharding.compiler_options())
+    compiled = jax.jit(run, compiler_options=compilation.compiler_options())
     predictions, captured = sharding.fetch(compiled(params, image))
     for name, moments, some in zip(
         golden["layer_names"], golden["layer_moments"], golden["layer_samples"], strict=True
@@ -103,7 +103,7 @@ def test_loss_and_gradient(golden, params):
         predictions = SSD(CONFIG.model).apply({"params": params}, images)
         return multibox_loss(*predictions, jax.tree.map(lambda leaf: leaf[None], targets))
 
-    step = jax.jit(jax.value_and_grad(loss_of, has_aux=True), compiler_options=sharding.compiler_options())
+    step = jax.jit(jax.value_and_grad(loss_of, has_aux=True), compiler_options=compilation.compiler_options())
     image = random_image(*GOLDEN_SEEN)[None].astype(np.float32)
     (loss, parts), gradient = sharding.fetch(step(params, jnp.asarray(image)))
     assert parts["loc_loss"] == pytest.approx(golden["loc_loss"], rel=1e-5)

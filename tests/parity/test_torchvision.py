@@ -21,7 +21,7 @@ from helpers.torchvision_ssd import (
 )
 
 from ssd_jax.data.image import read_image
-from ssd_jax.evaluation.evaluator import make_detection_program, to_image_detections
+from ssd_jax.inference.program import make_detection_program, to_image_detections
 from ssd_jax.models import ssd, vgg
 from ssd_jax.ops import loss
 from ssd_jax.ops.boxes import cxcywh_to_xyxy, encode_boxes, pairwise_iou
@@ -30,7 +30,7 @@ from ssd_jax.ops.detection import detect
 from ssd_jax.ops.matching import Targets, assign, match
 from ssd_jax.ops.resample import resize
 from ssd_jax.ops.suppression import nms_of_classes
-from ssd_jax.runtime import sharding
+from ssd_jax.runtime import compilation, sharding
 
 torch = pytest.importorskip("torch", reason="needs torch and torchvision: make parity")
 torchvision = pytest.importorskip("torchvision", reason="needs torch and torchvision: make parity")
@@ -96,7 +96,7 @@ def test_logits_and_offsets(model, params, images):
     with torch.no_grad():
         inputs, _ = model.transform([as_torchvision_takes_it(image) for image in pixels])
         theirs = model.head(list(model.backbone(inputs.tensors).values()))
-    network = jax.jit(ssd.SSD(CONFIG.model).apply, compiler_options=sharding.compiler_options())
+    network = jax.jit(ssd.SSD(CONFIG.model).apply, compiler_options=compilation.compiler_options())
     ours = network({"params": params}, pixels.astype(np.float32))
     pairs = {
         "logits": (np.asarray(ours.logits), theirs["cls_logits"].numpy()),
@@ -244,7 +244,7 @@ def our_loss(params: Any, pixels: np.ndarray, targets: Targets) -> tuple[Any, An
         predictions = ssd.SSD(CONFIG.model).apply({"params": params}, pixels)
         return loss.multibox_loss(predictions.offsets, predictions.logits, targets)
 
-    step = jax.jit(jax.value_and_grad(loss_of, has_aux=True), compiler_options=sharding.compiler_options())
+    step = jax.jit(jax.value_and_grad(loss_of, has_aux=True), compiler_options=compilation.compiler_options())
     return sharding.fetch(step(params, pixels))
 
 

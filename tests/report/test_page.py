@@ -22,8 +22,9 @@ from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.source import Annotation, FolderSource, make_annotation
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation import evaluator
+from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics import diagnosis
-from ssd_jax.metrics.average_precision import COCO_KEYS, ImageDetections
+from ssd_jax.metrics.average_precision import COCO_KEYS
 from ssd_jax.report import page
 
 A, B, C = (10, 10, 40, 40), (60, 10, 90, 40), (10, 50, 40, 70)
@@ -269,7 +270,7 @@ def test_labels_say_what_is_wrong():
 def test_legend_has_the_colours_of_the_pictures():
     css = (Path(page.__file__).parent / "page.css").read_text()
     for kind in ("right", "missed", "wrong", "ignored"):
-        red, green, blue = getattr(report_page, kind.upper())
+        red, green, blue = getattr(page, kind.upper())
         assert f"mark.{kind} {{ border-color: rgb({red} {green} {blue}); }}" in css
 
 

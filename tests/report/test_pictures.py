@@ -5,7 +5,7 @@ import pytest
 
 from ssd_jax.config import Shapes
 from ssd_jax.data.formats.shapes import ShapesSource
-from ssd_jax.evaluation.evaluator import NOTHING
+from ssd_jax.inference.detections import NOTHING
 from ssd_jax.report import pictures
 
 SOURCE = ShapesSource(Shapes(train_images=23, image_size=64), "train")

@@ -12,10 +12,11 @@ from helpers import tiny_config
 from helpers.paths import ROOT
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from ssd_jax import config
+from ssd_jax import config, files
 from ssd_jax.commands.options import load_config
 from ssd_jax.errors import UserError
 from ssd_jax.runs import run_folder
+from ssd_jax.runs.log import RunLog, read_lines, read_rows
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 TINY = tiny_config.get_config()
@@ -133,14 +134,14 @@ def test_folder_that_cannot_be_made(tmp_path):
 
 def test_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     file = tmp_path / "metrics.json"
-    run_folder.write_text(file, "old")
+    files.write_text(file, "old")
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(UserError, match=r"metrics.json: can't be written \(No space left on device\). Free some"):
-        run_folder.write_text(file, "new")
+        files.write_text(file, "new")
     assert file.read_text() == "old"
 
 
@@ -148,25 +149,25 @@ def test_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_log_goes_on_after_a_step(tmp_path):
-    with run_folder.RunLog(tmp_path, 0) as log:
+    with RunLog(tmp_path, 0) as log:
         for step in (1, 2, 3):
             log.line(step, {"loss": step / 3})
         log.row(2, {"loss": 2 / 3, "voc_map_area": 0.25, "coco_ap": None})
         log.row(3, {"loss": 1.0, "voc_map_area": 0.5, "coco_ap": 0.125})
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')  # where a kill cut it
-    with run_folder.RunLog(tmp_path, 2) as log:
+    with RunLog(tmp_path, 2) as log:
         log.line(3, {"loss": 9.0})
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines == [{"step": 1, "loss": 1 / 3}, {"step": 2, "loss": 2 / 3}, {"step": 3, "loss": 9.0}]
-    assert run_folder.read_rows(tmp_path) == [{"step": 2, "loss": 2 / 3, "voc_map_area": 0.25, "coco_ap": None}]
+    assert read_rows(tmp_path) == [{"step": 2, "loss": 2 / 3, "voc_map_area": 0.25, "coco_ap": None}]
     text = (tmp_path / "results.csv").read_text()
     assert text == "step,loss,voc_map_area,coco_ap\n2,0.6666666666666666,0.25,\n"
 
 
 def test_logs_of_a_fresh_run_are_empty(tmp_path):
-    assert run_folder.read_lines(tmp_path) == []
-    assert run_folder.read_rows(tmp_path) == []
+    assert read_lines(tmp_path) == []
+    assert read_rows(tmp_path) == []
 
 
 def read_events(folder: Path) -> list[Event]:
@@ -182,7 +183,7 @@ def read_events(folder: Path) -> list[Event]:
 
 
 def test_tensorboard_has_the_scalars(tmp_path):
-    with run_folder.RunLog(tmp_path, 6) as log:
+    with RunLog(tmp_path, 6) as log:
         log.line(7, {"loss": 0.5})
         log.row(8, {"voc_map_area": 0.25, "coco_ap": None})
         events = read_events(tmp_path / "tensorboard")  # on the disk at once, not only at the end
@@ -194,7 +195,7 @@ def test_tensorboard_has_the_scalars(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full, a disk that is always full")
 def test_log_on_a_full_disk(tmp_path):
-    with run_folder.RunLog(tmp_path, 0) as log:
+    with RunLog(tmp_path, 0) as log:
         log.lines_file = tmp_path / "full.jsonl"
         log.lines_file.symlink_to("/dev/full")
         with pytest.raises(UserError, match=r"full.jsonl: can't be written \(No space left on device\)"):

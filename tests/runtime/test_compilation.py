@@ -9,6 +9,7 @@ import pytest
 COUNT_TRIMS = """
 import ctypes
 import jax
+from ssd_jax.runtime import compilation
 from ssd_jax.runtime import sharding
 
 class Libc:
@@ -16,8 +17,8 @@ class Libc:
     def malloc_trim(self, pad): print("trimmed")
 
 ctypes.CDLL = Libc
-sharding.release_compiler_memory()
-sharding.release_compiler_memory()  # once is enough
+compilation.release_compiler_memory()
+compilation.release_compiler_memory()  # once is enough
 heard = []
 jax.monitoring.register_event_duration_secs_listener(lambda event, seconds, **_: heard.append(event))
 jax.jit(lambda x: x + 1)(1).block_until_ready()

@@ -27,8 +27,7 @@ from helpers.cli import (
     train_stopped_at,
 )
 
-from ssd_jax.runs import run_folder
-from ssd_jax.runs.run_folder import RunLog
+from ssd_jax.runs.log import RunLog, read_rows
 
 KILLS = int(os.environ.get("SSD_JAX_KILLS", "3"))
 OFTEN = ("--train.checkpoint_every", "2")
@@ -98,10 +97,10 @@ def test_sigterm_stops_after_the_step_and_in_an_evaluation(trained_run, tmp_path
         said = f"Stopped after step {last}, which is saved, as SIGTERM asked. The same command goes on from there."
         assert stopped.stdout.splitlines()[-1] == said
         assert "Traceback" not in stopped.stderr
-    assert not run_folder.read_rows(run), "what was left is not measured"
+    assert not read_rows(run), "what was left is not measured"
     assert command("train", TINY, "--workdir", run) == 0
     assert_ended_alike(run, trained_run)
-    assert run_folder.read_rows(run) == run_folder.read_rows(trained_run)[1:]
+    assert read_rows(run) == read_rows(trained_run)[1:]
 
 
 def test_from_eight_devices_to_one_and_back(tmp_path):

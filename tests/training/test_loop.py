@@ -26,6 +26,7 @@ from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.ops.matching import match
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
+from ssd_jax.runs.log import read_lines
 from ssd_jax.runtime import sharding
 from ssd_jax.training.loop import Loop, Pending, check_finite
 from ssd_jax.training.train_step import TrainState, init_state, make_train_step, moving_average
@@ -215,7 +216,7 @@ def test_images_per_second_counts_the_steps_whole(tmp_path, monkeypatch):
     loop.train_step = lambda state, batch: (state, dict.fromkeys(names, Slow()))
     monkeypatch.setattr(loop, "save", lambda *_: None)
     loop.run()
-    speeds = [line["images_per_second"] for line in run_folder.read_lines(tmp_path)]
+    speeds = [line["images_per_second"] for line in read_lines(tmp_path)]
     assert len(speeds) == 2 and all(4 < speed < 16.5 for speed in speeds), "four images in a quarter of a second"
 
 

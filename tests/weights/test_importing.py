@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from safetensors.numpy import save as safetensors_bytes
 
-from ssd_jax import config
+from ssd_jax import config, files
 from ssd_jax.data.class_names import COCO_CLASSES, VOC_CLASSES
 from ssd_jax.errors import UserError
 from ssd_jax.inference import detector
@@ -448,7 +448,7 @@ def test_what_is_not_written_whole_is_taken_away(imported, tmp_path, monkeypatch
     def full(file: Path, text: str) -> None:
         raise UserError(f"{file}: can't be written (No space left on device)")
 
-    monkeypatch.setattr(run_folder, "write_text", full)
+    monkeypatch.setattr(files, "write_text", full)
     with pytest.raises(UserError, match="No space left"):
         write_run(imported, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssd_jax.metrics.average_precision import ImageDetections
+from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.weights.torch_reference import Found
 from ssd_jax.weights.verification import compare_found
 

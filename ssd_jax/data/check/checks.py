@@ -21,10 +21,7 @@ from ssd_jax.data.image import image_traits
 from ssd_jax.data.loader import for_training
 from ssd_jax.data.problems import Kind, Problem, Problems
 from ssd_jax.data.source import Source
-from ssd_jax.ops.default_boxes import make_default_boxes
-from ssd_jax.report import pictures
-from ssd_jax.report.draw import draw_data_set
-from ssd_jax.runs import run_folder
+from ssd_jax.files import write_text
 
 
 class SplitCount(NamedTuple):
@@ -261,28 +258,12 @@ def format_ceiling(ceiling: Ceiling, config: Config) -> str:
     return "\n".join(lines)
 
 
-def write_check(
-    out: Path,
-    config: Config,
-    splits: Mapping[str, Source],
-    counts: Mapping[str, SplitCount],
-    ceiling: Ceiling,
-    problems: Sequence[Problem],
-) -> None:
-    """problems.csv, check.json, data.png and <split>_samples.jpg, in a folder that is there."""
+def write_tables(out: Path, counts: Mapping[str, SplitCount], ceiling: Ceiling, problems: Sequence[Problem]) -> None:
+    """Writes problems.csv and check.json into the existing folder ``out``."""
     rows = io.StringIO(newline="")
     writer = csv.writer(rows, lineterminator="\n")
     writer.writerow(("severity", "kind", "file", "problem"))
     writer.writerows((p.kind.severity.value, p.kind.title, p.file, p.text) for p in problems)
-    run_folder.write_text(out / "problems.csv", rows.getvalue())
+    write_text(out / "problems.csv", rows.getvalue())
     text = json.dumps(to_json(counts, ceiling, problems), indent=2)
-    run_folder.write_text(out / "check.json", text + "\n")
-    layout = config.model.default_boxes
-    shapes = np.unique(make_default_boxes(layout)[:, 2:], axis=0) * layout.image_size
-    objects = {split: count.objects for split, count in counts.items()}
-    with run_folder.writing(out / "data.png"):
-        draw_data_set(objects, ceiling.boxes * layout.image_size, ceiling.below, shapes, out / "data.png")
-    for stale in out.glob("*_samples.jpg"):
-        stale.unlink()
-    for split, source in splits.items():
-        pictures.write_samples(out / f"{pictures.file_name(split)}_samples.jpg", source)
+    write_text(out / "check.json", text + "\n")

@@ -9,19 +9,19 @@ import msgspec
 import numpy as np
 from PIL import Image
 
+from ssd_jax import files
 from ssd_jax.data.image import image_traits
 from ssd_jax.data.problems import Kind, Problem
 from ssd_jax.data.source import Annotation, Source, clip_box
 from ssd_jax.errors import UserError
-from ssd_jax.report.pictures import file_name
-from ssd_jax.runs import run_folder
+from ssd_jax.files import file_name
 
 OTHER_FOLDER = "Name a new folder for the cleaned copy."
 
 
 def check_target(out: Path, root: Path) -> None:
     """Raises UserError where no copy can go: a folder with things in it, or one inside the data."""
-    with run_folder.writing(out, OTHER_FOLDER):
+    with files.writing(out, OTHER_FOLDER):
         if out.exists() and any(out.iterdir()):
             raise UserError(f"{out}: there are things in it. {OTHER_FOLDER}")
     if out.resolve().is_relative_to(root.resolve()):
@@ -52,7 +52,7 @@ def write_clean_copy(
 
     Returns how many images each split has. Raises UserError if out can't be written.
     """
-    with run_folder.writing(out, OTHER_FOLDER):
+    with files.writing(out, OTHER_FOLDER):
         (out / "annotations").mkdir(parents=True, exist_ok=True)
     taken: set[bytes] = set()
     written = {}
@@ -73,7 +73,7 @@ def _write_split(out: Path, split: str, source: Source, kept: list[int]) -> None
     folder = out / "images" / split
     content: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
     content["categories"] = [{"id": label, "name": name} for label, name in enumerate(source.class_names, start=1)]
-    with run_folder.writing(folder):
+    with files.writing(folder):
         folder.mkdir(parents=True)
     for number, index in enumerate(kept, start=1):
         annotation = source.annotation(index)
@@ -88,7 +88,7 @@ def _write_split(out: Path, split: str, source: Source, kept: list[int]) -> None
                 "iscrowd": crowd,
             })  # fmt: skip
     text = msgspec.json.encode(content).decode()
-    run_folder.write_text(out / "annotations" / f"instances_{split}.json", text)
+    files.write_text(out / "annotations" / f"instances_{split}.json", text)
 
 
 def _clean_objects(annotation: Annotation) -> list[tuple[tuple[float, float, float, float], int, int]]:
@@ -110,7 +110,7 @@ def _write_image(folder: Path, source: Source, index: int) -> Path:
     number = 2
     while target.exists():
         target, number = target.with_name(f"{stem}_{number}{target.suffix}"), number + 1
-    with run_folder.writing(target):
+    with files.writing(target):
         if plain:
             shutil.copyfile(file, target)
         else:

@@ -21,7 +21,7 @@ import numpy as np
 import safetensors.numpy
 
 from ssd_jax.errors import UserError
-from ssd_jax.runs.run_folder import writing
+from ssd_jax.files import writing
 from ssd_jax.weights.formats.reading import MOST_GROWTH, check_file, check_names, own, reading, without_prefixes
 
 _MAGIC_NUMBER, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001

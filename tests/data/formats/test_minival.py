@@ -13,7 +13,7 @@ from ssd_jax.data.formats.open import missing_split, open_source, split_names
 from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation.evaluator import measure
-from ssd_jax.metrics.average_precision import ImageDetections
+from ssd_jax.inference.detections import ImageDetections
 
 # Ids of val2017 (its first two and its last), of other images of val2014, and of train2014.
 MINIVAL = (139, 285, 581781)
