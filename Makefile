@@ -18,7 +18,7 @@ BIN = $(VENV)/bin
 PIP = "$(BIN)/python" -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test parity bench bench-quick aot lint format clean
+.PHONY: help setup setup-dev demo test test-all parity bench bench-quick aot lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,8 +34,11 @@ demo: $(VENV)/.ready ## train on generated pictures, evaluate, show where the pi
 	@echo
 	@echo "Look at $(DEMO)/test_truth.jpg (what is there) beside $(DEMO)/test_pred.jpg (what was found)."
 
-# A file of tests at a time in each of two processes, of 3.5 GB each: much of the time is spent waiting or compiling.
-test: lint ## lint, types and the tests
+# Each of the two processes runs one file of tests at a time.
+test: lint ## lint, types and the fast tests
+	@"$(BIN)/python" -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: lint ## lint, types and all tests, with those marked slow
 	@"$(BIN)/python" -m pytest -n 2 --dist loadfile
 
 parity: ## compare with torch and torchvision, in a .venv-parity of its own (5.5 GB)
