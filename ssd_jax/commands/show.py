@@ -39,7 +39,7 @@ def show(argv: Sequence[str]) -> None:
     if options.data_root is not None:
         config = with_root(config, options.data_root)
     source = open_source(config.data, config.data.train_split, config.model.class_names)
-    seen = replay.see_again(config, source, options.image, options.epoch)
+    seen = replay.replay_image(config, source, options.image, options.epoch)
     name = options.image.replace("/", "_")  # an id may be a path
     out = options.out or options.run / "shown" / f"{name}_epoch{options.epoch}.jpg"
     picture = replay.draw(source, seen)

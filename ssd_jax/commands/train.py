@@ -16,7 +16,7 @@ from ssd_jax.runs import run_folder
 from ssd_jax.runtime import compilation, distributed
 from ssd_jax.runtime.distributed import Hosts
 from ssd_jax.training import pretrained
-from ssd_jax.training.loop import Loop
+from ssd_jax.training.loop import Trainer
 
 TRAIN_HELP = """usage: train CONFIG [--workdir RUN] [--train.steps N ...]
 
@@ -52,8 +52,8 @@ def train_config(config: Config, workdir: Path) -> None:
     config, train_source, val_source = open_data(with_pretrained(with_root(config, config.data.root)))
     distributed.check_same(run_folder.config_to_json(config), "the config, with the data it names,")
     if not run_folder.has_checkpoint(workdir):
-        pretrained.check_start(config)  # before there is a folder
-    loop = Loop(config, workdir, train_source, val_source)
+        pretrained.check_pretrained(config)  # before there is a folder
+    loop = Trainer(config, workdir, train_source, val_source)
     distributed.first_does(lambda: start(workdir, config))
     describe_source("train", train_source, config)
     if val_source is not None:

@@ -33,13 +33,13 @@ from ssd_jax.training.train_step import (
     make_train_step,
 )
 
-ROW = ("voc_map_11point", "voc_map_area", "coco_ap", "coco_ap50")
+RESULTS_COLUMNS = ("voc_map_11point", "voc_map_area", "coco_ap", "coco_ap50")
 """Of what is measured on the val split, what results.csv keeps."""
-WAITS = 0.1
+DATA_WAIT_WARNING = 0.1
 """Of the time, from which on a wait for data is told."""
 
 
-class Pending(NamedTuple):
+class DispatchedStep(NamedTuple):
     """A step whose metrics were not looked at yet."""
 
     step: int
@@ -48,7 +48,7 @@ class Pending(NamedTuple):
     metrics: Metrics
 
 
-def check_finite(pending: list[Pending], source: Source) -> list[dict[str, float]]:
+def check_finite(pending: list[DispatchedStep], source: Source) -> list[dict[str, float]]:
     """Metrics of the steps as numbers. Raises UserError at the first loss that is not finite."""
     fetched = [{name: float(value) for name, value in p.metrics.items()} for p in pending]
     for p, metrics in zip(pending, fetched, strict=True):
@@ -63,7 +63,7 @@ def check_finite(pending: list[Pending], source: Source) -> list[dict[str, float
     return fetched
 
 
-class Loop:
+class Trainer:
     """One run: what stays the same over its steps. ``run()`` goes to the end, or to where it is asked to stop."""
 
     def __init__(self, config: Config, workdir: Path, train_source: Source, val_source: Source | None) -> None:
@@ -108,13 +108,13 @@ class Loop:
                 ) as self.bar,
             ):
                 self.bar.set_postfix_str("compiling")
-                last = self.go_on(state, start)
+                last = self.train_steps(state, start)
         splits = ("train", self.train_source, self.batches.unreadable), ("val", self.val_source, self.unreadable_val)
         for split, source, unreadable in splits:
             if source is not None and unreadable:
                 told = f"{len(unreadable)} of {len(source)} {split} images could not be used:"
                 print(told, *unreadable.values(), sep="\n  ")
-        if self.waited > WAITS * self.seconds:
+        if self.waited > DATA_WAIT_WARNING * self.seconds:
             print(
                 f"The steps waited {self.waited:.0f} of {self.seconds:.0f} s for data. docs/scale.md tells what helps, "
                 "under Where input becomes the limit."
@@ -129,23 +129,23 @@ class Loop:
         state = init_state(self.config, self.mesh)
         saved = self.checkpoints.resume(self.trees(state), self.config.model.class_names)
         if saved is None:
-            params = pretrained.starting_params(self.config, state.params)
-            average = None if state.average is None else jax.tree.map(jnp.copy, params)
-            return state._replace(params=params, average=average)
+            params = pretrained.initial_params(self.config, state.params)
+            ema_params = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
+            return state._replace(params=params, ema_params=ema_params)
         self.batches.set_state(saved.metadata["stream"])
         tqdm.write(f"Going on from the checkpoint of step {saved.step}.")
-        average = saved.trees["params"] if state.average is not None else None
+        ema_params = saved.trees["params"] if state.ema_params is not None else None
         params = saved.trees["training"].get("params", saved.trees["params"])
         # Laid out as a fresh one: a step on one device only would have the train step compiled twice.
         step = jax.device_put(np.int32(saved.step), state.step.sharding)
-        return TrainState(step, params, saved.trees["training"]["opt_state"], average)
+        return TrainState(step, params, saved.trees["training"]["opt_state"], ema_params)
 
     def trees(self, state: TrainState) -> dict[str, Any]:
         """As checkpoints hold them: ``params`` to detect with; the raw ones apart only where they differ."""
         training = {"opt_state": state.opt_state}
-        if state.average is not None:
+        if state.ema_params is not None:
             training["params"] = state.params
-        return {"params": state.best_params, "training": training}
+        return {"params": state.eval_params, "training": training}
 
     def preview(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """The first batch, of several processes this one's share, as the network will see it: positions in the
@@ -158,9 +158,9 @@ class Loop:
         self.batches.set_state(place)
         return batch.index, augment_batch(self.config, batch, sharding.single_device_mesh())
 
-    def go_on(self, state: TrainState, start: int) -> int:
+    def train_steps(self, state: TrainState, start: int) -> int:
         train = self.config.train
-        pending: list[Pending] = []
+        pending: list[DispatchedStep] = []
         clock, waited = time.perf_counter(), 0.0
         for step in range(start + 1, train.steps + 1):
             asked = time.perf_counter()
@@ -169,7 +169,7 @@ class Loop:
             state, metrics = self.train_step(state, sharding.split_over_devices(batch, self.mesh))
             if pending:  # at most one step ahead of the device, so that batches do not pile up
                 jax.block_until_ready(pending[-1].metrics)
-            pending.append(Pending(step, batch.index[batch.valid], metrics))
+            pending.append(DispatchedStep(step, batch.index[batch.valid], metrics))
             self.bar.update(1)
             last, stops = step == train.steps, self.stop.reached(step)
             evaluates = last or (train.eval_every and step % train.eval_every == 0 and not stops)
@@ -187,7 +187,7 @@ class Loop:
                 clock, waited = time.perf_counter(), 0.0
         return train.steps
 
-    def write_line(self, step: int, pending: list[Pending], seconds: float, waited: float) -> None:
+    def write_line(self, step: int, pending: list[DispatchedStep], seconds: float, waited: float) -> None:
         fetched = check_finite(pending, self.train_source)
         self.seconds, self.waited = self.seconds + seconds, self.waited + waited
         if self.log is None:
@@ -200,7 +200,7 @@ class Loop:
             {**mean, "learning_rate": rate, "images_per_second": speed, "waited_for_data": waited / seconds},
         )
         self.last_line = mean
-        waits = f", waits for data {waited / seconds:.0%}" if waited > WAITS * seconds else ""
+        waits = f", waits for data {waited / seconds:.0%}" if waited > DATA_WAIT_WARNING * seconds else ""
         self.bar.set_postfix_str(
             f"loss {mean['loss']:.3f} (boxes {mean['loc_loss']:.3f}, classes {mean['conf_loss']:.3f}), "
             f"rate {rate:.2g}, {speed:.1f} images/s{waits}"
@@ -216,13 +216,13 @@ class Loop:
             leave = (lambda images: None) if step == self.config.train.steps else self.stop.leave_if_asked
             try:
                 found = detect_source(
-                    self.detect, state.best_params, self.val_source, self.config, self.mesh, leave, self.unreadable_val
+                    self.detect, state.eval_params, self.val_source, self.config, self.mesh, leave, self.unreadable_val
                 )
             except Stopped:
                 return None
             measured = measure(found, self.val_source)
         if self.log is not None:
-            row = self.last_line | {name: measured[name] for name in ROW if name in measured}
+            row = self.last_line | {name: measured[name] for name in RESULTS_COLUMNS if name in measured}
             if self.val_source is not None:
                 pictures.write_truth_and_predictions(self.workdir, "val", self.val_source, found)
                 tqdm.write(

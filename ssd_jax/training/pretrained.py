@@ -88,7 +88,7 @@ def transfer_params(
     return params | {name: jax.tree.map(carry, params[name], fresh[name]) for name in heads}
 
 
-def fit_to_preprocessing(params: Params, there: Model, here: Model) -> Params:
+def refit_first_conv(params: Params, there: Model, here: Model) -> Params:
     """With conv1_1 changed so that it makes of images normalised as ``here`` what it made of those as ``there``.
 
     Exact, but for the outermost pixels where the means differ: the zeros around the image are then
@@ -105,7 +105,7 @@ def fit_to_preprocessing(params: Params, there: Model, here: Model) -> Params:
     return params | {"vgg": params["vgg"] | {"conv1_1": fitted}}
 
 
-class Start(NamedTuple):
+class Pretrained(NamedTuple):
     """What train.pretrained names."""
 
     path: Path
@@ -122,49 +122,49 @@ class Start(NamedTuple):
         return params, f"{self.path}, step {step}" if self.config.model.class_names else str(self.path)
 
 
-def open_start(train: Train) -> Start:
+def open_pretrained(train: Train) -> Pretrained:
     """Raises UserError where there is neither a run nor a weight file."""
     path = Path(train.pretrained)
     if path.is_file():
         imported = import_weights(path, class_names=None if train.trunk_only else ())
-        return Start(path, imported.config, imported.params)
+        return Pretrained(path, imported.config, imported.params)
     if not path.exists():
         raise UserError(
             f"train.pretrained: there is no file or folder '{path}'. Name a run or a file of weights with "
             "--train.pretrained PATH; docs/weights.md says which files are read"
         )
-    return Start(path, run_folder.read_config(path), None)
+    return Pretrained(path, run_folder.read_config(path), None)
 
 
-def check_start(config: Config) -> None:
+def check_pretrained(config: Config) -> None:
     """Raises UserError where train.pretrained names nothing to start from, or another network, or, unless
     train.transfer is set, other classes."""
     train = config.train
     if train.pretrained:
-        _check(open_start(train), config)
+        _check(open_pretrained(train), config)
     elif train.transfer or train.trunk_only:
         raise UserError("train.transfer, train.trunk_only: of what? Name a run or a file with --train.pretrained PATH")
 
 
-def starting_params(config: Config, fresh: Params) -> Params:
+def initial_params(config: Config, fresh: Params) -> Params:
     """The parameters that a run begins with, laid out as ``fresh``, its own: these, or those of what
     train.pretrained names. Prints which, and what became of the classes.
 
-    Raises UserError as `check_start` does, and for a run that has no checkpoint.
+    Raises UserError as `check_pretrained` does, and for a run that has no checkpoint.
     """
     if not config.train.pretrained:
-        check_start(config)
+        check_pretrained(config)
         if config.model.norm == "none":
             print("Starting from random weights. The paper starts from a trained VGG16: --train.pretrained FILE.")
         return fresh
-    start = open_start(config.train)
+    start = open_pretrained(config.train)
     _check(start, config)
     params, name = start.params()
     there, here = start.config.model, config.model
     if here.norm == "none" and (there.mean, there.std) != (here.mean, here.std):
         print(f"  conv1_1 is fitted from mean {there.mean}, std {there.std} to this config's {here.mean}, {here.std}.")
-        params = fit_to_preprocessing(params, there, here)
-    if takes_trunk_only(start, config):
+        params = refit_first_conv(params, there, here)
+    if loads_backbone_only(start, config):
         print(f"Starting from {name}: {', '.join(params['vgg'])}. The rest is new.")
         params = fresh | {"vgg": fresh["vgg"] | params["vgg"]}
     else:
@@ -177,13 +177,13 @@ def starting_params(config: Config, fresh: Params) -> Params:
     return jax.tree.map(lambda p, f: jax.device_put(p, f.sharding), params, fresh)
 
 
-def takes_trunk_only(start: Start, config: Config) -> bool:
+def loads_backbone_only(start: Pretrained, config: Config) -> bool:
     return config.train.trunk_only or not start.config.model.class_names
 
 
-def _check(start: Start, config: Config) -> None:
+def _check(start: Pretrained, config: Config) -> None:
     there, here = start.config.model, config.model
-    whole = not takes_trunk_only(start, config)
+    whole = not loads_backbone_only(start, config)
     fields = ("norm", "width", *(("extras", "global_pool", "default_boxes.boxes_per_cell") if whole else ()))
     found = [(f"model.{name}", attrgetter(name)(there), attrgetter(name)(here)) for name in fields]
     lines = [f"  {name}: {old} -> {new}" for name, old, new in found if old != new]
@@ -197,7 +197,7 @@ def _check(start: Start, config: Config) -> None:
         _check_classes(start, config)
 
 
-def _check_classes(start: Start, config: Config) -> None:
+def _check_classes(start: Pretrained, config: Config) -> None:
     there, here = start.config.model.class_names, config.model.class_names
     difference = class_difference(there, here)
     if difference and not config.train.transfer:
@@ -209,7 +209,7 @@ def _check_classes(start: Start, config: Config) -> None:
     match_classes(there, here, config.train.transfer_names)
 
 
-def _note_differences(start: Start, config: Config) -> None:
+def _note_differences(start: Pretrained, config: Config) -> None:
     """What changes what the parameters mean, and does not stop a start."""
     lines = [line for line in run_folder.differences(start.config, config) if line.startswith("model.")]
     fitted = ("model.mean", "model.std") if config.model.norm == "none" else ()

@@ -2,7 +2,7 @@
 
     config = run_folder.read_config(Path("runs/my_run"))
     source = open_source(config.data, config.data.train_split, config.model.class_names)
-    replay.draw(source, replay.see_again(config, source, "000012", epoch=3))
+    replay.draw(source, replay.replay_image(config, source, "000012", epoch=3))
 
 Everything random about a training image comes from (train.seed, epoch, index), and its canvas from the
 sizes of all images of the split: of the split that the run was trained on, not of one that has changed.
@@ -27,7 +27,7 @@ from ssd_jax.runtime import sharding
 from ssd_jax.training.train_step import augment_batch
 
 
-class Seen(NamedTuple):
+class AugmentedImage(NamedTuple):
     """One image of one epoch, as it came out of the augmentation."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index
@@ -43,7 +43,7 @@ class Seen(NamedTuple):
     """1..C; 0 is padding, and where an object was that is not seen in the picture."""
 
 
-def see_again(config: Config, source: Source, image_id: str, epoch: int) -> Seen:
+def replay_image(config: Config, source: Source, image_id: str, epoch: int) -> AugmentedImage:
     """The augmented image, its boxes and labels.
 
     config: of the run. source: the split that it was trained on.
@@ -56,7 +56,7 @@ def see_again(config: Config, source: Source, image_id: str, epoch: int) -> Seen
     source.image(index)  # the loader would pass over an image that can't be read
     batch = train_slot(source, config.data, index, epoch)
     images, boxes, labels = augment_batch(config, batch, sharding.single_device_mesh())
-    return Seen(index, epoch, step, images[0], boxes[0], labels[0])
+    return AugmentedImage(index, epoch, step, images[0], boxes[0], labels[0])
 
 
 def find_image(source: Source, image_id: str) -> int:
@@ -85,7 +85,7 @@ def find_step(config: Config, source: Source, index: int, epoch: int) -> int:
     )
 
 
-def draw(source: Source, seen: Seen, side: int = 600) -> Image.Image:
+def draw(source: Source, seen: AugmentedImage, side: int = 600) -> Image.Image:
     """The original with all its boxes, and beside it what the network saw; longest sides of ``side`` pixels. Below them
     stand the image's id, and the epoch and its step.
 

@@ -35,13 +35,13 @@ class TrainState(NamedTuple):
     step: Int32[Array, ""]
     params: Params
     opt_state: optax.OptState
-    average: Params | None
+    ema_params: Params | None
     """Exponential moving average of the parameters; None where train.ema_decay is 0."""
 
     @property
-    def best_params(self) -> Params:
+    def eval_params(self) -> Params:
         """The parameters to detect with."""
-        return self.params if self.average is None else self.average
+        return self.params if self.ema_params is None else self.ema_params
 
 
 def init_state(config: Config, mesh: Mesh) -> TrainState:
@@ -67,8 +67,8 @@ def _fresh_state(config: Config) -> TrainState:
     size = config.model.image_size
     params = SSD(config.model).init(key, jnp.zeros((1, size, size, 3)))["params"]
     opt_state = make_optimizer(config.optimizer, config.train.steps).init(params)
-    average = jax.tree.map(jnp.copy, params) if config.train.ema_decay else None
-    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, average)
+    ema_params = jax.tree.map(jnp.copy, params) if config.train.ema_decay else None
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, ema_params)
 
 
 def make_augmentation(config: Config) -> Callable:
@@ -137,8 +137,10 @@ def _apply(config: Config, state: TrainState, loss: Metrics, gradient: Params) -
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    average = moving_average(state.average, params, state.step, config.train.ema_decay)
-    return TrainState(state.step + 1, params, opt_state, average), loss | {"gradient_norm": optax.tree.norm(gradient)}
+    ema_params = ema_update(state.ema_params, params, state.step, config.train.ema_decay)
+    return TrainState(state.step + 1, params, opt_state, ema_params), loss | {
+        "gradient_norm": optax.tree.norm(gradient)
+    }
 
 
 def _gradient_of_batch(config: Config, mesh: Mesh, params: Params, batch: Batch) -> tuple[Metrics, Params]:
@@ -150,7 +152,7 @@ def _gradient_of_batch(config: Config, mesh: Mesh, params: Params, batch: Batch)
     normalizer = jnp.maximum(((targets.labels > 0) & batch.valid[:, None]).sum(), 1)
     params = jax.lax.with_sharding_constraint(params, sharding.replicated(mesh))
     gradient_of = partial(_gradient, config, params, normalizer)
-    return sum_over_parts(gradient_of, (images, targets, batch.valid), config.train.accumulation_steps)
+    return accumulate_microbatches(gradient_of, (images, targets, batch.valid), config.train.accumulation_steps)
 
 
 def _sums_of_shard(config: Config, params: Params, batch: Batch) -> tuple[Metrics, Params]:
@@ -202,7 +204,7 @@ def _gradient(
     return {"loss": loss, **parts}, gradient
 
 
-def sum_over_parts(f: Callable[..., Any], batch: tuple, parts: int) -> Any:
+def accumulate_microbatches(f: Callable[..., Any], batch: tuple, parts: int) -> Any:
     """The sum of ``f(*part)`` over equal parts of a batch, one after another.
 
     Part i has images i, i + parts, ...: of each device's share as many, so that none has to move.
@@ -215,9 +217,9 @@ def sum_over_parts(f: Callable[..., Any], batch: tuple, parts: int) -> Any:
     return jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, f(*part)), None), zeros, dealt)[0]
 
 
-def moving_average(average: Params | None, params: Params, step: Int32[Array, ""], decay: float) -> Params | None:
-    """average + (params - average) * (1 - d), where d grows to ``decay`` so that the first steps do not linger."""
+def ema_update(ema_params: Params | None, params: Params, step: Int32[Array, ""], decay: float) -> Params | None:
+    """ema_params + (params - ema_params) * (1 - d), where d grows to ``decay`` so that the first steps do not linger."""
     if average is None:
         return None
     d = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda a, p: a + (p - a) * (1 - d), average, params)  # what is frozen stays, bit for bit
+    return jax.tree.map(lambda a, p: a + (p - a) * (1 - d), ema_params, params)  # what is frozen stays, bit for bit

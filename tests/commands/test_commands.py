@@ -142,7 +142,7 @@ def test_what_train_prints_where_data_are_slow(tmp_path, monkeypatch, capsys):
         return read(batches)
 
     monkeypatch.setattr(Batches, "__next__", slowly)
-    monkeypatch.setattr(loop, "WAITS", 0.001)  # of seconds in which the step is compiled, too
+    monkeypatch.setattr(loop, "DATA_WAIT_WARNING", 0.001)  # of seconds in which the step is compiled, too
     assert command("train", TINY, "--workdir", tmp_path / "run", "--train.steps", "5", "--train.eval_every", "0") == 0
     printed = capsys.readouterr().out
     waited, seconds = map(int, re.search(r"The steps waited (\d+) of (\d+) s for data", printed).groups())

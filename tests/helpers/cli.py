@@ -17,7 +17,7 @@ from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runs.log import read_lines
-from ssd_jax.training.loop import Loop
+from ssd_jax.training.loop import Trainer
 from ssd_jax.training.train_step import TrainState
 
 TINY = str(TESTS / "helpers" / "tiny_config.py")
@@ -84,7 +84,7 @@ def last_step(run: Path) -> int:
 def last_state(run: Path) -> TrainState:
     """What a run that goes on would go on from."""
     config = run_folder.read_config(run)
-    loop = Loop(config, run, ShapesSource(config.data.shapes, "train"), None)
+    loop = Trainer(config, run, ShapesSource(config.data.shapes, "train"), None)
     with Checkpoints(run / "checkpoints") as loop.checkpoints:
         return loop.resume_or_init()
 
@@ -100,7 +100,7 @@ def assert_ended_alike(run: Path, other: Path) -> None:
     assert timeless(run) == timeless(other)
     here, there = last_state(run), last_state(other)
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(there)]
-    assert any("average" in name for name in names) and any(".mu" in name for name in names)
+    assert any("ema_params" in name for name in names) and any(".mu" in name for name in names)
     for name, one, two in zip(names, jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
         assert np.asarray(one).tobytes() == np.asarray(two).tobytes(), name
 

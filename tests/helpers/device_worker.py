@@ -59,7 +59,7 @@ def main(
         state, metrics = step(state, sharding.split_over_devices(next(stream), mesh))
         lines.append({name: float(value) for name, value in metrics.items()})
     sharded = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.params))
-    params = sharding.fetch((state.params, state.opt_state, state.average))
+    params = sharding.fetch((state.params, state.opt_state, state.ema_params))
     leaves = jax.tree.leaves(params)
     told = {
         "devices": jax.device_count(),

@@ -13,6 +13,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+
 from helpers.paths import ASSETS
 
 PROTO = ASSETS / "weights" / "caffe_ssd.proto"

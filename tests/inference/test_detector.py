@@ -19,7 +19,7 @@ from ssd_jax.ops.detection import Detections
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runs.log import read_rows
-from ssd_jax.training.loop import Loop
+from ssd_jax.training.loop import Trainer
 
 LOW = 0.02  # a score that a barely trained network reaches
 
@@ -171,11 +171,11 @@ def test_best_is_that_of_the_highest_measurement(trained_run, detect):
 def test_its_parameters_are_the_average(trained_run):
     """The average of the last checkpoint, not the raw parameters that training goes on from."""
     config = run_folder.read_config(trained_run)
-    loop = Loop(config, trained_run, ShapesSource(config.data.shapes, "train"), None)
+    loop = Trainer(config, trained_run, ShapesSource(config.data.shapes, "train"), None)
     with Checkpoints(trained_run / "checkpoints") as loop.checkpoints:
         state = loop.resume_or_init()
     found = detector.load(trained_run, "last").params
-    jax.tree.map(np.testing.assert_array_equal, found, state.average)
+    jax.tree.map(np.testing.assert_array_equal, found, state.ema_params)
     difference = jax.tree.map(lambda a, p: float(np.abs(np.asarray(a) - np.asarray(p)).max()), found, state.params)
     assert max(jax.tree.leaves(difference)) > 1e-6
 

@@ -28,8 +28,8 @@ from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runs.log import read_lines
 from ssd_jax.runtime import sharding
-from ssd_jax.training.loop import Loop, Pending, check_finite
-from ssd_jax.training.train_step import TrainState, init_state, make_train_step, moving_average
+from ssd_jax.training.loop import DispatchedStep, Trainer, check_finite
+from ssd_jax.training.train_step import TrainState, ema_update, init_state, make_train_step
 
 TINY = tiny_config.get_config()
 # Values that are nobody's default, so that one which is not passed on shows.
@@ -73,9 +73,9 @@ def train_step() -> Any:
 def test_fresh_state():
     state = fresh_state()
     assert int(state.step) == 0
-    assert state.average is not None
-    jax.tree.map(np.testing.assert_array_equal, state.params, state.average)
-    assert state.best_params is state.average
+    assert state.ema_params is not None
+    jax.tree.map(np.testing.assert_array_equal, state.params, state.ema_params)
+    assert state.eval_params is state.ema_params
     assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
 
 
@@ -83,8 +83,8 @@ def test_parameters_follow_the_seed_and_no_average_where_none_is_asked_for():
     def kernel(seed: int) -> np.ndarray:
         train = dataclasses.replace(TINY.train, seed=seed, ema_decay=0.0)
         state = fresh_state(dataclasses.replace(TINY, train=train))
-        assert state.average is None
-        assert state.best_params is state.params
+        assert state.ema_params is None
+        assert state.eval_params is state.params
         return np.asarray(state.params["vgg"]["conv1_1"]["kernel"])
 
     np.testing.assert_array_equal(kernel(1), kernel(1))
@@ -99,9 +99,9 @@ def test_moving_average_is_the_plain_loop():
         decay = min(0.8, (1 + step) / (10 + step))  # 0.1, 2/11, ... up to 0.8, at step 35
         slow = slow * decay + value * (1 - decay)
         new = {"kernel": jnp.asarray(value, jnp.float32)}
-        fast = moving_average(fast, new, jnp.int32(step), 0.8)
+        fast = ema_update(fast, new, jnp.int32(step), 0.8)
         np.testing.assert_allclose(fast["kernel"], slow, rtol=1e-5, atol=1e-6)
-    assert moving_average(None, new, jnp.int32(0), 0.0) is None
+    assert ema_update(None, new, jnp.int32(0), 0.0) is None
 
 
 # ---- the step ----
@@ -155,7 +155,7 @@ def test_a_step_moves_the_state_and_the_average(train_step):
     assert float(metrics["gradient_norm"]) > 0
     # The first decay is 1/10. Adam's first step is the rate in every weight that has a gradient.
     expected = jax.tree.map(lambda a, p: 0.1 * a + 0.9 * np.asarray(p), before.params, after.params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), expected, after.average)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), expected, after.ema_params)
     rate = TINY.optimizer.learning_rate / TINY.optimizer.warmup_steps
     moved = np.abs(after.params["fc7_mbox_loc"]["bias"] - before.params["fc7_mbox_loc"]["bias"])
     assert np.median(moved) == pytest.approx(rate, rel=0.1)
@@ -211,7 +211,7 @@ class Slow:
 
 def test_images_per_second_counts_the_steps_whole(tmp_path, monkeypatch):
     config = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, steps=6, log_every=3, eval_every=0))
-    loop = Loop(config, tmp_path, TRAIN, None)
+    loop = Trainer(config, tmp_path, TRAIN, None)
     names = ("loss", "loc_loss", "conf_loss", "gradient_norm")
     loop.train_step = lambda state, batch: (state, dict.fromkeys(names, Slow()))
     monkeypatch.setattr(loop, "save", lambda *_: None)
@@ -230,7 +230,7 @@ def test_one_compilation():
 
 def test_one_compilation_after_going_on(trained_run, tmp_path):
     """A restored state is laid out as a fresh one."""
-    loop = Loop(run_folder.read_config(trained_run), trained_run, TRAIN, None)
+    loop = Trainer(run_folder.read_config(trained_run), trained_run, TRAIN, None)
     with Checkpoints(trained_run / "checkpoints") as loop.checkpoints:
         state = loop.resume_or_init()
     assert int(state.step) == 30
@@ -308,9 +308,9 @@ def test_loss_and_gradient_do_not_depend_on_the_number_of_devices(train_step):
 def test_loss_that_is_not_finite_is_told_with_its_step_and_images(broken):
     fine = {"loss": jnp.float32(1.5), "gradient_norm": jnp.float32(2)}
     pending = [
-        Pending(7, np.array([0, 1]), fine),
-        Pending(8, np.array([2, 5]), fine | {broken: jnp.float32(np.nan)}),
-        Pending(9, np.array([3, 4]), fine | {broken: jnp.float32(np.nan)}),
+        DispatchedStep(7, np.array([0, 1]), fine),
+        DispatchedStep(8, np.array([2, 5]), fine | {broken: jnp.float32(np.nan)}),
+        DispatchedStep(9, np.array([3, 4]), fine | {broken: jnp.float32(np.nan)}),
     ]
     assert check_finite(pending[:1], TRAIN) == [{"loss": 1.5, "gradient_norm": 2.0}]
     with pytest.raises(UserError) as error:

@@ -24,8 +24,8 @@ from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runs.log import read_lines
 from ssd_jax.runtime import sharding
-from ssd_jax.training.loop import Loop
-from ssd_jax.training.pretrained import fit_to_preprocessing, match_classes, starting_params, transfer_params
+from ssd_jax.training.loop import Trainer
+from ssd_jax.training.pretrained import initial_params, match_classes, refit_first_conv, transfer_params
 from ssd_jax.training.train_step import init_state
 
 # ---- parameters by name ----
@@ -199,7 +199,7 @@ def stored(run: Path, checkpoint: str = "best") -> Any:
 
 def test_the_same_classes_are_taken_as_they_are(trained_run, fresh, capsys):
     params, step = stored(trained_run)
-    started = starting_params(starting_from(trained_run), fresh)
+    started = initial_params(starting_from(trained_run), fresh)
     jax.tree.map(np.testing.assert_array_equal, started, params)
     assert capsys.readouterr().out == f"Starting from {trained_run}, step {step}.\n"
     kernels = [tree["conv4_3_norm_mbox_conf"]["kernel"] for tree in (started, fresh)]
@@ -209,7 +209,7 @@ def test_the_same_classes_are_taken_as_they_are(trained_run, fresh, capsys):
 def test_what_does_not_stop_a_start_is_noted(trained_run, fresh, capsys):
     options = {"mean": (0.0, 0.0, 0.0), "l2_norm_scale": 3.0, "boxes": {"min_sizes": (6, 18, 36)}}
     params, step = stored(trained_run)
-    jax.tree.map(np.testing.assert_array_equal, starting_params(starting_from(trained_run, **options), fresh), params)
+    jax.tree.map(np.testing.assert_array_equal, initial_params(starting_from(trained_run, **options), fresh), params)
     assert capsys.readouterr().out.splitlines() == [
         f"  note: the model of {trained_run} is another one (there -> here):",
         "    model.default_boxes.min_sizes: (8.0, 20.0, 36.0) -> (6, 18, 36)",
@@ -221,7 +221,7 @@ def test_what_does_not_stop_a_start_is_noted(trained_run, fresh, capsys):
 def test_other_networks_are_refused_by_what_differs(trained_run):
     options = {"width": 0.25, "norm": "none", "boxes": {"aspect_ratios": ((2,), (2, 3), (2,))}}
     with pytest.raises(UserError) as error:
-        starting_params(starting_from(trained_run, **options), {})
+        initial_params(starting_from(trained_run, **options), {})
     assert str(error.value).splitlines()[:4] == [
         f"{trained_run}: its network is another one (there -> here):",
         "  model.norm: group -> none",
@@ -252,12 +252,12 @@ def test_conv1_1_says_the_same_of_images_normalised_otherwise():
 
     for mean, everywhere in (((123.0, 117.0, 104.0), False), (there.mean, True)):
         here = dataclasses.replace(model, mean=mean, std=(1.0, 2.0, 64.0))
-        fitted = fit_to_preprocessing(params, there, here)
+        fitted = refit_first_conv(params, there, here)
         before, after = by_loops(params, there), by_loops(fitted, here)
         np.testing.assert_allclose(after[1:-1, 1:-1], before[1:-1, 1:-1], rtol=1e-4, atol=1e-4)
         assert np.allclose(after, before, rtol=1e-4, atol=1e-4) == everywhere
         assert fitted["vgg"]["conv1_2"] is params["vgg"]["conv1_2"] and fitted["fc"] is params["fc"]
-    assert fit_to_preprocessing(params, there, there) is params
+    assert refit_first_conv(params, there, there) is params
 
 
 # ---- what it starts from ----
@@ -265,18 +265,18 @@ def test_conv1_1_says_the_same_of_images_normalised_otherwise():
 
 def test_no_run_to_start_from(tmp_path, trained_run):
     with pytest.raises(UserError, match="not the folder of a run"):
-        starting_params(starting_from(tmp_path), {})
+        initial_params(starting_from(tmp_path), {})
     shutil.copy(trained_run / "config.json", tmp_path)
     with pytest.raises(UserError, match="has no checkpoint yet"):
-        starting_params(starting_from(tmp_path), {})
+        initial_params(starting_from(tmp_path), {})
 
 
 def test_no_run_is_asked_for(fresh, capsys):
-    assert starting_params(tiny_config.get_config(), fresh) is fresh
+    assert initial_params(tiny_config.get_config(), fresh) is fresh
     assert capsys.readouterr().out == ""
     config = tiny_config.get_config()
     plain = dataclasses.replace(config, model=dataclasses.replace(config.model, norm="none"))
-    assert starting_params(plain, fresh) is fresh
+    assert initial_params(plain, fresh) is fresh
     assert "Starting from random weights" in capsys.readouterr().out, "which the paper's networks do not"
 
 
@@ -330,17 +330,17 @@ def test_the_first_state(transferred, tmp_path):
     """The average of the run it starts from; the rest as in a fresh run, laid out as there."""
     config = run_folder.read_config(transferred.run)
     assert config.model.class_names == CLASSES
-    loop = Loop(config, tmp_path, open_source(config.data, "train"), None)
+    loop = Trainer(config, tmp_path, open_source(config.data, "train"), None)
     with Checkpoints(tmp_path / "checkpoints") as loop.checkpoints:
         state = loop.resume_or_init()
     fresh = init_state(config, sharding.make_mesh())
     params, _ = stored(transferred.start)
     assert int(state.step) == 0
     jax.tree.map(np.testing.assert_array_equal, state.opt_state, fresh.opt_state)
-    jax.tree.map(np.testing.assert_array_equal, state.average, state.params)
-    assert state.average is not state.params
+    jax.tree.map(np.testing.assert_array_equal, state.ema_params, state.params)
+    assert state.ema_params is not state.params
     assert jax.tree.map(lambda x: x.sharding, state) == jax.tree.map(lambda x: x.sharding, fresh)
-    pointers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((state.params, state.average))]
+    pointers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((state.params, state.ema_params))]
     assert len(set(pointers)) == len(pointers), "the step gives its buffers away, each once"
     for name, layer in state.params.items():
         if name.endswith("_mbox_conf"):

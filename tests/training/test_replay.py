@@ -51,7 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     source = open_source(config.data, "train")
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, class_names=source.class_names))
     run_folder.start(base / "run", config)
-    loop = Loop(config, base / "run", source, None)
+    loop = Trainer(config, base / "run", source, None)
     seen: dict[tuple[int, int], list[np.ndarray]] = {}
     steps: dict[tuple[int, int], int] = {}
     for step in range(1, 11):
@@ -67,17 +67,17 @@ def test_every_slot_is_that_of_its_batch_to_the_bit(run):
     """Of all epochs, and of batches that lie in two of them."""
     assert len(run.seen) == 40 and {epoch for _, epoch in run.seen} == {0, 1, 2, 3}
     for (index, epoch), augmented in run.seen.items():
-        seen = replay.see_again(run.config, run.source, f"train{index}", epoch)
+        seen = replay.replay_image(run.config, run.source, f"train{index}", epoch)
         assert (seen.index, seen.step) == (index, run.steps[index, epoch])
         assert all(map(same_bits, (seen.image, seen.boxes, seen.labels), augmented)), (index, epoch)
 
 
 def test_first_step_is_that_of_train_batch_jpg_to_the_bit(run):
-    positions, (images, boxes, labels) = Loop(run.config, run.folder, run.source, None).preview()
+    positions, (images, boxes, labels) = Trainer(run.config, run.folder, run.source, None).preview()
     previewed = {image.tobytes(): slot for slot, image in enumerate(images)}
     slots = []
     for index in (index for (index, _), step in run.steps.items() if step == 1):
-        seen = replay.see_again(run.config, run.source, f"train{index}", 0)
+        seen = replay.replay_image(run.config, run.source, f"train{index}", 0)
         slots.append(slot := previewed[seen.image.tobytes()])
         assert positions[slot] == index, "whose id is told"
         assert same_bits(seen.boxes, boxes[slot]) and same_bits(seen.labels, labels[slot])
@@ -94,7 +94,7 @@ def test_picture_is_what_augment_makes_of_each_image_alone(run):
         picture, boxes, labels = jax.jit(augment, static_argnums=(2, 5))(
             key, image, 64, np.pad(boxes, (padding, (0, 0))), np.pad(annotation.labels, padding), run.config.augment
         )
-        seen = replay.see_again(run.config, run.source, f"train{index}", epoch)
+        seen = replay.replay_image(run.config, run.source, f"train{index}", epoch)
         np.testing.assert_allclose(seen.image, picture, atol=0.05)
         np.testing.assert_allclose(seen.boxes, boxes, atol=1e-6)
         np.testing.assert_array_equal(seen.labels, labels)
@@ -105,7 +105,7 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def test_each_epoch_has_its_own_picture(run):
-    pictures = {replay.see_again(run.config, run.source, "train4", epoch).image.tobytes() for epoch in range(3)}
+    pictures = {replay.replay_image(run.config, run.source, "train4", epoch).image.tobytes() for epoch in range(3)}
     assert len(pictures) == 3
 
 
@@ -116,8 +116,8 @@ def test_difficult_objects_are_left_out_as_in_training(run):
     try:
         file.write_text(before.replace("<object>", "<object><difficult>1</difficult>"))
         source = open_source(data, "train")
-        with_them = replay.see_again(run.config, source, "train2", 0)
-        without = replay.see_again(dataclasses.replace(run.config, data=data), source, "train2", 0)
+        with_them = replay.replay_image(run.config, source, "train2", 0)
+        without = replay.replay_image(dataclasses.replace(run.config, data=data), source, "train2", 0)
     finally:
         file.write_text(before)
     assert (with_them.labels > 0).any() and not (without.labels > 0).any()
@@ -127,7 +127,7 @@ def test_difficult_objects_are_left_out_as_in_training(run):
 
 
 def test_picture_is_the_original_beside_what_was_seen(run):
-    seen = replay.see_again(run.config, run.source, "train3", 1)
+    seen = replay.replay_image(run.config, run.source, "train3", 1)
     picture = np.asarray(replay.draw(run.source, seen, side=192))
     assert picture.shape == (218, 396, 3), "a gap of 4 around two cells of 192 and their captions"
     # 96 x 50 is drawn twice as large; the network's 64 x 64 three times.
@@ -156,7 +156,7 @@ def test_show(run, capsys):
     file = run.folder / "shown" / "train7_epoch2.jpg"
     printed = capsys.readouterr().out
     assert printed.startswith(f"train7, epoch 2: step {run.steps[7, 2]} of 10. Written: {file}\n")
-    seen = replay.see_again(run.config, run.source, "train7", 2)
+    seen = replay.replay_image(run.config, run.source, "train7", 2)
     drawn = np.asarray(replay.draw(run.source, seen), np.float32)
     assert np.abs(read_image(file) - drawn).mean() < 4, "but for JPEG"
 
@@ -182,7 +182,7 @@ def test_show_elsewhere_and_with_moved_data(run, tmp_path, capsys):
         assert command("show", run.folder, "--image", "train1", "--epoch", "0", "--out", out, "--data.root", moved) == 0
     finally:
         moved.rename(run.config.data.root)
-    seen = replay.see_again(run.config, run.source, "train1", 0)
+    seen = replay.replay_image(run.config, run.source, "train1", 0)
     np.testing.assert_array_equal(read_image(out), np.asarray(replay.draw(run.source, seen)))
 
 
