@@ -30,7 +30,7 @@ from benchmarks.command import run
 from ssd_jax.config import Augment, Config, DefaultBoxes, Detect, Extra, Model
 from ssd_jax.errors import UserError
 from ssd_jax.files import write_text
-from ssd_jax.inference.program import make_detection_program
+from ssd_jax.inference.program import make_predict_fn
 from ssd_jax.models.ssd import SSD
 from ssd_jax.ops.augmentation import augment
 from ssd_jax.ops.default_boxes import make_default_boxes
@@ -102,7 +102,7 @@ def from_picture_to_detections(side: int = 300, batch: int = 1) -> Program:
     params = network(side).arguments[0]
     pictures = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
     sizes = np.full(batch, side, np.int32)
-    return Program(make_detection_program(config, sharding.single_device_mesh()), (params, pictures, sizes, sizes))
+    return Program(make_predict_fn(config, sharding.single_device_mesh()), (params, pictures, sizes, sizes))
 
 
 def model_of(side: int) -> Model:

@@ -15,7 +15,7 @@ from ssd_jax.aot.targets import Target, compiler_version, target_devices
 from ssd_jax.config import Config
 from ssd_jax.data.loader import Batch
 from ssd_jax.errors import UserError
-from ssd_jax.inference.program import make_detection_program
+from ssd_jax.inference.program import make_predict_fn
 from ssd_jax.runtime.sharding import make_mesh, split_images
 from ssd_jax.training.train_step import check_batch_size, make_train_step, state_shapes
 
@@ -88,7 +88,7 @@ def compile_program(config: Config, mesh: Mesh, program: Program, platform: str)
         function = make_train_step(config, mesh)
         arguments: tuple = (state, batch)
     else:
-        function = make_detection_program(config, mesh)
+        function = make_predict_fn(config, mesh)
         arguments = (state.params, batch.canvas, batch.height, batch.width)
     traced = function.trace(*arguments)
     asked_flops = count_flops(traced.jaxpr, mesh.size)

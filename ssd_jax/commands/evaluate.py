@@ -17,7 +17,7 @@ from ssd_jax.data.source import Source
 from ssd_jax.evaluation import evaluator, submission
 from ssd_jax.inference import detector
 from ssd_jax.inference.detections import ImageDetections
-from ssd_jax.inference.program import make_detection_program
+from ssd_jax.inference.program import make_predict_fn
 from ssd_jax.metrics.average_precision import format_table
 from ssd_jax.report import page, pictures
 from ssd_jax.runtime import distributed, sharding
@@ -48,7 +48,7 @@ def evaluate(argv: Sequence[str]) -> None:
     """evaluate RUN [--report]: VOC's mAP and COCO's twelve numbers; the table on the screen, all in metrics.json."""
     options = tyro.cli(EvaluateOptions, args=list(argv), prog="evaluate", description=evaluate.__doc__)
     prepare(options.hosts)
-    config = detector.detector_config(options.run)
+    config = detector.read_detector_config(options.run)
     if options.data_root is not None:
         config = with_root(config, options.data_root)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, strict=options.strict))
@@ -58,16 +58,16 @@ def evaluate(argv: Sequence[str]) -> None:
         submission.check_names(source)  # before all the work
     mesh = sharding.make_mesh()
     params, step = detector.restore_params(options.run, config, options.checkpoint, mesh)
-    program = distributed.begun_together(make_detection_program(config, mesh))
+    program = distributed.begun_together(make_predict_fn(config, mesh))
     with tqdm(total=len(source), unit="image", dynamic_ncols=True, disable=not distributed.is_first()) as bar:
-        found = evaluator.detect_source(program, params, source, config, mesh, bar.update)
+        found = evaluator.predict_split(program, params, source, config, mesh, bar.update)
     if not distributed.is_first():
         return
     if not source.annotated:
         print(f"The split {split} lists images without boxes: there is nothing to measure.")
         write_results(options.run, split, source, found)
         return
-    measured = evaluator.measure(found, source)
+    measured = evaluator.compute_metrics(found, source)
     about = {"split": split, "images": len(source), "checkpoint_step": step}
     # What was measured on the test split stays when another is looked at.
     by_default = options.split in (None, config.data.test_split)

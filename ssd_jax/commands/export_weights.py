@@ -34,7 +34,7 @@ def export_weights(argv: Sequence[str]) -> None:
         raise UserError(f"--out {options.out}: is there already. Name another file")
     if options.out.suffix != ".safetensors":
         raise UserError(f"--out {options.out}: what is written is safetensors. Let the name end in .safetensors")
-    config = detector.detector_config(options.run)
+    config = detector.read_detector_config(options.run)
     model = config.model
     layout = export_layout(model, options.layout)
     if options.layout == "torchvision":

@@ -82,7 +82,7 @@ def picture_targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
     targets: dict[Path, Path] = {}
     for path in images:
         root = path if path.is_dir() else path.parent
-        for file in detector.find_images(path, leaving_out=out):
+        for file in detector.find_images(path, exclude=out):
             targets[file] = picture_path(out, file.relative_to(root))
     sources: dict[Path, Path] = {}
     for file, target in targets.items():

@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 from ssd_jax.config import Config
 from ssd_jax.data.loader import eval_batches
 from ssd_jax.data.source import Source
-from ssd_jax.inference.detections import NOTHING, ImageDetections
-from ssd_jax.inference.program import DetectionProgram, to_image_detections
+from ssd_jax.inference.detections import NO_DETECTIONS, ImageDetections
+from ssd_jax.inference.program import PredictFn, to_image_detections
 from ssd_jax.metrics.average_precision import evaluate_coco, evaluate_voc
 from ssd_jax.models.ssd import Params
 from ssd_jax.runtime import sharding
@@ -18,8 +18,8 @@ from ssd_jax.runtime import sharding
 logger = logging.getLogger(__name__)
 
 
-def detect_source(
-    program: DetectionProgram,
+def predict_split(
+    program: PredictFn,
     params: Params,
     source: Source,
     config: Config,
@@ -49,7 +49,7 @@ def detect_source(
             found.append(
                 to_image_detections(detections, slot, annotation.width, annotation.height)
                 if readable[slot]
-                else NOTHING
+                else NO_DETECTIONS
             )
         progress(images)
     if len(unreadable) > known:
@@ -60,7 +60,7 @@ def detect_source(
     return found
 
 
-def measure(detections: Sequence[ImageDetections], source: Source) -> dict[str, Any]:
+def compute_metrics(detections: Sequence[ImageDetections], source: Source) -> dict[str, Any]:
     """What metrics.json holds: VOC's two mAPs with a table by class, and COCO's twelve numbers; of COCO data those
     that pycocotools gives for the same files.
 

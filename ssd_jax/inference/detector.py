@@ -14,7 +14,7 @@ from ssd_jax.config import Config
 from ssd_jax.data.image import EXTENSIONS, read_image, to_rgb
 from ssd_jax.data.loader import reduce_to_fit
 from ssd_jax.errors import UserError
-from ssd_jax.inference.program import make_detection_program, to_image_detections
+from ssd_jax.inference.program import make_predict_fn, to_image_detections
 from ssd_jax.models.ssd import SSD, Params
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
@@ -38,7 +38,7 @@ class Detector:
     def __init__(self, config: Config, params: Params, step: int) -> None:
         self.config, self.params, self.step = config, params, step
         self.class_names = config.model.class_names
-        self._program = make_detection_program(config, sharding.single_device_mesh())
+        self._program = make_predict_fn(config, sharding.single_device_mesh())
 
     @overload
     def __call__(self, images: ImageLike, *, score_threshold: float = 0.5) -> list[Detection]: ...
@@ -92,7 +92,7 @@ def load(run: str | Path, checkpoint: str = "best") -> Detector:
     folder is not a run, or has no checkpoint yet, or one that does not fit its config.
     """
     folder = Path(run)
-    config = detector_config(folder)
+    config = read_detector_config(folder)
     if checkpoint not in ("best", "last"):
         raise UserError(f"checkpoint is {checkpoint!r}: either best or last")
     if not config.model.class_names:
@@ -103,7 +103,7 @@ def load(run: str | Path, checkpoint: str = "best") -> Detector:
     return Detector(config, params, step)
 
 
-def detector_config(run: Path) -> Config:
+def read_detector_config(run: Path) -> Config:
     """The config of a run. Raises UserError if the folder is none, or holds a trunk alone, which has no classes."""
     config = run_folder.read_config(run)
     if not config.model.class_names:
@@ -146,18 +146,18 @@ def _as_array(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
     return image
 
 
-def find_images(path: Path, leaving_out: Path | None = None) -> list[Path]:
+def find_images(path: Path, exclude: Path | None = None) -> list[Path]:
     """The file itself, or every image in the folder and below it, in order of name.
 
-    leaving_out: a folder to pass over, such as that of the annotated pictures.
+    exclude: a folder to pass over, such as that of the annotated pictures.
     """
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder")
     found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in EXTENSIONS and file.is_file()]
-    if leaving_out is not None:
-        found = [file for file in found if not file.resolve().is_relative_to(leaving_out.resolve())]
+    if exclude is not None:
+        found = [file for file in found if not file.resolve().is_relative_to(exclude.resolve())]
     if not found:
         raise UserError(f"{path}: no images in it ({' '.join(sorted(EXTENSIONS))})")
     return found

@@ -16,13 +16,13 @@ from ssd_jax.ops.detection import Detections, detect
 from ssd_jax.ops.resample import resize
 from ssd_jax.runtime import compilation, sharding
 
-DetectionProgram = Callable[
+PredictFn = Callable[
     [Params, UInt8[Array | np.ndarray, "b h w 3"], Int32[Array | np.ndarray, " b"], Int32[Array | np.ndarray, " b"]],
     Detections,
 ]
 
 
-def make_detection_program(config: Config, mesh: Mesh) -> DetectionProgram:
+def make_predict_fn(config: Config, mesh: Mesh) -> PredictFn:
     """The jitted function of parameters, canvases, heights and widths of their content.
 
     Warp to the network's input, predict, decode, NMS: on the device, without a stop in between.

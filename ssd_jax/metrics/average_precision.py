@@ -32,7 +32,7 @@ class TrueBoxes(NamedTuple):
     """VOC's difficult: finding it is neither right nor wrong."""
 
 
-class JudgedClass(NamedTuple):
+class ClassMatches(NamedTuple):
     """Detections of one class over a split, but for those on ignored objects: best first, equal scores by image."""
 
     scores: Float64[np.ndarray, " j"]
@@ -97,9 +97,9 @@ def _judge_image(
     return scores[counts], correct[counts]
 
 
-def judge_class(
+def match_class(
     detections: Sequence[ScoredBoxes], ground_truth: Sequence[TrueBoxes], iou_threshold: float = 0.5
-) -> JudgedClass:
+) -> ClassMatches:
     """Which detections of one class are right, by the rules of voc_average_precision.
 
     Args:
@@ -114,10 +114,10 @@ def judge_class(
     images = np.repeat(np.arange(len(judged)), [len(scores) for scores, _ in judged])
     order = np.argsort(-scores, kind="stable")
     objects = np.array([int((~truth.ignored).sum()) for truth in ground_truth], np.int64)
-    return JudgedClass(scores[order], correct[order], images[order], objects)
+    return ClassMatches(scores[order], correct[order], images[order], objects)
 
 
-def precision_recall(judged: JudgedClass) -> tuple[Float64[np.ndarray, " j"], Float64[np.ndarray, " j"]] | None:
+def precision_recall(judged: ClassMatches) -> tuple[Float64[np.ndarray, " j"], Float64[np.ndarray, " j"]] | None:
     """Precision and recall after each detection, best first; None without objects to find."""
     objects = int(judged.objects.sum())
     if objects == 0:
@@ -176,14 +176,14 @@ def voc_average_precision(
     """
     if len(detections) != len(ground_truth):
         raise ValueError(f"detections of {len(detections)} images, ground truth of {len(ground_truth)}")
-    curve = precision_recall(judge_class(detections, ground_truth, iou_threshold))
+    curve = precision_recall(match_class(detections, ground_truth, iou_threshold))
     if curve is None:
         return float("nan")
     return _eleven_point_ap(*curve) if eleven_point else _area_ap(*curve)
 
 
 def _voc_class(detections: Sequence[ScoredBoxes], ground_truth: Sequence[TrueBoxes], iou_threshold: float) -> VocClass:
-    curve = precision_recall(judge_class(detections, ground_truth, iou_threshold))
+    curve = precision_recall(match_class(detections, ground_truth, iou_threshold))
     ignored = sum(int(truth.ignored.sum()) for truth in ground_truth)
     return VocClass(
         objects=sum(len(truth.ignored) for truth in ground_truth) - ignored,
@@ -210,7 +210,7 @@ def _check(
             raise ValueError(f"label {wrong[0]}, labels are 1 to {len(class_names)}: was padding left in?")
 
 
-def of_class(
+def select_class(
     label: int, detections: Sequence[ImageDetections], annotations: Sequence[Annotation]
 ) -> tuple[list[ScoredBoxes], list[TrueBoxes]]:
     """What was found and what is there of one class, in each image; crowds are ignored like difficult objects."""
@@ -243,7 +243,7 @@ def evaluate_voc(
     _check(detections, annotations, class_names)
     classes = {}
     for label, name in enumerate(class_names, start=1):
-        classes[name] = _voc_class(*of_class(label, detections, annotations), iou_threshold)
+        classes[name] = _voc_class(*select_class(label, detections, annotations), iou_threshold)
     return VocResult(
         voc_map_11point=_mean([c["ap_11point"] for c in classes.values()]),
         voc_map_area=_mean([c["ap_area"] for c in classes.values()]),

@@ -16,12 +16,12 @@ from ssd_jax.data.source import Annotation
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics.average_precision import (
     RECALL_POINTS,
-    JudgedClass,
-    judge_class,
+    ClassMatches,
+    match_class,
     match_coco,
-    of_class,
     pairwise_iou_inclusive,
     precision_recall,
+    select_class,
 )
 
 SCORE = 0.5
@@ -115,7 +115,7 @@ def diagnose(
     """
     tide = tide_errors(detections, annotations, class_names)  # checks the arguments, too
     labels = range(1, len(class_names) + 1)
-    judged = [judge_class(*of_class(label, detections, annotations), IOU) for label in labels]
+    judged = [match_class(*select_class(label, detections, annotations), IOU) for label in labels]
     images = tuple(judge_image(d, a) for d, a in zip(detections, annotations, strict=True))
     return Diagnosis(
         curves=tuple(_curve(one) for one in judged),
@@ -126,7 +126,7 @@ def diagnose(
     )
 
 
-def _curve(judged: JudgedClass) -> Curve | None:
+def _curve(judged: ClassMatches) -> Curve | None:
     curve = precision_recall(judged)
     return None if curve is None else Curve(*curve, shown=int((judged.scores >= SCORE).sum()))
 
@@ -134,7 +134,7 @@ def _curve(judged: JudgedClass) -> Curve | None:
 # ---- bootstrap ----
 
 
-def bootstrap(judged: Sequence[JudgedClass], resamples: int = RESAMPLES, seed: int = 0) -> Intervals:
+def bootstrap(judged: Sequence[ClassMatches], resamples: int = RESAMPLES, seed: int = 0) -> Intervals:
     """Percentile intervals (95 %) of each class's AP and of their mean, over resampled images.
 
     A resample draws as many images as the split has, with replacement, and counts an image as often
@@ -170,7 +170,7 @@ def bootstrap(judged: Sequence[JudgedClass], resamples: int = RESAMPLES, seed: i
     )
 
 
-def resampled_ap(judged: JudgedClass, times: Int[np.ndarray, "i r"]) -> Float64[np.ndarray, "2 r"]:
+def resampled_ap(judged: ClassMatches, times: Int[np.ndarray, "i r"]) -> Float64[np.ndarray, "2 r"]:
     """AP by 11 points and by area where each image counts so many times; nan without objects.
 
     What voc_average_precision says of a split that holds the images so many times, in order. Both

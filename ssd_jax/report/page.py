@@ -166,7 +166,7 @@ def render_page(
         run: its name.
         config: the run's.
         metrics: what metrics.json holds: split, images and checkpoint_step, and what
-            evaluation.measure says.
+            evaluator.compute_metrics returns.
         found: of the same detections.
         worst: the images to show, the worst first.
     """

@@ -15,8 +15,8 @@ from ssd_jax.config import Config
 from ssd_jax.data.loader import train_batches
 from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
-from ssd_jax.evaluation.evaluator import detect_source, measure
-from ssd_jax.inference.program import DetectionProgram, make_detection_program
+from ssd_jax.evaluation.evaluator import compute_metrics, predict_split
+from ssd_jax.inference.program import PredictFn, make_predict_fn
 from ssd_jax.report import pictures
 from ssd_jax.runs.checkpoint import BEST_METRIC, Checkpoints
 from ssd_jax.runs.log import RunLog
@@ -73,7 +73,7 @@ class Trainer:
         check_batch_size(config, self.mesh)
         self.schedule = make_schedule(config.optimizer, config.train.steps)
         self.train_step = make_train_step(config, self.mesh)
-        self.detect: DetectionProgram = distributed.begun_together(make_detection_program(config, self.mesh))
+        self.detect: PredictFn = distributed.begun_together(make_predict_fn(config, self.mesh))
         rows = sharding.local_rows(self.mesh, config.train.batch_size)
         self.batches = train_batches(train_source, config.data, config.train.batch_size, config.train.seed, rows)
         self.unreadable_val: dict[int, str] = {}
@@ -215,12 +215,12 @@ class Trainer:
         if self.val_source is not None:
             leave = (lambda images: None) if step == self.config.train.steps else self.stop.leave_if_asked
             try:
-                found = detect_source(
+                found = predict_split(
                     self.detect, state.eval_params, self.val_source, self.config, self.mesh, leave, self.unreadable_val
                 )
             except Stopped:
                 return None
-            measured = measure(found, self.val_source)
+            measured = compute_metrics(found, self.val_source)
         if self.log is not None:
             row = self.last_line | {name: measured[name] for name in RESULTS_COLUMNS if name in measured}
             if self.val_source is not None:

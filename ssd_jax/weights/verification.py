@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 
 from ssd_jax.config import Model
 from ssd_jax.inference.detections import ImageDetections
-from ssd_jax.inference.program import make_detection_program, to_image_detections
+from ssd_jax.inference.program import make_predict_fn, to_image_detections
 from ssd_jax.models.ssd import BOX_PREDICTOR, CLASS_PREDICTOR, SSD, Params
 from ssd_jax.models.vgg import VGG16
 from ssd_jax.ops.boxes import decode_boxes
@@ -93,7 +93,7 @@ def _compare_detections(
     boxes = decode_boxes(offsets, default_boxes, layout.variances, config.detect.log_scale_bounds)
     ours, theirs = (np.clip(np.asarray(b, np.float64), 0, 1) * to_pixels for b in (boxes, reference.boxes))
     scores = np.asarray(jax.nn.softmax(logits))
-    program = make_detection_program(config, sharding.single_device_mesh())
+    program = make_predict_fn(config, sharding.single_device_mesh())
     found = sharding.fetch(program(imported.params, picture[None], np.array([height]), np.array([width])))
     return [
         _row("default boxes", default_boxes, reference.default_boxes, DEFAULT_BOX_TOLERANCE),

@@ -18,7 +18,7 @@ from ssd_jax.data.source import Annotation, CocoTruth, make_annotation
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation import evaluator
 from ssd_jax.inference import detections
-from ssd_jax.inference.program import make_detection_program, to_image_detections
+from ssd_jax.inference.program import make_predict_fn, to_image_detections
 from ssd_jax.models.ssd import SSD
 from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.ops.detection import Detections
@@ -78,7 +78,7 @@ def test_detections_stay_with_their_image(broken, caplog):
     source = GreyImages(broken)
     seen: list[int] = []
     with caplog.at_level(logging.WARNING):
-        found = evaluator.detect_source(tell_grey, {}, source, TINY, sharding.single_device_mesh(), seen.append)
+        found = evaluator.predict_split(tell_grey, {}, source, TINY, sharding.single_device_mesh(), seen.append)
     assert len(found) == 7
     assert seen == [4, 3], "of batches of four the last is filled up with what is no image"
     for index, ((width, height), image) in enumerate(zip(GreyImages.all_sizes, found, strict=True)):
@@ -96,7 +96,7 @@ def test_detections_stay_with_their_image(broken, caplog):
 def test_images_that_cannot_be_read_are_told_in_the_first_pass_only(caplog):
     unreadable: dict[int, str] = {}
     for _ in range(2):
-        evaluator.detect_source(
+        evaluator.predict_split(
             tell_grey, {}, GreyImages((1,)), TINY, sharding.single_device_mesh(), unreadable=unreadable
         )
     assert [record.message.split(";")[0] for record in caplog.records] == [
@@ -111,7 +111,7 @@ def test_program_is_the_network_and_caffes_detection_output(params):
     source = ShapesSource(TINY.data.shapes, "val")
     images = np.stack([source.image(i) for i in range(2)])
     config = dataclasses.replace(TINY, detect=dataclasses.replace(TINY.detect, score_threshold=0.2))
-    program = make_detection_program(config, sharding.single_device_mesh())
+    program = make_predict_fn(config, sharding.single_device_mesh())
     side = np.full(2, 64, np.int32)
     detections = sharding.fetch(program(params, images, side, side))
     offsets, logits = jax.jit(SSD(config.model).apply)({"params": params}, images.astype(np.float32))
@@ -135,7 +135,7 @@ def test_program_knows_the_boxes_of_each_map(params):
     detect = Detect(0.02, 2, 0.45, 200, "map", (-limit, limit), clip_before_nms=True, drop_empty=True)
     config = dataclasses.replace(TINY, detect=detect)
     side = np.full(1, 64, np.int32)
-    program = make_detection_program(config, sharding.single_device_mesh())
+    program = make_predict_fn(config, sharding.single_device_mesh())
     found = to_image_detections(sharding.fetch(program(params, image, side, side)), 0, 64, 64)
     offsets, logits = jax.jit(SSD(config.model).apply)({"params": params}, image.astype(np.float32))
     expected = reference.mmdetection_detections(
@@ -148,9 +148,9 @@ def test_program_knows_the_boxes_of_each_map(params):
 
 
 def test_one_compilation_for_all_batches(params):
-    program = make_detection_program(TINY, sharding.make_mesh())
+    program = make_predict_fn(TINY, sharding.make_mesh())
     source = ShapesSource(TINY.data.shapes, "val")  # six images: the second batch is half full
-    evaluator.detect_source(program, params, source, TINY, sharding.make_mesh())
+    evaluator.predict_split(program, params, source, TINY, sharding.make_mesh())
     assert program._cache_size() == 1
 
 
@@ -161,8 +161,8 @@ def test_measured_is_json_with_the_keys_that_scripts_read():
         detections.ImageDetections(a.boxes_px, np.linspace(1, 0.5, len(a.labels), dtype=np.float32), a.labels)
         for a in annotations
     ]
-    measured = json.loads(json.dumps(evaluator.measure(exact, source)))
+    measured = json.loads(json.dumps(evaluator.compute_metrics(exact, source)))
     for key in ("voc_map_11point", "voc_map_area", "coco_ap"):
         assert measured[key] == pytest.approx(1)
-    nothing = evaluator.measure([detections.NOTHING] * 6, source)
+    nothing = evaluator.compute_metrics([detections.NO_DETECTIONS] * 6, source)
     assert [nothing[key] for key in ("voc_map_11point", "voc_map_area", "coco_ap")] == [0, 0, 0]

@@ -21,9 +21,9 @@ from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.source import FolderSource, Source, make_annotation
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation import evaluator
-from ssd_jax.evaluation.evaluator import measure
+from ssd_jax.evaluation.evaluator import compute_metrics
 from ssd_jax.evaluation.submission import write_results
-from ssd_jax.inference.detections import NOTHING, ImageDetections
+from ssd_jax.inference.detections import NO_DETECTIONS, ImageDetections
 from ssd_jax.metrics.average_precision import COCO_KEYS
 
 # ---- COCO's JSON, as a data set may have it ----
@@ -117,11 +117,11 @@ def pycocotools_stats(file: Path, results: Path, image_ids: Sequence[int] | None
 
 
 def measured_and_written(root: Path, source: Source, found: dict[int, ImageDetections]) -> tuple[list, Path]:
-    """COCO's twelve numbers as `measure` gives them, and the result file."""
+    """COCO's twelve numbers as `compute_metrics` gives them, and the result file."""
     numbers = [source.annotation(i).number for i in range(len(source))]
     detections = [found[number] for number in numbers if number is not None]
     (file,) = write_results(root / "results", "val2017", "ssd", source, detections)
-    measured = measure(detections, source)
+    measured = compute_metrics(detections, source)
     return [measured[key] for key in COCO_KEYS], file
 
 
@@ -208,7 +208,7 @@ def test_digits_that_float32_does_not_have_decide(tmp_path):
     entry = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [0, 0, 10.0000001, 10], "iscrowd": 0}
     entry["area"] = 1024.00001
     file = write_coco(tmp_path, {**random_content(np.random.default_rng(0)), "annotations": [entry]})
-    found = dict.fromkeys(IMAGE_IDS, NOTHING) | {7: detected((0, 0, 5, 10, 0.9, 4))}
+    found = dict.fromkeys(IMAGE_IDS, NO_DETECTIONS) | {7: detected((0, 0, 5, 10, 0.9, 4))}
     source = open_coco(Data(root=str(tmp_path)), "val", NAMES)
     ours, results = measured_and_written(tmp_path, source, found)
     assert ours == pycocotools_stats(file, results)
@@ -223,13 +223,13 @@ def test_joined_splits_are_measured_though_their_ids_collide(tmp_path):
     joined, whole = open_source(data, "val+val[:]"), open_source(data, "val")
     annotations = [joined.annotation(i) for i in range(len(joined))]
     found = [ImageDetections(a.boxes_px, np.full(len(a.labels), 0.5, np.float32), a.labels) for a in annotations]
-    assert measure(found, joined)["coco_ap"] == 1
+    assert compute_metrics(found, joined)["coco_ap"] == 1
     assert [f.name[:10] for f in write_results(tmp_path / "results", "twice", "ssd", joined, found)] == [
         "comp4_det_"
     ] * 4
     with pytest.raises(ValueError, match="12 different ids of 24 images"):
         joined.coco_truth = whole.coco_truth
-        measure(found, joined)
+        compute_metrics(found, joined)
 
 
 def test_object_with_id_zero_counts_and_is_noted(tmp_path):
@@ -237,7 +237,7 @@ def test_object_with_id_zero_counts_and_is_noted(tmp_path):
     entry = {"id": 0, "image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 50], "area": 2500, "iscrowd": 0}
     file = write_coco(tmp_path, {**random_content(np.random.default_rng(0)), "annotations": [entry]})
     source = open_coco(Data(root=str(tmp_path)), "val", NAMES)
-    found = dict.fromkeys(IMAGE_IDS, NOTHING) | {7: detected((10, 10, 60, 60, 0.9, 4))}
+    found = dict.fromkeys(IMAGE_IDS, NO_DETECTIONS) | {7: detected((10, 10, 60, 60, 0.9, 4))}
     ours, results = measured_and_written(tmp_path, source, found)
     assert (ours[0], pycocotools_stats(file, results)[0]) == (pytest.approx(1), 0)
     assert "id 0" in source.notes[0]
@@ -276,7 +276,7 @@ def test_coco_file_by_hand(tmp_path):
 
 
 def test_coco_file_without_detections(tmp_path):
-    (file,) = write_results(tmp_path, "val", "ssd", small_source(category_ids=(18, 1, 17)), [NOTHING] * 2)
+    (file,) = write_results(tmp_path, "val", "ssd", small_source(category_ids=(18, 1, 17)), [NO_DETECTIONS] * 2)
     assert json.loads(file.read_text()) == []
 
 
@@ -303,14 +303,14 @@ def test_the_folder_of_a_split_is_not_in_the_names_that_a_server_asks_for(tmp_pa
 def test_blank_in_an_image_id_is_refused(tmp_path):
     source = FolderSource([make_annotation("my cat", "my cat.jpg", (9, 9), [], [])], ("cat",))
     with pytest.raises(UserError, match="'my cat' has a blank"):
-        write_results(tmp_path / "results", "test", "ssd", source, [NOTHING])
+        write_results(tmp_path / "results", "test", "ssd", source, [NO_DETECTIONS])
     assert not (tmp_path / "results").exists()
 
 
 def test_classes_that_would_be_one_file_are_refused(tmp_path):
     source = FolderSource([make_annotation("cat", "cat.jpg", (9, 9), [], [])], ("a b", "c", "a/b"))
     with pytest.raises(UserError, match="the classes 'a b' and 'a/b' would have the same name"):
-        write_results(tmp_path / "results", "test", "ssd", source, [NOTHING])
+        write_results(tmp_path / "results", "test", "ssd", source, [NO_DETECTIONS])
     assert not (tmp_path / "results").exists()
 
 
@@ -318,7 +318,7 @@ def test_names_are_checked_before_the_work(trained_run, tmp_path, monkeypatch, c
     root = write_voc_folder(tmp_path / "data", {"my cat": 1, "test": 1})
     images = root / "ImageSets" / "Main"
     (images / "my cat.txt").rename(images / "test.txt")
-    monkeypatch.setattr(evaluator, "detect_source", None)
+    monkeypatch.setattr(evaluator, "predict_split", None)
     assert command("evaluate", trained_run, "--data.root", root, "--split", "test", "--results") == 2
     assert "'my cat0' has a blank" in capsys.readouterr().err
 
@@ -330,7 +330,7 @@ def test_folder_that_cannot_be_made(tmp_path):
 
 
 def test_voc_files_say_what_was_measured(tmp_path):
-    """Read as the kit reads them, they give exactly the AP of `measure`: no digit of a score is lost."""
+    """Read as the kit reads them, they give exactly the AP of `compute_metrics`: no digit of a score is lost."""
     rng = np.random.default_rng(0)
     annotations, found = [], []
     for k in range(30):
@@ -344,7 +344,7 @@ def test_voc_files_say_what_was_measured(tmp_path):
         scores = (0.3 + rng.integers(0, 9, 4) * 2.0**-25).astype(np.float32)
         found.append(ImageDetections(shifted, scores, labels))
     source = FolderSource(annotations, ("ant", "bee"))
-    measured = measure(found, source)["voc_classes"]
+    measured = compute_metrics(found, source)["voc_classes"]
     for label, file in enumerate(write_results(tmp_path, "test", "ssd", source, found), start=1):
         rows = [line.split() for line in file.read_text().splitlines()]
         detections = [

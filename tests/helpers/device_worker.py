@@ -16,8 +16,8 @@ from helpers import tiny_config
 from ssd_jax.config import Config, Devices, Optimizer, Train
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.data.loader import train_batches
-from ssd_jax.evaluation.evaluator import detect_source
-from ssd_jax.inference.program import make_detection_program
+from ssd_jax.evaluation.evaluator import predict_split
+from ssd_jax.inference.program import make_predict_fn
 from ssd_jax.runtime import distributed, sharding
 from ssd_jax.training.train_step import check_batch_size, init_state, make_train_step
 
@@ -71,8 +71,8 @@ def main(
         "sum": float(sum(np.abs(leaf.astype(np.float64)).sum() for leaf in leaves)),
     }
     if detect:
-        found = detect_source(
-            make_detection_program(config, mesh), state.params, ShapesSource(config.data.shapes, "val"), config, mesh
+        found = predict_split(
+            make_predict_fn(config, mesh), state.params, ShapesSource(config.data.shapes, "val"), config, mesh
         )
         told["found"] = [(len(image.scores), float(image.scores.sum())) for image in found]
     print(json.dumps(told))

@@ -242,7 +242,7 @@ def test_images_of_a_folder(tmp_path):
     for name in ("b.jpg", "a.PNG", "notes.txt", "deep/er/c.webp", "out/b.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
-    names = [str(file.relative_to(tmp_path)) for file in detector.find_images(tmp_path, leaving_out=tmp_path / "out")]
+    names = [str(file.relative_to(tmp_path)) for file in detector.find_images(tmp_path, exclude=tmp_path / "out")]
     assert names == ["a.PNG", "b.jpg", "deep/er/c.webp"]
     assert len(detector.find_images(tmp_path)) == 4
     assert detector.find_images(tmp_path / "notes.txt") == [tmp_path / "notes.txt"], "whoever names a file means it"

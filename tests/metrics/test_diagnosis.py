@@ -8,7 +8,7 @@ from hotcoco import COCO, COCOeval
 from ssd_jax.data.source import Annotation, make_annotation
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics import average_precision, diagnosis
-from ssd_jax.metrics.average_precision import JudgedClass
+from ssd_jax.metrics.average_precision import ClassMatches
 from ssd_jax.metrics.diagnosis import Interval
 
 
@@ -53,9 +53,9 @@ def random_split(seed: int, images: int = 12) -> tuple[list[ImageDetections], li
     return detections, annotations
 
 
-def judge_all(detections, annotations) -> list[JudgedClass]:
+def judge_all(detections, annotations) -> list[ClassMatches]:
     return [
-        average_precision.judge_class(*average_precision.of_class(label, detections, annotations))
+        average_precision.match_class(*average_precision.select_class(label, detections, annotations))
         for label in (1, 2, 3)
     ]
 
@@ -69,7 +69,7 @@ def test_curves_are_the_development_kits(seed):
     curves = diagnosis.diagnose(detections, annotations, NAMES, resamples=2).curves
     for label, curve in enumerate(curves, start=1):
         assert curve is not None
-        scored, true = average_precision.of_class(label, detections, annotations)
+        scored, true = average_precision.select_class(label, detections, annotations)
         precision, recall = reference.voc_precision_recall(
             [list(zip(*d, strict=True)) for d in scored], [list(zip(*t, strict=True)) for t in true], 0.5
         )
@@ -100,7 +100,8 @@ def test_resampled_ap_is_that_of_the_split_written_out(seed):
         ours = diagnosis.resampled_ap(judged, times)
         for r in range(8):
             drawn = [i for i in range(12) for _ in range(times[i, r])]
-            split = average_precision.of_class(label, [detections[i] for i in drawn], [annotations[i] for i in drawn])
+            resampled = [detections[i] for i in drawn], [annotations[i] for i in drawn]
+            split = average_precision.select_class(label, *resampled)
             for row, eleven_point in enumerate((True, False)):
                 expected = average_precision.voc_average_precision(*split, eleven_point=eleven_point)
                 np.testing.assert_allclose(ours[row, r], expected, rtol=1e-12)
@@ -108,7 +109,7 @@ def test_resampled_ap_is_that_of_the_split_written_out(seed):
 
 def test_resampled_ap_reaches_the_eleven_points_as_numpy_has_them():
     """Ten objects, three found: recall 3/10 lies below the point 0.30000000000000004, drawn once or twice."""
-    judged = JudgedClass(np.array([0.9, 0.8, 0.7]), np.ones(3, bool), np.zeros(3, np.int64), np.array([10]))
+    judged = ClassMatches(np.array([0.9, 0.8, 0.7]), np.ones(3, bool), np.zeros(3, np.int64), np.array([10]))
     np.testing.assert_allclose(diagnosis.resampled_ap(judged, np.array([[1, 2]])), [[3 / 11] * 2, [0.3] * 2])
 
 
@@ -164,14 +165,14 @@ def test_a_class_that_was_not_drawn_is_left_out_of_the_mean():
     assert intervals.classes_area == (Interval(1, 1), Interval(0, 0), None)
 
 
-def synthetic_class(rng: np.random.Generator, images: int) -> JudgedClass:
+def synthetic_class(rng: np.random.Generator, images: int) -> ClassMatches:
     """1.2 objects an image, nine of ten found, and one wrong detection in two images."""
     objects = rng.poisson(1.2, images)
     rights, wrongs = (np.repeat(np.arange(images), n) for n in (rng.binomial(objects, 0.9), rng.poisson(0.5, images)))
     scores = np.concatenate([rng.beta(3, 2, len(rights)), rng.beta(1, 3, len(wrongs))])
     order = np.argsort(-scores)
     correct = np.arange(len(scores)) < len(rights)
-    return JudgedClass(scores[order], correct[order], np.concatenate([rights, wrongs])[order], objects)
+    return ClassMatches(scores[order], correct[order], np.concatenate([rights, wrongs])[order], objects)
 
 
 def test_nineteen_of_twenty_intervals_hold_the_truth():

@@ -26,7 +26,7 @@ from helpers.torchvision_ssd import (
     torchvision_config,
 )
 
-from ssd_jax.inference.program import make_detection_program, to_image_detections
+from ssd_jax.inference.program import make_predict_fn, to_image_detections
 from ssd_jax.models.ssd import SSD
 from ssd_jax.ops.boxes import cxcywh_to_xyxy
 from ssd_jax.ops.default_boxes import make_default_boxes
@@ -83,7 +83,7 @@ def test_layers_and_predictions(golden, params):
 def test_detections_in_an_image_of_another_size(golden, params):
     image = random_image(*GOLDEN_DETECTED)
     height, width = image.shape[:2]
-    program = make_detection_program(CONFIG, sharding.single_device_mesh())
+    program = make_predict_fn(CONFIG, sharding.single_device_mesh())
     found = program(params, image[None], np.array([height], np.int32), np.array([width], np.int32))
     ours = to_image_detections(sharding.fetch(found), 0, width, height)
     theirs = [golden[f"found_{name}"] for name in ("boxes", "scores", "labels")]

@@ -21,7 +21,7 @@ from helpers.torchvision_ssd import (
 )
 
 from ssd_jax.data.image import read_image
-from ssd_jax.inference.program import make_detection_program, to_image_detections
+from ssd_jax.inference.program import make_predict_fn, to_image_detections
 from ssd_jax.models import ssd, vgg
 from ssd_jax.ops import loss
 from ssd_jax.ops.boxes import cxcywh_to_xyxy, encode_boxes, pairwise_iou
@@ -124,7 +124,7 @@ def test_resize(model, images):
 @pytest.fixture(scope="module")
 def find(params) -> Callable[[np.ndarray], Found]:
     """The program's own way from an image to boxes in its pixels, scores, labels."""
-    program = make_detection_program(CONFIG, sharding.single_device_mesh())
+    program = make_predict_fn(CONFIG, sharding.single_device_mesh())
 
     def find(image: np.ndarray) -> Found:
         height, width = image.shape[:2]

@@ -54,7 +54,7 @@ def config(names: Sequence[str] = NAMES) -> Config:
 
 
 def metrics_of(detections: Sequence[ImageDetections], annotations: Sequence[Annotation], names=NAMES) -> dict[str, Any]:
-    measured = evaluator.measure(detections, FolderSource(annotations, names))
+    measured = evaluator.compute_metrics(detections, FolderSource(annotations, names))
     return {"split": "test", "images": len(annotations), "checkpoint_step": 1234, **measured}
 
 

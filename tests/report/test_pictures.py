@@ -5,7 +5,7 @@ import pytest
 
 from ssd_jax.config import Shapes
 from ssd_jax.data.formats.shapes import ShapesSource
-from ssd_jax.inference.detections import NOTHING
+from ssd_jax.inference.detections import NO_DETECTIONS
 from ssd_jax.report import pictures
 
 SOURCE = ShapesSource(Shapes(train_images=23, image_size=64), "train")
@@ -27,7 +27,7 @@ def test_samples_tell_their_ids(captions, tmp_path):
 
 
 def test_truth_and_predictions_tell_their_ids(captions, tmp_path):
-    pictures.write_truth_and_predictions(tmp_path, "val", SOURCE, [NOTHING] * 23)
+    pictures.write_truth_and_predictions(tmp_path, "val", SOURCE, [NO_DETECTIONS] * 23)
     assert captions[::2] == captions[1::2] == SPREAD
     assert {file.name for file in tmp_path.iterdir()} == {"val_truth.jpg", "val_pred.jpg"}
 

@@ -12,7 +12,7 @@ from ssd_jax.data.formats.minival import minival_ids
 from ssd_jax.data.formats.open import missing_split, open_source, split_names
 from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
-from ssd_jax.evaluation.evaluator import measure
+from ssd_jax.evaluation.evaluator import compute_metrics
 from ssd_jax.inference.detections import ImageDetections
 
 # Ids of val2017 (its first two and its last), of other images of val2014, and of train2014.
@@ -137,7 +137,7 @@ def test_coco_measures_minival_of_2014_by_its_own_images(tmp_path: Path):
         for a in (source.annotation(k) for k in range(len(source)))
     ]
     assert source.coco_truth is not None
-    assert measure(perfect, source)["coco_ap"] == pytest.approx(1)
+    assert compute_metrics(perfect, source)["coco_ap"] == pytest.approx(1)
 
 
 def test_where_both_years_are_there_the_later_one_counts(tmp_path: Path):
