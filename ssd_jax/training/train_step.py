@@ -218,8 +218,8 @@ def accumulate_microbatches(f: Callable[..., Any], batch: tuple, parts: int) -> 
 
 
 def ema_update(ema_params: Params | None, params: Params, step: Int32[Array, ""], decay: float) -> Params | None:
-    """ema_params + (params - ema_params) * (1 - d), where d grows to ``decay`` so that the first steps do not linger."""
-    if average is None:
+    """Return ema + (params - ema) * (1 - d); d grows to ``decay``, so that the first steps do not linger."""
+    if ema_params is None:
         return None
     d = jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda a, p: a + (p - a) * (1 - d), ema_params, params)  # what is frozen stays, bit for bit
