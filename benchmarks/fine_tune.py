@@ -36,7 +36,7 @@ from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.source import FolderSource, Source
 from ssd_jax.errors import UserError
 from ssd_jax.runs import run_folder
-from ssd_jax.runs.log import read_rows
+from ssd_jax.runs.log import read_results
 
 STARTS = ("from scratch", "fine-tuned")
 COLOURS = {"from scratch": "C1", "fine-tuned": "C0"}
@@ -161,7 +161,7 @@ def train_and_measure(config: Config, folder: Path, start: str) -> Run:
     train_config(config, folder)
     if not (folder / "metrics.json").exists():
         evaluate([str(folder), "--checkpoint", "last"])
-    epochs = [{key: row[key] or 0.0 for key in MEASURES} for row in read_rows(folder)]
+    epochs = [{key: row[key] or 0.0 for key in MEASURES} for row in read_results(folder)]
     per_class = json.loads((folder / "metrics.json").read_text())["voc_classes"]
     return Run(start, config.train.seed, epochs, {name: c["ap_11point"] or 0.0 for name, c in per_class.items()})
 
@@ -236,7 +236,7 @@ def draw_curves(runs: Sequence[Run], new_classes: Sequence[str], file: Path) -> 
     for axes in (curves, classes):
         axes.set_ylim(0, 1)
         axes.grid(alpha=0.3)
-    with files.writing(file):
+    with files.user_errors_on_write(file):
         figure.savefig(file)
 
 

@@ -40,15 +40,15 @@ def main(argv: Sequence[str]) -> None:
     config, source, _ = open_data(config)
     mesh, size = sharding.make_mesh(), config.train.batch_size
     batches = train_batches(source, config.data, size, config.train.seed)
-    augment = jax.jit(sharding.per_image(make_augmentation(config), mesh))
+    augment = jax.jit(sharding.map_images(make_augmentation(config), mesh))
     step, state = make_train_step(config, mesh), init_state(config, mesh)
 
     def augmented(batch: Batch) -> Any:
-        return augment(*augmentation_arrays(sharding.split_over_devices(batch, mesh)))
+        return augment(*augmentation_arrays(sharding.shard_batch(batch, mesh)))
 
     def trained(batch: Batch) -> Any:
         nonlocal state
-        state, metrics = step(state, sharding.split_over_devices(batch, mesh))
+        state, metrics = step(state, sharding.shard_batch(batch, mesh))
         return metrics
 
     print(f"{machine()}\n{len(source)} images of {config.data.root}, {size} at a time\n")

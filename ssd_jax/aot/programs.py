@@ -16,7 +16,7 @@ from ssd_jax.config import Config
 from ssd_jax.data.loader import Batch
 from ssd_jax.errors import UserError
 from ssd_jax.inference.program import make_predict_fn
-from ssd_jax.runtime.sharding import make_mesh, split_images
+from ssd_jax.runtime.sharding import batch_sharding, make_mesh
 from ssd_jax.training.train_step import check_batch_size, make_train_step, state_shapes
 
 Program = Literal["train", "detect"]
@@ -105,7 +105,7 @@ def compile_program(config: Config, mesh: Mesh, program: Program, platform: str)
 
 def batch_shapes(config: Config, mesh: Mesh) -> Batch:
     """A global batch of images as large as data.canvas allows, split over the devices."""
-    split = split_images(mesh)
+    split = batch_sharding(mesh)
     b, side, g = config.train.batch_size, config.data.canvas, config.data.max_objects
 
     def array(dtype: type, *shape: int) -> jax.ShapeDtypeStruct:

@@ -73,7 +73,7 @@ def compile_and_tell(options: AotOptions) -> None:
     config = with_classes(options.config, options.classes)
     programs = (options.only,) if options.only else PROGRAMS
     if options.json is not None:
-        with files.writing(options.json, "Name another --json."):  # before the minutes
+        with files.user_errors_on_write(options.json, "Name another --json."):  # before the minutes
             options.json.parent.mkdir(parents=True, exist_ok=True)
 
     def progress(program: Program) -> None:

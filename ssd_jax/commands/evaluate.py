@@ -21,7 +21,7 @@ from ssd_jax.inference.program import make_predict_fn
 from ssd_jax.metrics.average_precision import format_table
 from ssd_jax.report import page, pictures
 from ssd_jax.runtime import distributed, sharding
-from ssd_jax.runtime.distributed import Hosts
+from ssd_jax.runtime.distributed import DistributedOptions
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class EvaluateOptions:
     Done anyway where the split has no boxes to measure on."""
     report: bool = False
     """Write report.html as well: one page with curves, intervals, mix-ups and the worst images."""
-    hosts: Annotated[Hosts, tyro.conf.arg(name="")] = field(default_factory=Hosts)
+    hosts: Annotated[DistributedOptions, tyro.conf.arg(name="")] = field(default_factory=DistributedOptions)
 
 
 def evaluate(argv: Sequence[str]) -> None:
@@ -58,10 +58,10 @@ def evaluate(argv: Sequence[str]) -> None:
         submission.check_names(source)  # before all the work
     mesh = sharding.make_mesh()
     params, step = detector.restore_params(options.run, config, options.checkpoint, mesh)
-    program = distributed.begun_together(make_predict_fn(config, mesh))
-    with tqdm(total=len(source), unit="image", dynamic_ncols=True, disable=not distributed.is_first()) as bar:
+    program = distributed.start_together(make_predict_fn(config, mesh))
+    with tqdm(total=len(source), unit="image", dynamic_ncols=True, disable=not distributed.is_primary()) as bar:
         found = evaluator.predict_split(program, params, source, config, mesh, bar.update)
-    if not distributed.is_first():
+    if not distributed.is_primary():
         return
     if not source.annotated:
         print(f"The split {split} lists images without boxes: there is nothing to measure.")
@@ -71,14 +71,14 @@ def evaluate(argv: Sequence[str]) -> None:
     about = {"split": split, "images": len(source), "checkpoint_step": step}
     # What was measured on the test split stays when another is looked at.
     by_default = options.split in (None, config.data.test_split)
-    suffix = "" if by_default else f"_{files.file_name(split)}"
+    suffix = "" if by_default else f"_{files.safe_file_name(split)}"
     file = options.run / f"metrics{suffix}.json"
     files.write_text(file, json.dumps({**about, **measured}, indent=2) + "\n")
     pictures.write_truth_and_predictions(options.run, split, source, found)
     print(format_results(measured))
     print(
-        f"Split {split}, checkpoint of step {step}. Written: {file}, {files.file_name(split)}_truth.jpg and "
-        f"{files.file_name(split)}_pred.jpg beside it"
+        f"Split {split}, checkpoint of step {step}. Written: {file}, {files.safe_file_name(split)}_truth.jpg and "
+        f"{files.safe_file_name(split)}_pred.jpg beside it"
     )
     if options.report:
         page_file = options.run / f"report{suffix}.html"

@@ -40,7 +40,7 @@ def export_weights(argv: Sequence[str]) -> None:
     if options.layout == "torchvision":
         check_boxes_for_torchvision(model.default_boxes)
     params, step = detector.restore_params(options.run, config, options.checkpoint)
-    with files.writing(options.out):
+    with files.user_errors_on_write(options.out):
         options.out.parent.mkdir(parents=True, exist_ok=True)
     write_safetensors(options.out, to_layout(sharding.fetch(params), layout))
     print(f"{options.out}: step {step} of {options.run} as {layout.title}. Label 0 is background, then:")

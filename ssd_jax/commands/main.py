@@ -22,7 +22,7 @@ from ssd_jax.commands.show import show
 from ssd_jax.commands.train import train
 from ssd_jax.commands.verify import verify
 from ssd_jax.errors import UserError
-from ssd_jax.runtime import distributed
+from ssd_jax.runtime import distributed, exit_message
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "prepare-data": prepare_data,
@@ -51,19 +51,19 @@ def main(argv: Sequence[str]) -> int:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large photograph is no attack
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing")  # of a class name, in matplotlib's figures
             code = COMMANDS[argv[0]](argv[1:]) or 0
-        distributed.last_words("")  # not at exit: after an error JAX may end the process in the midst of that
+        exit_message.set_exit_message("")  # not at exit: after an error JAX may end the process in the midst of that
         return code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        distributed.last_words("")
-        distributed.leave(2)
+        exit_message.set_exit_message("")
+        distributed.exit_now(2)
         return 2
     except jax.errors.JaxRuntimeError as error:
-        if not distributed.several():
+        if not distributed.is_multi_process():
             raise
         told = str(error).strip().splitlines()[0]
         print(f"error: the processes of this run lost each other ({told})", file=sys.stderr)  # last words follow
-        distributed.leave(2)
+        distributed.exit_now(2)
         return 2
 
 

@@ -14,18 +14,18 @@ from ssd_jax.config import Config
 from ssd_jax.data.formats.open import is_generated, is_tfds
 from ssd_jax.errors import UserError
 from ssd_jax.runtime import compilation
-from ssd_jax.runtime.distributed import Hosts, join
+from ssd_jax.runtime.distributed import DistributedOptions, initialize
 
-ALONE = Hosts()
+ALONE = DistributedOptions()
 HELP = ("-h", "--help")
 T = TypeVar("T")
 OTHER_OUT = "Name another --out."
 
 
-def prepare(hosts: Hosts = ALONE) -> None:
+def prepare(hosts: DistributedOptions = ALONE) -> None:
     """What a command does before it computes anything."""
-    join(hosts)
-    compilation.keep_compiled_programs()
+    initialize(hosts)
+    compilation.enable_compilation_cache()
     compilation.release_compiler_memory()
 
 
@@ -94,7 +94,7 @@ def with_pretrained(config: Config) -> Config:
 def check_out(out: Path, own: str) -> None:
     """Raises UserError for a file, and for a folder with other things in it, photographs say: pictures of the
     same names would replace them. own: a file that tells that the command wrote there before."""
-    with files.writing(out, OTHER_OUT):
+    with files.user_errors_on_write(out, OTHER_OUT):
         others = out.exists() and any(out.iterdir()) and not (out / own).exists()
     if others:
         raise UserError(f"--out {out}: there are other things in it. {OTHER_OUT}")
@@ -102,12 +102,12 @@ def check_out(out: Path, own: str) -> None:
 
 def check_new(out: Path) -> None:
     """Raises UserError where out is there already, but for an empty folder."""
-    with files.writing(out, OTHER_OUT):
+    with files.user_errors_on_write(out, OTHER_OUT):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"--out {out}: is there already. {OTHER_OUT}")
 
 
 def make_out(out: Path) -> None:
     """Raises UserError where the folder can't be made: before all the work."""
-    with files.writing(out, OTHER_OUT):
+    with files.user_errors_on_write(out, OTHER_OUT):
         out.mkdir(parents=True, exist_ok=True)

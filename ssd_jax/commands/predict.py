@@ -107,6 +107,6 @@ def save_picture(target: Path, image: np.ndarray, found: list[detector.Detection
     boxes = np.array([d.box for d in found], np.float32).reshape(-1, 4)
     scores = np.array([d.score for d in found], np.float32)
     picture = draw_boxes(image, boxes, [d.name for d in found], scores, colours=colours)
-    with files.writing(target, OTHER_OUT):
+    with files.user_errors_on_write(target, OTHER_OUT):
         target.parent.mkdir(parents=True, exist_ok=True)
         picture.save(target, quality=92)

@@ -43,7 +43,7 @@ def show(argv: Sequence[str]) -> None:
     name = options.image.replace("/", "_")  # an id may be a path
     out = options.out or options.run / "shown" / f"{name}_epoch{options.epoch}.jpg"
     picture = replay.draw(source, seen)
-    with files.writing(out, OTHER_OUT):
+    with files.user_errors_on_write(out, OTHER_OUT):
         out.parent.mkdir(parents=True, exist_ok=True)
         picture.save(out, quality=92)
     lost = len(source.annotation(seen.index).labels) - int((seen.labels > 0).sum())

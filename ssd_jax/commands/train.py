@@ -14,7 +14,7 @@ from ssd_jax.commands.splits import describe, describe_overlap, describe_source,
 from ssd_jax.config import Config
 from ssd_jax.runs import run_folder
 from ssd_jax.runtime import compilation, distributed
-from ssd_jax.runtime.distributed import Hosts
+from ssd_jax.runtime.distributed import DistributedOptions
 from ssd_jax.training import pretrained
 from ssd_jax.training.loop import Trainer
 
@@ -33,7 +33,7 @@ class TrainOptions:
     config: Annotated[Config, tyro.conf.arg(name="")]
     workdir: Path | None = None
     """Folder of the run; default runs/<config name>. If it is there already, the run goes on."""
-    hosts: Annotated[Hosts, tyro.conf.arg(name="")] = field(default_factory=Hosts)
+    hosts: Annotated[DistributedOptions, tyro.conf.arg(name="")] = field(default_factory=DistributedOptions)
 
 
 def train(argv: Sequence[str]) -> None:
@@ -50,16 +50,16 @@ def train_config(config: Config, workdir: Path) -> None:
     """What ``train`` does, of a config made in Python. Raises UserError for all that ``train`` refuses."""
     compilation.release_compiler_memory()
     config, train_source, val_source = open_data(with_pretrained(with_root(config, config.data.root)))
-    distributed.check_same(run_folder.config_to_json(config), "the config, with the data it names,")
+    distributed.assert_same(run_folder.config_to_json(config), "the config, with the data it names,")
     if not run_folder.has_checkpoint(workdir):
         pretrained.check_pretrained(config)  # before there is a folder
     loop = Trainer(config, workdir, train_source, val_source)
-    distributed.first_does(lambda: start(workdir, config))
+    distributed.run_on_primary(lambda: start(workdir, config))
     describe_source("train", train_source, config)
     if val_source is not None:
         describe_source("val", val_source)
         describe_overlap(train_source, val_source)
-    with run_folder.occupied(workdir) if distributed.is_first() else nullcontext():
+    with run_folder.exclusive_lock(workdir) if distributed.is_primary() else nullcontext():
         last = loop.run()
     run = shlex.quote(str(workdir))
     if last < config.train.steps:
@@ -69,7 +69,7 @@ def train_config(config: Config, workdir: Path) -> None:
 
 
 def start(workdir: Path, config: Config) -> None:
-    going_on, changed = run_folder.start(workdir, config)
+    going_on, changed = run_folder.create_or_resume(workdir, config)
     print(f"{'Going on with' if going_on else 'New run in'} {workdir}: {describe(config)}")
     for change in changed:
         print(f"  changed: {change}")

@@ -39,7 +39,7 @@ def predict_split(
     found: list[ImageDetections] = []
     rows = sharding.local_rows(mesh, batch_size)
     for batch in eval_batches(source, config.data, batch_size, unreadable, rows):
-        canvas, height, width, *place = sharding.split_over_devices(
+        canvas, height, width, *place = sharding.shard_batch(
             (batch.canvas, batch.height, batch.width, batch.index, batch.valid), mesh
         )
         detections, (index, readable) = sharding.fetch((program(params, canvas, height, width), place))

@@ -21,7 +21,7 @@ import msgspec
 
 from ssd_jax.data.source import Annotation, Source
 from ssd_jax.errors import UserError
-from ssd_jax.files import write_text, writing
+from ssd_jax.files import user_errors_on_write, write_text
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics.average_precision import xyxy_to_xywh
 
@@ -50,7 +50,7 @@ def write_results(
     else:
         by_class = _voc_texts(annotations, source.class_names, detections)
         texts = {f"comp4_det_{split}_{name}.txt": text for name, text in by_class}
-    with writing(folder):
+    with user_errors_on_write(folder):
         folder.mkdir(parents=True, exist_ok=True)
     files = {folder / _file_name(name): text for name, text in texts.items()}
     for file, text in files.items():

@@ -129,7 +129,7 @@ def restore_params(run: Path, config: Config, checkpoint: str, mesh: Mesh | None
         if step is None:
             raise UserError(f"{run}: has no checkpoint yet; train it first")
         if not config.model.class_names:
-            like = {"vgg": {name: like["vgg"][name] for name in checkpoints.layers(step, "vgg")}}
+            like = {"vgg": {name: like["vgg"][name] for name in checkpoints.parameter_names(step, "vgg")}}
         saved = checkpoints.restore(step, {"params": like}, config.model.class_names)
     return saved.trees["params"], step
 

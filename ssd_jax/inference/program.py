@@ -40,9 +40,9 @@ def make_predict_fn(config: Config, mesh: Mesh) -> PredictFn:
     def program(
         params: Params, canvas: UInt8[Array, "b h w 3"], height: Int32[Array, " b"], width: Int32[Array, " b"]
     ) -> Detections:
-        images = sharding.per_image(warp, mesh)(canvas, height, width)
+        images = sharding.map_images(warp, mesh)(canvas, height, width)
         predictions = SSD(config.model).apply({"params": params}, images)
-        return sharding.per_image(find, mesh)(*predictions)
+        return sharding.map_images(find, mesh)(*predictions)
 
     return jax.jit(program, compiler_options=compilation.compiler_options(mesh))
 

@@ -11,10 +11,10 @@ from PIL import Image
 from ssd_jax import files
 from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
-from ssd_jax.files import file_name
+from ssd_jax.files import safe_file_name
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.report.draw import class_colours, draw_boxes, draw_curves, grid, with_caption
-from ssd_jax.runs.log import read_lines, read_rows
+from ssd_jax.runs.log import read_log, read_results
 
 SHOWN_IMAGES = 12
 SHOWN_SCORE = 0.5
@@ -53,7 +53,7 @@ def augmented_tile(
 
 
 def _save(picture: Image.Image, file: Path) -> None:
-    with files.writing(file):
+    with files.user_errors_on_write(file):
         picture.save(file, quality=90)
 
 
@@ -108,12 +108,14 @@ def write_truth_and_predictions(
         image_id = source.annotation(i).image_id
         found.append(_tile(image, detection.boxes_px[shown], names, detection.scores[shown], colours, image_id))
     if truth:
-        _save(grid(truth, columns=4), workdir / f"{file_name(split)}_truth.jpg")
-        _save(grid(found, columns=4), workdir / f"{file_name(split)}_pred.jpg")
+        _save(grid(truth, columns=4), workdir / f"{safe_file_name(split)}_truth.jpg")
+        _save(grid(found, columns=4), workdir / f"{safe_file_name(split)}_pred.jpg")
 
 
 def write_curves(workdir: Path) -> None:
     """curves.png: the loss and the rate of log.jsonl, the measurements of results.csv."""
-    measured = [{name: value for name, value in row.items() if not name.endswith("loss")} for row in read_rows(workdir)]
-    with files.writing(workdir / "curves.png"):
-        draw_curves([*read_lines(workdir), *measured], workdir / "curves.png")
+    measured = [
+        {name: value for name, value in row.items() if not name.endswith("loss")} for row in read_results(workdir)
+    ]
+    with files.user_errors_on_write(workdir / "curves.png"):
+        draw_curves([*read_log(workdir), *measured], workdir / "curves.png")

@@ -22,7 +22,7 @@ from orbax.checkpoint import v1 as ocp
 
 from ssd_jax.data.class_names import class_difference
 from ssd_jax.errors import UserError
-from ssd_jax.files import write_text, writing
+from ssd_jax.files import user_errors_on_write, write_text
 from ssd_jax.runtime import distributed
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ BEST_METRIC = "voc_map_area"
 _CHECKSUMS = "checksums.json"
 
 
-class DamagedError(UserError):
+class CorruptCheckpointError(UserError):
     """A checkpoint that can't be read, or is not what was written.
 
     what: says so, and names it.
@@ -83,7 +83,7 @@ class Checkpoints:
         try:
             # What was begun is ended, whatever happened; of two errors the first one is told.
             with suppress(Exception) if kind else nullcontext():
-                self.finish()
+                self.wait_until_finished()
         finally:
             # Closing raises the error of a failed save once more.
             with suppress(Exception) if self._failed else nullcontext():
@@ -110,7 +110,7 @@ class Checkpoints:
 
         Raises UserError if this one, or the one before it, can't be written; earlier ones stay.
         """
-        self.finish()
+        self.wait_until_finished()
         with self._errors_told(step):
             promise = self._checkpointer.save_checkpointables_async(
                 step,
@@ -121,19 +121,19 @@ class Checkpoints:
             )
         self._writing = step, promise
 
-    def check(self) -> None:
+    def raise_if_failed(self) -> None:
         """Raises the UserError of a checkpoint that could not be written meanwhile, without waiting for one."""
         if self._writing is not None and not self._checkpointer.is_saving_in_progress():
-            self.finish()
+            self.wait_until_finished()
 
-    def finish(self) -> None:
+    def wait_until_finished(self) -> None:
         """Blocks until all is on the disk. Raises UserError if it can't be written."""
         if self._writing is None:
             return
         (step, promise), self._writing = self._writing, None
         with self._errors_told(step):
             promise.result()
-        if distributed.is_first():
+        if distributed.is_primary():
             folder = self.folder / str(step)
             write_text(folder / _CHECKSUMS, json.dumps(_checksums(folder), indent=1))
 
@@ -154,20 +154,20 @@ class Checkpoints:
     def resume(self, like: dict[str, Any], class_names: Sequence[str]) -> Saved | None:
         """The latest checkpoint that is whole, as `restore` gives it; None where there is none at all.
 
-        Later ones, DamagedError all, are moved beside the folder, with a warning. Raises UserError where none is
-        whole, and leaves them where they are.
+        Later, corrupt checkpoints are moved beside the folder, with a warning. Raises UserError, and leaves them
+        where they are, if none is intact.
         """
-        damaged: dict[int, DamagedError] = {}
+        damaged: dict[int, CorruptCheckpointError] = {}
         for step in sorted(self.steps, reverse=True):
             try:
                 saved = self.restore(step, like, class_names)
-            except DamagedError as error:
+            except CorruptCheckpointError as error:
                 damaged[step] = error
                 continue
             for other, damage in damaged.items():
                 aside = self.folder.with_name("damaged_checkpoints") / str(other)
                 logger.warning("%s. It is moved to %s, and the one of step %d is taken", damage.what, aside, step)
-                distributed.first_does(partial(_move, self.folder / str(other), aside))
+                distributed.run_on_primary(partial(_move, self.folder / str(other), aside))
             if damaged:
                 self._checkpointer.reload()
             return saved
@@ -176,7 +176,7 @@ class Checkpoints:
             raise UserError(f"no checkpoint to go on from, begin again in another --workdir:\n  {told}")
         return None
 
-    def layers(self, step: int, module: str) -> list[str]:
+    def parameter_names(self, step: int, module: str) -> list[str]:
         """What a checkpoint's parameters hold in a module."""
         with _reading(self.folder / str(step)):
             return list(self._checkpointer.checkpointables_metadata(step).metadata["params"][module])
@@ -184,10 +184,10 @@ class Checkpoints:
     def restore(self, step: int, like: dict[str, Any], class_names: Sequence[str]) -> Saved:
         """The trees named in ``like``, whose leaves (arrays, or shapes with shardings) say where to put them.
 
-        Raises UserError if they or the classes do not fit, naming the parameters, and DamagedError.
+        Raises UserError if they or the classes do not fit, naming the parameters, and CorruptCheckpointError.
         """
         file = self.folder / str(step)
-        distributed.first_does(lambda: check_whole(file), DamagedError)
+        distributed.run_on_primary(lambda: verify_checksums(file), CorruptCheckpointError)
         with _reading(file):
             metadata = self._checkpointer.metadata(step).custom_metadata
             stored = self._checkpointer.checkpointables_metadata(step).metadata
@@ -213,11 +213,11 @@ def _reading(file: Path) -> Iterator[None]:
         raise
     except Exception as error:  # of orbax, tensorstore, json, ...: whatever a missing or cut file leads to
         what = f"{file}: this checkpoint can't be read, it is damaged or of another version ({_first_line(error)})"
-        raise DamagedError(what) from error
+        raise CorruptCheckpointError(what) from error
 
 
-def check_whole(folder: Path) -> None:
-    """Raises DamagedError if a file is missing or not what was written: orbax itself passes over most flipped bits.
+def verify_checksums(folder: Path) -> None:
+    """Raise CorruptCheckpointError if a file is missing or changed: Orbax does not detect most flipped bits.
 
     A run that was killed before it wrote the checksums has none, which is no fault.
     """
@@ -227,7 +227,7 @@ def check_whole(folder: Path) -> None:
         changed = [name for name, checksum in _checksums(folder).items() if written.get(name, checksum) != checksum]
     changed += sorted(name for name in written if not (folder / name).exists())
     if changed:
-        raise DamagedError(f"{folder}: this checkpoint is damaged, {changed[0]} is not what was written")
+        raise CorruptCheckpointError(f"{folder}: this checkpoint is damaged, {changed[0]} is not what was written")
 
 
 def _checksums(folder: Path) -> dict[str, str]:
@@ -240,7 +240,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _move(folder: Path, aside: Path) -> None:
-    with writing(aside):
+    with user_errors_on_write(aside):
         aside.parent.mkdir(exist_ok=True)
         if aside.exists():  # of an earlier damage
             shutil.rmtree(aside)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssd_jax.files import write_text, writing
+from ssd_jax.files import user_errors_on_write, write_text
 
 if TYPE_CHECKING:  # where torch is installed tensorboardX imports it, seconds for a command that writes no scalars
     from tensorboardX.event_file_writer import EventsWriter
@@ -21,9 +21,9 @@ class RunLog:
 
     def __init__(self, workdir: Path, step: int) -> None:
         self.lines_file, self.rows_file = workdir / "log.jsonl", workdir / "results.csv"
-        lines = [line for line in read_lines(workdir) if line["step"] <= step]
+        lines = [line for line in read_log(workdir) if line["step"] <= step]
         write_text(self.lines_file, "".join(json.dumps(line) + "\n" for line in lines))
-        self._rows = [row for row in read_rows(workdir) if int(row["step"] or 0) <= step]
+        self._rows = [row for row in read_results(workdir) if int(row["step"] or 0) <= step]
         self._write_rows()
         self._tensorboard = _open_tensorboard(workdir / "tensorboard", step)
 
@@ -33,12 +33,12 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         self._tensorboard.close()
 
-    def line(self, step: int, values: dict[str, float]) -> None:
-        with writing(self.lines_file), self.lines_file.open("a") as file:
+    def log_step(self, step: int, values: dict[str, float]) -> None:
+        with user_errors_on_write(self.lines_file), self.lines_file.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         self._scalars(step, "train", values)
 
-    def row(self, step: int, values: dict[str, float | None]) -> None:
+    def log_evaluation(self, step: int, values: dict[str, float | None]) -> None:
         self._rows.append({"step": step, **values})
         self._write_rows()
         self._scalars(step, "val", values)
@@ -47,7 +47,7 @@ class RunLog:
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
-        with writing(self.lines_file.parent / "tensorboard"):
+        with user_errors_on_write(self.lines_file.parent / "tensorboard"):
             for name, value in values.items():
                 if value is not None:
                     summary = scalar(f"{group}/{name}", value)
@@ -70,14 +70,14 @@ def _open_tensorboard(folder: Path, step: int) -> "EventsWriter":
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-    with writing(folder):
+    with user_errors_on_write(folder):
         folder.mkdir(exist_ok=True)
         writer = EventsWriter(str(folder / "events"))
         writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=SessionLog(status=SessionLog.START)))
     return writer
 
 
-def read_lines(workdir: Path) -> list[dict[str, float]]:
+def read_log(workdir: Path) -> list[dict[str, float]]:
     """Lines of log.jsonl; a last line cut short by a kill is left out."""
     file = workdir / "log.jsonl"
     lines = []
@@ -89,7 +89,7 @@ def read_lines(workdir: Path) -> list[dict[str, float]]:
     return lines
 
 
-def read_rows(workdir: Path) -> list[dict[str, float | None]]:
+def read_results(workdir: Path) -> list[dict[str, float | None]]:
     """Rows of results.csv, as numbers; an empty cell is None."""
     file = workdir / "results.csv"
     if not file.exists():

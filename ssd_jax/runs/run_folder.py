@@ -16,7 +16,7 @@ import msgspec
 
 from ssd_jax.config import Config
 from ssd_jax.errors import UserError
-from ssd_jax.files import write_text, writing
+from ssd_jax.files import user_errors_on_write, write_text
 
 
 def config_to_json(config: Config) -> str:
@@ -39,7 +39,7 @@ def read_config(run: Path) -> Config:
         raise UserError(f"{file}: {error}") from None
 
 
-def differences(old: Config, new: Config) -> list[str]:
+def config_differences(old: Config, new: Config) -> list[str]:
     """``path: old -> new`` for every field that differs."""
     left, right = (_flat(dataclasses.asdict(config)) for config in (old, new))
     return [f"{name}: {left.get(name)!r} -> {right.get(name)!r}" for name in left if left[name] != right.get(name)]
@@ -63,14 +63,14 @@ _FREE = (
 )  # fmt: skip
 
 
-class Started(NamedTuple):
-    going_on: bool
+class RunStatus(NamedTuple):
+    resumed: bool
     """The run has a checkpoint to go on from."""
     changed: list[str]
     """Options it goes on with that are not those it was started with."""
 
 
-def start(workdir: Path, config: Config) -> Started:
+def create_or_resume(workdir: Path, config: Config) -> RunStatus:
     """Make the folder with its config.json, or check that it is this run's.
 
     A run without a checkpoint has nothing to lose and takes any config. Raises UserError if the
@@ -78,25 +78,25 @@ def start(workdir: Path, config: Config) -> Started:
     """
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"{workdir} is a file, not the folder of a run: name another --workdir")
-    with writing(workdir, "Name another --workdir."):
+    with user_errors_on_write(workdir, "Name another --workdir."):
         workdir.mkdir(parents=True, exist_ok=True)
         file = workdir / "config.json"
         if not file.exists() and any(workdir.iterdir()):
             raise UserError(f"{workdir} is not empty and not the folder of a run: name another --workdir")
-        going_on = file.exists() and has_checkpoint(workdir)
-        changed = check_same_config(workdir, config) if going_on else []
-        if changed or not going_on:
+        resumed = file.exists() and has_checkpoint(workdir)
+        changed = check_resumable_config(workdir, config) if resumed else []
+        if changed or not resumed:
             write_text(file, config_to_json(config))
-    return Started(going_on, changed)
+    return RunStatus(resumed, changed)
 
 
 @contextmanager
-def occupied(workdir: Path) -> Iterator[None]:
+def exclusive_lock(workdir: Path) -> Iterator[None]:
     """For one process alone. Raises UserError where another one is in; a killed one is not.
 
     No lock where the system has none to give, as some network drives.
     """
-    with writing(workdir):
+    with user_errors_on_write(workdir):
         folder = os.open(workdir, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -120,9 +120,9 @@ def has_checkpoint(workdir: Path) -> bool:
     return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
 
 
-def check_same_config(run: Path, config: Config) -> list[str]:
+def check_resumable_config(run: Path, config: Config) -> list[str]:
     """The differences from the config that a run was started with; UserError if it can't go on with them."""
-    changed = differences(read_config(run), config)
+    changed = config_differences(read_config(run), config)
     if any(not line.startswith(tuple(f"{name}:" for name in _FREE)) for line in changed):
         raise UserError(
             f"{run} was started with another config (there -> now):\n  "

@@ -31,7 +31,7 @@ def compiler_options(mesh: Mesh | None = None, *, deterministic: bool = False) -
     return None
 
 
-def keep_compiled_programs() -> None:
+def enable_compilation_cache() -> None:
     """Has compiled programs kept on the disk, for the next start to load; for commands, before any is compiled.
 
     JAX's persistent cache, in the user's cache folder. JAX_COMPILATION_CACHE_DIR names another one,

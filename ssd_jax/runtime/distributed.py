@@ -7,15 +7,13 @@ config; the first one writes. What one of them does alone, the others wait for.
 import itertools
 import os
 import signal
-import subprocess
 import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
-from types import FrameType
 from typing import Any, TypeVar
 
 import jax
@@ -24,12 +22,13 @@ from jax._src.distributed import global_state
 from jax.experimental import multihost_utils
 
 from ssd_jax.errors import UserError
+from ssd_jax.runtime.exit_message import EXIT_REASON, set_exit_message, start_observer
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Hosts:
+class DistributedOptions:
     """How this process finds the others of its run; by default it is alone."""
 
     distributed: bool = False
@@ -52,7 +51,7 @@ class Hosts:
             raise UserError(f"--coordinator is {self.coordinator}, must be HOST:PORT, such as 10.0.0.1:12345")
 
 
-def join(hosts: Hosts) -> None:
+def initialize(hosts: DistributedOptions) -> None:
     """Waits until all processes of the run are there. Before anything that asks for devices.
 
     From then on only the first one prints, but for warnings and errors. How long the others are waited for, and
@@ -61,13 +60,13 @@ def join(hosts: Hosts) -> None:
     if not hosts.distributed and not hosts.coordinator:
         return
     joining, silence = _seconds("SSD_JAX_JOIN_SECONDS", 300), _seconds("SSD_JAX_HEARTBEAT_SECONDS", 100)
-    _observe()
+    start_observer()
     where = hosts.coordinator or "the address that the cluster tells"
     told = (
         f"the processes of this run did not come together at {where}, in {joining} s at most. "
         "Start all of them, with the same --coordinator and --process-count; the others have to reach process 0 there"
     )
-    last_words(f"error: {told}")
+    set_exit_message(f"error: {told}")
     print(f"Meeting the other processes at {where}, for which {joining} s are left...", flush=True)
     try:
         with _time_limit(joining, told):
@@ -86,8 +85,8 @@ def join(hosts: Hosts) -> None:
             "other, give each --coordinator HOST:PORT --process-index I --process-count N, with a port of process 0's "
             "host that is free"
         ) from error
-    last_words(f"{DIED} Start all of them again with the same command.")
-    if not is_first():
+    set_exit_message(f"{EXIT_REASON} Start all of them again with the same command.")
+    if not is_primary():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # as long as the process
 
 
@@ -96,7 +95,7 @@ def _time_limit(seconds: int, told: str) -> Iterator[None]:
     """Of a call into C++, which Python can't leave: the process ends with exit code 2 then, or at Ctrl-C."""
 
     def give_up() -> None:
-        last_words("")
+        set_exit_message("")
         print(f"error: {told}", file=sys.stderr, flush=True)
         os._exit(2)
 
@@ -135,21 +134,21 @@ def _seconds(variable: str, default: int) -> int:
     return int(text)
 
 
-def several() -> bool:
+def is_multi_process() -> bool:
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     """Whether this process is the one that writes."""
-    return not several() or jax.process_index() == 0
+    return not is_multi_process() or jax.process_index() == 0
 
 
-def first_does(work: Callable[[], T], failure: type[UserError] = UserError) -> T | None:
+def run_on_primary(work: Callable[[], T], failure: type[UserError] = UserError) -> T | None:
     """On the first process ``work()``, on the others None, once it is done. Where it raises a failure all do."""
-    if not several():
+    if not is_multi_process():
         return work()
     result, error = None, None
-    if is_first():
+    if is_primary():
         try:
             result = work()
         except failure as raised:
@@ -159,12 +158,12 @@ def first_does(work: Callable[[], T], failure: type[UserError] = UserError) -> T
     return result
 
 
-def begun_together(program: Callable[..., T]) -> Callable[..., T]:
+def start_together(program: Callable[..., T]) -> Callable[..., T]:
     """A jitted function that exchanges something, called by all processes: none runs it before all have compiled it.
 
     Gloo, on CPUs, waits 30 s for the others when it is first used, and compiling may differ by more.
     """
-    if not several():
+    if not is_multi_process():
         return program
     number, begun = next(_meetings), False
 
@@ -185,9 +184,9 @@ _meetings = itertools.count()
 _A_DAY = 86_400  # seconds; processes that die are noticed by their silence
 
 
-def check_same(text: str, what: str) -> None:
+def assert_same(text: str, what: str) -> None:
     """Raises UserError, on all processes, unless they have the same text."""
-    if not several():
+    if not is_multi_process():
         return
     sums = np.ravel(multihost_utils.process_allgather(np.array(zlib.crc32(text.encode()))))
     others = np.flatnonzero(sums != sums[0])
@@ -195,73 +194,9 @@ def check_same(text: str, what: str) -> None:
         raise UserError(f"{what} of process {others[0]} is another than that of process 0: give all of them the same")
 
 
-class Stopped(Exception):  # noqa: N818  # nothing went wrong
-    """Asked to stop, by SIGTERM, in the middle of something that can be left."""
-
-
-class StopRequest:
-    """Whether SIGTERM asks to stop, as schedulers do some time before they kill. A context manager.
-
-    Of several processes one is enough to be asked: all stop after the same step.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-        """Of several processes this one never knows."""
-
-    def __enter__(self) -> "StopRequest":
-        # With several, jax.distributed listens. Elsewhere than in the main thread nobody can.
-        self._listens = not several() and threading.current_thread() is threading.main_thread()
-        if self._listens:
-            self._before = signal.signal(signal.SIGTERM, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._listens:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-
-    def reached(self, step: int) -> bool:
-        """To be called after every step, by all processes."""
-        if several():
-            return bool(multihost_utils.reached_preemption_sync_point(step))
-        return self.asked
-
-    def leave_if_asked(self, *_: object) -> None:
-        """Raises Stopped, where this process is the only one; several have to stay together."""
-        if self.asked:
-            raise Stopped
-
-
-_OBSERVER = "import sys; sys.stderr.write(sys.stdin.read().rpartition(chr(0))[2])"
-_observer: Any = None
-DIED = "This process was ended: it was killed, or another one of the run died, whose messages tell why."
-
-
-def last_words(message: str) -> None:
-    """What is printed should this process end without a word of its own, instead of what was to be so far.
-
-    JAX's runtime ends a process, from C++ and with a stack trace, where the others don't come, or one of
-    them gives no sign of life. A little process on the other end of a pipe sees that, and says what to do.
-    For one of several processes; else nobody listens.
-    """
-    if _observer is not None:
-        with suppress(OSError):
-            _observer.stdin.write(f"\0\n{message}\n" if message else "\0")
-            _observer.stdin.flush()
-
-
-def _observe() -> None:
-    global _observer
-    command = [sys.executable, "-IS", "-c", _OBSERVER]
-    _observer = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
-
-
-def leave(code: int) -> None:
+def exit_now(code: int) -> None:
     """Of several processes: ends this one at once, without waiting for the others, who would wait for it."""
-    if several():
+    if is_multi_process():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -46,11 +46,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split_images(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, IMAGES)
 
 
-def sliced(tree: Any, mesh: Mesh) -> Any:
+def fsdp_sharding(tree: Any, mesh: Mesh) -> Any:
     """The sharding of each array of a training state: along ``fsdp`` a large one's longest axis that comes out even.
 
     tree: arrays, or their shapes.
@@ -69,17 +69,17 @@ def sliced(tree: Any, mesh: Mesh) -> Any:
 
 def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
     """Which images of a batch lie on this process's devices: those that it has to load."""
-    places = split_images(mesh).addressable_devices_indices_map((batch_size,))
+    places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
     return sorted({row for place in places.values() if place for row in range(batch_size)[place[0]]})
 
 
-def split_over_devices(batch: T, mesh: Mesh) -> T:
+def shard_batch(batch: T, mesh: Mesh) -> T:
     """Arrays with a leading batch axis onto the devices. Each process gives its `local_rows`."""
-    sharding = split_images(mesh)
+    sharding = batch_sharding(mesh)
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
 
 
-def per_image(f: Callable, mesh: Mesh) -> Callable:
+def map_images(f: Callable, mesh: Mesh) -> Callable:
     """``f`` of one image, over a batch: vmapped, each device its own images.
 
     Under plain jit the partitioner adds collectives to a vmapped while_loop and top_k; here there

@@ -20,8 +20,8 @@ from ssd_jax.inference.program import PredictFn, make_predict_fn
 from ssd_jax.report import pictures
 from ssd_jax.runs.checkpoint import BEST_METRIC, Checkpoints
 from ssd_jax.runs.log import RunLog
-from ssd_jax.runtime import distributed, sharding
-from ssd_jax.runtime.distributed import Stopped, StopRequest
+from ssd_jax.runtime import distributed, exit_message, sharding
+from ssd_jax.runtime.stop import Stopped, StopRequest
 from ssd_jax.training import pretrained
 from ssd_jax.training.optimizer import make_schedule
 from ssd_jax.training.train_step import (
@@ -73,7 +73,7 @@ class Trainer:
         check_batch_size(config, self.mesh)
         self.schedule = make_schedule(config.optimizer, config.train.steps)
         self.train_step = make_train_step(config, self.mesh)
-        self.detect: PredictFn = distributed.begun_together(make_predict_fn(config, self.mesh))
+        self.detect: PredictFn = distributed.start_together(make_predict_fn(config, self.mesh))
         rows = sharding.local_rows(self.mesh, config.train.batch_size)
         self.batches = train_batches(train_source, config.data, config.train.batch_size, config.train.seed, rows)
         self.unreadable_val: dict[int, str] = {}
@@ -82,8 +82,8 @@ class Trainer:
 
     def run(self) -> int:
         """Returns the step it came to: train.steps, or less where SIGTERM asked to stop; that step is saved."""
-        distributed.last_words(
-            f"{distributed.DIED} "
+        exit_message.set_exit_message(
+            f"{exit_message.EXIT_REASON} "
             f"Checkpoints in {self.workdir} are kept: start all of them again with the same command, and "
             "they go on from the last one."
         )
@@ -95,7 +95,7 @@ class Trainer:
             start, steps = int(state.step), self.config.train.steps
             if start == 0:
                 preview = self.preview()  # by all, who else would wait for the first one, and gloo for 30 s only
-                if distributed.is_first():
+                if distributed.is_primary():
                     pictures.write_train_batch(self.workdir, self.train_source, *preview)
             with (
                 self.open_log(start) as self.log,
@@ -104,7 +104,7 @@ class Trainer:
                     initial=start,
                     unit="step",
                     dynamic_ncols=True,
-                    disable=start >= steps or not distributed.is_first(),
+                    disable=start >= steps or not distributed.is_primary(),
                 ) as self.bar,
             ):
                 self.bar.set_postfix_str("compiling")
@@ -123,7 +123,7 @@ class Trainer:
 
     def open_log(self, start: int) -> AbstractContextManager[RunLog | None]:
         """None where another process writes."""
-        return RunLog(self.workdir, start) if distributed.is_first() else nullcontext()
+        return RunLog(self.workdir, start) if distributed.is_primary() else nullcontext()
 
     def resume_or_init(self) -> TrainState:
         state = init_state(self.config, self.mesh)
@@ -166,12 +166,12 @@ class Trainer:
             asked = time.perf_counter()
             batch = next(self.batches)
             waited += time.perf_counter() - asked
-            state, metrics = self.train_step(state, sharding.split_over_devices(batch, self.mesh))
+            state, metrics = self.train_step(state, sharding.shard_batch(batch, self.mesh))
             if pending:  # at most one step ahead of the device, so that batches do not pile up
                 jax.block_until_ready(pending[-1].metrics)
             pending.append(DispatchedStep(step, batch.index[batch.valid], metrics))
             self.bar.update(1)
-            last, stops = step == train.steps, self.stop.reached(step)
+            last, stops = step == train.steps, self.stop.should_stop(step)
             evaluates = last or (train.eval_every and step % train.eval_every == 0 and not stops)
             saves = evaluates or stops or step % train.checkpoint_every == 0
             if saves or step % train.log_every == 0:
@@ -180,10 +180,10 @@ class Trainer:
                 pending.clear()
             if saves:
                 self.save(step, state, self.evaluate(step, state) if evaluates else None)
-            if saves and (stops or self.stop.asked) and not last:  # asked after `reached`: the next step is saved
+            if saves and (stops or self.stop.requested) and not last:  # asked after `reached`: the next step is saved
                 return step
             if saves or step % train.log_every == 0:
-                self.checkpoints.check()
+                self.checkpoints.raise_if_failed()
                 clock, waited = time.perf_counter(), 0.0
         return train.steps
 
@@ -195,7 +195,7 @@ class Trainer:
         mean = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
         rate = float(self.schedule(step - 1))
         speed = len(fetched) * self.config.train.batch_size / seconds
-        self.log.line(
+        self.log.log_step(
             step,
             {**mean, "learning_rate": rate, "images_per_second": speed, "waited_for_data": waited / seconds},
         )
@@ -213,7 +213,7 @@ class Trainer:
         """
         measured: dict[str, Any] = {}
         if self.val_source is not None:
-            leave = (lambda images: None) if step == self.config.train.steps else self.stop.leave_if_asked
+            leave = (lambda images: None) if step == self.config.train.steps else self.stop.raise_if_requested
             try:
                 found = predict_split(
                     self.detect, state.eval_params, self.val_source, self.config, self.mesh, leave, self.unreadable_val
@@ -229,7 +229,7 @@ class Trainer:
                     f"step {step}: val mAP@0.5 {_percent(row['voc_map_area'])} (area), "
                     f"{_percent(row['voc_map_11point'])} (11-point), COCO AP {_percent(row['coco_ap'])}"
                 )
-            self.log.row(step, row)
+            self.log.log_evaluation(step, row)
             pictures.write_curves(self.workdir)
         return measured.get(BEST_METRIC)
 

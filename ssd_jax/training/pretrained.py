@@ -211,7 +211,7 @@ def _check_classes(start: Pretrained, config: Config) -> None:
 
 def _note_differences(start: Pretrained, config: Config) -> None:
     """What changes what the parameters mean, and does not stop a start."""
-    lines = [line for line in run_folder.differences(start.config, config) if line.startswith("model.")]
+    lines = [line for line in run_folder.config_differences(start.config, config) if line.startswith("model.")]
     fitted = ("model.mean", "model.std") if config.model.norm == "none" else ()
     lines = [line for line in lines if not line.startswith((*_IMMATERIAL, *fitted))]
     if lines:

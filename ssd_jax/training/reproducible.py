@@ -28,7 +28,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Float32
 
 from ssd_jax.runtime import sharding
-from ssd_jax.runtime.distributed import begun_together
+from ssd_jax.runtime.distributed import start_together
 
 Tree = Any
 
@@ -59,7 +59,7 @@ def make_ordered_step(
 
     of_shard = jax.jit(flat_sums, compiler_options=options)
     to_next = jax.jit(next_state, donate_argnums=0, compiler_options=options)
-    share = begun_together(jax.jit(lambda sums: sums, out_shardings=sharding.replicated(mesh)))
+    share = start_together(jax.jit(lambda sums: sums, out_shardings=sharding.replicated(mesh)))
 
     def sum_of(params: Tree, batch: Tree, first: int, count: int) -> Float32[Array, " p"]:
         if count == 1:
@@ -71,7 +71,7 @@ def make_ordered_step(
         states, batches = _by_device(state), _by_device(batch)
         sums = [sum_of(s.params, b, 0, own)[None] for s, b in zip(states, batches, strict=True)]
         shape = (mesh.size, sums[0].shape[1])
-        everyone = share(jax.make_array_from_single_device_arrays(shape, sharding.split_images(mesh), sums))
+        everyone = share(jax.make_array_from_single_device_arrays(shape, sharding.batch_sharding(mesh), sums))
         results = [to_next(s, _add_up(e)) for s, e in zip(states, _by_device(everyone), strict=True)]
         return jax.tree.map(partial(_replicas, mesh), *results)
 

@@ -21,7 +21,7 @@ from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.ops.loss import multibox_loss
 from ssd_jax.ops.matching import Targets, match
 from ssd_jax.runtime import compilation, sharding
-from ssd_jax.runtime.distributed import begun_together
+from ssd_jax.runtime.distributed import start_together
 from ssd_jax.training.optimizer import freeze, make_optimizer
 from ssd_jax.training.reproducible import make_ordered_step
 
@@ -48,7 +48,7 @@ def init_state(config: Config, mesh: Mesh) -> TrainState:
     """Fresh parameters, the same on whatever devices."""
     state = jax.jit(partial(_fresh_state, config), out_shardings=sharding.replicated(mesh))()
     # Apart: rbg, told to draw slices, draws other numbers.
-    return jax.jit(lambda state: state, out_shardings=sharding.sliced(state, mesh))(state)
+    return jax.jit(lambda state: state, out_shardings=sharding.fsdp_sharding(state, mesh))(state)
 
 
 def state_shapes(config: Config, mesh: Mesh) -> TrainState:
@@ -57,7 +57,7 @@ def state_shapes(config: Config, mesh: Mesh) -> TrainState:
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
-        sharding.sliced(shapes, mesh),
+        sharding.fsdp_sharding(shapes, mesh),
     )
 
 
@@ -96,14 +96,14 @@ def augmentation_arrays(batch: Batch) -> tuple:
 
 def augment_batch(config: Config, batch: Batch, mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A batch as the network sees it: images (b, size, size, 3) of 0 to 255, boxes, labels, fetched to the host."""
-    arrays = sharding.split_over_devices(augmentation_arrays(batch), mesh)
+    arrays = sharding.shard_batch(augmentation_arrays(batch), mesh)
     return sharding.fetch(_augment_arrays(config, mesh, arrays))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _augment_arrays(config: Config, mesh: Mesh, arrays: tuple) -> tuple[Array, Array, Array]:
     """Compiled once for a config, however often it is called."""
-    return sharding.per_image(make_augmentation(config), mesh)(*arrays)
+    return sharding.map_images(make_augmentation(config), mesh)(*arrays)
 
 
 def check_batch_size(config: Config, mesh: Mesh) -> None:
@@ -128,9 +128,9 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch],
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         new_state, metrics = _apply(config, state, *_gradient_of_batch(config, mesh, state.params, batch))
-        return jax.lax.with_sharding_constraint(new_state, sharding.sliced(new_state, mesh)), metrics
+        return jax.lax.with_sharding_constraint(new_state, sharding.fsdp_sharding(new_state, mesh)), metrics
 
-    return begun_together(jax.jit(train_step, donate_argnums=0, compiler_options=options))
+    return start_together(jax.jit(train_step, donate_argnums=0, compiler_options=options))
 
 
 def _apply(config: Config, state: TrainState, loss: Metrics, gradient: Params) -> tuple[TrainState, Metrics]:
@@ -144,8 +144,8 @@ def _apply(config: Config, state: TrainState, loss: Metrics, gradient: Params) -
 
 
 def _gradient_of_batch(config: Config, mesh: Mesh, params: Params, batch: Batch) -> tuple[Metrics, Params]:
-    augment_images = sharding.per_image(make_augmentation(config), mesh)
-    match_images = sharding.per_image(_make_matching(config), mesh)
+    augment_images = sharding.map_images(make_augmentation(config), mesh)
+    match_images = sharding.map_images(_make_matching(config), mesh)
     images, boxes, labels = augment_images(*augmentation_arrays(batch))
     targets = match_images(boxes, labels)
     # Known before the network runs, so that the parts of the batch simply add up.

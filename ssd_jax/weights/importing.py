@@ -79,7 +79,7 @@ def import_weights(
 
 def write_run(imported: Imported, folder: Path) -> None:
     """As the folder of a run whose only checkpoint is of step 0. What can't be written whole is taken away again."""
-    with files.writing(folder, "Name another --out."):
+    with files.user_errors_on_write(folder, "Name another --out."):
         folder.mkdir(parents=True, exist_ok=True)
     try:
         with Checkpoints(folder / "checkpoints", for_writing=True) as checkpoints:

@@ -100,9 +100,9 @@ def test_runs_differ_in_start_and_seed_alone(tmp_path):
         fine_tune.run_config(config, options, start, tmp_path / "base", seed, epoch=18)
         for start, seed in (("from scratch", 0), ("fine-tuned", 0), ("from scratch", 1))
     )
-    assert run_folder.differences(scratch, other) == ["train.seed: 0 -> 1"]
+    assert run_folder.config_differences(scratch, other) == ["train.seed: 0 -> 1"]
     # Where a run starts has fields of its own, all of them at the end of Train.
-    changed = {line.split(":")[0] for line in run_folder.differences(scratch, tuned)}
+    changed = {line.split(":")[0] for line in run_folder.config_differences(scratch, tuned)}
     assert "train.transfer" in changed and len(changed) == 2
     assert (scratch.train.steps, scratch.train.eval_every) == (72, 18), "measured after each epoch"
     assert (scratch.data.train_split, scratch.data.val_split) == (options.train_split, "test")

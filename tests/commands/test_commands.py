@@ -29,7 +29,7 @@ from ssd_jax.inference.program import detect
 from ssd_jax.metrics.average_precision import COCO_KEYS
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
-from ssd_jax.runs.log import read_lines, read_rows
+from ssd_jax.runs.log import read_log, read_results
 from ssd_jax.training import loop, train_step
 
 
@@ -59,10 +59,10 @@ def test_a_run_leaves_what_the_docs_say(trained_run):
     }  # fmt: skip
     config = json.loads((trained_run / "config.json").read_text())
     assert config["model"]["class_names"] == list(CLASS_NAMES), "found in the data"
-    lines = read_lines(trained_run)
+    lines = read_log(trained_run)
     assert [line["step"] for line in lines] == list(range(1, 31))
     assert all(np.isfinite(line["loss"]) and line["learning_rate"] > 0 for line in lines[:-1])
-    assert [row["step"] for row in read_rows(trained_run)] == [14, 28, 30]
+    assert [row["step"] for row in read_results(trained_run)] == [14, 28, 30]
     for file in trained_run.glob("*.jpg"):
         assert read_image(file).std() > 10
 
@@ -115,7 +115,7 @@ def test_ctrl_c_is_one_line(stopped_run):
 
 def test_killed_and_started_again_ends_as_never_stopped(stopped_run, trained_run):
     assert (stopped_run.killed_at, stopped_run.checkpoint_then) == (10, 7), "between two checkpoints"
-    assert [line["step"] for line in read_lines(stopped_run.run)] == list(range(1, 31))
+    assert [line["step"] for line in read_log(stopped_run.run)] == list(range(1, 31))
     assert_ended_alike(stopped_run.run, trained_run)
     assert (stopped_run.run / "results.csv").read_text() == (trained_run / "results.csv").read_text()
     with Checkpoints(stopped_run.run / "checkpoints") as here, Checkpoints(trained_run / "checkpoints") as there:
@@ -131,7 +131,7 @@ def test_each_program_is_traced_once_in_a_run(tmp_path, monkeypatch):
     cut.write_bytes(cut.read_bytes()[:200])
     options = ("--data.root", data, "--train.steps", "6", "--train.eval_every", "3", "--model.class-names")
     assert command("train", TINY, "--workdir", tmp_path / "run", *options) == 0
-    assert len(read_rows(tmp_path / "run")) == 2
+    assert len(read_results(tmp_path / "run")) == 2
 
 
 def test_what_train_prints_where_data_are_slow(tmp_path, monkeypatch, capsys):
@@ -463,7 +463,7 @@ def test_evaluate_takes_the_best_checkpoint_and_the_test_split(later_and_worse, 
 
 def test_evaluate_agrees_with_the_row_of_its_checkpoint(trained_run):
     assert command("evaluate", trained_run, "--split", "val", "--checkpoint", "last") == 0
-    row = read_rows(trained_run)[-1]
+    row = read_results(trained_run)[-1]
     measured = json.loads((trained_run / "metrics_val.json").read_text())
     for key in ("voc_map_11point", "voc_map_area", "coco_ap"):
         assert measured[key] == row[key]

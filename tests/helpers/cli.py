@@ -16,7 +16,7 @@ from ssd_jax.config import Shapes
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
-from ssd_jax.runs.log import read_lines
+from ssd_jax.runs.log import read_log
 from ssd_jax.training.loop import Trainer
 from ssd_jax.training.train_step import TrainState
 
@@ -49,7 +49,7 @@ from ssd_jax.__main__ import main
 # A shell starts what runs in its background with Ctrl-C ignored, and that is inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 step, number, awaited = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
-write_line = RunLog.line
+write_line = RunLog.log_step
 
 def line(self, at, values):
     write_line(self, at, values)
@@ -58,7 +58,7 @@ def line(self, at, values):
             time.sleep(0.01)
         os.kill(os.getpid(), number)
 
-RunLog.line = line
+RunLog.log_step = line
 sys.exit(main(sys.argv[4:]))
 """
 
@@ -78,7 +78,7 @@ def train_stopped_at(
 
 def last_step(run: Path) -> int:
     """Of log.jsonl; 0 where there is none."""
-    return max((int(line["step"]) for line in read_lines(run)), default=0)
+    return max((int(line["step"]) for line in read_log(run)), default=0)
 
 
 def last_state(run: Path) -> TrainState:
@@ -92,7 +92,7 @@ def last_state(run: Path) -> TrainState:
 def timeless(run: Path) -> list[dict[str, float]]:
     """Lines of log.jsonl without what two runs never share."""
     timed = ("images_per_second", "waited_for_data")
-    return [{k: v for k, v in line.items() if k not in timed} for line in read_lines(run)]
+    return [{k: v for k, v in line.items() if k not in timed} for line in read_log(run)]
 
 
 def assert_ended_alike(run: Path, other: Path) -> None:

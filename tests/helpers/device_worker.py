@@ -45,7 +45,7 @@ def main(
     detect: bool = False,
     **found_by: str | int,
 ) -> None:
-    distributed.join(distributed.Hosts(**found_by))
+    distributed.initialize(distributed.DistributedOptions(**found_by))
     config = steps_config(batch_size, fsdp, virtual_shards, width)
     mesh = sharding.make_mesh(fsdp=fsdp)
     check_batch_size(config, mesh)
@@ -56,7 +56,7 @@ def main(
     program = inspect.unwrap(step, stop=lambda f: hasattr(f, "_cache_size"))
     lines = []
     for _ in range(steps):
-        state, metrics = step(state, sharding.split_over_devices(next(stream), mesh))
+        state, metrics = step(state, sharding.shard_batch(next(stream), mesh))
         lines.append({name: float(value) for name, value in metrics.items()})
     sharded = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.params))
     params = sharding.fetch((state.params, state.opt_state, state.ema_params))

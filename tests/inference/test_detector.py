@@ -18,7 +18,7 @@ from ssd_jax.inference import detector
 from ssd_jax.ops.detection import Detections
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
-from ssd_jax.runs.log import read_rows
+from ssd_jax.runs.log import read_results
 from ssd_jax.training.loop import Trainer
 
 LOW = 0.02  # a score that a barely trained network reaches
@@ -161,7 +161,7 @@ def test_messages_about_files_speak_of_no_data_set(detect, tmp_path):
 
 
 def test_best_is_that_of_the_highest_measurement(trained_run, detect):
-    rows = read_rows(trained_run)
+    rows = read_results(trained_run)
     best = max(rows, key=lambda row: row["voc_map_area"])["step"]
     assert detect.step == best
     assert detector.load(trained_run, "last").step == 30

@@ -143,7 +143,7 @@ def assert_full_disk_is_told(folder: Path, fill: Callable[[], object], reason: s
         fill()
         with pytest.raises(UserError, match=rf"the checkpoint of step 2 could not be written \({reason}\).*Free some"):
             checkpoints.save(2, large, METADATA, 0.9)
-            checkpoints.finish()
+            checkpoints.wait_until_finished()
     assert not caplog.records, "one message is enough"
     assert_holds(folder, 1)
 

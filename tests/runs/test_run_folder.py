@@ -16,7 +16,7 @@ from ssd_jax import config, files
 from ssd_jax.commands.options import load_config
 from ssd_jax.errors import UserError
 from ssd_jax.runs import run_folder
-from ssd_jax.runs.log import RunLog, read_lines, read_rows
+from ssd_jax.runs.log import RunLog, read_log, read_results
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 TINY = tiny_config.get_config()
@@ -38,14 +38,14 @@ def write_run(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_config_is_read_back_equal(tmp_path, file):
     written = load_config(file)
-    run_folder.start(tmp_path / "run", written)
+    run_folder.create_or_resume(tmp_path / "run", written)
     assert run_folder.read_config(tmp_path / "run") == written
 
 
 def test_config_of_another_librarys_post_processing_is_read_back_equal(tmp_path):
     detect = config.Detect(candidates="map", log_scale_bounds=(None, 4.0), clip_before_nms=True, drop_empty=True)
     written = dataclasses.replace(TINY, detect=detect)
-    run_folder.start(tmp_path / "run", written)
+    run_folder.create_or_resume(tmp_path / "run", written)
     assert run_folder.read_config(tmp_path / "run") == written
 
 
@@ -72,17 +72,17 @@ def test_not_a_run(tmp_path):
 
 def test_start_anew_and_again(tmp_path):
     run = tmp_path / "deep" / "run"
-    assert run_folder.start(run, TINY) == (False, [])
-    assert run_folder.start(run, TINY) == (False, []), "nothing to go on from yet"
+    assert run_folder.create_or_resume(run, TINY) == (False, [])
+    assert run_folder.create_or_resume(run, TINY) == (False, []), "nothing to go on from yet"
     (run / "checkpoints" / "7.orbax-checkpoint-tmp").mkdir(parents=True)
-    assert run_folder.start(run, TINY) == (False, []), "cut short"
+    assert run_folder.create_or_resume(run, TINY) == (False, []), "cut short"
     (run / "checkpoints" / "7").mkdir()
-    assert run_folder.start(run, TINY) == (True, [])
+    assert run_folder.create_or_resume(run, TINY) == (True, [])
 
 
 def test_a_run_without_a_checkpoint_takes_other_options(tmp_path):
-    run_folder.start(tmp_path / "run", TINY)
-    assert run_folder.start(tmp_path / "run", with_steps(31)) == (False, [])
+    run_folder.create_or_resume(tmp_path / "run", TINY)
+    assert run_folder.create_or_resume(tmp_path / "run", with_steps(31)) == (False, [])
     assert run_folder.read_config(tmp_path / "run") == with_steps(31)
 
 
@@ -94,12 +94,12 @@ def test_a_run_goes_on_with_its_data_elsewhere_and_other_intervals(tmp_path):
         train=dataclasses.replace(TINY.train, log_every=3),
     )
     changed = ["data.root: 'shapes' -> '/elsewhere'", "train.log_every: 1 -> 3"]
-    assert run_folder.start(tmp_path / "run", moved) == (True, changed)
+    assert run_folder.create_or_resume(tmp_path / "run", moved) == (True, changed)
     assert run_folder.read_config(tmp_path / "run") == moved
 
 
 def begun(run: Path) -> None:
-    run_folder.start(run, TINY)
+    run_folder.create_or_resume(run, TINY)
     (run / "checkpoints" / "7").mkdir(parents=True)
 
 
@@ -108,7 +108,7 @@ def test_other_options_are_listed_and_nothing_is_changed(tmp_path):
     before = (tmp_path / "run" / "config.json").read_text()
     other = dataclasses.replace(with_steps(31), name="tiny2")
     with pytest.raises(UserError) as error:
-        run_folder.start(tmp_path / "run", other)
+        run_folder.create_or_resume(tmp_path / "run", other)
     changed = [line.strip() for line in str(error.value).splitlines() if line.startswith("  ")]
     assert changed == ["name: 'tiny' -> 'tiny2'", "train.steps: 30 -> 31"]
     assert (tmp_path / "run" / "config.json").read_text() == before
@@ -117,16 +117,16 @@ def test_other_options_are_listed_and_nothing_is_changed(tmp_path):
 def test_folder_with_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("dear to someone")
     with pytest.raises(UserError, match="not empty"):
-        run_folder.start(tmp_path, TINY)
+        run_folder.create_or_resume(tmp_path, TINY)
     with pytest.raises(UserError, match="is a file, not the folder of a run"):
-        run_folder.start(tmp_path / "thesis.tex", TINY)
+        run_folder.create_or_resume(tmp_path / "thesis.tex", TINY)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/run: can't be written \(Not a directory\). Name another --workdir"):
-        run_folder.start(tmp_path / "file" / "run", TINY)
+        run_folder.create_or_resume(tmp_path / "file" / "run", TINY)
 
 
 # ---- whole or not at all ----
@@ -151,23 +151,23 @@ def test_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 def test_log_goes_on_after_a_step(tmp_path):
     with RunLog(tmp_path, 0) as log:
         for step in (1, 2, 3):
-            log.line(step, {"loss": step / 3})
-        log.row(2, {"loss": 2 / 3, "voc_map_area": 0.25, "coco_ap": None})
-        log.row(3, {"loss": 1.0, "voc_map_area": 0.5, "coco_ap": 0.125})
+            log.log_step(step, {"loss": step / 3})
+        log.log_evaluation(2, {"loss": 2 / 3, "voc_map_area": 0.25, "coco_ap": None})
+        log.log_evaluation(3, {"loss": 1.0, "voc_map_area": 0.5, "coco_ap": 0.125})
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')  # where a kill cut it
     with RunLog(tmp_path, 2) as log:
-        log.line(3, {"loss": 9.0})
+        log.log_step(3, {"loss": 9.0})
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines == [{"step": 1, "loss": 1 / 3}, {"step": 2, "loss": 2 / 3}, {"step": 3, "loss": 9.0}]
-    assert read_rows(tmp_path) == [{"step": 2, "loss": 2 / 3, "voc_map_area": 0.25, "coco_ap": None}]
+    assert read_results(tmp_path) == [{"step": 2, "loss": 2 / 3, "voc_map_area": 0.25, "coco_ap": None}]
     text = (tmp_path / "results.csv").read_text()
     assert text == "step,loss,voc_map_area,coco_ap\n2,0.6666666666666666,0.25,\n"
 
 
 def test_logs_of_a_fresh_run_are_empty(tmp_path):
-    assert read_lines(tmp_path) == []
-    assert read_rows(tmp_path) == []
+    assert read_log(tmp_path) == []
+    assert read_results(tmp_path) == []
 
 
 def read_events(folder: Path) -> list[Event]:
@@ -184,8 +184,8 @@ def read_events(folder: Path) -> list[Event]:
 
 def test_tensorboard_has_the_scalars(tmp_path):
     with RunLog(tmp_path, 6) as log:
-        log.line(7, {"loss": 0.5})
-        log.row(8, {"voc_map_area": 0.25, "coco_ap": None})
+        log.log_step(7, {"loss": 0.5})
+        log.log_evaluation(8, {"voc_map_area": 0.25, "coco_ap": None})
         events = read_events(tmp_path / "tensorboard")  # on the disk at once, not only at the end
     scalars = [(e.step, value.tag, value.simple_value) for e in events for value in e.summary.value]
     assert scalars == [(7, "train/loss", 0.5), (8, "val/voc_map_area", 0.25)]
@@ -199,18 +199,18 @@ def test_log_on_a_full_disk(tmp_path):
         log.lines_file = tmp_path / "full.jsonl"
         log.lines_file.symlink_to("/dev/full")
         with pytest.raises(UserError, match=r"full.jsonl: can't be written \(No space left on device\)"):
-            log.line(1, {"loss": 0.5})
+            log.log_step(1, {"loss": 0.5})
 
 
 def test_a_folder_is_for_one_process(tmp_path):
-    with run_folder.occupied(tmp_path):
+    with run_folder.exclusive_lock(tmp_path):
         with pytest.raises(UserError, match=r"another process is training there.*--workdir.*--distributed"):
-            run_folder.occupied(tmp_path).__enter__()
-        with run_folder.occupied(tmp_path.parent):
+            run_folder.exclusive_lock(tmp_path).__enter__()
+        with run_folder.exclusive_lock(tmp_path.parent):
             pass
-    with pytest.raises(ValueError, match="fails"), run_folder.occupied(tmp_path):
+    with pytest.raises(ValueError, match="fails"), run_folder.exclusive_lock(tmp_path):
         raise ValueError("fails")
-    with run_folder.occupied(tmp_path):
+    with run_folder.exclusive_lock(tmp_path):
         pass
 
 
@@ -219,5 +219,5 @@ def test_a_system_without_locks_has_none(tmp_path, monkeypatch):
         raise OSError("not supported")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with run_folder.occupied(tmp_path), run_folder.occupied(tmp_path):
+    with run_folder.exclusive_lock(tmp_path), run_folder.exclusive_lock(tmp_path):
         pass

@@ -27,7 +27,7 @@ from helpers.cli import (
     train_stopped_at,
 )
 
-from ssd_jax.runs.log import RunLog, read_rows
+from ssd_jax.runs.log import RunLog, read_results
 
 KILLS = int(os.environ.get("SSD_JAX_KILLS", "3"))
 OFTEN = ("--train.checkpoint_every", "2")
@@ -97,10 +97,10 @@ def test_sigterm_stops_after_the_step_and_in_an_evaluation(trained_run, tmp_path
         said = f"Stopped after step {last}, which is saved, as SIGTERM asked. The same command goes on from there."
         assert stopped.stdout.splitlines()[-1] == said
         assert "Traceback" not in stopped.stderr
-    assert not read_rows(run), "what was left is not measured"
+    assert not read_results(run), "what was left is not measured"
     assert command("train", TINY, "--workdir", run) == 0
     assert_ended_alike(run, trained_run)
-    assert read_rows(run) == read_rows(trained_run)[1:]
+    assert read_results(run) == read_results(trained_run)[1:]
 
 
 def test_from_eight_devices_to_one_and_back(tmp_path):
@@ -133,7 +133,7 @@ def test_from_eight_devices_to_one_and_back(tmp_path):
 
 def test_disk_that_fills_while_a_checkpoint_is_written(trained_run, tmp_path, monkeypatch, capsys):
     run, limits = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
-    write_line = RunLog.line
+    write_line = RunLog.log_step
 
     def line(self: RunLog, step: int, values: dict[str, float]) -> None:
         write_line(self, step, values)
@@ -142,7 +142,7 @@ def test_disk_that_fills_while_a_checkpoint_is_written(trained_run, tmp_path, mo
                 time.sleep(0.01)
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
 
-    monkeypatch.setattr(RunLog, "line", line)
+    monkeypatch.setattr(RunLog, "log_step", line)
     try:
         assert command("train", TINY, "--workdir", run) == 2
     finally:

@@ -26,7 +26,7 @@ from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.ops.matching import match
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
-from ssd_jax.runs.log import read_lines
+from ssd_jax.runs.log import read_log
 from ssd_jax.runtime import sharding
 from ssd_jax.training.loop import DispatchedStep, Trainer, check_finite
 from ssd_jax.training.train_step import TrainState, ema_update, init_state, make_train_step
@@ -216,7 +216,7 @@ def test_images_per_second_counts_the_steps_whole(tmp_path, monkeypatch):
     loop.train_step = lambda state, batch: (state, dict.fromkeys(names, Slow()))
     monkeypatch.setattr(loop, "save", lambda *_: None)
     loop.run()
-    speeds = [line["images_per_second"] for line in read_lines(tmp_path)]
+    speeds = [line["images_per_second"] for line in read_log(tmp_path)]
     assert len(speeds) == 2 and all(4 < speed < 16.5 for speed in speeds), "four images in a quarter of a second"
 
 
@@ -224,7 +224,7 @@ def test_one_compilation():
     step = make_train_step(TINY, sharding.make_mesh())
     state = fresh_state()
     for batch in batches(3):
-        state, _ = step(state, sharding.split_over_devices(batch, sharding.make_mesh()))
+        state, _ = step(state, sharding.shard_batch(batch, sharding.make_mesh()))
     assert step._cache_size() == 1
 
 
@@ -235,7 +235,7 @@ def test_one_compilation_after_going_on(trained_run, tmp_path):
         state = loop.resume_or_init()
     assert int(state.step) == 30
     for batch in batches(2):
-        state, _ = loop.train_step(state, sharding.split_over_devices(batch, loop.mesh))
+        state, _ = loop.train_step(state, sharding.shard_batch(batch, loop.mesh))
     assert loop.train_step._cache_size() == 1
 
 
@@ -270,7 +270,7 @@ assert mesh.size == 4
 step = make_train_step(t.TINY, mesh)
 state = t.fresh_state()
 for batch in t.batches(2):
-    state, metrics = step(state, sharding.split_over_devices(batch, mesh))
+    state, metrics = step(state, sharding.shard_batch(batch, mesh))
     print(float(metrics["loss"]), float(metrics["gradient_norm"]), int(metrics["num_positives"]))
 assert step._cache_size() == 1
 try:

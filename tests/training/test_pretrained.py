@@ -22,7 +22,7 @@ from ssd_jax.inference import detector
 from ssd_jax.models.ssd import SSD
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
-from ssd_jax.runs.log import read_lines
+from ssd_jax.runs.log import read_log
 from ssd_jax.runtime import sharding
 from ssd_jax.training.loop import Trainer
 from ssd_jax.training.pretrained import initial_params, match_classes, refit_first_conv, transfer_params
@@ -378,7 +378,7 @@ def test_a_transferred_run_goes_on_bit_for_bit_and_loads_nothing_again(transferr
     finally:
         away.rename(transferred.start)
     assert "Starting from" not in capsys.readouterr().out
-    losses = [[line["loss"] for line in read_lines(folder)] for folder in (run, transferred.run)]
+    losses = [[line["loss"] for line in read_log(folder)] for folder in (run, transferred.run)]
     assert len(losses[0]) == 6 and losses[0] == losses[1]
     jax.tree.map(np.testing.assert_array_equal, stored(run, "last"), stored(transferred.run, "last"))
 

@@ -50,7 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
     source = open_source(config.data, "train")
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, class_names=source.class_names))
-    run_folder.start(base / "run", config)
+    run_folder.create_or_resume(base / "run", config)
     loop = Trainer(config, base / "run", source, None)
     seen: dict[tuple[int, int], list[np.ndarray]] = {}
     steps: dict[tuple[int, int], int] = {}

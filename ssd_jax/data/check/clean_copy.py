@@ -14,14 +14,14 @@ from ssd_jax.data.image import image_traits
 from ssd_jax.data.problems import Kind, Problem
 from ssd_jax.data.source import Annotation, Source, clip_box
 from ssd_jax.errors import UserError
-from ssd_jax.files import file_name
+from ssd_jax.files import safe_file_name
 
 OTHER_FOLDER = "Name a new folder for the cleaned copy."
 
 
 def check_target(out: Path, root: Path) -> None:
     """Raises UserError where no copy can go: a folder with things in it, or one inside the data."""
-    with files.writing(out, OTHER_FOLDER):
+    with files.user_errors_on_write(out, OTHER_FOLDER):
         if out.exists() and any(out.iterdir()):
             raise UserError(f"{out}: there are things in it. {OTHER_FOLDER}")
     if out.resolve().is_relative_to(root.resolve()):
@@ -52,7 +52,7 @@ def write_clean_copy(
 
     Returns how many images each split has. Raises UserError if out can't be written.
     """
-    with files.writing(out, OTHER_FOLDER):
+    with files.user_errors_on_write(out, OTHER_FOLDER):
         (out / "annotations").mkdir(parents=True, exist_ok=True)
     taken: set[bytes] = set()
     written = {}
@@ -64,7 +64,7 @@ def write_clean_copy(
                 taken.add(digest)
                 kept.append(i)
             progress(1)
-        _write_split(out, file_name(split), source, kept)
+        _write_split(out, safe_file_name(split), source, kept)
         written[split] = len(kept)
     return dict(reversed(written.items()))
 
@@ -73,7 +73,7 @@ def _write_split(out: Path, split: str, source: Source, kept: list[int]) -> None
     folder = out / "images" / split
     content: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
     content["categories"] = [{"id": label, "name": name} for label, name in enumerate(source.class_names, start=1)]
-    with files.writing(folder):
+    with files.user_errors_on_write(folder):
         folder.mkdir(parents=True)
     for number, index in enumerate(kept, start=1):
         annotation = source.annotation(index)
@@ -102,7 +102,7 @@ def _clean_objects(annotation: Annotation) -> list[tuple[tuple[float, float, flo
 def _write_image(folder: Path, source: Source, index: int) -> Path:
     """The file as it is; written anew where other programs might take it differently than it was checked."""
     annotation = source.annotation(index)
-    stem, file = file_name(annotation.image_id), Path(annotation.file)
+    stem, file = safe_file_name(annotation.image_id), Path(annotation.file)
     stem = stem.removesuffix(file.suffix)
     plain = file.is_file() and image_traits(file) == ("RGB", 1)
     lossy = file.suffix.lower() in (".jpg", ".jpeg")
@@ -110,7 +110,7 @@ def _write_image(folder: Path, source: Source, index: int) -> Path:
     number = 2
     while target.exists():
         target, number = target.with_name(f"{stem}_{number}{target.suffix}"), number + 1
-    with files.writing(target):
+    with files.user_errors_on_write(target):
         if plain:
             shutil.copyfile(file, target)
         else:

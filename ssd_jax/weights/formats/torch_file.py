@@ -21,7 +21,7 @@ import numpy as np
 import safetensors.numpy
 
 from ssd_jax.errors import UserError
-from ssd_jax.files import writing
+from ssd_jax.files import user_errors_on_write
 from ssd_jax.weights.formats.reading import MOST_GROWTH, check_file, check_names, own, reading, without_prefixes
 
 _MAGIC_NUMBER, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -82,7 +82,7 @@ def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
     # safetensors writes the memory as it lies, so that a transposed view would come back as another array.
     data = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in tensors.items()})
     temporary = file.with_name(file.name + ".tmp")
-    with writing(file):
+    with user_errors_on_write(file):
         temporary.write_bytes(data)
         os.replace(temporary, file)
 
