@@ -50,7 +50,7 @@ def augment(
     size: int,
     boxes: Boxes,
     labels: Labels,
-    config: Augment,
+    config: Augment = Augment(),
     *,
     height: int | Int[Array | np.ndarray, ""] | None = None,
     width: int | Int[Array | np.ndarray, ""] | None = None,
@@ -67,7 +67,7 @@ def augment(
     boxes = project_boxes(boxes, canvas)
     crop = random_crop_window(crop_key, boxes, labels, config)
     boxes, labels = crop_boxes(boxes, labels, crop)
-    window = locate_boxes(crop[None], canvas)[0]
+    window = unproject_boxes(crop[None], canvas)[0]
     flip = jax.random.uniform(flip_key) < config.flip_probability
     boxes = jnp.where(flip, flip_boxes(boxes, labels), boxes)
     window = jnp.where(flip, flip_window(window), window)
@@ -130,7 +130,7 @@ def project_boxes(boxes: Boxes, window: Window) -> Float[Array, "g 4"]:
     return (jnp.asarray(boxes) - corner) / extent
 
 
-def locate_boxes(boxes: Boxes, window: Window) -> Float[Array, "g 4"]:
+def unproject_boxes(boxes: Boxes, window: Window) -> Float[Array, "g 4"]:
     """The inverse of project_boxes: boxes given in the window's coordinates, in those around it."""
     corner, extent = jnp.tile(window[:2], 2), jnp.tile(window[2:] - window[:2], 2)
     return corner + boxes * extent

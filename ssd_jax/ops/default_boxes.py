@@ -18,24 +18,24 @@ import math
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from ssd_jax import config
+from ssd_jax.config import DefaultBoxes
 
 
-def make_default_boxes(layout: config.DefaultBoxes) -> Float32[np.ndarray, "n 4"]:
-    """All default boxes of an image, cxcywh, normalised; n is ``layout.count``.
+def make_default_boxes(config: DefaultBoxes = DefaultBoxes()) -> Float32[np.ndarray, "n 4"]:
+    """All default boxes of an image, cxcywh, normalised; n is ``config.count``.
 
     Computed in float64 and rounded once. With ``clip="none"`` boxes, and with fixed steps even
     centres, may lie outside the image.
     """
-    boxes = np.concatenate([_boxes_of_map(layout, k) for k in range(len(layout.feature_maps))])
-    return _clip(boxes, layout.clip).astype(np.float32)
+    boxes = np.concatenate([_boxes_of_map(config, k) for k in range(len(config.feature_maps))])
+    return _clip(boxes, config.clip).astype(np.float32)
 
 
-def _boxes_of_map(layout: config.DefaultBoxes, k: int) -> Float64[np.ndarray, "n 4"]:
-    cells = layout.feature_maps[k]
-    step = layout.image_size / cells if layout.steps is None else layout.steps[k]
-    centers = (np.arange(cells) + 0.5) * step / layout.image_size
-    sizes = _sizes_of_map(layout, k)
+def _boxes_of_map(config: DefaultBoxes, k: int) -> Float64[np.ndarray, "n 4"]:
+    cells = config.feature_maps[k]
+    step = config.image_size / cells if config.steps is None else config.steps[k]
+    centers = (np.arange(cells) + 0.5) * step / config.image_size
+    sizes = _sizes_of_map(config, k)
     shape = (cells, cells, len(sizes))
     return np.stack(
         [
@@ -48,17 +48,17 @@ def _boxes_of_map(layout: config.DefaultBoxes, k: int) -> Float64[np.ndarray, "n
     ).reshape(-1, 4)
 
 
-def _sizes_of_map(layout: config.DefaultBoxes, k: int) -> Float64[np.ndarray, "k 2"]:
-    low, high = layout.min_sizes[k], layout.max_sizes[k]
-    if layout.truncate_sizes:
+def _sizes_of_map(config: DefaultBoxes, k: int) -> Float64[np.ndarray, "k 2"]:
+    low, high = config.min_sizes[k], config.max_sizes[k]
+    if config.truncate_sizes:
         low, high = int(low), None if high is None else int(high)
     sizes = [(low, low)]
     if high is not None:
         sizes.append((math.sqrt(low * high),) * 2)
-    for ratio in layout.aspect_ratios[k]:
+    for ratio in config.aspect_ratios[k]:
         long, short = low * math.sqrt(ratio), low / math.sqrt(ratio)
         sizes += [(long, short), (short, long)]
-    return np.array(sizes, np.float64) / layout.image_size
+    return np.array(sizes, np.float64) / config.image_size
 
 
 def _clip(boxes: Float64[np.ndarray, "n 4"], mode: str) -> Float64[np.ndarray, "n 4"]:

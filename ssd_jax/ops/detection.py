@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from ssd_jax.config import Detect
 from ssd_jax.ops.boxes import decode_boxes
-from ssd_jax.ops.suppression import nms_of_classes
+from ssd_jax.ops.suppression import multiclass_nms
 
 
 class Detections(NamedTuple):
@@ -33,8 +33,8 @@ def detect(
     offsets: Float[Array | np.ndarray, "n 4"],
     logits: Float[Array | np.ndarray, "n c"],
     default_boxes: Float[Array | np.ndarray, "n 4"],
-    variances: Sequence[float],
-    config: Detect,
+    variances: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
+    config: Detect = Detect(),
     boxes_per_map: Sequence[int] = (),
 ) -> Detections:
     """Detections of one image: softmax, decoding, then non-maximum suppression of each class.
@@ -68,7 +68,7 @@ def detect(
         scores = jnp.where(scores > config.score_threshold, scores, 0)  # NaN would be among the best
         scores, top_k = _best_of_maps(scores, config.top_k, boxes_per_map), None
     not_empty = jnp.all(boxes[:, 2:] > boxes[:, :2], axis=1) if config.drop_empty else None
-    kept = nms_of_classes(
+    kept = multiclass_nms(
         boxes, scores, config.nms_iou_threshold, config.max_detections, config.score_threshold, top_k, not_empty
     )
     return Detections(

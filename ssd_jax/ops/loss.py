@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, UInt32
 
+from ssd_jax.config import Loss
 from ssd_jax.ops.matching import Targets
 
 
@@ -35,11 +36,9 @@ def multibox_loss(
     offsets: Float[Array | np.ndarray, "b n 4"],
     logits: Float[Array | np.ndarray, "b n c"],
     targets: Targets,
-    valid: Bool[Array | np.ndarray, " b"] | None = None,
+    config: Loss = Loss(),
     *,
-    neg_pos_ratio: float = 3.0,
-    min_negatives: int = 0,
-    location_weight: float = 1.0,
+    valid: Bool[Array | np.ndarray, " b"] | None = None,
     normalizer: Int[Array, ""] | int | None = None,
 ) -> tuple[Float32[Array, ""], dict[str, Array]]:
     """Loss of a batch, and its parts: loc_loss (before location_weight), conf_loss, num_positives (N).
@@ -66,7 +65,7 @@ def multibox_loss(
     log_total = jax.nn.logsumexp(logits, axis=-1)
     cross_entropy = log_total - jnp.take_along_axis(logits, targets.labels[..., None], axis=-1)[..., 0]
     background_loss = jax.lax.stop_gradient(log_total - logits[..., 0])
-    mine = partial(hard_negative_mask, neg_pos_ratio=neg_pos_ratio, min_negatives=min_negatives)
+    mine = partial(hard_negative_mask, neg_pos_ratio=config.neg_pos_ratio, min_negatives=config.min_negatives)
     negative = jax.vmap(mine)(background_loss, positive) & counts[:, None]
 
     num_positives = positive.sum()
@@ -75,7 +74,7 @@ def multibox_loss(
     loc_loss = smooth_l1(error).sum() / normalizer
     conf_loss = jnp.where(positive | negative, cross_entropy, 0).sum() / normalizer
     parts = {"loc_loss": loc_loss, "conf_loss": conf_loss, "num_positives": num_positives}
-    return conf_loss + location_weight * loc_loss, parts
+    return conf_loss + config.location_weight * loc_loss, parts
 
 
 def smooth_l1(error: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

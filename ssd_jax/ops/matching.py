@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from ssd_jax.config import Match
 from ssd_jax.ops.boxes import cxcywh_to_xyxy, encode_boxes, pairwise_iou
 
 # Caffe drops smaller overlaps before it matches.
@@ -53,7 +54,7 @@ def match(
     gt_labels: Int[Array | np.ndarray, " g"],
     default_boxes: Float[Array | np.ndarray, "n 4"],
     variances: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
-    iou_threshold: float = 0.5,
+    config: Match = Match(),
 ) -> Targets:
     """Targets of one image.
 
@@ -66,7 +67,7 @@ def match(
     """
     gt_boxes, gt_labels = jnp.asarray(gt_boxes), jnp.asarray(gt_labels)
     iou = pairwise_iou(gt_boxes, cxcywh_to_xyxy(default_boxes))
-    objects = assign(jnp.where(gt_labels[:, None] > 0, iou, 0), iou_threshold)
+    objects = assign_objects(jnp.where(gt_labels[:, None] > 0, iou, 0), config.iou_threshold)
     matched = objects >= 0
     # Row g stands for "no object", so that an image without a single row needs no case of its own.
     gt_boxes = jnp.pad(gt_boxes, ((0, 1), (0, 0)))
@@ -75,7 +76,7 @@ def match(
     return Targets(jnp.where(matched[:, None], offsets, 0), gt_labels[objects])
 
 
-def assign(iou: Float[Array | np.ndarray, "g n"], iou_threshold: float = 0.5) -> Int[Array, " n"]:
+def assign_objects(iou: Float[Array | np.ndarray, "g n"], iou_threshold: float = 0.5) -> Int[Array, " n"]:
     """The object (row of iou) that each default box (column) is matched to; -1: none."""
     iou = jnp.asarray(iou)
     best_iou, best_object = _max_and_first_index(iou, axis=0)

@@ -54,11 +54,11 @@ def nms(
       indices (k,): the boxes kept, by descending score, ties by ascending index; then zeros.
       valid (k,): True for the former.
     """
-    kept = nms_of_classes(boxes, jnp.asarray(scores)[:, None], iou_threshold, max_outputs)
+    kept = multiclass_nms(boxes, jnp.asarray(scores)[:, None], iou_threshold, max_outputs)
     return kept.boxes, kept.valid
 
 
-def nms_of_classes(
+def multiclass_nms(
     boxes: Float[Array | np.ndarray, "n 4"],
     scores: Float[Array | np.ndarray, "n c"],
     iou_threshold: float,

@@ -173,7 +173,7 @@ def _apply_sums(config: Config, state: TrainState, sums: tuple[Metrics, Params])
 def _make_matching(config: Config) -> Callable[[Array, Array], Targets]:
     layout = config.model.default_boxes
     default_boxes = make_default_boxes(layout)
-    return lambda boxes, labels: match(boxes, labels, default_boxes, layout.variances, config.match.iou_threshold)
+    return lambda boxes, labels: match(boxes, labels, default_boxes, layout.variances, config.match)
 
 
 def _gradient(
@@ -190,14 +190,7 @@ def _gradient(
         params = freeze(params, config.optimizer.freeze_blocks)
         predictions: Any = SSD(config.model).apply({"params": params}, images)
         return multibox_loss(
-            predictions.offsets,
-            predictions.logits,
-            targets,
-            valid,
-            neg_pos_ratio=config.loss.neg_pos_ratio,
-            min_negatives=config.loss.min_negatives,
-            location_weight=config.loss.location_weight,
-            normalizer=normalizer,
+            predictions.offsets, predictions.logits, targets, config.loss, valid=valid, normalizer=normalizer
         )
 
     (loss, parts), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)

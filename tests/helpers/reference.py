@@ -111,7 +111,7 @@ def greedy_nms(boxes, scores, iou_threshold):
     return kept
 
 
-def greedy_nms_of_classes(boxes, scores, iou_threshold, top_k=None, eligible=None):
+def greedy_multiclass_nms(boxes, scores, iou_threshold, top_k=None, eligible=None):
     """Pairs (box, class) kept, in order: by descending score, ties by box, then by class. scores: (boxes, classes)."""
     pairs = [(i, c) for i, row in enumerate(scores) for c, score in enumerate(row) if score > 0]
     kept, entered = [], [0] * len(scores[0])
@@ -350,7 +350,7 @@ def voc_ap(precision, recall, eleven_point):
     return sum((mrec[i] - mrec[i - 1]) * mpre[i] for i in range(1, len(mrec)) if mrec[i] != mrec[i - 1])
 
 
-def fates(boxes, scores, labels, gt_boxes, gt_labels, ignored, score, iou_threshold):
+def classify_detections(boxes, scores, labels, gt_boxes, gt_labels, ignored, score, iou_threshold):
     """What becomes of each detection from a score up, best first, and which objects none is on, in loops."""
     taken = [False] * len(gt_boxes)
     told = []

@@ -235,7 +235,7 @@ def test_images_against_loops(seed):
     kinds = set()
     for d, a in zip(detections, annotations, strict=True):
         verdict = diagnosis.judge_image(d, a)
-        told, missed = reference.fates(*d, a.boxes_px, a.labels, a.difficult | a.crowd, 0.5, 0.5)
+        told, missed = reference.classify_detections(*d, a.boxes_px, a.labels, a.difficult | a.crowd, 0.5, 0.5)
         assert list(zip(verdict.shown, verdict.verdicts, verdict.objects, strict=True)) == told
         assert list(verdict.missed) == missed
         kinds |= set(verdict.verdicts)

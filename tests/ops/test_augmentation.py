@@ -111,7 +111,7 @@ def test_one_window_is_expand_crop_flip_and_resize_step_by_step(flip):
     expected, own = reference.cv2_resize(cut, size), reference.cv2_resize(own, size)[..., 0]
 
     expand = np.array([-left / width, -top / height, (50 - left) / width, (50 - top) / height], np.float32)
-    window = augmentation.locate_boxes(np.array([crop], np.float32) / 50, expand)[0]
+    window = augmentation.unproject_boxes(np.array([crop], np.float32) / 50, expand)[0]
     window = augmentation.flip_window(window) if flip else window
     pixels, inside = resample.sample_window(image, window, size)
     actual = np.where(inside[..., None], pixels, MEAN)

@@ -43,7 +43,7 @@ def tiles(n):
     return np.stack([(np.arange(n) + 0.5) / n, np.full(n, 0.5), np.full(n, 1 / n), np.ones(n)], 1).astype(np.float32)
 
 
-def run(offsets, logits, default_boxes, config=Detect(), boxes_per_map=()):  # noqa: B008 (frozen)
+def run(offsets, logits, default_boxes, config=Detect(), boxes_per_map=()):
     k = config.max_detections
     found = jax.tree.map(np.asarray, compiled(offsets, logits, default_boxes, VARIANCES, config, boxes_per_map))
     shapes = Detections((k, 4), (k,), (k,), (k,))
@@ -66,7 +66,7 @@ def assert_are(found, expected):
     np.testing.assert_allclose(found.boxes, np.array([box for _, _, _, box in expected]).reshape(-1, 4), atol=1e-5)
 
 
-def assert_agrees_with_caffe(offsets, logits, default_boxes, config=Detect()):  # noqa: B008
+def assert_agrees_with_caffe(offsets, logits, default_boxes, config=Detect()):
     found = run(offsets, logits, default_boxes, config)
     expected = reference.detection_output(offsets, logits, default_boxes, VARIANCES, *numbers(config))
     assert found.labels.tolist() == [label for _, label, _ in expected]

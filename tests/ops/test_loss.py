@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from helpers import reference
 
+from ssd_jax.config import Loss
 from ssd_jax.ops.loss import hard_negative_mask, multibox_loss, smooth_l1
 from ssd_jax.ops.matching import Targets
 
 # Compiled as a whole: op by op takes the tests several times as long.
-loss_of = jax.jit(multibox_loss, static_argnames=("neg_pos_ratio", "min_negatives", "location_weight"))
+loss_of = jax.jit(multibox_loss, static_argnames="config")
+AT_LEAST_3 = Loss(min_negatives=3)
 
 
 def random_batch(rng: np.random.Generator, b: int, n: int, c: int) -> tuple[np.ndarray, np.ndarray, Targets]:
@@ -29,8 +31,7 @@ def random_batch(rng: np.random.Generator, b: int, n: int, c: int) -> tuple[np.n
 )
 def test_loss_matches_plain_loops(ratio, min_negatives, location_weight):
     offsets, logits, targets = random_batch(np.random.default_rng(0), b=4, n=30, c=5)
-    options = dict(neg_pos_ratio=ratio, min_negatives=min_negatives, location_weight=location_weight)
-    total, parts = loss_of(offsets, logits, targets, **options)
+    total, parts = loss_of(offsets, logits, targets, config=Loss(ratio, min_negatives, location_weight))
     expected = reference.multibox_loss(
         offsets, logits, targets.offsets, np.asarray(targets.labels), ratio, min_negatives, location_weight
     )
@@ -63,7 +64,9 @@ def test_gradient_matches_finite_differences():
     labels = np.asarray(targets.labels).copy()
     labels[0, :2] = (1, 2)
     targets = targets._replace(labels=jnp.asarray(labels))
-    gradients = jax.grad(lambda inputs: loss_of(*inputs, targets, location_weight=0.5)[0])((offsets, logits))
+    gradients = jax.grad(lambda inputs: loss_of(*inputs, targets, config=Loss(location_weight=0.5))[0])(
+        (offsets, logits)
+    )
     inputs, step = [offsets.astype(np.float64), logits.astype(np.float64)], 1e-6
     for which in (0, 1):
         numeric = np.zeros(inputs[which].shape)
@@ -98,7 +101,7 @@ def test_a_batch_without_objects(min_negatives):
     targets = Targets(jnp.zeros((2, 12, 4)), jnp.zeros((2, 12), jnp.int32))
 
     def loss(offsets, logits):
-        return loss_of(offsets, logits, targets, min_negatives=min_negatives)[0]
+        return loss_of(offsets, logits, targets, config=Loss(min_negatives=min_negatives))[0]
 
     value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(offsets, logits)
     assert not np.asarray(gradients[0]).any() and np.isfinite(gradients[1]).all()
@@ -114,13 +117,13 @@ def test_a_batch_without_objects(min_negatives):
 def test_images_that_are_not_valid_count_for_nothing():
     offsets, logits, targets = random_batch(np.random.default_rng(3), b=4, n=30, c=5)
     valid = np.array([True, False, True, True])
-    whole = jax.value_and_grad(lambda x: loss_of(offsets, x, targets, valid, min_negatives=3)[0])(logits)
+    whole = jax.value_and_grad(lambda x: loss_of(offsets, x, targets, config=AT_LEAST_3, valid=valid)[0])(logits)
     chosen = Targets(targets.offsets[valid], targets.labels[valid])
-    part = jax.value_and_grad(lambda x: loss_of(offsets[valid], x, chosen, min_negatives=3)[0])(logits[valid])
+    part = jax.value_and_grad(lambda x: loss_of(offsets[valid], x, chosen, config=AT_LEAST_3)[0])(logits[valid])
     np.testing.assert_allclose(whole[0], part[0], rtol=1e-6)
     np.testing.assert_allclose(whole[1][valid], part[1], atol=1e-7)
     assert not np.asarray(whole[1][1]).any()
-    total, parts = loss_of(offsets, logits, targets, np.zeros(4, bool), min_negatives=3)
+    total, parts = loss_of(offsets, logits, targets, config=AT_LEAST_3, valid=np.zeros(4, bool))
     assert float(total) == 0 and int(parts["num_positives"]) == 0
 
 

@@ -11,10 +11,10 @@ from helpers import reference
 from ssd_jax import config
 from ssd_jax.ops.boxes import cxcywh_to_xyxy, encode_boxes
 from ssd_jax.ops.default_boxes import make_default_boxes
-from ssd_jax.ops.matching import assign, match
+from ssd_jax.ops.matching import assign_objects, match
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
-jit_assign = jax.jit(assign, static_argnums=1)
+jit_assign = jax.jit(assign_objects, static_argnums=1)
 jit_match = jax.jit(match, static_argnums=(3, 4))
 
 # Objects A to E of the worked example, labels 1 to 5.
@@ -158,7 +158,7 @@ def test_match_equals_caffes_scan_on_random_scenes(threshold):
     for _ in range(40):
         gt, labels, default_boxes = random_scene(rng, g=7, n=40)
         objects, expected = expected_targets(gt, labels, default_boxes, threshold)
-        targets = jit_match(gt, labels, default_boxes, VARIANCES, threshold)
+        targets = jit_match(gt, labels, default_boxes, VARIANCES, config.Match(threshold))
         np.testing.assert_array_equal(targets.labels, expected)
         # The same object, not only the same class.
         matched = np.array(objects) >= 0

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from helpers import reference
 
-from ssd_jax.ops.suppression import nms, nms_of_classes
+from ssd_jax.ops.suppression import multiclass_nms, nms
 
 compiled = jax.jit(nms, static_argnames=("iou_threshold", "max_outputs"))
 compiled_of_classes = jax.jit(
-    nms_of_classes, static_argnames=("iou_threshold", "max_outputs", "score_threshold", "top_k")
+    multiclass_nms, static_argnames=("iou_threshold", "max_outputs", "score_threshold", "top_k")
 )
 
 
@@ -153,7 +153,7 @@ def test_classes_agree_with_plain_loop(count, classes, levels, share, top_k):
     if levels is not None:
         scores = np.ceil(scores * levels) / levels
     scores = np.where(rng.random(scores.shape) < share, scores, 0)
-    expected = reference.greedy_nms_of_classes(boxes.tolist(), scores.tolist(), 0.45, top_k)
+    expected = reference.greedy_multiclass_nms(boxes.tolist(), scores.tolist(), 0.45, top_k)
     for most in (200, 1500):
         assert kept_of_classes(boxes, scores, most, top_k) == expected[:most]
 
@@ -162,7 +162,7 @@ def test_boxes_not_eligible_count_for_top_k_and_suppress_nothing():
     rng = np.random.default_rng(1)
     boxes, scores = random_boxes(rng, 300, 0.6), rng.uniform(0, 1, (300, 3)).astype(np.float32)
     eligible = rng.random(300) < 0.5
-    expected = reference.greedy_nms_of_classes(boxes.tolist(), scores.tolist(), 0.45, 100, eligible)
+    expected = reference.greedy_multiclass_nms(boxes.tolist(), scores.tolist(), 0.45, 100, eligible)
     assert kept_of_classes(boxes, scores, 300, 100, eligible) == expected
     assert kept_of_classes(spans(1, 1, 1), [[0.9], [0.8], [0.7]], 3, 2, np.array([False, True, True])) == [(1, 0)]
     assert kept_of_classes(spans(1, 1), [[0.9], [0.8]], 3, 1, np.array([False, True])) == []

@@ -27,9 +27,9 @@ from ssd_jax.ops import loss
 from ssd_jax.ops.boxes import cxcywh_to_xyxy, encode_boxes, pairwise_iou
 from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.ops.detection import detect
-from ssd_jax.ops.matching import Targets, assign, match
+from ssd_jax.ops.matching import Targets, assign_objects, match
 from ssd_jax.ops.resample import resize
-from ssd_jax.ops.suppression import nms_of_classes
+from ssd_jax.ops.suppression import multiclass_nms
 from ssd_jax.runtime import compilation, sharding
 
 torch = pytest.importorskip("torch", reason="needs torch and torchvision: make parity")
@@ -195,7 +195,7 @@ def test_suppression_of_crowds(model):
     scores, labels = random.permutation(len(boxes)).astype(np.float32) + 1, random.integers(1, 5, len(boxes))
     theirs = torchvision.ops.batched_nms(*map(torch.from_numpy, (boxes, scores, labels)), 0.45).numpy()
     of_classes = np.where(np.arange(5) == labels[:, None], scores[:, None], 0)
-    kept = nms_of_classes(boxes, of_classes, 0.45, len(boxes))
+    kept = multiclass_nms(boxes, of_classes, 0.45, len(boxes))
     np.testing.assert_array_equal(np.asarray(kept.boxes)[: int(kept.valid.sum())], theirs)
 
 
@@ -341,7 +341,7 @@ def test_loss_and_gradient_in_double_precision(model, params, images, monkeypatc
 def matched(model: "torch.nn.Module", iou: Any) -> tuple[list[int], list[int]]:
     """The object of each default box by our rule and by torchvision's SSDMatcher, of one matrix of overlaps."""
     iou = np.array(iou, np.float32)
-    return np.asarray(assign(iou, 0.5)).tolist(), model.proposal_matcher(torch.from_numpy(iou)).tolist()
+    return np.asarray(assign_objects(iou, 0.5)).tolist(), model.proposal_matcher(torch.from_numpy(iou)).tolist()
 
 
 @pytest.mark.parametrize("seed", range(20))

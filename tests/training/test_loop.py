@@ -115,7 +115,7 @@ def targets_of(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     def one(key: Any, image: Any, gt_boxes: Any, gt_labels: Any) -> Any:
         image, gt_boxes, gt_labels = augment(key, image, 64, gt_boxes, gt_labels, TINY.augment, fill=TINY.model.mean)
         variances = TINY.model.default_boxes.variances
-        return image, match(gt_boxes, gt_labels, boxes, variances, TINY.match.iou_threshold)
+        return image, match(gt_boxes, gt_labels, boxes, variances, TINY.match)
 
     images, offsets, labels = [], [], []
     for slot in range(len(batch.index)):
