@@ -27,14 +27,14 @@ def get_config() -> Config:
             norm="group",
             std=(64, 64, 64),
         ),
-        data=Data(root="shapes", canvas=128, max_objects=16),
+        data=Data(root="shapes", max_image_size=128, max_objects=16),
         # No picture is seen more than a few times, so there is little to gain from distorting it; what
         # the paper's augmentation asks for, this short schedule does not have.
         augment=Augment(distort_probability=0.0, expand_probability=0.0, crop=False),
         optimizer=Optimizer(
             name="muon",
             learning_rate=2e-2,
-            adam_rate=0.05,
+            adam_lr_multiplier=0.05,
             schedule="cosine",
             warmup_steps=20,
             weight_decay=0.02,

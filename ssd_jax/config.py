@@ -12,9 +12,20 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+import msgspec
 import tyro
 
 from ssd_jax.errors import UserError
+
+RENAMED_OPTIONS = {
+    "data.canvas": "data.max_image_size",
+    "detect.candidates": "detect.top_k_per",
+    "optimizer.adam_rate": "optimizer.adam_lr_multiplier",
+    "optimizer.bias_rate": "optimizer.bias_lr_multiplier",
+    "train.start_from": "train.pretrained",
+    "train.trunk_only": "train.backbone_only",
+}
+"""Former names of options, which older run folders and command lines may contain."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -204,7 +215,7 @@ class Model:
             len(set(self.class_names)) == len(self.class_names),
             f"model.class_names holds a name twice: {self.class_names}",
         )
-        maps = self.source_sizes
+        maps = self.feature_map_sizes
         _require(
             maps == self.default_boxes.feature_maps,
             f"default_boxes.feature_maps is {self.default_boxes.feature_maps}, but the network makes maps "
@@ -221,7 +232,7 @@ class Model:
         return len(self.class_names) + 1
 
     @property
-    def source_sizes(self) -> tuple[int, ...]:
+    def feature_map_sizes(self) -> tuple[int, ...]:
         """Side of each map that predictions are made from."""
         size = self.image_size
         sizes = []
@@ -272,7 +283,7 @@ class Data:
     """Measured by evaluate.py; where the data has none, evaluate.py uses val_split and says so."""
     val_fraction: float = 0.1
     """Share of the images that go to val where the folder names no splits, by a hash of the image id."""
-    canvas: int = 640
+    max_image_size: int = 640
     """Longest side of an image in a batch, pixels; larger ones are reduced on the host."""
     max_objects: int = 64
     """Ground-truth boxes are padded to this number; an image with more is cut and counted."""
@@ -283,7 +294,7 @@ class Data:
     shapes: Shapes = field(default_factory=Shapes)
 
     def __post_init__(self) -> None:
-        _require(self.canvas > 0, f"data.canvas is {self.canvas}, must be positive")
+        _require(self.max_image_size > 0, f"data.max_image_size is {self.max_image_size}, must be positive")
         _require(self.max_objects > 0, f"data.max_objects is {self.max_objects}, must be positive")
         _require(0 < self.val_fraction < 1, f"data.val_fraction is {self.val_fraction}, must lie between 0 and 1")
 
@@ -373,7 +384,7 @@ class Detect:
     nms_iou_threshold: float = 0.45
     max_detections: int = 200
     """Per image."""
-    candidates: Literal["class", "map"] = "class"
+    top_k_per: Literal["class", "map"] = "class"
     """Of what they are the top_k best. class: of each class (Caffe). map: of each feature map, over its
     classes (mmdetection: filter_scores_and_topk, nms_pre)."""
     log_scale_bounds: tuple[float | None, float | None] = (None, None)
@@ -413,9 +424,9 @@ class Optimizer:
     weight_decay: float = 5e-4
     """sgd: added to the gradient, of every parameter but biases (Caffe decays L2Norm's scale too).
     adamw: decoupled, of kernels only. muon: decoupled, of what Muon updates."""
-    bias_rate: float = 2.0
+    bias_lr_multiplier: float = 2.0
     """sgd: the rate of biases over that of weights."""
-    adam_rate: float = 0.1
+    adam_lr_multiplier: float = 0.1
     """muon: the rate of what Adam updates (predictors, biases, norms) over that of the kernels."""
     clip_norm: float | None = None
     """Scale the whole gradient down to this norm where it is longer."""
@@ -424,7 +435,7 @@ class Optimizer:
     torchvision freezes, 5 all but fc6 and fc7."""
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "gamma", "bias_rate", "adam_rate"):
+        for name in ("learning_rate", "gamma", "bias_lr_multiplier", "adam_lr_multiplier"):
             _require(getattr(self, name) > 0, f"optimizer.{name} is {getattr(self, name)}, must be positive")
         for name in ("warmup_steps", "weight_decay"):
             _require(getattr(self, name) >= 0, f"optimizer.{name} is {getattr(self, name)}, must not be negative")
@@ -477,7 +488,7 @@ class Train:
     pretrained: Annotated[str, tyro.conf.arg(aliases=["--train.start-from"])] = ""
     """What the run starts from, with an optimizer of its own: the folder of a run (its best checkpoint, their
     average if there is one), or a weight file that import-weights reads, of a detector or of VGG16 alone."""
-    trunk_only: bool = False
+    backbone_only: bool = False
     """Of a detector take conv1_1 to fc7 alone."""
     transfer: bool = False
     """Start from a detector of other classes: predictors of classes are carried over by name."""
@@ -491,7 +502,7 @@ class Train:
             _require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}, must not be negative")
         _require(0 <= self.ema_decay < 1, f"train.ema_decay is {self.ema_decay}, must lie in [0, 1)")
         _require(self.transfer or not self.transfer_names, "train.transfer_names needs train.transfer")
-        _require(not (self.transfer and self.trunk_only), "train.trunk_only takes no predictors to transfer")
+        _require(not (self.transfer and self.backbone_only), "train.backbone_only takes no predictors to transfer")
         _require(
             len(dict(self.transfer_names)) == len(self.transfer_names),
             f"train.transfer_names names a class twice: {self.transfer_names}",
@@ -523,3 +534,20 @@ class Config:
             not parts or self.train.accumulation_steps == 1,
             "devices.virtual_shards go one after another already: leave train.accumulation_steps at 1",
         )
+
+
+def decode_config(data: bytes) -> Config:
+    """Decode the JSON of a config.json, including options under their former names.
+
+    Raises:
+        msgspec.MsgspecError: The data is not JSON, or a value has the wrong type.
+        UserError: A value is outside its allowed range.
+    """
+    tree = msgspec.json.decode(data)
+    if isinstance(tree, dict):
+        for old, new in RENAMED_OPTIONS.items():
+            section, old_name = old.split(".")
+            part = tree.get(section)
+            if isinstance(part, dict) and old_name in part:
+                part.setdefault(new.split(".")[1], part.pop(old_name))
+    return msgspec.convert(tree, Config)

@@ -104,9 +104,9 @@ def compile_program(config: Config, mesh: Mesh, program: Program, platform: str)
 
 
 def batch_shapes(config: Config, mesh: Mesh) -> Batch:
-    """A global batch of images as large as data.canvas allows, split over the devices."""
+    """A global batch of images as large as data.max_image_size allows, split over the devices."""
     split = batch_sharding(mesh)
-    b, side, g = config.train.batch_size, config.data.canvas, config.data.max_objects
+    b, side, g = config.train.batch_size, config.data.max_image_size, config.data.max_objects
 
     def array(dtype: type, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((b, *shape), dtype, sharding=split)

@@ -76,7 +76,7 @@ def train_batches(source: Source, data: Data, batch_size: int, seed: int, rows: 
     rows: which images of each batch are wanted, where several processes share it. The place in the
         stream counts batches, so it is the same for all of them, however many there are.
     """
-    shape = canvas_shape(source, data.canvas)
+    shape = canvas_shape(source, data.max_image_size)
     order = _shuffled(len(source), seed)
     unreadable: dict[int, str] = {}
     rows = range(batch_size) if rows is None else rows
@@ -93,7 +93,7 @@ def train_batches(source: Source, data: Data, batch_size: int, seed: int, rows: 
 
 def train_slot(source: Source, data: Data, index: int, epoch: int) -> Batch:
     """The slot, as a batch of one, that `train_batches` has for an image in an epoch; nothing before it is read."""
-    shape = canvas_shape(source, data.canvas)
+    shape = canvas_shape(source, data.max_image_size)
     example = _load(source, index, data.train_on_difficult, shape, epoch, {}, data.strict)
     return _collate([example], shape, data.max_objects)
 
@@ -122,7 +122,7 @@ def eval_batches(
         can't read is added.
     rows: of each batch, as of `train_batches`.
     """
-    shape = canvas_shape(source, data.canvas)
+    shape = canvas_shape(source, data.max_image_size)
     unreadable = {} if unreadable is None else unreadable
     rows = range(batch_size) if rows is None else rows
 

@@ -63,7 +63,7 @@ class Detector:
     def _detect_one(self, image: UInt8[np.ndarray, "h w 3"], score_threshold: float) -> list[Detection]:
         # One image at a time: few compiled programs whatever comes, and the memory of one image.
         height, width = image.shape[:2]
-        side = canvas_side(max(height, width), self.config.data.canvas)
+        side = canvas_side(max(height, width), self.config.data.max_image_size)
         canvas = np.zeros((1, side, side, 3), np.uint8)
         content = reduce_to_fit(image, (side, side))
         canvas[0, : content.shape[0], : content.shape[1]] = content

@@ -41,7 +41,7 @@ def detect(
 
     Of every class but background (0), the boxes that score above config.score_threshold, at most
     the config.top_k best, enter NMS; the config.max_detections (k) best of all classes are kept.
-    With config.candidates "map" the config.top_k best of each feature map enter, whatever their classes.
+    With config.top_k_per "map" the config.top_k best of each feature map enter, whatever their classes.
 
     Args:
       offsets: predicted, relative to default_boxes.
@@ -50,7 +50,7 @@ def detect(
       variances: as the offsets were encoded with.
       config: static under jit.
       boxes_per_map: how many of default_boxes belong to each feature map, in their order
-        (config.DefaultBoxes.boxes_per_map); looked at with config.candidates "map" alone. Static under jit.
+        (config.DefaultBoxes.boxes_per_map); looked at with config.top_k_per "map" alone. Static under jit.
 
     Computes in float32 whatever the inputs' type. For a batch: ``jax.vmap(detect, (0, 0, None, None, None))``
     within jit, variances and config bound as constants.
@@ -64,7 +64,7 @@ def detect(
         boxes = jnp.clip(boxes, 0, 1)
     scores = jax.nn.softmax(logits)[:, 1:]
     top_k: int | None = config.top_k
-    if config.candidates == "map":
+    if config.top_k_per == "map":
         scores = jnp.where(scores > config.score_threshold, scores, 0)  # NaN would be among the best
         scores, top_k = _best_of_maps(scores, config.top_k, boxes_per_map), None
     not_empty = jnp.all(boxes[:, 2:] > boxes[:, :2], axis=1) if config.drop_empty else None

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ssd_jax.config import Config
+from ssd_jax.config import Config, decode_config
 from ssd_jax.errors import UserError
 from ssd_jax.files import user_errors_on_write, write_text
 
@@ -27,7 +27,7 @@ def read_config(run: Path) -> Config:
     """Raises UserError if the folder is not a run or its config.json does not fit this version."""
     file = run / "config.json"
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Config)
+        return decode_config(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         hint = "" if run.exists() else " (there is no such folder)"
         raise UserError(f"{run}: not the folder of a run, it has no config.json{hint}") from None

@@ -94,7 +94,9 @@ def _make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformati
         adamw = optax.adamw(schedule, weight_decay=config.weight_decay, mask=_where("kernel"))
         return optax.chain(*clip, adamw)
     if config.name == "muon":
-        rest = make_schedule(dataclasses.replace(config, learning_rate=config.learning_rate * config.adam_rate), steps)
+        rest = make_schedule(
+            dataclasses.replace(config, learning_rate=config.learning_rate * config.adam_lr_multiplier), steps
+        )
         turned = muon(
             schedule,
             consistent_rms=0.2,
@@ -106,7 +108,7 @@ def _make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformati
     return optax.chain(
         *clip,
         optax.add_decayed_weights(config.weight_decay, mask=_not_bias),
-        optax.masked(optax.scale(config.bias_rate), _where("bias")),
+        optax.masked(optax.scale(config.bias_lr_multiplier), _where("bias")),
         optax.scale_by_learning_rate(schedule),
         optax.trace(decay=config.momentum),
     )

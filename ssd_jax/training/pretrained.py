@@ -126,7 +126,7 @@ def open_pretrained(train: Train) -> Pretrained:
     """Raises UserError where there is neither a run nor a weight file."""
     path = Path(train.pretrained)
     if path.is_file():
-        imported = import_weights(path, class_names=None if train.trunk_only else ())
+        imported = import_weights(path, class_names=None if train.backbone_only else ())
         return Pretrained(path, imported.config, imported.params)
     if not path.exists():
         raise UserError(
@@ -142,8 +142,10 @@ def check_pretrained(config: Config) -> None:
     train = config.train
     if train.pretrained:
         _check(open_pretrained(train), config)
-    elif train.transfer or train.trunk_only:
-        raise UserError("train.transfer, train.trunk_only: of what? Name a run or a file with --train.pretrained PATH")
+    elif train.transfer or train.backbone_only:
+        raise UserError(
+            "train.transfer, train.backbone_only: of what? Name a run or a file with --train.pretrained PATH"
+        )
 
 
 def initial_params(config: Config, fresh: Params) -> Params:
@@ -178,7 +180,7 @@ def initial_params(config: Config, fresh: Params) -> Params:
 
 
 def loads_backbone_only(start: Pretrained, config: Config) -> bool:
-    return config.train.trunk_only or not start.config.model.class_names
+    return config.train.backbone_only or not start.config.model.class_names
 
 
 def _check(start: Pretrained, config: Config) -> None:
@@ -204,7 +206,8 @@ def _check_classes(start: Pretrained, config: Config) -> None:
         raise UserError(
             f"{start.path}: a checkpoint of other classes than the data's:\n{difference}\n"
             "To carry over those in both by their names, and start the others anew, add --train.transfer; for VGG16 "
-            "alone, --train.trunk-only. Names that differ but mean the same go into train.transfer_names of the config"
+            "alone, --train.backbone-only. Names that differ but mean the same go into train.transfer_names of the "
+            "config"
         )
     match_classes(there, here, config.train.transfer_names)
 

@@ -21,8 +21,8 @@ def export_layout(model: Model, project: str) -> Layout:
     if not fitting:
         titles = " and ".join(layout.title for layout in LAYOUTS["torch"] if layout.project == project)
         raise UserError(
-            f"the network has maps of {model.source_sizes} with {model.default_boxes.boxes_per_cell} default boxes in "
-            f"a cell. What can be exported is {titles}"
+            f"the network has maps of {model.feature_map_sizes} with {model.default_boxes.boxes_per_cell} default "
+            f"boxes in a cell. What can be exported is {titles}"
         )
     return fitting[0]
 

@@ -71,7 +71,7 @@ ORIGINS: Mapping[str, Origin] = MappingProxyType({
         detect=Detect(
             score_threshold=0.02,
             top_k=1000,
-            candidates="map",
+            top_k_per="map",
             clip_before_nms=True,
             log_scale_bounds=(-LOG_SCALE_BOUND, LOG_SCALE_BOUND),
             drop_empty=True,
@@ -141,4 +141,4 @@ def make_config(name: str, model: Model, origin: Origin) -> Config:
     if origin.detections_per_class is not None:
         most = origin.detections_per_class * max(1, len(model.class_names))
         detect = dataclasses.replace(detect, max_detections=most)
-    return Config(name=name, model=model, data=Data(root="", canvas=LARGEST_CANVAS), detect=detect)
+    return Config(name=name, model=model, data=Data(root="", max_image_size=LARGEST_CANVAS), detect=detect)

@@ -619,7 +619,7 @@ def test_gpus_tell_memory_and_collectives(compilers: None, tmp_path: Path):
 
 
 def test_program_too_large_for_the_chip(compilers: None):
-    canvases = ["--data.canvas", "20000", "--train.batch_size", "16"]  # 19.2 GB
+    canvases = ["--data.max_image_size", "20000", "--train.batch_size", "16"]  # 19.2 GB
     result = aot("--target", "v5e:1x1", TINY, "--classes", "3", *canvases, "--only", "detect")
     assert result.returncode == 0, result.stderr
     assert "does not fit: needs" in result.stdout and "of 15.8 GiB" in result.stdout

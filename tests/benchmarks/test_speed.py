@@ -109,7 +109,7 @@ def test_exponent():
 
 
 def test_growing_works_are_of_the_sizes_they_say():
-    assert growth.model_of(300).source_sizes == (38, 19, 10, 5, 3, 2)
+    assert growth.model_of(300).feature_map_sizes == (38, 19, 10, 5, 3, 2)
     assert growth.matching_and_loss(objects=7).arguments[2].shape == (4, 7, 4)
     assert growth.detection(classes=5, batch=3).arguments[1].shape == (3, 8732, 5)
     point = growth.measure(growth.detection(classes=3, batch=1), 3, 0.01)

@@ -281,7 +281,7 @@ def test_large_photograph_is_averaged_not_sampled():
             return np.broadcast_to((np.arange(width) % 2 * 255).astype(np.uint8)[None, :, None], (height, width, 3))
 
     found = {0: {"boxes_px": [[100, 50, 200, 100]], "labels": [1]}}
-    batch = next(eval_batches(Striped([(400, 200)], found), Data(canvas=100), 1))
+    batch = next(eval_batches(Striped([(400, 200)], found), Data(max_image_size=100), 1))
     assert (batch.height[0], batch.width[0]) == (50, 100)
     inside = batch.canvas[0, :50, 2:98].astype(float)
     assert abs(inside.mean() - 127.5) < 2 and inside.std() < 20
@@ -297,7 +297,7 @@ def test_reduction_keeps_the_picture_in_place():
             row = np.where(np.arange(width) < width // 2, 0, 200).astype(np.uint8)
             return np.broadcast_to(row[None, :, None], (height, width, 3))
 
-    batch = next(eval_batches(Halves([(1000, 1000)]), Data(canvas=64), 1))
+    batch = next(eval_batches(Halves([(1000, 1000)]), Data(max_image_size=64), 1))
     row = batch.canvas[0, 32, :, 0].astype(int)
     assert (row[:31] <= 2).all() and (row[33:] >= 198).all()
     assert row[31] + row[32] == pytest.approx(200, abs=4)
@@ -322,6 +322,6 @@ def test_reduced_picture_against_pillow():
         def image(self, index):
             return pixels
 
-    batch = next(eval_batches(Noise([(120, 90)]), Data(canvas=80), 1))
+    batch = next(eval_batches(Noise([(120, 90)]), Data(max_image_size=80), 1))
     expected = Image.fromarray(pixels).resize((80, 60), Image.Resampling.BILINEAR)
     np.testing.assert_allclose(batch.canvas[0, :60, :80].astype(int), np.asarray(expected).astype(int), atol=1)

@@ -15,7 +15,9 @@ def get_config() -> Config:
     return Config(
         name="tiny",
         model=Model(default_boxes=boxes, extras=(Extra(64, 128),), width=0.125, norm="group"),
-        data=Data(canvas=64, max_objects=8, shapes=Shapes(train_images=24, val_images=6, test_images=6, image_size=64)),
+        data=Data(
+            max_image_size=64, max_objects=8, shapes=Shapes(train_images=24, val_images=6, test_images=6, image_size=64)
+        ),
         augment=Augment(crop_trials=5),
         optimizer=Optimizer(name="adamw", learning_rate=2e-3, schedule="cosine", warmup_steps=4, clip_norm=10.0),
         train=Train(steps=30, batch_size=4, log_every=1, eval_every=14, checkpoint_every=7, ema_decay=0.9),

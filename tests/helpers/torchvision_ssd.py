@@ -130,7 +130,7 @@ def torchvision_config() -> Config:
             # image_mean of the 0-1 image, times 255; image_std is 1 / 255.
             mean=(0.48235 * 255, 0.45882 * 255, 0.40784 * 255),
         ),
-        data=Data(canvas=640),
+        data=Data(max_image_size=640),
         detect=Detect(log_scale_bounds=(None, math.log(1000 / 16)), clip_before_nms=True),
     )
 

@@ -68,7 +68,7 @@ def test_sides_of_canvases(longest, largest, side):
 
 def test_a_photograph_that_the_canvas_holds_is_not_averaged(detect, trained_run):
     """Of alternating black and white rows the network sees those that its samples fall on, and not their mean."""
-    config = dataclasses.replace(detect.config, data=dataclasses.replace(detect.config.data, canvas=4096))
+    config = dataclasses.replace(detect.config, data=dataclasses.replace(detect.config.data, max_image_size=4096))
     large = detector.Detector(config, detect.params, detect.step)
     rows = np.zeros((960, 960, 3), np.uint8)
     rows[::2] = 255

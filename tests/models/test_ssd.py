@@ -76,7 +76,7 @@ def test_predictions_and_maps(model: config.Model, boxes: int, maps: tuple[int, 
     predictions, _ = jax.eval_shape(SSD(model).init_with_output, jax.random.key(0), images)
     assert predictions.offsets.shape == (2, boxes, 4)
     assert predictions.logits.shape == (2, boxes, 21)
-    assert model.source_sizes == maps == model.default_boxes.feature_maps
+    assert model.feature_map_sizes == maps == model.default_boxes.feature_maps
 
 
 def test_layer_shapes_of_ssd300() -> None:

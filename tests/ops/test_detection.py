@@ -21,7 +21,7 @@ TORCHVISION = Detect(log_scale_bounds=(None, LIMIT), clip_before_nms=True)
 MMDETECTION = Detect(
     score_threshold=0.02,
     top_k=1000,
-    candidates="map",
+    top_k_per="map",
     log_scale_bounds=(-LIMIT, LIMIT),
     clip_before_nms=True,
     drop_empty=True,
@@ -226,7 +226,7 @@ def test_candidates_of_a_map_are_the_best_pairs_of_box_and_class():
     # Two maps of two boxes each. The best three pairs of the first are both classes of its first box
     # and one of the second box; the last map fills its share with weaker ones.
     logits = np.array([[0, 4, 3], [0, 2, 1], [-9, 0, -9], [-9, -9, 0]], np.float32)
-    found = run(np.zeros((4, 4), np.float32), logits, tiles(4), Detect(candidates="map", top_k=3), (2, 2))
+    found = run(np.zeros((4, 4), np.float32), logits, tiles(4), Detect(top_k_per="map", top_k=3), (2, 2))
     pairs = list(zip(found.labels.tolist(), (found.boxes[:, 0] * 4).round().tolist(), strict=True))
     # By softmax: box 2 and 3 .9998; box 0: .72, .27; box 1: .67. What is cut is class 2 of box 1, .24.
     assert pairs == [(1, 2), (2, 3), (1, 0), (1, 1), (2, 0)]
@@ -234,7 +234,7 @@ def test_candidates_of_a_map_are_the_best_pairs_of_box_and_class():
 
 def test_ties_of_a_map_are_cut_and_ordered_by_box_then_class():
     found = run(
-        np.zeros((6, 4), np.float32), np.zeros((6, 3), np.float32), tiles(6), Detect(candidates="map", top_k=5), (4, 2)
+        np.zeros((6, 4), np.float32), np.zeros((6, 3), np.float32), tiles(6), Detect(top_k_per="map", top_k=5), (4, 2)
     )
     assert found.labels.tolist() == [1, 2, 1, 2, 1, 1, 2, 1, 2]
     np.testing.assert_allclose(found.boxes[:, 0] * 6, [0, 0, 1, 1, 2, 4, 4, 5, 5], atol=1e-5)
@@ -243,7 +243,7 @@ def test_ties_of_a_map_are_cut_and_ordered_by_box_then_class():
 def test_nan_is_no_candidate_of_a_map():
     logits = np.zeros((100, 3), np.float32)
     logits[:60], logits[70, 2] = np.nan, 9
-    config = Detect(candidates="map", top_k=20, max_detections=1)
+    config = Detect(top_k_per="map", top_k=20, max_detections=1)
     found = run(np.zeros((100, 4), np.float32), logits, tiles(100), config, (100,))
     assert found.labels.tolist() == [2] and found.scores[0] > 0.99
 
@@ -251,14 +251,14 @@ def test_nan_is_no_candidate_of_a_map():
 def test_a_score_on_the_threshold_is_no_candidate_of_a_map():
     logits = np.zeros((3, 4), np.float32)  # softmax: exactly 1/4
     logits[1, 2] = 1e-3
-    config = Detect(score_threshold=0.25, candidates="map")
+    config = Detect(score_threshold=0.25, top_k_per="map")
     assert run(np.zeros((3, 4), np.float32), logits, tiles(3), config, (2, 1)).labels.tolist() == [2]
 
 
 @pytest.mark.parametrize("per_map", [(), (2,), (2, 2), (3, 1)])
 def test_maps_that_do_not_add_up_are_refused(per_map):
     with pytest.raises(ValueError, match="must add up to the 3 default boxes"):
-        detect(np.zeros((3, 4)), np.zeros((3, 2)), tiles(3), VARIANCES, Detect(candidates="map"), per_map)
+        detect(np.zeros((3, 4)), np.zeros((3, 2)), tiles(3), VARIANCES, Detect(top_k_per="map"), per_map)
 
 
 def test_overlap_on_the_threshold_after_clipping_does_not_suppress():

@@ -43,7 +43,7 @@ def test_config_is_read_back_equal(tmp_path, file):
 
 
 def test_config_of_another_librarys_post_processing_is_read_back_equal(tmp_path):
-    detect = config.Detect(candidates="map", log_scale_bounds=(None, 4.0), clip_before_nms=True, drop_empty=True)
+    detect = config.Detect(top_k_per="map", log_scale_bounds=(None, 4.0), clip_before_nms=True, drop_empty=True)
     written = dataclasses.replace(TINY, detect=detect)
     run_folder.create_or_resume(tmp_path / "run", written)
     assert run_folder.read_config(tmp_path / "run") == written

@@ -39,7 +39,7 @@ def caffe_sgd(parameters: dict, gradients: list[dict], config: Optimizer, steps:
         length = np.sqrt(sum((g**2).sum() for g in gradient.values()))
         clip = min(1.0, config.clip_norm / length) if config.clip_norm else 1.0
         for name, value in parameters.items():
-            rate_mult, decay_mult = (config.bias_rate, 0.0) if name.endswith("bias") else (1.0, 1.0)
+            rate_mult, decay_mult = (config.bias_lr_multiplier, 0.0) if name.endswith("bias") else (1.0, 1.0)
             g = clip * gradient[name] + config.weight_decay * decay_mult * value
             history[name] = config.momentum * history[name] + rate * rate_mult * g
             parameters[name] = value - history[name]
@@ -86,7 +86,7 @@ def test_muon_turns_hidden_kernels_and_leaves_the_rest_to_adam() -> None:
 
     Against the singular value decomposition; five Newton-Schulz rounds bring singular values to 0.7 to 1.2 only.
     """
-    config = Optimizer(name="muon", learning_rate=1.0, adam_rate=0.1, weight_decay=0.0, schedule="cosine")
+    config = Optimizer(name="muon", learning_rate=1.0, adam_lr_multiplier=0.1, weight_decay=0.0, schedule="cosine")
     gradient = {
         "vgg": {"conv1_1": {"kernel": jax.random.normal(jax.random.key(0), (3, 3, 4, 8)), "bias": jnp.ones(8)}},
         "conv4_3_norm_mbox_conf": {"kernel": jax.random.normal(jax.random.key(1), (3, 3, 4, 8))},

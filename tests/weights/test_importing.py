@@ -522,11 +522,11 @@ def test_a_detector_by_class_names(ssd300, imported, cells, tmp_path, capsys):
         bias = np.asarray(started[conf]["bias"]).reshape(6, 3)[box]
         voc = ssd300["conf.1.bias"].reshape(6, 21)[box]
         assert bias.tolist() == [voc[0], fresh[conf]["bias"][3 * box + 1], voc[1 + VOC_CLASSES.index("car")]]
-    trunk = initial_params(starting_from(file, model, trunk_only=True), fresh)
+    trunk = initial_params(starting_from(file, model, backbone_only=True), fresh)
     jax.tree.map(np.testing.assert_array_equal, trunk["vgg"], imported.params["vgg"])
     jax.tree.map(np.testing.assert_array_equal, trunk["conv9_2"], fresh["conv9_2"])
     own = save(tmp_path / "own", published.random_ssd_pytorch(6, 8, WIDTH))
-    assert initial_params(starting_from(own, model, trunk_only=True), fresh), "names of classes do not matter"
+    assert initial_params(starting_from(own, model, backbone_only=True), fresh), "names of classes do not matter"
     with pytest.raises(UserError, match="ssd-jax import-weights"):
         initial_params(starting_from(own, model, transfer=True), fresh)
 
@@ -536,13 +536,13 @@ def test_what_does_not_fit_to_start_from(ssd300, cells, tmp_path):
     wide = dataclasses.replace(cells, width=0.25)
     normed = dataclasses.replace(cells, norm="group")
     for model, line in ((wide, "model.width: 0.125 -> 0.25"), (normed, "model.norm: none -> group")):
-        for options in ({"transfer": True}, {"trunk_only": True}):
+        for options in ({"transfer": True}, {"backbone_only": True}):
             with pytest.raises(UserError, match=f"{file}: its network is another one.*\n  {line}"):
                 initial_params(starting_from(file, model, **options), {})
     with pytest.raises(UserError, match="there is no file or folder"):
         initial_params(starting_from(tmp_path / "gone", cells), {})
     with pytest.raises(UserError, match="of what"):
-        initial_params(config.Config(train=config.Train(trunk_only=True)), {})
+        initial_params(config.Config(train=config.Train(backbone_only=True)), {})
 
 
 def test_a_run_from_a_trunk_with_its_first_blocks_frozen(ssd300, imported, tmp_path):

@@ -136,7 +136,7 @@ def test_splits_are_joined_and_cut(checked_in: str):
 
 
 def test_sizes_are_unknown_and_the_canvas_is_square(checked_in: str):
-    data = Data(root="tfds:voc/2007", tfds_dir=checked_in, canvas=96, max_objects=4)
+    data = Data(root="tfds:voc/2007", tfds_dir=checked_in, max_image_size=96, max_objects=4)
     source = open_source(data, "train")
     assert source.sizes() is None
     assert canvas_shape(source, 96) == (96, 96)

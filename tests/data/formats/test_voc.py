@@ -240,7 +240,7 @@ def test_a_large_photograph_is_read_reduced_to_train_on_with_its_boxes_in_place(
     source = opened(voc)
     assert source.image(0).shape == (1000, 1500, 3)
     assert source.reduced_image(0, (320, 320)).shape == (500, 750, 3)
-    batch = next(train_batches(source, Data(canvas=320), len(source), seed=0))
+    batch = next(train_batches(source, Data(max_image_size=320), len(source), seed=0))
     (slot,) = np.flatnonzero(batch.index == 0)
     height, width = int(batch.height[slot]), int(batch.width[slot])
     assert (height, width) == (213, 320)
