@@ -1,33 +1,39 @@
-"""Files: atomic writes, names, and errors of the file system as errors for users."""
+"""File names, atomic writes, and errors of the file system as errors for users."""
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from ssd_jax.errors import UserError
+from ssd_jax.errors import user_errors
 
 
-@contextmanager
 def user_errors_on_write(
     target: Path, advice: str = "Free some space or make it writable, then give the same command again."
-) -> Iterator[None]:
-    """Around whatever writes to target: an OSError becomes a UserError that names it, with advice."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{target}: can't be written ({error.strerror or error}). {advice}") from error
+) -> AbstractContextManager[None]:
+    """Convert an OSError of the ``with`` block, which writes ``target``, into a UserError with advice."""
+    return user_errors(f"{target}: can't be written", advice, catch=OSError)
+
+
+def user_errors_on_read(
+    source: Path, advice: str = "Check the path and its permissions."
+) -> AbstractContextManager[None]:
+    """Convert an OSError of the ``with`` block, which reads ``source``, into a UserError with advice."""
+    return user_errors(f"{source}: can't be read", advice, catch=OSError)
 
 
 def write_text(file: Path, text: str) -> None:
-    """Whole or not at all: a run that is killed here leaves the old file."""
+    """Write a file atomically: an interrupted write leaves the old file as it was.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
     temporary = file.with_name(file.name + ".tmp")
     with user_errors_on_write(file):
         temporary.write_text(text)
         os.replace(temporary, file)
 
 
-def safe_file_name(split: str) -> str:
-    """A split as part of a file's name: of VOC2007/trainval[:50%] some characters can't be in one."""
-    return re.sub(r"[^\w.-]+", "_", split.replace(":", "to").replace("%", "pct")).strip("_")
+def safe_file_name(name: str) -> str:
+    """Return a name as part of a file name: ``VOC2007/trainval[:50%]`` becomes ``VOC2007_trainval_to50pct``."""
+    return re.sub(r"[^\w.-]+", "_", name.replace(":", "to").replace("%", "pct")).strip("_")

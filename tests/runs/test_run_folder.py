@@ -1,9 +1,7 @@
 """config.json, log.jsonl, results.csv and TensorBoard's file: what is written is read back, whatever came between."""
 
 import dataclasses
-import errno
 import json
-import os
 import struct
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from helpers import tiny_config
 from helpers.paths import ROOT
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from ssd_jax import config, files
+from ssd_jax import config
 from ssd_jax.commands.options import load_config
 from ssd_jax.errors import UserError
 from ssd_jax.runs import run_folder
@@ -127,22 +125,6 @@ def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/run: can't be written \(Not a directory\). Name another --workdir"):
         run_folder.create_or_resume(tmp_path / "file" / "run", TINY)
-
-
-# ---- whole or not at all ----
-
-
-def test_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    file = tmp_path / "metrics.json"
-    files.write_text(file, "old")
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(UserError, match=r"metrics.json: can't be written \(No space left on device\). Free some"):
-        files.write_text(file, "new")
-    assert file.read_text() == "old"
 
 
 # ---- logs ----

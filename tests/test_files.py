@@ -1,0 +1,101 @@
+"""Conversion of exceptions into UserErrors, atomic writes, and safe file names."""
+
+import errno
+import os
+
+import pytest
+
+from ssd_jax.errors import UserError, error_reason, user_errors
+from ssd_jax.files import safe_file_name, user_errors_on_read, user_errors_on_write, write_text
+
+
+class SpecialError(UserError):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a.json"), "No space left on device"),
+        (OSError("a library's own text"), "a library's own text"),
+        (ValueError("  first line\nsecond line"), "first line"),
+        (ValueError(), "ValueError"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_error_reason_is_one_line(error, reason):
+    assert error_reason(error) == reason
+
+
+def test_user_errors_names_problem_reason_and_advice():
+    cause = ValueError("cut short")
+    with pytest.raises(UserError) as raised, user_errors("a.json: not JSON", "Copy it again."):
+        raise cause
+    assert str(raised.value) == "a.json: not JSON (cut short). Copy it again."
+    assert raised.value.__cause__ is cause
+
+
+def test_user_errors_without_advice_ends_with_the_reason():
+    with pytest.raises(UserError) as raised, user_errors("a.json: not JSON"):
+        raise ValueError("cut short")
+    assert str(raised.value) == "a.json: not JSON (cut short)"
+
+
+def test_user_errors_raises_the_requested_type():
+    with pytest.raises(SpecialError), user_errors("a", error_type=SpecialError):
+        raise ValueError
+
+
+@pytest.mark.parametrize("error", [UserError("one of ours"), KeyError("another type"), KeyboardInterrupt()])
+def test_user_errors_lets_other_types_pass(error):
+    with pytest.raises(type(error)) as raised, user_errors("a", catch=(OSError, ValueError)):
+        raise error
+    assert raised.value is error
+
+
+def test_user_errors_lets_an_exception_without_reason_pass():
+    with pytest.raises(ValueError, match=r"^b$"), user_errors("a", reason=lambda error: None):
+        raise ValueError("b")
+
+
+@pytest.mark.parametrize("convert", [user_errors_on_read, user_errors_on_write])
+def test_file_errors_are_converted_and_others_pass(convert, tmp_path):
+    message = r"a\.txt: .*\(No such file or directory\)\. Name another"
+    with pytest.raises(UserError, match=message), convert(tmp_path / "a.txt", "Name another."):
+        (tmp_path / "a.txt").read_bytes()
+    with pytest.raises(ValueError, match=r"^b$"), convert(tmp_path / "a.txt"):
+        raise ValueError("b")
+
+
+def test_write_text_replaces_a_file(tmp_path):
+    write_text(tmp_path / "metrics.json", "old")
+    write_text(tmp_path / "metrics.json", "new")
+    assert (tmp_path / "metrics.json").read_text() == "new"
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_write_text_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    file = tmp_path / "metrics.json"
+    write_text(file, "old")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(UserError, match=r"metrics\.json.*No space left on device"):
+        write_text(file, "new")
+    assert file.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("test", "test"),
+        ("VOC2007/trainval+VOC2012/trainval", "VOC2007_trainval_VOC2012_trainval"),
+        ("train[:50%]", "train_to50pct"),
+        ("train[50%:]", "train_50pctto"),
+        ("a b/Zürich-1.5", "a_b_Zürich-1.5"),
+    ],
+)
+def test_safe_file_name(name, safe):
+    assert safe_file_name(name) == safe
