@@ -21,7 +21,7 @@ from ssd_jax.inference.program import make_predict_fn
 from ssd_jax.metrics.average_precision import format_table
 from ssd_jax.report import page, pictures
 from ssd_jax.runtime import distributed, sharding
-from ssd_jax.runtime.distributed import DistributedOptions
+from ssd_jax.runtime.distributed_options import DistributedOptions
 
 
 @dataclass(frozen=True)

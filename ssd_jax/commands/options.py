@@ -14,7 +14,8 @@ from ssd_jax.config import Config
 from ssd_jax.data.formats.open import is_generated, is_tfds
 from ssd_jax.errors import UserError
 from ssd_jax.runtime import compilation
-from ssd_jax.runtime.distributed import DistributedOptions, initialize
+from ssd_jax.runtime.distributed import initialize
+from ssd_jax.runtime.distributed_options import DistributedOptions
 
 ALONE = DistributedOptions()
 HELP = ("-h", "--help")

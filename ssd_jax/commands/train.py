@@ -14,7 +14,7 @@ from ssd_jax.commands.splits import describe, describe_overlap, describe_source,
 from ssd_jax.config import Config
 from ssd_jax.runs import run_folder
 from ssd_jax.runtime import compilation, distributed
-from ssd_jax.runtime.distributed import DistributedOptions
+from ssd_jax.runtime.distributed_options import DistributedOptions
 from ssd_jax.training import pretrained
 from ssd_jax.training.loop import Trainer
 
