@@ -28,11 +28,12 @@ import tyro
 from ssd_jax import files
 from ssd_jax.commands.evaluate import evaluate
 from ssd_jax.commands.main import warnings_on_screen
-from ssd_jax.commands.options import load_config, with_root
+from ssd_jax.commands.options import load_config
 from ssd_jax.commands.train import train_config
 from ssd_jax.config import Config
 from ssd_jax.data.check.clean_copy import write_clean_copy
 from ssd_jax.data.formats.open import open_source
+from ssd_jax.data.run_splits import with_data_root
 from ssd_jax.data.source import FolderSource, Source
 from ssd_jax.errors import UserError
 from ssd_jax.runs import run_folder
@@ -120,7 +121,7 @@ def train_base(config: Config, options: Options) -> Path:
     train = dataclasses.replace(config.train, steps=options.base_steps, eval_every=0)
     data = dataclasses.replace(config.data, train_split="train")
     run = options.out / "base"
-    train_config(with_root(dataclasses.replace(config, data=data, train=train), str(folder)), run)
+    train_config(with_data_root(dataclasses.replace(config, data=data, train=train), str(folder)), run)
     return run
 
 
@@ -256,7 +257,7 @@ def main(argv: Sequence[str]) -> int:
 
 def compare(options: Options) -> None:
     """The whole experiment, or what is left of it to do."""
-    config = with_root(load_config(options.config), str(options.data))
+    config = with_data_root(load_config(options.config), str(options.data))
     source = open_source(config.data, options.train_split)
     epoch = steps_per_epoch(len(source), config.train.batch_size)
     base = options.base or train_base(config, options)

@@ -17,10 +17,10 @@ import tyro
 
 from benchmarks.command import run
 from benchmarks.speed.machine import machine
-from ssd_jax.commands.options import parse_config_options, prepare, with_root
-from ssd_jax.commands.splits import open_data
+from ssd_jax.commands.options import parse_config_options, prepare
 from ssd_jax.config import Config
 from ssd_jax.data.loader import Batch, train_batches
+from ssd_jax.data.run_splits import open_training_splits, with_data_root
 from ssd_jax.runtime import sharding
 from ssd_jax.training.train_step import augmentation_arrays, init_state, make_augmentation, make_train_step
 
@@ -35,9 +35,9 @@ class Options:
 def main(argv: Sequence[str]) -> None:
     options = parse_config_options(Options, "python -m benchmarks.input", argv)
     prepare()
-    config = with_root(options.config, options.config.data.root)
+    config = with_data_root(options.config, options.config.data.root)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, eval_every=0))
-    config, source, _ = open_data(config)
+    config, source, _ = open_training_splits(config)
     mesh, size = sharding.make_mesh(), config.train.batch_size
     batches = train_batches(source, config.data, size, config.train.seed)
     augment = jax.jit(sharding.map_images(make_augmentation(config), mesh))

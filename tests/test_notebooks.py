@@ -90,7 +90,7 @@ def test_own_data_of_another_folder(tmp_path):
     assert_clean(notebook, told_of=root)
     told = text(notebook)
     assert "train: 12 pictures" in told and "val: 3 of 3 pictures have mistakes" in told
-    assert "Measuring on 'val' instead" in told
+    assert "on 'val' instead" in told
     assert not (tmp_path / "runs" / "game_pieces").exists()
 
 

@@ -8,11 +8,12 @@ from typing import Annotated
 import tyro
 from tqdm.auto import tqdm
 
-from ssd_jax.commands.options import HELP, check_out, make_out, parse_config_options, with_root
+from ssd_jax.commands.options import HELP, check_out, make_out, parse_config_options
 from ssd_jax.config import Config
 from ssd_jax.data.check import checks as checking
 from ssd_jax.data.check.clean_copy import check_fixable, check_target, write_clean_copy
 from ssd_jax.data.problems import Problems, Severity
+from ssd_jax.data.run_splits import with_data_root
 from ssd_jax.errors import UserError
 from ssd_jax.report.data_set import write_data_set_pictures
 
@@ -45,7 +46,7 @@ def check_data(argv: Sequence[str]) -> int:
         print(CHECK_DATA_HELP)
         return 0
     options = parse_config_options(CheckDataOptions, "check-data", argv)
-    config = with_root(options.config, options.config.data.root)
+    config = with_data_root(options.config, options.config.data.root)
     check_out(options.out, "check.json")
     if options.fix is not None:
         check_target(options.fix, Path(config.data.root))

@@ -11,8 +11,8 @@ import tyro
 from tqdm.auto import tqdm
 
 from ssd_jax import files
-from ssd_jax.commands.options import prepare, with_root
-from ssd_jax.commands.splits import describe_source, open_evaluation_split
+from ssd_jax.commands.options import prepare
+from ssd_jax.data.run_splits import describe_split, open_evaluation_split, with_data_root
 from ssd_jax.data.source import Source
 from ssd_jax.evaluation import evaluator, submission
 from ssd_jax.inference import detector
@@ -50,10 +50,10 @@ def evaluate(argv: Sequence[str]) -> None:
     prepare(options.hosts)
     config = detector.read_detector_config(options.run)
     if options.data_root is not None:
-        config = with_root(config, options.data_root)
+        config = with_data_root(config, options.data_root)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, strict=options.strict))
     split, source = open_evaluation_split(config, options.split)
-    describe_source(split, source)
+    describe_split(split, source)
     if options.results or not source.annotated:
         submission.check_names(source)  # before all the work
     mesh = sharding.make_mesh()

@@ -11,7 +11,6 @@ import tyro
 
 from ssd_jax import files
 from ssd_jax.config import Config
-from ssd_jax.data.formats.open import is_generated, is_tfds
 from ssd_jax.errors import UserError
 from ssd_jax.runtime import compilation
 from ssd_jax.runtime.distributed import initialize
@@ -74,16 +73,6 @@ def _line_of(error: BaseException, file: Path) -> str:
             line = trace.tb_lineno
         trace = trace.tb_next
     return f" (line {line})" if line else ""
-
-
-def with_root(config: Config, root: str) -> Config:
-    """With that data.root, made absolute, so that a run finds its data from wherever it is evaluated."""
-    data = dataclasses.replace(config.data, root=root)
-    if is_tfds(data):
-        data = dataclasses.replace(data, tfds_dir=data.tfds_dir and str(Path(data.tfds_dir).expanduser().absolute()))
-    elif root and not is_generated(data):
-        data = dataclasses.replace(data, root=str(Path(root).absolute()))
-    return dataclasses.replace(config, data=data)
 
 
 def with_pretrained(config: Config) -> Config:

@@ -8,9 +8,10 @@ from typing import Annotated
 import tyro
 
 from ssd_jax import files
-from ssd_jax.commands.options import OTHER_OUT, with_root
+from ssd_jax.commands.options import OTHER_OUT
 from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.image import EXTENSIONS
+from ssd_jax.data.run_splits import with_data_root
 from ssd_jax.errors import UserError
 from ssd_jax.runs import run_folder
 from ssd_jax.training import replay
@@ -37,7 +38,7 @@ def show(argv: Sequence[str]) -> None:
         raise UserError(f"--out {options.out}: end its name in .jpg or .png")
     config = run_folder.read_config(options.run)
     if options.data_root is not None:
-        config = with_root(config, options.data_root)
+        config = with_data_root(config, options.data_root)
     source = open_source(config.data, config.data.train_split, config.model.class_names)
     seen = replay.replay_image(config, source, options.image, options.epoch)
     name = options.image.replace("/", "_")  # an id may be a path

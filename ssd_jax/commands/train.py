@@ -9,9 +9,9 @@ from typing import Annotated
 
 import tyro
 
-from ssd_jax.commands.options import HELP, parse_config_options, prepare, with_pretrained, with_root
-from ssd_jax.commands.splits import describe, describe_overlap, describe_source, open_data
+from ssd_jax.commands.options import HELP, parse_config_options, prepare, with_pretrained
 from ssd_jax.config import Config
+from ssd_jax.data.run_splits import describe_overlap, describe_split, open_training_splits, with_data_root
 from ssd_jax.runs import run_folder
 from ssd_jax.runtime import compilation, distributed
 from ssd_jax.runtime.distributed_options import DistributedOptions
@@ -49,15 +49,15 @@ def train(argv: Sequence[str]) -> None:
 def train_config(config: Config, workdir: Path) -> None:
     """What ``train`` does, of a config made in Python. Raises UserError for all that ``train`` refuses."""
     compilation.release_compiler_memory()
-    config, train_source, val_source = open_data(with_pretrained(with_root(config, config.data.root)))
+    config, train_source, val_source = open_training_splits(with_pretrained(with_data_root(config, config.data.root)))
     distributed.assert_same(run_folder.config_to_json(config), "the config, with the data it names,")
     if not run_folder.has_checkpoint(workdir):
         pretrained.check_pretrained(config)  # before there is a folder
     loop = Trainer(config, workdir, train_source, val_source)
     distributed.run_on_primary(lambda: start(workdir, config))
-    describe_source("train", train_source, config)
+    describe_split("train", train_source, config)
     if val_source is not None:
-        describe_source("val", val_source)
+        describe_split("val", val_source)
         describe_overlap(train_source, val_source)
     with run_folder.exclusive_lock(workdir) if distributed.is_primary() else nullcontext():
         last = loop.run()
@@ -73,3 +73,13 @@ def start(workdir: Path, config: Config) -> None:
     print(f"{'Going on with' if going_on else 'New run in'} {workdir}: {describe(config)}")
     for change in changed:
         print(f"  changed: {change}")
+
+
+def describe(config: Config) -> str:
+    """Summarise a config in one line."""
+    model = config.model
+    return (
+        f"{model.image_size} px, {model.default_boxes.count} default boxes, {len(model.class_names)} classes "
+        f"({', '.join(model.class_names[:8])}{', ...' if len(model.class_names) > 8 else ''}), "
+        f"{config.train.steps} steps of {config.train.batch_size} images"
+    )

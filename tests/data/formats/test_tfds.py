@@ -21,12 +21,12 @@ from helpers.paths import ASSETS
 from helpers.tiny_archives import COCO, VOC, Picture
 from PIL import Image
 
-from ssd_jax.commands.options import with_root
 from ssd_jax.config import Config, Data
 from ssd_jax.data.formats.open import open_source, split_names
 from ssd_jax.data.formats.prepare import prepare_tfds
 from ssd_jax.data.loader import canvas_shape, train_batches
 from ssd_jax.data.problems import Kind, Problems
+from ssd_jax.data.run_splits import with_data_root
 from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
 
@@ -169,9 +169,9 @@ def test_many_threads_read_the_same(checked_in: str):
 
 def test_a_word_and_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    data = with_root(Config(data=Data(tfds_dir="sets")), "tfds:voc/2007").data
+    data = with_data_root(Config(data=Data(tfds_dir="sets")), "tfds:voc/2007").data
     assert (data.root, data.tfds_dir) == ("tfds:voc/2007", str(tmp_path / "sets"))
-    assert with_root(Config(), "tfds:voc/2007").data.tfds_dir == "", "tfds' own rule"
+    assert with_data_root(Config(), "tfds:voc/2007").data.tfds_dir == "", "tfds' own rule"
 
 
 # ---- sets that can't be read ----

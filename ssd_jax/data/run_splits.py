@@ -1,0 +1,147 @@
+"""Opens the splits that a run trains on and is evaluated on, and prints what they hold."""
+
+import dataclasses
+from pathlib import Path
+
+from ssd_jax.config import Config
+from ssd_jax.data.class_names import class_difference
+from ssd_jax.data.formats.open import is_generated, is_tfds, missing_split, open_source
+from ssd_jax.data.loader import objects_over_padding
+from ssd_jax.data.problems import Problems
+from ssd_jax.data.source import Source
+from ssd_jax.errors import UserError
+
+
+def with_data_root(config: Config, root: str) -> Config:
+    """Return the config with another ``data.root``, made absolute so that it is found from any working folder."""
+    data = dataclasses.replace(config.data, root=root)
+    if is_tfds(data):
+        data = dataclasses.replace(data, tfds_dir=data.tfds_dir and str(Path(data.tfds_dir).expanduser().absolute()))
+    elif root and not is_generated(data):
+        data = dataclasses.replace(data, root=str(Path(root).absolute()))
+    return dataclasses.replace(config, data=data)
+
+
+def open_training_splits(config: Config) -> tuple[Config, Source, Source | None]:
+    """Open the train split, and the val split if the run evaluates during training.
+
+    Args:
+        config: Config of the run. Its ``model.class_names`` may be empty.
+
+    Returns:
+        The config with the class names of the data, the train split, and the val split or None.
+
+    Raises:
+        UserError: a split cannot be opened or has no annotations.
+    """
+    train_source = open_split(config, config.data.train_split)
+    model = dataclasses.replace(config.model, class_names=tuple(train_source.class_names))
+    config = dataclasses.replace(config, model=model)
+    val_source = _open_val_split(config) if config.train.eval_every else None
+    for split, source in ((config.data.train_split, train_source), (config.data.val_split, val_source)):
+        if source is not None and not source.annotated:
+            raise UserError(
+                f"{config.data.root}: the split '{split}' has no annotations, so it cannot be used during training. "
+                "Name another split; evaluate.py can run detection on this one"
+            )
+    return config, train_source, val_source
+
+
+def _open_val_split(config: Config) -> Source:
+    split = config.data.val_split
+    try:
+        return open_split(config, split)
+    except UserError as error:
+        if missing_split(config.data, split) is None:
+            raise
+        raise UserError(
+            f"{error}\nThe best checkpoint is chosen on this split. Name another one with --data.val_split, or disable "
+            "evaluation during training with --train.eval_every 0"
+        ) from None
+
+
+def open_evaluation_split(config: Config, split: str | None) -> tuple[str, Source]:
+    """Open the split to evaluate on.
+
+    Args:
+        config: Config of a trained run.
+        split: Name of the split. None: ``data.test_split``, or ``data.val_split`` if the data set has no such split.
+
+    Returns:
+        The name of the split and the split.
+
+    Raises:
+        UserError: the split cannot be opened.
+    """
+    if split is None:
+        split = config.data.test_split
+        missing = missing_split(config.data, split)
+        if missing:
+            split = config.data.val_split
+            print(f"{missing} Evaluating on '{split}' instead, the split on which the best checkpoint was chosen.")
+    return split, open_split(config, split)
+
+
+def open_split(config: Config, split: str) -> Source:
+    """Open a split with the class names of the run.
+
+    Raises:
+        UserError: the split cannot be opened. If the data set has classes that the run does not know, the message
+            lists the differences.
+    """
+    try:
+        return open_source(config.data, split, config.model.class_names)
+    except UserError as error:
+        raise UserError(f"{error}{_class_mismatch(config, split)}") from error
+
+
+def _class_mismatch(config: Config, split: str) -> str:
+    """Describe how the classes of the data differ from those of the run. Empty if the run knows all of them."""
+    names = config.model.class_names
+    try:
+        data_names = open_source(config.data, split, problems=Problems(stop=False)).class_names if names else ()
+    except UserError:
+        return ""
+    if set(data_names) <= set(names):
+        return ""
+    difference = class_difference(names, data_names, there="the run")
+    return f"\nThe classes of the data are not those of the run:\n{difference}"
+
+
+def describe_split(name: str, source: Source, training: Config | None = None) -> None:
+    """Print the number of images of a split, and its notes.
+
+    Args:
+        name: Name to print.
+        source: The split.
+        training: Config of the run that trains on this split, to also print what training will not use.
+    """
+    print(f"{name}: {len(source)} images")
+    notes = list(source.notes)
+    if training is not None and source.in_memory:
+        cut = objects_over_padding(source, training.data)
+        if cut:
+            notes.append(
+                f"{cut} objects are not trained on, because their images have more than {training.data.max_objects} "
+                "objects; raise --data.max_objects to use all of them"
+            )
+        empty = sum(len(source.annotation(i).labels) == 0 for i in range(len(source)))
+        if empty and not training.loss.min_negatives:
+            notes.append(
+                f"{empty} images have no objects and are ignored by the loss; use --loss.min_negatives 3 to train on "
+                "them, each with the weight of an image with one match"
+            )
+    for note in notes:
+        print(f"  note: {note}")
+
+
+def describe_overlap(train_source: Source, val_source: Source) -> None:
+    """Print how many images are in both the train and the val split, compared by file."""
+    if train_source.in_memory and val_source.in_memory:
+        train_files = {train_source.annotation(i).file for i in range(len(train_source))}
+        shared = sum(val_source.annotation(i).file in train_files for i in range(len(val_source)))
+        if shared:
+            print(
+                f"  note: {shared} of the {len(val_source)} val images are also in the train split; mAP is not "
+                "meaningful for them"
+            )
