@@ -93,8 +93,7 @@ def only_classes(source: Source, class_names: Sequence[str]) -> FolderSource:
             raise UserError(f"'{name}' is no class of the data, which has {', '.join(source.class_names)}")
     label = {source.class_names.index(name) + 1: k for k, name in enumerate(class_names, start=1)}
     annotations = []
-    for i in range(len(source)):
-        whole = source.annotation(i)
+    for whole in source.annotations():
         kept = [j for j, old in enumerate(whole.labels.tolist()) if old in label]
         labels = whole.labels[kept]
         labels[:] = [label[old] for old in labels.tolist()]
@@ -108,7 +107,7 @@ def write_copy(folder: Path, source: Source) -> None:
     if (folder / "annotations" / "instances_train.json").exists():  # which is written last
         return
     shutil.rmtree(folder, ignore_errors=True)
-    files = [source.annotation(i).file for i in range(len(source))]
+    files = [annotation.file for annotation in source.annotations()]
     # Every image is wanted, so each has a digest of its own.
     write_clean_copy(folder, {"train": source}, {file: file.encode() for file in files}, lambda images: None)
 

@@ -15,7 +15,7 @@ from ssd_jax.data.check.clean_copy import check_fixable, check_target, write_cle
 from ssd_jax.data.problems import Problems, Severity
 from ssd_jax.data.run_splits import with_data_root
 from ssd_jax.errors import UserError
-from ssd_jax.report.data_set import write_data_set_pictures
+from ssd_jax.report.data_set import write_data_set_figures
 
 CHECK_DATA_HELP = """usage: check-data CONFIG [--data.root FOLDER] [--out FOLDER] [--no-images] ...
 
@@ -53,12 +53,12 @@ def check_data(argv: Sequence[str]) -> int:
         if not options.images:
             raise UserError("--fix needs to see the images: leave out --no-images")
     make_out(options.out)
-    problems = Problems(stop=False)
+    problems = Problems(raise_errors=False)
     try:
         splits = checking.open_splits(config, problems)
     except UserError:
-        if problems.found:
-            print(checking.format_problems(problems.found))
+        if problems.collected:
+            print(checking.format_problems(problems.collected))
         raise
     checking.check_annotations(splits, config.data, problems)
     total = sum(map(len, splits.values()))
@@ -67,17 +67,17 @@ def check_data(argv: Sequence[str]) -> int:
         with tqdm(total=total, unit="image", dynamic_ncols=True) as bar:
             digests = checking.check_images(splits, problems, bar.update)
     counts = {split: checking.count_split(source) for split, source in splits.items()}
-    ceiling = checking.measure_ceiling(splits[config.data.train_split], config)
-    print(checking.format_problems(problems.found), end="\n\n")
-    print(checking.format_counts(counts, ceiling), end="\n\n")
-    print(checking.format_ceiling(ceiling, config), end="\n\n")
-    checking.write_tables(options.out, counts, ceiling, problems.found)
-    write_data_set_pictures(options.out, config.model.default_boxes, splits, counts, ceiling)
+    coverage = checking.measure_box_coverage(splits[config.data.train_split], config)
+    print(checking.format_problems(problems.collected), end="\n\n")
+    print(checking.format_counts(counts, coverage), end="\n\n")
+    print(checking.format_box_coverage(coverage, config), end="\n\n")
+    checking.write_tables(options.out, counts, coverage, problems.collected)
+    write_data_set_figures(options.out, config.model.default_boxes, splits, counts, coverage)
     print(f"Written to {options.out}: problems.csv (all of them), check.json, data.png, pictures with their boxes")
     if options.fix is not None:
-        check_fixable(problems.found)
+        check_fixable(problems.collected)
         with tqdm(total=total, unit="image", dynamic_ncols=True) as bar:
             kept = write_clean_copy(options.fix, splits, digests, bar.update)
         told = ", ".join(f"{split} {images} of {len(splits[split])} images" for split, images in kept.items())
         print(f"Cleaned copy in {options.fix}: {told}. VOC's difficult objects are ordinary ones there")
-    return int(any(p.kind.severity is not Severity.NOTE for p in problems.found))
+    return int(any(p.kind.severity is not Severity.NOTE for p in problems.collected))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ssd_jax import files
-from ssd_jax.data.class_names import named
+from ssd_jax.data.class_names import format_names
 from ssd_jax.errors import UserError
 from ssd_jax.inference import detector
 from ssd_jax.runtime import sharding
@@ -44,7 +44,7 @@ def export_weights(argv: Sequence[str]) -> None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
     write_safetensors(options.out, to_layout(sharding.fetch(params), layout))
     print(f"{options.out}: step {step} of {options.run} as {layout.title}. Label 0 is background, then:")
-    print(named(f"{len(model.class_names)} classes", model.class_names))
+    print(format_names(f"{len(model.class_names)} classes", model.class_names))
     if options.layout == "ssd.pytorch":
         print(f"  It expects RGB minus {model.mean}, over {model.std}, and these default boxes: {model.default_boxes}")
     if options.layout == "torchvision":

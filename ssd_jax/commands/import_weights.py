@@ -10,7 +10,7 @@ import tyro
 
 from ssd_jax.commands.options import check_new
 from ssd_jax.config import Config
-from ssd_jax.data.class_names import named
+from ssd_jax.data.class_names import format_names
 from ssd_jax.weights.importing import Imported, import_weights, write_run
 from ssd_jax.weights.origins import Scales
 
@@ -50,7 +50,7 @@ def described(imported: Imported, given: Sequence[str]) -> list[str]:
     boxes = model.default_boxes
     found = "" if given else ", by their number; if they are others, --class-names"
     return [
-        named(f"{len(model.class_names)} classes{found}", model.class_names),
+        format_names(f"{len(model.class_names)} classes{found}", model.class_names),
         f"{preprocessing}; warped to {model.image_size} x {model.image_size}",
         f"  {boxes.count} default boxes from {boxes.min_sizes[0]:g} to {boxes.max_sizes[-1]:g} px, clip '{boxes.clip}'",
         f"  scores above {detect.score_threshold}, NMS at {detect.nms_iou_threshold}, at most {detect.max_detections}",

@@ -29,24 +29,28 @@ VOC_NAMES_IN_COCO = (
 """Classes of VOC that COCO calls otherwise: (name in VOC, name in COCO)."""
 
 
-def class_difference(
-    old: Sequence[str], new: Sequence[str], *, there: str = "the checkpoint", here: str = "the data"
+def describe_class_difference(
+    old: Sequence[str], new: Sequence[str], *, old_place: str = "the checkpoint", new_place: str = "the data"
 ) -> str:
     """What differs between two lists of classes, in indented lines; empty where they are equal.
 
-    there, here: where the old and the new list were found.
+    old_place, new_place: where the old and the new list were found.
     """
     lines = [
-        named(f"only in {place}", only)
-        for place, names, others in ((there, old, new), (here, new, old))
+        format_names(f"only in {place}", only)
+        for place, names, others in ((old_place, old, new), (new_place, new, old))
         if (only := [name for name in names if name not in others])
     ]
     if not lines and list(old) != list(new):
-        lines = ["  the same names in another order", named(f"in {there}", old), named(f"in {here}", new)]
+        lines = [
+            "  the same names in another order",
+            format_names(f"in {old_place}", old),
+            format_names(f"in {new_place}", new),
+        ]
     return "\n".join(lines)
 
 
-def named(title: str, names: Iterable[str]) -> str:
+def format_names(title: str, names: Iterable[str]) -> str:
     """``  title: a, b, c``, broken into lines of a readable length."""
     return textwrap.fill(
         f"{title}: {', '.join(names)}",

@@ -73,7 +73,7 @@ def image_size(path: str | Path, annotated_size: tuple[int, int] | None = None) 
     return size
 
 
-def image_traits(path: str | Path) -> tuple[str, int]:
+def mode_and_orientation(path: str | Path) -> tuple[str, int]:
     """Pillow's mode (RGB, L, CMYK, ...) and EXIF orientation (1, upright, to 8), from the file's header alone.
 
     Raises UserError, naming the file, if it is missing, empty or no image.

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32, Int32, UInt8
 from PIL import Image
 
 from ssd_jax.config import Data
-from ssd_jax.data.source import Annotation, Source, image_for
+from ssd_jax.data.source import Annotation, Source
 from ssd_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -91,14 +91,14 @@ def train_batches(source: Source, data: Data, batch_size: int, seed: int, rows: 
     return _stream(places.map(load), len(rows), shape, data.max_objects, unreadable)
 
 
-def train_slot(source: Source, data: Data, index: int, epoch: int) -> Batch:
+def single_image_batch(source: Source, data: Data, index: int, epoch: int) -> Batch:
     """The slot, as a batch of one, that `train_batches` has for an image in an epoch; nothing before it is read."""
     shape = canvas_shape(source, data.max_image_size)
     example = _load(source, index, data.train_on_difficult, shape, epoch, {}, data.strict)
     return _collate([example], shape, data.max_objects)
 
 
-def place_in_stream(length: int, seed: int, index: int, epoch: int) -> int:
+def stream_position(length: int, seed: int, index: int, epoch: int) -> int:
     """How many images come before that one in the stream of `train_batches` over a source of that length."""
     order = _shuffled(length, seed)
     return next(place for place in range(epoch * length, (epoch + 1) * length) if order[place] == index)
@@ -147,21 +147,21 @@ def canvas_shape(source: Source, canvas: int) -> tuple[int, int]:
     sizes = source.sizes()
     if sizes is None:
         return canvas, canvas
-    height, width = map(max, zip(*(fit(size[::-1], (canvas, canvas)) for size in set(sizes)), strict=True))
+    height, width = map(max, zip(*(fit_size(size[::-1], (canvas, canvas)) for size in set(sizes)), strict=True))
     height, width = (min(-(-side // _GRANULE) * _GRANULE, canvas) for side in (height, width))
     return height, width
 
 
-def fit(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
+def fit_size(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
     """Height and width of an image reduced, never enlarged, to lie within a canvas; at least 1."""
     scale = min(1.0, canvas[0] / size[0], canvas[1] / size[1])
     height, width = (min(max(round(side * scale), 1), limit) for side, limit in zip(size, canvas, strict=True))
     return height, width
 
 
-def objects_over_padding(source: Source, data: Data) -> int:
+def count_dropped_objects(source: Source, data: Data) -> int:
     """How many objects to train on are cut because their image has more than data.max_objects."""
-    images = (for_training(source.annotation(i), data.train_on_difficult) for i in range(len(source)))
+    images = (keep_trainable_objects(annotation, data.train_on_difficult) for annotation in source.annotations())
     return sum(max(len(image.labels) - data.max_objects, 0) for image in images)
 
 
@@ -175,7 +175,7 @@ class _Example(NamedTuple):
     valid: bool
 
 
-def for_training(annotation: Annotation, with_difficult: bool) -> Annotation:
+def keep_trainable_objects(annotation: Annotation, with_difficult: bool) -> Annotation:
     """Without the objects that are never trained on: crowds, and, unless asked for, difficult ones."""
     keep = ~annotation.crowd if with_difficult else ~(annotation.crowd | annotation.difficult)
     return annotation._replace(
@@ -197,8 +197,8 @@ def _load(
     strict: bool,
 ) -> _Example:
     try:
-        annotation = for_training(source.annotation(index), with_difficult)
-        image = image_for(source, index, shape)
+        annotation = keep_trainable_objects(source.annotation(index), with_difficult)
+        image = source.reduced_image(index, shape)
     except UserError as error:
         if strict:
             raise UserError(f"{error}\nStopped there, as --strict asks; without it the image is passed over") from error
@@ -219,7 +219,7 @@ def _empty(index: int, epoch: int) -> _Example:
 
 def reduce_to_fit(image: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
     """The image as it is where it fits into (height, width), else reduced with antialiasing until it does."""
-    height, width = fit(image.shape[:2], shape)
+    height, width = fit_size(image.shape[:2], shape)
     if (height, width) == image.shape[:2]:
         return image
     # Pillow's bilinear filter grows with the reduction, so it averages; reducing_gap spares it half

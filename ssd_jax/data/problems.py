@@ -52,30 +52,30 @@ class Problem(NamedTuple):
 class Problems:
     """Collects what readers find. With ``stop`` the first error is raised instead, as training wants it."""
 
-    def __init__(self, *, stop: bool = True) -> None:
-        self.stop = stop
-        self.found: list[Problem] = []
+    def __init__(self, *, raise_errors: bool = True) -> None:
+        self.raise_errors = raise_errors
+        self.collected: list[Problem] = []
 
     def add(self, kind: Kind, file: object, text: str) -> None:
         """Raises UserError if it is an error and these problems stop at one."""
-        if self.stop and kind.severity is Severity.ERROR:
+        if self.raise_errors and kind.severity is Severity.ERROR:
             raise UserError(f"{file}: {text}")
-        self.found.append(Problem(kind, str(file), text))
+        self.collected.append(Problem(kind, str(file), text))
 
     @contextmanager
-    def passing_over(self, kind: Kind, file: object) -> Iterator[None]:
+    def collecting(self, kind: Kind, file: object) -> Iterator[None]:
         """Around what reads a file or an entry of it: a UserError is collected, and what follows goes on."""
         try:
             yield
         except UserError as error:
-            if self.stop:
+            if self.raise_errors:
                 raise
-            self.found.append(Problem(kind, str(file), str(error).removeprefix(f"{file}: ")))
+            self.collected.append(Problem(kind, str(file), str(error).removeprefix(f"{file}: ")))
 
     def notes(self) -> list[str]:
         """A sentence for each kind found that is no error, with the first few named."""
         by_kind: dict[Kind, list[str]] = {}
-        for problem in self.found:
+        for problem in self.collected:
             if problem.kind.in_training:
                 by_kind.setdefault(problem.kind, []).append(f"{problem.file}{problem.text and ' '}{problem.text}")
         return [f"{len(named)} {kind.in_training}: {_first_few(named)}" for kind, named in by_kind.items()]

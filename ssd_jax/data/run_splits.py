@@ -4,9 +4,9 @@ import dataclasses
 from pathlib import Path
 
 from ssd_jax.config import Config
-from ssd_jax.data.class_names import class_difference
+from ssd_jax.data.class_names import describe_class_difference
 from ssd_jax.data.formats.open import is_generated, is_tfds, missing_split, open_source
-from ssd_jax.data.loader import objects_over_padding
+from ssd_jax.data.loader import count_dropped_objects
 from ssd_jax.data.problems import Problems
 from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
@@ -99,12 +99,12 @@ def _class_mismatch(config: Config, split: str) -> str:
     """Describe how the classes of the data differ from those of the run. Empty if the run knows all of them."""
     names = config.model.class_names
     try:
-        data_names = open_source(config.data, split, problems=Problems(stop=False)).class_names if names else ()
+        data_names = open_source(config.data, split, problems=Problems(raise_errors=False)).class_names if names else ()
     except UserError:
         return ""
     if set(data_names) <= set(names):
         return ""
-    difference = class_difference(names, data_names, there="the run")
+    difference = describe_class_difference(names, data_names, old_place="the run")
     return f"\nThe classes of the data are not those of the run:\n{difference}"
 
 
@@ -119,13 +119,13 @@ def describe_split(name: str, source: Source, training: Config | None = None) ->
     print(f"{name}: {len(source)} images")
     notes = list(source.notes)
     if training is not None and source.in_memory:
-        cut = objects_over_padding(source, training.data)
+        cut = count_dropped_objects(source, training.data)
         if cut:
             notes.append(
                 f"{cut} objects are not trained on, because their images have more than {training.data.max_objects} "
                 "objects; raise --data.max_objects to use all of them"
             )
-        empty = sum(len(source.annotation(i).labels) == 0 for i in range(len(source)))
+        empty = sum(len(annotation.labels) == 0 for annotation in source.annotations())
         if empty and not training.loss.min_negatives:
             notes.append(
                 f"{empty} images have no objects and are ignored by the loss; use --loss.min_negatives 3 to train on "
@@ -138,8 +138,8 @@ def describe_split(name: str, source: Source, training: Config | None = None) ->
 def describe_overlap(train_source: Source, val_source: Source) -> None:
     """Print how many images are in both the train and the val split, compared by file."""
     if train_source.in_memory and val_source.in_memory:
-        train_files = {train_source.annotation(i).file for i in range(len(train_source))}
-        shared = sum(val_source.annotation(i).file in train_files for i in range(len(val_source)))
+        train_files = {annotation.file for annotation in train_source.annotations()}
+        shared = sum(annotation.file in train_files for annotation in val_source.annotations())
         if shared:
             print(
                 f"  note: {shared} of the {len(val_source)} val images are also in the train split; mAP is not "

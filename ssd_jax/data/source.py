@@ -2,9 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
@@ -51,53 +52,62 @@ class CocoTruth(NamedTuple):
     crowd: Bool[np.ndarray, " t"]
 
 
-@runtime_checkable
-class Source(Protocol):
-    """A split of a data set. Random access, no state, safe to read from many threads."""
+class Source(ABC):
+    """A split of a data set: random access to its annotations and images, safe to use from many threads.
+
+    A subclass sets `class_names` and defines `__len__`, `sizes`, `annotation` and `image`.
+    """
 
     class_names: tuple[str, ...]
-    category_ids: tuple[int, ...] | None
-    """The data set's own number of each class, COCO's category id; None where it has none."""
-    coco_truth: CocoTruth | None
-    """Of this split and perhaps of more images, found by Annotation.number; None where the data is not COCO's."""
-    annotated: bool
-    """False for the images of a challenge whose boxes only its server knows: there is nothing to train on or
-    to measure."""
-    notes: tuple[str, ...]
-    """What was found odd and how it was taken, one sentence each, for the program to print."""
-    in_memory: bool
-    """Whether all annotations are held in memory, so that a look at each costs next to nothing."""
+    category_ids: tuple[int, ...] | None = None
+    """Number of each class in the data set's own files (COCO's category id), if it has such numbers."""
+    coco_truth: CocoTruth | None = None
+    """COCO's annotations with all digits, addressed by `Annotation.number`; None if the data is not COCO's. It
+    may contain more images than the split."""
+    annotated: bool = True
+    """False for the test images of a challenge whose boxes are not public: they cannot be trained or measured on."""
+    notes: tuple[str, ...] = ()
+    """Oddities of the data and how they are handled, one sentence each, to be printed."""
+    in_memory: bool = False
+    """Whether all annotations are held in memory, so that reading every one of them is cheap."""
 
+    @abstractmethod
     def __len__(self) -> int: ...
 
+    @abstractmethod
     def sizes(self) -> Sequence[tuple[int, int]] | None:
-        """Width and height of each image, pixels, upright; None where that means reading them all."""
-        ...
+        """Return the (width, height) of each upright image in pixels, or None if that requires reading the images."""
 
+    @abstractmethod
     def annotation(self, index: int) -> Annotation:
-        """Raises UserError only where it is read with the image, and that can't be read."""
-        ...
+        """Return the annotation of an image.
 
+        Raises:
+            UserError: the annotation is stored with the image and cannot be read.
+        """
+
+    def annotations(self) -> Iterator[Annotation]:
+        """Iterate over the annotations of all images, in order. Raises as `annotation` does."""
+        return (self.annotation(index) for index in range(len(self)))
+
+    @abstractmethod
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """RGB, upright, original size. Raises UserError with the file's name if it can't be read."""
-        ...
+        """Return an image as upright RGB pixels at its original size.
 
-
-@runtime_checkable
-class ReducingSource(Source, Protocol):
-    """One that reads large photographs faster where they will be reduced."""
+        Raises:
+            UserError: the image cannot be read; the message names the file.
+        """
 
     def reduced_image(self, index: int, canvas: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-        """image(), or the same at a fraction of its size, but larger than what fits into canvas (height, width)."""
-        ...
+        """Return an image that will be shrunk to fit a canvas of (height, width).
+
+        A source that can decode large images faster at a fraction of their size overrides this method. The
+        result is then smaller than `image`, but larger than what fits the canvas. Raises as `image` does.
+        """
+        return self.image(index)
 
 
-def image_for(source: Source, index: int, canvas: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-    """The image of a source, to be reduced to a canvas (height, width): read in the fastest way that it knows."""
-    return source.reduced_image(index, canvas) if isinstance(source, ReducingSource) else source.image(index)
-
-
-class FolderSource:
+class FolderSource(Source):
     """A split whose annotations are held in memory and whose images are files."""
 
     in_memory = True
@@ -135,7 +145,7 @@ class FolderSource:
         return image
 
     def reduced_image(self, index: int, canvas: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-        """See ReducingSource; raises as image() does."""
+        """Decode JPEG files at a fraction of their size. Raises as `image` does."""
         annotation = self._annotations[index]
         image, size = read_reduced_image(annotation.file, (annotation.width, annotation.height), canvas)
         _check_size(annotation, size)
@@ -193,7 +203,7 @@ class RawObject(NamedTuple):
     """None: the box's."""
 
 
-def place_objects(
+def annotation_from_objects(
     image_id: str,
     image_file: str,
     size: tuple[int, int],
@@ -215,8 +225,8 @@ def place_objects(
             problems.add(
                 Kind.UNKNOWN_CLASS,
                 file,
-                f"{entry.where} is of class '{entry.name}', which is not among the classes {listed(labels)}. Correct "
-                "the name, or add the class.",
+                f"{entry.where} is of class '{entry.name}', which is not among the classes {join_names(labels)}. "
+                "Correct the name, or add the class.",
             )
             continue
         what = f"{entry.where} ({entry.name} {' '.join(f'{edge:g}' for edge in entry.box_px)})"
@@ -252,7 +262,7 @@ def _reversed(box: Sequence[float]) -> str:
     return f": {' and '.join(wrong)} (corners swapped, or a size below 0?)" if wrong else ""
 
 
-def tell_shares(objects: Sequence[RawObject], problems: Problems, *, file: object, where: str = "") -> None:
+def warn_if_normalised(objects: Sequence[RawObject], problems: Problems, *, file: object, where: str = "") -> None:
     """For a format of pixels: tells of an image whose boxes all lie in its first pixel, with fractions of it."""
     edges = [edge for entry in objects for edge in entry.box_px]
     if edges and all(0 <= edge <= 1 for edge in edges) and any(0 < edge < 1 for edge in edges):
@@ -267,7 +277,7 @@ def clip_box(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float,
     return (left, top, right, bottom) if right > left and bottom > top else None
 
 
-def held_out(image_ids: Sequence[str], fraction: float) -> list[bool]:
+def hash_split(image_ids: Sequence[str], fraction: float) -> list[bool]:
     """Which images are for validation where the data set doesn't say, by a hash of the image's id.
 
     An image keeps its side when others are added or removed. Of two images or more at least one
@@ -288,13 +298,13 @@ def is_split_name(name: str) -> bool:
     return _SPLIT_NAME.fullmatch(name) is not None
 
 
-def spellings(split: str) -> tuple[str, ...]:
+def split_aliases(split: str) -> tuple[str, ...]:
     """Names under which folders have a split, the one asked for first."""
     same = ("val", "valid", "validation")
     return (split, *(name for name in same if name != split)) if split in same else (split,)
 
 
-def path_tails(path: str) -> list[str]:
+def path_suffixes(path: str) -> list[str]:
     """What a path that was written elsewhere, perhaps on Windows, may mean here: itself, and it without its first
     folders, the fewest first."""
     parts = Path(path.replace("\\", "/")).parts
@@ -313,5 +323,5 @@ def read_text(file: Path) -> str:
         raise UserError(f"{file}: can't be read ({error.strerror}). Check its permissions.") from error
 
 
-def listed(names: Iterable[object]) -> str:
+def join_names(names: Iterable[object]) -> str:
     return ", ".join(map(str, names)) or "none"

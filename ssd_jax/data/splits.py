@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from ssd_jax.data.source import Annotation, Source, image_for
+from ssd_jax.data.source import Annotation, Source
 from ssd_jax.errors import UserError
 
 _BOUND = r"-?\d+%?"
@@ -44,7 +44,7 @@ def _parse_term(text: str, part: str) -> Term:
     return Term(*(found[group] or "" for group in Term._fields))
 
 
-def chosen_positions(term: Term, length: int) -> range:
+def slice_positions(term: Term, length: int) -> range:
     """Which of ``length`` images a term takes; per cent are rounded to whole images."""
     start, stop = (_bound(bound, length) for bound in (term.start, term.stop))
     return range(length)[start:stop]
@@ -56,7 +56,7 @@ def _bound(text: str, length: int) -> int | None:
     return round(length * int(text[:-1]) / 100) if text.endswith("%") else int(text)
 
 
-class JoinedSource:
+class JoinedSource(Source):
     """Images of several sources, or some of one, as one. Where folders differ they stand in front of image ids."""
 
     def __init__(self, parts: Sequence[tuple[Term, Source, range]]):
@@ -94,4 +94,4 @@ class JoinedSource:
 
     def reduced_image(self, index: int, canvas: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
         part, position = self._positions[index]
-        return image_for(self._sources[part], position, canvas)
+        return self._sources[part].reduced_image(position, canvas)

@@ -66,7 +66,7 @@ def compute_metrics(detections: Sequence[ImageDetections], source: Source) -> di
 
     detections: one for each image of the split, in its order.
     """
-    annotations = [source.annotation(i) for i in range(len(source))]
+    annotations = list(source.annotations())
     voc = evaluate_voc(detections, annotations, source.class_names)
     if source.coco_truth is None:
         return {**voc, **evaluate_coco(detections, annotations, source.class_names)}

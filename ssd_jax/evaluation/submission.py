@@ -43,7 +43,7 @@ def write_results(
     """
     check_names(source)
     split = re.sub(r"[^+]*/", "", split)
-    annotations = [source.annotation(index) for index in range(len(source))]
+    annotations = list(source.annotations())
     if source.category_ids is not None and _numbered(annotations):
         text = _coco_text(annotations, source.category_ids, detections)
         texts = {f"detections_{split}_{algorithm}_results.json": text}
@@ -63,7 +63,7 @@ def check_names(source: Source) -> None:
 
     To be asked before the work: an id with a blank would shift the columns, and two classes may be one file.
     """
-    annotations = [source.annotation(index) for index in range(len(source))]
+    annotations = list(source.annotations())
     if source.category_ids is not None and _numbered(annotations):
         return
     parted = next((a.image_id for a in annotations if len(a.image_id.split()) != 1), None)

@@ -51,7 +51,7 @@ def write_report(
         detections: one for each image of it.
         metrics: what metrics.json holds, of the same detections.
     """
-    annotations = [source.annotation(i) for i in range(len(source))]
+    annotations = list(source.annotations())
     found = diagnosis.diagnose(detections, annotations, config.model.class_names)
     worst = [
         picture_image(source, i, detections[i], found.images[i])

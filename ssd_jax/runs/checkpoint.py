@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from ssd_jax.data.class_names import class_difference
+from ssd_jax.data.class_names import describe_class_difference
 from ssd_jax.errors import UserError
 from ssd_jax.files import user_errors_on_write, write_text
 from ssd_jax.runtime import distributed
@@ -249,7 +249,7 @@ def _move(folder: Path, aside: Path) -> None:
 
 def check_same_classes(file: Path, stored: Sequence[str], expected: Sequence[str]) -> None:
     """Raises UserError if the checkpoint's classes are others than the run's, or in another order."""
-    difference = class_difference(stored, expected, here="config.json")
+    difference = describe_class_difference(stored, expected, new_place="config.json")
     if difference:
         raise UserError(f"{file}: a checkpoint of other classes than {file.parents[1] / 'config.json'}:\n{difference}")
 

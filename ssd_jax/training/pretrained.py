@@ -16,7 +16,7 @@ from jax import Array
 from jaxtyping import Float32
 
 from ssd_jax.config import Config, Model, Train
-from ssd_jax.data.class_names import class_difference, named
+from ssd_jax.data.class_names import describe_class_difference, format_names
 from ssd_jax.errors import UserError
 from ssd_jax.inference import detector
 from ssd_jax.models.ssd import CLASS_PREDICTOR, Params
@@ -42,7 +42,7 @@ class Classes(NamedTuple):
         """A line each of kept, new and dropped classes, with their number."""
         kept = [name if name == old else f"{name} (there: {old})" for name, old in self.kept.items()]
         rows = (("kept", kept), ("new", self.new), ("dropped", self.dropped))
-        return "\n".join(named(f"{title:7} {len(names):3}", names or ("-",)) for title, names in rows)
+        return "\n".join(format_names(f"{title:7} {len(names):3}", names or ("-",)) for title, names in rows)
 
 
 def match_classes(old: Sequence[str], new: Sequence[str], synonyms: Sequence[tuple[str, str]] = ()) -> Classes:
@@ -201,7 +201,7 @@ def _check(start: Pretrained, config: Config) -> None:
 
 def _check_classes(start: Pretrained, config: Config) -> None:
     there, here = start.config.model.class_names, config.model.class_names
-    difference = class_difference(there, here)
+    difference = describe_class_difference(there, here)
     if difference and not config.train.transfer:
         raise UserError(
             f"{start.path}: a checkpoint of other classes than the data's:\n{difference}\n"

@@ -18,7 +18,7 @@ from numpy import ndarray
 from PIL import Image
 
 from ssd_jax.config import Config
-from ssd_jax.data.loader import place_in_stream, train_slot
+from ssd_jax.data.loader import single_image_batch, stream_position
 from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
 from ssd_jax.report import pictures
@@ -54,7 +54,7 @@ def replay_image(config: Config, source: Source, image_id: str, epoch: int) -> A
     index = find_image(source, image_id)
     step = find_step(config, source, index, epoch)
     source.image(index)  # the loader would pass over an image that can't be read
-    batch = train_slot(source, config.data, index, epoch)
+    batch = single_image_batch(source, config.data, index, epoch)
     images, boxes, labels = augment_batch(config, batch, sharding.single_device_mesh())
     return AugmentedImage(index, epoch, step, images[0], boxes[0], labels[0])
 
@@ -62,8 +62,8 @@ def replay_image(config: Config, source: Source, image_id: str, epoch: int) -> A
 def find_image(source: Source, image_id: str) -> int:
     """The position of an image in a split. Raises UserError, with the ids most like it, where it is not there."""
     ids: list[str] = []
-    for index in range(len(source)):
-        ids.append(source.annotation(index).image_id)
+    for index, annotation in enumerate(source.annotations()):
+        ids.append(annotation.image_id)
         if ids[index] == image_id:
             return index
     near = difflib.get_close_matches(image_id, ids)
@@ -76,7 +76,7 @@ def find_step(config: Config, source: Source, index: int, epoch: int) -> int:
     train, length = config.train, len(source)
     images = train.steps * train.batch_size
     if 0 <= epoch * length < images:
-        place = place_in_stream(length, train.seed, index, epoch)
+        place = stream_position(length, train.seed, index, epoch)
         if place < images:
             return place // train.batch_size + 1
     raise UserError(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssd_jax.data.class_names import class_difference, named
+from ssd_jax.data.class_names import describe_class_difference, format_names
 
 
 @pytest.mark.parametrize(
@@ -22,16 +22,19 @@ from ssd_jax.data.class_names import class_difference, named
     ],
 )
 def test_difference(old, new, lines):
-    assert class_difference(old, new).splitlines() == lines
+    assert describe_class_difference(old, new).splitlines() == lines
 
 
 def test_the_places_are_named():
-    assert class_difference(["a"], ["b"], there="the run", here="val") == "  only in the run: a\n  only in val: b"
+    assert (
+        describe_class_difference(["a"], ["b"], old_place="the run", new_place="val")
+        == "  only in the run: a\n  only in val: b"
+    )
 
 
 def test_a_long_list_is_broken_between_names():
     names = [f"class-{number}" for number in range(40)]
-    lines = named("kept", names).splitlines()
+    lines = format_names("kept", names).splitlines()
     assert 3 < len(lines) < 6 and all(len(line) <= 110 for line in lines)
     assert all(line.startswith("    class-") for line in lines[1:])
     assert " ".join(line.strip() for line in lines) == "kept: " + ", ".join(names)

@@ -9,24 +9,20 @@ import pytest
 from PIL import Image
 
 from ssd_jax.config import Data
-from ssd_jax.data.loader import canvas_shape, eval_batches, fit, objects_over_padding, train_batches
-from ssd_jax.data.source import make_annotation
+from ssd_jax.data.loader import canvas_shape, count_dropped_objects, eval_batches, fit_size, train_batches
+from ssd_jax.data.source import Source, make_annotation
 from ssd_jax.errors import UserError
 
 
-class Fake:
+class Fake(Source):
     """Images filled with their index; (width, height) by list; broken ones raise."""
 
     class_names = ("cat",)
-    category_ids = None
-    coco_truth = None
-    annotated = True
-    notes = ()
     in_memory = True
 
-    def __init__(self, sizes, annotations=None, broken=(), wait=0.0):
+    def __init__(self, sizes, objects=None, broken=(), wait=0.0):
         self.all_sizes, self.broken, self.wait = sizes, broken, wait
-        self.annotations = annotations or {}
+        self.objects = objects or {}
 
     def __len__(self):
         return len(self.all_sizes)
@@ -35,7 +31,7 @@ class Fake:
         return self.all_sizes
 
     def annotation(self, index):
-        found = self.annotations.get(index, {"boxes_px": [], "labels": []})
+        found = self.objects.get(index, {"boxes_px": [], "labels": []})
         return make_annotation(str(index), f"{index}.jpg", self.all_sizes[index], **found)
 
     def image(self, index):
@@ -147,7 +143,7 @@ def test_evaluation_of_full_batches_has_no_empty_one():
 
 def test_shapes_and_dtypes():
     boxes = {0: {"boxes_px": [[0, 0, 4, 4]], "labels": [1]}}
-    batch = next(train_batches(small(3, annotations=boxes), Data(max_objects=5), 3, seed=0))
+    batch = next(train_batches(small(3, objects=boxes), Data(max_objects=5), 3, seed=0))
     assert [(name, array.shape, array.dtype.name) for name, array in batch._asdict().items()] == [
         ("canvas", (3, 32, 32, 3), "uint8"),
         ("height", (3,), "int32"),
@@ -163,7 +159,7 @@ def test_shapes_and_dtypes():
 
 def test_boxes_are_normalised_to_the_image_and_cut_to_it():
     found = {0: {"boxes_px": [[4, 2, 8, 8], [-3, 0, 20, 4]], "labels": [1, 1], "difficult": [False, True]}}
-    batch = next(eval_batches(small(1, annotations=found), Data(max_objects=3), 1))
+    batch = next(eval_batches(small(1, objects=found), Data(max_objects=3), 1))
     np.testing.assert_array_equal(batch.gt_boxes[0], [[0.25, 0.25, 0.5, 1], [0, 0, 1, 0.5], [0, 0, 0, 0]])
     np.testing.assert_array_equal(batch.gt_labels[0], [1, 1, 0])
     np.testing.assert_array_equal(batch.gt_difficult[0], [False, True, False])
@@ -178,7 +174,7 @@ def test_crowds_never_and_difficult_by_choice():
         "difficult": [False, True, False, True],
         "crowd": [False, False, True, True],
     }
-    source = small(1, annotations={0: found})
+    source = small(1, objects={0: found})
     with_difficult = next(train_batches(source, Data(), 1, seed=0))
     without = next(train_batches(source, Data(train_on_difficult=False), 1, seed=0))
     measured = next(eval_batches(source, Data(train_on_difficult=False), 1))
@@ -190,15 +186,15 @@ def test_crowds_never_and_difficult_by_choice():
 def test_objects_beyond_the_padding_are_cut_and_counted():
     boxes = {"boxes_px": [[0, 0, k, 4] for k in range(1, 6)], "labels": [1] * 5}
     crowd = {"boxes_px": [[0, 0, 4, 4]] * 4, "labels": [1] * 4, "crowd": [False, False, True, True]}
-    source = small(3, annotations={0: boxes, 1: crowd})
+    source = small(3, objects={0: boxes, 1: crowd})
     batch = next(eval_batches(source, Data(max_objects=2), 1))
     np.testing.assert_array_equal(batch.gt_boxes[0, :, 2], [1 / 16, 2 / 16])
-    assert [objects_over_padding(source, Data(max_objects=n)) for n in (1, 2, 4, 5)] == [5, 3, 1, 0]
+    assert [count_dropped_objects(source, Data(max_objects=n)) for n in (1, 2, 4, 5)] == [5, 3, 1, 0]
 
 
 def test_unreadable_image_keeps_its_slot_and_is_told_once(caplog):
     boxes = {2: {"boxes_px": [[0, 0, 4, 4]], "labels": [1]}}
-    good, bad = small(5, annotations=boxes), small(5, annotations=boxes, broken={2})
+    good, bad = small(5, objects=boxes), small(5, objects=boxes, broken={2})
     stream = train_batches(bad, Data(), 5, seed=0)
     with caplog.at_level(logging.WARNING):
         batches = take(stream, 4)
@@ -269,7 +265,7 @@ def test_canvas_is_as_large_as_the_images_need(sizes, canvas, expected):
     ],
 )
 def test_fit(size, canvas, expected):
-    assert fit(size, canvas) == expected
+    assert fit_size(size, canvas) == expected
 
 
 def test_large_photograph_is_averaged_not_sampled():

@@ -8,18 +8,18 @@ from PIL import Image
 from ssd_jax.config import Data
 from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.problems import Kind, Problem, Problems
-from ssd_jax.data.source import RawObject, place_objects
+from ssd_jax.data.source import RawObject, annotation_from_objects
 from ssd_jax.errors import UserError
 
 
 def placed(objects, problems, size=(40, 30)):
     labels = {"cat": 1, "dog": 2}
-    return place_objects("a", "a.jpg", size, objects, labels, problems, file="a.xml")
+    return annotation_from_objects("a", "a.jpg", size, objects, labels, problems, file="a.xml")
 
 
 def test_errors_are_raised_or_collected_and_warnings_collected():
     for stop in (True, False):
-        problems = Problems(stop=stop)
+        problems = Problems(raise_errors=stop)
         problems.add(Kind.NO_AREA, "a.xml", "object 1")
         if stop:
             with pytest.raises(UserError, match=r"^b\.xml: it is gone$"):
@@ -27,7 +27,7 @@ def test_errors_are_raised_or_collected_and_warnings_collected():
         else:
             problems.add(Kind.MISSING, "b.xml", "it is gone")
         expected = [Problem(Kind.NO_AREA, "a.xml", "object 1"), Problem(Kind.MISSING, "b.xml", "it is gone")]
-        assert problems.found == expected[: 1 if stop else 2]
+        assert problems.collected == expected[: 1 if stop else 2]
 
 
 def test_every_object_is_judged():
@@ -42,10 +42,10 @@ def test_every_object_is_judged():
         RawObject("object 7", "cat", (5.0, 5.0, 5.0, 9.0)),
         RawObject("object 8", "dog", (0.0, 0.0, 40.0, 30.0)),
     ]
-    problems = Problems(stop=False)
+    problems = Problems(raise_errors=False)
     annotation = placed(objects, problems)
     assert annotation.labels.tolist() == [1, 2, 2, 1, 2]
-    assert [(p.kind, p.text.split(" (")[0]) for p in problems.found] == [
+    assert [(p.kind, p.text.split(" (")[0]) for p in problems.collected] == [
         (Kind.UNKNOWN_CLASS, "object 2 is of class 'cow', which is not among the classes cat, dog. Correct the name, "
          "or add the class."),
         (Kind.NO_AREA, "object 3"),
@@ -53,7 +53,7 @@ def test_every_object_is_judged():
         (Kind.DUPLICATE, "object 6"),
         (Kind.NO_AREA, "object 7"),
     ]  # fmt: skip
-    assert problems.found[3].text.endswith("as object 1")
+    assert problems.collected[3].text.endswith("as object 1")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_corners_in_the_wrong_order_are_told(box, told):
     problems = Problems()
     placed([RawObject("object 1", "cat", box)], problems)
     expected = f": {told} (corners swapped, or a size below 0?)" if told else ""
-    assert [p.text for p in problems.found] == [f"object 1 (cat {' '.join(map(str, box))}){expected}"]
+    assert [p.text for p in problems.collected] == [f"object 1 (cat {' '.join(map(str, box))}){expected}"]
 
 
 def test_notes_count_and_name_the_first_few():
@@ -98,9 +98,9 @@ def test_a_voc_folder_is_read_to_its_end(tmp_path):
             Image.new("RGB", (40, 30)).save(tmp_path / f"{stem}.png")
     (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
     (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("\n".join([*BROKEN, "absent"]))
-    problems = Problems(stop=False)
+    problems = Problems(raise_errors=False)
     source = open_source(Data(root=str(tmp_path)), "train", (), problems)
-    found = {(p.kind, p.file.split("/")[-1]) for p in problems.found}
+    found = {(p.kind, p.file.split("/")[-1]) for p in problems.collected}
     assert found == {
         (Kind.MISSING, "train.txt line 5"),
         (Kind.MALFORMED, "cut.xml"),
@@ -124,9 +124,9 @@ def test_a_coco_file_is_read_to_its_end(tmp_path):
     }  # fmt: skip
     (tmp_path / "train.json").write_text(json.dumps(content))
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
-    problems = Problems(stop=False)
+    problems = Problems(raise_errors=False)
     source = open_source(Data(root=str(tmp_path)), "train", (), problems)
-    texts = [(p.kind, p.text) for p in problems.found]
+    texts = [(p.kind, p.text) for p in problems.collected]
     expected = [
         (Kind.MALFORMED, "$.images[1]"),
         (Kind.MALFORMED, "annotations[1]"),

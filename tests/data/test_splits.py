@@ -6,7 +6,7 @@ from PIL import Image
 
 from ssd_jax.config import Data
 from ssd_jax.data.formats.open import missing_split, open_source
-from ssd_jax.data.splits import Term, chosen_positions, parse_split
+from ssd_jax.data.splits import Term, parse_split, slice_positions
 from ssd_jax.errors import UserError
 
 
@@ -44,7 +44,7 @@ def test_text_that_is_no_split_is_told(text):
     ],
 )
 def test_chosen_positions(bounds, length, expected):
-    assert list(chosen_positions(Term("", "train", *bounds), length)) == list(expected)
+    assert list(slice_positions(Term("", "train", *bounds), length)) == list(expected)
 
 
 def test_slices_are_those_of_tensorflow_datasets():
@@ -60,7 +60,7 @@ def test_slices_are_those_of_tensorflow_datasets():
             instruction = ReadInstruction("train", from_=start, to=stop, unit="%")
             (absolute,) = instruction.to_absolute({"train": Info(length)})
             expected = range(length)[absolute.from_ : absolute.to]
-            assert chosen_positions(Term("", "train", f"{start}%", f"{stop}%"), length) == expected
+            assert slice_positions(Term("", "train", f"{start}%", f"{stop}%"), length) == expected
 
 
 def write_voc(folder, names):
@@ -115,7 +115,7 @@ def test_given_classes_are_those_of_every_part(two):
 
 def test_part_of_one_folder_keeps_its_ids(two):
     source = open_source(two, "VOC2007/trainval[1:]")
-    assert [source.annotation(i).image_id for i in range(len(source))] == ["i1", "i2"]
+    assert [annotation.image_id for annotation in source.annotations()] == ["i1", "i2"]
     np.testing.assert_array_equal(source.image(0)[0, 0], [1, 1, 1])
 
 

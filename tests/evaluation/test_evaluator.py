@@ -14,7 +14,7 @@ from helpers.random_predictors import with_random_predictors
 
 from ssd_jax.config import Detect
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
-from ssd_jax.data.source import Annotation, CocoTruth, make_annotation
+from ssd_jax.data.source import Annotation, Source, make_annotation
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation import evaluator
 from ssd_jax.inference import detections
@@ -33,14 +33,10 @@ def params() -> dict[str, Any]:
     return jax.jit(SSD(TINY.model).init)(jax.random.key(3, impl="rbg"), jnp.zeros((1, 64, 64, 3)))["params"]
 
 
-class GreyImages:
+class GreyImages(Source):
     """Each image of one grey, 10 times its position, and of a size of its own; those in broken can't be read."""
 
     class_names: tuple[str, ...] = CLASS_NAMES
-    category_ids: tuple[int, ...] | None = None
-    coco_truth: CocoTruth | None = None
-    annotated = True
-    notes: tuple[str, ...] = ()
     in_memory = True
     all_sizes = ((40, 30), (64, 64), (20, 50), (300, 100), (31, 33), (64, 10), (50, 50))  # width, height
 

@@ -118,7 +118,7 @@ def pycocotools_stats(file: Path, results: Path, image_ids: Sequence[int] | None
 
 def measured_and_written(root: Path, source: Source, found: dict[int, ImageDetections]) -> tuple[list, Path]:
     """COCO's twelve numbers as `compute_metrics` gives them, and the result file."""
-    numbers = [source.annotation(i).number for i in range(len(source))]
+    numbers = [annotation.number for annotation in source.annotations()]
     detections = [found[number] for number in numbers if number is not None]
     (file,) = write_results(root / "results", "val2017", "ssd", source, detections)
     measured = compute_metrics(detections, source)
@@ -221,7 +221,7 @@ def test_joined_splits_are_measured_though_their_ids_collide(tmp_path):
     write_coco(tmp_path, content)
     data = Data(root=str(tmp_path))
     joined, whole = open_source(data, "val+val[:]"), open_source(data, "val")
-    annotations = [joined.annotation(i) for i in range(len(joined))]
+    annotations = list(joined.annotations())
     found = [ImageDetections(a.boxes_px, np.full(len(a.labels), 0.5, np.float32), a.labels) for a in annotations]
     assert compute_metrics(found, joined)["coco_ap"] == 1
     assert [f.name[:10] for f in write_results(tmp_path / "results", "twice", "ssd", joined, found)] == [

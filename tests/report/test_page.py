@@ -317,7 +317,7 @@ def page_of_bccd(bccd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Detections made from the truth: boxes shifted, dropped, of another class, and boxes of nothing."""
     source = open_source(Data(root=str(bccd)), "test")
     rng, detections = np.random.default_rng(0), []
-    annotations = [source.annotation(i) for i in range(len(source))]
+    annotations = list(source.annotations())
     for a in annotations:
         kept = rng.random(len(a.labels)) < 0.9
         boxes = a.boxes_px[kept] + rng.normal(0, 5, (kept.sum(), 4))

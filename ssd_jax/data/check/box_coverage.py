@@ -33,15 +33,15 @@ PUBLISHED = {
 }
 
 
-class Share(NamedTuple):
+class Coverage(NamedTuple):
     """Of some objects those out of reach."""
 
     objects: int
-    below: int
+    unmatched: int
     """With no default box of the threshold's IoU."""
 
     def __str__(self) -> str:
-        return f"{self.below / self.objects:.1%}" if self.objects else "-"
+        return f"{self.unmatched / self.objects:.1%}" if self.objects else "-"
 
 
 def best_iou(boxes: Float[np.ndarray, "g 4"], layout: DefaultBoxes) -> Float[np.ndarray, " g"]:
@@ -78,10 +78,10 @@ def _best_by_shape(boxes: Float[np.ndarray, "g 4"], layout: DefaultBoxes) -> Flo
     return best
 
 
-def shares_by_class(
-    below: Bool[np.ndarray, " g"], labels: Int32[np.ndarray, " g"], class_names: Sequence[str]
-) -> dict[str, Share]:
-    return {name: _share(below[labels == label]) for label, name in enumerate(class_names, start=1)}
+def coverage_by_class(
+    unmatched: Bool[np.ndarray, " g"], labels: Int32[np.ndarray, " g"], class_names: Sequence[str]
+) -> dict[str, Coverage]:
+    return {name: _share(unmatched[labels == label]) for label, name in enumerate(class_names, start=1)}
 
 
 def size_bin(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Int[np.ndarray, " g"]:
@@ -89,39 +89,39 @@ def size_bin(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Int[np.ndarray
     return np.searchsorted(SIZE_EDGES, np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) * image_size, side="right")
 
 
-def shares_by_size(below: Bool[np.ndarray, " g"], bins: Int[np.ndarray, " g"]) -> dict[str, Share]:
+def coverage_by_size(unmatched: Bool[np.ndarray, " g"], bins: Int[np.ndarray, " g"]) -> dict[str, Coverage]:
     names = [f"below {SIZE_EDGES[0]}", *(f"{a} to {b}" for a, b in itertools.pairwise(SIZE_EDGES))]
     names.append(f"{SIZE_EDGES[-1]} and more")
-    return {f"{name} px": _share(below[bins == k]) for k, name in enumerate(names)}
+    return {f"{name} px": _share(unmatched[bins == k]) for k, name in enumerate(names)}
 
 
-def _share(below: Bool[np.ndarray, " g"]) -> Share:
-    return Share(len(below), int(below.sum()))
+def _share(unmatched: Bool[np.ndarray, " g"]) -> Coverage:
+    return Coverage(len(unmatched), int(unmatched.sum()))
 
 
-def compare_layouts(boxes: Float[np.ndarray, "g 4"], threshold: float) -> dict[str, Share]:
+def compare_box_configs(boxes: Float[np.ndarray, "g 4"], threshold: float) -> dict[str, Coverage]:
     """The share out of reach of the published default boxes."""
     return {name: _share(best_iou(boxes, layout) < threshold) for name, layout in PUBLISHED.items()}
 
 
-def advice(own: Share, others: Mapping[str, Share], boxes: Float[np.ndarray, "g 4"], layout: DefaultBoxes) -> str:
+def advice(own: Coverage, others: Mapping[str, Coverage], boxes: Float[np.ndarray, "g 4"], layout: DefaultBoxes) -> str:
     """What to do about the share out of reach, in a sentence or two."""
     if not own.objects:
         return "There is nothing to say without objects."
-    if own.below <= 0.01 * own.objects:
+    if own.unmatched <= 0.01 * own.objects:
         return "The default boxes fit this data set; nothing to change."
-    better = {name: share for name, share in others.items() if share.below <= 0.7 * own.below}
+    better = {name: share for name, share in others.items() if share.unmatched <= 0.7 * own.unmatched}
     same_size = {n: s for n, s in better.items() if PUBLISHED[n].image_size <= layout.image_size}
     found = same_size or better
     if found:
-        name = min(found, key=lambda n: (found[n].below, PUBLISHED[n].count))
+        name = min(found, key=lambda n: (found[n].unmatched, PUBLISHED[n].count))
         cost = "" if name in same_size else ", at the cost of a larger input"
         return f"{name}, would leave {found[name]} of them out of reach{cost}: see the configs of that name."
     sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) * layout.image_size
     smallest, largest = min(layout.min_sizes), max(high or low for low, high in zip(
         layout.min_sizes, layout.max_sizes, strict=True))  # fmt: skip
     small, large = (float(np.mean(mask)) for mask in (sides < 0.7 * smallest, sides > 1.4 * largest))
-    if max(small, large) * own.objects >= 0.5 * own.below:
+    if max(small, large) * own.objects >= 0.5 * own.unmatched:
         where = f"smaller than the smallest default box ({smallest:g} px of {layout.image_size})"
         if large > small:
             where = f"larger than the largest default box ({largest:g} px of {layout.image_size})"

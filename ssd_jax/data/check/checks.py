@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float, Int32
 
 from ssd_jax.config import Config, Data
 from ssd_jax.data.check import box_coverage
-from ssd_jax.data.check.box_coverage import Share
+from ssd_jax.data.check.box_coverage import Coverage
 from ssd_jax.data.formats.open import missing_split, open_source
-from ssd_jax.data.image import image_traits
-from ssd_jax.data.loader import for_training
+from ssd_jax.data.image import mode_and_orientation
+from ssd_jax.data.loader import keep_trainable_objects
 from ssd_jax.data.problems import Kind, Problem, Problems
 from ssd_jax.data.source import Source
 from ssd_jax.files import write_text
@@ -34,17 +34,17 @@ class SplitCount(NamedTuple):
     """Of each class, crowds left out."""
 
 
-class Ceiling(NamedTuple):
+class BoxCoverage(NamedTuple):
     """How much of the train split the config's default boxes can't match."""
 
     boxes: Float[np.ndarray, "g 4"]
     """What would be trained on: xyxy, normalised."""
-    below: Bool[np.ndarray, " g"]
+    unmatched: Bool[np.ndarray, " g"]
     """Which of them no default box fits."""
-    all: Share
-    by_class: dict[str, Share]
-    by_size: dict[str, Share]
-    published: dict[str, Share]
+    all: Coverage
+    by_class: dict[str, Coverage]
+    by_size: dict[str, Coverage]
+    published: dict[str, Coverage]
     """The same for the published default boxes."""
     advice: str
 
@@ -65,18 +65,18 @@ def open_splits(config: Config, problems: Problems) -> dict[str, Source]:
     for split, needed in asked_for.items():
         if split in splits or not (needed or missing_split(data, split) is None):
             continue
-        with problems.passing_over(Kind.MISSING, data.root):
+        with problems.collecting(Kind.MISSING, data.root):
             splits[split] = open_source(data, split, names, problems)
     # Both halves of a folder that is divided by hash find what is wrong with the folder.
-    problems.found = list(dict.fromkeys(problems.found))
+    problems.collected = list(dict.fromkeys(problems.collected))
     return splits
 
 
 def check_annotations(splits: dict[str, Source], data: Data, problems: Problems) -> None:
     """Images with more objects than a batch has room for; classes that may be one, differently written."""
     for split, source in splits.items():
-        for i in range(len(source)):
-            annotation = for_training(source.annotation(i), data.train_on_difficult)
+        for annotation in source.annotations():
+            annotation = keep_trainable_objects(annotation, data.train_on_difficult)
             if len(annotation.labels) > data.max_objects:
                 text = f"{len(annotation.labels)} objects, {data.max_objects} fit (data.max_objects), in {split}"
                 problems.add(Kind.TOO_MANY, annotation.file, text)
@@ -102,8 +102,8 @@ def check_images(splits: dict[str, Source], problems: Problems, progress: Callab
     """
     places: dict[str, list[tuple[str, Source, int]]] = {}
     for split, source in splits.items():
-        for i in range(len(source)):
-            places.setdefault(source.annotation(i).file, []).append((split, source, i))
+        for index, annotation in enumerate(source.annotations()):
+            places.setdefault(annotation.file, []).append((split, source, index))
 
     def look(file: str) -> _Looked:
         _, source, index = places[file][0]
@@ -114,7 +114,7 @@ def check_images(splits: dict[str, Source], problems: Problems, progress: Callab
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for file, looked in zip(places, threads.map(look, places), strict=True):
             progress(len(places[file]))
-            problems.found += looked.problems
+            problems.collected += looked.problems
             own = [split for split, _, _ in places[file]]
             if len(set(own)) > 1:
                 problems.add(Kind.TWO_SPLITS, file, f"is in {' and '.join(dict.fromkeys(own))}")
@@ -132,18 +132,18 @@ def check_images(splits: dict[str, Source], problems: Problems, progress: Callab
 
 
 def _look(source: Source, index: int, file: str) -> _Looked:
-    found = Problems(stop=False)
-    with found.passing_over(Kind.UNREADABLE, file):
+    found = Problems(raise_errors=False)
+    with found.collecting(Kind.UNREADABLE, file):
         pixels = source.image(index)
         if Path(file).is_file():  # generated and packed pictures are no files
-            mode, orientation = image_traits(file)
+            mode, orientation = mode_and_orientation(file)
             if orientation != 1:
                 found.add(Kind.ROTATED, file, f"(orientation {orientation})")
             if mode != "RGB":
                 found.add(Kind.NOT_RGB, file, f"({mode})")
         shape = np.array(pixels.shape, np.int64).tobytes()
-        return _Looked(hashlib.blake2b(shape + pixels.tobytes(), digest_size=16).digest(), found.found)
-    return _Looked(None, found.found)
+        return _Looked(hashlib.blake2b(shape + pixels.tobytes(), digest_size=16).digest(), found.collected)
+    return _Looked(None, found.collected)
 
 
 # ---- what is in it ----
@@ -152,8 +152,7 @@ def _look(source: Source, index: int, file: str) -> _Looked:
 def count_split(source: Source) -> SplitCount:
     counts = np.zeros(len(source.class_names), np.int64)
     background = 0
-    for i in range(len(source)):
-        annotation = source.annotation(i)
+    for annotation in source.annotations():
         labels = annotation.labels[~annotation.crowd]
         counts += np.bincount(labels - 1, minlength=len(counts))
         background += len(labels) == 0
@@ -163,27 +162,27 @@ def count_split(source: Source) -> SplitCount:
 def training_boxes(source: Source, data: Data) -> tuple[Float[np.ndarray, "g 4"], Int32[np.ndarray, " g"]]:
     """All boxes of a split that training would match, normalised and cut to their images, and their labels."""
     boxes, labels = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int32)]
-    for i in range(len(source)):
-        annotation = for_training(source.annotation(i), data.train_on_difficult)
+    for annotation in source.annotations():
+        annotation = keep_trainable_objects(annotation, data.train_on_difficult)
         side = np.array([annotation.width, annotation.height] * 2, np.float32)
         boxes.append(np.clip(annotation.boxes_px / side, 0, 1))
         labels.append(annotation.labels)
     return np.concatenate(boxes), np.concatenate(labels)
 
 
-def measure_ceiling(source: Source, config: Config) -> Ceiling:
+def measure_box_coverage(source: Source, config: Config) -> BoxCoverage:
     """Of the objects of a split the share that the config's default boxes can't match, by class and by size."""
     boxes, labels = training_boxes(source, config.data)
     layout, threshold = config.model.default_boxes, config.match.iou_threshold
-    below = box_coverage.best_iou(boxes, layout) < threshold
-    own = Share(len(below), int(below.sum()))
-    published = box_coverage.compare_layouts(boxes, threshold)
-    return Ceiling(
+    unmatched = box_coverage.best_iou(boxes, layout) < threshold
+    own = Coverage(len(unmatched), int(unmatched.sum()))
+    published = box_coverage.compare_box_configs(boxes, threshold)
+    return BoxCoverage(
         boxes,
-        below,
+        unmatched,
         own,
-        box_coverage.shares_by_class(below, labels, source.class_names),
-        box_coverage.shares_by_size(below, box_coverage.size_bin(boxes, layout.image_size)),
+        box_coverage.coverage_by_class(unmatched, labels, source.class_names),
+        box_coverage.coverage_by_size(unmatched, box_coverage.size_bin(boxes, layout.image_size)),
         published,
         box_coverage.advice(own, published, boxes, layout),
     )
@@ -192,20 +191,24 @@ def measure_ceiling(source: Source, config: Config) -> Ceiling:
 # ---- told ----
 
 
-def to_json(counts: Mapping[str, SplitCount], ceiling: Ceiling, problems: Iterable[Problem]) -> dict[str, Any]:
-    """All of it as plain values: problems by the name of their kind, shares as objects and how many are below."""
+def to_json(counts: Mapping[str, SplitCount], coverage: BoxCoverage, problems: Iterable[Problem]) -> dict[str, Any]:
+    """All of it as plain values: problems by the name of their kind, shares as objects and how many are unmatched."""
     by_kind: dict[str, int] = {}
     for problem in problems:
         by_kind[problem.kind.name.lower()] = by_kind.get(problem.kind.name.lower(), 0) + 1
     shares = {
-        name: {key: share._asdict() for key, share in getattr(ceiling, name).items()}
+        name: {key: _share_to_json(share) for key, share in getattr(coverage, name).items()}
         for name in ("by_class", "by_size", "published")
     }
     return {
         "problems": by_kind,
         "splits": {split: count._asdict() for split, count in counts.items()},
-        "recall_ceiling": {"all": ceiling.all._asdict(), **shares, "advice": ceiling.advice},
+        "recall_ceiling": {"all": _share_to_json(coverage.all), **shares, "advice": coverage.advice},
     }
+
+
+def _share_to_json(share: Coverage) -> dict[str, int]:
+    return {"objects": share.objects, "below": share.unmatched}
 
 
 def format_problems(problems: Iterable[Problem], shown: int = 10) -> str:
@@ -225,15 +228,15 @@ def format_problems(problems: Iterable[Problem], shown: int = 10) -> str:
     return "\n".join(lines) or "no problems"
 
 
-def format_counts(counts: dict[str, SplitCount], ceiling: Ceiling) -> str:
+def format_counts(counts: dict[str, SplitCount], coverage: BoxCoverage) -> str:
     """A line for each class: its objects in each split, and the share of those of train out of reach."""
     splits = list(counts)
     header = ["class", *splits, "out of reach"]
     rows = [
         [name, *(str(counts[split].objects[name]) for split in splits), str(share)]
-        for name, share in ceiling.by_class.items()
+        for name, share in coverage.by_class.items()
     ]
-    rows.append(["all objects", *(str(sum(counts[split].objects.values())) for split in splits), str(ceiling.all)])
+    rows.append(["all objects", *(str(sum(counts[split].objects.values())) for split in splits), str(coverage.all)])
     rows.append(["images", *(str(counts[split].images) for split in splits), ""])
     rows.append(["without objects", *(str(counts[split].background) for split in splits), ""])
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
@@ -245,25 +248,27 @@ def format_counts(counts: dict[str, SplitCount], ceiling: Ceiling) -> str:
     return "\n".join([table[0], rule, *table[1:-3], rule, *table[-3:]])
 
 
-def format_ceiling(ceiling: Ceiling, config: Config) -> str:
+def format_box_coverage(coverage: BoxCoverage, config: Config) -> str:
     layout = config.model.default_boxes
     lines = [
         f"Out of reach: no default box has an IoU of {config.match.iou_threshold:g} with the object "
         f"({config.name}: {layout.count} boxes, {layout.image_size} px). Such an object is trained on one box alone.",
         "  by size at the network's input: "
-        + ", ".join(f"{name} {share} of {share.objects}" for name, share in ceiling.by_size.items() if share.objects),
-        "  with other boxes: " + ", ".join(f"{name} {share}" for name, share in ceiling.published.items()),
-        f"  {ceiling.advice}",
+        + ", ".join(f"{name} {share} of {share.objects}" for name, share in coverage.by_size.items() if share.objects),
+        "  with other boxes: " + ", ".join(f"{name} {share}" for name, share in coverage.published.items()),
+        f"  {coverage.advice}",
     ]
     return "\n".join(lines)
 
 
-def write_tables(out: Path, counts: Mapping[str, SplitCount], ceiling: Ceiling, problems: Sequence[Problem]) -> None:
+def write_tables(
+    out: Path, counts: Mapping[str, SplitCount], coverage: BoxCoverage, problems: Sequence[Problem]
+) -> None:
     """Writes problems.csv and check.json into the existing folder ``out``."""
     rows = io.StringIO(newline="")
     writer = csv.writer(rows, lineterminator="\n")
     writer.writerow(("severity", "kind", "file", "problem"))
     writer.writerows((p.kind.severity.value, p.kind.title, p.file, p.text) for p in problems)
     write_text(out / "problems.csv", rows.getvalue())
-    text = json.dumps(to_json(counts, ceiling, problems), indent=2)
+    text = json.dumps(to_json(counts, coverage, problems), indent=2)
     write_text(out / "check.json", text + "\n")

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ssd_jax import files
-from ssd_jax.data.image import image_traits
+from ssd_jax.data.image import mode_and_orientation
 from ssd_jax.data.problems import Kind, Problem
 from ssd_jax.data.source import Annotation, Source, clip_box
 from ssd_jax.errors import UserError
@@ -58,11 +58,11 @@ def write_clean_copy(
     written = {}
     for split, source in reversed(list(splits.items())):
         kept = []
-        for i in range(len(source)):
-            digest = digests.get(source.annotation(i).file)
+        for index, annotation in enumerate(source.annotations()):
+            digest = digests.get(annotation.file)
             if digest is not None and digest not in taken:
                 taken.add(digest)
-                kept.append(i)
+                kept.append(index)
             progress(1)
         _write_split(out, safe_file_name(split), source, kept)
         written[split] = len(kept)
@@ -104,7 +104,7 @@ def _write_image(folder: Path, source: Source, index: int) -> Path:
     annotation = source.annotation(index)
     stem, file = safe_file_name(annotation.image_id), Path(annotation.file)
     stem = stem.removesuffix(file.suffix)
-    plain = file.is_file() and image_traits(file) == ("RGB", 1)
+    plain = file.is_file() and mode_and_orientation(file) == ("RGB", 1)
     lossy = file.suffix.lower() in (".jpg", ".jpeg")
     target = folder / f"{stem}{file.suffix.lower() if plain else '.jpg' if lossy else '.png'}"
     number = 2

@@ -25,13 +25,13 @@ from ssd_jax.data.source import (
     FolderSource,
     RawObject,
     Source,
-    held_out,
+    annotation_from_objects,
+    hash_split,
     is_split_name,
-    listed,
-    path_tails,
-    place_objects,
-    spellings,
-    tell_shares,
+    join_names,
+    path_suffixes,
+    split_aliases,
+    warn_if_normalised,
 )
 from ssd_jax.data.splits import JoinedSource, Term
 from ssd_jax.errors import UserError
@@ -96,7 +96,7 @@ def open_coco(data: Data, split: str, class_names: Sequence[str] = (), problems:
     """One split of a COCO folder: ``annotations/instances_<split>*.json`` (or ``image_info_<split>*.json``,
     without objects), ``<split>.json`` there or in the folder itself, or ``<split>/_annotations.coco.json``. A single
     JSON file of another name, or given as data.root, is divided into train and val by a hash of the images' names
-    (`held_out`). ``trainval35k`` and ``minival`` are found in the files of 2017 or of 2014 (`minival.py`).
+    (`hash_split`). ``trainval35k`` and ``minival`` are found in the files of 2017 or of 2014 (`minival.py`).
 
     Images are looked for beside the JSON, in folders named like it or like the split, and in
     ``images/``.
@@ -115,10 +115,10 @@ def open_coco(data: Data, split: str, class_names: Sequence[str] = (), problems:
         return _open_file(data, files, split, None, class_names, problems)
     joined: list[tuple[Term, Source, range]] = []
     for part in parts:
-        own = Problems(stop=problems is None or problems.stop)  # each source tells of its own file
+        own = Problems(raise_errors=problems is None or problems.raise_errors)  # each source tells of its own file
         source = _open_file(data, files, split, part, class_names, own)
         if problems is not None:
-            problems.found += own.found
+            problems.collected += own.collected
         joined.append((Term("", part.file, "", ""), source, range(len(source))))
         class_names = source.class_names
     return source if len(joined) == 1 else JoinedSource(joined)
@@ -141,7 +141,7 @@ def _open_file(
     if part and part.minival is not None:
         images = [image for image in images if (image.id in minival.minival_ids()) == part.minival]
     if not images:
-        raise UserError(f"{file}: the split '{split}' holds no images. Other splits: {listed(coco_splits(root))}.")
+        raise UserError(f"{file}: the split '{split}' holds no images. Other splits: {join_names(coco_splits(root))}.")
     categories = _categories(file, content)
     names = tuple(class_names) or tuple(category.name for category in categories)
     labels = {name: label for label, name in enumerate(names, start=1)}
@@ -149,11 +149,11 @@ def _open_file(
     where = _ImageFolders(root, file, name or split)
     annotations = []
     for image in images:
-        tell_shares(objects[image.id], problems, file=file, where=f"{image.file_name}: ")
-        with problems.passing_over(Kind.MISSING, file):
+        warn_if_normalised(objects[image.id], problems, file=file, where=f"{image.file_name}: ")
+        with problems.collecting(Kind.MISSING, file):
             path, size = where.find(image.file_name), (int(image.width), int(image.height))
             annotations.append(
-                place_objects(
+                annotation_from_objects(
                     image.file_name, path, size, objects[image.id], labels, problems, file=file, number=image.id
                 )
             )
@@ -207,19 +207,19 @@ def _choose(root: Path, files: dict[str, Path], split: str) -> str | None:
         raise UserError(f"{root}: there is no COCO file in it, in annotations/, or in a folder for each split.")
     if _unnamed(files) and split in ("train", "val"):
         return None
-    for spelling in spellings(split):
+    for spelling in split_aliases(split):
         if spelling in files and not _unnamed(files):
             return spelling
         dated = [name for name in files if re.fullmatch(re.escape(spelling) + r"[-_]?\d+", name)]
         if len(dated) > 1:
-            raise UserError(f"{root}: the split '{split}' could be any of {listed(dated)}. Name one of them.")
+            raise UserError(f"{root}: the split '{split}' could be any of {join_names(dated)}. Name one of them.")
         if dated:
             return dated[0]
-    raise UserError(f"{root}: there is no split '{split}'. Its splits: {listed(coco_splits(root))}.")
+    raise UserError(f"{root}: there is no split '{split}'. Its splits: {join_names(coco_splits(root))}.")
 
 
 def _hashed_half(images: list[_Image], split: str, val_fraction: float) -> list[_Image]:
-    held = held_out([image.file_name for image in images], val_fraction)
+    held = hash_split([image.file_name for image in images], val_fraction)
     return [image for image, val in zip(images, held, strict=True) if val == (split == "val")]
 
 
@@ -234,7 +234,7 @@ def _read(file: Path, problems: Problems) -> tuple[_File, Sequence[int]]:
             content = msgspec.json.decode(data, type=_File)
             positions: Sequence[int] = range(len(content.annotations or ()))
         except msgspec.ValidationError as error:
-            with problems.passing_over(Kind.MALFORMED, file):
+            with problems.collecting(Kind.MALFORMED, file):
                 text = f"not in COCO's format: {error} (counted from 0). Correct that entry."
                 raise UserError(f"{file}: {text}") from error
             content, positions = _whole_entries(file, msgspec.json.decode(data), problems)
@@ -310,7 +310,7 @@ def _objects_by_image(
             problems.add(Kind.MALFORMED, file, text)
         elif entry.category_id not in names:
             text = f"{where} has category_id {entry.category_id}, which 'categories' doesn't list. Known: "
-            problems.add(Kind.UNKNOWN_CLASS, file, text + f"{listed(names)}.")
+            problems.add(Kind.UNKNOWN_CLASS, file, text + f"{join_names(names)}.")
         else:
             left, top, width, height = entry.bbox
             objects[entry.image_id].append(
@@ -365,11 +365,11 @@ class _ImageFolders:
         self._listings: dict[str, frozenset[str]] = {}
 
     def find(self, file_name: str) -> str:
-        for tail, folder in itertools.product(path_tails(file_name), self._folders):
+        for tail, folder in itertools.product(path_suffixes(file_name), self._folders):
             path = os.path.join(folder, tail)
             if os.path.basename(path) in self._listing(os.path.dirname(path)):
                 return path
-        searched = listed(folder for folder in self._folders if os.path.isdir(folder))
+        searched = join_names(folder for folder in self._folders if os.path.isdir(folder))
         raise UserError(
             f"{self._file}: its image '{file_name}' is in none of {searched}. Put it there, or take it out of the file."
         )

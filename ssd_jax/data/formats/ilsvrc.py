@@ -16,7 +16,7 @@ from pathlib import Path
 from ssd_jax.config import Data
 from ssd_jax.data.formats.voc import parse_voc_xml, true_size
 from ssd_jax.data.problems import Kind, Problems
-from ssd_jax.data.source import FolderSource, RawObject, listed, place_objects, read_text, spellings
+from ssd_jax.data.source import FolderSource, RawObject, annotation_from_objects, join_names, read_text, split_aliases
 from ssd_jax.errors import UserError
 
 # In the order of the kit's ILSVRC2015_DET_ID. As in Caffe's data/ILSVRC2016/labelmap_ilsvrc_det.prototxt;
@@ -106,17 +106,19 @@ def open_ilsvrc(
     labels = {name: label for label, name in enumerate(names, start=1)}
     annotations, negatives = [], 0
     for image_id, where in _image_ids(root, split).items():
-        with problems.passing_over(Kind.MISSING, where):
+        with problems.collecting(Kind.MISSING, where):
             xml, image = _files_of(root, image_id, where)
             if xml is None:
                 negatives += 1
                 continue
-            with problems.passing_over(Kind.MALFORMED, xml):
+            with problems.collecting(Kind.MALFORMED, xml):
                 content = parse_voc_xml(xml, problems)
                 objects = _named(content.objects, names_by_synset, xml, problems)
-                with problems.passing_over(Kind.UNREADABLE, image):
+                with problems.collecting(Kind.UNREADABLE, image):
                     size = true_size(image, content)
-                    annotations.append(place_objects(image_id, str(image), size, objects, labels, problems, file=xml))
+                    annotations.append(
+                        annotation_from_objects(image_id, str(image), size, objects, labels, problems, file=xml)
+                    )
     if not annotations:
         raise UserError(f"{root}: the split '{split}' has no annotation file in Annotations/DET. Unpack them there.")
     notes = problems.notes()
@@ -128,10 +130,10 @@ def open_ilsvrc(
 def _image_ids(root: Path, split: str) -> dict[str, str]:
     """The images of a split, and where each was found: line of a list, or annotation file."""
     splits = ilsvrc_splits(root)
-    name = next((spelling for spelling in spellings(split) if spelling in splits), None)
+    name = next((spelling for spelling in split_aliases(split) if spelling in splits), None)
     if name is None:
         reason = "the annotations of 'test' were never released" if split == "test" else f"there is no split '{split}'"
-        raise UserError(f"{root}: {reason}. Its splits: {listed(splits)}.")
+        raise UserError(f"{root}: {reason}. Its splits: {join_names(splits)}.")
     file = root / "ImageSets" / "DET" / f"{name}.txt"
     if file.is_file():
         lines = enumerate(read_text(file).splitlines(), start=1)

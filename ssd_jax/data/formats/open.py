@@ -12,8 +12,8 @@ from ssd_jax.data.formats.shapes import SPLITS, ShapesSource
 from ssd_jax.data.formats.voc import is_voc, open_voc, voc_splits
 from ssd_jax.data.formats.yolo import is_yolo, open_yolo, yolo_splits
 from ssd_jax.data.problems import Problems
-from ssd_jax.data.source import Source, listed, spellings
-from ssd_jax.data.splits import JoinedSource, Term, chosen_positions, parse_split
+from ssd_jax.data.source import Source, join_names, split_aliases
+from ssd_jax.data.splits import JoinedSource, Term, parse_split, slice_positions
 from ssd_jax.errors import UserError
 
 
@@ -53,7 +53,7 @@ def open_source(data: Data, split: str, class_names: Sequence[str] = (), problem
     for k, (term, source) in enumerate(zip(terms, sources, strict=True)):
         if source.class_names != names:  # only where none were given: others add to its own
             sources[k] = _open_term(data, term, names, problems)
-    taken = [chosen_positions(term, len(source)) for term, source in zip(terms, sources, strict=True)]
+    taken = [slice_positions(term, len(source)) for term, source in zip(terms, sources, strict=True)]
     if not any(map(len, taken)):
         raise UserError(f"{data.root}: the split '{split}' holds no images.")
     if len(terms) == 1 and len(taken[0]) == len(sources[0]):
@@ -94,8 +94,8 @@ def missing_split(data: Data, split: str) -> str | None:
     for term in parse_split(split):
         below = _below(data, term.folder)
         splits = split_names(below)
-        if not set(spellings(term.name)) & set(splits):
-            return f"{below.root} has no split '{term.name}' (it has: {listed(splits)})."
+        if not set(split_aliases(term.name)) & set(splits):
+            return f"{below.root} has no split '{term.name}' (it has: {join_names(splits)})."
     return None
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image, ImageDraw
 
 from ssd_jax.config import Shapes
-from ssd_jax.data.source import Annotation, CocoTruth, make_annotation
+from ssd_jax.data.source import Annotation, Source, make_annotation
 from ssd_jax.errors import UserError
 
 CLASS_NAMES = ("circle", "square", "star", "triangle")
@@ -45,14 +45,10 @@ class Shape(NamedTuple):
     """xyxy, tight around the corners."""
 
 
-class ShapesSource:
+class ShapesSource(Source):
     """One split of the generated data set."""
 
     class_names: tuple[str, ...] = CLASS_NAMES
-    category_ids: tuple[int, ...] | None = None
-    coco_truth: CocoTruth | None = None
-    annotated = True
-    notes: tuple[str, ...] = ()
     in_memory = False
 
     def __init__(self, config: Shapes, split: str):

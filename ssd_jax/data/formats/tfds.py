@@ -20,7 +20,7 @@ from tensorflow_datasets.core.read_only_builder import builder_from_files
 from ssd_jax.config import Data
 from ssd_jax.data.image import decode_image, stored_size
 from ssd_jax.data.problems import Kind, Problems
-from ssd_jax.data.source import Annotation, CocoTruth, RawObject, listed, place_objects, spellings
+from ssd_jax.data.source import Annotation, RawObject, Source, annotation_from_objects, join_names, split_aliases
 from ssd_jax.errors import UserError
 
 PREFIX = "tfds:"
@@ -29,12 +29,11 @@ _UNNAMED = ("object",)  # the one class of a set without labels
 _WITHOUT_TRUTH = ("coco/2014", "coco/2017", "voc/2012")  # of their test images the boxes are not public
 
 
-class TfdsSource:
+class TfdsSource(Source):
     """A split of a prepared set. An image and its boxes are one record, read when either is asked for."""
 
     category_ids: tuple[int, ...] | None = None
     """tfds numbers the classes anew; COCO's own numbers are not kept."""
-    coco_truth: CocoTruth | None = None
     in_memory = False
 
     def __init__(
@@ -59,8 +58,8 @@ class TfdsSource:
             (problems or Problems()).add(
                 Kind.UNKNOWN_CLASS,
                 self._where,
-                f"its classes {listed(unknown)} are not among the classes {listed(self.class_names)}. Name the data "
-                "that the model was trained on.",
+                f"its classes {join_names(unknown)} are not among the classes {join_names(self.class_names)}. Name the "
+                "data that the model was trained on.",
             )
         self._records = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
 
@@ -102,7 +101,7 @@ class TfdsSource:
             )
         ]
         number = example.get("image/id")
-        return place_objects(
+        return annotation_from_objects(
             self._image_id(example, index),
             name,
             size,
@@ -166,9 +165,9 @@ def open_tfds(data: Data, split: str, class_names: Sequence[str] = (), problems:
     """
     builder = prepared_builder(data)
     splits = builder.info.splits
-    name = next((name for name in spellings(split) if name in splits), "")
+    name = next((name for name in split_aliases(split) if name in splits), "")
     if not name or not splits[name].num_examples:
-        known = listed(f"{name} ({info.num_examples} images)" for name, info in splits.items())
+        known = join_names(f"{name} ({info.num_examples} images)" for name, info in splits.items())
         raise UserError(f"{data.root}: there is no split '{split}' with images. Its splits: {known}.")
     for file in splits[name].filepaths:
         if not os.path.exists(file):
@@ -186,7 +185,9 @@ def prepared_builder(data: Data) -> tfds.core.DatasetBuilder:
         builder = builder_from_files(name, data_dir=folder)
     except tfds.core.DatasetNotFoundError:
         there = sorted(_names_in(folder))
-        raise UserError(f"{data.root}: not prepared in '{folder}' (there: {listed(there)}).\n{_how_to(data)}") from None
+        raise UserError(
+            f"{data.root}: not prepared in '{folder}' (there: {join_names(there)}).\n{_how_to(data)}"
+        ) from None
     except ValueError:
         raise UserError(
             f"data.root: '{data.root}' is no name of a tfds set. Write tfds:NAME, tfds:NAME/CONFIG or "
@@ -236,7 +237,7 @@ def _read_features(where: str, features: tfds.features.FeaturesDict) -> tfds.fea
     if "image" not in features or not isinstance(objects, tfds.features.FeaturesDict) or "bbox" not in objects:
         raise UserError(
             f"{where}: no set of images with boxes, which has the features image and objects/bbox. "
-            f"Its features: {listed(sorted(features))}."
+            f"Its features: {join_names(sorted(features))}."
         )
     image, bbox = features["image"], _item(objects["bbox"])
     if not isinstance(image, tfds.features.Image) or image.np_dtype == np.float32:

@@ -17,13 +17,13 @@ from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import (
     FolderSource,
     RawObject,
-    held_out,
-    listed,
+    annotation_from_objects,
+    hash_split,
+    join_names,
     make_annotation,
-    place_objects,
     read_text,
-    spellings,
-    tell_shares,
+    split_aliases,
+    warn_if_normalised,
 )
 from ssd_jax.errors import UserError
 
@@ -42,7 +42,7 @@ def open_voc(data: Data, split: str, class_names: Sequence[str] = (), problems: 
     """One split of a VOC folder; reads all its annotations, no pixels.
 
     Splits are the lists in ``ImageSets/Main``, or else folders of their own (``train/``,
-    ``valid/``), or else train and val by a hash of the image's name (`held_out`). Annotations lie in
+    ``valid/``), or else train and val by a hash of the image's name (`hash_split`). Annotations lie in
     ``Annotations/`` or beside the images, images in ``JPEGImages/``, ``images/`` or beside the XML.
 
     A list called test most of whose images have no annotation file, as VOC2012's, is one whose boxes only
@@ -60,7 +60,7 @@ def open_voc(data: Data, split: str, class_names: Sequence[str] = (), problems: 
         return _open_challenge(root, class_names, problems)
     xml_files, images = _split_files(root, data, split, problems)
     if not xml_files:
-        others = listed(name for name in voc_splits(root) if name != split)
+        others = join_names(name for name in voc_splits(root) if name != split)
         raise UserError(
             f"{root}: the split '{split}' is empty. Other splits: {others}. Where a folder has neither lists nor a "
             "folder for each split, it takes two annotated images to make train and val of them."
@@ -70,17 +70,19 @@ def open_voc(data: Data, split: str, class_names: Sequence[str] = (), problems: 
     labels = {name: label for label, name in enumerate(names, start=1)}
     annotations = []
     for file, content in parsed.items():
-        tell_shares(content.objects, problems, file=file)
-        with problems.passing_over(Kind.MISSING, file):
+        warn_if_normalised(content.objects, problems, file=file)
+        with problems.collecting(Kind.MISSING, file):
             image = _find_image(file, images, content.filename)
-            with problems.passing_over(Kind.UNREADABLE, image):
+            with problems.collecting(Kind.UNREADABLE, image):
                 size = true_size(image, content)
                 if content.size is not None and content.size != size:
                     stated, found = (f"{width} x {height}" for width, height in (content.size, size))
                     text = f"<size> says {stated}, the picture is {found}: do the boxes fit?"
                     problems.add(Kind.SIZE_DIFFERS, file, text)
                 objects = content.objects
-                annotations.append(place_objects(file.stem, str(image), size, objects, labels, problems, file=file))
+                annotations.append(
+                    annotation_from_objects(file.stem, str(image), size, objects, labels, problems, file=file)
+                )
     for image in _unannotated(root, images):
         problems.add(Kind.UNANNOTATED, image, "")
     return FolderSource(annotations, names, problems.notes())
@@ -111,7 +113,7 @@ def _open_challenge(root: Path, class_names: Sequence[str], problems: Problems) 
             text = f"there is no image {names[-1]} in {folder}. Add it, or take the line out of the list."
             problems.add(Kind.MISSING, f"{file} line {number}", text)
             continue
-        with problems.passing_over(Kind.UNREADABLE, found):
+        with problems.collecting(Kind.UNREADABLE, found):
             annotations.append(make_annotation(found.stem, str(found), image_size(found), [], []))
     classes = tuple(class_names) or _class_names(root, {}, problems)
     return FolderSource(annotations, classes, problems.notes(), annotated=False)
@@ -135,7 +137,7 @@ def voc_splits(root: Path) -> tuple[str, ...]:
 
 
 def _parse(file: Path, problems: Problems) -> _Parsed | None:
-    with problems.passing_over(Kind.MALFORMED, file):
+    with problems.collecting(Kind.MALFORMED, file):
         return parse_voc_xml(file, problems)
     return None
 
@@ -162,7 +164,7 @@ def parse_voc_xml(file: Path, problems: Problems | None = None) -> _Parsed:
     width, height = (_size_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
     objects = []
     for number, node in enumerate(root.findall("object"), start=1):
-        with problems.passing_over(Kind.MALFORMED, file):
+        with problems.collecting(Kind.MALFORMED, file):
             objects.append(_parse_object(file, number, node))
     size = (width, height) if min(width, height) > 0 else None
     return _Parsed((root.findtext("filename") or "").strip(), size, tuple(objects))
@@ -231,9 +233,9 @@ def _find_image(file: Path, images: dict[str, list[Path]], filename: str) -> Pat
 def _split_files(root: Path, data: Data, split: str, problems: Problems) -> tuple[list[Path], dict[str, list[Path]]]:
     """Annotation files of a split, and the images of the folder by stem."""
     splits = voc_splits(root)
-    name = next((spelling for spelling in spellings(split) if spelling in splits), None)
+    name = next((spelling for spelling in split_aliases(split) if spelling in splits), None)
     if name is None:
-        raise UserError(f"{root}: there is no split '{split}'. Its splits: {listed(splits)}.")
+        raise UserError(f"{root}: there is no split '{split}'. Its splits: {join_names(splits)}.")
     if (root / "ImageSets" / "Main").is_dir():
         folder = _annotation_folder(root)
         files = _read_list(root / "ImageSets" / "Main" / f"{name}.txt", folder, problems)
@@ -242,7 +244,7 @@ def _split_files(root: Path, data: Data, split: str, problems: Problems) -> tupl
         return sorted((root / name).glob("*.xml")), _images_by_stem(root / name)
     folder = _annotation_folder(root)
     files = sorted(folder.glob("*.xml"))
-    held = held_out([file.stem for file in files], data.val_fraction)
+    held = hash_split([file.stem for file in files], data.val_fraction)
     wanted = [file for file, val in zip(files, held, strict=True) if val == (name == "val")]
     return wanted, _images_by_stem(_image_folder(root, folder))
 
@@ -323,7 +325,7 @@ def _all_xml_files(root: Path) -> list[Path]:
 
 
 def _class_names(root: Path, parsed: dict[Path, _Parsed], problems: Problems) -> tuple[str, ...]:
-    elsewhere = Problems(stop=problems.stop)  # in other splits: collected when those are opened
+    elsewhere = Problems(raise_errors=problems.raise_errors)  # in other splits: collected when those are opened
     contents = (parsed.get(file) or _parse(file, elsewhere) for file in _all_xml_files(root))
     names = sorted({o.name for content in contents if content for o in content.objects})
     if not names:

@@ -21,13 +21,13 @@ from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import (
     FolderSource,
     RawObject,
-    held_out,
+    annotation_from_objects,
+    hash_split,
     is_split_name,
-    listed,
-    path_tails,
-    place_objects,
+    join_names,
+    path_suffixes,
     read_text,
-    spellings,
+    split_aliases,
 )
 from ssd_jax.errors import UserError
 
@@ -78,7 +78,7 @@ def open_yolo(
     of images, a .txt list of them, or several. Without one, classes are named by ``classes.txt``,
     ``*.names`` or ``_darknet.labels``, and splits are ``images/<split>``, ``<split>/images``, lists
     ``<split>.txt``, folders ``<split>`` of images and labels, or else train and val by a hash of the
-    image's id (`held_out`). Labels lie in ``labels`` where the image's path has ``images``, or beside
+    image's id (`hash_split`). Labels lie in ``labels`` where the image's path has ``images``, or beside
     the image. An image without a label file, or with an empty one, is one without objects.
 
     class_names: the classes, in the order of their labels. Empty: the data set's, by their numbers.
@@ -105,7 +105,7 @@ def open_yolo(
     if name not in splits:
         images = _hashed_half(images, name, data.val_fraction)
     if not images:
-        raise UserError(f"{root}: the split '{split}' holds no images. Other splits: {listed(yolo_splits(root))}.")
+        raise UserError(f"{root}: the split '{split}' holds no images. Other splits: {join_names(yolo_splits(root))}.")
     names = tuple(class_names) or tuple(classes.names.values())
     labels = {name: label for label, name in enumerate(names, start=1)}
     annotations = []
@@ -113,11 +113,11 @@ def open_yolo(
         label_file = label_files[image]
         if label_file is None:
             problems.add(Kind.NO_LABELS, image, "")
-        with problems.passing_over(Kind.UNREADABLE, image):
+        with problems.collecting(Kind.UNREADABLE, image):
             size = image_size(image)
             objects = _read_objects(label_file, classes, size, problems) if label_file else []
             annotations.append(
-                place_objects(image_id, str(image), size, objects, labels, problems, file=label_file or image)
+                annotation_from_objects(image_id, str(image), size, objects, labels, problems, file=label_file or image)
             )
     return FolderSource(annotations, names, problems.notes())
 
@@ -140,7 +140,7 @@ def _yaml_file(root: Path) -> Path | None:
     for file in files:
         if file.stem == "data":
             return file
-    names = listed(file.name for file in files)
+    names = join_names(file.name for file in files)
     raise UserError(f"{root}: its classes and splits are in any of {names}. Name one, with --data.root FILE.")
 
 
@@ -235,14 +235,14 @@ def _files(root: Path, folder: Path, endings: tuple[str, ...]) -> Iterator[Path]
 def _choose(root: Path, splits: Mapping[str, list[Path]], split: str) -> str:
     """The name of the split; with `_WHOLE` there are two."""
     names = ("train", "val") if set(splits) == {_WHOLE} else tuple(splits)
-    for spelling in spellings(split):
+    for spelling in split_aliases(split):
         if spelling in names:
             return spelling
-    raise UserError(f"{root}: there is no split '{split}'. Its splits: {listed(yolo_splits(root))}.")
+    raise UserError(f"{root}: there is no split '{split}'. Its splits: {join_names(yolo_splits(root))}.")
 
 
 def _hashed_half(images: dict[str, Path], name: str, val_fraction: float) -> dict[str, Path]:
-    held = held_out(list(images), val_fraction)
+    held = hash_split(list(images), val_fraction)
     return dict(image for image, val in zip(images.items(), held, strict=True) if val == (name == "val"))
 
 
@@ -271,7 +271,7 @@ def _listed_images(file: Path, problems: Problems) -> list[Path]:
     """Images that a list names, once each. Lists that were made elsewhere start with folders that aren't here."""
     images = []
     for number, line in _list_lines(file):
-        paths = (_join(file.parent, tail) for tail in path_tails(line))
+        paths = (_join(file.parent, tail) for tail in path_suffixes(line))
         image = next((path for path in paths if path.is_file()), None)
         if image is None:
             text = f"there is no image '{line}'. Add it, or take the line out of the list."
@@ -323,12 +323,12 @@ def _read_objects(file: Path, classes: _Classes, size: tuple[int, int], problems
     """The objects of a label file; lines that are malformed, and classes without a name, go to problems."""
     objects = []
     text = ""
-    with problems.passing_over(Kind.MALFORMED, file):
+    with problems.collecting(Kind.MALFORMED, file):
         text = read_text(file)
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
-        with problems.passing_over(Kind.MALFORMED, file):
+        with problems.collecting(Kind.MALFORMED, file):
             entry = _parse_line(file, number, line, classes)
             if entry.number in classes.names:
                 x, y, width, height = entry.box

@@ -7,12 +7,12 @@ import pytest
 
 from ssd_jax import config
 from ssd_jax.data.check.box_coverage import (
-    Share,
+    Coverage,
     advice,
     best_iou,
-    compare_layouts,
-    shares_by_class,
-    shares_by_size,
+    compare_box_configs,
+    coverage_by_class,
+    coverage_by_size,
     size_bin,
 )  # fmt: skip
 from ssd_jax.ops.default_boxes import make_default_boxes
@@ -57,16 +57,16 @@ def test_a_default_box_fits_itself_and_no_objects_are_none():
 
 def test_shares_count_by_class_and_by_size():
     below = np.array([True, False, True, False])
-    by_class = shares_by_class(below, np.array([1, 1, 3, 3], np.int32), ("cat", "dog", "bird"))
-    assert by_class == {"cat": Share(2, 1), "dog": Share(0, 0), "bird": Share(2, 1)}
+    by_class = coverage_by_class(below, np.array([1, 1, 3, 3], np.int32), ("cat", "dog", "bird"))
+    assert by_class == {"cat": Coverage(2, 1), "dog": Coverage(0, 0), "bird": Coverage(2, 1)}
     assert [str(share) for share in by_class.values()] == ["50.0%", "-", "50.0%"]
     sides = np.array([15.9, 16, 127, 128]) / 300
     boxes = np.stack([0 * sides, 0 * sides, sides, sides], axis=1)
     bins = size_bin(boxes, 300)
     assert bins.tolist() == [0, 1, 3, 4]
-    by_size = shares_by_size(below, bins)
-    assert by_size["below 16 px"] == Share(1, 1) and by_size["64 to 128 px"] == Share(1, 1)
-    assert by_size["32 to 64 px"] == Share(0, 0) and by_size["128 and more px"] == Share(1, 0)
+    by_size = coverage_by_size(below, bins)
+    assert by_size["below 16 px"] == Coverage(1, 1) and by_size["64 to 128 px"] == Coverage(1, 1)
+    assert by_size["32 to 64 px"] == Coverage(0, 0) and by_size["128 and more px"] == Coverage(1, 0)
 
 
 def squares(side_px, count=50, image_size=300):
@@ -77,8 +77,8 @@ def squares(side_px, count=50, image_size=300):
 
 
 def told(boxes, layout):
-    others = compare_layouts(boxes, 0.5)
-    own = Share(len(boxes), int((best_iou(boxes, layout) < 0.5).sum()))
+    others = compare_box_configs(boxes, 0.5)
+    own = Coverage(len(boxes), int((best_iou(boxes, layout) < 0.5).sum()))
     return advice(own, others, boxes, layout)
 
 

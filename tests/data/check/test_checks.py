@@ -69,11 +69,11 @@ def faulty(tmp_path):
 
 def check(root, **data):
     config = Config(data=Data(root=str(root), max_objects=8, **data))
-    problems = Problems(stop=False)
+    problems = Problems(raise_errors=False)
     splits = checks.open_splits(config, problems)
     checks.check_annotations(splits, config.data, problems)
     checks.check_images(splits, problems, lambda images: None)
-    return config, splits, problems.found
+    return config, splits, problems.collected
 
 
 def test_each_fault_is_found_and_its_file_named(faulty):
@@ -128,10 +128,10 @@ def test_a_fault_of_a_folder_that_is_divided_is_told_once(tmp_path):
     (tmp_path / "ImageSets" / "Main" / "train.txt").unlink()
     (tmp_path / "ImageSets" / "Main").rmdir()
     picture(9).save(tmp_path / "JPEGImages" / "alone.jpg")
-    problems = Problems(stop=False)
+    problems = Problems(raise_errors=False)
     splits = checks.open_splits(Config(data=Data(root=str(tmp_path))), problems)
     assert sum(map(len, splits.values())) == 4 and len(splits) == 2
-    assert problems.found == [Problem(Kind.UNANNOTATED, str(tmp_path / "JPEGImages" / "alone.jpg"), "")]
+    assert problems.collected == [Problem(Kind.UNANNOTATED, str(tmp_path / "JPEGImages" / "alone.jpg"), "")]
 
 
 def test_pictures_equal_but_for_their_file_are_the_same(tmp_path):
@@ -164,10 +164,10 @@ def test_counts_and_ceiling(tmp_path):
     counts = {split: checks.count_split(source) for split, source in splits.items()}
     assert counts["train"] == checks.SplitCount(2, 1, {"cat": 2, "dog": 1})
     assert counts["val"] == checks.SplitCount(1, 0, {"cat": 0, "dog": 1})
-    ceiling = checks.measure_ceiling(splits["train"], config)
-    assert ceiling.all == (3, 1) and ceiling.by_class == {"cat": (2, 0), "dog": (1, 1)}
-    assert ceiling.by_size["below 16 px"] == (1, 1) and ceiling.by_size["64 to 128 px"] == (2, 0)
-    table = checks.format_counts(counts, ceiling).splitlines()
+    coverage = checks.measure_box_coverage(splits["train"], config)
+    assert coverage.all == (3, 1) and coverage.by_class == {"cat": (2, 0), "dog": (1, 1)}
+    assert coverage.by_size["below 16 px"] == (1, 1) and coverage.by_size["64 to 128 px"] == (2, 0)
+    table = checks.format_counts(counts, coverage).splitlines()
     assert [line.split() for line in table if line.startswith(("cat", "dog", "images", "without"))] == [
         ["cat", "2", "0", "0.0%"], ["dog", "1", "1", "100.0%"], ["images", "2", "1"], ["without", "objects", "1", "0"],
     ]  # fmt: skip
@@ -301,7 +301,7 @@ def test_fix_writes_a_copy_that_has_nothing_to_mend(faulty, tmp_path, capsys):
     _, splits, found = check(fixed)
     assert [p.kind for p in found] == [Kind.TOO_MANY]  # check() has room for 8
     # Of train: gone has no image, first is the same as val's second; cut is whole there, short in val is not.
-    ids = {split: {source.annotation(i).image_id for i in range(len(source))} for split, source in splits.items()}
+    ids = {split: {annotation.image_id for annotation in source.annotations()} for split, source in splits.items()}
     names = {"good", "beyond", "flat", "double", "cut", "turned", "grey", "cmyk", "many"}
     assert ids == {"train": {f"{name}.jpg" for name in names}, "val": {"second.jpg"}}
     by_id = {splits["train"].annotation(i).image_id: i for i in range(len(splits["train"]))}

@@ -10,7 +10,7 @@ from ssd_jax.config import Data
 from ssd_jax.data.formats.coco import open_coco
 from ssd_jax.data.formats.open import find_format, open_source, split_names
 from ssd_jax.data.problems import Problems
-from ssd_jax.data.source import held_out
+from ssd_jax.data.source import hash_split
 from ssd_jax.errors import UserError
 
 
@@ -181,9 +181,9 @@ def test_single_file_is_divided_by_hash(tmp_path, name, by_file):
     data = Data(root=str(tmp_path / name if by_file else tmp_path), val_fraction=0.3)
     assert find_format(data) == "coco" and split_names(data) == ("train", "val")
     parts = [open_source(data, split) for split in ("train", "val")]
-    ids = [[part.annotation(i).number for i in range(len(part))] for part in parts]
+    ids = [[annotation.number for annotation in part.annotations()] for part in parts]
     assert sorted(ids[0] + ids[1]) == list(range(10))
-    assert ids[1] == [k for k, held in enumerate(held_out([f"{k}.jpg" for k in range(10)], 0.3)) if held]
+    assert ids[1] == [k for k, held in enumerate(hash_split([f"{k}.jpg" for k in range(10)], 0.3)) if held]
     with pytest.raises(UserError, match=r"no split 'test'.*train, val"):
         open_source(data, "test")
 
@@ -341,7 +341,7 @@ def test_stray_character_is_shown_with_its_line(coco):
 def test_fault_of_the_file_behind_one_of_an_entry_is_named(coco, rest):
     write(coco / "annotations" / "instances_val2017.json", '{"images": [], "annotations": [{}, ' + rest)
     with pytest.raises(UserError, match="not a JSON file"):
-        open_coco(Data(root=str(coco)), "val", (), Problems(stop=False))
+        open_coco(Data(root=str(coco)), "val", (), Problems(raise_errors=False))
 
 
 def test_byte_order_mark(coco):

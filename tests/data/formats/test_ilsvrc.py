@@ -62,7 +62,7 @@ def opened(root, split="train", class_names=(), problems=None):
 
 
 def ids(source):
-    return [source.annotation(i).image_id for i in range(len(source))]
+    return [annotation.image_id for annotation in source.annotations()]
 
 
 def test_the_200_classes():
@@ -159,10 +159,10 @@ def test_given_class_names_set_the_labels(ilsvrc):
 
 def collected(root, split, kind, count):
     """The ids that are left when problems are collected, of which there is one, of a kind."""
-    problems = Problems(stop=False)
+    problems = Problems(raise_errors=False)
     source = opened(root, split, problems=problems)
-    assert [p.kind for p in problems.found] == [kind] and len(source) == count
-    return problems.found[0]
+    assert [p.kind for p in problems.collected] == [kind] and len(source) == count
+    return problems.collected[0]
 
 
 def test_synset_without_a_name(ilsvrc):

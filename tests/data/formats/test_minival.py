@@ -87,7 +87,7 @@ def test_both_years_give_the_same_images_and_boxes(tmp_path: Path, split: str, i
 def test_images_of_2014_keep_their_folders_and_names(tmp_path: Path):
     write_2014(tmp_path)
     source = open_source(Data(root=str(tmp_path)), "trainval35k")
-    files = [source.annotation(k).file for k in range(len(source))]
+    files = [annotation.file for annotation in source.annotations()]
     train = [str(tmp_path / "train2014" / f"COCO_train2014_{i:012}.jpg") for i in TRAIN]
     assert files == train + [str(tmp_path / "val2014" / f"COCO_val2014_{i:012}.jpg") for i in sorted(OTHER_VAL)]
     assert source.annotation(0).image_id == "COCO_train2014_000000000009.jpg"

@@ -72,7 +72,7 @@ def to_yolo(voc: Path, out: Path, splits: list[str], names: list[str]) -> Path:
 
 def items(root: Path, split: str):
     source = open_source(Data(root=str(root)), split)
-    found = [source.annotation(i) for i in range(len(source))]
+    found = list(source.annotations())
     return source, sorted(found, key=lambda a: Path(a.file).stem)
 
 

@@ -292,9 +292,9 @@ def test_the_smallest_set(tmp_path: Path):
     assert coloured.labels.tolist() == [2] and not coloured.difficult.any() and not coloured.crowd.any()
     assert grey.boxes_px.shape == (0, 4) and grey.labels.shape == (0,)
     assert deep.labels.tolist() == [2, 2], "the box without height is left out, with its label"
-    problems = Problems(stop=False)
+    problems = Problems(raise_errors=False)
     open_source(data, "train", ("dog",), problems=problems).annotation(by_size[9, 8])
-    kinds = [problem.kind for problem in problems.found]
+    kinds = [problem.kind for problem in problems.collected]
     assert kinds == [Kind.UNKNOWN_CLASS, Kind.DUPLICATE, Kind.UNKNOWN_CLASS], "the set has cats, and one is there"
     assert (source.image(by_size[40, 20]) == [255, 0, 0]).all()
     assert (source.image(by_size[30, 10]) == 77).all()

@@ -11,7 +11,7 @@ from ssd_jax.config import Data
 from ssd_jax.data.formats.open import find_format, open_source, split_names
 from ssd_jax.data.formats.voc import open_voc, parse_voc_xml
 from ssd_jax.data.loader import reduce_to_fit, train_batches
-from ssd_jax.data.source import RawObject, clip_box, held_out
+from ssd_jax.data.source import RawObject, clip_box, hash_split
 from ssd_jax.errors import UserError
 
 
@@ -71,7 +71,7 @@ def test_annotations_are_read_as_they_stand(voc):
 
 def test_image_without_objects_is_kept_as_background(voc):
     source = opened(voc)
-    assert [source.annotation(i).image_id for i in range(len(source))] == ["a", "b"]
+    assert [annotation.image_id for annotation in source.annotations()] == ["a", "b"]
     assert source.annotation(1).boxes_px.shape == (0, 4)
 
 
@@ -83,7 +83,7 @@ def test_splits_leave_out_the_lists_of_one_class(voc):
 def test_list_of_one_class_may_be_named_as_a_split_by_its_first_column(voc):
     (voc / "ImageSets" / "Main" / "pets.txt").write_text("c  1\na -1\nc  1\n")
     source = opened(voc, "pets")
-    assert [source.annotation(i).image_id for i in range(len(source))] == ["c", "a"]
+    assert [annotation.image_id for annotation in source.annotations()] == ["c", "a"]
 
 
 def test_class_names_come_from_all_splits(voc):
@@ -111,10 +111,10 @@ def test_folder_without_lists_is_divided_by_hash(tmp_path, images, extension):
     for k in range(12):
         write(tmp_path / "annotations", f"i{k}", annotation_xml(box_xml()), tmp_path / images, extension)
     parts = [opened(tmp_path, split, val_fraction=0.3) for split in ("train", "val")]
-    ids = [[part.annotation(i).image_id for i in range(len(part))] for part in parts]
+    ids = [[annotation.image_id for annotation in part.annotations()] for part in parts]
     every = sorted(f"i{k}" for k in range(12))
     assert sorted(ids[0] + ids[1]) == every
-    assert ids[1] == [image_id for image_id, held in zip(every, held_out(every, 0.3), strict=True) if held]
+    assert ids[1] == [image_id for image_id, held in zip(every, hash_split(every, 0.3), strict=True) if held]
     with pytest.raises(UserError, match=r"no split 'test'.*train, val"):
         opened(tmp_path, "test")
 
@@ -166,17 +166,17 @@ def test_a_copied_annotation_does_not_take_another_image(voc):
 
 def test_held_out_images_stay_so_when_others_come():
     ids = [f"image_{k}" for k in range(1000)]
-    held = held_out(ids, 0.1)
+    held = hash_split(ids, 0.1)
     assert 70 < sum(held) < 130  # three standard deviations of a binomial are 28
-    assert held_out(ids[::2], 0.1) == held[::2]
+    assert hash_split(ids[::2], 0.1) == held[::2]
     # printf image_0 | b2sum -l 64, and so on: e7cc..., a27d..., 8366..., 1bf5...; as shares .905 .635 .513 .109
-    assert held_out(ids[:4], 0.6) == [False, False, True, True]
+    assert hash_split(ids[:4], 0.6) == [False, False, True, True]
 
 
 @pytest.mark.parametrize("fraction", [1e-9, 1 - 1e-9])
 def test_of_two_images_one_is_held_out(fraction):
-    assert sorted(held_out(["a", "b"], fraction)) == [False, True]
-    assert held_out(["a"], 1e-9) == [False] and held_out([], 0.5) == []
+    assert sorted(hash_split(["a", "b"], fraction)) == [False, True]
+    assert hash_split(["a"], 1e-9) == [False] and hash_split([], 0.5) == []
 
 
 # ---- sizes and odd boxes ----
@@ -352,7 +352,7 @@ def test_lists_take_names_with_blanks_endings_and_columns(voc, stem, line):
         (voc / folder / f"b{ending}").rename(voc / folder / f"{stem}{ending}")
     (voc / "ImageSets" / "Main" / "train.txt").write_text(f"{line}\n", encoding="utf-8-sig")
     source = opened(voc)
-    assert [source.annotation(i).image_id for i in range(len(source))] == [stem]
+    assert [annotation.image_id for annotation in source.annotations()] == [stem]
 
 
 def test_encodings_that_cannot_be_read_are_named(voc):
@@ -452,7 +452,7 @@ def test_list_of_a_challenge_is_images_without_boxes(voc):
     challenge(voc, "one two a three")
     source = opened(voc, "test")
     assert not source.annotated and source.class_names == ("cat", "dog")
-    found = [source.annotation(i) for i in range(len(source))]
+    found = list(source.annotations())
     assert [a.image_id for a in found] == ["one", "two", "a", "three"]
     assert (found[0].width, found[0].height) == (50, 20) and source.image(0).shape == (20, 50, 3)
     assert not any(len(a.labels) for a in found), "the boxes of a are those of another task"

@@ -12,7 +12,7 @@ from ssd_jax.config import Data
 from ssd_jax.data.formats.open import find_format, open_source, split_names
 from ssd_jax.data.formats.yolo import open_yolo
 from ssd_jax.data.problems import Kind, Problems
-from ssd_jax.data.source import held_out
+from ssd_jax.data.source import hash_split
 from ssd_jax.errors import UserError
 
 CAT = "0 0.25 0.5 0.5 0.2\n"  # of 40 x 30 pixels: 0 12 20 18
@@ -44,7 +44,7 @@ def opened(root, split="train", class_names=(), problems=None, **data):
 
 
 def ids(source):
-    return [source.annotation(i).image_id for i in range(len(source))]
+    return [annotation.image_id for annotation in source.annotations()]
 
 
 def relabel(root, text, split="train", stem="a"):
@@ -78,10 +78,12 @@ def test_labels_follow_names_not_numbers(yolo):
 
 def test_image_without_a_label_file_is_background_and_noted(yolo):
     (yolo / "labels" / "train" / "b.txt").unlink()
-    problems = Problems(stop=False)
+    problems = Problems(raise_errors=False)
     source = opened(yolo, problems=problems)
     assert ids(source) == ["a", "b"] and len(source.annotation(1).labels) == 0
-    assert [(p.kind, p.file) for p in problems.found] == [(Kind.NO_LABELS, str(yolo / "images" / "train" / "b.jpg"))]
+    assert [(p.kind, p.file) for p in problems.collected] == [
+        (Kind.NO_LABELS, str(yolo / "images" / "train" / "b.jpg"))
+    ]
     (note,) = source.notes
     assert note.startswith("1 images have no label file and count as images without objects") and "b.jpg" in note
 
@@ -93,12 +95,12 @@ def test_label_files_for_less_than_half_of_the_images_are_warned_of(tmp_path, la
     for k in range(labelled):
         write_text(tmp_path / "labels" / "train" / f"{k}.txt", CAT)
     (tmp_path / "classes.txt").write_text("cat\n")
-    problems = Problems(stop=False)
+    problems = Problems(raise_errors=False)
     opened(tmp_path, problems=problems)
     expected = (
         f"{6 - labelled} of 6 images have no label file. That of {tmp_path}/images/train/{labelled}.jpg would be "
     )
-    found = [p for p in problems.found if p.kind is Kind.FEW_LABELS]
+    found = [p for p in problems.collected if p.kind is Kind.FEW_LABELS]
     assert [p.file for p in found] == [str(tmp_path / "images" / "train")] * told
     assert all(p.text.startswith(expected) and f"labels/train/{labelled}.txt" in p.text for p in found)
 
@@ -196,9 +198,9 @@ def test_malformed_line_is_named_and_the_others_are_kept(yolo, line, words):
         opened(yolo)
     file = str(yolo / "labels" / "train" / "a.txt")
     assert str(error.value).startswith(f"{file}: {words}")
-    problems = Problems(stop=False)
+    problems = Problems(raise_errors=False)
     source = opened(yolo, problems=problems)
-    (problem,) = problems.found
+    (problem,) = problems.collected
     assert problem.kind is Kind.MALFORMED and problem.file == file and problem.text.startswith(words)
     np.testing.assert_array_equal(source.annotation(0).labels, [1, 2])
 
@@ -207,18 +209,18 @@ def test_class_number_that_nothing_names(yolo):
     relabel(yolo, CAT + "2 0.5 0.5 0.5 0.5\n")
     with pytest.raises(UserError, match=r"a\.txt: line 2 is of class 2, which .*data\.yaml does not name.* 0 to 1"):
         opened(yolo)
-    problems = Problems(stop=False)
+    problems = Problems(raise_errors=False)
     assert len(opened(yolo, problems=problems).annotation(0).labels) == 1
-    assert [p.kind for p in problems.found] == [Kind.UNKNOWN_CLASS]
+    assert [p.kind for p in problems.collected] == [Kind.UNKNOWN_CLASS]
 
 
 def test_label_file_that_is_no_text(yolo):
     (yolo / "labels" / "train" / "a.txt").write_bytes(b"0 0.5\xff\xfe")
     with pytest.raises(UserError, match=r"a\.txt: not text in UTF-8"):
         opened(yolo)
-    problems = Problems(stop=False)
+    problems = Problems(raise_errors=False)
     assert len(opened(yolo, problems=problems)) == 2
-    assert [p.kind for p in problems.found] == [Kind.MALFORMED]
+    assert [p.kind for p in problems.collected] == [Kind.MALFORMED]
 
 
 def test_byte_order_mark(yolo):
@@ -235,9 +237,9 @@ def test_image_that_cannot_be_read(yolo):
     (yolo / "images" / "train" / "b.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"b\.jpg: can't be read as an image"):
         opened(yolo)
-    problems = Problems(stop=False)
+    problems = Problems(raise_errors=False)
     assert ids(opened(yolo, problems=problems)) == ["a"]
-    assert [p.kind for p in problems.found] == [Kind.UNREADABLE]
+    assert [p.kind for p in problems.collected] == [Kind.UNREADABLE]
 
 
 def test_label_file_without_an_image(yolo):
@@ -246,9 +248,9 @@ def test_label_file_without_an_image(yolo):
         UserError, match=r"labels.train.a\.txt: there is no image for it: no .*images.train.a with \.jpg"
     ):
         opened(yolo)
-    problems = Problems(stop=False)
+    problems = Problems(raise_errors=False)
     assert ids(opened(yolo, problems=problems)) == ["b"]
-    assert [p.kind for p in problems.found] == [Kind.MISSING]
+    assert [p.kind for p in problems.collected] == [Kind.MISSING]
 
 
 def test_other_files_beside_labels_and_images_are_passed_over(yolo):
@@ -385,9 +387,9 @@ def test_list_names_an_image_that_is_not_there(yolo):
     (yolo / "train.txt").write_text("images/train/a.jpg\n\nimages/train/z.jpg\nimages/train/a.jpg\n")
     with pytest.raises(UserError, match=r"train\.txt line 3: there is no image 'images/train/z\.jpg'"):
         opened(yolo)
-    problems = Problems(stop=False)
+    problems = Problems(raise_errors=False)
     assert ids(opened(yolo, problems=problems)) == ["images/train/a"]
-    assert [p.kind for p in problems.found] == [Kind.MISSING]
+    assert [p.kind for p in problems.collected] == [Kind.MISSING]
     (yolo / "train.txt").write_text("/content/pets/images/train/b.jpg\nimages/train/a.jpg\n")
     assert ids(opened(yolo)) == ["images/train/b", "images/train/a"]
     (yolo / "train.txt").write_text("\n")
@@ -483,7 +485,7 @@ def test_one_folder_is_divided_by_hash(tmp_path, image, label):
     prefix = "cam/" if "cam" in image else ""
     every = sorted(f"{prefix}i{k}" for k in range(12))
     assert sorted(found[0] + found[1]) == every
-    assert found[1] == [i for i, held in zip(every, held_out(every, 0.3), strict=True) if held]
+    assert found[1] == [i for i, held in zip(every, hash_split(every, 0.3), strict=True) if held]
     with pytest.raises(UserError, match=r"no split 'test'\. Its splits: train, val"):
         opened(tmp_path, "test")
 
@@ -508,7 +510,7 @@ def test_half_without_labels_is_no_error(tmp_path):
     """Of images that are divided by hash, few have labels here; those held out may have none."""
     for k in range(8):
         write_image(tmp_path / f"i{k}.jpg")
-    held = held_out([f"i{k}" for k in range(8)], 0.1)
+    held = hash_split([f"i{k}" for k in range(8)], 0.1)
     write_text(tmp_path / f"i{held.index(False)}.txt", CAT)
     (tmp_path / "classes.txt").write_text("cat\n")
     assert len(opened(tmp_path, "val")) == sum(held)
