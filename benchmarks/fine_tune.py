@@ -29,7 +29,6 @@ from ssd_jax import files
 from ssd_jax.commands.evaluate import evaluate
 from ssd_jax.commands.main import warnings_on_screen
 from ssd_jax.commands.options import load_config
-from ssd_jax.commands.train import train_config
 from ssd_jax.config import Config
 from ssd_jax.data.check.clean_copy import write_clean_copy
 from ssd_jax.data.formats.open import open_source
@@ -38,6 +37,7 @@ from ssd_jax.data.source import FolderSource, Source
 from ssd_jax.errors import UserError
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.log import read_results
+from ssd_jax.training import run as training_run
 
 STARTS = ("from scratch", "fine-tuned")
 COLOURS = {"from scratch": "C1", "fine-tuned": "C0"}
@@ -120,7 +120,7 @@ def train_base(config: Config, options: Options) -> Path:
     train = dataclasses.replace(config.train, steps=options.base_steps, eval_every=0)
     data = dataclasses.replace(config.data, train_split="train")
     run = options.out / "base"
-    train_config(with_data_root(dataclasses.replace(config, data=data, train=train), str(folder)), run)
+    training_run.train(with_data_root(dataclasses.replace(config, data=data, train=train), str(folder)), run)
     return run
 
 
@@ -158,7 +158,7 @@ def run_config(config: Config, options: Options, start: str, base: Path, seed: i
 
 def train_and_measure(config: Config, folder: Path, start: str) -> Run:
     """One run to its end, or on to its end, and what was measured of it."""
-    train_config(config, folder)
+    training_run.train(config, folder)
     if not (folder / "metrics.json").exists():
         evaluate([str(folder), "--checkpoint", "last"])
     epochs = [{key: row[key] or 0.0 for key in MEASURES} for row in read_results(folder)]

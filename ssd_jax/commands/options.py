@@ -1,6 +1,5 @@
 """What the commands make of their options: the config that is meant, with absolute paths."""
 
-import dataclasses
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,12 +72,6 @@ def _line_of(error: BaseException, file: Path) -> str:
             line = trace.tb_lineno
         trace = trace.tb_next
     return f" (line {line})" if line else ""
-
-
-def with_pretrained(config: Config) -> Config:
-    """With train.pretrained made absolute."""
-    path = config.train.pretrained and str(Path(config.train.pretrained).expanduser().absolute())
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, pretrained=path))
 
 
 def check_out(out: Path, own: str) -> None:

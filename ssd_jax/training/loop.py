@@ -22,8 +22,8 @@ from ssd_jax.runs.checkpoint import BEST_METRIC, Checkpoints
 from ssd_jax.runs.log import RunLog
 from ssd_jax.runtime import distributed, exit_message, sharding
 from ssd_jax.runtime.stop import Stopped, StopRequest
-from ssd_jax.training import pretrained
 from ssd_jax.training.optimizer import make_schedule
+from ssd_jax.training.pretrained import Pretrained, initial_params, open_pretrained
 from ssd_jax.training.train_step import (
     Metrics,
     TrainState,
@@ -66,8 +66,15 @@ def check_finite(pending: list[DispatchedStep], source: Source) -> list[dict[str
 class Trainer:
     """One run: what stays the same over its steps. ``run()`` goes to the end, or to where it is asked to stop."""
 
-    def __init__(self, config: Config, workdir: Path, train_source: Source, val_source: Source | None) -> None:
-        self.config, self.workdir = config, workdir
+    def __init__(
+        self,
+        config: Config,
+        workdir: Path,
+        train_source: Source,
+        val_source: Source | None,
+        pretrained: Pretrained | None = None,
+    ) -> None:
+        self.config, self.workdir, self.pretrained = config, workdir, pretrained
         self.train_source, self.val_source = train_source, val_source
         self.mesh = sharding.make_mesh(fsdp=config.devices.fsdp)
         check_batch_size(config, self.mesh)
@@ -129,7 +136,7 @@ class Trainer:
         state = init_state(self.config, self.mesh)
         saved = self.checkpoints.resume(self.trees(state), self.config.model.class_names)
         if saved is None:
-            params = pretrained.initial_params(self.config, state.params)
+            params = initial_params(self.config, self.pretrained or open_pretrained(self.config), state.params)
             ema_params = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
             return state._replace(params=params, ema_params=ema_params)
         self.batches.set_state(saved.metadata["stream"])

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float32
 
-from ssd_jax.config import Config, Model, Train
+from ssd_jax.config import Config, Model
 from ssd_jax.data.class_names import describe_class_difference, format_names
 from ssd_jax.errors import UserError
 from ssd_jax.inference import detector
@@ -26,7 +26,7 @@ from ssd_jax.weights.importing import import_weights
 Leaf = Array | np.ndarray
 
 # Of two models: these do not change what the trained parameters mean.
-_IMMATERIAL = ("model.class_names", "model.dtype", "model.precision", "model.remat", "model.l2_norm_scale")
+_IRRELEVANT = ("model.class_names", "model.dtype", "model.precision", "model.remat", "model.l2_norm_scale")
 
 
 class Classes(NamedTuple):
@@ -106,116 +106,135 @@ def refit_first_conv(params: Params, there: Model, here: Model) -> Params:
 
 
 class Pretrained(NamedTuple):
-    """What train.pretrained names."""
+    """A detector or backbone that ``train.pretrained`` names, checked against the config of the new run."""
 
     path: Path
     config: Config
-    """Without classes: a trunk alone."""
+    """Its config; without class names if it is a backbone alone."""
     imported: Params | None
-    """None: in the checkpoints of a run."""
+    """Parameters read from a weight file. None: they are in the checkpoints of a run."""
 
-    def params(self) -> tuple[Params, str]:
-        """The parameters, and a name for them."""
+    def load(self) -> tuple[Params, str]:
+        """Return the parameters, and a name for them to print."""
         if self.imported is not None:
             return self.imported, str(self.path)
         params, step = detector.restore_params(self.path, self.config, "best")
         return params, f"{self.path}, step {step}" if self.config.model.class_names else str(self.path)
 
 
-def open_pretrained(train: Train) -> Pretrained:
-    """Raises UserError where there is neither a run nor a weight file."""
+def open_pretrained(config: Config) -> Pretrained | None:
+    """Open what ``train.pretrained`` names and check that the run can start from it.
+
+    A weight file is read and parsed here, once. Of a run only the config is read; `Pretrained.load` reads its
+    parameters.
+
+    Returns:
+        None if ``train.pretrained`` is empty.
+
+    Raises:
+        UserError: The path is neither a run nor a weight file; the architecture differs; the classes differ and
+            ``train.transfer`` is off; or an option needs ``train.pretrained``, which is empty.
+    """
+    train = config.train
+    if not train.pretrained:
+        if train.transfer or train.backbone_only:
+            raise UserError(
+                "train.transfer and train.backbone_only need pretrained parameters: name a run or a weight file with "
+                "--train.pretrained PATH"
+            )
+        return None
     path = Path(train.pretrained)
     if path.is_file():
         imported = import_weights(path, class_names=None if train.backbone_only else ())
-        return Pretrained(path, imported.config, imported.params)
-    if not path.exists():
+        pretrained = Pretrained(path, imported.config, imported.params)
+    elif path.exists():
+        pretrained = Pretrained(path, run_folder.read_config(path), None)
+    else:
         raise UserError(
-            f"train.pretrained: there is no file or folder '{path}'. Name a run or a file of weights with "
-            "--train.pretrained PATH; docs/weights.md says which files are read"
+            f"train.pretrained: there is no file or folder '{path}'. Name a run or a weight file with "
+            "--train.pretrained PATH; docs/weights.md lists the files that can be read"
         )
-    return Pretrained(path, run_folder.read_config(path), None)
+    _check_architecture(pretrained, config)
+    if not _uses_backbone_only(pretrained, config):
+        _check_classes(pretrained, config)
+    return pretrained
 
 
-def check_pretrained(config: Config) -> None:
-    """Raises UserError where train.pretrained names nothing to start from, or another network, or, unless
-    train.transfer is set, other classes."""
-    train = config.train
-    if train.pretrained:
-        _check(open_pretrained(train), config)
-    elif train.transfer or train.backbone_only:
-        raise UserError(
-            "train.transfer, train.backbone_only: of what? Name a run or a file with --train.pretrained PATH"
-        )
+def initial_params(config: Config, pretrained: Pretrained | None, fresh: Params) -> Params:
+    """Return the parameters that a run starts from, and print where they come from.
 
+    Args:
+        config: Config of the run.
+        pretrained: The result of `open_pretrained` for this config.
+        fresh: Freshly initialised parameters of the run, on its devices.
 
-def initial_params(config: Config, fresh: Params) -> Params:
-    """The parameters that a run begins with, laid out as ``fresh``, its own: these, or those of what
-    train.pretrained names. Prints which, and what became of the classes.
+    Returns:
+        Parameters with the shapes and the shardings of ``fresh``; ``fresh`` itself if ``pretrained`` is None.
 
-    Raises UserError as `check_pretrained` does, and for a run that has no checkpoint.
+    Raises:
+        UserError: ``pretrained`` is a run without a readable checkpoint.
     """
-    if not config.train.pretrained:
-        check_pretrained(config)
-        if config.model.norm == "none":
+    model = config.model
+    if pretrained is None:
+        if model.norm == "none":
             print("Starting from random weights. The paper starts from a trained VGG16: --train.pretrained FILE.")
         return fresh
-    start = open_pretrained(config.train)
-    _check(start, config)
-    params, name = start.params()
-    there, here = start.config.model, config.model
-    if here.norm == "none" and (there.mean, there.std) != (here.mean, here.std):
-        print(f"  conv1_1 is fitted from mean {there.mean}, std {there.std} to this config's {here.mean}, {here.std}.")
-        params = refit_first_conv(params, there, here)
-    if loads_backbone_only(start, config):
-        print(f"Starting from {name}: {', '.join(params['vgg'])}. The rest is new.")
+    params, name = pretrained.load()
+    old = pretrained.config.model
+    if model.norm == "none" and (old.mean, old.std) != (model.mean, model.std):
+        print(f"  conv1_1 is converted from mean {old.mean}, std {old.std} to this config's {model.mean}, {model.std}.")
+        params = refit_first_conv(params, old, model)
+    if _uses_backbone_only(pretrained, config):
+        print(f"Starting from {name}: {', '.join(params['vgg'])}. All other layers are new.")
         params = fresh | {"vgg": fresh["vgg"] | params["vgg"]}
     else:
-        _note_differences(start, config)
+        _print_model_differences(pretrained, config)
         print(f"Starting from {name}.")
         if config.train.transfer:
-            classes = match_classes(there.class_names, here.class_names, config.train.transfer_names)
+            classes = match_classes(old.class_names, model.class_names, config.train.transfer_names)
             print(f"Classes, by name:\n{classes.table()}")
-            params = transfer_params(params, fresh, there.class_names, here.class_names, classes.kept)
+            params = transfer_params(params, fresh, old.class_names, model.class_names, classes.kept)
     return jax.tree.map(lambda p, f: jax.device_put(p, f.sharding), params, fresh)
 
 
-def loads_backbone_only(start: Pretrained, config: Config) -> bool:
-    return config.train.backbone_only or not start.config.model.class_names
+def _uses_backbone_only(pretrained: Pretrained, config: Config) -> bool:
+    return config.train.backbone_only or not pretrained.config.model.class_names
 
 
-def _check(start: Pretrained, config: Config) -> None:
-    there, here = start.config.model, config.model
-    whole = not loads_backbone_only(start, config)
-    fields = ("norm", "width", *(("extras", "global_pool", "default_boxes.boxes_per_cell") if whole else ()))
-    found = [(f"model.{name}", attrgetter(name)(there), attrgetter(name)(here)) for name in fields]
-    lines = [f"  {name}: {old} -> {new}" for name, old, new in found if old != new]
+def _check_architecture(pretrained: Pretrained, config: Config) -> None:
+    fields = ["norm", "width"]
+    if not _uses_backbone_only(pretrained, config):
+        fields += ["extras", "global_pool", "default_boxes.boxes_per_cell"]
+    values = [(f, attrgetter(f)(pretrained.config.model), attrgetter(f)(config.model)) for f in fields]
+    lines = [f"  model.{field}: {old} -> {new}" for field, old, new in values if old != new]
     if lines:
         listing = "\n".join(lines)
         raise UserError(
-            f"{start.path}: its network is another one (there -> here):\n{listing}\nTake over its model, or start "
-            "without --train.pretrained"
+            f"{pretrained.path}: its architecture differs (pretrained -> this config):\n{listing}\nUse its model in "
+            "the config, or train without --train.pretrained"
         )
-    if whole:
-        _check_classes(start, config)
 
 
-def _check_classes(start: Pretrained, config: Config) -> None:
-    there, here = start.config.model.class_names, config.model.class_names
-    difference = describe_class_difference(there, here)
+def _check_classes(pretrained: Pretrained, config: Config) -> None:
+    old, new = pretrained.config.model.class_names, config.model.class_names
+    difference = describe_class_difference(old, new)
     if difference and not config.train.transfer:
         raise UserError(
-            f"{start.path}: a checkpoint of other classes than the data's:\n{difference}\n"
-            "To carry over those in both by their names, and start the others anew, add --train.transfer; for VGG16 "
-            "alone, --train.backbone-only. Names that differ but mean the same go into train.transfer_names of the "
-            "config"
+            f"{pretrained.path}: its classes are not those of the data:\n{difference}\n"
+            "To keep the classes that both have, by name, and start the others anew, add --train.transfer. To use "
+            "VGG16 alone, add --train.backbone-only. Other names for the same class go into train.transfer_names of "
+            "the config"
         )
-    match_classes(there, here, config.train.transfer_names)
+    match_classes(old, new, config.train.transfer_names)
 
 
-def _note_differences(start: Pretrained, config: Config) -> None:
-    """What changes what the parameters mean, and does not stop a start."""
-    lines = [line for line in run_folder.config_differences(start.config, config) if line.startswith("model.")]
-    fitted = ("model.mean", "model.std") if config.model.norm == "none" else ()
-    lines = [line for line in lines if not line.startswith((*_IMMATERIAL, *fitted))]
+def _print_model_differences(pretrained: Pretrained, config: Config) -> None:
+    """Print differences that change what the parameters mean but do not prevent a start."""
+    ignored = _IRRELEVANT + (("model.mean", "model.std") if config.model.norm == "none" else ())
+    lines = [
+        line
+        for line in run_folder.config_differences(pretrained.config, config)
+        if line.startswith("model.") and not line.startswith(ignored)
+    ]
     if lines:
-        print(f"  note: the model of {start.path} is another one (there -> here):", *lines, sep="\n    ")
+        print(f"  note: the model of {pretrained.path} differs (pretrained -> this config):", *lines, sep="\n    ")

@@ -142,7 +142,7 @@ def test_tables():
 
 
 class Program:
-    """Stands for train_config and evaluate, which take minutes: notes what they are asked for, leaves what they do."""
+    """Stands for train and evaluate, which take minutes: notes what they are asked for, leaves what they do."""
 
     def __init__(self) -> None:
         self.trained: dict[str, Config] = {}
@@ -167,7 +167,7 @@ class Program:
 
 def test_all_of_it_and_once_more(tmp_path, capsys, monkeypatch):
     program = Program()
-    monkeypatch.setattr(fine_tune, "train_config", program.train)
+    monkeypatch.setattr(fine_tune.training_run, "train", program.train)
     monkeypatch.setattr(fine_tune, "evaluate", program.evaluate)
     root, out = write_voc_folder(tmp_path / "data", {"train": 10, "test": 4}), tmp_path / "out"
     first, *_ = open_source(Data(root=str(root)), "train").class_names

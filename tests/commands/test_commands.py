@@ -72,9 +72,7 @@ def test_what_train_prints(trained_run, capsys):
     before = (trained_run / "log.jsonl").read_text()
     assert command("train", TINY, "--workdir", trained_run) == 0
     printed = capsys.readouterr().out
-    assert (
-        f"Going on with {trained_run}: 64 px, 336 default boxes, 4 classes (circle, square, star, triangle)" in printed
-    )
+    assert f"Resuming {trained_run}: 64 px, 336 default boxes, 4 classes (circle, square, star, triangle)" in printed
     assert "train: 24 images\nval: 6 images\n" in printed
     assert f"Done. Next: evaluate.py {trained_run}, predict.py {trained_run} IMAGES" in printed
     assert (trained_run / "log.jsonl").read_text() == before

@@ -94,8 +94,8 @@ def test_sigterm_stops_after_the_step_and_in_an_evaluation(trained_run, tmp_path
         last = last_step(run)
         assert step <= last <= step + 1
         assert (run / "checkpoints" / str(last)).is_dir()
-        said = f"Stopped after step {last}, which is saved, as SIGTERM asked. The same command goes on from there."
-        assert stopped.stdout.splitlines()[-1] == said
+        said = stopped.stdout.splitlines()[-1]
+        assert "SIGTERM" in said and f"step {last}," in said
         assert "Traceback" not in stopped.stderr
     assert not read_results(run), "what was left is not measured"
     assert command("train", TINY, "--workdir", run) == 0

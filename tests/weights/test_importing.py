@@ -24,7 +24,7 @@ from ssd_jax.data.class_names import COCO_CLASSES, VOC_CLASSES
 from ssd_jax.errors import UserError
 from ssd_jax.inference import detector
 from ssd_jax.runs import run_folder
-from ssd_jax.training.pretrained import initial_params
+from ssd_jax.training.pretrained import initial_params, open_pretrained
 from ssd_jax.weights.exporting import export_layout, to_layout
 from ssd_jax.weights.formats.weight_file import read_weights
 from ssd_jax.weights.importing import Imported, import_weights, write_run
@@ -469,6 +469,11 @@ def test_a_trunk_detects_nothing(ssd300, tmp_path, capsys):
 # ---- to train from ----
 
 
+def start_params(config, fresh):
+    """Return the parameters that a run with this config starts from."""
+    return initial_params(config, open_pretrained(config), fresh)
+
+
 def starting_from(path: Path, model: config.Model, **options: Any) -> config.Config:
     return config.Config(model=model, train=config.Train(pretrained=str(path), **options))
 
@@ -488,33 +493,33 @@ def cells() -> config.Model:
 def test_a_trunk_and_new_layers(ssd300, imported, cells, tmp_path, capsys):
     file = save(tmp_path / "vgg.safetensors", trunk_of(ssd300))
     fresh = fresh_params(cells)
-    started = initial_params(starting_from(file, cells), fresh)
+    started = start_params(starting_from(file, cells), fresh)
     jax.tree.map(np.testing.assert_array_equal, started["vgg"], imported.params["vgg"])
     for name in fresh.keys() - {"vgg"}:
         jax.tree.map(np.testing.assert_array_equal, started[name], fresh[name])
     assert f"Starting from {file}: conv1_1, conv1_2" in capsys.readouterr().out
     write_run(import_weights(file), tmp_path / "run")
-    again = initial_params(starting_from(tmp_path / "run", cells), fresh)
+    again = start_params(starting_from(tmp_path / "run", cells), fresh)
     jax.tree.map(np.testing.assert_array_equal, again, started)
 
 
 def test_features_alone_leave_fc6_new(ssd300, imported, cells, tmp_path, capsys):
     file, fresh = save(tmp_path / "features", full_classifier(ssd300)[1]), fresh_params(cells)
-    started = initial_params(starting_from(file, cells), fresh)
+    started = start_params(starting_from(file, cells), fresh)
     for name, layer in started["vgg"].items():
         expected = fresh["vgg"][name] if name in ("fc6", "fc7") else imported.params["vgg"][name]
         if name != "conv1_1":  # torchvision's mean is another
             jax.tree.map(np.testing.assert_array_equal, layer, expected)
-    assert "conv1_1 is fitted from mean (122.99925" in capsys.readouterr().out
+    assert "(122.99925" in capsys.readouterr().out
 
 
 def test_a_detector_by_class_names(ssd300, imported, cells, tmp_path, capsys):
     file, fresh = save(tmp_path / "voc", ssd300), fresh_params(cells)
     boxes = imported.config.model.default_boxes
     model = dataclasses.replace(cells, default_boxes=boxes)
-    with pytest.raises(UserError, match="other classes than the data's"):
-        initial_params(starting_from(file, model), fresh)
-    started = initial_params(starting_from(file, model, transfer=True), fresh)
+    with pytest.raises(UserError, match=r"--train\.transfer"):
+        start_params(starting_from(file, model), fresh)
+    started = start_params(starting_from(file, model, transfer=True), fresh)
     assert "kept      1: car" in capsys.readouterr().out
     jax.tree.map(np.testing.assert_array_equal, started["conv9_2"], imported.params["conv9_2"])
     conf = "fc7_mbox_conf"
@@ -522,13 +527,13 @@ def test_a_detector_by_class_names(ssd300, imported, cells, tmp_path, capsys):
         bias = np.asarray(started[conf]["bias"]).reshape(6, 3)[box]
         voc = ssd300["conf.1.bias"].reshape(6, 21)[box]
         assert bias.tolist() == [voc[0], fresh[conf]["bias"][3 * box + 1], voc[1 + VOC_CLASSES.index("car")]]
-    trunk = initial_params(starting_from(file, model, backbone_only=True), fresh)
+    trunk = start_params(starting_from(file, model, backbone_only=True), fresh)
     jax.tree.map(np.testing.assert_array_equal, trunk["vgg"], imported.params["vgg"])
     jax.tree.map(np.testing.assert_array_equal, trunk["conv9_2"], fresh["conv9_2"])
     own = save(tmp_path / "own", published.random_ssd_pytorch(6, 8, WIDTH))
-    assert initial_params(starting_from(own, model, backbone_only=True), fresh), "names of classes do not matter"
+    assert start_params(starting_from(own, model, backbone_only=True), fresh), "names of classes do not matter"
     with pytest.raises(UserError, match="ssd-jax import-weights"):
-        initial_params(starting_from(own, model, transfer=True), fresh)
+        start_params(starting_from(own, model, transfer=True), fresh)
 
 
 def test_what_does_not_fit_to_start_from(ssd300, cells, tmp_path):
@@ -537,12 +542,12 @@ def test_what_does_not_fit_to_start_from(ssd300, cells, tmp_path):
     normed = dataclasses.replace(cells, norm="group")
     for model, line in ((wide, "model.width: 0.125 -> 0.25"), (normed, "model.norm: none -> group")):
         for options in ({"transfer": True}, {"backbone_only": True}):
-            with pytest.raises(UserError, match=f"{file}: its network is another one.*\n  {line}"):
-                initial_params(starting_from(file, model, **options), {})
+            with pytest.raises(UserError, match=f"{file}: .*\n  {line}"):
+                start_params(starting_from(file, model, **options), {})
     with pytest.raises(UserError, match="there is no file or folder"):
-        initial_params(starting_from(tmp_path / "gone", cells), {})
-    with pytest.raises(UserError, match="of what"):
-        initial_params(config.Config(train=config.Train(backbone_only=True)), {})
+        start_params(starting_from(tmp_path / "gone", cells), {})
+    with pytest.raises(UserError, match=r"--train\.pretrained"):
+        start_params(config.Config(train=config.Train(backbone_only=True)), {})
 
 
 def test_a_run_from_a_trunk_with_its_first_blocks_frozen(ssd300, imported, tmp_path):

@@ -1,0 +1,73 @@
+"""Train a detector from a config, or resume its run: what ``ssd-jax train`` and ``ssd_jax.train`` do."""
+
+import dataclasses
+import shlex
+from contextlib import nullcontext
+from pathlib import Path
+
+from ssd_jax.config import Config
+from ssd_jax.data.run_splits import describe_overlap, describe_split, open_training_splits, with_data_root
+from ssd_jax.runs import run_folder
+from ssd_jax.runtime import compilation, distributed
+from ssd_jax.training.loop import Trainer
+from ssd_jax.training.pretrained import open_pretrained
+
+
+def train(config: Config, workdir: str | Path | None = None) -> Path:
+    """Train a detector, or resume its training.
+
+    Creates the run folder, trains for ``config.train.steps`` steps, and writes logs, pictures and checkpoints into
+    the folder. If the folder already holds a checkpoint, training resumes from the latest one. SIGTERM stops
+    training after the current step, which is saved.
+
+    Args:
+        config: Config of the run. If ``config.model.class_names`` is empty, the class names come from the data.
+        workdir: Run folder. Default: ``runs/<config.name>``.
+
+    Returns:
+        The run folder, for `ssd_jax.evaluate` and `ssd_jax.load`.
+
+    Raises:
+        UserError: The data or the pretrained parameters cannot be used, the folder belongs to a run with a different
+            config, or the loss is not finite. The message says what to do.
+    """
+    workdir = Path("runs") / config.name if workdir is None else Path(workdir)
+    compilation.release_compiler_memory()
+    config, train_source, val_source = open_training_splits(_with_absolute_paths(config))
+    distributed.assert_same(run_folder.config_to_json(config), "the config, with the data it names,")
+    # Before the folder is created, so that an option that cannot work leaves none behind.
+    pretrained = None if run_folder.has_checkpoint(workdir) else open_pretrained(config)
+    trainer = Trainer(config, workdir, train_source, val_source, pretrained)
+    distributed.run_on_primary(lambda: _start(workdir, config))
+    describe_split("train", train_source, config)
+    if val_source is not None:
+        describe_split("val", val_source)
+        describe_overlap(train_source, val_source)
+    with run_folder.exclusive_lock(workdir) if distributed.is_primary() else nullcontext():
+        last = trainer.run()
+    run = shlex.quote(str(workdir))
+    if last < config.train.steps:
+        print(f"Stopped by SIGTERM after step {last}, which is saved. The same command resumes from there.")
+    else:
+        print(f"Done. Next: evaluate.py {run}, predict.py {run} IMAGES")
+    return workdir
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    path = config.train.pretrained and str(Path(config.train.pretrained).expanduser().absolute())
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, pretrained=path))
+    return with_data_root(config, config.data.root)
+
+
+def _start(workdir: Path, config: Config) -> None:
+    """Create the run folder, or check that it is this run's, and print what the run is."""
+    resumed, changed = run_folder.create_or_resume(workdir, config)
+    model, names = config.model, config.model.class_names
+    print(
+        f"{'Resuming' if resumed else 'New run in'} {workdir}: {model.image_size} px, "
+        f"{model.default_boxes.count} default boxes, {len(names)} classes "
+        f"({', '.join(names[:8])}{', ...' if len(names) > 8 else ''}), "
+        f"{config.train.steps} steps of {config.train.batch_size} images"
+    )
+    for change in changed:
+        print(f"  changed: {change}")
