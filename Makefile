@@ -18,7 +18,7 @@ BIN = $(VENV)/bin
 PIP = "$(BIN)/python" -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-all parity bench bench-quick aot lint format clean
+.PHONY: help setup setup-dev demo test test-all docs wheel parity bench bench-quick aot lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,13 @@ test: lint ## lint, types and the fast tests
 
 test-all: lint ## lint, types and all tests, with those marked slow
 	@"$(BIN)/python" -m pytest -n 2 --dist loadfile
+
+docs: $(VENV)/.ready-docs ## build the documentation into build/docs; a broken link or reference fails
+	@"$(BIN)/python" -m sphinx -b html -W --keep-going -q -d build/doctrees docs build/docs
+	@echo "Open build/docs/index.html"
+
+wheel: $(VENV)/.ready ## build the wheel into dist
+	@"$(BIN)/python" -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
 
 parity: ## compare with torch and torchvision, in a .venv-parity of its own (5.5 GB)
 	@$(MAKE) --no-print-directory VENV="$(PARITY_VENV)" ACCELERATOR=cpu "$(PARITY_VENV)/.ready-parity"
@@ -83,6 +90,11 @@ $(VENV)/.ready: pyproject.toml
 $(VENV)/.ready-dev: $(VENV)/.ready
 	@echo "Adding what the tests need to $(VENV)..."
 	@$(PIP) --editable ".[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]"
+	@touch "$@"
+
+$(VENV)/.ready-docs: $(VENV)/.ready
+	@echo "Adding the documentation tools to $(VENV)..."
+	@$(PIP) --editable ".[docs]"
 	@touch "$@"
 
 $(VENV)/.ready-parity: $(VENV)/.ready-dev

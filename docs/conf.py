@@ -1,0 +1,114 @@
+"""Configuration of the documentation: guides in Markdown, and an API reference made from the docstrings.
+
+``make docs`` builds it. Every warning is an error there: a broken link, a missing reference, a docstring
+that does not parse.
+"""
+
+import importlib
+import pkgutil
+import re
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from latex2mathml.converter import convert as latex_to_mathml
+from sphinx.application import Sphinx
+
+import ssd_jax
+
+project = "ssd-jax"
+author = "the ssd-jax authors"
+copyright = author
+version = release = installed_version("ssd-jax")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
+exclude_patterns = ["_build"]
+source_suffix = {".md": "markdown"}
+
+# ---- Markdown ----
+
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+# ---- docstrings ----
+
+default_role = "code"  # `name` in a docstring is code, as in Markdown
+napoleon_numpy_docstring = False
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
+nitpicky = True
+# Types of other libraries, whose inventories would have to come from the network; type variables and private types.
+nitpick_ignore_regex = [(r"py:.*", r"(?!ssd_jax).*"), (r"py:class", r"ssd_jax\..*\.(T|_\w+)")]
+    (r"py:.*", r"(?!ssd_jax).*"),
+    (r"py:class", r"ssd_jax\..*\.(T|_\w+)"),
+]  # and type variables, private types
+
+# ---- pages ----
+
+html_theme = "furo"
+html_title = "ssd-jax"
+html_static_path: list[str] = []
+html_theme_options = {"source_repository": "", "navigation_with_keys": True}
+copybutton_exclude = ".linenos, .gp, .go"
+
+API_FOLDER = Path(__file__).parent / "api"
+
+
+def write_api_pages(app: Sphinx) -> None:
+    """Write one page for each package of ssd_jax, and one for the modules beside them."""
+    API_FOLDER.mkdir(exist_ok=True)
+    top = [module.name for module in pkgutil.iter_modules(ssd_jax.__path__)]
+    packages = [name for name in top if hasattr(importlib.import_module(f"ssd_jax.{name}"), "__path__")]
+    pages = {"ssd_jax": ["ssd_jax", *(f"ssd_jax.{name}" for name in top if name not in packages)]}
+    for package in packages:
+        path = importlib.import_module(f"ssd_jax.{package}").__path__
+        modules = [module.name for module in pkgutil.walk_packages(path, f"ssd_jax.{package}.")]
+        pages[package] = [f"ssd_jax.{package}", *modules]
+    for page, modules in pages.items():
+        modules = [module for module in modules if not module.endswith("__main__")]
+        directives = "\n\n".join(_module_section(module) for module in modules)
+        file = API_FOLDER / f"{page}.md"
+        if not file.exists() or file.read_text() != directives:
+            file.write_text(directives)
+
+
+def _module_section(module: str) -> str:
+    is_package = hasattr(importlib.import_module(module), "__path__")
+    level = "#" if module.count(".") < 2 and is_package else "##"
+    members = "" if is_package else "\n   :members:"
+    return f"{level} {module}\n\n```{{eval-rst}}\n.. automodule:: {module}{members}\n```\n"
+
+
+def render_docstring_math(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Turn ``$formula$`` in a docstring into Sphinx' math role."""
+    lines[:] = [re.sub(r"(?<![\w$`])\$([^$`]+)\$(?![\w$])", r":math:`\1`", line) for line in lines]
+
+
+# ---- formulas as MathML: browsers draw it themselves, without a script from the network ----
+
+
+def _visit_inline_math(translator, node) -> None:
+    translator.body.append(latex_to_mathml(node.astext()))
+    raise _skip()
+
+
+def _visit_block_math(translator, node) -> None:
+    translator.body.append(f'<div class="math">{latex_to_mathml(node.astext(), display="block")}</div>')
+    raise _skip()
+
+
+def _skip() -> Exception:
+    from docutils.nodes import SkipNode
+
+    return SkipNode()
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("builder-inited", write_api_pages)
+    app.connect("autodoc-process-docstring", render_docstring_math)
+    app.add_html_math_renderer("mathml", (_visit_inline_math, None), (_visit_block_math, None))
+
+
+html_math_renderer = "mathml"
