@@ -41,9 +41,6 @@ python_maximum_signature_line_length = 88
 nitpicky = True
 # Types of other libraries, whose inventories would have to come from the network; type variables and private types.
 nitpick_ignore_regex = [(r"py:.*", r"(?!ssd_jax).*"), (r"py:class", r"ssd_jax\..*\.(T|_\w+)")]
-    (r"py:.*", r"(?!ssd_jax).*"),
-    (r"py:class", r"ssd_jax\..*\.(T|_\w+)"),
-]  # and type variables, private types
 
 # ---- pages ----
 
