@@ -9,22 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 from ssd_jax.files import user_errors_on_write, write_text
 
-if TYPE_CHECKING:  # where torch is installed tensorboardX imports it, seconds for a command that writes no scalars
+if TYPE_CHECKING:  # tensorboardX imports torch if it is installed, which takes seconds
     from tensorboardX.event_file_writer import EventsWriter
 
 
 class RunLog:
-    """log.jsonl, results.csv and TensorBoard's scalars of a run. Numbers are plain floats.
+    """Writer of log.jsonl, results.csv and TensorBoard's scalars, as a context manager.
 
-    On opening, lines after ``step`` are dropped: a run that was killed and goes on writes them again.
+    Opening it deletes what the logs have after ``step``: a run that is resumed from the checkpoint of that step logs it
+    again.
+
+    Args:
+        workdir: The run folder.
+        step: Step that the run starts from; 0 for a new run.
     """
 
     def __init__(self, workdir: Path, step: int) -> None:
-        self.lines_file, self.rows_file = workdir / "log.jsonl", workdir / "results.csv"
+        self.log_file, self.results_file = workdir / "log.jsonl", workdir / "results.csv"
         lines = [line for line in read_log(workdir) if line["step"] <= step]
-        write_text(self.lines_file, "".join(json.dumps(line) + "\n" for line in lines))
-        self._rows = [row for row in read_results(workdir) if int(row["step"] or 0) <= step]
-        self._write_rows()
+        write_text(self.log_file, "".join(json.dumps(line) + "\n" for line in lines))
+        self._results = [row for row in read_results(workdir) if int(row["step"] or 0) <= step]
+        self._write_results()
         self._tensorboard = _open_tensorboard(workdir / "tensorboard", step)
 
     def __enter__(self) -> "RunLog":
@@ -34,39 +39,59 @@ class RunLog:
         self._tensorboard.close()
 
     def log_step(self, step: int, values: dict[str, float]) -> None:
-        with user_errors_on_write(self.lines_file), self.lines_file.open("a") as file:
+        """Write training metrics: a line of log.jsonl, and scalars below ``train/``.
+
+        Args:
+            step: Step of the metrics.
+            values: Metrics by name.
+
+        Raises:
+            UserError: If a file cannot be written.
+        """
+        with user_errors_on_write(self.log_file), self.log_file.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        self._scalars(step, "train", values)
+        self._write_scalars(step, "train", values)
 
     def log_evaluation(self, step: int, values: dict[str, float | None]) -> None:
-        self._rows.append({"step": step, **values})
-        self._write_rows()
-        self._scalars(step, "val", values)
+        """Write metrics of the val split: a row of results.csv, and scalars below ``val/``.
 
-    def _scalars(self, step: int, group: str, values: dict[str, Any]) -> None:
+        Args:
+            step: Step of the evaluation.
+            values: Metrics by name, always with the same names; None for a metric that could not be computed.
+
+        Raises:
+            UserError: If a file cannot be written.
+        """
+        self._results.append({"step": step, **values})
+        self._write_results()
+        self._write_scalars(step, "val", values)
+
+    def _write_scalars(self, step: int, group: str, values: dict[str, Any]) -> None:
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
-        with user_errors_on_write(self.lines_file.parent / "tensorboard"):
+        with user_errors_on_write(self.log_file.parent / "tensorboard"):
             for name, value in values.items():
                 if value is not None:
                     summary = scalar(f"{group}/{name}", value)
                     self._tensorboard.write_event(Event(wall_time=time.time(), step=step, summary=summary))
             self._tensorboard.flush()
 
-    def _write_rows(self) -> None:
-        if not self._rows:
+    def _write_results(self) -> None:
+        if not self._results:
             return
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, fieldnames=list(self._rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(text, fieldnames=list(self._results[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self._rows)
-        write_text(self.rows_file, text.getvalue())
+        writer.writerows(self._results)
+        write_text(self.results_file, text.getvalue())
 
 
 def _open_tensorboard(folder: Path, step: int) -> "EventsWriter":
-    """Tells TensorBoard to forget what comes after step. Not through SummaryWriter: its thread dies of
-    a full disk without a word, and the next scalar waits for it forever."""
+    """Open an event file whose first event makes TensorBoard discard the scalars after ``step``.
+
+    SummaryWriter would write in a thread that ends silently when the disk is full; the next scalar then waits forever.
+    """
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 
@@ -78,7 +103,13 @@ def _open_tensorboard(folder: Path, step: int) -> "EventsWriter":
 
 
 def read_log(workdir: Path) -> list[dict[str, float]]:
-    """Lines of log.jsonl; a last line cut short by a kill is left out."""
+    """Read the lines of log.jsonl as dicts with ``step`` and the training metrics.
+
+    An incomplete last line, left by a killed run, is omitted. Without a log the list is empty.
+
+    Args:
+        workdir: The run folder.
+    """
     file = workdir / "log.jsonl"
     lines = []
     for text in file.read_text().splitlines() if file.exists() else []:
@@ -90,7 +121,13 @@ def read_log(workdir: Path) -> list[dict[str, float]]:
 
 
 def read_results(workdir: Path) -> list[dict[str, float | None]]:
-    """Rows of results.csv, as numbers; an empty cell is None."""
+    """Read the rows of results.csv as dicts with ``step`` and the metrics of the val split.
+
+    An empty cell becomes None. Without results the list is empty.
+
+    Args:
+        workdir: The run folder.
+    """
     file = workdir / "results.csv"
     if not file.exists():
         return []

@@ -1,4 +1,4 @@
-"""How programs are compiled: options of XLA, the cache on the disk, memory that the compiler leaves."""
+"""Compiler options, the persistent cache of compiled programs, and memory that the compiler leaves allocated."""
 
 import ctypes
 import os
@@ -11,16 +11,17 @@ from jax.sharding import Mesh
 
 
 def compiler_options(mesh: Mesh | None = None, *, deterministic: bool = False) -> dict[str, str] | None:
-    """For ``jax.jit(compiler_options=...)`` on the mesh's devices; by default on the first there is.
+    """Return the argument ``compiler_options`` of ``jax.jit`` for the kind of device and the version of JAX.
 
-    On a CPU, jaxlib 0.10 sends convolutions through fusions whose weight gradients run at a third of
-    the speed of plain ones; an empty list turns those off. And it orders a program's work for many
-    cores, by which a training step of SSD300 takes more memory and is no faster on two.
-    Other versions may not know the options and refuse them.
-
-    deterministic: of a GPU's operations take those that give the same bits each time.
+    Args:
+        mesh: Mesh that the program runs on; None for the first device.
+        deterministic: On a GPU, use only operations that give the same bits in every run.
     """
     kind = (jax.devices()[0] if mesh is None else mesh.devices.flat[0]).platform
+    # On CPUs, jaxlib 0.10 computes weight gradients in convolution fusions at a third of the speed of plain
+    # convolutions; an empty list of fusion types turns those off. Its default scheduler orders operations for many
+    # cores, with which a training step of SSD300 uses more memory and is no faster on two cores. Other versions may
+    # not know these options, and unknown options are errors.
     if kind == "cpu" and jax.__version_info__[:2] == (0, 10):
         return {
             "xla_cpu_experimental_ynn_fusion_type": "",
@@ -32,10 +33,10 @@ def compiler_options(mesh: Mesh | None = None, *, deterministic: bool = False) -
 
 
 def enable_compilation_cache() -> None:
-    """Has compiled programs kept on the disk, for the next start to load; for commands, before any is compiled.
+    """Keep compiled programs in the user's cache folder, so that later runs load them. Call before compiling.
 
-    JAX's persistent cache, in the user's cache folder. JAX_COMPILATION_CACHE_DIR names another one,
-    JAX_ENABLE_COMPILATION_CACHE=false does without.
+    This is JAX's persistent compilation cache. JAX_COMPILATION_CACHE_DIR in the environment names another folder, and
+    JAX_ENABLE_COMPILATION_CACHE=false turns the cache off.
     """
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -44,10 +45,10 @@ def enable_compilation_cache() -> None:
 
 @cache
 def release_compiler_memory() -> None:
-    """Has what a long compilation freed given back to the system, before the program needs as much itself.
+    """Return memory that long compilations freed to the system, before the program itself needs it.
 
-    For a command's start; a second call changes nothing. SSD300's training step leaves 0.5 GB behind, which malloc
-    would keep. Without glibc a no-op.
+    Compiling the training step of SSD300 leaves 0.5 GB in glibc's allocator. Call this once, when a command starts;
+    further calls do nothing, and so does every call on systems without glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return

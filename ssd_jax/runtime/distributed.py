@@ -1,7 +1,7 @@
-"""Several processes as one run, on one machine or many: who is here, who writes, when to stop.
+"""Several processes as one training run, on one host or several, by ``jax.distributed``.
 
-``jax.distributed`` brings them together and keeps them so. Each runs the same program on the same
-config; the first one writes. What one of them does alone, the others wait for.
+Every process runs the same program on the same config. The primary process, number 0, also prints and writes files;
+the others wait for it where they need its result.
 """
 
 import itertools
@@ -13,114 +13,163 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jax._src.distributed import global_state
 from jax.experimental import multihost_utils
 
-from ssd_jax.errors import UserError
+from ssd_jax.errors import UserError, error_reason
 from ssd_jax.runtime.distributed_options import DistributedOptions
 from ssd_jax.runtime.exit_message import EXIT_REASON, set_exit_message, start_observer
 
 T = TypeVar("T")
 
+_KEY_TIMEOUT_MS = 60_000
+_BARRIER_TIMEOUT_MS = 86_400_000  # a day: the heartbeat notices processes that die
 
-def initialize(hosts: DistributedOptions) -> None:
-    """Waits until all processes of the run are there. Before anything that asks for devices.
 
-    From then on only the first one prints, but for warnings and errors. How long the others are waited for, and
-    how long one may give no sign of life, is SSD_JAX_JOIN_SECONDS and SSD_JAX_HEARTBEAT_SECONDS in the environment.
+def initialize(options: DistributedOptions) -> None:
+    """Wait until all processes of the run have started. Call this before anything that uses a device.
+
+    Afterwards only the primary process prints to stdout; all processes print warnings and errors. Environment
+    variables set the time limits: SSD_JAX_JOIN_SECONDS is how long to wait for the other processes, and
+    SSD_JAX_HEARTBEAT_SECONDS is how long a process may send no heartbeat before the others end.
+
+    Args:
+        options: The options of this process. Without ``distributed`` and ``coordinator`` this function does nothing.
+
+    Raises:
+        UserError: If JAX cannot connect the processes, or if they were given different process counts. If the
+            others do not start in time, the process ends with exit code 2 instead.
     """
-    if not hosts.distributed and not hosts.coordinator:
+    if not options.distributed and not options.coordinator:
         return
-    joining, silence = _seconds("SSD_JAX_JOIN_SECONDS", 300), _seconds("SSD_JAX_HEARTBEAT_SECONDS", 100)
+    join_seconds = _seconds_from_environment("SSD_JAX_JOIN_SECONDS", 300)
+    heartbeat_seconds = _seconds_from_environment("SSD_JAX_HEARTBEAT_SECONDS", 100)
     start_observer()
-    where = hosts.coordinator or "the address that the cluster tells"
-    told = (
-        f"the processes of this run did not come together at {where}, in {joining} s at most. "
-        "Start all of them, with the same --coordinator and --process-count; the others have to reach process 0 there"
+    address = options.coordinator or "the address given by the cluster"
+    message = (
+        f"timed out after {join_seconds} s waiting for the other processes at {address}. Start all processes with "
+        "the same --coordinator and --process-count, and check that they can reach process 0 at this address"
     )
-    set_exit_message(f"error: {told}")
-    print(f"Meeting the other processes at {where}, for which {joining} s are left...", flush=True)
+    set_exit_message(f"error: {message}")
+    print(f"Waiting up to {join_seconds} s for the other processes at {address}...", flush=True)
     try:
-        with _time_limit(joining, told):
+        with _time_limit(join_seconds, message):
             jax.distributed.initialize(
-                hosts.coordinator or None,
-                hosts.process_count,
-                hosts.process_index,
-                initialization_timeout=joining + 60,  # JAX's own end has a stack trace
-                heartbeat_timeout_seconds=silence,
+                options.coordinator or None,
+                options.process_count,
+                options.process_index,
+                initialization_timeout=join_seconds + 60,  # JAX's own timeout aborts with a stack trace
+                heartbeat_timeout_seconds=heartbeat_seconds,
             )
             _check_process_count()
     except (ValueError, RuntimeError) as error:
-        told = str(error).strip().splitlines()[0]
         raise UserError(
-            f"the processes of this run can't be brought together ({told}). Where no cluster tells them to each "
-            "other, give each --coordinator HOST:PORT --process-index I --process-count N, with a port of process 0's "
-            "host that is free"
+            f"cannot connect the processes of this run ({error_reason(error)}). If no cluster tells them about each "
+            "other, give every process --coordinator HOST:PORT --process-index I --process-count N, with a free port "
+            "on the host of process 0"
         ) from error
-    set_exit_message(f"{EXIT_REASON} Start all of them again with the same command.")
+    set_exit_message(f"{EXIT_REASON} Start all processes again with the same command.")
     if not is_primary():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # as long as the process
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # stays open as long as the process
 
 
 @contextmanager
-def _time_limit(seconds: int, told: str) -> Iterator[None]:
-    """Of a call into C++, which Python can't leave: the process ends with exit code 2 then, or at Ctrl-C."""
+def _time_limit(seconds: int, message: str) -> Iterator[None]:
+    """End the process with exit code 2 if the block, a call into C++ that Python cannot interrupt, takes too long.
+
+    Ctrl-C ends the process at once while the block runs.
+    """
 
     def give_up() -> None:
         set_exit_message("")
-        print(f"error: {told}", file=sys.stderr, flush=True)
+        print(f"error: {message}", file=sys.stderr, flush=True)
         os._exit(2)
 
     timer = threading.Timer(seconds, give_up)
     timer.daemon = True
-    main_thread = threading.current_thread() is threading.main_thread()
-    heeded = signal.signal(signal.SIGINT, signal.SIG_DFL) if main_thread else None
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGINT, signal.SIG_DFL) if in_main_thread else None
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
-        if main_thread:
-            signal.signal(signal.SIGINT, heeded)
+        if in_main_thread:
+            signal.signal(signal.SIGINT, previous)
+
+
+class _Coordination(NamedTuple):
+    """This process at JAX's coordination service."""
+
+    store: Any
+    """Key-value store that all processes share."""
+    process_index: int
+    process_count: int
+    """As this process was told. ``jax.process_count()`` would wait for that many processes."""
+
+
+def _coordination() -> _Coordination | None:
+    """Return the coordination service, for which JAX has no public function; None if this JAX keeps it elsewhere."""
+    try:
+        from jax._src.distributed import global_state
+
+        return _Coordination(global_state.client, global_state.process_id, global_state.num_processes)
+    except (ImportError, AttributeError):
+        return None
 
 
 def _check_process_count() -> None:
-    """Raises UserError where a process was told another count than process 0: they would wait for each other."""
-    store: Any = global_state.client  # JAX offers no other way to it
-    own, count = global_state.process_id, global_state.num_processes
+    """Raise UserError if a process has another process count than process 0: they would wait for each other forever."""
+    coordination = _coordination()
+    if coordination is None:
+        return
+    store, own, count = coordination
     key = "ssd_jax/process_count/{}"
     store.key_value_set(key.format(own), str(count))
     for other in range(count) if own == 0 else [0]:
-        others = int(store.blocking_key_value_get(key.format(other), 60_000))
-        if others != count:
+        other_count = int(store.blocking_key_value_get(key.format(other), _KEY_TIMEOUT_MS))
+        if other_count != count:
             raise UserError(
-                f"--process-count is {count} for process {own}, but {others} for process {other}: give all the same"
+                f"--process-count is {count} for process {own}, but {other_count} for process {other}: give the same "
+                "number to all processes"
             )
 
 
-def _seconds(variable: str, default: int) -> int:
-    """Of the environment; JAX reads no such variable, and the defaults are its own."""
+def _seconds_from_environment(variable: str, default: int) -> int:
+    """Return a positive number of seconds from an environment variable that JAX itself does not read."""
     text = os.environ.get(variable, str(default))
     if not (text.isdecimal() and int(text) > 0):
-        raise UserError(f"{variable} is {text!r} in the environment, must be a whole number of seconds")
+        raise UserError(f"the environment variable {variable} is {text!r}, but must be a positive number of seconds")
     return int(text)
 
 
 def is_multi_process() -> bool:
+    """Return whether this run has more than one process."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_primary() -> bool:
-    """Whether this process is the one that writes."""
+    """Return whether this is the process that prints and writes files."""
     return not is_multi_process() or jax.process_index() == 0
 
 
 def run_on_primary(work: Callable[[], T], failure: type[UserError] = UserError) -> T | None:
-    """On the first process ``work()``, on the others None, once it is done. Where it raises a failure all do."""
+    """Run a function on the primary process while the others wait for it.
+
+    Args:
+        work: Function of no arguments.
+        failure: The exception that ``work`` may raise; if it does, all processes raise it.
+
+    Returns:
+        The result of ``work`` on the primary process, None on the others.
+
+    Raises:
+        UserError: Of type ``failure``, on all processes, if ``work`` raised it. Only the primary process has the
+            original message.
+    """
     if not is_multi_process():
         return work()
     result, error = None, None
@@ -130,48 +179,75 @@ def run_on_primary(work: Callable[[], T], failure: type[UserError] = UserError) 
         except failure as raised:
             error = raised
     if multihost_utils.broadcast_one_to_all(np.array(error is not None)):
-        raise error or failure("stopped, as the first process did; it says why")
+        raise error or failure("stopped because process 0 reported an error")
     return result
 
 
 def start_together(program: Callable[..., T]) -> Callable[..., T]:
-    """A jitted function that exchanges something, called by all processes: none runs it before all have compiled it.
+    """Wrap a jitted function so that all processes have compiled it before any of them runs it.
 
-    Gloo, on CPUs, waits 30 s for the others when it is first used, and compiling may differ by more.
+    On CPUs, the Gloo library waits 30 s for the other processes when a program first communicates, and compile times
+    may differ by more.
+
+    Args:
+        program: A jitted function that communicates between processes and that all processes call.
+
+    Returns:
+        A function with the same arguments and results; ``program`` itself if there is only one process.
     """
     if not is_multi_process():
         return program
-    number, begun = next(_meetings), False
+    barrier, compiled = f"ssd_jax/start/{next(_barrier_numbers)}", False
 
     @wraps(program)
-    def together(*arguments: Any) -> T:
-        nonlocal begun
-        if not begun:
+    def wrapped(*arguments: Any) -> T:
+        nonlocal compiled
+        if not compiled:
             jax.block_until_ready(arguments)
             program.lower(*arguments).compile()  # type: ignore[attr-defined]
-            global_state.client.wait_at_barrier(f"ssd_jax/begun/{number}", 1000 * _A_DAY)  # type: ignore[union-attr]
-            begun = True
+            _wait_for_all_processes(barrier)
+            compiled = True
         return program(*arguments)
 
-    return together
+    return wrapped
 
 
-_meetings = itertools.count()
-_A_DAY = 86_400  # seconds; processes that die are noticed by their silence
+_barrier_numbers = itertools.count()
 
 
-def assert_same(text: str, what: str) -> None:
-    """Raises UserError, on all processes, unless they have the same text."""
+def _wait_for_all_processes(barrier: str) -> None:
+    """Wait at a barrier of JAX's coordination service, which, unlike a collective, does not use Gloo."""
+    from orbax.checkpoint import multihost  # takes seconds to import, and only several processes need it
+
+    multihost.get_barrier_sync_fn()(key=barrier, timeout_ms=_BARRIER_TIMEOUT_MS)
+
+
+def assert_same(text: str, name: str) -> None:
+    """Check that all processes have the same text.
+
+    Args:
+        text: Text to compare, such as a config.
+        name: What the text is, for the message.
+
+    Raises:
+        UserError: On all processes, if the texts differ.
+    """
     if not is_multi_process():
         return
-    sums = np.ravel(multihost_utils.process_allgather(np.array(zlib.crc32(text.encode()))))
-    others = np.flatnonzero(sums != sums[0])
+    checksums = np.ravel(multihost_utils.process_allgather(np.array(zlib.crc32(text.encode()))))
+    others = np.flatnonzero(checksums != checksums[0])
     if len(others):
-        raise UserError(f"{what} of process {others[0]} is another than that of process 0: give all of them the same")
+        raise UserError(
+            f"{name} of process {others[0]} differs from that of process 0: use the same command on every process"
+        )
 
 
 def exit_now(code: int) -> None:
-    """Of several processes: ends this one at once, without waiting for the others, who would wait for it."""
+    """End this process at once if there are several; the usual shutdown would wait for the others.
+
+    Args:
+        code: Exit code of the process.
+    """
     if is_multi_process():
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,9 +1,9 @@
-"""How programs are compiled and laid over devices.
+"""The device mesh, and how arrays are distributed over it.
 
-The mesh has two axes. The images of a batch are dealt out over both. Parameters, and all that has their
-shapes, are whole along ``data``; along ``fsdp``, if it is longer than 1, the large ones lie in slices.
-Compiled by jit under these shardings, a program computes what it would on one device: sums and means
-over a batch are of the whole batch, wherever its images lie.
+The mesh has two axes, ``data`` and ``fsdp``. The images of a batch are split over both axes. Parameters, and all arrays
+of their shapes, are replicated along ``data``; if ``fsdp`` is longer than 1, large ones are split along it. A program
+that is jitted with these shardings computes the same as on one device: sums and means over a batch include the images
+of all devices.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,46 +20,62 @@ T = TypeVar("T")
 
 
 AXES = ("data", "fsdp")
-IMAGES = PartitionSpec(AXES)
-"""Of arrays with a leading batch axis."""
-_SMALL = 2**16  # elements; slicing smaller arrays saves no memory worth a collective
+BATCH_SPEC = PartitionSpec(AXES)
+"""Partition spec of arrays with a leading batch axis."""
+_MIN_SPLIT_SIZE = 2**16  # elements; splitting smaller arrays saves no memory worth the communication
 
 
 def make_mesh(devices: Sequence[Any] | None = None, fsdp: int = 1) -> Mesh:
-    """All devices, of all processes, in rows of ``fsdp``. Raises UserError where they don't come out even.
+    """Create the mesh of shape (devices / fsdp, fsdp) with the axes ``data`` and ``fsdp``.
 
-    Auto axes: explicit ones, jax's default, refuse the reshape of the predictors.
+    Args:
+        devices: Devices of the mesh; None for all devices of all processes.
+        fsdp: Number of devices over which large parameters are split.
+
+    Raises:
+        UserError: If the number of devices is not a multiple of ``fsdp``.
     """
     devices = jax.devices() if devices is None else devices
     if len(devices) % fsdp:
-        raise UserError(f"devices.fsdp is {fsdp}, which the number of devices, {len(devices)}, is no multiple of")
+        raise UserError(f"devices.fsdp is {fsdp}, but the number of devices, {len(devices)}, must be a multiple of it")
     shape = (len(devices) // fsdp, fsdp)
+    # Explicit axes, the default of jax.make_mesh, do not support the reshape in the prediction heads.
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def single_device_mesh() -> Mesh:
-    """The first device of this process alone."""
+    """Create a mesh of the first device of this process."""
     return make_mesh(jax.local_devices()[:1])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """Return the sharding that has the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, IMAGES)
+    """Return the sharding that splits the leading batch axis over all devices."""
+    return NamedSharding(mesh, BATCH_SPEC)
 
 
 def fsdp_sharding(tree: Any, mesh: Mesh) -> Any:
-    """The sharding of each array of a training state: along ``fsdp`` a large one's longest axis that comes out even.
+    """Return the sharding of each array of a training state.
 
-    tree: arrays, or their shapes.
+    Large arrays are split over ``fsdp`` along their longest axis whose length is a multiple of the mesh axis; all
+    others are replicated.
+
+    Args:
+        tree: Arrays, or objects with their shapes.
+        mesh: Mesh from `make_mesh`.
+
+    Returns:
+        A tree of the same structure with a NamedSharding for each array.
     """
-    slices = mesh.shape["fsdp"]
+    parts = mesh.shape["fsdp"]
 
     def sharding(leaf: Any) -> NamedSharding:
-        axes = [axis for axis in range(leaf.ndim) if leaf.shape[axis] % slices == 0]
-        if slices == 1 or leaf.size < _SMALL or not axes:
+        axes = [axis for axis in range(leaf.ndim) if leaf.shape[axis] % parts == 0]
+        if parts == 1 or leaf.size < _MIN_SPLIT_SIZE or not axes:
             return replicated(mesh)
         longest = max(axes, key=lambda axis: leaf.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
@@ -68,31 +84,54 @@ def fsdp_sharding(tree: Any, mesh: Mesh) -> Any:
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
-    """Which images of a batch lie on this process's devices: those that it has to load."""
-    places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
-    return sorted({row for place in places.values() if place for row in range(batch_size)[place[0]]})
+    """Return the positions in a batch of the images on this process's devices, which this process has to load.
+
+    Args:
+        mesh: Mesh from `make_mesh`.
+        batch_size: Number of images in the batch of all processes.
+    """
+    indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+    return sorted({row for index in indices.values() if index for row in range(batch_size)[index[0]]})
 
 
 def shard_batch(batch: T, mesh: Mesh) -> T:
-    """Arrays with a leading batch axis onto the devices. Each process gives its `local_rows`."""
+    """Put a batch on the devices.
+
+    Args:
+        batch: Tree of NumPy arrays with a leading batch axis. Each process passes the images of its `local_rows`.
+        mesh: Mesh from `make_mesh`.
+
+    Returns:
+        The same tree with global JAX arrays of the whole batch.
+    """
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
 
 
 def map_images(f: Callable, mesh: Mesh) -> Callable:
-    """``f`` of one image, over a batch: vmapped, each device its own images.
+    """Turn a function of one image into a function of a batch, in which each device computes its own images.
 
-    Under plain jit the partitioner adds collectives to a vmapped while_loop and top_k; here there
-    is nothing to exchange.
+    With ``jax.vmap`` alone, the partitioner adds communication to ``while_loop`` and ``top_k``, although the images
+    are independent.
+
+    Args:
+        f: Function of arrays without a batch axis.
+        mesh: Mesh from `make_mesh`.
     """
-    return jax.shard_map(jax.vmap(f), mesh=mesh, in_specs=IMAGES, out_specs=IMAGES, check_vma=False)
+    return jax.shard_map(jax.vmap(f), mesh=mesh, in_specs=BATCH_SPEC, out_specs=BATCH_SPEC, check_vma=False)
 
 
 def fetch(tree: T) -> T:
-    """Arrays to numpy, whole. Where some of them lie on several processes' devices, all have to call this. Blocks."""
+    """Copy whole arrays from the devices to NumPy. Blocks until they are computed.
+
+    If some of the arrays are distributed over several processes, all processes have to call this.
+
+    Args:
+        tree: JAX or NumPy arrays.
+    """
 
     def gather(leaf: Any) -> Any:
-        here = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
-        return leaf if here else multihost_utils.process_allgather(leaf, tiled=True)
+        is_local = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+        return leaf if is_local else multihost_utils.process_allgather(leaf, tiled=True)
 
     return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(gather, tree)))

@@ -1,4 +1,4 @@
-"""Stop training at SIGTERM, after the same step in all processes."""
+"""Requests to stop training, which SIGTERM makes."""
 
 import signal
 import threading
@@ -9,41 +9,48 @@ from jax.experimental import multihost_utils
 from ssd_jax.runtime.distributed import is_multi_process
 
 
-class Stopped(Exception):  # noqa: N818  # nothing went wrong
-    """Asked to stop, by SIGTERM, in the middle of something that can be left."""
+class Stopped(Exception):  # noqa: N818  # not an error
+    """Raised by `StopRequest.raise_if_requested` to leave work that can be abandoned."""
 
 
 class StopRequest:
-    """Whether SIGTERM asks to stop, as schedulers do some time before they kill. A context manager.
+    """Context manager that notices SIGTERM, which schedulers send some time before they kill a process.
 
-    Of several processes one is enough to be asked: all stop after the same step.
+    In a run of several processes one process that gets the signal is enough: all stop after the same step.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        """Of several processes this one never knows."""
+        """Whether this process got the signal. Always False if there are several processes."""
 
     def __enter__(self) -> "StopRequest":
-        # With several, jax.distributed listens. Elsewhere than in the main thread nobody can.
-        self._listens = not is_multi_process() and threading.current_thread() is threading.main_thread()
-        if self._listens:
-            self._before = signal.signal(signal.SIGTERM, self._ask)
+        # With several processes jax.distributed handles the signal. Only the main thread can install a handler.
+        self._installed = not is_multi_process() and threading.current_thread() is threading.main_thread()
+        if self._installed:
+            self._previous = signal.signal(signal.SIGTERM, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._listens:
-            signal.signal(signal.SIGTERM, self._before)
+        if self._installed:
+            signal.signal(signal.SIGTERM, self._previous)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
 
     def should_stop(self, step: int) -> bool:
-        """To be called after every step, by all processes."""
+        """Return whether to stop after this step. All processes must call this after every step.
+
+        Args:
+            step: Number of the step that was just made, the same on all processes.
+        """
         if is_multi_process():
             return bool(multihost_utils.reached_preemption_sync_point(step))
         return self.requested
 
     def raise_if_requested(self, *_: object) -> None:
-        """Raises Stopped, where this process is the only one; several have to stay together."""
+        """Raise Stopped if this is the only process and it got the signal; several have to stay together.
+
+        Arguments are ignored, so that this method can serve as a progress callback.
+        """
         if self.requested:
             raise Stopped

@@ -553,7 +553,7 @@ def test_training_needs_boxes(capsys, tmp_path, coco_root, part):
 
 
 def test_evaluate_refuses(capsys, tmp_path, trained_run):
-    assert "not the folder of a run" in refused(capsys, "evaluate", tmp_path)
+    assert "config.json is missing" in refused(capsys, "evaluate", tmp_path)
     assert "no split 'tset'" in refused(capsys, "evaluate", trained_run, "--split", "tset")
     assert "first" in refused(capsys, "evaluate", trained_run, "--checkpoint", "first")
 
@@ -658,5 +658,5 @@ def test_predict_refuses(capsys, tmp_path, trained_run, photographs):
     assert "no such file or folder" in refused(capsys, "predict", trained_run, tmp_path / "typo", "--out", out)
     (tmp_path / "empty").mkdir()
     assert "no images in it" in refused(capsys, "predict", trained_run, tmp_path / "empty", "--out", out)
-    assert "not the folder of a run" in refused(capsys, "predict", tmp_path, photographs, "--out", out)
+    assert "config.json is missing" in refused(capsys, "predict", tmp_path, photographs, "--out", out)
     assert not out.exists(), "nothing is made before everything is there"

@@ -192,7 +192,7 @@ def test_last_where_nothing_was_measured(trained_run, tmp_path):
 
 
 def test_not_a_run(tmp_path):
-    with pytest.raises(UserError, match="not the folder of a run"):
+    with pytest.raises(UserError, match=r"config\.json is missing"):
         detector.load(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         detector.load(tmp_path / "typo")

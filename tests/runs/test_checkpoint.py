@@ -117,7 +117,7 @@ def test_other_classes_are_told(tmp_path, names, lines):
     with Checkpoints(saved(tmp_path / "c", (1, None))) as checkpoints, pytest.raises(UserError) as error:
         checkpoints.restore(1, trees(), names)
     first, *rest = str(error.value).splitlines()
-    assert first == f"{tmp_path / 'c' / '1'}: a checkpoint of other classes than {tmp_path / 'config.json'}:"
+    assert str(tmp_path / "c" / "1") in first and str(tmp_path / "config.json") in first
     assert [line.strip() for line in rest] == lines
 
 
@@ -127,7 +127,7 @@ def test_damaged_one_is_named(tmp_path):
         file.write_bytes(b"")
     with (
         Checkpoints(folder) as checkpoints,
-        pytest.raises(UserError, match="c/1: this checkpoint is damaged, params/d/"),
+        pytest.raises(UserError, match=r"c/1: this checkpoint is corrupt.*params/d/"),
     ):
         checkpoints.restore(1, trees(), NAMES)
 

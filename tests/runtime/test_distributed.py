@@ -73,7 +73,7 @@ def undisturbed(tmp_path_factory) -> Path:
     first, second = end(start_two("train.py", *ARGV, "--workdir", run))
     assert (first.code, second.code) == (0, 0), first.errors + second.errors
     assert "Done." in first.printed
-    assert all(line.startswith(("[Gloo]", "Meeting the other")) for line in second.printed.splitlines())
+    assert all(line.startswith(("[Gloo]", "Waiting up to")) for line in second.printed.splitlines())
     return run
 
 
@@ -98,7 +98,7 @@ def kill_one(run: Path, killed: int, step: int) -> Ended:
 def assert_says_what_to_do(other: Ended, run: Path) -> None:
     assert other.code not in (0, -signal.SIGKILL)
     told = other.errors.strip().splitlines()[-1]
-    assert "another one of the run died" in told
+    assert "another process of the run died" in told
     assert f"Checkpoints in {run} are kept" in told
     assert "start all of them again with the same command" in told
 
@@ -123,7 +123,7 @@ def test_stopped_killed_and_damaged_they_end_as_never_disturbed(undisturbed, tmp
     os.truncate(file, file.stat().st_size // 2)
     first, second = end(start_two("train.py", *ARGV, "--workdir", run))
     assert (first.code, second.code) == (0, 0), first.errors + second.errors
-    assert f"It is moved to {run / 'damaged_checkpoints' / latest.name}" in first.errors
+    assert f"Moving it to {run / 'corrupt_checkpoints' / latest.name}" in first.errors
     assert_ended_alike(run, undisturbed)
 
 
@@ -146,8 +146,8 @@ def test_evaluation_counts_each_image_once(undisturbed, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (("--process-index", "0"), "go together"),
-        (("--coordinator", "localhost:1", "--process-index", "2", "--process-count", "2"), "must lie in 0 to"),
+        (("--process-index", "0"), "must be given together"),
+        (("--coordinator", "localhost:1", "--process-index", "2", "--process-count", "2"), "must be at least 0"),
         (("--coordinator", "localhost", "--process-index", "0", "--process-count", "2"), "must be HOST:PORT"),
     ],
 )
@@ -161,7 +161,7 @@ def test_two_configs(tmp_path):
     ended = end(start_two("train.py", TINY, "--workdir", tmp_path / "run", others=("--train.seed", "1")))
     for process in ended:
         assert process.code == 2, process.errors
-        assert "of process 1 is another than that of process 0: give all of them the same" in process.errors
+        assert "of process 1 differs from that of process 0" in process.errors
         assert "Traceback" not in process.errors
     assert not (tmp_path / "run").exists()
 
@@ -175,9 +175,9 @@ def test_the_others_do_not_come(index, tmp_path):
     assert time.monotonic() - asked < 90
     assert ended.code == 2
     address = found[1]
-    assert f"Meeting the other processes at {address}" in ended.printed
+    assert f"other processes at {address}" in ended.printed
     (told,) = ended.errors.strip().splitlines()
-    assert f"did not come together at {address}, in 3 s at most" in told
+    assert f"timed out after 3 s waiting for the other processes at {address}" in told
     assert not (tmp_path / "run").exists()
 
 
@@ -185,12 +185,12 @@ def test_ctrl_c_while_the_others_do_not_come(tmp_path):
     found = ("--coordinator", free_address(), "--process-count", "2", "--process-index", "0")
     process = start("train.py", TINY, "--workdir", tmp_path / "run", *found)
     assert process.stdout is not None
-    assert "Meeting the other" in process.stdout.readline()
+    assert "other processes" in process.stdout.readline()
     time.sleep(1)  # until it is in JAX's hands
     process.send_signal(signal.SIGINT)
     (ended,) = end([process], timeout=30)
     assert ended.code == -signal.SIGINT
-    assert "did not come together" in ended.errors and "Traceback" not in ended.errors
+    assert "timed out" in ended.errors and "Traceback" not in ended.errors
 
 
 @pytest.mark.parametrize("counts", [(2, 3), (3, 2)])

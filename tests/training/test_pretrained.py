@@ -275,7 +275,7 @@ def test_conv1_1_says_the_same_of_images_normalised_otherwise():
 
 
 def test_no_run_to_start_from(tmp_path, trained_run):
-    with pytest.raises(UserError, match="not the folder of a run"):
+    with pytest.raises(UserError, match=r"config\.json is missing"):
         start_params(starting_from(tmp_path), {})
     shutil.copy(trained_run / "config.json", tmp_path)
     with pytest.raises(UserError, match="has no checkpoint yet"):

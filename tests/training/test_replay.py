@@ -233,4 +233,4 @@ def test_image_that_cannot_be_read(run, capsys):
 
 def test_no_run(tmp_path, capsys):
     assert command("show", tmp_path, "--image", "a", "--epoch", "0") == 2
-    assert "not the folder of a run" in capsys.readouterr().err
+    assert "config.json is missing" in capsys.readouterr().err

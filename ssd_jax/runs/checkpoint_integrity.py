@@ -1,0 +1,128 @@
+"""Detection of corrupt checkpoints by checksums, and the return to the newest intact one.
+
+Orbax itself does not detect most flipped bits. ``checksums.json`` in the folder of a checkpoint has the SHA-256 of each
+file as it was written.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from ssd_jax.errors import UserError, user_errors
+from ssd_jax.files import user_errors_on_write, write_text
+from ssd_jax.runtime import distributed
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+CHECKSUMS = "checksums.json"
+CORRUPT_FOLDER = "corrupt_checkpoints"
+"""Folder in the run folder that corrupt checkpoints are moved to."""
+
+
+class CorruptCheckpointError(UserError):
+    """A checkpoint cannot be read, or its files are not those that were written.
+
+    Attributes:
+        reason: What is wrong with which checkpoint, without advice.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}. Move it away to use the previous checkpoint, if there is one")
+        self.reason = reason
+
+
+def corrupt_checkpoint_errors(checkpoint: Path) -> AbstractContextManager[None]:
+    """Convert every exception of the ``with`` block, which reads a checkpoint, into a CorruptCheckpointError.
+
+    Orbax, TensorStore and json raise many types of exceptions for missing and truncated files.
+    """
+    return user_errors(
+        f"{checkpoint}: cannot read this checkpoint, it is corrupt or was written by another version",
+        error_type=CorruptCheckpointError,
+    )
+
+
+def write_checksums(checkpoint: Path) -> None:
+    """Write the checksums of all files below the folder of a checkpoint to its checksums.json.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
+    write_text(checkpoint / CHECKSUMS, json.dumps(_checksums(checkpoint), indent=1))
+
+
+def verify_checksums(checkpoint: Path) -> None:
+    """Check that the files of a checkpoint are those that were written.
+
+    A checkpoint without checksums.json passes: the run was killed before it wrote that file.
+
+    Raises:
+        CorruptCheckpointError: If a file is missing or has changed.
+    """
+    with corrupt_checkpoint_errors(checkpoint):
+        file = checkpoint / CHECKSUMS
+        expected = json.loads(file.read_text()) if file.exists() else {}
+        changed = [name for name, actual in _checksums(checkpoint).items() if expected.get(name, actual) != actual]
+    changed += sorted(name for name in expected if not (checkpoint / name).exists())
+    if changed:
+        raise CorruptCheckpointError(f"{checkpoint}: this checkpoint is corrupt, the checksum of {changed[0]} differs")
+
+
+def restore_newest_intact(folder: Path, steps: Iterable[int], restore: Callable[[int], T]) -> T | None:
+    """Restore the newest intact checkpoint, and move newer, corrupt ones to the folder ``corrupt_checkpoints``.
+
+    All processes have to call this. Each corrupt checkpoint is logged as a warning.
+
+    Args:
+        folder: The folder ``checkpoints`` of a run.
+        steps: Steps of the checkpoints in it.
+        restore: Returns the checkpoint of a step, or raises CorruptCheckpointError.
+
+    Returns:
+        The result of ``restore`` for the newest intact checkpoint; None if there are no checkpoints.
+
+    Raises:
+        UserError: If all checkpoints are corrupt; they stay where they are.
+    """
+    corrupt: dict[int, CorruptCheckpointError] = {}
+    for step in sorted(steps, reverse=True):
+        try:
+            restored = restore(step)
+        except CorruptCheckpointError as error:
+            corrupt[step] = error
+            continue
+        for other, corruption in corrupt.items():
+            target = folder.with_name(CORRUPT_FOLDER) / str(other)
+            logger.warning(
+                "%s. Moving it to %s and resuming from the checkpoint at step %d", corruption.reason, target, step
+            )
+            distributed.run_on_primary(partial(_move, folder / str(other), target))
+        return restored
+    if corrupt:
+        reasons = "\n  ".join(error.reason for error in corrupt.values())
+        raise UserError(f"there is no intact checkpoint to resume from; start again in another --workdir:\n  {reasons}")
+    return None
+
+
+def _checksums(checkpoint: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file by its path below the checkpoint's folder."""
+    checksums = {}
+    for file in sorted(file for file in checkpoint.rglob("*") if file.is_file() and file.name != CHECKSUMS):
+        with file.open("rb") as stream:
+            checksums[file.relative_to(checkpoint).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return checksums
+
+
+def _move(checkpoint: Path, target: Path) -> None:
+    with user_errors_on_write(target):
+        target.parent.mkdir(exist_ok=True)
+        if target.exists():  # from an earlier time that this checkpoint was corrupt
+            shutil.rmtree(target)
+        checkpoint.rename(target)
