@@ -1,7 +1,7 @@
-# `make` alone lists what there is. Everything is installed into $(VENV), nothing beside it.
+# `make` without a target lists all targets. Everything is installed into $(VENV) and nowhere else.
 #
 #   make demo PYTHON=python3.12     another interpreter
-#   make demo ACCELERATOR=cpu       jax for cpu, cuda12 or tpu; found by itself where left out
+#   make demo ACCELERATOR=cpu       jax for cpu, cuda12 or tpu; detected if not given
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +9,7 @@ PARITY_VENV ?= .venv-parity
 AOT_VENV ?= .venv-aot
 DEMO ?= runs/demo
 
-# cuda12 is gigabytes: only for a machine whose NVIDIA driver answers.
+# cuda12 takes gigabytes, so it is chosen only if an NVIDIA driver answers.
 ACCELERATOR ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda12 || echo cpu)
 EXTRAS = $(filter-out cpu,$(ACCELERATOR))
 comma := ,
@@ -23,16 +23,16 @@ PIP = "$(BIN)/python" -m pip --disable-pip-version-check install --quiet
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-setup: $(VENV)/.ready ## install the package and what it needs into .venv
+setup: $(VENV)/.ready ## install the package and its dependencies into .venv
 
-setup-dev: $(VENV)/.ready-dev ## setup, and what the tests need
+setup-dev: $(VENV)/.ready-dev ## setup, plus the test dependencies
 
-demo: $(VENV)/.ready ## train on generated pictures, evaluate, show where the pictures are
-	@echo "Training on generated pictures; results go to $(DEMO)."
+demo: $(VENV)/.ready ## train on generated images, evaluate, and say where the images are
+	@echo "Training on generated images. Results go to $(DEMO)."
 	@"$(BIN)/python" train.py configs/shapes.py --workdir "$(DEMO)"
 	@"$(BIN)/python" evaluate.py "$(DEMO)"
 	@echo
-	@echo "Look at $(DEMO)/test_truth.jpg (what is there) beside $(DEMO)/test_pred.jpg (what was found)."
+	@echo "Compare $(DEMO)/test_truth.jpg (ground truth) with $(DEMO)/test_pred.jpg (detections)."
 
 # Each of the two processes runs one file of tests at a time.
 test: lint ## lint, types and the fast tests
@@ -53,14 +53,14 @@ parity: ## compare with torch and torchvision, in a .venv-parity of its own (5.5
 	@JAX_PLATFORMS=cpu "$(PARITY_VENV)/bin/python" -m pytest tests/parity
 
 BENCH ?=
-bench: ## time beside torchvision and pycocotools (BENCH="--batch 32" on a GPU), in the environment of parity
+bench: ## compare speed with torchvision and pycocotools (BENCH="--batch 32" on a GPU), in the environment of parity
 	@$(MAKE) --no-print-directory VENV="$(PARITY_VENV)" "$(PARITY_VENV)/.ready-parity"
 	@"$(PARITY_VENV)/bin/python" -m benchmarks.speed --json runs/bench.json $(BENCH)
 
-bench-quick: $(VENV)/.ready-dev ## has something become slower? in one to two minutes
+bench-quick: $(VENV)/.ready-dev ## check that nothing became slower, in one to two minutes
 	@"$(BIN)/python" -m benchmarks.quick
 
-aot: ## compile for TPUs and GPUs that are not here, in a .venv-aot of its own (2.5 GB), and compare costs
+aot: ## compile for TPUs and GPUs that are not present, in a .venv-aot of its own (2.5 GB), and compare costs
 	@$(MAKE) --no-print-directory VENV="$(AOT_VENV)" ACCELERATOR=cpu "$(AOT_VENV)/.ready-aot"
 	@SSD_JAX_AOT=1 JAX_PLATFORMS=cpu "$(AOT_VENV)/bin/python" -m pytest tests/aot
 
@@ -69,7 +69,7 @@ lint: $(VENV)/.ready-dev ## lint, format and types
 	@"$(BIN)/ruff" format --check .
 	@"$(BIN)/mypy"
 
-format: $(VENV)/.ready-dev ## write what lint can mend by itself
+format: $(VENV)/.ready-dev ## apply automatic fixes and formatting
 	@"$(BIN)/ruff" check --fix .
 	@"$(BIN)/ruff" format .
 
@@ -88,7 +88,7 @@ $(VENV)/.ready: pyproject.toml
 	@touch "$@"
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	@echo "Adding what the tests need to $(VENV)..."
+	@echo "Adding the test dependencies to $(VENV)..."
 	@$(PIP) --editable ".[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]"
 	@touch "$@"
 

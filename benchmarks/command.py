@@ -1,4 +1,4 @@
-"""What every benchmark's command does around its main."""
+"""The entry point that all benchmark commands share."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from ssd_jax.errors import UserError
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
-    """Ends the process with main's exit code, or with 2 and the message of a user's mistake."""
+    """Run ``main`` and exit with its code. A UserError prints its message and exits with 2."""
     try:
         with warnings_on_screen():
             sys.exit(main(sys.argv[1:]))

@@ -1,14 +1,14 @@
-"""What fine-tuning gains: mAP after each epoch, from a trained detector and from scratch, at the same budget.
+"""Compare fine-tuning with training from scratch: mAP after each epoch, with the same number of steps.
 
     python -m benchmarks.fine_tune BCCD --out runs/fine_tune
 
-1. Copies one part of the images, with the objects of some classes only.
-2. Trains a detector of those classes on the copy: the base (or takes a run: --base RUN).
-3. Trains detectors of all classes on a few other images, which the base has not seen: for each seed one from scratch,
-   and one from the base, whose predictors are carried over by class name. They differ in nothing else.
-4. Writes the table to the screen and to table.md, the numbers to results.json and the curves to curves.png.
+1. Copy a part of the images, with the objects of some classes only.
+2. Train a detector of those classes on the copy: the base. `--base RUN` uses an existing run instead.
+3. Train detectors of all classes on a few other images, which the base has not seen. For each seed, one starts from
+   scratch and one from the base, whose class predictors are copied by class name. They differ in nothing else.
+4. Write the table to the screen and to table.md, the numbers to results.json and the curves to curves.png.
 
-The same command goes on where it was stopped. The defaults are those of docs/fine_tuning.md.
+The same command continues an interrupted comparison. The defaults are those of docs/fine_tuning.md.
 """
 
 import dataclasses
@@ -41,30 +41,30 @@ from ssd_jax.training import run as training_run
 
 STARTS = ("from scratch", "fine-tuned")
 COLOURS = {"from scratch": "C1", "fine-tuned": "C0"}
-MEASURES = {"voc_map_11point": "11-point", "voc_map_area": "area"}
+METRICS = {"voc_map_11point": "11-point", "voc_map_area": "area"}
 
 
 @dataclass(frozen=True)
 class Options:
     data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """A data set with all its classes, in any layout that train.py reads."""
+    """Folder of a data set with all its classes, in any format that train.py reads."""
     out: Path
-    """Folder for the runs and what comes of them."""
+    """Folder for the runs and the results."""
     config: Path = Path("configs/own_data.py")
-    """Of the base and, but for its steps, warm-up and seed, of all runs."""
+    """Config of the base. All other runs differ from it only in steps, warm-up, learning rate and seed."""
     base: Path | None = None
-    """A run to start from. Else one is trained, on the images of base_split with the objects of base_classes."""
+    """Run to start from. Default: train one on the images of base_split, with the objects of base_classes."""
     base_classes: tuple[str, ...] = ("RBC", "WBC")
     base_split: str = "trainval[:148]"
     base_steps: int = 800
     train_split: str = "trainval[148:188]"
-    """Trained on from scratch and from the base. Of 40 images an epoch is exactly 5 steps of 8."""
+    """Images to train on, from scratch and from the base. An epoch of 40 images is exactly 5 steps of 8."""
     test_split: str = "test"
-    """Measured after every epoch; nothing is chosen on it."""
+    """Evaluated after every epoch. Nothing is chosen on it."""
     epochs: int = 5
     seeds: tuple[int, ...] = (0, 1, 2)
     learning_rate: float = 1e-2
-    """The highest of the schedule, whose rest is the config's and ends with the last epoch."""
+    """Peak learning rate. The shape of the schedule comes from the config; it ends with the last epoch."""
     warmup_steps: int = 5
 
 
@@ -75,48 +75,48 @@ class Run(NamedTuple):
     """One of STARTS."""
     seed: int
     epochs: list[dict[str, float]]
-    """Of each epoch what was measured after it, by the keys of MEASURES."""
+    """Metrics after each epoch, by the keys of METRICS."""
     per_class: dict[str, float]
-    """Average precision (11-point) of each class after the last."""
+    """Average precision (11-point) of each class after the last epoch."""
 
 
-# ---- the base: a data set with some of the classes, and a detector of these ----
+# ---- the base: a data set with some of the classes, and a detector trained on it ----
 
 
 def only_classes(source: Source, class_names: Sequence[str]) -> FolderSource:
-    """All images of a split of files, with the objects of these classes only; labels are places in the new list.
+    """Return all images of a split with the objects of ``class_names`` only, labelled by position in this list.
 
-    Raises UserError for a class that the split doesn't have.
+    Raises UserError for a class that the split does not have.
     """
     for name in class_names:
         if name not in source.class_names:
-            raise UserError(f"'{name}' is no class of the data, which has {', '.join(source.class_names)}")
+            raise UserError(f"the data set has no class '{name}'; its classes are {', '.join(source.class_names)}")
     label = {source.class_names.index(name) + 1: k for k, name in enumerate(class_names, start=1)}
     annotations = []
-    for whole in source.annotations():
-        kept = [j for j, old in enumerate(whole.labels.tolist()) if old in label]
-        labels = whole.labels[kept]
+    for annotation in source.annotations():
+        kept = [j for j, old in enumerate(annotation.labels.tolist()) if old in label]
+        labels = annotation.labels[kept]
         labels[:] = [label[old] for old in labels.tolist()]
-        per_object = {name: getattr(whole, name)[kept] for name in ("boxes_px", "difficult", "crowd", "area_px")}
-        annotations.append(whole._replace(labels=labels, **per_object))
+        per_object = {name: getattr(annotation, name)[kept] for name in ("boxes_px", "difficult", "crowd", "area_px")}
+        annotations.append(annotation._replace(labels=labels, **per_object))
     return FolderSource(annotations, class_names)
 
 
 def write_copy(folder: Path, source: Source) -> None:
-    """The images of a split and their objects as the split `train` of a new data set, in COCO's layout."""
-    if (folder / "annotations" / "instances_train.json").exists():  # which is written last
+    """Write the images of a split and their objects as the split `train` of a new data set in COCO's layout."""
+    if (folder / "annotations" / "instances_train.json").exists():  # it is written last
         return
     shutil.rmtree(folder, ignore_errors=True)
     files = [annotation.file for annotation in source.annotations()]
-    # Every image is wanted, so each has a digest of its own.
+    # Every image has to be kept, so each one gets a digest of its own.
     write_clean_copy(folder, {"train": source}, {file: file.encode() for file in files}, lambda images: None)
 
 
 def train_base(config: Config, options: Options) -> Path:
-    """The run of the base, trained to its end."""
+    """Train the base to its end and return its run."""
     folder = options.out / "base_data"
-    whole = open_source(config.data, options.base_split)
-    write_copy(folder, only_classes(whole, options.base_classes))
+    source = open_source(config.data, options.base_split)
+    write_copy(folder, only_classes(source, options.base_classes))
     train = dataclasses.replace(config.train, steps=options.base_steps, eval_every=0)
     data = dataclasses.replace(config.data, train_split="train")
     run = options.out / "base"
@@ -124,16 +124,20 @@ def train_base(config: Config, options: Options) -> Path:
     return run
 
 
-# ---- the six runs ----
+# ---- the runs that are compared ----
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
-    """The fewest steps in which every image was shown."""
+    """Return the smallest number of steps that shows every image."""
     return math.ceil(images / batch_size)
 
 
 def run_config(config: Config, options: Options, start: str, base: Path, seed: int, epoch: int) -> Config:
-    """Of one run. epoch: its steps. Only where it starts, and the seed, tell one run from another."""
+    """Return the config of one run. Runs differ only in their start and their seed.
+
+    Args:
+        epoch: number of steps in an epoch.
+    """
     train = dataclasses.replace(
         config.train, seed=seed, steps=options.epochs * epoch, eval_every=epoch, checkpoint_every=epoch, log_every=epoch
     )
@@ -142,8 +146,8 @@ def run_config(config: Config, options: Options, start: str, base: Path, seed: i
     return dataclasses.replace(
         config,
         train=train,
-        # The val split of a run is the one that is measured on the way. That the program also keeps the best
-        # checkpoint by it plays no part here: what counts is the last epoch, whatever it gives.
+        # The val split is evaluated during training, here the test split. That the program also keeps the best
+        # checkpoint by it does not matter: only the last epoch counts, whatever its result.
         data=dataclasses.replace(
             config.data,
             train_split=options.train_split,
@@ -156,49 +160,49 @@ def run_config(config: Config, options: Options, start: str, base: Path, seed: i
     )
 
 
-def train_and_measure(config: Config, folder: Path, start: str) -> Run:
-    """One run to its end, or on to its end, and what was measured of it."""
+def train_and_evaluate(config: Config, folder: Path, start: str) -> Run:
+    """Train a run to its end, resuming it if it was interrupted, and return its metrics."""
     training_run.train(config, folder)
     if not (folder / "metrics.json").exists():
         evaluate([str(folder), "--checkpoint", "last"])
-    epochs = [{key: row[key] or 0.0 for key in MEASURES} for row in read_results(folder)]
+    epochs = [{key: row[key] or 0.0 for key in METRICS} for row in read_results(folder)]
     per_class = json.loads((folder / "metrics.json").read_text())["voc_classes"]
     return Run(start, config.train.seed, epochs, {name: c["ap_11point"] or 0.0 for name, c in per_class.items()})
 
 
-# ---- what comes of them ----
+# ---- results ----
 
 
-def leads(runs: Sequence[Run], measure: str) -> list[float]:
-    """Of each seed, by how much the fine-tuned run is ahead of that from scratch after the last epoch."""
-    last = {(run.start, run.seed): run.epochs[-1][measure] for run in runs}
+def gains(runs: Sequence[Run], metric: str) -> list[float]:
+    """Return the metric of the fine-tuned run minus that of the run from scratch after the last epoch, per seed."""
+    last = {(run.start, run.seed): run.epochs[-1][metric] for run in runs}
     return [last["fine-tuned", seed] - last["from scratch", seed] for seed in dict.fromkeys(run.seed for run in runs)]
 
 
 def results(runs: Sequence[Run]) -> dict[str, Any]:
-    """What results.json holds: all that was measured, and the leads."""
-    ahead = {measure: leads(runs, measure) for measure in MEASURES}
-    summary = {key: {"of_each_seed": values, "median": median(values)} for key, values in ahead.items()}
-    return {"fine_tuned_ahead_after_the_last_epoch": summary, "runs": [run._asdict() for run in runs]}
+    """Return the content of results.json: all metrics and the gains."""
+    differences = {metric: gains(runs, metric) for metric in METRICS}
+    summary = {key: {"per_seed": values, "median": median(values)} for key, values in differences.items()}
+    return {"fine_tuned_minus_from_scratch_after_the_last_epoch": summary, "runs": [run._asdict() for run in runs]}
 
 
 def tables(runs: Sequence[Run]) -> str:
-    """In Markdown: mAP of each run after each epoch, AP of each class after the last, and the leads."""
+    """Return Markdown tables: mAP of each run after each epoch, AP of each class after the last, and the gains."""
     epochs = len(runs[0].epochs)
-    measured, classes = [], []
+    map_rows, class_rows = [], []
     for run in sorted(runs, key=lambda run: STARTS.index(run.start)):
         name = [run.start, str(run.seed)]
-        measured.append(name + [f"{e['voc_map_11point']:.3f} ({e['voc_map_area']:.3f})" for e in run.epochs])
-        classes.append(name + [f"{ap:.3f}" for ap in run.per_class.values()])
-    ahead = []
-    for key, label in MEASURES.items():
-        values = leads(runs, key)
-        ahead.append([label] + [f"{value:+.3f}" for value in (*values, median(values))])
+        map_rows.append(name + [f"{e['voc_map_11point']:.3f} ({e['voc_map_area']:.3f})" for e in run.epochs])
+        class_rows.append(name + [f"{ap:.3f}" for ap in run.per_class.values()])
+    gain_rows = []
+    for key, label in METRICS.items():
+        values = gains(runs, key)
+        gain_rows.append([label] + [f"{value:+.3f}" for value in (*values, median(values))])
     seeds = [f"seed {seed}" for seed in dict.fromkeys(run.seed for run in runs)]
     parts = (
-        ("mAP after each epoch, 11-point (area):", ["", "seed", *map(str, range(1, epochs + 1))], measured),
-        (f"AP of each class after epoch {epochs}, 11-point:", ["", "seed", *runs[0].per_class], classes),
-        (f"mAP after epoch {epochs}, fine-tuned less from scratch:", ["", *seeds, "median"], ahead),
+        ("mAP after each epoch, 11-point (area):", ["", "seed", *map(str, range(1, epochs + 1))], map_rows),
+        (f"AP of each class after epoch {epochs}, 11-point:", ["", "seed", *runs[0].per_class], class_rows),
+        (f"mAP after epoch {epochs}, fine-tuned minus from scratch:", ["", *seeds, "median"], gain_rows),
     )
     return "\n\n".join(f"{title}\n\n{_markdown(header, rows)}" for title, header, rows in parts) + "\n"
 
@@ -208,11 +212,14 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def draw_curves(runs: Sequence[Run], new_classes: Sequence[str], file: Path) -> None:
-    """Two panels: mAP (11-point) over the epochs, a line for each run, and AP of each class after the last.
+    """Draw two panels: mAP (11-point) of each run over the epochs, and AP of each class after the last epoch.
 
-    new_classes: those that the base did not know; marked as such.
+    Args:
+        new_classes: classes that the base did not know; they are marked as new.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # as in ssd_jax.report.draw: late, and without pyplot
+    from matplotlib.backends.backend_agg import (
+        FigureCanvasAgg,  # as in ssd_jax.report.draw: imported late, and without pyplot
+    )
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 5), dpi=100, layout="constrained")
@@ -240,7 +247,7 @@ def draw_curves(runs: Sequence[Run], new_classes: Sequence[str], file: Path) -> 
         figure.savefig(file)
 
 
-# ---- all of it ----
+# ---- the command ----
 
 
 def main(argv: Sequence[str]) -> int:
@@ -255,7 +262,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def compare(options: Options) -> None:
-    """The whole experiment, or what is left of it to do."""
+    """Run the whole comparison, or what is left of it."""
     config = with_data_root(load_config(options.config), str(options.data))
     source = open_source(config.data, options.train_split)
     epoch = steps_per_epoch(len(source), config.train.batch_size)
@@ -265,12 +272,12 @@ def compare(options: Options) -> None:
     for seed in options.seeds:
         for start in STARTS:
             folder = options.out / f"{start.replace(' ', '_').replace('-', '_')}_{seed}"
-            runs.append(train_and_measure(run_config(config, options, start, base, seed, epoch), folder, start))
+            runs.append(train_and_evaluate(run_config(config, options, start, base, seed, epoch), folder, start))
     text = tables(runs)
     files.write_text(options.out / "results.json", json.dumps(results(runs), indent=2) + "\n")
     files.write_text(options.out / "table.md", text)
     draw_curves(runs, [name for name in source.class_names if name not in base_classes], options.out / "curves.png")
-    print(f"\nAn epoch is {epoch} steps of {config.train.batch_size} images; {len(source)} images.\n\n{text}")
+    print(f"\nAn epoch of {len(source)} images is {epoch} steps of {config.train.batch_size} images.\n\n{text}")
     print(f"Written: {options.out}/results.json, table.md and curves.png")
 
 

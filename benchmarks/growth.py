@@ -1,12 +1,13 @@
-"""How time and memory grow with objects, classes, image and batch: a table, a fitted exponent for each, and a plot.
+"""Measure how time and memory grow with objects, classes, image size and batch size.
 
     python -m benchmarks.growth --out runs/growth
 
-An exponent of 1 is linear. It is that of the last two sizes: at small ones the part that does not grow hides the one
-that does. Memory is what the compiled program asks for beyond its inputs.
+Writes a table with the exponents of growth, and a plot. An exponent of 1 is linear. It is computed from the last two
+sizes, because constant costs hide the growth at small ones. Memory is what the compiled program needs beyond its
+inputs.
 
-Under glibc, blocks of more than 32 MB go back to the kernel with each call, and their pages are zeroed again: a step in
-a curve that is not the program's. Without it:
+glibc returns blocks of more than 32 MB to the kernel with each call, and their pages have to be zeroed again. This adds
+a step to the curves that the program does not cause. To avoid it:
 
     GLIBC_TUNABLES=glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4000000000 python ...
 """
@@ -44,15 +45,17 @@ CLASSES = 21
 
 
 class Program(NamedTuple):
+    """A function to compile, and its arguments."""
+
     function: Callable
     arguments: tuple
 
 
-# ---- what grows ----
+# ---- programs ----
 
 
 def matching_and_loss(objects: int = 4, classes: int = CLASSES, batch: int = 4) -> Program:
-    """Of random objects, with the gradient."""
+    """Return matching and the loss of random objects, with the gradient."""
     random = np.random.default_rng(0)
     boxes, labels = random_boxes(random, (batch, objects)), random.integers(1, classes, (batch, objects))
     offsets, logits = random_output(random, batch, classes)
@@ -65,25 +68,27 @@ def matching_and_loss(objects: int = 4, classes: int = CLASSES, batch: int = 4) 
 
 
 def augmentation(objects: int = 4, batch: int = 4, side: int = 500) -> Program:
+    """Return the augmentation of random images."""
     random = np.random.default_rng(0)
-    pictures = random.integers(0, 256, (batch, side, side, 3), np.uint8)
+    images = random.integers(0, 256, (batch, side, side, 3), np.uint8)
     boxes, labels = random_boxes(random, (batch, objects)), np.ones((batch, objects), np.int32)
     one = partial(_augment, Augment())
-    return Program(jax.vmap(one), (jax.random.split(jax.random.key(0), batch), pictures, boxes, labels))
+    return Program(jax.vmap(one), (jax.random.split(jax.random.key(0), batch), images, boxes, labels))
 
 
-def _augment(config: Augment, key: Any, picture: Any, boxes: Any, labels: Any) -> Any:
-    return augment(key, picture, 300, boxes, labels, config)
+def _augment(config: Augment, key: Any, image: Any, boxes: Any, labels: Any) -> Any:
+    return augment(key, image, 300, boxes, labels, config)
 
 
 def detection(classes: int = CLASSES, batch: int = 4) -> Program:
-    """Of a network's output; eight objects an image."""
+    """Return decoding and NMS of random network outputs."""
     offsets, logits = random_output(np.random.default_rng(0), batch, classes)
     one = partial(detect, default_boxes=make_default_boxes(BOXES), variances=BOXES.variances, config=Detect())
     return Program(jax.vmap(one), (offsets, logits))
 
 
 def network(side: int = 300, batch: int = 1, gradient: bool = False) -> Program:
+    """Return the forward pass of the network, or the gradient of the sum of its squared outputs."""
     module = SSD(model_of(side))
     images = np.random.default_rng(0).uniform(0, 255, (batch, side, side, 3)).astype(np.float32)
     params = jax.jit(module.init)(jax.random.key(0, impl="rbg"), images[:1])["params"]
@@ -97,16 +102,17 @@ def network(side: int = 300, batch: int = 1, gradient: bool = False) -> Program:
     return Program(jax.grad(total) if gradient else forward, (params, images))
 
 
-def from_picture_to_detections(side: int = 300, batch: int = 1) -> Program:
+def image_to_detections(side: int = 300, batch: int = 1) -> Program:
+    """Return the detection program, from uint8 images to detections."""
     config = Config(name="growth", model=model_of(side))
     params = network(side).arguments[0]
-    pictures = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
     sizes = np.full(batch, side, np.int32)
-    return Program(make_predict_fn(config, sharding.single_device_mesh()), (params, pictures, sizes, sizes))
+    return Program(make_predict_fn(config, sharding.single_device_mesh()), (params, images, sizes, sizes))
 
 
 def model_of(side: int) -> Model:
-    """SSD300's network for images of another size; the default boxes grow with it."""
+    """Return SSD300's network for another image size. The default boxes scale with it."""
     maps = [math.ceil(side / 8)]
     while len(maps) < len(BOXES.feature_maps):
         maps.append(math.ceil(maps[-1] / 2))
@@ -127,7 +133,7 @@ def random_boxes(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndar
 
 
 def random_output(random: np.random.Generator, batch: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """About 1 default box in 100 is sure of a class; as many of other classes as there are, and no more."""
+    """Return offsets and logits in which about 1 default box in 100 has a high score, for any number of classes."""
     logits = random.normal(0, 1, (batch, BOXES.count, classes)).astype(np.float32)
     logits[..., 0] += 8 + np.log(classes / CLASSES)
     image, box = np.nonzero(random.random((batch, BOXES.count)) < 0.01)
@@ -135,19 +141,21 @@ def random_output(random: np.random.Generator, batch: int, classes: int) -> tupl
     return random.normal(0, 0.5, (batch, BOXES.count, 4)).astype(np.float32), logits
 
 
-# ---- how it is measured ----
+# ---- measurement ----
 
 
 class Axis(NamedTuple):
+    """A quantity that grows, its sizes, and the programs that are measured at these sizes."""
+
     title: str
     sizes: tuple[int, ...]
     programs: dict[str, Callable[[int], Program]]
     power: int = 1
-    """Of the size, that linear means: an image's pixels are the square of its side."""
+    """Power of the size that counts as linear growth: 2 for the side of an image, whose pixels grow as the square."""
 
 
 AXES = (
-    Axis("objects an image", (1, 10, 50, 100, 200), {
+    Axis("objects per image", (1, 10, 50, 100, 200), {
         "matching, loss, gradient": lambda n: matching_and_loss(objects=n),
         "augmentation": lambda n: augmentation(objects=n),
     }),
@@ -155,10 +163,10 @@ AXES = (
         "matching, loss, gradient": lambda n: matching_and_loss(classes=n),
         "decode and NMS": lambda n: detection(classes=n),
     }),
-    Axis("side of the image", (100, 200, 300, 512, 1024), {
+    Axis("image side", (100, 200, 300, 512, 1024), {
         "network, forward": lambda n: network(side=n),
         "network, gradient": lambda n: network(side=n, gradient=True),
-        "picture to detections": lambda n: from_picture_to_detections(side=n),
+        "image to detections": lambda n: image_to_detections(side=n),
         "augmentation": lambda n: augmentation(side=n),
     }, power=2),
     Axis("batch", (1, 4, 16, 64), {
@@ -171,12 +179,15 @@ AXES = (
 
 
 class Point(NamedTuple):
+    """A measurement at one size."""
+
     size: int
     seconds: float
     bytes: int
 
 
-def measure(program: Program, size: int, least: float) -> Point:
+def measure(program: Program, size: int, min_seconds: float) -> Point:
+    """Compile and time a program: the median over at least ``min_seconds``, or 100 calls."""
     function, arguments = program
     arguments = jax.device_put(arguments)
     if not hasattr(function, "lower"):
@@ -185,7 +196,7 @@ def measure(program: Program, size: int, least: float) -> Point:
     memory: Any = compiled.memory_analysis()
     jax.block_until_ready(compiled(*arguments))
     times: list[float] = []
-    while not times or (sum(times) < least and len(times) < 100):
+    while not times or (sum(times) < min_seconds and len(times) < 100):
         start = time.perf_counter()
         jax.block_until_ready(compiled(*arguments))
         times.append(time.perf_counter() - start)
@@ -193,7 +204,7 @@ def measure(program: Program, size: int, least: float) -> Point:
 
 
 def exponent(points: Sequence[Point], name: str, power: int) -> float:
-    """Of the last two sizes."""
+    """Return the exponent of growth between the last two sizes."""
     (a, b) = points[-2:]
     return math.log(getattr(b, name) / getattr(a, name)) / math.log((b.size / a.size) ** power)
 
@@ -203,29 +214,29 @@ class Options:
     out: Path
     """Folder for growth.json, growth.md and growth.png."""
     only: tuple[str, ...] = ()
-    """Axes whose title begins so; default all."""
-    least: float = 1.0
-    """Seconds that each point is measured, at least; once at least."""
+    """Beginnings of the titles of axes to measure. Default: all axes."""
+    min_seconds: float = 1.0
+    """Minimum duration of each measurement. Each program runs at least once."""
 
 
 def main(argv: Sequence[str]) -> None:
     options = tyro.cli(Options, args=list(argv), prog="python -m benchmarks.growth", description=__doc__)
     for only in options.only:
         if not any(axis.title.startswith(only) for axis in AXES):
-            there = ", ".join(repr(axis.title) for axis in AXES)
-            raise UserError(f"--only {only}: no axis begins so; there are {there}")
+            titles = ", ".join(repr(axis.title) for axis in AXES)
+            raise UserError(f"--only {only}: no axis has a title that begins like this. Choose from {titles}")
     axes = [axis for axis in AXES if not options.only or axis.title.startswith(options.only)]
     compilation.release_compiler_memory()
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{options.out}: no folder can be made there ({error.strerror}); name another --out") from error
+        raise UserError(f"{options.out}: cannot create this folder ({error.strerror}). Choose another --out") from error
     lines = ["| | sizes | time, ms | exponent | memory, MB | exponent |", "|" + " --- |" * 6]
     print("\n".join(lines), flush=True)
     curves: dict[str, dict[str, list[Point]]] = {}
     for axis in axes:
         for name, make in axis.programs.items():
-            points = [measure(make(size), size, options.least) for size in axis.sizes]
+            points = [measure(make(size), size, options.min_seconds) for size in axis.sizes]
             curves.setdefault(axis.title, {})[name] = points
             lines.append(row(axis, name, points))
             print(lines[-1], flush=True)
@@ -239,8 +250,8 @@ def row(axis: Axis, name: str, points: Sequence[Point]) -> str:
     sizes = " ".join(str(p.size) for p in points)
     times = " ".join(f"{1e3 * p.seconds:.3g}" for p in points)
     memory = " ".join(f"{p.bytes / 1e6:.3g}" for p in points)
-    of_time, of_memory = (exponent(points, field, axis.power) for field in ("seconds", "bytes"))
-    return f"| {axis.title}: {name} | {sizes} | {times} | {of_time:.2f} | {memory} | {of_memory:.2f} |"
+    time_exponent, memory_exponent = (exponent(points, field, axis.power) for field in ("seconds", "bytes"))
+    return f"| {axis.title}: {name} | {sizes} | {times} | {time_exponent:.2f} | {memory} | {memory_exponent:.2f} |"
 
 
 def draw(axes: Sequence[Axis], curves: dict[str, dict[str, list[Point]]], file: Path) -> None:

@@ -1,9 +1,10 @@
-"""What limits training on your pictures and machine: reading, augmentation, or the step itself?
+"""Measure what limits training on your images and machine: reading, augmentation, or the training step.
 
     python -m benchmarks.input configs/own_data.py --data.root FOLDER
 
-Prints images a second of reading alone, of reading and augmentation, and of whole training steps with these, and the
-milliseconds of a core that the host spends on reading an image. Takes every option of train.py; writes nothing.
+Prints the images per second of reading alone, of reading and augmentation, and of whole training steps that include
+both. Also prints how many milliseconds of one CPU core the host needs to read an image. Accepts every option of
+train.py and writes nothing.
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ from ssd_jax.training.train_step import augmentation_arrays, init_state, make_au
 class Options:
     config: Annotated[Config, tyro.conf.arg(name="")]
     seconds: float = 10.0
-    """Of each of the three measurements."""
+    """Duration of each of the three measurements."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -43,29 +44,30 @@ def main(argv: Sequence[str]) -> None:
     augment = jax.jit(sharding.map_images(make_augmentation(config), mesh))
     step, state = make_train_step(config, mesh), init_state(config, mesh)
 
-    def augmented(batch: Batch) -> Any:
+    def augment_batch(batch: Batch) -> Any:
         return augment(*augmentation_arrays(sharding.shard_batch(batch, mesh)))
 
-    def trained(batch: Batch) -> Any:
+    def train_on_batch(batch: Batch) -> Any:
         nonlocal state
         state, metrics = step(state, sharding.shard_batch(batch, mesh))
         return metrics
 
     print(f"{machine()}\n{len(source)} images of {config.data.root}, {size} at a time\n")
-    for title, work in (("reading", None), ("reading, augmentation", augmented), ("training steps", trained)):
+    stages = (("reading", None), ("reading, augmentation", augment_batch), ("training steps", train_on_batch))
+    for title, work in stages:
         rate, core = images_per_second(batches, work, options.seconds)
-        cost = f", {1000 * core:.2f} ms of a core an image" if work is None else ""
+        cost = f", {1000 * core:.2f} ms of one core per image" if work is None else ""
         print(f"{title:24} {rate:8.1f} images/s{cost}", flush=True)
 
 
-def images_per_second(batches: Any, work: Callable[[Batch], Any] | None, least: float) -> tuple[float, float]:
-    """And the process's seconds of computing for an image. What was read ahead, or compiled, is not counted."""
+def images_per_second(batches: Any, work: Callable[[Batch], Any] | None, min_seconds: float) -> tuple[float, float]:
+    """Return images per second, and CPU seconds of this process per image. Prefetching and compilation are excluded."""
     for _ in range(12):
         batch = next(batches)
     if work is not None:
         jax.block_until_ready(work(batch))
     images, start, used = 0, time.perf_counter(), time.process_time()
-    while time.perf_counter() - start < least:
+    while time.perf_counter() - start < min_seconds:
         batch = next(batches)
         if work is not None:
             jax.block_until_ready(work(batch))

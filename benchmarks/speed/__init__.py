@@ -1,1 +1,1 @@
-"""How fast: the same work done by ssd_jax and by torchvision, on the same arrays, in turns."""
+"""Speed of ssd_jax and torchvision on the same tasks and arrays, measured in turns."""

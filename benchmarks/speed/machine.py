@@ -1,4 +1,4 @@
-"""Where figures were measured, in a line."""
+"""Description of the machine that measured the numbers."""
 
 import importlib.metadata
 import os
@@ -9,21 +9,22 @@ from ssd_jax.errors import UserError
 
 
 def machine(*packages: str) -> str:
-    """Processor, its cores that this process may use, and versions of jax and other packages.
+    """Return one line: processor, number of usable cores, and versions of jax and ``packages``.
 
-    Raises UserError where one of these is not installed.
+    Raises UserError if one of the packages is not installed.
     """
     try:
         versions = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", *packages)]
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
-            f"{error.name} is not installed; make bench installs it, into .venv-parity, and runs this"
+            f"{error.name} is not installed. `make bench` installs it into .venv-parity and runs this benchmark"
         ) from None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return ", ".join([f"{processor()}, {cores} cores; Python {platform.python_version()}", *versions])
 
 
 def processor() -> str:
+    """Return the name of the CPU model."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,6 +1,6 @@
-"""What both libraries are given: pictures, objects, what a trained network might say of them, detections of a data set.
+"""The inputs of both libraries: images, objects, outputs of a trained network, detections of a data set.
 
-Made once, with a seed, and written to files that both read.
+They are generated from a seed and written to files that both libraries read.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.speed.works import BATCH
+from benchmarks.speed.tasks import BATCH
 from ssd_jax.config import DefaultBoxes
 from ssd_jax.ops.boxes import cxcywh_to_xyxy
 from ssd_jax.ops.default_boxes import make_default_boxes
@@ -22,12 +22,13 @@ COCO_IMAGES, COCO_DETECTIONS, COCO_CLASSES = 5000, 100, 80
 
 
 def write_scene(folder: Path, batch: int = BATCH) -> None:
+    """Write the images as JPEG files, and all arrays into scene.npz."""
     random = np.random.default_rng(0)
     boxes, labels = random_objects(random, batch, OBJECTS, 20)
-    pictures = [picture(random) for _ in range(batch)]
-    for number, pixels in enumerate(pictures):
+    photos = [random_image(random) for _ in range(batch)]
+    for number, pixels in enumerate(photos):
         Image.fromarray(pixels).save(folder / f"{number:03}.jpg", quality=90)
-    arrays = {"pictures": np.stack(pictures), "boxes": boxes, "labels": labels}
+    arrays = {"photos": np.stack(photos), "boxes": boxes, "labels": labels}
     arrays["images"] = random.integers(0, 256, (batch, SIDE, SIDE, 3), np.uint8)
     for classes in (21, 91):
         offsets, logits = network_output(random, batch, classes)
@@ -35,22 +36,22 @@ def write_scene(folder: Path, batch: int = BATCH) -> None:
     np.savez(folder / "scene.npz", **arrays)  # type: ignore[arg-type]
 
 
-def write_photograph(folder: Path) -> None:
-    """Of twelve megapixels, as telephones take them; with fine noise, for as many bytes."""
-    pixels = picture(np.random.default_rng(2), 3000, 4000, (*SCALES, (2048, 6)))
-    Image.fromarray(pixels).save(folder / "photograph.jpeg", quality=90)
+def write_large_photo(folder: Path) -> None:
+    """Write an image of twelve megapixels, with fine noise so that the file is as large as a phone's."""
+    pixels = random_image(np.random.default_rng(2), 3000, 4000, (*SCALES, (2048, 6)))
+    Image.fromarray(pixels).save(folder / "large_photo.jpeg", quality=90)
 
 
 SCALES = (4, 60), (16, 40), (64, 20), (256, 8)
 
 
-def picture(
+def random_image(
     random: np.random.Generator,
     height: int = HEIGHT,
     width: int = WIDTH,
     scales: Sequence[tuple[int, float]] = SCALES,
 ) -> np.ndarray:
-    """As smooth as a photograph: noise of so many cells a side and such a weight."""
+    """Return a random image as smooth as a photo: noise with the given cells per side and weights."""
     total = np.zeros((height, width, 3), np.float32)
     for cells, weight in scales:
         noise = random.normal(0, weight, (cells, cells, 3)) + 128 / len(scales)
@@ -61,7 +62,7 @@ def picture(
 
 
 def random_objects(random: np.random.Generator, images: int, count: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (images, count, 4), xyxy, normalised, a tenth to six tenths of a side long; labels 1..classes."""
+    """Return boxes (images, count, 4), xyxy, normalised, with sides of 0.1 to 0.6, and labels 1..classes."""
     extent = random.uniform(0.1, 0.6, (images, count, 2))
     corner = random.uniform(0, 1, (images, count, 2)) * (1 - extent)
     boxes = np.concatenate([corner, corner + extent], axis=2).astype(np.float32)
@@ -69,8 +70,11 @@ def random_objects(random: np.random.Generator, images: int, count: int, classes
 
 
 def network_output(random: np.random.Generator, images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets and logits as of a trained SSD300: sure of the default boxes that overlap one of eight objects well, in
-    doubt about some others, and elsewhere background by far."""
+    """Return offsets and logits like those of a trained SSD300.
+
+    Default boxes that overlap one of eight objects well have high scores, some others have uncertain ones, and
+    the rest is clearly background.
+    """
     defaults = np.asarray(cxcywh_to_xyxy(make_default_boxes(DefaultBoxes())))
     boxes, labels = random_objects(random, images, 8, classes - 1)
     logits = random.normal(0, 1, (images, len(defaults), classes)).astype(np.float32)
@@ -83,18 +87,19 @@ def network_output(random: np.random.Generator, images: int, classes: int) -> tu
 
 
 def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Return the IoU of a box with each of ``boxes``."""
     inner = np.prod(np.maximum(0, np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])), axis=1)
     return inner / (np.prod(box[2:] - box[:2]) + np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) - inner)
 
 
 def write_coco(folder: Path) -> None:
-    """5,000 images with 7 objects of 80 classes each, and 100 detections, of which some are right."""
+    """Write 5,000 images with 7 objects each, of 80 classes, and 100 detections per image, some of them correct."""
     random = np.random.default_rng(1)
-    objects, found = [], []
+    objects, detections = [], []
     for image in range(1, COCO_IMAGES + 1):
         (boxes,), (labels,) = random_objects(random, 1, 7, COCO_CLASSES)
         boxes = boxes * [640, 480, 640, 480]
-        objects += [as_coco(image, box, label, {}) for box, label in zip(boxes, labels, strict=True)]
+        objects += [coco_entry(image, box, label, {}) for box, label in zip(boxes, labels, strict=True)]
         near = random.integers(0, 7, COCO_DETECTIONS)
         moved = boxes[near] + random.normal(0, 1, (COCO_DETECTIONS, 4)) * random.choice(
             [2, 20, 100], (COCO_DETECTIONS, 1)
@@ -104,16 +109,19 @@ def write_coco(folder: Path) -> None:
             random.random(COCO_DETECTIONS) < 0.5, labels[near], random.integers(1, COCO_CLASSES + 1, COCO_DETECTIONS)
         )
         scores = random.random(COCO_DETECTIONS)
-        found += [as_coco(image, b, c, {"score": float(s)}) for b, c, s in zip(moved, guess, scores, strict=True)]
+        detections += [
+            coco_entry(image, b, c, {"score": float(s)}) for b, c, s in zip(moved, guess, scores, strict=True)
+        ]
     for number, entry in enumerate(objects, start=1):
         entry |= {"id": number, "iscrowd": 0, "area": entry["bbox"][2] * entry["bbox"][3]}
     images = [{"id": i, "width": 640, "height": 480, "file_name": f"{i}.jpg"} for i in range(1, COCO_IMAGES + 1)]
     categories = [{"id": i, "name": f"class {i}"} for i in range(1, COCO_CLASSES + 1)]
     truth = {"images": images, "annotations": objects, "categories": categories}
     (folder / "truth.json").write_text(json.dumps(truth))
-    (folder / "found.json").write_text(json.dumps(found))
+    (folder / "detections.json").write_text(json.dumps(detections))
 
 
-def as_coco(image: int, box: np.ndarray, label: int, more: dict[str, Any]) -> dict[str, Any]:
+def coco_entry(image: int, box: np.ndarray, label: int, more: dict[str, Any]) -> dict[str, Any]:
+    """Return an annotation or a detection in COCO's format."""
     x1, y1, x2, y2 = (float(x) for x in box)
     return {"image_id": image, "category_id": int(label), "bbox": [x1, y1, x2 - x1, y2 - y1]} | more

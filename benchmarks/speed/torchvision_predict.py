@@ -1,7 +1,7 @@
-"""torchvision's detector on one photograph, as a user would write it.
+"""Run torchvision's detector on one image, as a user would write it.
 
-python -m benchmarks.speed.torchvision_predict WEIGHTS --make       writes random weights
-python -m benchmarks.speed.torchvision_predict WEIGHTS PHOTO PICTURE
+python -m benchmarks.speed.torchvision_predict WEIGHTS --make       write random weights
+python -m benchmarks.speed.torchvision_predict WEIGHTS IMAGE OUTPUT
 """
 
 import sys
@@ -13,7 +13,7 @@ from torchvision.utils import draw_bounding_boxes
 
 
 def make(weights: str) -> None:
-    """Random ones, but for background, which is likely, as of a trained network."""
+    """Write random weights with a high score of background, as in a trained network."""
     torch.manual_seed(0)
     model = ssd300_vgg16(weights=None, weights_backbone=None)
     with torch.no_grad():
@@ -23,15 +23,15 @@ def make(weights: str) -> None:
 
 
 @torch.no_grad()
-def predict(weights: str, photograph: str, picture: str) -> None:
+def predict(weights: str, photo: str, output: str) -> None:
     model = ssd300_vgg16(weights=None, weights_backbone=None)
     model.load_state_dict(torch.load(weights))
-    image = read_image(photograph)
-    (found,) = model.eval()([image / 255])
-    sure = found["scores"] >= 0.5
-    labels = [str(label) for label in found["labels"][sure].tolist()]
-    drawn = draw_bounding_boxes(image, found["boxes"][sure], labels) if labels else image
-    write_jpeg(drawn, picture, quality=92)
+    image = read_image(photo)
+    (detections,) = model.eval()([image / 255])
+    shown = detections["scores"] >= 0.5
+    labels = [str(label) for label in detections["labels"][shown].tolist()]
+    drawn = draw_bounding_boxes(image, detections["boxes"][shown], labels) if labels else image
+    write_jpeg(drawn, output, quality=92)
 
 
 if __name__ == "__main__":

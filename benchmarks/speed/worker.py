@@ -1,9 +1,9 @@
-"""One way of doing one work, in a process of its own:
+"""A process that runs one variant of a task:
 
-    python -m benchmarks.speed.worker LIBRARY WORK WAY FOLDER CORES
+    python -m benchmarks.speed.worker LIBRARY TASK WAY FOLDER CORES
 
-It gets everything ready, does the work twice, and says what came of it. For each line that it is then sent, it does the
-work for at least half a second, and answers with the seconds that one call took. In between it sleeps.
+It prepares the task, runs it twice and prints the result. Then, for each line on standard input, it runs the task for
+at least half a second and prints the seconds per call. In between it sleeps.
 """
 
 import importlib
@@ -14,18 +14,18 @@ import sys
 import time
 from pathlib import Path
 
-LEAST = 0.5  # seconds
+MIN_SECONDS = 0.5  # seconds
 
 
-def main(library: str, work: str, way: str, folder: str, cores: str) -> None:
+def main(library: str, task: str, way: str, folder: str, cores: str) -> None:
     if cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
-    call = getattr(importlib.import_module(f"benchmarks.speed.{library}"), work)(Path(folder), way)
-    told = call()
+    call = getattr(importlib.import_module(f"benchmarks.speed.{library}"), task)(Path(folder), way)
+    result = call()
     start = time.perf_counter()
     call()
-    calls = max(1, round(LEAST / (time.perf_counter() - start)))
-    answer({"told": told})
+    calls = max(1, round(MIN_SECONDS / (time.perf_counter() - start)))
+    answer({"result": result})
     for _ in sys.stdin:
         start = time.perf_counter()
         for _ in range(calls):
@@ -35,7 +35,10 @@ def main(library: str, work: str, way: str, folder: str, cores: str) -> None:
 
 
 def peak_mb() -> float:
-    """Not getrusage's on Linux, which is that of the process it was forked from, if that is larger."""
+    """Return the peak resident memory of this process.
+
+    On Linux, getrusage would include the process that this one was forked from.
+    """
     status = Path("/proc/self/status")
     if not status.is_file():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

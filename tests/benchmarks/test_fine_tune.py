@@ -1,4 +1,4 @@
-"""benchmarks/fine_tune.py: the copy with some of the classes, and that its runs differ in their start alone."""
+"""Tests of benchmarks/fine_tune.py: the copy with some of the classes, the configs of the runs, the tables."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ CELL, CLOT, DUST = (2.0, 3.0, 20.0, 30.0), (5.0, 6.0, 15.0, 16.0), (0.0, 0.0, 4.
 CLASSES = ("cell", "clot", "dust")
 
 
-def source_of_three() -> FolderSource:
+def make_three_class_source() -> FolderSource:
     return FolderSource(
         [
             make_annotation(
@@ -36,7 +36,7 @@ def source_of_three() -> FolderSource:
 
 
 def test_only_classes_drops_objects_and_keeps_images():
-    source = fine_tune.only_classes(source_of_three(), ("dust", "cell"))  # in another order than there
+    source = fine_tune.only_classes(make_three_class_source(), ("dust", "cell"))  # in a different order
     assert source.class_names == ("dust", "cell")
     mixed, only_clots, empty = (source.annotation(i) for i in range(len(source)))
     assert [mixed.image_id, only_clots.image_id, empty.image_id] == ["mixed", "only_clots", "empty"]
@@ -48,24 +48,24 @@ def test_only_classes_drops_objects_and_keeps_images():
     assert empty.labels.tolist() == []
 
 
-def test_only_classes_leaves_the_source_as_it_was():
-    source = source_of_three()
+def test_only_classes_does_not_change_the_source():
+    source = make_three_class_source()
     fine_tune.only_classes(source, ("dust",))
     assert source.annotation(0).labels.tolist() == [2, 1, 3, 1]
 
 
-def test_only_classes_refuses_a_class_that_is_not_there():
-    with pytest.raises(UserError, match=r"'cells' is no class of the data, which has cell, clot, dust"):
-        fine_tune.only_classes(source_of_three(), ("cells",))
+def test_only_classes_refuses_an_unknown_class():
+    with pytest.raises(UserError, match=r"'cells'.*cell, clot, dust"):
+        fine_tune.only_classes(make_three_class_source(), ("cells",))
 
 
-def test_copy_holds_all_images_and_some_classes(tmp_path):
-    """Read back through the reader of another layout than it came from."""
+def test_copy_has_all_images_and_the_chosen_classes(tmp_path):
+    """The copy is in COCO's layout, the original in VOC's."""
     root = write_voc_folder(tmp_path / "whole", {"train": 6, "val": 2})
     whole = open_source(Data(root=str(root)), "train[1:]")
     name = whole.class_names[1]
     wanted = [[label == 2 for label in whole.annotation(i).labels] for i in range(5)]
-    assert any(map(any, wanted)) and not all(map(any, wanted)), "with images of the class, and one without"
+    assert any(map(any, wanted)) and not all(map(any, wanted)), "some images have the class and some do not"
     fine_tune.write_copy(tmp_path / "copy", fine_tune.only_classes(whole, (name,)))
     copy = open_source(Data(root=str(tmp_path / "copy")), "train")
     assert copy.class_names == (name,) and len(copy) == 5
@@ -76,7 +76,7 @@ def test_copy_holds_all_images_and_some_classes(tmp_path):
         assert here.labels.tolist() == [1] * sum(mask)
 
 
-def test_copy_that_was_cut_short_is_made_anew_and_a_whole_one_left(tmp_path):
+def test_incomplete_copy_is_rewritten_and_complete_copy_is_kept(tmp_path):
     root = write_voc_folder(tmp_path / "whole", {"train": 3})
     source, copy = open_source(Data(root=str(root)), "train"), tmp_path / "copy"
     (copy / "images" / "train").mkdir(parents=True)
@@ -94,26 +94,25 @@ def test_steps_per_epoch(images: int, steps: int):
     assert fine_tune.steps_per_epoch(images, 8) == steps
 
 
-def test_runs_differ_in_start_and_seed_alone(tmp_path):
+def test_runs_differ_only_in_start_and_seed(tmp_path):
     config, options = load_config(Path("configs/own_data.py")), Options(Path("data"), tmp_path, epochs=4)
     scratch, tuned, other = (
         fine_tune.run_config(config, options, start, tmp_path / "base", seed, epoch=18)
         for start, seed in (("from scratch", 0), ("fine-tuned", 0), ("from scratch", 1))
     )
     assert run_folder.config_differences(scratch, other) == ["train.seed: 0 -> 1"]
-    # Where a run starts has fields of its own, all of them at the end of Train.
     changed = {line.split(":")[0] for line in run_folder.config_differences(scratch, tuned)}
     assert "train.transfer" in changed and len(changed) == 2
     assert (scratch.train.steps, scratch.train.eval_every) == (72, 18), "measured after each epoch"
     assert (scratch.data.train_split, scratch.data.val_split) == (options.train_split, "test")
 
 
-def runs_of(last: dict[tuple[str, int], float]) -> list[Run]:
-    def measured(value: float) -> dict[str, float]:
+def make_runs(last: dict[tuple[str, int], float]) -> list[Run]:
+    def metrics(value: float) -> dict[str, float]:
         return {"voc_map_11point": value, "voc_map_area": value + 0.01}
 
     return [
-        Run(start, seed, [measured(0.1), measured(value)], {"cell": value, "clot": 0.5})
+        Run(start, seed, [metrics(0.1), metrics(value)], {"cell": value, "clot": 0.5})
         for (start, seed), value in last.items()
     ]
 
@@ -125,24 +124,24 @@ LAST = {
 }  # fmt: skip
 
 
-def test_leads_are_of_each_seed_and_of_the_last_epoch():
-    assert fine_tune.leads(runs_of(LAST), "voc_map_11point") == [0.25, -0.125, 0.625]
-    summary = fine_tune.results(runs_of(LAST))["fine_tuned_ahead_after_the_last_epoch"]
-    assert summary["voc_map_11point"] == {"of_each_seed": [0.25, -0.125, 0.625], "median": 0.25}
+def test_gains_are_per_seed_after_the_last_epoch():
+    assert fine_tune.gains(make_runs(LAST), "voc_map_11point") == [0.25, -0.125, 0.625]
+    summary = fine_tune.results(make_runs(LAST))["fine_tuned_minus_from_scratch_after_the_last_epoch"]
+    assert summary["voc_map_11point"] == {"per_seed": [0.25, -0.125, 0.625], "median": 0.25}
 
 
-def test_tables():
-    lines = fine_tune.tables(runs_of(LAST)).splitlines()
+def test_tables_list_runs_by_start():
+    lines = fine_tune.tables(make_runs(LAST)).splitlines()
     assert "| from scratch | 7 | 0.100 (0.110) | 0.500 (0.510) |" in lines
     assert "| fine-tuned | 6 | 0.750 | 0.500 |" in lines
     assert "| 11-point | +0.250 | -0.125 | +0.625 | +0.250 |" in lines
     assert lines.index("| from scratch | 6 | 0.100 (0.110) | 0.125 (0.135) |") < lines.index(
         "| fine-tuned | 5 | 0.100 (0.110) | 0.500 (0.510) |"
-    ), "the runs of a start stand together"
+    ), "runs with the same start are adjacent"
 
 
-class Program:
-    """Stands for train and evaluate, which take minutes: notes what they are asked for, leaves what they do."""
+class FakeProgram:
+    """Replaces train and evaluate, which take minutes: records their arguments and writes their files."""
 
     def __init__(self) -> None:
         self.trained: dict[str, Config] = {}
@@ -165,8 +164,8 @@ class Program:
         (Path(argv[0]) / "metrics.json").write_text(json.dumps({"voc_classes": classes}))
 
 
-def test_all_of_it_and_once_more(tmp_path, capsys, monkeypatch):
-    program = Program()
+def test_compare_trains_all_runs_and_skips_finished_ones(tmp_path, capsys, monkeypatch):
+    program = FakeProgram()
     monkeypatch.setattr(fine_tune.training_run, "train", program.train)
     monkeypatch.setattr(fine_tune, "evaluate", program.evaluate)
     root, out = write_voc_folder(tmp_path / "data", {"train": 10, "test": 4}), tmp_path / "out"
@@ -174,7 +173,7 @@ def test_all_of_it_and_once_more(tmp_path, capsys, monkeypatch):
     argv = [str(root), "--out", str(out), "--config", TINY, "--base-classes", first, "--base-split", "train[:5]"]
     argv += ["--base-steps", "6", "--train-split", "train[5:]", "--epochs", "3", "--seeds", "4", "9"]
     assert fine_tune.main(argv) == 0
-    assert "An epoch is 2 steps of 4 images; 5 images." in capsys.readouterr().out
+    assert "2 steps of 4 images" in capsys.readouterr().out
 
     assert list(program.trained) == ["base", "from_scratch_4", "fine_tuned_4", "from_scratch_9", "fine_tuned_9"]
     base = program.trained["base"]
@@ -182,19 +181,21 @@ def test_all_of_it_and_once_more(tmp_path, capsys, monkeypatch):
     assert run_folder.read_config(out / "base").model.class_names == (first,)
     assert {program.trained[name].data.root for name in list(program.trained)[1:]} == {str(root)}
     runs = [str(out / name) for name in list(program.trained)[1:]]
-    assert program.evaluated == [[run, "--checkpoint", "last"] for run in runs], "the last, not the best on test"
+    assert program.evaluated == [[run, "--checkpoint", "last"] for run in runs], (
+        "the last checkpoint, not the best on the test split"
+    )
 
     written = json.loads((out / "results.json").read_text())["runs"]
     assert [(run["start"], run["seed"]) for run in written][:2] == [("from scratch", 4), ("fine-tuned", 4)]
     assert written[3]["epochs"] == [{"voc_map_11point": step / 8, "voc_map_area": 0.25} for step in (2, 4, 6)]
     assert written[3]["per_class"] == {"cell": 0.5, "clot": 0.0}
-    with Image.open(out / "curves.png") as picture:
-        assert picture.width > 1000
+    with Image.open(out / "curves.png") as image:
+        assert image.width > 1000
 
     assert fine_tune.main(argv) == 0
-    assert len(program.evaluated) == 4, "nothing is measured again"
+    assert len(program.evaluated) == 4, "finished runs are not evaluated again"
 
 
-def test_a_mistake_is_told_without_a_traceback(tmp_path, capsys):
+def test_user_error_has_no_traceback(tmp_path, capsys):
     assert fine_tune.main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
-    assert "there is no folder" in capsys.readouterr().err
+    assert "nowhere" in capsys.readouterr().err

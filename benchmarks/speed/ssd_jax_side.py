@@ -1,5 +1,8 @@
-"""The works as ssd_jax does them. Each function gets ready, and returns what does the work once: it blocks until all is
-computed, and returns numbers to be compared with the other library's."""
+"""The tasks in ssd_jax.
+
+Each function prepares a task and returns a function that runs it once. That function blocks until everything is
+computed, and returns numbers to compare with those of the other library.
+"""
 
 import contextlib
 import dataclasses
@@ -36,17 +39,19 @@ BOXES = DefaultBoxes()
 
 
 def read_scene(folder: Path) -> dict[str, np.ndarray]:
+    """Return the arrays that `write_scene` wrote."""
     with np.load(folder / "scene.npz") as file:
         return dict(file)
 
 
 def compiled(function: Callable) -> Callable:
+    """Jit a function with the options that the commands use."""
     compilation.release_compiler_memory()  # as the commands do
     return jax.jit(function, compiler_options=compilation.compiler_options())
 
 
-def asked(program: Any, images: int, *arguments: Any) -> dict[str, Any]:
-    """What the roofline needs: FLOPs that the program asks for, of one image, and the device."""
+def flops_and_device(program: Any, images: int, *arguments: Any) -> dict[str, Any]:
+    """Return the FLOPs of the program per image, and the device, for the roofline."""
     device = jax.devices()[0]
     flops = count_flops(program.trace(*arguments).jaxpr, 1) / images
     return {"flops": flops, "platform": device.platform, "device": device.device_kind}
@@ -62,8 +67,8 @@ def forward(folder: Path, way: str) -> Call:
     images = jnp.asarray(read_scene(folder)["images"], jnp.float32)
     module, params = network()
     program = compiled(lambda params, images: module.apply({"params": params}, images))
-    told = asked(program, len(images), params, images)
-    return lambda: jax.block_until_ready(program(params, images)) and told
+    result = flops_and_device(program, len(images), params, images)
+    return lambda: jax.block_until_ready(program(params, images)) and result
 
 
 def train(folder: Path, way: str) -> Call:
@@ -71,7 +76,7 @@ def train(folder: Path, way: str) -> Call:
 
 
 def train_narrow(folder: Path, way: str) -> Call:
-    """A quarter of the channels, with GroupNorm: as from scratch."""
+    """Train the network of configs/own_data.py: a quarter of the channels, with GroupNorm."""
     return _train(read_scene(folder), dataclasses.replace(MODEL, width=0.25, norm="group"))
 
 
@@ -86,15 +91,15 @@ def _train(scene: dict[str, np.ndarray], model: Model) -> Call:
 
     program = compiled(jax.value_and_grad(loss_of))
     arrays = jnp.asarray(scene["images"], jnp.float32), jnp.asarray(scene["boxes"]), jnp.asarray(scene["labels"])
-    told = asked(program, len(arrays[0]), params, *arrays)
-    return lambda: jax.block_until_ready(program(params, *arrays)) and told
+    result = flops_and_device(program, len(arrays[0]), params, *arrays)
+    return lambda: jax.block_until_ready(program(params, *arrays)) and result
 
 
 def _detect(folder: Path, classes: int) -> Call:
     scene = read_scene(folder)
     defaults = make_default_boxes(BOXES)
-    of_one = partial(detect, default_boxes=defaults, variances=BOXES.variances, config=Detect())
-    program = compiled(jax.vmap(of_one))
+    detect_one = partial(detect, default_boxes=defaults, variances=BOXES.variances, config=Detect())
+    program = compiled(jax.vmap(detect_one))
     arrays = jnp.asarray(scene[f"offsets_{classes}"]), jnp.asarray(scene[f"logits_{classes}"])
     return lambda: jax.block_until_ready(program(*arrays)).valid.sum(axis=1).tolist()
 
@@ -123,13 +128,13 @@ def loss(folder: Path, way: str) -> Call:
 def augment(folder: Path, way: str) -> Call:
     scene = read_scene(folder)
 
-    def one(key: jax.Array, picture: jax.Array, boxes: jax.Array, labels: jax.Array) -> Any:
-        return augment_image(key, picture, 300, boxes, labels, Augment())
+    def one(key: jax.Array, image: jax.Array, boxes: jax.Array, labels: jax.Array) -> Any:
+        return augment_image(key, image, 300, boxes, labels, Augment())
 
     program = compiled(
-        lambda seed, *arrays: jax.vmap(one)(jax.random.split(jax.random.key(seed), len(scene["pictures"])), *arrays)
+        lambda seed, *arrays: jax.vmap(one)(jax.random.split(jax.random.key(seed), len(scene["photos"])), *arrays)
     )
-    arrays = [jnp.asarray(scene[name]) for name in ("pictures", "boxes", "labels")]
+    arrays = [jnp.asarray(scene[name]) for name in ("photos", "boxes", "labels")]
     seeds = iter(range(10**9))
     return lambda: list(jax.block_until_ready(program(next(seeds), *arrays))[0].shape)
 
@@ -139,16 +144,16 @@ def read(folder: Path, way: str) -> Call:
     return lambda: [list(read_reduced_image(file, None, (640, 640))[0].shape) for file in files]
 
 
-def photograph(folder: Path, way: str) -> Call:
-    """As the loader does for a canvas of 640 pixels."""
-    file, canvas = folder / "photograph.jpeg", (640, 640)
+def large_photo(folder: Path, way: str) -> Call:
+    """Read a large image as the loader does for a canvas of 640 pixels."""
+    file, canvas = folder / "large_photo.jpeg", (640, 640)
     return lambda: list(reduce_to_fit(read_reduced_image(file, None, canvas)[0], canvas).shape)
 
 
 def coco(folder: Path, way: str) -> Call:
-    truth, found = (json.loads((folder / name).read_text()) for name in ("truth.json", "found.json"))
+    truth, predictions = (json.loads((folder / name).read_text()) for name in ("truth.json", "detections.json"))
     names = [category["name"] for category in truth["categories"]]
-    objects, detections = by_image(truth["annotations"]), by_image(found)
+    objects, detections = by_image(truth["annotations"]), by_image(predictions)
     annotations = [annotation(image, objects[image["id"]]) for image in truth["images"]]
     images = [
         ImageDetections(d["boxes"].astype(np.float32), d["scores"].astype(np.float32), d["labels"])
@@ -165,10 +170,10 @@ def coco(folder: Path, way: str) -> Call:
 
 
 def by_image(entries: list[dict[str, Any]]) -> dict[int, dict[str, np.ndarray]]:
-    of_image: dict[int, list[dict[str, Any]]] = {}
+    entries_of_image: dict[int, list[dict[str, Any]]] = {}
     for entry in entries:
-        of_image.setdefault(entry["image_id"], []).append(entry)
-    return {image: columns(rows) for image, rows in of_image.items()}
+        entries_of_image.setdefault(entry["image_id"], []).append(entry)
+    return {image: columns(rows) for image, rows in entries_of_image.items()}
 
 
 def columns(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:

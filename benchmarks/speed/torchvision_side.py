@@ -1,4 +1,4 @@
-"""The works as torchvision does them, and pycocotools; see ours.py. Nothing of ssd_jax is imported."""
+"""The tasks in torchvision and pycocotools; see ssd_jax_side.py. This module imports nothing of ssd_jax."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.models.detection.image_list import ImageList
 from torchvision.transforms import v2
 
-from benchmarks.speed.works import CHANNELS_LAST
+from benchmarks.speed.tasks import CHANNELS_LAST
 
 Call = Callable[[], Any]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -32,8 +32,8 @@ def model(classes: int = 21) -> Any:
     )
 
 
-def done() -> None:
-    """A GPU computes behind Python's back."""
+def synchronize() -> None:
+    """Wait until a GPU has finished."""
     if DEVICE == "cuda":
         torch.cuda.synchronize()
 
@@ -61,7 +61,7 @@ def forward(folder: Path, way: str) -> Call:
     @torch.no_grad()
     def call() -> int:
         boxes = network.head(list(network.backbone(images).values()))["bbox_regression"]
-        done()
+        synchronize()
         return boxes.shape[1]
 
     return call
@@ -76,7 +76,7 @@ def train(folder: Path, way: str) -> Call:
         network.zero_grad(set_to_none=True)
         loss = sum(network(list(images), targets).values())
         loss.backward()
-        done()
+        synchronize()
         return loss.item() > 0
 
     return call
@@ -93,8 +93,8 @@ def _detect(folder: Path, classes: int) -> Call:
 
     @torch.no_grad()
     def call() -> list[int]:
-        found = network.postprocess_detections(outputs, anchors, [(300, 300)] * len(anchors))
-        return [len(image["scores"]) for image in found]
+        detections = network.postprocess_detections(outputs, anchors, [(300, 300)] * len(anchors))
+        return [len(image["scores"]) for image in detections]
 
     return call
 
@@ -125,8 +125,8 @@ def loss(folder: Path, way: str) -> Call:
     @torch.no_grad()
     def call() -> float:
         matched = [
-            network.proposal_matcher(torchvision.ops.box_iou(target["boxes"], of_image))
-            for target, of_image in zip(targets, anchors, strict=True)
+            network.proposal_matcher(torchvision.ops.box_iou(target["boxes"], boxes))
+            for target, boxes in zip(targets, anchors, strict=True)
         ]
         return round(float(sum(network.compute_loss(targets, outputs, anchors, matched).values())), 2)
 
@@ -134,7 +134,7 @@ def loss(folder: Path, way: str) -> Call:
 
 
 def augment(folder: Path, way: str) -> Call:
-    """torchvision's own recipe for SSD, references/detection/presets.py, and the resizing that its network does."""
+    """Augment as torchvision's recipe for SSD does (references/detection/presets.py), and resize the result."""
     torch.set_num_threads(1)
     scene = read_scene(folder)
     transform = v2.Compose(
@@ -148,8 +148,8 @@ def augment(folder: Path, way: str) -> Call:
             v2.Resize((300, 300), antialias=False),
         ]
     )
-    pictures = [torchvision.tv_tensors.Image(torch.from_numpy(p).permute(2, 0, 1)) for p in scene["pictures"]]
-    size = pictures[0].shape[-2:]
+    images = [torchvision.tv_tensors.Image(torch.from_numpy(p).permute(2, 0, 1)) for p in scene["photos"]]
+    size = images[0].shape[-2:]
     targets = [
         {
             "boxes": torchvision.tv_tensors.BoundingBoxes(
@@ -161,14 +161,14 @@ def augment(folder: Path, way: str) -> Call:
     ]
 
     def call() -> list[int]:
-        done = [transform(picture, target)[0] for picture, target in zip(pictures, targets, strict=True)]
-        return [len(done), *done[0].shape[1:], done[0].shape[0]]
+        augmented = [transform(image, target)[0] for image, target in zip(images, targets, strict=True)]
+        return [len(augmented), *augmented[0].shape[1:], augmented[0].shape[0]]
 
     return call
 
 
 def read(folder: Path, way: str) -> Call:
-    """As its references do: Pillow, then a tensor of bytes."""
+    """Read files as torchvision's references do: with Pillow, into a uint8 tensor."""
     files = sorted(folder.glob("*.jpg"))
 
     def call() -> list[list[int]]:
@@ -178,10 +178,10 @@ def read(folder: Path, way: str) -> Call:
     return call
 
 
-def photograph(folder: Path, way: str) -> Call:
-    """As its references do, and its own resizing, with antialiasing."""
+def large_photo(folder: Path, way: str) -> Call:
+    """Read a file as torchvision's references do, and resize it with antialiasing."""
     torch.set_num_threads(1)
-    file = folder / "photograph.jpeg"
+    file = folder / "large_photo.jpeg"
 
     def call() -> list[int]:
         tensor = v2.functional.pil_to_tensor(Image.open(file).convert("RGB"))
@@ -194,8 +194,8 @@ def coco(folder: Path, way: str) -> Call:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    truth, found = (json.loads((folder / name).read_text()) for name in ("truth.json", "found.json"))
-    rows = np.array([[d["image_id"], *d["bbox"], d["score"], d["category_id"]] for d in found])
+    truth, predictions = (json.loads((folder / name).read_text()) for name in ("truth.json", "detections.json"))
+    rows = np.array([[d["image_id"], *d["bbox"], d["score"], d["category_id"]] for d in predictions])
 
     def call() -> list[float]:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -1,0 +1,38 @@
+"""The tasks that are timed, and the variants that are compared."""
+
+from typing import NamedTuple
+
+BATCH = 4
+OURS = "ssd-jax"
+
+
+class Task(NamedTuple):
+    """A task that both libraries do, by a function called ``name`` in each library's module."""
+
+    name: str
+    title: str
+    images: int
+    """Images per call. Times are per image, or per call if this is 0."""
+    theirs: tuple[str, ...]
+    """Variants of the other library. The ratio uses the fastest one."""
+    target: float
+    """Target of the ratio of our time to theirs."""
+    cores: int | None = None
+    """Number of CPU cores. None: all cores."""
+    rounds: int | None = None
+    """Number of rounds. None: the number on the command line."""
+
+
+DEFAULT, CHANNELS_LAST = "torchvision", "torchvision, channels last"
+
+TASKS = (
+    Task("forward", "network, forward", BATCH, (DEFAULT, CHANNELS_LAST), 1.0),
+    Task("train", "training step: forward, loss, backward", BATCH, (DEFAULT, CHANNELS_LAST), 1.0),
+    Task("detect_21", "decode, threshold, NMS; 21 classes", BATCH, (DEFAULT,), 0.2),
+    Task("detect_91", "decode, threshold, NMS; 91 classes", BATCH, (DEFAULT,), 0.2),
+    Task("loss", "matching, mining, loss; 4 objects, 21 classes", BATCH, (DEFAULT,), 1.0),
+    Task("augment", "augmentation, 500 x 375 to 300 x 300, one core", BATCH, (DEFAULT,), 0.3, cores=1),
+    Task("read", "JPEG of 500 x 375 to the training array, one core", BATCH, (DEFAULT,), 1.0, cores=1),
+    Task("large_photo", "JPEG of 4000 x 3000 to 640 x 480, one core", 1, (DEFAULT,), 1.0, cores=1),
+    Task("coco", "COCO evaluation, 5,000 images, 500,000 detections", 0, ("pycocotools",), 0.03, rounds=1),
+)
