@@ -83,6 +83,13 @@ def render_docstring_math(app: Sphinx, what: str, name: str, obj: object, option
     lines[:] = [re.sub(r"(?<![\w$`])\$([^$`]+)\$(?![\w$])", r":math:`\1`", line) for line in lines]
 
 
+def shorten_signature(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Write ``Array`` for the private name of JAX's array class."""
+    return tuple(text and text.replace("jaxlib._jax.Array", "Array") for text in (signature, returns))  # type: ignore[return-value]
+
+
 # ---- formulas as MathML: browsers draw it themselves, without a script from the network ----
 
 
@@ -105,6 +112,7 @@ def _skip() -> Exception:
 def setup(app: Sphinx) -> None:
     app.connect("builder-inited", write_api_pages)
     app.connect("autodoc-process-docstring", render_docstring_math)
+    app.connect("autodoc-process-signature", shorten_signature)
     app.add_html_math_renderer("mathml", (_visit_inline_math, None), (_visit_block_math, None))
 
 
