@@ -26,9 +26,8 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 
 from ssd_jax import files
-from ssd_jax.commands.evaluate import evaluate
-from ssd_jax.commands.main import warnings_on_screen
-from ssd_jax.commands.options import load_config
+from ssd_jax.commands import evaluate
+from ssd_jax.commands.main import warnings_on_stderr
 from ssd_jax.config import Config
 from ssd_jax.data.check.clean_copy import write_clean_copy
 from ssd_jax.data.formats.open import open_source
@@ -36,6 +35,7 @@ from ssd_jax.data.run_splits import with_data_root
 from ssd_jax.data.source import FolderSource, Source
 from ssd_jax.errors import UserError
 from ssd_jax.runs import run_folder
+from ssd_jax.runs.config_file import load_config
 from ssd_jax.runs.log import read_results
 from ssd_jax.training import run as training_run
 
@@ -164,7 +164,7 @@ def train_and_evaluate(config: Config, folder: Path, start: str) -> Run:
     """Train a run to its end, resuming it if it was interrupted, and return its metrics."""
     training_run.train(config, folder)
     if not (folder / "metrics.json").exists():
-        evaluate([str(folder), "--checkpoint", "last"])
+        evaluate.run([str(folder), "--checkpoint", "last"])
     epochs = [{key: row[key] or 0.0 for key in METRICS} for row in read_results(folder)]
     per_class = json.loads((folder / "metrics.json").read_text())["voc_classes"]
     return Run(start, config.train.seed, epochs, {name: c["ap_11point"] or 0.0 for name, c in per_class.items()})
@@ -253,7 +253,7 @@ def draw_curves(runs: Sequence[Run], new_classes: Sequence[str], file: Path) -> 
 def main(argv: Sequence[str]) -> int:
     options = tyro.cli(Options, args=list(argv), prog="fine_tune", description=__doc__)
     try:
-        with warnings_on_screen():
+        with warnings_on_stderr():
             compare(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -18,7 +18,8 @@ import tyro
 
 from benchmarks.command import run
 from benchmarks.speed.machine import machine
-from ssd_jax.commands.options import parse_config_options, prepare
+from ssd_jax.commands.config_options import parse_config_options
+from ssd_jax.commands.options import initialize_jax
 from ssd_jax.config import Config
 from ssd_jax.data.loader import Batch, train_batches
 from ssd_jax.data.run_splits import open_training_splits, with_data_root
@@ -35,7 +36,7 @@ class Options:
 
 def main(argv: Sequence[str]) -> None:
     options = parse_config_options(Options, "python -m benchmarks.input", argv)
-    prepare()
+    initialize_jax()
     config = with_data_root(options.config, options.config.data.root)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, eval_every=0))
     config, source, _ = open_training_splits(config)

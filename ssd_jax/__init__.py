@@ -1,7 +1,20 @@
 """SSD, the Single Shot MultiBox Detector (Liu et al. 2016, arXiv 1512.02325), in JAX and Flax.
 
-Importing the package does nothing: no flags, no device query, no arrays. A notebook starts at
-``ssd_jax.inference.detector.load``; a reader starts at ``ssd_jax/config.py`` and follows the data.
+From a config file to detections::
+
+    config = ssd_jax.load_config("configs/own_data.py")
+    run = ssd_jax.train(config, workdir="runs/mine")
+    metrics = ssd_jax.evaluate(run, split="test")
+    detect = ssd_jax.load(run)
+    detections = detect("image.jpg")
+
+These names are loaded when they are first used: importing the package does not import JAX, and sets no flag. The
+packages below are the steps from files to boxes: data, ops, models, training, inference, evaluation and so on; the
+docstring of each says what it contains. Parts of the method can be used alone: ``from ssd_jax.ops import nms``.
 """
 
+import lazy_loader as lazy
+
 __version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -6,18 +6,22 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    # TensorFlow-free libraries below still log through absl; warnings are for those who ask.
+    """Run a subcommand and return the exit code.
+
+    Args:
+        argv: Words of the command line. None: those of the process.
+    """
+    # XLA prints its warnings unless this is set before it is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     argv = sys.argv[1:] if argv is None else argv
     try:
-        from ssd_jax.commands.main import main as run_command  # here: seconds, in which Ctrl-C is for us too
+        # Imported here, so that Ctrl-C during the imports is handled as well.
+        from ssd_jax.commands.main import main as run_command
 
         return run_command(argv)
     except KeyboardInterrupt:
-        goes_on = (
-            " The same command goes on from the last checkpoint, if there is one." if argv[:1] == ["train"] else ""
-        )
-        print(f"\nStopped.{goes_on}", file=sys.stderr)
+        advice = " The same command resumes from the last checkpoint, if there is one." if argv[:1] == ["train"] else ""
+        print(f"\nStopped.{advice}", file=sys.stderr)
         return 130
 
 

@@ -1,31 +1,36 @@
-"""What a run is made of: frozen dataclasses, each field with its default and its source.
+"""Configuration of a run: frozen dataclasses, each field with its default and the source of that default.
 
-A file in ``configs/`` has ``get_config()`` and states only its differences from these defaults.
-The command line overrides single fields (``--train.steps 100``); nested tuples are set in files.
-All classes are hashable, so a part of the config can be a static argument of a jitted function.
+A file in ``configs/`` defines ``get_config()`` and states only what differs from these defaults. The command
+line overrides single fields (``--train.steps 100``); fields that hold nested tuples can only be set in a file.
+In Python::
 
-"Caffe" is the authors' code, github.com/weiliu89/caffe, branch ssd; "paper" is arXiv 1512.02325v5.
+    config = ssd_jax.load_config("configs/own_data.py")
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=100))
+
+All classes are hashable, so that a part of the config can be a static argument of a jitted function.
+
+The constructors check only rules that involve several fields. `ssd_jax.runs.config_file.validate` also checks
+each value against the type and the bounds of its field. It runs on every config that comes from a file, from
+the command line or from a call of `ssd_jax.train`.
+
+"Caffe" below is the authors' code, github.com/weiliu89/caffe, branch ssd; "paper" is arXiv 1512.02325v5.
 """
 
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
-import tyro
+from msgspec import Meta
 
 from ssd_jax.errors import UserError
 
-RENAMED_OPTIONS = {
-    "data.canvas": "data.max_image_size",
-    "detect.candidates": "detect.top_k_per",
-    "optimizer.adam_rate": "optimizer.adam_lr_multiplier",
-    "optimizer.bias_rate": "optimizer.bias_lr_multiplier",
-    "train.start_from": "train.pretrained",
-    "train.trunk_only": "train.backbone_only",
-}
-"""Former names of options, which older run folders and command lines may contain."""
+PositiveInt = Annotated[int, Meta(gt=0)]
+NonNegativeInt = Annotated[int, Meta(ge=0)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
+NonNegativeFloat = Annotated[float, Meta(ge=0)]
+Probability = Annotated[float, Meta(ge=0, le=1)]
+Decay = Annotated[float, Meta(ge=0, lt=1)]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -33,72 +38,56 @@ def _require(condition: bool, message: str) -> None:
         raise UserError(f"config: {message}")
 
 
-def _require_finite(part: Any, path: str = "") -> None:
-    """JSON has no infinity: such a config.json could not be read back."""
-    for f in dataclasses.fields(part):
-        value = getattr(part, f.name)
-        if dataclasses.is_dataclass(value):
-            _require_finite(value, f"{path}{f.name}.")
-        elif isinstance(value, float):
-            _require(math.isfinite(value), f"{path}{f.name} is {value}, must be a finite number")
-
-
 @dataclass(frozen=True)
 class DefaultBoxes:
-    """Default boxes (called priors in Caffe, anchors elsewhere), one row of settings per feature map.
+    """Default boxes ("priors" in Caffe, "anchors" elsewhere), with one entry per feature map in each tuple.
 
-    Each cell of map k carries, in Caffe's order: a square of ``min_sizes[k]``; where
-    ``max_sizes[k]`` is set, a square of sqrt(min * max); then for each aspect ratio r a box of
-    min * sqrt(r) by min / sqrt(r), followed by its upright twin.
+    Each cell of feature map k has, in Caffe's order: a square of side ``min_sizes[k]``; if ``max_sizes[k]`` is
+    set, a square of side sqrt(min * max); then, for each aspect ratio r, a box of min * sqrt(r) by
+    min / sqrt(r), followed by the same box upright.
     """
 
-    image_size: int = 300
-    """Side of the network's square input, pixels."""
-    feature_maps: Annotated[tuple[int, ...], tyro.conf.Fixed] = (38, 19, 10, 5, 3, 1)
-    """Cells along a side of each map."""
-    min_sizes: Annotated[tuple[float, ...], tyro.conf.Fixed] = (30, 60, 111, 162, 213, 264)
-    """Pixels of the network's input."""
-    max_sizes: Annotated[tuple[float | None, ...], tyro.conf.Fixed] = (60, 111, 162, 213, 264, 315)
-    """Pixels of the network's input; None: the map has no second square."""
-    aspect_ratios: Annotated[tuple[tuple[float, ...], ...], tyro.conf.Fixed] = (
-        (2,), (2, 3), (2, 3), (2, 3), (2,), (2,),
-    )  # fmt: skip
-    steps: Annotated[tuple[float, ...] | None, tyro.conf.Fixed] = (8, 16, 32, 64, 100, 300)
-    """Pixels between cell centres. None: image over map, as in the first versions. Caffe's fixed
-    steps put the last centres of the 38 and 10 maps on and beyond the border; weights expect that."""
+    image_size: PositiveInt = 300
+    """Side of the network's square input, in pixels."""
+    feature_maps: Annotated[tuple[PositiveInt, ...], Meta(min_length=1)] = (38, 19, 10, 5, 3, 1)
+    """Number of cells along a side of each feature map."""
+    min_sizes: tuple[PositiveFloat, ...] = (30, 60, 111, 162, 213, 264)
+    """In pixels of the network's input."""
+    max_sizes: tuple[PositiveFloat | None, ...] = (60, 111, 162, 213, 264, 315)
+    """In pixels of the network's input. None: the feature map has no second square."""
+    aspect_ratios: tuple[tuple[PositiveFloat, ...], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
+    """Aspect ratios other than 1 of each feature map."""
+    steps: tuple[PositiveFloat, ...] | None = (8, 16, 32, 64, 100, 300)
+    """Distance between cell centres, in pixels. None: image size / feature map size, as in the first versions.
+    Caffe's fixed steps put the last centres of the 38 and 10 maps on and beyond the image border; published
+    weights expect that."""
     clip: Literal["none", "sizes", "center_size", "corners"] = "none"
-    """none: Caffe. sizes: width and height to at most 1 (torchvision). center_size: all four numbers
-    to [0, 1] (ssd.pytorch and its heirs). corners: xyxy to [0, 1] (Caffe before August 2016)."""
+    """Limit the default boxes. none: Caffe. sizes: width and height to at most 1 (torchvision). center_size: all
+    four numbers to [0, 1] (ssd.pytorch and its forks). corners: xyxy to [0, 1] (Caffe before August 2016)."""
     truncate_sizes: bool = False
-    """Drop the fraction of min_sizes and max_sizes, as Caffe's C++ does since June 2016 (SSD512)."""
-    variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+    """Round min_sizes and max_sizes down to whole pixels, as Caffe's C++ does since June 2016 (SSD512)."""
+    variances: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (0.1, 0.1, 0.2, 0.2)
     """Divisors of the encoded offsets: x, y, log width, log height."""
 
     def __post_init__(self) -> None:
         maps = len(self.feature_maps)
-        _require(maps > 0, "default_boxes.feature_maps is empty: name at least one map")
-        _require(self.image_size > 0, f"default_boxes.image_size is {self.image_size}, must be positive")
         for name in ("min_sizes", "max_sizes", "aspect_ratios", "steps"):
             value = getattr(self, name)
             _require(
                 value is None or len(value) == maps,
-                f"default_boxes.{name} has {len(value or ())} entries, one for each of the "
-                f"{maps} feature_maps {self.feature_maps} is needed",
+                f"default_boxes.{name} has {len(value or ())} entries, expected one for each of the {maps} "
+                f"feature_maps {self.feature_maps}",
             )
         for low, high in zip(self.min_sizes, self.max_sizes, strict=True):
-            _require(low > 0, f"default_boxes.min_sizes holds {low}, sizes are positive pixels")
-            _require(high is None or high > low, f"default_boxes: max size {high} is not above min size {low}")
-        _require(all(f > 0 for f in self.feature_maps), "default_boxes.feature_maps must be positive")
-        _require(all(s > 0 for s in self.steps or ()), "default_boxes.steps must be positive")
-        _require(all(v > 0 for v in self.variances), "default_boxes.variances must be positive")
-        ratios = [r for row in self.aspect_ratios for r in row]
-        _require(
-            all(r > 0 and r != 1 for r in ratios),
-            "default_boxes.aspect_ratios must be positive and not 1 (the squares are always there)",
-        )
+            _require(
+                high is None or high > low, f"default_boxes.max_sizes: {high} is not larger than its min_sizes {low}"
+            )
+        ratios = [ratio for row in self.aspect_ratios for ratio in row]
+        _require(1 not in ratios, "default_boxes.aspect_ratios must not list 1: the squares are always there")
 
     @property
     def boxes_per_cell(self) -> tuple[int, ...]:
+        """Number of default boxes per cell of each feature map."""
         return tuple(
             1 + (high is not None) + 2 * len(ratios)
             for high, ratios in zip(self.max_sizes, self.aspect_ratios, strict=True)
@@ -106,12 +95,12 @@ class DefaultBoxes:
 
     @property
     def boxes_per_map(self) -> tuple[int, ...]:
-        """Default boxes of each feature map."""
+        """Number of default boxes of each feature map."""
         return tuple(f * f * k for f, k in zip(self.feature_maps, self.boxes_per_cell, strict=True))
 
     @property
     def count(self) -> int:
-        """n, the number of default boxes of an image: 8732 for SSD300."""
+        """Number of default boxes of an image: 8732 for SSD300."""
         return sum(self.boxes_per_map)
 
 
@@ -147,19 +136,19 @@ SSD500_VOC_BOXES = DefaultBoxes(
 
 @dataclass(frozen=True)
 class Extra:
-    """Two convolutions on top of the trunk: 1x1 to ``bottleneck``, then k x k to ``channels``.
+    """Two convolutions on top of the backbone: 1x1 to ``bottleneck`` channels, then k x k to ``channels``.
 
-    The second one's output is a source of predictions.
+    The output of the second one is a feature map for predictions.
     """
 
-    bottleneck: int
-    channels: int
-    kernel: int = 3
-    stride: int = 2
-    padding: int = 1
+    bottleneck: PositiveInt
+    channels: PositiveInt
+    kernel: PositiveInt = 3
+    stride: PositiveInt = 2
+    padding: NonNegativeInt = 1
 
 
-# Paper section 3 and figure 2; for 512 Caffe's released models, which have no script.
+# Paper section 3 and figure 2. For 512, Caffe's released models, which have no script.
 SSD300_EXTRAS = (
     Extra(256, 512),
     Extra(128, 256),
@@ -178,65 +167,65 @@ SSD500_EXTRAS = (Extra(256, 512), Extra(128, 256), Extra(128, 256), Extra(128, 2
 
 @dataclass(frozen=True)
 class Model:
-    """The network. Defaults: SSD300 of the paper."""
+    """The network. The defaults are SSD300 of the paper."""
 
     class_names: tuple[str, ...] = ()
-    """Without background. Empty: taken from the data when a run starts, and kept with the run."""
+    """Class names without background. Empty: read from the data when a run starts, and kept with the run."""
     default_boxes: DefaultBoxes = field(default_factory=DefaultBoxes)
-    extras: Annotated[tuple[Extra, ...], tyro.conf.Fixed] = SSD300_EXTRAS
-    """conv6_1 and conv6_2, conv7_1 and conv7_2, ... on top of fc7."""
+    extras: tuple[Extra, ...] = SSD300_EXTRAS
+    """The layers conv6_1 and conv6_2, conv7_1 and conv7_2, ... on top of fc7."""
     global_pool: bool = False
-    """Average the last extra's map to one cell as a further source (Caffe's pool6: SSD500)."""
-    width: float = 1.0
-    """Multiplies the channels of every layer but the predictors; 0.25 trains from scratch on a CPU."""
+    """Add the spatial average of the last extra layer as a feature map of one cell (Caffe's pool6: SSD500)."""
+    width: PositiveFloat = 1.0
+    """Multiplier for the channels of all layers except the predictors. 0.25 can be trained on a CPU."""
     norm: Literal["none", "group"] = "none"
-    """none: as in the paper, for pretrained weights. group: for training from scratch. Weight
-    standardization and GroupNorm, in groups of 8 channels, in trunk and extras; predictors start at
-    no offset and at the classes' shares of the loss."""
+    """none: as in the paper, for pretrained weights. group: for training from scratch, with weight
+    standardization and GroupNorm (8 channels per group) in backbone and extras; the predictors start with zero
+    offsets and with the prior class probabilities under the loss."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the convolutions. Parameters, L2Norm and loss are always float32."""
+    """Data type of the convolutions. Parameters, L2Norm and the loss stay float32."""
     precision: Literal["default", "high", "highest"] = "default"
-    """Of float32 convolutions. By default a TPU rounds their factors to bfloat16 and recent NVIDIA GPUs to
-    TF32; highest: float32 throughout. Boxes and resampling always have the highest."""
+    """Precision of float32 convolutions. By default, TPUs round the operands to bfloat16 and recent NVIDIA GPUs
+    to TF32; highest computes in float32. Boxes and resampling always use the highest precision."""
     remat: bool = False
-    """Compute the trunk's activations anew in the backward pass, rather than keep them: less memory, more time."""
+    """Recompute the activations of the backbone in the backward pass: less memory, more time."""
     mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
-    """Subtracted from RGB 0-255 (Caffe); also the fill of zoom-out."""
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Divides what is left; 1 in Caffe. From scratch take about 64, the spread of pixels: conv1_1's
-    weights are then of the size of the others', which Adam's steps of equal length depend on."""
+    """Subtracted from the RGB values 0-255 (Caffe); also the fill colour of zoom-out."""
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
+    """Divisor after the mean is subtracted; 1 in Caffe. For training from scratch use about 64, the standard
+    deviation of pixel values: the weights of conv1_1 then have the scale of those of other layers, which
+    matters for Adam."""
     l2_norm_scale: float = 20.0
     """Initial scale of the L2Norm on conv4_3 (paper section 3.1)."""
 
     def __post_init__(self) -> None:
-        _require(all(s > 0 for s in self.std), f"model.std is {self.std}, must be positive")
-        _require(self.width > 0, f"model.width is {self.width}, must be positive")
         _require(
             len(set(self.class_names)) == len(self.class_names),
-            f"model.class_names holds a name twice: {self.class_names}",
+            f"model.class_names contains a name twice: {self.class_names}",
         )
         maps = self.feature_map_sizes
         _require(
             maps == self.default_boxes.feature_maps,
-            f"default_boxes.feature_maps is {self.default_boxes.feature_maps}, but the network makes maps "
-            f"of {maps} from an image of {self.image_size} px: write those down, or change model.extras",
+            f"default_boxes.feature_maps is {self.default_boxes.feature_maps}, but the network computes feature maps "
+            f"of {maps} from an image of {self.image_size} px. Set feature_maps to these sizes, or change model.extras",
         )
 
     @property
     def image_size(self) -> int:
+        """Side of the network's square input, in pixels."""
         return self.default_boxes.image_size
 
     @property
     def num_classes(self) -> int:
-        """c, with background."""
+        """Number of classes, including background."""
         return len(self.class_names) + 1
 
     @property
     def feature_map_sizes(self) -> tuple[int, ...]:
-        """Side of each map that predictions are made from."""
+        """Side of each feature map that predictions are made from, in cells."""
         size = self.image_size
         sizes = []
-        for pool in range(4):  # pool1 to pool4, ceil mode
+        for pool in range(4):  # pool1 to pool4, in ceil mode
             if pool == 3:
                 sizes.append(size)  # conv4_3
             size = math.ceil(size / 2)
@@ -249,270 +238,234 @@ class Model:
 
 @dataclass(frozen=True)
 class Shapes:
-    """The generated data set ``shapes``: deterministic by seed and index."""
+    """The generated data set ``shapes``, which is determined by seed and index."""
 
-    train_images: int = 4000
-    val_images: int = 200
-    test_images: int = 500
-    image_size: int = 128
-    """Side, pixels."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("train_images", "val_images", "test_images"):
-            _require(getattr(self, name) > 0, f"data.shapes.{name} is {getattr(self, name)}, must be positive")
-        _require(self.image_size >= 16, f"data.shapes.image_size is {self.image_size}, must be 16 or more")
-        _require(self.seed >= 0, f"data.shapes.seed is {self.seed}, must not be negative")
+    train_images: PositiveInt = 4000
+    val_images: PositiveInt = 200
+    test_images: PositiveInt = 500
+    image_size: Annotated[int, Meta(ge=16)] = 128
+    """Side of the images, in pixels."""
+    seed: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
 class Data:
-    """Where images and boxes come from, and how they are laid into a batch."""
+    """The data set, and the shape of a batch."""
 
     root: str = "shapes"
-    """A folder (VOC layout, COCO JSON, YOLO text files or their .yaml, ILSVRC DET), a set that
-    tensorflow-datasets has prepared (``tfds:voc/2007``), or the word ``shapes`` for generated pictures."""
+    """Folder of the data set (VOC, COCO JSON, YOLO or its .yaml, ILSVRC DET), a prepared set of
+    tensorflow-datasets (``tfds:voc/2007``), or ``shapes`` for generated images."""
     format: Literal["auto", "voc", "coco", "yolo", "ilsvrc", "tfds", "shapes"] = "auto"
-    """auto: found by looking at the folder, or the word."""
+    """Format of the data set. auto: inferred from the folder, or from root."""
     tfds_dir: str = ""
     """Folder of prepared tfds sets. Empty: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     train_split: str = "train"
+    """Split to train on."""
     val_split: str = "val"
-    """Measured while training; the best checkpoint is chosen on it."""
+    """Split to evaluate on during training; the best checkpoint is chosen on it."""
     test_split: str = "test"
-    """Measured by evaluate.py; where the data has none, evaluate.py uses val_split and says so."""
-    val_fraction: float = 0.1
-    """Share of the images that go to val where the folder names no splits, by a hash of the image id."""
-    max_image_size: int = 640
-    """Longest side of an image in a batch, pixels; larger ones are reduced on the host."""
-    max_objects: int = 64
-    """Ground-truth boxes are padded to this number; an image with more is cut and counted."""
+    """Split for evaluate.py. If the data set has no such split, evaluate.py uses val_split and says so."""
+    val_fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.1
+    """Fraction of the images that becomes val if the folder has no splits, chosen by a hash of the image id."""
+    max_image_size: PositiveInt = 640
+    """Longest side of an image in a batch, in pixels; larger images are reduced on the host."""
+    max_objects: PositiveInt = 64
+    """Number of boxes per image in a batch. Boxes beyond it are left out of training, and their number is reported."""
     train_on_difficult: bool = True
-    """Caffe trains with VOC's difficult objects; ssd.pytorch leaves them out."""
-    strict: Annotated[bool, tyro.conf.arg(aliases=["--strict"])] = False
-    """Stop at an image that can't be read, rather than go on without it and name it at the end."""
+    """Train on objects marked as difficult in VOC, as Caffe does; ssd.pytorch leaves them out."""
+    strict: bool = False
+    """Stop at an unreadable image instead of skipping it and listing it at the end. ``--strict`` is short for it."""
     shapes: Shapes = field(default_factory=Shapes)
-
-    def __post_init__(self) -> None:
-        _require(self.max_image_size > 0, f"data.max_image_size is {self.max_image_size}, must be positive")
-        _require(self.max_objects > 0, f"data.max_objects is {self.max_objects}, must be positive")
-        _require(0 < self.val_fraction < 1, f"data.val_fraction is {self.val_fraction}, must lie between 0 and 1")
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Augmentation of the paper's final version (section 2.2 and 3.6), with Caffe's numbers
+    """Augmentation of the paper's final version (sections 2.2 and 3.6), with Caffe's numbers
     (examples/ssd/ssd_pascal.py, src/caffe/util/sampler.cpp and im_transforms.cpp)."""
 
-    distort_probability: float = 0.5
-    """Of brightness, contrast, saturation and hue, each on its own."""
-    contrast_first_probability: float = 0.5
-    """Order brightness contrast saturation hue; otherwise brightness saturation hue contrast."""
-    brightness: float = 32.0
-    """Added: uniform in +- this, of 0-255."""
-    contrast: tuple[float, float] = (0.5, 1.5)
-    saturation: tuple[float, float] = (0.5, 1.5)
-    """Of HSV's S."""
-    hue: float = 18.0
-    """Added: uniform in +- this, of OpenCV's 0-179 (two degrees a unit)."""
-    channel_shuffle_probability: float = 0.0
-    expand_probability: float = 0.5
-    """Zoom-out."""
-    expand_max_ratio: float = 4.0
-    """Side of the canvas over side of the image: uniform in 1 to this."""
+    distort_probability: Probability = 0.5
+    """Probability of each of brightness, contrast, saturation and hue, drawn independently."""
+    contrast_first_probability: Probability = 0.5
+    """Probability of the order brightness contrast saturation hue; otherwise brightness saturation hue contrast."""
+    brightness: NonNegativeFloat = 32.0
+    """Largest value added or subtracted, on a scale of 0-255."""
+    contrast: tuple[NonNegativeFloat, NonNegativeFloat] = (0.5, 1.5)
+    """Range of the factor."""
+    saturation: tuple[NonNegativeFloat, NonNegativeFloat] = (0.5, 1.5)
+    """Range of the factor on S of HSV."""
+    hue: NonNegativeFloat = 18.0
+    """Largest value added or subtracted, on OpenCV's scale of 0-179 (two degrees per unit)."""
+    channel_shuffle_probability: Probability = 0.0
+    """Probability of a random order of the colour channels."""
+    expand_probability: Probability = 0.5
+    """Probability of zoom-out."""
+    expand_max_ratio: Annotated[float, Meta(ge=1)] = 4.0
+    """Largest side of the zoom-out canvas relative to the image; the ratio is uniform from 1 to this."""
     crop: bool = True
-    """The batch sampler."""
-    crop_min_overlaps: Annotated[tuple[float, ...], tyro.conf.Fixed] = (0.1, 0.3, 0.5, 0.7, 0.9)
-    """One sampler for each; beside them the whole image and a patch without a bound on its overlap."""
-    crop_trials: int = 50
-    crop_scale: tuple[float, float] = (0.3, 1.0)
-    """Square root of the patch's area over the image's. The paper's text says 0.1; the code has 0.3."""
-    crop_aspect_ratio: tuple[float, float] = (0.5, 2.0)
-    """Width over height, in normalised coordinates."""
-    flip_probability: float = 0.5
+    """Crop with the batch sampler."""
+    crop_min_overlaps: tuple[Probability, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    """Minimum IoU of each sampler. The whole image and a crop without a minimum are always among the choices."""
+    crop_trials: PositiveInt = 50
+    """Number of random crops that each sampler tries."""
+    crop_scale: tuple[Annotated[float, Meta(gt=0)], Annotated[float, Meta(le=1)]] = (0.3, 1.0)
+    """Range of the square root of the crop's area relative to the image. The paper's text says 0.1, Caffe has 0.3."""
+    crop_aspect_ratio: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)
+    """Range of width / height, in normalised coordinates."""
+    flip_probability: Probability = 0.5
+    """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
-        for name in (f.name for f in dataclasses.fields(self) if f.name.endswith("_probability")):
-            _require(0 <= getattr(self, name) <= 1, f"augment.{name} is {getattr(self, name)}, must lie in [0, 1]")
         for name in ("contrast", "saturation", "crop_scale", "crop_aspect_ratio"):
             low, high = getattr(self, name)
-            _require(0 <= low <= high, f"augment.{name} is {low} to {high}, must be a range of numbers from 0 up")
-        _require(self.brightness >= 0 and self.hue >= 0, "augment.brightness and augment.hue must not be negative")
-        _require(self.expand_max_ratio >= 1, f"augment.expand_max_ratio is {self.expand_max_ratio}, must be 1 or more")
-        _require(
-            self.crop_scale[0] > 0 and self.crop_scale[1] <= 1 and self.crop_aspect_ratio[0] > 0,
-            "augment.crop_scale must lie in (0, 1], augment.crop_aspect_ratio above 0",
-        )
-        _require(self.crop_trials > 0, f"augment.crop_trials is {self.crop_trials}, must be positive")
+            _require(low <= high, f"augment.{name} is {low} to {high}, expected the smaller number first")
 
 
 @dataclass(frozen=True)
 class Match:
-    """Paper section 2.2, "Matching strategy"."""
+    """Matching of default boxes to objects (paper section 2.2, "Matching strategy")."""
 
-    iou_threshold: float = 0.5
-
-    def __post_init__(self) -> None:
-        _require(0 < self.iou_threshold <= 1, f"match.iou_threshold is {self.iou_threshold}, must lie in (0, 1]")
+    iou_threshold: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    """A default box is matched to the object that it overlaps most, if their IoU is at least this."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Paper section 2.2, "Training objective" and "Hard negative mining"."""
+    """The loss (paper section 2.2, "Training objective" and "Hard negative mining")."""
 
-    neg_pos_ratio: float = 3.0
-    min_negatives: int = 0
-    """Negatives that an image contributes at least, so that images without objects count too; Caffe: 0."""
-    location_weight: float = 1.0
-    """alpha."""
-
-    def __post_init__(self) -> None:
-        for name in ("neg_pos_ratio", "min_negatives", "location_weight"):
-            _require(getattr(self, name) >= 0, f"loss.{name} is {getattr(self, name)}, must not be negative")
+    neg_pos_ratio: NonNegativeFloat = 3.0
+    """Number of mined negatives per positive."""
+    min_negatives: NonNegativeInt = 0
+    """Minimum number of negatives per image, so that images without objects contribute to the loss. Caffe: 0."""
+    location_weight: NonNegativeFloat = 1.0
+    """Weight of the localization loss (alpha in the paper)."""
 
 
 @dataclass(frozen=True)
 class Detect:
-    """Paper section 3.7 and Caffe's DetectionOutput; the last four fields are habits of libraries whose
-    networks can be imported. torchvision: models/detection/ssd.py. mmdetection: since 2.17,
-    mmdet/models/dense_heads/base_dense_head.py."""
+    """Decoding and non-maximum suppression (paper section 3.7 and Caffe's DetectionOutput).
 
-    score_threshold: float = 0.01
-    """Lower scores, and this one, are not detections."""
-    top_k: int = 400
-    """Candidates that enter NMS."""
-    nms_iou_threshold: float = 0.45
-    max_detections: int = 200
-    """Per image."""
+    The last four fields exist for imported networks of other libraries. torchvision: models/detection/ssd.py.
+    mmdetection: since 2.17, mmdet/models/dense_heads/base_dense_head.py.
+    """
+
+    score_threshold: Probability = 0.01
+    """Scores up to this value are not detections."""
+    top_k: PositiveInt = 400
+    """Number of best candidates that enter NMS, see top_k_per."""
+    nms_iou_threshold: Probability = 0.45
+    """A candidate that overlaps a better one of its class by more than this IoU is suppressed."""
+    max_detections: PositiveInt = 200
+    """Maximum number of detections per image."""
     top_k_per: Literal["class", "map"] = "class"
-    """Of what they are the top_k best. class: of each class (Caffe). map: of each feature map, over its
-    classes (mmdetection: filter_scores_and_topk, nms_pre)."""
-    log_scale_bounds: tuple[float | None, float | None] = (None, None)
-    """Of the logarithm of a box's width over its default box's, and of its height's. None: as in Caffe.
-    torchvision bounds it above, at ln(1000 / 16) (BoxCoder); mmdetection below too (DeltaXYWHBBoxCoder)."""
+    """class: top_k candidates per class (Caffe). map: top_k candidates per feature map, over all classes
+    (mmdetection: filter_scores_and_topk, nms_pre)."""
+    log_scale_bounds: tuple[Annotated[float, Meta(lt=0)] | None, Annotated[float, Meta(gt=0)] | None] = (None, None)
+    """Bounds of log(width / default width) and log(height / default height) of a decoded box. None: no bound, as in
+    Caffe. torchvision has the upper bound ln(1000 / 16) (BoxCoder); mmdetection has both (DeltaXYWHBBoxCoder)."""
     clip_before_nms: bool = False
-    """Overlaps are those of the boxes' parts in the image (torchvision, mmdetection)."""
+    """Clip boxes to the image before NMS computes overlaps (torchvision, mmdetection)."""
     drop_empty: bool = False
-    """A candidate without width or height takes no part in NMS (mmdetection's min_bbox_size of 0)."""
-
-    def __post_init__(self) -> None:
-        for name in ("score_threshold", "nms_iou_threshold"):
-            _require(0 <= getattr(self, name) <= 1, f"detect.{name} is {getattr(self, name)}, must lie in [0, 1]")
-        for name in ("top_k", "max_detections"):
-            _require(getattr(self, name) > 0, f"detect.{name} is {getattr(self, name)}, must be positive")
-        low, high = self.log_scale_bounds
-        _require(
-            (low is None or low < 0) and (high is None or high > 0),
-            f"detect.log_scale_bounds is {low} to {high}, must let a box be of its default box's size: 0 lies between",
-        )
+    """Remove candidates without width or height before NMS (mmdetection's min_bbox_size of 0)."""
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """sgd: Caffe's solver. muon, adamw: training from scratch."""
+    """Optimizer and schedule. sgd is Caffe's solver; muon and adamw are for training from scratch."""
 
     name: Literal["sgd", "adamw", "muon"] = "sgd"
-    learning_rate: float = 1e-3
-    """The highest of the schedule; not scaled with the batch. The default is Caffe's, for a batch of 32."""
+    learning_rate: PositiveFloat = 1e-3
+    """Peak learning rate. It is not scaled with the batch size; the default is Caffe's for a batch of 32."""
     schedule: Literal["multistep", "cosine"] = "multistep"
     milestones: tuple[int, ...] = (80_000, 100_000)
-    """Steps at which multistep multiplies the rate by gamma."""
-    gamma: float = 0.1
-    warmup_steps: int = 0
-    """Steps over which the rate rises linearly from near 0."""
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    """sgd: added to the gradient, of every parameter but biases (Caffe decays L2Norm's scale too).
-    adamw: decoupled, of kernels only. muon: decoupled, of what Muon updates."""
-    bias_lr_multiplier: float = 2.0
-    """sgd: the rate of biases over that of weights."""
-    adam_lr_multiplier: float = 0.1
-    """muon: the rate of what Adam updates (predictors, biases, norms) over that of the kernels."""
-    clip_norm: float | None = None
-    """Scale the whole gradient down to this norm where it is longer."""
-    freeze_blocks: int = 0
-    """First blocks of VGG16 that stay as they are: 2 is conv1_1 to conv2_2 (Caffe's first script), 1 what
-    torchvision freezes, 5 all but fc6 and fc7."""
-
-    def __post_init__(self) -> None:
-        for name in ("learning_rate", "gamma", "bias_lr_multiplier", "adam_lr_multiplier"):
-            _require(getattr(self, name) > 0, f"optimizer.{name} is {getattr(self, name)}, must be positive")
-        for name in ("warmup_steps", "weight_decay"):
-            _require(getattr(self, name) >= 0, f"optimizer.{name} is {getattr(self, name)}, must not be negative")
-        _require(0 <= self.momentum < 1, f"optimizer.momentum is {self.momentum}, must lie in [0, 1)")
-        _require(self.clip_norm is None or self.clip_norm > 0, "optimizer.clip_norm must be positive, or None")
-        _require(0 <= self.freeze_blocks <= 5, f"optimizer.freeze_blocks is {self.freeze_blocks}, must lie in 0 to 5")
+    """Steps at which multistep multiplies the learning rate by gamma."""
+    gamma: PositiveFloat = 0.1
+    warmup_steps: NonNegativeInt = 0
+    """Number of steps in which the learning rate rises linearly from near 0."""
+    momentum: Decay = 0.9
+    weight_decay: NonNegativeFloat = 5e-4
+    """sgd: added to the gradients of all parameters except biases (Caffe includes L2Norm's scale). adamw: decoupled,
+    on kernels only. muon: decoupled, on the parameters that Muon updates."""
+    bias_lr_multiplier: PositiveFloat = 2.0
+    """sgd: learning rate of biases relative to that of weights."""
+    adam_lr_multiplier: PositiveFloat = 0.1
+    """muon: learning rate of the parameters that Adam updates (predictors, biases, norms) relative to the rest."""
+    clip_norm: PositiveFloat | None = None
+    """Scale gradients down to this global norm if they exceed it."""
+    freeze_blocks: Annotated[int, Meta(ge=0, le=5)] = 0
+    """Number of first blocks of VGG16 that are not trained: 2 is conv1_1 to conv2_2 (Caffe's first script), 1 is what
+    torchvision freezes, 5 is all except fc6 and fc7."""
 
 
 @dataclass(frozen=True)
 class Devices:
-    """How a run lies on its devices, of which it takes all that there are. Only virtual_shards changes results,
-    in their last bits."""
+    """Distribution of a run over its devices. All visible devices are used.
 
-    fsdp: int = 1
-    """Devices in a row that share the large parameters and their optimizer's state, each a slice."""
-    virtual_shards: int = 0
-    """Sum gradients in a fixed order, over this many parts of the batch: the same bits on 1, 2, 4, ... devices
-    of a kind. A power of two, the most devices that the run may have; 0: in whatever order is fastest."""
+    Only virtual_shards changes results, in their last bits.
+    """
+
+    fsdp: PositiveInt = 1
+    """Number of neighbouring devices that share large parameters and their optimizer state, one slice each."""
+    virtual_shards: NonNegativeInt = 0
+    """Sum gradients in a fixed order over this many parts of the batch, which gives the same bits on 1, 2, 4, ...
+    devices of a kind. A power of two, at least the number of devices. 0: sum in the fastest order."""
     deterministic: bool = False
-    """Of a GPU's operations take those that give the same bits each time, which can be slower. Without them a
-    run that goes on from a checkpoint is not bit for bit the one that was never stopped. A CPU and a TPU have no
-    others."""
+    """Use deterministic GPU kernels, which may be slower. Without them, a resumed run is not bit for bit the run that
+    was never stopped. CPUs and TPUs are always deterministic."""
 
     def __post_init__(self) -> None:
-        _require(self.fsdp > 0, f"devices.fsdp is {self.fsdp}, must be positive")
         parts = self.virtual_shards
+        _require(parts <= 0 or parts & (parts - 1) == 0, f"devices.virtual_shards is {parts}: expected a power of two")
         _require(
-            parts >= 0 and parts & (parts - 1) == 0, f"devices.virtual_shards is {parts}, must be 0 or a power of two"
-        )
-        _require(
-            not parts or self.fsdp == 1, "devices.virtual_shards needs whole parameters on each device: devices.fsdp 1"
+            parts == 0 or self.fsdp == 1,
+            f"devices.virtual_shards needs all parameters on each device: devices.fsdp is {self.fsdp}, expected 1",
         )
 
 
 @dataclass(frozen=True)
 class Train:
-    steps: int = 120_000
-    batch_size: int = 32
-    """Of the whole step, over all devices and all of accumulation_steps."""
-    accumulation_steps: int = 1
-    """Parts of the batch that go through the network one after another, for less memory; the loss and its N stay
-    those of the whole batch."""
-    seed: int = 0
-    log_every: int = 50
-    eval_every: int = 5_000
-    """Steps between measurements on data.val_split; 0: never."""
-    checkpoint_every: int = 1_000
-    ema_decay: float = 0.0
-    """Exponential moving average of the parameters, which is then evaluated and used; 0: none."""
-    pretrained: Annotated[str, tyro.conf.arg(aliases=["--train.start-from"])] = ""
-    """What the run starts from, with an optimizer of its own: the folder of a run (its best checkpoint, their
-    average if there is one), or a weight file that import-weights reads, of a detector or of VGG16 alone."""
+    """Length of a training run, its batches, and where it starts."""
+
+    steps: PositiveInt = 120_000
+    """Number of training steps."""
+    batch_size: PositiveInt = 32
+    """Images per step, over all devices and accumulation steps."""
+    accumulation_steps: PositiveInt = 1
+    """Number of parts of the batch that are computed one after another, for less memory. The loss and its N stay those
+    of the whole batch."""
+    seed: NonNegativeInt = 0
+    """Seed of the initial parameters, the order of images and the augmentation."""
+    log_every: PositiveInt = 50
+    """Steps between lines of log.jsonl."""
+    eval_every: NonNegativeInt = 5_000
+    """Steps between evaluations on data.val_split. 0: no evaluation."""
+    checkpoint_every: PositiveInt = 1_000
+    """Steps between checkpoints."""
+    ema_decay: Decay = 0.0
+    """Decay of an exponential moving average of the parameters, which is then evaluated and used. 0: no average."""
+    pretrained: str = ""
+    """Run folder (its best checkpoint) or weight file (a detector or VGG16) to start from, with a new optimizer."""
     backbone_only: bool = False
-    """Of a detector take conv1_1 to fc7 alone."""
+    """Load only the backbone (conv1_1 to fc7) from a pretrained detector."""
     transfer: bool = False
-    """Start from a detector of other classes: predictors of classes are carried over by name."""
-    transfer_names: Annotated[tuple[tuple[str, str], ...], tyro.conf.Fixed] = ()
-    """Classes that the detector to start from calls otherwise: (name here, name there)."""
+    """Start from a detector with other classes: predictors of classes with the same name are copied."""
+    transfer_names: tuple[tuple[str, str], ...] = ()
+    """Classes that have another name in the pretrained detector, as pairs (name here, name there)."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation_steps", "log_every", "checkpoint_every"):
-            _require(getattr(self, name) > 0, f"train.{name} is {getattr(self, name)}, must be positive")
-        for name in ("eval_every", "seed"):
-            _require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}, must not be negative")
-        _require(0 <= self.ema_decay < 1, f"train.ema_decay is {self.ema_decay}, must lie in [0, 1)")
         _require(self.transfer or not self.transfer_names, "train.transfer_names needs train.transfer")
-        _require(not (self.transfer and self.backbone_only), "train.backbone_only takes no predictors to transfer")
+        _require(not (self.transfer and self.backbone_only), "train.transfer has no effect with train.backbone_only")
         _require(
             len(dict(self.transfer_names)) == len(self.transfer_names),
-            f"train.transfer_names names a class twice: {self.transfer_names}",
+            f"train.transfer_names lists a class twice: {self.transfer_names}",
         )
 
 
 @dataclass(frozen=True)
 class Config:
-    name: Annotated[str, tyro.conf.Fixed] = "ssd"
-    """Default of --workdir is runs/<name>."""
+    """Everything that determines a run."""
+
+    name: str = "ssd"
+    """The default of --workdir is runs/<name>."""
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
@@ -524,30 +477,12 @@ class Config:
     train: Train = field(default_factory=Train)
 
     def __post_init__(self) -> None:
-        _require_finite(self)
         parts = self.devices.virtual_shards
         _require(
-            not parts or self.train.batch_size % parts == 0,
-            f"train.batch_size is {self.train.batch_size}, must be a multiple of devices.virtual_shards, {parts}",
+            parts <= 0 or self.train.batch_size % parts == 0,
+            f"train.batch_size is {self.train.batch_size}: expected a multiple of devices.virtual_shards, {parts}",
         )
         _require(
-            not parts or self.train.accumulation_steps == 1,
-            "devices.virtual_shards go one after another already: leave train.accumulation_steps at 1",
+            parts == 0 or self.train.accumulation_steps == 1,
+            "devices.virtual_shards already computes the batch in parts: set train.accumulation_steps to 1",
         )
-
-
-def decode_config(data: bytes) -> Config:
-    """Decode the JSON of a config.json, including options under their former names.
-
-    Raises:
-        msgspec.MsgspecError: The data is not JSON, or a value has the wrong type.
-        UserError: A value is outside its allowed range.
-    """
-    tree = msgspec.json.decode(data)
-    if isinstance(tree, dict):
-        for old, new in RENAMED_OPTIONS.items():
-            section, old_name = old.split(".")
-            part = tree.get(section)
-            if isinstance(part, dict) and old_name in part:
-                part.setdefault(new.split(".")[1], part.pop(old_name))
-    return msgspec.convert(tree, Config)

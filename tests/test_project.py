@@ -15,8 +15,8 @@ import pytest
 from helpers.paths import ROOT
 
 from ssd_jax import config
-from ssd_jax.commands.options import load_config
 from ssd_jax.data.class_names import COCO_CLASSES, VOC_CLASSES, VOC_NAMES_IN_COCO
+from ssd_jax.runs.config_file import load_config
 from ssd_jax.training.pretrained import match_classes
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))

@@ -1,110 +1,126 @@
-"""``ssd-jax aot``, also ``python -m ssd_jax.aot``."""
+"""``ssd-jax aot``, also ``python -m ssd_jax.aot``: estimate memory and speed on other devices."""
 
 import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import tyro
 
 from ssd_jax import files
-from ssd_jax.aot.programs import PROGRAMS, Program, Report, compile_programs
-from ssd_jax.aot.report import TITLES, table, text
-from ssd_jax.aot.targets import EXAMPLES, parse_target
-from ssd_jax.commands.options import HELP, parse_config_options
+from ssd_jax.commands.config_options import HELP, parse_config_options
 from ssd_jax.config import Config
 from ssd_jax.errors import UserError
 
-AOT_HELP = f"""usage: aot --target TARGET CONFIG [--train.batch_size N ...]
-       aot --table FILE...
+TARGETS = "v5e:2x4, v5p:2x2x2, v6e:2x4, h100x8 or a100x8"
 
-Compiles the training step and the detection program of CONFIG for devices that need not be here, and
-tells what they cost: FLOPs, memory, what the devices exchange, and images per second at most. Minutes
-of all cores.
+AOT_HELP = f"""usage: ssd-jax aot --target TARGET CONFIG [--train.batch_size N ...]
+       ssd-jax aot --table FILE...
 
-  --target TARGET              {EXAMPLES}
-  --train.batch_size N         images of all devices together
-  --model.dtype bfloat16       as devices are meant to be used
-  --only train|detect          one of the two
-  --classes N                  for a config that takes its classes from the data
-  --json FILE                  write the report there, too
-  aot CONFIG --help            lists every option of the config with its value
-  aot --table FILE...          a table in Markdown of such files"""
+Compiles the training step and the detection program of CONFIG for devices that
+need not be present. Reports FLOPs, memory, communication between devices, and
+an upper bound of the images per second. Takes minutes on all cores.
+
+  --target TARGET              {TARGETS}
+  --train.batch_size N         images per step over all devices
+  --model.dtype bfloat16       data type for accelerators
+  --only train|detect          compile only one of the two
+  --classes N                  number of classes, if the config names none
+  --json FILE                  also write the report to a file
+  aot CONFIG --help            lists the most used options, with their values
+  aot CONFIG --help-all        lists all options
+  aot --table FILE...          prints a Markdown table of such files"""
+
+COMMON_OPTIONS = (
+    "train.batch_size", "train.accumulation_steps", "model.dtype", "model.precision", "model.remat", "devices.fsdp",
+    "data.max_image_size",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class AotOptions:
     config: Annotated[Config, tyro.conf.arg(name="")]
     target: str = ""
-    """A TPU slice by its topology, such as v5e:2x4, or GPUs, such as h100x8."""
+    """TPU slice with its topology, such as v5e:2x4, or GPUs, such as h100x8."""
     only: Literal["train", "detect"] | None = None
-    """The training step or the detection program alone."""
+    """Compile only the training step or the detection program."""
     classes: int | None = None
-    """How many, without background, where the config names none."""
+    """Number of classes without background, if the config names none."""
     json: Path | None = None
-    """Write the report there."""
+    """File for the report, in addition to the printed one."""
 
 
-def aot(argv: Sequence[str]) -> None:
-    """aot --target v5e:2x4 CONFIG: compile for TPUs or GPUs that are not here; FLOPs, memory, images/s at most."""
+def run(argv: Sequence[str]) -> None:
+    """Run the command."""
     if not argv or argv[0] in HELP:
         print(AOT_HELP)
     elif argv[0] == "--table":
         if not argv[1:]:
             raise UserError("aot --table FILE...: name files that --json wrote")
+        from ssd_jax.aot.report import table
+
         print(table([read_report(Path(file)) for file in argv[1:]]))
     else:
-        compile_and_tell(parse_config_options(AotOptions, "aot", config_first(argv)))
+        compile_and_report(parse_config_options(AotOptions, "aot", argv, COMMON_OPTIONS))
 
 
-def config_first(argv: Sequence[str]) -> list[str]:
-    """Options may stand before the config, too."""
-    file = next((word for word in argv if word.endswith(".py")), None)
-    return list(argv) if file is None else [file, *(word for word in argv if word != file)]
-
-
-def compile_and_tell(options: AotOptions) -> None:
+def compile_and_report(options: AotOptions) -> None:
+    """Compile the programs, print the report, and write it if a file is given."""
     if not options.target:
-        raise UserError(f"aot: name what to compile for with --target: {EXAMPLES}")
+        raise UserError(f"aot: name the devices to compile for with --target: {TARGETS}")
+    from ssd_jax.aot.programs import PROGRAMS, Program, compile_programs
+    from ssd_jax.aot.report import TITLES, text
+    from ssd_jax.aot.targets import parse_target
+
     target = parse_target(options.target)
     config = with_classes(options.config, options.classes)
     programs = (options.only,) if options.only else PROGRAMS
     if options.json is not None:
-        with files.user_errors_on_write(options.json, "Name another --json."):  # before the minutes
+        with files.user_errors_on_write(options.json, "Name another --json."):  # before minutes of compilation
             options.json.parent.mkdir(parents=True, exist_ok=True)
 
-    def progress(program: Program) -> None:
-        print(f"Compiling the {TITLES[program]} for {target.name} (minutes)...", file=sys.stderr)
+    def report_progress(program: Program) -> None:
+        print(f"Compiling the {TITLES[program]} for {target.name} (takes minutes)...", file=sys.stderr)
 
-    report = compile_programs(config, target, programs, progress)
+    report = compile_programs(config, target, programs, report_progress)
     if options.json is not None:
         files.write_text(options.json, msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
     print(text(report))
 
 
 def with_classes(config: Config, classes: int | None) -> Config:
-    """With so many made-up names. Raises UserError where there are neither names nor a number, or both."""
+    """Return the config with a number of generated class names.
+
+    Raises:
+        UserError: Both or neither of the config's class names and the number are given, or the number is not positive.
+    """
     names = config.model.class_names
     if names and classes is not None:
-        raise UserError(f"--classes {classes}: the config names its {len(names)} classes")
+        raise UserError(f"--classes {classes}: the config already names {len(names)} classes")
     if classes is None and not names:
-        raise UserError("the config names no classes, it takes them from the data: say how many with --classes 20")
+        raise UserError("the config names no classes. Give their number, such as --classes 20")
     if classes is None:
         return config
     if classes < 1:
-        raise UserError(f"--classes {classes}: must be positive")
-    made_up = tuple(f"class {number}" for number in range(1, classes + 1))
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, class_names=made_up))
+        raise UserError(f"--classes is {classes}: expected at least 1")
+    generated = tuple(f"class {number}" for number in range(1, classes + 1))
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, class_names=generated))
 
 
-def read_report(file: Path) -> Report:
-    """Raises UserError where it is none."""
+def read_report(file: Path) -> Any:
+    """Read a report that ``--json`` wrote.
+
+    Raises:
+        UserError: The file cannot be read, or is not a report.
+    """
+    from ssd_jax.aot.programs import Report
+
     try:
         return msgspec.json.decode(file.read_bytes(), type=Report)
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from None
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise UserError(f"{file}: not written by aot --json: {error}") from None
+        raise UserError(f"{file} was not written by aot --json: {error}") from None

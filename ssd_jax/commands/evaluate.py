@@ -1,4 +1,4 @@
-"""``ssd-jax evaluate``."""
+"""``ssd-jax evaluate``: compute mAP and COCO metrics of a run."""
 
 import dataclasses
 import json
@@ -8,46 +8,52 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from tqdm.auto import tqdm
 
 from ssd_jax import files
-from ssd_jax.commands.options import prepare
-from ssd_jax.data.run_splits import describe_split, open_evaluation_split, with_data_root
-from ssd_jax.data.source import Source
-from ssd_jax.evaluation import evaluator, submission
-from ssd_jax.inference import detector
-from ssd_jax.inference.detections import ImageDetections
-from ssd_jax.inference.program import make_predict_fn
-from ssd_jax.metrics.average_precision import format_table
-from ssd_jax.report import page, pictures
-from ssd_jax.runtime import distributed, sharding
+from ssd_jax.commands.options import initialize_jax, parse_options
 from ssd_jax.runtime.distributed_options import DistributedOptions
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
+    """Compute mAP as in PASCAL VOC and the metrics of COCO. Print a table, and write all numbers to metrics.json."""
+
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of a run."""
+    """Run folder."""
     split: str | None = None
-    """Default: the run's data.test_split, or data.val_split where the data has no such split."""
+    """Split to evaluate on. Default: the run's data.test_split, or data.val_split if there is no such split."""
     checkpoint: Literal["best", "last"] = "best"
-    """best: highest val mAP (area) while training."""
+    """best: highest mAP (area) on the val split."""
     data_root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
-    """Other data than the run's, or the same at another place."""
+    """Folder of the data set, if it moved, or another data set."""
     strict: bool = False
-    """Stop at an image that can't be read; else its objects count as missed."""
+    """Stop at an unreadable image. By default, it counts as having no detections."""
     results: bool = False
-    """Also write the detections into RUN/results as COCO's server takes them (of COCO data), else as VOC's does.
-    Done anyway where the split has no boxes to measure on."""
+    """Also write the detections to RUN/results, in the format of COCO's server for COCO data, else in that of VOC's.
+    This is always done if the split has no annotations."""
     report: bool = False
-    """Write report.html as well: one page with curves, intervals, mix-ups and the worst images."""
-    hosts: Annotated[DistributedOptions, tyro.conf.arg(name="")] = field(default_factory=DistributedOptions)
+    """Also write report.html: curves, confidence intervals, confusions and the worst images."""
+    distributed: Annotated[DistributedOptions, tyro.conf.arg(name="")] = field(default_factory=DistributedOptions)
 
 
-def evaluate(argv: Sequence[str]) -> None:
-    """evaluate RUN [--report]: VOC's mAP and COCO's twelve numbers; the table on the screen, all in metrics.json."""
-    options = tyro.cli(EvaluateOptions, args=list(argv), prog="evaluate", description=evaluate.__doc__)
-    prepare(options.hosts)
+def run(argv: Sequence[str]) -> None:
+    """Run the command."""
+    options = parse_options(EvaluateOptions, "evaluate", argv)
+    initialize_jax(options.distributed)
+    evaluate(options)
+
+
+def evaluate(options: EvaluateOptions) -> None:
+    """Evaluate, print and write the metrics."""
+    from tqdm.auto import tqdm
+
+    from ssd_jax.data.run_splits import describe_split, open_evaluation_split, with_data_root
+    from ssd_jax.evaluation import evaluator, submission
+    from ssd_jax.inference import detector
+    from ssd_jax.inference.program import make_predict_fn
+    from ssd_jax.report import page, pictures
+    from ssd_jax.runtime import distributed, sharding
+
     config = detector.read_detector_config(options.run)
     if options.data_root is not None:
         config = with_data_root(config, options.data_root)
@@ -88,7 +94,9 @@ def evaluate(argv: Sequence[str]) -> None:
         write_results(options.run, split, source, found)
 
 
-def write_results(run: Path, split: str, source: Source, found: Sequence[ImageDetections]) -> None:
+def write_results(run: Path, split: str, source: Any, found: Sequence[Any]) -> None:
+    from ssd_jax.evaluation import submission
+
     files = submission.write_results(run / "results", split, run.resolve().name, source, found)
     print(f"For the server: {files[0]}{f' and {len(files) - 1} others' if len(files) > 1 else ''}")
 
@@ -104,6 +112,8 @@ COCO_LINES = (
 
 def format_results(measured: Any) -> str:
     """VOC's table by class, then COCO's twelve lines."""
+    from ssd_jax.metrics.average_precision import format_table
+
     lines = [format_table(measured), "", "COCO protocol:"]
     for key, label in COCO_LINES:
         value = measured[key]

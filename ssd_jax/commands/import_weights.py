@@ -1,65 +1,76 @@
-"""``ssd-jax import-weights``."""
+"""``ssd-jax import-weights``: convert published weights to a run folder."""
 
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from ssd_jax.commands.options import check_new
+from ssd_jax.commands.options import check_new_folder, parse_options
 from ssd_jax.config import Config
-from ssd_jax.data.class_names import format_names
-from ssd_jax.weights.importing import Imported, import_weights, write_run
-from ssd_jax.weights.origins import Scales
 
 
 @dataclass(frozen=True)
 class ImportOptions:
+    """Convert published weights to a run folder, for prediction, evaluation and training."""
+
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Weights: .pth, .safetensors, .caffemodel or .h5."""
+    """Weight file: .pth, .safetensors, .caffemodel or .h5."""
     out: Path
-    """Folder to make; used as that of a run."""
+    """New folder, which is used as a run folder."""
     class_names: tuple[str, ...] = ()
-    """Without background, in the order they were trained in; for other classes than VOC's, COCO's, ILSVRC's."""
-    scales: Scales | None = None
-    """Of the default boxes, where the classes do not tell: coco for VOC weights fine-tuned from COCO."""
+    """Class names without background, in the order of training. Not needed for the classes of VOC, COCO or ILSVRC."""
+    scales: Literal["voc", "coco"] | None = None
+    """Scales of the default boxes. Default: inferred from the number of classes. Use coco for VOC weights that were
+    fine-tuned from COCO."""
     channels: Literal["rgb", "bgr"] | None = None
-    """Order that the file's first layer takes, where it is not its project's."""
+    """Channel order of the file's first layer. Default: that of the project that published it."""
 
 
-def import_command(argv: Sequence[str]) -> None:
-    """import-weights FILE --out RUN: published weights as the folder of a run, to detect with or to train from."""
-    options = tyro.cli(ImportOptions, args=list(argv), prog="import-weights", description=import_command.__doc__)
-    check_new(options.out)
+def run(argv: Sequence[str]) -> None:
+    """Run the command."""
+    options = parse_options(ImportOptions, "import-weights", argv)
+    check_new_folder(options.out)
+    from ssd_jax.weights.importing import import_weights, write_run
+
     bgr = None if options.channels is None else options.channels == "bgr"
     imported = import_weights(options.file, class_names=options.class_names, scales=options.scales, bgr=bgr)
     write_run(imported, options.out)
     print(f"{options.file}: {imported.layout.title}")
-    print("\n".join(described(imported, options.class_names)))
+    print("\n".join(describe_import(imported, options.class_names)))
     print(f"Written to {options.out}. {next_step(imported.config, options.out)}")
 
 
-def described(imported: Imported, given: Sequence[str]) -> list[str]:
-    """What was found, and how it is used. given: names of classes that were not found, but said."""
+def describe_import(imported: Any, class_names: Sequence[str]) -> list[str]:
+    """Describe how imported weights are used, in lines.
+
+    Args:
+        imported: The result of ``import_weights``.
+        class_names: The classes that the user named, empty if they were inferred.
+    """
+    from ssd_jax.data.class_names import format_names
+
     model, detect = imported.config.model, imported.config.detect
-    preprocessing = f"  RGB, minus {model.mean}, over {model.std}"
+    preprocessing = f"  preprocessing: RGB minus {model.mean}, divided by {model.std}"
     if not model.class_names:
         return [f"  layers: {', '.join(imported.params['vgg'])}", preprocessing]
     boxes = model.default_boxes
-    found = "" if given else ", by their number; if they are others, --class-names"
+    inferred = "" if class_names else ", inferred from their number; name others with --class-names"
     return [
-        format_names(f"{len(model.class_names)} classes{found}", model.class_names),
-        f"{preprocessing}; warped to {model.image_size} x {model.image_size}",
+        format_names(f"{len(model.class_names)} classes{inferred}", model.class_names),
+        f"{preprocessing}; resized to {model.image_size} x {model.image_size}",
         f"  {boxes.count} default boxes from {boxes.min_sizes[0]:g} to {boxes.max_sizes[-1]:g} px, clip '{boxes.clip}'",
-        f"  scores above {detect.score_threshold}, NMS at {detect.nms_iou_threshold}, at most {detect.max_detections}",
+        f"  score threshold {detect.score_threshold}, NMS IoU threshold {detect.nms_iou_threshold}, at most "
+        f"{detect.max_detections} detections",
     ]
 
 
 def next_step(config: Config, out: Path) -> str:
+    """Return the commands that can be used next."""
     run = shlex.quote(str(out))
-    if not config.model.class_names:
-        return f"Train from it: train.py CONFIG --train.pretrained {run}"
     train = f"train.py CONFIG --train.pretrained {run}"
+    if not config.model.class_names:
+        return f"Train from it: {train}"
     return f"Next: predict.py {run} IMAGES, evaluate.py {run} --data.root FOLDER, or {train}"

@@ -1,90 +1,119 @@
-"""The subcommands of ``ssd-jax``, and what becomes of their errors."""
+"""The command line of ``ssd-jax``: finds the subcommand, runs it, and prints its errors.
 
+A subcommand is a module of this package with a function ``run(argv)``, which returns the exit code, None for 0.
+It is imported only when it is run, and imports what needs JAX inside its functions, so that help is printed at once.
+"""
+
+import importlib
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
-import jax
-from PIL import Image
-from tqdm.auto import tqdm
-
-from ssd_jax.commands.aot import aot
-from ssd_jax.commands.check_data import check_data
-from ssd_jax.commands.evaluate import evaluate
-from ssd_jax.commands.export_weights import export_weights
-from ssd_jax.commands.import_weights import import_command
-from ssd_jax.commands.options import HELP
-from ssd_jax.commands.predict import predict
-from ssd_jax.commands.prepare_data import prepare_data
-from ssd_jax.commands.show import show
-from ssd_jax.commands.train import train
-from ssd_jax.commands.verify import verify
 from ssd_jax.errors import UserError
-from ssd_jax.runtime import distributed, exit_message
+from ssd_jax.runtime.exit_message import set_exit_message
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
-    "prepare-data": prepare_data,
-    "check-data": check_data,
-    "train": train,
-    "evaluate": evaluate,
-    "predict": predict,
-    "show": show,
-    "import-weights": import_command,
-    "verify": verify,
-    "export-weights": export_weights,
-    "aot": aot,
+
+class Command(NamedTuple):
+    module: str
+    arguments: str
+    summary: str
+
+
+COMMANDS = {
+    "prepare-data": Command("prepare_data", "tfds:NAME --archives FOLDER", "prepare a public data set (TensorFlow)"),
+    "check-data": Command("check_data", "CONFIG [--data.root FOLDER]", "find mistakes in a data set"),
+    "train": Command("train", "CONFIG [--workdir RUN] [...]", "train a detector, or resume a run"),
+    "evaluate": Command("evaluate", "RUN [--report]", "compute mAP and COCO metrics of a run"),
+    "predict": Command("predict", "RUN IMAGES...", "detect objects in images"),
+    "show": Command("show", "RUN --image ID --epoch E", "draw an image as it was augmented in training"),
+    "import-weights": Command("import_weights", "FILE --out RUN", "convert published weights to a run folder"),
+    "verify": Command("verify", "FILE", "compare imported weights with torch, layer by layer"),
+    "export-weights": Command(
+        "export_weights", "RUN --out FILE", "write a run's weights for torchvision or ssd.pytorch"
+    ),
+    "aot": Command("aot", "--target TARGET CONFIG", "estimate memory and speed on other devices"),
 }
 
 
+def usage() -> str:
+    """Return the list of commands."""
+    lines = [f"  {f'{name} {command.arguments}':44}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: ssd-jax COMMAND ...", "", *lines, "", "ssd-jax COMMAND --help lists its options."])
+
+
 def main(argv: Sequence[str]) -> int:
-    """Runs a subcommand; returns the exit code. A user's mistake is 2, without a traceback."""
-    if argv and argv[0] in HELP:
+    """Run a subcommand.
+
+    Args:
+        argv: Words of the command line after ``ssd-jax``.
+
+    Returns:
+        The exit code. A mistake of the user is 2; it is printed without a traceback.
+    """
+    name = argv[0] if argv else ""
+    if name in ("-h", "--help"):
         print(usage())
         return 0
-    if not argv or argv[0] not in COMMANDS:
-        print(f"error: no command '{argv[0]}'\n" if argv else "", usage(), sep="", file=sys.stderr)
+    if name not in COMMANDS:
+        print(f"error: no command '{name}'\n\n{usage()}" if name else usage(), file=sys.stderr)
         return 2
+    module = importlib.import_module(f"ssd_jax.commands.{COMMANDS[name].module}")
     try:
-        with warnings_on_screen(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large photograph is no attack
-            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing")  # of a class name, in matplotlib's figures
-            code = COMMANDS[argv[0]](argv[1:]) or 0
-        exit_message.set_exit_message("")  # not at exit: after an error JAX may end the process in the midst of that
+        with warnings_on_stderr(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Image size .* exceeds limit")  # Pillow: photographs may be large
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing")  # matplotlib: a character of a class name
+            code = module.run(argv[1:]) or 0
+        # Cleared here instead of at exit: after an error, JAX may end the process before that.
+        set_exit_message("")
         return code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        exit_message.set_exit_message("")
-        distributed.exit_now(2)
+        set_exit_message("")
+        _exit_if_multi_process(2)
         return 2
-    except jax.errors.JaxRuntimeError as error:
-        if not distributed.is_multi_process():
+    except Exception as error:
+        if not _is_lost_connection(error):
             raise
-        told = str(error).strip().splitlines()[0]
-        print(f"error: the processes of this run lost each other ({told})", file=sys.stderr)  # last words follow
-        distributed.exit_now(2)
+        reason = str(error).strip().splitlines()[0]
+        print(f"error: lost the connection to the other processes of the run ({reason})", file=sys.stderr)
+        _exit_if_multi_process(2)
         return 2
 
 
-class _Screen(logging.Handler):
+def _exit_if_multi_process(code: int) -> None:
+    """Exit at once if the run has several processes: the usual shutdown would wait for the others."""
+    distributed = sys.modules.get("ssd_jax.runtime.distributed")  # not imported: this process is alone
+    if distributed is not None:
+        distributed.exit_now(code)
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    distributed = sys.modules.get("ssd_jax.runtime.distributed")
+    if distributed is None or not distributed.is_multi_process():
+        return False
+    import jax
+
+    return isinstance(error, jax.errors.JaxRuntimeError)
+
+
+class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
+        from tqdm.auto import tqdm  # writes above a progress bar
+
         tqdm.write(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
 
 
 @contextmanager
-def warnings_on_screen() -> Iterator[None]:
-    """What the package logs stands meanwhile on the screen, begun as errors are, each above a progress bar's line."""
-    logger, screen = logging.getLogger("ssd_jax"), _Screen(logging.WARNING)
-    logger.addHandler(screen)
+def warnings_on_stderr() -> Iterator[None]:
+    """Print the warnings that the package logs, in the form of errors and above progress bars."""
+    logger, handler = logging.getLogger("ssd_jax"), _StderrHandler(logging.WARNING)
+    logger.addHandler(handler)
     logger.propagate = False
     try:
         yield
     finally:
         logger.propagate = True
-        logger.removeHandler(screen)
-
-
-def usage() -> str:
-    lines = [f"  {command.__doc__}" for command in COMMANDS.values()]
-    return "\n".join(["usage: ssd-jax COMMAND ...\n", *lines, "\nssd-jax COMMAND --help tells its options."])
+        logger.removeHandler(handler)

@@ -1,4 +1,4 @@
-"""``ssd-jax train``."""
+"""``ssd-jax train``: train a detector, or resume a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,34 +7,43 @@ from typing import Annotated
 
 import tyro
 
-from ssd_jax.commands.options import HELP, parse_config_options, prepare
+from ssd_jax.commands.config_options import HELP, parse_config_options
+from ssd_jax.commands.options import initialize_jax
 from ssd_jax.config import Config
 from ssd_jax.runtime.distributed_options import DistributedOptions
-from ssd_jax.training import run
 
-TRAIN_HELP = """usage: train CONFIG [--workdir RUN] [--train.steps N ...]
+TRAIN_HELP = """usage: ssd-jax train CONFIG [--workdir RUN] [--train.steps N ...]
 
-Trains the detector that CONFIG describes, a file such as configs/shapes.py. The same command again
-goes on where the run stopped.
+Trains a detector with the settings of CONFIG, a file such as configs/shapes.py.
+The same command again resumes the run from its last checkpoint.
 
-  train CONFIG --help          lists every option of the config with its value
-  --workdir RUN                the run's folder; default runs/<name of the config>
-  --data.root FOLDER           pictures and boxes to train on"""
+  --workdir RUN                run folder; default runs/<name of the config>
+  --data.root FOLDER           images and annotations to train on
+  train CONFIG --help          lists the most used options, with their values
+  train CONFIG --help-all      lists all options"""
+
+COMMON_OPTIONS = (
+    "data.root", "data.train_split", "data.val_split", "data.test_split",
+    "train.steps", "train.batch_size", "optimizer.learning_rate", "train.pretrained", "train.seed",
+    "train.eval_every", "train.checkpoint_every",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     config: Annotated[Config, tyro.conf.arg(name="")]
     workdir: Path | None = None
-    """Folder of the run; default runs/<config name>. If it is there already, the run goes on."""
-    hosts: Annotated[DistributedOptions, tyro.conf.arg(name="")] = field(default_factory=DistributedOptions)
+    """Run folder, by default runs/<config name>. If it has a checkpoint, training resumes from it."""
+    distributed: Annotated[DistributedOptions, tyro.conf.arg(name="")] = field(default_factory=DistributedOptions)
 
 
-def train(argv: Sequence[str]) -> None:
-    """train CONFIG [--workdir RUN] [--train.steps N ...]: train, or go on where the run stopped."""
+def run(argv: Sequence[str]) -> None:
+    """Run the command."""
     if argv and argv[0] in HELP:
         print(TRAIN_HELP)
         return
-    options = parse_config_options(TrainOptions, "train", argv)
-    prepare(options.hosts)
-    run.train(options.config, options.workdir)
+    options = parse_config_options(TrainOptions, "train", argv, COMMON_OPTIONS)
+    initialize_jax(options.distributed)
+    from ssd_jax.training.run import train
+
+    train(options.config, options.workdir)

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ssd_jax.config import Config, decode_config
+from ssd_jax.config import Config
 from ssd_jax.errors import UserError
 from ssd_jax.files import user_errors_on_read, user_errors_on_write, write_text
+from ssd_jax.runs.config_file import decode_config
 
 # Options that may change when a run is resumed: where its data are, whether it stops at a broken image, how it uses
 # its devices, and how often it logs, evaluates and saves.
@@ -48,7 +49,7 @@ def read_config(run: Path) -> Config:
         text = file.read_bytes()
     try:
         return decode_config(text)
-    except (msgspec.MsgspecError, UserError) as error:
+    except UserError as error:
         raise UserError(f"{file}: {error}. The file was changed, or written by another version") from None
 
 

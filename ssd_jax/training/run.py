@@ -8,6 +8,7 @@ from pathlib import Path
 from ssd_jax.config import Config
 from ssd_jax.data.run_splits import describe_overlap, describe_split, open_training_splits, with_data_root
 from ssd_jax.runs import run_folder
+from ssd_jax.runs.config_file import validate
 from ssd_jax.runtime import compilation, distributed
 from ssd_jax.training.loop import Trainer
 from ssd_jax.training.pretrained import open_pretrained
@@ -28,9 +29,10 @@ def train(config: Config, workdir: str | Path | None = None) -> Path:
         The run folder, for `ssd_jax.evaluate` and `ssd_jax.load`.
 
     Raises:
-        UserError: The data or the pretrained parameters cannot be used, the folder belongs to a run with a different
-            config, or the loss is not finite. The message says what to do.
+        UserError: A value of the config is not allowed, the data or the pretrained parameters cannot be used, the
+            folder belongs to a run with a different config, or the loss is not finite. The message says what to do.
     """
+    config = validate(config)
     workdir = Path("runs") / config.name if workdir is None else Path(workdir)
     compilation.release_compiler_memory()
     config, train_source, val_source = open_training_splits(_with_absolute_paths(config))

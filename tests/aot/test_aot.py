@@ -31,10 +31,10 @@ from ssd_jax.aot.compiled import (
 from ssd_jax.aot.flops import count_flops, valid_taps
 from ssd_jax.aot.report import memory_problem, roofline, table, text
 from ssd_jax.aot.targets import CHIPS, GIB, parse_target
-from ssd_jax.commands.aot import config_first, with_classes
-from ssd_jax.commands.options import load_config
+from ssd_jax.commands.aot import with_classes
 from ssd_jax.errors import UserError
 from ssd_jax.models.ssd import SSD
+from ssd_jax.runs.config_file import load_config
 from ssd_jax.runtime import sharding
 from ssd_jax.training import train_step
 
@@ -529,27 +529,21 @@ def test_program_that_is_compiled_here(program: programs.Program):
     ("argv", "message"),
     [
         (["--target", "v9:2x4", TINY, "--classes", "3"], "--target v9:2x4: no such target; there are v5e:2x4"),
-        ([TINY, "--classes", "3"], "name what to compile for with --target: v5e:2x4"),
-        (["--target", "v5e:2x4", TINY], "say how many with --classes 20"),
-        (["--target", "v5e:2x4", TINY, "--classes", "0"], "must be positive"),
-        (["--target", "v5e:2x4", "configs/ssd300_voc.py", "--classes", "3"], "the config names its 20 classes"),
-        (["--target", "v5e:2x4"], "name a file of configs/ first"),
+        ([TINY, "--classes", "3"], "--target: v5e:2x4"),
+        (["--target", "v5e:2x4", TINY], "--classes 20"),
+        (["--target", "v5e:2x4", TINY, "--classes", "0"], "--classes is 0"),
+        (["--target", "v5e:2x4", "configs/ssd300_voc.py", "--classes", "3"], "names 20 classes"),
+        (["--target", "v5e:2x4"], "configs/shapes.py"),
         (["--target", "v5e:2x4", "nowhere.py"], "nowhere.py: no such config file"),
         (["--table"], "name files that --json wrote"),
         (["--table", "nowhere.json"], "nowhere.json: No such file"),
-        (["--table", TINY], "tiny_config.py: not written by aot --json"),
+        (["--table", TINY], "tiny_config.py was not written by aot --json"),
     ],
 )
 def test_mistake(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]):
     assert command("aot", *argv) == 2
     captured = capsys.readouterr()
     assert message in captured.err and "Traceback" not in captured.err and not captured.out
-
-
-def test_options_may_stand_before_the_config():
-    ordered = ["a.py", "--target", "h100x8", "--only", "train"]
-    assert config_first(["--target", "h100x8", "a.py", "--only", "train"]) == ordered == config_first(ordered)
-    assert config_first(["--target", "h100x8"]) == ["--target", "h100x8"]
 
 
 def test_help_tells_the_targets(capsys: pytest.CaptureFixture[str]):

@@ -11,12 +11,12 @@ from PIL import Image
 
 from benchmarks import fine_tune
 from benchmarks.fine_tune import Options, Run
-from ssd_jax.commands.options import load_config
 from ssd_jax.config import Config, Data
 from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.source import FolderSource, make_annotation
 from ssd_jax.errors import UserError
 from ssd_jax.runs import run_folder
+from ssd_jax.runs.config_file import load_config
 
 CELL, CLOT, DUST = (2.0, 3.0, 20.0, 30.0), (5.0, 6.0, 15.0, 16.0), (0.0, 0.0, 4.0, 4.0)
 CLASSES = ("cell", "clot", "dust")

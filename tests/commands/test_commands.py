@@ -19,7 +19,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ssd_jax.commands import main
+from ssd_jax.commands import show
 from ssd_jax.config import Shapes
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.data.image import read_image
@@ -108,7 +108,7 @@ def test_ctrl_c_is_one_line(stopped_run):
     code, errors = stopped_run.interrupted
     assert code == 130
     assert "Traceback" not in errors
-    assert errors.splitlines()[-1] == "Stopped. The same command goes on from the last checkpoint, if there is one."
+    assert errors.splitlines()[-1].startswith("Stopped.")
 
 
 def test_killed_and_started_again_ends_as_never_stopped(stopped_run, trained_run):
@@ -176,8 +176,8 @@ def test_loss_that_breaks_stops_the_run_and_leaves_its_checkpoint(tmp_path, caps
     [
         (["--train.step", "5"], ["--train.step"]),
         (["--train.steps", "many"], ["--train.steps", "many"]),
-        (["--train.steps", "0"], ["train.steps is 0, must be positive"]),
-        (["--train.seed=-1"], ["train.seed is -1, must not be negative"]),
+        (["--train.steps", "0"], ["train.steps is 0", ">= 1"]),
+        (["--train.seed=-1"], ["train.seed is -1", ">= 0"]),
         (["--data.shapes.seed=-1"], ["data.shapes.seed is -1"]),
         (["--data.shapes.val-images", "0"], ["data.shapes.val_images is 0"]),
         (["--data.shapes.image-size", "0"], ["data.shapes.image_size is 0"]),
@@ -187,7 +187,7 @@ def test_loss_that_breaks_stops_the_run_and_leaves_its_checkpoint(tmp_path, caps
         (["--detect.score-threshold", "5"], ["detect.score_threshold is 5.0"]),
         (["--optimizer.momentum", "5"], ["optimizer.momentum is 5.0"]),
         (["--optimizer.warmup-steps=-3"], ["optimizer.warmup_steps is -3"]),
-        (["--optimizer.learning-rate", "inf"], ["optimizer.learning_rate is inf, must be a finite number"]),
+        (["--optimizer.learning-rate", "inf"], ["optimizer.learning_rate is inf", "finite"]),
         (["--optimizer.name", "sdg"], ["--optimizer.name", "sdg"]),
         (["--augment.flip-probability", "1.5"], ["augment.flip_probability is 1.5"]),
         (["--model.default-boxes.image-size", "128"], ["feature_maps is (8, 4, 2)", "(16, 8, 4)"]),
@@ -222,7 +222,7 @@ def test_mistaken_options(capsys, tmp_path, options, words):
             # As Data(root=7) outside the tests, where nothing checks a dataclass's types.
             "from ssd_jax.config import Config\ndef get_config():\n    config = Config()\n"
             "    object.__setattr__(config.data, 'root', 7)\n    return config\n",
-            ["Expected `str`, got `int` - at `$.data.root`"],
+            ["data.root is 7", "str"],
         ),
     ],
 )
@@ -240,8 +240,8 @@ def test_config_file_that_is_none(capsys, tmp_path):
     assert f"{tmp_path}: no such config file" in refused(capsys, "train", tmp_path)
     (tmp_path / "config.yaml").write_text("steps: 5")
     assert "config.yaml: not a Python file" in refused(capsys, "train", tmp_path / "config.yaml")
-    assert "name a file of configs/ first" in refused(capsys, "train")
-    assert "name a file of configs/ first" in refused(capsys, "train", "--train.steps", "5")
+    assert "configs/shapes.py" in refused(capsys, "train")
+    assert "configs/shapes.py" in refused(capsys, "train", "--train.steps", "5")
 
 
 # ---- help ----
@@ -254,9 +254,9 @@ def test_config_file_that_is_none(capsys, tmp_path):
             ["--help"],
             ["train CONFIG [--workdir RUN]", "evaluate RUN", "predict RUN IMAGES", "show RUN", "COMMAND --help"],
         ),
-        (["train", "--help"], ["usage: train CONFIG", "goes on", "--data.root FOLDER"]),
-        (["train", "-h"], ["usage: train CONFIG"]),
-        (["train", TINY, "--help"], ["--train.steps", "30", "--workdir", "Folder of the run"]),
+        (["train", "--help"], ["usage: ssd-jax train CONFIG", "resumes", "--data.root FOLDER"]),
+        (["train", "-h"], ["usage: ssd-jax train CONFIG"]),
+        (["train", TINY, "--help"], ["--train.steps", "30", "--workdir", "Run folder"]),
         (["evaluate", "--help"], ["RUN", "--split", "--checkpoint", "best,last", "--data.root"]),
         (["predict", "--help"], ["RUN", "IMAGES", "--out", "--score"]),
         (["show", "--help"], ["RUN", "--image", "--epoch", "--out", "--data.root"]),
@@ -276,11 +276,11 @@ def test_warnings_of_libraries_that_ask_for_nothing_are_not_shown(monkeypatch, r
     Image.new("RGB", (64, 48)).save(file)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 64 - 1)
 
-    def work(argv: Sequence[str]) -> None:
+    def run(argv: Sequence[str]) -> None:
         read_image(file)
         Figure().text(0, 0, "猫").figure.savefig(tmp_path / "glyph.png")
 
-    monkeypatch.setitem(main.COMMANDS, "show", work)
+    monkeypatch.setattr(show, "run", run)
     assert command("show") == 0
     assert [str(warning.message) for warning in recwarn] == []
 
@@ -596,7 +596,7 @@ def test_predict_on_a_folder(trained_run, photographs, tmp_path, capsys):
     reach = max(x2 for found in images["holiday/sea/b.PNG"]["detections"] for x2 in found["box"][2:3])
     assert reach > 64, "in pixels of the original, not of the canvas or the network"
     count = sum(len(image["detections"]) for image in images.values())
-    assert f"{count} detections in 4 images from score 0.02 up" in capsys.readouterr().out
+    assert f"{count} detections in 4 images" in capsys.readouterr().out
 
 
 def test_predict_on_one_image_shows_from_a_half_up(trained_run, photographs, tmp_path):
@@ -611,7 +611,7 @@ def test_predict_takes_several_and_tells_the_best_score_where_it_shows_none(trai
     argv = (photographs / "a.png", photographs / "holiday", "--out", tmp_path / "out")
     assert command("predict", trained_run, *argv, "--score", "1") == 0
     printed = capsys.readouterr().out
-    assert re.search(r"0 detections in 2 images from score 1.0 up \(the best score is 0\.\d\d; --score", printed)
+    assert re.search(r"0 detections in 2 images .*\(the best score is 0\.\d\d; .*--score", printed)
     assert {p.name for p in (tmp_path / "out").rglob("*.jpg")} == {"a.png.jpg", "b.PNG.jpg"}
 
 
@@ -619,13 +619,11 @@ def test_predict_never_replaces_a_photograph(trained_run, photographs, tmp_path,
     before = {file: file.read_bytes() for file in photographs.rglob("*.*")}
     monkeypatch.chdir(photographs)
     for images, out in ((".", "."), ("a.jpg", "."), ("holiday/sea", photographs), (photographs, "holiday/sea")):
-        assert "there are other things in it. Name another --out" in refused(
-            capsys, "predict", trained_run, images, "--out", out
-        )
+        assert "Name another --out" in refused(capsys, "predict", trained_run, images, "--out", out)
     assert {file: file.read_bytes() for file in photographs.rglob("*.*")} == before
     shutil.copy(photographs / "a.jpg", photographs / "holiday")
     message = refused(capsys, "predict", trained_run, "a.jpg", "holiday/a.jpg", "--out", tmp_path / "out")
-    assert "a.jpg and holiday/a.jpg would both be drawn as" in message
+    assert "a.jpg and holiday/a.jpg have the same output file" in message
 
 
 def test_predict_goes_on_past_a_cut_image(trained_run, photographs, tmp_path, capsys):

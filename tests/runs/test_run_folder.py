@@ -11,9 +11,9 @@ from helpers.paths import ROOT
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from ssd_jax import config
-from ssd_jax.commands.options import load_config
 from ssd_jax.errors import UserError
 from ssd_jax.runs import run_folder
+from ssd_jax.runs.config_file import load_config
 from ssd_jax.runs.log import RunLog, read_log, read_results
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))

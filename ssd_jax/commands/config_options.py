@@ -1,0 +1,170 @@
+"""Options of the commands that take a config file: ``train CONFIG --train.steps 100``."""
+
+import argparse
+import ast
+import dataclasses
+import functools
+import inspect
+import re
+import textwrap
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import tyro
+
+from ssd_jax.config import Config, DefaultBoxes, Model, Train
+from ssd_jax.errors import UserError
+from ssd_jax.runs.config_file import RENAMED_OPTIONS, config_from_builtins, load_config
+
+T = TypeVar("T")
+HELP = ("-h", "--help")
+HELP_ALL = "--help-all"
+
+_FILE_ONLY: dict[type, set[str]] = {
+    Config: {"name"},
+    DefaultBoxes: {"feature_maps", "min_sizes", "max_sizes", "aspect_ratios", "steps"},
+    Model: {"extras"},
+    Train: {"transfer_names"},
+}
+"""Fields that can only be set in a config file: nested tuples, tuples with an entry per feature map, and the name."""
+
+_ALIASES = {"strict": "data.strict", **RENAMED_OPTIONS}
+
+
+def parse_config_options(kind: type[T], command: str, argv: Sequence[str], common: Sequence[str] = ()) -> T:
+    """Parse the options of a command that takes a config file.
+
+    With ``--help`` or ``--help-all`` among the words, print the options with the values of the config file and exit.
+
+    Args:
+        kind: Dataclass of the options. Its field ``config`` receives the config with all overrides.
+        command: Name of the command, for messages.
+        argv: Words of the command line after the command. The first one, or the first one that ends with .py, is the
+            config file.
+        common: Names of the config options that ``--help`` lists, such as ``train.steps``.
+
+    Raises:
+        UserError: The config file is missing or wrong, or a value is not allowed.
+        SystemExit: An option is unknown or cannot be parsed, or help was asked for.
+    """
+    file = argv[0] if argv and not argv[0].startswith("-") else next((w for w in argv if w.endswith(".py")), None)
+    if file is None:
+        raise UserError(f"{command} CONFIG [options]: name a config file first, such as configs/shapes.py")
+    words = list(argv)
+    words.remove(file)
+    config = load_config(file)
+    program = f"ssd-jax {command} {file}"
+    if any(word in HELP for word in words):
+        print(_short_help(kind, program, config, common))
+        raise SystemExit(0)
+    if HELP_ALL in words:
+        words = ["--help"]
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.struct_rule(_config_rule)
+    return tyro.cli(
+        kind,
+        default=kind(config),  # type: ignore[call-arg]
+        args=[_present_name(word) for word in words],
+        prog=program,
+        description=f"The defaults are the values of {file}.",
+        registry=registry,
+    )
+
+
+def _config_rule(info: Any) -> Any:
+    """Tell tyro the options of `Config` and its parts, which leave out the fields that are set in files only."""
+    kind: Any = info.type
+    if getattr(kind, "__module__", None) != Config.__module__:
+        return None
+    docs, types = field_docs(kind), typing.get_type_hints(kind)
+    shown = [f for f in dataclasses.fields(kind) if f.name not in _FILE_ONLY.get(kind, ())]
+    return tyro.constructors.StructConstructorSpec(
+        # The values are checked once, by msgspec on the whole config, whose messages name the option.
+        instantiate=functools.partial(_with_values, info.default) if kind is Config else dict,
+        fields=tuple(
+            tyro.constructors.StructFieldSpec(
+                f.name, types[f.name], getattr(info.default, f.name), docs.get(f.name, "")
+            )
+            for f in shown
+        ),
+    )
+
+
+def _with_values(config: Config, **values: Any) -> Config:
+    return config_from_builtins(_merge(msgspec.to_builtins(config), values))
+
+
+def _merge(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    merged = {name: _merge(tree[name], v) if isinstance(v, dict) else v for name, v in values.items()}
+    return tree | merged
+
+
+def _present_name(word: str) -> str:
+    """Replace a former option name, or an alias, by the present one."""
+    match = re.fullmatch(r"--((?:\w+\.)?)(no-)?([\w-]+)(=.*)?", word)
+    name = match and _ALIASES.get(match[1] + match[3].replace("-", "_"))
+    if not name:
+        return word
+    section, _, present = name.rpartition(".")
+    return f"--{section}.{match[2] or ''}{present}{match[4] or ''}"  # type: ignore[index]
+
+
+# ---- help ----
+
+
+def field_docs(kind: type) -> dict[str, str]:
+    """Return the docs below the fields of a dataclass by field name, each in one line."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(body, ast.ClassDef)
+    docs = {}
+    for node, following in zip(body.body, body.body[1:], strict=False):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(following, ast.Expr):
+            docs[node.target.id] = " ".join(ast.literal_eval(following.value).replace("``", "").split())
+    return docs
+
+
+def _short_help(kind: type, program: str, config: Config, common: Sequence[str]) -> str:
+    parser = argparse.ArgumentParser(
+        program,
+        usage=f"{program} [options]",
+        add_help=False,
+        formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=30, width=80),
+        description=(
+            f"{config.model.image_size} px, {config.model.default_boxes.count} default boxes, "
+            f"{len(config.model.class_names) or 'as many'} classes{'' if config.model.class_names else ' as the data'}."
+        ),
+        epilog=f"{HELP_ALL} lists every option. Nested tuples, such as the default boxes, are set in the config file.",
+    )
+    docs, types = field_docs(kind), typing.get_type_hints(kind)
+    for f in dataclasses.fields(kind):
+        if f.name in docs:
+            _add_option(parser, f.name.replace("_", "-"), types[f.name], docs[f.name], f.default)
+    for name in common:
+        part: Any = config
+        *sections, leaf = name.split(".")
+        for section in sections:
+            part = getattr(part, section)
+        kind = type(part)
+        _add_option(parser, name, typing.get_type_hints(kind)[leaf], field_docs(kind)[leaf], getattr(part, leaf))
+    return parser.format_help().rstrip()
+
+
+def _add_option(parser: argparse.ArgumentParser, name: str, kind: Any, doc: str, default: Any) -> None:
+    """Add an option with the first sentence of its doc."""
+    sentence = re.split(r"(?<=[^.]\.)\s", doc, maxsplit=1)[0].rstrip(".")
+    if kind is bool:
+        section, _, leaf = name.rpartition(".")
+        flag = f"--{section}{'.' if section else ''}{'no-' if default else ''}{leaf}"
+        parser.add_argument(flag, help=sentence, action="store_true")
+        return
+    if type(None) in typing.get_args(kind):
+        kind = typing.get_args(kind)[0]
+    if typing.get_origin(kind) is Literal:
+        metavar = "|".join(typing.get_args(kind))
+    else:
+        metavar = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}[kind]
+    value = "" if default in (None, "", dataclasses.MISSING) else f" (default: {default})"
+    parser.add_argument(f"--{name}", help=f"{sentence}{value}".replace("%", "%%"), metavar=metavar)

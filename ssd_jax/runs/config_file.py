@@ -1,0 +1,127 @@
+"""Configs in files: loading ``configs/*.py`` and ``config.json``, and checking every value."""
+
+import importlib.util
+import math
+import re
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from ssd_jax.config import Config
+from ssd_jax.errors import UserError
+
+RENAMED_OPTIONS = {
+    "data.canvas": "data.max_image_size",
+    "detect.candidates": "detect.top_k_per",
+    "optimizer.adam_rate": "optimizer.adam_lr_multiplier",
+    "optimizer.bias_rate": "optimizer.bias_lr_multiplier",
+    "train.start_from": "train.pretrained",
+    "train.trunk_only": "train.backbone_only",
+}
+"""Former names of options, which are still accepted in config.json and on the command line."""
+
+
+def validate(config: Config) -> Config:
+    """Return the config after checking each value against the type and the bounds of its field.
+
+    Raises:
+        UserError: A value is not allowed. The message names the option, its value and what is expected.
+    """
+    return config_from_builtins(msgspec.to_builtins(config))
+
+
+def config_from_builtins(tree: Any) -> Config:
+    """Build a config from nested dicts, as in config.json, and check every value.
+
+    Raises:
+        UserError: A value is not allowed.
+    """
+    _require_finite(tree)
+    try:
+        return msgspec.convert(tree, Config)
+    except msgspec.ValidationError as error:
+        raise UserError(f"config: {_explain(str(error), tree)}") from None
+
+
+def decode_config(data: bytes) -> Config:
+    """Decode a config.json, whose options may have former names.
+
+    Raises:
+        UserError: The data is not JSON, or a value is not allowed.
+    """
+    try:
+        tree = msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise UserError(str(error)) from None
+    for old, new in RENAMED_OPTIONS.items():
+        section, old_name = old.split(".")
+        part = tree.get(section) if isinstance(tree, dict) else None
+        if isinstance(part, dict) and old_name in part:
+            part.setdefault(new.split(".")[1], part.pop(old_name))
+    return config_from_builtins(tree)
+
+
+def _require_finite(tree: Any, path: str = "") -> None:
+    """JSON has no infinity: a config.json with one could not be read back."""
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            _require_finite(value, f"{path}.{name}" if path else name)
+    elif isinstance(tree, list | tuple):
+        for index, value in enumerate(tree):
+            _require_finite(value, f"{path}[{index}]")
+    elif isinstance(tree, float) and not math.isfinite(tree):
+        raise UserError(f"config: {path} is {tree}: expected a finite number")
+
+
+def _explain(error: str, tree: Any) -> str:
+    """Turn msgspec's "Expected `int` >= 1 - at `$.train.steps`" into "train.steps is 0: expected int >= 1"."""
+    match = re.fullmatch(r"(.*) - at `\$\.?(.*)`", error)
+    if match is None:
+        return error
+    expected, path = match[1].replace("`", "").replace("-0.0", "0.0"), match[2]
+    kind: Any = Config
+    for name, index in re.findall(r"(\w+)|\[(\d+)\]", path):
+        if name:
+            kind, tree = typing.get_type_hints(kind).get(name), tree[name]
+        else:
+            kind, tree = None, tree[int(index)]
+    if typing.get_origin(kind) is Literal:
+        expected = f"expected one of {', '.join(map(repr, typing.get_args(kind)))}"
+    return f"{path} is {tree!r}: {expected[0].lower()}{expected[1:]}"
+
+
+def load_config(file: str | Path) -> Config:
+    """Load a config from a Python file that defines ``get_config()``, such as ``configs/own_data.py``.
+
+    Raises:
+        UserError: The file does not exist or fails, or a value of its config is not allowed.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise UserError(f"{file}: no such config file")
+    spec = importlib.util.spec_from_file_location("user_config", file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{file}: not a Python file. A config is a Python file with a function get_config()")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+        if isinstance(config, Config):
+            return validate(config)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{file}: {type(error).__name__}: {error}{_line_of(error, file)}") from error
+    raise UserError(f"{file}: get_config() must return a ssd_jax.config.Config, not {type(config).__name__}")
+
+
+def _line_of(error: BaseException, file: Path) -> str:
+    """Return " (line N)" for the last traceback entry in the file."""
+    trace, line = error.__traceback__, None
+    while trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename).resolve() == file.resolve():
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f" (line {line})" if line else ""
