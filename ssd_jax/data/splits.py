@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int32, UInt8
 
 from ssd_jax.data.source import Annotation, Source
 from ssd_jax.errors import UserError
@@ -56,14 +56,31 @@ def _bound(text: str, length: int) -> int | None:
     return round(length * int(text[:-1]) / 100) if text.endswith("%") else int(text)
 
 
+def _label_map(old: Sequence[str], new: Sequence[str]) -> Int32[np.ndarray, " l"]:
+    """Return the new label for each old one: entry k is the position of class k - 1 of ``old`` in ``new``, plus 1."""
+    return np.array([0, *(1 + new.index(name) for name in old)], np.int32)
+
+
+def _category_ids(source: Source, class_names: Sequence[str]) -> tuple[int, ...] | None:
+    """Return a source's category ids in the order of other class names; -1 for classes that it lacks."""
+    if source.category_ids is None:
+        return None
+    ids = dict(zip(source.class_names, source.category_ids, strict=True))
+    return tuple(ids.get(name, -1) for name in class_names)
+
+
 class JoinedSource(Source):
     """Images of several sources, or some of one, as one. Where folders differ they stand in front of image ids."""
 
     def __init__(self, parts: Sequence[tuple[Term, Source, range]]):
-        """Of each source the images at the positions; all have the same classes."""
+        """Join the images of each source at the given positions.
+
+        The classes are those of the first source, followed by new ones of the others; labels are renumbered.
+        """
         sources = [source for _, source, _ in parts]
-        self.class_names = sources[0].class_names
-        ids = {source.category_ids for source in sources}
+        self.class_names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
+        self._labels = [_label_map(source.class_names, self.class_names) for source in sources]
+        ids = {_category_ids(source, self.class_names) for source in sources}
         self.category_ids = ids.pop() if len(ids) == 1 else None
         # Image ids of several files may collide; those are measured by their annotations.
         self.coco_truth = sources[0].coco_truth if len(sources) == 1 else None
@@ -86,7 +103,9 @@ class JoinedSource(Source):
     def annotation(self, index: int) -> Annotation:
         part, position = self._positions[index]
         annotation = self._sources[part].annotation(position)
-        return annotation._replace(image_id=self._prefixes[part] + annotation.image_id)
+        return annotation._replace(
+            image_id=self._prefixes[part] + annotation.image_id, labels=self._labels[part][annotation.labels]
+        )
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         part, position = self._positions[index]

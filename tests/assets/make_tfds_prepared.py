@@ -1,8 +1,9 @@
-"""Makes tests/assets/tfds_prepared.tar.xz: VOC 2007 and COCO 2017 from tests/tiny_archives.py, prepared by tfds itself.
+"""Make tests/assets/tfds_prepared.tar.xz: VOC 2007 and COCO 2017 of helpers/tiny_archives.py, prepared by tfds.
 
-    python tests/assets/make_tfds_prepared.py        needs TensorFlow; made with tfds 4.9.10, TensorFlow 2.21
+    python tests/assets/make_tfds_prepared.py
 
-Checked in, so that the tests read what TensorFlow and tfds wrote where TensorFlow is not installed.
+TensorFlow is required; the file in the repository was made with tfds 4.9.10 and TensorFlow 2.21. It lets the tests
+read what TensorFlow and tfds wrote without TensorFlow being installed.
 """
 
 import sys

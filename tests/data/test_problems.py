@@ -132,8 +132,8 @@ def test_a_coco_file_is_read_to_its_end(tmp_path):
         (Kind.MALFORMED, "annotations[1]"),
         (Kind.MALFORMED, "annotations[4]"),
         (Kind.UNKNOWN_CLASS, "annotations[2] has category_id 9"),
-        (Kind.MALFORMED, "annotations[3] is of image 7"),
-        (Kind.MISSING, "'gone.png' is in none of"),
+        (Kind.MALFORMED, "annotations[3] has image_id 7"),
+        (Kind.MISSING, "'gone.png'"),
     ]
     assert len(texts) == len(expected)
     for kind, words in expected:

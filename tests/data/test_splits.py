@@ -1,5 +1,7 @@
 """The language of splits, and sources joined and cut by it."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -121,10 +123,10 @@ def test_part_of_one_folder_keeps_its_ids(two):
 
 def test_what_is_not_there_is_named(two):
     assert missing_split(two, "VOC2007/test+VOC2012/trainval") is None
-    assert "VOC2012 has no split 'val' (it has: test, trainval)" in missing_split(two, "VOC2007/test+VOC2012/val")
-    with pytest.raises(UserError, match=r"VOC2012.*no split 'val'"):
+    assert re.search(r"VOC2012 .*'val'.* test, trainval", missing_split(two, "VOC2007/test+VOC2012/val"))
+    with pytest.raises(UserError, match=r"VOC2012.*'val'"):
         open_source(two, "VOC2007/test+VOC2012/val")
-    with pytest.raises(UserError, match=r"no folder .*VOC2008"):
+    with pytest.raises(UserError, match=r"data\.root: .*VOC2008"):
         open_source(two, "VOC2008/test")
-    with pytest.raises(UserError, match=r"'VOC2007/trainval\[3:\]' holds no images"):
+    with pytest.raises(UserError, match=r"'VOC2007/trainval\[3:\]'"):
         open_source(two, "VOC2007/trainval[3:]")

@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ssd_jax.config import Data
-from ssd_jax.data.formats.coco import open_coco
+from ssd_jax.data.formats import coco
 from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.source import FolderSource, Source, make_annotation
 from ssd_jax.errors import UserError
@@ -159,7 +159,7 @@ def test_numbers_of_a_file_are_pycocotools_bit_for_bit(tmp_path, seed):
     rng = np.random.default_rng(seed)
     content = random_content(rng)
     file = write_coco(tmp_path, content)
-    source = open_coco(Data(root=str(tmp_path)), "val", NAMES)
+    source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
     ours, results = measured_and_written(tmp_path, source, random_detections(rng, content))
     assert results.name == "detections_val2017_ssd_results.json"
     expected = pycocotools_stats(file, results)
@@ -175,7 +175,7 @@ def test_numbers_of_some_images_of_a_file(tmp_path, seed):
     file = write_coco(tmp_path, content, "labels")
     found = random_detections(rng, content)
     train, val = (
-        open_coco(Data(root=str(tmp_path), val_fraction=0.4), split, NAMES if split == "val" else ())
+        coco.open_split(Data(root=str(tmp_path), val_fraction=0.4), split, NAMES if split == "val" else ())
         for split in ("train", "val")
     )
     assert len(train) + len(val) == len(IMAGE_IDS) and min(len(train), len(val)) >= 3
@@ -196,7 +196,7 @@ def test_numbers_are_of_the_file_and_not_of_what_is_trained_on(tmp_path):
     content = random_content(rng)
     write_coco(tmp_path, content)
     found = random_detections(rng, content)
-    source = open_coco(Data(root=str(tmp_path)), "val", NAMES)
+    source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
     assert sum(len(source.annotation(i).labels) for i in range(len(source))) < len(content["annotations"])
     ours, _ = measured_and_written(tmp_path, source, found)
     source.coco_truth = None
@@ -209,7 +209,7 @@ def test_digits_that_float32_does_not_have_decide(tmp_path):
     entry["area"] = 1024.00001
     file = write_coco(tmp_path, {**random_content(np.random.default_rng(0)), "annotations": [entry]})
     found = dict.fromkeys(IMAGE_IDS, NO_DETECTIONS) | {7: detected((0, 0, 5, 10, 0.9, 4))}
-    source = open_coco(Data(root=str(tmp_path)), "val", NAMES)
+    source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
     ours, results = measured_and_written(tmp_path, source, found)
     assert ours == pycocotools_stats(file, results)
     assert (ours[COCO_KEYS.index("coco_ap50")], ours[COCO_KEYS.index("coco_ap_small")]) == (0, None)
@@ -236,7 +236,7 @@ def test_object_with_id_zero_counts_and_is_noted(tmp_path):
     """pycocotools takes its id for "nothing found": AP 0 where all is found."""
     entry = {"id": 0, "image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 50], "area": 2500, "iscrowd": 0}
     file = write_coco(tmp_path, {**random_content(np.random.default_rng(0)), "annotations": [entry]})
-    source = open_coco(Data(root=str(tmp_path)), "val", NAMES)
+    source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
     found = dict.fromkeys(IMAGE_IDS, NO_DETECTIONS) | {7: detected((10, 10, 60, 60, 0.9, 4))}
     ours, results = measured_and_written(tmp_path, source, found)
     assert (ours[0], pycocotools_stats(file, results)[0]) == (pytest.approx(1), 0)

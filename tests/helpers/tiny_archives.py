@@ -1,6 +1,6 @@
-"""Archives of VOC 2007 and COCO 2017 with a few small pictures, in the layout and under the names of the real ones.
+"""Archives of VOC 2007 and COCO 2017 with a few small images, with the layout and names of the original archives.
 
-What is in them stands in VOC and COCO below, as plain numbers: the truth for what reads a set made from them.
+The constants VOC and COCO describe their content as plain numbers, which tests compare with what a reader returns.
 """
 
 import io
@@ -15,81 +15,91 @@ import numpy as np
 from PIL import Image
 
 
-class Thing(NamedTuple):
+class ObjectSpec(NamedTuple):
+    """An object in an image."""
+
     name: str
     box: tuple[float, float, float, float]
-    """xyxy, pixels."""
+    """xyxy in pixels."""
     difficult: bool = False
     crowd: bool = False
     area: float = 0.0
-    """COCO's, of the segment."""
+    """COCO's area of the segment."""
 
 
-class Picture(NamedTuple):
+class ImageSpec(NamedTuple):
+    """An image and its objects."""
+
     stem: str
     size: tuple[int, int]
     """Width and height."""
-    things: tuple[Thing, ...] = ()
+    objects: tuple[ObjectSpec, ...] = ()
     grey: bool = False
 
 
-VOC: dict[str, tuple[Picture, ...]] = {
+VOC: dict[str, tuple[ImageSpec, ...]] = {
     "train": (
-        Picture("000012", (60, 40), (Thing("car", (16, 10, 35, 27)), Thing("person", (1, 1, 60, 40), difficult=True))),
-        Picture("000017", (48, 64), (Thing("horse", (19, 8, 41, 33)),), grey=True),
-        Picture("000023", (50, 37)),
+        ImageSpec(
+            "000012",
+            (60, 40),
+            (ObjectSpec("car", (16, 10, 35, 27)), ObjectSpec("person", (1, 1, 60, 40), difficult=True)),
+        ),
+        ImageSpec("000017", (48, 64), (ObjectSpec("horse", (19, 8, 41, 33)),), grey=True),
+        ImageSpec("000023", (50, 37)),
     ),
-    "val": (Picture("000005", (51, 33), (Thing("chair", (26, 11, 32, 33)), Thing("dog", (5, 4, 7, 8)))),),
+    "val": (ImageSpec("000005", (51, 33), (ObjectSpec("chair", (26, 11, 32, 33)), ObjectSpec("dog", (5, 4, 7, 8)))),),
     "test": (
-        Picture("000001", (35, 50), (Thing("dog", (4, 24, 19, 37)), Thing("person", (1, 1, 35, 50)))),
-        Picture("000002", (33, 50), (Thing("train", (13, 20, 20, 30)),)),
+        ImageSpec("000001", (35, 50), (ObjectSpec("dog", (4, 24, 19, 37)), ObjectSpec("person", (1, 1, 35, 50)))),
+        ImageSpec("000002", (33, 50), (ObjectSpec("train", (13, 20, 20, 30)),)),
     ),
 }
-COCO: dict[str, tuple[Picture, ...]] = {
+COCO: dict[str, tuple[ImageSpec, ...]] = {
     "train": (
-        Picture("000000000009", (64, 48), (
-            Thing("bowl", (1.08, 18.79, 61.29, 47.41), area=1205.7852),
-            Thing("orange", (31.26, 0.4, 56.49, 23.6), area=0.53),
+        ImageSpec("000000000009", (64, 48), (
+            ObjectSpec("bowl", (1.08, 18.79, 61.29, 47.41), area=1205.7852),
+            ObjectSpec("orange", (31.26, 0.4, 56.49, 23.6), area=0.53),
         )),
-        Picture("000000000025", (40, 60)),
+        ImageSpec("000000000025", (40, 60)),
     ),
     "val": (
-        Picture("000000000139", (50, 34), (
-            Thing("tv", (23.69, 15.75, 41.22, 20.13), area=53.4),
-            Thing("bowl", (0.0, 4.5, 50.0, 33.5), crowd=True, area=907.0),
+        ImageSpec("000000000139", (50, 34), (
+            ObjectSpec("tv", (23.69, 15.75, 41.22, 20.13), area=53.4),
+            ObjectSpec("bowl", (0.0, 4.5, 50.0, 33.5), crowd=True, area=907.0),
         ), grey=True),
     ),
-    "test": (Picture("000000000001", (32, 40)),),
+    "test": (ImageSpec("000000000001", (32, 40)),),
 }  # fmt: skip
 COCO_IDS = {"bowl": 51, "orange": 55, "tv": 72}
-"""COCO's numbers leave gaps: 80 classes from 1 to 90."""
+"""COCO's category ids have gaps: 80 classes with ids from 1 to 90."""
 
 VOC_ARCHIVES = {"VOCtrainval_06-Nov-2007.tar": ("train", "val"), "VOCtest_06-Nov-2007.tar": ("test",)}
 
 
-def pixels(picture: Picture) -> np.ndarray:
-    """Smooth, so that JPEG keeps them; each picture has its own blue."""
-    width, height = picture.size
+def pixels(spec: ImageSpec) -> np.ndarray:
+    """Return the pixels of an image: smooth, so that JPEG preserves them, with a blue of its own."""
+    width, height = spec.size
     y, x = np.mgrid[0:height, 0:width]
-    blue = np.full_like(x, int(picture.stem) * 40 % 256)
+    blue = np.full_like(x, int(spec.stem) * 40 % 256)
     image = np.stack([x * 255 // width, y * 255 // height, blue], axis=-1).astype(np.uint8)
-    return np.repeat(image[..., :1], 3, axis=-1) if picture.grey else image
+    return np.repeat(image[..., :1], 3, axis=-1) if spec.grey else image
 
 
-def jpeg(picture: Picture) -> bytes:
+def jpeg(spec: ImageSpec) -> bytes:
+    """Return an image as a JPEG file."""
     buffer = io.BytesIO()
-    image = Image.fromarray(pixels(picture))
-    (image.convert("L") if picture.grey else image).save(buffer, "JPEG", quality=95)
+    image = Image.fromarray(pixels(spec))
+    (image.convert("L") if spec.grey else image).save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
 
 
 def write_voc_2007(folder: Path) -> None:
+    """Write the archives of VOC 2007."""
     for archive, splits in VOC_ARCHIVES.items():
         top = "VOCdevkit/VOC2007"
         files = {f"{top}/ImageSets/Main/{split}.txt": _lines(VOC[split]) for split in splits}
-        for picture in (picture for split in splits for picture in VOC[split]):
-            files[f"{top}/JPEGImages/{picture.stem}.jpg"] = jpeg(picture)
-            files[f"{top}/Annotations/{picture.stem}.xml"] = _voc_xml(picture)
+        for spec in (spec for split in splits for spec in VOC[split]):
+            files[f"{top}/JPEGImages/{spec.stem}.jpg"] = jpeg(spec)
+            files[f"{top}/Annotations/{spec.stem}.xml"] = _voc_xml(spec)
         with tarfile.open(folder / archive, "w") as tar:
             for name, content in files.items():
                 entry = tarfile.TarInfo(name)
@@ -98,50 +108,49 @@ def write_voc_2007(folder: Path) -> None:
 
 
 def write_coco_2017(folder: Path) -> None:
-    for split, pictures in COCO.items():
-        images = {f"{split}2017/{picture.stem}.jpg": jpeg(picture) for picture in pictures}
+    """Write the archives of COCO 2017."""
+    for split, specs in COCO.items():
+        images = {f"{split}2017/{spec.stem}.jpg": jpeg(spec) for spec in specs}
         _write_zip(folder / f"{split}2017.zip", images)
     instances = {f"annotations/instances_{split}2017.json": _coco_json(COCO[split]) for split in ("train", "val")}
     _write_zip(folder / "annotations_trainval2017.zip", instances)
     _write_zip(folder / "image_info_test2017.zip", {"annotations/image_info_test2017.json": _coco_json(COCO["test"])})
 
 
-def _lines(pictures: Sequence[Picture]) -> bytes:
-    return "".join(f"{picture.stem}\n" for picture in pictures).encode()
+def _lines(specs: Sequence[ImageSpec]) -> bytes:
+    return "".join(f"{spec.stem}\n" for spec in specs).encode()
 
 
-def _voc_xml(picture: Picture) -> bytes:
-    width, height = picture.size
+def _voc_xml(spec: ImageSpec) -> bytes:
+    width, height = spec.size
     text = f"<annotation><size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
-    for thing in picture.things:
+    for entry in spec.objects:
         edges = "".join(
-            f"<{tag}>{x}</{tag}>" for tag, x in zip(("xmin", "ymin", "xmax", "ymax"), thing.box, strict=True)
+            f"<{tag}>{x}</{tag}>" for tag, x in zip(("xmin", "ymin", "xmax", "ymax"), entry.box, strict=True)
         )
         text += (
-            f"<object><name>{thing.name}</name><pose>Unspecified</pose><truncated>0</truncated>"
-            f"<difficult>{int(thing.difficult)}</difficult><bndbox>{edges}</bndbox></object>"
+            f"<object><name>{entry.name}</name><pose>Unspecified</pose><truncated>0</truncated>"
+            f"<difficult>{int(entry.difficult)}</difficult><bndbox>{edges}</bndbox></object>"
         )
     return f"{text}</annotation>".encode()
 
 
-def _coco_json(pictures: Sequence[Picture]) -> bytes:
-    used = {number: name for name, number in COCO_IDS.items()}
-    numbers = [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
-    categories = [{"id": number, "name": used.get(number, f"class {number}")} for number in numbers]
-    images = [
-        {"id": int(p.stem), "file_name": f"{p.stem}.jpg", "width": p.size[0], "height": p.size[1]} for p in pictures
-    ]
+def _coco_json(specs: Sequence[ImageSpec]) -> bytes:
+    names = {number: name for name, number in COCO_IDS.items()}
+    ids = [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
+    categories = [{"id": number, "name": names.get(number, f"class {number}")} for number in ids]
+    images = [{"id": int(s.stem), "file_name": f"{s.stem}.jpg", "width": s.size[0], "height": s.size[1]} for s in specs]
     annotations = [
         {
-            "id": 100 * int(picture.stem) + number,
-            "image_id": int(picture.stem),
-            "category_id": COCO_IDS[thing.name],
-            "bbox": [*thing.box[:2], thing.box[2] - thing.box[0], thing.box[3] - thing.box[1]],
-            "area": thing.area,
-            "iscrowd": int(thing.crowd),
+            "id": 100 * int(spec.stem) + number,
+            "image_id": int(spec.stem),
+            "category_id": COCO_IDS[entry.name],
+            "bbox": [*entry.box[:2], entry.box[2] - entry.box[0], entry.box[3] - entry.box[1]],
+            "area": entry.area,
+            "iscrowd": int(entry.crowd),
         }
-        for picture in pictures
-        for number, thing in enumerate(picture.things)
+        for spec in specs
+        for number, entry in enumerate(spec.objects)
     ]
     return json.dumps({"images": images, "annotations": annotations, "categories": categories}).encode()
 

@@ -1,8 +1,8 @@
-"""Boxes in COCO's JSON: one file for all images of a split.
+"""Reads annotations in COCO's JSON format, with one file for all images of a split.
 
-Format: https://cocodataset.org/#format-data, object detection. Boxes are left, top, width, height in
-pixels from 0; in memory they become xyxy. A file without ``annotations``, as COCO's image_info_test-dev2017.json,
-lists images to detect in.
+Format: https://cocodataset.org/#format-data, object detection. Boxes are left, top, width and height in pixels,
+counted from 0, and are converted to xyxy. A file without ``annotations``, such as COCO's
+image_info_test-dev2017.json, lists images to detect objects in.
 """
 
 import codecs
@@ -19,14 +19,13 @@ import numpy as np
 
 from ssd_jax.config import Data
 from ssd_jax.data.formats import minival
+from ssd_jax.data.formats.reader import HASHED_SPLITS, SplitBuilder, no_split_error, select_hashed
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import (
     CocoTruth,
     FolderSource,
     RawObject,
     Source,
-    annotation_from_objects,
-    hash_split,
     is_split_name,
     join_names,
     path_suffixes,
@@ -36,7 +35,9 @@ from ssd_jax.data.source import (
 from ssd_jax.data.splits import JoinedSource, Term
 from ssd_jax.errors import UserError
 
-_ROBOFLOW = "_annotations.coco.json"
+LAYOUT = ".json files with the key 'images' in annotations/, in a folder for each split, or in the folder itself"
+
+_ROBOFLOW_FILE = "_annotations.coco.json"
 
 
 class _Image(msgspec.Struct):
@@ -67,16 +68,16 @@ class _File(msgspec.Struct):
     annotations: list[_Object] | None = None
 
 
-def is_coco(root: Path) -> bool:
-    """Whether root is a COCO file, or a folder that holds some where `open_coco` looks for them."""
+def matches(root: Path) -> bool:
+    """Return whether a path is a COCO file, or a folder that contains COCO files."""
     return any(
-        file.name.startswith("instances_") or file.name == _ROBOFLOW or _looks_like_coco(file)
+        file.name.startswith("instances_") or file.name == _ROBOFLOW_FILE or _looks_like_coco(file)
         for file in _files(root).values()
     )
 
 
-def why_not_coco(root: Path) -> str:
-    """What is wrong with the first .json file of root that is none of COCO's; empty where there is none."""
+def explain_mismatch(root: Path) -> str:
+    """Return the error in the first .json file that is not a valid COCO file; empty if there is none."""
     for file in _json_files(root):
         try:
             _read(file, Problems())
@@ -85,29 +86,38 @@ def why_not_coco(root: Path) -> str:
     return ""
 
 
-def coco_splits(root: Path) -> tuple[str, ...]:
-    """Names of the splits that a COCO folder, or a single file, has."""
-    files = _files(root)
-    made = tuple(split for split in minival.SPLITS if minival.find_parts(split, files))
-    return ("train", "val") if _unnamed(files) else (*files, *made)
+def split_names(data: Data) -> tuple[str, ...]:
+    """Return the names of the splits of a COCO folder or file."""
+    return _splits(_files(Path(data.root)))
 
 
-def open_coco(data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None) -> Source:
-    """One split of a COCO folder: ``annotations/instances_<split>*.json`` (or ``image_info_<split>*.json``,
-    without objects), ``<split>.json`` there or in the folder itself, or ``<split>/_annotations.coco.json``. A single
-    JSON file of another name, or given as data.root, is divided into train and val by a hash of the images' names
-    (`hash_split`). ``trainval35k`` and ``minival`` are found in the files of 2017 or of 2014 (`minival.py`).
+def _splits(files: dict[str, Path]) -> tuple[str, ...]:
+    derived = tuple(split for split in minival.SPLITS if minival.find_parts(split, files))
+    return HASHED_SPLITS if _is_single_file(files) else (*files, *derived)
 
-    Images are looked for beside the JSON, in folders named like it or like the split, and in
-    ``images/``.
 
-    class_names: the classes, in the order of their labels. Empty: the file's categories by their id. The source's
-        category_ids holds -1 for a class that the file does not have.
-    problems: collects what is wrong instead of stopping at it.
+def open_split(data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None) -> Source:
+    """Open a split of a COCO folder.
 
-    Raises UserError, naming the file, for a split that is not there and a file that is no JSON, and,
-    unless they are collected, for an image or key that is not there, an id that is used twice or
-    unknown, a bbox that is not four numbers, and a class that is not in class_names.
+    The file of a split is ``annotations/instances_<split>*.json``, ``annotations/image_info_<split>*.json`` (images
+    without objects), ``<split>.json`` in ``annotations/`` or in the folder itself, or
+    ``<split>/_annotations.coco.json``. The images of a single file with another name are assigned to train and val by
+    `hash_split`. ``trainval35k`` and ``minival`` are made from COCO's files of 2017 or 2014, see
+    `ssd_jax.data.formats.minival`.
+
+    Images are searched beside the file, in folders with the name of the file or of the split, and in ``images/``.
+
+    Args:
+        data: ``data.root`` is the folder or a JSON file.
+        split: Name of the split.
+        class_names: Class names in the order of their labels. Empty: the file's categories in the order of
+            their ids. In the source's ``category_ids``, a class that the file lacks has the id -1.
+        problems: Collects errors and warnings. By default, the first error is raised.
+
+    Raises:
+        UserError: The split does not exist, or its file is not JSON. Unless problems are collected, also for
+            a missing image or key, an id that is unknown or not unique, an invalid bbox, and a class that is
+            not in ``class_names``.
     """
     files = _files(Path(data.root))
     parts = minival.find_parts(split, files)
@@ -115,10 +125,11 @@ def open_coco(data: Data, split: str, class_names: Sequence[str] = (), problems:
         return _open_file(data, files, split, None, class_names, problems)
     joined: list[tuple[Term, Source, range]] = []
     for part in parts:
-        own = Problems(raise_errors=problems is None or problems.raise_errors)  # each source tells of its own file
-        source = _open_file(data, files, split, part, class_names, own)
+        # Separate problems, so that the notes of a source concern its own file only.
+        part_problems = Problems(raise_errors=problems is None or problems.raise_errors)
+        source = _open_file(data, files, split, part, class_names, part_problems)
         if problems is not None:
-            problems.collected += own.collected
+            problems.collected += part_problems.collected
         joined.append((Term("", part.file, "", ""), source, range(len(source))))
         class_names = source.class_names
     return source if len(joined) == 1 else JoinedSource(joined)
@@ -132,59 +143,58 @@ def _open_file(
     class_names: Sequence[str],
     problems: Problems | None,
 ) -> FolderSource:
-    """What one file has of a split: that part of it; None: what `open_coco` finds by the split's name."""
+    """Open the images of a split in one file: the given part, or by default those of the file named like the split."""
     root, problems = Path(data.root), problems or Problems()
-    name = part.file if part else _choose(root, files, split)
+    name = part.file if part else _find_file(root, files, split)
     file = files[name] if name else next(iter(files.values()))
     content, positions = _read(file, problems)
-    images = content.images if name else _hashed_half(content.images, split, data.val_fraction)
+    images = content.images
+    if name is None:
+        images = select_hashed(images, [image.file_name for image in images], split, data.val_fraction)
     if part and part.minival is not None:
         images = [image for image in images if (image.id in minival.minival_ids()) == part.minival]
     if not images:
-        raise UserError(f"{file}: the split '{split}' holds no images. Other splits: {join_names(coco_splits(root))}.")
-    categories = _categories(file, content)
+        raise UserError(f"{file}: the split '{split}' contains no images. Other splits: {join_names(_splits(files))}.")
+    categories = _class_categories(file, content)
     names = tuple(class_names) or tuple(category.name for category in categories)
-    labels = {name: label for label, name in enumerate(names, start=1)}
     objects = _objects_by_image(file, content, positions, problems)
-    where = _ImageFolders(root, file, name or split)
-    annotations = []
+    image_files = _ImageFiles(root, file, name or split)
+    builder = SplitBuilder(names, problems)
     for image in images:
         warn_if_normalised(objects[image.id], problems, file=file, where=f"{image.file_name}: ")
         with problems.collecting(Kind.MISSING, file):
-            path, size = where.find(image.file_name), (int(image.width), int(image.height))
-            annotations.append(
-                annotation_from_objects(
-                    image.file_name, path, size, objects[image.id], labels, problems, file=file, number=image.id
-                )
-            )
-    by_name = {category.name: category.id for category in categories}
-    category_ids = [by_name.get(name, -1) for name in names]
-    notes = [*problems.notes(), *_note_on_zero(content)]
-    return FolderSource(annotations, names, notes, category_ids, _truth(content), content.annotations is not None)
+            path, size = image_files.find(image.file_name), (int(image.width), int(image.height))
+            builder.add(image.file_name, path, size, objects[image.id], file=file, number=image.id)
+    ids_by_name = {category.name: category.id for category in categories}
+    return builder.build(
+        notes=_notes_on_id_zero(content),
+        category_ids=[ids_by_name.get(name, -1) for name in names],
+        coco_truth=_coco_truth(content),
+        annotated=content.annotations is not None,
+    )
 
 
-# ---- which file ----
+# ---- finding the file of a split ----
 
 
 def _files(root: Path) -> dict[str, Path]:
-    """JSON files of annotations, by the name of what they hold: train2017, val, ..."""
-    found = _json_files(root)
+    """Return the annotation files by the name of their content: train2017, val, ..."""
+    json_files = _json_files(root)
     if not root.is_dir():
-        return {file.stem: file for file in found}
-    folders = {f.name: f / _ROBOFLOW for f in sorted(root.iterdir()) if (f / _ROBOFLOW).is_file()}
-    instances = dict(sorted((_after("image_info_", found) | _after("instances_", found)).items()))
-    # Beside instances_* COCO keeps captions and keypoints of the same images.
-    return folders or instances or {f.stem: f for f in found if _looks_like_coco(f)}
+        return {file.stem: file for file in json_files}
+    roboflow = {f.name: f / _ROBOFLOW_FILE for f in sorted(root.iterdir()) if (f / _ROBOFLOW_FILE).is_file()}
+    published = dict(sorted((_by_suffix("image_info_", json_files) | _by_suffix("instances_", json_files)).items()))
+    # Other files are used only without instances_*, beside which COCO keeps captions and keypoints of the same images.
+    return roboflow or published or {f.stem: f for f in json_files if _looks_like_coco(f)}
 
 
 def _json_files(root: Path) -> list[Path]:
-    """root itself, or those in it and in annotations/."""
     if root.is_file():
         return [root] if root.suffix == ".json" else []
     return sorted([*(root / "annotations").glob("*.json"), *root.glob("*.json")])
 
 
-def _after(prefix: str, files: Iterable[Path]) -> dict[str, Path]:
+def _by_suffix(prefix: str, files: Iterable[Path]) -> dict[str, Path]:
     return {file.stem.removeprefix(prefix): file for file in files if file.name.startswith(prefix)}
 
 
@@ -196,38 +206,37 @@ def _looks_like_coco(file: Path) -> bool:
     return b'"images"' in content and b'"categories"' in content
 
 
-def _unnamed(files: dict[str, Path]) -> bool:
-    """Whether there is one file, and its name is not that of a split."""
+def _is_single_file(files: dict[str, Path]) -> bool:
+    """Return whether there is one file that is not named like a split, so that its images are split by hash."""
     return len(files) == 1 and not any(map(is_split_name, files))
 
 
-def _choose(root: Path, files: dict[str, Path], split: str) -> str | None:
-    """The name of the split's file; None: the only file is to be divided."""
+def _find_file(root: Path, files: dict[str, Path], split: str) -> str | None:
+    """Return the name of the split's file, or None if the only file is to be split by hash."""
     if not files:
-        raise UserError(f"{root}: there is no COCO file in it, in annotations/, or in a folder for each split.")
-    if _unnamed(files) and split in ("train", "val"):
-        return None
-    for spelling in split_aliases(split):
-        if spelling in files and not _unnamed(files):
-            return spelling
-        dated = [name for name in files if re.fullmatch(re.escape(spelling) + r"[-_]?\d+", name)]
+        raise UserError(
+            f"{root}: no COCO file in the folder, in annotations/, or in a folder for each split. Add the .json files."
+        )
+    if _is_single_file(files):
+        if split in HASHED_SPLITS:
+            return None
+        raise no_split_error(root, split, HASHED_SPLITS)
+    for alias in split_aliases(split):
+        if alias in files:
+            return alias
+        dated = [name for name in files if re.fullmatch(re.escape(alias) + r"[-_]?\d+", name)]
         if len(dated) > 1:
-            raise UserError(f"{root}: the split '{split}' could be any of {join_names(dated)}. Name one of them.")
+            raise UserError(f"{root}: the split '{split}' is ambiguous: {join_names(dated)}. Use one of these names.")
         if dated:
             return dated[0]
-    raise UserError(f"{root}: there is no split '{split}'. Its splits: {join_names(coco_splits(root))}.")
+    raise no_split_error(root, split, _splits(files))
 
 
-def _hashed_half(images: list[_Image], split: str, val_fraction: float) -> list[_Image]:
-    held = hash_split([image.file_name for image in images], val_fraction)
-    return [image for image, val in zip(images, held, strict=True) if val == (split == "val")]
-
-
-# ---- what it says ----
+# ---- reading a file ----
 
 
 def _read(file: Path, problems: Problems) -> tuple[_File, Sequence[int]]:
-    """What the file says, and the position of each annotation in it."""
+    """Return the content of a file, and the position of each annotation in the file."""
     try:
         data = file.read_bytes().removeprefix(codecs.BOM_UTF8)
         try:
@@ -237,40 +246,42 @@ def _read(file: Path, problems: Problems) -> tuple[_File, Sequence[int]]:
             with problems.collecting(Kind.MALFORMED, file):
                 text = f"not in COCO's format: {error} (counted from 0). Correct that entry."
                 raise UserError(f"{file}: {text}") from error
-            content, positions = _whole_entries(file, msgspec.json.decode(data), problems)
+            content, positions = _valid_entries(file, msgspec.json.decode(data), problems)
     except OSError as error:
         raise UserError(f"{file}: can't be read ({error.strerror}). Check its permissions.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not a JSON file: {error}{_seen_there(data, error)}") from error
+        raise UserError(f"{file}: not valid JSON: {error}{_json_error_context(data, error)}") from error
     for what, ids in (("images", content.images), ("categories", content.categories)):
         for number in [number for number, count in Counter(entry.id for entry in ids).items() if count > 1]:
-            text = f"the id {number} stands for two {what}. Ids must be unique: change one."
+            text = f"the id {number} is used by two {what}. Ids must be unique; change one."
             problems.add(Kind.MALFORMED, file, text)
     for image in content.images:
         if image.width < 1 or image.height < 1:
-            text = f"image {image.id} ({image.file_name}) is stated as {image.width:g} x {image.height:g} pixels. "
-            problems.add(Kind.MALFORMED, file, text + "Write its true width and height.")
+            text = f"image {image.id} ({image.file_name}) has the size {image.width:g} x {image.height:g}. "
+            problems.add(Kind.MALFORMED, file, text + "Write its width and height in pixels.")
     return content, positions
 
 
-def _seen_there(data: bytes, error: Exception) -> str:
-    """The end of a message that names a byte: the line, what stands there, and what to do."""
-    named = re.search(r"\(byte (\d+)\)", str(error))
-    if named is None:
+def _json_error_context(data: bytes, error: Exception) -> str:
+    """Return the end of a message about invalid JSON: the line, the text there, and advice."""
+    match = re.search(r"\(byte (\d+)\)", str(error))
+    if match is None:
         return ". Export or copy it again."
-    at = int(named[1])
-    text = " ".join(data[max(at - 30, 0) : at + 10].decode(errors="replace").split())
-    number = data.startswith((b"NaN", b"Infinity"), at)
-    advice = "JSON has no NaN or Infinity: write a number." if number else "Export or copy it again."
-    line = 1 + data.count(b"\n", 0, at)
+    position = int(match[1])
+    text = " ".join(data[max(position - 30, 0) : position + 10].decode(errors="replace").split())
+    is_number = data.startswith((b"NaN", b"Infinity"), position)
+    advice = "JSON has no NaN or Infinity; write a number." if is_number else "Export or copy it again."
+    line = 1 + data.count(b"\n", 0, position)
     return f", in line {line}: ... {text} ... {advice}"
 
 
-def _whole_entries(file: Path, content: Any, problems: Problems) -> tuple[_File, Sequence[int]]:
-    """As `_read`, of a file with malformed entries those that are not; all but the first of the others become
-    problems."""
+def _valid_entries(file: Path, content: Any, problems: Problems) -> tuple[_File, Sequence[int]]:
+    """Return the result of `_read` for a file with malformed entries, without these.
+
+    The malformed entries become problems, except for the first, which the caller has reported.
+    """
     kept: dict[str, dict[int, Any]] = {}
-    told = False
+    first_seen = False
     for key, kind in (("images", _Image), ("annotations", _Object), ("categories", _Category)):
         kept[key] = {}
         entries = content.get(key) if isinstance(content, dict) else None
@@ -278,20 +289,23 @@ def _whole_entries(file: Path, content: Any, problems: Problems) -> tuple[_File,
             try:
                 kept[key][number] = msgspec.convert(entry, kind)
             except msgspec.ValidationError as error:
-                if told:
+                if first_seen:
                     problems.add(Kind.MALFORMED, file, f"{key}[{number}]: {error}. Correct that entry.")
-                told = True
+                first_seen = True
     return _File(**{key: list(entries.values()) for key, entries in kept.items()}), list(kept["annotations"])
 
 
-def _categories(file: Path, content: _File) -> list[_Category]:
-    """By id, without those that only name a group of others (Roboflow writes such)."""
+def _class_categories(file: Path, content: _File) -> list[_Category]:
+    """Return the categories in the order of their ids.
+
+    Unused categories that only name a group of others, as in Roboflow's exports, are left out.
+    """
     used = {entry.category_id for entry in content.annotations or ()}
     groups = {c.supercategory for c in content.categories if c.supercategory != c.name}
     kept = sorted((c for c in content.categories if c.id in used or c.name not in groups), key=lambda c: c.id)
-    twice = [name for name, count in Counter(c.name for c in kept).items() if count > 1]
-    if twice:
-        raise UserError(f"{file}: two categories are called '{twice[0]}'. Rename or merge them.")
+    repeated = [name for name, count in Counter(c.name for c in kept).items() if count > 1]
+    if repeated:
+        raise UserError(f"{file}: two categories have the name '{repeated[0]}'. Rename or merge them.")
     if not kept:
         raise UserError(f"{file}: 'categories' is empty. List the classes there.")
     return kept
@@ -301,21 +315,21 @@ def _objects_by_image(
     file: Path, content: _File, positions: Iterable[int], problems: Problems
 ) -> dict[int, list[RawObject]]:
     objects: dict[int, list[RawObject]] = {image.id: [] for image in content.images}
-    files = {image.id: image.file_name for image in content.images}
+    file_names = {image.id: image.file_name for image in content.images}
     names = {category.id: category.name for category in content.categories}
     for number, entry in zip(positions, content.annotations or (), strict=True):
         where = f"annotations[{number}]"
         if entry.image_id not in objects:
-            text = f"{where} is of image {entry.image_id}, which 'images' doesn't list."
+            text = f"{where} has image_id {entry.image_id}, which is not in 'images'. Correct or remove it."
             problems.add(Kind.MALFORMED, file, text)
         elif entry.category_id not in names:
-            text = f"{where} has category_id {entry.category_id}, which 'categories' doesn't list. Known: "
-            problems.add(Kind.UNKNOWN_CLASS, file, text + f"{join_names(names)}.")
+            text = f"{where} has category_id {entry.category_id}, which is not in 'categories' ({join_names(names)}). "
+            problems.add(Kind.UNKNOWN_CLASS, file, text + "Correct the id, or add the category.")
         else:
             left, top, width, height = entry.bbox
             objects[entry.image_id].append(
                 RawObject(
-                    f"{where} of {files[entry.image_id]}",
+                    f"{where} of {file_names[entry.image_id]}",
                     names[entry.category_id],
                     (left, top, left + width, top + height),
                     crowd=bool(entry.iscrowd),
@@ -329,8 +343,8 @@ def _area(entry: _Object) -> float:
     return entry.bbox[2] * entry.bbox[3] if entry.area is None else entry.area
 
 
-def _truth(content: _File) -> CocoTruth:
-    """Of all images of the file, whatever the split."""
+def _coco_truth(content: _File) -> CocoTruth:
+    """Return the objects of all images in the file, including those of other splits."""
     entries = content.annotations or ()
     return CocoTruth(
         np.array([entry.image_id for entry in entries], np.int64),
@@ -341,37 +355,40 @@ def _truth(content: _File) -> CocoTruth:
     )
 
 
-def _note_on_zero(content: _File) -> list[str]:
-    """pycocotools marks a detection with the id of what it found, and reads 0 as nothing."""
+def _notes_on_id_zero(content: _File) -> list[str]:
+    """Return a note if an annotation has the id 0.
+
+    pycocotools stores the id of the matched annotation with each detection, where 0 means no match.
+    """
     if all(entry.id != 0 for entry in content.annotations or ()):
         return []
-    return ["an annotation has the id 0, which pycocotools never counts as found; in the numbers here it counts as any"]
+    return ["an annotation has the id 0, which pycocotools treats as never matched; here it is matched like any other"]
 
 
-# ---- where the images are ----
+# ---- finding images ----
 
 
-class _ImageFolders:
-    """Finds images by their file_name; lists each folder once rather than asking for each file."""
+class _ImageFiles:
+    """Finds image files by their file_name. Lists each folder once instead of testing each file."""
 
     def __init__(self, root: Path, file: Path, name: str):
         top = root.parent if root.is_file() else root
-        plain = name.rstrip("0123456789-_")
-        folders = [file.parent, top / name, top / plain, top / "images" / name, top / "images" / plain]
-        folders += [top / name.replace("test-dev", "test")]  # COCO's test-dev is a part of test
+        undated = name.rstrip("0123456789-_")
+        folders = [file.parent, top / name, top / undated, top / "images" / name, top / "images" / undated]
+        folders += [top / name.replace("test-dev", "test")]  # test-dev is a subset of COCO's test images
         folders += [top / "images", top / "Images", top / "JPEGImages", top / "data", top]
         self._file = file
         self._folders = list(dict.fromkeys(str(folder) for folder in folders))
         self._listings: dict[str, frozenset[str]] = {}
 
     def find(self, file_name: str) -> str:
-        for tail, folder in itertools.product(path_suffixes(file_name), self._folders):
-            path = os.path.join(folder, tail)
+        for suffix, folder in itertools.product(path_suffixes(file_name), self._folders):
+            path = os.path.join(folder, suffix)
             if os.path.basename(path) in self._listing(os.path.dirname(path)):
                 return path
         searched = join_names(folder for folder in self._folders if os.path.isdir(folder))
         raise UserError(
-            f"{self._file}: its image '{file_name}' is in none of {searched}. Put it there, or take it out of the file."
+            f"{self._file}: the image '{file_name}' is missing in {searched}. Add it, or remove it from the file."
         )
 
     def _listing(self, folder: str) -> frozenset[str]:

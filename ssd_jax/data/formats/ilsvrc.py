@@ -1,12 +1,12 @@
-"""The detection task of ILSVRC (ImageNet DET, 200 classes) in its own folders.
+"""Reads the detection task of ILSVRC (ImageNet DET, 200 classes) from its original folders.
 
-Format: readme of the ILSVRC2015 development kit, section 2. Boxes are in XML files as VOC's, which
-name classes by their WordNet synset: n02084071 is dog.
+Format: readme of the ILSVRC2015 development kit, section 2. Boxes are in XML files like VOC's, which name classes by
+their WordNet synset: n02084071 is dog.
 
-The lists of single classes, ``train_1.txt`` to ``train_200.txt``, are not read: an image that is
-negative in one of them lacks that class, and may hold others without boxes. So images without an
-XML file are left out of training, as in the authors' experiment (Caffe, data/ILSVRC2016/create_list.py).
-The kit's list of images that its evaluation skips for single classes is not read either.
+The lists for single classes, ``train_1.txt`` to ``train_200.txt``, are not read. An image that is negative in one of
+them lacks that class, but may contain others without boxes. Hence, images without an XML file are left out of
+training, as in the authors' experiment (Caffe, data/ILSVRC2016/create_list.py). The kit's list of images that its
+evaluation skips for single classes is not read either.
 """
 
 import re
@@ -14,13 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssd_jax.config import Data
+from ssd_jax.data.formats.reader import SplitBuilder, find_split, no_split_error
 from ssd_jax.data.formats.voc import parse_voc_xml, true_size
 from ssd_jax.data.problems import Kind, Problems
-from ssd_jax.data.source import FolderSource, RawObject, annotation_from_objects, join_names, read_text, split_aliases
+from ssd_jax.data.source import FolderSource, RawObject, read_text
 from ssd_jax.errors import UserError
 
-# In the order of the kit's ILSVRC2015_DET_ID. As in Caffe's data/ILSVRC2016/labelmap_ilsvrc_det.prototxt;
-# the names in this order also in MMDetection's imagenet_det_classes.
+LAYOUT = ".xml files in Annotations/DET, images in Data/DET"
+
+# In the order of the kit's ILSVRC2015_DET_ID, as in Caffe's data/ILSVRC2016/labelmap_ilsvrc_det.prototxt. The names
+# are in the same order in MMDetection's imagenet_det_classes.
 SYNSETS = dict(
     re.findall(
         r"(n\d{8}) (\S+)",
@@ -63,77 +66,74 @@ n04591713 wine_bottle n02391049 zebra
 """,
     )
 )
-"""The name of each of the 200 classes by its synset."""
+"""Names of the 200 classes by their synsets, in the order of the labels."""
 
 _CLASS_LIST = re.compile(r"train_(pos_|part_|neg_)?\d+")
 
 
-def is_ilsvrc(root: Path) -> bool:
-    """Whether a folder has annotations where `open_ilsvrc` looks for them."""
+def matches(root: Path) -> bool:
+    """Return whether a folder contains ``Annotations/DET``."""
     return (root / "Annotations" / "DET").is_dir()
 
 
-def ilsvrc_splits(root: Path) -> tuple[str, ...]:
-    """Names of the splits: folders of annotations, and lists that are not those of one class.
+def split_names(data: Data) -> tuple[str, ...]:
+    """Return the names of the splits: folders of annotations, and lists other than those for single classes.
 
-    Not test: its annotations were never released.
+    The split test is not among them, since its annotations were never released.
     """
+    root = Path(data.root)
     lists = {file.stem for file in (root / "ImageSets" / "DET").glob("*.txt")}
     folders = {folder.name for folder in (root / "Annotations" / "DET").glob("*/")}
     return tuple(sorted(name for name in lists | folders if name != "test" and not _CLASS_LIST.fullmatch(name)))
 
 
-def open_ilsvrc(
+def open_split(
     data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None
 ) -> FolderSource:
-    """One split of ILSVRC DET; reads all its annotations, and of images the headers.
+    """Open a split of ILSVRC DET. Reads all its annotation files and the headers of its images.
 
-    A split is a list ``ImageSets/DET/<split>.txt``, among them ``val1`` and ``val2`` of R-CNN where they
-    were put there, or else the folder ``Annotations/DET/<split>``. Images are in ``Data/DET``. An image's
-    id is its path below ``Data/DET/train`` or ``val``, without ending, as in the lists.
+    A split is a list ``ImageSets/DET/<split>.txt``, such as ``val1`` and ``val2`` of R-CNN if they were added there, or
+    the folder ``Annotations/DET/<split>``. Images are in ``Data/DET``. The id of an image is its path below
+    ``Data/DET/train`` or ``val`` without extension, as in the lists.
 
-    class_names: the classes, in the order of their labels. Empty: the 200 of the challenge, or what
-        ``map_det.txt`` lists, in the folder or in its ``devkit/data``: lines of synset, number and name.
-    problems: collects what is wrong instead of stopping at it.
+    Args:
+        data: ``data.root`` is the folder.
+        split: Name of the split.
+        class_names: Class names in the order of their labels. Empty: the 200 of the challenge, or those of
+            ``map_det.txt`` in the folder or in its ``devkit/data``, with lines of synset, number and name.
+        problems: Collects errors and warnings. By default, the first error is raised.
 
-    Raises UserError, naming the file, for a split that is not there or is empty, and, unless they are
-    collected, for an image or a validation image's annotation that is missing, malformed XML, and a
-    synset without a name.
+    Raises:
+        UserError: The split does not exist or is empty. Unless problems are collected, also for a missing
+            image, a missing annotation of a validation image, malformed XML, and a synset without a name.
     """
     root, problems = Path(data.root), problems or Problems()
-    names_by_synset = _class_names(root)
-    names = tuple(class_names) or tuple(names_by_synset.values())
-    labels = {name: label for label, name in enumerate(names, start=1)}
-    annotations, negatives = [], 0
-    for image_id, where in _image_ids(root, split).items():
+    names_by_synset = _names_by_synset(root)
+    builder = SplitBuilder(class_names or tuple(names_by_synset.values()), problems)
+    negatives = 0
+    for image_id, where in _image_ids(data, split).items():
         with problems.collecting(Kind.MISSING, where):
-            xml, image = _files_of(root, image_id, where)
+            xml, image = _find_files(root, image_id, where)
             if xml is None:
                 negatives += 1
                 continue
             with problems.collecting(Kind.MALFORMED, xml):
                 content = parse_voc_xml(xml, problems)
-                objects = _named(content.objects, names_by_synset, xml, problems)
+                objects = _rename_synsets(content.objects, names_by_synset, xml, problems)
                 with problems.collecting(Kind.UNREADABLE, image):
-                    size = true_size(image, content)
-                    annotations.append(
-                        annotation_from_objects(image_id, str(image), size, objects, labels, problems, file=xml)
-                    )
-    if not annotations:
+                    builder.add(image_id, image, true_size(image, content), objects, file=xml)
+    if not len(builder):
         raise UserError(f"{root}: the split '{split}' has no annotation file in Annotations/DET. Unpack them there.")
-    notes = problems.notes()
-    if negatives:
-        notes.append(f"{negatives} images of '{split}' have no annotation file and were left out, as the authors do")
-    return FolderSource(annotations, names, notes)
+    text = f"{negatives} images of '{split}' have no annotation file and were left out, as in the authors' experiment"
+    return builder.build(notes=[text] if negatives else [])
 
 
-def _image_ids(root: Path, split: str) -> dict[str, str]:
-    """The images of a split, and where each was found: line of a list, or annotation file."""
-    splits = ilsvrc_splits(root)
-    name = next((spelling for spelling in split_aliases(split) if spelling in splits), None)
-    if name is None:
-        reason = "the annotations of 'test' were never released" if split == "test" else f"there is no split '{split}'"
-        raise UserError(f"{root}: {reason}. Its splits: {join_names(splits)}.")
+def _image_ids(data: Data, split: str) -> dict[str, str]:
+    """Return the ids of the images of a split, and the line of a list or the annotation file that names each."""
+    root, splits = Path(data.root), split_names(data)
+    if split == "test" and split not in splits:
+        raise no_split_error(root, split, splits, "the annotations of 'test' were never released")
+    name = find_split(root, split, splits)
     file = root / "ImageSets" / "DET" / f"{name}.txt"
     if file.is_file():
         lines = enumerate(read_text(file).splitlines(), start=1)
@@ -142,39 +142,41 @@ def _image_ids(root: Path, split: str) -> dict[str, str]:
     return {xml.relative_to(folder).with_suffix("").as_posix(): str(xml) for xml in sorted(folder.rglob("*.xml"))}
 
 
-def _files_of(root: Path, image_id: str, where: str) -> tuple[Path | None, Path]:
-    """Annotation and image; no annotation: the image was only found not to hold some of the classes."""
+def _find_files(root: Path, image_id: str, where: str) -> tuple[Path | None, Path]:
+    """Return the annotation file and the image.
+
+    The annotation file is None for a training image that is only known not to contain some of the classes.
+    """
     subset = re.search(r"_(train|val)(_|/)", image_id)
     if subset is None:
-        raise UserError(f"{where}: '{image_id}' is no image of train or val. Correct the line, or take it out.")
+        raise UserError(f"{where}: '{image_id}' is not an image of train or val. Correct the line, or remove it.")
     xml = root / "Annotations" / "DET" / subset[1] / f"{image_id}.xml"
     image = root / "Data" / "DET" / subset[1] / f"{image_id}.JPEG"
     if not xml.is_file():
         if subset[1] == "val":
-            raise UserError(f"{where}: there is no annotation file {xml}. Unpack it, or take the line out.")
+            raise UserError(f"{where}: the annotation file {xml} is missing. Unpack it, or remove the line.")
         return None, image
     if not image.is_file():
-        raise UserError(f"{where}: there is no image {image}. Unpack it, or take out the line or the annotation file.")
+        raise UserError(f"{where}: the image {image} is missing. Unpack it, or remove the line or the annotation file.")
     return xml, image
 
 
-def _named(
+def _rename_synsets(
     objects: Sequence[RawObject], names_by_synset: dict[str, str], file: Path, problems: Problems
 ) -> list[RawObject]:
-    """Objects with names for synsets; those of a synset without one go to problems."""
+    """Return the objects with class names instead of synsets. Objects of an unknown synset become problems."""
     for entry in objects:
         if entry.name not in names_by_synset:
             problems.add(
                 Kind.UNKNOWN_CLASS,
                 file,
-                f"{entry.where} is of class '{entry.name}', which is none of the {len(names_by_synset)} synsets. "
-                "Correct it, or write a map_det.txt with all classes.",
+                f"{entry.where} has the class '{entry.name}', which is not one of the {len(names_by_synset)} synsets. "
+                "Correct it, or add a map_det.txt with all classes.",
             )
     return [o._replace(name=names_by_synset[o.name]) for o in objects if o.name in names_by_synset]
 
 
-def _class_names(root: Path) -> dict[str, str]:
-    """By synset, in the order of labels."""
+def _names_by_synset(root: Path) -> dict[str, str]:
     for file in (root / "map_det.txt", root / "devkit" / "data" / "map_det.txt"):
         if file.is_file():
             return _read_map(file)
@@ -188,8 +190,8 @@ def _read_map(file: Path) -> dict[str, str]:
         if not fields:
             continue
         if len(fields) < 3:
-            raise UserError(f"{file}: line {number} is '{line}'. Write synset, number and name: n02084071 58 dog.")
+            raise UserError(f"{file}: line {number} is '{line}'. Write synset, number and name, as n02084071 58 dog.")
         names[fields[0]] = fields[2].strip()
     if not names or len(set(names.values())) < len(names):
-        raise UserError(f"{file}: it holds no class, or a name twice. List each class once: n02084071 58 dog.")
+        raise UserError(f"{file}: it contains no class, or a name twice. List each class once, as n02084071 58 dog.")
     return names

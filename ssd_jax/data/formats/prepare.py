@@ -1,123 +1,152 @@
-"""Prepares a public tfds set from archives on the disk: what `ssd_jax.data.formats.tfds` reads.
+"""Prepares a public set of tensorflow-datasets from local archives, to be read by `ssd_jax.data.formats.tfds`.
 
-The one part that needs TensorFlow, since tfds' code for these sets does. The network is never asked.
+This is the only module that needs TensorFlow, since the code of these sets in tensorflow-datasets does. It never
+accesses the network.
 """
 
-import dataclasses
+import hashlib
 import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.download import resource
-from tensorflow_datasets.core.download.checksums import compute_url_info
-from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from ssd_jax.config import Data
 from ssd_jax.data.formats.tfds import PREFIX, prepared_builder, tfds_dir
-from ssd_jax.errors import UserError
+from ssd_jax.errors import UserError, user_errors
 
 
 def prepare_tfds(data: Data, archives: Path, any_checksum: bool = False) -> tfds.core.DatasetBuilder:
-    """Writes the set that data.root names as ArrayRecord below `tfds_dir`; one that is there stays as it is.
+    """Write the set that data.root names as ArrayRecord files below `tfds_dir`. A prepared set is left unchanged.
 
-    The archives are unpacked beside the result, and what was unpacked is removed at the end.
+    The archives are unpacked beside the result, and the unpacked files are removed at the end.
 
-    archives: folder that holds the set's archives under their original names.
-    any_checksum: take archives other than those whose checksums tfds knows.
+    Args:
+        data: ``data.root`` is the name of the set, ``data.tfds_dir`` the folder of prepared sets.
+        archives: Folder with the set's archives under their original names.
+        any_checksum: Accept archives whose checksums differ from those that tfds knows.
 
-    Raises UserError where TensorFlow is not installed, for a name that tfds doesn't know, archives that
-    are missing (all that are asked for together are named), other than the original ones or damaged.
+    Returns:
+        The builder of the prepared set.
+
+    Raises:
+        UserError: TensorFlow is not installed, tfds does not know the set, or archives are missing (all
+            missing ones are listed), damaged or not the original ones.
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
-            "prepare-data needs TensorFlow, which is not installed: pip install tensorflow. Nothing else needs it; the "
-            "prepared set is read without."
+            "prepare-data needs TensorFlow, which is not installed: pip install tensorflow. All other commands, also "
+            "with the prepared set, work without it."
         )
     if not archives.is_dir():
-        raise UserError(f"--archives: there is no folder '{archives}'. Name the one that holds the archives.")
+        raise UserError(f"--archives: the folder '{archives}' does not exist. Give the folder of the archives.")
     folder = tfds_dir(data)
     try:
         builder = tfds.builder(data.root.removeprefix(PREFIX), data_dir=folder, try_gcs=False)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise UserError(f"{data.root}: tfds can't make a set of this name. {error}") from error
+        raise UserError(f"{data.root}: tfds has no set of this name, or cannot make it. {error}") from error
     if not sys.stderr.isatty():
-        tfds.disable_progress_bar()  # a line for each file would fill a log
+        tfds.disable_progress_bar()  # it would write a line per file into a log
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="unpacked.", dir=folder) as unpacked:
-        manager = _Archives(builder, archives, any_checksum, unpacked)
+        manager = _LocalArchives(builder, archives, any_checksum, unpacked)
+        # tfds has no public way to supply a download manager, and its own would access the network.
         builder._make_download_manager = lambda **_: manager
-        try:
+        # The code of the set, tfds and TensorFlow raise exceptions of many types.
+        with user_errors(
+            f"{data.root}: can't be prepared from '{archives}'",
+            "Check that the archives are complete.",
+            reason=lambda error: f"{type(error).__name__}: {error}",
+        ):
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False), file_format="array_record"
             )
-        except UserError:
-            raise
-        except NonMatchingChecksumError as error:
-            raise UserError(
-                f"{data.root}: an archive is not the original one; was it copied whole? If it is meant to be "
-                f"another, add --any-checksum. {error}"
-            ) from error
-        except Exception as error:  # of tfds, its code for this set, or TensorFlow: of any class
-            raise UserError(
-                f"{data.root}: can't be prepared from '{archives}': {type(error).__name__}: {error}"
-            ) from error
     return prepared_builder(data)
 
 
-class _Archives(tfds.download.DownloadManager):
-    """Finds in a folder what tfds would download."""
+class _LocalArchives(tfds.download.DownloadManager):
+    """Returns files of a folder in place of downloads."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, archives: Path, any_checksum: bool, unpacked: str):
         super().__init__(
             download_dir=unpacked,
             manual_dir=archives,
             manual_dir_instructions=builder.MANUAL_DOWNLOAD_INSTRUCTIONS,
-            url_infos=builder.url_infos,
             dataset_name=builder.name,
         )
-        self._set, self._any_checksum = builder.info.full_name, any_checksum
+        self._set, self._archives, self._any_checksum = builder.info.full_name, archives, any_checksum
+        self._known_files = builder.url_infos or {}
+        self._sizes: dict[Path, int] = {}
+
+    @property
+    def downloaded_size(self) -> int:
+        return sum(self._sizes.values())
 
     def download(self, url_or_urls: Any) -> Any:
-        self._expect(url_or_urls)
-        return super().download(url_or_urls)
+        self._check_all_exist(url_or_urls)
+        return _map_leaves(lambda leaf: self._verified_file(_url(leaf)), url_or_urls)
 
     def download_and_extract(self, url_or_urls: Any) -> Any:
-        self._expect(url_or_urls)
-        return super().download_and_extract(url_or_urls)
+        self._check_all_exist(url_or_urls)
+        return self.extract(_map_leaves(self._archive, url_or_urls))
 
     def download_kaggle_data(self, competition_or_dataset: str) -> Any:
-        raise UserError(f"{self._set}: Kaggle's program downloads it, so that it can't be prepared from archives.")
+        raise UserError(f"{self._set}: it is downloaded by Kaggle's program, so it can't be prepared from archives.")
 
-    def _expect(self, urls: Any) -> None:
-        """tfds takes from manual_dir what is there under the name registered with the checksum."""
-        names = {}
-        for url in _leaves(urls):
-            known = self._url_infos.get(url)
-            names[url] = (known and known.filename) or os.path.basename(url)
-        missing = [f"  {name}  from {url}" for url, name in names.items() if not (self._manual_dir / name).exists()]
+    def _archive(self, leaf: Any) -> tfds.download.Resource:
+        resource = leaf if isinstance(leaf, tfds.download.Resource) else tfds.download.Resource(url=str(leaf))
+        resource.path = tfds.core.as_path(self._verified_file(resource.url))
+        return resource
+
+    def _file(self, url: str) -> Path:
+        """Return the file in place of a URL: the name registered with the checksum, or the end of the URL."""
+        known = self._known_files.get(url)
+        return self._archives / ((known and known.filename) or os.path.basename(url))
+
+    def _check_all_exist(self, urls: Any) -> None:
+        files = {url: self._file(url) for url in map(_url, _leaves(urls))}
+        missing = [f"  {file.name}  from {url}" for url, file in files.items() if not file.exists()]
         if missing:
             raise UserError("\n".join([
-                f"{self._set}: not in '{self._manual_dir}', and nothing is downloaded here:", *dict.fromkeys(missing),
+                f"{self._set}: missing in '{self._archives}' (nothing is downloaded):", *dict.fromkeys(missing),
                 "Put these archives there, under these names.",
             ]))  # fmt: skip
-        for url, name in names.items():
-            known = self._url_infos.get(url)
-            if known is None or self._any_checksum:
-                known = compute_url_info(self._manual_dir / name)
-            self._url_infos[url] = dataclasses.replace(known, filename=name)
+
+    def _verified_file(self, url: str) -> Path:
+        file, known = self._file(url), self._known_files.get(url)
+        if file not in self._sizes:
+            if known is not None and not self._any_checksum and _sha256(file) != known.checksum:
+                raise UserError(
+                    f"{file}: not the original archive, since its checksum differs. If it may be incomplete, copy it "
+                    "again; to use another archive on purpose, add --any-checksum."
+                )
+            self._sizes[file] = file.stat().st_size
+        return file
 
 
-def _leaves(urls: Any) -> Iterator[str]:
-    """Of nested dicts and lists of addresses."""
-    if isinstance(urls, Mapping):
-        urls = list(urls.values())
-    if isinstance(urls, list | tuple):
-        for branch in urls:
-            yield from _leaves(branch)
-    else:
-        yield urls.url if isinstance(urls, resource.Resource) else str(urls)
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _url(leaf: Any) -> str:
+    return leaf.url if isinstance(leaf, tfds.download.Resource) else str(leaf)
+
+
+def _map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
+    """Apply a function to each leaf of nested dicts, lists and tuples."""
+    if isinstance(tree, Mapping):
+        return {key: _map_leaves(function, branch) for key, branch in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(_map_leaves(function, branch) for branch in tree)
+    return function(tree)
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    leaves: list[Any] = []
+    _map_leaves(leaves.append, tree)
+    return iter(leaves)

@@ -1,60 +1,83 @@
-"""Generated pictures of shapes with exact boxes: a data set that needs no download.
+"""The generated data set ``shapes``: images of geometric shapes with exact boxes, without a download.
 
-Circles, squares, stars and triangles, blotched, roughly upright, of an eighth of the image's side to
-most of it, some hiding part of others; over backgrounds of noise, stripes, checks and gradients with
-stray strokes and blobs. Shapes are blotched as grounds are, by the same function, and have as many
-colours, so that colour alone does not tell them apart.
+The images contain circles, squares, stars and triangles. The shapes are textured, roughly upright, between 1/8 and 4/5
+of the image's side in size, and may partly occlude each other. The background consists of noise, stripes, checks or
+gradients with random strokes and patches. Shapes and backgrounds get their texture from the same function with the
+same range of colours, so that colour alone does not identify the shapes.
 
-A picture follows from (seed, split, index) alone. Boxes come from a random stream of their own and
-are sums of 64ths of a pixel, so that they are the same on every platform and with every Pillow.
+An image is determined by (seed, split, index). Boxes are drawn from a separate random stream and are multiples of 1/64
+pixel, so that they are the same on every platform and with every version of Pillow.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image, ImageDraw
 
-from ssd_jax.config import Shapes
-from ssd_jax.data.source import Annotation, Source, make_annotation
+from ssd_jax.config import Data, Shapes
+from ssd_jax.data.formats.reader import no_split_error
+from ssd_jax.data.problems import Problems
+from ssd_jax.data.source import Annotation, Source, join_names, make_annotation
 from ssd_jax.errors import UserError
 
 CLASS_NAMES = ("circle", "square", "star", "triangle")
 SPLITS = ("train", "val", "test")
 
-_MIN_SIDE, _MAX_SIDE = 1 / 8, 0.8  # longer side of a box over the image's side
+_MIN_SIDE, _MAX_SIDE = 1 / 8, 0.8  # longer side of a box, relative to the image's side
 _MAX_OBJECTS = 6
-_MAX_TURN = math.radians(15)
-_MAX_HIDDEN = 0.4  # of a shape's area, by those in front of it
-_STAR_WAIST = 0.45  # inner over outer radius
-_SUPERSAMPLE = 4
-_KEEP_BYTES = 2**29
-_MIN_CONTRAST = 90.0  # distance in RGB 0-255 from a shape's mean colour to that around it
-_ROUND = 64  # corners of the polygon drawn for a circle
+_MAX_ROTATION = math.radians(15)
+_MAX_OCCLUSION = 0.4  # fraction of a shape's area that other shapes may cover
+_STAR_RADIUS_RATIO = 0.45  # inner over outer radius
+_SUPERSAMPLING = 4
+_MAX_CACHE_BYTES = 2**29
+_MIN_CONTRAST = 90.0  # distance in RGB 0-255 between a shape's mean colour and its surroundings
+_CIRCLE_CORNERS = 64  # a circle is drawn as a polygon
+
+
+def split_names(data: Data) -> tuple[str, ...]:
+    """Return the names of the splits."""
+    return SPLITS
+
+
+def open_split(
+    data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None
+) -> "ShapesSource":
+    """Open a split of the generated data set that ``data.shapes`` describes.
+
+    Raises:
+        UserError: The split does not exist, or ``class_names`` are others than `CLASS_NAMES`.
+    """
+    if class_names and tuple(class_names) != CLASS_NAMES:
+        raise UserError(
+            f"shapes: its classes are {join_names(CLASS_NAMES)}, not {join_names(class_names)}. Use the data set that "
+            "the model was trained on."
+        )
+    return ShapesSource(data.shapes, split)
 
 
 class Shape(NamedTuple):
-    """Pixels of the image; y grows downwards."""
+    """A shape in an image. Coordinates are in pixels, with y pointing down."""
 
     label: int
     """1..C"""
     corners: Float[np.ndarray, "k 2"]
-    """xy of a polygon; of a circle, of the polygon that it is drawn as."""
+    """xy of the corners of its polygon."""
     box_px: tuple[float, float, float, float]
-    """xyxy, tight around the corners."""
+    """Bounding box of the corners, xyxy."""
 
 
 class ShapesSource(Source):
-    """One split of the generated data set."""
+    """A split of the generated data set."""
 
-    class_names: tuple[str, ...] = CLASS_NAMES
-    in_memory = False
+    class_names = CLASS_NAMES
 
     def __init__(self, config: Shapes, split: str):
-        """split: train, val or test. Raises UserError for any other."""
+        """Open the split train, val or test. Raises UserError for any other name."""
         if split not in SPLITS:
-            raise UserError(f"shapes: there is no split '{split}'. Its splits: {', '.join(SPLITS)}.")
+            raise no_split_error("shapes", split, SPLITS)
         self._size = config.image_size
         self._length = {"train": config.train_images, "val": config.val_images, "test": config.test_images}[split]
         self._split = split
@@ -67,10 +90,10 @@ class ShapesSource(Source):
 
     def annotation(self, index: int) -> Annotation:
         if index not in self._annotations:
-            shapes = draw_layout(self._generator(index, 0), self._size)
+            shapes = sample_shapes(self._generator(index, 0), self._size)
             self._annotations[index] = make_annotation(
                 f"{self._split}_{index:06d}",
-                f"generated picture {index} of {self._split}",
+                f"generated image {index} of {self._split}",
                 (self._size, self._size),
                 [shape.box_px for shape in shapes],
                 [shape.label for shape in shapes],
@@ -81,42 +104,53 @@ class ShapesSource(Source):
         return [(self._size, self._size)] * self._length
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Drawn once and kept, read-only, up to half a gigabyte in all: drawing takes longer than decoding would."""
+        """Return an image, read-only.
+
+        Images are kept in memory up to 512 MiB per split, since drawing one takes longer than decoding a file.
+        """
         image = self._images.get(index)
         if image is None:
-            shapes = draw_layout(self._generator(index, 0), self._size)
+            shapes = sample_shapes(self._generator(index, 0), self._size)
             image = paint(self._generator(index, 1), shapes, self._size)
             image.setflags(write=False)
-            if len(self._images) * image.nbytes < _KEEP_BYTES:
+            if len(self._images) * image.nbytes < _MAX_CACHE_BYTES:
                 self._images[index] = image
         return image
 
     def _generator(self, index: int, stream: int) -> np.random.Generator:
         if not 0 <= index < self._length:
-            raise IndexError(f"index {index} of {self._length} pictures")
+            raise IndexError(f"index {index} of {self._length} images")
         return np.random.Generator(np.random.PCG64([*self._seeds, index, stream]))
 
 
-# ---- what is where ----
+# ---- positions ----
 
 
-def draw_layout(rng: np.random.Generator, size: int) -> list[Shape]:
-    """One to six shapes, back to front, whole inside a square image of size pixels."""
-    wanted = 1 + int(rng.random() * _MAX_OBJECTS)
+def sample_shapes(rng: np.random.Generator, size: int) -> list[Shape]:
+    """Sample the shapes of an image.
+
+    Args:
+        rng: Random generator.
+        size: Side of the square image in pixels.
+
+    Returns:
+        One to six shapes from back to front, entirely inside the image. At most 40 % of a shape is covered by others.
+    """
+    target = 1 + int(rng.random() * _MAX_OBJECTS)
     shapes: list[Shape] = []
-    visible: list[Float[np.ndarray, "m 2"]] = []  # of each shape, the points of a grid in it that can be seen
-    points: list[int] = []
-    for _ in range(4 * wanted):
-        shape = _draw_shape(rng, size)
-        left = [
-            seen[~_contains(shape, seen)] if _overlap(shape.box_px, other.box_px) else seen
-            for other, seen in zip(shapes, visible, strict=True)
+    visible: list[Float[np.ndarray, "m 2"]] = []  # for each shape, those of its grid points that are not covered
+    totals: list[int] = []  # for each shape, the number of its grid points
+    for _ in range(4 * target):
+        shape = _sample_shape(rng, size)
+        remaining = [
+            points[~_contains(shape, points)] if _overlap(shape.box_px, other.box_px) else points
+            for other, points in zip(shapes, visible, strict=True)
         ]
-        if any(len(seen) < (1 - _MAX_HIDDEN) * count for seen, count in zip(left, points, strict=True)):
+        if any(len(points) < (1 - _MAX_OCCLUSION) * total for points, total in zip(remaining, totals, strict=True)):
             continue
-        inside = _points_inside(shape)
-        shapes, visible, points = [*shapes, shape], [*left, inside], [*points, len(inside)]
-        if len(shapes) == wanted:
+        inside = _grid_points(shape)
+        shapes, visible, totals = [*shapes, shape], [*remaining, inside], [*totals, len(inside)]
+        if len(shapes) == target:
             break
     return shapes
 
@@ -125,9 +159,9 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _draw_shape(rng: np.random.Generator, size: int) -> Shape:
+def _sample_shape(rng: np.random.Generator, size: int) -> Shape:
     label = 1 + int(rng.random() * len(CLASS_NAMES))
-    unit = _unit_corners(CLASS_NAMES[label - 1], _MAX_TURN * (2 * rng.random() - 1))
+    unit = _unit_corners(CLASS_NAMES[label - 1], _MAX_ROTATION * (2 * rng.random() - 1))
     low, high = unit.min(0), unit.max(0)
     side = size * _MIN_SIDE * (_MAX_SIDE / _MIN_SIDE) ** rng.random()  # log-uniform
     scale = side / (high - low).max()
@@ -139,16 +173,17 @@ def _draw_shape(rng: np.random.Generator, size: int) -> Shape:
 
 
 def _unit_corners(name: str, angle: float) -> Float[np.ndarray, "k 2"]:
-    """Corners on (and for the star within) a circle of radius 1; a point of star and triangle upwards, then turned."""
-    count = {"circle": _ROUND, "square": 4, "star": 10, "triangle": 3}[name]
+    """Return the corners of a shape of radius 1, rotated by an angle from its upright position."""
+    count = {"circle": _CIRCLE_CORNERS, "square": 4, "star": 10, "triangle": 3}[name]
     upright = {"circle": 0.0, "square": math.pi / 4, "star": -math.pi / 2, "triangle": -math.pi / 2}[name]
-    turn = 0.0 if name == "circle" else upright + angle
-    radii = [_STAR_WAIST if name == "star" and k % 2 else 1.0 for k in range(count)]
-    angles = [turn + 2 * math.pi * k / count for k in range(count)]
+    start = 0.0 if name == "circle" else upright + angle
+    radii = [_STAR_RADIUS_RATIO if name == "star" and k % 2 else 1.0 for k in range(count)]
+    angles = [start + 2 * math.pi * k / count for k in range(count)]
     return np.array([(r * math.cos(a), r * math.sin(a)) for r, a in zip(radii, angles, strict=True)])
 
 
-def _points_inside(shape: Shape) -> Float[np.ndarray, "m 2"]:
+def _grid_points(shape: Shape) -> Float[np.ndarray, "m 2"]:
+    """Return the points of a 14 x 14 grid over the shape's box that lie inside the shape."""
     left, top, right, bottom = shape.box_px
     steps = (np.arange(14) + 0.5) / 14
     x, y = np.meshgrid(left + (right - left) * steps, top + (bottom - top) * steps)
@@ -157,7 +192,8 @@ def _points_inside(shape: Shape) -> Float[np.ndarray, "m 2"]:
 
 
 def _contains(shape: Shape, points: Float[np.ndarray, "m 2"]) -> Bool[np.ndarray, " m"]:
-    """Even-odd rule: a ray to the right crosses the outline an odd number of times."""
+    """Return whether points are inside, by the even-odd rule: a ray to the right crosses the outline an odd number
+    of times."""
     (x1, y1), (x2, y2) = shape.corners.T, np.roll(shape.corners, -1, axis=0).T
     x, y = points[:, :1], points[:, 1:]
     straddles = (y1 > y) != (y2 > y)
@@ -165,11 +201,20 @@ def _contains(shape: Shape, points: Float[np.ndarray, "m 2"]) -> Bool[np.ndarray
     return (straddles & (x < x1 + (y - y1) * slope)).sum(-1) % 2 == 1
 
 
-# ---- how it looks ----
+# ---- appearance ----
 
 
 def paint(rng: np.random.Generator, shapes: list[Shape], size: int) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture of a layout: background, clutter, then the shapes from back to front; light and grain over all."""
+    """Draw an image.
+
+    Args:
+        rng: Random generator.
+        shapes: Shapes from back to front.
+        size: Side of the square image in pixels.
+
+    Returns:
+        The background with clutter, the shapes, and uneven light and noise over everything. RGB.
+    """
     canvas = _pattern(rng, (size, size), rng.uniform(40, 215, 3), spread=rng.uniform(20, 60))
     _paint_camouflage(rng, canvas)
     canvas = _paint_strokes(rng, canvas)
@@ -181,29 +226,31 @@ def paint(rng: np.random.Generator, shapes: list[Shape], size: int) -> UInt8[np.
 def _pattern(
     rng: np.random.Generator, size: tuple[int, int], colour: Float[np.ndarray, " 3"], spread: float
 ) -> Image.Image:
-    """Two shades of noise around a colour, in stripes, checks or a gradient, or just one; size: width, height;
-    spread: how far the pattern strays from the colour, of 0-255."""
+    """Draw a texture of one shade of noise around a colour, or of two in stripes, checks or a gradient.
+
+    size is (width, height); spread is the deviation from the colour on the scale 0-255.
+    """
     shift = rng.uniform(-1, 1, 3) * spread
-    kind = rng.integers(len(_WAVES) + 1)
-    if kind == len(_WAVES):
+    kind = rng.integers(len(_MASKS) + 1)
+    if kind == len(_MASKS):
         return _noise(rng, size, colour, spread)
     image = _noise(rng, size, colour - shift, spread)
-    image.paste(_noise(rng, size, colour + shift, spread), mask=Image.fromarray(_WAVES[kind](rng, size)))
+    image.paste(_noise(rng, size, colour + shift, spread), mask=Image.fromarray(_MASKS[kind](rng, size)))
     return image
 
 
 def _noise(
     rng: np.random.Generator, size: tuple[int, int], colour: Float[np.ndarray, " 3"], spread: float
 ) -> Image.Image:
-    """Blotches of a quarter and of a sixteenth of the image."""
-    blotches = np.repeat(np.repeat(rng.uniform(-0.6, 0.6, (4, 4, 3)), 4, axis=0), 4, axis=1)
-    blotches += rng.uniform(-0.4, 0.4, (16, 16, 3))
-    coarse = np.clip(colour + spread * blotches, 0, 255).astype(np.uint8)
+    """Draw smooth noise with patches of 1/4 and 1/16 of the image."""
+    noise = np.repeat(np.repeat(rng.uniform(-0.6, 0.6, (4, 4, 3)), 4, axis=0), 4, axis=1)
+    noise += rng.uniform(-0.4, 0.4, (16, 16, 3))
+    coarse = np.clip(colour + spread * noise, 0, 255).astype(np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
 def _ramp(size: tuple[int, int], angle: float) -> Float32[np.ndarray, "h w"]:
-    """Pixels along a direction."""
+    """Return the distance of each pixel along a direction, in pixels."""
     x, y = (np.arange(side, dtype=np.float32) for side in size)
     return x * np.float32(math.cos(angle)) + y[:, None] * np.float32(math.sin(angle))
 
@@ -224,11 +271,11 @@ def _gradient(rng: np.random.Generator, size: tuple[int, int]) -> UInt8[np.ndarr
     return ((ramp - ramp.min()) * (255 / max(np.ptp(ramp), 1))).astype(np.uint8)
 
 
-_WAVES = (_stripes, _checks, _gradient)
+_MASKS = (_stripes, _checks, _gradient)
 
 
 def _paint_camouflage(rng: np.random.Generator, canvas: Image.Image) -> None:
-    """Irregular patches of a second pattern, with soft borders."""
+    """Add irregular patches of a second texture with soft borders."""
     cells = int(rng.integers(6, 13))
     field = Image.fromarray(rng.integers(0, 256, (cells, cells), np.uint8)).resize(
         canvas.size, Image.Resampling.BICUBIC
@@ -239,7 +286,7 @@ def _paint_camouflage(rng: np.random.Generator, canvas: Image.Image) -> None:
 
 
 def _paint_strokes(rng: np.random.Generator, canvas: Image.Image) -> Image.Image:
-    """Lines, bent lines and arcs of up to half a turn; nothing that closes."""
+    """Add lines, polylines and arcs of up to a semicircle, none of which is closed like a shape."""
     layer = canvas.resize((2 * canvas.width, 2 * canvas.height), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(layer)
     for _ in range(rng.integers(4, 13)):
@@ -257,7 +304,7 @@ def _paint_strokes(rng: np.random.Generator, canvas: Image.Image) -> Image.Image
 
 
 def _paint_shape(rng: np.random.Generator, canvas: Image.Image, shape: Shape) -> None:
-    """A fifth nearly plain, the rest blotched, in a colour unlike what lies around."""
+    """Draw a shape in a colour that differs from its surroundings. A fifth of the shapes is nearly plain."""
     left, top = (max(math.floor(edge) - 1, 0) for edge in shape.box_px[:2])
     right, bottom = (min(math.ceil(edge) + 1, limit) for edge, limit in zip(shape.box_px[2:], canvas.size, strict=True))
     window = (left, top, right, bottom)
@@ -269,22 +316,22 @@ def _paint_shape(rng: np.random.Generator, canvas: Image.Image, shape: Shape) ->
 
 
 def _contrasting(rng: np.random.Generator, other: UInt8[np.ndarray, " 3"]) -> Float[np.ndarray, " 3"]:
-    """A colour at least _MIN_CONTRAST from the other one, or the furthest of 20."""
+    """Return a random colour at least _MIN_CONTRAST from another one, or the most distant of 20."""
     colours = rng.uniform(20, 235, (20, 3))
     distance = np.linalg.norm(colours - other, axis=-1)
     return colours[np.argmax(np.minimum(distance, _MIN_CONTRAST))]
 
 
 def _coverage(corners: Float[np.ndarray, "k 2"], size: tuple[int, int]) -> Image.Image:
-    """Share of each pixel, 0-255, inside a polygon; size: width, height."""
-    mask = Image.new("L", (size[0] * _SUPERSAMPLE, size[1] * _SUPERSAMPLE))
-    fine = corners * _SUPERSAMPLE - 0.5  # Pillow's integers are pixel centres
+    """Return the fraction of each pixel inside a polygon on the scale 0-255. size is (width, height)."""
+    mask = Image.new("L", (size[0] * _SUPERSAMPLING, size[1] * _SUPERSAMPLING))
+    fine = corners * _SUPERSAMPLING - 0.5  # in Pillow, integers are pixel centres
     ImageDraw.Draw(mask).polygon([tuple(corner) for corner in fine.tolist()], fill=255)
-    return mask.reduce(_SUPERSAMPLE)
+    return mask.reduce(_SUPERSAMPLING)
 
 
 def _light_and_grain(rng: np.random.Generator, canvas: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    """Uneven light, a fifth up or down, and the noise of a sensor."""
+    """Apply uneven light of up to 20 % and sensor noise."""
     light = rng.uniform(0.8, 1.2, (3, 3)).astype(np.float32)
     light = np.asarray(Image.fromarray(light).resize(canvas.size, Image.Resampling.BICUBIC))
     pixels = np.asarray(canvas) * light[..., None]

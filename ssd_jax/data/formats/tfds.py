@@ -1,7 +1,7 @@
-"""Sets that tensorflow-datasets has prepared, read from ArrayRecord files without TensorFlow.
+"""Reads data sets that tensorflow-datasets has prepared as ArrayRecord files. TensorFlow is not needed.
 
-Any detection set with the features ``image`` and ``objects/bbox``; `ssd_jax.data.formats.prepare` makes the
-public ones from their archives. Format: https://www.tensorflow.org/datasets/external_tfrecord.
+Any detection set with the features ``image`` and ``objects/bbox`` can be read; `ssd_jax.data.formats.prepare` makes
+the public ones from their archives. Format: https://www.tensorflow.org/datasets/external_tfrecord.
 """
 
 import os
@@ -12,29 +12,29 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float32, UInt8
-from tensorflow_datasets.core import constants
-from tensorflow_datasets.core.features.bounding_boxes_utils import BBoxFormat
-from tensorflow_datasets.core.file_adapters import FileFormat
+
+# Not exported, but the only function that finds config and version of a set without running its code, which may
+# import TensorFlow, as tfds.builder does.
 from tensorflow_datasets.core.read_only_builder import builder_from_files
 
 from ssd_jax.config import Data
+from ssd_jax.data.formats.reader import no_split_error
 from ssd_jax.data.image import decode_image, stored_size
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import Annotation, RawObject, Source, annotation_from_objects, join_names, split_aliases
-from ssd_jax.errors import UserError
+from ssd_jax.errors import UserError, user_errors
 
 PREFIX = "tfds:"
 
-_UNNAMED = ("object",)  # the one class of a set without labels
-_WITHOUT_TRUTH = ("coco/2014", "coco/2017", "voc/2012")  # of their test images the boxes are not public
+_NO_LABELS = ("object",)  # class names of a set without labels
+_WITHOUT_TRUTH = ("coco/2014", "coco/2017", "voc/2012")  # the boxes of their test images are not public
 
 
 class TfdsSource(Source):
-    """A split of a prepared set. An image and its boxes are one record, read when either is asked for."""
+    """A split of a prepared set. An image and its boxes are one record, which is read on each access.
 
-    category_ids: tuple[int, ...] | None = None
-    """tfds numbers the classes anew; COCO's own numbers are not kept."""
-    in_memory = False
+    ``category_ids`` is None, since tfds renumbers the classes and does not keep COCO's ids.
+    """
 
     def __init__(
         self,
@@ -43,23 +43,34 @@ class TfdsSource(Source):
         class_names: Sequence[str] = (),
         problems: Problems | None = None,
     ):
-        """problems: what is wrong with boxes is added to them whenever an annotation is read."""
+        """Open a split.
+
+        Args:
+            builder: Prepared set.
+            split: Name of a split that exists.
+            class_names: Class names in the order of their labels. Empty: those of the set.
+            problems: Collects problems of boxes whenever an annotation is read. By default, errors are
+                raised and warnings ignored.
+
+        Raises:
+            UserError: The set has no images with boxes, or a class that is not in ``class_names``.
+        """
         info = builder.info
         self._where, self._split = f"{PREFIX}{info.full_name} {split}", split
-        self._features = _read_features(self._where, info.features)
-        self._own_names = _label_names(self._where, info.features)
-        self.class_names = tuple(class_names) or self._own_names
+        self._features = _select_features(self._where, info.features)
+        self._set_names = _label_names(self._where, info.features)
+        self.class_names = tuple(class_names) or self._set_names
         self.notes = _notes(info)
         self.annotated = not (split.startswith("test") and f"{info.name}/{info.config_name}" in _WITHOUT_TRUTH)
         self._problems = problems
         self._labels = {name: label for label, name in enumerate(self.class_names, 1)}
-        unknown = [name for name in self._own_names if name not in self._labels]
+        unknown = [name for name in self._set_names if name not in self._labels]
         if unknown:
             (problems or Problems()).add(
                 Kind.UNKNOWN_CLASS,
                 self._where,
-                f"its classes {join_names(unknown)} are not among the classes {join_names(self.class_names)}. Name the "
-                "data that the model was trained on.",
+                f"its classes {join_names(unknown)} are not among the classes {join_names(self.class_names)}. Use the "
+                "data set that the model was trained on.",
             )
         self._records = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
 
@@ -67,14 +78,16 @@ class TfdsSource(Source):
         return len(self._records)
 
     def sizes(self) -> None:
-        """Unknown: the size is in the image's header, and all records would have to be read."""
+        """Return None: the sizes are in the headers of the images, so all records would have to be read."""
 
     def annotation(self, index: int) -> Annotation:
-        """image_id is the image's file name without its ending, else its id in the set, else the split and
-        the position. Boxes without area are left out.
+        """Read the annotation of an image. Boxes without area are left out.
 
-        Raises UserError, naming the record, for an image without a readable header, a coordinate that
-        is not from 0 to 1, and a label without a name.
+        ``image_id`` is the image's file name without extension, or its id in the set, or the split and the index.
+
+        Raises:
+            UserError: The image has no readable header, a coordinate is not from 0 to 1, or a label has no
+                name; names the record.
         """
         example, name = self._read(index)
         size = stored_size(example["image"], name)
@@ -84,13 +97,13 @@ class TfdsSource(Source):
             return example["objects"].get(feature, [default] * len(boxes))
 
         labels = [int(label) for label in column("label", 0)]
-        if not all(0 <= label < len(self._own_names) for label in labels):
+        if not all(0 <= label < len(self._set_names) for label in labels):
             raise UserError(f"{name}: one of its labels {labels} has no name in the set. Correct the set.")
         flags = column("is_difficult", False), column("is_crowd", False)
         objects = [
             RawObject(
                 f"object {position}",
-                self._own_names[label],
+                self._set_names[label],
                 (box[0], box[1], box[2], box[3]),
                 bool(difficult),
                 bool(crowd),
@@ -113,65 +126,67 @@ class TfdsSource(Source):
         )
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """As stored: tfds lays boxes on the pixels as stored, so EXIF's orientation turns neither.
+        """Read an image as stored. EXIF orientation is ignored, since boxes of tfds refer to the pixels as stored.
 
-        Raises UserError, naming the record, if it holds no image or one that ends early.
+        Raises:
+            UserError: The record contains no image or an incomplete one; names the record.
         """
         example, name = self._read(index)
         return decode_image(example["image"], name)
 
     def _read(self, index: int) -> tuple[dict[str, Any], str]:
-        """The record, its image still encoded, and its name for a message."""
+        """Return a record, with its image still encoded, and its name for messages."""
         name = f"{self._where}[{index}]"
-        try:
+        # The reader of ArrayRecord, and tfds while decoding, raise exceptions of many types.
+        with user_errors(f"{name}: the file is damaged", "Copy it or prepare the set again."):
             example = self._features.deserialize_example_np(
                 self._records[index], decoders={"image": tfds.decode.SkipDecoding()}
             )
-        except Exception as error:  # of the ArrayRecord reader, or of tfds for what it read: of any class
-            raise UserError(f"{name}: its file is damaged ({error}). Copy or prepare it again.") from error
-        file = _text(example.get("image/filename", b""))
+        file = _as_text(example.get("image/filename", b""))
         return example, f"{name} ({file})" if file else name
 
     def _image_id(self, example: dict[str, Any], index: int) -> str:
-        file = _text(example.get("image/filename", b""))
+        file = _as_text(example.get("image/filename", b""))
         if file:
             return str(PurePosixPath(file).with_suffix(""))
-        return _text(example["image/id"]) if "image/id" in example else f"{self._split}-{index}"
+        return _as_text(example["image/id"]) if "image/id" in example else f"{self._split}-{index}"
 
 
 def tfds_dir(data: Data) -> Path:
-    """The folder that holds all prepared sets: data.tfds_dir, else tfds' own, $TFDS_DATA_DIR or
-    ~/tensorflow_datasets."""
-    return Path(data.tfds_dir or constants.DATA_DIR).expanduser()
+    """Return the folder of prepared sets: data.tfds_dir, or tfds' default, $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    return Path(data.tfds_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
-def tfds_splits(data: Data) -> tuple[str, ...]:
-    """Names of the splits of a prepared set. Raises UserError as `open_tfds` does."""
+def split_names(data: Data) -> tuple[str, ...]:
+    """Return the names of the splits of a prepared set. Raises UserError as `prepared_builder` does."""
     return tuple(prepared_builder(data).info.splits)
 
 
-def open_tfds(data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None) -> TfdsSource:
-    """One split of the prepared set that data.root names.
+def open_split(data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None) -> TfdsSource:
+    """Open a split of a prepared set.
 
-    COCO's official numbers can't be had from tfds' COCO, which keeps no category ids and cuts areas
-    to whole numbers: they need the original JSON files.
+    COCO's official metrics cannot be computed from tfds' COCO, which drops category ids and rounds areas down to
+    integers. They require the original JSON files.
 
-    class_names: the classes, in the order of their labels. Empty: those of the set.
-    problems: collects what is wrong with boxes, whenever an annotation is read.
+    Args:
+        data: ``data.root`` is ``tfds:NAME``, ``tfds:NAME/CONFIG`` or ``tfds:NAME/CONFIG:VERSION``.
+        split: Name of the split.
+        class_names: Class names in the order of their labels. Empty: those of the set.
+        problems: Collects problems of boxes whenever an annotation is read.
 
-    Raises UserError for a set that is not prepared, or not as ArrayRecord, that has no images with
-    boxes, has no such split, lacks a file, or, unless problems are collected, has a class that is not
-    in class_names.
+    Raises:
+        UserError: The set is not prepared as ArrayRecord, has no images with boxes, has no such split, or
+            lacks a file. Unless problems are collected, also for a class that is not in ``class_names``.
     """
     builder = prepared_builder(data)
     splits = builder.info.splits
     name = next((name for name in split_aliases(split) if name in splits), "")
     if not name or not splits[name].num_examples:
-        known = join_names(f"{name} ({info.num_examples} images)" for name, info in splits.items())
-        raise UserError(f"{data.root}: there is no split '{split}' with images. Its splits: {known}.")
+        sizes = [f"{name} ({info.num_examples} images)" for name, info in splits.items()]
+        raise no_split_error(data.root, split, sizes, f"there is no split {split!r} with images")
     for file in splits[name].filepaths:
         if not os.path.exists(file):
-            raise UserError(f"{file}: this file of {data.root} is missing. Copy it again, or prepare the set again.")
+            raise UserError(f"{file}: this file of {data.root} is missing. Copy it or prepare the set again.")
     return TfdsSource(builder, name, class_names, problems)
 
 
@@ -179,42 +194,46 @@ def open_tfds(data: Data, split: str, class_names: Sequence[str] = (), problems:
 
 
 def prepared_builder(data: Data) -> tfds.core.DatasetBuilder:
-    """tfds' own view of a prepared set. Raises UserError if it is not there, or not as ArrayRecord."""
+    """Return tfds' builder of the prepared set that data.root names.
+
+    Raises:
+        UserError: The set is not prepared, or not as ArrayRecord, or data.root is not a valid name.
+    """
     name, folder = data.root.removeprefix(PREFIX), tfds_dir(data)
     try:
         builder = builder_from_files(name, data_dir=folder)
     except tfds.core.DatasetNotFoundError:
-        there = sorted(_names_in(folder))
+        existing = join_names(sorted(_prepared_names(folder)))
         raise UserError(
-            f"{data.root}: not prepared in '{folder}' (there: {join_names(there)}).\n{_how_to(data)}"
+            f"{data.root}: not prepared in '{folder}' (prepared there: {existing}).\n{_how_to_prepare(data)}"
         ) from None
     except ValueError:
         raise UserError(
-            f"data.root: '{data.root}' is no name of a tfds set. Write tfds:NAME, tfds:NAME/CONFIG or "
+            f"data.root: '{data.root}' is not a valid name. Write tfds:NAME, tfds:NAME/CONFIG or "
             "tfds:NAME/CONFIG:VERSION, such as tfds:voc/2007."
         ) from None
-    found = {builder.info.file_format, *builder.info.alternative_file_formats}
-    if FileFormat.ARRAY_RECORD not in found:
-        formats = ", ".join(f.value for f in found if f)
+    formats = [f for f in (builder.info.file_format, *builder.info.alternative_file_formats) if f]
+    if tfds.core.FileFormat.ARRAY_RECORD not in formats:
         raise UserError(
-            f"{data.root}: prepared as {formats} in '{builder.data_dir}', which can't be read without TensorFlow. Move "
-            f"that folder away, or name another with --data.tfds_dir.\n{_how_to(data)}"
+            f"{data.root}: '{builder.data_dir}' contains {join_names(f.value for f in formats)} files, which cannot be "
+            f"read without TensorFlow. Move that folder, or give another one with --data.tfds_dir.\n"
+            f"{_how_to_prepare(data)}"
         )
     return builder
 
 
-def _how_to(data: Data) -> str:
-    where = f" --data.tfds_dir {data.tfds_dir}" if data.tfds_dir else ""
+def _how_to_prepare(data: Data) -> str:
+    option = f" --data.tfds_dir {data.tfds_dir}" if data.tfds_dir else ""
     return (
-        "To prepare it as ArrayRecord from its archives, where TensorFlow is installed:\n"
-        f"  ssd-jax prepare-data {data.root} --archives FOLDER{where}\n"
-        "A set of your own, in the folder of its code:\n"
+        "To prepare it as ArrayRecord from its archives, with TensorFlow installed:\n"
+        f"  ssd-jax prepare-data {data.root} --archives FOLDER{option}\n"
+        "For a set of your own, in the folder of its code:\n"
         f"  tfds build --file_format=array_record --data_dir={tfds_dir(data)}"
     )
 
 
-def _names_in(folder: Path) -> set[str]:
-    """Prepared sets: name, or name/config."""
+def _prepared_names(folder: Path) -> set[str]:
+    """Return the names of the prepared sets in a folder: NAME or NAME/CONFIG."""
     files = [*folder.glob("*/*/dataset_info.json"), *folder.glob("*/*/*/dataset_info.json")]
     return {file.parent.parent.relative_to(folder).as_posix() for file in files}
 
@@ -223,60 +242,61 @@ def _notes(info: tfds.core.DatasetInfo) -> tuple[str, ...]:
     if info.name != "coco":
         return ()
     return (
-        "tfds keeps no category ids of COCO and cuts areas to whole numbers; for COCO's official numbers name the "
-        "folder of the original JSON files",
+        "tfds drops COCO's category ids and rounds areas down to integers; for COCO's official metrics, use the folder "
+        "with the original JSON files",
     )
 
 
-# ---- what a record holds ----
+# ---- features of a record ----
 
 
-def _read_features(where: str, features: tfds.features.FeaturesDict) -> tfds.features.FeaturesDict:
-    """Those that are read here. What else a set has, masks say, is then not decoded."""
-    objects = _item(features["objects"]) if "objects" in features else None
+def _select_features(where: str, features: tfds.features.FeaturesDict) -> tfds.features.FeaturesDict:
+    """Return the features that are read here, so that others, such as masks, are not decoded."""
+    objects = _inner(features["objects"]) if "objects" in features else None
     if "image" not in features or not isinstance(objects, tfds.features.FeaturesDict) or "bbox" not in objects:
         raise UserError(
-            f"{where}: no set of images with boxes, which has the features image and objects/bbox. "
-            f"Its features: {join_names(sorted(features))}."
+            f"{where}: not a set of images with boxes, since the features image and objects/bbox are missing. Its "
+            f"features are {join_names(sorted(features))}. Choose another set."
         )
-    image, bbox = features["image"], _item(objects["bbox"])
+    image, bbox = features["image"], _inner(objects["bbox"])
     if not isinstance(image, tfds.features.Image) or image.np_dtype == np.float32:
-        raise UserError(f"{where}: its feature image is not of 8 or 16 bit pixels, but {image}.")
-    # Sets from before tfds knew of formats state none, and are relative.
-    if not isinstance(bbox, tfds.features.BBoxFeature) or bbox.bbox_format not in (None, BBoxFormat.REL_YXYX):
-        raise UserError(f"{where}: its feature objects/bbox is not in tfds' usual format REL_YXYX, but {bbox}.")
+        raise UserError(f"{where}: the feature image has neither 8 nor 16 bits per channel, but is {image}.")
+    # Sets made before tfds had box formats do not state one. Their boxes are relative.
+    box_format = getattr(bbox, "bbox_format", None)
+    if not isinstance(bbox, tfds.features.BBoxFeature) or (box_format and box_format.value != "REL_YXYX"):
+        raise UserError(f"{where}: the feature objects/bbox is not in tfds' usual format REL_YXYX, but is {bbox}.")
     names = ("bbox", "label", "is_difficult", "is_crowd", "area")
-    read = {name: objects[name] for name in names if name in objects}
-    # Either a sequence of objects, or an object of sequences: the records are the same.
+    selected = {name: objects[name] for name in names if name in objects}
+    # A sequence of objects and an object of sequences are stored in the same way.
     sequence = type(features["objects"]) is tfds.features.Sequence
     optional = {name: features[name] for name in ("image/filename", "image/id") if name in features}
     return tfds.features.FeaturesDict({
-        "image": image, "objects": tfds.features.Sequence(read) if sequence else read, **optional
+        "image": image, "objects": tfds.features.Sequence(selected) if sequence else selected, **optional
     })  # fmt: skip
 
 
 def _label_names(where: str, features: tfds.features.FeaturesDict) -> tuple[str, ...]:
-    objects = _item(features["objects"])
+    objects = _inner(features["objects"])
     if "label" not in objects:
-        return _UNNAMED
-    label = _item(objects["label"])
+        return _NO_LABELS
+    label = _inner(objects["label"])
     if not isinstance(label, tfds.features.ClassLabel) or not label.num_classes:
-        raise UserError(f"{where}: its feature objects/label is not a ClassLabel with names, but {label}.")
+        raise UserError(f"{where}: the feature objects/label is not a ClassLabel with names, but is {label}.")
     return tuple(label.names)
 
 
-def _item(feature: Any) -> Any:
+def _inner(feature: Any) -> Any:
     return feature.feature if isinstance(feature, tfds.features.Sequence) else feature
 
 
 def _boxes_px(bbox: Float32[np.ndarray, "g 4"], size: tuple[int, int], name: str) -> Float32[np.ndarray, "g 4"]:
-    """tfds' ymin, xmin, ymax, xmax from 0 to 1 to xyxy in pixels of an image of (width, height)."""
+    """Convert normalised ymin, xmin, ymax, xmax to xyxy in pixels of an image of (width, height)."""
     if not ((bbox >= 0) & (bbox <= 1)).all():
         raise UserError(f"{name}: its boxes {bbox.tolist()} are not all from 0 to 1. Correct the set.")
     width, height = size
-    # Twice the precision: a box of whole pixels is whole again, or next to it.
+    # In float64, integer coordinates become integers again, or their neighbours.
     return (bbox[:, [1, 0, 3, 2]].astype(np.float64) * (width, height, width, height)).astype(np.float32)
 
 
-def _text(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

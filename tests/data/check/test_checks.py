@@ -245,7 +245,7 @@ def test_what_was_found_is_told_where_no_image_is_left(tmp_path, capsys):
     write(tmp_path, "train", "a", [GOOD], None)
     assert command("check-data", TINY, "--data.root", tmp_path, "--out", tmp_path / "out") == 2
     screen = capsys.readouterr()
-    assert "missing file: 1" in screen.out and "a.xml: there is no image" in screen.out
+    assert "missing file: 1" in screen.out and "a.xml: its image" in screen.out
 
 
 def test_pictures_of_an_earlier_check_go(tmp_path):

@@ -1,4 +1,4 @@
-"""ILSVRC DET's folders, with few images: splits, synsets, and what is missing."""
+"""Tests of the reader of ILSVRC DET: splits, synsets, and missing files."""
 
 import hashlib
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ssd_jax.config import Data
-from ssd_jax.data.formats.ilsvrc import SYNSETS, open_ilsvrc
+from ssd_jax.data.formats.ilsvrc import SYNSETS, open_split
 from ssd_jax.data.formats.open import find_format, open_source, split_names
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.errors import UserError
@@ -21,7 +21,7 @@ VAL = [f"ILSVRC2012_val_0000000{k}" for k in (1, 2, 3)]
 
 
 def write_xml(file: Path, *objects):
-    """As the challenge's: <name> is a synset; subcategories and <occluded>, no <difficult>."""
+    """Write a file like those of the challenge: <name> is a synset; with <occluded>, without <difficult>."""
     nodes = "".join(
         f"<object><name>{name}</name><bndbox><xmin>{box[0]}</xmin><xmax>{box[2]}</xmax><ymin>{box[1]}</ymin>"
         f"<ymax>{box[3]}</ymax></bndbox><subcategory>n02095314</subcategory><occluded>0</occluded></object>"
@@ -58,16 +58,19 @@ def ilsvrc(tmp_path):
 
 
 def opened(root, split="train", class_names=(), problems=None):
-    return open_ilsvrc(Data(root=str(root)), split, class_names, problems)
+    return open_split(Data(root=str(root)), split, class_names, problems)
 
 
 def ids(source):
     return [annotation.image_id for annotation in source.annotations()]
 
 
-def test_the_200_classes():
-    """Against weiliu89/caffe's data/ILSVRC2016/labelmap_ilsvrc_det.prototxt: its pairs of name and display_name,
-    joined by blanks, as of commit 24c2358c09f5376e9bea21d4f2ba4bc6d32bd288."""
+def test_synsets_are_the_200_of_the_challenge():
+    """Compare with weiliu89/caffe's data/ILSVRC2016/labelmap_ilsvrc_det.prototxt.
+
+    The hash is that of its pairs of name and display_name, joined by spaces, as of commit
+    24c2358c09f5376e9bea21d4f2ba4bc6d32bd288.
+    """
     assert len(SYNSETS) == len(set(SYNSETS.values())) == 200
     text = " ".join(word for pair in SYNSETS.items() for word in pair)
     assert hashlib.sha256(text.encode()).hexdigest() == (
@@ -76,7 +79,7 @@ def test_the_200_classes():
     assert list(SYNSETS.values()).index("dog") == 57 and SYNSETS["n03942813"] == "ping-pong_ball"
 
 
-def test_training_images_are_those_with_boxes(ilsvrc):
+def test_training_images_without_annotation_file_are_left_out(ilsvrc):
     source = opened(ilsvrc)
     assert source.class_names == tuple(SYNSETS.values()) and ids(source) == [NEW, OLD]
     first = source.annotation(0)
@@ -85,39 +88,40 @@ def test_training_images_are_those_with_boxes(ilsvrc):
     np.testing.assert_array_equal(first.boxes_px, [[0, 0, 40, 30], [3, 4, 5, 6]])
     assert (first.width, first.height) == (40, 30) and source.image(0).shape == (30, 40, 3)
     assert first.file == str(ilsvrc / "Data" / "DET" / "train" / f"{NEW}.JPEG")
-    assert source.notes == ("1 images of 'train' have no annotation file and were left out, as the authors do",)
+    (note,) = source.notes
+    assert note.startswith("1 images of 'train' have no annotation file")
 
 
-def test_train_without_a_list_is_the_folder(ilsvrc):
+def test_split_without_a_list_is_the_folder(ilsvrc):
     (ilsvrc / "ImageSets" / "DET" / "train.txt").unlink()
     source = opened(ilsvrc)
     assert ids(source) == [OLD, NEW] and source.notes == ()
 
 
-def test_validation_image_without_objects_is_background(ilsvrc):
+def test_validation_image_without_objects_is_kept(ilsvrc):
     source = opened(ilsvrc, "valid")
     assert ids(source) == VAL and [len(source.annotation(i).labels) for i in range(3)] == [1, 0, 1]
 
 
-def test_splits(ilsvrc):
+def test_split_test_and_unknown_splits_are_rejected(ilsvrc):
     data = Data(root=str(ilsvrc))
     assert find_format(data) == "ilsvrc" and split_names(data) == ("train", "val")
-    with pytest.raises(UserError, match=r"the annotations of 'test' were never released\. Its splits: train, val"):
+    with pytest.raises(UserError, match=r"'test' were never released.*train, val"):
         opened(ilsvrc, "test")
-    with pytest.raises(UserError, match=r"there is no split 'val2'"):
+    with pytest.raises(UserError, match=r"'val2'.*train, val"):
         opened(ilsvrc, "val2")
 
 
-def test_folder_above_is_told(ilsvrc):
+def test_parent_folder_gets_a_suggestion(ilsvrc):
     (ilsvrc / "ILSVRC").mkdir()
     for name in ("Annotations", "Data", "ImageSets"):
         (ilsvrc / name).rename(ilsvrc / "ILSVRC" / name)
-    with pytest.raises(UserError, match=f"Is it '{ilsvrc / 'ILSVRC'}'"):
+    with pytest.raises(UserError, match=f"'{ilsvrc / 'ILSVRC'}'"):
         find_format(Data(root=str(ilsvrc)))
 
 
-def test_the_papers_split(ilsvrc):
-    """R-CNN's lists: train and val1 to train, val2 to test."""
+def test_lists_of_rcnn_are_splits(ilsvrc):
+    """Read the lists of R-CNN: train and val1 for training, val2 for testing."""
     lists = ilsvrc / "ImageSets" / "DET"
     (lists / "val1.txt").write_text(f"{VAL[2]} 3\n{VAL[0]} 1\n")
     (lists / "val2.txt").write_text(f"{VAL[1]} 2\n")
@@ -131,7 +135,7 @@ def test_the_papers_split(ilsvrc):
 
 
 @pytest.mark.parametrize("folder", [".", "devkit/data"])
-def test_map_of_synsets(ilsvrc, folder):
+def test_map_det_file_names_the_classes(ilsvrc, folder):
     file = ilsvrc / folder / "map_det.txt"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f"{ZEBRA} 1 striped horse\n\n{DOG} 2 dog\n{PERSON} 3 person\n")
@@ -139,72 +143,72 @@ def test_map_of_synsets(ilsvrc, folder):
     assert source.class_names == ("striped horse", "dog", "person")
     np.testing.assert_array_equal(source.annotation(0).labels, [1, 3])
     file.write_text(f"{ZEBRA} zebra\n")
-    with pytest.raises(UserError, match=r"map_det\.txt: line 1 is 'n02391049 zebra'\. Write synset, number and name"):
+    with pytest.raises(UserError, match=r"map_det\.txt: line 1 .*'n02391049 zebra'"):
         opened(ilsvrc)
     for text in ("", f"{ZEBRA} 1 dog\n{DOG} 2 dog\n"):
         file.write_text(text)
-        with pytest.raises(UserError, match=r"map_det\.txt: it holds no class, or a name twice"):
+        with pytest.raises(UserError, match=r"map_det\.txt: "):
             opened(ilsvrc)
 
 
-def test_given_class_names_set_the_labels(ilsvrc):
+def test_given_class_names_determine_the_labels(ilsvrc):
     source = opened(ilsvrc, "val", ("person", "dog"))
     assert [source.annotation(i).labels.tolist() for i in range(3)] == [[1], [], [2]]
-    with pytest.raises(UserError, match=r"class 'zebra', which is not among the classes person, dog"):
+    with pytest.raises(UserError, match=r"'zebra'.*person, dog"):
         opened(ilsvrc, "train", ("person", "dog"))
 
 
-# ---- mistakes ----
+# ---- errors ----
 
 
 def collected(root, split, kind, count):
-    """The ids that are left when problems are collected, of which there is one, of a kind."""
+    """Open a split, check that one problem of a kind is collected and count images remain, and return the problem."""
     problems = Problems(raise_errors=False)
     source = opened(root, split, problems=problems)
     assert [p.kind for p in problems.collected] == [kind] and len(source) == count
     return problems.collected[0]
 
 
-def test_synset_without_a_name(ilsvrc):
+def test_unknown_synset_is_reported(ilsvrc):
     file = ilsvrc / "Annotations" / "DET" / "val" / f"{VAL[0]}.xml"
     write_xml(file, ("n01440764", (1, 1, 9, 9)), (DOG, (1, 1, 9, 9)))
-    with pytest.raises(UserError, match=r"00001\.xml: object 1 is of class 'n01440764', which is none of the 200 syn"):
+    with pytest.raises(UserError, match=r"00001\.xml: object 1 .*'n01440764'"):
         opened(ilsvrc, "val")
     assert collected(ilsvrc, "val", Kind.UNKNOWN_CLASS, 3).file == str(file)
 
 
-def test_missing_image(ilsvrc):
+def test_missing_image_is_reported(ilsvrc):
     (ilsvrc / "Data" / "DET" / "val" / f"{VAL[1]}.JPEG").unlink()
-    with pytest.raises(UserError, match=r"val\.txt line 2: there is no image .*00002\.JPEG\. Unpack it"):
+    with pytest.raises(UserError, match=r"val\.txt line 2: .*00002\.JPEG"):
         opened(ilsvrc, "val")
     assert collected(ilsvrc, "val", Kind.MISSING, 2).file.endswith("val.txt line 2")
     (ilsvrc / "ImageSets" / "DET" / "val.txt").unlink()
-    with pytest.raises(UserError, match=r"00002\.xml: there is no image .*00002\.JPEG"):
+    with pytest.raises(UserError, match=r"00002\.xml: .*00002\.JPEG"):
         opened(ilsvrc, "val")
 
 
-def test_missing_annotation_of_a_validation_image(ilsvrc):
+def test_missing_annotation_of_a_validation_image_is_reported(ilsvrc):
     (ilsvrc / "Annotations" / "DET" / "val" / f"{VAL[1]}.xml").unlink()
-    with pytest.raises(UserError, match=r"val\.txt line 2: there is no annotation file .*00002\.xml"):
+    with pytest.raises(UserError, match=r"val\.txt line 2: .*00002\.xml"):
         opened(ilsvrc, "val")
     collected(ilsvrc, "val", Kind.MISSING, 2)
 
 
-def test_line_that_is_no_image(ilsvrc):
+def test_list_line_that_is_not_an_image_is_reported(ilsvrc):
     (ilsvrc / "ImageSets" / "DET" / "val.txt").write_text(f"\n{VAL[0]} 1\nmy_values/1.jpg 1\n")
-    with pytest.raises(UserError, match=r"val\.txt line 3: 'my_values/1\.jpg' is no image of train or val"):
+    with pytest.raises(UserError, match=r"val\.txt line 3: 'my_values/1\.jpg'"):
         opened(ilsvrc, "val")
     collected(ilsvrc, "val", Kind.MISSING, 1)
 
 
-def test_malformed_annotation(ilsvrc):
+def test_malformed_annotation_is_reported(ilsvrc):
     (ilsvrc / "Annotations" / "DET" / "val" / f"{VAL[1]}.xml").write_text("<annotation>\n<object>\n</annotation>")
-    with pytest.raises(UserError, match=r"00002\.xml: not well-formed XML .*line 3"):
+    with pytest.raises(UserError, match=r"00002\.xml: .*line 3"):
         opened(ilsvrc, "val")
     collected(ilsvrc, "val", Kind.MALFORMED, 2)
 
 
-def test_split_without_annotations(ilsvrc):
+def test_split_without_annotations_is_rejected(ilsvrc):
     (ilsvrc / "ImageSets" / "DET" / "train.txt").write_text(f"{NEGATIVE} 1\n")
-    with pytest.raises(UserError, match=r"the split 'train' has no annotation file in Annotations/DET"):
+    with pytest.raises(UserError, match=r"'train'.*Annotations/DET"):
         opened(ilsvrc)

@@ -1,4 +1,4 @@
-"""COCO's trainval35k and minival, told from the files of 2017 and from those of 2014."""
+"""Tests of COCO's splits trainval35k and minival, made from the files of 2017 and of 2014."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from ssd_jax.errors import UserError
 from ssd_jax.evaluation.evaluator import compute_metrics
 from ssd_jax.inference.detections import ImageDetections
 
-# Ids of val2017 (its first two and its last), of other images of val2014, and of train2014.
+# Ids of val2017 (the first two and the last), of other images of val2014, and of train2014.
 MINIVAL = (139, 285, 581781)
 OTHER_VAL = (42, 581929)
 TRAIN = (9, 25, 581921)
@@ -23,7 +23,7 @@ CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}]
 
 
 def write(root: Path, name: str, images: dict[int, str], folder: str) -> None:
-    """A COCO file of images by id, each with objects that its id tells, and the images themselves."""
+    """Write images and their COCO file. The objects of an image are determined by its id."""
     content = {
         "images": [{"id": i, "file_name": file, "width": 40, "height": 30} for i, file in images.items()],
         "annotations": [
@@ -52,8 +52,8 @@ def write_2014(root: Path) -> None:
     write(root, "val2014", val, "val2014")
 
 
-def told(source: Source) -> dict[int | None, tuple[list, ...]]:
-    """What a source says of each image, by its id, but for the names of files; and its first pixel."""
+def content_by_id(source: Source) -> dict[int | None, tuple[list, ...]]:
+    """Return the annotations of each image without file names, and its first pixel, by the id of the image."""
     found = {}
     for k in range(len(source)):
         a = source.annotation(k)
@@ -63,10 +63,10 @@ def told(source: Source) -> dict[int | None, tuple[list, ...]]:
     return found
 
 
-def test_the_list_holds_minival():
+def test_minival_ids_match_published_lists():
     ids = sorted(minival_ids())
     assert len(ids) == 5000 and ids[:3] == [139, 285, 632] and ids[-1] == 581781
-    # Its places in lists that others made: sweetagar/yolov5, data/coco/val2017.txt, and, with val2014's names,
+    # Positions in published lists: sweetagar/yolov5, data/coco/val2017.txt, and, with the names of val2014,
     # gaopeng-eugene/real-time-instance-segmentation, data/coco/minival.txt.
     assert [ids[place] for place in (1000, 1111, 1288, 3000, 3332)] == [119365, 131273, 152214, 347544, 384527]
     assert not set(ids) & set(TRAIN + OTHER_VAL)
@@ -74,12 +74,12 @@ def test_the_list_holds_minival():
 
 
 @pytest.mark.parametrize(("split", "ids"), [("trainval35k", sorted(TRAIN + OTHER_VAL)), ("minival", sorted(MINIVAL))])
-def test_both_years_give_the_same_images_and_boxes(tmp_path: Path, split: str, ids: list[int]):
+def test_splits_are_equal_from_files_of_2014_and_2017(tmp_path: Path, split: str, ids: list[int]):
     write_2017(tmp_path / "2017")
     write_2014(tmp_path / "2014")
     later, earlier = (open_source(Data(root=str(tmp_path / year)), split) for year in ("2017", "2014"))
-    assert told(later) == told(earlier)
-    assert sorted(told(earlier)) == ids
+    assert content_by_id(later) == content_by_id(earlier)
+    assert sorted(content_by_id(earlier)) == ids
     for source in (later, earlier):
         assert source.class_names == ("person", "dog") and source.category_ids == (1, 18)
 
@@ -93,7 +93,7 @@ def test_images_of_2014_keep_their_folders_and_names(tmp_path: Path):
     assert source.annotation(0).image_id == "COCO_train2014_000000000009.jpg"
 
 
-def test_they_are_splits_like_others(tmp_path: Path):
+def test_derived_splits_can_be_listed_joined_and_sliced(tmp_path: Path):
     write_2014(tmp_path)
     data = Data(root=str(tmp_path))
     assert split_names(data) == ("train2014", "val2014", "trainval35k", "minival")
@@ -106,8 +106,8 @@ def test_they_are_splits_like_others(tmp_path: Path):
         open_source(data, "trainval35k", ("person",))
 
 
-def change(root: Path, name: str, **values) -> None:
-    """Other values for keys of a COCO file."""
+def update_file(root: Path, name: str, **values) -> None:
+    """Replace the values of some keys of a COCO file."""
     file = root / "annotations" / f"instances_{name}.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
@@ -115,21 +115,21 @@ def change(root: Path, name: str, **values) -> None:
 def test_classes_are_those_of_the_first_file(tmp_path: Path):
     write_2014(tmp_path)
     dog = {"image_id": OTHER_VAL[0], "category_id": 18, "bbox": [1, 1, 9, 9]}
-    change(tmp_path, "val2014", categories=CATEGORIES[:1], annotations=[dog])
+    update_file(tmp_path, "val2014", categories=CATEGORIES[:1], annotations=[dog])
     source = open_source(Data(root=str(tmp_path)), "trainval35k")
     assert source.class_names == ("person", "dog")
     assert source.annotation(len(TRAIN)).labels.tolist() == [2]
 
 
-def test_what_is_odd_is_told_once_of_each_file(tmp_path: Path):
+def test_notes_name_each_file_once(tmp_path: Path):
     write_2014(tmp_path)
     for name, i in (("train2014", TRAIN[0]), ("val2014", OTHER_VAL[0])):
-        change(tmp_path, name, annotations=[{"image_id": i, "category_id": 1, "bbox": [1, 1, 90, 9]}])
+        update_file(tmp_path, name, annotations=[{"image_id": i, "category_id": 1, "bbox": [1, 1, 90, 9]}])
     notes = open_source(Data(root=str(tmp_path)), "trainval35k").notes
     assert [note.split("instances_")[1].split(".json")[0] for note in notes] == ["train2014", "val2014"]
 
 
-def test_coco_measures_minival_of_2014_by_its_own_images(tmp_path: Path):
+def test_coco_metrics_of_minival_use_its_own_images(tmp_path: Path):
     write_2014(tmp_path)
     source = open_source(Data(root=str(tmp_path)), "minival")
     perfect = [
@@ -140,7 +140,7 @@ def test_coco_measures_minival_of_2014_by_its_own_images(tmp_path: Path):
     assert compute_metrics(perfect, source)["coco_ap"] == pytest.approx(1)
 
 
-def test_where_both_years_are_there_the_later_one_counts(tmp_path: Path):
+def test_files_of_2017_are_preferred(tmp_path: Path):
     write_2014(tmp_path)
     write_2017(tmp_path)
     data = Data(root=str(tmp_path))
@@ -148,26 +148,26 @@ def test_where_both_years_are_there_the_later_one_counts(tmp_path: Path):
     assert "val2017" in open_source(data, "minival").annotation(0).file
 
 
-def test_val2017_is_minival_of_the_other_files_of_2014(tmp_path: Path):
+def test_val2017_is_minival_beside_files_of_2014(tmp_path: Path):
     write_2014(tmp_path)
     write(tmp_path, "val2017", {MINIVAL[0]: "one.jpg"}, "val2017")
     data = Data(root=str(tmp_path))
-    assert sorted(told(open_source(data, "trainval35k"))) == sorted(TRAIN + OTHER_VAL)
-    assert sorted(told(open_source(data, "minival"))) == [MINIVAL[0]]
+    assert sorted(content_by_id(open_source(data, "trainval35k"))) == sorted(TRAIN + OTHER_VAL)
+    assert sorted(content_by_id(open_source(data, "minival"))) == [MINIVAL[0]]
 
 
-def test_a_file_of_the_splits_own_name_is_taken(tmp_path: Path):
+def test_file_with_the_name_of_the_split_is_preferred(tmp_path: Path):
     write_2014(tmp_path)
     write(tmp_path, "minival", {42: "mine.jpg"}, "minival")
-    assert sorted(told(open_source(Data(root=str(tmp_path)), "minival"))) == [42]
+    assert sorted(content_by_id(open_source(Data(root=str(tmp_path)), "minival"))) == [42]
 
 
 @pytest.mark.parametrize(("kept", "split"), [("val2014", "trainval35k"), ("train2014", "minival")])
-def test_without_the_files_for_it_there_is_no_such_split(tmp_path: Path, kept: str, split: str):
+def test_split_with_missing_files_is_rejected(tmp_path: Path, kept: str, split: str):
     write_2014(tmp_path)
     other = "val2014" if kept == "train2014" else "train2014"
     (tmp_path / "annotations" / f"instances_{other}.json").unlink()
     data = Data(root=str(tmp_path))
     assert missing_split(data, split)
-    with pytest.raises(UserError, match=rf"there is no split '{split}'\. Its splits: {kept}"):
+    with pytest.raises(UserError, match=rf"'{split}'.*: {kept}"):
         open_source(data, split)

@@ -1,25 +1,34 @@
-"""One data set in VOC, COCO and YOLO: the same items from each, and the same measurements of one checkpoint."""
+"""Tests across formats: equal annotations from VOC, COCO and YOLO, the table of formats, and joined splits."""
 
+import importlib
+import inspect
 import json
+import os
 import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 from helpers.cli import command, write_voc_folder
+from helpers.paths import ROOT
 from PIL import Image
 
 from ssd_jax.config import Data
-from ssd_jax.data.formats.open import find_format, open_source
+from ssd_jax.data.formats.open import FOLDER_FORMATS, FolderFormatModule, find_format, open_source
+from ssd_jax.data.formats.shapes import CLASS_NAMES
+from ssd_jax.data.problems import Kind, Problems
 
 
 def read_voc(root: Path, split: str):
-    """Stem, image file, size, and class name with xyxy of each object, by ElementTree alone."""
+    """Yield stem, image file, size, and the name and xyxy of each object, read with ElementTree only."""
     for stem in (root / "ImageSets" / "Main" / f"{split}.txt").read_text().split():
         (image,) = (root / "JPEGImages").glob(f"{stem}.*")
-        with Image.open(image) as picture:
-            size = picture.size
+        with Image.open(image) as opened:
+            size = opened.size
         tree = ElementTree.parse(root / "Annotations" / f"{stem}.xml")
         objects = [
             (node.findtext("name"), [float(node.findtext(f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")])
@@ -62,7 +71,7 @@ def to_yolo(voc: Path, out: Path, splits: list[str], names: list[str]) -> Path:
             lines = []
             for name, (x1, y1, x2, y2) in objects:
                 box = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-                lines.append(" ".join([str(names.index(name)), *(f"{share:.8f}" for share in box)]))
+                lines.append(" ".join([str(names.index(name)), *(f"{value:.8f}" for value in box)]))
             (out / "labels" / split / f"{stem}.txt").write_text("\n".join(lines))
     listed = "\n".join(f"  {k}: {name}" for k, name in enumerate(names))
     paths = "\n".join(f"{split}: images/{split}" for split in splits)
@@ -70,55 +79,110 @@ def to_yolo(voc: Path, out: Path, splits: list[str], names: list[str]) -> Path:
     return out
 
 
-def items(root: Path, split: str):
+def sorted_annotations(root: Path, split: str):
     source = open_source(Data(root=str(root)), split)
     found = list(source.annotations())
     return source, sorted(found, key=lambda a: Path(a.file).stem)
 
 
-def assert_same_items(voc: Path, tmp_path: Path, splits: list[str], names: list[str]) -> None:
-    roots = {
-        "coco": to_coco(voc, tmp_path / "coco", splits, names),
-        "yolo": to_yolo(voc, tmp_path / "yolo", splits, names),
-    }
+def assert_equal_annotations(roots: dict[str, Path], splits: list[str]) -> None:
     for split in splits:
-        source, expected = items(voc, split)
+        source, expected = sorted_annotations(roots["voc"], split)
         for kind, root in roots.items():
             assert find_format(Data(root=str(root))) == kind
-            other, found = items(root, split)
+            other, found = sorted_annotations(root, split)
             assert other.class_names == source.class_names and len(found) == len(expected)
             for a, b in zip(found, expected, strict=True):
                 assert Path(a.file).name == Path(b.file).name and (a.width, a.height) == (b.width, b.height)
                 np.testing.assert_array_equal(a.labels, b.labels)
-                # COCO keeps left and width, YOLO eight decimals of the share of the image.
+                # COCO stores left and width, YOLO eight decimals of normalised coordinates.
                 np.testing.assert_allclose(a.boxes_px, b.boxes_px, rtol=0, atol=2e-4)
                 np.testing.assert_allclose(a.area_px, b.area_px, rtol=1e-3, atol=0.1)
 
 
-def test_bccd_reads_the_same_in_three_formats(bccd, tmp_path):
-    assert_same_items(bccd, tmp_path, ["val", "test"], ["Platelets", "RBC", "WBC"])
+def test_bccd_reads_equally_from_three_formats(bccd, tmp_path):
+    splits, names = ["val", "test"], ["Platelets", "RBC", "WBC"]
+    coco, yolo = (to_coco(bccd, tmp_path / "coco", splits, names), to_yolo(bccd, tmp_path / "yolo", splits, names))
+    assert_equal_annotations({"voc": bccd, "coco": coco, "yolo": yolo}, splits)
 
 
 @pytest.fixture(scope="module")
-def one_set(tmp_path_factory):
+def voc_coco_yolo(tmp_path_factory):
     base = tmp_path_factory.mktemp("formats")
     voc = write_voc_folder(base / "voc", {"train": 4, "test": 12})
-    names = ["circle", "square", "star", "triangle"]
     return {
-        "voc": voc, "coco": to_coco(voc, base / "coco", ["train", "test"], names),
-        "yolo": to_yolo(voc, base / "yolo", ["train", "test"], names),
-    }  # fmt: skip
+        "voc": voc,
+        "coco": to_coco(voc, base / "coco", ["train", "test"], list(CLASS_NAMES)),
+        "yolo": to_yolo(voc, base / "yolo", ["train", "test"], list(CLASS_NAMES)),
+    }
 
 
-def test_one_checkpoint_measures_the_same_in_three_formats(one_set, trained_run, tmp_path):
-    measured = {}
-    for kind, root in one_set.items():
+def test_generated_images_read_equally_from_three_formats(voc_coco_yolo):
+    assert_equal_annotations(voc_coco_yolo, ["train", "test"])
+
+
+@pytest.mark.slow
+def test_metrics_of_a_checkpoint_are_equal_in_three_formats(voc_coco_yolo, trained_run, tmp_path):
+    metrics = {}
+    for kind, root in voc_coco_yolo.items():
         run = shutil.copytree(trained_run, tmp_path / kind)
         assert command("evaluate", run, "--data.root", root) == 0
-        measured[kind] = json.loads((run / "metrics.json").read_text())
-    assert measured["voc"]["images"] == 12 and measured["voc"]["voc_map_area"] > 0
+        metrics[kind] = json.loads((run / "metrics.json").read_text())
+    assert metrics["voc"]["images"] == 12 and metrics["voc"]["voc_map_area"] > 0
     for kind in ("coco", "yolo"):
-        for key, value in measured["voc"].items():
+        for key, value in metrics["voc"].items():
             if isinstance(value, float):
-                assert measured[kind][key] == pytest.approx(value, abs=1e-9), (kind, key)
-        assert measured[kind]["voc_classes"] == measured["voc"]["voc_classes"]
+                assert metrics[kind][key] == pytest.approx(value, abs=1e-9), (kind, key)
+        assert metrics[kind]["voc_classes"] == metrics["voc"]["voc_classes"]
+
+
+# ---- the table of formats ----
+
+
+def test_format_option_has_all_formats():
+    choices = get_args(get_type_hints(Data)["format"])
+    assert sorted(choices) == sorted(["auto", "shapes", "tfds", *FOLDER_FORMATS])
+
+
+@pytest.mark.parametrize("name", FOLDER_FORMATS)
+def test_folder_formats_have_the_attributes_of_a_format_module(name):
+    module = importlib.import_module(f"ssd_jax.data.formats.{name}")
+    assert isinstance(module, FolderFormatModule) and module.LAYOUT
+    for function in ("split_names", "open_split"):
+        expected = list(inspect.signature(getattr(FolderFormatModule, function)).parameters)[1:]
+        assert list(inspect.signature(getattr(module, function)).parameters) == expected
+
+
+def test_opening_generated_images_imports_no_other_format():
+    program = """
+import sys
+from ssd_jax.config import Data
+from ssd_jax.data.formats import open_source
+assert len(open_source(Data(), "val"))
+assert not {"tensorflow_datasets", "yaml", "ssd_jax.data.formats.coco"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+
+
+# ---- joined splits ----
+
+
+def test_joined_sources_renumber_labels_without_reading_twice(tmp_path):
+    for folder, name in (("one", "cat"), ("two", "ant")):
+        (tmp_path / folder / "images").mkdir(parents=True)
+        images, objects = [], []
+        for number, stem in enumerate(("a", "b"), start=1):
+            Image.new("RGB", (40, 30)).save(tmp_path / folder / "images" / f"{stem}.png")
+            images.append({"id": number, "file_name": f"{stem}.png", "width": 40, "height": 30})
+            objects.append({"image_id": number, "category_id": 5, "bbox": [1, 2, 3, 4]})
+        # One class is shared; it has another label in each folder.
+        categories = [{"id": 5, "name": name}, {"id": 7, "name": "bee"}]
+        objects.append({"image_id": 1, "category_id": 7, "bbox": [5, 5, 0, 5]})
+        objects.append({"image_id": 1, "category_id": 7, "bbox": [5, 5, 5, 5]})
+        content = {"images": images, "annotations": objects, "categories": categories}
+        (tmp_path / folder / "train.json").write_text(json.dumps(content))
+    problems = Problems(raise_errors=False)
+    source = open_source(Data(root=str(tmp_path)), "two/train+one/train", problems=problems)
+    assert source.class_names == ("ant", "bee", "cat") and source.category_ids is None
+    assert [a.labels.tolist() for a in source.annotations()] == [[1, 2], [1], [3, 2], [3]]
+    assert [problem.kind for problem in problems.collected] == [Kind.NO_AREA] * 2, "once for each folder"

@@ -1,4 +1,4 @@
-"""VOC folders: layouts, splits, and every way in which a file can be wrong."""
+"""Tests of the VOC reader: layouts, splits, and malformed files."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image
 
 from ssd_jax.config import Data
 from ssd_jax.data.formats.open import find_format, open_source, split_names
-from ssd_jax.data.formats.voc import open_voc, parse_voc_xml
+from ssd_jax.data.formats.voc import open_split, parse_voc_xml
 from ssd_jax.data.loader import reduce_to_fit, train_batches
 from ssd_jax.data.source import RawObject, clip_box, hash_split
 from ssd_jax.errors import UserError
@@ -33,7 +33,7 @@ def write(folder: Path, stem: str, xml: str, images=None, extension=".jpg", size
 
 @pytest.fixture
 def voc(tmp_path):
-    """Three images: a holds a cat, b nothing, c a dog and a difficult cat; train a b, val c."""
+    """Make a folder with a (a cat) and b (no objects) in train, and c (a dog and a difficult cat) in val."""
     images = tmp_path / "JPEGImages"
     write(tmp_path / "Annotations", "a", annotation_xml(box_xml()), images)
     write(tmp_path / "Annotations", "b", annotation_xml(), images)
@@ -48,14 +48,14 @@ def voc(tmp_path):
 
 
 def opened(root, split="train", class_names=(), **data):
-    return open_voc(Data(root=str(root), **data), split, class_names)
+    return open_split(Data(root=str(root), **data), split, class_names)
 
 
-def break_file(root, xml, stem="a"):
+def write_annotation(root, xml, stem="a"):
     (root / "Annotations" / f"{stem}.xml").write_text(xml)
 
 
-def test_annotations_are_read_as_they_stand(voc):
+def test_annotations_have_boxes_as_in_the_file(voc):
     source = opened(voc, "val")
     found = source.annotation(0)
     assert source.class_names == ("cat", "dog") and len(source) == 1 and source.notes == ()
@@ -69,36 +69,36 @@ def test_annotations_are_read_as_they_stand(voc):
     assert source.image(0).shape == (30, 40, 3)
 
 
-def test_image_without_objects_is_kept_as_background(voc):
+def test_image_without_objects_is_kept(voc):
     source = opened(voc)
     assert [annotation.image_id for annotation in source.annotations()] == ["a", "b"]
     assert source.annotation(1).boxes_px.shape == (0, 4)
 
 
-def test_splits_leave_out_the_lists_of_one_class(voc):
+def test_split_names_exclude_lists_of_single_classes(voc):
     assert split_names(Data(root=str(voc))) == ("train", "val")
     assert find_format(Data(root=str(voc))) == "voc"
 
 
-def test_list_of_one_class_may_be_named_as_a_split_by_its_first_column(voc):
+def test_list_with_a_second_column_is_read_as_a_split(voc):
     (voc / "ImageSets" / "Main" / "pets.txt").write_text("c  1\na -1\nc  1\n")
     source = opened(voc, "pets")
     assert [annotation.image_id for annotation in source.annotations()] == ["c", "a"]
 
 
-def test_class_names_come_from_all_splits(voc):
+def test_class_names_are_collected_over_all_splits(voc):
     assert opened(voc, "train").class_names == opened(voc, "val").class_names == ("cat", "dog")
 
 
-def test_given_class_names_set_the_labels(voc):
+def test_given_class_names_determine_the_labels(voc):
     source = opened(voc, "val", ("bird", "dog", "cat"))
     np.testing.assert_array_equal(source.annotation(0).labels, [2, 3])
 
 
-def test_parts_of_objects_are_no_objects(voc):
-    """VOC 2012 marks heads and hands with a <part> that has a name and a box of its own."""
+def test_parts_of_objects_are_ignored(voc):
+    """VOC 2012 marks heads and hands with a <part> that has its own name and box."""
     part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
-    break_file(voc, annotation_xml(box_xml(extra=part)))
+    write_annotation(voc, annotation_xml(box_xml(extra=part)))
     assert opened(voc).class_names == ("cat", "dog")
 
 
@@ -107,19 +107,19 @@ def test_parts_of_objects_are_no_objects(voc):
 
 @pytest.mark.parametrize("images", ["images", "Images", "JPEGImages", "annotations"])
 @pytest.mark.parametrize("extension", [".jpg", ".JPG", ".jpeg", ".PNG"])
-def test_folder_without_lists_is_divided_by_hash(tmp_path, images, extension):
+def test_folder_without_lists_is_split_by_hash(tmp_path, images, extension):
     for k in range(12):
         write(tmp_path / "annotations", f"i{k}", annotation_xml(box_xml()), tmp_path / images, extension)
     parts = [opened(tmp_path, split, val_fraction=0.3) for split in ("train", "val")]
     ids = [[annotation.image_id for annotation in part.annotations()] for part in parts]
     every = sorted(f"i{k}" for k in range(12))
     assert sorted(ids[0] + ids[1]) == every
-    assert ids[1] == [image_id for image_id, held in zip(every, hash_split(every, 0.3), strict=True) if held]
-    with pytest.raises(UserError, match=r"no split 'test'.*train, val"):
+    assert ids[1] == [image_id for image_id, in_val in zip(every, hash_split(every, 0.3), strict=True) if in_val]
+    with pytest.raises(UserError, match=r"'test'.*train, val"):
         opened(tmp_path, "test")
 
 
-def test_images_beside_their_annotations(tmp_path):
+def test_images_beside_their_annotations_are_found(tmp_path):
     for k in range(4):
         write(tmp_path, f"i{k}", annotation_xml(box_xml()))
     data = Data(root=str(tmp_path))
@@ -127,54 +127,54 @@ def test_images_beside_their_annotations(tmp_path):
     assert len(open_source(data, "train")) + len(open_source(data, "val")) == 4
 
 
-def test_a_folder_for_each_split(tmp_path):
+def test_folders_of_splits_are_found(tmp_path):
     write(tmp_path / "train", "a", annotation_xml(box_xml("cat")))
     write(tmp_path / "valid", "b", annotation_xml(box_xml("ant")))
     source = opened(tmp_path, "val")
     assert source.annotation(0).image_id == "b"
     assert source.class_names == ("ant", "cat")
-    with pytest.raises(UserError, match=r"no split 'test'.*train, valid"):
+    with pytest.raises(UserError, match=r"'test'.*train, valid"):
         opened(tmp_path, "test")
 
 
-def test_image_without_annotation_is_left_out_and_noted(tmp_path):
+def test_image_without_annotation_is_left_out_with_a_note(tmp_path):
     for k in range(4):
         write(tmp_path, f"i{k}", annotation_xml(box_xml()))
     Image.new("RGB", (4, 4)).save(tmp_path / "stray.png")
     (note,) = opened(tmp_path).notes
-    assert "1 images have no annotation file" in note and "stray.png" in note
+    assert note.startswith("1 ") and "annotation file" in note and "stray.png" in note
 
 
-def test_of_several_images_the_one_named_in_the_file_counts(voc):
+def test_filename_selects_between_images_of_the_same_stem(voc):
     Image.new("RGB", (40, 30)).save(voc / "JPEGImages" / "a.png")
-    break_file(voc, annotation_xml(box_xml(), filename="a.png"))
+    write_annotation(voc, annotation_xml(box_xml(), filename="a.png"))
     assert opened(voc).annotation(0).file.endswith("a.png")
 
 
-def test_image_of_another_name_is_found_by_filename(voc):
+def test_image_with_another_name_is_found_by_filename(voc):
     (voc / "JPEGImages" / "a.jpg").rename(voc / "JPEGImages" / "other.jpg")
     assert opened(voc).annotation(0).file.endswith("other.jpg")
 
 
-def test_a_copied_annotation_does_not_take_another_image(voc):
-    """a.xml as a copy of b's, its own image missing: silence would train b's picture with a's boxes."""
+def test_copied_annotation_does_not_use_the_image_of_the_original(voc):
+    """If the image of a.xml, a copy of b.xml, is missing, b's image must not be trained with a's boxes."""
     (voc / "JPEGImages" / "a.jpg").unlink()
-    break_file(voc, annotation_xml(box_xml(), filename="b.jpg"))
-    with pytest.raises(UserError, match=r"a\.xml: there is no image for it"):
+    write_annotation(voc, annotation_xml(box_xml(), filename="b.jpg"))
+    with pytest.raises(UserError, match=r"a\.xml: .*image"):
         opened(voc)
 
 
-def test_held_out_images_stay_so_when_others_come():
+def test_hash_split_of_an_image_does_not_depend_on_others():
     ids = [f"image_{k}" for k in range(1000)]
-    held = hash_split(ids, 0.1)
-    assert 70 < sum(held) < 130  # three standard deviations of a binomial are 28
-    assert hash_split(ids[::2], 0.1) == held[::2]
-    # printf image_0 | b2sum -l 64, and so on: e7cc..., a27d..., 8366..., 1bf5...; as shares .905 .635 .513 .109
+    in_val = hash_split(ids, 0.1)
+    assert 70 < sum(in_val) < 130  # three standard deviations of the binomial are 28
+    assert hash_split(ids[::2], 0.1) == in_val[::2]
+    # printf image_0 | b2sum -l 64 and so on give e7cc..., a27d..., 8366..., 1bf5..., or .905 .635 .513 .109 of 2**64.
     assert hash_split(ids[:4], 0.6) == [False, False, True, True]
 
 
 @pytest.mark.parametrize("fraction", [1e-9, 1 - 1e-9])
-def test_of_two_images_one_is_held_out(fraction):
+def test_hash_split_puts_one_of_two_images_into_val(fraction):
     assert sorted(hash_split(["a", "b"], fraction)) == [False, True]
     assert hash_split(["a"], 1e-9) == [False] and hash_split([], 0.5) == []
 
@@ -185,58 +185,57 @@ def test_of_two_images_one_is_held_out(fraction):
 @pytest.mark.parametrize(
     "size", ["", "<size><width>0</width><height>0</height></size>", "<size><width>w</width></size>"]
 )
-def test_size_missing_or_wrong_comes_from_the_image(voc, size):
-    break_file(voc, annotation_xml(box_xml(), size=size))
+def test_missing_size_is_read_from_the_image(voc, size):
+    write_annotation(voc, annotation_xml(box_xml(), size=size))
     assert opened(voc).annotation(0)[2:4] == (40, 30)
     assert opened(voc).notes == ()
 
 
-def test_stated_size_that_is_wrong_gives_way_to_the_image_and_is_noted(voc):
-    break_file(voc, annotation_xml(box_xml(), size="<size><width>80</width><height>60</height></size>"))
+def test_wrong_size_is_replaced_by_that_of_the_image_with_a_note(voc):
+    write_annotation(voc, annotation_xml(box_xml(), size="<size><width>80</width><height>60</height></size>"))
     assert opened(voc).annotation(0)[2:4] == (40, 30)
     assert opened(voc).image(0).shape == (30, 40, 3)
     (note,) = opened(voc).notes
-    assert note.startswith("1 images have another size than")
-    assert note.endswith("a.xml <size> says 80 x 60, the picture is 40 x 30: do the boxes fit?")
+    assert note.startswith("1 ") and "a.xml" in note and "80 x 60" in note and "40 x 30" in note
 
 
 @pytest.mark.parametrize(("stated", "expected"), [((40, 30), (40, 30)), ((30, 40), (30, 40)), ((5, 5), (30, 40))])
-def test_turned_photograph_follows_the_size_that_its_boxes_were_drawn_on(voc, stated, expected):
+def test_rotated_image_has_the_orientation_of_the_stated_size(voc, stated, expected):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 30)).save(voc / "JPEGImages" / "a.jpg", exif=exif)
     size = f"<size><width>{stated[0]}</width><height>{stated[1]}</height></size>"
-    break_file(voc, annotation_xml(box_xml(), size=size))
+    write_annotation(voc, annotation_xml(box_xml(), size=size))
     source = opened(voc)
     assert source.annotation(0)[2:4] == expected
     assert source.image(0).shape[1::-1] == expected
     assert bool(source.notes) == (stated != expected)
 
 
-def test_broken_image_is_left_to_the_loader_where_the_size_is_stated(voc):
+def test_unreadable_image_with_stated_size_is_reported_on_access(voc):
     (voc / "JPEGImages" / "a.jpg").write_bytes(b"no image")
     source = opened(voc)
     assert source.annotation(0)[2:4] == (40, 30)
     with pytest.raises(UserError, match=r"a\.jpg"):
         source.image(0)
-    break_file(voc, annotation_xml(box_xml(), size=""))
+    write_annotation(voc, annotation_xml(box_xml(), size=""))
     with pytest.raises(UserError, match=r"a\.jpg"):
         opened(voc)
 
 
-def test_image_replaced_by_one_of_another_size_is_refused(voc):
+def test_image_replaced_by_one_of_another_size_is_rejected(voc):
     source = opened(voc)
     Image.new("RGB", (20, 15)).save(voc / "JPEGImages" / "a.jpg")
     with pytest.raises(UserError, match=r"a\.jpg.*20 x 15.*40 x 30"):
         source.image(0)
 
 
-def test_a_large_photograph_is_read_reduced_to_train_on_with_its_boxes_in_place(voc):
-    picture = np.full((1000, 1500, 3), 40, np.uint8)
-    picture[200:600, 300:900] = 220
-    Image.fromarray(picture).save(voc / "JPEGImages" / "a.jpg", quality=95)
+def test_large_image_is_decoded_reduced_with_matching_boxes(voc):
+    pixels = np.full((1000, 1500, 3), 40, np.uint8)
+    pixels[200:600, 300:900] = 220
+    Image.fromarray(pixels).save(voc / "JPEGImages" / "a.jpg", quality=95)
     size = "<size><width>1500</width><height>1000</height></size>"
-    break_file(voc, annotation_xml(box_xml(box=(300, 200, 900, 600)), size=size))
+    write_annotation(voc, annotation_xml(box_xml(box=(300, 200, 900, 600)), size=size))
     source = opened(voc)
     assert source.image(0).shape == (1000, 1500, 3)
     assert source.reduced_image(0, (320, 320)).shape == (500, 750, 3)
@@ -249,91 +248,91 @@ def test_a_large_photograph_is_read_reduced_to_train_on_with_its_boxes_in_place(
     assert np.abs(batch.canvas[slot, :height, :width] - whole).mean() < 0.5
 
 
-def test_a_large_photograph_of_another_size_is_refused_reduced_too(voc):
+def test_reduced_image_of_another_size_is_rejected(voc):
     source = opened(voc)
     Image.new("RGB", (400, 300)).save(voc / "JPEGImages" / "a.jpg")
     with pytest.raises(UserError, match=r"a\.jpg.*400 x 300.*40 x 30"):
         source.reduced_image(0, (5, 5))
     Image.new("RGB", (80, 60)).save(voc / "JPEGImages" / "a.jpg")
     with pytest.raises(UserError, match=r"a\.jpg.*80 x 60.*40 x 30"):
-        source.reduced_image(0, (25, 25))  # decoded at a half, which is the size that is stated
+        source.reduced_image(0, (25, 25))  # decoded at half its size, which is the stated size
 
 
 @pytest.mark.parametrize("box", [(5, 5, 5, 9), (5, 9, 8, 9), (8, 5, 5, 9), (40, 0, 50, 9), (-9, 2, 0, 9)])
-def test_box_without_area_inside_the_image_is_left_out_and_noted(voc, box):
-    break_file(voc, annotation_xml(box_xml(box=box), box_xml("dog")))
+def test_box_without_area_is_left_out_with_a_note(voc, box):
+    write_annotation(voc, annotation_xml(box_xml(box=box), box_xml("dog")))
     source = opened(voc)
     np.testing.assert_array_equal(source.annotation(0).labels, [2])
     (note,) = source.notes
-    assert note.startswith("1 boxes have no area") and "a.xml object 1 (cat" in note
+    assert note.startswith("1 ") and "area" in note and "a.xml object 1 (cat" in note
 
 
-def test_box_beyond_the_image_is_kept_as_it_stands_and_noted(voc):
-    break_file(voc, annotation_xml(box_xml(box=(-2, 1, 41, 30)), box_xml(box=(0, 0, 40, 30))))
+def test_box_beyond_the_image_is_kept_with_a_note(voc):
+    write_annotation(voc, annotation_xml(box_xml(box=(-2, 1, 41, 30)), box_xml(box=(0, 0, 40, 30))))
     source = opened(voc)
     np.testing.assert_array_equal(source.annotation(0).boxes_px, [[-2, 1, 41, 30], [0, 0, 40, 30]])
     (note,) = source.notes
-    assert note.startswith("1 boxes reach beyond their image") and "a.xml object 1" in note
+    assert note.startswith("1 ") and "beyond" in note and "a.xml object 1" in note
 
 
-def test_clip_box():
+def test_clip_box_returns_the_part_inside_the_image():
     assert clip_box((-1, -2, 50, 60), (40, 30)) == (0, 0, 40, 30)
     assert clip_box((1.5, 2, 3, 4), (40, 30)) == (1.5, 2, 3, 4)
     assert clip_box((40, 0, 41, 5), (40, 30)) is None
 
 
-def test_float_coordinates(voc):
-    break_file(voc, annotation_xml(box_xml(box=("1.25", " 2.5 ", "3e1", "20"))))
+def test_float_coordinates_are_read(voc):
+    write_annotation(voc, annotation_xml(box_xml(box=("1.25", " 2.5 ", "3e1", "20"))))
     np.testing.assert_array_equal(opened(voc).annotation(0).boxes_px, [[1.25, 2.5, 30, 20]])
 
 
-# ---- mistakes ----
+# ---- errors ----
 
 NO_XMAX = "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><ymax>4</ymax></bndbox></object>"
 
 
 @pytest.mark.parametrize(
-    ("xml", "words"),
+    ("xml", "position"),
     [
         ("<annotation>\n<object>\n</annotation>", "line 3"),
-        ("", "the file is empty"),
+        ("", "empty"),
         (annotation_xml(box_xml(), NO_XMAX), "object 2 has no <xmax>"),
         (annotation_xml("<object><name>cat</name></object>"), "object 1 has no <xmin>"),
-        (annotation_xml(box_xml(box=(1, "two", 3, 4))), "object 1 has <ymin> 'two', which is no number"),
+        (annotation_xml(box_xml(box=(1, "two", 3, 4))), "object 1 has <ymin> 'two'"),
         (annotation_xml(box_xml(box=(1, "nan", 3, 4))), "object 1 has <ymin> 'nan'"),
         (annotation_xml(box_xml(box=(1, 2, "inf", 4))), "object 1 has <xmax> 'inf'"),
         (annotation_xml(box_xml(extra="<difficult>perhaps</difficult>")), "<difficult> 'perhaps'"),
         (annotation_xml(box_xml(name=" ")), "object 1 has no <name>"),
     ],
 )
-def test_malformed_file_is_named_with_the_place(voc, xml, words):
-    break_file(voc, xml)
+def test_malformed_file_is_reported_with_its_position(voc, xml, position):
+    write_annotation(voc, xml)
     with pytest.raises(UserError) as error:
         opened(voc)
-    assert str(voc / "Annotations" / "a.xml") in str(error.value) and words in str(error.value)
+    assert str(voc / "Annotations" / "a.xml") in str(error.value) and position in str(error.value)
 
 
 @pytest.mark.parametrize("box", [(0.1, 0.2, 0.5, 1), (0, 0, 1, 0.9), (0.5, 0.5, 0.5, 0.5)])
-def test_boxes_that_are_shares_of_the_image_are_refused(voc, box):
-    break_file(voc, annotation_xml(box_xml(box=box), box_xml(box=(0, 0, 1, 1))))
-    with pytest.raises(UserError, match=r"a\.xml: its boxes lie between 0 and 1, .*in pixels"):
+def test_normalised_boxes_are_rejected(voc, box):
+    write_annotation(voc, annotation_xml(box_xml(box=box), box_xml(box=(0, 0, 1, 1))))
+    with pytest.raises(UserError, match=r"a\.xml: .*between 0 and 1.*pixels"):
         opened(voc)
 
 
 @pytest.mark.parametrize("boxes", [[(0, 0, 1, 1)], [(0.1, 0.1, 0.9, 1.1)], [(0.1, 0, 1, 1), (5, 5, 9, 9)], []])
-def test_small_boxes_are_no_shares(voc, boxes):
-    break_file(voc, annotation_xml(*(box_xml(box=box) for box in boxes)))
+def test_small_boxes_are_not_taken_for_normalised_ones(voc, boxes):
+    write_annotation(voc, annotation_xml(*(box_xml(box=box) for box in boxes)))
     assert len(opened(voc).annotation(0).labels) == len(boxes)
 
 
-def test_unknown_class_is_named_with_the_known_ones(voc):
-    with pytest.raises(UserError, match=r"c\.xml: object 1 is of class 'dog'.*cat, bird"):
+def test_unknown_class_is_reported_with_the_known_ones(voc):
+    with pytest.raises(UserError, match=r"c\.xml: object 1 .*'dog'.*cat, bird"):
         opened(voc, "val", ("cat", "bird"))
 
 
-def test_missing_annotation_is_named_with_advice(voc):
+def test_missing_annotation_is_reported_with_the_list_line(voc):
     (voc / "Annotations" / "b.xml").unlink()
-    with pytest.raises(UserError, match=r"train\.txt line 3: .*b\.xml\. Add it.*<annotation></annotation>"):
+    with pytest.raises(UserError, match=r"train\.txt line 3: .*b\.xml.*<annotation></annotation>"):
         opened(voc)
 
 
@@ -347,7 +346,7 @@ def test_missing_annotation_is_named_with_advice(voc):
         ("b.v2", "b.v2.jpg  -1"),
     ],
 )
-def test_lists_take_names_with_blanks_endings_and_columns(voc, stem, line):
+def test_list_lines_may_have_spaces_extensions_and_columns(voc, stem, line):
     for folder, ending in (("Annotations", ".xml"), ("JPEGImages", ".jpg")):
         (voc / folder / f"b{ending}").rename(voc / folder / f"{stem}{ending}")
     (voc / "ImageSets" / "Main" / "train.txt").write_text(f"{line}\n", encoding="utf-8-sig")
@@ -355,67 +354,67 @@ def test_lists_take_names_with_blanks_endings_and_columns(voc, stem, line):
     assert [annotation.image_id for annotation in source.annotations()] == [stem]
 
 
-def test_encodings_that_cannot_be_read_are_named(voc):
+def test_unreadable_encodings_are_reported(voc):
     (voc / "ImageSets" / "Main" / "train.txt").write_bytes("b\nB\u00e4r\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"train\.txt: not text in UTF-8"):
+    with pytest.raises(UserError, match=r"train\.txt: .*UTF-8"):
         opened(voc)
     (voc / "ImageSets" / "Main" / "train.txt").write_text("a\n")
     for declared in ("gb2312", "klingon"):
         (voc / "Annotations" / "a.xml").write_text(f'<?xml version="1.0" encoding="{declared}"?><annotation/>')
-        with pytest.raises(UserError, match=r"a\.xml: can't be read as XML.*Save it as UTF-8"):
+        with pytest.raises(UserError, match=r"a\.xml: .*XML.*UTF-8"):
             opened(voc)
 
 
-def test_missing_image_is_named(voc):
+def test_missing_image_is_reported(voc):
     (voc / "JPEGImages" / "b.jpg").unlink()
-    with pytest.raises(UserError, match=r"b\.xml: there is no image"):
+    with pytest.raises(UserError, match=r"b\.xml: .*image"):
         opened(voc)
 
 
-def test_empty_split(voc):
+def test_empty_split_is_rejected(voc):
     (voc / "ImageSets" / "Main" / "train.txt").write_text("\n")
-    with pytest.raises(UserError, match="'train' is empty"):
+    with pytest.raises(UserError, match="'train'"):
         opened(voc)
 
 
-def test_unknown_split_lists_the_splits(voc):
-    with pytest.raises(UserError, match=r"no split 'test'\. Its splits: train, val"):
+def test_unknown_split_is_reported_with_the_splits(voc):
+    with pytest.raises(UserError, match=r"'test'.*: train, val"):
         opened(voc, "test")
 
 
-def test_folder_without_any_object_has_no_classes(tmp_path):
+def test_folder_without_any_object_is_rejected(tmp_path):
     write(tmp_path, "a", annotation_xml())
     write(tmp_path, "b", annotation_xml())
-    with pytest.raises(UserError, match="no annotation file holds an object"):
+    with pytest.raises(UserError, match="object"):
         opened(tmp_path)
 
 
-def test_folder_of_no_known_format(tmp_path):
-    with pytest.raises(UserError, match="neither a VOC folder"):
+def test_unknown_format_and_missing_folder_are_rejected(tmp_path):
+    with pytest.raises(UserError, match=r"data\.root: (.|\n)*coco: (.|\n)*voc: (.|\n)*yolo: (.|\n)*ilsvrc: "):
         open_source(Data(root=str(tmp_path)), "train")
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="nowhere"):
         open_source(Data(root=str(tmp_path / "nowhere")), "train")
 
 
-def test_folder_that_may_be_another_is_told(voc, tmp_path_factory):
+def test_parent_folder_and_archive_get_a_suggestion(voc, tmp_path_factory):
     outer = tmp_path_factory.mktemp("outer")
     shutil.copytree(voc, outer / "inner")
-    with pytest.raises(UserError, match=f"Is it '{outer / 'inner'}'"):
+    with pytest.raises(UserError, match=f"'{outer / 'inner'}'"):
         open_source(Data(root=str(outer)), "train")
-    with pytest.raises(UserError, match="if it is an archive, unpack it"):
+    with pytest.raises(UserError, match=r"a\.jpg.*archive"):
         open_source(Data(root=str(voc / "JPEGImages" / "a.jpg")), "train")
 
 
-def test_folder_without_annotations(tmp_path):
-    with pytest.raises(UserError, match=r"no \.xml files"):
+def test_folder_without_annotations_is_rejected(tmp_path):
+    with pytest.raises(UserError, match=r"\.xml"):
         opened(tmp_path)
 
 
 # ---- real photographs ----
 
 
-def test_bccd(bccd):
-    """Counts by grep over the folder: 4,888 <object>, of which two have xmin = xmax."""
+def test_bccd_has_the_known_counts(bccd):
+    """The counts are from grep: the folder has 4,888 <object>, of which two have xmin = xmax."""
     sources = {split: opened(bccd, split) for split in ("train", "val", "test", "trainval")}
     assert {split: len(source) for split, source in sources.items()} == {
         "train": 205, "val": 87, "test": 72, "trainval": 292,
@@ -430,54 +429,54 @@ def test_bccd(bccd):
     np.testing.assert_array_equal(sources["test"].annotation(0).boxes_px[0], [193, 92, 387, 285])
 
 
-def test_parse_voc_xml(bccd):
+def test_parse_voc_xml_keeps_a_box_without_area(bccd):
     parsed = parse_voc_xml(bccd / "Annotations" / "BloodImage_00338.xml")
     assert parsed.size == (640, 480) and parsed.filename == "BloodImage_00338.jpg"
     assert len(parsed.objects) == 14
     assert parsed.objects[12] == RawObject("object 13", "RBC", (504, 337, 504, 337))
 
 
-# ---- a test whose boxes are not public ----
+# ---- test splits without public boxes ----
 
 
 def challenge(root, listed="one two three", annotated=("a",)):
-    """Images of test without boxes; those annotated have them for another task."""
+    """Make a list test. Only the images in annotated have an annotation file."""
     for stem in listed.split():
         if stem not in annotated:
             Image.new("RGB", (50, 20), "navy").save(root / "JPEGImages" / f"{stem}.jpg")
     (root / "ImageSets" / "Main" / "test.txt").write_text(listed.replace(" ", "\n"))
 
 
-def test_list_of_a_challenge_is_images_without_boxes(voc):
+def test_challenge_test_split_is_unannotated(voc):
     challenge(voc, "one two a three")
     source = opened(voc, "test")
     assert not source.annotated and source.class_names == ("cat", "dog")
     found = list(source.annotations())
     assert [a.image_id for a in found] == ["one", "two", "a", "three"]
     assert (found[0].width, found[0].height) == (50, 20) and source.image(0).shape == (20, 50, 3)
-    assert not any(len(a.labels) for a in found), "the boxes of a are those of another task"
+    assert not any(len(a.labels) for a in found), "the boxes of a are for another task"
     assert opened(voc, "val").annotated
     assert opened(voc, "test", ("dog", "bird")).class_names == ("dog", "bird")
 
 
 @pytest.mark.parametrize(("listed", "missing"), [("a one", "one"), ("a b one", "one")])
-def test_from_half_on_an_image_without_annotation_file_is_a_mistake(voc, listed, missing):
+def test_test_split_with_half_of_the_annotations_reports_the_missing_ones(voc, listed, missing):
     challenge(voc, listed, annotated=("a", "b"))
-    with pytest.raises(UserError, match=rf"test\.txt line \d: there is no annotation file .*{missing}\.xml"):
+    with pytest.raises(UserError, match=rf"test\.txt line \d: .*{missing}\.xml"):
         opened(voc, "test")
 
 
-def test_other_lists_than_test_are_no_challenge(voc):
+def test_split_other_than_test_reports_missing_annotations(voc):
     challenge(voc)
     (voc / "ImageSets" / "Main" / "test.txt").rename(voc / "ImageSets" / "Main" / "val.txt")
-    with pytest.raises(UserError, match=r"val\.txt line 1: there is no annotation file"):
+    with pytest.raises(UserError, match=r"val\.txt line 1: .*one\.xml"):
         opened(voc, "val")
 
 
-def test_missing_and_broken_images_of_a_challenge_are_named(voc):
+def test_missing_and_broken_images_of_a_challenge_are_reported(voc):
     challenge(voc)
     (voc / "JPEGImages" / "two.jpg").unlink()
-    with pytest.raises(UserError, match=r"test\.txt line 2: there is no image two in .*JPEGImages"):
+    with pytest.raises(UserError, match=r"test\.txt line 2: .*two.*JPEGImages"):
         opened(voc, "test")
     (voc / "JPEGImages" / "two.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"two\.jpg"):

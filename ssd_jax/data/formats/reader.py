@@ -1,0 +1,114 @@
+"""Parts shared by the readers of folder formats: looking up a split, splitting by hash, and building the source."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from ssd_jax.data.problems import Problems
+from ssd_jax.data.source import (
+    Annotation,
+    CocoTruth,
+    FolderSource,
+    RawObject,
+    annotation_from_objects,
+    hash_split,
+    join_names,
+    split_aliases,
+)
+from ssd_jax.errors import UserError
+
+T = TypeVar("T")
+
+HASHED_SPLITS = ("train", "val")
+"""Splits of a folder that defines none: images are assigned by `hash_split`."""
+
+
+def find_split(root: object, split: str, splits: Sequence[str]) -> str:
+    """Return the name of a split in a data set: the requested name or an alias (val, valid, validation).
+
+    Args:
+        root: Folder or name of the data set, for the message.
+        split: Requested name.
+        splits: Splits that the data set has.
+
+    Raises:
+        UserError: The data set has no such split.
+    """
+    name = next((alias for alias in split_aliases(split) if alias in splits), None)
+    if name is None:
+        raise no_split_error(root, split, splits)
+    return name
+
+
+def no_split_error(root: object, split: str, splits: Iterable[object], reason: str = "") -> UserError:
+    """Return the error for a missing split. The reason defaults to "there is no split ..."."""
+    return UserError(f"{root}: {reason or f'there is no split {split!r}'}. Available splits: {join_names(splits)}.")
+
+
+def select_hashed(items: Sequence[T], image_ids: Sequence[str], split: str, val_fraction: float) -> list[T]:
+    """Return the items whose images `hash_split` assigns to a split of `HASHED_SPLITS`."""
+    in_val = hash_split(image_ids, val_fraction)
+    return [item for item, val in zip(items, in_val, strict=True) if val == (split == "val")]
+
+
+class SplitBuilder:
+    """Collects the annotations of a split and builds its `FolderSource`."""
+
+    def __init__(self, class_names: Sequence[str], problems: Problems):
+        """Start without images.
+
+        Args:
+            class_names: Names of the classes in the order of their labels.
+            problems: Receives what is wrong with the objects, and provides the notes of the source.
+        """
+        self._class_names = tuple(class_names)
+        self._labels = {name: label for label, name in enumerate(self._class_names, start=1)}
+        self._problems = problems
+        self._annotations: list[Annotation] = []
+
+    def __len__(self) -> int:
+        return len(self._annotations)
+
+    def add(
+        self,
+        image_id: str,
+        image: Path | str,
+        size: tuple[int, int],
+        objects: Iterable[RawObject],
+        *,
+        file: object,
+        number: int | None = None,
+    ) -> None:
+        """Add an image with its objects.
+
+        Args:
+            image_id: Unique name of the image in the data set.
+            image: Image file.
+            size: Width and height of the upright image in pixels.
+            objects: Objects as read; those of an unknown class or without area become problems.
+            file: File that the objects were read from, for messages.
+            number: Number of the image in the data set, if it has one.
+        """
+        self._annotations.append(
+            annotation_from_objects(
+                image_id, str(image), size, objects, self._labels, self._problems, file=file, number=number
+            )
+        )
+
+    def build(
+        self,
+        *,
+        notes: Iterable[str] = (),
+        category_ids: Sequence[int] | None = None,
+        coco_truth: CocoTruth | None = None,
+        annotated: bool = True,
+    ) -> FolderSource:
+        """Return the source of the images added so far. The notes follow those about problems."""
+        return FolderSource(
+            self._annotations,
+            self._class_names,
+            [*self._problems.notes(), *notes],
+            category_ids,
+            coco_truth,
+            annotated,
+        )
