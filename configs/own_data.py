@@ -1,14 +1,14 @@
-"""A detector for your own pictures, trained from scratch: no pretrained weights, and a CPU will do.
+"""A detector for your own images, trained from scratch on a CPU or GPU, without pretrained weights.
 
-1. Put the pictures and their boxes into a folder, in VOC, COCO or YOLO layout.
+1. Put the images and annotations into a folder, in VOC, COCO or YOLO format.
 2. python train.py configs/own_data.py --data.root FOLDER
 
-Class names and splits are found from the folder. An SSD300 of a quarter of the paper's channels
-with GroupNorm and weight standardization, for training from scratch. The default boxes are those of
-SSD300 on COCO, whose smallest are 21 px of 300, for small objects.
+Class names and splits are read from the folder. The network is an SSD300 with a quarter of the paper's channels,
+GroupNorm and weight standardization, for training from scratch. The default boxes are those of SSD300 on COCO:
+the smallest ones are 21 px of 300, for small objects.
 
-Pictures seen are steps x batch_size: 9 600 by default. A thousand pictures or more deserve more
-steps, and with a GPU --model.width 0.5 or 1.
+Training uses steps x batch_size images: 9 600 by default. For a data set of a thousand images or more, increase
+the steps; on a GPU, also use --model.width 0.5 or 1.
 """
 
 from ssd_jax.config import SSD300_COCO_BOXES, Augment, Config, Data, Loss, Model, Optimizer, Train
@@ -19,9 +19,9 @@ def get_config() -> Config:
         name="own_data",
         model=Model(default_boxes=SSD300_COCO_BOXES, width=0.25, norm="group", std=(64, 64, 64), l2_norm_scale=5.0),
         data=Data(root=""),
-        # Milder than the paper's, whose zoom-out of four times and crops to 0.3 need a schedule many times as long.
+        # Milder than the paper's: its zoom-out of up to 4 and crops down to 0.3 need a much longer schedule.
         augment=Augment(expand_probability=0.3, expand_max_ratio=1.5, crop_scale=(0.6, 1.0)),
-        loss=Loss(min_negatives=3),  # so that pictures without objects count
+        loss=Loss(min_negatives=3),  # so that images without objects contribute
         optimizer=Optimizer(
             name="muon", learning_rate=1e-2, schedule="cosine", warmup_steps=30, weight_decay=0.02, clip_norm=10.0
         ),

@@ -1,17 +1,18 @@
-"""A detector for your own pictures, started from a detector of COCO's classes.
+"""A detector for your own images, started from a detector for COCO's classes.
 
-1. Put the pictures and their boxes into a folder, in VOC, COCO or YOLO layout.
-2. Bring torchvision's SSD300, ssd300_vgg16_coco-b556d3b4.pth (download.pytorch.org/models), or another file of
-   weights that docs/weights.md names.
+1. Put the images and annotations into a folder, in VOC, COCO or YOLO format.
+2. Download torchvision's SSD300, ssd300_vgg16_coco-b556d3b4.pth (download.pytorch.org/models), or another weight
+   file that docs/weights.md lists.
 3. python train.py configs/own_data_from_coco.py --data.root FOLDER --train.pretrained FILE
 
-Class names and splits are found from the folder. Predictors are carried over by class name: what you call "person"
-or "car" as COCO does is known from the start; other classes begin anew on features that know objects. Mean and
-default boxes are torchvision's; of weights with others say so (--model.mean), a note tells the difference.
+Class names and splits are read from the folder. Predictors are copied by class name: a class that has the same
+name in COCO, such as "person" or "car", starts with its trained predictors; other classes start with new predictors
+on trained features. Mean and default boxes are torchvision's. If the weights use others, a note says so; set them
+(--model.mean).
 
-The network is SSD300 of full width: for a GPU. The rate is Caffe's 1e-3 for 32 pictures, divided by four for 8.
-Not measured: no published file of weights could be had where this was written. What starting from a trained
-detector brings, on a small network, is measured in docs/fine_tuning.md.
+The network is SSD300 at full width, for a GPU. The learning rate is Caffe's 1e-3 for a batch of 32, divided by four
+for a batch of 8. This config was not measured, because no published weight file was available. For the effect of
+starting from a trained detector, measured on a small network, see docs/fine_tuning.md.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ def get_config() -> Config:
         ),
         data=Data(root=""),
         augment=Augment(expand_probability=0.3, expand_max_ratio=1.5, crop_scale=(0.6, 1.0)),  # as in own_data.py
-        loss=Loss(min_negatives=3),  # so that pictures without objects count
+        loss=Loss(min_negatives=3),  # so that images without objects contribute
         optimizer=Optimizer(learning_rate=2.5e-4, schedule="cosine", warmup_steps=100, clip_norm=10.0, freeze_blocks=1),
         train=Train(
             steps=1200,

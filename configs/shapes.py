@@ -1,4 +1,4 @@
-"""A small SSD on generated pictures: the demo, trained from scratch on a CPU in minutes.
+"""A small SSD on generated images: the demo, trained from scratch on a CPU in minutes.
 
 python train.py configs/shapes.py
 """
@@ -19,8 +19,8 @@ def get_config() -> Config:
         name="shapes",
         model=Model(
             default_boxes=boxes,
-            # Dense where SSD300 would halve the map, so that an object has several default boxes of
-            # IoU 0.5 to learn from, as there.
+            # Stride 1 where SSD300 has 2, so that an object is matched to several default boxes, as in
+            # SSD300 on larger images.
             extras=(Extra(256, 512, stride=1), Extra(128, 256, stride=1), Extra(128, 256)),
             l2_norm_scale=5.0,
             width=0.25,
@@ -28,8 +28,8 @@ def get_config() -> Config:
             std=(64, 64, 64),
         ),
         data=Data(root="shapes", max_image_size=128, max_objects=16),
-        # No picture is seen more than a few times, so there is little to gain from distorting it; what
-        # the paper's augmentation asks for, this short schedule does not have.
+        # Every image is used only a few times, so distortions would help little, and the paper's
+        # augmentation needs a longer schedule.
         augment=Augment(distort_probability=0.0, expand_probability=0.0, crop=False),
         optimizer=Optimizer(
             name="muon",

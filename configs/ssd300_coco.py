@@ -1,26 +1,26 @@
 """SSD300 on COCO.
 
-Published (test-dev2015, trained on trainval35k), not measured with this program:
+Published results (test-dev2015, trained on trainval35k). Not measured with this implementation:
 
     |                       | AP .50:.95 | .50  | .75  |
     |-----------------------|------------|------|------|
     | Table 5               | 23.2       | 41.2 | 23.4 |
     | zoom-out, Table 6     | 25.1       | 43.1 | 25.8 |  this file
 
-Schedule with zoom-out, Caffe's examples/ssd/ssd_coco.py: batch 32, 1e-3 for 280k steps, 1e-4 for 80k,
-1e-5 for 40k. Table 5's row has none, and 160k, 40k and 40k steps (section 3.4):
+Schedule with zoom-out, from Caffe's examples/ssd/ssd_coco.py: batch 32, 1e-3 for 280k steps, 1e-4 for 80k,
+1e-5 for 40k. Table 5 has no zoom-out, and 160k, 40k and 40k steps (section 3.4):
 
     --augment.expand-probability 0 --optimizer.milestones 160000 200000 --train.steps 240000
 
-Default boxes start at 0.07 of the side in place of VOC's 0.1: objects are smaller (section 3.4).
+Default boxes start at 0.07 of the image side, for VOC at 0.1, because objects are smaller (section 3.4).
 
     python train.py configs/ssd300_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd300_coco
     python evaluate.py runs/ssd300_coco --split test-dev2017 --results
 
-trainval35k is train2017, or, of the files of 2014, train2014 and those of val2014 that are not in minival;
-minival is val2017. minival serves both to choose the best checkpoint and to measure it, since test-dev has no
-public boxes: results on it are not the table's. The last line writes what COCO's server takes.
+trainval35k is train2017; with the files of 2014, it is train2014 and the images of val2014 that are not in minival.
+minival is val2017. The best checkpoint is chosen on minival and also evaluated on it, because the annotations of
+test-dev are not public: results on it are not those of the table. The last command writes a file for COCO's server.
 """
 
 from ssd_jax.config import SSD300_COCO_BOXES, Config, Data, Model, Optimizer, Train

@@ -1,6 +1,6 @@
 """SSD300 on PASCAL VOC 2007.
 
-Published, Table 1 (VOC2007 test, 11-point mAP), not measured with this program:
+Published results, Table 1 (VOC2007 test, 11-point mAP). Not measured with this implementation:
 
     | trained on           | mAP  |
     |----------------------|------|
@@ -9,17 +9,17 @@ Published, Table 1 (VOC2007 test, 11-point mAP), not measured with this program:
     | the same, zoom-out   | 77.2 |  Table 6, ssd300_voc0712.py
     | VOC07+12 after COCO  | 81.2 |  Table 6, ssd300_voc0712_from_coco.py
 
-Schedule, paper section 3.1: batch 32, 1e-3 for 40k steps, 1e-4 for 10k, 1e-5 for 10k. Zoom-out came
-later (section 3.6) and is off, as in that row.
+Schedule, paper section 3.1: batch 32, 1e-3 for 40k steps, 1e-4 for 10k, 1e-5 for 10k. Zoom-out was added
+later (section 3.6) and is off, as in the first row.
 
     python train.py configs/ssd300_voc.py --data.root VOCdevkit/VOC2007 --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd300_voc --checkpoint last
 
-The paper trains on trainval and uses the last checkpoint. Split val, measured on the way, is part of
-trainval: its mAP shows that the run is sound and says nothing about new images.
+The paper trains on trainval and uses the last checkpoint. The val split, which is evaluated during training, is part
+of trainval: its mAP shows whether training works, but is not meaningful for new images.
 
-The classes are VOC's. For the same network on other data: --model.class-names without a name takes
-those of the data.
+The classes are VOC's. To use the same network for other data, give --model.class-names without a name, which reads
+the class names from the data.
 """
 
 from ssd_jax.config import Augment, Config, Data, Model, Optimizer, Train

@@ -1,25 +1,26 @@
 """SSD300 on PASCAL VOC 2007 and 2012.
 
-Published (VOC2007 test, 11-point mAP; trained on trainval of both years), not measured with this program:
+Published results (VOC2007 test, 11-point mAP; trained on trainval of both years). Not measured with this
+implementation:
 
     |                   | mAP  |
     |-------------------|------|
     | Table 1           | 74.3 |
     | zoom-out, Table 6 | 77.2 |  this file
 
-Schedule with zoom-out, Caffe's examples/ssd/ssd_pascal.py: batch 32, 1e-3 for 80k steps, 1e-4 for 20k,
-1e-5 for 20k. Table 1's row has none, and 40k, 10k and 10k steps (section 3.1):
+Schedule with zoom-out, from Caffe's examples/ssd/ssd_pascal.py: batch 32, 1e-3 for 80k steps, 1e-4 for 20k,
+1e-5 for 20k. Table 1 has no zoom-out, and 40k, 10k and 10k steps (section 3.1):
 
     --augment.expand-probability 0 --optimizer.milestones 40000 50000 --train.steps 60000
 
-VOCdevkit is the folder with VOC2007 and VOC2012, and VOC2007's test images: 16 551 images to train on, 4 952
-to test on.
+VOCdevkit is the folder that contains VOC2007, with its test images, and VOC2012: 16 551 images for training and
+4 952 for testing.
 
     python train.py configs/ssd300_voc0712.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd300_voc0712 --checkpoint last
 
-The paper uses the last checkpoint. VOC2007's val, measured on the way, is part of what is trained on: its
-mAP shows that the run is sound and says nothing about new images.
+The paper uses the last checkpoint. The val split of VOC2007, which is evaluated during training, is part of the
+training data: its mAP shows whether training works, but is not meaningful for new images.
 """
 
 from ssd_jax.config import Config, Data, Model, Optimizer, Train

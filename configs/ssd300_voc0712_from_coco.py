@@ -1,29 +1,29 @@
 """SSD300 on PASCAL VOC 2007 and 2012, started from a run on COCO: "07+12+COCO".
 
-Published (VOC2007 test, 11-point mAP), not measured with this program:
+Published results (VOC2007 test, 11-point mAP). Not measured with this implementation:
 
     |                   | mAP  |
     |-------------------|------|
     | Table 1           | 79.6 |
     | zoom-out, Table 6 | 81.2 |  this file
 
-Table 1: "first train on COCO trainval35k then fine-tune on 07+12". No more is published: neither the rate nor
-when it falls. The name of the authors' weights, VOC0712 with ft, says 120k iterations. This file has steps and
-rates of ssd300_voc0712.py, which are as many; of starting from a trained detector the author says (Caffe fork,
-issue 120) to take a smaller rate, and no number: --optimizer.learning-rate. For Table 1's row, start from
-a run on COCO of Table 5's and take the options in ssd300_voc0712.py.
+Table 1: "first train on COCO trainval35k then fine-tune on 07+12". The schedule of the fine-tuning is not published.
+The name of the authors' weights, VOC0712 with ft, says 120k iterations; this file uses the schedule of
+ssd300_voc0712.py, which has as many. In issue 120 of the Caffe fork the author recommends a smaller learning rate
+when starting from a trained detector, without a number: use --optimizer.learning-rate. For the row of Table 1, start
+from a run on COCO without zoom-out (Table 5) and add the options in ssd300_voc0712.py.
 
-Default boxes are those of the run on COCO, smaller than VOC's. The predictors of VOC's 20 classes start from
-COCO's of the same name, or of that in VOC_NAMES_IN_COCO (ssd_jax/class_names.py); so do the authors' models
-that VOC takes straight from COCO (Caffe, data/VOC0712/coco_voc_map.txt). Whether their fine-tuning started so,
-or with new predictors, is not published.
+The default boxes are those of the run on COCO, which are smaller than VOC's. The predictors of VOC's 20 classes start
+from those of the COCO class with the same name, or with the name in VOC_NAMES_IN_COCO
+(ssd_jax/data/class_names.py). The authors' models that apply COCO detectors to VOC do the same (Caffe,
+data/VOC0712/coco_voc_map.txt). Whether their fine-tuning started this way or with new predictors is not published.
 
     python train.py configs/ssd300_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
     python train.py configs/ssd300_voc0712_from_coco.py --data.root VOCdevkit
     python evaluate.py runs/ssd300_voc0712_from_coco --checkpoint last
 
-The run on COCO is sought in runs/ssd300_coco, another with --train.pretrained RUN; its best checkpoint is
-taken. Splits as in ssd300_voc0712.py.
+The run on COCO is expected in runs/ssd300_coco; name another one with --train.pretrained RUN. Its best checkpoint is
+used. For the splits, see ssd300_voc0712.py.
 """
 
 from ssd_jax.config import SSD300_COCO_BOXES, Config, Data, Model, Optimizer, Train

@@ -1,22 +1,22 @@
-"""SSD300 for PASCAL VOC 2012's test: trained on trainval of 2007 and 2012 and on test of 2007, "07++12".
+"""SSD300 for the test set of PASCAL VOC 2012: trained on trainval of 2007 and 2012 and on test of 2007, "07++12".
 
-Published (VOC2012 test, mAP by its server), not measured with this program:
+Published results (VOC2012 test, mAP from its server). Not measured with this implementation:
 
     |                   | mAP  |
     |-------------------|------|
     | Table 4           | 72.4 |  this file
     | zoom-out, Table 6 | 75.8 |
 
-Schedule, paper section 3.3: batch 32, 1e-3 for 60k steps, 1e-4 for 20k; 21 503 images. For the row with
-zoom-out the paper only says that it doubles the steps (section 3.6), and the authors' weights are named
-iter_240000: when the rate fell is not published, so it is not what this file does.
+Schedule, paper section 3.3: batch 32, 1e-3 for 60k steps, 1e-4 for 20k; 21 503 images. For the row with zoom-out,
+the paper says only that the number of steps is doubled (section 3.6), and the authors' weights are named
+iter_240000. The milestones are not published; therefore this file does not use zoom-out.
 
     python train.py configs/ssd300_voc0712plus.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd300_voc0712plus --checkpoint last --results
 
-The boxes of VOC2012 test are not public: --results writes the files comp4_det_test_<class>.txt, which its
-server takes, and there is nothing to measure here. VOC2012's val, measured on the way, is part of what is
-trained on, as are all public boxes: its mAP shows that the run is sound and no more.
+The annotations of VOC2012 test are not public: metrics are not computed, and --results writes the files
+comp4_det_test_<class>.txt for its server. The val split of VOC2012, which is evaluated during training, is part of the
+training data, as are all public annotations: its mAP shows only whether training works.
 """
 
 from ssd_jax.config import Augment, Config, Data, Model, Optimizer, Train

@@ -1,22 +1,21 @@
-"""SSD300 for PASCAL VOC 2012's test, started from a run on COCO: "07++12+COCO".
+"""SSD300 for the test set of PASCAL VOC 2012, started from a run on COCO: "07++12+COCO".
 
-Published (VOC2012 test, mAP by its server), not measured with this program:
+Published results (VOC2012 test, mAP from its server). Not measured with this implementation:
 
     |                   | mAP  |
     |-------------------|------|
     | Table 4           | 77.5 |
     | zoom-out, Table 6 | 79.3 |  this file
 
-Steps: those of ssd300_voc0712plus.py (section 3.3: 60k and 20k), doubled as the paper doubles them for
-zoom-out (section 3.6): 160k, as the name of the authors' weights says, VOC0712Plus with ft. That the rate falls
-where this makes it, and from 1e-3, is not published; nor is what else ssd300_voc0712_from_coco.py says of
-starting from COCO.
+The steps are those of ssd300_voc0712plus.py (section 3.3: 60k and 20k), doubled for zoom-out (section 3.6): 160k,
+as in the name of the authors' weights, VOC0712Plus with ft. The milestones and the initial learning rate are not
+published, nor are the details of starting from COCO that ssd300_voc0712_from_coco.py lists.
 
     python train.py configs/ssd300_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
     python train.py configs/ssd300_voc0712plus_from_coco.py --data.root VOCdevkit
     python evaluate.py runs/ssd300_voc0712plus_from_coco --checkpoint last --results
 
-Splits, and what to do about a test without public boxes, as in ssd300_voc0712plus.py.
+For the splits, and for a test set without public annotations, see ssd300_voc0712plus.py.
 """
 
 from ssd_jax.config import SSD300_COCO_BOXES, Config, Data, Model, Optimizer, Train

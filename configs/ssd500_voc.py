@@ -1,18 +1,18 @@
-"""SSD500 on PASCAL VOC 2007: the layout that came before SSD512.
+"""SSD500 on PASCAL VOC 2007: the predecessor of SSD512.
 
-The final paper (arXiv 1512.02325v5) has no row for it: its tables replaced SSD500 by SSD512. Here for
-weights and results that are named SSD_500x500; for new work take ssd512_voc.py. What is published is
-of a run on VOC07 and VOC12: ssd500_voc0712.py.
+The final paper (arXiv 1512.02325v5) has no results for it, because SSD512 replaced SSD500 in its tables. This config
+is for weights and results named SSD_500x500; for new work use ssd512_voc.py. The published result is for training
+on VOC07 and VOC12: see ssd500_voc0712.py.
 
-Network and boxes: Caffe, examples/ssd/ssd_pascal_500.py of August 2016: the last source is the global
-average of conv9_2 (pool6), cells are image over map wide, boxes are clipped to the image: 20097 of
-them. Schedule: that script ends at 60k steps of batch 32; the steps of the rate are the paper's
-(section 3.1: 40k, 10k, 10k). There was no zoom-out yet.
+Network and boxes are from Caffe, examples/ssd/ssd_pascal_500.py of August 2016: the last feature map is the global
+average of conv9_2 (pool6), the distance between cell centres is image size / feature map size, and the 20097 boxes
+are clipped to the image. That script ends at 60k steps of batch 32; the milestones are the paper's (section 3.1:
+40k, 10k, 10k). It has no zoom-out.
 
     python train.py configs/ssd500_voc.py --data.root VOCdevkit/VOC2007 --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd500_voc --checkpoint last
 
-Splits as in ssd300_voc.py, where the reasons stand.
+For the splits, see ssd300_voc.py.
 """
 
 from ssd_jax.config import SSD500_EXTRAS, SSD500_VOC_BOXES, Augment, Config, Data, Model, Optimizer, Train

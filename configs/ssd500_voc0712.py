@@ -1,15 +1,15 @@
-"""SSD500 on PASCAL VOC 2007 and 2012: the layout that came before SSD512.
+"""SSD500 on PASCAL VOC 2007 and 2012: the predecessor of SSD512.
 
-Published, not measured with this program: 75.1 mAP (VOC2007 test) for a 500 x 500 input, in the abstract
-of the paper's earlier versions (arXiv 1512.02325); the final one replaced SSD500 by SSD512.
+Published result: 75.1 mAP (VOC2007 test) for a 500 x 500 input, in the abstract of the paper's earlier versions
+(arXiv 1512.02325); the final version replaced SSD500 by SSD512. Not measured with this implementation.
 
-Data, network, boxes and schedule: Caffe, examples/ssd/ssd_pascal_500.py of August 2016, which trains on
+Data, network, boxes and schedule are from Caffe, examples/ssd/ssd_pascal_500.py of August 2016, which trains on
 trainval of both years (VOC0712); see ssd500_voc.py.
 
     python train.py configs/ssd500_voc0712.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd500_voc0712 --checkpoint last
 
-Splits as in ssd300_voc0712.py, where the reasons stand.
+For the splits, see ssd300_voc0712.py.
 """
 
 from ssd_jax.config import SSD500_EXTRAS, SSD500_VOC_BOXES, Augment, Config, Data, Model, Optimizer, Train

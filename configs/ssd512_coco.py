@@ -1,20 +1,20 @@
 """SSD512 on COCO.
 
-Published (test-dev2015, trained on trainval35k), not measured with this program:
+Published results (test-dev2015, trained on trainval35k). Not measured with this implementation:
 
     |                       | AP .50:.95 | .50  | .75  |
     |-----------------------|------------|------|------|
     | Table 5               | 26.8       | 46.5 | 27.8 |
     | zoom-out, Table 6     | 28.8       | 48.5 | 30.3 |  this file
 
-Schedule, and the options for Table 5's row: those of ssd300_coco.py. The authors published no script for
-SSD512; the name of their weights says 360k iterations, and not when the rate fell. Default boxes start at
-0.04 of the side (section 3.4).
+The schedule, and the options for the row of Table 5, are those of ssd300_coco.py. The authors published no script for
+SSD512; the name of their weights says 360k iterations, but not the milestones. Default boxes start at 0.04 of the
+image side (section 3.4).
 
     python train.py configs/ssd512_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd512_coco
 
-Splits as in ssd300_coco.py, where the reasons stand.
+For the splits, see ssd300_coco.py.
 """
 
 from ssd_jax.config import SSD512_COCO_BOXES, SSD512_EXTRAS, Config, Data, Model, Optimizer, Train

@@ -1,6 +1,6 @@
 """SSD512 on PASCAL VOC 2007.
 
-Published, Table 1 (VOC2007 test, 11-point mAP), not measured with this program:
+Published results, Table 1 (VOC2007 test, 11-point mAP). Not measured with this implementation:
 
     | trained on           | mAP  |
     |----------------------|------|
@@ -9,10 +9,10 @@ Published, Table 1 (VOC2007 test, 11-point mAP), not measured with this program:
     | the same, zoom-out   | 79.8 |  Table 6, ssd512_voc0712.py
     | VOC07+12 after COCO  | 83.2 |  Table 6, ssd512_voc0712_from_coco.py
 
-Schedule and splits are those of ssd300_voc.py (paper section 3.1: 40k, 10k and 10k steps, batch 32),
-where the reasons stand. Default boxes start at 0.07 of the side in place of 0.1, and conv10_2 adds a
-seventh map (section 3.1). Caffe drops the fractions of the box sizes; this file keeps them, as do the
-ports that reach the published mAP with the authors' weights (``truncate_sizes`` gives Caffe's).
+Schedule and splits are those of ssd300_voc.py (paper section 3.1: 40k, 10k and 10k steps, batch 32); the reasons are
+explained there. Default boxes start at 0.07 of the image side, for SSD300 at 0.1, and conv10_2 adds a seventh feature
+map (section 3.1). Caffe rounds the box sizes down to whole pixels; this file does not, like the ports that reproduce
+the published mAP with the authors' weights (``truncate_sizes`` gives Caffe's sizes).
 
     python train.py configs/ssd512_voc.py --data.root VOCdevkit/VOC2007 --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd512_voc --checkpoint last

@@ -1,15 +1,16 @@
 """SSD512 on PASCAL VOC 2007 and 2012.
 
-Published (VOC2007 test, 11-point mAP; trained on trainval of both years), not measured with this program:
+Published results (VOC2007 test, 11-point mAP; trained on trainval of both years). Not measured with this
+implementation:
 
     |                   | mAP  |
     |-------------------|------|
     | Table 1           | 76.8 |
     | zoom-out, Table 6 | 79.8 |  this file
 
-Schedule, splits and the options for Table 1's row: those of ssd300_voc0712.py, where the reasons stand. The
-authors published no script for SSD512; the name of their weights says 120k iterations, as there. Network and
-boxes as in ssd512_voc.py.
+Schedule, splits and the options for the row of Table 1 are those of ssd300_voc0712.py; the reasons are explained
+there. The authors published no script for SSD512; the name of their weights says 120k iterations, as there. Network
+and boxes are those of ssd512_voc.py.
 
     python train.py configs/ssd512_voc0712.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd512_voc0712 --checkpoint last

@@ -1,14 +1,14 @@
 """SSD512 on PASCAL VOC 2007 and 2012, started from a run on COCO: "07+12+COCO".
 
-Published (VOC2007 test, 11-point mAP), not measured with this program:
+Published results (VOC2007 test, 11-point mAP). Not measured with this implementation:
 
     |                   | mAP  |
     |-------------------|------|
     | Table 1           | 81.6 |
     | zoom-out, Table 6 | 83.2 |  this file
 
-All as in ssd300_voc0712_from_coco.py, where it also stands what is not published; network and boxes are those
-of ssd512_coco.py.
+Everything else is as in ssd300_voc0712_from_coco.py, which also says what is not published. Network and boxes are
+those of ssd512_coco.py.
 
     python train.py configs/ssd512_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
     python train.py configs/ssd512_voc0712_from_coco.py --data.root VOCdevkit

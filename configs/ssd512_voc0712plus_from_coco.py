@@ -1,13 +1,13 @@
-"""SSD512 for PASCAL VOC 2012's test, started from a run on COCO: "07++12+COCO".
+"""SSD512 for the test set of PASCAL VOC 2012, started from a run on COCO: "07++12+COCO".
 
-Published (VOC2012 test, mAP by its server), not measured with this program:
+Published results (VOC2012 test, mAP from its server). Not measured with this implementation:
 
     |                   | mAP  |
     |-------------------|------|
     | Table 4           | 80.0 |
     | zoom-out, Table 6 | 82.2 |  this file
 
-All as in ssd300_voc0712plus_from_coco.py, where it also stands what is not published; network and boxes are
+Everything else is as in ssd300_voc0712plus_from_coco.py, which also says what is not published. Network and boxes are
 those of ssd512_coco.py.
 
     python train.py configs/ssd512_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
