@@ -1,4 +1,4 @@
-"""Images to detections in pixels, with one compiled program; detections of a split to numbers."""
+"""Detection on a whole split, and the metrics of the result."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from ssd_jax.config import Config
 from ssd_jax.data.loader import eval_batches
-from ssd_jax.data.source import Source
+from ssd_jax.data.source import Annotation, Source
 from ssd_jax.inference.detections import NO_DETECTIONS, ImageDetections
 from ssd_jax.inference.program import PredictFn, to_image_detections
 from ssd_jax.metrics.average_precision import evaluate_coco, evaluate_voc
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def predict_split(
-    program: PredictFn,
+    predict: PredictFn,
     params: Params,
     source: Source,
     config: Config,
@@ -27,49 +27,71 @@ def predict_split(
     progress: Callable[[int], object] = lambda images: None,
     unreadable: dict[int, str] | None = None,
 ) -> list[ImageDetections]:
-    """Detections of every image of a split, in its order; none in an image that can't be read.
+    """Run detection on every image of a split, in order.
 
-    Several processes share the images, and each has all detections in the end.
+    An unreadable image gets no detections. In a multi-process run each process handles a part of every batch, and
+    all of them return the detections of the whole split.
 
-    unreadable: as of `eval_batches`, for a split that is detected in again and again.
+    Args:
+        predict: Compiled detection, from `make_predict_fn`.
+        params: Parameters of the network.
+        source: The split.
+        config: Config of the run. ``train.batch_size`` is rounded up to a multiple of the number of devices.
+        mesh: Devices to run on.
+        progress: Called after each batch with its number of images.
+        unreadable: Messages of the unreadable images by position, as in `eval_batches`. Pass the same dictionary
+            each time a split is evaluated to have each image reported once.
+
+    Returns:
+        The detections of each image, boxes in pixels of the original image.
     """
     unreadable = {} if unreadable is None else unreadable
-    known = len(unreadable)
+    already_reported = len(unreadable)
     batch_size = -(-config.train.batch_size // mesh.size) * mesh.size
-    found: list[ImageDetections] = []
+    detections: list[ImageDetections] = []
     rows = sharding.local_rows(mesh, batch_size)
     for batch in eval_batches(source, config.data, batch_size, unreadable, rows):
-        canvas, height, width, *place = sharding.shard_batch(
+        canvas, height, width, *origin = sharding.shard_batch(
             (batch.canvas, batch.height, batch.width, batch.index, batch.valid), mesh
         )
-        detections, (index, readable) = sharding.fetch((program(params, canvas, height, width), place))
-        images = int((index >= 0).sum())  # what follows them fills up the last batch
+        outputs, (index, readable) = sharding.fetch((predict(params, canvas, height, width), origin))
+        images = int((index >= 0).sum())  # the last batch may be padded
         for slot in range(images):
             annotation = source.annotation(int(index[slot]))
-            found.append(
-                to_image_detections(detections, slot, annotation.width, annotation.height)
+            detections.append(
+                to_image_detections(outputs, slot, annotation.width, annotation.height)
                 if readable[slot]
                 else NO_DETECTIONS
             )
         progress(images)
-    if len(unreadable) > known:
+    if len(unreadable) > already_reported:
         logger.warning(
-            "%d of %d images could not be read; nothing is found in them, and their objects count as missed.",
-            len(unreadable), len(source),
-        )  # fmt: skip
-    return found
+            "%d of %d images could not be read; they count as having no detections.", len(unreadable), len(source)
+        )
+    return detections
 
 
-def compute_metrics(detections: Sequence[ImageDetections], source: Source) -> dict[str, Any]:
-    """What metrics.json holds: VOC's two mAPs with a table by class, and COCO's twelve numbers; of COCO data those
-    that pycocotools gives for the same files.
+def compute_metrics(
+    detections: Sequence[ImageDetections], source: Source, annotations: Sequence[Annotation] | None = None
+) -> dict[str, Any]:
+    """Compute the VOC and the COCO metrics of a split, as written to metrics.json.
 
-    detections: one for each image of the split, in its order.
+    COCO data sets are evaluated on the objects as their file states them, so that the numbers are those of
+    pycocotools on the same files.
+
+    Args:
+        detections: Detections of each image of the split, in order.
+        source: The split.
+        annotations: Annotations of the split, if they have been read already.
+
+    Returns:
+        The entries of `VocResult` and the twelve numbers of `evaluate_coco`.
     """
-    annotations = list(source.annotations())
-    voc = evaluate_voc(detections, annotations, source.class_names)
+    if annotations is None:
+        annotations = list(source.annotations())
+    names = source.class_names
+    voc = evaluate_voc(detections, annotations, names)
     if source.coco_truth is None:
-        return {**voc, **evaluate_coco(detections, annotations, source.class_names)}
-    numbers = [a.number for a in annotations if a.number is not None]
-    official = source.category_ids, numbers, source.coco_truth
-    return {**voc, **evaluate_coco(detections, annotations, source.class_names, *official)}
+        return {**voc, **evaluate_coco(detections, annotations, names)}
+    image_ids = [a.number for a in annotations if a.number is not None]
+    return {**voc, **evaluate_coco(detections, annotations, names, source.category_ids, image_ids, source.coco_truth)}

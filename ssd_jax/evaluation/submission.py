@@ -1,19 +1,20 @@
-"""Files of detections in the formats that the servers of COCO and of PASCAL VOC take.
+"""Result files in the formats that the servers of COCO and PASCAL VOC accept.
 
-COCO: one JSON list, https://cocodataset.org/#format-results, with the image and category ids of the
-data set; boxes are left, top, width, height in pixels from 0. Named as its server asks,
+COCO: one JSON list, https://cocodataset.org/#format-results, with the image and category ids of the data set. Boxes
+are left, top, width, height in pixels, starting at 0. The file is named as the server requires,
 ``detections_<split>_<algorithm>_results.json``.
 
-VOC: a text file for each class, ``comp4_det_<split>_<class>.txt``, of lines "image confidence left top
-right bottom" (the development kit of 2012, sections 4.2 and 4.3; comp4: trained on data of any kind). Boxes are in
-the pixels that the annotation files count in, which the network has learned, and nothing is added: in the kit's own
-files the first pixel is 1, and the last lies inside the box.
+VOC: one text file per class, ``comp4_det_<split>_<class>.txt``, with lines "image confidence left top right bottom"
+(development kit of 2012, sections 4.2 and 4.3; comp4 means that any training data is allowed). Boxes are in the pixels
+of the annotation files, which the network was trained on, and nothing is added to them. In the kit's own files the
+first pixel is 1, and the last pixel lies inside the box.
 
-All digits are written, so that the numbers made from these files are those that were measured.
+Numbers are written with all their digits, so that metrics computed from these files equal our own.
 """
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,76 +27,91 @@ from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics.average_precision import xyxy_to_xywh
 
 
-def write_results(
-    folder: Path, split: str, algorithm: str, source: Source, detections: Sequence[ImageDetections]
-) -> list[Path]:
-    """Writes COCO's file for a source with COCO's ids, each image's its own, else VOC's; returns what was written.
+@dataclass(frozen=True)
+class SubmissionWriter:
+    """Writes the detections of one split as result files. Made by `writer_for`."""
+
+    annotations: Sequence[Annotation]
+    class_names: Sequence[str]
+    category_ids: Sequence[int] | None
+    """COCO's id of each class, to write COCO's format. None for VOC's format."""
+
+    def write(self, folder: Path, split: str, algorithm: str, detections: Sequence[ImageDetections]) -> list[Path]:
+        """Write the result files.
+
+        Args:
+            folder: Created if it does not exist. Files of the same names are replaced.
+            split: Name of the split, used in the file names without folders: VOC2012/test becomes test.
+            algorithm: Name of the method, used in the name of COCO's file.
+            detections: Detections of each image of the split, in order.
+
+        Returns:
+            The files that were written.
+
+        Raises:
+            UserError: the folder or a file cannot be written.
+        """
+        split = re.sub(r"[^+]*/", "", split)
+        if self.category_ids is None:
+            by_class = _voc_texts(self.annotations, self.class_names, detections)
+            texts = {f"comp4_det_{split}_{name}.txt": text for name, text in by_class}
+        else:
+            text = _coco_text(self.annotations, self.category_ids, detections)
+            texts = {f"detections_{split}_{algorithm}_results.json": text}
+        with user_errors_on_write(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        files = {folder / _file_name(name): text for name, text in texts.items()}
+        for file, text in files.items():
+            write_text(file, text)
+        return list(files)
+
+
+def writer_for(source: Source, annotations: Sequence[Annotation]) -> SubmissionWriter:
+    """Choose the result format for a split and check that its images and classes can be named in it.
+
+    The format is COCO's if the data set has COCO's ids and each image has an id of its own, and VOC's otherwise.
 
     Args:
-        folder: made if it is not there; files of the same names are replaced.
-        split: its name, for the files' names, which are without the folder of VOC2012/test.
-        algorithm: what the detections are by, for the name of COCO's file.
-        source: the split.
-        detections: one for each image of it, in its order.
+        source: The split.
+        annotations: Annotations of the split, in order.
 
     Raises:
-        UserError: as `check_names`, or the folder can't be written.
+        UserError: in VOC's format an image id contains a space, or two classes would share a file.
     """
-    check_names(source)
-    split = re.sub(r"[^+]*/", "", split)
-    annotations = list(source.annotations())
-    if source.category_ids is not None and _numbered(annotations):
-        text = _coco_text(annotations, source.category_ids, detections)
-        texts = {f"detections_{split}_{algorithm}_results.json": text}
-    else:
-        by_class = _voc_texts(annotations, source.class_names, detections)
-        texts = {f"comp4_det_{split}_{name}.txt": text for name, text in by_class}
-    with user_errors_on_write(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    files = {folder / _file_name(name): text for name, text in texts.items()}
-    for file, text in files.items():
-        write_text(file, text)
-    return list(files)
-
-
-def check_names(source: Source) -> None:
-    """Raises UserError where VOC's files can't tell the images or classes of a source apart, for COCO's do not fit.
-
-    To be asked before the work: an id with a blank would shift the columns, and two classes may be one file.
-    """
-    annotations = list(source.annotations())
-    if source.category_ids is not None and _numbered(annotations):
-        return
-    parted = next((a.image_id for a in annotations if len(a.image_id.split()) != 1), None)
-    if parted is not None:
+    if source.category_ids is not None and _has_unique_ids(annotations):
+        return SubmissionWriter(annotations, source.class_names, source.category_ids)
+    with_space = next((a.image_id for a in annotations if len(a.image_id.split()) != 1), None)
+    if with_space is not None:
         raise UserError(
-            f"the image '{parted}' has a blank in its name, and VOC's result files are columns between blanks. "
-            "Rename it with its annotation, or do without --results"
+            f"image id '{with_space}' contains a space, which the VOC result format does not allow. Rename the image "
+            "and its annotation, or drop --results"
         )
-    files: dict[str, str] = {}
+    class_of_file: dict[str, str] = {}
     for name in source.class_names:
-        other = files.setdefault(_file_name(name), name)
+        other = class_of_file.setdefault(_file_name(name), name)
         if other != name:
             raise UserError(
-                f"VOC's result files of the classes '{other}' and '{name}' would have the same name. Rename one of "
-                "them, or do without --results"
+                f"the VOC result files of the classes '{other}' and '{name}' would have the same name. Rename one of "
+                "the classes, or drop --results"
             )
+    return SubmissionWriter(annotations, source.class_names, None)
 
 
-def _numbered(annotations: Sequence[Annotation]) -> bool:
-    """Whether each has a number of its own: splits joined from several COCO files may not."""
+def _has_unique_ids(annotations: Sequence[Annotation]) -> bool:
+    """Whether each image has an id of its own. Splits joined from several COCO files may repeat ids."""
     numbers = {annotation.number for annotation in annotations}
     return None not in numbers and len(numbers) == len(annotations)
 
 
 def _file_name(name: str) -> str:
+    """Replace the characters that VOC's and COCO's own file names do not use."""
     return re.sub(r"[^\w.+-]", "_", name)
 
 
 def _coco_text(
     annotations: Sequence[Annotation], category_ids: Sequence[int], detections: Sequence[ImageDetections]
 ) -> str:
-    """A line for each detection; classes that the data set does not have are left out."""
+    """Return a JSON list with one line per detection."""
     entries = _coco_entries(annotations, category_ids, detections)
     return "[\n" + ",\n".join(msgspec.json.encode(entry).decode() for entry in entries) + "\n]\n"
 
@@ -103,9 +119,11 @@ def _coco_text(
 def _coco_entries(
     annotations: Sequence[Annotation], category_ids: Sequence[int], detections: Sequence[ImageDetections]
 ) -> Iterator[dict[str, Any]]:
-    for annotation, found in zip(annotations, detections, strict=True):
-        boxes = xyxy_to_xywh(found.boxes_px).tolist()
-        for box, score, label in zip(boxes, found.scores.tolist(), found.labels.tolist(), strict=True):
+    """Yield the entries of COCO's file, without classes that the data set does not have (negative ids)."""
+    for annotation, image_detections in zip(annotations, detections, strict=True):
+        boxes = xyxy_to_xywh(image_detections.boxes_px).tolist()
+        scores, labels = image_detections.scores.tolist(), image_detections.labels.tolist()
+        for box, score, label in zip(boxes, scores, labels, strict=True):
             category_id = category_ids[label - 1]
             if category_id >= 0:
                 yield {"image_id": annotation.number, "category_id": category_id, "bbox": box, "score": score}
@@ -114,12 +132,12 @@ def _coco_entries(
 def _voc_texts(
     annotations: Sequence[Annotation], class_names: Sequence[str], detections: Sequence[ImageDetections]
 ) -> Iterator[tuple[str, str]]:
-    """Name of each class, and its file: empty where nothing was found."""
+    """Yield the name of each class and the text of its file, which is empty if there are no detections."""
     for label, name in enumerate(class_names, start=1):
         lines = []
-        for annotation, found in zip(annotations, detections, strict=True):
-            mine = found.labels == label
-            for score, box in zip(found.scores[mine].tolist(), found.boxes_px[mine].tolist(), strict=True):
-                # Nine digits tell any two numbers of float32 apart.
+        for annotation, (boxes, scores, labels) in zip(annotations, detections, strict=True):
+            chosen = labels == label
+            for score, box in zip(scores[chosen].tolist(), boxes[chosen].tolist(), strict=True):
+                # Nine significant digits identify a float32.
                 lines.append(" ".join([annotation.image_id, *(f"{value:.9g}" for value in (score, *box))]) + "\n")
         yield name, "".join(lines)

@@ -1,1 +1,9 @@
-"""A trained detector at work."""
+"""Detection with a trained network: the jitted function from images to boxes, and the class `Detector`.
+
+Imports runs, data, models, ops and runtime. Evaluation, training, weights and the commands build on it. Code that
+needs annotations belongs in `ssd_jax.metrics` or `ssd_jax.evaluation`.
+"""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Detections of one image, on the host."""
+"""Detections of one image, as numpy arrays on the host."""
 
 from typing import NamedTuple
 
@@ -7,13 +7,14 @@ from jaxtyping import Float32, Int32
 
 
 class ImageDetections(NamedTuple):
-    """What was detected in one image; only real detections, no padding."""
+    """Detections of one image, without padding."""
 
     boxes_px: Float32[np.ndarray, "k 4"]
-    """xyxy, pixels of the original image."""
+    """Boxes as xyxy in pixels of the original image."""
     scores: Float32[np.ndarray, " k"]
+    """Scores in [0, 1]."""
     labels: Int32[np.ndarray, " k"]
-    """1..C."""
+    """Labels, 1 to C."""
 
 
 NO_DETECTIONS = ImageDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))

@@ -1,7 +1,12 @@
-"""A trained detector in a notebook: ``detector.load("runs/my_run")("photo.jpg")``."""
+"""Use of a trained detector from Python.
+
+>>> detect = ssd_jax.load("runs/my_run")
+>>> detect("photo.jpg")
+[Detection(name='cat', score=0.93, box=(40.2, 18.5, 211.0, 190.7))]
+"""
 
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -21,24 +26,34 @@ from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runtime import sharding
 
 ImageLike = str | Path | np.ndarray | Image.Image
+"""An image: a path, an RGB array of shape (h, w, 3) and type uint8, or a Pillow image."""
 
 
 class Detection(NamedTuple):
-    """One object found."""
+    """One detected object."""
 
     name: str
+    """Name of the class."""
     score: float
+    """Confidence in [0, 1]."""
     box: tuple[float, float, float, float]
-    """x1, y1, x2, y2 in pixels of the original image."""
+    """Corners x1, y1, x2, y2 in pixels of the original image."""
 
 
 class Detector:
-    """Calls a trained network on images. Made by ``load``."""
+    """A trained network that detects objects in images, on one device. Made by `load`.
+
+    Attributes:
+        config: Config of the run.
+        class_names: Names of the classes, in the order of their labels 1 to C.
+        params: Parameters of the network.
+        step: Training step of the checkpoint.
+    """
 
     def __init__(self, config: Config, params: Params, step: int) -> None:
         self.config, self.params, self.step = config, params, step
         self.class_names = config.model.class_names
-        self._program = make_predict_fn(config, sharding.single_device_mesh())
+        self._predict = make_predict_fn(config, sharding.single_device_mesh())
 
     @overload
     def __call__(self, images: ImageLike, *, score_threshold: float = 0.5) -> list[Detection]: ...
@@ -47,90 +62,131 @@ class Detector:
     def __call__(
         self, images: ImageLike | list[ImageLike], *, score_threshold: float = 0.5
     ) -> list[Detection] | list[list[Detection]]:
-        """Detections from ``score_threshold`` up, best first.
+        """Detect objects in one image or in a list of images.
 
-        One image gives a list; a list of images gives a list of lists. An image is a path, an RGB
-        uint8 array (h, w, 3), or a Pillow image; grey ones and others are converted.
+        The first call compiles the network. Images are processed one at a time, so a list needs no more memory than
+        a single image.
 
-        Raises UserError where a file can't be read, TypeError or ValueError on other things.
+        Args:
+            images: An image, or a list of images. An image is a path, a uint8 RGB array of shape (h, w, 3), or a
+                Pillow image, which is converted to RGB.
+            score_threshold: Smallest score of the detections to return, in [0, 1]. Detections that score below the
+                run's ``detect.score_threshold`` are never returned.
+
+        Returns:
+            The detections of the image, best first. For a list of images, a list with the detections of each.
+
+        Raises:
+            UserError: an image file cannot be read.
+            TypeError: an image is none of the types above.
+            ValueError: an array has another shape or type, or ``score_threshold`` is outside [0, 1].
         """
         if not 0 <= score_threshold <= 1:
-            raise ValueError(f"score_threshold is {score_threshold}, must lie in [0, 1]")
+            raise ValueError(f"score_threshold must be in [0, 1], got {score_threshold}")
         if isinstance(images, str | Path | np.ndarray | Image.Image):
             return self._detect_one(_as_array(images), score_threshold)
         return [self._detect_one(_as_array(image), score_threshold) for image in images]
 
     def _detect_one(self, image: UInt8[np.ndarray, "h w 3"], score_threshold: float) -> list[Detection]:
-        # One image at a time: few compiled programs whatever comes, and the memory of one image.
         height, width = image.shape[:2]
         side = canvas_side(max(height, width), self.config.data.max_image_size)
         canvas = np.zeros((1, side, side, 3), np.uint8)
         content = reduce_to_fit(image, (side, side))
         canvas[0, : content.shape[0], : content.shape[1]] = content
         shape = np.array(content.shape[:2], np.int32)
-        detections = self._program(self.params, canvas, shape[:1], shape[1:])
-        found = to_image_detections(sharding.fetch(detections), 0, width, height)
+        outputs = sharding.fetch(self._predict(self.params, canvas, shape[:1], shape[1:]))
+        detections = to_image_detections(outputs, 0, width, height)
         return [
             Detection(self.class_names[label - 1], float(score), (float(x1), float(y1), float(x2), float(y2)))
-            for (x1, y1, x2, y2), score, label in zip(*found, strict=True)
+            for (x1, y1, x2, y2), score, label in zip(*detections, strict=True)
             if score >= score_threshold
         ]
 
 
 def canvas_side(longest: int, largest: int) -> int:
-    """Pixels: 640 or as many times doubled as the image needs, but at most ``largest``."""
+    """Return the side in pixels of the square array that holds an image.
+
+    The side is 640 or a power of two times 640, so that images of all sizes need few compiled programs.
+
+    Args:
+        longest: Longer side of the image in pixels.
+        largest: Upper limit of the result. Larger images are reduced to it.
+    """
     side = 640
     while side < longest:
         side *= 2
     return min(side, largest)
 
 
-def load(run: str | Path, checkpoint: str = "best") -> Detector:
-    """The detector of a run folder: its ``best`` checkpoint (on the val split), or its ``last``.
+def load(run: str | Path, checkpoint: Literal["best", "last"] = "best") -> Detector:
+    """Load a trained detector.
 
-    A run that never measured has no best one; then the last is taken. Raises UserError if the
-    folder is not a run, or has no checkpoint yet, or one that does not fit its config.
+    Args:
+        run: Folder of the run.
+        checkpoint: "best" for the checkpoint with the highest mAP on the val split during training, "last" for the
+            latest one. A run that was never evaluated has no best checkpoint, so its last one is loaded.
+
+    Returns:
+        The detector. Call it on images.
+
+    Raises:
+        UserError: the folder is not a run, or it has no checkpoint, or the checkpoint does not fit the run's config.
     """
     folder = Path(run)
     config = read_detector_config(folder)
-    if checkpoint not in ("best", "last"):
-        raise UserError(f"checkpoint is {checkpoint!r}: either best or last")
-    if not config.model.class_names:
-        raise UserError(
-            f"{run}: holds VGG16 alone, no detector. Train one from it: train.py CONFIG --train.pretrained {run}"
-        )
     params, step = restore_params(folder, config, checkpoint)
     return Detector(config, params, step)
 
 
 def read_detector_config(run: Path) -> Config:
-    """The config of a run. Raises UserError if the folder is none, or holds a trunk alone, which has no classes."""
+    """Read the config of a run.
+
+    Raises:
+        UserError: the folder is not a run, or it holds a backbone without class predictors.
+    """
     config = run_folder.read_config(run)
     if not config.model.class_names:
-        raise UserError(f"{run}: holds VGG16 alone, no detector. Train one: train.py CONFIG --train.pretrained {run}")
+        raise UserError(
+            f"{run} holds only the VGG16 backbone, which is not a detector. "
+            f"Train one from it with train.py CONFIG --train.pretrained {run}"
+        )
     return config
 
 
 def restore_params(run: Path, config: Config, checkpoint: str, mesh: Mesh | None = None) -> tuple[Params, int]:
-    """Parameters to detect with, and their step; of a trunk alone, which has no classes, what it holds.
+    """Restore the parameters for inference from a checkpoint of a run.
 
-    mesh: the devices to have them on, each all of them; by default one.
+    Args:
+        run: Folder of the run.
+        config: Config of the run. If it has no classes, the parameters are those of the backbone.
+        checkpoint: "best" or "last", as in `load`.
+        mesh: Devices that each get a copy of the parameters. None: one device.
+
+    Returns:
+        The parameters and the training step of the checkpoint.
+
+    Raises:
+        UserError: the run has no checkpoint, or the checkpoint does not fit the config.
     """
+    if checkpoint not in ("best", "last"):
+        raise UserError(f"checkpoint must be 'best' or 'last', got {checkpoint!r}")
     folder = run / "checkpoints"
+    no_checkpoint = UserError(f"{run} has no checkpoint yet. Train the run first")
     if not folder.is_dir():
-        raise UserError(f"{run}: has no checkpoint yet; train it first")
+        raise no_checkpoint
     size = config.model.image_size
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     shapes = jax.eval_shape(SSD(config.model).init, jax.random.key(0), images)["params"]
     placement = sharding.replicated(mesh or sharding.single_device_mesh())
-    like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=placement), shapes)
+    target = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=placement), shapes)
     with Checkpoints(folder) as checkpoints:
         step = checkpoints.latest if checkpoint == "last" else checkpoints.best or checkpoints.latest
         if step is None:
-            raise UserError(f"{run}: has no checkpoint yet; train it first")
+            raise no_checkpoint
         if not config.model.class_names:
-            like = {"vgg": {name: like["vgg"][name] for name in checkpoints.parameter_names(step, "vgg")}}
-        saved = checkpoints.restore(step, {"params": like}, config.model.class_names)
+            names = checkpoints.parameter_names(step, "vgg")
+            target = {"vgg": {name: target["vgg"][name] for name in names}}
+        saved = checkpoints.restore(step, {"params": target}, config.model.class_names)
     return saved.trees["params"], step
 
 
@@ -140,24 +196,29 @@ def _as_array(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
     if isinstance(image, Image.Image):
         return to_rgb(image)
     if not isinstance(image, np.ndarray):
-        raise TypeError(f"an image is a path, an array or a Pillow image; this is a {type(image).__name__}")
+        raise TypeError(f"expected a path, a uint8 RGB array or a PIL image, got {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"an image array is uint8 of shape (h, w, 3), RGB; this is {image.dtype} of {image.shape}")
+        raise ValueError(f"expected a uint8 RGB array of shape (h, w, 3), got {image.dtype} of shape {image.shape}")
     return image
 
 
 def find_images(path: Path, exclude: Path | None = None) -> list[Path]:
-    """The file itself, or every image in the folder and below it, in order of name.
+    """List the image files in a folder and its subfolders, sorted by path.
 
-    exclude: a folder to pass over, such as that of the annotated pictures.
+    Args:
+        path: A folder, or a single file, which is returned whatever its name.
+        exclude: Folder whose files are left out, such as the output folder.
+
+    Raises:
+        UserError: the path does not exist, or the folder has no images.
     """
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder")
-    found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in EXTENSIONS and file.is_file()]
+    images = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in EXTENSIONS and file.is_file()]
     if exclude is not None:
-        found = [file for file in found if not file.resolve().is_relative_to(exclude.resolve())]
-    if not found:
-        raise UserError(f"{path}: no images in it ({' '.join(sorted(EXTENSIONS))})")
-    return found
+        images = [file for file in images if not file.resolve().is_relative_to(exclude.resolve())]
+    if not images:
+        raise UserError(f"{path} contains no images ({' '.join(sorted(EXTENSIONS))})")
+    return images

@@ -1,4 +1,4 @@
-"""The jitted program from images to detections."""
+"""The jitted function from images to detections."""
 
 from collections.abc import Callable
 
@@ -20,35 +20,52 @@ PredictFn = Callable[
     [Params, UInt8[Array | np.ndarray, "b h w 3"], Int32[Array | np.ndarray, " b"], Int32[Array | np.ndarray, " b"]],
     Detections,
 ]
+"""Detection on a batch: ``predict(params, canvas, height, width)``, as described in `make_predict_fn`."""
 
 
 def make_predict_fn(config: Config, mesh: Mesh) -> PredictFn:
-    """The jitted function of parameters, canvases, heights and widths of their content.
+    """Return a jitted function that detects objects in a batch of images.
 
-    Warp to the network's input, predict, decode, NMS: on the device, without a stop in between.
+    The function resizes the images to the input size of the network, applies the network, decodes the boxes and
+    suppresses overlapping ones. All of it runs on the devices, without a transfer to the host in between.
+
+    Args:
+        config: Config of the run.
+        mesh: Devices to run on. The batch is split over them.
+
+    Returns:
+        ``predict(params, canvas, height, width)``. Each image fills the upper left ``height`` x ``width`` pixels of
+        its canvas. Boxes are returned as xyxy, normalised to the image.
     """
     default_boxes = make_default_boxes(config.model.default_boxes)
-    variances, per_map = config.model.default_boxes.variances, config.model.default_boxes.boxes_per_map
+    variances, boxes_per_map = config.model.default_boxes.variances, config.model.default_boxes.boxes_per_map
     size, mean = config.model.image_size, config.model.mean
 
-    def warp(canvas: UInt8[Array, "h w 3"], height: Int32[Array, ""], width: Int32[Array, ""]) -> Array:
+    def resize_image(canvas: UInt8[Array, "h w 3"], height: Int32[Array, ""], width: Int32[Array, ""]) -> Array:
         return resize(canvas, size, height, width, fill=mean)
 
-    def find(offsets: Float32[Array, "n 4"], logits: Float32[Array, "n c"]) -> Detections:
-        return detect(offsets, logits, default_boxes, variances, config.detect, per_map)
+    def detect_image(offsets: Float32[Array, "n 4"], logits: Float32[Array, "n c"]) -> Detections:
+        return detect(offsets, logits, default_boxes, variances, config.detect, boxes_per_map)
 
-    def program(
+    def predict(
         params: Params, canvas: UInt8[Array, "b h w 3"], height: Int32[Array, " b"], width: Int32[Array, " b"]
     ) -> Detections:
-        images = sharding.map_images(warp, mesh)(canvas, height, width)
+        images = sharding.map_images(resize_image, mesh)(canvas, height, width)
         predictions = SSD(config.model).apply({"params": params}, images)
-        return sharding.map_images(find, mesh)(*predictions)
+        return sharding.map_images(detect_image, mesh)(*predictions)
 
-    return jax.jit(program, compiler_options=compilation.compiler_options(mesh))
+    return jax.jit(predict, compiler_options=compilation.compiler_options(mesh))
 
 
 def to_image_detections(detections: Detections, slot: int, width: int, height: int) -> ImageDetections:
-    """One slot of a batch, fetched to the host: pixels of the original image, padding gone."""
+    """Return the detections of one image of a batch in pixels, without padding.
+
+    Args:
+        detections: Output of a `PredictFn`, already on the host.
+        slot: Position of the image in the batch.
+        width: Width of the original image in pixels.
+        height: Height of the original image in pixels.
+    """
     boxes, scores, labels, valid = (np.asarray(field[slot]) for field in detections)
     to_pixels = np.array([width, height, width, height], np.float32)
     return ImageDetections(boxes[valid] * to_pixels, scores[valid], labels[valid])

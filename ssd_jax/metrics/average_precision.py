@@ -252,29 +252,6 @@ def evaluate_voc(
     )
 
 
-def format_table(result: VocResult) -> str:
-    """The classes of a VocResult and their means as an aligned table for the screen."""
-    header = ("class", "objects", "detections", "AP 11-point", "AP area")
-    classes = result["voc_classes"]
-    rows = [(name, c["objects"], c["detections"], c["ap_11point"], c["ap_area"]) for name, c in classes.items()]
-    objects, found = (sum(c[key] for c in classes.values()) for key in ("objects", "detections"))
-    rows.append(("all, mean", objects, found, result["voc_map_11point"], result["voc_map_area"]))
-    cells = [header, *(tuple(_format_cell(value) for value in row) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in cells
-    ]
-    rule = "-" * len(lines[0])
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
-
-
-def _format_cell(value: str | int | float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
 # ---- COCO ----
 
 COCO_KEYS = (

@@ -40,7 +40,12 @@ Content = str | Element | None | Iterable["Content"]
 
 
 def write_report(
-    file: Path, config: Config, source: Source, detections: Sequence[ImageDetections], metrics: Metrics
+    file: Path,
+    config: Config,
+    source: Source,
+    detections: Sequence[ImageDetections],
+    metrics: Metrics,
+    annotations: Sequence[Annotation],
 ) -> None:
     """Diagnoses the detections of a split and writes the page.
 
@@ -51,7 +56,6 @@ def write_report(
         detections: one for each image of it.
         metrics: what metrics.json holds, of the same detections.
     """
-    annotations = list(source.annotations())
     found = diagnosis.diagnose(detections, annotations, config.model.class_names)
     worst = [
         picture_image(source, i, detections[i], found.images[i])

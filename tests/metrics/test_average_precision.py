@@ -345,18 +345,6 @@ def test_evaluate_voc_of_an_empty_split():
     assert result["voc_map_area"] is None
 
 
-def test_format_table():
-    assert average_precision.format_table(small_result()).split("\n") == [
-        "class      objects  detections  AP 11-point  AP area",
-        "----------------------------------------------------",
-        "ant              2           2       0.5455   0.5000",
-        "bee              0           1            -        -",
-        "cat              0           0            -        -",
-        "----------------------------------------------------",
-        "all, mean        2           3       0.5455   0.5000",
-    ]
-
-
 # ---- COCO ----
 
 

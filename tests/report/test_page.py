@@ -75,7 +75,7 @@ def small_page(tmp_path: Path) -> str:
     annotations = [source.annotation(i) for i in range(3)]
     file = tmp_path / "my & run" / "report.html"
     file.parent.mkdir()
-    page.write_report(file, config(), source, detections, metrics_of(detections, annotations))
+    page.write_report(file, config(), source, detections, metrics_of(detections, annotations), annotations)
     return file.read_text()
 
 
@@ -222,7 +222,7 @@ def test_long_curves_are_thinned_within_a_third_of_a_unit():
 def test_pages_of_little(annotations, detections, tmp_path):
     file = tmp_path / "report.html"
     metrics = metrics_of(detections, annotations)
-    page.write_report(file, config(), Pictures(annotations, NAMES), detections, metrics)
+    page.write_report(file, config(), Pictures(annotations, NAMES), detections, metrics, annotations)
     text = Reader(file.read_text()).text
     assert "nan" not in text and "None" not in text and "inf" not in text
 
@@ -328,7 +328,7 @@ def page_of_bccd(bccd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         detections.append(found(*rows))
     file = tmp_path_factory.mktemp("bccd") / "report.html"
     names = source.class_names
-    page.write_report(file, config(names), source, detections, metrics_of(detections, annotations, names))
+    page.write_report(file, config(names), source, detections, metrics_of(detections, annotations, names), annotations)
     return file
 
 

@@ -1,0 +1,122 @@
+"""Evaluation of a trained run: the function behind ``ssd-jax evaluate`` and ``ssd_jax.evaluate``."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm.auto import tqdm
+
+from ssd_jax import files
+from ssd_jax.config import Config
+from ssd_jax.data.run_splits import describe_split, open_evaluation_split, with_data_root
+from ssd_jax.data.source import Source
+from ssd_jax.evaluation.evaluator import compute_metrics, predict_split
+from ssd_jax.evaluation.submission import SubmissionWriter, writer_for
+from ssd_jax.inference.detections import ImageDetections
+from ssd_jax.inference.detector import read_detector_config, restore_params
+from ssd_jax.inference.program import make_predict_fn
+from ssd_jax.metrics.tables import format_metrics
+from ssd_jax.report import page, pictures
+from ssd_jax.runtime import distributed, sharding
+
+
+def evaluate(
+    run: str | Path,
+    split: str | None = None,
+    *,
+    data_root: str | None = None,
+    checkpoint: Literal["best", "last"] = "best",
+    results: bool = False,
+    report: bool = False,
+    strict: bool = False,
+) -> dict[str, Any]:
+    """Evaluate a trained detector on a split of its data set.
+
+    Print the metrics, and write into the run folder:
+
+    * ``metrics.json``: the metrics that are returned,
+    * ``<split>_truth.jpg`` and ``<split>_pred.jpg``: the same images with their annotations and their detections,
+    * ``results/``: the detections in the format of a challenge server, if ``results`` is set,
+    * ``report.html``: a page with curves, confidence intervals and errors, if ``report`` is set.
+
+    If another split than ``data.test_split`` is named, its name is appended to the first and the last of these file
+    names. A split without annotations only gets ``results/``.
+
+    In a multi-process run all processes must call this function; only the primary process writes.
+
+    Args:
+        run: Folder of the run.
+        split: Name of the split. None: the run's ``data.test_split``, or ``data.val_split`` if the data set has no
+            such split.
+        data_root: Another data set than that of the run, or another path to the same one.
+        checkpoint: "best" for the checkpoint with the highest mAP on the val split during training, "last" for the
+            latest one.
+        results: Whether to write the detections in the result format of COCO (COCO data) or VOC (all other data).
+        report: Whether to write the HTML report.
+        strict: Whether an unreadable image is an error. Otherwise it counts as an image without detections.
+
+    Returns:
+        ``split``, ``images``, ``checkpoint_step`` and, if the split has annotations, the entries of
+        `compute_metrics`: ``voc_map_11point``, ``voc_map_area``, ``voc_classes``, ``coco_ap``, ...
+
+    Raises:
+        UserError: the run has no checkpoint, the split cannot be opened, its images or classes cannot be named in a
+            result file, or a file cannot be written.
+    """
+    run = Path(run)
+    config = read_detector_config(run)
+    if data_root is not None:
+        config = with_data_root(config, data_root)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, strict=strict))
+    is_default_split = split in (None, config.data.test_split)
+    split, source = open_evaluation_split(config, split)
+    describe_split(split, source)
+    annotations = list(source.annotations())
+    writer = writer_for(source, annotations) if results or not source.annotated else None
+    detections, step = _predict(run, config, source, checkpoint)
+    metrics: dict[str, Any] = {"split": split, "images": len(source), "checkpoint_step": step}
+    if source.annotated:
+        metrics |= compute_metrics(detections, source, annotations)
+    if not distributed.is_primary():
+        return metrics
+    if source.annotated:
+        # Metrics of another split do not replace those of the test split.
+        suffix = "" if is_default_split else f"_{files.safe_file_name(split)}"
+        _write_metrics(run / f"metrics{suffix}.json", metrics)
+        pictures.write_truth_and_predictions(run, split, source, detections)
+        if report:
+            report_file = run / f"report{suffix}.html"
+            page.write_report(report_file, config, source, detections, metrics, annotations)
+            print(f"Report: {report_file}, to open in a browser")
+    else:
+        print(f"Split '{split}' has no annotations; metrics were not computed.")
+    if writer is not None:
+        _write_results(run, split, writer, detections)
+    return metrics
+
+
+def _predict(run: Path, config: Config, source: Source, checkpoint: str) -> tuple[list[ImageDetections], int]:
+    """Return the detections of a split and the step of the checkpoint."""
+    mesh = sharding.make_mesh()
+    params, step = restore_params(run, config, checkpoint, mesh)
+    predict = distributed.start_together(make_predict_fn(config, mesh))
+    with tqdm(total=len(source), unit="image", dynamic_ncols=True, disable=not distributed.is_primary()) as bar:
+        return predict_split(predict, params, source, config, mesh, bar.update), step
+
+
+def _write_metrics(file: Path, metrics: dict[str, Any]) -> None:
+    files.write_text(file, json.dumps(metrics, indent=2) + "\n")
+    pictures_stem = files.safe_file_name(metrics["split"])
+    print(format_metrics(metrics))
+    print(
+        f"Split {metrics['split']}, checkpoint of step {metrics['checkpoint_step']}. Written: {file}, "
+        f"{pictures_stem}_truth.jpg and {pictures_stem}_pred.jpg"
+    )
+
+
+def _write_results(run: Path, split: str, writer: SubmissionWriter, detections: Sequence[ImageDetections]) -> None:
+    written = writer.write(run / "results", split, run.resolve().name, detections)
+    others = f" and {len(written) - 1} others" if len(written) > 1 else ""
+    print(f"Result files for the challenge server: {written[0]}{others}")

@@ -1,0 +1,53 @@
+"""Text tables of metrics, for the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tabulate import SEPARATING_LINE, tabulate
+
+from ssd_jax.metrics.average_precision import VocResult
+
+COCO_LABELS = {
+    "coco_ap": "AP @ IoU .50:.95",
+    "coco_ap50": "AP @ IoU .50",
+    "coco_ap75": "AP @ IoU .75",
+    "coco_ap_small": "AP, small objects (area < 32^2 px)",
+    "coco_ap_medium": "AP, medium objects",
+    "coco_ap_large": "AP, large objects (area > 96^2 px)",
+    "coco_ar1": "AR, 1 detection per image",
+    "coco_ar10": "AR, 10 detections per image",
+    "coco_ar100": "AR, 100 detections per image",
+    "coco_ar_small": "AR, small objects",
+    "coco_ar_medium": "AR, medium objects",
+    "coco_ar_large": "AR, large objects",
+}
+
+
+def format_voc(result: VocResult | Mapping[str, Any]) -> str:
+    """Return a table with the VOC metrics of each class and their means."""
+    header = ["class", "objects", "detections", "AP 11-point", "AP area"]
+    classes: Mapping[str, Any] = result["voc_classes"]
+    rows: list[Any] = [
+        [name, c["objects"], c["detections"], c["ap_11point"], c["ap_area"]] for name, c in classes.items()
+    ]
+    objects, detections = (sum(c[key] for c in classes.values()) for key in ("objects", "detections"))
+    rows += [SEPARATING_LINE, ["all, mean", objects, detections, result["voc_map_11point"], result["voc_map_area"]]]
+    return tabulate(
+        rows,
+        header,
+        floatfmt=".4f",
+        missingval="-",
+        colalign=("left", *["right"] * (len(header) - 1)),
+        disable_numparse=[0],  # a class may be named by a number
+    )
+
+
+def format_coco(metrics: Mapping[str, Any]) -> str:
+    """Return a table with the twelve COCO metrics."""
+    rows = [[label, metrics[key]] for key, label in COCO_LABELS.items()]
+    return tabulate(rows, ["COCO metric", ""], floatfmt=".4f", missingval="-", colalign=("left", "right"))
+
+
+def format_metrics(metrics: Mapping[str, Any]) -> str:
+    """Return the tables of the VOC and the COCO metrics, as printed by ``evaluate``."""
+    return f"{format_voc(metrics)}\n\n{format_coco(metrics)}"
