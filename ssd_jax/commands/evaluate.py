@@ -37,7 +37,7 @@ def run(argv: Sequence[str]) -> None:
     """Run the command."""
     options = parse_options(EvaluateOptions, "evaluate", argv)
     initialize_jax(options.distributed)
-    from ssd_jax.evaluation.run_evaluation import evaluate  # not above, so that --help is fast
+    from ssd_jax.evaluation.run import evaluate  # not above, so that --help is fast
 
     evaluate(
         options.run,

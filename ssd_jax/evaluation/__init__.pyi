@@ -1,6 +1,6 @@
 from .evaluator import compute_metrics as compute_metrics
 from .evaluator import predict_split as predict_split
-from .run_evaluation import evaluate as evaluate
+from .run import evaluate as evaluate
 from .submission import SubmissionWriter as SubmissionWriter
 from .submission import writer_for as writer_for
 

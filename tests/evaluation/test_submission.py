@@ -20,7 +20,7 @@ from ssd_jax.data.formats import coco
 from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.source import FolderSource, Source, make_annotation
 from ssd_jax.errors import UserError
-from ssd_jax.evaluation import run_evaluation
+from ssd_jax.evaluation import run
 from ssd_jax.evaluation.evaluator import compute_metrics
 from ssd_jax.evaluation.submission import writer_for
 from ssd_jax.inference.detections import NO_DETECTIONS, ImageDetections
@@ -324,7 +324,7 @@ def test_names_are_checked_before_the_work(trained_run, tmp_path, monkeypatch, c
     root = write_voc_folder(tmp_path / "data", {"my cat": 1, "test": 1})
     images = root / "ImageSets" / "Main"
     (images / "my cat.txt").rename(images / "test.txt")
-    monkeypatch.setattr(run_evaluation, "predict_split", None)
+    monkeypatch.setattr(run, "predict_split", None)
     assert command("evaluate", trained_run, "--data.root", root, "--split", "test", "--results") == 2
     assert "'my cat0'" in capsys.readouterr().err
 
