@@ -1,4 +1,4 @@
-"""What a compiled program says of itself: costs, memory, and in its HLO text what it exchanges with whom."""
+"""Read the costs of a compiled program: FLOPs, memory, and the collectives and host transfers in its HLO text."""
 
 import math
 import re
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import msgspec
 
-# https://openxla.org/xla/operation_semantics; "-start" begins an asynchronous one, its "-done" adds nothing.
+# https://openxla.org/xla/operation_semantics. An asynchronous one is "-start" and "-done"; only the former is counted.
 COLLECTIVES = (
     "all-gather", "all-reduce", "all-to-all", "collective-broadcast", "collective-permute", "ragged-all-to-all",
     "reduce-scatter", "recv", "send",
@@ -15,66 +16,77 @@ COLLECTIVES = (
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?[\w.-]+ = (\(.*?\)|\w+\[[\d,]*\]) ([a-z][a-z0-9-]*)\(")
 _ARRAY = re.compile(r"[a-z]\w*\[[\d,]*\]")
 _HOST_CALL = re.compile(r'custom_call_target="([^"]*(?:callback|[Hh]ost)[^"]*)"')
-_HOST_MEMORY = "S(5)"  # memory space 5, in a layout
+_HOST_MEMORY = "S(5)"  # memory space 5 in an array layout
 
 
 @dataclass(frozen=True)
 class Collective:
-    """Of all devices with each other."""
+    """Communication between all devices."""
 
     kind: str
     arrays: tuple[str, ...]
-    """What one device gets of it, such as f32[3,3,512,512]."""
+    """Arrays that one device receives, such as f32[3,3,512,512]."""
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size of the arrays in bytes."""
         return sum(array_bytes(array) for array in self.arrays)
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one device."""
+    """Memory of one device, in bytes."""
 
     arguments: int
     temporaries: int
     outputs: int
     aliased: int
-    """Outputs that lie where an argument was."""
+    """Outputs that reuse the memory of an argument."""
 
     @property
     def peak(self) -> int:
         return self.arguments + self.temporaries + self.outputs - self.aliased
 
 
-@dataclass(frozen=True)
-class Costs:
-    """Of one device, in one run of the program."""
+# The JSON files of `ssd-jax aot --json` have these names.
+_JSON_NAMES = {
+    "model_flops": "asked_flops",
+    "needed_memory": "needed",
+    "available_memory": "available",
+    "host_transfers": "host",
+    "compile_seconds": "seconds",
+}
 
-    asked_flops: float
-    """Convolutions and matrix products, as `flops.count_flops` has them."""
+
+class Costs(msgspec.Struct, frozen=True, rename=_JSON_NAMES):
+    """Costs of running a program once, for one device."""
+
+    model_flops: float
+    """FLOPs of convolutions and matrix products, as `flops.count_flops` counts them."""
     flops: float | None = None
-    """As the compiler counts them in what it made, a loop's body once. None: it does not say (CUDA, or it gave up)."""
+    """FLOPs of the compiled program as the compiler counts them, with loop bodies counted once. None if it does not
+    report them (CUDA, or compilation failed)."""
     bytes_accessed: float | None = None
-    """Likewise."""
+    """Bytes accessed as the compiler counts them, or None."""
     memory: Memory | None = None
-    """None: the compiler gave up, for want of memory."""
-    needed: float | None = None
-    """Bytes, as it said where it gave up, and"""
-    available: float | None = None
+    """None if the program did not fit and compilation failed."""
+    needed_memory: float | None = None
+    """Bytes that the compiler reported as needed when it failed."""
+    available_memory: float | None = None
+    """Bytes that the compiler reported as available when it failed."""
     collectives: tuple[Collective, ...] = ()
-    host: tuple[str, ...] = ()
-    """What goes to the host or comes from it within the program."""
-    seconds: float = 0.0
-    """That compilation took."""
+    host_transfers: tuple[str, ...] = ()
+    """Operations that move data to or from the host within the program."""
+    compile_seconds: float = 0.0
 
 
-def read_compiled(compiled: jax.stages.Compiled, asked_flops: float, seconds: float) -> Costs:
+def read_compiled(compiled: jax.stages.Compiled, model_flops: float, compile_seconds: float) -> Costs:
+    """Return the costs of a compiled program."""
     costs = compiled.cost_analysis() or {}
     memory: Any = compiled.memory_analysis()
     hlo = compiled.as_text() or ""
     return Costs(
-        asked_flops=asked_flops,
+        model_flops=model_flops,
         flops=costs.get("flops"),
         bytes_accessed=costs.get("bytes accessed"),
         memory=Memory(
@@ -84,40 +96,40 @@ def read_compiled(compiled: jax.stages.Compiled, asked_flops: float, seconds: fl
             memory.alias_size_in_bytes,
         ),
         collectives=find_collectives(hlo),
-        host=find_host_transfers(hlo),
-        seconds=seconds,
+        host_transfers=find_host_transfers(hlo),
+        compile_seconds=compile_seconds,
     )
 
 
 def find_collectives(hlo: str) -> tuple[Collective, ...]:
-    """In the order of the text, those of called computations too; one in a loop once."""
-    found = []
+    """Return the collectives of an HLO text in its order, with those of called computations. Loops count once."""
+    collectives = []
     for types, opcode, line in _instructions(hlo):
         kind = opcode.removesuffix("-start")
         if kind not in COLLECTIVES or _is_host_transfer(line):
             continue
         arrays = tuple(_ARRAY.findall(types))
-        if opcode in ("all-gather-start", "collective-permute-start"):  # operands, results, and u32[] of its own
+        if opcode in ("all-gather-start", "collective-permute-start"):  # operands, results and internal u32[]
             arrays = tuple(array for array in arrays if array != "u32[]")
             arrays = arrays[len(arrays) // 2 :]
         elif kind in ("send", "recv"):  # the array, u32[] and a token
             arrays = arrays[:1]
-        found.append(Collective(kind, arrays))
-    return tuple(found)
+        collectives.append(Collective(kind, arrays))
+    return tuple(collectives)
 
 
 def find_host_transfers(hlo: str) -> tuple[str, ...]:
-    """Opcodes, and targets of custom calls, that move data to or from the host."""
-    found = []
+    """Return the opcodes, and targets of custom calls, that move data to or from the host."""
+    transfers = []
     for _, opcode, line in _instructions(hlo):
         call = _HOST_CALL.search(line) if opcode == "custom-call" else None
         if call:
-            found.append(call[1])
+            transfers.append(call[1])
         elif opcode in ("infeed", "outfeed") or (opcode in ("send", "recv") and _is_host_transfer(line)):
-            found.append(opcode)
+            transfers.append(opcode)
         elif _HOST_MEMORY in line:
-            found.append(f"{opcode} in the host's memory")
-    return tuple(found)
+            transfers.append(f"{opcode} in host memory")
+    return tuple(transfers)
 
 
 def _is_host_transfer(line: str) -> bool:
@@ -125,24 +137,24 @@ def _is_host_transfer(line: str) -> bool:
 
 
 def _instructions(hlo: str) -> list[tuple[str, str, str]]:
-    """(type, opcode, line) of each; layouts, which hold brackets of their own, are gone from the type."""
-    found = []
+    """Return (type, opcode, line) of each instruction. Types are without array layouts, which contain brackets."""
+    instructions = []
     for line in hlo.splitlines():
         plain = re.sub(r"\{[^{}]*\}", "", line)
         if instruction := _INSTRUCTION.match(plain):
-            found.append((instruction[1], instruction[2], line))
-    return found
+            instructions.append((instruction[1], instruction[2], line))
+    return instructions
 
 
 def array_bytes(array: str) -> int:
-    """Of a shape as HLO writes it: f32[3,3,512,512]; what is narrower than a byte (pred, s4) takes one."""
+    """Return the size of an array type of HLO, such as f32[3,3,512,512]. Elements take at least a byte (pred, s4)."""
     dtype, _, shape = array.rstrip("]").partition("[")
     bits = re.search(r"\d+", dtype)
     width = max(1, int(bits[0]) // 8) if bits else 1
     return width * math.prod(int(n) for n in shape.split(",") if n)
 
 
-# Both are libtpu's: of all that the program holds, and of what it holds besides its arguments.
+# Messages of libtpu: for all memory of the program, and for its temporaries only.
 _OUT_OF_MEMORY = (
     re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm"),
     re.compile(r"temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)"),
@@ -150,12 +162,12 @@ _OUT_OF_MEMORY = (
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def read_out_of_memory(error: Exception, asked_flops: float, seconds: float) -> Costs | None:
-    """What the compiler says where the program is too large for it; None: it is another error."""
+def read_out_of_memory(error: Exception, model_flops: float, compile_seconds: float) -> Costs | None:
+    """Return what the compiler reports if a program does not fit, or None for another error."""
     if "RESOURCE_EXHAUSTED" not in str(error):
         return None
     for message in _OUT_OF_MEMORY:
         if numbers := message.search(str(error)):
             needed, available = (float(numbers[i]) * _UNITS[numbers[i + 1]] for i in (1, 3))
-            return Costs(asked_flops, needed=needed, available=available, seconds=seconds)
-    return Costs(asked_flops, seconds=seconds)
+            return Costs(model_flops, needed_memory=needed, available_memory=available, compile_seconds=compile_seconds)
+    return Costs(model_flops, compile_seconds=compile_seconds)

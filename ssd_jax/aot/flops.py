@@ -1,8 +1,7 @@
-"""FLOPs that a program asks for, counted in its jaxpr: convolutions and matrix products.
+"""Count the FLOPs of the convolutions and matrix products in a jaxpr.
 
-A multiply-add is two. What a compiler adds or saves is not in it, nor elementwise work; and taps of a
-convolution that lie on padding, or between the elements of a dilated input, are left out, since nothing has to
-be computed for them.
+A multiply-add counts as two. Elementwise operations, and whatever a compiler adds or saves, are not counted. Taps of
+a convolution on padding, or between the elements of a dilated input, do not count, since they need no computation.
 """
 
 import math
@@ -14,10 +13,15 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
 def count_flops(jaxpr: ClosedJaxpr, devices: int) -> float:
-    """FLOPs of one device, where the program's arrays are split evenly over that many.
+    """Return the FLOPs of one device.
 
-    Within ``shard_map`` shapes are those of one device already. A loop of unknown length counts once, of a
-    conditional the costlier branch.
+    Args:
+        jaxpr: Program whose arrays are split evenly over the devices. Shapes inside ``shard_map`` are those of one
+            device already.
+        devices: Number of devices.
+
+    Returns:
+        FLOPs, with loops of unknown length counted once, and of each conditional only the branch with more FLOPs.
     """
     return _count(jaxpr.jaxpr, 1 / devices)
 
@@ -77,7 +81,10 @@ def _convolution(eqn: Any) -> float:
 def valid_taps(
     image: int, kernel: int, out: int, *, stride: int, low_padding: int, image_dilation: int, kernel_dilation: int
 ) -> int:
-    """Pairs of an output and a tap along one axis that meet an element of the image, all six lengths in elements."""
-    places = np.arange(out)[:, None] * stride + np.arange(kernel) * kernel_dilation - low_padding
-    inside = (places >= 0) & (places <= (image - 1) * image_dilation)
-    return int((inside & (places % image_dilation == 0)).sum())
+    """Count the pairs of an output and a kernel tap along one axis that meet an element of the image.
+
+    All lengths are in elements.
+    """
+    positions = np.arange(out)[:, None] * stride + np.arange(kernel) * kernel_dilation - low_padding
+    inside = (positions >= 0) & (positions <= (image - 1) * image_dilation)
+    return int((inside & (positions % image_dilation == 0)).sum())

@@ -1,4 +1,4 @@
-"""The training step and the detection program, compiled from shapes alone."""
+"""Compile the training step and the detection program from shapes, without data."""
 
 import time
 from collections.abc import Callable
@@ -25,17 +25,17 @@ PROGRAMS: tuple[Program, ...] = ("train", "detect")
 
 @dataclass(frozen=True)
 class Report:
-    """All that was found out about a config on a target, as ``--json`` writes it."""
+    """Costs of a config on a target, as ``--json`` writes them."""
 
     target: str
     devices: int
     config: str
     image_size: int
     num_classes: int
-    """With background."""
+    """Number of classes with background."""
     dtype: Literal["float32", "bfloat16"]
     batch_size: int
-    """Of all devices."""
+    """Number of images of all devices."""
     jax: str
     compiler: str
     programs: dict[Program, Costs]
@@ -51,15 +51,23 @@ def compile_programs(
     programs: tuple[Program, ...] = PROGRAMS,
     progress: Callable[[Program], object] = lambda program: None,
 ) -> Report:
-    """Compiles what ``train`` and ``evaluate`` would run, for devices that are not there.
+    """Compile the programs of ``train`` and ``evaluate`` for devices that need not be present.
 
-    progress: called with each program before it is compiled, which takes minutes.
+    Args:
+        config: Config with class names.
+        target: Devices to compile for.
+        programs: Programs to compile.
+        progress: Called with each program before it is compiled, which takes minutes.
 
-    Raises UserError where the target's compiler is missing or knows no such target, and where the devices can't
-    share the batch evenly.
+    Returns:
+        The costs of each program.
+
+    Raises:
+        UserError: If the target's compiler is not installed or does not know the target, or the batch cannot be split
+            evenly over the devices.
     """
     if config.devices.virtual_shards:
-        raise UserError("devices.virtual_shards: such a step is several programs; compile it with 0 of them")
+        raise UserError("devices.virtual_shards makes the step several programs; set it to 0 to compile it")
     mesh = make_mesh(target_devices(target), config.devices.fsdp)
     check_batch_size(config, mesh)
     costs: dict[Program, Costs] = {}
@@ -81,9 +89,9 @@ def compile_programs(
 
 
 def compile_program(config: Config, mesh: Mesh, program: Program, platform: str) -> Costs:
-    """platform: ``tpu`` or ``cuda``, of the mesh's devices."""
+    """Compile one program and return its costs. platform: ``tpu`` or ``cuda``, that of the mesh's devices."""
     state, batch = state_shapes(config, mesh), batch_shapes(config, mesh)
-    function: Any  # under jit, whatever its makers' signatures say
+    function: Any  # a jitted function, which the annotations of its factory do not say
     if program == "train":
         function = make_train_step(config, mesh)
         arguments: tuple = (state, batch)
@@ -91,20 +99,20 @@ def compile_program(config: Config, mesh: Mesh, program: Program, platform: str)
         function = make_predict_fn(config, mesh)
         arguments = (state.params, batch.canvas, batch.height, batch.width)
     traced = function.trace(*arguments)
-    asked_flops = count_flops(traced.jaxpr, mesh.size)
+    model_flops = count_flops(traced.jaxpr, mesh.size)
     start = time.perf_counter()
     try:
         compiled = traced.lower(lowering_platforms=(platform,)).compile()
     except jax.errors.JaxRuntimeError as error:
-        costs = read_out_of_memory(error, asked_flops, time.perf_counter() - start)
+        costs = read_out_of_memory(error, model_flops, time.perf_counter() - start)
         if costs is None:
             raise
         return costs
-    return read_compiled(compiled, asked_flops, time.perf_counter() - start)
+    return read_compiled(compiled, model_flops, time.perf_counter() - start)
 
 
 def batch_shapes(config: Config, mesh: Mesh) -> Batch:
-    """A global batch of images as large as data.max_image_size allows, split over the devices."""
+    """Return the shapes of a global batch split over the devices, with images of data.max_image_size."""
     split = batch_sharding(mesh)
     b, side, g = config.train.batch_size, config.data.max_image_size, config.data.max_objects
 

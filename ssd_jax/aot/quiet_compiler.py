@@ -1,5 +1,7 @@
-"""Keeps quiet what accelerators' libraries say on a machine that has no accelerator. Imports no jax, which they
-already speak at."""
+"""Suppress what the libraries of accelerators print on a machine without one.
+
+This module does not import jax, because importing jax already makes them print.
+"""
 
 import os
 import sys
@@ -9,22 +11,21 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def without_chatter() -> Iterator[None]:
-    """What is written to stderr in the block, by C++ too, is not shown, unless the block fails.
+def suppress_stderr() -> Iterator[None]:
+    """Show what the block writes to stderr, including output of C++, only if the block fails.
 
-    libtpu and the stub for CUDA's libraries each tell in some lines, whatever TF_CPP_MIN_LOG_LEVEL says, that
-    there is no accelerator.
+    libtpu and the stub for CUDA's libraries print that there is no accelerator, for any TF_CPP_MIN_LOG_LEVEL.
     """
     sys.stderr.flush()
-    screen = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         except BaseException:
-            said.seek(0)
-            os.write(screen, said.read())
+            captured.seek(0)
+            os.write(terminal, captured.read())
             raise
         finally:
-            os.dup2(screen, 2)
-            os.close(screen)
+            os.dup2(terminal, 2)
+            os.close(terminal)

@@ -1,7 +1,10 @@
-"""What compiled programs cost, as text and as a table; and how fast they can be at most."""
+"""Format the costs of compiled programs as text and as a table, with the upper bound of their speed."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from tabulate import tabulate
 
 from ssd_jax.aot.compiled import Collective, Costs, array_bytes
 from ssd_jax.aot.programs import Program, Report
@@ -11,16 +14,16 @@ TITLES: dict[Program, str] = {"train": "training step", "detect": "detection pro
 
 
 class Roofline(NamedTuple):
-    """The least time that one device needs. Williams et al., Roofline, CACM 52(4), 2009.
+    """Minimum time that one device needs. Williams et al., Roofline, CACM 52(4), 2009.
 
-    As far as XLA's count of bytes goes: it is of what each operation reads and writes, and does not tell what of
-    it stays in the chip's fast memory between two of them.
+    The time of memory traffic follows XLA's count of the bytes that each operation reads and writes. The count
+    includes data that stay in the chip's fast memory between two operations.
     """
 
     compute: float
-    """Seconds: FLOPs over the chip's peak."""
+    """FLOPs over the chip's peak, in seconds."""
     traffic: float | None
-    """Seconds: bytes accessed over its memory's bandwidth. None: the compiler does not tell them."""
+    """Bytes accessed over the bandwidth of the memory, in seconds. None if the compiler does not report them."""
 
     @property
     def seconds(self) -> float:
@@ -28,16 +31,19 @@ class Roofline(NamedTuple):
 
 
 def roofline(costs: Costs, chip: Chip, dtype: str) -> Roofline:
-    """dtype: of the convolutions. FLOPs are the compiler's, but at least those that the program asks for, of which
-    those of a loop's every pass are known."""
-    flops = max(costs.asked_flops, costs.flops or 0.0)
+    """Return the roofline of a program.
+
+    dtype is that of the convolutions. The compiler counts loop bodies once, so the FLOPs are at least those counted in
+    the jaxpr, where the length of a loop is known.
+    """
+    flops = max(costs.model_flops, costs.flops or 0.0)
     traffic = None if costs.bytes_accessed is None else costs.bytes_accessed / chip.bandwidth
     return Roofline(flops / (chip.bfloat16 if dtype == "bfloat16" else chip.float32), traffic)
 
 
 def memory_problem(costs: Costs, chip: Chip) -> str | None:
-    """``does not fit: needs X of Y GiB``; None where it fits."""
-    needed, available = costs.needed, costs.available
+    """Return ``does not fit: needs X of Y GiB``, or None if the program fits."""
+    needed, available = costs.needed_memory, costs.available_memory
     if costs.memory is not None:
         needed, available = costs.memory.peak, chip.memory
         if needed <= available:
@@ -47,14 +53,14 @@ def memory_problem(costs: Costs, chip: Chip) -> str | None:
     return f"does not fit: needs {needed / GIB:.1f} of {available / GIB:.1f} GiB"
 
 
-def text(report: Report) -> str:
-    """What the command prints."""
+def format_report(report: Report) -> str:
+    """Return a report as text."""
     chip = parse_target(report.target).chip
     head = (
         f"{report.config} on {report.target}: {report.devices} x {chip.title}, {report.image_size} px, "
         f"{report.num_classes} classes with background, {report.dtype}, {report.batch_size} images, "
-        f"{report.images_per_device} on each device\n"
-        f"jax {report.jax}, {report.compiler}. Of one device:"
+        f"{report.images_per_device} per device\n"
+        f"jax {report.jax}, {report.compiler}. Costs of one device:"
     )
     return "\n\n".join([head, *(_program_text(report, chip, name) for name in report.programs)])
 
@@ -71,21 +77,21 @@ def _program_text(report: Report, chip: Chip, name: Program) -> str:
         split = "arguments {:.2f} + temporaries {:.2f} + outputs {:.2f} - aliased {:.2f}".format(
             *(n / GIB for n in sizes)
         )
-        besides = "; cuDNN's workspace comes on top" if chip.platform == "cuda" else ""
-        rows.append(("memory", f"{parts.peak / GIB:.2f} GiB of {chip.memory / GIB:.1f}: {split}{besides}"))
+        note = "; cuDNN's workspace is not included" if chip.platform == "cuda" else ""
+        rows.append(("memory", f"{parts.peak / GIB:.2f} GiB of {chip.memory / GIB:.1f}: {split}{note}"))
         rows.append(("collectives", _collectives_text(costs.collectives)))
-        rows.append(("to or from host", ", ".join(costs.host) or "nothing"))
-    rows.append(("images/s at most", problem or _roofline_text(report, chip, costs)))
-    width = max(len(label) for label, _ in rows)
-    title = f"{TITLES[name]} (compiled in {costs.seconds:.0f} s)"
-    return "\n".join([title, *(f"  {label:{width}}  {value}" for label, value in rows)])
+        rows.append(("host transfers", ", ".join(costs.host_transfers) or "none"))
+    rows.append(("max. images/s", problem or _roofline_text(report, chip, costs)))
+    title = f"{TITLES[name]} (compiled in {costs.compile_seconds:.0f} s)"
+    table = tabulate(rows, tablefmt="plain", disable_numparse=True)
+    return f"{title}\n{textwrap.indent(table, '  ')}"
 
 
 def _flops_text(costs: Costs) -> str:
-    asked = f"{costs.asked_flops:.4g} of convolutions and matrix products"
+    model = f"{costs.model_flops:.4g} of convolutions and matrix products"
     if costs.flops is None:
-        return f"{asked}, counted in the program; the compiler gives none"
-    return f"{costs.flops:.4g}, {costs.flops / costs.asked_flops:.3f} times the {asked}"
+        return f"{model}, counted in the program; the compiler reports none"
+    return f"{costs.flops:.4g}, {costs.flops / costs.model_flops:.3f} times the {model}"
 
 
 def _collectives_text(collectives: Sequence[Collective]) -> str:
@@ -96,7 +102,7 @@ def _collectives_text(collectives: Sequence[Collective]) -> str:
         largest = max(c.arrays, key=array_bytes)
         more = f" and {len(c.arrays) - 1} more" if len(c.arrays) > 1 else ""
         lines.append(f"{c.kind} of {_size(c.size)}: {largest}{more}")
-    return ("\n" + " " * 20).join(lines)
+    return "\n".join(lines)
 
 
 def _size(size: float) -> str:
@@ -110,41 +116,39 @@ def _roofline_text(report: Report, chip: Chip, costs: Costs) -> str:
     limit = roofline(costs, chip, report.dtype)
     compute = f"FLOPs take {limit.compute * 1e3:.1f} ms"
     traffic = (
-        "what memory traffic takes is not known"
+        "the time of memory traffic is not known"
         if limit.traffic is None
         else f"bytes take {limit.traffic * 1e3:.1f} ms"
     )
     rate = report.images_per_device / limit.seconds
-    in_all = f", {rate * report.devices:.0f} on all {report.devices}" if report.devices > 1 else ""
-    return f"{rate:.0f}{in_all}: {compute}, {traffic}"
+    total = f", {rate * report.devices:.0f} on all {report.devices}" if report.devices > 1 else ""
+    return f"{rate:.0f}{total}: {compute}, {traffic}"
 
 
-HEAD = (
-    "network", "images a device", "devices", "program", "FLOPs", "bytes accessed", "memory", "exchanged",
-    "images/s a device at most",
+_HEADER = (
+    "network", "images per device", "devices", "program", "FLOPs", "bytes accessed", "memory", "exchanged",
+    "max. images/s per device",
 )  # fmt: skip
 
 
-def table(reports: Sequence[Report]) -> str:
-    """Markdown, a row for each program, of one device."""
-    rows = [HEAD, ("---",) * len(HEAD)]
-    for report in reports:
-        rows += [_row(report, name) for name in report.programs]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+def format_table(reports: Sequence[Report]) -> str:
+    """Return a Markdown table with a row per program, with the costs of one device."""
+    rows = [_row(report, name) for report in reports for name in report.programs]
+    return tabulate(rows, _HEADER, tablefmt="github", disable_numparse=True)
 
 
 def _row(report: Report, name: Program) -> tuple[str, ...]:
     costs, chip = report.programs[name], parse_target(report.target).chip
     limit = roofline(costs, chip, report.dtype)
     problem, memory = memory_problem(costs, chip), costs.memory
-    flops = f"{costs.asked_flops:.3g} (asked)" if costs.flops is None else f"{costs.flops:.3g}"
+    flops = f"{costs.model_flops:.3g} (in the program)" if costs.flops is None else f"{costs.flops:.3g}"
     return (
         f"SSD{report.image_size}, {report.num_classes} classes, {report.dtype}",
         str(report.images_per_device),
         f"{report.devices} x {chip.title}",
         TITLES[name],
         flops,
-        "not told" if costs.bytes_accessed is None else f"{costs.bytes_accessed / 1e9:.1f} GB",
+        "unknown" if costs.bytes_accessed is None else f"{costs.bytes_accessed / 1e9:.1f} GB",
         problem or ("" if memory is None else f"{memory.peak / GIB:.1f} GiB"),
         "" if memory is None else _size(sum(c.size for c in costs.collectives)),
         "" if problem else f"{report.images_per_device / limit.seconds:.0f}",

@@ -1,6 +1,6 @@
-"""What programs are compiled for: TPU slices and GPUs by name, with their makers' figures.
+"""TPU slices and GPUs to compile for, with their manufacturers' figures.
 
-A target is ``v5e:2x4``, a TPU slice by its topology, or ``h100x8``, so many GPUs.
+A target is a TPU slice by its topology, such as ``v5e:2x4``, or a number of GPUs, such as ``h100x8``.
 """
 
 import importlib.metadata
@@ -13,33 +13,34 @@ from typing import Any, Literal, NamedTuple
 import jax
 from jax.experimental import topologies
 
-from ssd_jax.aot.quiet_compiler import without_chatter
+from ssd_jax.aot.quiet_compiler import suppress_stderr
 from ssd_jax.errors import UserError
 
 GIB = 2**30
 
 
 class Chip(NamedTuple):
-    """One accelerator; in jax, one device."""
+    """One accelerator, which is one device in jax."""
 
     title: str
     platform: Literal["tpu", "cuda"]
     bfloat16: float
-    """FLOP/s at most, dense."""
+    """Peak FLOP/s of bfloat16, dense."""
     float32: float
-    """FLOP/s at most of float32 arrays at jax's default precision: bfloat16 passes on a TPU, TF32 on a GPU."""
+    """Peak FLOP/s of float32 at jax's default precision: bfloat16 passes on a TPU, TF32 on a GPU."""
     bandwidth: float
-    """Bytes/s of its memory."""
+    """Bandwidth of the memory, in bytes/s."""
     memory: float
-    """Bytes."""
+    """Size of the memory, in bytes."""
     source: str
+    """Where the figures are from."""
 
 
 CHIPS = {
     "v5e": Chip("TPU v5e", "tpu", 197e12, 197e12, 819e9, 16 * GIB, "cloud.google.com/tpu/docs/v5e"),
     "v5p": Chip("TPU v5p", "tpu", 459e12, 459e12, 2765e9, 95 * GIB, "cloud.google.com/tpu/docs/v5p"),
     "v6e": Chip("TPU v6e", "tpu", 918e12, 918e12, 1640e9, 32 * GIB, "cloud.google.com/tpu/docs/v6e"),
-    # Memory: device_memory_size in XLA's files, see below. The data sheets' 1979 and 989 TFLOP/s are with sparsity.
+    # Memory: device_memory_size in XLA's files, see below. The data sheet's 1979 and 989 TFLOP/s are with sparsity.
     "h100": Chip("H100 SXM", "cuda", 989.5e12, 494.5e12, 3350e9, 84_942_979_072, "NVIDIA H100 data sheet"),
     "a100": Chip("A100 SXM 80 GB", "cuda", 312e12, 156e12, 2039e9, 85_100_068_864, "NVIDIA A100 data sheet"),
 }
@@ -58,7 +59,7 @@ _EVERY_GPU = {
     "registers_per_block_limit": 65536,
 }
 _GPUS: dict[str, tuple[str, int, dict[str, float]]] = {
-    # name of the device, major compute capability, the rest
+    # device name, major compute capability, other properties
     "h100": (
         "NVIDIA H100 80GB HBM3",
         9,
@@ -86,7 +87,7 @@ _GPUS: dict[str, tuple[str, int, dict[str, float]]] = {
         },
     ),
 }
-# CUDA and cuDNN that the program is meant to meet. Without them the compiler asks a driver: openxla/xla#25919.
+# Versions of CUDA and cuDNN to compile for. Without them the compiler looks for a driver: openxla/xla#25919.
 _CUDA, _CUDNN = (12, 8), (9, 8)
 GPUS_PER_HOST = 8
 
@@ -95,12 +96,12 @@ EXAMPLES = "v5e:2x4, v5p:2x2x2, v6e:2x4, h100x8 and a100x8"
 
 @dataclass(frozen=True)
 class Target:
-    """Devices that need not be here."""
+    """Devices to compile for. They need not be present."""
 
     name: str
     chip_name: str
     shape: tuple[int, ...]
-    """Of a TPU slice; of GPUs their number alone."""
+    """Shape of a TPU slice, or the number of GPUs."""
 
     @property
     def chip(self) -> Chip:
@@ -112,55 +113,59 @@ class Target:
 
 
 def parse_target(text: str) -> Target:
-    """``v5e:2x4``, ``h100x8``. Raises UserError for what is neither."""
+    """Parse a target such as ``v5e:2x4`` or ``h100x8``. Raises UserError for unknown targets."""
     parts = re.fullmatch(r"(v\d\w):(\d+(?:x\d+)+)|(\w+?)x(\d+)", text)
     chip = parts and (parts[1] or parts[3])
     if parts is None or chip not in CHIPS or (CHIPS[chip].platform == "tpu") != bool(parts[1]):
-        raise UserError(f"--target {text}: no such target; there are {EXAMPLES}, and other sizes of these")
+        raise UserError(f"--target {text}: unknown target. Examples: {EXAMPLES}")
     shape = tuple(int(n) for n in (parts[2] or parts[4]).split("x"))
     if not all(shape):
-        raise UserError(f"--target {text}: has no device")
+        raise UserError(f"--target {text}: contains no device")
     if CHIPS[chip].platform == "cuda" and shape[0] > GPUS_PER_HOST and shape[0] % GPUS_PER_HOST:
-        raise UserError(f"--target {text}: beyond {GPUS_PER_HOST} GPUs, a multiple of {GPUS_PER_HOST}: whole hosts")
+        raise UserError(
+            f"--target {text}: more than {GPUS_PER_HOST} GPUs must be a multiple of {GPUS_PER_HOST}, so whole hosts"
+        )
     return Target(text, chip, shape)
 
 
 def compiler_version(target: Target) -> str:
-    """Package and version of the compiler, such as ``libtpu 0.0.42``. Raises UserError where it is not installed."""
+    """Return the compiler's package and version, such as ``libtpu 0.0.42``. Raises UserError if it is not installed."""
     if target.chip.platform == "tpu":
         packages = ["libtpu"]
-        install = "pip install 'jax[tpu]', or in the checkout: pip install -e '.[aot]'"
+        install = "pip install 'jax[tpu]', or in a checkout: pip install -e '.[aot]'"
     else:
         packages = ["jax-cuda12-pjrt", "jax-cuda13-pjrt"]
         install = (
             f"pip install --no-deps jax-cuda12-plugin=={jax.__version__} jax-cuda12-pjrt=={jax.__version__} "
-            "(jax[cuda12] has them too, with gigabytes of CUDA that compiling does not need)"
+            "(jax[cuda12] includes them, too, with gigabytes of CUDA that are not needed to compile)"
         )
     for package in packages:
         try:
             return f"{package} {importlib.metadata.version(package)}"
         except importlib.metadata.PackageNotFoundError:
             pass
-    raise UserError(f"--target {target.name}: its compiler, the package {packages[0]}, is not installed: {install}")
+    raise UserError(f"--target {target.name}: the compiler {packages[0]} is not installed. Install it with: {install}")
 
 
 def target_devices(target: Target) -> list[Any]:
-    """Devices to make a mesh of and to compile for, nothing else.
+    """Return devices that can only be used to make a mesh and to compile for it.
 
-    For a process that does nothing else: sets environment variables that the two plugins read when they are
-    loaded, once, and turns off jax's cache on the disk, from which programs for such devices can't be read back.
-    Raises UserError where the plugin is missing or knows no such slice.
+    Call this in a process that does nothing else. It sets environment variables that the plugins read once when they
+    are loaded, and turns off jax's compilation cache, from which programs for such devices cannot be loaded.
+
+    Raises:
+        UserError: If the plugin is not installed or does not know the target.
     """
     compiler_version(target)
     options: dict[str, Any] = {}
     if target.chip.platform == "tpu":
-        os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # no question to a cloud that is not around
-        os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # no lock, which guards a TPU
+        os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # do not query the metadata server of a cloud
+        os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # no lock file for a TPU
         topology = target.name
         if target.count == 1:
             options["chips_per_host_bounds"] = [1, 1, 1]  # a host has 2x2 by default
     else:
-        os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # no CUDA to find the versions of
+        os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # CUDA is not installed
         topology = ""
         per_host = min(target.count, GPUS_PER_HOST)
         options |= {
@@ -168,8 +173,8 @@ def target_devices(target: Target) -> list[Any]:
             "target_config": gpu_target_config(target.chip_name),
         }
     jax.config.update("jax_enable_compilation_cache", False)
-    jax.config.update("jax_platforms", "cpu")  # what is computed while tracing, is here
-    with without_chatter():
+    jax.config.update("jax_platforms", "cpu")  # computations during tracing run on the CPU
+    with suppress_stderr():
         jax.devices()
         try:
             return topologies.get_topology_desc(topology, target.chip.platform, **options).devices
@@ -179,7 +184,7 @@ def target_devices(target: Target) -> list[Any]:
 
 
 def gpu_target_config(chip_name: str) -> str:
-    """What XLA is to know of a GPU that is not there: a GpuTargetConfigProto as text."""
+    """Return the description of a GPU for XLA: a GpuTargetConfigProto as text."""
     device, major, numbers = _GPUS[chip_name]
     numbers = {**_EVERY_GPU, **numbers, "device_memory_size": int(CHIPS[chip_name].memory)}
     lines = [f"  {name}: {value}" for name, value in numbers.items()]

@@ -60,9 +60,9 @@ def run(argv: Sequence[str]) -> None:
     elif argv[0] == "--table":
         if not argv[1:]:
             raise UserError("aot --table FILE...: name files that --json wrote")
-        from ssd_jax.aot.report import table
+        from ssd_jax.aot.report import format_table
 
-        print(table([read_report(Path(file)) for file in argv[1:]]))
+        print(format_table([read_report(Path(file)) for file in argv[1:]]))
     else:
         compile_and_report(parse_config_options(AotOptions, "aot", argv, COMMON_OPTIONS))
 
@@ -72,7 +72,7 @@ def compile_and_report(options: AotOptions) -> None:
     if not options.target:
         raise UserError(f"aot: name the devices to compile for with --target: {TARGETS}")
     from ssd_jax.aot.programs import PROGRAMS, Program, compile_programs
-    from ssd_jax.aot.report import TITLES, text
+    from ssd_jax.aot.report import TITLES, format_report
     from ssd_jax.aot.targets import parse_target
 
     target = parse_target(options.target)
@@ -88,7 +88,7 @@ def compile_and_report(options: AotOptions) -> None:
     report = compile_programs(config, target, programs, report_progress)
     if options.json is not None:
         files.write_text(options.json, msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
-    print(text(report))
+    print(format_report(report))
 
 
 def with_classes(config: Config, classes: int | None) -> Config:

@@ -38,7 +38,7 @@ def run(argv: Sequence[str]) -> None:
     bgr = None if options.channels is None else options.channels == "bgr"
     imported = import_weights(options.file, class_names=options.class_names, scales=options.scales, bgr=bgr)
     write_run(imported, options.out)
-    print(f"{options.file}: {imported.layout.title}")
+    print(f"{options.file}: {imported.mapping.title}")
     print("\n".join(describe_import(imported, options.class_names)))
     print(f"Written to {options.out}. {next_step(imported.config, options.out)}")
 

@@ -1,54 +1,120 @@
-"""Our parameters in the layouts of torch projects, so that nobody is locked in."""
+"""Export parameters with the keys and axes of torch projects."""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from ssd_jax.config import Config, DefaultBoxes, Model
 from ssd_jax.errors import UserError
+from ssd_jax.files import user_errors_on_write
+from ssd_jax.inference import detector
 from ssd_jax.models.ssd import Params
-from ssd_jax.weights.key_mappings import LAYOUTS, Layout
+from ssd_jax.runtime import sharding
+from ssd_jax.weights.formats.safetensors_file import write_safetensors
+from ssd_jax.weights.key_mappings import KEY_MAPPINGS, KeyMapping
+
+Project = Literal["torchvision", "ssd.pytorch"]
+"""Projects that weights can be exported for."""
 
 
-def export_layout(model: Model, project: str) -> Layout:
-    """The layout of that project that the network fits. Raises UserError where there is none."""
+class Exported(NamedTuple):
+    """What was exported."""
+
+    config: Config
+    """Config of the run."""
+    step: int
+    """Training step of the checkpoint."""
+    mapping: KeyMapping
+    """Key mapping of the file."""
+
+
+def export_weights(
+    run: Path, file: Path, project: Project = "torchvision", checkpoint: Literal["best", "last"] = "best"
+) -> Exported:
+    """Write the weights of a run to a safetensors file that torchvision or ssd.pytorch can load.
+
+    Args:
+        run: Run folder of a full-width network without normalisation layers.
+        file: File to write, with the suffix .safetensors.
+        project: Project whose keys are used.
+        checkpoint: Checkpoint to export.
+
+    Returns:
+        The config, step and key mapping.
+
+    Raises:
+        UserError: If the project has no such network, the file exists already, or it cannot be written.
+    """
+    if file.exists():
+        raise UserError(f"--out {file}: the file exists already. Choose another name")
+    if file.suffix != ".safetensors":
+        raise UserError(f"--out {file}: the file is written as safetensors, so its name must end in .safetensors")
+    config = detector.read_detector_config(run)
+    mapping = find_export_mapping(config.model, project)
+    params, step = detector.restore_params(run, config, checkpoint)
+    with user_errors_on_write(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    write_safetensors(file, to_tensors(sharding.fetch(params), mapping))
+    return Exported(config, step, mapping)
+
+
+def find_export_mapping(model: Model, project: Project) -> KeyMapping:
+    """Return the project's key mapping for a network. Raises UserError if the project has no such network."""
     if model.norm != "none":
         raise UserError(f"model.norm is '{model.norm}': {project} has no such layers. Only norm 'none' can be exported")
     if model.width != 1:
         raise UserError(f"model.width is {model.width}: {project} has VGG16's channels, width 1")
     if model.default_boxes.variances != (0.1, 0.1, 0.2, 0.2):
         raise UserError(f"default_boxes.variances is {model.default_boxes.variances}: {project} has 0.1, 0.1, 0.2, 0.2")
-    fitting = [layout for layout in LAYOUTS["torch"] if layout.project == project and _fits(layout, model)]
-    if not fitting:
-        titles = " and ".join(layout.title for layout in LAYOUTS["torch"] if layout.project == project)
-        raise UserError(
-            f"the network has maps of {model.feature_map_sizes} with {model.default_boxes.boxes_per_cell} default "
-            f"boxes in a cell. What can be exported is {titles}"
-        )
-    return fitting[0]
+    if project == "torchvision":
+        _check_torchvision_boxes(model.default_boxes)
+    mappings = [mapping for mapping in KEY_MAPPINGS["torch"] if mapping.project == project and mapping.network]
+    for mapping in mappings:
+        if _has_network(mapping, model):
+            return mapping
+    raise UserError(
+        f"the network has feature maps of sizes {model.feature_map_sizes} with {model.default_boxes.boxes_per_cell} "
+        f"default boxes per cell. Only {' and '.join(mapping.title for mapping in mappings)} can be exported"
+    )
 
 
-def _fits(layout: Layout, model: Model) -> bool:
-    network = layout.network
+def _has_network(mapping: KeyMapping, model: Model) -> bool:
+    network = mapping.network
     return network is not None and (
         (network.extras, network.global_pool, network.boxes_per_cell)
         == (model.extras, model.global_pool, model.default_boxes.boxes_per_cell)
     )
 
 
-def to_layout(params: Params, layout: Layout) -> dict[str, np.ndarray]:
-    """Every parameter under the layout's key, in its order of axes: the inverse of importing, bit for bit."""
+def _check_torchvision_boxes(boxes: DefaultBoxes) -> None:
+    """Raise UserError if torchvision's generator cannot make these default boxes."""
+    if boxes.max_sizes[:-1] != boxes.min_sizes[1:] or boxes.clip not in ("none", "sizes"):
+        raise UserError(
+            "torchvision uses the smallest size of the next feature map as the largest size of a feature map, and "
+            f"clips only width and height. These default boxes have min_sizes {boxes.min_sizes}, max_sizes "
+            f"{boxes.max_sizes} and clip '{boxes.clip}'"
+        )
+
+
+def to_tensors(params: Params, mapping: KeyMapping) -> dict[str, np.ndarray]:
+    """Return all parameters with the keys and axes of a mapping: the exact inverse of importing."""
     flat = flatten_dict(params, sep="/")
     tensors = {}
-    for path, entry in layout.entries.items():
-        if entry.dump is None:
-            raise ValueError(f"{layout.title} holds more than {path}")
-        tensors[entry.key] = np.ascontiguousarray(entry.dump(np.asarray(flat[path])))
+    for path, (key, conversion) in mapping.entries.items():
+        if conversion.dump is None:
+            raise ValueError(f"{mapping.title} cannot be exported: it contains more than {path}")
+        tensors[key] = np.ascontiguousarray(conversion.dump(np.asarray(flat[path])))
     return tensors
 
 
 def torchvision_code(config: Config, file: str) -> str:
-    """Lines of Python with which torchvision takes the file, with preprocessing, default boxes and thresholds of this
-    config. Its bound on the growth of boxes, and its cut before suppression, stay its own."""
+    """Return Python code that loads an exported file with torchvision.
+
+    The code sets preprocessing, default boxes and thresholds of ``config``. torchvision's own limit for the growth of
+    boxes, and its selection of candidates before suppression, cannot be set.
+    """
     model, detect = config.model, config.detect
     boxes = model.default_boxes
     scales = [float(size) / boxes.image_size for size in (*boxes.min_sizes, boxes.max_sizes[-1] or 0)]
@@ -69,13 +135,4 @@ model.anchor_generator = DefaultBoxGenerator(
     {ratios}, scales={scales}, steps={steps or None}, clip={boxes.clip == "sizes"}
 )
 model.load_state_dict(load_file({file!r}))
-model.eval()  # takes RGB from 0 to 1"""
-
-
-def check_boxes_for_torchvision(boxes: DefaultBoxes) -> None:
-    """Raises UserError where its generator of default boxes can't make these."""
-    if boxes.max_sizes[:-1] != boxes.min_sizes[1:] or boxes.clip not in ("none", "sizes"):
-        raise UserError(
-            "torchvision's default boxes have the next map's smallest size as the largest, and only width and height "
-            f"are clipped. These have sizes {boxes.min_sizes} to {boxes.max_sizes} and clip '{boxes.clip}'"
-        )
+model.eval()  # expects RGB images with values from 0 to 1"""

@@ -1,4 +1,4 @@
-"""A weight file of any known layout to our config and parameters, and from there to a folder as of a run."""
+"""Import published weight files: to a config and parameters, and from there to a run folder."""
 
 import dataclasses
 import shutil
@@ -19,66 +19,81 @@ from ssd_jax.models.ssd import CLASS_PREDICTOR, Params
 from ssd_jax.models.vgg import BLOCKS
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
-from ssd_jax.weights import origins
-from ssd_jax.weights.formats.caffe_file import Prior
+from ssd_jax.weights import presets
+from ssd_jax.weights.formats.caffe_file import PriorBox
 from ssd_jax.weights.formats.weight_file import WeightFile, read_weights
-from ssd_jax.weights.key_mappings import FEATURES, Layout, find_layout
-from ssd_jax.weights.networks import SSD300, Network, Shape, numbered, parameter_shapes
-from ssd_jax.weights.origins import ORIGINS, Scales
+from ssd_jax.weights.key_mappings import TORCHVISION_FEATURES, KeyMapping, find_key_mapping
+from ssd_jax.weights.presets import (
+    PRESETS,
+    SSD300,
+    Network,
+    Scales,
+    Shape,
+    numbered_classes,
+    parameter_shapes,
+)
 
-# Files of other networks share fewer keys with any layout.
-_LEAST_LIKENESS = 0.5
+# Files of other networks are less similar to every key mapping.
+_MIN_SIMILARITY = 0.5
 Tensors = Mapping[str, np.ndarray]
 
 
 class Imported(NamedTuple):
-    """A file as this program would have written it."""
+    """Weights with the config that they are used with."""
 
-    layout: Layout
+    mapping: KeyMapping
+    """Key mapping of the file."""
     config: Config
-    """Without classes: a trunk alone."""
+    """Config with the project's settings. A backbone has no class names."""
     params: Params
-    """float32 numpy arrays; of a trunk ``{"vgg": ...}``, which may lack fc6 and fc7."""
+    """float32 arrays. A backbone has ``{"vgg": ...}`` only, possibly without fc6 and fc7."""
 
 
 def import_weights(
     file: Path, *, class_names: Sequence[str] | None = (), scales: Scales | None = None, bgr: bool | None = None
 ) -> Imported:
-    """The detector or trunk in a file, whose layout is found from its keys.
+    """Load a published detector or backbone. Its project is recognised from the keys.
 
-    class_names: without background, of a detector of other classes than VOC, COCO or ILSVRC. None: they do not
-        matter, and are numbers.
-    scales: of the default boxes, where they are not those of its classes.
-    bgr: whether conv1_1 takes blue, green, red. None: as its project does.
+    Args:
+        file: Weights as .pth, .safetensors, .caffemodel or .h5.
+        class_names: Names without background. Required for classes other than those of VOC, COCO or ILSVRC. None: the
+            names do not matter, and classes are numbered.
+        scales: Scales of the default boxes, if they are not those of the classes' data set.
+        bgr: Whether conv1_1 takes blue, green, red. None: as the project has it.
 
-    Raises UserError where the file can't be read or its layout is none that is known, and listing
-    every tensor that is missing, of another shape or too many.
+    Returns:
+        Parameters in our layout, the config to use them with, and the key mapping of the file.
+
+    Raises:
+        UserError: If the file cannot be read, is of no known project, or has tensors that are missing, unexpected or of
+            a wrong shape; all of them are listed.
     """
     weights = read_weights(file)
-    layout = _layout(file, weights)
-    network = layout.network or SSD300
-    width = _width(layout, weights.tensors)
-    classes = _count_classes(layout, weights.tensors)
-    boxes = origins.default_boxes(ORIGINS[layout.project], network, classes, scales)
-    expected = parameter_shapes(network.model(boxes, numbered(classes), width))
-    _check(file, layout, weights.tensors, expected)
-    flat = {path: entry.load(weights.tensors[entry.key]) for path, entry in layout.entries.items()}
-    if bgr is not None and bgr != layout.bgr:
+    mapping = _find_mapping(file, weights)
+    preset = PRESETS[mapping.project]
+    network = mapping.network or SSD300
+    width = _width(mapping, weights.tensors)
+    class_count = _count_classes(mapping, weights.tensors)
+    boxes = presets.default_boxes(preset, network, class_count, scales)
+    expected = parameter_shapes(network.model(boxes, numbered_classes(class_count), width))
+    _check_tensors(file, mapping, weights.tensors, expected)
+    flat = {path: conversion.load(weights.tensors[key]) for path, (key, conversion) in mapping.entries.items()}
+    if bgr is not None and bgr != mapping.bgr:
         flat["vgg/conv1_1/kernel"] = flat["vgg/conv1_1/kernel"][:, :, ::-1]
     names: tuple[str, ...] = ()
-    if layout.network is None:
+    if mapping.network is None:
         if class_names or scales:
-            raise UserError(f"{file}: VGG16 alone, without predictors: it has neither class names nor scales")
+            raise UserError(f"{file}: is a VGG16 without predictors, so it takes neither class names nor scales")
     else:
-        names = origins.class_names(file, classes, class_names)
+        names = presets.class_names(file, class_count, class_names)
         boxes = boxes if scales else _boxes_of_priors(file, network, boxes, weights.priors)
-    config = origins.make_config(file.stem, network.model(boxes, names, width), ORIGINS[layout.project])
+    config = presets.make_config(file.stem, network.model(boxes, names, width), preset)
     params = {path: np.ascontiguousarray(value, np.float32) for path, value in flat.items()}
-    return Imported(layout, config, unflatten_dict(params, sep="/"))
+    return Imported(mapping, config, unflatten_dict(params, sep="/"))
 
 
 def write_run(imported: Imported, folder: Path) -> None:
-    """As the folder of a run whose only checkpoint is of step 0. What can't be written whole is taken away again."""
+    """Write a run folder with one checkpoint at step 0. A folder that cannot be completed is removed."""
     with files.user_errors_on_write(folder, "Name another --out."):
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -90,83 +105,83 @@ def write_run(imported: Imported, folder: Path) -> None:
         raise
 
 
-def _layout(file: Path, weights: WeightFile) -> Layout:
+def _find_mapping(file: Path, weights: WeightFile) -> KeyMapping:
     shapes = {key: tuple(value.shape) for key, value in weights.tensors.items()}
-    layout, likeness = find_layout(shapes, weights.kind)
-    if likeness < _LEAST_LIKENESS:
-        some = ", ".join(list(shapes)[:5])
+    mapping, similarity = find_key_mapping(shapes, weights.kind)
+    if similarity < _MIN_SIMILARITY:
+        examples = ", ".join(list(shapes)[:5])
         raise UserError(
-            f"{file}: neither an SSD on VGG16 nor a VGG16 in a layout that is known here. It holds {len(shapes)} "
-            f"tensors: {some}{', ...' if len(shapes) > 5 else ''}"
+            f"{file}: its keys are not those of a known SSD or VGG16. It contains {len(shapes)} tensors: "
+            f"{examples}{', ...' if len(shapes) > 5 else ''}. docs/weights.md lists what can be imported"
         )
-    classifier = [weights.tensors[entry.key] for entry in layout.entries.values() if entry.key in weights.tensors]
-    if layout.project == "torchvision_vgg16" and not all(np.isfinite(tensor).all() for tensor in classifier):
-        return FEATURES
-    return layout
+    if mapping.project == "torchvision_vgg16":
+        tensors = [weights.tensors[key] for key, _ in mapping.entries.values() if key in weights.tensors]
+        if not all(np.isfinite(tensor).all() for tensor in tensors):
+            return TORCHVISION_FEATURES
+    return mapping
 
 
-def _width(layout: Layout, tensors: Tensors) -> float:
-    """Of the network: conv1_1's channels over VGG16's; where they can't be told, 1."""
-    bias = tensors.get(layout.entries["vgg/conv1_1/bias"].key, np.zeros(0))
+def _width(mapping: KeyMapping, tensors: Tensors) -> float:
+    """Return conv1_1's channels relative to VGG16's, or 1 if conv1_1 is missing."""
+    bias = tensors.get(mapping.entries["vgg/conv1_1/bias"].key, np.zeros(0))
     (_, channels), *_ = BLOCKS[0]
     return bias.size / channels or 1.0
 
 
-def _count_classes(layout: Layout, tensors: Tensors) -> int:
-    """Without background: what most predictors of classes say; of a trunk, or where none tells, 1."""
-    if layout.network is None:
+def _count_classes(mapping: KeyMapping, tensors: Tensors) -> int:
+    """Return the number of classes without background that most class predictors agree on, or 1 if there are none."""
+    if mapping.network is None:
         return 1
     counts: Counter[int] = Counter()
-    for source, boxes in zip(layout.network.sources, layout.network.boxes_per_cell, strict=True):
-        bias = tensors.get(layout.entries[f"{source}{CLASS_PREDICTOR}/bias"].key)
+    for name, boxes in zip(mapping.network.feature_maps, mapping.network.boxes_per_cell, strict=True):
+        bias = tensors.get(mapping.entries[f"{name}{CLASS_PREDICTOR}/bias"].key)
         if bias is not None and bias.size % boxes == 0 and bias.size >= 2 * boxes:
             counts[bias.size // boxes - 1] += 1
     return counts.most_common(1)[0][0] if counts else 1
 
 
-def _check(file: Path, layout: Layout, tensors: Tensors, expected: Mapping[str, Shape]) -> None:
-    """Raises UserError listing every tensor that does not fit."""
-    wanted = {entry.key: entry.shape(expected[path]) for path, entry in layout.entries.items()}
-    lines = [f"missing    {key} {shape}" for key, shape in wanted.items() if key not in tensors]
+def _check_tensors(file: Path, mapping: KeyMapping, tensors: Tensors, expected: Mapping[str, Shape]) -> None:
+    """Raise UserError listing every tensor that does not fit."""
+    shapes = {key: conversion.shape(expected[path]) for path, (key, conversion) in mapping.entries.items()}
+    problems = [f"missing     {key} {shape}" for key, shape in shapes.items() if key not in tensors]
     for key, value in tensors.items():
-        if key not in wanted:
-            if not layout.ignores(key):
-                lines.append(f"too many   {key} {value.shape}")
-        elif value.shape != wanted[key]:
-            lines.append(f"misshapen  {key} {value.shape}, {wanted[key]} expected")
+        if key not in shapes:
+            if not mapping.ignores(key):
+                problems.append(f"unexpected  {key} {value.shape}")
+        elif value.shape != shapes[key]:
+            problems.append(f"shape       {key} {value.shape}, expected {shapes[key]}")
         elif not (np.issubdtype(value.dtype, np.floating) or value.dtype == ml_dtypes.bfloat16):
-            lines.append(f"no floats  {key} {value.dtype}")
+            problems.append(f"type        {key} {value.dtype}, expected floats")
         elif not np.isfinite(value).all():
-            lines.append(f"infinite   {key} holds values that are not finite")
-    if lines:
-        listing = "\n  ".join(lines)
-        raise UserError(f"{file}: looks like {layout.title}, but its tensors do not fit:\n  {listing}")
+            problems.append(f"not finite  {key} contains NaN or infinity")
+    if problems:
+        listing = "\n  ".join(problems)
+        raise UserError(f"{file}: looks like {mapping.title}, but these tensors do not fit:\n  {listing}")
 
 
 def _boxes_of_priors(
-    file: Path, network: Network, published: DefaultBoxes, priors: Mapping[str, Prior]
+    file: Path, network: Network, published: DefaultBoxes, priors: Mapping[str, PriorBox]
 ) -> DefaultBoxes:
-    """The default boxes that a Caffe snapshot itself tells; those published where it does not."""
-    layers = [priors.get(f"{source}_mbox_priorbox") for source in network.sources]
-    found = [prior for prior in layers if prior is not None]
-    if len(found) < len(layers):
+    """Return the default boxes stored in a Caffe snapshot, or the published ones if it does not store all of them."""
+    layers = [priors.get(f"{name}_mbox_priorbox") for name in network.feature_maps]
+    stored = [prior for prior in layers if prior is not None]
+    if len(stored) < len(layers):
         return published
-    sides = {None, published.image_size}
-    for prior in found:
+    image_sizes = {None, published.image_size}
+    for prior in stored:
         one_size = len(prior.min_sizes) == 1 and len(prior.max_sizes) <= 1
-        as_first = (prior.clip, prior.variances) == (found[0].clip, found[0].variances)
-        if not (one_size and as_first and prior.flip and prior.offset == 0.5 and prior.image_size in sides):
+        like_first = (prior.clip, prior.variances) == (stored[0].clip, stored[0].variances)
+        if not (one_size and like_first and prior.flip and prior.offset == 0.5 and prior.image_size in image_sizes):
             raise UserError(
-                f"{file}: has default boxes that there is no setting for here: {prior}. To take the published ones, "
-                "name their --scales"
+                f"{file}: its default boxes are not supported here: {prior}. Use --scales to take the published ones"
             )
-    steps = tuple(prior.step for prior in found if prior.step is not None)
+    steps = tuple(prior.step for prior in stored if prior.step is not None)
     return dataclasses.replace(
         published,
-        min_sizes=tuple(prior.min_sizes[0] for prior in found),
-        max_sizes=tuple(prior.max_sizes[0] if prior.max_sizes else None for prior in found),
-        aspect_ratios=tuple(prior.aspect_ratios for prior in found),
-        steps=steps if len(steps) == len(found) else None,
-        clip="corners" if found[0].clip else "none",
-        variances=found[0].variances,  # type: ignore[arg-type]
+        min_sizes=tuple(prior.min_sizes[0] for prior in stored),
+        max_sizes=tuple(prior.max_sizes[0] if prior.max_sizes else None for prior in stored),
+        aspect_ratios=tuple(prior.aspect_ratios for prior in stored),
+        steps=steps if len(steps) == len(stored) else None,
+        clip="corners" if stored[0].clip else "none",
+        variances=stored[0].variances,  # type: ignore[arg-type]
     )

@@ -1,11 +1,11 @@
-"""SSD in torch, from the tensors of a published file: what `verify` compares with.
+"""Run SSD in torch with the tensors of a published file, as the reference that `verify` compares with.
 
-Of torchvision's weights torchvision's own model is run. Of the others the network is written out in
-torch.nn.functional, with default boxes, decoding and suppression as each project has them.
+torchvision's weights are run with torchvision's own model. For the other projects the network is written out with
+torch.nn.functional, with the default boxes, decoding and suppression of each project.
 
-Nothing of the importing side is used here but the file's tensors and which project they are of: keys, orders of
-axes, boxes and thresholds are written a second time, in other ways, so that a mistake can't be on both sides. torch
-is imported where it is used: it is no dependency.
+From the importing side this module takes only the tensors of the file and the name of the project. Keys, axes, boxes
+and thresholds are written a second time in other ways, so that both sides cannot share a mistake. torch is imported
+inside functions because it is not a dependency.
 """
 
 import math
@@ -17,34 +17,35 @@ import numpy as np
 Arrays = dict[str, np.ndarray]
 Tensors = Mapping[str, np.ndarray]
 
-_TRUNK = (
+_BACKBONE = (
     "conv1_1", "conv1_2", "P", "conv2_1", "conv2_2", "P", "conv3_1", "conv3_2", "conv3_3", "P",
     "conv4_1", "conv4_2", "conv4_3", "P", "conv5_1", "conv5_2", "conv5_3",
 )  # fmt: skip
-# Places in torch's sequence, where each convolution is followed by a ReLU.
-_PLACES = dict(zip([n for n in _TRUNK if n != "P"], (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), strict=True))
+# Indices in torch's sequence, where each convolution is followed by a ReLU.
+_INDICES = dict(zip([n for n in _BACKBONE if n != "P"], (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), strict=True))
 
 
 class Recipe(NamedTuple):
-    """How a project goes from a picture to detections."""
+    """Settings that take a project from an image to detections."""
 
     bgr: bool = False
     mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
-    """Of red, green, blue."""
+    """Mean of red, green, blue."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     background_last: bool = False
     box_clip: str = ""
-    """Of default boxes: centre (cx, cy, w, h to [0, 1]) or corner."""
+    """Clipping of default boxes: "centre" (cx, cy, w, h to [0, 1]), "corner" or none."""
     whole_sizes: bool = False
-    """Their sizes are integers of pixels."""
+    """Whether sizes of default boxes are whole pixels."""
     log_limit: float | None = None
-    """Of decoded log scales, on either side."""
+    """Limit of the decoded log scales, in both directions."""
     clip_first: bool = False
-    """Boxes are cut to the image before suppression, and those without area dropped."""
+    """Whether boxes are clipped to the image before suppression, and those without area dropped."""
     threshold: float = 0.01
     per_class: int | None = 400
-    """Candidates."""
+    """Maximum number of candidates per class."""
     per_map: int | None = None
+    """Maximum number of candidates per feature map."""
     keep: int | None = 200
     keep_per_class: bool = False
 
@@ -69,8 +70,8 @@ RECIPES = {
 }  # fmt: skip
 
 
-class Found(NamedTuple):
-    """One detection: xyxy from 0 to 1, label from 1."""
+class Detection(NamedTuple):
+    """One detection. The box is xyxy from 0 to 1, labels start at 1."""
 
     label: int
     score: float
@@ -78,46 +79,55 @@ class Found(NamedTuple):
 
 
 class Reference(NamedTuple):
+    """Outputs of the reference for one image. For a backbone all but ``layers`` are empty."""
+
     layers: Arrays
-    """Output of each convolution before its ReLU, and of conv4_3_norm; (h, w, channels), by Caffe's names."""
+    """Outputs (h, w, channels) of each convolution before its ReLU, and of conv4_3_norm, by Caffe's names."""
     default_boxes: np.ndarray
-    """cx, cy, w, h from 0 to 1; empty for a trunk, as all that follows."""
+    """Default boxes as cx, cy, w, h from 0 to 1."""
     boxes: np.ndarray
-    """Decoded: xyxy from 0 to 1, not clipped but where the project does."""
+    """Decoded boxes as xyxy from 0 to 1, clipped only if the project clips them."""
     scores: np.ndarray
-    """Background first."""
-    detections: list[Found]
-    """By descending score."""
+    """Probabilities (boxes, classes), background first."""
+    detections: list[Detection]
+    """Final detections by descending score."""
 
 
 def run_reference(
     project: str,
     tensors: Tensors,
-    picture: np.ndarray,
+    image: np.ndarray,
     size: int,
     coco_scales: bool,
     priors: Sequence[Any] = (),
     bgr: bool | None = None,
 ) -> Reference:
-    """What the project makes of a picture (h, w, 3), uint8, RGB, warped to ``size``.
+    """Run a project's network on one image.
 
-    coco_scales: of the default boxes; priors: of Caffe's layers, by source, which then decide; bgr: whether the first
-    layer takes blue, green, red, where it is not as the project has it.
+    Args:
+        project: Key of `presets.PRESETS`.
+        tensors: Tensors of the file, by key.
+        image: RGB image (h, w, 3), uint8.
+        size: Side that the image is resized to.
+        coco_scales: Whether the default boxes have COCO's scales.
+        priors: Settings of Caffe's PriorBox layers, one per feature map; they override the scales.
+        bgr: Whether the first layer takes blue, green, red. None: as the project has it.
 
-    Raises ImportError where torch or torchvision is not installed.
+    Raises:
+        ImportError: If torch or torchvision is not installed.
     """
     if project == "torchvision":
-        return _run_torchvision(tensors, picture, coco_scales, bool(bgr))
+        return _run_torchvision(tensors, image, coco_scales, bool(bgr))
     recipe = RECIPES[project]
     if bgr is not None:
         recipe = recipe._replace(bgr=bgr)
-    x = _preprocess(picture, size, recipe)
-    layers, sources = _forward(project, tensors, x)
-    if not sources:
+    x = _preprocess(image, size, recipe)
+    layers, feature_maps = _forward(project, tensors, x)
+    if not feature_maps:
         return Reference(layers, np.zeros((0, 4)), np.zeros((0, 4)), np.zeros((0, 0)), [])
     offsets, logits, shapes = [], [], []
-    for source in sources:
-        loc, conf = layers[f"{source}_mbox_loc"], layers[f"{source}_mbox_conf"]
+    for name in feature_maps:
+        loc, conf = layers[f"{name}_mbox_loc"], layers[f"{name}_mbox_conf"]
         cells = loc.shape[0]
         boxes = loc.shape[2] // 4
         shapes.append((cells, boxes))
@@ -125,10 +135,10 @@ def run_reference(
         each = conf.reshape(cells * cells * boxes, -1)
         if recipe.background_last:
             each = np.concatenate([each[:, -1:], each[:, :-1]], axis=1)
-            layers[f"{source}_mbox_conf"] = each.reshape(conf.shape)  # as ours, to be compared
+            layers[f"{name}_mbox_conf"] = each.reshape(conf.shape)  # as in our output
         logits.append(each)
-    layout = _layout(size, shapes, recipe, coco_scales, priors)
-    default_boxes = np.array(list(_default_boxes(size, shapes, layout)), np.float64)
+    box_sizes = _box_sizes(size, shapes, recipe, coco_scales, priors)
+    default_boxes = np.array(list(_default_boxes(size, shapes, box_sizes)), np.float64)
     boxes = _decode(np.concatenate(offsets).astype(np.float64), default_boxes, recipe)
     scores = _softmax(np.concatenate(logits))
     return Reference(layers, default_boxes, boxes, scores, _detect(boxes, scores, shapes, recipe))
@@ -137,7 +147,7 @@ def run_reference(
 # ---- torchvision ----
 
 
-def _run_torchvision(tensors: Tensors, picture: np.ndarray, coco_scales: bool, bgr: bool) -> Reference:
+def _run_torchvision(tensors: Tensors, image: np.ndarray, coco_scales: bool, bgr: bool) -> Reference:
     import torch
     from torchvision.models.detection import ssd300_vgg16
     from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
@@ -148,21 +158,21 @@ def _run_torchvision(tensors: Tensors, picture: np.ndarray, coco_scales: bool, b
     model.load_state_dict(state)
     model.eval()
     if bgr:
-        picture = picture[:, :, ::-1]
+        image = image[:, :, ::-1]
         model.transform.image_mean = model.transform.image_mean[::-1]
     if not coco_scales:
         ratios, steps = [[2], [2, 3], [2, 3], [2, 3], [2], [2]], [8, 16, 32, 64, 100, 300]
         model.anchor_generator = DefaultBoxGenerator(ratios, scales=list(_SCALES[300, False]), steps=steps)
     layers: Arrays = {}
     names = {
-        f"backbone.{'features' if place < 23 else 'extra.0'}.{place if place < 23 else place - 23}": name
-        for name, place in _PLACES.items()
+        f"backbone.{'features' if index < 23 else 'extra.0'}.{index if index < 23 else index - 23}": name
+        for name, index in _INDICES.items()
     }
     names |= {"backbone.extra.0.7.1": "fc6", "backbone.extra.0.7.3": "fc7"}
     names |= {f"backbone.extra.{n - 5}.{2 * i - 2}": f"conv{n}_{i}" for n in range(6, 10) for i in (1, 2)}
-    for k, source in enumerate(("conv4_3_norm", "fc7", "conv6_2", "conv7_2", "conv8_2", "conv9_2")):
-        names[f"head.regression_head.module_list.{k}"] = f"{source}_mbox_loc"
-        names[f"head.classification_head.module_list.{k}"] = f"{source}_mbox_conf"
+    for k, name in enumerate(("conv4_3_norm", "fc7", "conv6_2", "conv7_2", "conv8_2", "conv9_2")):
+        names[f"head.regression_head.module_list.{k}"] = f"{name}_mbox_loc"
+        names[f"head.classification_head.module_list.{k}"] = f"{name}_mbox_conf"
 
     def keep(name: str) -> Any:
         return lambda module, inputs, output: layers.update({name: _hwc(output)})
@@ -179,17 +189,17 @@ def _run_torchvision(tensors: Tensors, picture: np.ndarray, coco_scales: bool, b
     model.head.register_forward_hook(lambda module, inputs, output: heads.update(output))
     anchors: list[Any] = []
     model.anchor_generator.register_forward_hook(lambda module, inputs, output: anchors.extend(output))
-    image = torch.from_numpy(picture.transpose(2, 0, 1).copy()).float() / 255
+    pixels = torch.from_numpy(image.transpose(2, 0, 1).copy()).float() / 255
     with torch.no_grad():
-        (found,) = model([image])
+        (output,) = model([pixels])
         decoded = model.box_coder.decode_single(heads["bbox_regression"][0], anchors[0])
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     corners = anchors[0].double().numpy() / 300
     default_boxes = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1)
     scale = np.array([width, height, width, height])
     detections = [
-        Found(int(label), float(score), tuple((box.numpy() / scale).tolist()))
-        for label, score, box in zip(found["labels"], found["scores"], found["boxes"], strict=True)
+        Detection(int(label), float(score), tuple((box.numpy() / scale).tolist()))
+        for label, score, box in zip(output["labels"], output["scores"], output["boxes"], strict=True)
     ]
     boxes = np.clip(decoded.numpy() / 300, 0, 1)
     scores = _softmax(heads["cls_logits"][0].numpy())
@@ -203,10 +213,10 @@ def _hwc(output: Any) -> np.ndarray:
 # ---- the network ----
 
 
-def _preprocess(picture: np.ndarray, size: int, recipe: Recipe) -> Any:
+def _preprocess(image: np.ndarray, size: int, recipe: Recipe) -> Any:
     import torch
 
-    x = torch.from_numpy(picture.transpose(2, 0, 1).copy()).float()[None]
+    x = torch.from_numpy(image.transpose(2, 0, 1).copy()).float()[None]
     x = torch.nn.functional.interpolate(x, (size, size), mode="bilinear", align_corners=False, antialias=False)
     mean, std = (torch.tensor(numbers, dtype=torch.float32)[:, None, None] for numbers in (recipe.mean, recipe.std))
     x = (x - mean) / std
@@ -214,7 +224,7 @@ def _preprocess(picture: np.ndarray, size: int, recipe: Recipe) -> Any:
 
 
 def _forward(project: str, tensors: Tensors, x: Any) -> tuple[Arrays, list[str]]:
-    """Outputs by layer, and the sources of predictions; none for a trunk."""
+    """Return the outputs by layer, and the names of the feature maps with predictors; none for a backbone."""
     import torch
     import torch.nn.functional as F  # noqa: N812
 
@@ -223,7 +233,7 @@ def _forward(project: str, tensors: Tensors, x: Any) -> tuple[Arrays, list[str]]
     stems = {name: stem for name, stem in _stems(project, tensors).items() if stem + weight in tensors}
 
     def tensor(key: str, name: str) -> Any:
-        return torch.from_numpy(np.ascontiguousarray(_in_torchs_order(project, tensors[key], name), np.float32))
+        return torch.from_numpy(np.ascontiguousarray(_to_oihw(project, tensors[key], name), np.float32))
 
     def conv(name: str, x: Any, **options: Any) -> Any:
         x = F.conv2d(x, tensor(stems[name] + weight, name), tensor(stems[name] + bias, name), **options)
@@ -231,7 +241,7 @@ def _forward(project: str, tensors: Tensors, x: Any) -> tuple[Arrays, list[str]]
         return x
 
     conv4_3 = x
-    for name in _TRUNK:
+    for name in _BACKBONE:
         x = F.max_pool2d(x, 2, 2, ceil_mode=True) if name == "P" else F.relu(conv(name, x, padding=1))
         if name == "conv4_3":
             conv4_3 = x
@@ -255,69 +265,72 @@ def _forward(project: str, tensors: Tensors, x: Any) -> tuple[Arrays, list[str]]
         maps[f"conv{n}_2"] = x = F.relu(conv(f"conv{n}_2", x, **options))
     if pooled:
         maps["pool6"] = x.mean((2, 3), keepdim=True)
-    for name, source in maps.items():
-        conv(f"{name}_mbox_loc", source, padding=1)
-        conv(f"{name}_mbox_conf", source, padding=1)
+    for name, feature_map in maps.items():
+        conv(f"{name}_mbox_loc", feature_map, padding=1)
+        conv(f"{name}_mbox_conf", feature_map, padding=1)
     return layers, list(maps)
 
 
-_WITH_LAYER_NAMES = ("caffe", "ssd_keras", "caffe_vgg16", "caffe_vgg16_reduced", "keras_vgg16")
+_NUMBERED_BLOBS = ("caffe", "ssd_keras", "caffe_vgg16", "caffe_vgg16_reduced", "keras_vgg16")
 
 
 def _suffixes(project: str) -> tuple[str, str]:
-    """Of the keys of a layer's weight and bias."""
-    return (".0", ".1") if project in _WITH_LAYER_NAMES else (".weight", ".bias")
+    """Return the suffixes of the keys of weights and biases."""
+    return (".0", ".1") if project in _NUMBERED_BLOBS else (".weight", ".bias")
 
 
 def _stems(project: str, tensors: Tensors) -> dict[str, str]:
-    """What the keys of each layer that there may be begin with, by Caffe's names."""
+    """Return the prefixes of the keys of all possible layers, by Caffe's names."""
     extras = [f"conv{n}_{i}" for n in range(6, 11) for i in (1, 2)]
-    sources = ["conv4_3_norm", "fc7", *extras[1::2]]
-    names = [*_PLACES, "fc6", "fc7", "conv4_3_norm", *extras]
-    if project in _WITH_LAYER_NAMES:
-        every = [*names, *(f"{s}_mbox_{kind}" for s in (*sources, "pool6") for kind in ("loc", "conf"))]
-        keras = {n: f"block{n[4]}_conv{n[6]}" for n in _PLACES} | {"fc6": "fc1", "fc7": "fc2"}
+    feature_maps = ["conv4_3_norm", "fc7", *extras[1::2]]
+    names = [*_INDICES, "fc6", "fc7", "conv4_3_norm", *extras]
+    if project in _NUMBERED_BLOBS:
+        every = [*names, *(f"{s}_mbox_{kind}" for s in (*feature_maps, "pool6") for kind in ("loc", "conf"))]
+        keras = {n: f"block{n[4]}_conv{n[6]}" for n in _INDICES} | {"fc6": "fc1", "fc7": "fc2"}
         return keras if project == "keras_vgg16" else {name: name for name in every}
     if project in ("torchvision_vgg16", "torchvision_features"):
-        stems = {name: f"features.{place}" for name, place in _PLACES.items()}
+        stems = {name: f"features.{index}" for name, index in _INDICES.items()}
         return stems | ({"fc6": "classifier.0", "fc7": "classifier.3"} if project == "torchvision_vgg16" else {})
-    sequence = {**_PLACES, "fc6": 31, "fc7": 33}
+    sequence = {**_INDICES, "fc6": 31, "fc7": 33}
     if project == "vgg16_reducedfc":
-        return {name: str(place) for name, place in sequence.items()}
+        return {name: str(index) for name, index in sequence.items()}
     if project == "ssd.pytorch":
-        trunk, norm, extra, box, label = "vgg.{}", "L2Norm", "extras.{}", "loc.{}", "conf.{}"
+        backbone, norm, extra, box, label = "vgg.{}", "L2Norm", "extras.{}", "loc.{}", "conf.{}"
     elif project == "lufficc" and "l2_norm.weight" in tensors:
-        trunk, norm, extra = "vgg.{}", "l2_norm", "extras.{}"
+        backbone, norm, extra = "vgg.{}", "l2_norm", "extras.{}"
         box, label = "regression_headers.{}", "classification_headers.{}"
     elif project == "lufficc":
-        trunk, norm, extra = "backbone.vgg.{}", "backbone.l2_norm", "backbone.extras.{}"
+        backbone, norm, extra = "backbone.vgg.{}", "backbone.l2_norm", "backbone.extras.{}"
         box, label = "box_head.predictor.reg_headers.{}", "box_head.predictor.cls_headers.{}"
     elif project == "mmdetection" and "neck.l2_norm.weight" in tensors:
-        trunk, norm, extra = "backbone.features.{}", "neck.l2_norm", "neck.extra_layers.{0}.{1}.conv"
+        backbone, norm, extra = "backbone.features.{}", "neck.l2_norm", "neck.extra_layers.{0}.{1}.conv"
         box, label = "bbox_head.reg_convs.{}.0", "bbox_head.cls_convs.{}.0"
     else:
-        trunk, norm, extra = "backbone.features.{}", "backbone.l2_norm", "backbone.extra.{}"
+        backbone, norm, extra = "backbone.features.{}", "backbone.l2_norm", "backbone.extra.{}"
         box, label = "bbox_head.reg_convs.{}", "bbox_head.cls_convs.{}"
-    stems = {name: trunk.format(place) for name, place in sequence.items()} | {"conv4_3_norm": norm}
+    stems = {name: backbone.format(index) for name, index in sequence.items()} | {"conv4_3_norm": norm}
     for number, name in enumerate(extras):
         stems[name] = extra.format(*divmod(number, 2)) if "{0}" in extra else extra.format(number)
-    for number, source in enumerate(sources):
-        stems |= {f"{source}_mbox_loc": box.format(number), f"{source}_mbox_conf": label.format(number)}
+    for number, name in enumerate(feature_maps):
+        stems |= {f"{name}_mbox_loc": box.format(number), f"{name}_mbox_conf": label.format(number)}
     return stems
 
 
-def _in_torchs_order(project: str, array: np.ndarray, name: str) -> np.ndarray:
-    """A kernel as (out, in, height, width); of a full classifier every fourth unit, of fc6 rows and columns 0, 3, 6."""
+def _to_oihw(project: str, array: np.ndarray, name: str) -> np.ndarray:
+    """Return a kernel as (out, in, height, width).
+
+    A full classifier is reduced to every fourth unit, and fc6 to rows and columns 0, 3, 6.
+    """
     if project in ("keras_vgg16", "ssd_keras") and array.ndim == 4:
         return np.einsum("hwio->oihw", array)
     if array.ndim == 2:
-        of_keras = project == "keras_vgg16"
-        units = array.T if of_keras else array
+        is_keras = project == "keras_vgg16"
+        units = array.T if is_keras else array
         units = units[[4 * u for u in range(len(units) // 4)]]
         if name == "fc7":
             return units[:, [4 * u for u in range(units.shape[1] // 4)], None, None]
-        grid = units.reshape((len(units), 7, 7, -1) if of_keras else (len(units), -1, 7, 7))
-        grid = np.einsum("ohwi->oihw", grid) if of_keras else grid
+        grid = units.reshape((len(units), 7, 7, -1) if is_keras else (len(units), -1, 7, 7))
+        grid = np.einsum("ohwi->oihw", grid) if is_keras else grid
         return grid[:, :, [0, 3, 6]][:, :, :, [0, 3, 6]]
     if array.ndim == 1 and name in ("fc6", "fc7") and project in ("keras_vgg16", "torchvision_vgg16", "caffe_vgg16"):
         return array[[4 * u for u in range(len(array) // 4)]]
@@ -327,17 +340,17 @@ def _in_torchs_order(project: str, array: np.ndarray, name: str) -> np.ndarray:
 # ---- default boxes ----
 
 
-class _Map(NamedTuple):
-    """Lengths in pixels."""
+class _BoxSizes(NamedTuple):
+    """Default boxes of one feature map. Lengths are in pixels."""
 
-    least: float
-    greatest: float | None
+    smallest: float
+    largest: float | None
     ratios: tuple[float, ...]
     step: float
     clip: str
 
 
-# Of the side; every map's greatest size is the next one's least.
+# Relative to the image side; the largest size of a feature map is the smallest size of the next one.
 _SCALES = {
     (300, False): (0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05),
     (300, True): (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05),
@@ -346,13 +359,16 @@ _SCALES = {
 }
 
 
-def _layout(
+def _box_sizes(
     size: int, shapes: Sequence[tuple[int, int]], recipe: Recipe, coco_scales: bool, priors: Sequence[Any]
-) -> list[_Map]:
-    """Of each map, from its cells along a side and boxes in a cell."""
+) -> list[_BoxSizes]:
+    """Return the default boxes of each feature map.
+
+    shapes: number of cells along a side, and of boxes per cell, of each feature map.
+    """
     if priors:
         return [
-            _Map(
+            _BoxSizes(
                 int(p.min_sizes[0]),
                 int(p.max_sizes[0]) if p.max_sizes else None,
                 p.aspect_ratios,
@@ -362,32 +378,34 @@ def _layout(
             for p, (cells, _) in zip(priors, shapes, strict=True)
         ]
     ratios = [(2.0, 3.0) if boxes == 6 else (2.0,) for _, boxes in shapes]
-    if shapes[0][1] == 3:  # the first versions: no second square on the first map, cells of the map's size
-        least = [35, 75, 155, 235, 315, 395, 475, 555] if size == 500 else [30, 60, 114, 168, 222, 276, 330]
-        greatest: list[float | None] = [None, *least[2:]]
+    if shapes[0][1] == 3:  # the first versions: no second square on the first map, steps that divide the image evenly
+        smallest = [35, 75, 155, 235, 315, 395, 475, 555] if size == 500 else [30, 60, 114, 168, 222, 276, 330]
+        largest: list[float | None] = [None, *smallest[2:]]
         steps = [size / cells for cells, _ in shapes]
-        return [_Map(*row, "corner") for row in zip(least, greatest, ratios, steps, strict=False)]
+        return [_BoxSizes(*row, "corner") for row in zip(smallest, largest, ratios, steps, strict=False)]
     sizes = [round(size * scale, 2) for scale in _SCALES[size, coco_scales]]
     sizes = [float(int(number)) for number in sizes] if recipe.whole_sizes else sizes
-    if recipe.keep == 100 and size == 512 and not coco_scales:  # a slip in lufficc's config
+    if recipe.keep == 100 and size == 512 and not coco_scales:  # differs in lufficc's config only
         sizes[-1] = 537.65
     steps = [8, 16, 32, 64, 100, 300] if size == 300 else [8, 16, 32, 64, 128, 256, 512]
-    return [_Map(*row, recipe.box_clip) for row in zip(sizes, sizes[1:], ratios, steps, strict=False)]
+    return [_BoxSizes(*row, recipe.box_clip) for row in zip(sizes, sizes[1:], ratios, steps, strict=False)]
 
 
-def _default_boxes(size: int, shapes: Sequence[tuple[int, int]], layout: Sequence[_Map]) -> Iterator[list[float]]:
-    for (cells, _), of_map in zip(shapes, layout, strict=True):
-        sides = [(of_map.least, of_map.least)]
-        if of_map.greatest is not None:
-            sides.append((math.sqrt(of_map.least * of_map.greatest),) * 2)
-        for ratio in of_map.ratios:
-            sides.append((of_map.least * ratio**0.5, of_map.least / ratio**0.5))
-            sides.append((of_map.least / ratio**0.5, of_map.least * ratio**0.5))
+def _default_boxes(
+    size: int, shapes: Sequence[tuple[int, int]], box_sizes: Sequence[_BoxSizes]
+) -> Iterator[list[float]]:
+    for (cells, _), sizes in zip(shapes, box_sizes, strict=True):
+        sides = [(sizes.smallest, sizes.smallest)]
+        if sizes.largest is not None:
+            sides.append((math.sqrt(sizes.smallest * sizes.largest),) * 2)
+        for ratio in sizes.ratios:
+            sides.append((sizes.smallest * ratio**0.5, sizes.smallest / ratio**0.5))
+            sides.append((sizes.smallest / ratio**0.5, sizes.smallest * ratio**0.5))
         for row in range(cells):
             for column in range(cells):
                 for width, height in sides:
-                    box = [(column + 0.5) * of_map.step, (row + 0.5) * of_map.step, width, height]
-                    yield _clipped([number / size for number in box], of_map.clip)
+                    box = [(column + 0.5) * sizes.step, (row + 0.5) * sizes.step, width, height]
+                    yield _clipped([number / size for number in box], sizes.clip)
 
 
 def _clipped(box: list[float], clip: str) -> list[float]:
@@ -418,8 +436,10 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def _detect(boxes: np.ndarray, scores: np.ndarray, shapes: Sequence[tuple[int, int]], recipe: Recipe) -> list[Found]:
-    """Suppression class by class, a box at a time; clipped at the end."""
+def _detect(
+    boxes: np.ndarray, scores: np.ndarray, shapes: Sequence[tuple[int, int]], recipe: Recipe
+) -> list[Detection]:
+    """Suppress overlapping boxes class by class, one box at a time, and clip the boxes at the end."""
     allowed = np.ones(scores.shape, bool)
     if recipe.per_map is not None:
         allowed[:] = False
@@ -432,7 +452,7 @@ def _detect(boxes: np.ndarray, scores: np.ndarray, shapes: Sequence[tuple[int, i
             start = stop
     if recipe.clip_first:
         allowed &= ((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))[:, None]
-    found: list[Found] = []
+    detections: list[Detection] = []
     for label in range(1, scores.shape[1]):
         ranked = np.argsort(-scores[:, label], kind="stable")
         eligible = [i for i in ranked if scores[i, label] > recipe.threshold and allowed[i, label]]
@@ -441,14 +461,14 @@ def _detect(boxes: np.ndarray, scores: np.ndarray, shapes: Sequence[tuple[int, i
         while len(remaining):
             best, remaining = remaining[0], remaining[1:]
             kept.append(best)
-            remaining = remaining[_overlap(boxes[best], boxes[remaining]) <= 0.45]
-        found += [Found(label, float(scores[i, label]), tuple(np.clip(boxes[i], 0, 1).tolist())) for i in kept]
-    found.sort(key=lambda f: -f.score)
-    return found if recipe.keep_per_class else found[: recipe.keep]
+            remaining = remaining[_iou(boxes[best], boxes[remaining]) <= 0.45]
+        detections += [Detection(label, float(scores[i, label]), tuple(np.clip(boxes[i], 0, 1).tolist())) for i in kept]
+    detections.sort(key=lambda d: -d.score)
+    return detections if recipe.keep_per_class else detections[: recipe.keep]
 
 
-def _overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union."""
+def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the intersection over union of a box with others."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     common = np.clip(sides, 0, None).prod(axis=1)
     areas = (others[:, 2:] - others[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()

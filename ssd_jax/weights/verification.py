@@ -1,5 +1,6 @@
-"""Our forward pass beside that of `torch_reference`, layer by layer, and what comes of it."""
+"""Compare our forward pass and detections with those of `torch_reference`, layer by layer."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +9,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jaxtyping import Float, UInt8
+from PIL import Image
 
 from ssd_jax.config import Model
+from ssd_jax.errors import UserError
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.inference.program import make_predict_fn, to_image_detections
 from ssd_jax.models.ssd import BOX_PREDICTOR, CLASS_PREDICTOR, SSD, Params
@@ -18,48 +21,106 @@ from ssd_jax.ops.boxes import decode_boxes
 from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.ops.resample import resize
 from ssd_jax.runtime import compilation, sharding
-from ssd_jax.weights.importing import Imported
-from ssd_jax.weights.networks import parameter_shapes
-from ssd_jax.weights.torch_reference import Found, Reference
+from ssd_jax.weights.formats.weight_file import read_weights
+from ssd_jax.weights.importing import Imported, import_weights
+from ssd_jax.weights.presets import Scales, parameter_shapes
+from ssd_jax.weights.torch_reference import Detection, Reference, run_reference
 
-# Of a layer's largest value; of the image's side; of probabilities; pixels of the picture.
-LAYER_TOLERANCE, DEFAULT_BOX_TOLERANCE, SCORE_TOLERANCE, BOX_TOLERANCE = 1e-4, 1e-6, 1e-5, 0.01
+LAYER_TOLERANCE = 1e-4
+"""Tolerance of layers, relative to the largest value of the layer."""
+DEFAULT_BOX_TOLERANCE = 1e-6
+"""Tolerance of default boxes, relative to the image side."""
+SCORE_TOLERANCE = 1e-5
+"""Tolerance of probabilities."""
+BOX_TOLERANCE = 0.01
+"""Tolerance of decoded boxes, in pixels of the original image."""
 
 
-class Row(NamedTuple):
-    """One comparison."""
+class Comparison(NamedTuple):
+    """Result of one comparison."""
 
     name: str
     shape: tuple[int, ...]
     largest: float
-    """Absolute value in the reference."""
+    """Largest absolute value in the reference."""
     difference: float
-    """Largest, absolute."""
-    allowed: float
+    """Largest absolute difference."""
+    tolerance: float
 
     @property
-    def holds(self) -> bool:
-        return self.difference <= self.allowed  # NaN does not
+    def passed(self) -> bool:
+        return self.difference <= self.tolerance  # False for NaN
 
 
-def compare(imported: Imported, reference: Reference, picture: UInt8[np.ndarray, "h w 3"]) -> list[Row]:
-    """Every convolution before norm and ReLU, and conv4_3_norm, in the order of the reference; of a detector default
-    boxes (of the image's side), decoded boxes within the image (pixels of the picture), scores and detections."""
+def verify_weights(
+    file: Path, image: UInt8[np.ndarray, "h w 3"], scales: Scales | None = None, bgr: bool | None = None
+) -> tuple[Imported, list[Comparison]]:
+    """Import a published weight file and compare our forward pass with the reference in torch.
+
+    Args:
+        file: Weights as .pth, .safetensors, .caffemodel or .h5.
+        image: RGB image to run both on.
+        scales: Scales of the default boxes, as for `import_weights`.
+        bgr: Channel order of conv1_1, as for `import_weights`.
+
+    Returns:
+        The imported weights, and a comparison for each layer and output.
+
+    Raises:
+        UserError: If the file cannot be imported, or torch is not installed.
+    """
+    imported = import_weights(file, class_names=None, scales=scales, bgr=bgr)
+    weights, mapping, model = read_weights(file), imported.mapping, imported.config.model
+    # torchvision uses COCO's default boxes for any classes.
+    coco = scales == "coco" if scales else mapping.project == "torchvision" or len(model.class_names) in (80, 90)
+    feature_maps = mapping.network.feature_maps if mapping.network and not scales else ()
+    layers = [f"{name}_mbox_priorbox" for name in feature_maps]
+    priors = [weights.priors[layer] for layer in layers] if all(layer in weights.priors for layer in layers) else []
+    try:
+        reference = run_reference(mapping.project, weights.tensors, image, model.image_size, coco, priors, bgr)
+    except ImportError as error:
+        raise UserError(
+            f"verify needs torch and torchvision ({error}). In a checkout: pip install -e '.[parity]'"
+        ) from None
+    return imported, compare(imported, reference, image)
+
+
+def sample_image() -> UInt8[np.ndarray, "375 500 3"]:
+    """Return an image of smooth random colours, the same every time."""
+    noise = np.random.RandomState(0).randint(0, 256, (12, 16, 3)).astype(np.uint8)
+    return np.asarray(Image.fromarray(noise).resize((500, 375), Image.Resampling.BICUBIC))
+
+
+def compare(imported: Imported, reference: Reference, image: UInt8[np.ndarray, "h w 3"]) -> list[Comparison]:
+    """Compare imported weights with the reference on one image.
+
+    Args:
+        imported: Weights and their config.
+        reference: Outputs of the reference for the same image.
+        image: RGB image.
+
+    Returns:
+        A comparison for each convolution (before norm and ReLU) and for conv4_3_norm, in the order of the reference.
+        Detectors add default boxes (relative to the image side), decoded boxes clipped to the image (pixels of
+        ``image``), scores, and final detections.
+    """
     model = imported.config.model
-    outputs = layer_outputs(imported.params, model, picture)
-    rows = []
-    for name, theirs in reference.layers.items():
-        largest = float(np.abs(theirs).max())
-        difference = float(np.abs(outputs[name] - theirs).max())
-        rows.append(Row(name, theirs.shape, largest, difference, LAYER_TOLERANCE * largest))
-    return [*rows, *_compare_detections(imported, reference, picture, outputs)] if model.class_names else rows
+    outputs = layer_outputs(imported.params, model, image)
+    comparisons = []
+    for name, expected in reference.layers.items():
+        largest = float(np.abs(expected).max())
+        difference = float(np.abs(outputs[name] - expected).max())
+        comparisons.append(Comparison(name, expected.shape, largest, difference, LAYER_TOLERANCE * largest))
+    if model.class_names:
+        comparisons += _compare_predictions(imported, reference, image, outputs)
+    return comparisons
 
 
-def layer_outputs(params: Params, model: Model, picture: UInt8[np.ndarray, "h w 3"]) -> dict[str, np.ndarray]:
-    """Output (h, w, channels) of every module that has parameters, by its name."""
+def layer_outputs(params: Params, model: Model, image: UInt8[np.ndarray, "h w 3"]) -> dict[str, np.ndarray]:
+    """Return the output (h, w, channels) of every module with parameters, by name."""
 
-    def run(params: Params, picture: UInt8[Array, "h w 3"]) -> Any:
-        images = resize(picture, model.image_size)[None]
+    def run(params: Params, image: UInt8[Array, "h w 3"]) -> Any:
+        images = resize(image, model.image_size)[None]
         capture: Any = {"capture_intermediates": True, "mutable": ["intermediates"]}
         if model.class_names:
             return SSD(model).apply({"params": params}, images, **capture)[1]
@@ -67,69 +128,76 @@ def layer_outputs(params: Params, model: Model, picture: UInt8[np.ndarray, "h w 
         return VGG16(model.width, dtype=jnp.dtype(jnp.float32)).apply({"params": params}, x, **capture)[1]
 
     if not model.class_names:
-        params = _with_zeros(params, model)["vgg"]
+        params = _with_missing_layers(params, model)["vgg"]
     compiled = jax.jit(run, compiler_options=compilation.compiler_options())
-    outputs = flatten_dict(sharding.fetch(compiled(params, picture)["intermediates"]))
+    outputs = flatten_dict(sharding.fetch(compiled(params, image)["intermediates"]))
     return {path[-2]: value[0][0] for path, value in outputs.items() if len(path) > 1 and path[-2] != "vgg"}
 
 
-def _with_zeros(params: Params, model: Model) -> Params:
-    """With zeros for what a trunk may lack, fc6 and fc7."""
+def _with_missing_layers(params: Params, model: Model) -> Params:
+    """Add zeros for the layers that a backbone may lack, fc6 and fc7."""
     zeros = {path: np.zeros(shape, np.float32) for path, shape in parameter_shapes(model).items()}
     return unflatten_dict(zeros | flatten_dict(params, sep="/"), sep="/")
 
 
-def _compare_detections(
-    imported: Imported, reference: Reference, picture: UInt8[np.ndarray, "h w 3"], outputs: dict[str, np.ndarray]
-) -> list[Row]:
+def _compare_predictions(
+    imported: Imported, reference: Reference, image: UInt8[np.ndarray, "h w 3"], outputs: dict[str, np.ndarray]
+) -> list[Comparison]:
     config = imported.config
-    layout, (height, width) = config.model.default_boxes, picture.shape[:2]
+    box_config, (height, width) = config.model.default_boxes, image.shape[:2]
     to_pixels = np.array([width, height, width, height])
-    default_boxes = make_default_boxes(layout)
-    assert imported.layout.network is not None
-    sources, classes = imported.layout.network.sources, config.model.num_classes
-    offsets = np.concatenate([outputs[source + BOX_PREDICTOR].reshape(-1, 4) for source in sources])
-    logits = np.concatenate([outputs[source + CLASS_PREDICTOR].reshape(-1, classes) for source in sources])
-    boxes = decode_boxes(offsets, default_boxes, layout.variances, config.detect.log_scale_bounds)
-    ours, theirs = (np.clip(np.asarray(b, np.float64), 0, 1) * to_pixels for b in (boxes, reference.boxes))
+    default_boxes = make_default_boxes(box_config)
+    assert imported.mapping.network is not None
+    feature_maps, classes = imported.mapping.network.feature_maps, config.model.num_classes
+    offsets = np.concatenate([outputs[name + BOX_PREDICTOR].reshape(-1, 4) for name in feature_maps])
+    logits = np.concatenate([outputs[name + CLASS_PREDICTOR].reshape(-1, classes) for name in feature_maps])
+    decoded = decode_boxes(offsets, default_boxes, box_config.variances, config.detect.log_scale_bounds)
+    boxes, expected_boxes = (np.clip(np.asarray(b, np.float64), 0, 1) * to_pixels for b in (decoded, reference.boxes))
     scores = np.asarray(jax.nn.softmax(logits))
-    program = make_predict_fn(config, sharding.single_device_mesh())
-    found = sharding.fetch(program(imported.params, picture[None], np.array([height]), np.array([width])))
+    predict = make_predict_fn(config, sharding.single_device_mesh())
+    detections = sharding.fetch(predict(imported.params, image[None], np.array([height]), np.array([width])))
     return [
-        _row("default boxes", default_boxes, reference.default_boxes, DEFAULT_BOX_TOLERANCE),
-        _row("decoded boxes, px", ours, theirs, BOX_TOLERANCE),
-        _row("scores", scores, reference.scores, SCORE_TOLERANCE),
-        *compare_found(to_image_detections(found, 0, width, height), reference.detections, width, height),
+        _compare_arrays("default boxes", default_boxes, reference.default_boxes, DEFAULT_BOX_TOLERANCE),
+        _compare_arrays("decoded boxes, px", boxes, expected_boxes, BOX_TOLERANCE),
+        _compare_arrays("scores", scores, reference.scores, SCORE_TOLERANCE),
+        *compare_detections(to_image_detections(detections, 0, width, height), reference.detections, width, height),
     ]
 
 
-def _row(name: str, ours: Float[np.ndarray, "*n"], theirs: Float[np.ndarray, "*n"], allowed: float) -> Row:
-    return Row(name, theirs.shape, float(np.abs(theirs).max()), float(np.abs(ours - theirs).max()), allowed)
+def _compare_arrays(
+    name: str, actual: Float[np.ndarray, "*n"], expected: Float[np.ndarray, "*n"], tolerance: float
+) -> Comparison:
+    difference = float(np.abs(actual - expected).max())
+    return Comparison(name, expected.shape, float(np.abs(expected).max()), difference, tolerance)
 
 
-def compare_found(ours: ImageDetections, theirs: list[Found], width: int, height: int) -> list[Row]:
-    """Final detections: how many are in one list only or out of order, then boxes and scores of those in both.
+def compare_detections(actual: ImageDetections, expected: list[Detection], width: int, height: int) -> list[Comparison]:
+    """Compare two lists of final detections of an image of width x height pixels.
 
-    Those whose scores are closer than what scores are allowed to differ by may change places.
+    Detections whose scores are within the tolerance of each other may be in any order.
+
+    Returns:
+        Three comparisons: the number of detections that are in one list only or out of order, then boxes and scores of
+        the detections in both lists.
     """
     to_pixels = np.array([width, height, width, height])
-    left, pairs = dict(enumerate(theirs)), []
-    for box, score, label in zip(*ours, strict=True):
-        near = [
-            (float(np.abs(np.array(other.box) * to_pixels - box).max()), place)
-            for place, other in left.items()
+    unmatched, pairs = dict(enumerate(expected)), []
+    for box, score, label in zip(*actual, strict=True):
+        candidates = [
+            (float(np.abs(np.array(other.box) * to_pixels - box).max()), index)
+            for index, other in unmatched.items()
             if other.label == label and abs(other.score - score) <= SCORE_TOLERANCE
         ]
-        if near and min(near)[0] <= BOX_TOLERANCE:
-            difference, place = min(near)
-            pairs.append((difference, abs(left.pop(place).score - float(score)), theirs[place].score))
+        if candidates and min(candidates)[0] <= BOX_TOLERANCE:
+            difference, index = min(candidates)
+            pairs.append((difference, abs(unmatched.pop(index).score - float(score)), expected[index].score))
     scores = np.array([score for *_, score in pairs])
     misplaced = int((scores > np.minimum.accumulate(scores) + SCORE_TOLERANCE).sum())
-    strangers = len(ours.scores) - len(pairs) + len(left) + misplaced
+    mismatches = len(actual.scores) - len(pairs) + len(unmatched) + misplaced
     box_difference, score_difference = (max((pair[i] for pair in pairs), default=0.0) for i in (0, 1))
-    count, largest = len(theirs), max((f.score for f in theirs), default=0.0)
+    count, largest = len(expected), max((d.score for d in expected), default=0.0)
     return [
-        Row("detections, number and order", (count,), float(count), float(strangers), 0.0),
-        Row("their boxes, px", (count, 4), float(max(width, height)), box_difference, BOX_TOLERANCE),
-        Row("their scores", (count,), largest, score_difference, SCORE_TOLERANCE),
+        Comparison("detections, number and order", (count,), float(count), float(mismatches), 0.0),
+        Comparison("their boxes, px", (count, 4), float(max(width, height)), box_difference, BOX_TOLERANCE),
+        Comparison("their scores", (count,), largest, score_difference, SCORE_TOLERANCE),
     ]

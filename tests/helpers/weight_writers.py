@@ -1,8 +1,8 @@
-"""Files of weights in the formats of Caffe and Keras, written without the code that reads them.
+"""Write weight files in the formats of Caffe and Keras, without the code that reads them.
 
-Caffe's by hand, from protobuf's encoding (protobuf.dev/programming-guides/encoding) and the numbers of fields in
-data/weights/caffe_ssd.proto; Keras' with h5py, as keras/engine/saving.py of Keras 2.2 does at 0246317e of
-github.com/keras-team/keras.
+Caffe's files follow protobuf's encoding (protobuf.dev/programming-guides/encoding) and the field numbers in
+assets/weights/caffe_ssd.proto. Keras' files are written with h5py as in keras/engine/saving.py of Keras 2.2, at
+0246317e of github.com/keras-team/keras.
 """
 
 import re
@@ -19,7 +19,7 @@ from helpers.paths import ASSETS
 PROTO = ASSETS / "weights" / "caffe_ssd.proto"
 
 _V1_TYPES = {"Convolution": "CONVOLUTION", "InnerProduct": "INNER_PRODUCT", "ReLU": "RELU"}
-_FIXED = {"float": (5, "<f4"), "double": (1, "<f8")}  # wire type, and the number as it is written
+_FIXED = {"float": (5, "<f4"), "double": (1, "<f8")}  # wire type and numpy dtype
 
 SSD300_PRIOR = {
     "min_size": [60.0],
@@ -31,7 +31,7 @@ SSD300_PRIOR = {
     "step": 16.0,
     "offset": 0.5,
 }
-"""Of fc7: models/VGGNet/VOC0712/SSD_300x300/train.prototxt."""
+"""Settings of fc7 in models/VGGNet/VOC0712/SSD_300x300/train.prototxt."""
 
 
 def caffemodel_bytes(
@@ -43,12 +43,15 @@ def caffemodel_bytes(
     double: bool = False,
     four_axes: bool | None = None,
 ) -> bytes:
-    """A NetParameter.
+    """Return an encoded NetParameter.
 
-    layers: name, type as in Caffe since 2015, blobs with the axes they have there.
-    priors: settings of PriorBox layers by the layer's name.
-    v1: layers and blobs as before 2015, which had no PriorBox: these stay as they are.
-    four_axes: blobs with num, channels, height and width in place of a shape; None: where v1 is set.
+    Args:
+        layers: Name, type and blobs of each layer, as in Caffe since 2015.
+        priors: Settings of PriorBox layers by name.
+        v1: Write layers and blobs in the format before 2015, which has no PriorBox: those keep the new format.
+        packed: Write repeated numbers packed.
+        double: Write blobs as doubles.
+        four_axes: Write num, channels, height and width instead of a shape. None: if ``v1`` is set.
     """
     four_axes = v1 if four_axes is None else four_axes
     encoded = []
@@ -78,9 +81,12 @@ def _blob(array: np.ndarray, double: bool, four_axes: bool) -> dict[str, Any]:
 
 
 def encode(message: str, fields: Mapping[str, Any], packed: bool = True) -> bytes:
-    """protobuf's encoding of a message. Lists are repeated fields; messages in it are bytes, encoded already.
+    """Return a message in protobuf's encoding.
 
-    packed: numbers that may be written one behind the other are.
+    Args:
+        message: Name of the message.
+        fields: Values by name. Lists are repeated fields, and nested messages are encoded bytes.
+        packed: Write repeated numbers packed if the field allows it.
     """
     out = b""
     for name, value in fields.items():
@@ -112,7 +118,7 @@ def _numbers(kind: str, values: Any) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; negative ones as 64-bit two's complement."""
+    """Encode an integer with seven bits per byte, lowest first, negative ones as 64-bit two's complement."""
     number %= 1 << 64
     out = bytearray()
     while number > 0x7F:
@@ -123,25 +129,25 @@ def _varint(number: int) -> bytes:
 
 @cache
 def _proto() -> dict[str, dict[str, Any]]:
-    """Of each message its fields, with type, number and whether they are packed; of each enum its values."""
-    found: dict[str, dict[str, Any]] = {}
+    """Parse the .proto file: type, number and packing of the fields of each message, and the values of each enum."""
+    parsed: dict[str, dict[str, Any]] = {}
     inside: list[str] = []
     for line in PROTO.read_text(encoding="utf-8").splitlines():
         if opening := re.match(r"\s*(?:message|enum) (\w+) {", line):
             inside.append(opening[1])
-            found[opening[1]] = {}
+            parsed[opening[1]] = {}
         elif line.strip() == "}":
             inside.pop()
         elif field := re.match(r"\s*(?:optional|repeated) (\w+) (\w+) = (\d+)(.*);", line):
-            found[inside[-1]][field[2]] = (field[1], int(field[3]), "packed" in field[4])
+            parsed[inside[-1]][field[2]] = (field[1], int(field[3]), "packed" in field[4])
         elif value := re.match(r"\s*(\w+) = (\d+);", line):
-            found[inside[-1]][value[1]] = int(value[2])
-    return found
+            parsed[inside[-1]][value[1]] = int(value[2])
+    return parsed
 
 
 # ---- Keras ----
 
-_MOST_OF_AN_ATTRIBUTE = 64512
+_MAX_ATTRIBUTE_BYTES = 64512
 
 
 def write_keras(
@@ -153,11 +159,16 @@ def write_keras(
     backend: str = "tensorflow",
     **storage: Any,
 ) -> None:
-    """What model.save_weights writes, or with ``whole_model`` model.save.
+    """Write a file as model.save_weights does, or with ``whole_model`` as model.save.
 
-    layers: name, and name and value of each weight: ``conv1_1/kernel:0`` in Keras 2, ``conv1_1_W:0`` in Keras 1.
-    version: None for Keras 1, which did not write it.
-    storage: options of h5py's create_dataset.
+    Args:
+        file: File to write.
+        layers: Name of each layer, and names and values of its weights: ``conv1_1/kernel:0`` in Keras 2,
+            ``conv1_1_W:0`` in Keras 1.
+        whole_model: Write model.save's groups.
+        version: Keras version. None for Keras 1, which does not write it.
+        backend: Backend that Keras 2 writes.
+        **storage: Options of h5py's create_dataset.
     """
     with h5py.File(file, "w") as root:
         top = root.create_group("model_weights") if whole_model else root
@@ -176,10 +187,10 @@ def write_keras(
 
 
 def _save_names(group: h5py.Group, name: str, values: Sequence[str]) -> None:
-    """In several attributes where it is too long for one."""
+    """Write a list of names, split into several attributes if it is too long for one."""
     encoded = np.asarray([value.encode() for value in values])
     parts = 1
-    while any(part.nbytes > _MOST_OF_AN_ATTRIBUTE for part in np.array_split(encoded, parts)):
+    while any(part.nbytes > _MAX_ATTRIBUTE_BYTES for part in np.array_split(encoded, parts)):
         parts += 1
     for number, part in enumerate(np.array_split(encoded, parts)):
         group.attrs[name if parts == 1 else f"{name}{number}"] = part

@@ -1,14 +1,14 @@
-"""The tables of keys against the lists of published files, and conversions against slow loops."""
+"""Key mappings against the lists of keys of published files, and conversions against slow loops."""
 
 import numpy as np
 import pytest
 from helpers.paths import ASSETS
 
-from ssd_jax.weights.key_mappings import LAYOUTS, find_layout
-from ssd_jax.weights.networks import SSD300, numbered, parameter_shapes
+from ssd_jax.weights.key_mappings import KEY_MAPPINGS, find_key_mapping
+from ssd_jax.weights.presets import SSD300, numbered_classes, parameter_shapes
 
-LISTS = ASSETS / "weight_layouts"
-# Name of the list, kind of file, classes without background, and what it is taken for.
+LISTS = ASSETS / "weight_keys"
+# Name of the list, kind of file, classes without background, and the expected project and network.
 PUBLISHED = [
     ("torchvision", "torch", 90, "torchvision", "SSD300"),
     ("ssd_pytorch", "torch", 20, "ssd.pytorch", "SSD300"),
@@ -40,58 +40,58 @@ def read_list(name: str) -> dict[str, tuple[int, ...]]:
 
 
 @pytest.mark.parametrize(("name", "kind", "classes", "project", "network"), PUBLISHED)
-def test_every_published_key_with_its_shape(name, kind, classes, project, network):
+def test_key_mapping_has_every_published_key_with_its_shape(name, kind, classes, project, network):
     published = read_list(name)
-    layout, likeness = find_layout(published, kind)
-    assert (layout.project, layout.network and layout.network.title) == (project, network)
-    assert likeness == 1
-    model = layout.network or SSD300
-    shapes = parameter_shapes(model.model(model.default_boxes["voc"], numbered(classes or 1)))
-    ours = {entry.key: entry.shape(shapes[path]) for path, entry in layout.entries.items()}
-    assert ours == {key: shape for key, shape in published.items() if not layout.ignores(key)}
-    if layout.network is not None:
-        assert set(layout.entries) == set(shapes), "every parameter has its key"
+    mapping, similarity = find_key_mapping(published, kind)
+    assert (mapping.project, mapping.network and mapping.network.title) == (project, network)
+    assert similarity == 1
+    model = mapping.network or SSD300
+    shapes = parameter_shapes(model.model(model.default_boxes["voc"], numbered_classes(classes or 1)))
+    expected = {key: conversion.shape(shapes[path]) for path, (key, conversion) in mapping.entries.items()}
+    assert expected == {key: shape for key, shape in published.items() if not mapping.ignores(key)}
+    if mapping.network is not None:
+        assert set(mapping.entries) == set(shapes), "every parameter has a key"
 
 
-def test_every_list_is_tried():
+def test_every_list_of_keys_is_tested():
     assert {path.stem for path in LISTS.glob("*.txt")} == {row[0] for row in PUBLISHED}
 
 
-def test_layouts_differ():
-    """Of each a file is taken for itself, with its own keys missing or others' added."""
-    for kind, layouts in LAYOUTS.items():
-        for layout in layouts:
-            ranks = {key: (1,) * rank for key, rank in layout.ranks.items()}
+def test_find_key_mapping_with_missing_and_additional_keys():
+    """A file is recognised if one of its keys is missing, or another is added."""
+    for kind, mappings in KEY_MAPPINGS.items():
+        for mapping in mappings:
+            ranks = {key: (1,) * rank for key, rank in mapping.ranks.items()}
             key = next(iter(ranks))
-            assert find_layout(ranks, kind) == (layout, 1)
-            assert find_layout({k: s for k, s in ranks.items() if k != key}, kind)[0] is layout
-            assert find_layout({**ranks, "epoch": ()}, kind)[0] is layout
+            assert find_key_mapping(ranks, kind) == (mapping, 1)
+            assert find_key_mapping({k: s for k, s in ranks.items() if k != key}, kind)[0] is mapping
+            assert find_key_mapping({**ranks, "epoch": ()}, kind)[0] is mapping
 
 
 @pytest.mark.parametrize("kind", ["torch", "caffe", "keras"])
-def test_what_is_loaded_has_the_shape_it_should_and_goes_back(kind):
+def test_conversions_give_our_shapes_and_are_invertible(kind):
     rng = np.random.default_rng(0)
-    for layout in LAYOUTS[kind]:
-        model = layout.network or SSD300
+    for mapping in KEY_MAPPINGS[kind]:
+        model = mapping.network or SSD300
         shapes = parameter_shapes(model.model(model.default_boxes["voc"], ("a", "b"), width=0.125))
-        for path, entry in layout.entries.items():
-            there = rng.normal(size=entry.shape(shapes[path])).astype(np.float32)
-            here = entry.load(there)
-            assert here.shape == shapes[path], (layout.title, path)
-            if entry.dump is not None:
-                np.testing.assert_array_equal(entry.dump(here), there)
+        for path, (_, conversion) in mapping.entries.items():
+            stored = rng.normal(size=conversion.shape(shapes[path])).astype(np.float32)
+            loaded = conversion.load(stored)
+            assert loaded.shape == shapes[path], (mapping.title, path)
+            if conversion.dump is not None:
+                np.testing.assert_array_equal(conversion.dump(loaded), stored)
 
 
-def entry_of(kind: str, title: str, path: str):
-    (layout,) = [layout for layout in LAYOUTS[kind] if layout.title == title]
-    return layout.entries[path]
+def load(kind: str, title: str, path: str, stored: np.ndarray) -> np.ndarray:
+    (mapping,) = [mapping for mapping in KEY_MAPPINGS[kind] if mapping.title == title]
+    return mapping.entries[path].conversion.load(stored)
 
 
-def test_fc6_of_torch_by_loops():
+def test_fc6_of_torch_equals_loops():
     """Every fourth unit of 4096, every third row and column of 7 x 7; flattened as channel, row, column."""
     units, channels = 8, 3
     full = np.arange(units * channels * 49, dtype=np.float32).reshape(units, channels * 49)
-    reduced = entry_of("torch", "torchvision's VGG16", "vgg/fc6/kernel").load(full)
+    reduced = load("torch", "torchvision's VGG16", "vgg/fc6/kernel", full)
     assert reduced.shape == (3, 3, channels, 2)
     for unit in range(2):
         for channel in range(channels):
@@ -101,11 +101,11 @@ def test_fc6_of_torch_by_loops():
                     assert reduced[row, column, channel, unit] == expected
 
 
-def test_fc6_of_keras_by_loops():
+def test_fc6_of_keras_equals_loops():
     """Flattened as row, column, channel."""
     units, channels = 8, 3
     full = np.arange(units * channels * 49, dtype=np.float32).reshape(channels * 49, units)
-    reduced = entry_of("keras", "Keras' VGG16", "vgg/fc6/kernel").load(full)
+    reduced = load("keras", "Keras' VGG16", "vgg/fc6/kernel", full)
     for unit in range(2):
         for channel in range(channels):
             for row in range(3):
@@ -114,18 +114,18 @@ def test_fc6_of_keras_by_loops():
                     assert reduced[row, column, channel, unit] == expected
 
 
-def test_fc7_by_loops():
+def test_fc7_equals_loops():
     full = np.arange(12 * 8, dtype=np.float32).reshape(12, 8)  # (units, units of fc6)
-    torch = entry_of("torch", "torchvision's VGG16", "vgg/fc7/kernel").load(full)
-    keras = entry_of("keras", "Keras' VGG16", "vgg/fc7/kernel").load(full.T)
+    torch = load("torch", "torchvision's VGG16", "vgg/fc7/kernel", full)
+    keras = load("keras", "Keras' VGG16", "vgg/fc7/kernel", full.T)
     assert torch.shape == keras.shape == (1, 1, 2, 3)
     for unit in range(3):
-        for of in range(2):
-            assert torch[0, 0, of, unit] == keras[0, 0, of, unit] == full[4 * unit, 4 * of]
+        for source in range(2):
+            assert torch[0, 0, source, unit] == keras[0, 0, source, unit] == full[4 * unit, 4 * source]
 
 
-def test_background_comes_first_here():
-    """Of two boxes of three classes, whose background MMDetection has last."""
-    entry = entry_of("torch", "MMDetection's SSD300", "conv4_3_norm_mbox_conf/bias")
-    there = np.array([11, 12, 10, 21, 22, 20, 31, 32, 30, 41, 42, 40], np.float32)
-    np.testing.assert_array_equal(entry.load(there), [10, 11, 12, 20, 21, 22, 30, 31, 32, 40, 41, 42])
+def test_mmdetection_background_becomes_the_first_class():
+    """Four boxes of three classes."""
+    stored = np.array([11, 12, 10, 21, 22, 20, 31, 32, 30, 41, 42, 40], np.float32)
+    loaded = load("torch", "MMDetection's SSD300", "conv4_3_norm_mbox_conf/bias", stored)
+    np.testing.assert_array_equal(loaded, [10, 11, 12, 20, 21, 22, 30, 31, 32, 40, 41, 42])

@@ -1,4 +1,4 @@
-"""A hundred files of weights with something wrong: each is refused with its name, and nothing of it is run."""
+"""A hundred invalid weight files: each is refused with its name, and no code in it is run."""
 
 import json
 import struct
@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
-import helpers.published_layouts as published
+import helpers.published_keys as published
 import numpy as np
 import pytest
 from helpers.cli import command
-from helpers.published_layouts import Tensors
+from helpers.pickles import ATTACKS, legacy, mapping, numbers, storage, tensor, with_marker, zipped
+from helpers.published_files import save_caffe, save_keras
+from helpers.published_keys import Tensors
 from safetensors.numpy import save
-from weights.formats.test_torch_file import ATTACKS, legacy, mapping, numbers, storage, tensor, with_marker, zipped
-from weights.test_importing import save_caffe, save_keras
 
 Change = Callable[[Tensors], Tensors]
 
 
 def pth(tensors: Tensors, write: Callable = zipped, more: bytes = b"") -> bytes:
-    """What torch.save writes of a state dict."""
+    """Return a file as torch.save writes it for a state dict."""
     kinds = {"float32": "Float", "float64": "Double", "int64": "Long", "uint8": "Byte", "int32": "Int"}
     entries, storages = {}, {}
     for number, (name, value) in enumerate(tensors.items()):
@@ -30,7 +30,7 @@ def pth(tensors: Tensors, write: Callable = zipped, more: bytes = b"") -> bytes:
     return write(mapping(**entries) + more, storages)
 
 
-def of_writer(write: Callable[[Path, Tensors], Path]) -> Callable[[Tensors, Path], bytes]:
+def from_writer(write: Callable[[Path, Tensors], Path]) -> Callable[[Tensors, Path], bytes]:
     return lambda tensors, folder: write(folder / "whole", tensors).read_bytes()
 
 
@@ -38,44 +38,44 @@ FORMATS: dict[str, Callable[[Tensors, Path], bytes]] = {
     "pth": lambda tensors, folder: pth(published.torchvision(tensors)),
     "old.pth": lambda tensors, folder: pth(tensors, legacy),
     "safetensors": lambda tensors, folder: save({k: np.ascontiguousarray(v) for k, v in tensors.items()}),
-    "caffemodel": of_writer(save_caffe),
-    "h5": of_writer(save_keras),
+    "caffemodel": from_writer(save_caffe),
+    "h5": from_writer(save_keras),
 }
 CUTS = (0, 1, 7, 300, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, -1)
-"""Bytes that are left, or their share, or less than all."""
+"""Number of bytes that remain, or their fraction; -1 removes the last byte."""
 
 
-def reshaped(key: str) -> Change:
-    """Of one tensor the axes in another order, or half of it, or as many numbers in one row."""
+def transpose(key: str) -> Change:
+    """Return a function that reorders the axes of one tensor."""
     return lambda tensors: tensors | {key: np.ascontiguousarray(np.moveaxis(tensors[key], 0, -1))}
 
 
-def halved(key: str) -> Change:
+def halve(key: str) -> Change:
     return lambda tensors: tensors | {key: tensors[key][: len(tensors[key]) // 2]}
 
 
-def flat(key: str) -> Change:
+def flatten(key: str) -> Change:
     return lambda tensors: tensors | {key: tensors[key].reshape(-1)}
 
 
-def without(key: str) -> Change:
+def remove(key: str) -> Change:
     return lambda tensors: {k: v for k, v in tensors.items() if k != key}
 
 
-def filled(key: str, value: float) -> Change:
+def fill(key: str, value: float) -> Change:
     return lambda tensors: tensors | {key: np.full_like(tensors[key], value)}
 
 
 CHANGES: dict[str, Change] = {
-    "axes in another order": reshaped("vgg.5.weight"),
-    "half a predictor": halved("conf.3.weight"),
-    "half a bias": halved("vgg.0.bias"),
-    "half a scale": halved("L2Norm.weight"),
-    "flat": flat("extras.3.weight"),
-    "a layer missing": without("vgg.31.weight"),
-    "a bias missing": without("loc.5.bias"),
-    "NaN": filled("vgg.12.weight", np.nan),
-    "infinity": filled("conf.0.bias", np.inf),
+    "axes in another order": transpose("vgg.5.weight"),
+    "half a predictor": halve("conf.3.weight"),
+    "half a bias": halve("vgg.0.bias"),
+    "half a scale": halve("L2Norm.weight"),
+    "flat": flatten("extras.3.weight"),
+    "a layer missing": remove("vgg.31.weight"),
+    "a bias missing": remove("loc.5.bias"),
+    "NaN": fill("vgg.12.weight", np.nan),
+    "infinity": fill("conf.0.bias", np.inf),
 }
 TYPES = {name: np.dtype(name) for name in ("int64", "uint8", "int32")}
 HOSTILE = [
@@ -84,7 +84,7 @@ HOSTILE = [
 
 
 def external_link(folder: Path, tensors: Tensors) -> bytes:
-    """A kernel that lies in another file."""
+    """Move a kernel to another file."""
     file = save_keras(folder / "whole", tensors)
     with h5py.File(folder / "other", "w") as other:
         other["k"] = np.zeros((3, 3, 3, 8), np.float32)
@@ -96,7 +96,7 @@ def external_link(folder: Path, tensors: Tensors) -> bytes:
 
 
 def huge_dataset(folder: Path, tensors: Tensors) -> bytes:
-    """A terabyte that was never written."""
+    """Declare a terabyte that is not written."""
     file = save_keras(folder / "whole", tensors)
     with h5py.File(file, "r+") as root:
         name = root["fc7"].attrs["weight_names"][0].decode()
@@ -105,12 +105,12 @@ def huge_dataset(folder: Path, tensors: Tensors) -> bytes:
     return file.read_bytes()
 
 
-def lying_header(folder: Path, tensors: Tensors) -> bytes:
+def wrong_header(folder: Path, tensors: Tensors) -> bytes:
     header = json.dumps({"vgg.0.weight": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}).encode()
     return struct.pack("<Q", len(header)) + header
 
 
-def lying_length(folder: Path, tensors: Tensors) -> bytes:
+def wrong_length(folder: Path, tensors: Tensors) -> bytes:
     return b"\xa2\x06" + b"\xff" * 9 + b"\x01" + b"\x0a\x02ab"
 
 
@@ -123,14 +123,14 @@ def cases() -> Iterator[tuple[str, str]]:
     yield from (("pth", f"hostile {name}") for name in HOSTILE)
     yield from (("old.pth", f"hostile {name}") for name in HOSTILE)
     yield from (("h5", name) for name in ("external_link", "huge_dataset"))
-    yield ("safetensors", "lying_header")
-    yield ("caffemodel", "lying_length")
+    yield ("safetensors", "wrong_header")
+    yield ("caffemodel", "wrong_length")
 
 
 CASES = list(cases())
 
 
-def test_there_are_a_hundred():
+def test_there_are_a_hundred_cases():
     assert len(CASES) >= 100 and len(set(CASES)) == len(CASES)
     assert len(HOSTILE) >= 5
 
@@ -141,7 +141,7 @@ def tensors() -> Tensors:
 
 
 @pytest.fixture(scope="module")
-def whole(tensors, tmp_path_factory) -> dict[str, bytes]:
+def valid_files(tensors, tmp_path_factory) -> dict[str, bytes]:
     return {kind: write(tensors, tmp_path_factory.mktemp("whole")) for kind, write in FORMATS.items()}
 
 
@@ -149,29 +149,29 @@ NAMES = ("--class-names", "RBC", "WBC", "Platelets")
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_the_whole_file_is_taken(kind, whole, tmp_path):
-    (tmp_path / "file").write_bytes(whole[kind])
+def test_valid_files_are_imported(kind, valid_files, tmp_path):
+    (tmp_path / "file").write_bytes(valid_files[kind])
     assert command("import-weights", tmp_path / "file", "--out", tmp_path / "run", *NAMES) == 0
 
 
 @pytest.mark.parametrize(("kind", "case"), CASES)
-def test_refused(kind, case, tensors, whole, tmp_path, capsys):
+def test_invalid_files_are_refused(kind, case, tensors, valid_files, tmp_path, capsys):
     marker = tmp_path / "marker"
-    what, _, which = case.partition(" ")
-    if what == "cut":
+    kind_of_fault, _, which = case.partition(" ")
+    if kind_of_fault == "cut":
         cut = float(which)
-        size = len(whole[kind])
-        data = whole[kind][: int(cut * size) if 0 < cut < 1 else int(cut) if cut >= 0 else size - 1]
-    elif what == "change":
+        size = len(valid_files[kind])
+        data = valid_files[kind][: int(cut * size) if 0 < cut < 1 else int(cut) if cut >= 0 else size - 1]
+    elif kind_of_fault == "change":
         data = FORMATS[kind](CHANGES[which](tensors), tmp_path)
-    elif what == "type":
+    elif kind_of_fault == "type":
         data = FORMATS[kind](tensors | {"vgg.7.weight": tensors["vgg.7.weight"].astype(TYPES[which])}, tmp_path)
-    elif what == "hostile":
+    elif kind_of_fault == "hostile":
         attack = with_marker(which, marker)
         write = zipped if kind == "pth" else legacy
         data = write(mapping(weights=attack), {"0": np.ones(6, np.float32).tobytes()})
     else:
-        data = {f.__name__: f for f in (external_link, huge_dataset, lying_header, lying_length)}[what](
+        data = {f.__name__: f for f in (external_link, huge_dataset, wrong_header, wrong_length)}[kind_of_fault](
             tmp_path, tensors
         )
     file = tmp_path / f"file.{kind}"

@@ -1,11 +1,13 @@
-"""Weights from a ``.caffemodel``, a binary protobuf, without Caffe.
+"""Read weights from a ``.caffemodel``, a binary protobuf, without Caffe.
 
-Only the fields named here are looked at; protobuf passes over all others. Numbers and defaults of fields:
-src/caffe/proto/caffe.proto of github.com/weiliu89/caffe at d9f9dfe5 (branch ssd in 2016; what PriorBoxParameter
-got later: its fork MhLiao/TextBoxes_plusplus at f7b126ab). Those shared with Caffe have BVLC's numbers.
+Only the fields in `_SCHEMA` are read; protobuf skips all others. Numbers and defaults of fields:
+src/caffe/proto/caffe.proto of github.com/weiliu89/caffe at d9f9dfe5 (branch ssd in 2016). Fields that
+PriorBoxParameter got later: its fork MhLiao/TextBoxes_plusplus at f7b126ab. Fields shared with Caffe have BVLC's
+numbers.
 """
 
 import math
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,52 +16,58 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from ssd_jax.errors import UserError
-from ssd_jax.weights.formats.reading import check_file, check_names, own, reading
+from ssd_jax.weights.formats.reading import check_file, check_printable, to_native_array, user_errors_on_parse
 
 
-class Prior(NamedTuple):
-    """What a PriorBox layer was told of its default boxes; lengths in pixels of the network's input."""
+class PriorBox(NamedTuple):
+    """Default boxes of a PriorBox layer. Lengths are in pixels of the network's input."""
 
     min_sizes: tuple[float, ...]
     max_sizes: tuple[float, ...]
-    """As many as min_sizes, or none."""
+    """Empty, or as many as ``min_sizes``."""
     aspect_ratios: tuple[float, ...]
-    """Width over height; as stored, so without 1, which is always there, and without those that ``flip`` adds."""
+    """Width over height as stored: without 1, which is always used, and without the ratios that ``flip`` adds."""
     flip: bool
-    """Adds 1 / ratio for each ratio."""
+    """Whether 1 / ratio is added for each ratio."""
     clip: bool
-    """Cuts boxes off at the image's border. False where it is not set; in mid-2016 that meant True, but the authors'
-    scripts always set it."""
+    """Whether boxes are clipped to the image. False if the field is missing; in mid-2016 that meant True, but the
+    authors' scripts always set the field."""
     variances: tuple[float, ...]
-    """Of cx, cy, w, h. One number for all four, and none for 0.1, are written out."""
+    """Variances of cx, cy, w, h. One stored number applies to all four; the default is 0.1."""
     step: float | None
-    """Distance of neighbouring cells. None: the input's side over the map's."""
+    """Distance of neighbouring cells. None: the side of the input over that of the feature map."""
     offset: float
-    """Of a box's centre in its cell, in steps."""
+    """Position of a box centre in its cell, in steps."""
     image_size: int | None = None
-    """Side that sizes are divided by. None, as in all of SSD's own snapshots: the input's."""
+    """Side that sizes are relative to. None: that of the input, as in all of SSD's own snapshots."""
 
 
 class CaffeNet(NamedTuple):
+    """Content of a ``.caffemodel``."""
+
     tensors: dict[str, np.ndarray]
-    """By ``<layer>.<blob number>``, in the file's order, float32. Of a convolution .0 is the weight (o, i, h, w), of
-    InnerProduct (o, i), and .1 the bias (o,); of Normalize .0 is the scale (c,), or (1,) if channels share it."""
-    priors: dict[str, Prior]
-    """By the layer's name. Empty for backbones, and for snapshots without their layers' settings."""
+    """float32 arrays by ``<layer>.<blob number>``, in the order of the file. Blob 0 of a convolution is the weight
+    (o, i, h, w), of InnerProduct (o, i), and blob 1 the bias (o,); blob 0 of Normalize is the scale (c,), or (1,) if
+    channels share it."""
+    priors: dict[str, PriorBox]
+    """Default boxes by layer. Empty for backbones, and for snapshots without the settings of their layers."""
 
 
 def read_caffe(file: Path) -> CaffeNet:
-    """The blobs of all layers that have any, and the settings of PriorBox layers.
+    """Read the blobs of all layers and the settings of PriorBox layers.
 
-    Both formats of layers are read, that since 2015 and the one before (V1, as in VGG_ILSVRC_16_layers.caffemodel).
+    Both layer formats are read: the current one, and V1 from before 2015, as in VGG_ILSVRC_16_layers.caffemodel.
 
-    Raises UserError, naming the file, if it is missing, damaged, of another format, or contradicts itself.
+    Raises:
+        UserError: If the file is missing, corrupt, of another format, or contradicts itself.
     """
     check_file(file)
-    with reading(file):
+    with user_errors_on_parse(file):
         net = _net_class().FromString(file.read_bytes())
         if any(layer.HasField("layer") for layer in net.layers):
-            raise UserError(f"{file}: in Caffe's format of 2013. Its tool upgrade_net_proto_binary makes a newer one.")
+            raise UserError(
+                f"{file}: written in Caffe's format of 2013. Convert it with Caffe's tool upgrade_net_proto_binary."
+            )
         tensors = _read_blobs(file, [*net.layers, *net.layer])
         priors = {
             layer.name: _read_prior(file, layer.name, layer.prior_box_param)
@@ -68,15 +76,15 @@ def read_caffe(file: Path) -> CaffeNet:
         }
     if not tensors:
         raise UserError(
-            f"{file}: no layer in it has weights. Name the .caffemodel: a .prototxt is the network without weights, a "
-            ".solverstate the state of its training."
+            f"{file}: contains no layer with weights. Name the .caffemodel: a .prototxt is the network without "
+            "weights, a .solverstate the state of its training."
         )
     return CaffeNet(tensors, priors)
 
 
 # ---- blobs ----
 
-# A layer's type is a name, or in V1 a number.
+# The type of a layer is a name, or a number in V1.
 _INNER_PRODUCT, _CONVOLUTION, _NORMALIZE = {"InnerProduct", 14}, {"Convolution", 4}, {"Normalize"}
 
 
@@ -86,28 +94,27 @@ def _read_blobs(file: Path, layers: list[Any]) -> dict[str, np.ndarray]:
         for number, blob in enumerate(layer.blobs):
             name = f"{layer.name}.{number}"
             if name in tensors:
-                raise UserError(f"{file}: two layers are called {layer.name!a}. Save it again with Caffe.")
-            tensors[name] = _reshape(layer.type, number, _read_blob(file, name, blob))
-    check_names(tensors)
+                raise UserError(f"{file}: two layers have the name {layer.name!a}. Save it again with Caffe.")
+            tensors[name] = _squeeze(layer.type, number, _read_blob(file, name, blob))
+    check_printable(tensors)
     return tensors
 
 
 def _read_blob(file: Path, name: str, blob: Any) -> np.ndarray:
-    numbers = own(np.asarray(blob.double_data if len(blob.double_data) else blob.data))
-    legacy = [blob.num, blob.channels, blob.height, blob.width]
-    # Where one of these is set it is they that count: Caffe's Blob::ShapeEquals, src/caffe/blob.cpp.
-    old = any(blob.HasField(field) for field in ("num", "channels", "height", "width"))
-    shape = legacy if old else list(blob.shape.dim)
-    if min(shape, default=1) < 1 or math.prod(shape) != len(numbers):
+    values = to_native_array(np.asarray(blob.double_data if len(blob.double_data) else blob.data))
+    # The four legacy fields take precedence if one is set: Caffe's Blob::ShapeEquals, src/caffe/blob.cpp.
+    legacy = any(blob.HasField(field) for field in ("num", "channels", "height", "width"))
+    shape = [blob.num, blob.channels, blob.height, blob.width] if legacy else list(blob.shape.dim)
+    if min(shape, default=1) < 1 or math.prod(shape) != len(values):
         raise UserError(
-            f"{file}: {name!a} has the shape {tuple(shape)}, but {len(numbers)} numbers. The file is damaged, or of a "
-            "Caffe that stores weights in fields of its own."
+            f"{file}: {name!a} has the shape {tuple(shape)}, but {len(values)} values. The file is corrupt, or written "
+            "by a Caffe that stores weights in other fields."
         )
-    return numbers.reshape(shape)
+    return values.reshape(shape)
 
 
-def _reshape(layer_type: str | int, number: int, blob: np.ndarray) -> np.ndarray:
-    """Without the axes of length 1 that blobs of old had in front of their own: all were four-dimensional."""
+def _squeeze(layer_type: str | int, number: int, blob: np.ndarray) -> np.ndarray:
+    """Remove the leading axes of length 1 of legacy blobs, which all have four axes."""
     if layer_type in _NORMALIZE or (layer_type in _CONVOLUTION | _INNER_PRODUCT and number == 1):
         return blob.reshape(-1)
     if layer_type in _INNER_PRODUCT and blob.shape[:-2] == (1, 1):
@@ -115,17 +122,17 @@ def _reshape(layer_type: str | int, number: int, blob: np.ndarray) -> np.ndarray
     return blob
 
 
-# ---- priors ----
+# ---- default boxes ----
 
 
-def _read_prior(file: Path, layer: str, param: Any) -> Prior:
-    """Defaults as in src/caffe/layers/prior_box_layer.cpp."""
+def _read_prior(file: Path, layer: str, param: Any) -> PriorBox:
+    """Read the settings of a PriorBox layer, with the defaults of src/caffe/layers/prior_box_layer.cpp."""
     min_sizes, max_sizes = _decimals(param.min_size), _decimals(param.max_size)
     ratios = _decimals(param.aspect_ratio)
     variances = _decimals(param.variance) or (0.1,)
     variances = variances * 4 if len(variances) == 1 else variances
-    step = _both(file, layer, param, "step", "step_h", "step_w")
-    image_size = _both(file, layer, param, "img_size", "img_h", "img_w")
+    step = _square_setting(file, layer, param, "step", "step_h", "step_w")
+    image_size = _square_setting(file, layer, param, "img_size", "img_h", "img_w")
     (offset,) = _decimals([param.offset])
     positive = (*min_sizes, *max_sizes, *ratios, *variances, 1 if step is None else step)
     if (
@@ -136,93 +143,99 @@ def _read_prior(file: Path, layer: str, param: Any) -> Prior:
         or not math.isfinite(offset)
         or image_size == 0
     ):
-        raise UserError(f"{file}: the settings of {layer!a} make no default boxes. Copy or download the file again.")
-    side = None if image_size is None else int(image_size)
-    return Prior(min_sizes, max_sizes, ratios, param.flip, param.clip, variances, step, offset, side)
-
-
-def _both(file: Path, layer: str, param: Any, side: str, height: str, width: str) -> float | None:
-    """A setting given once for both axes, or once for each."""
-    given = [name for name in (side, height, width) if param.HasField(name)]
-    values = set(_decimals([getattr(param, name) for name in given]))
-    if not given:
-        return None
-    if given not in ([side], [height, width]) or len(values) > 1:
         raise UserError(
-            f"{file}: {layer!a} sets {' and '.join(given)}. Of default boxes only those are supported whose {side} is "
-            "the same in both directions."
+            f"{file}: the settings of {layer!a} are not valid default boxes. Copy or download the file again."
+        )
+    side = None if image_size is None else int(image_size)
+    return PriorBox(min_sizes, max_sizes, ratios, param.flip, param.clip, variances, step, offset, side)
+
+
+def _square_setting(file: Path, layer: str, param: Any, side: str, height: str, width: str) -> float | None:
+    """Return a setting that is stored once for both axes or once for each. None if it is missing."""
+    stored = [name for name in (side, height, width) if param.HasField(name)]
+    values = set(_decimals([getattr(param, name) for name in stored]))
+    if not stored:
+        return None
+    if stored not in ([side], [height, width]) or len(values) > 1:
+        raise UserError(
+            f"{file}: {layer!a} sets {' and '.join(stored)}. Default boxes are only supported if {side} is the same in "
+            "both directions."
         )
     return values.pop()
 
 
 def _decimals(numbers: Any) -> tuple[float, ...]:
-    """float32 as the decimal number that was meant: 0.1, not 0.10000000149."""
+    """Return float32 numbers as the decimal numbers that were meant: 0.1, not 0.10000000149."""
     return tuple(float(str(np.float32(number))) for number in numbers)
 
 
 # ---- the schema ----
 
-# Message -> field -> number, type, whether repeated. Message types come before those that hold them.
-_ONE, _MANY = False, True
-_SCHEMA: dict[str, dict[str, tuple[int, str, bool]]] = {
-    "BlobShape": {"dim": (1, "INT64", _MANY)},
-    "BlobProto": {
-        "num": (1, "INT32", _ONE),
-        "channels": (2, "INT32", _ONE),
-        "height": (3, "INT32", _ONE),
-        "width": (4, "INT32", _ONE),
-        "data": (5, "FLOAT", _MANY),
-        "shape": (7, "BlobShape", _ONE),
-        "double_data": (8, "DOUBLE", _MANY),
-    },
-    "PriorBoxParameter": {
-        "min_size": (1, "FLOAT", _MANY),
-        "max_size": (2, "FLOAT", _MANY),
-        "aspect_ratio": (3, "FLOAT", _MANY),
-        "flip": (4, "BOOL", _ONE),
-        "clip": (5, "BOOL", _ONE),
-        "variance": (6, "FLOAT", _MANY),
-        "img_size": (7, "UINT32", _ONE),
-        "img_h": (8, "UINT32", _ONE),
-        "img_w": (9, "UINT32", _ONE),
-        "step": (10, "FLOAT", _ONE),
-        "step_h": (11, "FLOAT", _ONE),
-        "step_w": (12, "FLOAT", _ONE),
-        "offset": (13, "FLOAT", _ONE),
-    },
-    "LayerParameter": {
-        "name": (1, "STRING", _ONE),
-        "type": (2, "STRING", _ONE),
-        "blobs": (7, "BlobProto", _MANY),
-        "prior_box_param": (203, "PriorBoxParameter", _ONE),
-    },
-    "V1LayerParameter": {
-        "layer": (1, "BYTES", _ONE),  # a message, V0LayerParameter
-        "name": (4, "STRING", _ONE),
-        "type": (5, "INT32", _ONE),  # an enum
-        "blobs": (6, "BlobProto", _MANY),
-    },
-    "NetParameter": {"layers": (2, "V1LayerParameter", _MANY), "layer": (100, "LayerParameter", _MANY)},
+# An excerpt of caffe.proto. V1LayerParameter.layer is a message there, and V1LayerParameter.type an enum.
+_SCHEMA = """
+message BlobShape {
+  repeated int64 dim = 1;
 }
-_DEFAULTS = {("PriorBoxParameter", "flip"): "true", ("PriorBoxParameter", "offset"): "0.5"}
+message BlobProto {
+  optional int32 num = 1;
+  optional int32 channels = 2;
+  optional int32 height = 3;
+  optional int32 width = 4;
+  repeated float data = 5;
+  optional BlobShape shape = 7;
+  repeated double double_data = 8;
+}
+message PriorBoxParameter {
+  repeated float min_size = 1;
+  repeated float max_size = 2;
+  repeated float aspect_ratio = 3;
+  optional bool flip = 4 [default = true];
+  optional bool clip = 5;
+  repeated float variance = 6;
+  optional uint32 img_size = 7;
+  optional uint32 img_h = 8;
+  optional uint32 img_w = 9;
+  optional float step = 10;
+  optional float step_h = 11;
+  optional float step_w = 12;
+  optional float offset = 13 [default = 0.5];
+}
+message LayerParameter {
+  optional string name = 1;
+  optional string type = 2;
+  repeated BlobProto blobs = 7;
+  optional PriorBoxParameter prior_box_param = 203;
+}
+message V1LayerParameter {
+  optional bytes layer = 1;
+  optional string name = 4;
+  optional int32 type = 5;
+  repeated BlobProto blobs = 6;
+}
+message NetParameter {
+  repeated V1LayerParameter layers = 2;
+  repeated LayerParameter layer = 100;
+}
+"""
+_FIELD = re.compile(r"(optional|repeated) (\w+) (\w+) = (\d+)(?: \[default = ([\w.]+)\])?;")
 
 
 @cache
 def _net_class() -> Any:
-    """protobuf's class for NetParameter."""
+    """Return protobuf's class for NetParameter."""
     package = "ssd_jax.caffe"
     schema = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto2")
-    for message, fields in _SCHEMA.items():
+    for message, body in re.findall(r"message (\w+) \{(.*?)\}", _SCHEMA, re.DOTALL):
         descriptor = schema.message_type.add(name=message)
-        for name, (number, kind, repeated) in fields.items():
-            field = descriptor.field.add(name=name, number=number)
-            field.label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
-            if kind in _SCHEMA:
+        for label, kind, name, number, default in _FIELD.findall(body):
+            field = descriptor.field.add(name=name, number=int(number))
+            field.label = field.LABEL_REPEATED if label == "repeated" else field.LABEL_OPTIONAL
+            if kind[0].isupper():
                 field.type, field.type_name = field.TYPE_MESSAGE, f".{package}.{kind}"
             else:
-                field.type = getattr(field, f"TYPE_{kind}")
-            if (message, name) in _DEFAULTS:
-                field.default_value = _DEFAULTS[message, name]
+                field.type = getattr(field, f"TYPE_{kind.upper()}")
+            if default:
+                field.default_value = default
     pool = descriptor_pool.DescriptorPool()
     pool.Add(schema)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.NetParameter"))

@@ -1,4 +1,4 @@
-"""What the readers of strangers' files share: whatever is wrong with one becomes a UserError that names it."""
+"""Checks and conversions that the readers of weight files share."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -9,57 +9,61 @@ from typing import TypeVar
 import ml_dtypes
 import numpy as np
 
-from ssd_jax.errors import UserError
+from ssd_jax.errors import UserError, error_reason, user_errors
+from ssd_jax.files import user_errors_on_read
 
 T = TypeVar("T")
 
-MOST_GROWTH = 8
-"""Of a file of n bytes the arrays take at most this times n. float16 doubles in size, tensors may share their storage,
-zeros can be compressed."""
+MAX_EXPANSION = 8
+"""Maximum size of the arrays relative to the size of the file. They can be larger than the file: float16 doubles in
+size, tensors may share their storage, and zeros can be compressed."""
 
 _FLOATS = [np.dtype(name) for name in ("f2", "f4", "f8", ml_dtypes.bfloat16)]
 
 
 def check_file(file: Path) -> None:
-    """Raises UserError if there is no such file, or no ordinary one."""
+    """Raise UserError if the file does not exist or is not a regular file."""
     if not file.exists():
         raise UserError(f"{file}: no such file. Put the weights there, or correct the path.")
-    if not file.is_file():  # a device or a pipe may have no end
-        raise UserError(f"{file}: no file, but a folder or device. Name the file of weights itself.")
+    if not file.is_file():  # reading a device or a pipe might never end
+        raise UserError(f"{file}: is a folder or a device, not a file. Name the weight file itself.")
 
 
 @contextmanager
-def reading(file: Path) -> Iterator[None]:
-    """Around all that reads a stranger's bytes: whatever that leads to becomes a UserError naming the file."""
-    try:
-        # pyfive's, of attributes that nobody asks for; numpy's, of what is infinite as float32, which is for those to
-        # judge who know what it is for.
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"{file}: can't be read ({error.strerror or error}). Check its permissions.") from error
-    except Exception as error:  # of protobuf, pyfive, zipfile, numpy: there is no end to what damage leads to
-        reason = str(error).partition("\n")[0][:200] or type(error).__name__
-        raise UserError(f"{file}: damaged, or no file of weights ({reason!a}). Copy or download it again.") from error
+def user_errors_on_parse(file: Path) -> Iterator[None]:
+    """Convert any exception of the block, which parses the bytes of ``file``, into a UserError that names the file.
+
+    A corrupt file can make protobuf, pyfive, zipfile and numpy raise almost anything.
+    """
+    with (
+        user_errors_on_read(file, "Check its permissions."),
+        user_errors(f"{file}: corrupt, or not a weight file", "Copy or download it again.", reason=_parse_reason),
+        # pyfive warns about attributes that are not used, numpy about values that are infinite as float32, which
+        # `importing` checks.
+        warnings.catch_warnings(action="ignore"),
+    ):
+        yield
 
 
-def check_names(tensors: Iterable[str]) -> None:
-    """Raises ValueError for names that can't be shown."""
-    if not all(name.isprintable() for name in tensors):
-        raise ValueError("names of weights that can't be printed")
+def _parse_reason(error: Exception) -> str | None:
+    return None if isinstance(error, OSError) else ascii(error_reason(error)[:200])
 
 
-def without_prefixes(tensors: dict[str, T]) -> dict[str, T]:
-    """Without what wrappers put before every name: a training module that holds the network, and DataParallel."""
+def check_printable(names: Iterable[str]) -> None:
+    """Raise ValueError if a tensor name cannot be printed."""
+    if not all(name.isprintable() for name in names):
+        raise ValueError("tensor names contain unprintable characters")
+
+
+def strip_prefixes(tensors: dict[str, T]) -> dict[str, T]:
+    """Remove prefixes that all names have from wrappers: a training module around the network, and DataParallel."""
     for prefix in ("model.", "module."):
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors
 
 
-def own(array: np.ndarray) -> np.ndarray:
-    """A copy in C order and of this machine's byte order; floats as float32."""
+def to_native_array(array: np.ndarray) -> np.ndarray:
+    """Copy an array in C order and native byte order. Floats become float32."""
     dtype = np.float32 if array.dtype.newbyteorder("=") in _FLOATS else array.dtype.newbyteorder("=")
     return np.array(array, dtype, order="C")

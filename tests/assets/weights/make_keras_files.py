@@ -1,9 +1,9 @@
-"""Makes keras3.h5, keras3.weights.h5 and keras3_bfloat16.weights.h5 beside it, with Keras 3.15.1 and its JAX backend:
+"""Write keras3.h5, keras3.weights.h5 and keras3_bfloat16.weights.h5, with Keras 3.15.1 and its JAX backend:
 
 KERAS_BACKEND=jax python tests/assets/weights/make_keras_files.py
 
-What is in them: the numbers from 0 on in each kernel, and from 100 on in each bias. In layers of the class Conv2D
-whose names are not in the order of the alphabet.
+Kernels contain the numbers from 0, biases the numbers from 100. The layers are Conv2D, and their names are not in
+alphabetical order.
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""Makes the ``.pth`` files beside it, with torch, which the tests that read them do without.
+"""Write the ``.pth`` files of this folder with torch. The tests that read them do not need torch.
 
     python tests/assets/weights/make_torch_files.py
 
-Those of the repository are by torch 2.14.1, CPU. Their values are formulas of the index, repeated in
-tests/test_torch_file.py.
+The files in the repository were written by torch 2.14.1 on a CPU. Their values follow from formulas, which
+tests/weights/formats/test_torch_file.py repeats.
 """
 
 import argparse
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 
 def state_dict() -> OrderedDict[str, torch.Tensor]:
-    """Every dtype that is read, and every way in which a tensor can lie in its storage."""
+    """Return tensors of every supported dtype, and with every kind of view of a storage."""
     base = torch.arange(10, dtype=torch.float32) / 2
     tensors = {
         "conv.weight": (torch.arange(24, dtype=torch.float32) / 4 - 1).reshape(2, 3, 2, 2),
@@ -48,7 +48,7 @@ def state_dict() -> OrderedDict[str, torch.Tensor]:
 
 
 def checkpoint() -> dict:
-    """What a training script keeps beside the weights, which are a small network's in DataParallel."""
+    """Return a checkpoint as training scripts write it, of a small network in DataParallel."""
     network = nn.DataParallel(nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)))
     with torch.no_grad():
         for number, parameter in enumerate(network.parameters()):

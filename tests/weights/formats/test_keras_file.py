@@ -1,4 +1,4 @@
-"""Weights from HDF5 files of Keras 1, 2 and 3, and files that are damaged or mean harm."""
+"""Reading HDF5 files of Keras 1, 2 and 3, and corrupt or hostile ones."""
 
 import io
 import struct
@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from helpers.damage import mutations
+from helpers.damage import damaged_copies
 from helpers.paths import ASSETS
 from helpers.weight_writers import write_keras
 
@@ -26,7 +26,7 @@ def random_array(*shape: int) -> np.ndarray:
     return RANDOM.standard_normal(shape).astype(np.float32)
 
 
-# Not in the order of the alphabet.
+# The names are not in alphabetical order.
 LAYERS: list[tuple[str, list[tuple[str, np.ndarray]]]] = [
     ("input_1", []),
     ("conv2_1", [("conv2_1/kernel:0", random_array(3, 3, 3, 4)), ("conv2_1/bias:0", random_array(4))]),
@@ -41,7 +41,7 @@ def read(file: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def assert_holds(tensors: dict[str, np.ndarray], layers: list[tuple[str, list[tuple[str, np.ndarray]]]]) -> None:
+def assert_contains(tensors: dict[str, np.ndarray], layers: list[tuple[str, list[tuple[str, np.ndarray]]]]) -> None:
     expected = {f"{name}.{number}": value for name, weights in layers for number, (_, value) in enumerate(weights)}
     assert list(tensors) == list(expected)
     for name, value in expected.items():
@@ -49,25 +49,25 @@ def assert_holds(tensors: dict[str, np.ndarray], layers: list[tuple[str, list[tu
 
 
 @pytest.mark.parametrize("whole_model", [False, True])
-def test_keras_2(tmp_path: Path, whole_model: bool):
+def test_read_keras_2(tmp_path: Path, whole_model: bool):
     write_keras(tmp_path / "a.h5", LAYERS, whole_model=whole_model)
-    assert_holds(read(tmp_path / "a.h5"), LAYERS)
+    assert_contains(read(tmp_path / "a.h5"), LAYERS)
 
 
 @pytest.mark.parametrize("names", ["{}_W:0 {}_b:0", "{}_W_1:0 {}_b_1:0", "param_0 param_1"])
-def test_keras_1(tmp_path: Path, names: str):
-    """Names of weights count for nothing but their order."""
+def test_read_keras_1(tmp_path: Path, names: str):
+    """Only the order of the weight names matters."""
     layers = [
         (layer, [(name.format(layer), value) for name, (_, value) in zip(names.split(), weights, strict=False)])
         for layer, weights in LAYERS
     ]
     write_keras(tmp_path / "a.h5", layers, version=None)
-    assert_holds(read(tmp_path / "a.h5"), LAYERS)
+    assert_contains(read(tmp_path / "a.h5"), LAYERS)
 
 
 @pytest.mark.parametrize("name", ["keras3.h5", "keras3.weights.h5", "keras3_bfloat16.weights.h5"])
-def test_files_of_keras_3(name: str):
-    """Written by Keras itself: make_keras_files.py says what is in them."""
+def test_read_keras_3(name: str):
+    """The files were written by Keras itself, see make_keras_files.py."""
     tensors = read(DATA / name)
     kernel = np.arange(54, dtype=np.float32).reshape(3, 3, 3, 2)
     assert list(tensors) == ["conv1_2.0", "conv1_2.1", "conv1_1.0", "conv1_1.1"]
@@ -77,31 +77,31 @@ def test_files_of_keras_3(name: str):
     np.testing.assert_array_equal(tensors["conv1_1.1"], np.float32([100]), strict=True)
 
 
-def test_early_keras_3_without_names_of_layers(tmp_path: Path):
+def test_early_keras_3_without_layer_names_is_refused(tmp_path: Path):
     (tmp_path / "a.h5").write_bytes((DATA / "keras3.weights.h5").read_bytes())
     with h5py.File(tmp_path / "a.h5", "a") as root:
         del root["layers/conv2d/vars"].attrs["name"]
-    with pytest.raises(UserError, match=r'a\.h5: written by an early Keras 3.*model\.save\("weights\.h5"\)'):
+    with pytest.raises(UserError, match=r"a\.h5: .*Keras 3"):
         read(tmp_path / "a.h5")
 
 
-def test_many_layers(tmp_path: Path):
-    """More names than an attribute holds, in groups of more than one node."""
+def test_read_keras_many_layers(tmp_path: Path):
+    """There are more names than fit in one attribute, and groups have more than one node."""
     layers = [(f"layer_{number}_{'x' * 90}", [("w", np.float32([number]))]) for number in range(900)]
     write_keras(tmp_path / "a.h5", layers)
     with h5py.File(tmp_path / "a.h5") as root:
         assert set(root.attrs) >= {"layer_names0", "layer_names1"}
-    assert_holds(read(tmp_path / "a.h5"), layers)
+    assert_contains(read(tmp_path / "a.h5"), layers)
 
 
 @pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8", ">f8"])
-def test_floats_come_out_as_float32(tmp_path: Path, dtype: str):
+def test_floats_become_float32(tmp_path: Path, dtype: str):
     value = np.array([[0.5, -2.0, 1024.0]], dtype)
     write_keras(tmp_path / "a.h5", [("a", [("w", value)])])
     np.testing.assert_array_equal(read(tmp_path / "a.h5")["a.0"], value.astype(np.float32), strict=True)
 
 
-def test_counters_stay_whole_numbers(tmp_path: Path):
+def test_integers_stay_integers(tmp_path: Path):
     write_keras(tmp_path / "a.h5", [("a", [("w", np.array(7, ">i8"))])])
     np.testing.assert_array_equal(read(tmp_path / "a.h5")["a.0"], np.int64(7), strict=True)
 
@@ -119,10 +119,10 @@ def test_chunks_and_gzip(tmp_path: Path, storage: dict[str, Any]):
     """As h5repack writes them; the last chunk is half empty. deflate leaves out what it makes no smaller."""
     layers = [("a", [("w", random_array(5))]), ("b", [("w", np.ones(9, np.float32))])]
     write_keras(tmp_path / "a.h5", layers, **storage)
-    assert_holds(read(tmp_path / "a.h5"), layers)
+    assert_contains(read(tmp_path / "a.h5"), layers)
 
 
-def test_a_chunk_that_was_left_unpacked(tmp_path: Path):
+def test_read_keras_uncompressed_chunk(tmp_path: Path):
     with h5py.File(tmp_path / "a.h5", "w") as root:
         dataset = layer_with(root).create_dataset("w", (4,), "f4", chunks=(2,), compression="gzip", shuffle=True)
         dataset[2:] = [3, 4]
@@ -130,37 +130,37 @@ def test_a_chunk_that_was_left_unpacked(tmp_path: Path):
     assert read(tmp_path / "a.h5")["a.0"].tolist() == [1, 2, 3, 4]
 
 
-def test_what_is_no_weight_may_be_anything(tmp_path: Path):
+def test_other_datasets_are_ignored(tmp_path: Path):
     write_keras(tmp_path / "a.h5", LAYERS)
     with h5py.File(tmp_path / "a.h5", "a") as root:
         root.attrs["note"] = np.longdouble(1)
         root["conv1_1"].create_dataset("note", (1 << 40,), "f4")
-    assert_holds(read(tmp_path / "a.h5"), LAYERS)
+    assert_contains(read(tmp_path / "a.h5"), LAYERS)
 
 
 @pytest.mark.parametrize("libver", ["v108", "v110", "latest"])
-def test_files_of_newer_hdf5(tmp_path: Path, libver: str):
+def test_read_keras_newer_hdf5_versions(tmp_path: Path, libver: str):
     with h5py.File(tmp_path / "a.h5", "w", libver=libver) as root:
         root.attrs["layer_names"] = [f"layer_{number}" for number in range(30)]  # text of variable length
         for number in range(30):
             group = root.create_group(f"layer_{number}")
             group.attrs["weight_names"] = ["w"]
             group["w"] = np.float32([number])
-    assert_holds(read(tmp_path / "a.h5"), [(f"layer_{n}", [("w", np.float32([n]))]) for n in range(30)])
+    assert_contains(read(tmp_path / "a.h5"), [(f"layer_{n}", [("w", np.float32([n]))]) for n in range(30)])
 
 
-def test_a_link_within_the_file(tmp_path: Path):
+def test_read_keras_soft_link_within_the_file(tmp_path: Path):
     with h5py.File(tmp_path / "a.h5", "w") as root:
         layer_with(root)["w"] = h5py.SoftLink("/elsewhere")
         root["elsewhere"] = np.float32([1, 2])
     assert read(tmp_path / "a.h5")["a.0"].tolist() == [1, 2]
 
 
-# ---- what is refused ----
+# ---- invalid files ----
 
 
 def layer_with(root: h5py.File) -> h5py.Group:
-    """A file of one layer, whose only weight is still to be made."""
+    """Make a layer whose only weight "w" is still missing, and return its group."""
     root.attrs["layer_names"] = [b"a"]
     group = root.create_group("a")
     group.attrs["weight_names"] = [b"w"]
@@ -181,15 +181,15 @@ def virtual(group: h5py.Group, other: Path) -> None:
     group.create_virtual_dataset("w", layout)
 
 
-def circle_of_links(group: h5py.Group, other: Path) -> None:
+def circular_link(group: h5py.Group, other: Path) -> None:
     group["w"] = h5py.SoftLink("/a/w")
 
 
-def nowhere(group: h5py.Group, other: Path) -> None:
+def broken_link(group: h5py.Group, other: Path) -> None:
     group["w"] = h5py.SoftLink("/gone")
 
 
-def no_dataset(group: h5py.Group, other: Path) -> None:
+def group_instead_of_dataset(group: h5py.Group, other: Path) -> None:
     group.create_group("w")
 
 
@@ -201,24 +201,24 @@ def huge(group: h5py.Group, other: Path) -> None:
     group.create_dataset("w", (1 << 20, 1 << 20), "f4")
 
 
-def large_and_empty(group: h5py.Group, other: Path) -> None:
+def unwritten_dataset(group: h5py.Group, other: Path) -> None:
     group.create_dataset("w", (1000,), "f4")
 
 
-def chunks_that_are_not_there(group: h5py.Group, other: Path) -> None:
+def missing_chunks(group: h5py.Group, other: Path) -> None:
     group.create_dataset("w", (64,), "f4", chunks=(8,))[:8] = 1
 
 
-def padded_with_much(group: h5py.Group, other: Path) -> None:
+def huge_padding(group: h5py.Group, other: Path) -> None:
     group.create_dataset("w", (4,), "f4", chunks=(1 << 22,), maxshape=(None,), compression="gzip")[:] = 1
 
 
-def bomb(group: h5py.Group, other: Path) -> None:
+def compression_bomb(group: h5py.Group, other: Path) -> None:
     group.create_dataset("w", data=np.zeros(1 << 22, "f4"), compression="gzip")
 
 
 def bomb_in_one_chunk(group: h5py.Group, other: Path) -> None:
-    """The chunk is said to be smaller than what it unpacks to."""
+    """The chunk unpacks to more than its declared size."""
     dataset = group.create_dataset("w", (4,), "f4", chunks=(4,), compression="gzip")
     packed = io.BytesIO()
     with h5py.File(packed, "w") as file:
@@ -227,7 +227,7 @@ def bomb_in_one_chunk(group: h5py.Group, other: Path) -> None:
 
 
 def bomb_in_a_bomb(group: h5py.Group, other: Path) -> None:
-    """The outer one unpacks to no more than it should."""
+    """Only the inner one unpacks to more than its declared size."""
     options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     options.set_chunk((1 << 12,))
     for _ in range(2):
@@ -237,8 +237,8 @@ def bomb_in_a_bomb(group: h5py.Group, other: Path) -> None:
     dataset.write_direct_chunk((0,), zlib.compress(zlib.compress(bytes(1 << 24))))
 
 
-def the_same_again(group: h5py.Group, other: Path) -> None:
-    """Which as float32 takes twelve times the file."""
+def repeated_weight(group: h5py.Group, other: Path) -> None:
+    """As float32, the weights take twelve times the size of the file."""
     group["w"] = np.zeros(100_000, "f2")
     group.attrs["weight_names"] = [b"w"] * 6
 
@@ -247,7 +247,7 @@ def other_compression(group: h5py.Group, other: Path) -> None:
     group.create_dataset("w", data=np.zeros(4, "f4"), compression="lzf")
 
 
-def texts(group: h5py.Group, other: Path) -> None:
+def strings(group: h5py.Group, other: Path) -> None:
     group["w"] = ["a", "b"]
 
 
@@ -267,7 +267,7 @@ def pickled(group: h5py.Group, other: Path) -> None:
     group["w"] = np.void(b"cos\nsystem\n(S'echo'\ntR.")
 
 
-def nothing(group: h5py.Group, other: Path) -> None:
+def empty_dataset(group: h5py.Group, other: Path) -> None:
     group["w"] = h5py.Empty("f4")
 
 
@@ -293,36 +293,36 @@ def theano(group: h5py.Group, other: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (external_link, "damaged"),
+        (external_link, "corrupt"),
         (external_storage, "'a.0' are not in it"),
-        (virtual, "'a.0' is put together from other files"),
-        (circle_of_links, "damaged"),
-        (nowhere, "its list names 'w', and there is no such dataset"),
-        (no_dataset, "its list names 'w', and there is no such dataset"),
-        (type_only, "its list names 'w', and there is no such dataset"),
-        (huge, r"'a.0' has the shape \(1048576, 1048576\): .* more than 8 times"),
-        (large_and_empty, "'a.0' are not in it"),
-        (chunks_that_are_not_there, "'a.0' has holes"),
-        (padded_with_much, "padded"),
-        (bomb, "more than 8 times the bytes of the file.*h5repack"),
-        (bomb_in_one_chunk, "unpacks to more than it should"),
-        (bomb_in_a_bomb, "something else than gzip"),
-        (the_same_again, "'a.4' has the shape .* more than 8 times"),
-        (other_compression, "something else than gzip"),
-        (texts, "'a.0' holds object, no numbers"),
-        (records, "'a.0' holds .*, no numbers"),
-        (references, "'a.0' holds .*, no numbers"),
-        (complex_numbers, "'a.0' holds complex64, no numbers"),
-        (pickled, "'a.0' holds .*, no numbers"),
-        (nothing, "damaged"),
-        (no_layers, "not of Keras: it has no list layer_names"),
-        (no_weights, "no layer in it has weights"),
-        (unprintable, "can't be printed"),
-        (theano, "weights of Theano, whose kernels are mirrored"),
+        (virtual, "'a.0' is assembled from other files"),
+        (circular_link, "corrupt"),
+        (broken_link, "'w' is in its list"),
+        (group_instead_of_dataset, "'w' is in its list"),
+        (type_only, "'w' is in its list"),
+        (huge, r"'a.0' of shape \(1048576, 1048576\), .* more than 8 times"),
+        (unwritten_dataset, "'a.0' are not in it"),
+        (missing_chunks, "'a.0' lacks chunks"),
+        (huge_padding, "padding"),
+        (compression_bomb, "more than 8 times the bytes of the file.*h5repack"),
+        (bomb_in_one_chunk, "unpacks to more than its size"),
+        (bomb_in_a_bomb, "not compressed with gzip"),
+        (repeated_weight, "'a.4' of shape .* more than 8 times"),
+        (other_compression, "not compressed with gzip"),
+        (strings, "'a.0' contains object, not numbers"),
+        (records, "'a.0' contains .*, not numbers"),
+        (references, "'a.0' contains .*, not numbers"),
+        (complex_numbers, "'a.0' contains complex64, not numbers"),
+        (pickled, "'a.0' contains .*, not numbers"),
+        (empty_dataset, "corrupt"),
+        (no_layers, "layer_names"),
+        (no_weights, "no layer with weights"),
+        (unprintable, "unprintable"),
+        (theano, "Theano"),
     ],
 )
-def test_refused(tmp_path: Path, make: Callable[[h5py.Group, Path], None], message: str):
-    """And no other file is read, nor much memory taken."""
+def test_invalid_weights_are_refused(tmp_path: Path, make: Callable[[h5py.Group, Path], None], message: str):
+    """No other file is read, and little memory is used."""
     with h5py.File(tmp_path / "other.h5", "w") as other:
         other["secret"] = np.arange(4, dtype=np.float32)
     with h5py.File(tmp_path / "a.h5", "w") as root:
@@ -335,7 +335,7 @@ def test_refused(tmp_path: Path, make: Callable[[h5py.Group, Path], None], messa
 
 
 def header_in_a_circle() -> bytes:
-    """The root's object header goes on, says each of its 65535 messages, at the beginning of the file.
+    """Each of the 65535 messages of the root's object header continues it at the beginning of the file.
 
     HDF5 File Format Specification: superblock version 0, object header version 1, message 16.
     """
@@ -350,7 +350,7 @@ def header_in_a_circle() -> bytes:
 
 
 def addresses_from_elsewhere() -> bytes:
-    """A good file of Keras behind a superblock that says so, by its base address."""
+    """Put a superblock with a base address before a valid file."""
     good = (DATA / "keras3.h5").read_bytes()
     return (good[:24] + struct.pack("<Q", 512) + good[32:96]).ljust(512, b"\0") + good
 
@@ -358,48 +358,49 @@ def addresses_from_elsewhere() -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "no HDF5 file, it begins with b''"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+        (b"", "not an HDF5 file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
         (b"PK\x03\x04config.json", r"a \.keras archive"),
-        (b"\x89HDF\r\n\x1a\n", "damaged"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(4000), "damaged"),
-        (header_in_a_circle(), "leads in circles"),
+        (b"\x89HDF\r\n\x1a\n", "corrupt"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(4000), "corrupt"),
+        (header_in_a_circle(), "in circles"),
         (addresses_from_elsewhere(), "user block"),
     ],
 )
-def test_other_files(tmp_path: Path, data: bytes, message: str):
+def test_files_of_other_formats_are_refused(tmp_path: Path, data: bytes, message: str):
     (tmp_path / "a.h5").write_bytes(data)
     with pytest.raises(UserError, match=r"a\.h5: .*" + message):
         read(tmp_path / "a.h5")
 
 
-def test_cut_off(tmp_path: Path):
-    """What is missing is never made up of zeros."""
+def test_truncated_files_are_refused(tmp_path: Path):
+    """Missing values are not replaced by zeros."""
     write_keras(tmp_path / "a.h5", [("a", [("w", random_array(1000))])])
     whole = (tmp_path / "a.h5").read_bytes()
-    for size in range(0, len(whole), 97):
+    for size in range(0, len(whole), 293):
         (tmp_path / "a.h5").write_bytes(whole[:size])
         with pytest.raises(UserError, match=r"a\.h5: "):
             read(tmp_path / "a.h5")
 
 
+@pytest.mark.parametrize("count", [48, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["keras_2", "gzip", "keras_3"])
-def test_mutated_files(tmp_path: Path, kind: str):
+def test_corrupt_files_are_refused_or_read(tmp_path: Path, kind: str, count: int):
     file = tmp_path / "a.h5"
     write_keras(file, LAYERS[1:], **({"compression": "gzip"} if kind == "gzip" else {}))
     good = (DATA / "keras3.weights.h5").read_bytes() if kind == "keras_3" else file.read_bytes()
     refused = 0
     tracemalloc.start()
-    for what, data in mutations(good, 96, seed=1):
+    for damage, data in damaged_copies(good, count, seed=1):
         file.write_bytes(data)
         try:
             tensors = read(file)
         except UserError as error:
-            assert "a.h5: " in str(error) and len(str(error)) < 1000, what
+            assert "a.h5: " in str(error) and len(str(error)) < 1000, damage
             refused += 1
         else:
-            assert all(tensor.dtype.kind in "fiub" for tensor in tensors.values()), what
-            assert sum(tensor.nbytes for tensor in tensors.values()) <= 8 * len(data), what
+            assert all(tensor.dtype.kind in "fiub" for tensor in tensors.values()), damage
+            assert sum(tensor.nbytes for tensor in tensors.values()) <= 8 * len(data), damage
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert 20 < refused < 96 and peak < 20_000_000
+    assert count // 5 < refused < count and peak < 20_000_000

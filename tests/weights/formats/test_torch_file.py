@@ -1,10 +1,5 @@
-"""Files made by torch (tests/assets/weights), files written here byte by byte, hostile ones and damaged ones.
+"""Reading files of torch.save: made by torch, built byte by byte, hostile and corrupt ones."""
 
-The pickles are put together from their instructions, so that reader and writer share nothing.
-"""
-
-import io
-import json
 import os
 import pickle
 import struct
@@ -13,20 +8,35 @@ import time
 import tracemalloc
 import zipfile
 from pathlib import Path
-from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
-from helpers.damage import mutations
+from helpers.damage import damaged_copies
 from helpers.paths import ASSETS
+from helpers.pickles import (
+    ATTACKS,
+    group,
+    integer,
+    legacy,
+    mapping,
+    named,
+    numbers,
+    pickled,
+    storage,
+    tensor,
+    text,
+    vector,
+    with_marker,
+    zip_of,
+    zipped,
+)
 
 from ssd_jax.errors import UserError
-from ssd_jax.weights.formats.torch_file import read_safetensors, read_torch, write_safetensors
+from ssd_jax.weights.formats.torch_file import read_torch
 
 DATA = ASSETS / "weights"
 
-# What make_torch_files.py put in, by the same formulas in numpy.
+# The content of the files, by the same formulas as in make_torch_files.py.
 F4 = np.float32
 EIGHTHS = np.arange(5, dtype=F4) / 8
 WRITTEN = {
@@ -53,16 +63,16 @@ WRITTEN = {
 }
 
 
-def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    assert list(found) == list(expected)
+def assert_same(tensors: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert list(tensors) == list(expected)
     for name, array in expected.items():
-        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape), name
-        assert found[name].flags.c_contiguous and found[name].flags.aligned, name
-        assert found[name].tobytes() == array.tobytes(), name
+        assert (tensors[name].dtype, tensors[name].shape) == (array.dtype, array.shape), name
+        assert tensors[name].flags.c_contiguous and tensors[name].flags.aligned, name
+        assert tensors[name].tobytes() == array.tobytes(), name
 
 
 def refused(file: Path, *words: str) -> str:
-    """The message with which a file is refused, which names the file and has the words."""
+    """Assert that a file is refused with a message that names it and contains the words, and return the message."""
     with pytest.raises(UserError) as caught:
         read_torch(file)
     message = str(caught.value)
@@ -72,17 +82,17 @@ def refused(file: Path, *words: str) -> str:
     return message
 
 
-# ---- made by torch ----
+# ---- files made by torch ----
 
 
 @pytest.mark.parametrize("name", ["zip", "zip_protocol4", "legacy"])
-def test_every_dtype_and_view_in_both_formats(name: str):
+def test_read_torch_every_dtype_and_view(name: str):
     assert_same(read_torch(DATA / f"{name}.pth"), WRITTEN)
 
 
 @pytest.mark.parametrize("name", ["zip_checkpoint", "legacy_checkpoint"])
-def test_the_weights_are_taken_from_a_checkpoint_and_the_rest_is_left(name: str):
-    found = read_torch(DATA / f"{name}.pth")
+def test_read_torch_takes_the_weights_from_a_checkpoint(name: str):
+    tensors = read_torch(DATA / f"{name}.pth")
     # One step of SGD at rate 0.001 of the sum of four pixels: only the last bias has a gradient, of 4.
     expected = {
         "0.weight": np.array([0, 0.5], F4).reshape(2, 1, 1, 1),
@@ -93,80 +103,12 @@ def test_the_weights_are_taken_from_a_checkpoint_and_the_rest_is_left(name: str)
         "1.running_var": np.ones(2, F4),
         "1.num_batches_tracked": np.array(0, np.int64),
     }
-    assert_same(found, expected)
+    assert_same(tensors, expected)
 
 
-def test_a_whole_model_is_refused_with_what_to_do():
-    message = refused(DATA / "whole_module.pth", "'torch.nn.modules.container.Sequential'", "found.state_dict()")
+def test_pickled_model_is_refused_with_a_recipe():
+    message = refused(DATA / "whole_module.pth", "'torch.nn.modules.container.Sequential'", "loaded.state_dict()")
     assert "torch.load('whole_module.pth'" in message and "'whole_module.safetensors'" in message
-
-
-# ---- written here ----
-
-
-def text(value: str) -> bytes:
-    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
-
-
-def integer(value: int) -> bytes:
-    size = value.bit_length() // 8 + 1
-    return b"\x8a" + bytes([size]) + value.to_bytes(size, "little", signed=True)
-
-
-def group(*parts: bytes) -> bytes:
-    return b"(" + b"".join(parts) + b"t"
-
-
-def numbers(*values: int) -> bytes:
-    return group(*map(integer, values))
-
-
-def mapping(**entries: bytes) -> bytes:
-    return b"}(" + b"".join(text(name) + value for name, value in entries.items()) + b"u"
-
-
-def named(dotted: str) -> bytes:
-    module, _, name = dotted.rpartition(".")
-    return f"c{module}\n{name}\n".encode()
-
-
-def storage(length: int, key: str = "0", kind: str = "torch.FloatStorage", *view: bytes) -> bytes:
-    return group(text("storage"), named(kind), text(key), text("cpu"), integer(length), *view) + b"Q"
-
-
-def tensor(stored: bytes, offset: int, size: bytes, stride: bytes) -> bytes:
-    args = group(stored, integer(offset), size, stride, b"\x89", named("collections.OrderedDict") + b")R")
-    return named("torch._utils._rebuild_tensor_v2") + args + b"R"
-
-
-def vector(length: int, key: str = "0") -> bytes:
-    return tensor(storage(length, key), 0, numbers(length), numbers(1))
-
-
-def pickled(value: bytes) -> bytes:
-    return b"\x80\x02" + value + b"."
-
-
-def zipped(value: bytes, storages: dict[str, bytes], **more: Any) -> bytes:
-    return zip_of(pickled(value), storages, **more)
-
-
-def zip_of(data: bytes, storages: dict[str, bytes], compression: int = zipfile.ZIP_STORED, order: str = "") -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression) as archive:
-        archive.writestr("any name/data.pkl", data)
-        for key, data in storages.items():
-            archive.writestr(f"any name/data/{key}", data)
-        if order:
-            archive.writestr("any name/byteorder", order)
-    return stream.getvalue()
-
-
-def legacy(value: bytes, storages: dict[str, bytes]) -> bytes:
-    """Of storages of four bytes to a number."""
-    keys = b"](" + b"".join(text(k) for k in storages) + b"e"
-    parts = [pickled(part) for part in (integer(0x1950A86A20F9469CFC6C), integer(1001), b"}", value, keys)]
-    return b"".join(parts + [struct.pack("<q", len(d) // 4) + d for d in storages.values()])
 
 
 ONES = np.ones(6, F4).tobytes()
@@ -178,17 +120,17 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "some.pth"
 
 
-def test_what_is_written_here_is_read_in_both_formats(file: Path):
-    """The control: without the fault that they are given below, these files are good."""
+def test_built_files_are_valid(file: Path):
+    """Without the faults of the tests below, such files can be read."""
     value = mapping(a=tensor(storage(6), 1, numbers(2, 2), numbers(1, 2)))
     for write in (zipped, legacy):
         file.write_bytes(write(value, {"0": SIX.tobytes()}))
         assert_same(read_torch(file), {"a": np.array([[1, 3], [2, 4]], F4)})
 
 
-def test_a_file_of_torch_0_1_from_python_2_and_a_gpu(file: Path):
-    """Strings of bytes, an OrderedDict made from a list of pairs, tensors made empty and then filled, and storages
-    that are views: torch/tensor.py and torch/serialization.py before `_rebuild_tensor`."""
+def test_file_of_torch_0_1_from_python_2_and_a_gpu(file: Path):
+    """It has strings of bytes, an OrderedDict made from a list of pairs, tensors that are filled after they are made,
+    and storages that are views: torch/tensor.py and torch/serialization.py before `_rebuild_tensor`."""
 
     def short(value: str) -> bytes:
         return b"U" + bytes([len(value)]) + value.encode()
@@ -205,7 +147,7 @@ def test_a_file_of_torch_0_1_from_python_2_and_a_gpu(file: Path):
     assert_same(read_torch(file), {"first": SIX[1:], "second": SIX[None, 3:5], "again": SIX[1:]})
 
 
-def test_numbers_that_float32_does_not_have(file: Path):
+def test_doubles_beyond_float32_become_infinite(file: Path):
     double = tensor(storage(3, "0", "torch.DoubleStorage"), 0, numbers(3), numbers(1))
     file.write_bytes(zipped(mapping(a=double), {"0": np.array([1e300, -np.inf, np.nan]).tobytes()}))
     assert_same(read_torch(file), {"a": np.array([np.inf, -np.inf, np.nan], F4)})
@@ -229,87 +171,35 @@ def test_numbers_that_float32_does_not_have(file: Path):
         (integer(3), None),
     ],
 )
-def test_which_of_the_dicts_are_the_weights(file: Path, content: bytes, names: list[str] | None):
+def test_read_torch_finds_the_dict_of_weights(file: Path, content: bytes, names: list[str] | None):
     file.write_bytes(zipped(content, {"0": ONES}))
     if names is None:
-        refused(file, "no dict of tensors, or several", "state_dict")
+        refused(file, "no dict of tensors", "state_dict")
     else:
         assert list(read_torch(file)) == names
 
 
-@pytest.mark.parametrize(("version", "taken"), [("1.0rc0+5f2c9a5", False), ("0.5.4", False), ("2.3.0", True)])
-def test_mmdetection_of_before_2_0_is_told_from_its_note(file: Path, version: str, taken: bool):
+@pytest.mark.parametrize(("version", "accepted"), [("1.0rc0+5f2c9a5", False), ("0.5.4", False), ("2.3.0", True)])
+def test_mmdetection_before_2_0_is_refused_by_its_metadata(file: Path, version: str, accepted: bool):
     meta = mapping(mmdet_version=text(version), config=text("model = ..."))
     file.write_bytes(zipped(mapping(meta=meta, state_dict=mapping(a=vector(6))), {"0": ONES}))
-    if taken:
+    if accepted:
         assert list(read_torch(file)) == ["a"]
     else:
-        refused(file, "MMDetection", "background first")
+        refused(file, "MMDetection", version[:3], "upgrade_model_version.py")
 
 
-# ---- hostile ----
+# ---- hostile files ----
 
-TOUCH = "touch {marker}"
-EVAL = "__import__('pathlib').Path('{marker}').touch()"
-# Pickles that do as they like where pickle.loads reads them.
-ATTACKS = {
-    "REDUCE os.system": (named("os.system") + text(TOUCH) + b"\x85R", "'os.system'"),
-    "REDUCE posix.system": (named("posix.system") + text(TOUCH) + b"\x85R", "'posix.system'"),
-    "REDUCE eval": (named("builtins.eval") + text(EVAL) + b"\x85R", "'builtins.eval'"),
-    "REDUCE exec, as Python 2 named it": (named("__builtin__.exec") + text(EVAL) + b"\x85R", "'__builtin__.exec'"),
-    "getattr of a module": (
-        named("builtins.getattr")
-        + named("builtins.__import__")
-        + text("os")
-        + b"\x85R"
-        + text("system")
-        + b"\x86R"
-        + text(TOUCH)
-        + b"\x85R",
-        "'builtins.getattr'",
-    ),
-    "STACK_GLOBAL": (text("os") + text("system") + b"\x93" + text(TOUCH) + b"\x85R", "'os.system'"),
-    "STACK_GLOBAL with a dotted name": (
-        text("glob") + text("os.system") + b"\x93" + text(TOUCH) + b"\x85R",
-        "'glob.os.system'",
-    ),
-    "a module that torch may name, an attribute that it does not": (
-        text("collections") + text("_sys.modules.__class__") + b"\x930" + named("os.system") + text(TOUCH) + b"\x85R",
-        "'collections._sys.modules.__class__'",
-    ),
-    "NEWOBJ": (named("subprocess.Popen") + text(TOUCH) + b"\x85\x81", "'subprocess.Popen'"),
-    "NEWOBJ_EX": (named("subprocess.Popen") + b")" + mapping(args=text(TOUCH)) + b"\x92", "'subprocess.Popen'"),
-    "INST": (b"(" + text(TOUCH) + b"ios\nsystem\n", "INST"),
-    "OBJ": (b"(" + named("os.system") + text(TOUCH) + b"o", "'os.system'"),
-    "EXT1": (b"\x82\x01" + text(TOUCH) + b"\x85R", "EXT1"),
-    "BUILD that sets __setstate__": (
-        named("argparse.Namespace") + b")\x81" + mapping(__setstate__=named("os.system")) + b"b" + text(TOUCH) + b"b",
-        "'os.system'",
-    ),
-    "beside good tensors": (mapping(a=vector(6), b=named("os.system") + text(TOUCH) + b"\x85R"), "'os.system'"),
-    "inside an object that is passed over": (
-        named("collections.Counter") + mapping(a=named("os.system") + text(TOUCH) + b"\x85R") + b"\x85R",
-        "'os.system'",
-    ),
-    "as a persistent id": (group(text("storage"), named("os.system")) + b"Q", "'os.system'"),
-}
 RUN_BY_PICKLE = [
     "REDUCE os.system", "REDUCE posix.system", "REDUCE eval", "REDUCE exec, as Python 2 named it",
     "getattr of a module", "STACK_GLOBAL", "STACK_GLOBAL with a dotted name", "INST", "OBJ",
-    "BUILD that sets __setstate__", "inside an object that is passed over",
+    "BUILD that sets __setstate__", "inside an ignored object",
 ]  # fmt: skip
 
 
-def with_marker(attack: str, marker: Path) -> bytes:
-    """The pickle with the file's path in place of ``{marker}``, the strings' lengths set right."""
-    value = ATTACKS[attack][0]
-    for template in (TOUCH, EVAL):
-        value = value.replace(text(template), text(template.format(marker=marker)))
-    return value
-
-
 @pytest.mark.parametrize("attack", RUN_BY_PICKLE)
-def test_the_attacks_are_real(tmp_path: Path, attack: str):
+def test_attacks_run_code_in_plain_pickle(tmp_path: Path, attack: str):
     marker = tmp_path / "marker"
     protocol = b"\x80\x02" if "Python 2" in attack else b"\x80\x04"
     pickle.loads(protocol + with_marker(attack, marker) + b".")
@@ -318,19 +208,19 @@ def test_the_attacks_are_real(tmp_path: Path, attack: str):
 
 @pytest.mark.parametrize("write", [zipped, legacy])
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_nothing_that_a_file_names_is_run(tmp_path: Path, file: Path, attack: str, write):
+def test_attacks_are_refused_and_not_run(tmp_path: Path, file: Path, attack: str, write):
     marker = tmp_path / "marker"
     file.write_bytes(write(with_marker(attack, marker), {"0": ONES}))
     message = refused(file, ATTACKS[attack][1])
     assert not marker.exists()
     if "getattr" in attack:
         assert "torch.load('some.pth'" in message and "safetensors.torch.save_file" in message
-    elif "refused" in message:
+    elif ": refused" in message:
         assert "Do not load it elsewhere" in message and "torch.load" not in message
 
 
 @pytest.mark.parametrize("place", range(5))
-def test_each_pickle_of_the_legacy_format_is_read_with_the_same_care(tmp_path: Path, file: Path, place: int):
+def test_attacks_in_any_pickle_of_the_legacy_format(tmp_path: Path, file: Path, place: int):
     marker = tmp_path / "marker"
     parts = [pickled(part) for part in (integer(0x1950A86A20F9469CFC6C), integer(1001), b"}", b"}", b"]")]
     parts[place] = pickled(with_marker("REDUCE os.system", marker))
@@ -339,9 +229,9 @@ def test_each_pickle_of_the_legacy_format_is_read_with_the_same_care(tmp_path: P
     assert not marker.exists()
 
 
-def test_a_plain_pickle_is_no_file_of_torch(file: Path):
+def test_plain_pickle_is_refused(file: Path):
     file.write_bytes(pickle.dumps({"a": 1}))
-    refused(file, "none of torch.save")
+    refused(file, "torch.save")
 
 
 @pytest.mark.parametrize(
@@ -369,6 +259,11 @@ def test_a_plain_pickle_is_no_file_of_torch(file: Path):
         integer(1) + integer(1) + b"a",
         integer(1) + text("a") + integer(1) + b"s",
         b"}(" + text("a") + b"u",
+        # An instruction must not change what the table of names contains.
+        named("torch.Size") + group(b"N", mapping(function=integer(1))) + b"b",
+        named("torch.Size") + mapping(function=integer(1)) + b"b",
+        named("torch.FloatStorage") + group(b"N", mapping(dtype=integer(1))) + b"b",
+        named("torch.FloatStorage") + mapping(dtype=integer(1)) + b"b",
         named("torch._utils._rebuild_tensor_v2") + b")R",
         b"h\x05",
         b"t",
@@ -377,13 +272,15 @@ def test_a_plain_pickle_is_no_file_of_torch(file: Path):
         integer(1) + integer(2) + b"\x93",
     ],
 )
-def test_pickles_that_make_no_sense(file: Path, value: bytes):
+def test_invalid_pickles_are_refused(file: Path, value: bytes):
     for write in (zipped, legacy):
         file.write_bytes(write(value, {"0": ONES}))
-        refused(file, "damaged")
+        refused(file, "corrupt")
+    file.write_bytes(zipped(mapping(a=vector(6)), {"0": ONES}))
+    assert_same(read_torch(file), {"a": np.ones(6, F4)})
 
 
-# ---- more than is there ----
+# ---- sizes ----
 
 
 @pytest.mark.parametrize(
@@ -397,53 +294,53 @@ def test_pickles_that_make_no_sense(file: Path, value: bytes):
         (tensor(storage(6), -1, numbers(2), numbers(1)), "negative"),
         (tensor(storage(6), 5, numbers(6), numbers(-1)), "negative"),
         (tensor(storage(6), 0, numbers(-2, -3), numbers(3, 1)), "negative"),
-        (tensor(storage(6), 0, group(b"\x88"), numbers(1)), "numbers that are none"),
-        (tensor(storage(6), 0, group(text("6")), numbers(1)), "numbers that are none"),
-        (tensor(storage(6), 0, b"]", b"]"), "a shape that is none"),
-        (tensor(storage(6), 0, numbers(6), numbers()), "a shape that is none"),
-        (tensor(storage(6), 0, numbers(*[1] * 33), numbers(*[1] * 33)), "a shape that is none"),
-        (tensor(b"N", 0, numbers(6), numbers(1)), "damaged"),
+        (tensor(storage(6), 0, group(b"\x88"), numbers(1)), "negative numbers or none"),
+        (tensor(storage(6), 0, group(text("6")), numbers(1)), "negative numbers or none"),
+        (tensor(storage(6), 0, b"]", b"]"), "not a shape"),
+        (tensor(storage(6), 0, numbers(6), numbers()), "not a shape"),
+        (tensor(storage(6), 0, numbers(*[1] * 33), numbers(*[1] * 33)), "not a shape"),
+        (tensor(b"N", 0, numbers(6), numbers(1)), "corrupt"),
         (tensor(storage(6, "0", "torch.FloatStorage", group(text("v"), integer(1), integer(5))), 0, numbers(6),
                 numbers(1)), "larger than its storage"),
         (tensor(storage(6, "0", "torch.FloatStorage", group(text("v"), integer(-1), integer(5))), 1, numbers(5),
                 numbers(1)), "negative"),
-        # Stride 0: one number, named a million million times.
+        # Stride 0 repeats one number a million million times.
         (tensor(storage(6), 0, numbers(10**6, 10**6), numbers(0, 0)), "8 times the bytes of the file"),
-        (tensor(storage(6), 0, numbers(10**18, 10**18), numbers(0, 0)), "damaged"),
+        (tensor(storage(6), 0, numbers(10**18, 10**18), numbers(0, 0)), "corrupt"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_a_tensor_must_lie_in_its_storage(file: Path, value: bytes, reason: str):
+def test_tensor_must_lie_in_its_storage(file: Path, value: bytes, reason: str):
     for write in (zipped, legacy):
         file.write_bytes(write(mapping(a=value), {"0": ONES}))
         refused(file, reason)
 
 
 @pytest.mark.parametrize("length", [5, 7, 1 << 40])
-def test_a_storage_must_have_the_length_that_its_tensors_say(file: Path, length: int):
+def test_storage_must_have_the_length_in_the_pickle(file: Path, length: int):
     for write in (zipped, legacy):
         file.write_bytes(write(mapping(a=tensor(storage(length), 0, numbers(2), numbers(1))), {"0": ONES}))
-        refused(file, "damaged")
+        refused(file, "corrupt")
 
 
-def test_a_storage_that_is_not_there(file: Path):
+def test_missing_storage_is_refused(file: Path):
     for write in (zipped, legacy):
         file.write_bytes(write(mapping(a=vector(6, key="1")), {"0": ONES}))
-        refused(file, "damaged")
+        refused(file, "corrupt")
 
 
-def test_legacy_storages_end_with_the_file(file: Path):
+def test_legacy_storages_must_end_with_the_file(file: Path):
     good = legacy(mapping(a=vector(6)), {"0": ONES})
-    for data, reason in [(good[:-1], "the file ends early"), (good + b"x", "goes on where it should end")]:
+    for data, reason in [(good[:-1], "the file ends early"), (good + b"x", "continues after its end")]:
         file.write_bytes(data)
         refused(file, reason)
     file.write_bytes(good.replace(struct.pack("<q", 6), struct.pack("<q", 5)))
-    refused(file, "another size than its tensors say")
+    refused(file, "another size")
     file.write_bytes(good.replace(pickled(b"](" + text("0") + b"e"), pickled(b"](" + integer(0) + b"e")))
-    refused(file, "no text")
+    refused(file, "not text")
 
 
-def test_tensors_that_share_a_storage_are_counted_once_each(file: Path):
+def test_size_limit_counts_each_tensor_of_a_shared_storage(file: Path):
     data = np.ones(5000, F4).tobytes()
     for number, good in [(8, True), (9, False)]:
         file.write_bytes(zipped(mapping(**{f"t{i}": vector(5000) for i in range(number)}), {"0": data}))
@@ -453,20 +350,20 @@ def test_tensors_that_share_a_storage_are_counted_once_each(file: Path):
             refused(file, "8 times the bytes of the file")
 
 
-def test_half_floats_are_counted_as_what_they_become(file: Path):
+def test_size_limit_counts_half_floats_as_float32(file: Path):
     half = tensor(storage(5000, "0", "torch.HalfStorage"), 0, numbers(5000), numbers(1))
     data = np.ones(5000, np.float16).tobytes()
     file.write_bytes(zipped(mapping(**{f"t{i}": half for i in range(5)}), {"0": data}))
     refused(file, "8 times the bytes of the file")
 
 
-DOUBLED = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # a tuple of 2**60 leaves, in 62 places of memory
+DOUBLED = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # a tuple of 2**60 leaves, made of 62 objects
 
 
 @pytest.mark.parametrize(
     "value",
     [
-        DOUBLED + b"}h\x00Ns",  # as a key: hashing would never end
+        DOUBLED + b"}h\x00Ns",  # hashing such a key would never end
         DOUBLED + b"}(h\x00Nu",
         DOUBLED + b"\x8f(h\x00\x90",  # in a set
         DOUBLED + b"](h\x00e",
@@ -476,39 +373,41 @@ DOUBLED = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # a tuple of 2**60 leaves, in
         b"]" * 20_000 + b"a" * 19_999,
         b")" + b"\x85" * 50_000,
         b"N" * 200_001,
+        b"(h\x05\x91" + b"(" + DOUBLED + b"h\x00\x91",  # a frozenset
+        DOUBLED + named("builtins.set") + b"](h\x00e\x85R",
         b"(" * 50_000,
         b"Nr\xff\xff\xff\xff",  # a memo of 4 billion places
         b"\x8e" + b"\xff" * 7 + b"\x7f" + b"x",  # bytes, of which there are too few
         b"X\xff\xff\xff\xff" + b"x",
         b"\x8b\xff\xff\xff\x7f" + b"x",  # an integer of 2 GiB
-        # The same many arguments, given again and again; the same large dict under many names.
+        # The same many arguments in every call; the same large dict under many names.
         named("argparse.Namespace") + b"q\x02(" + b"N" * 20_000 + b"tq\x01" + b"h\x02h\x01R" * 20_000,
         b"(" + b"N" * 20_000 + b"tq\x01" + b"h\x01Q" * 20_000,
         b"}(" + b"".join(text(f"{i:05}") + b"N" for i in range(20_000)) + b"uq\x01}("
         + b"".join(text(f"{i:05}") + b"h\x01" for i in range(20_000)) + b"u",
     ],
-    ids=range(18),
+    ids=range(20),
 )  # fmt: skip
-def test_small_files_that_ask_for_very_much(file: Path, value: bytes):
-    """Each takes about a second; what copied, hashed, compared or printed would take from a minute to for ever."""
+def test_small_files_that_need_much_time_or_memory(file: Path, value: bytes):
+    """Each takes about a second. Copying, hashing, comparing or printing the objects would take minutes or forever."""
     file.write_bytes(zipped(value, {"0": ONES}))
     before = time.process_time()
     refused(file)
     assert time.process_time() - before < 12
 
 
-def test_a_call_takes_few_arguments(file: Path):
+def test_calls_take_at_most_100_arguments(file: Path):
     for number in (100, 101):
         call = named("argparse.Namespace") + b"(" + b"N" * number + b"tR"
         file.write_bytes(zipped(mapping(a=vector(6), b=call), {"0": ONES}))
         if number == 100:
             assert list(read_torch(file)) == ["a"]
         else:
-            refused(file, "can't be called")
+            refused(file, "arguments")
 
 
-def test_a_list_of_pairs_is_moved_into_its_dict(file: Path):
-    """One list made a dict 3000 times: 3 million entries, of 100 bytes each, where it is copied."""
+def test_list_of_pairs_is_moved_into_its_dict(file: Path):
+    """3000 dicts are made from one list. Copies would have 3 million entries of 100 bytes each."""
     pairs = b"](" + b"".join(text(f"{i:03}") + b"N\x86" for i in range(1000)) + b"e\x85q\x01"
     file.write_bytes(zipped(named("collections.OrderedDict") + b"q\x02" + pairs + b"h\x02h\x01R" * 3000, {}))
     tracemalloc.start()
@@ -518,7 +417,7 @@ def test_a_list_of_pairs_is_moved_into_its_dict(file: Path):
     assert peak < 20e6
 
 
-def test_entries_of_a_zip_file_may_not_lie_on_each_other(file: Path):
+def test_overlapping_zip_entries_are_refused(file: Path):
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a/data.pkl", pickled(mapping(**{f"t{i}": vector(500, str(i)) for i in range(20)})))
         archive.writestr("a/data/0", np.ones(500, F4).tobytes())
@@ -532,9 +431,9 @@ def test_entries_of_a_zip_file_may_not_lie_on_each_other(file: Path):
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\x1b[2Jb", "\x00"])
-def test_names_that_would_garble_a_terminal(file: Path, name: str):
+def test_unprintable_names_are_refused(file: Path, name: str):
     file.write_bytes(zipped(mapping(**{name: vector(6)}), {"0": ONES}))
-    refused(file, "can't be printed")
+    refused(file, "unprintable")
     file.write_bytes(zipped(b"cos\n" + name.replace("\n", "\r").encode() + b"\n", {}))
     assert refused(file).isascii()
 
@@ -542,24 +441,24 @@ def test_names_that_would_garble_a_terminal(file: Path, name: str):
 # ---- other files ----
 
 
-def test_files_of_other_kinds(tmp_path: Path, file: Path):
+def test_files_of_other_formats_are_refused(tmp_path: Path, file: Path):
     refused(tmp_path / "none.pth", "no such file")
-    refused(tmp_path, "a folder or device")
-    refused(Path("/dev/zero"), "a folder or device")
+    refused(tmp_path, "a folder or a device")
+    refused(Path("/dev/zero"), "a folder or a device")
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    refused(fifo, "a folder or device")
+    refused(fifo, "a folder or a device")
     for data in (b"", b"<!DOCTYPE html><html>", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n"):
         file.write_bytes(data)
         refused(file, "Git LFS")
     np.savez(file.with_suffix(".npz"), a=SIX)
-    refused(file.with_suffix(".npz"), "none of torch.save")
+    refused(file.with_suffix(".npz"), "torch.save")
     with tarfile.open(file, "w") as archive:
         archive.addfile(tarfile.TarInfo("storages"))
     refused(file, "tar file")
 
 
-def test_zip_files_that_torch_does_not_write(file: Path):
+def test_other_zip_files_are_refused(file: Path):
     value = mapping(a=vector(6))
     file.write_bytes(zipped(value, {"0": ONES}, compression=zipfile.ZIP_DEFLATED))
     refused(file, "compressed")
@@ -572,7 +471,7 @@ def test_zip_files_that_torch_does_not_write(file: Path):
     refused(file, "one data.pkl")
 
 
-def test_a_file_that_may_not_be_read(file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_unreadable_file_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch):
     def denied(self: Path) -> bytes:
         raise PermissionError(13, "Permission denied")
 
@@ -581,130 +480,48 @@ def test_a_file_that_may_not_be_read(file: Path, monkeypatch: pytest.MonkeyPatch
     refused(file, "Permission denied", "permissions")
 
 
-# ---- damaged ----
+# ---- corrupt files ----
 
 
-def one_of_each() -> dict[str, bytes]:
+def valid_files() -> dict[str, bytes]:
     return {
         "zip": (DATA / "zip.pth").read_bytes(),
         "legacy": (DATA / "legacy.pth").read_bytes(),
         "legacy checkpoint": (DATA / "legacy_checkpoint.pth").read_bytes(),
-        "safetensors": safetensors_bytes({name: (DTYPES[a.dtype.name], a) for name, a in WRITTEN.items()}),
     }
 
 
-@pytest.mark.parametrize("kind", ["zip", "legacy", "legacy checkpoint", "safetensors"])
-def test_damaged_files_are_refused_or_read(file: Path, kind: str):
-    data = one_of_each()[kind]
-    was_refused = 0
-    for what, damaged in mutations(data, 120, seed=3):
-        file.write_bytes(damaged)
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["zip", "legacy", "legacy checkpoint"])
+def test_corrupt_files_are_refused_or_read(file: Path, kind: str, count: int):
+    refused_files = 0
+    for damage, data in damaged_copies(valid_files()[kind], count, seed=3):
+        file.write_bytes(data)
         try:
-            found = (read_safetensors if kind == "safetensors" else read_torch)(file)
+            tensors = read_torch(file)
         except UserError as error:
-            assert str(error).startswith(f"{file}: "), what
-            was_refused += 1
+            assert str(error).startswith(f"{file}: "), damage
+            refused_files += 1
             continue
-        if kind == "zip":  # its checksums cover all but what nobody reads
-            assert_same(found, WRITTEN)
-        assert sum(array.nbytes for array in found.values()) <= 8 * len(damaged), what
-    assert was_refused > 60
+        if kind == "zip":  # its checksums cover everything that is read
+            assert_same(tensors, WRITTEN)
+        assert sum(array.nbytes for array in tensors.values()) <= 8 * len(data), damage
+    assert refused_files > count // 2
 
 
-def test_damage_in_the_pickle_behind_a_right_checksum(file: Path):
+@pytest.mark.parametrize("count", [120, pytest.param(4000, marks=pytest.mark.slow)])
+def test_corrupt_pickles_with_a_valid_checksum_are_refused_or_read(file: Path, count: int):
     with zipfile.ZipFile(DATA / "zip.pth") as archive:
         good = archive.read("zip/data.pkl")
         storages = {n.removeprefix("zip/data/"): archive.read(n) for n in archive.namelist() if "/data/" in n}
-    was_refused = 0
-    for what, damaged in mutations(good, 120, seed=5):
-        file.write_bytes(zip_of(damaged, storages))
+    refused_files = 0
+    for damage, data in damaged_copies(good, count, seed=5):
+        file.write_bytes(zip_of(data, storages))
         try:
-            found = read_torch(file)
+            tensors = read_torch(file)
         except UserError as error:
-            assert str(error).startswith(f"{file}: "), what
-            was_refused += 1
+            assert str(error).startswith(f"{file}: "), damage
+            refused_files += 1
         else:
-            assert sum(array.nbytes for array in found.values()) <= 8 * file.stat().st_size, what
-    assert was_refused > 60
-
-
-# ---- safetensors ----
-
-DTYPES = {
-    "float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64", "int64": "I64", "int32": "I32",
-    "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
-}  # fmt: skip
-
-
-def safetensors_bytes(tensors: dict[str, tuple[str, np.ndarray]]) -> bytes:
-    """By the format's description: length of the header, header in JSON, data."""
-    header, data = {}, b""
-    for name, (dtype, array) in tensors.items():
-        end = len(data) + array.nbytes
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [len(data), end]}
-        data += array.tobytes()
-    text = json.dumps({"__metadata__": {"format": "pt"}} | header).encode()
-    return struct.pack("<Q", len(text)) + text + data
-
-
-def parsed(data: bytes) -> dict[str, tuple[str, list[int], bytes]]:
-    size = struct.unpack("<Q", data[:8])[0]
-    header, body = json.loads(data[8 : 8 + size]), data[8 + size :]
-    return {name: (e["dtype"], e["shape"], body[slice(*e["data_offsets"])]) for name, e in header.items()}
-
-
-def test_safetensors_of_every_dtype(tmp_path: Path):
-    arrays = dict(WRITTEN)
-    stored = arrays | {
-        "half": EIGHTHS.astype(np.float16),
-        "bfloat16": EIGHTHS.astype(ml_dtypes.bfloat16),
-        "double": EIGHTHS.astype(np.float64),
-    }
-    file = tmp_path / "some.safetensors"
-    file.write_bytes(safetensors_bytes({name: (DTYPES[a.dtype.name], a) for name, a in stored.items()}))
-    found = read_safetensors(file)
-    assert_same({name: found[name] for name in arrays}, arrays)
-
-
-def test_written_safetensors_hold_the_arrays_in_their_order(tmp_path: Path):
-    file = tmp_path / "some.safetensors"
-    stored = WRITTEN | {
-        "fortran": np.asfortranarray(SIX.reshape(2, 3)),
-        "half": EIGHTHS.astype(np.float16),
-        "bfloat16": EIGHTHS.astype(ml_dtypes.bfloat16),
-        "big_endian": SIX.astype(">f4"),
-    }
-    write_safetensors(file, stored)
-    found = parsed(file.read_bytes())
-    assert found.keys() == stored.keys()
-    for name, array in stored.items():
-        little = array.astype(array.dtype.newbyteorder("<")) if name == "big_endian" else array
-        assert found[name] == (DTYPES[little.dtype.name], list(array.shape), little.tobytes("C")), name
-    back = read_safetensors(file)
-    assert_same({name: back[name] for name in ("conv.weight", "fortran")}, {
-        "conv.weight": WRITTEN["conv.weight"], "fortran": SIX.reshape(2, 3)
-    })  # fmt: skip
-
-
-def test_safetensors_are_written_whole_or_not_at_all(tmp_path: Path):
-    folder = tmp_path / "none"
-    with pytest.raises(UserError, match=f"{folder}.*can't be written"):
-        write_safetensors(folder / "some.safetensors", {"a": SIX})
-    file = tmp_path / "some.safetensors"
-    write_safetensors(file, {"a": SIX})
-    (tmp_path / "plain").write_bytes(b"")
-    assert file.stat().st_mode == (tmp_path / "plain").stat().st_mode, "others may read it, as any file of the user's"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["plain", "some.safetensors"]
-
-
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"x", struct.pack("<Q", 1 << 60) + b"{}", struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 100) + b"{}"],
-)
-def test_what_is_no_safetensors_file(tmp_path: Path, data: bytes):
-    file = tmp_path / "some.safetensors"
-    with pytest.raises(UserError, match="no such file"):
-        read_safetensors(file)
-    file.write_bytes(data)
-    with pytest.raises(UserError, match=f"^{file}: damaged"):
-        read_safetensors(file)
+            assert sum(array.nbytes for array in tensors.values()) <= 8 * file.stat().st_size, damage
+    assert refused_files > count // 2

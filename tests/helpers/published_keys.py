@@ -1,7 +1,7 @@
-"""The same weights as each project would name and lay them out, from those of ssd.pytorch.
+"""Convert weights from the keys and axes of ssd.pytorch to those of other projects.
 
-Written from the projects' sources (named in docs/weights.md) without a look at `ssd_jax.weights.key_mappings`: keys are
-made of keys here, by rules, where that module has a table for each project.
+Written from the projects' sources (named in docs/weights.md), independent of `ssd_jax.weights.key_mappings`: keys are
+made from keys by rules here, while that module has a table per project.
 """
 
 import re
@@ -11,14 +11,14 @@ import numpy as np
 
 Tensors = dict[str, np.ndarray]
 
-# ssd.pytorch's places in the sequence of VGG16, with Caffe's names.
+# Caffe's names by the index in ssd.pytorch's sequence of VGG16.
 CAFFE_NAMES = {
     0: "conv1_1", 2: "conv1_2", 5: "conv2_1", 7: "conv2_2", 10: "conv3_1", 12: "conv3_2", 14: "conv3_3",
     17: "conv4_1", 19: "conv4_2", 21: "conv4_3", 24: "conv5_1", 26: "conv5_2", 28: "conv5_3", 31: "fc6", 33: "fc7",
 }  # fmt: skip
 BOXES = {6: (4, 6, 6, 6, 4, 4), 7: (4, 6, 6, 6, 6, 4, 4)}
-"""Default boxes in a cell, by the number of maps."""
-TRUNK_CHANNELS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
+"""Default boxes per cell, by the number of feature maps."""
+BACKBONE_CHANNELS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
 EXTRAS = {
     6: ((256, 1), (512, 3), (128, 1), (256, 3), (128, 1), (256, 3), (128, 1), (256, 3)),
     7: ((256, 1), (512, 3), (128, 1), (256, 3), (128, 1), (256, 3), (128, 1), (256, 3), (128, 1), (256, 4)),
@@ -26,9 +26,15 @@ EXTRAS = {
 
 
 def random_ssd_pytorch(maps: int, classes: int, width: float, seed: int = 0) -> Tensors:
-    """A state dict of ssd.pytorch: SSD300 has 6 maps, SSD512 7; classes with background; width times VGG16's channels.
+    """Return a random state dict of ssd.pytorch.
 
-    Activations keep their scale through it, and logits are of a size where softmax means something.
+    Activations keep their scale through the network, and logits are large enough for different probabilities.
+
+    Args:
+        maps: Number of feature maps, 6 for SSD300 and 7 for SSD512.
+        classes: Number of classes with background.
+        width: Channels relative to VGG16.
+        seed: Of the random numbers.
     """
     rng = np.random.RandomState(seed)
     tensors: Tensors = {}
@@ -38,29 +44,31 @@ def random_ssd_pytorch(maps: int, classes: int, width: float, seed: int = 0) -> 
         tensors[f"{key}.weight"] = rng.normal(0, std, (outputs, inputs, kernel, kernel)).astype(np.float32)
         tensors[f"{key}.bias"] = rng.normal(0, shift, outputs).astype(np.float32)
 
-    def narrowed(channels: int) -> int:
+    def scaled(channels: int) -> int:
         return max(8, round(channels * width / 8) * 8)
 
     inputs = 3
-    for place, channels in zip(CAFFE_NAMES, TRUNK_CHANNELS, strict=True):
-        conv(f"vgg.{place}", inputs, narrowed(channels), 1 if place == 33 else 3, 2.0 / 64**2 if place == 0 else 2.0)
-        inputs = narrowed(channels)
-    tensors["L2Norm.weight"] = rng.uniform(5, 20, narrowed(512)).astype(np.float32)
-    sources = [narrowed(512), narrowed(1024)]
+    for index, channels in zip(CAFFE_NAMES, BACKBONE_CHANNELS, strict=True):
+        conv(f"vgg.{index}", inputs, scaled(channels), 1 if index == 33 else 3, 2.0 / 64**2 if index == 0 else 2.0)
+        inputs = scaled(channels)
+    tensors["L2Norm.weight"] = rng.uniform(5, 20, scaled(512)).astype(np.float32)
+    channels_of_maps = [scaled(512), scaled(1024)]
     for i, (channels, kernel) in enumerate(EXTRAS[maps]):
-        conv(f"extras.{i}", inputs, narrowed(channels), kernel)
-        inputs = narrowed(channels)
+        conv(f"extras.{i}", inputs, scaled(channels), kernel)
+        inputs = scaled(channels)
         if i % 2:
-            sources.append(inputs)
-    for k, (boxes, channels) in enumerate(zip(BOXES[maps], sources, strict=True)):
+            channels_of_maps.append(inputs)
+    for k, (boxes, channels) in enumerate(zip(BOXES[maps], channels_of_maps, strict=True)):
         conv(f"loc.{k}", channels, boxes * 4, 3, 1.0)
         conv(f"conf.{k}", channels, boxes * classes, 3, 3.0, 1.0)
     return tensors
 
 
 def random_pool6(extras: int, classes: int, width: float, seed: int = 0) -> dict[str, list[np.ndarray]]:
-    """Caffe's blobs of SSD500 (4 extras) and of the first SSD300 (3): three default boxes on the first map, and a last
-    map that is the average of the one before."""
+    """Return Caffe's blobs of SSD500 (4 extra layers) or of the first SSD300 (3).
+
+    They have three default boxes per cell of the first feature map, and the last map is the mean of the one before.
+    """
     rng = np.random.RandomState(seed)
     blobs = {
         name: values
@@ -68,25 +76,26 @@ def random_pool6(extras: int, classes: int, width: float, seed: int = 0) -> dict
         if "mbox" not in name and not (extras == 3 and name.startswith("conv9"))
     }
     last = f"conv{5 + extras}_2"
-    for source in ["conv4_3_norm", "fc7", *(f"conv{n}_2" for n in range(6, 6 + extras)), "pool6"]:
-        of = {"conv4_3_norm": "conv4_3", "pool6": last}.get(source, source)
-        channels, boxes = len(blobs[of][1]), 3 if source == "conv4_3_norm" else 6
+    for name in ["conv4_3_norm", "fc7", *(f"conv{n}_2" for n in range(6, 6 + extras)), "pool6"]:
+        input_layer = {"conv4_3_norm": "conv4_3", "pool6": last}.get(name, name)
+        channels, boxes = len(blobs[input_layer][1]), 3 if name == "conv4_3_norm" else 6
         for kind, numbers, gain, shift in (("loc", 4, 1.0, 0.1), ("conf", classes, 3.0, 1.0)):
             std = np.sqrt(gain / (9 * channels))
             weight = rng.normal(0, std, (boxes * numbers, channels, 3, 3)).astype(np.float32)
             bias = rng.normal(0, shift, boxes * numbers).astype(np.float32)
-            blobs[f"{source}_mbox_{kind}"] = [weight, bias]
+            blobs[f"{name}_mbox_{kind}"] = [weight, bias]
     return blobs
 
 
 def _parts(tensors: Tensors) -> Iterator[tuple[str, int, str, np.ndarray]]:
-    """Group, number, weight or bias, tensor."""
+    """Yield group, number, weight or bias, and tensor."""
     for key, value in tensors.items():
         group, *number, part = key.split(".")
         yield group, int(number[0]) if number else 0, part, value
 
 
 def torchvision(tensors: Tensors) -> Tensors:
+    """Return torchvision's state dict."""
     conv5 = {24: "1", 26: "3", 28: "5", 31: "7.1", 33: "7.3"}
     renamed = {}
     for group, i, part, value in _parts(tensors):
@@ -104,20 +113,22 @@ def torchvision(tensors: Tensors) -> Tensors:
 
 
 def lufficc(tensors: Tensors) -> Tensors:
+    """Return lufficc's state dict."""
     names = {
         "vgg": "backbone.vgg", "extras": "backbone.extras", "L2Norm": "backbone.l2_norm",
         "loc": "box_head.predictor.reg_headers", "conf": "box_head.predictor.cls_headers",
     }  # fmt: skip
-    return {re.sub("^[A-Za-z0-9]+", lambda found: names[found[0]], key): value for key, value in tensors.items()}
+    return {re.sub("^[A-Za-z0-9]+", lambda match: names[match[0]], key): value for key, value in tensors.items()}
 
 
 def _background_last(value: np.ndarray, boxes: int) -> np.ndarray:
-    """Channel = box * classes + class, along the first axis."""
+    """Move background to the last class of each box. Channels are box * classes + class, along the first axis."""
     each = value.reshape(boxes, -1, *value.shape[1:])
     return np.concatenate([each[:, 1:], each[:, :1]], axis=1).reshape(value.shape)
 
 
 def mmdetection(tensors: Tensors, early: bool = False) -> Tensors:
+    """Return MMDetection's state dict, or that of versions 2.0 to 2.13 if early."""
     boxes = BOXES[sum(key.startswith("loc.") for key in tensors) // 2]
     renamed = {}
     for group, i, part, value in _parts(tensors):
@@ -142,12 +153,12 @@ def _caffe_layer(group: str, i: int) -> str:
         return "conv4_3_norm"
     if group == "extras":
         return f"conv{6 + i // 2}_{1 + i % 2}"
-    source = ("conv4_3_norm", "fc7", *(f"conv{n}_2" for n in range(6, 11)))[i]
-    return f"{source}_mbox_{group}"
+    name = ("conv4_3_norm", "fc7", *(f"conv{n}_2" for n in range(6, 11)))[i]
+    return f"{name}_mbox_{group}"
 
 
 def caffe(tensors: Tensors) -> dict[str, list[np.ndarray]]:
-    """Blobs by layer; the first convolution takes blue, green, red."""
+    """Return Caffe's blobs by layer. The first convolution takes blue, green, red."""
     blobs: dict[str, list[np.ndarray]] = {}
     for group, i, part, value in _parts(tensors):
         if (group, i, part) == ("vgg", 0, "weight"):
@@ -157,7 +168,7 @@ def caffe(tensors: Tensors) -> dict[str, list[np.ndarray]]:
 
 
 def ssd_keras(tensors: Tensors) -> dict[str, list[np.ndarray]]:
-    """Weights by layer: Caffe's, with the output channels last."""
+    """Return ssd_keras' weights by layer: those of Caffe with the output channels last."""
     return {
         layer: [np.moveaxis(np.moveaxis(v, 0, -1), 0, -2) if v.ndim == 4 else v for v in values]
         for layer, values in caffe(tensors).items()

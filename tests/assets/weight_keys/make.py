@@ -1,12 +1,11 @@
-"""Lists of the keys and shapes of published weight files, one file a layout, from each project's own modules.
+"""Write lists of the keys and shapes of published weight files, one file each, from the projects' own modules.
 
-    python tests/assets/weight_layouts/make.py        (torch and torchvision; writes beside itself)
+    python tests/assets/weight_keys/make.py        (needs torch and torchvision; writes to its folder)
 
-None of the published files is at hand. So each project's module structure is stated here with
-torch.nn as its source has it, and the list is what state_dict makes of it; torchvision's come from
-the library. Caffe and Keras have no state_dict: theirs are written in the form that the readers of
-ssd_jax.weights give, "<layer>.<number>", 0 the weight and 1 the bias. Nothing here imports ssd_jax,
-whose key maps these lists are to check.
+The published files themselves are not available. Therefore the module structure of each project is restated here with
+torch.nn as in its source, and the list comes from its state_dict; torchvision's lists come from the library. Caffe and
+Keras have no state_dict: their keys are those that the readers of ssd_jax.weights return, "<layer>.<number>", where 0
+is the weight and 1 the bias. Nothing here imports ssd_jax, because these lists are there to check its key mappings.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +16,7 @@ import torchvision
 from torch import nn
 
 VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
-# Of ssd.pytorch's and mmdetection's extras: S before a number gives it stride 2 and padding 1.
+# Extra layers of ssd.pytorch and mmdetection: S before a number stands for stride 2 and padding 1.
 EXTRAS_300 = (256, "S", 512, 128, "S", 256, 128, 256, 128, 256)
 EXTRAS_512 = (256, "S", 512, 128, "S", 256, 128, "S", 256, 128, "S", 256)
 SOURCES_300, BOXES_300 = (512, 1024, 512, 256, 256, 256), (4, 6, 6, 6, 4, 4)
@@ -26,21 +25,21 @@ SOURCES_512, BOXES_512 = (512, 1024, 512, 256, 256, 256, 256), (4, 6, 6, 6, 6, 4
 Shapes = Iterable[tuple[str, tuple[int, ...]]]
 StoredConv = Callable[[str, int, int, int], Shapes]
 
-torch.set_default_device("meta")  # shapes alone, no numbers
+torch.set_default_device("meta")  # only shapes are needed
 
 
 # ---- torch ----
 
 
 def keys_of(**modules: nn.Module) -> Shapes:
-    """The state_dict of a module with these parts; a double underscore stands for a dot."""
+    """Yield the state_dict of a module with these parts. A double underscore stands for a dot."""
     for name, module in modules.items():
         for key, value in module.state_dict().items():
             yield f"{name.replace('__', '.')}.{key}".lstrip("."), tuple(value.shape)
 
 
 def vgg_layers() -> list[nn.Module]:
-    """VGG16 up to conv5_3, then pool5, fc6 and fc7 as SSD has them."""
+    """Return VGG16 up to conv5_3, then pool5, fc6 and fc7 as in SSD."""
     layers: list[nn.Module] = []
     channels = 3
     for entry in VGG16:
@@ -54,7 +53,7 @@ def vgg_layers() -> list[nn.Module]:
 
 
 def extra_layers(entries: tuple[int | str, ...]) -> list[nn.Module]:
-    """Convolutions alone: their ReLUs are applied in forward."""
+    """Return the convolutions of the extra layers. Their ReLUs are applied in forward."""
     layers: list[nn.Module] = []
     channels, stride = 1024, 1
     for entry in entries:
@@ -159,7 +158,7 @@ def torchvision_vgg16() -> Shapes:
 
 
 def vgg_names() -> Iterator[tuple[str, int, int]]:
-    """(layer, channels in, channels out) by Caffe's names."""
+    """Yield (layer, input channels, output channels) by Caffe's names."""
     block, layer, channels = 1, 1, 3
     for entry in VGG16:
         if entry == "M":
@@ -180,7 +179,7 @@ def keras_conv(name: str, channels: int, out: int, kernel: int) -> Shapes:
 def caffe_ssd(
     conv: StoredConv, extras: tuple[int, ...], boxes: tuple[int, ...], classes: int, pool6: bool = False
 ) -> Shapes:
-    """extras: kernel of each second convolution of conv6, conv7, ...; conv: how a layer is stored."""
+    """Yield the blobs of a detector. extras: kernel sizes of conv6_2, conv7_2, ...; conv: how a layer is stored."""
     for name, channels, out in vgg_names():
         yield from conv(name, channels, out, 3)
     yield from conv("fc6", 512, 1024, 3)
@@ -232,7 +231,7 @@ CAFFE_512 = (
 )
 TORCHVISION = f"torchvision {torchvision.__version__.split('+')[0]}"
 
-# name: (parameters where known from elsewhere, source, how, keys and shapes)
+# name: (number of parameters if known from elsewhere, source, method, keys and shapes)
 FILES: dict[str, tuple[int | None, str, str, Shapes]] = {
     "torchvision": (
         35_641_826,  # the library's meta

@@ -1,0 +1,284 @@
+"""Load the pickles in files of ``torch.save`` without importing or calling anything that they name.
+
+A pickle is a program that names functions and calls them. Python's unpickler executes it here, with three limits:
+
+- Before a pickle is executed, `pickletools` checks that it has only the instructions that describe plain data.
+- Instructions that create dicts, sets and objects are replaced by calls of the stand-ins below. A dict of Python hashes
+  its keys, which takes forever for some nested tuples; the stand-in drops keys that are not strings.
+- Names are looked up in a table of stand-ins and never imported.
+
+Everything that a pickle can get hold of is thus a string, a number, a tuple, a list, or an instance of one of the
+classes of this module. These have no attributes that an instruction could change.
+
+Format: pytorch 2.14, torch/serialization.py. Names written by older versions have the version beside them.
+"""
+
+import io
+import pickle
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import ml_dtypes
+import numpy as np
+
+from ssd_jax.errors import UserError
+
+# The state dict of a detector has some thousands of instructions, a checkpoint with its optimizer tens of thousands.
+_MAX_INSTRUCTIONS = 200_000
+# Only paths are made from more than ten arguments: their parts.
+_MAX_ARGUMENTS = 100
+
+_DTYPES = {
+    "Double": np.dtype(np.float64),
+    "Float": np.dtype(np.float32),
+    "Half": np.dtype(np.float16),
+    "BFloat16": np.dtype(ml_dtypes.bfloat16),
+    "Long": np.dtype(np.int64),
+    "Int": np.dtype(np.int32),
+    "Short": np.dtype(np.int16),
+    "Char": np.dtype(np.int8),
+    "Byte": np.dtype(np.uint8),
+    "Bool": np.dtype(np.bool_),
+}
+
+
+# ---- stand-ins ----
+
+
+class Storage(NamedTuple):
+    """A flat array in the file. Several tensors may share one."""
+
+    dtype: np.dtype
+    key: str
+    """Key that the file finds the array by."""
+    length: int
+    start: int = 0
+    """Start of the view that offsets of tensors count from, in elements. Only the legacy format has views."""
+
+
+@dataclass(slots=True)
+class Tensor:
+    """Position of a tensor in a storage, in elements. The values are not checked until the tensor is read."""
+
+    storage: Any = None
+    offset: Any = 0
+    size: Any = ()
+    stride: Any = ()
+
+    def __setstate__(self, state: Any) -> None:
+        if self.storage is None:  # torch 0.1 makes an empty tensor first
+            self.storage, self.offset, self.size, self.stride = state
+
+
+class StateDict(dict[str, Any]):
+    """A dict whose keys are strings. Other items and all attributes, such as ``_metadata``, are dropped."""
+
+    __slots__ = ()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if type(key) is str:
+            super().__setitem__(key, value)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Ignored:
+    """Stands for any object that no tensor depends on."""
+
+    __slots__ = ()
+
+    def _ignore(self, *args: Any) -> None:
+        pass
+
+    append = extend = add = __setitem__ = __setstate__ = _ignore
+
+
+class _StorageType(NamedTuple):
+    dtype: np.dtype
+
+
+class _Function:
+    """A function that pickles may call."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any) -> Any:
+        if len(args) > _MAX_ARGUMENTS:
+            raise ValueError(f"a pickle that calls a function with {len(args)} arguments")
+        return self.function(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise ValueError("a pickle that changes a function")
+
+
+def _ordered_dict(pairs: Any = None) -> StateDict:
+    """Make a dict. Python 3 fills it afterwards; Python 2 passes a list of pairs."""
+    state_dict = StateDict()
+    if pairs is not None:
+        for key, value in pairs:
+            state_dict[key] = value
+        pairs.clear()  # a small file that names the same list many times cannot fill the memory with copies
+    return state_dict
+
+
+def _first(value: Any, *rest: Any) -> Any:
+    return value
+
+
+# Published checkpoints also contain options, counters of learning rate schedules, and metrics.
+_IGNORED_NAMES = {
+    "argparse": "Namespace",
+    "collections": "Counter defaultdict",
+    "pathlib": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
+    "pathlib._local": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
+    "builtins": "set frozenset complex bytearray",
+    "__builtin__": "set frozenset complex bytearray",
+    "_codecs": "encode",
+    "numpy": "dtype ndarray",
+    "numpy.core.multiarray": "scalar _reconstruct",
+    "numpy._core.multiarray": "scalar _reconstruct",
+    "torch": "device float16 bfloat16 float32 float64 int8 int16 int32 int64 uint8 bool",
+}
+_IGNORE = _Function(lambda *args: _Ignored())
+_TENSOR = _Function(lambda storage, offset, size, stride, *rest: Tensor(storage, offset, size, stride))
+_FIRST = _Function(_first)
+_GLOBALS: dict[str, Any] = {
+    "collections.OrderedDict": _Function(_ordered_dict),
+    "torch._utils._rebuild_tensor": _TENSOR,  # torch 0.2 and 0.3
+    "torch._utils._rebuild_tensor_v2": _TENSOR,
+    "torch._utils._rebuild_parameter": _FIRST,
+    "torch.Size": _FIRST,
+    **{f"{module}.{name}Tensor": _Function(Tensor) for module in ("torch", "torch.cuda") for name in _DTYPES},  # 0.1
+    **{
+        f"{module}.{name}Storage": _StorageType(dtype)
+        for module in ("torch", "torch.cuda", "torch.storage")
+        for name, dtype in _DTYPES.items()
+    },
+    **{f"{module}.{name}": _IGNORE for module, names in _IGNORED_NAMES.items() for name in names.split()},
+    "ssd_jax.dict": _Function(StateDict),
+    "ssd_jax.set": _IGNORE,
+}
+
+
+# ---- loading ----
+
+_PLAIN_DATA = """
+BININT BININT1 BININT2 LONG1 BINFLOAT BINBYTES SHORT_BINBYTES BINBYTES8 BINUNICODE SHORT_BINUNICODE BINUNICODE8
+BINSTRING SHORT_BINSTRING NONE NEWTRUE NEWFALSE EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS
+EMPTY_DICT SETITEM SETITEMS EMPTY_SET ADDITEMS FROZENSET MARK BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET
+GLOBAL STACK_GLOBAL REDUCE NEWOBJ NEWOBJ_EX BUILD BINPERSID PROTO FRAME STOP
+"""
+_ALLOWED = frozenset(_PLAIN_DATA.split())
+_REPLACEMENTS = {
+    "EMPTY_DICT": b"cssd_jax\ndict\n" + pickle.EMPTY_TUPLE + pickle.REDUCE,
+    "EMPTY_SET": b"cssd_jax\nset\n" + pickle.EMPTY_TUPLE + pickle.REDUCE,
+    "FROZENSET": pickle.TUPLE,
+    "NEWOBJ": pickle.REDUCE,  # stand-ins for classes are functions
+    "NEWOBJ_EX": pickle.POP + pickle.REDUCE,  # without the keyword arguments
+    "FRAME": b"",  # replacements change the length of a frame
+}
+
+
+class PickleLoader:
+    """Loads pickles from a file, one after the other."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.storages: dict[str, Storage] = {}
+        """Storages that the pickles refer to, by key."""
+
+    def load(self, stream: io.BytesIO) -> Any:
+        """Load the next pickle of a stream.
+
+        Returns:
+            Strings, numbers, tuples, lists, `StateDict` and `Tensor`.
+
+        Raises:
+            UserError: If it names something else than plain data and tensors.
+            Exception: Of any type, if it is corrupt.
+        """
+        return _Unpickler(self, _check_instructions(stream)).load()
+
+
+def _check_instructions(stream: io.BytesIO) -> bytes:
+    """Read the next pickle, raise ValueError for instructions that ``torch.save`` never writes, and replace others."""
+    data, checked = stream.getvalue(), bytearray()
+    for number, (opcode, argument, start) in enumerate(pickletools.genops(stream)):
+        name = opcode.name
+        if name not in _ALLOWED:
+            raise ValueError(f"a pickle with the instruction {name}, which torch.save never writes")
+        if number == _MAX_INSTRUCTIONS:
+            raise ValueError(f"a pickle of more than {_MAX_INSTRUCTIONS} instructions")
+        if (
+            name in ("BINPUT", "LONG_BINPUT") and cast(int, argument) > number
+        ):  # Python allocates all places up to this one
+            raise ValueError(f"a pickle with the memo index {argument}")
+        checked += _REPLACEMENTS[name] if name in _REPLACEMENTS else data[start : stream.tell()]
+    return bytes(checked)
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, loader: PickleLoader, data: bytes) -> None:
+        super().__init__(io.BytesIO(data), encoding="latin-1")
+        self.loader = loader
+
+    def find_class(self, module: str, name: str) -> Any:
+        stand_in = _GLOBALS.get(f"{module}.{name}")
+        if stand_in is None:
+            raise UserError(_refusal(self.loader.file, module, name))
+        return stand_in
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """Return the storage for ("storage", type, key, device, length), in the legacy format with a view or None."""
+        if type(pid) is not tuple or len(pid) not in (5, 6):
+            raise ValueError("a persistent id of a shape that torch.save never writes")
+        kind, storage_type, key, _, length, *view = pid
+        is_storage = kind == "storage" and type(storage_type) is _StorageType
+        if not is_storage or type(key) is not str or not is_size(length):
+            raise ValueError("a persistent id that is not that of a storage")
+        storage = Storage(storage_type.dtype, key, length)
+        if self.loader.storages.setdefault(key, storage) != storage:
+            raise ValueError("a storage of two types or sizes")
+        if not view or view[0] is None:
+            return storage
+        _, start, _ = view[0]  # key, first element, number of elements
+        return storage._replace(start=start)
+
+
+def is_size(value: Any) -> bool:
+    """Return whether a value of a pickle is an integer from 0 up."""
+    return type(value) is int and value >= 0
+
+
+# Parts of names that act on the machine. No network is made of these.
+_DANGEROUS = {
+    "os", "posix", "nt", "sys", "_sys", "subprocess", "shutil", "socket", "pty", "runpy", "importlib", "ctypes",
+    "webbrowser", "system", "popen", "eval", "exec", "compile", "open", "__import__",
+}  # fmt: skip
+
+
+def _refusal(file: Path, module: str, name: str) -> str:
+    """Return the message for a name that is not in the table."""
+    if _DANGEROUS & set(f"{module}.{name}".split(".")):
+        return (
+            f"{file}: refused. It tries to run {f'{module}.{name}'[:200]!a}, which no weight file needs, so it may be "
+            "an attack. Nothing was run. Do not load it elsewhere, and get the weights from another place."
+        )
+    is_module = module.startswith(("torch.nn.", "torchvision.models."))
+    what = "a pickled model instead of its state_dict" if is_module else "code, or an object that needs code"
+    weights = "loaded.state_dict()" if is_module else 'loaded["state_dict"]'
+    others = "" if is_module else '\nor loaded.state_dict() or loaded["model"]: whichever has the tensors by name.'
+    return (
+        f"{file}: refused. It contains {f'{module}.{name}'[:200]!a}: {what}, and code in weight files is never run "
+        "here. If you trust its source, save only the tensors, where torch and that code are installed:\n"
+        "  import torch, safetensors.torch\n"
+        f'  loaded = torch.load({file.name!r}, map_location="cpu", weights_only=False)\n'
+        f"  safetensors.torch.save_file({weights}, {file.stem + '.safetensors'!r}){others}"
+    )

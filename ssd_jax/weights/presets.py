@@ -1,0 +1,260 @@
+"""Published networks, and the settings that each project uses its weights with.
+
+A `Network` is an architecture that weights were published for. A `Preset` holds what a project does
+around its network: preprocessing, default boxes and post-processing. The same weights give other
+detections under other settings, so `import-weights` stores both. Sources are named beside the numbers.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
+
+from ssd_jax import config
+from ssd_jax.config import Config, Data, DefaultBoxes, Detect, Extra, Model
+from ssd_jax.data.class_names import COCO_CLASSES, VOC_CLASSES
+from ssd_jax.data.formats.ilsvrc import SYNSETS
+from ssd_jax.errors import UserError
+from ssd_jax.models.ssd import BOX_PREDICTOR, CLASS_PREDICTOR, SSD
+from ssd_jax.models.vgg import BLOCKS
+
+Shape = tuple[int, ...]
+Triple = tuple[float, float, float]
+Scales = Literal["voc", "coco"]
+
+BACKBONE_CONVS = tuple(f"vgg/{name}" for block in BLOCKS for name, _ in block)
+"""Paths of conv1_1 to conv5_3."""
+
+
+# ---- networks ----
+
+
+class Network(NamedTuple):
+    """A published architecture: the layers on top of VGG16, and default boxes by data set."""
+
+    title: str
+    extras: tuple[Extra, ...]
+    default_boxes: Mapping[str, DefaultBoxes]
+    """Default boxes for ``voc`` and, if its scales differ, for ``coco``. Only the scales may differ."""
+    global_pool: bool = False
+
+    @property
+    def feature_maps(self) -> tuple[str, ...]:
+        """Caffe's names of the feature maps with predictors."""
+        extras = tuple(f"conv{number}_2" for number, _ in enumerate(self.extras, start=6))
+        return ("conv4_3_norm", "fc7", *extras, *(("pool6",) if self.global_pool else ()))
+
+    @property
+    def boxes_per_cell(self) -> tuple[int, ...]:
+        """Number of default boxes per cell of each feature map."""
+        return self.default_boxes["voc"].boxes_per_cell
+
+    @property
+    def extra_convs(self) -> tuple[str, ...]:
+        """Names of the convolutions after fc7: conv6_1, conv6_2, conv7_1 and so on."""
+        return tuple(f"conv{number}_{i}" for number, _ in enumerate(self.extras, start=6) for i in (1, 2))
+
+    def layers(self) -> tuple[str, ...]:
+        """Paths of all layers with parameters, in the order of the forward pass, predictors last."""
+        predictors = [name + kind for name in self.feature_maps for kind in (BOX_PREDICTOR, CLASS_PREDICTOR)]
+        return (*BACKBONE_CONVS, "vgg/fc6", "vgg/fc7", "conv4_3_norm", *self.extra_convs, *predictors)
+
+    def model(self, default_boxes: DefaultBoxes, class_names: tuple[str, ...] = (), width: float = 1.0) -> Model:
+        """Return the model config of this network."""
+        return Model(
+            class_names=class_names,
+            default_boxes=default_boxes,
+            extras=self.extras,
+            global_pool=self.global_pool,
+            width=width,
+        )
+
+
+SSD300 = Network("SSD300", config.SSD300_EXTRAS, {"voc": config.SSD300_VOC_BOXES, "coco": config.SSD300_COCO_BOXES})
+SSD512 = Network("SSD512", config.SSD512_EXTRAS, {"voc": config.SSD512_VOC_BOXES, "coco": config.SSD512_COCO_BOXES})
+SSD500 = Network("SSD500", config.SSD500_EXTRAS, {"voc": config.SSD500_VOC_BOXES}, global_pool=True)
+# Caffe, examples/ssd/ssd_pascal.py before August 2016.
+SSD300_POOL6 = Network(
+    "the first SSD300, with pool6",
+    (Extra(256, 512), Extra(128, 256), Extra(128, 256)),
+    {
+        "voc": DefaultBoxes(
+            min_sizes=(30, 60, 114, 168, 222, 276),
+            max_sizes=(None, 114, 168, 222, 276, 330),
+            aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2, 3)),
+            steps=None,
+            clip="corners",
+        )
+    },
+    global_pool=True,
+)
+
+
+@cache
+def parameter_shapes(model: Model) -> Mapping[str, Shape]:
+    """Return the shape of every parameter by its path: ``vgg/conv1_1/kernel`` is (3, 3, 3, 64), and so on."""
+    images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
+    tree = jax.eval_shape(SSD(model).init, jax.random.key(0), images)["params"]
+    shapes = flatten_dict(tree, sep="/").items()
+    return MappingProxyType({path: tuple(leaf.shape) for path, leaf in shapes})
+
+
+# ---- settings of the projects ----
+
+CAFFE_MEAN = (123.0, 117.0, 104.0)
+# The mean of VGG16's authors (BGR 103.939, 116.779, 123.68).
+VGG_MEAN = (123.68, 116.779, 103.939)
+# torchvision and Keras' torch mode write these for pixels from 0 to 1: (0.485, 0.456, 0.406), (0.229, 0.224, 0.225).
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+# torchvision/models/detection/ssd.py has them rounded, for pixels from 0 to 1: (0.48235, 0.45882, 0.40784).
+TORCHVISION_MEAN = (122.99925, 116.9991, 103.9992)
+NO_TOP_K = 1_000_000
+LOG_SCALE_BOUND = math.log(1000 / 16)
+# configs/vgg_ssd512_voc0712.yaml has 537.65 where all other projects have 537.6.
+LUFFICC_SSD512_VOC_BOXES = dataclasses.replace(
+    config.SSD512_VOC_BOXES, max_sizes=(*config.SSD512_VOC_BOXES.max_sizes[:-1], 537.65)
+)
+# Larger images are reduced with averaging, which no project does, so the limit is high.
+MAX_IMAGE_SIZE = 4096
+
+
+class Preset(NamedTuple):
+    """Settings that a project uses its weights with."""
+
+    mean: Triple = CAFFE_MEAN
+    """Mean for RGB values 0-255, whatever the project's channel order: importing turns BGR into RGB."""
+    std: Triple = (1.0, 1.0, 1.0)
+    clip: Literal["none", "sizes", "center_size"] = "none"
+    """Clipping of default boxes."""
+    truncate_sizes: bool = False
+    """Truncate the sizes of default boxes to whole pixels."""
+    detect: Detect = Detect()
+    detections_per_class: int | None = None
+    """Maximum number of detections per class and image, if the project limits each class."""
+    coco_scales: bool = False
+    """Use COCO's scales for any number of classes."""
+    own_boxes: Mapping[tuple[str, Scales], DefaultBoxes] = MappingProxyType({})
+    """Default boxes that differ from those of the network, by the network's title and the scales."""
+
+
+# Read in the source code of these projects; docs/weights.md has the same as a table.
+PRESETS: Mapping[str, Preset] = MappingProxyType({
+    "torchvision": Preset(
+        mean=TORCHVISION_MEAN,
+        clip="sizes",
+        coco_scales=True,
+        detect=Detect(clip_before_nms=True, log_scale_bounds=(None, LOG_SCALE_BOUND)),
+    ),
+    "ssd.pytorch": Preset(clip="center_size", detect=Detect(top_k=200), detections_per_class=200),
+    "lufficc": Preset(
+        clip="center_size",
+        detect=Detect(top_k=NO_TOP_K, max_detections=100),
+        own_boxes=MappingProxyType({("SSD512", "voc"): LUFFICC_SSD512_VOC_BOXES}),
+    ),
+    "mmdetection": Preset(
+        mean=IMAGENET_MEAN,
+        truncate_sizes=True,
+        detect=Detect(
+            score_threshold=0.02,
+            top_k=1000,
+            top_k_per="map",
+            clip_before_nms=True,
+            log_scale_bounds=(-LOG_SCALE_BOUND, LOG_SCALE_BOUND),
+            drop_empty=True,
+        ),
+    ),
+    "caffe": Preset(truncate_sizes=True),
+    "ssd_keras": Preset(detect=Detect(top_k=NO_TOP_K)),
+    "vgg16_reducedfc": Preset(),
+    "torchvision_vgg16": Preset(mean=IMAGENET_MEAN, std=IMAGENET_STD),
+    "torchvision_features": Preset(mean=TORCHVISION_MEAN),
+    "caffe_vgg16_reduced": Preset(),
+    "caffe_vgg16": Preset(mean=VGG_MEAN),
+    "keras_vgg16": Preset(mean=VGG_MEAN),
+})  # fmt: skip
+
+
+def default_boxes(preset: Preset, network: Network, classes: int, scales: Scales | None) -> DefaultBoxes:
+    """Return the default boxes that a project uses with a network.
+
+    Args:
+        classes: Number of classes without background, from which the scales follow.
+        scales: Overrides the scales, for weights that were trained on COCO first and then on VOC.
+
+    Raises:
+        UserError: If the network was not published with these scales.
+    """
+    if scales is None:
+        is_coco = preset.coco_scales or classes in (len(COCO_CLASSES), len(COCO_NAMES_BY_ID))
+        scales = "coco" if is_coco and "coco" in network.default_boxes else "voc"
+    if scales not in network.default_boxes:
+        known = ", ".join(network.default_boxes)
+        raise UserError(f"--scales {scales}: {network.title} was published with the scales of {known} only")
+    boxes = preset.own_boxes.get((network.title, scales), network.default_boxes[scales])
+    clip = boxes.clip if preset.clip == "none" else preset.clip
+    return dataclasses.replace(boxes, clip=clip, truncate_sizes=preset.truncate_sizes)
+
+
+def make_config(name: str, model: Model, preset: Preset) -> Config:
+    """Return a config that uses a model the way its project does."""
+    model = dataclasses.replace(model, mean=preset.mean, std=preset.std)
+    detect = preset.detect
+    if preset.detections_per_class is not None:
+        limit = preset.detections_per_class * max(1, len(model.class_names))
+        detect = dataclasses.replace(detect, max_detections=limit)
+    return Config(name=name, model=model, data=Data(root="", max_image_size=MAX_IMAGE_SIZE), detect=detect)
+
+
+# ---- class names ----
+
+
+def _coco_names_by_category_id() -> tuple[str, ...]:
+    """COCO's category ids go to 90 and skip ten numbers. A network with 91 outputs has a channel for each of them."""
+    unused = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+    names = iter(COCO_CLASSES)
+    return tuple(f"n/a {number}" if number in unused else next(names) for number in range(1, 91))
+
+
+COCO_NAMES_BY_ID = _coco_names_by_category_id()
+_CLASS_LISTS = (VOC_CLASSES, COCO_CLASSES, COCO_NAMES_BY_ID, tuple(SYNSETS.values()))
+PUBLISHED_CLASSES = {len(names): names for names in _CLASS_LISTS}
+"""Class names of the published data sets, by their number."""
+
+
+def numbered_classes(count: int) -> tuple[str, ...]:
+    """Return the names "1", "2", ... for classes whose names do not matter."""
+    return tuple(str(number) for number in range(1, count + 1))
+
+
+def class_names(file: object, count: int, given: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the class names of a weight file, without background.
+
+    Args:
+        file: Name of the file, for messages.
+        count: Number of classes in the file, without background.
+        given: The names. Empty: the published names for this count. None: numbers.
+
+    Raises:
+        UserError: If the names do not fit, or no published list has ``count`` names.
+    """
+    if given is None:
+        return numbered_classes(count)
+    if given:
+        invalid = [name for name in given if not name.strip() or name.lower() in ("background", "__background__")]
+        if invalid:
+            raise UserError(f"--class-names: {invalid[0]!r} is not a class. Leave out background, which is label 0")
+        if len(given) != count:
+            raise UserError(f"--class-names: {len(given)} names, but {file} has {count} classes besides background")
+        return tuple(given)
+    if count not in PUBLISHED_CLASSES:
+        raise UserError(
+            f"{file}: has {count} classes besides background, and no published data set has this number. Name them in "
+            f"the order of training: ssd-jax import-weights {file} --out RUN --class-names A B ..."
+        )
+    return PUBLISHED_CLASSES[count]

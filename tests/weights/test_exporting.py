@@ -1,0 +1,75 @@
+"""Export of weights to torchvision and ssd.pytorch."""
+
+import dataclasses
+
+import helpers.published_keys as published
+import numpy as np
+import pytest
+from helpers import tiny_config
+from helpers.cli import command
+from helpers.published_files import (
+    WIDTH,
+    save,
+)
+from safetensors.numpy import load_file
+
+from ssd_jax import config
+from ssd_jax.errors import UserError
+from ssd_jax.weights.exporting import find_export_mapping, to_tensors
+from ssd_jax.weights.importing import import_weights
+from ssd_jax.weights.key_mappings import KEY_MAPPINGS
+from ssd_jax.weights.presets import SSD300, SSD512
+
+TINY_BOXES, TINY_EXTRAS = (getattr(tiny_config.get_config().model, name) for name in ("default_boxes", "extras"))
+
+
+@pytest.mark.parametrize("maps", [6, 7])
+def test_export_is_the_inverse_of_import(maps, tmp_path):
+    tensors = published.random_ssd_pytorch(maps, 21, WIDTH)
+    params = import_weights(save(tmp_path / "file", tensors)).params
+    network = SSD300 if maps == 6 else SSD512
+    mappings = [mapping for mapping in KEY_MAPPINGS["torch"] if mapping.network is network]
+    written = {"ssd.pytorch": tensors} | ({"torchvision": published.torchvision(tensors)} if maps == 6 else {})
+    for project, expected in written.items():
+        (mapping,) = [mapping for mapping in mappings if mapping.project == project]
+        actual = to_tensors(params, mapping)
+        assert actual.keys() == expected.keys()
+        for key, value in expected.items():
+            assert actual[key].dtype == np.float32 and actual[key].flags.c_contiguous
+            np.testing.assert_array_equal(actual[key], value)
+
+
+def test_import_and_export_keep_every_bit(tmp_path, capsys):
+    tensors = published.random_ssd_pytorch(6, 4, 1.0)
+    names = ("RBC", "WBC", "Platelets")
+    run, out = tmp_path / "run", tmp_path / "out.safetensors"
+    assert (
+        command("import-weights", save(tmp_path / "a.safetensors", tensors), "--out", run, "--class-names", *names) == 0
+    )
+    assert command("export-weights", run, "--out", out, "--layout", "ssd.pytorch") == 0
+    actual = load_file(out)
+    assert actual.keys() == tensors.keys()
+    for key, value in tensors.items():
+        np.testing.assert_array_equal(actual[key], value)
+    assert "3 classes: RBC, WBC, Platelets" in capsys.readouterr().out
+    assert command("export-weights", run, "--out", out, "--layout", "ssd.pytorch") == 2
+    assert str(out) in capsys.readouterr().err
+    assert command("export-weights", run, "--out", tmp_path / "tv.safetensors") == 2
+    assert "center_size" in capsys.readouterr().err
+
+
+def test_export_needs_the_suffix_safetensors(run, tmp_path, capsys):
+    assert command("export-weights", run, "--out", tmp_path / "out.pth") == 2
+    assert ".safetensors" in capsys.readouterr().err
+
+
+def test_export_refuses_other_networks(run, trained_run, tmp_path, capsys):
+    for folder, option in ((run, "model.width"), (trained_run, "model.norm")):
+        assert command("export-weights", folder, "--out", tmp_path / "out.safetensors") == 2
+        assert option in capsys.readouterr().err
+    small = dataclasses.replace(SSD300.model(config.SSD300_VOC_BOXES), default_boxes=TINY_BOXES, extras=TINY_EXTRAS)
+    with pytest.raises(UserError, match="torchvision's SSD300"):
+        find_export_mapping(small, "torchvision")
+    boxes = dataclasses.replace(config.SSD300_VOC_BOXES, variances=(0.1, 0.1, 0.1, 0.1))
+    with pytest.raises(UserError, match="variances"):
+        find_export_mapping(SSD300.model(boxes), "torchvision")
