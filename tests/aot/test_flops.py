@@ -1,0 +1,155 @@
+"""FLOPs counted in jaxprs, against convolutions of ones and formulas."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+from helpers.cli import ROOT
+from jax import lax
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+
+from ssd_jax.aot.flops import count_flops, valid_taps
+from ssd_jax.models.ssd import SSD
+from ssd_jax.runs.config_file import load_config
+
+
+@pytest.mark.parametrize(
+    ("image", "kernel", "stride", "padding", "image_dilation", "kernel_dilation"),
+    [
+        (5, 3, 1, (1, 1), 1, 1),
+        (19, 3, 1, (6, 6), 1, 6),
+        (10, 3, 2, (1, 1), 1, 1),
+        (5, 3, 1, (1, 2), 2, 1),
+        (1, 3, 1, (1, 1), 1, 1),
+        (7, 4, 3, (0, 2), 2, 2),
+        (6, 2, 1, (-1, 0), 1, 1),
+    ],
+)
+def test_valid_taps_equals_a_convolution_of_ones(
+    image: int, kernel: int, stride: int, padding: tuple[int, int], image_dilation: int, kernel_dilation: int
+):
+    # In a convolution of ones with ones, each output is the number of taps that meet an element.
+    met = lax.conv_general_dilated(
+        jnp.ones((1, 1, image)), jnp.ones((1, 1, kernel)), (stride,), [padding], (image_dilation,), (kernel_dilation,)
+    )
+    counted = valid_taps(
+        image,
+        kernel,
+        met.shape[-1],
+        stride=stride,
+        low_padding=padding[0],
+        image_dilation=image_dilation,
+        kernel_dilation=kernel_dilation,
+    )
+    assert counted == int(met.sum())
+
+
+def flops(f, *shapes: tuple[int, ...], devices: int = 1) -> float:
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return count_flops(jax.make_jaxpr(f)(*arrays), devices)
+
+
+def test_count_flops_of_matrix_products():
+    product = 2 * 8 * 16 * 32
+    assert flops(jnp.matmul, (8, 16), (16, 32)) == product
+    assert flops(jax.jit(jnp.matmul), (8, 16), (16, 32), devices=4) == product / 4
+    assert flops(partial(jnp.einsum, "bij,bjk->bik"), (5, 8, 16), (5, 16, 32)) == 5 * product
+    # The backward pass has a product for each factor, and the forward pass one more.
+    assert flops(jax.grad(lambda a, b: (a @ b).sum(), argnums=(0, 1)), (8, 16), (16, 32)) == 3 * product
+    assert flops(lambda a: lax.scan(lambda c, _: (c @ a, None), a, length=7)[0], (8, 8)) == 7 * 2 * 8**3
+    assert flops(lambda a: lax.fori_loop(0, a[0, 0].astype(int), lambda i, c: c @ a, a), (8, 8)) == 2 * 8**3
+    branches = lambda a: lax.cond(a[0, 0] > 0, lambda: a @ a @ a, lambda: a @ a)  # noqa: E731
+    assert flops(branches, (8, 8)) == 2 * 2 * 8**3
+
+
+def test_count_flops_in_shard_map():
+    mesh = AbstractMesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    split = PartitionSpec("data")
+    f = jax.shard_map(jax.vmap(lambda a: a @ a), mesh=mesh, in_specs=split, out_specs=split)
+    assert flops(lambda a: f(a) + a @ a, (12, 8, 8), devices=4) == 2 * (12 / 4) * 2 * 8**3
+
+
+def test_count_flops_of_convolutions():
+    def conv(x, kernel):
+        return lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    # Along a side of 4 with padding 1: the outer two cells have 2 taps, the inner two 3.
+    forward = 2 * (2 * 2 + 2 * 3) ** 2 * 6 * 5 * 7
+    assert flops(conv, (6, 4, 4, 5), (3, 3, 5, 7)) == forward
+    loss = lambda x, kernel: conv(x, kernel).sum()  # noqa: E731
+    assert flops(jax.grad(loss, argnums=1), (6, 4, 4, 5), (3, 3, 5, 7)) == 2 * forward, "images need no gradient"
+    assert flops(jax.grad(loss, argnums=(0, 1)), (6, 4, 4, 5), (3, 3, 5, 7)) == 3 * forward
+    strided = partial(lax.conv_general_dilated, window_strides=(2,), padding=[(1, 1)])
+    assert flops(jax.grad(lambda x, k: strided(x, k).sum(), argnums=(0, 1)), (1, 1, 4), (1, 1, 3)) == 3 * 2 * (2 + 3)
+    grouped = partial(lax.conv_general_dilated, window_strides=(1,), padding="VALID", feature_group_count=2)
+    assert flops(grouped, (1, 4, 3), (6, 2, 3)) == 2 * 6 * 2 * 3
+
+
+# Layers of SSD300: side of the input, channels in and out, kernel, stride, padding, dilation, by Caffe's names. From
+# figure 2 of the paper, independent of ssd_jax/models.
+SSD300_LAYERS = {
+    "conv1_1": (300, 3, 64, 3, 1, 1, 1),
+    "conv1_2": (300, 64, 64, 3, 1, 1, 1),
+    "conv2_1": (150, 64, 128, 3, 1, 1, 1),
+    "conv2_2": (150, 128, 128, 3, 1, 1, 1),
+    "conv3_1": (75, 128, 256, 3, 1, 1, 1),
+    "conv3_2": (75, 256, 256, 3, 1, 1, 1),
+    "conv3_3": (75, 256, 256, 3, 1, 1, 1),
+    "conv4_1": (38, 256, 512, 3, 1, 1, 1),
+    "conv4_2": (38, 512, 512, 3, 1, 1, 1),
+    "conv4_3": (38, 512, 512, 3, 1, 1, 1),
+    "conv5_1": (19, 512, 512, 3, 1, 1, 1),
+    "conv5_2": (19, 512, 512, 3, 1, 1, 1),
+    "conv5_3": (19, 512, 512, 3, 1, 1, 1),
+    "fc6": (19, 512, 1024, 3, 1, 6, 6),
+    "fc7": (19, 1024, 1024, 1, 1, 0, 1),
+    "conv6_1": (19, 1024, 256, 1, 1, 0, 1),
+    "conv6_2": (19, 256, 512, 3, 2, 1, 1),
+    "conv7_1": (10, 512, 128, 1, 1, 0, 1),
+    "conv7_2": (10, 128, 256, 3, 2, 1, 1),
+    "conv8_1": (5, 256, 128, 1, 1, 0, 1),
+    "conv8_2": (5, 128, 256, 3, 1, 0, 1),
+    "conv9_1": (3, 256, 128, 1, 1, 0, 1),
+    "conv9_2": (3, 128, 256, 3, 1, 0, 1),
+    # Boxes per cell times 4 offsets and 21 logits.
+    "conv4_3_norm_mbox": (38, 512, 4 * 25, 3, 1, 1, 1),
+    "fc7_mbox": (19, 1024, 6 * 25, 3, 1, 1, 1),
+    "conv6_2_mbox": (10, 512, 6 * 25, 3, 1, 1, 1),
+    "conv7_2_mbox": (5, 256, 6 * 25, 3, 1, 1, 1),
+    "conv8_2_mbox": (3, 256, 4 * 25, 3, 1, 1, 1),
+    "conv9_2_mbox": (1, 256, 4 * 25, 3, 1, 1, 1),
+}
+
+
+def forward_flops(side: int, inputs: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """Return two FLOPs, a multiply-add, for each tap inside the image."""
+    first_taps = range(-padding, side + padding - dilation * (kernel - 1), stride)
+    taps = sum(0 <= first + dilation * tap < side for first in first_taps for tap in range(kernel))
+    return 2 * taps**2 * inputs * outputs
+
+
+SSD300_FLOPS = {name: forward_flops(*layer) for name, layer in SSD300_LAYERS.items()}
+
+
+def trace_ssd300(batch_size: int, differentiate: bool):
+    model = SSD(load_config(ROOT / "configs" / "ssd300_voc0712.py").model)
+    images = jax.ShapeDtypeStruct((batch_size, 300, 300, 3), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+
+    def loss(params, images):
+        return sum(output.sum() for output in model.apply({"params": params}, images))
+
+    return jax.make_jaxpr(jax.grad(loss) if differentiate else loss)(params, images)
+
+
+def test_count_flops_of_ssd300_forward():
+    assert count_flops(trace_ssd300(2, False), 2) == sum(SSD300_FLOPS.values())
+
+
+@pytest.mark.slow
+def test_count_flops_of_ssd300_training():
+    """The gradient of the image is not needed, so conv1_1 costs one product less."""
+    expected = 32 * (3 * sum(SSD300_FLOPS.values()) - SSD300_FLOPS["conv1_1"])
+    assert expected == pytest.approx(5.744e12, rel=1e-4)
+    assert count_flops(trace_ssd300(32, True), 1) == expected
