@@ -33,7 +33,7 @@ class Chip(NamedTuple):
     memory: float
     """Size of the memory, in bytes."""
     source: str
-    """Where the figures are from."""
+    """Source of the figures."""
 
 
 CHIPS = {

@@ -20,7 +20,7 @@ Project = Literal["torchvision", "ssd.pytorch"]
 
 
 class Exported(NamedTuple):
-    """What was exported."""
+    """Result of exporting the weights of a run."""
 
     config: Config
     """Config of the run."""

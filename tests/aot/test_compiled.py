@@ -63,6 +63,6 @@ def test_host_transfers_in_hlo():
     assert find_collectives(HOST_HLO) == ()
 
 
-def test_bytes_of_arrays():
+def test_array_bytes():
     sizes = {"f32[3,3,512,512]": 9437184, "bf16[7]": 14, "s32[]": 4, "pred[3]": 3, "f8e4m3fn[5]": 5, "s4[4]": 4}
     assert {array: array_bytes(array) for array in sizes} == sizes

@@ -102,7 +102,7 @@ def increases(old: Costs, now: Costs) -> list[str]:
     for kind, (number, size) in collective_sizes(now).items():
         most, largest = before.get(kind, (0, 0))
         pairs |= {f"number of {kind}": (most, number), f"bytes of {kind}": (largest, size)}
-    return [f"{what}: {then} -> {after}" for what, (then, after) in pairs.items() if after > then]
+    return [f"{cost}: {then} -> {after}" for cost, (then, after) in pairs.items() if after > then]
 
 
 def test_increases_names_every_cost():

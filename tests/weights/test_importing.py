@@ -134,9 +134,9 @@ def test_class_names_are_required_for_other_classes(tmp_path):
         import_weights(file, class_names=("RBC", "WBC"))
     assert import_weights(file, class_names=("RBC", "WBC", "Platelets")).config.model.num_classes == 4
     assert import_weights(file, class_names=None).config.model.class_names == ("1", "2", "3")
-    for odd in ("background", "", "__background__"):
-        with pytest.raises(UserError, match=f"--class-names: {odd!r}"):
-            import_weights(file, class_names=("RBC", odd, "Platelets"))
+    for invalid in ("background", "", "__background__"):
+        with pytest.raises(UserError, match=f"--class-names: {invalid!r}"):
+            import_weights(file, class_names=("RBC", invalid, "Platelets"))
     with pytest.raises(UserError, match="twice"):
         import_weights(file, class_names=("RBC", "WBC", "RBC"))
 
@@ -282,8 +282,8 @@ def test_torchvision_features_with_an_invalid_classifier(ssd300, imported, tmp_p
             actual.params["vgg"]["conv5_3"]["kernel"], imported.params["vgg"]["conv5_3"]["kernel"]
         )
         assert actual.config.model.std == (1, 1, 1)
-    whole = import_weights(save(tmp_path / "file", features | classifier)).config.model
-    assert whole.std == (58.395, 57.12, 57.375)
+    full = import_weights(save(tmp_path / "file", features | classifier)).config.model
+    assert full.std == (58.395, 57.12, 57.375)
 
 
 # ---- the commands ----

@@ -115,8 +115,8 @@ def test_integers_stay_integers(tmp_path: Path):
         {"compression": "gzip", "chunks": (2,)},
     ],
 )
-def test_chunks_and_gzip(tmp_path: Path, storage: dict[str, Any]):
-    """As h5repack writes them; the last chunk is half empty. deflate leaves out what it makes no smaller."""
+def test_read_keras_chunks_and_gzip(tmp_path: Path, storage: dict[str, Any]):
+    """The last chunk is half empty, and gzip leaves incompressible chunks uncompressed, as h5repack does."""
     layers = [("a", [("w", random_array(5))]), ("b", [("w", np.ones(9, np.float32))])]
     write_keras(tmp_path / "a.h5", layers, **storage)
     assert_contains(read(tmp_path / "a.h5"), layers)

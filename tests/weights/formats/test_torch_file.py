@@ -147,6 +147,37 @@ def test_file_of_torch_0_1_from_python_2_and_a_gpu(file: Path):
     assert_same(read_torch(file), {"first": SIX[1:], "second": SIX[None, 3:5], "again": SIX[1:]})
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        named("argparse.Namespace") + b")\x81" + mapping(lr=integer(1)) + b"b",
+        named("argparse.Namespace") + b")" + mapping(lr=integer(1)) + b"\x92",
+        named("collections.defaultdict") + named("builtins.set") + b"\x85R" + text("a") + integer(1) + b"s",
+        named("numpy.core.multiarray.scalar") + named("numpy.dtype") + text("f8") + b"\x85RU\x02\xff\xfe\x86R",
+        b"\x8f(" + numbers(1) + integer(2) + b"\x90",
+        b"(" + numbers(1) + integer(2) + b"\x91",
+        b"}(" + numbers(1) + integer(2) + integer(3) + text("x") + b"u",
+        b"]" + integer(1) + b"a",
+    ],
+)
+def test_read_torch_ignores_harmless_objects(file: Path, value: bytes):
+    """A Namespace made by either instruction, a defaultdict, a numpy scalar, sets, keys that are not text, a list."""
+    for write in (zipped, legacy):
+        file.write_bytes(write(mapping(a=vector(6), b=value), {"0": ONES}))
+        assert_same(read_torch(file), {"a": np.ones(6, F4)})
+
+
+def test_memo_index_is_limited(file: Path):
+    """Python's unpickler allocates all places up to the index."""
+    for index, valid in [(3, True), (1 << 20, False)]:
+        put = b"r" + struct.pack("<I", index)
+        file.write_bytes(zipped(mapping(a=vector(6), b=integer(1) + put), {"0": ONES}))
+        if valid:
+            assert list(read_torch(file)) == ["a"]
+        else:
+            refused(file, f"memo index {index}")
+
+
 def test_doubles_beyond_float32_become_infinite(file: Path):
     double = tensor(storage(3, "0", "torch.DoubleStorage"), 0, numbers(3), numbers(1))
     file.write_bytes(zipped(mapping(a=double), {"0": np.array([1e300, -np.inf, np.nan]).tobytes()}))
@@ -373,7 +404,7 @@ DOUBLED = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # a tuple of 2**60 leaves, ma
         b"]" * 20_000 + b"a" * 19_999,
         b")" + b"\x85" * 50_000,
         b"N" * 200_001,
-        b"(h\x05\x91" + b"(" + DOUBLED + b"h\x00\x91",  # a frozenset
+        b"(" + DOUBLED + b"h\x00\x91",  # a frozenset
         DOUBLED + named("builtins.set") + b"](h\x00e\x85R",
         b"(" * 50_000,
         b"Nr\xff\xff\xff\xff",  # a memo of 4 billion places
