@@ -1,1 +1,10 @@
-"""The network as Linen modules."""
+"""The network as Flax Linen modules.
+
+`SSD` is the whole network and `VGG16` its backbone; layers that they share live in `layers/`. The modules import only
+each other, `ssd_jax.config` and `ssd_jax.errors`; every package above may import them. A new backbone gets a module of
+its own beside `vgg.py`.
+"""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

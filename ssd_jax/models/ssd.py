@@ -1,6 +1,6 @@
-"""The network: trunk, extra layers, and two predictors for each map (SSD paper, section 2.1, figure 2).
+"""The SSD network: backbone, extra layers, and two predictors for each feature map.
 
-SSD300, SSD512 and SSD500 are one module with three configs.
+Paper, section 2.1 and figure 2. SSD300, SSD512 and SSD500 are one module with three configs.
 """
 
 from typing import Any, NamedTuple
@@ -12,53 +12,72 @@ from jax import Array
 from jaxtyping import Float, Float32
 
 from ssd_jax.config import Model
-from ssd_jax.models.layers.weight_standardization import centred_conv
-from ssd_jax.models.vgg import CAFFE_XAVIER, PIXEL_SPREAD, VGG16, L2Norm, conv_relu, scaled
+from ssd_jax.models.layers.weight_standardization import centered_conv
+from ssd_jax.models.vgg import CAFFE_XAVIER, PIXEL_SPREAD, VGG16, L2Norm, conv_norm_relu, scale_channels
 
 Params = dict[str, Any]
-"""Parameters of the network, as ``SSD.init`` nests them."""
+"""Parameters of the network, nested as `SSD.init` returns them."""
 
 
 class Predictions(NamedTuple):
-    """Raw outputs, in the order of the default boxes: map, row, column, box."""
+    """Raw outputs of the network, in the order of the default boxes: feature map, row, column, box."""
 
     offsets: Float32[Array, "b n 4"]
-    """To the default boxes, divided by the variances: x, y, log width, log height."""
+    """Offsets to the default boxes as `encode_boxes` defines them: x, y, log width, log height."""
     logits: Float32[Array, "b n c"]
-    """Class 0 is background."""
+    """Logits of c classes; class 0 is background."""
 
 
-# Background over objects among the boxes that the loss looks at: hard negative mining's 3:1.
-PRIOR_RATIO = 3.0
+# Ratio of background to objects among the boxes in the loss, which hard negative mining sets.
+NEG_POS_RATIO = 3.0
 
-# What the names of a map's two predictors end in, as Caffe's.
+# Suffixes of the names of the two predictors of a feature map, as in Caffe.
 BOX_PREDICTOR, CLASS_PREDICTOR = "_mbox_loc", "_mbox_conf"
 
 
-def predict(
-    source: Float[Array, "b h w d"], name: str, boxes: int, numbers: int, dtype: jnp.dtype, first: Array | None = None
-) -> Float32[Array, "b n {numbers}"]:
-    """3x3 convolution to ``numbers`` for each of ``boxes`` per cell; channel = box * numbers + number.
+def prediction_head(
+    feature_map: Float[Array, "b h w d"],
+    name: str,
+    boxes: int,
+    outputs: int,
+    dtype: jnp.dtype,
+    prior: Array | None = None,
+) -> Float32[Array, "b n {outputs}"]:
+    """Predict numbers for each default box of a feature map by a 3x3 convolution.
 
-    Called within a compact module, which owns the parameters. With ``first``, these are the numbers
-    that it predicts before any training; without, it starts as in the paper.
+    Call it within a compact module, which owns the parameters.
+
+    Args:
+        feature_map: Input of the convolution.
+        name: Name of the convolution.
+        boxes: Default boxes per cell.
+        outputs: Numbers per default box. Channel box * outputs + i of the convolution is number i of a box.
+        dtype: Type that the convolution computes in.
+        prior: The numbers that are predicted before training, (outputs,). Kernels are then centered and start at zero.
+            Without it, they start as in the paper.
+
+    Returns:
+        The predictions in the order row, column, box; n is h * w * boxes.
     """
-    start: dict[str, Any] = {"kernel_init": CAFFE_XAVIER}
-    if first is not None:
-        constant = nn.initializers.constant(jnp.tile(first, boxes))
-        start = {"kernel_init": nn.initializers.zeros, "bias_init": constant, "conv_general_dilated": centred_conv}
-    out = nn.Conv(boxes * numbers, (3, 3), padding=1, dtype=dtype, name=name, **start)(source)
-    return out.reshape(out.shape[0], -1, numbers).astype(jnp.float32)
+    options: dict[str, Any] = {"kernel_init": CAFFE_XAVIER}
+    if prior is not None:
+        constant = nn.initializers.constant(jnp.tile(prior, boxes))
+        options = {"kernel_init": nn.initializers.zeros, "bias_init": constant, "conv_general_dilated": centered_conv}
+    out = nn.Conv(boxes * outputs, (3, 3), padding=1, dtype=dtype, name=name, **options)(feature_map)
+    return out.reshape(out.shape[0], -1, outputs).astype(jnp.float32)
 
 
 class SSD(nn.Module):
-    """``SSD(config).apply({"params": params}, images)``.
+    """The SSD network.
 
-    ``images`` are RGB, 0-255, of ``config.image_size``; mean and std are applied here, so that no
-    caller can forget them or do it twice. Parameters are float32; convolutions run in ``config.dtype``.
+    Call it as `SSD(config).apply({"params": params}, images)`, which returns `Predictions`.
+
+    `images` are RGB, 0 to 255, (b, size, size, 3) with size `config.image_size`. The network itself subtracts the mean
+    and divides by the std, so callers must not. Parameters are float32; convolutions run in `config.dtype`.
     """
 
     config: Model
+    """Architecture and preprocessing."""
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"]) -> Predictions:
@@ -66,52 +85,56 @@ class SSD(nn.Module):
             return self.predictions(images)
 
     def predictions(self, images: Float[Array, "b h w 3"]) -> Predictions:
+        """Return the predictions for a batch of images."""
         dtype = jnp.dtype(self.config.dtype)
-        mean, std = (jnp.asarray(numbers, jnp.float32) for numbers in (self.config.mean, self.config.std))
+        mean, std = (jnp.asarray(values, jnp.float32) for values in (self.config.mean, self.config.std))
         x = ((images - mean) / std).astype(dtype)
-        sources = self.feature_maps(x, dtype)
-        per_cell = self.config.default_boxes.boxes_per_cell
-        first_offsets, first_logits = self.first_predictions()
+        prior_offsets, prior_logits = self.prior_predictions()
         offsets, logits = [], []
-        for (name, source), boxes in zip(sources, per_cell, strict=True):
-            offsets.append(predict(source, name + BOX_PREDICTOR, boxes, 4, dtype, first_offsets))
-            logits.append(predict(source, name + CLASS_PREDICTOR, boxes, self.config.num_classes, dtype, first_logits))
+        boxes_per_cell = self.config.default_boxes.boxes_per_cell
+        for (name, feature_map), boxes in zip(self.feature_maps(x, dtype), boxes_per_cell, strict=True):
+            offsets.append(prediction_head(feature_map, name + BOX_PREDICTOR, boxes, 4, dtype, prior_offsets))
+            logits.append(
+                prediction_head(
+                    feature_map, name + CLASS_PREDICTOR, boxes, self.config.num_classes, dtype, prior_logits
+                )
+            )
         return Predictions(jnp.concatenate(offsets, axis=1), jnp.concatenate(logits, axis=1))
 
-    def first_predictions(self) -> tuple[Array, Array] | tuple[None, None]:
-        """From scratch: no offset, and the classes' shares of the loss. Random ones are the paper's, and cost
-        a network without pretrained features many steps to be rid of.
+    def prior_predictions(self) -> tuple[Array, Array] | tuple[None, None]:
+        """Return the offsets and logits to predict before training from scratch; None to start as in the paper.
 
-        Lin et al., Focal Loss for Dense Object Detection, 2017 (arXiv 1708.02002), section 4.1, starts likewise.
+        Offsets are zero, and the logits give each class its share of the loss. The paper starts with random
+        predictions, which a network without pretrained features takes many steps to unlearn. Lin et al., Focal Loss for
+        Dense Object Detection, 2017 (arXiv 1708.02002), section 4.1, starts in a similar way.
         """
         if self.config.norm == "none":
             return None, None
         objects = self.config.num_classes - 1
-        return jnp.zeros(4), jnp.zeros(1 + objects).at[0].set(jnp.log(PRIOR_RATIO * max(1, objects)))
+        return jnp.zeros(4), jnp.zeros(1 + objects).at[0].set(jnp.log(NEG_POS_RATIO * max(1, objects)))
 
     def feature_maps(self, x: Float[Array, "b h w 3"], dtype: jnp.dtype) -> list[tuple[str, Array]]:
-        """The sources by Caffe's names: conv4_3_norm, fc7, conv6_2, conv7_2, ..."""
+        """Return the feature maps with Caffe's names: conv4_3_norm, fc7, conv6_2, conv7_2, ..."""
         config = self.config
-        conv4_3, x = VGG16(config.width, config.norm, PIXEL_SPREAD / max(config.std), dtype, config.remat, name="vgg")(
-            x
-        )
-        normed = L2Norm(config.l2_norm_scale, name="conv4_3_norm")(conv4_3).astype(dtype)
-        sources = [("conv4_3_norm", normed), ("fc7", x)]
+        backbone = VGG16(config.width, config.norm, PIXEL_SPREAD / max(config.std), dtype, config.remat, name="vgg")
+        conv4_3, x = backbone(x)
+        normalised = L2Norm(config.l2_norm_scale, name="conv4_3_norm")(conv4_3).astype(dtype)
+        feature_maps = [("conv4_3_norm", normalised), ("fc7", x)]
         for number, extra in enumerate(config.extras, start=6):
-            # The paper draws the new layers with Caffe's xavier; a norm makes their scale immaterial.
+            # The paper initialises the new layers with Caffe's xavier. With a norm, their scale does not matter.
             options: dict[str, Any] = {"norm": config.norm, "dtype": dtype, "kernel_init": CAFFE_XAVIER}
-            bottleneck = scaled(extra.bottleneck, config.width)
-            x = conv_relu(x, f"conv{number}_1", bottleneck, kernel=1, padding=0, **options)
-            x = conv_relu(
+            bottleneck = scale_channels(extra.bottleneck, config.width)
+            x = conv_norm_relu(x, f"conv{number}_1", bottleneck, kernel=1, padding=0, **options)
+            x = conv_norm_relu(
                 x,
                 f"conv{number}_2",
-                scaled(extra.channels, config.width),
+                scale_channels(extra.channels, config.width),
                 kernel=extra.kernel,
                 stride=extra.stride,
                 padding=extra.padding,
                 **options,
             )
-            sources.append((f"conv{number}_2", x))
+            feature_maps.append((f"conv{number}_2", x))
         if config.global_pool:
-            sources.append(("pool6", jnp.mean(x, axis=(1, 2), keepdims=True)))
-        return sources
+            feature_maps.append(("pool6", jnp.mean(x, axis=(1, 2), keepdims=True)))
+        return feature_maps

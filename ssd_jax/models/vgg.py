@@ -1,9 +1,8 @@
-"""The trunk: VGG16 with fc6 and fc7 as convolutions, and the layers shared with the extras.
+"""The backbone: VGG16 with fc6 and fc7 as convolutions, and the layers that it shares with the extra layers.
 
-Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, 2015
-(arXiv 1409.1556), changed as in the SSD paper, section 3: pool5 is 3x3 with stride 1, fc6 is a
-3x3 convolution with dilation 6 (the a trous algorithm), and there is no dropout and no fc8.
-Layer and parameter names are Caffe's.
+Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, 2015 (arXiv 1409.1556),
+changed as in the SSD paper, section 3: pool5 is 3x3 with stride 1, fc6 is a 3x3 convolution with dilation 6 (the "a
+trous" algorithm), and there is no dropout and no fc8. Layers and parameters have Caffe's names.
 """
 
 from typing import Any
@@ -19,7 +18,7 @@ from ssd_jax.models.layers import winograd
 from ssd_jax.models.layers.group_norm import GroupNorm
 from ssd_jax.models.layers.weight_standardization import standardized_conv
 
-# (layer, channels) of each block; a pool stands between two blocks.
+# (name, channels) of the layers of each block. Blocks are separated by pools.
 BLOCKS = (
     (("conv1_1", 64), ("conv1_2", 64)),
     (("conv2_1", 128), ("conv2_2", 128)),
@@ -30,30 +29,32 @@ BLOCKS = (
 GROUP_SIZE = 8
 
 Cells = Float[Array, "b rows 2 columns 2 c"]
-# Of each 2x2 cell: 2 * row + column.
-CORNERS = np.arange(4, dtype=np.uint8).reshape(2, 1, 2, 1)
+# Index of each pixel of a 2x2 cell: 2 * row + column.
+CELL_INDICES = np.arange(4, dtype=np.uint8).reshape(2, 1, 2, 1)
 
-# U(-a, a) with a = sqrt(3 / fan_in): what Caffe calls xavier.
+# U(-a, a) with a = sqrt(3 / fan_in), which Caffe calls xavier.
 CAFFE_XAVIER = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
-# The trunk is meant to be imported. From scratch, He's variance keeps the activations' scale through
-# its ReLUs; conv1_1 starts divided by the spread of its inputs, so that this scale is about one.
+# The paper imports the backbone. From scratch, He's variance keeps the scale of the activations through the ReLUs. The
+# weights of conv1_1 are divided by the standard deviation of its inputs, so that this scale is about one.
 HE_NORMAL = nn.initializers.he_normal()
+# Typical standard deviation of pixels, 0 to 255.
 PIXEL_SPREAD = 64.0
 
 
-def scaled(channels: int, width: float) -> int:
-    """``channels`` times ``width``, rounded to a multiple of 8 (GroupNorm's group), at least 8."""
+def scale_channels(channels: int, width: float) -> int:
+    """Return `channels` times `width`, rounded to a multiple of 8 (the group size of GroupNorm), at least 8."""
     return max(GROUP_SIZE, round(channels * width / GROUP_SIZE) * GROUP_SIZE)
 
 
 def relu_and_max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """ReLU, and max over 2x2 cells with stride 2, an odd last row or column alone (Caffe's ceil mode).
+    """Apply ReLU and a max pool of 2x2 cells with stride 2.
 
-    On a TPU ReLU comes second: the same numbers, but then nothing keeps the larger map for the gradient.
-    Where cells tie, their gradient goes to the first there, as in Caffe; elsewhere they share it.
+    An odd last row or column is pooled alone (Caffe's ceil mode). On a TPU the pool comes before the ReLU: the values
+    are the same, and the larger feature map need not be kept for the gradient. The gradient of equal pixels in a cell
+    goes to the first of them on a TPU, as in Caffe; elsewhere they share it.
     """
     return jax.lax.platform_dependent(
-        x, tpu=lambda x: nn.relu(max_pool_by_corners(x)), default=lambda x: max_pool_by_maxima(nn.relu(x))
+        x, tpu=lambda x: nn.relu(max_pool_argmax(x)), default=lambda x: max_pool_elementwise(nn.relu(x))
     )
 
 
@@ -63,60 +64,64 @@ def _cells(x: Float[Array, "b h w c"]) -> Cells:
     return x.reshape(b, (h + 1) // 2, 2, (w + 1) // 2, 2, c)
 
 
-def max_pool_by_maxima(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """With elementwise maxima, whose gradient a CPU computes with what stands before; that of ``nn.max_pool``
-    (select-and-scatter) takes several times as long there."""
+def max_pool_elementwise(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Pool 2x2 cells by elementwise maxima, for CPUs and GPUs.
+
+    A CPU computes their gradient together with the operations before it. The gradient of `nn.max_pool`
+    (select-and-scatter) takes several times as long there.
+    """
     cells = _cells(x)
     rows = jnp.maximum(cells[:, :, 0], cells[:, :, 1])
     return jnp.maximum(rows[:, :, :, 0], rows[:, :, :, 1])
 
 
-def max_pool_by_corners(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """The same maxima. For the gradient it keeps a byte a cell, the corner where the maximum stands.
+def max_pool_argmax(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Pool 2x2 cells like `max_pool_elementwise`, but keep only a byte per cell for the gradient, for TPUs.
 
-    On a TPU elementwise maxima moved a third of the bytes of a training step.
+    The byte is the index of the maximum. Compiled for a TPU, a training step of SSD300 then accesses 31.0 GB instead of
+    46.2 GB (docs/scale.md).
     """
-    return _max_of_cells(_cells(x))
+    return _max_pool_cells(_cells(x))
 
 
 @jax.custom_vjp
-def _max_of_cells(cells: Cells) -> Float[Array, "b rows columns c"]:
-    return _max_and_corner(cells)[0]
+def _max_pool_cells(cells: Cells) -> Float[Array, "b rows columns c"]:
+    return _max_and_argmax(cells)[0]
 
 
-def _max_and_corner(cells: Cells) -> tuple[Float[Array, "b rows columns c"], UInt8[Array, "b rows columns c"]]:
-    """In one pass over the cells; of equal corners the first, row by row."""
+def _max_and_argmax(cells: Cells) -> tuple[Float[Array, "b rows columns c"], UInt8[Array, "b rows columns c"]]:
+    """Return the maximum of each cell and the index of its first occurrence, in one pass over the cells."""
 
-    def larger(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
-        (a, at_a), (b, at_b) = one, other
-        take_a = jnp.isnan(a) | (a > b) | ((a == b) & (at_a < at_b))
-        return jnp.where(take_a, a, b), jnp.where(take_a, at_a, at_b)
+    def maximum(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+        (a, index_a), (b, index_b) = one, other
+        take_a = jnp.isnan(a) | (a > b) | ((a == b) & (index_a < index_b))
+        return jnp.where(take_a, a, b), jnp.where(take_a, index_a, index_b)
 
-    corners = jnp.broadcast_to(CORNERS, cells.shape)
-    both = jax.lax.reduce((cells, corners), (cells.dtype.type(-jnp.inf), jnp.uint8(4)), larger, (2, 4))
-    # XLA would put off half of the work until the results are used, and read twice the bytes at each use.
-    return jax.lax.optimization_barrier(both)
+    indices = jnp.broadcast_to(CELL_INDICES, cells.shape)
+    result = jax.lax.reduce((cells, indices), (cells.dtype.type(-jnp.inf), jnp.uint8(4)), maximum, (2, 4))
+    # Without the barrier, XLA repeats half of the reduction at each use of the results and reads twice the bytes.
+    return jax.lax.optimization_barrier(result)
 
 
-def _spread_over_cells(
-    corner: UInt8[Array, "b rows columns c"], gradient: Float[Array, "b rows columns c"]
+def _max_pool_backward(
+    index: UInt8[Array, "b rows columns c"], gradient: Float[Array, "b rows columns c"]
 ) -> tuple[Cells]:
-    spread = jnp.where(corner[:, :, None, :, None] == CORNERS, gradient[:, :, None, :, None], 0)
-    # Or the choice is made anew by each convolution, from both of its sides written out at full size.
+    spread = jnp.where(index[:, :, None, :, None] == CELL_INDICES, gradient[:, :, None, :, None], 0)
+    # Without the barrier, each convolution repeats the selection and reads both of its operands at full size.
     return (jax.lax.optimization_barrier(spread),)
 
 
-_max_of_cells.defvjp(_max_and_corner, _spread_over_cells)
+_max_pool_cells.defvjp(_max_and_argmax, _max_pool_backward)
 
 
 def max_pool_3x3_stride1(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Max over the 3x3 neighbourhood (pool5)."""
+    """Pool 3x3 neighbourhoods with stride 1 (pool5)."""
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
     x = jnp.maximum(jnp.maximum(x[:, :-2], x[:, 1:-1]), x[:, 2:])
     return jnp.maximum(jnp.maximum(x[:, :, :-2], x[:, :, 1:-1]), x[:, :, 2:])
 
 
-def convolve(
+def conv_norm(
     x: Float[Array, "b h w c"],
     name: str,
     channels: int,
@@ -129,11 +134,10 @@ def convolve(
     dilation: int = 1,
     kernel_init: nn.initializers.Initializer = HE_NORMAL,
 ) -> Float[Array, "b h2 w2 c2"]:
-    """Convolution, or with norm="group" standardized convolution and GroupNorm.
+    """Apply a convolution; with norm="group", a weight-standardized convolution and GroupNorm.
 
-    Called within a compact module, which owns the parameters.
-
-    Padding is explicit: ``SAME`` pads a strided convolution on the high side only and shifts every map.
+    Call it within a compact module, which owns the parameters. Padding is explicit, because `SAME` pads a strided
+    convolution on the high side only and so shifts the feature map.
     """
     x = nn.Conv(
         channels,
@@ -151,20 +155,26 @@ def convolve(
     return x
 
 
-def conv_relu(x: Float[Array, "b h w c"], name: str, channels: int, **options: Any) -> Float[Array, "b h2 w2 c2"]:
-    """``convolve``, then ReLU."""
-    return nn.relu(convolve(x, name, channels, **options))
+def conv_norm_relu(x: Float[Array, "b h w c"], name: str, channels: int, **options: Any) -> Float[Array, "b h2 w2 c2"]:
+    """Apply `conv_norm`, then ReLU."""
+    return nn.relu(conv_norm(x, name, channels, **options))
 
 
 class L2Norm(nn.Module):
-    """y = scale * x / sqrt(sum over channels of x^2 + eps), at each cell; scale is learned per channel.
+    r"""L2 normalisation over channels with a learned scale per channel.
 
-    ParseNet (Liu et al. 2015, arXiv 1506.04579); SSD paper section 3.1. The eps stands inside the
-    root, as in Caffe, which keeps the gradient of an all-zero cell finite. Computed in float32.
+    At each cell, with $x$ the vector of channels and $s$ the scale:
+
+    $$y = \frac{s \, x}{\sqrt{\sum_c x_c^2 + \epsilon}}$$
+
+    ParseNet (Liu et al. 2015, arXiv 1506.04579); SSD paper, section 3.1. As in Caffe, epsilon is inside the root, which
+    keeps the gradient of an all-zero cell finite. Everything is computed in float32.
     """
 
     initial_scale: float = 20.0
+    """Value of the scale before training."""
     eps: float = 1e-10
+    """Added to the sum of squares."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float32[Array, "b h w c"]:
@@ -174,34 +184,41 @@ class L2Norm(nn.Module):
 
 
 class VGG16(nn.Module):
-    """Normalised images to conv4_3 (stride 8, before its pool) and fc7 (stride 16), both after ReLU."""
+    """VGG16 from normalised images to two feature maps.
+
+    They are conv4_3 (stride 8, before its pool) and fc7 (stride 16), both after ReLU.
+    """
 
     width: float = 1.0
+    """Factor of the number of channels of every layer."""
     norm: str = "none"
+    """Normalisation of every layer: "none" or "group", see `conv_norm`."""
     input_spread: float = PIXEL_SPREAD
+    """Standard deviation of the inputs, for the initial weights of conv1_1."""
     dtype: jnp.dtype = jnp.float32
+    """Type that the convolutions compute in."""
     remat: bool = False
-    """Keep what lies between the blocks alone for the gradient, and compute the rest of them anew."""
+    """Keep only the feature maps between the blocks for the gradient, and recompute the rest."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b h8 w8 c8"], Float[Array, "b h16 w16 c16"]]:
         options: dict[str, Any] = {"norm": self.norm, "dtype": self.dtype}
-        of_inputs = nn.initializers.variance_scaling(2.0 / self.input_spread**2, "fan_in", "truncated_normal")
+        conv1_1_init = nn.initializers.variance_scaling(2.0 / self.input_spread**2, "fan_in", "truncated_normal")
 
         def block(module: nn.Module, x: Array, number: int) -> tuple[Array, Array]:
-            """What a block ends with, before ReLU, and the same after its pool and ReLU."""
-            *before, (last, channels) = BLOCKS[number - 1]
-            for name, channels in before:
-                kernel_init = of_inputs if name == "conv1_1" else HE_NORMAL
-                x = conv_relu(x, name, scaled(channels, self.width), kernel_init=kernel_init, **options)
-            x = convolve(x, last, scaled(channels, self.width), **options)
+            """Return the output of a block before its last ReLU, and after its ReLU and pool."""
+            *first_layers, (last, channels) = BLOCKS[number - 1]
+            for name, channels in first_layers:
+                kernel_init = conv1_1_init if name == "conv1_1" else HE_NORMAL
+                x = conv_norm_relu(x, name, scale_channels(channels, self.width), kernel_init=kernel_init, **options)
+            x = conv_norm(x, last, scale_channels(channels, self.width), **options)
             return x, relu_and_max_pool_2x2(x) if number < 5 else max_pool_3x3_stride1(nn.relu(x))
 
         for number in range(1, len(BLOCKS) + 1):
-            compute = nn.remat(block, static_argnums=2) if self.remat else block
-            end, x = compute(self, x, number)
+            apply_block = nn.remat(block, static_argnums=2) if self.remat else block
+            end, x = apply_block(self, x, number)
             if number == 4:
                 conv4_3 = nn.relu(end)
-        x = conv_relu(x, "fc6", scaled(1024, self.width), padding=6, dilation=6, **options)
-        fc7 = conv_relu(x, "fc7", scaled(1024, self.width), kernel=1, padding=0, **options)
+        x = conv_norm_relu(x, "fc6", scale_channels(1024, self.width), padding=6, dilation=6, **options)
+        fc7 = conv_norm_relu(x, "fc7", scale_channels(1024, self.width), kernel=1, padding=0, **options)
         return conv4_3, fc7

@@ -1,16 +1,8 @@
 """Default boxes: the fixed boxes that predictions are relative to (priors in Caffe, anchors elsewhere).
 
-Cell (i, j) of map k has its centre at ((j + 1/2), (i + 1/2)) * step_k / image_size. Around it, with
-smallest and largest size s and s' in pixels, lie boxes of this width and height, over image_size:
-
-    (s, s)    (sqrt(s s'), sqrt(s s'))    then per aspect ratio r  (s sqrt(r), s / sqrt(r))
-                                                              and  (s / sqrt(r), s sqrt(r))
-
-The order of rows is map, cell row, cell column, box. Published weights depend on it.
-
-Reference: Liu et al., "SSD: Single Shot MultiBox Detector", https://arxiv.org/abs/1512.02325, 2016,
-section 2.2 "Choosing scales and aspect ratios for default boxes"; sizes, steps and order are those
-of Caffe's PriorBox layer (src/caffe/layers/prior_box_layer.cpp), where they differ from the text.
+Reference: Liu et al., "SSD: Single Shot MultiBox Detector", https://arxiv.org/abs/1512.02325, 2016, section 2.2
+"Choosing scales and aspect ratios for default boxes". Where Caffe's PriorBox layer
+(src/caffe/layers/prior_box_layer.cpp) differs from the text, sizes, steps and order follow Caffe.
 """
 
 import math
@@ -22,10 +14,28 @@ from ssd_jax.config import DefaultBoxes
 
 
 def make_default_boxes(config: DefaultBoxes = DefaultBoxes()) -> Float32[np.ndarray, "n 4"]:
-    """All default boxes of an image, cxcywh, normalised; n is ``config.count``.
+    r"""Return all default boxes of an image.
 
-    Computed in float64 and rounded once. With ``clip="none"`` boxes, and with fixed steps even
-    centres, may lie outside the image.
+    The cell in row i and column j of feature map k has its centre at
+
+    $$c_x = \frac{(j + 1/2)\, step_k}{image\_size} \qquad c_y = \frac{(i + 1/2)\, step_k}{image\_size}$$
+
+    Around it, with the smallest and the largest size s and s' of the map in pixels, lie boxes of these widths and
+    heights, in this order, divided by the image size:
+
+        (s, s)
+        (sqrt(s s'), sqrt(s s'))            if the map has a largest size
+        (s sqrt(r), s / sqrt(r))            for each aspect ratio r,
+        (s / sqrt(r), s sqrt(r))            followed by its upright twin
+
+    Args:
+        config: Sizes, steps and aspect ratios of each feature map. Defaults to SSD300 for VOC.
+
+    Returns:
+        Boxes (n, 4), cxcywh, normalised; n is `config.count`, 8732 for SSD300. Rows are ordered by feature map, cell
+        row, cell column and box, an order that published weights depend on. The boxes are computed in float64 and
+        rounded once. With `clip="none"` boxes may lie partly outside the image; with fixed steps, even their centres
+        may.
     """
     boxes = np.concatenate([_boxes_of_map(config, k) for k in range(len(config.feature_maps))])
     return _clip(boxes, config.clip).astype(np.float32)
@@ -62,7 +72,7 @@ def _sizes_of_map(config: DefaultBoxes, k: int) -> Float64[np.ndarray, "k 2"]:
 
 
 def _clip(boxes: Float64[np.ndarray, "n 4"], mode: str) -> Float64[np.ndarray, "n 4"]:
-    """The four habits of published code; weights must be used with the one they were trained with."""
+    """Clip boxes in one of the ways of published code. Weights need the one that they were trained with."""
     center, size = boxes[:, :2], boxes[:, 2:]
     if mode == "sizes":
         return np.concatenate([center, np.minimum(size, 1)], axis=1)

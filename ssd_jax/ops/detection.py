@@ -1,7 +1,7 @@
-"""From the network's output to detections: Caffe's DetectionOutput layer.
+"""Turn the network's predictions into detections, as Caffe's DetectionOutput layer does.
 
 Reference: src/caffe/layers/detection_output_layer.cpp of github.com/weiliu89/caffe, branch ssd;
-numbers from section 3.7 of the paper, https://arxiv.org/abs/1512.02325.
+the default values are those of section 3.7 of the paper, https://arxiv.org/abs/1512.02325.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,19 @@ from ssd_jax.ops.suppression import multiclass_nms
 
 
 class Detections(NamedTuple):
-    """Of one image, by descending score; ties by default box, then by class. Padded to k with zeros."""
+    """Detections of one image, by descending score, padded to k rows with zeros.
+
+    Equal scores are ordered by default box, then by class. A batch has an axis b in front.
+    """
 
     boxes: Float32[Array, "k 4"]
-    """xyxy, normalised, clipped to the image."""
+    """Boxes, xyxy, normalised, clipped to the image."""
     scores: Float32[Array, " k"]
+    """Probability of the class."""
     labels: Int32[Array, " k"]
-    """1..C; 0 is padding."""
+    """Classes from 1 to C; 0 for padding."""
     valid: Bool[Array, " k"]
+    """False for padding."""
 
 
 def detect(
@@ -37,25 +42,30 @@ def detect(
     config: Detect = Detect(),
     boxes_per_map: Sequence[int] = (),
 ) -> Detections:
-    """Detections of one image: softmax, decoding, then non-maximum suppression of each class.
+    """Decode the predictions of one image and apply non-maximum suppression to each class.
 
-    Of every class but background (0), the boxes that score above config.score_threshold, at most
-    the config.top_k best, enter NMS; the config.max_detections (k) best of all classes are kept.
-    With config.top_k_per "map" the config.top_k best of each feature map enter, whatever their classes.
+    Softmax turns the logits into scores. For every class but background, the `config.top_k` best boxes that score
+    above `config.score_threshold` enter non-maximum suppression; the `config.max_detections` (k) best of all classes
+    are returned. With `config.top_k_per` "map", the `config.top_k` best scores of each feature map enter instead,
+    whatever their classes.
+
+    Everything is computed in float32, whatever the types of the inputs. For a batch, bind `variances` and `config` as
+    constants and use `jax.vmap` with axes `(0, 0, None)` within `jax.jit`.
 
     Args:
-      offsets: predicted, relative to default_boxes.
-      logits: c classes, background first.
-      default_boxes: cxcywh, normalised.
-      variances: as the offsets were encoded with.
-      config: static under jit.
-      boxes_per_map: how many of default_boxes belong to each feature map, in their order
-        (config.DefaultBoxes.boxes_per_map); looked at with config.top_k_per "map" alone. Static under jit.
+        offsets: Predicted offsets to the default boxes, as `encode_boxes` defines them.
+        logits: Predicted logits of c classes; class 0 is background.
+        default_boxes: Default boxes, cxcywh, normalised.
+        variances: The variances that the offsets are encoded with.
+        config: Thresholds and limits. Static under `jax.jit`.
+        boxes_per_map: Number of default boxes of each feature map, in their order (`DefaultBoxes.boxes_per_map`). It
+            is only used with `config.top_k_per` "map". Static under `jax.jit`.
 
-    Computes in float32 whatever the inputs' type. For a batch: ``jax.vmap(detect, (0, 0, None, None, None))``
-    within jit, variances and config bound as constants.
+    Returns:
+        Exactly k detections, padded with zeros.
 
-    Raises ValueError where boxes_per_map is needed and does not add up to n.
+    Raises:
+        ValueError: If `boxes_per_map` is used and does not add up to n.
     """
     offsets, logits = jnp.asarray(offsets, jnp.float32), jnp.asarray(logits, jnp.float32)
     default_boxes = jnp.asarray(default_boxes, jnp.float32)
@@ -65,11 +75,11 @@ def detect(
     scores = jax.nn.softmax(logits)[:, 1:]
     top_k: int | None = config.top_k
     if config.top_k_per == "map":
-        scores = jnp.where(scores > config.score_threshold, scores, 0)  # NaN would be among the best
-        scores, top_k = _best_of_maps(scores, config.top_k, boxes_per_map), None
-    not_empty = jnp.all(boxes[:, 2:] > boxes[:, :2], axis=1) if config.drop_empty else None
+        scores = jnp.where(scores > config.score_threshold, scores, 0)  # top_k would take NaN for the best
+        scores, top_k = _best_per_map(scores, config.top_k, boxes_per_map), None
+    has_area = jnp.all(boxes[:, 2:] > boxes[:, :2], axis=1) if config.drop_empty else None
     kept = multiclass_nms(
-        boxes, scores, config.nms_iou_threshold, config.max_detections, config.score_threshold, top_k, not_empty
+        boxes, scores, config.nms_iou_threshold, config.max_detections, config.score_threshold, top_k, has_area
     )
     return Detections(
         jnp.where(kept.valid[:, None], jnp.clip(boxes[kept.boxes], 0, 1), 0),
@@ -79,12 +89,12 @@ def detect(
     )
 
 
-def _best_of_maps(scores: Float32[Array, "n o"], top_k: int, boxes_per_map: Sequence[int]) -> Float32[Array, "n o"]:
-    """Of each feature map the top_k best scores, whatever their boxes and classes; 0 for the others."""
+def _best_per_map(scores: Float32[Array, "n o"], top_k: int, boxes_per_map: Sequence[int]) -> Float32[Array, "n o"]:
+    """Keep the top_k best scores of each feature map, whatever their boxes and classes; set the others to 0."""
     if sum(boxes_per_map) != len(scores):
         raise ValueError(f"boxes_per_map {tuple(boxes_per_map)} must add up to the {len(scores)} default boxes")
-    chosen = []
-    for of_map in jnp.split(scores, np.cumsum(boxes_per_map)[:-1]):
-        best, pairs = lax.top_k(of_map.ravel(), min(top_k, of_map.size))
-        chosen.append(jnp.zeros(of_map.size, of_map.dtype).at[pairs].set(best).reshape(of_map.shape))
-    return jnp.concatenate(chosen)
+    kept = []
+    for map_scores in jnp.split(scores, np.cumsum(boxes_per_map)[:-1]):
+        best, pairs = lax.top_k(map_scores.ravel(), min(top_k, map_scores.size))
+        kept.append(jnp.zeros(map_scores.size, map_scores.dtype).at[pairs].set(best).reshape(map_scores.shape))
+    return jnp.concatenate(kept)

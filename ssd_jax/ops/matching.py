@@ -1,25 +1,17 @@
-"""Matching: which default box is to find which object, and the targets that follow from it.
+"""Match ground-truth boxes to default boxes and build the targets of training.
 
-Two steps (paper section 2.2 "Matching strategy"; Caffe's MatchBBox, src/caffe/util/bbox_util.cpp):
+Caffe's MatchBBox (src/caffe/util/bbox_util.cpp) finds the bipartite part of the matching by a loop over objects. Here
+it is found by deferred acceptance (Gale and Shapley): every object without a box proposes to the best box that would
+take it, and a box keeps the proposal of highest IoU. Both sides rank pairs by the same order, so the stable matching
+is unique whatever the order of the proposals, and equals the greedy one. All objects propose at once in the first
+round, and no further round is needed unless two objects want the same box.
 
-1. bipartite: again and again the pair (object, default box) of highest IoU among those still free is
-   matched, so that every object that overlaps anything gets exactly one box, whatever the threshold;
-2. per prediction: each default box left takes the object it overlaps most, if IoU >= iou_threshold.
-
-Equal IoUs go to the lower default box, then to the lower object. Pairs with IoU <= 1e-6 never match.
-
-Step 1 is a loop over objects in Caffe. Here it is deferred acceptance: every object without a box
-proposes, some of them at a time, to the best box that would take it; a box keeps the proposal of
-highest IoU. Both sides rank pairs by the same order, so the stable matching is unique, in whatever
-order they propose: it is the greedy one. All propose at once at first; where no two objects want
-the same box, there is no round beyond that.
-
-Many ports give each object its best box and let a later object overwrite an earlier one; the earlier
-may then end up with no box at all.
+Many ports give each object its best box and let a later object overwrite an earlier one; the earlier one may then end
+up without a box.
 
 References:
-  Liu et al., "SSD: Single Shot MultiBox Detector", https://arxiv.org/abs/1512.02325, 2016.
-  Gale, Shapley, "College Admissions and the Stability of Marriage", Amer. Math. Monthly 69, 1962.
+    Liu et al., "SSD: Single Shot MultiBox Detector", https://arxiv.org/abs/1512.02325, 2016.
+    Gale, Shapley, "College Admissions and the Stability of Marriage", Amer. Math. Monthly 69, 1962.
 """
 
 from collections.abc import Sequence
@@ -33,20 +25,20 @@ from jaxtyping import Array, Bool, Float, Int
 from ssd_jax.config import Match
 from ssd_jax.ops.boxes import cxcywh_to_xyxy, encode_boxes, pairwise_iou
 
-# Caffe drops smaller overlaps before it matches.
+# Caffe ignores pairs up to this IoU.
 _MIN_IOU = 1e-6
-# Refused objects that ask in one round. The order in which they ask does not matter; with all of them, a round would
-# cost g x n comparisons, and in crowded images there are many rounds.
-_ASK_AT_A_TIME = 8
+# Number of rejected objects that propose again in one round. The result does not depend on it. If all of them did, a
+# round would cost g x n comparisons, and crowded images need many rounds.
+_PROPOSALS_PER_ROUND = 8
 
 
 class Targets(NamedTuple):
-    """What the network should say about each default box of one image (or of a batch, b in front)."""
+    """Training targets of the default boxes of one image. A batch has an axis b in front."""
 
     offsets: Float[Array, "n 4"]
-    """Encoded relative to the default box; 0 where the label is 0."""
+    """Offsets of the matched object as `encode_boxes` defines them; 0 where the label is 0."""
     labels: Int[Array, " n"]
-    """Class 1..C of the matched object; 0: background."""
+    """Class of the matched object, from 1 to C; 0 for background."""
 
 
 def match(
@@ -56,20 +48,25 @@ def match(
     variances: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
     config: Match = Match(),
 ) -> Targets:
-    """Targets of one image.
+    """Match the objects of one image to its default boxes and encode the targets.
+
+    The matching is that of `assign_objects`. For a batch use `jax.vmap` with axes `(0, 0, None)`.
 
     Args:
-      gt_boxes: xyxy, normalised. Boxes without area match nothing.
-      gt_labels: 1..C; rows with label 0 are padding and match nothing, wherever they stand.
-      default_boxes: cxcywh, normalised.
-      variances: of encode_boxes.
-      iou_threshold: match_iou_threshold, inclusive as in Caffe (the paper: "higher than").
+        gt_boxes: Ground-truth boxes, xyxy, normalised. Boxes without area match nothing.
+        gt_labels: Classes from 1 to C. Rows with label 0, in any place, are padding and match nothing.
+        default_boxes: Default boxes, cxcywh, normalised.
+        variances: Divisors of the encoded offsets, see `encode_boxes`.
+        config: The IoU threshold.
+
+    Returns:
+        The encoded offsets and the label of each default box.
     """
     gt_boxes, gt_labels = jnp.asarray(gt_boxes), jnp.asarray(gt_labels)
     iou = pairwise_iou(gt_boxes, cxcywh_to_xyxy(default_boxes))
     objects = assign_objects(jnp.where(gt_labels[:, None] > 0, iou, 0), config.iou_threshold)
     matched = objects >= 0
-    # Row g stands for "no object", so that an image without a single row needs no case of its own.
+    # Row g stands for "no object", so that g = 0 needs no special case.
     gt_boxes = jnp.pad(gt_boxes, ((0, 1), (0, 0)))
     gt_labels = jnp.pad(gt_labels, (0, 1))
     offsets = encode_boxes(gt_boxes[objects], default_boxes, variances)
@@ -77,7 +74,23 @@ def match(
 
 
 def assign_objects(iou: Float[Array | np.ndarray, "g n"], iou_threshold: float = 0.5) -> Int[Array, " n"]:
-    """The object (row of iou) that each default box (column) is matched to; -1: none."""
+    """Assign objects to default boxes by their IoU, in two steps.
+
+    1. Bipartite: the pair (object, default box) of highest IoU among those still free is matched, again and again, so
+       that every object that overlaps anything gets exactly one box, whatever the threshold.
+    2. Per prediction: each remaining default box takes the object that it overlaps most, if their IoU is at least
+       `iou_threshold`.
+
+    Equal IoUs go to the lower default box, then to the lower object. Pairs with an IoU of 1e-6 or less never match.
+    (Paper, section 2.2 "Matching strategy"; Caffe's MatchBBox.)
+
+    Args:
+        iou: IoU of g objects (rows) with n default boxes (columns).
+        iou_threshold: Lowest IoU of step 2. It is inclusive as in Caffe; the paper says "higher than".
+
+    Returns:
+        The object of each default box, -1 for none.
+    """
     iou = jnp.asarray(iou)
     best_iou, best_object = _max_and_first_index(iou, axis=0)
     objects = jnp.where((best_iou >= iou_threshold) & (best_iou > _MIN_IOU), best_object, -1)
@@ -85,44 +98,45 @@ def assign_objects(iou: Float[Array | np.ndarray, "g n"], iou_threshold: float =
 
 
 def _bipartite(iou: Float[Array, "g n"]) -> Int[Array, " g"]:
-    """The default box that each object gets, no box twice; n for an object that gets none."""
+    """Return the default box of each object, no box twice; n for an object without one."""
     num_objects, num_boxes = iou.shape
     order = jnp.arange(num_objects, dtype=jnp.int32)
 
-    def ask(iou: Array) -> tuple[Array, Array]:
+    def propose(iou: Array) -> tuple[Array, Array]:
         best_iou, best_box = _max_and_first_index(iou, axis=1)
         return best_iou, jnp.where(best_iou > _MIN_IOU, best_box, num_boxes)
 
-    def ask_again(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        values, boxes, refused = state
-        keeps = jnp.where(refused, num_boxes, boxes)
-        held = jnp.zeros(num_boxes, iou.dtype).at[keeps].set(values, mode="drop")
-        holder = jnp.full(num_boxes, num_objects, jnp.int32).at[keeps].set(order, mode="drop")
-        (asking,) = jnp.nonzero(refused, size=min(_ASK_AT_A_TIME, num_objects), fill_value=num_objects)
-        rows = iou.at[asking].get(mode="clip")
-        # What a box holds only gets better, so one that would refuse now need never be asked.
-        accepts = jnp.where(asking[:, None] < holder, rows >= held, rows > held)
-        new_values, new_boxes = ask(jnp.where(accepts, rows, 0))
-        values, boxes = values.at[asking].set(new_values, mode="drop"), boxes.at[asking].set(new_boxes, mode="drop")
+    def next_round(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        values, boxes, rejected = state
+        kept = jnp.where(rejected, num_boxes, boxes)
+        kept_iou = jnp.zeros(num_boxes, iou.dtype).at[kept].set(values, mode="drop")
+        kept_object = jnp.full(num_boxes, num_objects, jnp.int32).at[kept].set(order, mode="drop")
+        (proposers,) = jnp.nonzero(rejected, size=min(_PROPOSALS_PER_ROUND, num_objects), fill_value=num_objects)
+        rows = iou.at[proposers].get(mode="clip")
+        # The proposal that a box keeps only improves, so a box that would reject an object now can be skipped for good.
+        accepts = jnp.where(proposers[:, None] < kept_object, rows >= kept_iou, rows > kept_iou)
+        new_values, new_boxes = propose(jnp.where(accepts, rows, 0))
+        values = values.at[proposers].set(new_values, mode="drop")
+        boxes = boxes.at[proposers].set(new_boxes, mode="drop")
         return values, boxes, _is_outbid(values, boxes) & (boxes < num_boxes)
 
-    values, boxes = ask(iou)
+    values, boxes = propose(iou)
     state = values, boxes, _is_outbid(values, boxes) & (boxes < num_boxes)
-    return jax.lax.while_loop(lambda state: state[2].any(), ask_again, state)[1]
+    return jax.lax.while_loop(lambda state: state[2].any(), next_round, state)[1]
 
 
 def _is_outbid(values: Float[Array, " g"], boxes: Int[Array, " g"]) -> Bool[Array, " g"]:
-    """Whether another object asks for the same box with a higher IoU, or an equal one and a lower number."""
+    """Return whether another object proposes to the same box with a higher IoU, or an equal one and a lower index."""
     order = jnp.arange(len(boxes))
     better = jnp.where(order < order[:, None], values >= values[:, None], values > values[:, None])
     return (better & (boxes == boxes[:, None])).any(axis=1)
 
 
 def _max_and_first_index(values: Float[Array, "g n"], axis: int) -> tuple[Float[Array, " _"], Int[Array, " _"]]:
-    """Maximum of non-negative values along axis, and the lowest index that has it; 0, 0 along an empty axis.
+    """Return the maximum of non-negative values along an axis and its lowest index; 0 and 0 along an empty axis.
 
-    Two maxima of floats: XLA's argmax, and its minimum of integers, are not vectorised on a CPU and take
-    several times as long. float32 holds an index below 2**24 exactly.
+    XLA does not vectorise argmax or an integer minimum on a CPU, so they take several times as long as these two maxima
+    of floats. float32 holds an index below 2**24 exactly.
     """
     best = values.max(axis, initial=0)
     index = jax.lax.broadcasted_iota(jnp.float32, values.shape, axis)

@@ -1,4 +1,4 @@
-"""Greedy non-maximum suppression, exact, with fixed shapes.
+"""Exact greedy non-maximum suppression with fixed shapes.
 
 Reference: Caffe's ApplyNMSFast, src/caffe/util/bbox_util.cpp of github.com/weiliu89/caffe, branch ssd.
 """
@@ -12,28 +12,32 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from ssd_jax.ops.boxes import pairwise_iou
 
-# Candidates taken at a time. It changes the speed, not the answer: of 64, 128, 256 and 512 this was the
+# Number of candidates processed at a time. It changes the speed, not the result. Of 64, 128, 256 and 512 this was the
 # fastest on a CPU, where most images are done after two to six blocks.
 _BLOCK = 128
 
 
-class Kept(NamedTuple):
-    """By descending score; ties by box, then by class. Padded to k with zeros."""
+class KeptPairs(NamedTuple):
+    """Pairs of box and class kept by `multiclass_nms`, by descending score, padded to k with zeros.
+
+    Equal scores are ordered by box, then by class.
+    """
 
     boxes: Int32[Array, " k"]
-    """Rows of the boxes given."""
+    """Row of the box in the input."""
     classes: Int32[Array, " k"]
-    """Columns of the scores given."""
+    """Column of the class in the scores."""
     valid: Bool[Array, " k"]
+    """False for padding."""
 
 
 class _State(NamedTuple):
-    best: Array  # (n,) of each box, the best score of a class not taken yet; 0 is none
-    last: tuple[Array, Array]  # score and pair taken last: what comes after it is not taken yet
-    counts: Array  # (c,) candidates taken, of each class
-    boxes: Array  # (k,) kept
-    classes: Array  # (k,) kept
-    found: Array  # (), how many are kept
+    best: Array  # (n,) best score of each box among its classes not processed yet; 0 for none
+    last: tuple[Array, Array]  # score and index of the last pair processed; later pairs in the order are not yet
+    counts: Array  # (c,) candidates processed in each class
+    boxes: Array  # (k,) boxes of the pairs kept
+    classes: Array  # (k,) classes of the pairs kept
+    num_kept: Array  # ()
 
 
 def nms(
@@ -42,17 +46,19 @@ def nms(
     iou_threshold: float,
     max_outputs: int,
 ) -> tuple[Int32[Array, " k"], Bool[Array, " k"]]:
-    """Keep a box unless one of higher score that was itself kept overlaps it with IoU > iou_threshold.
+    """Apply greedy non-maximum suppression to boxes of one class.
+
+    A box is kept unless a box of higher score that was itself kept overlaps it with an IoU above `iou_threshold`.
 
     Args:
-      boxes: xyxy, in any unit.
-      scores: probabilities. 0 and below, -inf and NaN mark padding, which is never kept.
-      iou_threshold: an IoU of exactly this does not suppress (Caffe; SSD uses 0.45).
-      max_outputs: k; at most this many are kept, those of highest score.
+        boxes: Boxes, xyxy, in any unit.
+        scores: Probabilities. Scores of 0 and below, -inf and NaN mark padding, which is never kept.
+        iou_threshold: An IoU of exactly this value does not suppress (Caffe; SSD uses 0.45).
+        max_outputs: k, the maximum number of boxes to keep: those of highest score.
 
     Returns:
-      indices (k,): the boxes kept, by descending score, ties by ascending index; then zeros.
-      valid (k,): True for the former.
+        The indices (k,) of the boxes kept, by descending score, ties by ascending index, padded with zeros; and a mask
+        (k,) that is False for padding.
     """
     kept = multiclass_nms(boxes, jnp.asarray(scores)[:, None], iou_threshold, max_outputs)
     return kept.boxes, kept.valid
@@ -66,47 +72,51 @@ def multiclass_nms(
     score_threshold: float = 0,
     top_k: int | None = None,
     eligible: Bool[Array | np.ndarray, " n"] | None = None,
-) -> Kept:
-    """Non-maximum suppression within each class; of all classes, the best max_outputs pairs of box and class.
+) -> KeptPairs:
+    """Apply non-maximum suppression within each class and keep the best pairs of box and class.
 
-    As nms, and:
+    The pairs are processed in the order of their scores, a block at a time, until the k-th is kept: apart from the
+    maximum of each row, the work does not grow with n * c. No class is sorted, and no mask is n x n.
 
     Args:
-      scores: of each box, for each class. NaN is never kept, and may hide the other classes of its box.
-      score_threshold: lower scores, and this one, are padding. At least 0.
-      top_k: of each class, only so many of the best scores enter; None is all of them.
-      eligible: boxes that may be kept and may suppress others. The others count for top_k all the same.
+        boxes: Boxes, xyxy, in any unit.
+        scores: Score of each box for each class. NaN is never kept, and may hide the other classes of its box.
+        iou_threshold: An IoU of exactly this value does not suppress.
+        max_outputs: k, the maximum number of pairs to keep over all classes: those of highest score.
+        score_threshold: Scores up to and including this value are padding. At least 0.
+        top_k: Number of best scores of each class that take part; None for all.
+        eligible: Boxes that may be kept and may suppress others. The other boxes still count for `top_k`.
 
-    The pairs are taken in order of their scores, a block at a time, and the work ends with the k-th that is kept:
-    beyond the maximum of each row, it does not grow with n * c. No class is sorted, and no mask is n x n.
+    Returns:
+        Exactly k pairs, padded with zeros.
     """
     boxes, scores = jnp.asarray(boxes), jnp.asarray(scores)
     (n, c), k = scores.shape, max_outputs
-    if scores.size == 0:  # nothing to gather from
-        return Kept(jnp.zeros(k, jnp.int32), jnp.zeros(k, jnp.int32), jnp.zeros(k, bool))
-    rows_a_block = min(_BLOCK, n)
-    pairs_a_block = min(_BLOCK, rows_a_block * c)
+    if scores.size == 0:  # gathering from an empty array fails
+        return KeptPairs(jnp.zeros(k, jnp.int32), jnp.zeros(k, jnp.int32), jnp.zeros(k, bool))
+    rows_per_block = min(_BLOCK, n)
+    pairs_per_block = min(_BLOCK, rows_per_block * c)
 
     def above_threshold(scores: Array) -> Array:
-        return jnp.where(scores > score_threshold, scores, 0)  # NaN compares false, so it becomes padding too
+        return jnp.where(scores > score_threshold, scores, 0)  # comparing with NaN is False, so NaN becomes padding
 
-    def more(state: _State) -> Array:
-        return (state.found < k) & (jnp.max(state.best) > 0)
+    def is_unfinished(state: _State) -> Array:
+        return (state.num_kept < k) & (jnp.max(state.best) > 0)
 
-    def take_block(state: _State) -> _State:
-        # The best pairs lie in the rows of the best maxima; where scores tie, in the lower rows. Sorted, so
-        # that a tie of two pairs goes to the lower row, too. top_k breaks ties by the lower index.
-        rows = jnp.sort(lax.top_k(state.best, rows_a_block)[1])
+    def process_block(state: _State) -> _State:
+        # The best pairs lie in the rows of the largest maxima; equal maxima go to the lower rows. The rows are sorted
+        # so that equal scores go to the lower row, too: top_k breaks ties by the lower index.
+        rows = jnp.sort(lax.top_k(state.best, rows_per_block)[1])
         pairs = rows[:, None] * c + jnp.arange(c, dtype=jnp.int32)
-        left = _after(above_threshold(scores[rows]), pairs, *state.last)
-        top, order = lax.top_k(left.ravel(), pairs_a_block)
-        taken = pairs.ravel()[order]
-        # Not top[-1]: where a slice of it is wanted, too, XLA makes a whole sort of top_k.
+        remaining = _keep_after(above_threshold(scores[rows]), pairs, *state.last)
+        top, order = lax.top_k(remaining.ravel(), pairs_per_block)
+        chosen = pairs.ravel()[order]
+        # Not top[-1]: XLA turns top_k into a full sort if a slice of the result is used as well.
         lowest = jnp.min(top)
-        last = (lowest, jnp.max(jnp.where(top == lowest, taken, -1)))
-        best = state.best.at[rows].set(jnp.max(_after(left, pairs, *last), axis=1))
+        last = (lowest, jnp.max(jnp.where(top == lowest, chosen, -1)))
+        best = state.best.at[rows].set(jnp.max(_keep_after(remaining, pairs, *last), axis=1))
 
-        candidates, classes = taken // c, taken % c
+        candidates, classes = chosen // c, chosen % c
         same_class = classes[:, None] == classes
         valid = top > 0
         if top_k is not None and top_k < n:
@@ -115,42 +125,41 @@ def multiclass_nms(
         if eligible is not None:
             valid &= jnp.asarray(eligible)[candidates]
 
-        earlier = (state.classes[:, None] == classes) & (jnp.arange(k)[:, None] < state.found)
-        of_earlier = earlier & (pairwise_iou(boxes[state.boxes], boxes[candidates]) > iou_threshold)
-        of_block = same_class & (pairwise_iou(boxes[candidates], boxes[candidates]) > iou_threshold)
-        keep = _greedy(of_block, valid & ~jnp.any(of_earlier, axis=0))
-        slots = jnp.where(keep, state.found + jnp.cumsum(keep, dtype=jnp.int32) - 1, k)
+        is_same_class = (state.classes[:, None] == classes) & (jnp.arange(k)[:, None] < state.num_kept)
+        suppressed = is_same_class & (pairwise_iou(boxes[state.boxes], boxes[candidates]) > iou_threshold)
+        within_block = same_class & (pairwise_iou(boxes[candidates], boxes[candidates]) > iou_threshold)
+        keep = _greedy(within_block, valid & ~jnp.any(suppressed, axis=0))
+        slots = jnp.where(keep, state.num_kept + jnp.cumsum(keep, dtype=jnp.int32) - 1, k)
         return _State(
             best,
             last,
             state.counts.at[classes].add(1),
             state.boxes.at[slots].set(candidates, mode="drop"),
             state.classes.at[slots].set(classes, mode="drop"),
-            state.found + jnp.sum(keep, dtype=jnp.int32),
+            state.num_kept + jnp.sum(keep, dtype=jnp.int32),
         )
 
-    nothing = jnp.zeros(k, jnp.int32)
+    none = jnp.zeros(k, jnp.int32)
     before_all = (jnp.array(jnp.inf, scores.dtype), jnp.int32(-1))
-    # Of the whole array nothing but this is computed: a copy of it without what is below the threshold takes longer.
+    # This is the only computation on the whole array: a copy of it with the threshold applied would take longer.
     best = above_threshold(jnp.max(scores, axis=1))
-    start = _State(best, before_all, jnp.zeros(c, jnp.int32), nothing, nothing, jnp.int32(0))
-    end = lax.while_loop(more, take_block, start)
-    return Kept(end.boxes, end.classes, jnp.arange(k) < end.found)
+    start = _State(best, before_all, jnp.zeros(c, jnp.int32), none, none, jnp.int32(0))
+    end = lax.while_loop(is_unfinished, process_block, start)
+    return KeptPairs(end.boxes, end.classes, jnp.arange(k) < end.num_kept)
 
 
-def _after(
+def _keep_after(
     scores: Float[Array, "m c"], pairs: Int32[Array, "m c"], last_score: Array, last_pair: Array
 ) -> Float[Array, "m c"]:
-    """The scores that come after the last one in the order of scores, ties by pair; 0 for the others."""
+    """Set scores to 0 unless they come after the last pair in the order of scores, ties by pair."""
     return jnp.where((scores < last_score) | ((scores == last_score) & (pairs > last_pair)), scores, 0)
 
 
 def _greedy(suppresses: Bool[Array, "m m"], valid: Bool[Array, " m"]) -> Bool[Array, " m"]:
-    """Which of m boxes, in order of descending score, the greedy algorithm keeps.
+    """Return which of m boxes, in order of descending score, the greedy algorithm keeps.
 
-    The answer is the one fixed point of: j is kept iff valid and no kept i < j suppresses it. Each
-    round settles at least one box more, from the left, so the iteration reaches it: in a few
-    rounds, not m, since a round settles all boxes whose suppressors are settled.
+    The result is the only fixed point of the rule that j is kept if it is valid and no kept i < j suppresses it. Each
+    round settles all boxes whose suppressors are settled, so at least one more, from the left; a few rounds suffice.
     """
     suppresses = jnp.triu(suppresses, k=1)
 

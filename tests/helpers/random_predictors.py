@@ -1,4 +1,4 @@
-"""Predictors that look at the picture. From scratch theirs start at constants, whatever it shows."""
+"""Random weights for the predictors, whose initial predictions are constants when training from scratch."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import jax
 
 
 def with_random_predictors(params: Any) -> Any:
-    """Kernels and biases of the predictors redrawn, the rest as it is."""
+    """Replace the kernels and biases of the predictors by random ones, so that predictions depend on the image."""
 
     def redraw(path: tuple, leaf: jax.Array) -> jax.Array:
         return 0.1 * jax.random.normal(jax.random.key(2), leaf.shape) if "mbox" in str(path) else leaf

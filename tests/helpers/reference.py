@@ -224,19 +224,19 @@ def batch_samples(rng, boxes, min_overlaps, trials, scale_range, ratio_range):
     return samples
 
 
-def emitted(boxes, labels, window):
+def crop_annotation(boxes, labels, window):
     """Caffe's TransformAnnotation: (box, label) of those seen in the window, CENTER rule, loops."""
     left, top, right, bottom = window
-    seen = []
+    cropped = []
     for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):
         cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
         if label == 0 or cx < left or cx > right or cy < top or cy > bottom:
-            seen.append(((0, 0, 0, 0), 0))
+            cropped.append(((0, 0, 0, 0), 0))
             continue
         x1, x2 = ((min(max(x, left), right) - left) / (right - left) for x in (x1, x2))
         y1, y2 = ((min(max(y, top), bottom) - top) / (bottom - top) for y in (y1, y2))
-        seen.append(((x1, y1, x2, y2), label) if x2 > x1 and y2 > y1 else ((0, 0, 0, 0), 0))
-    return np.array([b for b, _ in seen], float).reshape(-1, 4), [label for _, label in seen]
+        cropped.append(((x1, y1, x2, y2), label) if x2 > x1 and y2 > y1 else ((0, 0, 0, 0), 0))
+    return np.array([b for b, _ in cropped], float).reshape(-1, 4), [label for _, label in cropped]
 
 
 def expand_image(image, height, width, top, left, fill):

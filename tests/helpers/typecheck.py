@@ -1,5 +1,7 @@
-"""The checker that jaxtyping applies to the package during tests: beartype, with an int taken where
-a float is asked for, as Python's type checkers take it."""
+"""The type checker that jaxtyping applies to the package during tests.
+
+It is beartype, which accepts an int for a float, as static type checkers do.
+"""
 
 from beartype import BeartypeConf, beartype
 

@@ -1,4 +1,4 @@
-"""The network's shapes, parameters and layers, against published and independently computed numbers."""
+"""Shapes, parameters and layers of the network against published and independently computed numbers."""
 
 import dataclasses
 import re
@@ -18,13 +18,13 @@ from helpers.random_predictors import with_random_predictors
 
 from ssd_jax import config
 from ssd_jax.errors import UserError
-from ssd_jax.models.ssd import SSD, predict
+from ssd_jax.models.ssd import SSD, prediction_head
 from ssd_jax.models.vgg import (
     L2Norm,
-    conv_relu,
+    conv_norm_relu,
     max_pool_3x3_stride1,
-    max_pool_by_corners,
-    max_pool_by_maxima,
+    max_pool_argmax,
+    max_pool_elementwise,
 )
 
 Pool = Callable[[jax.Array], jax.Array]
@@ -58,7 +58,7 @@ def init_shapes(model: config.Model) -> dict:
         (SSD500, 21, 26_746_511),
     ],
 )
-def test_parameter_count(model: config.Model, classes: int, count: int) -> None:
+def test_init_has_the_published_number_of_parameters(model: config.Model, classes: int, count: int) -> None:
     assert sum(leaf.size for leaf in jax.tree.leaves(init_shapes(with_classes(model, classes)))) == count
 
 
@@ -70,7 +70,9 @@ def test_parameter_count(model: config.Model, classes: int, count: int) -> None:
         (SSD500, 20097, (63, 32, 16, 8, 4, 2, 1)),
     ],
 )
-def test_predictions_and_maps(model: config.Model, boxes: int, maps: tuple[int, ...]) -> None:
+def test_predictions_have_the_shapes_of_the_default_boxes(
+    model: config.Model, boxes: int, maps: tuple[int, ...]
+) -> None:
     model = with_classes(model, 21)
     images = jax.ShapeDtypeStruct((2, model.image_size, model.image_size, 3), jnp.float32)
     predictions, _ = jax.eval_shape(SSD(model).init_with_output, jax.random.key(0), images)
@@ -79,7 +81,7 @@ def test_predictions_and_maps(model: config.Model, boxes: int, maps: tuple[int, 
     assert model.feature_map_sizes == maps == model.default_boxes.feature_maps
 
 
-def test_layer_shapes_of_ssd300() -> None:
+def test_ssd300_has_the_layer_shapes_of_the_paper() -> None:
     """Paper figure 2: (300,300,3) -> ... -> (38,38,512) conv4_3 -> (19,19,1024) fc7 -> ... -> (1,1,256)."""
     model = with_classes(SSD300, 21)
 
@@ -102,23 +104,23 @@ def test_layer_shapes_of_ssd300() -> None:
         assert shapes[name]["__call__"][0].shape == (1, side, side, channels), name
 
 
-def test_predictions_lie_in_the_order_of_the_default_boxes() -> None:
-    """One hot pixel of a source moves only the boxes of the cells around it: map, row, column, box."""
+def test_prediction_head_follows_the_order_of_the_default_boxes() -> None:
+    """A single non-zero pixel changes only the boxes of its cell, in the order row, column, box."""
 
     class Head(nn.Module):
         @nn.compact
-        def __call__(self, source: jax.Array) -> jax.Array:
-            return predict(source, "head", 4, 4, jnp.dtype("float32"))
+        def __call__(self, feature_map: jax.Array) -> jax.Array:
+            return prediction_head(feature_map, "head", 4, 4, jnp.dtype("float32"))
 
     kernel = jnp.zeros((3, 3, 8, 16)).at[1, 1].set(1.0)
-    source = jnp.zeros((1, 8, 8, 8)).at[0, 2, 5].set(1.0)
-    out = Head().apply({"params": {"head": {"kernel": kernel, "bias": jnp.zeros(16)}}}, source)
-    hot = np.flatnonzero(np.asarray(out[0, :, 0]))
-    np.testing.assert_array_equal(hot, (2 * 8 + 5) * 4 + np.arange(4))
+    feature_map = jnp.zeros((1, 8, 8, 8)).at[0, 2, 5].set(1.0)
+    out = Head().apply({"params": {"head": {"kernel": kernel, "bias": jnp.zeros(16)}}}, feature_map)
+    changed = np.flatnonzero(np.asarray(out[0, :, 0]))
+    np.testing.assert_array_equal(changed, (2 * 8 + 5) * 4 + np.arange(4))
 
 
 def slow_pool(x: np.ndarray, kernel: int, stride: int, pad: int) -> np.ndarray:
-    """Caffe's ceil-mode pooling, cell by cell."""
+    """Pool cell by cell in Caffe's ceil mode."""
     h, w, c = x.shape
     rows, cols = (-(-(n + 2 * pad - kernel) // stride) + 1 for n in (h, w))
     out = np.empty((rows, cols, c), x.dtype)
@@ -129,64 +131,64 @@ def slow_pool(x: np.ndarray, kernel: int, stride: int, pad: int) -> np.ndarray:
     return out
 
 
-POOLS = [(max_pool_by_maxima, 2, 2), (max_pool_by_corners, 2, 2), (max_pool_3x3_stride1, 3, 1)]
+POOLS = [(max_pool_elementwise, 2, 2), (max_pool_argmax, 2, 2), (max_pool_3x3_stride1, 3, 1)]
 
 
 @pytest.mark.parametrize(("pool", "window", "stride"), POOLS)
 @pytest.mark.parametrize("side", [(4, 6), (5, 7), (1, 1), (2, 3)])
-def test_pools_against_a_plain_loop(side: tuple[int, int], pool: Pool, window: int, stride: int) -> None:
+def test_pools_equal_a_plain_loop(side: tuple[int, int], pool: Pool, window: int, stride: int) -> None:
     x = np.random.default_rng(0).normal(size=(2, *side, 3)).astype(np.float32)
     for image, pooled in zip(x, pool(jnp.array(x)), strict=True):
         np.testing.assert_array_equal(pooled, slow_pool(image, window, stride, window - 2))
 
 
 @pytest.mark.parametrize(("pool", "window", "stride"), POOLS)
-def test_pool_gradient_is_that_of_the_library_where_no_cells_tie(pool: Pool, window: int, stride: int) -> None:
+def test_pool_gradients_equal_flax_without_ties(pool: Pool, window: int, stride: int) -> None:
     x = jax.random.permutation(jax.random.key(0), jnp.arange(2 * 5 * 7 * 3.0)).reshape(2, 5, 7, 3)
 
-    def theirs(x: jax.Array) -> jax.Array:
+    def flax_pool(x: jax.Array) -> jax.Array:
         return nn.max_pool(x, (window, window), (stride, stride), "SAME")
 
-    weights = jax.random.normal(jax.random.key(1), theirs(x).shape)
-    expected, actual = (jax.grad(lambda x: jnp.sum(weights * f(x)))(x) for f in (theirs, pool))  # noqa: B023
+    weights = jax.random.normal(jax.random.key(1), flax_pool(x).shape)
+    expected, actual = (jax.grad(lambda x: jnp.sum(weights * f(x)))(x) for f in (flax_pool, pool))  # noqa: B023
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("side", [(4, 6), (5, 7), (1, 1), (2, 3)])
-def test_gradient_goes_to_the_first_corner_of_those_that_tie(side: tuple[int, int]) -> None:
+def test_max_pool_argmax_gives_the_gradient_to_the_first_of_equal_pixels(side: tuple[int, int]) -> None:
     x = np.random.default_rng(0).integers(-1, 2, (2, *side, 3)).astype(np.float32)
     expected = np.zeros_like(x)
-    weights = np.random.default_rng(1).normal(size=max_pool_by_corners(jnp.array(x)).shape).astype(np.float32)
+    weights = np.random.default_rng(1).normal(size=max_pool_argmax(jnp.array(x)).shape).astype(np.float32)
     for b, i, j, c in np.ndindex(weights.shape):
         cell = x[b, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, c]
         row, column = np.unravel_index(cell.argmax(), cell.shape)
         expected[b, 2 * i + row, 2 * j + column, c] = weights[b, i, j, c]
-    np.testing.assert_array_equal(jax.grad(lambda x: jnp.sum(weights * max_pool_by_corners(x)))(jnp.array(x)), expected)
+    np.testing.assert_array_equal(jax.grad(lambda x: jnp.sum(weights * max_pool_argmax(x)))(jnp.array(x)), expected)
 
 
-def test_pool_then_relu_is_relu_then_pool() -> None:
+def test_pools_and_relu_commute() -> None:
     x = jax.random.permutation(jax.random.key(0), jnp.arange(-100, 110.0)).reshape(2, 5, 7, 3)
-    a, b = (lambda x: nn.relu(max_pool_by_corners(x))), (lambda x: max_pool_by_maxima(nn.relu(x)))
+    a, b = (lambda x: nn.relu(max_pool_argmax(x))), (lambda x: max_pool_elementwise(nn.relu(x)))
     np.testing.assert_array_equal(a(x), b(x))
     np.testing.assert_array_equal(*(jax.grad(lambda x: jnp.sum(f(x) ** 2))(x) for f in (a, b)))  # noqa: B023
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_pools_of_infinities_and_nan(dtype: str) -> None:
+def test_pools_propagate_infinities_and_nan(dtype: str) -> None:
     x = np.random.default_rng(0).integers(-2, 2, (2, 6, 8, 5)).astype(np.float32)
     x[x == -2] = -np.inf
     x[0, :2, :2, 0] = -np.inf
     x[0, 1, 3] = np.nan
-    pooled = [np.asarray(pool(jnp.array(x, dtype)), np.float32) for pool in (max_pool_by_corners, max_pool_by_maxima)]
+    pooled = [np.asarray(pool(jnp.array(x, dtype)), np.float32) for pool in (max_pool_argmax, max_pool_elementwise)]
     np.testing.assert_array_equal(*pooled)
     assert pooled[0][0, 0, 0, 0] == -np.inf and np.isnan(pooled[0][0, 0, 1]).all() and np.isnan(pooled[0]).sum() == 5
 
 
 @pytest.mark.parametrize("norm", ["none", "group"])
-def test_activations_computed_anew_are_the_same(norm: Literal["none", "group"]) -> None:
-    kept = dataclasses.replace(SMALL, norm=norm)
-    images = jax.random.uniform(jax.random.key(1), (2, kept.image_size, kept.image_size, 3), maxval=255)
-    params = SSD(kept).init(jax.random.key(0, impl="rbg"), images)["params"]
+def test_remat_does_not_change_loss_and_gradient(norm: Literal["none", "group"]) -> None:
+    model = dataclasses.replace(SMALL, norm=norm)
+    images = jax.random.uniform(jax.random.key(1), (2, model.image_size, model.image_size, 3), maxval=255)
+    params = SSD(model).init(jax.random.key(0, impl="rbg"), images)["params"]
 
     def gradient(model: config.Model) -> Any:
         def loss(params: Any) -> jax.Array:
@@ -195,13 +197,13 @@ def test_activations_computed_anew_are_the_same(norm: Literal["none", "group"]) 
 
         return jax.make_jaxpr(jax.grad(loss))(params), jax.jit(jax.value_and_grad(loss))(params)
 
-    (_, expected), (jaxpr, actual) = gradient(kept), gradient(dataclasses.replace(kept, remat=True))
-    assert str(jaxpr).count("checkpoint[") + str(jaxpr).count("remat") >= 5, "the five blocks"
+    (_, expected), (jaxpr, actual) = gradient(model), gradient(dataclasses.replace(model, remat=True))
+    assert str(jaxpr).count("checkpoint[") + str(jaxpr).count("remat") >= 5, "one for each of the five blocks"
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6), actual, expected)
 
 
 @pytest.mark.parametrize("precision", ["default", "high", "highest"])
-def test_precision_is_that_of_every_convolution(precision: Literal["default", "high", "highest"]) -> None:
+def test_precision_applies_to_every_convolution(precision: Literal["default", "high", "highest"]) -> None:
     model = dataclasses.replace(SMALL, precision=precision)
     images = jnp.zeros((1, model.image_size, model.image_size, 3))
     params = jax.eval_shape(SSD(model).init, jax.random.key(0), images)["params"]
@@ -210,13 +212,13 @@ def test_precision_is_that_of_every_convolution(precision: Literal["default", "h
         offsets, logits = SSD(model).apply({"params": params}, images)
         return offsets.sum() + logits.sum()
 
-    found = Counter(re.findall(r"precision=(\S+)", str(jax.make_jaxpr(jax.grad(loss))(params))))
-    assert sum(found.values()) > 60, "forward and backward"
-    assert all(word.strip("(,").endswith(precision.upper()) for word in found), found
+    precisions = Counter(re.findall(r"precision=(\S+)", str(jax.make_jaxpr(jax.grad(loss))(params))))
+    assert sum(precisions.values()) > 60, "forward and backward"
+    assert all(word.strip("(,").endswith(precision.upper()) for word in precisions), precisions
 
 
-def test_l2_norm() -> None:
-    """With scale 20 each cell's channel norm is 20, or 0 for an all-zero cell, whose gradient is finite."""
+def test_l2_norm_scales_each_cell_and_keeps_gradients_finite() -> None:
+    """With scale 20 the norm over channels is 20, or 0 in an all-zero cell, whose gradient is finite."""
     x = jax.random.normal(jax.random.key(0), (1, 3, 3, 16)).at[0, 1, 1].set(0.0)
     module = L2Norm()
     variables = module.init(jax.random.key(0), x)
@@ -230,14 +232,14 @@ def test_l2_norm() -> None:
     np.testing.assert_allclose(module.apply(doubled, x)[..., 3], 2 * module.apply(variables, x)[..., 3], rtol=1e-6)
 
 
-def test_strided_extras_pad_both_sides() -> None:
-    """SAME would pad (0, 1) on an even map: the first output would not see a zero row before it."""
+def test_strided_convolution_pads_both_sides() -> None:
+    """`SAME` pads (0, 1) on a feature map of even size, so the first output would have no zero row before it."""
     x = jnp.ones((1, 10, 10, 8))
 
     class Layer(nn.Module):
         @nn.compact
         def __call__(self, x: jax.Array) -> jax.Array:
-            return conv_relu(x, "conv", 8, norm="none", dtype=jnp.dtype("float32"), stride=2)
+            return conv_norm_relu(x, "conv", 8, norm="none", dtype=jnp.dtype("float32"), stride=2)
 
     params = {"conv": {"kernel": jnp.ones((3, 3, 8, 8)), "bias": jnp.zeros(8)}}
     out = Layer().apply({"params": params}, x)[0, :, :, 0] / 8
@@ -248,7 +250,7 @@ def test_strided_extras_pad_both_sides() -> None:
 
 @pytest.mark.parametrize("norm", ["none", "group"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_narrow_network_runs_in_each_dtype(norm: str, dtype: str) -> None:
+def test_narrow_network_runs_in_every_dtype_and_norm(norm: str, dtype: str) -> None:
     boxes = config.DefaultBoxes(
         image_size=64, feature_maps=(8, 4, 2), min_sizes=(8, 16, 32), max_sizes=(16, 32, 64),
         aspect_ratios=((2,), (2,), (2,)), steps=None,
@@ -264,16 +266,16 @@ def test_narrow_network_runs_in_each_dtype(norm: str, dtype: str) -> None:
     chex.assert_tree_all_finite(predictions)
     assert predictions.logits.shape == (2, boxes.count, 3)
     if norm == "group":
-        # From scratch it starts by saying nothing, with background at 3:1 over the two classes together.
+        # From scratch all offsets are 0, and background is 3:1 to the two classes together.
         np.testing.assert_array_equal(predictions.offsets, 0)
-        shares = jnp.broadcast_to(jnp.float32([0.75, 0.125, 0.125]), predictions.logits.shape)
-        np.testing.assert_allclose(jax.nn.softmax(predictions.logits), shares, rtol=1e-2)  # bfloat16
+        expected = jnp.broadcast_to(jnp.float32([0.75, 0.125, 0.125]), predictions.logits.shape)
+        np.testing.assert_allclose(jax.nn.softmax(predictions.logits), expected, rtol=1e-2)  # the tolerance of bfloat16
         predictions = jax.jit(SSD(model).apply)(with_random_predictors(variables), images)
-    assert 0.01 < float(predictions.logits.std()) < 20  # neither vanished nor blown up from scratch
+    assert 0.01 < float(predictions.logits.std()) < 20  # activations neither vanish nor explode
     spread = jnp.abs(predictions.logits[0] - predictions.logits[1]).mean()
     assert spread > 1e-3  # the outputs depend on the image
 
 
-def test_config_refuses_maps_that_the_network_does_not_make() -> None:
-    with pytest.raises(UserError, match=r"makes maps of \(38, 19, 10, 5, 3, 1\)"):
+def test_config_rejects_feature_maps_that_the_network_does_not_produce() -> None:
+    with pytest.raises(UserError, match="default_boxes.feature_maps"):
         config.Model(default_boxes=config.DefaultBoxes(feature_maps=(37, 19, 10, 5, 3, 1)))

@@ -1,3 +1,5 @@
+"""Resampling, crops, boxes and colours against loops written after Caffe and OpenCV, and against closed forms."""
+
 import functools
 import inspect
 
@@ -13,8 +15,8 @@ from ssd_jax.errors import UserError
 from ssd_jax.ops import augmentation, resample
 
 MEAN = (123.0, 117.0, 104.0)
-CAFFE = Augment()
-STILL = Augment(distort_probability=0, expand_probability=0, crop=False, flip_probability=0)
+PAPER = Augment()
+ALL_OFF = Augment(distort_probability=0, expand_probability=0, crop=False, flip_probability=0)
 NEUTRAL = {"brightness": 0.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0, "contrast_first": True}
 WHOLE = np.array([0, 0, 1, 1], np.float32)
 
@@ -23,7 +25,7 @@ def keys(count, seed=0):
     return jax.random.split(jax.random.key(seed), count)
 
 
-RESIZE = jax.jit(resample.resize, static_argnums=1, static_argnames="fill")
+jit_resize = jax.jit(resample.resize, static_argnums=1, static_argnames="fill")
 
 
 def noise(height, width, seed=0):
@@ -31,7 +33,7 @@ def noise(height, width, seed=0):
 
 
 def padded(boxes, labels=None, g=4):
-    """Boxes and labels filled up to g; the padding's boxes cover everything, so it shows if it counts."""
+    """Pad boxes and labels to g. The padding has boxes that cover everything, so a test fails if it counts."""
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     rest = g - len(boxes)
     labels = [1] * len(boxes) if labels is None else labels
@@ -42,38 +44,38 @@ def padded(boxes, labels=None, g=4):
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(13, 17, 9), (9, 14, 23), (20, 20, 10), (1, 1, 4), (7, 3, 1)])
-def test_resize_is_that_of_opencv_and_reads_the_content_only(height, width, size):
+def test_resize_equals_opencv_and_ignores_pixels_beyond_the_content(height, width, size):
     canvas = noise(24, 32)
     expected = reference.cv2_resize(canvas[:height, :width], size)
-    actual = RESIZE(canvas, size, np.int32(height), np.int32(width))
+    actual = jit_resize(canvas, size, np.int32(height), np.int32(width))
     assert actual.dtype == jnp.float32
     np.testing.assert_allclose(actual, expected, atol=2e-3)
 
 
-def test_resize_hand_computed():
+def test_resize_returns_hand_computed_values():
     row = np.repeat(np.array([[[0], [100], [200]]], np.uint8), 3, axis=2)
     # 3 pixels to 2: centres at 0.25 and 1.75; to 6: at -0.25 (kept at 0), 0.25, 0.75, ...
-    np.testing.assert_allclose(RESIZE(row, 2)[0, :, 0], [25, 175], atol=1e-4)
-    np.testing.assert_allclose(RESIZE(row, 6)[0, :, 0], [0, 25, 75, 125, 175, 200], atol=1e-4)
+    np.testing.assert_allclose(jit_resize(row, 2)[0, :, 0], [25, 175], atol=1e-4)
+    np.testing.assert_allclose(jit_resize(row, 6)[0, :, 0], [0, 25, 75, 125, 175, 200], atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [1, 49, 141, 300])  # 141 times float32's 1 / 141 is not 1
-def test_a_picture_of_the_right_size_comes_out_bit_for_bit(size):
+def test_resize_keeps_an_image_of_the_target_size_bit_for_bit(size):
     image = noise(size, size)
-    actual = RESIZE(image, size, np.int32(size), np.int32(size))
+    actual = jit_resize(image, size, np.int32(size), np.int32(size))
     np.testing.assert_array_equal(actual, image)
 
 
-def test_a_content_without_pixels_is_the_fill():
-    picture = RESIZE(noise(4, 4), 3, 0, 0, fill=(1.0, 2.0, 3.0))
-    np.testing.assert_array_equal(picture, np.broadcast_to([1, 2, 3], (3, 3, 3)))
+def test_resize_fills_an_image_without_pixels():
+    resized = jit_resize(noise(4, 4), 3, 0, 0, fill=(1.0, 2.0, 3.0))
+    np.testing.assert_array_equal(resized, np.broadcast_to([1, 2, 3], (3, 3, 3)))
 
 
 @pytest.mark.parametrize(
-    "interpolate", [resample.interpolate_gather, resample.interpolate_in_parts, resample.interpolate_dense]
+    "interpolate", [resample.interpolate_gather, resample.interpolate_chunks, resample.interpolate_dense]
 )
 @pytest.mark.parametrize("count", [1, 4, 11])
-def test_each_way_to_interpolate_gives_the_same_samples(interpolate, count):
+def test_interpolation_functions_equal_a_plain_loop(interpolate, count):
     image, rng = noise(12, 15), np.random.default_rng(1)
     rows, columns = rng.uniform(0, 11, count).astype(np.float32), rng.uniform(0, 14, 6).astype(np.float32)
     rows[0], columns[:3] = 11, (0, 14, 7)  # the border and a pixel's centre
@@ -82,7 +84,7 @@ def test_each_way_to_interpolate_gives_the_same_samples(interpolate, count):
     np.testing.assert_allclose(actual, expected, atol=2e-3)
 
 
-def test_platforms_compile_their_own_way_alone():
+def test_resize_compiles_one_interpolation_per_platform():
     batched = jax.jit(jax.vmap(lambda image: resample.resize(image, 8)))
     image = jax.ShapeDtypeStruct((2, 9, 9, 3), jnp.uint8)
     operations = {
@@ -97,18 +99,21 @@ def test_platforms_compile_their_own_way_alone():
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_one_window_is_expand_crop_flip_and_resize_step_by_step(flip):
-    """On whole pixels, where the steps lose nothing. Samples that mix across a border are left out:
-    there Caffe mixes image and fill, and stops at the crop's last pixel."""
+def test_sample_window_equals_expand_crop_flip_and_resize_in_turn(flip):
+    """The windows end on whole pixels, where the separate steps lose nothing.
+
+    Samples that mix across a border are excluded: there Caffe mixes image and fill, and stops at the last pixel of the
+    crop.
+    """
     height, width, size = 20, 24, 31
     image = noise(height, width)
-    canvas_box = (50, 50)  # 2.5 x 20 high, and 50 / 24 wide: windows need no common ratio
+    canvas_box = (50, 50)  # the ratio differs between height (2.5) and width (50 / 24)
     top, left, crop = 9, 13, (3, 6, 43, 46)  # x1 y1 x2 y2 on the canvas
     canvas = reference.expand_image(image, *canvas_box, top, left, MEAN)
-    own = reference.expand_image(np.ones_like(image), *canvas_box, top, left, (0, 0, 0))
-    cut, own = (a[crop[1] : crop[3], crop[0] : crop[2]] for a in (canvas, own))
-    cut, own = (a[:, ::-1] if flip else a for a in (cut, own))
-    expected, own = reference.cv2_resize(cut, size), reference.cv2_resize(own, size)[..., 0]
+    content = reference.expand_image(np.ones_like(image), *canvas_box, top, left, (0, 0, 0))
+    cropped, content = (a[crop[1] : crop[3], crop[0] : crop[2]] for a in (canvas, content))
+    cropped, content = (a[:, ::-1] if flip else a for a in (cropped, content))
+    expected, content = reference.cv2_resize(cropped, size), reference.cv2_resize(content, size)[..., 0]
 
     expand = np.array([-left / width, -top / height, (50 - left) / width, (50 - top) / height], np.float32)
     window = augmentation.unproject_boxes(np.array([crop], np.float32) / 50, expand)[0]
@@ -116,9 +121,9 @@ def test_one_window_is_expand_crop_flip_and_resize_step_by_step(flip):
     pixels, inside = resample.sample_window(image, window, size)
     actual = np.where(inside[..., None], pixels, MEAN)
 
-    np.testing.assert_array_equal(inside[own == 1], True)
-    np.testing.assert_array_equal(inside[own == 0], False)
-    unmixed = ((own == 0) | (own == 1))[1:-1, 1:-1]
+    np.testing.assert_array_equal(inside[content == 1], True)
+    np.testing.assert_array_equal(inside[content == 0], False)
+    unmixed = ((content == 0) | (content == 1))[1:-1, 1:-1]
     assert unmixed.mean() > 0.8 and inside.mean() > 0.2
     np.testing.assert_allclose(actual[1:-1, 1:-1][unmixed], expected[1:-1, 1:-1][unmixed], atol=0.02)
 
@@ -126,26 +131,26 @@ def test_one_window_is_expand_crop_flip_and_resize_step_by_step(flip):
 # ---- expand ----
 
 
-def test_expand_draws_ratio_and_place_as_caffe():
-    windows = np.asarray(jax.vmap(lambda key: augmentation.random_expand_window(key, CAFFE))(keys(4000)), np.float64)
+def test_random_expand_window_has_the_distribution_of_caffe():
+    windows = np.asarray(jax.vmap(lambda key: augmentation.random_expand_window(key, PAPER))(keys(4000)), np.float64)
     ratio = windows[:, 2:] - windows[:, :2]
-    np.testing.assert_allclose(ratio[:, 0], ratio[:, 1], atol=1e-5)  # one ratio for both sides
+    np.testing.assert_allclose(ratio[:, 0], ratio[:, 1], atol=1e-5)  # the same ratio for both sides
     expanded = ratio[:, 0] > 1
     assert expanded.mean() == pytest.approx(0.5, abs=0.03)
     np.testing.assert_array_equal(windows[~expanded], np.tile(WHOLE, ((~expanded).sum(), 1)))
     ratio = ratio[expanded, 0]
-    place = -windows[expanded, :2] / (ratio[:, None] - 1)  # 0: the image is at the left or top
+    position = -windows[expanded, :2] / (ratio[:, None] - 1)  # 0 if the image is at the left or top of the canvas
     assert stats.kstest((ratio - 1) / 3, "uniform").pvalue > 0.01
-    assert stats.kstest(place[:, 0], "uniform").pvalue > 0.01
-    assert stats.kstest(place[:, 1], "uniform").pvalue > 0.01
-    assert np.abs(np.corrcoef([ratio, *place.T]) - np.eye(3)).max() < 0.1
+    assert stats.kstest(position[:, 0], "uniform").pvalue > 0.01
+    assert stats.kstest(position[:, 1], "uniform").pvalue > 0.01
+    assert np.abs(np.corrcoef([ratio, *position.T]) - np.eye(3)).max() < 0.1
 
 
 # ---- the batch sampler ----
 
 
 @functools.partial(jax.jit, static_argnames=("config", "count"))
-def crop_windows(boxes, labels, config=CAFFE, count=4000):
+def crop_windows(boxes, labels, config=PAPER, count=4000):
     draw = functools.partial(augmentation.random_crop_window, boxes=boxes, labels=labels, config=config)
     return jax.vmap(lambda key: draw(key))(keys(count, seed=5))
 
@@ -162,7 +167,7 @@ SCENES = {
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_crops_are_distributed_as_caffes(scene):
+def test_random_crop_window_has_the_distribution_of_caffe(scene):
     boxes = SCENES[scene]
     rng = np.random.default_rng(3)
     expected = []
@@ -185,63 +190,63 @@ def test_crops_are_distributed_as_caffes(scene):
         }
 
     actual, expected = features(actual), features(expected)
-    for name in actual:  # rounded: at the border float32 leaves other traces of 0 than float64
+    for name in actual:  # rounded, because values near 0 differ between float32 and float64
         assert stats.ks_2samp(*(np.round(f[name], 4) for f in (actual, expected))).pvalue > 0.01, name
 
 
-def test_patches_lie_inside_with_scale_and_ratio_in_range():
-    patches = np.asarray(augmentation.random_patches(jax.random.key(0), 20_000, CAFFE), np.float64)
+def test_random_patches_lie_inside_with_scale_and_ratio_in_range():
+    patches = np.asarray(augmentation.random_patches(jax.random.key(0), 20_000, PAPER), np.float64)
     assert patches.min() >= 0 and patches.max() <= 1 + 1e-6
     width, height = (patches[:, 2:] - patches[:, :2]).T
     scale, ratio = np.sqrt(width * height), width / height
     assert stats.kstest((scale - 0.3) / 0.7, "uniform").pvalue > 0.01
     assert ratio.min() > 0.499 and ratio.max() < 2.001
     assert (ratio > scale**2 - 1e-4).all() and (ratio < 1 / scale**2 + 1e-4).all()
-    free = scale < 0.7  # here [s^2, 1 / s^2] holds all of [.5, 2]
+    free = scale < 0.7  # [s^2, 1 / s^2] contains [.5, 2]
     assert stats.kstest((ratio[free] - 0.5) / 1.5, "uniform").pvalue > 0.01
-    assert (width[scale**2 > 0.95] > 0.95).all()  # limited in effect
+    assert (width[scale**2 > 0.95] > 0.95).all()  # the limit has an effect
     for corner, extent in zip(patches.T, (width, height), strict=False):
         assert stats.kstest((corner / np.maximum(1 - extent, 0.1))[extent < 0.9], "uniform").pvalue > 0.01
 
 
-def test_an_object_as_large_as_the_image_in_closed_form():
-    """There the IoU is s^2, and s is uniform in .3 to 1: each sampler's share and areas are known."""
+def test_random_crop_window_matches_the_closed_form_for_an_object_of_image_size():
+    """The IoU is then s^2 with s uniform in .3 to 1, so the probability and the areas of each sampler are known."""
     windows = np.asarray(crop_windows(*padded([WHOLE])), np.float64)
-    meets = [(1 - max(t**0.5, 0.3)) / 0.7 for t in (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)]
-    miss = (1 - meets[4]) ** 50  # only the sampler of .9 may fail, one time in 45
+    p_valid = [(1 - max(t**0.5, 0.3)) / 0.7 for t in (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)]
+    miss = (1 - p_valid[4]) ** 50  # only the sampler of .9 may find no patch, once in 45 times
     share = (1 - miss) / 7 + miss / 6
     assert is_whole(windows).mean() == pytest.approx(share, abs=0.02)
     area = np.prod(windows[:, 2:] - windows[:, :2], axis=1)
     for level in (0.3, 0.5, 0.9):
         above = (1 - level**0.5) / 0.7
-        expected = share * (1 + sum(min(1, above / p) for p in meets[:4] + meets[5:])) + (1 - miss) / 7
+        expected = share * (1 + sum(min(1, above / p) for p in p_valid[:4] + p_valid[5:])) + (1 - miss) / 7
         assert (area >= level - 1e-6).mean() == pytest.approx(expected, abs=0.03), level
 
 
-def test_an_object_too_small_leaves_two_offers():
-    windows = crop_windows(*padded([[0.5, 0.5, 0.55, 0.55]]))  # IoU at most .0025 / .09
+def test_random_crop_window_chooses_between_two_windows_for_a_tiny_object():
+    windows = crop_windows(*padded([[0.5, 0.5, 0.55, 0.55]]))  # its IoU is at most .0025 / .09
     assert is_whole(windows).mean() == pytest.approx(0.5, abs=0.03)
 
 
-def test_any_object_may_meet_the_overlap_not_all():
+def test_random_crop_window_needs_only_one_object_to_overlap():
     alone = is_whole(crop_windows(*padded([WHOLE]))).mean()
     both = is_whole(crop_windows(*padded([[0.5, 0.5, 0.55, 0.55], WHOLE]))).mean()
     assert both == pytest.approx(alone, abs=0.02)
 
 
 @pytest.mark.parametrize("g", [0, 4])
-def test_without_objects_the_whole_image_is_taken(g):
+def test_random_crop_window_is_the_whole_image_without_objects(g):
     assert is_whole(crop_windows(*padded([], g=g), count=200)).all()
 
 
-def test_a_box_without_area_still_allows_the_free_patch():
-    # Caffe: its IoU is 0, at most 1.
+def test_random_crop_window_accepts_a_box_without_area_in_the_sampler_without_minimum():
+    # Its IoU is 0, which meets the bound of "at most 1" in Caffe.
     assert is_whole(crop_windows(*padded([[0.5, 0.5, 0.5, 0.9]]))).mean() == pytest.approx(0.5, abs=0.03)
 
 
 @pytest.mark.parametrize(("overlap", "share"), [(0.25, 1 / 3), (np.nextafter(np.float32(0.25), np.float32(1)), 1 / 2)])
-def test_an_overlap_exactly_at_the_bound_is_enough(overlap, share):
-    # Patches of .5 x .5 in an object as large as the image: IoU 1 / 4, in floats too.
+def test_random_crop_window_includes_the_minimum_overlap(overlap, share):
+    # Patches of .5 x .5 in an object as large as the image have an IoU of exactly 1 / 4, also in float32.
     config = Augment(
         crop_min_overlaps=(float(overlap),), crop_scale=(0.5, 0.5), crop_aspect_ratio=(1.0, 1.0), crop_trials=3
     )
@@ -251,11 +256,11 @@ def test_an_overlap_exactly_at_the_bound_is_enough(overlap, share):
 # ---- boxes ----
 
 
-def test_boxes_whose_centre_is_in_the_crop_stay_its_border_included():
+def test_crop_boxes_keeps_centres_inside_or_on_the_border():
     window = np.array([0.25, 0.25, 0.75, 0.75], np.float32)
     boxes = [
-        [0.0, 0.25, 0.5, 0.5],  # centre x exactly on the left border
-        [0.5, 0.5, 1.0, 1.0],  # centre in the corner
+        [0.0, 0.25, 0.5, 0.5],  # centre exactly on the left border
+        [0.5, 0.5, 1.0, 1.0],  # centre in the corner of the window
         [0.0, 0.3, 0.4999999, 0.5],  # centre left of the border
         [0.5, 0.5, 0.5, 0.6],  # no width
         [0.375, 0.5, 0.625, 0.625],
@@ -267,19 +272,19 @@ def test_boxes_whose_centre_is_in_the_crop_stay_its_border_included():
     np.testing.assert_array_equal(actual, expected)
 
 
-def test_cropped_boxes_are_caffes():
+def test_crop_boxes_equals_caffe_on_random_boxes():
     rng = np.random.default_rng(0)
     for _ in range(20):
         corners = np.sort(rng.uniform(0, 1, (50, 2, 2)), axis=1).astype(np.float32)
         boxes, labels = corners.reshape(50, 4), rng.integers(0, 3, 50).astype(np.int32)
         window = np.asarray(reference.sample_patch(rng, (0.3, 1.0), (0.5, 2.0)), np.float32)
-        expected, expected_labels = reference.emitted(boxes.tolist(), labels.tolist(), window.tolist())
+        expected, expected_labels = reference.crop_annotation(boxes.tolist(), labels.tolist(), window.tolist())
         actual, actual_labels = augmentation.crop_boxes(boxes, labels, window)
         np.testing.assert_array_equal(actual_labels, expected_labels)
         np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-def test_mirrored_boxes_and_padding():
+def test_flip_boxes_mirrors_boxes_and_zeroes_padding():
     boxes, labels = padded([[0.1, 0.2, 0.4, 0.9]], g=2)
     np.testing.assert_allclose(augmentation.flip_boxes(boxes, labels), [[0.6, 0.2, 0.9, 0.9], [0] * 4], atol=1e-6)
 
@@ -287,8 +292,8 @@ def test_mirrored_boxes_and_padding():
 # ---- colours ----
 
 
-def test_distortions_are_drawn_as_caffe_draws_them():
-    draws = jax.jit(jax.vmap(lambda key: augmentation.random_distortion(key, CAFFE)))(keys(6000))
+def test_random_distortion_has_the_distribution_of_caffe():
+    draws = jax.jit(jax.vmap(lambda key: augmentation.random_distortion(key, PAPER)))(keys(6000))
     neutral = {"brightness": 0, "contrast": 1, "saturation": 1, "hue": 0}
     low_high = {"brightness": (-32, 32), "contrast": (0.5, 1.5), "saturation": (0.5, 1.5), "hue": (-18, 18)}
     applied = {name: np.asarray(getattr(draws, name)) != neutral[name] for name in neutral}
@@ -302,12 +307,12 @@ def test_distortions_are_drawn_as_caffe_draws_them():
     np.testing.assert_array_equal(draws.channel_order, np.tile([0, 1, 2], (6000, 1)))
 
 
-def test_shuffled_channels_take_every_order_equally():
+def test_random_distortion_shuffles_channels_uniformly():
     config = Augment(channel_shuffle_probability=0.5)
     draws = jax.jit(jax.vmap(lambda key: augmentation.random_distortion(key, config)))(keys(6000))
-    found, counts = np.unique(draws.channel_order, axis=0, return_counts=True)
-    assert len(found) == 6
-    expected = [0.5 + 0.5 / 6, *[0.5 / 6] * 5]  # a shuffle may leave them as they are
+    orders, counts = np.unique(draws.channel_order, axis=0, return_counts=True)
+    assert len(orders) == 6
+    expected = [0.5 + 0.5 / 6, *[0.5 / 6] * 5]  # a shuffle may keep the order
     np.testing.assert_allclose(counts / 6000, expected, atol=0.02)
     shuffled = (np.asarray(draws.channel_order) != [0, 1, 2]).any(axis=1)
     assert abs(np.corrcoef(shuffled, draws.contrast_first)[0, 1]) < 0.06
@@ -323,7 +328,7 @@ def distortion(channel_order=(0, 1, 2), **values):
     return augmentation.Distortion(**numbers, channel_order=np.array(channel_order, np.int32))
 
 
-def test_distort_is_caffes_pixel_by_pixel():
+def test_distort_equals_caffe_pixel_by_pixel():
     rng = np.random.default_rng(0)
     extremes = np.array(np.meshgrid([0, 128, 255], [0, 128, 255], [0, 128, 255])).reshape(3, -1).T
     nearly_red = [[255, 0, 10], [255, 10, 0], [200, 199, 199], [1, 0, 0]]
@@ -344,49 +349,51 @@ def test_distort_is_caffes_pixel_by_pixel():
 @pytest.mark.parametrize(
     ("pixel", "values", "expected"),
     [
-        ((255, 0, 0), {"hue": 15}, (255, 127.5, 0)),  # 30 degrees: between red and yellow
-        ((255, 0, 0), {"hue": -15}, (255, 0, 0)),  # stops at 0, in Caffe's uint8
-        ((255, 0, 127.5), {"hue": 18}, (255, 25.5, 0)),  # 330 + 36 degrees goes round, to 6
+        ((255, 0, 0), {"hue": 15}, (255, 127.5, 0)),  # 30 degrees, between red and yellow
+        ((255, 0, 0), {"hue": -15}, (255, 0, 0)),  # saturates at 0, as in Caffe's uint8
+        ((255, 0, 127.5), {"hue": 18}, (255, 25.5, 0)),  # 330 + 36 degrees wraps around to 6
         ((0, 0, 255), {"hue": -15}, (0, 127.5, 255)),
         ((200, 100, 100), {"saturation": 0.5}, (200, 150, 150)),
-        ((200, 100, 50), {"saturation": 1.5}, (200, 200 / 3, 0)),  # S is at most 1, the hue stays
+        ((200, 100, 50), {"saturation": 1.5}, (200, 200 / 3, 0)),  # S is at most 1; the hue is kept
         ((90, 90, 90), {"saturation": 1.5, "hue": 18}, (90, 90, 90)),
         ((10, 250, 100), {"brightness": 20}, (30, 255, 120)),
         ((10, 250, 100), {"brightness": -20}, (0, 230, 80)),
-        ((10, 250, 100), {"contrast": 1.5}, (15, 255, 150)),  # times, not around the middle
+        ((10, 250, 100), {"contrast": 1.5}, (15, 255, 150)),  # multiplied, not relative to the mean
         ((10, 20, 30), {"channel_order": (2, 0, 1)}, (30, 10, 20)),
         ((200, 100, 100), {"contrast": 1.5, "saturation": 0.5, "contrast_first": True}, (255, 202.5, 202.5)),
         ((200, 100, 100), {"contrast": 1.5, "saturation": 0.5, "contrast_first": False}, (255, 225, 225)),
     ],
 )
-def test_distort_by_hand(pixel, values, expected):
+def test_distort_returns_hand_computed_values(pixel, values, expected):
     actual = distort_pixels(jnp.array([pixel], jnp.float32), distortion(**values))
     np.testing.assert_allclose(actual, [expected], atol=1e-3)
 
 
-def test_the_neutral_distortion_changes_nothing():
+def test_distort_with_neutral_parameters_changes_nothing():
     pixels = noise(1, 500)[0].astype(np.float32)
     np.testing.assert_allclose(distort_pixels(pixels, distortion()), pixels, atol=1e-3)
 
 
-# ---- the whole ----
+# ---- augment ----
 
 
 @functools.partial(jax.jit, static_argnames=("size", "config"))
 def augment_batch(batch_keys, images, size, boxes, labels, config, height, width):
-    def one(key, image, boxes, labels, height, width):
+    def augment_one(key, image, boxes, labels, height, width):
         return augmentation.augment(key, image, size, boxes, labels, config, height=height, width=width, fill=MEAN)
 
-    return jax.vmap(one)(batch_keys, images, boxes, labels, height, width)
+    return jax.vmap(augment_one)(batch_keys, images, boxes, labels, height, width)
 
 
 def repeated(count, *arrays):
     return [np.broadcast_to(a, (count, *np.shape(a))) for a in arrays]
 
 
-def test_boxes_follow_the_pixels():
-    """The picture's red and green are its own coordinates, so the map that was used can be read off
-    the result; blue tells the content from the fill and, in the object, from the rest."""
+def test_augment_moves_boxes_with_the_pixels():
+    """Red and green hold the coordinates of each pixel, so that the window can be measured in the result.
+
+    Blue distinguishes the content from the fill.
+    """
     height, width, size, count = 50, 60, 64, 300
     canvas = noise(64, 64)
     canvas[:height, :width] = 200
@@ -395,7 +402,7 @@ def test_boxes_follow_the_pixels():
     boxes_px = np.array([[12, 5, 48, 44], [40, 20, 58, 30], [2, 30, 12, 48]])
     boxes, labels = padded(boxes_px / [width, height, width, height], [1, 2, 3])
     config = Augment(distort_probability=0)
-    pictures, new_boxes, new_labels = augment_batch(
+    images, new_boxes, new_labels = augment_batch(
         keys(count, seed=2),
         *repeated(count, canvas),
         size,
@@ -403,53 +410,53 @@ def test_boxes_follow_the_pixels():
         config,
         *repeated(count, np.int32(height), np.int32(width)),
     )
-    pictures, seen = np.asarray(pictures, np.float64), []
-    for picture, actual, actual_labels in zip(pictures, np.asarray(new_boxes), np.asarray(new_labels), strict=True):
-        inside = picture[..., 2] > 150
-        np.testing.assert_array_equal(picture[~inside], np.broadcast_to(MEAN, ((~inside).sum(), 3)))
+    images, cases = np.asarray(images, np.float64), []
+    for image, actual, actual_labels in zip(images, np.asarray(new_boxes), np.asarray(new_labels), strict=True):
+        inside = image[..., 2] > 150
+        np.testing.assert_array_equal(image[~inside], np.broadcast_to(MEAN, ((~inside).sum(), 3)))
         if inside.any(axis=0).sum() < 12 or inside.any(axis=1).sum() < 12:
-            continue  # too little to measure the map from
-        step_x, start_x = affine(picture[..., 0], inside, axis=1, last=4 * (width - 1))
-        step_y, start_y = affine(picture[..., 1], inside, axis=0, last=4 * (height - 1))
+            continue  # too few pixels to measure the window
+        step_x, start_x = fit_window(image[..., 0], inside, axis=1, last=4 * (width - 1))
+        step_y, start_y = fit_window(image[..., 1], inside, axis=0, last=4 * (height - 1))
         window = np.array([start_x / width, start_y / height, (start_x + step_x) / width, (start_y + step_y) / height])
         flip = step_x < 0
         upright = window[[2, 1, 0, 3]] if flip else window
-        expected, expected_labels = reference.emitted(boxes.tolist(), labels.tolist(), upright.tolist())
+        expected, expected_labels = reference.crop_annotation(boxes.tolist(), labels.tolist(), upright.tolist())
         if flip:
             expected[:, [0, 2]] = np.where(np.array(expected_labels)[:, None] > 0, 1 - expected[:, [2, 0]], 0)
         np.testing.assert_array_equal(actual_labels, expected_labels)
         np.testing.assert_allclose(actual, expected, atol=0.2 / size)
-        seen.append([flip, (~inside).any(), 0 in expected_labels[:3]])
-    flips, expansions, drops = np.array(seen, float).T
+        cases.append([flip, (~inside).any(), 0 in expected_labels[:3]])
+    flips, expansions, drops = np.array(cases, float).T
     assert flips.sum() > 50 and expansions.sum() > 50 and drops.sum() > 30
     assert abs(np.corrcoef(flips, expansions)[0, 1]) < 0.2
 
 
-def affine(values, inside, axis, last):
-    """Pixels of the source for the whole picture's side, and where it begins, from a ramp of 4 a pixel."""
+def fit_window(values, inside, axis, last):
+    """Return the length and the start of the window along an axis, in pixels of the input, from a ramp of 4 a pixel."""
     size = len(values)
     other = np.flatnonzero(inside.any(axis=axis))[0]
     line, valid = (values[other], inside[other]) if axis == 1 else (values[:, other], inside[:, other])
-    valid = valid & (line > 0) & (line < last)  # the border pixels go on
+    valid = valid & (line > 0) & (line < last)  # border pixels are repeated
     slope, start = np.polyfit((np.flatnonzero(valid) + 0.5) / size, line[valid] / 4 + 0.5, 1)
     return slope, start
 
 
-def test_nothing_switched_on_is_a_resize():
+def test_augment_with_everything_off_resizes():
     images = noise(40, 30)[None]
     boxes, labels = padded([[0.1, 0.2, 0.4, 0.9], [0.5, 0.5, 0.5, 0.6]], [3, 4])
-    picture, new_boxes, new_labels = augment_batch(
-        keys(1), images, 16, boxes[None], labels[None], STILL, np.array([25], np.int32), np.array([30], np.int32)
+    image, new_boxes, new_labels = augment_batch(
+        keys(1), images, 16, boxes[None], labels[None], ALL_OFF, np.array([25], np.int32), np.array([30], np.int32)
     )
-    np.testing.assert_allclose(picture[0], reference.cv2_resize(images[0, :25], 16), atol=5e-3)
+    np.testing.assert_allclose(image[0], reference.cv2_resize(images[0, :25], 16), atol=5e-3)
     np.testing.assert_array_equal(new_labels[0], [3, 0, 0, 0])  # a box without area is dropped
     np.testing.assert_allclose(new_boxes[0, 0], boxes[0])
     np.testing.assert_array_equal(new_boxes[0, 1:], 0)
 
 
-def test_the_distortion_leaves_the_fill_alone_and_changes_the_rest():
+def test_augment_distorts_the_image_but_not_the_fill():
     count, image = 64, np.full((20, 20, 3), (40, 90, 200), np.uint8)
-    pictures, _, _ = augment_batch(
+    augmented, _, _ = augment_batch(
         keys(count),
         *repeated(count, image),
         24,
@@ -457,22 +464,22 @@ def test_the_distortion_leaves_the_fill_alone_and_changes_the_rest():
         Augment(crop=False),
         *repeated(count, np.int32(20), np.int32(20)),
     )
-    colours = [np.unique(np.round(picture.reshape(-1, 3), 2), axis=0) for picture in np.asarray(pictures)]
+    colours = [np.unique(np.round(a.reshape(-1, 3), 2), axis=0) for a in np.asarray(augmented)]
     expanded = sum((rows == MEAN).all(axis=1).any() for rows in colours)
     changed = sum(not (np.abs(rows - [40, 90, 200]).max(axis=1) < 0.1).any() for rows in colours)
-    assert all(len(rows) <= 2 for rows in colours)  # the image and the mean, nothing between
+    assert all(len(rows) <= 2 for rows in colours)  # the image and the fill, without blends
     assert 16 < expanded < 48
-    assert changed > 48  # 15 of 16 are
+    assert changed > 48  # 15 of 16 are expected
 
 
-def test_same_key_same_picture_in_a_batch_or_alone():
+def test_augment_is_deterministic_by_key_alone_and_in_a_batch():
     boxes, labels = padded(SCENES["three"])
     images, size, heights, widths = repeated(4, noise(30, 40))[0], 16, *repeated(4, np.int32(30), np.int32(40))
-    arrays = (*repeated(4, boxes, labels), CAFFE, heights, widths)
+    arrays = (*repeated(4, boxes, labels), PAPER, heights, widths)
     first = augment_batch(keys(4), images, size, *arrays)
     again = augment_batch(keys(4), images, size, *arrays)
     other = augment_batch(keys(4, seed=1), images, size, *arrays)
-    alone = jax.jit(augmentation.augment, static_argnums=(2, 5))(keys(4)[2], images[2], size, boxes, labels, CAFFE)
+    alone = jax.jit(augmentation.augment, static_argnums=(2, 5))(keys(4)[2], images[2], size, boxes, labels, PAPER)
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
     for a, b in zip(first, alone, strict=True):
@@ -481,7 +488,7 @@ def test_same_key_same_picture_in_a_batch_or_alone():
     assert not np.array_equal(first[0][0], first[0][1])
 
 
-def test_each_step_has_a_key_of_its_own(monkeypatch):
+def test_augment_uses_a_separate_key_for_each_step(monkeypatch):
     used = []
 
     def recording(draw):
@@ -492,17 +499,19 @@ def test_each_step_has_a_key_of_its_own(monkeypatch):
         return record
 
     for name in ("random_expand_window", "random_crop_window", "random_distortion"):
-        monkeypatch.setattr(augmentation, name, recording(getattr(augment, name)))
+        monkeypatch.setattr(augmentation, name, recording(getattr(augmentation, name)))
     key = jax.random.key(3)
-    augmentation.augment(key, noise(2, 2), 2, *padded([]), STILL)
+    augmentation.augment(key, noise(2, 2), 2, *padded([]), ALL_OFF)
     assert len({*used, tuple(jax.random.key_data(key).tolist())}) == 4
 
 
 # ---- conventions ----
 
 
-def test_keys_come_first_and_options_by_keyword():
-    functions = [f for _, f in inspect.getmembers(augment, inspect.isfunction) if f.__module__ == augmentation.__name__]
+def test_signatures_put_keys_first_and_options_last():
+    functions = [
+        f for _, f in inspect.getmembers(augmentation, inspect.isfunction) if f.__module__ == augmentation.__name__
+    ]
     assert {"augment", "random_crop_window", "random_expand_window", "random_distortion"} <= {
         f.__name__ for f in functions
     }
@@ -512,12 +521,12 @@ def test_keys_come_first_and_options_by_keyword():
         assert function.__name__.startswith("random_") <= (names[0] == "key"), function
         assert "key" not in names[1:], function
         for parameter in parameters:
-            by_keyword = parameter.kind is parameter.KEYWORD_ONLY
-            assert by_keyword == (parameter.default is not parameter.empty), (function, parameter)
+            is_option = parameter.default is not parameter.empty and parameter.name != "config"
+            assert (parameter.kind is parameter.KEYWORD_ONLY) == is_option, (function, parameter)
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "changes",
     [
         {"flip_probability": 1.5},
         {"contrast": (1.5, 0.5)},
@@ -528,6 +537,6 @@ def test_keys_come_first_and_options_by_keyword():
         {"crop_trials": 0},
     ],
 )
-def test_impossible_options_are_refused(wrong):
-    with pytest.raises(UserError, match=f"augment.{next(iter(wrong))}"):
-        Augment(**wrong)
+def test_config_rejects_impossible_values(changes):
+    with pytest.raises(UserError, match=f"augment.{next(iter(changes))}"):
+        Augment(**changes)

@@ -1,10 +1,7 @@
 """GroupNorm (Wu and He, 2018, arXiv 1803.08494), equal to Flax's and several times as fast on a CPU.
 
-    y = (x - mean) / sqrt(variance + eps) * scale + bias
-
-with mean and variance over the pixels and channels of a group. Its cost is that of the sums over
-pixels, which XLA's CPU compiler does not vectorise when it reduces rows and columns at once; so
-``_sum_pixels`` does it in two steps, and the gradient is written out so that it needs two sums.
+Most of its cost are sums over pixels, which XLA's CPU compiler does not vectorise when it reduces rows and columns at
+once. So `_sum_pixels` sums in two steps, and the gradient is written out so that it needs only two sums.
 """
 
 from functools import partial
@@ -15,26 +12,26 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Float32
 
-EPS = 1e-6
+EPS = 1e-6  # as in Flax
 Residuals = tuple[Array, Array, Array, Array]
 
 
 def _sum_pixels(x: Float32[Array, "b h w c"]) -> Float32[Array, "b c"]:
-    """Rows first: whole rows are added up, w * c numbers at a stride of one."""
+    """Sum over rows first: that adds whole rows, which are contiguous, to each other."""
     b, h, w, c = x.shape
-    # Without the barrier the compiler would merge the two reductions again.
+    # Without the barrier, the compiler merges the two reductions again.
     rows = jax.lax.optimization_barrier(x.reshape(b, h, w * c).sum(1))
     return rows.reshape(b, w, c).sum(1)
 
 
 def _mean_of_group(per_channel: Float32[Array, "b c"], pixels: int, group_size: int) -> Float32[Array, "b c"]:
-    """Sums over pixels to means over the group, repeated for each of its channels."""
+    """Turn sums over pixels into means over groups, repeated for each channel of a group."""
     b, c = per_channel.shape
     sums = per_channel.reshape(b, c // group_size, group_size).sum(-1) / (pixels * group_size)
     return jnp.repeat(sums, group_size, axis=1)
 
 
-def _over_pixels(per_channel: Float32[Array, "b c"]) -> Float32[Array, "b 1 1 c"]:
+def _broadcast_over_pixels(per_channel: Float32[Array, "b c"]) -> Float32[Array, "b 1 1 c"]:
     return per_channel[:, None, None, :]
 
 
@@ -48,14 +45,20 @@ def _forward(
 ) -> tuple[Float32[Array, "b h w c"], Residuals]:
     pixels = x.shape[1] * x.shape[2]
     mean = _mean_of_group(_sum_pixels(x), pixels, group_size)
+    # The difference loses precision if the mean is large compared with the standard deviation. Inputs are outputs of
+    # convolutions with standardized kernels, whose mean is close to zero.
     variance = _mean_of_group(_sum_pixels(x * x), pixels, group_size) - mean * mean
     inverse = jax.lax.rsqrt(jnp.maximum(variance, 0) + EPS)
-    y = x * _over_pixels(inverse * scale) + _over_pixels(bias - mean * inverse * scale)
+    y = x * _broadcast_over_pixels(inverse * scale) + _broadcast_over_pixels(bias - mean * inverse * scale)
     return y, (x, scale, mean, inverse)
 
 
 def _backward(group_size: int, residuals: Residuals, g: Float32[Array, "b h w c"]) -> tuple[Array, Array, Array]:
-    """With z = (x - mean) * inverse and h = g * scale: dx = inverse * (h - mean(h) - z * mean(h * z))."""
+    """Return the gradients of x, scale and bias.
+
+    With z = (x - mean) * inverse and h = g * scale, the gradient of x is
+    dx = inverse * (h - mean(h) - z * mean(h * z)).
+    """
     x, scale, mean, inverse = residuals
     pixels = x.shape[1] * x.shape[2]
     sum_g = _sum_pixels(g)
@@ -63,7 +66,11 @@ def _backward(group_size: int, residuals: Residuals, g: Float32[Array, "b h w c"
     mean_h = _mean_of_group(sum_g * scale, pixels, group_size)
     mean_hz = _mean_of_group(sum_gz * scale, pixels, group_size)
     slope = inverse * inverse * mean_hz
-    dx = g * _over_pixels(inverse * scale) - x * _over_pixels(slope) + _over_pixels(mean * slope - inverse * mean_h)
+    dx = (
+        g * _broadcast_over_pixels(inverse * scale)
+        - x * _broadcast_over_pixels(slope)
+        + _broadcast_over_pixels(mean * slope - inverse * mean_h)
+    )
     return dx, sum_gz.sum(0), sum_g.sum(0)
 
 
@@ -71,10 +78,17 @@ _normalise.defvjp(_forward, _backward)
 
 
 class GroupNorm(nn.Module):
-    """GroupNorm over (b, h, w, c) in groups of ``group_size`` channels; statistics in float32."""
+    r"""GroupNorm over pixels and the channels of a group, with statistics in float32.
+
+    $$y = \frac{x - \mathrm{mean}}{\sqrt{\mathrm{variance} + \epsilon}} \cdot scale + bias$$
+
+    Mean and variance are those of an image and a group; scale and bias are learned per channel.
+    """
 
     group_size: int
+    """Channels per group. It must divide the number of channels."""
     dtype: jnp.dtype = jnp.dtype("float32")
+    """Type of the output."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:

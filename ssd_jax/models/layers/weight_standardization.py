@@ -1,11 +1,11 @@
-"""Convolutions for training from scratch: the weights of each output channel have mean zero.
+"""Weight standardization: convolutions for training from scratch, whose kernels have mean zero.
 
-After a ReLU every feature is positive. Their common part then dominates what a convolution sees, and
-an optimizer whose steps are of one length per weight, as Adam's are, moves that part far faster than
-anything that tells one place from another. Weights of mean zero do not see it.
+Every feature is positive after a ReLU. The common part of the features then dominates the output of a convolution, and
+an optimizer that takes steps of equal length for each weight, as Adam does, changes this part much faster than anything
+that tells one location from another. Kernels of mean zero ignore the common part.
 
-Qiao, Wang, Liu, Shen and Yuille, Micro-Batch Training with Batch-Channel Normalization and Weight
-Standardization, 2019 (arXiv 1903.10520).
+Qiao, Wang, Liu, Shen and Yuille, Micro-Batch Training with Batch-Channel Normalization and Weight Standardization, 2019
+(arXiv 1903.10520).
 """
 
 from collections.abc import Callable
@@ -21,26 +21,26 @@ from ssd_jax.models.layers import winograd
 _EPS = 1e-8
 
 
-def centre(kernel: Float[Array, "h w i o"]) -> Float[Array, "h w i o"]:
-    """Mean zero over all that one output channel sees."""
+def center(kernel: Float[Array, "h w i o"]) -> Float[Array, "h w i o"]:
+    """Subtract the mean of the kernel of each output channel."""
     return kernel - kernel.mean((0, 1, 2), keepdims=True)
 
 
 def standardize(kernel: Float[Array, "h w i o"]) -> Float[Array, "h w i o"]:
-    """Mean zero, and variance 1 / fan_in, so that the output is of the input's scale."""
-    kernel = centre(kernel)
+    """Give the kernel of each output channel mean zero and variance 1 / fan_in, which keeps the scale of the input."""
+    kernel = center(kernel)
     return kernel / jnp.sqrt((kernel**2).sum((0, 1, 2), keepdims=True) + _EPS)
 
 
 def standardized_conv(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
-    """For ``nn.Conv(conv_general_dilated=...)``: standardizes the parameter at each use."""
+    """Convolve with a standardized kernel. Use it as `nn.Conv(conv_general_dilated=standardized_conv)`."""
     return winograd.conv(x, _in_float32(standardize, kernel), *args, **kwargs)
 
 
-def centred_conv(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
-    """The same with a kernel that is centred only: for predictors, whose scale is to be learned."""
-    return jax.lax.conv_general_dilated(x, _in_float32(centre, kernel), *args, **kwargs)
+def centered_conv(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
+    """Convolve with a centered kernel. Its scale is left as it is, as predictors have to learn it."""
+    return jax.lax.conv_general_dilated(x, _in_float32(center, kernel), *args, **kwargs)
 
 
-def _in_float32(change: Callable[[Array], Array], kernel: Array) -> Array:
-    return change(kernel.astype(jnp.float32)).astype(kernel.dtype)
+def _in_float32(transform: Callable[[Array], Array], kernel: Array) -> Array:
+    return transform(kernel.astype(jnp.float32)).astype(kernel.dtype)

@@ -1,12 +1,15 @@
-"""3x3 convolutions with 16 products for each 2x2 of outputs instead of 36: Winograd's F(2x2, 3x3).
+"""Winograd's F(2x2, 3x3): 3x3 convolutions with 16 products for each 2x2 outputs instead of 36.
 
-On a CPU the widest layers are bound by arithmetic, and take less time so. Rounding differs from the plain sum's
-by little: in float32 about 1e-6 of the largest output. Elsewhere than on a CPU nothing changes.
+On a CPU, the widest layers are limited by arithmetic and become faster; on other platforms nothing changes. The result
+differs from that of the plain sum by rounding: in float32, by about 1e-6 of the largest output. It is kept because
+imported networks of full width gain from it in detection and in fine-tuning on a CPU: layers take 0.57 to 0.61 of the
+time (see `MIN_SAVING`), and docs/performance.md has whole networks.
 
-Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016 (arXiv 1509.09308), section 4.1, whose letters
-these are: with U the transformed kernel and V the transformed 4x4 tiles of the input, a tile of the output is
-A^T [sum over channels of U * V] A. The gradients are of the same form: that of the input is such a convolution with
-the kernel turned around, and that of the kernel a sum over tiles of V times the transformed gradient of the output.
+Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016 (arXiv 1509.09308), section 4.1. The letters are
+those of the paper: with U the transformed kernel and V the transformed 4x4 tiles of the input, a tile of the output is
+A^T [sum over channels of U * V] A. The gradients have the same form: the gradient of the input is such a convolution
+with the kernel rotated by 180 degrees, and the gradient of the kernel is a sum over tiles of V times the transformed
+gradient of the output.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,23 +21,26 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Float32
 
-# Products spared for each number that the transforms move, c * d / (c + d). On two cores, with 4 images, forward and
-# both gradients took 0.57 of the plain convolution's time for 256 to 256 channels of 75 x 75 pixels (128), 0.61 for 512
-# to 512 of 38 x 38 (256), and as long for 128 to 128 of 150 x 150 (64).
-LEAST_SPARED = 80
+# Minimum number of products saved per number that the transforms move, c * d / (c + d), for c to d channels. With 4
+# images on two cores, the forward pass and both gradients took 0.57 of the time of the plain convolution for 256 to 256
+# channels of 75 x 75 pixels (128), 0.61 for 512 to 512 of 38 x 38 (256), and as long for 128 to 128 of 150 x 150 (64).
+MIN_SAVING = 80
 
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
-_KERNEL = np.kron(_G, _G)  # (16, 9): 3x3 to 4x4
+_KERNEL = np.kron(_G, _G)  # (16, 9), transforms 3x3 kernels to 4x4
 Terms = list[Array]
 
 
 def conv(x: Array, kernel: Array, strides: Sequence[int], padding: Any, **options: Any) -> Array:
-    """``lax.conv_general_dilated`` of NHWC and HWIO, for ``nn.Conv(conv_general_dilated=conv)``."""
+    """Convolve by Winograd's algorithm where it is faster, or else by `lax.conv_general_dilated`.
+
+    Use it as `nn.Conv(conv_general_dilated=conv)`. The layouts are NHWC and HWIO.
+    """
 
     def plain(x: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
-    fits = (
+    is_supported = (
         kernel.shape[:2] == (3, 3)
         and tuple(strides) == (1, 1)
         and [tuple(sides) for sides in padding] == [(1, 1)] * 2
@@ -42,54 +48,59 @@ def conv(x: Array, kernel: Array, strides: Sequence[int], padding: Any, **option
         and x.dtype == kernel.dtype == jnp.float32
     )
     c, d = kernel.shape[2:]
-    if not fits or c * d < LEAST_SPARED * (c + d):
+    if not is_supported or c * d < MIN_SAVING * (c + d):
         return plain(x, kernel)
     return lax.platform_dependent(x, kernel, cpu=conv3x3, default=plain)
 
 
 @jax.custom_vjp
 def conv3x3(x: Float32[Array, "b h w c"], kernel: Float32[Array, "3 3 c d"]) -> Float32[Array, "b h w d"]:
-    """Stride 1, one pixel of zeros around. An image at a time: what lies in between stays in the processor's cache."""
-    x, kernel = lax.optimization_barrier((x, kernel))  # or XLA transforms all layers' kernels first, and keeps them
-    of_kernel = lax.optimization_barrier(_transformed_kernel(kernel))
+    """Convolve with stride 1 and one pixel of zero padding, by Winograd's algorithm.
 
-    def of_image(image: Array) -> Array:
-        terms = [_rows(term) @ of_kernel[k] for k, term in enumerate(_input_terms(image))]
+    It processes one image at a time, so that intermediate results stay in the processor's cache.
+    """
+    # Without the barrier, XLA transforms the kernels of all layers first and keeps them in memory.
+    x, kernel = lax.optimization_barrier((x, kernel))
+    transformed = lax.optimization_barrier(_transformed_kernel(kernel))
+
+    def convolve_image(image: Array) -> Array:
+        terms = [_rows(term) @ transformed[k] for k, term in enumerate(_input_terms(image))]
         return _output(terms, image.shape)
 
-    return lax.map(of_image, x)
+    return lax.map(convolve_image, x)
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
     return conv3x3(x, kernel), (x, kernel)
 
 
-def _backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    x, kernel = kept
+def _backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
 
-    def add(total: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
-        image, of_output = pair
-        terms = zip(_input_terms(image), _output_terms(of_output), strict=True)
+    def add_image(total: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
+        image, output_gradient = pair
+        terms = zip(_input_terms(image), _output_terms(output_gradient), strict=True)
         return total + jnp.stack([_rows(v).T @ _rows(m) for v, m in terms]), None
 
     c, d = kernel.shape[2:]
-    of_kernel, _ = lax.scan(add, jnp.zeros((16, c, d), jnp.float32), (x, g))
-    of_taps = (jnp.asarray(_KERNEL.T) @ of_kernel.reshape(16, c * d)).reshape(kernel.shape)
-    of_taps, g = lax.optimization_barrier((of_taps, g))  # and x, which the kernel's gradient needs, is done with first
-    return conv3x3(g, kernel[::-1, ::-1].swapaxes(2, 3)), of_taps
+    transformed, _ = lax.scan(add_image, jnp.zeros((16, c, d), jnp.float32), (x, g))
+    kernel_gradient = (jnp.asarray(_KERNEL.T) @ transformed.reshape(16, c * d)).reshape(kernel.shape)
+    # The barrier makes XLA compute the gradient of the kernel first, after which x can be freed.
+    kernel_gradient, g = lax.optimization_barrier((kernel_gradient, g))
+    return conv3x3(g, kernel[::-1, ::-1].swapaxes(2, 3)), kernel_gradient
 
 
 conv3x3.defvjp(_forward, _backward)
 
 
 def _transformed_kernel(kernel: Float[Array, "3 3 c d"]) -> Float[Array, "16 c d"]:
-    """U = G g G^T."""
+    """Return U = G g G^T."""
     c, d = kernel.shape[2:]
     return (jnp.asarray(_KERNEL) @ kernel.reshape(9, c * d)).reshape(16, c, d)
 
 
 def _input_terms(x: Float[Array, "h w c"]) -> Terms:
-    """V = B^T d B of the 4x4 tiles d, two pixels apart."""
+    """Return V = B^T d B of the 4x4 tiles d, which are two pixels apart."""
     h, w, _ = x.shape
     x = jnp.pad(x, ((1, 1 + h % 2), (1, 1 + w % 2), (0, 0)))
 
@@ -102,7 +113,7 @@ def _input_terms(x: Float[Array, "h w c"]) -> Terms:
 
 
 def _output_terms(g: Float[Array, "h w d"]) -> Terms:
-    """A g A^T of the 2x2 tiles: the transpose of ``_output``."""
+    """Return A g A^T of the 2x2 tiles g: the transpose of `_output`."""
     h, w, _ = g.shape
     g = jnp.pad(g, ((0, h % 2), (0, w % 2), (0, 0)))
 
@@ -113,12 +124,12 @@ def _output_terms(g: Float[Array, "h w d"]) -> Terms:
 
 
 def _rows(term: Float[Array, "rows columns c"]) -> Float[Array, "n c"]:
-    """The tiles in a row. The barrier keeps XLA from computing the term in the product's loops."""
+    """Flatten the tiles of a term. The barrier keeps XLA from computing the term inside the loops of the product."""
     return lax.optimization_barrier(term.reshape(-1, term.shape[-1]))
 
 
 def _output(products: Terms, shape: tuple[int, ...]) -> Float[Array, "h w d"]:
-    """Y = A^T m A."""
+    """Return Y = A^T m A."""
     h, w, _ = shape
     rows, columns = (h + 1) // 2, (w + 1) // 2
     m = [lax.optimization_barrier(product).reshape(rows, columns, -1) for product in products]
@@ -127,6 +138,6 @@ def _output(products: Terms, shape: tuple[int, ...]) -> Float[Array, "h w d"]:
         return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
 
     along_columns = [reduce(m[4 * u : 4 * u + 4]) for u in range(4)]
-    y = [reduce([pair[column] for pair in along_columns]) for column in range(2)]  # by column, then row
+    y = [reduce([pair[column] for pair in along_columns]) for column in range(2)]  # indexed by column, then row
     tiles = jnp.stack([jnp.stack([y[0][row], y[1][row]], axis=2) for row in range(2)], axis=1)
     return tiles.reshape(2 * rows, 2 * columns, -1)[:h, :w]

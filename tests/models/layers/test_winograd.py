@@ -1,4 +1,4 @@
-"""Winograd's products against the sum over nine taps, in float64 and with plain loops, and where they are used."""
+"""Winograd's convolution against plain loops over nine taps in float64, and the conditions for its use."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from ssd_jax.models.layers import winograd
 OPTIONS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "rhs_dilation": (1, 1)}
 
 
-def nine_taps(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+def plain_convolution(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     total = np.zeros((*x.shape[:3], kernel.shape[3]))
     for i in range(x.shape[1]):
@@ -30,53 +30,57 @@ SHAPES = [(1, 1, 1), (2, 2, 2), (1, 3, 4), (2, 5, 3), (1, 8, 7), (3, 19, 19)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_same_convolution(shape):
+def test_conv3x3_equals_a_plain_loop(shape):
     x, kernel = random(*shape, 6), random(3, 3, 6, 5)
-    expected = nine_taps(x, kernel)
-    found = winograd.conv3x3(jnp.asarray(x), jnp.asarray(kernel))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=3e-6 * np.abs(expected).max())
+    expected = plain_convolution(x, kernel)
+    actual = winograd.conv3x3(jnp.asarray(x), jnp.asarray(kernel))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=3e-6 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_same_gradients(shape):
-    """<g, conv(x, k)> is linear in x and in k: its gradients are found by putting in one unit after the other."""
+def test_conv3x3_gradients_equal_a_plain_loop(shape):
+    """<g, conv(x, k)> is linear in x and in k, so entry i of a gradient is its value for unit vector i."""
     x, kernel, g = random(*shape, 2), random(3, 3, 2, 3), random(*shape, 3)
-    _, pull = jax.vjp(winograd.conv3x3, jnp.asarray(x), jnp.asarray(kernel))
-    by_x, by_kernel = pull(jnp.asarray(g))
+    _, vjp = jax.vjp(winograd.conv3x3, jnp.asarray(x), jnp.asarray(kernel))
+    x_gradient, kernel_gradient = vjp(jnp.asarray(g))
     for unit in [(0, 0, 0, 0), (0, shape[1] - 1, shape[2] - 1, 1), (shape[0] - 1, shape[1] // 2, shape[2] // 2, 1)]:
-        one = np.zeros_like(x)
-        one[unit] = 1
-        assert float(by_x[unit]) == pytest.approx((nine_taps(one, kernel) * g).sum(), rel=1e-4, abs=1e-4), unit
+        unit_array = np.zeros_like(x)
+        unit_array[unit] = 1
+        assert float(x_gradient[unit]) == pytest.approx(
+            (plain_convolution(unit_array, kernel) * g).sum(), rel=1e-4, abs=1e-4
+        ), unit
     for unit in np.ndindex(kernel.shape):
-        one = np.zeros_like(kernel)
-        one[unit] = 1
-        assert float(by_kernel[unit]) == pytest.approx((nine_taps(x, one) * g).sum(), rel=1e-4, abs=1e-3), unit
+        unit_array = np.zeros_like(kernel)
+        unit_array[unit] = 1
+        assert float(kernel_gradient[unit]) == pytest.approx(
+            (plain_convolution(x, unit_array) * g).sum(), rel=1e-4, abs=1e-3
+        ), unit
 
 
-def is_winograd(
+def uses_winograd(
     x: tuple[int, ...], kernel: tuple[int, ...], strides=(1, 1), padding=((1, 1), (1, 1)), **options
 ) -> bool:
-    """Whether a CPU's program has no convolution in it."""
+    """Return whether the program for a CPU has no convolution in it."""
     dtype = options.pop("dtype", jnp.float32)
     arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape in (x, kernel)]
     lowered = jax.jit(lambda x, k: winograd.conv(x, k, strides, padding, **(OPTIONS | options))).lower(*arrays)
     return "convolution" not in lowered.as_text()
 
 
-def test_where_it_is_used():
+def test_conv_uses_winograd_for_wide_plain_convolutions_only():
     wide = (1, 4, 4, 512), (3, 3, 512, 512)
-    assert is_winograd(*wide)
-    assert is_winograd((1, 4, 4, 128), (3, 3, 128, 256)), "conv3_1"
-    assert not is_winograd((1, 4, 4, 128), (3, 3, 128, 128)), "conv2_2"
-    assert not is_winograd((1, 4, 4, 512), (3, 3, 512, 84)), "a predictor"
-    assert not is_winograd(*wide, dtype=jnp.bfloat16)
-    assert not is_winograd(*wide, strides=(2, 2))
-    assert not is_winograd(*wide, padding=((0, 0), (0, 0)))
-    assert not is_winograd(*wide, padding=((6, 6), (6, 6)), rhs_dilation=(6, 6)), "fc6"
-    assert not is_winograd((1, 4, 4, 512), (1, 1, 512, 512), padding=((0, 0), (0, 0)))
+    assert uses_winograd(*wide)
+    assert uses_winograd((1, 4, 4, 128), (3, 3, 128, 256)), "conv3_1"
+    assert not uses_winograd((1, 4, 4, 128), (3, 3, 128, 128)), "conv2_2"
+    assert not uses_winograd((1, 4, 4, 512), (3, 3, 512, 84)), "a predictor"
+    assert not uses_winograd(*wide, dtype=jnp.bfloat16)
+    assert not uses_winograd(*wide, strides=(2, 2))
+    assert not uses_winograd(*wide, padding=((0, 0), (0, 0)))
+    assert not uses_winograd(*wide, padding=((6, 6), (6, 6)), rhs_dilation=(6, 6)), "fc6"
+    assert not uses_winograd((1, 4, 4, 512), (1, 1, 512, 512), padding=((0, 0), (0, 0)))
 
 
-def test_elsewhere_it_is_the_plain_convolution():
+def test_conv_is_the_plain_convolution_on_other_platforms():
     x, kernel = jax.ShapeDtypeStruct((1, 4, 4, 512), jnp.float32), jax.ShapeDtypeStruct((3, 3, 512, 512), jnp.float32)
     jitted = jax.jit(lambda x, k: winograd.conv(x, k, (1, 1), ((1, 1), (1, 1)), **OPTIONS))
     for platform in ("tpu", "cuda"):
@@ -84,7 +88,7 @@ def test_elsewhere_it_is_the_plain_convolution():
         assert text.count("stablehlo.convolution") == 1 and "dot_general" not in text
 
 
-def test_it_is_what_conv_general_dilated_computes():
+def test_conv_equals_conv_general_dilated():
     x, kernel = jnp.asarray(random(2, 5, 6, 512)), jnp.asarray(random(3, 3, 512, 512)) / 64
     plain = lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1)] * 2, **OPTIONS)
     np.testing.assert_allclose(
