@@ -63,12 +63,12 @@ def test_first_tour(tmp_path):
     assert_clean(notebook)
     assert pictures(notebook) == pictures(read("first_tour")) == 8
     told = text(notebook)
-    assert "Step 2. It knows: circle, square, star, triangle" in told
-    assert "1856 in all, for pictures of 128 px" in told
+    assert "Step 2. Classes: circle, square, star, triangle" in told
+    assert "1856 in total, for images of 128 px" in told
     assert "32 of 1856 default boxes are matched" in told
-    assert "32 positives, 96 mined negatives" in told
-    assert re.search(r"knows nothing.* 6\.438 ", told), "4 ln 5, as the text says"
-    assert re.search(r"says exactly its targets +0\.000 +0\.000 +0\.000", told)
+    assert "32 positives, 96 chosen negatives" in told
+    assert re.search(r"zero offsets.* 6\.438 ", told), "4 ln 5, as the text says"
+    assert re.search(r"exactly the targets +0\.000 +0\.000 +0\.000", told)
 
 
 def test_own_data(tmp_path):

@@ -1,5 +1,7 @@
-"""Slow, obvious oracles: plain numpy and Python loops, written from the paper and the reference
-code's description, sharing nothing with the package."""
+"""Slow and obvious oracles: plain numpy and Python loops.
+
+They were written from the paper and from descriptions of the reference code, and share nothing with the package.
+"""
 
 import colorsys
 
@@ -9,7 +11,7 @@ import numpy as np
 
 
 def box_iou(a, b):
-    """Jaccard overlap of two xyxy boxes without the +1 of pixels."""
+    """Return the Jaccard overlap of two xyxy boxes, without adding 1 to widths and heights."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
         return 0.0
@@ -18,7 +20,7 @@ def box_iou(a, b):
 
 
 def prior_boxes(image_size, feature_maps, min_sizes, max_sizes, aspect_ratios, steps):
-    """Caffe's PriorBox layer with flip, without clip: nested loops, cxcywh."""
+    """Return the boxes (cxcywh) of Caffe's PriorBox layer with flip and without clip, by nested loops."""
     boxes = []
     for cells, low, high, ratios, step in zip(feature_maps, min_sizes, max_sizes, aspect_ratios, steps, strict=True):
         for row in range(cells):
@@ -38,7 +40,7 @@ def prior_boxes(image_size, feature_maps, min_sizes, max_sizes, aspect_ratios, s
 
 
 def greedy_match(iou, threshold):
-    """Caffe's MatchBBox on a (g, n) matrix: the object of each box, -1 for none."""
+    """Apply Caffe's MatchBBox to a (g, n) matrix and return the object of each box, -1 for none."""
     g, n = len(iou), len(iou[0])
     match = [-1] * n
     free = list(range(g))
@@ -66,7 +68,7 @@ def greedy_match(iou, threshold):
 
 
 def hard_negatives(background_loss, positive, ratio, min_negatives):
-    """Indices of the chosen negatives: sort by loss downwards, then by index, take the first."""
+    """Return the indices of the chosen negatives: the first by descending loss, then by index."""
     candidates = sorted((-loss, i) for i, loss in enumerate(background_loss) if not positive[i])
     count = max(int(ratio * sum(map(bool, positive)) // 1), min_negatives)
     return {i for _, i in candidates[:count]}
@@ -78,7 +80,7 @@ def softmax_cross_entropy(logits, label):
 
 
 def multibox_loss(offsets, logits, target_offsets, labels, ratio, min_negatives, location_weight):
-    """(total, loc, conf, N) in float64, one box after the other."""
+    """Return (total, loc, conf, N) in float64, computed one box after the other."""
     loc = conf = 0.0
     positives = 0
     for b in range(len(labels)):
@@ -102,7 +104,7 @@ def multibox_loss(offsets, logits, target_offsets, labels, ratio, min_negatives,
 
 
 def greedy_nms(boxes, scores, iou_threshold):
-    """Indices kept, in order: Caffe's ApplyNMSFast. Scores of 0 and below don't take part."""
+    """Return the kept indices in order, as Caffe's ApplyNMSFast does. Scores of 0 and below are ignored."""
     candidates = sorted((i for i in range(len(scores)) if scores[i] > 0), key=lambda i: -scores[i])  # stable
     kept = []
     for i in candidates:
@@ -112,7 +114,7 @@ def greedy_nms(boxes, scores, iou_threshold):
 
 
 def greedy_multiclass_nms(boxes, scores, iou_threshold, top_k=None, eligible=None):
-    """Pairs (box, class) kept, in order: by descending score, ties by box, then by class. scores: (boxes, classes)."""
+    """Return the kept pairs (box, class) by descending score, ties by box, then by class. scores: (boxes, classes)."""
     pairs = [(i, c) for i, row in enumerate(scores) for c, score in enumerate(row) if score > 0]
     kept, entered = [], [0] * len(scores[0])
     for i, c in sorted(pairs, key=lambda pair: -scores[pair[0]][pair[1]]):  # stable
@@ -125,7 +127,7 @@ def greedy_multiclass_nms(boxes, scores, iou_threshold, top_k=None, eligible=Non
 
 
 def detection_output(offsets, logits, default_boxes, variances, score_threshold, top_k, iou_threshold, keep_top_k):
-    """Caffe's DetectionOutput, one image: list of (score, label, box), ordered by score, box number, label."""
+    """Return Caffe's DetectionOutput of one image: (score, label, box), ordered by score, box index and label."""
     boxes, scores = [], []
     for (tx, ty, tw, th), (cx, cy, w, h) in zip(offsets.tolist(), default_boxes.tolist(), strict=True):
         cx, cy = cx + tx * variances[0] * w, cy + ty * variances[1] * h
@@ -133,36 +135,38 @@ def detection_output(offsets, logits, default_boxes, variances, score_threshold,
         boxes.append((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2))
     for row in logits.astype(np.float64):
         scores.append(np.exp(row - row.max()) / np.exp(row - row.max()).sum())
-    found = []
+    detections = []
     for label in range(1, logits.shape[1]):
         passing = [i for i in range(len(boxes)) if scores[i][label] > score_threshold]
         passing = sorted(passing, key=lambda i: -scores[i][label])[:top_k]
         kept = greedy_nms([boxes[i] for i in passing], [scores[i][label] for i in passing], iou_threshold)
-        found += [(scores[passing[k]][label], label, passing[k]) for k in kept]
-    found = sorted(found, key=lambda d: (-d[0], d[2], d[1]))[:keep_top_k]
-    return [(score, label, np.clip(boxes[i], 0, 1)) for score, label, i in found]
+        detections += [(scores[passing[k]][label], label, passing[k]) for k in kept]
+    detections = sorted(detections, key=lambda d: (-d[0], d[2], d[1]))[:keep_top_k]
+    return [(score, label, np.clip(boxes[i], 0, 1)) for score, label, i in detections]
 
 
-def library_boxes(offsets, default_boxes, least, greatest):
-    """Decoding as torchvision's BoxCoder and mmdetection's DeltaXYWHBBoxCoder: logarithms of the scales kept
-    between two numbers, corners within the image. Variances 0.1 and 0.2."""
+def library_boxes(offsets, default_boxes, low, high):
+    """Decode as torchvision's BoxCoder and mmdetection's DeltaXYWHBBoxCoder do, with variances 0.1 and 0.2.
+
+    The logarithms of the scales are clipped to two bounds, and corners are clipped to the image.
+    """
     boxes = []
     for (tx, ty, tw, th), (cx, cy, w, h) in zip(offsets.tolist(), default_boxes.tolist(), strict=True):
         cx, cy = cx + tx * 0.1 * w, cy + ty * 0.1 * h
-        w, h = (side * np.exp(min(max(t * 0.2, least), greatest)) for side, t in ((w, tw), (h, th)))
+        w, h = (side * np.exp(min(max(t * 0.2, low), high)) for side, t in ((w, tw), (h, th)))
         corners = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
         boxes.append(tuple(min(max(x, 0.0), 1.0) for x in corners))
     return boxes
 
 
-def nms_by_label(candidates, iou_threshold, most):
-    """batched_nms of (score, label, box number, box): the kept ones by descending score; ties by number and label."""
+def nms_by_label(candidates, iou_threshold, limit):
+    """Apply batched_nms to (score, label, box index, box); ties are ordered by index and label."""
     kept = []
     for label in sorted({label for _, label, _, _ in candidates}):
-        of_label = sorted((c for c in candidates if c[1] == label), key=lambda c: (-c[0], c[2]))
-        boxes, scores = [c[3] for c in of_label], [c[0] for c in of_label]
-        kept += [of_label[i] for i in greedy_nms(boxes, scores, iou_threshold)]
-    return sorted(kept, key=lambda c: (-c[0], c[2], c[1]))[:most]
+        same_label = sorted((c for c in candidates if c[1] == label), key=lambda c: (-c[0], c[2]))
+        boxes, scores = [c[3] for c in same_label], [c[0] for c in same_label]
+        kept += [same_label[i] for i in greedy_nms(boxes, scores, iou_threshold)]
+    return sorted(kept, key=lambda c: (-c[0], c[2], c[1]))[:limit]
 
 
 def softmax(row):
@@ -170,8 +174,8 @@ def softmax(row):
     return weights / weights.sum()
 
 
-def torchvision_detections(offsets, logits, default_boxes, threshold, top_k, iou_threshold, most):
-    """SSD.postprocess_detections of torchvision: list of (score, label, box number, box)."""
+def torchvision_detections(offsets, logits, default_boxes, threshold, top_k, iou_threshold, limit):
+    """Return torchvision's SSD.postprocess_detections: a list of (score, label, box index, box)."""
     boxes = library_boxes(offsets, default_boxes, -np.inf, np.log(1000 / 16))
     scores = [softmax(row) for row in logits]
     candidates = []
@@ -179,30 +183,30 @@ def torchvision_detections(offsets, logits, default_boxes, threshold, top_k, iou
         passing = [i for i in range(len(boxes)) if scores[i][label] > threshold]
         passing = sorted(passing, key=lambda i: -scores[i][label])[:top_k]
         candidates += [(scores[i][label], label, i, boxes[i]) for i in passing]
-    return nms_by_label(candidates, iou_threshold, most)
+    return nms_by_label(candidates, iou_threshold, limit)
 
 
-def mmdetection_detections(offsets, logits, default_boxes, boxes_per_map, threshold, nms_pre, iou_threshold, most):
-    """BaseDenseHead._predict_by_feat_single of mmdetection with min_bbox_size 0; background first, as here."""
+def mmdetection_detections(offsets, logits, default_boxes, boxes_per_map, threshold, nms_pre, iou_threshold, limit):
+    """Return mmdetection's BaseDenseHead._predict_by_feat_single with min_bbox_size 0. Class 0 is background."""
     boxes = library_boxes(offsets, default_boxes, -np.log(1000 / 16), np.log(1000 / 16))
     candidates, start = [], 0
     for count in boxes_per_map:
-        of_map = []
+        map_candidates = []
         for i in range(start, start + count):
             for label, score in enumerate(softmax(logits[i])):
                 if label > 0 and score > threshold:
-                    of_map.append((score, label, i, boxes[i]))
-        candidates += sorted(of_map, key=lambda c: (-c[0], c[2], c[1]))[:nms_pre]
+                    map_candidates.append((score, label, i, boxes[i]))
+        candidates += sorted(map_candidates, key=lambda c: (-c[0], c[2], c[1]))[:nms_pre]
         start += count
     candidates = [c for c in candidates if c[3][2] - c[3][0] > 0 and c[3][3] - c[3][1] > 0]
-    return nms_by_label(candidates, iou_threshold, most)
+    return nms_by_label(candidates, iou_threshold, limit)
 
 
 # ---- augmentation ----
 
 
 def sample_patch(rng, scale_range, ratio_range):
-    """Caffe's SampleBBox, without the clamp that turns every patch into the whole image."""
+    """Draw a patch as Caffe's SampleBBox, without the clamp that turns every patch into the whole image."""
     scale = rng.uniform(*scale_range)
     ratio = rng.uniform(*ratio_range)
     ratio = max(ratio, scale**2)
@@ -213,7 +217,7 @@ def sample_patch(rng, scale_range, ratio_range):
 
 
 def batch_samples(rng, boxes, min_overlaps, trials, scale_range, ratio_range):
-    """Caffe's GenerateBatchSamples with the samplers of ssd_pascal.py: one after the other."""
+    """Draw patches as Caffe's GenerateBatchSamples with the samplers of ssd_pascal.py, one after the other."""
     samples = [(0.0, 0.0, 1.0, 1.0)]
     for low, high in [(overlap, 1e9) for overlap in min_overlaps] + [(-1e9, 1.0)]:
         for _ in range(trials):
@@ -225,7 +229,7 @@ def batch_samples(rng, boxes, min_overlaps, trials, scale_range, ratio_range):
 
 
 def crop_annotation(boxes, labels, window):
-    """Caffe's TransformAnnotation: (box, label) of those seen in the window, CENTER rule, loops."""
+    """Crop (box, label) pairs to a window as Caffe's TransformAnnotation with the CENTER rule, by loops."""
     left, top, right, bottom = window
     cropped = []
     for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):
@@ -240,7 +244,7 @@ def crop_annotation(boxes, labels, window):
 
 
 def expand_image(image, height, width, top, left, fill):
-    """Caffe's ExpandImage: the image on a canvas of the mean, at whole pixels."""
+    """Place the image on a canvas of the mean at whole pixels, as Caffe's ExpandImage."""
     canvas = np.empty((height, width, 3))
     canvas[:] = fill
     canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
@@ -248,7 +252,7 @@ def expand_image(image, height, width, top, left, fill):
 
 
 def bilinear(image, y, x):
-    """The image at one position in pixels, pixel centres at whole numbers."""
+    """Return the image at one position in pixels, with pixel centres at whole numbers."""
     y0, x0 = int(np.floor(y)), int(np.floor(x))
     y1, x1 = min(y0 + 1, image.shape[0] - 1), min(x0 + 1, image.shape[1] - 1)
     top = image[y0, x0] * (1 - (x - x0)) + image[y0, x1] * (x - x0)
@@ -257,7 +261,7 @@ def bilinear(image, y, x):
 
 
 def cv2_resize(image, size):
-    """cv2.resize with INTER_LINEAR on floats, to size x size: one pixel after the other."""
+    """Resize floats to size x size as cv2.resize with INTER_LINEAR, one pixel after the other."""
     height, width = image.shape[:2]
     out = np.empty((size, size, 3))
     for i in range(size):
@@ -269,14 +273,14 @@ def cv2_resize(image, size):
 
 
 def distort_pixel(rgb, brightness, contrast, saturation, hue, contrast_first, channel_order):
-    """Caffe's ApplyDistort on one pixel, operation by operation, in Python's colorsys; not rounded."""
+    """Apply Caffe's ApplyDistort to one pixel with Python's colorsys, without rounding."""
 
     def saturate(values):
         return [min(max(v, 0.0), 255.0) for v in values]
 
     def in_hsv(values, change):
         h, s, v = colorsys.rgb_to_hsv(*(x / 255 for x in values))
-        # OpenCV's 8 bit: H is 0 to 180, S 0 to 255, each kept within 0 to 255.
+        # In 8 bits, OpenCV has H in 0 to 180 and S in 0 to 255; both are clipped to 0 to 255.
         h, s = change(h * 180, s * 255)
         (h,), (s,) = saturate([h]), saturate([s])
         return [x * 255 for x in colorsys.hsv_to_rgb(h % 180 / 180, s / 255, v)]
@@ -299,7 +303,7 @@ def distort_pixel(rgb, brightness, contrast, saturation, hue, contrast_first, ch
 
 
 def voc_iou(a, b):
-    """IoU of two pixel boxes, last pixel inside, as VOCevaldet.m writes it."""
+    """Return the IoU of two boxes in pixels, whose last pixel is included, as in VOCevaldet.m."""
     iw = min(a[2], b[2]) - max(a[0], b[0]) + 1
     ih = min(a[3], b[3]) - max(a[1], b[1]) + 1
     if iw <= 0 or ih <= 0:
@@ -309,9 +313,12 @@ def voc_iou(a, b):
 
 
 def voc_precision_recall(detections, ground_truth, iou_threshold):
-    """VOCevaldet.m. detections: per image a list of (box, score); ground_truth: of (box, difficult)."""
+    """Compute precision and recall as VOCevaldet.m.
+
+    detections: a list of (box, score) per image; ground_truth: a list of (box, difficult) per image.
+    """
     npos = sum(not difficult for image in ground_truth for _, difficult in image)
-    flat = [(score, image, box) for image, found in enumerate(detections) for box, score in found]
+    flat = [(score, image, box) for image, boxes in enumerate(detections) for box, score in boxes]
     flat.sort(key=lambda d: -d[0])  # stable
     taken = [[False] * len(image) for image in ground_truth]
     tp = fp = 0
@@ -337,7 +344,7 @@ def voc_precision_recall(detections, ground_truth, iou_threshold):
 
 
 def voc_ap(precision, recall, eleven_point):
-    """VOCap.m of 2007 and of 2012, the points those of numpy."""
+    """Compute the average precision as VOCap.m of 2007 (eleven points, those of numpy) or of 2012."""
     if eleven_point:
         ap = 0.0
         for point in np.arange(0, 1.1, 0.1):
@@ -351,9 +358,9 @@ def voc_ap(precision, recall, eleven_point):
 
 
 def classify_detections(boxes, scores, labels, gt_boxes, gt_labels, ignored, score, iou_threshold):
-    """What becomes of each detection from a score up, best first, and which objects none is on, in loops."""
+    """Return the error type of each detection, best first, and the objects that no detection matches, by loops."""
     taken = [False] * len(gt_boxes)
-    told = []
+    verdicts = []
     for i in sorted((i for i in range(len(scores)) if scores[i] >= score), key=lambda i: -scores[i]):  # stable
         best, best_iou, on_taken = None, -1.0, False
         for j in range(len(gt_boxes)):
@@ -365,10 +372,10 @@ def classify_detections(boxes, scores, labels, gt_boxes, gt_labels, ignored, sco
             elif overlap > best_iou:
                 best, best_iou = j, overlap
         if best is None:
-            told.append((i, "found already" if on_taken else "nothing there", None))
+            verdicts.append((i, "found already" if on_taken else "nothing there", None))
         elif ignored[best]:
-            told.append((i, "ignored", None))
+            verdicts.append((i, "ignored", None))
         else:
             taken[best] = True
-            told.append((i, "right" if gt_labels[best] == labels[i] else "wrong class", best))
-    return told, [j for j in range(len(gt_boxes)) if not taken[j] and not ignored[j]]
+            verdicts.append((i, "right" if gt_labels[best] == labels[i] else "wrong class", best))
+    return verdicts, [j for j in range(len(gt_boxes)) if not taken[j] and not ignored[j]]

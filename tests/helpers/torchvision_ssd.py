@@ -1,6 +1,6 @@
-"""torchvision's ssd300_vgg16 without torch: random weights, what its parameters are called here, and its config.
+"""torchvision's ssd300_vgg16 without torch: random weights, the names of its parameters, and its config.
 
-Written from torchvision/models/detection/ssd.py (0.29.1), without a look at `ssd_jax.weights`.
+Written from torchvision/models/detection/ssd.py (0.29.1), independently of `ssd_jax.weights`.
 """
 
 import dataclasses
@@ -14,9 +14,9 @@ from ssd_jax.config import SSD300_COCO_BOXES, Config, Data, Detect, Model
 
 StateDict = dict[str, np.ndarray]
 CLASSES = 91
-"""With background: COCO's category ids."""
+"""COCO's category ids and background."""
 
-# Layer here: stem of torchvision's keys, input channels, output channels, side of the kernel.
+# Name of the layer: prefix of torchvision's keys, input channels, output channels, kernel size.
 LAYERS: dict[str, tuple[str, int, int, int]] = {
     "vgg/conv1_1": ("backbone.features.0", 3, 64, 3),
     "vgg/conv1_2": ("backbone.features.2", 64, 64, 3),
@@ -43,8 +43,8 @@ LAYERS: dict[str, tuple[str, int, int, int]] = {
     "conv9_2": ("backbone.extra.4.2", 128, 256, 3),
 }
 L2_NORM = "backbone.scale_weight"
-# Map here: its channels, its default boxes in a cell.
-MAPS = {
+# Name of the feature map: channels, default boxes per cell.
+FEATURE_MAPS = {
     "conv4_3_norm": (512, 4),
     "fc7": (1024, 6),
     "conv6_2": (512, 6),
@@ -53,25 +53,25 @@ MAPS = {
     "conv9_2": (256, 4),
 }
 
-# What tests/assets/golden/torchvision_ssd300.npz is of: seeds, and seed, height and width of images.
+# Inputs of tests/assets/golden/torchvision_ssd300.npz: seeds; seed, height and width of images.
 GOLDEN_WEIGHTS, GOLDEN_SCENE = 0, 1
-GOLDEN_SEEN, GOLDEN_DETECTED = (1, 300, 300), (2, 413, 517)
+GOLDEN_IMAGE, GOLDEN_DETECTION_IMAGE = (1, 300, 300), (2, 413, 517)
 
 
 def layers() -> dict[str, tuple[str, int, int, int]]:
-    """LAYERS with the predictors."""
+    """Return LAYERS and the predictors."""
     heads = {}
-    for k, (name, (channels, boxes)) in enumerate(MAPS.items()):
+    for k, (name, (channels, boxes)) in enumerate(FEATURE_MAPS.items()):
         heads[f"{name}_mbox_loc"] = (f"head.regression_head.module_list.{k}", channels, 4 * boxes, 3)
         heads[f"{name}_mbox_conf"] = (f"head.classification_head.module_list.{k}", channels, CLASSES * boxes, 3)
     return LAYERS | heads
 
 
 def random_state_dict(seed: int) -> StateDict:
-    """Weights through which activations keep their scale; logits spread by about two, offsets by one.
+    """Return weights that keep the scale of activations; logits have a spread of about two, offsets of one.
 
-    RandomState's streams never change (NumPy's policy, NEP 19), and a uniform number is made of its
-    bits by exact arithmetic, so these are the same numbers everywhere.
+    The streams of RandomState never change (NumPy's policy, NEP 19), and uniform numbers are made from bits by exact
+    arithmetic, so the numbers are the same on every machine.
     """
     random = np.random.RandomState(seed)
 
@@ -80,7 +80,7 @@ def random_state_dict(seed: int) -> StateDict:
 
     state = {L2_NORM: (15 + uniform(5.0, 512)).astype(np.float32)}
     for name, (stem, inputs, outputs, side) in layers().items():
-        # He's variance, 2 / fan-in, for what goes through a ReLU; conv1_1 sees pixels, about 64 apart.
+        # He's variance, 2 / fan-in, before a ReLU. The inputs of conv1_1 are pixels with a spread of about 64.
         gain = {"vgg/conv1_1": 2 / 64**2}.get(name, 1 if name.endswith("_loc") else 2)
         state[f"{stem}.weight"] = uniform(math.sqrt(3 * gain / (inputs * side**2)), outputs, inputs, side, side)
         state[f"{stem}.bias"] = uniform(0.2, outputs)
@@ -88,7 +88,7 @@ def random_state_dict(seed: int) -> StateDict:
 
 
 def to_params(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """As ``SSD.init`` would make them: kernels (row, column, in, out) of torch's (out, in, row, column)."""
+    """Return parameters nested as by `SSD.init`, with kernels (row, column, in, out)."""
     params: dict[str, Any] = {"vgg": {}, "conv4_3_norm": {"scale": state[L2_NORM]}}
     for name, (stem, *_) in layers().items():
         kernel = np.ascontiguousarray(state[f"{stem}.weight"].transpose(2, 3, 1, 0))
@@ -98,7 +98,7 @@ def to_params(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def random_image(seed: int, height: int, width: int) -> np.ndarray:
-    """Patches of three sizes on top of each other; integers alone, so the same everywhere."""
+    """Return an image of overlaid patches of three sizes. Integer arithmetic makes it the same on every machine."""
     random = np.random.RandomState(seed)
     image = np.zeros((height, width, 3), np.int64)
     for side, weight in ((64, 4), (16, 2), (1, 1)):
@@ -108,12 +108,12 @@ def random_image(seed: int, height: int, width: int) -> np.ndarray:
 
 
 def samples(rows: np.ndarray, count: int) -> np.ndarray:
-    """So many of the rows, always the same of as many rows; a row may come twice."""
+    """Return `count` random rows, possibly repeated. The choice depends only on the number of rows."""
     return rows[np.random.RandomState(len(rows)).randint(0, len(rows), count)]
 
 
 def random_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (xyxy, pixels) and labels in an image of 300 pixels: an object of the size of each map's boxes."""
+    """Return boxes (xyxy, pixels) and labels in an image of 300 pixels, one of the size of each map's boxes."""
     random = np.random.RandomState(seed)
     sides = np.array([20, 40, 100, 150, 210, 270])[:, None] * (0.9 + 0.2 * random.random_sample((6, 2)))
     corner = (300 - sides) * random.random_sample((6, 2))
@@ -122,12 +122,12 @@ def random_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def torchvision_config() -> Config:
-    """What torchvision does before and after its network."""
+    """Return a config with torchvision's preprocessing and postprocessing."""
     return Config(
         model=Model(
             class_names=tuple(str(label) for label in range(1, CLASSES)),
             default_boxes=dataclasses.replace(SSD300_COCO_BOXES, clip="sizes"),
-            # image_mean of the 0-1 image, times 255; image_std is 1 / 255.
+            # image_mean times 255; image_std is 1 / 255.
             mean=(0.48235 * 255, 0.45882 * 255, 0.40784 * 255),
         ),
         data=Data(max_image_size=640),
@@ -136,22 +136,28 @@ def torchvision_config() -> Config:
 
 
 def assert_same_detections(
-    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], pixels: float = 0.01, score: float = 1e-5
+    actual: Sequence[np.ndarray], expected: Sequence[np.ndarray], pixels: float = 0.01, score: float = 1e-5
 ) -> str:
-    """Of boxes in pixels, scores and labels: the same in the same order, but for scores closer than 1e-6.
+    """Compare boxes in pixels, scores and labels; the order of scores closer than 1e-6 may differ.
 
-    Returns how far the farthest lie apart.
+    Returns a text with the largest differences.
     """
-    (boxes, scores, labels), (their_boxes, their_scores, their_labels) = ours, theirs
-    assert len(scores) == len(their_scores)
-    np.testing.assert_allclose(scores, their_scores, rtol=0, atol=score)
-    far = 0.0
-    starts = np.flatnonzero(np.diff(their_scores, prepend=np.inf) <= -1e-6)
+    (boxes, scores, labels), (expected_boxes, expected_scores, expected_labels) = actual, expected
+    assert len(scores) == len(expected_scores)
+    np.testing.assert_allclose(scores, expected_scores, rtol=0, atol=score)
+    distance = 0.0
+    starts = np.flatnonzero(np.diff(expected_scores, prepend=np.inf) <= -1e-6)
     for group in np.split(np.arange(len(scores)), starts[1:]):
-        left = list(group)
+        unmatched = list(group)
         for i in group:
-            same = [j for j in left if their_labels[j] == labels[i] and abs(their_boxes[j] - boxes[i]).max() <= pixels]
-            assert same, f"number {i}, label {labels[i]} at {boxes[i]}: {their_labels[group]} at {their_boxes[group]}"
-            far = max(far, abs(their_boxes[same[0]] - boxes[i]).max())
-            left.remove(same[0])
-    return f"{len(scores)} detections, {far:.1e} px, {abs(scores - their_scores).max(initial=0):.1e}"
+            same = [
+                j
+                for j in unmatched
+                if expected_labels[j] == labels[i] and abs(expected_boxes[j] - boxes[i]).max() <= pixels
+            ]
+            assert same, (
+                f"detection {i}, label {labels[i]} at {boxes[i]}: {expected_labels[group]} at {expected_boxes[group]}"
+            )
+            distance = max(distance, abs(expected_boxes[same[0]] - boxes[i]).max())
+            unmatched.remove(same[0])
+    return f"{len(scores)} detections, {distance:.1e} px, {abs(scores - expected_scores).max(initial=0):.1e}"

@@ -1,6 +1,6 @@
-"""SSD300 of full width against what torchvision's ssd300_vgg16 made of the same weights and images.
+"""SSD300 of full width against numbers that torchvision's ssd300_vgg16 computed from the same weights and images.
 
-tests/assets/golden/make_torchvision.py wrote the numbers; tests/parity compares more, where torch is installed.
+tests/assets/golden/make_torchvision.py wrote the numbers. tests/parity compares more if torch is installed.
 """
 
 from typing import Any
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from helpers.paths import ASSETS
 from helpers.torchvision_ssd import (
-    GOLDEN_DETECTED,
+    GOLDEN_DETECTION_IMAGE,
+    GOLDEN_IMAGE,
     GOLDEN_SCENE,
-    GOLDEN_SEEN,
     GOLDEN_WEIGHTS,
     L2_NORM,
     assert_same_detections,
@@ -49,18 +49,18 @@ def params() -> dict[str, Any]:
     return to_params(random_state_dict(GOLDEN_WEIGHTS))
 
 
-def test_default_boxes(golden):
-    ours = samples(np.asarray(cxcywh_to_xyxy(DEFAULT_BOXES)), 400)
-    np.testing.assert_allclose(ours, golden["default_boxes_xyxy"], rtol=0, atol=3e-7)
+def test_default_boxes_equal_torchvision(golden):
+    actual = samples(np.asarray(cxcywh_to_xyxy(DEFAULT_BOXES)), 400)
+    np.testing.assert_allclose(actual, golden["default_boxes_xyxy"], rtol=0, atol=3e-7)
 
 
-def test_layers_and_predictions(golden, params):
-    """Each layer on its own, so that one which is wrong is named."""
+def test_layers_and_predictions_equal_torchvision(golden, params):
+    """Each layer is compared separately, so that a failure names the wrong layer."""
 
     def run(params: Any, images: Any) -> Any:
         return SSD(CONFIG.model).apply({"params": params}, images, capture_intermediates=True, mutable="intermediates")
 
-    image = random_image(*GOLDEN_SEEN)[None].astype(np.float32)
+    image = random_image(*GOLDEN_IMAGE)[None].astype(np.float32)
     compiled = jax.jit(run, compiler_options=compilation.compiler_options())
     predictions, captured = sharding.fetch(compiled(params, image))
     for name, moments, some in zip(
@@ -70,30 +70,33 @@ def test_layers_and_predictions(golden, params):
         for part in (*name.split("/"), "__call__"):
             output = output[part]
         x = output[0][0] if "mbox" in name else np.maximum(output[0][0], 0)
-        tolerance = 1e-5 * moments[1]  # of the root mean square
-        ours = x.mean(dtype=np.float64), np.sqrt(np.square(x, dtype=np.float64).mean())
-        np.testing.assert_allclose(ours, moments, rtol=0, atol=tolerance, err_msg=name)
+        tolerance = 1e-5 * moments[1]  # relative to the root mean square
+        actual = x.mean(dtype=np.float64), np.sqrt(np.square(x, dtype=np.float64).mean())
+        np.testing.assert_allclose(actual, moments, rtol=0, atol=tolerance, err_msg=name)
         np.testing.assert_allclose(samples(x.ravel(), 32), some, rtol=0, atol=10 * tolerance, err_msg=name)
     for name in ("logits", "offsets"):
-        theirs = golden[name]
-        ours = samples(getattr(predictions, name)[0], len(theirs))
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * abs(theirs).max(), err_msg=name)
+        expected = golden[name]
+        actual = samples(getattr(predictions, name)[0], len(expected))
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * abs(expected).max(), err_msg=name)
 
 
-def test_detections_in_an_image_of_another_size(golden, params):
-    image = random_image(*GOLDEN_DETECTED)
+def test_detections_in_an_image_of_another_size_equal_torchvision(golden, params):
+    image = random_image(*GOLDEN_DETECTION_IMAGE)
     height, width = image.shape[:2]
     program = make_predict_fn(CONFIG, sharding.single_device_mesh())
-    found = program(params, image[None], np.array([height], np.int32), np.array([width], np.int32))
-    ours = to_image_detections(sharding.fetch(found), 0, width, height)
-    theirs = [golden[f"found_{name}"] for name in ("boxes", "scores", "labels")]
-    assert len(theirs[1]) == 200 and len(set(theirs[2])) > 20
-    assert_same_detections(ours, theirs)
+    detections = program(params, image[None], np.array([height], np.int32), np.array([width], np.int32))
+    actual = to_image_detections(sharding.fetch(detections), 0, width, height)
+    expected = [golden[f"found_{name}"] for name in ("boxes", "scores", "labels")]
+    assert len(expected[1]) == 200 and len(set(expected[2])) > 20
+    assert_same_detections(actual, expected)
 
 
-def test_loss_and_gradient(golden, params):
-    """torchvision's is of float64. In ours a few ReLUs next to zero are off instead of on, or on instead of off,
-    which is up to a thousandth of the gradient below the last of them; above there are the predictors."""
+def test_loss_and_gradient_equal_torchvision(golden, params):
+    """torchvision's gradient was computed in float64.
+
+    In float32 a few units with an activation near zero are on the other side of their ReLU. Each changes the gradient
+    of the layers below it by up to a thousandth. Predictors and L2Norm come after the last ReLU.
+    """
     boxes, labels = random_scene(GOLDEN_SCENE)
     targets = match(boxes / 300, labels, DEFAULT_BOXES)
     expected = np.where(golden["matched"] >= 0, labels[golden["matched"]], 0)
@@ -104,23 +107,25 @@ def test_loss_and_gradient(golden, params):
         return multibox_loss(*predictions, jax.tree.map(lambda leaf: leaf[None], targets))
 
     step = jax.jit(jax.value_and_grad(loss_of, has_aux=True), compiler_options=compilation.compiler_options())
-    image = random_image(*GOLDEN_SEEN)[None].astype(np.float32)
+    image = random_image(*GOLDEN_IMAGE)[None].astype(np.float32)
     (loss, parts), gradient = sharding.fetch(step(params, jnp.asarray(image)))
     assert parts["loc_loss"] == pytest.approx(golden["loc_loss"], rel=1e-5)
     assert parts["conf_loss"] == pytest.approx(golden["conf_loss"], rel=1e-5)
     assert loss == pytest.approx(golden["loc_loss"] + golden["conf_loss"], rel=1e-5)
 
-    ours = {L2_NORM: gradient["conv4_3_norm"]["scale"]}
+    actual = {L2_NORM: gradient["conv4_3_norm"]["scale"]}
     for name, (stem, *_) in layers().items():
         group, _, layer = name.rpartition("/")
         leaves = (gradient[group] if group else gradient)[layer]
-        ours |= {f"{stem}.weight": leaves["kernel"].transpose(3, 2, 0, 1), f"{stem}.bias": leaves["bias"]}
-    assert sorted(ours) == golden["gradient_names"].tolist()
+        actual |= {f"{stem}.weight": leaves["kernel"].transpose(3, 2, 0, 1), f"{stem}.bias": leaves["bias"]}
+    assert sorted(actual) == golden["gradient_names"].tolist()
     for name, norm, some in zip(
         golden["gradient_names"], golden["gradient_norms"], golden["gradient_samples"], strict=True
     ):
-        ungated = name.startswith("head.") or name == L2_NORM
-        assert np.linalg.norm(np.float64(ours[name])) == pytest.approx(norm, rel=1e-5 if ungated else 5e-3), name
-        typical = norm / np.sqrt(ours[name].size)
-        tolerance = (1e-3 if ungated else 5e-2) * max(typical, abs(some).max())
-        np.testing.assert_allclose(samples(ours[name].ravel(), 32), some, rtol=0, atol=tolerance, err_msg=name)
+        after_last_relu = name.startswith("head.") or name == L2_NORM
+        assert np.linalg.norm(np.float64(actual[name])) == pytest.approx(norm, rel=1e-5 if after_last_relu else 5e-3), (
+            name
+        )
+        typical = norm / np.sqrt(actual[name].size)
+        tolerance = (1e-3 if after_last_relu else 5e-2) * max(typical, abs(some).max())
+        np.testing.assert_allclose(samples(actual[name].ravel(), 32), some, rtol=0, atol=tolerance, err_msg=name)

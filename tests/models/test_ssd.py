@@ -277,5 +277,5 @@ def test_narrow_network_runs_in_every_dtype_and_norm(norm: str, dtype: str) -> N
 
 
 def test_config_rejects_feature_maps_that_the_network_does_not_produce() -> None:
-    with pytest.raises(UserError, match="default_boxes.feature_maps"):
+    with pytest.raises(UserError, match=r"default_boxes\.feature_maps"):
         config.Model(default_boxes=config.DefaultBoxes(feature_maps=(37, 19, 10, 5, 3, 1)))

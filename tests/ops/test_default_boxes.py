@@ -1,7 +1,7 @@
-"""Default boxes against the published layouts, and against nested loops.
+"""Default boxes of the published configs against known numbers, and of other configs against nested loops.
 
-Unless noted, numbers were computed in float64 from the formulas of Caffe's PriorBox layer
-(weiliu89/caffe, branch ssd, commit 4817bf8b); those of SSD300 COCO agree with torchvision 0.29.1.
+Unless noted, the numbers were computed in float64 from the formulas of Caffe's PriorBox layer (weiliu89/caffe, branch
+ssd, commit 4817bf8b). Those of SSD300 for COCO agree with torchvision 0.29.1.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ ORIGINAL_SSD300 = config.DefaultBoxes(
     clip="corners",
 )
 
-# index, cx = cy unless given, then (w, h) of VOC, (w, h) of COCO
+# index, cx, cy, (w, h) for VOC, (w, h) for COCO
 SSD300_ROWS = [
     (0, 0.013333, 0.013333, (0.100000, 0.100000), (0.070000, 0.070000)),
     (1, 0.013333, 0.013333, (0.141421, 0.141421), (0.102470, 0.102470)),
@@ -52,7 +52,7 @@ SSD300_ROWS = [
     (8730, 0.500000, 0.500000, (1.244508, 0.622254), (1.230366, 0.615183)),
     (8731, 0.500000, 0.500000, (0.622254, 1.244508), (0.615183, 1.230366)),
 ]
-# index, cx = cy, then (w, h) of VOC truncated, VOC, COCO truncated, COCO
+# index, cx = cy, (w, h) for truncated VOC, VOC, truncated COCO, COCO
 SSD512_ROWS = [
     (0, 0.007812, (0.068359, 0.068359), (0.070000, 0.070000), (0.039062, 0.039062), (0.040000, 0.040000)),
     (1, 0.007812, (0.100733, 0.100733), (0.102470, 0.102470), (0.062378, 0.062378), (0.063246, 0.063246)),
@@ -72,42 +72,42 @@ SSD512_ROWS = [
 ]
 
 
-def number_changed(layout: config.DefaultBoxes, clip: str) -> np.ndarray:
-    """Indices of the boxes that a way of clipping changes."""
-    before, after = make_default_boxes(layout), make_default_boxes(dataclasses.replace(layout, clip=clip))
+def changed_rows(box_config: config.DefaultBoxes, clip: str) -> np.ndarray:
+    """Return the indices of the boxes that a clip mode changes."""
+    before, after = make_default_boxes(box_config), make_default_boxes(dataclasses.replace(box_config, clip=clip))
     return np.flatnonzero((before != after).any(axis=1))
 
 
-@pytest.mark.parametrize(("layout", "column"), [(SSD300_VOC, 3), (SSD300_COCO, 4)])
-def test_sample_rows_of_ssd300(layout, column):
-    boxes = make_default_boxes(layout)
+@pytest.mark.parametrize(("box_config", "column"), [(SSD300_VOC, 3), (SSD300_COCO, 4)])
+def test_make_default_boxes_of_ssd300_has_known_rows(box_config, column):
+    boxes = make_default_boxes(box_config)
     for row in SSD300_ROWS:
         np.testing.assert_allclose(boxes[row[0]], [*row[1:3], *row[column]], atol=6e-7, err_msg=f"row {row[0]}")
 
 
 @pytest.mark.parametrize(
-    ("layout", "column"), [(SSD512_VOC_INT, 2), (SSD512_VOC, 3), (SSD512_COCO_INT, 4), (SSD512_COCO, 5)]
+    ("box_config", "column"), [(SSD512_VOC_INT, 2), (SSD512_VOC, 3), (SSD512_COCO_INT, 4), (SSD512_COCO, 5)]
 )
-def test_sample_rows_of_ssd512(layout, column):
-    boxes = make_default_boxes(layout)
+def test_make_default_boxes_of_ssd512_has_known_rows(box_config, column):
+    boxes = make_default_boxes(box_config)
     for row in SSD512_ROWS:
         np.testing.assert_allclose(boxes[row[0]], [row[1], row[1], *row[column]], atol=6e-7, err_msg=f"row {row[0]}")
 
 
 @pytest.mark.parametrize(
-    ("layout", "per_map"),
+    ("box_config", "per_map"),
     [
         (SSD300_VOC, (5776, 2166, 600, 150, 36, 4)),
         (SSD512_COCO, (16384, 6144, 1536, 384, 96, 16, 4)),
-        (ORIGINAL_SSD300, (4332, 2166, 600, 150, 54, 6)),  # 3 boxes a cell, then 6
+        (ORIGINAL_SSD300, (4332, 2166, 600, 150, 54, 6)),  # 3 boxes per cell, then 6
     ],
 )
-def test_boxes_of_each_map(layout, per_map):
-    assert layout.boxes_per_map == per_map
+def test_boxes_per_map_has_known_values(box_config, per_map):
+    assert box_config.boxes_per_map == per_map
 
 
 @pytest.mark.parametrize(
-    ("layout", "count", "sum_of_centers", "sum_of_sizes"),
+    ("box_config", "count", "sum_num_centers", "sum_num_sizes"),
     [
         (SSD300_VOC, 8732, 4443.946667, 1510.429285),
         (SSD300_COCO, 8732, 4443.946667, 1172.198034),
@@ -117,25 +117,25 @@ def test_boxes_of_each_map(layout, per_map):
         (SSD512_COCO, 24564, 12282, 2192.471071),
     ],
 )
-def test_counts_and_sums(layout, count, sum_of_centers, sum_of_sizes):
-    boxes = make_default_boxes(layout)
-    assert boxes.shape == (count, 4) and boxes.dtype == np.float32 and layout.count == count
+def test_make_default_boxes_has_known_counts_and_sums(box_config, count, sum_num_centers, sum_num_sizes):
+    boxes = make_default_boxes(box_config)
+    assert boxes.shape == (count, 4) and boxes.dtype == np.float32 and box_config.count == count
     sums = boxes.sum(axis=0, dtype=np.float64)
-    np.testing.assert_allclose(sums, [sum_of_centers] * 2 + [sum_of_sizes] * 2, rtol=1e-7)
+    np.testing.assert_allclose(sums, [sum_num_centers] * 2 + [sum_num_sizes] * 2, rtol=1e-7)
 
 
 @pytest.mark.parametrize(
-    ("layout", "outside"), [(SSD300_VOC, 2869), (SSD300_COCO, 2223), (SSD512_VOC, 5486), (SSD512_COCO, 4118)]
+    ("box_config", "outside"), [(SSD300_VOC, 2869), (SSD300_COCO, 2223), (SSD512_VOC, 5486), (SSD512_COCO, 4118)]
 )
-def test_boxes_that_leave_the_image(layout, outside):
-    corners = np.asarray(cxcywh_to_xyxy(make_default_boxes(layout)))
-    # float32 puts some edges that lie on the border a rounding beyond it.
+def test_make_default_boxes_has_a_known_number_of_boxes_outside_the_image(box_config, outside):
+    corners = np.asarray(cxcywh_to_xyxy(make_default_boxes(box_config)))
+    # Rounding to float32 moves some edges from the border slightly beyond it.
     assert ((corners < -1e-6) | (corners > 1 + 1e-6)).any(axis=1).sum() == outside
 
 
-def test_clip_sizes_is_torchvisions():
-    """Widths and heights only: two boxes of SSD300 COCO; their pixels as torchvision 0.29.1 gives them."""
-    np.testing.assert_array_equal(number_changed(SSD300_COCO, "sizes"), [8730, 8731])
+def test_clip_sizes_equals_torchvision():
+    """It clips widths and heights only, of two boxes of SSD300 for COCO. The pixels come from torchvision 0.29.1."""
+    np.testing.assert_array_equal(changed_rows(SSD300_COCO, "sizes"), [8730, 8731])
     boxes = np.asarray(cxcywh_to_xyxy(make_default_boxes(dataclasses.replace(SSD300_COCO, clip="sizes")))) * 300
     expected = {
         0: (-6.5, -6.5, 14.5, 14.5),
@@ -147,25 +147,25 @@ def test_clip_sizes_is_torchvisions():
     }
     for index, corners in expected.items():
         np.testing.assert_allclose(boxes[index], corners, atol=4e-5)
-    # Centres beyond the border stay.
+    # Centres beyond the border are not clipped.
     assert make_default_boxes(dataclasses.replace(SSD300_COCO, clip="sizes"))[8541, 0] > 1.01
 
 
 @pytest.mark.parametrize(
-    ("layout", "of_sizes", "of_centers"), [(SSD300_VOC, 20, 114), (SSD300_COCO, 2, 114), (SSD512_VOC, 42, 0)]
+    ("box_config", "num_sizes", "num_centers"), [(SSD300_VOC, 20, 114), (SSD300_COCO, 2, 114), (SSD512_VOC, 42, 0)]
 )
-def test_clip_center_size_is_ssd_pytorchs(layout, of_sizes, of_centers):
-    changed = number_changed(layout, "center_size")
-    boxes = make_default_boxes(layout)[changed]
-    assert (boxes[:, 2:] > 1).any(axis=1).sum() == of_sizes
-    assert (boxes[:, :2] > 1).any(axis=1).sum() == of_centers
-    assert len(changed) == of_sizes + of_centers
-    clipped = make_default_boxes(dataclasses.replace(layout, clip="center_size"))
+def test_clip_center_size_equals_ssd_pytorch(box_config, num_sizes, num_centers):
+    changed = changed_rows(box_config, "center_size")
+    boxes = make_default_boxes(box_config)[changed]
+    assert (boxes[:, 2:] > 1).any(axis=1).sum() == num_sizes
+    assert (boxes[:, :2] > 1).any(axis=1).sum() == num_centers
+    assert len(changed) == num_sizes + num_centers
+    clipped = make_default_boxes(dataclasses.replace(box_config, clip="center_size"))
     assert clipped.min() >= 0 and clipped.max() <= 1
 
 
-def test_clip_corners_cuts_at_the_border():
-    layout = config.DefaultBoxes(
+def test_clip_corners_clips_at_the_border():
+    box_config = config.DefaultBoxes(
         image_size=10,
         feature_maps=(2,),
         min_sizes=(8,),
@@ -174,13 +174,13 @@ def test_clip_corners_cuts_at_the_border():
         steps=None,
         clip="corners",
     )
-    # Centres .25 and .75, side .8: xyxy (-.15, -.15, .65, .65) and its mirror images.
+    # Centres are at .25 and .75 and the side is .8: xyxy (-.15, -.15, .65, .65) and its mirror images.
     expected = [(0, 0, 0.65, 0.65), (0.35, 0, 1, 0.65), (0, 0.35, 0.65, 1), (0.35, 0.35, 1, 1)]
-    np.testing.assert_allclose(cxcywh_to_xyxy(make_default_boxes(layout)), expected, atol=1e-6)
+    np.testing.assert_allclose(cxcywh_to_xyxy(make_default_boxes(box_config)), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("layout", "count", "first", "last"),
+    ("box_config", "count", "first", "last"),
     [
         (
             config.SSD500_VOC_BOXES,
@@ -188,23 +188,23 @@ def test_clip_corners_cuts_at_the_border():
             (0.021468, 0.021468, 0.042937, 0.042937),
             (0.5, 0.5, 0.548483, 1.0),
         ),
-        # 276 / sqrt(3) / 300 wide; its height of 1.59 is cut.
+        # The width is 276 / sqrt(3) / 300; the height of 1.59 is clipped.
         (ORIGINAL_SSD300, 7308, (0.031579, 0.031579, 0.063158, 0.063158), (0.5, 0.5, 0.531162, 1.0)),
     ],
 )
-def test_layouts_of_2016(layout, count, first, last):
-    boxes = make_default_boxes(layout)
-    assert len(boxes) == layout.count == count
+def test_make_default_boxes_of_configs_of_2016_has_known_rows(box_config, count, first, last):
+    boxes = make_default_boxes(box_config)
+    assert len(boxes) == box_config.count == count
     np.testing.assert_allclose(boxes[[0, -1]], [first, last], atol=6e-7)
 
 
 @pytest.mark.parametrize(
-    "layout",
+    "box_config",
     [
         SSD300_VOC,
         config.DefaultBoxes(
             image_size=96,
-            feature_maps=(5, 1, 2),  # any order
+            feature_maps=(5, 1, 2),  # not in descending order
             min_sizes=(10.5, 40, 33.25),
             max_sizes=(None, 90, 44.5),
             aspect_ratios=((), (1.5, 4, 0.2), (2,)),
@@ -220,32 +220,32 @@ def test_layouts_of_2016(layout, count, first, last):
         ),
     ],
 )
-def test_any_layout_matches_nested_loops(layout):
-    assert layout.clip == "none"
+def test_make_default_boxes_equals_nested_loops(box_config):
+    assert box_config.clip == "none"
     expected = reference.prior_boxes(
-        layout.image_size,
-        layout.feature_maps,
-        layout.min_sizes,
-        layout.max_sizes,
-        layout.aspect_ratios,
-        layout.steps,
+        box_config.image_size,
+        box_config.feature_maps,
+        box_config.min_sizes,
+        box_config.max_sizes,
+        box_config.aspect_ratios,
+        box_config.steps,
     )
-    boxes = make_default_boxes(layout)
-    assert len(boxes) == layout.count
+    boxes = make_default_boxes(box_config)
+    assert len(boxes) == box_config.count
     np.testing.assert_allclose(boxes, expected, rtol=1e-6)
 
 
-def test_without_steps_cells_divide_the_image_evenly():
-    layout = dataclasses.replace(SSD300_VOC, steps=None)
-    boxes = make_default_boxes(layout)
+def test_steps_default_to_image_size_over_feature_map_size():
+    box_config = dataclasses.replace(SSD300_VOC, steps=None)
+    boxes = make_default_boxes(box_config)
     np.testing.assert_allclose(boxes[[0, 5775], 0], [0.5 / 38, 37.5 / 38], rtol=1e-6)
     np.testing.assert_array_equal(boxes[:, 2:], make_default_boxes(SSD300_VOC)[:, 2:])
 
 
-def test_truncation_drops_the_fraction():
-    layout = dataclasses.replace(
+def test_truncate_sizes_drops_the_fraction():
+    box_config = dataclasses.replace(
         SSD300_VOC, min_sizes=(30.9, 60, 111, 162, 213, 264), max_sizes=(60.9, 111, 162, 213, 264, 315)
     )
-    assert (make_default_boxes(layout) != make_default_boxes(SSD300_VOC)).any()
-    truncated = dataclasses.replace(layout, truncate_sizes=True)
+    assert (make_default_boxes(box_config) != make_default_boxes(SSD300_VOC)).any()
+    truncated = dataclasses.replace(box_config, truncate_sizes=True)
     np.testing.assert_array_equal(make_default_boxes(truncated), make_default_boxes(SSD300_VOC))

@@ -1,5 +1,7 @@
-"""detect against Caffe's DetectionOutput, and torchvision's and mmdetection's post-processing, written as loops;
-and on inputs whose answer is known."""
+"""detect against loops after Caffe's DetectionOutput and torchvision's and mmdetection's post-processing.
+
+Other tests use inputs whose result is known.
+"""
 
 import dataclasses
 
@@ -27,7 +29,7 @@ MMDETECTION = Detect(
     drop_empty=True,
 )
 
-compiled = jax.jit(detect, static_argnames=("variances", "config", "boxes_per_map"))
+jit_detect = jax.jit(detect, static_argnames=("variances", "config", "boxes_per_map"))
 
 
 def random_image(seed, n, c, logit_scale=2.0):
@@ -39,36 +41,36 @@ def random_image(seed, n, c, logit_scale=2.0):
 
 
 def tiles(n):
-    """n default boxes beside one another, cxcywh."""
+    """Return n default boxes side by side, cxcywh."""
     return np.stack([(np.arange(n) + 0.5) / n, np.full(n, 0.5), np.full(n, 1 / n), np.ones(n)], 1).astype(np.float32)
 
 
 def run(offsets, logits, default_boxes, config=Detect(), boxes_per_map=()):
     k = config.max_detections
-    found = jax.tree.map(np.asarray, compiled(offsets, logits, default_boxes, VARIANCES, config, boxes_per_map))
+    found = jax.tree.map(np.asarray, jit_detect(offsets, logits, default_boxes, VARIANCES, config, boxes_per_map))
     shapes = Detections((k, 4), (k,), (k,), (k,))
     types = Detections(np.float32, np.float32, np.int32, np.bool_)
     assert Detections(*(x.shape for x in found)) == shapes
     assert Detections(*(x.dtype for x in found)) == types
     count = found.valid.sum()
-    assert not any(x[count:].any() for x in found), "padding is zeros, and last"
+    assert not any(x[count:].any() for x in found), "padding must be zero, and at the end"
     return Detections(*(x[:count] for x in found))
 
 
-def numbers(config):
+def limits(config):
     return config.score_threshold, config.top_k, config.nms_iou_threshold, config.max_detections
 
 
-def assert_are(found, expected):
-    """expected: list of (score, label, box number, box)."""
+def assert_detections(found, expected):
+    """Compare with a list of (score, label, box index, box)."""
     assert found.labels.tolist() == [label for _, label, _, _ in expected]
     np.testing.assert_allclose(found.scores, [score for score, _, _, _ in expected], rtol=1e-5)
     np.testing.assert_allclose(found.boxes, np.array([box for _, _, _, box in expected]).reshape(-1, 4), atol=1e-5)
 
 
-def assert_agrees_with_caffe(offsets, logits, default_boxes, config=Detect()):
+def assert_equals_caffe(offsets, logits, default_boxes, config=Detect()):
     found = run(offsets, logits, default_boxes, config)
-    expected = reference.detection_output(offsets, logits, default_boxes, VARIANCES, *numbers(config))
+    expected = reference.detection_output(offsets, logits, default_boxes, VARIANCES, *limits(config))
     assert found.labels.tolist() == [label for _, label, _ in expected]
     np.testing.assert_allclose(found.scores, [score for score, _, _ in expected], rtol=1e-5)
     np.testing.assert_allclose(found.boxes, np.array([box for _, _, box in expected]).reshape(-1, 4), atol=1e-6)
@@ -86,20 +88,20 @@ def assert_agrees_with_caffe(offsets, logits, default_boxes, config=Detect()):
         (30, 8, Detect()),
         (1, 3, Detect()),
     ],
-    ids=["cut_at_200", "every_cut", "no_cut", "all_candidates", "one_class", "n_below_top_k", "one_box"],
+    ids=["max_detections", "all_limits", "no_limit", "top_k_equals_n", "one_class", "n_below_top_k", "one_box"],
 )
-def test_agrees_with_caffe(n, c, config):
-    assert len(assert_agrees_with_caffe(*random_image(n + c, n, c), config).scores)
+def test_detect_equals_caffe(n, c, config):
+    assert len(assert_equals_caffe(*random_image(n + c, n, c), config).scores)
 
 
-def test_agrees_with_caffe_where_few_pass():
+def test_detect_equals_caffe_with_few_candidates():
     offsets, logits, default_boxes = random_image(0, 600, 6)
-    logits[:, 0] += 9  # most are background, as after training
-    found = assert_agrees_with_caffe(offsets, logits, default_boxes)
+    logits[:, 0] += 9  # most boxes are background, as after training
+    found = assert_equals_caffe(offsets, logits, default_boxes)
     assert 5 < len(found.scores) < 200
 
 
-def test_score_on_the_threshold_is_not_kept():
+def test_detect_drops_scores_at_the_threshold():
     logits = np.zeros((3, 4), np.float32)  # softmax: exactly 1/4
     logits[1, 2] = 1e-3
     found = run(np.zeros((3, 4), np.float32), logits, tiles(3), Detect(score_threshold=0.25))
@@ -107,70 +109,70 @@ def test_score_on_the_threshold_is_not_kept():
     np.testing.assert_allclose(found.boxes, [[1 / 3, 0, 2 / 3, 1]], atol=1e-6)
 
 
-def test_top_k_cuts_ties_at_the_lower_box():
+def test_detect_top_k_prefers_the_lower_box_among_ties():
     found = run(np.zeros((10, 4), np.float32), np.zeros((10, 3), np.float32), tiles(10), Detect(top_k=3))
     assert found.labels.tolist() == [1, 2, 1, 2, 1, 2]
     np.testing.assert_allclose(found.boxes[:, 0], [0, 0, 0.1, 0.1, 0.2, 0.2], atol=1e-6)
     np.testing.assert_allclose(found.scores, np.full(6, 1 / 3), rtol=1e-6)
 
 
-def test_top_k_cuts_before_nms():
-    # The two best are one object; the third, apart from them, never enters NMS.
+def test_detect_applies_top_k_before_nms():
+    # The two best are the same box; the third does not overlap them, but top_k excludes it from NMS.
     default_boxes = tiles(2)[[0, 0, 1]]
     logits = np.array([[0, 3], [0, 2], [0, 1]], np.float32)
     found = run(np.zeros((3, 4), np.float32), logits, default_boxes, Detect(top_k=2))
     np.testing.assert_allclose(found.boxes, [[0, 0, 0.5, 1]], atol=1e-6)
 
 
-def test_max_detections_cuts_across_classes_by_score_then_box_then_class():
+def test_detect_orders_by_score_then_box_then_class():
     logits = np.full((4, 3), -9, np.float32)
     logits[:, 1] = [5, 0, 0, 0]
     logits[:, 2] = [-9, 0, 0, 5]
     found = run(np.zeros((4, 4), np.float32), logits, tiles(4), Detect(max_detections=5))
-    assert found.labels.tolist() == [1, 2, 1, 2, 1]  # one of the ties at one half is cut: box 2, class 2
+    assert found.labels.tolist() == [1, 2, 1, 2, 1]  # max_detections excludes box 2, class 2, which ties at one half
     np.testing.assert_allclose(found.boxes[:, 0], [0, 0.75, 0.25, 0.25, 0.5], atol=1e-6)
 
 
-def test_classes_do_not_suppress_each_other():
+def test_detect_suppresses_within_classes_only():
     logits = np.array([[0, 2, 1], [0, 1.5, 0.5]], np.float32)
     found = run(np.zeros((2, 4), np.float32), logits, tiles(1)[[0, 0]])
     assert found.labels.tolist() == [1, 2]
 
 
-def test_boxes_are_clipped_only_when_emitted():
-    # IoU 0.9 / 2 before clipping and 0.9 / 1 after.
+def test_detect_clips_boxes_after_nms():
+    # The IoU is 0.9 / 2 before clipping and 0.9 / 1 after it.
     default_boxes = np.array([[0.225, 0.5, 1.45, 1], [0.775, 0.5, 1.45, 1]], np.float32)
     logits = np.array([[0, 2], [0, 1]], np.float32)
     found = run(np.zeros((2, 4), np.float32), logits, default_boxes, Detect(nms_iou_threshold=0.5))
     np.testing.assert_allclose(found.boxes, [[0, 0, 0.95, 1], [0.05, 0, 1, 1]], atol=1e-6)
 
 
-def test_nothing_found():
+def test_detect_returns_only_padding_for_background():
     offsets, logits, default_boxes = random_image(1, 50, 4)
     logits[:, 0] += 50
     assert len(run(offsets, logits, default_boxes).scores) == 0
 
 
-def test_nan_is_not_detected():
+def test_detect_ignores_nan():
     offsets, logits, default_boxes = random_image(2, 20, 3)
     logits[0, 1] = np.nan
     expected = run(offsets[1:], logits[1:], default_boxes[1:])
     chex.assert_trees_all_close(run(offsets, logits, default_boxes), expected, rtol=1e-6)
 
 
-def test_bfloat16_is_computed_in_float32():
+def test_detect_computes_bfloat16_in_float32():
     offsets, logits, default_boxes = random_image(3, 100, 4)
     offsets, logits = jnp.asarray(offsets, jnp.bfloat16), jnp.asarray(logits, jnp.bfloat16)
     expected = run(np.asarray(offsets, np.float32), np.asarray(logits, np.float32), default_boxes)
     chex.assert_trees_all_equal(run(offsets, logits, default_boxes), expected)
-    assert_agrees_with_caffe(np.asarray(offsets, np.float32), np.asarray(logits, np.float32), default_boxes)
+    assert_equals_caffe(np.asarray(offsets, np.float32), np.asarray(logits, np.float32), default_boxes)
 
 
-def test_batch_is_one_program_without_host_calls_and_equals_each_image():
+def test_detect_under_vmap_compiles_once_and_equals_single_images():
     images = [random_image(seed, 80, 4, logit_scale) for seed, logit_scale in ((4, 2), (5, 0.1), (6, 5))]
     default_boxes, config = images[0][2], Detect(max_detections=60)
     offsets, logits = (np.stack([image[i] for image in images]) for i in (0, 1))
-    logits[2, :, 0] += 50  # nothing in the last
+    logits[2, :, 0] += 50  # the last image has no detections
 
     @jax.jit
     @chex.assert_max_traces(1)
@@ -181,12 +183,12 @@ def test_batch_is_one_program_without_host_calls_and_equals_each_image():
     batch = detect_batch(offsets, logits)
     detect_batch(offsets[::-1], logits[::-1])
     for i in range(3):
-        alone = compiled(offsets[i], logits[i], default_boxes, VARIANCES, config)
+        alone = jit_detect(offsets[i], logits[i], default_boxes, VARIANCES, config)
         chex.assert_trees_all_close(jax.tree.map(lambda x, i=i: x[i], batch), alone, rtol=1e-5, atol=1e-6)
 
 
-def wild_image(seed, n, c):
-    """Boxes of all sizes, many of them partly or wholly outside the image, many beyond the bounds."""
+def random_image_with_extreme_boxes(seed, n, c):
+    """Return predictions of boxes of all sizes, many outside the image or beyond the bounds of the scale."""
     offsets, logits, default_boxes = random_image(seed, n, c)
     offsets *= np.array([8, 8, 12, 12], np.float32)
     default_boxes[:, 2:] *= 0.3
@@ -196,13 +198,13 @@ def wild_image(seed, n, c):
 @pytest.mark.parametrize(
     ("n", "c", "changes"),
     [(300, 5, {}), (300, 4, {"score_threshold": 0.3, "top_k": 20, "max_detections": 30}), (40, 3, {})],
-    ids=["as_released", "every_cut", "few"],
+    ids=["default", "all_limits", "few_boxes"],
 )
-def test_agrees_with_torchvision(n, c, changes):
-    image, config = wild_image(n + c, n, c), dataclasses.replace(TORCHVISION, **changes)
-    expected = reference.torchvision_detections(*image, *numbers(config))
-    assert_are(run(*image, config), expected)
-    assert any(x2 <= x1 or y2 <= y1 for _, _, _, (x1, y1, x2, y2) in expected), "boxes without area are among them"
+def test_detect_equals_torchvision(n, c, changes):
+    image, config = random_image_with_extreme_boxes(n + c, n, c), dataclasses.replace(TORCHVISION, **changes)
+    expected = reference.torchvision_detections(*image, *limits(config))
+    assert_detections(run(*image, config), expected)
+    assert any(x2 <= x1 or y2 <= y1 for _, _, _, (x1, y1, x2, y2) in expected), "some boxes should have no area"
 
 
 @pytest.mark.parametrize(
@@ -213,26 +215,26 @@ def test_agrees_with_torchvision(n, c, changes):
         ((200, 60, 8, 1), 6, {}),
         ((90,), 4, {"top_k": 50}),
     ],
-    ids=["cut_in_two_maps", "every_cut", "no_cut", "one_map"],
+    ids=["top_k_in_two_maps", "all_limits", "no_limit", "one_map"],
 )
-def test_agrees_with_mmdetection(per_map, c, changes):
-    image, config = wild_image(c, sum(per_map), c), dataclasses.replace(MMDETECTION, **changes)
-    expected = reference.mmdetection_detections(*image, per_map, *numbers(config))
+def test_detect_equals_mmdetection(per_map, c, changes):
+    image, config = random_image_with_extreme_boxes(c, sum(per_map), c), dataclasses.replace(MMDETECTION, **changes)
+    expected = reference.mmdetection_detections(*image, per_map, *limits(config))
     assert len(expected) > 20
-    assert_are(run(*image, config, per_map), expected)
+    assert_detections(run(*image, config, per_map), expected)
 
 
-def test_candidates_of_a_map_are_the_best_pairs_of_box_and_class():
-    # Two maps of two boxes each. The best three pairs of the first are both classes of its first box
-    # and one of the second box; the last map fills its share with weaker ones.
+def test_detect_top_k_per_map_keeps_the_best_pairs_of_box_and_class():
+    # There are two feature maps of two boxes each. The best three pairs of the first map are both classes of its first
+    # box and one of its second box; the second map adds weaker ones.
     logits = np.array([[0, 4, 3], [0, 2, 1], [-9, 0, -9], [-9, -9, 0]], np.float32)
     found = run(np.zeros((4, 4), np.float32), logits, tiles(4), Detect(top_k_per="map", top_k=3), (2, 2))
     pairs = list(zip(found.labels.tolist(), (found.boxes[:, 0] * 4).round().tolist(), strict=True))
-    # By softmax: box 2 and 3 .9998; box 0: .72, .27; box 1: .67. What is cut is class 2 of box 1, .24.
+    # The scores are .9998 for boxes 2 and 3, .72 and .27 for box 0, .67 for box 1. Class 2 of box 1, .24, is excluded.
     assert pairs == [(1, 2), (2, 3), (1, 0), (1, 1), (2, 0)]
 
 
-def test_ties_of_a_map_are_cut_and_ordered_by_box_then_class():
+def test_detect_top_k_per_map_orders_ties_by_box_then_class():
     found = run(
         np.zeros((6, 4), np.float32), np.zeros((6, 3), np.float32), tiles(6), Detect(top_k_per="map", top_k=5), (4, 2)
     )
@@ -240,7 +242,7 @@ def test_ties_of_a_map_are_cut_and_ordered_by_box_then_class():
     np.testing.assert_allclose(found.boxes[:, 0] * 6, [0, 0, 1, 1, 2, 4, 4, 5, 5], atol=1e-5)
 
 
-def test_nan_is_no_candidate_of_a_map():
+def test_detect_top_k_per_map_ignores_nan():
     logits = np.zeros((100, 3), np.float32)
     logits[:60], logits[70, 2] = np.nan, 9
     config = Detect(top_k_per="map", top_k=20, max_detections=1)
@@ -248,7 +250,7 @@ def test_nan_is_no_candidate_of_a_map():
     assert found.labels.tolist() == [2] and found.scores[0] > 0.99
 
 
-def test_a_score_on_the_threshold_is_no_candidate_of_a_map():
+def test_detect_top_k_per_map_drops_scores_at_the_threshold():
     logits = np.zeros((3, 4), np.float32)  # softmax: exactly 1/4
     logits[1, 2] = 1e-3
     config = Detect(score_threshold=0.25, top_k_per="map")
@@ -256,13 +258,13 @@ def test_a_score_on_the_threshold_is_no_candidate_of_a_map():
 
 
 @pytest.mark.parametrize("per_map", [(), (2,), (2, 2), (3, 1)])
-def test_maps_that_do_not_add_up_are_refused(per_map):
-    with pytest.raises(ValueError, match="must add up to the 3 default boxes"):
+def test_detect_rejects_boxes_per_map_that_do_not_add_up(per_map):
+    with pytest.raises(ValueError, match="boxes_per_map"):
         detect(np.zeros((3, 4)), np.zeros((3, 2)), tiles(3), VARIANCES, Detect(top_k_per="map"), per_map)
 
 
-def test_overlap_on_the_threshold_after_clipping_does_not_suppress():
-    # Twice the image, clipped to it; and a box half of which lies in the image: IoU 1/2, and 1/6 before.
+def test_detect_does_not_suppress_at_the_threshold_after_clipping():
+    # A box twice the size of the image, and one with a half inside: the IoU is 1/6, and 1/2 after clipping.
     default_boxes = np.array([[0.5, 0.5, 2, 1], [0, 0.5, 1, 1]], np.float32)
     logits = np.array([[0, 2], [0, 1]], np.float32)
 
@@ -273,8 +275,8 @@ def test_overlap_on_the_threshold_after_clipping_does_not_suppress():
     assert (count(0.5), count(0.49)) == (2, 1)
 
 
-def test_boxes_without_area_are_dropped_after_the_candidates_were_chosen():
-    # Left of the image, below it, and inside.
+def test_detect_drops_boxes_without_area_after_top_k():
+    # The boxes are left of the image, below it, and inside.
     default_boxes = np.array([[-1, 0.5, 1, 1], [0.5, 2, 1, 1], [0.5, 0.5, 0.2, 0.2]], np.float32)
     logits = np.array([[0, 3], [0, 2], [0, 1]], np.float32)
 
@@ -285,8 +287,8 @@ def test_boxes_without_area_are_dropped_after_the_candidates_were_chosen():
     assert (count(), count(drop_empty=True), count(drop_empty=True, top_k=2)) == (3, 1, 0)
 
 
-def test_bounds_of_the_scale_reach_the_detections():
-    offsets = np.array([[0, 0, 30, -30]], np.float32)  # e^6 times as wide, e^-6 as high
+def test_detect_applies_log_scale_bounds():
+    offsets = np.array([[0, 0, 30, -30]], np.float32)  # e^6 times the width, e^-6 times the height
     image = (offsets, np.array([[0, 5]], np.float32), np.array([[0.5, 0.5, 0.001, 0.5]], np.float32))
     width, height = np.exp(1) * 0.001, np.exp(-2) * 0.5
     bounded = run(*image, Detect(log_scale_bounds=(-2, 1)))
@@ -294,6 +296,6 @@ def test_bounds_of_the_scale_reach_the_detections():
 
 
 @pytest.mark.parametrize("bounds", [(0, 1), (-1, 0), (1, 2), (-2, -1), (0.5, None), (None, -0.5)])
-def test_bounds_that_forbid_a_default_boxs_own_size_are_refused(bounds):
+def test_config_rejects_log_scale_bounds_that_exclude_zero(bounds):
     with pytest.raises(UserError, match="log_scale_bounds"):
         Detect(log_scale_bounds=bounds)

@@ -1,4 +1,4 @@
-"""The objective against plain loops, its published starting values, and its edges."""
+"""The loss against plain loops, known initial values, and degenerate inputs."""
 
 import math
 
@@ -12,13 +12,13 @@ from ssd_jax.config import Loss
 from ssd_jax.ops.loss import hard_negative_mask, multibox_loss, smooth_l1
 from ssd_jax.ops.matching import Targets
 
-# Compiled as a whole: op by op takes the tests several times as long.
-loss_of = jax.jit(multibox_loss, static_argnames="config")
+# Compiled, because running it op by op takes several times as long.
+jit_loss = jax.jit(multibox_loss, static_argnames="config")
 AT_LEAST_3 = Loss(min_negatives=3)
 
 
 def random_batch(rng: np.random.Generator, b: int, n: int, c: int) -> tuple[np.ndarray, np.ndarray, Targets]:
-    """An image without objects among them; the other have few positives, so that mining chooses."""
+    """Return random predictions and targets. One image has no positives; the others have few, so mining matters."""
     labels = np.where(rng.random((b, n)) < 0.15, rng.integers(1, c, (b, n)), 0).astype(np.int32)
     labels[b // 2] = 0
     targets = Targets(jnp.asarray(rng.normal(size=(b, n, 4)), jnp.float32), jnp.asarray(labels))
@@ -29,42 +29,42 @@ def random_batch(rng: np.random.Generator, b: int, n: int, c: int) -> tuple[np.n
 @pytest.mark.parametrize(
     ("ratio", "min_negatives", "location_weight"), [(3, 0, 1), (1.5, 4, 0.25), (0, 0, 1), (50, 0, 2)]
 )
-def test_loss_matches_plain_loops(ratio, min_negatives, location_weight):
+def test_multibox_loss_equals_plain_loops(ratio, min_negatives, location_weight):
     offsets, logits, targets = random_batch(np.random.default_rng(0), b=4, n=30, c=5)
-    total, parts = loss_of(offsets, logits, targets, config=Loss(ratio, min_negatives, location_weight))
+    total, parts = jit_loss(offsets, logits, targets, config=Loss(ratio, min_negatives, location_weight))
     expected = reference.multibox_loss(
         offsets, logits, targets.offsets, np.asarray(targets.labels), ratio, min_negatives, location_weight
     )
     assert expected[3] > 4
-    found = (total, parts["loc_loss"], parts["conf_loss"], parts["num_positives"])
-    np.testing.assert_allclose(found, expected, rtol=2e-6)
+    actual = (total, parts["loc_loss"], parts["conf_loss"], parts["num_positives"])
+    np.testing.assert_allclose(actual, expected, rtol=2e-6)
     assert total.dtype == jnp.float32
 
 
 @pytest.mark.parametrize("c", [2, 21, 81, 91])
-def test_confidence_loss_of_an_untrained_network(c):
-    """Each positive and its three negatives say ln C."""
+def test_multibox_loss_of_equal_logits_is_ln_c_per_box(c):
+    """Each positive and its three negatives cost ln C."""
     labels = jnp.zeros((2, 40), jnp.int32).at[:, 3:8].set(1)
     targets = Targets(jnp.zeros((2, 40, 4)), labels)
-    total, parts = loss_of(jnp.zeros((2, 40, 4)), jnp.zeros((2, 40, c)), targets)
+    total, parts = jit_loss(jnp.zeros((2, 40, 4)), jnp.zeros((2, 40, c)), targets)
     assert float(parts["conf_loss"]) == pytest.approx(4 * math.log(c), rel=1e-6)
     assert float(total) == float(parts["conf_loss"]) and int(parts["num_positives"]) == 10
 
 
-def test_smooth_l1_by_hand():
+def test_smooth_l1_returns_hand_computed_values():
     """Girshick 2015, equation 3."""
     error = jnp.array([-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0])
     np.testing.assert_array_equal(smooth_l1(error), [2.5, 0.5, 0.125, 0, 0.125, 0.5, 2.5])
     np.testing.assert_array_equal(jax.vmap(jax.grad(smooth_l1))(error), [-1, -1, -0.5, 0, 0.5, 1, 1])
 
 
-def test_gradient_matches_finite_differences():
-    """Of the float64 loops, for the entries of positives, of negatives and of boxes left out."""
+def test_multibox_loss_gradient_equals_finite_differences():
+    """The differences are those of the float64 loops, for positives, negatives and ignored boxes."""
     offsets, logits, targets = random_batch(np.random.default_rng(1), b=2, n=14, c=3)
     labels = np.asarray(targets.labels).copy()
     labels[0, :2] = (1, 2)
     targets = targets._replace(labels=jnp.asarray(labels))
-    gradients = jax.grad(lambda inputs: loss_of(*inputs, targets, config=Loss(location_weight=0.5))[0])(
+    gradients = jax.grad(lambda inputs: jit_loss(*inputs, targets, config=Loss(location_weight=0.5))[0])(
         (offsets, logits)
     )
     inputs, step = [offsets.astype(np.float64), logits.astype(np.float64)], 1e-6
@@ -81,27 +81,28 @@ def test_gradient_matches_finite_differences():
         assert (numeric == 0).any() and (numeric != 0).any()
 
 
-def test_positives_are_counted_over_the_whole_batch():
-    """One image with 1 positive, one with 3: the mean of two images' own losses would be another number."""
+def test_multibox_loss_divides_by_the_positives_of_the_whole_batch():
+    """With 1 positive in one image and 3 in another, the mean of two separate losses differs."""
     labels = jnp.zeros((2, 20), jnp.int32).at[0, 0].set(1).at[1, :3].set(1)
     offsets = jnp.zeros((2, 20, 4)).at[0, 0, 0].set(4.5)
     targets = Targets(jnp.zeros((2, 20, 4)), labels)
-    parts = loss_of(offsets, jnp.zeros((2, 20, 3)), targets)[1]
+    parts = jit_loss(offsets, jnp.zeros((2, 20, 3)), targets)[1]
     assert float(parts["loc_loss"]) == 4.0 / 4
     alone = [
-        loss_of(offsets[i : i + 1], jnp.zeros((1, 20, 3)), Targets(*(x[i : i + 1] for x in targets)))[1] for i in (0, 1)
+        jit_loss(offsets[i : i + 1], jnp.zeros((1, 20, 3)), Targets(*(x[i : i + 1] for x in targets)))[1]
+        for i in (0, 1)
     ]
     assert float(alone[0]["loc_loss"] + alone[1]["loc_loss"]) / 2 == 2.0
 
 
 @pytest.mark.parametrize("min_negatives", [0, 5])
-def test_a_batch_without_objects(min_negatives):
+def test_multibox_loss_without_objects_is_zero_or_that_of_the_minimum_negatives(min_negatives):
     rng = np.random.default_rng(2)
     offsets, logits = rng.normal(size=(2, 12, 4)).astype(np.float32), rng.normal(size=(2, 12, 3)).astype(np.float32)
     targets = Targets(jnp.zeros((2, 12, 4)), jnp.zeros((2, 12), jnp.int32))
 
     def loss(offsets, logits):
-        return loss_of(offsets, logits, targets, config=Loss(min_negatives=min_negatives))[0]
+        return jit_loss(offsets, logits, targets, config=Loss(min_negatives=min_negatives))[0]
 
     value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(offsets, logits)
     assert not np.asarray(gradients[0]).any() and np.isfinite(gradients[1]).all()
@@ -114,40 +115,40 @@ def test_a_batch_without_objects(min_negatives):
         assert float(value) == 0
 
 
-def test_images_that_are_not_valid_count_for_nothing():
+def test_multibox_loss_ignores_invalid_images():
     offsets, logits, targets = random_batch(np.random.default_rng(3), b=4, n=30, c=5)
     valid = np.array([True, False, True, True])
-    whole = jax.value_and_grad(lambda x: loss_of(offsets, x, targets, config=AT_LEAST_3, valid=valid)[0])(logits)
+    whole = jax.value_and_grad(lambda x: jit_loss(offsets, x, targets, config=AT_LEAST_3, valid=valid)[0])(logits)
     chosen = Targets(targets.offsets[valid], targets.labels[valid])
-    part = jax.value_and_grad(lambda x: loss_of(offsets[valid], x, chosen, config=AT_LEAST_3)[0])(logits[valid])
+    part = jax.value_and_grad(lambda x: jit_loss(offsets[valid], x, chosen, config=AT_LEAST_3)[0])(logits[valid])
     np.testing.assert_allclose(whole[0], part[0], rtol=1e-6)
     np.testing.assert_allclose(whole[1][valid], part[1], atol=1e-7)
     assert not np.asarray(whole[1][1]).any()
-    total, parts = loss_of(offsets, logits, targets, config=AT_LEAST_3, valid=np.zeros(4, bool))
+    total, parts = jit_loss(offsets, logits, targets, config=AT_LEAST_3, valid=np.zeros(4, bool))
     assert float(total) == 0 and int(parts["num_positives"]) == 0
 
 
-def test_half_precision_is_computed_in_float32():
+def test_multibox_loss_computes_half_precision_in_float32():
     offsets, logits, targets = random_batch(np.random.default_rng(4), b=2, n=30, c=5)
     rough = jnp.asarray(offsets, jnp.bfloat16), jnp.asarray(logits, jnp.bfloat16)
-    total = loss_of(*rough, targets)[0]
+    total = jit_loss(*rough, targets)[0]
     assert total.dtype == jnp.float32
-    assert float(total) == float(loss_of(*(jnp.asarray(x, jnp.float32) for x in rough), targets)[0])
+    assert float(total) == float(jit_loss(*(jnp.asarray(x, jnp.float32) for x in rough), targets)[0])
 
 
-def test_wide_logits_stay_finite():
-    """A log-sum-exp that subtracts the batch's maximum underflows here."""
+def test_multibox_loss_of_large_logits_is_finite():
+    """A log-sum-exp that subtracts the maximum of the batch would underflow here."""
     logits = jnp.array([[[0.0, 1000.0], [-1000.0, -1001.0], [300.0, 0.0], [0.0, 0.0]]])
     targets = Targets(jnp.zeros((1, 4, 4)), jnp.array([[0, 1, 0, 0]]))
-    value, gradient = jax.value_and_grad(lambda x: loss_of(jnp.zeros((1, 4, 4)), x, targets)[0])(logits)
+    value, gradient = jax.value_and_grad(lambda x: jit_loss(jnp.zeros((1, 4, 4)), x, targets)[0])(logits)
     assert float(value) == pytest.approx(1000 + 1 + math.log1p(math.exp(-1)) + 0 + math.log(2), rel=1e-6)
     assert np.isfinite(gradient).all()
 
 
-def test_targets_of_boxes_left_out_do_not_matter():
+def test_multibox_loss_ignores_targets_of_background():
     offsets, logits, targets = random_batch(np.random.default_rng(5), b=2, n=30, c=5)
     spoiled = jnp.where(targets.labels[..., None] > 0, targets.offsets, jnp.nan)
-    loss = lambda x, t: loss_of(x, logits, Targets(t, targets.labels))[0]  # noqa: E731
+    loss = lambda x, t: jit_loss(x, logits, Targets(t, targets.labels))[0]  # noqa: E731
     value, gradient = jax.value_and_grad(loss)(offsets, spoiled)
     assert float(value) == float(loss(offsets, targets.offsets)) and np.isfinite(gradient).all()
 
@@ -155,36 +156,36 @@ def test_targets_of_boxes_left_out_do_not_matter():
 @pytest.mark.parametrize(
     ("losses", "positives", "options", "expected"),
     [
-        ([5, 1, 4, 2, 3, 0], [0], {}, [2, 4, 3]),  # 3 : 1, the positive's own loss aside
+        ([5, 1, 4, 2, 3, 0], [0], {}, [2, 4, 3]),  # 3 : 1; the positive itself is never chosen
         ([5, 1, 4, 2, 3, 0], [0], {"neg_pos_ratio": 2.0}, [2, 4]),
         ([5, 1, 4, 2, 3, 0], [0], {"neg_pos_ratio": 1.9}, [2]),  # rounded down
         ([5, 1, 4, 2, 3, 0], [0, 1], {"neg_pos_ratio": 0.5}, [2]),
         ([5, 1, 4, 2, 3, 0], [0], {"neg_pos_ratio": 0.0}, []),
-        ([5, 1, 4, 2, 3, 0], [0, 1], {}, [2, 3, 4, 5]),  # fewer left than wanted
+        ([5, 1, 4, 2, 3, 0], [0, 1], {}, [2, 3, 4, 5]),  # fewer are available than wanted
         ([5, 1, 4, 2, 3, 0], [0, 1, 2, 3, 4, 5], {}, []),
         ([5, 1, 4, 2, 3, 0], [], {}, []),
         ([5, 1, 4, 2, 3, 0], [], {"min_negatives": 2}, [0, 2]),
         ([5, 1, 4, 2, 3, 0], [0], {"min_negatives": 2}, [2, 4, 3]),  # the larger of the two
         ([5, 1, 4, 2, 3, 0], [], {"min_negatives": 99}, [0, 1, 2, 3, 4, 5]),
-        ([1, 7, 1, 1, 1, 1], [1], {}, [0, 2, 3]),  # ties: the lowest index
+        ([1, 7, 1, 1, 1, 1], [1], {}, [0, 2, 3]),  # ties go to the lower index
         ([1, 7, 2, 1, 1, 1], [1], {}, [2, 0, 3]),
-        ([-0.0, 7, 0.0, -0.0, 0.0], [1], {}, [0, 2, 3]),  # the two zeros are equal
-        ([-1, 7, -3, -2, -4], [1], {}, [0, 2, 3]),  # a loss may come out negative by rounding
+        ([-0.0, 7, 0.0, -0.0, 0.0], [1], {}, [0, 2, 3]),  # -0 equals 0
+        ([-1, 7, -3, -2, -4], [1], {}, [0, 2, 3]),  # rounding may make a loss negative
         ([1, 7, np.inf, 2, 3], [1], {"neg_pos_ratio": 2.0}, [2, 4]),
         ([1, 7, np.inf, np.nan, -np.nan], [1], {"neg_pos_ratio": 2.0}, [3, 4]),
         ([-np.inf, 7, -np.inf, -np.inf, 1], [1], {"neg_pos_ratio": 2.0}, [4, 0]),
         ([1e-37, 7, 2e-37, 0, 3e38], [1], {"neg_pos_ratio": 2.0}, [4, 2]),
     ],
 )
-def test_hard_negatives_by_hand(losses, positives, options, expected):
+def test_hard_negative_mask_returns_hand_computed_masks(losses, positives, options, expected):
     positive = np.isin(np.arange(len(losses)), positives)
     mask = hard_negative_mask(np.array(losses, np.float32), positive, **options)
     assert np.flatnonzero(mask).tolist() == sorted(expected)
 
 
 @pytest.mark.parametrize("levels", [3, 50, 10**6])
-def test_hard_negatives_match_a_sort(levels):
-    """Few levels: the threshold falls among ties. The count is exact all the same."""
+def test_hard_negative_mask_equals_a_sort(levels):
+    """With few levels, the threshold is among ties; the count must still be exact."""
     rng = np.random.default_rng(levels)
     losses = (rng.integers(0, levels, (20, 200)) / 7).astype(np.float32)
     positive = rng.random((20, 200)) < rng.choice([0, 0.02, 0.1, 0.5], (20, 1))

@@ -1,4 +1,4 @@
-"""Matching against Caffe's scan, written as plain loops, and against worked examples."""
+"""Matching against Caffe's algorithm written as plain loops, and against worked examples."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ VARIANCES = (0.1, 0.1, 0.2, 0.2)
 jit_assign = jax.jit(assign_objects, static_argnums=1)
 jit_match = jax.jit(match, static_argnums=(3, 4))
 
-# Objects A to E of the worked example, labels 1 to 5.
+# Objects A to E of the worked example, with labels 1 to 5.
 EXAMPLE = np.array(
     [[0.1, 0.1, 0.3, 0.4], [0.2, 0.3, 0.6, 0.8], [0.50, 0.50, 0.53, 0.53], [0, 0, 1, 1], [0.505, 0.505, 0.525, 0.525]],
     np.float32,
@@ -25,7 +25,7 @@ EXAMPLE = np.array(
 
 
 @pytest.mark.parametrize(
-    ("layout", "positives", "bipartite"),
+    ("box_config", "positives", "bipartite"),
     [
         (
             config.SSD300_VOC_BOXES,
@@ -50,11 +50,13 @@ EXAMPLE = np.array(
     ],
     ids=["ssd300-voc", "ssd300-coco", "ssd512-voc", "ssd512-coco"],
 )
-def test_worked_example(layout, positives, bipartite):
-    """Numbers of a float64 greedy matching in numpy. C and E are tiny: many boxes tie for them but for
-    rounding, so only the number and the overlap are held. Where they want the same box (SSD512), or
-    torchvision's matcher loses C to E (SSD300 COCO), both are matched here."""
-    default_boxes = make_default_boxes(layout)
+def test_match_returns_the_worked_example(box_config, positives, bipartite):
+    """The numbers come from a greedy matching in float64 numpy.
+
+    C and E are tiny, so many boxes tie for them except for rounding; only the number of boxes and the IoU are checked.
+    Both are matched, even if they compete for the same box (SSD512) or torchvision's matcher loses C (SSD300, COCO).
+    """
+    default_boxes = make_default_boxes(box_config)
     targets = jit_match(EXAMPLE, np.arange(1, 6, dtype=np.int32), default_boxes)
     labels = np.asarray(targets.labels)
     assert tuple(np.bincount(labels, minlength=6)[1:]) == positives
@@ -70,8 +72,8 @@ def test_worked_example(layout, positives, bipartite):
             assert overlaps[best] == pytest.approx(iou, abs=6e-5 if iou > 0.9 else 2e-6)
 
 
-def test_offsets_of_the_worked_example():
-    """Those of torchvision's BoxCoder and of ssd.pytorch; 0 wherever there is no object."""
+def test_match_encodes_the_worked_example():
+    """The offsets equal those of torchvision's BoxCoder and of ssd.pytorch; they are 0 for background."""
     targets = jit_match(EXAMPLE, np.arange(1, 6, dtype=np.int32), make_default_boxes(config.SSD300_VOC_BOXES))
     np.testing.assert_allclose(targets.offsets[8261], (0.596583, -0.820302, -0.555358, 0.560360), atol=5e-6)
     np.testing.assert_allclose(targets.offsets[6251], (0.490143, 0.367607, -1.537964, 0.489361), atol=5e-6)
@@ -81,48 +83,48 @@ def test_offsets_of_the_worked_example():
 @pytest.mark.parametrize(
     ("iou", "expected"),
     [
-        # Both want box 0: the higher keeps it, the other takes its second best though below the threshold.
+        # Both compete for box 0: the higher IoU gets it, and the other object its second best, although below 0.5.
         ([[0.9, 0.2, 0.1], [0.8, 0.3, 0.0]], [0, 1, -1]),
-        # A chain: 2 takes box 0 from 1, which takes box 1 from 0, which goes to box 2.
+        # A chain: object 2 takes box 0 from object 1, which takes box 1 from object 0, which takes box 2.
         ([[0.0, 0.7, 0.1, 0.0], [0.8, 0.75, 0.0, 0.0], [0.9, 0.0, 0.0, 0.0]], [2, 1, 0, -1]),
-        # Equal for two objects: the lower object; equal for two boxes: the lower box.
+        # Ties go to the lower object and to the lower box.
         ([[0.4, 0.4, 0.4], [0.4, 0.4, 0.4]], [0, 1, -1]),
-        # The lower box counts for more than the lower object: box 0 is settled before object 0 is asked.
+        # The lower box has priority over the lower object: box 0 is assigned first.
         ([[0.0, 0.4, 0.4], [0.4, 0.4, 0.0]], [1, 0, -1]),
-        # More objects than boxes: someone gets none.
+        # With more objects than boxes, some objects get none.
         ([[0.3], [0.5], [0.4]], [1]),
-        # At the threshold, and one rounding below it; boxes 0 is the object's own.
+        # Box 1 is at the threshold and box 2 just below it.
         ([[0.9, 0.5, np.nextafter(np.float32(0.5), np.float32(0))]], [0, 0, -1]),
-        # Both reach the threshold on box 2, equally: the lower object.
+        # Both objects have the same IoU above the threshold with box 2: the lower object gets it.
         ([[0.9, 0.0, 0.6], [0.0, 0.9, 0.6]], [0, 1, 0]),
-        # 1e-6 is not an overlap, a little more is.
+        # An IoU of 1e-6 does not count; a slightly higher one does.
         ([[1e-6, 0.0], [0.0, 1.1e-6]], [-1, 1]),
         ([[0.0, 0.0], [0.0, 0.0]], [-1, -1]),
-        # Never taken from the object it was given to, though another overlaps it more.
+        # Box 0 is assigned to object 0 in the first step, and stays so although object 1 overlaps it more.
         ([[0.6, 0.0, 0.0], [0.7, 0.9, 0.0]], [0, 1, -1]),
     ],
 )
-def test_assignment_by_hand(iou, expected):
+def test_assign_objects_returns_hand_computed_assignments(iou, expected):
     iou = np.array(iou, np.float32)
     assert reference.greedy_match(iou, 0.5) == expected
     np.testing.assert_array_equal(jit_assign(iou), expected)
 
 
-def test_a_threshold_of_zero_matches_no_box_that_overlaps_nothing():
+def test_assign_objects_with_threshold_zero_ignores_boxes_without_overlap():
     np.testing.assert_array_equal(jit_assign(np.array([[0.9, 0.0, 1e-6, 0.1]], np.float32), 0.0), [0, -1, -1, 0])
 
 
 @pytest.mark.parametrize("levels", [2, 4, 1000])
-def test_assignment_equals_caffes_scan_on_random_overlaps(levels):
-    """Few levels: almost everything ties, and objects push each other from box to box."""
+def test_assign_objects_equals_caffe_on_random_overlaps(levels):
+    """With few levels almost everything ties, and objects displace each other many times."""
     rng = np.random.default_rng(levels)
     for _ in range(60):
         iou = (rng.integers(0, levels + 1, (6, 9)) / levels * (rng.random((6, 9)) < 0.7)).astype(np.float32)
         np.testing.assert_array_equal(jit_assign(iou), reference.greedy_match(iou, 0.5), err_msg=str(iou))
 
 
-def test_assignment_equals_caffes_scan_on_long_chains():
-    """Every object ranks the boxes alike, so each round settles one of them only."""
+def test_assign_objects_equals_caffe_on_long_chains():
+    """All objects rank the boxes in the same order, so each round settles only one of them."""
     g = 12
     iou = (1 - 0.02 * np.arange(g)[:, None] - 0.05 * np.arange(g)[None, :]).astype(np.float32)
     for rows in (iou, iou[::-1], np.repeat(iou[:1], g, axis=0)):
@@ -130,14 +132,17 @@ def test_assignment_equals_caffes_scan_on_long_chains():
 
 
 def random_scene(rng: np.random.Generator, g: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes on a grid of sixteenths: areas are exact in float32, and many overlaps equal. Some objects
-    are copies of others, some without area, some padding, anywhere among the rest."""
+    """Return objects, labels and default boxes on a grid of sixteenths.
+
+    Areas are exact in float32, and many overlaps are equal. Some objects are copies of others, some have no area, and
+    some are padding, in any place.
+    """
     corners = np.sort(rng.integers(0, 17, (g + n, 2, 2)), axis=1).reshape(-1, 4) / 16
     gt, priors = corners[:g], corners[g:]
     copies = rng.random(g) < 0.3
     gt[copies] = gt[rng.integers(0, g, copies.sum())]
     labels = np.where(rng.random(g) < 0.7, rng.integers(1, 4, g), 0)
-    gt[labels == 0] *= rng.integers(0, 2)  # padding is usually zeros, but need not be
+    gt[labels == 0] *= rng.integers(0, 2)  # padding is usually zero, but need not be
     cxcywh = np.concatenate([(priors[:, :2] + priors[:, 2:]) / 2, priors[:, 2:] - priors[:, :2]], axis=1)
     return gt.astype(np.float32), labels.astype(np.int32), cxcywh.astype(np.float32)
 
@@ -153,21 +158,21 @@ def expected_targets(gt: np.ndarray, labels: np.ndarray, default_boxes: np.ndarr
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.25])
-def test_match_equals_caffes_scan_on_random_scenes(threshold):
+def test_match_equals_caffe_on_random_scenes(threshold):
     rng = np.random.default_rng(3)
     for _ in range(40):
         gt, labels, default_boxes = random_scene(rng, g=7, n=40)
         objects, expected = expected_targets(gt, labels, default_boxes, threshold)
         targets = jit_match(gt, labels, default_boxes, VARIANCES, config.Match(threshold))
         np.testing.assert_array_equal(targets.labels, expected)
-        # The same object, not only the same class.
+        # The object must be the same, not only its class.
         matched = np.array(objects) >= 0
         offsets = encode_boxes(gt[np.array(objects)], default_boxes, VARIANCES)
         np.testing.assert_allclose(targets.offsets, np.where(matched[:, None], offsets, 0), rtol=1e-5, atol=1e-5)
 
 
-def test_match_under_vmap_equals_one_image_at_a_time():
-    """Images of a batch need different numbers of rounds."""
+def test_match_under_vmap_equals_single_images():
+    """The images of the batch need different numbers of rounds."""
     rng = np.random.default_rng(4)
     scenes = [random_scene(rng, g=7, n=40)[:2] for _ in range(8)]
     gt, labels = (np.stack(column) for column in zip(*scenes, strict=True))
@@ -177,8 +182,8 @@ def test_match_under_vmap_equals_one_image_at_a_time():
         np.testing.assert_array_equal(targets.labels[b], expected_targets(gt[b], labels[b], default_boxes, 0.5)[1])
 
 
-def test_every_object_gets_a_box():
-    """64 objects of 7 px, in a bunch, over SSD300's boxes; ports that let objects overwrite lose some."""
+def test_match_gives_every_object_a_box():
+    """64 objects of 7 px crowd together; ports in which objects overwrite each other lose some."""
     rng = np.random.default_rng(5)
     low = rng.uniform(0.4, 0.5, (64, 2))
     gt = np.concatenate([low, low + 0.024], axis=1).astype(np.float32)
@@ -188,7 +193,7 @@ def test_every_object_gets_a_box():
 
 
 @pytest.mark.parametrize("g", [0, 1, 5])
-def test_images_without_objects(g):
+def test_match_without_objects_is_background(g):
     gt = np.tile(np.array([[0.1, 0.1, 0.6, 0.6]], np.float32), (g, 1))
     default_boxes = np.array([[0.35, 0.35, 0.5, 0.5], [0.5, 0.5, 0.1, 0.1]], np.float32)
     targets = jit_match(gt, np.zeros(g, np.int32), default_boxes)
@@ -196,16 +201,16 @@ def test_images_without_objects(g):
     np.testing.assert_array_equal(targets.offsets, np.zeros((2, 4)))
 
 
-def test_padding_changes_nothing():
+def test_match_ignores_padding():
     default_boxes = make_default_boxes(config.SSD300_VOC_BOXES)
     labels = np.arange(1, 6, dtype=np.int32)
-    bare = jit_match(EXAMPLE, labels, default_boxes)
+    unpadded = jit_match(EXAMPLE, labels, default_boxes)
     padded = jit_match(np.pad(EXAMPLE, ((0, 11), (0, 0))), np.pad(labels, (0, 11)), default_boxes)
-    np.testing.assert_array_equal(bare.labels, padded.labels)
-    np.testing.assert_array_equal(bare.offsets, padded.offsets)
+    np.testing.assert_array_equal(unpadded.labels, padded.labels)
+    np.testing.assert_array_equal(unpadded.offsets, padded.offsets)
 
 
-def test_objects_without_area_match_nothing_and_stay_finite():
+def test_match_ignores_objects_without_area():
     gt = jnp.array([[0.2, 0.2, 0.2, 0.9], [0.3, 0.3, 0.3, 0.3], [0.1, 0.1, 0.6, 0.6]])
     targets = jit_match(gt, jnp.array([1, 2, 3]), make_default_boxes(config.SSD300_VOC_BOXES))
     assert set(np.asarray(targets.labels).tolist()) == {0, 3}

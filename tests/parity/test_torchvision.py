@@ -1,4 +1,4 @@
-"""Live against torchvision's ssd300_vgg16 with random weights: predictions, detections, loss, gradient, matcher."""
+"""Comparison with torchvision's ssd300_vgg16 with random weights: predictions, detections, loss, gradient, matching."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ torchvision = pytest.importorskip("torchvision", reason="needs torch and torchvi
 CONFIG = torchvision_config()
 DEFAULT_BOXES = make_default_boxes(CONFIG.model.default_boxes)
 State = dict[str, np.ndarray]
-Found = tuple[np.ndarray, ...]
+Arrays = tuple[np.ndarray, ...]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def model(state) -> "torch.nn.Module":
 
 @pytest.fixture(scope="module")
 def images() -> dict[str, np.ndarray]:
-    """Of the network's size and of others, smaller and larger."""
+    """Return images of the input size of the network, smaller ones and larger ones."""
     return {
         "noise": np.random.RandomState(7).randint(0, 256, (300, 300, 3)).astype(np.uint8),
         "patches": random_image(1, 300, 300),
@@ -70,12 +70,12 @@ def images() -> dict[str, np.ndarray]:
     }
 
 
-def as_torchvision_takes_it(image: np.ndarray) -> "torch.Tensor":
+def to_torchvision_input(image: np.ndarray) -> "torch.Tensor":
     return torch.from_numpy(image.copy()).permute(2, 0, 1) / 255
 
 
-def anchors_of(model: "torch.nn.Module") -> "torch.Tensor":
-    """xyxy, pixels."""
+def get_anchors(model: "torch.nn.Module") -> "torch.Tensor":
+    """Return torchvision's default boxes, xyxy, pixels."""
     maps = [torch.zeros(1, 1, side, side) for side in CONFIG.model.default_boxes.feature_maps]
     image = torchvision.models.detection.image_list.ImageList(torch.zeros(1, 3, 300, 300), [(300, 300)])
     (anchors,) = model.anchor_generator(image, maps)
@@ -85,133 +85,133 @@ def anchors_of(model: "torch.nn.Module") -> "torch.Tensor":
 # ---- predictions ----
 
 
-def test_default_boxes(model):
-    """Ours are rounded once, from float64: a few units in the last place apart."""
-    ours, theirs = cxcywh_to_xyxy(DEFAULT_BOXES), anchors_of(model).numpy() / 300
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=3e-7)
+def test_default_boxes_equal_torchvision(model):
+    """Ours are rounded once from float64, so they differ by a few units in the last place."""
+    actual, expected = cxcywh_to_xyxy(DEFAULT_BOXES), get_anchors(model).numpy() / 300
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=3e-7)
 
 
-def test_logits_and_offsets(model, params, images):
+def test_logits_and_offsets_equal_torchvision(model, params, images):
     pixels = np.stack([images["noise"], images["patches"]])
     with torch.no_grad():
-        inputs, _ = model.transform([as_torchvision_takes_it(image) for image in pixels])
-        theirs = model.head(list(model.backbone(inputs.tensors).values()))
+        inputs, _ = model.transform([to_torchvision_input(image) for image in pixels])
+        outputs = model.head(list(model.backbone(inputs.tensors).values()))
     network = jax.jit(ssd.SSD(CONFIG.model).apply, compiler_options=compilation.compiler_options())
-    ours = network({"params": params}, pixels.astype(np.float32))
+    predictions = network({"params": params}, pixels.astype(np.float32))
     pairs = {
-        "logits": (np.asarray(ours.logits), theirs["cls_logits"].numpy()),
-        "offsets": (np.asarray(ours.offsets), theirs["bbox_regression"].numpy()),
+        "logits": (np.asarray(predictions.logits), outputs["cls_logits"].numpy()),
+        "offsets": (np.asarray(predictions.offsets), outputs["bbox_regression"].numpy()),
     }
-    for name, (here, there) in pairs.items():
-        assert there.std() > 1, "weights that leave nothing to compare"
-        far = np.abs(here - there).max() / np.abs(there).max()
-        print(f"{name}: {far:.1e}")
-        assert far < 1e-4
+    for name, (actual, expected) in pairs.items():
+        assert expected.std() > 1, "the predictions should vary"
+        distance = np.abs(actual - expected).max() / np.abs(expected).max()
+        print(f"{name}: {distance:.1e}")
+        assert distance < 1e-4
 
 
-def test_resize(model, images):
-    """What the network sees, 0 to 255, of images larger and smaller: no antialiasing, half-pixel centres."""
+def test_resize_equals_torchvision(model, images):
+    """Larger and smaller images are resized without antialiasing and with half-pixel centres."""
     for image in images.values():
-        inputs, _ = model.transform([as_torchvision_takes_it(image)])
-        theirs = inputs.tensors[0].permute(1, 2, 0).numpy()
-        ours = np.asarray(resize(image, 300)) - np.array(CONFIG.model.mean, np.float32)
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3)
+        inputs, _ = model.transform([to_torchvision_input(image)])
+        expected = inputs.tensors[0].permute(1, 2, 0).numpy()
+        actual = np.asarray(resize(image, 300)) - np.array(CONFIG.model.mean, np.float32)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-3)
 
 
 # ---- detections ----
 
 
 @pytest.fixture(scope="module")
-def find(params) -> Callable[[np.ndarray], Found]:
-    """The program's own way from an image to boxes in its pixels, scores, labels."""
+def predict(params) -> Callable[[np.ndarray], Arrays]:
+    """Return a function from an image to boxes in its pixels, scores and labels, as `ssd-jax predict` has it."""
     program = make_predict_fn(CONFIG, sharding.single_device_mesh())
 
-    def find(image: np.ndarray) -> Found:
+    def predict(image: np.ndarray) -> Arrays:
         height, width = image.shape[:2]
         canvas = np.zeros((1, 640, 640, 3), np.uint8)
         canvas[0, :height, :width] = image
-        found = program(params, canvas, np.array([height], np.int32), np.array([width], np.int32))
-        return tuple(to_image_detections(sharding.fetch(found), 0, width, height))
+        detections = program(params, canvas, np.array([height], np.int32), np.array([width], np.int32))
+        return tuple(to_image_detections(sharding.fetch(detections), 0, width, height))
 
-    return find
+    return predict
 
 
-def torchvision_finds(model: "torch.nn.Module", image: np.ndarray) -> Found:
+def predict_with_torchvision(model: "torch.nn.Module", image: np.ndarray) -> Arrays:
     with torch.no_grad():
-        (found,) = model([as_torchvision_takes_it(image)])
-    return in_numpy(found)
+        (detections,) = model([to_torchvision_input(image)])
+    return to_numpy(detections)
 
 
-def in_numpy(found: dict[str, "torch.Tensor"]) -> Found:
-    return tuple(found[name].numpy() for name in ("boxes", "scores", "labels"))
+def to_numpy(detections: dict[str, "torch.Tensor"]) -> Arrays:
+    return tuple(detections[name].numpy() for name in ("boxes", "scores", "labels"))
 
 
-def test_detections_in_random_images(model, find, images):
+def test_detections_in_random_images_equal_torchvision(model, predict, images):
     for image in images.values():
-        theirs = torchvision_finds(model, image)
-        assert len(theirs[1]) == 200
-        print(assert_same_detections(find(image), theirs))
+        expected = predict_with_torchvision(model, image)
+        assert len(expected[1]) == 200
+        print(assert_same_detections(predict(image), expected))
 
 
-def test_detections_in_photographs(model, find, bccd):
+def test_detections_in_photographs_equal_torchvision(model, predict, bccd):
     for file in sorted((bccd / "JPEGImages").glob("*.jpg"))[:4]:
         image = read_image(file)
-        print(assert_same_detections(find(image), torchvision_finds(model, image)))
+        print(assert_same_detections(predict(image), predict_with_torchvision(model, image)))
 
 
 @pytest.mark.parametrize(
     ("spread", "background"),
     [
-        (3.0, 0.0),  # nearly all (box, class) pairs above the threshold: 400 of each class go on
-        (1.0, 9.0),  # some hundreds: torchvision then keeps classes apart by moving their boxes
-        (1.0, 9.6),  # about a hundred: all that NMS keeps are output
+        (3.0, 0.0),  # nearly all (box, class) pairs are above the threshold, and 400 of each class enter NMS
+        (1.0, 9.0),  # some hundreds: torchvision then separates classes by shifting their boxes
+        (1.0, 9.6),  # about a hundred: all that NMS keeps are returned
         (1.0, 30.0),  # none
     ],
 )
 @pytest.mark.parametrize("seed", range(3))
-def test_post_processing_of_wild_predictions(model, spread, background, seed):
-    """Boxes far outside of the image, without area in it, and of scales beyond torchvision's bound."""
+def test_detect_equals_torchvision_on_extreme_predictions(model, spread, background, seed):
+    """Some boxes are far outside of the image, without area in it, or of scales beyond torchvision's bound."""
     random = np.random.default_rng(seed)
     offsets = (random.standard_normal((8732, 4)) * [15, 15, 4, 4]).astype(np.float32)
-    # So far out and so large that the bound decides how much of the image they cover.
+    # These are so far outside and so large that the bound decides how much of the image they cover.
     offsets[::50] = random.uniform([-400, -400, -30, -30], [400, 400, 40, 40], offsets[::50].shape)
     logits = (random.standard_normal((8732, CLASSES)) * spread).astype(np.float32)
     logits[:, 0] += background
     head = {"bbox_regression": torch.from_numpy(offsets)[None], "cls_logits": torch.from_numpy(logits)[None]}
-    theirs = in_numpy(*model.postprocess_detections(head, [anchors_of(model)], [(300, 300)]))
-    ours = detect(offsets, logits, DEFAULT_BOXES, CONFIG.model.default_boxes.variances, CONFIG.detect)
-    count = int(ours.valid.sum())
+    expected = to_numpy(*model.postprocess_detections(head, [get_anchors(model)], [(300, 300)]))
+    actual = detect(offsets, logits, DEFAULT_BOXES, CONFIG.model.default_boxes.variances, CONFIG.detect)
+    count = int(actual.valid.sum())
     assert (count == 0) == (background == 30)
-    boxes, scores, labels = (np.asarray(field[:count]) for field in ours[:3])
-    print(assert_same_detections((boxes * 300, scores, labels), theirs))
+    boxes, scores, labels = (np.asarray(field[:count]) for field in actual[:3])
+    print(assert_same_detections((boxes * 300, scores, labels), expected))
 
 
-def test_suppression_of_crowds(model):
-    """Every box that is kept, in order, of thousands in heaps: hundreds of pairs lie within 0.001 of the threshold."""
+def test_multiclass_nms_equals_torchvision_in_crowds(model):
+    """Thousands of boxes are crowded together, and hundreds of pairs are within 0.001 of the threshold."""
     random = np.random.default_rng(0)
-    heaps = random.uniform(0, 0.8, (40, 2)).repeat(75, axis=0)
-    corner = heaps + random.normal(0, 0.02, heaps.shape)
-    boxes = np.concatenate([corner, corner + random.uniform(0.08, 0.15, heaps.shape)], axis=1).astype(np.float32)
+    clusters = random.uniform(0, 0.8, (40, 2)).repeat(75, axis=0)
+    corner = clusters + random.normal(0, 0.02, clusters.shape)
+    boxes = np.concatenate([corner, corner + random.uniform(0.08, 0.15, clusters.shape)], axis=1).astype(np.float32)
     scores, labels = random.permutation(len(boxes)).astype(np.float32) + 1, random.integers(1, 5, len(boxes))
-    theirs = torchvision.ops.batched_nms(*map(torch.from_numpy, (boxes, scores, labels)), 0.45).numpy()
-    of_classes = np.where(np.arange(5) == labels[:, None], scores[:, None], 0)
-    kept = multiclass_nms(boxes, of_classes, 0.45, len(boxes))
-    np.testing.assert_array_equal(np.asarray(kept.boxes)[: int(kept.valid.sum())], theirs)
+    expected = torchvision.ops.batched_nms(*map(torch.from_numpy, (boxes, scores, labels)), 0.45).numpy()
+    class_scores = np.where(np.arange(5) == labels[:, None], scores[:, None], 0)
+    kept = multiclass_nms(boxes, class_scores, 0.45, len(boxes))
+    np.testing.assert_array_equal(np.asarray(kept.boxes)[: int(kept.valid.sum())], expected)
 
 
 # ---- the loss ----
 
 
 class Scene:
-    """Objects of a size for each map in an image of 300 pixels, and what torchvision's matcher makes of them."""
+    """Objects in an image of 300 pixels, one of the size of each feature map's boxes, and torchvision's matching."""
 
     def __init__(self, model: "torch.nn.Module", seed: int):
         self.boxes, self.labels = random_scene(seed)
-        iou = torchvision.ops.box_iou(torch.from_numpy(self.boxes), anchors_of(model))
+        iou = torchvision.ops.box_iou(torch.from_numpy(self.boxes), get_anchors(model))
         self.matched = model.proposal_matcher(iou).numpy()
 
     def targets(self, dtype: Any = np.float32) -> Targets:
-        """What our loss takes, a batch of one, with torchvision's choice of object for each default box."""
+        """Return the targets of a batch of one, with torchvision's choice of object for each default box."""
         positive = self.matched >= 0
         boxes = self.boxes[self.matched].astype(dtype) / 300
         offsets = encode_boxes(boxes, DEFAULT_BOXES.astype(dtype))
@@ -222,7 +222,7 @@ class Scene:
 def torchvision_loss(
     model: "torch.nn.Module", pixels: np.ndarray, scenes: list[Scene], dtype: "torch.dtype"
 ) -> tuple[dict[str, float], State]:
-    """Its forward in training, with its own matching: both parts, and the gradient of their sum by its keys."""
+    """Run torchvision's forward pass in training; return both losses and the gradient of their sum by its keys."""
     model.to(dtype).train()
     try:
         model.zero_grad()
@@ -238,7 +238,7 @@ def torchvision_loss(
 
 
 def our_loss(params: Any, pixels: np.ndarray, targets: Targets) -> tuple[Any, Any]:
-    """Loss with its parts, and gradient, as a training step takes them."""
+    """Return the loss with its parts and the gradient, as computed by a training step."""
 
     def loss_of(params: Any, pixels: Any) -> Any:
         predictions = ssd.SSD(CONFIG.model).apply({"params": params}, pixels)
@@ -248,45 +248,45 @@ def our_loss(params: Any, pixels: np.ndarray, targets: Targets) -> tuple[Any, An
     return sharding.fetch(step(params, pixels))
 
 
-def distances(gradient: Any, theirs: State) -> dict[str, float]:
-    """By the path of the parameter: norm of the difference over norm."""
-    far = {}
+def distances(gradient: Any, expected: State) -> dict[str, float]:
+    """Return the norm of the difference over the norm of the gradient for each parameter."""
+    distance = {}
 
-    def compare(path: Any, ours: np.ndarray, theirs: np.ndarray) -> None:
+    def compare(path: Any, actual: np.ndarray, expected: np.ndarray) -> None:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        assert np.linalg.norm(theirs) > 0, f"{name} has no gradient"
-        far[name] = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+        assert np.linalg.norm(expected) > 0, f"{name} has no gradient"
+        distance[name] = float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
-    jax.tree_util.tree_map_with_path(compare, gradient, to_params(theirs))
-    worst = sorted(far, key=far.__getitem__)[-3:]
-    print(", ".join(f"{name} {far[name]:.1e}" for name in worst))
-    return far
+    jax.tree_util.tree_map_with_path(compare, gradient, to_params(expected))
+    worst = sorted(distance, key=distance.__getitem__)[-3:]
+    print(", ".join(f"{name} {distance[name]:.1e}" for name in worst))
+    return distance
 
 
-def test_loss_and_gradient(model, params, images):
-    """In float32, of two images.
+def test_loss_and_gradient_equal_torchvision(model, params, images):
+    """Compare two images in float32.
 
-    Predictors and L2Norm stand behind the last ReLU. Below, the gradient passes ReLUs, and gates differ: of tens of
-    millions of units a few lie so near to zero that rounding has them on for one and off for the other, and each
-    of these is up to a thousandth of the gradient of the layers below it. (torchvision's own gradient in float32
-    is 2e-4 from that in float64, of conv1_1.) The next test has no rounding to speak of.
+    Predictors and L2Norm come after the last ReLU. The gradient of the layers below passes ReLUs. Of tens of millions
+    of units, a few are so near to zero that rounding turns them on in one program and off in the other, and each
+    changes the gradient of the layers below by up to a thousandth. (For conv1_1, torchvision's gradient in float32
+    differs by 2e-4 from that in float64.) The next test is practically free of rounding.
     """
     pixels = np.stack([images["noise"], images["patches"]])
     scenes = [Scene(model, seed=1), Scene(model, seed=2)]
     targets = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(scene.targets() for scene in scenes))
-    theirs, their_gradient = torchvision_loss(model, pixels, scenes, torch.float32)
+    expected, expected_gradient = torchvision_loss(model, pixels, scenes, torch.float32)
     (total, parts), gradient = our_loss(params, pixels.astype(np.float32), targets)
     assert parts["num_positives"] == sum((scene.matched >= 0).sum() for scene in scenes)
-    assert parts["loc_loss"] == pytest.approx(theirs["bbox_regression"], rel=1e-5)
-    assert parts["conf_loss"] == pytest.approx(theirs["classification"], rel=1e-5)
-    assert total == pytest.approx(sum(theirs.values()), rel=1e-5)
-    for name, far in distances(gradient, their_gradient).items():
-        ungated = "mbox" in name or "norm" in name
-        assert far < (1e-4 if ungated else 1e-2), name
+    assert parts["loc_loss"] == pytest.approx(expected["bbox_regression"], rel=1e-5)
+    assert parts["conf_loss"] == pytest.approx(expected["classification"], rel=1e-5)
+    assert total == pytest.approx(sum(expected.values()), rel=1e-5)
+    for name, distance in distances(gradient, expected_gradient).items():
+        after_last_relu = "mbox" in name or "norm" in name
+        assert distance < (1e-4 if after_last_relu else 1e-2), name
 
 
-class _Double:
-    """jax.numpy, where float32 is float64."""
+class _Float64Numpy:
+    """jax.numpy with float64 in place of float32."""
 
     float32 = jnp.float64
 
@@ -298,7 +298,7 @@ class _Double:
 
 
 def _convolve(x: Any, kernel: Any, strides: Any, padding: Any, *, rhs_dilation: Any, **_: Any) -> Any:
-    """lax.conv_general_dilated as a sum of matrix products: XLA has no fast one in float64 on a CPU."""
+    """Replace lax.conv_general_dilated by a sum of matrix products. XLA has no fast float64 convolution on a CPU."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     (rows, columns), (down, across), (dy, dx) = kernel.shape[:2], strides, rhs_dilation
     height = (x.shape[1] - dy * (rows - 1) - 1) // down + 1
@@ -311,105 +311,105 @@ def _convolve(x: Any, kernel: Any, strides: Any, padding: Any, *, rhs_dilation: 
 
 
 @contextmanager
-def in_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Network and loss compute in float64 whatever their code says; mining still ranks in float32."""
+def in_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make network and loss compute in float64, except the ranking of negatives."""
     ordered_bits = loss._ordered_bits
     with jax.enable_x64(True), monkeypatch.context() as patch:
-        patch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the annotations say Float32
+        patch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the annotations demand Float32
         for module in (ssd, vgg, loss):
-            patch.setattr(module, "jnp", _Double())
+            patch.setattr(module, "jnp", _Float64Numpy())
         patch.setattr(loss, "_ordered_bits", lambda values: ordered_bits(values.astype(np.float32)))
         patch.setattr(jax.lax, "conv_general_dilated", _convolve)
         yield
 
 
-def test_loss_and_gradient_in_double_precision(model, params, images, monkeypatch):
-    """The gradient of every parameter is torchvision's."""
+def test_loss_and_gradient_in_float64_equal_torchvision(model, params, images, monkeypatch):
+    """The gradient of every parameter must equal torchvision's."""
     pixels, scene = images["patches"][None], Scene(model, seed=1)
-    theirs, their_gradient = torchvision_loss(model, pixels, [scene], torch.float64)
-    with in_double(monkeypatch):
+    expected, expected_gradient = torchvision_loss(model, pixels, [scene], torch.float64)
+    with in_float64(monkeypatch):
         doubles = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
         (total, _), gradient = our_loss(doubles, pixels.astype(np.float64), scene.targets(np.float64))
     assert {leaf.dtype for leaf in (total, *jax.tree.leaves(gradient))} == {np.dtype(np.float64)}
-    assert total == pytest.approx(sum(theirs.values()), rel=1e-9)
-    assert max(distances(gradient, their_gradient).values()) < 1e-9
+    assert total == pytest.approx(sum(expected.values()), rel=1e-9)
+    assert max(distances(gradient, expected_gradient).values()) < 1e-9
 
 
 # ---- the matcher ----
 
 
-def matched(model: "torch.nn.Module", iou: Any) -> tuple[list[int], list[int]]:
-    """The object of each default box by our rule and by torchvision's SSDMatcher, of one matrix of overlaps."""
+def match_both(model: "torch.nn.Module", iou: Any) -> tuple[list[int], list[int]]:
+    """Return the object of each default box as matched by us and by torchvision's SSDMatcher, given the IoU."""
     iou = np.array(iou, np.float32)
     return np.asarray(assign_objects(iou, 0.5)).tolist(), model.proposal_matcher(torch.from_numpy(iou)).tolist()
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_matchers_agree_where_no_two_objects_want_one_box(model, seed):
-    """Each on its own overlaps: torchvision's are of pixels, ours of shares of the image."""
+def test_match_equals_torchvision_if_no_two_objects_share_a_best_box(model, seed):
+    """Each uses its own IoU: torchvision's is computed in pixels, ours in normalised coordinates."""
     random = np.random.default_rng(seed)
     corner = random.uniform(0, 0.7, (8, 2))
     boxes = np.concatenate([corner, corner + random.uniform(0.05, 0.3, (8, 2))], axis=1).astype(np.float32)
     labels = random.integers(1, CLASSES, 8)
-    iou = torchvision.ops.box_iou(torch.from_numpy(boxes * 300), anchors_of(model))
+    iou = torchvision.ops.box_iou(torch.from_numpy(boxes * 300), get_anchors(model))
     _, alone = np.unique(iou.argmax(1).numpy(), return_index=True)
-    theirs = model.proposal_matcher(iou[alone]).numpy()
-    ours = match(boxes[alone], labels[alone], DEFAULT_BOXES)
-    expected = np.where(theirs >= 0, labels[alone][theirs], 0)
-    assert set(theirs) >= set(range(len(alone))), "each object has at least one box"
-    np.testing.assert_array_equal(ours.labels, expected)
+    matched = model.proposal_matcher(iou[alone]).numpy()
+    targets = match(boxes[alone], labels[alone], DEFAULT_BOXES)
+    expected = np.where(matched >= 0, labels[alone][matched], 0)
+    assert set(matched) >= set(range(len(alone))), "each object should have a box"
+    np.testing.assert_array_equal(targets.labels, expected)
 
 
-def test_both_take_an_overlap_of_just_the_threshold(model):
-    """The paper says "higher than"; Caffe's code, torchvision and we take it."""
+def test_assign_objects_includes_the_threshold_like_torchvision(model):
+    """The paper says "higher than"; Caffe, torchvision and this package include it."""
     below = np.nextafter(np.float32(0.5), np.float32(0))
-    ours, theirs = matched(model, [[0.9, 0.5, below]])
-    assert ours == theirs == [0, 0, -1]
+    actual, expected = match_both(model, [[0.9, 0.5, below]])
+    assert actual == expected == [0, 0, -1]
 
 
-def test_both_take_the_first_of_equal_overlaps(model):
-    ours, theirs = matched(model, [[0.3, 0.3, 0.0], [0.0, 0.1, 0.2]])
-    assert ours == theirs == [0, -1, 1]
-    ours, theirs = matched(model, [[0.6, 0.7, 0.0], [0.6, 0.0, 0.9]])
-    assert ours == theirs == [0, 0, 1]
+def test_assign_objects_breaks_ties_like_torchvision(model):
+    actual, expected = match_both(model, [[0.3, 0.3, 0.0], [0.0, 0.1, 0.2]])
+    assert actual == expected == [0, -1, 1]
+    actual, expected = match_both(model, [[0.6, 0.7, 0.0], [0.6, 0.0, 0.9]])
+    assert actual == expected == [0, 0, 1]
 
 
-def test_both_give_a_box_to_the_object_whose_best_it_is(model):
-    """Box 0 is the best of object 1, at 0.3, though object 0, which has box 1, overlaps it more."""
-    ours, theirs = matched(model, [[0.8, 0.9], [0.3, 0.0]])
-    assert ours == theirs == [1, 0]
+def test_assign_objects_keeps_the_best_box_of_an_object_like_torchvision(model):
+    """Box 0 is the best one of object 1, although object 0, which has box 1, overlaps it more."""
+    actual, expected = match_both(model, [[0.8, 0.9], [0.3, 0.0]])
+    assert actual == expected == [1, 0]
 
 
-def test_where_two_objects_want_one_box_torchvision_gives_it_to_the_later(model):
-    """Here to that of greater overlap, and the other has its next best; there the earlier has none."""
-    ours, theirs = matched(model, [[0.1, 0.4, 0.0], [0.0, 0.3, 0.2]])
-    assert theirs == [-1, 1, -1]
-    assert ours == [-1, 0, 1]
+def test_assign_objects_differs_from_torchvision_if_two_objects_share_a_best_box(model):
+    """We give the box to the object of higher IoU, and the other its second best; torchvision, to the later one."""
+    actual, expected = match_both(model, [[0.1, 0.4, 0.0], [0.0, 0.3, 0.2]])
+    assert expected == [-1, 1, -1]
+    assert actual == [-1, 0, 1]
 
 
-def test_where_the_earlier_object_has_other_boxes(model):
-    ours, theirs = matched(model, [[0.6, 0.8, 0.0], [0.0, 0.7, 0.2]])
-    assert theirs == [0, 1, -1]
-    assert ours == [0, 0, 1]
+def test_assign_objects_differs_from_torchvision_if_the_earlier_object_has_other_boxes(model):
+    actual, expected = match_both(model, [[0.6, 0.8, 0.0], [0.0, 0.7, 0.2]])
+    assert expected == [0, 1, -1]
+    assert actual == [0, 0, 1]
 
 
-def test_an_object_that_overlaps_nothing_has_the_first_box_in_torchvision(model):
-    ours, theirs = matched(model, [[0.0, 0.0, 0.0], [0.0, 0.0, 0.6]])
-    assert theirs == [0, -1, 1]
-    assert ours == [-1, -1, 1]
+def test_assign_objects_ignores_objects_without_overlap_unlike_torchvision(model):
+    actual, expected = match_both(model, [[0.0, 0.0, 0.0], [0.0, 0.0, 0.6]])
+    assert expected == [0, -1, 1]
+    assert actual == [-1, -1, 1]
 
 
-def test_two_small_objects_one_in_the_other(model):
-    """The same box is the best for both; torchvision loses the outer one, number 2."""
+def test_assign_objects_keeps_nested_small_objects_unlike_torchvision(model):
+    """Both objects have the same best box, and torchvision loses the outer one, object 2."""
     boxes = np.array(
         [(0.1, 0.1, 0.3, 0.4), (0.2, 0.3, 0.6, 0.8), (0.5, 0.5, 0.53, 0.53), (0, 0, 1, 1), (0.505, 0.505, 0.525, 0.525)]
     )
-    ours, theirs = matched(model, pairwise_iou(boxes, cxcywh_to_xyxy(DEFAULT_BOXES)))
-    assert [theirs.count(i) for i in range(5)] == [7, 11, 0, 5, 1]
-    assert [ours.count(i) for i in range(5)] == [7, 11, 1, 5, 1]
-    assert {a for a, b in zip(ours, theirs, strict=True) if a != b} <= {2, 4}, "nothing but these two"
+    actual, expected = match_both(model, pairwise_iou(boxes, cxcywh_to_xyxy(DEFAULT_BOXES)))
+    assert [expected.count(i) for i in range(5)] == [7, 11, 0, 5, 1]
+    assert [actual.count(i) for i in range(5)] == [7, 11, 1, 5, 1]
+    assert {a for a, b in zip(actual, expected, strict=True) if a != b} <= {2, 4}, "only these two may differ"
 
 
-def test_the_bound_of_scales_is_torchvisions(model):
+def test_log_scale_bounds_equal_torchvision(model):
     assert CONFIG.detect.log_scale_bounds == (None, model.box_coder.bbox_xform_clip)
     assert CONFIG.detect.log_scale_bounds == (None, math.log(1000 / 16))

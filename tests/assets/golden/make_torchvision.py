@@ -1,9 +1,9 @@
-"""What torchvision's ssd300_vgg16 makes of random weights and images, for the tests that run without torch.
+"""Write numbers of torchvision's ssd300_vgg16 with random weights and images, for tests that run without torch.
 
-    python tests/assets/golden/make_torchvision.py        (torch 2.14.1, torchvision 0.29.1; writes beside itself)
+    python tests/assets/golden/make_torchvision.py        (torch 2.14.1, torchvision 0.29.1)
 
-Weights, images and objects are those of tests/torchvision_ssd.py, which makes them anew from their seeds; kept
-here are samples of what follows. The gradient is taken in float64.
+tests/helpers/torchvision_ssd.py generates weights, images and objects from seeds. The file beside this script holds
+samples of the results. The gradient is computed in float64.
 """
 
 import sys
@@ -19,9 +19,9 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[2])]
 
 from helpers.torchvision_ssd import (  # noqa: E402
     CLASSES,
-    GOLDEN_DETECTED,
+    GOLDEN_DETECTION_IMAGE,
+    GOLDEN_IMAGE,
     GOLDEN_SCENE,
-    GOLDEN_SEEN,
     GOLDEN_WEIGHTS,
     L2_NORM,
     layers,
@@ -49,12 +49,12 @@ def as_input(image: np.ndarray, dtype: torch.dtype = torch.float32) -> torch.Ten
 
 
 def forward(model: torch.nn.Module) -> Arrays:
-    """Of each layer after its ReLU: mean, root mean square, and samples; of the predictions, of default boxes."""
+    """Return mean, root mean square and samples of each layer after its ReLU, and samples of the predictions."""
     outputs: Arrays = {}
 
     def keep(name: str, is_predictor: bool):
         def hook(module: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-            output = output if is_predictor else output.relu()  # a copy: torchvision's own ReLU works in place
+            output = output if is_predictor else output.relu()  # a copy, because torchvision's ReLU works in place
             outputs[name] = output[0].permute(1, 2, 0).numpy().copy()
 
         return hook
@@ -64,7 +64,7 @@ def forward(model: torch.nn.Module) -> Arrays:
         for name, (stem, *_) in layers().items()
     ]
     with torch.no_grad():
-        inputs, _ = model.transform([as_input(random_image(*GOLDEN_SEEN))])
+        inputs, _ = model.transform([as_input(random_image(*GOLDEN_IMAGE))])
         maps = list(model.backbone(inputs.tensors).values())
         head = model.head(maps)
         (anchors,) = model.anchor_generator(inputs, maps)
@@ -88,19 +88,19 @@ def moments(x: np.ndarray) -> tuple[float, float]:
 
 
 def detections(model: torch.nn.Module) -> Arrays:
-    """From an image of another size than the network's."""
+    """Return the detections in an image that the network has to resize."""
     with torch.no_grad():
-        (found,) = model([as_input(random_image(*GOLDEN_DETECTED))])
-    return {f"found_{name}": found[name].numpy() for name in ("boxes", "scores", "labels")}
+        (detections,) = model([as_input(random_image(*GOLDEN_DETECTION_IMAGE))])
+    return {f"found_{name}": detections[name].numpy() for name in ("boxes", "scores", "labels")}
 
 
 def training(model: torch.nn.Module) -> Arrays:
-    """The objects of default boxes, both parts of the loss, and of the gradient norms and samples."""
+    """Return the matched objects, both parts of the loss, and norms and samples of the gradient."""
     boxes, labels = map(torch.from_numpy, random_scene(GOLDEN_SCENE))
     maps = [torch.zeros(1, 1, side, side) for side in (38, 19, 10, 5, 3, 1)]
     (anchors,) = model.anchor_generator(ImageList(torch.zeros(1, 3, 300, 300), [(300, 300)]), maps)
     matched = model.proposal_matcher(torchvision.ops.box_iou(boxes, anchors))
-    image = as_input(random_image(*GOLDEN_SEEN), torch.float64)
+    image = as_input(random_image(*GOLDEN_IMAGE), torch.float64)
     losses = model([image], [{"boxes": boxes.double(), "labels": labels}])
     sum(losses.values()).backward()
     gradient = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
