@@ -79,7 +79,8 @@ def _module_section(module: str) -> str:
 
 
 def render_docstring_math(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Turn ``$formula$`` in a docstring into Sphinx' math role."""
+    """Turn ``$formula$`` in a docstring into Sphinx' math role, and a line ``$$formula$$`` into its directive."""
+    lines[:] = [re.sub(r"^(\s*)\$\$(.+)\$\$$", r"\1.. math:: \2", line) for line in lines]
     lines[:] = [re.sub(r"(?<![\w$`])\$([^$`]+)\$(?![\w$])", r":math:`\1`", line) for line in lines]
 
 

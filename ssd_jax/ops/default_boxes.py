@@ -21,7 +21,7 @@ def make_default_boxes(config: DefaultBoxes = DefaultBoxes()) -> Float32[np.ndar
     $$c_x = \frac{(j + 1/2)\, step_k}{image\_size} \qquad c_y = \frac{(i + 1/2)\, step_k}{image\_size}$$
 
     Around it, with the smallest and the largest size s and s' of the map in pixels, lie boxes of these widths and
-    heights, in this order, divided by the image size:
+    heights, in this order, divided by the image size::
 
         (s, s)
         (sqrt(s s'), sqrt(s s'))            if the map has a largest size

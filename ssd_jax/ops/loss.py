@@ -32,9 +32,9 @@ def multibox_loss(
 
     $$L = \frac{1}{\max(1, N)} \left( L_{conf} + \alpha L_{loc} \right)$$
 
-    $$L_{loc} = \sum_{positives} \sum_{4\ offsets} \mathrm{smooth}_{L1}(p - t)$$
+    $$L_{loc} = \sum_{\text{positives}} \sum_{\text{4 offsets}} \mathrm{smooth}_{L1}(p - t)$$
 
-    $$L_{conf} = \sum_{positives} -\ln \mathrm{softmax}(x)_{label} + \sum_{negatives} -\ln \mathrm{softmax}(x)_0$$
+    $$L_{conf} = \sum_{\text{positives}} -\ln \mathrm{softmax}(x)_{\text{label}} + \sum_{\text{negatives}} -\ln \mathrm{softmax}(x)_0$$
 
     The negatives are those of `hard_negative_mask`, chosen image by image. Other implementations differ: Caffe on
     several GPUs divides each GPU's loss by its own N; some ports rank negatives over the whole batch, divide by each
