@@ -27,14 +27,14 @@ def multibox_loss(
 ) -> tuple[Float32[Array, ""], dict[str, Array]]:
     r"""Compute the loss of a batch: matched boxes and hard negatives.
 
-    With $N$ the number of default boxes that are matched in the whole batch, $p$ the predicted and $t$ the encoded
-    offsets, and $x$ the logits (paper, equation 1; Caffe's MultiBoxLoss with normalization VALID):
+    With $N$ the number of default boxes that are matched in the whole batch, $o$ the predicted and $t$ the encoded
+    offsets, and $p$ the softmax of the logits (paper, equation 1; Caffe's MultiBoxLoss with normalization VALID):
 
     $$L = \frac{1}{\max(1, N)} \left( L_{conf} + \alpha L_{loc} \right)$$
 
-    $$L_{loc} = \sum_{\text{positives}} \sum_{\text{4 offsets}} \mathrm{smooth}_{L1}(p - t)$$
+    $$L_{loc} = \sum_{\text{positives}} \sum_{\text{4 offsets}} \mathrm{smooth}_{L1}(o - t)$$
 
-    $$L_{conf} = \sum_{\text{positives}} -\ln \mathrm{softmax}(x)_{\text{label}} + \sum_{\text{negatives}} -\ln \mathrm{softmax}(x)_0$$
+    $$L_{conf} = -\sum_{\text{positives}} \ln p_{\text{label}} - \sum_{\text{negatives}} \ln p_0$$
 
     The negatives are those of `hard_negative_mask`, chosen image by image. Other implementations differ: Caffe on
     several GPUs divides each GPU's loss by its own N; some ports rank negatives over the whole batch, divide by each
