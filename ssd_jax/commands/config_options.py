@@ -162,9 +162,12 @@ def _add_option(parser: argparse.ArgumentParser, name: str, kind: Any, doc: str,
         return
     if type(None) in typing.get_args(kind):
         kind = typing.get_args(kind)[0]
+    many = typing.get_origin(kind) is tuple
+    if many:
+        kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is Literal:
         metavar = "|".join(typing.get_args(kind))
     else:
-        metavar = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}[kind]
-    value = "" if default in (None, "", dataclasses.MISSING) else f" (default: {default})"
+        metavar = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}[kind] + (" ..." if many else "")
+    value = "" if default in (None, "", (), dataclasses.MISSING) else f" (default: {default})"
     parser.add_argument(f"--{name}", help=f"{sentence}{value}".replace("%", "%%"), metavar=metavar)

@@ -1,36 +1,189 @@
-"""Tests of the config classes: reading, validation, former names of options."""
+"""Tests of config files: loading, checking values, former names of options."""
 
+import dataclasses
 import json
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from helpers.cli import TINY
 
-from ssd_jax.config import Config, Data, Detect, Optimizer, Train
+from ssd_jax.config import Augment, Config, Data, DefaultBoxes, Detect, Devices, Model, Optimizer, Shapes, Train
 from ssd_jax.errors import UserError
 from ssd_jax.runs import config_file
+from ssd_jax.runs.config_file import RENAMED_OPTIONS, decode_config, load_config, validate
+
+
+def set_option(config: Any, option: str, value: Any) -> Any:
+    """Return the config with a value, which need not have the right type: dataclasses do not check it."""
+    name, _, rest = option.partition(".")
+    copy = dataclasses.replace(config)
+    object.__setattr__(copy, name, set_option(getattr(copy, name), rest, value) if rest else value)
+    return copy
+
+
+# ---- values ----
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("train.steps", 0, ">= 1"),
+        ("train.steps", 5.5, "int"),
+        ("train.steps", "5", "int"),
+        ("train.seed", -1, ">= 0"),
+        ("train.ema_decay", 1.0, "< 1"),
+        ("data.root", 7, "str"),
+        ("data.shapes.seed", -1, ">= 0"),
+        ("data.shapes.val_images", 0, ">= 1"),
+        ("data.shapes.image_size", 15, ">= 16"),
+        ("data.val_fraction", 1.0, "< 1"),
+        ("match.iou_threshold", 0.0, "> 0"),
+        ("match.iou_threshold", 1.5, "<= 1"),
+        ("loss.neg_pos_ratio", -1.0, ">= 0"),
+        ("detect.max_detections", -1, ">= 1"),
+        ("detect.score_threshold", 5.0, "<= 1"),
+        ("detect.top_k_per", "image", "'class', 'map'"),
+        ("optimizer.momentum", 1.0, "< 1"),
+        ("optimizer.warmup_steps", -3, ">= 0"),
+        ("optimizer.clip_norm", 0.0, "> 0"),
+        ("optimizer.freeze_blocks", 6, "<= 5"),
+        ("optimizer.learning_rate", float("nan"), "finite"),
+        ("optimizer.learning_rate", float("inf"), "finite"),
+        ("optimizer.name", "sdg", "'sgd', 'adamw', 'muon'"),
+        ("augment.flip_probability", 1.5, "<= 1"),
+        ("augment.expand_max_ratio", 0.5, ">= 1"),
+        ("devices.fsdp", 0, ">= 1"),
+        ("devices.virtual_shards", -2, ">= 0"),
+        ("model.width", 0.0, "> 0"),
+        ("model.default_boxes.variances", (0.1, 0.1, 0.2), "length 4"),
+    ],
+)
+def test_validate_names_the_option_its_value_and_the_bound(option, value, expected):
+    with pytest.raises(UserError) as error:
+        validate(set_option(Config(), option, value))
+    assert f"{option} is {value!r}" in str(error.value).replace("is nan", f"is {value!r}")
+    assert expected in str(error.value).partition(" is ")[2]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "place"),
+    [
+        ("model.std", (1.0, 0.0, 1.0), "model.std[1]"),
+        ("model.default_boxes.min_sizes", (30, 60, 111, -1, 213, 264), "model.default_boxes.min_sizes[3]"),
+        ("model.default_boxes.aspect_ratios", ((2,),) * 5 + ((0.0,),), "model.default_boxes.aspect_ratios[5][0]"),
+        ("augment.crop_scale", (0.0, 1.0), "augment.crop_scale[0]"),
+        ("augment.crop_scale", (0.5, 1.5), "augment.crop_scale[1]"),
+        ("augment.contrast", (-0.5, 1.5), "augment.contrast[0]"),
+        ("detect.log_scale_bounds", (0.0, None), "detect.log_scale_bounds[0]"),
+    ],
+)
+def test_validate_names_the_entry_of_a_tuple(option, value, place):
+    with pytest.raises(UserError) as error:
+        validate(set_option(Config(), option, value))
+    assert f"{place} is " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: DefaultBoxes(min_sizes=(30,)), ["min_sizes", "1 entries", "6"]),
+        (lambda: DefaultBoxes(max_sizes=(30, 111, 162, 213, 264, 315)), ["max_sizes", "30"]),
+        (lambda: DefaultBoxes(aspect_ratios=((2, 1), (2,), (2,), (2,), (2,), (2,))), ["aspect_ratios", "1"]),
+        (lambda: Model(class_names=("a", "b", "a")), ["class_names"]),
+        (lambda: Model(extras=()), ["feature_maps", "(38, 19)"]),
+        (lambda: Augment(contrast=(2.0, 1.0)), ["augment.contrast", "2.0"]),
+        (lambda: Devices(virtual_shards=3), ["devices.virtual_shards is 3"]),
+        (lambda: Devices(virtual_shards=2, fsdp=2), ["devices.virtual_shards", "devices.fsdp"]),
+        (lambda: Train(transfer_names=(("a", "b"),)), ["train.transfer_names", "train.transfer"]),
+        (lambda: Train(transfer=True, transfer_names=(("a", "b"), ("a", "c"))), ["train.transfer_names"]),
+        (lambda: Train(transfer=True, backbone_only=True), ["train.transfer", "train.backbone_only"]),
+        (lambda: Config(devices=Devices(virtual_shards=4), train=Train(batch_size=6)), ["train.batch_size is 6", "4"]),
+        (
+            lambda: Config(devices=Devices(virtual_shards=4), train=Train(accumulation_steps=2)),
+            ["devices.virtual_shards", "train.accumulation_steps"],
+        ),
+    ],
+)
+def test_rules_about_several_fields_are_checked_by_the_constructors(build, words):
+    with pytest.raises(UserError) as error:
+        build()
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_validate_returns_an_equal_config():
+    config = load_config(TINY)
+    assert validate(config) == config and hash(validate(config)) == hash(config)
+
+
+# ---- config.json ----
 
 
 def test_decode_config_translates_former_option_names():
     written = Config(
-        data=Data(max_image_size=320),
+        data=Data(max_image_size=320, shapes=Shapes(seed=3)),
         detect=Detect(top_k_per="map"),
         optimizer=Optimizer(adam_lr_multiplier=0.3, bias_lr_multiplier=1.5),
         train=Train(pretrained="runs/coco", backbone_only=True),
     )
     tree = json.loads(msgspec.json.encode(written))
-    for old, new in config_file.RENAMED_OPTIONS.items():
+    for old, new in RENAMED_OPTIONS.items():
         section, name = new.split(".")
         tree[section][old.split(".")[1]] = tree[section].pop(name)
     assert {"canvas", "root"} <= set(tree["data"]) and "max_image_size" not in tree["data"]
-    assert config_file.decode_config(json.dumps(tree).encode()) == written
+    assert decode_config(json.dumps(tree).encode()) == written
 
 
 def test_decode_config_prefers_the_present_name():
     tree = {"data": {"canvas": 100, "max_image_size": 200}}
-    assert config_file.decode_config(json.dumps(tree).encode()).data.max_image_size == 200
+    assert decode_config(json.dumps(tree).encode()).data.max_image_size == 200
 
 
-@pytest.mark.parametrize("text", ["[]", "5", '{"data": 5}', '{"data": [1]}', "{"])
+@pytest.mark.parametrize("text", ["[]", "5", '{"data": 5}', '{"data": [1]}', "{", '{"model": {"extras": [{}]}}'])
 def test_decode_config_rejects_other_json(text):
     with pytest.raises(UserError):
-        config_file.decode_config(text.encode())
+        decode_config(text.encode())
+
+
+# ---- config files ----
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = 1\ndef get_config(:\n", ["SyntaxError", "line 2"]),
+        ("x = 1\n", ["get_config"]),
+        ("def get_config():\n    return {}\n", ["ssd_jax.config.Config", "dict"]),
+        ("def get_config():\n    return Confg()\n", ["NameError", "Confg", "line 2"]),
+        ("import ssd_jax.confg\n", ["ModuleNotFoundError", "line 1"]),
+        ("import sys\nsys.exit(0)\n", ["SystemExit", "line 2"]),
+        (
+            "from ssd_jax.config import Config, Train\ndef get_config():\n    return Config(train=Train(stepz=1))\n",
+            ["stepz", "line 3"],
+        ),
+        (
+            "from ssd_jax.config import Config, Train\ndef get_config():\n    return Config(train=Train(steps=0))\n",
+            ["train.steps is 0"],
+        ),
+        (
+            # Like Data(root=7) outside the tests, where nothing checks the types of a dataclass.
+            "from ssd_jax.config import Config\ndef get_config():\n    config = Config()\n"
+            "    object.__setattr__(config.data, 'root', 7)\n    return config\n",
+            ["data.root is 7", "str"],
+        ),
+    ],
+)
+def test_load_config_names_the_file_and_the_mistake(tmp_path, text, words):
+    file = tmp_path / "my_config.py"
+    file.write_text(text)
+    with pytest.raises(UserError) as error:
+        load_config(file)
+    for word in (str(file), *words):
+        assert word.lower() in str(error.value).lower()
+
+
+def test_load_config_takes_a_string_or_a_path():
+    assert load_config(TINY) == load_config(Path(TINY))
+    assert config_file.load_config(TINY).name == "tiny"

@@ -1,0 +1,62 @@
+"""Fixtures of the tests of commands."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.cli import command, write_voc_folder
+from PIL import Image
+
+from ssd_jax.config import Shapes
+from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Run a command that must end with exit code 2 and without a traceback. Return what it printed."""
+
+    def run(*argv: str | Path) -> str:
+        capsys.readouterr()
+        assert command(*argv) == 2
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err + captured.out
+        return captured.err + captured.out
+
+    return run
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """A VOC folder with 8 train, 4 val and 6 test images."""
+    return write_voc_folder(tmp_path / "data", {"train": 8, "val": 4, "test": 6})
+
+
+@pytest.fixture(scope="session")
+def coco_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A COCO folder: annotated images in val2017, and the same images without annotations in test-dev2017.
+
+    Image ids are descending, category ids are multiples of 10, one object is a crowd, and the area of an object is that
+    of its mask, not of its box.
+    """
+    root = tmp_path_factory.mktemp("coco")
+    source = ShapesSource(Shapes(val_images=6, image_size=64), "val")
+    for folder in ("annotations", "val2017", "test2017"):
+        (root / folder).mkdir()
+    images, objects = [], []
+    for i in range(6):
+        annotation, name = source.annotation(i), f"{i:012d}.png"
+        for folder in ("val2017", "test2017"):
+            Image.fromarray(np.array(source.image(i))).save(root / folder / name)
+        images.append({"id": 900 - 7 * i, "file_name": name, "width": 64, "height": 64})
+        for label, (x1, y1, x2, y2) in zip(annotation.labels.tolist(), annotation.boxes_px.tolist(), strict=True):
+            box = [round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1)]
+            ids = {"id": len(objects) + 1, "image_id": images[-1]["id"], "category_id": 10 * label}
+            objects.append({**ids, "bbox": box, "area": 0.7 * box[2] * box[3], "iscrowd": int(len(objects) == 3)})
+    listed = {"images": images, "categories": [{"id": 10 * k, "name": n} for k, n in enumerate(CLASS_NAMES, start=1)]}
+    (root / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(listed))
+    (root / "annotations" / "instances_val2017.json").write_text(json.dumps({**listed, "annotations": objects}))
+    return root

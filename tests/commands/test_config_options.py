@@ -1,0 +1,134 @@
+"""Tests of the options of commands that take a config file."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from helpers.cli import TINY, command
+
+from ssd_jax import config
+from ssd_jax.commands.config_options import field_docs, parse_config_options
+from ssd_jax.commands.train import TrainOptions
+from ssd_jax.config import Config
+from ssd_jax.runs.config_file import RENAMED_OPTIONS, load_config
+
+
+def parse(*argv: str) -> Config:
+    return parse_config_options(TrainOptions, "train", [TINY, *argv]).config
+
+
+# ---- parsing ----
+
+
+def test_options_replace_values_of_the_file():
+    parsed = parse(
+        "--train.steps", "7", "--optimizer.learning-rate", "0.5", "--data.no-train-on-difficult",
+        "--model.class-names", "a", "b", "--optimizer.clip-norm", "None", "--augment.contrast", "0.25", "2",
+    )  # fmt: skip
+    base = load_config(TINY)
+    assert parsed == dataclasses.replace(
+        base,
+        train=dataclasses.replace(base.train, steps=7),
+        optimizer=dataclasses.replace(base.optimizer, learning_rate=0.5, clip_norm=None),
+        data=dataclasses.replace(base.data, train_on_difficult=False),
+        model=dataclasses.replace(base.model, class_names=("a", "b")),
+        augment=dataclasses.replace(base.augment, contrast=(0.25, 2.0)),
+    )
+
+
+def test_no_options_leave_the_config_of_the_file():
+    assert parse() == load_config(TINY)
+
+
+def test_former_names_and_aliases_are_accepted():
+    parsed = parse("--data.canvas=96", "--optimizer.adam-rate", "0.2", "--train.start-from", "coco", "--strict")
+    assert (parsed.data.max_image_size, parsed.optimizer.adam_lr_multiplier) == (96, 0.2)
+    assert (parsed.train.pretrained, parsed.data.strict) == ("coco", True)
+    assert parse("--train.trunk_only", "--train.no-trunk-only") == load_config(TINY)
+
+
+def test_former_names_are_no_present_options():
+    for old, new in RENAMED_OPTIONS.items():
+        for name, exists in ((old, False), (new, True)):
+            section, leaf = name.split(".")
+            assert hasattr(getattr(Config(), section), leaf) == exists, name
+
+
+def test_config_file_may_follow_the_options():
+    options = parse_config_options(TrainOptions, "train", ["--workdir", "somewhere", TINY, "--train.steps", "7"])
+    assert (options.workdir, options.config.train.steps) == (Path("somewhere"), 7)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--train.step", "5"], ["--train.step"]),
+        (["--train.steps", "many"], ["--train.steps", "many"]),
+        (["--train.steps", "0"], ["train.steps is 0", ">= 1"]),
+        (["--optimizer.learning-rate", "inf"], ["optimizer.learning_rate is inf", "finite"]),
+        (["--optimizer.name", "sdg"], ["--optimizer.name", "sdg"]),
+        (["--model.default-boxes.image-size", "128"], ["feature_maps is (8, 4, 2)", "(16, 8, 4)"]),
+        (["--model.extras", "5"], ["--model.extras"]),
+        (["stray"], ["stray"]),
+    ],
+)
+def test_wrong_options_are_named(refused, tmp_path, options, words):
+    message = refused("train", TINY, "--workdir", tmp_path / "run", *options)
+    for word in words:
+        assert word in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_config_files_are_named(refused, tmp_path):
+    (tmp_path / "config.yaml").write_text("steps: 5")
+    for file in (tmp_path / "typo.py", tmp_path, tmp_path / "config.yaml"):
+        assert f"{file}: " in refused("train", file)
+    assert "configs/shapes.py" in refused("train")
+    assert "configs/shapes.py" in refused("train", "--train.steps", "5")
+
+
+# ---- help ----
+
+
+@pytest.mark.parametrize("name", ["train", "check-data", "aot"])
+def test_help_of_a_config_fits_a_screen(capsys, name):
+    assert command(name, TINY, "--help") == 0
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert len(lines) <= 40 and max(map(len, lines)) <= 80 and printed.err == ""
+    assert "--help-all" in printed.out and "{fixed}" not in printed.out
+
+
+def test_help_of_train_shows_the_common_options_with_the_values_of_the_file(capsys):
+    command("train", TINY, "--help")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "64 px" in printed
+    for option, value in (
+        ("data.root", "shapes"), ("data.train_split", "train"), ("train.steps", "30"), ("train.batch_size", "4"),
+        ("optimizer.learning_rate", "0.002"), ("train.seed", "0"), ("train.eval_every", "14"),
+    ):  # fmt: skip
+        assert f"(default: {value})" in printed.partition(f"--{option} ")[2].partition(" --")[0], option
+    for option in ("--workdir", "--train.pretrained"):
+        assert option in printed
+
+
+def test_help_all_lists_every_option_that_can_be_set(capsys):
+    assert command("train", TINY, "--help-all") == 0
+    printed = capsys.readouterr().out
+    assert "{fixed}" not in printed
+    for option in ("--detect.top-k-per", "--augment.crop-min-overlaps", "--devices.fsdp", "--data.shapes.seed"):
+        assert option in printed
+    for option in ("--model.extras", "aspect-ratios", "transfer-names", "--name"):
+        assert option not in printed
+
+
+def test_options_of_most_fields_have_docs():
+    parts = [kind for kind in vars(config).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+    fields = [(kind.__name__, f.name) for kind in parts for f in dataclasses.fields(kind)]
+    undocumented = [(kind.__name__, f.name) for kind in parts for f in dataclasses.fields(kind)
+                    if f.name not in field_docs(kind)]  # fmt: skip
+    assert len(undocumented) < len(fields) / 4
+    assert field_docs(config.Train)["steps"] == "Number of training steps."
+    for kind in parts:
+        for doc in field_docs(kind).values():
+            assert "\n" not in doc and "``" not in doc

@@ -1,0 +1,113 @@
+"""Tests of ``ssd-jax evaluate``."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+from helpers.cli import command
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from ssd_jax.data.formats.shapes import CLASS_NAMES
+from ssd_jax.inference import detector
+from ssd_jax.metrics.average_precision import COCO_KEYS
+from ssd_jax.runs import run_folder
+from ssd_jax.runs.checkpoint import Checkpoints
+from ssd_jax.runs.log import read_results
+
+
+def read_metrics(run: Path) -> dict[str, Any]:
+    return json.loads((run / "metrics.json").read_text())
+
+
+@pytest.fixture
+def run_copy(trained_run: Path, tmp_path: Path) -> Path:
+    """A copy of the trained run, named tiny."""
+    return Path(shutil.copytree(trained_run, tmp_path / "tiny"))
+
+
+@pytest.fixture
+def run_with_worse_last_checkpoint(run_copy: Path) -> Path:
+    """A run whose last checkpoint has noisy parameters and is not the best one."""
+    params, step = detector.restore_params(run_copy, run_folder.read_config(run_copy), "best")
+    noise = jax.tree.map(lambda p: p + jax.random.normal(jax.random.key(0), p.shape), params)
+    with Checkpoints(run_copy / "checkpoints", for_writing=True) as checkpoints:
+        metadata = {"config": json.loads((run_copy / "config.json").read_text())}
+        checkpoints.save(step + 100, {"params": noise}, metadata, best_metric=-1.0)
+    return run_copy
+
+
+def test_evaluate_uses_the_best_checkpoint_and_the_test_split(run_with_worse_last_checkpoint, capsys):
+    run = run_with_worse_last_checkpoint
+    assert command("evaluate", run) == 0
+    printed = capsys.readouterr().out
+    best = read_metrics(run)
+    with Checkpoints(run / "checkpoints") as checkpoints:
+        assert best["checkpoint_step"] == checkpoints.best != checkpoints.latest
+    assert (best["split"], best["images"]) == ("test", 6)
+    for key in ("voc_map_11point", "voc_map_area", "coco_ap"):
+        assert 0 <= best[key] <= 1
+    assert set(best["voc_classes"]) == set(CLASS_NAMES)
+    for words in (*CLASS_NAMES, "AP 11-point", "AP @ IoU .50:.95", "AR, large", "metrics.json"):
+        assert words in printed
+    assert (run / "test_truth.jpg").exists() and (run / "test_pred.jpg").exists()
+    assert command("evaluate", run, "--checkpoint", "last") == 0
+    last = read_metrics(run)
+    assert last["checkpoint_step"] == best["checkpoint_step"] + 100
+    assert last["voc_map_area"] != best["voc_map_area"]
+
+
+def test_evaluate_agrees_with_the_evaluation_during_training(run_copy):
+    assert command("evaluate", run_copy, "--split", "val", "--checkpoint", "last") == 0
+    row = read_results(run_copy)[-1]
+    metrics = json.loads((run_copy / "metrics_val.json").read_text())
+    for key in ("voc_map_11point", "voc_map_area", "coco_ap"):
+        assert metrics[key] == row[key]
+
+
+def test_evaluate_agrees_with_pycocotools_on_its_result_file(run_copy, coco_root, capsys):
+    assert command("evaluate", run_copy, "--data.root", coco_root, "--split", "val2017", "--results") == 0
+    file = run_copy / "results" / "detections_val2017_tiny_results.json"
+    assert str(file) in capsys.readouterr().out
+    metrics = json.loads((run_copy / "metrics_val2017.json").read_text())
+    truth = COCO(coco_root / "annotations" / "instances_val2017.json")
+    evaluation = COCOeval(truth, truth.loadRes(str(file)), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[0] > 0
+    assert [-1 if metrics[key] is None else metrics[key] for key in COCO_KEYS] == list(evaluation.stats)
+
+
+def test_evaluate_writes_only_detections_of_a_split_without_annotations(run_copy, coco_root, capsys):
+    before = {file.name for file in run_copy.iterdir()}
+    assert command("evaluate", run_copy, "--data.root", coco_root, "--split", "test-dev2017") == 0
+    assert "test-dev2017" in capsys.readouterr().out
+    assert {file.name for file in run_copy.iterdir()} == before | {"results"}
+    (file,) = (run_copy / "results").iterdir()
+    assert file.name == "detections_test-dev2017_tiny_results.json"
+    assert {entry["category_id"] for entry in json.loads(file.read_text())} <= {10, 20, 30, 40}
+
+
+def test_evaluate_writes_a_file_per_class_for_the_server_of_voc(run_copy, capsys):
+    assert command("evaluate", run_copy, "--results") == 0
+    assert "comp4_det_test_circle.txt" in capsys.readouterr().out
+    assert {file.name for file in (run_copy / "results").iterdir()} == {f"comp4_det_test_{n}.txt" for n in CLASS_NAMES}
+    assert (run_copy / "metrics.json").exists()
+
+
+def test_evaluate_rejects_wrong_arguments(refused, tmp_path, trained_run):
+    assert f"{tmp_path}" in (message := refused("evaluate", tmp_path)) and "config.json" in message
+    assert "'tset'" in refused("evaluate", trained_run, "--split", "tset")
+    assert "first" in refused("evaluate", trained_run, "--checkpoint", "first")
+
+
+def test_evaluate_lists_the_classes_that_the_run_does_not_know(refused, trained_run, voc):
+    file = voc / "Annotations" / "val0.xml"
+    file.write_text(file.read_text().replace("<name>", "<name>un", 1))
+    message = refused("evaluate", trained_run, "--data.root", voc, "--split", "val")
+    assert "val0.xml" in message and "'un" in message
+    assert "circle, square, star, triangle" in message

@@ -1,0 +1,125 @@
+"""Tests of the command line: its commands, help, warnings, and what starting it costs."""
+
+import importlib
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+from helpers.cli import ROOT, TINY, command
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ssd_jax.commands import show
+from ssd_jax.commands.main import COMMANDS
+from ssd_jax.data.image import read_image
+
+HEAVY = {"jax", "flax", "grain", "orbax", "matplotlib", "tensorboardX", "tensorflow", "tensorflow_datasets", "torch"}
+CPU_SECONDS = 0.5
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_module_with_run(name):
+    assert callable(importlib.import_module(f"ssd_jax.commands.{COMMANDS[name].module}").run)
+
+
+def test_help_lists_all_commands(capsys):
+    assert command("--help") == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    lines = printed.out.splitlines()
+    for name in COMMANDS:
+        assert any(line.startswith(f"  {name} ") for line in lines), name
+    assert "COMMAND --help" in printed.out
+
+
+@pytest.mark.parametrize(
+    ("argv", "options"),
+    [
+        (["train"], ["CONFIG", "--data.root", "--workdir", "--help-all"]),
+        (["check-data"], ["CONFIG", "--no-images", "--fix"]),
+        (["aot"], ["CONFIG", "--target", "h100x8", "--table"]),
+        (["evaluate"], ["RUN", "--split", "--checkpoint", "best,last", "--data.root", "--distributed"]),
+        (["predict"], ["RUN", "IMAGES", "--out", "--score"]),
+        (["show"], ["RUN", "--image", "--epoch", "--out", "--data.root"]),
+        (["import-weights"], ["FILE", "--out", "--class-names", "--channels"]),
+        (["export-weights"], ["RUN", "--out", "--layout"]),
+        (["verify"], ["FILE", "--image"]),
+        (["prepare-data"], ["tfds:NAME", "--archives"]),
+    ],
+    ids=lambda value: value[0],
+)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_command_help_lists_its_options(capsys, argv, options, flag):
+    assert command(*argv, flag) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    for option in options:
+        assert option in printed.out
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["evaluate", "--help"], ["train", TINY, "--help"]], ids=str)
+def test_help_imports_nothing_heavy_and_takes_less_than_half_a_second(argv):
+    program = f"""
+import sys
+from ssd_jax.__main__ import main
+try:
+    main({argv!r})
+except SystemExit:
+    pass
+loaded = {HEAVY!r} & set(sys.modules)
+assert not loaded, loaded
+"""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert result.returncode == 0, result.stderr
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert seconds < CPU_SECONDS
+
+
+def test_import_of_the_package_offers_public_names_without_importing_jax():
+    program = """
+import sys, ssd_jax
+assert not {"jax", "numpy", "msgspec"} & set(sys.modules)
+assert ssd_jax.__version__
+assert ssd_jax.Config().name == "ssd" and "jax" not in sys.modules
+for name in ssd_jax.__all__:
+    assert getattr(ssd_jax, name) is not None, name
+assert {"load", "Detector", "Detection", "train", "evaluate", "Config", "load_config"} <= set(dir(ssd_jax))
+"""
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_of_libraries_about_large_images_and_missing_glyphs_are_hidden(monkeypatch, recwarn, tmp_path):
+    file = tmp_path / "a.png"
+    Image.new("RGB", (64, 48)).save(file)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 64 - 1)
+
+    def run(argv: Sequence[str]) -> None:
+        read_image(file)
+        Figure().text(0, 0, "猫").figure.savefig(tmp_path / "glyph.png")
+
+    monkeypatch.setattr(show, "run", run)
+    assert command("show") == 0
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_missing_and_unknown_commands_print_the_list(refused):
+    assert "usage: ssd-jax COMMAND" in refused()
+    message = refused("trian", "configs/shapes.py")
+    assert message.startswith("error:") and "'trian'" in message
+    assert "train CONFIG" in message
+
+
+def test_ctrl_c_ends_a_command_with_one_line(monkeypatch, capsys):
+    def run(argv: Sequence[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(show, "run", run)
+    assert command("show") == 130
+    printed = capsys.readouterr()
+    assert printed.err.strip() == "Stopped." and not printed.out

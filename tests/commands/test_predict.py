@@ -1,0 +1,112 @@
+"""Tests of ``ssd-jax predict``."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.cli import command
+from PIL import Image
+
+from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
+from ssd_jax.runs import run_folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path, trained_run: Path) -> Path:
+    """A folder with images of two sizes in nested folders. One size is larger than the run's max_image_size of 64."""
+    source = ShapesSource(run_folder.read_config(trained_run).data.shapes, "test")
+    folder = tmp_path / "photos"
+    (folder / "holiday" / "sea").mkdir(parents=True)
+    small = Image.fromarray(np.array(source.image(0)))
+    large = small.resize((256, 128), Image.Resampling.NEAREST)
+    small.save(folder / "a.png")
+    small.save(folder / "a.bmp")
+    large.save(folder / "a.jpg", quality=95)
+    large.save(folder / "holiday" / "sea" / "b.PNG")
+    return folder
+
+
+def test_predict_writes_pictures_and_detections_of_a_folder(trained_run, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert command("predict", trained_run, photos, "--out", out, "--score", "0.02") == 0
+    predictions = json.loads((out / "predictions.json").read_text())
+    images = {Path(image["file"]).relative_to(photos).as_posix(): image for image in predictions["images"]}
+    assert list(images) == ["a.bmp", "a.jpg", "a.png", "holiday/sea/b.PNG"]
+    pictures = {file.relative_to(out).as_posix() for file in out.rglob("*.jpg")}
+    assert pictures == {"a.bmp.jpg", "a.jpg", "a.png.jpg", "holiday/sea/b.PNG.jpg"}, "one does not overwrite another"
+    for image in images.values():
+        with Image.open(image["picture"]) as picture:
+            assert picture.size == (image["width"], image["height"])
+        for detection in image["detections"]:
+            assert detection["name"] in CLASS_NAMES and detection["score"] >= 0.02
+            x1, y1, x2, y2 = detection["box"]
+            assert 0 <= x1 <= x2 <= image["width"] and 0 <= y1 <= y2 <= image["height"]
+    assert images["a.png"]["detections"] == images["a.bmp"]["detections"] != []
+    assert (images["a.jpg"]["width"], images["a.jpg"]["height"]) == (256, 128)
+    right = max(detection["box"][2] for detection in images["holiday/sea/b.PNG"]["detections"])
+    assert right > 64, "boxes are in pixels of the original image"
+    count = sum(len(image["detections"]) for image in images.values())
+    assert f"{count} detections in 4 images" in capsys.readouterr().out
+
+
+def test_predict_uses_a_score_of_one_half_by_default(trained_run, photos, tmp_path):
+    out = tmp_path / "out"
+    assert command("predict", trained_run, photos / "a.png", "--out", out) == 0
+    (image,) = json.loads((out / "predictions.json").read_text())["images"]
+    assert all(detection["score"] >= 0.5 for detection in image["detections"])
+    assert (out / "a.png.jpg").exists()
+
+
+def test_predict_prints_the_best_score_if_there_are_no_detections(trained_run, photos, tmp_path, capsys):
+    argv = (photos / "a.png", photos / "holiday", "--out", tmp_path / "out")
+    assert command("predict", trained_run, *argv, "--score", "1") == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"0 detections in 2 images .*\(the best score is 0\.\d\d; .*--score", printed)
+    assert {p.name for p in (tmp_path / "out").rglob("*.jpg")} == {"a.png.jpg", "b.PNG.jpg"}
+
+
+def test_predict_does_not_overwrite_input_images(trained_run, photos, tmp_path, monkeypatch, refused):
+    before = {file: file.read_bytes() for file in photos.rglob("*.*")}
+    monkeypatch.chdir(photos)
+    for images, out in ((".", "."), ("a.jpg", "."), ("holiday/sea", photos), (photos, "holiday/sea")):
+        assert "--out" in refused("predict", trained_run, images, "--out", out)
+    assert {file: file.read_bytes() for file in photos.rglob("*.*")} == before
+    shutil.copy(photos / "a.jpg", photos / "holiday")
+    message = refused("predict", trained_run, "a.jpg", "holiday/a.jpg", "--out", tmp_path / "out")
+    assert "a.jpg and holiday/a.jpg" in message and "out/a.jpg" in message
+
+
+def test_predict_skips_and_names_unreadable_images(trained_run, photos, tmp_path, refused):
+    whole = (photos / "a.jpg").read_bytes()
+    (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    out = tmp_path / "out"
+    message = refused("predict", trained_run, photos, "--out", out)
+    assert "1 of 5 images" in message and f"{photos / 'cut.jpg'}: " in message
+    assert len(json.loads((out / "predictions.json").read_text())["images"]) == 4
+
+
+def test_predict_leaves_out_its_own_output(trained_run, photos):
+    out = photos / "predictions"
+    for _ in range(2):
+        assert command("predict", trained_run, photos, "--out", out) == 0
+        assert len(json.loads((out / "predictions.json").read_text())["images"]) == 4
+
+
+def test_predict_rejects_wrong_arguments(refused, tmp_path, trained_run, photos):
+    (tmp_path / "file").write_text("")
+    message = refused("predict", trained_run, photos, "--out", tmp_path / "file" / "out")
+    assert "file/out: " in message and "Not a directory" in message and "--out" in message
+    out = tmp_path / "out"
+    (tmp_path / "notes.txt").write_text("no image")
+    message = refused("predict", trained_run, tmp_path / "notes.txt", "--out", tmp_path / "other")
+    assert "1 of 1 images" in message and "detections" not in message
+    assert "IMAGES" in refused("predict", trained_run, "--out", out)
+    assert "--score is 1.5" in refused("predict", trained_run, photos, "--score", "1.5", "--out", out)
+    assert f"{tmp_path / 'typo'}: " in refused("predict", trained_run, tmp_path / "typo", "--out", out)
+    (tmp_path / "empty").mkdir()
+    assert f"{tmp_path / 'empty'}: " in refused("predict", trained_run, tmp_path / "empty", "--out", out)
+    assert "config.json" in refused("predict", tmp_path, photos, "--out", out)
+    assert not out.exists(), "the folder is created only after all checks"

@@ -1,0 +1,179 @@
+"""Tests of ``ssd-jax train``: what a run leaves, how it ends and resumes, and which mistakes it reports."""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import chex
+import numpy as np
+import pytest
+from helpers.cli import ROOT, TINY, assert_ended_alike, command, last_step, write_voc_folder
+
+from ssd_jax.data.formats.shapes import CLASS_NAMES
+from ssd_jax.data.image import read_image
+from ssd_jax.data.loader import Batch, Batches
+from ssd_jax.inference import detector
+from ssd_jax.inference.program import detect
+from ssd_jax.runs.checkpoint import Checkpoints
+from ssd_jax.runs.log import RunLog, read_log, read_results
+from ssd_jax.training import loop, train_step
+
+# ---- a run and its end ----
+
+
+def test_train_writes_the_documented_files(trained_run):
+    files = {file.name for file in trained_run.iterdir()}
+    assert files >= {
+        "config.json", "checkpoints", "log.jsonl", "results.csv", "tensorboard",
+        "train_batch.jpg", "val_truth.jpg", "val_pred.jpg", "curves.png",
+    }  # fmt: skip
+    config = json.loads((trained_run / "config.json").read_text())
+    assert config["model"]["class_names"] == list(CLASS_NAMES), "read from the data"
+    lines = read_log(trained_run)
+    assert [line["step"] for line in lines] == list(range(1, 31))
+    assert all(np.isfinite(line["loss"]) and line["learning_rate"] > 0 for line in lines[:-1])
+    assert [row["step"] for row in read_results(trained_run)] == [14, 28, 30]
+    for file in trained_run.glob("*.jpg"):
+        assert read_image(file).std() > 10
+
+
+def test_train_does_nothing_for_a_finished_run(trained_run, capsys):
+    before = (trained_run / "log.jsonl").read_text()
+    assert command("train", TINY, "--workdir", trained_run) == 0
+    printed = capsys.readouterr().out
+    for words in (str(trained_run), "64 px", "336 default boxes", "4 classes (circle, square, star, triangle)"):
+        assert words in printed
+    assert "train: 24 images\nval: 6 images\n" in printed
+    assert f"evaluate.py {trained_run}, predict.py {trained_run} IMAGES" in printed
+    assert (trained_run / "log.jsonl").read_text() == before
+
+
+def test_interrupted_run_resumes_and_ends_like_an_uninterrupted_one(tmp_path, trained_run, monkeypatch, capsys):
+    run = tmp_path / "run"
+    log_step = RunLog.log_step
+
+    def interrupt(log: RunLog, step: int, values: dict[str, float]) -> None:
+        log_step(log, step, values)
+        if step == 10:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "log_step", interrupt)
+        assert command("train", TINY, "--workdir", run) == 130
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors and errors.splitlines()[-1].startswith("Stopped.")
+    assert last_step(run) == 10
+    with Checkpoints(run / "checkpoints") as checkpoints:
+        assert checkpoints.latest == 7
+    assert command("train", TINY, "--workdir", run) == 0
+    assert [line["step"] for line in read_log(run)] == list(range(1, 31))
+    assert_ended_alike(run, trained_run)
+    assert (run / "results.csv").read_text() == (trained_run / "results.csv").read_text()
+    with Checkpoints(run / "checkpoints") as ours, Checkpoints(trained_run / "checkpoints") as expected:
+        assert (ours.latest, ours.best, sorted(ours.steps)) == (expected.latest, expected.best, sorted(expected.steps))
+
+
+def test_train_rejects_other_options_than_the_run_was_started_with(trained_run, refused):
+    message = refused("train", TINY, "--workdir", trained_run, "--train.steps", "31", "--train.seed", "5")
+    assert "train.steps: 30 -> 31" in message
+    assert "train.seed: 0 -> 5" in message
+    assert len([line for line in message.splitlines() if "->" in line]) == 3, "a header and two differences"
+
+
+def test_train_stops_at_a_loss_that_is_not_finite_and_keeps_the_checkpoint(tmp_path, refused):
+    run = tmp_path / "run"
+    options = ("--optimizer.learning-rate", "1e30", "--train.checkpoint-every", "1", "--train.eval-every", "0")
+    message = refused("train", TINY, "--workdir", run, *options)
+    match = re.search(r"step (\d): the loss is (nan|inf)", message)
+    assert match, message
+    last_good = int(match[1]) - 1
+    assert message.count("train_0") == 4, "the images of the step"
+    assert "--optimizer.learning_rate" in message
+    assert last_good > 0 and detector.load(run, "last").step == last_good
+    assert last_step(run) == last_good
+
+
+def test_train_traces_each_program_once(tmp_path, monkeypatch):
+    """Two evaluations with a partly filled last batch, and an unreadable image, do not trace a program again."""
+    monkeypatch.setattr(train_step, "_apply", chex.assert_max_traces(train_step._apply, 1))
+    monkeypatch.setattr("ssd_jax.inference.program.detect", chex.assert_max_traces(detect, 1))
+    data = write_voc_folder(tmp_path / "data", {"train": 7, "val": 6})
+    cut = sorted((data / "JPEGImages").iterdir())[0]
+    cut.write_bytes(cut.read_bytes()[:200])
+    options = ("--data.root", data, "--train.steps", "6", "--train.eval_every", "3", "--model.class-names")
+    assert command("train", TINY, "--workdir", tmp_path / "run", *options) == 0
+    assert len(read_results(tmp_path / "run")) == 2
+
+
+def test_train_reports_time_spent_waiting_for_data(tmp_path, monkeypatch, capsys):
+    read = Batches.__next__
+
+    def read_slowly(batches: Batches) -> Batch:
+        time.sleep(0.3)
+        return read(batches)
+
+    monkeypatch.setattr(Batches, "__next__", read_slowly)
+    monkeypatch.setattr(loop, "DATA_WAIT_WARNING", 0.001)  # the seconds include compilation
+    assert command("train", TINY, "--workdir", tmp_path / "run", "--train.steps", "4", "--train.eval_every", "0") == 0
+    waited, seconds = map(int, re.search(r"(\d+) of (\d+) s .*docs/scale\.md", capsys.readouterr().out).groups())
+    assert 1 <= waited <= seconds
+    assert "## Where input becomes the limit" in (ROOT / "docs" / "scale.md").read_text()
+
+
+# ---- mistakes in the data ----
+
+
+def remove(file: str) -> Callable[[Path], None]:
+    return lambda root: (root / file).unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda root: shutil.rmtree(root), ["data.root", "--data.root FOLDER"]),
+        (lambda root: (root / "ImageSets/Main/train.txt").write_text(""), ["'train'", "empty"]),
+        (remove("ImageSets/Main/val.txt"), ["'val'", "test, train", "--data.val_split", "--train.eval_every 0"]),
+        (remove("Annotations/train3.xml"), ["train.txt line 4", "train3.xml"]),
+        (remove("JPEGImages/train3.png"), ["train3.xml", "image"]),
+        (lambda root: (root / "Annotations/val0.xml").write_text("<annotation>\n<object>"), ["val0.xml", "line 2"]),
+        (lambda root: shutil.rmtree(root / "Annotations"), ["VOC", "COCO"]),
+    ],
+)
+def test_train_names_a_mistake_in_the_data(refused, tmp_path, voc, damage, words):
+    damage(voc)
+    message = refused("train", TINY, "--workdir", tmp_path / "run", "--data.root", voc)
+    for word in words:
+        assert word in message
+    assert not (tmp_path / "run").exists(), "the same command must work after the data is corrected"
+
+
+def test_train_asks_for_a_data_set(refused, tmp_path):
+    message = refused("train", ROOT / "configs" / "own_data.py", "--workdir", tmp_path / "run")
+    assert "--data.root FOLDER" in message
+
+
+def test_train_names_a_workdir_that_cannot_be_written(refused, tmp_path):
+    (tmp_path / "file").write_text("")
+    message = refused("train", TINY, "--workdir", tmp_path / "file" / "run")
+    assert "file/run: " in message and "--workdir" in message
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_train_needs_annotations(refused, tmp_path, coco_root, part):
+    splits = {"train": "val2017", "val": "val2017"} | {part: "test-dev2017"}
+    options = [word for name, split in splits.items() for word in (f"--data.{name}_split", split)]
+    message = refused("train", TINY, "--workdir", tmp_path / "run", "--data.root", coco_root, *options)
+    assert "'test-dev2017'" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_reports_images_without_objects_that_the_loss_ignores(tmp_path, voc, capsys):
+    (voc / "Annotations" / "train0.xml").write_text("<annotation></annotation>")
+    argv = "train", TINY, "--data.root", voc, "--train.steps", "1", "--train.eval_every", "0"
+    assert command(*argv, "--workdir", tmp_path / "a") == 0
+    assert "note: 1 images" in (printed := capsys.readouterr().out) and "--loss.min_negatives" in printed
+    assert command(*argv, "--workdir", tmp_path / "b", "--loss.min-negatives", "3") == 0
+    assert "note: 1 images" not in capsys.readouterr().out

@@ -1,0 +1,89 @@
+"""Tests of training and evaluation on a folder with unreadable images and images with too many objects."""
+
+import io
+import re
+import shutil
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from helpers.cli import TINY, command, last_step, write_voc_folder
+
+MAX_OBJECTS = 8  # of the config
+
+
+class FolderRun(NamedTuple):
+    root: Path
+    run: Path
+    output: str
+    errors: str
+
+
+@pytest.fixture(scope="module")
+def folder_run(tmp_path_factory: pytest.TempPathFactory) -> FolderRun:
+    """A run on a folder with an unreadable image in train and in val, and an image with too many objects."""
+    base = tmp_path_factory.mktemp("own")
+    stars = [("star", (x, y, x + 9.5, y + 9.0)) for x in (0, 20, 40) for y in (0, 20, 40, 55)]
+    root = write_voc_folder(base / "data", {"train": 24, "val": 6, "test": 6}, extra_objects=stars)
+    for stem in ("train5", "val1"):
+        file = root / "JPEGImages" / f"{stem}.png"
+        file.write_bytes(file.read_bytes()[:600])
+    with redirect_stdout(io.StringIO()) as output, redirect_stderr(io.StringIO()) as errors:
+        assert command("train", TINY, "--workdir", base / "run", "--data.root", root) == 0
+    return FolderRun(root, base / "run", output.getvalue(), errors.getvalue())
+
+
+def test_unreadable_images_are_skipped_and_named(folder_run):
+    assert last_step(folder_run.run) == 30
+    lines = re.split(r"[\r\n]+", folder_run.errors)
+    warnings = sorted(line for line in lines if line.startswith("warning:"))
+    images = folder_run.root / "JPEGImages"
+    assert len(warnings) == 3, "each image is named once, although it is read in every epoch"
+    assert warnings[0].startswith(f"warning: {images}/train5.png: ")
+    assert warnings[1].startswith(f"warning: {images}/val1.png: ")
+    assert "1 of 6 images" in warnings[2]
+    assert "Traceback" not in folder_run.errors and "WARNING" not in folder_run.errors
+    train, first, val, second = folder_run.output.splitlines()[-5:-1]
+    assert "1 of 24 train images" in train and first.startswith(f"  {images}/train5.png: ")
+    assert "1 of 6 val images" in val and second.startswith(f"  {images}/val1.png: ")
+
+
+def test_strict_stops_at_an_unreadable_image(folder_run, tmp_path, refused):
+    argv = "train", TINY, "--workdir", tmp_path / "run", "--data.root", folder_run.root, "--strict"
+    assert "train5.png" in (message := refused(*argv)) and "--strict" in message
+    assert "val1.png" in refused("evaluate", folder_run.run, "--split", "val", "--strict")
+
+
+def test_val_images_that_are_also_in_the_train_split_are_reported(folder_run, tmp_path, capsys):
+    argv = "train", TINY, "--workdir", tmp_path / "run", "--data.root", folder_run.root, "--train.steps", "1"
+    assert command(*argv, "--data.train-split", "train+val[:2]") == 0
+    assert "note: 2 of the 6 val images" in capsys.readouterr().out
+
+
+def test_objects_beyond_max_objects_are_counted(folder_run):
+    objects = (folder_run.root / "Annotations" / "train0.xml").read_text().count("<object>")
+    assert f"note: {objects - MAX_OBJECTS} objects" in folder_run.output
+    assert "--data.max_objects" in folder_run.output
+
+
+def test_run_resumes_with_another_spelling_of_its_data_folder(folder_run, monkeypatch, capsys):
+    monkeypatch.chdir(folder_run.root.parent)
+    assert command("train", TINY, "--workdir", "run", "--data.root", "data/", "--train.log-every", "5") == 0
+    assert "train.log_every: 1 -> 5\ntrain: 24 images" in capsys.readouterr().out
+
+
+def test_evaluate_uses_the_val_split_if_there_is_no_test_split(folder_run, tmp_path, capsys):
+    root = Path(shutil.copytree(folder_run.root, tmp_path / "data"))
+    (root / "ImageSets" / "Main" / "test.txt").unlink()
+    assert command("evaluate", folder_run.run, "--data.root", root) == 0
+    printed = capsys.readouterr()
+    assert "'test'" in printed.out and "train, val" in printed.out and "'val' instead" in printed.out
+    assert "warning: 1 of 6 images" in printed.err
+    assert '"split": "val"' in (folder_run.run / "metrics.json").read_text()
+
+
+def test_evaluate_does_not_replace_a_broken_test_split(folder_run, tmp_path, refused):
+    root = Path(shutil.copytree(folder_run.root, tmp_path / "data"))
+    (root / "Annotations" / "test2.xml").unlink()
+    assert "test2.xml" in refused("evaluate", folder_run.run, "--data.root", root)
