@@ -1,4 +1,4 @@
-"""The house around the code: dependencies, layering, imports without effects, configs, scripts."""
+"""Tests of the project: dependencies, layering, size of modules, imports without effects, configs and scripts."""
 
 import ast
 import dataclasses
@@ -42,7 +42,7 @@ LAYERS = [
 
 
 def package_modules() -> dict[str, Path]:
-    """Dotted name below ssd_jax -> file; packages' own __init__ files are looked at separately."""
+    """Return the file of each module by its dotted name below ssd_jax, without the __init__ files of packages."""
     package = ROOT / "ssd_jax"
     return {
         ".".join(path.relative_to(package).with_suffix("").parts): path
@@ -52,7 +52,7 @@ def package_modules() -> dict[str, Path]:
 
 
 def imported_names(path: Path) -> set[str]:
-    """Absolute dotted names of everything a file imports, inside functions too."""
+    """Return the absolute dotted names of everything that a file imports, also inside functions."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -64,7 +64,7 @@ def imported_names(path: Path) -> set[str]:
 
 
 def imported_modules(path: Path) -> set[str]:
-    """The modules of ssd_jax that a file imports, as dotted names below ssd_jax."""
+    """Return the modules of ssd_jax that a file imports, as dotted names below ssd_jax."""
     modules = package_modules()
     found = set()
     for name in imported_names(path):
@@ -95,7 +95,7 @@ def load_file(path: Path) -> ModuleType:
 # ---- dependencies ----
 
 
-def test_requirements_are_the_dependencies_with_cuda_and_the_dev_extra():
+def test_requirements_match_the_dependencies_with_cuda_and_the_dev_extra():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     plain_jax = [line for line in project["dependencies"] if re.match(r"jax\b(?!\[)", line)]
@@ -125,7 +125,26 @@ def test_every_import_of_the_package_is_a_dependency():
         assert not extra, f"ssd_jax.{name} imports {sorted(extra)}, not in pyproject.toml's dependencies"
 
 
-# ---- layering ----
+# ---- layering and size ----
+
+
+def test_modules_have_at_most_500_lines():
+    for name, path in package_modules().items():
+        if name != "report.page":
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= 500, f"ssd_jax.{name}"
+
+
+DOCSTRING_FRAGMENTS = {"Of", "What", "By", "As", "Where"}
+
+
+@pytest.mark.parametrize("folder", ["configs", "ssd_jax/commands", "tests/commands"])
+def test_docstrings_do_not_start_like_fragments(folder: str):
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            # Docstrings of modules, classes and functions, and those below fields.
+            text = node.value.value if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) else None
+            first_word = text.split(maxsplit=1)[:1] if isinstance(text, str) else []
+            assert not DOCSTRING_FRAGMENTS.intersection(first_word), f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
 def test_packages_import_only_from_rows_above():
@@ -138,12 +157,12 @@ def test_packages_import_only_from_rows_above():
             assert imported == package or row[imported] < row[package], f"ssd_jax.{name} imports ssd_jax.{other}"
 
 
-def test_modules_do_not_import_each_other_in_a_circle():
+def test_modules_have_no_import_cycles():
     modules = package_modules()
     graphlib.TopologicalSorter({name: imported_modules(path) for name, path in modules.items()}).prepare()
 
 
-def test_data_is_numpy_only():
+def test_data_does_not_import_jax():
     for name, path in package_modules().items():
         if name.startswith("data."):
             assert not top_levels(path) & {"jax", "flax", "optax", "orbax", "chex"}, name
@@ -154,7 +173,7 @@ def test_importing_a_package_loads_none_of_its_modules():
         assert imported_names(path) <= {"lazy_loader"}, f"{path} imports more than lazy_loader"
 
 
-def test_imports_touch_no_device_no_flag_no_array():
+def test_imports_use_no_device_and_set_no_flag():
     program = """
 import jax
 before = dict(jax.config.values)
@@ -171,16 +190,8 @@ assert not changed, f"an import set {changed}"
     assert result.returncode == 0, result.stderr
 
 
-def test_a_command_starts_without_what_it_may_not_need():
-    """Each takes from a tenth of a second to several: tensorboardX imports torch where it is installed."""
-    program = "import sys, ssd_jax.commands.main; print(*sys.modules)"
-    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    heavy = {"tensorboardX", "torch", "tensorflow", "tensorflow_datasets", "matplotlib"}
-    assert not heavy & set(result.stdout.split())
-
-
 def test_no_future_annotations():
-    # jaxtyping's checker would see strings in place of shapes.
+    # With them, jaxtyping would see strings instead of annotations.
     for path in (ROOT / "ssd_jax").rglob("*.py"):
         assert "__future__.annotations" not in imported_names(path), path
 
@@ -189,7 +200,7 @@ def test_no_future_annotations():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_file(path: Path):
+def test_config_file_is_complete(path: Path):
     allowed = ("ssd_jax.config.", "ssd_jax.data.class_names.")
     assert all(n.partition(".")[0] == "dataclasses" or n.startswith(allowed) for n in imported_names(path))
     module = load_file(path)
@@ -197,12 +208,12 @@ def test_config_file(path: Path):
     assert module.get_config().name == path.stem, "--workdir defaults to runs/<name>"
     assert hash(module.get_config()) == hash(module.get_config())
     assert module.__doc__ and f"python train.py configs/{path.name}" in module.__doc__, "the exact command"
-    assert load_config(path) == module.get_config(), "a config.json of it is read back as it was"
+    assert load_config(path) == module.get_config(), "config.json is read back as it was written"
 
 
-# What the paper's recipes ask for. Splits as the paper names them; section 3.3 says what 07++12 is. Default boxes:
-# side of the input, their number (8732: section 3.1; the others are sums over the maps), and side of the smallest
-# square over that of the input (0.1 for VOC, smaller for 512 and COCO: sections 3.1 and 3.4).
+# The paper's recipes. Splits have the paper's names; 07++12 is explained in section 3.3. Default boxes: side of the
+# input, their number (8732: section 3.1; the others are sums over the feature maps), and the side of the smallest
+# square relative to the input (0.1 for VOC, smaller for 512 and COCO: sections 3.1 and 3.4).
 VOC07 = ("trainval", "test")
 VOC0712 = ("VOC2007/trainval+VOC2012/trainval", "VOC2007/test")
 VOC0712PLUS = ("VOC2007/trainval+VOC2007/test+VOC2012/trainval", "VOC2012/test")
@@ -230,8 +241,8 @@ SSD500 = (500, 20097, 0.07)
         # Caffe, examples/ssd/ssd_coco.py.
         ("ssd300_coco", SSD300_SMALL, COCO, True, (280_000, 360_000), 400_000),
         ("ssd512_coco", SSD512_SMALL, COCO, True, (280_000, 360_000), 400_000),
-        # Steps: names of the authors' weights, ft_iter_120000 and ft_iter_160000. The rest as without COCO, the
-        # second one's doubled for zoom-out (section 3.6).
+        # The steps are those in the names of the authors' weights, ft_iter_120000 and ft_iter_160000. The rest is as
+        # without COCO; the milestone of the second pair is doubled for zoom-out (section 3.6).
         ("ssd300_voc0712_from_coco", SSD300_SMALL, VOC0712, True, (80_000, 100_000), 120_000),
         ("ssd512_voc0712_from_coco", SSD512_SMALL, VOC0712, True, (80_000, 100_000), 120_000),
         ("ssd300_voc0712plus_from_coco", SSD300_SMALL, VOC0712PLUS, True, (120_000,), 160_000),
@@ -240,7 +251,7 @@ SSD500 = (500, 20097, 0.07)
         ("ssd300_ilsvrc", SSD300, ILSVRC, True, (320_000, 400_000), 440_000),
     ],
 )
-def test_published_configs(
+def test_published_config_follows_the_paper(
     name: str,
     boxes: tuple[int, int, float],
     splits: tuple[str, str],
@@ -249,9 +260,9 @@ def test_published_configs(
     steps: int,
 ):
     published = load_file(ROOT / "configs" / f"{name}.py").get_config()
-    layout = published.model.default_boxes
-    smallest = pytest.approx(layout.min_sizes[0] / layout.image_size)
-    assert (layout.image_size, layout.count, smallest) == boxes
+    default_boxes = published.model.default_boxes
+    smallest = pytest.approx(default_boxes.min_sizes[0] / default_boxes.image_size)
+    assert (default_boxes.image_size, default_boxes.count, smallest) == boxes
     assert (published.data.train_split, published.data.test_split) == splits
     assert published.augment.expand_probability == (0.5 if zoom_out else 0.0)
     assert (published.optimizer.milestones, published.train.steps) == (milestones, steps)
@@ -259,47 +270,47 @@ def test_published_configs(
     assert published.optimizer.name == "sgd"
     names = {VOC07: VOC_CLASSES, VOC0712: VOC_CLASSES, VOC0712PLUS: VOC_CLASSES, COCO: COCO_CLASSES, ILSVRC: ()}
     assert published.model.class_names == names[splits]
-    before = published.train.pretrained
-    assert bool(before) == name.endswith("_from_coco")
-    if before:  # boxes and network are those of the run that it starts from
-        coco = load_file(ROOT / "configs" / f"{Path(before).name}.py").get_config()
+    pretrained = published.train.pretrained
+    assert bool(pretrained) == name.endswith("_from_coco")
+    if pretrained:  # boxes and network are those of the pretrained run
+        coco = load_file(ROOT / "configs" / f"{Path(pretrained).name}.py").get_config()
         assert coco.data.train_split == "trainval35k" and published.train.transfer
         assert dataclasses.replace(published.model, class_names=COCO_CLASSES) == coco.model
         assert len(match_classes(COCO_CLASSES, VOC_CLASSES, published.train.transfer_names).kept) == 20
 
 
-def test_every_recipe_is_in_the_table():
-    (marker,) = test_published_configs.pytestmark
+def test_every_published_config_is_tested():
+    (marker,) = test_published_config_follows_the_paper.pytestmark
     listed = {row[0] for row in marker.args[1]}
     assert {path.stem for path in CONFIGS} - listed == {"own_data", "own_data_from_coco", "shapes"}
 
 
-def test_class_names_of_the_data_sets():
+def test_class_names_of_coco_map_to_voc_as_in_caffe():
     assert len(set(VOC_CLASSES)) == len(VOC_CLASSES) == 20 and list(VOC_CLASSES) == sorted(VOC_CLASSES)
     assert len(set(COCO_CLASSES)) == len(COCO_CLASSES) == 80
     # Caffe, data/VOC0712/coco_voc_map.txt: COCO's label of each class of VOC.
     labels = [5, 2, 15, 9, 40, 6, 3, 16, 57, 20, 61, 17, 18, 4, 1, 59, 19, 58, 7, 63]
     in_coco = dict(VOC_NAMES_IN_COCO)
     assert [COCO_CLASSES.index(in_coco.get(name, name)) + 1 for name in VOC_CLASSES] == labels
-    assert not set(in_coco) & set(COCO_CLASSES), "a name of its own would need no other"
+    assert not set(in_coco) & set(COCO_CLASSES), "a class with the same name in COCO needs no entry"
 
 
 # ---- scripts ----
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_script_hands_over_to_the_command(script: str):
+def test_script_only_calls_its_command(script: str):
     path = ROOT / f"{script}.py"
     assert imported_names(path) == {"sys", "ssd_jax.__main__.main"}
     calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
-    handed = [ast.unparse(c) for c in calls if ast.unparse(c.func) == "main"]
-    assert handed == [f"main(['{script}', *sys.argv[1:]])"]
+    main_calls = [ast.unparse(c) for c in calls if ast.unparse(c.func) == "main"]
+    assert main_calls == [f"main(['{script}', *sys.argv[1:]])"]
     assert not any(isinstance(n, ast.FunctionDef) for n in ast.walk(ast.parse(path.read_text())))
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_script_without_packages_says_what_to_do(script: str):
-    # -I -S: an interpreter that finds nothing but the standard library.
+def test_script_without_dependencies_names_make_setup(script: str):
+    # With -I -S, the interpreter finds only the standard library.
     program = f"import runpy, sys; sys.path.insert(0, '.'); runpy.run_path('{script}.py', run_name='__main__')"
     result = subprocess.run([sys.executable, "-I", "-S", "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2, result.stderr
@@ -307,10 +318,10 @@ def test_script_without_packages_says_what_to_do(script: str):
     assert len(result.stderr.splitlines()) == 1
 
 
-# ---- what everybody's checkout shares ----
+# ---- all files ----
 
 
-def test_no_path_of_one_machine():
+def test_files_contain_no_path_of_one_machine():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout, so there is no list of the project's files")
