@@ -4,6 +4,7 @@ import importlib.util
 import math
 import re
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,11 +93,19 @@ def _explain(error: str, tree: Any) -> str:
     return f"{path} is {tree!r}: {expected[0].lower()}{expected[1:]}"
 
 
-def load_config(file: str | Path) -> Config:
+def load_config(file: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Load a config from a Python file that defines ``get_config()``, such as ``configs/own_data.py``.
 
+    Args:
+        file: The config file.
+        options: Values that replace those of the file, by the names of the command line, such as
+            ``{"data.root": "FOLDER", "train.steps": 500}``.
+
+    Returns:
+        The config, with every value checked.
+
     Raises:
-        UserError: The file does not exist or fails, or a value of its config is not allowed.
+        UserError: The file does not exist or fails, an option does not exist, or a value is not allowed.
     """
     file = Path(file)
     if not file.is_file():
@@ -109,12 +118,24 @@ def load_config(file: str | Path) -> Config:
         spec.loader.exec_module(module)
         config = module.get_config()
         if isinstance(config, Config):
-            return validate(config)
+            return config_from_builtins(_with_options(msgspec.to_builtins(config), options or {}))
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     except (Exception, SystemExit) as error:
         raise UserError(f"{file}: {type(error).__name__}: {error}{_line_of(error, file)}") from error
     raise UserError(f"{file}: get_config() must return a ssd_jax.config.Config, not {type(config).__name__}")
+
+
+def _with_options(tree: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    for option, value in options.items():
+        part: Any = tree
+        *sections, name = RENAMED_OPTIONS.get(option, option).split(".")
+        for section in sections:
+            part = part.get(section) if isinstance(part, dict) else None
+        if not isinstance(part, dict) or name not in part:
+            raise UserError(f"there is no option {option}")
+        part[name] = value
+    return tree
 
 
 def _line_of(error: BaseException, file: Path) -> str:

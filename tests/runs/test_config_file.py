@@ -184,6 +184,32 @@ def test_load_config_names_the_file_and_the_mistake(tmp_path, text, words):
         assert word.lower() in str(error.value).lower()
 
 
+def test_load_config_replaces_options():
+    base = load_config(TINY)
+    options = {"data.root": "folder", "train.steps": 7, "model.std": (2.0, 2.0, 2.0), "data.canvas": 96}
+    config = load_config(TINY, options)
+    assert (config.data.root, config.train.steps, config.data.max_image_size) == ("folder", 7, 96)
+    assert config.model.std == (2.0, 2.0, 2.0)
+    assert dataclasses.replace(config, data=base.data, train=base.train, model=base.model) == base
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"train.stepz": 7}, ["train.stepz"]),
+        ({"steps": 7}, ["steps"]),
+        ({"train.steps.more": 7}, ["train.steps.more"]),
+        ({"train.steps": 0}, ["train.steps is 0"]),
+        ({"data.root": Path("folder")}, ["data.root", "str"]),
+    ],
+)
+def test_load_config_names_a_wrong_option(options, words):
+    with pytest.raises(UserError) as error:
+        load_config(TINY, options)
+    for word in (TINY, *words):
+        assert word in str(error.value)
+
+
 def test_load_config_takes_a_string_or_a_path():
     assert load_config(TINY) == load_config(Path(TINY))
     assert config_file.load_config(TINY).name == "tiny"
