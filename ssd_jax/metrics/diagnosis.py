@@ -1,13 +1,13 @@
-"""Why a metric is what it is: curves, intervals, mix-ups, errors by kind, errors by image.
+"""Diagnosis of a metric: curves, confidence intervals, confusions and errors by type and by image.
 
-Takes what the metrics take: the detections of a whole split, one ImageDetections for each
-Annotation, in pixels of the original images. Objects that VOC calls difficult and COCO's crowds are
-ignored, as in VOC's numbers: neither right nor wrong. Only TIDE's errors follow COCO, to whom
-difficult objects are ordinary.
+Takes the same arguments as the metrics: the detections and the annotations of a split, in pixels of the original
+images. Objects that are difficult (VOC) or crowds (COCO) are ignored, as in the VOC metric: a detection on one is
+neither correct nor an error. Only `tide_errors` follows COCO, where difficult objects count like any other.
 """
 
+import enum
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int, Int64
@@ -25,9 +25,36 @@ from ssd_jax.metrics.average_precision import (
 )
 
 SCORE = 0.5
-"""Detections are explained one by one from this score up; AP counts all."""
+"""Score from which detections are shown and classified one by one. AP counts all detections."""
 IOU = 0.5
+"""IoU from which a detection is on an object."""
+BACKGROUND_IOU = 0.1
+"""IoU below which a detection is on no object at all."""
 RESAMPLES = 1000
+
+
+class ErrorType(enum.StrEnum):
+    """Outcome of a detection or of an object: TIDE's six types of errors, and two outcomes that are no errors."""
+
+    CLASS = "class"
+    """The detection is on an object of another class."""
+    LOCATION = "location"
+    """The detection is of the right class, but its IoU with the object is only 0.1 to 0.5."""
+    BOTH = "both"
+    """The detection is of another class, and its IoU with the object is only 0.1 to 0.5."""
+    DUPLICATE = "duplicate"
+    """The detection is on an object that another detection has been matched with."""
+    BACKGROUND = "background"
+    """The detection has an IoU below 0.1 with every object."""
+    MISSED = "missed"
+    """The object has no detection."""
+    CORRECT = "correct"
+    """The detection is on an object of its class."""
+    IGNORED = "ignored"
+    """The detection is on an ignored object."""
+
+
+ERRORS = tuple(kind for kind in ErrorType if kind not in (ErrorType.CORRECT, ErrorType.IGNORED))
 
 
 class Curve(NamedTuple):
@@ -36,16 +63,18 @@ class Curve(NamedTuple):
     precision: Float64[np.ndarray, " j"]
     recall: Float64[np.ndarray, " j"]
     shown: int
-    """How many of the detections score SCORE or more: the operating point is the last of them."""
+    """Number of detections with a score of at least SCORE. The operating point is the last of them."""
 
 
 class Interval(NamedTuple):
+    """Ends of a confidence interval."""
+
     low: float
     high: float
 
 
 class Intervals(NamedTuple):
-    """Bootstrap intervals of VOC's numbers; None where there is nothing to resample."""
+    """95 % bootstrap intervals of the VOC metrics. None if there is nothing to resample."""
 
     map_11point: Interval | None
     map_area: Interval | None
@@ -54,45 +83,45 @@ class Intervals(NamedTuple):
     resamples: int
 
 
-Verdict = Literal["right", "wrong class", "found already", "nothing there", "ignored"]
-Fault = Literal["missed", "wrong class", "found already", "nothing there"]
-
-
-class ImageVerdict(NamedTuple):
-    """What became of the detections from a score up, and of the objects, in one image."""
+class ImageDiagnosis(NamedTuple):
+    """Outcomes of the detections and of the objects of one image."""
 
     shown: tuple[int, ...]
-    """Positions of those detections, best first."""
-    verdicts: tuple[Verdict, ...]
-    """Of each of them."""
+    """Positions of the detections with a score of at least SCORE, best first."""
+    outcomes: tuple[ErrorType, ...]
+    """Outcome of each of these detections."""
     objects: tuple[int | None, ...]
-    """Position of the object that each of them is on, be it right or of another class."""
+    """Position of the object that each of them is matched with. None if its outcome is neither correct nor class."""
     missed: tuple[int, ...]
-    """Positions of the objects that no detection is on."""
+    """Positions of the objects without a detection."""
 
-    def faults(self) -> dict[Fault, int]:
-        """How many of each kind; kinds that do not occur are left out."""
-        counts = {kind: self.verdicts.count(kind) for kind in get_args(Fault)} | {"missed": len(self.missed)}
+    def errors(self) -> dict[ErrorType, int]:
+        """Return the number of errors of each type, without types that do not occur."""
+        counts = {kind: self.outcomes.count(kind) for kind in ERRORS} | {ErrorType.MISSED: len(self.missed)}
         return {kind: count for kind, count in counts.items() if count}
 
 
 class TideError(NamedTuple):
-    """One of TIDE's kinds of error."""
+    """One of TIDE's types of errors."""
 
     gain: float
-    """By how much COCO's AP at IoU 0.5 would rise if these errors alone were mended."""
+    """Increase of COCO's AP at IoU 0.5 if only these errors were corrected."""
     errors: int
+    """Number of these errors."""
 
 
 class Diagnosis(NamedTuple):
+    """What the report shows beside the metrics."""
+
     curves: tuple[Curve | None, ...]
-    """Of each class; None for one without objects to find."""
+    """Curve of each class. None for a class without objects."""
     intervals: Intervals
     confusion: Int64[np.ndarray, "c c"]
-    """Rows are what is there, columns what was found; labels in order, what is nothing last."""
-    tide: dict[str, TideError]
-    """By the names of TIDE_KINDS."""
-    images: tuple[ImageVerdict, ...]
+    """Rows are classes of objects, columns classes of detections, both in order of labels. The last row holds
+    detections without an object, the last column objects without a detection."""
+    tide: dict[ErrorType, TideError]
+    """TIDE's six types of errors."""
+    images: tuple[ImageDiagnosis, ...]
 
 
 def diagnose(
@@ -101,65 +130,66 @@ def diagnose(
     class_names: Sequence[str],
     resamples: int = RESAMPLES,
 ) -> Diagnosis:
-    """Everything that a report tells beyond the metrics.
+    """Compute everything that the report shows beside the metrics.
 
     Args:
-        detections: one for each image.
-        annotations: of the same images, in the same order.
-        class_names: name of label 1, 2, ... C.
-        resamples: of the bootstrap.
+        detections: Detections of each image.
+        annotations: Annotations of the same images, in the same order.
+        class_names: Names of the labels 1 to C.
+        resamples: Number of bootstrap resamples.
 
     Raises:
-        ValueError: detections and annotations are not of the same number of images, or a label
-            has no name.
+        ValueError: the numbers of detections and annotations differ, or a label has no name.
     """
-    tide = tide_errors(detections, annotations, class_names)  # checks the arguments, too
+    tide = tide_errors(detections, annotations, class_names)  # also checks the arguments
     labels = range(1, len(class_names) + 1)
-    judged = [match_class(*select_class(label, detections, annotations), IOU) for label in labels]
-    images = tuple(judge_image(d, a) for d, a in zip(detections, annotations, strict=True))
+    matches = [match_class(*select_class(label, detections, annotations), IOU) for label in labels]
+    images = tuple(diagnose_image(d, a) for d, a in zip(detections, annotations, strict=True))
     return Diagnosis(
-        curves=tuple(_curve(one) for one in judged),
-        intervals=bootstrap(judged, resamples),
+        curves=tuple(_curve(one) for one in matches),
+        intervals=bootstrap(matches, resamples),
         confusion=confusion_matrix(images, detections, annotations, len(class_names)),
         tide=tide,
         images=images,
     )
 
 
-def _curve(judged: ClassMatches) -> Curve | None:
-    curve = precision_recall(judged)
-    return None if curve is None else Curve(*curve, shown=int((judged.scores >= SCORE).sum()))
+def _curve(matches: ClassMatches) -> Curve | None:
+    curve = precision_recall(matches)
+    return None if curve is None else Curve(*curve, shown=int((matches.scores >= SCORE).sum()))
 
 
 # ---- bootstrap ----
 
 
-def bootstrap(judged: Sequence[ClassMatches], resamples: int = RESAMPLES, seed: int = 0) -> Intervals:
-    """Percentile intervals (95 %) of each class's AP and of their mean, over resampled images.
+def bootstrap(matches: Sequence[ClassMatches], resamples: int = RESAMPLES, seed: int = 0) -> Intervals:
+    """Compute 95 % percentile intervals of the AP of each class and of their mean, over resampled images.
 
-    A resample draws as many images as the split has, with replacement, and counts an image as often
-    as it was drawn. A class none of whose objects was drawn is left out of that resample's mean. The
-    intervals tell how far the numbers depend on which images happen to be in the split; not how far
-    they depend on the training's seed.
+    A resample draws as many images as the split has, with replacement, and counts an image as often as it was drawn.
+    A class without objects in a resample is left out of the mean of that resample. The intervals show how much the
+    metrics depend on which images are in the split, not how much they depend on the seed of the training.
 
     Args:
-        judged: of each class, over the same images.
-        resamples: more of them make the ends of the intervals less random.
-        seed: of the draws.
+        matches: Matches of each class, over the same images.
+        resamples: Number of resamples. More of them make the ends of the intervals less random.
+        seed: Seed of the draws.
+
+    Returns:
+        The intervals. All are None if the split has fewer than two images.
 
     References:
         Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
     """
-    images = len(judged[0].objects) if judged else 0
-    if images < 2:  # every resample is the split itself
-        nothing = (None,) * len(judged)
-        return Intervals(None, None, nothing, nothing, 0)
+    images = len(matches[0].objects) if matches else 0
+    if images < 2:  # every resample would be the split itself
+        no_intervals = (None,) * len(matches)
+        return Intervals(None, None, no_intervals, no_intervals, 0)
     generator = np.random.default_rng(seed)
     blocks = []
-    for start in range(0, resamples, 50):  # so many at once that a common class fits into memory
+    for start in range(0, resamples, 50):  # in blocks, to limit the memory for a frequent class
         drawn = generator.multinomial(images, np.full(images, 1 / images), min(50, resamples - start))
         times = np.ascontiguousarray(drawn.T, np.int32)
-        blocks.append(np.stack([resampled_ap(one, times) for one in judged]))
+        blocks.append(np.stack([resampled_ap(one, times) for one in matches]))
     eleven_point, area = np.concatenate(blocks, axis=2).swapaxes(0, 1)
     return Intervals(
         _interval(_mean_of_known(eleven_point)),
@@ -170,40 +200,43 @@ def bootstrap(judged: Sequence[ClassMatches], resamples: int = RESAMPLES, seed: 
     )
 
 
-def resampled_ap(judged: ClassMatches, times: Int[np.ndarray, "i r"]) -> Float64[np.ndarray, "2 r"]:
-    """AP by 11 points and by area where each image counts so many times; nan without objects.
+def resampled_ap(matches: ClassMatches, times: Int[np.ndarray, "i r"]) -> Float64[np.ndarray, "2 r"]:
+    """Compute the AP of one class, by 11 points and by area, for resampled images.
 
-    What voc_average_precision says of a split that holds the images so many times, in order. Both
-    APs depend on the curve only where a detection is right, as precision falls in between.
+    The result equals `voc_average_precision` of a split that holds each image as often as it was drawn, in order.
+    Both APs depend on the curve only at correct detections, as precision falls in between.
 
     Args:
-        judged: one class.
-        times: of each image, in each of r resamples.
+        matches: Matches of one class.
+        times: How often each image was drawn in each of r resamples.
+
+    Returns:
+        11-point AP and area AP of each resample, nan for a resample without objects.
     """
-    objects = judged.objects @ times
-    rights = np.flatnonzero(judged.correct)
-    if len(rights) == 0:
+    objects = matches.objects @ times
+    correct = np.flatnonzero(matches.correct)
+    if len(correct) == 0:
         return np.tile(np.where(objects > 0, 0.0, np.nan), (2, 1))
-    # Row k of each is at the k-th right detection; reduceat sums from the one before it up to it.
-    counted = times[judged.images[: rights[-1] + 1]]
-    seen = np.cumsum(np.add.reduceat(counted, np.concatenate([[0], rights[:-1] + 1])), axis=0)
-    found = counted[rights]
-    right = np.cumsum(found, axis=0)
+    # Row k of each array belongs to the k-th correct detection; reduceat sums from the previous one up to it.
+    counted = times[matches.images[: correct[-1] + 1]]
+    detections = np.cumsum(np.add.reduceat(counted, np.concatenate([[0], correct[:-1] + 1])), axis=0)
+    hits = counted[correct]
+    true_positives = np.cumsum(hits, axis=0)
     objects_or_one = np.maximum(objects, 1)
-    envelope = np.maximum.accumulate((right / np.maximum(seen, 1))[::-1])[::-1]
-    area = (found / objects_or_one * envelope).sum(axis=0)
-    recall = right / objects_or_one
+    envelope = np.maximum.accumulate((true_positives / np.maximum(detections, 1))[::-1])[::-1]
+    area = (hits / objects_or_one * envelope).sum(axis=0)
+    recall = true_positives / objects_or_one
     columns = np.arange(times.shape[1])
     at_points = []
     for point in RECALL_POINTS:
         first = (recall < point).sum(axis=0)  # recall rises from row to row
-        reached = first < len(rights)
-        at_points.append(np.where(reached, envelope[np.minimum(first, len(rights) - 1), columns], 0))
+        reached = first < len(correct)
+        at_points.append(np.where(reached, envelope[np.minimum(first, len(correct) - 1), columns], 0))
     return np.where(objects > 0, [np.mean(at_points, axis=0), area], np.nan)
 
 
 def _mean_of_known(values: Float64[np.ndarray, "c r"]) -> Float64[np.ndarray, " r"]:
-    """Over classes; nan where none has a value."""
+    """Return the mean over the classes that have a value, nan if none has."""
     known = ~np.isnan(values)
     total = np.where(known, values, 0).sum(axis=0)
     return np.divide(total, known.sum(axis=0), out=np.full(len(total), np.nan), where=known.any(axis=0))
@@ -217,100 +250,117 @@ def _interval(values: Float64[np.ndarray, " r"]) -> Interval | None:
 # ---- image by image ----
 
 
-def judge_image(
+def diagnose_image(
     detections: ImageDetections, annotation: Annotation, score: float = SCORE, iou_threshold: float = IOU
-) -> ImageVerdict:
-    """What became of each detection from ``score`` up, and which objects none is on.
+) -> ImageDiagnosis:
+    """Classify the detections of an image and find the objects without a detection.
 
-    The detections, best first, each take the object that they overlap most of those not taken yet,
-    whatever its class, from ``iou_threshold`` up (VOC's IoU). One that finds only taken objects there
-    is "found already". Ignored objects are never taken up: a detection that overlaps one most is
-    "ignored" itself.
+    The detections, best first, are each matched with the object of the highest IoU that is not matched yet, whatever
+    its class, from ``iou_threshold`` up (IoU as in VOC). A detection that only reaches matched objects is a
+    duplicate. One that reaches no object is a location, both or background error by its highest IoU. An ignored
+    object is never used up: all detections that fit it best are ignored.
+
+    Args:
+        detections: Detections of the image.
+        annotation: Annotation of the image.
+        score: Smallest score of a detection to be classified.
+        iou_threshold: Smallest IoU of a match.
     """
     order = np.argsort(-detections.scores, kind="stable")
     shown = order[detections.scores[order] >= score].tolist()
     iou = pairwise_iou_inclusive(detections.boxes_px[shown], annotation.boxes_px)
     ignored = annotation.difficult | annotation.crowd
-    free = np.ones(len(annotation.labels), bool)
-    verdicts: list[Verdict] = []
+    unmatched = np.ones(len(annotation.labels), bool)
+    outcomes: list[ErrorType] = []
     objects: list[int | None] = []
     for i, overlaps in zip(shown, iou, strict=True):
+        same_class = annotation.labels == detections.labels[i]
         fits = overlaps >= iou_threshold
-        candidates = np.flatnonzero(fits & free)
+        candidates = np.flatnonzero(fits & unmatched)
         best = int(candidates[overlaps[candidates].argmax()]) if len(candidates) else None
         if best is None:
-            verdicts.append("found already" if fits.any() else "nothing there")
+            near = (overlaps >= BACKGROUND_IOU) & ~ignored
+            if fits.any():
+                outcome = ErrorType.DUPLICATE
+            elif (near & same_class).any():
+                outcome = ErrorType.LOCATION
+            else:
+                outcome = ErrorType.BOTH if near.any() else ErrorType.BACKGROUND
         elif ignored[best]:
-            verdicts.append("ignored")
-            best = None
+            outcome, best = ErrorType.IGNORED, None
         else:
-            verdicts.append("right" if annotation.labels[best] == detections.labels[i] else "wrong class")
-            free[best] = False
+            outcome = ErrorType.CORRECT if same_class[best] else ErrorType.CLASS
+            unmatched[best] = False
+        outcomes.append(outcome)
         objects.append(best)
-    missed = np.flatnonzero(free & ~ignored)
-    return ImageVerdict(tuple(shown), tuple(verdicts), tuple(objects), tuple(map(int, missed)))
+    missed = np.flatnonzero(unmatched & ~ignored)
+    return ImageDiagnosis(tuple(shown), tuple(outcomes), tuple(objects), tuple(map(int, missed)))
 
 
-def worst_images(images: Sequence[ImageVerdict], count: int) -> list[int]:
-    """Positions of the images with most faults, the worst first, equal ones in order; those without are no bad ones."""
-    faults = [sum(image.faults().values()) for image in images]
-    order = sorted(range(len(images)), key=lambda i: -faults[i])
-    return [i for i in order[:count] if faults[i]]
+def worst_images(images: Sequence[ImageDiagnosis], count: int) -> list[int]:
+    """Return the positions of the images with most errors, worst first.
+
+    Images with equally many errors keep their order. Images without errors are left out.
+    """
+    errors = [sum(image.errors().values()) for image in images]
+    order = sorted(range(len(images)), key=lambda i: -errors[i])
+    return [i for i in order[:count] if errors[i]]
 
 
 def confusion_matrix(
-    images: Sequence[ImageVerdict],
+    images: Sequence[ImageDiagnosis],
     detections: Sequence[ImageDetections],
     annotations: Sequence[Annotation],
     classes: int,
 ) -> Int64[np.ndarray, "c c"]:
-    """How often what was taken for what: a row for each class that is there, a column for each found.
+    """Count the pairs of the class of an object and the class of its detection.
 
-    The last row is what was found where nothing is, or where the object was found already; the last
-    column what was missed.
+    Returns:
+        A row for each class of objects and a column for each class of detections. The last row counts detections
+        that are matched with no object, the last column missed objects.
     """
     matrix = np.zeros((classes + 1, classes + 1), np.int64)
-    for image, found, annotation in zip(images, detections, annotations, strict=True):
-        for i, there in _pairs(image):
-            row = classes if there is None else annotation.labels[there] - 1
-            column = classes if i is None else found.labels[i] - 1
+    for image, image_detections, annotation in zip(images, detections, annotations, strict=True):
+        for i, target in _pairs(image):
+            row = classes if target is None else annotation.labels[target] - 1
+            column = classes if i is None else image_detections.labels[i] - 1
             matrix[row, column] += 1
     return matrix
 
 
-def _pairs(image: ImageVerdict) -> Iterator[tuple[int | None, int | None]]:
-    """Detection and object, of whatever counts; None for what the other has no partner in."""
-    for i, verdict, there in zip(image.shown, image.verdicts, image.objects, strict=True):
-        if verdict != "ignored":
-            yield i, there
-    for there in image.missed:
-        yield None, there
+def _pairs(image: ImageDiagnosis) -> Iterator[tuple[int | None, int | None]]:
+    """Yield the positions of each detection and its object, with None for a missing partner."""
+    for i, outcome, target in zip(image.shown, image.outcomes, image.objects, strict=True):
+        if outcome is not ErrorType.IGNORED:
+            yield i, target
+    for target in image.missed:
+        yield None, target
 
 
 # ---- TIDE ----
 
-TIDE_KINDS = {
-    "class": "Cls",
-    "location": "Loc",
-    "both": "Both",
-    "duplicate": "Dupe",
-    "background": "Bkg",
-    "missed": "Miss",
+_HOTCOCO_NAMES = {
+    ErrorType.CLASS: "Cls",
+    ErrorType.LOCATION: "Loc",
+    ErrorType.BOTH: "Both",
+    ErrorType.DUPLICATE: "Dupe",
+    ErrorType.BACKGROUND: "Bkg",
+    ErrorType.MISSED: "Miss",
 }
-"""Kind of error -> hotcoco's name of it."""
 
 
 def tide_errors(
     detections: Sequence[ImageDetections], annotations: Sequence[Annotation], class_names: Sequence[str]
-) -> dict[str, TideError]:
-    """TIDE: errors of each kind, and what mending them would gain, as hotcoco computes it.
+) -> dict[ErrorType, TideError]:
+    """Compute TIDE's errors by type, and the AP that correcting them would gain, with hotcoco.
 
-    COCO's rules: all detections (100 of a class in an image), difficult objects are ordinary ones,
-    crowds are ignored; right from IoU 0.5, background below 0.1.
+    COCO's rules apply: all detections count (100 per class and image), difficult objects are ordinary ones, crowds
+    are ignored.
 
     References:
         Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020.
     """
-    tide = match_coco(detections, annotations, class_names).tide_errors(pos_thr=IOU, bg_thr=0.1)
+    evaluation = match_coco(detections, annotations, class_names)
+    tide = evaluation.tide_errors(pos_thr=IOU, bg_thr=BACKGROUND_IOU)
     gains, counts = tide["delta_ap"], tide["counts"]
-    return {kind: TideError(float(gains[key]), int(counts[key])) for kind, key in TIDE_KINDS.items()}
+    return {kind: TideError(float(gains[name]), int(counts[name])) for kind, name in _HOTCOCO_NAMES.items()}

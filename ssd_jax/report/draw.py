@@ -1,7 +1,7 @@
-"""Pictures for people: boxes on images, contact sheets, curves of a run.
+"""Drawing of boxes on images, contact sheets, and figures of runs and data sets.
 
-Boxes are xyxy in pixels of the image that they are drawn on. Nothing here touches global state:
-matplotlib is used without pyplot, so a notebook's own plots stay as they are.
+Boxes are xyxy in pixels of the image that they are drawn on. matplotlib is used without pyplot, so that the state of
+a notebook's own plots does not change.
 """
 
 import functools
@@ -16,10 +16,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
-"""x1 y1 x2 y2 in whole pixels, the last one inside."""
+"""x1, y1, x2, y2 in whole pixels. The last pixel belongs to the rectangle."""
 
-# Neighbours in the list lie far apart in hue, and none is so dark or pale that it passes for a
-# shadow or a light in a photograph.
+# Neighbouring colours differ in hue, and none is so dark or pale that it looks like a shadow or a highlight.
 PALETTE: tuple[Colour, ...] = (
     (230, 25, 75),  # red
     (0, 130, 200),  # blue
@@ -45,7 +44,7 @@ PALETTE: tuple[Colour, ...] = (
 
 
 def class_colours(class_names: Iterable[str]) -> dict[str, Colour]:
-    """A colour for each class, by its position; the twenty of PALETTE come round again."""
+    """Return a colour for each class, by its position. After the twenty colours of PALETTE they repeat."""
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(class_names)}
 
 
@@ -61,23 +60,25 @@ def draw_boxes(
     colours: Mapping[str, Colour] | None = None,
     scale: float = 1.0,
 ) -> Image.Image:
-    """The image with its boxes, each labelled with its name and, if given, its score.
+    """Draw boxes on an image, each labelled with its name and, if given, its score.
 
-    Labels are laid where they hide no other label, as far as there is room, and always inside the
-    picture. Lines and letters grow with the picture. Boxes outside of it or with numbers that are
-    not finite are left out.
+    Labels are placed so that they cover as little of other labels as possible, and always inside the image. Lines and
+    letters grow with the image. Boxes outside of the image and boxes with non-finite numbers are left out.
 
     Args:
-        image: RGB.
-        boxes_px: xyxy, pixels of ``image``; corners may be swapped.
-        names: one for each box. Letters that no font at hand has come out as empty squares.
-        scores: one for each box; boxes with low scores are drawn first, below the others.
-        colours: of each name, from class_colours, so that all pictures of a set agree; if not
-            given, the names in this picture are coloured in alphabetical order.
-        scale: enlarges the picture first, so that labels on small ones hide less.
+        image: RGB image.
+        boxes_px: Boxes as xyxy in pixels of ``image``. Corners may be swapped.
+        names: Name of each box. Characters that the available fonts lack are drawn as empty squares.
+        scores: Score of each box. Boxes with higher scores are drawn on top.
+        colours: Colour of each name, from `class_colours`, so that all images of a set use the same colours. None:
+            the names in this image get colours in alphabetical order.
+        scale: Factor by which the image is enlarged first, so that labels cover less of a small one.
+
+    Returns:
+        A new image; ``image`` is not changed.
 
     Raises:
-        ValueError: not as many names or scores as boxes.
+        ValueError: the number of names or scores differs from that of boxes.
         KeyError: ``colours`` lacks a name.
     """
     if len(names) != len(boxes_px) or (scores is not None and len(scores) != len(boxes_px)):
@@ -91,20 +92,22 @@ def draw_boxes(
         canvas = canvas.resize(size, Image.Resampling.BICUBIC)
     order = range(len(names)) if scores is None else np.argsort(scores, kind="stable").tolist()
     boxes = {i: box for i in order if (box := _visible_pixels(boxes_px[i] * scale, canvas.size))}
-    pen = ImageDraw.Draw(canvas)
+    drawing = ImageDraw.Draw(canvas)
     side = math.sqrt(canvas.width * canvas.height)
     for i, box in boxes.items():
-        pen.rectangle(box, outline=colours[names[i]], width=max(1, round(side / 280)))
-    # Labels after all boxes, so that no line crosses them; the best score chooses its place first.
-    taken: list[Rectangle] = []
+        drawing.rectangle(box, outline=colours[names[i]], width=max(1, round(side / 280)))
+    # Labels are drawn after all boxes, so that no line crosses them. The best score chooses its place first.
+    occupied: list[Rectangle] = []
     for i in reversed(boxes):
         score = "" if scores is None else f" {scores[i]:.2f}"
-        _draw_label(pen, boxes[i], names[i], score, max(11, round(side / 42)), colours[names[i]], taken)
+        text = _in_one_line(names[i])
+        font = _font(max(11, round(side / 42)), text.isascii())
+        _draw_label(drawing, canvas.size, boxes[i], (text, score), font, colours[names[i]], occupied)
     return canvas
 
 
 def _visible_pixels(box_px: Float[np.ndarray, "4"], size: tuple[int, int]) -> Rectangle | None:
-    """The box cut to a picture of width and height ``size``; None if there is nothing to see."""
+    """Clip a box to an image of width and height ``size``. Return None if nothing of it is visible."""
     if not np.isfinite(box_px).all():
         return None
     (x1, x2), (y1, y2) = np.sort(box_px[[0, 2]]), np.sort(box_px[[1, 3]])
@@ -117,28 +120,25 @@ def _visible_pixels(box_px: Float[np.ndarray, "4"], size: tuple[int, int]) -> Re
 
 
 def _draw_label(
-    pen: ImageDraw.ImageDraw,
+    drawing: ImageDraw.ImageDraw,
+    size: tuple[int, int],
     box: Rectangle,
-    name: str,
-    score: str,
-    font_size: int,
+    name_and_score: tuple[str, str],
+    font: ImageFont.FreeTypeFont,
     colour: Colour,
-    taken: list[Rectangle],
+    occupied: list[Rectangle],
 ) -> None:
-    """Writes name and score on a ground of the box's colour, and adds the place to ``taken``."""
-    name = _in_one_line(name)
-    font = _font(font_size, name.isascii())
-    padding = font_size // 5
-    width, height = pen.im.size
-    text = _shorten(name, score, font, width - 2 * padding)
-    label = (math.ceil(font.getlength(text)) + 2 * padding, sum(font.getmetrics()))
-    if not text or label[1] > height:
+    """Draw a label on a background of the colour of its box, and append its rectangle to ``occupied``."""
+    padding = round(font.size) // 5
+    text = _shorten(*name_and_score, font, size[0] - 2 * padding)
+    label_size = (math.ceil(font.getlength(text)) + 2 * padding, sum(font.getmetrics()))
+    if not text or label_size[1] > size[1]:
         return
-    place = _least_hidden(_label_places(box, label, (width, height)), taken)
-    taken.append(place)
+    place = _least_covered(_label_places(box, label_size, size), occupied)
+    occupied.append(place)
     luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
-    pen.rectangle(place, fill=colour)
-    pen.text((place[0] + padding, place[1]), text, fill="black" if luminance > 120 else "white", font=font)
+    drawing.rectangle(place, fill=colour)
+    drawing.text((place[0] + padding, place[1]), text, fill="black" if luminance > 120 else "white", font=font)
 
 
 def _in_one_line(text: str) -> str:
@@ -147,24 +147,24 @@ def _in_one_line(text: str) -> str:
 
 @functools.lru_cache
 def _font(size: int, ascii_only: bool) -> ImageFont.FreeTypeFont:
-    """Pillow's own font; it has no letter outside of ASCII, for those the one that matplotlib brings."""
+    """Return Pillow's font, or that of matplotlib for characters outside of ASCII, which Pillow's font lacks."""
     if ascii_only:
         font = ImageFont.load_default(size)
-        assert isinstance(font, ImageFont.FreeTypeFont)  # what a size given means
+        assert isinstance(font, ImageFont.FreeTypeFont)  # as a size is given
         return font
-    import matplotlib  # not above: a picture seldom needs it
+    import matplotlib  # not at the top, because few images need it
 
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 
 def _shorten(name: str, score: str, font: ImageFont.FreeTypeFont, limit: float) -> str:
-    """Name and score within ``limit`` pixels; the name gives way, and if nothing fits the text is empty."""
+    """Join name and score, and cut the name to fit into ``limit`` pixels. Return "" if not even that fits."""
     texts = [name + score, *(name[:end].rstrip() + "…" + score for end in range(min(len(name) - 1, 100), 0, -1))]
     return next((text.strip() for text in texts if font.getlength(text) <= limit), "")
 
 
 def _label_places(box: Rectangle, label: tuple[int, int], size: tuple[int, int]) -> list[Rectangle]:
-    """Where a label of width and height may lie, best place first, moved into the picture."""
+    """Return possible places for a label of the given width and height inside the image, best first."""
     (x1, y1, x2, y2), (w, h) = box, label
     above, below, left, right = y1 - h, y2 + 1, x1, x2 - w + 1
     corners = [(left, above), (right, above), (left, below), (right, below)]
@@ -173,12 +173,12 @@ def _label_places(box: Rectangle, label: tuple[int, int], size: tuple[int, int])
     return [(x, y, x + w - 1, y + h - 1) for x, y in inside]
 
 
-def _least_hidden(places: Sequence[Rectangle], taken: Sequence[Rectangle]) -> Rectangle:
-    """The place that shares fewest pixels with those taken; the first of equals."""
+def _least_covered(places: Sequence[Rectangle], occupied: Sequence[Rectangle]) -> Rectangle:
+    """Return the first place that shares the fewest pixels with the occupied ones."""
 
     def shared(place: Rectangle) -> int:
-        widths = (min(place[2], other[2]) - max(place[0], other[0]) + 1 for other in taken)
-        heights = (min(place[3], other[3]) - max(place[1], other[1]) + 1 for other in taken)
+        widths = (min(place[2], other[2]) - max(place[0], other[0]) + 1 for other in occupied)
+        heights = (min(place[3], other[3]) - max(place[1], other[1]) + 1 for other in occupied)
         return sum(max(w, 0) * max(h, 0) for w, h in zip(widths, heights, strict=True))
 
     return min(places, key=shared)
@@ -187,23 +187,23 @@ def _least_hidden(places: Sequence[Rectangle], taken: Sequence[Rectangle]) -> Re
 # ---- contact sheet ----
 
 CAPTION = 18
-"""Height of the strip that a caption adds below a picture, pixels."""
+"""Height of a caption in pixels."""
 
 
-def with_caption(picture: Image.Image, text: str) -> Image.Image:
-    """The picture, and below it a strip with the text; of a long one the end, where paths differ."""
+def with_caption(image: Image.Image, text: str) -> Image.Image:
+    """Add a caption below an image. Of a long text the end is shown, where paths differ."""
     font = _font(13, text.isascii())
-    strip = Image.new("RGB", (picture.width, CAPTION), (40, 40, 40))
-    shown = _shorten_left(_in_one_line(text), font, picture.width - 4)
+    strip = Image.new("RGB", (image.width, CAPTION), (40, 40, 40))
+    shown = _shorten_left(_in_one_line(text), font, image.width - 4)
     ImageDraw.Draw(strip).text((2, CAPTION // 2), shown, fill=(225, 225, 225), font=font, anchor="lm")
-    whole = Image.new("RGB", (picture.width, picture.height + CAPTION))
-    whole.paste(picture)
-    whole.paste(strip, (0, picture.height))
-    return whole
+    combined = Image.new("RGB", (image.width, image.height + CAPTION))
+    combined.paste(image)
+    combined.paste(strip, (0, image.height))
+    return combined
 
 
 def _shorten_left(text: str, font: ImageFont.FreeTypeFont, limit: float) -> str:
-    """The text within ``limit`` pixels; its beginning gives way, and if nothing fits it is empty."""
+    """Cut the beginning of a text to fit into ``limit`` pixels. Return "" if nothing fits."""
     texts = [text, *("…" + text[-length:].lstrip() for length in range(min(len(text) - 1, 200), 0, -1))]
     return next((shown for shown in texts if font.getlength(shown) <= limit), "")
 
@@ -211,10 +211,16 @@ def _shorten_left(text: str, font: ImageFont.FreeTypeFont, limit: float) -> str:
 def grid(
     images: Sequence[Image.Image], columns: int, *, gap: int = 4, background: Colour = (40, 40, 40)
 ) -> Image.Image:
-    """The images in rows, each in the middle of a cell as large as the largest needs.
+    """Arrange images in rows, each in the middle of a cell of the size of the largest one.
+
+    Args:
+        images: The images, row by row.
+        columns: Number of images per row.
+        gap: Space between the cells in pixels.
+        background: Colour of the space around the images.
 
     Raises:
-        ValueError: no images, or columns below 1.
+        ValueError: there are no images, or ``columns`` is below 1.
     """
     if not images or columns < 1:
         raise ValueError(f"{len(images)} images in {columns} columns: at least one of each is needed")
@@ -232,10 +238,10 @@ def grid(
 # ---- figures ----
 
 Row = Mapping[str, Any]
-"""One record of log.jsonl or row of results.csv: ``step`` and what was measured at it."""
+"""One record of log.jsonl or one row of results.csv: ``step`` and the values at that step."""
 
 Axes = Any
-"""matplotlib's; its import is put off, so it is no more than a name here."""
+"""Axes of matplotlib, which is only imported when a figure is drawn."""
 
 LOSS_CURVES = {"loss": "loss", "conf_loss": "confidence", "loc_loss": "location"}
 RATE_CURVES = {"learning_rate": "learning rate"}
@@ -243,23 +249,16 @@ METRIC_CURVES = {"voc_map_11point": "VOC mAP, 11-point", "voc_map_area": "VOC mA
 
 
 def draw_curves(rows: Sequence[Row], path: str | Path) -> None:
-    """Writes a picture of a run: the parts of the loss, the learning rate and mAP over steps.
+    """Draw the losses, the learning rate and the mAP of a run over its steps.
 
-    Rows hold numbers (log.jsonl) or their text (results.csv), and need not have every value; a
-    panel without any says so. Where there are many points of the loss, they are pale behind
-    their running mean. Its scale is logarithmic: a loss falls by factors.
+    Rows hold numbers (log.jsonl) or text (results.csv), and may lack values. A panel without values says so. If there
+    are many points of a loss, they are drawn pale behind their running mean. The scale of the loss is logarithmic.
 
     Args:
-        rows: with ``step``, and any of the keys of LOSS_CURVES, RATE_CURVES and METRIC_CURVES.
-        path: a file whose ending names the format, such as ``curves.png``.
+        rows: Rows with ``step`` and any of the keys of LOSS_CURVES, RATE_CURVES and METRIC_CURVES.
+        path: File to write. Its suffix selects the format.
     """
-    # Here, for they take half a second to load, and detection draws no curves. No pyplot: it
-    # would pick a backend and keep the figure for the whole process.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(16, 4.5), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _new_figure(16, 4.5)
     loss, rate, metric = figure.subplots(1, 3)
     _draw_panel(loss, "loss", rows, LOSS_CURVES, smooth=True)
     _draw_panel(rate, "learning rate", rows, RATE_CURVES)
@@ -273,47 +272,43 @@ def draw_curves(rows: Sequence[Row], path: str | Path) -> None:
 def draw_data_set(
     counts: Mapping[str, Mapping[str, int]],
     boxes_px: Float[np.ndarray, "g 4"],
-    below: Bool[np.ndarray, " g"],
+    unmatched: Bool[np.ndarray, " g"],
     shapes_px: Float[np.ndarray, "k 2"],
     path: str | Path,
 ) -> None:
-    """Writes a picture of a data set: objects of each class by split, sizes of boxes, and their shapes.
+    """Draw the number of objects per class and split, and the sizes and shapes of the boxes of a data set.
 
     Args:
-        counts: of each split the objects of each class.
-        boxes_px: xyxy, pixels of the network's input, of the split that is trained on.
-        below: which of them no default box fits; drawn in red.
-        shapes_px: width and height of the default boxes, each shape once.
-        path: a file whose ending names the format, such as ``data.png``.
+        counts: Number of objects per class, for each split.
+        boxes_px: Boxes of the train split as xyxy, in pixels of the input of the network.
+        unmatched: Whether no default box matches a box. These boxes are drawn in red.
+        shapes_px: Width and height of the default boxes, each shape once.
+        path: File to write. Its suffix selects the format.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     classes = _most_and_rarest({name: sum(c[name] for c in counts.values()) for name in next(iter(counts.values()))})
-    figure = Figure(figsize=(17, max(5.0, 1.5 + 0.2 * len(classes))), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _new_figure(17, max(5.0, 1.5 + 0.2 * len(classes)))
     bars, sizes, shapes = figure.subplots(1, 3)
     left = np.zeros(len(classes))
-    for split, of_class in counts.items():
-        values = [of_class[name] for name in classes]
+    for split, count_of_class in counts.items():
+        values = [count_of_class[name] for name in classes]
         bars.barh(classes, values, left=left, label=split)
         left += values
     bars.invert_yaxis()
     bars.legend()
-    bars.set_title("objects of each class")
+    bars.set_title("objects per class")
     extents = np.maximum(boxes_px[:, 2:] - boxes_px[:, :2], 0.5)
     sides = np.sqrt(extents.prod(axis=1))
     edges = np.geomspace(2, max(sides.max(initial=0), shapes_px.max()) * 1.1, 40)
-    sizes.hist([sides[~below], sides[below]], edges, stacked=True, color=["C0", "C3"], label=["", "out of reach"])
+    sizes.hist([sides[~unmatched], sides[unmatched]], edges, stacked=True, color=["C0", "C3"], label=["", "unmatched"])
     for side in np.unique(np.sqrt(shapes_px.prod(axis=1)).round(1)):
         sizes.axvline(side, color="gray", linewidth=0.7, linestyle=":")
-    sizes.set_title("root of area of boxes, px of the network's input\n(dotted: default boxes)")
-    shown = np.random.default_rng(0).permutation(len(extents))[:5000]  # more only make a blot
-    for mask, colour, label in ((~below, "C0", "within reach"), (below, "C3", "out of reach")):
+    sizes.set_title("square root of the box area, input pixels\n(dotted: default boxes)")
+    shown = np.random.default_rng(0).permutation(len(extents))[:5000]  # more points would only overlap
+    for mask, colour, label in ((~unmatched, "C0", "matched"), (unmatched, "C3", "unmatched")):
         w, h = extents[shown[mask[shown]]].T
         shapes.plot(w, h, ".", color=colour, alpha=0.35, markersize=4, label=label)
     shapes.plot(*shapes_px.T, "k+", markersize=8, label="default boxes")
-    shapes.set_title("width (across) and height of boxes,\npx of the network's input")
+    shapes.set_title("width (horizontal) and height of the boxes,\ninput pixels")
     shapes.legend()
     for axes in (sizes, shapes):
         axes.set_xscale("log")
@@ -325,8 +320,19 @@ def draw_data_set(
     figure.savefig(path)
 
 
+def _new_figure(width: float, height: float) -> Any:
+    """Return a matplotlib figure of the given size in inches."""
+    # Imported here because it takes half a second. pyplot would select a backend and keep the figure in memory.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def _most_and_rarest(counts: Mapping[str, int], shown: int = 40) -> list[str]:
-    """Class names in their order; of more than ``shown`` the most frequent and the rarest, by frequency."""
+    """Return the class names in order. Of more than ``shown``, return the most frequent and the rarest ones."""
     if len(counts) <= shown:
         return list(counts)
     names = sorted(counts, key=lambda name: -counts[name])
@@ -354,20 +360,20 @@ def _draw_panel(axes: Axes, title: str, rows: Sequence[Row], curves: Mapping[str
 
 
 def _curve(rows: Sequence[Row], key: str) -> tuple[Float64[np.ndarray, " r"], Float64[np.ndarray, " r"]]:
-    """Steps and values of the rows that have the key; a CSV's empty cell is no value."""
+    """Return the steps and values of the rows that have a value. An empty cell of a CSV file is no value."""
     points = [(float(row["step"]), float(row[key])) for row in rows if row.get(key) not in (None, "")]
     table = np.array(points, np.float64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 
 
 def _running_mean(values: Float64[np.ndarray, " r"]) -> Float64[np.ndarray, " r"]:
-    """Over 1/40 of the run around each point, over less at the ends."""
+    """Average over 1/40 of the run around each point, and over less at its ends."""
     kernel = np.ones(2 * (len(values) // 80) + 1)
     return np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
 
 
 def _scale_log(axes: Axes) -> None:
-    """A logarithmic y axis, labelled in plain numbers, where there is something positive to show."""
+    """Make the y axis logarithmic if a line has positive values."""
     if not any((line.get_ydata() > 0).any() for line in axes.lines):
         return
     axes.set_yscale("log")
@@ -375,7 +381,7 @@ def _scale_log(axes: Axes) -> None:
 
 
 def _plain_ticks(axis: Any) -> None:
-    """1, 2, 5, 10, ... in plain numbers along a logarithmic axis."""
+    """Label a logarithmic axis at 1, 2, 5, 10, ... with plain numbers."""
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))

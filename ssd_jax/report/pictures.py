@@ -1,4 +1,4 @@
-"""The pictures that a run leaves: what the network saw, truth beside detections, curves."""
+"""Image files of a run: augmented images, annotations and detections, and curves."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -18,9 +18,9 @@ from ssd_jax.runs.log import read_log, read_results
 
 SHOWN_IMAGES = 12
 SHOWN_SCORE = 0.5
-"""Detections are shown from this score up; metrics count those from 0.01 up."""
+"""Detections are drawn from this score up. The metrics count those from ``detect.score_threshold`` up."""
 TILE = 420
-"""Longest side of one picture on a sheet, pixels."""
+"""Longest side in pixels of an image on a contact sheet."""
 
 
 def _tile(
@@ -33,8 +33,8 @@ def _tile(
     side: int = TILE,
 ) -> Image.Image:
     scale = side / max(image.shape[:2])
-    picture = draw_boxes(image, boxes_px, names, scores, colours=colours, scale=scale)
-    return with_caption(picture, caption) if caption else picture
+    tile = draw_boxes(image, boxes_px, names, scores, colours=colours, scale=scale)
+    return with_caption(tile, caption) if caption else tile
 
 
 def augmented_tile(
@@ -45,16 +45,25 @@ def augmented_tile(
     caption: str = "",
     side: int = TILE,
 ) -> Image.Image:
-    """An image as augmented, 0 to 255, with the normalised boxes of the objects that are seen in it."""
+    """Draw an augmented image with its boxes.
+
+    Args:
+        image: Augmented image, 0 to 255.
+        boxes: Boxes as xyxy, normalised. Padding is left out.
+        labels: Labels 1 to C; 0 is padding.
+        class_names: Names of the classes.
+        caption: Text below the image.
+        side: Longest side of the result in pixels.
+    """
     real = labels > 0
     names = [class_names[label - 1] for label in labels[real]]
     pixels = image.round().clip(0, 255).astype(np.uint8)
     return _tile(pixels, boxes[real] * len(image), names, None, class_colours(class_names), caption, side)
 
 
-def _save(picture: Image.Image, file: Path) -> None:
+def _save(image: Image.Image, file: Path) -> None:
     with files.user_errors_on_write(file):
-        picture.save(file, quality=90)
+        image.save(file, quality=90)
 
 
 def write_train_batch(
@@ -63,7 +72,14 @@ def write_train_batch(
     index: Int32[np.ndarray, " b"],
     batch: tuple[Float[np.ndarray, "b h w 3"], Float[np.ndarray, "b g 4"], Int32[np.ndarray, "b g"]],
 ) -> None:
-    """train_batch.jpg: augmented images as the network sees them, with the boxes it is asked for and their ids."""
+    """Write train_batch.jpg: the first augmented images of a batch with their boxes and ids.
+
+    Args:
+        workdir: Folder of the run.
+        source: Train split.
+        index: Positions of the images in the split.
+        batch: Augmented images (0 to 255), normalised boxes and labels.
+    """
     tiles = [
         augmented_tile(image, boxes, labels, source.class_names, source.annotation(i).image_id)
         for i, image, boxes, labels in list(zip(index.tolist(), *batch, strict=True))[:SHOWN_IMAGES]
@@ -72,8 +88,7 @@ def write_train_batch(
 
 
 def _spread(source: Source) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
-    """Images evenly spread over a split, with their positions; without those that can't be read, which the
-    loader counts and reports."""
+    """Yield images evenly spread over a split with their positions, without unreadable ones."""
     chosen = np.linspace(0, len(source) - 1, min(SHOWN_IMAGES, len(source))).round().astype(int)
     for i in map(int, np.unique(chosen)):
         with suppress(UserError):
@@ -81,14 +96,14 @@ def _spread(source: Source) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
 
 
 def truth_tile(source: Source, index: int, image: UInt8[np.ndarray, "h w 3"], side: int = TILE) -> Image.Image:
-    """An image of a split with all objects of its annotation, ``side`` pixels on its longest side, and its id."""
+    """Draw an image of a split with the boxes of its annotation and its id, ``side`` pixels on its longest side."""
     annotation = source.annotation(index)
     names = [source.class_names[label - 1] for label in annotation.labels]
     return _tile(image, annotation.boxes_px, names, None, class_colours(source.class_names), annotation.image_id, side)
 
 
 def write_samples(file: Path, source: Source) -> None:
-    """Images evenly spread over a split, with their boxes and ids."""
+    """Write a contact sheet of images evenly spread over a split, with their boxes and ids."""
     tiles = [truth_tile(source, i, image) for i, image in _spread(source)]
     if tiles:
         _save(grid(tiles, columns=4), file)
@@ -97,25 +112,32 @@ def write_samples(file: Path, source: Source) -> None:
 def write_truth_and_predictions(
     workdir: Path, split: str, source: Source, detections: Sequence[ImageDetections]
 ) -> None:
-    """<split>_truth.jpg and <split>_pred.jpg: the same images, evenly spread over the split."""
+    """Write <split>_truth.jpg and <split>_pred.jpg: the same images with their annotations and their detections.
+
+    Args:
+        workdir: Folder of the run.
+        split: Name of the split, for the file names.
+        source: The split. Images evenly spread over it are shown.
+        detections: Detections of each image of the split, in order.
+    """
     colours = class_colours(source.class_names)
-    truth, found = [], []
+    truth, predictions = [], []
     for i, image in _spread(source):
-        detection = detections[i]
+        boxes, scores, labels = detections[i]
         truth.append(truth_tile(source, i, image))
-        shown = detection.scores >= SHOWN_SCORE
-        names = [source.class_names[label - 1] for label in detection.labels[shown]]
+        shown = scores >= SHOWN_SCORE
+        names = [source.class_names[label - 1] for label in labels[shown]]
         image_id = source.annotation(i).image_id
-        found.append(_tile(image, detection.boxes_px[shown], names, detection.scores[shown], colours, image_id))
+        predictions.append(_tile(image, boxes[shown], names, scores[shown], colours, image_id))
     if truth:
         _save(grid(truth, columns=4), workdir / f"{safe_file_name(split)}_truth.jpg")
-        _save(grid(found, columns=4), workdir / f"{safe_file_name(split)}_pred.jpg")
+        _save(grid(predictions, columns=4), workdir / f"{safe_file_name(split)}_pred.jpg")
 
 
 def write_curves(workdir: Path) -> None:
-    """curves.png: the loss and the rate of log.jsonl, the measurements of results.csv."""
-    measured = [
+    """Write curves.png: losses and learning rate of log.jsonl, metrics of results.csv."""
+    metrics = [
         {name: value for name, value in row.items() if not name.endswith("loss")} for row in read_results(workdir)
     ]
     with files.user_errors_on_write(workdir / "curves.png"):
-        draw_curves([*read_log(workdir), *measured], workdir / "curves.png")
+        draw_curves([*read_log(workdir), *metrics], workdir / "curves.png")

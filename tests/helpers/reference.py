@@ -358,24 +358,29 @@ def voc_ap(precision, recall, eleven_point):
 
 
 def classify_detections(boxes, scores, labels, gt_boxes, gt_labels, ignored, score, iou_threshold):
-    """Return the error type of each detection, best first, and the objects that no detection matches, by loops."""
+    """Classify the detections from a score up, best first, and list the missed objects, in plain loops."""
     taken = [False] * len(gt_boxes)
-    verdicts = []
+    outcomes = []
     for i in sorted((i for i in range(len(scores)) if scores[i] >= score), key=lambda i: -scores[i]):  # stable
-        best, best_iou, on_taken = None, -1.0, False
+        best, best_iou, on_taken, near = None, -1.0, False, set()
         for j in range(len(gt_boxes)):
             overlap = voc_iou([float(v) for v in boxes[i]], [float(v) for v in gt_boxes[j]])
             if overlap < iou_threshold:
+                if overlap >= 0.1 and not ignored[j]:
+                    near.add(bool(gt_labels[j] == labels[i]))
                 continue
             if taken[j]:
                 on_taken = True
             elif overlap > best_iou:
                 best, best_iou = j, overlap
         if best is None:
-            verdicts.append((i, "found already" if on_taken else "nothing there", None))
+            if on_taken:
+                outcomes.append((i, "duplicate", None))
+            else:
+                outcomes.append((i, "location" if True in near else "both" if near else "background", None))
         elif ignored[best]:
-            verdicts.append((i, "ignored", None))
+            outcomes.append((i, "ignored", None))
         else:
             taken[best] = True
-            verdicts.append((i, "right" if gt_labels[best] == labels[i] else "wrong class", best))
-    return verdicts, [j for j in range(len(gt_boxes)) if not taken[j] and not ignored[j]]
+            outcomes.append((i, "correct" if gt_labels[best] == labels[i] else "class", best))
+    return outcomes, [j for j in range(len(gt_boxes)) if not taken[j] and not ignored[j]]

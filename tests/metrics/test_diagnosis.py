@@ -53,7 +53,7 @@ def random_split(seed: int, images: int = 12) -> tuple[list[ImageDetections], li
     return detections, annotations
 
 
-def judge_all(detections, annotations) -> list[ClassMatches]:
+def match_all(detections, annotations) -> list[ClassMatches]:
     return [
         average_precision.match_class(*average_precision.select_class(label, detections, annotations))
         for label in (1, 2, 3)
@@ -96,8 +96,8 @@ def test_resampled_ap_is_that_of_the_split_written_out(seed):
     """Each image as often as it was drawn, measured by voc_average_precision."""
     detections, annotations = random_split(seed)
     times = np.random.default_rng(100 + seed).multinomial(12, np.full(12, 1 / 12), 8).T
-    for label, judged in enumerate(judge_all(detections, annotations), start=1):
-        ours = diagnosis.resampled_ap(judged, times)
+    for label, matches in enumerate(match_all(detections, annotations), start=1):
+        ours = diagnosis.resampled_ap(matches, times)
         for r in range(8):
             drawn = [i for i in range(12) for _ in range(times[i, r])]
             resampled = [detections[i] for i in drawn], [annotations[i] for i in drawn]
@@ -109,14 +109,14 @@ def test_resampled_ap_is_that_of_the_split_written_out(seed):
 
 def test_resampled_ap_reaches_the_eleven_points_as_numpy_has_them():
     """Ten objects, three found: recall 3/10 lies below the point 0.30000000000000004, drawn once or twice."""
-    judged = ClassMatches(np.array([0.9, 0.8, 0.7]), np.ones(3, bool), np.zeros(3, np.int64), np.array([10]))
-    np.testing.assert_allclose(diagnosis.resampled_ap(judged, np.array([[1, 2]])), [[3 / 11] * 2, [0.3] * 2])
+    matches = ClassMatches(np.array([0.9, 0.8, 0.7]), np.ones(3, bool), np.zeros(3, np.int64), np.array([10]))
+    np.testing.assert_allclose(diagnosis.resampled_ap(matches, np.array([[1, 2]])), [[3 / 11] * 2, [0.3] * 2])
 
 
 def test_interval_is_that_of_a_plain_loop():
     """Two thousand resamples of either, drawn apart: ends agree to the scatter of percentiles."""
     detections, annotations = random_split(3, images=20)
-    ours = diagnosis.bootstrap(judge_all(detections, annotations), resamples=2000)
+    ours = diagnosis.bootstrap(match_all(detections, annotations), resamples=2000)
     rng, means = np.random.default_rng(99), []
     for _ in range(200):
         drawn = rng.integers(0, 20, 20)
@@ -128,13 +128,13 @@ def test_interval_is_that_of_a_plain_loop():
 
 
 def test_more_resamples_than_fit_one_block_are_all_drawn():
-    judged = judge_all(*random_split(1))
-    one, many = diagnosis.bootstrap(judged, 1), diagnosis.bootstrap(judged, 130)
+    matches = match_all(*random_split(1))
+    one, many = diagnosis.bootstrap(matches, 1), diagnosis.bootstrap(matches, 130)
     assert one.map_area is not None and one.map_area.low == one.map_area.high
     assert many.map_area is not None and many.map_area.low < many.map_area.high
     assert (one.resamples, many.resamples) == (1, 130)
-    assert many.map_area != diagnosis.bootstrap(judged, 50).map_area
-    assert many == diagnosis.bootstrap(judged, 130) != diagnosis.bootstrap(judged, 130, seed=1)
+    assert many.map_area != diagnosis.bootstrap(matches, 50).map_area
+    assert many == diagnosis.bootstrap(matches, 130) != diagnosis.bootstrap(matches, 130, seed=1)
 
 
 def test_nothing_found_and_all_found_leave_no_doubt():
@@ -201,32 +201,43 @@ def test_what_becomes_of_each_detection():
     detections = found(
         (A, 0.6, 1), ((0, 0, 99, 89), 0.8, 1), (B, 0.7, 3), (NOWHERE, 0.5, 2), (NOWHERE, 0.49, 2), (C, 0.9, 2)
     )
-    verdict = diagnosis.judge_image(detections, there)
+    verdict = diagnosis.diagnose_image(detections, there)
     assert verdict.shown == (5, 1, 2, 0, 3)
-    assert verdict.verdicts == ("ignored", "right", "wrong class", "found already", "nothing there")
+    assert verdict.outcomes == ("ignored", "correct", "class", "duplicate", "background")
     assert verdict.objects == (None, 0, 1, None, None)
     assert verdict.missed == ()
-    assert verdict.faults() == {"wrong class": 1, "found already": 1, "nothing there": 1}
+    assert verdict.errors() == {"class": 1, "duplicate": 1, "background": 1}
 
 
 def test_objects_that_nothing_is_on_are_missed_unless_ignored():
     there = annotation([A, B, C], [1, 2, 3], crowd=[False, True, False])
-    verdict = diagnosis.judge_image(found((A, 0.4, 1)), there)
+    verdict = diagnosis.diagnose_image(found((A, 0.4, 1)), there)
     assert verdict == ((), (), (), (0, 2))
-    assert verdict.faults() == {"missed": 2}
-    assert diagnosis.judge_image(found(), annotation()).faults() == {}
+    assert verdict.errors() == {"missed": 2}
+    assert diagnosis.diagnose_image(found(), annotation()).errors() == {}
 
 
 def test_half_covered_is_on_the_object_with_last_pixels_inside():
     """10 x 5 of 10 x 10 pixels is IoU 1/2, one row less is not."""
     there = annotation([(0, 0, 9, 9)], [1])
-    assert diagnosis.judge_image(found(((0, 0, 9, 4), 0.9, 1)), there).verdicts == ("right",)
-    assert diagnosis.judge_image(found(((0, 0, 9, 3), 0.9, 1)), there).verdicts == ("nothing there",)
+    assert diagnosis.diagnose_image(found(((0, 0, 9, 4), 0.9, 1)), there).outcomes == ("correct",)
+    assert diagnosis.diagnose_image(found(((0, 0, 9, 3), 0.9, 1)), there).outcomes == ("location",)
+
+
+def test_inaccurate_boxes_are_location_both_or_background_errors():
+    """10 x 1 of 10 x 10 pixels is IoU 0.1; an ignored object counts as absent."""
+    there = annotation([(0, 0, 9, 9), (50, 50, 59, 59)], [1, 2], difficult=[False, True])
+    detections = found(
+        ((0, 0, 9, 0), 0.9, 1), ((0, 0, 9, 3), 0.8, 2), ((0, 0, 8, 0), 0.7, 1), ((50, 50, 59, 52), 0.6, 2)
+    )
+    result = diagnosis.diagnose_image(detections, there)
+    assert result.outcomes == ("location", "both", "background", "background")
+    assert result.errors() == {"location": 1, "both": 1, "background": 2, "missed": 1}
 
 
 def test_ignored_objects_take_any_number_of_detections():
     there = annotation([A], [1], difficult=[True])
-    assert diagnosis.judge_image(found((A, 0.9, 1), (A, 0.8, 2)), there).verdicts == ("ignored",) * 2
+    assert diagnosis.diagnose_image(found((A, 0.9, 1), (A, 0.8, 2)), there).outcomes == ("ignored",) * 2
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -234,17 +245,17 @@ def test_images_against_loops(seed):
     detections, annotations = random_split(seed, images=30)
     kinds = set()
     for d, a in zip(detections, annotations, strict=True):
-        verdict = diagnosis.judge_image(d, a)
-        told, missed = reference.classify_detections(*d, a.boxes_px, a.labels, a.difficult | a.crowd, 0.5, 0.5)
-        assert list(zip(verdict.shown, verdict.verdicts, verdict.objects, strict=True)) == told
+        verdict = diagnosis.diagnose_image(d, a)
+        outcomes, missed = reference.classify_detections(*d, a.boxes_px, a.labels, a.difficult | a.crowd, 0.5, 0.5)
+        assert list(zip(verdict.shown, verdict.outcomes, verdict.objects, strict=True)) == outcomes
         assert list(verdict.missed) == missed
-        kinds |= set(verdict.verdicts)
-    assert len(kinds) == 5
+        kinds |= set(verdict.outcomes)
+    assert len(kinds) == 7
 
 
-def test_worst_images_have_most_faults_and_equal_ones_keep_their_order():
-    faults = (1, 3, 0, 3, 2)
-    images = [diagnosis.ImageVerdict((), (), (), tuple(range(n))) for n in faults]
+def test_worst_images_have_most_errors_and_equal_ones_keep_their_order():
+    errors = (1, 3, 0, 3, 2)
+    images = [diagnosis.ImageDiagnosis((), (), (), tuple(range(n))) for n in errors]
     assert diagnosis.worst_images(images, 10) == [1, 3, 4, 0]
     assert diagnosis.worst_images(images, 2) == [1, 3]
     assert diagnosis.worst_images([], 2) == []
@@ -272,10 +283,10 @@ def test_confusion_adds_up(seed):
     for label in (1, 2, 3):
         objects = sum(int(((a.labels == label) & ~a.difficult & ~a.crowd).sum()) for a in annotations)
         assert result.confusion[label - 1].sum() == objects
-    counted = sum(verdict != "ignored" for image in result.images for verdict in image.verdicts)
+    counted = sum(verdict != "ignored" for image in result.images for verdict in image.outcomes)
     assert result.confusion[:, :-1].sum() == counted
-    faults = sum(sum(image.faults().values()) for image in result.images)
-    assert faults == result.confusion.sum() - np.trace(result.confusion)
+    errors = sum(sum(image.errors().values()) for image in result.images)
+    assert errors == result.confusion.sum() - np.trace(result.confusion)
 
 
 def test_confusion_is_hotcocos_where_no_object_is_ignored():
@@ -343,9 +354,9 @@ SQUARE, OTHER, FAR = (0, 0, 100, 100), (500, 300, 600, 400), (200, 200, 300, 300
 )
 def test_tide_by_hand(kind, detections, objects, gain, errors):
     boxes, labels = zip(*objects, strict=True)
-    told = diagnosis.tide_errors([found(*detections)], [annotation(boxes, labels)], NAMES)
-    assert told[kind] == pytest.approx((gain, errors))
-    assert list(told) == list(diagnosis.TIDE_KINDS)
+    tide = diagnosis.tide_errors([found(*detections)], [annotation(boxes, labels)], NAMES)
+    assert tide[kind] == pytest.approx((gain, errors))
+    assert list(tide) == list(diagnosis.ERRORS)
 
 
 # ---- all ----

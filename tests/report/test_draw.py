@@ -37,8 +37,8 @@ def is_colour(pixels, colour):
 def places(monkeypatch):
     """Where draw_boxes lays its labels."""
     seen = []
-    choose = draw._least_hidden
-    monkeypatch.setattr(draw, "_least_hidden", lambda *args: seen.append(choose(*args)) or seen[-1])
+    choose = draw._least_covered
+    monkeypatch.setattr(draw, "_least_covered", lambda *args: seen.append(choose(*args)) or seen[-1])
     return seen
 
 

@@ -25,7 +25,7 @@ from ssd_jax.evaluation import evaluator
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics import diagnosis
 from ssd_jax.metrics.average_precision import COCO_KEYS
-from ssd_jax.report import page
+from ssd_jax.report import error_images, page
 
 A, B, C = (10, 10, 40, 40), (60, 10, 90, 40), (10, 50, 40, 70)
 NAMES = ("ant", "<script>alert('bee')</script>", 'cat & "dog" 漢字', "yak")
@@ -132,11 +132,11 @@ def test_names_of_users_are_text(small_page: str):
 
 def test_head_says_what_was_measured(small_page: str):
     text = Reader(small_page).text
-    assert "3 images with 3 objects of 4 classes, and 1 more that are ignored" in text
-    assert "Checkpoint of step 1,234." in text
-    assert "300 px, 8,732 default boxes on 6 maps" in text
+    assert "3 images with 3 objects of 4 classes, and 1 more" in text
+    assert "step 1,234" in text
+    assert "300 px, 8,732 default boxes on 6 feature maps" in text
     assert "1,000 bootstrap resamples" in text
-    assert "3 classes have fewer than 20 objects" in text
+    assert "3 classes have fewer than 20" in text
 
 
 def test_numbers_on_the_page_are_the_metrics():
@@ -148,7 +148,8 @@ def test_numbers_on_the_page_are_the_metrics():
     metrics |= {key: 0.201 + i / 1000 for i, key in enumerate(COCO_KEYS)} | {"coco_ap_large": None}
     for i, name in enumerate(NAMES[:3]):
         metrics["voc_classes"][name] |= {"ap_11point": 0.301 + i / 1000, "ap_area": 0.403 - i / 1000}
-    text = Reader(page.render_page("run", config(), metrics, diagnosis.diagnose(detections, annotations, NAMES))).text
+    result = diagnosis.diagnose(detections, annotations, NAMES)
+    text = Reader(page.render_page(page.report_context("run", config(), metrics, result))).text
     assert re.search(r"VOC07 mAP, 11-point 0\.101 95 %: 0\.\d+ to \d\.\d+ ", text)
     assert re.search(r"VOC mAP, area 0\.102 95 %: 0\.\d+ to \d\.\d+ ", text)
     assert "COCO AP, .50:.95 0.201" in text
@@ -156,10 +157,10 @@ def test_numbers_on_the_page_are_the_metrics():
     rows = [f"{NAMES[2]} 1 1 2 0.303 0.401", f"{NAMES[1]} 1 0 1 0.302 0.402", "ant 1 0 2 0.301 0.403", "yak 0 0 0 – –"]
     places = [text.find(row) for row in rows]
     assert -1 not in places and places == sorted(places)
-    assert "By how much COCO’s AP at IoU 0.5, 0.202" in text
+    assert "AP at IoU 0.5, 0.202" in text
     assert "AP, IoU .50:.95 0.201 0.204 0.205 – AP, IoU .50 0.202 AP, IoU .75 0.203" in text
-    assert "an image 0.207 Recall, 10 detections 0.208 Recall, 100 detections 0.209 0.210 0.211 0.212" in text
-    assert "Without objects to find, so without a curve: yak." in text
+    assert "per image 0.207 Recall, 10 detections 0.208 Recall, 100 detections 0.209 0.210 0.211 0.212" in text
+    assert "have no curve: yak." in text
 
 
 def test_operating_point_is_told(small_page: str):
@@ -169,12 +170,12 @@ def test_operating_point_is_told(small_page: str):
 
 def test_mix_ups_and_worst_images_say_why(small_page: str):
     text = Reader(small_page).text
-    assert f"Most often taken for another class: {NAMES[1]} for {NAMES[2]} (once)." in text
-    assert "3 images have any, 0 none." in text
+    assert f"{NAMES[1]} detected as {NAMES[2]} (once)." in text
+    assert "3 images have errors, 0 none." in text
     order = [text.find(f"{name} {why}") for name, why in (
-        (EVIL_ID.replace("\udcff", "\ufffd"), "1 of the wrong class, 1 found already 2 objects"),
-        ("empty", "1 where nothing is 0 objects"),
-        ("unreadable", "1 missed 1 object The image can’t be read."),
+        (EVIL_ID.replace("\udcff", "\ufffd"), "1 wrong class, 1 duplicate 2 objects"),
+        ("empty", "1 background 0 objects"),
+        ("unreadable", "1 missed 1 object The image cannot be read."),
     )]  # fmt: skip
     assert -1 not in order and order == sorted(order)
 
@@ -182,8 +183,7 @@ def test_mix_ups_and_worst_images_say_why(small_page: str):
 def test_the_curve_is_drawn_where_the_numbers_are():
     """Precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1; on the ground below, 2/3 from recall 1/2 on."""
     curve = diagnosis.Curve(np.array([1, 1 / 2, 2 / 3]), np.array([1 / 2, 1 / 2, 1]), shown=2)
-    drawing = page._plot(curve, "ant")
-    paths = {path.get("class"): path.get("d") for path in drawing.iter("path")}
+    plot = page.plot_curve(curve)
     left, middle, right = 22, 22 + 170 / 2, 22 + 170
     top, half, third, bottom = 6, 6 + 116 / 2, 6 + 116 / 3, 6 + 116
 
@@ -191,17 +191,16 @@ def test_the_curve_is_drawn_where_the_numbers_are():
         return [float(number) for number in re.findall(r"[\d.]+", path or "")]
 
     line = [middle, top, middle, half, right, third]
-    np.testing.assert_allclose(numbers(paths["line"])[: len(line)], line, atol=0.06)
-    np.testing.assert_allclose(numbers(paths["line"])[-2:], [right, third], atol=0.06)
+    np.testing.assert_allclose(numbers(plot.line)[: len(line)], line, atol=0.06)
+    np.testing.assert_allclose(numbers(plot.line)[-2:], [right, third], atol=0.06)
     ground = [left, bottom, left, top, middle, top, middle, third, right, third]
-    np.testing.assert_allclose(numbers(paths["ground"])[: len(ground)], ground, atol=0.06)
-    (dot,) = drawing.iter("circle")
-    assert (float(dot.get("cx", "")), float(dot.get("cy", ""))) == pytest.approx((middle, half), abs=0.06)
+    np.testing.assert_allclose(numbers(plot.area)[: len(ground)], ground, atol=0.06)
+    assert plot.point == pytest.approx((middle, half))
 
 
 def test_long_curves_are_thinned_within_a_third_of_a_unit():
     points = np.column_stack([np.linspace(0, 100, 50_000), np.sin(np.linspace(0, 6, 50_000)) * 50])
-    drawn = np.array(page._path(points).split(), float).reshape(-1, 2)
+    drawn = np.array(page.svg_points(points).split(), float).reshape(-1, 2)
     assert len(drawn) < 700
     assert drawn[-1] == pytest.approx(points[-1], abs=0.06)
     assert np.abs(np.diff(drawn, axis=0)).max() < 0.6
@@ -246,31 +245,32 @@ def test_boxes_are_coloured_by_what_became_of_them():
     """Halfway down the left edge, where no label lies. A found, B missed, C difficult; A again, and C for a cat."""
     there = make_annotation("a", "a.jpg", (100, 80), [A, B, C], [1, 1, 1], [False, False, True])
     detections = found((A, 0.9, 1), ((60, 45, 90, 75), 0.8, 1), (C, 0.7, 2))
-    verdict = diagnosis.judge_image(detections, there)
-    picture = page.picture_image(Pictures([there], NAMES), 0, detections, verdict)
-    assert near(pixel(picture.truth, 10, 25), page.RIGHT)
-    assert near(pixel(picture.truth, 60, 25), page.MISSED)
-    assert near(pixel(picture.truth, 10, 60), page.IGNORED)
-    assert near(pixel(picture.found, 10, 25), page.RIGHT)
-    assert near(pixel(picture.found, 60, 60), page.WRONG)
-    assert near(pixel(picture.found, 10, 60), page.IGNORED)
-    assert near(pixel(picture.found, 60, 25), (128, 128, 128)), "nothing was found there"
-    assert (picture.objects, picture.faults) == (2, {"missed": 1, "nothing there": 1})
+    verdict = diagnosis.diagnose_image(detections, there)
+    picture = error_images.draw_error_image(Pictures([there], NAMES), 0, detections, verdict)
+    assert near(pixel(picture.truth, 10, 25), error_images.CORRECT)
+    assert near(pixel(picture.truth, 60, 25), error_images.MISSED)
+    assert near(pixel(picture.truth, 10, 60), error_images.IGNORED)
+    assert near(pixel(picture.detections, 10, 25), error_images.CORRECT)
+    assert near(pixel(picture.detections, 60, 60), error_images.ERROR)
+    assert near(pixel(picture.detections, 10, 60), error_images.IGNORED)
+    assert near(pixel(picture.detections, 60, 25), (128, 128, 128)), "nothing was found there"
+    assert (picture.objects, picture.errors) == (2, {"missed": 1, "background": 1})
 
 
 def test_labels_say_what_is_wrong():
     there = make_annotation("a", "a.jpg", (100, 80), [A, B, C], [1, 2, 4], [False, False, True])
     detections = found((A, 0.9, 4), (A, 0.8, 1), (C, 0.7, 1), ((60, 45, 90, 75), 0.6, 3), (C, 0.2, 1))
-    verdict = diagnosis.judge_image(detections, there)
-    assert page._truth_labels(there, verdict, NAMES) == ["", f"{NAMES[1]}, missed", " "]
-    told = page._found_labels(detections, there, verdict, NAMES)
-    assert told == ["yak 0.90, is ant", "ant 0.80, found already", " ", f"{NAMES[2]} 0.60, nothing there"]
+    verdict = diagnosis.diagnose_image(detections, there)
+    assert error_images.truth_labels(there, verdict, NAMES) == ["", f"{NAMES[1]}, missed", " "]
+    told = error_images.detection_labels(detections, there, verdict, NAMES)
+    assert told == ["yak 0.90, is ant", "ant 0.80, duplicate", " ", f"{NAMES[2]} 0.60, background"]
 
 
 def test_legend_has_the_colours_of_the_pictures():
     css = (Path(page.__file__).parent / "page.css").read_text()
-    for kind in ("right", "missed", "wrong", "ignored"):
-        red, green, blue = getattr(page, kind.upper())
+    colours = {"right": "CORRECT", "missed": "MISSED", "wrong": "ERROR", "ignored": "IGNORED"}
+    for kind, name in colours.items():
+        red, green, blue = getattr(error_images, name)
         assert f"mark.{kind} {{ border-color: rgb({red} {green} {blue}); }}" in css
 
 

@@ -1,0 +1,116 @@
+"""The images with most errors, drawn for the report page with their annotations and their detections."""
+
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from ssd_jax.data.source import Annotation, Source
+from ssd_jax.errors import UserError
+from ssd_jax.inference.detections import ImageDetections
+from ssd_jax.metrics.diagnosis import ErrorType, ImageDiagnosis
+from ssd_jax.report.draw import Colour, draw_boxes
+
+IMAGE_SIDE = 640
+"""Longest side of an embedded image in pixels. Two of them stand side by side on a wide screen."""
+
+# The same colours stand in page.css, for the legend.
+CORRECT: Colour = (45, 190, 165)
+ERROR: Colour = (240, 60, 45)
+MISSED: Colour = (255, 180, 0)
+IGNORED: Colour = (150, 150, 150)
+
+# draw_boxes chooses colours by label and draws no text for a blank label.
+_CORRECT_LABEL, _IGNORED_LABEL = "", " "
+
+
+ERROR_NAMES = {
+    ErrorType.CLASS: "wrong class",
+    ErrorType.LOCATION: "inaccurate box",
+    ErrorType.BOTH: "wrong class and box",
+    ErrorType.DUPLICATE: "duplicate",
+    ErrorType.BACKGROUND: "background",
+    ErrorType.MISSED: "missed",
+}
+"""Name of each type of error in the text of the page and on its images."""
+
+
+class ErrorImage(NamedTuple):
+    """An image of the report with its errors."""
+
+    image_id: str
+    objects: int
+    """Number of objects that are not ignored."""
+    errors: dict[ErrorType, int]
+    truth: bytes | None
+    """The image with its annotation, as a JPEG file. None if the image cannot be read."""
+    detections: bytes | None
+    """The image with its detections, as a JPEG file. None if the image cannot be read."""
+
+
+def draw_error_image(source: Source, index: int, detections: ImageDetections, diagnosis: ImageDiagnosis) -> ErrorImage:
+    """Draw the annotation and the detections of an image.
+
+    Boxes are coloured by their outcome. Only errors have a label.
+
+    Args:
+        source: The split.
+        index: Position of the image.
+        detections: Detections of the image.
+        diagnosis: Outcomes of these detections.
+    """
+    annotation = source.annotation(index)
+    objects = int((~(annotation.difficult | annotation.crowd)).sum())
+    drawn = ErrorImage(annotation.image_id, objects, diagnosis.errors(), None, None)
+    try:
+        image = source.image(index)
+    except UserError:  # the loader has reported it
+        return drawn
+    names, shown = source.class_names, detections.boxes_px[list(diagnosis.shown)]
+    return drawn._replace(
+        truth=_draw(image, annotation.boxes_px, truth_labels(annotation, diagnosis, names), MISSED),
+        detections=_draw(image, shown, detection_labels(detections, annotation, diagnosis, names), ERROR),
+    )
+
+
+def truth_labels(annotation: Annotation, diagnosis: ImageDiagnosis, names: Sequence[str]) -> list[str]:
+    """Return a label for each object: its class if it was missed, else a blank one."""
+    ignored = annotation.difficult | annotation.crowd
+    labels = []
+    for i, label in enumerate(annotation.labels):
+        if ignored[i]:
+            labels.append(_IGNORED_LABEL)
+        else:
+            labels.append(f"{names[label - 1]}, missed" if i in diagnosis.missed else _CORRECT_LABEL)
+    return labels
+
+
+def detection_labels(
+    detections: ImageDetections, annotation: Annotation, diagnosis: ImageDiagnosis, names: Sequence[str]
+) -> list[str]:
+    """Return a label for each shown detection: class, score and error if it is wrong, else a blank one."""
+    labels = []
+    for i, outcome, target in zip(diagnosis.shown, diagnosis.outcomes, diagnosis.objects, strict=True):
+        if outcome is ErrorType.CORRECT:
+            labels.append(_CORRECT_LABEL)
+        elif outcome is ErrorType.IGNORED:
+            labels.append(_IGNORED_LABEL)
+        else:
+            reason = ERROR_NAMES[outcome] if target is None else f"is {names[annotation.labels[target] - 1]}"
+            labels.append(f"{names[detections.labels[i] - 1]} {detections.scores[i]:.2f}, {reason}")
+    return labels
+
+
+def _draw(
+    image: UInt8[np.ndarray, "h w 3"], boxes_px: Float[np.ndarray, "k 4"], labels: Sequence[str], colour: Colour
+) -> bytes:
+    """Return a JPEG file. Labelled boxes have the given colour and are drawn last."""
+    order = sorted(range(len(labels)), key=lambda i: labels[i].strip() != "")
+    colours = dict.fromkeys(labels, colour) | {_CORRECT_LABEL: CORRECT, _IGNORED_LABEL: IGNORED}
+    scale = IMAGE_SIDE / max(image.shape[:2])
+    picture = draw_boxes(image, boxes_px[order], [labels[i] for i in order], colours=colours, scale=scale)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=80)
+    return file.getvalue()
