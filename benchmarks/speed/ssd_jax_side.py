@@ -20,8 +20,7 @@ import numpy as np
 from benchmarks.speed.scene import COCO_CLASSES
 from ssd_jax.aot.flops import count_flops
 from ssd_jax.config import Augment, DefaultBoxes, Detect, Model
-from ssd_jax.data.image import read_reduced_image
-from ssd_jax.data.loader import reduce_to_fit
+from ssd_jax.data.image import read_reduced_image, reduce_to_fit
 from ssd_jax.data.source import Annotation
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics.average_precision import evaluate_coco

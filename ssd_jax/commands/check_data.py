@@ -54,7 +54,8 @@ def check_data(options: CheckDataOptions) -> int:
     """Check the data set, print and write what was found. Return 1 if there are problems to correct."""
     from tqdm.auto import tqdm
 
-    from ssd_jax.data.check import checks
+    from ssd_jax.data.check import summary
+    from ssd_jax.data.check.checks import check_data_set
     from ssd_jax.data.check.clean_copy import check_fixable, check_target, write_clean_copy
     from ssd_jax.data.problems import Problems, Severity
     from ssd_jax.data.run_splits import with_data_root
@@ -69,31 +70,23 @@ def check_data(options: CheckDataOptions) -> int:
     make_out_folder(options.out)
     problems = Problems(raise_errors=False)
     try:
-        splits = checks.open_splits(config, problems)
+        check = check_data_set(config, read_images=options.images, show_progress=True, problems=problems)
     except UserError:
         if problems.collected:
-            print(checks.format_problems(problems.collected))
+            print(summary.format_problems(problems.collected))
         raise
-    checks.check_annotations(splits, config.data, problems)
-    total = sum(map(len, splits.values()))
-    digests: dict[str, bytes] = {}
-    if options.images:
-        with tqdm(total=total, unit="image", dynamic_ncols=True) as bar:
-            digests = checks.check_images(splits, problems, bar.update)
-    counts = {split: checks.count_split(source) for split, source in splits.items()}
-    coverage = checks.measure_box_coverage(splits[config.data.train_split], config)
-    print(checks.format_problems(problems.collected), end="\n\n")
-    print(checks.format_counts(counts, coverage), end="\n\n")
-    print(checks.format_box_coverage(coverage, config), end="\n\n")
-    checks.write_tables(options.out, counts, coverage, problems.collected)
-    write_data_set_figures(options.out, config.model.default_boxes, splits, counts, coverage)
+    print(summary.format_problems(check.problems), end="\n\n")
+    print(summary.format_counts(check), end="\n\n")
+    print(summary.format_box_coverage(check.coverage, config), end="\n\n")
+    summary.write_tables(options.out, check)
+    write_data_set_figures(options.out, check, config.model.default_boxes)
     print(
         f"Written to {options.out}: problems.csv (all problems), check.json, data.png, sample images with their boxes"
     )
     if options.fix is not None:
-        check_fixable(problems.collected)
-        with tqdm(total=total, unit="image", dynamic_ncols=True) as bar:
-            kept = write_clean_copy(options.fix, splits, digests, bar.update)
-        summary = ", ".join(f"{split} {images} of {len(splits[split])} images" for split, images in kept.items())
-        print(f"Corrected copy in {options.fix}: {summary}. VOC's difficult objects are ordinary objects in it")
-    return int(any(p.kind.severity is not Severity.NOTE for p in problems.collected))
+        check_fixable(check.problems)
+        with tqdm(total=sum(map(len, check.splits.values())), unit="image", dynamic_ncols=True) as bar:
+            kept = write_clean_copy(options.fix, check.splits, check.digests, bar.update)
+        counts = ", ".join(f"{split} {images} of {len(check.splits[split])} images" for split, images in kept.items())
+        print(f"Corrected copy in {options.fix}: {counts}. It does not keep VOC's difficult flag")
+    return int(any(problem.kind.severity is not Severity.NOTE for problem in check.problems))

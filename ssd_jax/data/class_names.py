@@ -1,4 +1,7 @@
-"""Lists of class names: those of the public data sets, and what differs between two. Their order is the labels'."""
+"""Class names of public data sets, and text about lists of class names.
+
+The order of a list is the order of the labels: the first name is label 1.
+"""
 
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -7,6 +10,7 @@ VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
+"""The 20 classes of PASCAL VOC in alphabetical order."""
 COCO_CLASSES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
     "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
@@ -17,7 +21,7 @@ COCO_CLASSES = (
     "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven",
     "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
-"""By COCO's category id."""
+"""The 80 classes of COCO, ordered by category id."""
 VOC_NAMES_IN_COCO = (
     ("aeroplane", "airplane"),
     ("diningtable", "dining table"),
@@ -26,15 +30,22 @@ VOC_NAMES_IN_COCO = (
     ("sofa", "couch"),
     ("tvmonitor", "tv"),
 )
-"""Classes of VOC that COCO calls otherwise: (name in VOC, name in COCO)."""
+"""Classes of VOC that have another name in COCO, as pairs (name in VOC, name in COCO)."""
 
 
 def describe_class_difference(
     old: Sequence[str], new: Sequence[str], *, old_place: str = "the checkpoint", new_place: str = "the data"
 ) -> str:
-    """What differs between two lists of classes, in indented lines; empty where they are equal.
+    """Describe in indented lines how two lists of class names differ.
 
-    old_place, new_place: where the old and the new list were found.
+    Args:
+        old: First list.
+        new: Second list.
+        old_place: Where the first list comes from.
+        new_place: Where the second list comes from.
+
+    Returns:
+        The description; empty if the lists are equal.
     """
     lines = [
         format_names(f"only in {place}", only)
@@ -42,16 +53,13 @@ def describe_class_difference(
         if (only := [name for name in names if name not in others])
     ]
     if not lines and list(old) != list(new):
-        lines = [
-            "  the same names in another order",
-            format_names(f"in {old_place}", old),
-            format_names(f"in {new_place}", new),
-        ]
+        lines = ["  the same names in another order"]
+        lines += [format_names(f"in {old_place}", old), format_names(f"in {new_place}", new)]
     return "\n".join(lines)
 
 
 def format_names(title: str, names: Iterable[str]) -> str:
-    """``  title: a, b, c``, broken into lines of a readable length."""
+    """Return ``  title: a, b, c``, wrapped at 110 characters between names."""
     return textwrap.fill(
         f"{title}: {', '.join(names)}",
         width=110,

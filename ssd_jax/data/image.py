@@ -1,4 +1,4 @@
-"""Image files to upright RGB pixels."""
+"""Read image files as upright RGB pixels."""
 
 import io
 import struct
@@ -11,25 +11,29 @@ import simplejpeg
 from jaxtyping import Integer, UInt8
 from PIL import Image, UnidentifiedImageError
 
-from ssd_jax.errors import UserError
+from ssd_jax.errors import UserError, error_reason, user_errors
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
-_ORIENTATION = 0x0112  # the EXIF tag
-_TURNED = (5, 6, 7, 8)  # orientations that swap width and height
-_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_ORIENTATION_TAG = 0x0112
+_SWAP_SIDES = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_ADVICE = "Check the path and its permissions."
+_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError)
 
 
 def read_image(path: str | Path, annotated_size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w 3"]:
-    """The pixels of an image file, RGB, turned upright by its EXIF orientation.
+    """Read an image file as RGB pixels, rotated upright by its EXIF orientation.
 
-    Transparent images are laid on white; 16-bit grey is scaled to 8 bits; of an animation the
-    first frame is taken.
+    Transparent images are blended with white, 16-bit grey is scaled to 8 bits, and of an animation the first frame
+    is read.
 
-    annotated_size: width and height that the data set states. Where it fits only the pixels as
-        stored, before the turn, the boxes were drawn on those, and the image is left as stored.
+    Args:
+        path: Image file.
+        annotated_size: Width and height of the image according to its annotation. If only the unrotated image has
+            this size, the boxes were drawn on the unrotated image, which is then returned.
 
-    Raises UserError, naming the file, if it is missing, empty, cut short or no image.
+    Raises:
+        UserError: If the file is missing, empty, truncated or not an image; the message names it.
     """
     return _read(path, annotated_size, None)[0]
 
@@ -37,11 +41,21 @@ def read_image(path: str | Path, annotated_size: tuple[int, int] | None = None) 
 def read_reduced_image(
     path: str | Path, annotated_size: tuple[int, int] | None, canvas: tuple[int, int]
 ) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
-    """The image of `read_image`, which is to be reduced to a canvas (height, width), and its own width and height.
+    """Read an image file that will be shrunk to fit a canvas.
 
-    A JPEG that is much larger comes at a half, a quarter or an eighth of its size, which is decoded in less
-    time; never at less than 1.5 times what fits, so that the rest is left to a better filter. Raises as
-    `read_image` does.
+    A JPEG file that is much larger than the canvas is decoded at a half, a quarter or an eighth of its size, which is
+    faster. The result is at least 1.5 times as large as what fits the canvas, so that a better filter does the rest.
+
+    Args:
+        path: Image file.
+        annotated_size: As in `read_image`.
+        canvas: Height and width in pixels.
+
+    Returns:
+        The pixels, and width and height of the image at full size.
+
+    Raises:
+        UserError: As in `read_image`.
     """
     return _read(path, annotated_size, canvas)
 
@@ -49,124 +63,144 @@ def read_reduced_image(
 def _read(
     path: str | Path, annotated_size: tuple[int, int] | None, canvas: tuple[int, int] | None
 ) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
-    data = _read_bytes(path)
-    try:
-        pixels, stored = _decode(data, canvas)
-        orientation = _orientation(data)
-    except _PILLOW_ERRORS as error:
-        raise UserError(_broken(path, error)) from error
-    if _as_stored(stored, orientation, annotated_size):
-        return pixels, stored
-    width, height = stored
-    return _turn_upright(pixels, orientation), (height, width) if orientation in _TURNED else stored
+    with user_errors(f"{path}: can't be read", _ADVICE, catch=OSError):
+        data = Path(path).read_bytes()
+    if not data:
+        raise UserError(f"{path}: the file is empty. Copy it again, or remove it.")
+    with _user_errors_on_decode(path):
+        pixels, stored_size = _decode(data, canvas)
+        orientation = _stored_orientation(data)
+    if _is_annotated_unrotated(stored_size, orientation, annotated_size):
+        return pixels, stored_size
+    width, height = stored_size
+    return _rotate_upright(pixels, orientation), (height, width) if orientation in _SWAP_SIDES else stored_size
 
 
 def image_size(path: str | Path, annotated_size: tuple[int, int] | None = None) -> tuple[int, int]:
-    """Width and height of the array that `read_image` would return, from the file's header alone.
+    """Return width and height of the array that `read_image` returns, from the header of the file alone.
 
-    Raises UserError, naming the file, if it is missing, empty or no image.
+    Raises:
+        UserError: If the file is missing, empty or not an image; the message names it.
     """
-    with _opened(path) as image:
+    with _open(path) as image:
         size, orientation = image.size, _exif_orientation(image)
-    if orientation in _TURNED and not _as_stored(size, orientation, annotated_size):
+    if orientation in _SWAP_SIDES and not _is_annotated_unrotated(size, orientation, annotated_size):
         return size[1], size[0]
     return size
 
 
 def mode_and_orientation(path: str | Path) -> tuple[str, int]:
-    """Pillow's mode (RGB, L, CMYK, ...) and EXIF orientation (1, upright, to 8), from the file's header alone.
+    """Return Pillow's mode (RGB, L, CMYK, ...) and the EXIF orientation (1 to 8, 1 is upright) from the header.
 
-    Raises UserError, naming the file, if it is missing, empty or no image.
+    Raises:
+        UserError: If the file is missing, empty or not an image; the message names it.
     """
-    with _opened(path) as image:
+    with _open(path) as image:
         return image.mode, _exif_orientation(image)
 
 
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(path) as image:
-            yield image
-    except FileNotFoundError as error:
-        raise UserError(_missing(path)) from error
-    except _PILLOW_ERRORS as error:
-        raise UserError(_broken(path, error)) from error
-
-
 def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB pixels of the bytes of an image file, as stored: whatever its EXIF says, it is not turned.
+    """Decode the bytes of an image file as RGB pixels, without rotating by its EXIF orientation.
 
-    Raises UserError, beginning with name, if they are no image or end early.
+    Args:
+        data: Content of the image file.
+        name: Name of the image for the error message.
+
+    Raises:
+        UserError: If the bytes are truncated or not an image.
     """
-    try:
+    with _user_errors_on_decode(name):
         return _decode(data)[0]
-    except _PILLOW_ERRORS as error:
-        raise UserError(_broken(name, error)) from error
 
 
 def stored_size(data: bytes, name: str) -> tuple[int, int]:
-    """Width and height of the array that `decode_image` would return, from the header alone.
+    """Return width and height of the array that `decode_image` returns, from the header alone.
 
-    Raises UserError, beginning with name, if the bytes are no image.
+    Raises:
+        UserError: If the bytes are not an image; the message begins with ``name``.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size
-    except _PILLOW_ERRORS as error:
-        raise UserError(_broken(name, error)) from error
+    with _user_errors_on_decode(name), Image.open(io.BytesIO(data)) as image:
+        return image.size
 
 
-def _read_bytes(path: str | Path) -> bytes:
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(_missing(path)) from error
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}). Check the path and its permissions.") from error
-    if not data:
-        raise UserError(f"{path}: the file is empty. Copy it again, or remove it.")
-    return data
+@contextmanager
+def _open(path: str | Path) -> Iterator[Image.Image]:
+    with (
+        _user_errors_on_decode(path),
+        user_errors(f"{path}: can't be read", _ADVICE, catch=(FileNotFoundError, IsADirectoryError, PermissionError)),
+        Image.open(path) as image,
+    ):
+        yield image
 
 
-def _missing(path: str | Path) -> str:
-    return f"{path}: no such image. Put the file there, or correct the path."
+@contextmanager
+def _user_errors_on_decode(name: str | Path) -> Iterator[None]:
+    """Convert the exceptions of Pillow and simplejpeg for an image that cannot be decoded into UserErrors."""
+    with (
+        user_errors(
+            f"{name}: can't be read as an image",
+            "Copy it again, or remove it.",
+            catch=_PILLOW_ERRORS,
+            reason=_decode_reason,
+        ),
+        user_errors(f"{name}: too large to be read as an image", "Reduce it.", catch=Image.DecompressionBombError),
+    ):
+        yield
 
 
-def _broken(path: str | Path, error: Exception) -> str:
-    if isinstance(error, Image.DecompressionBombError):
-        return f"{path}: too large to be read as an image ({error}). Reduce it."
-    reason = "no image format that Pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)
-    return f"{path}: can't be read as an image ({reason}). Copy it again, or remove it."
+def _decode_reason(error: Exception) -> str:
+    return "not an image format that Pillow knows" if isinstance(error, UnidentifiedImageError) else error_reason(error)
+
+
+def fit_size(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
+    """Return the (height, width) of an image shrunk, never enlarged, to fit a canvas of (height, width); at least 1."""
+    scale = min(1.0, canvas[0] / size[0], canvas[1] / size[1])
+    height, width = (min(max(round(side * scale), 1), limit) for side, limit in zip(size, canvas, strict=True))
+    return height, width
+
+
+def reduce_to_fit(image: UInt8[np.ndarray, "h w 3"], canvas: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Shrink an image with antialiasing to fit a canvas of (height, width). An image that fits is returned as it is."""
+    height, width = fit_size(image.shape[:2], canvas)
+    if (height, width) == image.shape[:2]:
+        return image
+    # Pillow's bilinear filter grows with the reduction, so it averages. reducing_gap halves the work for large
+    # images without a visible difference.
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0))
 
 
 def _decode(data: bytes, canvas: tuple[int, int] | None = None) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
-    """And width and height of the whole image."""
+    """Return the unrotated pixels, reduced for a canvas if one is given, and width and height at full size."""
     if data[:2] == b"\xff\xd8":
         try:
             height, width = simplejpeg.decode_jpeg_header(data)[:2]
-            divisor = 1 if canvas is None else _divisor(max(height, width), max(canvas))
-            # simplejpeg takes the smallest size that is no less.
-            least = {"min_height": -(-height // divisor), "min_width": -(-width // divisor)}
-            return simplejpeg.decode_jpeg(data, "RGB", **least), (width, height)
+            divisor = 1 if canvas is None else _jpeg_divisor(max(height, width), max(canvas))
+            # simplejpeg chooses the smallest size that is not below these.
+            min_size = {"min_height": -(-height // divisor), "min_width": -(-width // divisor)}
+            return simplejpeg.decode_jpeg(data, "RGB", **min_size), (width, height)
         except ValueError as error:
-            # Pillow passes over harmless oddities that simplejpeg refuses, but it also fills a picture
-            # that ends early with grey, so that one is not handed on.
+            # Pillow reads files with harmless defects that simplejpeg rejects. But it also fills a truncated image
+            # with grey, so a truncated file is not passed on to Pillow.
             if "premature" in str(error).lower():
                 raise
     with Image.open(io.BytesIO(data)) as image:
         return to_rgb(image), image.size
 
 
-def _divisor(longest: int, longest_of_canvas: int) -> int:
-    """Of the eighths that libjpeg can decode to, the powers of two alone are fast."""
-    return next((d for d in (8, 4, 2) if d * 1.5 * longest_of_canvas <= longest), 1)
+def _jpeg_divisor(longest_side: int, canvas_side: int) -> int:
+    # libjpeg decodes at any number of eighths, but only powers of two are fast.
+    return next((d for d in (8, 4, 2) if d * 1.5 * canvas_side <= longest_side), 1)
 
 
 def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    """Pixels of a Pillow image of any mode, as stored. Raises ValueError for floating-point ones."""
+    """Convert a Pillow image of any mode to RGB pixels, without rotating it.
+
+    Raises:
+        ValueError: If the image has floating-point pixels.
+    """
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range: save it with 8 bits per channel")
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255
         return np.repeat(_sixteen_to_eight_bits(np.asarray(image))[..., None], 3, axis=-1)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -178,29 +212,29 @@ def _sixteen_to_eight_bits(grey: Integer[np.ndarray, "h w"]) -> UInt8[np.ndarray
     return ((np.clip(grey, 0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _orientation(data: bytes) -> int:
-    if data[:2] == b"\xff\xd8" and b"Exif" not in data:  # spares most JPEGs a second parser
+def _stored_orientation(data: bytes) -> int:
+    if data[:2] == b"\xff\xd8" and b"Exif" not in data:  # avoids opening most JPEG files a second time
         return 1
     with Image.open(io.BytesIO(data)) as image:
         return _exif_orientation(image)
 
 
 def _exif_orientation(image: Image.Image) -> int:
-    """1 (upright) to 8; 1 where the file says nothing or nonsense."""
+    """Return the EXIF orientation, 1 (upright) to 8. A missing or invalid value counts as 1."""
     try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    except (struct.error, *_PILLOW_ERRORS):
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except (struct.error, Image.DecompressionBombError, *_PILLOW_ERRORS):
         return 1
     return orientation if orientation in range(1, 9) else 1
 
 
-def _as_stored(stored: tuple[int, int], orientation: int, annotated: tuple[int, int] | None) -> bool:
-    return orientation in _TURNED and stored[0] != stored[1] and annotated == stored
+def _is_annotated_unrotated(stored: tuple[int, int], orientation: int, annotated: tuple[int, int] | None) -> bool:
+    return orientation in _SWAP_SIDES and stored[0] != stored[1] and annotated == stored
 
 
-def _turn_upright(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """EXIF 2.3, table 6: where row 0 and column 0 of the stored pixels belong."""
-    if orientation in _TURNED:
+def _rotate_upright(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Rotate and mirror pixels as their EXIF orientation says (EXIF 2.3, table 6)."""
+    if orientation in _SWAP_SIDES:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]

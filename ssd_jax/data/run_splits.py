@@ -6,9 +6,8 @@ from pathlib import Path
 from ssd_jax.config import Config
 from ssd_jax.data.class_names import describe_class_difference
 from ssd_jax.data.formats.open import is_generated, is_tfds, missing_split, open_source
-from ssd_jax.data.loader import count_dropped_objects
 from ssd_jax.data.problems import Problems
-from ssd_jax.data.source import Source
+from ssd_jax.data.source import Source, count_dropped_objects
 from ssd_jax.errors import UserError
 
 

@@ -1,4 +1,8 @@
-"""What a data set is to the rest of the program: annotations and images by position."""
+"""Annotations and images of a data set, independent of its file format.
+
+A reader of a format (`ssd_jax.data.formats`) returns a `Source`: one split of a data set. Loader, evaluation and
+check use nothing else of the data.
+"""
 
 import hashlib
 import re
@@ -10,39 +14,42 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 
+from ssd_jax.config import Data
 from ssd_jax.data.image import read_image, read_reduced_image
 from ssd_jax.data.problems import Kind, Problems
-from ssd_jax.errors import UserError
+from ssd_jax.errors import UserError, user_errors
+from ssd_jax.files import user_errors_on_read
 
 
 class Annotation(NamedTuple):
-    """What a data set says about one image, before anything is resized or normalised."""
+    """Annotation of one image at its original size: nothing is resized or normalised."""
 
     image_id: str
-    """Unique in the data set; a VOC file's stem, a COCO file name."""
+    """Identifier that is unique in the data set, e.g. a VOC file's stem or a COCO file name."""
     file: str
-    """Path of the image; for generated pictures a description."""
+    """Path of the image. A description if the image is generated or packed."""
     width: int
+    """Width of the upright image in pixels."""
     height: int
-    """Pixels of the upright original image."""
+    """Height of the upright image in pixels."""
     boxes_px: Float32[np.ndarray, "g 4"]
-    """xyxy, pixels of the original image, as the file has them: some may reach beyond the image,
-    but each has an area inside it."""
+    """Boxes, xyxy in pixels, as in the file: a box may reach beyond the image, but has an area inside it."""
     labels: Int32[np.ndarray, " g"]
-    """1..C; positions in Source.class_names plus one."""
+    """Class of each box: 1 + its position in `Source.class_names`."""
     difficult: Bool[np.ndarray, " g"]
+    """VOC's ``difficult`` flag."""
     crowd: Bool[np.ndarray, " g"]
-    """COCO's iscrowd; never trained on."""
+    """COCO's ``iscrowd`` flag. Such objects are never trained on."""
     area_px: Float32[np.ndarray, " g"]
-    """COCO's area, that of the segment; elsewhere the box's."""
+    """Area of each object in square pixels: of the segment in COCO, of the box in other formats."""
     number: int | None = None
-    """The data set's own number of the image, COCO's id; None where it has none."""
+    """Numeric id of the image in the data set (COCO's ``id``), if it has one."""
 
 
 class CocoTruth(NamedTuple):
-    """The objects of a COCO file with all their digits, those without an area inside their image included.
+    """All annotations of a COCO file at full precision, including objects without an area inside their image.
 
-    COCO's official numbers are made of these. Rows are in the order of the file.
+    COCO's official metrics are computed from these. Rows are in the order of the file.
     """
 
     image_ids: Int64[np.ndarray, " t"]
@@ -50,6 +57,24 @@ class CocoTruth(NamedTuple):
     boxes_px_xywh: Float64[np.ndarray, "t 4"]
     area_px: Float64[np.ndarray, " t"]
     crowd: Bool[np.ndarray, " t"]
+
+
+def keep_trainable_objects(annotation: Annotation, with_difficult: bool) -> Annotation:
+    """Return an annotation without crowd objects and, unless ``with_difficult``, without difficult ones."""
+    keep = ~annotation.crowd if with_difficult else ~(annotation.crowd | annotation.difficult)
+    return annotation._replace(
+        boxes_px=annotation.boxes_px[keep],
+        labels=annotation.labels[keep],
+        difficult=annotation.difficult[keep],
+        crowd=annotation.crowd[keep],
+        area_px=annotation.area_px[keep],
+    )
+
+
+def normalised_boxes(annotation: Annotation) -> Float32[np.ndarray, "g 4"]:
+    """Return the boxes of an annotation, xyxy, normalised to the image and clipped to [0, 1]."""
+    size = np.array([annotation.width, annotation.height] * 2, np.float32)
+    return np.clip(annotation.boxes_px / size, 0, 1)
 
 
 class Source(ABC):
@@ -83,7 +108,7 @@ class Source(ABC):
         """Return the annotation of an image.
 
         Raises:
-            UserError: the annotation is stored with the image and cannot be read.
+            UserError: If the annotation is stored with the image and cannot be read.
         """
 
     def annotations(self) -> Iterator[Annotation]:
@@ -95,7 +120,7 @@ class Source(ABC):
         """Return an image as upright RGB pixels at its original size.
 
         Raises:
-            UserError: the image cannot be read; the message names the file.
+            UserError: If the image cannot be read; the message names the file.
         """
 
     def reduced_image(self, index: int, canvas: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
@@ -107,8 +132,23 @@ class Source(ABC):
         return self.image(index)
 
 
+def count_dropped_objects(source: Source, data: Data) -> int:
+    """Count the objects that training drops because their image has more than ``data.max_objects`` objects."""
+    images = (keep_trainable_objects(annotation, data.train_on_difficult) for annotation in source.annotations())
+    return sum(max(len(image.labels) - data.max_objects, 0) for image in images)
+
+
 class FolderSource(Source):
-    """A split whose annotations are held in memory and whose images are files."""
+    """A split whose annotations are held in memory and whose images are files.
+
+    Args:
+        annotations: Annotation of each image.
+        class_names: Names of the labels 1, 2, ....
+        notes: Oddities of the data, see `Source.notes`.
+        category_ids: Number of each class in the data set's own files.
+        coco_truth: Full COCO annotations, see `Source.coco_truth`.
+        annotated: False if the boxes of these images are not public.
+    """
 
     in_memory = True
 
@@ -138,26 +178,29 @@ class FolderSource(Source):
         return self._annotations[index]
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Raises UserError if the file can't be read, or has another size than its boxes were drawn for."""
+        """Return an image as upright RGB pixels at its original size.
+
+        Raises:
+            UserError: If the file cannot be read, or its size is not the one that its boxes were drawn for.
+        """
         annotation = self._annotations[index]
         image = read_image(annotation.file, (annotation.width, annotation.height))
         _check_size(annotation, (image.shape[1], image.shape[0]))
         return image
 
     def reduced_image(self, index: int, canvas: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-        """Decode JPEG files at a fraction of their size. Raises as `image` does."""
+        """Decode a large JPEG file at a fraction of its size, see `Source.reduced_image`."""
         annotation = self._annotations[index]
         image, size = read_reduced_image(annotation.file, (annotation.width, annotation.height), canvas)
         _check_size(annotation, size)
         return image
 
 
-def _check_size(annotation: Annotation, found: tuple[int, int]) -> None:
-    if found != (annotation.width, annotation.height):
+def _check_size(annotation: Annotation, size: tuple[int, int]) -> None:
+    if size != (annotation.width, annotation.height):
         raise UserError(
-            f"{annotation.file}: the image is {found[0]} x {found[1]} pixels, but its annotation was made for "
-            f"{annotation.width} x {annotation.height}. "
-            "Correct the annotation, or put the image back that it belongs to."
+            f"{annotation.file}: the image has {size[0]} x {size[1]} pixels, but its annotation was made for "
+            f"{annotation.width} x {annotation.height}. Correct the annotation, or restore the original image."
         )
 
 
@@ -172,9 +215,21 @@ def make_annotation(
     area_px: Sequence[float] | None = None,
     number: int | None = None,
 ) -> Annotation:
-    """An Annotation from plain lists; size is (width, height). No flags: all False; no areas: the boxes'."""
+    """Make an `Annotation` from plain lists.
+
+    Args:
+        image_id: Unique identifier of the image.
+        file: Path of the image.
+        size: Width and height of the image in pixels.
+        boxes_px: Boxes, xyxy in pixels.
+        labels: Label of each box, from 1.
+        difficult: Flag of each box; all False by default.
+        crowd: Flag of each box; all False by default.
+        area_px: Area of each object; that of its box by default.
+        number: Numeric id of the image in the data set.
+    """
     boxes = np.asarray(boxes_px, np.float32).reshape(-1, 4)
-    none = [False] * len(boxes)
+    no_flags = [False] * len(boxes)
     box_areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return Annotation(
         image_id,
@@ -182,25 +237,26 @@ def make_annotation(
         *size,
         boxes,
         np.asarray(labels, np.int32),
-        np.asarray(none if difficult is None else difficult, bool),
-        np.asarray(none if crowd is None else crowd, bool),
+        np.asarray(no_flags if difficult is None else difficult, bool),
+        np.asarray(no_flags if crowd is None else crowd, bool),
         np.asarray(box_areas if area_px is None else area_px, np.float32),
         number,
     )
 
 
 class RawObject(NamedTuple):
-    """An object as its file has it, before anything about it was judged."""
+    """An object as read from a file, before it is checked."""
 
     where: str
-    """Its place in the file: object 3, line 7, annotations[41]."""
+    """Place in the file, for messages: ``object 3``, ``line 7``, ``annotations[41]``."""
     name: str
+    """Class name."""
     box_px: tuple[float, float, float, float]
-    """xyxy."""
+    """Box, xyxy in pixels."""
     difficult: bool = False
     crowd: bool = False
     area_px: float | None = None
-    """None: the box's."""
+    """Area in square pixels; None: that of the box."""
 
 
 def annotation_from_objects(
@@ -214,10 +270,22 @@ def annotation_from_objects(
     file: object,
     number: int | None = None,
 ) -> Annotation:
-    """The annotation of an image of (width, height), and what is wrong with its objects.
+    """Check the objects of an image and make its annotation.
 
-    An object of a class without a label, and one without an area inside the image, is left out.
-    file: where the objects were read, for the problems to name.
+    Objects of an unknown class and objects without an area inside the image are left out.
+
+    Args:
+        image_id: Unique identifier of the image.
+        image_file: Path of the image.
+        size: Width and height of the image in pixels.
+        objects: Objects in the order of the file.
+        labels: Label of each class name.
+        problems: Collects what is wrong with the objects, or raises.
+        file: File that the objects were read from, named in problems.
+        number: Numeric id of the image in the data set.
+
+    Raises:
+        UserError: If an object is of an unknown class, and ``problems`` raises errors.
     """
     kept: list[RawObject] = []
     for entry in objects:
@@ -229,16 +297,16 @@ def annotation_from_objects(
                 "Correct the name, or add the class.",
             )
             continue
-        what = f"{entry.where} ({entry.name} {' '.join(f'{edge:g}' for edge in entry.box_px)})"
+        text = f"{entry.where} ({entry.name} {' '.join(f'{edge:g}' for edge in entry.box_px)})"
         inside = clip_box(entry.box_px, size)
         if inside is None:
-            problems.add(Kind.NO_AREA, file, what + _reversed(entry.box_px))
+            problems.add(Kind.NO_AREA, file, text + _describe_swapped_corners(entry.box_px))
             continue
         if inside != entry.box_px:
-            problems.add(Kind.OUT_OF_IMAGE, file, what)
+            problems.add(Kind.OUT_OF_IMAGE, file, text)
         twin = next((k for k in kept if k.name == entry.name and k.box_px == entry.box_px), None)
         if twin is not None:
-            problems.add(Kind.DUPLICATE, file, f"{what}, as {twin.where}")
+            problems.add(Kind.DUPLICATE, file, f"{text}, same as {twin.where}")
         kept.append(entry)
     areas = [(x2 - x1) * (y2 - y1) if o.area_px is None else o.area_px for o in kept for x1, y1, x2, y2 in [o.box_px]]
     return make_annotation(
@@ -254,74 +322,99 @@ def annotation_from_objects(
     )
 
 
-def _reversed(box: Sequence[float]) -> str:
-    """What of an xyxy box is in the wrong order, for the end of a message; empty where nothing is."""
-    wrong = [
+def _describe_swapped_corners(box: Sequence[float]) -> str:
+    """Return the end of a message about an xyxy box whose corners are swapped; empty if they are not."""
+    swapped = [
         f"{axis}max is below {axis}min" for axis, low, high in zip("xy", box[:2], box[2:], strict=True) if high < low
     ]
-    return f": {' and '.join(wrong)} (corners swapped, or a size below 0?)" if wrong else ""
+    return f": {' and '.join(swapped)} (swapped corners or a negative size?)" if swapped else ""
 
 
 def warn_if_normalised(objects: Sequence[RawObject], problems: Problems, *, file: object, where: str = "") -> None:
-    """For a format of pixels: tells of an image whose boxes all lie in its first pixel, with fractions of it."""
+    """Report an image whose boxes look normalised, for a format whose boxes are in pixels.
+
+    Boxes look normalised if all of them lie in the first pixel of the image and one has a fractional coordinate.
+
+    Args:
+        objects: All objects of the image.
+        problems: Collects the problem, or raises.
+        file: File that the objects were read from.
+        where: Start of the message, which names the image if ``file`` does not.
+    """
     edges = [edge for entry in objects for edge in entry.box_px]
     if edges and all(0 <= edge <= 1 for edge in edges) and any(0 < edge < 1 for edge in edges):
-        text = "its boxes lie between 0 and 1, and look like shares of the image. Write them in pixels."
+        text = "its boxes lie between 0 and 1, so they look normalised. Write them in pixels."
         problems.add(Kind.MALFORMED, file, f"{where}{text}")
 
 
 def clip_box(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float] | None:
-    """The part of an xyxy box inside an image of (width, height); None where that has no area."""
+    """Return the part of an xyxy box inside an image of (width, height), or None if that part has no area."""
     left, top = max(box[0], 0.0), max(box[1], 0.0)
     right, bottom = min(box[2], float(size[0])), min(box[3], float(size[1]))
     return (left, top, right, bottom) if right > left and bottom > top else None
 
 
 def hash_split(image_ids: Sequence[str], fraction: float) -> list[bool]:
-    """Which images are for validation where the data set doesn't say, by a hash of the image's id.
+    """Choose images for validation by a hash of their ids, for data sets without a val split.
 
-    An image keeps its side when others are added or removed. Of two images or more at least one
-    lies on either side.
+    Adding or removing images does not move the other images between the splits. With two or more images, neither
+    split is empty.
+
+    Args:
+        image_ids: Ids of all images.
+        fraction: Expected fraction of images for validation.
+
+    Returns:
+        Whether each image belongs to the val split.
     """
-    shares = [int.from_bytes(hashlib.blake2b(i.encode(), digest_size=8).digest()) / 2**64 for i in image_ids]
-    held = [share < fraction for share in shares]
-    if len(held) > 1 and len(set(held)) == 1:
-        held[shares.index(max(shares) if held[0] else min(shares))] ^= True
-    return held
+    hashes = [int.from_bytes(hashlib.blake2b(i.encode(), digest_size=8).digest()) / 2**64 for i in image_ids]
+    in_val = [value < fraction for value in hashes]
+    if len(in_val) > 1 and len(set(in_val)) == 1:
+        in_val[hashes.index(max(hashes) if in_val[0] else min(hashes))] ^= True
+    return in_val
 
 
 _SPLIT_NAME = re.compile(r"(train|trainval|val|valid|validation|minival|test|test-dev)[-_]?\d*")
 
 
 def is_split_name(name: str) -> bool:
-    """Whether files and folders of this name are likely to be a split: train, val2017, ..."""
+    """Return whether a file or folder of this name probably holds a split: train, val2017, ..."""
     return _SPLIT_NAME.fullmatch(name) is not None
 
 
 def split_aliases(split: str) -> tuple[str, ...]:
-    """Names under which folders have a split, the one asked for first."""
-    same = ("val", "valid", "validation")
-    return (split, *(name for name in same if name != split)) if split in same else (split,)
+    """Return the usual names of a split in data sets, the given one first: val, valid, validation."""
+    aliases = ("val", "valid", "validation")
+    return (split, *(name for name in aliases if name != split)) if split in aliases else (split,)
 
 
 def path_suffixes(path: str) -> list[str]:
-    """What a path that was written elsewhere, perhaps on Windows, may mean here: itself, and it without its first
-    folders, the fewest first."""
+    """Return a path and what remains of it without its first 0, 1, 2, ... folders.
+
+    The path may have been written on another machine, perhaps on Windows; one of these exists on this one.
+    """
     parts = Path(path.replace("\\", "/")).parts
     return [path, *(str(Path(*parts[start:])) for start in range(len(parts)))]
 
 
 def read_text(file: Path) -> str:
-    """Raises UserError, naming the file, where it is not text in UTF-8."""
-    try:
+    """Read a text file in UTF-8.
+
+    Raises:
+        UserError: If the file cannot be read or is not in UTF-8; the message names it.
+    """
+    with (
+        user_errors_on_read(file, "Check its permissions."),
+        user_errors(f"{file}: not text in UTF-8", "Save it as UTF-8.", catch=UnicodeDecodeError, reason=_decode_reason),
+    ):
         return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{file}: not text in UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8."
-        ) from None
-    except OSError as error:
-        raise UserError(f"{file}: can't be read ({error.strerror}). Check its permissions.") from error
+
+
+def _decode_reason(error: Exception) -> str:
+    assert isinstance(error, UnicodeDecodeError)
+    return f"{error.reason} at byte {error.start}"
 
 
 def join_names(names: Iterable[object]) -> str:
+    """Join names by commas for a message; "none" if there are none."""
     return ", ".join(map(str, names)) or "none"

@@ -1,7 +1,8 @@
-"""The language of splits: ``train``, ``train+validation``, ``train[:50%]``, ``VOC2007/trainval+VOC2012/trainval``.
+"""Parse split specifications and join the splits that they name.
 
-Names, sums and slices mean what they do in tensorflow-datasets; a folder before a name is one below
-data.root, so that several data sets are joined.
+Examples are ``train``, ``train+validation``, ``train[:50%]`` and ``VOC2007/trainval+VOC2012/trainval``. Names, sums
+and slices have the same meaning as in tensorflow-datasets. A folder before a name is relative to ``data.root``, so that
+several data sets can be joined.
 """
 
 import re
@@ -19,33 +20,39 @@ _TERM = re.compile(rf"(?:(?P<folder>[^\[\]]*)/)?(?P<name>[^\[\]/]+)(?:\[(?P<star
 
 
 class Term(NamedTuple):
-    """One summand of a split."""
+    """One term of a split specification: ``folder/name[start:stop]``."""
 
     folder: str
-    """Below data.root; empty: data.root itself."""
+    """Folder relative to ``data.root``; empty for ``data.root`` itself."""
     name: str
+    """Name of the split in that folder."""
     start: str
-    """First image, as in Python's slices, or per cent of them; empty: from the first."""
+    """First image, as in a Python slice, or a percentage of the images; empty for the start."""
     stop: str
+    """End of the slice, in the same notation; empty for the end."""
 
 
 def parse_split(text: str) -> tuple[Term, ...]:
-    """The summands of a split. Raises UserError where the text is none."""
+    """Parse a split specification.
+
+    Raises:
+        UserError: If the text is not a split specification.
+    """
     return tuple(_parse_term(text, part.strip()) for part in text.split("+"))
 
 
 def _parse_term(text: str, part: str) -> Term:
-    found = _TERM.fullmatch(part)
-    if found is None:
+    match = _TERM.fullmatch(part)
+    if match is None:
         raise UserError(
-            f"'{text}' is no split: '{part}' is neither a name, nor FOLDER/NAME, nor one of these with a slice such as "
-            "[:50%] or [100:200]."
+            f"'{text}' is not a split: '{part}' must be NAME or FOLDER/NAME, optionally with a slice such as [:50%] or "
+            "[100:200]."
         )
-    return Term(*(found[group] or "" for group in Term._fields))
+    return Term(*(match[group] or "" for group in Term._fields))
 
 
 def slice_positions(term: Term, length: int) -> range:
-    """Which of ``length`` images a term takes; per cent are rounded to whole images."""
+    """Return the positions that a term selects of ``length`` images. Percentages are rounded to whole images."""
     start, stop = (_bound(bound, length) for bound in (term.start, term.stop))
     return range(length)[start:stop]
 
@@ -70,25 +77,28 @@ def _category_ids(source: Source, class_names: Sequence[str]) -> tuple[int, ...]
 
 
 class JoinedSource(Source):
-    """Images of several sources, or some of one, as one. Where folders differ they stand in front of image ids."""
+    """Selected images of one or several sources as one source.
+
+    If the sources are from different folders, image ids are prefixed with the folder.
+
+    Args:
+        parts: Each term with its source and the positions that it selects. The classes are those of the first source,
+            followed by new ones of the others; labels are renumbered.
+    """
 
     def __init__(self, parts: Sequence[tuple[Term, Source, range]]):
-        """Join the images of each source at the given positions.
-
-        The classes are those of the first source, followed by new ones of the others; labels are renumbered.
-        """
         sources = [source for _, source, _ in parts]
         self.class_names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
         self._labels = [_label_map(source.class_names, self.class_names) for source in sources]
         ids = {_category_ids(source, self.class_names) for source in sources}
         self.category_ids = ids.pop() if len(ids) == 1 else None
-        # Image ids of several files may collide; those are measured by their annotations.
+        # Image numbers of several COCO files may collide, so joined files are evaluated by their annotations instead.
         self.coco_truth = sources[0].coco_truth if len(sources) == 1 else None
         self.annotated = all(source.annotated for source in sources)
         self.notes = tuple(note for source in sources for note in source.notes)
         self.in_memory = all(source.in_memory for source in sources)
         self._sources = sources
-        self._positions = [(part, position) for part, (_, _, taken) in enumerate(parts) for position in taken]
+        self._positions = [(part, position) for part, (_, _, selected) in enumerate(parts) for position in selected]
         folders = [term.folder for term, _, _ in parts]
         self._prefixes = [f"{folder}/" if len(set(folders)) > 1 else "" for folder in folders]
 
@@ -98,7 +108,7 @@ class JoinedSource(Source):
     def sizes(self) -> list[tuple[int, int]] | None:
         sizes = [source.sizes() for source in self._sources]
         known = [s for s in sizes if s is not None]
-        return [known[part][at] for part, at in self._positions] if len(known) == len(sizes) else None
+        return [known[part][position] for part, position in self._positions] if len(known) == len(sizes) else None
 
     def annotation(self, index: int) -> Annotation:
         part, position = self._positions[index]

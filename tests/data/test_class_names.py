@@ -21,18 +21,18 @@ from ssd_jax.data.class_names import describe_class_difference, format_names
         ),
     ],
 )
-def test_difference(old, new, lines):
+def test_class_difference_lists_what_each_side_lacks(old, new, lines):
     assert describe_class_difference(old, new).splitlines() == lines
 
 
-def test_the_places_are_named():
+def test_class_difference_names_the_places():
     assert (
         describe_class_difference(["a"], ["b"], old_place="the run", new_place="val")
         == "  only in the run: a\n  only in val: b"
     )
 
 
-def test_a_long_list_is_broken_between_names():
+def test_format_names_wraps_between_names():
     names = [f"class-{number}" for number in range(40)]
     lines = format_names("kept", names).splitlines()
     assert 3 < len(lines) < 6 and all(len(line) <= 110 for line in lines)

@@ -1,4 +1,4 @@
-"""Batches: what is in them, in which order, and that the stream can be taken up again."""
+"""Batches: their content, their order, and resuming the stream."""
 
 import json
 import logging
@@ -9,13 +9,14 @@ import pytest
 from PIL import Image
 
 from ssd_jax.config import Data
-from ssd_jax.data.loader import canvas_shape, count_dropped_objects, eval_batches, fit_size, train_batches
-from ssd_jax.data.source import Source, make_annotation
+from ssd_jax.data.image import fit_size
+from ssd_jax.data.loader import canvas_shape, eval_batches, single_image_batch, stream_position, train_batches
+from ssd_jax.data.source import Source, count_dropped_objects, make_annotation
 from ssd_jax.errors import UserError
 
 
-class Fake(Source):
-    """Images filled with their index; (width, height) by list; broken ones raise."""
+class FakeSource(Source):
+    """Images of the given sizes (width, height) filled with their index. Broken ones raise an error."""
 
     class_names = ("cat",)
     in_memory = True
@@ -31,8 +32,8 @@ class Fake(Source):
         return self.all_sizes
 
     def annotation(self, index):
-        found = self.objects.get(index, {"boxes_px": [], "labels": []})
-        return make_annotation(str(index), f"{index}.jpg", self.all_sizes[index], **found)
+        objects = self.objects.get(index, {"boxes_px": [], "labels": []})
+        return make_annotation(str(index), f"{index}.jpg", self.all_sizes[index], **objects)
 
     def image(self, index):
         time.sleep(self.wait * (index % 3))
@@ -42,8 +43,8 @@ class Fake(Source):
         return np.full((height, width, 3), index, np.uint8)
 
 
-def small(count, **options):
-    return Fake([(16, 8)] * count, **options)
+def small_images(count, **options):
+    return FakeSource([(16, 8)] * count, **options)
 
 
 def take(batches, count):
@@ -57,8 +58,8 @@ def flat(batches, field):
 # ---- order ----
 
 
-def test_each_epoch_holds_each_image_once_in_a_new_order():
-    batches = take(train_batches(small(7), Data(), 3, seed=0), 14)
+def test_train_batches_shuffle_every_epoch_anew():
+    batches = take(train_batches(small_images(7), Data(), 3, seed=0), 14)
     index, epoch = flat(batches, "index"), flat(batches, "epoch")
     np.testing.assert_array_equal(epoch, np.arange(42) // 7)
     epochs = index.reshape(6, 7)
@@ -66,26 +67,28 @@ def test_each_epoch_holds_each_image_once_in_a_new_order():
     assert len({tuple(order) for order in epochs}) == 6
 
 
-def test_images_go_with_their_index():
-    for batch in take(train_batches(small(7, wait=0.002), Data(), 3, seed=0), 8):
+def test_train_batches_keep_image_and_index_together():
+    for batch in take(train_batches(small_images(7, wait=0.002), Data(), 3, seed=0), 8):
         np.testing.assert_array_equal(batch.canvas[:, 0, 0, 0], batch.index)
 
 
-def test_batch_may_be_larger_than_the_source():
-    batch = next(train_batches(small(3), Data(), 8, seed=0))
+def test_train_batches_may_be_larger_than_the_source():
+    batch = next(train_batches(small_images(3), Data(), 8, seed=0))
     np.testing.assert_array_equal(batch.epoch, [0, 0, 0, 1, 1, 1, 2, 2])
 
 
-def test_order_follows_from_the_seed():
-    first, again, other = (flat(take(train_batches(small(30), Data(), 10, seed), 3), "index") for seed in (0, 0, 1))
+def test_train_batches_depend_on_the_seed():
+    first, again, other = (
+        flat(take(train_batches(small_images(30), Data(), 10, seed), 3), "index") for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
-@pytest.mark.parametrize("after", [0, 1, 5])
-def test_stream_is_taken_up_exactly_where_it_was_left(after):
-    """The state goes through JSON; the threads have read ahead by then and must not count."""
-    source = small(7, wait=0.002)
+@pytest.mark.parametrize("after", [0, 5])
+def test_train_batches_resume_from_a_saved_state(after):
+    """The state is converted to JSON and back. Batches that the threads have read ahead do not count."""
+    source = small_images(7, wait=0.002)
     stream = train_batches(source, Data(), 4, seed=3)
     take(stream, after)
     time.sleep(0.05)
@@ -104,29 +107,31 @@ def test_stream_is_taken_up_exactly_where_it_was_left(after):
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_processes_share_the_batches_of_one(processes):
-    whole = take(train_batches(small(7), Data(), 4, seed=0), 6)
+def test_train_batches_of_several_processes_are_those_of_one(processes):
+    all_rows = take(train_batches(small_images(7), Data(), 4, seed=0), 6)
     share = 4 // processes
     shares = [[3, 1, 0, 2][p * share : (p + 1) * share] for p in range(processes)]  # rows in any order
-    streams = [train_batches(small(7), Data(), 4, seed=0, rows=rows) for rows in shares]
-    for expected in whole:
+    streams = [train_batches(small_images(7), Data(), 4, seed=0, rows=rows) for rows in shares]
+    for expected in all_rows:
         for rows, stream in zip(shares, streams, strict=True):
             for wanted, got in zip(expected, next(stream), strict=True):
                 np.testing.assert_array_equal(wanted[rows], got)
-    assert {json.dumps(stream.get_state()) for stream in streams} == {json.dumps({"next_index": 6})}, "in batches"
+    assert {json.dumps(stream.get_state()) for stream in streams} == {json.dumps({"next_index": 6})}, (
+        "the position counts batches"
+    )
 
 
 @pytest.mark.parametrize("length", [7, 8])
-def test_processes_share_an_evaluation(length):
-    whole = list(eval_batches(small(length), Data(), 4))
+def test_eval_batches_of_two_processes_are_those_of_one(length):
+    all_rows = list(eval_batches(small_images(length), Data(), 4))
     for rows in ([0, 1], [2, 3]):
-        for expected, part in zip(whole, eval_batches(small(length), Data(), 4, rows=rows), strict=True):
+        for expected, part in zip(all_rows, eval_batches(small_images(length), Data(), 4, rows=rows), strict=True):
             for wanted, got in zip(expected, part, strict=True):
                 np.testing.assert_array_equal(wanted[rows], got)
 
 
-def test_evaluation_goes_through_once_in_order_and_fills_up():
-    batches = list(eval_batches(small(7, wait=0.002), Data(), 3))
+def test_eval_batches_hold_each_image_once_in_order_with_padding():
+    batches = list(eval_batches(small_images(7, wait=0.002), Data(), 3))
     assert len(batches) == 3
     np.testing.assert_array_equal(flat(batches, "index"), [0, 1, 2, 3, 4, 5, 6, -1, -1])
     np.testing.assert_array_equal(flat(batches, "valid"), [True] * 7 + [False] * 2)
@@ -135,15 +140,24 @@ def test_evaluation_goes_through_once_in_order_and_fills_up():
 
 
 def test_evaluation_of_full_batches_has_no_empty_one():
-    assert [batch.valid.all() for batch in eval_batches(small(6), Data(), 3)] == [True, True]
+    assert [batch.valid.all() for batch in eval_batches(small_images(6), Data(), 3)] == [True, True]
+
+
+def test_single_image_batch_equals_the_slot_at_stream_position():
+    source = FakeSource([(8 + k, 8) for k in range(5)], {2: {"boxes_px": [[0, 0, 4, 4]], "labels": [1]}})
+    batches = take(train_batches(source, Data(), 3, seed=4), 5)
+    for index, epoch in ((2, 0), (0, 1), (4, 2)):
+        step, slot = divmod(stream_position(5, 4, index, epoch), 3)
+        for expected, result in zip(batches[step], single_image_batch(source, Data(), index, epoch), strict=True):
+            np.testing.assert_array_equal(result[0], expected[slot])
 
 
 # ---- content ----
 
 
-def test_shapes_and_dtypes():
+def test_batch_has_documented_shapes_and_dtypes():
     boxes = {0: {"boxes_px": [[0, 0, 4, 4]], "labels": [1]}}
-    batch = next(train_batches(small(3, objects=boxes), Data(max_objects=5), 3, seed=0))
+    batch = next(train_batches(small_images(3, objects=boxes), Data(max_objects=5), 3, seed=0))
     assert [(name, array.shape, array.dtype.name) for name, array in batch._asdict().items()] == [
         ("canvas", (3, 32, 32, 3), "uint8"),
         ("height", (3,), "int32"),
@@ -157,9 +171,9 @@ def test_shapes_and_dtypes():
     ]
 
 
-def test_boxes_are_normalised_to_the_image_and_cut_to_it():
-    found = {0: {"boxes_px": [[4, 2, 8, 8], [-3, 0, 20, 4]], "labels": [1, 1], "difficult": [False, True]}}
-    batch = next(eval_batches(small(1, objects=found), Data(max_objects=3), 1))
+def test_batch_boxes_are_normalised_and_clipped_to_the_image():
+    objects = {0: {"boxes_px": [[4, 2, 8, 8], [-3, 0, 20, 4]], "labels": [1, 1], "difficult": [False, True]}}
+    batch = next(eval_batches(small_images(1, objects=objects), Data(max_objects=3), 1))
     np.testing.assert_array_equal(batch.gt_boxes[0], [[0.25, 0.25, 0.5, 1], [0, 0, 1, 0.5], [0, 0, 0, 0]])
     np.testing.assert_array_equal(batch.gt_labels[0], [1, 1, 0])
     np.testing.assert_array_equal(batch.gt_difficult[0], [False, True, False])
@@ -167,34 +181,34 @@ def test_boxes_are_normalised_to_the_image_and_cut_to_it():
     assert (batch.canvas[0, 8:] == 0).all() and (batch.canvas[0, :, 16:] == 0).all()
 
 
-def test_crowds_never_and_difficult_by_choice():
-    found = {
+def test_batches_leave_out_crowds_and_optionally_difficult_objects():
+    objects = {
         "boxes_px": [[0, 0, k, k] for k in (1, 2, 4, 8)],
         "labels": [1, 1, 1, 1],
         "difficult": [False, True, False, True],
         "crowd": [False, False, True, True],
     }
-    source = small(1, objects={0: found})
+    source = small_images(1, objects={0: objects})
     with_difficult = next(train_batches(source, Data(), 1, seed=0))
     without = next(train_batches(source, Data(train_on_difficult=False), 1, seed=0))
-    measured = next(eval_batches(source, Data(train_on_difficult=False), 1))
+    evaluated = next(eval_batches(source, Data(train_on_difficult=False), 1))
     np.testing.assert_array_equal(with_difficult.gt_boxes[0, :3, 3], [1 / 8, 2 / 8, 0])
     np.testing.assert_array_equal(without.gt_boxes[0, :3, 3], [1 / 8, 0, 0])
-    np.testing.assert_array_equal(measured.gt_difficult[0, :3], [False, True, False])
+    np.testing.assert_array_equal(evaluated.gt_difficult[0, :3], [False, True, False])
 
 
-def test_objects_beyond_the_padding_are_cut_and_counted():
+def test_objects_beyond_max_objects_are_dropped_and_counted():
     boxes = {"boxes_px": [[0, 0, k, 4] for k in range(1, 6)], "labels": [1] * 5}
     crowd = {"boxes_px": [[0, 0, 4, 4]] * 4, "labels": [1] * 4, "crowd": [False, False, True, True]}
-    source = small(3, objects={0: boxes, 1: crowd})
+    source = small_images(3, objects={0: boxes, 1: crowd})
     batch = next(eval_batches(source, Data(max_objects=2), 1))
     np.testing.assert_array_equal(batch.gt_boxes[0, :, 2], [1 / 16, 2 / 16])
     assert [count_dropped_objects(source, Data(max_objects=n)) for n in (1, 2, 4, 5)] == [5, 3, 1, 0]
 
 
-def test_unreadable_image_keeps_its_slot_and_is_told_once(caplog):
+def test_unreadable_image_keeps_its_slot_and_is_logged_once(caplog):
     boxes = {2: {"boxes_px": [[0, 0, 4, 4]], "labels": [1]}}
-    good, bad = small(5, objects=boxes), small(5, objects=boxes, broken={2})
+    good, bad = small_images(5, objects=boxes), small_images(5, objects=boxes, broken={2})
     stream = train_batches(bad, Data(), 5, seed=0)
     with caplog.at_level(logging.WARNING):
         batches = take(stream, 4)
@@ -212,19 +226,19 @@ def test_unreadable_image_keeps_its_slot_and_is_told_once(caplog):
 
 
 @pytest.mark.parametrize("batches", [lambda *a: train_batches(*a, seed=0), eval_batches])
-def test_unreadable_image_stops_a_strict_stream(batches):
-    with pytest.raises(UserError, match=r"^2\.jpg: broken\nStopped there, as --strict asks"):
-        take(batches(small(4, broken={2}), Data(strict=True), 4), 1)
+def test_unreadable_image_stops_strict_batches(batches):
+    with pytest.raises(UserError, match=r"^2\.jpg: broken\n.*--strict"):
+        take(batches(small_images(4, broken={2}), Data(strict=True), 4), 1)
 
 
-def test_unreadable_image_in_evaluation_keeps_its_slot():
-    (batch,) = eval_batches(small(2, broken={0}), Data(), 2)
+def test_unreadable_image_keeps_its_slot_in_evaluation():
+    (batch,) = eval_batches(small_images(2, broken={0}), Data(), 2)
     np.testing.assert_array_equal(batch.valid, [False, True])
     np.testing.assert_array_equal(batch.index, [0, 1])
 
 
-def test_other_errors_are_not_swallowed():
-    class Faulty(Fake):
+def test_batches_raise_other_exceptions():
+    class Faulty(FakeSource):
         def image(self, index):
             raise ZeroDivisionError
 
@@ -249,8 +263,8 @@ def test_other_errors_are_not_swallowed():
         ([(1, 1)], 16, (16, 16)),
     ],
 )
-def test_canvas_is_as_large_as_the_images_need(sizes, canvas, expected):
-    assert canvas_shape(Fake(sizes), canvas) == expected
+def test_canvas_shape_holds_all_images(sizes, canvas, expected):
+    assert canvas_shape(FakeSource(sizes), canvas) == expected
 
 
 @pytest.mark.parametrize(
@@ -264,30 +278,30 @@ def test_canvas_is_as_large_as_the_images_need(sizes, canvas, expected):
         ((10_000, 1), (480, 640), (480, 1)),
     ],
 )
-def test_fit(size, canvas, expected):
+def test_fit_size_keeps_the_aspect_ratio(size, canvas, expected):
     assert fit_size(size, canvas) == expected
 
 
-def test_large_photograph_is_averaged_not_sampled():
-    """Stripes of a pixel become the grey between them; their boxes keep their share of the image."""
+def test_large_image_is_reduced_with_antialiasing():
+    """Stripes of one pixel become grey. Normalised boxes do not change."""
 
-    class Striped(Fake):
+    class Striped(FakeSource):
         def image(self, index):
             width, height = self.all_sizes[index]
             return np.broadcast_to((np.arange(width) % 2 * 255).astype(np.uint8)[None, :, None], (height, width, 3))
 
-    found = {0: {"boxes_px": [[100, 50, 200, 100]], "labels": [1]}}
-    batch = next(eval_batches(Striped([(400, 200)], found), Data(max_image_size=100), 1))
+    objects = {0: {"boxes_px": [[100, 50, 200, 100]], "labels": [1]}}
+    batch = next(eval_batches(Striped([(400, 200)], objects), Data(max_image_size=100), 1))
     assert (batch.height[0], batch.width[0]) == (50, 100)
     inside = batch.canvas[0, :50, 2:98].astype(float)
     assert abs(inside.mean() - 127.5) < 2 and inside.std() < 20
     np.testing.assert_array_equal(batch.gt_boxes[0, 0], [0.25, 0.25, 0.5, 0.5])
 
 
-def test_reduction_keeps_the_picture_in_place():
-    """A dark half stays a half: no shift by the reduction."""
+def test_reduction_does_not_shift_the_image():
+    """A dark left half stays exactly the left half."""
 
-    class Halves(Fake):
+    class Halves(FakeSource):
         def image(self, index):
             width, height = self.all_sizes[index]
             row = np.where(np.arange(width) < width // 2, 0, 200).astype(np.uint8)
@@ -299,10 +313,10 @@ def test_reduction_keeps_the_picture_in_place():
     assert row[31] + row[32] == pytest.approx(200, abs=4)
 
 
-def test_small_image_stands_at_the_top_left_as_it_is():
+def test_small_image_is_placed_unchanged_at_the_top_left():
     pixels = np.random.default_rng(0).integers(1, 256, (8, 16, 3), np.uint8)
 
-    class Noise(Fake):
+    class Noise(FakeSource):
         def image(self, index):
             return pixels
 
@@ -311,10 +325,10 @@ def test_small_image_stands_at_the_top_left_as_it_is():
     assert batch.canvas[0].astype(int).sum() == pixels.astype(int).sum()
 
 
-def test_reduced_picture_against_pillow():
+def test_reduced_image_equals_that_of_pillow():
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
 
-    class Noise(Fake):
+    class Noise(FakeSource):
         def image(self, index):
             return pixels
 

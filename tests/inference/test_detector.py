@@ -133,7 +133,7 @@ def test_one_compilation_for_images_of_all_sizes(detect, picture):
         (np.zeros((8, 8, 4), np.uint8), ValueError, r"\(8, 8, 4\)"),
         (np.zeros((8, 8, 3), np.float32), ValueError, "float32"),
         (np.zeros((0, 8, 3), np.uint8), ValueError, r"\(0, 8, 3\)"),
-        ("nowhere.jpg", UserError, "nowhere.jpg: no such image"),
+        ("nowhere.jpg", UserError, "nowhere.jpg: can't be read"),
     ],
 )
 def test_what_is_no_image_is_refused(detect, image, error, words):

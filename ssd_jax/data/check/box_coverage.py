@@ -1,8 +1,8 @@
-"""How well default boxes fit the objects of a data set, before any training.
+"""How well the default boxes of a config fit the objects of a data set, computed before any training.
 
-An object whose best default box has an IoU below the matching threshold gets that box alone
-(paper section 2.2: the best box always matches), so the network sees few examples of it, and those
-far off. The share of such objects is what a change of default boxes can win.
+An object is *unmatched* if no default box reaches the matching threshold's IoU with it. Only its single best box is
+then trained (paper section 2.2: the best box always matches), so the network sees few examples of such objects, and
+those are far off. Better default boxes can only help with these objects.
 """
 
 import itertools
@@ -17,13 +17,15 @@ from ssd_jax.config import (
     SSD300_VOC_BOXES,
     SSD512_COCO_BOXES,
     SSD512_VOC_BOXES,
+    Config,
+    Data,
     DefaultBoxes,
 )
-from ssd_jax.ops.boxes import cxcywh_to_xyxy, pairwise_iou
+from ssd_jax.data.source import Source, keep_trainable_objects, normalised_boxes
 from ssd_jax.ops.default_boxes import make_default_boxes
 
 SIZE_EDGES = (16, 32, 64, 128)
-"""Pixels of the network's input, of the square root of an object's area."""
+"""Borders between size ranges of objects: square root of the box area in pixels of the network's input."""
 
 PUBLISHED = {
     "SSD300, VOC's boxes": SSD300_VOC_BOXES,
@@ -31,105 +33,193 @@ PUBLISHED = {
     "SSD512, VOC's boxes": SSD512_VOC_BOXES,
     "SSD512, COCO's boxes": SSD512_COCO_BOXES,
 }
+"""Published default boxes that a data set's boxes are compared with."""
+
+_CHUNK = 256  # objects; bounds the memory of their IoU with all default boxes
 
 
 class Coverage(NamedTuple):
-    """Of some objects those out of reach."""
+    """Number of unmatched objects in a group of objects. As text, their percentage."""
 
     objects: int
+    """Number of objects in the group."""
     unmatched: int
-    """With no default box of the threshold's IoU."""
+    """Number of objects whose best IoU with a default box is below the matching threshold."""
 
     def __str__(self) -> str:
         return f"{self.unmatched / self.objects:.1%}" if self.objects else "-"
 
 
-def best_iou(boxes: Float[np.ndarray, "g 4"], layout: DefaultBoxes) -> Float[np.ndarray, " g"]:
-    """The IoU of each box (xyxy, normalised, inside the image) with the default box that fits it best."""
-    if layout.clip in ("none", "sizes"):
-        return _best_by_shape(boxes, layout)
-    return _best_of_all(boxes, layout)
+class BoxCoverage(NamedTuple):
+    """How many objects of a split the default boxes of a config leave unmatched."""
+
+    boxes: Float[np.ndarray, "g 4"]
+    """Boxes that would be trained on: xyxy, normalised."""
+    unmatched: Bool[np.ndarray, " g"]
+    """Whether each of them is unmatched."""
+    all: Coverage
+    by_class: dict[str, Coverage]
+    by_size: dict[str, Coverage]
+    published: dict[str, Coverage]
+    """Coverage of the same objects by the published default boxes."""
+    advice: str
+    """Suggested change of the default boxes, in a sentence or two."""
 
 
-def _best_of_all(boxes: Float[np.ndarray, "g 4"], layout: DefaultBoxes) -> Float[np.ndarray, " g"]:
-    corners = cxcywh_to_xyxy(make_default_boxes(layout))
+def measure_box_coverage(source: Source, config: Config) -> BoxCoverage:
+    """Count the objects of a split that the config's default boxes leave unmatched, by class and by size."""
+    boxes, labels = training_boxes(source, config.data)
+    box_config, threshold = config.model.default_boxes, config.match.iou_threshold
+    unmatched = best_iou(boxes, box_config) < threshold
+    published = compare_box_configs(boxes, threshold)
+    return BoxCoverage(
+        boxes,
+        unmatched,
+        _count(unmatched),
+        coverage_by_class(unmatched, labels, source.class_names),
+        coverage_by_size(unmatched, size_bin(boxes, box_config.image_size)),
+        published,
+        suggest_boxes(_count(unmatched), published, boxes, box_config),
+    )
+
+
+def training_boxes(source: Source, data: Data) -> tuple[Float[np.ndarray, "g 4"], Int32[np.ndarray, " g"]]:
+    """Return all boxes of a split that training uses (xyxy, normalised, clipped to their images) and their labels."""
+    boxes, labels = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int32)]
+    for annotation in source.annotations():
+        annotation = keep_trainable_objects(annotation, data.train_on_difficult)
+        boxes.append(normalised_boxes(annotation))
+        labels.append(annotation.labels)
+    return np.concatenate(boxes), np.concatenate(labels)
+
+
+def best_iou(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) -> Float[np.ndarray, " g"]:
+    """Return the highest IoU of each box with any default box.
+
+    Args:
+        boxes: xyxy, normalised, inside the image.
+        box_config: Config of the default boxes.
+    """
+    if box_config.clip in ("none", "sizes"):
+        return _best_iou_by_shape(boxes, box_config)
+    return _best_iou_of_all(boxes, box_config)
+
+
+def _best_iou_of_all(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) -> Float[np.ndarray, " g"]:
+    default_boxes = make_default_boxes(box_config)
+    center, size = default_boxes[:, :2], default_boxes[:, 2:]
+    corners = np.concatenate([center - size / 2, center + size / 2], axis=1)
     best = np.zeros(len(boxes), np.float32)
-    for start in range(0, len(boxes), 256):  # bounds the memory
-        best[start : start + 256] = np.asarray(pairwise_iou(boxes[start : start + 256], corners)).max(axis=1)
+    for start in range(0, len(boxes), _CHUNK):
+        best[start : start + _CHUNK] = _pairwise_iou(boxes[start : start + _CHUNK], corners).max(axis=1)
     return best
 
 
-def _best_by_shape(boxes: Float[np.ndarray, "g 4"], layout: DefaultBoxes) -> Float[np.ndarray, " g"]:
-    """The same without a look at all n: of default boxes of one shape, whose union with an object falls as
-    their intersection grows, none beats the one whose centre is nearest in x and in y."""
+def _pairwise_iou(a: Float[np.ndarray, "m 4"], b: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "m n"]:
+    # In NumPy, because ops.boxes needs JAX, which the check does without so that it starts at once.
+    ax1, ay1, ax2, ay2 = a.T[:, :, None]
+    bx1, by1, bx2, by2 = b.T[:, None, :]
+    width = np.maximum(np.minimum(ax2, bx2) - np.maximum(ax1, bx1), 0)
+    height = np.maximum(np.minimum(ay2, by2) - np.maximum(ay1, by1), 0)
+    intersection = width * height
+    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - intersection
+    return _divide(intersection, union)
+
+
+def _best_iou_by_shape(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) -> Float[np.ndarray, " g"]:
+    """Return the same as `_best_iou_of_all` for unclipped boxes, without comparing with every default box.
+
+    Among default boxes of one shape, the one whose centre is nearest in x and in y has the largest intersection with
+    an object, hence the smallest union and the highest IoU.
+    """
     centers, extents = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     best = np.zeros(len(boxes), np.float32)
-    default_boxes, start = make_default_boxes(layout), 0
-    for cells, per_cell in zip(layout.feature_maps, layout.boxes_per_cell, strict=True):
+    default_boxes, start = make_default_boxes(box_config), 0
+    for cells, per_cell in zip(box_config.feature_maps, box_config.boxes_per_cell, strict=True):
         stop = start + cells * cells * per_cell
         grid = default_boxes[start:stop].reshape(cells, cells, per_cell, 4)
-        line = grid[0, :, 0, 0]  # of centres, the same in x and y
-        gap = np.abs(centers[..., None] - line).min(axis=-1)
+        cell_centers = grid[0, :, 0, 0]  # the same in x and y
+        distance = np.abs(centers[..., None] - cell_centers).min(axis=-1)
         for size in grid[0, 0, :, 2:]:
-            shared = np.minimum((size + extents) / 2 - gap, np.minimum(size, extents)).clip(0).prod(axis=1)
-            union = size.prod() + extents.prod(axis=1) - shared
-            best = np.maximum(best, np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
+            sides = np.minimum((size + extents) / 2 - distance, np.minimum(size, extents)).clip(0)
+            intersection = sides.prod(axis=1)
+            best = np.maximum(best, _divide(intersection, size.prod() + extents.prod(axis=1) - intersection))
         start = stop
     return best
+
+
+def _divide(intersection: Float[np.ndarray, "..."], union: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
 def coverage_by_class(
     unmatched: Bool[np.ndarray, " g"], labels: Int32[np.ndarray, " g"], class_names: Sequence[str]
 ) -> dict[str, Coverage]:
-    return {name: _share(unmatched[labels == label]) for label, name in enumerate(class_names, start=1)}
+    """Return the coverage of the objects of each class. Labels count from 1."""
+    return {name: _count(unmatched[labels == label]) for label, name in enumerate(class_names, start=1)}
 
 
 def size_bin(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Int[np.ndarray, " g"]:
-    """Position of each box among SIZE_EDGES, 0 to 4, at a network's input of image_size."""
-    return np.searchsorted(SIZE_EDGES, np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) * image_size, side="right")
+    """Return the size range of each box (xyxy, normalised), 0 to 4, at a network input of ``image_size`` pixels."""
+    return np.searchsorted(SIZE_EDGES, _sides(boxes, image_size), side="right")
 
 
 def coverage_by_size(unmatched: Bool[np.ndarray, " g"], bins: Int[np.ndarray, " g"]) -> dict[str, Coverage]:
+    """Return the coverage of the objects of each size range of `size_bin`."""
     names = [f"below {SIZE_EDGES[0]}", *(f"{a} to {b}" for a, b in itertools.pairwise(SIZE_EDGES))]
     names.append(f"{SIZE_EDGES[-1]} and more")
-    return {f"{name} px": _share(unmatched[bins == k]) for k, name in enumerate(names)}
+    return {f"{name} px": _count(unmatched[bins == k]) for k, name in enumerate(names)}
 
 
-def _share(unmatched: Bool[np.ndarray, " g"]) -> Coverage:
+def _count(unmatched: Bool[np.ndarray, " g"]) -> Coverage:
     return Coverage(len(unmatched), int(unmatched.sum()))
 
 
+def _sides(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Float[np.ndarray, " g"]:
+    """Return the square root of each box's area in pixels."""
+    return np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) * image_size
+
+
 def compare_box_configs(boxes: Float[np.ndarray, "g 4"], threshold: float) -> dict[str, Coverage]:
-    """The share out of reach of the published default boxes."""
-    return {name: _share(best_iou(boxes, layout) < threshold) for name, layout in PUBLISHED.items()}
+    """Return the coverage of boxes (xyxy, normalised) by each of the published default boxes."""
+    return {name: _count(best_iou(boxes, box_config) < threshold) for name, box_config in PUBLISHED.items()}
 
 
-def advice(own: Coverage, others: Mapping[str, Coverage], boxes: Float[np.ndarray, "g 4"], layout: DefaultBoxes) -> str:
-    """What to do about the share out of reach, in a sentence or two."""
+def suggest_boxes(
+    own: Coverage, others: Mapping[str, Coverage], boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes
+) -> str:
+    """Suggest a change of the default boxes, in a sentence or two.
+
+    Args:
+        own: Coverage by the config's default boxes.
+        others: Coverage by each of the published default boxes.
+        boxes: Boxes of the objects: xyxy, normalised.
+        box_config: The config's default boxes.
+    """
     if not own.objects:
-        return "There is nothing to say without objects."
+        return "Coverage cannot be computed without objects."
     if own.unmatched <= 0.01 * own.objects:
         return "The default boxes fit this data set; nothing to change."
-    better = {name: share for name, share in others.items() if share.unmatched <= 0.7 * own.unmatched}
-    same_size = {n: s for n, s in better.items() if PUBLISHED[n].image_size <= layout.image_size}
-    found = same_size or better
-    if found:
-        name = min(found, key=lambda n: (found[n].unmatched, PUBLISHED[n].count))
+    better = {name: coverage for name, coverage in others.items() if coverage.unmatched <= 0.7 * own.unmatched}
+    same_size = {n: c for n, c in better.items() if PUBLISHED[n].image_size <= box_config.image_size}
+    candidates = same_size or better
+    if candidates:
+        name = min(candidates, key=lambda n: (candidates[n].unmatched, PUBLISHED[n].count))
         cost = "" if name in same_size else ", at the cost of a larger input"
-        return f"{name}, would leave {found[name]} of them out of reach{cost}: see the configs of that name."
-    sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) * layout.image_size
-    smallest, largest = min(layout.min_sizes), max(high or low for low, high in zip(
-        layout.min_sizes, layout.max_sizes, strict=True))  # fmt: skip
+        return f"With {name}, {candidates[name]} of them would be unmatched{cost}: see the configs of that name."
+    sides = _sides(boxes, box_config.image_size)
+    smallest = min(box_config.min_sizes)
+    largest = max(high or low for low, high in zip(box_config.min_sizes, box_config.max_sizes, strict=True))
     small, large = (float(np.mean(mask)) for mask in (sides < 0.7 * smallest, sides > 1.4 * largest))
     if max(small, large) * own.objects >= 0.5 * own.unmatched:
-        where = f"smaller than the smallest default box ({smallest:g} px of {layout.image_size})"
+        range_end = f"smaller than the smallest default box ({smallest:g} px of {box_config.image_size})"
         if large > small:
-            where = f"larger than the largest default box ({largest:g} px of {layout.image_size})"
+            range_end = f"larger than the largest default box ({largest:g} px of {box_config.image_size})"
         return (
-            f"{max(small, large):.1%} of the objects are well {where}: change model.default_boxes.min_sizes, or cut "
-            "large photographs into tiles before labelling."
+            f"{max(small, large):.1%} of the objects are much {range_end}: change model.default_boxes.min_sizes, or "
+            "cut large images into tiles before labelling."
         )
     return (
-        "No published layout fits much better. Long and narrow objects ask for further "
-        "model.default_boxes.aspect_ratios; the picture of sizes shows where they lie."
+        "None of the published default boxes fits much better. Add model.default_boxes.aspect_ratios if the objects "
+        "are long and narrow; the plot of box sizes in data.png shows where they lie."
     )

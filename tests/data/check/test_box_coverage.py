@@ -1,4 +1,4 @@
-"""Default boxes against objects: the quick way equals a look at every box."""
+"""Fit of default boxes to objects, against the IoU with every default box."""
 
 import dataclasses
 
@@ -6,67 +6,88 @@ import numpy as np
 import pytest
 
 from ssd_jax import config
+from ssd_jax.config import Config, Data
 from ssd_jax.data.check.box_coverage import (
+    PUBLISHED,
     Coverage,
-    advice,
     best_iou,
     compare_box_configs,
     coverage_by_class,
     coverage_by_size,
+    measure_box_coverage,
     size_bin,
-)  # fmt: skip
+    suggest_boxes,
+)
+from ssd_jax.data.source import FolderSource, make_annotation
 from ssd_jax.ops.default_boxes import make_default_boxes
 
-LAYOUTS = {
-    "ssd300": config.SSD300_VOC_BOXES,  # its fixed steps put centres beyond the border
+BOX_CONFIGS = {
+    "ssd300": config.SSD300_VOC_BOXES,  # its fixed steps put centres outside the image
     "ssd512": config.SSD512_COCO_BOXES,
-    "ssd500": config.SSD500_VOC_BOXES,  # clipped at the corners
+    "corners": dataclasses.replace(config.SSD300_VOC_BOXES, clip="corners"),
     "sizes": dataclasses.replace(config.SSD300_COCO_BOXES, clip="sizes"),
     "center_size": dataclasses.replace(config.SSD300_VOC_BOXES, clip="center_size"),
 }
 
 
-def iou_of_all(box, layout):
-    """In float64, one default box at a time in numpy's rows."""
-    cx, cy, w, h = make_default_boxes(layout).astype(np.float64).T
+def iou_with_all(box, box_config):
+    """The highest IoU of a box with any default box, in float64."""
+    cx, cy, w, h = make_default_boxes(box_config).astype(np.float64).T
     x1, y1, x2, y2 = (float(edge) for edge in box)
-    across = np.clip(np.minimum(x2, cx + w / 2) - np.maximum(x1, cx - w / 2), 0, None)
-    down = np.clip(np.minimum(y2, cy + h / 2) - np.maximum(y1, cy - h / 2), 0, None)
-    shared = across * down
-    union = w * h + (x2 - x1) * (y2 - y1) - shared
-    return np.where(union > 0, shared / np.where(union > 0, union, 1), 0).max()
+    width = np.clip(np.minimum(x2, cx + w / 2) - np.maximum(x1, cx - w / 2), 0, None)
+    height = np.clip(np.minimum(y2, cy + h / 2) - np.maximum(y1, cy - h / 2), 0, None)
+    intersection = width * height
+    union = w * h + (x2 - x1) * (y2 - y1) - intersection
+    return np.where(union > 0, intersection / np.where(union > 0, union, 1), 0).max()
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_best_iou_is_that_of_all_default_boxes(name):
+@pytest.mark.parametrize("name", BOX_CONFIGS)
+def test_best_iou_equals_that_with_every_default_box(name):
+    """More objects than one chunk holds, and among them very small, very long and empty ones."""
     rng = np.random.default_rng(0)
-    center, extent = rng.random((150, 2)), rng.random((150, 2)) ** 3
+    center, extent = rng.random((300, 2)), rng.random((300, 2)) ** 3
     boxes = np.concatenate([center - extent / 2, center + extent / 2], axis=1).clip(0, 1)
     odd = [[0, 0, 1, 1], [0, 0, 0.01, 0.01], [0.99, 0.99, 1, 1], [0, 0.4, 1, 0.41], [0.5, 0.5, 0.5, 0.6]]
     boxes = np.concatenate([boxes, odd]).astype(np.float32)
-    found = best_iou(boxes, LAYOUTS[name])
-    np.testing.assert_allclose(found, [iou_of_all(box, LAYOUTS[name]) for box in boxes], atol=2e-6)
-    assert found[-1] == 0
+    result = best_iou(boxes, BOX_CONFIGS[name])
+    checked = [*range(0, 250, 5), *range(250, len(boxes))]
+    expected = [iou_with_all(boxes[k], BOX_CONFIGS[name]) for k in checked]
+    np.testing.assert_allclose(result[checked], expected, atol=2e-6)
+    assert result[-1] == 0
 
 
-def test_a_default_box_fits_itself_and_no_objects_are_none():
-    cx, cy, w, h = make_default_boxes(config.SSD300_VOC_BOXES)[4000]
-    assert best_iou(np.array([[cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]]), config.SSD300_VOC_BOXES) > 0.9999
-    assert best_iou(np.zeros((0, 4), np.float32), config.SSD300_VOC_BOXES).shape == (0,)
+@pytest.mark.parametrize("name", ["ssd300", "corners"])
+def test_best_iou_of_a_default_box_is_one_and_of_no_boxes_is_empty(name):
+    cx, cy, w, h = make_default_boxes(BOX_CONFIGS[name])[4000]
+    assert best_iou(np.array([[cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]]), BOX_CONFIGS[name]) > 0.9999
+    assert best_iou(np.zeros((0, 4), np.float32), BOX_CONFIGS[name]).shape == (0,)
 
 
-def test_shares_count_by_class_and_by_size():
-    below = np.array([True, False, True, False])
-    by_class = coverage_by_class(below, np.array([1, 1, 3, 3], np.int32), ("cat", "dog", "bird"))
+def test_coverage_is_counted_by_class_and_by_size():
+    unmatched = np.array([True, False, True, False])
+    by_class = coverage_by_class(unmatched, np.array([1, 1, 3, 3], np.int32), ("cat", "dog", "bird"))
     assert by_class == {"cat": Coverage(2, 1), "dog": Coverage(0, 0), "bird": Coverage(2, 1)}
-    assert [str(share) for share in by_class.values()] == ["50.0%", "-", "50.0%"]
+    assert [str(coverage) for coverage in by_class.values()] == ["50.0%", "-", "50.0%"]
     sides = np.array([15.9, 16, 127, 128]) / 300
     boxes = np.stack([0 * sides, 0 * sides, sides, sides], axis=1)
     bins = size_bin(boxes, 300)
     assert bins.tolist() == [0, 1, 3, 4]
-    by_size = coverage_by_size(below, bins)
+    by_size = coverage_by_size(unmatched, bins)
     assert by_size["below 16 px"] == Coverage(1, 1) and by_size["64 to 128 px"] == Coverage(1, 1)
     assert by_size["32 to 64 px"] == Coverage(0, 0) and by_size["128 and more px"] == Coverage(1, 0)
+
+
+def test_measure_box_coverage_counts_only_objects_that_are_trained_on():
+    """Of four objects of 1 x 1 px in 100 x 100 px, which no default box fits, one is difficult and one a crowd."""
+    boxes = [[0, 0, 60, 60], [5, 5, 6, 6], [7, 7, 8, 8], [9, 9, 10, 10], [-20, 0, 30, 50]]
+    flags = {"difficult": [False, False, True, False, False], "crowd": [False, False, False, True, False]}
+    source = FolderSource([make_annotation("a", "a.jpg", (100, 100), boxes, [1, 1, 1, 1, 2], **flags)], ("cat", "dog"))
+    for train_on_difficult, count in ((True, 4), (False, 3)):
+        data = Data(train_on_difficult=train_on_difficult)
+        coverage = measure_box_coverage(source, Config(data=data))
+        assert coverage.all == (count, count - 2) and coverage.by_class["dog"] == (1, 0)
+        assert set(coverage.published) == set(PUBLISHED)
+        np.testing.assert_allclose(coverage.boxes[-1], [0, 0, 0.3, 0.5])
 
 
 def squares(side_px, count=50, image_size=300):
@@ -76,19 +97,18 @@ def squares(side_px, count=50, image_size=300):
     return np.concatenate([corner, corner + side], axis=1).astype(np.float32)
 
 
-def told(boxes, layout):
-    others = compare_box_configs(boxes, 0.5)
-    own = Coverage(len(boxes), int((best_iou(boxes, layout) < 0.5).sum()))
-    return advice(own, others, boxes, layout)
-
-
-def test_advice_follows_the_objects():
-    assert "nothing to change" in told(squares(60), config.SSD300_VOC_BOXES)
-    # 16 px of 300 fit no box of VOC's, whose smallest is 30, but one of COCO's of 21.
-    assert "SSD300, COCO's boxes" in told(squares(17), config.SSD300_VOC_BOXES)
-    # 11 px of 300 are 19 px of 512, where COCO's smallest is 20.
-    assert "larger input" in told(squares(11), config.SSD300_VOC_BOXES)
-    assert "smaller than the smallest default box (30 px of 300)" in told(squares(3), config.SSD300_VOC_BOXES)
-    long = np.array([[0.1, 0.5, 0.9, 0.52]] * 20, np.float32)
-    assert "aspect_ratios" in told(long, config.SSD300_VOC_BOXES)
-    assert "without objects" in told(np.zeros((0, 4), np.float32), config.SSD300_VOC_BOXES)
+@pytest.mark.parametrize(
+    ("boxes", "words"),
+    [
+        (squares(60), "nothing to change"),
+        (squares(17), "SSD300, COCO's boxes"),  # VOC's smallest box has 30 px, COCO's 21 px
+        (squares(11), "larger input"),  # 19 px of 512, where COCO's smallest box has 20 px
+        (squares(3), "smallest default box (30 px of 300)"),
+        (np.array([[0.1, 0.5, 0.9, 0.52]] * 20, np.float32), "aspect_ratios"),
+        (np.zeros((0, 4), np.float32), "without objects"),
+    ],
+)
+def test_suggest_boxes_depends_on_the_objects(boxes, words):
+    box_config = config.SSD300_VOC_BOXES
+    own = Coverage(len(boxes), int((best_iou(boxes, box_config) < 0.5).sum()))
+    assert words in suggest_boxes(own, compare_box_configs(boxes, 0.5), boxes, box_config)

@@ -10,7 +10,8 @@ from PIL import Image
 from ssd_jax.config import Data
 from ssd_jax.data.formats.open import find_format, open_source, split_names
 from ssd_jax.data.formats.voc import open_split, parse_voc_xml
-from ssd_jax.data.loader import reduce_to_fit, train_batches
+from ssd_jax.data.image import reduce_to_fit
+from ssd_jax.data.loader import train_batches
 from ssd_jax.data.source import RawObject, clip_box, hash_split
 from ssd_jax.errors import UserError
 

@@ -1,0 +1,106 @@
+"""Print and write the result of a data set check."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tabulate
+
+from ssd_jax.config import Config
+from ssd_jax.data.check.box_coverage import BoxCoverage, Coverage
+from ssd_jax.data.check.checks import DataSetCheck
+from ssd_jax.data.problems import Kind, Problem
+from ssd_jax.files import write_text
+
+
+def format_problems(problems: Iterable[Problem], max_shown: int = 10) -> str:
+    """List problems by kind, the most severe first, one per line.
+
+    Args:
+        problems: The problems.
+        max_shown: Number of problems of one kind that are listed; the others are only counted.
+    """
+    lines: list[str] = []
+    by_kind: dict[Kind, list[Problem]] = {}
+    for problem in problems:
+        by_kind.setdefault(problem.kind, []).append(problem)
+    for kind in Kind:  # in order of severity
+        same_kind = by_kind.get(kind, [])
+        if not same_kind:
+            continue
+        lines.append(f"{kind.severity.value}: {kind.title}: {len(same_kind)}")
+        lines += [f"    {problem.file}: {problem.text}".rstrip(": ") for problem in same_kind[:max_shown]]
+        if len(same_kind) > max_shown:
+            lines.append(f"    and {len(same_kind) - max_shown} more")
+    return "\n".join(lines) or "no problems"
+
+
+def format_counts(check: DataSetCheck) -> str:
+    """Return a table of each class: its objects in each split, and the percentage unmatched in the train split."""
+    counts, coverage = check.counts.values(), check.coverage
+    rows: list[Any] = [
+        [name, *(count.objects[name] for count in counts), share] for name, share in coverage.by_class.items()
+    ]
+    rows.append(tabulate.SEPARATING_LINE)
+    rows.append(["all objects", *(sum(count.objects.values()) for count in counts), coverage.all])
+    rows.append(["images", *(count.images for count in counts), ""])
+    rows.append(["without objects", *(count.background for count in counts), ""])
+    columns = ["class", *check.counts, "unmatched"]
+    align = ["left", *["right"] * (len(columns) - 1)]
+    return tabulate.tabulate(rows, columns, colalign=align, disable_numparse=True)
+
+
+def format_box_coverage(coverage: BoxCoverage, config: Config) -> str:
+    """Describe how well the config's default boxes fit the objects, and what to change."""
+    boxes = config.model.default_boxes
+    by_size = [f"{name} {share} of {share.objects}" for name, share in coverage.by_size.items() if share.objects]
+    published = [f"{name} {share}" for name, share in coverage.published.items()]
+    return "\n".join(
+        [
+            f"Unmatched: no default box of {config.name} ({boxes.count} boxes, {boxes.image_size} px) reaches IoU "
+            f"{config.match.iou_threshold:g} with the object, so only its single best box is trained.",
+            f"  by size in the network's input: {', '.join(by_size)}",
+            f"  with other default boxes: {', '.join(published)}",
+            f"  {coverage.advice}",
+        ]
+    )
+
+
+def to_json(check: DataSetCheck) -> dict[str, Any]:
+    """Return the numbers of a check as JSON-compatible values: problems by kind, counts by split, and coverage."""
+    by_kind: dict[str, int] = {}
+    for problem in check.problems:
+        key = problem.kind.name.lower()
+        by_kind[key] = by_kind.get(key, 0) + 1
+    coverage = check.coverage
+    groups = {"by_class": coverage.by_class, "by_size": coverage.by_size, "published": coverage.published}
+    return {
+        "problems": by_kind,
+        "splits": {split: count._asdict() for split, count in check.counts.items()},
+        "recall_ceiling": {
+            "all": _coverage_to_json(coverage.all),
+            **{key: {name: _coverage_to_json(c) for name, c in group.items()} for key, group in groups.items()},
+            "advice": coverage.advice,
+        },
+    }
+
+
+def _coverage_to_json(coverage: Coverage) -> dict[str, int]:
+    return {"objects": coverage.objects, "below": coverage.unmatched}
+
+
+def write_tables(out: Path, check: DataSetCheck) -> None:
+    """Write problems.csv and check.json to an existing folder.
+
+    Raises:
+        UserError: If a file cannot be written.
+    """
+    rows = io.StringIO(newline="")
+    writer = csv.writer(rows, lineterminator="\n")
+    writer.writerow(("severity", "kind", "file", "problem"))
+    writer.writerows((p.kind.severity.value, p.kind.title, p.file, p.text) for p in check.problems)
+    write_text(out / "problems.csv", rows.getvalue())
+    write_text(out / "check.json", json.dumps(to_json(check), indent=2) + "\n")
