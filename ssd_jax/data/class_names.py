@@ -59,7 +59,7 @@ def describe_class_difference(
 
 
 def format_names(title: str, names: Iterable[str]) -> str:
-    """Return ``  title: a, b, c``, wrapped at 110 characters between names."""
+    """Return "title: a, b, c" as an indented paragraph, wrapped at 110 characters between names."""
     return textwrap.fill(
         f"{title}: {', '.join(names)}",
         width=110,

@@ -139,7 +139,7 @@ def test_eval_batches_hold_each_image_once_in_order_with_padding():
     assert {batch.canvas.shape for batch in batches} == {(3, 32, 32, 3)}
 
 
-def test_evaluation_of_full_batches_has_no_empty_one():
+def test_eval_batches_have_no_empty_batch():
     assert [batch.valid.all() for batch in eval_batches(small_images(6), Data(), 3)] == [True, True]
 
 
