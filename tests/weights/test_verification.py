@@ -1,12 +1,17 @@
 """Comparison of two lists of detections."""
 
+import sys
+
+import helpers.published_keys as published
 import numpy as np
 import pytest
+from helpers.published_files import save
 
 from ssd_jax.commands.verify import format_comparison
+from ssd_jax.errors import UserError
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.weights.torch_reference import Detection
-from ssd_jax.weights.verification import Comparison, compare_detections
+from ssd_jax.weights.verification import Comparison, compare_detections, sample_image, verify_weights
 
 BOXES = [(0.1, 0.1, 0.3, 0.4), (0.2, 0.3, 0.6, 0.8), (0.0, 0.0, 1.0, 1.0), (0.5, 0.5, 0.53, 0.53)]
 EXPECTED = [
@@ -69,3 +74,16 @@ def test_format_comparison_has_a_row_per_comparison_and_marks_failures():
     assert lines[1].split() == ["conv1_1", "2", "x", "3", "0.5", "1.00e-06", "2.0e-06", "5.0e-05"]
     assert lines[2].split()[:6] == ["scores", "4", "1", "2.00e-05", "2.0e-05", "1.0e-05"]
     assert "<--" in lines[2] and "<--" not in lines[1]
+
+
+def test_verify_weights_without_torch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    file = save(tmp_path / "file", published.random_ssd_pytorch(6, 21, 0.125))
+    with pytest.raises(UserError, match=r"torch.*\[parity\]"):
+        verify_weights(file, sample_image())
+
+
+def test_sample_image_is_always_the_same():
+    image = sample_image()
+    assert image.shape == (375, 500, 3) and image.dtype == np.uint8
+    np.testing.assert_array_equal(image, sample_image())
