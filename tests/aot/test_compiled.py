@@ -58,7 +58,7 @@ def test_collectives_in_hlo():
 
 
 def test_host_transfers_in_hlo():
-    expected = ("send", "infeed", "outfeed", "xla_ffi_python_gpu_callback", "MoveToHost", "copy in the host's memory")
+    expected = ("send", "infeed", "outfeed", "xla_ffi_python_gpu_callback", "MoveToHost", "copy in host memory")
     assert find_host_transfers(HOST_HLO) == expected
     assert find_collectives(HOST_HLO) == ()
 

@@ -34,7 +34,7 @@ BASELINE_COMMAND = (
 # ---- the command, and compilation for this machine ----
 
 
-@pytest.mark.parametrize("program", programs.PROGRAMS)
+@pytest.mark.parametrize("program", [pytest.param("train", marks=pytest.mark.slow), "detect"])
 def test_compile_program_for_the_local_device(program: programs.Program):
     """Compile for the CPU of this machine."""
     config = with_classes(load_config(Path(TINY)), 3)

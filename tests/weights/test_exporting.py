@@ -63,13 +63,27 @@ def test_export_needs_the_suffix_safetensors(run, tmp_path, capsys):
     assert ".safetensors" in capsys.readouterr().err
 
 
-def test_export_refuses_other_networks(run, trained_run, tmp_path, capsys):
-    for folder, option in ((run, "model.width"), (trained_run, "model.norm")):
-        assert command("export-weights", folder, "--out", tmp_path / "out.safetensors") == 2
-        assert option in capsys.readouterr().err
-    small = dataclasses.replace(SSD300.model(config.SSD300_VOC_BOXES), default_boxes=TINY_BOXES, extras=TINY_EXTRAS)
-    with pytest.raises(UserError, match="torchvision's SSD300"):
-        find_export_mapping(small, "torchvision")
+def test_export_refuses_other_networks(run, tmp_path, capsys):
+    assert command("export-weights", run, "--out", tmp_path / "out.safetensors") == 2
+    assert "model.width" in capsys.readouterr().err
+    ssd300 = SSD300.model(config.SSD300_VOC_BOXES)
     boxes = dataclasses.replace(config.SSD300_VOC_BOXES, variances=(0.1, 0.1, 0.1, 0.1))
-    with pytest.raises(UserError, match="variances"):
+    for model, words in (
+        (dataclasses.replace(ssd300, norm="group"), "model.norm"),
+        (dataclasses.replace(ssd300, width=0.5), "model.width"),
+        (dataclasses.replace(ssd300, default_boxes=boxes), "variances"),
+        (dataclasses.replace(ssd300, default_boxes=TINY_BOXES, extras=TINY_EXTRAS), "ssd.pytorch's SSD300"),
+    ):
+        with pytest.raises(UserError, match=words):
+            find_export_mapping(model, "ssd.pytorch")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"clip": "center_size"}, {"clip": "corners"}, {"min_sizes": (29.0, 61.0, 111.0, 162.0, 213.0, 264.0)}],
+)
+def test_export_refuses_default_boxes_that_torchvision_cannot_make(changes):
+    boxes = dataclasses.replace(config.SSD300_VOC_BOXES, **changes)
+    with pytest.raises(UserError, match=r"torchvision.*min_sizes"):
         find_export_mapping(SSD300.model(boxes), "torchvision")
+    assert find_export_mapping(SSD300.model(config.SSD300_VOC_BOXES), "torchvision").project == "torchvision"

@@ -179,7 +179,7 @@ def test_caffe_snapshot_with_its_own_default_boxes(ssd300, tmp_path):
 def test_unsupported_default_boxes_are_refused(settings, ssd300, tmp_path):
     file = tmp_path / "file"
     file.write_bytes(caffe_bytes(ssd300, priors_with(**settings)))
-    with pytest.raises(UserError, match=r"file: .*--scales"):
+    with pytest.raises(UserError, match=r"file: .*default boxes"):
         import_weights(file)
 
 

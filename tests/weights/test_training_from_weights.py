@@ -109,6 +109,7 @@ def test_training_refuses_weights_of_another_network(ssd300, cells, tmp_path):
         start_params(config.Config(train=config.Train(backbone_only=True)), {})
 
 
+@pytest.mark.slow
 def test_training_from_a_backbone_keeps_frozen_blocks(ssd300, imported, tmp_path):
     file = save(tmp_path / "vgg", backbone_of(ssd300))
     options = (
