@@ -15,6 +15,6 @@ docstring of each says what it contains. Parts of the method can be used alone: 
 
 import lazy_loader as lazy
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

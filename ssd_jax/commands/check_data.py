@@ -25,7 +25,6 @@ there is nothing to correct, 1 if there is, and 2 if the data cannot be read.
 
 COMMON_OPTIONS = (
     "data.root", "data.format", "data.train_split", "data.val_split", "data.test_split", "data.max_objects",
-    "model.class_names",
 )  # fmt: skip
 
 

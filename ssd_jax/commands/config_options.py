@@ -127,16 +127,17 @@ def field_docs(kind: type) -> dict[str, str]:
 
 
 def _short_help(kind: type, program: str, config: Config, common: Sequence[str]) -> str:
+    names = config.model.class_names
     parser = argparse.ArgumentParser(
         program,
         usage=f"{program} [options]",
         add_help=False,
         formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=30, width=80),
         description=(
-            f"{config.model.image_size} px, {config.model.default_boxes.count} default boxes, "
-            f"{len(config.model.class_names) or 'as many'} classes{'' if config.model.class_names else ' as the data'}."
+            f"Images of {config.model.image_size} px, {config.model.default_boxes.count} default boxes, "
+            + (f"{len(names)} classes." if names else "the classes of the data.")
         ),
-        epilog=f"{HELP_ALL} lists every option. Nested tuples, such as the default boxes, are set in the config file.",
+        epilog=f"{HELP_ALL} lists every option. The image size and other nested values are set in the config file.",
     )
     docs, types = field_docs(kind), typing.get_type_hints(kind)
     for f in dataclasses.fields(kind):
@@ -156,18 +157,14 @@ def _add_option(parser: argparse.ArgumentParser, name: str, kind: Any, doc: str,
     """Add an option with the first sentence of its doc."""
     sentence = re.split(r"(?<=[^.]\.)\s", doc, maxsplit=1)[0].rstrip(".")
     if kind is bool:
-        section, _, leaf = name.rpartition(".")
-        flag = f"--{section}{'.' if section else ''}{'no-' if default else ''}{leaf}"
-        parser.add_argument(flag, help=sentence, action="store_true")
+        negative = re.sub(r"([\w-]+)$", r"no-\1", name)
+        parser.add_argument(f"--{name}", f"--{negative}", help=f"{sentence} (default: {default})", action="store_true")
         return
     if type(None) in typing.get_args(kind):
-        kind = typing.get_args(kind)[0]
-    many = typing.get_origin(kind) is tuple
-    if many:
         kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is Literal:
         metavar = "|".join(typing.get_args(kind))
     else:
-        metavar = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}[kind] + (" ..." if many else "")
-    value = "" if default in (None, "", (), dataclasses.MISSING) else f" (default: {default})"
+        metavar = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}[kind]
+    value = "" if default in (None, "", dataclasses.MISSING) else f" (default: {default})"
     parser.add_argument(f"--{name}", help=f"{sentence}{value}".replace("%", "%%"), metavar=metavar)
