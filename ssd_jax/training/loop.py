@@ -124,7 +124,7 @@ class Trainer:
         if self.waited > DATA_WAIT_WARNING * self.seconds:
             print(
                 f"The steps waited {self.waited:.0f} of {self.seconds:.0f} s for data. docs/scale.md tells what helps, "
-                "under Where input becomes the limit."
+                "under When input limits the speed."
             )
         return last
 

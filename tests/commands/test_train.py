@@ -120,7 +120,7 @@ def test_train_reports_time_spent_waiting_for_data(tmp_path, monkeypatch, capsys
     assert command("train", TINY, "--workdir", tmp_path / "run", "--train.steps", "4", "--train.eval_every", "0") == 0
     waited, seconds = map(int, re.search(r"(\d+) of (\d+) s .*docs/scale\.md", capsys.readouterr().out).groups())
     assert 1 <= waited <= seconds
-    assert "## Where input becomes the limit" in (ROOT / "docs" / "scale.md").read_text()
+    assert "## When input limits the speed" in (ROOT / "docs" / "scale.md").read_text()
 
 
 # ---- mistakes in the data ----

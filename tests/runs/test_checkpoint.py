@@ -1,11 +1,12 @@
-"""Checkpoints: what comes back, which stay, and what is said of one that does not fit or could not be written."""
+"""Checkpoints: save and restore, which ones are kept, and errors of those that do not fit or cannot be written."""
 
 import errno
 import logging
 import os
 import resource
-import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.orbax_files import copy_as_incomplete
 
 from ssd_jax.errors import UserError
-from ssd_jax.runs.checkpoint import Checkpoints
+from ssd_jax.runs.checkpoint import Checkpoints, check_same_parameters
+from ssd_jax.runs.checkpoint_integrity import CorruptCheckpointError
 
 NAMES = ("cat", "dog")
 METADATA = {"config": {"model": {"class_names": list(NAMES)}}, "stream": {"next_index": 7}}
@@ -29,26 +32,27 @@ def trees(seed: int = 0, **kernels: tuple[int, ...]) -> dict[str, Any]:
     return {"params": params, "training": {"opt_state": (jnp.int32(seed), {"mu": jnp.ones(5) / 3})}}
 
 
-def saved(folder: Path, *steps: tuple[int, float | None]) -> Path:
+def save_steps(folder: Path, *steps: tuple[int, float | None]) -> Path:
+    """Save a checkpoint for each step with its metric, and return the folder."""
     with Checkpoints(folder, for_writing=True) as checkpoints:
         for step, metric in steps:
             checkpoints.save(step, trees(step), METADATA, metric)
     return folder
 
 
-def assert_holds(folder: Path, step: int) -> None:
+def assert_restores(folder: Path, step: int) -> None:
     with Checkpoints(folder) as checkpoints:
         restored = checkpoints.restore(step, trees(), NAMES)
     jax.tree.map(np.testing.assert_array_equal, restored.trees, trees(step))
     assert restored.metadata == METADATA
 
 
-def test_comes_back_bit_for_bit(tmp_path):
-    assert_holds(saved(tmp_path / "c", (7, None)), 7)
+def test_restore_gives_the_saved_bits(tmp_path):
+    assert_restores(save_steps(tmp_path / "c", (7, None)), 7)
 
 
-def test_parameters_alone(tmp_path):
-    with Checkpoints(saved(tmp_path / "c", (7, None))) as checkpoints:
+def test_restore_reads_only_the_requested_trees(tmp_path):
+    with Checkpoints(save_steps(tmp_path / "c", (7, None))) as checkpoints:
         restored = checkpoints.restore(7, {"params": trees()["params"]}, NAMES).trees
     assert list(restored) == ["params"]
 
@@ -63,36 +67,45 @@ def test_parameters_alone(tmp_path):
         ([None], [1], None),
     ],
 )
-def test_latest_two_and_best_stay(tmp_path, metrics, kept, best):
-    with Checkpoints(saved(tmp_path / "c", *enumerate(metrics, start=1))) as checkpoints:
+def test_save_keeps_the_latest_two_and_the_best(tmp_path, metrics, kept, best):
+    with Checkpoints(save_steps(tmp_path / "c", *enumerate(metrics, start=1))) as checkpoints:
         assert sorted(checkpoints.steps) == kept
         assert (checkpoints.latest, checkpoints.best) == (len(metrics), best)
 
 
-def test_none_yet(tmp_path):
+def test_latest_and_best_are_none_without_checkpoints(tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
         assert (checkpoints.latest, checkpoints.best) == (None, None)
 
 
-def test_half_written_one_is_cleared_by_the_writer_alone(tmp_path):
-    folder = saved(tmp_path / "c", (1, None))
-    half = folder / "2.orbax-checkpoint-tmp"
-    shutil.copytree(folder / "1", half)
+def test_only_a_writer_deletes_incomplete_checkpoints(tmp_path):
+    folder = save_steps(tmp_path / "c", (1, None))
+    incomplete = copy_as_incomplete(folder, 1, as_step=2)
     with Checkpoints(folder) as checkpoints:
         assert checkpoints.latest == 1
-        assert half.exists(), "it may be that of a run that is just saving"
+        assert incomplete.exists(), "a run may just be writing it"
     with Checkpoints(folder, for_writing=True) as checkpoints:
         assert checkpoints.latest == 1
         checkpoints.save(3, trees(3), METADATA)
-    assert not half.exists()
+    assert not incomplete.exists()
 
 
-def test_other_architecture_is_told_by_parameter_and_shape(tmp_path):
-    with Checkpoints(saved(tmp_path / "c", (1, None))) as checkpoints:
-        like = trees(conv1_2=(3, 3, 8, 16), conv2_1=(3, 3, 16, 16))
-        del like["params"]["conv1_1"]
+def test_parameter_names_are_those_of_the_checkpoint(tmp_path):
+    folder = tmp_path / "c"
+    with Checkpoints(folder, for_writing=True) as checkpoints:
+        checkpoints.save(1, {"params": {"vgg": {"conv1_1": jnp.ones(2), "l2norm": jnp.ones(2)}}}, METADATA)
+    with Checkpoints(folder) as checkpoints:
+        assert sorted(checkpoints.parameter_names(1, "vgg")) == ["conv1_1", "l2norm"]
+        with pytest.raises(CorruptCheckpointError):
+            checkpoints.parameter_names(1, "another module")
+
+
+def test_restore_lists_parameters_of_another_architecture(tmp_path):
+    with Checkpoints(save_steps(tmp_path / "c", (1, None))) as checkpoints:
+        target = trees(conv1_2=(3, 3, 8, 16), conv2_1=(3, 3, 16, 16))
+        del target["params"]["conv1_1"]
         with pytest.raises(UserError) as error:
-            checkpoints.restore(1, like, NAMES)
+            checkpoints.restore(1, target, NAMES)
     first, *lines = str(error.value).splitlines()
     assert str(tmp_path / "c" / "1") in first
     assert [line.strip() for line in lines] == [
@@ -113,77 +126,112 @@ def test_other_architecture_is_told_by_parameter_and_shape(tmp_path):
         ),
     ],
 )
-def test_other_classes_are_told(tmp_path, names, lines):
-    with Checkpoints(saved(tmp_path / "c", (1, None))) as checkpoints, pytest.raises(UserError) as error:
+def test_restore_lists_classes_that_differ(tmp_path, names, lines):
+    with Checkpoints(save_steps(tmp_path / "c", (1, None))) as checkpoints, pytest.raises(UserError) as error:
         checkpoints.restore(1, trees(), names)
     first, *rest = str(error.value).splitlines()
     assert str(tmp_path / "c" / "1") in first and str(tmp_path / "config.json") in first
     assert [line.strip() for line in rest] == lines
 
 
-def test_damaged_one_is_named(tmp_path):
-    folder = saved(tmp_path / "c", (1, None))
-    for file in (folder / "1" / "params" / "d").iterdir():
-        file.write_bytes(b"")
-    with (
-        Checkpoints(folder) as checkpoints,
-        pytest.raises(UserError, match=r"c/1: this checkpoint is corrupt.*params/d/"),
-    ):
-        checkpoints.restore(1, trees(), NAMES)
+def test_check_same_parameters_lists_at_most_20(tmp_path):
+    expected = {f"conv{i}": jnp.ones(1) for i in range(25)}
+    with pytest.raises(UserError) as error:
+        check_same_parameters(tmp_path, {}, expected)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 1 + 20 + 1 and lines[1].strip().startswith("conv0: missing") and "5 more" in lines[-1]
+
+
+# ---- logs of other libraries ----
+
+
+def test_checkpoints_drop_orbax_logs_only_while_they_are_open(tmp_path, caplog):
+    absl, asyncio = logging.getLogger("absl"), logging.getLogger("asyncio")
+    before = [list(logger.filters) for logger in (absl, asyncio)]
+    with Checkpoints(tmp_path / "a"), Checkpoints(tmp_path / "b"):
+        absl.error("a message of another library")
+        absl.error("of tensorstore")
+        asyncio.error("Task exception was never retrieved: tensorstore")
+        absl.handle(logging.LogRecord("absl", logging.ERROR, "/lib/orbax/future.py", 1, "a thread failed", (), None))
+    assert [list(logger.filters) for logger in (absl, asyncio)] == before
+    absl.error("of tensorstore, later")
+    assert [record.getMessage() for record in caplog.records] == [
+        "a message of another library", "of tensorstore, later",
+    ]  # fmt: skip
 
 
 # ---- a full disk ----
 
 
-def assert_full_disk_is_told(folder: Path, fill: Callable[[], object], reason: str, caplog: Any) -> None:
-    """Saves step 1, then step 2, which is larger by megabytes, and looks at what is left."""
+def assert_full_disk_is_reported(folder: Path, fill: Callable[[], object], reason: str, caplog: Any) -> None:
+    """Save step 1, then step 2, which is larger by megabytes, and check what is left."""
     large = trees(2, fc6=(1000, 1000))
     with caplog.at_level(logging.ERROR), Checkpoints(folder, for_writing=True) as checkpoints:
         checkpoints.save(1, trees(1), METADATA, 0.5)
+        checkpoints.wait_until_finished()
         fill()
-        with pytest.raises(UserError, match=rf"the checkpoint of step 2 could not be written \({reason}\).*Free some"):
+        with pytest.raises(UserError, match=rf"checkpoint of step 2 .*\({reason}\).*space"):
             checkpoints.save(2, large, METADATA, 0.9)
             checkpoints.wait_until_finished()
-    assert not caplog.records, "one message is enough"
-    assert_holds(folder, 1)
+    assert not caplog.records, "the UserError says it all"
+    threads = [thread for thread in threading.enumerate() if type(thread).__module__.startswith("orbax.")]
+    assert not threads, "they would log the error later"
+    assert_restores(folder, 1)
 
 
-def test_disk_full_by_the_writer(tmp_path, monkeypatch, caplog):
+def test_save_reports_a_full_disk_that_orbax_raises(tmp_path, monkeypatch, caplog):
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def fill() -> None:
         monkeypatch.setattr("orbax.checkpoint.v1.training.Checkpointer.save_checkpointables_async", full)
 
-    assert_full_disk_is_told(tmp_path / "c", fill, "No space left on device", caplog)
+    assert_full_disk_is_reported(tmp_path / "c", fill, "No space left on device", caplog)
 
 
-# Orbax raises what a save failed of from each of its threads; those nobody waits for any more are no news.
+# Orbax raises the error of a failed save in each of its threads.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_disk_full_by_a_limit_on_files(tmp_path, caplog):
+def test_save_reports_a_limit_on_file_sizes(tmp_path, caplog):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         fill = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))  # noqa: E731
-        assert_full_disk_is_told(tmp_path / "c", fill, "File too large", caplog)
+        assert_full_disk_is_reported(tmp_path / "c", fill, "File too large", caplog)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_disk_full_in_earnest(tmp_path, caplog):
+def test_save_reports_a_full_file_system(tmp_path, caplog):
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], capture_output=True)
     if mounted.returncode:
-        pytest.skip(f"needs the right to mount a disk of one megabyte: {mounted.stderr.decode().strip()}")
+        pytest.skip(f"needs the right to mount a file system: {mounted.stderr.decode().strip()}")
     try:
-        assert_full_disk_is_told(tmp_path / "c", lambda: None, "No space left on device", caplog)
+        assert_full_disk_is_reported(tmp_path / "c", lambda: None, "No space left on device", caplog)
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
-def test_other_errors_of_the_writer_stay_what_they_are(tmp_path, monkeypatch):
+def test_save_does_not_convert_errors_without_a_system_reason(tmp_path, monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise ValueError("a bug")
 
     monkeypatch.setattr("orbax.checkpoint.v1.training.Checkpointer.save_checkpointables_async", broken)
     with Checkpoints(tmp_path / "c", for_writing=True) as checkpoints, pytest.raises(ValueError, match="a bug"):
         checkpoints.save(1, trees(), METADATA)
+
+
+def test_raise_if_failed_does_not_wait(tmp_path):
+    with Checkpoints(tmp_path / "c", for_writing=True) as checkpoints:
+        checkpoints.raise_if_failed()
+        checkpoints.save(1, trees(), METADATA)
+        end = time.monotonic() + 60
+        while checkpoints._pending is not None and time.monotonic() < end:
+            checkpoints.raise_if_failed()
+        assert (tmp_path / "c" / "1" / "checksums.json").is_file()
+
+
+def test_an_exception_in_the_block_is_not_replaced_by_a_failed_save(tmp_path, monkeypatch):
+    with pytest.raises(KeyError, match="the first"), Checkpoints(tmp_path / "c", for_writing=True) as checkpoints:
+        checkpoints.save(1, trees(), METADATA)
+        monkeypatch.setattr(checkpoints, "wait_until_finished", lambda: 1 / 0)
+        raise KeyError("the first")

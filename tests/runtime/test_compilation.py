@@ -1,16 +1,20 @@
-"""What a command sets for its process, in processes of their own."""
+"""Compiler options, the compilation cache, and memory that compilations leave."""
 
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
+import jax
 import pytest
+from helpers.fake_devices import fake_mesh
+
+from ssd_jax.runtime import compilation
 
 COUNT_TRIMS = """
 import ctypes
 import jax
 from ssd_jax.runtime import compilation
-from ssd_jax.runtime import sharding
 
 class Libc:
     def __init__(self, name): pass
@@ -18,19 +22,59 @@ class Libc:
 
 ctypes.CDLL = Libc
 compilation.release_compiler_memory()
-compilation.release_compiler_memory()  # once is enough
-heard = []
-jax.monitoring.register_event_duration_secs_listener(lambda event, seconds, **_: heard.append(event))
+compilation.release_compiler_memory()  # registers no second listener
+events = []
+jax.monitoring.register_event_duration_secs_listener(lambda event, seconds, **_: events.append(event))
 jax.jit(lambda x: x + 1)(1).block_until_ready()
 event = "/jax/core/compile/backend_compile_duration"
-print("heard", heard.count(event))
+print("events", events.count(event))
 jax.monitoring.record_event_duration_secs(event, 2.0)
 jax.monitoring.record_event_duration_secs("/jax/another", 2.0)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is glibc's")
-def test_the_memory_of_a_long_compilation_is_given_back():
-    """And JAX still tells of one under that name, which it does not promise."""
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is a function of glibc")
+def test_release_compiler_memory_trims_after_a_long_compilation():
+    """JAX does not document the name of the event, so this also checks that JAX still records it."""
     result = subprocess.run([sys.executable, "-c", COUNT_TRIMS], capture_output=True, text=True, check=True)
-    assert result.stdout.split("\n") == ["heard 1", "trimmed", ""]
+    assert result.stdout.split("\n") == ["events 1", "trimmed", ""]
+
+
+@pytest.mark.parametrize(
+    ("kind", "deterministic", "options"),
+    [
+        ("gpu", True, {"xla_gpu_deterministic_ops"}),
+        ("cuda", True, {"xla_gpu_deterministic_ops"}),
+        ("gpu", False, None),
+        ("tpu", True, None),
+    ],
+)
+def test_compiler_options_are_deterministic_only_on_request(kind, deterministic, options):
+    chosen = compilation.compiler_options(fake_mesh(platform=kind), deterministic=deterministic)
+    assert chosen == options or set(chosen) == options
+
+
+@pytest.mark.parametrize(("version", "known"), [((0, 10, 2), True), ((0, 9, 0), False), ((0, 11, 0), False)])
+def test_compiler_options_of_a_cpu_are_those_of_jaxlib_0_10(version, known, monkeypatch):
+    monkeypatch.setattr(jax, "__version_info__", version)
+    options = compilation.compiler_options(fake_mesh())
+    assert bool(options) == known
+    assert options is None or options["xla_cpu_experimental_ynn_fusion_type"] == ""
+    assert compilation.compiler_options() == options
+
+
+@pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "HOME"])
+def test_enable_compilation_cache_uses_the_users_cache_folder(variable, tmp_path, monkeypatch):
+    name, before = "jax_compilation_cache_dir", jax.config.jax_compilation_cache_dir
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path))
+    caches = tmp_path / ".cache" if variable == "HOME" else tmp_path
+    try:
+        jax.config.update(name, None)
+        compilation.enable_compilation_cache()
+        assert Path(jax.config.jax_compilation_cache_dir) == caches / "ssd_jax" / "compiled"
+        jax.config.update(name, "another")
+        compilation.enable_compilation_cache()
+        assert jax.config.jax_compilation_cache_dir == "another"
+    finally:
+        jax.config.update(name, before)

@@ -1,205 +1,223 @@
-"""Two processes as one run, on this machine: asked to stop, killed, given something wrong, and what they measure.
+"""Functions of a multi-process run, in two processes of this machine that call only them: no training."""
 
-Each has a device of its own. Whatever happened to them, they end as two that nothing happened to.
-"""
-
+import ast
 import json
-import os
-import shutil
+import re
 import signal
-import socket
-import subprocess
+import sys
 import time
-from collections.abc import Sequence
+import types
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from helpers.cli import TINY, assert_ended_alike, command, last_step, start
+from helpers.paths import ROOT
+from helpers.processes import Ended, end, free_address, start_worker, start_workers
 
-ARGV = (TINY, "--train.steps", "40", "--train.checkpoint_every", "3", "--train.eval_every", "0")
-ARGV += ("--data.shapes.test_images", "5")
-HEARTBEAT = 25  # seconds; a machine with much to do takes a living process for a dead one where it is less
-
-
-def environment(devices: int, heartbeat: int = 100) -> dict[str, str]:
-    return {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "NPROC": "8",  # threads: their number decides how convolutions are cut
-        "SSD_JAX_HEARTBEAT_SECONDS": str(heartbeat),
-    }
+from ssd_jax.errors import UserError
+from ssd_jax.runtime import distributed
+from ssd_jax.runtime.distributed_options import DistributedOptions
 
 
-def free_address() -> str:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return f"localhost:{free.getsockname()[1]}"
+def wait_for(files: list[Path], processes: list) -> None:
+    while not all(file.exists() for file in files):
+        assert all(process.poll() is None for process in processes), end(processes)
+        time.sleep(0.02)
 
 
-def start_two(
-    script: str, *argv: str | Path, others: Sequence[str] = (), heartbeat: int = 100
-) -> list[subprocess.Popen[str]]:
-    """others: what only the second one is given."""
-    found = ("--coordinator", free_address(), "--process-count", "2", "--process-index")
-    own = environment(1, heartbeat)
-    return [start(script, *argv, *found, str(i), *others[: i * len(others)], **own) for i in range(2)]
-
-
-class Ended(NamedTuple):
-    code: int
-    printed: str
-    errors: str
-
-
-def end(processes: list[subprocess.Popen[str]], timeout: float = 240) -> list[Ended]:
-    texts = []
-    try:
-        texts = [process.communicate(timeout=timeout) for process in processes]
-    finally:
-        for process in processes:  # where one hangs
-            process.kill()
-    return [Ended(process.returncode, *text) for process, text in zip(processes, texts, strict=True)]
-
-
-def wait_for_step(run: Path, step: int, processes: list[subprocess.Popen[str]]) -> None:
-    while last_step(run) < step and all(process.poll() is None for process in processes):
-        time.sleep(0.01)
-    assert last_step(run) >= step, end(processes)
+# ---- two processes that find each other ----
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
-    run = tmp_path_factory.mktemp("hosts") / "undisturbed"
-    first, second = end(start_two("train.py", *ARGV, "--workdir", run))
-    assert (first.code, second.code) == (0, 0), first.errors + second.errors
-    assert "Done." in first.printed
-    assert all(line.startswith(("[Gloo]", "Waiting up to")) for line in second.printed.splitlines())
-    return run
+def two(tmp_path_factory) -> tuple[list[dict], list[Ended]]:
+    """What call_functions returned in each process, and the ended processes."""
+    out = tmp_path_factory.mktemp("two")
+    ended = end(start_workers("call_functions", out, devices=2))
+    assert [process.code for process in ended] == [0, 0], ended
+    return [json.loads((out / f"{index}.json").read_text()) for index in range(2)], ended
 
 
-def test_one_process_with_both_devices_computes_the_same_bits(undisturbed, tmp_path):
-    (alone,) = end([start("train.py", *ARGV, "--workdir", tmp_path / "run", **environment(2))])
-    assert alone.code == 0, alone.errors
-    assert_ended_alike(tmp_path / "run", undisturbed)
+def test_is_primary_is_true_for_process_0_alone(two):
+    results, _ = two
+    assert [r["primary"] for r in results] == [True, False]
+    assert [r["multi"] for r in results] == [True, True]
 
 
-def kill_one(run: Path, killed: int, step: int) -> Ended:
-    """What the other one said."""
-    processes = start_two("train.py", *ARGV, "--workdir", run, heartbeat=HEARTBEAT)
-    wait_for_step(run, step, processes)
-    processes[killed].kill()
-    asked = time.monotonic()
-    ended = end(processes)
-    assert time.monotonic() - asked < 4 * HEARTBEAT, "bounded"
-    assert ended[killed].code == -signal.SIGKILL
-    return ended[1 - killed]
+def test_only_the_primary_process_prints(two):
+    _, (first, second) = two
+    assert "printed by process 0" in first.out
+    assert "printed by process 1" not in second.out
+    assert (first.err, second.err) == ("", "")
 
 
-def assert_says_what_to_do(other: Ended, run: Path) -> None:
-    assert other.code not in (0, -signal.SIGKILL)
-    told = other.errors.strip().splitlines()[-1]
-    assert "another process of the run died" in told
-    assert f"Checkpoints in {run} are kept" in told
-    assert "start all of them again with the same command" in told
+def test_run_on_primary_returns_the_result_there_and_none_elsewhere(two):
+    results, _ = two
+    assert [r["on_primary"] for r in results] == [5, None]
 
 
-def test_stopped_killed_and_damaged_they_end_as_never_disturbed(undisturbed, tmp_path):
-    run = tmp_path / "run"
-    # One of them is asked to stop.
-    processes = start_two("train.py", *ARGV, "--workdir", run)
-    wait_for_step(run, 2, processes)
+def test_run_on_primary_raises_a_failure_in_all_processes(two):
+    first, second = (r["failure"] for r in two[0])
+    assert first == "only process 0 knows why"
+    assert "process 0" in second
+
+
+def test_assert_same_raises_in_all_processes_if_texts_differ(two):
+    for result in two[0]:
+        assert result["same"] is None
+        assert "the config of process 1" in result["differs"]
+
+
+def test_local_rows_divide_a_batch(two):
+    rows = [r["rows"] for r in two[0]]
+    assert sorted(rows[0] + rows[1]) == list(range(8)) and len(rows[0]) == len(rows[1]) == 4
+
+
+def test_map_images_and_fetch_give_the_whole_batch(two):
+    expected = [[2.0 * (3 * row + column) for column in range(3)] for row in range(8)]
+    assert [r["doubled"] for r in two[0]] == [expected, expected]
+
+
+def test_jitted_sums_include_the_images_of_all_processes(two):
+    assert [r["sums"] for r in two[0]] == [[276.0, 276.0]] * 2
+
+
+def test_fetch_gathers_arrays_that_are_split_over_devices(two):
+    assert [r["split"] for r in two[0]] == [[False, 0.0]] * 2
+
+
+def test_start_together_compiles_in_all_processes_before_the_first_call(two):
+    (first, second), _ = two
+    assert [first["value"], second["value"]] == [4, 4]
+    compiled, called = max(r["times"][0] for r in (first, second)), min(r["times"][1] for r in (first, second))
+    assert called >= compiled
+
+
+def test_should_stop_answers_alike_in_all_processes(tmp_path):
+    processes = start_workers("step_until_stopped", tmp_path)
+    wait_for([tmp_path / "started.0", tmp_path / "started.1"], processes)
     processes[1].terminate()
-    first, second = end(processes)
-    assert (first.code, second.code) == (0, 0), first.errors + second.errors
-    stopped = last_step(run)
-    assert f"Stopped after step {stopped}, which is saved" in first.printed
-    assert stopped < 40 and (run / "checkpoints" / str(stopped) / "checksums.json").is_file()
-    # One dies, then the other.
-    assert_says_what_to_do(kill_one(run, 1, stopped + 2), run)
-    assert_says_what_to_do(kill_one(run, 0, stopped + 4), run)
-    # What was saved last is damaged.
-    latest = max((p for p in (run / "checkpoints").iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
-    file = max(latest.rglob("d/*"), key=lambda file: file.stat().st_size)
-    os.truncate(file, file.stat().st_size // 2)
-    first, second = end(start_two("train.py", *ARGV, "--workdir", run))
-    assert (first.code, second.code) == (0, 0), first.errors + second.errors
-    assert f"Moving it to {run / 'corrupt_checkpoints' / latest.name}" in first.errors
-    assert_ended_alike(run, undisturbed)
+    ended = end(processes, timeout=60)
+    assert [process.code for process in ended] == [0, 0], ended
+    first, second = (json.loads((tmp_path / f"{index}.json").read_text())["stopped"] for index in range(2))
+    assert first == second and first >= 3
 
 
-def test_evaluation_counts_each_image_once(undisturbed, tmp_path):
-    """Five images, dealt out four at a time over two processes."""
-    run = Path(shutil.copytree(undisturbed, tmp_path / "run"))
-    assert command("evaluate", run) == 0
-    alone = json.loads((run / "metrics.json").read_text())
-    (run / "metrics.json").unlink()
-    first, second = end(start_two("evaluate.py", run))
-    assert (first.code, second.code) == (0, 0), first.errors + second.errors
-    together = json.loads((run / "metrics.json").read_text())
-    assert together["images"] == alone["images"] == 5
-    assert together == alone
+def test_exit_message_appears_when_process_0_is_killed(tmp_path):
+    """JAX aborts the other process at once, from C++: it is process 0 that listens."""
+    processes = start_workers("sleep", tmp_path)
+    wait_for([tmp_path / "started.0", tmp_path / "started.1"], processes)
+    processes[0].kill()
+    first, second = end(processes, timeout=100)
+    assert first.code == -signal.SIGKILL and first.err.endswith("Start it again.\n")
+    assert second.code not in (0, -signal.SIGKILL) and second.err.endswith("Start it again.\n")
 
 
-# ---- something wrong from the start ----
+@pytest.mark.slow
+def test_exit_message_appears_when_a_heartbeat_stops(tmp_path):
+    seconds = 10
+    processes = start_workers("sleep", tmp_path, SSD_JAX_HEARTBEAT_SECONDS=seconds)
+    wait_for([tmp_path / "started.0", tmp_path / "started.1"], processes)
+    processes[1].kill()
+    killed = time.monotonic()
+    first, _ = end(processes, timeout=120)
+    assert time.monotonic() - killed < 60, "less than the default of 100 s"
+    assert first.code not in (0, -signal.SIGKILL) and first.err.endswith("Start it again.\n")
 
 
-@pytest.mark.parametrize(
-    ("argv", "words"),
-    [
-        (("--process-index", "0"), "must be given together"),
-        (("--coordinator", "localhost:1", "--process-index", "2", "--process-count", "2"), "must be at least 0"),
-        (("--coordinator", "localhost", "--process-index", "0", "--process-count", "2"), "must be HOST:PORT"),
-    ],
-)
-def test_mistaken_options(argv, words, tmp_path, capsys):
-    assert command("train", TINY, "--workdir", tmp_path / "run", *argv) == 2
-    assert words in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
-def test_two_configs(tmp_path):
-    ended = end(start_two("train.py", TINY, "--workdir", tmp_path / "run", others=("--train.seed", "1")))
-    for process in ended:
-        assert process.code == 2, process.errors
-        assert "of process 1 differs from that of process 0" in process.errors
-        assert "Traceback" not in process.errors
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("index", [0, 1])
-def test_the_others_do_not_come(index, tmp_path):
-    found = ("--coordinator", free_address(), "--process-count", "2", "--process-index", str(index))
-    asked = time.monotonic()
-    process = start("train.py", TINY, "--workdir", tmp_path / "run", *found, SSD_JAX_JOIN_SECONDS="3")
-    (ended,) = end([process])
-    assert time.monotonic() - asked < 90
-    assert ended.code == 2
-    address = found[1]
-    assert f"other processes at {address}" in ended.printed
-    (told,) = ended.errors.strip().splitlines()
-    assert f"timed out after 3 s waiting for the other processes at {address}" in told
-    assert not (tmp_path / "run").exists()
-
-
-def test_ctrl_c_while_the_others_do_not_come(tmp_path):
-    found = ("--coordinator", free_address(), "--process-count", "2", "--process-index", "0")
-    process = start("train.py", TINY, "--workdir", tmp_path / "run", *found)
-    assert process.stdout is not None
-    assert "other processes" in process.stdout.readline()
-    time.sleep(1)  # until it is in JAX's hands
-    process.send_signal(signal.SIGINT)
-    (ended,) = end([process], timeout=30)
-    assert ended.code == -signal.SIGINT
-    assert "timed out" in ended.errors and "Traceback" not in ended.errors
+# ---- processes that do not find each other ----
 
 
 @pytest.mark.parametrize("counts", [(2, 3), (3, 2)])
-def test_two_counts(counts, tmp_path):
-    met = ("--workdir", tmp_path / "run", "--coordinator", free_address())
-    told = [("--process-index", str(index), "--process-count", str(count)) for index, count in enumerate(counts)]
-    ended = end([start("train.py", TINY, *met, *own, SSD_JAX_JOIN_SECONDS="15") for own in told])
+def test_initialize_refuses_different_process_counts(counts, tmp_path):
+    ended = end(start_workers("only_initialize", tmp_path, counts, SSD_JAX_JOIN_SECONDS=10))
     for process in ended:
-        assert process.code == 2, process.errors
-        assert "--process-count" in process.errors and "Traceback" not in process.errors
+        assert process.code == 2, process
+        assert "--process-count" in process.err and "Traceback" not in process.err
     if counts == (2, 3):
-        assert "--process-count is 3 for process 1, but 2 for process 0" in ended[1].errors
+        assert "3 for process 1, but 2 for process 0" in ended[1].err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_initialize_ends_the_process_if_the_others_do_not_start(index, tmp_path):
+    options = {"coordinator": free_address(), "process_index": index, "process_count": 2}
+    (ended,) = end([start_worker("only_initialize", tmp_path, options, SSD_JAX_JOIN_SECONDS=3)], timeout=90)
+    assert ended.code == 2
+    assert options["coordinator"] in ended.out, "what it waits for"
+    (message,) = ended.err.strip().splitlines()
+    assert f"3 s waiting for the other processes at {options['coordinator']}" in message
+
+
+def test_ctrl_c_ends_a_process_that_waits_for_the_others(tmp_path):
+    options = {"coordinator": free_address(), "process_index": 0, "process_count": 2}
+    process = start_worker("only_initialize", tmp_path, options)
+    assert process.stdout is not None and str(options["coordinator"]) in process.stdout.readline()
+    time.sleep(1)  # until JAX waits in C++
+    process.send_signal(signal.SIGINT)
+    (ended,) = end([process], timeout=30)
+    assert ended.code == -signal.SIGINT
+    assert "timed out" in ended.err and "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "soon", ""])
+def test_initialize_refuses_a_time_limit_that_is_no_number(text, monkeypatch):
+    monkeypatch.setenv("SSD_JAX_JOIN_SECONDS", text)
+    options = DistributedOptions(coordinator="localhost:1", process_index=0, process_count=1)
+    with pytest.raises(UserError, match=f"SSD_JAX_JOIN_SECONDS is '{re.escape(text)}'"):
+        distributed.initialize(options)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"process_index": 0}, ["--coordinator", "--process-index", "--process-count"]),
+        ({"coordinator": "localhost:1", "process_count": 2}, ["--process-index"]),
+        ({"coordinator": "localhost:1", "process_index": 2, "process_count": 2}, ["--process-index is 2"]),
+        ({"coordinator": "localhost:1", "process_index": -1, "process_count": 2}, ["--process-index is -1"]),
+        ({"coordinator": "localhost", "process_index": 0, "process_count": 2}, ["HOST:PORT"]),
+        ({"coordinator": ":1", "process_index": 0, "process_count": 2}, ["HOST:PORT"]),
+        ({"coordinator": "localhost:65536", "process_index": 0, "process_count": 2}, ["HOST:PORT"]),
+        ({"coordinator": "localhost:0", "process_index": 0, "process_count": 2}, ["HOST:PORT"]),
+    ],
+)
+def test_distributed_options_names_a_mistaken_option(options, named):
+    with pytest.raises(UserError) as error:
+        DistributedOptions(**options)
+    assert all(name in str(error.value) for name in named)
+
+
+# ---- one process ----
+
+
+def test_one_process_is_primary_and_does_its_work_alone():
+    program = abs
+    distributed.initialize(DistributedOptions())
+    assert distributed.is_primary() and not distributed.is_multi_process()
+    assert distributed.run_on_primary(lambda: 5) == 5
+    assert distributed.start_together(program) is program
+    distributed.assert_same("a", "the config")
+    distributed.exit_now(3)
+
+
+# ---- JAX's private coordination service ----
+
+
+def test_process_counts_are_not_checked_if_jax_moves_its_coordination_service(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax._src.distributed", None)
+    assert distributed._coordination() is None
+    distributed._check_process_count()
+    monkeypatch.setitem(sys.modules, "jax._src.distributed", types.ModuleType("jax._src.distributed"))
+    assert distributed._coordination() is None
+    distributed._check_process_count()
+
+
+def test_private_jax_is_imported_in_one_function_alone():
+    uses = []
+    for path in (ROOT / "ssd_jax").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        inside = {id(node): function.name for function in functions for node in ast.walk(function)}
+        for node in ast.walk(tree):
+            imports = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            imports += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            uses += [(path.name, inside.get(id(node))) for name in imports if name.startswith("jax._src")]
+    assert uses == [("distributed.py", "_coordination")]

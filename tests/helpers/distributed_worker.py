@@ -1,0 +1,131 @@
+"""One process of a multi-process run that calls functions of ssd_jax.runtime, without any training.
+
+Called as ``distributed_worker.py TASK OUT OPTIONS``: the function TASK of this file runs after `initialize` with
+OPTIONS, fields of DistributedOptions as JSON. What it returns is written to OUT/INDEX.json.
+"""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssd_jax.errors import UserError
+from ssd_jax.runtime import distributed, exit_message, sharding
+from ssd_jax.runtime.distributed_options import DistributedOptions
+from ssd_jax.runtime.stop import StopRequest
+
+
+class OwnError(UserError):
+    pass
+
+
+def message_of(function: Callable[[], Any], kind: type[Exception]) -> str | None:
+    try:
+        function()
+    except kind as error:
+        return str(error)
+    return None
+
+
+def call_functions(out: Path) -> dict[str, Any]:
+    """Call each function of distributed.py and sharding.py that communicates."""
+    index = jax.process_index()
+
+    def fail() -> None:
+        raise OwnError("only process 0 knows why")
+
+    results: dict[str, Any] = {"primary": distributed.is_primary(), "multi": distributed.is_multi_process()}
+    results["on_primary"] = distributed.run_on_primary(lambda: 5)
+    results["failure"] = message_of(lambda: distributed.run_on_primary(fail, OwnError), OwnError)
+    results["same"] = message_of(lambda: distributed.assert_same("a", "the config"), UserError)
+    results["differs"] = message_of(lambda: distributed.assert_same(f"a{index}", "the config"), UserError)
+
+    mesh = sharding.make_mesh(fsdp=2)
+    rows = sharding.local_rows(mesh, 8)
+    images = np.arange(24, dtype=np.float32).reshape(8, 3)
+    batch = sharding.shard_batch({"images": images[rows]}, mesh)["images"]
+    double = jax.jit(sharding.map_images(lambda image: 2 * image, mesh))
+    results["rows"] = rows
+    results["doubled"] = sharding.fetch(double(batch)).tolist()
+    total = distributed.start_together(jax.jit(jnp.sum, out_shardings=sharding.replicated(mesh)))
+    results["sums"] = [float(sharding.fetch(total(batch))), float(sharding.fetch(total(batch)))]
+    large = jax.ShapeDtypeStruct((512, 256), np.float32)
+    split = jax.device_put(
+        np.arange(512 * 256, dtype=np.float32).reshape(512, 256), sharding.fsdp_sharding(large, mesh)
+    )
+    results["split"] = [split.is_fully_replicated, float(np.abs(np.diff(sharding.fetch(split).ravel()) - 1).max())]
+
+    program = SlowProgram(seconds=1.0 * index)
+    results["value"] = distributed.start_together(program)(3)
+    results["times"] = [program.compiled, program.called]
+    print(f"printed by process {index}")
+    return results
+
+
+class SlowProgram:
+    """Imitates a jitted function, and notes when it was compiled and called."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.compiled, self.called = seconds, 0.0, 0.0
+
+    def lower(self, argument: int) -> "SlowProgram":
+        return self
+
+    def compile(self) -> None:
+        time.sleep(self.seconds)
+        self.compiled = time.time()
+
+    def __call__(self, argument: int) -> int:
+        self.called = time.time()
+        return argument + 1
+
+
+def only_initialize(out: Path) -> dict[str, Any]:
+    return {"count": jax.process_count()}
+
+
+def step_until_stopped(out: Path) -> dict[str, Any]:
+    """Call should_stop after each step; the file started.INDEX shows that the process can be asked to stop."""
+    index = jax.process_index()
+    with StopRequest() as stop:
+        for step in range(1, 2000):
+            distributed.run_on_primary(lambda: None)  # keeps the processes within a step of each other, as training
+            time.sleep(0.01 * (1 + index))
+            if step == 3:
+                (out / f"started.{index}").touch()
+            if stop.should_stop(step):
+                return {"stopped": step}
+    return {"stopped": None}
+
+
+def sleep(out: Path) -> dict[str, Any]:
+    exit_message.set_exit_message("Start it again.")
+    (out / f"started.{jax.process_index()}").touch()
+    time.sleep(200)
+    return {}
+
+
+def main(task: str, out: Path, options: dict[str, Any]) -> None:
+    try:
+        distributed.initialize(DistributedOptions(**options))
+        results = globals()[task](out)
+    except UserError as error:  # as ssd_jax.commands.main
+        print(f"error: {error}", file=sys.stderr)
+        exit_message.set_exit_message("")
+        distributed.exit_now(2)
+        sys.exit(2)
+    (out / f"{options['process_index']}.json").write_text(json.dumps(results))
+    exit_message.set_exit_message("")
+
+
+if __name__ == "__main__":
+    # A shell starts background processes with Ctrl-C ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    main(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]))

@@ -1,0 +1,79 @@
+"""Start several processes of one run on this machine, and collect what they printed."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from helpers.paths import TESTS
+
+
+class Ended(NamedTuple):
+    """A process that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def free_address() -> str:
+    """Return HOST:PORT with a port that is free now."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return f"localhost:{free.getsockname()[1]}"
+
+
+def environment(devices: int = 1, **variables: object) -> dict[str, str]:
+    """Return environment variables for a process with virtual CPU devices."""
+    own = {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+        "NPROC": "8",  # number of threads; it decides how convolutions are divided, and with it rounding
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
+    }
+    return os.environ | own | {name: str(value) for name, value in variables.items()}
+
+
+def start_worker(task: str, out: Path, options: Mapping[str, object], **variables: object) -> subprocess.Popen[str]:
+    """Start a process that runs a function of distributed_worker.py.
+
+    Args:
+        task: Name of the function.
+        out: Folder for its results.
+        options: Fields of DistributedOptions.
+        variables: Environment variables, and ``devices``.
+    """
+    return subprocess.Popen(
+        [sys.executable, str(TESTS / "helpers" / "distributed_worker.py"), task, str(out), json.dumps(options)],
+        env=environment(**variables),  # type: ignore[arg-type]
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def start_workers(task: str, out: Path, counts: Sequence[int] = (2, 2), **variables: object) -> list[subprocess.Popen]:
+    """Start process 0, 1, ... of a run.
+
+    Args:
+        task: Name of a function of distributed_worker.py.
+        out: Folder for its results.
+        counts: Process count that each process is given.
+        variables: Environment variables, and ``devices``.
+    """
+    address = free_address()
+    options = [{"coordinator": address, "process_index": i, "process_count": n} for i, n in enumerate(counts)]
+    return [start_worker(task, out, given, **variables) for given in options]
+
+
+def end(processes: Sequence[subprocess.Popen[str]], timeout: float = 900) -> list[Ended]:
+    """Wait until all processes have ended; kill them after a timeout in seconds."""
+    texts = []
+    try:
+        texts = [process.communicate(timeout=timeout) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [Ended(process.returncode, *text) for process, text in zip(processes, texts, strict=True)]

@@ -1,0 +1,205 @@
+"""Corrupt checkpoints: how they are detected, and the return to the newest intact one."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.orbax_files import array_files, largest_array_file, metadata_file
+
+from ssd_jax.errors import UserError
+from ssd_jax.runs.checkpoint import Checkpoints
+from ssd_jax.runs.checkpoint_integrity import (
+    CorruptCheckpointError,
+    restore_newest_intact,
+    verify_checksums,
+    write_checksums,
+)
+
+NAMES = ("cat",)
+METADATA = {"config": {"model": {"class_names": list(NAMES)}}}
+
+
+def tree(step: int) -> dict:
+    return {"params": {"conv": {"kernel": step + jnp.arange(1000, dtype=jnp.float32)}}}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "checkpoints"
+    with Checkpoints(folder, for_writing=True) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, tree(step), METADATA)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path) -> Path:
+    """The folder of two checkpoints, for a test to change."""
+    return Path(shutil.copytree(saved, tmp_path / "run" / "checkpoints"))
+
+
+def flip_a_bit(checkpoint: Path) -> None:
+    file = largest_array_file(checkpoint)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def truncate(checkpoint: Path) -> None:
+    file = largest_array_file(checkpoint)
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def empty_all(checkpoint: Path) -> None:
+    for file in array_files(checkpoint, "params"):
+        file.write_bytes(b"")
+
+
+def remove(checkpoint: Path) -> None:
+    largest_array_file(checkpoint).unlink()
+
+
+def break_metadata(checkpoint: Path) -> None:
+    metadata_file(checkpoint).write_text('{"tree')
+
+
+def break_checksums(checkpoint: Path) -> None:
+    (checkpoint / "checksums.json").write_text('{"params')
+
+
+def break_metadata_and_its_checksum(checkpoint: Path) -> None:
+    break_metadata(checkpoint)
+    write_checksums(checkpoint)
+
+
+def remove_arrays_and_checksums(checkpoint: Path) -> None:
+    empty_all(checkpoint)
+    (checkpoint / "checksums.json").unlink()
+
+
+DAMAGES: list[Callable[[Path], None]] = [
+    flip_a_bit, truncate, empty_all, remove, break_metadata, break_checksums, break_metadata_and_its_checksum,
+    remove_arrays_and_checksums,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_restore_names_a_corrupt_checkpoint(damage, folder):
+    damage(folder / "2")
+    with Checkpoints(folder) as checkpoints, pytest.raises(CorruptCheckpointError) as error:
+        checkpoints.restore(2, tree(0), NAMES)
+    assert str(folder / "2") in error.value.reason
+    assert str(error.value).startswith(error.value.reason) and len(str(error.value)) > len(error.value.reason)
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_resume_moves_a_corrupt_checkpoint_and_takes_the_previous_one(damage, folder, caplog):
+    damage(folder / "2")
+    aside = folder.parent / "corrupt_checkpoints" / "2"
+    with Checkpoints(folder) as checkpoints:
+        restored = checkpoints.resume(tree(0), NAMES)
+        assert list(checkpoints.steps) == [1]
+    assert restored is not None and restored.step == 1
+    np.testing.assert_array_equal(restored.trees["params"]["conv"]["kernel"], tree(1)["params"]["conv"]["kernel"])
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert str(folder / "2") in message and str(aside) in message
+    assert aside.is_dir() and not (folder / "2").exists()
+
+
+def test_resume_takes_the_latest_checkpoint_if_it_is_intact(folder, caplog):
+    with Checkpoints(folder) as checkpoints:
+        restored = checkpoints.resume(tree(0), NAMES)
+        assert sorted(checkpoints.steps) == [1, 2]
+    assert restored is not None and restored.step == 2
+    assert not caplog.records and not (folder.parent / "corrupt_checkpoints").exists()
+
+
+def test_resume_gives_none_without_checkpoints(tmp_path):
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.resume(tree(0), NAMES) is None
+
+
+def test_resume_leaves_all_corrupt_checkpoints_in_place(folder):
+    for step in ("1", "2"):
+        flip_a_bit(folder / step)
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match="--workdir") as error:
+        checkpoints.resume(tree(0), NAMES)
+    assert not isinstance(error.value, CorruptCheckpointError)
+    assert all(str(folder / step) in str(error.value) for step in ("1", "2"))
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+
+
+def test_resume_does_not_move_a_checkpoint_that_does_not_fit(folder):
+    other = {"params": {"conv": {"kernel": jax.ShapeDtypeStruct((7,), np.float32)}}}
+    with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match="conv/kernel"):
+        checkpoints.resume(other, NAMES)
+    assert (folder / "2").is_dir()
+
+
+# ---- the functions, without Orbax ----
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    folder = tmp_path / "7"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "b.bin").write_bytes(b"abc")
+    (folder / "c.json").write_bytes(b"{}")
+    write_checksums(folder)
+    return folder
+
+
+def test_write_checksums_has_the_sha256_of_each_file(checkpoint):
+    assert json.loads((checkpoint / "checksums.json").read_text()) == {
+        "a/b.bin": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",  # FIPS 180-2, appendix B.1
+        "c.json": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+    }
+    verify_checksums(checkpoint)
+
+
+@pytest.mark.parametrize("missing", ["a/b.bin", "c.json"])
+def test_verify_checksums_names_a_missing_file(checkpoint, missing):
+    (checkpoint / missing).unlink()
+    with pytest.raises(CorruptCheckpointError, match=f"{checkpoint}: .*{missing}"):
+        verify_checksums(checkpoint)
+
+
+def test_verify_checksums_names_a_changed_file(checkpoint):
+    (checkpoint / "a" / "b.bin").write_bytes(b"abd")
+    with pytest.raises(CorruptCheckpointError, match=r"a/b\.bin"):
+        verify_checksums(checkpoint)
+
+
+def test_verify_checksums_passes_without_checksums(checkpoint):
+    (checkpoint / "checksums.json").unlink()
+    (checkpoint / "c.json").unlink()
+    verify_checksums(checkpoint)
+
+
+def test_verify_checksums_passes_with_an_additional_file(checkpoint):
+    (checkpoint / "note.txt").write_text("of a user")
+    verify_checksums(checkpoint)
+
+
+def test_restore_newest_intact_replaces_what_was_moved_before(tmp_path):
+    folder, aside = tmp_path / "checkpoints", tmp_path / "corrupt_checkpoints"
+    (folder / "3").mkdir(parents=True)
+    (folder / "3" / "new").touch()
+    (aside / "3").mkdir(parents=True)
+    (aside / "3" / "old").touch()
+
+    def restore(step: int) -> str:
+        if step > 1:
+            raise CorruptCheckpointError(f"{step} is corrupt")
+        return f"restored {step}"
+
+    (folder / "2").mkdir()
+    assert restore_newest_intact(folder, [1, 3, 2], restore) == "restored 1"
+    assert sorted(path.name for path in aside.rglob("*")) == ["2", "3", "new"]

@@ -1,0 +1,148 @@
+"""``train`` and ``evaluate`` with two processes on this machine, each with one device."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from helpers.cli import TINY, assert_ended_alike, command, last_step, start
+from helpers.orbax_files import checkpoint_folders, largest_array_file
+from helpers.processes import Ended, end, environment, free_address
+
+HEARTBEAT = 25  # seconds; with less, a busy machine takes a running process for a dead one
+
+
+def options(steps: int) -> tuple[str | Path, ...]:
+    return (TINY, "--train.steps", str(steps), "--train.checkpoint_every", "3", "--train.eval_every", "0",
+            "--data.shapes.test_images", "5")  # fmt: skip
+
+
+def start_two(
+    script: str, *argv: str | Path, second: tuple[str, ...] = (), heartbeat: int = 100
+) -> list[subprocess.Popen[str]]:
+    """Start a script as two processes of a run; ``second`` are options of the second process alone."""
+    common = ("--coordinator", free_address(), "--process-count", "2", "--process-index")
+    variables = environment(1, SSD_JAX_HEARTBEAT_SECONDS=heartbeat)
+    return [start(script, *argv, *common, str(i), *second[: i * len(second)], **variables) for i in range(2)]
+
+
+def train_two(steps: int, run: Path) -> list[Ended]:
+    ended = end(start_two("train.py", *options(steps), "--workdir", run))
+    assert [process.code for process in ended] == [0, 0], ended
+    return ended
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, list[Ended]]:
+    """A run of four steps by two processes."""
+    run = tmp_path_factory.mktemp("distributed") / "run"
+    return run, train_two(4, run)
+
+
+@pytest.mark.slow
+def test_train_with_two_processes_writes_one_run(trained):
+    run, (first, second) = trained
+    assert "Done." in first.out
+    assert all(line.startswith(("[Gloo]", "Waiting up to")) for line in second.out.splitlines())
+    assert last_step(run) == 4
+    assert [folder.name for folder in checkpoint_folders(run)] == ["3", "4"]
+    assert all((folder / "checksums.json").is_file() for folder in checkpoint_folders(run))
+    assert len((run / "log.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.slow
+def test_evaluate_with_two_processes_counts_each_image_once(trained, tmp_path):
+    """Five images, four at a time over two processes."""
+    run = Path(shutil.copytree(trained[0], tmp_path / "run"))
+    assert command("evaluate", run) == 0
+    expected = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").unlink()
+    ended = end(start_two("evaluate.py", run))
+    assert [process.code for process in ended] == [0, 0], ended
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["images"] == 5
+    assert metrics == expected
+
+
+def test_train_refuses_processes_with_different_configs(tmp_path):
+    ended = end(start_two("train.py", TINY, "--workdir", tmp_path / "run", second=("--train.seed", "1")))
+    for process in ended:
+        assert process.code == 2, process
+        assert "the config" in process.err and "of process 1" in process.err
+        assert "Traceback" not in process.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_refuses_incomplete_options_of_a_process(tmp_path, capsys):
+    assert command("train", TINY, "--workdir", tmp_path / "run", "--process-index", "0") == 2
+    assert "--coordinator" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+# ---- disturbed runs, which take minutes ----
+
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("distributed") / "undisturbed"
+    train_two(STEPS, run)
+    return run
+
+
+@pytest.mark.slow
+def test_train_gives_the_same_bits_with_one_process_of_two_devices(undisturbed, tmp_path):
+    process = start("train.py", *options(STEPS), "--workdir", tmp_path / "run", **environment(2))
+    (ended,) = end([process])
+    assert ended.code == 0, ended.err
+    assert_ended_alike(tmp_path / "run", undisturbed)
+
+
+def wait_for_step(run: Path, step: int, processes: list[subprocess.Popen[str]]) -> None:
+    while last_step(run) < step and all(process.poll() is None for process in processes):
+        time.sleep(0.01)
+    assert last_step(run) >= step, end(processes)
+
+
+def kill_one(run: Path, killed: int, step: int) -> Ended:
+    """Kill one of two processes after a step, and return how the other one ended."""
+    processes = start_two("train.py", *options(STEPS), "--workdir", run, heartbeat=HEARTBEAT)
+    wait_for_step(run, step, processes)
+    processes[killed].kill()
+    start_time = time.monotonic()
+    ended = end(processes)
+    assert time.monotonic() - start_time < 4 * HEARTBEAT
+    assert ended[killed].code == -signal.SIGKILL
+    return ended[1 - killed]
+
+
+def assert_says_what_to_do(survivor: Ended, run: Path) -> None:
+    assert survivor.code not in (0, -signal.SIGKILL)
+    message = survivor.err.strip().splitlines()[-1]
+    assert str(run) in message and "same command" in message
+
+
+@pytest.mark.slow
+def test_train_resumes_bit_for_bit_after_a_stop_kills_and_a_corrupt_checkpoint(undisturbed, tmp_path):
+    run = tmp_path / "run"
+    processes = start_two("train.py", *options(STEPS), "--workdir", run)
+    wait_for_step(run, 2, processes)
+    processes[1].terminate()
+    first, second = end(processes)
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    stopped = last_step(run)
+    assert f"step {stopped}" in first.out.splitlines()[-1]
+    assert stopped < STEPS and (run / "checkpoints" / str(stopped) / "checksums.json").is_file()
+    assert_says_what_to_do(kill_one(run, 1, stopped + 2), run)
+    assert_says_what_to_do(kill_one(run, 0, stopped + 4), run)
+    latest = checkpoint_folders(run)[-1]
+    file = largest_array_file(latest)
+    os.truncate(file, file.stat().st_size // 2)
+    first, _ = train_two(STEPS, run)
+    assert str(run / "corrupt_checkpoints" / latest.name) in first.err
+    assert_ended_alike(run, undisturbed)

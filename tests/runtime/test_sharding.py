@@ -1,0 +1,59 @@
+"""Meshes and shardings on one process. test_distributed.py has those functions in two processes."""
+
+import jax
+import numpy as np
+import pytest
+from helpers.fake_devices import fake_mesh
+from jax.sharding import AxisType, PartitionSpec
+
+from ssd_jax.errors import UserError
+from ssd_jax.runtime import sharding
+
+MESH = fake_mesh(2, 4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spec"),
+    [
+        ((3, 3, 512, 1024), (None, None, None, "fsdp")),
+        ((1024, 512), ("fsdp",)),
+        ((1022, 512), (None, "fsdp")),  # the longest axis is not a multiple of 4
+        ((512, 512), ("fsdp",)),
+        ((1022, 1022), ()),
+        ((2**16,), ("fsdp",)),
+        ((2**16 - 4,), ()),  # small
+        ((), ()),
+    ],
+)
+def test_fsdp_sharding_splits_the_longest_divisible_axis_of_large_arrays(shape, spec):
+    tree = {"kernel": jax.ShapeDtypeStruct(shape, np.float32)}
+    assert sharding.fsdp_sharding(tree, MESH)["kernel"].spec == PartitionSpec(*spec)
+
+
+def test_fsdp_sharding_replicates_if_the_axis_has_one_device():
+    assert (
+        sharding.fsdp_sharding(jax.ShapeDtypeStruct((1024, 1024), np.float32), fake_mesh(8, 1)).spec == PartitionSpec()
+    )
+
+
+def test_batch_sharding_splits_the_leading_axis_over_both_mesh_axes():
+    assert sharding.batch_sharding(MESH).spec == PartitionSpec(("data", "fsdp"))
+    assert sharding.replicated(MESH).spec == PartitionSpec()
+
+
+def test_make_mesh_refuses_a_device_count_that_is_no_multiple():
+    with pytest.raises(UserError, match=r"devices\.fsdp is 3.*\b4\b"):
+        sharding.make_mesh([object()] * 4, fsdp=3)
+
+
+def test_make_mesh_takes_all_devices_by_default():
+    mesh = sharding.make_mesh()
+    assert dict(mesh.shape) == {"data": jax.device_count(), "fsdp": 1}
+    assert set(mesh.axis_types) == {AxisType.Auto}
+    assert dict(sharding.single_device_mesh().shape) == {"data": 1, "fsdp": 1}
+
+
+def test_fetch_gives_numpy_arrays():
+    tree = sharding.fetch({"a": jax.numpy.arange(3), "b": np.float32(2)})
+    assert [type(leaf) for leaf in jax.tree.leaves(tree)] == [np.ndarray, np.ndarray]
+    np.testing.assert_array_equal(tree["a"], [0, 1, 2])
