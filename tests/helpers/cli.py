@@ -1,4 +1,4 @@
-"""What the tests of the program share: commands in this process and beside it, and a small folder of images."""
+"""Helpers for tests of the program: run commands in this process or in another one, and write a small data set."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ TINY = str(TESTS / "helpers" / "tiny_config.py")
 
 
 def command(*argv: str | Path) -> int:
-    """Exit code of `ssd-jax ...`, run in this process: what it compiled is there for the next one."""
+    """Run ``ssd-jax ...`` in this process, which keeps compiled programs, and return the exit code."""
     try:
         return main([str(word) for word in argv])
     except SystemExit as end:
@@ -33,7 +33,7 @@ def command(*argv: str | Path) -> int:
 
 
 def start(script: str, *argv: str | Path, **environment: str) -> subprocess.Popen[str]:
-    """A program of its own, such as `train.py ...`."""
+    """Start a script such as train.py in another process."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / script), *map(str, argv)],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment, text=True,
@@ -46,7 +46,7 @@ import os, pathlib, signal, sys, time
 from ssd_jax.runs.log import RunLog
 from ssd_jax.__main__ import main
 
-# A shell starts what runs in its background with Ctrl-C ignored, and that is inherited.
+# Background processes of a shell ignore SIGINT, and child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 step, number, awaited = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
 write_line = RunLog.log_step
@@ -66,9 +66,13 @@ sys.exit(main(sys.argv[4:]))
 def train_stopped_at(
     step: int, signal: int, *argv: str | Path, awaited: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """`train ...` in a process that gets the signal right after it logged that step, however fast it runs.
+    """Run ``train ...`` in a process that receives a signal right after it logged a step.
 
-    awaited: a file that has to be there first, such as a checkpoint, which is written in the background.
+    Args:
+        step: The step.
+        signal: Number of the signal.
+        argv: Words of the command line after ``train``.
+        awaited: A file that must exist before the signal, such as a checkpoint that is written in the background.
     """
     return subprocess.run(
         [sys.executable, "-c", _STOPPED_AT, str(step), str(int(signal)), str(awaited), "train", *map(str, argv)],
@@ -77,12 +81,12 @@ def train_stopped_at(
 
 
 def last_step(run: Path) -> int:
-    """Of log.jsonl; 0 where there is none."""
+    """Return the last step of log.jsonl, or 0 if there is none."""
     return max((int(line["step"]) for line in read_log(run)), default=0)
 
 
 def last_state(run: Path) -> TrainState:
-    """What a run that goes on would go on from."""
+    """Return the state that the run would resume from."""
     config = run_folder.read_config(run)
     loop = Trainer(config, run, ShapesSource(config.data.shapes, "train"), None)
     with Checkpoints(run / "checkpoints") as loop.checkpoints:
@@ -90,13 +94,13 @@ def last_state(run: Path) -> TrainState:
 
 
 def timeless(run: Path) -> list[dict[str, float]]:
-    """Lines of log.jsonl without what two runs never share."""
+    """Return the lines of log.jsonl without measured times."""
     timed = ("images_per_second", "waited_for_data")
     return [{k: v for k, v in line.items() if k not in timed} for line in read_log(run)]
 
 
 def assert_ended_alike(run: Path, other: Path) -> None:
-    """The same logs, and to the last bit the same parameters, their moving average, and the optimizer's state."""
+    """Check that two runs have the same logs and bitwise equal parameters, average parameters and optimizer state."""
     assert timeless(run) == timeless(other)
     here, there = last_state(run), last_state(other)
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(there)]
@@ -108,7 +112,7 @@ def assert_ended_alike(run: Path, other: Path) -> None:
 def write_voc_folder(
     root: Path, splits: dict[str, int], *, extra_objects: Sequence[tuple[str, tuple[float, ...]]] = ()
 ) -> Path:
-    """Generated pictures of 64 px as PNG in VOC layout; the first of the first split gets extra_objects."""
+    """Write generated images of 64 px as a VOC folder. The first image of the first split gets extra_objects."""
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
     extra = list(extra_objects)

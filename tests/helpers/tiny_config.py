@@ -1,4 +1,4 @@
-"""The smallest run that has every part: three maps, GroupNorm, a moving average, generated pictures."""
+"""A small config with all parts: three feature maps, GroupNorm, a moving average, generated images."""
 
 from ssd_jax.config import Augment, Config, Data, DefaultBoxes, Extra, Model, Optimizer, Shapes, Train
 
