@@ -34,6 +34,7 @@ from ssd_jax.data.source import (
 )
 from ssd_jax.data.splits import JoinedSource, Term
 from ssd_jax.errors import UserError
+from ssd_jax.files import user_errors_on_read
 
 LAYOUT = ".json files with the key 'images' in annotations/, in a folder for each split, or in the folder itself"
 
@@ -237,8 +238,9 @@ def _find_file(root: Path, files: dict[str, Path], split: str) -> str | None:
 
 def _read(file: Path, problems: Problems) -> tuple[_File, Sequence[int]]:
     """Return the content of a file, and the position of each annotation in the file."""
-    try:
+    with user_errors_on_read(file):
         data = file.read_bytes().removeprefix(codecs.BOM_UTF8)
+    try:
         try:
             content = msgspec.json.decode(data, type=_File)
             positions: Sequence[int] = range(len(content.annotations or ()))
@@ -247,8 +249,6 @@ def _read(file: Path, problems: Problems) -> tuple[_File, Sequence[int]]:
                 text = f"not in COCO's format: {error} (counted from 0). Correct that entry."
                 raise UserError(f"{file}: {text}") from error
             content, positions = _valid_entries(file, msgspec.json.decode(data), problems)
-    except OSError as error:
-        raise UserError(f"{file}: can't be read ({error.strerror}). Check its permissions.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not valid JSON: {error}{_json_error_context(data, error)}") from error
     for what, ids in (("images", content.images), ("categories", content.categories)):

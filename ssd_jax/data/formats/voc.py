@@ -16,7 +16,8 @@ from ssd_jax.data.formats.reader import HASHED_SPLITS, SplitBuilder, find_split,
 from ssd_jax.data.image import EXTENSIONS, image_size
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import FolderSource, RawObject, join_names, read_text, warn_if_normalised
-from ssd_jax.errors import UserError
+from ssd_jax.errors import UserError, user_errors
+from ssd_jax.files import user_errors_on_read
 
 LAYOUT = ".xml files in Annotations/, in a folder for each split, or beside the images"
 
@@ -148,16 +149,14 @@ def parse_voc_xml(file: Path, problems: Problems | None = None) -> VocAnnotation
         UserError: The file cannot be read, or an object is malformed; names the file and the line or object.
     """
     problems = problems or Problems()
+    # An unknown encoding raises ValueError or LookupError.
+    encoding_errors = user_errors(f"{file}: can't be read as XML", "Save it as UTF-8.", catch=(ValueError, LookupError))
     try:
-        root = ElementTree.parse(file).getroot()
+        with user_errors_on_read(file), encoding_errors:
+            root = ElementTree.parse(file).getroot()
     except ElementTree.ParseError as error:
-        if not file.stat().st_size:
-            raise UserError(f"{file}: the file is empty. Copy it again; {_ADVICE_NO_OBJECTS}.") from None
-        raise UserError(f"{file}: not well-formed XML ({error}). Correct that line; {_ADVICE_NO_OBJECTS}.") from error
-    except (ValueError, LookupError) as error:  # raised for unknown encodings
-        raise UserError(f"{file}: can't be read as XML ({error}). Save it as UTF-8.") from error
-    except OSError as error:
-        raise UserError(f"{file}: can't be read ({error.strerror}). Check its permissions.") from error
+        text = f"not well-formed XML ({error}). Correct that line" if file.stat().st_size else "empty. Copy it again"
+        raise UserError(f"{file}: {text}; {_ADVICE_NO_OBJECTS}.") from error
     width, height = (_parse_size(root.findtext(f"size/{side}")) for side in ("width", "height"))
     objects = []
     for number, node in enumerate(root.findall("object"), start=1):
@@ -220,14 +219,14 @@ def _find_image(file: Path, images: dict[str, list[Path]], filename: str) -> Pat
     If several images differ only by their extension, <filename> selects one. An image that has an annotation file of
     its own is not used, since <filename> is wrong in a copied annotation file.
     """
-    found = images.get(file.stem, [])
-    if len(found) == 1:
-        return found[0]
+    own = images.get(file.stem, [])
+    if len(own) == 1:
+        return own[0]
     stem = Path(filename).stem
     others = [] if file.with_name(f"{stem}.xml").exists() else images.get(stem, [])
-    named = [image for image in found or others if image.name == Path(filename).name]
-    if named or found:
-        return (named or found)[0]
+    named = [image for image in own or others if image.name == Path(filename).name]
+    if named or own:
+        return (named or own)[0]
     raise UserError(
         f"{file}: its image is missing: there is no {file.stem} with {', '.join(EXTENSIONS)}, and no '{filename}'. "
         "Add the image, or remove the annotation file."
@@ -330,7 +329,7 @@ def _unannotated_images(root: Path, images: dict[str, list[Path]]) -> list[Path]
     if (root / "ImageSets" / "Main").is_dir():
         return []
     stems = {file.stem for file in _all_xml_files(root)}
-    return [found[0] for stem, found in images.items() if stem not in stems]
+    return [files[0] for stem, files in images.items() if stem not in stems]
 
 
 def _all_xml_files(root: Path) -> list[Path]:

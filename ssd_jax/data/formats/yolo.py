@@ -389,7 +389,7 @@ def _read_classes(root: Path) -> _Classes:
     if file is not None:
         names = _yaml_names(file, content)
     else:
-        lists = {found: _read_names(found) for found in _name_lists(root)}
+        lists = {list_file: _read_names(list_file) for list_file in _name_lists(root)}
         if not lists:
             raise UserError(
                 f"{root}: no file names the classes, which are numbers in the labels. Write the names into "

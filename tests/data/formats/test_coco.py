@@ -60,16 +60,16 @@ def opened(root, split="val", class_names=()):
 
 def test_annotations_have_boxes_as_xyxy(coco):
     source = opened(coco)
-    found = source.annotation(0)
+    annotation = source.annotation(0)
     assert source.class_names == ("car", "sign", "brush")  # by id: 3 13 90
     assert source.category_ids == (3, 13, 90)
-    assert (found.image_id, found.width, found.height) == ("one.jpg", 40, 30)
-    assert found.file == str(coco / "val2017" / "one.jpg")
-    np.testing.assert_array_equal(found.boxes_px, [[1, 2, 11, 22], [0.5, 0.25, 4.5, 8.25], [5, 5, 10, 10]])
-    np.testing.assert_array_equal(found.labels, [3, 1, 1])
-    np.testing.assert_array_equal(found.crowd, [False, True, False])
-    np.testing.assert_array_equal(found.difficult, [False, False, False])
-    np.testing.assert_array_equal(found.area_px, [150.5, 30, 25])  # the last by its box
+    assert (annotation.image_id, annotation.width, annotation.height) == ("one.jpg", 40, 30)
+    assert annotation.file == str(coco / "val2017" / "one.jpg")
+    np.testing.assert_array_equal(annotation.boxes_px, [[1, 2, 11, 22], [0.5, 0.25, 4.5, 8.25], [5, 5, 10, 10]])
+    np.testing.assert_array_equal(annotation.labels, [3, 1, 1])
+    np.testing.assert_array_equal(annotation.crowd, [False, True, False])
+    np.testing.assert_array_equal(annotation.difficult, [False, False, False])
+    np.testing.assert_array_equal(annotation.area_px, [150.5, 30, 25])  # the last by its box
     assert source.notes == () and source.image(0).shape == (30, 40, 3)
 
 

@@ -54,13 +54,13 @@ def write_2014(root: Path) -> None:
 
 def content_by_id(source: Source) -> dict[int | None, tuple[list, ...]]:
     """Return the annotations of each image without file names, and its first pixel, by the id of the image."""
-    found = {}
+    content = {}
     for k in range(len(source)):
         a = source.annotation(k)
         red = int(source.image(k)[0, 0, 0])
-        found[a.number] = (a.boxes_px.tolist(), a.labels.tolist(), a.area_px.tolist(), [a.width, a.height, red])
-    assert len(found) == len(source)
-    return found
+        content[a.number] = (a.boxes_px.tolist(), a.labels.tolist(), a.area_px.tolist(), [a.width, a.height, red])
+    assert len(content) == len(source)
+    return content
 
 
 def test_minival_ids_match_published_lists():

@@ -81,8 +81,8 @@ def to_yolo(voc: Path, out: Path, splits: list[str], names: list[str]) -> Path:
 
 def sorted_annotations(root: Path, split: str):
     source = open_source(Data(root=str(root)), split)
-    found = list(source.annotations())
-    return source, sorted(found, key=lambda a: Path(a.file).stem)
+    annotations = list(source.annotations())
+    return source, sorted(annotations, key=lambda a: Path(a.file).stem)
 
 
 def assert_equal_annotations(roots: dict[str, Path], splits: list[str]) -> None:
@@ -90,9 +90,9 @@ def assert_equal_annotations(roots: dict[str, Path], splits: list[str]) -> None:
         source, expected = sorted_annotations(roots["voc"], split)
         for kind, root in roots.items():
             assert find_format(Data(root=str(root))) == kind
-            other, found = sorted_annotations(root, split)
-            assert other.class_names == source.class_names and len(found) == len(expected)
-            for a, b in zip(found, expected, strict=True):
+            other, annotations = sorted_annotations(root, split)
+            assert other.class_names == source.class_names and len(annotations) == len(expected)
+            for a, b in zip(annotations, expected, strict=True):
                 assert Path(a.file).name == Path(b.file).name and (a.width, a.height) == (b.width, b.height)
                 np.testing.assert_array_equal(a.labels, b.labels)
                 # COCO stores left and width, YOLO eight decimals of normalised coordinates.

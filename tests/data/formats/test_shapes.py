@@ -38,15 +38,15 @@ def silhouette(shape, size, scale=4):
 
 def test_boxes_of_one_image_have_golden_values(source):
     """A change of the generator would invalidate every published result on this data set."""
-    found = source.annotation(11)
-    assert [CLASS_NAMES[label - 1] for label in found.labels] == ["square", "circle", "circle", "star"]
+    annotation = source.annotation(11)
+    assert [CLASS_NAMES[label - 1] for label in annotation.labels] == ["square", "circle", "circle", "star"]
     boxes = [
         [0.5, 90.71875, 28.71875, 118.921875],
         [79.21875, 71.96875, 126.6875, 119.421875],
         [102.421875, 80.359375, 123.90625, 101.859375],
         [24.828125, 42.15625, 76.953125, 93.0],
     ]
-    np.testing.assert_array_equal(found.boxes_px, boxes)
+    np.testing.assert_array_equal(annotation.boxes_px, boxes)
 
 
 def test_boxes_are_multiples_of_a_64th_pixel(source):
@@ -177,8 +177,8 @@ def test_distribution_of_counts_sizes_and_classes(source):
     classes = np.bincount(np.concatenate([a.labels for a in annotations]), minlength=5)[1:] / len(boxes)
     np.testing.assert_allclose(classes, 0.25, atol=0.06)
     overlapping = [
-        any(reference.voc_iou(a, b) > 0.02 for k, a in enumerate(found.boxes_px) for b in found.boxes_px[:k])
-        for found in annotations
+        any(reference.voc_iou(a, b) > 0.02 for k, a in enumerate(annotation.boxes_px) for b in annotation.boxes_px[:k])
+        for annotation in annotations
     ]
     assert 0.25 < np.mean(overlapping) < 0.75
 
@@ -212,15 +212,15 @@ def detect_by_colour(image, clusters):
     smooth = ndimage.median_filter(image, (3, 3, 1)).astype(float)
     means, _ = kmeans2(smooth[::3, ::3].reshape(-1, 3), clusters, minit="++", seed=0)
     colours, _ = vq(smooth.reshape(-1, 3), means)
-    found = []
+    detections = []
     for cluster in range(clusters):
         regions, _ = ndimage.label(colours.reshape(image.shape[:2]) == cluster)
         for number, (rows, columns) in enumerate(ndimage.find_objects(regions), start=1):
             region = ndimage.binary_fill_holes(regions[rows, columns] == number)
             if min(region.shape) >= 7 and max(region.shape) <= 0.85 * len(image):
                 name, score = classify_region(region)
-                found.append((name, (columns.start, rows.start, columns.stop, rows.stop), score))
-    return found
+                detections.append((name, (columns.start, rows.start, columns.stop, rows.stop), score))
+    return detections
 
 
 def classify_region(region):
@@ -237,10 +237,10 @@ def classify_region(region):
 
 def mean_ap_by_colour(images, truths, clusters):
     """Return the mAP of `detect_by_colour`. truths has a list of (name, box) per image."""
-    found = [detect_by_colour(image, clusters) for image in images]
+    by_image = [detect_by_colour(image, clusters) for image in images]
     aps = []
     for name in CLASS_NAMES:
-        detections = [[(box, score) for n, box, score in image if n == name] for image in found]
+        detections = [[(box, score) for n, box, score in image if n == name] for image in by_image]
         truth = [[(box, False) for n, box in image if n == name] for image in truths]
         aps.append(reference.voc_ap(*reference.voc_precision_recall(detections, truth, 0.5), eleven_point=True))
     return np.mean(aps)

@@ -26,9 +26,10 @@ from helpers.paths import ASSETS
 from helpers.tiny_archives import COCO, VOC, ImageSpec
 from PIL import Image
 
-from ssd_jax.config import Config, Data
+from ssd_jax.config import Config, Data, Shapes
 from ssd_jax.data.formats.open import open_source, split_names
 from ssd_jax.data.formats.prepare import prepare_tfds
+from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.data.loader import canvas_shape, train_batches
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.run_splits import with_data_root
@@ -100,13 +101,13 @@ def test_voc_equals_its_archives(prepared: str, split: str):
     source = open_source(Data(root="tfds:voc/2007", tfds_dir=prepared), split)
     assert source.class_names[:3] == ("aeroplane", "bicycle", "bird") and len(source.class_names) == 20
     assert source.notes == ()
-    found = {source.annotation(i).image_id: i for i in range(len(source))}
-    assert sorted(found) == sorted(spec.stem for spec in VOC[split])
+    indices = {source.annotation(i).image_id: i for i in range(len(source))}
+    assert sorted(indices) == sorted(spec.stem for spec in VOC[split])
     for spec in VOC[split]:
-        assert_matches(source, found[spec.stem], spec)
+        assert_matches(source, indices[spec.stem], spec)
         areas = [(o.box[2] - o.box[0]) * (o.box[3] - o.box[1]) for o in spec.objects]
-        np.testing.assert_allclose(source.annotation(found[spec.stem]).area_px, areas, rtol=1e-6)
-        assert source.annotation(found[spec.stem]).number is None
+        np.testing.assert_allclose(source.annotation(indices[spec.stem]).area_px, areas, rtol=1e-6)
+        assert source.annotation(indices[spec.stem]).number is None
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
@@ -114,10 +115,10 @@ def test_coco_equals_its_archives_with_integer_areas(prepared: str, split: str):
     source = open_source(Data(root="tfds:coco/2017", tfds_dir=prepared), split)
     assert len(source.class_names) == 80 and source.class_names.index("bowl") == 51 - 6  # COCO omits 5 ids before it
     assert source.category_ids is None
-    found = {source.annotation(i).number: i for i in range(len(source))}
-    assert sorted(found) == sorted(int(spec.stem) for spec in COCO[split])
+    indices = {source.annotation(i).number: i for i in range(len(source))}
+    assert sorted(indices) == sorted(int(spec.stem) for spec in COCO[split])
     for spec in COCO[split]:
-        index = found[int(spec.stem)]
+        index = indices[int(spec.stem)]
         assert_matches(source, index, spec)
         assert source.annotation(index).image_id == spec.stem
         assert source.annotation(index).area_px.tolist() == [int(entry.area) for entry in spec.objects]
@@ -418,14 +419,25 @@ def test_label_without_a_name_and_boxes_in_pixels_are_reported(tmp_path: Path):
 # ---- without TensorFlow ----
 
 
-def test_train_and_evaluate_on_a_prepared_set(stored: str, tmp_path: Path):
-    options = ["--data.tfds-dir", stored, "--train.steps", "2", "--train.eval-every", "0"]
+def test_train_and_evaluate_on_a_prepared_set(tmp_path: Path):
+    """Classes and image size are those of TINY's generated images, so that the programs of other tests are used."""
+    shapes = ShapesSource(Shapes(train_images=8, image_size=64), "train")
+    examples = []
+    for i, annotation in enumerate(shapes.annotations()):
+        boxes = (annotation.boxes_px[:, [1, 0, 3, 2]] / 64).tolist()
+        names = [CLASS_NAMES[label - 1] for label in annotation.labels]
+        objects = [{"bbox": tfds.features.BBox(*box), "label": name} for box, name in zip(boxes, names, strict=True)]
+        examples.append({"image": encoded(Image.fromarray(shapes.image(i)), "PNG"), "objects": objects})
+    label = tfds.features.ClassLabel(names=list(CLASS_NAMES))
+    features = detection_features(tfds.features.Sequence({**LABELLED, "label": label}))
+    data = write_set(tmp_path, features, examples)
     run = tmp_path / "run"
-    assert command("train", TINY, "--workdir", run, "--data.root", "tfds:voc/2007", *options) == 0
-    assert last_step(run) == 2
-    assert command("evaluate", run, "--split", "val") == 0
-    assert json.loads((run / "metrics_val.json").read_text())["images"] == 1
-    assert "tensorflow" not in sys.modules
+    options = ["--data.root", data.root, "--data.tfds-dir", data.tfds_dir, "--train.eval-every", "0"]
+    assert command("train", TINY, "--workdir", run, *options) == 0
+    assert last_step(run) == 30
+    assert command("evaluate", run, "--split", "train") == 0
+    assert json.loads((run / "metrics_train.json").read_text())["images"] == 8
+    assert "tensorflow" not in sys.modules or HAS_TENSORFLOW
 
 
 @pytest.mark.slow

@@ -58,15 +58,15 @@ def write_annotation(root, xml, stem="a"):
 
 def test_annotations_have_boxes_as_in_the_file(voc):
     source = opened(voc, "val")
-    found = source.annotation(0)
+    annotation = source.annotation(0)
     assert source.class_names == ("cat", "dog") and len(source) == 1 and source.notes == ()
-    assert (found.image_id, found.width, found.height) == ("c", 40, 30)
-    assert found.file == str(voc / "JPEGImages" / "c.jpg")
-    np.testing.assert_array_equal(found.boxes_px, [[0.5, 0, 40, 30], [3, 4, 5, 6]])
-    np.testing.assert_array_equal(found.labels, [2, 1])
-    np.testing.assert_array_equal(found.difficult, [False, True])
-    np.testing.assert_array_equal(found.crowd, [False, False])
-    np.testing.assert_array_equal(found.area_px, [39.5 * 30, 4])
+    assert (annotation.image_id, annotation.width, annotation.height) == ("c", 40, 30)
+    assert annotation.file == str(voc / "JPEGImages" / "c.jpg")
+    np.testing.assert_array_equal(annotation.boxes_px, [[0.5, 0, 40, 30], [3, 4, 5, 6]])
+    np.testing.assert_array_equal(annotation.labels, [2, 1])
+    np.testing.assert_array_equal(annotation.difficult, [False, True])
+    np.testing.assert_array_equal(annotation.crowd, [False, False])
+    np.testing.assert_array_equal(annotation.area_px, [39.5 * 30, 4])
     assert source.image(0).shape == (30, 40, 3)
 
 
@@ -411,7 +411,7 @@ def test_folder_without_annotations_is_rejected(tmp_path):
         opened(tmp_path)
 
 
-# ---- real photographs ----
+# ---- real images ----
 
 
 def test_bccd_has_the_known_counts(bccd):
@@ -452,10 +452,10 @@ def test_challenge_test_split_is_unannotated(voc):
     challenge(voc, "one two a three")
     source = opened(voc, "test")
     assert not source.annotated and source.class_names == ("cat", "dog")
-    found = list(source.annotations())
-    assert [a.image_id for a in found] == ["one", "two", "a", "three"]
-    assert (found[0].width, found[0].height) == (50, 20) and source.image(0).shape == (20, 50, 3)
-    assert not any(len(a.labels) for a in found), "the boxes of a are for another task"
+    annotations = list(source.annotations())
+    assert [a.image_id for a in annotations] == ["one", "two", "a", "three"]
+    assert (annotations[0].width, annotations[0].height) == (50, 20) and source.image(0).shape == (20, 50, 3)
+    assert not any(len(a.labels) for a in annotations), "the boxes of a are for another task"
     assert opened(voc, "val").annotated
     assert opened(voc, "test", ("dog", "bird")).class_names == ("dog", "bird")
 

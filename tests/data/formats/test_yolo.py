@@ -58,12 +58,12 @@ def boxes(root, text):
 
 def test_annotations_have_boxes_in_pixels(yolo):
     source = opened(yolo)
-    found = source.annotation(0)
+    annotation = source.annotation(0)
     assert source.class_names == ("cat", "dog") and source.category_ids is None and source.notes == ()
-    assert ids(source) == ["a", "b"] and (found.width, found.height) == (40, 30)
-    assert found.file == str(yolo / "images" / "train" / "a.jpg")
-    np.testing.assert_allclose(found.boxes_px, [[0, 12, 20, 18]], atol=1e-5)
-    np.testing.assert_array_equal(found.labels, [1])
+    assert ids(source) == ["a", "b"] and (annotation.width, annotation.height) == (40, 30)
+    assert annotation.file == str(yolo / "images" / "train" / "a.jpg")
+    np.testing.assert_allclose(annotation.boxes_px, [[0, 12, 20, 18]], atol=1e-5)
+    np.testing.assert_array_equal(annotation.labels, [1])
     assert source.image(0).shape == (30, 40, 3)
     assert source.annotation(1).boxes_px.shape == (0, 4)
     np.testing.assert_array_equal(opened(yolo, "val").annotation(0).labels, [2])
@@ -97,9 +97,9 @@ def test_label_files_for_less_than_half_of_the_images_give_a_warning(tmp_path, l
     (tmp_path / "classes.txt").write_text("cat\n")
     problems = Problems(raise_errors=False)
     opened(tmp_path, problems=problems)
-    found = [p for p in problems.collected if p.kind is Kind.FEW_LABELS]
-    assert [p.file for p in found] == [str(tmp_path / "images" / "train")] * warned
-    for problem in found:
+    warnings = [p for p in problems.collected if p.kind is Kind.FEW_LABELS]
+    assert [p.file for p in warnings] == [str(tmp_path / "images" / "train")] * warned
+    for problem in warnings:
         assert problem.text.startswith(f"{6 - labelled} of 6 images")
         assert f"images/train/{labelled}.jpg" in problem.text and f"labels/train/{labelled}.txt" in problem.text
 
@@ -116,19 +116,19 @@ def test_boxes_are_relative_to_the_upright_image(yolo, orientation):
     exif[0x0112] = orientation
     write_image(yolo / "images" / "train" / "a.jpg", exif=exif)
     source = opened(yolo)
-    found = source.annotation(0)
-    assert (found.width, found.height) == ((40, 30) if orientation < 5 else (30, 40))
+    annotation = source.annotation(0)
+    assert (annotation.width, annotation.height) == ((40, 30) if orientation < 5 else (30, 40))
     expected = [0, 12, 20, 18] if orientation < 5 else [0, 16, 15, 24]
-    np.testing.assert_allclose(found.boxes_px, [expected], atol=1e-5)
-    assert source.image(0).shape[:2] == (found.height, found.width)
+    np.testing.assert_allclose(annotation.boxes_px, [expected], atol=1e-5)
+    assert source.image(0).shape[:2] == (annotation.height, annotation.width)
 
 
 # ---- lines ----
 
 
 def test_polygon_becomes_its_bounding_box(yolo):
-    found = boxes(yolo, "0 0.5 0.1 0.75 0.5 0.25 0.2\n1 0.1 0.2 0.3 0.2 0.3 0.6 0.1 0.6\n" + CAT)
-    np.testing.assert_allclose(found, [[10, 3, 30, 15], [4, 6, 12, 18], [0, 12, 20, 18]], atol=1e-5)
+    boxes_px = boxes(yolo, "0 0.5 0.1 0.75 0.5 0.25 0.2\n1 0.1 0.2 0.3 0.2 0.3 0.6 0.1 0.6\n" + CAT)
+    np.testing.assert_allclose(boxes_px, [[10, 3, 30, 15], [4, 6, 12, 18], [0, 12, 20, 18]], atol=1e-5)
 
 
 def test_keypoints_are_ignored(yolo):
@@ -149,9 +149,9 @@ def test_edges_at_the_border_are_corrected_for_rounding(yolo, decimals):
     write_labels(yolo, f"0 {third} {third} {two} {two}\n0 {two} {two} {two} {two}\n")
     source = opened(yolo)
     assert source.notes == ()
-    found = source.annotation(0).boxes_px
-    np.testing.assert_allclose(found, [[0, 0, 80 / 3, 20], [40 / 3, 10, 40, 30]], atol=40 * 10**-decimals)
-    assert found.min() == 0 and found[1, 2] == 40 and found[1, 3] == 30
+    boxes_px = source.annotation(0).boxes_px
+    np.testing.assert_allclose(boxes_px, [[0, 0, 80 / 3, 20], [40 / 3, 10, 40, 30]], atol=40 * 10**-decimals)
+    assert boxes_px.min() == 0 and boxes_px[1, 2] == 40 and boxes_px[1, 3] == 30
 
 
 def test_boxes_beyond_the_image_without_area_and_repeated_give_notes(yolo):
@@ -476,11 +476,11 @@ def test_folder_without_splits_is_split_by_hash(tmp_path, image, label):
     write_image(tmp_path / "runs" / "train_batch.jpg")
     data = Data(root=str(tmp_path), val_fraction=0.3)
     assert find_format(data) == "yolo" and split_names(data) == ("train", "val")
-    found = [ids(open_source(data, split)) for split in ("train", "val")]
+    parts = [ids(open_source(data, split)) for split in ("train", "val")]
     prefix = "cam/" if "cam" in image else ""
     every = sorted(f"{prefix}i{k}" for k in range(12))
-    assert sorted(found[0] + found[1]) == every
-    assert found[1] == [i for i, in_val in zip(every, hash_split(every, 0.3), strict=True) if in_val]
+    assert sorted(parts[0] + parts[1]) == every
+    assert parts[1] == [i for i, in_val in zip(every, hash_split(every, 0.3), strict=True) if in_val]
     with pytest.raises(UserError, match=r"'test'.*: train, val"):
         opened(tmp_path, "test")
 
@@ -526,7 +526,7 @@ def test_parent_folder_gets_a_suggestion(yolo, tmp_path_factory):
         find_format(Data(root=str(outer)))
 
 
-# ---- real photographs ----
+# ---- real images ----
 
 
 def test_bccd_reads_equally_from_yolo_and_voc(bccd, tmp_path):
