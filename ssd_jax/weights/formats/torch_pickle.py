@@ -8,7 +8,7 @@ A pickle is a program that names functions and calls them. Python's unpickler ex
 - Names are looked up in a table of stand-ins and never imported.
 
 Everything that a pickle can get hold of is thus a string, a number, a tuple, a list, or an instance of one of the
-classes of this module. These have no attributes that an instruction could change.
+classes of this module, whose attributes an instruction can change only through ``__setstate__``.
 
 Format: pytorch 2.14, torch/serialization.py. Names written by older versions have the version beside them.
 """
@@ -162,7 +162,7 @@ _GLOBALS: dict[str, Any] = {
         for name, dtype in _DTYPES.items()
     },
     **{f"{module}.{name}": _IGNORE for module, names in _IGNORED_NAMES.items() for name in names.split()},
-    "ssd_jax.dict": _Function(StateDict),
+    "ssd_jax.dict": _Function(lambda: StateDict()),  # takes no items, which it would hash
     "ssd_jax.set": _IGNORE,
 }
 

@@ -406,6 +406,7 @@ DOUBLED = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # a tuple of 2**60 leaves, ma
         b"N" * 200_001,
         b"(" + DOUBLED + b"h\x00\x91",  # a frozenset
         DOUBLED + named("builtins.set") + b"](h\x00e\x85R",
+        DOUBLED + named("ssd_jax.dict") + b"](h\x00N\x86e\x85R",
         b"(" * 50_000,
         b"Nr\xff\xff\xff\xff",  # a memo of 4 billion places
         b"\x8e" + b"\xff" * 7 + b"\x7f" + b"x",  # bytes, of which there are too few
@@ -417,7 +418,7 @@ DOUBLED = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # a tuple of 2**60 leaves, ma
         b"}(" + b"".join(text(f"{i:05}") + b"N" for i in range(20_000)) + b"uq\x01}("
         + b"".join(text(f"{i:05}") + b"h\x01" for i in range(20_000)) + b"u",
     ],
-    ids=range(20),
+    ids=range(21),
 )  # fmt: skip
 def test_small_files_that_need_much_time_or_memory(file: Path, value: bytes):
     """Each takes about a second. Copying, hashing, comparing or printing the objects would take minutes or forever."""
