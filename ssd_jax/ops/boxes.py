@@ -79,8 +79,8 @@ def encode_boxes(
         variances: Divisors of the offsets: x, y, log width, log height.
 
     Returns:
-        Offsets (n, 4): x, y, log width, log height. Sides below 1e-6, of either box, count as 1e-6, so that the
-        offsets of a box without area are large and negative but finite. Caffe stops the program at such a box.
+        Offsets (n, 4) in the order x, y, log width, log height. Sides below 1e-6, of either box, count as 1e-6, so that
+        the offsets of a box without area are large and negative but finite. Caffe stops the program at such a box.
     """
     gt_center, gt_size = jnp.split(xyxy_to_cxcywh(gt), 2, axis=-1)
     center, size = jnp.split(jnp.asarray(default_boxes), 2, axis=-1)

@@ -130,8 +130,8 @@ def _kth_largest(keys: UInt32[Array, " n"], k: Int[Array, ""]) -> UInt32[Array, 
     boxes.
     """
 
-    def add_bit(i: Int[Array, ""], found: UInt32[Array, ""]) -> UInt32[Array, ""]:
-        candidate = found | (jnp.uint32(1 << 31) >> i.astype(jnp.uint32))
-        return jnp.where((keys >= candidate).sum() >= k, candidate, found)
+    def add_bit(i: Int[Array, ""], key: UInt32[Array, ""]) -> UInt32[Array, ""]:
+        candidate = key | (jnp.uint32(1 << 31) >> i.astype(jnp.uint32))
+        return jnp.where((keys >= candidate).sum() >= k, candidate, key)
 
     return jax.lax.fori_loop(0, 32, add_bit, jnp.uint32(0))

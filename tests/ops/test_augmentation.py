@@ -10,9 +10,10 @@ import pytest
 from helpers import reference
 from scipy import stats
 
-from ssd_jax.config import Augment
+from ssd_jax.config import Augment, Config
 from ssd_jax.errors import UserError
 from ssd_jax.ops import augmentation, resample
+from ssd_jax.runs.config_file import validate
 
 MEAN = (123.0, 117.0, 104.0)
 PAPER = Augment()
@@ -166,7 +167,10 @@ SCENES = {
 }
 
 
-@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize(
+    "scene",
+    ["three", *(pytest.param(scene, marks=pytest.mark.slow) for scene in ("medium", "small in a corner"))],
+)
 def test_random_crop_window_has_the_distribution_of_caffe(scene):
     boxes = SCENES[scene]
     rng = np.random.default_rng(3)
@@ -236,7 +240,7 @@ def test_random_crop_window_needs_only_one_object_to_overlap():
 
 @pytest.mark.parametrize("g", [0, 4])
 def test_random_crop_window_is_the_whole_image_without_objects(g):
-    assert is_whole(crop_windows(*padded([], g=g), count=200)).all()
+    assert is_whole(crop_windows(*padded([], g=g))).all()
 
 
 def test_random_crop_window_accepts_a_box_without_area_in_the_sampler_without_minimum():
@@ -244,7 +248,10 @@ def test_random_crop_window_accepts_a_box_without_area_in_the_sampler_without_mi
     assert is_whole(crop_windows(*padded([[0.5, 0.5, 0.5, 0.9]]))).mean() == pytest.approx(0.5, abs=0.03)
 
 
-@pytest.mark.parametrize(("overlap", "share"), [(0.25, 1 / 3), (np.nextafter(np.float32(0.25), np.float32(1)), 1 / 2)])
+@pytest.mark.parametrize(
+    ("overlap", "share"),
+    [(0.25, 1 / 3), pytest.param(np.nextafter(np.float32(0.25), np.float32(1)), 1 / 2, marks=pytest.mark.slow)],
+)
 def test_random_crop_window_includes_the_minimum_overlap(overlap, share):
     # Patches of .5 x .5 in an object as large as the image have an IoU of exactly 1 / 4, also in float32.
     config = Augment(
@@ -273,13 +280,14 @@ def test_crop_boxes_keeps_centres_inside_or_on_the_border():
 
 
 def test_crop_boxes_equals_caffe_on_random_boxes():
+    crop_boxes = jax.jit(augmentation.crop_boxes)
     rng = np.random.default_rng(0)
     for _ in range(20):
         corners = np.sort(rng.uniform(0, 1, (50, 2, 2)), axis=1).astype(np.float32)
         boxes, labels = corners.reshape(50, 4), rng.integers(0, 3, 50).astype(np.int32)
         window = np.asarray(reference.sample_patch(rng, (0.3, 1.0), (0.5, 2.0)), np.float32)
         expected, expected_labels = reference.crop_annotation(boxes.tolist(), labels.tolist(), window.tolist())
-        actual, actual_labels = augmentation.crop_boxes(boxes, labels, window)
+        actual, actual_labels = crop_boxes(boxes, labels, window)
         np.testing.assert_array_equal(actual_labels, expected_labels)
         np.testing.assert_allclose(actual, expected, atol=1e-5)
 
@@ -489,17 +497,21 @@ def test_augment_is_deterministic_by_key_alone_and_in_a_batch():
 
 
 def test_augment_uses_a_separate_key_for_each_step(monkeypatch):
+    """The steps are replaced by constants, which leaves little to compile."""
     used = []
 
-    def recording(draw):
-        def record(key, *arguments):
+    def recording(result):
+        def record(key, *_):
             used.append(tuple(jax.random.key_data(key).tolist()))
-            return draw(key, *arguments)
+            return result
 
         return record
 
-    for name in ("random_expand_window", "random_crop_window", "random_distortion"):
-        monkeypatch.setattr(augmentation, name, recording(getattr(augmentation, name)))
+    monkeypatch.setattr(augmentation, "random_expand_window", recording(jnp.array(WHOLE)))
+    monkeypatch.setattr(augmentation, "random_crop_window", recording(jnp.array(WHOLE)))
+    monkeypatch.setattr(augmentation, "random_distortion", recording(distortion()))
+    monkeypatch.setattr(augmentation, "distort", lambda image, _: image)
+    monkeypatch.setattr(augmentation, "sample_window", lambda *_, **__: (jnp.zeros((2, 2, 3)), jnp.ones((2, 2), bool)))
     key = jax.random.key(3)
     augmentation.augment(key, noise(2, 2), 2, *padded([]), ALL_OFF)
     assert len({*used, tuple(jax.random.key_data(key).tolist())}) == 4
@@ -538,5 +550,5 @@ def test_signatures_put_keys_first_and_options_last():
     ],
 )
 def test_config_rejects_impossible_values(changes):
-    with pytest.raises(UserError, match=f"augment.{next(iter(changes))}"):
-        Augment(**changes)
+    with pytest.raises(UserError, match=next(iter(changes))):
+        validate(Config(augment=Augment(**changes)))

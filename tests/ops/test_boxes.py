@@ -52,7 +52,7 @@ def test_pairwise_iou_without_area_is_zero_with_finite_gradient():
     flat = jnp.array([[0.2, 0.2, 0.2, 0.6], [0.3, 0.3, 0.3, 0.3], [0.0, 0.0, 0.0, 0.0], [0.1, 0.1, 0.5, 0.5]])
     iou = pairwise_iou(flat, flat)
     np.testing.assert_array_equal(iou, np.diag([0.0, 0.0, 0.0, 1.0]))
-    assert np.isfinite(jax.grad(lambda boxes: pairwise_iou(boxes, flat).sum())(flat)).all()
+    assert np.isfinite(jax.jit(jax.grad(lambda boxes: pairwise_iou(boxes, flat).sum()))(flat)).all()
 
 
 @pytest.mark.parametrize(("m", "n"), [(0, 3), (3, 0), (0, 0)])
@@ -130,7 +130,7 @@ def test_encode_boxes_of_a_box_without_area_is_finite():
     assert np.isfinite(offsets).all()
     # ln(1e-6 / .5) / .2, because smaller sides count as a millionth of the image.
     np.testing.assert_allclose(offsets[[0, 2, 1, 2], [2, 2, 3, 3]], -65.61182, rtol=1e-5)
-    gradient = jax.grad(lambda boxes: encode_boxes(boxes, default_boxes, VARIANCES).sum())(gt)
+    gradient = jax.jit(jax.grad(lambda boxes: encode_boxes(boxes, default_boxes, VARIANCES).sum()))(gt)
     assert np.isfinite(gradient).all()
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from helpers import reference
 
-from ssd_jax.config import Detect
+from ssd_jax.config import Config, Detect
 from ssd_jax.errors import UserError
 from ssd_jax.ops.detection import Detections, detect
+from ssd_jax.runs.config_file import validate
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
 
@@ -45,36 +46,36 @@ def tiles(n):
     return np.stack([(np.arange(n) + 0.5) / n, np.full(n, 0.5), np.full(n, 1 / n), np.ones(n)], 1).astype(np.float32)
 
 
-def run(offsets, logits, default_boxes, config=Detect(), boxes_per_map=()):
+def run_detect(offsets, logits, default_boxes, config=Detect(), boxes_per_map=()):
     k = config.max_detections
-    found = jax.tree.map(np.asarray, jit_detect(offsets, logits, default_boxes, VARIANCES, config, boxes_per_map))
+    detections = jax.tree.map(np.asarray, jit_detect(offsets, logits, default_boxes, VARIANCES, config, boxes_per_map))
     shapes = Detections((k, 4), (k,), (k,), (k,))
     types = Detections(np.float32, np.float32, np.int32, np.bool_)
-    assert Detections(*(x.shape for x in found)) == shapes
-    assert Detections(*(x.dtype for x in found)) == types
-    count = found.valid.sum()
-    assert not any(x[count:].any() for x in found), "padding must be zero, and at the end"
-    return Detections(*(x[:count] for x in found))
+    assert Detections(*(x.shape for x in detections)) == shapes
+    assert Detections(*(x.dtype for x in detections)) == types
+    count = detections.valid.sum()
+    assert not any(x[count:].any() for x in detections), "padding must be zero, and at the end"
+    return Detections(*(x[:count] for x in detections))
 
 
 def limits(config):
     return config.score_threshold, config.top_k, config.nms_iou_threshold, config.max_detections
 
 
-def assert_detections(found, expected):
+def assert_detections(detections, expected):
     """Compare with a list of (score, label, box index, box)."""
-    assert found.labels.tolist() == [label for _, label, _, _ in expected]
-    np.testing.assert_allclose(found.scores, [score for score, _, _, _ in expected], rtol=1e-5)
-    np.testing.assert_allclose(found.boxes, np.array([box for _, _, _, box in expected]).reshape(-1, 4), atol=1e-5)
+    assert detections.labels.tolist() == [label for _, label, _, _ in expected]
+    np.testing.assert_allclose(detections.scores, [score for score, _, _, _ in expected], rtol=1e-5)
+    np.testing.assert_allclose(detections.boxes, np.array([box for _, _, _, box in expected]).reshape(-1, 4), atol=1e-5)
 
 
 def assert_equals_caffe(offsets, logits, default_boxes, config=Detect()):
-    found = run(offsets, logits, default_boxes, config)
+    detections = run_detect(offsets, logits, default_boxes, config)
     expected = reference.detection_output(offsets, logits, default_boxes, VARIANCES, *limits(config))
-    assert found.labels.tolist() == [label for _, label, _ in expected]
-    np.testing.assert_allclose(found.scores, [score for score, _, _ in expected], rtol=1e-5)
-    np.testing.assert_allclose(found.boxes, np.array([box for _, _, box in expected]).reshape(-1, 4), atol=1e-6)
-    return found
+    assert detections.labels.tolist() == [label for _, label, _ in expected]
+    np.testing.assert_allclose(detections.scores, [score for score, _, _ in expected], rtol=1e-5)
+    np.testing.assert_allclose(detections.boxes, np.array([box for _, _, box in expected]).reshape(-1, 4), atol=1e-6)
+    return detections
 
 
 @pytest.mark.parametrize(
@@ -97,74 +98,80 @@ def test_detect_equals_caffe(n, c, config):
 def test_detect_equals_caffe_with_few_candidates():
     offsets, logits, default_boxes = random_image(0, 600, 6)
     logits[:, 0] += 9  # most boxes are background, as after training
-    found = assert_equals_caffe(offsets, logits, default_boxes)
-    assert 5 < len(found.scores) < 200
+    detections = assert_equals_caffe(offsets, logits, default_boxes)
+    assert 5 < len(detections.scores) < 200
 
 
 def test_detect_drops_scores_at_the_threshold():
     logits = np.zeros((3, 4), np.float32)  # softmax: exactly 1/4
     logits[1, 2] = 1e-3
-    found = run(np.zeros((3, 4), np.float32), logits, tiles(3), Detect(score_threshold=0.25))
-    assert found.labels.tolist() == [2]
-    np.testing.assert_allclose(found.boxes, [[1 / 3, 0, 2 / 3, 1]], atol=1e-6)
+    detections = run_detect(np.zeros((3, 4), np.float32), logits, tiles(3), Detect(score_threshold=0.25))
+    assert detections.labels.tolist() == [2]
+    np.testing.assert_allclose(detections.boxes, [[1 / 3, 0, 2 / 3, 1]], atol=1e-6)
 
 
 def test_detect_top_k_prefers_the_lower_box_among_ties():
-    found = run(np.zeros((10, 4), np.float32), np.zeros((10, 3), np.float32), tiles(10), Detect(top_k=3))
-    assert found.labels.tolist() == [1, 2, 1, 2, 1, 2]
-    np.testing.assert_allclose(found.boxes[:, 0], [0, 0, 0.1, 0.1, 0.2, 0.2], atol=1e-6)
-    np.testing.assert_allclose(found.scores, np.full(6, 1 / 3), rtol=1e-6)
+    detections = run_detect(np.zeros((10, 4), np.float32), np.zeros((10, 3), np.float32), tiles(10), Detect(top_k=3))
+    assert detections.labels.tolist() == [1, 2, 1, 2, 1, 2]
+    np.testing.assert_allclose(detections.boxes[:, 0], [0, 0, 0.1, 0.1, 0.2, 0.2], atol=1e-6)
+    np.testing.assert_allclose(detections.scores, np.full(6, 1 / 3), rtol=1e-6)
 
 
 def test_detect_applies_top_k_before_nms():
     # The two best are the same box; the third does not overlap them, but top_k excludes it from NMS.
     default_boxes = tiles(2)[[0, 0, 1]]
     logits = np.array([[0, 3], [0, 2], [0, 1]], np.float32)
-    found = run(np.zeros((3, 4), np.float32), logits, default_boxes, Detect(top_k=2))
-    np.testing.assert_allclose(found.boxes, [[0, 0, 0.5, 1]], atol=1e-6)
+    detections = run_detect(np.zeros((3, 4), np.float32), logits, default_boxes, Detect(top_k=2))
+    np.testing.assert_allclose(detections.boxes, [[0, 0, 0.5, 1]], atol=1e-6)
 
 
 def test_detect_orders_by_score_then_box_then_class():
     logits = np.full((4, 3), -9, np.float32)
     logits[:, 1] = [5, 0, 0, 0]
     logits[:, 2] = [-9, 0, 0, 5]
-    found = run(np.zeros((4, 4), np.float32), logits, tiles(4), Detect(max_detections=5))
-    assert found.labels.tolist() == [1, 2, 1, 2, 1]  # max_detections excludes box 2, class 2, which ties at one half
-    np.testing.assert_allclose(found.boxes[:, 0], [0, 0.75, 0.25, 0.25, 0.5], atol=1e-6)
+    detections = run_detect(np.zeros((4, 4), np.float32), logits, tiles(4), Detect(max_detections=5))
+    assert detections.labels.tolist() == [
+        1,
+        2,
+        1,
+        2,
+        1,
+    ]  # max_detections excludes box 2, class 2, which ties at one half
+    np.testing.assert_allclose(detections.boxes[:, 0], [0, 0.75, 0.25, 0.25, 0.5], atol=1e-6)
 
 
 def test_detect_suppresses_within_classes_only():
     logits = np.array([[0, 2, 1], [0, 1.5, 0.5]], np.float32)
-    found = run(np.zeros((2, 4), np.float32), logits, tiles(1)[[0, 0]])
-    assert found.labels.tolist() == [1, 2]
+    detections = run_detect(np.zeros((2, 4), np.float32), logits, tiles(1)[[0, 0]])
+    assert detections.labels.tolist() == [1, 2]
 
 
 def test_detect_clips_boxes_after_nms():
     # The IoU is 0.9 / 2 before clipping and 0.9 / 1 after it.
     default_boxes = np.array([[0.225, 0.5, 1.45, 1], [0.775, 0.5, 1.45, 1]], np.float32)
     logits = np.array([[0, 2], [0, 1]], np.float32)
-    found = run(np.zeros((2, 4), np.float32), logits, default_boxes, Detect(nms_iou_threshold=0.5))
-    np.testing.assert_allclose(found.boxes, [[0, 0, 0.95, 1], [0.05, 0, 1, 1]], atol=1e-6)
+    detections = run_detect(np.zeros((2, 4), np.float32), logits, default_boxes, Detect(nms_iou_threshold=0.5))
+    np.testing.assert_allclose(detections.boxes, [[0, 0, 0.95, 1], [0.05, 0, 1, 1]], atol=1e-6)
 
 
 def test_detect_returns_only_padding_for_background():
     offsets, logits, default_boxes = random_image(1, 50, 4)
     logits[:, 0] += 50
-    assert len(run(offsets, logits, default_boxes).scores) == 0
+    assert len(run_detect(offsets, logits, default_boxes).scores) == 0
 
 
 def test_detect_ignores_nan():
     offsets, logits, default_boxes = random_image(2, 20, 3)
     logits[0, 1] = np.nan
-    expected = run(offsets[1:], logits[1:], default_boxes[1:])
-    chex.assert_trees_all_close(run(offsets, logits, default_boxes), expected, rtol=1e-6)
+    expected = run_detect(offsets[1:], logits[1:], default_boxes[1:])
+    chex.assert_trees_all_close(run_detect(offsets, logits, default_boxes), expected, rtol=1e-6)
 
 
 def test_detect_computes_bfloat16_in_float32():
     offsets, logits, default_boxes = random_image(3, 100, 4)
     offsets, logits = jnp.asarray(offsets, jnp.bfloat16), jnp.asarray(logits, jnp.bfloat16)
-    expected = run(np.asarray(offsets, np.float32), np.asarray(logits, np.float32), default_boxes)
-    chex.assert_trees_all_equal(run(offsets, logits, default_boxes), expected)
+    expected = run_detect(np.asarray(offsets, np.float32), np.asarray(logits, np.float32), default_boxes)
+    chex.assert_trees_all_equal(run_detect(offsets, logits, default_boxes), expected)
     assert_equals_caffe(np.asarray(offsets, np.float32), np.asarray(logits, np.float32), default_boxes)
 
 
@@ -203,7 +210,7 @@ def random_image_with_extreme_boxes(seed, n, c):
 def test_detect_equals_torchvision(n, c, changes):
     image, config = random_image_with_extreme_boxes(n + c, n, c), dataclasses.replace(TORCHVISION, **changes)
     expected = reference.torchvision_detections(*image, *limits(config))
-    assert_detections(run(*image, config), expected)
+    assert_detections(run_detect(*image, config), expected)
     assert any(x2 <= x1 or y2 <= y1 for _, _, _, (x1, y1, x2, y2) in expected), "some boxes should have no area"
 
 
@@ -221,40 +228,40 @@ def test_detect_equals_mmdetection(per_map, c, changes):
     image, config = random_image_with_extreme_boxes(c, sum(per_map), c), dataclasses.replace(MMDETECTION, **changes)
     expected = reference.mmdetection_detections(*image, per_map, *limits(config))
     assert len(expected) > 20
-    assert_detections(run(*image, config, per_map), expected)
+    assert_detections(run_detect(*image, config, per_map), expected)
 
 
 def test_detect_top_k_per_map_keeps_the_best_pairs_of_box_and_class():
     # There are two feature maps of two boxes each. The best three pairs of the first map are both classes of its first
     # box and one of its second box; the second map adds weaker ones.
     logits = np.array([[0, 4, 3], [0, 2, 1], [-9, 0, -9], [-9, -9, 0]], np.float32)
-    found = run(np.zeros((4, 4), np.float32), logits, tiles(4), Detect(top_k_per="map", top_k=3), (2, 2))
-    pairs = list(zip(found.labels.tolist(), (found.boxes[:, 0] * 4).round().tolist(), strict=True))
+    detections = run_detect(np.zeros((4, 4), np.float32), logits, tiles(4), Detect(top_k_per="map", top_k=3), (2, 2))
+    pairs = list(zip(detections.labels.tolist(), (detections.boxes[:, 0] * 4).round().tolist(), strict=True))
     # The scores are .9998 for boxes 2 and 3, .72 and .27 for box 0, .67 for box 1. Class 2 of box 1, .24, is excluded.
     assert pairs == [(1, 2), (2, 3), (1, 0), (1, 1), (2, 0)]
 
 
 def test_detect_top_k_per_map_orders_ties_by_box_then_class():
-    found = run(
+    detections = run_detect(
         np.zeros((6, 4), np.float32), np.zeros((6, 3), np.float32), tiles(6), Detect(top_k_per="map", top_k=5), (4, 2)
     )
-    assert found.labels.tolist() == [1, 2, 1, 2, 1, 1, 2, 1, 2]
-    np.testing.assert_allclose(found.boxes[:, 0] * 6, [0, 0, 1, 1, 2, 4, 4, 5, 5], atol=1e-5)
+    assert detections.labels.tolist() == [1, 2, 1, 2, 1, 1, 2, 1, 2]
+    np.testing.assert_allclose(detections.boxes[:, 0] * 6, [0, 0, 1, 1, 2, 4, 4, 5, 5], atol=1e-5)
 
 
 def test_detect_top_k_per_map_ignores_nan():
     logits = np.zeros((100, 3), np.float32)
     logits[:60], logits[70, 2] = np.nan, 9
     config = Detect(top_k_per="map", top_k=20, max_detections=1)
-    found = run(np.zeros((100, 4), np.float32), logits, tiles(100), config, (100,))
-    assert found.labels.tolist() == [2] and found.scores[0] > 0.99
+    detections = run_detect(np.zeros((100, 4), np.float32), logits, tiles(100), config, (100,))
+    assert detections.labels.tolist() == [2] and detections.scores[0] > 0.99
 
 
 def test_detect_top_k_per_map_drops_scores_at_the_threshold():
     logits = np.zeros((3, 4), np.float32)  # softmax: exactly 1/4
     logits[1, 2] = 1e-3
     config = Detect(score_threshold=0.25, top_k_per="map")
-    assert run(np.zeros((3, 4), np.float32), logits, tiles(3), config, (2, 1)).labels.tolist() == [2]
+    assert run_detect(np.zeros((3, 4), np.float32), logits, tiles(3), config, (2, 1)).labels.tolist() == [2]
 
 
 @pytest.mark.parametrize("per_map", [(), (2,), (2, 2), (3, 1)])
@@ -270,7 +277,7 @@ def test_detect_does_not_suppress_at_the_threshold_after_clipping():
 
     def count(iou_threshold):
         config = Detect(nms_iou_threshold=iou_threshold, clip_before_nms=True)
-        return len(run(np.zeros((2, 4), np.float32), logits, default_boxes, config).scores)
+        return len(run_detect(np.zeros((2, 4), np.float32), logits, default_boxes, config).scores)
 
     assert (count(0.5), count(0.49)) == (2, 1)
 
@@ -282,7 +289,7 @@ def test_detect_drops_boxes_without_area_after_top_k():
 
     def count(**changes):
         config = Detect(clip_before_nms=True, **changes)
-        return len(run(np.zeros((3, 4), np.float32), logits, default_boxes, config).scores)
+        return len(run_detect(np.zeros((3, 4), np.float32), logits, default_boxes, config).scores)
 
     assert (count(), count(drop_empty=True), count(drop_empty=True, top_k=2)) == (3, 1, 0)
 
@@ -291,11 +298,11 @@ def test_detect_applies_log_scale_bounds():
     offsets = np.array([[0, 0, 30, -30]], np.float32)  # e^6 times the width, e^-6 times the height
     image = (offsets, np.array([[0, 5]], np.float32), np.array([[0.5, 0.5, 0.001, 0.5]], np.float32))
     width, height = np.exp(1) * 0.001, np.exp(-2) * 0.5
-    bounded = run(*image, Detect(log_scale_bounds=(-2, 1)))
+    bounded = run_detect(*image, Detect(log_scale_bounds=(-2, 1)))
     np.testing.assert_allclose(bounded.boxes[0, 2:] - bounded.boxes[0, :2], [width, height], rtol=1e-3)
 
 
 @pytest.mark.parametrize("bounds", [(0, 1), (-1, 0), (1, 2), (-2, -1), (0.5, None), (None, -0.5)])
 def test_config_rejects_log_scale_bounds_that_exclude_zero(bounds):
     with pytest.raises(UserError, match="log_scale_bounds"):
-        Detect(log_scale_bounds=bounds)
+        validate(Config(detect=Detect(log_scale_bounds=bounds)))
