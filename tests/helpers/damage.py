@@ -2,7 +2,12 @@
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ssd_jax.errors import UserError
 
 _NEAR_AN_END = 512  # headers and directories are near an end
 
@@ -25,6 +30,32 @@ def damaged_copies(data: bytes, count: int, seed: int) -> Iterator[tuple[str, by
         if mutated != data:
             yield f"{kind.__name__.strip('_')} at byte {start} of {len(data)}", mutated
             made += 1
+
+
+def count_refused(
+    read: Callable[[Path], Mapping[str, np.ndarray]], file: Path, copies: Iterable[tuple[str, bytes]]
+) -> int:
+    """Read damaged copies and count the refused ones.
+
+    Assert that a reader refuses a copy with a message that names the file, or returns numbers of limited size.
+
+    Args:
+        read: Reader of weight files.
+        file: Name that the copies are written to.
+        copies: Description of the damage and bytes of each copy.
+    """
+    refused = 0
+    for damage, data in copies:
+        file.write_bytes(data)
+        try:
+            tensors = read(file)
+        except UserError as error:
+            assert str(error).startswith(f"{file}: ") and len(str(error)) < 1000, damage
+            refused += 1
+        else:
+            assert all(tensor.dtype.kind in "fiub" for tensor in tensors.values()), damage
+            assert sum(tensor.nbytes for tensor in tensors.values()) <= 8 * len(data), damage
+    return refused
 
 
 def _truncate(data: bytes, start: int, rng: random.Random) -> bytes:
