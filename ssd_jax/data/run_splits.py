@@ -31,7 +31,7 @@ def open_training_splits(config: Config) -> tuple[Config, Source, Source | None]
         The config with the class names of the data, the train split, and the val split or None.
 
     Raises:
-        UserError: a split cannot be opened or has no annotations.
+        UserError: If a split cannot be opened or has no annotations.
     """
     train_source = open_split(config, config.data.train_split)
     model = dataclasses.replace(config.model, class_names=tuple(train_source.class_names))
@@ -70,7 +70,7 @@ def open_evaluation_split(config: Config, split: str | None) -> tuple[str, Sourc
         The name of the split and the split.
 
     Raises:
-        UserError: the split cannot be opened.
+        UserError: If the split cannot be opened.
     """
     if split is None:
         split = config.data.test_split
@@ -85,7 +85,7 @@ def open_split(config: Config, split: str) -> Source:
     """Open a split with the class names of the run.
 
     Raises:
-        UserError: the split cannot be opened. If the data set has classes that the run does not know, the message
+        UserError: If the split cannot be opened. If the data set has classes that the run does not know, the message
             lists the differences.
     """
     try:

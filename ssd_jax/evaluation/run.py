@@ -62,7 +62,7 @@ def evaluate(
         `compute_metrics`: ``voc_map_11point``, ``voc_map_area``, ``voc_classes``, ``coco_ap``, ...
 
     Raises:
-        UserError: the run has no checkpoint, the split cannot be opened, its images or classes cannot be named in a
+        UserError: If the run has no checkpoint, the split cannot be opened, its images or classes cannot be named in a
             result file, or a file cannot be written.
     """
     run = Path(run)

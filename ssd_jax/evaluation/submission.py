@@ -49,7 +49,7 @@ class SubmissionWriter:
             The files that were written.
 
         Raises:
-            UserError: the folder or a file cannot be written.
+            UserError: If the folder or a file cannot be written.
         """
         split = re.sub(r"[^+]*/", "", split)
         if self.category_ids is None:

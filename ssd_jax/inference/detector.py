@@ -76,9 +76,9 @@ class Detector:
             The detections of the image, best first. For a list of images, a list with the detections of each.
 
         Raises:
-            UserError: an image file cannot be read.
-            TypeError: an image is none of the types above.
-            ValueError: an array has another shape or type, or ``score_threshold`` is outside [0, 1].
+            UserError: If an image file cannot be read.
+            TypeError: If an image is none of the types above.
+            ValueError: If an array has another shape or type, or ``score_threshold`` is outside [0, 1].
         """
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold must be in [0, 1], got {score_threshold}")
@@ -129,7 +129,7 @@ def load(run: str | Path, checkpoint: Literal["best", "last"] = "best") -> Detec
         The detector. Call it on images.
 
     Raises:
-        UserError: the folder is not a run, or it has no checkpoint, or the checkpoint does not fit the run's config.
+        UserError: If the folder is not a run, or it has no checkpoint, or the checkpoint does not fit the run's config.
     """
     folder = Path(run)
     config = read_detector_config(folder)
@@ -141,7 +141,7 @@ def read_detector_config(run: Path) -> Config:
     """Read the config of a run.
 
     Raises:
-        UserError: the folder is not a run, or it holds a backbone without class predictors.
+        UserError: If the folder is not a run, or it holds a backbone without class predictors.
     """
     config = run_folder.read_config(run)
     if not config.model.class_names:
@@ -165,7 +165,7 @@ def restore_params(run: Path, config: Config, checkpoint: str, mesh: Mesh | None
         The parameters and the training step of the checkpoint.
 
     Raises:
-        UserError: the run has no checkpoint, or the checkpoint does not fit the config.
+        UserError: If the run has no checkpoint, or the checkpoint does not fit the config.
     """
     if checkpoint not in ("best", "last"):
         raise UserError(f"checkpoint must be 'best' or 'last', got {checkpoint!r}")
@@ -209,7 +209,7 @@ def find_images(path: Path, exclude: Path | None = None) -> list[Path]:
         exclude: Folder whose files are left out, such as the output folder.
 
     Raises:
-        UserError: the path does not exist, or the folder has no images.
+        UserError: If the path does not exist, or the folder has no images.
     """
     if path.is_file():
         return [path]

@@ -1,9 +1,8 @@
-"""How good detections are: the VOC metric, in numpy, and COCO's twelve numbers, by hotcoco.
+"""The VOC metric in numpy, and the twelve COCO metrics by hotcoco.
 
-Both take the detections of a whole split, one ImageDetections for each Annotation, in pixels of
-the original images. What comes back holds only dicts, strings, numbers and None, so it can be
-written as JSON as it stands; None is a number that does not exist, such as the AP of a class
-that the split does not contain.
+Both take the detections and the annotations of a split, in pixels of the original images. The results hold only
+dicts, strings, numbers and None, so that they can be written as JSON. None stands for a metric that is undefined,
+such as the AP of a class without objects.
 """
 
 from collections.abc import Sequence
@@ -29,34 +28,38 @@ class TrueBoxes(NamedTuple):
 
     boxes_px: Float[np.ndarray, "g 4"]
     ignored: Bool[np.ndarray, " g"]
-    """VOC's difficult: finding it is neither right nor wrong."""
+    """Whether VOC marks the object as difficult: a detection on it is neither correct nor wrong."""
 
 
 class ClassMatches(NamedTuple):
-    """Detections of one class over a split, but for those on ignored objects: best first, equal scores by image."""
+    """Detections of one class over a split, best first, without those on ignored objects. Ties keep their order."""
 
     scores: Float64[np.ndarray, " j"]
     correct: Bool[np.ndarray, " j"]
+    """Whether each detection is correct."""
     images: Int64[np.ndarray, " j"]
     """Position of each detection's image in the split."""
     objects: Int64[np.ndarray, " i"]
-    """To find in each image of the split: without the ignored ones."""
+    """Number of objects in each image of the split, without ignored ones."""
 
 
 class VocClass(TypedDict):
-    """One class of a VocResult."""
+    """VOC metrics of one class."""
 
     objects: int
-    """That had to be found: without the ignored ones."""
+    """Number of objects, without ignored ones."""
     ignored_objects: int
-    """Difficult or crowd."""
+    """Number of difficult objects and crowds."""
     detections: int
+    """Number of detections, including those on ignored objects."""
     ap_11point: float | None
+    """Mean precision at eleven recalls, as in VOC2007. None without objects."""
     ap_area: float | None
+    """Area under the precision-recall curve, as from VOC2010 on. None without objects."""
 
 
 class VocResult(TypedDict):
-    """The means leave out classes without objects; None where no class has any."""
+    """VOC metrics of a split. The means leave out classes without objects, and are None if no class has any."""
 
     voc_map_11point: float | None
     voc_map_area: float | None
@@ -68,8 +71,8 @@ class VocResult(TypedDict):
 
 
 def pairwise_iou_inclusive(a: Float[np.ndarray, "k 4"], b: Float[np.ndarray, "g 4"]) -> Float64[np.ndarray, "k g"]:
-    """IoU of pixel boxes whose last pixel belongs to them: a width is x2 - x1 + 1."""
-    a, b = a.astype(np.float64), b.astype(np.float64)  # exact on the threshold for whole pixels
+    """Return the IoU of each pair of pixel boxes, whose last pixel belongs to them: the width is x2 - x1 + 1."""
+    a, b = a.astype(np.float64), b.astype(np.float64)  # exact at the threshold for whole pixels
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     intersection = (high - low + 1).clip(0).prod(axis=2)
@@ -78,19 +81,19 @@ def pairwise_iou_inclusive(a: Float[np.ndarray, "k 4"], b: Float[np.ndarray, "g 
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 
-def _judge_image(
+def _match_image(
     detections: ScoredBoxes, truth: TrueBoxes, iou_threshold: float
 ) -> tuple[Float64[np.ndarray, " j"], Bool[np.ndarray, " j"]]:
-    """Scores of the detections that count, best first, and which of them are right."""
+    """Return the scores of the detections that count, best first, and whether they are correct."""
     order = np.argsort(-detections.scores, kind="stable")
     scores = detections.scores[order].astype(np.float64)
     correct = np.zeros(len(order), bool)
     if len(order) == 0 or len(truth.boxes_px) == 0:
         return scores, correct
     iou = pairwise_iou_inclusive(detections.boxes_px[order], truth.boxes_px)
-    best = iou.argmax(axis=1)  # the first of equals, as the devkit
+    best = iou.argmax(axis=1)  # the first of equals, as in the development kit
     hit = iou.max(axis=1) >= iou_threshold
-    # Only the first detection to hit an object is right, even if a later one fits better.
+    # Only the first detection that hits an object is correct, even if a later one fits better.
     hits = np.flatnonzero(hit)
     correct[hits[np.unique(best[hits], return_index=True)[1]]] = True
     counts = ~(hit & truth.ignored[best])
@@ -100,45 +103,47 @@ def _judge_image(
 def match_class(
     detections: Sequence[ScoredBoxes], ground_truth: Sequence[TrueBoxes], iou_threshold: float = 0.5
 ) -> ClassMatches:
-    """Which detections of one class are right, by the rules of voc_average_precision.
+    """Match the detections of one class with its objects, by the rules of `voc_average_precision`.
 
     Args:
-        detections: one for each image.
-        ground_truth: of the same images, in the same order.
-        iou_threshold: smallest IoU of a right detection.
+        detections: Detections of each image.
+        ground_truth: Objects of the same images, in the same order.
+        iou_threshold: Smallest IoU of a correct detection.
     """
-    judged = [_judge_image(found, truth, iou_threshold) for found, truth in zip(detections, ground_truth, strict=True)]
-    # An empty array in front: there may be no images.
-    scores = np.concatenate([np.zeros(0), *(scores for scores, _ in judged)])
-    correct = np.concatenate([np.zeros(0, bool), *(correct for _, correct in judged)])
-    images = np.repeat(np.arange(len(judged)), [len(scores) for scores, _ in judged])
+    matches = [
+        _match_image(image_detections, truth, iou_threshold)
+        for image_detections, truth in zip(detections, ground_truth, strict=True)
+    ]
+    # The empty array in front is for a split without images.
+    scores = np.concatenate([np.zeros(0), *(scores for scores, _ in matches)])
+    correct = np.concatenate([np.zeros(0, bool), *(correct for _, correct in matches)])
+    images = np.repeat(np.arange(len(matches)), [len(scores) for scores, _ in matches])
     order = np.argsort(-scores, kind="stable")
     objects = np.array([int((~truth.ignored).sum()) for truth in ground_truth], np.int64)
     return ClassMatches(scores[order], correct[order], images[order], objects)
 
 
-def precision_recall(judged: ClassMatches) -> tuple[Float64[np.ndarray, " j"], Float64[np.ndarray, " j"]] | None:
-    """Precision and recall after each detection, best first; None without objects to find."""
-    objects = int(judged.objects.sum())
+def precision_recall(matches: ClassMatches) -> tuple[Float64[np.ndarray, " j"], Float64[np.ndarray, " j"]] | None:
+    """Return precision and recall after each detection, best first, or None if the class has no objects."""
+    objects = int(matches.objects.sum())
     if objects == 0:
         return None
-    right = np.cumsum(judged.correct)
-    return right / np.arange(1, len(right) + 1), right / objects
+    correct = np.cumsum(matches.correct)
+    return correct / np.arange(1, len(correct) + 1), correct / objects
 
 
 RECALL_POINTS = np.arange(0, 1.1, 0.1)
-"""VOC2007's recalls, 0 to 1. The points are numpy's, so a few lie one rounding above the decimal number: three
-objects found of ten do not reach the point 0.30000000000000004. The scores of the literature were made with these
-points; they stay."""
+"""The eleven recalls of VOC2007, 0 to 1. A few of numpy's numbers are rounded up: three detected objects of ten do not
+reach the point 0.30000000000000004. Published results were computed with these points, so they are kept."""
 
 
 def _eleven_point_ap(precision: Float64[np.ndarray, " j"], recall: Float64[np.ndarray, " j"]) -> float:
-    """Mean of the best precision at recall >= 0, 0.1, ... 1."""
+    """Return the mean of the best precision at recall >= 0, 0.1, ... 1."""
     return float(np.mean([precision[recall >= point].max(initial=0.0) for point in RECALL_POINTS]))
 
 
 def _area_ap(precision: Float64[np.ndarray, " j"], recall: Float64[np.ndarray, " j"]) -> float:
-    """Area under the curve of precision over recall, made monotone from the right."""
+    """Return the area under the precision-recall curve, made monotone from the right."""
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
 
@@ -149,33 +154,33 @@ def voc_average_precision(
     iou_threshold: float = 0.5,
     eleven_point: bool = True,
 ) -> float:
-    """Average precision of one class over a split, as the PASCAL VOC development kit measures it.
+    """Compute the average precision of one class over a split, as the PASCAL VOC development kit does.
 
-    Boxes are xyxy in pixels of the original image, and their last pixel belongs to them: width is
-    x2 - x1 + 1. Over all images, detections are taken by falling score (equal scores: in the order
-    given). Each belongs to the object of its image with the highest IoU, ignored ones included. It
-    is right if that IoU is at least ``iou_threshold`` and no earlier detection found the same
-    object; otherwise wrong. One that belongs to an ignored object is neither.
+    Boxes are xyxy in pixels of the original image, and their last pixel belongs to them: the width is x2 - x1 + 1.
+    The detections of all images are processed by descending score; ties keep their order. Each detection is compared
+    with the object of its image with the highest IoU, which may be an ignored one. It is correct if that IoU is at
+    least ``iou_threshold`` and no earlier detection hit the same object, and wrong otherwise. A detection on an
+    ignored object is neither.
 
     Args:
-        detections: one for each image.
-        ground_truth: of the same images, in the same order.
-        iou_threshold: smallest IoU of a right detection.
-        eleven_point: VOC2007's mean over eleven recalls; else the area under the monotone curve,
-            as in VOC2010 and after.
+        detections: Detections of each image.
+        ground_truth: Objects of the same images, in the same order.
+        iou_threshold: Smallest IoU of a correct detection.
+        eleven_point: Whether to take VOC2007's mean over eleven recalls. Otherwise the area under the monotone curve,
+            as from VOC2010 on.
 
     Returns:
-        AP in [0, 1]; nan if there is no object to find. Leave such a class out of a mean.
+        AP in [0, 1], or nan if the class has no objects. Leave such a class out of a mean.
 
     Raises:
-        ValueError: the two sequences differ in length.
+        ValueError: If the two sequences have different lengths.
 
     References:
         Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010, section
         4.2; VOCevaldet.m and VOCap.m of the development kits of 2007 and 2012.
     """
     if len(detections) != len(ground_truth):
-        raise ValueError(f"detections of {len(detections)} images, ground truth of {len(ground_truth)}")
+        raise ValueError(f"got detections of {len(detections)} images, but ground truth of {len(ground_truth)}")
     curve = precision_recall(match_class(detections, ground_truth, iou_threshold))
     if curve is None:
         return float("nan")
@@ -188,7 +193,7 @@ def _voc_class(detections: Sequence[ScoredBoxes], ground_truth: Sequence[TrueBox
     return VocClass(
         objects=sum(len(truth.ignored) for truth in ground_truth) - ignored,
         ignored_objects=ignored,
-        detections=sum(len(found.scores) for found in detections),
+        detections=sum(len(boxes.scores) for boxes in detections),
         ap_11point=None if curve is None else _eleven_point_ap(*curve),
         ap_area=None if curve is None else _area_ap(*curve),
     )
@@ -203,20 +208,20 @@ def _check(
     detections: Sequence[ImageDetections], annotations: Sequence[Annotation], class_names: Sequence[str]
 ) -> None:
     if len(detections) != len(annotations):
-        raise ValueError(f"detections of {len(detections)} images, annotations of {len(annotations)}")
+        raise ValueError(f"got detections of {len(detections)} images, but annotations of {len(annotations)}")
     for labels in (*(d.labels for d in detections), *(a.labels for a in annotations)):
         wrong = labels[(labels < 1) | (labels > len(class_names))]
         if len(wrong):
-            raise ValueError(f"label {wrong[0]}, labels are 1 to {len(class_names)}: was padding left in?")
+            raise ValueError(f"label {wrong[0]} is outside 1 to {len(class_names)}; padding must be removed")
 
 
 def select_class(
     label: int, detections: Sequence[ImageDetections], annotations: Sequence[Annotation]
 ) -> tuple[list[ScoredBoxes], list[TrueBoxes]]:
-    """What was found and what is there of one class, in each image; crowds are ignored like difficult objects."""
-    found = [ScoredBoxes(d.boxes_px[d.labels == label], d.scores[d.labels == label]) for d in detections]
+    """Select the detections and the objects of one class in each image. Crowds are ignored like difficult objects."""
+    selected = [ScoredBoxes(d.boxes_px[d.labels == label], d.scores[d.labels == label]) for d in detections]
     truth = [TrueBoxes(a.boxes_px[a.labels == label], (a.difficult | a.crowd)[a.labels == label]) for a in annotations]
-    return found, truth
+    return selected, truth
 
 
 def evaluate_voc(
@@ -225,20 +230,18 @@ def evaluate_voc(
     class_names: Sequence[str],
     iou_threshold: float = 0.5,
 ) -> VocResult:
-    """VOC's mean average precision of a split, both ways, and that of each class.
+    """Compute VOC's mean average precision of a split, by 11 points and by area, and the AP of each class.
 
-    See voc_average_precision for the rules. Crowd boxes, which VOC does not have, are ignored
-    like difficult ones.
+    See `voc_average_precision` for the rules. Crowds, which VOC does not have, are ignored like difficult objects.
 
     Args:
-        detections: one for each image.
-        annotations: of the same images, in the same order.
-        class_names: name of label 1, 2, ... C.
-        iou_threshold: smallest IoU of a right detection.
+        detections: Detections of each image.
+        annotations: Annotations of the same images, in the same order.
+        class_names: Names of the labels 1 to C.
+        iou_threshold: Smallest IoU of a correct detection.
 
     Raises:
-        ValueError: detections and annotations are not of the same number of images, or a label
-            has no name.
+        ValueError: If the numbers of detections and annotations differ, or a label has no name.
     """
     _check(detections, annotations, class_names)
     classes = {}
@@ -258,11 +261,11 @@ COCO_KEYS = (
     "coco_ap", "coco_ap50", "coco_ap75", "coco_ap_small", "coco_ap_medium", "coco_ap_large",
     "coco_ar1", "coco_ar10", "coco_ar100", "coco_ar_small", "coco_ar_medium", "coco_ar_large",
 )  # fmt: skip
-"""The twelve numbers in the order of pycocotools' COCOeval.stats."""
+"""Names of the twelve COCO metrics in the order of pycocotools' COCOeval.stats."""
 
 
 def xyxy_to_xywh(boxes_px: Float[np.ndarray, "k 4"]) -> Float64[np.ndarray, "k 4"]:
-    """COCO's form of pixel boxes: left, top, width, height."""
+    """Convert pixel boxes to COCO's format: left, top, width, height."""
     boxes = boxes_px.astype(np.float64)  # so that the subtraction of float32 corners is exact
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
@@ -270,8 +273,8 @@ def xyxy_to_xywh(boxes_px: Float[np.ndarray, "k 4"]) -> Float64[np.ndarray, "k 4
 def _truth_of(
     annotations: Sequence[Annotation], class_ids: Int64[np.ndarray, " c"], ids: Int64[np.ndarray, " m"]
 ) -> CocoTruth:
-    """What a COCO file would say of these images."""
-    # An empty array in front of each: numpy can't know the shape of no arrays.
+    """Convert annotations to the entries of a COCO file."""
+    # The empty arrays in front are for a split without images.
     labels = np.concatenate([np.zeros(0, np.int32), *(a.labels for a in annotations)])
     boxes = np.concatenate([np.zeros((0, 4)), *(a.boxes_px for a in annotations)])
     return CocoTruth(
@@ -286,7 +289,7 @@ def _truth_of(
 def _coco_rows(
     detections: Sequence[ImageDetections], class_ids: Int[np.ndarray, " c"], ids: Int[np.ndarray, " m"]
 ) -> Float64[np.ndarray, "k 7"]:
-    """Rows of image id, x, y, width, height, score, category id."""
+    """Return rows of image id, x, y, width, height, score, category id."""
     rows = [
         np.column_stack([np.full(len(d.labels), i), xyxy_to_xywh(d.boxes_px), d.scores, class_ids[d.labels - 1]])
         for i, d in zip(ids, detections, strict=True)
@@ -302,10 +305,10 @@ def match_coco(
     image_ids: Sequence[int] | None = None,
     truth: CocoTruth | None = None,
 ) -> COCOeval:
-    """hotcoco's evaluation with detections and objects matched, to be asked further; arguments as of evaluate_coco.
+    """Match detections and objects with hotcoco and return its evaluation, for further queries.
 
-    In it images and categories are numbered from 1 in the order of their ids: only the order of the
-    ids bears on the numbers, and hotcoco takes none below 0 or above 2^53.
+    The arguments are those of `evaluate_coco`. In the evaluation, images and categories are numbered from 1 in the
+    order of their ids, because hotcoco accepts no ids below 0 or above 2^53. Only the order affects the results.
     """
     _check(detections, annotations, class_names)
     class_ids = np.array(range(1, len(class_names) + 1) if category_ids is None else category_ids, np.int64)
@@ -344,32 +347,31 @@ def evaluate_coco(
     image_ids: Sequence[int] | None = None,
     truth: CocoTruth | None = None,
 ) -> dict[str, float | None]:
-    """COCO's twelve numbers for boxes, those that pycocotools prints, under the names of COCO_KEYS.
+    """Compute the twelve COCO metrics for boxes, which equal those of pycocotools.
 
-    AP over IoU 0.5 to 0.95, at 0.5, at 0.75, of small, medium and large objects; recall with 1, 10
-    and 100 detections an image, of small, medium and large objects. A detection on a crowd box is
-    ignored. Difficult is unknown to COCO (pycocotools overwrites ``ignore`` with ``iscrowd``):
-    those objects count like any other. Small is below 32^2 px of the annotation's ``area_px``.
+    These are AP over IoU 0.5 to 0.95, at 0.5, at 0.75, and of small, medium and large objects, and recall with 1, 10
+    and 100 detections per image, and of small, medium and large objects. Small objects have an ``area_px`` below
+    32^2. A detection on a crowd is ignored. Difficult objects count like any other, because pycocotools overwrites
+    ``ignore`` with ``iscrowd``.
 
     Args:
-        detections: one for each image.
-        annotations: of the same images, in the same order.
-        class_names: name of label 1, 2, ... C.
-        category_ids: the data set's id of each class; labels if not given.
-        image_ids: the data set's id of each image; 1, 2, ... if not given. Matters only where
-            detections in different images have the same score: COCO takes the lower id first.
-        truth: the objects as their COCO file has them, found by image_ids and category_ids; those of
-            other images may be among them. If not given, the annotations' own, whose float32 boxes
-            differ from the file's in the last digits. With it the numbers are pycocotools' of that
-            file bit for bit, unless an annotation of it has the id 0: pycocotools uses the id to say
-            that the object was found, and 0 to say that none was.
+        detections: Detections of each image.
+        annotations: Annotations of the same images, in the same order.
+        class_names: Names of the labels 1 to C.
+        category_ids: Id of each class in the data set. None: the labels.
+        image_ids: Id of each image in the data set. None: 1, 2, ... The ids only matter if detections in different
+            images have the same score, as COCO takes the lower id first.
+        truth: The objects as stated in the COCO file, identified by ``image_ids`` and ``category_ids``. It may hold
+            more images. With it the metrics equal those of pycocotools for that file bit for bit, except for objects
+            with id 0, which pycocotools never counts as detected. None: the objects of ``annotations``, whose
+            float32 boxes differ from those of the file in the last digits.
 
     Returns:
-        None in place of pycocotools' -1, where no object is of the size asked for.
+        The metrics by the names of COCO_KEYS. A metric without objects is None, where pycocotools has -1.
 
     Raises:
-        ValueError: detections, annotations and image_ids, or class_names and category_ids, are not
-            of the same number, an image id comes twice, or a label has no name.
+        ValueError: detections, annotations and image_ids, or class_names and category_ids, have different lengths,
+            an image id occurs twice, or a label has no name.
 
     References:
         Lin et al., "Microsoft COCO: Common Objects in Context", arXiv 1405.0312, and

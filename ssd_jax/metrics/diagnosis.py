@@ -139,7 +139,7 @@ def diagnose(
         resamples: Number of bootstrap resamples.
 
     Raises:
-        ValueError: the numbers of detections and annotations differ, or a label has no name.
+        ValueError: If the numbers of detections and annotations differ, or a label has no name.
     """
     tide = tide_errors(detections, annotations, class_names)  # also checks the arguments
     labels = range(1, len(class_names) + 1)

@@ -78,7 +78,7 @@ def draw_boxes(
         A new image; ``image`` is not changed.
 
     Raises:
-        ValueError: the number of names or scores differs from that of boxes.
+        ValueError: If the number of names or scores differs from that of boxes.
         KeyError: ``colours`` lacks a name.
     """
     if len(names) != len(boxes_px) or (scores is not None and len(scores) != len(boxes_px)):
@@ -220,7 +220,7 @@ def grid(
         background: Colour of the space around the images.
 
     Raises:
-        ValueError: there are no images, or ``columns`` is below 1.
+        ValueError: If there are no images, or ``columns`` is below 1.
     """
     if not images or columns < 1:
         raise ValueError(f"{len(images)} images in {columns} columns: at least one of each is needed")

@@ -53,7 +53,7 @@ def write_report(
         annotations: Annotations of the split, in order.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: If the file cannot be written.
     """
     result = diagnosis.diagnose(detections, annotations, config.model.class_names)
     worst = [

@@ -1,4 +1,4 @@
-"""Result files by hand, to pycocotools and to the kit's loops; COCO's numbers of JSON files, all the way."""
+"""Tests of the result files, and of the COCO metrics of JSON files, against pycocotools and plain loops."""
 
 import contextlib
 import io
@@ -26,18 +26,18 @@ from ssd_jax.evaluation.submission import writer_for
 from ssd_jax.inference.detections import NO_DETECTIONS, ImageDetections
 from ssd_jax.metrics.average_precision import COCO_KEYS
 
-# ---- COCO's JSON, as a data set may have it ----
+# ---- random COCO files ----
 
-CATEGORIES = {90: "brush", 3: "car", 55: "nothing of it", 13: "sign"}
+CATEGORIES = {90: "brush", 3: "car", 55: "unused", 13: "sign"}
 NAMES = ("sign", "unicorn", "brush", "car")
-"""The order of a model, with a class that the file does not have and without one that no object is of."""
+"""Classes of a model: one is not in the file, and a class of the file without objects is missing."""
 IMAGE_IDS = (2**60 + 1, 139, 0, 581929, 42, 2**60, 7, 1000, 25, 24, 285, 632)
-"""In the order of the file. The largest are one number in float64."""
+"""Ids in the order of the file. The two largest are equal in float64."""
 EMPTY = IMAGE_IDS[-2:]
 
 
 def random_content(rng: np.random.Generator) -> dict[str, Any]:
-    """The file's content: boxes with two decimals, most numbers of which float32 does not have."""
+    """Return the content of a file. Boxes have two decimals, so most numbers are not exact in float32."""
     entries = []
     for image_id in IMAGE_IDS[:-2]:
         for _ in range(rng.integers(1, 9)):
@@ -52,7 +52,7 @@ def random_content(rng: np.random.Generator) -> dict[str, Any]:
                     "image_id": image_id,
                     "category_id": int(rng.choice([90, 3, 13])),
                     "bbox": [round(float(v), 2) for v in (x, y, w, h)],
-                    # Those of segments, and the limits of COCO's sizes.
+                    # Areas of segments, and the limits of COCO's size ranges.
                     "area": float(rng.choice([1024.0, 9216.0, 0.0, *([abs(w * h) * rng.uniform(0.3, 0.9)] * 5)])),
                     "iscrowd": crowd,
                     "segmentation": {"size": [480, 640], "counts": [1000, 50, 306150]}
@@ -72,8 +72,8 @@ def random_content(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def random_detections(rng: np.random.Generator, content: dict[str, Any]) -> dict[int, ImageDetections]:
-    """By image id: around its objects, exactly on some, elsewhere, or none; few different scores."""
-    found = {}
+    """Return detections by image id: near objects, exactly on some, elsewhere or none, with few different scores."""
+    predictions = {}
     for image_id in IMAGE_IDS:
         objects = [entry for entry in content["annotations"] if entry["image_id"] == image_id]
         boxes, labels = [], []
@@ -87,10 +87,10 @@ def random_detections(rng: np.random.Generator, content: dict[str, Any]) -> dict
                 labels.append(rng.integers(1, 5))
             boxes.append((x, y, x + abs(w), y + abs(h)))
         scores = rng.integers(1, 20, len(labels)) / 20
-        found[image_id] = ImageDetections(
+        predictions[image_id] = ImageDetections(
             np.array(boxes, np.float32).reshape(-1, 4), scores.astype(np.float32), np.array(labels, np.int32)
         )
-    return found
+    return predictions
 
 
 def write_results(
@@ -110,7 +110,7 @@ def write_coco(root: Path, content: dict[str, Any], name: str = "instances_val20
 
 
 def pycocotools_stats(file: Path, results: Path, image_ids: Sequence[int] | None = None) -> list[float | None]:
-    """The twelve numbers of a result file, or of some images alone."""
+    """Return the twelve metrics of a result file, for all or for some images."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(file))
         evaluation = COCOeval(truth, truth.loadRes(str(results)), "bbox")
@@ -122,10 +122,10 @@ def pycocotools_stats(file: Path, results: Path, image_ids: Sequence[int] | None
     return [None if value == -1 else float(value) for value in evaluation.stats]
 
 
-def measured_and_written(root: Path, source: Source, found: dict[int, ImageDetections]) -> tuple[list, Path]:
-    """COCO's twelve numbers as `compute_metrics` gives them, and the result file."""
+def metrics_and_result_file(root: Path, source: Source, predictions: dict[int, ImageDetections]) -> tuple[list, Path]:
+    """Return the COCO metrics of `compute_metrics`, and the result file."""
     numbers = [annotation.number for annotation in source.annotations()]
-    detections = [found[number] for number in numbers if number is not None]
+    detections = [predictions[number] for number in numbers if number is not None]
     (file,) = write_results(root / "results", "val2017", "ssd", source, detections)
     measured = compute_metrics(detections, source)
     return [measured[key] for key in COCO_KEYS], file
@@ -134,52 +134,52 @@ def measured_and_written(root: Path, source: Source, found: dict[int, ImageDetec
 SEEDS = range(12)
 
 
-def test_random_files_have_what_is_hard():
-    seen: Counter[str] = Counter()
+def test_random_files_contain_the_hard_cases():
+    counts: Counter[str] = Counter()
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
         content = random_content(rng)
-        found = random_detections(rng, content)
+        predictions = random_detections(rng, content)
         for entry in content["annotations"]:
             x, y, w, h = entry["bbox"]
             rle = isinstance(entry["segmentation"], dict)
-            seen["crowd as RLE"] += entry["iscrowd"] and rle
-            seen["crowd as polygon"] += entry["iscrowd"] and not rle
-            seen["ignore without crowd"] += "ignore" in entry and not entry["iscrowd"]
-            seen["box without area"] += w <= 0 or h <= 0
-            seen["box beyond the image"] += x < 0 or y < 0 or x + w > 640 or y + h > 480
-            seen["area on a limit"] += entry["area"] in (1024, 9216)
-            seen["not in float32"] += any(float(np.float32(edge)) != edge for edge in entry["bbox"])
-        scores = [score for image in found.values() for score in set(image.scores.tolist())]
-        seen["score in several images"] += len(scores) - len(set(scores))
-        of_class = [Counter(image.labels.tolist()) for image in found.values()]
-        seen["over 100 of a class in an image"] += sum(n > 100 for c in of_class for n in c.values())
-        seen["nothing found in an image"] += sum(not c for c in of_class)
-        seen["found in an image without objects"] += sum(len(found[i].labels) > 0 for i in EMPTY)
-        seen["of a class that the file does not have"] += sum(c[2] for c in of_class)
-    assert len(seen) == 12 and min(seen.values()) >= 8, seen
+            counts["crowd as RLE"] += entry["iscrowd"] and rle
+            counts["crowd as polygon"] += entry["iscrowd"] and not rle
+            counts["ignore without crowd"] += "ignore" in entry and not entry["iscrowd"]
+            counts["box without area"] += w <= 0 or h <= 0
+            counts["box beyond the image"] += x < 0 or y < 0 or x + w > 640 or y + h > 480
+            counts["area on a limit"] += entry["area"] in (1024, 9216)
+            counts["not in float32"] += any(float(np.float32(edge)) != edge for edge in entry["bbox"])
+        scores = [score for image in predictions.values() for score in set(image.scores.tolist())]
+        counts["score in several images"] += len(scores) - len(set(scores))
+        labels_of_image = [Counter(image.labels.tolist()) for image in predictions.values()]
+        counts["over 100 of a class in an image"] += sum(n > 100 for c in labels_of_image for n in c.values())
+        counts["no detections in an image"] += sum(not c for c in labels_of_image)
+        counts["detections in an image without objects"] += sum(len(predictions[i].labels) > 0 for i in EMPTY)
+        counts["of a class that the file does not have"] += sum(c[2] for c in labels_of_image)
+    assert len(counts) == 12 and min(counts.values()) >= 8, counts
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_numbers_of_a_file_are_pycocotools_bit_for_bit(tmp_path, seed):
+def test_coco_metrics_of_a_file_equal_pycocotools_bit_for_bit(tmp_path, seed):
     rng = np.random.default_rng(seed)
     content = random_content(rng)
     file = write_coco(tmp_path, content)
     source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
-    ours, results = measured_and_written(tmp_path, source, random_detections(rng, content))
+    metrics, results = metrics_and_result_file(tmp_path, source, random_detections(rng, content))
     assert results.name == "detections_val2017_ssd_results.json"
     expected = pycocotools_stats(file, results)
     assert None not in expected and min(expected) > 0
-    assert ours == expected
+    assert metrics == expected
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_numbers_of_some_images_of_a_file(tmp_path, seed):
-    """Of a file divided by hash, whose two halves know the whole file; of a slice, and of some in another order."""
+def test_coco_metrics_of_some_images_of_a_file_equal_pycocotools(tmp_path, seed):
+    """Tests a file divided by hash, whose halves hold the whole file, a slice, and images in another order."""
     rng = np.random.default_rng(seed)
     content = random_content(rng)
     file = write_coco(tmp_path, content, "labels")
-    found = random_detections(rng, content)
+    predictions = random_detections(rng, content)
     train, val = (
         coco.open_split(Data(root=str(tmp_path), val_fraction=0.4), split, NAMES if split == "val" else ())
         for split in ("train", "val")
@@ -190,62 +190,62 @@ def test_numbers_of_some_images_of_a_file(tmp_path, seed):
     sliced = open_source(Data(root=str(tmp_path), val_fraction=0.4), "train[1:-1]", NAMES)
     for source in (val, part, sliced):
         numbers = [annotation.number for annotation in (source.annotation(i) for i in range(len(source)))]
-        ours, results = measured_and_written(tmp_path, source, found)
+        metrics, results = metrics_and_result_file(tmp_path, source, predictions)
         assert {entry["image_id"] for entry in json.loads(results.read_text())} <= set(numbers)
-        assert ours == pycocotools_stats(file, results, numbers)
-    assert train.class_names == ("car", "sign", "nothing of it", "brush")
+        assert metrics == pycocotools_stats(file, results, numbers)
+    assert train.class_names == ("car", "sign", "unused", "brush")
 
 
-def test_numbers_are_of_the_file_and_not_of_what_is_trained_on(tmp_path):
-    """The boxes in memory have lost digits and objects; that the numbers tell is what makes these tests worth it."""
+def test_coco_metrics_are_computed_from_the_file(tmp_path):
+    """The boxes in memory have fewer digits and objects. The metrics of these files differ with them."""
     rng = np.random.default_rng(0)
     content = random_content(rng)
     write_coco(tmp_path, content)
-    found = random_detections(rng, content)
+    predictions = random_detections(rng, content)
     source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
     assert sum(len(source.annotation(i).labels) for i in range(len(source))) < len(content["annotations"])
-    ours, _ = measured_and_written(tmp_path, source, found)
+    metrics, _ = metrics_and_result_file(tmp_path, source, predictions)
     source.coco_truth = None
-    assert ours != measured_and_written(tmp_path, source, found)[0]
+    assert metrics != metrics_and_result_file(tmp_path, source, predictions)[0]
 
 
-def test_digits_that_float32_does_not_have_decide(tmp_path):
+def test_coco_metrics_use_all_digits_of_the_file(tmp_path):
     """IoU 5 / 10.0000001, just below 0.5, and an area just above that of small objects."""
     entry = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [0, 0, 10.0000001, 10], "iscrowd": 0}
     entry["area"] = 1024.00001
     file = write_coco(tmp_path, {**random_content(np.random.default_rng(0)), "annotations": [entry]})
-    found = dict.fromkeys(IMAGE_IDS, NO_DETECTIONS) | {7: detected((0, 0, 5, 10, 0.9, 4))}
+    predictions = dict.fromkeys(IMAGE_IDS, NO_DETECTIONS) | {7: detected((0, 0, 5, 10, 0.9, 4))}
     source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
-    ours, results = measured_and_written(tmp_path, source, found)
-    assert ours == pycocotools_stats(file, results)
-    assert (ours[COCO_KEYS.index("coco_ap50")], ours[COCO_KEYS.index("coco_ap_small")]) == (0, None)
+    metrics, results = metrics_and_result_file(tmp_path, source, predictions)
+    assert metrics == pycocotools_stats(file, results)
+    assert (metrics[COCO_KEYS.index("coco_ap50")], metrics[COCO_KEYS.index("coco_ap_small")]) == (0, None)
 
 
-def test_joined_splits_are_measured_though_their_ids_collide(tmp_path):
-    """Found whole in both halves; by the ids the second half's objects would belong to the first's images, too."""
+def test_joined_splits_with_equal_ids_can_be_evaluated(tmp_path):
+    """All objects are detected. By id the objects of the second part would also belong to images of the first."""
     content = random_content(np.random.default_rng(0))
     write_coco(tmp_path, content)
     data = Data(root=str(tmp_path))
     joined, whole = open_source(data, "val+val[:]"), open_source(data, "val")
     annotations = list(joined.annotations())
-    found = [ImageDetections(a.boxes_px, np.full(len(a.labels), 0.5, np.float32), a.labels) for a in annotations]
-    assert compute_metrics(found, joined)["coco_ap"] == 1
-    assert [f.name[:10] for f in write_results(tmp_path / "results", "twice", "ssd", joined, found)] == [
+    predictions = [ImageDetections(a.boxes_px, np.full(len(a.labels), 0.5, np.float32), a.labels) for a in annotations]
+    assert compute_metrics(predictions, joined)["coco_ap"] == 1
+    assert [f.name[:10] for f in write_results(tmp_path / "results", "twice", "ssd", joined, predictions)] == [
         "comp4_det_"
     ] * 4
     with pytest.raises(ValueError, match="12 different ids of 24 images"):
         joined.coco_truth = whole.coco_truth
-        compute_metrics(found, joined)
+        compute_metrics(predictions, joined)
 
 
-def test_object_with_id_zero_counts_and_is_noted(tmp_path):
-    """pycocotools takes its id for "nothing found": AP 0 where all is found."""
+def test_object_with_id_zero_counts_and_gives_a_note(tmp_path):
+    """pycocotools takes id 0 for "no match", so its AP is 0 although the object is detected."""
     entry = {"id": 0, "image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 50], "area": 2500, "iscrowd": 0}
     file = write_coco(tmp_path, {**random_content(np.random.default_rng(0)), "annotations": [entry]})
     source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
-    found = dict.fromkeys(IMAGE_IDS, NO_DETECTIONS) | {7: detected((10, 10, 60, 60, 0.9, 4))}
-    ours, results = measured_and_written(tmp_path, source, found)
-    assert (ours[0], pycocotools_stats(file, results)[0]) == (pytest.approx(1), 0)
+    predictions = dict.fromkeys(IMAGE_IDS, NO_DETECTIONS) | {7: detected((10, 10, 60, 60, 0.9, 4))}
+    metrics, results = metrics_and_result_file(tmp_path, source, predictions)
+    assert (metrics[0], pycocotools_stats(file, results)[0]) == (pytest.approx(1), 0)
     assert "id 0" in source.notes[0]
 
 
@@ -253,7 +253,7 @@ def test_object_with_id_zero_counts_and_is_noted(tmp_path):
 
 
 def detected(*rows: tuple[float, ...]) -> ImageDetections:
-    """Each row x1 y1 x2 y2 score label."""
+    """Return detections from rows x1 y1 x2 y2 score label."""
     table = np.array(rows, np.float32).reshape(-1, 6)
     return ImageDetections(table[:, :4], table[:, 4], table[:, 5].astype(np.int32))
 
@@ -263,14 +263,17 @@ def small_source(**changes: Any) -> FolderSource:
     return FolderSource(annotations, ("dog", "tv/monitor", "cat"), **changes)
 
 
-FOUND = (detected((1, 2.5, 10, 20, 0.25, 3), (0, 0, 640, 480, 0.0625, 1)), detected((0.5, 1, 8, 9, 0.1, 3)))
+PREDICTIONS = (detected((1, 2.5, 10, 20, 0.25, 3), (0, 0, 640, 480, 0.0625, 1)), detected((0.5, 1, 8, 9, 0.1, 3)))
 
 
-def test_coco_file_by_hand(tmp_path):
+def test_coco_file_has_a_line_per_detection(tmp_path):
     source = small_source(category_ids=(18, -1, 17))
-    unknown = detected((1, 1, 2, 2, 0.5, 2))  # of a class that the data set does not have
-    found = [FOUND[0], ImageDetections(*(np.concatenate(pair) for pair in zip(FOUND[1], unknown, strict=True)))]
-    (file,) = write_results(tmp_path / "new" / "results", "test-dev2017", "ssd300", source, found)
+    unknown = detected((1, 1, 2, 2, 0.5, 2))  # a class that the data set does not have
+    predictions = [
+        PREDICTIONS[0],
+        ImageDetections(*(np.concatenate(pair) for pair in zip(PREDICTIONS[1], unknown, strict=True))),
+    ]
+    (file,) = write_results(tmp_path / "new" / "results", "test-dev2017", "ssd300", source, predictions)
     assert file == tmp_path / "new" / "results" / "detections_test-dev2017_ssd300_results.json"
     assert file.read_text().splitlines() == [
         "[",
@@ -286,9 +289,9 @@ def test_coco_file_without_detections(tmp_path):
     assert json.loads(file.read_text()) == []
 
 
-def test_voc_files_by_hand(tmp_path):
-    """Nothing is added to the coordinates; a class in which nothing was found has its file all the same."""
-    files = write_results(tmp_path / "results", "test", "ssd", small_source(), FOUND)
+def test_voc_files_have_a_line_per_detection(tmp_path):
+    """Coordinates have no offset. A class without detections has an empty file."""
+    files = write_results(tmp_path / "results", "test", "ssd", small_source(), PREDICTIONS)
     assert [(file.name, file.read_text()) for file in files] == [
         ("comp4_det_test_dog.txt", "2008_000003 0.0625 0 0 640 480\n"),
         ("comp4_det_test_tv_monitor.txt", ""),
@@ -296,31 +299,31 @@ def test_voc_files_by_hand(tmp_path):
     ]
 
 
-def test_split_names_that_are_no_file_names(tmp_path):
-    (file, *_) = write_results(tmp_path, "VOC2007/train[:50%]+val", "ssd", small_source(), FOUND)
+def test_special_characters_of_a_split_are_replaced_in_file_names(tmp_path):
+    (file, *_) = write_results(tmp_path, "VOC2007/train[:50%]+val", "ssd", small_source(), PREDICTIONS)
     assert file == tmp_path / "comp4_det_train__50__+val_dog.txt"
 
 
-def test_the_folder_of_a_split_is_not_in_the_names_that_a_server_asks_for(tmp_path):
-    (file, *_) = write_results(tmp_path, "VOC2012/test", "ssd", small_source(), FOUND)
+def test_folder_of_a_split_is_left_out_of_file_names(tmp_path):
+    (file, *_) = write_results(tmp_path, "VOC2012/test", "ssd", small_source(), PREDICTIONS)
     assert file == tmp_path / "comp4_det_test_dog.txt"
 
 
-def test_blank_in_an_image_id_is_refused(tmp_path):
+def test_writer_for_refuses_an_image_id_with_a_space(tmp_path):
     source = FolderSource([make_annotation("my cat", "my cat.jpg", (9, 9), [], [])], ("cat",))
     with pytest.raises(UserError, match="'my cat'"):
         write_results(tmp_path / "results", "test", "ssd", source, [NO_DETECTIONS])
     assert not (tmp_path / "results").exists()
 
 
-def test_classes_that_would_be_one_file_are_refused(tmp_path):
+def test_writer_for_refuses_classes_with_equal_file_names(tmp_path):
     source = FolderSource([make_annotation("cat", "cat.jpg", (9, 9), [], [])], ("a b", "c", "a/b"))
     with pytest.raises(UserError, match="'a b' and 'a/b'"):
         write_results(tmp_path / "results", "test", "ssd", source, [NO_DETECTIONS])
     assert not (tmp_path / "results").exists()
 
 
-def test_names_are_checked_before_the_work(trained_run, tmp_path, monkeypatch, capsys):
+def test_evaluate_checks_names_before_detection(trained_run, tmp_path, monkeypatch, capsys):
     root = write_voc_folder(tmp_path / "data", {"my cat": 1, "test": 1})
     images = root / "ImageSets" / "Main"
     (images / "my cat.txt").rename(images / "test.txt")
@@ -329,16 +332,16 @@ def test_names_are_checked_before_the_work(trained_run, tmp_path, monkeypatch, c
     assert "'my cat0'" in capsys.readouterr().err
 
 
-def test_folder_that_cannot_be_made(tmp_path):
+def test_write_reports_a_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "results").touch()
     with pytest.raises(UserError, match="results: can't be written"):
-        write_results(tmp_path / "results", "test", "ssd", small_source(), FOUND)
+        write_results(tmp_path / "results", "test", "ssd", small_source(), PREDICTIONS)
 
 
-def test_voc_files_say_what_was_measured(tmp_path):
-    """Read as the kit reads them, they give exactly the AP of `compute_metrics`: no digit of a score is lost."""
+def test_voc_files_give_the_same_ap_when_read_back(tmp_path):
+    """The files are read as in the development kit. No digit of a score may be lost."""
     rng = np.random.default_rng(0)
-    annotations, found = [], []
+    annotations, predictions = [], []
     for k in range(30):
         corner = rng.integers(0, 60, (4, 2))
         boxes = np.concatenate([corner, corner + rng.integers(10, 30, (4, 2))], 1)
@@ -346,12 +349,12 @@ def test_voc_files_say_what_was_measured(tmp_path):
         difficult = (rng.random(4) < 0.2).tolist()
         annotations.append(make_annotation(f"{k:06d}", "", (99, 99), boxes.tolist(), labels.tolist(), difficult))
         shifted = (boxes + rng.normal(0, 4, boxes.shape)).astype(np.float32)
-        # Scores that only the last digits of float32 tell apart.
+        # Scores that differ only in the last digits of float32.
         scores = (0.3 + rng.integers(0, 9, 4) * 2.0**-25).astype(np.float32)
-        found.append(ImageDetections(shifted, scores, labels))
+        predictions.append(ImageDetections(shifted, scores, labels))
     source = FolderSource(annotations, ("ant", "bee"))
-    measured = compute_metrics(found, source)["voc_classes"]
-    for label, file in enumerate(write_results(tmp_path, "test", "ssd", source, found), start=1):
+    measured = compute_metrics(predictions, source)["voc_classes"]
+    for label, file in enumerate(write_results(tmp_path, "test", "ssd", source, predictions), start=1):
         rows = [line.split() for line in file.read_text().splitlines()]
         detections = [
             [(tuple(map(float, box)), float(score)) for image_id, score, *box in rows if image_id == a.image_id]

@@ -1,4 +1,4 @@
-"""Curves, intervals, mix-ups and errors against loops, hand-worked cases, hotcoco, and known truth."""
+"""Tests of curves, intervals, confusions and errors against loops, hand-computed values and hotcoco."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ def annotation(boxes=(), labels=(), difficult=None, crowd=None) -> Annotation:
     return make_annotation("a", "a.jpg", (640, 480), *lists)
 
 
-def found(*rows) -> ImageDetections:
-    """Each row box, score, label."""
+def detected(*rows) -> ImageDetections:
+    """Return detections from rows box, score, label."""
     boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
     return ImageDetections(
         np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.int32)
@@ -31,7 +31,7 @@ NAMES = ("ant", "bee", "cat")
 
 
 def random_split(seed: int, images: int = 12) -> tuple[list[ImageDetections], list[Annotation]]:
-    """Whole pixels, crowded, so that IoUs near the threshold are common; no two scores are equal."""
+    """Return crowded images in whole pixels, where IoUs near the threshold are common. All scores differ."""
     rng = np.random.default_rng(seed)
     detections, annotations = [], []
     scores = iter(rng.permutation(images * 12) / (images * 12))
@@ -49,7 +49,7 @@ def random_split(seed: int, images: int = 12) -> tuple[list[ImageDetections], li
             *zip(near, of, strict=True),
             *zip(np.concatenate([noise, noise + 9], 1), rng.integers(1, 4, 4), strict=True),
         ]
-        detections.append(found(*((box, next(scores), label) for box, label in rows)))
+        detections.append(detected(*((box, next(scores), label) for box, label in rows)))
     return detections, annotations
 
 
@@ -64,7 +64,7 @@ def match_all(detections, annotations) -> list[ClassMatches]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_curves_are_the_development_kits(seed):
+def test_curves_equal_those_of_the_development_kit(seed):
     detections, annotations = random_split(seed)
     curves = diagnosis.diagnose(detections, annotations, NAMES, resamples=2).curves
     for label, curve in enumerate(curves, start=1):
@@ -75,13 +75,13 @@ def test_curves_are_the_development_kits(seed):
         )
         # The loops repeat a point for a detection on an ignored object; the curve has no point for it.
         points = list(dict.fromkeys(zip(precision, recall, strict=True)))
-        ours = list(dict.fromkeys(zip(curve.precision.tolist(), curve.recall.tolist(), strict=True)))
-        np.testing.assert_allclose([p for p in ours if any(p)], [p for p in points if any(p)])
+        actual = list(dict.fromkeys(zip(curve.precision.tolist(), curve.recall.tolist(), strict=True)))
+        np.testing.assert_allclose([p for p in actual if any(p)], [p for p in points if any(p)])
 
 
-def test_operating_point_counts_detections_from_the_score_up():
-    """Scores .9 right, .5 wrong, .4 right: two are shown, and precision is 1/2, recall 1/2 there."""
-    detections = [found((A, 0.9, 1), (NOWHERE, 0.5, 1), (B, 0.4, 1))]
+def test_operating_point_is_the_last_detection_with_the_score():
+    """Scores .9 (correct), .5 (wrong), .4 (correct): two are shown, with precision 1/2 and recall 1/2."""
+    detections = [detected((A, 0.9, 1), (NOWHERE, 0.5, 1), (B, 0.4, 1))]
     ant, bee, _ = diagnosis.diagnose(detections, [annotation([A, B], [1, 1])], NAMES).curves
     assert ant is not None and ant.shown == 2
     assert (ant.precision[1], ant.recall[1]) == (0.5, 0.5)
@@ -92,42 +92,42 @@ def test_operating_point_counts_detections_from_the_score_up():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_resampled_ap_is_that_of_the_split_written_out(seed):
-    """Each image as often as it was drawn, measured by voc_average_precision."""
+def test_resampled_ap_equals_the_ap_of_the_resampled_split(seed):
+    """Each image is repeated as often as it was drawn."""
     detections, annotations = random_split(seed)
     times = np.random.default_rng(100 + seed).multinomial(12, np.full(12, 1 / 12), 8).T
     for label, matches in enumerate(match_all(detections, annotations), start=1):
-        ours = diagnosis.resampled_ap(matches, times)
+        actual = diagnosis.resampled_ap(matches, times)
         for r in range(8):
             drawn = [i for i in range(12) for _ in range(times[i, r])]
             resampled = [detections[i] for i in drawn], [annotations[i] for i in drawn]
             split = average_precision.select_class(label, *resampled)
             for row, eleven_point in enumerate((True, False)):
                 expected = average_precision.voc_average_precision(*split, eleven_point=eleven_point)
-                np.testing.assert_allclose(ours[row, r], expected, rtol=1e-12)
+                np.testing.assert_allclose(actual[row, r], expected, rtol=1e-12)
 
 
-def test_resampled_ap_reaches_the_eleven_points_as_numpy_has_them():
-    """Ten objects, three found: recall 3/10 lies below the point 0.30000000000000004, drawn once or twice."""
+def test_resampled_ap_uses_the_recall_points_of_numpy():
+    """Ten objects, three detected: recall 3/10 lies below the point 0.30000000000000004, drawn once or twice."""
     matches = ClassMatches(np.array([0.9, 0.8, 0.7]), np.ones(3, bool), np.zeros(3, np.int64), np.array([10]))
     np.testing.assert_allclose(diagnosis.resampled_ap(matches, np.array([[1, 2]])), [[3 / 11] * 2, [0.3] * 2])
 
 
-def test_interval_is_that_of_a_plain_loop():
-    """Two thousand resamples of either, drawn apart: ends agree to the scatter of percentiles."""
+def test_bootstrap_interval_equals_that_of_a_plain_loop():
+    """The resamples are drawn independently, so the ends agree to within the scatter of percentiles."""
     detections, annotations = random_split(3, images=20)
-    ours = diagnosis.bootstrap(match_all(detections, annotations), resamples=2000)
+    actual = diagnosis.bootstrap(match_all(detections, annotations), resamples=2000)
     rng, means = np.random.default_rng(99), []
     for _ in range(200):
         drawn = rng.integers(0, 20, 20)
         result = average_precision.evaluate_voc([detections[i] for i in drawn], [annotations[i] for i in drawn], NAMES)
         means.append((result["voc_map_11point"], result["voc_map_area"]))
-    for interval, values in zip((ours.map_11point, ours.map_area), np.transpose(means), strict=True):
+    for interval, values in zip((actual.map_11point, actual.map_area), np.transpose(means), strict=True):
         np.testing.assert_allclose(interval, np.percentile(values, (2.5, 97.5)), atol=0.04)
         assert interval is not None and interval.high - interval.low > 0.1
 
 
-def test_more_resamples_than_fit_one_block_are_all_drawn():
+def test_bootstrap_draws_more_resamples_than_one_block():
     matches = match_all(*random_split(1))
     one, many = diagnosis.bootstrap(matches, 1), diagnosis.bootstrap(matches, 130)
     assert one.map_area is not None and one.map_area.low == one.map_area.high
@@ -137,36 +137,38 @@ def test_more_resamples_than_fit_one_block_are_all_drawn():
     assert many == diagnosis.bootstrap(matches, 130) != diagnosis.bootstrap(matches, 130, seed=1)
 
 
-def test_nothing_found_and_all_found_leave_no_doubt():
+def test_intervals_have_no_width_with_all_or_no_objects_detected():
     annotations = [annotation([A], [1]), annotation([B], [1]), annotation()]
-    nothing = diagnosis.diagnose([found()] * 3, annotations, NAMES).intervals
-    assert nothing.map_11point == nothing.map_area == Interval(0, 0)
-    all_found = diagnosis.diagnose([found((A, 0.9, 1)), found((B, 0.8, 1)), found()], annotations, NAMES).intervals
-    assert all_found.map_11point == all_found.map_area == Interval(1, 1)
-    assert all_found.classes_area == (Interval(1, 1), None, None)
+    none_detected = diagnosis.diagnose([detected()] * 3, annotations, NAMES).intervals
+    assert none_detected.map_11point == none_detected.map_area == Interval(0, 0)
+    all_detected = diagnosis.diagnose(
+        [detected((A, 0.9, 1)), detected((B, 0.8, 1)), detected()], annotations, NAMES
+    ).intervals
+    assert all_detected.map_11point == all_detected.map_area == Interval(1, 1)
+    assert all_detected.classes_area == (Interval(1, 1), None, None)
 
 
 @pytest.mark.parametrize("images", [0, 1])
-def test_no_interval_of_too_few_images(images):
-    intervals = diagnosis.diagnose([found((A, 0.9, 1))] * images, [annotation([A], [1])] * images, NAMES).intervals
+def test_no_interval_with_fewer_than_two_images(images):
+    intervals = diagnosis.diagnose([detected((A, 0.9, 1))] * images, [annotation([A], [1])] * images, NAMES).intervals
     assert intervals == (None, None, (None,) * 3, (None,) * 3, 0)
 
 
 def test_no_interval_without_objects():
-    intervals = diagnosis.diagnose([found((A, 0.9, 1))] * 2, [annotation()] * 2, NAMES).intervals
+    intervals = diagnosis.diagnose([detected((A, 0.9, 1))] * 2, [annotation()] * 2, NAMES).intervals
     assert intervals.map_area is None and intervals.classes_11point == (None,) * 3
 
 
-def test_a_class_that_was_not_drawn_is_left_out_of_the_mean():
-    """ant is always found; bee, in one image of three, never: the mean is 1/2, or 1 where bee was not drawn."""
+def test_class_without_objects_in_a_resample_is_left_out_of_the_mean():
+    """ant is always detected, bee (in one of three images) never: the mean is 1/2, or 1 without that image."""
     annotations = [annotation([A], [1]), annotation([A], [1]), annotation([A, B], [1, 2])]
-    intervals = diagnosis.diagnose([found((A, 0.9, 1))] * 3, annotations, NAMES).intervals
+    intervals = diagnosis.diagnose([detected((A, 0.9, 1))] * 3, annotations, NAMES).intervals
     assert intervals.map_area == Interval(0.5, 1)
     assert intervals.classes_area == (Interval(1, 1), Interval(0, 0), None)
 
 
 def synthetic_class(rng: np.random.Generator, images: int) -> ClassMatches:
-    """1.2 objects an image, nine of ten found, and one wrong detection in two images."""
+    """Return a class with 1.2 objects per image, 90 % of them detected, and 0.5 wrong detections per image."""
     objects = rng.poisson(1.2, images)
     rights, wrongs = (np.repeat(np.arange(images), n) for n in (rng.binomial(objects, 0.9), rng.poisson(0.5, images)))
     scores = np.concatenate([rng.beta(3, 2, len(rights)), rng.beta(1, 3, len(wrongs))])
@@ -175,7 +177,7 @@ def synthetic_class(rng: np.random.Generator, images: int) -> ClassMatches:
     return ClassMatches(scores[order], correct[order], np.concatenate([rights, wrongs])[order], objects)
 
 
-def test_nineteen_of_twenty_intervals_hold_the_truth():
+def test_95_percent_of_the_intervals_contain_the_true_ap():
     """The truth is the AP over 100,000 images. Of 100 intervals 95 are expected, give or take 2.2."""
     rng = np.random.default_rng(5)
     everything = synthetic_class(rng, 100_000)
@@ -195,65 +197,65 @@ def test_nineteen_of_twenty_intervals_hold_the_truth():
 # ---- image by image ----
 
 
-def test_what_becomes_of_each_detection():
-    """Out of order: found at .6 what is taken at .8; a wrong class; nothing; below the score; a difficult one."""
-    there = annotation([A, B, C], [1, 2, 1], difficult=[False, False, True])
-    detections = found(
+def test_diagnose_image_classifies_each_detection():
+    """The detections are unsorted: a duplicate, a correct one, a wrong class, two on background, a difficult one."""
+    truth = annotation([A, B, C], [1, 2, 1], difficult=[False, False, True])
+    detections = detected(
         (A, 0.6, 1), ((0, 0, 99, 89), 0.8, 1), (B, 0.7, 3), (NOWHERE, 0.5, 2), (NOWHERE, 0.49, 2), (C, 0.9, 2)
     )
-    verdict = diagnosis.diagnose_image(detections, there)
-    assert verdict.shown == (5, 1, 2, 0, 3)
-    assert verdict.outcomes == ("ignored", "correct", "class", "duplicate", "background")
-    assert verdict.objects == (None, 0, 1, None, None)
-    assert verdict.missed == ()
-    assert verdict.errors() == {"class": 1, "duplicate": 1, "background": 1}
+    result = diagnosis.diagnose_image(detections, truth)
+    assert result.shown == (5, 1, 2, 0, 3)
+    assert result.outcomes == ("ignored", "correct", "class", "duplicate", "background")
+    assert result.objects == (None, 0, 1, None, None)
+    assert result.missed == ()
+    assert result.errors() == {"class": 1, "duplicate": 1, "background": 1}
 
 
-def test_objects_that_nothing_is_on_are_missed_unless_ignored():
-    there = annotation([A, B, C], [1, 2, 3], crowd=[False, True, False])
-    verdict = diagnosis.diagnose_image(found((A, 0.4, 1)), there)
-    assert verdict == ((), (), (), (0, 2))
-    assert verdict.errors() == {"missed": 2}
-    assert diagnosis.diagnose_image(found(), annotation()).errors() == {}
+def test_objects_without_detection_are_missed_unless_ignored():
+    truth = annotation([A, B, C], [1, 2, 3], crowd=[False, True, False])
+    result = diagnosis.diagnose_image(detected((A, 0.4, 1)), truth)
+    assert result == ((), (), (), (0, 2))
+    assert result.errors() == {"missed": 2}
+    assert diagnosis.diagnose_image(detected(), annotation()).errors() == {}
 
 
-def test_half_covered_is_on_the_object_with_last_pixels_inside():
+def test_diagnose_image_counts_the_last_pixel_in_the_iou():
     """10 x 5 of 10 x 10 pixels is IoU 1/2, one row less is not."""
-    there = annotation([(0, 0, 9, 9)], [1])
-    assert diagnosis.diagnose_image(found(((0, 0, 9, 4), 0.9, 1)), there).outcomes == ("correct",)
-    assert diagnosis.diagnose_image(found(((0, 0, 9, 3), 0.9, 1)), there).outcomes == ("location",)
+    truth = annotation([(0, 0, 9, 9)], [1])
+    assert diagnosis.diagnose_image(detected(((0, 0, 9, 4), 0.9, 1)), truth).outcomes == ("correct",)
+    assert diagnosis.diagnose_image(detected(((0, 0, 9, 3), 0.9, 1)), truth).outcomes == ("location",)
 
 
 def test_inaccurate_boxes_are_location_both_or_background_errors():
     """10 x 1 of 10 x 10 pixels is IoU 0.1; an ignored object counts as absent."""
-    there = annotation([(0, 0, 9, 9), (50, 50, 59, 59)], [1, 2], difficult=[False, True])
-    detections = found(
+    truth = annotation([(0, 0, 9, 9), (50, 50, 59, 59)], [1, 2], difficult=[False, True])
+    detections = detected(
         ((0, 0, 9, 0), 0.9, 1), ((0, 0, 9, 3), 0.8, 2), ((0, 0, 8, 0), 0.7, 1), ((50, 50, 59, 52), 0.6, 2)
     )
-    result = diagnosis.diagnose_image(detections, there)
+    result = diagnosis.diagnose_image(detections, truth)
     assert result.outcomes == ("location", "both", "background", "background")
     assert result.errors() == {"location": 1, "both": 1, "background": 2, "missed": 1}
 
 
-def test_ignored_objects_take_any_number_of_detections():
-    there = annotation([A], [1], difficult=[True])
-    assert diagnosis.diagnose_image(found((A, 0.9, 1), (A, 0.8, 2)), there).outcomes == ("ignored",) * 2
+def test_all_detections_on_an_ignored_object_are_ignored():
+    truth = annotation([A], [1], difficult=[True])
+    assert diagnosis.diagnose_image(detected((A, 0.9, 1), (A, 0.8, 2)), truth).outcomes == ("ignored",) * 2
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_images_against_loops(seed):
+def test_diagnose_image_against_loops(seed):
     detections, annotations = random_split(seed, images=30)
     kinds = set()
     for d, a in zip(detections, annotations, strict=True):
-        verdict = diagnosis.diagnose_image(d, a)
+        result = diagnosis.diagnose_image(d, a)
         outcomes, missed = reference.classify_detections(*d, a.boxes_px, a.labels, a.difficult | a.crowd, 0.5, 0.5)
-        assert list(zip(verdict.shown, verdict.outcomes, verdict.objects, strict=True)) == outcomes
-        assert list(verdict.missed) == missed
-        kinds |= set(verdict.outcomes)
+        assert list(zip(result.shown, result.outcomes, result.objects, strict=True)) == outcomes
+        assert list(result.missed) == missed
+        kinds |= set(result.outcomes)
     assert len(kinds) == 7
 
 
-def test_worst_images_have_most_errors_and_equal_ones_keep_their_order():
+def test_worst_images_are_sorted_by_errors_and_ties_keep_their_order():
     errors = (1, 3, 0, 3, 2)
     images = [diagnosis.ImageDiagnosis((), (), (), tuple(range(n))) for n in errors]
     assert diagnosis.worst_images(images, 10) == [1, 3, 4, 0]
@@ -264,10 +266,10 @@ def test_worst_images_have_most_errors_and_equal_ones_keep_their_order():
 # ---- confusion ----
 
 
-def test_confusion_by_hand():
-    """ant found; bee taken for cat; cat missed; bee where nothing is; ant found again."""
+def test_confusion_matrix_hand_computed():
+    """ant is detected twice, bee as cat, cat is missed, and bee is detected on background."""
     annotations = [annotation([A, B], [1, 2]), annotation([C], [3])]
-    detections = [found((A, 0.9, 1), (B, 0.8, 3), (A, 0.7, 1)), found((NOWHERE, 0.9, 2), (C, 0.3, 3))]
+    detections = [detected((A, 0.9, 1), (B, 0.8, 3), (A, 0.7, 1)), detected((NOWHERE, 0.9, 2), (C, 0.3, 3))]
     assert diagnosis.diagnose(detections, annotations, NAMES).confusion.tolist() == [
         [1, 0, 0, 0],
         [0, 0, 1, 0],
@@ -277,20 +279,20 @@ def test_confusion_by_hand():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_confusion_adds_up(seed):
+def test_confusion_matrix_adds_up(seed):
     detections, annotations = random_split(seed, images=30)
     result = diagnosis.diagnose(detections, annotations, NAMES, resamples=2)
     for label in (1, 2, 3):
         objects = sum(int(((a.labels == label) & ~a.difficult & ~a.crowd).sum()) for a in annotations)
         assert result.confusion[label - 1].sum() == objects
-    counted = sum(verdict != "ignored" for image in result.images for verdict in image.outcomes)
+    counted = sum(result != "ignored" for image in result.images for result in image.outcomes)
     assert result.confusion[:, :-1].sum() == counted
     errors = sum(sum(image.errors().values()) for image in result.images)
     assert errors == result.confusion.sum() - np.trace(result.confusion)
 
 
-def test_confusion_is_hotcocos_where_no_object_is_ignored():
-    """Objects far apart and detections well on them or well beside: there the +1 of VOC's IoU decides nothing."""
+def test_confusion_matrix_equals_hotcocos_without_ignored_objects():
+    """Detections are either close to an object or far from all, so that the +1 of VOC's IoU makes no difference."""
     rng = np.random.default_rng(2)
     detections, annotations, rows, objects = [], [], [], []
     for image in range(40):
@@ -302,7 +304,7 @@ def test_confusion_is_hotcocos_where_no_object_is_ignored():
         near = boxes[copies] + rng.integers(-3, 4, (len(copies), 4))
         of = np.where(rng.random(len(copies)) < 0.7, labels[copies], rng.integers(1, 4, len(copies)))
         listed = [*zip(near, rng.random(len(copies)), of, strict=True), ((560, 420, 600, 460), rng.random(), 1)]
-        detections.append(found(*listed))
+        detections.append(detected(*listed))
         rows += [[image, b[0], b[1], b[2] - b[0], b[3] - b[1], np.float32(s), c] for b, s, c in listed]
         for box, label in zip(boxes.tolist(), labels.tolist(), strict=True):
             sides = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
@@ -317,9 +319,9 @@ def test_confusion_is_hotcocos_where_no_object_is_ignored():
     })  # fmt: skip
     evaluation = COCOeval(truth, truth.load_res(np.array(rows, np.float64)), "bbox")
     expected = evaluation.confusion_matrix(iou_thr=0.5, min_score=0.5)["matrix"]
-    ours = diagnosis.diagnose(detections, annotations, NAMES, resamples=2).confusion
-    assert ours.tolist() == expected.tolist()
-    assert (ours > 0).sum() > 12, "of 15 cells that there can be something in"
+    actual = diagnosis.diagnose(detections, annotations, NAMES, resamples=2).confusion
+    assert actual.tolist() == expected.tolist()
+    assert (actual > 0).sum() > 12, "of the 15 cells that can be filled"
 
 
 # ---- TIDE ----
@@ -332,13 +334,13 @@ SQUARE, OTHER, FAR = (0, 0, 100, 100), (500, 300, 600, 400), (200, 200, 300, 300
     ("kind", "detections", "objects", "gain", "errors"),
     [
         # Gains by COCO's 101 recalls, of which 51 lie at 0.5 and below.
-        # Nothing right before; one of two loose boxes mended finds one of two objects: 51 points of 1.
+        # None is correct before. Correcting one of the two loose boxes detects one of two objects: 51 points of 1.
         ("location", [(LOOSE, 0.9, 1), ((0, 0, 30, 100), 0.8, 1)], [(SQUARE, 1), (OTHER, 1)], 51 / 101, 2),
-        # ant's only object was found, twice, as bee: mended once, AP of ant is 1, the mean of two classes 1/2.
+        # The only ant was detected twice as bee. With one corrected, AP of ant is 1, the mean of two classes 1/2.
         ("class", [(SQUARE, 0.9, 2), ((0, 0, 100, 99), 0.8, 2)], [(SQUARE, 1), (OTHER, 2)], 1 / 2, 2),
-        # Wrong, right: precision 1/2 everywhere becomes 1.
+        # Wrong, correct: precision 1/2 everywhere becomes 1.
         ("background", [(FAR, 0.9, 1), (SQUARE, 0.8, 1)], [(SQUARE, 1)], 1 / 2, 1),
-        # Right, wrong, right: the 50 points beyond recall 0.5 rise from 2/3 to 1.
+        # Correct, wrong, correct: the 50 points beyond recall 0.5 rise from 2/3 to 1.
         (
             "duplicate",
             [(SQUARE, 0.9, 1), ((0, 0, 100, 99), 0.8, 1), (OTHER, 0.7, 1)],
@@ -346,15 +348,15 @@ SQUARE, OTHER, FAR = (0, 0, 100, 100), (500, 300, 600, 400), (200, 200, 300, 300
             50 / 303,
             1,
         ),
-        # One of two found: the other no longer asked for, 50 points more.
+        # One of two is detected. Without the other, 50 more points count.
         ("missed", [(SQUARE, 0.9, 1)], [(SQUARE, 1), (OTHER, 1)], 50 / 101, 1),
-        # bee's first detection lies loosely on the ant: 1/2 becomes 1 for one class of two.
+        # The first detection of bee overlaps the ant loosely: 1/2 becomes 1 for one class of two.
         ("both", [(LOOSE, 0.9, 2), (SQUARE, 0.8, 1), (OTHER, 0.7, 2)], [(SQUARE, 1), (OTHER, 2)], 1 / 4, 1),
     ],
 )
-def test_tide_by_hand(kind, detections, objects, gain, errors):
+def test_tide_errors_hand_computed(kind, detections, objects, gain, errors):
     boxes, labels = zip(*objects, strict=True)
-    tide = diagnosis.tide_errors([found(*detections)], [annotation(boxes, labels)], NAMES)
+    tide = diagnosis.tide_errors([detected(*detections)], [annotation(boxes, labels)], NAMES)
     assert tide[kind] == pytest.approx((gain, errors))
     assert list(tide) == list(diagnosis.ERRORS)
 
@@ -371,7 +373,7 @@ def test_diagnosis_of_an_empty_split():
 
 
 def test_different_numbers_of_images_and_labels_without_names_are_refused():
-    with pytest.raises(ValueError, match="1 images, annotations of 0"):
-        diagnosis.diagnose([found()], [], NAMES)
-    with pytest.raises(ValueError, match="label 4, labels are 1 to 3"):
-        diagnosis.diagnose([found((A, 0.9, 4))], [annotation()], NAMES)
+    with pytest.raises(ValueError, match=r"1 images.* 0"):
+        diagnosis.diagnose([detected()], [], NAMES)
+    with pytest.raises(ValueError, match=r"label 4 .*1 to 3"):
+        diagnosis.diagnose([detected((A, 0.9, 4))], [annotation()], NAMES)

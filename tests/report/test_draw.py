@@ -1,4 +1,4 @@
-"""Pixels where they must be: edges in their colour, labels inside the picture, nothing else touched."""
+"""Tests of the drawings: colours of edges, positions of labels, and pixels that must not change."""
 
 import csv
 import json
@@ -24,9 +24,9 @@ def boxes(*rows):
     return np.array(rows, np.float32).reshape(-1, 4)
 
 
-def changed(picture, original):
-    """The rows and columns that differ, as (y, x) pairs."""
-    return np.argwhere((np.asarray(picture) != original).any(axis=2))
+def changed(drawing, original):
+    """Return the positions of the pixels that differ, as (y, x) pairs."""
+    return np.argwhere((np.asarray(drawing) != original).any(axis=2))
 
 
 def is_colour(pixels, colour):
@@ -34,8 +34,8 @@ def is_colour(pixels, colour):
 
 
 @pytest.fixture
-def places(monkeypatch):
-    """Where draw_boxes lays its labels."""
+def labels(monkeypatch):
+    """Rectangles of the labels that draw_boxes draws."""
     seen = []
     choose = draw._least_covered
     monkeypatch.setattr(draw, "_least_covered", lambda *args: seen.append(choose(*args)) or seen[-1])
@@ -45,25 +45,25 @@ def places(monkeypatch):
 # ---- boxes ----
 
 
-def test_edges_have_the_colour_of_the_class_and_the_inside_is_untouched():
-    """640 x 480: lines of 2 px; the label of the box at y 100 lies above it."""
-    picture = np.asarray(draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": BLUE}))
-    assert is_colour(picture[100:102, 50:250], BLUE).all()
-    assert is_colour(picture[298:300, 50:250], BLUE).all()
-    assert is_colour(picture[100:300, 50:52], BLUE).all()
-    assert is_colour(picture[100:300, 248:250], BLUE).all()
-    assert (picture[102:298, 52:248] == GREY).all()
-    assert (picture[300:] == GREY).all()
+def test_draw_boxes_colours_the_edges_and_not_the_inside():
+    """In 640 x 480 px, lines are 2 px wide, and the label lies above the box."""
+    drawing = np.asarray(draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": BLUE}))
+    assert is_colour(drawing[100:102, 50:250], BLUE).all()
+    assert is_colour(drawing[298:300, 50:250], BLUE).all()
+    assert is_colour(drawing[100:300, 50:52], BLUE).all()
+    assert is_colour(drawing[100:300, 248:250], BLUE).all()
+    assert (drawing[102:298, 52:248] == GREY).all()
+    assert (drawing[300:] == GREY).all()
 
 
-def test_label_stands_on_its_box_with_readable_text():
-    picture = np.asarray(draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": BLUE}))
-    label = picture[84:100, 50:70]
+def test_label_lies_on_its_box_and_is_readable():
+    drawing = np.asarray(draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": BLUE}))
+    label = drawing[84:100, 50:70]
     assert is_colour(label[-1], BLUE).all()
     assert is_colour(label, (255, 255, 255)).any(), "white letters on blue"
     yellow = draw.PALETTE[2]
-    picture = np.asarray(draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": yellow}))
-    assert is_colour(picture[84:100, 50:70], (0, 0, 0)).any(), "black letters on yellow"
+    drawing = np.asarray(draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": yellow}))
+    assert is_colour(drawing[84:100, 50:70], (0, 0, 0)).any(), "black letters on yellow"
 
 
 def test_score_makes_the_label_longer():
@@ -85,18 +85,18 @@ def test_score_makes_the_label_longer():
         (0, 0, 640, 480),
     ],
 )
-def test_label_is_inside_the_picture_for_boxes_at_the_border(box, places):
+def test_label_is_inside_the_picture_for_boxes_at_the_border(box, labels):
     draw.draw_boxes(blank(), boxes(box), ["a rather long name"], np.array([0.5], np.float32))
-    ((x1, y1, x2, y2),) = places
+    ((x1, y1, x2, y2),) = labels
     assert 0 <= x1 < x2 <= 639
     assert 0 <= y1 < y2 <= 479
     assert x2 - x1 > 80, "and not shortened"
 
 
 def test_box_over_the_border_is_cut():
-    """x2 = 640 is the picture's edge: the line lies in the last columns."""
-    picture = np.asarray(draw.draw_boxes(blank(), boxes([600, 100, 640, 200]), ["a"], colours={"a": RED}))
-    assert is_colour(picture[100:201, 638:], RED).all()
+    """x2 = 640 is the edge of the image, so the line lies in the last columns."""
+    drawing = np.asarray(draw.draw_boxes(blank(), boxes([600, 100, 640, 200]), ["a"], colours={"a": RED}))
+    assert is_colour(drawing[100:201, 638:], RED).all()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_box_over_the_border_is_cut():
         (0, 0, np.inf, 5),
     ],
 )
-def test_boxes_outside_or_not_finite_are_left_out(box):
+def test_boxes_outside_the_image_or_not_finite_are_left_out(box):
     assert len(changed(draw.draw_boxes(blank(), boxes(box), ["a"]), blank())) == 0
 
 
@@ -122,41 +122,41 @@ def test_swapped_corners_and_points_are_drawn():
 
 
 def test_no_boxes_leave_the_image_as_it_is():
-    picture = draw.draw_boxes(blank(), np.zeros((0, 4), np.float32), [], np.zeros(0, np.float32))
-    assert np.array_equal(picture, blank())
+    drawing = draw.draw_boxes(blank(), np.zeros((0, 4), np.float32), [], np.zeros(0, np.float32))
+    assert np.array_equal(drawing, blank())
 
 
-def test_the_image_given_is_not_drawn_upon():
+def test_draw_boxes_does_not_change_its_argument():
     image = blank()
     draw.draw_boxes(image, boxes([50, 100, 249, 299]), ["a"])
     assert (image == GREY).all()
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 40), (40, 1), (5, 5), (12, 30), (30, 12), (12, 200)])
-def test_tiny_images_have_boxes_without_labels(height, width, places):
+def test_tiny_images_have_boxes_without_labels(height, width, labels):
     image = blank(height, width)
-    picture = draw.draw_boxes(image, boxes([0, 0, width, height]), ["a long name"], np.array([1], np.float32))
-    assert picture.size == (width, height)
-    assert is_colour(np.asarray(picture)[-1, -1], RED).all()
-    assert places == []
+    drawing = draw.draw_boxes(image, boxes([0, 0, width, height]), ["a long name"], np.array([1], np.float32))
+    assert drawing.size == (width, height)
+    assert is_colour(np.asarray(drawing)[-1, -1], RED).all()
+    assert labels == []
 
 
 @pytest.mark.parametrize(
     "name",
     ["x" * 3000, "naïve Kätzchen", "кошка", "猫", "قط", "two\nlines", "tab\tbed", "", " ", "🐈", "broken \udcff", "\0"],
 )
-def test_any_name_can_be_drawn(name, places):
-    picture = np.asarray(draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), [name], np.array([0.5], np.float32)))
-    assert is_colour(picture[100, 50:250], RED).all()
-    assert len(changed(picture[:100], blank()[:100])) > 0, "a label, if only with the score"
-    assert 0 <= places[0][0] < places[0][2] <= 639
+def test_any_name_can_be_drawn(name, labels):
+    drawing = np.asarray(draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), [name], np.array([0.5], np.float32)))
+    assert is_colour(drawing[100, 50:250], RED).all()
+    assert len(changed(drawing[:100], blank()[:100])) > 0, "a label, if only with the score"
+    assert 0 <= labels[0][0] < labels[0][2] <= 639
 
 
 def test_letters_beyond_ascii_are_letters():
-    """A font without é and ü draws the same empty square for both."""
-    pictures = [draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), [name]) for name in ("é", "ü", "ж")]
-    assert not np.array_equal(pictures[0], pictures[1])
-    assert not np.array_equal(pictures[1], pictures[2])
+    """A font without é and ü would draw the same empty square for both."""
+    drawings = [draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), [name]) for name in ("é", "ü", "ж")]
+    assert not np.array_equal(drawings[0], drawings[1])
+    assert not np.array_equal(drawings[1], drawings[2])
 
 
 def test_long_names_are_shortened_and_keep_the_score():
@@ -169,36 +169,36 @@ def test_long_names_are_shortened_and_keep_the_score():
     assert draw._shorten("cat", " 0.75", font, 3) == ""
 
 
-def test_labels_of_thirty_boxes_do_not_hide_each_other(places):
+def test_labels_of_thirty_boxes_hardly_overlap(labels):
     """Thirty objects scattered over 640 x 480, some on top of each other."""
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, [540, 380], (30, 2))
     corners = np.concatenate([corner, corner + 90], axis=1).astype(np.float32)
     draw.draw_boxes(blank(), corners, ["RBC"] * 30, rng.random(30).astype(np.float32))
     covered = np.zeros((480, 640), int)
-    for x1, y1, x2, y2 in places:
+    for x1, y1, x2, y2 in labels:
         covered[y1 : y2 + 1, x1 : x2 + 1] += 1
-    assert len(places) == 30
+    assert len(labels) == 30
     assert (covered > 1).sum() / (covered > 0).sum() < 0.01
 
 
-def test_high_scores_lie_above_low_ones():
-    """Two classes on the same box: the better one's colour is seen, whatever the order given."""
+def test_boxes_with_high_scores_are_drawn_last():
+    """Of two classes on the same box the one with the higher score is visible, whatever their order."""
     pair = boxes([50, 100, 249, 299], [50, 100, 249, 299])
     colours = {"a": RED, "b": BLUE}
     for scores, on_top in (([0.9, 0.1], RED), ([0.1, 0.9], BLUE)):
-        picture = draw.draw_boxes(blank(), pair, ["a", "b"], np.array(scores, np.float32), colours=colours)
-        assert is_colour(np.asarray(picture)[299, 50:250], on_top).all()
-        assert is_colour(np.asarray(picture)[99, 50:60], on_top).all(), "and its label has the best place"
+        drawing = draw.draw_boxes(blank(), pair, ["a", "b"], np.array(scores, np.float32), colours=colours)
+        assert is_colour(np.asarray(drawing)[299, 50:250], on_top).all()
+        assert is_colour(np.asarray(drawing)[99, 50:60], on_top).all(), "its label has the best place"
 
 
-def test_scale_enlarges_the_picture_and_moves_the_boxes_along():
-    picture = draw.draw_boxes(blank(100, 120), boxes([10, 50, 59, 79]), ["a"], colours={"a": RED}, scale=3)
-    assert picture.size == (360, 300)
-    assert is_colour(np.asarray(picture)[237, 30:178], RED).all()
+def test_scale_enlarges_the_image_and_its_boxes():
+    drawing = draw.draw_boxes(blank(100, 120), boxes([10, 50, 59, 79]), ["a"], colours={"a": RED}, scale=3)
+    assert drawing.size == (360, 300)
+    assert is_colour(np.asarray(drawing)[237, 30:178], RED).all()
 
 
-def test_wrong_numbers_and_unknown_names_are_refused():
+def test_draw_boxes_refuses_wrong_lengths_and_unknown_names():
     with pytest.raises(ValueError, match="1 boxes, 2 names"):
         draw.draw_boxes(blank(), boxes([0, 0, 5, 5]), ["a", "b"])
     with pytest.raises((ValueError, jaxtyping.TypeCheckError)):  # the latter where shapes are checked
@@ -207,7 +207,7 @@ def test_wrong_numbers_and_unknown_names_are_refused():
         draw.draw_boxes(blank(), boxes([0, 0, 5, 5]), ["a"], colours={})
 
 
-def test_colours_are_far_apart_and_come_round_again():
+def test_class_colours_differ_and_repeat_after_twenty():
     palette = np.array(draw.PALETTE, int)
     distance = np.linalg.norm(palette[:, None] - palette[None], axis=2) + 1000 * np.eye(len(palette))
     assert distance.min() > 50
@@ -221,11 +221,11 @@ def test_colours_are_far_apart_and_come_round_again():
 
 @pytest.mark.parametrize("text", ["train_000012", "", "猫/кошка.jpg", "two\nlines", "broken \udcff", "x" * 3000])
 def test_caption_lies_below_the_picture(text):
-    picture = np.asarray(draw.with_caption(Image.fromarray(blank(30, 100)), text))
-    assert picture.shape == (48, 100, 3)
-    assert (picture[:30] == GREY).all()
-    assert (picture[30:].max() > 150) == bool(text), "light letters"
-    assert (picture[[30, -1]] == 40).all() and (picture[30:, [0, -1]] == 40).all(), "none is cut"
+    drawing = np.asarray(draw.with_caption(Image.fromarray(blank(30, 100)), text))
+    assert drawing.shape == (48, 100, 3)
+    assert (drawing[:30] == GREY).all()
+    assert (drawing[30:].max() > 150) == bool(text), "light letters"
+    assert (drawing[[30, -1]] == 40).all() and (drawing[30:, [0, -1]] == 40).all(), "none is cut"
 
 
 def test_long_captions_keep_their_end():
@@ -254,7 +254,7 @@ def test_grid_is_no_wider_than_its_images():
 
 
 @pytest.mark.parametrize("count, columns", [(0, 3), (1, 0)])
-def test_grid_of_nothing_is_refused(count, columns):
+def test_grid_refuses_no_images_and_no_columns(count, columns):
     with pytest.raises(ValueError, match=f"{count} images in {columns} columns"):
         draw.grid([Image.new("RGB", (5, 5))] * count, columns)
 
@@ -268,7 +268,7 @@ ROWS = [
 ]
 
 
-def test_curves_are_written_and_show_the_rows(tmp_path):
+def test_draw_curves_draws_each_panel(tmp_path):
     draw.draw_curves(ROWS, tmp_path / "curves.png")
     draw.draw_curves([], tmp_path / "empty.png")
     full, empty = (np.asarray(Image.open(tmp_path / name).convert("RGB")) for name in ("curves.png", "empty.png"))
@@ -292,19 +292,19 @@ def test_text_from_a_csv_gives_the_same_picture_as_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("loss", [0.0, -1.0, float("nan"), float("inf"), 3.0])
-def test_odd_losses_are_no_error(tmp_path, loss):
+def test_draw_curves_accepts_zero_negative_and_infinite_losses(tmp_path, loss):
     draw.draw_curves([{"step": step, "loss": loss} for step in range(100)], tmp_path / "curves.png")
 
 
 @pytest.mark.parametrize("values, scale", [([9.0, 3.0], "log"), ([0.0, -1.0], "linear"), ([], "linear")])
-def test_the_loss_has_a_logarithmic_scale_if_it_can(values, scale):
+def test_loss_axis_is_logarithmic_if_values_are_positive(values, scale):
     axes = Figure().subplots()
     axes.plot(range(len(values)), values)
     draw._scale_log(axes)
     assert axes.get_yscale() == scale
 
 
-def test_curve_leaves_out_what_is_not_there():
+def test_curve_leaves_out_missing_values():
     steps, values = draw._curve(ROWS, "voc_map_11point")
     assert (steps.tolist(), values.tolist()) == ([20], [0.4])
     assert draw._curve([{"step": "30", "loss": "2.5"}, {"step": "40", "loss": ""}], "loss")[1].tolist() == [2.5]
@@ -318,7 +318,7 @@ def test_running_mean():
     np.testing.assert_allclose(draw._running_mean(values), expected)
 
 
-def test_curves_leave_pyplot_alone(tmp_path):
+def test_draw_curves_does_not_import_pyplot(tmp_path):
     loaded = "matplotlib.pyplot" in sys.modules
     draw.draw_curves(ROWS, tmp_path / "curves.png")
     assert ("matplotlib.pyplot" in sys.modules) == loaded

@@ -1,4 +1,4 @@
-"""The page against the numbers it was given, and in a real browser; names from users do no harm in it."""
+"""Tests of the report page: its numbers, escaping, and its look in a browser."""
 # ruff: noqa: RUF001 (the page has real apostrophes and dashes)
 
 import base64
@@ -32,8 +32,8 @@ NAMES = ("ant", "<script>alert('bee')</script>", 'cat & "dog" 漢字', "yak")
 EVIL_ID = "../<img src=x onerror=alert(1)>\udcff"
 
 
-class Pictures(FolderSource):
-    """Grey images of 100 x 80 px; the last can't be read."""
+class GreyImages(FolderSource):
+    """Grey images of 100 x 80 px. The last one is unreadable."""
 
     def image(self, index: int) -> np.ndarray:
         if index == len(self) - 1 > 0:
@@ -41,8 +41,8 @@ class Pictures(FolderSource):
         return np.full((80, 100, 3), 128, np.uint8)
 
 
-def found(*rows) -> ImageDetections:
-    """Each row box, score, label."""
+def detected(*rows) -> ImageDetections:
+    """Return detections from rows box, score, label."""
     boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
     return ImageDetections(
         np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.int32)
@@ -58,15 +58,15 @@ def metrics_of(detections: Sequence[ImageDetections], annotations: Sequence[Anno
     return {"split": "test", "images": len(annotations), "checkpoint_step": 1234, **measured}
 
 
-def small_split() -> tuple[Pictures, list[ImageDetections]]:
-    """Of each fault one, and a difficult object; "yak" has no object."""
+def small_split() -> tuple[GreyImages, list[ImageDetections]]:
+    """Return a split with one error of each type and a difficult object. "yak" has no objects."""
     annotations = [
         make_annotation("empty", "b.jpg", (100, 80), [], []),
         make_annotation(EVIL_ID, "a.jpg", (100, 80), [A, B, C], [1, 2, 3], [False, False, True]),
         make_annotation("unreadable", "c.jpg", (100, 80), [A], [3]),
     ]
-    detections = [found((A, 0.95, 1)), found((A, 0.9, 1), (B, 0.8, 3), (B, 0.7, 2), (C, 0.6, 3)), found()]
-    return Pictures(annotations, NAMES), detections
+    detections = [detected((A, 0.95, 1)), detected((A, 0.9, 1), (B, 0.8, 3), (B, 0.7, 2), (C, 0.6, 3)), detected()]
+    return GreyImages(annotations, NAMES), detections
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def small_page(tmp_path: Path) -> str:
 
 
 class Reader(html.parser.HTMLParser):
-    """Keeps text, elements and attributes; fails on an end tag that closes another element."""
+    """Parser that keeps text, elements and attributes, and fails on a wrong end tag."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -116,21 +116,21 @@ def test_page_is_well_formed_and_stands_alone(small_page: str):
         assert not [key for key in attributes if key.startswith("on") or key == "href"], name
         assert attributes.get("src", "data:image/jpeg;base64,").startswith("data:image/jpeg;base64,"), name
     assert not re.search(r"https?:|url\(|@import|//", re.sub(r"data:image/jpeg;base64,[\w+/=]+", "", small_page))
-    assert small_page.isascii(), "so that no encoding can garble it"
+    assert small_page.isascii(), "so that the encoding does not matter"
 
 
-def test_names_of_users_are_text(small_page: str):
+def test_names_from_users_are_escaped(small_page: str):
     text = Reader(small_page).text
     assert "my & run on test" in text
     for name in NAMES:
         assert name in text
-    assert EVIL_ID.replace("\udcff", "\ufffd") in text, "what is no character is shown as such"
+    assert EVIL_ID.replace("\udcff", "\ufffd") in text, "invalid characters are replaced"
 
 
 # ---- what it says ----
 
 
-def test_head_says_what_was_measured(small_page: str):
+def test_head_states_images_objects_and_checkpoint(small_page: str):
     text = Reader(small_page).text
     assert "3 images with 3 objects of 4 classes, and 1 more" in text
     assert "step 1,234" in text
@@ -140,7 +140,7 @@ def test_head_says_what_was_measured(small_page: str):
 
 
 def test_numbers_on_the_page_are_the_metrics():
-    """Each a number of its own, so that none can stand in another's place."""
+    """All numbers differ, so that none can stand in the place of another."""
     source, detections = small_split()
     annotations = [source.annotation(i) for i in range(3)]
     metrics = metrics_of(detections, annotations)
@@ -163,12 +163,29 @@ def test_numbers_on_the_page_are_the_metrics():
     assert "have no curve: yak." in text
 
 
-def test_operating_point_is_told(small_page: str):
-    """ant: wrong at .95, right at .9. The numbers between are the axes'."""
+def test_report_context_holds_the_numbers_of_the_page():
+    source, detections = small_split()
+    annotations = list(source.annotations())
+    result = diagnosis.diagnose(detections, annotations, NAMES)
+    context = page.report_context("run", config(), metrics_of(detections, annotations), result)
+    assert (context["objects"], context["ignored_objects"], context["classes_with_few_objects"]) == (3, 1, 3)
+    aps = [row.metrics["ap_area"] for row in context["classes"]]
+    assert aps == [*sorted(aps[:-1]), None] and context["classes_without_curve"] == ["yak"]
+    assert [(error.type, error.errors) for error in context["errors"]] == sorted(
+        ((kind, error.errors) for kind, error in result.tide.items()), key=lambda item: -result.tide[item[0]].gain
+    )
+    assert max(error.bar for error in context["errors"]) == pytest.approx(100)
+    assert [[cell.number for cell in row] for row in context["confusion"]] == result.confusion.tolist()
+    assert context["confused"] == [(NAMES[1], NAMES[2], 1)]
+    assert (context["images_with_errors"], context["images_without_errors"]) == (3, 0)
+
+
+def test_operating_point_is_below_the_curve(small_page: str):
+    """ant has a wrong detection at .95 and a correct one at .9. The numbers in between label the axes."""
     assert "ant 0.500 0 0 0.5 0.5 1 1 precision 0.50, recall 1.00" in Reader(small_page).text
 
 
-def test_mix_ups_and_worst_images_say_why(small_page: str):
+def test_confusions_and_errors_of_the_worst_images(small_page: str):
     text = Reader(small_page).text
     assert f"{NAMES[1]} detected as {NAMES[2]} (once)." in text
     assert "3 images have errors, 0 none." in text
@@ -180,8 +197,8 @@ def test_mix_ups_and_worst_images_say_why(small_page: str):
     assert -1 not in order and order == sorted(order)
 
 
-def test_the_curve_is_drawn_where_the_numbers_are():
-    """Precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1; on the ground below, 2/3 from recall 1/2 on."""
+def test_plot_curve_places_the_points():
+    """Precision is 1, 1/2, 2/3 at recall 1/2, 1/2, 1. The area below has 2/3 from recall 1/2 on."""
     curve = diagnosis.Curve(np.array([1, 1 / 2, 2 / 3]), np.array([1 / 2, 1 / 2, 1]), shown=2)
     plot = page.plot_curve(curve)
     left, middle, right = 22, 22 + 170 / 2, 22 + 170
@@ -198,7 +215,7 @@ def test_the_curve_is_drawn_where_the_numbers_are():
     assert plot.point == pytest.approx((middle, half))
 
 
-def test_long_curves_are_thinned_within_a_third_of_a_unit():
+def test_svg_points_leaves_out_points_within_a_third_of_a_unit():
     points = np.column_stack([np.linspace(0, 100, 50_000), np.sin(np.linspace(0, 6, 50_000)) * 50])
     drawn = np.array(page.svg_points(points).split(), float).reshape(-1, 2)
     assert len(drawn) < 700
@@ -210,27 +227,30 @@ def test_long_curves_are_thinned_within_a_third_of_a_unit():
     ("annotations", "detections"),
     [
         ([], []),
-        ([make_annotation("a", "a.jpg", (9, 9), [], [])], [found()]),
-        ([make_annotation("a", "a.jpg", (9, 9), [], [])], [found(((1, 1, 5, 5), 0.9, 1))]),
-        ([make_annotation("a", "a.jpg", (9, 9), [(1, 1, 5, 5)], [2])] * 2, [found()] * 2),
-        ([make_annotation("a", "a.jpg", (9, 9), [(1, 1, 5, 5)], [2])] * 2, [found(((1, 1, 5, 5), 0.3, 2))] * 2),
-        ([make_annotation("a", "a.jpg", (9, 9), [(1, 1, 5, 5)], [2], [True])] * 2, [found(((1, 1, 5, 5), 0.9, 2))] * 2),
+        ([make_annotation("a", "a.jpg", (9, 9), [], [])], [detected()]),
+        ([make_annotation("a", "a.jpg", (9, 9), [], [])], [detected(((1, 1, 5, 5), 0.9, 1))]),
+        ([make_annotation("a", "a.jpg", (9, 9), [(1, 1, 5, 5)], [2])] * 2, [detected()] * 2),
+        ([make_annotation("a", "a.jpg", (9, 9), [(1, 1, 5, 5)], [2])] * 2, [detected(((1, 1, 5, 5), 0.3, 2))] * 2),
+        (
+            [make_annotation("a", "a.jpg", (9, 9), [(1, 1, 5, 5)], [2], [True])] * 2,
+            [detected(((1, 1, 5, 5), 0.9, 2))] * 2,
+        ),
     ],
     ids=["no images", "nothing", "no objects", "no detections", "low scores", "only difficult"],
 )
-def test_pages_of_little(annotations, detections, tmp_path):
+def test_page_of_degenerate_splits(annotations, detections, tmp_path):
     file = tmp_path / "report.html"
     metrics = metrics_of(detections, annotations)
-    page.write_report(file, config(), Pictures(annotations, NAMES), detections, metrics, annotations)
+    page.write_report(file, config(), GreyImages(annotations, NAMES), detections, metrics, annotations)
     text = Reader(file.read_text()).text
     assert "nan" not in text and "None" not in text and "inf" not in text
 
 
-# ---- pictures ----
+# ---- error images ----
 
 
 def pixel(jpeg: bytes | None, x: float, y: float) -> list[int]:
-    """Of a picture 6.4 times the image's size, at a place in the image."""
+    """Return a pixel of an image that was enlarged 6.4 times, at a position in the original."""
     assert jpeg is not None
     image = Image.open(io.BytesIO(jpeg))
     assert image.size == (640, 512)
@@ -241,32 +261,32 @@ def near(colour: list[int], expected: Sequence[int]) -> bool:
     return bool(np.abs(np.array(colour) - expected).max() < 70)  # JPEG blurs thin lines of strong colours
 
 
-def test_boxes_are_coloured_by_what_became_of_them():
-    """Halfway down the left edge, where no label lies. A found, B missed, C difficult; A again, and C for a cat."""
-    there = make_annotation("a", "a.jpg", (100, 80), [A, B, C], [1, 1, 1], [False, False, True])
-    detections = found((A, 0.9, 1), ((60, 45, 90, 75), 0.8, 1), (C, 0.7, 2))
-    verdict = diagnosis.diagnose_image(detections, there)
-    picture = error_images.draw_error_image(Pictures([there], NAMES), 0, detections, verdict)
-    assert near(pixel(picture.truth, 10, 25), error_images.CORRECT)
-    assert near(pixel(picture.truth, 60, 25), error_images.MISSED)
-    assert near(pixel(picture.truth, 10, 60), error_images.IGNORED)
-    assert near(pixel(picture.detections, 10, 25), error_images.CORRECT)
-    assert near(pixel(picture.detections, 60, 60), error_images.ERROR)
-    assert near(pixel(picture.detections, 10, 60), error_images.IGNORED)
-    assert near(pixel(picture.detections, 60, 25), (128, 128, 128)), "nothing was found there"
-    assert (picture.objects, picture.errors) == (2, {"missed": 1, "background": 1})
+def test_draw_error_image_colours_boxes_by_outcome():
+    """Halfway down the left edge, where no label lies. A detected, B missed, C difficult; A again, and C for a cat."""
+    truth = make_annotation("a", "a.jpg", (100, 80), [A, B, C], [1, 1, 1], [False, False, True])
+    detections = detected((A, 0.9, 1), ((60, 45, 90, 75), 0.8, 1), (C, 0.7, 2))
+    result = diagnosis.diagnose_image(detections, truth)
+    drawn = error_images.draw_error_image(GreyImages([truth], NAMES), 0, detections, result)
+    assert near(pixel(drawn.truth, 10, 25), error_images.CORRECT)
+    assert near(pixel(drawn.truth, 60, 25), error_images.MISSED)
+    assert near(pixel(drawn.truth, 10, 60), error_images.IGNORED)
+    assert near(pixel(drawn.detections, 10, 25), error_images.CORRECT)
+    assert near(pixel(drawn.detections, 60, 60), error_images.ERROR)
+    assert near(pixel(drawn.detections, 10, 60), error_images.IGNORED)
+    assert near(pixel(drawn.detections, 60, 25), (128, 128, 128)), "no detection"
+    assert (drawn.objects, drawn.errors) == (2, {"missed": 1, "background": 1})
 
 
-def test_labels_say_what_is_wrong():
-    there = make_annotation("a", "a.jpg", (100, 80), [A, B, C], [1, 2, 4], [False, False, True])
-    detections = found((A, 0.9, 4), (A, 0.8, 1), (C, 0.7, 1), ((60, 45, 90, 75), 0.6, 3), (C, 0.2, 1))
-    verdict = diagnosis.diagnose_image(detections, there)
-    assert error_images.truth_labels(there, verdict, NAMES) == ["", f"{NAMES[1]}, missed", " "]
-    told = error_images.detection_labels(detections, there, verdict, NAMES)
-    assert told == ["yak 0.90, is ant", "ant 0.80, duplicate", " ", f"{NAMES[2]} 0.60, background"]
+def test_labels_name_the_error():
+    truth = make_annotation("a", "a.jpg", (100, 80), [A, B, C], [1, 2, 4], [False, False, True])
+    detections = detected((A, 0.9, 4), (A, 0.8, 1), (C, 0.7, 1), ((60, 45, 90, 75), 0.6, 3), (C, 0.2, 1))
+    result = diagnosis.diagnose_image(detections, truth)
+    assert error_images.truth_labels(truth, result, NAMES) == ["", f"{NAMES[1]}, missed", " "]
+    labels = error_images.detection_labels(detections, truth, result, NAMES)
+    assert labels == ["yak 0.90, is ant", "ant 0.80, duplicate", " ", f"{NAMES[2]} 0.60, background"]
 
 
-def test_legend_has_the_colours_of_the_pictures():
+def test_legend_has_the_colours_of_the_images():
     css = (Path(page.__file__).parent / "page.css").read_text()
     colours = {"right": "CORRECT", "missed": "MISSED", "wrong": "ERROR", "ignored": "IGNORED"}
     for kind, name in colours.items():
@@ -287,8 +307,6 @@ def test_evaluate_writes_the_page(trained_run: Path, tmp_path: Path, capsys):
     assert command("evaluate", run, "--report", "--split", "val") == 0
     assert "run on val" in Reader((run / "report_val.html").read_text()).text
     assert (run / "report.html").read_text() == before
-    assert command("evaluate", run, "--report") == 0
-    assert (run / "report.html").read_text() == before, "the same each time"
 
 
 # ---- in a browser ----
@@ -314,7 +332,7 @@ def browse(chromium: str, file: Path, *options: str) -> subprocess.CompletedProc
 
 @pytest.fixture(scope="module")
 def page_of_bccd(bccd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Detections made from the truth: boxes shifted, dropped, of another class, and boxes of nothing."""
+    """Detections are derived from the annotations: boxes are shifted, dropped, mislabelled and added."""
     source = open_source(Data(root=str(bccd)), "test")
     rng, detections = np.random.default_rng(0), []
     annotations = list(source.annotations())
@@ -325,7 +343,7 @@ def page_of_bccd(bccd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         corners = rng.uniform(0, 300, (3, 2))
         rows = [*zip(boxes, rng.beta(5, 2, len(boxes)), labels, strict=True)]
         rows += [((*c, *(c + 80)), rng.uniform(0, 0.6), int(rng.integers(1, 4))) for c in corners]
-        detections.append(found(*rows))
+        detections.append(detected(*rows))
     file = tmp_path_factory.mktemp("bccd") / "report.html"
     names = source.class_names
     page.write_report(file, config(names), source, detections, metrics_of(detections, annotations, names), annotations)
@@ -339,14 +357,14 @@ def test_page_in_a_browser(chromium: str, page_of_bccd: Path, tmp_path: Path, sc
     dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
     said = browse(chromium, page_of_bccd, f"--screenshot={shot}", "--window-size=1280,3000", *dark).stderr
     assert "CONSOLE" not in said
-    picture = np.asarray(Image.open(shot).convert("RGB"))
-    assert picture.shape == (3000, 1280, 3)
-    paper = picture[5, 5].astype(int)
+    drawn = np.asarray(Image.open(shot).convert("RGB"))
+    assert drawn.shape == (3000, 1280, 3)
+    paper = drawn[5, 5].astype(int)
     assert (paper.min() > 230) if scheme == "light" else (paper.max() < 50)
-    inked = (np.abs(picture - paper).max(axis=2) > 60).reshape(30, 100, 1280).mean(axis=(1, 2))
-    assert (inked > 0.002).all(), "something stands in every hundred rows"
+    inked = (np.abs(drawn - paper).max(axis=2) > 60).reshape(30, 100, 1280).mean(axis=(1, 2))
+    assert (inked > 0.002).all(), "every hundred rows contain something"
     assert 0.05 < inked.mean() < 0.6
-    assert len(np.unique(picture[2000:].reshape(-1, 3), axis=0)) > 5000, "the photographs of the worst images"
+    assert len(np.unique(drawn[2000:].reshape(-1, 3), axis=0)) > 5000, "the photographs of the worst images"
 
 
 @pytest.mark.parametrize("width", [500, 1600])  # chromium's windows are not narrower

@@ -1,4 +1,4 @@
-"""Pictures of a run: below each tile stands which image it is."""
+"""Tests of the image files of a run: which images are shown, with their ids as captions."""
 
 import numpy as np
 import pytest
@@ -14,25 +14,25 @@ SPREAD = [f"train_{number:06}" for number in range(0, 23, 2)]
 
 @pytest.fixture
 def captions(monkeypatch):
-    """What the sheets written so far say below their tiles."""
-    seen = []
+    """Captions of the contact sheets that were written."""
+    shown = []
     caption = pictures.with_caption
-    monkeypatch.setattr(pictures, "with_caption", lambda picture, text: seen.append(text) or caption(picture, text))
-    return seen
+    monkeypatch.setattr(pictures, "with_caption", lambda picture, text: shown.append(text) or caption(picture, text))
+    return shown
 
 
-def test_samples_tell_their_ids(captions, tmp_path):
+def test_write_samples_captions_are_image_ids(captions, tmp_path):
     pictures.write_samples(tmp_path / "samples.jpg", SOURCE)
     assert captions == SPREAD
 
 
-def test_truth_and_predictions_tell_their_ids(captions, tmp_path):
+def test_write_truth_and_predictions_shows_the_same_images(captions, tmp_path):
     pictures.write_truth_and_predictions(tmp_path, "val", SOURCE, [NO_DETECTIONS] * 23)
     assert captions[::2] == captions[1::2] == SPREAD
     assert {file.name for file in tmp_path.iterdir()} == {"val_truth.jpg", "val_pred.jpg"}
 
 
-def test_train_batch_tells_its_ids_in_the_order_of_the_batch(captions, tmp_path):
+def test_write_train_batch_captions_follow_the_batch(captions, tmp_path):
     images = np.zeros((3, 64, 64, 3), np.float32), np.zeros((3, 2, 4), np.float32), np.zeros((3, 2), np.int32)
     pictures.write_train_batch(tmp_path, SOURCE, np.array([7, 0, 22], np.int32), images)
     assert captions == ["train_000007", "train_000000", "train_000022"]
