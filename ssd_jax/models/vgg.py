@@ -195,7 +195,7 @@ class VGG16(nn.Module):
     """Normalisation of every layer: "none" or "group", see `conv_norm`."""
     input_spread: float = PIXEL_SPREAD
     """Standard deviation of the inputs, for the initial weights of conv1_1."""
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = jnp.dtype("float32")
     """Type that the convolutions compute in."""
     remat: bool = False
     """Keep only the feature maps between the blocks for the gradient, and recompute the rest."""

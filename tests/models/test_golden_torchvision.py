@@ -31,7 +31,7 @@ from ssd_jax.models.ssd import SSD
 from ssd_jax.ops.boxes import cxcywh_to_xyxy
 from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.ops.loss import multibox_loss
-from ssd_jax.ops.matching import match
+from ssd_jax.ops.matching import Targets, match
 from ssd_jax.runtime import compilation, sharding
 
 CONFIG = torchvision_config()
@@ -54,15 +54,31 @@ def test_default_boxes_equal_torchvision(golden):
     np.testing.assert_allclose(actual, golden["default_boxes_xyxy"], rtol=0, atol=3e-7)
 
 
-def test_layers_and_predictions_equal_torchvision(golden, params):
-    """Each layer is compared separately, so that a failure names the wrong layer."""
+@pytest.fixture(scope="module")
+def fast_compilation() -> None:
+    """Compile with all optimizations: these programs are large."""
+
+
+@pytest.fixture(scope="module")
+def outputs(params) -> tuple[Any, Any]:
+    """The predictions of an image, and the outputs of all layers."""
 
     def run(params: Any, images: Any) -> Any:
         return SSD(CONFIG.model).apply({"params": params}, images, capture_intermediates=True, mutable="intermediates")
 
     image = random_image(*GOLDEN_IMAGE)[None].astype(np.float32)
     compiled = jax.jit(run, compiler_options=compilation.compiler_options())
-    predictions, captured = sharding.fetch(compiled(params, image))
+    return sharding.fetch(compiled(params, image))
+
+
+def golden_targets() -> Targets:
+    boxes, labels = random_scene(GOLDEN_SCENE)
+    return jax.jit(match)(boxes / 300, labels, DEFAULT_BOXES)
+
+
+def test_layers_and_predictions_equal_torchvision(golden, outputs):
+    """Each layer is compared separately, so that a failure names the wrong layer."""
+    predictions, captured = outputs
     for name, moments, some in zip(
         golden["layer_names"], golden["layer_moments"], golden["layer_samples"], strict=True
     ):
@@ -80,6 +96,17 @@ def test_layers_and_predictions_equal_torchvision(golden, params):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * abs(expected).max(), err_msg=name)
 
 
+def test_matching_and_loss_equal_torchvision(golden, outputs):
+    labels = random_scene(GOLDEN_SCENE)[1]
+    targets = golden_targets()
+    expected = np.where(golden["matched"] >= 0, labels[golden["matched"]], 0)
+    np.testing.assert_array_equal(targets.labels, expected)
+    loss, parts = jax.jit(multibox_loss)(*outputs[0], jax.tree.map(lambda leaf: leaf[None], targets))
+    assert parts["loc_loss"] == pytest.approx(golden["loc_loss"], rel=1e-5)
+    assert parts["conf_loss"] == pytest.approx(golden["conf_loss"], rel=1e-5)
+    assert loss == pytest.approx(golden["loc_loss"] + golden["conf_loss"], rel=1e-5)
+
+
 def test_detections_in_an_image_of_another_size_equal_torchvision(golden, params):
     image = random_image(*GOLDEN_DETECTION_IMAGE)
     height, width = image.shape[:2]
@@ -91,16 +118,14 @@ def test_detections_in_an_image_of_another_size_equal_torchvision(golden, params
     assert_same_detections(actual, expected)
 
 
+@pytest.mark.slow
 def test_loss_and_gradient_equal_torchvision(golden, params):
     """torchvision's gradient was computed in float64.
 
     In float32 a few units with an activation near zero are on the other side of their ReLU. Each changes the gradient
     of the layers below it by up to a thousandth. Predictors and L2Norm come after the last ReLU.
     """
-    boxes, labels = random_scene(GOLDEN_SCENE)
-    targets = match(boxes / 300, labels, DEFAULT_BOXES)
-    expected = np.where(golden["matched"] >= 0, labels[golden["matched"]], 0)
-    np.testing.assert_array_equal(targets.labels, expected)
+    targets = golden_targets()
 
     def loss_of(params: Any, images: Any) -> Any:
         predictions = SSD(CONFIG.model).apply({"params": params}, images)

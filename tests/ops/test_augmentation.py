@@ -240,7 +240,7 @@ def test_random_crop_window_needs_only_one_object_to_overlap():
 
 @pytest.mark.parametrize("g", [0, 4])
 def test_random_crop_window_is_the_whole_image_without_objects(g):
-    assert is_whole(crop_windows(*padded([], g=g))).all()
+    assert is_whole(crop_windows(*padded([], g=g), count=4000 if g else 20)).all()
 
 
 def test_random_crop_window_accepts_a_box_without_area_in_the_sampler_without_minimum():

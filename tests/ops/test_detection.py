@@ -83,10 +83,10 @@ def assert_equals_caffe(offsets, logits, default_boxes, config=Detect()):
     [
         (300, 5, Detect()),
         (300, 5, Detect(score_threshold=0.3, top_k=20, nms_iou_threshold=0.3, max_detections=40)),
-        (500, 4, Detect(top_k=450, max_detections=1500)),
+        pytest.param(500, 4, Detect(top_k=450, max_detections=1500), marks=pytest.mark.slow),
         (200, 4, Detect(top_k=200, max_detections=600)),
-        (300, 2, Detect()),
-        (30, 8, Detect()),
+        pytest.param(300, 2, Detect(), marks=pytest.mark.slow),
+        pytest.param(30, 8, Detect(), marks=pytest.mark.slow),
         (1, 3, Detect()),
     ],
     ids=["max_detections", "all_limits", "no_limit", "top_k_equals_n", "one_class", "n_below_top_k", "one_box"],
@@ -219,8 +219,8 @@ def test_detect_equals_torchvision(n, c, changes):
     [
         ((200, 60, 8, 1), 6, {"top_k": 100}),
         ((200, 60, 8, 1), 6, {"top_k": 40, "score_threshold": 0.3, "max_detections": 25}),
-        ((200, 60, 8, 1), 6, {}),
-        ((90,), 4, {"top_k": 50}),
+        pytest.param((200, 60, 8, 1), 6, {}, marks=pytest.mark.slow),
+        pytest.param((90,), 4, {"top_k": 50}, marks=pytest.mark.slow),
     ],
     ids=["top_k_in_two_maps", "all_limits", "no_limit", "one_map"],
 )

@@ -1,0 +1,1 @@
+from helpers.fast_compilation import fast_compilation as fast_compilation
