@@ -142,7 +142,7 @@ def remove(file: str) -> Callable[[Path], None]:
         (remove("Annotations/train3.xml"), ["train.txt line 4", "train3.xml"]),
         (remove("JPEGImages/train3.png"), ["train3.xml", "image"]),
         (lambda root: (root / "Annotations/val0.xml").write_text("<annotation>\n<object>"), ["val0.xml", "line 2"]),
-        (lambda root: shutil.rmtree(root / "Annotations"), ["VOC", "COCO"]),
+        (lambda root: shutil.rmtree(root / "Annotations"), ["data.root", "voc:", "coco:"]),
     ],
 )
 def test_train_names_a_mistake_in_the_data(refused, tmp_path, voc, damage, words):

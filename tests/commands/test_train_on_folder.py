@@ -44,9 +44,10 @@ def test_unreadable_images_are_skipped_and_named(folder_run):
     assert warnings[1].startswith(f"warning: {images}/val1.png: ")
     assert "1 of 6 images" in warnings[2]
     assert "Traceback" not in folder_run.errors and "WARNING" not in folder_run.errors
-    train, first, val, second = folder_run.output.splitlines()[-5:-1]
-    assert "1 of 24 train images" in train and first.startswith(f"  {images}/train5.png: ")
-    assert "1 of 6 val images" in val and second.startswith(f"  {images}/val1.png: ")
+    lines = folder_run.output.splitlines()
+    for count, file in (("1 of 24 train images", "train5.png"), ("1 of 6 val images", "val1.png")):
+        (index,) = (i for i, line in enumerate(lines) if line.startswith(count))
+        assert lines[index + 1].startswith(f"  {images}/{file}: ")
 
 
 def test_strict_stops_at_an_unreadable_image(folder_run, tmp_path, refused):
