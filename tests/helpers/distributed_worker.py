@@ -5,6 +5,7 @@ OPTIONS, fields of DistributedOptions as JSON. What it returns is written to OUT
 """
 
 import json
+import os
 import signal
 import sys
 import time
@@ -16,7 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from helpers.orbax_files import largest_array_file
 from ssd_jax.errors import UserError
+from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runtime import distributed, exit_message, sharding
 from ssd_jax.runtime.distributed_options import DistributedOptions
 from ssd_jax.runtime.stop import StopRequest
@@ -89,6 +92,32 @@ class SlowProgram:
 
 def only_initialize(out: Path) -> dict[str, Any]:
     return {"count": jax.process_count()}
+
+
+def save_and_resume(out: Path) -> dict[str, Any]:
+    """Save two checkpoints together, truncate a file of the later one, and resume."""
+    mesh, folder = sharding.make_mesh(), out / "run" / "checkpoints"
+    metadata = {"config": {"model": {"class_names": ["cat"]}}}
+
+    def trees(step: int) -> dict[str, Any]:
+        kernel = jax.device_put(np.full(1000, step, np.float32), sharding.replicated(mesh))
+        split = sharding.shard_batch(np.full((4, 3), 10.0 * step, np.float32), mesh)
+        return {"params": {"conv": {"kernel": kernel}}, "training": {"split": split}}
+
+    with Checkpoints(folder, for_writing=True) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, trees(step), metadata)
+    distributed.run_on_primary(lambda: os.truncate(largest_array_file(folder / "2"), 10))
+    with Checkpoints(folder) as checkpoints:
+        restored = checkpoints.resume(trees(0), ("cat",))
+        assert restored is not None
+        values = sharding.fetch(restored.trees)
+        return {
+            "step": restored.step,
+            "steps": list(checkpoints.steps),
+            "kernel": np.unique(values["params"]["conv"]["kernel"]).tolist(),
+            "split": [values["training"]["split"].shape[0], *np.unique(values["training"]["split"]).tolist()],
+        }
 
 
 def step_until_stopped(out: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.orbax_files import array_files, largest_array_file, metadata_file
+from helpers.processes import end, start_workers
 
 from ssd_jax.errors import UserError
 from ssd_jax.runs.checkpoint import Checkpoints
@@ -141,6 +142,18 @@ def test_resume_does_not_move_a_checkpoint_that_does_not_fit(folder):
     with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match="conv/kernel"):
         checkpoints.resume(other, NAMES)
     assert (folder / "2").is_dir()
+
+
+def test_resume_agrees_in_two_processes_that_saved_together(tmp_path):
+    ended = end(start_workers("save_and_resume", tmp_path))
+    assert [process.code for process in ended] == [0, 0], ended
+    for index in range(2):
+        result = json.loads((tmp_path / f"{index}.json").read_text())
+        assert (result["step"], result["steps"]) == (1, [1])
+        assert (result["kernel"], result["split"]) == ([1.0], [8, 10.0])
+    run = tmp_path / "run"
+    assert (run / "checkpoints" / "1" / "checksums.json").is_file()
+    assert [path.name for path in (run / "corrupt_checkpoints").iterdir()] == ["2"]
 
 
 # ---- the functions, without Orbax ----
