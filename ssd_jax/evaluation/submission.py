@@ -98,7 +98,7 @@ def writer_for(source: Source, annotations: Sequence[Annotation]) -> SubmissionW
 
 
 def _has_unique_ids(annotations: Sequence[Annotation]) -> bool:
-    """Whether each image has an id of its own. Splits joined from several COCO files may repeat ids."""
+    """Return whether each image has an id of its own. Splits joined from several COCO files may repeat ids."""
     numbers = {annotation.number for annotation in annotations}
     return None not in numbers and len(numbers) == len(annotations)
 

@@ -111,7 +111,7 @@ class TideError(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """What the report shows beside the metrics."""
+    """Curves, intervals and errors of a split, which the report shows beside the metrics."""
 
     curves: tuple[Curve | None, ...]
     """Curve of each class. None for a class without objects."""

@@ -1,8 +1,9 @@
-"""Which detections belong to which image, in pixels of which image; and how often the program is compiled."""
+"""Tests of detection on a split: order, units, unreadable images, and the number of compilations."""
 
 import dataclasses
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from ssd_jax.data.source import Annotation, Source, make_annotation
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation import evaluator
 from ssd_jax.inference import detections
-from ssd_jax.inference.program import make_predict_fn, to_image_detections
+from ssd_jax.inference.program import PredictFn, make_predict_fn, to_image_detections
 from ssd_jax.models.ssd import SSD
 from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.ops.detection import Detections
@@ -28,13 +29,29 @@ TINY = tiny_config.get_config()
 TINY = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, class_names=CLASS_NAMES))
 
 
+TINY = dataclasses.replace(TINY, detect=dataclasses.replace(TINY.detect, score_threshold=0.2))
+
+
 @pytest.fixture(scope="module")
 def params() -> dict[str, Any]:
-    return jax.jit(SSD(TINY.model).init)(jax.random.key(3, impl="rbg"), jnp.zeros((1, 64, 64, 3)))["params"]
+    """Parameters with random predictors: those of a new network give every box the same score."""
+    fresh = jax.jit(SSD(TINY.model).init)(jax.random.key(3, impl="rbg"), jnp.zeros((1, 64, 64, 3)))["params"]
+    return with_random_predictors(fresh)
+
+
+@pytest.fixture(scope="module")
+def predict() -> PredictFn:
+    """One compiled program for all tests: batches of four images of 64 px."""
+    return make_predict_fn(TINY, sharding.make_mesh())
+
+
+@pytest.fixture(scope="module")
+def network() -> Callable[..., Any]:
+    return jax.jit(SSD(TINY.model).apply)
 
 
 class GreyImages(Source):
-    """Each image of one grey, 10 times its position, and of a size of its own; those in broken can't be read."""
+    """Images of different sizes. Each has one grey value, 10 times its position. Those in ``broken`` are unreadable."""
 
     class_names: tuple[str, ...] = CLASS_NAMES
     in_memory = True
@@ -59,8 +76,8 @@ class GreyImages(Source):
         return np.full((height, width, 3), 10 * index, np.uint8)
 
 
-def tell_grey(params: object, canvas: Any, height: Any, width: Any) -> Detections:
-    """In place of a network: one detection in the middle half of each image, whose score is its grey over 100."""
+def predict_grey(params: object, canvas: Any, height: Any, width: Any) -> Detections:
+    """Replace the network: one detection in the middle half of each image, whose score is its grey value / 100."""
     grey = np.asarray(canvas)[:, 0, 0, 0] / 100
     boxes = np.tile(np.array([0.25, 0.25, 0.75, 0.75], np.float32), (len(grey), 2, 1))
     scores = np.stack([grey, np.zeros_like(grey)], axis=1).astype(np.float32)
@@ -70,30 +87,31 @@ def tell_grey(params: object, canvas: Any, height: Any, width: Any) -> Detection
 
 
 @pytest.mark.parametrize("broken", [(), (1, 4), tuple(range(7))])
-def test_detections_stay_with_their_image(broken, caplog):
+def test_predict_split_keeps_the_order_of_the_images(broken, caplog):
     source = GreyImages(broken)
-    seen: list[int] = []
+    batch_sizes: list[int] = []
     with caplog.at_level(logging.WARNING):
-        found = evaluator.predict_split(tell_grey, {}, source, TINY, sharding.single_device_mesh(), seen.append)
-    assert len(found) == 7
-    assert seen == [4, 3], "of batches of four the last is filled up with what is no image"
-    for index, ((width, height), image) in enumerate(zip(GreyImages.all_sizes, found, strict=True)):
+        mesh = sharding.single_device_mesh()
+        predictions = evaluator.predict_split(predict_grey, {}, source, TINY, mesh, batch_sizes.append)
+    assert len(predictions) == 7
+    assert batch_sizes == [4, 3], "padding of the last batch is not counted"
+    for index, ((width, height), image) in enumerate(zip(GreyImages.all_sizes, predictions, strict=True)):
         if index in broken:
             assert len(image.boxes_px) == len(image.scores) == len(image.labels) == 0
             assert f"grey{index}.png: cut short" in caplog.text
         else:
-            # Pixels of the original, of image 3 too, which is four times the canvas.
+            # Pixels of the original image, also of image 3, which is four times as large as the canvas.
             np.testing.assert_allclose(image.boxes_px, [[width / 4, height / 4, width * 3 / 4, height * 3 / 4]])
             np.testing.assert_allclose(image.scores, [index / 10], atol=1e-6)
             assert image.labels.tolist() == [1]
     assert (f"{len(broken)} of 7 images could not be read" in caplog.text) == bool(broken)
 
 
-def test_images_that_cannot_be_read_are_told_in_the_first_pass_only(caplog):
+def test_predict_split_reports_unreadable_images_once(caplog):
     unreadable: dict[int, str] = {}
     for _ in range(2):
         evaluator.predict_split(
-            tell_grey, {}, GreyImages((1,)), TINY, sharding.single_device_mesh(), unreadable=unreadable
+            predict_grey, {}, GreyImages((1,)), TINY, sharding.single_device_mesh(), unreadable=unreadable
         )
     assert [record.message.split(";")[0] for record in caplog.records] == [
         "grey1.png: cut short", "1 of 7 images could not be read",
@@ -101,64 +119,71 @@ def test_images_that_cannot_be_read_are_told_in_the_first_pass_only(caplog):
     assert unreadable == {1: "grey1.png: cut short"}
 
 
-def test_program_is_the_network_and_caffes_detection_output(params):
-    """On images of the network's own size, which the warp leaves alone; predictors from scratch say nothing."""
-    params = with_random_predictors(params)
+def test_predict_fn_is_the_network_and_caffes_detection_output(params, predict, network):
+    """The images have the size of the network's input, so resizing does not change them."""
     source = ShapesSource(TINY.data.shapes, "val")
-    images = np.stack([source.image(i) for i in range(2)])
-    config = dataclasses.replace(TINY, detect=dataclasses.replace(TINY.detect, score_threshold=0.2))
-    program = make_predict_fn(config, sharding.single_device_mesh())
-    side = np.full(2, 64, np.int32)
-    detections = sharding.fetch(program(params, images, side, side))
-    offsets, logits = jax.jit(SSD(config.model).apply)({"params": params}, images.astype(np.float32))
-    default_boxes, variances = make_default_boxes(config.model.default_boxes), config.model.default_boxes.variances
-    for slot in range(2):
+    images = np.stack([source.image(i) for i in range(4)])
+    side = np.full(4, 64, np.int32)
+    batch = sharding.shard_batch((images, side, side), sharding.make_mesh())
+    detections = sharding.fetch(predict(params, *batch))
+    offsets, logits = network({"params": params}, images.astype(np.float32))
+    default_boxes, variances = make_default_boxes(TINY.model.default_boxes), TINY.model.default_boxes.variances
+    for slot in range(4):
         expected = reference.detection_output(
             np.asarray(offsets[slot]), np.asarray(logits[slot]), default_boxes, variances, 0.2, 400, 0.45, 200
         )
-        found = to_image_detections(detections, slot, 64, 64)
+        predictions = to_image_detections(detections, slot, 64, 64)
         assert len(expected) > 3
-        np.testing.assert_allclose(found.scores, [score for score, _, _ in expected], atol=1e-4)
-        assert found.labels.tolist() == [label for _, label, _ in expected]
-        np.testing.assert_allclose(found.boxes_px, [64 * box for _, _, box in expected], atol=1e-2)
+        np.testing.assert_allclose(predictions.scores, [score for score, _, _ in expected], atol=1e-4)
+        assert predictions.labels.tolist() == [label for _, label, _ in expected]
+        np.testing.assert_allclose(predictions.boxes_px, [64 * box for _, _, box in expected], atol=1e-2)
 
 
-def test_program_knows_the_boxes_of_each_map(params):
-    """Two candidates of each of the three maps, as mmdetection would choose them."""
-    params = with_random_predictors(params)
+MAP_CONFIG = dataclasses.replace(TINY, detect=dataclasses.replace(TINY.detect, top_k=2, top_k_per="map"))
+
+
+def test_predict_fn_passes_the_number_of_boxes_of_each_feature_map(params):
+    """`detect` raises ValueError while it is traced if it does not get them."""
+    predict = make_predict_fn(MAP_CONFIG, sharding.single_device_mesh())
+    canvas, side = jax.ShapeDtypeStruct((1, 64, 64, 3), np.uint8), jax.ShapeDtypeStruct((1,), np.int32)
+    assert jax.eval_shape(predict, params, canvas, side, side).boxes.shape == (1, TINY.detect.max_detections, 4)
+
+
+@pytest.mark.slow
+def test_predict_fn_takes_candidates_of_each_feature_map(params, network):
+    """Two candidates of each of the three feature maps, as mmdetection chooses them."""
     image = ShapesSource(TINY.data.shapes, "val").image(0)[None]
     limit = float(np.log(1000 / 16))
     detect = Detect(0.02, 2, 0.45, 200, "map", (-limit, limit), clip_before_nms=True, drop_empty=True)
     config = dataclasses.replace(TINY, detect=detect)
     side = np.full(1, 64, np.int32)
     program = make_predict_fn(config, sharding.single_device_mesh())
-    found = to_image_detections(sharding.fetch(program(params, image, side, side)), 0, 64, 64)
-    offsets, logits = jax.jit(SSD(config.model).apply)({"params": params}, image.astype(np.float32))
+    predictions = to_image_detections(sharding.fetch(program(params, image, side, side)), 0, 64, 64)
+    offsets, logits = network({"params": params}, image.astype(np.float32))
     expected = reference.mmdetection_detections(
         np.asarray(offsets[0]), np.asarray(logits[0]), make_default_boxes(config.model.default_boxes), (256, 64, 16),
         0.02, 2, 0.45, 200,
     )  # fmt: skip
     assert len(expected) > 3
-    assert found.labels.tolist() == [label for _, label, _, _ in expected]
-    np.testing.assert_allclose(found.boxes_px, [64 * np.array(box) for _, _, _, box in expected], atol=1e-2)
+    assert predictions.labels.tolist() == [label for _, label, _, _ in expected]
+    np.testing.assert_allclose(predictions.boxes_px, [64 * np.array(box) for _, _, _, box in expected], atol=1e-2)
 
 
-def test_one_compilation_for_all_batches(params):
-    program = make_predict_fn(TINY, sharding.make_mesh())
+def test_predict_split_compiles_once(params, predict):
     source = ShapesSource(TINY.data.shapes, "val")  # six images: the second batch is half full
-    evaluator.predict_split(program, params, source, TINY, sharding.make_mesh())
-    assert program._cache_size() == 1
+    evaluator.predict_split(predict, params, source, TINY, sharding.make_mesh())
+    assert predict._cache_size() == 1
 
 
-def test_measured_is_json_with_the_keys_that_scripts_read():
+def test_compute_metrics_can_be_written_as_json():
     source = ShapesSource(TINY.data.shapes, "val")
     annotations = [source.annotation(i) for i in range(6)]
     exact = [
         detections.ImageDetections(a.boxes_px, np.linspace(1, 0.5, len(a.labels), dtype=np.float32), a.labels)
         for a in annotations
     ]
-    measured = json.loads(json.dumps(evaluator.compute_metrics(exact, source)))
+    metrics = json.loads(json.dumps(evaluator.compute_metrics(exact, source)))
     for key in ("voc_map_11point", "voc_map_area", "coco_ap"):
-        assert measured[key] == pytest.approx(1)
+        assert metrics[key] == pytest.approx(1)
     nothing = evaluator.compute_metrics([detections.NO_DETECTIONS] * 6, source)
     assert [nothing[key] for key in ("voc_map_11point", "voc_map_area", "coco_ap")] == [0, 0, 0]

@@ -106,7 +106,7 @@ def test_iou_threshold_is_inclusive():
 
 
 def test_second_detection_of_an_object_is_wrong_even_if_it_fits_better():
-    """The loose one, first by score, is right; the exact one wrong: then B: precision 1, 1/2, 2/3.
+    """The loose box has the higher score and is correct, the exact one is wrong, B is correct: precision 1, 1/2, 2/3.
 
     Recall 1/2, 1/2, 1. 11-point: six points (0 to 0.5) of 1, five of 2/3; area 1/2 + 1/2 * 2/3.
     """
@@ -167,7 +167,7 @@ def test_eleven_recall_points_are_those_of_numpy():
 
 
 def test_boxes_without_area_cause_no_division_by_zero():
-    """A box turned inside out has no area (x2 - x1 + 1 = 0) and no division by zero follows."""
+    """A box with swapped corners has no area (x2 - x1 + 1 = 0). This must not cause a division by zero."""
     assert both_aps([scored((5, 5, 4, 4, 0.9), (*A, 0.8))], [true((5, 5, 4, 4, 0), (*A, 0))]) == pytest.approx(
         ((6 * 0.5) / 11, 0.25)
     )

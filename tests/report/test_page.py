@@ -4,6 +4,7 @@
 import base64
 import html.parser
 import io
+import json
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from ssd_jax.config import Config, Data, Model, Train
 from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.source import Annotation, FolderSource, make_annotation
 from ssd_jax.errors import UserError
-from ssd_jax.evaluation import evaluator
+from ssd_jax.evaluation import evaluate, evaluator
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics import diagnosis
 from ssd_jax.metrics.average_precision import COCO_KEYS
@@ -304,7 +305,10 @@ def test_evaluate_writes_the_page(trained_run: Path, tmp_path: Path, capsys):
     assert f"Report: {run / 'report.html'}" in capsys.readouterr().out
     before = (run / "report.html").read_text()
     assert "run on test" in Reader(before).text
-    assert command("evaluate", run, "--report", "--split", "val") == 0
+    metrics = evaluate(run, "val", report=True)
+    assert json.loads((run / "metrics_val.json").read_text()) == metrics
+    assert (metrics["split"], metrics["images"], metrics["coco_ap"] is None) == ("val", 6, False)
+    assert {"val_truth.jpg", "val_pred.jpg"} <= {file.name for file in run.iterdir()}
     assert "run on val" in Reader((run / "report_val.html").read_text()).text
     assert (run / "report.html").read_text() == before
 
