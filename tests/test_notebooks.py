@@ -8,7 +8,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from helpers.cli import ROOT, write_voc_folder
+from helpers.cli import ROOT, TINY, write_voc_folder
 from nbclient import NotebookClient
 
 NAMES = ("first_tour", "own_data")
@@ -86,7 +86,7 @@ def test_own_data_generates_a_data_set_and_finds_its_mistake(tmp_path):
 def test_own_data_runs_on_another_folder(tmp_path):
     """Only the parameters are changed; the folder has no test split."""
     root = write_voc_folder(tmp_path / "mine", {"train": 12, "val": 3})
-    notebook = execute("own_data", tmp_path, FOLDER=str(root), RUN="../runs/mine", STEPS=2)
+    notebook = execute("own_data", tmp_path, FOLDER=str(root), RUN="../runs/mine", CONFIG=TINY, STEPS=2)
     assert_clean(notebook, allowed_path=root)
     printed = text(notebook)
     assert "train: 12 images" in printed and "val: 3 of 3 images" in printed

@@ -105,8 +105,8 @@ def test_predict_rejects_wrong_arguments(refused, tmp_path, trained_run, photos)
     assert "1 of 1 images" in message and "detections" not in message
     assert "IMAGES" in refused("predict", trained_run, "--out", out)
     assert "--score is 1.5" in refused("predict", trained_run, photos, "--score", "1.5", "--out", out)
-    assert f"{tmp_path / 'typo'}: " in refused("predict", trained_run, tmp_path / "typo", "--out", out)
+    assert str(tmp_path / "typo") in refused("predict", trained_run, tmp_path / "typo", "--out", out)
     (tmp_path / "empty").mkdir()
-    assert f"{tmp_path / 'empty'}: " in refused("predict", trained_run, tmp_path / "empty", "--out", out)
+    assert f"{tmp_path / 'empty'} " in refused("predict", trained_run, tmp_path / "empty", "--out", out)
     assert "config.json" in refused("predict", tmp_path, photos, "--out", out)
     assert not out.exists(), "the folder is created only after all checks"
