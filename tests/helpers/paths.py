@@ -1,4 +1,4 @@
-"""Where the checkout, the tests and the files they read are."""
+"""Paths of the checkout, the tests and their assets."""
 
 from pathlib import Path
 
