@@ -25,7 +25,7 @@ from ssd_jax.data.source import Source, keep_trainable_objects, normalised_boxes
 from ssd_jax.ops.default_boxes import make_default_boxes
 
 SIZE_EDGES = (16, 32, 64, 128)
-"""Borders between size ranges of objects: square root of the box area in pixels of the network's input."""
+"""Borders between size ranges of objects, as the square root of the box area in pixels of the network's input."""
 
 PUBLISHED = {
     "SSD300, VOC's boxes": SSD300_VOC_BOXES,
