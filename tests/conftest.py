@@ -1,30 +1,45 @@
-"""Fixtures of all tests: a cache of compiled functions, a trained run, and real photographs."""
+"""Fixtures of all tests, and the environment that JAX is imported with."""
 
+import fcntl
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-# Most of the time of the tests is compilation, which the cache avoids in a second run. It is set before jax is
-# imported, and in the environment, so that processes started by tests use it as well.
+# Most of the time of the tests is compilation, so compiled programs are kept for the next run. The variables are set
+# before JAX is imported, and in the environment, so that processes started by tests see them, too.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
 @pytest.fixture(scope="session")
 def bccd() -> Path:
-    """Return a VOC folder with 364 photographs of blood cells in three classes: github.com/Shenggan/BCCD_Dataset."""
+    """Return a folder of 364 photographs of blood cells in VOC layout, with three classes.
+
+    The data set is github.com/Shenggan/BCCD_Dataset.
+    """
     folder = os.environ.get("SSD_JAX_TEST_DATA")
     if folder is None:
-        pytest.skip("needs real photographs: set SSD_JAX_TEST_DATA to a folder that contains bccd/")
+        pytest.skip("needs photographs: set SSD_JAX_TEST_DATA to a folder that contains bccd/")
     return Path(folder) / "bccd"
 
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a finished run of tiny_config.py. Tests that change it must use a copy."""
-    from helpers.cli import TINY, command  # imported here, because it imports jax
+    """Return a finished run of tiny_config.py. Tests that change it make a copy first.
 
-    run = tmp_path_factory.mktemp("runs") / "tiny"
-    assert command("train", TINY, "--workdir", run) == 0
-    return run
+    It is trained once, by whichever pytest-xdist worker comes first; every worker gets its own copy.
+    """
+    from helpers.cli import TINY, command  # imports JAX, after the environment above is set
+
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained_run"
+    done = shared.with_name("trained_run.done")
+    with shared.with_name("trained_run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(shared, ignore_errors=True)
+            assert command("train", TINY, "--workdir", shared) == 0
+            done.touch()
+    return Path(shutil.copytree(shared, tmp_path_factory.mktemp("runs") / "tiny"))

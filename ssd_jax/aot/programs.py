@@ -69,7 +69,7 @@ def compile_programs(
     if config.devices.virtual_shards:
         raise UserError("devices.virtual_shards makes the step several programs; set it to 0 to compile it")
     mesh = make_mesh(target_devices(target), config.devices.fsdp)
-    check_batch_size(config, mesh)
+    check_batch_size(config, mesh.size)
     costs: dict[Program, Costs] = {}
     for program in programs:
         progress(program)

@@ -1,7 +1,8 @@
-"""The loop: batches to steps, and now and then a line in the log, a measurement, a checkpoint."""
+"""The training loop: steps, logging, evaluation and checkpoints."""
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,19 +12,18 @@ import msgspec
 import numpy as np
 from tqdm.auto import tqdm
 
-from ssd_jax.config import Config
+from ssd_jax.config import Config, Train
 from ssd_jax.data.loader import train_batches
 from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation.evaluator import compute_metrics, predict_split
 from ssd_jax.inference.program import PredictFn, make_predict_fn
-from ssd_jax.report import pictures
 from ssd_jax.runs.checkpoint import BEST_METRIC, Checkpoints
-from ssd_jax.runs.log import RunLog
 from ssd_jax.runtime import distributed, exit_message, sharding
 from ssd_jax.runtime.stop import Stopped, StopRequest
 from ssd_jax.training.optimizer import make_schedule
 from ssd_jax.training.pretrained import Pretrained, initial_params, open_pretrained
+from ssd_jax.training.reporter import NullReporter, Reporter, print_summary
 from ssd_jax.training.train_step import (
     Metrics,
     TrainState,
@@ -33,38 +33,99 @@ from ssd_jax.training.train_step import (
     make_train_step,
 )
 
-RESULTS_COLUMNS = ("voc_map_11point", "voc_map_area", "coco_ap", "coco_ap50")
-"""Of what is measured on the val split, what results.csv keeps."""
-DATA_WAIT_WARNING = 0.1
-"""Of the time, from which on a wait for data is told."""
+
+class Due(NamedTuple):
+    """What has to be done after a step, in this order."""
+
+    log: bool
+    evaluate: bool
+    save: bool
+
+
+def due_after(step: int, train: Train, stopping: bool) -> Due:
+    """Return what has to be done after a step.
+
+    Every evaluation is saved, so that the best checkpoint can be chosen, and everything saved is logged before.
+
+    Args:
+        step: Number of the step, from 1.
+        train: Config of the training.
+        stopping: Whether training stops after this step, which is then saved. It is not evaluated, unless it is the
+            last one.
+    """
+    is_last = step == train.steps
+    evaluate = is_last or (train.eval_every > 0 and step % train.eval_every == 0 and not stopping)
+    save = evaluate or stopping or step % train.checkpoint_every == 0
+    return Due(save or step % train.log_every == 0, evaluate, save)
+
+
+def checkpoint_trees(state: TrainState) -> dict[str, Any]:
+    """Return the trees that a checkpoint contains: ``params`` for inference, and ``training`` to resume training.
+
+    ``training`` has the parameters themselves only if ``params`` is their moving average.
+    """
+    training = {"opt_state": state.opt_state}
+    if state.ema_params is not None:
+        training["params"] = state.params
+    return {"params": state.eval_params, "training": training}
 
 
 class DispatchedStep(NamedTuple):
-    """A step whose metrics were not looked at yet."""
+    """A step that was sent to the devices, and whose metrics were not read yet."""
 
     step: int
     images: np.ndarray
-    """Their positions in the source."""
+    """Positions of its images in the source."""
     metrics: Metrics
 
 
-def check_finite(pending: list[DispatchedStep], source: Source) -> list[dict[str, float]]:
-    """Metrics of the steps as numbers. Raises UserError at the first loss that is not finite."""
-    fetched = [{name: float(value) for name, value in p.metrics.items()} for p in pending]
-    for p, metrics in zip(pending, fetched, strict=True):
+def check_finite(steps: list[DispatchedStep], source: Source) -> list[dict[str, float]]:
+    """Read the metrics of some steps, and check that the loss and the gradient are finite.
+
+    Raises:
+        UserError: They are not. The message names the first such step and its images.
+    """
+    fetched = [{name: float(value) for name, value in s.metrics.items()} for s in steps]
+    for s, metrics in zip(steps, fetched, strict=True):
         if not np.isfinite(metrics["loss"]) or not np.isfinite(metrics["gradient_norm"]):
-            ids = ", ".join(source.annotation(int(i)).image_id for i in p.images)
+            ids = ", ".join(source.annotation(int(i)).image_id for i in s.images)
             raise UserError(
-                f"step {p.step}: the loss is {metrics['loss']}, its gradient's norm {metrics['gradient_norm']}. "
-                f"Images of this step: {ids}. Checkpoints before it are kept. Look at these images and their boxes; "
-                "else try a lower --optimizer.learning_rate, --optimizer.warmup_steps 500 or --optimizer.clip_norm 10 "
-                "in a new --workdir"
+                f"step {s.step}: the loss is {metrics['loss']}, the norm of its gradient {metrics['gradient_norm']}. "
+                f"Images of this step: {ids}. Earlier checkpoints are kept. Check these images and their boxes. If "
+                "they are correct, use a lower --optimizer.learning_rate, --optimizer.warmup_steps 500 or "
+                "--optimizer.clip_norm 10 in a new --workdir"
             )
     return fetched
 
 
+class StepTimer:
+    """Measures the time that training steps take, and the part of it that is spent waiting for data."""
+
+    def __init__(self) -> None:
+        self.total = self.total_waited = 0.0
+        """Seconds of all laps."""
+        self.restart()
+
+    def restart(self) -> None:
+        """Start a lap."""
+        self._start, self._waited = time.perf_counter(), 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time in this context as waiting for data."""
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    def lap(self) -> tuple[float, float]:
+        """End a lap; return its seconds, and those of them that were spent waiting."""
+        seconds, waited = time.perf_counter() - self._start, self._waited
+        self.total, self.total_waited = self.total + seconds, self.total_waited + waited
+        return seconds, waited
+
+
 class Trainer:
-    """One run: what stays the same over its steps. ``run()`` goes to the end, or to where it is asked to stop."""
+    """Trains a detector in a run folder. `run` trains to the end, or until SIGTERM asks it to stop."""
 
     def __init__(
         self,
@@ -74,176 +135,148 @@ class Trainer:
         val_source: Source | None,
         pretrained: Pretrained | None = None,
     ) -> None:
+        """Make the compiled functions and the stream of batches.
+
+        Args:
+            config: Config of the run, with class names.
+            workdir: Run folder.
+            train_source: Split to train on.
+            val_source: Split to evaluate on. None: no evaluation.
+            pretrained: The result of `open_pretrained` for this config; opened when needed if not given.
+
+        Raises:
+            UserError: The devices do not divide the batch evenly.
+        """
         self.config, self.workdir, self.pretrained = config, workdir, pretrained
         self.train_source, self.val_source = train_source, val_source
         self.mesh = sharding.make_mesh(fsdp=config.devices.fsdp)
-        check_batch_size(config, self.mesh)
+        check_batch_size(config, self.mesh.size)
         self.schedule = make_schedule(config.optimizer, config.train.steps)
         self.train_step = make_train_step(config, self.mesh)
-        self.detect: PredictFn = distributed.start_together(make_predict_fn(config, self.mesh))
+        self.predict: PredictFn = distributed.start_together(make_predict_fn(config, self.mesh))
         rows = sharding.local_rows(self.mesh, config.train.batch_size)
         self.batches = train_batches(train_source, config.data, config.train.batch_size, config.train.seed, rows)
         self.unreadable_val: dict[int, str] = {}
-        self.seconds, self.waited = 0.0, 0.0
-        """In which steps were made, and those of them in which no batch was there yet."""
+        self.timer = StepTimer()
 
     def run(self) -> int:
-        """Returns the step it came to: train.steps, or less where SIGTERM asked to stop; that step is saved."""
+        """Train, and return the last step: ``train.steps``, or an earlier one, which is saved, after SIGTERM."""
         exit_message.set_exit_message(
-            f"{exit_message.EXIT_REASON} "
-            f"Checkpoints in {self.workdir} are kept: start all of them again with the same command, and "
-            "they go on from the last one."
+            f"{exit_message.EXIT_REASON} Checkpoints in {self.workdir} are kept: start all processes again with the "
+            "same command to resume from the latest one."
         )
-        with (
-            StopRequest() as self.stop,
-            Checkpoints(self.workdir / "checkpoints", for_writing=True) as self.checkpoints,
-        ):
-            state = self.resume_or_init()
-            start, steps = int(state.step), self.config.train.steps
-            if start == 0:
-                preview = self.preview()  # by all, who else would wait for the first one, and gloo for 30 s only
-                if distributed.is_primary():
-                    pictures.write_train_batch(self.workdir, self.train_source, *preview)
-            with (
-                self.open_log(start) as self.log,
-                tqdm(
-                    total=steps,
-                    initial=start,
-                    unit="step",
-                    dynamic_ncols=True,
-                    disable=start >= steps or not distributed.is_primary(),
-                ) as self.bar,
-            ):
-                self.bar.set_postfix_str("compiling")
-                last = self.train_steps(state, start)
-        splits = ("train", self.train_source, self.batches.unreadable), ("val", self.val_source, self.unreadable_val)
-        for split, source, unreadable in splits:
-            if source is not None and unreadable:
-                told = f"{len(unreadable)} of {len(source)} {split} images could not be used:"
-                print(told, *unreadable.values(), sep="\n  ")
-        if self.waited > DATA_WAIT_WARNING * self.seconds:
-            print(
-                f"The steps waited {self.waited:.0f} of {self.seconds:.0f} s for data. docs/scale.md tells what helps, "
-                "under When input limits the speed."
-            )
+        with StopRequest() as stop, Checkpoints(self.workdir / "checkpoints", for_writing=True) as checkpoints:
+            state = self.restore_or_init(checkpoints)
+            start = int(state.step)
+            with self._make_reporter(start) as reporter:
+                if start == 0:
+                    # By all processes: waiting for the primary one would exceed Gloo's limit of 30 s.
+                    index, batch = self.preview()
+                    reporter.train_batch(self.train_source, index, batch)
+                last = self.train_steps(state, checkpoints, reporter, stop)
+        unreadable = {"train": (self.train_source, self.batches.unreadable)}
+        if self.val_source is not None:
+            unreadable["val"] = self.val_source, self.unreadable_val
+        print_summary(unreadable, self.timer.total, self.timer.total_waited)
         return last
 
-    def open_log(self, start: int) -> AbstractContextManager[RunLog | None]:
-        """None where another process writes."""
-        return RunLog(self.workdir, start) if distributed.is_primary() else nullcontext()
+    def _make_reporter(self, start: int) -> NullReporter:
+        return Reporter(self.workdir, self.config.train, start) if distributed.is_primary() else NullReporter()
 
-    def resume_or_init(self) -> TrainState:
+    def restore_or_init(self, checkpoints: Checkpoints) -> TrainState:
+        """Return the state of the latest checkpoint, or the initial state if there is none."""
         state = init_state(self.config, self.mesh)
-        saved = self.checkpoints.resume(self.trees(state), self.config.model.class_names)
+        saved = checkpoints.resume(checkpoint_trees(state), self.config.model.class_names)
+        has_ema = state.ema_params is not None
         if saved is None:
             params = initial_params(self.config, self.pretrained or open_pretrained(self.config), state.params)
-            ema_params = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
-            return state._replace(params=params, ema_params=ema_params)
+            return state._replace(params=params, ema_params=jax.tree.map(jnp.copy, params) if has_ema else None)
         self.batches.set_state(saved.metadata["stream"])
-        tqdm.write(f"Going on from the checkpoint of step {saved.step}.")
-        ema_params = saved.trees["params"] if state.ema_params is not None else None
-        params = saved.trees["training"].get("params", saved.trees["params"])
-        # Laid out as a fresh one: a step on one device only would have the train step compiled twice.
+        tqdm.write(f"Resuming from the checkpoint at step {saved.step}.")
+        params, training = saved.trees["params"], saved.trees["training"]
+        # With the sharding of a fresh state: a step on a single device would have the train step compiled twice.
         step = jax.device_put(np.int32(saved.step), state.step.sharding)
-        return TrainState(step, params, saved.trees["training"]["opt_state"], ema_params)
-
-    def trees(self, state: TrainState) -> dict[str, Any]:
-        """As checkpoints hold them: ``params`` to detect with; the raw ones apart only where they differ."""
-        training = {"opt_state": state.opt_state}
-        if state.ema_params is not None:
-            training["params"] = state.params
-        return {"params": state.eval_params, "training": training}
+        return TrainState(step, training.get("params", params), training["opt_state"], params if has_ema else None)
 
     def preview(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """The first batch, of several processes this one's share, as the network will see it: positions in the
-        source; images, boxes, labels.
+        """Return the first batch, or this process's part of it, as the network will see it.
 
-        The stream stays where it was.
+        The stream of batches stays at its position.
+
+        Returns:
+            The positions of its images in the source; and augmented images, boxes and labels.
         """
-        place = self.batches.get_state()
+        position = self.batches.get_state()
         batch = next(self.batches)
-        self.batches.set_state(place)
+        self.batches.set_state(position)
         return batch.index, augment_batch(self.config, batch, sharding.single_device_mesh())
 
-    def train_steps(self, state: TrainState, start: int) -> int:
+    def train_steps(
+        self, state: TrainState, checkpoints: Checkpoints, reporter: NullReporter, stop: StopRequest
+    ) -> int:
+        """Train from a state to the end, or until ``stop`` is requested, and return the last step."""
         train = self.config.train
         pending: list[DispatchedStep] = []
-        clock, waited = time.perf_counter(), 0.0
-        for step in range(start + 1, train.steps + 1):
-            asked = time.perf_counter()
-            batch = next(self.batches)
-            waited += time.perf_counter() - asked
+        self.timer.restart()
+        for step in range(int(state.step) + 1, train.steps + 1):
+            with self.timer.waiting():
+                batch = next(self.batches)
             state, metrics = self.train_step(state, sharding.shard_batch(batch, self.mesh))
-            if pending:  # at most one step ahead of the device, so that batches do not pile up
+            if pending:  # The host is at most one step ahead of the devices, so that batches do not pile up.
                 jax.block_until_ready(pending[-1].metrics)
             pending.append(DispatchedStep(step, batch.index[batch.valid], metrics))
-            self.bar.update(1)
-            last, stops = step == train.steps, self.stop.should_stop(step)
-            evaluates = last or (train.eval_every and step % train.eval_every == 0 and not stops)
-            saves = evaluates or stops or step % train.checkpoint_every == 0
-            if saves or step % train.log_every == 0:
-                jax.block_until_ready(metrics)  # the time of this step counts, too
-                self.write_line(step, pending, time.perf_counter() - clock, waited)
+            reporter.step()
+            stopping = stop.should_stop(step)
+            due = due_after(step, train, stopping)
+            if due.log:
+                jax.block_until_ready(metrics)  # The time of this step counts, too.
+                self._log(pending, reporter)
                 pending.clear()
-            if saves:
-                self.save(step, state, self.evaluate(step, state) if evaluates else None)
-            if saves and (stops or self.stop.requested) and not last:  # asked after `reached`: the next step is saved
-                return step
-            if saves or step % train.log_every == 0:
-                self.checkpoints.raise_if_failed()
-                clock, waited = time.perf_counter(), 0.0
+            if due.save:
+                best_metric = self._evaluate(step, state, reporter, stop) if due.evaluate else None
+                self._save(step, state, checkpoints, best_metric)
+                # A request that came after `should_stop` was asked is followed now, as this step is saved.
+                if (stopping or stop.requested) and step < train.steps:
+                    return step
+            if due.log:
+                checkpoints.raise_if_failed()
+                self.timer.restart()
         return train.steps
 
-    def write_line(self, step: int, pending: list[DispatchedStep], seconds: float, waited: float) -> None:
-        fetched = check_finite(pending, self.train_source)
-        self.seconds, self.waited = self.seconds + seconds, self.waited + waited
-        if self.log is None:
-            return
+    def _log(self, steps: list[DispatchedStep], reporter: NullReporter) -> None:
+        seconds, waited = self.timer.lap()
+        fetched = check_finite(steps, self.train_source)
         mean = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
-        rate = float(self.schedule(step - 1))
-        speed = len(fetched) * self.config.train.batch_size / seconds
-        self.log.log_step(
-            step,
-            {**mean, "learning_rate": rate, "images_per_second": speed, "waited_for_data": waited / seconds},
-        )
-        self.last_line = mean
-        waits = f", waits for data {waited / seconds:.0%}" if waited > DATA_WAIT_WARNING * seconds else ""
-        self.bar.set_postfix_str(
-            f"loss {mean['loss']:.3f} (boxes {mean['loc_loss']:.3f}, classes {mean['conf_loss']:.3f}), "
-            f"rate {rate:.2g}, {speed:.1f} images/s{waits}"
-        )
+        last = steps[-1].step
+        images = len(steps) * self.config.train.batch_size
+        reporter.train_metrics(last, mean, float(self.schedule(last - 1)), images, seconds, waited)
 
-    def evaluate(self, step: int, state: TrainState) -> float | None:
-        """Measures on the val split, writes a row and pictures; returns what the best checkpoint is chosen by.
+    def _evaluate(self, step: int, state: TrainState, reporter: NullReporter, stop: StopRequest) -> float | None:
+        """Evaluate on the val split, and return the metric that the best checkpoint is chosen by.
 
-        A run that is asked to stop meanwhile leaves it, but for the measurement at its end.
+        A stop request interrupts the evaluation, and None is returned. The evaluation at the end is not interrupted.
         """
-        measured: dict[str, Any] = {}
+        metrics: dict[str, Any] = {}
+        detections = None
         if self.val_source is not None:
-            leave = (lambda images: None) if step == self.config.train.steps else self.stop.raise_if_requested
+            is_last = step == self.config.train.steps
+            progress = (lambda images: None) if is_last else stop.raise_if_requested
             try:
-                found = predict_split(
-                    self.detect, state.eval_params, self.val_source, self.config, self.mesh, leave, self.unreadable_val
+                detections = predict_split(
+                    self.predict,
+                    state.eval_params,
+                    self.val_source,
+                    self.config,
+                    self.mesh,
+                    progress,
+                    self.unreadable_val,
                 )
             except Stopped:
                 return None
-            measured = compute_metrics(found, self.val_source)
-        if self.log is not None:
-            row = self.last_line | {name: measured[name] for name in RESULTS_COLUMNS if name in measured}
-            if self.val_source is not None:
-                pictures.write_truth_and_predictions(self.workdir, "val", self.val_source, found)
-                tqdm.write(
-                    f"step {step}: val mAP@0.5 {_percent(row['voc_map_area'])} (area), "
-                    f"{_percent(row['voc_map_11point'])} (11-point), COCO AP {_percent(row['coco_ap'])}"
-                )
-            self.log.log_evaluation(step, row)
-            pictures.write_curves(self.workdir)
-        return measured.get(BEST_METRIC)
+            metrics = compute_metrics(detections, self.val_source)
+        reporter.evaluation(step, metrics, self.val_source, detections)
+        return metrics.get(BEST_METRIC)
 
-    def save(self, step: int, state: TrainState, best_metric: float | None) -> None:
+    def _save(self, step: int, state: TrainState, checkpoints: Checkpoints, best_metric: float | None) -> None:
         metadata = {"stream": self.batches.get_state(), "config": msgspec.to_builtins(self.config)}
-        self.checkpoints.save(step, self.trees(state), metadata, best_metric)
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
+        checkpoints.save(step, checkpoint_trees(state), metadata, best_metric)

@@ -1,4 +1,4 @@
-"""From config.Optimizer to optax: Caffe's SGD for the paper's recipes, Muon or AdamW for training from scratch."""
+"""Optimizers and schedules: Caffe's SGD for the paper's recipes, Muon or AdamW for training from scratch."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,9 +12,16 @@ from ssd_jax.models.vgg import BLOCKS
 
 
 def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
-    """Learning rate by step, counted from 0: a linear warm-up, then multistep or cosine to 0 at ``steps``.
+    """Make the learning-rate schedule: a linear warm-up, then multistep, or cosine decay to 0.
 
-    The warm-up's first step already has rate / warmup_steps; Caffe has none (warmup_steps = 0).
+    The first step of the warm-up uses ``learning_rate / warmup_steps``. Caffe has no warm-up (``warmup_steps`` 0).
+
+    Args:
+        config: The optimizer section of a config.
+        steps: Number of training steps, at which cosine decay ends.
+
+    Returns:
+        A function from the step, counted from 0, to the learning rate.
     """
     if config.schedule == "cosine":
         main = optax.cosine_decay_schedule(config.learning_rate, max(1, steps - config.warmup_steps))
@@ -33,7 +40,7 @@ def _name(path: tuple) -> str:
 
 
 def _where(name: str) -> Callable[[optax.Params], optax.Params]:
-    """Mask: True for the leaves of that name."""
+    """Make a mask function that is True for leaves with this name."""
     return lambda params: jax.tree_util.tree_map_with_path(lambda path, _: _name(path) == name, params)
 
 
@@ -41,10 +48,11 @@ def _not_bias(params: optax.Params) -> optax.Params:
     return jax.tree_util.tree_map_with_path(lambda path, _: _name(path) != "bias", params)
 
 
-def _matrices(params: optax.Params) -> optax.Params:
-    """What Muon turns: kernels of trunk and extras, as matrices from all that a channel sees to the channels.
+def _muon_kernels(params: optax.Params) -> optax.Params:
+    """Select the kernels that Muon updates, those of backbone and extras, as matrices from inputs to channels.
 
-    Predictors are the last layer, which Muon leaves to Adam."""
+    The predictors are the last layer, which Muon leaves to Adam.
+    """
 
     def matrix(path: tuple, leaf: jax.Array) -> MuonDimensionNumbers | None:
         hidden = leaf.ndim == 4 and not any("mbox" in key.key for key in path)
@@ -59,14 +67,27 @@ def _is_frozen(path: tuple, blocks: int) -> bool:
 
 
 def freeze(params: optax.Params, blocks: int) -> optax.Params:
-    """``params``, of which the first blocks of VGG16 have no gradient, so that none is computed."""
+    """Stop the gradient of the first ``blocks`` blocks of VGG16, so that it is not computed."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: jax.lax.stop_gradient(leaf) if _is_frozen(path, blocks) else leaf, params
     )
 
 
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
-    """The transformation that takes raw gradients of the loss; layers of config.freeze_blocks it leaves alone."""
+    """Make the optimizer, which takes raw gradients of the loss.
+
+    ``sgd`` is Caffe's SGDSolver (src/caffe/solvers/sgd_solver.cpp): it clips the gradient, adds weight decay times the
+    parameter (not for biases), multiplies by the learning rate (twice that for biases), and only then accumulates the
+    momentum, so that a drop of the learning rate does not rescale the history. optax.sgd accumulates first.
+
+    ``muon`` (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/) makes the updates of the kernels of
+    backbone and extras nearly orthogonal, with the root mean square of an Adam step (Liu et al., 2025, arXiv
+    2502.16982). Adam updates all other parameters.
+
+    Args:
+        config: The optimizer section of a config. The first ``config.freeze_blocks`` blocks of VGG16 are not updated.
+        steps: Number of training steps.
+    """
     trained = _make_optimizer(config, steps)
     if config.freeze_blocks == 0:
         return trained
@@ -80,31 +101,23 @@ def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformatio
 
 
 def _make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
-    """``sgd`` is Caffe's SGDSolver (src/caffe/solvers/sgd_solver.cpp): clip, add weight decay times the
-    parameter (not for biases), multiply by the rate (biases twice), and only then accumulate the
-    momentum, so that a drop of the rate leaves the history as it was. optax.sgd accumulates first.
-
-    ``muon`` (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/) makes the update of each
-    kernel of trunk and extras nearly orthogonal, with the root mean square that an Adam step has
-    (Liu et al., 2025, arXiv 2502.16982); Adam does the rest.
-    """
     schedule = make_schedule(config, steps)
     clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
     if config.name == "adamw":
         adamw = optax.adamw(schedule, weight_decay=config.weight_decay, mask=_where("kernel"))
         return optax.chain(*clip, adamw)
     if config.name == "muon":
-        rest = make_schedule(
+        adam_schedule = make_schedule(
             dataclasses.replace(config, learning_rate=config.learning_rate * config.adam_lr_multiplier), steps
         )
-        turned = muon(
+        muon_and_adam = muon(
             schedule,
             consistent_rms=0.2,
             weight_decay=config.weight_decay,
-            adam_learning_rate=rest,
-            muon_weight_dimension_numbers=_matrices,
+            adam_learning_rate=adam_schedule,
+            muon_weight_dimension_numbers=_muon_kernels,
         )
-        return optax.chain(*clip, turned)
+        return optax.chain(*clip, muon_and_adam)
     return optax.chain(
         *clip,
         optax.add_decayed_weights(config.weight_decay, mask=_not_bias),

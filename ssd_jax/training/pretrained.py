@@ -1,8 +1,8 @@
-"""Where the parameters of a new run come from: fresh ones, another run's, or a weight file's.
+"""Initial parameters of a run: fresh ones, those of another run, or those of a weight file.
 
-Trunk, extras and location predictors are taken as they are, but for the first layer, which is fitted
-to this run's mean and std. The class predictors, ``*_mbox_conf``, have a channel for each class of
-each box of a cell; these are carried over by the class's name.
+Backbone, extras and location predictors are taken unchanged, except that the first layer is converted to the mean and
+std of the new run. The class predictors, ``*_mbox_conf``, have a channel for each class of each box of a cell; these
+are transferred by the name of the class.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,41 +25,48 @@ from ssd_jax.weights.importing import import_weights
 
 Leaf = Array | np.ndarray
 
-# Of two models: these do not change what the trained parameters mean.
-_IRRELEVANT = ("model.class_names", "model.dtype", "model.precision", "model.remat", "model.l2_norm_scale")
+_COMPATIBLE_FIELDS = ("model.class_names", "model.dtype", "model.precision", "model.remat", "model.l2_norm_scale")
+"""Fields of the model that do not change the meaning of trained parameters."""
 
 
-class Classes(NamedTuple):
-    """What becomes of each class; background is always kept."""
+class ClassMapping(NamedTuple):
+    """Which classes a new network keeps from an old one. Background is always kept."""
 
     kept: dict[str, str]
     """Name in the new network to name in the old one."""
     new: tuple[str, ...]
+    """Names that only the new network has."""
     dropped: tuple[str, ...]
-    """Names of the old network."""
+    """Names that only the old network has."""
 
     def table(self) -> str:
-        """A line each of kept, new and dropped classes, with their number."""
+        """Return three lines to print: kept, new and dropped classes, with their numbers."""
         kept = [name if name == old else f"{name} (there: {old})" for name, old in self.kept.items()]
         rows = (("kept", kept), ("new", self.new), ("dropped", self.dropped))
         return "\n".join(format_names(f"{title:7} {len(names):3}", names or ("-",)) for title, names in rows)
 
 
-def match_classes(old: Sequence[str], new: Sequence[str], synonyms: Sequence[tuple[str, str]] = ()) -> Classes:
-    """Which class of the old list each of the new one is: the one that ``synonyms`` says, else that of its name.
+def match_classes(old: Sequence[str], new: Sequence[str], synonyms: Sequence[tuple[str, str]] = ()) -> ClassMapping:
+    """Match the classes of a new network to those of an old one, by name.
 
-    synonyms: (new name, old name). Two new classes may come from one old class.
+    Args:
+        old: Class names of the old network.
+        new: Class names of the new network.
+        synonyms: Pairs (new name, old name), which take precedence. Two new classes may come from one old class.
 
-    Raises UserError for a synonym that names no class.
+    Raises:
+        UserError: A synonym names a class that does not exist.
     """
     for name, old_name in synonyms:
         if name not in new:
-            raise UserError(f"train.transfer_names: '{name}' is no class of the data, which are {', '.join(new)}")
+            raise UserError(f"train.transfer_names: '{name}' is not a class of the data, which has {', '.join(new)}")
         if old_name not in old:
-            raise UserError(f"train.transfer_names: '{old_name}' is no class of the checkpoint: {', '.join(old)}")
+            raise UserError(
+                f"train.transfer_names: '{old_name}' is not a class of the pretrained detector: {', '.join(old)}"
+            )
     origin = {name: name for name in old} | dict(synonyms)
     kept = {name: origin[name] for name in new if name in origin}
-    return Classes(
+    return ClassMapping(
         kept,
         tuple(name for name in new if name not in kept),
         tuple(name for name in old if name not in kept.values()),
@@ -69,40 +76,52 @@ def match_classes(old: Sequence[str], new: Sequence[str], synonyms: Sequence[tup
 def transfer_params(
     params: Params, fresh: Params, old: Sequence[str], new: Sequence[str], kept: Mapping[str, str]
 ) -> Params:
-    """The parameters of a network for the classes ``old``, as those of the same network for the classes ``new``.
+    """Transfer the parameters of a network to a network with other classes.
 
-    params, fresh: of the old and the new network, which differ in nothing but their classes.
-    kept: new name to old name. Channels of background and of these come from ``params``, those of
-        other classes from ``fresh``; everything else from ``params``.
+    Args:
+        params: Parameters of the old network.
+        fresh: Parameters of the new network, which differs from the old one in its classes only.
+        old: Class names of the old network.
+        new: Class names of the new network.
+        kept: New name to old name, as `match_classes` gives it.
+
+    Returns:
+        Parameters of the new network. In the class predictors, the channels of background and of the kept classes
+        come from ``params``, and those of the other classes from ``fresh``. All other layers come from ``params``.
     """
     labels = [0, *(new.index(name) + 1 for name in kept)]
     old_labels = [0, *(old.index(name) + 1 for name in kept.values())]
 
-    def carry(trained: Float32[Leaf, "... n"], start: Float32[Leaf, "... m"]) -> Float32[np.ndarray, "... m"]:
-        boxes = start.shape[-1] // (len(new) + 1)  # channel = box * classes + class
-        channels = np.array(start).reshape(*start.shape[:-1], boxes, -1)
+    def transfer(trained: Float32[Leaf, "... n"], initial: Float32[Leaf, "... m"]) -> Float32[np.ndarray, "... m"]:
+        boxes = initial.shape[-1] // (len(new) + 1)  # channel = box * classes + class
+        channels = np.array(initial).reshape(*initial.shape[:-1], boxes, -1)
         channels[..., labels] = np.asarray(trained).reshape(*trained.shape[:-1], boxes, -1)[..., old_labels]
-        return channels.reshape(start.shape)
+        return channels.reshape(initial.shape)
 
     heads = [name for name in params if name.endswith(CLASS_PREDICTOR)]
-    return params | {name: jax.tree.map(carry, params[name], fresh[name]) for name in heads}
+    return params | {name: jax.tree.map(transfer, params[name], fresh[name]) for name in heads}
 
 
-def refit_first_conv(params: Params, there: Model, here: Model) -> Params:
-    """With conv1_1 changed so that it makes of images normalised as ``here`` what it made of those as ``there``.
+def refit_first_conv(params: Params, old: Model, new: Model) -> Params:
+    """Convert conv1_1 from the mean and std of one model to those of another, so that its output stays the same.
 
-    Exact, but for the outermost pixels where the means differ: the zeros around the image are then
-    another colour. Not for norm="group", whose convolutions do not go by the size of their weights.
+    The output is exact except at the border of the image if the means differ, because zero padding then corresponds
+    to a different colour. It is not valid for ``norm="group"``, whose convolutions normalise their weights.
+
+    Args:
+        params: Parameters trained with the mean and std of ``old``.
+        old: Model of the parameters.
+        new: Model whose mean and std the result is for.
     """
-    if (there.mean, there.std) == (here.mean, here.std):
+    if (old.mean, old.std) == (new.mean, new.std):
         return params
-    (mean, std), (new_mean, new_std) = (np.array([m.mean, m.std], np.float64) for m in (there, here))
+    (mean, std), (new_mean, new_std) = (np.array([m.mean, m.std], np.float64) for m in (old, new))
     first = params["vgg"]["conv1_1"]
     kernel, bias = (np.asarray(first[name], np.float64) for name in ("kernel", "bias"))
     bias = bias + np.einsum("hwio,i->o", kernel, (new_mean - mean) / std)
     kernel = kernel * (new_std / std)[:, None]
-    fitted = first | {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
-    return params | {"vgg": params["vgg"] | {"conv1_1": fitted}}
+    converted = first | {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
+    return params | {"vgg": params["vgg"] | {"conv1_1": converted}}
 
 
 class Pretrained(NamedTuple):
@@ -230,7 +249,7 @@ def _check_classes(pretrained: Pretrained, config: Config) -> None:
 
 def _print_model_differences(pretrained: Pretrained, config: Config) -> None:
     """Print differences that change what the parameters mean but do not prevent a start."""
-    ignored = _IRRELEVANT + (("model.mean", "model.std") if config.model.norm == "none" else ())
+    ignored = _COMPATIBLE_FIELDS + (("model.mean", "model.std") if config.model.norm == "none" else ())
     lines = [
         line
         for line in run_folder.config_differences(pretrained.config, config)

@@ -1,13 +1,13 @@
-"""What the network saw of one image in one epoch, made again from the image's id and the epoch alone.
+"""Reproduce the augmented image that training used, from the id of an image and the epoch alone::
 
     config = run_folder.read_config(Path("runs/my_run"))
     source = open_source(config.data, config.data.train_split, config.model.class_names)
     replay.draw(source, replay.replay_image(config, source, "000012", epoch=3))
 
-Everything random about a training image comes from (train.seed, epoch, index), and its canvas from the
-sizes of all images of the split: of the split that the run was trained on, not of one that has changed.
-On a device of the same kind all is, to the bit, what the augmentation makes of the whole batch. In the
-training step, compiled together with the matching, an edge of a box may differ in the last of 24 bits.
+All randomness of a training image comes from (``train.seed``, epoch, index), and the size of its canvas from the sizes
+of all images of the split. The split must therefore be unchanged since the training. On the same kind of device, the
+result equals the augmentation of the whole batch to the last bit. In the training step, where it is compiled together
+with the matching, an edge of a box may differ in the last of 24 bits.
 """
 
 import difflib
@@ -28,51 +28,65 @@ from ssd_jax.training.train_step import augment_batch
 
 
 class AugmentedImage(NamedTuple):
-    """One image of one epoch, as it came out of the augmentation."""
+    """An augmented training image."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index
     """Position in the train split."""
     epoch: int
+    """Pass over the train split, from 0."""
     step: int
-    """Of the training step whose batch it was in, from 1."""
+    """Training step whose batch contained the image, from 1."""
     image: Float32[ndarray, "s s 3"]
     """RGB, 0 to 255."""
     boxes: Float32[ndarray, "g 4"]
-    """xyxy, normalised; those of padding are zero."""
+    """xyxy, normalised; zero for padding."""
     labels: Int32[ndarray, " g"]
-    """1..C; 0 is padding, and where an object was that is not seen in the picture."""
+    """1..C; 0 for padding and for objects outside the augmented image."""
 
 
 def replay_image(config: Config, source: Source, image_id: str, epoch: int) -> AugmentedImage:
-    """The augmented image, its boxes and labels.
+    """Augment an image as training did in an epoch.
 
-    config: of the run. source: the split that it was trained on.
+    Args:
+        config: Config of the run.
+        source: Split that the run was trained on.
+        image_id: Id of an image of the split.
+        epoch: Pass over the split, from 0.
 
-    Raises UserError for an id that is not in the split, an epoch in which the run does not come to
-    the image, and a file that can't be read.
+    Raises:
+        UserError: The id is not in the split, the run ends before it reaches the image in this epoch, or the file
+            cannot be read.
     """
     index = find_image(source, image_id)
     step = find_step(config, source, index, epoch)
-    source.image(index)  # the loader would pass over an image that can't be read
+    source.image(index)  # raises if the image cannot be read, which the loader would skip
     batch = single_image_batch(source, config.data, index, epoch)
     images, boxes, labels = augment_batch(config, batch, sharding.single_device_mesh())
     return AugmentedImage(index, epoch, step, images[0], boxes[0], labels[0])
 
 
 def find_image(source: Source, image_id: str) -> int:
-    """The position of an image in a split. Raises UserError, with the ids most like it, where it is not there."""
+    """Return the position of an image in a split.
+
+    Raises:
+        UserError: The split has no image with this id. The message names the most similar ids.
+    """
     ids: list[str] = []
     for index, annotation in enumerate(source.annotations()):
         ids.append(annotation.image_id)
         if ids[index] == image_id:
             return index
     near = difflib.get_close_matches(image_id, ids)
-    hint = f"Near it: {', '.join(near)}" if near else f"Their ids are like {', '.join(ids[:3])}"
-    raise UserError(f"there is no image '{image_id}' among the {len(ids)} of the train split. {hint}")
+    hint = f"Similar ids: {', '.join(near)}" if near else f"Its ids look like {', '.join(ids[:3])}"
+    raise UserError(f"the train split has {len(ids)} images but no image '{image_id}'. {hint}")
 
 
 def find_step(config: Config, source: Source, index: int, epoch: int) -> int:
-    """The step that an image belongs to in an epoch. Raises UserError where the run ends before it."""
+    """Return the training step, from 1, that an image belongs to in an epoch.
+
+    Raises:
+        UserError: The run ends before this step.
+    """
     train, length = config.train, len(source)
     images = train.steps * train.batch_size
     if 0 <= epoch * length < images:
@@ -80,18 +94,25 @@ def find_step(config: Config, source: Source, index: int, epoch: int) -> int:
         if place < images:
             return place // train.batch_size + 1
     raise UserError(
-        f"epoch {epoch}: the run does not come to this image in it. Its {train.steps} steps of {train.batch_size} "
-        f"images are {images / length:.2f} times the {length} images of the split; epochs count from 0"
+        f"epoch {epoch}: the run does not reach this image. Its {train.steps} steps of {train.batch_size} images are "
+        f"{images / length:.2f} epochs of {length} images; epochs are counted from 0"
     )
 
 
-def draw(source: Source, seen: AugmentedImage, side: int = 600) -> Image.Image:
-    """The original with all its boxes, and beside it what the network saw; longest sides of ``side`` pixels. Below them
-    stand the image's id, and the epoch and its step.
+def draw(source: Source, augmented: AugmentedImage, side: int = 600) -> Image.Image:
+    """Draw an image with its boxes, and beside it the augmented image. Captions name the image, epoch and step.
 
-    Raises UserError where the original can't be read.
+    Args:
+        source: Split that the image is from.
+        augmented: The augmented image.
+        side: Longest side of each of the two pictures, pixels.
+
+    Raises:
+        UserError: The image cannot be read.
     """
-    original = pictures.truth_tile(source, seen.index, source.image(seen.index), side)
-    caption = f"epoch {seen.epoch}, step {seen.step}"
-    augmented = pictures.augmented_tile(seen.image, seen.boxes, seen.labels, source.class_names, caption, side)
-    return grid([original, augmented], columns=2)
+    index, caption = augmented.index, f"epoch {augmented.epoch}, step {augmented.step}"
+    left = pictures.truth_tile(source, index, source.image(index), side)
+    right = pictures.augmented_tile(
+        augmented.image, augmented.boxes, augmented.labels, source.class_names, caption, side
+    )
+    return grid([left, right], columns=2)

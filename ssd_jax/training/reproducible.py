@@ -1,19 +1,18 @@
-"""Training steps that are the same to the last bit on 1, 2, 4, ... devices.
+"""Training steps that give the same bits on 1, 2, 4, ... devices.
 
-Sums of floats depend on their order, and the order on how many devices share the work: a run on eight
-devices soon differs from the one on a single device, and nobody can tell rounding from a mistake. Here
-the batch has a fixed number of parts, the *virtual shards*. Each device goes through its own, one after
-another, and the results are added up along a fixed binary tree, whose lower branches lie within a device
-and whose upper ones between devices.
+A sum of floats depends on its order, and the order usually depends on the number of devices: a run on eight devices
+soon differs from a run on one device, and nobody can tell rounding from a bug. Here the batch is split into a fixed
+number of *virtual shards*. Each device processes its shards one after another. The results are added along a fixed
+binary tree, whose lower levels lie within a device and whose upper levels lie between devices.
 
-That alone is not enough: a compiler that sees the devices, or how many shards there are, fuses
-operations differently, and with them rounding changes. So all that rounds, but for the additions of the
-tree, is in two programs for a single device that know of neither: from one shard to its sums, and from
-the sums to the next state. Each device runs these same two.
+That alone is not enough: a compiler that knows the devices, or the number of shards, fuses operations differently,
+which changes the rounding. So everything that rounds, apart from the additions of the tree, is in two programs for a
+single device that know neither: one from a shard to its sums, and one from the sums to the next state. Every device
+runs the same two programs.
 
-No arithmetic is added. The network sees batch / shards images at a time; every device compiles its own
-copy; and a device holds the sums of as many shards as the tree is high. The same bits are those of one kind of
-device and one compiler. Of CPUs the number of threads matters, too: NPROC in the environment sets it.
+This costs no extra arithmetic, but the network processes batch / shards images at a time, every device compiles its
+own copy, and a device holds as many sums as the tree is high. The bits are the same only for one kind of device and
+one version of the compiler. On CPUs the number of threads matters, too; the environment variable NPROC sets it.
 """
 
 from collections.abc import Callable
@@ -33,47 +32,86 @@ from ssd_jax.runtime.distributed import start_together
 Tree = Any
 
 
-def make_ordered_step(
-    sums_of: Callable[[Tree, Tree], Tree],
-    update: Callable[[Tree, Tree], tuple[Tree, Tree]],
+def make_reproducible_step(
+    prepare: Callable[..., tuple[Tree, Tree]],
+    grad_fn: Callable[..., tuple[Tree, Tree]],
+    update: Callable[[Tree, Tree, Tree], tuple[Tree, Tree]],
     shards: int,
     mesh: Mesh,
     options: dict[str, str] | None = None,
 ) -> Callable[[Any, Tree], tuple[Any, Tree]]:
-    """A step of training: the state and a batch to the next state and its metrics. The state is used up.
+    """Make a training step whose sums are taken in a fixed order. Its arguments are made by ``train_step``.
 
-    sums_of: of ``state.params`` and the images of one shard, float32 sums over them.
-    update: of the state and these sums over the whole batch.
-    shards: a power of two, and a multiple of the mesh's devices, over which the batch is split.
-    options: of the compiler.
+    Args:
+        prepare: The result of `make_prepare_fn`.
+        grad_fn: The result of `make_grad_fn`.
+        update: The result of `make_update_fn`.
+        shards: Number of virtual shards: a power of two, and a multiple of the number of devices.
+        mesh: Devices to train on.
+        options: Options of the compiler.
+
+    Returns:
+        A function like the one of `make_train_step`.
     """
-    own = shards // mesh.size
+
+    def shard_sums(params: Tree, batch: Tree) -> tuple[Tree, Tree]:
+        """Return the metrics and the gradient of a shard, as float32 sums that are not yet divided by N."""
+        images, targets = prepare(batch, jax.vmap)
+        metrics, grads = grad_fn(params, images, targets, batch.valid, jnp.int32(1))
+        return jax.tree.map(lambda x: x.astype(jnp.float32), metrics), grads  # float32 counts are exact below 2**24
+
+    def apply_sums(state: Tree, sums: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+        metrics, grads = sums
+        count = metrics.pop("num_positives")
+        metrics, grads = jax.tree.map(lambda x: x / jnp.maximum(count, 1), (metrics, grads))
+        return update(state, metrics | {"num_positives": count.astype(jnp.int32)}, grads)
+
+    return make_ordered_step(shard_sums, apply_sums, shards, mesh, options)
+
+
+def make_ordered_step(
+    shard_sums: Callable[[Tree, Tree], Tree],
+    apply_sums: Callable[[Tree, Tree], tuple[Tree, Tree]],
+    shards: int,
+    mesh: Mesh,
+    options: dict[str, str] | None = None,
+) -> Callable[[Any, Tree], tuple[Any, Tree]]:
+    """Make a step that adds up sums over the shards of a batch in a fixed order. It donates the state.
+
+    Args:
+        shard_sums: Function of ``state.params`` and a shard of the batch. It returns float32 sums over the shard.
+        apply_sums: Function of the state and the sums over the whole batch. It returns the next state and metrics.
+        shards: Number of virtual shards: a power of two, and a multiple of the number of devices.
+        mesh: Devices to run on.
+        options: Options of the compiler.
+    """
+    shards_per_device = shards // mesh.size
     layout: dict[str, Callable] = {}  # known once the first shard is traced
 
     def flat_sums(params: Tree, part: Tree) -> Float32[Array, " p"]:
-        flat, layout["unravel"] = ravel_pytree(sums_of(params, part))
+        flat, layout["unravel"] = ravel_pytree(shard_sums(params, part))
         return flat
 
     def next_state(state: Tree, flat: Float32[Array, " p"]) -> tuple[Tree, Tree]:
-        return update(state, layout["unravel"](flat))
+        return apply_sums(state, layout["unravel"](flat))
 
-    of_shard = jax.jit(flat_sums, compiler_options=options)
-    to_next = jax.jit(next_state, donate_argnums=0, compiler_options=options)
-    share = start_together(jax.jit(lambda sums: sums, out_shardings=sharding.replicated(mesh)))
+    compiled_sums = jax.jit(flat_sums, compiler_options=options)
+    compiled_next_state = jax.jit(next_state, donate_argnums=0, compiler_options=options)
+    all_gather = start_together(jax.jit(lambda sums: sums, out_shardings=sharding.replicated(mesh)))
 
-    def sum_of(params: Tree, batch: Tree, first: int, count: int) -> Float32[Array, " p"]:
+    def sum_shards(params: Tree, batch: Tree, first: int, count: int) -> Float32[Array, " p"]:
         if count == 1:
-            return of_shard(params, _part(batch, first, own))
+            return compiled_sums(params, _part(batch, first, shards_per_device))
         half = count // 2
-        return _add(sum_of(params, batch, first, half), sum_of(params, batch, first + half, half))
+        return _add(sum_shards(params, batch, first, half), sum_shards(params, batch, first + half, half))
 
     def step(state: Any, batch: Tree) -> tuple[Any, Tree]:
         states, batches = _by_device(state), _by_device(batch)
-        sums = [sum_of(s.params, b, 0, own)[None] for s, b in zip(states, batches, strict=True)]
+        sums = [sum_shards(s.params, b, 0, shards_per_device)[None] for s, b in zip(states, batches, strict=True)]
         shape = (mesh.size, sums[0].shape[1])
-        everyone = share(jax.make_array_from_single_device_arrays(shape, sharding.batch_sharding(mesh), sums))
-        results = [to_next(s, _add_up(e)) for s, e in zip(states, _by_device(everyone), strict=True)]
-        return jax.tree.map(partial(_replicas, mesh), *results)
+        gathered = all_gather(jax.make_array_from_single_device_arrays(shape, sharding.batch_sharding(mesh), sums))
+        results = [compiled_next_state(s, _sum_devices(g)) for s, g in zip(states, _by_device(gathered), strict=True)]
+        return jax.tree.map(partial(_from_replicas, mesh), *results)
 
     return step
 
@@ -91,20 +129,20 @@ _add = jax.jit(jnp.add)
 
 
 @jax.jit
-def _add_up(sums: Float[Array, "devices p"]) -> Float[Array, " p"]:
-    """Neighbours, then neighbouring sums, and so on: the tree's upper branches."""
+def _sum_devices(sums: Float[Array, "devices p"]) -> Float[Array, " p"]:
+    """Add neighbours, then neighbouring sums, and so on: the upper levels of the tree."""
     while len(sums) > 1:
         sums = sums[0::2] + sums[1::2]
     return sums[0]
 
 
 def _by_device(tree: Tree) -> list[Tree]:
-    """What each of this process's devices holds of arrays that lie on all."""
+    """Split a tree of global arrays into one tree per device of this process."""
     leaves, structure = jax.tree.flatten(tree)
-    held = [[shard.data for shard in leaf.addressable_shards] for leaf in leaves]
-    return [jax.tree.unflatten(structure, own) for own in zip(*held, strict=True)]
+    shards = [[shard.data for shard in leaf.addressable_shards] for leaf in leaves]
+    return [jax.tree.unflatten(structure, device_leaves) for device_leaves in zip(*shards, strict=True)]
 
 
-def _replicas(mesh: Mesh, *copies: Array) -> Array:
-    """One array of the equal copies that this process's devices hold."""
+def _from_replicas(mesh: Mesh, *copies: Array) -> Array:
+    """Make one replicated array of the equal copies on the devices of this process."""
     return jax.make_array_from_single_device_arrays(copies[0].shape, sharding.replicated(mesh), list(copies))

@@ -10,7 +10,7 @@ from pathlib import Path
 import chex
 import numpy as np
 import pytest
-from helpers.cli import ROOT, TINY, assert_ended_alike, command, last_step, write_voc_folder
+from helpers.cli import ROOT, TINY, assert_same_result, command, last_step, write_voc_folder
 
 from ssd_jax.data.formats.shapes import CLASS_NAMES
 from ssd_jax.data.image import read_image
@@ -20,7 +20,7 @@ from ssd_jax.inference.program import detect
 from ssd_jax.ops.loss import multibox_loss
 from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runs.log import RunLog, read_log, read_results
-from ssd_jax.training import loop, train_step
+from ssd_jax.training import reporter, train_step
 
 # ---- a run and its end ----
 
@@ -71,7 +71,7 @@ def test_interrupted_run_resumes_and_ends_like_an_uninterrupted_one(tmp_path, tr
         assert checkpoints.latest == 7
     assert command("train", TINY, "--workdir", run) == 0
     assert [line["step"] for line in read_log(run)] == list(range(1, 31))
-    assert_ended_alike(run, trained_run)
+    assert_same_result(run, trained_run)
     assert (run / "results.csv").read_text() == (trained_run / "results.csv").read_text()
     with Checkpoints(run / "checkpoints") as ours, Checkpoints(trained_run / "checkpoints") as expected:
         assert (ours.latest, ours.best, sorted(ours.steps)) == (expected.latest, expected.best, sorted(expected.steps))
@@ -117,7 +117,7 @@ def test_train_reports_time_spent_waiting_for_data(tmp_path, monkeypatch, capsys
         return read(batches)
 
     monkeypatch.setattr(Batches, "__next__", read_slowly)
-    monkeypatch.setattr(loop, "DATA_WAIT_WARNING", 0.001)  # the seconds include compilation
+    monkeypatch.setattr(reporter, "DATA_WAIT_WARNING", 0.001)  # the seconds include compilation
     assert command("train", TINY, "--workdir", tmp_path / "run", "--train.steps", "4", "--train.eval_every", "0") == 0
     printed = capsys.readouterr().out
     waited, seconds = map(int, re.search(r"(\d+) of (\d+) s\b.*docs/scale\.md", printed).groups())

@@ -1,5 +1,6 @@
-"""Helpers for tests of the program: run commands in this process or in another one, and write a small data set."""
+"""Helpers for tests of commands: run them in this process or in another one, and compare the runs they leave."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -15,16 +16,20 @@ from ssd_jax.__main__ import main
 from ssd_jax.config import Shapes
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.runs import run_folder
-from ssd_jax.runs.checkpoint import Checkpoints
+from ssd_jax.runs.checkpoint import Checkpoints, RestoredCheckpoint
 from ssd_jax.runs.log import read_log
-from ssd_jax.training.loop import Trainer
-from ssd_jax.training.train_step import TrainState
+from ssd_jax.runtime import sharding
+from ssd_jax.training import loop
+from ssd_jax.training.train_step import state_shapes
 
 TINY = str(TESTS / "helpers" / "tiny_config.py")
 
+# All runs of one config in a test process share one training step, which takes seconds to trace.
+loop.make_train_step = functools.cache(loop.make_train_step)
+
 
 def command(*argv: str | Path) -> int:
-    """Run ``ssd-jax ...`` in this process, which keeps compiled programs, and return the exit code."""
+    """Run ``ssd-jax ARGV`` in this process, and return its exit code."""
     try:
         return main([str(word) for word in argv])
     except SystemExit as end:
@@ -33,7 +38,7 @@ def command(*argv: str | Path) -> int:
 
 
 def start(script: str, *argv: str | Path, **environment: str) -> subprocess.Popen[str]:
-    """Start a script such as train.py in another process."""
+    """Start a script, such as ``train.py``, in a process of its own."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / script), *map(str, argv)],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment, text=True,
@@ -42,23 +47,21 @@ def start(script: str, *argv: str | Path, **environment: str) -> subprocess.Pope
 
 
 _STOPPED_AT = """
-import os, pathlib, signal, sys, time
+import os, pathlib, sys, time
 from ssd_jax.runs.log import RunLog
 from ssd_jax.__main__ import main
 
-# Background processes of a shell ignore SIGINT, and child processes inherit that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 step, number, awaited = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
-write_line = RunLog.log_step
+log_step = RunLog.log_step
 
-def line(self, at, values):
-    write_line(self, at, values)
+def log_and_stop(self, at, values):
+    log_step(self, at, values)
     if at == step:
         while not awaited.exists():
             time.sleep(0.01)
         os.kill(os.getpid(), number)
 
-RunLog.log_step = line
+RunLog.log_step = log_and_stop
 sys.exit(main(sys.argv[4:]))
 """
 
@@ -66,13 +69,13 @@ sys.exit(main(sys.argv[4:]))
 def train_stopped_at(
     step: int, signal: int, *argv: str | Path, awaited: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``train ...`` in a process that receives a signal right after it logged a step.
+    """Run ``train ARGV`` in a process that receives a signal right after it logged a step.
 
     Args:
-        step: The step.
+        step: Number of the step.
         signal: Number of the signal.
-        argv: Words of the command line after ``train``.
-        awaited: A file that must exist before the signal, such as a checkpoint that is written in the background.
+        argv: Arguments of the command.
+        awaited: File that must exist before the signal is sent, such as a checkpoint that is written in the background.
     """
     return subprocess.run(
         [sys.executable, "-c", _STOPPED_AT, str(step), str(int(signal)), str(awaited), "train", *map(str, argv)],
@@ -81,38 +84,46 @@ def train_stopped_at(
 
 
 def last_step(run: Path) -> int:
-    """Return the last step of log.jsonl, or 0 if there is none."""
+    """Return the last step in log.jsonl, or 0 if there is none."""
     return max((int(line["step"]) for line in read_log(run)), default=0)
 
 
-def last_state(run: Path) -> TrainState:
-    """Return the state that the run would resume from."""
+def latest_checkpoint(run: Path) -> RestoredCheckpoint:
+    """Restore the checkpoint that training would resume from."""
     config = run_folder.read_config(run)
-    loop = Trainer(config, run, ShapesSource(config.data.shapes, "train"), None)
-    with Checkpoints(run / "checkpoints") as loop.checkpoints:
-        return loop.resume_or_init()
+    trees = loop.checkpoint_trees(state_shapes(config, sharding.make_mesh()))
+    with Checkpoints(run / "checkpoints") as checkpoints:
+        saved = checkpoints.resume(trees, config.model.class_names)
+    assert saved is not None
+    return saved
 
 
-def timeless(run: Path) -> list[dict[str, float]]:
-    """Return the lines of log.jsonl without measured times."""
-    timed = ("images_per_second", "waited_for_data")
-    return [{k: v for k, v in line.items() if k not in timed} for line in read_log(run)]
+def log_without_timings(run: Path) -> list[dict[str, float]]:
+    """Return the lines of log.jsonl without the values that differ between any two runs."""
+    timings = ("images_per_second", "waited_for_data")
+    return [{k: v for k, v in line.items() if k not in timings} for line in read_log(run)]
 
 
-def assert_ended_alike(run: Path, other: Path) -> None:
-    """Check that two runs have the same logs and bitwise equal parameters, average parameters and optimizer state."""
-    assert timeless(run) == timeless(other)
-    here, there = last_state(run), last_state(other)
-    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(there)]
-    assert any("ema_params" in name for name in names) and any(".mu" in name for name in names)
-    for name, one, two in zip(names, jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
+def assert_same_result(run: Path, expected: Path) -> None:
+    """Assert that logs, parameters, moving average and optimizer state of two runs are equal to the last bit."""
+    assert log_without_timings(run) == log_without_timings(expected)
+    trees, expected_trees = latest_checkpoint(run).trees, latest_checkpoint(expected).trees
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(expected_trees)]
+    assert set(expected_trees["training"]) == {"opt_state", "params"} and any(".mu" in name for name in names)
+    for name, one, two in zip(names, jax.tree.leaves(trees), jax.tree.leaves(expected_trees), strict=True):
         assert np.asarray(one).tobytes() == np.asarray(two).tobytes(), name
 
 
 def write_voc_folder(
     root: Path, splits: dict[str, int], *, extra_objects: Sequence[tuple[str, tuple[float, ...]]] = ()
 ) -> Path:
-    """Write generated images of 64 px as a VOC folder. The first image of the first split gets extra_objects."""
+    """Write generated images of 64 px as PNG files in VOC layout.
+
+    Args:
+        root: Folder to create.
+        splits: Number of images by split.
+        extra_objects: Further objects of the first image of the first split: class name and box in pixels.
+    """
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
     extra = list(extra_objects)

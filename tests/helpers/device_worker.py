@@ -1,6 +1,7 @@
-"""Some steps of training, as one of however many processes, on however many devices: what came of them as JSON.
+"""Train for some steps on virtual devices, and print the results as JSON. Run by tests/training/test_devices.py.
 
-Run by test_devices.py, as ``steps.py '{"devices": 8, ...}'``; the environment says how many devices there are.
+The argument is JSON: ``{"cases": [{"devices": 8, "fsdp": 4, ...}, ...], **options of distributed runs}``. The
+environment sets the number of devices that there are.
 """
 
 import dataclasses
@@ -8,50 +9,51 @@ import hashlib
 import inspect
 import json
 import sys
+from typing import Any
 
 import jax
 import numpy as np
 
 from helpers import tiny_config
-from ssd_jax.config import Config, Devices, Optimizer, Train
-from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
+from ssd_jax.config import Config, Devices, Optimizer
+from ssd_jax.data.formats.shapes import ShapesSource
 from ssd_jax.data.loader import train_batches
 from ssd_jax.evaluation.evaluator import predict_split
 from ssd_jax.inference.program import make_predict_fn
 from ssd_jax.runtime import distributed, sharding
+from ssd_jax.runtime.distributed_options import DistributedOptions
 from ssd_jax.training.train_step import check_batch_size, init_state, make_train_step
 
 SGD = Optimizer(learning_rate=1e-5, momentum=0.9, clip_norm=10.0)
-"""So low a rate, for rounding grows from step to step: with 3e-5, after 20 steps, 4e-3 of the gradient's norm."""
+"""A low rate, because rounding errors grow from step to step: with 3e-5 they reach 4e-3 of the norm in 20 steps."""
 
 
-def steps_config(batch_size: int, fsdp: int, virtual_shards: int, width: float) -> Config:
-    tiny = tiny_config.get_config()
-    return dataclasses.replace(
-        tiny,
-        model=dataclasses.replace(tiny.model, class_names=CLASS_NAMES, width=width),
-        optimizer=SGD,
-        devices=Devices(fsdp=fsdp, virtual_shards=virtual_shards),
-        train=Train(steps=20, batch_size=batch_size, ema_decay=0.9),
-    )
+def worker_config(fsdp: int = 1, virtual_shards: int = 0, sgd: bool = False) -> Config:
+    config = tiny_config.get_step_config()
+    devices = Devices(fsdp=fsdp, virtual_shards=virtual_shards)
+    return dataclasses.replace(config, devices=devices, optimizer=SGD if sgd else config.optimizer)
 
 
-def main(
+def run_case(
     steps: int,
-    batch_size: int = 16,
+    devices: int | None = None,
     fsdp: int = 1,
     virtual_shards: int = 0,
-    width: float = 0.125,
+    sgd: bool = False,
     detect: bool = False,
-    **found_by: str | int,
-) -> None:
-    distributed.initialize(distributed.DistributedOptions(**found_by))
-    config = steps_config(batch_size, fsdp, virtual_shards, width)
-    mesh = sharding.make_mesh(fsdp=fsdp)
-    check_batch_size(config, mesh)
-    source = ShapesSource(config.data.shapes, "train")
+) -> dict[str, Any]:
+    """Train on the first ``devices`` devices, or on all of them.
+
+    Returns:
+        What was run; the metrics of each step; a hash and the sum of the state; and, if ``detect`` is set, the number
+        and the sum of the scores of the detections in each val image.
+    """
+    config = worker_config(fsdp, virtual_shards, sgd)
+    mesh = sharding.make_mesh(jax.devices()[:devices], fsdp=fsdp)
+    batch_size = config.train.batch_size
+    check_batch_size(config, mesh.size)
     rows = sharding.local_rows(mesh, batch_size)
-    stream = train_batches(source, config.data, batch_size, 0, rows)
+    stream = train_batches(ShapesSource(config.data.shapes, "train"), config.data, batch_size, config.train.seed, rows)
     state, step = init_state(config, mesh), make_train_step(config, mesh)
     program = inspect.unwrap(step, stop=lambda f: hasattr(f, "_cache_size"))
     lines = []
@@ -59,10 +61,9 @@ def main(
         state, metrics = step(state, sharding.shard_batch(next(stream), mesh))
         lines.append({name: float(value) for name, value in metrics.items()})
     sharded = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.params))
-    params = sharding.fetch((state.params, state.opt_state, state.ema_params))
-    leaves = jax.tree.leaves(params)
-    told = {
-        "devices": jax.device_count(),
+    leaves = jax.tree.leaves(sharding.fetch((state.params, state.opt_state, state.ema_params)))
+    result = {
+        "devices": mesh.size,
         "processes": jax.process_count(),
         "programs": 0 if virtual_shards else program._cache_size(),
         "sharded": sharded,
@@ -71,11 +72,15 @@ def main(
         "sum": float(sum(np.abs(leaf.astype(np.float64)).sum() for leaf in leaves)),
     }
     if detect:
-        found = predict_split(
-            make_predict_fn(config, mesh), state.params, ShapesSource(config.data.shapes, "val"), config, mesh
-        )
-        told["found"] = [(len(image.scores), float(image.scores.sum())) for image in found]
-    print(json.dumps(told))
+        val = ShapesSource(config.data.shapes, "val")
+        detections = predict_split(make_predict_fn(config, mesh), state.params, val, config, mesh)
+        result["detections"] = [(len(image.scores), float(image.scores.sum())) for image in detections]
+    return result
+
+
+def main(cases: list[dict[str, Any]], **options: Any) -> None:
+    distributed.initialize(DistributedOptions(**options))
+    print(json.dumps([run_case(**case) for case in cases]))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""A small config with all parts: three feature maps, GroupNorm, a moving average, generated images."""
+"""A small run that has every part: three feature maps, GroupNorm, a moving average, generated images."""
 
-from ssd_jax.config import Augment, Config, Data, DefaultBoxes, Extra, Model, Optimizer, Shapes, Train
+import dataclasses
+
+from ssd_jax.config import Augment, Config, Data, DefaultBoxes, Extra, Loss, Match, Model, Optimizer, Shapes, Train
+from ssd_jax.data.formats.shapes import CLASS_NAMES
 
 
 def get_config() -> Config:
@@ -21,4 +24,17 @@ def get_config() -> Config:
         augment=Augment(crop_trials=5),
         optimizer=Optimizer(name="adamw", learning_rate=2e-3, schedule="cosine", warmup_steps=4, clip_norm=10.0),
         train=Train(steps=30, batch_size=4, log_every=1, eval_every=14, checkpoint_every=7, ema_decay=0.9),
+    )
+
+
+def get_step_config() -> Config:
+    """Return a config for tests of the training step. None of its values is a default, so that a lost one shows."""
+    config = get_config()
+    boxes = dataclasses.replace(config.model.default_boxes, variances=(0.11, 0.12, 0.23, 0.24))
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, class_names=CLASS_NAMES, default_boxes=boxes),
+        match=Match(iou_threshold=0.4),
+        loss=Loss(neg_pos_ratio=2.0, min_negatives=30, location_weight=0.7),
+        train=dataclasses.replace(config.train, batch_size=8),
     )

@@ -192,8 +192,8 @@ def test_load_takes_the_averaged_parameters(trained_run):
     """They are the moving average in the checkpoint, not the parameters that training resumes from."""
     config = run_folder.read_config(trained_run)
     trainer = Trainer(config, trained_run, ShapesSource(config.data.shapes, "train"), None)
-    with Checkpoints(trained_run / "checkpoints") as trainer.checkpoints:
-        state = trainer.resume_or_init()
+    with Checkpoints(trained_run / "checkpoints") as checkpoints:
+        state = trainer.restore_or_init(checkpoints)
     loaded = detector.load(trained_run, "last").params
     jax.tree.map(np.testing.assert_array_equal, loaded, state.ema_params)
     difference = jax.tree.map(lambda a, p: float(np.abs(np.asarray(a) - np.asarray(p)).max()), loaded, state.params)

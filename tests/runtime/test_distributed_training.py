@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.cli import TINY, assert_ended_alike, command, last_step, start
+from helpers.cli import TINY, assert_same_result, command, last_step, start
 from helpers.orbax_files import checkpoint_folders, largest_array_file
 from helpers.processes import Ended, end, environment, free_address
 
@@ -100,7 +100,7 @@ def test_train_gives_the_same_bits_with_one_process_of_two_devices(undisturbed, 
     process = start("train.py", *options(STEPS), "--workdir", tmp_path / "run", **environment(2))
     (ended,) = end([process])
     assert ended.code == 0, ended.err
-    assert_ended_alike(tmp_path / "run", undisturbed)
+    assert_same_result(tmp_path / "run", undisturbed)
 
 
 def wait_for_step(run: Path, step: int, processes: list[subprocess.Popen[str]]) -> None:
@@ -145,4 +145,4 @@ def test_train_resumes_bit_for_bit_after_a_stop_kills_and_a_corrupt_checkpoint(u
     os.truncate(file, file.stat().st_size // 2)
     first, _ = train_two(STEPS, run)
     assert str(run / "corrupt_checkpoints" / latest.name) in first.err
-    assert_ended_alike(run, undisturbed)
+    assert_same_result(run, undisturbed)

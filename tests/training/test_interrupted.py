@@ -1,7 +1,6 @@
-"""Runs that are killed, asked to stop, or find their disk full or their checkpoints damaged: they go on, and end as
-the run that nothing happened to, to the last bit.
+"""Tests of runs that are killed, stopped, out of disk space, or find corrupt checkpoints.
 
-SSD_JAX_KILLS=20 kills twenty times, and tries what takes long.
+All of them resume, and end like the run that was never interrupted, to the last bit.
 """
 
 import json
@@ -18,94 +17,90 @@ import pytest
 from helpers.cli import (
     ROOT,
     TINY,
-    assert_ended_alike,
+    assert_same_result,
     command,
-    last_state,
     last_step,
+    latest_checkpoint,
+    log_without_timings,
     start,
-    timeless,
     train_stopped_at,
 )
 
 from ssd_jax.runs.log import RunLog, read_results
 
-KILLS = int(os.environ.get("SSD_JAX_KILLS", "3"))
-OFTEN = ("--train.checkpoint_every", "2")
+SAVE_OFTEN = ("--train.checkpoint_every", "2")
 
 
-def being_written(run: Path) -> list[Path]:
+def unfinished_checkpoints(run: Path) -> list[Path]:
     return list((run / "checkpoints").glob("*.orbax-checkpoint-tmp"))
 
 
 # ---- killed ----
 
 
-def kill_once(run: Path, chance: random.Random, while_saving: bool) -> str | None:
-    """Goes on with a run and kills it, after its first step; says where, or None if it came to its end before."""
+def test_killed_training_resumes_bit_for_bit(trained_run, tmp_path):
+    run = tmp_path / "run"
+    killed = train_stopped_at(
+        16, signal.SIGKILL, TINY, "--workdir", run, awaited=run / "checkpoints" / "14" / "checksums.json"
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert last_step(run) == 16 and int(latest_checkpoint(run).step) == 14
+    assert command("train", TINY, "--workdir", run) == 0
+    assert [line["step"] for line in log_without_timings(run)] == list(range(1, 31))
+    assert_same_result(run, trained_run)
+    assert (run / "results.csv").read_text() == (trained_run / "results.csv").read_text()
+
+
+def resume_and_kill(run: Path, rng: random.Random, while_saving: bool) -> str | None:
+    """Resume a run in another process and kill it after its first step.
+
+    Returns:
+        Where it was killed, or None if it finished before.
+    """
     before = last_step(run)
     stamp = (run / "log.jsonl").stat().st_mtime_ns if before else 0
-    process = start("train.py", TINY, "--workdir", run, *OFTEN)
+    process = start("train.py", TINY, "--workdir", run, *SAVE_OFTEN)
     log = run / "log.jsonl"
     while process.poll() is None and not (log.exists() and log.stat().st_mtime_ns != stamp and last_step(run)):
         time.sleep(0.005)
-    # Opening the log may have cut it; a line more than that is a step.
+    # Opening the log may have removed lines; one more line than that is a step.
     opened = last_step(run)
     while process.poll() is None and last_step(run) <= opened:
         time.sleep(0.005)
-    while process.poll() is None and while_saving and not being_written(run):
+    while process.poll() is None and while_saving and not unfinished_checkpoints(run):
         time.sleep(0.001)
-    time.sleep(chance.uniform(0, 0.05 if while_saving else 1.5))
+    time.sleep(rng.uniform(0, 0.05 if while_saving else 1.5))
     process.kill()
     _, errors = process.communicate()
     if process.returncode == 0:
         return None
     assert process.returncode == -signal.SIGKILL, errors
-    return f"after step {last_step(run)}{', saving' if being_written(run) else ''}"
+    return f"after step {last_step(run)}{', saving' if unfinished_checkpoints(run) else ''}"
 
 
-def test_killed_again_and_again(trained_run, tmp_path):
-    chance = random.Random(5)
+@pytest.mark.slow
+def test_training_killed_twenty_times_resumes_bit_for_bit(trained_run, tmp_path):
+    rng = random.Random(5)
     moments: list[str] = []
     runs = 0
-    while len(moments) < KILLS:
+    while len(moments) < 20:
         runs += 1
         run = tmp_path / f"run{runs}"
-        while len(moments) < KILLS:
-            moment = kill_once(run, chance, while_saving=len(moments) % 2 == 0)
+        while len(moments) < 20:
+            moment = resume_and_kill(run, rng, while_saving=len(moments) % 2 == 0)
             if moment is None:
                 break
             moments.append(moment)
-        assert command("train", TINY, "--workdir", run, *OFTEN) == 0
-        assert not being_written(run)
-        assert_ended_alike(run, trained_run)
+        assert command("train", TINY, "--workdir", run, *SAVE_OFTEN) == 0
+        assert not unfinished_checkpoints(run)
+        assert_same_result(run, trained_run)
         assert (run / "results.csv").read_text() == (trained_run / "results.csv").read_text()
-    print(f"{len(moments)} kills over {runs} runs: {'; '.join(moments)}")
+    print(f"{len(moments)} kills in {runs} runs: {'; '.join(moments)}")
     assert any("saving" in moment for moment in moments)
 
 
-# ---- asked to stop ----
-
-
-def test_sigterm_stops_after_the_step_and_in_an_evaluation(trained_run, tmp_path):
-    run = tmp_path / "run"
-    for step in (5, 14):  # 14's line is written right before it is measured on the val split
-        stopped = train_stopped_at(step, signal.SIGTERM, TINY, "--workdir", run)
-        assert stopped.returncode == 0, stopped.stderr
-        last = last_step(run)
-        assert step <= last <= step + 1
-        assert (run / "checkpoints" / str(last)).is_dir()
-        said = stopped.stdout.splitlines()[-1]
-        assert "SIGTERM" in said and f"step {last}," in said
-        assert "Traceback" not in stopped.stderr
-    assert not read_results(run), "what was left is not measured"
-    assert command("train", TINY, "--workdir", run) == 0
-    assert_ended_alike(run, trained_run)
-    assert read_results(run) == read_results(trained_run)[1:]
-
-
-def test_from_eight_devices_to_one_and_back(tmp_path):
-    if KILLS < 20:
-        pytest.skip("four starts: asked for with SSD_JAX_KILLS=20")
+@pytest.mark.slow
+def test_run_moves_from_eight_devices_to_one_and_back(tmp_path):
     devices = {n: {"XLA_FLAGS": f"--xla_force_host_platform_device_count={n}", "NPROC": "8"} for n in (1, 8)}
     argv = (TINY, "--train.batch_size", "8", "--devices.virtual_shards", "8", "--train.steps", "40")
 
@@ -124,41 +119,67 @@ def test_from_eight_devices_to_one_and_back(tmp_path):
         train(tmp_path / "run", number, until)
         stops.append(last_step(tmp_path / "run"))
     assert 3 <= stops[0] < 12 <= stops[1] < stops[2] == 40
-    assert [line["step"] for line in timeless(tmp_path / "run")] == list(range(1, 41))
-    assert_ended_alike(tmp_path / "run", tmp_path / "whole")
+    assert [line["step"] for line in log_without_timings(tmp_path / "run")] == list(range(1, 41))
+    assert_same_result(tmp_path / "run", tmp_path / "whole")
 
 
-# ---- a full disk, and damage ----
+# ---- stopped by SIGTERM ----
 
 
-def test_disk_that_fills_while_a_checkpoint_is_written(trained_run, tmp_path, monkeypatch, capsys):
+def test_sigterm_saves_the_step_and_skips_its_evaluation(trained_run, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    log_step = RunLog.log_step
+    for step in (5, 14):  # Step 14 is logged right before it would be evaluated.
+
+        def terminate(self: RunLog, at: int, values: dict[str, float], step: int = step) -> None:
+            log_step(self, at, values)
+            if at == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RunLog, "log_step", terminate)
+            assert command("train", TINY, "--workdir", run) == 0
+        last = last_step(run)
+        assert step <= last <= step + 1
+        assert (run / "checkpoints" / str(last)).is_dir()
+        message = capsys.readouterr().out.splitlines()[-1]
+        assert "SIGTERM" in message and f"step {last}," in message
+    assert not read_results(run), "the interrupted evaluation is not recorded"
+    assert command("train", TINY, "--workdir", run) == 0
+    assert_same_result(run, trained_run)
+    assert read_results(run) == read_results(trained_run)[1:]
+
+
+# ---- a full disk ----
+
+
+def test_training_stops_at_a_full_disk_and_resumes(trained_run, tmp_path, monkeypatch, capsys):
     run, limits = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
-    write_line = RunLog.log_step
+    log_step = RunLog.log_step
 
-    def line(self: RunLog, step: int, values: dict[str, float]) -> None:
-        write_line(self, step, values)
-        if step == 17:  # the next to be saved, 21, is not measured: no pictures are written
+    def limit_files(self: RunLog, step: int, values: dict[str, float]) -> None:
+        log_step(self, step, values)
+        if step == 17:  # The next checkpoint, 21, is not evaluated, so no pictures are written.
             while not (run / "checkpoints" / "14").exists():
                 time.sleep(0.01)
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
 
-    monkeypatch.setattr(RunLog, "log_step", line)
+    monkeypatch.setattr(RunLog, "log_step", limit_files)
     try:
         assert command("train", TINY, "--workdir", run) == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         monkeypatch.undo()
-    told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"{run}/checkpoints: the checkpoint of step 21 could not be written (File too large)" in told
-    assert "same command" in told
-    wait_for_writers(run / "checkpoints")
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith(f"error: {run}/checkpoints:") and "step 21" in message and "File too large" in message
+    wait_for_orbax_threads(run / "checkpoints")
     assert command("train", TINY, "--workdir", run) == 0
-    assert "Going on from the checkpoint of step 14." in capsys.readouterr().out
-    assert_ended_alike(run, trained_run)
+    assert "checkpoint at step 14." in capsys.readouterr().out
+    assert_same_result(run, trained_run)
 
 
-def wait_for_writers(folder: Path) -> None:
-    """Threads of Orbax's, which the run that failed has left behind in this process; elsewhere they end with it."""
+def wait_for_orbax_threads(folder: Path) -> None:
+    """Wait until the threads of the failed save, which is in this process, change no more files."""
     before, since = None, time.monotonic()
     while time.monotonic() - since < 1:
         files = sorted(folder.rglob("*"))
@@ -167,22 +188,25 @@ def wait_for_writers(folder: Path) -> None:
         time.sleep(0.05)
 
 
+# ---- corrupt checkpoints ----
+
+
 @pytest.fixture
 def run(trained_run, tmp_path) -> Path:
     return Path(shutil.copytree(trained_run, tmp_path / "run"))
 
 
-def test_half_written_checkpoint_is_passed_over_and_cleared(run, trained_run, capsys):
+def test_unfinished_checkpoint_is_skipped_and_removed(run, trained_run, capsys):
     latest = run / "checkpoints" / "30"
     latest.rename(latest.with_name("30.orbax-checkpoint-tmp"))
     assert command("train", TINY, "--workdir", run) == 0
-    assert "Going on from the checkpoint of step 28." in capsys.readouterr().out
-    assert not being_written(run)
-    assert_ended_alike(run, trained_run)
+    assert "checkpoint at step 28." in capsys.readouterr().out
+    assert not unfinished_checkpoints(run)
+    assert_same_result(run, trained_run)
 
 
 def data_file(checkpoint: Path) -> Path:
-    """The largest one."""
+    """Return the largest file of data in a checkpoint."""
     return max(checkpoint.rglob("d/*"), key=lambda file: file.stat().st_size)
 
 
@@ -210,7 +234,7 @@ def break_checksums(checkpoint: Path) -> None:
     (checkpoint / "checksums.json").write_text('{"params')
 
 
-DAMAGES: list[tuple[Callable[[Path], None], str]] = [
+CORRUPTIONS: list[tuple[Callable[[Path], None], str]] = [
     (flip_a_byte, "checksum of"),
     (truncate, "checksum of"),
     (remove, "checksum of"),
@@ -219,43 +243,43 @@ DAMAGES: list[tuple[Callable[[Path], None], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("damage", "words"), DAMAGES, ids=[damage.__name__ for damage, _ in DAMAGES])
-def test_damaged_checkpoint_is_moved_and_the_one_before_it_taken(damage, words, run, caplog):
-    latest, aside = run / "checkpoints" / "30", run / "corrupt_checkpoints" / "30"
-    damage(latest)
-    assert int(last_state(run).step) == 28
-    (told,) = (record.getMessage() for record in caplog.records)
-    assert str(latest) in told and words in told
-    assert str(aside) in told and "step 28" in told
-    assert aside.is_dir() and not latest.exists()
+@pytest.mark.parametrize(("corrupt", "words"), CORRUPTIONS, ids=[corrupt.__name__ for corrupt, _ in CORRUPTIONS])
+def test_corrupt_checkpoint_is_moved_and_the_previous_one_restored(corrupt, words, run, caplog):
+    latest, moved = run / "checkpoints" / "30", run / "corrupt_checkpoints" / "30"
+    corrupt(latest)
+    assert latest_checkpoint(run).step == 28
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert str(latest) in message and words in message
+    assert str(moved) in message and "step 28" in message
+    assert moved.is_dir() and not latest.exists()
 
 
-def test_training_goes_on_past_a_damaged_checkpoint(run, trained_run, capsys):
+def test_training_resumes_from_the_checkpoint_before_a_corrupt_one(run, trained_run, capsys):
     flip_a_byte(run / "checkpoints" / "30")
     assert command("train", TINY, "--workdir", run) == 0
     out, errors = capsys.readouterr()
-    assert f"warning: {run / 'checkpoints' / '30'}: this checkpoint is corrupt, " in errors
-    assert "Going on from the checkpoint of step 28." in out
-    assert_ended_alike(run, trained_run)
+    assert f"warning: {run / 'checkpoints' / '30'}:" in errors
+    assert "checkpoint at step 28." in out
+    assert_same_result(run, trained_run)
 
 
-def test_all_checkpoints_damaged(run, capsys):
+def test_train_changes_nothing_if_all_checkpoints_are_corrupt(run, capsys):
     for checkpoint in (run / "checkpoints").iterdir():
         flip_a_byte(checkpoint)
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
     assert command("train", TINY, "--workdir", run) == 2
     errors = capsys.readouterr().err
-    assert "no intact checkpoint" in errors and "--workdir" in errors
-    assert all(f"{checkpoint}: this checkpoint is corrupt" in errors for checkpoint in (run / "checkpoints").iterdir())
+    assert "error: " in errors and "--workdir" in errors
+    assert all(f"{checkpoint}:" in errors for checkpoint in (run / "checkpoints").iterdir())
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
 @pytest.mark.parametrize("argv", [("evaluate", "--checkpoint", "last"), ("predict", str(ROOT))])
-def test_readers_name_the_damage(argv, run, capsys):
+def test_other_commands_reject_a_corrupt_checkpoint(argv, run, capsys):
     for checkpoint in (run / "checkpoints").iterdir():
         truncate(checkpoint)
     assert command(argv[0], run, *argv[1:]) == 2
     errors = capsys.readouterr().err
-    assert "this checkpoint is corrupt, " in errors and "checksum of" in errors
+    assert f"error: {run / 'checkpoints'}" in errors and "checksum of" in errors
     assert "Traceback" not in errors
     assert json.loads((run / "config.json").read_text())["name"] == "tiny"

@@ -1,4 +1,4 @@
-"""An image drawn again from its id and an epoch, against what a run's own steps were given."""
+"""Replayed images against the images that the training steps of a run were given."""
 
 import dataclasses
 from pathlib import Path
@@ -20,23 +20,24 @@ from ssd_jax.ops.augmentation import augment
 from ssd_jax.report.draw import class_colours, with_caption
 from ssd_jax.runs import run_folder
 from ssd_jax.training import replay, train_step
+from ssd_jax.training.loop import Trainer
 
 
 class Run(NamedTuple):
-    """A run of 10 steps of 4 over 11 images, 40 slots: epochs 0 to 2 whole, of epoch 3 seven images."""
+    """A run of 10 steps of 4 images over 11 images: epochs 0 to 2, and seven images of epoch 3."""
 
     config: Config
     source: Source
     folder: Path
-    seen: dict[tuple[int, int], list[np.ndarray]]
-    """By (index, epoch): image, boxes, labels, from whole batches of the loop's own stream."""
+    augmented: dict[tuple[int, int], list[np.ndarray]]
+    """Augmented image, boxes and labels by (index, epoch), from the batches of the trainer."""
     steps: dict[tuple[int, int], int]
-    """By (index, epoch), counted."""
+    """Step by (index, epoch), counted."""
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Nothing is learned. Pictures of several sizes, one larger than the canvas of 64 x 64, which reduces it."""
+    """Augment the batches of a run without training. One image is larger than the canvas and is reduced."""
     base = tmp_path_factory.mktemp("replay")
     root = write_voc_folder(base / "data", {"train": 11})
     for number, size in ((3, (96, 50)), (7, (40, 60))):
@@ -51,41 +52,41 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     source = open_source(config.data, "train")
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, class_names=source.class_names))
     run_folder.create_or_resume(base / "run", config)
-    loop = Trainer(config, base / "run", source, None)
-    seen: dict[tuple[int, int], list[np.ndarray]] = {}
+    trainer = Trainer(config, base / "run", source, None)
+    images: dict[tuple[int, int], list[np.ndarray]] = {}
     steps: dict[tuple[int, int], int] = {}
     for step in range(1, 11):
-        batch = next(loop.batches)
-        slots = zip(batch.index, batch.epoch, *train_step.augment_batch(config, batch, loop.mesh), strict=True)
+        batch = next(trainer.batches)
+        slots = zip(batch.index, batch.epoch, *train_step.augment_batch(config, batch, trainer.mesh), strict=True)
         for index, epoch, *augmented in slots:
-            seen[int(index), int(epoch)] = augmented
+            images[int(index), int(epoch)] = augmented
             steps[int(index), int(epoch)] = step
-    return Run(config, source, base / "run", seen, steps)
+    return Run(config, source, base / "run", images, steps)
 
 
-def test_every_slot_is_that_of_its_batch_to_the_bit(run):
-    """Of all epochs, and of batches that lie in two of them."""
-    assert len(run.seen) == 40 and {epoch for _, epoch in run.seen} == {0, 1, 2, 3}
-    for (index, epoch), augmented in run.seen.items():
-        seen = replay.replay_image(run.config, run.source, f"train{index}", epoch)
-        assert (seen.index, seen.step) == (index, run.steps[index, epoch])
-        assert all(map(same_bits, (seen.image, seen.boxes, seen.labels), augmented)), (index, epoch)
+def test_replay_equals_the_augmented_batch_to_the_last_bit(run):
+    """In all epochs, also in batches that span two of them."""
+    assert len(run.augmented) == 40 and {epoch for _, epoch in run.augmented} == {0, 1, 2, 3}
+    for (index, epoch), augmented in run.augmented.items():
+        replayed = replay.replay_image(run.config, run.source, f"train{index}", epoch)
+        assert (replayed.index, replayed.step) == (index, run.steps[index, epoch])
+        assert all(map(same_bits, (replayed.image, replayed.boxes, replayed.labels), augmented)), (index, epoch)
 
 
-def test_first_step_is_that_of_train_batch_jpg_to_the_bit(run):
+def test_replay_equals_the_preview_of_the_first_batch(run):
     positions, (images, boxes, labels) = Trainer(run.config, run.folder, run.source, None).preview()
     previewed = {image.tobytes(): slot for slot, image in enumerate(images)}
     slots = []
     for index in (index for (index, _), step in run.steps.items() if step == 1):
-        seen = replay.replay_image(run.config, run.source, f"train{index}", 0)
-        slots.append(slot := previewed[seen.image.tobytes()])
-        assert positions[slot] == index, "whose id is told"
-        assert same_bits(seen.boxes, boxes[slot]) and same_bits(seen.labels, labels[slot])
+        replayed = replay.replay_image(run.config, run.source, f"train{index}", 0)
+        slots.append(slot := previewed[replayed.image.tobytes()])
+        assert positions[slot] == index, "its id is shown"
+        assert same_bits(replayed.boxes, boxes[slot]) and same_bits(replayed.labels, labels[slot])
     assert sorted(slots) == [0, 1, 2, 3]
 
 
-def test_picture_is_what_augment_makes_of_each_image_alone(run):
-    """Composed by hand, from the file, without loader, canvas or batch: as near as rounding lets it."""
+def test_replay_equals_augment_of_the_image_alone(run):
+    """Without loader, canvas or batch, so the two agree only up to rounding."""
     for index, epoch in [(4, 0), (7, 1), (5, 2)]:
         annotation, image = run.source.annotation(index), run.source.image(index)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(5), epoch), index)
@@ -94,22 +95,22 @@ def test_picture_is_what_augment_makes_of_each_image_alone(run):
         picture, boxes, labels = jax.jit(augment, static_argnums=(2, 5))(
             key, image, 64, np.pad(boxes, (padding, (0, 0))), np.pad(annotation.labels, padding), run.config.augment
         )
-        seen = replay.replay_image(run.config, run.source, f"train{index}", epoch)
-        np.testing.assert_allclose(seen.image, picture, atol=0.05)
-        np.testing.assert_allclose(seen.boxes, boxes, atol=1e-6)
-        np.testing.assert_array_equal(seen.labels, labels)
+        replayed = replay.replay_image(run.config, run.source, f"train{index}", epoch)
+        np.testing.assert_allclose(replayed.image, picture, atol=0.05)
+        np.testing.assert_allclose(replayed.boxes, boxes, atol=1e-6)
+        np.testing.assert_array_equal(replayed.labels, labels)
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
 
 
-def test_each_epoch_has_its_own_picture(run):
+def test_replay_differs_between_epochs(run):
     pictures = {replay.replay_image(run.config, run.source, "train4", epoch).image.tobytes() for epoch in range(3)}
     assert len(pictures) == 3
 
 
-def test_difficult_objects_are_left_out_as_in_training(run):
+def test_replay_leaves_out_difficult_objects_as_training_does(run):
     data = dataclasses.replace(run.config.data, train_on_difficult=False)
     file = Path(data.root) / "Annotations" / "train2.xml"
     before = file.read_text()
@@ -123,58 +124,60 @@ def test_difficult_objects_are_left_out_as_in_training(run):
     assert (with_them.labels > 0).any() and not (without.labels > 0).any()
 
 
-# ---- the picture ----
+# ---- the drawing ----
 
 
-def test_picture_is_the_original_beside_what_was_seen(run):
-    seen = replay.replay_image(run.config, run.source, "train3", 1)
-    picture = np.asarray(replay.draw(run.source, seen, side=192))
+def test_draw_shows_the_image_beside_the_augmented_one(run):
+    replayed = replay.replay_image(run.config, run.source, "train3", 1)
+    picture = np.asarray(replay.draw(run.source, replayed, side=192))
     assert picture.shape == (218, 396, 3), "a gap of 4 around two cells of 192 and their captions"
     # 96 x 50 is drawn twice as large; the network's 64 x 64 three times.
     left, right = picture[50:150, 4:196], picture[4:196, 200:392]
     np.testing.assert_array_equal(picture[4:46, 4:196], np.full((42, 192, 3), 40), "below 192 pixels high: background")
     original = np.asarray(Image.fromarray(run.source.image(3)).resize((192, 100), Image.Resampling.BICUBIC))
-    pixels = Image.fromarray(seen.image.round().clip(0, 255).astype(np.uint8))
+    pixels = Image.fromarray(replayed.image.round().clip(0, 255).astype(np.uint8))
     augmented = np.asarray(pixels.resize((192, 192), Image.Resampling.BICUBIC))
     colours = class_colours(run.source.class_names)
-    for shown, plain, labels in ((left, original, run.source.annotation(3).labels), (right, augmented, seen.labels)):
+    for shown, plain, labels in (
+        (left, original, run.source.annotation(3).labels),
+        (right, augmented, replayed.labels),
+    ):
         changed = (shown != plain).any(-1)
         assert 0 < changed.mean() < 0.6, "lines and names"
         drawn = {tuple(map(int, colour)) for colour in shown[changed]}
         for label in set(labels[labels > 0].tolist()):
             assert colours[run.source.class_names[label - 1]] in drawn
     captions = picture[150:168, 4:196], picture[196:214, 200:392]
-    for shown, text in zip(captions, ("train3", f"epoch 1, step {seen.step}"), strict=True):
+    for shown, text in zip(captions, ("train3", f"epoch 1, step {replayed.step}"), strict=True):
         np.testing.assert_array_equal(shown, np.asarray(with_caption(Image.new("RGB", (192, 1)), text))[1:])
 
 
 # ---- the command ----
 
 
-def test_show(run, capsys):
+def test_show_writes_the_picture(run, capsys):
     assert command("show", run.folder, "--image", "train7", "--epoch", "2") == 0
     file = run.folder / "shown" / "train7_epoch2.jpg"
     printed = capsys.readouterr().out
     assert printed.startswith(f"train7, epoch 2: step {run.steps[7, 2]} of 10. Written: {file}\n")
-    seen = replay.replay_image(run.config, run.source, "train7", 2)
-    drawn = np.asarray(replay.draw(run.source, seen), np.float32)
-    assert np.abs(read_image(file) - drawn).mean() < 4, "but for JPEG"
+    replayed = replay.replay_image(run.config, run.source, "train7", 2)
+    drawn = np.asarray(replay.draw(run.source, replayed), np.float32)
+    assert np.abs(read_image(file) - drawn).mean() < 4, "apart from JPEG compression"
 
 
-def test_show_says_what_the_network_did_not_see(run, capsys):
+def test_show_counts_objects_outside_the_augmented_image(run, capsys):
     lost = {
-        (index, epoch): len(run.source.annotation(index).labels) - int((told[2] > 0).sum())
-        for (index, epoch), told in run.seen.items()
+        (index, epoch): len(run.source.annotation(index).labels) - int((augmented[2] > 0).sum())
+        for (index, epoch), augmented in run.augmented.items()
     }
     assert 0 in lost.values() and max(lost.values()) > 0
     for wanted in (0, max(lost.values())):
         index, epoch = next(key for key, count in lost.items() if count == wanted)
         assert command("show", run.folder, "--image", f"train{index}", "--epoch", epoch) == 0
-        told = "of its objects the network did not see" in capsys.readouterr().out
-        assert told == (wanted > 0)
+        assert (f"\n{wanted} " in capsys.readouterr().out) == (wanted > 0)
 
 
-def test_show_elsewhere_and_with_moved_data(run, tmp_path, capsys):
+def test_show_writes_to_out_and_reads_moved_data(run, tmp_path, capsys):
     moved = tmp_path / "moved"
     Path(run.config.data.root).rename(moved)
     out = tmp_path / "new" / "picture.png"
@@ -182,8 +185,8 @@ def test_show_elsewhere_and_with_moved_data(run, tmp_path, capsys):
         assert command("show", run.folder, "--image", "train1", "--epoch", "0", "--out", out, "--data.root", moved) == 0
     finally:
         moved.rename(run.config.data.root)
-    seen = replay.replay_image(run.config, run.source, "train1", 0)
-    np.testing.assert_array_equal(read_image(out), np.asarray(replay.draw(run.source, seen)))
+    replayed = replay.replay_image(run.config, run.source, "train1", 0)
+    np.testing.assert_array_equal(read_image(out), np.asarray(replay.draw(run.source, replayed)))
 
 
 @pytest.mark.parametrize(
@@ -191,15 +194,15 @@ def test_show_elsewhere_and_with_moved_data(run, tmp_path, capsys):
     [
         (
             ["--image", "train17", "--epoch", "0"],
-            ["no image 'train17' among the 11", "Near it: train7, train1, train10"],
+            ["11 images", "'train17'", "train7, train1, train10"],
         ),
-        (["--image", "zebra", "--epoch", "0"], ["no image 'zebra'", "Their ids are like train0, train1, train2"]),
-        (["--image", "train1", "--epoch", "-1"], ["epoch -1: the run does not come to this image"]),
-        (["--image", "train1", "--epoch", "4"], ["epoch 4:", "10 steps of 4 images are 3.64 times the 11 images"]),
-        (["--image", "train1", "--epoch", "0", "--out", "picture"], ["--out picture: end its name in .jpg"]),
+        (["--image", "zebra", "--epoch", "0"], ["'zebra'", "train0, train1, train2"]),
+        (["--image", "train1", "--epoch", "-1"], ["epoch -1:"]),
+        (["--image", "train1", "--epoch", "4"], ["epoch 4:", "3.64 epochs of 11 images"]),
+        (["--image", "train1", "--epoch", "0", "--out", "picture"], ["--out picture", ".jpg"]),
     ],
 )
-def test_mistakes(run, capsys, argv, words):
+def test_show_rejects_wrong_options(run, capsys, argv, words):
     capsys.readouterr()
     assert command("show", run.folder, *argv) == 2
     message = capsys.readouterr().err
@@ -208,19 +211,19 @@ def test_mistakes(run, capsys, argv, words):
         assert word in message
 
 
-def test_epoch_that_the_run_does_not_finish(run):
-    """Of the last epoch seven of eleven images were seen; the others are refused."""
-    reached = {index for index, epoch in run.seen if epoch == 3}
+def test_find_step_rejects_images_that_the_run_does_not_reach(run):
+    """The run reaches seven of the eleven images in its last epoch."""
+    reached = {index for index, epoch in run.augmented if epoch == 3}
     assert len(reached) == 7
     for index in range(11):
         if index in reached:
             assert replay.find_step(run.config, run.source, index, 3) in (9, 10)
         else:
-            with pytest.raises(UserError, match="epoch 3: the run does not come to this image"):
+            with pytest.raises(UserError, match="epoch 3:"):
                 replay.find_step(run.config, run.source, index, 3)
 
 
-def test_image_that_cannot_be_read(run, capsys):
+def test_show_rejects_an_unreadable_image(run, capsys):
     file = Path(run.config.data.root) / "JPEGImages" / "train9.png"
     before = file.read_bytes()
     try:
@@ -231,6 +234,6 @@ def test_image_that_cannot_be_read(run, capsys):
     assert "train9.png" in capsys.readouterr().err
 
 
-def test_no_run(tmp_path, capsys):
+def test_show_rejects_a_folder_that_is_not_a_run(tmp_path, capsys):
     assert command("show", tmp_path, "--image", "a", "--epoch", "0") == 2
     assert "config.json is missing" in capsys.readouterr().err

@@ -1,0 +1,143 @@
+"""Reports of a training run: progress bar, logs, results and pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from ssd_jax.config import Train
+from ssd_jax.data.source import Source
+from ssd_jax.inference.detections import ImageDetections
+from ssd_jax.report import pictures
+from ssd_jax.runs.log import RunLog
+
+RESULTS_COLUMNS = ("voc_map_11point", "voc_map_area", "coco_ap", "coco_ap50")
+"""Metrics of the val split that are written to results.csv."""
+DATA_WAIT_WARNING = 0.1
+"""Warn if training spends more than this fraction of its time waiting for data."""
+
+
+class NullReporter:
+    """Reports nothing: for the processes of a run other than the primary one. Defines the interface of `Reporter`."""
+
+    def __enter__(self) -> "NullReporter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def train_batch(self, source: Source, index: Any, batch: Any) -> None:
+        """Report the first batch: positions in the source; augmented images, boxes and labels."""
+
+    def step(self) -> None:
+        """Report that a step was dispatched."""
+
+    def train_metrics(
+        self, step: int, metrics: dict[str, float], learning_rate: float, images: int, seconds: float, waited: float
+    ) -> None:
+        """Report metrics of the steps since the last report.
+
+        Args:
+            step: Last of these steps.
+            metrics: Their means.
+            learning_rate: Learning rate of the last step.
+            images: Number of images in these steps.
+            seconds: Time that the steps took.
+            waited: The part of ``seconds`` that was spent waiting for data.
+        """
+
+    def evaluation(
+        self,
+        step: int,
+        metrics: dict[str, Any],
+        val_source: Source | None,
+        detections: Sequence[ImageDetections] | None,
+    ) -> None:
+        """Report an evaluation. Without a val split, ``metrics`` is empty and the rest None."""
+
+
+class Reporter(NullReporter):
+    """Writes log.jsonl, results.csv, TensorBoard's events and pictures into the run folder; shows a progress bar."""
+
+    def __init__(self, workdir: Path, train: Train, start: int) -> None:
+        """Open the logs of a run.
+
+        Args:
+            workdir: Run folder.
+            train: Config of the training.
+            start: Step from which training starts or resumes. Later entries of the logs are removed.
+        """
+        self._workdir = workdir
+        self._log = RunLog(workdir, start)
+        self._bar = tqdm(
+            total=train.steps, initial=start, unit="step", dynamic_ncols=True, disable=start >= train.steps
+        )
+        self._bar.set_postfix_str("compiling")
+        self._last_metrics: dict[str, float] = {}
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+        self._log.__exit__(*exception)
+
+    def train_batch(self, source: Source, index: Any, batch: Any) -> None:
+        """Write train_batch.jpg."""
+        pictures.write_train_batch(self._workdir, source, index, batch)
+
+    def step(self) -> None:
+        """Advance the progress bar."""
+        self._bar.update(1)
+
+    def train_metrics(
+        self, step: int, metrics: dict[str, float], learning_rate: float, images: int, seconds: float, waited: float
+    ) -> None:
+        """Write a line of log.jsonl, and show it beside the progress bar."""
+        speed = images / seconds
+        extra = {"learning_rate": learning_rate, "images_per_second": speed, "waited_for_data": waited / seconds}
+        self._log.log_step(step, metrics | extra)
+        self._last_metrics = metrics
+        waits = f", waiting for data {waited / seconds:.0%}" if waited > DATA_WAIT_WARNING * seconds else ""
+        self._bar.set_postfix_str(
+            f"loss {metrics['loss']:.3f} (boxes {metrics['loc_loss']:.3f}, classes {metrics['conf_loss']:.3f}), "
+            f"rate {learning_rate:.2g}, {speed:.1f} images/s{waits}"
+        )
+
+    def evaluation(
+        self,
+        step: int,
+        metrics: dict[str, Any],
+        val_source: Source | None,
+        detections: Sequence[ImageDetections] | None,
+    ) -> None:
+        """Write a row of results.csv and the pictures, and print the metrics."""
+        row = self._last_metrics | {name: metrics[name] for name in RESULTS_COLUMNS if name in metrics}
+        if val_source is not None and detections is not None:
+            pictures.write_truth_and_predictions(self._workdir, "val", val_source, detections)
+            tqdm.write(
+                f"step {step}: val mAP@0.5 {_percent(row['voc_map_area'])} (area), "
+                f"{_percent(row['voc_map_11point'])} (11-point), COCO AP {_percent(row['coco_ap'])}"
+            )
+        self._log.log_evaluation(step, row)
+        pictures.write_curves(self._workdir)
+
+
+def print_summary(unreadable: dict[str, tuple[Source, dict[int, str]]], seconds: float, waited: float) -> None:
+    """Print which images could not be read, and whether training waited for data for long.
+
+    Args:
+        unreadable: By name of the split: the split, and a message for each image that could not be read.
+        seconds: Time spent in training steps.
+        waited: The part of it that was spent waiting for data.
+    """
+    for split, (source, messages) in unreadable.items():
+        if messages:
+            print(f"{len(messages)} of {len(source)} {split} images could not be used:", *messages.values(), sep="\n  ")
+    if waited > DATA_WAIT_WARNING * seconds:
+        print(
+            f"Training spent {waited:.0f} of {seconds:.0f} s waiting for data. See 'When input limits the speed' in "
+            "docs/scale.md."
+        )
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"

@@ -1,0 +1,282 @@
+"""The training step against a pipeline composed of its parts, one image after another."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import reference, tiny_config
+from helpers.random_predictors import with_random_predictors
+
+from ssd_jax.config import Config, Optimizer
+from ssd_jax.data.formats.shapes import ShapesSource
+from ssd_jax.data.loader import Batch, train_batches
+from ssd_jax.errors import UserError
+from ssd_jax.models.ssd import SSD
+from ssd_jax.ops.augmentation import augment
+from ssd_jax.ops.default_boxes import make_default_boxes
+from ssd_jax.ops.matching import match
+from ssd_jax.runs import run_folder
+from ssd_jax.runs.checkpoint import Checkpoints
+from ssd_jax.runtime import sharding
+from ssd_jax.training.loop import Trainer
+from ssd_jax.training.train_step import (
+    TrainState,
+    check_batch_size,
+    ema_update,
+    init_state,
+    make_grad_fn,
+    make_train_step,
+    state_shapes,
+)
+
+TINY = tiny_config.get_step_config()
+TRAIN = ShapesSource(TINY.data.shapes, "train")
+MESH = sharding.make_mesh()
+
+
+def batches(count: int) -> list[Batch]:
+    stream = train_batches(TRAIN, TINY.data, TINY.train.batch_size, TINY.train.seed)
+    return [next(stream) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def initial() -> TrainState:
+    """The initial state as numpy arrays, of which every test makes its own copy on the device."""
+    return jax.tree.map(np.asarray, init_state(TINY, MESH))
+
+
+@pytest.fixture(scope="module")
+def train_step() -> Any:
+    return make_train_step(TINY, MESH)
+
+
+def to_device(state: TrainState) -> TrainState:
+    return jax.device_put(state, sharding.fsdp_sharding(state, MESH))
+
+
+def with_random_heads(state: TrainState) -> TrainState:
+    """Replace the predictors, which otherwise start from constants, whatever the image."""
+    return to_device(state._replace(params=jax.tree.map(np.asarray, with_random_predictors(state.params))))
+
+
+def run_step(train_step: Any, state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
+    return train_step(state, sharding.shard_batch(batch, MESH))
+
+
+# ---- the state ----
+
+
+def test_init_state_starts_the_moving_average_from_the_parameters(initial):
+    state = init_state(TINY, MESH)
+    assert int(state.step) == 0
+    assert state.ema_params is not None and state.eval_params is state.ema_params
+    jax.tree.map(np.testing.assert_array_equal, state.params, state.ema_params)
+    jax.tree.map(np.testing.assert_array_equal, state, initial)
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), state)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), state_shapes(TINY, MESH)) == shapes
+
+
+def test_init_state_follows_the_seed_and_has_no_average_without_ema_decay(initial):
+    config = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, seed=1, ema_decay=0.0))
+    state = init_state(config, MESH)
+    assert state.ema_params is None
+    assert state.eval_params is state.params
+    kernel = np.asarray(state.params["vgg"]["conv1_1"]["kernel"])
+    assert (kernel != initial.params["vgg"]["conv1_1"]["kernel"]).all()
+
+
+def test_ema_update_equals_a_plain_loop():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(60, 3))
+    expected, ema = values[0].copy(), {"kernel": jnp.asarray(values[0], jnp.float32)}
+    for step, value in enumerate(values):
+        decay = min(0.8, (1 + step) / (10 + step))  # 0.1, 2/11, ... up to 0.8, at step 35
+        expected = expected * decay + value * (1 - decay)
+        new = {"kernel": jnp.asarray(value, jnp.float32)}
+        ema = ema_update(ema, new, jnp.int32(step), 0.8)
+        np.testing.assert_allclose(ema["kernel"], expected, rtol=1e-5, atol=1e-6)
+    assert ema_update(None, new, jnp.int32(0), 0.0) is None
+
+
+# ---- the step ----
+
+
+def prepare_by_hand(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Augment and match image after image, with the keys that the batch's contract prescribes.
+
+    Returns:
+        Images, target offsets and target labels.
+    """
+    boxes = make_default_boxes(TINY.model.default_boxes)
+
+    @jax.jit
+    def prepare(key: Any, image: Any, gt_boxes: Any, gt_labels: Any) -> Any:
+        image, gt_boxes, gt_labels = augment(key, image, 64, gt_boxes, gt_labels, TINY.augment, fill=TINY.model.mean)
+        variances = TINY.model.default_boxes.variances
+        return image, match(gt_boxes, gt_labels, boxes, variances, TINY.match)
+
+    images, offsets, labels = [], [], []
+    for slot in range(len(batch.index)):
+        key = jax.random.key(TINY.train.seed)
+        for number in (batch.epoch[slot], batch.index[slot]):
+            key = jax.random.fold_in(key, number)
+        height, width = batch.height[slot], batch.width[slot]
+        content = batch.canvas[slot, :height, :width]
+        image, targets = prepare(key, content, batch.gt_boxes[slot], batch.gt_labels[slot])
+        images.append(image)
+        offsets.append(targets.offsets)
+        labels.append(targets.labels)
+    return np.stack(images), np.stack(offsets), np.stack(labels)
+
+
+def test_train_step_has_the_loss_of_a_pipeline_composed_by_hand(train_step, initial):
+    (batch,) = batches(1)
+    state = with_random_heads(initial)
+    images, target_offsets, labels = prepare_by_hand(batch)
+    offsets, logits = jax.jit(SSD(TINY.model).apply)({"params": state.params}, images)
+    loss, loc, conf, positives = reference.multibox_loss(
+        np.asarray(offsets), np.asarray(logits), target_offsets, labels, 2.0, 30, 0.7
+    )
+    _, metrics = run_step(train_step, state, batch)
+    assert positives > 10
+    assert int(metrics["num_positives"]) == positives
+    assert float(metrics["loss"]) == pytest.approx(loss, rel=1e-3)
+    assert float(metrics["loc_loss"]) == pytest.approx(loc, rel=1e-3)
+    assert float(metrics["conf_loss"]) == pytest.approx(conf, rel=1e-3)
+
+
+def test_train_step_updates_parameters_and_moving_average(train_step, initial):
+    (batch,) = batches(1)
+    after, metrics = run_step(train_step, to_device(initial), batch)
+    assert int(after.step) == 1
+    assert float(metrics["gradient_norm"]) > 0
+    # The first decay is 1/10. The first step of Adam equals the learning rate in every weight that has a gradient.
+    expected = jax.tree.map(lambda a, p: 0.1 * a + 0.9 * np.asarray(p), initial.params, after.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), expected, after.ema_params)
+    rate = TINY.optimizer.learning_rate / TINY.optimizer.warmup_steps
+    moved = np.abs(after.params["fc7_mbox_loc"]["bias"] - initial.params["fc7_mbox_loc"]["bias"])
+    assert np.median(moved) == pytest.approx(rate, rel=0.1)
+
+
+def test_train_step_learns_a_repeated_batch(train_step, initial):
+    """The same epoch and indices give the same augmented images."""
+    (batch,) = batches(1)
+    state = to_device(initial)
+    losses = []
+    for _ in range(TINY.train.steps):
+        state, metrics = run_step(train_step, state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.25 * losses[0]
+
+
+def test_invalid_image_does_not_contribute_to_the_step(train_step, initial):
+    (batch,) = batches(1)
+    blank = batch._replace(valid=np.arange(8) != 2)
+    noise = np.random.default_rng(0).integers(0, 256, batch.canvas[2].shape, np.uint8)
+    other = blank._replace(canvas=batch.canvas.copy())
+    other.canvas[2] = noise
+    metrics = [run_step(train_step, with_random_heads(initial), b)[1] for b in (blank, other)]
+    # Only rounding differs: GroupNorm and all other layers process each image on its own.
+    assert float(metrics[0]["loss"]) == pytest.approx(float(metrics[1]["loss"]), rel=1e-6)
+    assert float(metrics[0]["gradient_norm"]) == pytest.approx(float(metrics[1]["gradient_norm"]), rel=1e-5)
+    whole = run_step(train_step, to_device(initial), batch)[1]
+    assert int(metrics[0]["num_positives"]) < int(whole["num_positives"])
+
+
+def test_loss_does_not_depend_on_batch_position(train_step, initial):
+    (batch,) = batches(1)
+    rolled = Batch(*(np.roll(field, 1, axis=0) for field in batch))
+    one, other = (float(run_step(train_step, with_random_heads(initial), b)[1]["loss"]) for b in (batch, rolled))
+    assert one == pytest.approx(other, rel=1e-5)
+
+
+def test_train_step_is_compiled_once_also_for_a_restored_state(train_step, initial, trained_run):
+    """A restored state has the shardings of an initial one."""
+    trainer = Trainer(run_folder.read_config(trained_run), trained_run, TRAIN, None)
+    with Checkpoints(trained_run / "checkpoints") as checkpoints:
+        restored = trainer.restore_or_init(checkpoints)
+    assert int(restored.step) == 30
+    for state in (to_device(initial), restored):
+        for batch in batches(2):
+            state, _ = run_step(train_step, state, batch)
+    assert train_step._cache_size() == 1
+
+
+# ---- parts of a batch ----
+
+
+def test_accumulated_gradient_is_that_of_the_whole_batch():
+    """With a small model in place of the network."""
+    rng = np.random.default_rng(0)
+    params = {"kernel": rng.normal(size=(5, 3)).astype(np.float32)}
+    images, labels = rng.normal(size=(12, 5)).astype(np.float32), rng.integers(0, 3, 12).astype(np.int32)
+    valid = np.arange(12) % 5 > 0
+
+    def loss_fn(params: Any, images: Any, labels: Any, valid: Any, normalizer: Any) -> Any:
+        losses = optax.softmax_cross_entropy_with_integer_labels(jnp.tanh(images @ params["kernel"]), labels)
+        return jnp.where(valid, losses, 0).sum() / normalizer, {"count": valid.sum()}
+
+    arguments = params, images, labels, valid, jnp.int32(7)
+    expected, expected_grads = make_grad_fn(loss_fn, 1)(*arguments)
+    for parts in (2, 3, 12):
+        metrics, grads = jax.jit(make_grad_fn(loss_fn, parts))(*arguments)
+        assert int(metrics["count"]) == int(expected["count"]) == 9
+        assert float(metrics["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-5)
+        np.testing.assert_allclose(grads["kernel"], expected_grads["kernel"], rtol=1e-5, atol=1e-6)
+
+
+def test_train_step_processes_a_batch_in_accumulation_steps():
+    config = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, accumulation_steps=4))
+    (batch,) = batches(1)
+    jaxpr = str(make_train_step(config, MESH).trace(state_shapes(config, MESH), batch).jaxpr)
+    assert "f32[2,64,64,3]" in jaxpr, "two images at a time"
+
+
+@pytest.mark.slow
+def test_accumulation_steps_of_the_network_give_the_update_of_the_whole_batch(initial):
+    def step(parts: int) -> tuple[TrainState, Any]:
+        train = dataclasses.replace(TINY.train, batch_size=32, accumulation_steps=parts)
+        # Not Adam, whose first step keeps only the signs of the gradient.
+        config = dataclasses.replace(TINY, train=train, optimizer=Optimizer(learning_rate=0.1, clip_norm=1.0))
+        batch = next(train_batches(TRAIN, config.data, 32, 0))
+        batch = batch._replace(valid=np.arange(32) % 5 > 0)
+        state = init_state(config, MESH)._replace(params=with_random_heads(initial).params)
+        return make_train_step(config, MESH)(state, batch)
+
+    (whole, expected), (parts, metrics) = step(1), step(4)
+    assert int(metrics["num_positives"]) == int(expected["num_positives"]) > 100
+    for name in expected:
+        assert float(metrics[name]) == pytest.approx(float(expected[name]), rel=1e-5), name
+    difference = jax.tree.map(lambda a, b: a - b, parts.params, whole.params)
+    assert float(optax.tree.norm(difference)) <= 1e-6 * float(optax.tree.norm(whole.params))
+    for ours, whole_leaf in zip(jax.tree.leaves(parts.opt_state), jax.tree.leaves(whole.opt_state), strict=True):
+        assert np.abs(ours - whole_leaf).max() <= 1e-3 * np.abs(whole_leaf).max(), "momentum: the update itself"
+
+
+@pytest.mark.parametrize(
+    ("train", "shards", "words"),
+    [
+        ({"batch_size": 6}, 0, ("train.batch_size", "6", "multiple of 4")),
+        ({"batch_size": 12, "accumulation_steps": 2}, 0, ("train.batch_size", "12", "multiple of 8")),
+        ({"batch_size": 8}, 2, ("devices.virtual_shards", "2", "4")),
+        ({"batch_size": 8, "accumulation_steps": 2}, 0, ()),
+        ({"batch_size": 8}, 8, ()),
+    ],
+)
+def test_batch_size_must_be_a_multiple_of_devices_and_accumulation_steps(train, shards, words):
+    config: Config = dataclasses.replace(
+        TINY,
+        train=dataclasses.replace(TINY.train, **train),
+        devices=dataclasses.replace(TINY.devices, virtual_shards=shards),
+    )
+    if not words:
+        check_batch_size(config, 4)
+        return
+    with pytest.raises(UserError) as error:
+        check_batch_size(config, 4)
+    assert all(word in str(error.value) for word in words)
