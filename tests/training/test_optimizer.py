@@ -1,4 +1,4 @@
-"""Schedules and updates against a plain restatement of Caffe's solver."""
+"""Schedules and updates against a plain implementation of Caffe's solver."""
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,14 @@ from ssd_jax.config import Optimizer
 from ssd_jax.training.optimizer import freeze, make_optimizer, make_schedule
 
 
-def test_multistep_is_caffes() -> None:
+def test_multistep_schedule_equals_caffes() -> None:
     """lr = base * gamma ^ (number of steps reached): the step numbered 80000 is the first at 1e-4."""
     schedule = make_schedule(Optimizer(), 120_000)
     for step, rate in [(0, 1e-3), (79_999, 1e-3), (80_000, 1e-4), (99_999, 1e-4), (100_000, 1e-5), (119_999, 1e-5)]:
         assert schedule(step) == pytest.approx(rate, rel=1e-5), step
 
 
-def test_warmup_rises_to_the_rate_and_keeps_the_milestones() -> None:
+def test_warmup_rises_linearly_and_keeps_the_milestones() -> None:
     schedule = make_schedule(Optimizer(warmup_steps=10, milestones=(50,)), 100)
     rates = [float(schedule(s)) for s in range(60)]
     np.testing.assert_allclose(rates[:10], 1e-4 * np.arange(1, 11), rtol=1e-5)
@@ -25,13 +25,13 @@ def test_warmup_rises_to_the_rate_and_keeps_the_milestones() -> None:
     np.testing.assert_allclose(rates[50:], 1e-4, rtol=1e-5)
 
 
-def test_cosine_ends_at_zero() -> None:
+def test_cosine_schedule_ends_at_zero() -> None:
     schedule = make_schedule(Optimizer(schedule="cosine", warmup_steps=10), 110)
     np.testing.assert_allclose([float(schedule(s)) for s in (9, 10, 60, 110)], [1e-3, 1e-3, 5e-4, 0], atol=1e-9)
 
 
 def caffe_sgd(parameters: dict, gradients: list[dict], config: Optimizer, steps: int) -> dict:
-    """ClipGradients, Regularize, ComputeUpdateValue of sgd_solver.cpp, a parameter at a time."""
+    """Apply ClipGradients, Regularize and ComputeUpdateValue of sgd_solver.cpp, one parameter at a time."""
     history = {name: np.zeros_like(value) for name, value in parameters.items()}
     parameters = {name: value.copy() for name, value in parameters.items()}
     for step, gradient in enumerate(gradients):
@@ -47,8 +47,8 @@ def caffe_sgd(parameters: dict, gradients: list[dict], config: Optimizer, steps:
 
 
 @pytest.mark.parametrize("clip_norm", [None, 2.0])
-def test_sgd_is_caffes(clip_norm: float | None) -> None:
-    """Over a drop of the rate; decay on kernels and on L2Norm's scale, none on biases; biases at twice the rate."""
+def test_sgd_equals_caffes_solver(clip_norm: float | None) -> None:
+    """Across drops of the rate. Kernels and L2Norm's scale decay, biases do not and have twice the rate."""
     rng = np.random.default_rng(0)
     config = Optimizer(learning_rate=0.1, milestones=(3, 5), weight_decay=0.05, clip_norm=clip_norm)
     shapes = {"conv/kernel": (3, 2), "conv/bias": (2,), "norm/scale": (4,)}
@@ -81,10 +81,11 @@ def test_adamw_decays_kernels_only() -> None:
     np.testing.assert_array_equal(updates["norm"]["scale"], 0)
 
 
-def test_muon_turns_hidden_kernels_and_leaves_the_rest_to_adam() -> None:
-    """A first Muon step is the nearest (semi-)orthogonal matrix to the gradient, of root mean square 0.2 x rate.
+def test_muon_updates_hidden_kernels_and_adam_the_rest() -> None:
+    """The first step of Muon is the (semi-)orthogonal matrix nearest to the gradient, with an RMS of 0.2 x rate.
 
-    Against the singular value decomposition; five Newton-Schulz rounds bring singular values to 0.7 to 1.2 only.
+    The singular value decomposition gives the expected matrix. Five Newton-Schulz iterations only bring the singular
+    values to between 0.7 and 1.2.
     """
     config = Optimizer(name="muon", learning_rate=1.0, adam_lr_multiplier=0.1, weight_decay=0.0, schedule="cosine")
     gradient = {
@@ -101,7 +102,7 @@ def test_muon_turns_hidden_kernels_and_leaves_the_rest_to_adam() -> None:
     assert singular.min() > 0.6 and singular.max() < 1.3
     assert np.sum(step * (u @ v)) / np.linalg.norm(step) / np.linalg.norm(u @ v) > 0.98
     for rest in (updates["vgg"]["conv1_1"]["bias"], updates["conv4_3_norm_mbox_conf"]["kernel"]):
-        # Adam's first step is as long everywhere, whatever the gradient: here with Nesterov's momentum, 1.47 x rate.
+        # Adam's first step has the same size for any gradient: 1.47 x rate with Nesterov's momentum.
         np.testing.assert_allclose(np.abs(rest), 0.1474, rtol=1e-3)
 
 
@@ -119,7 +120,7 @@ def test_muon_decays_hidden_kernels_only() -> None:
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
-def test_frozen_blocks_stay_and_the_others_move_as_without(name: str) -> None:
+def test_frozen_blocks_are_unchanged_and_the_others_updated_as_usual(name: str) -> None:
     rng = np.random.default_rng(0)
     shapes = {
         "vgg": {
@@ -127,7 +128,7 @@ def test_frozen_blocks_stay_and_the_others_move_as_without(name: str) -> None:
             "conv1_2_group_norm": {"scale": (8,)},
         },
         "conv6_1": {"kernel": (1, 1, 8, 4), "bias": (4,)},
-        "conv1_1": {"bias": (3,)},  # not VGG16's
+        "conv1_1": {"bias": (3,)},  # not a layer of VGG16
     }
     draw = lambda: jax.tree.map(  # noqa: E731
         lambda shape: jnp.asarray(rng.normal(size=shape), jnp.float32), shapes, is_leaf=lambda x: isinstance(x, tuple)
@@ -146,7 +147,7 @@ def test_frozen_blocks_stay_and_the_others_move_as_without(name: str) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_((np.asarray(a) != np.asarray(b)).all()), moved[0], params)
 
 
-def test_a_frozen_parameter_has_no_gradient() -> None:
+def test_freeze_gives_frozen_parameters_a_zero_gradient() -> None:
     params = {"vgg": {"conv1_1": {"bias": jnp.ones(2)}, "conv2_1": {"bias": jnp.ones(2)}}}
     gradient = jax.grad(lambda p: sum(leaf.sum() for leaf in jax.tree.leaves(freeze(p, 1))))(params)
     assert gradient["vgg"]["conv1_1"]["bias"].tolist() == [0, 0]
