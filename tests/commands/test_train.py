@@ -1,5 +1,6 @@
 """Tests of ``ssd-jax train``: what a run leaves, how it ends and resumes, and which mistakes it reports."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -12,13 +13,16 @@ import numpy as np
 import pytest
 from helpers.cli import ROOT, TINY, assert_same_result, command, last_step, write_voc_folder
 
+from ssd_jax.config import Loss
 from ssd_jax.data.formats.shapes import CLASS_NAMES
 from ssd_jax.data.image import read_image
 from ssd_jax.data.loader import Batch, Batches
+from ssd_jax.data.run_splits import describe_split, open_training_splits
 from ssd_jax.inference import detector
 from ssd_jax.inference.program import detect
 from ssd_jax.ops.loss import multibox_loss
 from ssd_jax.runs.checkpoint import Checkpoints
+from ssd_jax.runs.config_file import load_config
 from ssd_jax.runs.log import RunLog, read_log, read_results
 from ssd_jax.training import reporter, train_step
 
@@ -173,10 +177,11 @@ def test_train_needs_annotations(refused, tmp_path, coco_root, part):
     assert not (tmp_path / "run").exists()
 
 
-def test_train_reports_images_without_objects_that_the_loss_ignores(tmp_path, voc, capsys):
+def test_images_without_objects_are_reported_if_the_loss_ignores_them(voc, capsys):
+    """`train` describes its split with this function; test_train_on_folder.py checks another note of a run."""
     (voc / "Annotations" / "train0.xml").write_text("<annotation></annotation>")
-    argv = "train", TINY, "--data.root", voc, "--train.steps", "1", "--train.eval_every", "0"
-    assert command(*argv, "--workdir", tmp_path / "a") == 0
+    config, train_source, _ = open_training_splits(load_config(TINY, {"data.root": str(voc)}))
+    describe_split("train", train_source, config)
     assert "note: 1 images" in (printed := capsys.readouterr().out) and "--loss.min_negatives" in printed
-    assert command(*argv, "--workdir", tmp_path / "b", "--loss.min-negatives", "3") == 0
+    describe_split("train", train_source, dataclasses.replace(config, loss=Loss(min_negatives=3)))
     assert "note: 1 images" not in capsys.readouterr().out
