@@ -22,7 +22,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 CHECKSUMS = "checksums.json"
-CORRUPT_FOLDER = "corrupt_checkpoints"
+CORRUPT_FOLDER = "damaged_checkpoints"  # the name is part of the layout of run folders
 """Folder in the run folder that corrupt checkpoints are moved to."""
 
 
@@ -76,7 +76,7 @@ def verify_checksums(checkpoint: Path) -> None:
 
 
 def restore_newest_intact(folder: Path, steps: Iterable[int], restore: Callable[[int], T]) -> T | None:
-    """Restore the newest intact checkpoint, and move newer, corrupt ones to the folder ``corrupt_checkpoints``.
+    """Restore the newest intact checkpoint, and move newer, corrupt ones to the folder ``damaged_checkpoints``.
 
     All processes have to call this. Each corrupt checkpoint is logged as a warning.
 

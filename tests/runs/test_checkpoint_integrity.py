@@ -102,7 +102,7 @@ def test_restore_names_a_corrupt_checkpoint(damage, folder):
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_resume_moves_a_corrupt_checkpoint_and_takes_the_previous_one(damage, folder, caplog):
     damage(folder / "2")
-    aside = folder.parent / "corrupt_checkpoints" / "2"
+    aside = folder.parent / "damaged_checkpoints" / "2"
     with Checkpoints(folder) as checkpoints:
         restored = checkpoints.resume(tree(0), NAMES)
         assert list(checkpoints.steps) == [1]
@@ -118,7 +118,7 @@ def test_resume_takes_the_latest_checkpoint_if_it_is_intact(folder, caplog):
         restored = checkpoints.resume(tree(0), NAMES)
         assert sorted(checkpoints.steps) == [1, 2]
     assert restored is not None and restored.step == 2
-    assert not caplog.records and not (folder.parent / "corrupt_checkpoints").exists()
+    assert not caplog.records and not (folder.parent / "damaged_checkpoints").exists()
 
 
 def test_resume_gives_none_without_checkpoints(tmp_path):
@@ -153,7 +153,7 @@ def test_resume_agrees_in_two_processes_that_saved_together(tmp_path):
         assert (result["kernel"], result["split"]) == ([1.0], [8, 10.0])
     run = tmp_path / "run"
     assert (run / "checkpoints" / "1" / "checksums.json").is_file()
-    assert [path.name for path in (run / "corrupt_checkpoints").iterdir()] == ["2"]
+    assert [path.name for path in (run / "damaged_checkpoints").iterdir()] == ["2"]
 
 
 # ---- the functions, without Orbax ----
@@ -202,7 +202,7 @@ def test_verify_checksums_passes_with_an_additional_file(checkpoint):
 
 
 def test_restore_newest_intact_replaces_what_was_moved_before(tmp_path):
-    folder, aside = tmp_path / "checkpoints", tmp_path / "corrupt_checkpoints"
+    folder, aside = tmp_path / "checkpoints", tmp_path / "damaged_checkpoints"
     (folder / "3").mkdir(parents=True)
     (folder / "3" / "new").touch()
     (aside / "3").mkdir(parents=True)

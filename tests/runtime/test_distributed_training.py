@@ -144,5 +144,5 @@ def test_train_resumes_bit_for_bit_after_a_stop_kills_and_a_corrupt_checkpoint(u
     file = largest_array_file(latest)
     os.truncate(file, file.stat().st_size // 2)
     first, _ = train_two(STEPS, run)
-    assert str(run / "corrupt_checkpoints" / latest.name) in first.err
+    assert str(run / "damaged_checkpoints" / latest.name) in first.err
     assert_same_result(run, undisturbed)

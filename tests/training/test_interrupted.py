@@ -243,7 +243,7 @@ CORRUPTIONS: list[tuple[Callable[[Path], None], str]] = [
 
 @pytest.mark.parametrize(("corrupt", "words"), CORRUPTIONS, ids=[corrupt.__name__ for corrupt, _ in CORRUPTIONS])
 def test_corrupt_checkpoint_is_moved_and_the_previous_one_restored(corrupt, words, run, caplog):
-    latest, moved = run / "checkpoints" / "30", run / "corrupt_checkpoints" / "30"
+    latest, moved = run / "checkpoints" / "30", run / "damaged_checkpoints" / "30"
     corrupt(latest)
     assert latest_checkpoint(run).step == 28
     (message,) = (record.getMessage() for record in caplog.records)
