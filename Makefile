@@ -18,7 +18,7 @@ BIN = $(VENV)/bin
 PIP = "$(BIN)/python" -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-all docs wheel parity bench bench-quick aot lint format clean
+.PHONY: help setup setup-dev demo test test-all mutants docs wheel parity bench bench-quick aot lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,9 @@ test: lint ## lint, types and the fast tests
 
 test-all: lint ## lint, types and all tests, with those marked slow
 	@"$(BIN)/python" -m pytest -n 2 --dist loadfile
+
+mutants: $(VENV)/.ready-dev ## break the code in many small ways; the fast tests have to notice (an hour)
+	@"$(BIN)/python" tests/mutants.py
 
 docs: $(VENV)/.ready-docs ## build the documentation into build/docs; a broken link or reference fails
 	@"$(BIN)/python" -m sphinx -b html -W --keep-going -q -d build/doctrees docs build/docs

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 from helpers.paths import ROOT
+from mutants import MUTANTS
 
 from ssd_jax import config
 from ssd_jax.data.class_names import COCO_CLASSES, VOC_CLASSES, VOC_NAMES_IN_COCO
@@ -351,3 +352,11 @@ def test_files_contain_no_path_of_one_machine():
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             assert not machine_path.search(line), f"{name}:{number}: {line.strip()}"
             assert name == ".ci/run" or "../sha" + "red" not in line, f"{name}:{number}: {line.strip()}"
+
+
+def test_every_mutant_changes_one_place():
+    for mutant in MUTANTS:
+        text = (ROOT / "ssd_jax" / f"{mutant.module}.py").read_text(encoding="utf-8")
+        assert text.count(mutant.original) == 1, f"{mutant.name}: adapt it in tests/mutants.py"
+        assert mutant.original != mutant.mutated
+        assert all((ROOT / "tests" / f"{test}.py").is_file() for test in mutant.tests), mutant.name

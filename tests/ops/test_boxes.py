@@ -48,6 +48,11 @@ def test_pairwise_iou_equals_a_plain_loop():
     np.testing.assert_allclose(jax.jit(pairwise_iou)(a, b), expected, rtol=1e-5, atol=1e-7)
 
 
+def test_pairwise_iou_of_tiny_boxes_is_not_rounded_to_zero():
+    tiny = np.array([[0.5, 0.5, 0.501, 0.501]], np.float32)  # an area of 1e-6 of the image
+    np.testing.assert_allclose(pairwise_iou(tiny, tiny), 1, rtol=1e-6)
+
+
 def test_pairwise_iou_without_area_is_zero_with_finite_gradient():
     flat = jnp.array([[0.2, 0.2, 0.2, 0.6], [0.3, 0.3, 0.3, 0.3], [0.0, 0.0, 0.0, 0.0], [0.1, 0.1, 0.5, 0.5]])
     iou = pairwise_iou(flat, flat)

@@ -1,0 +1,721 @@
+"""Mutation test: break the code in many small ways and check that the fast tests notice.
+
+    make mutants
+    python tests/mutants.py [--only NAME ...]
+
+Each mutant replaces one piece of text in one module. The fast tests of that module then have to fail. The tree is
+copied first, so the checkout stays as it is. Prints a line for each mutant and exits with 1 if one survives. A mutant
+whose text is no longer found is an error: adapt it when the code changes.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+TIME_LIMIT = 600  # seconds for the tests of a mutant; some mutants never return
+
+
+class Mutant(NamedTuple):
+    """A change of one module, and the test files that should notice it."""
+
+    name: str
+    module: str
+    """Path below ssd_jax, without the ending."""
+    original: str
+    mutated: str
+    tests: tuple[str, ...]
+    """Paths below tests, without the ending."""
+
+
+MUTANTS = (
+    Mutant(
+        "corners_double_half_size",
+        "ops/boxes",
+        "jnp.concatenate([center - size / 2, center + size / 2]",
+        "jnp.concatenate([center - size / 2, center + size]",
+        ("ops/test_boxes",),
+    ),
+    Mutant(
+        "union_counts_intersection_twice",
+        "ops/boxes",
+        "union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - intersection",
+        "union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1)",
+        ("ops/test_boxes",),
+    ),
+    Mutant(
+        "encode_multiplies_variances",
+        "ops/boxes",
+        "return offsets / jnp.asarray(variances, offsets.dtype)",
+        "return offsets * jnp.asarray(variances, offsets.dtype)",
+        ("ops/test_boxes",),
+    ),
+    Mutant(
+        "decode_without_upper_bound",
+        "ops/boxes",
+        "log_scale = jnp.clip(log_scale, *log_scale_bounds)",
+        "log_scale = jnp.maximum(log_scale, log_scale_bounds[0])",
+        (
+            "ops/test_boxes",
+            "ops/test_detection",
+            "models/test_golden_torchvision",
+        ),
+    ),
+    Mutant(
+        "iou_of_small_boxes_is_zero",
+        "ops/boxes",
+        "jnp.where(union > 0, intersection, 0)",
+        "jnp.where(union > 1e-3, intersection, 0)",
+        (
+            "ops/test_boxes",
+            "ops/test_matching",
+        ),
+    ),
+    Mutant(
+        "centers_at_cell_corners",
+        "ops/default_boxes",
+        "(np.arange(cells) + 0.5) * step",
+        "np.arange(cells) * step",
+        ("ops/test_default_boxes",),
+    ),
+    Mutant(
+        "aspect_ratio_without_root",
+        "ops/default_boxes",
+        "low * math.sqrt(ratio), low / math.sqrt(ratio)",
+        "low * ratio, low / ratio",
+        ("ops/test_default_boxes",),
+    ),
+    Mutant(
+        "default_boxes_not_clipped",
+        "ops/default_boxes",
+        "return np.clip(boxes, 0, 1)",
+        "return boxes",
+        ("ops/test_default_boxes",),
+    ),
+    Mutant(
+        "sizes_rounded_not_truncated",
+        "ops/default_boxes",
+        "low, high = int(low), None if high is None else int(high)",
+        "low, high = round(low), None if high is None else round(high)",
+        ("ops/test_default_boxes",),
+    ),
+    Mutant(
+        "threshold_exclusive",
+        "ops/matching",
+        "(best_iou >= iou_threshold) &",
+        "(best_iou > iou_threshold) &",
+        ("ops/test_matching",),
+    ),
+    Mutant(
+        "ties_go_to_later_object",
+        "ops/matching",
+        "rows >= kept_iou, rows > kept_iou)",
+        "rows >= kept_iou, rows >= kept_iou)",
+        ("ops/test_matching",),
+    ),
+    Mutant(
+        "one_round_of_proposals",
+        "ops/matching",
+        "return jax.lax.while_loop(lambda state: state[2].any(), next_round, state)[1]",
+        "return next_round(state)[1]",
+        ("ops/test_matching",),
+    ),
+    Mutant(
+        "first_class_is_padding",
+        "ops/matching",
+        "jnp.where(gt_labels[:, None] > 0, iou, 0)",
+        "jnp.where(gt_labels[:, None] > 1, iou, 0)",
+        ("ops/test_matching",),
+    ),
+    Mutant(
+        "bipartite_match_overridden",
+        "ops/matching",
+        "objects.at[_bipartite(iou)].set",
+        "objects.at[_bipartite(iou)].min",
+        ("ops/test_matching",),
+    ),
+    Mutant(
+        "smooth_l1_discontinuous",
+        "ops/loss",
+        "jnp.where(size < 1, 0.5 * error**2, size - 0.5)",
+        "jnp.where(size < 1, 0.5 * error**2, size)",
+        ("ops/test_loss",),
+    ),
+    Mutant(
+        "negatives_rounded_up",
+        "ops/loss",
+        "jnp.maximum(jnp.floor(neg_pos_ratio * (~eligible).sum()), min_negatives)",
+        "jnp.maximum(jnp.ceil(neg_pos_ratio * (~eligible).sum()), min_negatives)",
+        ("ops/test_loss",),
+    ),
+    Mutant(
+        "mining_by_first_class",
+        "ops/loss",
+        "jax.lax.stop_gradient(log_total - logits[..., 0])",
+        "(log_total - logits[..., 1])",
+        ("ops/test_loss",),
+    ),
+    Mutant(
+        "normalizer_off_by_one",
+        "ops/loss",
+        "normalizer = jnp.maximum(num_positives, 1) if",
+        "normalizer = (num_positives + 1) if",
+        ("ops/test_loss",),
+    ),
+    Mutant(
+        "location_weight_ignored",
+        "ops/loss",
+        "return conf_loss + config.location_weight * loc_loss, parts",
+        "return conf_loss + loc_loss, parts",
+        ("ops/test_loss",),
+    ),
+    Mutant(
+        "one_tied_negative_less",
+        "ops/loss",
+        "(jnp.cumsum(tied) <= count - above.sum())",
+        "(jnp.cumsum(tied) < count - above.sum())",
+        ("ops/test_loss",),
+    ),
+    Mutant(
+        "kept_boxes_suppress_at_threshold",
+        "ops/suppression",
+        "boxes[candidates]) > iou_threshold)\n        within_block",
+        "boxes[candidates]) >= iou_threshold)\n        within_block",
+        (
+            "ops/test_suppression",
+            "ops/test_detection",
+        ),
+    ),
+    Mutant(
+        "block_suppresses_at_threshold",
+        "ops/suppression",
+        "boxes[candidates], boxes[candidates]) > iou_threshold",
+        "boxes[candidates], boxes[candidates]) >= iou_threshold",
+        (
+            "ops/test_suppression",
+            "ops/test_detection",
+        ),
+    ),
+    Mutant(
+        "score_threshold_inclusive",
+        "ops/suppression",
+        "jnp.where(scores > score_threshold, scores, 0)",
+        "jnp.where(scores >= score_threshold, scores, 0)",
+        (
+            "ops/test_suppression",
+            "ops/test_detection",
+        ),
+    ),
+    Mutant(
+        "top_k_off_by_one",
+        "ops/suppression",
+        "valid &= rank < top_k",
+        "valid &= rank <= top_k",
+        (
+            "ops/test_suppression",
+            "ops/test_detection",
+        ),
+    ),
+    Mutant(
+        "last_pair_repeated",
+        "ops/suppression",
+        "((scores == last_score) & (pairs > last_pair))",
+        "((scores == last_score) & (pairs >= last_pair))",
+        (
+            "ops/test_suppression",
+            "ops/test_detection",
+        ),
+    ),
+    Mutant(
+        "classes_suppress_each_other",
+        "ops/suppression",
+        "(state.classes[:, None] == classes) &",
+        "(state.classes[:, None] >= 0) &",
+        (
+            "ops/test_suppression",
+            "ops/test_detection",
+        ),
+    ),
+    Mutant(
+        "sigmoid_for_softmax",
+        "ops/detection",
+        "scores = jax.nn.softmax(logits)[:, 1:]",
+        "scores = jax.nn.sigmoid(logits)[:, 1:]",
+        ("ops/test_detection",),
+    ),
+    Mutant(
+        "empty_boxes_kept",
+        "ops/detection",
+        "boxes[:, 2:] > boxes[:, :2], axis=1) if",
+        "boxes[:, 2:] >= boxes[:, :2], axis=1) if",
+        ("ops/test_detection",),
+    ),
+    Mutant(
+        "top_k_of_map_off_by_one",
+        "ops/detection",
+        "min(top_k, map_scores.size)",
+        "min(top_k + 1, map_scores.size)",
+        ("ops/test_detection",),
+    ),
+    Mutant(
+        "sampling_at_pixel_corners",
+        "ops/resample",
+        "(jnp.arange(size) + 0.5) * scale - 0.5",
+        "jnp.arange(size) * scale",
+        (
+            "ops/test_augmentation",
+            "models/test_golden_torchvision",
+            "evaluation/test_evaluator",
+        ),
+    ),
+    Mutant(
+        "border_inside",
+        "ops/resample",
+        "(position < length - 0.5)",
+        "(position <= length - 0.5)",
+        ("ops/test_augmentation",),
+    ),
+    Mutant(
+        "zoom_out_shifted",
+        "ops/augmentation",
+        "corner = -jnp.stack([x, y]) * (ratio - 1)",
+        "corner = -jnp.stack([x, y]) * ratio",
+        ("ops/test_augmentation",),
+    ),
+    Mutant(
+        "last_accepted_patch",
+        "ops/augmentation",
+        "first_accepted = jnp.argmax(accepted, axis=1)",
+        "first_accepted = accepted.shape[1] - 1 - jnp.argmax(accepted[:, ::-1], axis=1)",
+        ("ops/test_augmentation",),
+    ),
+    Mutant(
+        "centers_beyond_crop_kept",
+        "ops/augmentation",
+        "(centers <= window[2:])",
+        "(centers < window[2:] + 0.1)",
+        ("ops/test_augmentation",),
+    ),
+    Mutant(
+        "flip_swaps_corners",
+        "ops/augmentation",
+        "jnp.stack([1 - x2, y1, 1 - x1, y2], axis=1)",
+        "jnp.stack([1 - x1, y1, 1 - x2, y2], axis=1)",
+        ("ops/test_augmentation",),
+    ),
+    Mutant(
+        "brightness_not_clipped",
+        "ops/augmentation",
+        "planes = jnp.clip(planes + distortion.brightness, 0, 255)",
+        "planes = planes + distortion.brightness",
+        ("ops/test_augmentation",),
+    ),
+    Mutant(
+        "negative_hue_wraps",
+        "ops/augmentation",
+        "hue_sixths = jnp.maximum(hue_sixths + hue / 30, 0)",
+        "hue_sixths = hue_sixths + hue / 30",
+        ("ops/test_augmentation",),
+    ),
+    Mutant(
+        "aspect_ratio_unbounded",
+        "ops/augmentation",
+        "jnp.clip(_interpolate(*config.crop_aspect_ratio, ratio), scale**2, 1 / scale**2)",
+        "_interpolate(*config.crop_aspect_ratio, ratio)",
+        ("ops/test_augmentation",),
+    ),
+    Mutant(
+        "warmup_one_step_longer",
+        "training/optimizer",
+        "[config.warmup_steps])",
+        "[config.warmup_steps + 1])",
+        ("training/test_optimizer",),
+    ),
+    Mutant(
+        "adamw_decays_biases",
+        "training/optimizer",
+        'optax.adamw(schedule, weight_decay=config.weight_decay, mask=_where("kernel"))',
+        "optax.adamw(schedule, weight_decay=config.weight_decay)",
+        ("training/test_optimizer",),
+    ),
+    Mutant(
+        "voc_threshold_exclusive",
+        "metrics/average_precision",
+        "hit = iou.max(axis=1) >= iou_threshold",
+        "hit = iou.max(axis=1) > iou_threshold",
+        ("metrics/test_average_precision",),
+    ),
+    Mutant(
+        "missed_ignored_objects_excluded",
+        "metrics/average_precision",
+        "counts = ~(hit & truth.ignored[best])",
+        "counts = ~truth.ignored[best]",
+        ("metrics/test_average_precision",),
+    ),
+    Mutant(
+        "voc_iou_without_inclusive_pixels",
+        "metrics/average_precision",
+        "intersection = (high - low + 1).clip(0)",
+        "intersection = (high - low).clip(0)",
+        ("metrics/test_average_precision",),
+    ),
+    Mutant(
+        "area_without_envelope",
+        "metrics/average_precision",
+        "envelope = np.maximum.accumulate(precision[::-1])[::-1]",
+        "envelope = precision",
+        ("metrics/test_average_precision",),
+    ),
+    Mutant(
+        "equal_scores_reversed",
+        "metrics/average_precision",
+        'order = np.argsort(-scores, kind="stable")\n    objects',
+        'order = np.argsort(scores, kind="stable")[::-1]\n    objects',
+        (
+            "metrics/test_average_precision",
+            "metrics/test_diagnosis",
+        ),
+    ),
+    Mutant(
+        "std_divides_mean_only",
+        "models/ssd",
+        "x = ((images - mean) / std).astype(dtype)",
+        "x = (images - mean / std).astype(dtype)",
+        (
+            "models/test_ssd",
+            "training/test_loop",
+            "training/test_train_step",
+        ),
+    ),
+    Mutant(
+        "l2_norm_by_mean",
+        "models/vgg",
+        "jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + self.eps)",
+        "jnp.sqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.eps)",
+        ("models/test_ssd",),
+    ),
+    Mutant(
+        "fc6_dilation_3",
+        "models/vgg",
+        "padding=6, dilation=6",
+        "padding=3, dilation=3",
+        (
+            "models/test_ssd",
+            "models/test_golden_torchvision",
+        ),
+    ),
+    Mutant(
+        "winograd_sign",
+        "models/layers/winograd",
+        "[tap(0) - tap(2), tap(1) + tap(2), tap(2) - tap(1), tap(1) - tap(3)]",
+        "[tap(0) - tap(2), tap(1) + tap(2), tap(1) - tap(2), tap(1) - tap(3)]",
+        ("models/layers/test_winograd",),
+    ),
+    Mutant(
+        "group_norm_without_epsilon",
+        "models/layers/group_norm",
+        "jax.lax.rsqrt(jnp.maximum(variance, 0) + EPS)",
+        "jax.lax.rsqrt(variance)",
+        ("models/layers/test_group_norm",),
+    ),
+    Mutant(
+        "invalid_images_counted",
+        "training/train_step",
+        "return jnp.maximum(((targets.labels > 0) & valid[:, None]).sum(), 1)",
+        "return jnp.maximum((targets.labels > 0).sum(), 1)",
+        (
+            "training/test_loop",
+            "training/test_train_step",
+        ),
+    ),
+    Mutant(
+        "ema_ignored",
+        "training/train_step",
+        "return self.params if self.ema_params is None else self.ema_params",
+        "return self.params",
+        (
+            "training/test_loop",
+            "training/test_train_step",
+        ),
+    ),
+    Mutant(
+        "same_augmentation_every_epoch",
+        "training/train_step",
+        "jax.random.fold_in(jax.random.fold_in(jax.random.key(config.train.seed), epoch), index)",
+        "jax.random.fold_in(jax.random.key(config.train.seed), index)",
+        (
+            "training/test_loop",
+            "training/test_train_step",
+            "training/test_replay",
+        ),
+    ),
+    Mutant(
+        "not_saved_on_stop",
+        "training/loop",
+        "save = evaluate or stopping or step % train.checkpoint_every == 0",
+        "save = evaluate or step % train.checkpoint_every == 0",
+        ("training/test_interrupted",),
+    ),
+    Mutant(
+        "stream_not_restored",
+        "training/loop",
+        'self.batches.set_state(saved.metadata["stream"])',
+        "pass",
+        ("training/test_interrupted",),
+    ),
+    Mutant(
+        "logged_rate_of_next_step",
+        "training/loop",
+        "float(self.schedule(last - 1))",
+        "float(self.schedule(last))",
+        (
+            "training/test_loop",
+            "training/test_train_step",
+        ),
+    ),
+    Mutant(
+        "loss_not_checked",
+        "training/loop",
+        'not np.isfinite(metrics["loss"]) or',
+        "",
+        (
+            "training/test_loop",
+            "training/test_train_step",
+        ),
+    ),
+    Mutant(
+        "one_checkpoint_kept",
+        "runs/checkpoint",
+        "policies.LatestN(2)",
+        "policies.LatestN(1)",
+        (
+            "runs/test_checkpoint",
+            "runs/test_checkpoint_integrity",
+            "training/test_interrupted",
+        ),
+    ),
+    Mutant(
+        "checksums_not_compared",
+        "runs/checkpoint_integrity",
+        "if expected.get(name, actual) != actual]",
+        "if expected.get(name) != actual and not expected]",
+        (
+            "runs/test_checkpoint",
+            "runs/test_checkpoint_integrity",
+            "training/test_interrupted",
+        ),
+    ),
+    Mutant(
+        "resumes_without_checkpoint",
+        "runs/run_folder",
+        "resumed = file.exists() and has_checkpoint(workdir)",
+        "resumed = file.exists()",
+        (
+            "runs/test_run_folder",
+            "runs/test_log",
+            "commands/test_train",
+            "commands/test_main",
+        ),
+    ),
+    Mutant(
+        "log_loses_last_line",
+        "runs/log",
+        'if line["step"] <= step]',
+        'if line["step"] < step]',
+        (
+            "runs/test_run_folder",
+            "runs/test_log",
+        ),
+    ),
+    Mutant(
+        "lock_shared",
+        "runs/run_folder",
+        "fcntl.LOCK_EX | fcntl.LOCK_NB",
+        "fcntl.LOCK_SH | fcntl.LOCK_NB",
+        (
+            "runs/test_run_folder",
+            "runs/test_log",
+            "commands/test_train",
+            "commands/test_main",
+        ),
+    ),
+    Mutant(
+        "other_order_of_sums",
+        "training/reproducible",
+        "sums = sums[0::2] + sums[1::2]",
+        "sums = sums[: len(sums) // 2] + sums[len(sums) // 2 :]",
+        ("training/test_devices",),
+    ),
+    Mutant(
+        "conv1_1_bias_without_std",
+        "training/pretrained",
+        'bias = bias + np.einsum("hwio,i->o", kernel, (new_mean - mean) / std)',
+        'bias = bias + np.einsum("hwio,i->o", kernel, (new_mean - mean))',
+        ("training/test_pretrained",),
+    ),
+    Mutant(
+        "transferred_classes_reversed",
+        "training/pretrained",
+        "labels = [0, *(new.index(name) + 1 for name in kept)]",
+        "labels = [*(new.index(name) + 1 for name in kept)]; labels = [0, *labels[::-1]]",
+        ("training/test_pretrained",),
+    ),
+    Mutant(
+        "rows_of_other_processes",
+        "data/loader",
+        "position = step * batch_size + int(rows[slot])",
+        "position = step * len(rows) + int(rows[slot])",
+        (
+            "data/test_loader",
+            "training/test_devices",
+        ),
+    ),
+    Mutant(
+        "difficult_inverted",
+        "data/source",
+        "keep = ~annotation.crowd if with_difficult else",
+        "keep = ~annotation.crowd if not with_difficult else",
+        ("data/test_loader",),
+    ),
+    Mutant(
+        "small_images_enlarged",
+        "data/image",
+        "scale = min(1.0, canvas[0] / size[0], canvas[1] / size[1])",
+        "scale = min(canvas[0] / size[0], canvas[1] / size[1])",
+        ("data/test_loader",),
+    ),
+    Mutant(
+        "orientation_5_mirrored",
+        "data/image",
+        "if orientation in (2, 3, 6, 7):",
+        "if orientation in (2, 3, 5, 6, 7):",
+        ("data/test_image",),
+    ),
+    Mutant(
+        "square_images_as_stored",
+        "data/image",
+        "return orientation in _SWAP_SIDES and stored[0] != stored[1] and annotated == stored",
+        "return orientation in _SWAP_SIDES and annotated == stored",
+        ("data/test_image",),
+    ),
+    Mutant(
+        "jpeg_reduced_too_far",
+        "data/image",
+        "if d * 1.5 * canvas_side <= longest_side",
+        "if d * canvas_side <= longest_side",
+        ("data/test_image",),
+    ),
+    Mutant(
+        "repeated_box_of_other_class",
+        "data/source",
+        "twin = next((k for k in kept if k.name == entry.name and k.box_px == entry.box_px), None)",
+        "twin = next((k for k in kept if k.box_px == entry.box_px), None)",
+        (
+            "data/test_problems",
+            "data/formats/test_voc",
+            "data/formats/test_coco",
+            "data/check/test_checks",
+        ),
+    ),
+    Mutant(
+        "percentage_truncated",
+        "data/splits",
+        "return round(length * int(text[:-1]) / 100)",
+        "return length * int(text[:-1]) // 100",
+        ("data/test_splits",),
+    ),
+    Mutant(
+        "two_splits_not_reported",
+        "data/check/checks",
+        "kind = Kind.TWICE if set(own_splits) == set(twin_splits) else Kind.TWO_SPLITS",
+        "kind = Kind.TWICE",
+        ("data/check/test_checks",),
+    ),
+    Mutant(
+        "coverage_beyond_box",
+        "data/check/box_coverage",
+        "sides = np.minimum((size + extents) / 2 - distance, np.minimum(size, extents)).clip(0)",
+        "sides = ((size + extents) / 2 - distance).clip(0)",
+        ("data/check/test_box_coverage",),
+    ),
+    Mutant(
+        "bootstrap_ignores_images",
+        "metrics/diagnosis",
+        "objects = matches.objects @ times",
+        "objects = matches.objects.sum() * np.ones(times.shape[1])",
+        ("metrics/test_diagnosis",),
+    ),
+    Mutant(
+        "box_counts_reversed",
+        "weights/importing",
+        "network.boxes_per_cell, strict=True):\n        bias",
+        "network.boxes_per_cell[::-1], strict=True):\n        bias",
+        (
+            "weights/test_importing",
+            "weights/test_key_mappings",
+        ),
+    ),
+)
+
+
+def apply(mutant: Mutant, tree: Path) -> str:
+    """Change the module in a copy of the checkout, and return its former text."""
+    file = tree / "ssd_jax" / f"{mutant.module}.py"
+    text = file.read_text()
+    if text.count(mutant.original) != 1:
+        sys.exit(
+            f"{mutant.name}: {text.count(mutant.original)} places in {file.name} have the text {mutant.original!r}"
+        )
+    file.write_text(text.replace(mutant.original, mutant.mutated))
+    return text
+
+
+def survives(mutant: Mutant, tree: Path) -> bool:
+    """Whether the fast tests of the mutant's module pass."""
+    tests = [str(tree / "tests" / f"{test}.py") for test in mutant.tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *tests]
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tree / ".cache"), "PYTHONPATH": str(tree)}
+    with subprocess.Popen(
+        command, cwd=tree, env=os.environ | cache, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            return process.wait(TIME_LIMIT) == 0
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return False
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="names of mutants; default: all")
+    only = parser.parse_args().only
+    chosen = [mutant for mutant in MUTANTS if not only or mutant.name in only]
+    survivors = []
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "runs", "build", "dist", "*.egg-info"))
+        shutil.copytree(ROOT / "ssd_jax" / "runs", tree / "ssd_jax" / "runs")
+        shutil.copytree(ROOT / "tests" / "runs", tree / "tests" / "runs")
+        for mutant in chosen:
+            start, text = time.perf_counter(), apply(mutant, tree)
+            survived = survives(mutant, tree)
+            (tree / "ssd_jax" / f"{mutant.module}.py").write_text(text)
+            survivors += [mutant.name] * survived
+            print(
+                f"{mutant.name:28} {'SURVIVED' if survived else 'killed':9} {time.perf_counter() - start:5.0f} s",
+                flush=True,
+            )
+    print(
+        f"{len(chosen) - len(survivors)} of {len(chosen)} mutants killed; survivors: {', '.join(survivors) or 'none'}"
+    )
+    return int(bool(survivors))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
