@@ -1,4 +1,4 @@
-"""What is measured: speed, the same quickly, growth, input, fine-tuning.
+"""Benchmarks: speed, quick, growth, input and fine_tune.
 
-Each is a command of its own: python -m benchmarks.NAME --help.
+Each one is a command: python -m benchmarks.NAME --help.
 """

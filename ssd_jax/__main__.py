@@ -18,7 +18,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Imported here, so that Ctrl-C during the imports is handled as well.
         from ssd_jax.commands.main import main as run_command
 
-        return run_command(argv)
+        code = run_command(argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader of a pipe, such as `head`, has enough. The interpreter would fail again when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         advice = " The same command resumes from the last checkpoint, if there is one." if argv[:1] == ["train"] else ""
         print(f"\nStopped.{advice}", file=sys.stderr)

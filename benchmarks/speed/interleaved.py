@@ -25,7 +25,7 @@ class Timed:
     peak_mb: Mapping[str, float]
     """Peak resident memory of each variant's process, including the preparation."""
     results: Mapping[str, Any]
-    """What a call of each variant returned."""
+    """Result of a call of each variant."""
 
     @property
     def median(self) -> dict[str, float]:

@@ -54,7 +54,7 @@ class Problem(NamedTuple):
     kind: Kind
     file: str
     text: str
-    """What is wrong in the file and, for an error, what to do."""
+    """Description of the problem and, for an error, the remedy."""
 
 
 class Problems:

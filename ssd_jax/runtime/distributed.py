@@ -108,7 +108,7 @@ class _Coordination(NamedTuple):
     """Key-value store that all processes share."""
     process_index: int
     process_count: int
-    """As this process was told. ``jax.process_count()`` would wait for that many processes."""
+    """The number on the command line of this process. ``jax.process_count()`` would wait for that many processes."""
 
 
 def _coordination() -> _Coordination | None:

@@ -35,7 +35,7 @@ from ssd_jax.training.train_step import (
 
 
 class Due(NamedTuple):
-    """What has to be done after a step, in this order."""
+    """Actions that are due after a step, in this order."""
 
     log: bool
     evaluate: bool

@@ -1,4 +1,4 @@
-"""What is said of two lists of classes."""
+"""Tests of the description of how two lists of classes differ."""
 
 import pytest
 

@@ -183,7 +183,7 @@ def test_labels_of_thirty_boxes_hardly_overlap(labels):
 
 
 def test_boxes_with_high_scores_are_drawn_last():
-    """Of two classes on the same box the one with the higher score is visible, whatever their order."""
+    """If two classes have the same box, the one with the higher score is visible, whatever their order."""
     pair = boxes([50, 100, 249, 299], [50, 100, 249, 299])
     colours = {"a": RED, "b": BLUE}
     for scores, on_top in (([0.9, 0.1], RED), ([0.1, 0.9], BLUE)):

@@ -29,7 +29,7 @@ def wait_for(files: list[Path], processes: list) -> None:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> tuple[list[dict], list[Ended]]:
-    """What call_functions returned in each process, and the ended processes."""
+    """Results of call_functions in each process, and the ended processes."""
     out = tmp_path_factory.mktemp("two")
     ended = end(start_workers("call_functions", out, devices=2))
     assert [process.code for process in ended] == [0, 0], ended

@@ -78,7 +78,7 @@ def test_coverage_is_counted_by_class_and_by_size():
 
 
 def test_measure_box_coverage_counts_only_objects_that_are_trained_on():
-    """Of four objects of 1 x 1 px in 100 x 100 px, which no default box fits, one is difficult and one a crowd."""
+    """No default box fits the four objects of 1 x 1 px in 100 x 100 px. One is difficult and one is a crowd."""
     boxes = [[0, 0, 60, 60], [5, 5, 6, 6], [7, 7, 8, 8], [9, 9, 10, 10], [-20, 0, 30, 50]]
     flags = {"difficult": [False, False, True, False, False], "crowd": [False, False, False, True, False]}
     source = FolderSource([make_annotation("a", "a.jpg", (100, 100), boxes, [1, 1, 1, 1, 2], **flags)], ("cat", "dog"))

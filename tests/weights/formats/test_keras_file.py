@@ -238,7 +238,7 @@ def bomb_in_a_bomb(group: h5py.Group, other: Path) -> None:
 
 
 def repeated_weight(group: h5py.Group, other: Path) -> None:
-    """As float32, the weights take twelve times the size of the file."""
+    """The weights take twelve times the size of the file when they are float32."""
     group["w"] = np.zeros(100_000, "f2")
     group.attrs["weight_names"] = [b"w"] * 6
 
