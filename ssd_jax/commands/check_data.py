@@ -55,7 +55,7 @@ def check_data(options: CheckDataOptions) -> int:
 
     from ssd_jax.data.check import summary
     from ssd_jax.data.check.checks import check_data_set
-    from ssd_jax.data.check.clean_copy import check_fixable, check_target, write_clean_copy
+    from ssd_jax.data.check.clean_copy import check_copy_folder, check_fixable, write_clean_copy
     from ssd_jax.data.problems import Problems, Severity
     from ssd_jax.data.run_splits import with_data_root
     from ssd_jax.report.data_set import write_data_set_figures
@@ -63,7 +63,7 @@ def check_data(options: CheckDataOptions) -> int:
     config = with_data_root(options.config, options.config.data.root)
     check_out_folder(options.out, "check.json")
     if options.fix is not None:
-        check_target(options.fix, Path(config.data.root))
+        check_copy_folder(options.fix, Path(config.data.root))
         if not options.images:
             raise UserError("--fix needs the images: remove --no-images")
     make_out_folder(options.out)

@@ -107,7 +107,7 @@ def _class_mismatch(config: Config, split: str) -> str:
     return f"\nThe classes of the data are not those of the run:\n{difference}"
 
 
-def describe_split(name: str, source: Source, training: Config | None = None) -> None:
+def print_split(name: str, source: Source, training: Config | None = None) -> None:
     """Print the number of images of a split, and its notes.
 
     Args:
@@ -134,7 +134,7 @@ def describe_split(name: str, source: Source, training: Config | None = None) ->
         print(f"  note: {note}")
 
 
-def describe_overlap(train_source: Source, val_source: Source) -> None:
+def print_overlap(train_source: Source, val_source: Source) -> None:
     """Print how many images are in both the train and the val split, compared by file."""
     if train_source.in_memory and val_source.in_memory:
         train_files = {annotation.file for annotation in train_source.annotations()}

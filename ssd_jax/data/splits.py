@@ -53,11 +53,11 @@ def _parse_term(text: str, part: str) -> Term:
 
 def slice_positions(term: Term, length: int) -> range:
     """Return the positions that a term selects of ``length`` images. Percentages are rounded to whole images."""
-    start, stop = (_bound(bound, length) for bound in (term.start, term.stop))
+    start, stop = (_parse_bound(bound, length) for bound in (term.start, term.stop))
     return range(length)[start:stop]
 
 
-def _bound(text: str, length: int) -> int | None:
+def _parse_bound(text: str, length: int) -> int | None:
     if not text:
         return None
     return round(length * int(text[:-1]) / 100) if text.endswith("%") else int(text)

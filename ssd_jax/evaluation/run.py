@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from ssd_jax import files
 from ssd_jax.config import Config
-from ssd_jax.data.run_splits import describe_split, open_evaluation_split, with_data_root
+from ssd_jax.data.run_splits import open_evaluation_split, print_split, with_data_root
 from ssd_jax.data.source import Source
 from ssd_jax.evaluation.evaluator import compute_metrics, predict_split
 from ssd_jax.evaluation.submission import SubmissionWriter, writer_for
@@ -72,7 +72,7 @@ def evaluate(
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, strict=strict))
     is_default_split = split in (None, config.data.test_split)
     split, source = open_evaluation_split(config, split)
-    describe_split(split, source)
+    print_split(split, source)
     annotations = list(source.annotations())
     writer = writer_for(source, annotations) if results or not source.annotated else None
     detections, step = _predict(run, config, source, checkpoint)

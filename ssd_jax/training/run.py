@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from ssd_jax.config import Config
-from ssd_jax.data.run_splits import describe_overlap, describe_split, open_training_splits, with_data_root
+from ssd_jax.data.run_splits import open_training_splits, print_overlap, print_split, with_data_root
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.config_file import validate
 from ssd_jax.runtime import compilation, distributed
@@ -41,10 +41,10 @@ def train(config: Config, workdir: str | Path | None = None) -> Path:
     pretrained = None if run_folder.has_checkpoint(workdir) else open_pretrained(config)
     trainer = Trainer(config, workdir, train_source, val_source, pretrained)
     distributed.run_on_primary(lambda: _start(workdir, config))
-    describe_split("train", train_source, config)
+    print_split("train", train_source, config)
     if val_source is not None:
-        describe_split("val", val_source)
-        describe_overlap(train_source, val_source)
+        print_split("val", val_source)
+        print_overlap(train_source, val_source)
     with run_folder.exclusive_lock(workdir) if distributed.is_primary() else nullcontext():
         last = trainer.run()
     run = shlex.quote(str(workdir))

@@ -17,7 +17,7 @@ from ssd_jax.config import Loss
 from ssd_jax.data.formats.shapes import CLASS_NAMES
 from ssd_jax.data.image import read_image
 from ssd_jax.data.loader import Batch, Batches
-from ssd_jax.data.run_splits import describe_split, open_training_splits
+from ssd_jax.data.run_splits import open_training_splits, print_split
 from ssd_jax.inference import detector
 from ssd_jax.inference.program import detect
 from ssd_jax.ops.loss import multibox_loss
@@ -181,7 +181,7 @@ def test_images_without_objects_are_reported_if_the_loss_ignores_them(voc, capsy
     """`train` describes its split with this function; test_train_on_folder.py checks another note of a run."""
     (voc / "Annotations" / "train0.xml").write_text("<annotation></annotation>")
     config, train_source, _ = open_training_splits(load_config(TINY, {"data.root": str(voc)}))
-    describe_split("train", train_source, config)
+    print_split("train", train_source, config)
     assert "note: 1 images" in (printed := capsys.readouterr().out) and "--loss.min_negatives" in printed
-    describe_split("train", train_source, dataclasses.replace(config, loss=Loss(min_negatives=3)))
+    print_split("train", train_source, dataclasses.replace(config, loss=Loss(min_negatives=3)))
     assert "note: 1 images" not in capsys.readouterr().out

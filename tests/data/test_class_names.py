@@ -21,11 +21,11 @@ from ssd_jax.data.class_names import describe_class_difference, format_names
         ),
     ],
 )
-def test_class_difference_lists_what_each_side_lacks(old, new, lines):
+def test_describe_class_difference_lists_names_missing_in_either_list(old, new, lines):
     assert describe_class_difference(old, new).splitlines() == lines
 
 
-def test_class_difference_names_the_places():
+def test_describe_class_difference_uses_the_given_places():
     assert (
         describe_class_difference(["a"], ["b"], old_place="the run", new_place="val")
         == "  only in the run: a\n  only in val: b"

@@ -17,13 +17,13 @@ def photo():
     return Image.fromarray(np.stack([x * 3, y * 5, 255 - x * 2 - y], axis=-1).astype(np.uint8))
 
 
-def jpeg(photo, **options):
+def encode_jpeg(photo, **options):
     buffer = io.BytesIO()
     photo.save(buffer, "JPEG", quality=95, **options)
     return buffer.getvalue()
 
 
-def pillow(file, mode="RGB"):
+def read_with_pillow(file, mode="RGB"):
     with Image.open(file) as image:
         return np.asarray(image.convert(mode))
 
@@ -31,15 +31,15 @@ def pillow(file, mode="RGB"):
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 2}])
 def test_read_image_decodes_jpeg_exactly_as_pillow(photo, tmp_path, options):
     file = tmp_path / "a.jpg"
-    file.write_bytes(jpeg(photo, **options))
-    np.testing.assert_array_equal(read_image(file), pillow(file))
+    file.write_bytes(encode_jpeg(photo, **options))
+    np.testing.assert_array_equal(read_image(file), read_with_pillow(file))
     assert image_size(file) == (64, 48)
 
 
 def test_read_image_decodes_jpeg_of_odd_size_as_pillow(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (33, 17, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.jpg")
-    np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), pillow(tmp_path / "a.jpg"))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), read_with_pillow(tmp_path / "a.jpg"))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -56,12 +56,12 @@ def test_read_image_rotates_by_exif_orientation(photo, tmp_path, orientation, ex
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_read_image_keeps_orientation_that_the_annotation_was_made_for(photo, tmp_path, orientation):
+def test_read_image_does_not_rotate_if_the_annotated_size_is_the_stored_size(photo, tmp_path, orientation):
     file = tmp_path / "a.jpg"
     exif = Image.Exif()
     exif[0x0112] = orientation
-    file.write_bytes(jpeg(photo, exif=exif))
-    stored = pillow(file)
+    file.write_bytes(encode_jpeg(photo, exif=exif))
+    stored = read_with_pillow(file)
     np.testing.assert_array_equal(read_image(file, (64, 48)), stored)
     assert image_size(file, (64, 48)) == (64, 48)
     for annotated in ((48, 64), (10, 10)):  # upright; neither
@@ -91,7 +91,7 @@ def test_read_image_repeats_grey_in_three_channels(photo, tmp_path, name):
     photo.convert("L").save(tmp_path / name)
     pixels = read_image(tmp_path / name)
     for channel in range(3):
-        np.testing.assert_array_equal(pixels[..., channel], pillow(tmp_path / name, "L"))
+        np.testing.assert_array_equal(pixels[..., channel], read_with_pillow(tmp_path / name, "L"))
 
 
 def test_read_image_scales_sixteen_bit_grey(tmp_path):
@@ -125,15 +125,17 @@ def test_read_image_blends_transparent_palette_entry_with_white(tmp_path):
 
 def test_read_image_converts_cmyk(photo, tmp_path):
     # Pillow writes CMYK inverted with Adobe's marker, as Photoshop does.
-    (tmp_path / "a.jpg").write_bytes(jpeg(photo.convert("CMYK")))
+    (tmp_path / "a.jpg").write_bytes(encode_jpeg(photo.convert("CMYK")))
     difference = np.abs(read_image(tmp_path / "a.jpg").astype(int) - np.asarray(photo))
     assert difference.mean() < 4
 
 
 @pytest.mark.parametrize("extension", ["bmp", "gif", "tif", "webp"])
-def test_read_image_reads_other_formats_as_pillow(photo, tmp_path, extension):
+def test_read_image_reads_bmp_gif_tif_and_webp_as_pillow(photo, tmp_path, extension):
     photo.save(tmp_path / f"a.{extension}")
-    np.testing.assert_array_equal(read_image(tmp_path / f"a.{extension}"), pillow(tmp_path / f"a.{extension}"))
+    np.testing.assert_array_equal(
+        read_image(tmp_path / f"a.{extension}"), read_with_pillow(tmp_path / f"a.{extension}")
+    )
 
 
 def test_read_image_detects_format_by_content(photo, tmp_path):
@@ -163,13 +165,13 @@ def test_read_image_rejects_image_above_pixel_limit(photo, tmp_path, monkeypatch
 
 
 def test_read_image_ignores_bytes_after_the_end_of_a_jpeg(photo, tmp_path):
-    (tmp_path / "a.jpg").write_bytes(jpeg(photo) + b"trailing")
+    (tmp_path / "a.jpg").write_bytes(encode_jpeg(photo) + b"trailing")
     assert read_image(tmp_path / "a.jpg").shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize("read", [read_image, image_size])
 @pytest.mark.parametrize(("content", "word"), [(None, "No such file"), (b"", "a.jpg"), (b"<html></html>", "Pillow")])
-def test_unreadable_file_is_named(tmp_path, read, content, word):
+def test_read_image_names_an_unreadable_file(tmp_path, read, content, word):
     file = tmp_path / "a.jpg"
     if content is not None:
         file.write_bytes(content)
@@ -179,12 +181,12 @@ def test_unreadable_file_is_named(tmp_path, read, content, word):
 
 
 @pytest.mark.parametrize("read", [read_image, image_size])
-def test_folder_is_not_an_image(tmp_path, read):
+def test_read_image_rejects_a_folder(tmp_path, read):
     with pytest.raises(UserError, match="Is a directory"):
         read(tmp_path)
 
 
-def smooth(width, height):
+def make_smooth_image(width, height):
     y, x = np.mgrid[:height, :width]
     return Image.fromarray(
         np.stack([x * 255 // width, y * 255 // height, 128 + 60 * np.sin(x / 50)], -1).astype(np.uint8)
@@ -205,13 +207,13 @@ def smooth(width, height):
 )
 def test_read_reduced_image_decodes_large_jpeg_at_a_fraction_of_its_size(tmp_path, size, divisor):
     file = tmp_path / "a.jpg"
-    smooth(*size).save(file, quality=95)
-    expected = pillow(file) if divisor == 1 else np.asarray(Image.open(file).convert("RGB").reduce(divisor))
+    make_smooth_image(*size).save(file, quality=95)
+    expected = read_with_pillow(file) if divisor == 1 else np.asarray(Image.open(file).convert("RGB").reduce(divisor))
     pixels, full_size = read_reduced_image(file, None, (60, 100))
     assert pixels.shape == expected.shape and full_size == size
     difference = np.abs(pixels.astype(int) - expected)[:-1, :-1]  # the last row and column may be partial
     assert difference.size == 0 or difference.mean() < 1
-    np.testing.assert_array_equal(read_image(file), pillow(file))
+    np.testing.assert_array_equal(read_image(file), read_with_pillow(file))
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
@@ -219,7 +221,7 @@ def test_read_reduced_image_rotates_by_exif_orientation(tmp_path, orientation):
     file = tmp_path / "a.jpg"
     exif = Image.Exif()
     exif[0x0112] = orientation
-    smooth(640, 480).save(file, exif=exif)
+    make_smooth_image(640, 480).save(file, exif=exif)
     upright = (480, 640) if orientation == 6 else (640, 480)
     pixels, full_size = read_reduced_image(file, None, (100, 100))
     assert pixels.shape[1::-1] == (upright[0] // 4, upright[1] // 4) and full_size == upright
@@ -228,14 +230,14 @@ def test_read_reduced_image_rotates_by_exif_orientation(tmp_path, orientation):
 
 
 def test_read_reduced_image_decodes_png_at_full_size(tmp_path):
-    smooth(640, 480).save(tmp_path / "a.png")
+    make_smooth_image(640, 480).save(tmp_path / "a.png")
     pixels, full_size = read_reduced_image(tmp_path / "a.png", None, (50, 50))
-    np.testing.assert_array_equal(pixels, pillow(tmp_path / "a.png"))
+    np.testing.assert_array_equal(pixels, read_with_pillow(tmp_path / "a.png"))
     assert full_size == (640, 480)
 
 
 def test_read_reduced_image_rejects_truncated_file(tmp_path):
-    data = jpeg(smooth(640, 480))
+    data = encode_jpeg(make_smooth_image(640, 480))
     (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match=r"a\.jpg: "):
         read_reduced_image(tmp_path / "a.jpg", None, (50, 50))

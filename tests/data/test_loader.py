@@ -43,7 +43,7 @@ class FakeSource(Source):
         return np.full((height, width, 3), index, np.uint8)
 
 
-def small_images(count, **options):
+def make_small_images(count, **options):
     return FakeSource([(16, 8)] * count, **options)
 
 
@@ -51,16 +51,16 @@ def take(batches, count):
     return [next(batches) for _ in range(count)]
 
 
-def flat(batches, field):
+def concatenate_field(batches, field):
     return np.concatenate([getattr(batch, field) for batch in batches])
 
 
 # ---- order ----
 
 
-def test_train_batches_shuffle_every_epoch_anew():
-    batches = take(train_batches(small_images(7), Data(), 3, seed=0), 14)
-    index, epoch = flat(batches, "index"), flat(batches, "epoch")
+def test_train_batches_have_a_new_order_in_every_epoch():
+    batches = take(train_batches(make_small_images(7), Data(), 3, seed=0), 14)
+    index, epoch = concatenate_field(batches, "index"), concatenate_field(batches, "epoch")
     np.testing.assert_array_equal(epoch, np.arange(42) // 7)
     epochs = index.reshape(6, 7)
     np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(7), (6, 1)))
@@ -68,18 +68,19 @@ def test_train_batches_shuffle_every_epoch_anew():
 
 
 def test_train_batches_keep_image_and_index_together():
-    for batch in take(train_batches(small_images(7, wait=0.002), Data(), 3, seed=0), 8):
+    for batch in take(train_batches(make_small_images(7, wait=0.002), Data(), 3, seed=0), 8):
         np.testing.assert_array_equal(batch.canvas[:, 0, 0, 0], batch.index)
 
 
 def test_train_batches_may_be_larger_than_the_source():
-    batch = next(train_batches(small_images(3), Data(), 8, seed=0))
+    batch = next(train_batches(make_small_images(3), Data(), 8, seed=0))
     np.testing.assert_array_equal(batch.epoch, [0, 0, 0, 1, 1, 1, 2, 2])
 
 
 def test_train_batches_depend_on_the_seed():
     first, again, other = (
-        flat(take(train_batches(small_images(30), Data(), 10, seed), 3), "index") for seed in (0, 0, 1)
+        concatenate_field(take(train_batches(make_small_images(30), Data(), 10, seed), 3), "index")
+        for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
@@ -88,7 +89,7 @@ def test_train_batches_depend_on_the_seed():
 @pytest.mark.parametrize("after", [0, 5])
 def test_train_batches_resume_from_a_saved_state(after):
     """The state is converted to JSON and back. Batches that the threads have read ahead do not count."""
-    source = small_images(7, wait=0.002)
+    source = make_small_images(7, wait=0.002)
     stream = train_batches(source, Data(), 4, seed=3)
     take(stream, after)
     time.sleep(0.05)
@@ -107,11 +108,11 @@ def test_train_batches_resume_from_a_saved_state(after):
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_train_batches_of_several_processes_are_those_of_one(processes):
-    all_rows = take(train_batches(small_images(7), Data(), 4, seed=0), 6)
+def test_train_batches_do_not_depend_on_the_number_of_processes(processes):
+    all_rows = take(train_batches(make_small_images(7), Data(), 4, seed=0), 6)
     share = 4 // processes
     shares = [[3, 1, 0, 2][p * share : (p + 1) * share] for p in range(processes)]  # rows in any order
-    streams = [train_batches(small_images(7), Data(), 4, seed=0, rows=rows) for rows in shares]
+    streams = [train_batches(make_small_images(7), Data(), 4, seed=0, rows=rows) for rows in shares]
     for expected in all_rows:
         for rows, stream in zip(shares, streams, strict=True):
             for wanted, got in zip(expected, next(stream), strict=True):
@@ -122,25 +123,25 @@ def test_train_batches_of_several_processes_are_those_of_one(processes):
 
 
 @pytest.mark.parametrize("length", [7, 8])
-def test_eval_batches_of_two_processes_are_those_of_one(length):
-    all_rows = list(eval_batches(small_images(length), Data(), 4))
+def test_eval_batches_do_not_depend_on_the_number_of_processes(length):
+    all_rows = list(eval_batches(make_small_images(length), Data(), 4))
     for rows in ([0, 1], [2, 3]):
-        for expected, part in zip(all_rows, eval_batches(small_images(length), Data(), 4, rows=rows), strict=True):
+        for expected, part in zip(all_rows, eval_batches(make_small_images(length), Data(), 4, rows=rows), strict=True):
             for wanted, got in zip(expected, part, strict=True):
                 np.testing.assert_array_equal(wanted[rows], got)
 
 
-def test_eval_batches_hold_each_image_once_in_order_with_padding():
-    batches = list(eval_batches(small_images(7, wait=0.002), Data(), 3))
+def test_eval_batches_contain_each_image_once_in_order_with_padding():
+    batches = list(eval_batches(make_small_images(7, wait=0.002), Data(), 3))
     assert len(batches) == 3
-    np.testing.assert_array_equal(flat(batches, "index"), [0, 1, 2, 3, 4, 5, 6, -1, -1])
-    np.testing.assert_array_equal(flat(batches, "valid"), [True] * 7 + [False] * 2)
-    np.testing.assert_array_equal(flat(batches, "epoch"), 0)
+    np.testing.assert_array_equal(concatenate_field(batches, "index"), [0, 1, 2, 3, 4, 5, 6, -1, -1])
+    np.testing.assert_array_equal(concatenate_field(batches, "valid"), [True] * 7 + [False] * 2)
+    np.testing.assert_array_equal(concatenate_field(batches, "epoch"), 0)
     assert {batch.canvas.shape for batch in batches} == {(3, 32, 32, 3)}
 
 
 def test_eval_batches_have_no_empty_batch():
-    assert [batch.valid.all() for batch in eval_batches(small_images(6), Data(), 3)] == [True, True]
+    assert [batch.valid.all() for batch in eval_batches(make_small_images(6), Data(), 3)] == [True, True]
 
 
 def test_single_image_batch_equals_the_slot_at_stream_position():
@@ -157,7 +158,7 @@ def test_single_image_batch_equals_the_slot_at_stream_position():
 
 def test_batch_has_documented_shapes_and_dtypes():
     boxes = {0: {"boxes_px": [[0, 0, 4, 4]], "labels": [1]}}
-    batch = next(train_batches(small_images(3, objects=boxes), Data(max_objects=5), 3, seed=0))
+    batch = next(train_batches(make_small_images(3, objects=boxes), Data(max_objects=5), 3, seed=0))
     assert [(name, array.shape, array.dtype.name) for name, array in batch._asdict().items()] == [
         ("canvas", (3, 32, 32, 3), "uint8"),
         ("height", (3,), "int32"),
@@ -173,7 +174,7 @@ def test_batch_has_documented_shapes_and_dtypes():
 
 def test_batch_boxes_are_normalised_and_clipped_to_the_image():
     objects = {0: {"boxes_px": [[4, 2, 8, 8], [-3, 0, 20, 4]], "labels": [1, 1], "difficult": [False, True]}}
-    batch = next(eval_batches(small_images(1, objects=objects), Data(max_objects=3), 1))
+    batch = next(eval_batches(make_small_images(1, objects=objects), Data(max_objects=3), 1))
     np.testing.assert_array_equal(batch.gt_boxes[0], [[0.25, 0.25, 0.5, 1], [0, 0, 1, 0.5], [0, 0, 0, 0]])
     np.testing.assert_array_equal(batch.gt_labels[0], [1, 1, 0])
     np.testing.assert_array_equal(batch.gt_difficult[0], [False, True, False])
@@ -188,7 +189,7 @@ def test_batches_leave_out_crowds_and_optionally_difficult_objects():
         "difficult": [False, True, False, True],
         "crowd": [False, False, True, True],
     }
-    source = small_images(1, objects={0: objects})
+    source = make_small_images(1, objects={0: objects})
     with_difficult = next(train_batches(source, Data(), 1, seed=0))
     without = next(train_batches(source, Data(train_on_difficult=False), 1, seed=0))
     evaluated = next(eval_batches(source, Data(train_on_difficult=False), 1))
@@ -200,7 +201,7 @@ def test_batches_leave_out_crowds_and_optionally_difficult_objects():
 def test_objects_beyond_max_objects_are_dropped_and_counted():
     boxes = {"boxes_px": [[0, 0, k, 4] for k in range(1, 6)], "labels": [1] * 5}
     crowd = {"boxes_px": [[0, 0, 4, 4]] * 4, "labels": [1] * 4, "crowd": [False, False, True, True]}
-    source = small_images(3, objects={0: boxes, 1: crowd})
+    source = make_small_images(3, objects={0: boxes, 1: crowd})
     batch = next(eval_batches(source, Data(max_objects=2), 1))
     np.testing.assert_array_equal(batch.gt_boxes[0, :, 2], [1 / 16, 2 / 16])
     assert [count_dropped_objects(source, Data(max_objects=n)) for n in (1, 2, 4, 5)] == [5, 3, 1, 0]
@@ -208,7 +209,7 @@ def test_objects_beyond_max_objects_are_dropped_and_counted():
 
 def test_unreadable_image_keeps_its_slot_and_is_logged_once(caplog):
     boxes = {2: {"boxes_px": [[0, 0, 4, 4]], "labels": [1]}}
-    good, bad = small_images(5, objects=boxes), small_images(5, objects=boxes, broken={2})
+    good, bad = make_small_images(5, objects=boxes), make_small_images(5, objects=boxes, broken={2})
     stream = train_batches(bad, Data(), 5, seed=0)
     with caplog.at_level(logging.WARNING):
         batches = take(stream, 4)
@@ -226,18 +227,18 @@ def test_unreadable_image_keeps_its_slot_and_is_logged_once(caplog):
 
 
 @pytest.mark.parametrize("batches", [lambda *a: train_batches(*a, seed=0), eval_batches])
-def test_unreadable_image_stops_strict_batches(batches):
+def test_strict_batches_raise_for_an_unreadable_image(batches):
     with pytest.raises(UserError, match=r"^2\.jpg: broken\n.*--strict"):
-        take(batches(small_images(4, broken={2}), Data(strict=True), 4), 1)
+        take(batches(make_small_images(4, broken={2}), Data(strict=True), 4), 1)
 
 
 def test_unreadable_image_keeps_its_slot_in_evaluation():
-    (batch,) = eval_batches(small_images(2, broken={0}), Data(), 2)
+    (batch,) = eval_batches(make_small_images(2, broken={0}), Data(), 2)
     np.testing.assert_array_equal(batch.valid, [False, True])
     np.testing.assert_array_equal(batch.index, [0, 1])
 
 
-def test_batches_raise_other_exceptions():
+def test_batches_propagate_exceptions_that_are_not_user_errors():
     class Faulty(FakeSource):
         def image(self, index):
             raise ZeroDivisionError
@@ -325,7 +326,7 @@ def test_small_image_is_placed_unchanged_at_the_top_left():
     assert batch.canvas[0].astype(int).sum() == pixels.astype(int).sum()
 
 
-def test_reduced_image_equals_that_of_pillow():
+def test_reduced_image_equals_the_image_resized_by_pillow():
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
 
     class Noise(FakeSource):

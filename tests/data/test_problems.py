@@ -76,7 +76,7 @@ def test_annotation_from_objects_names_swapped_corners(box, swapped):
     assert re.findall("[xy](?:min|max)", problem.text) == swapped
 
 
-def test_notes_count_problems_and_name_the_first_few():
+def test_notes_contain_the_count_and_the_first_five_files():
     problems = Problems()
     for k in range(7):
         problems.add(Kind.OUT_OF_IMAGE, f"{k}.xml", "object 1 (cat 0 0 9 9)")

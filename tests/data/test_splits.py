@@ -45,11 +45,11 @@ def test_parse_split_rejects_malformed_text(text):
         (("0%", "1%"), 7, range(0)),
     ],
 )
-def test_slice_positions(bounds, length, expected):
+def test_slice_positions_returns_the_range_of_the_slice(bounds, length, expected):
     assert list(slice_positions(Term("", "train", *bounds), length)) == list(expected)
 
 
-def test_slice_positions_match_tensorflow_datasets():
+def test_slice_positions_agrees_with_tensorflow_datasets():
     """Percentages of many lengths."""
     from tensorflow_datasets.core.splits import ReadInstruction
 
@@ -79,14 +79,14 @@ def write_voc(folder, names):
 
 
 @pytest.fixture
-def two(tmp_path):
+def two_folders(tmp_path):
     write_voc(tmp_path / "VOC2007", ["cat", "dog", "cat"])
     write_voc(tmp_path / "VOC2012", ["dog", "bird"])
     return Data(root=str(tmp_path))
 
 
-def test_joined_folders_have_the_classes_of_both(two):
-    source = open_source(two, "VOC2007/trainval+VOC2012/trainval")
+def test_joined_source_has_the_classes_of_all_folders(two_folders):
+    source = open_source(two_folders, "VOC2007/trainval+VOC2012/trainval")
     assert source.class_names == ("cat", "dog", "bird") and len(source) == 5
     annotations = list(source.annotations())
     assert [a.image_id for a in annotations] == ["VOC2007/i0", "VOC2007/i1", "VOC2007/i2", "VOC2012/i0", "VOC2012/i1"]
@@ -96,38 +96,38 @@ def test_joined_folders_have_the_classes_of_both(two):
     assert source.in_memory and source.category_ids is None
 
 
-def test_joined_source_reads_reduced_images_of_its_parts(two, tmp_path):
+def test_joined_source_reads_reduced_images_of_its_parts(two_folders, tmp_path):
     Image.new("RGB", (400, 300), (200, 0, 0)).save(tmp_path / "VOC2012" / "JPEGImages" / "i1.jpg")
     xml = tmp_path / "VOC2012" / "Annotations" / "i1.xml"
     xml.write_text(xml.read_text().replace("<annotation>", "<annotation><filename>i1.jpg</filename>"))
     (tmp_path / "VOC2012" / "JPEGImages" / "i1.png").unlink()
-    source = open_source(two, "VOC2007/trainval+VOC2012/trainval")
+    source = open_source(two_folders, "VOC2007/trainval+VOC2012/trainval")
     assert source.reduced_image(4, (50, 50)).shape == (75, 100, 3)
     assert source.reduced_image(0, (5, 5)).shape == source.image(0).shape, "a PNG file is read at full size"
 
 
-def test_given_class_names_apply_to_every_part(two):
+def test_open_source_applies_class_names_to_every_joined_split(two_folders):
     names = ("bird", "dog", "cat")
-    source = open_source(two, "VOC2012/trainval+VOC2007/trainval", names)
+    source = open_source(two_folders, "VOC2012/trainval+VOC2007/trainval", names)
     assert source.class_names == names
     assert [annotation.labels.tolist() for annotation in source.annotations()] == [[2], [1], [3], [2], [3]]
     with pytest.raises(UserError, match=r"VOC2012.*'bird'.*cat, dog"):
-        open_source(two, "VOC2007/trainval+VOC2012/trainval", ("cat", "dog"))
+        open_source(two_folders, "VOC2007/trainval+VOC2012/trainval", ("cat", "dog"))
 
 
-def test_slice_of_one_folder_keeps_image_ids(two):
-    source = open_source(two, "VOC2007/trainval[1:]")
+def test_slice_of_one_folder_keeps_image_ids(two_folders):
+    source = open_source(two_folders, "VOC2007/trainval[1:]")
     assert [annotation.image_id for annotation in source.annotations()] == ["i1", "i2"]
     np.testing.assert_array_equal(source.image(0)[0, 0], [1, 1, 1])
 
 
-def test_missing_splits_and_folders_are_named(two):
-    assert missing_split(two, "VOC2007/test+VOC2012/trainval") is None
-    message = missing_split(two, "VOC2007/test+VOC2012/val")
+def test_errors_name_missing_splits_and_folders(two_folders):
+    assert missing_split(two_folders, "VOC2007/test+VOC2012/trainval") is None
+    message = missing_split(two_folders, "VOC2007/test+VOC2012/val")
     assert "VOC2012" in message and "'val'" in message and "test, trainval" in message
     with pytest.raises(UserError, match=r"VOC2012.*'val'"):
-        open_source(two, "VOC2007/test+VOC2012/val")
+        open_source(two_folders, "VOC2007/test+VOC2012/val")
     with pytest.raises(UserError, match="VOC2008"):
-        open_source(two, "VOC2008/test")
+        open_source(two_folders, "VOC2008/test")
     with pytest.raises(UserError, match=r"'VOC2007/trainval\[3:\]'"):
-        open_source(two, "VOC2007/trainval[3:]")
+        open_source(two_folders, "VOC2007/trainval[3:]")

@@ -75,7 +75,7 @@ COCO_IDS = {"bowl": 51, "orange": 55, "tv": 72}
 VOC_ARCHIVES = {"VOCtrainval_06-Nov-2007.tar": ("train", "val"), "VOCtest_06-Nov-2007.tar": ("test",)}
 
 
-def pixels(spec: ImageSpec) -> np.ndarray:
+def make_pixels(spec: ImageSpec) -> np.ndarray:
     """Return the pixels of an image: smooth, so that JPEG preserves them, with a blue of its own."""
     width, height = spec.size
     y, x = np.mgrid[0:height, 0:width]
@@ -84,10 +84,10 @@ def pixels(spec: ImageSpec) -> np.ndarray:
     return np.repeat(image[..., :1], 3, axis=-1) if spec.grey else image
 
 
-def jpeg(spec: ImageSpec) -> bytes:
+def encode_jpeg(spec: ImageSpec) -> bytes:
     """Return an image as a JPEG file."""
     buffer = io.BytesIO()
-    image = Image.fromarray(pixels(spec))
+    image = Image.fromarray(make_pixels(spec))
     (image.convert("L") if spec.grey else image).save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
 
@@ -98,7 +98,7 @@ def write_voc_2007(folder: Path) -> None:
         top = "VOCdevkit/VOC2007"
         files = {f"{top}/ImageSets/Main/{split}.txt": _lines(VOC[split]) for split in splits}
         for spec in (spec for split in splits for spec in VOC[split]):
-            files[f"{top}/JPEGImages/{spec.stem}.jpg"] = jpeg(spec)
+            files[f"{top}/JPEGImages/{spec.stem}.jpg"] = encode_jpeg(spec)
             files[f"{top}/Annotations/{spec.stem}.xml"] = _voc_xml(spec)
         with tarfile.open(folder / archive, "w") as tar:
             for name, content in files.items():
@@ -110,7 +110,7 @@ def write_voc_2007(folder: Path) -> None:
 def write_coco_2017(folder: Path) -> None:
     """Write the archives of COCO 2017."""
     for split, specs in COCO.items():
-        images = {f"{split}2017/{spec.stem}.jpg": jpeg(spec) for spec in specs}
+        images = {f"{split}2017/{spec.stem}.jpg": encode_jpeg(spec) for spec in specs}
         _write_zip(folder / f"{split}2017.zip", images)
     instances = {f"annotations/instances_{split}2017.json": _coco_json(COCO[split]) for split in ("train", "val")}
     _write_zip(folder / "annotations_trainval2017.zip", instances)

@@ -77,9 +77,9 @@ def measure_box_coverage(source: Source, config: Config) -> BoxCoverage:
         unmatched,
         _count(unmatched),
         coverage_by_class(unmatched, labels, source.class_names),
-        coverage_by_size(unmatched, size_bin(boxes, box_config.image_size)),
+        coverage_by_size(unmatched, size_bins(boxes, box_config.image_size)),
         published,
-        suggest_boxes(_count(unmatched), published, boxes, box_config),
+        suggest_box_config(_count(unmatched), published, boxes, box_config),
     )
 
 
@@ -159,13 +159,13 @@ def coverage_by_class(
     return {name: _count(unmatched[labels == label]) for label, name in enumerate(class_names, start=1)}
 
 
-def size_bin(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Int[np.ndarray, " g"]:
+def size_bins(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Int[np.ndarray, " g"]:
     """Return the size range of each box (xyxy, normalised), 0 to 4, at a network input of ``image_size`` pixels."""
     return np.searchsorted(SIZE_EDGES, _sides(boxes, image_size), side="right")
 
 
 def coverage_by_size(unmatched: Bool[np.ndarray, " g"], bins: Int[np.ndarray, " g"]) -> dict[str, Coverage]:
-    """Return the coverage of the objects of each size range of `size_bin`."""
+    """Return the coverage of the objects of each size range of `size_bins`."""
     names = [f"below {SIZE_EDGES[0]}", *(f"{a} to {b}" for a, b in itertools.pairwise(SIZE_EDGES))]
     names.append(f"{SIZE_EDGES[-1]} and more")
     return {f"{name} px": _count(unmatched[bins == k]) for k, name in enumerate(names)}
@@ -185,7 +185,7 @@ def compare_box_configs(boxes: Float[np.ndarray, "g 4"], threshold: float) -> di
     return {name: _count(best_iou(boxes, box_config) < threshold) for name, box_config in PUBLISHED.items()}
 
 
-def suggest_boxes(
+def suggest_box_config(
     own: Coverage, others: Mapping[str, Coverage], boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes
 ) -> str:
     """Suggest a change of the default boxes, in a sentence or two.

@@ -18,7 +18,7 @@ from ssd_jax.files import safe_file_name, user_errors_on_write, write_text
 _OTHER_FOLDER = "Name a new folder for the cleaned copy."
 
 
-def check_target(out: Path, root: Path) -> None:
+def check_copy_folder(out: Path, root: Path) -> None:
     """Check that a folder is new and not inside the data set.
 
     Raises:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ssd_jax.config import Data
 from ssd_jax.data.formats import minival
-from ssd_jax.data.formats.reader import HASHED_SPLITS, SplitBuilder, no_split_error, select_hashed
+from ssd_jax.data.formats.reader import HASHED_SPLITS, SplitBuilder, missing_split_error, select_by_hash
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import (
     CocoTruth,
@@ -151,7 +151,7 @@ def _open_file(
     content, positions = _read(file, problems)
     images = content.images
     if name is None:
-        images = select_hashed(images, [image.file_name for image in images], split, data.val_fraction)
+        images = select_by_hash(images, [image.file_name for image in images], split, data.val_fraction)
     if part and part.minival is not None:
         images = [image for image in images if (image.id in minival.minival_ids()) == part.minival]
     if not images:
@@ -221,7 +221,7 @@ def _find_file(root: Path, files: dict[str, Path], split: str) -> str | None:
     if _is_single_file(files):
         if split in HASHED_SPLITS:
             return None
-        raise no_split_error(root, split, HASHED_SPLITS)
+        raise missing_split_error(root, split, HASHED_SPLITS)
     for alias in split_aliases(split):
         if alias in files:
             return alias
@@ -230,7 +230,7 @@ def _find_file(root: Path, files: dict[str, Path], split: str) -> str | None:
             raise UserError(f"{root}: the split '{split}' is ambiguous: {join_names(dated)}. Use one of these names.")
         if dated:
             return dated[0]
-    raise no_split_error(root, split, _splits(files))
+    raise missing_split_error(root, split, _splits(files))
 
 
 # ---- reading a file ----

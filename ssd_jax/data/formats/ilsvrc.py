@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssd_jax.config import Data
-from ssd_jax.data.formats.reader import SplitBuilder, find_split, no_split_error
+from ssd_jax.data.formats.reader import SplitBuilder, find_split, missing_split_error
 from ssd_jax.data.formats.voc import parse_voc_xml, true_size
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import FolderSource, RawObject, read_text
@@ -132,7 +132,7 @@ def _image_ids(data: Data, split: str) -> dict[str, str]:
     """Return the ids of the images of a split, and the line of a list or the annotation file that names each."""
     root, splits = Path(data.root), split_names(data)
     if split == "test" and split not in splits:
-        raise no_split_error(root, split, splits, "the annotations of 'test' were never released")
+        raise missing_split_error(root, split, splits, "the annotations of 'test' were never released")
     name = find_split(root, split, splits)
     file = root / "ImageSets" / "DET" / f"{name}.txt"
     if file.is_file():

@@ -36,16 +36,16 @@ def find_split(root: object, split: str, splits: Sequence[str]) -> str:
     """
     name = next((alias for alias in split_aliases(split) if alias in splits), None)
     if name is None:
-        raise no_split_error(root, split, splits)
+        raise missing_split_error(root, split, splits)
     return name
 
 
-def no_split_error(root: object, split: str, splits: Iterable[object], reason: str = "") -> UserError:
+def missing_split_error(root: object, split: str, splits: Iterable[object], reason: str = "") -> UserError:
     """Return the error for a missing split. The reason defaults to "there is no split ..."."""
     return UserError(f"{root}: {reason or f'there is no split {split!r}'}. Available splits: {join_names(splits)}.")
 
 
-def select_hashed(items: Sequence[T], image_ids: Sequence[str], split: str, val_fraction: float) -> list[T]:
+def select_by_hash(items: Sequence[T], image_ids: Sequence[str], split: str, val_fraction: float) -> list[T]:
     """Return the items whose images `hash_split` assigns to a split of `HASHED_SPLITS`."""
     in_val = hash_split(image_ids, val_fraction)
     return [item for item, val in zip(items, in_val, strict=True) if val == (split == "val")]

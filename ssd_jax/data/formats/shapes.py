@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image, ImageDraw
 
 from ssd_jax.config import Data, Shapes
-from ssd_jax.data.formats.reader import no_split_error
+from ssd_jax.data.formats.reader import missing_split_error
 from ssd_jax.data.problems import Problems
 from ssd_jax.data.source import Annotation, Source, join_names, make_annotation
 from ssd_jax.errors import UserError
@@ -77,7 +77,7 @@ class ShapesSource(Source):
     def __init__(self, config: Shapes, split: str):
         """Open the split train, val or test. Raises UserError for any other name."""
         if split not in SPLITS:
-            raise no_split_error("shapes", split, SPLITS)
+            raise missing_split_error("shapes", split, SPLITS)
         self._size = config.image_size
         self._length = {"train": config.train_images, "val": config.val_images, "test": config.test_images}[split]
         self._split = split
@@ -111,7 +111,7 @@ class ShapesSource(Source):
         image = self._images.get(index)
         if image is None:
             shapes = sample_shapes(self._generator(index, 0), self._size)
-            image = paint(self._generator(index, 1), shapes, self._size)
+            image = paint_image(self._generator(index, 1), shapes, self._size)
             image.setflags(write=False)
             if len(self._images) * image.nbytes < _MAX_CACHE_BYTES:
                 self._images[index] = image
@@ -204,7 +204,7 @@ def _contains(shape: Shape, points: Float[np.ndarray, "m 2"]) -> Bool[np.ndarray
 # ---- appearance ----
 
 
-def paint(rng: np.random.Generator, shapes: list[Shape], size: int) -> UInt8[np.ndarray, "h w 3"]:
+def paint_image(rng: np.random.Generator, shapes: list[Shape], size: int) -> UInt8[np.ndarray, "h w 3"]:
     """Draw an image.
 
     Args:

@@ -18,7 +18,7 @@ from jaxtyping import Float32, UInt8
 from tensorflow_datasets.core.read_only_builder import builder_from_files
 
 from ssd_jax.config import Data
-from ssd_jax.data.formats.reader import no_split_error
+from ssd_jax.data.formats.reader import missing_split_error
 from ssd_jax.data.image import decode_image, stored_size
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import Annotation, RawObject, Source, annotation_from_objects, join_names, split_aliases
@@ -183,7 +183,7 @@ def open_split(data: Data, split: str, class_names: Sequence[str] = (), problems
     name = next((name for name in split_aliases(split) if name in splits), "")
     if not name or not splits[name].num_examples:
         sizes = [f"{name} ({info.num_examples} images)" for name, info in splits.items()]
-        raise no_split_error(data.root, split, sizes, f"there is no split {split!r} with images")
+        raise missing_split_error(data.root, split, sizes, f"there is no split {split!r} with images")
     for file in splits[name].filepaths:
         if not os.path.exists(file):
             raise UserError(f"{file}: this file of {data.root} is missing. Copy it or prepare the set again.")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssd_jax.config import Data
-from ssd_jax.data.formats.reader import HASHED_SPLITS, SplitBuilder, find_split, select_hashed
+from ssd_jax.data.formats.reader import HASHED_SPLITS, SplitBuilder, find_split, select_by_hash
 from ssd_jax.data.image import EXTENSIONS, image_size
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import FolderSource, RawObject, join_names, read_text, warn_if_normalised
@@ -257,7 +257,7 @@ def _split_files(root: Path, data: Data, split: str, problems: Problems) -> tupl
         return sorted((root / name).glob("*.xml")), _images_by_stem(root / name)
     folder = _annotation_folder(root)
     files = sorted(folder.glob("*.xml"))
-    selected = select_hashed(files, [file.stem for file in files], name, data.val_fraction)
+    selected = select_by_hash(files, [file.stem for file in files], name, data.val_fraction)
     return selected, _images_by_stem(_image_folder(root, folder))
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ssd_jax.config import Data
-from ssd_jax.data.formats.reader import HASHED_SPLITS, SplitBuilder, find_split, select_hashed
+from ssd_jax.data.formats.reader import HASHED_SPLITS, SplitBuilder, find_split, select_by_hash
 from ssd_jax.data.image import EXTENSIONS, image_size
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import FolderSource, RawObject, is_split_name, join_names, path_suffixes, read_text
@@ -103,7 +103,7 @@ def open_split(
             text = f"{len(unlabelled)} of {len(images)} images have no label file. {expected}"
             problems.add(Kind.FEW_LABELS, places[0], text)
     if hashed:
-        images = dict(select_hashed(list(images.items()), list(images), name, data.val_fraction))
+        images = dict(select_by_hash(list(images.items()), list(images), name, data.val_fraction))
     if not images:
         others = join_names(split_names(data))
         raise UserError(f"{root}: the split '{split}' contains no images. Other splits: {others}.")

@@ -15,8 +15,8 @@ from ssd_jax.data.check.box_coverage import (
     coverage_by_class,
     coverage_by_size,
     measure_box_coverage,
-    size_bin,
-    suggest_boxes,
+    size_bins,
+    suggest_box_config,
 )
 from ssd_jax.data.source import FolderSource, make_annotation
 from ssd_jax.ops.default_boxes import make_default_boxes
@@ -30,7 +30,7 @@ BOX_CONFIGS = {
 }
 
 
-def iou_with_all(box, box_config):
+def max_iou(box, box_config):
     """The highest IoU of a box with any default box, in float64."""
     cx, cy, w, h = make_default_boxes(box_config).astype(np.float64).T
     x1, y1, x2, y2 = (float(edge) for edge in box)
@@ -42,7 +42,7 @@ def iou_with_all(box, box_config):
 
 
 @pytest.mark.parametrize("name", BOX_CONFIGS)
-def test_best_iou_equals_that_with_every_default_box(name):
+def test_best_iou_equals_the_maximum_over_all_default_boxes(name):
     """More objects than one chunk holds, and among them very small, very long and empty ones."""
     rng = np.random.default_rng(0)
     center, extent = rng.random((300, 2)), rng.random((300, 2)) ** 3
@@ -51,7 +51,7 @@ def test_best_iou_equals_that_with_every_default_box(name):
     boxes = np.concatenate([boxes, odd]).astype(np.float32)
     result = best_iou(boxes, BOX_CONFIGS[name])
     checked = [*range(0, 250, 5), *range(250, len(boxes))]
-    expected = [iou_with_all(boxes[k], BOX_CONFIGS[name]) for k in checked]
+    expected = [max_iou(boxes[k], BOX_CONFIGS[name]) for k in checked]
     np.testing.assert_allclose(result[checked], expected, atol=2e-6)
     assert result[-1] == 0
 
@@ -70,14 +70,14 @@ def test_coverage_is_counted_by_class_and_by_size():
     assert [str(coverage) for coverage in by_class.values()] == ["50.0%", "-", "50.0%"]
     sides = np.array([15.9, 16, 127, 128]) / 300
     boxes = np.stack([0 * sides, 0 * sides, sides, sides], axis=1)
-    bins = size_bin(boxes, 300)
+    bins = size_bins(boxes, 300)
     assert bins.tolist() == [0, 1, 3, 4]
     by_size = coverage_by_size(unmatched, bins)
     assert by_size["below 16 px"] == Coverage(1, 1) and by_size["64 to 128 px"] == Coverage(1, 1)
     assert by_size["32 to 64 px"] == Coverage(0, 0) and by_size["128 and more px"] == Coverage(1, 0)
 
 
-def test_measure_box_coverage_counts_only_objects_that_are_trained_on():
+def test_measure_box_coverage_counts_only_objects_used_in_training():
     """No default box fits the four objects of 1 x 1 px in 100 x 100 px. One is difficult and one is a crowd."""
     boxes = [[0, 0, 60, 60], [5, 5, 6, 6], [7, 7, 8, 8], [9, 9, 10, 10], [-20, 0, 30, 50]]
     flags = {"difficult": [False, False, True, False, False], "crowd": [False, False, False, True, False]}
@@ -90,7 +90,7 @@ def test_measure_box_coverage_counts_only_objects_that_are_trained_on():
         np.testing.assert_allclose(coverage.boxes[-1], [0, 0, 0.3, 0.5])
 
 
-def squares(side_px, count=50, image_size=300):
+def random_squares(side_px, count=50, image_size=300):
     rng = np.random.default_rng(1)
     side = side_px / image_size
     corner = rng.random((count, 2)) * (1 - side)
@@ -100,15 +100,15 @@ def squares(side_px, count=50, image_size=300):
 @pytest.mark.parametrize(
     ("boxes", "words"),
     [
-        (squares(60), "nothing to change"),
-        (squares(17), "SSD300, COCO's boxes"),  # VOC's smallest box has 30 px, COCO's 21 px
-        (squares(11), "larger input"),  # 19 px of 512, where COCO's smallest box has 20 px
-        (squares(3), "smallest default box (30 px of 300)"),
+        (random_squares(60), "nothing to change"),
+        (random_squares(17), "SSD300, COCO's boxes"),  # VOC's smallest box has 30 px, COCO's 21 px
+        (random_squares(11), "larger input"),  # 19 px of 512, where COCO's smallest box has 20 px
+        (random_squares(3), "smallest default box (30 px of 300)"),
         (np.array([[0.1, 0.5, 0.9, 0.52]] * 20, np.float32), "aspect_ratios"),
         (np.zeros((0, 4), np.float32), "without objects"),
     ],
 )
-def test_suggest_boxes_depends_on_the_objects(boxes, words):
+def test_suggest_box_config_depends_on_the_objects(boxes, words):
     box_config = config.SSD300_VOC_BOXES
     own = Coverage(len(boxes), int((best_iou(boxes, box_config) < 0.5).sum()))
-    assert words in suggest_boxes(own, compare_box_configs(boxes, 0.5), boxes, box_config)
+    assert words in suggest_box_config(own, compare_box_configs(boxes, 0.5), boxes, box_config)

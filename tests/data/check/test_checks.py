@@ -23,7 +23,7 @@ def noise_image(seed, size=(40, 30)):
     return Image.fromarray(pixels)
 
 
-def write(root, split, stem, objects, image):
+def write_voc_image(root, split, stem, objects, image):
     """Add an image to a VOC folder. image: a Pillow image, the bytes of the file, or None for no file."""
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -47,23 +47,23 @@ def write(root, split, stem, objects, image):
 
 
 @pytest.fixture
-def faulty(tmp_path):
+def faulty_folder(tmp_path):
     """A folder whose train images have the problem that they are named for; val repeats one of them."""
     root = tmp_path / "data"
     repeated = noise_image(7)
-    write(root, "train", "good", [GOOD], noise_image(0))
-    write(root, "train", "outside", [("cat", (-5, 0, 20, 20))], noise_image(1))
-    write(root, "train", "empty_box", [("cat", (5, 5, 5, 9)), GOOD], noise_image(2))
-    write(root, "train", "duplicate", [GOOD, GOOD], noise_image(3))
-    write(root, "train", "missing", [GOOD], None)
-    complete = write(root, "train", "other_size", [GOOD], noise_image(4, (200, 150))).read_bytes()
-    write(root, "val", "truncated", [GOOD], complete[: len(complete) // 2])
-    write(root, "train", "rotated", [GOOD], noise_image(5))
-    write(root, "train", "grey", [GOOD], noise_image(6).convert("L"))
-    write(root, "train", "cmyk", [("Cat", (1, 1, 9, 9))], noise_image(16).convert("CMYK"))
-    write(root, "train", "many", [("dog", (k, k, k + 9, k + 9)) for k in range(9)], noise_image(8))
-    write(root, "train", "first", [GOOD], repeated)
-    write(root, "val", "second", [GOOD], repeated)
+    write_voc_image(root, "train", "good", [GOOD], noise_image(0))
+    write_voc_image(root, "train", "outside", [("cat", (-5, 0, 20, 20))], noise_image(1))
+    write_voc_image(root, "train", "empty_box", [("cat", (5, 5, 5, 9)), GOOD], noise_image(2))
+    write_voc_image(root, "train", "duplicate", [GOOD, GOOD], noise_image(3))
+    write_voc_image(root, "train", "missing", [GOOD], None)
+    complete = write_voc_image(root, "train", "other_size", [GOOD], noise_image(4, (200, 150))).read_bytes()
+    write_voc_image(root, "val", "truncated", [GOOD], complete[: len(complete) // 2])
+    write_voc_image(root, "train", "rotated", [GOOD], noise_image(5))
+    write_voc_image(root, "train", "grey", [GOOD], noise_image(6).convert("L"))
+    write_voc_image(root, "train", "cmyk", [("Cat", (1, 1, 9, 9))], noise_image(16).convert("CMYK"))
+    write_voc_image(root, "train", "many", [("dog", (k, k, k + 9, k + 9)) for k in range(9)], noise_image(8))
+    write_voc_image(root, "train", "first", [GOOD], repeated)
+    write_voc_image(root, "val", "second", [GOOD], repeated)
     (root / "Annotations" / "good.xml").rename(root / "Annotations" / "kept.xml")
     (root / "Annotations" / "good.xml").write_text("<annotation><object>")
     return root
@@ -78,9 +78,9 @@ def kinds_and_files(problems):
     return [(problem.kind, Path(problem.file).name) for problem in problems]
 
 
-def test_check_finds_every_problem_and_names_its_file(faulty):
-    result = check(faulty)
-    found = {(p.kind, p.file.removeprefix(f"{faulty}/")) for p in result.problems}
+def test_check_data_set_finds_every_problem_and_names_its_file(faulty_folder):
+    result = check(faulty_folder)
+    found = {(p.kind, p.file.removeprefix(f"{faulty_folder}/")) for p in result.problems}
     assert found == {
         (Kind.MALFORMED, "Annotations/good.xml"),
         (Kind.MISSING, "Annotations/missing.xml"),
@@ -95,43 +95,43 @@ def test_check_finds_every_problem_and_names_its_file(faulty):
         (Kind.NOT_RGB, "JPEGImages/cmyk.jpg"),
         (Kind.TOO_MANY, "JPEGImages/many.jpg"),
         (Kind.TWO_SPLITS, "JPEGImages/second.jpg"),
-        (Kind.SIMILAR_NAMES, str(faulty)),
+        (Kind.SIMILAR_NAMES, str(faulty_folder)),
     }
     assert len(result.problems) == len(found)
     assert set(result.splits) == {"train", "val"}
 
 
-def test_check_without_images_finds_problems_of_annotations_only(faulty):
-    result = check_data_set(Config(data=Data(root=str(faulty), max_objects=8)), read_images=False)
+def test_check_data_set_without_images_finds_only_problems_of_annotations(faulty_folder):
+    result = check_data_set(Config(data=Data(root=str(faulty_folder), max_objects=8)), read_images=False)
     kinds = {problem.kind for problem in result.problems}
     assert {Kind.MALFORMED, Kind.DUPLICATE, Kind.TOO_MANY} <= kinds and not result.digests
     assert not kinds & {Kind.UNREADABLE, Kind.ROTATED, Kind.NOT_RGB, Kind.TWO_SPLITS}
 
 
-def test_check_allows_exactly_max_objects(tmp_path):
+def test_check_data_set_allows_exactly_max_objects(tmp_path):
     boxes = [("dog", (k, k, k + 9, k + 9)) for k in range(9)]
-    write(tmp_path, "train", "full", boxes[:8], noise_image(0))
-    write(tmp_path, "val", "over", boxes, noise_image(1))
+    write_voc_image(tmp_path, "train", "full", boxes[:8], noise_image(0))
+    write_voc_image(tmp_path, "val", "over", boxes, noise_image(1))
     assert kinds_and_files(check(tmp_path).problems) == [(Kind.TOO_MANY, "over.jpg")]
 
 
-def test_check_reports_class_names_that_differ_in_case(faulty):
-    (text,) = [p.text for p in check(faulty).problems if p.kind is Kind.SIMILAR_NAMES]
+def test_check_data_set_finds_class_names_that_differ_only_in_case(faulty_folder):
+    (text,) = [p.text for p in check(faulty_folder).problems if p.kind is Kind.SIMILAR_NAMES]
     assert "'Cat'" in text and "'cat'" in text
 
 
-def test_check_reports_a_file_in_two_splits_once(tmp_path):
-    write(tmp_path, "train", "a", [GOOD], noise_image(0))
-    write(tmp_path, "train", "b", [GOOD], noise_image(1))
+def test_check_data_set_lists_a_file_in_two_splits_once(tmp_path):
+    write_voc_image(tmp_path, "train", "a", [GOOD], noise_image(0))
+    write_voc_image(tmp_path, "train", "b", [GOOD], noise_image(1))
     (tmp_path / "ImageSets" / "Main" / "test.txt").write_text("b\na\n")
     problems = check(tmp_path, val_split="test").problems
     assert kinds_and_files(problems) == [(Kind.TWO_SPLITS, "a.jpg"), (Kind.TWO_SPLITS, "b.jpg")]
     assert all("train" in p.text and "test" in p.text for p in problems)
 
 
-def test_check_reports_a_problem_of_a_hash_divided_folder_once(tmp_path):
+def test_open_splits_lists_a_problem_of_a_folder_without_splits_once(tmp_path):
     for k in range(4):
-        write(tmp_path, "train", f"i{k}", [GOOD], noise_image(k))
+        write_voc_image(tmp_path, "train", f"i{k}", [GOOD], noise_image(k))
     (tmp_path / "ImageSets" / "Main" / "train.txt").unlink()
     (tmp_path / "ImageSets" / "Main").rmdir()
     noise_image(9).save(tmp_path / "JPEGImages" / "alone.jpg")
@@ -141,15 +141,15 @@ def test_check_reports_a_problem_of_a_hash_divided_folder_once(tmp_path):
     assert problems.collected == [Problem(Kind.UNANNOTATED, str(tmp_path / "JPEGImages" / "alone.jpg"), "")]
 
 
-def test_check_finds_equal_pixels_in_different_files(tmp_path):
+def test_check_data_set_finds_equal_pixels_in_different_files(tmp_path):
     for level, (split, stem) in enumerate((("train", "a"), ("train", "b"), ("val", "c"))):
-        write(tmp_path, split, stem, [GOOD], None)
+        write_voc_image(tmp_path, split, stem, [GOOD], None)
         noise_image(0).save(tmp_path / "JPEGImages" / f"{stem}.png", compress_level=3 * level)
     assert len({file.read_bytes() for file in (tmp_path / "JPEGImages").iterdir()}) > 1
     assert kinds_and_files(check(tmp_path).problems) == [(Kind.TWICE, "b.png"), (Kind.TWO_SPLITS, "c.png")]
 
 
-def test_check_reports_a_coco_class_that_train_does_not_have(tmp_path):
+def test_check_data_set_finds_a_coco_class_that_is_missing_in_train(tmp_path):
     for split, name in (("train", "cat"), ("val", "cow")):
         image = {"id": 1, "file_name": f"{split}.png", "width": 40, "height": 30}
         entry = {"image_id": 1, "category_id": 5, "bbox": [1, 1, 9, 9]}
@@ -159,25 +159,25 @@ def test_check_reports_a_coco_class_that_train_does_not_have(tmp_path):
     assert kinds_and_files(check(tmp_path).problems) == [(Kind.UNKNOWN_CLASS, "val.json")]
 
 
-def test_check_reports_a_missing_val_split_that_training_needs(tmp_path):
-    write(tmp_path, "train", "a", [GOOD], noise_image(0))
+def test_check_data_set_finds_that_the_val_split_is_missing(tmp_path):
+    write_voc_image(tmp_path, "train", "a", [GOOD], noise_image(0))
     (problem,) = check(tmp_path).problems
     assert problem.kind is Kind.MISSING and "'val'" in problem.text
 
 
-def test_check_reads_generated_images_which_are_not_files():
+def test_check_data_set_reads_generated_images():
     shapes = Shapes(train_images=3, val_images=2, test_images=1, image_size=64)
     result = check_data_set(Config(data=Data(root="shapes", shapes=shapes)))
     assert not result.problems and len(result.digests) == 6
     assert {split: count.images for split, count in result.counts.items()} == {"train": 3, "val": 2, "test": 1}
 
 
-def test_check_counts_objects_and_unmatched_objects(tmp_path):
+def test_check_data_set_counts_objects_and_unmatched_objects(tmp_path):
     """Boxes of 10 x 10 px in 40 x 30 px are 75 x 100 of 300 px, which SSD300's boxes match; 1 x 1 px they do not."""
     objects = [("cat", (0, 0, 10, 10)), ("cat", (20, 10, 30, 20)), ("dog", (5, 5, 6, 6))]
-    write(tmp_path, "train", "a", objects, noise_image(0))
-    write(tmp_path, "train", "b", [], noise_image(1))
-    write(tmp_path, "val", "c", [("dog", (0, 0, 10, 10))], noise_image(2))
+    write_voc_image(tmp_path, "train", "a", objects, noise_image(0))
+    write_voc_image(tmp_path, "train", "b", [], noise_image(1))
+    write_voc_image(tmp_path, "val", "c", [("dog", (0, 0, 10, 10))], noise_image(2))
     result = check(tmp_path)
     assert result.counts["train"] == SplitCount(2, 1, {"cat": 2, "dog": 1})
     assert result.counts["val"] == SplitCount(1, 0, {"cat": 0, "dog": 1})
@@ -212,9 +212,9 @@ def read_rows(out):
         return list(csv.DictReader(file))
 
 
-def test_command_prints_and_writes_problems_and_exits_with_one(faulty, tmp_path, capsys):
+def test_check_data_prints_and_writes_problems_and_exits_with_1(faulty_folder, tmp_path, capsys):
     out = tmp_path / "out"
-    assert command("check-data", TINY, "--data.root", faulty, "--out", out) == 1
+    assert command("check-data", TINY, "--data.root", faulty_folder, "--out", out) == 1
     screen = capsys.readouterr().out
     assert "error: malformed: 1" in screen and "good.xml" in screen and "warning: no area: 1" in screen
     rows = read_rows(out)
@@ -227,7 +227,7 @@ def test_command_prints_and_writes_problems_and_exits_with_one(faulty, tmp_path,
     assert image_size(out / "data.png")[0] > 1000 and image_size(out / "train_samples.jpg")[0] > 500
 
 
-def test_command_exits_with_zero_if_nothing_is_wrong_and_removes_old_sample_images(tmp_path, capsys):
+def test_check_data_exits_with_0_without_problems_and_removes_old_sample_images(tmp_path, capsys):
     root = write_voc_folder(tmp_path / "data", {"train": 2, "val": 1, "test": 1})
     argv = "check-data", TINY, "--data.root", root, "--out", tmp_path / "out"
     assert command(*argv) == 0 and (tmp_path / "out" / "test_samples.jpg").exists()
@@ -236,15 +236,15 @@ def test_command_exits_with_zero_if_nothing_is_wrong_and_removes_old_sample_imag
     assert command(*argv, "--no-images") == 0 and not (tmp_path / "out" / "test_samples.jpg").exists()
 
 
-def test_command_exits_with_two_if_the_data_set_cannot_be_opened(tmp_path, capsys):
+def test_check_data_exits_with_2_if_the_data_set_cannot_be_opened(tmp_path, capsys):
     assert command("check-data", TINY, "--data.root", tmp_path / "absent", "--out", tmp_path / "out") == 2
-    write(tmp_path / "data", "train", "a", [GOOD], None)
+    write_voc_image(tmp_path / "data", "train", "a", [GOOD], None)
     assert command("check-data", TINY, "--data.root", tmp_path / "data", "--out", tmp_path / "out") == 2
     screen = capsys.readouterr()
     assert "missing file: 1" in screen.out and "a.xml" in screen.out, "problems found so far are printed"
 
 
-def test_command_finds_the_two_empty_boxes_of_bccd(bccd, tmp_path, capsys):
+def test_check_data_finds_the_two_empty_boxes_of_bccd(bccd, tmp_path, capsys):
     out = tmp_path / "out"
     assert command("check-data", ROOT / "configs" / "own_data.py", "--data.root", bccd, "--out", out) == 1
     rows = read_rows(out)
@@ -258,7 +258,7 @@ def read_files(root):
     return {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
 
 
-def test_command_writes_separate_files_for_two_slices_of_a_split(tmp_path):
+def test_check_data_writes_separate_files_for_two_slices_of_a_split(tmp_path):
     root = write_voc_folder(tmp_path / "data", {"train": 4})
     halves = "--data.train-split", "train[:50%]", "--data.val-split", "train[50%:]"
     argv = "check-data", TINY, "--data.root", root, *halves, "--out", tmp_path / "out", "--fix", tmp_path / "fixed"
@@ -268,7 +268,7 @@ def test_command_writes_separate_files_for_two_slices_of_a_split(tmp_path):
     assert len(list((tmp_path / "fixed" / "images").iterdir())) == 2
 
 
-def test_command_refuses_output_folders_before_reading_the_data(tmp_path, capsys):
+def test_check_data_rejects_unusable_output_folders_before_reading_the_data(tmp_path, capsys):
     root = write_voc_folder(tmp_path / "data", {"train": 2, "val": 1})
     (tmp_path / "file").write_text("")
     (tmp_path / "full").mkdir()
@@ -286,27 +286,27 @@ def test_command_refuses_output_folders_before_reading_the_data(tmp_path, capsys
     assert (tmp_path / "full" / "photo.jpg").exists()
 
 
-def test_fix_needs_images(tmp_path, capsys):
+def test_fix_is_rejected_together_with_no_images(tmp_path, capsys):
     root = write_voc_folder(tmp_path / "data", {"train": 1})
     argv = "check-data", TINY, "--data.root", root, "--out", tmp_path / "out", "--fix", tmp_path / "fixed"
     assert command(*argv, "--no-images") == 2
     assert "--no-images" in capsys.readouterr().err and not (tmp_path / "fixed").exists()
 
 
-def test_fix_refuses_to_turn_unread_objects_into_background(faulty, tmp_path, capsys):
-    argv = "check-data", TINY, "--data.root", faulty, "--out", tmp_path / "out", "--fix", tmp_path / "fixed"
+def test_fix_is_rejected_if_an_annotation_cannot_be_read(faulty_folder, tmp_path, capsys):
+    argv = "check-data", TINY, "--data.root", faulty_folder, "--out", tmp_path / "out", "--fix", tmp_path / "fixed"
     assert command(*argv) == 2
     assert "good.xml" in capsys.readouterr().err and not (tmp_path / "fixed").exists()
 
 
-def test_fix_writes_a_copy_without_problems(faulty, tmp_path, capsys):
-    annotations = faulty / "Annotations"
+def test_fix_writes_a_copy_without_problems(faulty_folder, tmp_path, capsys):
+    annotations = faulty_folder / "Annotations"
     (annotations / "cmyk.xml").write_text((annotations / "cmyk.xml").read_text().replace("Cat", "dog"))
     (annotations / "kept.xml").replace(annotations / "good.xml")
-    before, fixed = read_files(faulty), tmp_path / "fixed"
-    argv = "check-data", TINY, "--data.root", faulty, "--out", tmp_path / "out", "--data.max-objects", "9"
+    before, fixed = read_files(faulty_folder), tmp_path / "fixed"
+    argv = "check-data", TINY, "--data.root", faulty_folder, "--out", tmp_path / "out", "--data.max-objects", "9"
     assert command(*argv, "--fix", fixed) == 1
-    assert read_files(faulty) == before
+    assert read_files(faulty_folder) == before
     assert str(fixed) in capsys.readouterr().out
     result = check(fixed)
     assert [p.kind for p in result.problems] == [Kind.TOO_MANY]  # check() allows 8 objects
@@ -321,8 +321,8 @@ def test_fix_writes_a_copy_without_problems(faulty, tmp_path, capsys):
     assert len(boxes["many"]) == 9
     # Images without problems are copied byte by byte; one that is upside down by its EXIF orientation is rotated.
     images = fixed / "images" / "train"
-    assert (images / "empty_box.jpg").read_bytes() == (faulty / "JPEGImages" / "empty_box.jpg").read_bytes()
-    with Image.open(images / "rotated.jpg") as new, Image.open(faulty / "JPEGImages" / "rotated.jpg") as old:
+    assert (images / "empty_box.jpg").read_bytes() == (faulty_folder / "JPEGImages" / "empty_box.jpg").read_bytes()
+    with Image.open(images / "rotated.jpg") as new, Image.open(faulty_folder / "JPEGImages" / "rotated.jpg") as old:
         rotated, stored = np.asarray(new, np.int32), np.asarray(old, np.int32)
     assert np.abs(rotated - stored[::-1, ::-1]).mean() < np.abs(rotated - stored).mean() / 4
     assert command(*argv, "--fix", fixed) == 2, "the folder is no longer new"

@@ -14,7 +14,7 @@ from ssd_jax.data.source import hash_split
 from ssd_jax.errors import UserError
 
 
-def content(**changes):
+def make_content(**changes):
     """Return a file with two images of 40 x 30 pixels. As in COCO, ids have gaps and do not start at 0."""
     images = [
         {"id": 139, "file_name": "one.jpg", "width": 40, "height": 30, "license": 2},
@@ -48,18 +48,18 @@ def write_images(folder, names=("one.jpg", "two.jpg")):
 def coco(tmp_path):
     """Make a folder in the layout of COCO 2017."""
     for split in ("train", "val"):
-        write_json(tmp_path / "annotations" / f"instances_{split}2017.json", content())
+        write_json(tmp_path / "annotations" / f"instances_{split}2017.json", make_content())
         write_images(tmp_path / f"{split}2017")
-    write_json(tmp_path / "annotations" / "captions_val2017.json", content(categories=[]))
+    write_json(tmp_path / "annotations" / "captions_val2017.json", make_content(categories=[]))
     return tmp_path
 
 
-def opened(root, split="val", class_names=()):
+def open_folder(root, split="val", class_names=()):
     return open_split(Data(root=str(root)), split, class_names)
 
 
 def test_annotations_have_boxes_as_xyxy(coco):
-    source = opened(coco)
+    source = open_folder(coco)
     annotation = source.annotation(0)
     assert source.class_names == ("car", "sign", "brush")  # by id: 3 13 90
     assert source.category_ids == (3, 13, 90)
@@ -74,31 +74,31 @@ def test_annotations_have_boxes_as_xyxy(coco):
 
 
 def test_image_without_objects_is_kept(coco):
-    source = opened(coco)
+    source = open_folder(coco)
     assert len(source) == 2 and source.annotation(1).boxes_px.shape == (0, 4)
 
 
 def test_annotation_number_is_the_image_id(coco):
-    assert [opened(coco).annotation(i).number for i in range(2)] == [139, 42]
+    assert [open_folder(coco).annotation(i).number for i in range(2)] == [139, 42]
 
 
 def test_given_class_names_determine_the_labels(coco):
-    source = opened(coco, class_names=("brush", "bird", "car", "sign"))
+    source = open_folder(coco, class_names=("brush", "bird", "car", "sign"))
     np.testing.assert_array_equal(source.annotation(0).labels, [1, 3, 3])
     assert source.category_ids == (90, -1, 3, 13)
 
 
 def test_given_class_names_may_omit_an_unused_category(coco):
-    np.testing.assert_array_equal(opened(coco, class_names=("car", "brush")).annotation(0).labels, [2, 1, 1])
+    np.testing.assert_array_equal(open_folder(coco, class_names=("car", "brush")).annotation(0).labels, [2, 1, 1])
 
 
 def test_category_that_names_a_group_is_not_a_class(coco):
     """Roboflow's exports contain one with the id 0."""
     groups = [{"id": 0, "name": "things", "supercategory": "none"}] + [
-        {**category, "supercategory": "things"} for category in content()["categories"]
+        {**category, "supercategory": "things"} for category in make_content()["categories"]
     ]
-    write_json(coco / "annotations" / "instances_val2017.json", content(categories=groups))
-    assert opened(coco).class_names == ("car", "sign", "brush")
+    write_json(coco / "annotations" / "instances_val2017.json", make_content(categories=groups))
+    assert open_folder(coco).class_names == ("car", "sign", "brush")
 
 
 # ---- layouts ----
@@ -108,73 +108,73 @@ def test_layout_of_coco_2017_is_recognised(coco):
     data = Data(root=str(coco))
     assert find_format(data) == "coco"
     assert split_names(data) == ("train2017", "val2017", "trainval35k", "minival")
-    assert opened(coco, "val2017").annotation(0).file == opened(coco, "val").annotation(0).file
+    assert open_folder(coco, "val2017").annotation(0).file == open_folder(coco, "val").annotation(0).file
     with pytest.raises(UserError, match=r"'test'.*: train2017, val2017, "):
         open_source(data, "test")
 
 
-def test_split_train_is_not_found_in_trainval(coco):
+def test_split_train_does_not_match_the_file_of_trainval(coco):
     (coco / "annotations" / "instances_train2017.json").rename(coco / "annotations" / "instances_trainval2017.json")
     with pytest.raises(UserError, match="split 'train'"):
-        opened(coco, "train")
+        open_folder(coco, "train")
 
 
-def test_split_of_two_years_is_ambiguous(coco):
-    write_json(coco / "annotations" / "instances_val2014.json", content())
+def test_split_with_files_of_two_years_is_ambiguous(coco):
+    write_json(coco / "annotations" / "instances_val2014.json", make_content())
     with pytest.raises(UserError, match=r"'val'.*val2014, val2017"):
-        opened(coco, "val")
-    assert len(opened(coco, "val2017")) == 2
+        open_folder(coco, "val")
+    assert len(open_folder(coco, "val2017")) == 2
 
 
 @pytest.mark.parametrize("images", ["val", "images/val", "images", ".", "data"])
 @pytest.mark.parametrize("folder", ["annotations", "."])
 def test_images_are_found_in_all_supported_folders(tmp_path, folder, images):
-    write_json(tmp_path / folder / "val.json", content())
+    write_json(tmp_path / folder / "val.json", make_content())
     write_images(tmp_path / images)
     assert split_names(Data(root=str(tmp_path))) == ("val",)
     source = open_source(Data(root=str(tmp_path)), "val")
     assert source.image(1).shape == (30, 40, 3)
     with pytest.raises(UserError, match="split 'train'"):
-        opened(tmp_path, "train")
+        open_folder(tmp_path, "train")
 
 
 def test_file_name_may_contain_folders(tmp_path):
-    images = [{**image, "file_name": f"deep/er/{image['file_name']}"} for image in content()["images"]]
-    write_json(tmp_path / "val.json", content(images=images))
+    images = [{**image, "file_name": f"deep/er/{image['file_name']}"} for image in make_content()["images"]]
+    write_json(tmp_path / "val.json", make_content(images=images))
     write_images(tmp_path / "images" / "deep" / "er")
-    assert opened(tmp_path).image(0).shape == (30, 40, 3)
+    assert open_folder(tmp_path).image(0).shape == (30, 40, 3)
 
 
 @pytest.mark.parametrize("start", ["images\\", "images/", "C:\\proj\\images\\", "/srv/bob/proj/images/", "../images/"])
 def test_file_name_from_another_machine_is_resolved(tmp_path, start):
-    images = [{**image, "file_name": start + image["file_name"]} for image in content()["images"]]
-    write_json(tmp_path / "annotations" / "val.json", content(images=images))
+    images = [{**image, "file_name": start + image["file_name"]} for image in make_content()["images"]]
+    write_json(tmp_path / "annotations" / "val.json", make_content(images=images))
     write_images(tmp_path / "images")
-    assert opened(tmp_path).image(0).shape == (30, 40, 3)
+    assert open_folder(tmp_path).image(0).shape == (30, 40, 3)
 
 
 def test_file_name_with_folder_selects_between_images_of_the_same_name(tmp_path):
-    images = [{**image, "file_name": f"proj\\b\\{image['file_name']}"} for image in content()["images"]]
-    write_json(tmp_path / "val.json", content(images=images))
+    images = [{**image, "file_name": f"proj\\b\\{image['file_name']}"} for image in make_content()["images"]]
+    write_json(tmp_path / "val.json", make_content(images=images))
     for folder in (tmp_path / "val", tmp_path / "images" / "b"):
         write_images(folder)
-    assert opened(tmp_path).annotation(0).file == str(tmp_path / "images" / "b" / "one.jpg")
+    assert open_folder(tmp_path).annotation(0).file == str(tmp_path / "images" / "b" / "one.jpg")
 
 
 def test_layout_of_roboflow_is_recognised(tmp_path):
     for split in ("train", "valid", "test"):
-        write_json(tmp_path / split / "_annotations.coco.json", content())
+        write_json(tmp_path / split / "_annotations.coco.json", make_content())
         write_images(tmp_path / split)
     data = Data(root=str(tmp_path))
     assert find_format(data) == "coco" and split_names(data) == ("test", "train", "valid")
-    assert opened(tmp_path, "val").annotation(0).file == str(tmp_path / "valid" / "one.jpg")
+    assert open_folder(tmp_path, "val").annotation(0).file == str(tmp_path / "valid" / "one.jpg")
 
 
 @pytest.mark.parametrize("by_file", [False, True])
 @pytest.mark.parametrize("name", ["labels.json", "annotations/instances_default.json"])
 def test_single_file_is_split_by_hash(tmp_path, name, by_file):
     images = [{"id": k, "file_name": f"{k}.jpg", "width": 40, "height": 30} for k in range(10)]
-    write_json(tmp_path / name, content(images=images, annotations=[]))
+    write_json(tmp_path / name, make_content(images=images, annotations=[]))
     write_images(tmp_path / "images", [f"{k}.jpg" for k in range(10)])
     write_images(tmp_path / "annotations", [f"{k}.jpg" for k in range(10)])
     write_images(tmp_path, [f"{k}.jpg" for k in range(10)])
@@ -188,11 +188,11 @@ def test_single_file_is_split_by_hash(tmp_path, name, by_file):
         open_source(data, "test")
 
 
-def test_other_json_files_are_ignored(tmp_path):
+def test_json_files_without_coco_keys_are_ignored(tmp_path):
     write_json(tmp_path / "settings.json", {"a": 1})
     assert split_names(Data(root=str(tmp_path), format="coco")) == ()
     with pytest.raises(UserError, match="annotations/"):
-        opened(tmp_path)
+        open_folder(tmp_path)
     with pytest.raises(UserError, match=r"data\.root: .*format"):
         find_format(Data(root=str(tmp_path)))
 
@@ -201,15 +201,15 @@ def test_other_json_files_are_ignored(tmp_path):
 @pytest.mark.parametrize("name", ["result.json", "annotations/result.json"])
 @pytest.mark.parametrize(
     ("what", "error"),
-    [(json.dumps(content())[:300], "truncated"), ({"images": [], "annotations": []}, "`categories`")],
+    [(json.dumps(make_content())[:300], "truncated"), ({"images": [], "annotations": []}, "`categories`")],
 )
-def test_unknown_format_reports_the_error_of_a_json_file(tmp_path, name, by_file, what, error):
+def test_find_format_error_contains_the_error_in_a_json_file(tmp_path, name, by_file, what, error):
     write_json(tmp_path / name, what)
     with pytest.raises(UserError, match=rf"data\.root: .*{name}: .*{error}"):
         find_format(Data(root=str(tmp_path / name if by_file else tmp_path)))
 
 
-def test_unknown_format_reports_an_unreadable_file(tmp_path):
+def test_find_format_error_names_an_unreadable_file(tmp_path):
     (tmp_path / "result.json").mkdir()
     with pytest.raises(UserError, match=r"data\.root: .*result\.json: .*Is a directory"):
         find_format(Data(root=str(tmp_path)))
@@ -217,7 +217,7 @@ def test_unknown_format_reports_an_unreadable_file(tmp_path):
 
 def test_image_info_file_gives_an_unannotated_source(coco):
     """Read COCO's image_info_test-dev2017.json, beside the file of the whole split test."""
-    images_alone = {key: value for key, value in content().items() if key != "annotations"}
+    images_alone = {key: value for key, value in make_content().items() if key != "annotations"}
     for split in ("test", "test-dev"):
         write_json(coco / "annotations" / f"image_info_{split}2017.json", images_alone)
     write_json(coco / "annotations" / "image_info_val2017.json", images_alone)
@@ -226,14 +226,14 @@ def test_image_info_file_gives_an_unannotated_source(coco):
         "test-dev2017", "test2017", "train2017", "val2017", "trainval35k", "minival",
     )  # fmt: skip
     for split in ("test", "test-dev", "test-dev2017"):
-        source = opened(coco, split)
+        source = open_folder(coco, split)
         assert source.annotation(0).file == str(coco / "test2017" / "one.jpg")
         assert not source.annotated and source.class_names == ("car", "sign", "brush")
         assert [source.annotation(i).number for i in range(2)] == [139, 42]
         assert source.annotation(0).boxes_px.shape == (0, 4)
-    assert opened(coco, "val").annotated, "the file with objects is preferred"
-    write_json(coco / "annotations" / "instances_val2017.json", content(annotations=[]))
-    assert opened(coco, "val").annotated, "an empty list of annotations is not the same as none"
+    assert open_folder(coco, "val").annotated, "the file with objects is preferred"
+    write_json(coco / "annotations" / "instances_val2017.json", make_content(annotations=[]))
+    assert open_folder(coco, "val").annotated, "an empty list of annotations is not the same as none"
 
 
 # ---- odd boxes ----
@@ -245,8 +245,8 @@ def test_box_without_area_is_left_out_with_a_note(coco, bbox):
         {"image_id": 42, "category_id": 3, "bbox": bbox},
         {"image_id": 42, "category_id": 13, "bbox": [0, 0, 9, 9]},
     ]
-    write_json(coco / "annotations" / "instances_val2017.json", content(annotations=entries))
-    source = opened(coco)
+    write_json(coco / "annotations" / "instances_val2017.json", make_content(annotations=entries))
+    source = open_folder(coco)
     np.testing.assert_array_equal(source.annotation(1).labels, [2])
     (note,) = source.notes
     assert note.startswith("1 ") and "area" in note and "two.jpg" in note
@@ -254,8 +254,8 @@ def test_box_without_area_is_left_out_with_a_note(coco, bbox):
 
 def test_box_beyond_the_image_is_kept_with_a_note(coco):
     entries = [{"image_id": 42, "category_id": 3, "bbox": [-1, 0, 42, 30]}]
-    write_json(coco / "annotations" / "instances_val2017.json", content(annotations=entries))
-    source = opened(coco)
+    write_json(coco / "annotations" / "instances_val2017.json", make_content(annotations=entries))
+    source = open_folder(coco)
     np.testing.assert_array_equal(source.annotation(1).boxes_px, [[-1, 0, 41, 30]])
     (note,) = source.notes
     assert note.startswith("1 ") and "beyond" in note and "two.jpg" in note
@@ -264,16 +264,16 @@ def test_box_beyond_the_image_is_kept_with_a_note(coco):
 # ---- errors ----
 
 
-def without(key, section):
-    entries = content()[section]
+def content_without(key, section):
+    entries = make_content()[section]
     del entries[1][key]
-    return content(**{section: entries})
+    return make_content(**{section: entries})
 
 
-def replaced(key, value, section):
-    entries = content()[section]
+def content_with(key, value, section):
+    entries = make_content()[section]
     entries[1][key] = value
-    return content(**{section: entries})
+    return make_content(**{section: entries})
 
 
 @pytest.mark.parametrize(
@@ -282,29 +282,29 @@ def replaced(key, value, section):
         ("{", "JSON"),
         ("", "JSON"),
         ("[]", "`object`"),
-        ({k: v for k, v in content().items() if k != "categories"}, "`categories`"),
-        (without("bbox", "annotations"), "$.annotations[1]"),
-        (without("file_name", "images"), "$.images[1]"),
-        (without("name", "categories"), "$.categories[1]"),
-        (replaced("bbox", [1, 2, 3], "annotations"), "$.annotations[1].bbox"),
-        (replaced("bbox", [1, 2, 3, 4, 5], "annotations"), "$.annotations[1].bbox"),
-        (replaced("bbox", [1, 2, "3", 4], "annotations"), "$.annotations[1].bbox"),
-        (replaced("bbox", None, "annotations"), "$.annotations[1].bbox"),
-        (replaced("category_id", 91, "annotations"), "annotations[1] has category_id 91"),
-        (replaced("image_id", 5, "annotations"), "annotations[1] has image_id 5"),
-        (replaced("id", 139, "images"), "id 139"),
-        (replaced("id", 90, "categories"), "id 90"),
-        (replaced("name", "brush", "categories"), "'brush'"),
-        (replaced("width", 0, "images"), "image 42 (two.jpg) has the size 0 x 30"),
-        (content(categories=[], annotations=[]), "'categories'"),
-        (content(images=[], annotations=[]), "'val'"),
+        ({k: v for k, v in make_content().items() if k != "categories"}, "`categories`"),
+        (content_without("bbox", "annotations"), "$.annotations[1]"),
+        (content_without("file_name", "images"), "$.images[1]"),
+        (content_without("name", "categories"), "$.categories[1]"),
+        (content_with("bbox", [1, 2, 3], "annotations"), "$.annotations[1].bbox"),
+        (content_with("bbox", [1, 2, 3, 4, 5], "annotations"), "$.annotations[1].bbox"),
+        (content_with("bbox", [1, 2, "3", 4], "annotations"), "$.annotations[1].bbox"),
+        (content_with("bbox", None, "annotations"), "$.annotations[1].bbox"),
+        (content_with("category_id", 91, "annotations"), "annotations[1] has category_id 91"),
+        (content_with("image_id", 5, "annotations"), "annotations[1] has image_id 5"),
+        (content_with("id", 139, "images"), "id 139"),
+        (content_with("id", 90, "categories"), "id 90"),
+        (content_with("name", "brush", "categories"), "'brush'"),
+        (content_with("width", 0, "images"), "image 42 (two.jpg) has the size 0 x 30"),
+        (make_content(categories=[], annotations=[]), "'categories'"),
+        (make_content(images=[], annotations=[]), "'val'"),
     ],
 )
 def test_malformed_file_is_reported_with_its_position(coco, what, position):
     file = coco / "annotations" / "instances_val2017.json"
     write_json(file, what)
     with pytest.raises(UserError) as error:
-        opened(coco)
+        open_folder(coco)
     assert str(file) in str(error.value) and position in str(error.value)
 
 
@@ -314,24 +314,24 @@ def test_normalised_boxes_are_rejected(coco):
         {"image_id": 139, "category_id": 3, "bbox": [5, 5, 9, 9]},
         {"image_id": 42, "category_id": 3, "bbox": [0.25, 0.5, 0.5, 0.5]},
     ]
-    write_json(coco / "annotations" / "instances_val2017.json", content(annotations=entries))
+    write_json(coco / "annotations" / "instances_val2017.json", make_content(annotations=entries))
     with pytest.raises(UserError, match=r"val2017\.json: two\.jpg: .*between 0 and 1"):
-        opened(coco)
+        open_folder(coco)
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
 def test_nan_and_infinity_are_reported_with_their_line(coco, value):
     file = coco / "annotations" / "instances_val2017.json"
-    write_json(file, json.dumps(replaced("area", float(value), "annotations"), indent=1))
+    write_json(file, json.dumps(content_with("area", float(value), "annotations"), indent=1))
     line = next(k for k, line in enumerate(file.read_text().splitlines(), start=1) if value in line)
     with pytest.raises(UserError, match=rf'line {line}: .*"area": {value}.*NaN or Infinity'):
-        opened(coco)
+        open_folder(coco)
 
 
 def test_invalid_json_is_reported_with_its_line(coco):
     write_json(coco / "annotations" / "instances_val2017.json", '{"images": [],\n"categories": (1)}')
     with pytest.raises(UserError, match=r'line 2: .*"categories": \(1\)}'):
-        opened(coco)
+        open_folder(coco)
 
 
 @pytest.mark.parametrize("rest", ['{"bbox": [NaN', '{"bbox": [1, 2', '{"bbox": [1, 2, 1e999, 1]}]}'])
@@ -344,21 +344,21 @@ def test_invalid_json_after_a_malformed_entry_is_reported(coco, rest):
 def test_byte_order_mark_is_accepted(coco):
     file = coco / "annotations" / "instances_val2017.json"
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
-    assert len(opened(coco)) == 2
+    assert len(open_folder(coco)) == 2
 
 
 def test_unknown_class_is_reported(coco):
     with pytest.raises(UserError, match=r"instances_val2017\.json.*'brush'"):
-        opened(coco, class_names=("car", "sign"))
+        open_folder(coco, class_names=("car", "sign"))
 
 
 def test_missing_image_is_reported_with_the_searched_folders(coco):
     (coco / "val2017" / "two.jpg").unlink()
     with pytest.raises(UserError, match=r"'two\.jpg'.*val2017"):
-        opened(coco)
+        open_folder(coco)
 
 
-def test_image_of_another_size_than_stated_is_rejected(coco):
+def test_image_whose_size_differs_from_the_stated_size_is_rejected(coco):
     Image.new("RGB", (20, 15)).save(coco / "val2017" / "one.jpg")
     with pytest.raises(UserError, match=r"one\.jpg.*20 x 15.*40 x 30"):
-        opened(coco).image(0)
+        open_folder(coco).image(0)

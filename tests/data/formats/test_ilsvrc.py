@@ -57,15 +57,15 @@ def ilsvrc(tmp_path):
     return tmp_path
 
 
-def opened(root, split="train", class_names=(), problems=None):
+def open_folder(root, split="train", class_names=(), problems=None):
     return open_split(Data(root=str(root)), split, class_names, problems)
 
 
-def ids(source):
+def image_ids(source):
     return [annotation.image_id for annotation in source.annotations()]
 
 
-def test_synsets_are_the_200_of_the_challenge():
+def test_synsets_match_the_label_map_of_caffe():
     """Compare with weiliu89/caffe's data/ILSVRC2016/labelmap_ilsvrc_det.prototxt.
 
     The hash is that of its pairs of name and display_name, joined by spaces, as of commit
@@ -80,8 +80,8 @@ def test_synsets_are_the_200_of_the_challenge():
 
 
 def test_training_images_without_annotation_file_are_left_out(ilsvrc):
-    source = opened(ilsvrc)
-    assert source.class_names == tuple(SYNSETS.values()) and ids(source) == [NEW, OLD]
+    source = open_folder(ilsvrc)
+    assert source.class_names == tuple(SYNSETS.values()) and image_ids(source) == [NEW, OLD]
     first = source.annotation(0)
     assert [source.class_names[label - 1] for label in first.labels] == ["zebra", "person"]
     np.testing.assert_array_equal(first.labels, [200, 124])
@@ -92,27 +92,27 @@ def test_training_images_without_annotation_file_are_left_out(ilsvrc):
     assert note.startswith("1 images of 'train' have no annotation file")
 
 
-def test_split_without_a_list_is_the_folder(ilsvrc):
+def test_split_without_a_list_contains_the_images_of_its_folder(ilsvrc):
     (ilsvrc / "ImageSets" / "DET" / "train.txt").unlink()
-    source = opened(ilsvrc)
-    assert ids(source) == [OLD, NEW] and source.notes == ()
+    source = open_folder(ilsvrc)
+    assert image_ids(source) == [OLD, NEW] and source.notes == ()
 
 
 def test_validation_image_without_objects_is_kept(ilsvrc):
-    source = opened(ilsvrc, "valid")
-    assert ids(source) == VAL and [len(source.annotation(i).labels) for i in range(3)] == [1, 0, 1]
+    source = open_folder(ilsvrc, "valid")
+    assert image_ids(source) == VAL and [len(source.annotation(i).labels) for i in range(3)] == [1, 0, 1]
 
 
-def test_split_test_and_unknown_splits_are_rejected(ilsvrc):
+def test_open_split_rejects_test_and_unknown_splits(ilsvrc):
     data = Data(root=str(ilsvrc))
     assert find_format(data) == "ilsvrc" and split_names(data) == ("train", "val")
     with pytest.raises(UserError, match=r"'test' were never released.*train, val"):
-        opened(ilsvrc, "test")
+        open_folder(ilsvrc, "test")
     with pytest.raises(UserError, match=r"'val2'.*train, val"):
-        opened(ilsvrc, "val2")
+        open_folder(ilsvrc, "val2")
 
 
-def test_parent_folder_gets_a_suggestion(ilsvrc):
+def test_find_format_suggests_a_subfolder_in_a_known_format(ilsvrc):
     (ilsvrc / "ILSVRC").mkdir()
     for name in ("Annotations", "Data", "ImageSets"):
         (ilsvrc / name).rename(ilsvrc / "ILSVRC" / name)
@@ -128,10 +128,10 @@ def test_lists_of_rcnn_are_splits(ilsvrc):
     data = Data(root=str(ilsvrc))
     assert split_names(data) == ("train", "val", "val1", "val2")
     train = open_source(data, "train+val1")
-    assert ids(train) == [NEW, OLD, VAL[2], VAL[0]] and train.class_names == tuple(SYNSETS.values())
-    assert ids(open_source(data, "val2")) == [VAL[1]]
+    assert image_ids(train) == [NEW, OLD, VAL[2], VAL[0]] and train.class_names == tuple(SYNSETS.values())
+    assert image_ids(open_source(data, "val2")) == [VAL[1]]
     (lists / "trainval1.txt").write_text(f"{OLD}\n{VAL[0]}\n")
-    assert ids(opened(ilsvrc, "trainval1")) == [OLD, VAL[0]]
+    assert image_ids(open_folder(ilsvrc, "trainval1")) == [OLD, VAL[0]]
 
 
 @pytest.mark.parametrize("folder", [".", "devkit/data"])
@@ -139,32 +139,32 @@ def test_map_det_file_names_the_classes(ilsvrc, folder):
     file = ilsvrc / folder / "map_det.txt"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f"{ZEBRA} 1 striped horse\n\n{DOG} 2 dog\n{PERSON} 3 person\n")
-    source = opened(ilsvrc)
+    source = open_folder(ilsvrc)
     assert source.class_names == ("striped horse", "dog", "person")
     np.testing.assert_array_equal(source.annotation(0).labels, [1, 3])
     file.write_text(f"{ZEBRA} zebra\n")
     with pytest.raises(UserError, match=r"map_det\.txt: line 1 .*'n02391049 zebra'"):
-        opened(ilsvrc)
+        open_folder(ilsvrc)
     for text in ("", f"{ZEBRA} 1 dog\n{DOG} 2 dog\n"):
         file.write_text(text)
         with pytest.raises(UserError, match=r"map_det\.txt: "):
-            opened(ilsvrc)
+            open_folder(ilsvrc)
 
 
 def test_given_class_names_determine_the_labels(ilsvrc):
-    source = opened(ilsvrc, "val", ("person", "dog"))
+    source = open_folder(ilsvrc, "val", ("person", "dog"))
     assert [source.annotation(i).labels.tolist() for i in range(3)] == [[1], [], [2]]
     with pytest.raises(UserError, match=r"'zebra'.*person, dog"):
-        opened(ilsvrc, "train", ("person", "dog"))
+        open_folder(ilsvrc, "train", ("person", "dog"))
 
 
 # ---- errors ----
 
 
-def collected(root, split, kind, count):
+def collect_problem(root, split, kind, count):
     """Open a split, check that one problem of a kind is collected and count images remain, and return the problem."""
     problems = Problems(raise_errors=False)
-    source = opened(root, split, problems=problems)
+    source = open_folder(root, split, problems=problems)
     assert [p.kind for p in problems.collected] == [kind] and len(source) == count
     return problems.collected[0]
 
@@ -173,42 +173,42 @@ def test_unknown_synset_is_reported(ilsvrc):
     file = ilsvrc / "Annotations" / "DET" / "val" / f"{VAL[0]}.xml"
     write_xml(file, ("n01440764", (1, 1, 9, 9)), (DOG, (1, 1, 9, 9)))
     with pytest.raises(UserError, match=r"00001\.xml: object 1 .*'n01440764'"):
-        opened(ilsvrc, "val")
-    assert collected(ilsvrc, "val", Kind.UNKNOWN_CLASS, 3).file == str(file)
+        open_folder(ilsvrc, "val")
+    assert collect_problem(ilsvrc, "val", Kind.UNKNOWN_CLASS, 3).file == str(file)
 
 
 def test_missing_image_is_reported(ilsvrc):
     (ilsvrc / "Data" / "DET" / "val" / f"{VAL[1]}.JPEG").unlink()
     with pytest.raises(UserError, match=r"val\.txt line 2: .*00002\.JPEG"):
-        opened(ilsvrc, "val")
-    assert collected(ilsvrc, "val", Kind.MISSING, 2).file.endswith("val.txt line 2")
+        open_folder(ilsvrc, "val")
+    assert collect_problem(ilsvrc, "val", Kind.MISSING, 2).file.endswith("val.txt line 2")
     (ilsvrc / "ImageSets" / "DET" / "val.txt").unlink()
     with pytest.raises(UserError, match=r"00002\.xml: .*00002\.JPEG"):
-        opened(ilsvrc, "val")
+        open_folder(ilsvrc, "val")
 
 
 def test_missing_annotation_of_a_validation_image_is_reported(ilsvrc):
     (ilsvrc / "Annotations" / "DET" / "val" / f"{VAL[1]}.xml").unlink()
     with pytest.raises(UserError, match=r"val\.txt line 2: .*00002\.xml"):
-        opened(ilsvrc, "val")
-    collected(ilsvrc, "val", Kind.MISSING, 2)
+        open_folder(ilsvrc, "val")
+    collect_problem(ilsvrc, "val", Kind.MISSING, 2)
 
 
-def test_list_line_that_is_not_an_image_is_reported(ilsvrc):
+def test_list_line_without_an_image_id_is_reported(ilsvrc):
     (ilsvrc / "ImageSets" / "DET" / "val.txt").write_text(f"\n{VAL[0]} 1\nmy_values/1.jpg 1\n")
     with pytest.raises(UserError, match=r"val\.txt line 3: 'my_values/1\.jpg'"):
-        opened(ilsvrc, "val")
-    collected(ilsvrc, "val", Kind.MISSING, 1)
+        open_folder(ilsvrc, "val")
+    collect_problem(ilsvrc, "val", Kind.MISSING, 1)
 
 
 def test_malformed_annotation_is_reported(ilsvrc):
     (ilsvrc / "Annotations" / "DET" / "val" / f"{VAL[1]}.xml").write_text("<annotation>\n<object>\n</annotation>")
     with pytest.raises(UserError, match=r"00002\.xml: .*line 3"):
-        opened(ilsvrc, "val")
-    collected(ilsvrc, "val", Kind.MALFORMED, 2)
+        open_folder(ilsvrc, "val")
+    collect_problem(ilsvrc, "val", Kind.MALFORMED, 2)
 
 
 def test_split_without_annotations_is_rejected(ilsvrc):
     (ilsvrc / "ImageSets" / "DET" / "train.txt").write_text(f"{NEGATIVE} 1\n")
     with pytest.raises(UserError, match=r"'train'.*Annotations/DET"):
-        opened(ilsvrc)
+        open_folder(ilsvrc)

@@ -22,7 +22,7 @@ TRAIN = (9, 25, 581921)
 CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}]
 
 
-def write(root: Path, name: str, images: dict[int, str], folder: str) -> None:
+def write_coco_file(root: Path, name: str, images: dict[int, str], folder: str) -> None:
     """Write images and their COCO file. The objects of an image are determined by its id."""
     content = {
         "images": [{"id": i, "file_name": file, "width": 40, "height": 30} for i, file in images.items()],
@@ -42,14 +42,14 @@ def write(root: Path, name: str, images: dict[int, str], folder: str) -> None:
 
 def write_2017(root: Path) -> None:
     train = {i: f"{i:012}.jpg" for i in sorted(TRAIN + OTHER_VAL, reverse=True)}  # not in the order of the ids
-    write(root, "train2017", train, "train2017")
-    write(root, "val2017", {i: f"{i:012}.jpg" for i in MINIVAL}, "val2017")
+    write_coco_file(root, "train2017", train, "train2017")
+    write_coco_file(root, "val2017", {i: f"{i:012}.jpg" for i in MINIVAL}, "val2017")
 
 
 def write_2014(root: Path) -> None:
-    write(root, "train2014", {i: f"COCO_train2014_{i:012}.jpg" for i in TRAIN}, "train2014")
+    write_coco_file(root, "train2014", {i: f"COCO_train2014_{i:012}.jpg" for i in TRAIN}, "train2014")
     val = {i: f"COCO_val2014_{i:012}.jpg" for i in sorted(MINIVAL + OTHER_VAL)}
-    write(root, "val2014", val, "val2014")
+    write_coco_file(root, "val2014", val, "val2014")
 
 
 def content_by_id(source: Source) -> dict[int | None, tuple[list, ...]]:
@@ -74,7 +74,7 @@ def test_minival_ids_match_published_lists():
 
 
 @pytest.mark.parametrize(("split", "ids"), [("trainval35k", sorted(TRAIN + OTHER_VAL)), ("minival", sorted(MINIVAL))])
-def test_splits_are_equal_from_files_of_2014_and_2017(tmp_path: Path, split: str, ids: list[int]):
+def test_derived_splits_are_equal_for_files_of_2014_and_2017(tmp_path: Path, split: str, ids: list[int]):
     write_2017(tmp_path / "2017")
     write_2014(tmp_path / "2014")
     later, earlier = (open_source(Data(root=str(tmp_path / year)), split) for year in ("2017", "2014"))
@@ -112,7 +112,7 @@ def update_file(root: Path, name: str, **values) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
-def test_classes_are_those_of_the_first_file(tmp_path: Path):
+def test_derived_split_has_the_classes_of_the_first_file(tmp_path: Path):
     write_2014(tmp_path)
     dog = {"image_id": OTHER_VAL[0], "category_id": 18, "bbox": [1, 1, 9, 9]}
     update_file(tmp_path, "val2014", categories=CATEGORIES[:1], annotations=[dog])
@@ -121,7 +121,7 @@ def test_classes_are_those_of_the_first_file(tmp_path: Path):
     assert source.annotation(len(TRAIN)).labels.tolist() == [2]
 
 
-def test_notes_name_each_file_once(tmp_path: Path):
+def test_derived_split_has_separate_notes_for_each_file(tmp_path: Path):
     write_2014(tmp_path)
     for name, i in (("train2014", TRAIN[0]), ("val2014", OTHER_VAL[0])):
         update_file(tmp_path, name, annotations=[{"image_id": i, "category_id": 1, "bbox": [1, 1, 90, 9]}])
@@ -129,7 +129,7 @@ def test_notes_name_each_file_once(tmp_path: Path):
     assert [note.split("instances_")[1].split(".json")[0] for note in notes] == ["train2014", "val2014"]
 
 
-def test_coco_metrics_of_minival_use_its_own_images(tmp_path: Path):
+def test_coco_metrics_of_minival_use_only_the_images_of_minival(tmp_path: Path):
     write_2014(tmp_path)
     source = open_source(Data(root=str(tmp_path)), "minival")
     perfect = [
@@ -140,7 +140,7 @@ def test_coco_metrics_of_minival_use_its_own_images(tmp_path: Path):
     assert compute_metrics(perfect, source)["coco_ap"] == pytest.approx(1)
 
 
-def test_files_of_2017_are_preferred(tmp_path: Path):
+def test_derived_splits_prefer_files_of_2017(tmp_path: Path):
     write_2014(tmp_path)
     write_2017(tmp_path)
     data = Data(root=str(tmp_path))
@@ -148,22 +148,22 @@ def test_files_of_2017_are_preferred(tmp_path: Path):
     assert "val2017" in open_source(data, "minival").annotation(0).file
 
 
-def test_val2017_is_minival_beside_files_of_2014(tmp_path: Path):
+def test_minival_prefers_val2017_to_files_of_2014(tmp_path: Path):
     write_2014(tmp_path)
-    write(tmp_path, "val2017", {MINIVAL[0]: "one.jpg"}, "val2017")
+    write_coco_file(tmp_path, "val2017", {MINIVAL[0]: "one.jpg"}, "val2017")
     data = Data(root=str(tmp_path))
     assert sorted(content_by_id(open_source(data, "trainval35k"))) == sorted(TRAIN + OTHER_VAL)
     assert sorted(content_by_id(open_source(data, "minival"))) == [MINIVAL[0]]
 
 
-def test_file_with_the_name_of_the_split_is_preferred(tmp_path: Path):
+def test_derived_split_prefers_a_file_with_the_name_of_the_split(tmp_path: Path):
     write_2014(tmp_path)
-    write(tmp_path, "minival", {42: "mine.jpg"}, "minival")
+    write_coco_file(tmp_path, "minival", {42: "mine.jpg"}, "minival")
     assert sorted(content_by_id(open_source(Data(root=str(tmp_path)), "minival"))) == [42]
 
 
 @pytest.mark.parametrize(("kept", "split"), [("val2014", "trainval35k"), ("train2014", "minival")])
-def test_split_with_missing_files_is_rejected(tmp_path: Path, kept: str, split: str):
+def test_derived_split_with_missing_files_is_rejected(tmp_path: Path, kept: str, split: str):
     write_2014(tmp_path)
     other = "val2014" if kept == "train2014" else "train2014"
     (tmp_path / "annotations" / f"instances_{other}.json").unlink()

@@ -100,7 +100,7 @@ def assert_equal_annotations(roots: dict[str, Path], splits: list[str]) -> None:
                 np.testing.assert_allclose(a.area_px, b.area_px, rtol=1e-3, atol=0.1)
 
 
-def test_bccd_reads_equally_from_three_formats(bccd, tmp_path):
+def test_annotations_of_bccd_are_equal_in_three_formats(bccd, tmp_path):
     splits, names = ["val", "test"], ["Platelets", "RBC", "WBC"]
     coco, yolo = (to_coco(bccd, tmp_path / "coco", splits, names), to_yolo(bccd, tmp_path / "yolo", splits, names))
     assert_equal_annotations({"voc": bccd, "coco": coco, "yolo": yolo}, splits)
@@ -117,7 +117,7 @@ def voc_coco_yolo(tmp_path_factory):
     }
 
 
-def test_generated_images_read_equally_from_three_formats(voc_coco_yolo):
+def test_annotations_of_generated_images_are_equal_in_three_formats(voc_coco_yolo):
     assert_equal_annotations(voc_coco_yolo, ["train", "test"])
 
 
@@ -153,7 +153,7 @@ def test_folder_formats_have_the_attributes_of_a_format_module(name):
         assert list(inspect.signature(getattr(module, function)).parameters) == expected
 
 
-def test_opening_generated_images_imports_no_other_format():
+def test_opening_generated_images_imports_no_reader_of_files():
     program = """
 import sys
 from ssd_jax.config import Data
@@ -167,7 +167,7 @@ assert not {"tensorflow_datasets", "yaml", "ssd_jax.data.formats.coco"} & set(sy
 # ---- joined splits ----
 
 
-def test_joined_sources_renumber_labels_without_reading_twice(tmp_path):
+def test_joined_splits_renumber_labels_and_collect_each_problem_once(tmp_path):
     for folder, name in (("one", "cat"), ("two", "ant")):
         (tmp_path / folder / "images").mkdir(parents=True)
         images, objects = [], []

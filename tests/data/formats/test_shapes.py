@@ -36,7 +36,7 @@ def silhouette(shape, size, scale=4):
 # ---- reproducibility ----
 
 
-def test_boxes_of_one_image_have_golden_values(source):
+def test_boxes_of_a_known_image_have_golden_values(source):
     """A change of the generator would invalidate every published result on this data set."""
     annotation = source.annotation(11)
     assert [CLASS_NAMES[label - 1] for label in annotation.labels] == ["square", "circle", "circle", "star"]
@@ -69,12 +69,12 @@ def test_images_are_determined_by_seed_split_and_index():
     assert all((first.image(0) != other).any() for other in others)
 
 
-def test_number_of_images_does_not_change_the_first():
+def test_images_do_not_depend_on_the_number_of_images():
     few, many = (ShapesSource(Shapes(train_images=n, image_size=32), "train") for n in (2, 9))
     np.testing.assert_array_equal(few.image(1), many.image(1))
 
 
-def test_split_lengths_and_invalid_requests():
+def test_shapes_source_has_configured_lengths_and_rejects_invalid_requests():
     config = Shapes(train_images=3, val_images=2, test_images=1)
     assert [len(ShapesSource(config, split)) for split in ("train", "val", "test")] == [3, 2, 1]
     assert open_source(Data(shapes=config), "val").annotation(1).image_id == "val_000001"
@@ -123,7 +123,7 @@ def test_painted_pixels_match_the_box():
 @pytest.mark.parametrize(
     ("name", "fill"), [("circle", math.pi / 4), ("square", None), ("triangle", None), ("star", None)]
 )
-def test_each_class_has_its_geometry(name, fill):
+def test_area_ratios_of_each_class_match_its_geometry(name, fill):
     """Check the ratio of the area to that of the convex hull, and for the circle to that of the box."""
     hollow = {"circle": 1.0, "square": 1.0, "triangle": 1.0, "star": 0.45 / math.cos(math.pi / 5)}
     shapes = [s for many in sampled_shapes(60) for s in many if CLASS_NAMES[s.label - 1] == name]

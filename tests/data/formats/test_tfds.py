@@ -56,15 +56,15 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("stored")
+def stored_sets(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("stored_sets")
     with tarfile.open(PREPARED) as tar:
         tar.extractall(folder, filter="data")
     return str(folder)
 
 
 @pytest.fixture(scope="session")
-def fresh(tmp_path_factory: pytest.TempPathFactory, archives: Path) -> str:
+def fresh_sets(tmp_path_factory: pytest.TempPathFactory, archives: Path) -> str:
     if not HAS_TENSORFLOW:
         pytest.skip("prepare-data needs TensorFlow, which is not installed")
     folder = tmp_path_factory.mktemp("fresh")
@@ -74,8 +74,8 @@ def fresh(tmp_path_factory: pytest.TempPathFactory, archives: Path) -> str:
     return str(folder)
 
 
-@pytest.fixture(params=["stored", "fresh"])
-def prepared(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=["stored_sets", "fresh_sets"])
+def prepared_sets(request: pytest.FixtureRequest) -> str:
     return request.getfixturevalue(request.param)
 
 
@@ -92,13 +92,13 @@ def assert_matches(source: Source, index: int, spec: ImageSpec) -> None:
     assert annotation.crowd.tolist() == [entry.crowd for entry in spec.objects]
     image = source.image(index)
     assert image.shape == (spec.size[1], spec.size[0], 3)
-    assert np.abs(image.astype(int) - tiny_archives.pixels(spec)).mean() < 2
+    assert np.abs(image.astype(int) - tiny_archives.make_pixels(spec)).mean() < 2
     assert spec.stem in annotation.file
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_voc_equals_its_archives(prepared: str, split: str):
-    source = open_source(Data(root="tfds:voc/2007", tfds_dir=prepared), split)
+def test_prepared_voc_matches_its_archives(prepared_sets: str, split: str):
+    source = open_source(Data(root="tfds:voc/2007", tfds_dir=prepared_sets), split)
     assert source.class_names[:3] == ("aeroplane", "bicycle", "bird") and len(source.class_names) == 20
     assert source.notes == ()
     indices = {source.annotation(i).image_id: i for i in range(len(source))}
@@ -111,8 +111,8 @@ def test_voc_equals_its_archives(prepared: str, split: str):
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_coco_equals_its_archives_with_integer_areas(prepared: str, split: str):
-    source = open_source(Data(root="tfds:coco/2017", tfds_dir=prepared), split)
+def test_prepared_coco_matches_its_archives_with_integer_areas(prepared_sets: str, split: str):
+    source = open_source(Data(root="tfds:coco/2017", tfds_dir=prepared_sets), split)
     assert len(source.class_names) == 80 and source.class_names.index("bowl") == 51 - 6  # COCO omits 5 ids before it
     assert source.category_ids is None
     indices = {source.annotation(i).number: i for i in range(len(source))}
@@ -126,24 +126,24 @@ def test_coco_equals_its_archives_with_integer_areas(prepared: str, split: str):
     assert source.annotated == (split != "test")
 
 
-def test_splits_are_opened_by_name_and_alias(stored: str):
-    data = Data(root="tfds:voc/2007", tfds_dir=stored)
+def test_splits_are_opened_by_name_and_alias(stored_sets: str):
+    data = Data(root="tfds:voc/2007", tfds_dir=stored_sets)
     assert set(split_names(data)) == {"train", "validation", "test"}
     assert len(open_source(data, "validation")) == len(open_source(data, "val")) == 1
     with pytest.raises(UserError, match=r"'minival'.*train \(3 images\).*validation \(1 images\)"):
         open_source(data, "minival")
 
 
-def test_splits_are_joined_and_sliced(stored: str):
-    data = Data(root="tfds:voc", tfds_dir=stored)
+def test_splits_are_joined_and_sliced(stored_sets: str):
+    data = Data(root="tfds:voc", tfds_dir=stored_sets)
     source = open_source(data, "2007/train[1:]+2007/val")
-    first = [open_source(Data(root="tfds:voc/2007", tfds_dir=stored), "train").annotation(i) for i in (1, 2)]
+    first = [open_source(Data(root="tfds:voc/2007", tfds_dir=stored_sets), "train").annotation(i) for i in (1, 2)]
     assert [source.annotation(i).image_id for i in range(3)] == [*(a.image_id for a in first), "000005"]
     assert source.sizes() is None and not source.in_memory
 
 
-def test_sizes_are_unknown_and_the_canvas_is_square(stored: str):
-    data = Data(root="tfds:voc/2007", tfds_dir=stored, max_image_size=96, max_objects=4)
+def test_sizes_are_unknown_and_the_canvas_is_square(stored_sets: str):
+    data = Data(root="tfds:voc/2007", tfds_dir=stored_sets, max_image_size=96, max_objects=4)
     source = open_source(data, "train")
     assert source.sizes() is None
     assert canvas_shape(source, 96) == (96, 96)
@@ -153,8 +153,8 @@ def test_sizes_are_unknown_and_the_canvas_is_square(stored: str):
     assert sizes == sorted(spec.size for spec in VOC["train"])
 
 
-def test_classes_are_mapped_by_name(stored: str):
-    data = Data(root="tfds:voc/2007", tfds_dir=stored)
+def test_classes_are_mapped_by_name(stored_sets: str):
+    data = Data(root="tfds:voc/2007", tfds_dir=stored_sets)
     own = open_source(data, "val").class_names
     names = ("unicorn", *reversed(own))
     source = open_source(data, "val", names)
@@ -164,17 +164,17 @@ def test_classes_are_mapped_by_name(stored: str):
         open_source(data, "val", [name for name in own if name not in ("bird", "tvmonitor")])
 
 
-def test_concurrent_reads_are_equal(stored: str):
-    source = open_source(Data(root="tfds:voc/2007", tfds_dir=stored), "train")
+def test_concurrent_reads_return_the_same_images(stored_sets: str):
+    source = open_source(Data(root="tfds:voc/2007", tfds_dir=stored_sets), "train")
     one_by_one = [source.image(i) for i in range(3)]
-    again = open_source(Data(root="tfds:voc/2007", tfds_dir=stored), "train")
+    again = open_source(Data(root="tfds:voc/2007", tfds_dir=stored_sets), "train")
     order = np.random.default_rng(0).integers(0, 3, 200).tolist()
     with ThreadPoolExecutor(16) as threads:
         for i, image in zip(order, threads.map(again.image, order), strict=True):
             np.testing.assert_array_equal(image, one_by_one[i])
 
 
-def test_root_is_not_resolved_as_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_with_data_root_does_not_resolve_a_tfds_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     data = with_data_root(Config(data=Data(tfds_dir="sets")), "tfds:voc/2007").data
     assert (data.root, data.tfds_dir) == ("tfds:voc/2007", str(tmp_path / "sets"))
@@ -184,21 +184,21 @@ def test_root_is_not_resolved_as_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
 # ---- unreadable sets ----
 
 
-def test_unprepared_set_is_reported_with_the_command(stored: str):
+def test_unprepared_set_is_reported_with_the_command_to_prepare_it(stored_sets: str):
     with pytest.raises(UserError) as error:
-        open_source(Data(root="tfds:voc/2012", tfds_dir=stored), "train")
+        open_source(Data(root="tfds:voc/2012", tfds_dir=stored_sets), "train")
     assert "coco/2017, voc/2007" in str(error.value)
-    assert f"ssd-jax prepare-data tfds:voc/2012 --archives FOLDER --data.tfds_dir {stored}\n" in str(error.value)
+    assert f"ssd-jax prepare-data tfds:voc/2012 --archives FOLDER --data.tfds_dir {stored_sets}\n" in str(error.value)
 
 
 @pytest.mark.parametrize("root", ["tfds:", "tfds:voc/2007/5.0.0/x", "tfds:../voc", "tfds:a b"])
-def test_invalid_name_is_rejected(root: str, stored: str):
+def test_invalid_name_is_rejected(root: str, stored_sets: str):
     with pytest.raises(UserError, match=rf"{re.escape(root)}.*tfds:NAME/CONFIG:VERSION"):
-        open_source(Data(root=root, tfds_dir=stored), "train")
+        open_source(Data(root=root, tfds_dir=stored_sets), "train")
 
 
-def changed_copy(stored: str, tmp_path: Path, file: str, old: str, new: str) -> Data:
-    folder = shutil.copytree(stored, tmp_path / "changed")
+def copy_with_change(stored_sets: str, tmp_path: Path, file: str, old: str, new: str) -> Data:
+    folder = shutil.copytree(stored_sets, tmp_path / "changed")
     path = folder / "voc" / "2007" / "5.0.0" / file
     text = path.read_text()
     assert old in text
@@ -206,22 +206,24 @@ def changed_copy(stored: str, tmp_path: Path, file: str, old: str, new: str) -> 
     return Data(root="tfds:voc/2007", tfds_dir=str(folder))
 
 
-def test_tfrecord_is_rejected_with_the_command(stored: str, tmp_path: Path):
-    data = changed_copy(stored, tmp_path, "dataset_info.json", '"array_record"', '"tfrecord"')
+def test_tfrecord_is_rejected_with_the_command_to_prepare_the_set(stored_sets: str, tmp_path: Path):
+    data = copy_with_change(stored_sets, tmp_path, "dataset_info.json", '"array_record"', '"tfrecord"')
     with pytest.raises(UserError, match=r"tfrecord(.|\n)*ssd-jax prepare-data tfds:voc/2007 --archives"):
         open_source(data, "train")
 
 
-def test_missing_box_format_means_relative_and_others_are_rejected(stored: str, tmp_path: Path):
+def test_missing_box_format_means_relative_boxes_and_unknown_formats_are_rejected(stored_sets: str, tmp_path: Path):
     file, stated = "features.json", '"bboxFormat": "REL_YXYX",'
-    unstated = open_source(changed_copy(stored, tmp_path / "a", file, stated, ""), "val")
+    unstated = open_source(copy_with_change(stored_sets, tmp_path / "a", file, stated, ""), "val")
     assert_matches(unstated, 0, VOC["val"][0])
     with pytest.raises(UserError, match="REL_YXYX"):
-        open_source(changed_copy(stored, tmp_path / "b", file, stated, stated.replace("REL_YXYX", "XYWH")), "val")
+        open_source(
+            copy_with_change(stored_sets, tmp_path / "b", file, stated, stated.replace("REL_YXYX", "XYWH")), "val"
+        )
 
 
-def test_missing_file_is_reported(stored: str, tmp_path: Path):
-    folder = shutil.copytree(stored, tmp_path / "copy")
+def test_missing_file_is_reported(stored_sets: str, tmp_path: Path):
+    folder = shutil.copytree(stored_sets, tmp_path / "copy")
     file = folder / "voc" / "2007" / "5.0.0" / "voc-train.array_record-00000-of-00001"
     file.unlink()
     data = Data(root="tfds:voc/2007", tfds_dir=str(folder))
@@ -231,8 +233,8 @@ def test_missing_file_is_reported(stored: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("size", [0, 2**16, 70_000])  # too short; with empty records; without an index
-def test_damaged_file_is_reported(size: int, stored: str, tmp_path: Path):
-    folder = shutil.copytree(stored, tmp_path / "copy")
+def test_damaged_file_is_reported(size: int, stored_sets: str, tmp_path: Path):
+    folder = shutil.copytree(stored_sets, tmp_path / "copy")
     os.truncate(folder / "voc" / "2007" / "5.0.0" / "voc-train.array_record-00000-of-00001", size)
     source = open_source(Data(root="tfds:voc/2007", tfds_dir=str(folder)), "train")
     for read in (source.annotation, source.image):
@@ -246,13 +248,13 @@ BOX = tfds.features.BBox(0.1, 0.2, 0.5, 0.8)
 LABELLED = {"bbox": tfds.features.BBoxFeature(), "label": tfds.features.ClassLabel(names=["cat", "dog"])}
 
 
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def red(width: int = 40, height: int = 20) -> Image.Image:
+def red_image(width: int = 40, height: int = 20) -> Image.Image:
     return Image.new("RGB", (width, height), "red")
 
 
@@ -281,8 +283,8 @@ def detection_features(objects: Any, **more: Any) -> dict[str, Any]:
 
 
 def test_minimal_set_is_read(tmp_path: Path):
-    red_png, grey_png = encoded(red(), "PNG"), encoded(Image.new("L", (30, 10), 77), "PNG")
-    deep_png = encoded(Image.fromarray(np.full((8, 9), 257 * 200, np.uint16)), "PNG")
+    red_png, grey_png = encode(red_image(), "PNG"), encode(Image.new("L", (30, 10), 77), "PNG")
+    deep_png = encode(Image.fromarray(np.full((8, 9), 257 * 200, np.uint16)), "PNG")
     dog, flat = {"bbox": BOX, "label": "dog"}, tfds.features.BBox(0.5, 0.5, 0.5, 0.9)
     examples = [
         {"image": red_png, "objects": [dog]},
@@ -309,7 +311,7 @@ def test_minimal_set_is_read(tmp_path: Path):
 
 
 def test_name_may_contain_config_and_version(tmp_path: Path):
-    examples = [{"image": encoded(red(), "PNG"), "objects": []}]
+    examples = [{"image": encode(red_image(), "PNG"), "objects": []}]
     data = write_set(tmp_path, detection_features(tfds.features.Sequence(LABELLED)), examples, config="big")
     for root in ("tfds:my_set/big", "tfds:my_set/big:1.0.0", "tfds:my_set:1.0.0", "tfds:my_set"):
         assert len(open_source(Data(root=root, tfds_dir=data.tfds_dir), "train")) == 1
@@ -323,7 +325,7 @@ def test_alternative_features_are_read(tmp_path: Path):
         {"bbox": tfds.features.Sequence(tfds.features.BBoxFeature())},
         **{"image/id": tfds.features.Text(), "image/filename": tfds.features.Text(), "mask": tfds.features.Image()},
     )
-    common = {"image": encoded(red(), "PNG"), "objects": {"bbox": [BOX]}, "mask": b"no image"}
+    common = {"image": encode(red_image(), "PNG"), "objects": {"bbox": [BOX]}, "mask": b"no image"}
     named = {"image/id": "x7", "image/filename": "day1/cam.2/a.b.png"}
     unnamed = {"image/id": "x8", "image/filename": ""}
     source = open_source(write_set(tmp_path, features, [common | named, common | unnamed]), "train")
@@ -343,7 +345,7 @@ def test_exif_orientation_is_ignored(tmp_path: Path):
     for orientation in (3, 6):
         exif = Image.Exif()
         exif[0x0112] = orientation
-        image = encoded(Image.fromarray(two_halves), "JPEG", exif=exif)
+        image = encode(Image.fromarray(two_halves), "JPEG", exif=exif)
         examples = [{"image": image, "objects": [{"bbox": BOX, "label": "cat"}]}]
         data = write_set(tmp_path / str(orientation), detection_features(tfds.features.Sequence(LABELLED)), examples)
         source = open_source(data, "train")
@@ -354,7 +356,7 @@ def test_exif_orientation_is_ignored(tmp_path: Path):
 
 def test_unreadable_images_are_reported_and_keep_their_slot(tmp_path: Path):
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
-    whole = encoded(Image.fromarray(noise), "JPEG")
+    whole = encode(Image.fromarray(noise), "JPEG")
     examples = [
         {"image": image, "image/filename": name, "objects": []}
         for image, name in ((whole, "whole.jpg"), (whole[: len(whole) // 2], "cut.jpg"), (b"no image", "none.jpg"))
@@ -377,7 +379,7 @@ def test_unreadable_images_are_reported_and_keep_their_slot(tmp_path: Path):
 
 
 def test_sets_without_boxes_or_class_names_are_rejected(tmp_path: Path):
-    image = {"image": encoded(red(), "PNG")}
+    image = {"image": encode(red_image(), "PNG")}
     sets: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         ({"image": tfds.features.Image(), "label": np.int64}, {**image, "label": 1}, "image, label"),
         (
@@ -410,7 +412,7 @@ def test_label_without_a_name_and_boxes_in_pixels_are_reported(tmp_path: Path):
         (tfds.features.BBox(2.0, 8.0, 10.0, 32.0), 0, r"train\[0\].*8\.0, 2\.0|train\[0\].*2\.0, 8\.0"),
     ]):  # fmt: skip
         features = detection_features(tfds.features.Sequence({**LABELLED, "bbox": bbox}))
-        examples = [{"image": encoded(red(), "PNG"), "objects": [{"bbox": box, "label": label}]}]
+        examples = [{"image": encode(red_image(), "PNG"), "objects": [{"bbox": box, "label": label}]}]
         source = open_source(write_set(tmp_path / str(number), features, examples), "train")
         with pytest.raises(UserError, match=message):
             source.annotation(0)
@@ -427,7 +429,7 @@ def test_train_and_evaluate_on_a_prepared_set(tmp_path: Path):
         boxes = (annotation.boxes_px[:, [1, 0, 3, 2]] / 64).tolist()
         names = [CLASS_NAMES[label - 1] for label in annotation.labels]
         objects = [{"bbox": tfds.features.BBox(*box), "label": name} for box, name in zip(boxes, names, strict=True)]
-        examples.append({"image": encoded(Image.fromarray(shapes.image(i)), "PNG"), "objects": objects})
+        examples.append({"image": encode(Image.fromarray(shapes.image(i)), "PNG"), "objects": objects})
     label = tfds.features.ClassLabel(names=list(CLASS_NAMES))
     features = detection_features(tfds.features.Sequence({**LABELLED, "label": label}))
     data = write_set(tmp_path, features, examples)
@@ -441,10 +443,10 @@ def test_train_and_evaluate_on_a_prepared_set(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_training_and_evaluation_do_not_import_tensorflow(prepared: str, tmp_path: Path):
+def test_training_and_evaluation_do_not_import_tensorflow(prepared_sets: str, tmp_path: Path):
     program = f"""{HIDE_TENSORFLOW}
 from ssd_jax.__main__ import main
-options = ["--data.tfds-dir", {prepared!r}, "--train.steps", "2", "--train.eval-every", "0"]
+options = ["--data.tfds-dir", {prepared_sets!r}, "--train.steps", "2", "--train.eval-every", "0"]
 for name in ("voc/2007", "coco/2017"):
     assert main(["train", {TINY!r}, "--workdir", name[:3], "--data.root", f"tfds:{{name}}", *options]) == 0
 assert main(["evaluate", "voc", "--split", "val"]) == 0
@@ -503,7 +505,7 @@ def test_existing_archive_is_not_listed_as_missing(offline_tfds: None, archives:
     assert "VOCtrainval" in str(error.value) and "VOCtest" not in str(error.value)
 
 
-def test_other_archives_are_rejected_by_checksum(offline_tfds: None, archives: Path, tmp_path: Path):
+def test_archives_with_a_wrong_checksum_are_rejected(offline_tfds: None, archives: Path, tmp_path: Path):
     with pytest.raises(UserError, match=r"VOC\w+_06-Nov-2007.*--any-checksum"):
         prepare_tfds(Data(root="tfds:voc/2007", tfds_dir=str(tmp_path)), archives)
 
@@ -514,9 +516,9 @@ def test_unknown_set_is_rejected(offline_tfds: None, name: str, archives: Path, 
         prepare_tfds(Data(root=f"tfds:{name}", tfds_dir=str(tmp_path)), archives)
 
 
-def test_prepared_set_is_left_unchanged(offline_tfds: None, stored: str, tmp_path: Path):
+def test_prepared_set_is_left_unchanged(offline_tfds: None, stored_sets: str, tmp_path: Path):
     (tmp_path / "empty").mkdir()
-    builder = prepare_tfds(Data(root="tfds:voc/2007", tfds_dir=stored), tmp_path / "empty")
+    builder = prepare_tfds(Data(root="tfds:voc/2007", tfds_dir=stored_sets), tmp_path / "empty")
     assert builder.info.splits["train"].num_examples == 3
 
 
@@ -539,7 +541,7 @@ class Downloads(tfds.core.GeneratorBasedBuilder):
         first = dl_manager.download({"a": ["http://example.org/x?id=7"]})
         second = dl_manager.download((tfds.download.Resource(url="http://example.org/unregistered.txt"),))
         texts = [Path(first["a"][0]).read_text(), Path(second[0]).read_text()]
-        return {"train": ((text, {"image": encoded(red(), "PNG"), "objects": []}) for text in texts)}
+        return {"train": ((text, {"image": encode(red_image(), "PNG"), "objects": []}) for text in texts)}
 
     def _generate_examples(self):
         raise NotImplementedError

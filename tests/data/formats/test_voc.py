@@ -25,7 +25,7 @@ def annotation_xml(*objects, size="<size><width>40</width><height>30</height></s
     return f"<annotation><filename>{filename}</filename>{size}{''.join(objects)}</annotation>"
 
 
-def write(folder: Path, stem: str, xml: str, images=None, extension=".jpg", size=(40, 30)):
+def write_voc_image(folder: Path, stem: str, xml: str, images=None, extension=".jpg", size=(40, 30)):
     for target in (folder, images or folder):
         target.mkdir(parents=True, exist_ok=True)
     (folder / f"{stem}.xml").write_text(xml)
@@ -36,10 +36,10 @@ def write(folder: Path, stem: str, xml: str, images=None, extension=".jpg", size
 def voc(tmp_path):
     """Make a folder with a (a cat) and b (no objects) in train, and c (a dog and a difficult cat) in val."""
     images = tmp_path / "JPEGImages"
-    write(tmp_path / "Annotations", "a", annotation_xml(box_xml()), images)
-    write(tmp_path / "Annotations", "b", annotation_xml(), images)
+    write_voc_image(tmp_path / "Annotations", "a", annotation_xml(box_xml()), images)
+    write_voc_image(tmp_path / "Annotations", "b", annotation_xml(), images)
     both = box_xml("dog", (0.5, 0, 40, 30)), box_xml("cat", (3, 4, 5, 6), "<difficult>1</difficult>")
-    write(tmp_path / "Annotations", "c", annotation_xml(*both), images)
+    write_voc_image(tmp_path / "Annotations", "c", annotation_xml(*both), images)
     lists = tmp_path / "ImageSets" / "Main"
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text("a\n\nb \n")
@@ -48,7 +48,7 @@ def voc(tmp_path):
     return tmp_path
 
 
-def opened(root, split="train", class_names=(), **data):
+def open_folder(root, split="train", class_names=(), **data):
     return open_split(Data(root=str(root), **data), split, class_names)
 
 
@@ -57,7 +57,7 @@ def write_annotation(root, xml, stem="a"):
 
 
 def test_annotations_have_boxes_as_in_the_file(voc):
-    source = opened(voc, "val")
+    source = open_folder(voc, "val")
     annotation = source.annotation(0)
     assert source.class_names == ("cat", "dog") and len(source) == 1 and source.notes == ()
     assert (annotation.image_id, annotation.width, annotation.height) == ("c", 40, 30)
@@ -71,7 +71,7 @@ def test_annotations_have_boxes_as_in_the_file(voc):
 
 
 def test_image_without_objects_is_kept(voc):
-    source = opened(voc)
+    source = open_folder(voc)
     assert [annotation.image_id for annotation in source.annotations()] == ["a", "b"]
     assert source.annotation(1).boxes_px.shape == (0, 4)
 
@@ -83,16 +83,16 @@ def test_split_names_exclude_lists_of_single_classes(voc):
 
 def test_list_with_a_second_column_is_read_as_a_split(voc):
     (voc / "ImageSets" / "Main" / "pets.txt").write_text("c  1\na -1\nc  1\n")
-    source = opened(voc, "pets")
+    source = open_folder(voc, "pets")
     assert [annotation.image_id for annotation in source.annotations()] == ["c", "a"]
 
 
 def test_class_names_are_collected_over_all_splits(voc):
-    assert opened(voc, "train").class_names == opened(voc, "val").class_names == ("cat", "dog")
+    assert open_folder(voc, "train").class_names == open_folder(voc, "val").class_names == ("cat", "dog")
 
 
 def test_given_class_names_determine_the_labels(voc):
-    source = opened(voc, "val", ("bird", "dog", "cat"))
+    source = open_folder(voc, "val", ("bird", "dog", "cat"))
     np.testing.assert_array_equal(source.annotation(0).labels, [2, 3])
 
 
@@ -100,7 +100,7 @@ def test_parts_of_objects_are_ignored(voc):
     """VOC 2012 marks heads and hands with a <part> that has its own name and box."""
     part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
     write_annotation(voc, annotation_xml(box_xml(extra=part)))
-    assert opened(voc).class_names == ("cat", "dog")
+    assert open_folder(voc).class_names == ("cat", "dog")
 
 
 # ---- layouts ----
@@ -110,51 +110,51 @@ def test_parts_of_objects_are_ignored(voc):
 @pytest.mark.parametrize("extension", [".jpg", ".JPG", ".jpeg", ".PNG"])
 def test_folder_without_lists_is_split_by_hash(tmp_path, images, extension):
     for k in range(12):
-        write(tmp_path / "annotations", f"i{k}", annotation_xml(box_xml()), tmp_path / images, extension)
-    parts = [opened(tmp_path, split, val_fraction=0.3) for split in ("train", "val")]
+        write_voc_image(tmp_path / "annotations", f"i{k}", annotation_xml(box_xml()), tmp_path / images, extension)
+    parts = [open_folder(tmp_path, split, val_fraction=0.3) for split in ("train", "val")]
     ids = [[annotation.image_id for annotation in part.annotations()] for part in parts]
     every = sorted(f"i{k}" for k in range(12))
     assert sorted(ids[0] + ids[1]) == every
     assert ids[1] == [image_id for image_id, in_val in zip(every, hash_split(every, 0.3), strict=True) if in_val]
     with pytest.raises(UserError, match=r"'test'.*train, val"):
-        opened(tmp_path, "test")
+        open_folder(tmp_path, "test")
 
 
 def test_images_beside_their_annotations_are_found(tmp_path):
     for k in range(4):
-        write(tmp_path, f"i{k}", annotation_xml(box_xml()))
+        write_voc_image(tmp_path, f"i{k}", annotation_xml(box_xml()))
     data = Data(root=str(tmp_path))
     assert find_format(data) == "voc"
     assert len(open_source(data, "train")) + len(open_source(data, "val")) == 4
 
 
-def test_folders_of_splits_are_found(tmp_path):
-    write(tmp_path / "train", "a", annotation_xml(box_xml("cat")))
-    write(tmp_path / "valid", "b", annotation_xml(box_xml("ant")))
-    source = opened(tmp_path, "val")
+def test_folders_are_read_as_splits(tmp_path):
+    write_voc_image(tmp_path / "train", "a", annotation_xml(box_xml("cat")))
+    write_voc_image(tmp_path / "valid", "b", annotation_xml(box_xml("ant")))
+    source = open_folder(tmp_path, "val")
     assert source.annotation(0).image_id == "b"
     assert source.class_names == ("ant", "cat")
     with pytest.raises(UserError, match=r"'test'.*train, valid"):
-        opened(tmp_path, "test")
+        open_folder(tmp_path, "test")
 
 
 def test_image_without_annotation_is_left_out_with_a_note(tmp_path):
     for k in range(4):
-        write(tmp_path, f"i{k}", annotation_xml(box_xml()))
+        write_voc_image(tmp_path, f"i{k}", annotation_xml(box_xml()))
     Image.new("RGB", (4, 4)).save(tmp_path / "stray.png")
-    (note,) = opened(tmp_path).notes
+    (note,) = open_folder(tmp_path).notes
     assert note.startswith("1 ") and "annotation file" in note and "stray.png" in note
 
 
 def test_filename_selects_between_images_of_the_same_stem(voc):
     Image.new("RGB", (40, 30)).save(voc / "JPEGImages" / "a.png")
     write_annotation(voc, annotation_xml(box_xml(), filename="a.png"))
-    assert opened(voc).annotation(0).file.endswith("a.png")
+    assert open_folder(voc).annotation(0).file.endswith("a.png")
 
 
 def test_image_with_another_name_is_found_by_filename(voc):
     (voc / "JPEGImages" / "a.jpg").rename(voc / "JPEGImages" / "other.jpg")
-    assert opened(voc).annotation(0).file.endswith("other.jpg")
+    assert open_folder(voc).annotation(0).file.endswith("other.jpg")
 
 
 def test_copied_annotation_does_not_use_the_image_of_the_original(voc):
@@ -162,10 +162,10 @@ def test_copied_annotation_does_not_use_the_image_of_the_original(voc):
     (voc / "JPEGImages" / "a.jpg").unlink()
     write_annotation(voc, annotation_xml(box_xml(), filename="b.jpg"))
     with pytest.raises(UserError, match=r"a\.xml: .*image"):
-        opened(voc)
+        open_folder(voc)
 
 
-def test_hash_split_of_an_image_does_not_depend_on_others():
+def test_hash_split_of_an_image_does_not_depend_on_the_other_images():
     ids = [f"image_{k}" for k in range(1000)]
     in_val = hash_split(ids, 0.1)
     assert 70 < sum(in_val) < 130  # three standard deviations of the binomial are 28
@@ -188,26 +188,26 @@ def test_hash_split_puts_one_of_two_images_into_val(fraction):
 )
 def test_missing_size_is_read_from_the_image(voc, size):
     write_annotation(voc, annotation_xml(box_xml(), size=size))
-    assert opened(voc).annotation(0)[2:4] == (40, 30)
-    assert opened(voc).notes == ()
+    assert open_folder(voc).annotation(0)[2:4] == (40, 30)
+    assert open_folder(voc).notes == ()
 
 
-def test_wrong_size_is_replaced_by_that_of_the_image_with_a_note(voc):
+def test_wrong_size_is_replaced_by_the_image_size_with_a_note(voc):
     write_annotation(voc, annotation_xml(box_xml(), size="<size><width>80</width><height>60</height></size>"))
-    assert opened(voc).annotation(0)[2:4] == (40, 30)
-    assert opened(voc).image(0).shape == (30, 40, 3)
-    (note,) = opened(voc).notes
+    assert open_folder(voc).annotation(0)[2:4] == (40, 30)
+    assert open_folder(voc).image(0).shape == (30, 40, 3)
+    (note,) = open_folder(voc).notes
     assert note.startswith("1 ") and "a.xml" in note and "80 x 60" in note and "40 x 30" in note
 
 
 @pytest.mark.parametrize(("stated", "expected"), [((40, 30), (40, 30)), ((30, 40), (30, 40)), ((5, 5), (30, 40))])
-def test_rotated_image_has_the_orientation_of_the_stated_size(voc, stated, expected):
+def test_rotated_image_is_read_with_the_stated_size_if_possible(voc, stated, expected):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 30)).save(voc / "JPEGImages" / "a.jpg", exif=exif)
     size = f"<size><width>{stated[0]}</width><height>{stated[1]}</height></size>"
     write_annotation(voc, annotation_xml(box_xml(), size=size))
-    source = opened(voc)
+    source = open_folder(voc)
     assert source.annotation(0)[2:4] == expected
     assert source.image(0).shape[1::-1] == expected
     assert bool(source.notes) == (stated != expected)
@@ -215,29 +215,29 @@ def test_rotated_image_has_the_orientation_of_the_stated_size(voc, stated, expec
 
 def test_unreadable_image_with_stated_size_is_reported_on_access(voc):
     (voc / "JPEGImages" / "a.jpg").write_bytes(b"no image")
-    source = opened(voc)
+    source = open_folder(voc)
     assert source.annotation(0)[2:4] == (40, 30)
     with pytest.raises(UserError, match=r"a\.jpg"):
         source.image(0)
     write_annotation(voc, annotation_xml(box_xml(), size=""))
     with pytest.raises(UserError, match=r"a\.jpg"):
-        opened(voc)
+        open_folder(voc)
 
 
-def test_image_replaced_by_one_of_another_size_is_rejected(voc):
-    source = opened(voc)
+def test_image_whose_size_has_changed_is_rejected(voc):
+    source = open_folder(voc)
     Image.new("RGB", (20, 15)).save(voc / "JPEGImages" / "a.jpg")
     with pytest.raises(UserError, match=r"a\.jpg.*20 x 15.*40 x 30"):
         source.image(0)
 
 
-def test_large_image_is_decoded_reduced_with_matching_boxes(voc):
+def test_large_image_is_decoded_at_reduced_size_with_matching_boxes(voc):
     pixels = np.full((1000, 1500, 3), 40, np.uint8)
     pixels[200:600, 300:900] = 220
     Image.fromarray(pixels).save(voc / "JPEGImages" / "a.jpg", quality=95)
     size = "<size><width>1500</width><height>1000</height></size>"
     write_annotation(voc, annotation_xml(box_xml(box=(300, 200, 900, 600)), size=size))
-    source = opened(voc)
+    source = open_folder(voc)
     assert source.image(0).shape == (1000, 1500, 3)
     assert source.reduced_image(0, (320, 320)).shape == (500, 750, 3)
     batch = next(train_batches(source, Data(max_image_size=320), len(source), seed=0))
@@ -249,8 +249,8 @@ def test_large_image_is_decoded_reduced_with_matching_boxes(voc):
     assert np.abs(batch.canvas[slot, :height, :width] - whole).mean() < 0.5
 
 
-def test_reduced_image_of_another_size_is_rejected(voc):
-    source = opened(voc)
+def test_reduced_image_whose_full_size_has_changed_is_rejected(voc):
+    source = open_folder(voc)
     Image.new("RGB", (400, 300)).save(voc / "JPEGImages" / "a.jpg")
     with pytest.raises(UserError, match=r"a\.jpg.*400 x 300.*40 x 30"):
         source.reduced_image(0, (5, 5))
@@ -262,7 +262,7 @@ def test_reduced_image_of_another_size_is_rejected(voc):
 @pytest.mark.parametrize("box", [(5, 5, 5, 9), (5, 9, 8, 9), (8, 5, 5, 9), (40, 0, 50, 9), (-9, 2, 0, 9)])
 def test_box_without_area_is_left_out_with_a_note(voc, box):
     write_annotation(voc, annotation_xml(box_xml(box=box), box_xml("dog")))
-    source = opened(voc)
+    source = open_folder(voc)
     np.testing.assert_array_equal(source.annotation(0).labels, [2])
     (note,) = source.notes
     assert note.startswith("1 ") and "area" in note and "a.xml object 1 (cat" in note
@@ -270,7 +270,7 @@ def test_box_without_area_is_left_out_with_a_note(voc, box):
 
 def test_box_beyond_the_image_is_kept_with_a_note(voc):
     write_annotation(voc, annotation_xml(box_xml(box=(-2, 1, 41, 30)), box_xml(box=(0, 0, 40, 30))))
-    source = opened(voc)
+    source = open_folder(voc)
     np.testing.assert_array_equal(source.annotation(0).boxes_px, [[-2, 1, 41, 30], [0, 0, 40, 30]])
     (note,) = source.notes
     assert note.startswith("1 ") and "beyond" in note and "a.xml object 1" in note
@@ -284,7 +284,7 @@ def test_clip_box_returns_the_part_inside_the_image():
 
 def test_float_coordinates_are_read(voc):
     write_annotation(voc, annotation_xml(box_xml(box=("1.25", " 2.5 ", "3e1", "20"))))
-    np.testing.assert_array_equal(opened(voc).annotation(0).boxes_px, [[1.25, 2.5, 30, 20]])
+    np.testing.assert_array_equal(open_folder(voc).annotation(0).boxes_px, [[1.25, 2.5, 30, 20]])
 
 
 # ---- errors ----
@@ -309,7 +309,7 @@ NO_XMAX = "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><ymax>4</
 def test_malformed_file_is_reported_with_its_position(voc, xml, position):
     write_annotation(voc, xml)
     with pytest.raises(UserError) as error:
-        opened(voc)
+        open_folder(voc)
     assert str(voc / "Annotations" / "a.xml") in str(error.value) and position in str(error.value)
 
 
@@ -317,24 +317,24 @@ def test_malformed_file_is_reported_with_its_position(voc, xml, position):
 def test_normalised_boxes_are_rejected(voc, box):
     write_annotation(voc, annotation_xml(box_xml(box=box), box_xml(box=(0, 0, 1, 1))))
     with pytest.raises(UserError, match=r"a\.xml: .*between 0 and 1.*pixels"):
-        opened(voc)
+        open_folder(voc)
 
 
 @pytest.mark.parametrize("boxes", [[(0, 0, 1, 1)], [(0.1, 0.1, 0.9, 1.1)], [(0.1, 0, 1, 1), (5, 5, 9, 9)], []])
-def test_small_boxes_are_not_taken_for_normalised_ones(voc, boxes):
+def test_small_boxes_in_pixels_are_not_rejected_as_normalised(voc, boxes):
     write_annotation(voc, annotation_xml(*(box_xml(box=box) for box in boxes)))
-    assert len(opened(voc).annotation(0).labels) == len(boxes)
+    assert len(open_folder(voc).annotation(0).labels) == len(boxes)
 
 
-def test_unknown_class_is_reported_with_the_known_ones(voc):
+def test_unknown_class_is_reported_with_the_known_classes(voc):
     with pytest.raises(UserError, match=r"c\.xml: object 1 .*'dog'.*cat, bird"):
-        opened(voc, "val", ("cat", "bird"))
+        open_folder(voc, "val", ("cat", "bird"))
 
 
 def test_missing_annotation_is_reported_with_the_list_line(voc):
     (voc / "Annotations" / "b.xml").unlink()
     with pytest.raises(UserError, match=r"train\.txt line 3: .*b\.xml.*<annotation></annotation>"):
-        opened(voc)
+        open_folder(voc)
 
 
 @pytest.mark.parametrize(
@@ -351,43 +351,43 @@ def test_list_lines_may_have_spaces_extensions_and_columns(voc, stem, line):
     for folder, ending in (("Annotations", ".xml"), ("JPEGImages", ".jpg")):
         (voc / folder / f"b{ending}").rename(voc / folder / f"{stem}{ending}")
     (voc / "ImageSets" / "Main" / "train.txt").write_text(f"{line}\n", encoding="utf-8-sig")
-    source = opened(voc)
+    source = open_folder(voc)
     assert [annotation.image_id for annotation in source.annotations()] == [stem]
 
 
 def test_unreadable_encodings_are_reported(voc):
     (voc / "ImageSets" / "Main" / "train.txt").write_bytes("b\nB\u00e4r\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"train\.txt: .*UTF-8"):
-        opened(voc)
+        open_folder(voc)
     (voc / "ImageSets" / "Main" / "train.txt").write_text("a\n")
     for declared in ("gb2312", "klingon"):
         (voc / "Annotations" / "a.xml").write_text(f'<?xml version="1.0" encoding="{declared}"?><annotation/>')
         with pytest.raises(UserError, match=r"a\.xml: .*XML.*UTF-8"):
-            opened(voc)
+            open_folder(voc)
 
 
 def test_missing_image_is_reported(voc):
     (voc / "JPEGImages" / "b.jpg").unlink()
     with pytest.raises(UserError, match=r"b\.xml: .*image"):
-        opened(voc)
+        open_folder(voc)
 
 
 def test_empty_split_is_rejected(voc):
     (voc / "ImageSets" / "Main" / "train.txt").write_text("\n")
     with pytest.raises(UserError, match="'train'"):
-        opened(voc)
+        open_folder(voc)
 
 
-def test_unknown_split_is_reported_with_the_splits(voc):
+def test_unknown_split_is_reported_with_the_available_splits(voc):
     with pytest.raises(UserError, match=r"'test'.*: train, val"):
-        opened(voc, "test")
+        open_folder(voc, "test")
 
 
 def test_folder_without_any_object_is_rejected(tmp_path):
-    write(tmp_path, "a", annotation_xml())
-    write(tmp_path, "b", annotation_xml())
+    write_voc_image(tmp_path, "a", annotation_xml())
+    write_voc_image(tmp_path, "b", annotation_xml())
     with pytest.raises(UserError, match="object"):
-        opened(tmp_path)
+        open_folder(tmp_path)
 
 
 def test_unknown_format_and_missing_folder_are_rejected(tmp_path):
@@ -397,7 +397,7 @@ def test_unknown_format_and_missing_folder_are_rejected(tmp_path):
         open_source(Data(root=str(tmp_path / "nowhere")), "train")
 
 
-def test_parent_folder_and_archive_get_a_suggestion(voc, tmp_path_factory):
+def test_open_source_suggests_a_subfolder_or_unpacking_an_archive(voc, tmp_path_factory):
     outer = tmp_path_factory.mktemp("outer")
     shutil.copytree(voc, outer / "inner")
     with pytest.raises(UserError, match=f"'{outer / 'inner'}'"):
@@ -408,15 +408,15 @@ def test_parent_folder_and_archive_get_a_suggestion(voc, tmp_path_factory):
 
 def test_folder_without_annotations_is_rejected(tmp_path):
     with pytest.raises(UserError, match=r"\.xml"):
-        opened(tmp_path)
+        open_folder(tmp_path)
 
 
 # ---- real images ----
 
 
-def test_bccd_has_the_known_counts(bccd):
+def test_bccd_has_the_known_numbers_of_images_and_objects(bccd):
     """The counts are from grep: the folder has 4,888 <object>, of which two have xmin = xmax."""
-    sources = {split: opened(bccd, split) for split in ("train", "val", "test", "trainval")}
+    sources = {split: open_folder(bccd, split) for split in ("train", "val", "test", "trainval")}
     assert {split: len(source) for split, source in sources.items()} == {
         "train": 205, "val": 87, "test": 72, "trainval": 292,
     }  # fmt: skip
@@ -440,7 +440,7 @@ def test_parse_voc_xml_keeps_a_box_without_area(bccd):
 # ---- test splits without public boxes ----
 
 
-def challenge(root, listed="one two three", annotated=("a",)):
+def write_test_list(root, listed="one two three", annotated=("a",)):
     """Make a list test. Only the images in annotated have an annotation file."""
     for stem in listed.split():
         if stem not in annotated:
@@ -448,37 +448,37 @@ def challenge(root, listed="one two three", annotated=("a",)):
     (root / "ImageSets" / "Main" / "test.txt").write_text(listed.replace(" ", "\n"))
 
 
-def test_challenge_test_split_is_unannotated(voc):
-    challenge(voc, "one two a three")
-    source = opened(voc, "test")
+def test_test_split_without_public_boxes_is_unannotated(voc):
+    write_test_list(voc, "one two a three")
+    source = open_folder(voc, "test")
     assert not source.annotated and source.class_names == ("cat", "dog")
     annotations = list(source.annotations())
     assert [a.image_id for a in annotations] == ["one", "two", "a", "three"]
     assert (annotations[0].width, annotations[0].height) == (50, 20) and source.image(0).shape == (20, 50, 3)
     assert not any(len(a.labels) for a in annotations), "the boxes of a are for another task"
-    assert opened(voc, "val").annotated
-    assert opened(voc, "test", ("dog", "bird")).class_names == ("dog", "bird")
+    assert open_folder(voc, "val").annotated
+    assert open_folder(voc, "test", ("dog", "bird")).class_names == ("dog", "bird")
 
 
 @pytest.mark.parametrize(("listed", "missing"), [("a one", "one"), ("a b one", "one")])
-def test_test_split_with_half_of_the_annotations_reports_the_missing_ones(voc, listed, missing):
-    challenge(voc, listed, annotated=("a", "b"))
+def test_missing_annotations_of_a_half_annotated_test_split_are_reported(voc, listed, missing):
+    write_test_list(voc, listed, annotated=("a", "b"))
     with pytest.raises(UserError, match=rf"test\.txt line \d: .*{missing}\.xml"):
-        opened(voc, "test")
+        open_folder(voc, "test")
 
 
-def test_split_other_than_test_reports_missing_annotations(voc):
-    challenge(voc)
+def test_missing_annotations_of_val_are_reported(voc):
+    write_test_list(voc)
     (voc / "ImageSets" / "Main" / "test.txt").rename(voc / "ImageSets" / "Main" / "val.txt")
     with pytest.raises(UserError, match=r"val\.txt line 1: .*one\.xml"):
-        opened(voc, "val")
+        open_folder(voc, "val")
 
 
-def test_missing_and_broken_images_of_a_challenge_are_reported(voc):
-    challenge(voc)
+def test_missing_and_corrupt_images_of_an_unannotated_test_split_are_reported(voc):
+    write_test_list(voc)
     (voc / "JPEGImages" / "two.jpg").unlink()
     with pytest.raises(UserError, match=r"test\.txt line 2: .*two.*JPEGImages"):
-        opened(voc, "test")
+        open_folder(voc, "test")
     (voc / "JPEGImages" / "two.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"two\.jpg"):
-        opened(voc, "test")
+        open_folder(voc, "test")

@@ -39,11 +39,11 @@ def yolo(tmp_path):
     return tmp_path
 
 
-def opened(root, split="train", class_names=(), problems=None, **data):
+def open_folder(root, split="train", class_names=(), problems=None, **data):
     return open_split(Data(root=str(root), **data), split, class_names, problems)
 
 
-def ids(source):
+def image_ids(source):
     return [annotation.image_id for annotation in source.annotations()]
 
 
@@ -51,36 +51,36 @@ def write_labels(root, text, split="train", stem="a"):
     (root / "labels" / split / f"{stem}.txt").write_text(text)
 
 
-def boxes(root, text):
+def read_boxes(root, text):
     write_labels(root, text)
-    return opened(root).annotation(0).boxes_px
+    return open_folder(root).annotation(0).boxes_px
 
 
 def test_annotations_have_boxes_in_pixels(yolo):
-    source = opened(yolo)
+    source = open_folder(yolo)
     annotation = source.annotation(0)
     assert source.class_names == ("cat", "dog") and source.category_ids is None and source.notes == ()
-    assert ids(source) == ["a", "b"] and (annotation.width, annotation.height) == (40, 30)
+    assert image_ids(source) == ["a", "b"] and (annotation.width, annotation.height) == (40, 30)
     assert annotation.file == str(yolo / "images" / "train" / "a.jpg")
     np.testing.assert_allclose(annotation.boxes_px, [[0, 12, 20, 18]], atol=1e-5)
     np.testing.assert_array_equal(annotation.labels, [1])
     assert source.image(0).shape == (30, 40, 3)
     assert source.annotation(1).boxes_px.shape == (0, 4)
-    np.testing.assert_array_equal(opened(yolo, "val").annotation(0).labels, [2])
+    np.testing.assert_array_equal(open_folder(yolo, "val").annotation(0).labels, [2])
 
 
 def test_labels_are_mapped_by_name(yolo):
-    source = opened(yolo, "val", ("dog", "bird", "cat"))
+    source = open_folder(yolo, "val", ("dog", "bird", "cat"))
     np.testing.assert_array_equal(source.annotation(0).labels, [1])
     with pytest.raises(UserError, match=r"a\.txt: line 1 .*'cat'.*dog, bird"):
-        opened(yolo, "train", ("dog", "bird"))
+        open_folder(yolo, "train", ("dog", "bird"))
 
 
 def test_image_without_a_label_file_is_kept_with_a_note(yolo):
     (yolo / "labels" / "train" / "b.txt").unlink()
     problems = Problems(raise_errors=False)
-    source = opened(yolo, problems=problems)
-    assert ids(source) == ["a", "b"] and len(source.annotation(1).labels) == 0
+    source = open_folder(yolo, problems=problems)
+    assert image_ids(source) == ["a", "b"] and len(source.annotation(1).labels) == 0
     assert [(p.kind, p.file) for p in problems.collected] == [
         (Kind.NO_LABELS, str(yolo / "images" / "train" / "b.jpg"))
     ]
@@ -96,7 +96,7 @@ def test_label_files_for_less_than_half_of_the_images_give_a_warning(tmp_path, l
         write_text(tmp_path / "labels" / "train" / f"{k}.txt", CAT)
     (tmp_path / "classes.txt").write_text("cat\n")
     problems = Problems(raise_errors=False)
-    opened(tmp_path, problems=problems)
+    open_folder(tmp_path, problems=problems)
     warnings = [p for p in problems.collected if p.kind is Kind.FEW_LABELS]
     assert [p.file for p in warnings] == [str(tmp_path / "images" / "train")] * warned
     for problem in warnings:
@@ -107,7 +107,7 @@ def test_label_files_for_less_than_half_of_the_images_give_a_warning(tmp_path, l
 def test_split_without_any_label_file_is_rejected(yolo):
     shutil.move(yolo / "labels", yolo / "annotations")
     with pytest.raises(UserError, match=r"2 images of 'train'.*a\.jpg.*labels"):
-        opened(yolo)
+        open_folder(yolo)
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
@@ -115,7 +115,7 @@ def test_boxes_are_relative_to_the_upright_image(yolo, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     write_image(yolo / "images" / "train" / "a.jpg", exif=exif)
-    source = opened(yolo)
+    source = open_folder(yolo)
     annotation = source.annotation(0)
     assert (annotation.width, annotation.height) == ((40, 30) if orientation < 5 else (30, 40))
     expected = [0, 12, 20, 18] if orientation < 5 else [0, 16, 15, 24]
@@ -127,7 +127,7 @@ def test_boxes_are_relative_to_the_upright_image(yolo, orientation):
 
 
 def test_polygon_becomes_its_bounding_box(yolo):
-    boxes_px = boxes(yolo, "0 0.5 0.1 0.75 0.5 0.25 0.2\n1 0.1 0.2 0.3 0.2 0.3 0.6 0.1 0.6\n" + CAT)
+    boxes_px = read_boxes(yolo, "0 0.5 0.1 0.75 0.5 0.25 0.2\n1 0.1 0.2 0.3 0.2 0.3 0.6 0.1 0.6\n" + CAT)
     np.testing.assert_allclose(boxes_px, [[10, 3, 30, 15], [4, 6, 12, 18], [0, 12, 20, 18]], atol=1e-5)
 
 
@@ -135,11 +135,11 @@ def test_keypoints_are_ignored(yolo):
     """Keypoints have two or three numbers; with two, a line has as many columns as one with a polygon."""
     for shape, rest in (("[2, 3]", " 0.9 0.9 2 0.8 0.8 1"), ("[2, 2]", " 0.9 0.9 0.8 0.8")):
         (yolo / "data.yaml").write_text(f"train: images/train\nkpt_shape: {shape}\nnames: [cat]\n")
-        np.testing.assert_allclose(boxes(yolo, CAT.strip() + rest), [[0, 12, 20, 18]], atol=1e-5)
+        np.testing.assert_allclose(read_boxes(yolo, CAT.strip() + rest), [[0, 12, 20, 18]], atol=1e-5)
 
 
 def test_class_number_may_be_written_as_a_float(yolo):
-    np.testing.assert_allclose(boxes(yolo, "\n0.000000  0.25\t0.5 5e-1 0.2 \r\n\n"), [[0, 12, 20, 18]], atol=1e-5)
+    np.testing.assert_allclose(read_boxes(yolo, "\n0.000000  0.25\t0.5 5e-1 0.2 \r\n\n"), [[0, 12, 20, 18]], atol=1e-5)
 
 
 @pytest.mark.parametrize("decimals", [4, 5, 6])
@@ -147,16 +147,16 @@ def test_edges_at_the_border_are_corrected_for_rounding(yolo, decimals):
     """For boxes of two thirds of the sides, .3333 - .6667 / 2 is below 0, and .6667 + .6667 / 2 above 1."""
     third, two = (f"{v:.{decimals}f}" for v in (1 / 3, 2 / 3))
     write_labels(yolo, f"0 {third} {third} {two} {two}\n0 {two} {two} {two} {two}\n")
-    source = opened(yolo)
+    source = open_folder(yolo)
     assert source.notes == ()
     boxes_px = source.annotation(0).boxes_px
     np.testing.assert_allclose(boxes_px, [[0, 0, 80 / 3, 20], [40 / 3, 10, 40, 30]], atol=40 * 10**-decimals)
     assert boxes_px.min() == 0 and boxes_px[1, 2] == 40 and boxes_px[1, 3] == 30
 
 
-def test_boxes_beyond_the_image_without_area_and_repeated_give_notes(yolo):
+def test_out_of_image_empty_and_repeated_boxes_are_noted(yolo):
     write_labels(yolo, "0 0.1 0.5 0.4 0.2\n0 0.5 0.5 0 0.2\n" + CAT + CAT)
-    source = opened(yolo)
+    source = open_folder(yolo)
     np.testing.assert_allclose(source.annotation(0).boxes_px[0], [-4, 12, 12, 18], atol=1e-5)
     assert len(source.annotation(0).labels) == 3
     beyond, no_area, repeated = source.notes
@@ -166,10 +166,10 @@ def test_boxes_beyond_the_image_without_area_and_repeated_give_notes(yolo):
 
 
 def test_values_beyond_the_tolerance_are_rejected(yolo):
-    assert len(boxes(yolo, "0 1.01 -0.01 0.5 0.5\n")) == 1
+    assert len(read_boxes(yolo, "0 1.01 -0.01 0.5 0.5\n")) == 1
     for line in ("0 1.0101 0.5 0.5 0.5", "0 0.5 -0.0101 0.5 0.5"):
         with pytest.raises(UserError, match="line 1 "):
-            boxes(yolo, line)
+            read_boxes(yolo, line)
 
 
 @pytest.mark.parametrize(
@@ -191,15 +191,15 @@ def test_values_beyond_the_tolerance_are_rejected(yolo):
         ("0 10 10 20 10 20 20", [" 15,", "pixels"]),
     ],
 )
-def test_malformed_line_is_reported_and_the_others_are_kept(yolo, line, identifiers):
+def test_malformed_line_is_reported_and_the_other_lines_are_kept(yolo, line, identifiers):
     write_labels(yolo, f"{CAT}{line}\n1 0.5 0.5 0.5 0.5\n")
     with pytest.raises(UserError) as error:
-        opened(yolo)
+        open_folder(yolo)
     file = str(yolo / "labels" / "train" / "a.txt")
     assert str(error.value).startswith(f"{file}: line 2 ")
     assert all(text in str(error.value) for text in identifiers)
     problems = Problems(raise_errors=False)
-    source = opened(yolo, problems=problems)
+    source = open_folder(yolo, problems=problems)
     (problem,) = problems.collected
     assert problem.kind is Kind.MALFORMED and problem.file == file and problem.text.startswith("line 2 ")
     np.testing.assert_array_equal(source.annotation(0).labels, [1, 2])
@@ -208,26 +208,26 @@ def test_malformed_line_is_reported_and_the_others_are_kept(yolo, line, identifi
 def test_class_number_without_a_name_is_reported(yolo):
     write_labels(yolo, CAT + "2 0.5 0.5 0.5 0.5\n")
     with pytest.raises(UserError, match=r"a\.txt: line 2 .*class 2.*data\.yaml.* 0 to 1"):
-        opened(yolo)
+        open_folder(yolo)
     problems = Problems(raise_errors=False)
-    assert len(opened(yolo, problems=problems).annotation(0).labels) == 1
+    assert len(open_folder(yolo, problems=problems).annotation(0).labels) == 1
     assert [p.kind for p in problems.collected] == [Kind.UNKNOWN_CLASS]
 
 
 def test_binary_label_file_is_reported(yolo):
     (yolo / "labels" / "train" / "a.txt").write_bytes(b"0 0.5\xff\xfe")
     with pytest.raises(UserError, match=r"a\.txt: .*UTF-8"):
-        opened(yolo)
+        open_folder(yolo)
     problems = Problems(raise_errors=False)
-    assert len(opened(yolo, problems=problems)) == 2
+    assert len(open_folder(yolo, problems=problems)) == 2
     assert [p.kind for p in problems.collected] == [Kind.MALFORMED]
 
 
 def test_byte_order_mark_is_accepted(yolo):
     (yolo / "labels" / "train" / "a.txt").write_text(CAT, encoding="utf-8-sig")
-    assert len(opened(yolo).annotation(0).labels) == 1
+    assert len(open_folder(yolo).annotation(0).labels) == 1
     (yolo / "data.yaml").write_text("names: [cow, hen]\n", encoding="utf-8-sig")
-    assert opened(yolo).class_names == ("cow", "hen")
+    assert open_folder(yolo).class_names == ("cow", "hen")
 
 
 # ---- images ----
@@ -236,40 +236,40 @@ def test_byte_order_mark_is_accepted(yolo):
 def test_unreadable_image_is_reported(yolo):
     (yolo / "images" / "train" / "b.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"b\.jpg: .*image"):
-        opened(yolo)
+        open_folder(yolo)
     problems = Problems(raise_errors=False)
-    assert ids(opened(yolo, problems=problems)) == ["a"]
+    assert image_ids(open_folder(yolo, problems=problems)) == ["a"]
     assert [p.kind for p in problems.collected] == [Kind.UNREADABLE]
 
 
 def test_label_file_without_an_image_is_reported(yolo):
     (yolo / "images" / "train" / "a.jpg").unlink()
     with pytest.raises(UserError, match=r"labels.train.a\.txt: .*images.train.a with \.jpg"):
-        opened(yolo)
+        open_folder(yolo)
     problems = Problems(raise_errors=False)
-    assert ids(opened(yolo, problems=problems)) == ["b"]
+    assert image_ids(open_folder(yolo, problems=problems)) == ["b"]
     assert [p.kind for p in problems.collected] == [Kind.MISSING]
 
 
-def test_other_files_beside_labels_and_images_are_ignored(yolo):
+def test_files_that_are_neither_labels_nor_images_are_ignored(yolo):
     (yolo / "labels" / "train" / "classes.txt").write_text("cat\ndog\n")
     (yolo / "labels" / "train" / "notes.txt").write_text("1 2 3 4 are the numbers of the good ones\n")
     (yolo / "labels" / "train" / "._a.txt").write_bytes(b"\x00\x05\x16\x07")
     (yolo / "images" / "train" / "._a.jpg").write_bytes(b"\x00\x05\x16\x07")
     (yolo / "images" / "train" / "Thumbs.db").write_bytes(b"")
-    assert ids(opened(yolo)) == ["a", "b"]
+    assert image_ids(open_folder(yolo)) == ["a", "b"]
 
 
-def test_ids_contain_folder_and_extension_when_names_repeat(yolo):
+def test_image_ids_contain_folder_and_extension_if_stems_repeat(yolo):
     write_image(yolo / "images" / "train" / "a.png")
-    assert ids(opened(yolo)) == ["images/train/a.jpg", "images/train/a.png", "images/train/b.jpg"]
+    assert image_ids(open_folder(yolo)) == ["images/train/a.jpg", "images/train/a.png", "images/train/b.jpg"]
     (yolo / "images" / "train" / "a.png").unlink()
     write_image(yolo / "images" / "train" / "more" / "a.png")
-    assert ids(opened(yolo)) == ["a", "b", "more/a"]
+    assert image_ids(open_folder(yolo)) == ["a", "b", "more/a"]
     (yolo / "data.yaml").write_text("train: [images/train/more, images/val, images/train]\nnames: [cat, dog]\n")
-    assert ids(opened(yolo)) == ["more/a", "c", "a", "b"]
+    assert image_ids(open_folder(yolo)) == ["more/a", "c", "a", "b"]
     write_image(yolo / "images" / "val" / "a.jpg")
-    assert ids(opened(yolo))[1:3] == ["images/val/a.jpg", "images/val/c.jpg"]
+    assert image_ids(open_folder(yolo))[1:3] == ["images/val/a.jpg", "images/val/c.jpg"]
 
 
 # ---- YAML files ----
@@ -288,7 +288,7 @@ def test_ids_contain_folder_and_extension_when_names_repeat(yolo):
 )
 def test_yaml_names_are_read_as_written(yolo, text, names):
     (yolo / "data.yaml").write_text(f"train: images/train\nval: images/val\n{text}\n")
-    source = opened(yolo, "val")
+    source = open_folder(yolo, "val")
     assert source.class_names == names
     np.testing.assert_array_equal(source.annotation(0).labels, [2])
 
@@ -310,7 +310,7 @@ def test_malformed_yaml_is_reported(yolo, text, identifier):
     (yolo / "data.yaml").write_text(f"train: images/train\n{text}\n")
     assert find_format(Data(root=str(yolo))) == "yolo"
     with pytest.raises(UserError) as error:
-        opened(yolo)
+        open_folder(yolo)
     assert str(error.value).startswith(f"{yolo / 'data.yaml'}: ") and identifier in str(error.value)
 
 
@@ -320,15 +320,15 @@ def test_yaml_without_names_is_rejected_as_root(yolo):
         open_source(Data(root=str(yolo / "other.yaml")), "train")
 
 
-def test_yaml_splits_are_opened_by_name_alias_and_sum(yolo):
+def test_yaml_splits_can_be_opened_by_alias_and_joined(yolo):
     data = Data(root=str(yolo))
     assert find_format(data) == "yolo" and split_names(data) == ("train", "val")
     for split in ("valid", "validation"):
-        assert ids(opened(yolo, split)) == ["c"]
+        assert image_ids(open_folder(yolo, split)) == ["c"]
     with pytest.raises(UserError, match=r"'test'.*: train, val"):
-        opened(yolo, "test")
+        open_folder(yolo, "test")
     joined = open_source(data, "val+train[:1]")
-    assert ids(joined) == ["c", "a"]
+    assert image_ids(joined) == ["c", "a"]
 
 
 def test_root_may_be_a_yaml_file(yolo):
@@ -337,11 +337,11 @@ def test_root_may_be_a_yaml_file(yolo):
         open_source(Data(root=str(yolo / "labels" / "train" / "a.txt")), "train")
     data = Data(root=str(yolo / "other.yaml"))
     source = open_source(data, "train")
-    assert find_format(data) == "yolo" and ids(source) == ["c"] and source.class_names == ("ant", "bee")
-    assert opened(yolo).class_names == ("cat", "dog"), "data.yaml is preferred"
+    assert find_format(data) == "yolo" and image_ids(source) == ["c"] and source.class_names == ("ant", "bee")
+    assert open_folder(yolo).class_names == ("cat", "dog"), "data.yaml is preferred"
     (yolo / "data.yaml").rename(yolo / "third.yml")
     with pytest.raises(UserError, match=r"other\.yaml, third\.yml.*--data\.root"):
-        opened(yolo)
+        open_folder(yolo)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ def test_yaml_paths_are_resolved(yolo, text):
     (yolo / "train.txt").write_text("./images/train/a.jpg\n\nimages\\train\\b.jpg\n")
     write_text(yolo / "lists" / "part.txt", f"{yolo}/images/train/a.jpg\n../images/train/b.jpg\n")
     (yolo / "data.yaml").write_text(text.format(root=yolo) + "\nnames: [cat, dog]\n")
-    source = opened(yolo)
+    source = open_folder(yolo)
     assert sorted(Path(source.annotation(i).file).name for i in range(len(source))) == ["a.jpg", "b.jpg"]
     assert sum(len(source.annotation(i).labels) for i in range(len(source))) == 1
 
@@ -376,30 +376,30 @@ def test_missing_folder_of_a_yaml_is_reported(yolo):
     assert split_names(Data(root=str(yolo))) == ("train", "test")
     for split, entry in (("val", "valid/images"), ("test", r"images\.zip")):
         with pytest.raises(UserError, match=f"'{split}' .*{entry}"):
-            opened(yolo, split)
+            open_folder(yolo, split)
 
 
 def test_missing_image_of_a_list_is_reported(yolo):
     (yolo / "data.yaml").write_text("train: train.txt\nnames: [cat, dog]\n")
     (yolo / "train.txt").write_text("images/train/a.jpg\n\nimages/train/z.jpg\nimages/train/a.jpg\n")
     with pytest.raises(UserError, match=r"train\.txt line 3: .*'images/train/z\.jpg'"):
-        opened(yolo)
+        open_folder(yolo)
     problems = Problems(raise_errors=False)
-    assert ids(opened(yolo, problems=problems)) == ["images/train/a"]
+    assert image_ids(open_folder(yolo, problems=problems)) == ["images/train/a"]
     assert [p.kind for p in problems.collected] == [Kind.MISSING]
     (yolo / "train.txt").write_text("/content/pets/images/train/b.jpg\nimages/train/a.jpg\n")
-    assert ids(opened(yolo)) == ["images/train/b", "images/train/a"]
+    assert image_ids(open_folder(yolo)) == ["images/train/b", "images/train/a"]
     (yolo / "train.txt").write_text("\n")
     for entry in ("train.txt", "[]"):
         (yolo / "data.yaml").write_text(f"train: {entry}\nnames: [cat, dog]\n")
         with pytest.raises(UserError, match="'train'"):
-            opened(yolo)
+            open_folder(yolo)
 
 
-def test_yaml_without_splits_uses_those_of_the_folders(yolo):
+def test_yaml_without_splits_uses_the_folders_as_splits(yolo):
     (yolo / "data.yaml").write_text("names: [cat, dog]\n")
     assert split_names(Data(root=str(yolo))) == ("train", "val")
-    assert ids(opened(yolo)) == ["a", "b"]
+    assert image_ids(open_folder(yolo)) == ["a", "b"]
 
 
 # ---- without a YAML file ----
@@ -425,13 +425,13 @@ def write_layout(root, where):
     ],
 )
 @pytest.mark.parametrize("names", ["classes.txt", "obj.names", "names.txt"])
-def test_folders_of_splits_are_found(tmp_path, where, names):
+def test_folders_are_read_as_splits(tmp_path, where, names):
     write_layout(tmp_path, where)
     (tmp_path / names).write_text("cat\ndog\n\n")
     data = Data(root=str(tmp_path))
     assert find_format(data) == "yolo" and split_names(data) == ("train", "valid")
     train, val = (open_source(data, split) for split in ("train", "val"))
-    assert ids(train) == ["a", "b"] and ids(val) == ["c"]
+    assert image_ids(train) == ["a", "b"] and image_ids(val) == ["c"]
     assert train.class_names == val.class_names == ("cat", "dog")
     np.testing.assert_array_equal(val.annotation(0).labels, [2])
 
@@ -444,17 +444,17 @@ def test_darknet_lists_are_splits(tmp_path):
     (tmp_path / "valid.txt").write_text("data/obj_train_data/c.jpg\n")
     data = Data(root=str(tmp_path))
     assert find_format(data) == "yolo" and split_names(data) == ("train", "valid")
-    assert ids(open_source(data, "train")) == ["obj_train_data/b", "obj_train_data/a"]
+    assert image_ids(open_source(data, "train")) == ["obj_train_data/b", "obj_train_data/a"]
 
 
-def test_names_beside_the_labels_must_be_equal_in_all_splits(tmp_path):
+def test_class_lists_beside_the_labels_must_be_equal_in_all_splits(tmp_path):
     write_layout(tmp_path, ("{split}/{stem}.jpg", "{split}/{stem}.txt"))
     for split in ("train", "valid"):
         (tmp_path / split / "_darknet.labels").write_text("cat\ndog\n")
-    assert opened(tmp_path).class_names == ("cat", "dog")
+    assert open_folder(tmp_path).class_names == ("cat", "dog")
     (tmp_path / "valid" / "_darknet.labels").write_text("dog\ncat\n")
     with pytest.raises(UserError, match=r"train.*_darknet\.labels and .*valid.*_darknet\.labels"):
-        opened(tmp_path)
+        open_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -476,13 +476,13 @@ def test_folder_without_splits_is_split_by_hash(tmp_path, image, label):
     write_image(tmp_path / "runs" / "train_batch.jpg")
     data = Data(root=str(tmp_path), val_fraction=0.3)
     assert find_format(data) == "yolo" and split_names(data) == ("train", "val")
-    parts = [ids(open_source(data, split)) for split in ("train", "val")]
+    parts = [image_ids(open_source(data, split)) for split in ("train", "val")]
     prefix = "cam/" if "cam" in image else ""
     every = sorted(f"{prefix}i{k}" for k in range(12))
     assert sorted(parts[0] + parts[1]) == every
     assert parts[1] == [i for i, in_val in zip(every, hash_split(every, 0.3), strict=True) if in_val]
     with pytest.raises(UserError, match=r"'test'.*: train, val"):
-        opened(tmp_path, "test")
+        open_folder(tmp_path, "test")
 
 
 def test_classes_txt_is_required_and_validated(tmp_path):
@@ -490,15 +490,15 @@ def test_classes_txt_is_required_and_validated(tmp_path):
         write_image(tmp_path / "images" / f"i{k}.jpg")
         write_text(tmp_path / "labels" / f"i{k}.txt", CAT)
     with pytest.raises(UserError, match=r"classes\.txt"):
-        opened(tmp_path)
+        open_folder(tmp_path)
     (tmp_path / "labels" / "classes.txt").write_text("cat\r\ndog\r\n")
-    assert opened(tmp_path).class_names == ("cat", "dog")
+    assert open_folder(tmp_path).class_names == ("cat", "dog")
     (tmp_path / "labels" / "classes.txt").write_text("cat\n\ndog\n")
     with pytest.raises(UserError, match=r"classes\.txt: line 2 "):
-        opened(tmp_path)
+        open_folder(tmp_path)
     (tmp_path / "labels" / "classes.txt").write_text("cat\ndog\ncat\n")
     with pytest.raises(UserError, match=r"classes\.txt: .*'cat'"):
-        opened(tmp_path)
+        open_folder(tmp_path)
 
 
 def test_hashed_split_may_have_no_labels(tmp_path):
@@ -508,7 +508,7 @@ def test_hashed_split_may_have_no_labels(tmp_path):
     in_val = hash_split([f"i{k}" for k in range(8)], 0.1)
     write_text(tmp_path / f"i{in_val.index(False)}.txt", CAT)
     (tmp_path / "classes.txt").write_text("cat\n")
-    assert len(opened(tmp_path, "val")) == sum(in_val)
+    assert len(open_folder(tmp_path, "val")) == sum(in_val)
 
 
 def test_images_without_labels_are_not_recognised(tmp_path):
@@ -519,7 +519,7 @@ def test_images_without_labels_are_not_recognised(tmp_path):
         find_format(Data(root=str(tmp_path)))
 
 
-def test_parent_folder_gets_a_suggestion(yolo, tmp_path_factory):
+def test_find_format_suggests_a_subfolder_in_a_known_format(yolo, tmp_path_factory):
     outer = tmp_path_factory.mktemp("outer")
     shutil.copytree(yolo, outer / "inner")
     with pytest.raises(UserError, match=f"'{outer / 'inner'}'"):
@@ -529,7 +529,7 @@ def test_parent_folder_gets_a_suggestion(yolo, tmp_path_factory):
 # ---- real images ----
 
 
-def test_bccd_reads_equally_from_yolo_and_voc(bccd, tmp_path):
+def test_annotations_of_bccd_are_equal_in_yolo_and_voc(bccd, tmp_path):
     """The test converts the XML files to YOLO's format with six decimals, as LabelImg writes them."""
     numbers = {"WBC": 0, "RBC": 1, "Platelets": 2}
     (tmp_path / "data.yaml").write_text("train: train/images\nval: valid/images\nnames: [WBC, RBC, Platelets]\n")
