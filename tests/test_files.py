@@ -27,7 +27,7 @@ def test_error_reason_is_one_line(error, reason):
     assert error_reason(error) == reason
 
 
-def test_user_errors_names_problem_reason_and_advice():
+def test_user_errors_message_has_problem_reason_and_advice():
     cause = ValueError("cut short")
     with pytest.raises(UserError) as raised, user_errors("a.json: not JSON", "Copy it again."):
         raise cause
@@ -35,31 +35,31 @@ def test_user_errors_names_problem_reason_and_advice():
     assert raised.value.__cause__ is cause
 
 
-def test_user_errors_without_advice_ends_with_the_reason():
+def test_user_errors_message_without_advice_ends_with_the_reason():
     with pytest.raises(UserError) as raised, user_errors("a.json: not JSON"):
         raise ValueError("cut short")
     assert str(raised.value) == "a.json: not JSON (cut short)"
 
 
-def test_user_errors_raises_the_requested_type():
+def test_user_errors_raises_the_given_error_type():
     with pytest.raises(SpecialError), user_errors("a", error_type=SpecialError):
         raise ValueError
 
 
 @pytest.mark.parametrize("error", [UserError("one of ours"), KeyError("another type"), KeyboardInterrupt()])
-def test_user_errors_lets_other_types_pass(error):
+def test_user_errors_propagates_exceptions_of_types_not_in_catch(error):
     with pytest.raises(type(error)) as raised, user_errors("a", catch=(OSError, ValueError)):
         raise error
     assert raised.value is error
 
 
-def test_user_errors_lets_an_exception_without_reason_pass():
+def test_user_errors_propagates_an_exception_if_reason_returns_none():
     with pytest.raises(ValueError, match=r"^b$"), user_errors("a", reason=lambda error: None):
         raise ValueError("b")
 
 
 @pytest.mark.parametrize("convert", [user_errors_on_read, user_errors_on_write])
-def test_file_errors_are_converted_and_others_pass(convert, tmp_path):
+def test_user_errors_on_read_and_write_convert_only_os_errors(convert, tmp_path):
     message = r"a\.txt: .*\(No such file or directory\)\. Name another"
     with pytest.raises(UserError, match=message), convert(tmp_path / "a.txt", "Name another."):
         (tmp_path / "a.txt").read_bytes()
@@ -74,7 +74,7 @@ def test_write_text_replaces_a_file(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
 
 
-def test_write_text_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+def test_failed_write_text_keeps_the_old_file(tmp_path, monkeypatch):
     file = tmp_path / "metrics.json"
     write_text(file, "old")
 
@@ -97,5 +97,5 @@ def test_write_text_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         ("a b/Zürich-1.5", "a_b_Zürich-1.5"),
     ],
 )
-def test_safe_file_name(name, safe):
+def test_safe_file_name_replaces_special_characters(name, safe):
     assert safe_file_name(name) == safe

@@ -23,18 +23,20 @@ def count_flops(jaxpr: ClosedJaxpr, devices: int) -> float:
     Returns:
         FLOPs, with loops of unknown length counted once, and of each conditional only the branch with more FLOPs.
     """
-    return _count(jaxpr.jaxpr, 1 / devices)
+    return _count_jaxpr(jaxpr.jaxpr, 1 / devices)
 
 
-def _count(jaxpr: Jaxpr, share: float) -> float:
+def _count_jaxpr(jaxpr: Jaxpr, share: float) -> float:
     total = 0.0
     for eqn in jaxpr.eqns:
-        inner = [_count(sub, 1.0 if eqn.primitive.name == "shard_map" else share) for sub in _jaxprs(eqn.params)]
+        inner = [
+            _count_jaxpr(sub, 1.0 if eqn.primitive.name == "shard_map" else share) for sub in _inner_jaxprs(eqn.params)
+        ]
         match eqn.primitive.name:
             case "conv_general_dilated":
-                total += share * _convolution(eqn)
+                total += share * _convolution_flops(eqn)
             case "dot_general":
-                total += share * _product(eqn)
+                total += share * _product_flops(eqn)
             case "scan":
                 total += eqn.params["length"] * sum(inner)
             case "cond":
@@ -44,7 +46,7 @@ def _count(jaxpr: Jaxpr, share: float) -> float:
     return total
 
 
-def _jaxprs(params: dict[str, Any]) -> Iterator[Jaxpr]:
+def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Jaxpr]:
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if isinstance(item, ClosedJaxpr):
@@ -53,13 +55,13 @@ def _jaxprs(params: dict[str, Any]) -> Iterator[Jaxpr]:
                 yield item
 
 
-def _product(eqn: Any) -> float:
+def _product_flops(eqn: Any) -> float:
     (contracted, _), _ = eqn.params["dimension_numbers"]
     left = eqn.invars[0].aval.shape
     return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
 
 
-def _convolution(eqn: Any) -> float:
+def _convolution_flops(eqn: Any) -> float:
     params = eqn.params
     image, kernel = (v.aval.shape for v in eqn.invars)
     out = eqn.outvars[0].aval.shape

@@ -101,11 +101,11 @@ def _collectives_text(collectives: Sequence[Collective]) -> str:
     for c in sorted(collectives, key=lambda c: -c.size):
         largest = max(c.arrays, key=array_bytes)
         more = f" and {len(c.arrays) - 1} more" if len(c.arrays) > 1 else ""
-        lines.append(f"{c.kind} of {_size(c.size)}: {largest}{more}")
+        lines.append(f"{c.kind} of {_size_text(c.size)}: {largest}{more}")
     return "\n".join(lines)
 
 
-def _size(size: float) -> str:
+def _size_text(size: float) -> str:
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if size >= unit:
             return f"{size / unit:.3g} {name}"
@@ -133,11 +133,11 @@ _HEADER = (
 
 def format_table(reports: Sequence[Report]) -> str:
     """Return a Markdown table with a row per program, with the costs of one device."""
-    rows = [_row(report, name) for report in reports for name in report.programs]
+    rows = [_table_row(report, name) for report in reports for name in report.programs]
     return tabulate(rows, _HEADER, tablefmt="github", disable_numparse=True)
 
 
-def _row(report: Report, name: Program) -> tuple[str, ...]:
+def _table_row(report: Report, name: Program) -> tuple[str, ...]:
     costs, chip = report.programs[name], parse_target(report.target).chip
     limit = roofline(costs, chip, report.dtype)
     problem, memory = memory_problem(costs, chip), costs.memory
@@ -150,6 +150,6 @@ def _row(report: Report, name: Program) -> tuple[str, ...]:
         flops,
         "unknown" if costs.bytes_accessed is None else f"{costs.bytes_accessed / 1e9:.1f} GB",
         problem or ("" if memory is None else f"{memory.peak / GIB:.1f} GiB"),
-        "" if memory is None else _size(sum(c.size for c in costs.collectives)),
+        "" if memory is None else _size_text(sum(c.size for c in costs.collectives)),
         "" if problem else f"{report.images_per_device / limit.seconds:.0f}",
     )

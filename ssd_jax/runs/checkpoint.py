@@ -205,7 +205,7 @@ class Checkpoints:
                 raise ValueError("its parameters are missing")
             check_same_classes(path, metadata["config"]["model"]["class_names"], class_names)
             check_same_parameters(path, stored["params"], target["params"])
-            trees = self._checkpointer.load_checkpointables(step, jax.tree.map(_abstract, target))
+            trees = self._checkpointer.load_checkpointables(step, jax.tree.map(_abstract_array, target))
         return RestoredCheckpoint(step, trees, metadata)
 
 
@@ -280,7 +280,7 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     return {"/".join(str(key.key) for key in path): tuple(leaf.shape) for path, leaf in leaves}
 
 
-def _abstract(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+def _abstract_array(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 

@@ -103,7 +103,7 @@ def restore_newest_intact(folder: Path, steps: Iterable[int], restore: Callable[
             logger.warning(
                 "%s. Moving it to %s and resuming from the checkpoint at step %d", corruption.reason, target, step
             )
-            distributed.run_on_primary(partial(_move, folder / str(other), target))
+            distributed.run_on_primary(partial(_move_folder, folder / str(other), target))
         return restored
     if corrupt:
         reasons = "\n  ".join(error.reason for error in corrupt.values())
@@ -120,7 +120,7 @@ def _checksums(checkpoint: Path) -> dict[str, str]:
     return checksums
 
 
-def _move(checkpoint: Path, target: Path) -> None:
+def _move_folder(checkpoint: Path, target: Path) -> None:
     with user_errors_on_write(target):
         target.parent.mkdir(exist_ok=True)
         if target.exists():  # from an earlier time that this checkpoint was corrupt

@@ -43,7 +43,7 @@ def config_from_builtins(tree: Any) -> Config:
     try:
         return msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
-        raise UserError(f"config: {_explain(str(error), tree)}") from None
+        raise UserError(f"config: {_explain_error(str(error), tree)}") from None
 
 
 def decode_config(data: bytes) -> Config:
@@ -76,7 +76,7 @@ def _require_finite(tree: Any, path: str = "") -> None:
         raise UserError(f"config: {path} is {tree}: expected a finite number")
 
 
-def _explain(error: str, tree: Any) -> str:
+def _explain_error(error: str, tree: Any) -> str:
     """Turn msgspec's "Expected `int` >= 1 - at `$.train.steps`" into "train.steps is 0: expected int >= 1"."""
     match = re.fullmatch(r"(.*) - at `\$\.?(.*)`", error)
     if match is None:
@@ -118,15 +118,15 @@ def load_config(file: str | Path, options: Mapping[str, Any] | None = None) -> C
         spec.loader.exec_module(module)
         config = module.get_config()
         if isinstance(config, Config):
-            return config_from_builtins(_with_options(msgspec.to_builtins(config), options or {}))
+            return config_from_builtins(_replace_options(msgspec.to_builtins(config), options or {}))
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     except (Exception, SystemExit) as error:
-        raise UserError(f"{file}: {type(error).__name__}: {error}{_line_of(error, file)}") from error
+        raise UserError(f"{file}: {type(error).__name__}: {error}{_line_suffix(error, file)}") from error
     raise UserError(f"{file}: get_config() must return a ssd_jax.config.Config, not {type(config).__name__}")
 
 
-def _with_options(tree: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def _replace_options(tree: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     for option, value in options.items():
         part: Any = tree
         *sections, name = RENAMED_OPTIONS.get(option, option).split(".")
@@ -138,7 +138,7 @@ def _with_options(tree: dict[str, Any], options: Mapping[str, Any]) -> dict[str,
     return tree
 
 
-def _line_of(error: BaseException, file: Path) -> str:
+def _line_suffix(error: BaseException, file: Path) -> str:
     """Return " (line N)" for the last traceback entry in the file."""
     trace, line = error.__traceback__, None
     while trace is not None:

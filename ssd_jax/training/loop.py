@@ -79,7 +79,7 @@ class DispatchedStep(NamedTuple):
     metrics: Metrics
 
 
-def check_finite(steps: list[DispatchedStep], source: Source) -> list[dict[str, float]]:
+def read_metrics(steps: list[DispatchedStep], source: Source) -> list[dict[str, float]]:
     """Read the metrics of some steps, and check that the loss and the gradient are finite.
 
     Raises:
@@ -245,7 +245,7 @@ class Trainer:
 
     def _log(self, steps: list[DispatchedStep], reporter: NullReporter) -> None:
         seconds, waited = self.timer.lap()
-        fetched = check_finite(steps, self.train_source)
+        fetched = read_metrics(steps, self.train_source)
         mean = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
         last = steps[-1].step
         images = len(steps) * self.config.train.batch_size

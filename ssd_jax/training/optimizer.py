@@ -35,20 +35,20 @@ def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
     return optax.join_schedules([warmup, main], [config.warmup_steps])
 
 
-def _name(path: tuple) -> str:
+def _leaf_name(path: tuple) -> str:
     return path[-1].key
 
 
-def _where(name: str) -> Callable[[optax.Params], optax.Params]:
+def _name_mask(name: str) -> Callable[[optax.Params], optax.Params]:
     """Make a mask function that is True for leaves with this name."""
-    return lambda params: jax.tree_util.tree_map_with_path(lambda path, _: _name(path) == name, params)
+    return lambda params: jax.tree_util.tree_map_with_path(lambda path, _: _leaf_name(path) == name, params)
 
 
-def _not_bias(params: optax.Params) -> optax.Params:
-    return jax.tree_util.tree_map_with_path(lambda path, _: _name(path) != "bias", params)
+def _non_bias_mask(params: optax.Params) -> optax.Params:
+    return jax.tree_util.tree_map_with_path(lambda path, _: _leaf_name(path) != "bias", params)
 
 
-def _muon_kernels(params: optax.Params) -> optax.Params:
+def _muon_dimension_numbers(params: optax.Params) -> optax.Params:
     """Select the kernels that Muon updates, those of backbone and extras, as matrices from inputs to channels.
 
     The predictors are the last layer, which Muon leaves to Adam.
@@ -104,7 +104,7 @@ def _make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformati
     schedule = make_schedule(config, steps)
     clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
     if config.name == "adamw":
-        adamw = optax.adamw(schedule, weight_decay=config.weight_decay, mask=_where("kernel"))
+        adamw = optax.adamw(schedule, weight_decay=config.weight_decay, mask=_name_mask("kernel"))
         return optax.chain(*clip, adamw)
     if config.name == "muon":
         adam_schedule = make_schedule(
@@ -115,13 +115,13 @@ def _make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformati
             consistent_rms=0.2,
             weight_decay=config.weight_decay,
             adam_learning_rate=adam_schedule,
-            muon_weight_dimension_numbers=_muon_kernels,
+            muon_weight_dimension_numbers=_muon_dimension_numbers,
         )
         return optax.chain(*clip, muon_and_adam)
     return optax.chain(
         *clip,
-        optax.add_decayed_weights(config.weight_decay, mask=_not_bias),
-        optax.masked(optax.scale(config.bias_lr_multiplier), _where("bias")),
+        optax.add_decayed_weights(config.weight_decay, mask=_non_bias_mask),
+        optax.masked(optax.scale(config.bias_lr_multiplier), _name_mask("bias")),
         optax.scale_by_learning_rate(schedule),
         optax.trace(decay=config.momentum),
     )

@@ -101,7 +101,7 @@ def make_ordered_step(
 
     def sum_shards(params: Tree, batch: Tree, first: int, count: int) -> Float32[Array, " p"]:
         if count == 1:
-            return compiled_sums(params, _part(batch, first, shards_per_device))
+            return compiled_sums(params, _get_shard(batch, first, shards_per_device))
         half = count // 2
         return _add(sum_shards(params, batch, first, half), sum_shards(params, batch, first + half, half))
 
@@ -117,7 +117,7 @@ def make_ordered_step(
 
 
 @partial(jax.jit, static_argnums=2)
-def _part(batch: Tree, number: int, parts: int) -> Tree:
+def _get_shard(batch: Tree, number: int, parts: int) -> Tree:
     def cut(x: Array) -> Array:
         rows = len(x) // parts
         return jax.lax.dynamic_slice_in_dim(x, number * rows, rows)

@@ -40,7 +40,7 @@ def train(config: Config, workdir: str | Path | None = None) -> Path:
     # Before the folder is created, so that an option that cannot work leaves none behind.
     pretrained = None if run_folder.has_checkpoint(workdir) else open_pretrained(config)
     trainer = Trainer(config, workdir, train_source, val_source, pretrained)
-    distributed.run_on_primary(lambda: _start(workdir, config))
+    distributed.run_on_primary(lambda: _open_run_folder(workdir, config))
     print_split("train", train_source, config)
     if val_source is not None:
         print_split("val", val_source)
@@ -61,7 +61,7 @@ def _with_absolute_paths(config: Config) -> Config:
     return with_data_root(config, config.data.root)
 
 
-def _start(workdir: Path, config: Config) -> None:
+def _open_run_folder(workdir: Path, config: Config) -> None:
     """Create the run folder, or check that it is this run's, and print what the run is."""
     resumed, changed = run_folder.create_or_resume(workdir, config)
     model, names = config.model, config.model.class_names

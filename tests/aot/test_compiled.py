@@ -43,7 +43,7 @@ HOST_HLO = """\
 """  # noqa: E501
 
 
-def test_collectives_in_hlo():
+def test_find_collectives_lists_collectives_with_their_arrays():
     assert find_collectives(HLO) == (
         Collective("reduce-scatter", ("bf16[8,16]",)),
         Collective("all-reduce", ("bf16[38,38,84]", "f32[512]", "pred[3]")),
@@ -57,12 +57,12 @@ def test_collectives_in_hlo():
     assert find_host_transfers(HLO) == ()
 
 
-def test_host_transfers_in_hlo():
+def test_find_host_transfers_lists_opcodes_and_call_targets():
     expected = ("send", "infeed", "outfeed", "xla_ffi_python_gpu_callback", "MoveToHost", "copy in host memory")
     assert find_host_transfers(HOST_HLO) == expected
     assert find_collectives(HOST_HLO) == ()
 
 
-def test_array_bytes():
+def test_array_bytes_returns_the_size_of_an_hlo_type():
     sizes = {"f32[3,3,512,512]": 9437184, "bf16[7]": 14, "s32[]": 4, "pred[3]": 3, "f8e4m3fn[5]": 5, "s4[4]": 4}
     assert {array: array_bytes(array) for array in sizes} == sizes

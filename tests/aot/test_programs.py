@@ -35,7 +35,7 @@ BASELINE_COMMAND = (
 
 
 @pytest.mark.parametrize("program", [pytest.param("train", marks=pytest.mark.slow), "detect"])
-def test_compile_program_for_the_local_device(program: programs.Program):
+def test_compile_program_returns_costs_on_the_local_cpu(program: programs.Program):
     """Compile for the CPU of this machine."""
     config = with_classes(load_config(Path(TINY)), 3)
     mesh = sharding.make_mesh(jax.devices("cpu")[:1])
@@ -67,13 +67,13 @@ def test_compile_program_for_the_local_device(program: programs.Program):
         (["--table", TINY], "tiny_config.py"),
     ],
 )
-def test_wrong_arguments_exit_with_2(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+def test_aot_exits_with_2_for_wrong_arguments(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]):
     assert command("aot", *argv) == 2
     captured = capsys.readouterr()
     assert message in captured.err and "Traceback" not in captured.err and not captured.out
 
 
-def test_help_lists_the_targets(capsys: pytest.CaptureFixture[str]):
+def test_aot_help_lists_the_targets(capsys: pytest.CaptureFixture[str]):
     assert command("aot", "--help") == 0
     output = capsys.readouterr().out
     assert "--target" in output and "h100x8" in output
@@ -89,7 +89,7 @@ def collective_sizes(costs: Costs) -> dict[str, tuple[int, int]]:
     return {kind: (len(of_kind), sum(of_kind)) for kind, of_kind in sizes.items()}
 
 
-def increases(old: Costs, now: Costs) -> list[str]:
+def find_increases(old: Costs, now: Costs) -> list[str]:
     """Return the costs that increased, with the old and the new number."""
     assert old.memory and now.memory and old.flops and now.flops and old.bytes_accessed and now.bytes_accessed
     pairs = {
@@ -105,25 +105,29 @@ def increases(old: Costs, now: Costs) -> list[str]:
     return [f"{cost}: {then} -> {after}" for cost, (then, after) in pairs.items() if after > then]
 
 
-def test_increases_names_every_cost():
+def test_find_increases_names_every_increased_cost():
     old = Costs(
         1e9, 1e9, 1e9, Memory(100, 100, 0, 0), collectives=(Collective("all-reduce", ("f32[10]", "f32[]")),) * 2
     )
 
-    def changed(**fields) -> list[str]:
-        return [line.partition(":")[0] for line in increases(old, msgspec.structs.replace(old, **fields))]
+    def increased_costs(**fields) -> list[str]:
+        return [line.partition(":")[0] for line in find_increases(old, msgspec.structs.replace(old, **fields))]
 
-    assert changed() == changed(flops=0.5e9, bytes_accessed=1.0005e9, memory=Memory(100, 101, 0, 0)) == []
-    assert changed(flops=1.002e9) == ["FLOPs"] and changed(bytes_accessed=1.002e9) == ["bytes accessed"]
-    assert changed(memory=Memory(100, 103, 0, 0)) == ["memory"]
-    assert changed(host_transfers=("outfeed",)) == ["transfers to the host"]
-    assert changed(collectives=(Collective("all-reduce", ("f32[23]",)),)) == ["bytes of all-reduce"], "fewer, larger"
-    assert changed(collectives=(Collective("all-reduce", ("f32[]",)),) * 3) == ["number of all-reduce"]
+    assert (
+        increased_costs() == increased_costs(flops=0.5e9, bytes_accessed=1.0005e9, memory=Memory(100, 101, 0, 0)) == []
+    )
+    assert increased_costs(flops=1.002e9) == ["FLOPs"] and increased_costs(bytes_accessed=1.002e9) == ["bytes accessed"]
+    assert increased_costs(memory=Memory(100, 103, 0, 0)) == ["memory"]
+    assert increased_costs(host_transfers=("outfeed",)) == ["transfers to the host"]
+    assert increased_costs(collectives=(Collective("all-reduce", ("f32[23]",)),)) == ["bytes of all-reduce"], (
+        "fewer, larger"
+    )
+    assert increased_costs(collectives=(Collective("all-reduce", ("f32[]",)),) * 3) == ["number of all-reduce"]
     gathered = (*old.collectives, Collective("all-gather", ("f32[8]",)))
-    assert changed(collectives=gathered) == ["number of all-gather", "bytes of all-gather"]
+    assert increased_costs(collectives=gathered) == ["number of all-gather", "bytes of all-gather"]
 
 
-def test_baseline_has_the_options_of_its_command():
+def test_stored_baseline_has_the_options_of_its_command():
     stored = msgspec.json.decode(BASELINE.read_bytes(), type=programs.Report)
     assert (stored.target, stored.batch_size, stored.dtype) == ("v5e:2x4", 256, "bfloat16")
     assert (stored.image_size, stored.num_classes, stored.images_per_device) == (300, 21, 32)
@@ -131,7 +135,7 @@ def test_baseline_has_the_options_of_its_command():
 
 
 @pytest.fixture(scope="module")
-def compilers() -> None:
+def installed_compilers() -> None:
     if os.environ.get("SSD_JAX_AOT") != "1":
         pytest.skip("compiles for minutes; run with SSD_JAX_AOT=1 or `make aot`")
     for package in ("libtpu", "jax-cuda12-pjrt"):
@@ -141,7 +145,7 @@ def compilers() -> None:
             pytest.skip(f"needs {package}, which `make aot` installs")
 
 
-def aot(*argv: str | Path) -> subprocess.CompletedProcess[str]:
+def run_aot(*argv: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command in a subprocess, because it sets jax up for absent devices."""
     return subprocess.run(
         [sys.executable, "-m", "ssd_jax.aot", *map(str, argv)],
@@ -149,8 +153,8 @@ def aot(*argv: str | Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def compiled_report(file: Path, *argv: str | Path) -> programs.Report:
-    result = aot(*argv, "--json", file)
+def run_aot_and_read_report(file: Path, *argv: str | Path) -> programs.Report:
+    result = run_aot(*argv, "--json", file)
     assert result.returncode == 0, result.stderr
     assert all(line.startswith("Compiling the ") for line in result.stderr.splitlines()), "and no other output"
     written = msgspec.json.decode(file.read_bytes(), type=programs.Report)
@@ -158,7 +162,7 @@ def compiled_report(file: Path, *argv: str | Path) -> programs.Report:
     return written
 
 
-def test_ssd300_costs_have_not_increased(compilers: None, tmp_path: Path):
+def test_ssd300_costs_have_not_increased(installed_compilers: None, tmp_path: Path):
     """On v5e, 32 images on each of 8 devices, in bfloat16. Update the baseline after an intended change, or with
     another version of jax or libtpu:
 
@@ -168,19 +172,19 @@ def test_ssd300_costs_have_not_increased(compilers: None, tmp_path: Path):
     Do so in the environment of `make aot`, and state the old and the new numbers in the commit message.
     """
     before = msgspec.json.decode(BASELINE.read_bytes(), type=programs.Report)
-    now = compiled_report(tmp_path / "now.json", *BASELINE_COMMAND)
+    now = run_aot_and_read_report(tmp_path / "now.json", *BASELINE_COMMAND)
     versions = f"stored with {before.jax} and {before.compiler}, now {now.jax} and {now.compiler}"
     assert set(now.programs) == set(before.programs) == {"train", "detect"}
-    more = {name: increases(before.programs[name], costs) for name, costs in now.programs.items()}
+    more = {name: find_increases(before.programs[name], costs) for name, costs in now.programs.items()}
     assert more == {"train": [], "detect": []}, versions
     assert all(costs.host_transfers == () for costs in now.programs.values())
     assert set(collective_sizes(now.programs["train"])) == {"all-reduce"}, "only those of gradients and scalars"
     assert collective_sizes(now.programs["detect"]) == {}, "images are independent"
 
 
-def test_gpu_report_has_memory_and_collectives(compilers: None, tmp_path: Path):
+def test_gpu_report_has_memory_and_collectives(installed_compilers: None, tmp_path: Path):
     argv = ["--target", "h100x8", TINY, "--classes", "3", "--train.batch_size", "16"]
-    written = compiled_report(tmp_path / "h100.json", *argv)
+    written = run_aot_and_read_report(tmp_path / "h100.json", *argv)
     assert (written.devices, written.num_classes, written.compiler.split()[0]) == (8, 4, "jax-cuda12-pjrt")
     for costs in written.programs.values():
         assert costs.flops is None and costs.bytes_accessed is None, "if XLA reports them now, so can the report"
@@ -189,9 +193,9 @@ def test_gpu_report_has_memory_and_collectives(compilers: None, tmp_path: Path):
     assert collective_sizes(written.programs["detect"]) == {}
 
 
-def test_program_that_does_not_fit(compilers: None):
+def test_aot_reports_a_program_that_does_not_fit_in_memory(installed_compilers: None):
     canvases = ["--data.max_image_size", "20000", "--train.batch_size", "16"]  # 19.2 GB
-    result = aot("--target", "v5e:1x1", TINY, "--classes", "3", *canvases, "--only", "detect")
+    result = run_aot("--target", "v5e:1x1", TINY, "--classes", "3", *canvases, "--only", "detect")
     assert result.returncode == 0, result.stderr
     assert "does not fit: needs" in result.stdout and "of 15.8 GiB" in result.stdout
 
@@ -204,7 +208,9 @@ def test_program_that_does_not_fit(compilers: None):
         (("--target", "h100x16", TINY, "--classes", "3"), "error: train.batch_size"),
     ],
 )
-def test_targets_that_the_compiler_refuses(argv: tuple[str, ...], message: str, compilers: None):
-    result = aot(*argv)
+def test_aot_exits_with_2_for_an_unsupported_target_or_batch_size(
+    argv: tuple[str, ...], message: str, installed_compilers: None
+):
+    result = run_aot(*argv)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith(message) and len(result.stderr.splitlines()) == 1, result.stderr

@@ -28,7 +28,7 @@ from ssd_jax.aot.targets import CHIPS, GIB
         ("v5e", "bfloat16", 1e12, 819e6, 98.95 / 197, 1e-3, 98.95 / 197),
     ],
 )
-def test_roofline(
+def test_roofline_equals_hand_computed_times(
     chip: str,
     dtype: str,
     flops: float | None,
@@ -62,7 +62,7 @@ IN_ALL = (
         ("RESOURCE_EXHAUSTED: Attempting to allocate", "does not fit: the compiler ran out of the device's memory"),
     ],
 )
-def test_read_out_of_memory(message: str, problem: str):
+def test_read_out_of_memory_returns_needed_and_available_memory(message: str, problem: str):
     costs = read_out_of_memory(RuntimeError(message), 1e9, 2.0)
     assert costs is not None and (costs.model_flops, costs.compile_seconds, costs.memory) == (1e9, 2.0, None)
     assert memory_problem(costs, CHIPS["v5e"]) == problem
@@ -77,14 +77,14 @@ def test_memory_problem_at_the_limit_of_the_chip():
     assert problem(13 * GIB + 1) == "does not fit: needs 16.0 of 16.0 GiB"
 
 
-def report(target: str, **costs) -> programs.Report:
+def make_report(target: str, **costs) -> programs.Report:
     return programs.Report(
         target=target, devices=8, config="ssd300_voc0712", image_size=300, num_classes=21, dtype="bfloat16",
         batch_size=256, jax="0.10.2", compiler="libtpu 0.0.42", programs={"train": Costs(**costs)},
     )  # fmt: skip
 
 
-ON_TPU = report(
+ON_TPU = make_report(
     "v5e:2x4",
     model_flops=5.744e12,
     flops=5.91e12,
@@ -96,11 +96,13 @@ ON_TPU = report(
     ),
     compile_seconds=140.2,
 )
-ON_GPU = report("h100x8", model_flops=5.744e12, memory=Memory(2 * GIB, 5 * GIB, GIB, GIB), host_transfers=("outfeed",))
-TOO_LARGE = report("v5e:2x4", model_flops=5.744e12, needed_memory=20 * GIB, available_memory=15.75 * GIB)
+ON_GPU = make_report(
+    "h100x8", model_flops=5.744e12, memory=Memory(2 * GIB, 5 * GIB, GIB, GIB), host_transfers=("outfeed",)
+)
+TOO_LARGE = make_report("v5e:2x4", model_flops=5.744e12, needed_memory=20 * GIB, available_memory=15.75 * GIB)
 
 
-def test_format_report():
+def test_format_report_lists_costs_and_the_speed_limit():
     # 32.76e9 / 819e9 is 40 ms: 32 images in it are 800 a second. 5.91e12 / 197e12 is 30 ms.
     assert format_report(ON_TPU).splitlines() == [
         "ssd300_voc0712 on v5e:2x4: 8 x TPU v5e, 300 px, 21 classes with background, bfloat16, 256 images, "
@@ -118,7 +120,7 @@ def test_format_report():
     ]
 
 
-def test_format_report_without_figures_of_the_compiler():
+def test_format_report_omits_numbers_that_the_compiler_does_not_report():
     rows = dict(line.strip().split("  ", 1) for line in format_report(ON_GPU).splitlines()[4:])
     assert "5.744e+12" in rows["FLOPs"] and "bytes accessed" not in rows
     assert rows["host transfers"].strip() == "outfeed" and rows["collectives"].strip() == "none"
@@ -127,7 +129,7 @@ def test_format_report_without_figures_of_the_compiler():
     assert "needs 20.0 of 15.8 GiB" in format_report(TOO_LARGE).splitlines()[-1]
 
 
-def test_table_command_formats_written_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_aot_table_formats_written_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     files = []
     for number, written in enumerate((ON_TPU, ON_GPU, TOO_LARGE)):
         files.append(tmp_path / f"{number}.json")

@@ -25,7 +25,7 @@ from ssd_jax.errors import UserError
         ("h100x32", "h100", 32),
     ],
 )
-def test_parse_target(name: str, chip: str, count: int):
+def test_parse_target_returns_chip_and_device_count(name: str, chip: str, count: int):
     target = parse_target(name)
     assert (target.name, target.chip_name, target.count, target.chip) == (name, chip, count, CHIPS[chip])
 
@@ -33,12 +33,12 @@ def test_parse_target(name: str, chip: str, count: int):
 @pytest.mark.parametrize(
     "name", ["", "v5e", "v5e:8", "v5ex8", "v3:2x4", "h100", "h100:2x4", "h100x", "h100x2x4", "tpux8", "V5E:2x4"]
 )
-def test_parse_target_refuses_unknown_targets(name: str):
+def test_parse_target_rejects_unknown_targets(name: str):
     with pytest.raises(UserError, match=r"--target .*v5e:2x4.*h100x8"):
         parse_target(name)
 
 
-def test_parse_target_refuses_impossible_sizes():
+def test_parse_target_rejects_impossible_sizes():
     for name in ("v5e:0x4", "h100x0"):
         with pytest.raises(UserError, match="no device"):
             parse_target(name)
@@ -46,7 +46,7 @@ def test_parse_target_refuses_impossible_sizes():
         parse_target("h100x12")
 
 
-def test_chips_have_the_published_figures():
+def test_chips_have_the_published_specifications():
     """TFLOP/s of bfloat16 without sparsity, GB/s and GiB, written down a second time."""
     figures = {name: (c.bfloat16 / 1e12, c.bandwidth / 1e9, round(c.memory / GIB)) for name, c in CHIPS.items()}
     assert figures == {
@@ -69,7 +69,9 @@ def test_gpu_target_config_needs_no_driver():
 
 
 @pytest.mark.parametrize(("name", "install"), [("v5e:2x4", "jax[tpu]"), ("h100x8", "--no-deps jax-cuda12-plugin==")])
-def test_target_devices_needs_the_compiler(name: str, install: str, monkeypatch: pytest.MonkeyPatch):
+def test_target_devices_error_says_how_to_install_the_compiler(
+    name: str, install: str, monkeypatch: pytest.MonkeyPatch
+):
     def missing(package: str) -> str:
         raise importlib.metadata.PackageNotFoundError(package)
 
@@ -79,7 +81,7 @@ def test_target_devices_needs_the_compiler(name: str, install: str, monkeypatch:
     assert name in str(error.value) and "not installed" in str(error.value) and install in str(error.value)
 
 
-def test_suppress_stderr_shows_output_only_on_failure():
+def test_suppress_stderr_shows_output_only_if_the_block_fails():
     program = """
 import os, sys
 from ssd_jax.aot.quiet_compiler import suppress_stderr

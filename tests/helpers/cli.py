@@ -37,7 +37,7 @@ def command(*argv: str | Path) -> int:
         return end.code
 
 
-def start(script: str, *argv: str | Path, **environment: str) -> subprocess.Popen[str]:
+def start_script(script: str, *argv: str | Path, **environment: str) -> subprocess.Popen[str]:
     """Start a script, such as ``train.py``, in a process of its own."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / script), *map(str, argv)],

@@ -29,7 +29,7 @@ class OwnError(UserError):
     pass
 
 
-def message_of(function: Callable[[], Any], kind: type[Exception]) -> str | None:
+def error_message(function: Callable[[], Any], kind: type[Exception]) -> str | None:
     try:
         function()
     except kind as error:
@@ -46,9 +46,9 @@ def call_functions(out: Path) -> dict[str, Any]:
 
     results: dict[str, Any] = {"primary": distributed.is_primary(), "multi": distributed.is_multi_process()}
     results["on_primary"] = distributed.run_on_primary(lambda: 5)
-    results["failure"] = message_of(lambda: distributed.run_on_primary(fail, OwnError), OwnError)
-    results["same"] = message_of(lambda: distributed.assert_same("a", "the config"), UserError)
-    results["differs"] = message_of(lambda: distributed.assert_same(f"a{index}", "the config"), UserError)
+    results["failure"] = error_message(lambda: distributed.run_on_primary(fail, OwnError), OwnError)
+    results["same"] = error_message(lambda: distributed.assert_same("a", "the config"), UserError)
+    results["differs"] = error_message(lambda: distributed.assert_same(f"a{index}", "the config"), UserError)
 
     mesh = sharding.make_mesh(fsdp=2)
     rows = sharding.local_rows(mesh, 8)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from helpers.paths import TESTS
 
 
-class Ended(NamedTuple):
+class FinishedProcess(NamedTuple):
     """A process that has ended."""
 
     code: int
@@ -27,7 +27,7 @@ def free_address() -> str:
         return f"localhost:{free.getsockname()[1]}"
 
 
-def environment(devices: int = 1, **variables: object) -> dict[str, str]:
+def process_environment(devices: int = 1, **variables: object) -> dict[str, str]:
     """Return environment variables for a process with virtual CPU devices."""
     own = {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
@@ -49,7 +49,7 @@ def start_worker(task: str, out: Path, options: Mapping[str, object], **variable
     """
     return subprocess.Popen(
         [sys.executable, str(TESTS / "helpers" / "distributed_worker.py"), task, str(out), json.dumps(options)],
-        env=environment(**variables),  # type: ignore[arg-type]
+        env=process_environment(**variables),  # type: ignore[arg-type]
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -68,7 +68,7 @@ def start_workers(task: str, out: Path, counts: Sequence[int] = (2, 2), **variab
     return [start_worker(task, out, given, **variables) for given in options]
 
 
-def end(processes: Sequence[subprocess.Popen[str]], timeout: float = 900) -> list[Ended]:
+def wait_until_finished(processes: Sequence[subprocess.Popen[str]], timeout: float = 900) -> list[FinishedProcess]:
     """Wait until all processes have ended; kill them after a timeout in seconds."""
     texts = []
     try:
@@ -76,4 +76,4 @@ def end(processes: Sequence[subprocess.Popen[str]], timeout: float = 900) -> lis
     finally:
         for process in processes:
             process.kill()
-    return [Ended(process.returncode, *text) for process, text in zip(processes, texts, strict=True)]
+    return [FinishedProcess(process.returncode, *text) for process, text in zip(processes, texts, strict=True)]

@@ -25,7 +25,7 @@ NAMES = ("cat", "dog")
 METADATA = {"config": {"model": {"class_names": list(NAMES)}}, "stream": {"next_index": 7}}
 
 
-def trees(seed: int = 0, **kernels: tuple[int, ...]) -> dict[str, Any]:
+def make_trees(seed: int = 0, **kernels: tuple[int, ...]) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     shapes = {"conv1_1": (3, 3, 3, 8), "conv1_2": (3, 3, 8, 8)} | kernels
     params = {name: {"kernel": jnp.asarray(rng.normal(size=shape), jnp.float32)} for name, shape in shapes.items()}
@@ -36,24 +36,24 @@ def save_steps(folder: Path, *steps: tuple[int, float | None]) -> Path:
     """Save a checkpoint for each step with its metric, and return the folder."""
     with Checkpoints(folder, for_writing=True) as checkpoints:
         for step, metric in steps:
-            checkpoints.save(step, trees(step), METADATA, metric)
+            checkpoints.save(step, make_trees(step), METADATA, metric)
     return folder
 
 
 def assert_restores(folder: Path, step: int) -> None:
     with Checkpoints(folder) as checkpoints:
-        restored = checkpoints.restore(step, trees(), NAMES)
-    jax.tree.map(np.testing.assert_array_equal, restored.trees, trees(step))
+        restored = checkpoints.restore(step, make_trees(), NAMES)
+    jax.tree.map(np.testing.assert_array_equal, restored.trees, make_trees(step))
     assert restored.metadata == METADATA
 
 
-def test_restore_gives_the_saved_bits(tmp_path):
+def test_restore_returns_the_saved_arrays_bit_for_bit(tmp_path):
     assert_restores(save_steps(tmp_path / "c", (7, None)), 7)
 
 
 def test_restore_reads_only_the_requested_trees(tmp_path):
     with Checkpoints(save_steps(tmp_path / "c", (7, None))) as checkpoints:
-        restored = checkpoints.restore(7, {"params": trees()["params"]}, NAMES).trees
+        restored = checkpoints.restore(7, {"params": make_trees()["params"]}, NAMES).trees
     assert list(restored) == ["params"]
 
 
@@ -86,7 +86,7 @@ def test_only_a_writer_deletes_incomplete_checkpoints(tmp_path):
         assert incomplete.exists(), "a run may just be writing it"
     with Checkpoints(folder, for_writing=True) as checkpoints:
         assert checkpoints.latest == 1
-        checkpoints.save(3, trees(3), METADATA)
+        checkpoints.save(3, make_trees(3), METADATA)
     assert not incomplete.exists()
 
 
@@ -100,9 +100,9 @@ def test_parameter_names_are_those_of_the_checkpoint(tmp_path):
             checkpoints.parameter_names(1, "another module")
 
 
-def test_restore_lists_parameters_of_another_architecture(tmp_path):
+def test_restore_lists_parameters_that_differ_from_the_model(tmp_path):
     with Checkpoints(save_steps(tmp_path / "c", (1, None))) as checkpoints:
-        target = trees(conv1_2=(3, 3, 8, 16), conv2_1=(3, 3, 16, 16))
+        target = make_trees(conv1_2=(3, 3, 8, 16), conv2_1=(3, 3, 16, 16))
         del target["params"]["conv1_1"]
         with pytest.raises(UserError) as error:
             checkpoints.restore(1, target, NAMES)
@@ -126,15 +126,15 @@ def test_restore_lists_parameters_of_another_architecture(tmp_path):
         ),
     ],
 )
-def test_restore_lists_classes_that_differ(tmp_path, names, lines):
+def test_restore_lists_classes_that_differ_from_the_config(tmp_path, names, lines):
     with Checkpoints(save_steps(tmp_path / "c", (1, None))) as checkpoints, pytest.raises(UserError) as error:
-        checkpoints.restore(1, trees(), names)
+        checkpoints.restore(1, make_trees(), names)
     first, *rest = str(error.value).splitlines()
     assert str(tmp_path / "c" / "1") in first and str(tmp_path / "config.json") in first
     assert [line.strip() for line in rest] == lines
 
 
-def test_check_same_parameters_lists_at_most_20(tmp_path):
+def test_check_same_parameters_lists_at_most_20_parameters(tmp_path):
     expected = {f"conv{i}": jnp.ones(1) for i in range(25)}
     with pytest.raises(UserError) as error:
         check_same_parameters(tmp_path, {}, expected)
@@ -165,9 +165,9 @@ def test_checkpoints_drop_orbax_logs_only_while_they_are_open(tmp_path, caplog):
 
 def assert_full_disk_is_reported(folder: Path, fill: Callable[[], object], reason: str, caplog: Any) -> None:
     """Save step 1, then step 2, which is larger by megabytes, and check what is left."""
-    large = trees(2, fc6=(1000, 1000))
+    large = make_trees(2, fc6=(1000, 1000))
     with caplog.at_level(logging.ERROR), Checkpoints(folder, for_writing=True) as checkpoints:
-        checkpoints.save(1, trees(1), METADATA, 0.5)
+        checkpoints.save(1, make_trees(1), METADATA, 0.5)
         checkpoints.wait_until_finished()
         fill()
         with pytest.raises(UserError, match=rf"checkpoint of step 2 .*\({reason}\).*space"):
@@ -179,7 +179,7 @@ def assert_full_disk_is_reported(folder: Path, fill: Callable[[], object], reaso
     assert_restores(folder, 1)
 
 
-def test_save_reports_a_full_disk_that_orbax_raises(tmp_path, monkeypatch, caplog):
+def test_save_reports_an_out_of_space_error_raised_by_orbax(tmp_path, monkeypatch, caplog):
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -191,7 +191,7 @@ def test_save_reports_a_full_disk_that_orbax_raises(tmp_path, monkeypatch, caplo
 
 # Orbax raises the error of a failed save in each of its threads.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_save_reports_a_limit_on_file_sizes(tmp_path, caplog):
+def test_save_reports_a_file_that_exceeds_the_size_limit(tmp_path, caplog):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         fill = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))  # noqa: E731
@@ -211,27 +211,27 @@ def test_save_reports_a_full_file_system(tmp_path, caplog):
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
-def test_save_does_not_convert_errors_without_a_system_reason(tmp_path, monkeypatch):
+def test_save_propagates_errors_that_are_not_from_the_operating_system(tmp_path, monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise ValueError("a bug")
 
     monkeypatch.setattr("orbax.checkpoint.v1.training.Checkpointer.save_checkpointables_async", broken)
     with Checkpoints(tmp_path / "c", for_writing=True) as checkpoints, pytest.raises(ValueError, match="a bug"):
-        checkpoints.save(1, trees(), METADATA)
+        checkpoints.save(1, make_trees(), METADATA)
 
 
 def test_raise_if_failed_writes_the_checksums_of_a_finished_save(tmp_path):
     checksums, end = tmp_path / "c" / "1" / "checksums.json", time.monotonic() + 60
     with Checkpoints(tmp_path / "c", for_writing=True) as checkpoints:
         checkpoints.raise_if_failed()
-        checkpoints.save(1, trees(), METADATA)
+        checkpoints.save(1, make_trees(), METADATA)
         while not checksums.exists() and time.monotonic() < end:
             checkpoints.raise_if_failed()
         assert checksums.is_file()
 
 
-def test_an_exception_in_the_block_is_not_replaced_by_a_failed_save(tmp_path, monkeypatch):
+def test_exception_in_the_with_block_takes_precedence_over_a_failed_save(tmp_path, monkeypatch):
     with pytest.raises(KeyError, match="the first"), Checkpoints(tmp_path / "c", for_writing=True) as checkpoints:
-        checkpoints.save(1, trees(), METADATA)
+        checkpoints.save(1, make_trees(), METADATA)
         monkeypatch.setattr(checkpoints, "wait_until_finished", lambda: 1 / 0)
         raise KeyError("the first")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.orbax_files import array_files, largest_array_file, metadata_file
-from helpers.processes import end, start_workers
+from helpers.processes import start_workers, wait_until_finished
 
 from ssd_jax.errors import UserError
 from ssd_jax.runs.checkpoint import Checkpoints
@@ -26,7 +26,7 @@ NAMES = ("cat",)
 METADATA = {"config": {"model": {"class_names": list(NAMES)}}}
 
 
-def tree(step: int) -> dict:
+def make_tree(step: int) -> dict:
     return {"params": {"conv": {"kernel": step + jnp.arange(1000, dtype=jnp.float32)}}}
 
 
@@ -35,7 +35,7 @@ def saved(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "checkpoints"
     with Checkpoints(folder, for_writing=True) as checkpoints:
         for step in (1, 2):
-            checkpoints.save(step, tree(step), METADATA)
+            checkpoints.save(step, make_tree(step), METADATA)
     return folder
 
 
@@ -52,17 +52,17 @@ def flip_a_bit(checkpoint: Path) -> None:
     file.write_bytes(data)
 
 
-def truncate(checkpoint: Path) -> None:
+def truncate_largest_file(checkpoint: Path) -> None:
     file = largest_array_file(checkpoint)
     os.truncate(file, file.stat().st_size // 2)
 
 
-def empty_all(checkpoint: Path) -> None:
+def empty_array_files(checkpoint: Path) -> None:
     for file in array_files(checkpoint, "params"):
         file.write_bytes(b"")
 
 
-def remove(checkpoint: Path) -> None:
+def remove_largest_file(checkpoint: Path) -> None:
     largest_array_file(checkpoint).unlink()
 
 
@@ -79,73 +79,73 @@ def break_metadata_and_its_checksum(checkpoint: Path) -> None:
     write_checksums(checkpoint)
 
 
-def remove_arrays_and_checksums(checkpoint: Path) -> None:
-    empty_all(checkpoint)
+def empty_array_files_and_remove_checksums(checkpoint: Path) -> None:
+    empty_array_files(checkpoint)
     (checkpoint / "checksums.json").unlink()
 
 
-DAMAGES: list[Callable[[Path], None]] = [
-    flip_a_bit, truncate, empty_all, remove, break_metadata, break_checksums, break_metadata_and_its_checksum,
-    remove_arrays_and_checksums,
+CORRUPTIONS: list[Callable[[Path], None]] = [
+    flip_a_bit, truncate_largest_file, empty_array_files, remove_largest_file, break_metadata, break_checksums,
+    break_metadata_and_its_checksum, empty_array_files_and_remove_checksums,
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_restore_names_a_corrupt_checkpoint(damage, folder):
-    damage(folder / "2")
+@pytest.mark.parametrize("corrupt", CORRUPTIONS, ids=lambda corrupt: corrupt.__name__)
+def test_restore_error_names_the_corrupt_checkpoint(corrupt, folder):
+    corrupt(folder / "2")
     with Checkpoints(folder) as checkpoints, pytest.raises(CorruptCheckpointError) as error:
-        checkpoints.restore(2, tree(0), NAMES)
+        checkpoints.restore(2, make_tree(0), NAMES)
     assert str(folder / "2") in error.value.reason
     assert str(error.value).startswith(error.value.reason) and len(str(error.value)) > len(error.value.reason)
 
 
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_resume_moves_a_corrupt_checkpoint_and_takes_the_previous_one(damage, folder, caplog):
-    damage(folder / "2")
+@pytest.mark.parametrize("corrupt", CORRUPTIONS, ids=lambda corrupt: corrupt.__name__)
+def test_resume_moves_a_corrupt_checkpoint_and_restores_the_previous_one(corrupt, folder, caplog):
+    corrupt(folder / "2")
     aside = folder.parent / "damaged_checkpoints" / "2"
     with Checkpoints(folder) as checkpoints:
-        restored = checkpoints.resume(tree(0), NAMES)
+        restored = checkpoints.resume(make_tree(0), NAMES)
         assert list(checkpoints.steps) == [1]
     assert restored is not None and restored.step == 1
-    np.testing.assert_array_equal(restored.trees["params"]["conv"]["kernel"], tree(1)["params"]["conv"]["kernel"])
+    np.testing.assert_array_equal(restored.trees["params"]["conv"]["kernel"], make_tree(1)["params"]["conv"]["kernel"])
     (message,) = (record.getMessage() for record in caplog.records)
     assert str(folder / "2") in message and str(aside) in message
     assert aside.is_dir() and not (folder / "2").exists()
 
 
-def test_resume_takes_the_latest_checkpoint_if_it_is_intact(folder, caplog):
+def test_resume_restores_the_latest_checkpoint_if_it_is_intact(folder, caplog):
     with Checkpoints(folder) as checkpoints:
-        restored = checkpoints.resume(tree(0), NAMES)
+        restored = checkpoints.resume(make_tree(0), NAMES)
         assert sorted(checkpoints.steps) == [1, 2]
     assert restored is not None and restored.step == 2
     assert not caplog.records and not (folder.parent / "damaged_checkpoints").exists()
 
 
-def test_resume_gives_none_without_checkpoints(tmp_path):
+def test_resume_returns_none_without_checkpoints(tmp_path):
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        assert checkpoints.resume(tree(0), NAMES) is None
+        assert checkpoints.resume(make_tree(0), NAMES) is None
 
 
-def test_resume_leaves_all_corrupt_checkpoints_in_place(folder):
+def test_resume_moves_no_checkpoint_if_all_are_corrupt(folder):
     for step in ("1", "2"):
         flip_a_bit(folder / step)
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match="--workdir") as error:
-        checkpoints.resume(tree(0), NAMES)
+        checkpoints.resume(make_tree(0), NAMES)
     assert not isinstance(error.value, CorruptCheckpointError)
     assert all(str(folder / step) in str(error.value) for step in ("1", "2"))
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
 
 
-def test_resume_does_not_move_a_checkpoint_that_does_not_fit(folder):
+def test_resume_does_not_move_a_checkpoint_of_another_architecture(folder):
     other = {"params": {"conv": {"kernel": jax.ShapeDtypeStruct((7,), np.float32)}}}
     with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match="conv/kernel"):
         checkpoints.resume(other, NAMES)
     assert (folder / "2").is_dir()
 
 
-def test_resume_agrees_in_two_processes_that_saved_together(tmp_path):
-    ended = end(start_workers("save_and_resume", tmp_path))
+def test_resume_restores_the_same_checkpoint_in_two_processes(tmp_path):
+    ended = wait_until_finished(start_workers("save_and_resume", tmp_path))
     assert [process.code for process in ended] == [0, 0], ended
     for index in range(2):
         result = json.loads((tmp_path / f"{index}.json").read_text())
@@ -169,7 +169,7 @@ def checkpoint(tmp_path) -> Path:
     return folder
 
 
-def test_write_checksums_has_the_sha256_of_each_file(checkpoint):
+def test_write_checksums_writes_the_sha256_of_each_file(checkpoint):
     assert json.loads((checkpoint / "checksums.json").read_text()) == {
         "a/b.bin": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",  # FIPS 180-2, appendix B.1
         "c.json": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
@@ -178,30 +178,30 @@ def test_write_checksums_has_the_sha256_of_each_file(checkpoint):
 
 
 @pytest.mark.parametrize("missing", ["a/b.bin", "c.json"])
-def test_verify_checksums_names_a_missing_file(checkpoint, missing):
+def test_verify_checksums_error_names_the_missing_file(checkpoint, missing):
     (checkpoint / missing).unlink()
     with pytest.raises(CorruptCheckpointError, match=f"{checkpoint}: .*{missing}"):
         verify_checksums(checkpoint)
 
 
-def test_verify_checksums_names_a_changed_file(checkpoint):
+def test_verify_checksums_error_names_the_changed_file(checkpoint):
     (checkpoint / "a" / "b.bin").write_bytes(b"abd")
     with pytest.raises(CorruptCheckpointError, match=r"a/b\.bin"):
         verify_checksums(checkpoint)
 
 
-def test_verify_checksums_passes_without_checksums(checkpoint):
+def test_verify_checksums_accepts_a_checkpoint_without_checksums(checkpoint):
     (checkpoint / "checksums.json").unlink()
     (checkpoint / "c.json").unlink()
     verify_checksums(checkpoint)
 
 
-def test_verify_checksums_passes_with_an_additional_file(checkpoint):
+def test_verify_checksums_accepts_an_additional_file(checkpoint):
     (checkpoint / "note.txt").write_text("of a user")
     verify_checksums(checkpoint)
 
 
-def test_restore_newest_intact_replaces_what_was_moved_before(tmp_path):
+def test_restore_newest_intact_replaces_a_checkpoint_that_was_moved_before(tmp_path):
     folder, aside = tmp_path / "checkpoints", tmp_path / "damaged_checkpoints"
     (folder / "3").mkdir(parents=True)
     (folder / "3" / "new").touch()

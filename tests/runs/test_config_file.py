@@ -60,7 +60,7 @@ def set_option(config: Any, option: str, value: Any) -> Any:
         ("model.default_boxes.variances", (0.1, 0.1, 0.2), "length 4"),
     ],
 )
-def test_validate_names_the_option_its_value_and_the_bound(option, value, expected):
+def test_validate_error_names_option_value_and_bound(option, value, expected):
     with pytest.raises(UserError) as error:
         validate(set_option(Config(), option, value))
     assert f"{option} is {value!r}" in str(error.value).replace("is nan", f"is {value!r}")
@@ -79,7 +79,7 @@ def test_validate_names_the_option_its_value_and_the_bound(option, value, expect
         ("detect.log_scale_bounds", (0.0, None), "detect.log_scale_bounds[0]"),
     ],
 )
-def test_validate_names_the_entry_of_a_tuple(option, value, place):
+def test_validate_error_names_the_tuple_entry(option, value, place):
     with pytest.raises(UserError) as error:
         validate(set_option(Config(), option, value))
     assert f"{place} is " in str(error.value)
@@ -106,7 +106,7 @@ def test_validate_names_the_entry_of_a_tuple(option, value, place):
         ),
     ],
 )
-def test_rules_about_several_fields_are_checked_by_the_constructors(build, words):
+def test_config_constructors_check_rules_about_several_fields(build, words):
     with pytest.raises(UserError) as error:
         build()
     for word in words:
@@ -136,13 +136,13 @@ def test_decode_config_translates_former_option_names():
     assert decode_config(json.dumps(tree).encode()) == written
 
 
-def test_decode_config_prefers_the_present_name():
+def test_decode_config_prefers_the_current_option_name():
     tree = {"data": {"canvas": 100, "max_image_size": 200}}
     assert decode_config(json.dumps(tree).encode()).data.max_image_size == 200
 
 
 @pytest.mark.parametrize("text", ["[]", "5", '{"data": 5}', '{"data": [1]}', "{", '{"model": {"extras": [{}]}}'])
-def test_decode_config_rejects_other_json(text):
+def test_decode_config_rejects_text_that_is_not_a_config(text):
     with pytest.raises(UserError):
         decode_config(text.encode())
 
@@ -175,7 +175,7 @@ def test_decode_config_rejects_other_json(text):
         ),
     ],
 )
-def test_load_config_names_the_file_and_the_mistake(tmp_path, text, words):
+def test_load_config_error_names_the_file_and_the_mistake(tmp_path, text, words):
     file = tmp_path / "my_config.py"
     file.write_text(text)
     with pytest.raises(UserError) as error:
@@ -184,7 +184,7 @@ def test_load_config_names_the_file_and_the_mistake(tmp_path, text, words):
         assert word.lower() in str(error.value).lower()
 
 
-def test_load_config_replaces_options():
+def test_load_config_replaces_values_by_the_given_options():
     base = load_config(TINY)
     options = {"data.root": "folder", "train.steps": 7, "model.std": (2.0, 2.0, 2.0), "data.canvas": 96}
     config = load_config(TINY, options)
@@ -203,13 +203,13 @@ def test_load_config_replaces_options():
         ({"data.root": Path("folder")}, ["data.root", "str"]),
     ],
 )
-def test_load_config_names_a_wrong_option(options, words):
+def test_load_config_error_names_the_wrong_option(options, words):
     with pytest.raises(UserError) as error:
         load_config(TINY, options)
     for word in (TINY, *words):
         assert word in str(error.value)
 
 
-def test_load_config_takes_a_string_or_a_path():
+def test_load_config_accepts_a_string_or_a_path():
     assert load_config(TINY) == load_config(Path(TINY))
     assert config_file.load_config(TINY).name == "tiny"

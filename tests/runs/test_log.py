@@ -11,7 +11,7 @@ from ssd_jax.errors import UserError
 from ssd_jax.runs.log import RunLog, read_log, read_results
 
 
-def test_run_log_continues_after_a_step(tmp_path):
+def test_run_log_removes_entries_after_the_step_it_resumes_from(tmp_path):
     with RunLog(tmp_path, 0) as log:
         for step in (1, 2, 3):
             log.log_step(step, {"loss": step / 3})
@@ -28,7 +28,7 @@ def test_run_log_continues_after_a_step(tmp_path):
     assert text == "step,loss,voc_map_area,coco_ap\n2,0.6666666666666666,0.25,\n"
 
 
-def test_read_log_and_results_are_empty_for_a_new_run(tmp_path):
+def test_read_log_and_read_results_return_empty_lists_for_a_new_run(tmp_path):
     assert read_log(tmp_path) == []
     assert read_results(tmp_path) == []
 

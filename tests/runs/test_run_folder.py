@@ -17,7 +17,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 TINY = tiny_config.get_config()
 
 
-def with_steps(steps: int) -> config.Config:
+def config_with_steps(steps: int) -> config.Config:
     return dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, steps=steps))
 
 
@@ -37,7 +37,7 @@ def test_read_config_returns_the_written_config(tmp_path, file):
     assert run_folder.read_config(tmp_path / "run") == written
 
 
-def test_read_config_returns_settings_of_other_libraries(tmp_path):
+def test_read_config_returns_options_that_imitate_other_libraries(tmp_path):
     detect = config.Detect(top_k_per="map", log_scale_bounds=(None, 4.0), clip_before_nms=True, drop_empty=True)
     written = dataclasses.replace(TINY, detect=detect)
     run_folder.create_or_resume(tmp_path / "run", written)
@@ -52,13 +52,13 @@ def test_read_config_returns_settings_of_other_libraries(tmp_path):
         ('{"train": {"steps": 0}}', ["config.json", "train.steps is 0"]),
     ],
 )
-def test_read_config_names_the_option_of_an_edited_config(tmp_path, text, words):
+def test_read_config_error_names_the_file_and_the_invalid_option(tmp_path, text, words):
     with pytest.raises(UserError) as error:
         run_folder.read_config(write_run(tmp_path / "run", text))
     assert all(word in str(error.value) for word in words)
 
 
-def test_read_config_refuses_a_folder_without_config(tmp_path):
+def test_read_config_rejects_a_folder_without_config_json(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         run_folder.read_config(tmp_path / "typo")
     with pytest.raises(UserError, match=r"config\.json is missing"):
@@ -75,14 +75,14 @@ def test_create_or_resume_resumes_only_from_a_complete_checkpoint(tmp_path):
     assert run_folder.create_or_resume(run, TINY) == (True, [])
 
 
-def test_create_or_resume_takes_any_options_without_a_checkpoint(tmp_path):
+def test_create_or_resume_accepts_any_options_without_a_checkpoint(tmp_path):
     run_folder.create_or_resume(tmp_path / "run", TINY)
-    assert run_folder.create_or_resume(tmp_path / "run", with_steps(31)) == (False, [])
-    assert run_folder.read_config(tmp_path / "run") == with_steps(31)
+    assert run_folder.create_or_resume(tmp_path / "run", config_with_steps(31)) == (False, [])
+    assert run_folder.read_config(tmp_path / "run") == config_with_steps(31)
 
 
-def test_create_or_resume_takes_options_that_may_change(tmp_path):
-    start_run(tmp_path / "run")
+def test_create_or_resume_accepts_options_that_may_change_on_resume(tmp_path):
+    create_run_with_checkpoint(tmp_path / "run")
     moved = dataclasses.replace(
         TINY,
         data=dataclasses.replace(TINY.data, root="/elsewhere"),
@@ -93,16 +93,16 @@ def test_create_or_resume_takes_options_that_may_change(tmp_path):
     assert run_folder.read_config(tmp_path / "run") == moved
 
 
-def start_run(run: Path) -> None:
+def create_run_with_checkpoint(run: Path) -> None:
     """Create a run folder with a checkpoint."""
     run_folder.create_or_resume(run, TINY)
     (run / "checkpoints" / "7").mkdir(parents=True)
 
 
-def test_create_or_resume_lists_other_options_and_changes_nothing(tmp_path):
-    start_run(tmp_path / "run")
+def test_create_or_resume_error_lists_changed_options_and_keeps_config_json(tmp_path):
+    create_run_with_checkpoint(tmp_path / "run")
     before = (tmp_path / "run" / "config.json").read_text()
-    other = dataclasses.replace(with_steps(31), name="tiny2")
+    other = dataclasses.replace(config_with_steps(31), name="tiny2")
     with pytest.raises(UserError) as error:
         run_folder.create_or_resume(tmp_path / "run", other)
     changed = [line.strip() for line in str(error.value).splitlines() if line.startswith("  ")]
@@ -110,7 +110,7 @@ def test_create_or_resume_lists_other_options_and_changes_nothing(tmp_path):
     assert (tmp_path / "run" / "config.json").read_text() == before
 
 
-def test_create_or_resume_leaves_a_folder_with_other_files_alone(tmp_path):
+def test_create_or_resume_rejects_a_folder_that_is_not_a_run_folder(tmp_path):
     (tmp_path / "thesis.tex").write_text("a file of a user")
     with pytest.raises(UserError, match="not empty"):
         run_folder.create_or_resume(tmp_path, TINY)
@@ -119,7 +119,7 @@ def test_create_or_resume_leaves_a_folder_with_other_files_alone(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_create_or_resume_names_a_folder_that_cannot_be_created(tmp_path):
+def test_create_or_resume_error_names_a_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/run: .*\(Not a directory\).*--workdir"):
         run_folder.create_or_resume(tmp_path / "file" / "run", TINY)
@@ -128,7 +128,7 @@ def test_create_or_resume_names_a_folder_that_cannot_be_created(tmp_path):
 # ---- lock ----
 
 
-def test_exclusive_lock_admits_one_process(tmp_path):
+def test_exclusive_lock_can_be_held_only_once(tmp_path):
     with run_folder.exclusive_lock(tmp_path):
         with pytest.raises(UserError, match=r"another process .*--workdir.*--distributed"):
             run_folder.exclusive_lock(tmp_path).__enter__()
@@ -140,7 +140,7 @@ def test_exclusive_lock_admits_one_process(tmp_path):
         pass
 
 
-def test_exclusive_lock_does_nothing_without_locks(tmp_path, monkeypatch):
+def test_exclusive_lock_does_nothing_on_a_file_system_without_locks(tmp_path, monkeypatch):
     def refuse(*_: object) -> None:
         raise OSError("not supported")
 

@@ -55,7 +55,7 @@ def test_compiler_options_are_deterministic_only_on_request(kind, deterministic,
 
 
 @pytest.mark.parametrize(("version", "known"), [((0, 10, 2), True), ((0, 9, 0), False), ((0, 11, 0), False)])
-def test_compiler_options_of_a_cpu_are_those_of_jaxlib_0_10(version, known, monkeypatch):
+def test_compiler_options_of_a_cpu_are_set_only_for_jax_0_10(version, known, monkeypatch):
     monkeypatch.setattr(jax, "__version_info__", version)
     options = compilation.compiler_options(fake_mesh())
     assert bool(options) == known

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 from helpers.paths import ROOT
-from helpers.processes import Ended, end, free_address, start_worker, start_workers
+from helpers.processes import FinishedProcess, free_address, start_worker, start_workers, wait_until_finished
 
 from ssd_jax.errors import UserError
 from ssd_jax.runtime import distributed
 from ssd_jax.runtime.distributed_options import DistributedOptions
 
 
-def wait_for(files: list[Path], processes: list) -> None:
+def wait_for_files(files: list[Path], processes: list) -> None:
     while not all(file.exists() for file in files):
-        assert all(process.poll() is None for process in processes), end(processes)
+        assert all(process.poll() is None for process in processes), wait_until_finished(processes)
         time.sleep(0.02)
 
 
@@ -28,74 +28,74 @@ def wait_for(files: list[Path], processes: list) -> None:
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory) -> tuple[list[dict], list[Ended]]:
+def two_processes(tmp_path_factory) -> tuple[list[dict], list[FinishedProcess]]:
     """Results of call_functions in each process, and the ended processes."""
     out = tmp_path_factory.mktemp("two")
-    ended = end(start_workers("call_functions", out, devices=2))
+    ended = wait_until_finished(start_workers("call_functions", out, devices=2))
     assert [process.code for process in ended] == [0, 0], ended
     return [json.loads((out / f"{index}.json").read_text()) for index in range(2)], ended
 
 
-def test_is_primary_is_true_for_process_0_alone(two):
-    results, _ = two
+def test_is_primary_is_true_for_process_0_alone(two_processes):
+    results, _ = two_processes
     assert [r["primary"] for r in results] == [True, False]
     assert [r["multi"] for r in results] == [True, True]
 
 
-def test_only_the_primary_process_prints(two):
-    _, (first, second) = two
+def test_only_the_primary_process_prints_to_stdout(two_processes):
+    _, (first, second) = two_processes
     assert "printed by process 0" in first.out
     assert "printed by process 1" not in second.out
     assert (first.err, second.err) == ("", "")
 
 
-def test_run_on_primary_returns_the_result_there_and_none_elsewhere(two):
-    results, _ = two
+def test_run_on_primary_returns_none_in_all_processes_but_the_primary(two_processes):
+    results, _ = two_processes
     assert [r["on_primary"] for r in results] == [5, None]
 
 
-def test_run_on_primary_raises_a_failure_in_all_processes(two):
-    first, second = (r["failure"] for r in two[0])
+def test_run_on_primary_raises_a_failure_in_all_processes(two_processes):
+    first, second = (r["failure"] for r in two_processes[0])
     assert first == "only process 0 knows why"
     assert "process 0" in second
 
 
-def test_assert_same_raises_in_all_processes_if_texts_differ(two):
-    for result in two[0]:
+def test_assert_same_raises_in_all_processes_if_texts_differ(two_processes):
+    for result in two_processes[0]:
         assert result["same"] is None
         assert "the config of process 1" in result["differs"]
 
 
-def test_local_rows_divide_a_batch(two):
-    rows = [r["rows"] for r in two[0]]
+def test_local_rows_of_two_processes_cover_a_batch_once(two_processes):
+    rows = [r["rows"] for r in two_processes[0]]
     assert sorted(rows[0] + rows[1]) == list(range(8)) and len(rows[0]) == len(rows[1]) == 4
 
 
-def test_map_images_and_fetch_give_the_whole_batch(two):
+def test_map_images_and_fetch_return_the_whole_batch(two_processes):
     expected = [[2.0 * (3 * row + column) for column in range(3)] for row in range(8)]
-    assert [r["doubled"] for r in two[0]] == [expected, expected]
+    assert [r["doubled"] for r in two_processes[0]] == [expected, expected]
 
 
-def test_jitted_sums_include_the_images_of_all_processes(two):
-    assert [r["sums"] for r in two[0]] == [[276.0, 276.0]] * 2
+def test_jitted_sums_include_the_images_of_all_processes(two_processes):
+    assert [r["sums"] for r in two_processes[0]] == [[276.0, 276.0]] * 2
 
 
-def test_fetch_gathers_arrays_that_are_split_over_devices(two):
-    assert [r["split"] for r in two[0]] == [[False, 0.0]] * 2
+def test_fetch_gathers_arrays_that_are_split_over_devices(two_processes):
+    assert [r["split"] for r in two_processes[0]] == [[False, 0.0]] * 2
 
 
-def test_start_together_compiles_in_all_processes_before_the_first_call(two):
-    (first, second), _ = two
+def test_start_together_compiles_in_all_processes_before_the_first_call(two_processes):
+    (first, second), _ = two_processes
     assert [first["value"], second["value"]] == [4, 4]
     compiled, called = max(r["times"][0] for r in (first, second)), min(r["times"][1] for r in (first, second))
     assert called >= compiled
 
 
-def test_should_stop_answers_alike_in_all_processes(tmp_path):
+def test_should_stop_returns_true_at_the_same_step_in_all_processes(tmp_path):
     processes = start_workers("step_until_stopped", tmp_path)
-    wait_for([tmp_path / "started.0", tmp_path / "started.1"], processes)
+    wait_for_files([tmp_path / "started.0", tmp_path / "started.1"], processes)
     processes[1].terminate()
-    ended = end(processes, timeout=60)
+    ended = wait_until_finished(processes, timeout=60)
     assert [process.code for process in ended] == [0, 0], ended
     first, second = (json.loads((tmp_path / f"{index}.json").read_text())["stopped"] for index in range(2))
     assert first == second and first >= 3
@@ -104,9 +104,9 @@ def test_should_stop_answers_alike_in_all_processes(tmp_path):
 def test_exit_message_appears_when_process_0_is_killed(tmp_path):
     """JAX aborts the other process at once, from C++: it is process 0 that listens."""
     processes = start_workers("sleep", tmp_path)
-    wait_for([tmp_path / "started.0", tmp_path / "started.1"], processes)
+    wait_for_files([tmp_path / "started.0", tmp_path / "started.1"], processes)
     processes[0].kill()
-    first, second = end(processes, timeout=100)
+    first, second = wait_until_finished(processes, timeout=100)
     assert first.code == -signal.SIGKILL and first.err.endswith("Start it again.\n")
     assert second.code not in (0, -signal.SIGKILL) and second.err.endswith("Start it again.\n")
 
@@ -115,10 +115,10 @@ def test_exit_message_appears_when_process_0_is_killed(tmp_path):
 def test_exit_message_appears_when_a_heartbeat_stops(tmp_path):
     seconds = 10
     processes = start_workers("sleep", tmp_path, SSD_JAX_HEARTBEAT_SECONDS=seconds)
-    wait_for([tmp_path / "started.0", tmp_path / "started.1"], processes)
+    wait_for_files([tmp_path / "started.0", tmp_path / "started.1"], processes)
     processes[1].kill()
     killed = time.monotonic()
-    first, _ = end(processes, timeout=120)
+    first, _ = wait_until_finished(processes, timeout=120)
     assert time.monotonic() - killed < 60, "less than the default of 100 s"
     assert first.code not in (0, -signal.SIGKILL) and first.err.endswith("Start it again.\n")
 
@@ -127,8 +127,8 @@ def test_exit_message_appears_when_a_heartbeat_stops(tmp_path):
 
 
 @pytest.mark.parametrize("counts", [(2, 3), (3, 2)])
-def test_initialize_refuses_different_process_counts(counts, tmp_path):
-    ended = end(start_workers("only_initialize", tmp_path, counts, SSD_JAX_JOIN_SECONDS=10))
+def test_initialize_rejects_different_process_counts(counts, tmp_path):
+    ended = wait_until_finished(start_workers("only_initialize", tmp_path, counts, SSD_JAX_JOIN_SECONDS=10))
     for process in ended:
         assert process.code == 2, process
         assert "--process-count" in process.err and "Traceback" not in process.err
@@ -140,7 +140,9 @@ def test_initialize_refuses_different_process_counts(counts, tmp_path):
 @pytest.mark.parametrize("index", [0, 1])
 def test_initialize_ends_the_process_if_the_others_do_not_start(index, tmp_path):
     options = {"coordinator": free_address(), "process_index": index, "process_count": 2}
-    (ended,) = end([start_worker("only_initialize", tmp_path, options, SSD_JAX_JOIN_SECONDS=3)], timeout=90)
+    (ended,) = wait_until_finished(
+        [start_worker("only_initialize", tmp_path, options, SSD_JAX_JOIN_SECONDS=3)], timeout=90
+    )
     assert ended.code == 2
     assert options["coordinator"] in ended.out, "what it waits for"
     (message,) = ended.err.strip().splitlines()
@@ -153,13 +155,13 @@ def test_ctrl_c_ends_a_process_that_waits_for_the_others(tmp_path):
     assert process.stdout is not None and str(options["coordinator"]) in process.stdout.readline()
     time.sleep(1)  # until JAX waits in C++
     process.send_signal(signal.SIGINT)
-    (ended,) = end([process], timeout=30)
+    (ended,) = wait_until_finished([process], timeout=30)
     assert ended.code == -signal.SIGINT
     assert "timed out" in ended.err and "Traceback" not in ended.err
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "soon", ""])
-def test_initialize_refuses_a_time_limit_that_is_no_number(text, monkeypatch):
+def test_initialize_rejects_a_time_limit_that_is_not_a_positive_integer(text, monkeypatch):
     monkeypatch.setenv("SSD_JAX_JOIN_SECONDS", text)
     options = DistributedOptions(coordinator="localhost:1", process_index=0, process_count=1)
     with pytest.raises(UserError, match=f"SSD_JAX_JOIN_SECONDS is '{re.escape(text)}'"):
@@ -179,7 +181,7 @@ def test_initialize_refuses_a_time_limit_that_is_no_number(text, monkeypatch):
         ({"coordinator": "localhost:0", "process_index": 0, "process_count": 2}, ["HOST:PORT"]),
     ],
 )
-def test_distributed_options_names_a_mistaken_option(options, named):
+def test_distributed_options_error_names_the_wrong_option(options, named):
     with pytest.raises(UserError) as error:
         DistributedOptions(**options)
     assert all(name in str(error.value) for name in named)
@@ -188,7 +190,7 @@ def test_distributed_options_names_a_mistaken_option(options, named):
 # ---- one process ----
 
 
-def test_one_process_is_primary_and_does_its_work_alone():
+def test_functions_need_no_communication_in_a_run_of_one_process():
     program = abs
     distributed.initialize(DistributedOptions())
     assert distributed.is_primary() and not distributed.is_multi_process()
@@ -210,7 +212,7 @@ def test_process_counts_are_not_checked_if_jax_moves_its_coordination_service(mo
     distributed._check_process_count()
 
 
-def test_private_jax_is_imported_in_one_function_alone():
+def test_private_jax_modules_are_imported_in_only_one_function():
     uses = []
     for path in (ROOT / "ssd_jax").rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -9,43 +9,43 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.cli import TINY, assert_same_result, command, last_step, start
+from helpers.cli import TINY, assert_same_result, command, last_step, start_script
 from helpers.orbax_files import checkpoint_folders, largest_array_file
-from helpers.processes import Ended, end, environment, free_address
+from helpers.processes import FinishedProcess, free_address, process_environment, wait_until_finished
 
 HEARTBEAT = 25  # seconds; with less, a busy machine takes a running process for a dead one
 
 
-def options(steps: int) -> tuple[str | Path, ...]:
+def train_options(steps: int) -> tuple[str | Path, ...]:
     return (TINY, "--train.steps", str(steps), "--train.checkpoint_every", "3", "--train.eval_every", "0",
             "--data.shapes.test_images", "5")  # fmt: skip
 
 
-def start_two(
+def start_two_processes(
     script: str, *argv: str | Path, second: tuple[str, ...] = (), heartbeat: int = 100
 ) -> list[subprocess.Popen[str]]:
     """Start a script as two processes of a run; ``second`` are options of the second process alone."""
     common = ("--coordinator", free_address(), "--process-count", "2", "--process-index")
-    variables = environment(1, SSD_JAX_HEARTBEAT_SECONDS=heartbeat)
-    return [start(script, *argv, *common, str(i), *second[: i * len(second)], **variables) for i in range(2)]
+    variables = process_environment(1, SSD_JAX_HEARTBEAT_SECONDS=heartbeat)
+    return [start_script(script, *argv, *common, str(i), *second[: i * len(second)], **variables) for i in range(2)]
 
 
-def train_two(steps: int, run: Path) -> list[Ended]:
-    ended = end(start_two("train.py", *options(steps), "--workdir", run))
+def train_with_two_processes(steps: int, run: Path) -> list[FinishedProcess]:
+    ended = wait_until_finished(start_two_processes("train.py", *train_options(steps), "--workdir", run))
     assert [process.code for process in ended] == [0, 0], ended
     return ended
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> tuple[Path, list[Ended]]:
+def run_of_two_processes(tmp_path_factory) -> tuple[Path, list[FinishedProcess]]:
     """A run of four steps by two processes."""
     run = tmp_path_factory.mktemp("distributed") / "run"
-    return run, train_two(4, run)
+    return run, train_with_two_processes(4, run)
 
 
 @pytest.mark.slow
-def test_train_with_two_processes_writes_one_run(trained):
-    run, (first, second) = trained
+def test_train_with_two_processes_writes_one_run_folder(run_of_two_processes):
+    run, (first, second) = run_of_two_processes
     assert "Done." in first.out
     assert all(line.startswith(("[Gloo]", "Waiting up to")) for line in second.out.splitlines())
     assert last_step(run) == 4
@@ -55,21 +55,23 @@ def test_train_with_two_processes_writes_one_run(trained):
 
 
 @pytest.mark.slow
-def test_evaluate_with_two_processes_counts_each_image_once(trained, tmp_path):
+def test_evaluate_with_two_processes_counts_each_image_once(run_of_two_processes, tmp_path):
     """Five images, four at a time over two processes."""
-    run = Path(shutil.copytree(trained[0], tmp_path / "run"))
+    run = Path(shutil.copytree(run_of_two_processes[0], tmp_path / "run"))
     assert command("evaluate", run) == 0
     expected = json.loads((run / "metrics.json").read_text())
     (run / "metrics.json").unlink()
-    ended = end(start_two("evaluate.py", run))
+    ended = wait_until_finished(start_two_processes("evaluate.py", run))
     assert [process.code for process in ended] == [0, 0], ended
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["images"] == 5
     assert metrics == expected
 
 
-def test_train_refuses_processes_with_different_configs(tmp_path):
-    ended = end(start_two("train.py", TINY, "--workdir", tmp_path / "run", second=("--train.seed", "1")))
+def test_train_rejects_processes_with_different_configs(tmp_path):
+    ended = wait_until_finished(
+        start_two_processes("train.py", TINY, "--workdir", tmp_path / "run", second=("--train.seed", "1"))
+    )
     for process in ended:
         assert process.code == 2, process
         assert "the config" in process.err and "of process 1" in process.err
@@ -77,7 +79,7 @@ def test_train_refuses_processes_with_different_configs(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_train_refuses_incomplete_options_of_a_process(tmp_path, capsys):
+def test_train_rejects_process_index_without_coordinator(tmp_path, capsys):
     assert command("train", TINY, "--workdir", tmp_path / "run", "--process-index", "0") == 2
     assert "--coordinator" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -89,60 +91,60 @@ STEPS = 40
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
+def undisturbed_run(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("distributed") / "undisturbed"
-    train_two(STEPS, run)
+    train_with_two_processes(STEPS, run)
     return run
 
 
 @pytest.mark.slow
-def test_train_gives_the_same_bits_with_one_process_of_two_devices(undisturbed, tmp_path):
-    process = start("train.py", *options(STEPS), "--workdir", tmp_path / "run", **environment(2))
-    (ended,) = end([process])
+def test_train_gives_the_same_bits_with_one_process_of_two_devices(undisturbed_run, tmp_path):
+    process = start_script("train.py", *train_options(STEPS), "--workdir", tmp_path / "run", **process_environment(2))
+    (ended,) = wait_until_finished([process])
     assert ended.code == 0, ended.err
-    assert_same_result(tmp_path / "run", undisturbed)
+    assert_same_result(tmp_path / "run", undisturbed_run)
 
 
 def wait_for_step(run: Path, step: int, processes: list[subprocess.Popen[str]]) -> None:
     while last_step(run) < step and all(process.poll() is None for process in processes):
         time.sleep(0.01)
-    assert last_step(run) >= step, end(processes)
+    assert last_step(run) >= step, wait_until_finished(processes)
 
 
-def kill_one(run: Path, killed: int, step: int) -> Ended:
+def kill_one_process(run: Path, killed: int, step: int) -> FinishedProcess:
     """Kill one of two processes after a step, and return how the other one ended."""
-    processes = start_two("train.py", *options(STEPS), "--workdir", run, heartbeat=HEARTBEAT)
+    processes = start_two_processes("train.py", *train_options(STEPS), "--workdir", run, heartbeat=HEARTBEAT)
     wait_for_step(run, step, processes)
     processes[killed].kill()
     start_time = time.monotonic()
-    ended = end(processes)
+    ended = wait_until_finished(processes)
     assert time.monotonic() - start_time < 4 * HEARTBEAT
     assert ended[killed].code == -signal.SIGKILL
     return ended[1 - killed]
 
 
-def assert_says_what_to_do(survivor: Ended, run: Path) -> None:
+def assert_message_says_how_to_resume(survivor: FinishedProcess, run: Path) -> None:
     assert survivor.code not in (0, -signal.SIGKILL)
     message = survivor.err.strip().splitlines()[-1]
     assert str(run) in message and "same command" in message
 
 
 @pytest.mark.slow
-def test_train_resumes_bit_for_bit_after_a_stop_kills_and_a_corrupt_checkpoint(undisturbed, tmp_path):
+def test_train_resumes_bit_for_bit_after_sigterm_two_kills_and_a_corrupt_checkpoint(undisturbed_run, tmp_path):
     run = tmp_path / "run"
-    processes = start_two("train.py", *options(STEPS), "--workdir", run)
+    processes = start_two_processes("train.py", *train_options(STEPS), "--workdir", run)
     wait_for_step(run, 2, processes)
     processes[1].terminate()
-    first, second = end(processes)
+    first, second = wait_until_finished(processes)
     assert (first.code, second.code) == (0, 0), first.err + second.err
     stopped = last_step(run)
     assert f"step {stopped}" in first.out.splitlines()[-1]
     assert stopped < STEPS and (run / "checkpoints" / str(stopped) / "checksums.json").is_file()
-    assert_says_what_to_do(kill_one(run, 1, stopped + 2), run)
-    assert_says_what_to_do(kill_one(run, 0, stopped + 4), run)
+    assert_message_says_how_to_resume(kill_one_process(run, 1, stopped + 2), run)
+    assert_message_says_how_to_resume(kill_one_process(run, 0, stopped + 4), run)
     latest = checkpoint_folders(run)[-1]
     file = largest_array_file(latest)
     os.truncate(file, file.stat().st_size // 2)
-    first, _ = train_two(STEPS, run)
+    first, _ = train_with_two_processes(STEPS, run)
     assert str(run / "damaged_checkpoints" / latest.name) in first.err
-    assert_same_result(run, undisturbed)
+    assert_same_result(run, undisturbed_run)

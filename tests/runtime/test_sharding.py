@@ -30,7 +30,7 @@ def test_fsdp_sharding_splits_the_longest_divisible_axis_of_large_arrays(shape, 
     assert sharding.fsdp_sharding(tree, MESH)["kernel"].spec == PartitionSpec(*spec)
 
 
-def test_fsdp_sharding_replicates_if_the_axis_has_one_device():
+def test_fsdp_sharding_replicates_all_arrays_if_the_fsdp_axis_has_one_device():
     assert (
         sharding.fsdp_sharding(jax.ShapeDtypeStruct((1024, 1024), np.float32), fake_mesh(8, 1)).spec == PartitionSpec()
     )
@@ -41,19 +41,19 @@ def test_batch_sharding_splits_the_leading_axis_over_both_mesh_axes():
     assert sharding.replicated(MESH).spec == PartitionSpec()
 
 
-def test_make_mesh_refuses_a_device_count_that_is_no_multiple():
+def test_make_mesh_rejects_a_device_count_that_is_not_a_multiple_of_fsdp():
     with pytest.raises(UserError, match=r"devices\.fsdp is 3.*\b4\b"):
         sharding.make_mesh([object()] * 4, fsdp=3)
 
 
-def test_make_mesh_takes_all_devices_by_default():
+def test_make_mesh_uses_all_devices_by_default():
     mesh = sharding.make_mesh()
     assert dict(mesh.shape) == {"data": jax.device_count(), "fsdp": 1}
     assert set(mesh.axis_types) == {AxisType.Auto}
     assert dict(sharding.single_device_mesh().shape) == {"data": 1, "fsdp": 1}
 
 
-def test_fetch_gives_numpy_arrays():
+def test_fetch_returns_numpy_arrays():
     tree = sharding.fetch({"a": jax.numpy.arange(3), "b": np.float32(2)})
     assert [type(leaf) for leaf in jax.tree.leaves(tree)] == [np.ndarray, np.ndarray]
     np.testing.assert_array_equal(tree["a"], [0, 1, 2])

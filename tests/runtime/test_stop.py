@@ -32,7 +32,7 @@ def test_stop_request_restores_the_signal_handler():
         signal.signal(signal.SIGTERM, original)
 
 
-def test_stop_request_in_another_thread_installs_no_handler():
+def test_stop_request_outside_the_main_thread_installs_no_handler():
     before = signal.getsignal(signal.SIGTERM)
     handlers = []
 

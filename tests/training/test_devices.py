@@ -18,7 +18,7 @@ from helpers.paths import TESTS
 Case = dict[str, Any]
 
 
-def start(program: Sequence[str], devices: int) -> subprocess.Popen[str]:
+def start_python(program: Sequence[str], devices: int) -> subprocess.Popen[str]:
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
@@ -31,12 +31,12 @@ def start(program: Sequence[str], devices: int) -> subprocess.Popen[str]:
     )
 
 
-def start_worker(devices: int, cases: Sequence[Case], **options: Any) -> subprocess.Popen[str]:
+def start_device_worker(devices: int, cases: Sequence[Case], **options: Any) -> subprocess.Popen[str]:
     argument = json.dumps({"cases": cases, **options})
-    return start([str(TESTS / "helpers" / "device_worker.py"), argument], devices)
+    return start_python([str(TESTS / "helpers" / "device_worker.py"), argument], devices)
 
 
-def results(processes: Sequence[subprocess.Popen[str]]) -> list[Any]:
+def wait_for_results(processes: Sequence[subprocess.Popen[str]]) -> list[Any]:
     """Return what the primary process printed; the others print nothing."""
     outputs = [process.communicate(timeout=1200) for process in processes]
     for process, (_, errors) in zip(processes, outputs, strict=True):
@@ -51,7 +51,7 @@ def run_in_two_processes(devices: int, cases: Sequence[Case]) -> list[Any]:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     options = {"coordinator": address, "process_count": 2}
-    return results([start_worker(devices, cases, **options, process_index=i) for i in range(2)])
+    return wait_for_results([start_device_worker(devices, cases, **options, process_index=i) for i in range(2)])
 
 
 def assert_same_numbers(result: Any, expected: Any, tolerances: Sequence[float]) -> None:
@@ -67,9 +67,9 @@ def assert_same_numbers(result: Any, expected: Any, tolerances: Sequence[float])
     assert [count for count, _ in result["detections"]] == [count for count, _ in expected["detections"]]
 
 
-def test_losses_do_not_depend_on_the_devices():
+def test_losses_do_not_depend_on_the_number_of_devices():
     """On 2 x 4 devices with sliced parameters, against one device in this process."""
-    (result,) = results([start_worker(8, [{"steps": 2, "fsdp": 4, "detect": True}])])
+    (result,) = wait_for_results([start_device_worker(8, [{"steps": 2, "fsdp": 4, "detect": True}])])
     assert (result["devices"], result["processes"], result["programs"]) == (8, 1, 1)
     assert result["sharded"] > 0
     expected = device_worker.run_case(steps=2, devices=1, detect=True)
@@ -80,10 +80,10 @@ def test_losses_do_not_depend_on_the_devices():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fsdp", [1, 4])
-def test_losses_do_not_depend_on_devices_and_processes(fsdp):
+def test_losses_do_not_depend_on_the_number_of_devices_or_processes(fsdp):
     steps = 20
     case = {"steps": steps, "fsdp": fsdp, "sgd": True, "detect": True}
-    expected, whole = results([start_worker(8, [case | {"devices": 1, "fsdp": 1}, case])])
+    expected, whole = wait_for_results([start_device_worker(8, [case | {"devices": 1, "fsdp": 1}, case])])
     (split,) = run_in_two_processes(4, [case])
     assert (whole["devices"], whole["processes"]) == (8, 1) and (split["devices"], split["processes"]) == (8, 2)
     for result in (whole, split):
@@ -147,7 +147,7 @@ print(json.dumps([lines, expected, float(np.abs(np.asarray(state.params) - param
 
 def test_reproducible_step_has_the_same_bits_on_any_number_of_devices():
     """With a small model in place of the network; and the numbers of the whole batch, by numpy."""
-    lines, expected, difference = results([start(["-c", ORDERED_STEPS], 8)])
+    lines, expected, difference = wait_for_results([start_python(["-c", ORDERED_STEPS], 8)])
     assert len(lines) == 4 and all(line == lines[0] for line in lines)
     for (loss, count), (expected_loss, expected_count) in zip(lines[0][0], expected, strict=True):
         assert count == expected_count
@@ -158,7 +158,7 @@ def test_reproducible_step_has_the_same_bits_on_any_number_of_devices():
 @pytest.mark.slow
 def test_virtual_shards_give_the_same_bits_on_any_number_of_devices_and_processes():
     case = {"steps": 20, "virtual_shards": 8, "sgd": True}
-    runs = results([start_worker(8, [case | {"devices": devices} for devices in (1, 2, 4, 8)])])
+    runs = wait_for_results([start_device_worker(8, [case | {"devices": devices} for devices in (1, 2, 4, 8)])])
     runs += run_in_two_processes(4, [case])
     assert len({run["hash"] for run in runs}) == 1
     assert all(run["lines"] == runs[0]["lines"] for run in runs)

@@ -22,16 +22,17 @@ from helpers.cli import (
     last_step,
     latest_checkpoint,
     log_without_timings,
-    start,
+    start_script,
     train_stopped_at,
 )
+from helpers.orbax_files import largest_array_file
 
 from ssd_jax.runs.log import RunLog, read_results
 
 SAVE_OFTEN = ("--train.checkpoint_every", "2")
 
 
-def unfinished_checkpoints(run: Path) -> list[Path]:
+def incomplete_checkpoints(run: Path) -> list[Path]:
     return list((run / "checkpoints").glob("*.orbax-checkpoint-tmp"))
 
 
@@ -57,7 +58,7 @@ def resume_and_kill(run: Path, rng: random.Random, while_saving: bool) -> str | 
     """
     before = last_step(run)
     stamp = (run / "log.jsonl").stat().st_mtime_ns if before else 0
-    process = start("train.py", TINY, "--workdir", run, *SAVE_OFTEN)
+    process = start_script("train.py", TINY, "--workdir", run, *SAVE_OFTEN)
     log = run / "log.jsonl"
     while process.poll() is None and not (log.exists() and log.stat().st_mtime_ns != stamp and last_step(run)):
         time.sleep(0.005)
@@ -65,7 +66,7 @@ def resume_and_kill(run: Path, rng: random.Random, while_saving: bool) -> str | 
     opened = last_step(run)
     while process.poll() is None and last_step(run) <= opened:
         time.sleep(0.005)
-    while process.poll() is None and while_saving and not unfinished_checkpoints(run):
+    while process.poll() is None and while_saving and not incomplete_checkpoints(run):
         time.sleep(0.001)
     time.sleep(rng.uniform(0, 0.05 if while_saving else 1.5))
     process.kill()
@@ -73,7 +74,7 @@ def resume_and_kill(run: Path, rng: random.Random, while_saving: bool) -> str | 
     if process.returncode == 0:
         return None
     assert process.returncode == -signal.SIGKILL, errors
-    return f"after step {last_step(run)}{', saving' if unfinished_checkpoints(run) else ''}"
+    return f"after step {last_step(run)}{', saving' if incomplete_checkpoints(run) else ''}"
 
 
 @pytest.mark.slow
@@ -90,7 +91,7 @@ def test_training_killed_twenty_times_resumes_bit_for_bit(trained_run, tmp_path)
                 break
             moments.append(moment)
         assert command("train", TINY, "--workdir", run, *SAVE_OFTEN) == 0
-        assert not unfinished_checkpoints(run)
+        assert not incomplete_checkpoints(run)
         assert_same_result(run, trained_run)
         assert (run / "results.csv").read_text() == (trained_run / "results.csv").read_text()
     print(f"{len(moments)} kills in {runs} runs: {'; '.join(moments)}")
@@ -98,12 +99,12 @@ def test_training_killed_twenty_times_resumes_bit_for_bit(trained_run, tmp_path)
 
 
 @pytest.mark.slow
-def test_run_moves_from_eight_devices_to_one_and_back(tmp_path):
+def test_run_resumes_bit_for_bit_on_one_device_and_then_on_eight_again(tmp_path):
     devices = {n: {"XLA_FLAGS": f"--xla_force_host_platform_device_count={n}", "NPROC": "8"} for n in (1, 8)}
     argv = (TINY, "--train.batch_size", "8", "--devices.virtual_shards", "8", "--train.steps", "40")
 
     def train(run: Path, number: int, until: int | None) -> None:
-        process = start("train.py", *argv, "--workdir", run, **devices[number])
+        process = start_script("train.py", *argv, "--workdir", run, **devices[number])
         while until is not None and process.poll() is None and last_step(run) < until:
             time.sleep(0.01)
         if until is not None:
@@ -124,7 +125,7 @@ def test_run_moves_from_eight_devices_to_one_and_back(tmp_path):
 # ---- stopped by SIGTERM ----
 
 
-def test_sigterm_saves_the_step_and_skips_its_evaluation(trained_run, tmp_path, monkeypatch, capsys):
+def test_sigterm_saves_a_checkpoint_and_skips_the_evaluation(trained_run, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     log_step = RunLog.log_step
     for step in (5, 14):  # Step 14 is logged right before it would be evaluated.
@@ -151,7 +152,7 @@ def test_sigterm_saves_the_step_and_skips_its_evaluation(trained_run, tmp_path, 
 # ---- a full disk ----
 
 
-def test_training_stops_at_a_full_disk_and_resumes(trained_run, tmp_path, monkeypatch, capsys):
+def test_training_exits_with_2_on_a_full_disk_and_can_be_resumed(trained_run, tmp_path, monkeypatch, capsys):
     run, limits = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
     log_step = RunLog.log_step
 
@@ -194,34 +195,29 @@ def run(trained_run, tmp_path) -> Path:
     return Path(shutil.copytree(trained_run, tmp_path / "run"))
 
 
-def test_unfinished_checkpoint_is_skipped_and_removed(run, trained_run, capsys):
+def test_incomplete_checkpoint_is_skipped_and_removed(run, trained_run, capsys):
     latest = run / "checkpoints" / "30"
     latest.rename(latest.with_name("30.orbax-checkpoint-tmp"))
     assert command("train", TINY, "--workdir", run) == 0
     assert "checkpoint at step 28." in capsys.readouterr().out
-    assert not unfinished_checkpoints(run)
+    assert not incomplete_checkpoints(run)
     assert_same_result(run, trained_run)
 
 
-def data_file(checkpoint: Path) -> Path:
-    """Return the largest file of data in a checkpoint."""
-    return max(checkpoint.rglob("d/*"), key=lambda file: file.stat().st_size)
-
-
 def flip_a_byte(checkpoint: Path) -> None:
-    file = data_file(checkpoint)
+    file = largest_array_file(checkpoint)
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
 
 
-def truncate(checkpoint: Path) -> None:
-    file = data_file(checkpoint)
+def truncate_largest_file(checkpoint: Path) -> None:
+    file = largest_array_file(checkpoint)
     os.truncate(file, file.stat().st_size // 2)
 
 
-def remove(checkpoint: Path) -> None:
-    data_file(checkpoint).unlink()
+def remove_largest_file(checkpoint: Path) -> None:
+    largest_array_file(checkpoint).unlink()
 
 
 def break_json(checkpoint: Path) -> None:
@@ -234,8 +230,8 @@ def break_checksums(checkpoint: Path) -> None:
 
 CORRUPTIONS: list[tuple[Callable[[Path], None], str]] = [
     (flip_a_byte, "checksum of"),
-    (truncate, "checksum of"),
-    (remove, "checksum of"),
+    (truncate_largest_file, "checksum of"),
+    (remove_largest_file, "checksum of"),
     (break_json, "checksum of"),
     (break_checksums, "cannot read"),
 ]
@@ -273,9 +269,9 @@ def test_train_changes_nothing_if_all_checkpoints_are_corrupt(run, capsys):
 
 
 @pytest.mark.parametrize("argv", [("evaluate", "--checkpoint", "last"), ("predict", str(ROOT))])
-def test_other_commands_reject_a_corrupt_checkpoint(argv, run, capsys):
+def test_evaluate_and_predict_reject_a_corrupt_checkpoint(argv, run, capsys):
     for checkpoint in (run / "checkpoints").iterdir():
-        truncate(checkpoint)
+        truncate_largest_file(checkpoint)
     assert command(argv[0], run, *argv[1:]) == 2
     errors = capsys.readouterr().err
     assert f"error: {run / 'checkpoints'}" in errors and "checksum of" in errors

@@ -15,7 +15,7 @@ from ssd_jax.errors import UserError
 from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runtime.stop import StopRequest
 from ssd_jax.training import loop
-from ssd_jax.training.loop import DispatchedStep, Due, StepTimer, Trainer, check_finite, due_after
+from ssd_jax.training.loop import DispatchedStep, Due, StepTimer, Trainer, due_after, read_metrics
 from ssd_jax.training.reporter import NullReporter
 from ssd_jax.training.train_step import TrainState
 
@@ -36,12 +36,12 @@ TRAIN = ShapesSource(TINY.data.shapes, "train")
         (20, True, Due(log=True, evaluate=True, save=True)),
     ],
 )
-def test_due_after_a_step(step, stopping, expected):
+def test_due_after_returns_the_actions_of_a_step(step, stopping, expected):
     train = Train(steps=20, log_every=3, checkpoint_every=5, eval_every=7)
     assert due_after(step, train, stopping) == expected
 
 
-def test_due_after_a_step_without_evaluation():
+def test_due_after_evaluates_only_the_last_step_if_eval_every_is_0():
     train = Train(steps=20, log_every=3, checkpoint_every=5, eval_every=0)
     assert [step for step in range(1, 21) if due_after(step, train, False).evaluate] == [20]
 
@@ -103,7 +103,7 @@ class SpyCheckpoints(Checkpoints):
         pass
 
 
-def test_train_steps_times_steps_until_the_devices_are_done(tmp_path, monkeypatch):
+def test_train_steps_measures_time_until_the_devices_are_done(tmp_path, monkeypatch):
     train = dataclasses.replace(TINY.train, steps=6, log_every=3, eval_every=0)
     config = dataclasses.replace(TINY, train=train)
     names = ("loss", "loc_loss", "conf_loss", "gradient_norm")
@@ -120,16 +120,16 @@ def test_train_steps_times_steps_until_the_devices_are_done(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["loss", "gradient_norm"])
-def test_check_finite_names_the_step_and_its_images(name):
+def test_read_metrics_error_names_the_step_and_its_images(name):
     finite = {"loss": jnp.float32(1.5), "gradient_norm": jnp.float32(2)}
     steps = [
         DispatchedStep(7, np.array([0, 1]), finite),
         DispatchedStep(8, np.array([2, 5]), finite | {name: jnp.float32(np.nan)}),
         DispatchedStep(9, np.array([3, 4]), finite | {name: jnp.float32(np.nan)}),
     ]
-    assert check_finite(steps[:1], TRAIN) == [{"loss": 1.5, "gradient_norm": 2.0}]
+    assert read_metrics(steps[:1], TRAIN) == [{"loss": 1.5, "gradient_norm": 2.0}]
     with pytest.raises(UserError) as error:
-        check_finite(steps, TRAIN)
+        read_metrics(steps, TRAIN)
     message = str(error.value)
     assert message.startswith("step 8:")
     assert "train_000002, train_000005." in message and "train_000003" not in message

@@ -10,14 +10,14 @@ from ssd_jax.config import Optimizer
 from ssd_jax.training.optimizer import freeze, make_optimizer, make_schedule
 
 
-def test_multistep_schedule_equals_caffes() -> None:
+def test_multistep_schedule_equals_that_of_caffe() -> None:
     """lr = base * gamma ^ (number of steps reached): the step numbered 80000 is the first at 1e-4."""
     schedule = make_schedule(Optimizer(), 120_000)
     for step, rate in [(0, 1e-3), (79_999, 1e-3), (80_000, 1e-4), (99_999, 1e-4), (100_000, 1e-5), (119_999, 1e-5)]:
         assert schedule(step) == pytest.approx(rate, rel=1e-5), step
 
 
-def test_warmup_rises_linearly_and_keeps_the_milestones() -> None:
+def test_warmup_is_linear_and_does_not_shift_the_milestones() -> None:
     schedule = make_schedule(Optimizer(warmup_steps=10, milestones=(50,)), 100)
     rates = [float(schedule(s)) for s in range(60)]
     np.testing.assert_allclose(rates[:10], 1e-4 * np.arange(1, 11), rtol=1e-5)
@@ -47,7 +47,7 @@ def caffe_sgd(parameters: dict, gradients: list[dict], config: Optimizer, steps:
 
 
 @pytest.mark.parametrize("clip_norm", [None, 2.0])
-def test_sgd_equals_caffes_solver(clip_norm: float | None) -> None:
+def test_sgd_equals_the_solver_of_caffe(clip_norm: float | None) -> None:
     """Across drops of the rate. Kernels and L2Norm's scale decay, biases do not and have twice the rate."""
     rng = np.random.default_rng(0)
     config = Optimizer(learning_rate=0.1, milestones=(3, 5), weight_decay=0.05, clip_norm=clip_norm)
@@ -81,7 +81,7 @@ def test_adamw_decays_kernels_only() -> None:
     np.testing.assert_array_equal(updates["norm"]["scale"], 0)
 
 
-def test_muon_updates_hidden_kernels_and_adam_the_rest() -> None:
+def test_muon_updates_hidden_kernels_and_adam_updates_all_other_parameters() -> None:
     """The first step of Muon is the (semi-)orthogonal matrix nearest to the gradient, with an RMS of 0.2 x rate.
 
     The singular value decomposition gives the expected matrix. Five Newton-Schulz iterations only bring the singular
@@ -120,7 +120,7 @@ def test_muon_decays_hidden_kernels_only() -> None:
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
-def test_frozen_blocks_are_unchanged_and_the_others_updated_as_usual(name: str) -> None:
+def test_freeze_blocks_does_not_change_updates_of_the_other_layers(name: str) -> None:
     rng = np.random.default_rng(0)
     shapes = {
         "vgg": {
@@ -147,7 +147,7 @@ def test_frozen_blocks_are_unchanged_and_the_others_updated_as_usual(name: str) 
     jax.tree.map(lambda a, b: np.testing.assert_((np.asarray(a) != np.asarray(b)).all()), moved[0], params)
 
 
-def test_freeze_gives_frozen_parameters_a_zero_gradient() -> None:
+def test_freeze_makes_the_gradient_of_frozen_parameters_zero() -> None:
     params = {"vgg": {"conv1_1": {"bias": jnp.ones(2)}, "conv2_1": {"bias": jnp.ones(2)}}}
     gradient = jax.grad(lambda p: sum(leaf.sum() for leaf in jax.tree.leaves(freeze(p, 1))))(params)
     assert gradient["vgg"]["conv1_1"]["bias"].tolist() == [0, 0]

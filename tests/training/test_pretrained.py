@@ -54,7 +54,7 @@ def make_params(classes: int, seed: int) -> dict[str, Any]:
     return params
 
 
-def test_transfer_params_hand_computed():
+def test_transfer_params_equals_a_hand_computed_example():
     """Two boxes per cell, with the background first in each."""
 
     def bias(*numbers: float) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def test_transfer_params_hand_computed():
         ("abc", "acx", [("x", "a"), ("a", "b")]),
     ],
 )
-def test_transfer_params_takes_every_channel_from_its_class(old, new, synonyms):
+def test_transfer_params_copies_the_channels_of_each_kept_class(old, new, synonyms):
     params, fresh = make_params(len(old), 0), make_params(len(new), 1)
     kept = match_classes(list(old), list(new), synonyms).kept
     moved = transfer_params(params, fresh, list(old), list(new), kept)
@@ -106,24 +106,24 @@ def test_transfer_params_takes_every_channel_from_its_class(old, new, synonyms):
             assert seen == layer.shape[-1]
 
 
-def model_of(names: tuple[str, ...]) -> Any:
+def model_with_classes(names: tuple[str, ...]) -> Any:
     return dataclasses.replace(tiny_config.get_config().model, class_names=names)
 
 
 def random_params(names: tuple[str, ...], images: np.ndarray, seed: int) -> Any:
     """Return random parameters, drawn by numpy: compiling the initialisation takes far longer."""
-    shapes = jax.eval_shape(SSD(model_of(names)).init, jax.random.key(0), images)["params"]
+    shapes = jax.eval_shape(SSD(model_with_classes(names)).init, jax.random.key(0), images)["params"]
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32), shapes)
 
 
-def test_transferred_network_gives_the_same_logits_for_the_same_classes():
+def test_transferred_network_has_the_same_logits_for_kept_classes():
     images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
     old, new = ("cat", "dog", "cow", "ant"), ("ant", "cat", "cow", "dog")
     params = random_params(old, images, 0)
     moved = transfer_params(params, random_params(new, images, 1), old, new, match_classes(old, new).kept)
-    before: Any = jax.jit(SSD(model_of(old)).apply)({"params": params}, images)
-    after: Any = jax.jit(SSD(model_of(new)).apply)({"params": moved}, images)
+    before: Any = jax.jit(SSD(model_with_classes(old)).apply)({"params": params}, images)
+    after: Any = jax.jit(SSD(model_with_classes(new)).apply)({"params": moved}, images)
     np.testing.assert_array_equal(after.offsets, before.offsets)
     np.testing.assert_array_equal(after.logits, before.logits[..., [0, 4, 1, 3, 2]])
     assert len(np.unique(before.logits)) > 1000
@@ -156,7 +156,7 @@ def test_match_classes_with_no_and_with_all_classes_in_common():
     assert match_classes(("a", "b"), ("b", "a")) == ({"b": "b", "a": "a"}, (), ())
 
 
-def test_match_classes_prefers_synonyms_which_may_share_a_class():
+def test_match_classes_prefers_a_synonym_to_an_equal_name():
     assert match_classes(("a", "b"), ("a", "c"), (("a", "b"), ("c", "b"))) == ({"a": "b", "c": "b"}, (), ("a",))
 
 
@@ -167,7 +167,7 @@ def test_match_classes_prefers_synonyms_which_may_share_a_class():
         (("dog", "couch"), "'couch' .* cat, hound"),
     ],
 )
-def test_match_classes_rejects_a_synonym_of_no_class(synonym, words):
+def test_match_classes_rejects_a_synonym_of_an_unknown_class(synonym, words):
     with pytest.raises(UserError, match=f"train.transfer_names: {words}"):
         match_classes(("cat", "hound"), ("cat", "dog"), (("dog", "hound"), synonym))
 
@@ -179,7 +179,7 @@ def test_match_classes_rejects_a_synonym_of_no_class(synonym, words):
         ({"transfer": True, "transfer_names": (("a", "b"), ("a", "c"))}, "train.transfer_names .* twice"),
     ],
 )
-def test_transfer_names_are_checked_by_the_config(options, words):
+def test_train_config_rejects_invalid_transfer_names(options, words):
     with pytest.raises(UserError, match=words):
         Train(**options)
 
@@ -187,12 +187,12 @@ def test_transfer_names_are_checked_by_the_config(options, words):
 # ---- models that differ ----
 
 
-def start_params(config: Config, fresh: Any) -> Any:
+def open_initial_params(config: Config, fresh: Any) -> Any:
     """Return the parameters that a run with this config starts from."""
     return initial_params(config, open_pretrained(config), fresh)
 
 
-def starting_from(run: Path, **options: Any) -> Config:
+def config_with_pretrained(run: Path, **options: Any) -> Config:
     """Return the config of a run that starts from another one, with changed options of the model."""
     config = tiny_config.get_config()
     boxes = dataclasses.replace(config.model.default_boxes, **options.pop("boxes", {}))
@@ -205,23 +205,27 @@ def fresh(trained_run) -> Any:
     return init_state(run_folder.read_config(trained_run), sharding.make_mesh()).params
 
 
-def stored(run: Path, checkpoint: str = "best") -> Any:
+def stored_params(run: Path, checkpoint: str = "best") -> Any:
     return detector.restore_params(run, run_folder.read_config(run), checkpoint)
 
 
-def test_initial_params_of_a_run_with_the_same_classes(trained_run, fresh, capsys):
-    params, step = stored(trained_run)
-    started = start_params(starting_from(trained_run), fresh)
+def test_initial_params_equal_those_of_a_run_with_the_same_classes(trained_run, fresh, capsys):
+    params, step = stored_params(trained_run)
+    started = open_initial_params(config_with_pretrained(trained_run), fresh)
     jax.tree.map(np.testing.assert_array_equal, started, params)
     assert capsys.readouterr().out == f"Starting from {trained_run}, step {step}.\n"
     kernels = [tree["conv4_3_norm_mbox_conf"]["kernel"] for tree in (started, fresh)]
     assert (kernels[0] != kernels[1]).any()
 
 
-def test_initial_params_prints_differences_that_are_allowed(trained_run, fresh, capsys):
+def test_initial_params_prints_allowed_differences_of_the_model(trained_run, fresh, capsys):
     options = {"mean": (0.0, 0.0, 0.0), "l2_norm_scale": 3.0, "boxes": {"min_sizes": (6, 18, 36)}}
-    params, step = stored(trained_run)
-    jax.tree.map(np.testing.assert_array_equal, start_params(starting_from(trained_run, **options), fresh), params)
+    params, step = stored_params(trained_run)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        open_initial_params(config_with_pretrained(trained_run, **options), fresh),
+        params,
+    )
     assert capsys.readouterr().out.splitlines() == [
         f"  note: the model of {trained_run} differs (pretrained -> this config):",
         "    model.default_boxes.min_sizes: (8.0, 20.0, 36.0) -> (6, 18, 36)",
@@ -230,10 +234,10 @@ def test_initial_params_prints_differences_that_are_allowed(trained_run, fresh, 
     ]
 
 
-def test_open_pretrained_rejects_other_architectures(trained_run):
+def test_open_pretrained_rejects_a_run_with_another_architecture(trained_run):
     options = {"width": 0.25, "norm": "none", "boxes": {"aspect_ratios": ((2,), (2, 3), (2,))}}
     with pytest.raises(UserError) as error:
-        start_params(starting_from(trained_run, **options), {})
+        open_initial_params(config_with_pretrained(trained_run, **options), {})
     assert str(error.value).splitlines()[:4] == [
         f"{trained_run}: its architecture differs (pretrained -> this config):",
         "  model.norm: group -> none",
@@ -255,7 +259,7 @@ def test_refit_first_conv_keeps_the_output_for_another_mean_and_std():
     params = {"vgg": {"conv1_1": layer, "conv1_2": {"bias": np.ones(2)}}, "fc": np.ones(3)}
     image = rng.uniform(0, 255, (6, 7, 3))
 
-    def by_loops(params: Any, model: Any) -> np.ndarray:
+    def convolve_by_loops(params: Any, model: Any) -> np.ndarray:
         padded = np.pad((image - model.mean) / model.std, ((1, 1), (1, 1), (0, 0)))
         out = np.zeros((6, 7, 5)) + params["vgg"]["conv1_1"]["bias"]
         for y, x, i, j in np.ndindex(6, 7, 3, 3):
@@ -265,7 +269,7 @@ def test_refit_first_conv_keeps_the_output_for_another_mean_and_std():
     for mean, everywhere in (((123.0, 117.0, 104.0), False), (there.mean, True)):
         here = dataclasses.replace(model, mean=mean, std=(1.0, 2.0, 64.0))
         fitted = refit_first_conv(params, there, here)
-        before, after = by_loops(params, there), by_loops(fitted, here)
+        before, after = convolve_by_loops(params, there), convolve_by_loops(fitted, here)
         np.testing.assert_allclose(after[1:-1, 1:-1], before[1:-1, 1:-1], rtol=1e-4, atol=1e-4)
         assert np.allclose(after, before, rtol=1e-4, atol=1e-4) == everywhere
         assert fitted["vgg"]["conv1_2"] is params["vgg"]["conv1_2"] and fitted["fc"] is params["fc"]
@@ -275,27 +279,27 @@ def test_refit_first_conv_keeps_the_output_for_another_mean_and_std():
 # ---- missing files ----
 
 
-def test_open_pretrained_rejects_folders_without_a_run_or_checkpoint(tmp_path, trained_run):
+def test_pretrained_folder_without_config_json_or_checkpoint_is_rejected(tmp_path, trained_run):
     with pytest.raises(UserError, match=r"config\.json is missing"):
-        start_params(starting_from(tmp_path), {})
+        open_initial_params(config_with_pretrained(tmp_path), {})
     shutil.copy(trained_run / "config.json", tmp_path)
     with pytest.raises(UserError, match="has no checkpoint yet"):
-        start_params(starting_from(tmp_path), {})
+        open_initial_params(config_with_pretrained(tmp_path), {})
 
 
-def test_initial_params_are_the_fresh_ones_without_pretrained(fresh, capsys):
-    assert start_params(tiny_config.get_config(), fresh) is fresh
+def test_initial_params_returns_fresh_params_without_pretrained(fresh, capsys):
+    assert open_initial_params(tiny_config.get_config(), fresh) is fresh
     assert capsys.readouterr().out == ""
     config = tiny_config.get_config()
     plain = dataclasses.replace(config, model=dataclasses.replace(config.model, norm="none"))
-    assert start_params(plain, fresh) is fresh
+    assert open_initial_params(plain, fresh) is fresh
     assert "Starting from random weights" in capsys.readouterr().out, "unlike the networks of the paper"
 
 
 def test_pretrained_file_is_read_once(trained_run, fresh, tmp_path, monkeypatch):
-    params, _ = stored(trained_run)
+    params, _ = stored_params(trained_run)
     model = run_folder.read_config(trained_run).model
-    config = starting_from(tmp_path / "weights.safetensors")
+    config = config_with_pretrained(tmp_path / "weights.safetensors")
     (tmp_path / "weights.safetensors").touch()
     reads = []
 
@@ -319,7 +323,7 @@ CLASSES = ("hexagon", "star", "triangle")
 
 
 @pytest.fixture(scope="module")
-def other_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hexagon_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated images without circles, in which squares are called hexagons."""
     root = write_voc_folder(tmp_path_factory.mktemp("other") / "data", {"train": 8, "val": 4, "test": 4})
     for file in (root / "Annotations").iterdir():
@@ -329,7 +333,7 @@ def other_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-class Transferred(NamedTuple):
+class TransferRun(NamedTuple):
     start: Path
     """The run that it started from: a copy, which a test may move away."""
     options: tuple[str | Path, ...]
@@ -338,35 +342,35 @@ class Transferred(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def transferred(trained_run, other_data, tmp_path_factory) -> Transferred:
+def transfer_run(trained_run, hexagon_data, tmp_path_factory) -> TransferRun:
     base = tmp_path_factory.mktemp("transferred")
     start = Path(shutil.copytree(trained_run, base / "start"))
-    options = (TINY, "--data.root", other_data, *OPTIONS, "--train.pretrained", start, "--train.transfer")
+    options = (TINY, "--data.root", hexagon_data, *OPTIONS, "--train.pretrained", start, "--train.transfer")
     with redirect_stdout(io.StringIO()) as printed:
         assert command("train", *options, "--workdir", base / "run") == 0
-    return Transferred(start, options, base / "run", printed.getvalue())
+    return TransferRun(start, options, base / "run", printed.getvalue())
 
 
-def test_train_prints_which_classes_are_transferred(transferred):
-    step = stored(transferred.start)[1]
+def test_train_prints_which_classes_are_transferred(transfer_run):
+    step = stored_params(transfer_run.start)[1]
     assert (
-        f"Starting from {transferred.start}, step {step}.\n"
+        f"Starting from {transfer_run.start}, step {step}.\n"
         "Classes, by name:\n"
         "  kept      2: star, triangle\n"
         "  new       1: hexagon\n"
         "  dropped   2: circle, square\n"
-    ) in transferred.printed
+    ) in transfer_run.printed
 
 
-def test_initial_state_of_a_transferred_run(transferred, tmp_path):
+def test_run_with_transfer_starts_from_pretrained_params_and_fresh_optimizer_state(transfer_run, tmp_path):
     """Parameters come from the moving average of the pretrained run; all else is as in a fresh run."""
-    config = run_folder.read_config(transferred.run)
+    config = run_folder.read_config(transfer_run.run)
     assert config.model.class_names == CLASSES
     trainer = Trainer(config, tmp_path, open_source(config.data, "train"), None)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         state = trainer.restore_or_init(checkpoints)
     fresh = init_state(config, sharding.make_mesh())
-    params, _ = stored(transferred.start)
+    params, _ = stored_params(transfer_run.start)
     assert int(state.step) == 0
     jax.tree.map(np.testing.assert_array_equal, state.opt_state, fresh.opt_state)
     jax.tree.map(np.testing.assert_array_equal, state.ema_params, state.params)
@@ -386,8 +390,8 @@ def test_initial_state_of_a_transferred_run(transferred, tmp_path):
             jax.tree.map(np.testing.assert_array_equal, layer, params[name])
 
 
-def test_train_rejects_other_classes_without_transfer(trained_run, other_data, tmp_path, capsys):
-    options = (TINY, "--workdir", tmp_path / "run", "--data.root", other_data, *OPTIONS)
+def test_train_rejects_different_classes_without_the_transfer_option(trained_run, hexagon_data, tmp_path, capsys):
+    options = (TINY, "--workdir", tmp_path / "run", "--data.root", hexagon_data, *OPTIONS)
     assert command("train", *options, "--train.pretrained", trained_run) == 2
     error = capsys.readouterr().err
     assert f"error: {trained_run}: " in error
@@ -397,46 +401,46 @@ def test_train_rejects_other_classes_without_transfer(trained_run, other_data, t
     assert "--train.pretrained PATH" in capsys.readouterr().err
 
 
-def test_resumed_run_does_not_open_pretrained_and_ends_the_same(transferred, tmp_path, capsys):
-    run = Path(shutil.copytree(transferred.run, tmp_path / "run"))
+def test_resumed_run_does_not_read_pretrained_and_gives_the_same_result(transfer_run, tmp_path, capsys):
+    run = Path(shutil.copytree(transfer_run.run, tmp_path / "run"))
     shutil.rmtree(run / "checkpoints" / "6")
-    assert stored(run, "last")[1] == 3
-    away = transferred.start.rename(transferred.start.with_name("away"))
+    assert stored_params(run, "last")[1] == 3
+    away = transfer_run.start.rename(transfer_run.start.with_name("away"))
     try:
-        assert command("train", *transferred.options, "--workdir", run) == 0
+        assert command("train", *transfer_run.options, "--workdir", run) == 0
     finally:
-        away.rename(transferred.start)
+        away.rename(transfer_run.start)
     printed = capsys.readouterr().out
     assert "checkpoint at step 3" in printed and "Starting from" not in printed
-    losses = [[line["loss"] for line in read_log(folder)] for folder in (run, transferred.run)]
+    losses = [[line["loss"] for line in read_log(folder)] for folder in (run, transfer_run.run)]
     assert len(losses[0]) == 6 and losses[0] == losses[1]
-    jax.tree.map(np.testing.assert_array_equal, stored(run, "last"), stored(transferred.run, "last"))
+    jax.tree.map(np.testing.assert_array_equal, stored_params(run, "last"), stored_params(transfer_run.run, "last"))
 
 
-def test_train_records_the_absolute_path_of_pretrained(transferred, tmp_path, monkeypatch, capsys):
+def test_train_records_the_absolute_path_of_pretrained(transfer_run, tmp_path, monkeypatch, capsys):
     """A relative path names the same run."""
-    monkeypatch.chdir(transferred.start.parent)
-    options = ["start" if word == transferred.start else word for word in transferred.options]
-    assert command("train", *options, "--workdir", transferred.run) == 0
-    assert run_folder.read_config(transferred.run).train.pretrained == str(transferred.start)
+    monkeypatch.chdir(transfer_run.start.parent)
+    options = ["start" if word == transfer_run.start else word for word in transfer_run.options]
+    assert command("train", *options, "--workdir", transfer_run.run) == 0
+    assert run_folder.read_config(transfer_run.run).train.pretrained == str(transfer_run.start)
 
 
-def test_evaluate_rejects_data_with_other_classes(trained_run, other_data, capsys):
-    assert command("evaluate", trained_run, "--data.root", other_data) == 2
+def test_evaluate_rejects_data_with_a_class_that_the_run_lacks(trained_run, hexagon_data, capsys):
+    assert command("evaluate", trained_run, "--data.root", hexagon_data) == 2
     error = capsys.readouterr().err
     assert "is of class 'hexagon'" in error
     assert "\n  only in the run: circle, square\n  only in the data: hexagon\n" in error
 
 
-def test_evaluate_accepts_data_with_fewer_classes(transferred, tmp_path, capsys):
+def test_evaluate_accepts_data_with_fewer_classes(transfer_run, tmp_path, capsys):
     """Labels follow the names of the classes of the run."""
     root = write_voc_folder(tmp_path / "data", {"test": 4})
     for file in (root / "Annotations").iterdir():
         start, *objects = file.read_text().removesuffix("</annotation>").split("<object>")
         kept = [text for text in objects if "<name>star" in text]
         file.write_text("<object>".join([start, *kept]) + "</annotation>")
-    assert command("evaluate", transferred.run, "--data.root", root) == 0
+    assert command("evaluate", transfer_run.run, "--data.root", root) == 0
     (root / "Annotations" / "test2.xml").write_text("<annotation><object>")
-    assert command("evaluate", transferred.run, "--data.root", root) == 2
+    assert command("evaluate", transfer_run.run, "--data.root", root) == 2
     error = capsys.readouterr().err
     assert "test2.xml" in error and "not those of the run" not in error

@@ -70,7 +70,7 @@ def test_replay_equals_the_augmented_batch_to_the_last_bit(run):
     for (index, epoch), augmented in run.augmented.items():
         replayed = replay.replay_image(run.config, run.source, f"train{index}", epoch)
         assert (replayed.index, replayed.step) == (index, run.steps[index, epoch])
-        assert all(map(same_bits, (replayed.image, replayed.boxes, replayed.labels), augmented)), (index, epoch)
+        assert all(map(have_same_bits, (replayed.image, replayed.boxes, replayed.labels), augmented)), (index, epoch)
 
 
 def test_replay_equals_the_preview_of_the_first_batch(run):
@@ -81,11 +81,11 @@ def test_replay_equals_the_preview_of_the_first_batch(run):
         replayed = replay.replay_image(run.config, run.source, f"train{index}", 0)
         slots.append(slot := previewed[replayed.image.tobytes()])
         assert positions[slot] == index, "its id is shown"
-        assert same_bits(replayed.boxes, boxes[slot]) and same_bits(replayed.labels, labels[slot])
+        assert have_same_bits(replayed.boxes, boxes[slot]) and have_same_bits(replayed.labels, labels[slot])
     assert sorted(slots) == [0, 1, 2, 3]
 
 
-def test_replay_equals_augment_of_the_image_alone(run):
+def test_replay_equals_augment_without_a_batch_up_to_rounding(run):
     """Without loader, canvas or batch, so the two agree only up to rounding."""
     for index, epoch in [(4, 0), (7, 1), (5, 2)]:
         annotation, image = run.source.annotation(index), run.source.image(index)
@@ -101,7 +101,7 @@ def test_replay_equals_augment_of_the_image_alone(run):
         np.testing.assert_array_equal(replayed.labels, labels)
 
 
-def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+def have_same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
 
 
@@ -110,7 +110,7 @@ def test_replay_differs_between_epochs(run):
     assert len(pictures) == 3
 
 
-def test_replay_leaves_out_difficult_objects_as_training_does(run):
+def test_replay_omits_difficult_objects_if_training_omits_them(run):
     data = dataclasses.replace(run.config.data, train_on_difficult=False)
     file = Path(data.root) / "Annotations" / "train2.xml"
     before = file.read_text()
@@ -127,7 +127,7 @@ def test_replay_leaves_out_difficult_objects_as_training_does(run):
 # ---- the drawing ----
 
 
-def test_draw_shows_the_image_beside_the_augmented_one(run):
+def test_draw_shows_the_augmented_image_beside_the_original(run):
     replayed = replay.replay_image(run.config, run.source, "train3", 1)
     picture = np.asarray(replay.draw(run.source, replayed, side=192))
     assert picture.shape == (218, 396, 3), "a gap of 4 around two cells of 192 and their captions"
@@ -177,7 +177,7 @@ def test_show_counts_objects_outside_the_augmented_image(run, capsys):
         assert (f"\n{wanted} " in capsys.readouterr().out) == (wanted > 0)
 
 
-def test_show_writes_to_out_and_reads_moved_data(run, tmp_path, capsys):
+def test_show_accepts_the_options_out_and_data_root(run, tmp_path, capsys):
     moved = tmp_path / "moved"
     Path(run.config.data.root).rename(moved)
     out = tmp_path / "new" / "picture.png"

@@ -38,7 +38,7 @@ TRAIN = ShapesSource(TINY.data.shapes, "train")
 MESH = sharding.make_mesh()
 
 
-def batches(count: int) -> list[Batch]:
+def first_batches(count: int) -> list[Batch]:
     stream = train_batches(TRAIN, TINY.data, TINY.train.batch_size, TINY.train.seed)
     return [next(stream) for _ in range(count)]
 
@@ -58,7 +58,7 @@ def to_device(state: TrainState) -> TrainState:
     return jax.device_put(state, sharding.fsdp_sharding(state, MESH))
 
 
-def with_random_heads(state: TrainState) -> TrainState:
+def state_with_random_predictors(state: TrainState) -> TrainState:
     """Replace the predictors, which otherwise start from constants, whatever the image."""
     return to_device(state._replace(params=jax.tree.map(np.asarray, with_random_predictors(state.params))))
 
@@ -81,7 +81,7 @@ def test_init_state_starts_the_moving_average_from_the_parameters(initial):
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), state_shapes(TINY, MESH)) == shapes
 
 
-def test_init_state_follows_the_seed_and_has_no_average_without_ema_decay(initial):
+def test_init_state_depends_on_the_seed_and_has_no_average_without_ema_decay(initial):
     config = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, seed=1, ema_decay=0.0))
     state = init_state(config, MESH)
     assert state.ema_params is None
@@ -106,7 +106,7 @@ def test_ema_update_equals_a_plain_loop():
 # ---- the step ----
 
 
-def prepare_by_hand(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def prepare_image_by_image(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Augment and match image after image, with the keys that the batch's contract prescribes.
 
     Returns:
@@ -134,10 +134,10 @@ def prepare_by_hand(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.stack(images), np.stack(offsets), np.stack(labels)
 
 
-def test_train_step_has_the_loss_of_a_pipeline_composed_by_hand(train_step, initial):
-    (batch,) = batches(1)
-    state = with_random_heads(initial)
-    images, target_offsets, labels = prepare_by_hand(batch)
+def test_train_step_loss_equals_that_of_a_pipeline_composed_by_hand(train_step, initial):
+    (batch,) = first_batches(1)
+    state = state_with_random_predictors(initial)
+    images, target_offsets, labels = prepare_image_by_image(batch)
     offsets, logits = jax.jit(SSD(TINY.model).apply)({"params": state.params}, images)
     loss, loc, conf, positives = reference.multibox_loss(
         np.asarray(offsets), np.asarray(logits), target_offsets, labels, 2.0, 30, 0.7
@@ -151,7 +151,7 @@ def test_train_step_has_the_loss_of_a_pipeline_composed_by_hand(train_step, init
 
 
 def test_train_step_updates_parameters_and_moving_average(train_step, initial):
-    (batch,) = batches(1)
+    (batch,) = first_batches(1)
     after, metrics = run_step(train_step, to_device(initial), batch)
     assert int(after.step) == 1
     assert float(metrics["gradient_norm"]) > 0
@@ -163,9 +163,9 @@ def test_train_step_updates_parameters_and_moving_average(train_step, initial):
     assert np.median(moved) == pytest.approx(rate, rel=0.1)
 
 
-def test_train_step_learns_a_repeated_batch(train_step, initial):
+def test_train_step_reduces_the_loss_of_a_repeated_batch(train_step, initial):
     """The same epoch and indices give the same augmented images."""
-    (batch,) = batches(1)
+    (batch,) = first_batches(1)
     state = to_device(initial)
     losses = []
     for _ in range(TINY.train.steps):
@@ -174,13 +174,13 @@ def test_train_step_learns_a_repeated_batch(train_step, initial):
     assert losses[-1] < 0.25 * losses[0]
 
 
-def test_invalid_image_does_not_contribute_to_the_step(train_step, initial):
-    (batch,) = batches(1)
+def test_train_step_ignores_an_invalid_image(train_step, initial):
+    (batch,) = first_batches(1)
     blank = batch._replace(valid=np.arange(8) != 2)
     noise = np.random.default_rng(0).integers(0, 256, batch.canvas[2].shape, np.uint8)
     other = blank._replace(canvas=batch.canvas.copy())
     other.canvas[2] = noise
-    metrics = [run_step(train_step, with_random_heads(initial), b)[1] for b in (blank, other)]
+    metrics = [run_step(train_step, state_with_random_predictors(initial), b)[1] for b in (blank, other)]
     # Only rounding differs: GroupNorm and all other layers process each image on its own.
     assert float(metrics[0]["loss"]) == pytest.approx(float(metrics[1]["loss"]), rel=1e-6)
     assert float(metrics[0]["gradient_norm"]) == pytest.approx(float(metrics[1]["gradient_norm"]), rel=1e-5)
@@ -189,20 +189,22 @@ def test_invalid_image_does_not_contribute_to_the_step(train_step, initial):
 
 
 def test_loss_does_not_depend_on_batch_position(train_step, initial):
-    (batch,) = batches(1)
+    (batch,) = first_batches(1)
     rolled = Batch(*(np.roll(field, 1, axis=0) for field in batch))
-    one, other = (float(run_step(train_step, with_random_heads(initial), b)[1]["loss"]) for b in (batch, rolled))
+    one, other = (
+        float(run_step(train_step, state_with_random_predictors(initial), b)[1]["loss"]) for b in (batch, rolled)
+    )
     assert one == pytest.approx(other, rel=1e-5)
 
 
-def test_train_step_is_compiled_once_also_for_a_restored_state(train_step, initial, trained_run):
+def test_train_step_is_not_compiled_again_for_a_restored_state(train_step, initial, trained_run):
     """A restored state has the shardings of an initial one."""
     trainer = Trainer(run_folder.read_config(trained_run), trained_run, TRAIN, None)
     with Checkpoints(trained_run / "checkpoints") as checkpoints:
         restored = trainer.restore_or_init(checkpoints)
     assert int(restored.step) == 30
     for state in (to_device(initial), restored):
-        for batch in batches(2):
+        for batch in first_batches(2):
             state, _ = run_step(train_step, state, batch)
     assert train_step._cache_size() == 1
 
@@ -210,7 +212,7 @@ def test_train_step_is_compiled_once_also_for_a_restored_state(train_step, initi
 # ---- parts of a batch ----
 
 
-def test_accumulated_gradient_is_that_of_the_whole_batch():
+def test_accumulated_gradient_equals_that_of_the_whole_batch():
     """With a small model in place of the network."""
     rng = np.random.default_rng(0)
     params = {"kernel": rng.normal(size=(5, 3)).astype(np.float32)}
@@ -232,20 +234,20 @@ def test_accumulated_gradient_is_that_of_the_whole_batch():
 
 def test_train_step_processes_a_batch_in_accumulation_steps():
     config = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, accumulation_steps=4))
-    (batch,) = batches(1)
+    (batch,) = first_batches(1)
     jaxpr = str(make_train_step(config, MESH).trace(state_shapes(config, MESH), batch).jaxpr)
     assert "f32[2,64,64,3]" in jaxpr, "two images at a time"
 
 
 @pytest.mark.slow
-def test_accumulation_steps_of_the_network_give_the_update_of_the_whole_batch(initial):
+def test_accumulated_update_of_the_network_equals_that_of_the_whole_batch(initial):
     def step(parts: int) -> tuple[TrainState, Any]:
         train = dataclasses.replace(TINY.train, batch_size=32, accumulation_steps=parts)
         # Not Adam, whose first step keeps only the signs of the gradient.
         config = dataclasses.replace(TINY, train=train, optimizer=Optimizer(learning_rate=0.1, clip_norm=1.0))
         batch = next(train_batches(TRAIN, config.data, 32, 0))
         batch = batch._replace(valid=np.arange(32) % 5 > 0)
-        state = init_state(config, MESH)._replace(params=with_random_heads(initial).params)
+        state = init_state(config, MESH)._replace(params=state_with_random_predictors(initial).params)
         return make_train_step(config, MESH)(state, batch)
 
     (whole, expected), (parts, metrics) = step(1), step(4)
