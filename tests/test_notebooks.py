@@ -15,17 +15,17 @@ NAMES = ("first_tour", "own_data")
 MAX_BYTES = 1_500_000
 
 
-def read(name: str) -> Any:
+def read_notebook(name: str) -> Any:
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     nbformat.validate(notebook)
     return notebook
 
 
-def execute(name: str, folder: Path, **parameters: object) -> Any:
+def execute_notebook(name: str, folder: Path, **parameters: object) -> Any:
     """Execute a notebook in a folder that contains only the notebooks and the configs. An error in a cell is raised."""
     for part in ("notebooks", "configs"):
         shutil.copytree(ROOT / part, folder / part)
-    notebook = read(name)
+    notebook = read_notebook(name)
     (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
     for key, value in parameters.items():
         assert re.search(rf"^{key} = ", cell.source, re.MULTILINE), "the notebook has the parameter"
@@ -37,7 +37,7 @@ def execute(name: str, folder: Path, **parameters: object) -> Any:
     return notebook
 
 
-def text(notebook: Any, stream: str = "stdout") -> str:
+def printed_text(notebook: Any, stream: str = "stdout") -> str:
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
     return "".join(o.text for o in outputs if o.output_type == "stream" and o.name == stream)
 
@@ -51,18 +51,18 @@ def assert_clean(notebook: Any, allowed_path: Path | None = None) -> None:
     """Check that the outputs have no error, no warning and no absolute path, and only progress bars on stderr."""
     for cell in notebook.cells:
         assert not any(output.output_type == "error" for output in cell.get("outputs", ()))
-    printed = (text(notebook) + text(notebook, "stderr")).replace(str(allowed_path), "")
+    printed = (printed_text(notebook) + printed_text(notebook, "stderr")).replace(str(allowed_path), "")
     assert not re.search(r"warning|traceback|error:", printed, re.IGNORECASE), printed
     assert not re.search(r"(?<![\w.:/])/\w+/\w", printed), printed
-    assert all("%|" in line for line in text(notebook, "stderr").splitlines() if line)
+    assert all("%|" in line for line in printed_text(notebook, "stderr").splitlines() if line)
 
 
 @pytest.mark.slow
 def test_first_tour_trains_a_run_if_there_is_none(tmp_path):
-    notebook = execute("first_tour", tmp_path, STEPS=2)
+    notebook = execute_notebook("first_tour", tmp_path, STEPS=2)
     assert_clean(notebook)
-    assert count_pictures(notebook) == count_pictures(read("first_tour")) == 8
-    printed = text(notebook)
+    assert count_pictures(notebook) == count_pictures(read_notebook("first_tour")) == 8
+    printed = printed_text(notebook)
     assert "circle, square, star, triangle" in printed
     for numbers in (r"\b1856\b.*\b128 px", r"\b32 of 1856\b", r"\b32 positives, 96\b"):
         assert re.search(numbers, printed), numbers
@@ -72,10 +72,10 @@ def test_first_tour_trains_a_run_if_there_is_none(tmp_path):
 
 @pytest.mark.slow
 def test_own_data_generates_a_data_set_and_finds_its_mistake(tmp_path):
-    notebook = execute("own_data", tmp_path, STEPS=4)
+    notebook = execute_notebook("own_data", tmp_path, STEPS=4)
     assert_clean(notebook)
-    assert count_pictures(notebook) == count_pictures(read("own_data")) == 6
-    printed = text(notebook)
+    assert count_pictures(notebook) == count_pictures(read_notebook("own_data")) == 6
+    printed = printed_text(notebook)
     assert "train: 240 images" in printed
     assert re.search(r"note: 1 .*train_0007", printed), "the wrong box"
     assert re.search(r"Split test\b", printed)
@@ -83,12 +83,12 @@ def test_own_data_generates_a_data_set_and_finds_its_mistake(tmp_path):
     assert {"config.json", "curves.png", "metrics.json", "report.html"} <= {file.name for file in run.iterdir()}
 
 
-def test_own_data_runs_on_another_folder(tmp_path):
+def test_own_data_runs_on_a_folder_without_test_split(tmp_path):
     """Only the parameters are changed; the folder has no test split."""
     root = write_voc_folder(tmp_path / "mine", {"train": 12, "val": 3})
-    notebook = execute("own_data", tmp_path, FOLDER=str(root), RUN="../runs/mine", CONFIG=TINY, STEPS=2)
+    notebook = execute_notebook("own_data", tmp_path, FOLDER=str(root), RUN="../runs/mine", CONFIG=TINY, STEPS=2)
     assert_clean(notebook, allowed_path=root)
-    printed = text(notebook)
+    printed = printed_text(notebook)
     assert "train: 12 images" in printed and "val: 3 of 3 images" in printed
     assert "'val' instead" in printed
     assert (tmp_path / "runs" / "mine" / "report.html").exists()
@@ -97,7 +97,7 @@ def test_own_data_runs_on_another_folder(tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_saved_outputs_are_clean_and_from_one_execution(name):
-    notebook = read(name)
+    notebook = read_notebook(name)
     assert_clean(notebook)
     counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))
@@ -105,14 +105,14 @@ def test_saved_outputs_are_clean_and_from_one_execution(name):
 
 
 def test_saved_first_tour_has_a_trained_detector():
-    printed = text(read("first_tour"))
+    printed = printed_text(read_notebook("first_tour"))
     assert "Step 540." in printed, "the run of make demo"
     untrained, trained, _ = re.findall(r"(\d\.\d{3})$", printed, re.MULTILINE)[-7:-4]
     assert float(trained) < 0.3 * float(untrained)
 
 
 def test_saved_own_data_finds_the_wrong_class():
-    printed = text(read("own_data"))
+    printed = printed_text(read_notebook("own_data"))
     assert re.search(r"test_0005 .*: triangle 0\.\d+ +missed: star\n", printed)
     (area,) = re.findall(r"^all, mean .* (\d\.\d+)$", printed, re.MULTILINE)
     assert float(area) > 0.8

@@ -81,7 +81,7 @@ def imported_modules(path: Path) -> set[str]:
     return found
 
 
-def top_levels(path: Path) -> set[str]:
+def top_level_packages(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in imported_names(path)}
 
 
@@ -122,7 +122,7 @@ def test_every_import_of_the_package_is_a_dependency():
     allowed = {import_name.get(name, name) for name in distributions} | {"ssd_jax"} | set(sys.stdlib_module_names)
     for name, path in package_modules().items():
         oracle = {"torch", "torchvision"} if name == "weights.torch_reference" else set()  # the extra `parity`
-        extra = top_levels(path) - allowed - oracle
+        extra = top_level_packages(path) - allowed - oracle
         assert not extra, f"ssd_jax.{name} imports {sorted(extra)}, not in pyproject.toml's dependencies"
 
 
@@ -147,7 +147,7 @@ def test_docstrings_do_not_start_like_fragments(folder: str):
             assert not DOCSTRING_FRAGMENTS.intersection(first_word), f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
-def test_packages_import_only_from_rows_above():
+def test_packages_import_only_from_rows_above_their_own():
     row = {package: number for number, packages in enumerate(LAYERS) for package in packages}
     for name, path in package_modules().items():
         package = "__main__" if name.endswith("__main__") else name.partition(".")[0]
@@ -165,7 +165,7 @@ def test_modules_have_no_import_cycles():
 def test_data_does_not_import_jax():
     for name, path in package_modules().items():
         if name.startswith("data."):
-            assert not top_levels(path) & {"jax", "flax", "optax", "orbax", "chex"}, name
+            assert not top_level_packages(path) & {"jax", "flax", "optax", "orbax", "chex"}, name
 
 
 def test_importing_a_package_loads_none_of_its_modules():
@@ -173,7 +173,7 @@ def test_importing_a_package_loads_none_of_its_modules():
         assert imported_names(path) <= {"lazy_loader"}, f"{path} imports more than lazy_loader"
 
 
-def test_imports_use_no_device_and_set_no_flag():
+def test_importing_modules_uses_no_device_and_sets_no_flag():
     program = """
 import jax
 before = dict(jax.config.values)
@@ -190,7 +190,7 @@ assert not changed, f"an import set {changed}"
     assert result.returncode == 0, result.stderr
 
 
-def test_no_future_annotations():
+def test_modules_do_not_import_future_annotations():
     # With them, jaxtyping would see strings instead of annotations.
     for path in (ROOT / "ssd_jax").rglob("*.py"):
         assert "__future__.annotations" not in imported_names(path), path
@@ -200,7 +200,7 @@ def test_no_future_annotations():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_file_is_complete(path: Path):
+def test_config_file_has_its_name_and_its_command(path: Path):
     allowed = ("ssd_jax.config.", "ssd_jax.data.class_names.")
     assert all(n.partition(".")[0] == "dataclasses" or n.startswith(allowed) for n in imported_names(path))
     module = load_file(path)
@@ -309,7 +309,7 @@ def test_script_only_calls_its_command(script: str):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_script_without_dependencies_names_make_setup(script: str):
+def test_script_recommends_make_setup_if_dependencies_are_missing(script: str):
     # With -I -S, the interpreter finds only the standard library.
     program = f"import runpy, sys; sys.path.insert(0, '.'); runpy.run_path('{script}.py', run_name='__main__')"
     result = subprocess.run([sys.executable, "-I", "-S", "-c", program], cwd=ROOT, capture_output=True, text=True)
@@ -321,7 +321,7 @@ def test_script_without_dependencies_names_make_setup(script: str):
 # ---- all files ----
 
 
-def test_files_contain_no_path_of_one_machine():
+def test_files_contain_no_absolute_paths():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout, so there is no list of the project's files")

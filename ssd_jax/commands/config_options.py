@@ -58,7 +58,7 @@ def parse_config_options(kind: type[T], command: str, argv: Sequence[str], commo
     config = load_config(file)
     program = f"ssd-jax {command} {file}"
     if any(word in HELP for word in words):
-        print(_short_help(kind, program, config, common))
+        print(_format_short_help(kind, program, config, common))
         raise SystemExit(0)
     if HELP_ALL in words:
         words = ["--help"]
@@ -67,7 +67,7 @@ def parse_config_options(kind: type[T], command: str, argv: Sequence[str], commo
     return tyro.cli(
         kind,
         default=kind(config),  # type: ignore[call-arg]
-        args=[_present_name(word) for word in words],
+        args=[_replace_former_name(word) for word in words],
         prog=program,
         description=f"The defaults are the values of {file}.",
         registry=registry,
@@ -83,7 +83,7 @@ def _config_rule(info: Any) -> Any:
     shown = [f for f in dataclasses.fields(kind) if f.name not in _FILE_ONLY.get(kind, ())]
     return tyro.constructors.StructConstructorSpec(
         # The values are checked once, by msgspec on the whole config, whose messages name the option.
-        instantiate=functools.partial(_with_values, info.default) if kind is Config else dict,
+        instantiate=functools.partial(_config_with_values, info.default) if kind is Config else dict,
         fields=tuple(
             tyro.constructors.StructFieldSpec(
                 f.name, types[f.name], getattr(info.default, f.name), docs.get(f.name, "")
@@ -93,16 +93,16 @@ def _config_rule(info: Any) -> Any:
     )
 
 
-def _with_values(config: Config, **values: Any) -> Config:
-    return config_from_builtins(_merge(msgspec.to_builtins(config), values))
+def _config_with_values(config: Config, **values: Any) -> Config:
+    return config_from_builtins(_merge_values(msgspec.to_builtins(config), values))
 
 
-def _merge(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    merged = {name: _merge(tree[name], v) if isinstance(v, dict) else v for name, v in values.items()}
+def _merge_values(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    merged = {name: _merge_values(tree[name], v) if isinstance(v, dict) else v for name, v in values.items()}
     return tree | merged
 
 
-def _present_name(word: str) -> str:
+def _replace_former_name(word: str) -> str:
     """Replace a former option name, or an alias, by the present one."""
     match = re.fullmatch(r"--((?:\w+\.)?)(no-)?([\w-]+)(=.*)?", word)
     name = match and _ALIASES.get(match[1] + match[3].replace("-", "_"))
@@ -126,7 +126,7 @@ def field_docs(kind: type) -> dict[str, str]:
     return docs
 
 
-def _short_help(kind: type, program: str, config: Config, common: Sequence[str]) -> str:
+def _format_short_help(kind: type, program: str, config: Config, common: Sequence[str]) -> str:
     names = config.model.class_names
     parser = argparse.ArgumentParser(
         program,

@@ -40,7 +40,7 @@ def run(argv: Sequence[str]) -> None:
     write_run(imported, options.out)
     print(f"{options.file}: {imported.mapping.title}")
     print("\n".join(describe_import(imported, options.class_names)))
-    print(f"Written to {options.out}. {next_step(imported.config, options.out)}")
+    print(f"Written to {options.out}. {format_next_step(imported.config, options.out)}")
 
 
 def describe_import(imported: Any, class_names: Sequence[str]) -> list[str]:
@@ -67,7 +67,7 @@ def describe_import(imported: Any, class_names: Sequence[str]) -> list[str]:
     ]
 
 
-def next_step(config: Config, out: Path) -> str:
+def format_next_step(config: Config, out: Path) -> str:
     """Return the commands that can be used next."""
     run = shlex.quote(str(out))
     train = f"train.py CONFIG --train.pretrained {run}"

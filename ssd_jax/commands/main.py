@@ -38,7 +38,7 @@ COMMANDS = {
 }
 
 
-def usage() -> str:
+def format_usage() -> str:
     """Return the list of commands."""
     lines = [f"  {f'{name} {command.arguments}':44}  {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(["usage: ssd-jax COMMAND ...", "", *lines, "", "ssd-jax COMMAND --help lists its options."])
@@ -55,10 +55,10 @@ def main(argv: Sequence[str]) -> int:
     """
     name = argv[0] if argv else ""
     if name in ("-h", "--help"):
-        print(usage())
+        print(format_usage())
         return 0
     if name not in COMMANDS:
-        print(f"error: no command '{name}'\n\n{usage()}" if name else usage(), file=sys.stderr)
+        print(f"error: no command '{name}'\n\n{format_usage()}" if name else format_usage(), file=sys.stderr)
         return 2
     module = importlib.import_module(f"ssd_jax.commands.{COMMANDS[name].module}")
     try:

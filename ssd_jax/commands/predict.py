@@ -55,7 +55,7 @@ def predict(options: PredictOptions) -> None:
     from ssd_jax.report.draw import class_colours
 
     check_out_folder(options.out, PREDICTIONS)
-    targets = output_files(options.images, options.out)
+    targets = choose_output_files(options.images, options.out)
     detect = detector.load(options.run, options.checkpoint)
     make_out_folder(options.out)
     write_predictions(options.out, [])
@@ -87,7 +87,7 @@ def predict(options: PredictOptions) -> None:
         raise UserError("\n".join([f"{len(unreadable)} of {len(targets)} images could not be read:", *unreadable]))
 
 
-def output_files(images: Sequence[Path], out: Path) -> dict[Path, Path]:
+def choose_output_files(images: Sequence[Path], out: Path) -> dict[Path, Path]:
     """Return the images to read, each with the file for its picture: below ``out`` as below the named folder.
 
     Raises:

@@ -13,7 +13,7 @@ from ssd_jax.config import Config
 from ssd_jax.data.run_splits import open_evaluation_split, print_split, with_data_root
 from ssd_jax.data.source import Source
 from ssd_jax.evaluation.evaluator import compute_metrics, predict_split
-from ssd_jax.evaluation.submission import SubmissionWriter, writer_for
+from ssd_jax.evaluation.submission import SubmissionWriter, make_submission_writer
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.inference.detector import read_detector_config, restore_params
 from ssd_jax.inference.program import make_predict_fn
@@ -74,7 +74,7 @@ def evaluate(
     split, source = open_evaluation_split(config, split)
     print_split(split, source)
     annotations = list(source.annotations())
-    writer = writer_for(source, annotations) if results or not source.annotated else None
+    writer = make_submission_writer(source, annotations) if results or not source.annotated else None
     detections, step = _predict(run, config, source, checkpoint)
     metrics: dict[str, Any] = {"split": split, "images": len(source), "checkpoint_step": step}
     if source.annotated:

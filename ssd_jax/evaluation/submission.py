@@ -29,7 +29,7 @@ from ssd_jax.metrics.average_precision import xyxy_to_xywh
 
 @dataclass(frozen=True)
 class SubmissionWriter:
-    """Writes the detections of one split as result files. Made by `writer_for`."""
+    """Writes the detections of one split as result files. Made by `make_submission_writer`."""
 
     annotations: Sequence[Annotation]
     class_names: Sequence[str]
@@ -60,13 +60,13 @@ class SubmissionWriter:
             texts = {f"detections_{split}_{algorithm}_results.json": text}
         with user_errors_on_write(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        files = {folder / _file_name(name): text for name, text in texts.items()}
+        files = {folder / _result_file_name(name): text for name, text in texts.items()}
         for file, text in files.items():
             write_text(file, text)
         return list(files)
 
 
-def writer_for(source: Source, annotations: Sequence[Annotation]) -> SubmissionWriter:
+def make_submission_writer(source: Source, annotations: Sequence[Annotation]) -> SubmissionWriter:
     """Choose the result format for a split and check that its images and classes can be named in it.
 
     The format is COCO's if the data set has COCO's ids and each image has an id of its own, and VOC's otherwise.
@@ -88,7 +88,7 @@ def writer_for(source: Source, annotations: Sequence[Annotation]) -> SubmissionW
         )
     class_of_file: dict[str, str] = {}
     for name in source.class_names:
-        other = class_of_file.setdefault(_file_name(name), name)
+        other = class_of_file.setdefault(_result_file_name(name), name)
         if other != name:
             raise UserError(
                 f"the VOC result files of the classes '{other}' and '{name}' would have the same name. Rename one of "
@@ -103,7 +103,7 @@ def _has_unique_ids(annotations: Sequence[Annotation]) -> bool:
     return None not in numbers and len(numbers) == len(annotations)
 
 
-def _file_name(name: str) -> str:
+def _result_file_name(name: str) -> str:
     """Replace the characters that VOC's and COCO's own file names do not use."""
     return re.sub(r"[^\w.+-]", "_", name)
 

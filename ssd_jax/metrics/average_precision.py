@@ -187,7 +187,9 @@ def voc_average_precision(
     return _eleven_point_ap(*curve) if eleven_point else _area_ap(*curve)
 
 
-def _voc_class(detections: Sequence[ScoredBoxes], ground_truth: Sequence[TrueBoxes], iou_threshold: float) -> VocClass:
+def _evaluate_class(
+    detections: Sequence[ScoredBoxes], ground_truth: Sequence[TrueBoxes], iou_threshold: float
+) -> VocClass:
     curve = precision_recall(match_class(detections, ground_truth, iou_threshold))
     ignored = sum(int(truth.ignored.sum()) for truth in ground_truth)
     return VocClass(
@@ -204,7 +206,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _check(
+def _check_inputs(
     detections: Sequence[ImageDetections], annotations: Sequence[Annotation], class_names: Sequence[str]
 ) -> None:
     if len(detections) != len(annotations):
@@ -243,10 +245,10 @@ def evaluate_voc(
     Raises:
         ValueError: If the numbers of detections and annotations differ, or a label has no name.
     """
-    _check(detections, annotations, class_names)
+    _check_inputs(detections, annotations, class_names)
     classes = {}
     for label, name in enumerate(class_names, start=1):
-        classes[name] = _voc_class(*select_class(label, detections, annotations), iou_threshold)
+        classes[name] = _evaluate_class(*select_class(label, detections, annotations), iou_threshold)
     return VocResult(
         voc_map_11point=_mean([c["ap_11point"] for c in classes.values()]),
         voc_map_area=_mean([c["ap_area"] for c in classes.values()]),
@@ -270,7 +272,7 @@ def xyxy_to_xywh(boxes_px: Float[np.ndarray, "k 4"]) -> Float64[np.ndarray, "k 4
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-def _truth_of(
+def _to_coco_truth(
     annotations: Sequence[Annotation], class_ids: Int64[np.ndarray, " c"], ids: Int64[np.ndarray, " m"]
 ) -> CocoTruth:
     """Convert annotations to the entries of a COCO file."""
@@ -286,7 +288,7 @@ def _truth_of(
     )
 
 
-def _coco_rows(
+def _to_coco_rows(
     detections: Sequence[ImageDetections], class_ids: Int[np.ndarray, " c"], ids: Int[np.ndarray, " m"]
 ) -> Float64[np.ndarray, "k 7"]:
     """Return rows of image id, x, y, width, height, score, category id."""
@@ -310,7 +312,7 @@ def match_coco(
     The arguments are those of `evaluate_coco`. In the evaluation, images and categories are numbered from 1 in the
     order of their ids, because hotcoco accepts no ids below 0 or above 2^53. Only the order affects the results.
     """
-    _check(detections, annotations, class_names)
+    _check_inputs(detections, annotations, class_names)
     class_ids = np.array(range(1, len(class_names) + 1) if category_ids is None else category_ids, np.int64)
     ids = np.array(range(1, len(annotations) + 1) if image_ids is None else image_ids, np.int64)
     images = np.unique(ids)
@@ -320,7 +322,7 @@ def match_coco(
             "images"
         )
     if truth is None:
-        truth = _truth_of(annotations, class_ids, ids)
+        truth = _to_coco_truth(annotations, class_ids, ids)
     categories = np.union1d(class_ids, truth.category_ids)
     names = dict(zip(class_ids.tolist(), class_names, strict=True))
     here = np.isin(truth.image_ids, images)
@@ -333,7 +335,7 @@ def match_coco(
         area=truth.area_px[here],
         iscrowd=truth.crowd[here],
     )
-    rows = _coco_rows(detections, 1 + np.searchsorted(categories, class_ids), 1 + np.searchsorted(images, ids))
+    rows = _to_coco_rows(detections, 1 + np.searchsorted(categories, class_ids), 1 + np.searchsorted(images, ids))
     evaluation = COCOeval(coco, coco.load_res(rows), "bbox")
     evaluation.evaluate()
     return evaluation

@@ -192,10 +192,10 @@ def bootstrap(matches: Sequence[ClassMatches], resamples: int = RESAMPLES, seed:
         blocks.append(np.stack([resampled_ap(one, times) for one in matches]))
     eleven_point, area = np.concatenate(blocks, axis=2).swapaxes(0, 1)
     return Intervals(
-        _interval(_mean_of_known(eleven_point)),
-        _interval(_mean_of_known(area)),
-        tuple(map(_interval, eleven_point)),
-        tuple(map(_interval, area)),
+        _percentile_interval(_mean_of_known(eleven_point)),
+        _percentile_interval(_mean_of_known(area)),
+        tuple(map(_percentile_interval, eleven_point)),
+        tuple(map(_percentile_interval, area)),
         resamples,
     )
 
@@ -242,7 +242,7 @@ def _mean_of_known(values: Float64[np.ndarray, "c r"]) -> Float64[np.ndarray, " 
     return np.divide(total, known.sum(axis=0), out=np.full(len(total), np.nan), where=known.any(axis=0))
 
 
-def _interval(values: Float64[np.ndarray, " r"]) -> Interval | None:
+def _percentile_interval(values: Float64[np.ndarray, " r"]) -> Interval | None:
     known = values[~np.isnan(values)]
     return Interval(*(float(v) for v in np.percentile(known, (2.5, 97.5)))) if len(known) else None
 
@@ -321,14 +321,14 @@ def confusion_matrix(
     """
     matrix = np.zeros((classes + 1, classes + 1), np.int64)
     for image, image_detections, annotation in zip(images, detections, annotations, strict=True):
-        for i, target in _pairs(image):
+        for i, target in _matched_pairs(image):
             row = classes if target is None else annotation.labels[target] - 1
             column = classes if i is None else image_detections.labels[i] - 1
             matrix[row, column] += 1
     return matrix
 
 
-def _pairs(image: ImageDiagnosis) -> Iterator[tuple[int | None, int | None]]:
+def _matched_pairs(image: ImageDiagnosis) -> Iterator[tuple[int | None, int | None]]:
     """Yield the positions of each detection and its object, with None for a missing partner."""
     for i, outcome, target in zip(image.shown, image.outcomes, image.objects, strict=True):
         if outcome is not ErrorType.IGNORED:

@@ -91,7 +91,7 @@ def draw_boxes(
         size = (max(1, round(canvas.width * scale)), max(1, round(canvas.height * scale)))
         canvas = canvas.resize(size, Image.Resampling.BICUBIC)
     order = range(len(names)) if scores is None else np.argsort(scores, kind="stable").tolist()
-    boxes = {i: box for i in order if (box := _visible_pixels(boxes_px[i] * scale, canvas.size))}
+    boxes = {i: box for i in order if (box := _clip_to_image(boxes_px[i] * scale, canvas.size))}
     drawing = ImageDraw.Draw(canvas)
     side = math.sqrt(canvas.width * canvas.height)
     for i, box in boxes.items():
@@ -106,7 +106,7 @@ def draw_boxes(
     return canvas
 
 
-def _visible_pixels(box_px: Float[np.ndarray, "4"], size: tuple[int, int]) -> Rectangle | None:
+def _clip_to_image(box_px: Float[np.ndarray, "4"], size: tuple[int, int]) -> Rectangle | None:
     """Clip a box to an image of width and height ``size``. Return None if nothing of it is visible."""
     if not np.isfinite(box_px).all():
         return None
@@ -190,7 +190,7 @@ CAPTION = 18
 """Height of a caption in pixels."""
 
 
-def with_caption(image: Image.Image, text: str) -> Image.Image:
+def add_caption(image: Image.Image, text: str) -> Image.Image:
     """Add a caption below an image. Of a long text the end is shown, where paths differ."""
     font = _font(13, text.isascii())
     strip = Image.new("RGB", (image.width, CAPTION), (40, 40, 40))
@@ -263,7 +263,7 @@ def draw_curves(rows: Sequence[Row], path: str | Path) -> None:
     _draw_panel(loss, "loss", rows, LOSS_CURVES, smooth=True)
     _draw_panel(rate, "learning rate", rows, RATE_CURVES)
     _draw_panel(metric, "mAP on the validation split", rows, METRIC_CURVES)
-    _scale_log(loss)
+    _use_log_scale(loss)
     rate.set_ylim(bottom=0)
     metric.set_ylim(0, 1)
     figure.savefig(path)
@@ -285,7 +285,9 @@ def draw_data_set(
         shapes_px: Width and height of the default boxes, each shape once.
         path: File to write. Its suffix selects the format.
     """
-    classes = _most_and_rarest({name: sum(c[name] for c in counts.values()) for name in next(iter(counts.values()))})
+    classes = _most_and_least_frequent(
+        {name: sum(c[name] for c in counts.values()) for name in next(iter(counts.values()))}
+    )
     figure = _new_figure(17, max(5.0, 1.5 + 0.2 * len(classes)))
     bars, sizes, shapes = figure.subplots(1, 3)
     left = np.zeros(len(classes))
@@ -312,9 +314,9 @@ def draw_data_set(
     shapes.legend()
     for axes in (sizes, shapes):
         axes.set_xscale("log")
-        _plain_ticks(axes.xaxis)
+        _set_plain_ticks(axes.xaxis)
     shapes.set_yscale("log")
-    _plain_ticks(shapes.yaxis)
+    _set_plain_ticks(shapes.yaxis)
     for axes in (bars, sizes, shapes):
         axes.grid(alpha=0.3)
     figure.savefig(path)
@@ -331,7 +333,7 @@ def _new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def _most_and_rarest(counts: Mapping[str, int], shown: int = 40) -> list[str]:
+def _most_and_least_frequent(counts: Mapping[str, int], shown: int = 40) -> list[str]:
     """Return the class names in order. Of more than ``shown``, return the most frequent and the rarest ones."""
     if len(counts) <= shown:
         return list(counts)
@@ -372,15 +374,15 @@ def _running_mean(values: Float64[np.ndarray, " r"]) -> Float64[np.ndarray, " r"
     return np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
 
 
-def _scale_log(axes: Axes) -> None:
+def _use_log_scale(axes: Axes) -> None:
     """Make the y axis logarithmic if a line has positive values."""
     if not any((line.get_ydata() > 0).any() for line in axes.lines):
         return
     axes.set_yscale("log")
-    _plain_ticks(axes.yaxis)
+    _set_plain_ticks(axes.yaxis)
 
 
-def _plain_ticks(axis: Any) -> None:
+def _set_plain_ticks(axis: Any) -> None:
     """Label a logarithmic axis at 1, 2, 5, 10, ... with plain numbers."""
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 

@@ -13,7 +13,7 @@ from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
 from ssd_jax.files import safe_file_name
 from ssd_jax.inference.detections import ImageDetections
-from ssd_jax.report.draw import class_colours, draw_boxes, draw_curves, grid, with_caption
+from ssd_jax.report.draw import add_caption, class_colours, draw_boxes, draw_curves, grid
 from ssd_jax.runs.log import read_log, read_results
 
 SHOWN_IMAGES = 12
@@ -23,7 +23,7 @@ TILE = 420
 """Longest side in pixels of an image on a contact sheet."""
 
 
-def _tile(
+def _draw_tile(
     image: np.ndarray,
     boxes_px: np.ndarray,
     names: list[str],
@@ -34,7 +34,7 @@ def _tile(
 ) -> Image.Image:
     scale = side / max(image.shape[:2])
     tile = draw_boxes(image, boxes_px, names, scores, colours=colours, scale=scale)
-    return with_caption(tile, caption) if caption else tile
+    return add_caption(tile, caption) if caption else tile
 
 
 def augmented_tile(
@@ -58,7 +58,7 @@ def augmented_tile(
     real = labels > 0
     names = [class_names[label - 1] for label in labels[real]]
     pixels = image.round().clip(0, 255).astype(np.uint8)
-    return _tile(pixels, boxes[real] * len(image), names, None, class_colours(class_names), caption, side)
+    return _draw_tile(pixels, boxes[real] * len(image), names, None, class_colours(class_names), caption, side)
 
 
 def _save(image: Image.Image, file: Path) -> None:
@@ -87,7 +87,7 @@ def write_train_batch(
     _save(grid(tiles, columns=4), workdir / "train_batch.jpg")
 
 
-def _spread(source: Source) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
+def _evenly_spread_images(source: Source) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
     """Yield images evenly spread over a split with their positions, without unreadable ones."""
     chosen = np.linspace(0, len(source) - 1, min(SHOWN_IMAGES, len(source))).round().astype(int)
     for i in map(int, np.unique(chosen)):
@@ -99,12 +99,14 @@ def truth_tile(source: Source, index: int, image: UInt8[np.ndarray, "h w 3"], si
     """Draw an image of a split with the boxes of its annotation and its id, ``side`` pixels on its longest side."""
     annotation = source.annotation(index)
     names = [source.class_names[label - 1] for label in annotation.labels]
-    return _tile(image, annotation.boxes_px, names, None, class_colours(source.class_names), annotation.image_id, side)
+    return _draw_tile(
+        image, annotation.boxes_px, names, None, class_colours(source.class_names), annotation.image_id, side
+    )
 
 
 def write_samples(file: Path, source: Source) -> None:
     """Write a contact sheet of images evenly spread over a split, with their boxes and ids."""
-    tiles = [truth_tile(source, i, image) for i, image in _spread(source)]
+    tiles = [truth_tile(source, i, image) for i, image in _evenly_spread_images(source)]
     if tiles:
         _save(grid(tiles, columns=4), file)
 
@@ -122,13 +124,13 @@ def write_truth_and_predictions(
     """
     colours = class_colours(source.class_names)
     truth, predictions = [], []
-    for i, image in _spread(source):
+    for i, image in _evenly_spread_images(source):
         boxes, scores, labels = detections[i]
         truth.append(truth_tile(source, i, image))
         shown = scores >= SHOWN_SCORE
         names = [source.class_names[label - 1] for label in labels[shown]]
         image_id = source.annotation(i).image_id
-        predictions.append(_tile(image, boxes[shown], names, scores[shown], colours, image_id))
+        predictions.append(_draw_tile(image, boxes[shown], names, scores[shown], colours, image_id))
     if truth:
         _save(grid(truth, columns=4), workdir / f"{safe_file_name(split)}_truth.jpg")
         _save(grid(predictions, columns=4), workdir / f"{safe_file_name(split)}_pred.jpg")

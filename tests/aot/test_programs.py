@@ -20,7 +20,7 @@ from ssd_jax.aot.compiled import (
     Memory,
 )
 from ssd_jax.aot.report import format_report
-from ssd_jax.commands.aot import with_classes
+from ssd_jax.commands.aot import config_with_classes
 from ssd_jax.runs.config_file import load_config
 from ssd_jax.runtime import sharding
 from ssd_jax.training import train_step
@@ -37,7 +37,7 @@ BASELINE_COMMAND = (
 @pytest.mark.parametrize("program", [pytest.param("train", marks=pytest.mark.slow), "detect"])
 def test_compile_program_returns_costs_on_the_local_cpu(program: programs.Program):
     """Compile for the CPU of this machine."""
-    config = with_classes(load_config(Path(TINY)), 3)
+    config = config_with_classes(load_config(Path(TINY)), 3)
     mesh = sharding.make_mesh(jax.devices("cpu")[:1])
     costs = programs.compile_program(config, mesh, program, "cpu")
     assert costs.memory is not None and costs.flops and costs.bytes_accessed

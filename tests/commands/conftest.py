@@ -12,11 +12,11 @@ from PIL import Image
 from ssd_jax.config import Shapes
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 
-Refused = Callable[..., str]
+ErrorMessage = Callable[..., str]
 
 
 @pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+def error_message(capsys: pytest.CaptureFixture[str]) -> ErrorMessage:
     """Run a command that must end with exit code 2 and without a traceback. Return what it printed."""
 
     def run(*argv: str | Path) -> str:
@@ -30,7 +30,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
 
 
 @pytest.fixture
-def voc(tmp_path: Path) -> Path:
+def voc_folder(tmp_path: Path) -> Path:
     """A VOC folder with 8 train, 4 val and 6 test images."""
     return write_voc_folder(tmp_path / "data", {"train": 8, "val": 4, "test": 6})
 

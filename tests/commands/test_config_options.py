@@ -36,18 +36,18 @@ def test_options_replace_values_of_the_file():
     )
 
 
-def test_no_options_leave_the_config_of_the_file():
+def test_config_without_options_equals_that_of_the_file():
     assert parse() == load_config(TINY)
 
 
-def test_former_names_and_aliases_are_accepted():
+def test_former_option_names_and_aliases_are_accepted():
     parsed = parse("--data.canvas=96", "--optimizer.adam-rate", "0.2", "--train.start-from", "coco", "--strict")
     assert (parsed.data.max_image_size, parsed.optimizer.adam_lr_multiplier) == (96, 0.2)
     assert (parsed.train.pretrained, parsed.data.strict) == ("coco", True)
     assert parse("--train.trunk_only", "--train.no-trunk-only") == load_config(TINY)
 
 
-def test_former_names_are_no_present_options():
+def test_former_option_names_are_not_current_names():
     for old, new in RENAMED_OPTIONS.items():
         for name, exists in ((old, False), (new, True)):
             section, leaf = name.split(".")
@@ -72,26 +72,26 @@ def test_config_file_may_follow_the_options():
         (["stray"], ["stray"]),
     ],
 )
-def test_wrong_options_are_named(refused, tmp_path, options, words):
-    message = refused("train", TINY, "--workdir", tmp_path / "run", *options)
+def test_message_about_an_invalid_option_names_the_option(error_message, tmp_path, options, words):
+    message = error_message("train", TINY, "--workdir", tmp_path / "run", *options)
     for word in words:
         assert word in message
     assert not (tmp_path / "run").exists()
 
 
-def test_missing_config_files_are_named(refused, tmp_path):
+def test_message_about_a_missing_config_file_names_the_file(error_message, tmp_path):
     (tmp_path / "config.yaml").write_text("steps: 5")
     for file in (tmp_path / "typo.py", tmp_path, tmp_path / "config.yaml"):
-        assert f"{file}: " in refused("train", file)
-    assert "configs/shapes.py" in refused("train")
-    assert "configs/shapes.py" in refused("train", "--train.steps", "5")
+        assert f"{file}: " in error_message("train", file)
+    assert "configs/shapes.py" in error_message("train")
+    assert "configs/shapes.py" in error_message("train", "--train.steps", "5")
 
 
 # ---- help ----
 
 
 @pytest.mark.parametrize("name", ["train", "check-data", "aot"])
-def test_help_of_a_config_fits_a_screen(capsys, name):
+def test_help_with_a_config_file_fits_a_screen(capsys, name):
     assert command(name, TINY, "--help") == 0
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
@@ -122,7 +122,7 @@ def test_help_all_lists_every_option_that_can_be_set(capsys):
         assert option not in printed
 
 
-def test_options_of_most_fields_have_docs():
+def test_most_config_fields_have_docs():
     parts = [kind for kind in vars(config).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
     fields = [(kind.__name__, f.name) for kind in parts for f in dataclasses.fields(kind)]
     undocumented = [(kind.__name__, f.name) for kind in parts for f in dataclasses.fields(kind)

@@ -82,7 +82,7 @@ def test_evaluate_agrees_with_pycocotools_on_its_result_file(run_copy, coco_root
     assert [-1 if metrics[key] is None else metrics[key] for key in COCO_KEYS] == list(evaluation.stats)
 
 
-def test_evaluate_writes_only_detections_of_a_split_without_annotations(run_copy, coco_root, capsys):
+def test_evaluate_writes_only_result_files_for_a_split_without_annotations(run_copy, coco_root, capsys):
     before = {file.name for file in run_copy.iterdir()}
     assert command("evaluate", run_copy, "--data.root", coco_root, "--split", "test-dev2017") == 0
     assert "test-dev2017" in capsys.readouterr().out
@@ -92,22 +92,22 @@ def test_evaluate_writes_only_detections_of_a_split_without_annotations(run_copy
     assert {entry["category_id"] for entry in json.loads(file.read_text())} <= {10, 20, 30, 40}
 
 
-def test_evaluate_writes_a_file_per_class_for_the_server_of_voc(run_copy, capsys):
+def test_evaluate_writes_a_result_file_per_class_for_voc_data(run_copy, capsys):
     assert command("evaluate", run_copy, "--results") == 0
     assert "comp4_det_test_circle.txt" in capsys.readouterr().out
     assert {file.name for file in (run_copy / "results").iterdir()} == {f"comp4_det_test_{n}.txt" for n in CLASS_NAMES}
     assert (run_copy / "metrics.json").exists()
 
 
-def test_evaluate_rejects_wrong_arguments(refused, tmp_path, trained_run):
-    assert f"{tmp_path}" in (message := refused("evaluate", tmp_path)) and "config.json" in message
-    assert "'tset'" in refused("evaluate", trained_run, "--split", "tset")
-    assert "first" in refused("evaluate", trained_run, "--checkpoint", "first")
+def test_evaluate_rejects_invalid_arguments(error_message, tmp_path, trained_run):
+    assert f"{tmp_path}" in (message := error_message("evaluate", tmp_path)) and "config.json" in message
+    assert "'tset'" in error_message("evaluate", trained_run, "--split", "tset")
+    assert "first" in error_message("evaluate", trained_run, "--checkpoint", "first")
 
 
-def test_evaluate_lists_the_classes_that_the_run_does_not_know(refused, trained_run, voc):
-    file = voc / "Annotations" / "val0.xml"
+def test_evaluate_rejects_data_with_classes_unknown_to_the_run(error_message, trained_run, voc_folder):
+    file = voc_folder / "Annotations" / "val0.xml"
     file.write_text(file.read_text().replace("<name>", "<name>un", 1))
-    message = refused("evaluate", trained_run, "--data.root", voc, "--split", "val")
+    message = error_message("evaluate", trained_run, "--data.root", voc_folder, "--split", "val")
     assert "val0.xml" in message and "'un" in message
     assert "circle, square, star, triangle" in message

@@ -79,7 +79,7 @@ assert not loaded, loaded
     assert seconds < CPU_SECONDS
 
 
-def test_public_names_are_imported_when_they_are_used():
+def test_public_names_are_imported_at_their_first_use():
     program = """
 import sys, ssd_jax
 assert not {"jax", "numpy", "msgspec"} & set(sys.modules)
@@ -111,9 +111,9 @@ def test_warnings_of_libraries_about_large_images_and_missing_glyphs_are_hidden(
     assert [str(warning.message) for warning in recwarn] == []
 
 
-def test_missing_and_unknown_commands_print_the_list(refused):
-    assert "usage: ssd-jax COMMAND" in refused()
-    message = refused("trian", "configs/shapes.py")
+def test_missing_and_unknown_commands_print_the_list_of_commands(error_message):
+    assert "usage: ssd-jax COMMAND" in error_message()
+    message = error_message("trian", "configs/shapes.py")
     assert message.startswith("error:") and "'trian'" in message
     assert "train CONFIG" in message
 

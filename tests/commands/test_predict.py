@@ -68,45 +68,45 @@ def test_predict_prints_the_best_score_if_there_are_no_detections(trained_run, p
     assert {p.name for p in (tmp_path / "out").rglob("*.jpg")} == {"a.png.jpg", "b.PNG.jpg"}
 
 
-def test_predict_does_not_overwrite_input_images(trained_run, photos, tmp_path, monkeypatch, refused):
+def test_predict_does_not_overwrite_input_images(trained_run, photos, tmp_path, monkeypatch, error_message):
     before = {file: file.read_bytes() for file in photos.rglob("*.*")}
     monkeypatch.chdir(photos)
     for images, out in ((".", "."), ("a.jpg", "."), ("holiday/sea", photos), (photos, "holiday/sea")):
-        assert "--out" in refused("predict", trained_run, images, "--out", out)
+        assert "--out" in error_message("predict", trained_run, images, "--out", out)
     assert {file: file.read_bytes() for file in photos.rglob("*.*")} == before
     shutil.copy(photos / "a.jpg", photos / "holiday")
-    message = refused("predict", trained_run, "a.jpg", "holiday/a.jpg", "--out", tmp_path / "out")
+    message = error_message("predict", trained_run, "a.jpg", "holiday/a.jpg", "--out", tmp_path / "out")
     assert "a.jpg and holiday/a.jpg" in message and "out/a.jpg" in message
 
 
-def test_predict_skips_and_names_unreadable_images(trained_run, photos, tmp_path, refused):
+def test_predict_skips_and_names_unreadable_images(trained_run, photos, tmp_path, error_message):
     whole = (photos / "a.jpg").read_bytes()
     (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     out = tmp_path / "out"
-    message = refused("predict", trained_run, photos, "--out", out)
+    message = error_message("predict", trained_run, photos, "--out", out)
     assert "1 of 5 images" in message and f"{photos / 'cut.jpg'}: " in message
     assert len(json.loads((out / "predictions.json").read_text())["images"]) == 4
 
 
-def test_predict_leaves_out_its_own_output(trained_run, photos):
+def test_predict_does_not_read_its_own_output(trained_run, photos):
     out = photos / "predictions"
     for _ in range(2):
         assert command("predict", trained_run, photos, "--out", out) == 0
         assert len(json.loads((out / "predictions.json").read_text())["images"]) == 4
 
 
-def test_predict_rejects_wrong_arguments(refused, tmp_path, trained_run, photos):
+def test_predict_rejects_invalid_arguments(error_message, tmp_path, trained_run, photos):
     (tmp_path / "file").write_text("")
-    message = refused("predict", trained_run, photos, "--out", tmp_path / "file" / "out")
+    message = error_message("predict", trained_run, photos, "--out", tmp_path / "file" / "out")
     assert "file/out: " in message and "Not a directory" in message and "--out" in message
     out = tmp_path / "out"
     (tmp_path / "notes.txt").write_text("no image")
-    message = refused("predict", trained_run, tmp_path / "notes.txt", "--out", tmp_path / "other")
+    message = error_message("predict", trained_run, tmp_path / "notes.txt", "--out", tmp_path / "other")
     assert "1 of 1 images" in message and "detections" not in message
-    assert "IMAGES" in refused("predict", trained_run, "--out", out)
-    assert "--score is 1.5" in refused("predict", trained_run, photos, "--score", "1.5", "--out", out)
-    assert str(tmp_path / "typo") in refused("predict", trained_run, tmp_path / "typo", "--out", out)
+    assert "IMAGES" in error_message("predict", trained_run, "--out", out)
+    assert "--score is 1.5" in error_message("predict", trained_run, photos, "--score", "1.5", "--out", out)
+    assert str(tmp_path / "typo") in error_message("predict", trained_run, tmp_path / "typo", "--out", out)
     (tmp_path / "empty").mkdir()
-    assert f"{tmp_path / 'empty'} " in refused("predict", trained_run, tmp_path / "empty", "--out", out)
-    assert "config.json" in refused("predict", tmp_path, photos, "--out", out)
+    assert f"{tmp_path / 'empty'} " in error_message("predict", trained_run, tmp_path / "empty", "--out", out)
+    assert "config.json" in error_message("predict", tmp_path, photos, "--out", out)
     assert not out.exists(), "the folder is created only after all checks"

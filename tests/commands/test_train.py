@@ -81,17 +81,17 @@ def test_interrupted_run_resumes_and_ends_like_an_uninterrupted_one(tmp_path, tr
         assert (ours.latest, ours.best, sorted(ours.steps)) == (expected.latest, expected.best, sorted(expected.steps))
 
 
-def test_train_rejects_other_options_than_the_run_was_started_with(trained_run, refused):
-    message = refused("train", TINY, "--workdir", trained_run, "--train.steps", "31", "--train.seed", "5")
+def test_train_rejects_changed_options_of_a_run(trained_run, error_message):
+    message = error_message("train", TINY, "--workdir", trained_run, "--train.steps", "31", "--train.seed", "5")
     assert "train.steps: 30 -> 31" in message
     assert "train.seed: 0 -> 5" in message
     assert len([line for line in message.splitlines() if "->" in line]) == 3, "a header and two differences"
 
 
-def test_train_stops_at_a_loss_that_is_not_finite_and_keeps_the_checkpoint(tmp_path, refused):
+def test_train_stops_at_a_loss_that_is_not_finite_and_keeps_the_checkpoint(tmp_path, error_message):
     run = tmp_path / "run"
     options = ("--optimizer.learning-rate", "1e30", "--train.checkpoint-every", "1", "--train.eval-every", "0")
-    message = refused("train", TINY, "--workdir", run, *options)
+    message = error_message("train", TINY, "--workdir", run, *options)
     match = re.search(r"step (\d): the loss is (nan|inf)", message)
     assert match, message
     last_good = int(match[1]) - 1
@@ -149,38 +149,38 @@ def remove(file: str) -> Callable[[Path], None]:
         (lambda root: shutil.rmtree(root / "Annotations"), ["data.root", "voc:", "coco:"]),
     ],
 )
-def test_train_names_a_mistake_in_the_data(refused, tmp_path, voc, damage, words):
-    damage(voc)
-    message = refused("train", TINY, "--workdir", tmp_path / "run", "--data.root", voc)
+def test_message_about_a_mistake_in_the_data_names_the_file(error_message, tmp_path, voc_folder, damage, words):
+    damage(voc_folder)
+    message = error_message("train", TINY, "--workdir", tmp_path / "run", "--data.root", voc_folder)
     for word in words:
         assert word in message
     assert not (tmp_path / "run").exists(), "the same command must work after the data is corrected"
 
 
-def test_train_asks_for_a_data_set(refused, tmp_path):
-    message = refused("train", ROOT / "configs" / "own_data.py", "--workdir", tmp_path / "run")
+def test_train_without_data_root_asks_for_a_folder(error_message, tmp_path):
+    message = error_message("train", ROOT / "configs" / "own_data.py", "--workdir", tmp_path / "run")
     assert "--data.root FOLDER" in message
 
 
-def test_train_names_a_workdir_that_cannot_be_written(refused, tmp_path):
+def test_message_about_an_unwritable_workdir_names_the_folder(error_message, tmp_path):
     (tmp_path / "file").write_text("")
-    message = refused("train", TINY, "--workdir", tmp_path / "file" / "run")
+    message = error_message("train", TINY, "--workdir", tmp_path / "file" / "run")
     assert "file/run: " in message and "--workdir" in message
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_train_needs_annotations(refused, tmp_path, coco_root, part):
+def test_train_rejects_splits_without_annotations(error_message, tmp_path, coco_root, part):
     splits = {"train": "val2017", "val": "val2017"} | {part: "test-dev2017"}
     options = [word for name, split in splits.items() for word in (f"--data.{name}_split", split)]
-    message = refused("train", TINY, "--workdir", tmp_path / "run", "--data.root", coco_root, *options)
+    message = error_message("train", TINY, "--workdir", tmp_path / "run", "--data.root", coco_root, *options)
     assert "'test-dev2017'" in message
     assert not (tmp_path / "run").exists()
 
 
-def test_images_without_objects_are_reported_if_the_loss_ignores_them(voc, capsys):
+def test_images_without_objects_are_reported_if_the_loss_ignores_them(voc_folder, capsys):
     """`train` describes its split with this function; test_train_on_folder.py checks another note of a run."""
-    (voc / "Annotations" / "train0.xml").write_text("<annotation></annotation>")
-    config, train_source, _ = open_training_splits(load_config(TINY, {"data.root": str(voc)}))
+    (voc_folder / "Annotations" / "train0.xml").write_text("<annotation></annotation>")
+    config, train_source, _ = open_training_splits(load_config(TINY, {"data.root": str(voc_folder)}))
     print_split("train", train_source, config)
     assert "note: 1 images" in (printed := capsys.readouterr().out) and "--loss.min_negatives" in printed
     print_split("train", train_source, dataclasses.replace(config, loss=Loss(min_negatives=3)))

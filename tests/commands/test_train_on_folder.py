@@ -50,10 +50,10 @@ def test_unreadable_images_are_skipped_and_named(folder_run):
         assert lines[index + 1].startswith(f"  {images}/{file}: ")
 
 
-def test_strict_stops_at_an_unreadable_image(folder_run, tmp_path, refused):
+def test_strict_stops_at_an_unreadable_image(folder_run, tmp_path, error_message):
     argv = "train", TINY, "--workdir", tmp_path / "run", "--data.root", folder_run.root, "--strict"
-    assert "train5.png" in (message := refused(*argv)) and "--strict" in message
-    assert "val1.png" in refused("evaluate", folder_run.run, "--split", "val", "--strict")
+    assert "train5.png" in (message := error_message(*argv)) and "--strict" in message
+    assert "val1.png" in error_message("evaluate", folder_run.run, "--split", "val", "--strict")
 
 
 def test_val_images_that_are_also_in_the_train_split_are_reported(folder_run, tmp_path, capsys):
@@ -68,7 +68,7 @@ def test_objects_beyond_max_objects_are_counted(folder_run):
     assert "--data.max_objects" in folder_run.output
 
 
-def test_run_resumes_with_another_spelling_of_its_data_folder(folder_run, monkeypatch, capsys):
+def test_run_resumes_if_its_data_folder_is_spelled_differently(folder_run, monkeypatch, capsys):
     monkeypatch.chdir(folder_run.root.parent)
     assert command("train", TINY, "--workdir", "run", "--data.root", "data/", "--train.log-every", "5") == 0
     assert "train.log_every: 1 -> 5\ntrain: 24 images" in capsys.readouterr().out
@@ -84,7 +84,7 @@ def test_evaluate_uses_the_val_split_if_there_is_no_test_split(folder_run, tmp_p
     assert '"split": "val"' in (folder_run.run / "metrics.json").read_text()
 
 
-def test_evaluate_does_not_replace_a_broken_test_split(folder_run, tmp_path, refused):
+def test_evaluate_does_not_use_val_instead_of_a_broken_test_split(folder_run, tmp_path, error_message):
     root = Path(shutil.copytree(folder_run.root, tmp_path / "data"))
     (root / "Annotations" / "test2.xml").unlink()
-    assert "test2.xml" in refused("evaluate", folder_run.run, "--data.root", root)
+    assert "test2.xml" in error_message("evaluate", folder_run.run, "--data.root", root)

@@ -119,7 +119,7 @@ def test_predict_split_reports_unreadable_images_once(caplog):
     assert unreadable == {1: "grey1.png: cut short"}
 
 
-def test_predict_fn_is_the_network_and_caffes_detection_output(params, predict, network):
+def test_predict_fn_equals_the_network_followed_by_caffes_detection_output(params, predict, network):
     """The images have the size of the network's input, so resizing does not change them."""
     source = ShapesSource(TINY.data.shapes, "val")
     images = np.stack([source.image(i) for i in range(4)])
@@ -150,7 +150,7 @@ def test_predict_fn_passes_the_number_of_boxes_of_each_feature_map(params):
 
 
 @pytest.mark.slow
-def test_predict_fn_takes_candidates_of_each_feature_map(params, network):
+def test_predict_fn_can_choose_candidates_per_feature_map(params, network):
     """Two candidates of each of the three feature maps, as mmdetection chooses them."""
     image = ShapesSource(TINY.data.shapes, "val").image(0)[None]
     limit = float(np.log(1000 / 16))
@@ -169,7 +169,7 @@ def test_predict_fn_takes_candidates_of_each_feature_map(params, network):
     np.testing.assert_allclose(predictions.boxes_px, [64 * np.array(box) for _, _, _, box in expected], atol=1e-2)
 
 
-def test_predict_split_compiles_once(params, predict):
+def test_predict_split_compiles_the_program_once(params, predict):
     source = ShapesSource(TINY.data.shapes, "val")  # six images: the second batch is half full
     evaluator.predict_split(predict, params, source, TINY, sharding.make_mesh())
     assert predict._cache_size() == 1

@@ -22,7 +22,7 @@ from ssd_jax.data.source import FolderSource, Source, make_annotation
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation import run
 from ssd_jax.evaluation.evaluator import compute_metrics
-from ssd_jax.evaluation.submission import writer_for
+from ssd_jax.evaluation.submission import make_submission_writer
 from ssd_jax.inference.detections import NO_DETECTIONS, ImageDetections
 from ssd_jax.metrics.average_precision import COCO_KEYS
 
@@ -96,7 +96,7 @@ def random_detections(rng: np.random.Generator, content: dict[str, Any]) -> dict
 def write_results(
     folder: Path, split: str, algorithm: str, source: Source, detections: Sequence[ImageDetections]
 ) -> list[Path]:
-    return writer_for(source, list(source.annotations())).write(folder, split, algorithm, detections)
+    return make_submission_writer(source, list(source.annotations())).write(folder, split, algorithm, detections)
 
 
 def write_coco(root: Path, content: dict[str, Any], name: str = "instances_val2017") -> Path:
@@ -214,7 +214,7 @@ def test_coco_metrics_use_all_digits_of_the_file(tmp_path):
     entry = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [0, 0, 10.0000001, 10], "iscrowd": 0}
     entry["area"] = 1024.00001
     file = write_coco(tmp_path, {**random_content(np.random.default_rng(0)), "annotations": [entry]})
-    predictions = dict.fromkeys(IMAGE_IDS, NO_DETECTIONS) | {7: detected((0, 0, 5, 10, 0.9, 4))}
+    predictions = dict.fromkeys(IMAGE_IDS, NO_DETECTIONS) | {7: image_detections((0, 0, 5, 10, 0.9, 4))}
     source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
     metrics, results = metrics_and_result_file(tmp_path, source, predictions)
     assert metrics == pycocotools_stats(file, results)
@@ -238,12 +238,12 @@ def test_joined_splits_with_equal_ids_can_be_evaluated(tmp_path):
         compute_metrics(predictions, joined)
 
 
-def test_object_with_id_zero_counts_and_gives_a_note(tmp_path):
+def test_object_with_id_zero_is_evaluated_and_reported_in_a_note(tmp_path):
     """pycocotools takes id 0 for "no match", so its AP is 0 although the object is detected."""
     entry = {"id": 0, "image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 50], "area": 2500, "iscrowd": 0}
     file = write_coco(tmp_path, {**random_content(np.random.default_rng(0)), "annotations": [entry]})
     source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
-    predictions = dict.fromkeys(IMAGE_IDS, NO_DETECTIONS) | {7: detected((10, 10, 60, 60, 0.9, 4))}
+    predictions = dict.fromkeys(IMAGE_IDS, NO_DETECTIONS) | {7: image_detections((10, 10, 60, 60, 0.9, 4))}
     metrics, results = metrics_and_result_file(tmp_path, source, predictions)
     assert (metrics[0], pycocotools_stats(file, results)[0]) == (pytest.approx(1), 0)
     assert "id 0" in source.notes[0]
@@ -252,7 +252,7 @@ def test_object_with_id_zero_counts_and_gives_a_note(tmp_path):
 # ---- the files ----
 
 
-def detected(*rows: tuple[float, ...]) -> ImageDetections:
+def image_detections(*rows: tuple[float, ...]) -> ImageDetections:
     """Return detections from rows x1 y1 x2 y2 score label."""
     table = np.array(rows, np.float32).reshape(-1, 6)
     return ImageDetections(table[:, :4], table[:, 4], table[:, 5].astype(np.int32))
@@ -263,12 +263,15 @@ def small_source(**changes: Any) -> FolderSource:
     return FolderSource(annotations, ("dog", "tv/monitor", "cat"), **changes)
 
 
-PREDICTIONS = (detected((1, 2.5, 10, 20, 0.25, 3), (0, 0, 640, 480, 0.0625, 1)), detected((0.5, 1, 8, 9, 0.1, 3)))
+PREDICTIONS = (
+    image_detections((1, 2.5, 10, 20, 0.25, 3), (0, 0, 640, 480, 0.0625, 1)),
+    image_detections((0.5, 1, 8, 9, 0.1, 3)),
+)
 
 
 def test_coco_file_has_a_line_per_detection(tmp_path):
     source = small_source(category_ids=(18, -1, 17))
-    unknown = detected((1, 1, 2, 2, 0.5, 2))  # a class that the data set does not have
+    unknown = image_detections((1, 1, 2, 2, 0.5, 2))  # a class that the data set does not have
     predictions = [
         PREDICTIONS[0],
         ImageDetections(*(np.concatenate(pair) for pair in zip(PREDICTIONS[1], unknown, strict=True))),
@@ -284,7 +287,7 @@ def test_coco_file_has_a_line_per_detection(tmp_path):
     ]
 
 
-def test_coco_file_without_detections(tmp_path):
+def test_coco_file_without_detections_is_an_empty_list(tmp_path):
     (file,) = write_results(tmp_path, "val", "ssd", small_source(category_ids=(18, 1, 17)), [NO_DETECTIONS] * 2)
     assert json.loads(file.read_text()) == []
 
@@ -309,21 +312,21 @@ def test_folder_of_a_split_is_left_out_of_file_names(tmp_path):
     assert file == tmp_path / "comp4_det_test_dog.txt"
 
 
-def test_writer_for_refuses_an_image_id_with_a_space(tmp_path):
+def test_make_submission_writer_rejects_an_image_id_with_a_space(tmp_path):
     source = FolderSource([make_annotation("my cat", "my cat.jpg", (9, 9), [], [])], ("cat",))
     with pytest.raises(UserError, match="'my cat'"):
         write_results(tmp_path / "results", "test", "ssd", source, [NO_DETECTIONS])
     assert not (tmp_path / "results").exists()
 
 
-def test_writer_for_refuses_classes_with_equal_file_names(tmp_path):
+def test_make_submission_writer_rejects_classes_with_equal_file_names(tmp_path):
     source = FolderSource([make_annotation("cat", "cat.jpg", (9, 9), [], [])], ("a b", "c", "a/b"))
     with pytest.raises(UserError, match="'a b' and 'a/b'"):
         write_results(tmp_path / "results", "test", "ssd", source, [NO_DETECTIONS])
     assert not (tmp_path / "results").exists()
 
 
-def test_evaluate_checks_names_before_detection(trained_run, tmp_path, monkeypatch, capsys):
+def test_evaluate_checks_image_ids_before_detection(trained_run, tmp_path, monkeypatch, capsys):
     root = write_voc_folder(tmp_path / "data", {"my cat": 1, "test": 1})
     images = root / "ImageSets" / "Main"
     (images / "my cat.txt").rename(images / "test.txt")
@@ -332,7 +335,7 @@ def test_evaluate_checks_names_before_detection(trained_run, tmp_path, monkeypat
     assert "'my cat0'" in capsys.readouterr().err
 
 
-def test_write_reports_a_folder_that_cannot_be_created(tmp_path):
+def test_write_results_rejects_a_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "results").touch()
     with pytest.raises(UserError, match="results: can't be written"):
         write_results(tmp_path / "results", "test", "ssd", small_source(), PREDICTIONS)

@@ -25,7 +25,7 @@ LOW = 0.02  # a network that is hardly trained reaches this score
 
 
 @pytest.fixture(scope="module")
-def detect(trained_run: Path) -> detector.Detector:
+def trained_detector(trained_run: Path) -> detector.Detector:
     return detector.load(trained_run)
 
 
@@ -46,15 +46,15 @@ def changed_run(trained_run: Path, folder: Path, **model: Any) -> Path:
 # ---- images in, detections out ----
 
 
-def test_detector_accepts_arrays_paths_and_pillow_images(detect, image, tmp_path):
+def test_detector_accepts_arrays_paths_and_pillow_images(trained_detector, image, tmp_path):
     Image.fromarray(image).save(tmp_path / "a.png")
-    detections = detect(image, score_threshold=LOW)
+    detections = trained_detector(image, score_threshold=LOW)
     assert len(detections) > 3
-    assert detect(tmp_path / "a.png", score_threshold=LOW) == detections
-    assert detect(str(tmp_path / "a.png"), score_threshold=LOW) == detections
-    assert detect(Image.fromarray(image), score_threshold=LOW) == detections
-    assert detect([image, tmp_path / "a.png"], score_threshold=LOW) == [detections, detections]
-    assert detect([]) == []
+    assert trained_detector(tmp_path / "a.png", score_threshold=LOW) == detections
+    assert trained_detector(str(tmp_path / "a.png"), score_threshold=LOW) == detections
+    assert trained_detector(Image.fromarray(image), score_threshold=LOW) == detections
+    assert trained_detector([image, tmp_path / "a.png"], score_threshold=LOW) == [detections, detections]
+    assert trained_detector([]) == []
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,15 @@ def test_detector_accepts_arrays_paths_and_pillow_images(detect, image, tmp_path
     [(64, 64, 64), (500, 128, 128), (500, 640, 640), (640, 4096, 640), (641, 4096, 1280), (2000, 4096, 2560),
      (2561, 4096, 4096), (9000, 4096, 4096)],
 )  # fmt: skip
-def test_canvas_side(longest, largest, side):
+def test_canvas_side_is_640_times_a_power_of_two_up_to_the_limit(longest, largest, side):
     assert detector.canvas_side(longest, largest) == side
 
 
-def test_detector_does_not_reduce_an_image_that_fits_into_the_canvas(detect, monkeypatch):
-    config = dataclasses.replace(detect.config, data=dataclasses.replace(detect.config.data, max_image_size=4096))
-    large = detector.Detector(config, detect.params, detect.step)
+def test_detector_does_not_reduce_an_image_that_fits_into_the_canvas(trained_detector, monkeypatch):
+    config = dataclasses.replace(
+        trained_detector.config, data=dataclasses.replace(trained_detector.config.data, max_image_size=4096)
+    )
+    large = detector.Detector(config, trained_detector.params, trained_detector.step)
     calls: list[tuple[Any, ...]] = []
 
     def predict(params: object, canvas: Any, height: Any, width: Any) -> Detections:
@@ -86,42 +88,46 @@ def test_detector_does_not_reduce_an_image_that_fits_into_the_canvas(detect, mon
 
 
 @pytest.mark.slow
-def test_detector_samples_large_images_without_averaging(detect):
+def test_detector_samples_large_images_without_averaging(trained_detector):
     """An image of alternating black and white rows is sampled, so the network does not see their mean."""
-    config = dataclasses.replace(detect.config, data=dataclasses.replace(detect.config.data, max_image_size=4096))
-    large = detector.Detector(config, detect.params, detect.step)
+    config = dataclasses.replace(
+        trained_detector.config, data=dataclasses.replace(trained_detector.config.data, max_image_size=4096)
+    )
+    large = detector.Detector(config, trained_detector.params, trained_detector.step)
     rows = np.zeros((960, 960, 3), np.uint8)
     rows[::2] = 255
     sampled = rows[[int((i + 0.5) * 15) for i in range(64)]][:, [int((j + 0.5) * 15) for j in range(64)]]
     assert len(np.unique(sampled)) == 2
-    for one, other in zip(large(rows, score_threshold=LOW), detect(sampled, score_threshold=LOW), strict=True):
+    for one, other in zip(
+        large(rows, score_threshold=LOW), trained_detector(sampled, score_threshold=LOW), strict=True
+    ):
         assert one.name == other.name and one.score == pytest.approx(other.score, abs=1e-5)
 
 
-def test_detections_have_names_and_python_numbers_in_order_of_score(detect, image):
-    detections = detect(image, score_threshold=LOW)
+def test_detections_are_sorted_by_score_and_can_be_written_as_json(trained_detector, image):
+    detections = trained_detector(image, score_threshold=LOW)
     assert {d.name for d in detections} <= set(CLASS_NAMES)
     scores = [d.score for d in detections]
     assert scores == sorted(scores, reverse=True)
     assert json.loads(json.dumps(detections[0])) == [detections[0].name, detections[0].score, list(detections[0].box)]
 
 
-def test_score_threshold_is_inclusive(detect, image):
-    detections = detect(image, score_threshold=LOW)
+def test_score_threshold_is_inclusive(trained_detector, image):
+    detections = trained_detector(image, score_threshold=LOW)
     middle = detections[len(detections) // 2].score
-    assert detect(image, score_threshold=middle) == [d for d in detections if d.score >= middle]
-    assert all(d.score >= 0.5 for d in detect(image))
+    assert trained_detector(image, score_threshold=middle) == [d for d in detections if d.score >= middle]
+    assert all(d.score >= 0.5 for d in trained_detector(image))
 
 
-def test_detector_converts_grey_and_16_bit_images(detect, image):
+def test_detector_converts_grey_and_16_bit_images(trained_detector, image):
     grey = image.mean(axis=-1).astype(np.uint8)
-    expected = detect(np.repeat(grey[..., None], 3, axis=-1), score_threshold=LOW)
-    assert detect(Image.fromarray(grey), score_threshold=LOW) == expected
-    assert detect(Image.fromarray(grey.astype(np.uint16) * 257), score_threshold=LOW) == expected
+    expected = trained_detector(np.repeat(grey[..., None], 3, axis=-1), score_threshold=LOW)
+    assert trained_detector(Image.fromarray(grey), score_threshold=LOW) == expected
+    assert trained_detector(Image.fromarray(grey.astype(np.uint16) * 257), score_threshold=LOW) == expected
 
 
 @pytest.mark.parametrize("size", [(100, 50), (64, 64), (20, 30), (640, 320)])  # the run's canvas is 64
-def test_boxes_are_in_pixels_of_the_original_image(detect, monkeypatch, size):
+def test_boxes_are_in_pixels_of_the_original_image(trained_detector, monkeypatch, size):
     """The network is replaced by a function that detects the middle half of the image."""
     calls: list[tuple[int, ...]] = []
 
@@ -131,19 +137,19 @@ def test_boxes_are_in_pixels_of_the_original_image(detect, monkeypatch, size):
         scores, labels = jnp.asarray([[0.75, 0]], jnp.float32), jnp.asarray([[3, 0]], jnp.int32)
         return Detections(boxes, scores, labels, jnp.asarray([[True, False]]))
 
-    monkeypatch.setattr(detect, "_predict", middle)
+    monkeypatch.setattr(trained_detector, "_predict", middle)
     width, height = size
-    (detection,) = detect(np.zeros((height, width, 3), np.uint8))
+    (detection,) = trained_detector(np.zeros((height, width, 3), np.uint8))
     assert (detection.name, detection.score) == (CLASS_NAMES[2], 0.75)
     np.testing.assert_allclose(detection.box, (width / 4, height / 4, width * 3 / 4, height * 3 / 4), rtol=1e-6)
     reduced = max(1, width / 64, height / 64)
     assert calls == [(1, 64, 64, 3, round(height / reduced), round(width / reduced))]
 
 
-def test_detector_compiles_once_for_images_of_all_sizes(detect, image):
+def test_detector_compiles_once_for_images_of_all_sizes(trained_detector, image):
     for resized in (image, image[:10, :40], np.tile(image, (3, 2, 1))):
-        detect(resized)
-    assert detect._predict._cache_size() == 1
+        trained_detector(resized)
+    assert trained_detector._predict._cache_size() == 1
 
 
 @pytest.mark.parametrize(
@@ -156,39 +162,39 @@ def test_detector_compiles_once_for_images_of_all_sizes(detect, image):
         ("nowhere.jpg", UserError, "nowhere.jpg: can't be read"),
     ],
 )
-def test_detector_refuses_other_arrays_and_missing_files(detect, image, error, words):
+def test_detector_rejects_invalid_arrays_and_missing_files(trained_detector, image, error, words):
     with pytest.raises(error, match=words):
-        detect(image)
+        trained_detector(image)
     with pytest.raises(error, match=words):
-        detect([image])
+        trained_detector([image])
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 3, float("nan")])
-def test_detector_refuses_thresholds_outside_0_to_1(detect, image, threshold):
+def test_detector_rejects_thresholds_outside_0_to_1(trained_detector, image, threshold):
     with pytest.raises(ValueError, match="score_threshold"):
-        detect(image, score_threshold=threshold)
+        trained_detector(image, score_threshold=threshold)
 
 
-def test_message_about_an_unreadable_image_names_the_file(detect, tmp_path):
+def test_message_about_an_unreadable_image_names_the_file(trained_detector, tmp_path):
     (tmp_path / "data.zip").write_bytes(b"PK")
     for file in (tmp_path / "data.zip", tmp_path / "nope.jpg"):
         with pytest.raises(UserError) as error:
-            detect(file)
+            trained_detector(file)
         assert str(file) in str(error.value) and "data set" not in str(error.value)
 
 
 # ---- which checkpoint ----
 
 
-def test_load_best_takes_the_checkpoint_with_the_highest_map(trained_run, detect):
+def test_load_best_uses_the_checkpoint_with_the_highest_map(trained_run, trained_detector):
     rows = read_results(trained_run)
     best = max(rows, key=lambda row: row["voc_map_area"])["step"]
-    assert detect.step == best
+    assert trained_detector.step == best
     assert detector.load(trained_run, "last").step == 30
     assert detector.load(str(trained_run)).step == best
 
 
-def test_load_takes_the_averaged_parameters(trained_run):
+def test_load_uses_the_averaged_parameters(trained_run):
     """They are the moving average in the checkpoint, not the parameters that training resumes from."""
     config = run_folder.read_config(trained_run)
     trainer = Trainer(config, trained_run, ShapesSource(config.data.shapes, "train"), None)
@@ -200,7 +206,7 @@ def test_load_takes_the_averaged_parameters(trained_run):
     assert max(jax.tree.leaves(difference)) > 1e-6
 
 
-def test_load_best_takes_the_last_checkpoint_of_a_run_without_evaluations(trained_run, tmp_path):
+def test_load_best_uses_the_last_checkpoint_of_a_run_without_evaluations(trained_run, tmp_path):
     run = changed_run(trained_run, tmp_path / "run")
     for metrics in (run / "checkpoints").glob("*/metrics"):
         shutil.rmtree(metrics)
@@ -211,20 +217,20 @@ def test_load_best_takes_the_last_checkpoint_of_a_run_without_evaluations(traine
 # ---- refusals ----
 
 
-def test_load_refuses_a_folder_that_is_not_a_run(tmp_path):
+def test_load_rejects_a_folder_that_is_not_a_run(tmp_path):
     with pytest.raises(UserError, match=r"config\.json is missing"):
         detector.load(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         detector.load(tmp_path / "typo")
 
 
-def test_restore_params_refuses_an_unknown_checkpoint(trained_run):
+def test_restore_params_rejects_an_unknown_checkpoint_name(trained_run):
     with pytest.raises(UserError, match="'latest'"):
         detector.restore_params(trained_run, run_folder.read_config(trained_run), "latest")
 
 
 @pytest.mark.parametrize("empty_folder", [False, True])
-def test_load_refuses_a_run_without_checkpoint(trained_run, tmp_path, empty_folder):
+def test_load_rejects_a_run_without_checkpoint(trained_run, tmp_path, empty_folder):
     shutil.copy(trained_run / "config.json", tmp_path)
     if empty_folder:
         (tmp_path / "checkpoints").mkdir()
@@ -232,7 +238,7 @@ def test_load_refuses_a_run_without_checkpoint(trained_run, tmp_path, empty_fold
         detector.load(tmp_path)
 
 
-def test_load_refuses_a_checkpoint_of_another_architecture(trained_run, tmp_path):
+def test_load_rejects_a_checkpoint_of_a_different_architecture(trained_run, tmp_path):
     with pytest.raises(UserError) as error:
         detector.load(changed_run(trained_run, tmp_path / "run", width=0.25))
     # fc7 has 1024 channels at full width.
@@ -241,12 +247,12 @@ def test_load_refuses_a_checkpoint_of_another_architecture(trained_run, tmp_path
     assert len(str(error.value).splitlines()) < 25
 
 
-def test_load_refuses_a_checkpoint_of_other_classes(trained_run, tmp_path):
+def test_load_rejects_a_checkpoint_whose_classes_differ_from_the_config(trained_run, tmp_path):
     with pytest.raises(UserError, match=r"only in the checkpoint: circle, .*\n  only in config.json: cat, dog"):
         detector.load(changed_run(trained_run, tmp_path / "run", class_names=["cat", "dog"]))
 
 
-def test_load_does_not_change_the_run(trained_run, detect):
+def test_load_does_not_change_the_run(trained_run, trained_detector):
     def listing() -> dict[str, int]:
         return {str(file): file.stat().st_mtime_ns for file in trained_run.rglob("*") if file.is_file()}
 
@@ -258,7 +264,7 @@ def test_load_does_not_change_the_run(trained_run, detect):
 # ---- finding images ----
 
 
-def test_find_images(tmp_path):
+def test_find_images_returns_image_files_sorted_by_path(tmp_path):
     for name in ("b.jpg", "a.PNG", "notes.txt", "deep/er/c.webp", "out/b.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")

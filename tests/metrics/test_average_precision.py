@@ -18,13 +18,13 @@ from ssd_jax.metrics import average_precision
 from ssd_jax.metrics.average_precision import ScoredBoxes, TrueBoxes
 
 
-def scored(*rows):
+def scored_boxes(*rows):
     """Return detections from rows x1 y1 x2 y2 score."""
     table = np.array(rows, np.float32).reshape(-1, 5)
     return ScoredBoxes(table[:, :4], table[:, 4])
 
 
-def true(*rows):
+def true_boxes(*rows):
     """Return objects from rows x1 y1 x2 y2 ignored."""
     table = np.array(rows, np.float32).reshape(-1, 5)
     return TrueBoxes(table[:, :4], table[:, 4].astype(bool))
@@ -46,7 +46,7 @@ def annotation(boxes=(), labels=(), difficult=None, crowd=None, area=None):
     )
 
 
-def detected(boxes=(), scores=(), labels=()):
+def image_detections(boxes=(), scores=(), labels=()):
     return ImageDetections(
         np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.int32)
     )
@@ -65,42 +65,42 @@ def both_aps(detections, truth, **kwargs):
 # ---- VOC, hand-computed ----
 
 
-def test_voc_average_precision_hand_computed():
+def test_voc_average_precision_equals_hand_computed_values():
     """Three objects in two images. A is detected, then a wrong box, then C; B is missed.
 
     precision 1, 1/2, 2/3 at recall 1/3, 1/3, 2/3. Best precision at the recalls 0 to 0.3: 1 (four
     points), 0.4 to 0.6: 2/3 (three points), from 0.7: 0. So 11-point (4 + 3 * 2/3) / 11 = 6/11;
     area 1/3 * 1 + 1/3 * 2/3 = 5/9.
     """
-    detections = [scored((*A, 0.9), (*NOWHERE, 0.8)), scored((*C, 0.7))]
-    truth = [true((*A, 0), (*B, 0)), true((*C, 0))]
+    detections = [scored_boxes((*A, 0.9), (*NOWHERE, 0.8)), scored_boxes((*C, 0.7))]
+    truth = [true_boxes((*A, 0), (*B, 0)), true_boxes((*C, 0))]
     assert both_aps(detections, truth) == pytest.approx((6 / 11, 5 / 9), rel=1e-12)
 
 
-def test_area_uses_the_envelope():
+def test_area_ap_uses_the_monotone_curve():
     """Wrong, right, right: precision 0, 1/2, 2/3; at both recalls the best to the right is 2/3."""
-    detections = [scored((*NOWHERE, 0.9), (*A, 0.8), (*B, 0.7))]
-    assert both_aps(detections, [true((*A, 0), (*B, 0))]) == pytest.approx((2 / 3, 2 / 3))
+    detections = [scored_boxes((*NOWHERE, 0.9), (*A, 0.8), (*B, 0.7))]
+    assert both_aps(detections, [true_boxes((*A, 0), (*B, 0))]) == pytest.approx((2 / 3, 2 / 3))
 
 
 def test_ap_is_one_with_all_objects_detected_and_zero_with_none():
-    truth = [true((*A, 0), (*B, 0)), true()]
-    assert both_aps([scored((*A, 0.1), (*B, 0.2)), scored()], truth) == (1.0, 1.0)
-    assert both_aps([scored(), scored()], truth) == (0.0, 0.0)
+    truth = [true_boxes((*A, 0), (*B, 0)), true_boxes()]
+    assert both_aps([scored_boxes((*A, 0.1), (*B, 0.2)), scored_boxes()], truth) == (1.0, 1.0)
+    assert both_aps([scored_boxes(), scored_boxes()], truth) == (0.0, 0.0)
 
 
-def test_iou_counts_the_last_pixel():
+def test_last_pixel_of_a_box_counts_in_the_iou():
     """10 x 10 pixels against the 10 x 5 upper half, rows 0 to 4: 50 / 100. Without the +1: 36 / 81."""
-    assert both_aps([scored((0, 0, 9, 4, 0.9))], [true((*A, 0))]) == (1.0, 1.0)
+    assert both_aps([scored_boxes((0, 0, 9, 4, 0.9))], [true_boxes((*A, 0))]) == (1.0, 1.0)
 
 
-def test_iou_below_the_threshold_is_wrong():
-    assert both_aps([scored((0, 0, 9, 3, 0.9))], [true((*A, 0))]) == (0.0, 0.0)
+def test_detection_with_an_iou_below_the_threshold_is_wrong():
+    assert both_aps([scored_boxes((0, 0, 9, 3, 0.9))], [true_boxes((*A, 0))]) == (0.0, 0.0)
 
 
 def test_iou_threshold_is_inclusive():
     """Three quarters: 10 x 6 against 10 x 8 rows is 60 / 80."""
-    detections, truth = [scored((0, 0, 9, 5, 0.9))], [true((0, 0, 9, 7, 0))]
+    detections, truth = [scored_boxes((0, 0, 9, 5, 0.9))], [true_boxes((0, 0, 9, 7, 0))]
     assert both_aps(detections, truth, iou_threshold=0.75) == (1.0, 1.0)
     assert both_aps(detections, truth, iou_threshold=0.7500001) == (0.0, 0.0)
 
@@ -110,50 +110,50 @@ def test_second_detection_of_an_object_is_wrong_even_if_it_fits_better():
 
     Recall 1/2, 1/2, 1. 11-point: six points (0 to 0.5) of 1, five of 2/3; area 1/2 + 1/2 * 2/3.
     """
-    detections = [scored((0, 0, 9, 7, 0.9), (*A, 0.8), (*B, 0.7))]
-    truth = [true((*A, 0), (*B, 0))]
+    detections = [scored_boxes((0, 0, 9, 7, 0.9), (*A, 0.8), (*B, 0.7))]
+    truth = [true_boxes((*A, 0), (*B, 0))]
     assert both_aps(detections, truth) == pytest.approx(((6 + 5 * 2 / 3) / 11, 5 / 6))
 
 
 def test_detection_is_compared_only_with_the_object_of_highest_iou():
     """Both fit A best; the second also passes with the free neighbour, which nevertheless stays missed."""
     neighbour = (0, 2, 9, 11)  # IoU with A 80 / 120
-    detections = [scored((*A, 0.9), (0, 0, 9, 8, 0.8))]  # IoU with A 0.9, with the neighbour 70 / 120
-    assert both_aps(detections, [true((*A, 0), (*neighbour, 0))]) == pytest.approx((6 / 11, 1 / 2))
+    detections = [scored_boxes((*A, 0.9), (0, 0, 9, 8, 0.8))]  # IoU with A 0.9, with the neighbour 70 / 120
+    assert both_aps(detections, [true_boxes((*A, 0), (*neighbour, 0))]) == pytest.approx((6 / 11, 1 / 2))
 
 
 def test_detections_on_a_difficult_object_are_ignored():
-    truth = [true((*A, 1), (*B, 0))]
-    assert both_aps([scored((*A, 0.9), (*A, 0.8), (*B, 0.7))], truth) == (1.0, 1.0)
+    truth = [true_boxes((*A, 1), (*B, 0))]
+    assert both_aps([scored_boxes((*A, 0.9), (*A, 0.8), (*B, 0.7))], truth) == (1.0, 1.0)
 
 
-def test_difficult_object_with_a_higher_iou_takes_the_detection():
+def test_detection_is_ignored_if_a_difficult_object_has_the_highest_iou():
     """IoU with the difficult box 0.9, with the ordinary 0.8: ignored, so nothing is detected."""
-    truth = [true((0, 0, 9, 8, 1), (0, 0, 9, 7, 0))]
-    assert both_aps([scored((*A, 0.9))], truth) == (0.0, 0.0)
+    truth = [true_boxes((0, 0, 9, 8, 1), (0, 0, 9, 7, 0))]
+    assert both_aps([scored_boxes((*A, 0.9))], truth) == (0.0, 0.0)
 
 
-def test_equal_overlap_goes_to_the_first_object():
+def test_detection_with_equal_ious_is_matched_with_the_first_object():
     """Two objects in the same place: the first takes both detections, whether it is difficult decides."""
-    detections = [scored((*A, 0.9), (*A, 0.8))]
-    assert both_aps(detections, [true((*A, 0), (*A, 0))]) == pytest.approx((6 / 11, 1 / 2))
-    assert both_aps(detections, [true((*A, 1), (*A, 0))]) == (0.0, 0.0)
+    detections = [scored_boxes((*A, 0.9), (*A, 0.8))]
+    assert both_aps(detections, [true_boxes((*A, 0), (*A, 0))]) == pytest.approx((6 / 11, 1 / 2))
+    assert both_aps(detections, [true_boxes((*A, 1), (*A, 0))]) == (0.0, 0.0)
 
 
 def test_ap_without_objects_is_nan():
-    assert np.isnan(both_aps([scored((*A, 0.9))], [true((*A, 1))])).all()
-    assert np.isnan(both_aps([scored((*A, 0.9))], [true()])).all()
+    assert np.isnan(both_aps([scored_boxes((*A, 0.9))], [true_boxes((*A, 1))])).all()
+    assert np.isnan(both_aps([scored_boxes((*A, 0.9))], [true_boxes()])).all()
     assert np.isnan(both_aps([], [])).all()
 
 
-def test_equal_scores_keep_the_order_given():
+def test_detections_with_equal_scores_keep_their_order():
     """With a single object, correct before wrong gives AP 1, and wrong before correct 1/2."""
-    truth = [true(), true((*A, 0))]
-    right_first = [true((*A, 0)), true()], [scored((*A, 0.5)), scored((*NOWHERE, 0.5))]
+    truth = [true_boxes(), true_boxes((*A, 0))]
+    right_first = [true_boxes((*A, 0)), true_boxes()], [scored_boxes((*A, 0.5)), scored_boxes((*NOWHERE, 0.5))]
     assert both_aps(right_first[1], right_first[0]) == (1.0, 1.0)
-    assert both_aps([scored((*NOWHERE, 0.5)), scored((*A, 0.5))], truth) == (0.5, 0.5)
-    assert both_aps([scored((*A, 0.5), (*NOWHERE, 0.5))], [true((*A, 0))]) == (1.0, 1.0)
-    assert both_aps([scored((*NOWHERE, 0.5), (*A, 0.5))], [true((*A, 0))]) == (0.5, 0.5)
+    assert both_aps([scored_boxes((*NOWHERE, 0.5)), scored_boxes((*A, 0.5))], truth) == (0.5, 0.5)
+    assert both_aps([scored_boxes((*A, 0.5), (*NOWHERE, 0.5))], [true_boxes((*A, 0))]) == (1.0, 1.0)
+    assert both_aps([scored_boxes((*NOWHERE, 0.5), (*A, 0.5))], [true_boxes((*A, 0))]) == (0.5, 0.5)
 
 
 def test_eleven_recall_points_are_those_of_numpy():
@@ -162,31 +162,31 @@ def test_eleven_recall_points_are_those_of_numpy():
     Points 0, 0.1, 0.2 are reached with precision 1: 3/11, where decimal points would give 4/11.
     """
     boxes = [(20 * i, 0, 20 * i + 9, 9) for i in range(10)]
-    detections = [scored(*((*box, 0.9) for box in boxes[:3]))]
-    assert both_aps(detections, [true(*((*box, 0) for box in boxes))]) == pytest.approx((3 / 11, 0.3))
+    detections = [scored_boxes(*((*box, 0.9) for box in boxes[:3]))]
+    assert both_aps(detections, [true_boxes(*((*box, 0) for box in boxes))]) == pytest.approx((3 / 11, 0.3))
 
 
 def test_boxes_without_area_cause_no_division_by_zero():
     """A box with swapped corners has no area (x2 - x1 + 1 = 0). This must not cause a division by zero."""
-    assert both_aps([scored((5, 5, 4, 4, 0.9), (*A, 0.8))], [true((5, 5, 4, 4, 0), (*A, 0))]) == pytest.approx(
-        ((6 * 0.5) / 11, 0.25)
-    )
+    assert both_aps(
+        [scored_boxes((5, 5, 4, 4, 0.9), (*A, 0.8))], [true_boxes((5, 5, 4, 4, 0), (*A, 0))]
+    ) == pytest.approx(((6 * 0.5) / 11, 0.25))
 
 
-def test_different_numbers_of_images_are_refused():
+def test_voc_functions_reject_different_numbers_of_images():
     with pytest.raises(ValueError, match=r"1 images.* 2"):
-        average_precision.voc_average_precision([scored()], [true(), true()])
+        average_precision.voc_average_precision([scored_boxes()], [true_boxes(), true_boxes()])
     with pytest.raises(ValueError, match=r"1 images.* 0"):
-        average_precision.evaluate_voc([detected()], [], ("a",))
+        average_precision.evaluate_voc([image_detections()], [], ("a",))
 
 
 @pytest.mark.parametrize("label", [0, 2, -1])
 @pytest.mark.parametrize("evaluate", [average_precision.evaluate_voc, average_precision.evaluate_coco])
-def test_labels_without_a_name_are_refused(evaluate, label):
+def test_metrics_reject_labels_without_a_name(evaluate, label):
     with pytest.raises(ValueError, match=f"label {label} .*1 to 1"):
-        evaluate([detected([A], [0.9], [label])], [annotation()], ("a",))
+        evaluate([image_detections([A], [0.9], [label])], [annotation()], ("a",))
     with pytest.raises(ValueError, match=f"label {label} .*1 to 1"):
-        evaluate([detected()], [annotation([A], [label])], ("a",))
+        evaluate([image_detections()], [annotation([A], [label])], ("a",))
 
 
 # ---- VOC, random against the loops ----
@@ -208,13 +208,13 @@ def random_split(rng, images, classes):
         )
         k = len(found_boxes)
         found_labels = np.concatenate([labels[copies], rng.integers(1, classes + 1, 4)])
-        detections.append(detected(found_boxes, rng.integers(1, 8, k) / 8, found_labels))
+        detections.append(image_detections(found_boxes, rng.integers(1, 8, k) / 8, found_labels))
     return detections, annotations
 
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("iou_threshold", [0.5, 0.7])
-def test_evaluate_voc_against_the_development_kit_in_loops(seed, iou_threshold):
+def test_evaluate_voc_equals_the_reference_implementation(seed, iou_threshold):
     names = ("ant", "bee", "cat")
     detections, annotations = random_split(np.random.default_rng(seed), 10, 3)
     result = average_precision.evaluate_voc(detections, annotations, names, iou_threshold)
@@ -284,7 +284,7 @@ def hard_cases(detections, truth):
 
 
 @pytest.mark.parametrize("cases", [800, pytest.param(4000, marks=pytest.mark.slow)])
-def test_voc_average_precision_against_loops_on_random_cases(cases):
+def test_voc_average_precision_equals_the_reference_on_random_cases(cases):
     rng, seen, values = np.random.default_rng(0), Counter(), Counter()
     for case in range(cases):
         detections, truth = random_class(rng)
@@ -313,11 +313,11 @@ def small_result():
         annotation([A, B, C], [1, 1, 2], difficult=[0, 0, 1]),
         annotation([A], [1], crowd=[1]),
     ]
-    detections = [detected([A, C], [0.9, 0.8], [1, 2]), detected([A], [0.95], [1])]
+    detections = [image_detections([A, C], [0.9, 0.8], [1, 2]), image_detections([A], [0.95], [1])]
     return average_precision.evaluate_voc(detections, annotations, ("ant", "bee", "cat"))
 
 
-def test_evaluate_voc_counts_and_means():
+def test_evaluate_voc_returns_counts_and_means():
     result = small_result()
     assert result["voc_classes"] == {
         "ant": {
@@ -333,12 +333,12 @@ def test_evaluate_voc_counts_and_means():
     assert (result["voc_map_11point"], result["voc_map_area"]) == pytest.approx((6 / 11, 0.5))
 
 
-def test_results_can_be_written_as_json():
-    result = {**small_result(), **average_precision.evaluate_coco([detected()], [annotation()], ("ant",))}
+def test_metrics_can_be_written_as_json():
+    result = {**small_result(), **average_precision.evaluate_coco([image_detections()], [annotation()], ("ant",))}
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
-def test_evaluate_voc_of_an_empty_split():
+def test_evaluate_voc_returns_none_for_an_empty_split():
     result = average_precision.evaluate_voc([], [], ("ant",))
     assert result["voc_map_11point"] is None
     assert result["voc_map_area"] is None
@@ -398,7 +398,7 @@ def random_coco_split(rng, images, classes):
         noise = rng.uniform(0, 300, (5, 2))
         k = len(copies) + 5
         detections.append(
-            detected(
+            image_detections(
                 np.concatenate([boxes[copies] + shift, np.concatenate([noise, noise + 50], 1)]),
                 np.round(rng.random(k), 2),
                 np.concatenate([labels[copies], rng.integers(1, classes + 1, 5)]),
@@ -408,7 +408,7 @@ def random_coco_split(rng, images, classes):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_coco_equals_pycocotools_bit_for_bit(seed):
+def test_evaluate_coco_equals_pycocotools_bit_for_bit(seed):
     detections, annotations = random_coco_split(np.random.default_rng(seed), 12, 3)
     result = average_precision.evaluate_coco(detections, annotations, ("a", "b", "c"))
     stats = pycocotools_stats(detections, annotations, [1, 2, 3], range(1, 13))
@@ -417,7 +417,7 @@ def test_coco_equals_pycocotools_bit_for_bit(seed):
     assert list(result.values()) == list(stats)
 
 
-def test_coco_original_ids_decide_ties():
+def test_evaluate_coco_orders_equal_scores_by_image_id():
     """All scores equal, ids falling: the last image comes first, as in pycocotools."""
     detections, annotations = random_coco_split(np.random.default_rng(5), 6, 2)
     detections = [d._replace(scores=np.full_like(d.scores, 0.5)) for d in detections]
@@ -427,47 +427,47 @@ def test_coco_original_ids_decide_ties():
     assert result != average_precision.evaluate_coco(detections, annotations, ("a", "b"))
 
 
-def test_coco_difficult_objects_count_like_any_other():
+def test_evaluate_coco_does_not_ignore_difficult_objects():
     annotations = [annotation([A, B], [1, 1], difficult=[True, False])]
-    assert average_precision.evaluate_coco([detected([A], [0.9], [1])], annotations, ("a",))["coco_ar1"] == 0.5
+    assert average_precision.evaluate_coco([image_detections([A], [0.9], [1])], annotations, ("a",))["coco_ar1"] == 0.5
 
 
-def test_coco_detections_on_a_crowd_are_ignored():
+def test_evaluate_coco_ignores_detections_on_a_crowd():
     annotations = [annotation([A, (50, 50, 250, 250)], [1, 1], crowd=[False, True])]
-    detections = [detected([(60, 60, 80, 80), A], [0.9, 0.8], [1, 1])]
+    detections = [image_detections([(60, 60, 80, 80), A], [0.9, 0.8], [1, 1])]
     assert average_precision.evaluate_coco(detections, annotations, ("a",))["coco_ap"] == pytest.approx(1)
 
 
-def test_coco_metrics_of_absent_sizes_are_none():
+def test_evaluate_coco_returns_none_for_sizes_without_objects():
     """A is 9 x 9 px: small."""
-    result = average_precision.evaluate_coco([detected([A], [0.9], [1])], [annotation([A], [1])], ("a",))
+    result = average_precision.evaluate_coco([image_detections([A], [0.9], [1])], [annotation([A], [1])], ("a",))
     absent = [key for key, value in result.items() if value is None]
     assert absent == ["coco_ap_medium", "coco_ap_large", "coco_ar_medium", "coco_ar_large"]
 
 
-def test_coco_without_detections_is_zero_and_without_objects_none():
-    without_detections = average_precision.evaluate_coco([detected()], [annotation([A], [1])], ("a",))
+def test_evaluate_coco_returns_zero_without_detections_and_none_without_objects():
+    without_detections = average_precision.evaluate_coco([image_detections()], [annotation([A], [1])], ("a",))
     assert without_detections["coco_ap"] == without_detections["coco_ar100"] == 0
-    without_objects = average_precision.evaluate_coco([detected([A], [0.9], [1])], [annotation()], ("a",))
+    without_objects = average_precision.evaluate_coco([image_detections([A], [0.9], [1])], [annotation()], ("a",))
     assert set(without_objects.values()) == {None}
     assert set(average_precision.evaluate_coco([], [], ("a",)).values()) == {None}
 
 
-def test_coco_prints_nothing(capfd):
-    average_precision.evaluate_coco([detected([A], [0.9], [1])], [annotation([A], [1])], ("a",))
+def test_evaluate_coco_prints_nothing(capfd):
+    average_precision.evaluate_coco([image_detections([A], [0.9], [1])], [annotation([A], [1])], ("a",))
     assert capfd.readouterr() == ("", "")
 
 
-def test_evaluate_coco_refuses_different_lengths():
+def test_evaluate_coco_rejects_arguments_of_different_lengths():
     with pytest.raises(ValueError, match=r"1 images.* 0"):
-        average_precision.evaluate_coco([detected()], [], ("a",))
+        average_precision.evaluate_coco([image_detections()], [], ("a",))
     with pytest.raises(ValueError):
-        average_precision.evaluate_coco([detected()], [annotation()], ("a",), category_ids=[1, 2])
+        average_precision.evaluate_coco([image_detections()], [annotation()], ("a",), category_ids=[1, 2])
     with pytest.raises(ValueError):
-        average_precision.evaluate_coco([detected()], [annotation()], ("a",), image_ids=[1, 2])
+        average_precision.evaluate_coco([image_detections()], [annotation()], ("a",), image_ids=[1, 2])
 
 
-def test_keys_match_the_names_hotcoco_uses():
+def test_coco_keys_have_the_order_of_hotcocos_metric_keys():
     """AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl: the order of stats."""
     long = {"_small": "s", "_medium": "m", "_large": "l"}
     short = [key.removeprefix("coco_") for key in average_precision.COCO_KEYS]

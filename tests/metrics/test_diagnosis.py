@@ -17,7 +17,7 @@ def annotation(boxes=(), labels=(), difficult=None, crowd=None) -> Annotation:
     return make_annotation("a", "a.jpg", (640, 480), *lists)
 
 
-def detected(*rows) -> ImageDetections:
+def image_detections(*rows) -> ImageDetections:
     """Return detections from rows box, score, label."""
     boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
     return ImageDetections(
@@ -49,7 +49,7 @@ def random_split(seed: int, images: int = 12) -> tuple[list[ImageDetections], li
             *zip(near, of, strict=True),
             *zip(np.concatenate([noise, noise + 9], 1), rng.integers(1, 4, 4), strict=True),
         ]
-        detections.append(detected(*((box, next(scores), label) for box, label in rows)))
+        detections.append(image_detections(*((box, next(scores), label) for box, label in rows)))
     return detections, annotations
 
 
@@ -64,7 +64,7 @@ def match_all(detections, annotations) -> list[ClassMatches]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_curves_equal_those_of_the_development_kit(seed):
+def test_curves_equal_the_reference_implementation(seed):
     detections, annotations = random_split(seed)
     curves = diagnosis.diagnose(detections, annotations, NAMES, resamples=2).curves
     for label, curve in enumerate(curves, start=1):
@@ -79,9 +79,9 @@ def test_curves_equal_those_of_the_development_kit(seed):
         np.testing.assert_allclose([p for p in actual if any(p)], [p for p in points if any(p)])
 
 
-def test_operating_point_is_the_last_detection_with_the_score():
+def test_operating_point_is_the_last_shown_detection():
     """Scores .9 (correct), .5 (wrong), .4 (correct): two are shown, with precision 1/2 and recall 1/2."""
-    detections = [detected((A, 0.9, 1), (NOWHERE, 0.5, 1), (B, 0.4, 1))]
+    detections = [image_detections((A, 0.9, 1), (NOWHERE, 0.5, 1), (B, 0.4, 1))]
     ant, bee, _ = diagnosis.diagnose(detections, [annotation([A, B], [1, 1])], NAMES).curves
     assert ant is not None and ant.shown == 2
     assert (ant.precision[1], ant.recall[1]) == (0.5, 0.5)
@@ -137,12 +137,12 @@ def test_bootstrap_draws_more_resamples_than_one_block():
     assert many == diagnosis.bootstrap(matches, 130) != diagnosis.bootstrap(matches, 130, seed=1)
 
 
-def test_intervals_have_no_width_with_all_or_no_objects_detected():
+def test_intervals_have_zero_width_if_all_or_no_objects_are_detected():
     annotations = [annotation([A], [1]), annotation([B], [1]), annotation()]
-    none_detected = diagnosis.diagnose([detected()] * 3, annotations, NAMES).intervals
+    none_detected = diagnosis.diagnose([image_detections()] * 3, annotations, NAMES).intervals
     assert none_detected.map_11point == none_detected.map_area == Interval(0, 0)
     all_detected = diagnosis.diagnose(
-        [detected((A, 0.9, 1)), detected((B, 0.8, 1)), detected()], annotations, NAMES
+        [image_detections((A, 0.9, 1)), image_detections((B, 0.8, 1)), image_detections()], annotations, NAMES
     ).intervals
     assert all_detected.map_11point == all_detected.map_area == Interval(1, 1)
     assert all_detected.classes_area == (Interval(1, 1), None, None)
@@ -150,19 +150,21 @@ def test_intervals_have_no_width_with_all_or_no_objects_detected():
 
 @pytest.mark.parametrize("images", [0, 1])
 def test_no_interval_with_fewer_than_two_images(images):
-    intervals = diagnosis.diagnose([detected((A, 0.9, 1))] * images, [annotation([A], [1])] * images, NAMES).intervals
+    intervals = diagnosis.diagnose(
+        [image_detections((A, 0.9, 1))] * images, [annotation([A], [1])] * images, NAMES
+    ).intervals
     assert intervals == (None, None, (None,) * 3, (None,) * 3, 0)
 
 
 def test_no_interval_without_objects():
-    intervals = diagnosis.diagnose([detected((A, 0.9, 1))] * 2, [annotation()] * 2, NAMES).intervals
+    intervals = diagnosis.diagnose([image_detections((A, 0.9, 1))] * 2, [annotation()] * 2, NAMES).intervals
     assert intervals.map_area is None and intervals.classes_11point == (None,) * 3
 
 
 def test_class_without_objects_in_a_resample_is_left_out_of_the_mean():
     """ant is always detected, bee (in one of three images) never: the mean is 1/2, or 1 without that image."""
     annotations = [annotation([A], [1]), annotation([A], [1]), annotation([A, B], [1, 2])]
-    intervals = diagnosis.diagnose([detected((A, 0.9, 1))] * 3, annotations, NAMES).intervals
+    intervals = diagnosis.diagnose([image_detections((A, 0.9, 1))] * 3, annotations, NAMES).intervals
     assert intervals.map_area == Interval(0.5, 1)
     assert intervals.classes_area == (Interval(1, 1), Interval(0, 0), None)
 
@@ -200,7 +202,7 @@ def test_95_percent_of_the_intervals_contain_the_true_ap():
 def test_diagnose_image_classifies_each_detection():
     """The detections are unsorted: a duplicate, a correct one, a wrong class, two on background, a difficult one."""
     truth = annotation([A, B, C], [1, 2, 1], difficult=[False, False, True])
-    detections = detected(
+    detections = image_detections(
         (A, 0.6, 1), ((0, 0, 99, 89), 0.8, 1), (B, 0.7, 3), (NOWHERE, 0.5, 2), (NOWHERE, 0.49, 2), (C, 0.9, 2)
     )
     result = diagnosis.diagnose_image(detections, truth)
@@ -213,23 +215,23 @@ def test_diagnose_image_classifies_each_detection():
 
 def test_objects_without_detection_are_missed_unless_ignored():
     truth = annotation([A, B, C], [1, 2, 3], crowd=[False, True, False])
-    result = diagnosis.diagnose_image(detected((A, 0.4, 1)), truth)
+    result = diagnosis.diagnose_image(image_detections((A, 0.4, 1)), truth)
     assert result == ((), (), (), (0, 2))
     assert result.errors() == {"missed": 2}
-    assert diagnosis.diagnose_image(detected(), annotation()).errors() == {}
+    assert diagnosis.diagnose_image(image_detections(), annotation()).errors() == {}
 
 
 def test_diagnose_image_counts_the_last_pixel_in_the_iou():
     """10 x 5 of 10 x 10 pixels is IoU 1/2, one row less is not."""
     truth = annotation([(0, 0, 9, 9)], [1])
-    assert diagnosis.diagnose_image(detected(((0, 0, 9, 4), 0.9, 1)), truth).outcomes == ("correct",)
-    assert diagnosis.diagnose_image(detected(((0, 0, 9, 3), 0.9, 1)), truth).outcomes == ("location",)
+    assert diagnosis.diagnose_image(image_detections(((0, 0, 9, 4), 0.9, 1)), truth).outcomes == ("correct",)
+    assert diagnosis.diagnose_image(image_detections(((0, 0, 9, 3), 0.9, 1)), truth).outcomes == ("location",)
 
 
 def test_inaccurate_boxes_are_location_both_or_background_errors():
     """10 x 1 of 10 x 10 pixels is IoU 0.1; an ignored object counts as absent."""
     truth = annotation([(0, 0, 9, 9), (50, 50, 59, 59)], [1, 2], difficult=[False, True])
-    detections = detected(
+    detections = image_detections(
         ((0, 0, 9, 0), 0.9, 1), ((0, 0, 9, 3), 0.8, 2), ((0, 0, 8, 0), 0.7, 1), ((50, 50, 59, 52), 0.6, 2)
     )
     result = diagnosis.diagnose_image(detections, truth)
@@ -239,11 +241,11 @@ def test_inaccurate_boxes_are_location_both_or_background_errors():
 
 def test_all_detections_on_an_ignored_object_are_ignored():
     truth = annotation([A], [1], difficult=[True])
-    assert diagnosis.diagnose_image(detected((A, 0.9, 1), (A, 0.8, 2)), truth).outcomes == ("ignored",) * 2
+    assert diagnosis.diagnose_image(image_detections((A, 0.9, 1), (A, 0.8, 2)), truth).outcomes == ("ignored",) * 2
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_diagnose_image_against_loops(seed):
+def test_diagnose_image_equals_the_reference_implementation(seed):
     detections, annotations = random_split(seed, images=30)
     kinds = set()
     for d, a in zip(detections, annotations, strict=True):
@@ -266,10 +268,13 @@ def test_worst_images_are_sorted_by_errors_and_ties_keep_their_order():
 # ---- confusion ----
 
 
-def test_confusion_matrix_hand_computed():
+def test_confusion_matrix_equals_hand_computed_counts():
     """ant is detected twice, bee as cat, cat is missed, and bee is detected on background."""
     annotations = [annotation([A, B], [1, 2]), annotation([C], [3])]
-    detections = [detected((A, 0.9, 1), (B, 0.8, 3), (A, 0.7, 1)), detected((NOWHERE, 0.9, 2), (C, 0.3, 3))]
+    detections = [
+        image_detections((A, 0.9, 1), (B, 0.8, 3), (A, 0.7, 1)),
+        image_detections((NOWHERE, 0.9, 2), (C, 0.3, 3)),
+    ]
     assert diagnosis.diagnose(detections, annotations, NAMES).confusion.tolist() == [
         [1, 0, 0, 0],
         [0, 0, 1, 0],
@@ -279,7 +284,7 @@ def test_confusion_matrix_hand_computed():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_confusion_matrix_adds_up(seed):
+def test_confusion_matrix_sums_equal_the_numbers_of_objects_and_detections(seed):
     detections, annotations = random_split(seed, images=30)
     result = diagnosis.diagnose(detections, annotations, NAMES, resamples=2)
     for label in (1, 2, 3):
@@ -304,7 +309,7 @@ def test_confusion_matrix_equals_hotcocos_without_ignored_objects():
         near = boxes[copies] + rng.integers(-3, 4, (len(copies), 4))
         of = np.where(rng.random(len(copies)) < 0.7, labels[copies], rng.integers(1, 4, len(copies)))
         listed = [*zip(near, rng.random(len(copies)), of, strict=True), ((560, 420, 600, 460), rng.random(), 1)]
-        detections.append(detected(*listed))
+        detections.append(image_detections(*listed))
         rows += [[image, b[0], b[1], b[2] - b[0], b[3] - b[1], np.float32(s), c] for b, s, c in listed]
         for box, label in zip(boxes.tolist(), labels.tolist(), strict=True):
             sides = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
@@ -354,9 +359,9 @@ SQUARE, OTHER, FAR = (0, 0, 100, 100), (500, 300, 600, 400), (200, 200, 300, 300
         ("both", [(LOOSE, 0.9, 2), (SQUARE, 0.8, 1), (OTHER, 0.7, 2)], [(SQUARE, 1), (OTHER, 2)], 1 / 4, 1),
     ],
 )
-def test_tide_errors_hand_computed(kind, detections, objects, gain, errors):
+def test_tide_errors_equal_hand_computed_gains(kind, detections, objects, gain, errors):
     boxes, labels = zip(*objects, strict=True)
-    tide = diagnosis.tide_errors([detected(*detections)], [annotation(boxes, labels)], NAMES)
+    tide = diagnosis.tide_errors([image_detections(*detections)], [annotation(boxes, labels)], NAMES)
     assert tide[kind] == pytest.approx((gain, errors))
     assert list(tide) == list(diagnosis.ERRORS)
 
@@ -364,7 +369,7 @@ def test_tide_errors_hand_computed(kind, detections, objects, gain, errors):
 # ---- all ----
 
 
-def test_diagnosis_of_an_empty_split():
+def test_diagnose_returns_no_errors_for_an_empty_split():
     result = diagnosis.diagnose([], [], NAMES)
     assert result.curves == (None,) * 3
     assert result.confusion.sum() == 0
@@ -372,8 +377,8 @@ def test_diagnosis_of_an_empty_split():
     assert all(error == (0, 0) for error in result.tide.values())
 
 
-def test_different_numbers_of_images_and_labels_without_names_are_refused():
+def test_diagnose_rejects_different_lengths_and_labels_without_a_name():
     with pytest.raises(ValueError, match=r"1 images.* 0"):
-        diagnosis.diagnose([detected()], [], NAMES)
+        diagnosis.diagnose([image_detections()], [], NAMES)
     with pytest.raises(ValueError, match=r"label 4 .*1 to 3"):
-        diagnosis.diagnose([detected((A, 0.9, 4))], [annotation()], NAMES)
+        diagnosis.diagnose([image_detections((A, 0.9, 4))], [annotation()], NAMES)

@@ -24,7 +24,7 @@ def test_format_voc_has_a_row_per_class_and_one_for_all():
     ]
 
 
-def test_format_voc_of_no_classes():
+def test_format_voc_without_classes_has_only_the_row_for_all():
     result = {"voc_map_11point": None, "voc_map_area": None, "voc_classes": {}}
     assert format_voc(result).splitlines()[-1].split() == ["all,", "mean", "0", "0", "-", "-"]
 

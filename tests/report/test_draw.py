@@ -16,7 +16,7 @@ GREY = 90
 RED, BLUE = draw.PALETTE[:2]
 
 
-def blank(height=480, width=640):
+def blank_image(height=480, width=640):
     return np.full((height, width, 3), GREY, np.uint8)
 
 
@@ -24,7 +24,7 @@ def boxes(*rows):
     return np.array(rows, np.float32).reshape(-1, 4)
 
 
-def changed(drawing, original):
+def changed_pixels(drawing, original):
     """Return the positions of the pixels that differ, as (y, x) pairs."""
     return np.argwhere((np.asarray(drawing) != original).any(axis=2))
 
@@ -34,7 +34,7 @@ def is_colour(pixels, colour):
 
 
 @pytest.fixture
-def labels(monkeypatch):
+def label_rectangles(monkeypatch):
     """Rectangles of the labels that draw_boxes draws."""
     seen = []
     choose = draw._least_covered
@@ -47,7 +47,7 @@ def labels(monkeypatch):
 
 def test_draw_boxes_colours_the_edges_and_not_the_inside():
     """In 640 x 480 px, lines are 2 px wide, and the label lies above the box."""
-    drawing = np.asarray(draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": BLUE}))
+    drawing = np.asarray(draw.draw_boxes(blank_image(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": BLUE}))
     assert is_colour(drawing[100:102, 50:250], BLUE).all()
     assert is_colour(drawing[298:300, 50:250], BLUE).all()
     assert is_colour(drawing[100:300, 50:52], BLUE).all()
@@ -57,19 +57,19 @@ def test_draw_boxes_colours_the_edges_and_not_the_inside():
 
 
 def test_label_lies_on_its_box_and_is_readable():
-    drawing = np.asarray(draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": BLUE}))
+    drawing = np.asarray(draw.draw_boxes(blank_image(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": BLUE}))
     label = drawing[84:100, 50:70]
     assert is_colour(label[-1], BLUE).all()
     assert is_colour(label, (255, 255, 255)).any(), "white letters on blue"
     yellow = draw.PALETTE[2]
-    drawing = np.asarray(draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": yellow}))
+    drawing = np.asarray(draw.draw_boxes(blank_image(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": yellow}))
     assert is_colour(drawing[84:100, 50:70], (0, 0, 0)).any(), "black letters on yellow"
 
 
 def test_score_makes_the_label_longer():
-    args = blank(), boxes([50, 100, 249, 299]), ["cat"]
-    without = changed(draw.draw_boxes(*args), args[0])
-    with_score = changed(draw.draw_boxes(*args, np.array([0.876], np.float32)), args[0])
+    args = blank_image(), boxes([50, 100, 249, 299]), ["cat"]
+    without = changed_pixels(draw.draw_boxes(*args), args[0])
+    with_score = changed_pixels(draw.draw_boxes(*args, np.array([0.876], np.float32)), args[0])
     row = 95  # in the label
     assert (with_score[:, 0] == row).sum() > (without[:, 0] == row).sum() + 15
 
@@ -85,17 +85,17 @@ def test_score_makes_the_label_longer():
         (0, 0, 640, 480),
     ],
 )
-def test_label_is_inside_the_picture_for_boxes_at_the_border(box, labels):
-    draw.draw_boxes(blank(), boxes(box), ["a rather long name"], np.array([0.5], np.float32))
-    ((x1, y1, x2, y2),) = labels
+def test_label_is_inside_the_image_for_boxes_at_the_border(box, label_rectangles):
+    draw.draw_boxes(blank_image(), boxes(box), ["a rather long name"], np.array([0.5], np.float32))
+    ((x1, y1, x2, y2),) = label_rectangles
     assert 0 <= x1 < x2 <= 639
     assert 0 <= y1 < y2 <= 479
     assert x2 - x1 > 80, "and not shortened"
 
 
-def test_box_over_the_border_is_cut():
+def test_box_beyond_the_border_is_clipped():
     """x2 = 640 is the edge of the image, so the line lies in the last columns."""
-    drawing = np.asarray(draw.draw_boxes(blank(), boxes([600, 100, 640, 200]), ["a"], colours={"a": RED}))
+    drawing = np.asarray(draw.draw_boxes(blank_image(), boxes([600, 100, 640, 200]), ["a"], colours={"a": RED}))
     assert is_colour(drawing[100:201, 638:], RED).all()
 
 
@@ -111,50 +111,52 @@ def test_box_over_the_border_is_cut():
     ],
 )
 def test_boxes_outside_the_image_or_not_finite_are_left_out(box):
-    assert len(changed(draw.draw_boxes(blank(), boxes(box), ["a"]), blank())) == 0
+    assert len(changed_pixels(draw.draw_boxes(blank_image(), boxes(box), ["a"]), blank_image())) == 0
 
 
-def test_swapped_corners_and_points_are_drawn():
-    swapped = draw.draw_boxes(blank(), boxes([249, 299, 50, 100]), ["a"])
-    assert np.array_equal(swapped, draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), ["a"]))
-    point = np.asarray(draw.draw_boxes(blank(), boxes([50, 100, 50, 100]), ["a"], colours={"a": RED}))
+def test_boxes_with_swapped_corners_and_single_points_are_drawn():
+    swapped = draw.draw_boxes(blank_image(), boxes([249, 299, 50, 100]), ["a"])
+    assert np.array_equal(swapped, draw.draw_boxes(blank_image(), boxes([50, 100, 249, 299]), ["a"]))
+    point = np.asarray(draw.draw_boxes(blank_image(), boxes([50, 100, 50, 100]), ["a"], colours={"a": RED}))
     assert is_colour(point[100, 50], RED)
 
 
-def test_no_boxes_leave_the_image_as_it_is():
-    drawing = draw.draw_boxes(blank(), np.zeros((0, 4), np.float32), [], np.zeros(0, np.float32))
-    assert np.array_equal(drawing, blank())
+def test_draw_boxes_without_boxes_returns_an_equal_image():
+    drawing = draw.draw_boxes(blank_image(), np.zeros((0, 4), np.float32), [], np.zeros(0, np.float32))
+    assert np.array_equal(drawing, blank_image())
 
 
 def test_draw_boxes_does_not_change_its_argument():
-    image = blank()
+    image = blank_image()
     draw.draw_boxes(image, boxes([50, 100, 249, 299]), ["a"])
     assert (image == GREY).all()
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 40), (40, 1), (5, 5), (12, 30), (30, 12), (12, 200)])
-def test_tiny_images_have_boxes_without_labels(height, width, labels):
-    image = blank(height, width)
+def test_tiny_images_have_boxes_without_labels(height, width, label_rectangles):
+    image = blank_image(height, width)
     drawing = draw.draw_boxes(image, boxes([0, 0, width, height]), ["a long name"], np.array([1], np.float32))
     assert drawing.size == (width, height)
     assert is_colour(np.asarray(drawing)[-1, -1], RED).all()
-    assert labels == []
+    assert label_rectangles == []
 
 
 @pytest.mark.parametrize(
     "name",
     ["x" * 3000, "naïve Kätzchen", "кошка", "猫", "قط", "two\nlines", "tab\tbed", "", " ", "🐈", "broken \udcff", "\0"],
 )
-def test_any_name_can_be_drawn(name, labels):
-    drawing = np.asarray(draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), [name], np.array([0.5], np.float32)))
+def test_any_name_can_be_drawn(name, label_rectangles):
+    drawing = np.asarray(
+        draw.draw_boxes(blank_image(), boxes([50, 100, 249, 299]), [name], np.array([0.5], np.float32))
+    )
     assert is_colour(drawing[100, 50:250], RED).all()
-    assert len(changed(drawing[:100], blank()[:100])) > 0, "a label, if only with the score"
-    assert 0 <= labels[0][0] < labels[0][2] <= 639
+    assert len(changed_pixels(drawing[:100], blank_image()[:100])) > 0, "a label, if only with the score"
+    assert 0 <= label_rectangles[0][0] < label_rectangles[0][2] <= 639
 
 
-def test_letters_beyond_ascii_are_letters():
+def test_letters_beyond_ascii_are_drawn_as_letters():
     """A font without é and ü would draw the same empty square for both."""
-    drawings = [draw.draw_boxes(blank(), boxes([50, 100, 249, 299]), [name]) for name in ("é", "ü", "ж")]
+    drawings = [draw.draw_boxes(blank_image(), boxes([50, 100, 249, 299]), [name]) for name in ("é", "ü", "ж")]
     assert not np.array_equal(drawings[0], drawings[1])
     assert not np.array_equal(drawings[1], drawings[2])
 
@@ -169,16 +171,16 @@ def test_long_names_are_shortened_and_keep_the_score():
     assert draw._shorten("cat", " 0.75", font, 3) == ""
 
 
-def test_labels_of_thirty_boxes_hardly_overlap(labels):
+def test_labels_of_thirty_boxes_hardly_overlap(label_rectangles):
     """Thirty objects scattered over 640 x 480, some on top of each other."""
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, [540, 380], (30, 2))
     corners = np.concatenate([corner, corner + 90], axis=1).astype(np.float32)
-    draw.draw_boxes(blank(), corners, ["RBC"] * 30, rng.random(30).astype(np.float32))
+    draw.draw_boxes(blank_image(), corners, ["RBC"] * 30, rng.random(30).astype(np.float32))
     covered = np.zeros((480, 640), int)
-    for x1, y1, x2, y2 in labels:
+    for x1, y1, x2, y2 in label_rectangles:
         covered[y1 : y2 + 1, x1 : x2 + 1] += 1
-    assert len(labels) == 30
+    assert len(label_rectangles) == 30
     assert (covered > 1).sum() / (covered > 0).sum() < 0.01
 
 
@@ -187,24 +189,24 @@ def test_boxes_with_high_scores_are_drawn_last():
     pair = boxes([50, 100, 249, 299], [50, 100, 249, 299])
     colours = {"a": RED, "b": BLUE}
     for scores, on_top in (([0.9, 0.1], RED), ([0.1, 0.9], BLUE)):
-        drawing = draw.draw_boxes(blank(), pair, ["a", "b"], np.array(scores, np.float32), colours=colours)
+        drawing = draw.draw_boxes(blank_image(), pair, ["a", "b"], np.array(scores, np.float32), colours=colours)
         assert is_colour(np.asarray(drawing)[299, 50:250], on_top).all()
         assert is_colour(np.asarray(drawing)[99, 50:60], on_top).all(), "its label has the best place"
 
 
 def test_scale_enlarges_the_image_and_its_boxes():
-    drawing = draw.draw_boxes(blank(100, 120), boxes([10, 50, 59, 79]), ["a"], colours={"a": RED}, scale=3)
+    drawing = draw.draw_boxes(blank_image(100, 120), boxes([10, 50, 59, 79]), ["a"], colours={"a": RED}, scale=3)
     assert drawing.size == (360, 300)
     assert is_colour(np.asarray(drawing)[237, 30:178], RED).all()
 
 
-def test_draw_boxes_refuses_wrong_lengths_and_unknown_names():
+def test_draw_boxes_rejects_different_lengths_and_names_without_colour():
     with pytest.raises(ValueError, match="1 boxes, 2 names"):
-        draw.draw_boxes(blank(), boxes([0, 0, 5, 5]), ["a", "b"])
+        draw.draw_boxes(blank_image(), boxes([0, 0, 5, 5]), ["a", "b"])
     with pytest.raises((ValueError, jaxtyping.TypeCheckError)):  # the latter where shapes are checked
-        draw.draw_boxes(blank(), boxes([0, 0, 5, 5]), ["a"], np.zeros(2, np.float32))
+        draw.draw_boxes(blank_image(), boxes([0, 0, 5, 5]), ["a"], np.zeros(2, np.float32))
     with pytest.raises(KeyError):
-        draw.draw_boxes(blank(), boxes([0, 0, 5, 5]), ["a"], colours={})
+        draw.draw_boxes(blank_image(), boxes([0, 0, 5, 5]), ["a"], colours={})
 
 
 def test_class_colours_differ_and_repeat_after_twenty():
@@ -220,8 +222,8 @@ def test_class_colours_differ_and_repeat_after_twenty():
 
 
 @pytest.mark.parametrize("text", ["train_000012", "", "猫/кошка.jpg", "two\nlines", "broken \udcff", "x" * 3000])
-def test_caption_lies_below_the_picture(text):
-    drawing = np.asarray(draw.with_caption(Image.fromarray(blank(30, 100)), text))
+def test_caption_lies_below_the_image(text):
+    drawing = np.asarray(draw.add_caption(Image.fromarray(blank_image(30, 100)), text))
     assert drawing.shape == (48, 100, 3)
     assert (drawing[:30] == GREY).all()
     assert (drawing[30:].max() > 150) == bool(text), "light letters"
@@ -236,7 +238,7 @@ def test_long_captions_keep_their_end():
     assert draw._shorten_left("00012", font, 3) == draw._shorten_left("", font, 3) == ""
 
 
-def test_grid_lays_images_in_rows_and_centres_the_smaller():
+def test_grid_arranges_images_in_rows_and_centres_smaller_ones():
     """Cells of 20 x 10, gaps of 4: the second row's cell starts at y = 18; 10 x 10 is moved by 5."""
     images = [Image.new("RGB", size, colour) for size, colour in (((20, 10), RED), ((10, 10), BLUE), ((20, 10), BLUE))]
     sheet = draw.grid(images, columns=2)
@@ -254,7 +256,7 @@ def test_grid_is_no_wider_than_its_images():
 
 
 @pytest.mark.parametrize("count, columns", [(0, 3), (1, 0)])
-def test_grid_refuses_no_images_and_no_columns(count, columns):
+def test_grid_rejects_zero_images_or_columns(count, columns):
     with pytest.raises(ValueError, match=f"{count} images in {columns} columns"):
         draw.grid([Image.new("RGB", (5, 5))] * count, columns)
 
@@ -279,7 +281,7 @@ def test_draw_curves_draws_each_panel(tmp_path):
     assert not is_colour(empty, tab_blue).any()
 
 
-def test_text_from_a_csv_gives_the_same_picture_as_numbers(tmp_path):
+def test_draw_curves_draws_text_values_like_numbers(tmp_path):
     keys = sorted({key for row in ROWS for key in row})
     with open(tmp_path / "results.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, keys)
@@ -300,7 +302,7 @@ def test_draw_curves_accepts_zero_negative_and_infinite_losses(tmp_path, loss):
 def test_loss_axis_is_logarithmic_if_values_are_positive(values, scale):
     axes = Figure().subplots()
     axes.plot(range(len(values)), values)
-    draw._scale_log(axes)
+    draw._use_log_scale(axes)
     assert axes.get_yscale() == scale
 
 
@@ -311,7 +313,7 @@ def test_curve_leaves_out_missing_values():
     assert len(draw._curve(ROWS, "coco_ap")[0]) == 0
 
 
-def test_running_mean():
+def test_running_mean_averages_each_value_with_its_neighbours():
     """160 values: each the mean of itself and two neighbours on both sides, fewer at the ends."""
     values = np.arange(160.0) ** 2
     expected = [values[max(i - 2, 0) : i + 3].mean() for i in range(160)]

@@ -42,7 +42,7 @@ class GreyImages(FolderSource):
         return np.full((80, 100, 3), 128, np.uint8)
 
 
-def detected(*rows) -> ImageDetections:
+def image_detections(*rows) -> ImageDetections:
     """Return detections from rows box, score, label."""
     boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
     return ImageDetections(
@@ -66,7 +66,11 @@ def small_split() -> tuple[GreyImages, list[ImageDetections]]:
         make_annotation(EVIL_ID, "a.jpg", (100, 80), [A, B, C], [1, 2, 3], [False, False, True]),
         make_annotation("unreadable", "c.jpg", (100, 80), [A], [3]),
     ]
-    detections = [detected((A, 0.95, 1)), detected((A, 0.9, 1), (B, 0.8, 3), (B, 0.7, 2), (C, 0.6, 3)), detected()]
+    detections = [
+        image_detections((A, 0.95, 1)),
+        image_detections((A, 0.9, 1), (B, 0.8, 3), (B, 0.7, 2), (C, 0.6, 3)),
+        image_detections(),
+    ]
     return GreyImages(annotations, NAMES), detections
 
 
@@ -110,7 +114,7 @@ class Reader(html.parser.HTMLParser):
 # ---- one file, and safe ----
 
 
-def test_page_is_well_formed_and_stands_alone(small_page: str):
+def test_page_is_well_formed_and_loads_no_other_file(small_page: str):
     elements = Reader(small_page).elements
     assert not {name for name, _ in elements} & {"script", "link", "iframe", "object", "base"}
     for name, attributes in elements:
@@ -181,12 +185,12 @@ def test_report_context_holds_the_numbers_of_the_page():
     assert (context["images_with_errors"], context["images_without_errors"]) == (3, 0)
 
 
-def test_operating_point_is_below_the_curve(small_page: str):
+def test_operating_point_is_printed_below_the_curve(small_page: str):
     """ant has a wrong detection at .95 and a correct one at .9. The numbers in between label the axes."""
     assert "ant 0.500 0 0 0.5 0.5 1 1 precision 0.50, recall 1.00" in Reader(small_page).text
 
 
-def test_confusions_and_errors_of_the_worst_images(small_page: str):
+def test_page_lists_confusions_and_errors_of_the_worst_images(small_page: str):
     text = Reader(small_page).text
     assert f"{NAMES[1]} detected as {NAMES[2]} (once)." in text
     assert "3 images have errors, 0 none." in text
@@ -198,7 +202,7 @@ def test_confusions_and_errors_of_the_worst_images(small_page: str):
     assert -1 not in order and order == sorted(order)
 
 
-def test_plot_curve_places_the_points():
+def test_plot_curve_returns_paths_through_the_points():
     """Precision is 1, 1/2, 2/3 at recall 1/2, 1/2, 1. The area below has 2/3 from recall 1/2 on."""
     curve = diagnosis.Curve(np.array([1, 1 / 2, 2 / 3]), np.array([1 / 2, 1 / 2, 1]), shown=2)
     plot = page.plot_curve(curve)
@@ -228,18 +232,21 @@ def test_svg_points_leaves_out_points_within_a_third_of_a_unit():
     ("annotations", "detections"),
     [
         ([], []),
-        ([make_annotation("a", "a.jpg", (9, 9), [], [])], [detected()]),
-        ([make_annotation("a", "a.jpg", (9, 9), [], [])], [detected(((1, 1, 5, 5), 0.9, 1))]),
-        ([make_annotation("a", "a.jpg", (9, 9), [(1, 1, 5, 5)], [2])] * 2, [detected()] * 2),
-        ([make_annotation("a", "a.jpg", (9, 9), [(1, 1, 5, 5)], [2])] * 2, [detected(((1, 1, 5, 5), 0.3, 2))] * 2),
+        ([make_annotation("a", "a.jpg", (9, 9), [], [])], [image_detections()]),
+        ([make_annotation("a", "a.jpg", (9, 9), [], [])], [image_detections(((1, 1, 5, 5), 0.9, 1))]),
+        ([make_annotation("a", "a.jpg", (9, 9), [(1, 1, 5, 5)], [2])] * 2, [image_detections()] * 2),
+        (
+            [make_annotation("a", "a.jpg", (9, 9), [(1, 1, 5, 5)], [2])] * 2,
+            [image_detections(((1, 1, 5, 5), 0.3, 2))] * 2,
+        ),
         (
             [make_annotation("a", "a.jpg", (9, 9), [(1, 1, 5, 5)], [2], [True])] * 2,
-            [detected(((1, 1, 5, 5), 0.9, 2))] * 2,
+            [image_detections(((1, 1, 5, 5), 0.9, 2))] * 2,
         ),
     ],
     ids=["no images", "nothing", "no objects", "no detections", "low scores", "only difficult"],
 )
-def test_page_of_degenerate_splits(annotations, detections, tmp_path):
+def test_page_of_a_degenerate_split_has_no_undefined_numbers(annotations, detections, tmp_path):
     file = tmp_path / "report.html"
     metrics = metrics_of(detections, annotations)
     page.write_report(file, config(), GreyImages(annotations, NAMES), detections, metrics, annotations)
@@ -265,7 +272,7 @@ def near(colour: list[int], expected: Sequence[int]) -> bool:
 def test_draw_error_image_colours_boxes_by_outcome():
     """Halfway down the left edge, where no label lies. A detected, B missed, C difficult; A again, and C for a cat."""
     truth = make_annotation("a", "a.jpg", (100, 80), [A, B, C], [1, 1, 1], [False, False, True])
-    detections = detected((A, 0.9, 1), ((60, 45, 90, 75), 0.8, 1), (C, 0.7, 2))
+    detections = image_detections((A, 0.9, 1), ((60, 45, 90, 75), 0.8, 1), (C, 0.7, 2))
     result = diagnosis.diagnose_image(detections, truth)
     drawn = error_images.draw_error_image(GreyImages([truth], NAMES), 0, detections, result)
     assert near(pixel(drawn.truth, 10, 25), error_images.CORRECT)
@@ -278,16 +285,16 @@ def test_draw_error_image_colours_boxes_by_outcome():
     assert (drawn.objects, drawn.errors) == (2, {"missed": 1, "background": 1})
 
 
-def test_labels_name_the_error():
+def test_labels_on_error_images_name_the_error():
     truth = make_annotation("a", "a.jpg", (100, 80), [A, B, C], [1, 2, 4], [False, False, True])
-    detections = detected((A, 0.9, 4), (A, 0.8, 1), (C, 0.7, 1), ((60, 45, 90, 75), 0.6, 3), (C, 0.2, 1))
+    detections = image_detections((A, 0.9, 4), (A, 0.8, 1), (C, 0.7, 1), ((60, 45, 90, 75), 0.6, 3), (C, 0.2, 1))
     result = diagnosis.diagnose_image(detections, truth)
     assert error_images.truth_labels(truth, result, NAMES) == ["", f"{NAMES[1]}, missed", " "]
     labels = error_images.detection_labels(detections, truth, result, NAMES)
     assert labels == ["yak 0.90, is ant", "ant 0.80, duplicate", " ", f"{NAMES[2]} 0.60, background"]
 
 
-def test_legend_has_the_colours_of_the_images():
+def test_legend_has_the_colours_of_the_error_images():
     css = (Path(page.__file__).parent / "page.css").read_text()
     colours = {"right": "CORRECT", "missed": "MISSED", "wrong": "ERROR", "ignored": "IGNORED"}
     for kind, name in colours.items():
@@ -347,7 +354,7 @@ def page_of_bccd(bccd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         corners = rng.uniform(0, 300, (3, 2))
         rows = [*zip(boxes, rng.beta(5, 2, len(boxes)), labels, strict=True)]
         rows += [((*c, *(c + 80)), rng.uniform(0, 0.6), int(rng.integers(1, 4))) for c in corners]
-        detections.append(detected(*rows))
+        detections.append(image_detections(*rows))
     file = tmp_path_factory.mktemp("bccd") / "report.html"
     names = source.class_names
     page.write_report(file, config(names), source, detections, metrics_of(detections, annotations, names), annotations)
@@ -355,7 +362,9 @@ def page_of_bccd(bccd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_in_a_browser(chromium: str, page_of_bccd: Path, tmp_path: Path, scheme: str):
+def test_page_is_drawn_in_a_browser_without_console_messages(
+    chromium: str, page_of_bccd: Path, tmp_path: Path, scheme: str
+):
     assert page_of_bccd.stat().st_size < 5e6
     shot = tmp_path / "shot.png"
     dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
@@ -372,7 +381,7 @@ def test_page_in_a_browser(chromium: str, page_of_bccd: Path, tmp_path: Path, sc
 
 
 @pytest.mark.parametrize("width", [500, 1600])  # chromium's windows are not narrower
-def test_page_fits_the_window(chromium: str, page_of_bccd: Path, tmp_path: Path, width: int):
+def test_page_is_not_wider_than_the_window(chromium: str, page_of_bccd: Path, tmp_path: Path, width: int):
     file = tmp_path / "measured.html"
     measure = "<script>document.body.append(`measured ${innerWidth} ${document.documentElement.scrollWidth}`)</script>"
     file.write_text(page_of_bccd.read_text().replace("</body>", measure + "</body>"))

@@ -16,8 +16,8 @@ SPREAD = [f"train_{number:06}" for number in range(0, 23, 2)]
 def captions(monkeypatch):
     """Captions of the contact sheets that were written."""
     shown = []
-    caption = pictures.with_caption
-    monkeypatch.setattr(pictures, "with_caption", lambda picture, text: shown.append(text) or caption(picture, text))
+    caption = pictures.add_caption
+    monkeypatch.setattr(pictures, "add_caption", lambda picture, text: shown.append(text) or caption(picture, text))
     return shown
 
 

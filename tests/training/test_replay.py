@@ -17,7 +17,7 @@ from ssd_jax.data.image import read_image
 from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
 from ssd_jax.ops.augmentation import augment
-from ssd_jax.report.draw import class_colours, with_caption
+from ssd_jax.report.draw import add_caption, class_colours
 from ssd_jax.runs import run_folder
 from ssd_jax.training import replay, train_step
 from ssd_jax.training.loop import Trainer
@@ -149,7 +149,7 @@ def test_draw_shows_the_augmented_image_beside_the_original(run):
             assert colours[run.source.class_names[label - 1]] in drawn
     captions = picture[150:168, 4:196], picture[196:214, 200:392]
     for shown, text in zip(captions, ("train3", f"epoch 1, step {replayed.step}"), strict=True):
-        np.testing.assert_array_equal(shown, np.asarray(with_caption(Image.new("RGB", (192, 1)), text))[1:])
+        np.testing.assert_array_equal(shown, np.asarray(add_caption(Image.new("RGB", (192, 1)), text))[1:])
 
 
 # ---- the command ----
