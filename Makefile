@@ -39,7 +39,7 @@ test: lint ## lint, types and the fast tests
 	@"$(BIN)/python" -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: lint ## lint, types and all tests, with those marked slow
-	@"$(BIN)/python" -m pytest -n 2 --dist loadfile
+	@JAX_DISABLE_MOST_OPTIMIZATIONS=0 "$(BIN)/python" -m pytest -n 2 --dist loadfile
 
 mutants: $(VENV)/.ready-dev ## break the code in many small ways; the fast tests have to notice (an hour)
 	@"$(BIN)/python" tests/mutants.py

@@ -10,7 +10,10 @@ import pytest
 # Most of the time of the tests is compilation, so compiled programs are kept for the next run. The variables are set
 # before JAX is imported, and in the environment, so that processes started by tests see them, too.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+# Tests run each program a few times at most, so the slow optimizations of the compiler do not pay. `make test-all`
+# sets this to 0, to test the programs as users run them.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
 @pytest.fixture(scope="session")

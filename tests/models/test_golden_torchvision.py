@@ -54,9 +54,13 @@ def test_default_boxes_equal_torchvision(golden):
     np.testing.assert_allclose(actual, golden["default_boxes_xyxy"], rtol=0, atol=3e-7)
 
 
-@pytest.fixture(scope="module")
-def fast_compilation() -> None:
-    """Compile with all optimizations: these programs are large."""
+@pytest.fixture(autouse=True, scope="module")
+def full_optimization() -> Iterator[None]:
+    """Compile with all optimizations: these programs are large, and run for longer than they compile."""
+    disabled = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", disabled)
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,0 @@
-from helpers.fast_compilation import fast_compilation as fast_compilation
