@@ -1,8 +1,8 @@
-"""Data sets: from files to batches of NumPy arrays.
+"""Read data sets from files and make batches of NumPy arrays.
 
-A reader of `formats` opens a split as a `Source`, `loader` makes batches of it, and `check` looks for problems before
-training. Modules of this package import `config`, `errors`, `files` and the default boxes of `ops`, never JAX; only
-`loader` needs grain, which imports it. A new format is a module of `formats` that is entered in `formats.open`.
+A module of `formats` opens a split as a `Source`, `loader` makes batches of the source, and `check` looks for problems
+before training. Modules of this package import `config`, `errors`, `files` and the default boxes of `ops`, but never
+JAX; `loader` imports it indirectly, because it needs grain. To add a format, see `formats.open`.
 """
 
 import lazy_loader as lazy

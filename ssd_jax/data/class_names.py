@@ -1,6 +1,6 @@
-"""Class names of public data sets, and text about lists of class names.
+"""Class names of public data sets, and functions that describe lists of class names.
 
-The order of a list is the order of the labels: the first name is label 1.
+The order of a list is the order of the labels: the first name has label 1.
 """
 
 import textwrap
@@ -36,16 +36,17 @@ VOC_NAMES_IN_COCO = (
 def describe_class_difference(
     old: Sequence[str], new: Sequence[str], *, old_place: str = "the checkpoint", new_place: str = "the data"
 ) -> str:
-    """Describe in indented lines how two lists of class names differ.
+    """Return a description of the differences between two lists of class names, in indented lines.
 
     Args:
         old: First list.
         new: Second list.
-        old_place: Where the first list comes from.
-        new_place: Where the second list comes from.
+        old_place: Place that the first list comes from, as a phrase for the description.
+        new_place: Place that the second list comes from.
 
     Returns:
-        The description; empty if the lists are equal.
+        The names that only one list has or, if there are none, both lists in their orders. Empty if the lists are
+        equal.
     """
     lines = [
         format_names(f"only in {place}", only)

@@ -24,16 +24,16 @@ _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError)
 def read_image(path: str | Path, annotated_size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w 3"]:
     """Read an image file as RGB pixels, rotated upright by its EXIF orientation.
 
-    Transparent images are blended with white, 16-bit grey is scaled to 8 bits, and of an animation the first frame
-    is read.
+    Transparent images are blended with white, and 16-bit grey is scaled to 8 bits. If the file is an animation, its
+    first frame is read.
 
     Args:
         path: Image file.
-        annotated_size: Width and height of the image according to its annotation. If only the unrotated image has
-            this size, the boxes were drawn on the unrotated image, which is then returned.
+        annotated_size: Width and height of the image in pixels according to its annotation. If only the unrotated
+            image has this size, the boxes were drawn on the unrotated image, which is then returned.
 
     Raises:
-        UserError: If the file is missing, empty, truncated or not an image; the message names it.
+        UserError: If the file is missing, empty, truncated or not an image; the message names the file.
     """
     return _read(path, annotated_size, None)[0]
 
@@ -41,21 +41,22 @@ def read_image(path: str | Path, annotated_size: tuple[int, int] | None = None) 
 def read_reduced_image(
     path: str | Path, annotated_size: tuple[int, int] | None, canvas: tuple[int, int]
 ) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
-    """Read an image file that will be shrunk to fit a canvas.
+    """Read an image file as `read_image` does, but at a reduced size if it is much larger than a canvas.
 
-    A JPEG file that is much larger than the canvas is decoded at a half, a quarter or an eighth of its size, which is
-    faster. The result is at least 1.5 times as large as what fits the canvas, so that a better filter does the rest.
+    A JPEG file whose longer side is at least three times that of the canvas is decoded at a half, a quarter or an
+    eighth of its size, which is faster. The longer side of a reduced image is still at least 1.5 times that of the
+    canvas; `reduce_to_fit` then shrinks the image with antialiasing. All other images are read at full size.
 
     Args:
         path: Image file.
-        annotated_size: As in `read_image`.
-        canvas: Height and width in pixels.
+        annotated_size: Width and height of the image according to its annotation, see `read_image`.
+        canvas: Height and width of the canvas in pixels.
 
     Returns:
-        The pixels, and width and height of the image at full size.
+        The RGB pixels, and the (width, height) of the image at full size in pixels.
 
     Raises:
-        UserError: As in `read_image`.
+        UserError: If the file is missing, empty, truncated or not an image; the message names the file.
     """
     return _read(path, annotated_size, canvas)
 
@@ -77,10 +78,10 @@ def _read(
 
 
 def image_size(path: str | Path, annotated_size: tuple[int, int] | None = None) -> tuple[int, int]:
-    """Return width and height of the array that `read_image` returns, from the header of the file alone.
+    """Return the (width, height) in pixels of the array that `read_image` returns, reading only the file's header.
 
     Raises:
-        UserError: If the file is missing, empty or not an image; the message names it.
+        UserError: If the file is missing, empty or not an image; the message names the file.
     """
     with _open(path) as image:
         size, orientation = image.size, _exif_orientation(image)
@@ -90,10 +91,10 @@ def image_size(path: str | Path, annotated_size: tuple[int, int] | None = None) 
 
 
 def mode_and_orientation(path: str | Path) -> tuple[str, int]:
-    """Return Pillow's mode (RGB, L, CMYK, ...) and the EXIF orientation (1 to 8, 1 is upright) from the header.
+    """Return Pillow's mode (RGB, L, CMYK, ...) and the EXIF orientation (1 to 8, 1 is upright) of an image file.
 
     Raises:
-        UserError: If the file is missing, empty or not an image; the message names it.
+        UserError: If the file is missing, empty or not an image; the message names the file.
     """
     with _open(path) as image:
         return image.mode, _exif_orientation(image)
@@ -107,14 +108,14 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
         name: Name of the image for the error message.
 
     Raises:
-        UserError: If the bytes are truncated or not an image.
+        UserError: If the bytes are truncated or not an image; the message begins with ``name``.
     """
     with _user_errors_on_decode(name):
         return _decode(data)[0]
 
 
 def stored_size(data: bytes, name: str) -> tuple[int, int]:
-    """Return width and height of the array that `decode_image` returns, from the header alone.
+    """Return the (width, height) in pixels of the array that `decode_image` returns, reading only the header.
 
     Raises:
         UserError: If the bytes are not an image; the message begins with ``name``.
@@ -153,34 +154,42 @@ def _decode_reason(error: Exception) -> str:
 
 
 def fit_size(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
-    """Return the (height, width) of an image shrunk, never enlarged, to fit a canvas of (height, width); at least 1."""
+    """Return the (height, width) in pixels that an image has after it is shrunk to fit a canvas.
+
+    Args:
+        size: (Height, width) of the image. An image that fits the canvas keeps its size.
+        canvas: (Height, width) of the canvas.
+
+    Returns:
+        The size with the same aspect ratio, rounded to pixels. Both sides are at least 1.
+    """
     scale = min(1.0, canvas[0] / size[0], canvas[1] / size[1])
     height, width = (min(max(round(side * scale), 1), limit) for side, limit in zip(size, canvas, strict=True))
     return height, width
 
 
 def reduce_to_fit(image: UInt8[np.ndarray, "h w 3"], canvas: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Shrink an image with antialiasing to fit a canvas of (height, width). An image that fits is returned as it is."""
+    """Return an image shrunk with antialiasing to fit a canvas of (height, width), or the image itself if it fits."""
     height, width = fit_size(image.shape[:2], canvas)
     if (height, width) == image.shape[:2]:
         return image
-    # Pillow's bilinear filter grows with the reduction, so it averages. reducing_gap halves the work for large
-    # images without a visible difference.
+    # The support of Pillow's bilinear filter grows with the reduction, so the filter averages pixels. reducing_gap
+    # halves the work for large images without a visible difference.
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0))
 
 
 def _decode(data: bytes, canvas: tuple[int, int] | None = None) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
-    """Return the unrotated pixels, reduced for a canvas if one is given, and width and height at full size."""
+    """Return the unrotated pixels, reduced for a canvas if one is given, and the (width, height) at full size."""
     if data[:2] == b"\xff\xd8":
         try:
             height, width = simplejpeg.decode_jpeg_header(data)[:2]
             divisor = 1 if canvas is None else _jpeg_divisor(max(height, width), max(canvas))
-            # simplejpeg chooses the smallest size that is not below these.
+            # simplejpeg chooses the smallest size that is not below this minimum.
             min_size = {"min_height": -(-height // divisor), "min_width": -(-width // divisor)}
             return simplejpeg.decode_jpeg(data, "RGB", **min_size), (width, height)
         except ValueError as error:
-            # Pillow reads files with harmless defects that simplejpeg rejects. But it also fills a truncated image
-            # with grey, so a truncated file is not passed on to Pillow.
+            # Pillow reads files with harmless defects that simplejpeg rejects. However, Pillow can also fill the
+            # missing part of a truncated image with grey, so a truncated file is not passed on to Pillow.
             if "premature" in str(error).lower():
                 raise
     with Image.open(io.BytesIO(data)) as image:
@@ -188,12 +197,12 @@ def _decode(data: bytes, canvas: tuple[int, int] | None = None) -> tuple[UInt8[n
 
 
 def _jpeg_divisor(longest_side: int, canvas_side: int) -> int:
-    # libjpeg decodes at any number of eighths, but only powers of two are fast.
+    # libjpeg can decode at any multiple of 1/8 of the size, but only 1/2, 1/4 and 1/8 are fast.
     return next((d for d in (8, 4, 2) if d * 1.5 * canvas_side <= longest_side), 1)
 
 
 def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    """Convert a Pillow image of any mode to RGB pixels, without rotating it.
+    """Return the RGB pixels of a Pillow image of any mode, without rotating the image.
 
     Raises:
         ValueError: If the image has floating-point pixels.
@@ -213,7 +222,7 @@ def _sixteen_to_eight_bits(grey: Integer[np.ndarray, "h w"]) -> UInt8[np.ndarray
 
 
 def _stored_orientation(data: bytes) -> int:
-    if data[:2] == b"\xff\xd8" and b"Exif" not in data:  # avoids opening most JPEG files a second time
+    if data[:2] == b"\xff\xd8" and b"Exif" not in data:  # so that most JPEG files are not opened a second time
         return 1
     with Image.open(io.BytesIO(data)) as image:
         return _exif_orientation(image)
@@ -233,7 +242,7 @@ def _is_annotated_unrotated(stored: tuple[int, int], orientation: int, annotated
 
 
 def _rotate_upright(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Rotate and mirror pixels as their EXIF orientation says (EXIF 2.3, table 6)."""
+    """Return pixels rotated and mirrored upright, given their EXIF orientation (EXIF 2.3, table 6)."""
     if orientation in _SWAP_SIDES:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

@@ -1,7 +1,7 @@
 """Load batches of a fixed shape from a data set, ahead of time and in several threads.
 
 The host only decodes and pads images; augmentation runs on the accelerator. Shuffling, epochs and the position in the
-stream are grain's (https://google-grain.readthedocs.io).
+stream are implemented by grain (https://google-grain.readthedocs.io).
 """
 
 import logging
@@ -20,19 +20,20 @@ from ssd_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-_CANVAS_MULTIPLE = 32  # of canvas sides, so that similar data sets share compiled programs
+_CANVAS_MULTIPLE = 32  # pixels; canvas sides are rounded up to it, so that similar data sets share compiled programs
 _MAX_THREADS = 8
-_ENDLESS = 2**48  # images; grain's own endless repetition overflows for batches of one
+_ENDLESS = 2**48  # images in a stream that never ends; grain's own endless repetition overflows for batches of one
 
 
 class Batch(NamedTuple):
     """A batch of images and their objects, as it is sent to the accelerator.
 
-    Each image is at the top left of a black canvas. Padding objects have label 0 and a zero box.
+    A batch has a fixed number of slots, one for each image. An image is at the top left of a black canvas. The objects
+    of an image are followed by padding: objects with label 0 and the box (0, 0, 0, 0).
     """
 
     canvas: UInt8[np.ndarray, "b h w 3"]
-    """RGB images with padding."""
+    """Canvases with the RGB images."""
     height: Int32[np.ndarray, " b"]
     """Height of each image in the canvas in pixels; at least 1."""
     width: Int32[np.ndarray, " b"]
@@ -44,25 +45,27 @@ class Batch(NamedTuple):
     gt_difficult: Bool[np.ndarray, "b g"]
     """VOC's ``difficult`` flag of each object."""
     index: Int32[np.ndarray, " b"]  # type: ignore[assignment]  # hides tuple.index
-    """Position of each image in the source; -1 in slots beyond the end of an evaluation."""
+    """Position of each image in the source; -1 in a slot after the last image of an evaluation."""
     epoch: Int32[np.ndarray, " b"]
-    """Epoch that each image belongs to, from 0."""
+    """Epoch that each image belongs to, counted from 0."""
     valid: Bool[np.ndarray, " b"]
-    """False if the image cannot be read or the slot is beyond the end. Such a slot has no objects."""
+    """False in a slot without an image: the image cannot be read, or the slot is after the last image of an
+    evaluation. The slot then has no objects."""
 
 
 class Batches(Iterator[Batch]):
     """A stream of batches whose position can be saved and restored.
 
     Args:
-        dataset: grain's iterable data set of batches.
-        unreadable: Filled with a message for each unreadable image while batches are loaded.
+        dataset: Batches as a data set of grain.
+        unreadable: Dict that `dataset` fills, while batches are loaded, with a message for each unreadable image.
     """
 
     def __init__(self, dataset: grain.IterDataset, unreadable: dict[int, str]):
         self._iterator = iter(dataset)
         self.unreadable = unreadable
-        """Messages about the images that could not be read so far, by index. Each is also logged once."""
+        """Message about each image that could not be read so far, by the index of the image in the source. Each message
+        is also logged once."""
 
     def __iter__(self) -> "Batches":
         return self
@@ -71,31 +74,34 @@ class Batches(Iterator[Batch]):
         return next(self._iterator)
 
     def get_state(self) -> dict[str, int]:
-        """Return the position as a JSON-compatible value. It counts the batches returned, not those read ahead."""
+        """Return the position in the stream as a JSON-compatible value.
+
+        The position is the number of batches that were returned. Batches that threads have read ahead do not count.
+        """
         return self._iterator.get_state()
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Continue from a position that `get_state` returned."""
+        """Continue the stream from a position that `get_state` returned."""
         self._iterator.set_state(state)
 
 
 def train_batches(source: Source, data: Data, batch_size: int, seed: int, rows: Sequence[int] | None = None) -> Batches:
-    """Return an endless stream of training batches, shuffled anew in every epoch.
+    """Return an endless stream of training batches, with a new order of the images in every epoch.
 
     The stream depends on the arguments alone. Epochs follow each other without a gap, so a batch may contain the end
-    of one epoch and the start of the next. Crowd objects are left out, and difficult objects too unless
-    ``data.train_on_difficult``. An image that cannot be read keeps its slot, with ``valid=False``.
+    of one epoch and the start of the next. Crowd objects are left out; difficult objects are left out unless
+    ``data.train_on_difficult`` is set. An image that cannot be read keeps its slot, with ``valid=False``.
 
     Args:
         source: The train split.
         data: Options of the data: image size, padding, difficult objects, strictness.
         batch_size: Number of images per batch, over all processes.
         seed: Seed of the shuffling.
-        rows: Positions in each batch that this process loads; all by default. The position in the stream counts
+        rows: Slots of each batch that this process loads; all by default. The position in the stream counts
             batches, so it does not depend on the number of processes.
 
     Raises:
-        UserError: While iterating, with ``data.strict``: if an image cannot be read.
+        UserError: If ``data.strict`` is set and an image cannot be read. It is raised while iterating.
     """
     shape = canvas_shape(source, data.max_image_size)
     order = _shuffle(len(source), seed)
@@ -113,13 +119,18 @@ def train_batches(source: Source, data: Data, batch_size: int, seed: int, rows: 
 
 
 def single_image_batch(source: Source, data: Data, index: int, epoch: int) -> Batch:
-    """Return a batch of one that equals the image's slot in `train_batches`, without reading the images before it.
+    """Return a batch of one image that equals the slot of this image in the stream of `train_batches`.
+
+    The images before it in the stream are not read.
 
     Args:
         source: The train split.
         data: Options of the data, as for `train_batches`.
         index: Position of the image in the source.
-        epoch: Epoch, from 0.
+        epoch: Epoch to which the image belongs, counted from 0.
+
+    Raises:
+        UserError: If ``data.strict`` is set and the image cannot be read.
     """
     shape = canvas_shape(source, data.max_image_size)
     example = _load(source, index, data.train_on_difficult, shape, epoch, {}, data.strict)
@@ -127,20 +138,20 @@ def single_image_batch(source: Source, data: Data, index: int, epoch: int) -> Ba
 
 
 def stream_position(length: int, seed: int, index: int, epoch: int) -> int:
-    """Return the number of images before an image of an epoch in the stream of `train_batches`.
+    """Return the position of an image in the stream of `train_batches`: the number of images before it.
 
     Args:
         length: Number of images in the source.
         seed: Seed of the stream.
         index: Position of the image in the source.
-        epoch: Epoch, from 0.
+        epoch: Epoch in which the image is looked up, counted from 0. Every epoch contains the image once.
     """
     order = _shuffle(length, seed)
     return next(number for number in range(epoch * length, (epoch + 1) * length) if order[number] == index)
 
 
 def _shuffle(length: int, seed: int) -> grain.MapDataset:
-    """Return positions in a source, each once per epoch, in a new order in every epoch."""
+    """Return the positions in a source as an endless data set: each once per epoch, in a new order in every epoch."""
     return grain.MapDataset.range(length).seed(seed).shuffle().repeat(_ENDLESS // length + 1)
 
 
@@ -151,20 +162,21 @@ def eval_batches(
     unreadable: dict[int, str] | None = None,
     rows: Sequence[int] | None = None,
 ) -> Batches:
-    """Return batches of every image of a split once, in order. The last batch is padded with invalid slots.
+    """Return batches that contain every image of a split once, in order.
 
-    All objects are included except crowds.
+    The last batch is filled up with slots without an image (``valid=False``). Crowd objects are left out; difficult
+    objects are included.
 
     Args:
         source: The split.
         data: Options of the data, as for `train_batches`.
         batch_size: Number of images per batch, over all processes.
-        unreadable: Messages about unreadable images of an earlier pass over the source, by index. They are not logged
-            again, and those of this pass are added.
-        rows: Positions in each batch that this process loads; all by default.
+        unreadable: Messages about unreadable images from an earlier pass over the source, by index. These messages are
+            not logged again. Messages of this pass are added to the dict.
+        rows: Slots of each batch that this process loads; all by default.
 
     Raises:
-        UserError: While iterating, with ``data.strict``: if an image cannot be read.
+        UserError: If ``data.strict`` is set and an image cannot be read. It is raised while iterating.
     """
     shape = canvas_shape(source, data.max_image_size)
     unreadable = {} if unreadable is None else unreadable
@@ -182,11 +194,11 @@ def eval_batches(
 
 
 def canvas_shape(source: Source, max_image_size: int) -> tuple[int, int]:
-    """Return the height and width of a canvas that holds every image of a source.
+    """Return the (height, width) in pixels of a canvas into which every image of a source fits.
 
-    Images with a side longer than ``max_image_size`` are shrunk first. Sides are rounded up to a multiple of 32, but
-    never beyond ``max_image_size``: small images are not sent in large canvases, and the shape stays the same for the
-    whole run. If the sizes of the images are unknown, both sides are ``max_image_size``.
+    Images with a side longer than ``max_image_size`` are assumed to be shrunk to it. The sides of the canvas are
+    rounded up to a multiple of 32, but not beyond ``max_image_size``. If the sizes of the images are unknown, both
+    sides are ``max_image_size``.
     """
     sizes = source.sizes()
     if sizes is None:
@@ -198,7 +210,7 @@ def canvas_shape(source: Source, max_image_size: int) -> tuple[int, int]:
 
 
 class _Example(NamedTuple):
-    """One slot of a batch before padding."""
+    """Content of one slot of a batch, before padding."""
 
     image: UInt8[np.ndarray, "h w 3"]
     boxes: Float32[np.ndarray, "g 4"]
@@ -271,7 +283,7 @@ def _stream(
     max_objects: int,
     unreadable: dict[int, str],
 ) -> Batches:
-    """Load batches in threads, which run in parallel because decoding releases the GIL."""
+    """Return batches that are loaded by threads. The threads run in parallel because decoding releases the GIL."""
     batches = dataset.batch(batch_size, batch_fn=lambda examples: _collate(examples, shape, max_objects))
     threads = min(os.cpu_count() or 1, _MAX_THREADS)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)

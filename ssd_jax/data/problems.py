@@ -1,4 +1,4 @@
-"""Kinds of problems of a data set. Training stops at the first error, a check collects all of them."""
+"""Problems of a data set. Training stops at the first error; a check collects all problems."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,15 +12,15 @@ class Severity(Enum):
     """Severity of a problem."""
 
     ERROR = "error"
-    """Training stops at the start. An image that turns out to be unreadable later is skipped."""
+    """Training stops before the first step. However, it skips an image that is found to be unusable only later."""
     WARNING = "warning"
     """Training continues and prints how it handles the problem."""
     NOTE = "note"
-    """The problem is handled without any loss."""
+    """The problem is handled without losing any data."""
 
 
 class Kind(Enum):
-    """Kind of a problem: its title, its severity, and the sentence that training prints about it."""
+    """Kind of problem: its title, its severity, and the text that training prints after the number of such problems."""
 
     MALFORMED = ("malformed", Severity.ERROR, "")
     MISSING = ("missing file", Severity.ERROR, "")
@@ -49,20 +49,20 @@ class Kind(Enum):
 
 
 class Problem(NamedTuple):
-    """A problem of one file."""
+    """A problem in one file."""
 
     kind: Kind
     file: str
     text: str
-    """Description of the problem and, for an error, the remedy."""
+    """Description of the problem and, for an error, advice on how to correct it."""
 
 
 class Problems:
     """Collects problems while a data set is read.
 
     Args:
-        raise_errors: Raise a UserError for the first problem that is an error, as training needs it. False: collect
-            it and continue, as a check needs it.
+        raise_errors: True raises a UserError for the first problem that is an error (for training). False collects
+            errors, too (for a check).
     """
 
     def __init__(self, *, raise_errors: bool = True) -> None:
@@ -70,10 +70,10 @@ class Problems:
         self.collected: list[Problem] = []
 
     def add(self, kind: Kind, file: object, text: str) -> None:
-        """Collect a problem.
+        """Collect a problem, or raise it.
 
         Raises:
-            UserError: If the problem is an error, and errors are raised.
+            UserError: If the problem is an error, and ``raise_errors`` is set.
         """
         if self.raise_errors and kind.severity is Severity.ERROR:
             raise UserError(f"{file}: {text}")
@@ -81,10 +81,14 @@ class Problems:
 
     @contextmanager
     def collecting(self, kind: Kind, file: object) -> Iterator[None]:
-        """Collect a UserError of the ``with`` block, which reads a file or an entry of it, as a problem.
+        """Collect a UserError that the ``with`` block raises as a problem, and continue after the block.
+
+        Args:
+            kind: Kind of the problem.
+            file: File that the block reads.
 
         Raises:
-            UserError: If the block raised it, and errors are raised.
+            UserError: If the block raises it, and ``raise_errors`` is set.
         """
         try:
             yield
@@ -94,7 +98,7 @@ class Problems:
             self.collected.append(Problem(kind, str(file), str(error).removeprefix(f"{file}: ")))
 
     def notes(self) -> list[str]:
-        """Return one sentence for each kind of warning and note, with the first few files named."""
+        """Return one sentence for each collected kind of warning and note, with the names of the first five files."""
         by_kind: dict[Kind, list[str]] = {}
         for problem in self.collected:
             if problem.kind.training_note:

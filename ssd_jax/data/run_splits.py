@@ -1,4 +1,4 @@
-"""Opens the splits that a run trains on and is evaluated on, and prints what they hold."""
+"""Open the splits on which a run is trained and evaluated, and print information about them."""
 
 import dataclasses
 from pathlib import Path
@@ -12,7 +12,10 @@ from ssd_jax.errors import UserError
 
 
 def with_data_root(config: Config, root: str) -> Config:
-    """Return the config with another ``data.root``, made absolute so that it is found from any working folder."""
+    """Return the config with another ``data.root``, as an absolute path that is valid in any working folder.
+
+    ``shapes`` and names of tensorflow-datasets stay as they are; for the latter, ``data.tfds_dir`` becomes absolute.
+    """
     data = dataclasses.replace(config.data, root=root)
     if is_tfds(data):
         data = dataclasses.replace(data, tfds_dir=data.tfds_dir and str(Path(data.tfds_dir).expanduser().absolute()))
@@ -28,10 +31,10 @@ def open_training_splits(config: Config) -> tuple[Config, Source, Source | None]
         config: Config of the run. Its ``model.class_names`` may be empty.
 
     Returns:
-        The config with the class names of the data, the train split, and the val split or None.
+        The config with the class names of the data, the train split, and the val split (None if it is not needed).
 
     Raises:
-        UserError: If a split cannot be opened or has no annotations.
+        UserError: If a split cannot be opened, or has no annotations.
     """
     train_source = open_split(config, config.data.train_split)
     model = dataclasses.replace(config.model, class_names=tuple(train_source.class_names))
@@ -64,10 +67,11 @@ def open_evaluation_split(config: Config, split: str | None) -> tuple[str, Sourc
 
     Args:
         config: Config of a trained run.
-        split: Name of the split. None: ``data.test_split``, or ``data.val_split`` if the data set has no such split.
+        split: Name of the split. None stands for ``data.test_split``, or for ``data.val_split`` if the data set has
+            no test split.
 
     Returns:
-        The name of the split and the split.
+        The name of the split that was opened, and the split.
 
     Raises:
         UserError: If the split cannot be opened.
@@ -85,8 +89,8 @@ def open_split(config: Config, split: str) -> Source:
     """Open a split with the class names of the run.
 
     Raises:
-        UserError: If the split cannot be opened. If the data set has classes that the run does not know, the message
-            lists the differences.
+        UserError: If the split cannot be opened, or if it has classes that the run does not know. In the latter case,
+            the message lists the differences.
     """
     try:
         return open_source(config.data, split, config.model.class_names)
@@ -95,7 +99,10 @@ def open_split(config: Config, split: str) -> Source:
 
 
 def _class_mismatch(config: Config, split: str) -> str:
-    """Describe how the classes of the data differ from those of the run. Empty if the run knows all of them."""
+    """Return a text about the differences between the classes of the data and of the run.
+
+    The text is empty if the run knows all classes of the data.
+    """
     names = config.model.class_names
     try:
         data_names = open_source(config.data, split, problems=Problems(raise_errors=False)).class_names if names else ()
@@ -111,9 +118,10 @@ def print_split(name: str, source: Source, training: Config | None = None) -> No
     """Print the number of images of a split, and its notes.
 
     Args:
-        name: Name to print.
+        name: Name of the split to print.
         source: The split.
-        training: Config of the run that trains on this split, to also print what training will not use.
+        training: Config of the run that trains on this split, or None. If given, notes about objects and images that
+            training will not use are also printed.
     """
     print(f"{name}: {len(source)} images")
     notes = list(source.notes)
@@ -135,7 +143,10 @@ def print_split(name: str, source: Source, training: Config | None = None) -> No
 
 
 def print_overlap(train_source: Source, val_source: Source) -> None:
-    """Print how many images are in both the train and the val split, compared by file."""
+    """Print the number of images that are in both the train and the val split, if there are any.
+
+    Images are compared by their paths.
+    """
     if train_source.in_memory and val_source.in_memory:
         train_files = {annotation.file for annotation in train_source.annotations()}
         shared = sum(annotation.file in train_files for annotation in val_source.annotations())

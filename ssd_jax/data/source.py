@@ -1,7 +1,7 @@
 """Annotations and images of a data set, independent of its file format.
 
-A reader of a format (`ssd_jax.data.formats`) returns a `Source`: one split of a data set. Loader, evaluation and
-check use nothing else of the data.
+A module that reads a format (`ssd_jax.data.formats`) returns a `Source`: one split of a data set. The loader, the
+evaluation and the check access the data only through this interface.
 """
 
 import hashlib
@@ -22,24 +22,25 @@ from ssd_jax.files import user_errors_on_read
 
 
 class Annotation(NamedTuple):
-    """Annotation of one image at its original size: nothing is resized or normalised."""
+    """Annotation of one image, with coordinates in pixels of the upright image at its original size."""
 
     image_id: str
     """Identifier that is unique in the data set, e.g. a VOC file's stem or a COCO file name."""
     file: str
-    """Path of the image. A description if the image is generated or packed."""
+    """Path of the image file, or a description of the image if it is not a file of its own (generated, or part of an
+    archive)."""
     width: int
     """Width of the upright image in pixels."""
     height: int
     """Height of the upright image in pixels."""
     boxes_px: Float32[np.ndarray, "g 4"]
-    """Boxes, xyxy in pixels, as in the file: a box may reach beyond the image, but has an area inside it."""
+    """Boxes, xyxy in pixels, as in the annotation file. A box may extend beyond the image but has an area inside it."""
     labels: Int32[np.ndarray, " g"]
     """Class of each box: 1 + its position in `Source.class_names`."""
     difficult: Bool[np.ndarray, " g"]
-    """VOC's ``difficult`` flag."""
+    """VOC's ``difficult`` flag of each object."""
     crowd: Bool[np.ndarray, " g"]
-    """COCO's ``iscrowd`` flag. Such objects are never trained on."""
+    """COCO's ``iscrowd`` flag of each object. Crowd objects are not used in training."""
     area_px: Float32[np.ndarray, " g"]
     """Area of each object in square pixels: of the segment in COCO, of the box in other formats."""
     number: int | None = None
@@ -49,7 +50,7 @@ class Annotation(NamedTuple):
 class CocoTruth(NamedTuple):
     """All annotations of a COCO file at full precision, including objects without an area inside their image.
 
-    COCO's official metrics are computed from these. Rows are in the order of the file.
+    COCO's official metrics are computed from these arrays. The annotations are in the order of the file.
     """
 
     image_ids: Int64[np.ndarray, " t"]
@@ -60,7 +61,7 @@ class CocoTruth(NamedTuple):
 
 
 def keep_trainable_objects(annotation: Annotation, with_difficult: bool) -> Annotation:
-    """Return an annotation without crowd objects and, unless ``with_difficult``, without difficult ones."""
+    """Return an annotation without crowd objects and, unless ``with_difficult`` is set, without difficult objects."""
     keep = ~annotation.crowd if with_difficult else ~(annotation.crowd | annotation.difficult)
     return annotation._replace(
         boxes_px=annotation.boxes_px[keep],
@@ -84,56 +85,65 @@ class Source(ABC):
     """
 
     class_names: tuple[str, ...]
+    """Class names in the order of the labels: the first name has label 1."""
     category_ids: tuple[int, ...] | None = None
-    """Number of each class in the data set's own files (COCO's category id), if it has such numbers."""
+    """Number of each class in the data set's own files (COCO's category id); None if the files have no such numbers."""
     coco_truth: CocoTruth | None = None
-    """COCO's annotations with all digits, addressed by `Annotation.number`; None if the data is not COCO's. It
-    may contain more images than the split."""
+    """Annotations of the COCO file at full precision; their image ids are the values of `Annotation.number`. The file
+    may contain more images than the split. None if the data is not in COCO's format."""
     annotated: bool = True
-    """False for the test images of a challenge whose boxes are not public: they cannot be trained or measured on."""
+    """False for the test images of a challenge whose boxes are not public. These images cannot be used for training,
+    and no metrics can be computed on them."""
     notes: tuple[str, ...] = ()
-    """Oddities of the data and how they are handled, one sentence each, to be printed."""
+    """Problems of the data and how they are handled, one sentence for each kind of problem."""
     in_memory: bool = False
-    """Whether all annotations are held in memory, so that reading every one of them is cheap."""
+    """True if all annotations are held in memory, so that iterating over them takes little time."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def sizes(self) -> Sequence[tuple[int, int]] | None:
-        """Return the (width, height) of each upright image in pixels, or None if that requires reading the images."""
+        """Return the (width, height) of each upright image in pixels, or None if images must be read to know them."""
 
     @abstractmethod
     def annotation(self, index: int) -> Annotation:
-        """Return the annotation of an image.
+        """Return the annotation of the image at an index.
 
         Raises:
-            UserError: If the annotation is stored with the image and cannot be read.
+            UserError: If the annotation is read on access, and cannot be read.
         """
 
     def annotations(self) -> Iterator[Annotation]:
-        """Iterate over the annotations of all images, in order. Raises as `annotation` does."""
+        """Return an iterator over the annotations of all images, in order. Raises UserError as `annotation` does."""
         return (self.annotation(index) for index in range(len(self)))
 
     @abstractmethod
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Return an image as upright RGB pixels at its original size.
+        """Return the image at an index as upright RGB pixels at its original size.
 
         Raises:
             UserError: If the image cannot be read; the message names the file.
         """
 
     def reduced_image(self, index: int, canvas: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-        """Return an image that will be shrunk to fit a canvas of (height, width).
+        """Return an image as `image` does, but possibly at a reduced size that is still larger than a canvas.
 
-        A source that can decode large images faster at a fraction of their size overrides this method. The
-        result is then smaller than `image`, but larger than what fits the canvas. Raises as `image` does.
+        The caller shrinks the result to fit the canvas. A source that can decode large images faster at a fraction of
+        their size overrides this method; by default, the image has its original size.
+
+        Args:
+            index: Position of the image in the source.
+            canvas: (Height, width) of the canvas in pixels.
+
+        Raises:
+            UserError: If the image cannot be read; the message names the file.
         """
         return self.image(index)
 
 
 def count_dropped_objects(source: Source, data: Data) -> int:
-    """Count the objects that training drops because their image has more than ``data.max_objects`` objects."""
+    """Return the number of objects that training drops because their image has more than ``data.max_objects``."""
     images = (keep_trainable_objects(annotation, data.train_on_difficult) for annotation in source.annotations())
     return sum(max(len(image.labels) - data.max_objects, 0) for image in images)
 
@@ -143,8 +153,8 @@ class FolderSource(Source):
 
     Args:
         annotations: Annotation of each image.
-        class_names: Names of the labels 1, 2, ....
-        notes: Oddities of the data, see `Source.notes`.
+        class_names: Class names in the order of the labels.
+        notes: Problems of the data, see `Source.notes`.
         category_ids: Number of each class in the data set's own files.
         coco_truth: Full COCO annotations, see `Source.coco_truth`.
         annotated: False if the boxes of these images are not public.
@@ -178,10 +188,10 @@ class FolderSource(Source):
         return self._annotations[index]
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Return an image as upright RGB pixels at its original size.
+        """Return the image at an index as upright RGB pixels at its original size.
 
         Raises:
-            UserError: If the file cannot be read, or its size is not the one that its boxes were drawn for.
+            UserError: If the file cannot be read, or if the image has another size than its annotation.
         """
         annotation = self._annotations[index]
         image = read_image(annotation.file, (annotation.width, annotation.height))
@@ -189,7 +199,7 @@ class FolderSource(Source):
         return image
 
     def reduced_image(self, index: int, canvas: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-        """Decode a large JPEG file at a fraction of its size, see `Source.reduced_image`."""
+        """Return an image, at a reduced size if it is a large JPEG file; see `Source.reduced_image`."""
         annotation = self._annotations[index]
         image, size = read_reduced_image(annotation.file, (annotation.width, annotation.height), canvas)
         _check_size(annotation, size)
@@ -215,7 +225,7 @@ def make_annotation(
     area_px: Sequence[float] | None = None,
     number: int | None = None,
 ) -> Annotation:
-    """Make an `Annotation` from plain lists.
+    """Return an `Annotation` made from lists of numbers.
 
     Args:
         image_id: Unique identifier of the image.
@@ -223,10 +233,10 @@ def make_annotation(
         size: Width and height of the image in pixels.
         boxes_px: Boxes, xyxy in pixels.
         labels: Label of each box, from 1.
-        difficult: Flag of each box; all False by default.
-        crowd: Flag of each box; all False by default.
-        area_px: Area of each object; that of its box by default.
-        number: Numeric id of the image in the data set.
+        difficult: VOC's ``difficult`` flag of each box; all False by default.
+        crowd: COCO's ``iscrowd`` flag of each box; all False by default.
+        area_px: Area of each object in square pixels; the area of its box by default.
+        number: Numeric id of the image in the data set, if it has one.
     """
     boxes = np.asarray(boxes_px, np.float32).reshape(-1, 4)
     no_flags = [False] * len(boxes)
@@ -245,7 +255,7 @@ def make_annotation(
 
 
 class RawObject(NamedTuple):
-    """An object as read from a file, before it is checked."""
+    """An object as it is read from an annotation file, before it is checked."""
 
     where: str
     """Place in the file, for messages: ``object 3``, ``line 7``, ``annotations[41]``."""
@@ -256,7 +266,7 @@ class RawObject(NamedTuple):
     difficult: bool = False
     crowd: bool = False
     area_px: float | None = None
-    """Area in square pixels; None: that of the box."""
+    """Area in square pixels; None stands for the area of the box."""
 
 
 def annotation_from_objects(
@@ -270,7 +280,7 @@ def annotation_from_objects(
     file: object,
     number: int | None = None,
 ) -> Annotation:
-    """Check the objects of an image and make its annotation.
+    """Return the annotation of an image, after checking its objects.
 
     Objects of an unknown class and objects without an area inside the image are left out.
 
@@ -280,9 +290,9 @@ def annotation_from_objects(
         size: Width and height of the image in pixels.
         objects: Objects in the order of the file.
         labels: Label of each class name.
-        problems: Collects what is wrong with the objects, or raises.
-        file: File that the objects were read from, named in problems.
-        number: Numeric id of the image in the data set.
+        problems: Object that collects the problems of the objects, or raises errors.
+        file: File that the objects were read from, which problems name.
+        number: Numeric id of the image in the data set, if it has one.
 
     Raises:
         UserError: If an object is of an unknown class, and ``problems`` raises errors.
@@ -323,7 +333,7 @@ def annotation_from_objects(
 
 
 def _describe_swapped_corners(box: Sequence[float]) -> str:
-    """Return the end of a message about an xyxy box whose corners are swapped; empty if they are not."""
+    """Return the end of a message that says which corners of an xyxy box are swapped; empty if none are."""
     swapped = [
         f"{axis}max is below {axis}min" for axis, low, high in zip("xy", box[:2], box[2:], strict=True) if high < low
     ]
@@ -331,15 +341,18 @@ def _describe_swapped_corners(box: Sequence[float]) -> str:
 
 
 def warn_if_normalised(objects: Sequence[RawObject], problems: Problems, *, file: object, where: str = "") -> None:
-    """Report an image whose boxes look normalised, for a format whose boxes are in pixels.
+    """Add a problem if the boxes of an image look normalised, for a format whose boxes are in pixels.
 
-    Boxes look normalised if all of them lie in the first pixel of the image and one has a fractional coordinate.
+    Boxes look normalised if all their coordinates are from 0 to 1, and at least one is neither 0 nor 1.
 
     Args:
         objects: All objects of the image.
-        problems: Collects the problem, or raises.
+        problems: Object that collects the problem, or raises it.
         file: File that the objects were read from.
-        where: Start of the message, which names the image if ``file`` does not.
+        where: Start of the message. It names the image if ``file`` does not.
+
+    Raises:
+        UserError: If the boxes look normalised, and ``problems`` raises errors.
     """
     edges = [edge for entry in objects for edge in entry.box_px]
     if edges and all(0 <= edge <= 1 for edge in edges) and any(0 < edge < 1 for edge in edges):
@@ -348,24 +361,25 @@ def warn_if_normalised(objects: Sequence[RawObject], problems: Problems, *, file
 
 
 def clip_box(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float] | None:
-    """Return the part of an xyxy box inside an image of (width, height), or None if that part has no area."""
+    """Return the part of an xyxy box (in pixels) inside an image of (width, height), or None if it has no area."""
     left, top = max(box[0], 0.0), max(box[1], 0.0)
     right, bottom = min(box[2], float(size[0])), min(box[3], float(size[1]))
     return (left, top, right, bottom) if right > left and bottom > top else None
 
 
 def hash_split(image_ids: Sequence[str], fraction: float) -> list[bool]:
-    """Choose images for validation by a hash of their ids, for data sets without a val split.
+    """Return for each image whether it is assigned to val, for data sets without splits.
 
-    Adding or removing images does not move the other images between the splits. With two or more images, neither
-    split is empty.
+    The assignment depends on a hash of the image's id, so an image stays in its split when other images are added or
+    removed. There is one exception: if all of two or more images would be in the same split, one of them is moved, so
+    that neither split is empty.
 
     Args:
         image_ids: Ids of all images.
-        fraction: Expected fraction of images for validation.
+        fraction: Expected fraction of the images in val, from 0 to 1.
 
     Returns:
-        Whether each image belongs to the val split.
+        True for each image in val, False for each image in train.
     """
     hashes = [int.from_bytes(hashlib.blake2b(i.encode(), digest_size=8).digest()) / 2**64 for i in image_ids]
     in_val = [value < fraction for value in hashes]
@@ -378,30 +392,31 @@ _SPLIT_NAME = re.compile(r"(train|trainval|val|valid|validation|minival|test|tes
 
 
 def is_split_name(name: str) -> bool:
-    """Return whether a file or folder of this name probably holds a split: train, val2017, ..."""
+    """Return whether a file or folder name is a usual name of a split: train, val2017, ..."""
     return _SPLIT_NAME.fullmatch(name) is not None
 
 
 def split_aliases(split: str) -> tuple[str, ...]:
-    """Return the usual names of a split in data sets, the given one first: val, valid, validation."""
+    """Return the names that a split may have in a data set, the given name first; val may be valid or validation."""
     aliases = ("val", "valid", "validation")
     return (split, *(name for name in aliases if name != split)) if split in aliases else (split,)
 
 
 def path_suffixes(path: str) -> list[str]:
-    """Return a path and what remains of it without its first 0, 1, 2, ... folders.
+    """Return a path, and the relative paths that remain without its first 0, 1, 2, ... folders.
 
-    The path may have been written on another machine, perhaps on Windows; one of these exists on this one.
+    They are candidates for a path that was written on another machine, perhaps on Windows: the same file may exist here
+    under one of the relative paths.
     """
     parts = Path(path.replace("\\", "/")).parts
     return [path, *(str(Path(*parts[start:])) for start in range(len(parts)))]
 
 
 def read_text(file: Path) -> str:
-    """Read a text file in UTF-8.
+    """Return the content of a text file in UTF-8, without a byte order mark.
 
     Raises:
-        UserError: If the file cannot be read or is not in UTF-8; the message names it.
+        UserError: If the file cannot be read or is not in UTF-8; the message names the file.
     """
     with (
         user_errors_on_read(file, "Check its permissions."),
@@ -416,5 +431,5 @@ def _decode_reason(error: Exception) -> str:
 
 
 def join_names(names: Iterable[object]) -> str:
-    """Join names by commas for a message; "none" if there are none."""
+    """Return names joined by commas, for a message, or "none" if there are no names."""
     return ", ".join(map(str, names)) or "none"

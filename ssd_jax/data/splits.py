@@ -27,13 +27,13 @@ class Term(NamedTuple):
     name: str
     """Name of the split in that folder."""
     start: str
-    """First image, as in a Python slice, or a percentage of the images; empty for the start."""
+    """Start of the slice: a position as in a Python slice, or a percentage of the images. Empty: the first image."""
     stop: str
-    """End of the slice, in the same notation; empty for the end."""
+    """End of the slice, in the notation of ``start``. Empty: the end of the split."""
 
 
 def parse_split(text: str) -> tuple[Term, ...]:
-    """Parse a split specification.
+    """Return the terms of a split specification.
 
     Raises:
         UserError: If the text is not a split specification.
@@ -52,7 +52,10 @@ def _parse_term(text: str, part: str) -> Term:
 
 
 def slice_positions(term: Term, length: int) -> range:
-    """Return the positions that a term selects of ``length`` images. Percentages are rounded to whole images."""
+    """Return the positions that a term selects in a split of ``length`` images.
+
+    Percentages are rounded to whole images.
+    """
     start, stop = (_parse_bound(bound, length) for bound in (term.start, term.stop))
     return range(length)[start:stop]
 
@@ -64,12 +67,12 @@ def _parse_bound(text: str, length: int) -> int | None:
 
 
 def _label_map(old: Sequence[str], new: Sequence[str]) -> Int32[np.ndarray, " l"]:
-    """Return the new label for each old one: entry k is the position of class k - 1 of ``old`` in ``new``, plus 1."""
+    """Return an array that maps each label for the class names ``old`` to the label for ``new``. Label 0 stays 0."""
     return np.array([0, *(1 + new.index(name) for name in old)], np.int32)
 
 
 def _category_ids(source: Source, class_names: Sequence[str]) -> tuple[int, ...] | None:
-    """Return a source's category ids in the order of other class names; -1 for classes that it lacks."""
+    """Return a source's category ids in the order of the given class names, with -1 for a class it does not have."""
     if source.category_ids is None:
         return None
     ids = dict(zip(source.class_names, source.category_ids, strict=True))
@@ -82,8 +85,9 @@ class JoinedSource(Source):
     If the sources are from different folders, image ids are prefixed with the folder.
 
     Args:
-        parts: Each term with its source and the positions that it selects. The classes are those of the first source,
-            followed by new ones of the others; labels are renumbered.
+        parts: For each term: the term, its source, and the positions that it selects. The classes of the joined
+            source are the classes of the first source, followed by additional classes of the other sources; labels
+            are renumbered.
     """
 
     def __init__(self, parts: Sequence[tuple[Term, Source, range]]):
@@ -92,7 +96,8 @@ class JoinedSource(Source):
         self._labels = [_label_map(source.class_names, self.class_names) for source in sources]
         ids = {_category_ids(source, self.class_names) for source in sources}
         self.category_ids = ids.pop() if len(ids) == 1 else None
-        # Image numbers of several COCO files may collide, so joined files are evaluated by their annotations instead.
+        # Two COCO files may use the same image id for different images, so joined files have no COCO truth. Metrics
+        # are then computed from the annotations.
         self.coco_truth = sources[0].coco_truth if len(sources) == 1 else None
         self.annotated = all(source.annotated for source in sources)
         self.notes = tuple(note for source in sources for note in source.notes)

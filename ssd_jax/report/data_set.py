@@ -1,4 +1,4 @@
-"""Figures of a data set for ``check-data``."""
+"""Write the figures of ``check-data`` about a data set."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from ssd_jax.report.pictures import write_samples
 
 
 def write_data_set_figures(out: Path, check: DataSetCheck, box_config: DefaultBoxes) -> None:
-    """Write data.png and ``<split>_samples.jpg`` to an existing folder, and remove sample images of earlier checks.
+    """Write data.png and ``<split>_samples.jpg`` to a folder, and remove sample images of earlier checks.
 
     Args:
-        out: The folder.
+        out: The folder, which must exist.
         check: Result of checking the data set.
-        box_config: Config of the default boxes, whose shapes are drawn beside those of the objects.
+        box_config: Config of the default boxes, whose widths and heights data.png compares with those of the objects.
 
     Raises:
         UserError: If a file cannot be written.

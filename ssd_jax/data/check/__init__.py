@@ -1,8 +1,9 @@
-"""Checks of a data set before training.
+"""Check a data set before training.
 
 `checks` finds problems and counts objects, `box_coverage` measures how well the default boxes fit the objects,
-`summary` prints and writes the result, and `clean_copy` writes a data set without the problems. A new kind of problem
-is entered in `ssd_jax.data.problems`, and found here if no reader can find it.
+`summary` formats and writes the result, and `clean_copy` writes a copy of the data set without the problems. To add a
+kind of problem, add it to `Kind` in `ssd_jax.data.problems`. Problems that are not found when a data set is opened are
+looked for in `checks`.
 """
 
 import lazy_loader as lazy

@@ -1,8 +1,9 @@
-"""How well the default boxes of a config fit the objects of a data set, computed before any training.
+"""Measure how well the default boxes of a config fit the objects of a data set, before training.
 
-An object is *unmatched* if no default box reaches the matching threshold's IoU with it. Only its single best box is
-then trained (paper section 2.2: the best box always matches), so the network sees few examples of such objects, and
-those are far off. Better default boxes can only help with these objects.
+An object is *unmatched* if its IoU with every default box is below the matching threshold. In training, only the best
+default box is then matched to the object (paper section 2.2: the best box always matches). The network therefore gets
+few examples of such objects, and has to predict large offsets for them. Other default boxes may fit these objects
+better.
 """
 
 import itertools
@@ -25,7 +26,8 @@ from ssd_jax.data.source import Source, keep_trainable_objects, normalised_boxes
 from ssd_jax.ops.default_boxes import make_default_boxes
 
 SIZE_EDGES = (16, 32, 64, 128)
-"""Borders between size ranges of objects, as the square root of the box area in pixels of the network's input."""
+"""Limits between the size ranges of objects. Size is the square root of the box area, in pixels of the network's
+input."""
 
 PUBLISHED = {
     "SSD300, VOC's boxes": SSD300_VOC_BOXES,
@@ -33,13 +35,13 @@ PUBLISHED = {
     "SSD512, VOC's boxes": SSD512_VOC_BOXES,
     "SSD512, COCO's boxes": SSD512_COCO_BOXES,
 }
-"""Published default boxes that a data set's boxes are compared with."""
+"""Published configs of default boxes, whose coverage of a data set is compared with that of the config."""
 
-_CHUNK = 256  # objects; bounds the memory of their IoU with all default boxes
+_CHUNK = 256  # objects whose IoU with all default boxes is in memory at the same time
 
 
 class Coverage(NamedTuple):
-    """Number of unmatched objects in a group of objects. As text, their percentage."""
+    """Number of unmatched objects in a group of objects. ``str`` returns it as a percentage of the group."""
 
     objects: int
     """Number of objects in the group."""
@@ -51,23 +53,26 @@ class Coverage(NamedTuple):
 
 
 class BoxCoverage(NamedTuple):
-    """How many objects of a split the default boxes of a config leave unmatched."""
+    """Coverage of the objects of a split by the default boxes of a config."""
 
     boxes: Float[np.ndarray, "g 4"]
-    """Boxes that would be trained on: xyxy, normalised."""
+    """Boxes of the objects that training uses: xyxy, normalised."""
     unmatched: Bool[np.ndarray, " g"]
-    """Whether each of them is unmatched."""
+    """True for each object that is unmatched."""
     all: Coverage
+    """Coverage of all objects."""
     by_class: dict[str, Coverage]
+    """Coverage of the objects of each class, by class name."""
     by_size: dict[str, Coverage]
+    """Coverage of the objects of each size range, by a text such as ``16 to 32 px``."""
     published: dict[str, Coverage]
-    """Coverage of the same objects by the published default boxes."""
+    """Coverage of all objects by each of the published default boxes (`PUBLISHED`)."""
     advice: str
     """Suggested change of the default boxes, in a sentence or two."""
 
 
 def measure_box_coverage(source: Source, config: Config) -> BoxCoverage:
-    """Count the objects of a split that the config's default boxes leave unmatched, by class and by size."""
+    """Return the coverage of a split by the config's default boxes: in total, by class, and by size."""
     boxes, labels = training_boxes(source, config.data)
     box_config, threshold = config.model.default_boxes, config.match.iou_threshold
     unmatched = best_iou(boxes, box_config) < threshold
@@ -97,7 +102,7 @@ def best_iou(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) -> Float
     """Return the highest IoU of each box with any default box.
 
     Args:
-        boxes: xyxy, normalised, inside the image.
+        boxes: Boxes, xyxy, normalised, inside the image.
         box_config: Config of the default boxes.
     """
     if box_config.clip in ("none", "sizes"):
@@ -116,7 +121,7 @@ def _best_iou_of_all(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) 
 
 
 def _pairwise_iou(a: Float[np.ndarray, "m 4"], b: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "m n"]:
-    # In NumPy, because ops.boxes needs JAX, which the check does without so that it starts at once.
+    # This repeats a function of ops.boxes in NumPy, because loading JAX would delay the start of the check.
     ax1, ay1, ax2, ay2 = a.T[:, :, None]
     bx1, by1, bx2, by2 = b.T[:, None, :]
     width = np.maximum(np.minimum(ax2, bx2) - np.maximum(ax1, bx1), 0)
@@ -127,10 +132,10 @@ def _pairwise_iou(a: Float[np.ndarray, "m 4"], b: Float[np.ndarray, "n 4"]) -> F
 
 
 def _best_iou_by_shape(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) -> Float[np.ndarray, " g"]:
-    """Return the same as `_best_iou_of_all` for unclipped boxes, without comparing with every default box.
+    """Return the result of `_best_iou_of_all` for default boxes that are not clipped, in less time.
 
-    Among default boxes of one shape, the one whose centre is nearest in x and in y has the largest intersection with
-    an object, hence the smallest union and the highest IoU.
+    Among the default boxes of one shape, the box whose centre is nearest to an object in x and in y has the largest
+    intersection with the object. Since the areas are equal, it also has the smallest union and the highest IoU.
     """
     centers, extents = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     best = np.zeros(len(boxes), np.float32)
@@ -160,12 +165,17 @@ def coverage_by_class(
 
 
 def size_bins(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Int[np.ndarray, " g"]:
-    """Return the size range of each box (xyxy, normalised), 0 to 4, at a network input of ``image_size`` pixels."""
+    """Return the size range of each box, as a number from 0 (smallest) to 4.
+
+    Args:
+        boxes: Boxes, xyxy, normalised.
+        image_size: Side of the network's input in pixels.
+    """
     return np.searchsorted(SIZE_EDGES, _sides(boxes, image_size), side="right")
 
 
 def coverage_by_size(unmatched: Bool[np.ndarray, " g"], bins: Int[np.ndarray, " g"]) -> dict[str, Coverage]:
-    """Return the coverage of the objects of each size range of `size_bins`."""
+    """Return the coverage of the objects of each size range, given the size range of each object (`size_bins`)."""
     names = [f"below {SIZE_EDGES[0]}", *(f"{a} to {b}" for a, b in itertools.pairwise(SIZE_EDGES))]
     names.append(f"{SIZE_EDGES[-1]} and more")
     return {f"{name} px": _count(unmatched[bins == k]) for k, name in enumerate(names)}
@@ -176,7 +186,7 @@ def _count(unmatched: Bool[np.ndarray, " g"]) -> Coverage:
 
 
 def _sides(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Float[np.ndarray, " g"]:
-    """Return the square root of each box's area in pixels."""
+    """Return the square root of the area of each box in pixels of the network's input."""
     return np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) * image_size
 
 
@@ -188,7 +198,7 @@ def compare_box_configs(boxes: Float[np.ndarray, "g 4"], threshold: float) -> di
 def suggest_box_config(
     own: Coverage, others: Mapping[str, Coverage], boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes
 ) -> str:
-    """Suggest a change of the default boxes, in a sentence or two.
+    """Return a suggested change of the default boxes, in one or two sentences.
 
     Args:
         own: Coverage by the config's default boxes.

@@ -19,13 +19,14 @@ from ssd_jax.data.source import Source, keep_trainable_objects
 
 
 class SplitCount(NamedTuple):
-    """Number of images and objects in a split."""
+    """Numbers of images and objects in a split."""
 
     images: int
+    """Number of images."""
     background: int
     """Number of images without objects."""
     objects: dict[str, int]
-    """Number of objects of each class, without crowds."""
+    """Number of objects of each class, without crowd objects."""
 
 
 class DataSetCheck(NamedTuple):
@@ -34,24 +35,26 @@ class DataSetCheck(NamedTuple):
     splits: dict[str, Source]
     """The splits that were checked, by name."""
     problems: list[Problem]
+    """Problems of all splits."""
     counts: dict[str, SplitCount]
-    """Number of images and objects in each split."""
+    """Numbers of images and objects in each split, by its name."""
     coverage: BoxCoverage
     """Fit of the config's default boxes to the objects of the train split."""
     digests: dict[str, bytes]
-    """Hash of the pixels of each usable image file; empty if no images were read."""
+    """Hash of the pixels of each usable image, by the path of its file. Empty if no images were read."""
 
 
 def check_data_set(
     config: Config, *, read_images: bool = True, show_progress: bool = False, problems: Problems | None = None
 ) -> DataSetCheck:
-    """Check the data set of a config.
+    """Return the result of checking the data set of a config.
 
     Args:
         config: Config whose data set and default boxes are checked.
-        read_images: Whether to decode every image and compare the images' pixels.
+        read_images: Whether to decode every image, and to look for images with equal pixels.
         show_progress: Whether to show a progress bar while images are read.
-        problems: Collects the problems. Pass one to see the problems of a data set that cannot be opened.
+        problems: Object that collects the problems. Pass one to get the problems even if the data set cannot be
+            opened and this function raises an error.
 
     Raises:
         UserError: If there is no train split with usable annotations.
@@ -70,9 +73,9 @@ def check_data_set(
 
 
 def open_splits(config: Config, problems: Problems) -> dict[str, Source]:
-    """Open the train, val and test splits of a config, with the classes of train.
+    """Return the train, val and test splits of a config by name, opened with the classes of train.
 
-    A missing val split is a problem if training would need it. The test split may be missing.
+    If the val split is missing and training would need it, a problem is added. The test split may be missing.
 
     Raises:
         UserError: If there is no train split.
@@ -86,13 +89,16 @@ def open_splits(config: Config, problems: Problems) -> dict[str, Source]:
             continue
         with problems.collecting(Kind.MISSING, data.root):
             splits[split] = open_source(data, split, names, problems)
-    # If a folder is divided by hash, the problems of the folder are found once for each split.
+    # If a folder without splits is split by hash, each problem of the folder is found once for each split.
     problems.collected = list(dict.fromkeys(problems.collected))
     return splits
 
 
 def check_annotations(splits: dict[str, Source], data: Data, problems: Problems) -> None:
-    """Find images with more objects than fit into a batch, and class names that differ only in spelling."""
+    """Add problems for images with too many objects, and for class names that differ only in spelling.
+
+    An image has too many objects if training uses more than ``data.max_objects`` of them.
+    """
     for split, source in splits.items():
         for annotation in source.annotations():
             count = len(keep_trainable_objects(annotation, data.train_on_difficult).labels)
@@ -114,17 +120,17 @@ class _CheckedImage(NamedTuple):
 
 
 def check_images(splits: dict[str, Source], problems: Problems, progress: Callable[[int], object]) -> dict[str, bytes]:
-    """Decode every image file once and find those that are unusable, rotated, not RGB or repeated.
+    """Decode every image file once, and add problems for images that are unusable, rotated, not RGB or repeated.
 
-    Two images are the same if their pixels are equal, whatever the names of their files.
+    An image is repeated if another file has the same pixels, or if its own file is listed twice.
 
     Args:
         splits: The splits by name.
-        problems: Collects the problems.
-        progress: Called with the number of images that were just checked.
+        problems: Object that collects the problems.
+        progress: Function that is called with the number of images that were just checked.
 
     Returns:
-        A hash of the pixels of each file that can be used.
+        Hash of the pixels of each usable image, by the path of its file.
     """
     places: dict[str, list[tuple[str, Source, int]]] = {}
     for split, source in splits.items():
@@ -161,7 +167,7 @@ def _check_image(source: Source, index: int, file: str) -> _CheckedImage:
     problems = Problems(raise_errors=False)
     with problems.collecting(Kind.UNREADABLE, file):
         pixels = source.image(index)
-        if Path(file).is_file():  # not for generated and packed images
+        if Path(file).is_file():  # false for generated images and images in an archive
             mode, orientation = mode_and_orientation(file)
             if orientation != 1:
                 problems.add(Kind.ROTATED, file, f"(orientation {orientation})")
@@ -174,7 +180,10 @@ def _check_image(source: Source, index: int, file: str) -> _CheckedImage:
 
 
 def count_split(source: Source) -> SplitCount:
-    """Count the images of a split, those without objects, and the objects of each class. Crowds do not count."""
+    """Return the numbers of images, images without objects, and objects of each class in a split.
+
+    Crowd objects are not counted.
+    """
     counts = np.zeros(len(source.class_names), np.int64)
     background = 0
     for annotation in source.annotations():

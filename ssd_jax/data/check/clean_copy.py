@@ -19,7 +19,7 @@ _OTHER_FOLDER = "Name a new folder for the cleaned copy."
 
 
 def check_copy_folder(out: Path, root: Path) -> None:
-    """Check that a folder is new and not inside the data set.
+    """Check that a folder for the copy is new or empty, and not inside the data set.
 
     Raises:
         UserError: If the folder is not empty, or is inside ``root``.
@@ -32,7 +32,9 @@ def check_copy_folder(out: Path, root: Path) -> None:
 
 
 def check_fixable(problems: Iterable[Problem]) -> None:
-    """Check that every annotation could be read. Objects of unread annotations would become background in the copy.
+    """Check that every annotation could be read.
+
+    In a copy, the objects of other annotations would be missing, and training would treat them as background.
 
     Raises:
         UserError: If an annotation is malformed or of an unknown class.
@@ -48,18 +50,19 @@ def check_fixable(problems: Iterable[Problem]) -> None:
 def write_clean_copy(
     out: Path, splits: Mapping[str, Source], digests: Mapping[str, bytes], progress: Callable[[int], object]
 ) -> dict[str, int]:
-    """Write ``annotations/instances_<split>.json`` and ``images/<split>/`` to a new folder.
+    """Write a copy of a data set without its problems, in COCO's format.
 
-    Boxes are clipped to their image, and repeated boxes are left out (the sources already leave out boxes without an
-    area). Unusable images are left out, and of images with equal pixels all but one are: the one in the last split
-    stays, so that no image is both evaluated and trained on. Images that are rotated by EXIF or not RGB are written
-    upright and in RGB; the files of all others are copied.
+    The files are ``annotations/instances_<split>.json`` and the images in ``images/<split>/``. Boxes are clipped to
+    their image, and repeated boxes are left out (the sources already leave out boxes without an area). Unusable images
+    are left out. Of several images with equal pixels, only one is kept, in the last of their splits, so that no image
+    is used for both training and evaluation. Images that are rotated by EXIF or are not RGB are written upright and in
+    RGB; the files of all other images are copied.
 
     Args:
         out: The new folder.
         splits: The splits by name.
-        digests: Hashes of the usable image files, from `checks.check_images`.
-        progress: Called with the number of images that were just looked at.
+        digests: Hashes of the usable images by file, from `checks.check_images`.
+        progress: Function that is called with the number of images that were just processed.
 
     Returns:
         Number of images in each split of the copy.
@@ -106,7 +109,7 @@ def _write_split(out: Path, split: str, source: Source, kept: list[int]) -> None
 
 
 def _clean_objects(annotation: Annotation) -> list[tuple[tuple[float, float, float, float], int, int]]:
-    """Return clipped box, label and crowd flag of each object, without repetitions."""
+    """Return the clipped box, the label and the crowd flag of each object, without repetitions."""
     rows = zip(annotation.boxes_px.tolist(), annotation.labels.tolist(), annotation.crowd.tolist(), strict=True)
     size = (annotation.width, annotation.height)
     clipped = [(clip_box(box, size), label, int(crowd)) for box, label, crowd in rows]
@@ -114,7 +117,11 @@ def _clean_objects(annotation: Annotation) -> list[tuple[tuple[float, float, flo
 
 
 def _write_image(folder: Path, source: Source, index: int) -> Path:
-    """Copy an image file; re-encode it if other programs might read it differently, by its mode or orientation."""
+    """Write an image to a folder, and return the path of the new file.
+
+    The file is copied if the image is RGB and upright. Otherwise it is encoded again, because other programs might
+    read the original in another way.
+    """
     annotation = source.annotation(index)
     stem, file = safe_file_name(annotation.image_id), Path(annotation.file)
     stem = stem.removesuffix(file.suffix)

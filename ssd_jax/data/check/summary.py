@@ -1,4 +1,4 @@
-"""Print and write the result of a data set check."""
+"""Format the result of a data set check as text, and write it to files."""
 
 import csv
 import io
@@ -17,11 +17,11 @@ from ssd_jax.files import write_text
 
 
 def format_problems(problems: Iterable[Problem], max_shown: int = 10) -> str:
-    """List problems by kind, the most severe first, one per line.
+    """Return a list of the problems by kind, the most severe kind first, with one problem per line.
 
     Args:
         problems: The problems.
-        max_shown: Number of problems of one kind that are listed; the others are only counted.
+        max_shown: Maximum number of problems of one kind that are listed; the other problems are only counted.
     """
     lines: list[str] = []
     by_kind: dict[Kind, list[Problem]] = {}
@@ -39,7 +39,8 @@ def format_problems(problems: Iterable[Problem], max_shown: int = 10) -> str:
 
 
 def format_counts(check: DataSetCheck) -> str:
-    """Return a table of each class: its objects in each split, and the percentage unmatched in the train split."""
+    """Return a table with a row for each class: the number of its objects in each split, and the percentage of its
+    objects in the train split that are unmatched. The last rows contain totals."""
     counts, coverage = check.counts.values(), check.coverage
     rows: list[Any] = [
         [name, *(count.objects[name] for count in counts), share] for name, share in coverage.by_class.items()
@@ -54,7 +55,7 @@ def format_counts(check: DataSetCheck) -> str:
 
 
 def format_box_coverage(coverage: BoxCoverage, config: Config) -> str:
-    """Describe how well the config's default boxes fit the objects, and what to change."""
+    """Return a text about how well the config's default boxes fit the objects, with a suggested change."""
     boxes = config.model.default_boxes
     by_size = [f"{name} {share} of {share.objects}" for name, share in coverage.by_size.items() if share.objects]
     published = [f"{name} {share}" for name, share in coverage.published.items()]
@@ -70,7 +71,11 @@ def format_box_coverage(coverage: BoxCoverage, config: Config) -> str:
 
 
 def to_json(check: DataSetCheck) -> dict[str, Any]:
-    """Return the numbers of a check as JSON-compatible values: problems by kind, counts by split, and coverage."""
+    """Return the numbers of a check as JSON-compatible values.
+
+    They are the number of problems of each kind, the numbers of images and objects in each split, and the coverage by
+    the default boxes.
+    """
     by_kind: dict[str, int] = {}
     for problem in check.problems:
         key = problem.kind.name.lower()

@@ -1,7 +1,8 @@
-"""Readers of data sets: VOC, COCO, YOLO, ILSVRC and tensorflow-datasets, and the generated data set ``shapes``.
+"""Read data sets in the formats VOC, COCO, YOLO, ILSVRC and tensorflow-datasets, and generate the data set ``shapes``.
 
-`open_source` finds the format of a data set and opens a split of it. The modules import from `ssd_jax.data`, and
-only `ssd_jax.data.check` and later packages import from here. To add a format, see `ssd_jax.data.formats.open`.
+`open_source` finds the format of a data set and opens a split of it. To add a format, see
+`ssd_jax.data.formats.open`. Modules of this package import from `ssd_jax.data`; modules that are imported by them
+(`source`, `splits`, `problems`, ...) must not import from this package.
 """
 
 import lazy_loader as lazy

@@ -1,8 +1,8 @@
-"""Reads annotations in COCO's JSON format, with one file for all images of a split.
+"""Read data sets in COCO's JSON format, with one annotation file for all images of a split.
 
-Format: https://cocodataset.org/#format-data, object detection. Boxes are left, top, width and height in pixels,
-counted from 0, and are converted to xyxy. A file without ``annotations``, such as COCO's
-image_info_test-dev2017.json, lists images to detect objects in.
+Format: https://cocodataset.org/#format-data, object detection. A box is given by left, top, width and height in pixels,
+counted from 0, and is converted to xyxy. A file without ``annotations``, such as COCO's image_info_test-dev2017.json,
+lists images whose boxes are not public.
 """
 
 import codecs
@@ -78,7 +78,7 @@ def matches(root: Path) -> bool:
 
 
 def explain_mismatch(root: Path) -> str:
-    """Return the error in the first .json file that is not a valid COCO file; empty if there is none."""
+    """Return the error message about the first .json file that is not a valid COCO file; empty if all are valid."""
     for file in _json_files(root):
         try:
             _read(file, Problems())
@@ -100,25 +100,25 @@ def _splits(files: dict[str, Path]) -> tuple[str, ...]:
 def open_split(data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None) -> Source:
     """Open a split of a COCO folder.
 
-    The file of a split is ``annotations/instances_<split>*.json``, ``annotations/image_info_<split>*.json`` (images
-    without objects), ``<split>.json`` in ``annotations/`` or in the folder itself, or
-    ``<split>/_annotations.coco.json``. The images of a single file with another name are assigned to train and val by
-    `hash_split`. ``trainval35k`` and ``minival`` are made from COCO's files of 2017 or 2014, see
-    `ssd_jax.data.formats.minival`.
+    The annotation file of a split is ``annotations/instances_<split>*.json``,
+    ``annotations/image_info_<split>*.json`` (images whose boxes are not public), ``<split>.json`` in ``annotations/``
+    or in the folder itself, or ``<split>/_annotations.coco.json``. If there is a single file with another name, its
+    images are assigned to train and val by `hash_split`. ``trainval35k`` and ``minival`` are made from COCO's files of
+    2017 or 2014, see `ssd_jax.data.formats.minival`.
 
-    Images are searched beside the file, in folders with the name of the file or of the split, and in ``images/``.
+    Images are looked for in the folder of the annotation file, in folders with the name of the split, in ``images/``,
+    ``Images/``, ``JPEGImages/`` and ``data/``, and in the folder itself.
 
     Args:
         data: ``data.root`` is the folder or a JSON file.
         split: Name of the split.
-        class_names: Class names in the order of their labels. Empty: the file's categories in the order of
-            their ids. In the source's ``category_ids``, a class that the file lacks has the id -1.
-        problems: Collects errors and warnings. By default, the first error is raised.
+        class_names: Class names in the order of their labels. Empty: the names of the file's categories in the order
+            of their ids. A class that is not in the file has the id -1 in the source's ``category_ids``.
+        problems: Object that collects errors and warnings. By default, the first error is raised.
 
     Raises:
-        UserError: The split does not exist, or its file is not JSON. Unless problems are collected, also for
-            a missing image or key, an id that is unknown or not unique, an invalid bbox, and a class that is
-            not in ``class_names``.
+        UserError: If the split does not exist, or its file is not valid JSON. If errors are raised, also if an image or
+            a key is missing, an id is unknown or not unique, a bbox is invalid, or a class is not in ``class_names``.
     """
     files = _files(Path(data.root))
     parts = minival.find_parts(split, files)
@@ -126,7 +126,7 @@ def open_split(data: Data, split: str, class_names: Sequence[str] = (), problems
         return _open_file(data, files, split, None, class_names, problems)
     joined: list[tuple[Term, Source, range]] = []
     for part in parts:
-        # Separate problems, so that the notes of a source concern its own file only.
+        # Problems are collected separately for each file, so that the notes of a source are only about its own file.
         part_problems = Problems(raise_errors=problems is None or problems.raise_errors)
         source = _open_file(data, files, split, part, class_names, part_problems)
         if problems is not None:
@@ -144,7 +144,11 @@ def _open_file(
     class_names: Sequence[str],
     problems: Problems | None,
 ) -> FolderSource:
-    """Open the images of a split in one file: the given part, or by default those of the file named like the split."""
+    """Return a source with the images of a split from one file.
+
+    The file and the images are those of the given part. Without a part, all images of the file named like the split are
+    used, or the images of the only file that `hash_split` assigns to the split.
+    """
     root, problems = Path(data.root), problems or Problems()
     name = part.file if part else _find_file(root, files, split)
     file = files[name] if name else next(iter(files.values()))
@@ -179,13 +183,14 @@ def _open_file(
 
 
 def _files(root: Path) -> dict[str, Path]:
-    """Return the annotation files by the name of their content: train2017, val, ..."""
+    """Return the annotation files of a data set by the name of the split that they contain: train2017, val, ..."""
     json_files = _json_files(root)
     if not root.is_dir():
         return {file.stem: file for file in json_files}
     roboflow = {f.name: f / _ROBOFLOW_FILE for f in sorted(root.iterdir()) if (f / _ROBOFLOW_FILE).is_file()}
     published = dict(sorted((_by_suffix("image_info_", json_files) | _by_suffix("instances_", json_files)).items()))
-    # Other files are used only without instances_*, beside which COCO keeps captions and keypoints of the same images.
+    # Files with other names are used only if there is no instances_* or image_info_* file: the folder of COCO's
+    # instances_* files also contains files with captions and keypoints of the same images.
     return roboflow or published or {f.stem: f for f in json_files if _looks_like_coco(f)}
 
 
@@ -208,12 +213,12 @@ def _looks_like_coco(file: Path) -> bool:
 
 
 def _is_single_file(files: dict[str, Path]) -> bool:
-    """Return whether there is one file that is not named like a split, so that its images are split by hash."""
+    """Return whether there is only one file, and it is not named like a split. Its images are then split by hash."""
     return len(files) == 1 and not any(map(is_split_name, files))
 
 
 def _find_file(root: Path, files: dict[str, Path], split: str) -> str | None:
-    """Return the name of the split's file, or None if the only file is to be split by hash."""
+    """Return the key of a split's file in ``files``, or None if the images of the only file are split by hash."""
     if not files:
         raise UserError(
             f"{root}: no COCO file in the folder, in annotations/, or in a folder for each split. Add the .json files."
@@ -237,7 +242,7 @@ def _find_file(root: Path, files: dict[str, Path], split: str) -> str | None:
 
 
 def _read(file: Path, problems: Problems) -> tuple[_File, Sequence[int]]:
-    """Return the content of a file, and the position of each annotation in the file."""
+    """Return the valid content of an annotation file, and the position of each of its annotations in the file."""
     with user_errors_on_read(file):
         data = file.read_bytes().removeprefix(codecs.BOM_UTF8)
     try:
@@ -263,7 +268,7 @@ def _read(file: Path, problems: Problems) -> tuple[_File, Sequence[int]]:
 
 
 def _json_error_context(data: bytes, error: Exception) -> str:
-    """Return the end of a message about invalid JSON: the line, the text there, and advice."""
+    """Return the end of a message about invalid JSON: the line number, the text at the error, and advice."""
     match = re.search(r"\(byte (\d+)\)", str(error))
     if match is None:
         return ". Export or copy it again."
@@ -276,9 +281,9 @@ def _json_error_context(data: bytes, error: Exception) -> str:
 
 
 def _valid_entries(file: Path, content: Any, problems: Problems) -> tuple[_File, Sequence[int]]:
-    """Return the result of `_read` for a file with malformed entries, without these.
+    """Return the result of `_read` for a file with malformed entries, without these entries.
 
-    The malformed entries become problems, except for the first, which the caller has reported.
+    Each malformed entry becomes a problem, except for the first, which the caller has added.
     """
     kept: dict[str, dict[int, Any]] = {}
     first_seen = False
@@ -296,9 +301,9 @@ def _valid_entries(file: Path, content: Any, problems: Problems) -> tuple[_File,
 
 
 def _class_categories(file: Path, content: _File) -> list[_Category]:
-    """Return the categories in the order of their ids.
+    """Return the categories that are classes, in the order of their ids.
 
-    Unused categories that only name a group of others, as in Roboflow's exports, are left out.
+    A category is left out if it has no objects and is the supercategory of another category, as in Roboflow's exports.
     """
     used = {entry.category_id for entry in content.annotations or ()}
     groups = {c.supercategory for c in content.categories if c.supercategory != c.name}
@@ -344,7 +349,7 @@ def _area(entry: _Object) -> float:
 
 
 def _coco_truth(content: _File) -> CocoTruth:
-    """Return the objects of all images in the file, including those of other splits."""
+    """Return all annotations of a file, including those of images that are not in the split."""
     entries = content.annotations or ()
     return CocoTruth(
         np.array([entry.image_id for entry in entries], np.int64),
@@ -356,9 +361,9 @@ def _coco_truth(content: _File) -> CocoTruth:
 
 
 def _notes_on_id_zero(content: _File) -> list[str]:
-    """Return a note if an annotation has the id 0.
+    """Return a list with a note if an annotation has the id 0, or an empty list.
 
-    pycocotools stores the id of the matched annotation with each detection, where 0 means no match.
+    pycocotools stores the id of the matched annotation with each detection, and treats the id 0 as no match.
     """
     if all(entry.id != 0 for entry in content.annotations or ()):
         return []
@@ -369,13 +374,13 @@ def _notes_on_id_zero(content: _File) -> list[str]:
 
 
 class _ImageFiles:
-    """Finds image files by their file_name. Lists each folder once instead of testing each file."""
+    """Finds the path of an image by its ``file_name``. Each folder is listed only once, to save time."""
 
     def __init__(self, root: Path, file: Path, name: str):
         top = root.parent if root.is_file() else root
         undated = name.rstrip("0123456789-_")
         folders = [file.parent, top / name, top / undated, top / "images" / name, top / "images" / undated]
-        folders += [top / name.replace("test-dev", "test")]  # test-dev is a subset of COCO's test images
+        folders += [top / name.replace("test-dev", "test")]  # the images of test-dev are part of COCO's test images
         folders += [top / "images", top / "Images", top / "JPEGImages", top / "data", top]
         self._file = file
         self._folders = list(dict.fromkeys(str(folder) for folder in folders))

@@ -1,12 +1,12 @@
-"""Reads the detection task of ILSVRC (ImageNet DET, 200 classes) from its original folders.
+"""Read the data set of the ILSVRC detection task (ImageNet DET, 200 classes) from its original folders.
 
-Format: readme of the ILSVRC2015 development kit, section 2. Boxes are in XML files like VOC's, which name classes by
-their WordNet synset: n02084071 is dog.
+Format: readme of the ILSVRC2015 development kit, section 2. Boxes are in XML files in the format of VOC. The files name
+a class by its WordNet synset; for example, n02084071 is the class dog.
 
-The lists for single classes, ``train_1.txt`` to ``train_200.txt``, are not read. An image that is negative in one of
-them lacks that class, but may contain others without boxes. Hence, images without an XML file are left out of
-training, as in the authors' experiment (Caffe, data/ILSVRC2016/create_list.py). The kit's list of images that its
-evaluation skips for single classes is not read either.
+The lists for single classes, ``train_1.txt`` to ``train_200.txt``, are not read. An image that is a negative example in
+such a list does not contain this class, but it may contain other classes, and has no boxes for them. Images without an
+XML file are therefore left out of training, as in the authors' experiment (Caffe, data/ILSVRC2016/create_list.py). The
+kit's list of images that its evaluation skips for single classes is not read either.
 """
 
 import re
@@ -22,8 +22,8 @@ from ssd_jax.errors import UserError
 
 LAYOUT = ".xml files in Annotations/DET, images in Data/DET"
 
-# In the order of the kit's ILSVRC2015_DET_ID, as in Caffe's data/ILSVRC2016/labelmap_ilsvrc_det.prototxt. The names
-# are in the same order in MMDetection's imagenet_det_classes.
+# The order is that of ILSVRC2015_DET_ID in the development kit, and of Caffe's
+# data/ILSVRC2016/labelmap_ilsvrc_det.prototxt. MMDetection's imagenet_det_classes has the same order.
 SYNSETS = dict(
     re.findall(
         r"(n\d{8}) (\S+)",
@@ -66,7 +66,7 @@ n04591713 wine_bottle n02391049 zebra
 """,
     )
 )
-"""Names of the 200 classes by their synsets, in the order of the labels."""
+"""Name of each of the 200 classes by its synset, in the order of the labels."""
 
 _CLASS_LIST = re.compile(r"train_(pos_|part_|neg_)?\d+")
 
@@ -77,9 +77,9 @@ def matches(root: Path) -> bool:
 
 
 def split_names(data: Data) -> tuple[str, ...]:
-    """Return the names of the splits: folders of annotations, and lists other than those for single classes.
+    """Return the names of the splits: the folders of annotations, and the lists except those for single classes.
 
-    The split test is not among them, since its annotations were never released.
+    The split ``test`` is left out, since its annotations were never released.
     """
     root = Path(data.root)
     lists = {file.stem for file in (root / "ImageSets" / "DET").glob("*.txt")}
@@ -90,22 +90,24 @@ def split_names(data: Data) -> tuple[str, ...]:
 def open_split(
     data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None
 ) -> FolderSource:
-    """Open a split of ILSVRC DET. Reads all its annotation files and the headers of its images.
+    """Open a split of ILSVRC DET, reading all its annotation files and the headers of its images.
 
-    A split is a list ``ImageSets/DET/<split>.txt``, such as ``val1`` and ``val2`` of R-CNN if they were added there, or
-    the folder ``Annotations/DET/<split>``. Images are in ``Data/DET``. The id of an image is its path below
-    ``Data/DET/train`` or ``val`` without extension, as in the lists.
+    A split is a list ``ImageSets/DET/<split>.txt`` or, if there is no such list, the folder
+    ``Annotations/DET/<split>``. The lists ``val1`` and ``val2`` of R-CNN can be added to ``ImageSets/DET``. Images are
+    in ``Data/DET``. The id of an image is its path below ``Data/DET/train`` or ``Data/DET/val`` without extension, as
+    in the lists.
 
     Args:
         data: ``data.root`` is the folder.
         split: Name of the split.
-        class_names: Class names in the order of their labels. Empty: the 200 of the challenge, or those of
-            ``map_det.txt`` in the folder or in its ``devkit/data``, with lines of synset, number and name.
-        problems: Collects errors and warnings. By default, the first error is raised.
+        class_names: Class names in the order of their labels. Empty: the classes in ``map_det.txt`` in the folder or
+            in its ``devkit/data``, each a line with synset, number and name. Without this file, the 200 classes of
+            the challenge.
+        problems: Object that collects errors and warnings. By default, the first error is raised.
 
     Raises:
-        UserError: The split does not exist or is empty. Unless problems are collected, also for a missing
-            image, a missing annotation of a validation image, malformed XML, and a synset without a name.
+        UserError: If the split does not exist or has no annotation file. If errors are raised, also if an image or the
+            annotation file of a validation image is missing, an XML file is malformed, or a synset has no name.
     """
     root, problems = Path(data.root), problems or Problems()
     names_by_synset = _names_by_synset(root)
@@ -129,7 +131,10 @@ def open_split(
 
 
 def _image_ids(data: Data, split: str) -> dict[str, str]:
-    """Return the ids of the images of a split, and the line of a list or the annotation file that names each."""
+    """Return the place that names each image of a split, by the id of the image.
+
+    The place is a line of the split's list or, without a list, the annotation file.
+    """
     root, splits = Path(data.root), split_names(data)
     if split == "test" and split not in splits:
         raise missing_split_error(root, split, splits, "the annotations of 'test' were never released")
@@ -143,9 +148,10 @@ def _image_ids(data: Data, split: str) -> dict[str, str]:
 
 
 def _find_files(root: Path, image_id: str, where: str) -> tuple[Path | None, Path]:
-    """Return the annotation file and the image.
+    """Return the paths of an image's annotation file and of the image itself.
 
-    The annotation file is None for a training image that is only known not to contain some of the classes.
+    The first path is None for a training image without an annotation file. Of such an image, it is only known that some
+    of the classes are not in it.
     """
     subset = re.search(r"_(train|val)(_|/)", image_id)
     if subset is None:
@@ -164,7 +170,7 @@ def _find_files(root: Path, image_id: str, where: str) -> tuple[Path | None, Pat
 def _rename_synsets(
     objects: Sequence[RawObject], names_by_synset: dict[str, str], file: Path, problems: Problems
 ) -> list[RawObject]:
-    """Return the objects with class names instead of synsets. Objects of an unknown synset become problems."""
+    """Return the objects with class names in place of synsets. An object with an unknown synset becomes a problem."""
     for entry in objects:
         if entry.name not in names_by_synset:
             problems.add(

@@ -1,9 +1,10 @@
-"""COCO's splits trainval35k and minival, made from the files of 2017 or of 2014.
+"""Find the COCO files for the splits trainval35k and minival, which exist for COCO 2017 and COCO 2014.
 
 COCO 2014 has about 83,000 training images and 40,500 validation images. Bell et al. ("Inside-Outside Net", arXiv
-1512.04143) kept 5000 of the latter for validation, minival, and trained on the other 35,000 as well: trainval35k, on
-which the COCO models of the SSD paper are trained. COCO's train2017 and val2017 are these two splits ("minival is
-exactly equivalent to the recently defined 2017 val set", Detectron, datasets/data/README.md).
+1512.04143) divided the validation images: 5000 of them, *minival*, are used for validation; the other 35,000 and the
+training images are used for training and are called *trainval35k*. The COCO models of the SSD paper are trained on
+trainval35k. COCO's train2017 and val2017 contain the same images as trainval35k and minival ("minival is exactly
+equivalent to the recently defined 2017 val set", Detectron, datasets/data/README.md).
 """
 
 import functools
@@ -13,21 +14,21 @@ from typing import NamedTuple
 
 
 class Part(NamedTuple):
-    """Images of one COCO file."""
+    """The images that a split takes from one COCO file."""
 
     file: str
-    """Name of the file's content, such as train2014 for instances_train2014.json."""
+    """Name of the COCO file without prefix and extension, such as train2014 for instances_train2014.json."""
     minival: bool | None = None
-    """True selects the images in minival, False the others, None all images."""
+    """True selects the images that are in minival, False the images that are not, None all images."""
 
 
-# The choices of files for each split, in order of preference.
+# For each split: the parts that it can be made of, in order of preference.
 _CHOICES = {
     "trainval35k": ((Part("train2017"),), (Part("train2014"), Part("val2014", minival=False))),
     "minival": ((Part("val2017"),), (Part("val2014", minival=True),)),
 }
 SPLITS = tuple(_CHOICES)
-"""Names of the splits that `find_parts` may find."""
+"""Names of the splits that `find_parts` knows."""
 
 
 def find_parts(split: str, files: Container[str]) -> tuple[Part, ...]:
@@ -35,10 +36,11 @@ def find_parts(split: str, files: Container[str]) -> tuple[Part, ...]:
 
     Args:
         split: Name of the split.
-        files: Names of the content of the files that exist, such as train2014.
+        files: Names of the COCO files that exist, in the form of `Part.file`.
 
     Returns:
-        The parts in order. Empty if the split is not in `SPLITS`, its files are missing, or it is a file itself.
+        The parts in order. Empty if the split is not in `SPLITS`, if its files are missing, or if there is a file with
+        the name of the split.
     """
     choices = () if split in files else _CHOICES.get(split, ())
     return next((parts for parts in choices if all(part.file in files for part in parts)), ())

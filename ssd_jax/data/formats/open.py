@@ -1,8 +1,8 @@
-"""Opens the data set that `config.Data` names: finds its format and hands over to the module that reads it.
+"""Find the format of the data set that `config.Data` names, and open its splits with the module for this format.
 
 To add a format, write a module of this package with the attributes of `FolderFormatModule`, and add its name to
-`FOLDER_FORMATS` below and to the choices of ``Data.format`` in ``config.py``. `ssd_jax.data.formats.reader` has the
-parts that readers share.
+`FOLDER_FORMATS` below and to the choices of ``Data.format`` in ``config.py``. `ssd_jax.data.formats.reader` contains
+functions that such modules share.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from ssd_jax.data.splits import JoinedSource, Term, parse_split, slice_positions
 from ssd_jax.errors import UserError
 
 FOLDER_FORMATS = ("coco", "voc", "yolo", "ilsvrc")
-"""Formats that are recognised by the content of a folder, in the order in which they are tried. Each is the name of a
-module of this package. The module is imported when it is needed."""
+"""Formats that are recognised by the content of a folder, in the order in which they are tried. Each format has the
+name of the module of this package that reads it. The module is imported when it is needed."""
 
 
 @runtime_checkable
@@ -42,10 +42,10 @@ class FolderFormatModule(FormatModule, Protocol):
     """Attributes of a module that reads a format of `FOLDER_FORMATS`."""
 
     LAYOUT: str
-    """Files by which the format is recognised, for the message about an unknown folder."""
+    """Description of the files by which the format is recognised, for the message about an unknown folder."""
 
     def matches(self, root: Path) -> bool:
-        """Return whether a file or folder has the format. Called with any existing path; must be fast."""
+        """Return whether a file or folder has the format. The path may be any existing path; the check must be fast."""
         ...
 
 
@@ -58,22 +58,25 @@ def _folder_format(name: str) -> FolderFormatModule:
 
 
 def open_source(data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None) -> Source:
-    """Open a split of the data set that ``data`` names. Annotations are read now, images on access.
+    """Open a split of the data set that ``data`` names.
+
+    If the data set is a folder, its annotation files are read by this function, and its images on access.
 
     Args:
-        data: Names the data set: ``data.root``, ``data.format`` and what its format needs.
-        split: Name of a split, or several joined and sliced as described in `ssd_jax.data.splits`.
+        data: Options of the data set, such as ``data.root`` and ``data.format``.
+        split: Name of a split, or a specification that joins and slices splits, see `ssd_jax.data.splits`.
         class_names: Class names in the order of their labels, as stored with a run. Empty: the classes of
-            the data set; for joined splits, those of the first followed by new ones of the others.
-        problems: Collects what is wrong with single files and boxes. By default, the first error is raised.
+            the data set. If splits are joined, the classes of the first split are followed by additional classes of
+            the other splits.
+        problems: Object that collects problems of files and boxes. By default, the first error is raised.
 
     Returns:
         The images and annotations of the split.
 
     Raises:
-        UserError: ``data.root`` does not exist or is in no known format, or the split does not exist or is
-            empty. Unless problems are collected, also for a malformed or missing file and for a class that
-            is not in ``class_names``.
+        UserError: If ``data.root`` does not exist or is in no known format, or if the split does not exist or is
+            empty. If errors are raised, also if a file is malformed or missing, or if a class is not in
+            ``class_names``.
     """
     terms = parse_split(split)
     sources = [_open_term(data, term, class_names, problems) for term in terms]
@@ -100,7 +103,7 @@ def split_names(data: Data) -> tuple[str, ...]:
 
 
 def missing_split(data: Data, split: str) -> str | None:
-    """Return a message about the first part of a split that does not exist, or None if all parts exist."""
+    """Return a message about the first term of a split specification that does not exist, or None if all exist."""
     for term in parse_split(split):
         part = _subfolder(data, term.folder)
         splits = split_names(part)
@@ -118,17 +121,17 @@ def is_generated(data: Data) -> bool:
 
 
 def is_tfds(data: Data) -> bool:
-    """Return whether data.root names a set of tensorflow-datasets, such as ``tfds:voc/2007``."""
+    """Return whether ``data.root`` names a data set of tensorflow-datasets, such as ``tfds:voc/2007``."""
     return data.format == "tfds" or data.root.startswith("tfds:")
 
 
 def find_format(data: Data) -> str:
-    """Return the name of the format: ``shapes``, ``tfds`` or one of `FOLDER_FORMATS`.
+    """Return the name of a data set's format: ``shapes``, ``tfds`` or one of `FOLDER_FORMATS`.
 
     With ``data.format="auto"``, the format of a folder is recognised by its files.
 
     Raises:
-        UserError: ``data.root`` is empty, does not exist, or is in no known format.
+        UserError: If ``data.root`` is empty, does not exist, or is in no known format.
     """
     if is_generated(data):
         return "shapes"
@@ -156,7 +159,7 @@ def _recognise(root: Path) -> str | None:
 
 
 def _suggestion(root: Path) -> str:
-    """Return a sentence about what an unrecognised path may be, with a leading space; empty if nothing is known."""
+    """Return a sentence, after a space, about what a path in no known format may be; empty if there is no guess."""
     from ssd_jax.data.formats.coco import explain_mismatch
 
     coco_error = explain_mismatch(root)

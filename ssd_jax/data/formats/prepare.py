@@ -1,6 +1,6 @@
-"""Prepares a public set of tensorflow-datasets from local archives, to be read by `ssd_jax.data.formats.tfds`.
+"""Prepare a public data set of tensorflow-datasets (tfds) from local archives, for `ssd_jax.data.formats.tfds`.
 
-This is the only module that needs TensorFlow, since the code of these sets in tensorflow-datasets does. It never
+This is the only module that needs TensorFlow, because the code of these data sets in tfds imports it. The module never
 accesses the network.
 """
 
@@ -21,21 +21,22 @@ from ssd_jax.errors import UserError, user_errors
 
 
 def prepare_tfds(data: Data, archives: Path, any_checksum: bool = False) -> tfds.core.DatasetBuilder:
-    """Write the set that data.root names as ArrayRecord files below `tfds_dir`. A prepared set is left unchanged.
+    """Prepare the data set that ``data.root`` names as ArrayRecord files in the folder of prepared data sets.
 
-    The archives are unpacked beside the result, and the unpacked files are removed at the end.
+    A data set that is already prepared is left unchanged. The archives are unpacked into a temporary folder in the
+    folder of prepared data sets.
 
     Args:
-        data: ``data.root`` is the name of the set, ``data.tfds_dir`` the folder of prepared sets.
-        archives: Folder with the set's archives under their original names.
+        data: ``data.root`` is the name of the data set, ``data.tfds_dir`` the folder of prepared data sets.
+        archives: Folder with the archives of the data set under their original names.
         any_checksum: Accept archives whose checksums differ from those that tfds knows.
 
     Returns:
-        The builder of the prepared set.
+        The builder (tfds' object for a data set) of the prepared data set.
 
     Raises:
-        UserError: TensorFlow is not installed, tfds does not know the set, or archives are missing (all
-            missing ones are listed), damaged or not the original ones.
+        UserError: If TensorFlow is not installed, tfds does not know the data set, or archives are missing, corrupt or
+            not the original archives. All missing archives are listed.
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
@@ -50,13 +51,13 @@ def prepare_tfds(data: Data, archives: Path, any_checksum: bool = False) -> tfds
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
         raise UserError(f"{data.root}: tfds has no set of this name, or cannot make it. {error}") from error
     if not sys.stderr.isatty():
-        tfds.disable_progress_bar()  # it would write a line per file into a log
+        tfds.disable_progress_bar()  # in a log file, the progress bar would be one line for each file
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="unpacked.", dir=folder) as unpacked:
         manager = _LocalArchives(builder, archives, any_checksum, unpacked)
         # tfds has no public way to supply a download manager, and its own would access the network.
         builder._make_download_manager = lambda **_: manager
-        # The code of the set, tfds and TensorFlow raise exceptions of many types.
+        # The code of the data set, tfds and TensorFlow raise exceptions of many types.
         with user_errors(
             f"{data.root}: can't be prepared from '{archives}'",
             "Check that the archives are complete.",
@@ -69,7 +70,7 @@ def prepare_tfds(data: Data, archives: Path, any_checksum: bool = False) -> tfds
 
 
 class _LocalArchives(tfds.download.DownloadManager):
-    """Returns files of a folder in place of downloads."""
+    """Download manager of tfds that returns files in a folder instead of downloading them."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, archives: Path, any_checksum: bool, unpacked: str):
         super().__init__(
@@ -103,7 +104,10 @@ class _LocalArchives(tfds.download.DownloadManager):
         return resource
 
     def _file(self, url: str) -> Path:
-        """Return the file in place of a URL: the name registered with the checksum, or the end of the URL."""
+        """Return the path of the archive for a URL.
+
+        Its name is the name that tfds has registered together with the checksum, or the last part of the URL.
+        """
         known = self._known_files.get(url)
         return self._archives / ((known and known.filename) or os.path.basename(url))
 
@@ -138,7 +142,7 @@ def _url(leaf: Any) -> str:
 
 
 def _map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
-    """Apply a function to each leaf of nested dicts, lists and tuples."""
+    """Return nested dicts, lists and tuples with a function applied to each leaf."""
     if isinstance(tree, Mapping):
         return {key: _map_leaves(function, branch) for key, branch in tree.items()}
     if isinstance(tree, list | tuple):

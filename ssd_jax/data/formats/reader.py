@@ -1,4 +1,4 @@
-"""Parts shared by the readers of folder formats: looking up a split, splitting by hash, and building the source."""
+"""Functions shared by the modules for folder formats: find a split, split images by hash, and build a source."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,19 +20,19 @@ from ssd_jax.errors import UserError
 T = TypeVar("T")
 
 HASHED_SPLITS = ("train", "val")
-"""Splits of a folder that defines none: images are assigned by `hash_split`."""
+"""Splits of a folder that does not define any splits; `hash_split` assigns its images to them."""
 
 
 def find_split(root: object, split: str, splits: Sequence[str]) -> str:
-    """Return the name of a split in a data set: the requested name or an alias (val, valid, validation).
+    """Return the name that a requested split has in a data set. val, valid and validation stand for each other.
 
     Args:
         root: Folder or name of the data set, for the message.
         split: Requested name.
-        splits: Splits that the data set has.
+        splits: Names of the splits of the data set.
 
     Raises:
-        UserError: The data set has no such split.
+        UserError: If the data set has no such split.
     """
     name = next((alias for alias in split_aliases(split) if alias in splits), None)
     if name is None:
@@ -41,12 +41,22 @@ def find_split(root: object, split: str, splits: Sequence[str]) -> str:
 
 
 def missing_split_error(root: object, split: str, splits: Iterable[object], reason: str = "") -> UserError:
-    """Return the error for a missing split. The reason defaults to "there is no split ..."."""
+    """Return the error for a missing split, which lists the splits of the data set.
+
+    The default reason is "there is no split ...".
+    """
     return UserError(f"{root}: {reason or f'there is no split {split!r}'}. Available splits: {join_names(splits)}.")
 
 
 def select_by_hash(items: Sequence[T], image_ids: Sequence[str], split: str, val_fraction: float) -> list[T]:
-    """Return the items whose images `hash_split` assigns to a split of `HASHED_SPLITS`."""
+    """Return the items whose images `hash_split` assigns to a split.
+
+    Args:
+        items: One item for each image.
+        image_ids: Id of each image.
+        split: Name of the split, one of `HASHED_SPLITS`.
+        val_fraction: Expected fraction of the images in val.
+    """
     in_val = hash_split(image_ids, val_fraction)
     return [item for item, val in zip(items, in_val, strict=True) if val == (split == "val")]
 
@@ -55,11 +65,11 @@ class SplitBuilder:
     """Collects the annotations of a split and builds its `FolderSource`."""
 
     def __init__(self, class_names: Sequence[str], problems: Problems):
-        """Start without images.
+        """Create a builder without images.
 
         Args:
             class_names: Names of the classes in the order of their labels.
-            problems: Receives what is wrong with the objects, and provides the notes of the source.
+            problems: Object that collects the problems of the added objects. Its notes become notes of the source.
         """
         self._class_names = tuple(class_names)
         self._labels = {name: label for label, name in enumerate(self._class_names, start=1)}
@@ -82,12 +92,15 @@ class SplitBuilder:
         """Add an image with its objects.
 
         Args:
-            image_id: Unique name of the image in the data set.
+            image_id: Unique identifier of the image in the data set.
             image: Image file.
             size: Width and height of the upright image in pixels.
-            objects: Objects as read; those of an unknown class or without area become problems.
+            objects: Objects as read from the file. An object of an unknown class or without an area becomes a problem.
             file: File that the objects were read from, for messages.
-            number: Number of the image in the data set, if it has one.
+            number: Numeric id of the image in the data set, if it has one.
+
+        Raises:
+            UserError: If an object is of an unknown class, and ``problems`` raises errors.
         """
         self._annotations.append(
             annotation_from_objects(
@@ -103,7 +116,7 @@ class SplitBuilder:
         coco_truth: CocoTruth | None = None,
         annotated: bool = True,
     ) -> FolderSource:
-        """Return the source of the images added so far. The notes follow those about problems."""
+        """Return a source with the images that were added. Its notes are those about problems, then ``notes``."""
         return FolderSource(
             self._annotations,
             self._class_names,

@@ -1,12 +1,13 @@
-"""The generated data set ``shapes``: images of geometric shapes with exact boxes, without a download.
+"""Generate the data set ``shapes``: images of geometric shapes with exact boxes, without a download.
 
-The images contain circles, squares, stars and triangles. The shapes are textured, roughly upright, between 1/8 and 4/5
-of the image's side in size, and may partly occlude each other. The background consists of noise, stripes, checks or
-gradients with random strokes and patches. Shapes and backgrounds get their texture from the same function with the
-same range of colours, so that colour alone does not identify the shapes.
+The images contain circles, squares, stars and triangles. The shapes are textured, rotated by at most 15 degrees from
+their upright position, and may partly occlude each other. The longer side of their boxes is between 1/8 and 4/5 of the
+image's side. The background consists of noise, stripes, checks or gradients with random strokes and patches. Shapes and
+backgrounds have textures from the same function and from a similar range of colours, so that colour alone does not
+identify the shapes.
 
-An image is determined by (seed, split, index). Boxes are drawn from a separate random stream and are multiples of 1/64
-pixel, so that they are the same on every platform and with every version of Pillow.
+An image is determined by (seed, split, index). Boxes are sampled from a separate random stream, and their coordinates
+are multiples of 1/64 pixel, so that they are the same on every platform and with every version of Pillow.
 """
 
 import math
@@ -26,15 +27,15 @@ from ssd_jax.errors import UserError
 CLASS_NAMES = ("circle", "square", "star", "triangle")
 SPLITS = ("train", "val", "test")
 
-_MIN_SIDE, _MAX_SIDE = 1 / 8, 0.8  # longer side of a box, relative to the image's side
+_MIN_SIDE, _MAX_SIDE = 1 / 8, 0.8  # range of the longer side of a box, relative to the image's side
 _MAX_OBJECTS = 6
 _MAX_ROTATION = math.radians(15)
-_MAX_OCCLUSION = 0.4  # fraction of a shape's area that other shapes may cover
+_MAX_OCCLUSION = 0.4  # maximum fraction of a shape's area that other shapes cover
 _STAR_RADIUS_RATIO = 0.45  # inner over outer radius
 _SUPERSAMPLING = 4
 _MAX_CACHE_BYTES = 2**29
 _MIN_CONTRAST = 90.0  # distance in RGB 0-255 between a shape's mean colour and its surroundings
-_CIRCLE_CORNERS = 64  # a circle is drawn as a polygon
+_CIRCLE_CORNERS = 64  # corners of the polygon that is drawn for a circle
 
 
 def split_names(data: Data) -> tuple[str, ...]:
@@ -48,7 +49,7 @@ def open_split(
     """Open a split of the generated data set that ``data.shapes`` describes.
 
     Raises:
-        UserError: The split does not exist, or ``class_names`` are others than `CLASS_NAMES`.
+        UserError: If the split does not exist, or ``class_names`` is neither empty nor equal to `CLASS_NAMES`.
     """
     if class_names and tuple(class_names) != CLASS_NAMES:
         raise UserError(
@@ -62,11 +63,11 @@ class Shape(NamedTuple):
     """A shape in an image. Coordinates are in pixels, with y pointing down."""
 
     label: int
-    """1..C"""
+    """Label of the class, from 1."""
     corners: Float[np.ndarray, "k 2"]
-    """xy of the corners of its polygon."""
+    """Coordinates (x, y) of the corners of the polygon."""
     box_px: tuple[float, float, float, float]
-    """Bounding box of the corners, xyxy."""
+    """Bounding box of the corners, xyxy in pixels."""
 
 
 class ShapesSource(Source):
@@ -75,7 +76,15 @@ class ShapesSource(Source):
     class_names = CLASS_NAMES
 
     def __init__(self, config: Shapes, split: str):
-        """Open the split train, val or test. Raises UserError for any other name."""
+        """Open a split.
+
+        Args:
+            config: Options of the data set: numbers of images, image size and seed.
+            split: Name of the split: train, val or test.
+
+        Raises:
+            UserError: If the split has another name.
+        """
         if split not in SPLITS:
             raise missing_split_error("shapes", split, SPLITS)
         self._size = config.image_size
@@ -104,9 +113,9 @@ class ShapesSource(Source):
         return [(self._size, self._size)] * self._length
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Return an image, read-only.
+        """Return the image at an index as a read-only array of RGB pixels.
 
-        Images are kept in memory up to 512 MiB per split, since drawing one takes longer than decoding a file.
+        Since drawing an image takes longer than decoding a file, images are kept in memory, up to 512 MiB per split.
         """
         image = self._images.get(index)
         if image is None:
@@ -127,19 +136,20 @@ class ShapesSource(Source):
 
 
 def sample_shapes(rng: np.random.Generator, size: int) -> list[Shape]:
-    """Sample the shapes of an image.
+    """Return random shapes for an image.
 
     Args:
         rng: Random generator.
         size: Side of the square image in pixels.
 
     Returns:
-        One to six shapes from back to front, entirely inside the image. At most 40 % of a shape is covered by others.
+        One to six shapes from back to front. Each shape is entirely inside the image, and at most 40 % of its area is
+        covered by other shapes.
     """
     target = 1 + int(rng.random() * _MAX_OBJECTS)
     shapes: list[Shape] = []
-    visible: list[Float[np.ndarray, "m 2"]] = []  # for each shape, those of its grid points that are not covered
-    totals: list[int] = []  # for each shape, the number of its grid points
+    visible: list[Float[np.ndarray, "m 2"]] = []  # the grid points of each shape that are not covered
+    totals: list[int] = []  # the number of grid points of each shape
     for _ in range(4 * target):
         shape = _sample_shape(rng, size)
         remaining = [
@@ -173,7 +183,8 @@ def _sample_shape(rng: np.random.Generator, size: int) -> Shape:
 
 
 def _unit_corners(name: str, angle: float) -> Float[np.ndarray, "k 2"]:
-    """Return the corners of a shape of radius 1, rotated by an angle from its upright position."""
+    """Return the corners (x, y) of a shape with radius 1 around the origin, rotated by an angle in radians from its
+    upright position. A circle is not rotated."""
     count = {"circle": _CIRCLE_CORNERS, "square": 4, "star": 10, "triangle": 3}[name]
     upright = {"circle": 0.0, "square": math.pi / 4, "star": -math.pi / 2, "triangle": -math.pi / 2}[name]
     start = 0.0 if name == "circle" else upright + angle
@@ -192,8 +203,10 @@ def _grid_points(shape: Shape) -> Float[np.ndarray, "m 2"]:
 
 
 def _contains(shape: Shape, points: Float[np.ndarray, "m 2"]) -> Bool[np.ndarray, " m"]:
-    """Return whether points are inside, by the even-odd rule: a ray to the right crosses the outline an odd number
-    of times."""
+    """Return whether each point is inside a shape.
+
+    By the even-odd rule, a point is inside if a ray from it to the right crosses the outline an odd number of times.
+    """
     (x1, y1), (x2, y2) = shape.corners.T, np.roll(shape.corners, -1, axis=0).T
     x, y = points[:, :1], points[:, 1:]
     straddles = (y1 > y) != (y2 > y)
@@ -205,15 +218,14 @@ def _contains(shape: Shape, points: Float[np.ndarray, "m 2"]) -> Bool[np.ndarray
 
 
 def paint_image(rng: np.random.Generator, shapes: list[Shape], size: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw an image.
+    """Return the RGB pixels of an image with the given shapes.
+
+    The shapes are drawn over a background with clutter; uneven light and noise are then applied to the whole image.
 
     Args:
         rng: Random generator.
         shapes: Shapes from back to front.
         size: Side of the square image in pixels.
-
-    Returns:
-        The background with clutter, the shapes, and uneven light and noise over everything. RGB.
     """
     canvas = _pattern(rng, (size, size), rng.uniform(40, 215, 3), spread=rng.uniform(20, 60))
     _paint_camouflage(rng, canvas)
@@ -226,9 +238,15 @@ def paint_image(rng: np.random.Generator, shapes: list[Shape], size: int) -> UIn
 def _pattern(
     rng: np.random.Generator, size: tuple[int, int], colour: Float[np.ndarray, " 3"], spread: float
 ) -> Image.Image:
-    """Draw a texture of one shade of noise around a colour, or of two in stripes, checks or a gradient.
+    """Return an image with a random texture: smooth noise around one colour, or around two colours that alternate in
+    stripes or checks or change in a gradient.
 
-    size is (width, height); spread is the deviation from the colour on the scale 0-255.
+    Args:
+        rng: Random generator.
+        size: Width and height in pixels.
+        colour: Mean colour, RGB 0-255.
+        spread: Maximum deviation of the noise from its colour, and of each of two colours from ``colour``, on the scale
+            0-255.
     """
     shift = rng.uniform(-1, 1, 3) * spread
     kind = rng.integers(len(_MASKS) + 1)
@@ -242,7 +260,7 @@ def _pattern(
 def _noise(
     rng: np.random.Generator, size: tuple[int, int], colour: Float[np.ndarray, " 3"], spread: float
 ) -> Image.Image:
-    """Draw smooth noise with patches of 1/4 and 1/16 of the image."""
+    """Return an image of smooth noise around a colour, with patches of 1/4 and 1/16 of the image's side."""
     noise = np.repeat(np.repeat(rng.uniform(-0.6, 0.6, (4, 4, 3)), 4, axis=0), 4, axis=1)
     noise += rng.uniform(-0.4, 0.4, (16, 16, 3))
     coarse = np.clip(colour + spread * noise, 0, 255).astype(np.uint8)
@@ -250,7 +268,7 @@ def _noise(
 
 
 def _ramp(size: tuple[int, int], angle: float) -> Float32[np.ndarray, "h w"]:
-    """Return the distance of each pixel along a direction, in pixels."""
+    """Return the coordinate of each pixel along an axis at an angle in radians, in pixels."""
     x, y = (np.arange(side, dtype=np.float32) for side in size)
     return x * np.float32(math.cos(angle)) + y[:, None] * np.float32(math.sin(angle))
 
@@ -304,7 +322,7 @@ def _paint_strokes(rng: np.random.Generator, canvas: Image.Image) -> Image.Image
 
 
 def _paint_shape(rng: np.random.Generator, canvas: Image.Image, shape: Shape) -> None:
-    """Draw a shape in a colour that differs from its surroundings. A fifth of the shapes is nearly plain."""
+    """Draw a shape in a colour that differs from its surroundings. With probability 1/5, the shape is nearly plain."""
     left, top = (max(math.floor(edge) - 1, 0) for edge in shape.box_px[:2])
     right, bottom = (min(math.ceil(edge) + 1, limit) for edge, limit in zip(shape.box_px[2:], canvas.size, strict=True))
     window = (left, top, right, bottom)
@@ -316,22 +334,25 @@ def _paint_shape(rng: np.random.Generator, canvas: Image.Image, shape: Shape) ->
 
 
 def _contrasting(rng: np.random.Generator, other: UInt8[np.ndarray, " 3"]) -> Float[np.ndarray, " 3"]:
-    """Return a random colour at least _MIN_CONTRAST from another one, or the most distant of 20."""
+    """Return a random colour (RGB 0-255) whose distance from another colour is at least _MIN_CONTRAST.
+
+    If none of 20 random colours has this distance, return the most distant of them.
+    """
     colours = rng.uniform(20, 235, (20, 3))
     distance = np.linalg.norm(colours - other, axis=-1)
     return colours[np.argmax(np.minimum(distance, _MIN_CONTRAST))]
 
 
 def _coverage(corners: Float[np.ndarray, "k 2"], size: tuple[int, int]) -> Image.Image:
-    """Return the fraction of each pixel inside a polygon on the scale 0-255. size is (width, height)."""
+    """Return the fraction of each pixel that is inside a polygon, as an image of (width, height) with values 0-255."""
     mask = Image.new("L", (size[0] * _SUPERSAMPLING, size[1] * _SUPERSAMPLING))
-    fine = corners * _SUPERSAMPLING - 0.5  # in Pillow, integers are pixel centres
+    fine = corners * _SUPERSAMPLING - 0.5  # in Pillow, integer coordinates are pixel centres
     ImageDraw.Draw(mask).polygon([tuple(corner) for corner in fine.tolist()], fill=255)
     return mask.reduce(_SUPERSAMPLING)
 
 
 def _light_and_grain(rng: np.random.Generator, canvas: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    """Apply uneven light of up to 20 % and sensor noise."""
+    """Return the pixels of an image with uneven light, which changes values by up to 20 %, and with sensor noise."""
     light = rng.uniform(0.8, 1.2, (3, 3)).astype(np.float32)
     light = np.asarray(Image.fromarray(light).resize(canvas.size, Image.Resampling.BICUBIC))
     pixels = np.asarray(canvas) * light[..., None]

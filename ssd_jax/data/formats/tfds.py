@@ -1,7 +1,7 @@
-"""Reads data sets that tensorflow-datasets has prepared as ArrayRecord files. TensorFlow is not needed.
+"""Read data sets that tensorflow-datasets (tfds) has prepared as ArrayRecord files. TensorFlow is not needed.
 
-Any detection set with the features ``image`` and ``objects/bbox`` can be read; `ssd_jax.data.formats.prepare` makes
-the public ones from their archives. Format: https://www.tensorflow.org/datasets/external_tfrecord.
+Any data set with the features ``image`` and ``objects/bbox`` can be read. `ssd_jax.data.formats.prepare` prepares
+public data sets from their archives. Format: https://www.tensorflow.org/datasets/external_tfrecord.
 """
 
 import os
@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float32, UInt8
 
-# Not exported, but the only function that finds config and version of a set without running its code, which may
-# import TensorFlow, as tfds.builder does.
+# This function is not exported, but it is the only one that finds the config and the version of a data set without
+# running the code of the data set. tfds.builder runs this code, which may import TensorFlow.
 from tensorflow_datasets.core.read_only_builder import builder_from_files
 
 from ssd_jax.config import Data
@@ -26,12 +26,12 @@ from ssd_jax.errors import UserError, user_errors
 
 PREFIX = "tfds:"
 
-_NO_LABELS = ("object",)  # class names of a set without labels
-_WITHOUT_TRUTH = ("coco/2014", "coco/2017", "voc/2012")  # the boxes of their test images are not public
+_NO_LABELS = ("object",)  # class names of a data set without labels
+_WITHOUT_TRUTH = ("coco/2014", "coco/2017", "voc/2012")  # data sets whose test images have no public boxes
 
 
 class TfdsSource(Source):
-    """A split of a prepared set. An image and its boxes are one record, which is read on each access.
+    """A split of a prepared data set. An image and its boxes are one record, which is read on each access.
 
     ``category_ids`` is None, since tfds renumbers the classes and does not keep COCO's ids.
     """
@@ -46,14 +46,15 @@ class TfdsSource(Source):
         """Open a split.
 
         Args:
-            builder: Prepared set.
+            builder: Prepared data set.
             split: Name of a split that exists.
-            class_names: Class names in the order of their labels. Empty: those of the set.
-            problems: Collects problems of boxes whenever an annotation is read. By default, errors are
-                raised and warnings ignored.
+            class_names: Class names in the order of their labels. Empty: the class names of the data set.
+            problems: Object that collects the problems of boxes whenever an annotation is read. By default, errors
+                are raised and warnings are ignored.
 
         Raises:
-            UserError: The set has no images with boxes, or a class that is not in ``class_names``.
+            UserError: If the data set has no images with boxes, or has a class that is not in ``class_names`` and
+                errors are raised.
         """
         info = builder.info
         self._where, self._split = f"{PREFIX}{info.full_name} {split}", split
@@ -78,16 +79,17 @@ class TfdsSource(Source):
         return len(self._records)
 
     def sizes(self) -> None:
-        """Return None: the sizes are in the headers of the images, so all records would have to be read."""
+        """Return None, because all records would have to be read to know the sizes of the images."""
 
     def annotation(self, index: int) -> Annotation:
-        """Read the annotation of an image. Boxes without area are left out.
+        """Return the annotation of the image at an index. Boxes without an area are left out.
 
-        ``image_id`` is the image's file name without extension, or its id in the set, or the split and the index.
+        ``image_id`` is the file name of the image without extension. If the data set does not store file names, it is
+        the id of the image or, if there are no ids either, the name of the split and the index.
 
         Raises:
-            UserError: The image has no readable header, a coordinate is not from 0 to 1, or a label has no
-                name; names the record.
+            UserError: If the image has no readable header, a coordinate is not from 0 to 1, or a label has no
+                name; the message names the record.
         """
         example, name = self._read(index)
         size = stored_size(example["image"], name)
@@ -126,10 +128,12 @@ class TfdsSource(Source):
         )
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Read an image as stored. EXIF orientation is ignored, since boxes of tfds refer to the pixels as stored.
+        """Return the image at an index as RGB pixels.
+
+        The image is not rotated by its EXIF orientation, since boxes of tfds refer to the pixels as stored.
 
         Raises:
-            UserError: The record contains no image or an incomplete one; names the record.
+            UserError: If the record contains no image or a truncated image; the message names the record.
         """
         example, name = self._read(index)
         return decode_image(example["image"], name)
@@ -153,30 +157,35 @@ class TfdsSource(Source):
 
 
 def tfds_dir(data: Data) -> Path:
-    """Return the folder of prepared sets: data.tfds_dir, or tfds' default, $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    """Return the folder of prepared data sets.
+
+    It is ``data.tfds_dir``, or the default of tfds: $TFDS_DATA_DIR or ~/tensorflow_datasets.
+    """
     return Path(data.tfds_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def split_names(data: Data) -> tuple[str, ...]:
-    """Return the names of the splits of a prepared set. Raises UserError as `prepared_builder` does."""
+    """Return the names of the splits of a prepared data set. Raises UserError as `prepared_builder` does."""
     return tuple(prepared_builder(data).info.splits)
 
 
 def open_split(data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None) -> TfdsSource:
-    """Open a split of a prepared set.
+    """Open a split of a prepared data set.
 
-    COCO's official metrics cannot be computed from tfds' COCO, which drops category ids and rounds areas down to
-    integers. They require the original JSON files.
+    The COCO data set of tfds has no category ids, and its areas are rounded down to integers. COCO's official metrics
+    therefore require the original JSON files.
 
     Args:
         data: ``data.root`` is ``tfds:NAME``, ``tfds:NAME/CONFIG`` or ``tfds:NAME/CONFIG:VERSION``.
         split: Name of the split.
-        class_names: Class names in the order of their labels. Empty: those of the set.
-        problems: Collects problems of boxes whenever an annotation is read.
+        class_names: Class names in the order of their labels. Empty: the class names of the data set.
+        problems: Object that collects the problems of boxes whenever an annotation is read. By default, errors are
+            raised and warnings are ignored.
 
     Raises:
-        UserError: The set is not prepared as ArrayRecord, has no images with boxes, has no such split, or
-            lacks a file. Unless problems are collected, also for a class that is not in ``class_names``.
+        UserError: If the data set is not prepared as ArrayRecord files, has no images with boxes, or has no such
+            split, or if one of its files is missing. If errors are raised, also if it has a class that is not in
+            ``class_names``.
     """
     builder = prepared_builder(data)
     splits = builder.info.splits
@@ -194,10 +203,10 @@ def open_split(data: Data, split: str, class_names: Sequence[str] = (), problems
 
 
 def prepared_builder(data: Data) -> tfds.core.DatasetBuilder:
-    """Return tfds' builder of the prepared set that data.root names.
+    """Return the builder (tfds' object for a data set) of the prepared data set that ``data.root`` names.
 
     Raises:
-        UserError: The set is not prepared, or not as ArrayRecord, or data.root is not a valid name.
+        UserError: If the data set is not prepared as ArrayRecord files, or if ``data.root`` is not a valid name.
     """
     name, folder = data.root.removeprefix(PREFIX), tfds_dir(data)
     try:
@@ -233,7 +242,7 @@ def _how_to_prepare(data: Data) -> str:
 
 
 def _prepared_names(folder: Path) -> set[str]:
-    """Return the names of the prepared sets in a folder: NAME or NAME/CONFIG."""
+    """Return the names of the prepared data sets in a folder: NAME or NAME/CONFIG."""
     files = [*folder.glob("*/*/dataset_info.json"), *folder.glob("*/*/*/dataset_info.json")]
     return {file.parent.parent.relative_to(folder).as_posix() for file in files}
 
@@ -251,7 +260,7 @@ def _notes(info: tfds.core.DatasetInfo) -> tuple[str, ...]:
 
 
 def _select_features(where: str, features: tfds.features.FeaturesDict) -> tfds.features.FeaturesDict:
-    """Return the features that are read here, so that others, such as masks, are not decoded."""
+    """Return only the features of a record that are needed, so that others, such as masks, are not decoded."""
     objects = _inner(features["objects"]) if "objects" in features else None
     if "image" not in features or not isinstance(objects, tfds.features.FeaturesDict) or "bbox" not in objects:
         raise UserError(
@@ -261,13 +270,13 @@ def _select_features(where: str, features: tfds.features.FeaturesDict) -> tfds.f
     image, bbox = features["image"], _inner(objects["bbox"])
     if not isinstance(image, tfds.features.Image) or image.np_dtype == np.float32:
         raise UserError(f"{where}: the feature image has neither 8 nor 16 bits per channel, but is {image}.")
-    # Sets made before tfds had box formats do not state one. Their boxes are relative.
+    # Data sets that were made before tfds had box formats do not state a format. Their boxes are normalised.
     box_format = getattr(bbox, "bbox_format", None)
     if not isinstance(bbox, tfds.features.BBoxFeature) or (box_format and box_format.value != "REL_YXYX"):
         raise UserError(f"{where}: the feature objects/bbox is not in tfds' usual format REL_YXYX, but is {bbox}.")
     names = ("bbox", "label", "is_difficult", "is_crowd", "area")
     selected = {name: objects[name] for name in names if name in objects}
-    # A sequence of objects and an object of sequences are stored in the same way.
+    # A sequence of dicts and a dict of sequences are stored in the same way.
     sequence = type(features["objects"]) is tfds.features.Sequence
     optional = {name: features[name] for name in ("image/filename", "image/id") if name in features}
     return tfds.features.FeaturesDict({
@@ -290,11 +299,12 @@ def _inner(feature: Any) -> Any:
 
 
 def _boxes_px(bbox: Float32[np.ndarray, "g 4"], size: tuple[int, int], name: str) -> Float32[np.ndarray, "g 4"]:
-    """Convert normalised ymin, xmin, ymax, xmax to xyxy in pixels of an image of (width, height)."""
+    """Return normalised boxes (ymin, xmin, ymax, xmax) as xyxy in pixels of an image of (width, height)."""
     if not ((bbox >= 0) & (bbox <= 1)).all():
         raise UserError(f"{name}: its boxes {bbox.tolist()} are not all from 0 to 1. Correct the set.")
     width, height = size
-    # In float64, integer coordinates become integers again, or their neighbours.
+    # The product is computed in float64, so that coordinates that were integers become integers again, or float32
+    # numbers next to them.
     return (bbox[:, [1, 0, 3, 2]].astype(np.float64) * (width, height, width, height)).astype(np.float32)
 
 

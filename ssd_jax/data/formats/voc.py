@@ -1,8 +1,8 @@
-"""Reads folders in the layout of PASCAL VOC, with one XML annotation file per image.
+"""Read data sets in the format of PASCAL VOC, with one XML annotation file per image.
 
-Format: The PASCAL Visual Object Classes Challenge 2007 Development Kit, section 5. Coordinates are used as they
-appear in the file. VOC itself counts pixels from 1 and includes the last one; most tools that write this format
-today count from 0.
+Format: The PASCAL Visual Object Classes Challenge 2007 Development Kit, section 5. Coordinates are used as they are in
+the file. In VOC's own files, pixels are counted from 1, and xmax and ymax are the last pixels inside the box; most
+tools that write this format today count from 0.
 """
 
 import math
@@ -32,8 +32,9 @@ class VocAnnotation(NamedTuple):
     filename: str
     """File name of the image; empty if the file does not state it."""
     size: tuple[int, int] | None
-    """Width and height in pixels; None if missing or invalid."""
+    """Width and height of the image in pixels; None if missing or invalid."""
     objects: tuple[RawObject, ...]
+    """Valid objects in the order of the file."""
 
 
 def matches(root: Path) -> bool:
@@ -49,25 +50,26 @@ def split_names(data: Data) -> tuple[str, ...]:
 def open_split(
     data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None
 ) -> FolderSource:
-    """Open a split of a VOC folder. Reads all its annotation files and the headers of its images.
+    """Open a split of a VOC folder, reading its annotation files and the headers of its images.
 
-    Splits are the lists in ``ImageSets/Main``, or folders (``train/``, ``valid/``). Without either, images are
-    assigned to train and val by `hash_split`. Annotation files are in ``Annotations/`` or beside the images, images
-    in ``JPEGImages/``, ``images/`` or beside the annotation files.
+    A split is a list ``ImageSets/Main/<split>.txt`` or, without ``ImageSets/Main``, a folder such as ``train/`` or
+    ``valid/``. Without either, images are assigned to train and val by `hash_split`. Annotation files are in
+    ``Annotations/``, ``annotations/`` or ``labels/``, or in the folder itself; images are in ``JPEGImages/``,
+    ``images/``, ``Images/`` or ``img/``, or in the folder of the annotation files.
 
-    If most images of the list ``test`` have no annotation file, as in VOC 2012, their boxes are assumed to be known
-    to the challenge's server only, and the source has ``annotated=False``.
+    If most images of the list ``test`` have no annotation file, as in VOC 2012, their boxes are assumed not to be
+    public, and the source has ``annotated=False``.
 
     Args:
         data: ``data.root`` is the folder.
         split: Name of the split.
-        class_names: Class names in the order of their labels. Empty: all names in the folder, over all
-            splits, sorted.
-        problems: Collects errors and warnings. By default, the first error is raised.
+        class_names: Class names in the order of their labels. Empty: the class names in all splits of the folder,
+            sorted.
+        problems: Object that collects errors and warnings. By default, the first error is raised.
 
     Raises:
-        UserError: The split does not exist. Unless problems are collected, also for a missing file,
-            malformed XML, and a class that is not in ``class_names``.
+        UserError: If the split does not exist or is empty. If errors are raised, also if a file is missing or
+            malformed, or if a class is not in ``class_names``.
     """
     root, problems = Path(data.root), problems or Problems()
     if split == "test" and _is_test_without_boxes(root):
@@ -101,9 +103,10 @@ def open_split(
 
 
 def _is_test_without_boxes(root: Path) -> bool:
-    """Return whether most images of the list test have no annotation file.
+    """Return whether most images of the list ``test`` have no annotation file.
 
-    Some images of VOC 2012 have one, for the layout and action tasks, that lists only part of the objects.
+    In VOC 2012, some images of ``test`` have an annotation file for other tasks (person layout and action
+    classification), which contains only some of the objects.
     """
     file = root / "ImageSets" / "Main" / "test.txt"
     if not file.is_file():
@@ -139,14 +142,15 @@ def _parse(file: Path, problems: Problems) -> VocAnnotation | None:
 
 
 def parse_voc_xml(file: Path, problems: Problems | None = None) -> VocAnnotation:
-    """Parse an annotation file. Boxes are xyxy in pixels, as in the file, not clipped.
+    """Return the content of an annotation file. Boxes are as in the file, not clipped to the image.
 
     Args:
         file: XML file.
-        problems: Collects malformed objects. By default, the first one is raised.
+        problems: Object that collects malformed objects. By default, the first malformed object raises an error.
 
     Raises:
-        UserError: The file cannot be read, or an object is malformed; names the file and the line or object.
+        UserError: If the file cannot be read or is not well-formed, or if an object is malformed and errors are
+            raised. The message names the file and the line or object.
     """
     problems = problems or Problems()
     # An unknown encoding raises ValueError or LookupError.
@@ -198,12 +202,13 @@ def _parse_number(file: Path, number: int, node: ElementTree.Element, path: str)
 
 
 def true_size(image: Path, content: VocAnnotation) -> tuple[int, int]:
-    """Return the width and height from the image's header, since many tools write a wrong <size> or none.
+    """Return the (width, height) of an image in pixels, from its header.
 
-    If the image cannot be read, the stated size is returned: the loader reports the image when it reads it.
+    Many tools write a wrong <size> into the annotation file, or none. This size is only returned if the image cannot be
+    read; the loader then reports the image when it reads it.
 
     Raises:
-        UserError: The image cannot be read, and no size is stated.
+        UserError: If the image cannot be read, and the annotation file does not state a size.
     """
     try:
         return image_size(image, content.size)
@@ -214,10 +219,11 @@ def true_size(image: Path, content: VocAnnotation) -> tuple[int, int]:
 
 
 def _find_image(file: Path, images: dict[str, list[Path]], filename: str) -> Path:
-    """Return the image with the name of the annotation file, or else the one named by <filename>.
+    """Return the image with the stem of the annotation file or, if there is none, the image named by <filename>.
 
-    If several images differ only by their extension, <filename> selects one. An image that has an annotation file of
-    its own is not used, since <filename> is wrong in a copied annotation file.
+    If several images have the stem of the annotation file, <filename> selects one of them. The image named by
+    <filename> is not used if it has an annotation file of its own: this file is then probably a copy in which
+    <filename> was not changed.
     """
     own = images.get(file.stem, [])
     if len(own) == 1:
@@ -240,14 +246,14 @@ def _splits(root: Path) -> tuple[str, ...]:
     main = root / "ImageSets" / "Main"
     if main.is_dir():
         names = sorted(file.stem for file in main.glob("*.txt"))
-        # VOC's lists for single classes, such as aeroplane_train.txt beside train.txt, are not splits.
+        # VOC's lists for single classes are not splits; their names end in that of a split, as in aeroplane_train.txt.
         return tuple(n for n in names if not any(n.endswith("_" + other) for other in names))
     folders = tuple(sorted(f.name for f in root.iterdir() if f.is_dir() and _has_xml(f)))
     return tuple(f for f in folders if f not in _ANNOTATION_FOLDERS) or HASHED_SPLITS
 
 
 def _split_files(root: Path, data: Data, split: str, problems: Problems) -> tuple[list[Path], dict[str, list[Path]]]:
-    """Return the annotation files of a split, and all images of the image folder by stem."""
+    """Return the annotation files of a split, and all images of the image folder by their stems."""
     name = find_split(root, split, _splits(root))
     if (root / "ImageSets" / "Main").is_dir():
         folder = _annotation_folder(root)
@@ -287,7 +293,7 @@ def _images_by_stem(folder: Path) -> dict[str, list[Path]]:
 
 
 def _read_list(file: Path, annotations: Path, problems: Problems) -> list[Path]:
-    """Return the annotation files of the images in a list, in its order, without repetitions."""
+    """Return the annotation files of the images in a list, in the order of the list, without repetitions."""
     files = []
     for number, names in _read_lines(file):
         candidates = [annotations / f"{name}.xml" for name in names]
@@ -305,16 +311,16 @@ def _read_list(file: Path, annotations: Path, problems: Problems) -> list[Path]:
 
 
 def _read_lines(file: Path) -> list[tuple[int, list[str]]]:
-    """Return the number of each line of a list that is not blank, and the image names it may mean."""
+    """Return, for each line of a list that is not blank, its number and the image names that it may stand for."""
     lines = read_text(file).splitlines()
     return [(number, names) for number, line in enumerate(lines, start=1) if (names := _candidate_names(line.strip()))]
 
 
 def _candidate_names(entry: str) -> list[str]:
-    """Return the image names that a line of a list may mean, the most literal first.
+    """Return the image names that a line of a list may stand for, the whole line first.
 
-    A line is the name of an image, perhaps with its extension, perhaps with a second column as in lists for single
-    classes. Names may contain spaces and dots.
+    A line is the name of an image, perhaps with an extension, and perhaps with a second column (-1, 0 or 1) as in lists
+    for single classes. Names may contain spaces and dots.
     """
     *name, last = entry.split() or [""]
     entries = [entry] if entry else []
@@ -325,7 +331,7 @@ def _candidate_names(entry: str) -> list[str]:
 
 
 def _unannotated_images(root: Path, images: dict[str, list[Path]]) -> list[Path]:
-    """Return the images without an annotation file. With lists of images, they are left out on purpose."""
+    """Return the images without an annotation file. If splits are lists, return none: the lists select the images."""
     if (root / "ImageSets" / "Main").is_dir():
         return []
     stems = {file.stem for file in _all_xml_files(root)}
@@ -339,7 +345,7 @@ def _all_xml_files(root: Path) -> list[Path]:
 
 
 def _class_names(root: Path, parsed: dict[Path, VocAnnotation], problems: Problems) -> tuple[str, ...]:
-    other_splits = Problems(raise_errors=problems.raise_errors)  # reported when those splits are opened
+    other_splits = Problems(raise_errors=problems.raise_errors)  # dropped: added again when those splits are opened
     contents = (parsed.get(file) or _parse(file, other_splits) for file in _all_xml_files(root))
     names = sorted({o.name for content in contents if content for o in content.objects})
     if not names:

@@ -1,9 +1,9 @@
-"""Reads labels in YOLO's text format, with one file per image and one line per object.
+"""Read data sets in YOLO's text format, with one label file per image and one line per object.
 
-Format: https://docs.ultralytics.com/datasets/detect. A line contains the number of a class, then x and y of the
-centre, width and height, normalised to the upright image; boxes are converted to xyxy in pixels. A polygon (a class,
-then x and y of at least three points) becomes the box around it. The class numbers are used in this module only: a
-YAML file or a list of names maps them to names.
+Format: https://docs.ultralytics.com/datasets/detect. A line contains the number of a class, followed by the centre x,
+centre y, width and height of the box, normalised to the upright image. Boxes are converted to xyxy in pixels. A polygon
+(the number of a class, followed by x and y of at least three points) is converted to its bounding box. Class numbers
+are converted to class names, which are read from a YAML file or from a list of names.
 """
 
 import math
@@ -24,24 +24,25 @@ from ssd_jax.errors import UserError
 
 LAYOUT = "a .yaml file with the key 'names', or .txt labels in labels/ or beside the images"
 
-_ALL_IMAGES = ""  # stands for the name of a split where all images are to be split by hash
-_IMAGE_FOLDERS = ("images", "JPEGImages")  # with the labels in labels/ beside them
+_ALL_IMAGES = ""  # key in place of the name of a split, for the images of a folder that are to be split by hash
+_IMAGE_FOLDERS = ("images", "JPEGImages")  # folders whose labels may be in a folder labels/ with the same parent
 _YAML = (".yaml", ".yml")
 _NAME_LISTS = ("classes.txt", "names.txt", "*.names", "_darknet.labels")
-_TOLERANCE = 0.01  # as in Ultralytics: values further outside [0, 1] are not normalised coordinates
-_ROUNDING = 1e-4  # edges at the border of the image are written with as few as four decimals
+_TOLERANCE = 0.01  # coordinates may be outside [0, 1] by this much, as in Ultralytics' software
+_ROUNDING = 1e-4  # maximum rounding error of normalised coordinates, which are written with at least four decimals
 
 
 class _Classes(NamedTuple):
     file: Path
     """File that names the classes."""
     names: dict[int, str]
+    """Class name by class number."""
     has_keypoints: bool = False
-    """Whether keypoints follow the box in each line."""
+    """True if keypoints follow the box in each line."""
 
 
 class _Label(NamedTuple):
-    """Content of a line."""
+    """Content of a line of a label file."""
 
     class_number: int
     box: tuple[float, float, float, float]
@@ -49,7 +50,10 @@ class _Label(NamedTuple):
 
 
 def matches(root: Path) -> bool:
-    """Return whether a path is a YAML file, or a folder with a YAML file that names classes or with YOLO's labels."""
+    """Return whether a path is in YOLO's format.
+
+    It is if it is a YAML file, a folder with a YAML file that names classes, or a folder of images with label files.
+    """
     if _yaml_files(root):
         return True
     return any(_has_labels(root, place) for places in _folder_splits(root).values() for place in places)
@@ -66,25 +70,28 @@ def split_names(data: Data) -> tuple[str, ...]:
 def open_split(
     data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None
 ) -> FolderSource:
-    """Open a split of a folder in YOLO's format. Reads all its labels and the headers of its images.
+    """Open a split of a folder in YOLO's format, reading all its label files and the headers of its images.
 
-    A YAML file, in the folder or given as ``data.root``, names classes and splits; each split is a folder of images, a
-    .txt list of images, or several of these. Without a YAML file, classes are named by ``classes.txt``, ``*.names`` or
-    ``_darknet.labels``, and splits are ``images/<split>``, ``<split>/images``, lists ``<split>.txt``, or folders
-    ``<split>`` of images and labels. Otherwise, images are assigned to train and val by `hash_split`. Labels are in
-    ``labels`` in place of ``images`` in the image's path, or beside the image. An image without a label file, or with
-    an empty one, has no objects.
+    Classes and splits: a YAML file, in the folder or given as ``data.root``, names the classes and the splits; each
+    split is a folder of images, a .txt list of images, or a list of such folders and files. Without a YAML file,
+    classes are named by ``classes.txt``, ``names.txt``, ``*.names`` or ``_darknet.labels``, and a split is the folder
+    ``images/<split>``, the folder ``<split>/images``, the list ``<split>.txt``, or the folder ``<split>`` with both
+    images and labels. If there are no splits, images are assigned to train and val by `hash_split`.
+
+    Labels: the path of a label file is that of the image, with the folder ``images`` replaced by ``labels``; or the
+    label file is in the folder of the image. An image without a label file, or with an empty one, has no objects.
 
     Args:
         data: ``data.root`` is the folder or its YAML file.
         split: Name of the split.
-        class_names: Class names in the order of their labels. Empty: the data set's, by their numbers.
-        problems: Collects errors and warnings. By default, the first error is raised.
+        class_names: Class names in the order of their labels. Empty: the class names of the data set, in the order of
+            their numbers.
+        problems: Object that collects errors and warnings. By default, the first error is raised.
 
     Raises:
-        UserError: The split does not exist or has no label file at all, or the classes are not named. Unless
-            problems are collected, also for a malformed line, a class without a name, an unreadable image, and
-            a missing image of a list or label file.
+        UserError: If the split does not exist or has no label file at all, or if no file names the classes. If errors
+            are raised, also if a line is malformed, a class has no name, an image is unreadable, or an image of a list
+            or of a label file is missing.
     """
     root, problems = Path(data.root), problems or Problems()
     splits, classes = _splits(root), _read_classes(root)
@@ -123,7 +130,7 @@ def open_split(
 
 
 def _yaml_files(root: Path) -> list[Path]:
-    """Return the path itself if it is a YAML file, or the YAML files in the folder that name classes."""
+    """Return the path itself if it is a YAML file, or the YAML files that name classes if it is a folder."""
     if root.is_file():
         return [root] if root.suffix in _YAML else []
     files = (file for file in sorted(root.glob("*")) if file.suffix in _YAML and file.is_file())
@@ -142,7 +149,10 @@ def _yaml_file(root: Path) -> Path | None:
 
 
 def _splits(root: Path) -> dict[str, list[Path]]:
-    """Return the folders and .txt lists with the images of each split, or of `_ALL_IMAGES` if there are no splits."""
+    """Return the folders and .txt lists with the images of each split, by the name of the split.
+
+    If there are no splits, the only key is `_ALL_IMAGES`.
+    """
     file = _yaml_file(root)
     if file is None:
         return _folder_splits(root)
@@ -159,10 +169,10 @@ def _splits(root: Path) -> dict[str, list[Path]]:
 
 
 def _resolve(bases: Sequence[Path], entry: str) -> Path:
-    """Return the existing file or folder that a path in a YAML file means; if there is none, the literal path.
+    """Return the existing file or folder that a path in a YAML file refers to, or the literal path if none exists.
 
-    Roboflow writes ``../train/images`` for the folder beside the file. For Ultralytics, ``path`` is relative to a
-    folder that contains all data sets.
+    Roboflow writes ``../train/images`` for ``train/images`` in the folder of the YAML file. In Ultralytics' software,
+    ``path`` is relative to a folder that contains all data sets.
     """
     entry = entry.replace("\\", "/")
     candidates = [_join(base, text) for text in (entry, re.sub(r"^(\.\./)+", "", entry)) for base in bases]
@@ -170,7 +180,7 @@ def _resolve(bases: Sequence[Path], entry: str) -> Path:
 
 
 def _join(*parts: str | Path) -> Path:
-    """Join paths and remove dots, so that each image has only one path."""
+    """Return joined paths without ``.`` and ``..``, so that each image has only one path."""
     return Path(os.path.normpath(os.path.join(*parts)))
 
 
@@ -212,9 +222,9 @@ def _looks_like_labels(file: Path) -> bool:
 
 
 def _walk(root: Path, folder: Path, extensions: tuple[str, ...]) -> Iterator[Path]:
-    """Yield the files below a folder, without hidden ones such as macOS's ._ files.
+    """Yield the files with given extensions in a folder and its subfolders, except hidden files (macOS's ._ files).
 
-    If the folder is root itself, its subfolders are not searched.
+    The subfolders of ``root`` itself are not searched.
     """
     for parent, subfolders, names in os.walk(folder):
         if folder == root:
@@ -228,8 +238,8 @@ def _walk(root: Path, folder: Path, extensions: tuple[str, ...]) -> Iterator[Pat
 
 
 def _find_images(folder: Path, name: str, places: Sequence[Path], problems: Problems) -> dict[str, Path]:
-    """Return the images of a split by their ids, sorted or in the order of their list."""
-    images: dict[Path, Path] = {}  # each image, and the folder that its id is relative to
+    """Return the path of each image of a split by its id. The images are sorted, or in the order of their list."""
+    images: dict[Path, Path] = {}  # the folder that an image's id is relative to, by the path of the image
     for place in places:
         if place.is_dir():
             files = sorted(_walk(folder, place, EXTENSIONS))
@@ -249,9 +259,10 @@ def _find_images(folder: Path, name: str, places: Sequence[Path], problems: Prob
 
 
 def _listed_images(file: Path, problems: Problems) -> list[Path]:
-    """Return the images in a list, without repetitions.
+    """Return the paths of the images in a list that exist.
 
-    Leading folders that do not exist are ignored, since lists may have been made on another machine.
+    If a path does not exist, its first folders are ignored, since the list may have been made on another machine. A
+    missing image becomes a problem.
     """
     images = []
     for number, line in _list_lines(file):
@@ -266,7 +277,7 @@ def _listed_images(file: Path, problems: Problems) -> list[Path]:
 
 
 def _list_lines(file: Path) -> list[tuple[int, str]]:
-    """Return the lines that are not blank with their numbers."""
+    """Return the number and the text of each line of a file that is not blank."""
     lines = enumerate(read_text(file).splitlines(), start=1)
     return [(number, line.strip()) for number, line in lines if line.strip()]
 
@@ -277,7 +288,8 @@ def _list_lines(file: Path) -> list[tuple[int, str]]:
 def _label_folders(folder: Path) -> list[Path]:
     """Return the folders that may contain the labels of a folder of images.
 
-    These are its path with the last ``images`` replaced by ``labels``, and the folder itself.
+    The first is the path of the folder with the last ``images`` in it replaced by ``labels``, if there is one; the last
+    is the folder itself.
     """
     parts = folder.parts
     for position in reversed(range(len(parts))):
@@ -295,7 +307,7 @@ def _label_file(image: Path) -> Path | None:
 
 
 def _check_labels_without_image(root: Path, folder: Path, images: Iterable[Path], problems: Problems) -> None:
-    """Report the label files of a folder of images that belong to none of the images."""
+    """Add a problem for each label file of a folder of images that belongs to none of the images."""
     stems = {image.with_suffix("") for image in images}
     for labels in _label_folders(folder):
         for file in sorted(_walk(root, labels, (".txt",))):
@@ -306,7 +318,7 @@ def _check_labels_without_image(root: Path, folder: Path, images: Iterable[Path]
 
 
 def _read_objects(file: Path, classes: _Classes, size: tuple[int, int], problems: Problems) -> list[RawObject]:
-    """Return the objects of a label file. Malformed lines and classes without a name become problems."""
+    """Return the objects of a label file. A malformed line or a class without a name becomes a problem."""
     objects = []
     text = ""
     with problems.collecting(Kind.MALFORMED, file):
@@ -332,7 +344,11 @@ def _read_objects(file: Path, classes: _Classes, size: tuple[int, int], problems
 
 
 def _parse_line(file: Path, number: int, line: str, classes: _Classes) -> _Label:
-    """Parse a line. Raises UserError, naming the file and the line, if it is malformed."""
+    """Return the content of a line of a label file.
+
+    Raises:
+        UserError: If the line is malformed; the message names the file and the line.
+    """
     where = f"{file}: line {number}"
     fields = line.split()
     try:
@@ -373,7 +389,13 @@ def _parse_line(file: Path, number: int, line: str, classes: _Classes) -> _Label
 
 
 def _edges(centre: float, extent: float, pixels: int) -> tuple[float, float]:
-    """Return both ends of a side in pixels. Ends within rounding error of the image's border are moved to it."""
+    """Return both ends of a box in x or y, in pixels. An end within rounding error of the image border is moved to it.
+
+    Args:
+        centre: Centre of the box in x or y, normalised.
+        extent: Width or height of the box, normalised.
+        pixels: Width or height of the image in pixels.
+    """
     ends = centre - extent / 2, centre + extent / 2
     low, high = (min(max(end, 0.0), 1.0) if -_ROUNDING < end < 1 + _ROUNDING else end for end in ends)
     return low * pixels, high * pixels
@@ -383,7 +405,12 @@ def _edges(centre: float, extent: float, pixels: int) -> tuple[float, float]:
 
 
 def _read_classes(root: Path) -> _Classes:
-    """Return the class names. Raises UserError if no file names the classes, or two files name them differently."""
+    """Return the class names of a data set.
+
+    Raises:
+        UserError: If no file names the classes, if two files name different classes, or if two classes have the same
+            name.
+    """
     file = _yaml_file(root)
     content = {} if file is None else _read_yaml(file)
     if file is not None:
@@ -409,7 +436,10 @@ def _read_classes(root: Path) -> _Classes:
 
 
 def _name_lists(root: Path) -> list[Path]:
-    """Return the lists of class names in the folder and beside the labels, where some tools write them."""
+    """Return the files with lists of class names, in the folder itself and in the folders of labels.
+
+    Some tools write these lists into the folders of labels.
+    """
     places = [place for places in _folder_splits(root).values() for place in places if place.is_dir()]
     folders = [root, root / "labels", *(folder for place in places for folder in _label_folders(place))]
     return [file for f in dict.fromkeys(folders) for pattern in _NAME_LISTS for file in sorted(f.glob(pattern))]
@@ -423,7 +453,7 @@ def _read_names(file: Path) -> dict[int, str]:
 
 
 def _yaml_names(file: Path, content: Mapping[str, Any]) -> dict[int, str]:
-    """Return the class names by number, from a list or a mapping."""
+    """Return the class names in a YAML file by their numbers. The key ``names`` has a list or a mapping."""
     names = content["names"]
     try:
         entries = names.items() if isinstance(names, dict) else enumerate(names if isinstance(names, list) else ())
@@ -441,7 +471,7 @@ def _yaml_names(file: Path, content: Mapping[str, Any]) -> dict[int, str]:
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
-    """Read a YAML file with all scalars as strings, since classes may have names such as 3, no or 1.10."""
+    """Return the content of a YAML file, with all scalars as strings because a class may be called 3, no or 1.10."""
     try:
         content = yaml.load(read_text(file), yaml.BaseLoader)
     except yaml.YAMLError as error:
