@@ -1,19 +1,19 @@
-"""The exception for mistakes that a user can correct, and the conversion of other exceptions into it."""
+"""The exception `UserError`, for mistakes that a user can correct, and conversion of other exceptions into it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """A mistake that the user can correct: in a file, an annotation or an option.
+    """Raised for a mistake that the user can correct, such as a wrong option or a missing file.
 
-    The message names the file or option and says what to do. Commands print it without a traceback and exit with
-    code 2; in a notebook it is an ordinary exception.
+    The message names the file or option and says what to do. Commands print the message without a traceback and exit
+    with code 2. In Python code and notebooks, UserError is an ordinary exception.
     """
 
 
 def error_reason(error: BaseException) -> str:
-    """Return the cause of an error in one line, e.g. "No space left on device" for an OSError."""
+    """Return the reason of an error in one line, such as "No space left on device" for an OSError."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
@@ -27,19 +27,19 @@ def user_errors(
     reason: Callable[[Exception], str | None] = error_reason,
     error_type: Callable[[str], UserError] = UserError,
 ) -> Iterator[None]:
-    """Convert exceptions of the ``with`` block into a UserError "{problem} ({reason}). {advice}".
+    """Convert an exception of the ``with`` block into a UserError with the message "{problem} ({reason}). {advice}".
 
-    A UserError that is raised in the block passes unchanged.
+    A UserError that is raised in the block is not converted.
 
     Args:
-        problem: Names the file or option and says what is wrong with it.
-        advice: What the user can do about it, as a sentence.
-        catch: Types of exceptions to convert; other types pass unchanged.
-        reason: Returns the text in brackets for an exception, or None to let the exception pass unchanged.
-        error_type: Class of the error that is raised.
+        problem: Text that names the file or option and says what is wrong with it.
+        advice: Sentence that says what the user can do.
+        catch: Type or types of exceptions to convert. Exceptions of other types are not converted.
+        reason: Function that returns the text in brackets for an exception, or None if it is not to be converted.
+        error_type: Class of the exception that is raised instead.
 
     Raises:
-        UserError: In place of an exception of a type in ``catch``, which becomes its cause.
+        UserError: If the block raises an exception of a type in ``catch``, which becomes the cause of the UserError.
     """
     try:
         yield

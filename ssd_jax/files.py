@@ -1,4 +1,4 @@
-"""File names, atomic writes, and errors of the file system as errors for users."""
+"""Safe file names, atomic writes, and conversion of file system errors into errors for users."""
 
 import os
 import re
@@ -11,19 +11,19 @@ from ssd_jax.errors import user_errors
 def user_errors_on_write(
     target: Path, advice: str = "Free some space or make it writable, then give the same command again."
 ) -> AbstractContextManager[None]:
-    """Convert an OSError of the ``with`` block, which writes ``target``, into a UserError with advice."""
+    """Return a context manager that converts an OSError of its block, which writes ``target``, into a UserError."""
     return user_errors(f"{target}: can't be written", advice, catch=OSError)
 
 
 def user_errors_on_read(
     source: Path, advice: str = "Check the path and its permissions."
 ) -> AbstractContextManager[None]:
-    """Convert an OSError of the ``with`` block, which reads ``source``, into a UserError with advice."""
+    """Return a context manager that converts an OSError of its block, which reads ``source``, into a UserError."""
     return user_errors(f"{source}: can't be read", advice, catch=OSError)
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a file atomically: an interrupted write leaves the old file as it was.
+    """Write a text file atomically, so that an interrupted write does not change an existing file.
 
     Raises:
         UserError: If the file cannot be written.
@@ -35,5 +35,8 @@ def write_text(file: Path, text: str) -> None:
 
 
 def safe_file_name(name: str) -> str:
-    """Return a name as part of a file name: ``VOC2007/trainval[:50%]`` becomes ``VOC2007_trainval_to50pct``."""
+    """Return a name in a form that can be part of a file name.
+
+    For example, ``VOC2007/trainval[:50%]`` becomes ``VOC2007_trainval_to50pct``.
+    """
     return re.sub(r"[^\w.-]+", "_", name.replace(":", "to").replace("%", "pct")).strip("_")

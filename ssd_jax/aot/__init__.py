@@ -1,7 +1,8 @@
 """Compile the training step and the detection program for TPUs and GPUs that need not be present.
 
-``targets`` describes devices, ``programs`` compiles, ``compiled`` and ``flops`` read costs, and ``report`` formats
-them. The package may import everything except ``commands``. Add a device to ``targets.CHIPS``.
+``targets`` describes devices, ``programs`` compiles the programs, ``compiled`` and ``flops`` determine their costs, and
+``report`` formats the costs. The package may import all other packages except ``commands``. A new device belongs in
+``targets.CHIPS``.
 """
 
 import lazy_loader as lazy

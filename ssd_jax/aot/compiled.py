@@ -1,4 +1,4 @@
-"""Read the costs of a compiled program: FLOPs, memory, and the collectives and host transfers in its HLO text."""
+"""Costs of a compiled program: FLOPs, memory, and the collectives and host transfers in its HLO text."""
 
 import math
 import re
@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import msgspec
 
-# https://openxla.org/xla/operation_semantics. An asynchronous one is "-start" and "-done"; only the former is counted.
+# From https://openxla.org/xla/operation_semantics. An asynchronous collective has a "-start" and a "-done"
+# instruction; only the first is counted.
 COLLECTIVES = (
     "all-gather", "all-reduce", "all-to-all", "collective-broadcast", "collective-permute", "ragged-all-to-all",
     "reduce-scatter", "recv", "send",
@@ -21,34 +22,35 @@ _HOST_MEMORY = "S(5)"  # memory space 5 in an array layout
 
 @dataclass(frozen=True)
 class Collective:
-    """Communication between all devices."""
+    """A communication operation between devices, such as an all-reduce."""
 
     kind: str
+    """Opcode of HLO without "-start", such as all-reduce."""
     arrays: tuple[str, ...]
-    """Arrays that one device receives, such as f32[3,3,512,512]."""
+    """HLO types of the arrays that one device receives, such as f32[3,3,512,512]."""
 
     @property
     def size(self) -> int:
-        """Size of the arrays in bytes."""
+        """Total size of the arrays, in bytes."""
         return sum(array_bytes(array) for array in self.arrays)
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory of one device, in bytes."""
+    """Memory that a program needs on one device, in bytes."""
 
     arguments: int
     temporaries: int
     outputs: int
     aliased: int
-    """Outputs that reuse the memory of an argument."""
+    """Size of the outputs that reuse the memory of an argument."""
 
     @property
     def peak(self) -> int:
         return self.arguments + self.temporaries + self.outputs - self.aliased
 
 
-# The JSON files of `ssd-jax aot --json` have these names.
+# Names of fields in the JSON files of `ssd-jax aot --json`, where they differ from those here.
 _JSON_NAMES = {
     "model_flops": "asked_flops",
     "needed_memory": "needed",
@@ -59,29 +61,35 @@ _JSON_NAMES = {
 
 
 class Costs(msgspec.Struct, frozen=True, rename=_JSON_NAMES):
-    """Costs of running a program once, for one device."""
+    """Costs of one execution of a program, for one device."""
 
     model_flops: float
     """FLOPs of convolutions and matrix products, as `flops.count_flops` counts them."""
     flops: float | None = None
-    """FLOPs of the compiled program as the compiler counts them, with loop bodies counted once. None if it does not
-    report them (CUDA, or compilation failed)."""
+    """FLOPs of the compiled program by the compiler's count, in which loop bodies count once. None if the compiler
+    reports none, as for CUDA or after a failed compilation."""
     bytes_accessed: float | None = None
-    """Bytes accessed as the compiler counts them, or None."""
+    """Bytes read and written by the compiler's count, or None if the compiler reports none."""
     memory: Memory | None = None
-    """None if the program did not fit and compilation failed."""
+    """Memory of the program, or None if compilation failed because the program did not fit."""
     needed_memory: float | None = None
-    """Bytes that the compiler reported as needed when it failed."""
+    """Needed memory in bytes, as reported by a failed compilation; otherwise None."""
     available_memory: float | None = None
-    """Bytes that the compiler reported as available when it failed."""
+    """Available memory in bytes, as reported by a failed compilation; otherwise None."""
     collectives: tuple[Collective, ...] = ()
     host_transfers: tuple[str, ...] = ()
-    """Operations that move data to or from the host within the program."""
+    """Operations of the program that move data to or from the host."""
     compile_seconds: float = 0.0
 
 
 def read_compiled(compiled: jax.stages.Compiled, model_flops: float, compile_seconds: float) -> Costs:
-    """Return the costs of a compiled program."""
+    """Return the costs of a compiled program.
+
+    Args:
+        compiled: The compiled program.
+        model_flops: Result of `flops.count_flops` for the program.
+        compile_seconds: Duration of the compilation, in seconds.
+    """
     costs = compiled.cost_analysis() or {}
     memory: Any = compiled.memory_analysis()
     hlo = compiled.as_text() or ""
@@ -102,24 +110,30 @@ def read_compiled(compiled: jax.stages.Compiled, model_flops: float, compile_sec
 
 
 def find_collectives(hlo: str) -> tuple[Collective, ...]:
-    """Return the collectives of an HLO text in its order, with those of called computations. Loops count once."""
+    """Return the collectives of an HLO text, in its order. Each instruction counts once, even in the body of a loop."""
     collectives = []
     for types, opcode, line in _instructions(hlo):
         kind = opcode.removesuffix("-start")
         if kind not in COLLECTIVES or _is_host_transfer(line):
             continue
         arrays = tuple(_ARRAY.findall(types))
-        if opcode in ("all-gather-start", "collective-permute-start"):  # operands, results and internal u32[]
+        if opcode in (
+            "all-gather-start",
+            "collective-permute-start",
+        ):  # the types list operands, then results, and internal u32[] values
             arrays = tuple(array for array in arrays if array != "u32[]")
             arrays = arrays[len(arrays) // 2 :]
-        elif kind in ("send", "recv"):  # the array, u32[] and a token
+        elif kind in ("send", "recv"):  # the types are the array, u32[] and a token
             arrays = arrays[:1]
         collectives.append(Collective(kind, arrays))
     return tuple(collectives)
 
 
 def find_host_transfers(hlo: str) -> tuple[str, ...]:
-    """Return the opcodes, and targets of custom calls, that move data to or from the host."""
+    """Return the operations of an HLO text that move data to or from the host.
+
+    They are named by their opcode, or by their target if they are custom calls.
+    """
     transfers = []
     for _, opcode, line in _instructions(hlo):
         call = _HOST_CALL.search(line) if opcode == "custom-call" else None
@@ -137,7 +151,7 @@ def _is_host_transfer(line: str) -> bool:
 
 
 def _instructions(hlo: str) -> list[tuple[str, str, str]]:
-    """Return (type, opcode, line) of each instruction. Types are without array layouts, which contain brackets."""
+    """Return (type, opcode, line) of each instruction. The type is without array layouts, which contain brackets."""
     instructions = []
     for line in hlo.splitlines():
         plain = re.sub(r"\{[^{}]*\}", "", line)
@@ -147,14 +161,17 @@ def _instructions(hlo: str) -> list[tuple[str, str, str]]:
 
 
 def array_bytes(array: str) -> int:
-    """Return the size of an array type of HLO, such as f32[3,3,512,512]. Elements take at least a byte (pred, s4)."""
+    """Return the size in bytes of an HLO array type such as f32[3,3,512,512].
+
+    Each element takes at least one byte, including those of pred and s4.
+    """
     dtype, _, shape = array.rstrip("]").partition("[")
     bits = re.search(r"\d+", dtype)
     width = max(1, int(bits[0]) // 8) if bits else 1
     return width * math.prod(int(n) for n in shape.split(",") if n)
 
 
-# Messages of libtpu: for all memory of the program, and for its temporaries only.
+# Messages of libtpu about all memory of a program, and about its temporary memory only.
 _OUT_OF_MEMORY = (
     re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm"),
     re.compile(r"temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)"),
@@ -163,7 +180,16 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def read_out_of_memory(error: Exception, model_flops: float, compile_seconds: float) -> Costs | None:
-    """Return what the compiler reports if a program does not fit, or None for another error."""
+    """Return the costs of a program that does not fit in memory, from the error of its compilation.
+
+    Args:
+        error: Exception of the compiler.
+        model_flops: Result of `flops.count_flops` for the program.
+        compile_seconds: Duration of the compilation, in seconds.
+
+    Returns:
+        Costs with the needed and available memory if the message has them, or None if the error has another reason.
+    """
     if "RESOURCE_EXHAUSTED" not in str(error):
         return None
     for message in _OUT_OF_MEMORY:

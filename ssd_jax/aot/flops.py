@@ -1,7 +1,8 @@
-"""Count the FLOPs of the convolutions and matrix products in a jaxpr.
+"""Count of the FLOPs of the convolutions and matrix products in a jaxpr.
 
-A multiply-add counts as two. Elementwise operations, and whatever a compiler adds or saves, are not counted. Taps of
-a convolution on padding, or between the elements of a dilated input, do not count, since they need no computation.
+A multiply-add counts as two FLOPs. Elementwise operations are not counted. Multiplications of a convolution with
+padding, or with the zeros between the elements of a dilated input, do not count, since they need not be computed. The
+count is that of the program before compilation; a compiler may add or remove operations.
 """
 
 import math
@@ -13,20 +14,22 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
 def count_flops(jaxpr: ClosedJaxpr, devices: int) -> float:
-    """Return the FLOPs of one device.
+    """Return the FLOPs that one device computes in a program.
 
     Args:
-        jaxpr: Program whose arrays are split evenly over the devices. Shapes inside ``shard_map`` are those of one
-            device already.
+        jaxpr: Program whose arrays are split evenly over the devices. Inside a ``shard_map``, shapes are already those
+            of one device.
         devices: Number of devices.
 
     Returns:
-        FLOPs, with loops of unknown length counted once, and of each conditional only the branch with more FLOPs.
+        FLOPs. The body of a loop of unknown length counts once. Of a conditional, only the branch with the most FLOPs
+        counts.
     """
     return _count_jaxpr(jaxpr.jaxpr, 1 / devices)
 
 
 def _count_jaxpr(jaxpr: Jaxpr, share: float) -> float:
+    """Return the FLOPs of a jaxpr, of which one device computes the fraction ``share``."""
     total = 0.0
     for eqn in jaxpr.eqns:
         inner = [
@@ -83,9 +86,18 @@ def _convolution_flops(eqn: Any) -> float:
 def valid_taps(
     image: int, kernel: int, out: int, *, stride: int, low_padding: int, image_dilation: int, kernel_dilation: int
 ) -> int:
-    """Count the pairs of an output and a kernel tap along one axis that meet an element of the image.
+    """Return the number of multiplications of a convolution along one axis that need to be computed.
 
-    All lengths are in elements.
+    Those with padding and with the zeros of dilation are not counted.
+
+    Args:
+        image: Length of the input, in elements.
+        kernel: Length of the kernel, in elements.
+        out: Length of the output, in elements.
+        stride: Stride of the kernel.
+        low_padding: Padding before the first element of the input; negative if elements are cut off.
+        image_dilation: Distance between neighbouring elements of the dilated input.
+        kernel_dilation: Distance between neighbouring elements of the dilated kernel.
     """
     positions = np.arange(out)[:, None] * stride + np.arange(kernel) * kernel_dilation - low_padding
     inside = (positions >= 0) & (positions <= (image - 1) * image_dilation)

@@ -1,4 +1,4 @@
-"""Compile the training step and the detection program from shapes, without data."""
+"""Compilation of the training step and the detection program from the shapes of their arguments, without data."""
 
 import time
 from collections.abc import Callable
@@ -25,17 +25,17 @@ PROGRAMS: tuple[Program, ...] = ("train", "detect")
 
 @dataclass(frozen=True)
 class Report:
-    """Costs of a config on a target, as ``--json`` writes them."""
+    """Costs of the programs of a config on a target. ``ssd-jax aot --json`` writes it to a file."""
 
     target: str
     devices: int
     config: str
     image_size: int
     num_classes: int
-    """Number of classes with background."""
+    """Number of classes, including background."""
     dtype: Literal["float32", "bfloat16"]
     batch_size: int
-    """Number of images of all devices."""
+    """Number of images in a batch over all devices."""
     jax: str
     compiler: str
     programs: dict[Program, Costs]
@@ -51,20 +51,20 @@ def compile_programs(
     programs: tuple[Program, ...] = PROGRAMS,
     progress: Callable[[Program], object] = lambda program: None,
 ) -> Report:
-    """Compile the programs of ``train`` and ``evaluate`` for devices that need not be present.
+    """Compile the training step and the detection program for devices that need not be present.
 
     Args:
         config: Config with class names.
         target: Devices to compile for.
         programs: Programs to compile.
-        progress: Called with each program before it is compiled, which takes minutes.
+        progress: Function that is called with each program before its compilation, which takes minutes.
 
     Returns:
-        The costs of each program.
+        A report with the costs of each program.
 
     Raises:
-        UserError: If the target's compiler is not installed or does not know the target, or the batch cannot be split
-            evenly over the devices.
+        UserError: If the compiler of the target is not installed or does not support the target, if the batch cannot be
+            split evenly over the devices, or if ``devices.virtual_shards`` is set.
     """
     if config.devices.virtual_shards:
         raise UserError("devices.virtual_shards makes the step several programs; set it to 0 to compile it")
@@ -89,9 +89,16 @@ def compile_programs(
 
 
 def compile_program(config: Config, mesh: Mesh, program: Program, platform: str) -> Costs:
-    """Compile one program and return its costs. platform: ``tpu`` or ``cuda``, that of the mesh's devices."""
+    """Compile one program and return its costs.
+
+    Args:
+        config: Config with class names.
+        mesh: Devices to compile for.
+        program: ``train`` or ``detect``.
+        platform: Platform of the devices, such as ``tpu`` or ``cuda``.
+    """
     state, batch = state_shapes(config, mesh), batch_shapes(config, mesh)
-    function: Any  # a jitted function, which the annotations of its factory do not say
+    function: Any  # a jitted function; the return types above do not say so
     if program == "train":
         function = make_train_step(config, mesh)
         arguments: tuple = (state, batch)
@@ -112,7 +119,7 @@ def compile_program(config: Config, mesh: Mesh, program: Program, platform: str)
 
 
 def batch_shapes(config: Config, mesh: Mesh) -> Batch:
-    """Return the shapes of a global batch split over the devices, with images of data.max_image_size."""
+    """Return the shapes, dtypes and shardings of a batch of images with sides of ``data.max_image_size`` pixels."""
     split = batch_sharding(mesh)
     b, side, g = config.train.batch_size, config.data.max_image_size, config.data.max_objects
 

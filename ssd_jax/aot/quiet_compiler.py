@@ -1,6 +1,6 @@
-"""Suppress what the libraries of accelerators print on a machine without one.
+"""Suppression of messages that libraries for accelerators print on a machine without an accelerator.
 
-This module does not import jax, because importing jax already makes them print.
+This module does not import jax, because such messages already appear when jax is imported.
 """
 
 import os
@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def suppress_stderr() -> Iterator[None]:
-    """Show what the block writes to stderr, including output of C++, only if the block fails.
+    """Hide the stderr output of the ``with`` block, including that of C++ code, unless the block raises an exception.
 
-    libtpu and the stub for CUDA's libraries print that there is no accelerator, for any TF_CPP_MIN_LOG_LEVEL.
+    Whatever TF_CPP_MIN_LOG_LEVEL is, libtpu and the stubs of the CUDA libraries print that there is no accelerator.
     """
     sys.stderr.flush()
     terminal = os.dup(2)

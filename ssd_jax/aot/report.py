@@ -1,4 +1,4 @@
-"""Format the costs of compiled programs as text and as a table, with the upper bound of their speed."""
+"""Formatting of the costs of compiled programs as text and as a table, with an upper bound of their speed."""
 
 import textwrap
 from collections.abc import Sequence
@@ -14,16 +14,18 @@ TITLES: dict[Program, str] = {"train": "training step", "detect": "detection pro
 
 
 class Roofline(NamedTuple):
-    """Minimum time that one device needs. Williams et al., Roofline, CACM 52(4), 2009.
+    """Lower bound of the time that one device needs for a program, by the roofline model.
 
-    The time of memory traffic follows XLA's count of the bytes that each operation reads and writes. The count
-    includes data that stay in the chip's fast memory between two operations.
+    Source: Williams et al., Roofline, CACM 52(4), 2009. The time of memory traffic is computed from XLA's count of the
+    bytes that each operation reads and writes. This count includes data that stay in the chip's fast memory between two
+    operations.
     """
 
     compute: float
-    """FLOPs over the chip's peak, in seconds."""
+    """Time of the arithmetic in seconds: FLOPs divided by the peak FLOP/s of the chip."""
     traffic: float | None
-    """Bytes accessed over the bandwidth of the memory, in seconds. None if the compiler does not report them."""
+    """Time of the memory traffic in seconds: bytes accessed divided by the memory bandwidth. None if the compiler
+    reports no bytes."""
 
     @property
     def seconds(self) -> float:
@@ -31,10 +33,15 @@ class Roofline(NamedTuple):
 
 
 def roofline(costs: Costs, chip: Chip, dtype: str) -> Roofline:
-    """Return the roofline of a program.
+    """Return the lower bounds of the time of a program.
 
-    dtype is that of the convolutions. The compiler counts loop bodies once, so the FLOPs are at least those counted in
-    the jaxpr, where the length of a loop is known.
+    The larger of two counts of FLOPs is used: that of the compiler, in which loop bodies count once, and that of the
+    jaxpr, in which the lengths of loops are known.
+
+    Args:
+        costs: Costs of the program.
+        chip: Chip that runs the program.
+        dtype: Dtype of the convolutions, ``bfloat16`` or ``float32``.
     """
     flops = max(costs.model_flops, costs.flops or 0.0)
     traffic = None if costs.bytes_accessed is None else costs.bytes_accessed / chip.bandwidth
@@ -42,7 +49,7 @@ def roofline(costs: Costs, chip: Chip, dtype: str) -> Roofline:
 
 
 def memory_problem(costs: Costs, chip: Chip) -> str | None:
-    """Return ``does not fit: needs X of Y GiB``, or None if the program fits."""
+    """Return the text ``does not fit: needs X of Y GiB``, or None if the program fits in the memory of the chip."""
     needed, available = costs.needed_memory, costs.available_memory
     if costs.memory is not None:
         needed, available = costs.memory.peak, chip.memory
@@ -54,7 +61,7 @@ def memory_problem(costs: Costs, chip: Chip) -> str | None:
 
 
 def format_report(report: Report) -> str:
-    """Return a report as text."""
+    """Return a report as text to print."""
     chip = parse_target(report.target).chip
     head = (
         f"{report.config} on {report.target}: {report.devices} x {chip.title}, {report.image_size} px, "
@@ -132,7 +139,7 @@ _HEADER = (
 
 
 def format_table(reports: Sequence[Report]) -> str:
-    """Return a Markdown table with a row per program, with the costs of one device."""
+    """Return a Markdown table of the costs of one device, with a row for each program of each report."""
     rows = [_table_row(report, name) for report in reports for name in report.programs]
     return tabulate(rows, _HEADER, tablefmt="github", disable_numparse=True)
 

@@ -1,6 +1,6 @@
-"""TPU slices and GPUs to compile for, with their manufacturers' figures.
+"""TPU slices and GPUs to compile for, with the specifications of their manufacturers.
 
-A target is a TPU slice by its topology, such as ``v5e:2x4``, or a number of GPUs, such as ``h100x8``.
+A target is the name of a TPU slice with its topology, such as ``v5e:2x4``, or of a number of GPUs, such as ``h100x8``.
 """
 
 import importlib.metadata
@@ -20,33 +20,35 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-    """One accelerator, which is one device in jax."""
+    """Specifications of an accelerator that is one device in JAX."""
 
     title: str
+    """Name to print."""
     platform: Literal["tpu", "cuda"]
     bfloat16: float
-    """Peak FLOP/s of bfloat16, dense."""
+    """Peak FLOP/s of dense bfloat16 products."""
     float32: float
-    """Peak FLOP/s of float32 at jax's default precision: bfloat16 passes on a TPU, TF32 on a GPU."""
+    """Peak FLOP/s of float32 products at JAX's default precision, which uses bfloat16 on a TPU and TF32 on a GPU."""
     bandwidth: float
-    """Bandwidth of the memory, in bytes/s."""
+    """Memory bandwidth, in bytes per second."""
     memory: float
-    """Size of the memory, in bytes."""
+    """Memory size, in bytes."""
     source: str
-    """Source of the figures."""
+    """Source of these numbers."""
 
 
 CHIPS = {
     "v5e": Chip("TPU v5e", "tpu", 197e12, 197e12, 819e9, 16 * GIB, "cloud.google.com/tpu/docs/v5e"),
     "v5p": Chip("TPU v5p", "tpu", 459e12, 459e12, 2765e9, 95 * GIB, "cloud.google.com/tpu/docs/v5p"),
     "v6e": Chip("TPU v6e", "tpu", 918e12, 918e12, 1640e9, 32 * GIB, "cloud.google.com/tpu/docs/v6e"),
-    # Memory: device_memory_size in XLA's files, see below. The data sheet's 1979 and 989 TFLOP/s are with sparsity.
+    # Memory sizes are device_memory_size in the XLA files that are named below. The 1979 and 989 TFLOP/s of the H100
+    # data sheet are with sparsity.
     "h100": Chip("H100 SXM", "cuda", 989.5e12, 494.5e12, 3350e9, 84_942_979_072, "NVIDIA H100 data sheet"),
     "a100": Chip("A100 SXM 80 GB", "cuda", 312e12, 156e12, 2039e9, 85_100_068_864, "NVIDIA A100 data sheet"),
 }
 
-# openxla/xla, xla/backends/gpu/target_config/specs: h100_sxm.txtpb at 0774019d97e7, a100_sxm_80.txtpb at
-# 4336d12e0706.
+# From openxla/xla, xla/backends/gpu/target_config/specs: h100_sxm.txtpb at commit 0774019d97e7, and a100_sxm_80.txtpb
+# at commit 4336d12e0706.
 _EVERY_GPU = {
     "threads_per_block_limit": 1024,
     "threads_per_warp": 32,
@@ -59,7 +61,7 @@ _EVERY_GPU = {
     "registers_per_block_limit": 65536,
 }
 _GPUS: dict[str, tuple[str, int, dict[str, float]]] = {
-    # device name, major compute capability, other properties
+    # Device name, major number of the compute capability, other properties.
     "h100": (
         "NVIDIA H100 80GB HBM3",
         9,
@@ -87,7 +89,7 @@ _GPUS: dict[str, tuple[str, int, dict[str, float]]] = {
         },
     ),
 }
-# Versions of CUDA and cuDNN to compile for. Without them the compiler looks for a driver: openxla/xla#25919.
+# Versions of CUDA and cuDNN to compile for. Without these numbers, the compiler looks for a driver (openxla/xla#25919).
 _CUDA, _CUDNN = (12, 8), (9, 8)
 GPUS_PER_HOST = 8
 
@@ -96,12 +98,12 @@ EXAMPLES = "v5e:2x4, v5p:2x2x2, v6e:2x4, h100x8 and a100x8"
 
 @dataclass(frozen=True)
 class Target:
-    """Devices to compile for. They need not be present."""
+    """Devices to compile for, which need not be present."""
 
     name: str
     chip_name: str
     shape: tuple[int, ...]
-    """Shape of a TPU slice, or the number of GPUs."""
+    """Shape of the TPU slice in chips, such as (2, 4), or the number of GPUs, such as (8,)."""
 
     @property
     def chip(self) -> Chip:
@@ -113,7 +115,11 @@ class Target:
 
 
 def parse_target(text: str) -> Target:
-    """Parse a target such as ``v5e:2x4`` or ``h100x8``. Raises UserError for unknown targets."""
+    """Return the target with a name such as ``v5e:2x4`` or ``h100x8``.
+
+    Raises:
+        UserError: If there is no such target.
+    """
     parts = re.fullmatch(r"(v\d\w):(\d+(?:x\d+)+)|(\w+?)x(\d+)", text)
     chip = parts and (parts[1] or parts[3])
     if parts is None or chip not in CHIPS or (CHIPS[chip].platform == "tpu") != bool(parts[1]):
@@ -129,7 +135,11 @@ def parse_target(text: str) -> Target:
 
 
 def compiler_version(target: Target) -> str:
-    """Return the compiler's package and version, such as ``libtpu 0.0.42``. Raises UserError if it is not installed."""
+    """Return the package and the version of the compiler for a target, such as ``libtpu 0.0.42``.
+
+    Raises:
+        UserError: If the package is not installed. The message says how to install it.
+    """
     if target.chip.platform == "tpu":
         packages = ["libtpu"]
         install = "pip install 'jax[tpu]', or in a checkout: pip install -e '.[aot]'"
@@ -148,22 +158,22 @@ def compiler_version(target: Target) -> str:
 
 
 def target_devices(target: Target) -> list[Any]:
-    """Return devices that can only be used to make a mesh and to compile for it.
+    """Return the devices of a target. They can be used to make a mesh and to compile for it, but not to run programs.
 
-    Call this in a process that does nothing else. It sets environment variables that the plugins read once when they
-    are loaded, and turns off jax's compilation cache, from which programs for such devices cannot be loaded.
+    Call this in a process that does nothing else. It sets environment variables that JAX's plugins read only when they
+    are loaded, and turns off JAX's compilation cache, from which programs for absent devices cannot be loaded.
 
     Raises:
-        UserError: If the plugin is not installed or does not know the target.
+        UserError: If the compiler of the target is not installed or does not support the target.
     """
     compiler_version(target)
     options: dict[str, Any] = {}
     if target.chip.platform == "tpu":
-        os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # do not query the metadata server of a cloud
-        os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # no lock file for a TPU
+        os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # does not query the metadata server of a cloud
+        os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # needs no lock file for a TPU
         topology = target.name
         if target.count == 1:
-            options["chips_per_host_bounds"] = [1, 1, 1]  # a host has 2x2 by default
+            options["chips_per_host_bounds"] = [1, 1, 1]  # by default, a host has 2x2 chips
     else:
         os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # CUDA is not installed
         topology = ""
@@ -184,7 +194,7 @@ def target_devices(target: Target) -> list[Any]:
 
 
 def gpu_target_config(chip_name: str) -> str:
-    """Return the description of a GPU for XLA: a GpuTargetConfigProto as text."""
+    """Return the description of a GPU that XLA compiles for, as the text of a GpuTargetConfigProto."""
     device, major, numbers = _GPUS[chip_name]
     numbers = {**_EVERY_GPU, **numbers, "device_memory_size": int(CHIPS[chip_name].memory)}
     lines = [f"  {name}: {value}" for name, value in numbers.items()]

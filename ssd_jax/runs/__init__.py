@@ -1,10 +1,10 @@
 """The folder of a training run: its config, logs and checkpoints.
 
-The modules import ``config``, ``files``, ``runtime`` and class names of ``data``; packages from inference upwards may
-import them. ``run_folder`` creates a folder and locks it, ``config_file`` loads configs and checks their values,
-``log`` writes log.jsonl, results.csv and TensorBoard's files, ``checkpoint`` saves and restores, and
-``checkpoint_integrity`` detects corrupt checkpoints. Add here what reads or writes a file of a run; pictures belong to
-``report``.
+The modules import ``config``, ``files``, ``runtime`` and ``data.class_names``; ``inference`` and all packages above it
+may import them. ``run_folder`` creates and locks a run folder, ``config_file`` loads configs and checks their values,
+``log`` writes log.jsonl, results.csv and the TensorBoard files, ``checkpoint`` saves and restores checkpoints, and
+``checkpoint_integrity`` detects corrupt ones. Code that reads or writes a file of a run folder belongs here, except for
+pictures, which belong to ``report``.
 """
 
 import lazy_loader as lazy

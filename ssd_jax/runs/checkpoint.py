@@ -1,8 +1,9 @@
-"""Checkpoints of a run, saved and restored with Orbax: the latest two and the best.
+"""Checkpoints of a run, saved and restored with Orbax. The latest two checkpoints and the best one are kept.
 
-A checkpoint has the arrays ``params`` (the moving average, if there is one) and ``training`` (what only resuming
-needs), and as metadata the config and the position in the data. Orbax writes it to a temporary folder and renames that
-at the end, so that a checkpoint is either complete or not there.
+A checkpoint has two trees of arrays: ``params`` (the moving average of the parameters, if there is one) and
+``training`` (arrays that are only needed to resume training). Its metadata are the config and the position in the
+data. Orbax writes a checkpoint to a temporary folder and renames that folder at the end, so that an incomplete
+checkpoint never has the name of a complete one.
 """
 
 import logging
@@ -34,7 +35,7 @@ _MAX_LISTED = 20
 
 
 class RestoredCheckpoint(NamedTuple):
-    """Contents of a checkpoint."""
+    """Contents of a checkpoint that was restored."""
 
     step: int
     trees: dict[str, Any]
@@ -43,16 +44,16 @@ class RestoredCheckpoint(NamedTuple):
 
 
 class Checkpoints:
-    """The folder ``checkpoints`` of a run, as a context manager.
+    """Context manager that saves and restores the checkpoints in the folder ``checkpoints`` of a run.
 
-    Use it from one thread, and in a run of several processes from all of them. Leaving the ``with`` block waits for
-    checkpoints that are still being written. Within the block, Orbax's log records are dropped: when a read or write
-    fails, Orbax logs the traceback of the exception that it also raises, once for each of its threads.
+    Use it from one thread only; in a run of several processes, all processes have to use it. At its end, the ``with``
+    block waits for a checkpoint that is still being written. Within the block, Orbax's log records are dropped: when a
+    read or write fails, Orbax raises an exception and also logs its traceback once for each of its threads.
 
     Args:
-        folder: The folder; it is created by the first save.
-        for_writing: Whether to delete checkpoints that a killed run left incomplete. Readers leave them: a run may
-            just be writing one.
+        folder: The folder ``checkpoints``. The first save creates it.
+        for_writing: Whether to delete incomplete checkpoints, which a killed run leaves. Without this, they stay,
+            because another process may be writing one of them.
     """
 
     def __init__(self, folder: Path, *, for_writing: bool = False) -> None:
@@ -71,11 +72,11 @@ class Checkpoints:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._contexts:
             try:
-                # An exception that is already propagating is the one to report.
+                # An exception of the block must not be replaced by an error of the last save.
                 with suppress(Exception) if kind else nullcontext():
                     self.wait_until_finished()
             finally:
-                # After a failed save, close() raises its error again.
+                # After a failed save, close() raises the same error again.
                 with suppress(Exception) if self._failed else nullcontext():
                     self._checkpointer.close()
                 if self._failed:
@@ -88,30 +89,31 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """Step of the latest checkpoint; None if there is none."""
+        """Step of the latest checkpoint, or None if there is no checkpoint."""
         return max(self.steps, default=None)
 
     @property
     def best(self) -> int | None:
-        """Step of the checkpoint with the highest val mAP (area metric); None before the first evaluation."""
+        """Step of the checkpoint with the highest mAP (area) on the val split, or None if none was evaluated."""
         evaluated = [c for c in self._checkpointer.checkpoints if c.metrics]
         return max(evaluated, key=lambda c: c.metrics[BEST_METRIC]).step if evaluated else None
 
     def save(
         self, step: int, trees: dict[str, Any], metadata: dict[str, Any], best_metric: float | None = None
     ) -> None:
-        """Save a checkpoint. Returns when the arrays are copied; they are written in the background.
+        """Save a checkpoint in the background, after waiting until the previous one is written.
 
-        Waits first until the checkpoint before it is written.
+        The arrays are copied before this method returns, so that they may be changed afterwards.
 
         Args:
-            step: Step after which this state was reached.
+            step: Number of the training step after which the arrays have these values.
             trees: Trees of arrays by name.
-            metadata: Values that JSON can hold.
-            best_metric: Val mAP at this step, by which the best checkpoint is chosen; None if it was not evaluated.
+            metadata: Values that can be stored as JSON.
+            best_metric: mAP on the val split at this step, by which the best checkpoint is chosen. None if this step
+                was not evaluated.
 
         Raises:
-            UserError: If this checkpoint or the one before it cannot be written. Earlier ones are kept.
+            UserError: If this checkpoint or the previous one cannot be written. Earlier checkpoints are kept.
         """
         self.wait_until_finished()
         with self._write_errors(step):
@@ -125,15 +127,15 @@ class Checkpoints:
         self._pending = step, future
 
     def raise_if_failed(self) -> None:
-        """Raise the UserError of a checkpoint that could not be written in the background. Does not wait."""
+        """Raise a UserError if the last checkpoint could not be written. Does not wait if it is still being written."""
         if self._pending is not None and not self._checkpointer.is_saving_in_progress():
             self.wait_until_finished()
 
     def wait_until_finished(self) -> None:
-        """Wait until the last checkpoint is on the disk, and write its checksums.
+        """Wait until the last checkpoint is written to disk, and write its checksums.
 
         Raises:
-            UserError: If it cannot be written.
+            UserError: If the checkpoint or its checksums cannot be written.
         """
         if self._pending is None:
             return
@@ -157,17 +159,18 @@ class Checkpoints:
             raise
 
     def resume(self, target: dict[str, Any], class_names: Sequence[str]) -> RestoredCheckpoint | None:
-        """Restore the newest intact checkpoint, and move newer, corrupt ones out of the folder, with a warning.
+        """Restore the newest intact checkpoint, after moving newer, corrupt ones out of the folder with a warning.
 
         Args:
             target: As for `restore`.
             class_names: As for `restore`.
 
         Returns:
-            The checkpoint; None if there are none.
+            The checkpoint, or None if the folder has no checkpoint.
 
         Raises:
-            UserError: If the checkpoint does not fit, or if all are corrupt.
+            UserError: If parameters or classes of the checkpoint differ from those of the run, or if all checkpoints
+                are corrupt.
         """
         restored = restore_newest_intact(self.folder, self.steps, lambda step: self.restore(step, target, class_names))
         if restored is not None and restored.step != self.latest:  # newer ones were moved
@@ -175,7 +178,11 @@ class Checkpoints:
         return restored
 
     def parameter_names(self, step: int, module: str) -> list[str]:
-        """Return the names of a module's direct children in the parameters of a checkpoint.
+        """Return the names of the layers in a module, such as ``vgg``, as a checkpoint stores them.
+
+        Args:
+            step: Step of the checkpoint.
+            module: Name at the top level of the parameters.
 
         Raises:
             CorruptCheckpointError: If the checkpoint cannot be read.
@@ -188,12 +195,14 @@ class Checkpoints:
 
         Args:
             step: Step of the checkpoint.
-            target: Trees by name, as saved. Their leaves are arrays, or shapes with dtype and sharding; the restored
-                arrays get the same dtype and sharding. Trees that are left out are not read.
-            class_names: Class names of the run's config.
+            target: Trees by name, with the structure of those that were saved. Their leaves are arrays, or
+                ``jax.ShapeDtypeStruct``; the restored arrays have the same dtypes and shardings. A tree that is not in
+                ``target`` is not read.
+            class_names: Class names in the config of the run.
 
         Raises:
-            UserError: If the parameters or classes differ from those of the run; the message lists the differences.
+            UserError: If the parameters or classes differ from ``target`` or ``class_names``. The message lists the
+                differences.
             CorruptCheckpointError: If the checkpoint is corrupt.
         """
         path = self.folder / str(step)
@@ -215,7 +224,8 @@ def _preservation_policy() -> Any:
     best = policies.BestN(
         get_metric_fn=lambda metrics: metrics[BEST_METRIC], n=1, keep_checkpoints_without_metrics=False
     )
-    # A union, because Orbax's older options max_to_keep and best_fn together delete the latest checkpoint.
+    # The two policies are combined here, because Orbax's older options max_to_keep and best_fn, given together, delete
+    # the latest checkpoint.
     return policies.AnyPreservationPolicy([policies.LatestN(2), best])
 
 
@@ -237,7 +247,7 @@ def _without_orbax_logs() -> Iterator[None]:
 
 
 def _wait_for_orbax_threads(seconds: float = 10) -> None:
-    """Wait for threads that outlive a failed save; they would log its exception, too."""
+    """Wait up to ``seconds`` for the threads of a failed save to end, because they also log its exception."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         threads = [thread for thread in threading.enumerate() if type(thread).__module__.startswith("orbax.")]
@@ -247,10 +257,10 @@ def _wait_for_orbax_threads(seconds: float = 10) -> None:
 
 
 def check_same_classes(path: Path, stored: Sequence[str], expected: Sequence[str]) -> None:
-    """Check that a checkpoint has the classes of its run, in the same order.
+    """Raise a UserError if the classes of a checkpoint are not those of its run, in the same order.
 
     Raises:
-        UserError: If not; the message lists the differences.
+        UserError: If the class names differ. The message lists the differences.
     """
     difference = describe_class_difference(stored, expected, new_place="config.json")
     if difference:
@@ -260,10 +270,11 @@ def check_same_classes(path: Path, stored: Sequence[str], expected: Sequence[str
 
 
 def check_same_parameters(path: Path, stored: Any, expected: Any) -> None:
-    """Check that the parameters of a checkpoint have the expected names and shapes.
+    """Raise a UserError if the parameters of a checkpoint do not have the expected names and shapes.
 
     Raises:
-        UserError: If not; the message lists up to 20 parameters that are missing, not expected, or of another shape.
+        UserError: If names or shapes differ. The message lists at most 20 parameters that are missing, not expected, or
+            of another shape.
     """
     have, want = _shapes(stored), _shapes(expected)
     lines = [f"  {name}: missing, {want[name]} expected" for name in want.keys() - have.keys()]
@@ -285,9 +296,10 @@ def _abstract_array(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStr
 
 
 def _system_reason(error: BaseException | None) -> str | None:
-    """Return the operating system's reason for a failed write, from the error or its causes; None if it has none.
+    """Return the operating system's reason for a failed write, or None if the operating system reported no error.
 
-    Orbax wraps errors of its writer threads in exceptions of its own.
+    The reason is searched for in the exception and its causes, since Orbax wraps the errors of its writer threads in
+    other exceptions.
     """
     while error is not None:
         if isinstance(error, OSError):

@@ -1,7 +1,7 @@
-"""Detection of corrupt checkpoints by checksums, and the return to the newest intact one.
+"""Detection of corrupt checkpoints by checksums, and the choice of the newest intact checkpoint.
 
-Orbax itself does not detect most flipped bits. ``checksums.json`` in the folder of a checkpoint has the SHA-256 of each
-file as it was written.
+Orbax itself does not detect most flipped bits. Therefore ``checksums.json`` in the folder of a checkpoint lists the
+SHA-256 of every file, computed after the checkpoint was written.
 """
 
 import hashlib
@@ -22,15 +22,15 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 CHECKSUMS = "checksums.json"
-CORRUPT_FOLDER = "damaged_checkpoints"  # the name is part of the layout of run folders
-"""Folder in the run folder that corrupt checkpoints are moved to."""
+CORRUPT_FOLDER = "damaged_checkpoints"
+"""Name of the folder in a run folder to which corrupt checkpoints are moved. Existing run folders use it."""
 
 
 class CorruptCheckpointError(UserError):
-    """A checkpoint cannot be read, or its files are not those that were written.
+    """Raised if a checkpoint cannot be read, or if its files have changed since they were written.
 
     Attributes:
-        reason: What is wrong with which checkpoint, without advice.
+        reason: The message without the advice. It names the checkpoint and says what is wrong with it.
     """
 
     def __init__(self, reason: str) -> None:
@@ -39,9 +39,10 @@ class CorruptCheckpointError(UserError):
 
 
 def corrupt_checkpoint_errors(checkpoint: Path) -> AbstractContextManager[None]:
-    """Convert every exception of the ``with`` block, which reads a checkpoint, into a CorruptCheckpointError.
+    """Return a context manager that converts every exception of its block into a CorruptCheckpointError.
 
-    Orbax, TensorStore and json raise many types of exceptions for missing and truncated files.
+    The block reads a checkpoint. Orbax, TensorStore and json raise exceptions of many types if files are missing or
+    truncated. A UserError is not converted.
     """
     return user_errors(
         f"{checkpoint}: cannot read this checkpoint, it is corrupt or was written by another version",
@@ -50,7 +51,7 @@ def corrupt_checkpoint_errors(checkpoint: Path) -> AbstractContextManager[None]:
 
 
 def write_checksums(checkpoint: Path) -> None:
-    """Write the checksums of all files below the folder of a checkpoint to its checksums.json.
+    """Write ``checksums.json`` with the checksums of all files in the folder of a checkpoint and its subfolders.
 
     Raises:
         UserError: If the file cannot be written.
@@ -59,9 +60,9 @@ def write_checksums(checkpoint: Path) -> None:
 
 
 def verify_checksums(checkpoint: Path) -> None:
-    """Check that the files of a checkpoint are those that were written.
+    """Raise a CorruptCheckpointError if a file of a checkpoint is missing or differs from its checksum.
 
-    A checkpoint without checksums.json passes: the run was killed before it wrote that file.
+    A checkpoint without checksums.json is accepted, because a run may be killed before it writes that file.
 
     Raises:
         CorruptCheckpointError: If a file is missing or has changed.
@@ -78,18 +79,18 @@ def verify_checksums(checkpoint: Path) -> None:
 def restore_newest_intact(folder: Path, steps: Iterable[int], restore: Callable[[int], T]) -> T | None:
     """Restore the newest intact checkpoint, and move newer, corrupt ones to the folder ``damaged_checkpoints``.
 
-    All processes have to call this. Each corrupt checkpoint is logged as a warning.
+    All processes of the run have to call this. For each corrupt checkpoint a warning is logged.
 
     Args:
         folder: The folder ``checkpoints`` of a run.
         steps: Steps of the checkpoints in it.
-        restore: Returns the checkpoint of a step, or raises CorruptCheckpointError.
+        restore: Function that returns the checkpoint of a step, or raises CorruptCheckpointError.
 
     Returns:
-        The result of ``restore`` for the newest intact checkpoint; None if there are no checkpoints.
+        The result of ``restore`` for the newest intact checkpoint, or None if there are no checkpoints.
 
     Raises:
-        UserError: If all checkpoints are corrupt; they stay where they are.
+        UserError: If all checkpoints are corrupt. In this case none of them is moved.
     """
     corrupt: dict[int, CorruptCheckpointError] = {}
     for step in sorted(steps, reverse=True):
@@ -112,7 +113,7 @@ def restore_newest_intact(folder: Path, steps: Iterable[int], restore: Callable[
 
 
 def _checksums(checkpoint: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file by its path below the checkpoint's folder."""
+    """Return the SHA-256 of each file of a checkpoint, by the path of the file relative to the checkpoint."""
     checksums = {}
     for file in sorted(file for file in checkpoint.rglob("*") if file.is_file() and file.name != CHECKSUMS):
         with file.open("rb") as stream:
@@ -123,6 +124,6 @@ def _checksums(checkpoint: Path) -> dict[str, str]:
 def _move_folder(checkpoint: Path, target: Path) -> None:
     with user_errors_on_write(target):
         target.parent.mkdir(exist_ok=True)
-        if target.exists():  # from an earlier time that this checkpoint was corrupt
+        if target.exists():  # a checkpoint of the same step was corrupt before
             shutil.rmtree(target)
         checkpoint.rename(target)

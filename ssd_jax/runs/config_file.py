@@ -1,4 +1,4 @@
-"""Configs in files: loading ``configs/*.py`` and ``config.json``, and checking every value."""
+"""Loading of configs from ``configs/*.py`` and ``config.json``, with a check of every value."""
 
 import importlib.util
 import math
@@ -21,23 +21,23 @@ RENAMED_OPTIONS = {
     "train.start_from": "train.pretrained",
     "train.trunk_only": "train.backbone_only",
 }
-"""Former names of options, which are still accepted in config.json and on the command line."""
+"""Former name of each renamed option, with its present name. Files and the command line may use either."""
 
 
 def validate(config: Config) -> Config:
-    """Return the config after checking each value against the type and the bounds of its field.
+    """Return a copy of the config, after checking each value against the type and the bounds of its field.
 
     Raises:
-        UserError: A value is not allowed. The message names the option, its value and what is expected.
+        UserError: If a value is not allowed. The message names the option, its value and the expected values.
     """
     return config_from_builtins(msgspec.to_builtins(config))
 
 
 def config_from_builtins(tree: Any) -> Config:
-    """Build a config from nested dicts, as in config.json, and check every value.
+    """Return a config that is built from nested dicts, as in config.json, after checking every value.
 
     Raises:
-        UserError: A value is not allowed.
+        UserError: If a value is not allowed.
     """
     _require_finite(tree)
     try:
@@ -47,10 +47,10 @@ def config_from_builtins(tree: Any) -> Config:
 
 
 def decode_config(data: bytes) -> Config:
-    """Decode a config.json, whose options may have former names.
+    """Return the config in the bytes of a config.json, in which options may have their former names.
 
     Raises:
-        UserError: The data is not JSON, or a value is not allowed.
+        UserError: If the data is not valid JSON, or if a value is not allowed.
     """
     try:
         tree = msgspec.json.decode(data)
@@ -65,7 +65,7 @@ def decode_config(data: bytes) -> Config:
 
 
 def _require_finite(tree: Any, path: str = "") -> None:
-    """JSON has no infinity: a config.json with one could not be read back."""
+    """Raise a UserError if a number is infinite or NaN: JSON has no such numbers, so config.json could not be read."""
     if isinstance(tree, dict):
         for name, value in tree.items():
             _require_finite(value, f"{path}.{name}" if path else name)
@@ -77,7 +77,10 @@ def _require_finite(tree: Any, path: str = "") -> None:
 
 
 def _explain_error(error: str, tree: Any) -> str:
-    """Turn msgspec's "Expected `int` >= 1 - at `$.train.steps`" into "train.steps is 0: expected int >= 1"."""
+    """Return an error message of msgspec in terms of options.
+
+    "Expected `int` >= 1 - at `$.train.steps`" becomes "train.steps is 0: expected int >= 1".
+    """
     match = re.fullmatch(r"(.*) - at `\$\.?(.*)`", error)
     if match is None:
         return error
@@ -98,14 +101,15 @@ def load_config(file: str | Path, options: Mapping[str, Any] | None = None) -> C
 
     Args:
         file: The config file.
-        options: Values that replace those of the file, by the names of the command line, such as
+        options: Values that replace those of the file, by the names of the options on the command line, such as
             ``{"data.root": "FOLDER", "train.steps": 500}``.
 
     Returns:
         The config, with every value checked.
 
     Raises:
-        UserError: The file does not exist or fails, an option does not exist, or a value is not allowed.
+        UserError: If the file does not exist or raises an exception, if an option does not exist, or if a value is not
+            allowed.
     """
     file = Path(file)
     if not file.is_file():
@@ -139,7 +143,7 @@ def _replace_options(tree: dict[str, Any], options: Mapping[str, Any]) -> dict[s
 
 
 def _line_suffix(error: BaseException, file: Path) -> str:
-    """Return " (line N)" for the last traceback entry in the file."""
+    """Return the text " (line N)" for the last line of the file in the traceback of an error, or an empty text."""
     trace, line = error.__traceback__, None
     while trace is not None:
         if Path(trace.tb_frame.f_code.co_filename).resolve() == file.resolve():

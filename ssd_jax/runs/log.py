@@ -1,4 +1,4 @@
-"""Logs of a run: log.jsonl, results.csv and TensorBoard's scalars."""
+"""Writing and reading of the logs of a run: log.jsonl, results.csv and TensorBoard scalars."""
 
 import csv
 import io
@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from ssd_jax.files import user_errors_on_write, write_text
 
-if TYPE_CHECKING:  # tensorboardX imports torch if it is installed, which takes seconds
+if TYPE_CHECKING:  # tensorboardX imports torch if torch is installed, which takes seconds
     from tensorboardX.event_file_writer import EventsWriter
 
 
 class RunLog:
-    """Writer of log.jsonl, results.csv and TensorBoard's scalars, as a context manager.
+    """Context manager that writes log.jsonl, results.csv and TensorBoard scalars.
 
-    Opening it deletes what the logs have after ``step``: a run that is resumed from the checkpoint of that step logs it
-    again.
+    When it is created, it removes all entries of log.jsonl and results.csv that are later than ``step``, because a run
+    that resumes from the checkpoint of this step logs the later steps again.
 
     Args:
         workdir: The run folder.
-        step: Step that the run starts from; 0 for a new run.
+        step: Step of the checkpoint from which the run resumes; 0 for a new run.
     """
 
     def __init__(self, workdir: Path, step: int) -> None:
@@ -39,7 +39,7 @@ class RunLog:
         self._tensorboard.close()
 
     def log_step(self, step: int, values: dict[str, float]) -> None:
-        """Write training metrics: a line of log.jsonl, and scalars below ``train/``.
+        """Write the training metrics of a step as a line of log.jsonl and as TensorBoard scalars named ``train/...``.
 
         Args:
             step: Step of the metrics.
@@ -53,11 +53,11 @@ class RunLog:
         self._write_scalars(step, "train", values)
 
     def log_evaluation(self, step: int, values: dict[str, float | None]) -> None:
-        """Write metrics of the val split: a row of results.csv, and scalars below ``val/``.
+        """Write the metrics of the val split as a row of results.csv and as TensorBoard scalars named ``val/...``.
 
         Args:
             step: Step of the evaluation.
-            values: Metrics by name, always with the same names; None for a metric that could not be computed.
+            values: Metrics by name; None for a metric that could not be computed. Every call needs the same names.
 
         Raises:
             UserError: If a file cannot be written.
@@ -88,9 +88,10 @@ class RunLog:
 
 
 def _open_tensorboard(folder: Path, step: int) -> "EventsWriter":
-    """Open an event file whose first event makes TensorBoard discard the scalars after ``step``.
+    """Return a writer of a new event file, whose first event makes TensorBoard discard the scalars after ``step``.
 
-    SummaryWriter would write in a thread that ends silently when the disk is full; the next scalar then waits forever.
+    tensorboardX's SummaryWriter is not used, because it writes in a thread that ends silently when the disk is full;
+    writing the next scalar then waits forever.
     """
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -103,9 +104,9 @@ def _open_tensorboard(folder: Path, step: int) -> "EventsWriter":
 
 
 def read_log(workdir: Path) -> list[dict[str, float]]:
-    """Read the lines of log.jsonl as dicts with ``step`` and the training metrics.
+    """Return the lines of log.jsonl as dicts of ``step`` and the training metrics.
 
-    An incomplete last line, left by a killed run, is omitted. Without a log the list is empty.
+    An incomplete last line, which a killed run may leave, is omitted. If there is no log.jsonl, the list is empty.
 
     Args:
         workdir: The run folder.
@@ -121,9 +122,9 @@ def read_log(workdir: Path) -> list[dict[str, float]]:
 
 
 def read_results(workdir: Path) -> list[dict[str, float | None]]:
-    """Read the rows of results.csv as dicts with ``step`` and the metrics of the val split.
+    """Return the rows of results.csv as dicts of ``step`` and the metrics of the val split.
 
-    An empty cell becomes None. Without results the list is empty.
+    An empty cell becomes None. If there is no results.csv, the list is empty.
 
     Args:
         workdir: The run folder.

@@ -1,7 +1,8 @@
-"""The folder of a training run: its creation, its config.json, and a lock against a second training process.
+"""Creation of run folders, their config.json, and a lock that keeps a second process from training in the folder.
 
-A run folder has ``config.json`` (the resolved config, written before the first step), ``checkpoints/``, ``log.jsonl``
-(a line every ``train.log_every`` steps), ``results.csv`` (a row for each evaluation) and ``tensorboard/``.
+A run folder has ``config.json`` (the config with all options, written before the first step), ``checkpoints/``,
+``log.jsonl`` (a line for every ``train.log_every`` steps), ``results.csv`` (a row for each evaluation) and
+``tensorboard/``. docs/runs.md lists the other files.
 """
 
 import dataclasses
@@ -19,8 +20,8 @@ from ssd_jax.errors import UserError
 from ssd_jax.files import user_errors_on_read, user_errors_on_write, write_text
 from ssd_jax.runs.config_file import decode_config
 
-# Options that may change when a run is resumed: where its data are, whether it stops at a broken image, how it uses
-# its devices, and how often it logs, evaluates and saves.
+# Options that may change when a run is resumed: the folder of the data, whether the run stops at an unreadable image,
+# how it uses devices and memory, and how often it logs, evaluates and saves.
 _MAY_CHANGE = (
     "data.root", "data.tfds_dir", "data.strict", "model.remat", "devices.fsdp", "devices.deterministic",
     "train.accumulation_steps", "train.log_every", "train.eval_every", "train.checkpoint_every",
@@ -28,12 +29,12 @@ _MAY_CHANGE = (
 
 
 def config_to_json(config: Config) -> str:
-    """Return a config as the text of config.json."""
+    """Return the text of a config.json for a config."""
     return msgspec.json.format(msgspec.json.encode(config), indent=2).decode()
 
 
 def read_config(run: Path) -> Config:
-    """Read the config of a run.
+    """Return the config of a run, read from its config.json.
 
     Args:
         run: Run folder.
@@ -54,7 +55,7 @@ def read_config(run: Path) -> Config:
 
 
 def config_differences(old: Config, new: Config) -> list[str]:
-    """Return a line ``option: old -> new`` for every option that differs."""
+    """Return a line ``option: old value -> new value`` for every option that differs between two configs."""
     before, after = (_flatten(dataclasses.asdict(config)) for config in (old, new))
     return [f"{name}: {before[name]!r} -> {after.get(name)!r}" for name in before if before[name] != after.get(name)]
 
@@ -70,25 +71,27 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class RunStatus(NamedTuple):
-    """How a run starts."""
+    """State of a run folder at the start of training."""
 
     resumed: bool
-    """Whether the run has a checkpoint to resume from."""
+    """Whether the folder has a checkpoint from which training resumes."""
     changed: list[str]
-    """Lines of `config_differences` for options that differ from those the run was started with."""
+    """A line of `config_differences` for each option whose value has changed since the run was started."""
 
 
 def create_or_resume(workdir: Path, config: Config) -> RunStatus:
-    """Create a run folder with its config.json, or check that it is the folder of this run.
+    """Create a run folder with its config.json, or check that the folder belongs to a run with this config.
 
-    A run without a checkpoint has nothing to lose and takes any config.
+    If the run has no checkpoint yet, any config is accepted, because no training is lost.
 
     Args:
         workdir: The run folder.
-        config: The resolved config; if options changed that may change, config.json is replaced.
+        config: The config of the run, with class names. If an option differs that may change on resuming, config.json
+            is replaced.
 
     Raises:
-        UserError: If the folder cannot be written, has other files, or belongs to a run with another config.
+        UserError: If the folder cannot be written, contains files but no config.json, or belongs to a run with another
+            config.
     """
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"{workdir} is a file, not a run folder. Name another --workdir")
@@ -106,9 +109,10 @@ def create_or_resume(workdir: Path, config: Config) -> RunStatus:
 
 @contextmanager
 def exclusive_lock(workdir: Path) -> Iterator[None]:
-    """Keep other processes from training in a run folder during the ``with`` block. The lock of a killed process ends.
+    """Lock a run folder during the ``with`` block, so that no other process trains in it.
 
-    File systems without locks, such as some network drives, have no such protection.
+    The operating system releases the lock of a process that is killed. On file systems without locks, such as some
+    network drives, nothing is locked.
 
     Args:
         workdir: The run folder.
@@ -137,7 +141,9 @@ def _lock(workdir: Path, folder: int) -> None:
 
 
 def has_checkpoint(workdir: Path) -> bool:
-    """Return whether a run has a complete checkpoint: its folder is named by the step; incomplete ones have a suffix.
+    """Return whether a run has a complete checkpoint.
+
+    The folder of a complete checkpoint is named by the step; that of an incomplete one has a suffix.
 
     Args:
         workdir: The run folder.
@@ -147,17 +153,17 @@ def has_checkpoint(workdir: Path) -> bool:
 
 
 def check_resumable_config(run: Path, config: Config) -> list[str]:
-    """Check that a run can be resumed with a config.
+    """Return the options that differ between a run and a config, after checking that the config can resume the run.
 
     Args:
         run: Run folder.
         config: The config to resume with.
 
     Returns:
-        The lines of `config_differences`, all of options that may change.
+        The lines of `config_differences`. All these options may change when a run is resumed.
 
     Raises:
-        UserError: If other options differ; the message lists all differences.
+        UserError: If an option differs that must not change. The message lists all differences.
     """
     changed = config_differences(read_config(run), config)
     if any(not line.startswith(tuple(f"{name}:" for name in _MAY_CHANGE)) for line in changed):

@@ -1,9 +1,10 @@
 """Devices and processes: the mesh and shardings, compilation, and several processes as one run.
 
-The modules import only ``ssd_jax.errors``, and every package from data upwards may import them. Add here what concerns
-how a program runs, not what it computes: ``sharding`` distributes arrays over devices, ``compilation`` sets how
-programs are compiled, ``distributed`` and ``distributed_options`` connect processes, ``stop`` ends a run early, and
-``exit_message`` says what to do when a process was killed.
+Of this project, the modules import only ``ssd_jax.errors``; ``data`` and all packages above it may import them.
+``sharding`` distributes arrays over devices, ``compilation`` sets compiler options and the compilation cache,
+``distributed`` and ``distributed_options`` connect processes, ``stop`` notices requests to stop training, and
+``exit_message`` tells the user what to do after a process was killed. Code that decides how a program runs, but not
+what it computes, belongs here.
 """
 
 import lazy_loader as lazy

@@ -1,4 +1,4 @@
-"""Compiler options, the persistent cache of compiled programs, and memory that the compiler leaves allocated."""
+"""Compiler options, the persistent cache of compiled programs, and the release of memory after compilations."""
 
 import ctypes
 import os
@@ -11,17 +11,19 @@ from jax.sharding import Mesh
 
 
 def compiler_options(mesh: Mesh | None = None, *, deterministic: bool = False) -> dict[str, str] | None:
-    """Return the argument ``compiler_options`` of ``jax.jit`` for the kind of device and the version of JAX.
+    """Return a value for the argument ``compiler_options`` of ``jax.jit``, or None if no option has to be set.
+
+    The options depend on the platform of the devices and on the version of JAX.
 
     Args:
         mesh: Mesh that the program runs on; None for the first device.
-        deterministic: On a GPU, use only operations that give the same bits in every run.
+        deterministic: Whether to use only GPU operations that give the same bits in every run. Only GPUs need this.
     """
     kind = (jax.devices()[0] if mesh is None else mesh.devices.flat[0]).platform
-    # On CPUs, jaxlib 0.10 computes weight gradients in convolution fusions at a third of the speed of plain
-    # convolutions; an empty list of fusion types turns those off. Its default scheduler orders operations for many
-    # cores, with which a training step of SSD300 uses more memory and is no faster on two cores. Other versions may
-    # not know these options, and unknown options are errors.
+    # On CPUs, jaxlib 0.10 computes weight gradients in convolution fusions, at a third of the speed of plain
+    # convolutions; an empty list of fusion types turns these fusions off. Its default scheduler orders operations for
+    # many cores: a training step of SSD300 then uses more memory and is no faster on two cores. Other versions of
+    # jaxlib may not have these options, and an unknown option is an error.
     if kind == "cpu" and jax.__version_info__[:2] == (0, 10):
         return {
             "xla_cpu_experimental_ynn_fusion_type": "",
@@ -33,10 +35,10 @@ def compiler_options(mesh: Mesh | None = None, *, deterministic: bool = False) -
 
 
 def enable_compilation_cache() -> None:
-    """Keep compiled programs in the user's cache folder, so that later runs load them. Call before compiling.
+    """Make JAX save compiled programs in the user's cache folder and load them in later runs. Call before compiling.
 
-    This is JAX's persistent compilation cache. JAX_COMPILATION_CACHE_DIR in the environment names another folder, and
-    JAX_ENABLE_COMPILATION_CACHE=false turns the cache off.
+    This is JAX's persistent compilation cache. The environment variable JAX_COMPILATION_CACHE_DIR selects another
+    folder, and JAX_ENABLE_COMPILATION_CACHE=false turns the cache off.
     """
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -45,10 +47,10 @@ def enable_compilation_cache() -> None:
 
 @cache
 def release_compiler_memory() -> None:
-    """Return memory that long compilations freed to the system, before the program itself needs it.
+    """Make glibc return free memory to the operating system after every compilation of more than one second.
 
-    Compiling the training step of SSD300 leaves 0.5 GB in glibc's allocator. Call this once, when a command starts;
-    further calls do nothing, and so does every call on systems without glibc.
+    After the training step of SSD300 is compiled, glibc's allocator otherwise holds 0.5 GB that is no longer used. Call
+    this once, when a command starts. Further calls do nothing; on systems without glibc, no call does anything.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -1,7 +1,7 @@
-"""Several processes as one training run, on one host or several, by ``jax.distributed``.
+"""Functions for a run of several processes, on one host or several, connected by ``jax.distributed``.
 
-Every process runs the same program on the same config. The primary process, number 0, also prints and writes files;
-the others wait for it where they need its result.
+Every process runs the same program with the same config. The primary process, which has index 0, also prints and
+writes files; the other processes wait for it where they need the result.
 """
 
 import itertools
@@ -26,22 +26,23 @@ from ssd_jax.runtime.exit_message import EXIT_REASON, set_exit_message, start_ob
 T = TypeVar("T")
 
 _KEY_TIMEOUT_MS = 60_000
-_BARRIER_TIMEOUT_MS = 86_400_000  # a day: the heartbeat notices processes that die
+_BARRIER_TIMEOUT_MS = 86_400_000  # a day, because the heartbeat already detects processes that have died
 
 
 def initialize(options: DistributedOptions) -> None:
-    """Wait until all processes of the run have started. Call this before anything that uses a device.
+    """Connect the processes of the run, after waiting until all of them have started. Call before using any device.
 
-    Afterwards only the primary process prints to stdout; all processes print warnings and errors. Environment
-    variables set the time limits: SSD_JAX_JOIN_SECONDS is how long to wait for the other processes, and
-    SSD_JAX_HEARTBEAT_SECONDS is how long a process may send no heartbeat before the others end.
+    Afterwards only the primary process prints to stdout; all processes print warnings and errors to stderr. Two
+    environment variables set time limits in seconds: SSD_JAX_JOIN_SECONDS (default 300) is the time to wait for the
+    other processes, and SSD_JAX_HEARTBEAT_SECONDS (default 100) is the time without a heartbeat after which a process
+    counts as dead and the other processes end.
 
     Args:
-        options: The options of this process. Without ``distributed`` and ``coordinator`` this function does nothing.
+        options: Options of this process. If neither ``distributed`` nor ``coordinator`` is set, nothing is done.
 
     Raises:
-        UserError: If JAX cannot connect the processes, or if they were given different process counts. If the
-            others do not start in time, the process ends with exit code 2 instead.
+        UserError: If JAX cannot connect the processes, or if the processes have different process counts. If the
+            other processes do not start in time, no exception is raised: this process ends with exit code 2.
     """
     if not options.distributed and not options.coordinator:
         return
@@ -78,9 +79,9 @@ def initialize(options: DistributedOptions) -> None:
 
 @contextmanager
 def _time_limit(seconds: int, message: str) -> Iterator[None]:
-    """End the process with exit code 2 if the block, a call into C++ that Python cannot interrupt, takes too long.
+    """End the process with a message and exit code 2 if the ``with`` block takes longer than a number of seconds.
 
-    Ctrl-C ends the process at once while the block runs.
+    The block is a call into C++ that Python cannot interrupt. Ctrl-C ends the process at once while the block runs.
     """
 
     def give_up() -> None:
@@ -102,17 +103,20 @@ def _time_limit(seconds: int, message: str) -> Iterator[None]:
 
 
 class _Coordination(NamedTuple):
-    """This process at JAX's coordination service."""
+    """Connection of this process to JAX's coordination service."""
 
     store: Any
-    """Key-value store that all processes share."""
+    """Client of the key-value store that all processes share."""
     process_index: int
     process_count: int
-    """The number on the command line of this process. ``jax.process_count()`` would wait for that many processes."""
+    """Process count that this process was started with. ``jax.process_count()`` would wait for that many processes."""
 
 
 def _coordination() -> _Coordination | None:
-    """Return the coordination service, for which JAX has no public function; None if this JAX keeps it elsewhere."""
+    """Return the connection to JAX's coordination service, or None if this version of JAX keeps it in another place.
+
+    JAX has no public function for it.
+    """
     try:
         from jax._src.distributed import global_state
 
@@ -122,7 +126,10 @@ def _coordination() -> _Coordination | None:
 
 
 def _check_process_count() -> None:
-    """Raise UserError if a process has another process count than process 0: they would wait for each other forever."""
+    """Raise a UserError if another process was started with a different process count.
+
+    Such processes would wait for each other forever.
+    """
     coordination = _coordination()
     if coordination is None:
         return
@@ -139,7 +146,11 @@ def _check_process_count() -> None:
 
 
 def _seconds_from_environment(variable: str, default: int) -> int:
-    """Return a positive number of seconds from an environment variable that JAX itself does not read."""
+    """Return the number of seconds that an environment variable sets, or the default if the variable is not set.
+
+    Raises:
+        UserError: If the value is not a positive whole number.
+    """
     text = os.environ.get(variable, str(default))
     if not (text.isdecimal() and int(text) > 0):
         raise UserError(f"the environment variable {variable} is {text!r}, but must be a positive number of seconds")
@@ -152,23 +163,23 @@ def is_multi_process() -> bool:
 
 
 def is_primary() -> bool:
-    """Return whether this is the process that prints and writes files."""
+    """Return whether this is the primary process, which prints and writes files."""
     return not is_multi_process() or jax.process_index() == 0
 
 
 def run_on_primary(work: Callable[[], T], failure: type[UserError] = UserError) -> T | None:
-    """Run a function on the primary process while the others wait for it.
+    """Call a function in the primary process while the other processes wait, and return its result there.
 
     Args:
         work: Function of no arguments.
-        failure: The exception that ``work`` may raise; if it does, all processes raise it.
+        failure: Type of the exception that ``work`` may raise.
 
     Returns:
-        The result of ``work`` on the primary process, None on the others.
+        The result of ``work`` in the primary process, and None in the other processes.
 
     Raises:
-        UserError: Of type ``failure``, on all processes, if ``work`` raised it. Only the primary process has the
-            original message.
+        UserError: If ``work`` raises an exception of type ``failure``. All processes then raise that type; only the
+            primary process has the original message.
     """
     if not is_multi_process():
         return work()
@@ -184,10 +195,10 @@ def run_on_primary(work: Callable[[], T], failure: type[UserError] = UserError) 
 
 
 def start_together(program: Callable[..., T]) -> Callable[..., T]:
-    """Wrap a jitted function so that all processes have compiled it before any of them runs it.
+    """Return a wrapper of a jitted function that runs it only after all processes have compiled it.
 
-    On CPUs, the Gloo library waits 30 s for the other processes when a program first communicates, and compile times
-    may differ by more.
+    On CPUs, the Gloo library waits only 30 s for the other processes when a program first communicates, and the compile
+    times of the processes may differ by more than that.
 
     Args:
         program: A jitted function that communicates between processes and that all processes call.
@@ -216,21 +227,24 @@ _barrier_numbers = itertools.count()
 
 
 def _wait_for_all_processes(barrier: str) -> None:
-    """Wait at a barrier of JAX's coordination service, which, unlike a collective, does not use Gloo."""
+    """Wait until all processes have called this with the same name of a barrier.
+
+    The barrier belongs to JAX's coordination service. Unlike a collective operation, it does not use Gloo.
+    """
     from orbax.checkpoint import multihost  # takes seconds to import, and only several processes need it
 
     multihost.get_barrier_sync_fn()(key=barrier, timeout_ms=_BARRIER_TIMEOUT_MS)
 
 
 def assert_same(text: str, name: str) -> None:
-    """Check that all processes have the same text.
+    """Raise a UserError in all processes if they do not all pass the same text.
 
     Args:
         text: Text to compare, such as a config.
-        name: What the text is, for the message.
+        name: Description of the text for the message, such as ``the config``.
 
     Raises:
-        UserError: On all processes, if the texts differ.
+        UserError: If the texts differ. All processes raise it.
     """
     if not is_multi_process():
         return
@@ -243,7 +257,9 @@ def assert_same(text: str, name: str) -> None:
 
 
 def exit_now(code: int) -> None:
-    """End this process at once if there are several; the usual shutdown would wait for the others.
+    """End this process at once if the run has several processes; a normal exit would wait for the other processes.
+
+    In a run of one process, this function does nothing.
 
     Args:
         code: Exit code of the process.

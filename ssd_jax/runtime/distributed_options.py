@@ -1,4 +1,7 @@
-"""Command-line options of a process in a multi-process run. Does not import JAX, so that --help answers at once."""
+"""Command-line options of one process of a multi-process run.
+
+This module does not import JAX, so that --help responds at once.
+"""
 
 from dataclasses import dataclass
 
@@ -7,16 +10,16 @@ from ssd_jax.errors import UserError
 
 @dataclass(frozen=True)
 class DistributedOptions:
-    """How this process finds the other processes of its run. By default there are none."""
+    """Settings by which this process finds the other processes of its run. By default, the run has only one process."""
 
     distributed: bool = False
-    """Join the other processes that Slurm, Open MPI, Kubernetes or Cloud TPU started."""
+    """Connect to the other processes that Slurm, Open MPI, Kubernetes or Cloud TPU started for this run."""
     coordinator: str = ""
-    """HOST:PORT of process 0. Required, with --process-index and --process-count, if no cluster provides it."""
+    """HOST:PORT of process 0. Without a cluster manager, give it together with --process-index and --process-count."""
     process_index: int | None = None
-    """Index of this process, from 0."""
+    """Index of this process, counted from 0."""
     process_count: int | None = None
-    """Number of processes of the run."""
+    """Number of processes in the run."""
 
     def __post_init__(self) -> None:
         explicit = (bool(self.coordinator), self.process_index is not None, self.process_count is not None)

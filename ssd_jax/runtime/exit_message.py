@@ -1,28 +1,30 @@
-"""A message for the user when JAX or the system kills this process before it can report an error.
+"""A message that the user sees if JAX or the operating system kills this process before it can report an error.
 
-In a run of several processes, the JAX runtime aborts a process from C++, with a stack trace, if the others do not
-start or one of them stops sending heartbeats. A small child process reads the current message from a pipe. When the
-pipe closes because this process has ended, the child prints the message.
+In a run of several processes, the JAX runtime aborts a process from C++, with a stack trace, if the other processes do
+not start or if one of them stops sending heartbeats. A small child process therefore reads the current message from a
+pipe. When the pipe closes because this process has ended, the child prints the message.
 """
 
 import subprocess
 import sys
 from contextlib import suppress
 
-EXIT_REASON = "This process was killed, or it ended because another process of the run died, whose messages say why."
+EXIT_REASON = (
+    "This process was killed, or it ended because another process of the run died; see the messages of that one."
+)
 
-# The last message on the pipe counts. "\0" precedes each one.
+# The child prints only the last message that it read. Each message starts with "\0".
 _OBSERVER = "import sys; sys.stderr.write(sys.stdin.read().rpartition(chr(0))[2])"
 _observer: subprocess.Popen[str] | None = None
 
 
 def set_exit_message(message: str) -> None:
-    """Set the message to print if this process is killed. It replaces the message before it.
+    """Set the message that is printed if this process is killed, in place of the previous message.
 
-    Without `start_observer` this function does nothing.
+    Before `start_observer` was called, this function does nothing.
 
     Args:
-        message: One or more lines. The empty string prints nothing; set it before the process ends normally.
+        message: One or more lines. Before the process ends normally, set the empty string, so that nothing is printed.
     """
     if _observer is not None and _observer.stdin is not None:
         with suppress(OSError):
@@ -31,8 +33,8 @@ def set_exit_message(message: str) -> None:
 
 
 def start_observer() -> None:
-    """Start the child process that prints the exit message."""
+    """Start the child process that prints the message when this process has ended."""
     global _observer
     command = [sys.executable, "-IS", "-c", _OBSERVER]
-    # A session of its own, so that Ctrl-C in the terminal does not end it together with this process.
+    # The child gets a session of its own, so that Ctrl-C in the terminal does not also end the child.
     _observer = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)

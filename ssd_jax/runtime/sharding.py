@@ -1,9 +1,9 @@
 """The device mesh, and how arrays are distributed over it.
 
-The mesh has two axes, ``data`` and ``fsdp``. The images of a batch are split over both axes. Parameters, and all arrays
-of their shapes, are replicated along ``data``; if ``fsdp`` is longer than 1, large ones are split along it. A program
-that is jitted with these shardings computes the same as on one device: sums and means over a batch include the images
-of all devices.
+The mesh has two axes, ``data`` and ``fsdp``. The images of a batch are split over both axes. Parameters, and arrays of
+the same shapes in the optimizer state, are replicated along ``data``; if ``fsdp`` is longer than 1, large arrays are
+split along it. Apart from rounding, a program that is jitted with these shardings computes the same as on one device:
+sums and means over a batch include the images of all devices.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,6 @@ from ssd_jax.errors import UserError
 
 T = TypeVar("T")
 
-
 AXES = ("data", "fsdp")
 BATCH_SPEC = PartitionSpec(AXES)
 """Partition spec of arrays with a leading batch axis."""
@@ -26,7 +25,7 @@ _MIN_SPLIT_SIZE = 2**16  # elements; splitting smaller arrays saves no memory wo
 
 
 def make_mesh(devices: Sequence[Any] | None = None, fsdp: int = 1) -> Mesh:
-    """Create the mesh of shape (devices / fsdp, fsdp) with the axes ``data`` and ``fsdp``.
+    """Return a mesh with the axes ``data`` and ``fsdp``, of shape (devices / fsdp, fsdp).
 
     Args:
         devices: Devices of the mesh; None for all devices of all processes.
@@ -44,12 +43,12 @@ def make_mesh(devices: Sequence[Any] | None = None, fsdp: int = 1) -> Mesh:
 
 
 def single_device_mesh() -> Mesh:
-    """Create a mesh of the first device of this process."""
+    """Return a mesh that has only the first device of this process."""
     return make_mesh(jax.local_devices()[:1])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding that has the whole array on every device."""
+    """Return the sharding that keeps a copy of the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -59,13 +58,13 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def fsdp_sharding(tree: Any, mesh: Mesh) -> Any:
-    """Return the sharding of each array of a training state.
+    """Return a sharding for each array of a training state, with large arrays split over ``fsdp``.
 
-    Large arrays are split over ``fsdp`` along their longest axis whose length is a multiple of the mesh axis; all
-    others are replicated.
+    A large array is split along its longest axis whose length is a multiple of the length of ``fsdp``. Small arrays,
+    and arrays without such an axis, are replicated.
 
     Args:
-        tree: Arrays, or objects with their shapes.
+        tree: Tree of arrays, or of objects that have shapes, such as ``jax.ShapeDtypeStruct``.
         mesh: Mesh from `make_mesh`.
 
     Returns:
@@ -84,21 +83,21 @@ def fsdp_sharding(tree: Any, mesh: Mesh) -> Any:
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
-    """Return the positions in a batch of the images on this process's devices, which this process has to load.
+    """Return the positions in a batch of the images that this process has to load, those on its own devices.
 
     Args:
         mesh: Mesh from `make_mesh`.
-        batch_size: Number of images in the batch of all processes.
+        batch_size: Number of images in the whole batch, over all processes.
     """
     indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
     return sorted({row for index in indices.values() if index for row in range(batch_size)[index[0]]})
 
 
 def shard_batch(batch: T, mesh: Mesh) -> T:
-    """Put a batch on the devices.
+    """Return a batch as JAX arrays that are split over the devices.
 
     Args:
-        batch: Tree of NumPy arrays with a leading batch axis. Each process passes the images of its `local_rows`.
+        batch: Tree of NumPy arrays with a leading batch axis. Each process passes only the images of its `local_rows`.
         mesh: Mesh from `make_mesh`.
 
     Returns:
@@ -109,25 +108,25 @@ def shard_batch(batch: T, mesh: Mesh) -> T:
 
 
 def map_images(f: Callable, mesh: Mesh) -> Callable:
-    """Turn a function of one image into a function of a batch, in which each device computes its own images.
+    """Return a function of a batch that applies a function of one image, each device to its own images.
 
-    With ``jax.vmap`` alone, the partitioner adds communication to ``while_loop`` and ``top_k``, although the images
-    are independent.
+    With ``jax.vmap`` alone, the XLA partitioner adds communication to ``while_loop`` and ``top_k``, although the images
+    are independent of each other.
 
     Args:
-        f: Function of arrays without a batch axis.
+        f: Function of the arrays of one image, without a batch axis.
         mesh: Mesh from `make_mesh`.
     """
     return jax.shard_map(jax.vmap(f), mesh=mesh, in_specs=BATCH_SPEC, out_specs=BATCH_SPEC, check_vma=False)
 
 
 def fetch(tree: T) -> T:
-    """Copy whole arrays from the devices to NumPy. Blocks until they are computed.
+    """Return a tree of arrays as NumPy arrays, after waiting until the devices have computed them.
 
-    If some of the arrays are distributed over several processes, all processes have to call this.
+    If an array is distributed over several processes, all processes have to call this; each gets the whole array.
 
     Args:
-        tree: JAX or NumPy arrays.
+        tree: Tree of JAX or NumPy arrays.
     """
 
     def gather(leaf: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Requests to stop training, which SIGTERM makes."""
+"""Stopping a run early when the process receives SIGTERM."""
 
 import signal
 import threading
@@ -10,21 +10,22 @@ from ssd_jax.runtime.distributed import is_multi_process
 
 
 class Stopped(Exception):  # noqa: N818  # not an error
-    """Raised by `StopRequest.raise_if_requested` to leave work that can be abandoned."""
+    """Raised by `StopRequest.raise_if_requested` to interrupt work that need not be finished, such as an evaluation."""
 
 
 class StopRequest:
     """Context manager that notices SIGTERM, which schedulers send some time before they kill a process.
 
-    In a run of several processes one process that gets the signal is enough: all stop after the same step.
+    In a run of several processes, it is enough that one process receives the signal: all stop after the same step.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        """Whether this process got the signal. Always False if there are several processes."""
+        """Whether this process has received the signal. Always False in a run of several processes."""
 
     def __enter__(self) -> "StopRequest":
-        # With several processes jax.distributed handles the signal. Only the main thread can install a handler.
+        # In a run of several processes, jax.distributed handles the signal. Python allows signal handlers only in the
+        # main thread.
         self._installed = not is_multi_process() and threading.current_thread() is threading.main_thread()
         if self._installed:
             self._previous = signal.signal(signal.SIGTERM, self._handle)
@@ -38,19 +39,20 @@ class StopRequest:
         self.requested = True
 
     def should_stop(self, step: int) -> bool:
-        """Return whether to stop after this step. All processes must call this after every step.
+        """Return whether training should stop after this step. All processes must call this after every step.
 
         Args:
-            step: Number of the step that was just made, the same on all processes.
+            step: Number of the step that was just done, the same in all processes.
         """
         if is_multi_process():
             return bool(multihost_utils.reached_preemption_sync_point(step))
         return self.requested
 
     def raise_if_requested(self, *_: object) -> None:
-        """Raise Stopped if this is the only process and it got the signal; several have to stay together.
+        """Raise Stopped if the run has only one process and it has received the signal.
 
-        Arguments are ignored, so that this method can serve as a progress callback.
+        In a run of several processes nothing is raised, because all processes have to do the same work. Arguments
+        are ignored, so that this method can serve as a progress callback.
         """
         if self.requested:
             raise Stopped

@@ -1,9 +1,10 @@
-"""Training: the step, the loop around it, and what it starts from.
+"""Training: the training step, the training loop, and the initial parameters.
 
-`train` runs everything for a config; the other names are its parts, for training code of one's own. A training step
-is composed in ``train_step``, its optimizer in ``optimizer``; ``loop`` adds logging, evaluation and checkpoints,
-``pretrained`` the initial parameters. This package may import every package but ``aot`` and ``commands``, which may
-import it. A new schedule or optimizer belongs in ``optimizer``, a new output of a run in ``reporter``.
+`train` does a whole run for a config. The other names are its parts, for users who write their own training loop.
+``train_step`` makes the training step and ``optimizer`` its optimizer; ``loop`` adds logging, evaluation and
+checkpoints, and ``pretrained`` loads the initial parameters. This package may import every package except ``aot`` and
+``commands``, which may import it. A new schedule or optimizer belongs in ``optimizer``, and a new output file of a run
+in ``reporter``.
 """
 
 import lazy_loader as lazy

@@ -43,15 +43,16 @@ class Due(NamedTuple):
 
 
 def due_after(step: int, train: Train, stopping: bool) -> Due:
-    """Return what has to be done after a step.
+    """Return the actions that are due after a step.
 
-    Every evaluation is saved, so that the best checkpoint can be chosen, and everything saved is logged before.
+    A checkpoint follows every evaluation, so that the best checkpoint can be chosen. Before a checkpoint is saved, the
+    metrics up to its step are logged.
 
     Args:
         step: Number of the step, from 1.
-        train: Config of the training.
-        stopping: Whether training stops after this step, which is then saved. It is not evaluated, unless it is the
-            last one.
+        train: The ``train`` section of a config.
+        stopping: Whether training stops after this step. A checkpoint is then saved without an evaluation, unless this
+            is the last step of the run.
     """
     is_last = step == train.steps
     evaluate = is_last or (train.eval_every > 0 and step % train.eval_every == 0 and not stopping)
@@ -60,7 +61,7 @@ def due_after(step: int, train: Train, stopping: bool) -> Due:
 
 
 def checkpoint_trees(state: TrainState) -> dict[str, Any]:
-    """Return the trees that a checkpoint contains: ``params`` for inference, and ``training`` to resume training.
+    """Return the trees of a checkpoint by name: ``params`` for inference, and ``training`` to resume training.
 
     ``training`` has the parameters themselves only if ``params`` is their moving average.
     """
@@ -71,19 +72,23 @@ def checkpoint_trees(state: TrainState) -> dict[str, Any]:
 
 
 class DispatchedStep(NamedTuple):
-    """A step that was sent to the devices, and whose metrics were not read yet."""
+    """A training step that was sent to the devices, and whose metrics have not been read yet."""
 
     step: int
     images: np.ndarray
-    """Positions of its images in the source."""
+    """Positions in the train split of the images of this step."""
     metrics: Metrics
 
 
 def read_metrics(steps: list[DispatchedStep], source: Source) -> list[dict[str, float]]:
-    """Read the metrics of some steps, and check that the loss and the gradient are finite.
+    """Return the metrics of each step as floats, after checking that loss and gradient norm are finite.
+
+    Args:
+        steps: Steps in the order of training.
+        source: Train split, for the ids of the images in the message.
 
     Raises:
-        UserError: They are not. The message names the first such step and its images.
+        UserError: If a loss or a gradient norm is not finite. The message names the first such step and its images.
     """
     fetched = [{name: float(value) for name, value in s.metrics.items()} for s in steps]
     for s, metrics in zip(steps, fetched, strict=True):
@@ -99,11 +104,14 @@ def read_metrics(steps: list[DispatchedStep], source: Source) -> list[dict[str, 
 
 
 class StepTimer:
-    """Measures the time that training steps take, and the part of it that is spent waiting for data."""
+    """Timer of training steps. It also measures the part of the time that is spent waiting for data.
+
+    A lap is a period between two log entries, without evaluations and checkpoints.
+    """
 
     def __init__(self) -> None:
         self.total = self.total_waited = 0.0
-        """Seconds of all laps."""
+        """Sums over all laps, in seconds: the time, and the part of it that was spent waiting."""
         self.restart()
 
     def restart(self) -> None:
@@ -112,20 +120,20 @@ class StepTimer:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count the time in this context as waiting for data."""
+        """Return a context manager whose time counts as waiting for data."""
         start = time.perf_counter()
         yield
         self._waited += time.perf_counter() - start
 
     def lap(self) -> tuple[float, float]:
-        """End a lap; return its seconds, and those of them that were spent waiting."""
+        """End the lap, and return its time and the part of it that was spent waiting, both in seconds."""
         seconds, waited = time.perf_counter() - self._start, self._waited
         self.total, self.total_waited = self.total + seconds, self.total_waited + waited
         return seconds, waited
 
 
 class Trainer:
-    """Trains a detector in a run folder. `run` trains to the end, or until SIGTERM asks it to stop."""
+    """The training of a detector in a run folder. `run` trains until the last step, or until SIGTERM stops it."""
 
     def __init__(
         self,
@@ -135,17 +143,17 @@ class Trainer:
         val_source: Source | None,
         pretrained: Pretrained | None = None,
     ) -> None:
-        """Make the compiled functions and the stream of batches.
+        """Create the jitted functions and the stream of training batches.
 
         Args:
             config: Config of the run, with class names.
             workdir: Run folder.
             train_source: Split to train on.
-            val_source: Split to evaluate on. None: no evaluation.
-            pretrained: The result of `open_pretrained` for this config; opened when needed if not given.
+            val_source: Split to evaluate on; None to train without evaluation.
+            pretrained: Result of `open_pretrained` for this config. If None, it is opened when it is needed.
 
         Raises:
-            UserError: The devices do not divide the batch evenly.
+            UserError: If the batch cannot be split evenly over the devices.
         """
         self.config, self.workdir, self.pretrained = config, workdir, pretrained
         self.train_source, self.val_source = train_source, val_source
@@ -160,7 +168,10 @@ class Trainer:
         self.timer = StepTimer()
 
     def run(self) -> int:
-        """Train, and return the last step: ``train.steps``, or an earlier one, which is saved, after SIGTERM."""
+        """Train, and return the number of the last step.
+
+        This is ``train.steps``, or the step of the saved checkpoint if SIGTERM stopped training earlier.
+        """
         exit_message.set_exit_message(
             f"{exit_message.EXIT_REASON} Checkpoints in {self.workdir} are kept: start all processes again with the "
             "same command to resume from the latest one."
@@ -170,7 +181,8 @@ class Trainer:
             start = int(state.step)
             with self._make_reporter(start) as reporter:
                 if start == 0:
-                    # By all processes: waiting for the primary one would exceed Gloo's limit of 30 s.
+                    # All processes compute the preview. If only the primary process did, the others could wait for
+                    # longer than Gloo's limit of 30 s.
                     index, batch = self.preview()
                     reporter.train_batch(self.train_source, index, batch)
                 last = self.train_steps(state, checkpoints, reporter, stop)
@@ -184,7 +196,10 @@ class Trainer:
         return Reporter(self.workdir, self.config.train, start) if distributed.is_primary() else NullReporter()
 
     def restore_or_init(self, checkpoints: Checkpoints) -> TrainState:
-        """Return the state of the latest checkpoint, or the initial state if there is none."""
+        """Return the training state of the latest checkpoint, or the initial state if there is no checkpoint.
+
+        After a checkpoint was restored, the stream of batches continues where the checkpoint was saved.
+        """
         state = init_state(self.config, self.mesh)
         saved = checkpoints.resume(checkpoint_trees(state), self.config.model.class_names)
         has_ema = state.ema_params is not None
@@ -194,17 +209,19 @@ class Trainer:
         self.batches.set_state(saved.metadata["stream"])
         tqdm.write(f"Resuming from the checkpoint at step {saved.step}.")
         params, training = saved.trees["params"], saved.trees["training"]
-        # With the sharding of a fresh state: a step on a single device would have the train step compiled twice.
+        # The step number gets the sharding of an initial state. With another sharding, the training step would be
+        # compiled a second time.
         step = jax.device_put(np.int32(saved.step), state.step.sharding)
         return TrainState(step, training.get("params", params), training["opt_state"], params if has_ema else None)
 
     def preview(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Return the first batch, or this process's part of it, as the network will see it.
+        """Return the next batch, or the part of it that this process loads, after augmentation.
 
-        The stream of batches stays at its position.
+        The position of the stream of batches does not change.
 
         Returns:
-            The positions of its images in the source; and augmented images, boxes and labels.
+            The positions of the images in the train split, and the result of `augment_batch`: augmented images, boxes
+            and labels.
         """
         position = self.batches.get_state()
         batch = next(self.batches)
@@ -214,7 +231,7 @@ class Trainer:
     def train_steps(
         self, state: TrainState, checkpoints: Checkpoints, reporter: NullReporter, stop: StopRequest
     ) -> int:
-        """Train from a state to the end, or until ``stop`` is requested, and return the last step."""
+        """Train from a state until the end of the run or a stop request, and return the number of the last step."""
         train = self.config.train
         pending: list[DispatchedStep] = []
         self.timer.restart()
@@ -222,20 +239,20 @@ class Trainer:
             with self.timer.waiting():
                 batch = next(self.batches)
             state, metrics = self.train_step(state, sharding.shard_batch(batch, self.mesh))
-            if pending:  # The host is at most one step ahead of the devices, so that batches do not pile up.
+            if pending:  # Stay at most one step ahead of the devices, so that batches do not pile up.
                 jax.block_until_ready(pending[-1].metrics)
             pending.append(DispatchedStep(step, batch.index[batch.valid], metrics))
             reporter.step()
             stopping = stop.should_stop(step)
             due = due_after(step, train, stopping)
             if due.log:
-                jax.block_until_ready(metrics)  # The time of this step counts, too.
+                jax.block_until_ready(metrics)  # The time of a lap includes the computation of its last step.
                 self._log(pending, reporter)
                 pending.clear()
             if due.save:
                 best_metric = self._evaluate(step, state, reporter, stop) if due.evaluate else None
                 self._save(step, state, checkpoints, best_metric)
-                # A request that came after `should_stop` was asked is followed now, as this step is saved.
+                # A request after the call of `should_stop` can be followed here, because this step was just saved.
                 if (stopping or stop.requested) and step < train.steps:
                     return step
             if due.log:
@@ -252,9 +269,10 @@ class Trainer:
         reporter.train_metrics(last, mean, float(self.schedule(last - 1)), images, seconds, waited)
 
     def _evaluate(self, step: int, state: TrainState, reporter: NullReporter, stop: StopRequest) -> float | None:
-        """Evaluate on the val split, and return the metric that the best checkpoint is chosen by.
+        """Evaluate on the val split, and return the metric by which the best checkpoint is chosen.
 
-        A stop request interrupts the evaluation, and None is returned. The evaluation at the end is not interrupted.
+        A stop request interrupts the evaluation, except after the last step. The result is None if the evaluation was
+        interrupted, or if there is no val split.
         """
         metrics: dict[str, Any] = {}
         detections = None

@@ -1,4 +1,4 @@
-"""Optimizers and schedules: Caffe's SGD for the paper's recipes, Muon or AdamW for training from scratch."""
+"""Optimizers and learning rate schedules: SGD as in Caffe for the paper's configs, and Muon and AdamW."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from ssd_jax.models.vgg import BLOCKS
 
 
 def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
-    """Make the learning-rate schedule: a linear warm-up, then multistep, or cosine decay to 0.
+    """Return the learning rate schedule: a linear warm-up, followed by drops at milestones or by cosine decay to 0.
 
     The first step of the warm-up uses ``learning_rate / warmup_steps``. Caffe has no warm-up (``warmup_steps`` 0).
 
     Args:
         config: The optimizer section of a config.
-        steps: Number of training steps, at which cosine decay ends.
+        steps: Number of training steps. Cosine decay reaches 0 after them.
 
     Returns:
         A function from the step, counted from 0, to the learning rate.
@@ -40,7 +40,7 @@ def _leaf_name(path: tuple) -> str:
 
 
 def _name_mask(name: str) -> Callable[[optax.Params], optax.Params]:
-    """Make a mask function that is True for leaves with this name."""
+    """Return a function of parameters that makes a mask, which is True for the arrays with this name."""
     return lambda params: jax.tree_util.tree_map_with_path(lambda path, _: _leaf_name(path) == name, params)
 
 
@@ -49,9 +49,10 @@ def _non_bias_mask(params: optax.Params) -> optax.Params:
 
 
 def _muon_dimension_numbers(params: optax.Params) -> optax.Params:
-    """Select the kernels that Muon updates, those of backbone and extras, as matrices from inputs to channels.
+    """Return the dimension numbers of each kernel that Muon updates, and None for all other arrays.
 
-    The predictors are the last layer, which Muon leaves to Adam.
+    Muon updates the kernels of backbone and extras, as matrices with the output channels as columns. It is meant for
+    hidden layers, so Adam updates the predictors, which are the output layers.
     """
 
     def matrix(path: tuple, leaf: jax.Array) -> MuonDimensionNumbers | None:
@@ -67,22 +68,26 @@ def _is_frozen(path: tuple, blocks: int) -> bool:
 
 
 def freeze(params: optax.Params, blocks: int) -> optax.Params:
-    """Stop the gradient of the first ``blocks`` blocks of VGG16, so that it is not computed."""
+    """Return the parameters with the gradient stopped in the first ``blocks`` blocks of VGG16.
+
+    XLA then does not compute these gradients.
+    """
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: jax.lax.stop_gradient(leaf) if _is_frozen(path, blocks) else leaf, params
     )
 
 
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
-    """Make the optimizer, which takes raw gradients of the loss.
+    """Return the optimizer that a config selects. Its input is the gradient of the loss, without any scaling.
 
-    ``sgd`` is Caffe's SGDSolver (src/caffe/solvers/sgd_solver.cpp): it clips the gradient, adds weight decay times the
-    parameter (not for biases), multiplies by the learning rate (twice that for biases), and only then accumulates the
-    momentum, so that a drop of the learning rate does not rescale the history. optax.sgd accumulates first.
+    ``sgd`` is Caffe's SGDSolver (src/caffe/solvers/sgd_solver.cpp). It clips the gradient, adds weight decay times the
+    parameter (not for biases), multiplies by the learning rate (for biases, times ``bias_lr_multiplier``, which is 2 in
+    Caffe's configs), and only then accumulates the momentum. Therefore a drop of the learning rate does not rescale
+    the accumulated momentum. optax.sgd accumulates before it multiplies by the learning rate.
 
     ``muon`` (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/) makes the updates of the kernels of
-    backbone and extras nearly orthogonal, with the root mean square of an Adam step (Liu et al., 2025, arXiv
-    2502.16982). Adam updates all other parameters.
+    backbone and extras nearly orthogonal matrices. They are scaled to the root mean square of a typical Adam update
+    (Liu et al., 2025, arXiv 2502.16982). Adam updates all other parameters.
 
     Args:
         config: The optimizer section of a config. The first ``config.freeze_blocks`` blocks of VGG16 are not updated.

@@ -1,8 +1,8 @@
-"""Initial parameters of a run: fresh ones, those of another run, or those of a weight file.
+"""Initial parameters of a run: freshly initialised, from another run, or from a weight file.
 
 Backbone, extras and location predictors are taken unchanged, except that the first layer is converted to the mean and
-std of the new run. The class predictors, ``*_mbox_conf``, have a channel for each class of each box of a cell; these
-are transferred by the name of the class.
+std of the new run. The class predictors, ``*_mbox_conf``, have one channel for each class of each default box of a
+cell; these channels are transferred by class name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,36 +26,37 @@ from ssd_jax.weights.importing import import_weights
 Leaf = Array | np.ndarray
 
 _COMPATIBLE_FIELDS = ("model.class_names", "model.dtype", "model.precision", "model.remat", "model.l2_norm_scale")
-"""Fields of the model that do not change the meaning of trained parameters."""
+"""Options of the model that may differ without a note, because trained parameters can be used with any value."""
 
 
 class ClassMapping(NamedTuple):
-    """Which classes a new network keeps from an old one. Background is always kept."""
+    """Correspondence between the classes of a new network and those of an old one. Background is always kept."""
 
     kept: dict[str, str]
-    """Name in the new network to name in the old one."""
+    """Name in the old network, by the name in the new network."""
     new: tuple[str, ...]
-    """Names that only the new network has."""
+    """Names of the classes that only the new network has."""
     dropped: tuple[str, ...]
-    """Names that only the old network has."""
+    """Names of the classes that only the old network has."""
 
     def table(self) -> str:
-        """Return three lines to print: kept, new and dropped classes, with their numbers."""
+        """Return a text of three parts: kept, new and dropped classes, each with their number and their names."""
         kept = [name if name == old else f"{name} (there: {old})" for name, old in self.kept.items()]
         rows = (("kept", kept), ("new", self.new), ("dropped", self.dropped))
         return "\n".join(format_names(f"{title:7} {len(names):3}", names or ("-",)) for title, names in rows)
 
 
 def match_classes(old: Sequence[str], new: Sequence[str], synonyms: Sequence[tuple[str, str]] = ()) -> ClassMapping:
-    """Match the classes of a new network to those of an old one, by name.
+    """Return which classes of a new network correspond to classes of an old one, by name.
 
     Args:
         old: Class names of the old network.
         new: Class names of the new network.
-        synonyms: Pairs (new name, old name), which take precedence. Two new classes may come from one old class.
+        synonyms: Pairs (new name, old name) of classes that correspond. They take precedence over equal names. Two new
+            classes may correspond to the same old class.
 
     Raises:
-        UserError: A synonym names a class that does not exist.
+        UserError: If a synonym names a class that does not exist.
     """
     for name, old_name in synonyms:
         if name not in new:
@@ -76,14 +77,14 @@ def match_classes(old: Sequence[str], new: Sequence[str], synonyms: Sequence[tup
 def transfer_params(
     params: Params, fresh: Params, old: Sequence[str], new: Sequence[str], kept: Mapping[str, str]
 ) -> Params:
-    """Transfer the parameters of a network to a network with other classes.
+    """Return the parameters of a network after a change of its classes.
 
     Args:
         params: Parameters of the old network.
-        fresh: Parameters of the new network, which differs from the old one in its classes only.
+        fresh: Freshly initialised parameters of the new network, which differs from the old one only in its classes.
         old: Class names of the old network.
         new: Class names of the new network.
-        kept: New name to old name, as `match_classes` gives it.
+        kept: Old name by new name, as in `ClassMapping.kept`.
 
     Returns:
         Parameters of the new network. In the class predictors, the channels of background and of the kept classes
@@ -103,15 +104,15 @@ def transfer_params(
 
 
 def refit_first_conv(params: Params, old: Model, new: Model) -> Params:
-    """Convert conv1_1 from the mean and std of one model to those of another, so that its output stays the same.
+    """Return parameters in which conv1_1 is converted to another mean and std, so that its output stays the same.
 
-    The output is exact except at the border of the image if the means differ, because zero padding then corresponds
-    to a different colour. It is not valid for ``norm="group"``, whose convolutions normalise their weights.
+    If the means differ, the output changes at the border of the image, because zero padding then corresponds to another
+    colour. The conversion is not valid for ``norm="group"``, whose convolutions normalise their weights.
 
     Args:
-        params: Parameters trained with the mean and std of ``old``.
-        old: Model of the parameters.
-        new: Model whose mean and std the result is for.
+        params: Parameters of a network.
+        old: Model with the mean and std that the parameters were trained with.
+        new: Model with the mean and std that the result is for.
     """
     if (old.mean, old.std) == (new.mean, new.std):
         return params
@@ -125,16 +126,16 @@ def refit_first_conv(params: Params, old: Model, new: Model) -> Params:
 
 
 class Pretrained(NamedTuple):
-    """A detector or backbone that ``train.pretrained`` names, checked against the config of the new run."""
+    """The detector or backbone that ``train.pretrained`` names. Its architecture fits the config of the new run."""
 
     path: Path
     config: Config
-    """Its config; without class names if it is a backbone alone."""
+    """Config of the pretrained detector. A backbone alone has no class names."""
     imported: Params | None
-    """Parameters read from a weight file. None: they are in the checkpoints of a run."""
+    """Parameters from a weight file, or None if ``path`` is a run, whose checkpoints have the parameters."""
 
     def load(self) -> tuple[Params, str]:
-        """Return the parameters, and a name for them to print."""
+        """Return the parameters, and a name to print that says where they are from."""
         if self.imported is not None:
             return self.imported, str(self.path)
         params, step = detector.restore_params(self.path, self.config, "best")
@@ -142,17 +143,16 @@ class Pretrained(NamedTuple):
 
 
 def open_pretrained(config: Config) -> Pretrained | None:
-    """Open what ``train.pretrained`` names and check that the run can start from it.
+    """Return the run or weight file that ``train.pretrained`` names, after checking that training can start from it.
 
-    A weight file is read and parsed here, once. Of a run only the config is read; `Pretrained.load` reads its
-    parameters.
+    A weight file is read here, once. For a run, only the config is read here; `Pretrained.load` reads the parameters.
 
     Returns:
-        None if ``train.pretrained`` is empty.
+        The pretrained detector or backbone, or None if ``train.pretrained`` is empty.
 
     Raises:
-        UserError: The path is neither a run nor a weight file; the architecture differs; the classes differ and
-            ``train.transfer`` is off; or an option needs ``train.pretrained``, which is empty.
+        UserError: If the path is neither a run nor a weight file, if the architecture differs, if the classes differ
+            without ``train.transfer``, or if an option is set that needs ``train.pretrained``, which is empty.
     """
     train = config.train
     if not train.pretrained:
@@ -180,18 +180,18 @@ def open_pretrained(config: Config) -> Pretrained | None:
 
 
 def initial_params(config: Config, pretrained: Pretrained | None, fresh: Params) -> Params:
-    """Return the parameters that a run starts from, and print where they come from.
+    """Return the parameters that a run starts from, and print where they are from.
 
     Args:
         config: Config of the run.
-        pretrained: The result of `open_pretrained` for this config.
-        fresh: Freshly initialised parameters of the run, on its devices.
+        pretrained: Result of `open_pretrained` for this config.
+        fresh: Freshly initialised parameters of the run, on the devices of the run.
 
     Returns:
         Parameters with the shapes and the shardings of ``fresh``; ``fresh`` itself if ``pretrained`` is None.
 
     Raises:
-        UserError: ``pretrained`` is a run without a readable checkpoint.
+        UserError: If ``pretrained`` is a run without a readable checkpoint.
     """
     model = config.model
     if pretrained is None:
@@ -240,15 +240,15 @@ def _check_classes(pretrained: Pretrained, config: Config) -> None:
     if difference and not config.train.transfer:
         raise UserError(
             f"{pretrained.path}: its classes are not those of the data:\n{difference}\n"
-            "To keep the classes that both have, by name, and start the others anew, add --train.transfer. To use "
-            "VGG16 alone, add --train.backbone-only. Other names for the same class go into train.transfer_names of "
-            "the config"
+            "To keep the classes that have the same name in both, and start the others from random weights, add "
+            "--train.transfer. To use only the VGG16 backbone, add --train.backbone-only. If a class has two names, "
+            "list both in train.transfer_names of the config"
         )
     match_classes(old, new, config.train.transfer_names)
 
 
 def _print_model_differences(pretrained: Pretrained, config: Config) -> None:
-    """Print differences that change what the parameters mean but do not prevent a start."""
+    """Print the differences between the models that change the effect of the parameters but are allowed."""
     ignored = _COMPATIBLE_FIELDS + (("model.mean", "model.std") if config.model.norm == "none" else ())
     lines = [
         line

@@ -1,13 +1,14 @@
-"""Reproduce the augmented image that training used, from the id of an image and the epoch alone::
+"""Reproduce an augmented training image from the id of the image and the epoch::
 
     config = run_folder.read_config(Path("runs/my_run"))
     source = open_source(config.data, config.data.train_split, config.model.class_names)
     replay.draw(source, replay.replay_image(config, source, "000012", epoch=3))
 
-All randomness of a training image comes from (``train.seed``, epoch, index), and the size of its canvas from the sizes
-of all images of the split. The split must therefore be unchanged since the training. On the same kind of device, the
-result equals the augmentation of the whole batch to the last bit. In the training step, where it is compiled together
-with the matching, an edge of a box may differ in the last of 24 bits.
+The random numbers for a training image depend only on ``train.seed``, the epoch and the position of the image in the
+split. The size of the canvas, on which the loader places images, depends on the sizes of all images of the split.
+Therefore the split must not have changed since the training. On the same kind of device, the result equals
+`augment_batch` for the whole batch to the last bit. In the training step, augmentation is compiled together with the
+matching, and an edge of a box may differ in the last bit of a float32 number.
 """
 
 import difflib
@@ -31,21 +32,21 @@ class AugmentedImage(NamedTuple):
     """An augmented training image."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index
-    """Position in the train split."""
+    """Position of the image in the train split, from 0."""
     epoch: int
     """Pass over the train split, from 0."""
     step: int
     """Training step whose batch contained the image, from 1."""
     image: Float32[ndarray, "s s 3"]
-    """RGB, 0 to 255."""
+    """Augmented image, RGB, 0 to 255."""
     boxes: Float32[ndarray, "g 4"]
-    """xyxy, normalised; zero for padding."""
+    """Boxes (xyxy), normalised by the size of the augmented image; zero for padding."""
     labels: Int32[ndarray, " g"]
-    """1..C; 0 for padding and for objects outside the augmented image."""
+    """Labels, 1 to the number of classes; 0 for padding and for objects outside the augmented image."""
 
 
 def replay_image(config: Config, source: Source, image_id: str, epoch: int) -> AugmentedImage:
-    """Augment an image as training did in an epoch.
+    """Return an image as it was augmented for training in an epoch.
 
     Args:
         config: Config of the run.
@@ -54,8 +55,8 @@ def replay_image(config: Config, source: Source, image_id: str, epoch: int) -> A
         epoch: Pass over the split, from 0.
 
     Raises:
-        UserError: The id is not in the split, the run ends before it reaches the image in this epoch, or the file
-            cannot be read.
+        UserError: If the split has no image with this id, if the run ends before it reaches the image in this epoch, or
+            if the image file cannot be read.
     """
     index = find_image(source, image_id)
     step = find_step(config, source, index, epoch)
@@ -66,10 +67,10 @@ def replay_image(config: Config, source: Source, image_id: str, epoch: int) -> A
 
 
 def find_image(source: Source, image_id: str) -> int:
-    """Return the position of an image in a split.
+    """Return the position in a split of the image with an id.
 
     Raises:
-        UserError: The split has no image with this id. The message names the most similar ids.
+        UserError: If the split has no image with this id. The message names the most similar ids.
     """
     ids: list[str] = []
     for index, annotation in enumerate(source.annotations()):
@@ -82,10 +83,10 @@ def find_image(source: Source, image_id: str) -> int:
 
 
 def find_step(config: Config, source: Source, index: int, epoch: int) -> int:
-    """Return the training step, from 1, that an image belongs to in an epoch.
+    """Return the number of the training step, from 1, whose batch contains an image in an epoch.
 
     Raises:
-        UserError: The run ends before this step.
+        UserError: If the run ends before this step.
     """
     train, length = config.train, len(source)
     images = train.steps * train.batch_size
@@ -100,15 +101,17 @@ def find_step(config: Config, source: Source, index: int, epoch: int) -> int:
 
 
 def draw(source: Source, augmented: AugmentedImage, side: int = 600) -> Image.Image:
-    """Draw an image with its boxes, and beside it the augmented image. Captions name the image, epoch and step.
+    """Return a drawing of an image with its boxes on the left, and of the augmented image with its boxes on the right.
+
+    The captions name the id of the image, the epoch and the step.
 
     Args:
-        source: Split that the image is from.
+        source: Split that contains the image.
         augmented: The augmented image.
-        side: Longest side of each of the two pictures, pixels.
+        side: Longest side of each of the two pictures, in pixels.
 
     Raises:
-        UserError: The image cannot be read.
+        UserError: If the image cannot be read.
     """
     index, caption = augmented.index, f"epoch {augmented.epoch}, step {augmented.step}"
     left = pictures.truth_tile(source, index, source.image(index), side)

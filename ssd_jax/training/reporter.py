@@ -1,4 +1,4 @@
-"""Reports of a training run: progress bar, logs, results and pictures."""
+"""Output of a training run: progress bar, log.jsonl, results.csv, TensorBoard events and pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +15,11 @@ from ssd_jax.runs.log import RunLog
 RESULTS_COLUMNS = ("voc_map_11point", "voc_map_area", "coco_ap", "coco_ap50")
 """Metrics of the val split that are written to results.csv."""
 DATA_WAIT_WARNING = 0.1
-"""Warn if training spends more than this fraction of its time waiting for data."""
+"""Threshold for the message on waiting for data, as a fraction of the training time."""
 
 
 class NullReporter:
-    """Reports nothing: for the processes of a run other than the primary one. Defines the interface of `Reporter`."""
+    """Interface of `Reporter` whose methods do nothing, for all processes of a run except the primary one."""
 
     def __enter__(self) -> "NullReporter":
         return self
@@ -28,7 +28,13 @@ class NullReporter:
         pass
 
     def train_batch(self, source: Source, index: Any, batch: Any) -> None:
-        """Report the first batch: positions in the source; augmented images, boxes and labels."""
+        """Report the first batch.
+
+        Args:
+            source: The train split.
+            index: Positions in the split of the images of the batch.
+            batch: Augmented images, boxes and labels, as `augment_batch` returns them.
+        """
 
     def step(self) -> None:
         """Report that a step was dispatched."""
@@ -36,15 +42,15 @@ class NullReporter:
     def train_metrics(
         self, step: int, metrics: dict[str, float], learning_rate: float, images: int, seconds: float, waited: float
     ) -> None:
-        """Report metrics of the steps since the last report.
+        """Report the metrics of all steps since the last call of this method.
 
         Args:
-            step: Last of these steps.
-            metrics: Their means.
+            step: Number of the last of these steps.
+            metrics: Mean of each metric over these steps.
             learning_rate: Learning rate of the last step.
             images: Number of images in these steps.
-            seconds: Time that the steps took.
-            waited: The part of ``seconds`` that was spent waiting for data.
+            seconds: Duration of these steps, in seconds.
+            waited: Part of this duration that was spent waiting for data, in seconds.
         """
 
     def evaluation(
@@ -54,19 +60,27 @@ class NullReporter:
         val_source: Source | None,
         detections: Sequence[ImageDetections] | None,
     ) -> None:
-        """Report an evaluation. Without a val split, ``metrics`` is empty and the rest None."""
+        """Report an evaluation.
+
+        Args:
+            step: Number of the step after which the network was evaluated.
+            metrics: Metrics of the val split; empty if there is no val split.
+            val_source: The val split, or None.
+            detections: Detections in each image of the val split, or None.
+        """
 
 
 class Reporter(NullReporter):
-    """Writes log.jsonl, results.csv, TensorBoard's events and pictures into the run folder; shows a progress bar."""
+    """Writer of log.jsonl, results.csv, TensorBoard events and pictures of a run. It also shows a progress bar."""
 
     def __init__(self, workdir: Path, train: Train, start: int) -> None:
         """Open the logs of a run.
 
         Args:
             workdir: Run folder.
-            train: Config of the training.
-            start: Step from which training starts or resumes. Later entries of the logs are removed.
+            train: The ``train`` section of the config.
+            start: Number of the step after which training starts: 0, or that of the restored checkpoint. Later entries
+                of the logs are removed.
         """
         self._workdir = workdir
         self._log = RunLog(workdir, start)
@@ -81,7 +95,7 @@ class Reporter(NullReporter):
         self._log.__exit__(*exception)
 
     def train_batch(self, source: Source, index: Any, batch: Any) -> None:
-        """Write train_batch.jpg."""
+        """Write train_batch.jpg with the first images of the batch."""
         pictures.write_train_batch(self._workdir, source, index, batch)
 
     def step(self) -> None:
@@ -91,7 +105,7 @@ class Reporter(NullReporter):
     def train_metrics(
         self, step: int, metrics: dict[str, float], learning_rate: float, images: int, seconds: float, waited: float
     ) -> None:
-        """Write a line of log.jsonl, and show it beside the progress bar."""
+        """Write the metrics to log.jsonl and TensorBoard, and show them beside the progress bar."""
         speed = images / seconds
         extra = {"learning_rate": learning_rate, "images_per_second": speed, "waited_for_data": waited / seconds}
         self._log.log_step(step, metrics | extra)
@@ -109,7 +123,7 @@ class Reporter(NullReporter):
         val_source: Source | None,
         detections: Sequence[ImageDetections] | None,
     ) -> None:
-        """Write a row of results.csv and the pictures, and print the metrics."""
+        """Write a row of results.csv and the pictures, and print the metrics of the val split."""
         row = self._last_metrics | {name: metrics[name] for name in RESULTS_COLUMNS if name in metrics}
         if val_source is not None and detections is not None:
             pictures.write_truth_and_predictions(self._workdir, "val", val_source, detections)
@@ -122,12 +136,13 @@ class Reporter(NullReporter):
 
 
 def print_summary(unreadable: dict[str, tuple[Source, dict[int, str]]], seconds: float, waited: float) -> None:
-    """Print which images could not be read, and whether training waited for data for long.
+    """Print which images could not be read, and the time spent waiting for data if it was long.
 
     Args:
-        unreadable: By name of the split: the split, and a message for each image that could not be read.
-        seconds: Time spent in training steps.
-        waited: The part of it that was spent waiting for data.
+        unreadable: For each split, by its name: the split, and a message for each image that could not be read, by
+            position.
+        seconds: Time spent in training steps, in seconds.
+        waited: Part of this time that was spent waiting for data, in seconds.
     """
     for split, (source, messages) in unreadable.items():
         if messages:

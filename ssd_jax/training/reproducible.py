@@ -1,18 +1,20 @@
-"""Training steps that give the same bits on 1, 2, 4, ... devices.
+"""Training steps whose results are equal to the last bit on 1, 2, 4, ... devices.
 
-A sum of floats depends on its order, and the order usually depends on the number of devices: a run on eight devices
-soon differs from a run on one device, and nobody can tell rounding from a bug. Here the batch is split into a fixed
-number of *virtual shards*. Each device processes its shards one after another. The results are added along a fixed
-binary tree, whose lower levels lie within a device and whose upper levels lie between devices.
+A sum of floating-point numbers depends on the order of its terms, and this order usually depends on the number of
+devices. A run on eight devices therefore soon differs from a run on one device, and a difference by rounding cannot be
+distinguished from a bug. Here the batch is split into a fixed number of *virtual shards*. Each device processes its
+shards one after another. The sums over the shards are added in the order of a fixed binary tree: at its lower levels,
+sums of the same device are added, and at its upper levels, sums of different devices.
 
-That alone is not enough: a compiler that knows the devices, or the number of shards, fuses operations differently,
-which changes the rounding. So everything that rounds, apart from the additions of the tree, is in two programs for a
-single device that know neither: one from a shard to its sums, and one from the sums to the next state. Every device
-runs the same two programs.
+This order alone is not enough. If the compiler knows the number of devices or of shards, it fuses operations
+differently, which changes the rounding. Therefore all computation except the additions of the tree is in two programs
+for a single device, which depend on neither number: the first computes the sums of a shard, and the second computes
+the next state from the sums over the batch. Every device runs the same two programs.
 
-This costs no extra arithmetic, but the network processes batch / shards images at a time, every device compiles its
-own copy, and a device holds as many sums as the tree is high. The bits are the same only for one kind of device and
-one version of the compiler. On CPUs the number of threads matters, too; the environment variable NPROC sets it.
+This needs no additional arithmetic, but the network processes only batch size / shards images at a time, every device
+compiles the programs for itself, and a device holds as many sums in memory as the tree has levels. The bits are equal
+only for the same kind of device and the same version of the compiler; on CPUs, also only for the same number of
+threads, which the environment variable NPROC sets.
 """
 
 from collections.abc import Callable
@@ -40,7 +42,7 @@ def make_reproducible_step(
     mesh: Mesh,
     options: dict[str, str] | None = None,
 ) -> Callable[[Any, Tree], tuple[Any, Tree]]:
-    """Make a training step whose sums are taken in a fixed order. Its arguments are made by ``train_step``.
+    """Return a training step whose result does not depend on the number of devices.
 
     Args:
         prepare: The result of `make_prepare_fn`.
@@ -48,14 +50,14 @@ def make_reproducible_step(
         update: The result of `make_update_fn`.
         shards: Number of virtual shards: a power of two, and a multiple of the number of devices.
         mesh: Devices to train on.
-        options: Options of the compiler.
+        options: Compiler options.
 
     Returns:
-        A function like the one of `make_train_step`.
+        A function with the arguments and results of the one that `make_train_step` returns.
     """
 
     def shard_sums(params: Tree, batch: Tree) -> tuple[Tree, Tree]:
-        """Return the metrics and the gradient of a shard, as float32 sums that are not yet divided by N."""
+        """Return the metrics and the gradient of a shard as float32 sums that are not yet divided by N."""
         images, targets = prepare(batch, jax.vmap)
         metrics, grads = grad_fn(params, images, targets, batch.valid, jnp.int32(1))
         return jax.tree.map(lambda x: x.astype(jnp.float32), metrics), grads  # float32 counts are exact below 2**24
@@ -76,14 +78,19 @@ def make_ordered_step(
     mesh: Mesh,
     options: dict[str, str] | None = None,
 ) -> Callable[[Any, Tree], tuple[Any, Tree]]:
-    """Make a step that adds up sums over the shards of a batch in a fixed order. It donates the state.
+    """Return a step that adds the sums over the shards of a batch in a fixed order.
+
+    The step donates the buffers of the state, which must not be used afterwards.
 
     Args:
         shard_sums: Function of ``state.params`` and a shard of the batch. It returns float32 sums over the shard.
         apply_sums: Function of the state and the sums over the whole batch. It returns the next state and metrics.
         shards: Number of virtual shards: a power of two, and a multiple of the number of devices.
         mesh: Devices to run on.
-        options: Options of the compiler.
+        options: Compiler options.
+
+    Returns:
+        A function of the state and a batch. It returns the next state and the metrics.
     """
     shards_per_device = shards // mesh.size
     layout: dict[str, Callable] = {}  # known once the first shard is traced
@@ -130,19 +137,19 @@ _add = jax.jit(jnp.add)
 
 @jax.jit
 def _sum_devices(sums: Float[Array, "devices p"]) -> Float[Array, " p"]:
-    """Add neighbours, then neighbouring sums, and so on: the upper levels of the tree."""
+    """Return the sum over the devices. Neighbours are added in pairs: these are the upper levels of the tree."""
     while len(sums) > 1:
         sums = sums[0::2] + sums[1::2]
     return sums[0]
 
 
 def _by_device(tree: Tree) -> list[Tree]:
-    """Split a tree of global arrays into one tree per device of this process."""
+    """Return a tree of the local arrays of each device of this process, from a tree of global arrays."""
     leaves, structure = jax.tree.flatten(tree)
     shards = [[shard.data for shard in leaf.addressable_shards] for leaf in leaves]
     return [jax.tree.unflatten(structure, device_leaves) for device_leaves in zip(*shards, strict=True)]
 
 
 def _from_replicas(mesh: Mesh, *copies: Array) -> Array:
-    """Make one replicated array of the equal copies on the devices of this process."""
+    """Return a replicated global array that is made of the equal copies on the devices of this process."""
     return jax.make_array_from_single_device_arrays(copies[0].shape, sharding.replicated(mesh), list(copies))

@@ -1,4 +1,4 @@
-"""Train a detector from a config, or resume its run: what ``ssd-jax train`` and ``ssd_jax.train`` do."""
+"""The function `train`, which trains a detector from a config or resumes its run. ``ssd-jax train`` calls it."""
 
 import dataclasses
 import shlex
@@ -15,29 +15,30 @@ from ssd_jax.training.pretrained import open_pretrained
 
 
 def train(config: Config, workdir: str | Path | None = None) -> Path:
-    """Train a detector, or resume its training.
+    """Train a detector in a run folder, or resume its training, and return the folder.
 
-    Creates the run folder, trains for ``config.train.steps`` steps, and writes logs, pictures and checkpoints into
-    the folder. If the folder already holds a checkpoint, training resumes from the latest one. SIGTERM stops
-    training after the current step, which is saved.
+    The folder is created, the detector is trained for ``config.train.steps`` steps, and logs, pictures and checkpoints
+    are written into the folder. If the folder already contains a checkpoint, training resumes from the latest one.
+    SIGTERM stops training after the current step and saves a checkpoint.
 
     Args:
         config: Config of the run. If ``config.model.class_names`` is empty, the class names come from the data.
-        workdir: Run folder. Default: ``runs/<config.name>``.
+        workdir: Run folder; ``runs/<config.name>`` by default.
 
     Returns:
-        The run folder, for `ssd_jax.evaluate` and `ssd_jax.load`.
+        The run folder, which `ssd_jax.evaluate` and `ssd_jax.load` take.
 
     Raises:
-        UserError: A value of the config is not allowed, the data or the pretrained parameters cannot be used, the
-            folder belongs to a run with a different config, or the loss is not finite. The message says what to do.
+        UserError: If a value of the config is not allowed, if the data or the pretrained parameters cannot be used, if
+            the folder belongs to a run with a different config, or if the loss is not finite. The message says what to
+            do.
     """
     config = validate(config)
     workdir = Path("runs") / config.name if workdir is None else Path(workdir)
     compilation.release_compiler_memory()
     config, train_source, val_source = open_training_splits(_with_absolute_paths(config))
     distributed.assert_same(run_folder.config_to_json(config), "the config, with the data it names,")
-    # Before the folder is created, so that an option that cannot work leaves none behind.
+    # Checked before the folder is created, so that a wrong option does not leave an empty run folder.
     pretrained = None if run_folder.has_checkpoint(workdir) else open_pretrained(config)
     trainer = Trainer(config, workdir, train_source, val_source, pretrained)
     distributed.run_on_primary(lambda: _open_run_folder(workdir, config))
@@ -62,7 +63,7 @@ def _with_absolute_paths(config: Config) -> Config:
 
 
 def _open_run_folder(workdir: Path, config: Config) -> None:
-    """Create the run folder, or check that it is this run's, and print what the run is."""
+    """Create the run folder, or check that it belongs to this run, and print a summary of the run."""
     resumed, changed = run_folder.create_or_resume(workdir, config)
     model, names = config.model, config.model.class_names
     print(

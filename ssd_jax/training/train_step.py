@@ -1,4 +1,4 @@
-"""The training step: augment, match, predict, compute the loss and its gradient, update the parameters."""
+"""The training step: augmentation, matching, prediction, loss and gradient, and update of the parameters."""
 
 from collections.abc import Callable
 from functools import partial
@@ -26,19 +26,19 @@ from ssd_jax.training.optimizer import freeze, make_optimizer
 from ssd_jax.training.reproducible import make_reproducible_step
 
 Metrics = dict[str, Array]
-"""``loss``, ``loc_loss``, ``conf_loss``, ``num_positives`` and ``gradient_norm`` of a step; scalars."""
+"""Scalars of a step by name: ``loss``, ``loc_loss``, ``conf_loss``, ``num_positives`` and ``gradient_norm``."""
 MapImages = Callable[[Callable], Callable]
-"""Turns a function of one image into one of a batch, such as `jax.vmap`."""
+"""Type of functions such as `jax.vmap`, which turn a function of one image into a function of a batch."""
 Prepare = Callable[[Batch, MapImages], tuple[Array, Targets]]
 LossFn = Callable[..., tuple[Array, Metrics]]
 GradFn = Callable[..., tuple[Metrics, Params]]
 
 
 class TrainState(NamedTuple):
-    """Everything that a training step changes."""
+    """State of the training, which each training step updates."""
 
     step: Int32[Array, ""]
-    """Number of steps done."""
+    """Number of training steps that were done."""
     params: Params
     opt_state: optax.OptState
     ema_params: Params | None
@@ -57,14 +57,14 @@ UpdateFn = Callable[[TrainState, Metrics, Params], tuple[TrainState, Metrics]]
 
 
 def init_state(config: Config, mesh: Mesh) -> TrainState:
-    """Initialise the training state. The parameters depend on ``train.seed`` but not on the mesh."""
+    """Return the initial training state. Its parameters depend on ``train.seed`` but not on the mesh."""
     state = jax.jit(partial(_fresh_state, config), out_shardings=sharding.replicated(mesh))()
-    # A separate program, because the rbg generator draws other numbers if its output is sharded.
+    # A separate program shards the state, because the rbg generator draws other numbers if its output is sharded.
     return jax.jit(lambda state: state, out_shardings=sharding.fsdp_sharding(state, mesh))(state)
 
 
 def state_shapes(config: Config, mesh: Mesh) -> TrainState:
-    """Return shapes, dtypes and shardings of the state that `init_state` makes, without computing it."""
+    """Return the shape, dtype and sharding of each array of the initial state, without computing the state."""
     shapes = jax.eval_shape(partial(_fresh_state, config))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -74,7 +74,7 @@ def state_shapes(config: Config, mesh: Mesh) -> TrainState:
 
 
 def _fresh_state(config: Config) -> TrainState:
-    # rbg, because the default generator is unrolled for each kernel and takes far longer to compile on a CPU.
+    # The default generator is unrolled for each kernel and takes far longer than rbg to compile on a CPU.
     key = jax.random.key(config.train.seed, impl="rbg")
     size = config.model.image_size
     params = SSD(config.model).init(key, jnp.zeros((1, size, size, 3)))["params"]
@@ -87,10 +87,10 @@ def _fresh_state(config: Config) -> TrainState:
 
 
 def check_batch_size(config: Config, devices: int) -> None:
-    """Check that the devices and the accumulation steps divide the batch evenly.
+    """Raise a UserError if the batch cannot be split evenly over the devices and the accumulation steps.
 
     Raises:
-        UserError: They do not.
+        UserError: If ``train.batch_size`` or ``devices.virtual_shards`` is not such a multiple. The message names it.
     """
     size, parts, shards = config.train.batch_size, config.train.accumulation_steps, config.devices.virtual_shards
     if shards % devices:
@@ -103,15 +103,15 @@ def check_batch_size(config: Config, devices: int) -> None:
 
 
 def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Make the compiled training step.
+    """Return the jitted training step.
 
     Args:
         config: Config of the run, with class names.
         mesh: Devices to train on.
 
     Returns:
-        A function of the state and a batch, sharded with `sharding.shard_batch`. It returns the next state and the
-        metrics of the whole batch. It donates the buffers of the state, which must not be used afterwards.
+        A function of the state and of a batch from `sharding.shard_batch`. It returns the next state and the metrics of
+        the whole batch. It donates the buffers of the old state, which must not be used afterwards.
     """
     prepare = make_prepare_fn(config)
     grad_fn = make_grad_fn(make_loss_fn(config), config.train.accumulation_steps)
@@ -131,11 +131,11 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch],
 
 
 def make_prepare_fn(config: Config) -> Prepare:
-    """Make the function that augments the images of a batch and matches their objects to the default boxes.
+    """Return a function that augments the images of a batch and matches their objects to the default boxes.
 
     Returns:
-        A function of a batch and of ``map_images``, which applies a function of one image to a batch. It returns
-        images (b, size, size, 3) of 0 to 255, and targets.
+        A function of a batch and of a function such as `jax.vmap`, which turns a function of one image into a function
+        of a batch. It returns augmented images (b, size, size, 3), 0 to 255, and the targets of the loss.
     """
     augment_image = make_augmentation(config)
     boxes_config = config.model.default_boxes
@@ -152,11 +152,11 @@ def make_prepare_fn(config: Config) -> Prepare:
 
 
 def make_loss_fn(config: Config) -> LossFn:
-    """Make the loss of the network on prepared images.
+    """Return the loss function of the network for images and targets from `make_prepare_fn`.
 
     Returns:
-        A function of parameters, images, targets, valid, and the number to divide by. It returns the loss, and the
-        metrics that `multibox_loss` gives.
+        A function of the parameters, the images, the targets, the validity of each image, and the normalizer, by which
+        the sums of the loss are divided. It returns the loss and the metrics of `multibox_loss`.
     """
     model = SSD(config.model)
 
@@ -177,10 +177,14 @@ def make_loss_fn(config: Config) -> LossFn:
 
 
 def make_grad_fn(loss_fn: LossFn, accumulation_steps: int = 1) -> GradFn:
-    """Make the function that computes the loss and its gradient, in ``accumulation_steps`` parts of the batch.
+    """Return a function that computes the loss and its gradient, one after another for equal parts of the batch.
+
+    Args:
+        loss_fn: Result of `make_loss_fn`.
+        accumulation_steps: Number of parts.
 
     Returns:
-        A function of the arguments of ``loss_fn``. It returns the metrics, including ``loss``, and the gradient.
+        A function with the arguments of ``loss_fn``. It returns the metrics, including ``loss``, and the gradient.
     """
 
     def grad_fn(params: Params, *batch_and_normalizer: Any) -> tuple[Metrics, Params]:
@@ -196,11 +200,11 @@ def make_grad_fn(loss_fn: LossFn, accumulation_steps: int = 1) -> GradFn:
 
 
 def make_update_fn(config: Config) -> UpdateFn:
-    """Make the function that updates the state with the gradient, and its moving average of the parameters.
+    """Return a function that updates the parameters, the optimizer state and the moving average by a gradient.
 
     Returns:
         A function of the state, the metrics and the gradient. It returns the next state, and the metrics with
-        ``gradient_norm``.
+        ``gradient_norm`` added.
     """
     optimizer = make_optimizer(config.optimizer, config.train.steps)
 
@@ -215,17 +219,17 @@ def make_update_fn(config: Config) -> UpdateFn:
 
 
 def num_positives(targets: Targets, valid: Bool[Array | np.ndarray, " b"]) -> Int32[Array, ""]:
-    """Return N, the number of matched default boxes in a batch, but at least 1.
+    """Return N, the number of matched default boxes in a batch, or 1 if there are none.
 
-    It is known before the network runs, so the losses of parts of a batch can simply be added up.
+    N is known before the network runs. The losses of the parts of a batch are divided by it and can then be added.
     """
     return jnp.maximum(((targets.labels > 0) & valid[:, None]).sum(), 1)
 
 
 def accumulate_microbatches(f: Callable[..., Any], batch: tuple, parts: int) -> Any:
-    """Return the sum of ``f(*part)`` over equal parts of a batch, computed one after another.
+    """Return the sum of ``f(*part)`` over equal parts of a batch, which are processed one after another.
 
-    Part i contains images i, i + parts, ..., so that every device keeps its own images.
+    Part i contains images i, i + parts, ..., so that no image moves to another device.
     """
     if parts == 1:
         return f(*batch)
@@ -236,14 +240,15 @@ def accumulate_microbatches(f: Callable[..., Any], batch: tuple, parts: int) -> 
 
 
 def ema_update(ema_params: Params | None, params: Params, step: Int32[Array, ""], decay: float) -> Params | None:
-    """Return ``ema + (params - ema) * (1 - d)``, or None if there is no moving average.
+    """Return the updated moving average ``ema + (params - ema) * (1 - d)``, or None if there is no moving average.
 
-    d grows with ``step`` up to ``decay``, so that the average forgets the initial parameters quickly.
+    d = min(decay, (1 + step) / (10 + step)). It is small at first, so that the initial parameters lose their weight
+    quickly.
     """
     if ema_params is None:
         return None
     d = jnp.minimum(decay, (1 + step) / (10 + step))
-    # In this form, frozen parameters stay the same to the last bit.
+    # In this form of the equation, the average of frozen parameters does not change, not even in the last bit.
     return jax.tree.map(lambda ema, p: ema + (p - ema) * (1 - d), ema_params, params)
 
 
@@ -251,11 +256,11 @@ def ema_update(ema_params: Params | None, params: Params, step: Int32[Array, ""]
 
 
 def make_augmentation(config: Config) -> Callable[..., tuple[Array, Array, Array]]:
-    """Make the augmentation of one image, whose randomness depends on (``train.seed``, epoch, index) alone.
+    """Return the augmentation of one image. Its random numbers depend only on ``train.seed``, epoch and index.
 
     Returns:
-        A function of one image's `augmentation_arrays`. It returns the image (size, size, 3) of 0 to 255, its boxes
-        and its labels.
+        A function of the `augmentation_arrays` of one image. It returns the augmented image (size, size, 3), 0 to 255,
+        its normalised xyxy boxes (g, 4) and its labels (g).
     """
 
     def augment_image(
@@ -280,10 +285,10 @@ def augmentation_arrays(batch: Batch) -> tuple:
 
 
 def augment_batch(config: Config, batch: Batch, mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Augment a batch as the training step does.
+    """Return the images, boxes and labels of a batch after the augmentation of the training step.
 
     Returns:
-        Images (b, size, size, 3) of 0 to 255, normalised xyxy boxes (b, g, 4) and labels (b, g), as numpy arrays.
+        Images (b, size, size, 3), 0 to 255, normalised xyxy boxes (b, g, 4), and labels (b, g), as NumPy arrays.
     """
     arrays = sharding.shard_batch(augmentation_arrays(batch), mesh)
     return sharding.fetch(_augment_arrays(config, mesh, arrays))
@@ -291,5 +296,5 @@ def augment_batch(config: Config, batch: Batch, mesh: Mesh) -> tuple[np.ndarray,
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _augment_arrays(config: Config, mesh: Mesh, arrays: tuple) -> tuple[Array, Array, Array]:
-    """Augment a batch; compiled once per config and mesh."""
+    """Return the augmented arrays of a batch. The program is compiled once for each config and mesh."""
     return sharding.map_images(make_augmentation(config), mesh)(*arrays)
