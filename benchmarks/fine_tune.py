@@ -83,7 +83,7 @@ class Run(NamedTuple):
 # ---- the base: a data set with some of the classes, and a detector trained on it ----
 
 
-def only_classes(source: Source, class_names: Sequence[str]) -> FolderSource:
+def select_classes(source: Source, class_names: Sequence[str]) -> FolderSource:
     """Return all images of a split with the objects of ``class_names`` only, labelled by position in this list.
 
     Raises UserError for a class that the split does not have.
@@ -116,7 +116,7 @@ def train_base(config: Config, options: Options) -> Path:
     """Train the base to its end and return its run."""
     folder = options.out / "base_data"
     source = open_source(config.data, options.base_split)
-    write_copy(folder, only_classes(source, options.base_classes))
+    write_copy(folder, select_classes(source, options.base_classes))
     train = dataclasses.replace(config.train, steps=options.base_steps, eval_every=0)
     data = dataclasses.replace(config.data, train_split="train")
     run = options.out / "base"
@@ -132,14 +132,19 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
     return math.ceil(images / batch_size)
 
 
-def run_config(config: Config, options: Options, start: str, base: Path, seed: int, epoch: int) -> Config:
+def make_run_config(config: Config, options: Options, start: str, base: Path, seed: int, epoch_steps: int) -> Config:
     """Return the config of one run. Runs differ only in their start and their seed.
 
     Args:
-        epoch: number of steps in an epoch.
+        epoch_steps: Number of steps in an epoch.
     """
     train = dataclasses.replace(
-        config.train, seed=seed, steps=options.epochs * epoch, eval_every=epoch, checkpoint_every=epoch, log_every=epoch
+        config.train,
+        seed=seed,
+        steps=options.epochs * epoch_steps,
+        eval_every=epoch_steps,
+        checkpoint_every=epoch_steps,
+        log_every=epoch_steps,
     )
     if start == "fine-tuned":
         train = dataclasses.replace(train, pretrained=str(base), transfer=True)
@@ -173,20 +178,20 @@ def train_and_evaluate(config: Config, folder: Path, start: str) -> Run:
 # ---- results ----
 
 
-def gains(runs: Sequence[Run], metric: str) -> list[float]:
+def compute_gains(runs: Sequence[Run], metric: str) -> list[float]:
     """Return the metric of the fine-tuned run minus that of the run from scratch after the last epoch, per seed."""
     last = {(run.start, run.seed): run.epochs[-1][metric] for run in runs}
     return [last["fine-tuned", seed] - last["from scratch", seed] for seed in dict.fromkeys(run.seed for run in runs)]
 
 
-def results(runs: Sequence[Run]) -> dict[str, Any]:
+def make_results(runs: Sequence[Run]) -> dict[str, Any]:
     """Return the content of results.json: all metrics and the gains."""
-    differences = {metric: gains(runs, metric) for metric in METRICS}
+    differences = {metric: compute_gains(runs, metric) for metric in METRICS}
     summary = {key: {"per_seed": values, "median": median(values)} for key, values in differences.items()}
     return {"fine_tuned_minus_from_scratch_after_the_last_epoch": summary, "runs": [run._asdict() for run in runs]}
 
 
-def tables(runs: Sequence[Run]) -> str:
+def make_tables(runs: Sequence[Run]) -> str:
     """Return Markdown tables: mAP of each run after each epoch, AP of each class after the last, and the gains."""
     epochs = len(runs[0].epochs)
     map_rows, class_rows = [], []
@@ -196,7 +201,7 @@ def tables(runs: Sequence[Run]) -> str:
         class_rows.append(name + [f"{ap:.3f}" for ap in run.per_class.values()])
     gain_rows = []
     for key, label in METRICS.items():
-        values = gains(runs, key)
+        values = compute_gains(runs, key)
         gain_rows.append([label] + [f"{value:+.3f}" for value in (*values, median(values))])
     seeds = [f"seed {seed}" for seed in dict.fromkeys(run.seed for run in runs)]
     parts = (
@@ -265,19 +270,21 @@ def compare(options: Options) -> None:
     """Run the whole comparison, or what is left of it."""
     config = with_data_root(load_config(options.config), str(options.data))
     source = open_source(config.data, options.train_split)
-    epoch = steps_per_epoch(len(source), config.train.batch_size)
+    epoch_steps = steps_per_epoch(len(source), config.train.batch_size)
     base = options.base or train_base(config, options)
     base_classes = run_folder.read_config(base).model.class_names
     runs = []
     for seed in options.seeds:
         for start in STARTS:
             folder = options.out / f"{start.replace(' ', '_').replace('-', '_')}_{seed}"
-            runs.append(train_and_evaluate(run_config(config, options, start, base, seed, epoch), folder, start))
-    text = tables(runs)
-    files.write_text(options.out / "results.json", json.dumps(results(runs), indent=2) + "\n")
+            runs.append(
+                train_and_evaluate(make_run_config(config, options, start, base, seed, epoch_steps), folder, start)
+            )
+    text = make_tables(runs)
+    files.write_text(options.out / "results.json", json.dumps(make_results(runs), indent=2) + "\n")
     files.write_text(options.out / "table.md", text)
     draw_curves(runs, [name for name in source.class_names if name not in base_classes], options.out / "curves.png")
-    print(f"\nAn epoch of {len(source)} images is {epoch} steps of {config.train.batch_size} images.\n\n{text}")
+    print(f"\nAn epoch of {len(source)} images is {epoch_steps} steps of {config.train.batch_size} images.\n\n{text}")
     print(f"Written: {options.out}/results.json, table.md and curves.png")
 
 

@@ -58,7 +58,7 @@ def matching_and_loss(objects: int = 4, classes: int = CLASSES, batch: int = 4) 
     """Return matching and the loss of random objects, with the gradient."""
     random = np.random.default_rng(0)
     boxes, labels = random_boxes(random, (batch, objects)), random.integers(1, classes, (batch, objects))
-    offsets, logits = random_output(random, batch, classes)
+    offsets, logits = random_network_output(random, batch, classes)
     defaults = make_default_boxes(BOXES)
 
     def loss(offsets: Any, logits: Any, boxes: Any, labels: Any) -> Any:
@@ -72,8 +72,8 @@ def augmentation(objects: int = 4, batch: int = 4, side: int = 500) -> Program:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (batch, side, side, 3), np.uint8)
     boxes, labels = random_boxes(random, (batch, objects)), np.ones((batch, objects), np.int32)
-    one = partial(_augment, Augment())
-    return Program(jax.vmap(one), (jax.random.split(jax.random.key(0), batch), images, boxes, labels))
+    one_image = partial(_augment, Augment())
+    return Program(jax.vmap(one_image), (jax.random.split(jax.random.key(0), batch), images, boxes, labels))
 
 
 def _augment(config: Augment, key: Any, image: Any, boxes: Any, labels: Any) -> Any:
@@ -82,36 +82,36 @@ def _augment(config: Augment, key: Any, image: Any, boxes: Any, labels: Any) -> 
 
 def detection(classes: int = CLASSES, batch: int = 4) -> Program:
     """Return decoding and NMS of random network outputs."""
-    offsets, logits = random_output(np.random.default_rng(0), batch, classes)
-    one = partial(detect, default_boxes=make_default_boxes(BOXES), variances=BOXES.variances, config=Detect())
-    return Program(jax.vmap(one), (offsets, logits))
+    offsets, logits = random_network_output(np.random.default_rng(0), batch, classes)
+    one_image = partial(detect, default_boxes=make_default_boxes(BOXES), variances=BOXES.variances, config=Detect())
+    return Program(jax.vmap(one_image), (offsets, logits))
 
 
 def network(side: int = 300, batch: int = 1, gradient: bool = False) -> Program:
     """Return the forward pass of the network, or the gradient of the sum of its squared outputs."""
-    module = SSD(model_of(side))
+    module = SSD(make_model(side))
     images = np.random.default_rng(0).uniform(0, 255, (batch, side, side, 3)).astype(np.float32)
     params = jax.jit(module.init)(jax.random.key(0, impl="rbg"), images[:1])["params"]
 
     def forward(params: Any, images: Any) -> Any:
         return module.apply({"params": params}, images)
 
-    def total(params: Any, images: Any) -> Any:
+    def sum_of_squares(params: Any, images: Any) -> Any:
         return sum((leaf**2).sum() for leaf in jax.tree.leaves(forward(params, images)))
 
-    return Program(jax.grad(total) if gradient else forward, (params, images))
+    return Program(jax.grad(sum_of_squares) if gradient else forward, (params, images))
 
 
 def image_to_detections(side: int = 300, batch: int = 1) -> Program:
     """Return the detection program, from uint8 images to detections."""
-    config = Config(name="growth", model=model_of(side))
+    config = Config(name="growth", model=make_model(side))
     params = network(side).arguments[0]
     images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
     sizes = np.full(batch, side, np.int32)
     return Program(make_predict_fn(config, sharding.single_device_mesh()), (params, images, sizes, sizes))
 
 
-def model_of(side: int) -> Model:
+def make_model(side: int) -> Model:
     """Return SSD300's network for another image size. The default boxes scale with it."""
     maps = [math.ceil(side / 8)]
     while len(maps) < len(BOXES.feature_maps):
@@ -132,7 +132,7 @@ def random_boxes(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndar
     return np.concatenate([corner, corner + extent], axis=-1).astype(np.float32)
 
 
-def random_output(random: np.random.Generator, batch: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def random_network_output(random: np.random.Generator, batch: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return offsets and logits in which about 1 default box in 100 has a high score, for any number of classes."""
     logits = random.normal(0, 1, (batch, BOXES.count, classes)).astype(np.float32)
     logits[..., 0] += 8 + np.log(classes / CLASSES)
@@ -186,7 +186,7 @@ class Point(NamedTuple):
     bytes: int
 
 
-def measure(program: Program, size: int, min_seconds: float) -> Point:
+def measure_program(program: Program, size: int, min_seconds: float) -> Point:
     """Compile and time a program: the median over at least ``min_seconds``, or 100 calls."""
     function, arguments = program
     arguments = jax.device_put(arguments)
@@ -203,7 +203,7 @@ def measure(program: Program, size: int, min_seconds: float) -> Point:
     return Point(size, median(times), memory.temp_size_in_bytes + memory.output_size_in_bytes)
 
 
-def exponent(points: Sequence[Point], name: str, power: int) -> float:
+def growth_exponent(points: Sequence[Point], name: str, power: int) -> float:
     """Return the exponent of growth between the last two sizes."""
     (a, b) = points[-2:]
     return math.log(getattr(b, name) / getattr(a, name)) / math.log((b.size / a.size) ** power)
@@ -235,26 +235,26 @@ def main(argv: Sequence[str]) -> None:
     print("\n".join(lines), flush=True)
     curves: dict[str, dict[str, list[Point]]] = {}
     for axis in axes:
-        for name, make in axis.programs.items():
-            points = [measure(make(size), size, options.min_seconds) for size in axis.sizes]
+        for name, make_program in axis.programs.items():
+            points = [measure_program(make_program(size), size, options.min_seconds) for size in axis.sizes]
             curves.setdefault(axis.title, {})[name] = points
-            lines.append(row(axis, name, points))
+            lines.append(format_row(axis, name, points))
             print(lines[-1], flush=True)
             write_text(options.out / "growth.json", json.dumps(curves, indent=1) + "\n")
             write_text(options.out / "growth.md", "\n".join(lines) + "\n")
             jax.clear_caches()
-    draw(axes, curves, options.out / "growth.png")
+    draw_plot(axes, curves, options.out / "growth.png")
 
 
-def row(axis: Axis, name: str, points: Sequence[Point]) -> str:
+def format_row(axis: Axis, name: str, points: Sequence[Point]) -> str:
     sizes = " ".join(str(p.size) for p in points)
     times = " ".join(f"{1e3 * p.seconds:.3g}" for p in points)
     memory = " ".join(f"{p.bytes / 1e6:.3g}" for p in points)
-    time_exponent, memory_exponent = (exponent(points, field, axis.power) for field in ("seconds", "bytes"))
+    time_exponent, memory_exponent = (growth_exponent(points, field, axis.power) for field in ("seconds", "bytes"))
     return f"| {axis.title}: {name} | {sizes} | {times} | {time_exponent:.2f} | {memory} | {memory_exponent:.2f} |"
 
 
-def draw(axes: Sequence[Axis], curves: dict[str, dict[str, list[Point]]], file: Path) -> None:
+def draw_plot(axes: Sequence[Axis], curves: dict[str, dict[str, list[Point]]], file: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

@@ -17,7 +17,7 @@ import jax
 import tyro
 
 from benchmarks.command import run
-from benchmarks.speed.machine import machine
+from benchmarks.speed.machine import describe_machine
 from ssd_jax.commands.config_options import parse_config_options
 from ssd_jax.commands.options import initialize_jax
 from ssd_jax.config import Config
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
         state, metrics = step(state, sharding.shard_batch(batch, mesh))
         return metrics
 
-    print(f"{machine()}\n{len(source)} images of {config.data.root}, {size} at a time\n")
+    print(f"{describe_machine()}\n{len(source)} images of {config.data.root}, {size} at a time\n")
     stages = (("reading", None), ("reading, augmentation", augment_batch), ("training steps", train_on_batch))
     for title, work in stages:
         rate, core = images_per_second(batches, work, options.seconds)

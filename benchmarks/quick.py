@@ -26,7 +26,7 @@ import tyro
 
 from benchmarks.command import run
 from benchmarks.speed import ssd_jax_side
-from benchmarks.speed.machine import machine
+from benchmarks.speed.machine import describe_machine
 from benchmarks.speed.scene import write_scene
 from ssd_jax.errors import UserError
 from ssd_jax.files import write_text
@@ -62,34 +62,34 @@ def main(argv: Sequence[str]) -> int:
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{BASELINE}: cannot be read ({reason}). Write a new one with --store") from error
-    print(f"here:     {machine()}\n\n{'task':34} {'ms':>8} {'of reference':>13} {'stored':>8} {'ratio':>6}")
+    print(f"here:     {describe_machine()}\n\n{'task':34} {'ms':>8} {'of reference':>13} {'stored':>8} {'ratio':>6}")
     ratios, slower = {}, []
     with tempfile.TemporaryDirectory() as folder:
         write_scene(Path(folder))
-        for name, make in TASKS.items():
-            seconds, ratios[name] = time_interleaved(make(Path(folder), ""), reference_task())
+        for name, make_call in TASKS.items():
+            seconds, ratios[name] = time_interleaved(make_call(Path(folder), ""), make_reference_task())
             before = stored.get(name)
             against = f"{before:8.3f} {ratios[name] / before:6.2f}" if before else ""
             print(f"{name:34} {1000 * seconds:8.3g} {ratios[name]:13.3f} {against}", flush=True)
             if before and ratios[name] > MARGIN * before:
                 slower.append(name)
     if options.store:
-        write_text(BASELINE, json.dumps({"machine": machine(), "ratios": ratios}, indent=1) + "\n")
+        write_text(BASELINE, json.dumps({"machine": describe_machine(), "ratios": ratios}, indent=1) + "\n")
     for name in slower:
         print(f"SLOWER: {name}, by more than a factor of {MARGIN}", file=sys.stderr)
     return 1 if slower else 0
 
 
-def reference_task() -> Callable[[], Any]:
+def make_reference_task() -> Callable[[], Any]:
     """Return the matrix product that all tasks are compared with."""
     matrix = jnp.ones((2048, 2048))
     product = jax.jit(jnp.matmul)
     return lambda: jax.block_until_ready(product(matrix, matrix))
 
 
-def time_interleaved(call: Callable[[], Any], other: Callable[[], Any]) -> tuple[float, float]:
+def time_interleaved(call: Callable[[], Any], reference: Callable[[], Any]) -> tuple[float, float]:
     """Return the median seconds of ``call``, and the median ratio to the time of ``other``, over ROUNDS rounds."""
-    timed = [(seconds_per_call(call), seconds_per_call(other)) for _ in range(ROUNDS + 1)][1:]
+    timed = [(seconds_per_call(call), seconds_per_call(reference)) for _ in range(ROUNDS + 1)][1:]
     return median(a for a, _ in timed), median(a / b for a, b in timed)
 
 

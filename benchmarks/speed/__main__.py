@@ -16,7 +16,7 @@ import tyro
 
 from benchmarks.command import run
 from benchmarks.speed.interleaved import Timed, time_interleaved
-from benchmarks.speed.machine import machine
+from benchmarks.speed.machine import describe_machine
 from benchmarks.speed.predict_script import FIRST, PREDICT, time_predict
 from benchmarks.speed.scene import write_coco, write_large_photo, write_scene
 from benchmarks.speed.tasks import BATCH, OURS, TASKS
@@ -43,9 +43,9 @@ def main(argv: Sequence[str]) -> None:
     for name in options.only:
         if name not in names:
             raise UserError(f"--only {name}: unknown task. Choose from {', '.join(names)}")
-    machine_line = machine("torch", "torchvision")
+    machine_line = describe_machine("torch", "torchvision")
     print(machine_line + "\n", flush=True)
-    print("\n".join(head()), flush=True)
+    print("\n".join(table_header()), flush=True)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         write_scene(Path(folder), options.batch)
@@ -61,34 +61,34 @@ def main(argv: Sequence[str]) -> None:
             else:
                 images = options.batch if task.images else 0
                 timed = time_interleaved(task._replace(images=images), Path(folder), options.rounds)
-            print(row(timed), flush=True)
+            print(format_row(timed), flush=True)
             rows.append(timed)
     for timed in rows:
         print(roofline_line(timed), end="")
         if FIRST in timed.results:
-            print(f"\npredict.py with an empty compilation cache: {duration(timed.results[FIRST])}")
+            print(f"\npredict.py with an empty compilation cache: {format_duration(timed.results[FIRST])}")
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        figures = {"machine": machine_line, "tasks": [as_json(timed) for timed in rows]}
+        figures = {"machine": machine_line, "tasks": [to_json(timed) for timed in rows]}
         write_text(options.json, json.dumps(figures, indent=1) + "\n")
 
 
-def head() -> list[str]:
+def table_header() -> list[str]:
     titles = ["task, per image", "ssd-jax", "other", "ratio", "target", "memory, MB: ssd-jax, other"]
     return [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
 
 
-def row(timed: Timed) -> str:
+def format_row(timed: Timed) -> str:
     """Return the table row of a task. The fastest other variant stands first."""
     medians = timed.median
-    others = sorted(timed.task.theirs, key=medians.__getitem__)
+    other_variants = sorted(timed.task.other_variants, key=medians.__getitem__)
     cells = [
         timed.task.title,
-        duration(medians[OURS]),
-        "; ".join(f"{duration(medians[way])} ({way})" for way in others),
+        format_duration(medians[OURS]),
+        "; ".join(f"{format_duration(medians[variant])} ({variant})" for variant in other_variants),
         f"{timed.ratio:.2f}",
         f"{timed.task.target:.2f}",
-        f"{timed.peak_mb[OURS]:.0f}, {timed.peak_mb[others[0]]:.0f}",
+        f"{timed.peak_mb[OURS]:.0f}, {timed.peak_mb[other_variants[0]]:.0f}",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -109,11 +109,11 @@ def roofline_line(timed: Timed) -> str:
     return f"{text}{share}\n"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
-def as_json(timed: Timed) -> dict:
+def to_json(timed: Timed) -> dict:
     return {
         "task": timed.task.name, "title": timed.task.title, "target": timed.task.target, "ratio": timed.ratio,
         "median_seconds": timed.median, "seconds": timed.seconds, "peak_mb": timed.peak_mb, "results": timed.results,

@@ -29,31 +29,31 @@ class Timed:
 
     @property
     def median(self) -> dict[str, float]:
-        return {way: median(rounds) for way, rounds in self.seconds.items()}
+        return {variant: median(rounds) for variant, rounds in self.seconds.items()}
 
     @property
     def ratio(self) -> float:
         """Median over the rounds of the time of ssd-jax over that of the fastest other variant."""
-        fastest = min(self.task.theirs, key=self.median.__getitem__)
+        fastest = min(self.task.other_variants, key=self.median.__getitem__)
         return median(a / b for a, b in zip(self.seconds[OURS], self.seconds[fastest], strict=True))
 
 
 class Worker:
     """A process that runs one variant of a task on request."""
 
-    def __init__(self, library: str, task: Task, way: str, folder: Path) -> None:
-        command = [sys.executable, "-m", "benchmarks.speed.worker", library, task.name, way, str(folder)]
+    def __init__(self, library: str, task: Task, variant: str, folder: Path) -> None:
+        command = [sys.executable, "-m", "benchmarks.speed.worker", library, task.name, variant, str(folder)]
         self._process = subprocess.Popen(
             [*command, str(task.cores or "")], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.result = self._answer()["result"]
+        self.result = self._read_answer()["result"]
 
-    def round(self) -> dict[str, float]:
+    def time_round(self) -> dict[str, float]:
         assert self._process.stdin is not None
         print("again", file=self._process.stdin, flush=True)
-        return self._answer()
+        return self._read_answer()
 
-    def _answer(self) -> dict[str, Any]:
+    def _read_answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("{"):
@@ -66,18 +66,20 @@ class Worker:
 
 def time_interleaved(task: Task, folder: Path, rounds: int) -> Timed:
     """Run each variant once per round. Workers start one after another and sleep while others run."""
-    ways = {OURS: "ssd_jax_side", **dict.fromkeys(task.theirs, "torchvision_side")}
+    libraries = {OURS: "ssd_jax_side", **dict.fromkeys(task.other_variants, "torchvision_side")}
     workers: dict[str, Worker] = {}
     try:
-        for way, library in ways.items():
-            workers[way] = Worker(library, task, way, folder)
-        answers = [{way: worker.round() for way, worker in workers.items()} for _ in range(task.rounds or rounds)]
+        for variant, library in libraries.items():
+            workers[variant] = Worker(library, task, variant, folder)
+        answers = [
+            {variant: worker.time_round() for variant, worker in workers.items()} for _ in range(task.rounds or rounds)
+        ]
     finally:
         for worker in workers.values():
             worker.close()
     return Timed(
         task,
-        {way: [answer[way]["seconds"] / (task.images or 1) for answer in answers] for way in ways},
-        {way: answers[-1][way]["peak_mb"] for way in ways},
-        {way: worker.result for way, worker in workers.items()},
+        {variant: [answer[variant]["seconds"] / (task.images or 1) for answer in answers] for variant in libraries},
+        {variant: answers[-1][variant]["peak_mb"] for variant in libraries},
+        {variant: worker.result for variant, worker in workers.items()},
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from ssd_jax.errors import UserError
 
 
-def machine(*packages: str) -> str:
+def describe_machine(*packages: str) -> str:
     """Return one line: processor, number of usable cores, and versions of jax and ``packages``.
 
     Raises UserError if one of the packages is not installed.
@@ -20,10 +20,10 @@ def machine(*packages: str) -> str:
             f"{error.name} is not installed. `make bench` installs it into .venv-parity and runs this benchmark"
         ) from None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ", ".join([f"{processor()}, {cores} cores; Python {platform.python_version()}", *versions])
+    return ", ".join([f"{processor_name()}, {cores} cores; Python {platform.python_version()}", *versions])
 
 
-def processor() -> str:
+def processor_name() -> str:
     """Return the name of the CPU model."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -31,7 +31,7 @@ class ProcessResult(NamedTuple):
     peak_mb: float
 
 
-def run(*command: str | Path, **environment: str) -> ProcessResult:
+def run_script(*command: str | Path, **environment: str) -> ProcessResult:
     watched = [sys.executable, "-c", WATCH, sys.executable, *map(str, command)]
     finished = subprocess.run(
         watched, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True
@@ -49,14 +49,14 @@ def time_predict(folder: Path, rounds: int) -> Timed:
     """
     weights, photo = folder / "weights.pth", folder / "000.jpg"
     torchvision_command = ("-m", "benchmarks.speed.torchvision_predict", weights)
-    run(*torchvision_command, "--make")
-    run("-m", "ssd_jax", "import-weights", weights, "--out", folder / "run")
+    run_script(*torchvision_command, "--make")
+    run_script("-m", "ssd_jax", "import-weights", weights, "--out", folder / "run")
     ssd_jax_command = ("predict.py", folder / "run", photo, "--out", folder / "ssd_jax")
     cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
-    first = run(*ssd_jax_command, **cache)
-    run(*torchvision_command, photo, folder / "torchvision.jpg")  # once, to fill the file cache
+    first = run_script(*ssd_jax_command, **cache)
+    run_script(*torchvision_command, photo, folder / "torchvision.jpg")  # once, to fill the file cache
     finished = [
-        (run(*ssd_jax_command, **cache), run(*torchvision_command, photo, folder / "torchvision.jpg"))
+        (run_script(*ssd_jax_command, **cache), run_script(*torchvision_command, photo, folder / "torchvision.jpg"))
         for _ in range(rounds)
     ]
     return Timed(

@@ -43,7 +43,7 @@ def read_scene(folder: Path) -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def compiled(function: Callable) -> Callable:
+def compile_function(function: Callable) -> Callable:
     """Jit a function with the options that the commands use."""
     compilation.release_compiler_memory()  # as the commands do
     return jax.jit(function, compiler_options=compilation.compiler_options())
@@ -56,39 +56,39 @@ def flops_and_device(program: Any, images: int, *arguments: Any) -> dict[str, An
     return {"flops": flops, "platform": device.platform, "device": device.device_kind}
 
 
-def network(model: Model = MODEL) -> tuple[SSD, Any]:
+def make_network(model: Model = MODEL) -> tuple[SSD, Any]:
     module, size = SSD(model), model.image_size
     init = jax.jit(module.init)
     return module, init(jax.random.key(0, impl="rbg"), jnp.zeros((1, size, size, 3)))["params"]
 
 
-def forward(folder: Path, way: str) -> Call:
+def forward(folder: Path, variant: str) -> Call:
     images = jnp.asarray(read_scene(folder)["images"], jnp.float32)
-    module, params = network()
-    program = compiled(lambda params, images: module.apply({"params": params}, images))
+    module, params = make_network()
+    program = compile_function(lambda params, images: module.apply({"params": params}, images))
     result = flops_and_device(program, len(images), params, images)
     return lambda: jax.block_until_ready(program(params, images)) and result
 
 
-def train(folder: Path, way: str) -> Call:
+def train(folder: Path, variant: str) -> Call:
     return _train(read_scene(folder), MODEL)
 
 
-def train_narrow(folder: Path, way: str) -> Call:
+def train_narrow(folder: Path, variant: str) -> Call:
     """Train the network of configs/own_data.py: a quarter of the channels, with GroupNorm."""
     return _train(read_scene(folder), dataclasses.replace(MODEL, width=0.25, norm="group"))
 
 
 def _train(scene: dict[str, np.ndarray], model: Model) -> Call:
-    module, params = network(model)
+    module, params = make_network(model)
     defaults = make_default_boxes(model.default_boxes)
 
-    def loss_of(params: Any, images: jax.Array, boxes: jax.Array, labels: jax.Array) -> jax.Array:
+    def compute_loss(params: Any, images: jax.Array, boxes: jax.Array, labels: jax.Array) -> jax.Array:
         targets = jax.vmap(partial(match, default_boxes=defaults))(boxes, labels)
         predictions: Any = module.apply({"params": params}, images)
         return multibox_loss(predictions.offsets, predictions.logits, targets)[0]
 
-    program = compiled(jax.value_and_grad(loss_of))
+    program = compile_function(jax.value_and_grad(compute_loss))
     arrays = jnp.asarray(scene["images"], jnp.float32), jnp.asarray(scene["boxes"]), jnp.asarray(scene["labels"])
     result = flops_and_device(program, len(arrays[0]), params, *arrays)
     return lambda: jax.block_until_ready(program(params, *arrays)) and result
@@ -98,62 +98,64 @@ def _detect(folder: Path, classes: int) -> Call:
     scene = read_scene(folder)
     defaults = make_default_boxes(BOXES)
     detect_one = partial(detect, default_boxes=defaults, variances=BOXES.variances, config=Detect())
-    program = compiled(jax.vmap(detect_one))
+    program = compile_function(jax.vmap(detect_one))
     arrays = jnp.asarray(scene[f"offsets_{classes}"]), jnp.asarray(scene[f"logits_{classes}"])
     return lambda: jax.block_until_ready(program(*arrays)).valid.sum(axis=1).tolist()
 
 
-def detect_21(folder: Path, way: str) -> Call:
+def detect_21(folder: Path, variant: str) -> Call:
     return _detect(folder, 21)
 
 
-def detect_91(folder: Path, way: str) -> Call:
+def detect_91(folder: Path, variant: str) -> Call:
     return _detect(folder, 91)
 
 
-def loss(folder: Path, way: str) -> Call:
+def loss(folder: Path, variant: str) -> Call:
     scene = read_scene(folder)
     defaults = make_default_boxes(BOXES)
 
-    def loss_of(offsets: jax.Array, logits: jax.Array, boxes: jax.Array, labels: jax.Array) -> jax.Array:
+    def compute_loss(offsets: jax.Array, logits: jax.Array, boxes: jax.Array, labels: jax.Array) -> jax.Array:
         targets = jax.vmap(partial(match, default_boxes=defaults))(boxes, labels)
         return multibox_loss(offsets, logits, targets)[0]
 
-    program = compiled(loss_of)
+    program = compile_function(compute_loss)
     arrays = [jnp.asarray(scene[name]) for name in ("offsets_21", "logits_21", "boxes", "labels")]
     return lambda: round(float(program(*arrays)), 2)
 
 
-def augment(folder: Path, way: str) -> Call:
+def augment(folder: Path, variant: str) -> Call:
     scene = read_scene(folder)
 
-    def one(key: jax.Array, image: jax.Array, boxes: jax.Array, labels: jax.Array) -> Any:
+    def augment_one(key: jax.Array, image: jax.Array, boxes: jax.Array, labels: jax.Array) -> Any:
         return augment_image(key, image, 300, boxes, labels, Augment())
 
-    program = compiled(
-        lambda seed, *arrays: jax.vmap(one)(jax.random.split(jax.random.key(seed), len(scene["photos"])), *arrays)
+    program = compile_function(
+        lambda seed, *arrays: jax.vmap(augment_one)(
+            jax.random.split(jax.random.key(seed), len(scene["photos"])), *arrays
+        )
     )
     arrays = [jnp.asarray(scene[name]) for name in ("photos", "boxes", "labels")]
     seeds = iter(range(10**9))
     return lambda: list(jax.block_until_ready(program(next(seeds), *arrays))[0].shape)
 
 
-def read(folder: Path, way: str) -> Call:
+def read(folder: Path, variant: str) -> Call:
     files = sorted(folder.glob("*.jpg"))
     return lambda: [list(read_reduced_image(file, None, (640, 640))[0].shape) for file in files]
 
 
-def large_photo(folder: Path, way: str) -> Call:
+def large_photo(folder: Path, variant: str) -> Call:
     """Read a large image as the loader does for a canvas of 640 pixels."""
     file, canvas = folder / "large_photo.jpeg", (640, 640)
     return lambda: list(reduce_to_fit(read_reduced_image(file, None, canvas)[0], canvas).shape)
 
 
-def coco(folder: Path, way: str) -> Call:
+def coco(folder: Path, variant: str) -> Call:
     truth, predictions = (json.loads((folder / name).read_text()) for name in ("truth.json", "detections.json"))
     names = [category["name"] for category in truth["categories"]]
-    objects, detections = by_image(truth["annotations"]), by_image(predictions)
-    annotations = [annotation(image, objects[image["id"]]) for image in truth["images"]]
+    objects, detections = group_by_image(truth["annotations"]), group_by_image(predictions)
+    annotations = [make_annotation(image, objects[image["id"]]) for image in truth["images"]]
     images = [
         ImageDetections(d["boxes"].astype(np.float32), d["scores"].astype(np.float32), d["labels"])
         for d in (detections[image["id"]] for image in truth["images"])
@@ -168,21 +170,21 @@ def coco(folder: Path, way: str) -> Call:
     return measure
 
 
-def by_image(entries: list[dict[str, Any]]) -> dict[int, dict[str, np.ndarray]]:
+def group_by_image(entries: list[dict[str, Any]]) -> dict[int, dict[str, np.ndarray]]:
     entries_of_image: dict[int, list[dict[str, Any]]] = {}
     for entry in entries:
         entries_of_image.setdefault(entry["image_id"], []).append(entry)
-    return {image: columns(rows) for image, rows in entries_of_image.items()}
+    return {image: to_arrays(rows) for image, rows in entries_of_image.items()}
 
 
-def columns(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+def to_arrays(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     boxes = np.array([row["bbox"] for row in rows])
     boxes[:, 2:] += boxes[:, :2]
     labels = np.array([row["category_id"] for row in rows], np.int32)
     return {"boxes": boxes, "labels": labels, "scores": np.array([row.get("score", 0) for row in rows])}
 
 
-def annotation(image: dict[str, Any], objects: dict[str, np.ndarray]) -> Annotation:
+def make_annotation(image: dict[str, Any], objects: dict[str, np.ndarray]) -> Annotation:
     boxes, labels = objects["boxes"].astype(np.float32), objects["labels"]
     none = np.zeros(len(labels), bool)
     area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)

@@ -13,7 +13,7 @@ class Task(NamedTuple):
     title: str
     images: int
     """Images per call. Times are per image, or per call if this is 0."""
-    theirs: tuple[str, ...]
+    other_variants: tuple[str, ...]
     """Variants of the other library. The ratio uses the fastest one."""
     target: float
     """Target of the ratio of our time to theirs."""

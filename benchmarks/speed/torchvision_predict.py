@@ -12,7 +12,7 @@ from torchvision.models.detection import ssd300_vgg16
 from torchvision.utils import draw_bounding_boxes
 
 
-def make(weights: str) -> None:
+def write_weights(weights: str) -> None:
     """Write random weights with a high score of background, as in a trained network."""
     torch.manual_seed(0)
     model = ssd300_vgg16(weights=None, weights_backbone=None)
@@ -35,4 +35,4 @@ def predict(weights: str, photo: str, output: str) -> None:
 
 
 if __name__ == "__main__":
-    make(sys.argv[1]) if sys.argv[2] == "--make" else predict(*sys.argv[1:])
+    write_weights(sys.argv[1]) if sys.argv[2] == "--make" else predict(*sys.argv[1:])

@@ -25,7 +25,7 @@ def read_scene(folder: Path) -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def model(classes: int = 21) -> Any:
+def make_model(classes: int = 21) -> Any:
     torch.manual_seed(0)
     return torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=classes).to(
         DEVICE
@@ -38,25 +38,25 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def in_format(network: Any, images: torch.Tensor, way: str) -> tuple[Any, torch.Tensor]:
-    if way != CHANNELS_LAST:
+def to_memory_format(network: Any, images: torch.Tensor, variant: str) -> tuple[Any, torch.Tensor]:
+    if variant != CHANNELS_LAST:
         return network, images
     return network.to(memory_format=torch.channels_last), images.contiguous(memory_format=torch.channels_last)
 
 
-def pixels(scene: dict[str, np.ndarray]) -> torch.Tensor:
+def image_tensor(scene: dict[str, np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(scene["images"]).to(DEVICE).permute(0, 3, 1, 2).contiguous() / 255
 
 
-def targets_of(scene: dict[str, np.ndarray]) -> list[dict[str, torch.Tensor]]:
+def make_targets(scene: dict[str, np.ndarray]) -> list[dict[str, torch.Tensor]]:
     return [
         {"boxes": torch.from_numpy(boxes).to(DEVICE) * 300, "labels": torch.from_numpy(labels).to(DEVICE)}
         for boxes, labels in zip(scene["boxes"], scene["labels"], strict=True)
     ]
 
 
-def forward(folder: Path, way: str) -> Call:
-    network, images = in_format(model().eval(), pixels(read_scene(folder)), way)
+def forward(folder: Path, variant: str) -> Call:
+    network, images = to_memory_format(make_model().eval(), image_tensor(read_scene(folder)), variant)
 
     @torch.no_grad()
     def call() -> int:
@@ -67,10 +67,10 @@ def forward(folder: Path, way: str) -> Call:
     return call
 
 
-def train(folder: Path, way: str) -> Call:
+def train(folder: Path, variant: str) -> Call:
     scene = read_scene(folder)
-    network, images = in_format(model().train(), pixels(scene), way)
-    targets = targets_of(scene)
+    network, images = to_memory_format(make_model().train(), image_tensor(scene), variant)
+    targets = make_targets(scene)
 
     def call() -> bool:
         network.zero_grad(set_to_none=True)
@@ -84,12 +84,12 @@ def train(folder: Path, way: str) -> Call:
 
 def _detect(folder: Path, classes: int) -> Call:
     scene = read_scene(folder)
-    network = model(classes).eval()
+    network = make_model(classes).eval()
     outputs = {
         "bbox_regression": torch.from_numpy(scene[f"offsets_{classes}"]).to(DEVICE),
         "cls_logits": torch.from_numpy(scene[f"logits_{classes}"]).to(DEVICE),
     }
-    anchors = anchors_of(network, len(scene["images"]))
+    anchors = make_anchors(network, len(scene["images"]))
 
     @torch.no_grad()
     def call() -> list[int]:
@@ -99,28 +99,28 @@ def _detect(folder: Path, classes: int) -> Call:
     return call
 
 
-def detect_21(folder: Path, way: str) -> Call:
+def detect_21(folder: Path, variant: str) -> Call:
     return _detect(folder, 21)
 
 
-def detect_91(folder: Path, way: str) -> Call:
+def detect_91(folder: Path, variant: str) -> Call:
     return _detect(folder, 91)
 
 
-def anchors_of(network: Any, images: int) -> list[torch.Tensor]:
+def make_anchors(network: Any, images: int) -> list[torch.Tensor]:
     maps = [torch.zeros(images, 1, side, side, device=DEVICE) for side in (38, 19, 10, 5, 3, 1)]
     empty = torch.zeros(images, 3, 300, 300, device=DEVICE)
     return network.anchor_generator(ImageList(empty, [(300, 300)] * images), maps)
 
 
-def loss(folder: Path, way: str) -> Call:
+def loss(folder: Path, variant: str) -> Call:
     scene = read_scene(folder)
-    network, targets = model().train(), targets_of(scene)
+    network, targets = make_model().train(), make_targets(scene)
     outputs = {
         "bbox_regression": torch.from_numpy(scene["offsets_21"]).to(DEVICE),
         "cls_logits": torch.from_numpy(scene["logits_21"]).to(DEVICE),
     }
-    anchors = anchors_of(network, len(targets))
+    anchors = make_anchors(network, len(targets))
 
     @torch.no_grad()
     def call() -> float:
@@ -133,7 +133,7 @@ def loss(folder: Path, way: str) -> Call:
     return call
 
 
-def augment(folder: Path, way: str) -> Call:
+def augment(folder: Path, variant: str) -> Call:
     """Augment as torchvision's recipe for SSD does (references/detection/presets.py), and resize the result."""
     torch.set_num_threads(1)
     scene = read_scene(folder)
@@ -167,7 +167,7 @@ def augment(folder: Path, way: str) -> Call:
     return call
 
 
-def read(folder: Path, way: str) -> Call:
+def read(folder: Path, variant: str) -> Call:
     """Read files as torchvision's references do: with Pillow, into a uint8 tensor."""
     files = sorted(folder.glob("*.jpg"))
 
@@ -178,7 +178,7 @@ def read(folder: Path, way: str) -> Call:
     return call
 
 
-def large_photo(folder: Path, way: str) -> Call:
+def large_photo(folder: Path, variant: str) -> Call:
     """Read a file as torchvision's references do, and resize it with antialiasing."""
     torch.set_num_threads(1)
     file = folder / "large_photo.jpeg"
@@ -190,7 +190,7 @@ def large_photo(folder: Path, way: str) -> Call:
     return call
 
 
-def coco(folder: Path, way: str) -> Call:
+def coco(folder: Path, variant: str) -> Call:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

@@ -1,6 +1,6 @@
 """A process that runs one variant of a task:
 
-    python -m benchmarks.speed.worker LIBRARY TASK WAY FOLDER CORES
+    python -m benchmarks.speed.worker LIBRARY TASK VARIANT FOLDER CORES
 
 It prepares the task, runs it twice and prints the result. Then, for each line on standard input, it runs the task for
 at least half a second and prints the seconds per call. In between it sleeps.
@@ -17,21 +17,21 @@ from pathlib import Path
 MIN_SECONDS = 0.5  # seconds
 
 
-def main(library: str, task: str, way: str, folder: str, cores: str) -> None:
+def main(library: str, task: str, variant: str, folder: str, cores: str) -> None:
     if cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
-    call = getattr(importlib.import_module(f"benchmarks.speed.{library}"), task)(Path(folder), way)
+    call = getattr(importlib.import_module(f"benchmarks.speed.{library}"), task)(Path(folder), variant)
     result = call()
     start = time.perf_counter()
     call()
     calls = max(1, round(MIN_SECONDS / (time.perf_counter() - start)))
-    answer({"result": result})
+    print_answer({"result": result})
     for _ in sys.stdin:
         start = time.perf_counter()
         for _ in range(calls):
             call()
         seconds = (time.perf_counter() - start) / calls
-        answer({"seconds": seconds, "peak_mb": peak_mb()})
+        print_answer({"seconds": seconds, "peak_mb": peak_mb()})
 
 
 def peak_mb() -> float:
@@ -46,7 +46,7 @@ def peak_mb() -> float:
     return int(line.split()[1]) / 1024
 
 
-def answer(values: dict) -> None:
+def print_answer(values: dict) -> None:
     print("\n" + json.dumps(values), flush=True)
 
 

@@ -1,9 +1,10 @@
 """Import, verify and export weights of other projects.
 
-``formats`` reads and writes files, ``key_mappings`` maps their keys to our parameters, and ``presets`` has the
-networks and settings that they are used with. Torch, Caffe and Keras are not needed, except for ``torch_reference``.
-The package may import ``inference`` and everything below; ``training`` and ``commands`` import it. Add a project with
-a key mapping and a preset, and a list of its keys in tests/assets/weight_keys.
+``formats`` reads and writes weight files, ``key_mappings`` maps the keys of these files to our parameters, and
+``presets`` has the networks and settings that the weights are used with. Only ``torch_reference`` needs torch; no
+module needs Caffe or Keras. The package may import ``inference`` and everything below it; ``training`` and
+``commands`` import this package. To support another project, add a key mapping, a preset, and a list of the project's
+keys in tests/assets/weight_keys.
 """
 
 import lazy_loader as lazy

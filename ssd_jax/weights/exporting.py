@@ -1,4 +1,4 @@
-"""Export parameters with the keys and axes of torch projects."""
+"""Export the parameters of a run with the keys and axes that torchvision or ssd.pytorch use."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,7 +16,7 @@ from ssd_jax.weights.formats.safetensors_file import write_safetensors
 from ssd_jax.weights.key_mappings import KEY_MAPPINGS, KeyMapping
 
 Project = Literal["torchvision", "ssd.pytorch"]
-"""Projects that weights can be exported for."""
+"""Names of the projects that weights can be exported for."""
 
 
 class Exported(NamedTuple):
@@ -25,9 +25,9 @@ class Exported(NamedTuple):
     config: Config
     """Config of the run."""
     step: int
-    """Training step of the checkpoint."""
+    """Training step of the exported checkpoint."""
     mapping: KeyMapping
-    """Key mapping of the file."""
+    """Key mapping of the written file."""
 
 
 def export_weights(
@@ -38,14 +38,14 @@ def export_weights(
     Args:
         run: Run folder of a full-width network without normalisation layers.
         file: File to write, with the suffix .safetensors.
-        project: Project whose keys are used.
+        project: Project that will load the file.
         checkpoint: Checkpoint to export.
 
     Returns:
-        The config, step and key mapping.
+        The config of the run, the step of the checkpoint, and the key mapping of the file.
 
     Raises:
-        UserError: If the project has no such network, the file exists already, or it cannot be written.
+        UserError: If the project cannot build this network, the file exists already, or it cannot be written.
     """
     if file.exists():
         raise UserError(f"--out {file}: the file exists already. Choose another name")
@@ -61,7 +61,11 @@ def export_weights(
 
 
 def find_export_mapping(model: Model, project: Project) -> KeyMapping:
-    """Return the project's key mapping for a network. Raises UserError if the project has no such network."""
+    """Return the key mapping that a project uses for a network.
+
+    Raises:
+        UserError: If the project cannot build this network.
+    """
     if model.norm != "none":
         raise UserError(f"model.norm is '{model.norm}': {project} has no such layers. Only norm 'none' can be exported")
     if model.width != 1:
@@ -81,6 +85,7 @@ def find_export_mapping(model: Model, project: Project) -> KeyMapping:
 
 
 def _has_network(mapping: KeyMapping, model: Model) -> bool:
+    """Return whether the network of a key mapping has the same layers as a model."""
     network = mapping.network
     return network is not None and (
         (network.extras, network.global_pool, network.boxes_per_cell)
@@ -99,12 +104,12 @@ def _check_torchvision_boxes(boxes: DefaultBoxes) -> None:
 
 
 def to_tensors(params: Params, mapping: KeyMapping) -> dict[str, np.ndarray]:
-    """Return all parameters with the keys and axes of a mapping: the exact inverse of importing."""
+    """Return the file's tensors by key, converted from our parameters. This is the exact inverse of importing."""
     flat = flatten_dict(params, sep="/")
     tensors = {}
     for path, (key, conversion) in mapping.entries.items():
         if conversion.dump is None:
-            raise ValueError(f"{mapping.title} cannot be exported: it contains more than {path}")
+            raise ValueError(f"{mapping.title} cannot be exported: loading drops a part of its tensor for {path}")
         tensors[key] = np.ascontiguousarray(conversion.dump(np.asarray(flat[path])))
     return tensors
 
@@ -112,8 +117,8 @@ def to_tensors(params: Params, mapping: KeyMapping) -> dict[str, np.ndarray]:
 def torchvision_code(config: Config, file: str) -> str:
     """Return Python code that loads an exported file with torchvision.
 
-    The code sets preprocessing, default boxes and thresholds of ``config``. torchvision's own limit for the growth of
-    boxes, and its selection of candidates before suppression, cannot be set.
+    The code sets the preprocessing, default boxes and thresholds of ``config``. Two things cannot be set in
+    torchvision: its upper limit of the decoded log scales, and its selection of candidates before NMS.
     """
     model, detect = config.model, config.detect
     boxes = model.default_boxes

@@ -1,4 +1,4 @@
-"""Import published weight files: to a config and parameters, and from there to a run folder."""
+"""Import published weight files as a config and parameters, and write both to a run folder."""
 
 import dataclasses
 import shutil
@@ -33,7 +33,7 @@ from ssd_jax.weights.presets import (
     parameter_shapes,
 )
 
-# Files of other networks are less similar to every key mapping.
+# Minimum similarity of a file and its key mapping. Files of unsupported networks are less similar to every mapping.
 _MIN_SIMILARITY = 0.5
 Tensors = Mapping[str, np.ndarray]
 
@@ -44,35 +44,36 @@ class Imported(NamedTuple):
     mapping: KeyMapping
     """Key mapping of the file."""
     config: Config
-    """Config with the project's settings. A backbone has no class names."""
+    """Config with the project's settings. The config of a backbone has no class names."""
     params: Params
-    """float32 arrays. A backbone has ``{"vgg": ...}`` only, possibly without fc6 and fc7."""
+    """float32 arrays. The parameters of a backbone are ``{"vgg": ...}`` only, possibly without fc6 and fc7."""
 
 
 def import_weights(
     file: Path, *, class_names: Sequence[str] | None = (), scales: Scales | None = None, bgr: bool | None = None
 ) -> Imported:
-    """Load a published detector or backbone. Its project is recognised from the keys.
+    """Load the weight file of a published detector or backbone. The project is recognised from the keys of the file.
 
     Args:
         file: Weights as .pth, .safetensors, .caffemodel or .h5.
-        class_names: Names without background. Required for classes other than those of VOC, COCO or ILSVRC. None: the
-            names do not matter, and classes are numbered.
-        scales: Scales of the default boxes, if they are not those of the classes' data set.
-        bgr: Whether conv1_1 takes blue, green, red. None: as the project has it.
+        class_names: Class names without background, in the order of the labels. If empty, the names of VOC, COCO or
+            ILSVRC are used, depending on the number of classes; all other detectors need names. None: the names do not
+            matter, and the classes are named "1", "2", ...
+        scales: Data set whose scales the default boxes have. None: the data set with this number of classes.
+        bgr: Whether the input channels of conv1_1 in the file are blue, green, red. None: the project's usual order.
 
     Returns:
-        Parameters in our layout, the config to use them with, and the key mapping of the file.
+        The key mapping of the file, the config to use the weights with, and the parameters with our names and axes.
 
     Raises:
-        UserError: If the file cannot be read, is of no known project, or has tensors that are missing, unexpected or of
-            a wrong shape; all of them are listed.
+        UserError: If the file cannot be read, belongs to no known project, or has missing, unexpected or misshapen
+            tensors. The message lists all of these tensors.
     """
     weights = read_weights(file)
     mapping = _find_mapping(file, weights)
     preset = PRESETS[mapping.project]
     network = mapping.network or SSD300
-    width = _width(mapping, weights.tensors)
+    width = _find_width(mapping, weights.tensors)
     class_count = _count_classes(mapping, weights.tensors)
     boxes = presets.default_boxes(preset, network, class_count, scales)
     expected = parameter_shapes(network.model(boxes, numbered_classes(class_count), width))
@@ -83,17 +84,20 @@ def import_weights(
     names: tuple[str, ...] = ()
     if mapping.network is None:
         if class_names or scales:
-            raise UserError(f"{file}: is a VGG16 without predictors, so it takes neither class names nor scales")
+            raise UserError(f"{file}: is a VGG16 without predictors, so class names and scales cannot be set")
     else:
         names = presets.class_names(file, class_count, class_names)
-        boxes = boxes if scales else _boxes_of_priors(file, network, boxes, weights.priors)
+        boxes = boxes if scales else _stored_default_boxes(file, network, boxes, weights.priors)
     config = presets.make_config(file.stem, network.model(boxes, names, width), preset)
     params = {path: np.ascontiguousarray(value, np.float32) for path, value in flat.items()}
     return Imported(mapping, config, unflatten_dict(params, sep="/"))
 
 
 def write_run(imported: Imported, folder: Path) -> None:
-    """Write a run folder with one checkpoint at step 0. A folder that cannot be completed is removed."""
+    """Write imported weights to a new run folder, with one checkpoint at step 0.
+
+    If an error occurs, the incomplete folder is removed.
+    """
     with files.user_errors_on_write(folder, "Name another --out."):
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -106,12 +110,13 @@ def write_run(imported: Imported, folder: Path) -> None:
 
 
 def _find_mapping(file: Path, weights: WeightFile) -> KeyMapping:
+    """Return the key mapping that fits a file. Raises UserError if no mapping is similar enough."""
     shapes = {key: tuple(value.shape) for key, value in weights.tensors.items()}
     mapping, similarity = find_key_mapping(shapes, weights.kind)
     if similarity < _MIN_SIMILARITY:
         examples = ", ".join(list(shapes)[:5])
         raise UserError(
-            f"{file}: its keys are not those of a known SSD or VGG16. It contains {len(shapes)} tensors: "
+            f"{file}: its keys are not those of any supported SSD or VGG16. It contains {len(shapes)} tensors: "
             f"{examples}{', ...' if len(shapes) > 5 else ''}. docs/weights.md lists what can be imported"
         )
     if mapping.project == "torchvision_vgg16":
@@ -121,15 +126,15 @@ def _find_mapping(file: Path, weights: WeightFile) -> KeyMapping:
     return mapping
 
 
-def _width(mapping: KeyMapping, tensors: Tensors) -> float:
-    """Return conv1_1's channels relative to VGG16's, or 1 if conv1_1 is missing."""
+def _find_width(mapping: KeyMapping, tensors: Tensors) -> float:
+    """Return the number of channels of conv1_1 divided by that of VGG16, or 1 if conv1_1 is missing."""
     bias = tensors.get(mapping.entries["vgg/conv1_1/bias"].key, np.zeros(0))
     (_, channels), *_ = BLOCKS[0]
     return bias.size / channels or 1.0
 
 
 def _count_classes(mapping: KeyMapping, tensors: Tensors) -> int:
-    """Return the number of classes without background that most class predictors agree on, or 1 if there are none."""
+    """Return the number of classes without background in most class predictors, or 1 for a backbone."""
     if mapping.network is None:
         return 1
     counts: Counter[int] = Counter()
@@ -141,7 +146,7 @@ def _count_classes(mapping: KeyMapping, tensors: Tensors) -> int:
 
 
 def _check_tensors(file: Path, mapping: KeyMapping, tensors: Tensors, expected: Mapping[str, Shape]) -> None:
-    """Raise UserError listing every tensor that does not fit."""
+    """Raise UserError with a list of all tensors that are missing, unexpected, misshapen, not floats or not finite."""
     shapes = {key: conversion.shape(expected[path]) for path, (key, conversion) in mapping.entries.items()}
     problems = [f"missing     {key} {shape}" for key, shape in shapes.items() if key not in tensors]
     for key, value in tensors.items():
@@ -159,10 +164,10 @@ def _check_tensors(file: Path, mapping: KeyMapping, tensors: Tensors, expected: 
         raise UserError(f"{file}: looks like {mapping.title}, but these tensors do not fit:\n  {listing}")
 
 
-def _boxes_of_priors(
+def _stored_default_boxes(
     file: Path, network: Network, published: DefaultBoxes, priors: Mapping[str, PriorBox]
 ) -> DefaultBoxes:
-    """Return the default boxes stored in a Caffe snapshot, or the published ones if it does not store all of them."""
+    """Return the default boxes that a Caffe snapshot stores, or ``published`` if some feature maps have none stored."""
     layers = [priors.get(f"{name}_mbox_priorbox") for name in network.feature_maps]
     stored = [prior for prior in layers if prior is not None]
     if len(stored) < len(layers):

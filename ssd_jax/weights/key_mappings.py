@@ -1,10 +1,10 @@
-"""Maps our parameters to the keys and axes of published weight files, with one table per kind of file.
+"""Tables that map our parameters to the keys and axes of published weight files, one table per kind of file.
 
-Our parameters are named by their path, ``vgg/conv1_1/kernel``, and tensors of a file by their keys. In Caffe and
-Keras files the key is ``<layer>.<number>``: 0 is the weight, 1 the bias.
+A parameter of ours is named by its path, such as ``vgg/conv1_1/kernel``, and a tensor of a file by its key. In Caffe
+and Keras files the key is ``<layer>.<number>``, where 0 is the weight and 1 the bias.
 
-The source of each table is named beside it. The fixtures in tests/assets/weight_keys list all keys and shapes of
-these files, taken from the projects themselves.
+A comment or docstring beside each table names its source. The lists in tests/assets/weight_keys have all keys and
+shapes of these files, taken from the source code of the projects.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,18 +19,18 @@ Array = np.ndarray
 
 
 class Conversion(NamedTuple):
-    """Conversion of a tensor between the axes of a file and ours."""
+    """Functions that convert a tensor between the axes of a file and our axes."""
 
     shape: Callable[[Shape], Shape]
-    """Maps the shape of our parameter to that of the file's tensor."""
+    """Function from the shape of our parameter to the shape of the file's tensor."""
     load: Callable[[Array], Array]
-    """Maps the file's tensor to our parameter."""
+    """Function from the file's tensor to our parameter."""
     dump: Callable[[Array], Array] | None = None
-    """Maps our parameter to the file's tensor. None if loading drops a part of the tensor."""
+    """Function from our parameter to the file's tensor. None if ``load`` drops a part of the tensor."""
 
 
 class Entry(NamedTuple):
-    """Key and conversion of one parameter."""
+    """Key of the tensor in the file that holds one of our parameters, and its conversion."""
 
     key: str
     conversion: Conversion
@@ -43,21 +43,21 @@ class KeyMapping(NamedTuple):
     """Keys of one kind of weight file."""
 
     project: str
-    """Project that published it: a key of `presets.PRESETS`."""
+    """Project that published the files, as a key of `presets.PRESETS`."""
     title: str
-    """Name for messages."""
+    """Name of the network and its project, for messages."""
     entries: Mapping[str, Entry]
-    """Entries by the path of our parameter."""
+    """Key and conversion of each parameter, by the path of our parameter."""
     network: Network | None = None
-    """None for a backbone without predictors."""
+    """Network of the detector. None for a backbone without predictors."""
     bgr: bool = False
-    """Whether the file's conv1_1 takes blue, green, red."""
+    """Whether the input channels of the file's conv1_1 are blue, green, red."""
     ignored: tuple[str, ...] = ()
     """Prefixes of keys that are not used, such as those of a classifier."""
 
     @property
     def ranks(self) -> dict[str, int]:
-        """Number of axes of each tensor in the file."""
+        """Number of axes of each tensor in the file, by key."""
         ours = {"kernel": (1, 1, 1, 1)}
         return {
             key: len(conversion.shape(ours.get(path.rpartition("/")[2], (1,))))
@@ -65,7 +65,7 @@ class KeyMapping(NamedTuple):
         }
 
     def ignores(self, key: str) -> bool:
-        """Return whether a key of the file is not used."""
+        """Return whether the tensor with this key is ignored when a file is imported."""
         return bool(self.ignored) and key.startswith(self.ignored)
 
 
@@ -80,13 +80,14 @@ _SAME = Conversion(tuple, _identity, _identity)
 _OIHW = Conversion(
     lambda s: (s[3], s[2], s[0], s[1]), lambda file: file.transpose(2, 3, 1, 0), lambda ours: ours.transpose(3, 2, 0, 1)
 )
-"""Kernels of torch and Caffe; ours are HWIO, as are those of Keras."""
+"""Conversion of kernels of torch and Caffe, which are OIHW. Our kernels and those of Keras are HWIO."""
 
-# VGG16's classifier becomes fc6 and fc7 as in other ports: every fourth unit, every third row and column
-# (github.com/sgrvinod/a-PyTorch-Tutorial-to-Object-Detection; DeepLab's "fc reduced" has this shape).
+# fc6 and fc7 are made from VGG16's classifier by decimation, as in other ports: only every fourth unit is kept, and of
+# the 7 x 7 inputs of fc6 only every third row and column (github.com/sgrvinod/a-PyTorch-Tutorial-to-Object-Detection;
+# DeepLab's "fc reduced" has this shape).
 _DECIMATED_BIAS = Conversion(lambda s: (4 * s[0],), lambda file: file[::4])
 _DECIMATED = {
-    # torch and Caffe: (units, channels * 7 * 7) and (units, units).
+    # Shapes in files of torch and Caffe: fc6 (units, channels * 7 * 7), fc7 (units, units of fc6).
     "oihw": (
         Conversion(
             lambda s: (4 * s[3], s[2] * 49),
@@ -94,7 +95,7 @@ _DECIMATED = {
         ),
         Conversion(lambda s: (4 * s[3], 4 * s[2]), lambda file: file[::4, ::4].T[None, None]),
     ),
-    # Keras: (7 * 7 * channels, units) and (units, units).
+    # Shapes in files of Keras: fc6 (7 * 7 * channels, units), fc7 (units of fc6, units).
     "hwio": (
         Conversion(
             lambda s: (49 * s[2], 4 * s[3]),
@@ -106,14 +107,14 @@ _DECIMATED = {
 
 
 def _chain(conversion: Conversion, load: Callable[[Array], Array], dump: Callable[[Array], Array]) -> Conversion:
-    """Apply ``load`` to our side of a conversion, and its inverse ``dump``."""
+    """Return a conversion that also applies ``load`` after loading, and its inverse ``dump`` before dumping."""
     outer_load, outer_dump = conversion.load, conversion.dump
     assert outer_dump is not None
     return Conversion(conversion.shape, lambda file: load(outer_load(file)), lambda ours: outer_dump(dump(ours)))
 
 
 def _swap_channels(conversion: Conversion) -> Conversion:
-    """Swap the BGR input channels of a kernel."""
+    """Return a conversion that also reverses the input channels of a kernel, from BGR to RGB and back."""
 
     def swap(kernel: Array) -> Array:
         return kernel[:, :, ::-1]
@@ -122,7 +123,10 @@ def _swap_channels(conversion: Conversion) -> Conversion:
 
 
 def _background_first(conversion: Conversion, boxes: int) -> Conversion:
-    """Move background from the last to the first class of each box. Channels are box * classes + class."""
+    """Return a conversion that also makes background, the last class of each box in the file, the first class.
+
+    The channel of a class of a box is box * classes + class.
+    """
 
     def roll(array: Array, by: int) -> Array:
         by_box = array.reshape(*array.shape[:-1], boxes, -1)
@@ -140,13 +144,13 @@ def _entries(
     kernel: Conversion = _OIHW,
     bgr: bool = False,
 ) -> Entries:
-    """Return the entries of layers.
+    """Return the entries of some layers, by the paths of our parameters.
 
     Args:
-        prefixes: Prefix of each layer's keys, by the layer's path.
-        suffixes: Of weight and bias.
+        prefixes: Prefix of each layer's keys in the file, by the layer's path.
+        suffixes: Suffixes of the keys of weights and biases.
         kernel: Conversion of kernels.
-        bgr: Whether the file's conv1_1 takes blue, green, red.
+        bgr: Whether the input channels of the file's conv1_1 are blue, green, red.
     """
     weight, bias = suffixes
     entries = {}
@@ -160,8 +164,8 @@ def _entries(
     return entries
 
 
-def _classifier(fc6: str, fc7: str, suffixes: tuple[str, str], axes: str) -> Entries:
-    """Return the entries of fc6 and fc7, decimated from the first two layers of VGG16's classifier."""
+def _classifier_entries(fc6: str, fc7: str, suffixes: tuple[str, str], axes: str) -> Entries:
+    """Return the entries of fc6 and fc7 for a file that has the first two layers of VGG16's classifier instead."""
     (weight, bias), (first, second) = suffixes, _DECIMATED[axes]
     return {
         "vgg/fc6/kernel": Entry(fc6 + weight, first),
@@ -171,8 +175,8 @@ def _classifier(fc6: str, fc7: str, suffixes: tuple[str, str], axes: str) -> Ent
     }
 
 
-def _predictors(network: Network, boxes: str, classes: str) -> dict[str, str]:
-    """Return the prefixes of the predictors; ``{}`` stands for the number of the feature map."""
+def _predictor_prefixes(network: Network, boxes: str, classes: str) -> dict[str, str]:
+    """Return the key prefix of each predictor. ``{}`` in ``boxes`` and ``classes`` stands for a feature map's index."""
     prefixes: dict[str, str] = {}
     for number, name in enumerate(network.feature_maps):
         prefixes[name + BOX_PREDICTOR] = boxes.format(number)
@@ -180,32 +184,33 @@ def _predictors(network: Network, boxes: str, classes: str) -> dict[str, str]:
     return prefixes
 
 
-# Indices of conv1_1 to conv5_3 in torch's sequence of convolutions, ReLUs and pools.
-_INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+# Indices of conv1_1 to conv5_3 in a torch sequence that also has the ReLUs and pools.
+_TORCH_INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 
 
-def _vgg(prefix: str) -> dict[str, str]:
-    """Return the prefixes of conv1_1 to conv5_3; ``{}`` stands for the index in torch's sequence."""
-    return {layer: prefix.format(index) for layer, index in zip(BACKBONE_CONVS, _INDICES, strict=True)}
+def _vgg_prefixes(prefix: str) -> dict[str, str]:
+    """Return the key prefixes of conv1_1 to conv5_3. ``{}`` stands for the index in torch's sequence."""
+    return {layer: prefix.format(index) for layer, index in zip(BACKBONE_CONVS, _TORCH_INDICES, strict=True)}
 
 
-def _vgg_with_fc(prefix: str) -> dict[str, str]:
-    """Return the prefixes of conv1_1 to fc7 in a sequence where fc6 and fc7 are convolutions."""
-    return _vgg(prefix) | {"vgg/fc6": prefix.format(31), "vgg/fc7": prefix.format(33)}
+def _vgg_and_fc_prefixes(prefix: str) -> dict[str, str]:
+    """Return the key prefixes of conv1_1 to fc7 for a sequence in which fc6 and fc7 are convolutions."""
+    return _vgg_prefixes(prefix) | {"vgg/fc6": prefix.format(31), "vgg/fc7": prefix.format(33)}
 
 
 # ---- detectors ----
 
 
 class _SequenceKeys(NamedTuple):
-    """Prefixes of a torch detector that has conv1_1 to fc7 in one sequence of modules."""
+    """Key prefixes of a torch detector that has conv1_1 to fc7 in one sequence of modules."""
 
     project: str
     title: str
     backbone: str
     norm: str
     extras: str
-    """``{i}`` counts the convolutions, ``{pair}`` and ``{j}`` their pairs and the place in a pair."""
+    """Prefix of the extra convolutions. ``{i}`` stands for the index of a convolution, ``{pair}`` for the index of its
+    pair, and ``{j}`` for its index in the pair."""
     boxes: str
     classes: str
 
@@ -227,26 +232,27 @@ _SEQUENCE_KEYS = (
         "mmdetection", "MMDetection's {}", "backbone.features.{}", "neck.l2_norm", "neck.extra_layers.{pair}.{j}.conv",
         "bbox_head.reg_convs.{}.0", "bbox_head.cls_convs.{}.0",
     ),
-    # Version 1 has these keys, too, but background as the first class; `torch_file` refuses it.
+    # Files of version 1 have these keys, too, but background as the first class; `torch_file` refuses such files.
     _SequenceKeys(
-        "mmdetection", "MMDetection's {}, of its version 2.0 to 2.13", "backbone.features.{}", "backbone.l2_norm",
+        "mmdetection", "MMDetection's {}, of versions 2.0 to 2.13", "backbone.features.{}", "backbone.l2_norm",
         "backbone.extra.{i}", "bbox_head.reg_convs.{}", "bbox_head.cls_convs.{}",
     ),
 )  # fmt: skip
 
 
-def _sequence_detector(keys: _SequenceKeys, network: Network) -> KeyMapping:
+def _sequence_mapping(keys: _SequenceKeys, network: Network) -> KeyMapping:
+    """Return the key mapping of a torch detector that has conv1_1 to fc7 in one sequence."""
     extras = {
         name: keys.extras.format(i=number, pair=number // 2, j=number % 2)
         for number, name in enumerate(network.extra_convs)
     }
     entries = _entries(
-        _vgg_with_fc(keys.backbone)
+        _vgg_and_fc_prefixes(keys.backbone)
         | {"conv4_3_norm": keys.norm}
         | extras
-        | _predictors(network, keys.boxes, keys.classes)
+        | _predictor_prefixes(network, keys.boxes, keys.classes)
     )
-    if keys.project == "mmdetection":  # since version 2.0 its last class is background
+    if keys.project == "mmdetection":  # since version 2.0, background is the last class
         for name, boxes in zip(network.feature_maps, network.boxes_per_cell, strict=True):
             for leaf in ("kernel", "bias"):
                 path = f"{name}{CLASS_PREDICTOR}/{leaf}"
@@ -254,15 +260,20 @@ def _sequence_detector(keys: _SequenceKeys, network: Network) -> KeyMapping:
     return KeyMapping(keys.project, keys.title.format(network.title), entries, network)
 
 
-def _torchvision() -> KeyMapping:
-    """torchvision/models/detection/ssd.py: conv5, fc6 and fc7 are in the first of the "extra" blocks."""
-    backbone = _vgg("backbone.features.{}")
+def _torchvision_mapping() -> KeyMapping:
+    """Return the key mapping of torchvision's SSD300: torchvision/models/detection/ssd.py.
+
+    conv5, fc6 and fc7 are in the first of the "extra" blocks.
+    """
+    backbone = _vgg_prefixes("backbone.features.{}")
     first_block = dict(zip(BACKBONE_CONVS[10:], ("1", "3", "5"), strict=True)) | {"vgg/fc6": "7.1", "vgg/fc7": "7.3"}
     backbone |= {layer: f"backbone.extra.0.{place}" for layer, place in first_block.items()}
     extras = {
         name: f"backbone.extra.{number // 2 + 1}.{number % 2 * 2}" for number, name in enumerate(SSD300.extra_convs)
     }
-    heads = _predictors(SSD300, "head.regression_head.module_list.{}", "head.classification_head.module_list.{}")
+    heads = _predictor_prefixes(
+        SSD300, "head.regression_head.module_list.{}", "head.classification_head.module_list.{}"
+    )
     entries = _entries(backbone | extras | heads) | {"conv4_3_norm/scale": Entry("backbone.scale_weight", _SAME)}
     return KeyMapping("torchvision", "torchvision's SSD300", entries, SSD300)
 
@@ -271,18 +282,24 @@ _NUMBERED = (".0", ".1")
 
 
 def _caffe_names(layers: tuple[str, ...]) -> dict[str, str]:
-    """Return Caffe's names of layers, which are also the last parts of our paths."""
+    """Return Caffe's names of layers by our paths. Each name is the last part of the path."""
     return {layer: layer.removeprefix("vgg/") for layer in layers}
 
 
-def _caffe(network: Network) -> KeyMapping:
-    """github.com/weiliu89/caffe, branch ssd, examples/ssd and python/caffe/model_libs.py."""
+def _caffe_mapping(network: Network) -> KeyMapping:
+    """Return the key mapping of a Caffe detector.
+
+    Source: github.com/weiliu89/caffe, branch ssd, examples/ssd and python/caffe/model_libs.py.
+    """
     entries = _entries(_caffe_names(network.layers()), _NUMBERED, bgr=True)
     return KeyMapping("caffe", f"Caffe's {network.title}", entries, network, bgr=True)
 
 
-def _keras(network: Network) -> KeyMapping:
-    """github.com/pierluigiferrari/ssd_keras, models; ported from Caffe with its names and BGR."""
+def _keras_mapping(network: Network) -> KeyMapping:
+    """Return the key mapping of an ssd_keras detector. Its weights were ported from Caffe, with Caffe's names and BGR.
+
+    Source: github.com/pierluigiferrari/ssd_keras, folder models.
+    """
     entries = _entries(_caffe_names(network.layers()), _NUMBERED, _SAME, bgr=True)
     return KeyMapping("ssd_keras", f"ssd_keras' {network.title}", entries, network, bgr=True)
 
@@ -290,15 +307,18 @@ def _keras(network: Network) -> KeyMapping:
 # ---- backbones ----
 
 TORCHVISION_FEATURES = KeyMapping(
-    "torchvision_features", "torchvision's VGG16 features", _entries(_vgg("features.{}")), ignored=("classifier.",)
+    "torchvision_features",
+    "torchvision's VGG16 features",
+    _entries(_vgg_prefixes("features.{}")),
+    ignored=("classifier.",),
 )
-"""vgg16_features-amdegroot-88682ab5.pth, whose classifier is not valid."""
+"""Key mapping of vgg16_features-amdegroot-88682ab5.pth, whose classifier contains NaN."""
 
 
-def _torch_backbones() -> tuple[KeyMapping, ...]:
-    classifier = _classifier("classifier.0", "classifier.3", (".weight", ".bias"), "oihw")
+def _torch_backbone_mappings() -> tuple[KeyMapping, ...]:
+    classifier = _classifier_entries("classifier.0", "classifier.3", (".weight", ".bias"), "oihw")
     return (
-        KeyMapping("vgg16_reducedfc", "ssd.pytorch's vgg16_reducedfc", _entries(_vgg_with_fc("{}"))),
+        KeyMapping("vgg16_reducedfc", "ssd.pytorch's vgg16_reducedfc", _entries(_vgg_and_fc_prefixes("{}"))),
         KeyMapping(
             "torchvision_vgg16",
             "torchvision's VGG16",
@@ -309,12 +329,14 @@ def _torch_backbones() -> tuple[KeyMapping, ...]:
     )
 
 
-_BACKBONE = (*BACKBONE_CONVS, "vgg/fc6", "vgg/fc7")
+_BACKBONE_LAYERS = (*BACKBONE_CONVS, "vgg/fc6", "vgg/fc7")
 
 
-def _caffe_backbones() -> tuple[KeyMapping, ...]:
-    reduced = _entries(_caffe_names(_BACKBONE), _NUMBERED, bgr=True)
-    full = _entries(_caffe_names(BACKBONE_CONVS), _NUMBERED, bgr=True) | _classifier("fc6", "fc7", _NUMBERED, "oihw")
+def _caffe_backbone_mappings() -> tuple[KeyMapping, ...]:
+    reduced = _entries(_caffe_names(_BACKBONE_LAYERS), _NUMBERED, bgr=True)
+    full = _entries(_caffe_names(BACKBONE_CONVS), _NUMBERED, bgr=True) | _classifier_entries(
+        "fc6", "fc7", _NUMBERED, "oihw"
+    )
     title = "Caffe's VGG16 with reduced fc6 and fc7"
     return (
         KeyMapping("caffe_vgg16_reduced", title, reduced, bgr=True, ignored=("fc8.",)),
@@ -322,12 +344,15 @@ def _caffe_backbones() -> tuple[KeyMapping, ...]:
     )
 
 
-def _keras_backbones() -> tuple[KeyMapping, ...]:
-    """keras.applications.vgg16: ported from Caffe, so BGR."""
+def _keras_backbone_mappings() -> tuple[KeyMapping, ...]:
+    """Return the key mappings of VGG16 in Keras. The weights were ported from Caffe, so their channel order is BGR.
+
+    Source: keras.applications.vgg16.
+    """
     names = {layer: f"block{layer[-3]}_conv{layer[-1]}" for layer in BACKBONE_CONVS}
     convs = _entries(names, _NUMBERED, _SAME, bgr=True)
-    full = convs | _classifier("fc1", "fc2", _NUMBERED, "hwio")
-    reduced = _entries(_caffe_names(_BACKBONE), _NUMBERED, _SAME, bgr=True)
+    full = convs | _classifier_entries("fc1", "fc2", _NUMBERED, "hwio")
+    reduced = _entries(_caffe_names(_BACKBONE_LAYERS), _NUMBERED, _SAME, bgr=True)
     return (
         KeyMapping("keras_vgg16", "Keras' VGG16", full, bgr=True, ignored=("predictions.",)),
         KeyMapping("keras_vgg16", "Keras' VGG16 without its top", convs, bgr=True),
@@ -337,26 +362,30 @@ def _keras_backbones() -> tuple[KeyMapping, ...]:
 
 KEY_MAPPINGS: dict[str, tuple[KeyMapping, ...]] = {
     "torch": (
-        _torchvision(),
-        *(_sequence_detector(keys, network) for keys in _SEQUENCE_KEYS for network in (SSD300, SSD512)),
-        *_torch_backbones(),
+        _torchvision_mapping(),
+        *(_sequence_mapping(keys, network) for keys in _SEQUENCE_KEYS for network in (SSD300, SSD512)),
+        *_torch_backbone_mappings(),
     ),
-    "caffe": (*(_caffe(network) for network in (SSD300, SSD512, SSD500, SSD300_POOL6)), *_caffe_backbones()),
-    "keras": (*(_keras(network) for network in (SSD300, SSD512)), *_keras_backbones()),
+    "caffe": (
+        *(_caffe_mapping(network) for network in (SSD300, SSD512, SSD500, SSD300_POOL6)),
+        *_caffe_backbone_mappings(),
+    ),
+    "keras": (*(_keras_mapping(network) for network in (SSD300, SSD512)), *_keras_backbone_mappings()),
 }
-"""Key mappings by the kind of file."""
+"""Key mappings by the kind of file: torch (also safetensors), caffe or keras."""
 
 
 def find_key_mapping(shapes: Mapping[str, Shape], kind: str) -> tuple[KeyMapping, float]:
-    """Find the key mapping that is most similar to the keys of a file.
+    """Return the key mapping that is most similar to the keys of a file, and its similarity.
 
     Args:
         shapes: Shape of each tensor in the file, by key.
         kind: ``torch``, ``caffe`` or ``keras``.
 
     Returns:
-        The mapping, and its similarity from 0 to 1: the number of keys in both over the number of keys in either. Keys
-        count as the same only if the tensors have equally many axes: Caffe's fc6 is a matrix or a convolution.
+        The mapping, and its similarity from 0 to 1: the number of common keys divided by the number of keys in the file
+        or the mapping. A key is common only if its tensor has the same number of axes in both, because the same key
+        names a matrix or a convolution for Caffe's fc6.
     """
 
     def similarity(mapping: KeyMapping) -> float:

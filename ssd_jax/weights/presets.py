@@ -1,8 +1,8 @@
-"""Published networks, and the settings that each project uses its weights with.
+"""Published networks, and the settings that each project uses with its weights.
 
-A `Network` is an architecture that weights were published for. A `Preset` holds what a project does
-around its network: preprocessing, default boxes and post-processing. The same weights give other
-detections under other settings, so `import-weights` stores both. Sources are named beside the numbers.
+A `Network` is an architecture that weights were published for. A `Preset` has the settings that a project uses with
+its networks: preprocessing, default boxes and post-processing. The detections depend on these settings, so
+`import-weights` stores them with the weights. Comments beside the numbers name the sources.
 """
 
 import dataclasses
@@ -36,17 +36,20 @@ BACKBONE_CONVS = tuple(f"vgg/{name}" for block in BLOCKS for name, _ in block)
 
 
 class Network(NamedTuple):
-    """A published architecture: the layers on top of VGG16, and default boxes by data set."""
+    """A published architecture: the layers on top of VGG16, and the default boxes for each data set."""
 
     title: str
+    """Name for messages and tables, such as SSD300."""
     extras: tuple[Extra, ...]
+    """Pairs of convolutions after fc7."""
     default_boxes: Mapping[str, DefaultBoxes]
-    """Default boxes for ``voc`` and, if its scales differ, for ``coco``. Only the scales may differ."""
+    """Default boxes for ``voc`` and, if COCO has other scales, for ``coco``. They may differ in the scales only."""
     global_pool: bool = False
+    """Whether the last feature map, pool6, is the mean over the cells of the feature map before it."""
 
     @property
     def feature_maps(self) -> tuple[str, ...]:
-        """Caffe's names of the feature maps with predictors."""
+        """Caffe's names of the feature maps that have predictors."""
         extras = tuple(f"conv{number}_2" for number, _ in enumerate(self.extras, start=6))
         return ("conv4_3_norm", "fc7", *extras, *(("pool6",) if self.global_pool else ()))
 
@@ -66,7 +69,7 @@ class Network(NamedTuple):
         return (*BACKBONE_CONVS, "vgg/fc6", "vgg/fc7", "conv4_3_norm", *self.extra_convs, *predictors)
 
     def model(self, default_boxes: DefaultBoxes, class_names: tuple[str, ...] = (), width: float = 1.0) -> Model:
-        """Return the model config of this network."""
+        """Return the model config of this network with the given default boxes, class names and width."""
         return Model(
             class_names=class_names,
             default_boxes=default_boxes,
@@ -79,7 +82,7 @@ class Network(NamedTuple):
 SSD300 = Network("SSD300", config.SSD300_EXTRAS, {"voc": config.SSD300_VOC_BOXES, "coco": config.SSD300_COCO_BOXES})
 SSD512 = Network("SSD512", config.SSD512_EXTRAS, {"voc": config.SSD512_VOC_BOXES, "coco": config.SSD512_COCO_BOXES})
 SSD500 = Network("SSD500", config.SSD500_EXTRAS, {"voc": config.SSD500_VOC_BOXES}, global_pool=True)
-# Caffe, examples/ssd/ssd_pascal.py before August 2016.
+# Source: Caffe, examples/ssd/ssd_pascal.py before August 2016.
 SSD300_POOL6 = Network(
     "the first SSD300, with pool6",
     (Extra(256, 512), Extra(128, 256), Extra(128, 256)),
@@ -98,7 +101,7 @@ SSD300_POOL6 = Network(
 
 @cache
 def parameter_shapes(model: Model) -> Mapping[str, Shape]:
-    """Return the shape of every parameter by its path: ``vgg/conv1_1/kernel`` is (3, 3, 3, 64), and so on."""
+    """Return the shape of every parameter of a model by its path, such as (3, 3, 3, 64) for ``vgg/conv1_1/kernel``."""
     images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
     tree = jax.eval_shape(SSD(model).init, jax.random.key(0), images)["params"]
     shapes = flatten_dict(tree, sep="/").items()
@@ -108,42 +111,48 @@ def parameter_shapes(model: Model) -> Mapping[str, Shape]:
 # ---- settings of the projects ----
 
 CAFFE_MEAN = (123.0, 117.0, 104.0)
-# The mean of VGG16's authors (BGR 103.939, 116.779, 123.68).
+# The mean that the authors of VGG16 used (BGR 103.939, 116.779, 123.68).
 VGG_MEAN = (123.68, 116.779, 103.939)
-# torchvision and Keras' torch mode write these for pixels from 0 to 1: (0.485, 0.456, 0.406), (0.229, 0.224, 0.225).
+# torchvision and the torch mode of Keras have these numbers for pixels from 0 to 1: mean (0.485, 0.456, 0.406), std
+# (0.229, 0.224, 0.225).
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-# torchvision/models/detection/ssd.py has them rounded, for pixels from 0 to 1: (0.48235, 0.45882, 0.40784).
+# torchvision/models/detection/ssd.py has Caffe's mean rounded, for pixels from 0 to 1: (0.48235, 0.45882, 0.40784).
 TORCHVISION_MEAN = (122.99925, 116.9991, 103.9992)
+# More than the number of default boxes of any network, so that no candidate is dropped.
 NO_TOP_K = 1_000_000
-LOG_SCALE_BOUND = math.log(1000 / 16)
+LOG_SCALE_BOUND = math.log(1000 / 16)  # of decoded boxes in torchvision and MMDetection
 # configs/vgg_ssd512_voc0712.yaml has 537.65 where all other projects have 537.6.
 LUFFICC_SSD512_VOC_BOXES = dataclasses.replace(
     config.SSD512_VOC_BOXES, max_sizes=(*config.SSD512_VOC_BOXES.max_sizes[:-1], 537.65)
 )
-# Larger images are reduced with averaging, which no project does, so the limit is high.
+# Maximum image side in pixels. Larger images are first reduced with averaging, which no project does, so the limit is
+# high.
 MAX_IMAGE_SIZE = 4096
 
 
 class Preset(NamedTuple):
-    """Settings that a project uses its weights with."""
+    """Settings that a project uses with its weights."""
 
     mean: Triple = CAFFE_MEAN
-    """Mean for RGB values 0-255, whatever the project's channel order: importing turns BGR into RGB."""
+    """Mean of red, green and blue, for values from 0 to 255. It is RGB also for projects that use BGR, because
+    importing reverses the channels of the weights."""
     std: Triple = (1.0, 1.0, 1.0)
+    """Divisors of red, green and blue, for values from 0 to 255."""
     clip: Literal["none", "sizes", "center_size"] = "none"
     """Clipping of default boxes."""
     truncate_sizes: bool = False
     """Truncate the sizes of default boxes to whole pixels."""
     detect: Detect = Detect()
+    """Post-processing."""
     detections_per_class: int | None = None
     """Maximum number of detections per class and image, if the project limits each class."""
     coco_scales: bool = False
-    """Use COCO's scales for any number of classes."""
+    """Whether default boxes have COCO's scales for any number of classes."""
     own_boxes: Mapping[tuple[str, Scales], DefaultBoxes] = MappingProxyType({})
-    """Default boxes that differ from those of the network, by the network's title and the scales."""
+    """Default boxes of this project that differ from `Network.default_boxes`, by the network's title and the scales."""
 
 
-# Read in the source code of these projects; docs/weights.md has the same as a table.
+# The settings were read in the source code of each project. docs/weights.md has them as a table.
 PRESETS: Mapping[str, Preset] = MappingProxyType({
     "torchvision": Preset(
         mean=TORCHVISION_MEAN,
@@ -184,8 +193,10 @@ def default_boxes(preset: Preset, network: Network, classes: int, scales: Scales
     """Return the default boxes that a project uses with a network.
 
     Args:
-        classes: Number of classes without background, from which the scales follow.
-        scales: Overrides the scales, for weights that were trained on COCO first and then on VOC.
+        preset: Settings of the project.
+        network: Network of the project.
+        classes: Number of classes without background. It decides on the scales if ``scales`` is None.
+        scales: Data set whose scales are used, for weights that were trained on COCO first and then on VOC.
 
     Raises:
         UserError: If the network was not published with these scales.
@@ -202,7 +213,7 @@ def default_boxes(preset: Preset, network: Network, classes: int, scales: Scales
 
 
 def make_config(name: str, model: Model, preset: Preset) -> Config:
-    """Return a config that uses a model the way its project does."""
+    """Return a config with a model and the settings that its project uses."""
     model = dataclasses.replace(model, mean=preset.mean, std=preset.std)
     detect = preset.detect
     if preset.detections_per_class is not None:
@@ -215,7 +226,10 @@ def make_config(name: str, model: Model, preset: Preset) -> Config:
 
 
 def _coco_names_by_category_id() -> tuple[str, ...]:
-    """COCO's category ids go to 90 and skip ten numbers. A network with 91 outputs has a channel for each of them."""
+    """Return 90 class names by COCO's category ids, which skip ten numbers: these are named "n/a" and the number.
+
+    A network with 91 outputs has a channel for background and for each of the 90 numbers.
+    """
     unused = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
     names = iter(COCO_CLASSES)
     return tuple(f"n/a {number}" if number in unused else next(names) for number in range(1, 91))
@@ -224,11 +238,11 @@ def _coco_names_by_category_id() -> tuple[str, ...]:
 COCO_NAMES_BY_ID = _coco_names_by_category_id()
 _CLASS_LISTS = (VOC_CLASSES, COCO_CLASSES, COCO_NAMES_BY_ID, tuple(SYNSETS.values()))
 PUBLISHED_CLASSES = {len(names): names for names in _CLASS_LISTS}
-"""Class names of the published data sets, by their number."""
+"""Class names of VOC, COCO and ILSVRC by the number of classes."""
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:
-    """Return the names "1", "2", ... for classes whose names do not matter."""
+    """Return the names "1", "2", ... for ``count`` classes whose names do not matter."""
     return tuple(str(number) for number in range(1, count + 1))
 
 
@@ -238,17 +252,20 @@ def class_names(file: object, count: int, given: Sequence[str] | None) -> tuple[
     Args:
         file: Name of the file, for messages.
         count: Number of classes in the file, without background.
-        given: The names. Empty: the published names for this count. None: numbers.
+        given: Names that the user gave. Empty: use the published names for this count. None: use numbers as names.
 
     Raises:
-        UserError: If the names do not fit, or no published list has ``count`` names.
+        UserError: If ``given`` has a wrong number of names or includes background, or if ``given`` is empty and no
+            published data set has ``count`` classes.
     """
     if given is None:
         return numbered_classes(count)
     if given:
         invalid = [name for name in given if not name.strip() or name.lower() in ("background", "__background__")]
         if invalid:
-            raise UserError(f"--class-names: {invalid[0]!r} is not a class. Leave out background, which is label 0")
+            raise UserError(
+                f"--class-names: {invalid[0]!r} is not a class name. Leave out background, which is label 0"
+            )
         if len(given) != count:
             raise UserError(f"--class-names: {len(given)} names, but {file} has {count} classes besides background")
         return tuple(given)

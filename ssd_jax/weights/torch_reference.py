@@ -1,11 +1,11 @@
-"""Run SSD in torch with the tensors of a published file, as the reference that `verify` compares with.
+"""Run SSD in torch with the tensors of a published file. The command `verify` compares our outputs with the results.
 
-torchvision's weights are run with torchvision's own model. For the other projects the network is written out with
-torch.nn.functional, with the default boxes, decoding and suppression of each project.
+torchvision's weights are run with torchvision's own model. For the other projects, this module implements the network
+with torch.nn.functional, and the default boxes, decoding and NMS of each project with NumPy.
 
-From the importing side this module takes only the tensors of the file and the name of the project. Keys, axes, boxes
-and thresholds are written a second time in other ways, so that both sides cannot share a mistake. torch is imported
-inside functions because it is not a dependency.
+This module shares no code with the import of weights: it takes only the tensors of the file and the name of the
+project. Keys, axes, boxes and thresholds are written here a second time and in another way, so that a mistake in one
+place is noticed. torch is imported inside functions because it is not a dependency.
 """
 
 import math
@@ -21,52 +21,58 @@ _BACKBONE = (
     "conv1_1", "conv1_2", "P", "conv2_1", "conv2_2", "P", "conv3_1", "conv3_2", "conv3_3", "P",
     "conv4_1", "conv4_2", "conv4_3", "P", "conv5_1", "conv5_2", "conv5_3",
 )  # fmt: skip
-# Indices in torch's sequence, where each convolution is followed by a ReLU.
+# Indices of the convolutions in torch's sequence, which has a ReLU after each convolution.
 _INDICES = dict(zip([n for n in _BACKBONE if n != "P"], (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), strict=True))
 
 
-class Recipe(NamedTuple):
-    """Settings that take a project from an image to detections."""
+class ProjectSettings(NamedTuple):
+    """Preprocessing and post-processing settings of a project."""
 
     bgr: bool = False
+    """Whether the network takes blue, green, red."""
     mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
-    """Mean of red, green, blue."""
+    """Mean of red, green, blue, for values from 0 to 255."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Divisors of red, green, blue, for values from 0 to 255."""
     background_last: bool = False
+    """Whether background is the last class, not the first."""
     box_clip: str = ""
-    """Clipping of default boxes: "centre" (cx, cy, w, h to [0, 1]), "corner" or none."""
-    whole_sizes: bool = False
-    """Whether sizes of default boxes are whole pixels."""
+    """Clipping of default boxes to [0, 1]: "centre" clips cx, cy, w, h; "corner" clips the corners; "" is none."""
+    truncate_sizes: bool = False
+    """Whether sizes of default boxes are truncated to whole pixels."""
     log_limit: float | None = None
-    """Limit of the decoded log scales, in both directions."""
+    """Maximum absolute value of the decoded log scales. None: no limit."""
     clip_first: bool = False
-    """Whether boxes are clipped to the image before suppression, and those without area dropped."""
+    """Whether boxes are clipped to the image before NMS, and boxes without area are dropped."""
     threshold: float = 0.01
+    """Scores above this threshold are candidates."""
     per_class: int | None = 400
-    """Maximum number of candidates per class."""
+    """Maximum number of candidates per class. None: no limit."""
     per_map: int | None = None
-    """Maximum number of candidates per feature map."""
+    """Maximum number of candidates per feature map. None: no limit."""
     keep: int | None = 200
+    """Maximum number of detections per image. None: no limit."""
     keep_per_class: bool = False
+    """Whether all detections of each class are kept, without the limit `keep`."""
 
 
-RECIPES = {
-    "ssd.pytorch": Recipe(box_clip="centre", per_class=200, keep=200, keep_per_class=True),
-    "lufficc": Recipe(box_clip="centre", per_class=None, keep=100),
-    "mmdetection": Recipe(
-        mean=(123.675, 116.28, 103.53), background_last=True, whole_sizes=True, log_limit=math.log(62.5),
+PROJECT_SETTINGS = {
+    "ssd.pytorch": ProjectSettings(box_clip="centre", per_class=200, keep=200, keep_per_class=True),
+    "lufficc": ProjectSettings(box_clip="centre", per_class=None, keep=100),
+    "mmdetection": ProjectSettings(
+        mean=(123.675, 116.28, 103.53), background_last=True, truncate_sizes=True, log_limit=math.log(62.5),
         clip_first=True, threshold=0.02, per_class=None, per_map=1000,
     ),
-    "caffe": Recipe(bgr=True, whole_sizes=True),
-    "ssd_keras": Recipe(bgr=True, per_class=None),
-    "vgg16_reducedfc": Recipe(),
-    "torchvision_vgg16": Recipe(
+    "caffe": ProjectSettings(bgr=True, truncate_sizes=True),
+    "ssd_keras": ProjectSettings(bgr=True, per_class=None),
+    "vgg16_reducedfc": ProjectSettings(),
+    "torchvision_vgg16": ProjectSettings(
         mean=(0.485 * 255, 0.456 * 255, 0.406 * 255), std=(0.229 * 255, 0.224 * 255, 0.225 * 255)
     ),
-    "torchvision_features": Recipe(mean=(0.48235 * 255, 0.45882 * 255, 0.40784 * 255)),
-    "caffe_vgg16_reduced": Recipe(bgr=True),
-    "caffe_vgg16": Recipe(bgr=True, mean=(123.68, 116.779, 103.939)),
-    "keras_vgg16": Recipe(bgr=True, mean=(123.68, 116.779, 103.939)),
+    "torchvision_features": ProjectSettings(mean=(0.48235 * 255, 0.45882 * 255, 0.40784 * 255)),
+    "caffe_vgg16_reduced": ProjectSettings(bgr=True),
+    "caffe_vgg16": ProjectSettings(bgr=True, mean=(123.68, 116.779, 103.939)),
+    "keras_vgg16": ProjectSettings(bgr=True, mean=(123.68, 116.779, 103.939)),
 }  # fmt: skip
 
 
@@ -79,14 +85,14 @@ class Detection(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """Outputs of the reference for one image. For a backbone all but ``layers`` are empty."""
+    """Outputs of the reference for one image. For a backbone, all fields except ``layers`` are empty."""
 
     layers: Arrays
-    """Outputs (h, w, channels) of each convolution before its ReLU, and of conv4_3_norm, by Caffe's names."""
+    """Outputs (h, w, channels) of each convolution before its ReLU, and of conv4_3_norm, by Caffe's layer names."""
     default_boxes: np.ndarray
-    """Default boxes as cx, cy, w, h from 0 to 1."""
+    """Default boxes (boxes, 4) as cx, cy, w, h, relative to the image side."""
     boxes: np.ndarray
-    """Decoded boxes as xyxy from 0 to 1, clipped only if the project clips them."""
+    """Decoded boxes (boxes, 4) as xyxy, relative to the image side. They are clipped if the project clips them."""
     scores: np.ndarray
     """Probabilities (boxes, classes), background first."""
     detections: list[Detection]
@@ -102,26 +108,26 @@ def run_reference(
     priors: Sequence[Any] = (),
     bgr: bool | None = None,
 ) -> Reference:
-    """Run a project's network on one image.
+    """Run a project's network on one image and return its outputs.
 
     Args:
-        project: Key of `presets.PRESETS`.
+        project: Name of the project, as a key of `presets.PRESETS`.
         tensors: Tensors of the file, by key.
         image: RGB image (h, w, 3), uint8.
-        size: Side that the image is resized to.
+        size: Side in pixels of the square that the image is resized to.
         coco_scales: Whether the default boxes have COCO's scales.
-        priors: Settings of Caffe's PriorBox layers, one per feature map; they override the scales.
-        bgr: Whether the first layer takes blue, green, red. None: as the project has it.
+        priors: Settings of Caffe's PriorBox layers, one per feature map. If given, ``coco_scales`` is ignored.
+        bgr: Whether the first layer takes blue, green, red. None: the project's usual order.
 
     Raises:
         ImportError: If torch or torchvision is not installed.
     """
     if project == "torchvision":
         return _run_torchvision(tensors, image, coco_scales, bool(bgr))
-    recipe = RECIPES[project]
+    settings = PROJECT_SETTINGS[project]
     if bgr is not None:
-        recipe = recipe._replace(bgr=bgr)
-    x = _preprocess(image, size, recipe)
+        settings = settings._replace(bgr=bgr)
+    x = _preprocess(image, size, settings)
     layers, feature_maps = _forward(project, tensors, x)
     if not feature_maps:
         return Reference(layers, np.zeros((0, 4)), np.zeros((0, 4)), np.zeros((0, 0)), [])
@@ -133,21 +139,22 @@ def run_reference(
         shapes.append((cells, boxes))
         offsets.append(loc.reshape(-1, 4))
         each = conf.reshape(cells * cells * boxes, -1)
-        if recipe.background_last:
+        if settings.background_last:
             each = np.concatenate([each[:, -1:], each[:, :-1]], axis=1)
-            layers[f"{name}_mbox_conf"] = each.reshape(conf.shape)  # as in our output
+            layers[f"{name}_mbox_conf"] = each.reshape(conf.shape)  # our output has background first, too
         logits.append(each)
-    box_sizes = _box_sizes(size, shapes, recipe, coco_scales, priors)
+    box_sizes = _box_sizes(size, shapes, settings, coco_scales, priors)
     default_boxes = np.array(list(_default_boxes(size, shapes, box_sizes)), np.float64)
-    boxes = _decode(np.concatenate(offsets).astype(np.float64), default_boxes, recipe)
+    boxes = _decode(np.concatenate(offsets).astype(np.float64), default_boxes, settings)
     scores = _softmax(np.concatenate(logits))
-    return Reference(layers, default_boxes, boxes, scores, _detect(boxes, scores, shapes, recipe))
+    return Reference(layers, default_boxes, boxes, scores, _detect(boxes, scores, shapes, settings))
 
 
 # ---- torchvision ----
 
 
 def _run_torchvision(tensors: Tensors, image: np.ndarray, coco_scales: bool, bgr: bool) -> Reference:
+    """Return the outputs of torchvision's SSD300 for one image."""
     import torch
     from torchvision.models.detection import ssd300_vgg16
     from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
@@ -174,17 +181,17 @@ def _run_torchvision(tensors: Tensors, image: np.ndarray, coco_scales: bool, bgr
         names[f"head.regression_head.module_list.{k}"] = f"{name}_mbox_loc"
         names[f"head.classification_head.module_list.{k}"] = f"{name}_mbox_conf"
 
-    def keep(name: str) -> Any:
-        return lambda module, inputs, output: layers.update({name: _hwc(output)})
+    def make_hook(name: str) -> Any:
+        return lambda module, inputs, output: layers.update({name: _to_hwc(output)})
 
     for path, module in model.named_modules():
         if path in names:
-            module.register_forward_hook(keep(names[path]))
+            module.register_forward_hook(make_hook(names[path]))
 
-    def keep_norm(module: Any, inputs: Any, outputs: Any) -> None:
-        layers["conv4_3_norm"] = _hwc(outputs["0"])
+    def keep_norm_output(module: Any, inputs: Any, outputs: Any) -> None:
+        layers["conv4_3_norm"] = _to_hwc(outputs["0"])
 
-    model.backbone.register_forward_hook(keep_norm)
+    model.backbone.register_forward_hook(keep_norm_output)
     heads: dict[str, Any] = {}
     model.head.register_forward_hook(lambda module, inputs, output: heads.update(output))
     anchors: list[Any] = []
@@ -206,38 +213,43 @@ def _run_torchvision(tensors: Tensors, image: np.ndarray, coco_scales: bool, bgr
     return Reference(layers, default_boxes, boxes, scores, detections)
 
 
-def _hwc(output: Any) -> np.ndarray:
+def _to_hwc(output: Any) -> np.ndarray:
+    """Return a batch of one image as a NumPy array (h, w, channels)."""
     return output[0].detach().permute(1, 2, 0).numpy().copy()
 
 
 # ---- the network ----
 
 
-def _preprocess(image: np.ndarray, size: int, recipe: Recipe) -> Any:
+def _preprocess(image: np.ndarray, size: int, settings: ProjectSettings) -> Any:
+    """Return the resized and normalised image as a tensor (1, 3, size, size)."""
     import torch
 
     x = torch.from_numpy(image.transpose(2, 0, 1).copy()).float()[None]
     x = torch.nn.functional.interpolate(x, (size, size), mode="bilinear", align_corners=False, antialias=False)
-    mean, std = (torch.tensor(numbers, dtype=torch.float32)[:, None, None] for numbers in (recipe.mean, recipe.std))
+    mean, std = (torch.tensor(numbers, dtype=torch.float32)[:, None, None] for numbers in (settings.mean, settings.std))
     x = (x - mean) / std
-    return x.flip(1) if recipe.bgr else x
+    return x.flip(1) if settings.bgr else x
 
 
 def _forward(project: str, tensors: Tensors, x: Any) -> tuple[Arrays, list[str]]:
-    """Return the outputs by layer, and the names of the feature maps with predictors; none for a backbone."""
+    """Return the outputs by layer name, and the names of the feature maps that have predictors.
+
+    A backbone has no such feature maps.
+    """
     import torch
     import torch.nn.functional as F  # noqa: N812
 
     layers: Arrays = {}
     weight, bias = _suffixes(project)
-    stems = {name: stem for name, stem in _stems(project, tensors).items() if stem + weight in tensors}
+    prefixes = {name: prefix for name, prefix in _key_prefixes(project, tensors).items() if prefix + weight in tensors}
 
     def tensor(key: str, name: str) -> Any:
         return torch.from_numpy(np.ascontiguousarray(_to_oihw(project, tensors[key], name), np.float32))
 
     def conv(name: str, x: Any, **options: Any) -> Any:
-        x = F.conv2d(x, tensor(stems[name] + weight, name), tensor(stems[name] + bias, name), **options)
-        layers[name] = _hwc(x)
+        x = F.conv2d(x, tensor(prefixes[name] + weight, name), tensor(prefixes[name] + bias, name), **options)
+        layers[name] = _to_hwc(x)
         return x
 
     conv4_3 = x
@@ -245,22 +257,24 @@ def _forward(project: str, tensors: Tensors, x: Any) -> tuple[Arrays, list[str]]
         x = F.max_pool2d(x, 2, 2, ceil_mode=True) if name == "P" else F.relu(conv(name, x, padding=1))
         if name == "conv4_3":
             conv4_3 = x
-    if "fc6" not in stems:
+    if "fc6" not in prefixes:
         return layers, []
     x = F.relu(conv("fc6", F.max_pool2d(x, 3, 1, 1), padding=6, dilation=6))
     x = F.relu(conv("fc7", x))
-    if "conv4_3_norm" not in stems:
+    if "conv4_3_norm" not in prefixes:
         return layers, []
-    scale = tensor(stems["conv4_3_norm"] + weight, "conv4_3_norm")
+    scale = tensor(prefixes["conv4_3_norm"] + weight, "conv4_3_norm")
     normed = scale[:, None, None] * conv4_3 / (conv4_3.square().sum(1, keepdim=True) + 1e-10).sqrt()
-    layers["conv4_3_norm"] = _hwc(normed)
+    layers["conv4_3_norm"] = _to_hwc(normed)
     maps = {"conv4_3_norm": normed, "fc7": x}
-    extras = [n for n in range(6, 11) if f"conv{n}_1" in stems]
-    pooled = "pool6_mbox_loc" in stems
+    extras = [n for n in range(6, 11) if f"conv{n}_1" in prefixes]
+    pooled = "pool6_mbox_loc" in prefixes
     large = 10 in extras or pooled
     for n in extras:
         x = F.relu(conv(f"conv{n}_1", x))
-        padded: dict[str, int] = {"padding": 1} if n == 10 else {"stride": 2, "padding": 1}  # conv10_2 is 4 x 4
+        padded: dict[str, int] = (
+            {"padding": 1} if n == 10 else {"stride": 2, "padding": 1}
+        )  # the kernel of conv10_2 is 4 x 4
         options = padded if n < 8 or large else {}
         maps[f"conv{n}_2"] = x = F.relu(conv(f"conv{n}_2", x, **options))
     if pooled:
@@ -275,12 +289,12 @@ _NUMBERED_BLOBS = ("caffe", "ssd_keras", "caffe_vgg16", "caffe_vgg16_reduced", "
 
 
 def _suffixes(project: str) -> tuple[str, str]:
-    """Return the suffixes of the keys of weights and biases."""
+    """Return the suffix of the keys of weights, and that of the keys of biases."""
     return (".0", ".1") if project in _NUMBERED_BLOBS else (".weight", ".bias")
 
 
-def _stems(project: str, tensors: Tensors) -> dict[str, str]:
-    """Return the prefixes of the keys of all possible layers, by Caffe's names."""
+def _key_prefixes(project: str, tensors: Tensors) -> dict[str, str]:
+    """Return the key prefix of each layer that the project's networks may have, by Caffe's layer name."""
     extras = [f"conv{n}_{i}" for n in range(6, 11) for i in (1, 2)]
     feature_maps = ["conv4_3_norm", "fc7", *extras[1::2]]
     names = [*_INDICES, "fc6", "fc7", "conv4_3_norm", *extras]
@@ -289,8 +303,8 @@ def _stems(project: str, tensors: Tensors) -> dict[str, str]:
         keras = {n: f"block{n[4]}_conv{n[6]}" for n in _INDICES} | {"fc6": "fc1", "fc7": "fc2"}
         return keras if project == "keras_vgg16" else {name: name for name in every}
     if project in ("torchvision_vgg16", "torchvision_features"):
-        stems = {name: f"features.{index}" for name, index in _INDICES.items()}
-        return stems | ({"fc6": "classifier.0", "fc7": "classifier.3"} if project == "torchvision_vgg16" else {})
+        prefixes = {name: f"features.{index}" for name, index in _INDICES.items()}
+        return prefixes | ({"fc6": "classifier.0", "fc7": "classifier.3"} if project == "torchvision_vgg16" else {})
     sequence = {**_INDICES, "fc6": 31, "fc7": 33}
     if project == "vgg16_reducedfc":
         return {name: str(index) for name, index in sequence.items()}
@@ -308,18 +322,19 @@ def _stems(project: str, tensors: Tensors) -> dict[str, str]:
     else:
         backbone, norm, extra = "backbone.features.{}", "backbone.l2_norm", "backbone.extra.{}"
         box, label = "bbox_head.reg_convs.{}", "bbox_head.cls_convs.{}"
-    stems = {name: backbone.format(index) for name, index in sequence.items()} | {"conv4_3_norm": norm}
+    prefixes = {name: backbone.format(index) for name, index in sequence.items()} | {"conv4_3_norm": norm}
     for number, name in enumerate(extras):
-        stems[name] = extra.format(*divmod(number, 2)) if "{0}" in extra else extra.format(number)
+        prefixes[name] = extra.format(*divmod(number, 2)) if "{0}" in extra else extra.format(number)
     for number, name in enumerate(feature_maps):
-        stems |= {f"{name}_mbox_loc": box.format(number), f"{name}_mbox_conf": label.format(number)}
-    return stems
+        prefixes |= {f"{name}_mbox_loc": box.format(number), f"{name}_mbox_conf": label.format(number)}
+    return prefixes
 
 
 def _to_oihw(project: str, array: np.ndarray, name: str) -> np.ndarray:
-    """Return a kernel as (out, in, height, width).
+    """Return a kernel with the axes (out, in, height, width), and a bias as it is.
 
-    A full classifier is reduced to every fourth unit, and fc6 to rows and columns 0, 3, 6.
+    Of fc6 and fc7 in a full VGG16 classifier, only every fourth unit is returned, and of the 7 x 7 inputs of fc6 only
+    rows and columns 0, 3 and 6.
     """
     if project in ("keras_vgg16", "ssd_keras") and array.ndim == 4:
         return np.einsum("hwio->oihw", array)
@@ -341,16 +356,22 @@ def _to_oihw(project: str, array: np.ndarray, name: str) -> np.ndarray:
 
 
 class _BoxSizes(NamedTuple):
-    """Default boxes of one feature map. Lengths are in pixels."""
+    """Parameters of the default boxes of one feature map. Lengths are in pixels of the resized image."""
 
     smallest: float
+    """Side of the smaller square."""
     largest: float | None
+    """The side of the larger square is sqrt(smallest * largest). None: there is only one square."""
     ratios: tuple[float, ...]
+    """Ratios of width to height, without 1 and without the reciprocals, which are added."""
     step: float
+    """Distance of neighbouring box centres."""
     clip: str
+    """Clipping, as `ProjectSettings.box_clip`."""
 
 
-# Relative to the image side; the largest size of a feature map is the smallest size of the next one.
+# Sizes of default boxes by image side and whether they are COCO's, relative to the image side. The largest size of a
+# feature map is the smallest size of the next feature map.
 _SCALES = {
     (300, False): (0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05),
     (300, True): (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05),
@@ -360,11 +381,16 @@ _SCALES = {
 
 
 def _box_sizes(
-    size: int, shapes: Sequence[tuple[int, int]], recipe: Recipe, coco_scales: bool, priors: Sequence[Any]
+    size: int, shapes: Sequence[tuple[int, int]], settings: ProjectSettings, coco_scales: bool, priors: Sequence[Any]
 ) -> list[_BoxSizes]:
-    """Return the default boxes of each feature map.
+    """Return the parameters of the default boxes of each feature map.
 
-    shapes: number of cells along a side, and of boxes per cell, of each feature map.
+    Args:
+        size: Image side in pixels.
+        shapes: Number of cells along a side and number of boxes per cell, for each feature map.
+        settings: Settings of the project.
+        coco_scales: Whether the default boxes have COCO's scales.
+        priors: Settings of Caffe's PriorBox layers, or empty.
     """
     if priors:
         return [
@@ -378,22 +404,25 @@ def _box_sizes(
             for p, (cells, _) in zip(priors, shapes, strict=True)
         ]
     ratios = [(2.0, 3.0) if boxes == 6 else (2.0,) for _, boxes in shapes]
-    if shapes[0][1] == 3:  # the first versions: no second square on the first map, steps that divide the image evenly
+    if (
+        shapes[0][1] == 3
+    ):  # first versions of Caffe: one square on the first map, and steps that divide the image evenly
         smallest = [35, 75, 155, 235, 315, 395, 475, 555] if size == 500 else [30, 60, 114, 168, 222, 276, 330]
         largest: list[float | None] = [None, *smallest[2:]]
         steps = [size / cells for cells, _ in shapes]
         return [_BoxSizes(*row, "corner") for row in zip(smallest, largest, ratios, steps, strict=False)]
     sizes = [round(size * scale, 2) for scale in _SCALES[size, coco_scales]]
-    sizes = [float(int(number)) for number in sizes] if recipe.whole_sizes else sizes
-    if recipe.keep == 100 and size == 512 and not coco_scales:  # differs in lufficc's config only
+    sizes = [float(int(number)) for number in sizes] if settings.truncate_sizes else sizes
+    if settings.keep == 100 and size == 512 and not coco_scales:  # only lufficc's config has this size
         sizes[-1] = 537.65
     steps = [8, 16, 32, 64, 100, 300] if size == 300 else [8, 16, 32, 64, 128, 256, 512]
-    return [_BoxSizes(*row, recipe.box_clip) for row in zip(sizes, sizes[1:], ratios, steps, strict=False)]
+    return [_BoxSizes(*row, settings.box_clip) for row in zip(sizes, sizes[1:], ratios, steps, strict=False)]
 
 
 def _default_boxes(
     size: int, shapes: Sequence[tuple[int, int]], box_sizes: Sequence[_BoxSizes]
 ) -> Iterator[list[float]]:
+    """Yield cx, cy, w, h of each default box, relative to the image side."""
     for (cells, _), sizes in zip(shapes, box_sizes, strict=True):
         sides = [(sizes.smallest, sizes.smallest)]
         if sizes.largest is not None:
@@ -405,10 +434,11 @@ def _default_boxes(
             for column in range(cells):
                 for width, height in sides:
                     box = [(column + 0.5) * sizes.step, (row + 0.5) * sizes.step, width, height]
-                    yield _clipped([number / size for number in box], sizes.clip)
+                    yield _clip_box([number / size for number in box], sizes.clip)
 
 
-def _clipped(box: list[float], clip: str) -> list[float]:
+def _clip_box(box: list[float], clip: str) -> list[float]:
+    """Return a box (cx, cy, w, h), clipped as `ProjectSettings.box_clip` says."""
     if clip == "centre":
         return [min(max(number, 0.0), 1.0) for number in box]
     if clip == "corner":
@@ -418,17 +448,18 @@ def _clipped(box: list[float], clip: str) -> list[float]:
     return box
 
 
-# ---- from outputs to detections ----
+# ---- conversion of outputs to detections ----
 
 
-def _decode(offsets: np.ndarray, default_boxes: np.ndarray, recipe: Recipe) -> np.ndarray:
+def _decode(offsets: np.ndarray, default_boxes: np.ndarray, settings: ProjectSettings) -> np.ndarray:
+    """Return boxes (boxes, 4) as xyxy, relative to the image side, for offsets from default boxes."""
     dx, dy, dw, dh = (offsets * [0.1, 0.1, 0.2, 0.2]).T
     x, y, w, h = default_boxes.T
-    if recipe.log_limit is not None:
-        dw, dh = (np.clip(d, -recipe.log_limit, recipe.log_limit) for d in (dw, dh))
+    if settings.log_limit is not None:
+        dw, dh = (np.clip(d, -settings.log_limit, settings.log_limit) for d in (dw, dh))
     cx, cy, width, height = x + dx * w, y + dy * h, w * np.exp(dw), h * np.exp(dh)
     boxes = np.stack([cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2], axis=1)
-    return np.clip(boxes, 0, 1) if recipe.clip_first else boxes
+    return np.clip(boxes, 0, 1) if settings.clip_first else boxes
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -437,26 +468,26 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _detect(
-    boxes: np.ndarray, scores: np.ndarray, shapes: Sequence[tuple[int, int]], recipe: Recipe
+    boxes: np.ndarray, scores: np.ndarray, shapes: Sequence[tuple[int, int]], settings: ProjectSettings
 ) -> list[Detection]:
-    """Suppress overlapping boxes class by class, one box at a time, and clip the boxes at the end."""
+    """Return the final detections by descending score, after NMS of each class. NMS handles one box at a time."""
     allowed = np.ones(scores.shape, bool)
-    if recipe.per_map is not None:
+    if settings.per_map is not None:
         allowed[:] = False
         start = 0
         for cells, count in shapes:
             stop = start + cells * cells * count
-            ranked = np.argsort(-scores[start:stop, 1:], axis=None, kind="stable")[: recipe.per_map]
+            ranked = np.argsort(-scores[start:stop, 1:], axis=None, kind="stable")[: settings.per_map]
             rows, columns = np.unravel_index(ranked, (stop - start, scores.shape[1] - 1))
             allowed[start + rows, 1 + columns] = True
             start = stop
-    if recipe.clip_first:
+    if settings.clip_first:
         allowed &= ((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))[:, None]
     detections: list[Detection] = []
     for label in range(1, scores.shape[1]):
         ranked = np.argsort(-scores[:, label], kind="stable")
-        eligible = [i for i in ranked if scores[i, label] > recipe.threshold and allowed[i, label]]
-        remaining = np.array(eligible[: recipe.per_class], int)
+        eligible = [i for i in ranked if scores[i, label] > settings.threshold and allowed[i, label]]
+        remaining = np.array(eligible[: settings.per_class], int)
         kept = []
         while len(remaining):
             best, remaining = remaining[0], remaining[1:]
@@ -464,11 +495,11 @@ def _detect(
             remaining = remaining[_iou(boxes[best], boxes[remaining]) <= 0.45]
         detections += [Detection(label, float(scores[i, label]), tuple(np.clip(boxes[i], 0, 1).tolist())) for i in kept]
     detections.sort(key=lambda d: -d.score)
-    return detections if recipe.keep_per_class else detections[: recipe.keep]
+    return detections if settings.keep_per_class else detections[: settings.keep]
 
 
 def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of a box with others."""
+    """Return the IoU of a box (4,) with each of ``others`` (n, 4). All boxes are xyxy."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     common = np.clip(sides, 0, None).prod(axis=1)
     areas = (others[:, 2:] - others[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()

@@ -27,41 +27,45 @@ from ssd_jax.weights.presets import Scales, parameter_shapes
 from ssd_jax.weights.torch_reference import Detection, Reference, run_reference
 
 LAYER_TOLERANCE = 1e-4
-"""Tolerance of layers, relative to the largest value of the layer."""
+"""Maximum difference of a layer's outputs, relative to the largest absolute value of the layer."""
 DEFAULT_BOX_TOLERANCE = 1e-6
-"""Tolerance of default boxes, relative to the image side."""
+"""Maximum difference of default boxes, relative to the image side."""
 SCORE_TOLERANCE = 1e-5
-"""Tolerance of probabilities."""
+"""Maximum difference of scores, which are probabilities."""
 BOX_TOLERANCE = 0.01
-"""Tolerance of decoded boxes, in pixels of the original image."""
+"""Maximum difference of decoded and of final boxes, in pixels of the original image."""
 
 
 class Comparison(NamedTuple):
-    """Result of one comparison."""
+    """Result of comparing one array with the reference."""
 
     name: str
+    """Name of the layer or output."""
     shape: tuple[int, ...]
+    """Shape of the array."""
     largest: float
     """Largest absolute value in the reference."""
     difference: float
-    """Largest absolute difference."""
+    """Largest absolute difference from the reference."""
     tolerance: float
+    """Largest difference that is accepted."""
 
     @property
     def passed(self) -> bool:
+        """Whether the difference is a number within the tolerance."""
         return self.difference <= self.tolerance  # False for NaN
 
 
 def verify_weights(
     file: Path, image: UInt8[np.ndarray, "h w 3"], scales: Scales | None = None, bgr: bool | None = None
 ) -> tuple[Imported, list[Comparison]]:
-    """Import a published weight file and compare our forward pass with the reference in torch.
+    """Import a published weight file, and compare our outputs for an image with those of the reference in torch.
 
     Args:
         file: Weights as .pth, .safetensors, .caffemodel or .h5.
-        image: RGB image to run both on.
+        image: RGB image that both networks are run on.
         scales: Scales of the default boxes, as for `import_weights`.
-        bgr: Channel order of conv1_1, as for `import_weights`.
+        bgr: Whether the input channels of conv1_1 in the file are blue, green, red, as for `import_weights`.
 
     Returns:
         The imported weights, and a comparison for each layer and output.
@@ -86,13 +90,13 @@ def verify_weights(
 
 
 def sample_image() -> UInt8[np.ndarray, "375 500 3"]:
-    """Return an image of smooth random colours, the same every time."""
+    """Return a fixed image of smooth random colours."""
     noise = np.random.RandomState(0).randint(0, 256, (12, 16, 3)).astype(np.uint8)
     return np.asarray(Image.fromarray(noise).resize((500, 375), Image.Resampling.BICUBIC))
 
 
 def compare(imported: Imported, reference: Reference, image: UInt8[np.ndarray, "h w 3"]) -> list[Comparison]:
-    """Compare imported weights with the reference on one image.
+    """Run imported weights on an image and compare all outputs with those of the reference.
 
     Args:
         imported: Weights and their config.
@@ -100,9 +104,9 @@ def compare(imported: Imported, reference: Reference, image: UInt8[np.ndarray, "
         image: RGB image.
 
     Returns:
-        A comparison for each convolution (before norm and ReLU) and for conv4_3_norm, in the order of the reference.
-        Detectors add default boxes (relative to the image side), decoded boxes clipped to the image (pixels of
-        ``image``), scores, and final detections.
+        A comparison for the output of each convolution (before norm and ReLU) and of conv4_3_norm, in the order of the
+        reference. For a detector, comparisons of its default boxes (relative to the image side), decoded boxes
+        (clipped, in pixels of ``image``), scores and final detections follow.
     """
     model = imported.config.model
     outputs = layer_outputs(imported.params, model, image)
@@ -117,7 +121,7 @@ def compare(imported: Imported, reference: Reference, image: UInt8[np.ndarray, "
 
 
 def layer_outputs(params: Params, model: Model, image: UInt8[np.ndarray, "h w 3"]) -> dict[str, np.ndarray]:
-    """Return the output (h, w, channels) of every module with parameters, by name."""
+    """Return the output (h, w, channels) of every layer with parameters for one image, by the name of the layer."""
 
     def run(params: Params, image: UInt8[Array, "h w 3"]) -> Any:
         images = resize(image, model.image_size)[None]
@@ -135,7 +139,7 @@ def layer_outputs(params: Params, model: Model, image: UInt8[np.ndarray, "h w 3"
 
 
 def _with_missing_layers(params: Params, model: Model) -> Params:
-    """Add zeros for the layers that a backbone may lack, fc6 and fc7."""
+    """Return the parameters with zeros for fc6 and fc7, if a backbone does not have these layers."""
     zeros = {path: np.zeros(shape, np.float32) for path, shape in parameter_shapes(model).items()}
     return unflatten_dict(zeros | flatten_dict(params, sep="/"), sep="/")
 
@@ -172,13 +176,19 @@ def _compare_arrays(
 
 
 def compare_detections(actual: ImageDetections, expected: list[Detection], width: int, height: int) -> list[Comparison]:
-    """Compare two lists of final detections of an image of width x height pixels.
+    """Compare our final detections of an image with those of the reference.
 
-    Detections whose scores are within the tolerance of each other may be in any order.
+    Detections whose scores differ by less than SCORE_TOLERANCE may be in any order.
+
+    Args:
+        actual: Our detections, with boxes as xyxy in pixels.
+        expected: Detections of the reference, with boxes as xyxy from 0 to 1.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
 
     Returns:
-        Three comparisons: the number of detections that are in one list only or out of order, then boxes and scores of
-        the detections in both lists.
+        Three comparisons. The difference of the first is the number of detections that are in one list only or out of
+        order. The second and third compare boxes and scores of the detections that are in both lists.
     """
     to_pixels = np.array([width, height, width, height])
     unmatched, pairs = dict(enumerate(expected)), []

@@ -35,8 +35,8 @@ def make_three_class_source() -> FolderSource:
     )
 
 
-def test_only_classes_drops_objects_and_keeps_images():
-    source = fine_tune.only_classes(make_three_class_source(), ("dust", "cell"))  # in a different order
+def test_select_classes_drops_objects_but_keeps_all_images():
+    source = fine_tune.select_classes(make_three_class_source(), ("dust", "cell"))  # in a different order
     assert source.class_names == ("dust", "cell")
     mixed, only_clots, empty = (source.annotation(i) for i in range(len(source)))
     assert [mixed.image_id, only_clots.image_id, empty.image_id] == ["mixed", "only_clots", "empty"]
@@ -48,25 +48,25 @@ def test_only_classes_drops_objects_and_keeps_images():
     assert empty.labels.tolist() == []
 
 
-def test_only_classes_does_not_change_the_source():
+def test_select_classes_does_not_change_the_source():
     source = make_three_class_source()
-    fine_tune.only_classes(source, ("dust",))
+    fine_tune.select_classes(source, ("dust",))
     assert source.annotation(0).labels.tolist() == [2, 1, 3, 1]
 
 
-def test_only_classes_refuses_an_unknown_class():
+def test_select_classes_refuses_an_unknown_class():
     with pytest.raises(UserError, match=r"'cells'.*cell, clot, dust"):
-        fine_tune.only_classes(make_three_class_source(), ("cells",))
+        fine_tune.select_classes(make_three_class_source(), ("cells",))
 
 
-def test_copy_has_all_images_and_the_chosen_classes(tmp_path):
+def test_write_copy_keeps_all_images_and_the_selected_classes(tmp_path):
     """The copy is in COCO's layout, the original in VOC's."""
     root = write_voc_folder(tmp_path / "whole", {"train": 6, "val": 2})
     whole = open_source(Data(root=str(root)), "train[1:]")
     name = whole.class_names[1]
     wanted = [[label == 2 for label in whole.annotation(i).labels] for i in range(5)]
     assert any(map(any, wanted)) and not all(map(any, wanted)), "some images have the class and some do not"
-    fine_tune.write_copy(tmp_path / "copy", fine_tune.only_classes(whole, (name,)))
+    fine_tune.write_copy(tmp_path / "copy", fine_tune.select_classes(whole, (name,)))
     copy = open_source(Data(root=str(tmp_path / "copy")), "train")
     assert copy.class_names == (name,) and len(copy) == 5
     for i, mask in enumerate(wanted):
@@ -76,7 +76,7 @@ def test_copy_has_all_images_and_the_chosen_classes(tmp_path):
         assert here.labels.tolist() == [1] * sum(mask)
 
 
-def test_incomplete_copy_is_rewritten_and_complete_copy_is_kept(tmp_path):
+def test_write_copy_rewrites_an_incomplete_copy_and_keeps_a_complete_one(tmp_path):
     root = write_voc_folder(tmp_path / "whole", {"train": 3})
     source, copy = open_source(Data(root=str(root)), "train"), tmp_path / "copy"
     (copy / "images" / "train").mkdir(parents=True)
@@ -90,14 +90,14 @@ def test_incomplete_copy_is_rewritten_and_complete_copy_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize(("images", "steps"), [(144, 18), (145, 19), (8, 1), (7, 1), (292, 37)])
-def test_steps_per_epoch(images: int, steps: int):
+def test_steps_per_epoch_rounds_up(images: int, steps: int):
     assert fine_tune.steps_per_epoch(images, 8) == steps
 
 
-def test_runs_differ_only_in_start_and_seed(tmp_path):
+def test_run_configs_differ_only_in_start_and_seed(tmp_path):
     config, options = load_config(Path("configs/own_data.py")), Options(Path("data"), tmp_path, epochs=4)
     scratch, tuned, other = (
-        fine_tune.run_config(config, options, start, tmp_path / "base", seed, epoch=18)
+        fine_tune.make_run_config(config, options, start, tmp_path / "base", seed, epoch_steps=18)
         for start, seed in (("from scratch", 0), ("fine-tuned", 0), ("from scratch", 1))
     )
     assert run_folder.config_differences(scratch, other) == ["train.seed: 0 -> 1"]
@@ -124,14 +124,14 @@ LAST = {
 }  # fmt: skip
 
 
-def test_gains_are_per_seed_after_the_last_epoch():
-    assert fine_tune.gains(make_runs(LAST), "voc_map_11point") == [0.25, -0.125, 0.625]
-    summary = fine_tune.results(make_runs(LAST))["fine_tuned_minus_from_scratch_after_the_last_epoch"]
+def test_gains_are_differences_per_seed_after_the_last_epoch():
+    assert fine_tune.compute_gains(make_runs(LAST), "voc_map_11point") == [0.25, -0.125, 0.625]
+    summary = fine_tune.make_results(make_runs(LAST))["fine_tuned_minus_from_scratch_after_the_last_epoch"]
     assert summary["voc_map_11point"] == {"per_seed": [0.25, -0.125, 0.625], "median": 0.25}
 
 
-def test_tables_list_runs_by_start():
-    lines = fine_tune.tables(make_runs(LAST)).splitlines()
+def test_tables_group_runs_by_initialization():
+    lines = fine_tune.make_tables(make_runs(LAST)).splitlines()
     assert "| from scratch | 7 | 0.100 (0.110) | 0.500 (0.510) |" in lines
     assert "| fine-tuned | 6 | 0.750 | 0.500 |" in lines
     assert "| 11-point | +0.250 | -0.125 | +0.625 | +0.250 |" in lines
@@ -164,10 +164,10 @@ class FakeProgram:
         (Path(argv[0]) / "metrics.json").write_text(json.dumps({"voc_classes": classes}))
 
 
-def test_compare_trains_all_runs_and_skips_finished_ones(tmp_path, capsys, monkeypatch):
+def test_compare_trains_all_runs_and_does_not_evaluate_finished_runs_again(tmp_path, capsys, monkeypatch):
     program = FakeProgram()
     monkeypatch.setattr(fine_tune.training_run, "train", program.train)
-    monkeypatch.setattr(fine_tune, "evaluate", program.evaluate)
+    monkeypatch.setattr(fine_tune.evaluate, "run", program.evaluate)
     root, out = write_voc_folder(tmp_path / "data", {"train": 10, "test": 4}), tmp_path / "out"
     first, *_ = open_source(Data(root=str(root)), "train").class_names
     argv = [str(root), "--out", str(out), "--config", TINY, "--base-classes", first, "--base-split", "train[:5]"]
@@ -196,6 +196,6 @@ def test_compare_trains_all_runs_and_skips_finished_ones(tmp_path, capsys, monke
     assert len(program.evaluated) == 4, "finished runs are not evaluated again"
 
 
-def test_user_error_has_no_traceback(tmp_path, capsys):
+def test_fine_tune_command_reports_user_errors_without_traceback(tmp_path, capsys):
     assert fine_tune.main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
     assert "nowhere" in capsys.readouterr().err

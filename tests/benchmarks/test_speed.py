@@ -13,8 +13,8 @@ from PIL import Image
 from benchmarks import growth, quick
 from benchmarks.speed import interleaved, ssd_jax_side
 from benchmarks.speed import scene as scenes
-from benchmarks.speed.__main__ import duration, roofline_line, row
-from benchmarks.speed.machine import machine
+from benchmarks.speed.__main__ import format_duration, format_row, roofline_line
+from benchmarks.speed.machine import describe_machine
 from benchmarks.speed.tasks import OURS, TASKS, Task
 from ssd_jax.errors import UserError
 
@@ -28,14 +28,14 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def test_scene_is_deterministic(folder, tmp_path):
+def test_write_scene_is_deterministic(folder, tmp_path):
     scenes.write_scene(tmp_path)
     for name, array in ssd_jax_side.read_scene(folder).items():
         np.testing.assert_array_equal(array, ssd_jax_side.read_scene(tmp_path)[name])
     assert (folder / "000.jpg").read_bytes() == (tmp_path / "000.jpg").read_bytes()
 
 
-def test_generated_outputs_look_like_a_trained_network(folder):
+def test_network_output_has_scores_like_those_of_a_trained_network(folder):
     """Each image has hundreds of candidates, some with a high score, and little else."""
     for classes in (21, 91):
         logits = ssd_jax_side.read_scene(folder)[f"logits_{classes}"].astype(np.float64)
@@ -50,7 +50,7 @@ def test_generated_outputs_look_like_a_trained_network(folder):
 @pytest.mark.parametrize(
     "task", ["loss", "read", *(pytest.param(task, marks=pytest.mark.slow) for task in ("detect_21", "augment"))]
 )
-def test_tasks_return_expected_results(folder, task):
+def test_tasks_return_the_expected_results(folder, task):
     result = getattr(ssd_jax_side, task)(folder, "")()
     expected: dict[str, Any] = {
         "detect_21": [200] * 4, "augment": [4, 300, 300, 3], "read": [[375, 500, 3]] * 4,
@@ -59,7 +59,7 @@ def test_tasks_return_expected_results(folder, task):
 
 
 @pytest.mark.slow  # generates an image of twelve megapixels
-def test_large_photo_is_reduced_to_its_canvas(tmp_path):
+def test_large_photo_is_reduced_to_the_canvas(tmp_path):
     scenes.write_large_photo(tmp_path)
     with Image.open(tmp_path / "large_photo.jpeg") as image:
         assert image.size == (4000, 3000)
@@ -71,20 +71,20 @@ def test_both_libraries_have_every_task():
     source = (Path(interleaved.ROOT) / "benchmarks" / "speed" / "torchvision_side.py").read_text()
     for task in TASKS:
         assert callable(getattr(ssd_jax_side, task.name))
-        assert f"\ndef {task.name}(folder: Path, way: str) -> Call:" in source
+        assert f"\ndef {task.name}(folder: Path, variant: str) -> Call:" in source
 
 
-def make_timed(ssd_jax: list[float], one: list[float], other: list[float]) -> interleaved.Timed:
-    task = Task("forward", "forward", 4, ("one", "other"), 1.0)
-    seconds = {OURS: ssd_jax, "one": one, "other": other}
+def make_timed(ssd_jax: list[float], first: list[float], second: list[float]) -> interleaved.Timed:
+    task = Task("forward", "forward", 4, ("first", "second"), 1.0)
+    seconds = {OURS: ssd_jax, "first": first, "second": second}
     return interleaved.Timed(task, seconds, dict.fromkeys(seconds, 100.0), {})
 
 
-def test_ratio_uses_the_fastest_variant_of_the_same_round():
-    table_row = make_timed([1.0, 2.0, 9.0], [2.0, 4.0, 3.0], [5.0, 5.0, 5.0])
-    assert table_row.ratio == 0.5, "1/2, 2/4, 9/3"
-    assert row(table_row) == "| forward | 2 s | 3 s (one); 5 s (other) | 0.50 | 1.00 | 100, 100 |"
-    assert [duration(s) for s in (0.0123, 1.234)] == ["12.3 ms", "1.23 s"]
+def test_ratio_is_relative_to_the_fastest_variant_of_each_round():
+    timed = make_timed([1.0, 2.0, 9.0], [2.0, 4.0, 3.0], [5.0, 5.0, 5.0])
+    assert timed.ratio == 0.5, "1/2, 2/4, 9/3"
+    assert format_row(timed) == "| forward | 2 s | 3 s (first); 5 s (second) | 0.50 | 1.00 | 100, 100 |"
+    assert [format_duration(s) for s in (0.0123, 1.234)] == ["12.3 ms", "1.23 s"]
 
 
 @pytest.mark.parametrize(
@@ -95,27 +95,27 @@ def test_ratio_uses_the_fastest_variant_of_the_same_round():
         ("A1", ""),
     ],
 )
-def test_roofline_share(device, share):
+def test_roofline_line_has_the_share_of_the_peak(device, share):
     """1000 images per second of 98.9e9 FLOPs are 98.9 TFLOP/s. The peak of an H100 is 494.5, that of a v5e 197."""
     result = {"flops": 98.9e9, "platform": "gpu", "device": device}
-    table_row = dataclasses.replace(make_timed([1e-3], [1], [1]), results={OURS: result})
-    assert roofline_line(table_row) == f"\nforward: 1000 images/s on {device}{share}\n"
-    on_cpu = dataclasses.replace(table_row, results={OURS: result | {"platform": "cpu"}})
+    timed = dataclasses.replace(make_timed([1e-3], [1], [1]), results={OURS: result})
+    assert roofline_line(timed) == f"\nforward: 1000 images/s on {device}{share}\n"
+    on_cpu = dataclasses.replace(timed, results={OURS: result | {"platform": "cpu"}})
     assert roofline_line(on_cpu) == ""
 
 
 def test_exponent_uses_the_last_two_sizes():
     points = [growth.Point(1, 5.0, 7), growth.Point(10, 1.0, 10), growth.Point(20, 4.0, 80)]
-    assert growth.exponent(points, "seconds", 1) == pytest.approx(2)
-    assert growth.exponent(points, "bytes", 1) == pytest.approx(3)
-    assert growth.exponent(points, "seconds", 2) == pytest.approx(1), "relative to the pixels of an image"
+    assert growth.growth_exponent(points, "seconds", 1) == pytest.approx(2)
+    assert growth.growth_exponent(points, "bytes", 1) == pytest.approx(3)
+    assert growth.growth_exponent(points, "seconds", 2) == pytest.approx(1), "relative to the pixels of an image"
 
 
-def test_growth_programs_have_the_requested_sizes():
-    assert growth.model_of(300).feature_map_sizes == (38, 19, 10, 5, 3, 2)
+def test_growth_programs_have_the_given_sizes():
+    assert growth.make_model(300).feature_map_sizes == (38, 19, 10, 5, 3, 2)
     assert growth.matching_and_loss(objects=7).arguments[2].shape == (4, 7, 4)
     assert growth.detection(classes=5, batch=3).arguments[1].shape == (3, 8732, 5)
-    point = growth.measure(growth.detection(classes=3, batch=1), 3, 0.01)
+    point = growth.measure_program(growth.detection(classes=3, batch=1), 3, 0.01)
     assert point.size == 3 and point.seconds > 0 and point.bytes > 1000
 
 
@@ -128,7 +128,7 @@ def test_quick_refuses_an_incomplete_baseline(text, tmp_path, monkeypatch):
         quick.main([])
 
 
-def test_growth_refuses_bad_options(tmp_path):
+def test_growth_refuses_unknown_axes_and_an_invalid_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--only nothing.*'objects per image'"):
         growth.main(["--out", str(tmp_path), "--only", "objects", "nothing"])
@@ -136,19 +136,19 @@ def test_growth_refuses_bad_options(tmp_path):
         growth.main(["--out", str(tmp_path / "file")])
 
 
-def test_missing_package_is_named():
+def test_describe_machine_names_a_missing_package():
     with pytest.raises(UserError, match=r"no-such-package.*make bench"):
-        machine("no-such-package")
+        describe_machine("no-such-package")
 
 
 @pytest.mark.parametrize(("before", "code"), [(1.0, 0), (0.7, 1)])
-def test_quick_fails_beyond_the_margin(before, code, tmp_path, monkeypatch, capsys):
+def test_quick_fails_if_a_ratio_exceeds_the_margin(before, code, tmp_path, monkeypatch, capsys):
     """The ratio is within 1.3 times the stored one, or beyond."""
     baseline = tmp_path / "baseline.json"
     baseline.write_text(json.dumps({"machine": "that one", "ratios": {"JPEG to array": before}}))
     monkeypatch.setattr(quick, "BASELINE", baseline)
     monkeypatch.setattr(quick, "TASKS", {"JPEG to array": ssd_jax_side.read})
-    monkeypatch.setattr(quick, "time_interleaved", lambda call, other: (0.001, 1.0))
+    monkeypatch.setattr(quick, "time_interleaved", lambda call, reference: (0.001, 1.0))
     assert quick.main([]) == code
     assert ("SLOWER: JPEG to array" in capsys.readouterr().err) == (code == 1)
 

@@ -1,4 +1,4 @@
-"""Make damaged copies of a valid file, for tests of readers."""
+"""Make damaged copies of a valid weight file, and count how many of them a reader refuses."""
 
 import itertools
 import random
@@ -9,18 +9,19 @@ import numpy as np
 
 from ssd_jax.errors import UserError
 
-_NEAR_AN_END = 512  # headers and directories are near an end
+_NEAR_AN_END = 512  # bytes; headers and directories are near the beginning or the end of a file
 
 
 def damaged_copies(data: bytes, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """Yield ``count`` damaged copies of ``data`` with a description of the damage.
+    """Yield a description of the damage and the bytes for each of ``count`` damaged copies of ``data``.
 
-    Kinds of damage and parts of the file (beginning, end, anywhere) alternate. The same seed gives the same copies.
+    Kinds of damage alternate, as do the parts of the file (beginning, end, anywhere). The same seed gives the same
+    copies.
     """
     rng = random.Random(seed)
     kinds = (_truncate, _flip_bit, _replace_byte, _large_number, _erase, _remove, _repeat, _append)
     made = 0
-    for turn in itertools.count():  # damage may change nothing, such as erasing zeros; then the next kind is tried
+    for turn in itertools.count():  # damage such as erasing zeros may change nothing; then the next kind is tried
         if made == count:
             return
         kind, part = kinds[turn % len(kinds)], turn // len(kinds) % 3
@@ -35,13 +36,14 @@ def damaged_copies(data: bytes, count: int, seed: int) -> Iterator[tuple[str, by
 def count_refused(
     read: Callable[[Path], Mapping[str, np.ndarray]], file: Path, copies: Iterable[tuple[str, bytes]]
 ) -> int:
-    """Read damaged copies and count the refused ones.
+    """Return the number of damaged copies that a reader refuses.
 
-    Assert that a reader refuses a copy with a message that names the file, or returns numbers of limited size.
+    Also assert, for each copy, that the reader either raises a UserError that names the file, or returns numeric arrays
+    of at most eight times the size of the copy.
 
     Args:
         read: Reader of weight files.
-        file: Name that the copies are written to.
+        file: Path that each copy is written to.
         copies: Description of the damage and bytes of each copy.
     """
     refused = 0
@@ -59,40 +61,51 @@ def count_refused(
 
 
 def _truncate(data: bytes, start: int, rng: random.Random) -> bytes:
+    """Return the data before ``start``."""
     return data[:start]
 
 
 def _flip_bit(data: bytes, start: int, rng: random.Random) -> bytes:
+    """Return the data with one bit of the byte at ``start`` flipped."""
     return _overwrite(data, start, bytes([data[start] ^ 1 << rng.randrange(8)]))
 
 
 def _replace_byte(data: bytes, start: int, rng: random.Random) -> bytes:
+    """Return the data with another byte at ``start``."""
     return _overwrite(data, start, bytes([rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))]))
 
 
 def _large_number(data: bytes, start: int, rng: random.Random) -> bytes:
-    """Write a huge size or offset of 4 or 8 bytes, which is negative if it is read as signed."""
+    """Return the data with a huge integer of 4 or 8 bytes at ``start``.
+
+    Most of these integers are negative if they are read as signed integers.
+    """
     size = rng.choice((4, 8))
     value = rng.choice((1 << 8 * size - 1, (1 << 8 * size - 1) - 1, (1 << 8 * size) - 1, 1 << 8 * size - 8))
     return _overwrite(data, start, value.to_bytes(size, "little"))
 
 
 def _erase(data: bytes, start: int, rng: random.Random) -> bytes:
+    """Return the data with 1 to 64 bytes from ``start`` on set to zero."""
     return _overwrite(data, start, bytes(rng.randint(1, 64)))
 
 
 def _remove(data: bytes, start: int, rng: random.Random) -> bytes:
+    """Return the data without 1 to 64 bytes from ``start`` on."""
     return data[:start] + data[start + rng.randint(1, 64) :]
 
 
 def _repeat(data: bytes, start: int, rng: random.Random) -> bytes:
+    """Return the data with 1 to 64 bytes from ``start`` on repeated."""
     end = start + rng.randint(1, 64)
     return data[:end] + data[start:]
 
 
 def _append(data: bytes, start: int, rng: random.Random) -> bytes:
+    """Return the data followed by a copy of the 64 bytes from ``start`` on."""
     return data + data[start : start + 64]
 
 
 def _overwrite(data: bytes, start: int, piece: bytes) -> bytes:
+    """Return the data with ``piece`` at ``start``, with the same length as before."""
     return (data[:start] + piece + data[start + len(piece) :])[: len(data)]

@@ -1,4 +1,4 @@
-"""Write random weights as files of every published project, without the code that reads them."""
+"""Write weights as files of every published project. The code under test is not used."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,44 +12,49 @@ from helpers.published_keys import Tensors
 from helpers.weight_writers import caffemodel_bytes, write_keras
 
 WIDTH = 0.125
-"""Width of the networks in tests."""
+"""Width of the networks in tests: their number of channels divided by that of VGG16."""
 
 
-def save(file: Path, tensors: Tensors) -> Path:
+def save_safetensors(file: Path, tensors: Tensors) -> Path:
+    """Write tensors to a safetensors file and return its path."""
     save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, file)
     return file
 
 
-def caffe_bytes(tensors: Tensors, priors: dict[str, Any] | None = None) -> bytes:
+def caffe_file_bytes(tensors: Tensors, priors: dict[str, Any] | None = None) -> bytes:
+    """Return a .caffemodel file with tensors of ssd.pytorch and the given settings of PriorBox layers."""
     kinds = {4: "Convolution", 1: "Normalize"}
-    layers = [(name, kinds.get(b[0].ndim, "InnerProduct"), b) for name, b in published.caffe(tensors).items()]
+    layers = [(name, kinds.get(b[0].ndim, "InnerProduct"), b) for name, b in published.to_caffe(tensors).items()]
     return caffemodel_bytes(layers, priors)
 
 
 def save_caffe(file: Path, tensors: Tensors) -> Path:
-    file.write_bytes(caffe_bytes(tensors))
+    """Write tensors of ssd.pytorch to a .caffemodel file and return its path."""
+    file.write_bytes(caffe_file_bytes(tensors))
     return file
 
 
 def save_keras(file: Path, tensors: Tensors) -> Path:
+    """Write tensors of ssd.pytorch to an HDF5 file of ssd_keras and return its path."""
     names = ("kernel:0", "bias:0")
     layers = [
         (layer, [(f"{layer}/{n}", v) for n, v in zip(names, values, strict=False)])
-        for layer, values in published.ssd_keras(tensors).items()
+        for layer, values in published.to_ssd_keras(tensors).items()
     ]
     write_keras(file, layers)
     return file
 
 
 def save_early_mmdetection(file: Path, tensors: Tensors) -> Path:
-    return save(file, published.mmdetection(tensors, early=True))
+    """Write tensors of ssd.pytorch with the keys of MMDetection 2.0 to 2.13 and return the path of the file."""
+    return save_safetensors(file, published.to_mmdetection(tensors, early=True))
 
 
 WRITERS: dict[str, Callable[[Path, Tensors], Path]] = {
-    "ssd.pytorch": save,
-    "torchvision": lambda file, tensors: save(file, published.torchvision(tensors)),
-    "lufficc": lambda file, tensors: save(file, published.lufficc(tensors)),
-    "mmdetection": lambda file, tensors: save(file, published.mmdetection(tensors)),
+    "ssd.pytorch": save_safetensors,
+    "torchvision": lambda file, tensors: save_safetensors(file, published.to_torchvision(tensors)),
+    "lufficc": lambda file, tensors: save_safetensors(file, published.to_lufficc(tensors)),
+    "mmdetection": lambda file, tensors: save_safetensors(file, published.to_mmdetection(tensors)),
     "mmdetection, early": save_early_mmdetection,
     "caffe": save_caffe,
     "ssd_keras": save_keras,
@@ -70,18 +75,22 @@ COCO_PRIORS = {
         strict=True,
     )
 }  # fmt: skip
-"""Settings of a VOC model that was trained on COCO first, so that its scales do not follow from its classes."""
+"""PriorBox settings of a VOC model that was trained on COCO first, so that its default boxes have COCO's scales."""
 
 
 # ---- backbones ----
 
 
-def backbone_of(tensors: Tensors) -> Tensors:
+def backbone_tensors(tensors: Tensors) -> Tensors:
+    """Return the tensors of VGG16 with the keys of vgg16_reducedfc.pth."""
     return {key.removeprefix("vgg."): value for key, value in tensors.items() if key.startswith("vgg.")}
 
 
-def full_classifier(tensors: Tensors) -> tuple[Tensors, Tensors]:
-    """Return a classifier of which fc6 and fc7 are every fourth unit, and the convolutions, with torchvision's keys."""
+def classifier_and_features(tensors: Tensors) -> tuple[Tensors, Tensors]:
+    """Return a VGG16 classifier and the convolutions of VGG16, with torchvision's keys.
+
+    Decimating the classifier (every fourth unit, every third row and column) gives fc6 and fc7 of ``tensors``.
+    """
     rng = np.random.default_rng(3)
     fc6, fc7 = tensors["vgg.31.weight"], tensors["vgg.33.weight"]
     units, channels = fc6.shape[:2]
@@ -97,12 +106,15 @@ def full_classifier(tensors: Tensors) -> tuple[Tensors, Tensors]:
         "3.bias": biases[1],
     }
     classifier |= {"6.weight": rng.normal(size=(10, 4 * units)).astype(np.float32), "6.bias": np.zeros(10, np.float32)}
-    named = {f"features.{k}": v for k, v in backbone_of(tensors).items() if int(k.split(".")[0]) < 30}
+    named = {f"features.{k}": v for k, v in backbone_tensors(tensors).items() if int(k.split(".")[0]) < 30}
     return {f"classifier.{k}": v for k, v in classifier.items()}, named
 
 
-def keras_vgg16(file: Path, blobs: dict[str, list[np.ndarray]]) -> Path:
-    """Write a file with Keras' names: kernels are HWIO, and fc1 has its rows in the order row, column, channel."""
+def save_keras_vgg16(file: Path, blobs: dict[str, list[np.ndarray]]) -> Path:
+    """Write Caffe blobs of VGG16 to a file with the names and axes of Keras, and return its path.
+
+    Kernels are HWIO, and the inputs of fc1 are in the order row, column, channel.
+    """
     names = {"fc6": "fc1", "fc7": "fc2", "fc8": "predictions"}
     layers = []
     for layer, (weight, bias) in blobs.items():

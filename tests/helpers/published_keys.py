@@ -1,7 +1,7 @@
-"""Convert weights from the keys and axes of ssd.pytorch to those of other projects.
+"""Convert weights with the keys and axes of ssd.pytorch to those of other projects.
 
-Written from the projects' sources (named in docs/weights.md), independent of `ssd_jax.weights.key_mappings`: keys are
-made from keys by rules here, while that module has a table per project.
+This module was written from the source code of the projects (named in docs/weights.md) and shares no code with
+`ssd_jax.weights.key_mappings`: rules here turn one key into another, while that module has a table per project.
 """
 
 import re
@@ -11,13 +11,13 @@ import numpy as np
 
 Tensors = dict[str, np.ndarray]
 
-# Caffe's names by the index in ssd.pytorch's sequence of VGG16.
+# Caffe's layer names by the index of the layer in ssd.pytorch's sequence for VGG16.
 CAFFE_NAMES = {
     0: "conv1_1", 2: "conv1_2", 5: "conv2_1", 7: "conv2_2", 10: "conv3_1", 12: "conv3_2", 14: "conv3_3",
     17: "conv4_1", 19: "conv4_2", 21: "conv4_3", 24: "conv5_1", 26: "conv5_2", 28: "conv5_3", 31: "fc6", 33: "fc7",
 }  # fmt: skip
 BOXES = {6: (4, 6, 6, 6, 4, 4), 7: (4, 6, 6, 6, 6, 4, 4)}
-"""Default boxes per cell, by the number of feature maps."""
+"""Number of default boxes per cell of each feature map, by the number of feature maps."""
 BACKBONE_CHANNELS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
 EXTRAS = {
     6: ((256, 1), (512, 3), (128, 1), (256, 3), (128, 1), (256, 3), (128, 1), (256, 3)),
@@ -28,13 +28,13 @@ EXTRAS = {
 def random_ssd_pytorch(maps: int, classes: int, width: float, seed: int = 0) -> Tensors:
     """Return a random state dict of ssd.pytorch.
 
-    Activations keep their scale through the network, and logits are large enough for different probabilities.
+    The weights are scaled so that activations of all layers have a similar size and that scores differ clearly.
 
     Args:
         maps: Number of feature maps, 6 for SSD300 and 7 for SSD512.
-        classes: Number of classes with background.
-        width: Channels relative to VGG16.
-        seed: Of the random numbers.
+        classes: Number of classes including background.
+        width: Number of channels divided by that of VGG16.
+        seed: Seed of the random numbers.
     """
     rng = np.random.RandomState(seed)
     tensors: Tensors = {}
@@ -64,15 +64,22 @@ def random_ssd_pytorch(maps: int, classes: int, width: float, seed: int = 0) -> 
     return tensors
 
 
-def random_pool6(extras: int, classes: int, width: float, seed: int = 0) -> dict[str, list[np.ndarray]]:
-    """Return Caffe's blobs of SSD500 (4 extra layers) or of the first SSD300 (3).
+def random_caffe_pool6(extras: int, classes: int, width: float, seed: int = 0) -> dict[str, list[np.ndarray]]:
+    """Return random Caffe blobs of SSD500 or of the first SSD300, by layer.
 
-    They have three default boxes per cell of the first feature map, and the last map is the mean of the one before.
+    Both have three default boxes per cell of the first feature map, and a last feature map, pool6, that is the mean
+    over the cells of the feature map before it.
+
+    Args:
+        extras: Number of pairs of extra layers, 4 for SSD500 and 3 for the first SSD300.
+        classes: Number of classes including background.
+        width: Number of channels divided by that of VGG16.
+        seed: Seed of the random numbers.
     """
     rng = np.random.RandomState(seed)
     blobs = {
         name: values
-        for name, values in caffe(random_ssd_pytorch(6, classes, width, seed)).items()
+        for name, values in to_caffe(random_ssd_pytorch(6, classes, width, seed)).items()
         if "mbox" not in name and not (extras == 3 and name.startswith("conv9"))
     }
     last = f"conv{5 + extras}_2"
@@ -87,18 +94,18 @@ def random_pool6(extras: int, classes: int, width: float, seed: int = 0) -> dict
     return blobs
 
 
-def _parts(tensors: Tensors) -> Iterator[tuple[str, int, str, np.ndarray]]:
-    """Yield group, number, weight or bias, and tensor."""
+def _split_keys(tensors: Tensors) -> Iterator[tuple[str, int, str, np.ndarray]]:
+    """Yield the parts of each key of ssd.pytorch (group of layers, index, "weight" or "bias"), and the tensor."""
     for key, value in tensors.items():
         group, *number, part = key.split(".")
         yield group, int(number[0]) if number else 0, part, value
 
 
-def torchvision(tensors: Tensors) -> Tensors:
-    """Return torchvision's state dict."""
+def to_torchvision(tensors: Tensors) -> Tensors:
+    """Return the tensors as a state dict of torchvision."""
     conv5 = {24: "1", 26: "3", 28: "5", 31: "7.1", 33: "7.3"}
     renamed = {}
-    for group, i, part, value in _parts(tensors):
+    for group, i, part, value in _split_keys(tensors):
         if group == "vgg":
             key = f"features.{i}" if i < 24 else f"extra.0.{conv5[i]}"
             renamed[f"backbone.{key}.{part}"] = value
@@ -112,8 +119,8 @@ def torchvision(tensors: Tensors) -> Tensors:
     return renamed
 
 
-def lufficc(tensors: Tensors) -> Tensors:
-    """Return lufficc's state dict."""
+def to_lufficc(tensors: Tensors) -> Tensors:
+    """Return the tensors as a state dict of lufficc."""
     names = {
         "vgg": "backbone.vgg", "extras": "backbone.extras", "L2Norm": "backbone.l2_norm",
         "loc": "box_head.predictor.reg_headers", "conf": "box_head.predictor.cls_headers",
@@ -122,16 +129,19 @@ def lufficc(tensors: Tensors) -> Tensors:
 
 
 def _background_last(value: np.ndarray, boxes: int) -> np.ndarray:
-    """Move background to the last class of each box. Channels are box * classes + class, along the first axis."""
+    """Return a class predictor's tensor with background as the last class of each box.
+
+    The first axis has the channels; the channel of a class of a box is box * classes + class.
+    """
     each = value.reshape(boxes, -1, *value.shape[1:])
     return np.concatenate([each[:, 1:], each[:, :1]], axis=1).reshape(value.shape)
 
 
-def mmdetection(tensors: Tensors, early: bool = False) -> Tensors:
-    """Return MMDetection's state dict, or that of versions 2.0 to 2.13 if early."""
+def to_mmdetection(tensors: Tensors, early: bool = False) -> Tensors:
+    """Return the tensors as a state dict of MMDetection. With ``early``, it is that of versions 2.0 to 2.13."""
     boxes = BOXES[sum(key.startswith("loc.") for key in tensors) // 2]
     renamed = {}
-    for group, i, part, value in _parts(tensors):
+    for group, i, part, value in _split_keys(tensors):
         if group == "vgg":
             key = f"backbone.features.{i}"
         elif group == "L2Norm":
@@ -147,6 +157,7 @@ def mmdetection(tensors: Tensors, early: bool = False) -> Tensors:
 
 
 def _caffe_layer(group: str, i: int) -> str:
+    """Return Caffe's name of a layer of ssd.pytorch."""
     if group == "vgg":
         return CAFFE_NAMES[i]
     if group == "L2Norm":
@@ -157,19 +168,19 @@ def _caffe_layer(group: str, i: int) -> str:
     return f"{name}_mbox_{group}"
 
 
-def caffe(tensors: Tensors) -> dict[str, list[np.ndarray]]:
-    """Return Caffe's blobs by layer. The first convolution takes blue, green, red."""
+def to_caffe(tensors: Tensors) -> dict[str, list[np.ndarray]]:
+    """Return the tensors as Caffe blobs by layer. The first convolution takes blue, green, red."""
     blobs: dict[str, list[np.ndarray]] = {}
-    for group, i, part, value in _parts(tensors):
+    for group, i, part, value in _split_keys(tensors):
         if (group, i, part) == ("vgg", 0, "weight"):
             value = np.stack([value[:, 2], value[:, 1], value[:, 0]], axis=1)
         blobs.setdefault(_caffe_layer(group, i), []).append(value)
     return blobs
 
 
-def ssd_keras(tensors: Tensors) -> dict[str, list[np.ndarray]]:
-    """Return ssd_keras' weights by layer: those of Caffe with the output channels last."""
+def to_ssd_keras(tensors: Tensors) -> dict[str, list[np.ndarray]]:
+    """Return the tensors as weights of ssd_keras by layer. They are Caffe's blobs with kernels as HWIO."""
     return {
         layer: [np.moveaxis(np.moveaxis(v, 0, -1), 0, -2) if v.ndim == 4 else v for v in values]
-        for layer, values in caffe(tensors).items()
+        for layer, values in to_caffe(tensors).items()
     }

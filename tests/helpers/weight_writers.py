@@ -1,8 +1,8 @@
-"""Write weight files in the formats of Caffe and Keras, without the code that reads them.
+"""Write weight files in the formats of Caffe and Keras. The code under test is not used.
 
-Caffe's files follow protobuf's encoding (protobuf.dev/programming-guides/encoding) and the field numbers in
-assets/weights/caffe_ssd.proto. Keras' files are written with h5py as in keras/engine/saving.py of Keras 2.2, at
-0246317e of github.com/keras-team/keras.
+Caffe files are written with protobuf's encoding (protobuf.dev/programming-guides/encoding) and the field numbers in
+assets/weights/caffe_ssd.proto. Keras files are written with h5py, like keras/engine/saving.py of Keras 2.2, at 0246317e
+of github.com/keras-team/keras, writes them.
 """
 
 import re
@@ -31,7 +31,7 @@ SSD300_PRIOR = {
     "step": 16.0,
     "offset": 0.5,
 }
-"""Settings of fc7 in models/VGGNet/VOC0712/SSD_300x300/train.prototxt."""
+"""PriorBox settings of the feature map fc7, as in models/VGGNet/VOC0712/SSD_300x300/train.prototxt."""
 
 
 def caffemodel_bytes(
@@ -43,82 +43,90 @@ def caffemodel_bytes(
     double: bool = False,
     four_axes: bool | None = None,
 ) -> bytes:
-    """Return an encoded NetParameter.
+    """Return a .caffemodel file: an encoded NetParameter.
 
     Args:
         layers: Name, type and blobs of each layer, as in Caffe since 2015.
-        priors: Settings of PriorBox layers by name.
-        v1: Write layers and blobs in the format before 2015, which has no PriorBox: those keep the new format.
-        packed: Write repeated numbers packed.
-        double: Write blobs as doubles.
-        four_axes: Write num, channels, height and width instead of a shape. None: if ``v1`` is set.
+        priors: Settings of PriorBox layers by layer name.
+        v1: Whether layers and blobs have the format before 2015. PriorBox layers always have the new format, because
+            they did not exist before.
+        packed: Whether repeated numbers are packed.
+        double: Whether blobs are stored as doubles.
+        four_axes: Whether num, channels, height and width are stored instead of a shape. None: the value of ``v1``.
     """
     four_axes = v1 if four_axes is None else four_axes
     encoded = []
     for name, kind, blobs in layers:
         fields: dict[str, Any] = {"bottom": ["data"], "top": [name], "name": name}
         fields["type"] = _V1_TYPES[kind] if v1 else kind
-        fields["blobs"] = [encode("BlobProto", _blob(blob, double, four_axes), packed) for blob in blobs]
+        fields["blobs"] = [encode_message("BlobProto", _blob(blob, double, four_axes), packed) for blob in blobs]
         if kind == "Convolution":
             settings = {"num_output": len(blobs[0]), "kernel_size": [blobs[0].shape[2]]}
-            fields["convolution_param"] = encode("ConvolutionParameter", settings)
-        encoded.append(encode("V1LayerParameter" if v1 else "LayerParameter", fields, packed))
+            fields["convolution_param"] = encode_message("ConvolutionParameter", settings)
+        encoded.append(encode_message("V1LayerParameter" if v1 else "LayerParameter", fields, packed))
     boxes = []
     for name, settings in (priors or {}).items():
-        param = encode("PriorBoxParameter", settings)
-        boxes.append(encode("LayerParameter", {"name": name, "type": "PriorBox", "prior_box_param": param}))
-    return encode("NetParameter", {"name": "net", "layers" if v1 else "layer": encoded}) + encode(
+        param = encode_message("PriorBoxParameter", settings)
+        boxes.append(encode_message("LayerParameter", {"name": name, "type": "PriorBox", "prior_box_param": param}))
+    return encode_message("NetParameter", {"name": "net", "layers" if v1 else "layer": encoded}) + encode_message(
         "NetParameter", {"layer": boxes}
     )
 
 
 def _blob(array: np.ndarray, double: bool, four_axes: bool) -> dict[str, Any]:
+    """Return the fields of a BlobProto by name."""
     fields: dict[str, Any] = {"double_data" if double else "data": array.reshape(-1)}
     if four_axes:
         shape = (1, 1, 1, 1, *array.shape)[-4:]
         return fields | dict(zip(("num", "channels", "height", "width"), shape, strict=True))
-    return fields | {"shape": encode("BlobShape", {"dim": list(array.shape)})}
+    return fields | {"shape": encode_message("BlobShape", {"dim": list(array.shape)})}
 
 
-def encode(message: str, fields: Mapping[str, Any], packed: bool = True) -> bytes:
+def encode_message(message: str, fields: Mapping[str, Any], packed: bool = True) -> bytes:
     """Return a message in protobuf's encoding.
 
     Args:
         message: Name of the message.
         fields: Values by name. Lists are repeated fields, and nested messages are encoded bytes.
-        packed: Write repeated numbers packed if the field allows it.
+        packed: Whether repeated numbers are packed, where the field allows it.
     """
     out = b""
     for name, value in fields.items():
-        kind, number, may_pack = _proto()[message][name]
+        kind, number, may_pack = read_proto()[message][name]
         values = value if isinstance(value, list | np.ndarray) else [value]
         if may_pack and packed:
-            out += _piece(number, _numbers(kind, values))
+            out += _length_delimited_field(number, _numbers(kind, values))
         else:
             out += b"".join(_field(number, kind, item) for item in values)
     return out
 
 
 def _field(number: int, kind: str, value: Any) -> bytes:
+    """Return one encoded field with its tag."""
     if kind == "string" or isinstance(value, bytes):
-        return _piece(number, value.encode() if kind == "string" else value)
+        return _length_delimited_field(number, value.encode() if kind == "string" else value)
     wire_type = _FIXED[kind][0] if kind in _FIXED else 0
     return _varint(number << 3 | wire_type) + _numbers(kind, [value])
 
 
-def _piece(number: int, content: bytes) -> bytes:
+def _length_delimited_field(number: int, content: bytes) -> bytes:
+    """Return an encoded field of wire type 2: its tag, the length of the content, and the content."""
     return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 
 def _numbers(kind: str, values: Any) -> bytes:
+    """Return encoded numbers of a protobuf type, without tags."""
     if kind in _FIXED:
         return np.asarray(values, _FIXED[kind][1]).tobytes()
-    named = _proto().get(kind, {})  # an enum
+    named = read_proto().get(kind, {})  # an enum
     return b"".join(_varint(named.get(value, value)) for value in values)
 
 
 def _varint(number: int) -> bytes:
-    """Encode an integer with seven bits per byte, lowest first, negative ones as 64-bit two's complement."""
+    """Return an integer encoded with seven bits per byte, lowest bits first.
+
+    A negative integer is encoded as its 64-bit two's complement.
+    """
     number %= 1 << 64
     out = bytearray()
     while number > 0x7F:
@@ -128,8 +136,11 @@ def _varint(number: int) -> bytes:
 
 
 @cache
-def _proto() -> dict[str, dict[str, Any]]:
-    """Parse the .proto file: type, number and packing of the fields of each message, and the values of each enum."""
+def read_proto() -> dict[str, dict[str, Any]]:
+    """Return the content of the .proto file by the name of a message or enum.
+
+    A message maps each field to its type, its number, and whether it may be packed; an enum maps names to values.
+    """
     parsed: dict[str, dict[str, Any]] = {}
     inside: list[str] = []
     for line in PROTO.read_text(encoding="utf-8").splitlines():
@@ -159,15 +170,16 @@ def write_keras(
     backend: str = "tensorflow",
     **storage: Any,
 ) -> None:
-    """Write a file as model.save_weights does, or with ``whole_model`` as model.save.
+    """Write an HDF5 file as Keras does.
 
     Args:
         file: File to write.
         layers: Name of each layer, and names and values of its weights: ``conv1_1/kernel:0`` in Keras 2,
             ``conv1_1_W:0`` in Keras 1.
-        whole_model: Write model.save's groups.
-        version: Keras version. None for Keras 1, which does not write it.
-        backend: Backend that Keras 2 writes.
+        whole_model: Whether the file has the groups that model.save writes; otherwise it is like that of
+            model.save_weights.
+        version: Version of Keras in the file. None: neither version nor backend are written, as by Keras 1.
+        backend: Backend of Keras in the file.
         **storage: Options of h5py's create_dataset.
     """
     with h5py.File(file, "w") as root:

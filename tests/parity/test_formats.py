@@ -12,11 +12,11 @@ from helpers.published_files import (
     COCO_PRIORS,
     WIDTH,
     WRITERS,
-    backbone_of,
-    caffe_bytes,
-    full_classifier,
-    keras_vgg16,
-    save,
+    backbone_tensors,
+    caffe_file_bytes,
+    classifier_and_features,
+    save_keras_vgg16,
+    save_safetensors,
 )
 from helpers.weight_writers import caffemodel_bytes
 
@@ -56,47 +56,51 @@ def test_detectors_equal_the_reference(project, maps, tmp_path):
 
 
 @pytest.mark.parametrize("project", ["ssd.pytorch", "mmdetection", "caffe"])
-def test_coco_detectors_on_a_real_image(project, bccd, tmp_path):
+def test_coco_detectors_equal_the_reference_on_a_real_image(project, bccd, tmp_path):
     image = read_image(sorted((bccd / "JPEGImages").iterdir())[0])
     file = WRITERS[project](tmp_path / "file", published.random_ssd_pytorch(7, 81, WIDTH, seed=2))
     assert_verified(file, image)
 
 
 @pytest.mark.parametrize("extras", [3, 4])
-def test_first_caffe_versions(extras, tmp_path):
-    layers = [(n, BLOBS[b[0].ndim], b) for n, b in published.random_pool6(extras, 21, WIDTH).items()]
+def test_first_caffe_versions_equal_the_reference(extras, tmp_path):
+    layers = [(n, BLOBS[b[0].ndim], b) for n, b in published.random_caffe_pool6(extras, 21, WIDTH).items()]
     (tmp_path / "file").write_bytes(caffemodel_bytes(layers))
     assert "pool6_mbox_conf" in assert_verified(tmp_path / "file", sample_image())
 
 
-def test_lufficc_release_1_0(tmp_path):
+def test_lufficc_release_1_0_equals_the_reference(tmp_path):
     names = {"loc": "regression_headers", "conf": "classification_headers", "L2Norm": "l2_norm"}
     tensors = published.random_ssd_pytorch(7, 21, WIDTH).items()
     renamed = {".".join([names.get(k.split(".")[0], k.split(".")[0]), *k.split(".")[1:]]): v for k, v in tensors}
-    assert_verified(save(tmp_path / "file", renamed), sample_image())
+    assert_verified(save_safetensors(tmp_path / "file", renamed), sample_image())
 
 
-def test_default_boxes_of_a_caffe_snapshot_and_options(tmp_path):
+def test_stored_default_boxes_and_given_options_equal_the_reference(tmp_path):
     tensors = published.random_ssd_pytorch(6, 21, WIDTH)
-    (tmp_path / "caffe").write_bytes(caffe_bytes(tensors, COCO_PRIORS))
+    (tmp_path / "caffe").write_bytes(caffe_file_bytes(tensors, COCO_PRIORS))
     assert_verified(tmp_path / "caffe", sample_image())
-    assert_verified(save(tmp_path / "file", tensors), sample_image(), bgr=True, scales="coco")
+    assert_verified(save_safetensors(tmp_path / "file", tensors), sample_image(), bgr=True, scales="coco")
 
 
 def test_backbones_equal_the_reference(tmp_path):
     tensors = published.random_ssd_pytorch(6, 21, WIDTH, seed=5)
-    classifier, features = full_classifier(tensors)
-    caffe = {n: b for n, b in published.caffe(tensors).items() if n[:4] in ("conv", "fc6", "fc7") and "norm" not in n}
+    classifier, features = classifier_and_features(tensors)
+    caffe = {
+        n: b for n, b in published.to_caffe(tensors).items() if n[:4] in ("conv", "fc6", "fc7") and "norm" not in n
+    }
     caffe = {n: b for n, b in caffe.items() if "mbox" not in n and n[4:5] not in tuple("6789")}
     full = caffe | {
         f"fc{6 + k}": [classifier[f"classifier.{3 * k}.weight"], classifier[f"classifier.{3 * k}.bias"]] for k in (0, 1)
     }
     broken = {key: np.full_like(value, np.nan) for key, value in classifier.items()}
     files = [
-        save(tmp_path / "reducedfc", backbone_of(tensors)),
-        save(tmp_path / "torchvision", features | classifier),
-        save(tmp_path / "features", features | broken),
-        keras_vgg16(tmp_path / "keras", full | {"fc8": [classifier["classifier.6.weight"], np.zeros(10, np.float32)]}),
+        save_safetensors(tmp_path / "reducedfc", backbone_tensors(tensors)),
+        save_safetensors(tmp_path / "torchvision", features | classifier),
+        save_safetensors(tmp_path / "features", features | broken),
+        save_keras_vgg16(
+            tmp_path / "keras", full | {"fc8": [classifier["classifier.6.weight"], np.zeros(10, np.float32)]}
+        ),
     ]
     for name, blobs in (("reduced", caffe), ("full", full)):
         files.append(tmp_path / name)
@@ -106,9 +110,9 @@ def test_backbones_equal_the_reference(tmp_path):
         assert len(assert_verified(file, sample_image())) == (13 if file.name == "features" else 15)
 
 
-def test_verify_command_with_a_torchvision_file(tmp_path, capsys):
-    tensors = published.torchvision(published.random_ssd_pytorch(6, 21, 1.0))
-    assert command("verify", save(tmp_path / "file", tensors)) == 0
+def test_verify_command_passes_for_a_torchvision_file(tmp_path, capsys):
+    tensors = published.to_torchvision(published.random_ssd_pytorch(6, 21, 1.0))
+    assert command("verify", save_safetensors(tmp_path / "file", tensors)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "torchvision's SSD300" in lines[0] and "500 x 375" in lines[0]
     assert [line.split()[0] for line in lines[2:5]] == ["conv1_1", "conv1_2", "conv2_1"]
@@ -116,25 +120,25 @@ def test_verify_command_with_a_torchvision_file(tmp_path, capsys):
     assert command("verify", tmp_path / "gone") == 2
 
 
-def test_torchvision_file_with_options(tmp_path):
-    file = save(tmp_path / "file", published.torchvision(published.random_ssd_pytorch(6, 21, 1.0)))
+def test_torchvision_file_with_given_options_equals_torchvision(tmp_path):
+    file = save_safetensors(tmp_path / "file", published.to_torchvision(published.random_ssd_pytorch(6, 21, 1.0)))
     assert_verified(file, sample_image(), bgr=True, scales="voc")
 
 
 def test_verify_command_reports_a_difference(tmp_path, capsys, monkeypatch):
-    recipe = torch_reference.RECIPES["lufficc"]._replace(mean=(104.0, 117.0, 123.0))
-    monkeypatch.setitem(torch_reference.RECIPES, "lufficc", recipe)
+    settings = torch_reference.PROJECT_SETTINGS["lufficc"]._replace(mean=(104.0, 117.0, 123.0))
+    monkeypatch.setitem(torch_reference.PROJECT_SETTINGS, "lufficc", settings)
     file = WRITERS["lufficc"](tmp_path / "file", published.random_ssd_pytorch(6, 21, WIDTH))
     assert command("verify", file) == 1
     out = capsys.readouterr().out
     assert "<--" in out and "conv1_1" in out.splitlines()[-1]
 
 
-def test_printed_code_loads_an_export_with_torchvision(tmp_path, capsys):
+def test_code_printed_by_export_loads_the_file_with_torchvision(tmp_path, capsys):
     """The default boxes and the mean differ from torchvision's defaults, so that the code has to set them."""
     tensors = published.random_ssd_pytorch(6, 4, 1.0)
     run, out = tmp_path / "run", tmp_path / "out.safetensors"
-    imported = import_weights(save(tmp_path / "file", tensors), class_names=("RBC", "WBC", "Platelets"))
+    imported = import_weights(save_safetensors(tmp_path / "file", tensors), class_names=("RBC", "WBC", "Platelets"))
     boxes = dataclasses.replace(SSD300_VOC_BOXES, clip="sizes")
     model = dataclasses.replace(imported.config.model, default_boxes=boxes, mean=(120.0, 110.0, 100.0), std=(50.0,) * 3)
     write_run(imported._replace(config=dataclasses.replace(imported.config, model=model)), run)
@@ -143,7 +147,7 @@ def test_printed_code_loads_an_export_with_torchvision(tmp_path, capsys):
     namespace: dict[str, Any] = {}
     exec(output[output.index("from safetensors") :], namespace)
     model_tv = namespace["model"]
-    for key, value in published.torchvision(tensors).items():
+    for key, value in published.to_torchvision(tensors).items():
         np.testing.assert_array_equal(model_tv.state_dict()[key].numpy(), value)
     image = namespace["load_file"](out)["backbone.scale_weight"].new_zeros(3, 300, 300)
     inputs, _ = model_tv.transform([image])

@@ -1,11 +1,11 @@
-"""Fixtures with imported weights."""
+"""Fixtures with random weights of SSD300, and the result of importing them."""
 
 from pathlib import Path
 
 import helpers.published_keys as published
 import pytest
 from helpers.cli import command
-from helpers.published_files import WIDTH, save
+from helpers.published_files import WIDTH, save_safetensors
 from helpers.published_keys import Tensors
 
 from ssd_jax.weights.importing import Imported, import_weights
@@ -13,16 +13,19 @@ from ssd_jax.weights.importing import Imported, import_weights
 
 @pytest.fixture(scope="session")
 def ssd300() -> Tensors:
+    """State dict of a narrow SSD300 for VOC with the keys of ssd.pytorch."""
     return published.random_ssd_pytorch(6, 21, WIDTH)
 
 
 @pytest.fixture(scope="session")
-def imported(ssd300, tmp_path_factory) -> Imported:
-    return import_weights(save(tmp_path_factory.mktemp("weights") / "ssd300.safetensors", ssd300))
+def imported_ssd300(ssd300, tmp_path_factory) -> Imported:
+    """Imported weights of the fixture ``ssd300``."""
+    return import_weights(save_safetensors(tmp_path_factory.mktemp("weights") / "ssd300.safetensors", ssd300))
 
 
 @pytest.fixture(scope="session")
 def run(ssd300, tmp_path_factory) -> Path:
+    """Run folder that the command import-weights made from the fixture ``ssd300``."""
     folder = tmp_path_factory.mktemp("imported")
-    assert command("import-weights", save(folder / "voc.safetensors", ssd300), "--out", folder / "run") == 0
+    assert command("import-weights", save_safetensors(folder / "voc.safetensors", ssd300), "--out", folder / "run") == 0
     return folder / "run"

@@ -1,4 +1,4 @@
-"""Export of weights to torchvision and ssd.pytorch."""
+"""Tests of exporting weights to torchvision and ssd.pytorch."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from helpers import tiny_config
 from helpers.cli import command
 from helpers.published_files import (
     WIDTH,
-    save,
+    save_safetensors,
 )
 from safetensors.numpy import load_file
 
@@ -24,12 +24,12 @@ TINY_BOXES, TINY_EXTRAS = (getattr(tiny_config.get_config().model, name) for nam
 
 
 @pytest.mark.parametrize("maps", [6, 7])
-def test_export_is_the_inverse_of_import(maps, tmp_path):
+def test_to_tensors_is_the_inverse_of_import_weights(maps, tmp_path):
     tensors = published.random_ssd_pytorch(maps, 21, WIDTH)
-    params = import_weights(save(tmp_path / "file", tensors)).params
+    params = import_weights(save_safetensors(tmp_path / "file", tensors)).params
     network = SSD300 if maps == 6 else SSD512
     mappings = [mapping for mapping in KEY_MAPPINGS["torch"] if mapping.network is network]
-    written = {"ssd.pytorch": tensors} | ({"torchvision": published.torchvision(tensors)} if maps == 6 else {})
+    written = {"ssd.pytorch": tensors} | ({"torchvision": published.to_torchvision(tensors)} if maps == 6 else {})
     for project, expected in written.items():
         (mapping,) = [mapping for mapping in mappings if mapping.project == project]
         actual = to_tensors(params, mapping)
@@ -39,12 +39,20 @@ def test_export_is_the_inverse_of_import(maps, tmp_path):
             np.testing.assert_array_equal(actual[key], value)
 
 
-def test_import_and_export_keep_every_bit(tmp_path, capsys):
+def test_import_and_export_commands_keep_every_bit(tmp_path, capsys):
     tensors = published.random_ssd_pytorch(6, 4, 1.0)
     names = ("RBC", "WBC", "Platelets")
     run, out = tmp_path / "run", tmp_path / "out.safetensors"
     assert (
-        command("import-weights", save(tmp_path / "a.safetensors", tensors), "--out", run, "--class-names", *names) == 0
+        command(
+            "import-weights",
+            save_safetensors(tmp_path / "a.safetensors", tensors),
+            "--out",
+            run,
+            "--class-names",
+            *names,
+        )
+        == 0
     )
     assert command("export-weights", run, "--out", out, "--layout", "ssd.pytorch") == 0
     actual = load_file(out)
@@ -58,12 +66,12 @@ def test_import_and_export_keep_every_bit(tmp_path, capsys):
     assert "center_size" in capsys.readouterr().err
 
 
-def test_export_needs_the_suffix_safetensors(run, tmp_path, capsys):
+def test_export_command_requires_the_suffix_safetensors(run, tmp_path, capsys):
     assert command("export-weights", run, "--out", tmp_path / "out.pth") == 2
     assert ".safetensors" in capsys.readouterr().err
 
 
-def test_export_refuses_other_networks(run, tmp_path, capsys):
+def test_export_refuses_unsupported_networks(run, tmp_path, capsys):
     assert command("export-weights", run, "--out", tmp_path / "out.safetensors") == 2
     assert "model.width" in capsys.readouterr().err
     ssd300 = SSD300.model(config.SSD300_VOC_BOXES)

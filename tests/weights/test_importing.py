@@ -1,4 +1,4 @@
-"""Import of weights: every published key mapping, its settings, and refused tensors."""
+"""Tests of importing weights: every published key mapping, the settings of each project, and refused tensors."""
 
 import dataclasses
 from pathlib import Path
@@ -14,11 +14,11 @@ from helpers.published_files import (
     COCO_PRIORS,
     WIDTH,
     WRITERS,
-    backbone_of,
-    caffe_bytes,
-    full_classifier,
-    keras_vgg16,
-    save,
+    backbone_tensors,
+    caffe_file_bytes,
+    classifier_and_features,
+    save_keras_vgg16,
+    save_safetensors,
 )
 from helpers.weight_writers import caffemodel_bytes
 from PIL import Image
@@ -33,9 +33,9 @@ from ssd_jax.weights.formats.weight_file import read_weights
 from ssd_jax.weights.importing import import_weights, write_run
 
 
-def test_import_transposes_oihw_to_hwio(ssd300, imported):
-    """Compare single numbers of ssd.pytorch's tensors (OIHW) with our parameters (HWIO)."""
-    params = imported.params
+def test_import_transposes_oihw_to_hwio(ssd300, imported_ssd300):
+    """Single numbers of our parameters (HWIO) are compared with those of ssd.pytorch's tensors (OIHW)."""
+    params = imported_ssd300.params
     assert params["vgg"]["conv1_1"]["kernel"].shape == (3, 3, 3, 8)
     assert params["vgg"]["conv1_1"]["kernel"][0, 1, 2, 3] == ssd300["vgg.0.weight"][3, 2, 0, 1]
     assert params["vgg"]["conv5_3"]["bias"][5] == ssd300["vgg.28.bias"][5]
@@ -48,11 +48,11 @@ def test_import_transposes_oihw_to_hwio(ssd300, imported):
 
 @pytest.mark.parametrize("project", WRITERS)
 @pytest.mark.parametrize("maps", [6, 7])
-def test_import_gives_the_same_parameters_for_every_project(project, maps, ssd300, imported, tmp_path):
+def test_import_gives_the_same_parameters_for_every_project(project, maps, ssd300, imported_ssd300, tmp_path):
     if project == "torchvision" and maps == 7:
         pytest.skip("torchvision has published no SSD512")
     tensors = ssd300 if maps == 6 else published.random_ssd_pytorch(7, 21, WIDTH)
-    expected = imported if maps == 6 else import_weights(save(tmp_path / "original", tensors))
+    expected = imported_ssd300 if maps == 6 else import_weights(save_safetensors(tmp_path / "original", tensors))
     actual = import_weights(WRITERS[project](tmp_path / "file", tensors))
     assert actual.mapping.project == project.split(",")[0]
     assert actual.mapping.network == expected.mapping.network
@@ -61,9 +61,9 @@ def test_import_gives_the_same_parameters_for_every_project(project, maps, ssd30
     assert all(leaf.dtype == np.float32 and leaf.flags.c_contiguous for leaf in jax.tree.leaves(actual.params))
 
 
-def test_import_uses_every_tensor_once(ssd300, imported):
-    """All parameters differ, and there are as many as tensors."""
-    leaves = [leaf.tobytes() for leaf in jax.tree.leaves(imported.params)]
+def test_import_uses_every_tensor_once(ssd300, imported_ssd300):
+    """There are as many parameters as tensors, and no two parameters are equal."""
+    leaves = [leaf.tobytes() for leaf in jax.tree.leaves(imported_ssd300.params)]
     assert len(set(leaves)) == len(leaves) == len(ssd300)
 
 
@@ -86,7 +86,7 @@ def test_import_sets_classes_and_default_boxes(project, classes, names, boxes, t
 
 @pytest.mark.parametrize(
     ("project", "mean", "detect"),
-    [  # sources: those of tests/assets/weight_keys, and docs/weights.md
+    [  # The numbers come from the sources that tests/assets/weight_keys and docs/weights.md name.
         ("ssd.pytorch", (123, 117, 104), config.Detect(0.01, 200, 0.45, 200 * 20)),
         ("lufficc", (123, 117, 104), config.Detect(0.01, 1_000_000, 0.45, 100)),
         (
@@ -105,18 +105,18 @@ def test_import_sets_preprocessing_and_post_processing(project, mean, detect, ss
 
 
 def test_torchvision_labels_are_coco_category_ids(tmp_path):
-    tensors = published.torchvision(published.random_ssd_pytorch(6, 91, WIDTH))
-    names = import_weights(save(tmp_path / "file", tensors)).config.model.class_names
+    tensors = published.to_torchvision(published.random_ssd_pytorch(6, 91, WIDTH))
+    names = import_weights(save_safetensors(tmp_path / "file", tensors)).config.model.class_names
     assert len(names) == 90 and [name for name in names if not name.startswith("n/a")] == list(COCO_CLASSES)
-    # instances_val2017.json: ids of some categories.
+    # Ids of some categories in instances_val2017.json.
     for number, name in ((1, "person"), (11, "fire hydrant"), (13, "stop sign"), (44, "bottle"), (90, "toothbrush")):
         assert names[number - 1] == name
 
 
 def test_torchvision_import_equals_the_independent_conversion(tmp_path):
-    """helpers/torchvision_ssd.py is compared with torchvision itself by ``make parity``."""
+    """The expected parameters come from helpers/torchvision_ssd.py. ``make parity`` compares it with torchvision."""
     state = torchvision_ssd.random_state_dict(0)
-    actual = import_weights(save(tmp_path / "file", state))
+    actual = import_weights(save_safetensors(tmp_path / "file", state))
     jax.tree.map(np.testing.assert_array_equal, actual.params, torchvision_ssd.to_params(state))
     expected = torchvision_ssd.torchvision_config()
     assert actual.config.detect == expected.detect
@@ -126,8 +126,8 @@ def test_torchvision_import_equals_the_independent_conversion(tmp_path):
     np.testing.assert_allclose(actual.config.model.mean, expected.model.mean, rtol=1e-12)
 
 
-def test_class_names_are_required_for_other_classes(tmp_path):
-    file = save(tmp_path / "cells.safetensors", published.random_ssd_pytorch(6, 4, WIDTH))
+def test_class_names_are_required_for_an_unpublished_number_of_classes(tmp_path):
+    file = save_safetensors(tmp_path / "cells.safetensors", published.random_ssd_pytorch(6, 4, WIDTH))
     with pytest.raises(UserError, match=r"3 classes .*cells\.safetensors.* --class-names"):
         import_weights(file)
     with pytest.raises(UserError, match=r"--class-names: 2 .*cells\.safetensors.* 3 "):
@@ -141,34 +141,37 @@ def test_class_names_are_required_for_other_classes(tmp_path):
         import_weights(file, class_names=("RBC", "WBC", "RBC"))
 
 
-def test_scales_and_channel_order_can_be_given(ssd300, imported, tmp_path):
-    file = save(tmp_path / "file", ssd300)
+def test_import_applies_given_scales_and_channel_order(ssd300, imported_ssd300, tmp_path):
+    file = save_safetensors(tmp_path / "file", ssd300)
     coco = import_weights(file, scales="coco").config.model.default_boxes
     assert coco == dataclasses.replace(config.SSD300_COCO_BOXES, clip="center_size")
     flipped = import_weights(file, bgr=True).params["vgg"]["conv1_1"]["kernel"]
-    np.testing.assert_array_equal(flipped, imported.params["vgg"]["conv1_1"]["kernel"][:, :, ::-1])
+    np.testing.assert_array_equal(flipped, imported_ssd300.params["vgg"]["conv1_1"]["kernel"][:, :, ::-1])
     unchanged = import_weights(file, bgr=False).params["vgg"]["conv1_1"]["kernel"]
-    np.testing.assert_array_equal(unchanged, imported.params["vgg"]["conv1_1"]["kernel"])
+    np.testing.assert_array_equal(unchanged, imported_ssd300.params["vgg"]["conv1_1"]["kernel"])
 
 
-def priors_with(**settings: Any) -> dict[str, Any]:
+def coco_priors_with_changed_fc7(**settings: Any) -> dict[str, Any]:
+    """Return COCO_PRIORS with changed settings of the feature map fc7."""
     return COCO_PRIORS | {"fc7_mbox_priorbox": COCO_PRIORS["fc7_mbox_priorbox"] | settings}
 
 
-def test_caffe_snapshot_with_its_own_default_boxes(ssd300, tmp_path):
+def test_import_uses_the_default_boxes_stored_in_a_caffe_snapshot(ssd300, tmp_path):
     file = tmp_path / "file"
-    file.write_bytes(caffe_bytes(ssd300, COCO_PRIORS))
+    file.write_bytes(caffe_file_bytes(ssd300, COCO_PRIORS))
     coco = dataclasses.replace(config.SSD300_COCO_BOXES, truncate_sizes=True)
     voc = dataclasses.replace(config.SSD300_VOC_BOXES, truncate_sizes=True)
     assert import_weights(file).config.model.default_boxes == coco
     assert import_weights(file, scales="voc").config.model.default_boxes == voc
     some = {name: prior for name, prior in COCO_PRIORS.items() if not name.startswith("fc7")}
-    file.write_bytes(caffe_bytes(ssd300, some))
-    assert import_weights(file).config.model.default_boxes == voc, "the published ones if a layer has none"
-    file.write_bytes(caffe_bytes(ssd300, priors_with(step=17.0)))
+    file.write_bytes(caffe_file_bytes(ssd300, some))
+    assert import_weights(file).config.model.default_boxes == voc, (
+        "the published default boxes are used if a layer has none"
+    )
+    file.write_bytes(caffe_file_bytes(ssd300, coco_priors_with_changed_fc7(step=17.0)))
     assert import_weights(file).config.model.default_boxes.steps == (8, 17, 32, 64, 100, 300)
     without = {name: {k: v for k, v in p.items() if k != "step"} | {"clip": True} for name, p in COCO_PRIORS.items()}
-    file.write_bytes(caffe_bytes(ssd300, without))
+    file.write_bytes(caffe_file_bytes(ssd300, without))
     actual = import_weights(file).config.model.default_boxes
     assert (actual.steps, actual.clip) == (None, "corners")
 
@@ -176,9 +179,9 @@ def test_caffe_snapshot_with_its_own_default_boxes(ssd300, tmp_path):
 @pytest.mark.parametrize(
     "settings", [{"flip": False}, {"offset": 0.0}, {"clip": True}, {"variance": [0.1]}, {"max_size": [400.0, 500.0]}]
 )
-def test_unsupported_default_boxes_are_refused(settings, ssd300, tmp_path):
+def test_import_refuses_unsupported_default_boxes(settings, ssd300, tmp_path):
     file = tmp_path / "file"
-    file.write_bytes(caffe_bytes(ssd300, priors_with(**settings)))
+    file.write_bytes(caffe_file_bytes(ssd300, coco_priors_with_changed_fc7(**settings)))
     with pytest.raises(UserError, match=r"file: .*default boxes"):
         import_weights(file)
 
@@ -191,7 +194,7 @@ def test_import_lists_all_tensors_that_do_not_fit(ssd300, tmp_path):
     tensors["vgg.0.bias"] = np.full_like(tensors["vgg.0.bias"], np.nan)
     tensors["ema.decay"] = np.zeros((2, 3), np.float32)
     with pytest.raises(UserError) as error:
-        import_weights(save(tmp_path / "file", tensors))
+        import_weights(save_safetensors(tmp_path / "file", tensors))
     head, *lines = str(error.value).splitlines()
     assert str(tmp_path / "file") in head and "ssd.pytorch's SSD300" in head
     problems = {line.split(" (")[0].strip().rsplit(maxsplit=1)[1]: line for line in lines if " (" in line}
@@ -205,9 +208,9 @@ def test_import_lists_all_tensors_that_do_not_fit(ssd300, tmp_path):
 
 
 @pytest.mark.parametrize("prefix", ["module.", "model.", "model.module."])
-def test_prefixes_of_wrappers_are_removed(prefix, ssd300, imported, tmp_path):
-    file = save(tmp_path / "file", {prefix + key: value for key, value in ssd300.items()})
-    jax.tree.map(np.testing.assert_array_equal, import_weights(file).params, imported.params)
+def test_import_removes_key_prefixes_of_wrappers(prefix, ssd300, imported_ssd300, tmp_path):
+    file = save_safetensors(tmp_path / "file", {prefix + key: value for key, value in ssd300.items()})
+    jax.tree.map(np.testing.assert_array_equal, import_weights(file).params, imported_ssd300.params)
 
 
 @pytest.mark.parametrize(
@@ -218,13 +221,13 @@ def test_prefixes_of_wrappers_are_removed(prefix, ssd300, imported, tmp_path):
         {"vgg.0.weight": np.zeros((64, 3, 3, 3), np.float32)},
     ],
 )
-def test_other_networks_are_refused(tensors, tmp_path):
+def test_import_refuses_unknown_networks(tensors, tmp_path):
     with pytest.raises(UserError, match=f"file: .*{len(tensors)} tensors"):
-        import_weights(save(tmp_path / "file", tensors))
+        import_weights(save_safetensors(tmp_path / "file", tensors))
 
 
 def test_safetensors_is_recognised_for_any_header_length(tmp_path):
-    """The lowest byte of the length comes first in the file, and may be the magic number of another format."""
+    """The first byte is the lowest byte of the header's length, and may be the first byte of another format."""
     first_bytes = set()
     for padding in range(256):
         data = safetensors_bytes({"a" * (padding + 1): np.ones(3, np.float32)})
@@ -239,14 +242,14 @@ def test_safetensors_is_recognised_for_any_header_length(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"class_names": ("a", "b")}, {"scales": "coco"}])
-def test_backbone_takes_neither_classes_nor_scales(options, ssd300, tmp_path):
+def test_import_refuses_class_names_and_scales_for_a_backbone(options, ssd300, tmp_path):
     with pytest.raises(UserError, match=r"file: .*VGG16"):
-        import_weights(save(tmp_path / "file", backbone_of(ssd300)), **options)
+        import_weights(save_safetensors(tmp_path / "file", backbone_tensors(ssd300)), **options)
 
 
-def test_import_gives_the_same_backbone_for_every_project(ssd300, imported, tmp_path):
-    classifier, features = full_classifier(ssd300)
-    caffe = {name: blobs for name, blobs in published.caffe(ssd300).items() if "_" not in name or name[4] < "6"}
+def test_import_gives_the_same_backbone_for_every_project(ssd300, imported_ssd300, tmp_path):
+    classifier, features = classifier_and_features(ssd300)
+    caffe = {name: blobs for name, blobs in published.to_caffe(ssd300).items() if "_" not in name or name[4] < "6"}
     caffe = {name: blobs for name, blobs in caffe.items() if "mbox" not in name and name != "conv4_3_norm"}
     full = {
         **{name: blobs for name, blobs in caffe.items() if not name.startswith("fc")},
@@ -255,51 +258,51 @@ def test_import_gives_the_same_backbone_for_every_project(ssd300, imported, tmp_
         "fc8": [classifier["classifier.6.weight"], classifier["classifier.6.bias"]],
     }
     files = {
-        "vgg16_reducedfc": save(tmp_path / "reducedfc", backbone_of(ssd300)),
-        "torchvision_vgg16": save(tmp_path / "torchvision", features | classifier),
+        "vgg16_reducedfc": save_safetensors(tmp_path / "reducedfc", backbone_tensors(ssd300)),
+        "torchvision_vgg16": save_safetensors(tmp_path / "torchvision", features | classifier),
     }
     for name, blobs in (("caffe_vgg16_reduced", caffe), ("caffe_vgg16", full)):
         files[name] = tmp_path / name
         kinds = {2: "InnerProduct", 4: "Convolution"}
         layers = [(layer, kinds[values[0].ndim], list(values)) for layer, values in blobs.items()]
         files[name].write_bytes(caffemodel_bytes(layers, v1=True))
-    files["keras_vgg16"] = keras_vgg16(tmp_path / "keras", full)
+    files["keras_vgg16"] = save_keras_vgg16(tmp_path / "keras", full)
     for name, file in files.items():
         actual = import_weights(file)
         assert actual.mapping.project == name and actual.config.model.class_names == ()
         assert list(actual.params) == ["vgg"]
-        jax.tree.map(np.testing.assert_array_equal, actual.params["vgg"], imported.params["vgg"])
+        jax.tree.map(np.testing.assert_array_equal, actual.params["vgg"], imported_ssd300.params["vgg"])
 
 
-def test_torchvision_features_with_an_invalid_classifier(ssd300, imported, tmp_path):
-    classifier, features = full_classifier(ssd300)
+def test_import_of_torchvision_features_ignores_an_invalid_classifier(ssd300, imported_ssd300, tmp_path):
+    classifier, features = classifier_and_features(ssd300)
     broken = {key: np.full_like(value, np.nan) for key, value in classifier.items()}
     for tensors in (features | broken, features):
-        actual = import_weights(save(tmp_path / "file", tensors))
+        actual = import_weights(save_safetensors(tmp_path / "file", tensors))
         assert actual.mapping.project == "torchvision_features"
         assert "fc6" not in actual.params["vgg"] and len(actual.params["vgg"]) == 13
         np.testing.assert_array_equal(
-            actual.params["vgg"]["conv5_3"]["kernel"], imported.params["vgg"]["conv5_3"]["kernel"]
+            actual.params["vgg"]["conv5_3"]["kernel"], imported_ssd300.params["vgg"]["conv5_3"]["kernel"]
         )
         assert actual.config.model.std == (1, 1, 1)
-    full = import_weights(save(tmp_path / "file", features | classifier)).config.model
+    full = import_weights(save_safetensors(tmp_path / "file", features | classifier)).config.model
     assert full.std == (58.395, 57.12, 57.375)
 
 
-# ---- the commands ----
+# ---- commands ----
 
 
-def test_imported_folder_works_as_a_run(run, imported):
+def test_imported_run_detects_objects(run, imported_ssd300):
     params, step = detector.restore_params(run, run_folder.read_config(run), "best")
     assert step == 0
-    jax.tree.map(np.testing.assert_array_equal, params, imported.params)
+    jax.tree.map(np.testing.assert_array_equal, params, imported_ssd300.params)
     image = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
     actual = detector.load(run)(image, score_threshold=0.0)
     assert actual and {d.name for d in actual} <= set(VOC_CLASSES)
 
 
 def test_import_command_describes_the_weights(run, ssd300, tmp_path, capsys):
-    file = save(tmp_path / "voc.safetensors", ssd300)
+    file = save_safetensors(tmp_path / "voc.safetensors", ssd300)
     assert command("import-weights", file, "--out", tmp_path / "run") == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"{file}: ssd.pytorch's SSD300\n")
@@ -316,7 +319,7 @@ def test_import_command_describes_the_weights(run, ssd300, tmp_path, capsys):
     assert "--out" in capsys.readouterr().err
 
 
-def test_refused_file_leaves_no_folder(tmp_path, capsys):
+def test_import_command_creates_no_folder_for_a_refused_file(tmp_path, capsys):
     for name, content in (("empty", b""), ("page.pth", b"<!DOCTYPE html>"), ("text", b"hello")):
         (tmp_path / name).write_bytes(content)
         assert command("import-weights", tmp_path / name, "--out", tmp_path / "run") == 2
@@ -328,18 +331,18 @@ def test_refused_file_leaves_no_folder(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_write_run_removes_an_incomplete_folder(imported, tmp_path, monkeypatch):
+def test_write_run_removes_an_incomplete_folder(imported_ssd300, tmp_path, monkeypatch):
     def full(file: Path, text: str) -> None:
         raise UserError(f"{file}: can't be written (No space left on device)")
 
     monkeypatch.setattr(files, "write_text", full)
     with pytest.raises(UserError, match="No space left"):
-        write_run(imported, tmp_path / "run")
+        write_run(imported_ssd300, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_backbone_cannot_detect(ssd300, tmp_path, capsys):
-    file = save(tmp_path / "vgg.safetensors", backbone_of(ssd300))
+def test_predict_and_evaluate_refuse_a_backbone(ssd300, tmp_path, capsys):
+    file = save_safetensors(tmp_path / "vgg.safetensors", backbone_tensors(ssd300))
     assert command("import-weights", file, "--out", tmp_path / "vgg") == 0
     assert "--train.pretrained" in capsys.readouterr().out
     image = tmp_path / "image.png"

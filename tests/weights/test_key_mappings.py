@@ -1,4 +1,4 @@
-"""Key mappings against the lists of keys of published files, and conversions against slow loops."""
+"""Tests of key mappings, with the lists of keys of published files, and of conversions, with slow loops."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from helpers.paths import ASSETS
 from ssd_jax.weights.key_mappings import KEY_MAPPINGS, find_key_mapping
 from ssd_jax.weights.presets import SSD300, numbered_classes, parameter_shapes
 
-LISTS = ASSETS / "weight_keys"
-# Name of the list, kind of file, classes without background, and the expected project and network.
+KEY_LISTS = ASSETS / "weight_keys"
+# Name of the list, kind of file, number of classes without background, and the expected project and network.
 PUBLISHED = [
     ("torchvision", "torch", 90, "torchvision", "SSD300"),
     ("ssd_pytorch", "torch", 20, "ssd.pytorch", "SSD300"),
@@ -33,15 +33,16 @@ PUBLISHED = [
 ]
 
 
-def read_list(name: str) -> dict[str, tuple[int, ...]]:
-    lines = (LISTS / f"{name}.txt").read_text().splitlines()
+def read_published_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors in a published file, by key."""
+    lines = (KEY_LISTS / f"{name}.txt").read_text().splitlines()
     pairs = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
     return {key: tuple(int(n) for n in shape.strip("()").split(",") if n.strip()) for key, shape in pairs}
 
 
 @pytest.mark.parametrize(("name", "kind", "classes", "project", "network"), PUBLISHED)
 def test_key_mapping_has_every_published_key_with_its_shape(name, kind, classes, project, network):
-    published = read_list(name)
+    published = read_published_shapes(name)
     mapping, similarity = find_key_mapping(published, kind)
     assert (mapping.project, mapping.network and mapping.network.title) == (project, network)
     assert similarity == 1
@@ -54,11 +55,11 @@ def test_key_mapping_has_every_published_key_with_its_shape(name, kind, classes,
 
 
 def test_every_list_of_keys_is_tested():
-    assert {path.stem for path in LISTS.glob("*.txt")} == {row[0] for row in PUBLISHED}
+    assert {path.stem for path in KEY_LISTS.glob("*.txt")} == {row[0] for row in PUBLISHED}
 
 
-def test_find_key_mapping_with_missing_and_additional_keys():
-    """A file is recognised if one of its keys is missing, or another is added."""
+def test_find_key_mapping_tolerates_a_missing_or_additional_key():
+    """A file is also recognised if one of its keys is missing, or if it has an additional key."""
     for kind, mappings in KEY_MAPPINGS.items():
         for mapping in mappings:
             ranks = {key: (1,) * rank for key, rank in mapping.ranks.items()}
@@ -82,16 +83,17 @@ def test_conversions_give_our_shapes_and_are_invertible(kind):
                 np.testing.assert_array_equal(conversion.dump(loaded), stored)
 
 
-def load(kind: str, title: str, path: str, stored: np.ndarray) -> np.ndarray:
+def load_parameter(kind: str, title: str, path: str, stored: np.ndarray) -> np.ndarray:
+    """Return our parameter at ``path`` for a stored tensor, by the key mapping with this title."""
     (mapping,) = [mapping for mapping in KEY_MAPPINGS[kind] if mapping.title == title]
     return mapping.entries[path].conversion.load(stored)
 
 
-def test_fc6_of_torch_equals_loops():
-    """Every fourth unit of 4096, every third row and column of 7 x 7; flattened as channel, row, column."""
+def test_conversion_of_torch_fc6_equals_loops():
+    """fc6 keeps every fourth unit and every third row and column. The input is flattened as channel, row, column."""
     units, channels = 8, 3
     full = np.arange(units * channels * 49, dtype=np.float32).reshape(units, channels * 49)
-    reduced = load("torch", "torchvision's VGG16", "vgg/fc6/kernel", full)
+    reduced = load_parameter("torch", "torchvision's VGG16", "vgg/fc6/kernel", full)
     assert reduced.shape == (3, 3, channels, 2)
     for unit in range(2):
         for channel in range(channels):
@@ -101,11 +103,11 @@ def test_fc6_of_torch_equals_loops():
                     assert reduced[row, column, channel, unit] == expected
 
 
-def test_fc6_of_keras_equals_loops():
-    """Flattened as row, column, channel."""
+def test_conversion_of_keras_fc6_equals_loops():
+    """In Keras, the input of fc6 is flattened as row, column, channel."""
     units, channels = 8, 3
     full = np.arange(units * channels * 49, dtype=np.float32).reshape(channels * 49, units)
-    reduced = load("keras", "Keras' VGG16", "vgg/fc6/kernel", full)
+    reduced = load_parameter("keras", "Keras' VGG16", "vgg/fc6/kernel", full)
     for unit in range(2):
         for channel in range(channels):
             for row in range(3):
@@ -114,18 +116,18 @@ def test_fc6_of_keras_equals_loops():
                     assert reduced[row, column, channel, unit] == expected
 
 
-def test_fc7_equals_loops():
+def test_conversion_of_fc7_equals_loops():
     full = np.arange(12 * 8, dtype=np.float32).reshape(12, 8)  # (units, units of fc6)
-    torch = load("torch", "torchvision's VGG16", "vgg/fc7/kernel", full)
-    keras = load("keras", "Keras' VGG16", "vgg/fc7/kernel", full.T)
+    torch = load_parameter("torch", "torchvision's VGG16", "vgg/fc7/kernel", full)
+    keras = load_parameter("keras", "Keras' VGG16", "vgg/fc7/kernel", full.T)
     assert torch.shape == keras.shape == (1, 1, 2, 3)
     for unit in range(3):
-        for source in range(2):
-            assert torch[0, 0, source, unit] == keras[0, 0, source, unit] == full[4 * unit, 4 * source]
+        for channel in range(2):
+            assert torch[0, 0, channel, unit] == keras[0, 0, channel, unit] == full[4 * unit, 4 * channel]
 
 
-def test_mmdetection_background_becomes_the_first_class():
-    """Four boxes of three classes."""
+def test_conversion_of_mmdetection_makes_background_the_first_class():
+    """There are four boxes per cell and three classes. Tens number the box, units the class; 0 is background."""
     stored = np.array([11, 12, 10, 21, 22, 20, 31, 32, 30, 41, 42, 40], np.float32)
-    loaded = load("torch", "MMDetection's SSD300", "conv4_3_norm_mbox_conf/bias", stored)
+    loaded = load_parameter("torch", "MMDetection's SSD300", "conv4_3_norm_mbox_conf/bias", stored)
     np.testing.assert_array_equal(loaded, [10, 11, 12, 20, 21, 22, 30, 31, 32, 40, 41, 42])

@@ -1,4 +1,4 @@
-"""Training that starts from published weights."""
+"""Tests of training that starts from published weights."""
 
 import dataclasses
 from pathlib import Path
@@ -13,9 +13,9 @@ from flax.traverse_util import unflatten_dict
 from helpers.cli import TINY, command
 from helpers.published_files import (
     WIDTH,
-    backbone_of,
-    full_classifier,
-    save,
+    backbone_tensors,
+    classifier_and_features,
+    save_safetensors,
 )
 
 from ssd_jax import config
@@ -28,90 +28,97 @@ from ssd_jax.weights.importing import import_weights, write_run
 from ssd_jax.weights.presets import SSD300, parameter_shapes
 
 
-def start_params(config, fresh):
-    """Return the parameters that a run with this config starts from."""
-    return initial_params(config, open_pretrained(config), fresh)
+def pretrained_params(config, random_start):
+    """Return the parameters that a run with this config starts from, given its random initial parameters."""
+    return initial_params(config, open_pretrained(config), random_start)
 
 
-def starting_from(path: Path, model: config.Model, **options: Any) -> config.Config:
+def config_with_pretrained(path: Path, model: config.Model, **options: Any) -> config.Config:
+    """Return the config of a run that starts from a file or run at ``path``."""
     return config.Config(model=model, train=config.Train(pretrained=str(path), **options))
 
 
-def fresh_params(model: config.Model) -> Any:
+def random_params(model: config.Model) -> Any:
+    """Return random parameters of a model. Drawing them with NumPy needs no compilation."""
     rng = np.random.default_rng(9)
     shapes = parameter_shapes(model).items()
     return unflatten_dict({path: jnp.asarray(rng.normal(size=s), jnp.float32) for path, s in shapes}, sep="/")
 
 
 @pytest.fixture(scope="module")
-def cells() -> config.Model:
-    """SSD300 of the same width for other classes, one of which VOC has."""
+def cell_model() -> config.Model:
+    """SSD300 of the same width as the fixture ``ssd300``, for two classes of which VOC has one."""
     return dataclasses.replace(SSD300.model(config.SSD300_VOC_BOXES), class_names=("RBC", "car"), width=WIDTH)
 
 
-def test_training_starts_from_a_backbone(ssd300, imported, cells, tmp_path, capsys):
-    file = save(tmp_path / "vgg.safetensors", backbone_of(ssd300))
-    fresh = fresh_params(cells)
-    started = start_params(starting_from(file, cells), fresh)
-    jax.tree.map(np.testing.assert_array_equal, started["vgg"], imported.params["vgg"])
-    for name in fresh.keys() - {"vgg"}:
-        jax.tree.map(np.testing.assert_array_equal, started[name], fresh[name])
+def test_training_starts_from_a_backbone(ssd300, imported_ssd300, cell_model, tmp_path, capsys):
+    file = save_safetensors(tmp_path / "vgg.safetensors", backbone_tensors(ssd300))
+    random_start = random_params(cell_model)
+    started = pretrained_params(config_with_pretrained(file, cell_model), random_start)
+    jax.tree.map(np.testing.assert_array_equal, started["vgg"], imported_ssd300.params["vgg"])
+    for name in random_start.keys() - {"vgg"}:
+        jax.tree.map(np.testing.assert_array_equal, started[name], random_start[name])
     assert f"Starting from {file}: conv1_1, conv1_2" in capsys.readouterr().out
     write_run(import_weights(file), tmp_path / "run")
-    again = start_params(starting_from(tmp_path / "run", cells), fresh)
+    again = pretrained_params(config_with_pretrained(tmp_path / "run", cell_model), random_start)
     jax.tree.map(np.testing.assert_array_equal, again, started)
 
 
-def test_training_from_features_initialises_fc6_and_fc7(ssd300, imported, cells, tmp_path, capsys):
-    file, fresh = save(tmp_path / "features", full_classifier(ssd300)[1]), fresh_params(cells)
-    started = start_params(starting_from(file, cells), fresh)
+def test_training_from_features_initialises_fc6_and_fc7(ssd300, imported_ssd300, cell_model, tmp_path, capsys):
+    file, random_start = (
+        save_safetensors(tmp_path / "features", classifier_and_features(ssd300)[1]),
+        random_params(cell_model),
+    )
+    started = pretrained_params(config_with_pretrained(file, cell_model), random_start)
     for name, layer in started["vgg"].items():
-        expected = fresh["vgg"][name] if name in ("fc6", "fc7") else imported.params["vgg"][name]
-        if name != "conv1_1":  # fitted to torchvision's mean
+        expected = random_start["vgg"][name] if name in ("fc6", "fc7") else imported_ssd300.params["vgg"][name]
+        if name != "conv1_1":  # conv1_1 is adapted to the config's mean
             jax.tree.map(np.testing.assert_array_equal, layer, expected)
     assert "(122.99925" in capsys.readouterr().out
 
 
-def test_training_from_a_detector_carries_classes_over_by_name(ssd300, imported, cells, tmp_path, capsys):
-    file, fresh = save(tmp_path / "voc", ssd300), fresh_params(cells)
-    boxes = imported.config.model.default_boxes
-    model = dataclasses.replace(cells, default_boxes=boxes)
+def test_training_from_a_detector_copies_class_channels_by_name(ssd300, imported_ssd300, cell_model, tmp_path, capsys):
+    file, random_start = save_safetensors(tmp_path / "voc", ssd300), random_params(cell_model)
+    boxes = imported_ssd300.config.model.default_boxes
+    model = dataclasses.replace(cell_model, default_boxes=boxes)
     with pytest.raises(UserError, match=r"--train\.transfer"):
-        start_params(starting_from(file, model), fresh)
-    started = start_params(starting_from(file, model, transfer=True), fresh)
+        pretrained_params(config_with_pretrained(file, model), random_start)
+    started = pretrained_params(config_with_pretrained(file, model, transfer=True), random_start)
     assert "kept      1: car" in capsys.readouterr().out
-    jax.tree.map(np.testing.assert_array_equal, started["conv9_2"], imported.params["conv9_2"])
+    jax.tree.map(np.testing.assert_array_equal, started["conv9_2"], imported_ssd300.params["conv9_2"])
     conf = "fc7_mbox_conf"
     for box in range(6):
         bias = np.asarray(started[conf]["bias"]).reshape(6, 3)[box]
         voc = ssd300["conf.1.bias"].reshape(6, 21)[box]
-        assert bias.tolist() == [voc[0], fresh[conf]["bias"][3 * box + 1], voc[1 + VOC_CLASSES.index("car")]]
-    backbone = start_params(starting_from(file, model, backbone_only=True), fresh)
-    jax.tree.map(np.testing.assert_array_equal, backbone["vgg"], imported.params["vgg"])
-    jax.tree.map(np.testing.assert_array_equal, backbone["conv9_2"], fresh["conv9_2"])
-    own = save(tmp_path / "own", published.random_ssd_pytorch(6, 8, WIDTH))
-    assert start_params(starting_from(own, model, backbone_only=True), fresh), "names of classes do not matter"
+        assert bias.tolist() == [voc[0], random_start[conf]["bias"][3 * box + 1], voc[1 + VOC_CLASSES.index("car")]]
+    backbone = pretrained_params(config_with_pretrained(file, model, backbone_only=True), random_start)
+    jax.tree.map(np.testing.assert_array_equal, backbone["vgg"], imported_ssd300.params["vgg"])
+    jax.tree.map(np.testing.assert_array_equal, backbone["conv9_2"], random_start["conv9_2"])
+    own = save_safetensors(tmp_path / "own", published.random_ssd_pytorch(6, 8, WIDTH))
+    assert pretrained_params(config_with_pretrained(own, model, backbone_only=True), random_start), (
+        "class names are not needed for a backbone"
+    )
     with pytest.raises(UserError, match="ssd-jax import-weights"):
-        start_params(starting_from(own, model, transfer=True), fresh)
+        pretrained_params(config_with_pretrained(own, model, transfer=True), random_start)
 
 
-def test_training_refuses_weights_of_another_network(ssd300, cells, tmp_path):
-    file = save(tmp_path / "voc", ssd300)
-    wide = dataclasses.replace(cells, width=0.25)
-    normed = dataclasses.replace(cells, norm="group")
+def test_training_refuses_weights_of_another_network(ssd300, cell_model, tmp_path):
+    file = save_safetensors(tmp_path / "voc", ssd300)
+    wide = dataclasses.replace(cell_model, width=0.25)
+    normed = dataclasses.replace(cell_model, norm="group")
     for model, line in ((wide, "model.width: 0.125 -> 0.25"), (normed, "model.norm: none -> group")):
         for options in ({"transfer": True}, {"backbone_only": True}):
             with pytest.raises(UserError, match=f"{file}: .*\n  {line}"):
-                start_params(starting_from(file, model, **options), {})
+                pretrained_params(config_with_pretrained(file, model, **options), {})
     with pytest.raises(UserError, match="there is no file or folder"):
-        start_params(starting_from(tmp_path / "gone", cells), {})
+        pretrained_params(config_with_pretrained(tmp_path / "gone", cell_model), {})
     with pytest.raises(UserError, match=r"--train\.pretrained"):
-        start_params(config.Config(train=config.Train(backbone_only=True)), {})
+        pretrained_params(config.Config(train=config.Train(backbone_only=True)), {})
 
 
 @pytest.mark.slow
-def test_training_from_a_backbone_keeps_frozen_blocks(ssd300, imported, tmp_path):
-    file = save(tmp_path / "vgg", backbone_of(ssd300))
+def test_training_from_a_backbone_keeps_frozen_blocks(ssd300, imported_ssd300, tmp_path):
+    file = save_safetensors(tmp_path / "vgg", backbone_tensors(ssd300))
     options = (
         "--model.norm",
         "none",
@@ -127,5 +134,5 @@ def test_training_from_a_backbone_keeps_frozen_blocks(ssd300, imported, tmp_path
     params, step = detector.restore_params(tmp_path / "run", run_folder.read_config(tmp_path / "run"), "last")
     assert step == 3
     for name, layer in params["vgg"].items():
-        unchanged = jax.tree.map(lambda a, b: (np.asarray(a) == b).all(), layer, imported.params["vgg"][name])
+        unchanged = jax.tree.map(lambda a, b: (np.asarray(a) == b).all(), layer, imported_ssd300.params["vgg"][name])
         assert all(jax.tree.leaves(unchanged)) == (name[:5] in ("conv1", "conv2")), name

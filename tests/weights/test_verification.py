@@ -1,11 +1,11 @@
-"""Comparison of two lists of detections."""
+"""Tests of comparing detections with those of the reference, and of formatting the comparisons."""
 
 import sys
 
 import helpers.published_keys as published
 import numpy as np
 import pytest
-from helpers.published_files import save
+from helpers.published_files import save_safetensors
 
 from ssd_jax.commands.verify import format_comparison
 from ssd_jax.errors import UserError
@@ -23,8 +23,8 @@ EXPECTED = [
 WIDTH, HEIGHT = 200, 100
 
 
-def detections(*order: int, shift: float = 0.0, score_shift: float = 0.0) -> ImageDetections:
-    """Return EXPECTED in this order, with boxes moved by some pixels and scores raised."""
+def make_detections(*order: int, shift: float = 0.0, score_shift: float = 0.0) -> ImageDetections:
+    """Return detections of EXPECTED by index, with shifted boxes (in pixels) and shifted scores."""
     chosen = [EXPECTED[i] for i in order]
     boxes = np.array([d.box for d in chosen], np.float32).reshape(-1, 4) * [WIDTH, HEIGHT, WIDTH, HEIGHT] + shift
     scores = np.array([d.score + score_shift for d in chosen], np.float32)
@@ -34,17 +34,17 @@ def detections(*order: int, shift: float = 0.0, score_shift: float = 0.0) -> Ima
 @pytest.mark.parametrize(
     ("actual", "mismatches"),
     [
-        (detections(0, 1, 2, 3), 0),
-        (detections(0, 2, 1, 3), 0),  # scores closer than 1e-5
-        (detections(0, 1, 3, 2), 1),  # out of order
-        (detections(0, 1, 2), 1),
-        (detections(1, 2, 3), 1),
-        (detections(), 4),
-        (detections(0, 1, 2, 3, 3), 1),
-        (detections(0, 1, 2, 3, shift=0.009), 0),
-        (detections(0, 1, 2, 3, shift=0.011), 8),
-        (detections(0, 1, 2, 3, score_shift=9e-6), 0),
-        (detections(0, 1, 2, 3, score_shift=2e-5), 8),
+        (make_detections(0, 1, 2, 3), 0),
+        (make_detections(0, 2, 1, 3), 0),  # the scores of 1 and 2 differ by less than 1e-5
+        (make_detections(0, 1, 3, 2), 1),  # out of order
+        (make_detections(0, 1, 2), 1),
+        (make_detections(1, 2, 3), 1),
+        (make_detections(), 4),
+        (make_detections(0, 1, 2, 3, 3), 1),
+        (make_detections(0, 1, 2, 3, shift=0.009), 0),
+        (make_detections(0, 1, 2, 3, shift=0.011), 8),
+        (make_detections(0, 1, 2, 3, score_shift=9e-6), 0),
+        (make_detections(0, 1, 2, 3, score_shift=2e-5), 8),
     ],
 )
 def test_compare_detections_counts_mismatches(actual, mismatches):
@@ -54,12 +54,12 @@ def test_compare_detections_counts_mismatches(actual, mismatches):
 
 
 def test_compare_detections_compares_labels():
-    other = detections(0, 1, 2, 3)._replace(labels=np.array([1, 1, 1, 2], np.int32))
+    other = make_detections(0, 1, 2, 3)._replace(labels=np.array([1, 1, 1, 2], np.int32))
     assert compare_detections(other, EXPECTED, WIDTH, HEIGHT)[0].difference == 2
 
 
-def test_compare_detections_of_two_empty_lists():
-    assert all(comparison.passed for comparison in compare_detections(detections(), [], WIDTH, HEIGHT))
+def test_compare_detections_passes_for_two_empty_lists():
+    assert all(comparison.passed for comparison in compare_detections(make_detections(), [], WIDTH, HEIGHT))
 
 
 def test_comparison_with_nan_fails():
@@ -76,9 +76,9 @@ def test_format_comparison_has_a_row_per_comparison_and_marks_failures():
     assert "<--" in lines[2] and "<--" not in lines[1]
 
 
-def test_verify_weights_without_torch(tmp_path, monkeypatch):
+def test_verify_weights_requires_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    file = save(tmp_path / "file", published.random_ssd_pytorch(6, 21, 0.125))
+    file = save_safetensors(tmp_path / "file", published.random_ssd_pytorch(6, 21, 0.125))
     with pytest.raises(UserError, match=r"torch.*\[parity\]"):
         verify_weights(file, sample_image())
 

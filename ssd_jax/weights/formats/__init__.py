@@ -1,7 +1,8 @@
 """Readers and writers of weight files.
 
-``weight_file`` recognises the format and calls its reader. Readers return arrays by key, run no code of a file, and
-raise UserError for files that are corrupt or hostile. ``reading`` has what they share.
+``weight_file`` recognises the format of a file and calls the reader for it. A reader returns arrays by key, runs no
+code of the file, and raises UserError if the file is corrupt or hostile. ``reading`` has functions that the readers
+share.
 """
 
 import lazy_loader as lazy

@@ -1,9 +1,9 @@
 """Read weights from a ``.caffemodel``, a binary protobuf, without Caffe.
 
-Only the fields in `_SCHEMA` are read; protobuf skips all others. Numbers and defaults of fields:
-src/caffe/proto/caffe.proto of github.com/weiliu89/caffe at d9f9dfe5 (branch ssd in 2016). Fields that
-PriorBoxParameter got later: its fork MhLiao/TextBoxes_plusplus at f7b126ab. Fields shared with Caffe have BVLC's
-numbers.
+Only the fields in `_SCHEMA` are read; protobuf skips all others. The numbers and defaults of the fields come from
+src/caffe/proto/caffe.proto of github.com/weiliu89/caffe at d9f9dfe5 (branch ssd in 2016), those of the fields that
+were added to PriorBoxParameter later from its fork MhLiao/TextBoxes_plusplus at f7b126ab. Fields that BVLC's Caffe has,
+too, have the same numbers there.
 """
 
 import math
@@ -20,53 +20,56 @@ from ssd_jax.weights.formats.reading import check_file, check_printable, to_nati
 
 
 class PriorBox(NamedTuple):
-    """Default boxes of a PriorBox layer. Lengths are in pixels of the network's input."""
+    """Settings of a PriorBox layer, which makes default boxes. Lengths are in pixels of the network's input."""
 
     min_sizes: tuple[float, ...]
+    """Sides of the smaller squares."""
     max_sizes: tuple[float, ...]
-    """Empty, or as many as ``min_sizes``."""
+    """Sizes that the larger squares are made with: the side is sqrt(min_size * max_size). Empty, or as many as
+    ``min_sizes``."""
     aspect_ratios: tuple[float, ...]
-    """Width over height as stored: without 1, which is always used, and without the ratios that ``flip`` adds."""
+    """Ratios of width to height as stored: without 1, which is always used, and without those that ``flip`` adds."""
     flip: bool
     """Whether 1 / ratio is added for each ratio."""
     clip: bool
-    """Whether boxes are clipped to the image. False if the field is missing; in mid-2016 that meant True, but the
-    authors' scripts always set the field."""
+    """Whether boxes are clipped to the image. False if the field is missing. In mid-2016 a missing field meant True,
+    but the authors' scripts always set it."""
     variances: tuple[float, ...]
-    """Variances of cx, cy, w, h. One stored number applies to all four; the default is 0.1."""
+    """Variances of cx, cy, w, h. A single stored number is used for all four; the default is 0.1."""
     step: float | None
-    """Distance of neighbouring cells. None: the side of the input over that of the feature map."""
+    """Distance of neighbouring cells in pixels. None: the side of the input divided by that of the feature map."""
     offset: float
-    """Position of a box centre in its cell, in steps."""
+    """Position of a box centre in its cell, as a fraction of ``step``."""
     image_size: int | None = None
-    """Side that sizes are relative to. None: that of the input, as in all of SSD's own snapshots."""
+    """Image side in pixels that the sizes are relative to. None: the side of the input, as in all snapshots of SSD's
+    authors."""
 
 
 class CaffeNet(NamedTuple):
     """Content of a ``.caffemodel``."""
 
     tensors: dict[str, np.ndarray]
-    """float32 arrays by ``<layer>.<blob number>``, in the order of the file. Blob 0 of a convolution is the weight
-    (o, i, h, w), of InnerProduct (o, i), and blob 1 the bias (o,); blob 0 of Normalize is the scale (c,), or (1,) if
-    channels share it."""
+    """float32 arrays by ``<layer>.<blob number>``, in the order of the file. Blob 0 is the weight, (o, i, h, w) for a
+    convolution and (o, i) for InnerProduct, and blob 1 is the bias (o,). Blob 0 of Normalize is the scale: (c,), or
+    (1,) if all channels share one number."""
     priors: dict[str, PriorBox]
-    """Default boxes by layer. Empty for backbones, and for snapshots without the settings of their layers."""
+    """Settings of PriorBox layers by layer name. Empty for backbones, and for snapshots without these settings."""
 
 
 def read_caffe(file: Path) -> CaffeNet:
-    """Read the blobs of all layers and the settings of PriorBox layers.
+    """Read a ``.caffemodel`` file and return the blobs of all layers and the settings of PriorBox layers.
 
-    Both layer formats are read: the current one, and V1 from before 2015, as in VGG_ILSVRC_16_layers.caffemodel.
+    Layers may have the current format, or the format V1 from before 2015, as in VGG_ILSVRC_16_layers.caffemodel.
 
     Raises:
-        UserError: If the file is missing, corrupt, of another format, or contradicts itself.
+        UserError: If the file is missing or corrupt, has another format, or contradicts itself.
     """
     check_file(file)
     with user_errors_on_parse(file):
         net = _net_class().FromString(file.read_bytes())
         if any(layer.HasField("layer") for layer in net.layers):
             raise UserError(
-                f"{file}: written in Caffe's format of 2013. Convert it with Caffe's tool upgrade_net_proto_binary."
+                f"{file}: is written in Caffe's format of 2013. Convert it with Caffe's tool upgrade_net_proto_binary."
             )
         tensors = _read_blobs(file, [*net.layers, *net.layer])
         priors = {
@@ -76,26 +79,27 @@ def read_caffe(file: Path) -> CaffeNet:
         }
     if not tensors:
         raise UserError(
-            f"{file}: contains no layer with weights. Name the .caffemodel: a .prototxt is the network without "
-            "weights, a .solverstate the state of its training."
+            f"{file}: contains no layer with weights. Name the .caffemodel file: a .prototxt file describes the "
+            "network without weights, and a .solverstate file contains the state of its training."
         )
     return CaffeNet(tensors, priors)
 
 
 # ---- blobs ----
 
-# The type of a layer is a name, or a number in V1.
+# Types of layers: names in the current format, numbers in V1.
 _INNER_PRODUCT, _CONVOLUTION, _NORMALIZE = {"InnerProduct", 14}, {"Convolution", 4}, {"Normalize"}
 
 
 def _read_blobs(file: Path, layers: list[Any]) -> dict[str, np.ndarray]:
+    """Return the blobs of all layers by ``<layer>.<blob number>``."""
     tensors: dict[str, np.ndarray] = {}
     for layer in layers:
         for number, blob in enumerate(layer.blobs):
             name = f"{layer.name}.{number}"
             if name in tensors:
                 raise UserError(f"{file}: two layers have the name {layer.name!a}. Save it again with Caffe.")
-            tensors[name] = _squeeze(layer.type, number, _read_blob(file, name, blob))
+            tensors[name] = _remove_leading_axes(layer.type, number, _read_blob(file, name, blob))
     check_printable(tensors)
     return tensors
 
@@ -107,14 +111,14 @@ def _read_blob(file: Path, name: str, blob: Any) -> np.ndarray:
     shape = [blob.num, blob.channels, blob.height, blob.width] if legacy else list(blob.shape.dim)
     if min(shape, default=1) < 1 or math.prod(shape) != len(values):
         raise UserError(
-            f"{file}: {name!a} has the shape {tuple(shape)}, but {len(values)} values. The file is corrupt, or written "
-            "by a Caffe that stores weights in other fields."
+            f"{file}: {name!a} has the shape {tuple(shape)}, but {len(values)} values. The file is corrupt, or was "
+            "written by a Caffe that stores weights in other fields."
         )
     return values.reshape(shape)
 
 
-def _squeeze(layer_type: str | int, number: int, blob: np.ndarray) -> np.ndarray:
-    """Remove the leading axes of length 1 of legacy blobs, which all have four axes."""
+def _remove_leading_axes(layer_type: str | int, number: int, blob: np.ndarray) -> np.ndarray:
+    """Return a blob without the leading axes of length 1 that legacy blobs have, which always have four axes."""
     if layer_type in _NORMALIZE or (layer_type in _CONVOLUTION | _INNER_PRODUCT and number == 1):
         return blob.reshape(-1)
     if layer_type in _INNER_PRODUCT and blob.shape[:-2] == (1, 1):
@@ -126,14 +130,14 @@ def _squeeze(layer_type: str | int, number: int, blob: np.ndarray) -> np.ndarray
 
 
 def _read_prior(file: Path, layer: str, param: Any) -> PriorBox:
-    """Read the settings of a PriorBox layer, with the defaults of src/caffe/layers/prior_box_layer.cpp."""
-    min_sizes, max_sizes = _decimals(param.min_size), _decimals(param.max_size)
-    ratios = _decimals(param.aspect_ratio)
-    variances = _decimals(param.variance) or (0.1,)
+    """Return the settings of a PriorBox layer, with the defaults of src/caffe/layers/prior_box_layer.cpp."""
+    min_sizes, max_sizes = _to_decimals(param.min_size), _to_decimals(param.max_size)
+    ratios = _to_decimals(param.aspect_ratio)
+    variances = _to_decimals(param.variance) or (0.1,)
     variances = variances * 4 if len(variances) == 1 else variances
-    step = _square_setting(file, layer, param, "step", "step_h", "step_w")
-    image_size = _square_setting(file, layer, param, "img_size", "img_h", "img_w")
-    (offset,) = _decimals([param.offset])
+    step = _read_square_setting(file, layer, param, "step", "step_h", "step_w")
+    image_size = _read_square_setting(file, layer, param, "img_size", "img_h", "img_w")
+    (offset,) = _to_decimals([param.offset])
     positive = (*min_sizes, *max_sizes, *ratios, *variances, 1 if step is None else step)
     if (
         not min_sizes
@@ -150,10 +154,10 @@ def _read_prior(file: Path, layer: str, param: Any) -> PriorBox:
     return PriorBox(min_sizes, max_sizes, ratios, param.flip, param.clip, variances, step, offset, side)
 
 
-def _square_setting(file: Path, layer: str, param: Any, side: str, height: str, width: str) -> float | None:
-    """Return a setting that is stored once for both axes or once for each. None if it is missing."""
+def _read_square_setting(file: Path, layer: str, param: Any, side: str, height: str, width: str) -> float | None:
+    """Return a setting that is stored as one field, or as two equal fields for height and width. None if missing."""
     stored = [name for name in (side, height, width) if param.HasField(name)]
-    values = set(_decimals([getattr(param, name) for name in stored]))
+    values = set(_to_decimals([getattr(param, name) for name in stored]))
     if not stored:
         return None
     if stored not in ([side], [height, width]) or len(values) > 1:
@@ -164,14 +168,14 @@ def _square_setting(file: Path, layer: str, param: Any, side: str, height: str, 
     return values.pop()
 
 
-def _decimals(numbers: Any) -> tuple[float, ...]:
-    """Return float32 numbers as the decimal numbers that were meant: 0.1, not 0.10000000149."""
+def _to_decimals(numbers: Any) -> tuple[float, ...]:
+    """Return float32 numbers as the shortest decimal numbers that they stand for: 0.1, not 0.10000000149."""
     return tuple(float(str(np.float32(number))) for number in numbers)
 
 
 # ---- the schema ----
 
-# An excerpt of caffe.proto. V1LayerParameter.layer is a message there, and V1LayerParameter.type an enum.
+# An excerpt of caffe.proto. In the original, V1LayerParameter.layer is a message, and V1LayerParameter.type an enum.
 _SCHEMA = """
 message BlobShape {
   repeated int64 dim = 1;
@@ -222,7 +226,7 @@ _FIELD = re.compile(r"(optional|repeated) (\w+) (\w+) = (\d+)(?: \[default = ([\
 
 @cache
 def _net_class() -> Any:
-    """Return protobuf's class for NetParameter."""
+    """Return the class that protobuf generates for the message NetParameter of the schema."""
     package = "ssd_jax.caffe"
     schema = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto2")
     for message, body in re.findall(r"message (\w+) \{(.*?)\}", _SCHEMA, re.DOTALL):

@@ -1,11 +1,11 @@
 """Read weights from HDF5 files of Keras 1, 2 and 3, without Keras.
 
-HDF5's own library, written in C, hangs on corrupt files without a way to interrupt it, and opens other files that a
-file refers to. pyfive is pure Python and opens no other files. A hostile file can make it read the same bytes again
-and again, so the bytes that it reads are counted.
+The C library of HDF5 can hang on corrupt files and cannot be interrupted then, and it opens other files that a file
+refers to. Therefore pyfive is used: it is written in Python and opens no other files. A hostile file can make pyfive
+read the same bytes again and again, so the number of bytes that pyfive reads is limited.
 
-Sources: Keras 2.2, keras/engine/saving.py, at 0246317e of github.com/keras-team/keras (Keras 1 has the same layout:
-keras/engine/topology.py at 001c03d9); Keras 3.15, keras/src/saving/saving_lib.py.
+Sources: Keras 2.2, keras/engine/saving.py, at 0246317e of github.com/keras-team/keras (files of Keras 1 are organised
+in the same way: keras/engine/topology.py at 001c03d9); Keras 3.15, keras/src/saving/saving_lib.py.
 """
 
 import io
@@ -30,20 +30,21 @@ from ssd_jax.weights.formats.reading import (
 )
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_COMPACT, _CONTIGUOUS, _CHUNKED = 0, 1, 2  # HDF5 File Format Specification, Data Layout Message
-_DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3  # the same, Filter Pipeline Message
+_COMPACT, _CONTIGUOUS, _CHUNKED = 0, 1, 2  # layout classes: HDF5 File Format Specification, Data Layout Message
+_DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3  # filter ids: Filter Pipeline Message
 
 
 def read_keras(file: Path) -> dict[str, np.ndarray]:
-    """Read the weights of a ``.h5`` file written by ``save_weights`` or ``save``.
+    """Read a ``.h5`` file written by Keras' ``save_weights`` or ``save``, and return its weights.
 
     Returns:
-        Arrays by ``<layer>.<number>``, in the file's order of layers and weights, in C order, floats as float32. Weight
-        0 of a convolution is the kernel (h, w, i, o), weight 1 the bias. Optimizer states of whole models are skipped.
+        Arrays by ``<layer>.<number>``, with layers and weights in the order of the file. The arrays are C-contiguous,
+        and floats are converted to float32. Weight 0 of a convolution is the kernel (h, w, i, o), weight 1 the bias
+        (o,). The optimizer state in files of ``save`` is ignored.
 
     Raises:
-        UserError: If the file is missing, corrupt, of another format, keeps weights in other files, or was written with
-            Theano, whose kernels are mirrored.
+        UserError: If the file is missing or corrupt, has another format, keeps weights in other files, or was written
+            with the Theano backend, whose kernels are mirrored.
     """
     check_file(file)
     with user_errors_on_parse(file):
@@ -56,7 +57,7 @@ def read_keras(file: Path) -> dict[str, np.ndarray]:
                 "pointer was downloaded instead."
             )
         root = pyfive.File(_CountedBytes(data))
-        if root.userblock_size:  # all addresses would be relative to its end
+        if root.userblock_size:  # all addresses would be relative to the end of the user block
             raise ValueError("a user block, which Keras never writes")
         tensors: dict[str, np.ndarray] = {}
         max_bytes = MAX_EXPANSION * len(data)
@@ -76,7 +77,10 @@ def read_keras(file: Path) -> dict[str, np.ndarray]:
 
 
 class _CountedBytes(io.BytesIO):
-    """A file that limits how much pyfive reads. Addresses in the file can lead it in circles."""
+    """A file in memory that raises ValueError when too many bytes are read.
+
+    Addresses in a hostile file can make pyfive read the same bytes again and again.
+    """
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -84,52 +88,58 @@ class _CountedBytes(io.BytesIO):
 
     def read(self, size: int | None = -1) -> bytes:
         data = super().read(size)
-        self._left -= len(data) + 64  # objects made from the data are larger
+        self._left -= len(data) + 64  # pyfive makes objects from the data that are larger
         if self._left < 0:
             raise ValueError("addresses that lead in circles")
         return data
 
 
-# ---- which datasets are weights ----
+# ---- finding the datasets of weights ----
 
 
 def _find_weights(file: Path, root: Any) -> Iterator[tuple[str, Any]]:
-    """Yield name and dataset of each weight."""
-    if "layers" in root and not _names(root, "layer_names"):
+    """Yield the name ``<layer>.<number>`` and the dataset of each weight."""
+    if "layers" in root and not _read_names(root, "layer_names"):
         yield from _find_keras_3_weights(file, root["layers"])
         return
-    top = root if _names(root, "layer_names") else root.get("model_weights")
-    if not isinstance(top, pyfive.Group) or not _names(top, "layer_names"):
+    top = root if _read_names(root, "layer_names") else root.get("model_weights")
+    if not isinstance(top, pyfive.Group) or not _read_names(top, "layer_names"):
         raise UserError(
             f"{file}: an HDF5 file, but not of Keras: the list layer_names is missing. Name a file written by "
             "model.save_weights or model.save."
         )
-    if _text(top.attrs.get("backend")) == "theano":
+    if _to_text(top.attrs.get("backend")) == "theano":
         raise UserError(
             f"{file}: written with Theano, whose kernels are mirrored. Load it with Keras 2 on TensorFlow and save it "
             "again."
         )
-    for layer in _names(top, "layer_names"):
-        group = _child(file, top, layer)
-        for number, name in enumerate(_names(group, "weight_names")):
-            yield f"{layer}.{number}", _child(file, group, name, pyfive.Dataset)
+    for layer in _read_names(top, "layer_names"):
+        group = _get_child(file, top, layer)
+        for number, name in enumerate(_read_names(group, "weight_names")):
+            yield f"{layer}.{number}", _get_child(file, group, name, pyfive.Dataset)
 
 
 def _find_keras_3_weights(file: Path, layers: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the weights in the order of the groups. Groups have the name of the layer's class, and the layer's name
-    as an attribute."""
+    """Yield the name and dataset of each weight of a Keras 3 file, in the order of the groups.
+
+    A group is named after the class of its layer, and has the layer's name as an attribute.
+    """
     for group in layers:
-        variables = _child(file, _child(file, layers, group), "vars")
+        variables = _get_child(file, _get_child(file, layers, group), "vars")
         if "name" not in variables.attrs:
             raise UserError(
                 f"{file}: written by an early Keras 3, without the names of the layers. Load it with Keras into its "
                 'model, and save that with model.save("weights.h5").'
             )
         for number in range(len(variables)):
-            yield f"{_text(variables.attrs['name'])}.{number}", _child(file, variables, str(number), pyfive.Dataset)
+            yield (
+                f"{_to_text(variables.attrs['name'])}.{number}",
+                _get_child(file, variables, str(number), pyfive.Dataset),
+            )
 
 
-def _child(file: Path, group: Any, name: str, kind: type = pyfive.Group) -> Any:
+def _get_child(file: Path, group: Any, name: str, kind: type = pyfive.Group) -> Any:
+    """Return a member of a group. Raises UserError if the group has no member with this name and kind."""
     child = group.get(name)
     if not isinstance(child, kind):
         raise UserError(
@@ -139,15 +149,18 @@ def _child(file: Path, group: Any, name: str, kind: type = pyfive.Group) -> Any:
     return child
 
 
-def _names(group: Any, attribute: str) -> list[str]:
-    """Return a list of names. Keras splits lists that are too long for one attribute and numbers the parts from 0."""
+def _read_names(group: Any, attribute: str) -> list[str]:
+    """Return the list of names in an attribute of a group.
+
+    Keras splits a list that is too long for one attribute into several attributes, numbered from 0.
+    """
     attributes = group.attrs
     numbered = itertools.takewhile(attributes.__contains__, (f"{attribute}{number}" for number in itertools.count()))
     parts = [attribute] if attribute in attributes else numbered
-    return [_text(name) for part in parts for name in attributes[part]]
+    return [_to_text(name) for part in parts for name in attributes[part]]
 
 
-def _text(value: Any) -> str:
+def _to_text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
@@ -155,9 +168,9 @@ def _text(value: Any) -> str:
 
 
 def _read_dataset(file: Path, name: str, dataset: Any, data: bytes) -> np.ndarray:
-    """Read a dataset after checking that it contains numbers, and that they are in the file."""
+    """Return the array of a dataset. Raises UserError if it has no numbers, or if they are not in the file."""
     shape, dtype, storage = dataset.shape, dataset.dtype, dataset.id
-    if dtype == np.dtype("V2") and _text(dataset.attrs.get("dtype")) == "bfloat16":
+    if dtype == np.dtype("V2") and _to_text(dataset.attrs.get("dtype")) == "bfloat16":
         dtype = np.dtype(ml_dtypes.bfloat16)
     elif dtype.kind not in "fiub":
         raise UserError(f"{file}: {name!a} contains {dtype}, not numbers. The file is corrupt or not of a network.")
@@ -177,7 +190,10 @@ def _read_dataset(file: Path, name: str, dataset: Any, data: bytes) -> np.ndarra
 
 
 def _check_chunks(file: Path, name: str, dataset: Any, max_bytes: int) -> None:
-    """Check that all chunks exist, and that none unpacks to more than its part of the array."""
+    """Raise an error if a chunk is missing, or if a chunk unpacks to more bytes than its part of the array has.
+
+    Such a dataset could fill the memory, or would be read with zeros for the missing values.
+    """
     storage, size = dataset.id, math.prod(dataset.chunks) * dataset.dtype.itemsize
     filters = [entry["filter_id"] for entry in storage.filter_pipeline or ()]
     if not set(filters) <= {_DEFLATE, _SHUFFLE, _FLETCHER32} or filters.count(_DEFLATE) > 1:
@@ -191,5 +207,5 @@ def _check_chunks(file: Path, name: str, dataset: Any, max_bytes: int) -> None:
         if packed:
             _, stored = storage.read_direct_chunk(chunk.chunk_offset)
             unpacked = zlib.decompressobj().decompress(stored, size + 5)
-            if len(unpacked) > size + 4:  # may include a checksum
+            if len(unpacked) > size + 4:  # the chunk may include a checksum of four bytes
                 raise ValueError(f"{name}: a chunk that unpacks to more than its size")

@@ -15,8 +15,11 @@ from ssd_jax.files import user_errors_on_read
 T = TypeVar("T")
 
 MAX_EXPANSION = 8
-"""Maximum size of the arrays relative to the size of the file. They can be larger than the file: float16 doubles in
-size, tensors may share their storage, and zeros can be compressed."""
+"""Maximum number of bytes of all arrays, divided by the size of the file.
+
+The arrays can be larger than the file, because float16 becomes float32, tensors may share their storage, and zeros can
+be compressed.
+"""
 
 _FLOATS = [np.dtype(name) for name in ("f2", "f4", "f8", ml_dtypes.bfloat16)]
 
@@ -31,32 +34,36 @@ def check_file(file: Path) -> None:
 
 @contextmanager
 def user_errors_on_parse(file: Path) -> Iterator[None]:
-    """Convert any exception of the block, which parses the bytes of ``file``, into a UserError that names the file.
+    """Convert any exception in the ``with`` block, which parses ``file``, into a UserError that names the file.
 
     A corrupt file can make protobuf, pyfive, zipfile and numpy raise almost anything.
     """
     with (
         user_errors_on_read(file, "Check its permissions."),
         user_errors(f"{file}: corrupt, or not a weight file", "Copy or download it again.", reason=_parse_reason),
-        # pyfive warns about attributes that are not used, numpy about values that are infinite as float32, which
-        # `importing` checks.
+        # pyfive warns about attributes that are not used here. numpy warns about values that are infinite as float32;
+        # `importing` refuses such values.
         warnings.catch_warnings(action="ignore"),
     ):
         yield
 
 
 def _parse_reason(error: Exception) -> str | None:
+    """Return the reason for the message, in ASCII. None for an OSError, which is no error of parsing."""
     return None if isinstance(error, OSError) else ascii(error_reason(error)[:200])
 
 
 def check_printable(names: Iterable[str]) -> None:
-    """Raise ValueError if a tensor name cannot be printed."""
+    """Raise ValueError if a tensor name contains characters that cannot be printed."""
     if not all(name.isprintable() for name in names):
         raise ValueError("tensor names contain unprintable characters")
 
 
 def strip_prefixes(tensors: dict[str, T]) -> dict[str, T]:
-    """Remove prefixes that all names have from wrappers: a training module around the network, and DataParallel."""
+    """Return the tensors without the prefixes ``model.`` and ``module.``, if all names have them.
+
+    A training module around the network and DataParallel add these prefixes.
+    """
     for prefix in ("model.", "module."):
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
@@ -64,6 +71,6 @@ def strip_prefixes(tensors: dict[str, T]) -> dict[str, T]:
 
 
 def to_native_array(array: np.ndarray) -> np.ndarray:
-    """Copy an array in C order and native byte order. Floats become float32."""
+    """Return a copy of an array in C order and native byte order. Floats become float32."""
     dtype = np.float32 if array.dtype.newbyteorder("=") in _FLOATS else array.dtype.newbyteorder("=")
     return np.array(array, dtype, order="C")

@@ -1,4 +1,4 @@
-"""Read and write tensors as safetensors."""
+"""Read and write safetensors files."""
 
 import os
 from collections.abc import Mapping
@@ -12,13 +12,14 @@ from ssd_jax.weights.formats.reading import check_file, strip_prefixes, to_nativ
 
 
 def read_safetensors(file: Path) -> dict[str, np.ndarray]:
-    """Read the tensors of a ``.safetensors`` file.
+    """Read a ``.safetensors`` file and return its tensors.
 
     Returns:
-        Arrays by name, in C order, floats as float32. Prefixes of wrappers are removed from the names.
+        C-contiguous arrays by name; floats are converted to float32. Prefixes of wrappers such as DataParallel are
+        removed from the names.
 
     Raises:
-        UserError: If the file is missing, corrupt or of another format.
+        UserError: If the file is missing or corrupt, or has another format.
     """
     check_file(file)
     with user_errors_on_parse(file):
@@ -27,7 +28,13 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
 
 
 def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write arrays of any dtype and memory order by name, atomically. Raises UserError if writing fails."""
+    """Write arrays, by name, to a ``.safetensors`` file. The file appears only when it is complete.
+
+    The arrays may have any dtype that safetensors supports, and any memory order.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
     # safetensors writes the memory as it is, so that a transposed view would be read back as another array.
     data = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in tensors.items()})
     temporary = file.with_name(file.name + ".tmp")

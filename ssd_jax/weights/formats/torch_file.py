@@ -1,6 +1,6 @@
 """Read tensors from files of ``torch.save``, without torch.
 
-Formats: pytorch 2.14, torch/serialization.py.
+Source of both formats: pytorch 2.14, torch/serialization.py.
 """
 
 import io
@@ -25,22 +25,23 @@ from ssd_jax.weights.formats.torch_pickle import PickleLoader, StateDict, Storag
 
 _MAGIC_NUMBER, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
-# Keys under which training scripts keep the weights: mmdetection; lufficc and torchvision's references; others.
+# Keys under which training scripts store the weights. mmdetection uses the first, lufficc and torchvision's references
+# the second, and various scripts the others.
 _WEIGHT_KEYS = ("state_dict", "model", "model_state_dict", "net", "weights")
 
 
 def read_torch(file: Path) -> dict[str, np.ndarray]:
-    """Read the tensors of a ``.pth``, ``.pt`` or ``.bin`` file in either format of ``torch.save``.
+    """Read a ``.pth``, ``.pt`` or ``.bin`` file in either format of ``torch.save``, and return its tensors.
 
-    Nothing that the file names is imported or called.
+    The file can name modules and functions; none of them is imported or called.
 
     Returns:
-        Arrays by name, in C order, floats as float32. Of a training checkpoint only the weights are returned, and
-        prefixes of wrappers are removed from the names.
+        C-contiguous arrays by name; floats are converted to float32. Of a training checkpoint only the weights are
+        returned. Prefixes of wrappers such as DataParallel are removed from the names.
 
     Raises:
-        UserError: If the file is missing, corrupt, of another format, or contains anything but plain data and tensors,
-            such as a call of ``os.system``.
+        UserError: If the file is missing or corrupt, has another format, or contains anything but plain data and
+            tensors, such as a call of ``os.system``.
     """
     check_file(file)
     with user_errors_on_parse(file):
@@ -54,11 +55,14 @@ def read_torch(file: Path) -> dict[str, np.ndarray]:
 # ---- the two formats ----
 
 _StorageBytes = Callable[[str], bytes | memoryview]
-"""Returns the bytes of a storage by its key."""
+"""Function from the key of a storage to its bytes."""
 
 
 def _load_zip(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
-    """Load the format since torch 1.6: <any name>/data.pkl, and each storage in <any name>/data/<key>."""
+    """Load a file in the format since torch 1.6, and return the unpickled content and a function that reads storages.
+
+    The file is a zip archive with the pickle in <any name>/data.pkl and each storage in <any name>/data/<key>.
+    """
     archive = zipfile.ZipFile(io.BytesIO(data))
     pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
     if len(pickles) != 1:
@@ -75,9 +79,14 @@ def _load_zip(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
 
 
 def _load_legacy(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
-    """Load the format before torch 1.6: five pickles, then each storage after its number of elements."""
+    """Load a file in the format before torch 1.6, and return the unpickled content and a function that reads storages.
+
+    The file has five pickles. The storages follow, each one after its number of elements.
+    """
     if data[257:262] == b"ustar":
-        raise UserError(f"{file}: a tar file, as torch wrote before 0.1.11. Load it with torch and save it again.")
+        raise UserError(
+            f"{file}: is a tar file, as torch wrote before version 0.1.11. Load it with torch and save it again."
+        )
     if not data.startswith(b"\x80"):
         raise UserError(
             f"{file}: not a file of torch.save, it begins with {data[:20]!r}. If that is text, a web page or a Git LFS "
@@ -85,12 +94,14 @@ def _load_legacy(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
         )
     stream, loader = io.BytesIO(data), PickleLoader(file)
     if loader.load(stream) != _MAGIC_NUMBER or loader.load(stream) != _PROTOCOL:
-        raise UserError(f"{file}: a pickle, but not of torch.save. Save the tensors with torch or as safetensors.")
-    loader.load(stream)  # describes the machine that wrote it
+        raise UserError(
+            f"{file}: is a pickle, but was not written by torch.save. Save the tensors with torch or as safetensors."
+        )
+    loader.load(stream)  # a description of the machine that wrote the file
     content, keys = loader.load(stream), loader.load(stream)
     buffers: dict[str, memoryview] = {}
     for key in keys:
-        if type(key) is not str:  # before it is hashed
+        if type(key) is not str:  # hashing another key could take forever
             raise ValueError("a storage key that is not text")
         storage = loader.storages[key]
         if int.from_bytes(stream.read(8), "little") != storage.length:
@@ -105,11 +116,14 @@ def _load_legacy(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
     return content, buffers.__getitem__
 
 
-# ---- from the content to arrays ----
+# ---- conversion of the unpickled content to arrays ----
 
 
 def _check_mmdetection_version(file: Path, content: Any) -> None:
-    """Refuse versions 0 and 1, whose keys are those of 2.0 with other meanings. Only the metadata tells them apart."""
+    """Raise UserError if a file was written by MMDetection before 2.0.
+
+    Its keys are the same as in version 2.0, but the classes are in another order. Only the metadata has the version.
+    """
     meta = content.get("meta") if type(content) is StateDict else None
     version = meta.get("mmdet_version") if type(meta) is StateDict else None
     if type(version) is str and version.startswith(("0.", "1.")):
@@ -121,10 +135,10 @@ def _check_mmdetection_version(file: Path, content: Any) -> None:
 
 
 def _find_tensors(file: Path, content: Any) -> dict[str, Tensor]:
-    """Find the dict of tensors in what was saved, and remove prefixes of wrappers."""
+    """Return the tensors of the dict of weights in a file's content, without prefixes of wrappers in their names."""
     saved = content if type(content) is StateDict else {}
-    candidates = map(_tensors_in, [*(saved.get(key) for key in _WEIGHT_KEYS), content])
-    tensors = next(filter(None, candidates), None) or _tensors_in_only_dict(saved)
+    candidates = map(_get_tensors, [*(saved.get(key) for key in _WEIGHT_KEYS), content])
+    tensors = next(filter(None, candidates), None) or _get_tensors_of_only_dict(saved)
     if not tensors:
         names = ", ".join(map(ascii, list(saved)[:10]))[:200] or "no dict"
         raise UserError(
@@ -134,18 +148,20 @@ def _find_tensors(file: Path, content: Any) -> dict[str, Tensor]:
     return strip_prefixes(tensors)
 
 
-def _tensors_in_only_dict(saved: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of the only dict that contains any."""
+def _get_tensors_of_only_dict(saved: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of the only dict in ``saved`` that contains any, or an empty dict."""
     distinct = {id(value): value for value in saved.values()}
-    groups = [tensors for value in distinct.values() if (tensors := _tensors_in(value))]
+    groups = [tensors for value in distinct.values() if (tensors := _get_tensors(value))]
     return groups[0] if len(groups) == 1 else {}
 
 
-def _tensors_in(value: Any) -> dict[str, Tensor]:
+def _get_tensors(value: Any) -> dict[str, Tensor]:
+    """Return the tensors directly in a dict. Empty if ``value`` is no dict."""
     return {k: v for k, v in value.items() if type(v) is Tensor} if type(value) is StateDict else {}
 
 
 def _to_arrays(tensors: Mapping[str, Tensor], storage_bytes: _StorageBytes, max_bytes: int) -> dict[str, np.ndarray]:
+    """Return an array for each tensor. Raises ValueError if all of them take more than ``max_bytes``."""
     buffers: dict[str, bytes | memoryview] = {}
     arrays: dict[str, np.ndarray] = {}
     for name, tensor in tensors.items():
@@ -154,7 +170,7 @@ def _to_arrays(tensors: Mapping[str, Tensor], storage_bytes: _StorageBytes, max_
             raise ValueError(f"{name} has no storage")
         if storage.key not in buffers:
             buffers[storage.key] = storage_bytes(storage.key)
-        view = _view(name, tensor, buffers[storage.key])
+        view = _make_view(name, tensor, buffers[storage.key])
         max_bytes -= view.size * max(view.itemsize, 4)
         if max_bytes < 0:
             raise ValueError(f"tensors that would take more than {MAX_EXPANSION} times the bytes of the file")
@@ -162,8 +178,8 @@ def _to_arrays(tensors: Mapping[str, Tensor], storage_bytes: _StorageBytes, max_
     return arrays
 
 
-def _view(name: str, tensor: Tensor, buffer: bytes | memoryview) -> np.ndarray:
-    """Return a tensor as a view of its storage, after checking that it lies inside."""
+def _make_view(name: str, tensor: Tensor, buffer: bytes | memoryview) -> np.ndarray:
+    """Return a tensor as a view of its storage. Raises ValueError if the tensor does not lie inside the storage."""
     storage, size, stride = tensor.storage, tensor.size, tensor.stride
     if len(buffer) != storage.length * storage.dtype.itemsize:
         raise ValueError(f"{name}: a storage of {len(buffer)} bytes for {storage.length} {storage.dtype}")
@@ -176,5 +192,5 @@ def _view(name: str, tensor: Tensor, buffer: bytes | memoryview) -> np.ndarray:
     if math.prod(size) and last >= storage.length:
         raise ValueError(f"{name}: a tensor larger than its storage")
     item = storage.dtype.itemsize
-    # numpy checks the bounds again.
+    # np.ndarray checks the bounds again.
     return np.ndarray(size, storage.dtype, buffer, first * item, [step * item for step in stride])

@@ -1,16 +1,17 @@
-"""Load the pickles in files of ``torch.save`` without importing or calling anything that they name.
+"""Load the pickles in files of ``torch.save`` without importing or calling anything that the pickles name.
 
 A pickle is a program that names functions and calls them. Python's unpickler executes it here, with three limits:
 
 - Before a pickle is executed, `pickletools` checks that it has only the instructions that describe plain data.
 - Instructions that create dicts, sets and objects are replaced by calls of the stand-ins below. A dict of Python hashes
-  its keys, which takes forever for some nested tuples; the stand-in drops keys that are not strings.
-- Names are looked up in a table of stand-ins and never imported.
+  its keys, which takes forever for some nested tuples; `StateDict`, its stand-in, drops keys that are not strings.
+- Names of functions and classes are looked up in a table of stand-ins and never imported.
 
-Everything that a pickle can get hold of is thus a string, a number, a tuple, a list, or an instance of one of the
-classes of this module, whose attributes an instruction can change only through ``__setstate__``.
+Thus a pickle can only create strings, numbers, tuples, lists, and instances of the classes of this module. An
+instruction can change the attributes of these instances only through ``__setstate__``.
 
-Format: pytorch 2.14, torch/serialization.py. Names written by older versions have the version beside them.
+Source of the format: pytorch 2.14, torch/serialization.py. A comment has the version of torch where a name was written
+by older versions only.
 """
 
 import io
@@ -28,7 +29,7 @@ from ssd_jax.errors import UserError
 
 # The state dict of a detector has some thousands of instructions, a checkpoint with its optimizer tens of thousands.
 _MAX_INSTRUCTIONS = 200_000
-# Only paths are made from more than ten arguments: their parts.
+# Only calls that make a path have more than ten arguments: the parts of the path.
 _MAX_ARGUMENTS = 100
 
 _DTYPES = {
@@ -49,19 +50,20 @@ _DTYPES = {
 
 
 class Storage(NamedTuple):
-    """A flat array in the file. Several tensors may share one."""
+    """A flat array in the file. Several tensors may share a storage."""
 
     dtype: np.dtype
     key: str
-    """Key that the file finds the array by."""
+    """Key of the array in the file."""
     length: int
+    """Number of elements."""
     start: int = 0
-    """Start of the view that offsets of tensors count from, in elements. Only the legacy format has views."""
+    """Element that offsets of tensors count from. It is not 0 only for views of a storage in the legacy format."""
 
 
 @dataclass(slots=True)
 class Tensor:
-    """Position of a tensor in a storage, in elements. The values are not checked until the tensor is read."""
+    """Position of a tensor in a storage, counted in elements. The fields are checked when the tensor is read."""
 
     storage: Any = None
     offset: Any = 0
@@ -69,12 +71,12 @@ class Tensor:
     stride: Any = ()
 
     def __setstate__(self, state: Any) -> None:
-        if self.storage is None:  # torch 0.1 makes an empty tensor first
+        if self.storage is None:  # torch 0.1 makes an empty tensor and sets its state afterwards
             self.storage, self.offset, self.size, self.stride = state
 
 
 class StateDict(dict[str, Any]):
-    """A dict whose keys are strings. Other items and all attributes, such as ``_metadata``, are dropped."""
+    """A dict that drops items whose keys are not strings, and all attributes, such as ``_metadata``."""
 
     __slots__ = ()
 
@@ -87,7 +89,7 @@ class StateDict(dict[str, Any]):
 
 
 class _Ignored:
-    """Stands for any object that no tensor depends on."""
+    """Stand-in for an object that no tensor depends on."""
 
     __slots__ = ()
 
@@ -102,7 +104,7 @@ class _StorageType(NamedTuple):
 
 
 class _Function:
-    """A function that pickles may call."""
+    """Stand-in for a function or class that pickles may call."""
 
     __slots__ = ("function",)
 
@@ -119,20 +121,20 @@ class _Function:
 
 
 def _ordered_dict(pairs: Any = None) -> StateDict:
-    """Make a dict. Python 3 fills it afterwards; Python 2 passes a list of pairs."""
+    """Return a dict with the given items. Python 2 passes a list of pairs; Python 3 adds the items afterwards."""
     state_dict = StateDict()
     if pairs is not None:
         for key, value in pairs:
             state_dict[key] = value
-        pairs.clear()  # a small file that names the same list many times cannot fill the memory with copies
+        pairs.clear()  # or a small file that uses the same list many times could fill the memory with copies
     return state_dict
 
 
-def _first(value: Any, *rest: Any) -> Any:
+def _first_argument(value: Any, *rest: Any) -> Any:
     return value
 
 
-# Published checkpoints also contain options, counters of learning rate schedules, and metrics.
+# Names of objects that published checkpoints contain besides the weights, such as options and metrics.
 _IGNORED_NAMES = {
     "argparse": "Namespace",
     "collections": "Counter defaultdict",
@@ -148,7 +150,7 @@ _IGNORED_NAMES = {
 }
 _IGNORE = _Function(lambda *args: _Ignored())
 _TENSOR = _Function(lambda storage, offset, size, stride, *rest: Tensor(storage, offset, size, stride))
-_FIRST = _Function(_first)
+_FIRST = _Function(_first_argument)
 _GLOBALS: dict[str, Any] = {
     "collections.OrderedDict": _Function(_ordered_dict),
     "torch._utils._rebuild_tensor": _TENSOR,  # torch 0.2 and 0.3
@@ -162,7 +164,7 @@ _GLOBALS: dict[str, Any] = {
         for name, dtype in _DTYPES.items()
     },
     **{f"{module}.{name}": _IGNORE for module, names in _IGNORED_NAMES.items() for name in names.split()},
-    "ssd_jax.dict": _Function(lambda: StateDict()),  # takes no items, which it would hash
+    "ssd_jax.dict": _Function(lambda: StateDict()),  # without arguments, because dict(items) would hash the keys
     "ssd_jax.set": _IGNORE,
 }
 
@@ -180,35 +182,39 @@ _REPLACEMENTS = {
     "EMPTY_DICT": b"cssd_jax\ndict\n" + pickle.EMPTY_TUPLE + pickle.REDUCE,
     "EMPTY_SET": b"cssd_jax\nset\n" + pickle.EMPTY_TUPLE + pickle.REDUCE,
     "FROZENSET": pickle.TUPLE,
-    "NEWOBJ": pickle.REDUCE,  # stand-ins for classes are functions
-    "NEWOBJ_EX": pickle.POP + pickle.REDUCE,  # without the keyword arguments
-    "FRAME": b"",  # replacements change the length of a frame
+    "NEWOBJ": pickle.REDUCE,  # the stand-in for a class is a function
+    "NEWOBJ_EX": pickle.POP + pickle.REDUCE,  # POP removes the keyword arguments
+    "FRAME": b"",  # a frame has its length, which the replacements change
 }
 
 
 class PickleLoader:
-    """Loads pickles from a file, one after the other."""
+    """Loader of the pickles in a file, which must be loaded one after the other."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.storages: dict[str, Storage] = {}
-        """Storages that the pickles refer to, by key."""
+        """Storages that the loaded pickles refer to, by key."""
 
     def load(self, stream: io.BytesIO) -> Any:
-        """Load the next pickle of a stream.
+        """Load the next pickle of a stream and return its object.
 
         Returns:
-            Strings, numbers, tuples, lists, `StateDict` and `Tensor`.
+            An object made of strings, numbers, tuples, lists, `StateDict`, `Tensor` and other stand-ins.
 
         Raises:
-            UserError: If it names something else than plain data and tensors.
-            Exception: Of any type, if it is corrupt.
+            UserError: If the pickle names anything but plain data and tensors.
+            Exception: If the pickle is corrupt. The exception can have any type.
         """
-        return _Unpickler(self, _check_instructions(stream)).load()
+        return _Unpickler(self, _read_checked_pickle(stream)).load()
 
 
-def _check_instructions(stream: io.BytesIO) -> bytes:
-    """Read the next pickle, raise ValueError for instructions that ``torch.save`` never writes, and replace others."""
+def _read_checked_pickle(stream: io.BytesIO) -> bytes:
+    """Return the next pickle of a stream, with the instructions in `_REPLACEMENTS` replaced.
+
+    Raises:
+        ValueError: If the pickle has an instruction that ``torch.save`` never writes, or is too long.
+    """
     data, checked = stream.getvalue(), bytearray()
     for number, (opcode, argument, start) in enumerate(pickletools.genops(stream)):
         name = opcode.name
@@ -232,11 +238,14 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         stand_in = _GLOBALS.get(f"{module}.{name}")
         if stand_in is None:
-            raise UserError(_refusal(self.loader.file, module, name))
+            raise UserError(_refusal_message(self.loader.file, module, name))
         return stand_in
 
     def persistent_load(self, pid: Any) -> Storage:
-        """Return the storage for ("storage", type, key, device, length), in the legacy format with a view or None."""
+        """Return the storage that a persistent id describes.
+
+        The id is ("storage", type, key, device, length). In the legacy format, a view or None follows.
+        """
         if type(pid) is not tuple or len(pid) not in (5, 6):
             raise ValueError("a persistent id of a shape that torch.save never writes")
         kind, storage_type, key, _, length, *view = pid
@@ -253,19 +262,19 @@ class _Unpickler(pickle.Unpickler):
 
 
 def is_size(value: Any) -> bool:
-    """Return whether a value of a pickle is an integer from 0 up."""
+    """Return whether a value from a pickle is an integer that is not negative."""
     return type(value) is int and value >= 0
 
 
-# Parts of names that act on the machine. No network is made of these.
+# Parts of names of functions that can run programs or change files. No network needs them.
 _DANGEROUS = {
     "os", "posix", "nt", "sys", "_sys", "subprocess", "shutil", "socket", "pty", "runpy", "importlib", "ctypes",
     "webbrowser", "system", "popen", "eval", "exec", "compile", "open", "__import__",
 }  # fmt: skip
 
 
-def _refusal(file: Path, module: str, name: str) -> str:
-    """Return the message for a name that is not in the table."""
+def _refusal_message(file: Path, module: str, name: str) -> str:
+    """Return the error message for a name that is not in the table of stand-ins."""
     if _DANGEROUS & set(f"{module}.{name}".split(".")):
         return (
             f"{file}: refused. It tries to run {f'{module}.{name}'[:200]!a}, which no weight file needs, so it may be "

@@ -1,4 +1,4 @@
-"""Read any weight file. The format is recognised from the first bytes, not from the name."""
+"""Read weight files of all formats. The format is recognised from the first bytes of a file, not from its name."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,18 +19,18 @@ class WeightFile(NamedTuple):
     """Content of a weight file."""
 
     kind: str
-    """``torch``, ``caffe`` or ``keras``: a key of `key_mappings.KEY_MAPPINGS`."""
+    """Kind of file: ``torch`` (also for safetensors), ``caffe`` or ``keras``; a key of `key_mappings.KEY_MAPPINGS`."""
     tensors: Mapping[str, np.ndarray]
-    """Arrays by key, in C order, floats as float32."""
+    """C-contiguous arrays by key; floats are float32."""
     priors: Mapping[str, PriorBox]
-    """Default boxes by layer, from Caffe's snapshots. Empty for other formats."""
+    """Settings of the PriorBox layers of a Caffe snapshot, by layer name. Empty for other formats."""
 
 
 def read_weights(file: Path) -> WeightFile:
-    """Read a .pth, .safetensors, .caffemodel or .h5 file. No code in it is run.
+    """Read a .pth, .safetensors, .caffemodel or .h5 file and return its content. No code in the file is run.
 
     Raises:
-        UserError: If the file is missing, corrupt or of another format.
+        UserError: If the file is missing or corrupt, or has another format.
     """
     check_file(file)
     with user_errors_on_read(file, "Check its permissions."), file.open("rb") as stream:
@@ -45,27 +45,28 @@ def read_weights(file: Path) -> WeightFile:
         case "caffe":
             return WeightFile("caffe", *read_caffe(file))
     raise UserError(
-        f"{file}: not a weight file of a known format, which are torch's .pth, .safetensors, .caffemodel and .h5. "
-        + (f"It begins with {start[:16]!r}{_guess(start)}" if start else "It is empty")
+        f"{file}: is not a weight file of a known format (torch's .pth, .safetensors, .caffemodel or .h5). "
+        + (f"It begins with {start[:16]!r}{_describe_unknown_start(start)}" if start else "It is empty")
     )
 
 
 def _find_format(start: bytes) -> str:
-    """Return the format by its magic number, or an empty string."""
-    # safetensors comes first: it begins with the length of its header, whose lowest byte may be anything.
+    """Return the format of a file from its first bytes, or an empty string if the format is unknown."""
+    # safetensors must be checked first. Such a file begins with the length of its header, so its first byte may be the
+    # first byte of any other format.
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 30:
         return "safetensors"
     if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80" or start[257:262] == b"ustar":
-        return "torch"  # a zip file; a pickle before torch 1.6; a tar file before 0.1.11
+        return "torch"  # a zip file; before torch 1.6 a pickle; before torch 0.1.11 a tar file
     if start[:8] == b"\x89HDF\r\n\x1a\n":
         return "keras"
-    # A protobuf has no magic number. NetParameter begins with its name (field 1) or with a layer (field 100, or 2 in
-    # the first version), all of wire type 2.
+    # A protobuf has no magic number. NetParameter begins with its name (field 1) or with a layer (field 100, or field 2
+    # in the format V1). All of these fields have wire type 2.
     return "caffe" if start[:1] in (b"\x0a", b"\x12") or start[:2] == b"\xa2\x06" else ""
 
 
-def _guess(start: bytes) -> str:
-    """Guess what another file is, for the message."""
+def _describe_unknown_start(start: bytes) -> str:
+    """Return words for the error message if the first bytes look like a web page or a Git LFS pointer."""
     if start.lstrip()[:1] == b"<":
         return ", like a web page; perhaps the download failed"
     if start[:7] == b"version":

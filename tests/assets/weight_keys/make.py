@@ -19,8 +19,8 @@ VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512
 # Extra layers of ssd.pytorch and mmdetection: S before a number stands for stride 2 and padding 1.
 EXTRAS_300 = (256, "S", 512, 128, "S", 256, 128, 256, 128, 256)
 EXTRAS_512 = (256, "S", 512, 128, "S", 256, 128, "S", 256, 128, "S", 256)
-SOURCES_300, BOXES_300 = (512, 1024, 512, 256, 256, 256), (4, 6, 6, 6, 4, 4)
-SOURCES_512, BOXES_512 = (512, 1024, 512, 256, 256, 256, 256), (4, 6, 6, 6, 6, 4, 4)
+CHANNELS_300, BOXES_300 = (512, 1024, 512, 256, 256, 256), (4, 6, 6, 6, 4, 4)
+CHANNELS_512, BOXES_512 = (512, 1024, 512, 256, 256, 256, 256), (4, 6, 6, 6, 6, 4, 4)
 
 Shapes = Iterable[tuple[str, tuple[int, ...]]]
 StoredConv = Callable[[str, int, int, int], Shapes]
@@ -31,14 +31,14 @@ torch.set_default_device("meta")  # only shapes are needed
 # ---- torch ----
 
 
-def keys_of(**modules: nn.Module) -> Shapes:
+def module_shapes(**modules: nn.Module) -> Shapes:
     """Yield the state_dict of a module with these parts. A double underscore stands for a dot."""
     for name, module in modules.items():
         for key, value in module.state_dict().items():
             yield f"{name.replace('__', '.')}.{key}".lstrip("."), tuple(value.shape)
 
 
-def vgg_layers() -> list[nn.Module]:
+def make_vgg_layers() -> list[nn.Module]:
     """Return VGG16 up to conv5_3, then pool5, fc6 and fc7 as in SSD."""
     layers: list[nn.Module] = []
     channels = 3
@@ -52,7 +52,7 @@ def vgg_layers() -> list[nn.Module]:
     return [*layers, nn.MaxPool2d(3, 1, 1), fc6, nn.ReLU(), fc7, nn.ReLU()]
 
 
-def extra_layers(entries: tuple[int | str, ...]) -> list[nn.Module]:
+def make_extra_layers(entries: tuple[int | str, ...]) -> list[nn.Module]:
     """Return the convolutions of the extra layers. Their ReLUs are applied in forward."""
     layers: list[nn.Module] = []
     channels, stride = 1024, 1
@@ -67,8 +67,8 @@ def extra_layers(entries: tuple[int | str, ...]) -> list[nn.Module]:
     return layers
 
 
-def heads(sources: tuple[int, ...], boxes: tuple[int, ...], numbers: int) -> list[nn.Module]:
-    return [nn.Conv2d(d, k * numbers, 3, padding=1) for d, k in zip(sources, boxes, strict=True)]
+def make_heads(channels_of_maps: tuple[int, ...], boxes: tuple[int, ...], numbers: int) -> list[nn.Module]:
+    return [nn.Conv2d(d, k * numbers, 3, padding=1) for d, k in zip(channels_of_maps, boxes, strict=True)]
 
 
 class L2Norm(nn.Module):
@@ -85,79 +85,79 @@ class ConvModule(nn.Module):
         self.conv = conv
 
 
-def ssd_pytorch(classes: int) -> Shapes:
-    return keys_of(
-        vgg=nn.ModuleList(vgg_layers()),
+def ssd_pytorch_shapes(classes: int) -> Shapes:
+    return module_shapes(
+        vgg=nn.ModuleList(make_vgg_layers()),
         L2Norm=L2Norm(),
-        extras=nn.ModuleList(extra_layers(EXTRAS_300)),
-        loc=nn.ModuleList(heads(SOURCES_300, BOXES_300, 4)),
-        conf=nn.ModuleList(heads(SOURCES_300, BOXES_300, classes)),
+        extras=nn.ModuleList(make_extra_layers(EXTRAS_300)),
+        loc=nn.ModuleList(make_heads(CHANNELS_300, BOXES_300, 4)),
+        conf=nn.ModuleList(make_heads(CHANNELS_300, BOXES_300, classes)),
     )
 
 
-def lufficc(size: int, classes: int) -> Shapes:
-    extras, sources, boxes = parts(size)
-    return keys_of(
-        backbone__vgg=nn.ModuleList(vgg_layers()),
-        backbone__extras=nn.ModuleList(extra_layers(extras)),
+def lufficc_shapes(size: int, classes: int) -> Shapes:
+    extras, channels_of_maps, boxes = network_parts(size)
+    return module_shapes(
+        backbone__vgg=nn.ModuleList(make_vgg_layers()),
+        backbone__extras=nn.ModuleList(make_extra_layers(extras)),
         backbone__l2_norm=L2Norm(),
-        box_head__predictor__cls_headers=nn.ModuleList(heads(sources, boxes, classes)),
-        box_head__predictor__reg_headers=nn.ModuleList(heads(sources, boxes, 4)),
+        box_head__predictor__cls_headers=nn.ModuleList(make_heads(channels_of_maps, boxes, classes)),
+        box_head__predictor__reg_headers=nn.ModuleList(make_heads(channels_of_maps, boxes, 4)),
     )
 
 
-def lufficc_v1(size: int, classes: int) -> Shapes:
-    extras, sources, boxes = parts(size)
-    return keys_of(
-        vgg=nn.ModuleList(vgg_layers()),
-        extras=nn.ModuleList(extra_layers(extras)),
-        classification_headers=nn.ModuleList(heads(sources, boxes, classes)),
-        regression_headers=nn.ModuleList(heads(sources, boxes, 4)),
+def lufficc_v1_shapes(size: int, classes: int) -> Shapes:
+    extras, channels_of_maps, boxes = network_parts(size)
+    return module_shapes(
+        vgg=nn.ModuleList(make_vgg_layers()),
+        extras=nn.ModuleList(make_extra_layers(extras)),
+        classification_headers=nn.ModuleList(make_heads(channels_of_maps, boxes, classes)),
+        regression_headers=nn.ModuleList(make_heads(channels_of_maps, boxes, 4)),
         l2_norm=L2Norm(),
     )
 
 
-def mmdetection(size: int, classes: int) -> Shapes:
-    extras, sources, boxes = parts(size)
-    layers = [ConvModule(conv) for conv in extra_layers(extras)]
+def mmdetection_shapes(size: int, classes: int) -> Shapes:
+    extras, channels_of_maps, boxes = network_parts(size)
+    layers = [ConvModule(conv) for conv in make_extra_layers(extras)]
     pairs = [nn.Sequential(*layers[i : i + 2]) for i in range(0, len(layers), 2)]
-    return keys_of(
-        backbone__features=nn.Sequential(*vgg_layers()),
+    return module_shapes(
+        backbone__features=nn.Sequential(*make_vgg_layers()),
         neck__l2_norm=L2Norm(),
         neck__extra_layers=nn.ModuleList(pairs),
-        bbox_head__cls_convs=nn.ModuleList(map(nn.Sequential, heads(sources, boxes, classes + 1))),
-        bbox_head__reg_convs=nn.ModuleList(map(nn.Sequential, heads(sources, boxes, 4))),
+        bbox_head__cls_convs=nn.ModuleList(map(nn.Sequential, make_heads(channels_of_maps, boxes, classes + 1))),
+        bbox_head__reg_convs=nn.ModuleList(map(nn.Sequential, make_heads(channels_of_maps, boxes, 4))),
     )
 
 
-def mmdetection_early(size: int, classes: int) -> Shapes:
-    extras, sources, boxes = parts(size)
-    return keys_of(
-        backbone__features=nn.Sequential(*vgg_layers()),
-        backbone__extra=nn.Sequential(*extra_layers(extras)),
+def early_mmdetection_shapes(size: int, classes: int) -> Shapes:
+    extras, channels_of_maps, boxes = network_parts(size)
+    return module_shapes(
+        backbone__features=nn.Sequential(*make_vgg_layers()),
+        backbone__extra=nn.Sequential(*make_extra_layers(extras)),
         backbone__l2_norm=L2Norm(),
-        bbox_head__reg_convs=nn.ModuleList(heads(sources, boxes, 4)),
-        bbox_head__cls_convs=nn.ModuleList(heads(sources, boxes, classes + 1)),
+        bbox_head__reg_convs=nn.ModuleList(make_heads(channels_of_maps, boxes, 4)),
+        bbox_head__cls_convs=nn.ModuleList(make_heads(channels_of_maps, boxes, classes + 1)),
     )
 
 
-def parts(size: int) -> tuple[tuple[int | str, ...], tuple[int, ...], tuple[int, ...]]:
-    return (EXTRAS_300, SOURCES_300, BOXES_300) if size == 300 else (EXTRAS_512, SOURCES_512, BOXES_512)
+def network_parts(size: int) -> tuple[tuple[int | str, ...], tuple[int, ...], tuple[int, ...]]:
+    return (EXTRAS_300, CHANNELS_300, BOXES_300) if size == 300 else (EXTRAS_512, CHANNELS_512, BOXES_512)
 
 
-def torchvision_ssd() -> Shapes:
+def torchvision_ssd_shapes() -> Shapes:
     model = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None)
     return [(key, tuple(value.shape)) for key, value in model.state_dict().items()]
 
 
-def torchvision_vgg16() -> Shapes:
+def torchvision_vgg16_shapes() -> Shapes:
     return [(key, tuple(value.shape)) for key, value in torchvision.models.vgg16().state_dict().items()]
 
 
 # ---- Caffe and Keras ----
 
 
-def vgg_names() -> Iterator[tuple[str, int, int]]:
+def vgg_convolutions() -> Iterator[tuple[str, int, int]]:
     """Yield (layer, input channels, output channels) by Caffe's names."""
     block, layer, channels = 1, 1, 3
     for entry in VGG16:
@@ -168,52 +168,52 @@ def vgg_names() -> Iterator[tuple[str, int, int]]:
             layer, channels = layer + 1, entry
 
 
-def caffe_conv(name: str, channels: int, out: int, kernel: int) -> Shapes:
+def caffe_conv_shapes(name: str, channels: int, out: int, kernel: int) -> Shapes:
     return [(f"{name}.0", (out, channels, kernel, kernel)), (f"{name}.1", (out,))]
 
 
-def keras_conv(name: str, channels: int, out: int, kernel: int) -> Shapes:
+def keras_conv_shapes(name: str, channels: int, out: int, kernel: int) -> Shapes:
     return [(f"{name}.0", (kernel, kernel, channels, out)), (f"{name}.1", (out,))]
 
 
-def caffe_ssd(
+def ssd_shapes(
     conv: StoredConv, extras: tuple[int, ...], boxes: tuple[int, ...], classes: int, pool6: bool = False
 ) -> Shapes:
     """Yield the blobs of a detector. extras: kernel sizes of conv6_2, conv7_2, ...; conv: how a layer is stored."""
-    for name, channels, out in vgg_names():
+    for name, channels, out in vgg_convolutions():
         yield from conv(name, channels, out, 3)
     yield from conv("fc6", 512, 1024, 3)
     yield from conv("fc7", 1024, 1024, 1)
-    sources = [("conv4_3_norm", 512), ("fc7", 1024)]
+    channels_of_maps = [("conv4_3_norm", 512), ("fc7", 1024)]
     for number, kernel in enumerate(extras, start=6):
         bottleneck, out = (256, 512) if number == 6 else (128, 256)
-        yield from conv(f"conv{number}_1", sources[-1][1], bottleneck, 1)
+        yield from conv(f"conv{number}_1", channels_of_maps[-1][1], bottleneck, 1)
         yield from conv(f"conv{number}_2", bottleneck, out, kernel)
-        sources.append((f"conv{number}_2", out))
+        channels_of_maps.append((f"conv{number}_2", out))
     if pool6:
-        sources.append(("pool6", 256))
+        channels_of_maps.append(("pool6", 256))
     yield "conv4_3_norm.0", (512,)
-    for (name, channels), count in zip(sources, boxes, strict=True):
+    for (name, channels), count in zip(channels_of_maps, boxes, strict=True):
         yield from conv(f"{name}_mbox_loc", channels, count * 4, 3)
         yield from conv(f"{name}_mbox_conf", channels, count * classes, 3)
 
 
-def caffe_vgg16(reduced: bool) -> Shapes:
-    for name, channels, out in vgg_names():
-        yield from caffe_conv(name, channels, out, 3)
+def caffe_vgg16_shapes(reduced: bool) -> Shapes:
+    for name, channels, out in vgg_convolutions():
+        yield from caffe_conv_shapes(name, channels, out, 3)
     if reduced:
-        yield from caffe_conv("fc6", 512, 1024, 3)
-        yield from caffe_conv("fc7", 1024, 1024, 1)
-        yield from caffe_conv("fc8", 1024, 1000, 1)
+        yield from caffe_conv_shapes("fc6", 512, 1024, 3)
+        yield from caffe_conv_shapes("fc7", 1024, 1024, 1)
+        yield from caffe_conv_shapes("fc8", 1024, 1000, 1)
     else:
         for name, inputs, outputs in (("fc6", 25088, 4096), ("fc7", 4096, 4096), ("fc8", 4096, 1000)):
             yield f"{name}.0", (outputs, inputs)
             yield f"{name}.1", (outputs,)
 
 
-def keras_vgg16() -> Shapes:
-    for name, channels, out in vgg_names():
-        yield from keras_conv(name.replace("conv", "block").replace("_", "_conv"), channels, out, 3)
+def keras_vgg16_shapes() -> Shapes:
+    for name, channels, out in vgg_convolutions():
+        yield from keras_conv_shapes(name.replace("conv", "block").replace("_", "_conv"), channels, out, 3)
     for name, inputs, outputs in (("fc1", 25088, 4096), ("fc2", 4096, 4096), ("predictions", 4096, 1000)):
         yield f"{name}.0", (inputs, outputs)
         yield f"{name}.1", (outputs,)
@@ -221,9 +221,9 @@ def keras_vgg16() -> Shapes:
 
 # ---- the files ----
 
-STATED = "state_dict of the modules as stated there, restated with torch.nn"
-WRITTEN = "layers as stated there; <layer>.<number of the blob>"
-KERAS = "layers as stated there; <layer>.<number in weight_names>, kernels HWIO"
+FROM_MODULES = "state_dict of the modules as stated there, restated with torch.nn"
+FROM_CAFFE = "layers as stated there; <layer>.<number of the blob>"
+FROM_KERAS = "layers as stated there; <layer>.<number in weight_names>, kernels HWIO"
 LUFFICC = "lufficc/SSD ssd/modeling/backbone/vgg.py @4592691a, box_head/box_predictor.py @09fb318c"
 MMDETECTION = "open-mmlab/mmdetection mmdet/models/necks/ssd_neck.py @b57ac2c3, dense_heads/ssd_head.py @024d2bd2"
 CAFFE_512 = (
@@ -237,115 +237,125 @@ FILES: dict[str, tuple[int | None, str, str, Shapes]] = {
         35_641_826,  # the library's meta
         f"{TORCHVISION} models/detection/ssd.py; file ssd300_vgg16_coco-b556d3b4.pth",
         "state_dict of ssd300_vgg16(weights=None, weights_backbone=None)",
-        torchvision_ssd(),
+        torchvision_ssd_shapes(),
     ),
     "ssd_pytorch": (
         26_285_486,  # as OpenVINO counts SSD300 for VOC
         "amdegroot/ssd.pytorch ssd.py @5b0b77fa; file ssd300_mAP_77.43_v2.pth",
-        STATED,
-        ssd_pytorch(21),
+        FROM_MODULES,
+        ssd_pytorch_shapes(21),
     ),
     "vgg16_reducedfc": (
         20_483_904,
         "amdegroot/ssd.pytorch ssd.py, vgg, @5b0b77fa; file vgg16_reducedfc.pth",
-        STATED,
-        keys_of(**{"": nn.ModuleList(vgg_layers())}),
+        FROM_MODULES,
+        module_shapes(**{"": nn.ModuleList(make_vgg_layers())}),
     ),
-    "lufficc_ssd300": (26_285_486, f"{LUFFICC}; file vgg_ssd300_voc0712.pth, in 'model'", STATED, lufficc(300, 21)),
-    "lufficc_ssd512": (27_188_676, f"{LUFFICC}; file vgg_ssd512_voc0712.pth, in 'model'", STATED, lufficc(512, 21)),
+    "lufficc_ssd300": (
+        26_285_486,
+        f"{LUFFICC}; file vgg_ssd300_voc0712.pth, in 'model'",
+        FROM_MODULES,
+        lufficc_shapes(300, 21),
+    ),
+    "lufficc_ssd512": (
+        27_188_676,
+        f"{LUFFICC}; file vgg_ssd512_voc0712.pth, in 'model'",
+        FROM_MODULES,
+        lufficc_shapes(512, 21),
+    ),
     "lufficc_ssd512_coco": (
         36_038_196,
         f"{LUFFICC}; file vgg_ssd512_coco_trainval35k.pth, in 'model'",
-        STATED,
-        lufficc(512, 81),
+        FROM_MODULES,
+        lufficc_shapes(512, 81),
     ),
     "lufficc_ssd300_v1": (
         26_285_486,
         "lufficc/SSD ssd/modeling/ssd.py and vgg_ssd.py @0d319e8c; file ssd300_voc0712_mAP77.83.pth",
-        STATED,
-        lufficc_v1(300, 21),
+        FROM_MODULES,
+        lufficc_v1_shapes(300, 21),
     ),
     "mmdetection_ssd300": (
         34_305_206,
         f"{MMDETECTION}; file ssd300_coco_20210604_193052-b61137df.pth, in 'state_dict'",
-        STATED,
-        mmdetection(300, 80),
+        FROM_MODULES,
+        mmdetection_shapes(300, 80),
     ),
     "mmdetection_ssd512": (
         36_038_196,
         f"{MMDETECTION}; file ssd512_coco_20210604_111835-d3eba047.pth, in 'state_dict'",
-        STATED,
-        mmdetection(512, 80),
+        FROM_MODULES,
+        mmdetection_shapes(512, 80),
     ),
     "mmdetection_ssd300_early": (
         34_305_206,
         "open-mmlab/mmdetection mmdet/models/backbones/ssd_vgg.py @2dc86faf; "
         "file ssd300_coco_20200307-a92d2092.pth, in 'state_dict'",
-        STATED,
-        mmdetection_early(300, 80),
+        FROM_MODULES,
+        early_mmdetection_shapes(300, 80),
     ),
     "caffe_ssd300": (
         26_285_486,
         "weiliu89/caffe examples/ssd/ssd_pascal.py @4817bf8b; file VGG_VOC0712_SSD_300x300_iter_120000.caffemodel",
-        WRITTEN,
-        caffe_ssd(caffe_conv, (3, 3, 3, 3), BOXES_300, 21),
+        FROM_CAFFE,
+        ssd_shapes(caffe_conv_shapes, (3, 3, 3, 3), BOXES_300, 21),
     ),
     "caffe_ssd512": (
         36_038_196,
         f"{CAFFE_512}; file VGG_coco_SSD_512x512_iter_360000.caffemodel",
-        WRITTEN,
-        caffe_ssd(caffe_conv, (3, 3, 3, 3, 4), BOXES_512, 81),
+        FROM_CAFFE,
+        ssd_shapes(caffe_conv_shapes, (3, 3, 3, 3, 4), BOXES_512, 81),
     ),
     "caffe_ssd500": (
         26_746_511,
         "weiliu89/caffe examples/ssd/ssd_pascal_500.py @f37b29a3 (a copy: IrvingShu/caffe_ssd @07f0e30b)",
-        WRITTEN,
-        caffe_ssd(caffe_conv, (3, 3, 3, 3), (3, 6, 6, 6, 6, 6, 6), 21, pool6=True),
+        FROM_CAFFE,
+        ssd_shapes(caffe_conv_shapes, (3, 3, 3, 3), (3, 6, 6, 6, 6, 6, 6), 21, pool6=True),
     ),
     "caffe_ssd300_pool6": (
         None,
         "weiliu89/caffe examples/ssd/ssd_pascal.py of spring 2016, by amdegroot/ssd.pytorch ssd.py @041fe47b",
-        WRITTEN,
-        caffe_ssd(caffe_conv, (3, 3, 3), (3, 6, 6, 6, 6, 6), 21, pool6=True),
+        FROM_CAFFE,
+        ssd_shapes(caffe_conv_shapes, (3, 3, 3), (3, 6, 6, 6, 6, 6), 21, pool6=True),
     ),
     "keras_ssd300": (
         26_285_486,
         "pierluigiferrari/ssd_keras models/keras_ssd300.py @03fa7c4b; file VGG_VOC0712_SSD_300x300_iter_120000.h5",
-        KERAS,
-        caffe_ssd(keras_conv, (3, 3, 3, 3), BOXES_300, 21),
+        FROM_KERAS,
+        ssd_shapes(keras_conv_shapes, (3, 3, 3, 3), BOXES_300, 21),
     ),
     "keras_ssd512": (
         27_188_676,
         "pierluigiferrari/ssd_keras models/keras_ssd512.py @03fa7c4b; file VGG_VOC0712_SSD_512x512_iter_120000.h5",
-        KERAS,
-        caffe_ssd(keras_conv, (3, 3, 3, 3, 4), BOXES_512, 21),
+        FROM_KERAS,
+        ssd_shapes(keras_conv_shapes, (3, 3, 3, 3, 4), BOXES_512, 21),
     ),
     "torchvision_vgg16": (
         138_357_544,  # the library's meta
         f"{TORCHVISION} models/vgg.py; files vgg16-397923af.pth and vgg16_features-amdegroot-88682ab5.pth",
         "state_dict of vgg16(); of the second file only features.* hold weights",
-        torchvision_vgg16(),
+        torchvision_vgg16_shapes(),
     ),
     "caffe_vgg16_fc_reduced": (
         20_483_904 + 1_025_000,  # fc8
         "VGG_ILSVRC_16_layers_fc_reduced_deploy.prototxt in Luoyadan/ssd-NVcaffe models/VGGNet @5eb9a3bb; "
         "file VGG_ILSVRC_16_layers_fc_reduced.caffemodel",
-        WRITTEN,
-        caffe_vgg16(reduced=True),
+        FROM_CAFFE,
+        caffe_vgg16_shapes(reduced=True),
     ),
     "caffe_vgg16": (
         138_357_544,
         "VGG_ILSVRC_16_layers_deploy.prototxt, gist ksimonyan/211839e770f7b538e2d8; "
         "file VGG_ILSVRC_16_layers.caffemodel (its fully connected blobs have two leading axes of 1)",
-        WRITTEN,
-        caffe_vgg16(reduced=False),
+        FROM_CAFFE,
+        caffe_vgg16_shapes(reduced=False),
     ),
     "keras_vgg16": (
         138_357_544,
         "keras-team/keras-applications keras_applications/vgg16.py @2661dac4; "
         "file vgg16_weights_tf_dim_ordering_tf_kernels.h5 (without the last three layers: ..._notop.h5)",
-        KERAS,
-        keras_vgg16(),
+        FROM_KERAS,
+        keras_vgg16_shapes(),
     ),
 }
 

@@ -17,7 +17,7 @@ from torch import nn
 HERE = Path(__file__).parent
 
 
-def state_dict() -> OrderedDict[str, torch.Tensor]:
+def make_state_dict() -> OrderedDict[str, torch.Tensor]:
     """Return tensors of every supported dtype, and with every kind of view of a storage."""
     base = torch.arange(10, dtype=torch.float32) / 2
     tensors = {
@@ -47,7 +47,7 @@ def state_dict() -> OrderedDict[str, torch.Tensor]:
     return OrderedDict(tensors)
 
 
-def checkpoint() -> dict:
+def make_checkpoint() -> dict:
     """Return a checkpoint as training scripts write it, of a small network in DataParallel."""
     network = nn.DataParallel(nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)))
     with torch.no_grad():
@@ -73,11 +73,11 @@ def checkpoint() -> dict:
 
 def main() -> None:
     torch.manual_seed(0)
-    torch.save(state_dict(), HERE / "zip.pth")
-    torch.save(state_dict(), HERE / "zip_protocol4.pth", pickle_protocol=4)
-    torch.save(state_dict(), HERE / "legacy.pth", _use_new_zipfile_serialization=False)
-    torch.save(checkpoint(), HERE / "zip_checkpoint.pth")
-    torch.save(checkpoint(), HERE / "legacy_checkpoint.pth", _use_new_zipfile_serialization=False)
+    torch.save(make_state_dict(), HERE / "zip.pth")
+    torch.save(make_state_dict(), HERE / "zip_protocol4.pth", pickle_protocol=4)
+    torch.save(make_state_dict(), HERE / "legacy.pth", _use_new_zipfile_serialization=False)
+    torch.save(make_checkpoint(), HERE / "zip_checkpoint.pth")
+    torch.save(make_checkpoint(), HERE / "legacy_checkpoint.pth", _use_new_zipfile_serialization=False)
     torch.save(nn.Sequential(nn.Linear(1, 1)), HERE / "whole_module.pth")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import weight_writers
 from helpers.damage import count_refused, damaged_copies
-from helpers.weight_writers import SSD300_PRIOR, caffemodel_bytes, encode
+from helpers.weight_writers import SSD300_PRIOR, caffemodel_bytes, encode_message
 
 from ssd_jax.errors import UserError
 from ssd_jax.weights.formats import caffe_file
@@ -34,7 +34,7 @@ V1_LAYERS = [layer for layer in LAYERS if layer[1] != "Normalize"]
 PRIORS = {"fc7_mbox_priorbox": SSD300_PRIOR}
 
 
-def read(folder: Path, data: bytes) -> CaffeNet:
+def read_net(folder: Path, data: bytes) -> CaffeNet:
     file = folder / "net.caffemodel"
     file.write_bytes(data)
     return read_caffe(file)
@@ -52,34 +52,36 @@ def assert_contains(net: CaffeNet, layers: list[tuple[str, str, list[np.ndarray]
 @pytest.mark.parametrize("double", [True, False])
 @pytest.mark.parametrize("four_axes", [True, False])
 @pytest.mark.parametrize("v1", [True, False])
-def test_read_caffe_every_encoding_of_blobs(tmp_path: Path, v1: bool, four_axes: bool, double: bool, packed: bool):
+def test_read_caffe_reads_every_encoding_of_blobs(
+    tmp_path: Path, v1: bool, four_axes: bool, double: bool, packed: bool
+):
     layers = V1_LAYERS if v1 else LAYERS
     data = caffemodel_bytes(layers, v1=v1, four_axes=four_axes, double=double, packed=packed)
-    assert_contains(read(tmp_path, data), layers)
+    assert_contains(read_net(tmp_path, data), layers)
 
 
-def test_read_caffe_both_layer_formats_in_one_file(tmp_path: Path):
+def test_read_caffe_reads_both_layer_formats_in_one_file(tmp_path: Path):
     old, new = caffemodel_bytes(V1_LAYERS[:1], v1=True), caffemodel_bytes(LAYERS[2:])
-    assert_contains(read(tmp_path, old + new), [LAYERS[0], *LAYERS[2:]])
+    assert_contains(read_net(tmp_path, old + new), [LAYERS[0], *LAYERS[2:]])
 
 
-def test_read_caffe_of_bytes_written_by_hand(tmp_path: Path):
+def test_read_caffe_reads_handwritten_bytes(tmp_path: Path):
     """A convolution "c" with the weight 1 and the bias -2, encoded by protobuf's manual."""
     weight = b"\x2a\x04\x00\x00\x80\x3f" + b"\x3a\x06\x0a\x04\x01\x01\x01\x01"  # 5: data, 7: shape
     bias = b"\x2a\x04\x00\x00\x00\xc0" + b"\x08\x01\x10\x01\x18\x01\x20\x01"  # 1 to 4: num, channels, height, width
     layer = b"\x0a\x01c" + b"\x12\x0bConvolution" + b"\x3a\x0e" + weight + b"\x3a\x0e" + bias
-    net = read(tmp_path, b"\xa2\x06" + bytes([len(layer)]) + layer)
+    net = read_net(tmp_path, b"\xa2\x06" + bytes([len(layer)]) + layer)
     assert net.tensors["c.0"].shape == (1, 1, 1, 1) and net.tensors["c.0"] == 1
     assert net.tensors["c.1"].tolist() == [-2]
 
 
-def test_scale_shared_by_channels_has_one_axis(tmp_path: Path):
-    net = read(tmp_path, caffemodel_bytes([("norm", "Normalize", [np.float32(20).reshape(())])]))
+def test_scale_shared_by_channels_is_read_with_one_axis(tmp_path: Path):
+    net = read_net(tmp_path, caffemodel_bytes([("norm", "Normalize", [np.float32(20).reshape(())])]))
     assert net.tensors["norm.0"].tolist() == [20]
 
 
 def test_doubles_beyond_float32_become_infinite(tmp_path: Path):
-    net = read(tmp_path, caffemodel_bytes([("a", "Convolution", [np.full((1, 1, 1, 1), 1e300)])], double=True))
+    net = read_net(tmp_path, caffemodel_bytes([("a", "Convolution", [np.full((1, 1, 1, 1), 1e300)])], double=True))
     assert net.tensors["a.0"] == np.inf
 
 
@@ -87,43 +89,45 @@ def test_unknown_fields_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Add fields as in other forks to every message: a varint, a double, bytes, a group and a float."""
     unknown = b"\xc8\xbb\x03\x96\x01" + b"\xc9\xbb\x03eightbyt" + b"\xca\xbb\x03\x03abc"
     unknown += b"\xcb\xbb\x03\x08\x01\xcc\xbb\x03" + b"\xcd\xbb\x03four"
-    plain = weight_writers.encode
-    monkeypatch.setattr(weight_writers, "encode", lambda *args: unknown + plain(*args) + unknown)
-    net = read(tmp_path, caffemodel_bytes(LAYERS, PRIORS))
+    plain = weight_writers.encode_message
+    monkeypatch.setattr(weight_writers, "encode_message", lambda *args: unknown + plain(*args) + unknown)
+    net = read_net(tmp_path, caffemodel_bytes(LAYERS, PRIORS))
     assert_contains(net, LAYERS)
     assert net.priors["fc7_mbox_priorbox"].step == 16
 
 
-def test_last_value_of_a_repeated_field_counts(tmp_path: Path):
-    prior = encode("PriorBoxParameter", {"min_size": [30.0], "step": 8.0}) + encode("PriorBoxParameter", {"step": 16.0})
-    layer = encode("LayerParameter", {"name": "prior", "type": "PriorBox", "prior_box_param": prior})
-    net = read(tmp_path, caffemodel_bytes(LAYERS) + encode("NetParameter", {"layer": [layer]}))
+def test_last_value_of_a_field_set_twice_is_used(tmp_path: Path):
+    prior = encode_message("PriorBoxParameter", {"min_size": [30.0], "step": 8.0}) + encode_message(
+        "PriorBoxParameter", {"step": 16.0}
+    )
+    layer = encode_message("LayerParameter", {"name": "prior", "type": "PriorBox", "prior_box_param": prior})
+    net = read_net(tmp_path, caffemodel_bytes(LAYERS) + encode_message("NetParameter", {"layer": [layer]}))
     assert net.priors["prior"].step == 16
 
 
 # ---- default boxes ----
 
 
-def read_prior(folder: Path, **settings: Any) -> PriorBox:
-    return read(folder, caffemodel_bytes(LAYERS, {"prior": settings})).priors["prior"]
+def read_stored_prior(folder: Path, **settings: Any) -> PriorBox:
+    return read_net(folder, caffemodel_bytes(LAYERS, {"prior": settings})).priors["prior"]
 
 
-def test_read_caffe_default_boxes(tmp_path: Path):
-    net = read(tmp_path, caffemodel_bytes(LAYERS, PRIORS))
+def test_read_caffe_reads_default_boxes(tmp_path: Path):
+    net = read_net(tmp_path, caffemodel_bytes(LAYERS, PRIORS))
     expected = PriorBox((60.0,), (111.0,), (2.0, 3.0), True, False, (0.1, 0.1, 0.2, 0.2), 16.0, 0.5)
     assert net.priors == {"fc7_mbox_priorbox": expected}, "decimal numbers, although float32 has no 0.1"
     assert_contains(net, LAYERS)
 
 
-def test_default_box_defaults(tmp_path: Path):
+def test_missing_default_box_settings_have_the_defaults_of_caffe(tmp_path: Path):
     """Caffe has flip [default = true], clip [default = false], offset [default = 0.5] and variance 0.1."""
-    assert read_prior(tmp_path, min_size=[35.84]) == PriorBox(
+    assert read_stored_prior(tmp_path, min_size=[35.84]) == PriorBox(
         (35.84,), (), (), True, False, (0.1,) * 4, None, 0.5, None
     )
 
 
-def test_default_boxes_with_settings_for_height_and_width(tmp_path: Path):
-    prior = read_prior(
+def test_default_boxes_may_have_equal_settings_for_height_and_width(tmp_path: Path):
+    prior = read_stored_prior(
         tmp_path,
         min_size=[1.0, 2.0],
         variance=[0.25],
@@ -135,7 +139,7 @@ def test_default_boxes_with_settings_for_height_and_width(tmp_path: Path):
         flip=False,
     )
     assert prior == PriorBox((1.0, 2.0), (), (), False, True, (0.25,) * 4, 8.0, 0.5, 300)
-    assert read_prior(tmp_path, min_size=[1.0], img_size=512).image_size == 512
+    assert read_stored_prior(tmp_path, min_size=[1.0], img_size=512).image_size == 512
 
 
 @pytest.mark.parametrize(
@@ -161,23 +165,25 @@ def test_default_boxes_with_settings_for_height_and_width(tmp_path: Path):
 )
 def test_invalid_default_boxes_are_refused(tmp_path: Path, settings: dict[str, Any]):
     with pytest.raises(UserError, match=r"net\.caffemodel: .*'prior'"):
-        read_prior(tmp_path, **settings)
+        read_stored_prior(tmp_path, **settings)
 
 
 # ---- invalid files ----
 
 
-def with_blob(blob: bytes) -> bytes:
-    layer = encode("LayerParameter", {"name": "conv", "type": "Convolution", "blobs": [blob]})
-    return encode("NetParameter", {"layer": [layer]})
+def caffemodel_with_blob(blob: bytes) -> bytes:
+    layer = encode_message("LayerParameter", {"name": "conv", "type": "Convolution", "blobs": [blob]})
+    return encode_message("NetParameter", {"layer": [layer]})
 
 
-def with_shape(*dim: int, numbers: int = 4) -> bytes:
-    fields = {"data": np.zeros(numbers), "shape": encode("BlobShape", {"dim": list(dim)})}
-    return with_blob(encode("BlobProto", fields))
+def caffemodel_with_shape(*dim: int, numbers: int = 4) -> bytes:
+    fields = {"data": np.zeros(numbers), "shape": encode_message("BlobShape", {"dim": list(dim)})}
+    return caffemodel_with_blob(encode_message("BlobProto", fields))
 
 
-V0 = encode("V1LayerParameter", {"layer": encode("V0LayerParameter", {"name": "conv1", "type": "conv"})})
+V0 = encode_message(
+    "V1LayerParameter", {"layer": encode_message("V0LayerParameter", {"name": "conv1", "type": "conv"})}
+)
 
 
 @pytest.mark.parametrize(
@@ -188,22 +194,23 @@ V0 = encode("V1LayerParameter", {"layer": encode("V0LayerParameter", {"name": "c
         (b"<!DOCTYPE html><html></html>", "corrupt"),
         (caffemodel_bytes(LAYERS)[:-1], "corrupt"),
         (caffemodel_bytes([("relu", "ReLU", [])], PRIORS), "no layer with weights"),
-        (encode("NetParameter", {"layers": [V0]}), "upgrade_net_proto_binary"),
+        (encode_message("NetParameter", {"layers": [V0]}), "upgrade_net_proto_binary"),
         (caffemodel_bytes(LAYERS) + caffemodel_bytes(LAYERS), "two layers .*'conv1_1'"),
         (caffemodel_bytes([("a\nb", "ReLU", [random_array(1)])]), "unprintable"),
-        (with_shape(2, 3), r"'conv.0' has the shape \(2, 3\), but 4 values"),
-        (with_shape(-2, -2), r"\(-2, -2\)"),
-        (with_shape(0, numbers=0), r"\(0,\), but 0 values"),
-        (with_shape(1 << 62, 1 << 62), "but 4 values"),
-        (with_shape(*[1] * 65, numbers=1), "corrupt"),
-        (with_blob(encode("BlobProto", {"data": np.zeros(4), "num": 4})), r"\(4, 0, 0, 0\), but 4 values"),
-        (with_blob(encode("BlobProto", {"data": np.zeros(4)})), r"\(\), but 4 values"),
-        (with_blob(b"\x2a\x03abc"), "corrupt"),
+        (caffemodel_with_shape(2, 3), r"'conv.0' has the shape \(2, 3\), but 4 values"),
+        (caffemodel_with_shape(-2, -2), r"\(-2, -2\)"),
+        (caffemodel_with_shape(0, numbers=0), r"\(0,\), but 0 values"),
+        (caffemodel_with_shape(1 << 62, 1 << 62), "but 4 values"),
+        (caffemodel_with_shape(*[1] * 65, numbers=1), "corrupt"),
+        (caffemodel_with_blob(encode_message("BlobProto", {"data": np.zeros(4), "num": 4})),
+         r"\(4, 0, 0, 0\), but 4 values"),
+        (caffemodel_with_blob(encode_message("BlobProto", {"data": np.zeros(4)})), r"\(\), but 4 values"),
+        (caffemodel_with_blob(b"\x2a\x03abc"), "corrupt"),
     ],
 )  # fmt: skip
 def test_invalid_files_are_refused(tmp_path: Path, data: bytes, message: str):
     with pytest.raises(UserError, match=r"net\.caffemodel: .*" + message):
-        read(tmp_path, data)
+        read_net(tmp_path, data)
 
 
 def test_missing_file_and_folder_are_refused(tmp_path: Path):
@@ -228,7 +235,7 @@ def test_corrupt_files_are_refused_or_read(tmp_path: Path, v1: bool, count: int)
 
 def test_schema_has_the_published_field_numbers_and_defaults():
     """Compare every field of the reader's schema with the excerpt of caffe.proto in the assets."""
-    published = weight_writers._proto()
+    published = weight_writers.read_proto()
     text = weight_writers.PROTO.read_text(encoding="utf-8")
     messages = re.findall(r"message (\w+) \{(.*?)\}", caffe_file._SCHEMA, re.DOTALL)
     assert len(messages) == 6

@@ -35,7 +35,7 @@ LAYERS: list[tuple[str, list[tuple[str, np.ndarray]]]] = [
 ]
 
 
-def read(file: Path) -> dict[str, np.ndarray]:
+def read_arrays(file: Path) -> dict[str, np.ndarray]:
     tensors = read_keras(file)
     assert all(tensor.flags.writeable and tensor.flags.c_contiguous for tensor in tensors.values())
     return tensors
@@ -49,26 +49,26 @@ def assert_contains(tensors: dict[str, np.ndarray], layers: list[tuple[str, list
 
 
 @pytest.mark.parametrize("whole_model", [False, True])
-def test_read_keras_2(tmp_path: Path, whole_model: bool):
+def test_read_keras_reads_files_of_keras_2(tmp_path: Path, whole_model: bool):
     write_keras(tmp_path / "a.h5", LAYERS, whole_model=whole_model)
-    assert_contains(read(tmp_path / "a.h5"), LAYERS)
+    assert_contains(read_arrays(tmp_path / "a.h5"), LAYERS)
 
 
 @pytest.mark.parametrize("names", ["{}_W:0 {}_b:0", "{}_W_1:0 {}_b_1:0", "param_0 param_1"])
-def test_read_keras_1(tmp_path: Path, names: str):
+def test_read_keras_reads_files_of_keras_1(tmp_path: Path, names: str):
     """Only the order of the weight names matters."""
     layers = [
         (layer, [(name.format(layer), value) for name, (_, value) in zip(names.split(), weights, strict=False)])
         for layer, weights in LAYERS
     ]
     write_keras(tmp_path / "a.h5", layers, version=None)
-    assert_contains(read(tmp_path / "a.h5"), LAYERS)
+    assert_contains(read_arrays(tmp_path / "a.h5"), LAYERS)
 
 
 @pytest.mark.parametrize("name", ["keras3.h5", "keras3.weights.h5", "keras3_bfloat16.weights.h5"])
-def test_read_keras_3(name: str):
+def test_read_keras_reads_files_of_keras_3(name: str):
     """The files were written by Keras itself, see make_keras_files.py."""
-    tensors = read(DATA / name)
+    tensors = read_arrays(DATA / name)
     kernel = np.arange(54, dtype=np.float32).reshape(3, 3, 3, 2)
     assert list(tensors) == ["conv1_2.0", "conv1_2.1", "conv1_1.0", "conv1_1.1"]
     np.testing.assert_array_equal(tensors["conv1_2.0"], kernel, strict=True)
@@ -82,28 +82,28 @@ def test_early_keras_3_without_layer_names_is_refused(tmp_path: Path):
     with h5py.File(tmp_path / "a.h5", "a") as root:
         del root["layers/conv2d/vars"].attrs["name"]
     with pytest.raises(UserError, match=r"a\.h5: .*Keras 3"):
-        read(tmp_path / "a.h5")
+        read_arrays(tmp_path / "a.h5")
 
 
-def test_read_keras_many_layers(tmp_path: Path):
+def test_read_keras_reads_many_layers(tmp_path: Path):
     """There are more names than fit in one attribute, and groups have more than one node."""
     layers = [(f"layer_{number}_{'x' * 90}", [("w", np.float32([number]))]) for number in range(900)]
     write_keras(tmp_path / "a.h5", layers)
     with h5py.File(tmp_path / "a.h5") as root:
         assert set(root.attrs) >= {"layer_names0", "layer_names1"}
-    assert_contains(read(tmp_path / "a.h5"), layers)
+    assert_contains(read_arrays(tmp_path / "a.h5"), layers)
 
 
 @pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8", ">f8"])
 def test_floats_become_float32(tmp_path: Path, dtype: str):
     value = np.array([[0.5, -2.0, 1024.0]], dtype)
     write_keras(tmp_path / "a.h5", [("a", [("w", value)])])
-    np.testing.assert_array_equal(read(tmp_path / "a.h5")["a.0"], value.astype(np.float32), strict=True)
+    np.testing.assert_array_equal(read_arrays(tmp_path / "a.h5")["a.0"], value.astype(np.float32), strict=True)
 
 
 def test_integers_stay_integers(tmp_path: Path):
     write_keras(tmp_path / "a.h5", [("a", [("w", np.array(7, ">i8"))])])
-    np.testing.assert_array_equal(read(tmp_path / "a.h5")["a.0"], np.int64(7), strict=True)
+    np.testing.assert_array_equal(read_arrays(tmp_path / "a.h5")["a.0"], np.int64(7), strict=True)
 
 
 @pytest.mark.parametrize(
@@ -115,51 +115,51 @@ def test_integers_stay_integers(tmp_path: Path):
         {"compression": "gzip", "chunks": (2,)},
     ],
 )
-def test_read_keras_chunks_and_gzip(tmp_path: Path, storage: dict[str, Any]):
+def test_read_keras_reads_chunks_and_gzip(tmp_path: Path, storage: dict[str, Any]):
     """The last chunk is half empty, and gzip leaves incompressible chunks uncompressed, as h5repack does."""
     layers = [("a", [("w", random_array(5))]), ("b", [("w", np.ones(9, np.float32))])]
     write_keras(tmp_path / "a.h5", layers, **storage)
-    assert_contains(read(tmp_path / "a.h5"), layers)
+    assert_contains(read_arrays(tmp_path / "a.h5"), layers)
 
 
-def test_read_keras_uncompressed_chunk(tmp_path: Path):
+def test_read_keras_reads_uncompressed_chunks_of_compressed_datasets(tmp_path: Path):
     with h5py.File(tmp_path / "a.h5", "w") as root:
-        dataset = layer_with(root).create_dataset("w", (4,), "f4", chunks=(2,), compression="gzip", shuffle=True)
+        dataset = make_layer(root).create_dataset("w", (4,), "f4", chunks=(2,), compression="gzip", shuffle=True)
         dataset[2:] = [3, 4]
         dataset.id.write_direct_chunk((0,), np.float32([1, 2]).tobytes(), filter_mask=0b11)
-    assert read(tmp_path / "a.h5")["a.0"].tolist() == [1, 2, 3, 4]
+    assert read_arrays(tmp_path / "a.h5")["a.0"].tolist() == [1, 2, 3, 4]
 
 
-def test_other_datasets_are_ignored(tmp_path: Path):
+def test_read_keras_ignores_everything_but_weights(tmp_path: Path):
     write_keras(tmp_path / "a.h5", LAYERS)
     with h5py.File(tmp_path / "a.h5", "a") as root:
         root.attrs["note"] = np.longdouble(1)
         root["conv1_1"].create_dataset("note", (1 << 40,), "f4")
-    assert_contains(read(tmp_path / "a.h5"), LAYERS)
+    assert_contains(read_arrays(tmp_path / "a.h5"), LAYERS)
 
 
 @pytest.mark.parametrize("libver", ["v108", "v110", "latest"])
-def test_read_keras_newer_hdf5_versions(tmp_path: Path, libver: str):
+def test_read_keras_reads_newer_hdf5_versions(tmp_path: Path, libver: str):
     with h5py.File(tmp_path / "a.h5", "w", libver=libver) as root:
         root.attrs["layer_names"] = [f"layer_{number}" for number in range(30)]  # text of variable length
         for number in range(30):
             group = root.create_group(f"layer_{number}")
             group.attrs["weight_names"] = ["w"]
             group["w"] = np.float32([number])
-    assert_contains(read(tmp_path / "a.h5"), [(f"layer_{n}", [("w", np.float32([n]))]) for n in range(30)])
+    assert_contains(read_arrays(tmp_path / "a.h5"), [(f"layer_{n}", [("w", np.float32([n]))]) for n in range(30)])
 
 
-def test_read_keras_soft_link_within_the_file(tmp_path: Path):
+def test_read_keras_follows_soft_links_within_the_file(tmp_path: Path):
     with h5py.File(tmp_path / "a.h5", "w") as root:
-        layer_with(root)["w"] = h5py.SoftLink("/elsewhere")
+        make_layer(root)["w"] = h5py.SoftLink("/elsewhere")
         root["elsewhere"] = np.float32([1, 2])
-    assert read(tmp_path / "a.h5")["a.0"].tolist() == [1, 2]
+    assert read_arrays(tmp_path / "a.h5")["a.0"].tolist() == [1, 2]
 
 
 # ---- invalid files ----
 
 
-def layer_with(root: h5py.File) -> h5py.Group:
+def make_layer(root: h5py.File) -> h5py.Group:
     """Make a layer whose only weight "w" is still missing, and return its group."""
     root.attrs["layer_names"] = [b"a"]
     group = root.create_group("a")
@@ -175,7 +175,7 @@ def external_storage(group: h5py.Group, other: Path) -> None:
     group.create_dataset("w", (16,), "u1", external=[(other, 0, 16)])
 
 
-def virtual(group: h5py.Group, other: Path) -> None:
+def virtual_dataset(group: h5py.Group, other: Path) -> None:
     layout = h5py.VirtualLayout((4,), "f4")
     layout[:] = h5py.VirtualSource(other, "secret", shape=(4,))
     group.create_virtual_dataset("w", layout)
@@ -193,11 +193,11 @@ def group_instead_of_dataset(group: h5py.Group, other: Path) -> None:
     group.create_group("w")
 
 
-def type_only(group: h5py.Group, other: Path) -> None:
+def named_datatype(group: h5py.Group, other: Path) -> None:
     group["w"] = np.dtype("f4")
 
 
-def huge(group: h5py.Group, other: Path) -> None:
+def huge_dataset(group: h5py.Group, other: Path) -> None:
     group.create_dataset("w", (1 << 20, 1 << 20), "f4")
 
 
@@ -243,27 +243,27 @@ def repeated_weight(group: h5py.Group, other: Path) -> None:
     group.attrs["weight_names"] = [b"w"] * 6
 
 
-def other_compression(group: h5py.Group, other: Path) -> None:
+def lzf_compression(group: h5py.Group, other: Path) -> None:
     group.create_dataset("w", data=np.zeros(4, "f4"), compression="lzf")
 
 
-def strings(group: h5py.Group, other: Path) -> None:
+def string_dataset(group: h5py.Group, other: Path) -> None:
     group["w"] = ["a", "b"]
 
 
-def records(group: h5py.Group, other: Path) -> None:
+def record_dataset(group: h5py.Group, other: Path) -> None:
     group["w"] = np.zeros(2, [("a", "f4")])
 
 
-def references(group: h5py.Group, other: Path) -> None:
+def reference_dataset(group: h5py.Group, other: Path) -> None:
     group["w"] = np.array([group.ref], h5py.ref_dtype)
 
 
-def complex_numbers(group: h5py.Group, other: Path) -> None:
+def complex_dataset(group: h5py.Group, other: Path) -> None:
     group["w"] = np.zeros(2, "c8")
 
 
-def pickled(group: h5py.Group, other: Path) -> None:
+def pickle_dataset(group: h5py.Group, other: Path) -> None:
     group["w"] = np.void(b"cos\nsystem\n(S'echo'\ntR.")
 
 
@@ -271,21 +271,21 @@ def empty_dataset(group: h5py.Group, other: Path) -> None:
     group["w"] = h5py.Empty("f4")
 
 
-def no_layers(group: h5py.Group, other: Path) -> None:
+def missing_layer_names(group: h5py.Group, other: Path) -> None:
     del group.file.attrs["layer_names"]
 
 
-def no_weights(group: h5py.Group, other: Path) -> None:
+def empty_weight_names(group: h5py.Group, other: Path) -> None:
     group.attrs["weight_names"] = np.zeros(0)
 
 
-def unprintable(group: h5py.Group, other: Path) -> None:
+def unprintable_layer_name(group: h5py.Group, other: Path) -> None:
     group.file.attrs["layer_names"] = [b"a\x1b[2J"]
     group.file["a\x1b[2J"] = group
     group["w"] = np.zeros(1, "f4")
 
 
-def theano(group: h5py.Group, other: Path) -> None:
+def theano_backend(group: h5py.Group, other: Path) -> None:
     group.file.attrs["backend"] = b"theano"
     group["w"] = np.zeros(1, "f4")
 
@@ -295,12 +295,12 @@ def theano(group: h5py.Group, other: Path) -> None:
     [
         (external_link, "corrupt"),
         (external_storage, "'a.0' are not in it"),
-        (virtual, "'a.0' is assembled from other files"),
+        (virtual_dataset, "'a.0' is assembled from other files"),
         (circular_link, "corrupt"),
         (broken_link, "'w' is in its list"),
         (group_instead_of_dataset, "'w' is in its list"),
-        (type_only, "'w' is in its list"),
-        (huge, r"'a.0' of shape \(1048576, 1048576\), .* more than 8 times"),
+        (named_datatype, "'w' is in its list"),
+        (huge_dataset, r"'a.0' of shape \(1048576, 1048576\), .* more than 8 times"),
         (unwritten_dataset, "'a.0' are not in it"),
         (missing_chunks, "'a.0' lacks chunks"),
         (huge_padding, "padding"),
@@ -308,17 +308,17 @@ def theano(group: h5py.Group, other: Path) -> None:
         (bomb_in_one_chunk, "unpacks to more than its size"),
         (bomb_in_a_bomb, "not compressed with gzip"),
         (repeated_weight, "'a.4' of shape .* more than 8 times"),
-        (other_compression, "not compressed with gzip"),
-        (strings, "'a.0' contains object, not numbers"),
-        (records, "'a.0' contains .*, not numbers"),
-        (references, "'a.0' contains .*, not numbers"),
-        (complex_numbers, "'a.0' contains complex64, not numbers"),
-        (pickled, "'a.0' contains .*, not numbers"),
+        (lzf_compression, "not compressed with gzip"),
+        (string_dataset, "'a.0' contains object, not numbers"),
+        (record_dataset, "'a.0' contains .*, not numbers"),
+        (reference_dataset, "'a.0' contains .*, not numbers"),
+        (complex_dataset, "'a.0' contains complex64, not numbers"),
+        (pickle_dataset, "'a.0' contains .*, not numbers"),
         (empty_dataset, "corrupt"),
-        (no_layers, "layer_names"),
-        (no_weights, "no layer with weights"),
-        (unprintable, "unprintable"),
-        (theano, "Theano"),
+        (missing_layer_names, "layer_names"),
+        (empty_weight_names, "no layer with weights"),
+        (unprintable_layer_name, "unprintable"),
+        (theano_backend, "Theano"),
     ],
 )
 def test_invalid_weights_are_refused(tmp_path: Path, make: Callable[[h5py.Group, Path], None], message: str):
@@ -326,15 +326,15 @@ def test_invalid_weights_are_refused(tmp_path: Path, make: Callable[[h5py.Group,
     with h5py.File(tmp_path / "other.h5", "w") as other:
         other["secret"] = np.arange(4, dtype=np.float32)
     with h5py.File(tmp_path / "a.h5", "w") as root:
-        make(layer_with(root), tmp_path / "other.h5")
+        make(make_layer(root), tmp_path / "other.h5")
     tracemalloc.start()
     with pytest.raises(UserError, match=r"a\.h5: .*" + message):
-        read(tmp_path / "a.h5")
+        read_arrays(tmp_path / "a.h5")
     assert tracemalloc.get_traced_memory()[1] < 10_000_000
     tracemalloc.stop()
 
 
-def header_in_a_circle() -> bytes:
+def circular_header() -> bytes:
     """Each of the 65535 messages of the root's object header continues it at the beginning of the file.
 
     HDF5 File Format Specification: superblock version 0, object header version 1, message 16.
@@ -349,7 +349,7 @@ def header_in_a_circle() -> bytes:
     return (superblock + root + header + message * 1000).ljust(end, b"\0")
 
 
-def addresses_from_elsewhere() -> bytes:
+def file_with_base_address() -> bytes:
     """Put a superblock with a base address before a valid file."""
     good = (DATA / "keras3.h5").read_bytes()
     return (good[:24] + struct.pack("<Q", 512) + good[32:96]).ljust(512, b"\0") + good
@@ -363,14 +363,14 @@ def addresses_from_elsewhere() -> bytes:
         (b"PK\x03\x04config.json", r"a \.keras archive"),
         (b"\x89HDF\r\n\x1a\n", "corrupt"),
         (b"\x89HDF\r\n\x1a\n" + bytes(4000), "corrupt"),
-        (header_in_a_circle(), "in circles"),
-        (addresses_from_elsewhere(), "user block"),
+        (circular_header(), "in circles"),
+        (file_with_base_address(), "user block"),
     ],
 )
-def test_files_of_other_formats_are_refused(tmp_path: Path, data: bytes, message: str):
+def test_read_keras_refuses_files_not_written_by_keras(tmp_path: Path, data: bytes, message: str):
     (tmp_path / "a.h5").write_bytes(data)
     with pytest.raises(UserError, match=r"a\.h5: .*" + message):
-        read(tmp_path / "a.h5")
+        read_arrays(tmp_path / "a.h5")
 
 
 def test_truncated_files_are_refused(tmp_path: Path):
@@ -380,7 +380,7 @@ def test_truncated_files_are_refused(tmp_path: Path):
     for size in range(0, len(whole), 293):
         (tmp_path / "a.h5").write_bytes(whole[:size])
         with pytest.raises(UserError, match=r"a\.h5: "):
-            read(tmp_path / "a.h5")
+            read_arrays(tmp_path / "a.h5")
 
 
 @pytest.mark.parametrize("count", [48, pytest.param(1000, marks=pytest.mark.slow)])
@@ -390,7 +390,7 @@ def test_corrupt_files_are_refused_or_read(tmp_path: Path, kind: str, count: int
     write_keras(file, LAYERS[1:], **({"compression": "gzip"} if kind == "gzip" else {}))
     good = (DATA / "keras3.weights.h5").read_bytes() if kind == "keras_3" else file.read_bytes()
     tracemalloc.start()
-    refused = count_refused(read, file, damaged_copies(good, count, seed=1))
+    refused = count_refused(read_arrays, file, damaged_copies(good, count, seed=1))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert count // 5 < refused < count and peak < 20_000_000

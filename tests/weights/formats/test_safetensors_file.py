@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from helpers.damage import count_refused, damaged_copies
-from weights.formats.test_torch_file import EIGHTHS, SIX, WRITTEN, assert_same
+from weights.formats.test_torch_file import EIGHTHS, EXPECTED, SIX, assert_same
 
 from ssd_jax.errors import UserError
 from ssd_jax.weights.formats.safetensors_file import read_safetensors, write_safetensors
@@ -30,14 +30,14 @@ def safetensors_bytes(tensors: dict[str, tuple[str, np.ndarray]]) -> bytes:
     return struct.pack("<Q", len(text)) + text + data
 
 
-def parse(data: bytes) -> dict[str, tuple[str, list[int], bytes]]:
+def parse_safetensors(data: bytes) -> dict[str, tuple[str, list[int], bytes]]:
     size = struct.unpack("<Q", data[:8])[0]
     header, body = json.loads(data[8 : 8 + size]), data[8 + size :]
     return {name: (e["dtype"], e["shape"], body[slice(*e["data_offsets"])]) for name, e in header.items()}
 
 
-def test_read_safetensors_every_dtype(tmp_path: Path):
-    arrays = dict(WRITTEN)
+def test_read_safetensors_reads_every_dtype(tmp_path: Path):
+    arrays = dict(EXPECTED)
     stored = arrays | {
         "half": EIGHTHS.astype(np.float16),
         "bfloat16": EIGHTHS.astype(ml_dtypes.bfloat16),
@@ -51,21 +51,21 @@ def test_read_safetensors_every_dtype(tmp_path: Path):
 
 def test_write_safetensors_writes_arrays_in_c_order(tmp_path: Path):
     file = tmp_path / "some.safetensors"
-    stored = WRITTEN | {
+    stored = EXPECTED | {
         "fortran": np.asfortranarray(SIX.reshape(2, 3)),
         "half": EIGHTHS.astype(np.float16),
         "bfloat16": EIGHTHS.astype(ml_dtypes.bfloat16),
         "big_endian": SIX.astype(">f4"),
     }
     write_safetensors(file, stored)
-    actual = parse(file.read_bytes())
+    actual = parse_safetensors(file.read_bytes())
     assert actual.keys() == stored.keys()
     for name, array in stored.items():
         little = array.astype(array.dtype.newbyteorder("<")) if name == "big_endian" else array
         assert actual[name] == (DTYPES[little.dtype.name], list(array.shape), little.tobytes("C")), name
     back = read_safetensors(file)
     assert_same({name: back[name] for name in ("conv.weight", "fortran")}, {
-        "conv.weight": WRITTEN["conv.weight"], "fortran": SIX.reshape(2, 3)
+        "conv.weight": EXPECTED["conv.weight"], "fortran": SIX.reshape(2, 3)
     })  # fmt: skip
 
 
@@ -96,5 +96,5 @@ def test_invalid_safetensors_are_refused(tmp_path: Path, data: bytes):
 @pytest.mark.parametrize("count", [120, pytest.param(4000, marks=pytest.mark.slow)])
 def test_corrupt_safetensors_are_refused_or_read(tmp_path: Path, count: int):
     file = tmp_path / "some.safetensors"
-    good = safetensors_bytes({name: (DTYPES[a.dtype.name], a) for name, a in WRITTEN.items()})
+    good = safetensors_bytes({name: (DTYPES[a.dtype.name], a) for name, a in EXPECTED.items()})
     assert count_refused(read_safetensors, file, damaged_copies(good, count, seed=3)) > count // 2
