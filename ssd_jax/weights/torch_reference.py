@@ -233,10 +233,7 @@ def _preprocess(image: np.ndarray, size: int, settings: ProjectSettings) -> Any:
 
 
 def _forward(project: str, tensors: Tensors, x: Any) -> tuple[Arrays, list[str]]:
-    """Return the outputs by layer name, and the names of the feature maps that have predictors.
-
-    A backbone has no such feature maps.
-    """
+    """Return outputs by layer name, and the names of the feature maps with predictors, of which a backbone has none."""
     import torch
     import torch.nn.functional as F  # noqa: N812
 
@@ -385,12 +382,7 @@ def _box_sizes(
 ) -> list[_BoxSizes]:
     """Return the parameters of the default boxes of each feature map.
 
-    Args:
-        size: Image side in pixels.
-        shapes: Number of cells along a side and number of boxes per cell, for each feature map.
-        settings: Settings of the project.
-        coco_scales: Whether the default boxes have COCO's scales.
-        priors: Settings of Caffe's PriorBox layers, or empty.
+    For each feature map, ``shapes`` has the number of cells along a side and the number of boxes per cell.
     """
     if priors:
         return [

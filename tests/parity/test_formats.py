@@ -1,4 +1,4 @@
-"""Imported files of every project against an independent forward pass in torch: layers, boxes, scores, detections."""
+"""Tests that compare imported files of every project with an independent forward pass in torch, layer by layer."""
 
 import dataclasses
 from pathlib import Path
@@ -33,13 +33,14 @@ pytest.importorskip("torch", reason="needs torch and torchvision: make parity")
 pytest.importorskip("torchvision", reason="needs torch and torchvision: make parity")
 
 BLOBS = {1: "Normalize", 4: "Convolution", 2: "InnerProduct"}
+"""Type of a Caffe layer by the number of axes of its weight."""
 
 
 def assert_verified(file: Path, image: np.ndarray, bgr: bool | None = None, scales: Scales | None = None) -> set[str]:
-    """Assert that all comparisons pass, and return their names."""
+    """Assert that all comparisons of a file with the reference pass, and return the names of the comparisons."""
     imported, comparisons = verify_weights(file, image, scales, bgr)
     assert [comparison for comparison in comparisons if not comparison.passed] == []
-    assert all(comparison.largest > 0.01 for comparison in comparisons), "values large enough to be compared"
+    assert all(comparison.largest > 0.01 for comparison in comparisons), "all values are large enough for a comparison"
     worst = max(comparison.difference / comparison.largest for comparison in comparisons)
     print(f"{imported.mapping.title}: {worst:.1e} of the largest value at most")
     return {comparison.name for comparison in comparisons}
@@ -49,7 +50,9 @@ def assert_verified(file: Path, image: np.ndarray, bgr: bool | None = None, scal
 @pytest.mark.parametrize("project", WRITERS)
 def test_detectors_equal_the_reference(project, maps, tmp_path):
     if project == "torchvision":
-        pytest.skip("test_torchvision.py, of full width: torchvision's own network is run")
+        pytest.skip(
+            "test_torchvision.py compares this network, with full width, because torchvision's own network is run"
+        )
     file = WRITERS[project](tmp_path / "file", published.random_ssd_pytorch(maps, 21, WIDTH, seed=maps))
     names = assert_verified(file, sample_image())
     assert len(names) == 15 + 1 + (8 if maps == 6 else 10) + 2 * maps + 6
@@ -135,7 +138,7 @@ def test_verify_command_reports_a_difference(tmp_path, capsys, monkeypatch):
 
 
 def test_code_printed_by_export_loads_the_file_with_torchvision(tmp_path, capsys):
-    """The default boxes and the mean differ from torchvision's defaults, so that the code has to set them."""
+    """The run's default boxes and mean differ from torchvision's defaults, so that the printed code has to set them."""
     tensors = published.random_ssd_pytorch(6, 4, 1.0)
     run, out = tmp_path / "run", tmp_path / "out.safetensors"
     imported = import_weights(save_safetensors(tmp_path / "file", tensors), class_names=("RBC", "WBC", "Platelets"))

@@ -1,11 +1,12 @@
-"""Write lists of the keys and shapes of published weight files, one file each, from the projects' own modules.
+"""Write a list of the keys and shapes of each published weight file to a text file in this folder.
 
-    python tests/assets/weight_keys/make.py        (needs torch and torchvision; writes to its folder)
+    python tests/assets/weight_keys/make.py        (needs torch and torchvision)
 
-The published files themselves are not available. Therefore the module structure of each project is restated here with
-torch.nn as in its source, and the list comes from its state_dict; torchvision's lists come from the library. Caffe and
-Keras have no state_dict: their keys are those that the readers of ssd_jax.weights return, "<layer>.<number>", where 0
-is the weight and 1 the bias. Nothing here imports ssd_jax, because these lists are there to check its key mappings.
+The published files themselves are not available. Therefore this script repeats the modules of each project with
+torch.nn, as in the source code of the project, and lists the keys of their state_dict. torchvision's lists come from
+the library. Caffe and Keras have no state_dict: their keys are those that the readers of ssd_jax.weights return,
+"<layer>.<number>", where 0 is the weight and 1 the bias. This script does not import ssd_jax, because the lists are
+used to check its key mappings.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +17,7 @@ import torchvision
 from torch import nn
 
 VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
-# Extra layers of ssd.pytorch and mmdetection: S before a number stands for stride 2 and padding 1.
+# Channels of the extra layers of ssd.pytorch and mmdetection. "S" before a number stands for stride 2 and padding 1.
 EXTRAS_300 = (256, "S", 512, 128, "S", 256, 128, 256, 128, 256)
 EXTRAS_512 = (256, "S", 512, 128, "S", 256, 128, "S", 256, 128, "S", 256)
 CHANNELS_300, BOXES_300 = (512, 1024, 512, 256, 256, 256), (4, 6, 6, 6, 4, 4)
@@ -32,14 +33,14 @@ torch.set_default_device("meta")  # only shapes are needed
 
 
 def module_shapes(**modules: nn.Module) -> Shapes:
-    """Yield the state_dict of a module with these parts. A double underscore stands for a dot."""
+    """Yield key and shape of each tensor of a module with the given parts. A double underscore in a name is a dot."""
     for name, module in modules.items():
         for key, value in module.state_dict().items():
             yield f"{name.replace('__', '.')}.{key}".lstrip("."), tuple(value.shape)
 
 
 def make_vgg_layers() -> list[nn.Module]:
-    """Return VGG16 up to conv5_3, then pool5, fc6 and fc7 as in SSD."""
+    """Return the layers of VGG16 up to conv5_3, then pool5, fc6 and fc7 as in SSD."""
     layers: list[nn.Module] = []
     channels = 3
     for entry in VGG16:
@@ -53,7 +54,7 @@ def make_vgg_layers() -> list[nn.Module]:
 
 
 def make_extra_layers(entries: tuple[int | str, ...]) -> list[nn.Module]:
-    """Return the convolutions of the extra layers. Their ReLUs are applied in forward."""
+    """Return the convolutions of the extra layers. Their ReLUs are functions and have no module."""
     layers: list[nn.Module] = []
     channels, stride = 1024, 1
     for entry in entries:
@@ -68,17 +69,20 @@ def make_extra_layers(entries: tuple[int | str, ...]) -> list[nn.Module]:
 
 
 def make_heads(channels_of_maps: tuple[int, ...], boxes: tuple[int, ...], numbers: int) -> list[nn.Module]:
+    """Return a predictor of ``numbers`` channels per default box for each feature map."""
     return [nn.Conv2d(d, k * numbers, 3, padding=1) for d, k in zip(channels_of_maps, boxes, strict=True)]
 
 
 class L2Norm(nn.Module):
+    """A module with the scale of conv4_3_norm as its only parameter."""
+
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(512))
 
 
 class ConvModule(nn.Module):
-    """mmcv's: without a norm it holds nothing but conv."""
+    """A module with a convolution named conv, like mmcv's ConvModule without a norm."""
 
     def __init__(self, conv: nn.Module) -> None:
         super().__init__()
@@ -86,6 +90,7 @@ class ConvModule(nn.Module):
 
 
 def ssd_pytorch_shapes(classes: int) -> Shapes:
+    """Return keys and shapes of ssd.pytorch's SSD300."""
     return module_shapes(
         vgg=nn.ModuleList(make_vgg_layers()),
         L2Norm=L2Norm(),
@@ -96,6 +101,7 @@ def ssd_pytorch_shapes(classes: int) -> Shapes:
 
 
 def lufficc_shapes(size: int, classes: int) -> Shapes:
+    """Return keys and shapes of lufficc's detector for images of ``size`` pixels."""
     extras, channels_of_maps, boxes = network_parts(size)
     return module_shapes(
         backbone__vgg=nn.ModuleList(make_vgg_layers()),
@@ -107,6 +113,7 @@ def lufficc_shapes(size: int, classes: int) -> Shapes:
 
 
 def lufficc_v1_shapes(size: int, classes: int) -> Shapes:
+    """Return keys and shapes of the detector in lufficc's release 1.0."""
     extras, channels_of_maps, boxes = network_parts(size)
     return module_shapes(
         vgg=nn.ModuleList(make_vgg_layers()),
@@ -118,6 +125,7 @@ def lufficc_v1_shapes(size: int, classes: int) -> Shapes:
 
 
 def mmdetection_shapes(size: int, classes: int) -> Shapes:
+    """Return keys and shapes of MMDetection's detector. ``classes`` does not count background."""
     extras, channels_of_maps, boxes = network_parts(size)
     layers = [ConvModule(conv) for conv in make_extra_layers(extras)]
     pairs = [nn.Sequential(*layers[i : i + 2]) for i in range(0, len(layers), 2)]
@@ -131,6 +139,7 @@ def mmdetection_shapes(size: int, classes: int) -> Shapes:
 
 
 def early_mmdetection_shapes(size: int, classes: int) -> Shapes:
+    """Return keys and shapes of the detector in MMDetection 2.0 to 2.13. ``classes`` does not count background."""
     extras, channels_of_maps, boxes = network_parts(size)
     return module_shapes(
         backbone__features=nn.Sequential(*make_vgg_layers()),
@@ -142,15 +151,18 @@ def early_mmdetection_shapes(size: int, classes: int) -> Shapes:
 
 
 def network_parts(size: int) -> tuple[tuple[int | str, ...], tuple[int, ...], tuple[int, ...]]:
+    """Return extra layers, channels of the feature maps, and boxes per cell for images of ``size`` pixels."""
     return (EXTRAS_300, CHANNELS_300, BOXES_300) if size == 300 else (EXTRAS_512, CHANNELS_512, BOXES_512)
 
 
 def torchvision_ssd_shapes() -> Shapes:
+    """Return keys and shapes of torchvision's SSD300."""
     model = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None)
     return [(key, tuple(value.shape)) for key, value in model.state_dict().items()]
 
 
 def torchvision_vgg16_shapes() -> Shapes:
+    """Return keys and shapes of torchvision's VGG16."""
     return [(key, tuple(value.shape)) for key, value in torchvision.models.vgg16().state_dict().items()]
 
 
@@ -158,7 +170,7 @@ def torchvision_vgg16_shapes() -> Shapes:
 
 
 def vgg_convolutions() -> Iterator[tuple[str, int, int]]:
-    """Yield (layer, input channels, output channels) by Caffe's names."""
+    """Yield name, input channels and output channels of each convolution of VGG16, with Caffe's names."""
     block, layer, channels = 1, 1, 3
     for entry in VGG16:
         if entry == "M":
@@ -169,17 +181,27 @@ def vgg_convolutions() -> Iterator[tuple[str, int, int]]:
 
 
 def caffe_conv_shapes(name: str, channels: int, out: int, kernel: int) -> Shapes:
+    """Return keys and shapes of a convolution in Caffe."""
     return [(f"{name}.0", (out, channels, kernel, kernel)), (f"{name}.1", (out,))]
 
 
 def keras_conv_shapes(name: str, channels: int, out: int, kernel: int) -> Shapes:
+    """Return keys and shapes of a convolution in Keras."""
     return [(f"{name}.0", (kernel, kernel, channels, out)), (f"{name}.1", (out,))]
 
 
 def ssd_shapes(
     conv: StoredConv, extras: tuple[int, ...], boxes: tuple[int, ...], classes: int, pool6: bool = False
 ) -> Shapes:
-    """Yield the blobs of a detector. extras: kernel sizes of conv6_2, conv7_2, ...; conv: how a layer is stored."""
+    """Yield keys and shapes of a detector with Caffe's names of layers.
+
+    Args:
+        conv: Function that returns keys and shapes of a convolution.
+        extras: Kernel sizes of conv6_2, conv7_2, ...
+        boxes: Number of default boxes per cell of each feature map.
+        classes: Number of classes including background.
+        pool6: Whether the detector has the feature map pool6.
+    """
     for name, channels, out in vgg_convolutions():
         yield from conv(name, channels, out, 3)
     yield from conv("fc6", 512, 1024, 3)
@@ -199,6 +221,7 @@ def ssd_shapes(
 
 
 def caffe_vgg16_shapes(reduced: bool) -> Shapes:
+    """Yield keys and shapes of Caffe's VGG16. ``reduced``: whether fc6 and fc7 are reduced to 1024 units."""
     for name, channels, out in vgg_convolutions():
         yield from caffe_conv_shapes(name, channels, out, 3)
     if reduced:
@@ -212,6 +235,7 @@ def caffe_vgg16_shapes(reduced: bool) -> Shapes:
 
 
 def keras_vgg16_shapes() -> Shapes:
+    """Yield keys and shapes of VGG16 in Keras."""
     for name, channels, out in vgg_convolutions():
         yield from keras_conv_shapes(name.replace("conv", "block").replace("_", "_conv"), channels, out, 3)
     for name, inputs, outputs in (("fc1", 25088, 4096), ("fc2", 4096, 4096), ("predictions", 4096, 1000)):
@@ -234,7 +258,7 @@ TORCHVISION = f"torchvision {torchvision.__version__.split('+')[0]}"
 # name: (number of parameters if known from elsewhere, source, method, keys and shapes)
 FILES: dict[str, tuple[int | None, str, str, Shapes]] = {
     "torchvision": (
-        35_641_826,  # the library's meta
+        35_641_826,  # as in the metadata of the library's weights
         f"{TORCHVISION} models/detection/ssd.py; file ssd300_vgg16_coco-b556d3b4.pth",
         "state_dict of ssd300_vgg16(weights=None, weights_backbone=None)",
         torchvision_ssd_shapes(),
@@ -331,7 +355,7 @@ FILES: dict[str, tuple[int | None, str, str, Shapes]] = {
         ssd_shapes(keras_conv_shapes, (3, 3, 3, 3, 4), BOXES_512, 21),
     ),
     "torchvision_vgg16": (
-        138_357_544,  # the library's meta
+        138_357_544,  # as in the metadata of the library's weights
         f"{TORCHVISION} models/vgg.py; files vgg16-397923af.pth and vgg16_features-amdegroot-88682ab5.pth",
         "state_dict of vgg16(); of the second file only features.* hold weights",
         torchvision_vgg16_shapes(),

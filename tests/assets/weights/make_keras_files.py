@@ -1,9 +1,11 @@
-"""Write keras3.h5, keras3.weights.h5 and keras3_bfloat16.weights.h5, with Keras 3.15.1 and its JAX backend:
+"""Write keras3.h5, keras3.weights.h5 and keras3_bfloat16.weights.h5 with Keras and its JAX backend.
 
-KERAS_BACKEND=jax python tests/assets/weights/make_keras_files.py
+    KERAS_BACKEND=jax python tests/assets/weights/make_keras_files.py
 
-Kernels contain the numbers from 0, biases the numbers from 100. The layers are Conv2D, and their names are not in
-alphabetical order.
+The files in the repository were written by Keras 3.15.1.
+
+Kernels contain the numbers 0, 1, 2, ..., biases the numbers 100, 101, ... The layers are Conv2D, and their names are
+not in alphabetical order.
 """
 
 from pathlib import Path
@@ -15,6 +17,7 @@ FOLDER = Path(__file__).parent
 
 
 def make_model(dtype: str) -> keras.Model:
+    """Return a model of two convolutions with known weights."""
     images = keras.Input((4, 4, 3))
     convolve = keras.layers.Conv2D(2, 3, name="conv1_2", dtype=dtype)
     model = keras.Model(images, keras.layers.Conv2D(1, 1, name="conv1_1", dtype=dtype)(convolve(images)))

@@ -2,8 +2,8 @@
 
     python tests/assets/weights/make_torch_files.py
 
-The files in the repository were written by torch 2.14.1 on a CPU. Their values follow from formulas, which
-tests/weights/formats/test_torch_file.py repeats.
+The files in the repository were written by torch 2.14.1 on a CPU. Their values are computed with
+formulas that tests/weights/formats/test_torch_file.py repeats.
 """
 
 import argparse
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 
 def make_state_dict() -> OrderedDict[str, torch.Tensor]:
-    """Return tensors of every supported dtype, and with every kind of view of a storage."""
+    """Return a state dict with tensors of every supported dtype and with every kind of view of a storage."""
     base = torch.arange(10, dtype=torch.float32) / 2
     tensors = {
         "conv.weight": (torch.arange(24, dtype=torch.float32) / 4 - 1).reshape(2, 3, 2, 2),
@@ -48,7 +48,7 @@ def make_state_dict() -> OrderedDict[str, torch.Tensor]:
 
 
 def make_checkpoint() -> dict:
-    """Return a checkpoint as training scripts write it, of a small network in DataParallel."""
+    """Return a checkpoint, as training scripts save it, of a small network in DataParallel."""
     network = nn.DataParallel(nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)))
     with torch.no_grad():
         for number, parameter in enumerate(network.parameters()):

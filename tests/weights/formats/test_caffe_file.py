@@ -1,4 +1,4 @@
-"""Reading .caffemodel files: both formats of layers and of blobs, default boxes, and corrupt files."""
+"""Tests of reading .caffemodel files: both formats of layers and of blobs, default boxes, and corrupt files."""
 
 import math
 import re
@@ -35,12 +35,14 @@ PRIORS = {"fc7_mbox_priorbox": SSD300_PRIOR}
 
 
 def read_net(folder: Path, data: bytes) -> CaffeNet:
+    """Write the bytes to a file, read it with read_caffe, and return the result."""
     file = folder / "net.caffemodel"
     file.write_bytes(data)
     return read_caffe(file)
 
 
 def assert_contains(net: CaffeNet, layers: list[tuple[str, str, list[np.ndarray]]]) -> None:
+    """Assert that a network has exactly the blobs of some layers, as float32."""
     expected = {f"{name}.{number}": blob for name, _, blobs in layers for number, blob in enumerate(blobs)}
     assert list(net.tensors) == list(expected)
     for name, blob in expected.items():
@@ -66,7 +68,7 @@ def test_read_caffe_reads_both_layer_formats_in_one_file(tmp_path: Path):
 
 
 def test_read_caffe_reads_handwritten_bytes(tmp_path: Path):
-    """A convolution "c" with the weight 1 and the bias -2, encoded by protobuf's manual."""
+    """A convolution "c" with the weight 1 and the bias -2 was encoded by hand, following protobuf's manual."""
     weight = b"\x2a\x04\x00\x00\x80\x3f" + b"\x3a\x06\x0a\x04\x01\x01\x01\x01"  # 5: data, 7: shape
     bias = b"\x2a\x04\x00\x00\x00\xc0" + b"\x08\x01\x10\x01\x18\x01\x20\x01"  # 1 to 4: num, channels, height, width
     layer = b"\x0a\x01c" + b"\x12\x0bConvolution" + b"\x3a\x0e" + weight + b"\x3a\x0e" + bias
@@ -86,7 +88,7 @@ def test_doubles_beyond_float32_become_infinite(tmp_path: Path):
 
 
 def test_unknown_fields_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Add fields as in other forks to every message: a varint, a double, bytes, a group and a float."""
+    """Every message has unknown fields, as in other forks of Caffe: a varint, a double, bytes, a group and a float."""
     unknown = b"\xc8\xbb\x03\x96\x01" + b"\xc9\xbb\x03eightbyt" + b"\xca\xbb\x03\x03abc"
     unknown += b"\xcb\xbb\x03\x08\x01\xcc\xbb\x03" + b"\xcd\xbb\x03four"
     plain = weight_writers.encode_message
@@ -109,18 +111,21 @@ def test_last_value_of_a_field_set_twice_is_used(tmp_path: Path):
 
 
 def read_stored_prior(folder: Path, **settings: Any) -> PriorBox:
+    """Return the settings of a PriorBox layer as read_caffe reads them from a file with the given settings."""
     return read_net(folder, caffemodel_bytes(LAYERS, {"prior": settings})).priors["prior"]
 
 
 def test_read_caffe_reads_default_boxes(tmp_path: Path):
     net = read_net(tmp_path, caffemodel_bytes(LAYERS, PRIORS))
     expected = PriorBox((60.0,), (111.0,), (2.0, 3.0), True, False, (0.1, 0.1, 0.2, 0.2), 16.0, 0.5)
-    assert net.priors == {"fc7_mbox_priorbox": expected}, "decimal numbers, although float32 has no 0.1"
+    assert net.priors == {"fc7_mbox_priorbox": expected}, (
+        "the numbers are decimal numbers, although float32 cannot represent 0.1"
+    )
     assert_contains(net, LAYERS)
 
 
 def test_missing_default_box_settings_have_the_defaults_of_caffe(tmp_path: Path):
-    """Caffe has flip [default = true], clip [default = false], offset [default = 0.5] and variance 0.1."""
+    """Caffe's defaults are flip = true, clip = false, offset = 0.5 and variance = 0.1."""
     assert read_stored_prior(tmp_path, min_size=[35.84]) == PriorBox(
         (35.84,), (), (), True, False, (0.1,) * 4, None, 0.5, None
     )
@@ -172,11 +177,13 @@ def test_invalid_default_boxes_are_refused(tmp_path: Path, settings: dict[str, A
 
 
 def caffemodel_with_blob(blob: bytes) -> bytes:
+    """Return a file with one convolution that has a single encoded blob."""
     layer = encode_message("LayerParameter", {"name": "conv", "type": "Convolution", "blobs": [blob]})
     return encode_message("NetParameter", {"layer": [layer]})
 
 
 def caffemodel_with_shape(*dim: int, numbers: int = 4) -> bytes:
+    """Return a file with one blob that declares a shape but has the given number of values."""
     fields = {"data": np.zeros(numbers), "shape": encode_message("BlobShape", {"dim": list(dim)})}
     return caffemodel_with_blob(encode_message("BlobProto", fields))
 
@@ -234,7 +241,7 @@ def test_corrupt_files_are_refused_or_read(tmp_path: Path, v1: bool, count: int)
 
 
 def test_schema_has_the_published_field_numbers_and_defaults():
-    """Compare every field of the reader's schema with the excerpt of caffe.proto in the assets."""
+    """Every field of the reader's schema is compared with the excerpt of caffe.proto in the assets."""
     published = weight_writers.read_proto()
     text = weight_writers.PROTO.read_text(encoding="utf-8")
     messages = re.findall(r"message (\w+) \{(.*?)\}", caffe_file._SCHEMA, re.DOTALL)

@@ -1,4 +1,4 @@
-"""Reading HDF5 files of Keras 1, 2 and 3, and corrupt or hostile ones."""
+"""Tests of reading HDF5 files of Keras 1, 2 and 3, and of refusing corrupt or hostile files."""
 
 import io
 import struct
@@ -26,7 +26,7 @@ def random_array(*shape: int) -> np.ndarray:
     return RANDOM.standard_normal(shape).astype(np.float32)
 
 
-# The names are not in alphabetical order.
+# Layers are not in alphabetical order, so that a reader that sorts them fails.
 LAYERS: list[tuple[str, list[tuple[str, np.ndarray]]]] = [
     ("input_1", []),
     ("conv2_1", [("conv2_1/kernel:0", random_array(3, 3, 3, 4)), ("conv2_1/bias:0", random_array(4))]),
@@ -36,12 +36,14 @@ LAYERS: list[tuple[str, list[tuple[str, np.ndarray]]]] = [
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:
+    """Return the result of read_keras, after checking that the arrays are writeable and C-contiguous."""
     tensors = read_keras(file)
     assert all(tensor.flags.writeable and tensor.flags.c_contiguous for tensor in tensors.values())
     return tensors
 
 
 def assert_contains(tensors: dict[str, np.ndarray], layers: list[tuple[str, list[tuple[str, np.ndarray]]]]) -> None:
+    """Assert that the tensors are exactly the weights of some layers, in the same order."""
     expected = {f"{name}.{number}": value for name, weights in layers for number, (_, value) in enumerate(weights)}
     assert list(tensors) == list(expected)
     for name, value in expected.items():
@@ -56,7 +58,7 @@ def test_read_keras_reads_files_of_keras_2(tmp_path: Path, whole_model: bool):
 
 @pytest.mark.parametrize("names", ["{}_W:0 {}_b:0", "{}_W_1:0 {}_b_1:0", "param_0 param_1"])
 def test_read_keras_reads_files_of_keras_1(tmp_path: Path, names: str):
-    """Only the order of the weight names matters."""
+    """The weight names differ between versions; only their order matters."""
     layers = [
         (layer, [(name.format(layer), value) for name, (_, value) in zip(names.split(), weights, strict=False)])
         for layer, weights in LAYERS
@@ -67,7 +69,7 @@ def test_read_keras_reads_files_of_keras_1(tmp_path: Path, names: str):
 
 @pytest.mark.parametrize("name", ["keras3.h5", "keras3.weights.h5", "keras3_bfloat16.weights.h5"])
 def test_read_keras_reads_files_of_keras_3(name: str):
-    """The files were written by Keras itself, see make_keras_files.py."""
+    """Keras itself wrote the files; see make_keras_files.py."""
     tensors = read_arrays(DATA / name)
     kernel = np.arange(54, dtype=np.float32).reshape(3, 3, 3, 2)
     assert list(tensors) == ["conv1_2.0", "conv1_2.1", "conv1_1.0", "conv1_1.1"]
@@ -86,7 +88,7 @@ def test_early_keras_3_without_layer_names_is_refused(tmp_path: Path):
 
 
 def test_read_keras_reads_many_layers(tmp_path: Path):
-    """There are more names than fit in one attribute, and groups have more than one node."""
+    """The file has more layer names than fit in one attribute, and more groups than fit in one node of HDF5's tree."""
     layers = [(f"layer_{number}_{'x' * 90}", [("w", np.float32([number]))]) for number in range(900)]
     write_keras(tmp_path / "a.h5", layers)
     with h5py.File(tmp_path / "a.h5") as root:
@@ -116,7 +118,7 @@ def test_integers_stay_integers(tmp_path: Path):
     ],
 )
 def test_read_keras_reads_chunks_and_gzip(tmp_path: Path, storage: dict[str, Any]):
-    """The last chunk is half empty, and gzip leaves incompressible chunks uncompressed, as h5repack does."""
+    """Some datasets have a last chunk that is only partly used. Random numbers do not become smaller by compression."""
     layers = [("a", [("w", random_array(5))]), ("b", [("w", np.ones(9, np.float32))])]
     write_keras(tmp_path / "a.h5", layers, **storage)
     assert_contains(read_arrays(tmp_path / "a.h5"), layers)
@@ -160,11 +162,15 @@ def test_read_keras_follows_soft_links_within_the_file(tmp_path: Path):
 
 
 def make_layer(root: h5py.File) -> h5py.Group:
-    """Make a layer whose only weight "w" is still missing, and return its group."""
+    """Add a layer "a" to a file, whose only weight "w" is not written yet, and return the group of the layer."""
     root.attrs["layer_names"] = [b"a"]
     group = root.create_group("a")
     group.attrs["weight_names"] = [b"w"]
     return group
+
+
+# Each of these functions completes the layer of `make_layer` with a weight "w" that must be refused. ``other`` is the
+# path of a second HDF5 file.
 
 
 def external_link(group: h5py.Group, other: Path) -> None:
@@ -218,7 +224,7 @@ def compression_bomb(group: h5py.Group, other: Path) -> None:
 
 
 def bomb_in_one_chunk(group: h5py.Group, other: Path) -> None:
-    """The chunk unpacks to more than its declared size."""
+    """Write a dataset whose only chunk unpacks to more bytes than the chunk's declared size."""
     dataset = group.create_dataset("w", (4,), "f4", chunks=(4,), compression="gzip")
     packed = io.BytesIO()
     with h5py.File(packed, "w") as file:
@@ -227,7 +233,7 @@ def bomb_in_one_chunk(group: h5py.Group, other: Path) -> None:
 
 
 def bomb_in_a_bomb(group: h5py.Group, other: Path) -> None:
-    """Only the inner one unpacks to more than its declared size."""
+    """Write a chunk that was compressed twice, so that only the second unpacking exceeds the declared size."""
     options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     options.set_chunk((1 << 12,))
     for _ in range(2):
@@ -238,7 +244,7 @@ def bomb_in_a_bomb(group: h5py.Group, other: Path) -> None:
 
 
 def repeated_weight(group: h5py.Group, other: Path) -> None:
-    """The weights take twelve times the size of the file when they are float32."""
+    """Use one float16 dataset as six weights. As float32, they take twelve times the size of the file."""
     group["w"] = np.zeros(100_000, "f2")
     group.attrs["weight_names"] = [b"w"] * 6
 
@@ -322,7 +328,7 @@ def theano_backend(group: h5py.Group, other: Path) -> None:
     ],
 )
 def test_invalid_weights_are_refused(tmp_path: Path, make: Callable[[h5py.Group, Path], None], message: str):
-    """No other file is read, and little memory is used."""
+    """The reader must not read the other file either, and must use little memory."""
     with h5py.File(tmp_path / "other.h5", "w") as other:
         other["secret"] = np.arange(4, dtype=np.float32)
     with h5py.File(tmp_path / "a.h5", "w") as root:
@@ -335,7 +341,9 @@ def test_invalid_weights_are_refused(tmp_path: Path, make: Callable[[h5py.Group,
 
 
 def circular_header() -> bytes:
-    """Each of the 65535 messages of the root's object header continues it at the beginning of the file.
+    """Return an HDF5 file whose root has an object header that refers to itself 65535 times.
+
+    Each message of the header says that the header continues at the beginning of the file.
 
     HDF5 File Format Specification: superblock version 0, object header version 1, message 16.
     """
@@ -350,7 +358,7 @@ def circular_header() -> bytes:
 
 
 def file_with_base_address() -> bytes:
-    """Put a superblock with a base address before a valid file."""
+    """Return a valid HDF5 file after a user block: all addresses in the file are relative to a base address."""
     good = (DATA / "keras3.h5").read_bytes()
     return (good[:24] + struct.pack("<Q", 512) + good[32:96]).ljust(512, b"\0") + good
 
@@ -374,7 +382,7 @@ def test_read_keras_refuses_files_not_written_by_keras(tmp_path: Path, data: byt
 
 
 def test_truncated_files_are_refused(tmp_path: Path):
-    """Missing values are not replaced by zeros."""
+    """A reader could otherwise replace the missing values by zeros."""
     write_keras(tmp_path / "a.h5", [("a", [("w", random_array(1000))])])
     whole = (tmp_path / "a.h5").read_bytes()
     for size in range(0, len(whole), 293):

@@ -1,4 +1,4 @@
-"""Reading and writing safetensors."""
+"""Tests of reading and writing safetensors files."""
 
 import json
 import struct
@@ -20,7 +20,11 @@ DTYPES = {
 
 
 def safetensors_bytes(tensors: dict[str, tuple[str, np.ndarray]]) -> bytes:
-    """Return a file by the description of the format: length of the header, header in JSON, data."""
+    """Return the bytes of a safetensors file: length of the header, header in JSON, data.
+
+    Args:
+        tensors: Name of the dtype in the file, and array, by name.
+    """
     header, data = {}, b""
     for name, (dtype, array) in tensors.items():
         end = len(data) + array.nbytes
@@ -31,6 +35,7 @@ def safetensors_bytes(tensors: dict[str, tuple[str, np.ndarray]]) -> bytes:
 
 
 def parse_safetensors(data: bytes) -> dict[str, tuple[str, list[int], bytes]]:
+    """Return dtype, shape and bytes of each tensor in the bytes of a safetensors file."""
     size = struct.unpack("<Q", data[:8])[0]
     header, body = json.loads(data[8 : 8 + size]), data[8 + size :]
     return {name: (e["dtype"], e["shape"], body[slice(*e["data_offsets"])]) for name, e in header.items()}
@@ -76,7 +81,9 @@ def test_write_safetensors_is_atomic(tmp_path: Path):
     file = tmp_path / "some.safetensors"
     write_safetensors(file, {"a": SIX})
     (tmp_path / "plain").write_bytes(b"")
-    assert file.stat().st_mode == (tmp_path / "plain").stat().st_mode, "the same permissions as any new file"
+    assert file.stat().st_mode == (tmp_path / "plain").stat().st_mode, (
+        "the file has the same permissions as any new file"
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["plain", "some.safetensors"]
 
 

@@ -1,4 +1,4 @@
-"""Reading files of torch.save: made by torch, built byte by byte, hostile and corrupt ones."""
+"""Tests of reading files of torch.save: files made by torch, files built byte by byte, hostile and corrupt files."""
 
 import os
 import pickle
@@ -36,7 +36,7 @@ from ssd_jax.weights.formats.torch_file import read_torch
 
 DATA = ASSETS / "weights"
 
-# The content of the files, by the same formulas as in make_torch_files.py.
+# The content of the files, computed with the same formulas as in make_torch_files.py.
 F4 = np.float32
 EIGHTHS = np.arange(5, dtype=F4) / 8
 EXPECTED = {
@@ -64,6 +64,7 @@ EXPECTED = {
 
 
 def assert_same(tensors: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    """Assert that tensors have the same names, order, dtypes, shapes and bytes as expected."""
     assert list(tensors) == list(expected)
     for name, array in expected.items():
         assert (tensors[name].dtype, tensors[name].shape) == (array.dtype, array.shape), name
@@ -72,7 +73,7 @@ def assert_same(tensors: dict[str, np.ndarray], expected: dict[str, np.ndarray])
 
 
 def assert_refused(file: Path, *words: str) -> str:
-    """Assert that a file is refused with a message that names it and contains the words, and return the message."""
+    """Assert that reading a file raises UserError with the file's name and the given words. Return the message."""
     with pytest.raises(UserError) as caught:
         read_torch(file)
     message = str(caught.value)
@@ -93,7 +94,8 @@ def test_read_torch_reads_every_dtype_and_view(name: str):
 @pytest.mark.parametrize("name", ["zip_checkpoint", "legacy_checkpoint"])
 def test_read_torch_takes_the_weights_from_a_checkpoint(name: str):
     tensors = read_torch(DATA / f"{name}.pth")
-    # One step of SGD at rate 0.001 of the sum of four pixels: only the last bias has a gradient, of 4.
+    # One step of SGD with a learning rate of 0.001; the loss is the sum of four pixels. After BatchNorm, only the last
+    # bias has a gradient, which is 4.
     expected = {
         "0.weight": np.array([0, 0.5], F4).reshape(2, 1, 1, 1),
         "0.bias": np.array([1, 1.5], F4),
@@ -123,7 +125,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_read_torch_reads_files_built_by_the_helpers(file: Path):
-    """Without the faults of the tests below, such files can be read."""
+    """Files built in the same way as in the tests below, but without a fault, can be read."""
     value = dict_of(a=tensor(storage(6), 1, integers(2, 2), integers(1, 2)))
     for write in (zip_file, legacy_file):
         file.write_bytes(write(value, {"0": SIX.tobytes()}))
@@ -131,8 +133,11 @@ def test_read_torch_reads_files_built_by_the_helpers(file: Path):
 
 
 def test_read_torch_reads_files_of_torch_0_1_from_python_2_and_a_gpu(file: Path):
-    """It has strings of bytes, an OrderedDict made from a list of pairs, tensors that are filled after they are made,
-    and storages that are views: torch/tensor.py and torch/serialization.py before `_rebuild_tensor`."""
+    """Such a file has strings of bytes, an OrderedDict made from a list of pairs, tensors that get their state after
+    they are made, and storages that are views.
+
+    Source: torch/tensor.py and torch/serialization.py before `_rebuild_tensor`.
+    """
 
     def short_bytes(value: str) -> bytes:
         return b"U" + bytes([len(value)]) + value.encode()
@@ -187,14 +192,16 @@ def test_read_torch_reads_files_of_torch_0_1_from_python_2_and_a_gpu(file: Path)
     ],
 )
 def test_read_torch_ignores_harmless_objects(file: Path, value: bytes):
-    """A Namespace made by either instruction, a defaultdict, a numpy scalar, sets, keys that are not text, a list."""
+    """The objects are a Namespace made by either instruction, a defaultdict, a numpy scalar, sets, a dict with
+    keys that are not strings, and a list.
+    """
     for write in (zip_file, legacy_file):
         file.write_bytes(write(dict_of(a=vector(6), b=value), {"0": ONES}))
         assert_same(read_torch(file), {"a": np.ones(6, F4)})
 
 
 def test_pickles_with_a_large_memo_index_are_refused(file: Path):
-    """Python's unpickler allocates all places up to the index."""
+    """Python's unpickler allocates memory for all indices up to the given index."""
     for index, valid in [(3, True), (1 << 20, False)]:
         put = b"r" + struct.pack("<I", index)
         file.write_bytes(zip_file(dict_of(a=vector(6), b=integer(1) + put), {"0": ONES}))
@@ -317,7 +324,7 @@ def test_plain_pickle_is_refused(file: Path):
         integer(1) + integer(1) + b"a",
         integer(1) + string("a") + integer(1) + b"s",
         b"}(" + string("a") + b"u",
-        # An instruction must not change what the table of names contains.
+        # An instruction must not change the stand-ins in the table of names.
         global_name("torch.Size") + tuple_of(b"N", dict_of(function=integer(1))) + b"b",
         global_name("torch.Size") + dict_of(function=integer(1)) + b"b",
         global_name("torch.FloatStorage") + tuple_of(b"N", dict_of(dtype=integer(1))) + b"b",
@@ -362,7 +369,7 @@ def test_invalid_pickles_are_refused(file: Path, value: bytes):
                 integers(1)), "larger than its storage"),
         (tensor(storage(6, "0", "torch.FloatStorage", tuple_of(string("v"), integer(-1), integer(5))), 1, integers(5),
                 integers(1)), "negative"),
-        # Stride 0 repeats one number a million million times.
+        # With stride 0, one number is repeated 10**12 times.
         (tensor(storage(6), 0, integers(10**6, 10**6), integers(0, 0)), "8 times the bytes of the file"),
         (tensor(storage(6), 0, integers(10**18, 10**18), integers(0, 0)), "corrupt"),
     ],
@@ -417,7 +424,7 @@ def test_size_limit_counts_half_floats_as_float32(file: Path):
     assert_refused(file, "8 times the bytes of the file")
 
 
-NESTED_TUPLE = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # a tuple of 2**60 leaves, made of 62 objects
+NESTED_TUPLE = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # a nested tuple of 62 objects with 2**60 leaves
 
 
 @pytest.mark.parametrize(
@@ -442,7 +449,7 @@ NESTED_TUPLE = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # a tuple of 2**60 leave
         b"\x8e" + b"\xff" * 7 + b"\x7f" + b"x",  # bytes, of which there are too few
         b"X\xff\xff\xff\xff" + b"x",
         b"\x8b\xff\xff\xff\x7f" + b"x",  # an integer of 2 GiB
-        # The same many arguments in every call; the same large dict under many names.
+        # Many calls, each with the same many arguments; a dict with many names for the same large dict.
         global_name("argparse.Namespace") + b"q\x02(" + b"N" * 20_000 + b"tq\x01" + b"h\x02h\x01R" * 20_000,
         b"(" + b"N" * 20_000 + b"tq\x01" + b"h\x01Q" * 20_000,
         b"}(" + b"".join(string(f"{i:05}") + b"N" for i in range(20_000)) + b"uq\x01}("
@@ -451,7 +458,9 @@ NESTED_TUPLE = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # a tuple of 2**60 leave
     ids=range(21),
 )  # fmt: skip
 def test_small_files_that_would_need_much_time_or_memory_are_refused_soon(file: Path, value: bytes):
-    """Each takes about a second. Copying, hashing, comparing or printing the objects would take minutes or forever."""
+    """Refusing a file takes about a second. Copying, hashing, comparing or printing its objects would take minutes or
+    would never end.
+    """
     file.write_bytes(zip_file(value, {"0": ONES}))
     before = time.process_time()
     assert_refused(file)
@@ -469,7 +478,7 @@ def test_calls_with_more_than_100_arguments_are_refused(file: Path):
 
 
 def test_list_of_pairs_is_emptied_when_its_dict_is_made(file: Path):
-    """3000 dicts are made from one list. Copies would have 3 million entries of 100 bytes each."""
+    """3000 dicts are made from one list. If it kept its items, the dicts would have 3 million entries of 100 bytes."""
     pairs = b"](" + b"".join(string(f"{i:03}") + b"N\x86" for i in range(1000)) + b"e\x85q\x01"
     file.write_bytes(zip_file(global_name("collections.OrderedDict") + b"q\x02" + pairs + b"h\x02h\x01R" * 3000, {}))
     tracemalloc.start()
@@ -500,7 +509,7 @@ def test_unprintable_names_are_refused(file: Path, name: str):
     assert assert_refused(file).isascii()
 
 
-# ---- other files ----
+# ---- files of other formats ----
 
 
 def test_read_torch_refuses_files_not_written_by_torch_save(tmp_path: Path, file: Path):
@@ -546,6 +555,7 @@ def test_unreadable_file_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def valid_files() -> dict[str, bytes]:
+    """Return the bytes of valid files by the name of their format."""
     return {
         "zip": (DATA / "zip.pth").read_bytes(),
         "legacy": (DATA / "legacy.pth").read_bytes(),
@@ -558,7 +568,7 @@ def valid_files() -> dict[str, bytes]:
 def test_corrupt_files_are_refused_or_read(file: Path, kind: str, count: int):
     def read(file: Path) -> dict[str, np.ndarray]:
         tensors = read_torch(file)
-        if kind == "zip":  # its checksums cover everything that is read
+        if kind == "zip":  # the checksums of a zip file cover everything that is read
             assert_same(tensors, EXPECTED)
         return tensors
 
