@@ -1,4 +1,4 @@
-"""Evaluate a trained detector: ``python evaluate.py RUN [...]``, as ``ssd-jax evaluate``."""
+"""Evaluate a trained detector: ``python evaluate.py RUN [...]``, the same as ``ssd-jax evaluate``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Detect objects in images: ``python predict.py RUN IMAGES... [...]``, as ``ssd-jax predict``."""
+"""Detect objects in images: ``python predict.py RUN IMAGES... [...]``, the same as ``ssd-jax predict``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Train a detector: ``python train.py CONFIG [--workdir RUN] [--train.steps N ...]``, as ``ssd-jax train``."""
+"""Train a detector: ``python train.py CONFIG [--workdir RUN] [--train.steps N ...]``, the same as ``ssd-jax train``."""
 
 import sys
 

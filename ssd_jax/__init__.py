@@ -1,6 +1,6 @@
 """SSD, the Single Shot MultiBox Detector (Liu et al. 2016, arXiv 1512.02325), in JAX and Flax.
 
-From a config file to detections::
+Example, from a config file to detections::
 
     config = ssd_jax.load_config("configs/own_data.py")
     run = ssd_jax.train(config, workdir="runs/mine")
@@ -9,8 +9,8 @@ From a config file to detections::
     detections = detect("image.jpg")
 
 These names are loaded when they are first used: importing the package does not import JAX, and sets no flag. The
-packages below are the steps from files to boxes: data, ops, models, training, inference, evaluation and so on; the
-docstring of each says what it contains. Parts of the method can be used alone: ``from ssd_jax.ops import nms``.
+subpackages (data, ops, models, training, inference, evaluation and others) are the steps from files to boxes; the
+docstring of each one says what it contains. Functions of the method can be used alone: ``from ssd_jax.ops import nms``.
 """
 
 import lazy_loader as lazy

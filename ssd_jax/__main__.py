@@ -1,4 +1,4 @@
-"""``ssd-jax`` and ``python -m ssd_jax``."""
+"""Entry point of ``ssd-jax`` and of ``python -m ssd_jax``."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand and return the exit code.
 
     Args:
-        argv: Words of the command line. None: those of the process.
+        argv: Arguments after ``ssd-jax``. None: those of the process.
     """
     # XLA prints its warnings unless this is set before it is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader of a pipe, such as `head`, has enough. The interpreter would fail again when it flushes at its end.
+        # The reader of the pipe, such as `head`, has closed it. Without this redirection, the interpreter would fail
+        # again when it flushes stdout at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:

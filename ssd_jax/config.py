@@ -43,7 +43,7 @@ class DefaultBoxes:
 
     Each cell of feature map k has, in Caffe's order: a square of side ``min_sizes[k]``; if ``max_sizes[k]`` is
     set, a square of side sqrt(min * max); then, for each aspect ratio r, a box of min * sqrt(r) by
-    min / sqrt(r), followed by the same box upright.
+    min / sqrt(r), followed by the same box with width and height exchanged.
     """
 
     image_size: PositiveInt = 300
@@ -51,22 +51,23 @@ class DefaultBoxes:
     feature_maps: Annotated[tuple[PositiveInt, ...], Meta(min_length=1)] = (38, 19, 10, 5, 3, 1)
     """Number of cells along a side of each feature map."""
     min_sizes: tuple[PositiveFloat, ...] = (30, 60, 111, 162, 213, 264)
-    """In pixels of the network's input."""
+    """Side of the first square of each feature map, in pixels of the network's input."""
     max_sizes: tuple[PositiveFloat | None, ...] = (60, 111, 162, 213, 264, 315)
-    """In pixels of the network's input. None: the feature map has no second square."""
+    """Determines the second square of each feature map, in pixels, as above. None: there is no second square."""
     aspect_ratios: tuple[tuple[PositiveFloat, ...], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
     """Aspect ratios other than 1 of each feature map."""
     steps: tuple[PositiveFloat, ...] | None = (8, 16, 32, 64, 100, 300)
-    """Distance between cell centres, in pixels. None: image size / feature map size, as in the first versions.
-    Caffe's fixed steps put the last centres of the 38 and 10 maps on and beyond the image border; published
-    weights expect that."""
+    """Distance between cell centres, in pixels. None: image size / feature map size, as in the first versions of the
+    paper. With Caffe's fixed steps, the last centres of the 38 x 38 map lie on the image border, and those of the
+    10 x 10 map lie beyond it; published weights expect this."""
     clip: Literal["none", "sizes", "center_size", "corners"] = "none"
-    """Limit the default boxes. none: Caffe. sizes: width and height to at most 1 (torchvision). center_size: all
-    four numbers to [0, 1] (ssd.pytorch and its forks). corners: xyxy to [0, 1] (Caffe before August 2016)."""
+    """Limits of the default boxes. none: no limits (Caffe). sizes: width and height at most 1 (torchvision).
+    center_size: centre, width and height in [0, 1] (ssd.pytorch and its forks). corners: xyxy in [0, 1] (Caffe
+    before August 2016)."""
     truncate_sizes: bool = False
     """Round min_sizes and max_sizes down to whole pixels, as Caffe's C++ does since June 2016 (SSD512)."""
     variances: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (0.1, 0.1, 0.2, 0.2)
-    """Divisors of the encoded offsets: x, y, log width, log height."""
+    """Divisors of the encoded offsets of x, y, log width and log height."""
 
     def __post_init__(self) -> None:
         maps = len(self.feature_maps)
@@ -82,7 +83,7 @@ class DefaultBoxes:
                 high is None or high > low, f"default_boxes.max_sizes: {high} is not larger than its min_sizes {low}"
             )
         ratios = [ratio for row in self.aspect_ratios for ratio in row]
-        _require(1 not in ratios, "default_boxes.aspect_ratios must not list 1: the squares are always there")
+        _require(1 not in ratios, "default_boxes.aspect_ratios must not contain 1: the squares are always included")
 
     @property
     def boxes_per_cell(self) -> tuple[int, ...]:
@@ -166,7 +167,7 @@ SSD500_EXTRAS = (Extra(256, 512), Extra(128, 256), Extra(128, 256), Extra(128, 2
 
 @dataclass(frozen=True)
 class Model:
-    """The network. The defaults are SSD300 of the paper."""
+    """The network. The defaults are those of SSD300 in the paper."""
 
     class_names: tuple[str, ...] = ()
     """Class names without background. Empty: read from the data when a run starts, and kept with the run."""
@@ -189,11 +190,11 @@ class Model:
     remat: bool = False
     """Recompute the activations of the backbone in the backward pass: less memory, more time."""
     mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
-    """Subtracted from the RGB values 0-255 (Caffe); also the fill colour of zoom-out."""
+    """Mean that is subtracted from the RGB values 0-255 (Caffe), and fill colour of zoom-out."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
-    """Divisor after the mean is subtracted; 1 in Caffe. For training from scratch use about 64, the standard
-    deviation of pixel values: the weights of conv1_1 then have the scale of those of other layers, which
-    matters for Adam."""
+    """Divisors of the RGB values after the mean is subtracted; 1 in Caffe. For training from scratch use about 64,
+    the standard deviation of pixel values: the weights of conv1_1 then have the scale of those of other layers,
+    which matters for Adam."""
     l2_norm_scale: float = 20.0
     """Initial scale of the L2Norm on conv4_3 (paper section 3.1)."""
 
@@ -265,11 +266,11 @@ class Data:
     test_split: str = "test"
     """Split for evaluate.py. If the data set has no such split, evaluate.py uses val_split and says so."""
     val_fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.1
-    """Fraction of the images that becomes val if the folder has no splits, chosen by a hash of the image id."""
+    """Fraction of the images in the val split if the folder has no splits. A hash of the image id chooses them."""
     max_image_size: PositiveInt = 640
     """Longest side of an image in a batch, in pixels; larger images are reduced on the host."""
     max_objects: PositiveInt = 64
-    """Number of boxes per image in a batch. Boxes beyond it are left out of training, and their number is reported."""
+    """Maximum number of boxes per image in a batch. Further boxes are not trained on; their number is reported."""
     train_on_difficult: bool = True
     """Train on objects marked as difficult in VOC, as Caffe does; ssd.pytorch leaves them out."""
     strict: bool = False
@@ -285,13 +286,13 @@ class Augment:
     distort_probability: Probability = 0.5
     """Probability of each of brightness, contrast, saturation and hue, drawn independently."""
     contrast_first_probability: Probability = 0.5
-    """Probability of the order brightness contrast saturation hue; otherwise brightness saturation hue contrast."""
+    """Probability that contrast is changed before saturation and hue, and not after them."""
     brightness: NonNegativeFloat = 32.0
     """Largest value added or subtracted, on a scale of 0-255."""
     contrast: tuple[NonNegativeFloat, NonNegativeFloat] = (0.5, 1.5)
-    """Range of the factor."""
+    """Range of the factor of the contrast."""
     saturation: tuple[NonNegativeFloat, NonNegativeFloat] = (0.5, 1.5)
-    """Range of the factor on S of HSV."""
+    """Range of the factor of the saturation S in HSV."""
     hue: NonNegativeFloat = 18.0
     """Largest value added or subtracted, on OpenCV's scale of 0-179 (two degrees per unit)."""
     channel_shuffle_probability: Probability = 0.0
@@ -309,7 +310,7 @@ class Augment:
     crop_scale: tuple[Annotated[float, Meta(gt=0)], Annotated[float, Meta(le=1)]] = (0.3, 1.0)
     """Range of the square root of the crop's area relative to the image. The paper's text says 0.1, Caffe has 0.3."""
     crop_aspect_ratio: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)
-    """Range of width / height, in normalised coordinates."""
+    """Range of the width / height of a crop, in normalised coordinates."""
     flip_probability: Probability = 0.5
     """Probability of a horizontal flip."""
 
@@ -350,7 +351,7 @@ class Detect:
     score_threshold: Probability = 0.01
     """Scores up to this value are not detections."""
     top_k: PositiveInt = 400
-    """Number of best candidates that enter NMS, see top_k_per."""
+    """Number of candidates with the highest scores that enter NMS, per class or per feature map (see top_k_per)."""
     nms_iou_threshold: Probability = 0.45
     """A candidate that overlaps a better one of its class by more than this IoU is suppressed."""
     max_detections: PositiveInt = 200
@@ -408,8 +409,8 @@ class Devices:
     """Sum gradients in a fixed order over this many parts of the batch, which gives the same bits on 1, 2, 4, ...
     devices of a kind. A power of two, at least the number of devices. 0: sum in the fastest order."""
     deterministic: bool = False
-    """Use deterministic GPU kernels, which may be slower. Without them, a resumed run is not bit for bit the run that
-    was never stopped. CPUs and TPUs are always deterministic."""
+    """Use deterministic GPU kernels, which may be slower. Without them, a resumed run is not bit for bit equal to one
+    that was never stopped. CPUs and TPUs are always deterministic."""
 
     def __post_init__(self) -> None:
         parts = self.virtual_shards
@@ -422,15 +423,15 @@ class Devices:
 
 @dataclass(frozen=True)
 class Train:
-    """Length of a training run, its batches, and where it starts."""
+    """Length of a training run, its batches, and its initial parameters."""
 
     steps: PositiveInt = 120_000
     """Number of training steps."""
     batch_size: PositiveInt = 32
-    """Images per step, over all devices and accumulation steps."""
+    """Number of images per step, over all devices and accumulation steps."""
     accumulation_steps: PositiveInt = 1
-    """Number of parts of the batch that are computed one after another, for less memory. The loss and its N stay those
-    of the whole batch."""
+    """Number of parts of the batch that are computed one after another, for less memory. The loss and its divisor N
+    stay those of the whole batch."""
     seed: NonNegativeInt = 0
     """Seed of the initial parameters, the order of images and the augmentation."""
     log_every: PositiveInt = 50
@@ -440,7 +441,8 @@ class Train:
     checkpoint_every: PositiveInt = 1_000
     """Steps between checkpoints."""
     ema_decay: Decay = 0.0
-    """Decay of an exponential moving average of the parameters, which is then evaluated and used. 0: no average."""
+    """Decay of an exponential moving average of the parameters, which is evaluated and loaded instead of
+    them. 0: no average."""
     pretrained: str = ""
     """Run folder (its best checkpoint) or weight file (a detector or VGG16) to start from, with a new optimizer."""
     backbone_only: bool = False
@@ -448,7 +450,7 @@ class Train:
     transfer: bool = False
     """Start from a detector with other classes: predictors of classes with the same name are copied."""
     transfer_names: tuple[tuple[str, str], ...] = ()
-    """Classes that have another name in the pretrained detector, as pairs (name here, name there)."""
+    """Classes that have another name in the pretrained detector, as pairs (name here, name in that detector)."""
 
     def __post_init__(self) -> None:
         _require(self.transfer or not self.transfer_names, "train.transfer_names needs train.transfer")
@@ -461,10 +463,10 @@ class Train:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that determines a run."""
+    """All settings of a run."""
 
     name: str = "ssd"
-    """The default of --workdir is runs/<name>."""
+    """Name of the config. The default of --workdir is runs/<name>."""
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)

@@ -32,7 +32,7 @@ an upper bound of the images per second. Takes minutes on all cores.
   --json FILE                  also write the report to a file
   aot CONFIG --help            lists the most used options, with their values
   aot CONFIG --help-all        lists all options
-  aot --table FILE...          prints a Markdown table of such files"""
+  aot --table FILE...          prints a Markdown table of files that --json wrote"""
 
 COMMON_OPTIONS = (
     "train.batch_size", "train.accumulation_steps", "model.dtype", "model.precision", "model.remat", "devices.fsdp",
@@ -50,11 +50,11 @@ class AotOptions:
     classes: int | None = None
     """Number of classes without background, if the config names none."""
     json: Path | None = None
-    """File for the report, in addition to the printed one."""
+    """File to which the report is also written."""
 
 
 def run(argv: Sequence[str]) -> None:
-    """Run the command."""
+    """Run ``ssd-jax aot`` with the arguments ``argv``."""
     if not argv or argv[0] in HELP:
         print(AOT_HELP)
     elif argv[0] == "--table":
@@ -68,7 +68,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def compile_and_report(options: AotOptions) -> None:
-    """Compile the programs, print the report, and write it if a file is given."""
+    """Compile the programs of a config, print the report, and write it to the file of ``--json`` if there is one."""
     if not options.target:
         raise UserError(f"aot: name the devices to compile for with --target: {TARGETS}")
     from ssd_jax.aot.programs import PROGRAMS, Program, compile_programs
@@ -79,7 +79,7 @@ def compile_and_report(options: AotOptions) -> None:
     config = config_with_classes(options.config, options.classes)
     programs = (options.only,) if options.only else PROGRAMS
     if options.json is not None:
-        with files.user_errors_on_write(options.json, "Name another --json."):  # before minutes of compilation
+        with files.user_errors_on_write(options.json, "Name another --json."):  # fails early
             options.json.parent.mkdir(parents=True, exist_ok=True)
 
     def report_progress(program: Program) -> None:
@@ -92,10 +92,14 @@ def compile_and_report(options: AotOptions) -> None:
 
 
 def config_with_classes(config: Config, classes: int | None) -> Config:
-    """Return the config with a number of generated class names.
+    """Return the config, with generated class names if it has none.
+
+    Args:
+        config: Config of the run.
+        classes: Number of classes without background if the config names none, otherwise None.
 
     Raises:
-        UserError: Both or neither of the config's class names and the number are given, or the number is not positive.
+        UserError: If the config names classes and ``classes`` is given, neither is given, or ``classes`` is below 1.
     """
     names = config.model.class_names
     if names and classes is not None:
@@ -111,10 +115,10 @@ def config_with_classes(config: Config, classes: int | None) -> Config:
 
 
 def read_report(file: Path) -> Any:
-    """Read a report that ``--json`` wrote.
+    """Return the report in a file that ``aot --json`` wrote.
 
     Raises:
-        UserError: The file cannot be read, or is not a report.
+        UserError: If the file cannot be read, or is not a report.
     """
     from ssd_jax.aot.programs import Report
 

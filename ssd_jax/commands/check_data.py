@@ -42,7 +42,7 @@ class CheckDataOptions:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run the command. Return 1 if there are problems to correct."""
+    """Run ``ssd-jax check-data`` with the arguments ``argv``, and return the exit code."""
     if argv and argv[0] in HELP:
         print(CHECK_DATA_HELP)
         return 0
@@ -50,7 +50,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def check_data(options: CheckDataOptions) -> int:
-    """Check the data set, print and write what was found. Return 1 if there are problems to correct."""
+    """Check a data set, print and write its problems, and return the exit code: 1 if there is something to correct."""
     from tqdm.auto import tqdm
 
     from ssd_jax.data.check import summary

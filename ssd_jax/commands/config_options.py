@@ -35,20 +35,20 @@ _ALIASES = {"strict": "data.strict", **RENAMED_OPTIONS}
 
 
 def parse_config_options(kind: type[T], command: str, argv: Sequence[str], common: Sequence[str] = ()) -> T:
-    """Parse the options of a command that takes a config file.
+    """Return the options of a command that takes a config file, parsed from the command line.
 
-    With ``--help`` or ``--help-all`` among the words, print the options with the values of the config file and exit.
+    With ``--help`` or ``--help-all`` in ``argv``, print the options with the values of the config file and exit.
 
     Args:
         kind: Dataclass of the options. Its field ``config`` receives the config with all overrides.
         command: Name of the command, for messages.
-        argv: Words of the command line after the command. The first one, or the first one that ends with .py, is the
-            config file.
+        argv: Arguments after the name of the command. The config file is the first one if that is no option, otherwise
+            the first one that ends with .py.
         common: Names of the config options that ``--help`` lists, such as ``train.steps``.
 
     Raises:
-        UserError: The config file is missing or wrong, or a value is not allowed.
-        SystemExit: An option is unknown or cannot be parsed, or help was asked for.
+        UserError: If the config file is missing or invalid, or a value is not allowed.
+        SystemExit: If an option is unknown or cannot be parsed, or help was requested.
     """
     file = argv[0] if argv and not argv[0].startswith("-") else next((w for w in argv if w.endswith(".py")), None)
     if file is None:
@@ -75,7 +75,7 @@ def parse_config_options(kind: type[T], command: str, argv: Sequence[str], commo
 
 
 def _config_rule(info: Any) -> Any:
-    """Tell tyro the options of `Config` and its parts, which leave out the fields that are set in files only."""
+    """Return tyro's description of `Config` or a part of it, without fields that only a file can set, or else None."""
     kind: Any = info.type
     if getattr(kind, "__module__", None) != Config.__module__:
         return None
@@ -94,16 +94,18 @@ def _config_rule(info: Any) -> Any:
 
 
 def _config_with_values(config: Config, **values: Any) -> Config:
+    """Return a config in which ``values``, a nested dict of options, replace those of ``config``."""
     return config_from_builtins(_merge_values(msgspec.to_builtins(config), values))
 
 
 def _merge_values(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return a nested dict in which ``values`` replace those of ``tree``."""
     merged = {name: _merge_values(tree[name], v) if isinstance(v, dict) else v for name, v in values.items()}
     return tree | merged
 
 
 def _replace_former_name(word: str) -> str:
-    """Replace a former option name, or an alias, by the present one."""
+    """Return an argument with a former option name, or an alias, replaced by the current name."""
     match = re.fullmatch(r"--((?:\w+\.)?)(no-)?([\w-]+)(=.*)?", word)
     name = match and _ALIASES.get(match[1] + match[3].replace("-", "_"))
     if not name:
@@ -127,6 +129,7 @@ def field_docs(kind: type) -> dict[str, str]:
 
 
 def _format_short_help(kind: type, program: str, config: Config, common: Sequence[str]) -> str:
+    """Return the text of ``--help``: the options of the command and the most used options of the config."""
     names = config.model.class_names
     parser = argparse.ArgumentParser(
         program,
@@ -154,7 +157,7 @@ def _format_short_help(kind: type, program: str, config: Config, common: Sequenc
 
 
 def _add_option(parser: argparse.ArgumentParser, name: str, kind: Any, doc: str, default: Any) -> None:
-    """Add an option with the first sentence of its doc."""
+    """Add an option to the parser, with the first sentence of its doc as its help."""
     sentence = re.split(r"(?<=[^.]\.)\s", doc, maxsplit=1)[0].rstrip(".")
     if kind is bool:
         negative = re.sub(r"([\w-]+)$", r"no-\1", name)

@@ -13,14 +13,14 @@ from ssd_jax.runtime.distributed_options import DistributedOptions
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Compute mAP as in PASCAL VOC and the metrics of COCO. Print a table, and write all numbers to metrics.json."""
+    """Compute the mAP of PASCAL VOC and the metrics of COCO. Print tables, and write all numbers to metrics.json."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder."""
     split: str | None = None
     """Split to evaluate on. Default: the run's data.test_split, or data.val_split if there is no such split."""
     checkpoint: Literal["best", "last"] = "best"
-    """best: highest mAP (area) on the val split."""
+    """best: the checkpoint with the highest mAP (area) on the val split. last: the latest one."""
     data_root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
     """Folder of the data set, if it moved, or another data set."""
     strict: bool = False
@@ -34,7 +34,7 @@ class EvaluateOptions:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Run the command."""
+    """Run ``ssd-jax evaluate`` with the arguments ``argv``."""
     options = parse_options(EvaluateOptions, "evaluate", argv)
     initialize_jax(options.distributed)
     from ssd_jax.evaluation.run import evaluate  # not above, so that --help is fast

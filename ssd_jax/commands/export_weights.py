@@ -21,11 +21,11 @@ class ExportOptions:
     layout: Literal["torchvision", "ssd.pytorch"] = "torchvision"
     """Project whose keys are used."""
     checkpoint: Literal["best", "last"] = "best"
-    """best: highest mAP (area) on the val split."""
+    """best: the checkpoint with the highest mAP (area) on the val split. last: the latest one."""
 
 
 def run(argv: Sequence[str]) -> None:
-    """Run the command."""
+    """Run ``ssd-jax export-weights`` with the arguments ``argv``."""
     options = parse_options(ExportOptions, "export-weights", argv)
     from ssd_jax.data.class_names import format_names
     from ssd_jax.weights.exporting import export_weights, torchvision_code

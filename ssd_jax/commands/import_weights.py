@@ -19,7 +19,7 @@ class ImportOptions:
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """Weight file: .pth, .safetensors, .caffemodel or .h5."""
     out: Path
-    """New folder, which is used as a run folder."""
+    """New run folder to write."""
     class_names: tuple[str, ...] = ()
     """Class names without background, in the order of training. Not needed for the classes of VOC, COCO or ILSVRC."""
     scales: Literal["voc", "coco"] | None = None
@@ -30,7 +30,7 @@ class ImportOptions:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Run the command."""
+    """Run ``ssd-jax import-weights`` with the arguments ``argv``."""
     options = parse_options(ImportOptions, "import-weights", argv)
     check_new_folder(options.out)
     from ssd_jax.weights.importing import import_weights, write_run
@@ -44,11 +44,11 @@ def run(argv: Sequence[str]) -> None:
 
 
 def describe_import(imported: Any, class_names: Sequence[str]) -> list[str]:
-    """Describe how imported weights are used, in lines.
+    """Return lines that describe the classes, preprocessing and postprocessing of imported weights.
 
     Args:
         imported: The result of ``import_weights``.
-        class_names: The classes that the user named, empty if they were inferred.
+        class_names: The class names that the user gave. Empty if they were inferred.
     """
     from ssd_jax.data.class_names import format_names
 
@@ -68,7 +68,7 @@ def describe_import(imported: Any, class_names: Sequence[str]) -> list[str]:
 
 
 def format_next_step(config: Config, out: Path) -> str:
-    """Return the commands that can be used next."""
+    """Return a sentence that names the commands to use next."""
     run = shlex.quote(str(out))
     train = f"train.py CONFIG --train.pretrained {run}"
     if not config.model.class_names:

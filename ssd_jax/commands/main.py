@@ -1,6 +1,6 @@
-"""The command line of ``ssd-jax``: finds the subcommand, runs it, and prints its errors.
+"""The command line of ``ssd-jax``: find the subcommand, run it, and print its errors.
 
-A subcommand is a module of this package with a function ``run(argv)``, which returns the exit code, None for 0.
+A subcommand is a module of this package with a function ``run(argv)``, which returns the exit code, or None for 0.
 It is imported only when it is run, and imports what needs JAX inside its functions, so that help is printed at once.
 """
 
@@ -17,6 +17,8 @@ from ssd_jax.runtime.exit_message import set_exit_message
 
 
 class Command(NamedTuple):
+    """A subcommand: the name of its module, and the texts for the list of commands."""
+
     module: str
     arguments: str
     summary: str
@@ -39,19 +41,19 @@ COMMANDS = {
 
 
 def format_usage() -> str:
-    """Return the list of commands."""
+    """Return the usage message, which lists the commands."""
     lines = [f"  {f'{name} {command.arguments}':44}  {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(["usage: ssd-jax COMMAND ...", "", *lines, "", "ssd-jax COMMAND --help lists its options."])
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a subcommand.
+    """Run a subcommand, and return its exit code.
 
     Args:
-        argv: Words of the command line after ``ssd-jax``.
+        argv: Arguments of the command line after ``ssd-jax``.
 
     Returns:
-        The exit code. A mistake of the user is 2; it is printed without a traceback.
+        The exit code. It is 2 after a mistake of the user, which is printed without a traceback.
     """
     name = argv[0] if argv else ""
     if name in ("-h", "--help"):
@@ -66,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
             warnings.filterwarnings("ignore", r"Image size .* exceeds limit")  # Pillow: photographs may be large
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing")  # matplotlib: a character of a class name
             code = module.run(argv[1:]) or 0
-        # Cleared here instead of at exit: after an error, JAX may end the process before that.
+        # The message is cleared here, not at exit: after an error, JAX may end the process earlier.
         set_exit_message("")
         return code
     except UserError as error:
@@ -85,12 +87,13 @@ def main(argv: Sequence[str]) -> int:
 
 def _exit_if_multi_process(code: int) -> None:
     """Exit at once if the run has several processes: the usual shutdown would wait for the others."""
-    distributed = sys.modules.get("ssd_jax.runtime.distributed")  # not imported: this process is alone
+    distributed = sys.modules.get("ssd_jax.runtime.distributed")  # not imported if there is one process
     if distributed is not None:
         distributed.exit_now(code)
 
 
 def _is_lost_connection(error: Exception) -> bool:
+    """Return whether the error is one of JAX's runtime in a run of several processes, as after a lost connection."""
     distributed = sys.modules.get("ssd_jax.runtime.distributed")
     if distributed is None or not distributed.is_multi_process():
         return False
@@ -108,7 +111,7 @@ class _StderrHandler(logging.Handler):
 
 @contextmanager
 def warnings_on_stderr() -> Iterator[None]:
-    """Print the warnings that the package logs, in the form of errors and above progress bars."""
+    """Print the warnings that the package logs to stderr while the context is active, above progress bars."""
     logger, handler = logging.getLogger("ssd_jax"), _StderrHandler(logging.WARNING)
     logger.addHandler(handler)
     logger.propagate = False

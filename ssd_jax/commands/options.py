@@ -16,16 +16,19 @@ OUT_ADVICE = "Name another --out."
 
 
 def parse_options(kind: type[T], command: str, argv: Sequence[str]) -> T:
-    """Parse the options of a command into a dataclass, whose docs are the help.
+    """Return the options of a command, parsed into a dataclass. The docs of its fields are the help texts.
 
     Raises:
-        SystemExit: An option is unknown or cannot be parsed, or help was asked for.
+        SystemExit: If an option is unknown or cannot be parsed, or help was requested.
     """
     return tyro.cli(kind, args=list(argv), prog=f"ssd-jax {command}")
 
 
 def initialize_jax(distributed: DistributedOptions = SINGLE_PROCESS) -> None:
-    """Join the processes of the run, and enable the cache of compiled programs. Call it before any use of a device."""
+    """Connect the processes of a run, and set up compilation. Call this before any use of a device.
+
+    Compiled programs are cached on disk, and the memory of the compiler is returned to the system.
+    """
     from ssd_jax.runtime import compilation
     from ssd_jax.runtime.distributed import initialize
 
@@ -35,14 +38,14 @@ def initialize_jax(distributed: DistributedOptions = SINGLE_PROCESS) -> None:
 
 
 def check_out_folder(out: Path, marker: str) -> None:
-    """Refuse a folder with files of others, such as photographs, which output of the same names would replace.
+    """Raise an error if an output folder has other files, such as photographs, which output could overwrite.
 
     Args:
-        out: The folder. It need not exist.
-        marker: Name of a file that the command writes. A folder that has it may be written again.
+        out: The output folder. It need not exist.
+        marker: Name of a file that the command writes. A folder that contains it may be used again.
 
     Raises:
-        UserError: The folder is not empty and has no such file, or it is a file.
+        UserError: If the folder contains files, but no file named ``marker``, or if it is a file.
     """
     with files.user_errors_on_write(out, OUT_ADVICE):
         has_other_files = out.exists() and any(out.iterdir()) and not (out / marker).exists()
@@ -51,10 +54,10 @@ def check_out_folder(out: Path, marker: str) -> None:
 
 
 def check_new_folder(out: Path) -> None:
-    """Refuse a folder that exists and is not empty.
+    """Raise an error if an output folder exists and is not empty.
 
     Raises:
-        UserError: The folder is not empty, or it is a file.
+        UserError: If the folder is not empty, or it is a file.
     """
     with files.user_errors_on_write(out, OUT_ADVICE):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -62,10 +65,10 @@ def check_new_folder(out: Path) -> None:
 
 
 def make_out_folder(out: Path) -> None:
-    """Create the folder, before the work that fills it.
+    """Create an output folder.
 
     Raises:
-        UserError: The folder cannot be created.
+        UserError: If the folder cannot be created.
     """
     with files.user_errors_on_write(out, OUT_ADVICE):
         out.mkdir(parents=True, exist_ok=True)

@@ -28,11 +28,11 @@ class PredictOptions:
     score: float = 0.5
     """Minimum score of the detections."""
     checkpoint: Literal["best", "last"] = "best"
-    """best: highest mAP (area) on the val split."""
+    """best: the checkpoint with the highest mAP (area) on the val split. last: the latest one."""
 
 
 def run(argv: Sequence[str]) -> None:
-    """Run the command."""
+    """Run ``ssd-jax predict`` with the arguments ``argv``."""
     options = parse_options(PredictOptions, "predict", argv)
     if not options.images:
         raise UserError("predict RUN IMAGES: name at least one image or folder of images")
@@ -43,10 +43,11 @@ def run(argv: Sequence[str]) -> None:
 
 
 def predict(options: PredictOptions) -> None:
-    """Detect in all images, and write the results.
+    """Detect objects in all images, and write predictions.json and the images with their boxes.
 
     Raises:
-        UserError: There are no images, the folder cannot be used, or images could not be read; the others are written.
+        UserError: If there are no images, the output folder cannot be used, or an image cannot be read. The results of
+            readable images are written before the error about unreadable ones.
     """
     from tqdm.auto import tqdm
 
@@ -88,10 +89,10 @@ def predict(options: PredictOptions) -> None:
 
 
 def choose_output_files(images: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """Return the images to read, each with the file for its picture: below ``out`` as below the named folder.
+    """Return the output file of each image to read. Images of a folder keep their paths below it.
 
     Raises:
-        UserError: There are no images, or two of them have the same output file.
+        UserError: If there are no images, or two of them have the same output file.
     """
     from ssd_jax.inference.detector import find_images
 
@@ -109,13 +110,13 @@ def choose_output_files(images: Sequence[Path], out: Path) -> dict[Path, Path]:
 
 
 def write_predictions(out: Path, images: list[dict[str, Any]]) -> None:
-    """Write predictions.json."""
+    """Write the detections of all images to predictions.json."""
     text = json.dumps({"boxes": "x1, y1, x2, y2 in pixels of the original image", "images": images}, indent=1)
     files.write_text(out / PREDICTIONS, text + "\n")
 
 
 def picture_path(out: Path, relative: Path) -> Path:
-    """Return the output file of an image. Its extension stays in the name, so that a.png and a.jpg do not collide."""
+    """Return the output file of an image. The output of a.png is a.png.jpg, which differs from that of a.jpg."""
     suffix = relative.suffix.lower()
     return out / (relative if suffix in (".jpg", ".jpeg") else relative.with_name(relative.name + ".jpg"))
 

@@ -26,7 +26,7 @@ class PrepareOptions:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Run the command."""
+    """Run ``ssd-jax prepare-data`` with the arguments ``argv``."""
     options = parse_options(PrepareOptions, "prepare-data", argv)
     from ssd_jax.data.formats.prepare import prepare_tfds
 

@@ -29,7 +29,7 @@ class ShowOptions:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Run the command."""
+    """Run ``ssd-jax show`` with the arguments ``argv``."""
     options = parse_options(ShowOptions, "show", argv)
     from ssd_jax.data.formats.open import open_source
     from ssd_jax.data.image import EXTENSIONS
@@ -53,4 +53,4 @@ def run(argv: Sequence[str]) -> None:
     unused = len(source.annotation(augmented.index).labels) - int((augmented.labels > 0).sum())
     print(f"{options.image}, epoch {options.epoch}: step {augmented.step} of {config.train.steps}. Written: {out}")
     if unused:
-        print(f"{unused} of its objects were not trained on: outside the augmented image, or left out as difficult.")
+        print(f"{unused} of its objects were not trained on: they lie outside the augmented image, or are difficult.")

@@ -38,7 +38,7 @@ class TrainOptions:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Run the command."""
+    """Run ``ssd-jax train`` with the arguments ``argv``."""
     if argv and argv[0] in HELP:
         print(TRAIN_HELP)
         return

@@ -25,7 +25,7 @@ class VerifyOptions:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run the command. Return 1 if a difference exceeds its tolerance."""
+    """Run ``ssd-jax verify``, and return the exit code: 1 if a difference exceeds its tolerance."""
     options = parse_options(VerifyOptions, "verify", argv)
     from ssd_jax.data.image import read_image
     from ssd_jax.weights.verification import sample_image, verify_weights
@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def format_comparison(rows: Sequence[Any]) -> str:
-    """Return a table with one line per comparison."""
+    """Return a text table with one line per compared layer."""
     from tabulate import tabulate
 
     header = ("", "shape", "largest", "difference", "relative", "tolerance", "")

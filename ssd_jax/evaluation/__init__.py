@@ -1,7 +1,7 @@
 """Evaluation of a trained network on a split of a data set.
 
-Imports inference, metrics and report. Training evaluates with it, and the command ``evaluate`` calls it. A result
-format of another challenge server belongs in `submission`.
+This package imports inference, metrics and report; training and the command ``evaluate`` import it. The result format
+of another challenge server belongs in `submission`.
 """
 
 import lazy_loader as lazy

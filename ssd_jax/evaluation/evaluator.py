@@ -27,7 +27,7 @@ def predict_split(
     progress: Callable[[int], object] = lambda images: None,
     unreadable: dict[int, str] | None = None,
 ) -> list[ImageDetections]:
-    """Run detection on every image of a split, in order.
+    """Return the detections in every image of a split, in order.
 
     An unreadable image gets no detections. In a multi-process run each process handles a part of every batch, and
     all of them return the detections of the whole split.
@@ -39,11 +39,11 @@ def predict_split(
         config: Config of the run. ``train.batch_size`` is rounded up to a multiple of the number of devices.
         mesh: Devices to run on.
         progress: Called after each batch with its number of images.
-        unreadable: Messages of the unreadable images by position, as in `eval_batches`. Pass the same dictionary
-            each time a split is evaluated to have each image reported once.
+        unreadable: Dictionary to which the message about each unreadable image is added, by its position. Pass the
+            same one whenever a split is evaluated, so that each image is reported only once.
 
     Returns:
-        The detections of each image, boxes in pixels of the original image.
+        The detections of each image, with boxes in pixels of the original image.
     """
     unreadable = {} if unreadable is None else unreadable
     already_reported = len(unreadable)
@@ -74,10 +74,10 @@ def predict_split(
 def compute_metrics(
     detections: Sequence[ImageDetections], source: Source, annotations: Sequence[Annotation] | None = None
 ) -> dict[str, Any]:
-    """Compute the VOC and the COCO metrics of a split, as written to metrics.json.
+    """Compute the VOC and the COCO metrics of a split, as ``evaluate`` writes them to metrics.json.
 
-    COCO data sets are evaluated on the objects as their file states them, so that the numbers are those of
-    pycocotools on the same files.
+    A COCO data set is evaluated on the objects exactly as its file states them, so that the COCO metrics equal those
+    of pycocotools for the same files.
 
     Args:
         detections: Detections of each image of the split, in order.
@@ -85,7 +85,7 @@ def compute_metrics(
         annotations: Annotations of the split, if they have been read already.
 
     Returns:
-        The entries of `VocResult` and the twelve numbers of `evaluate_coco`.
+        The entries of `VocResult` and the twelve metrics of `evaluate_coco`, in one dict.
     """
     if annotations is None:
         annotations = list(source.annotations())

@@ -41,8 +41,8 @@ def evaluate(
     * ``results/``: the detections in the format of a challenge server, if ``results`` is set,
     * ``report.html``: a page with curves, confidence intervals and errors, if ``report`` is set.
 
-    If another split than ``data.test_split`` is named, its name is appended to the first and the last of these file
-    names. A split without annotations only gets ``results/``.
+    If ``split`` names another split than ``data.test_split``, the first and the last file are named
+    ``metrics_<split>.json`` and ``report_<split>.html``. For a split without annotations, only ``results/`` is written.
 
     In a multi-process run all processes must call this function; only the primary process writes.
 
@@ -50,12 +50,12 @@ def evaluate(
         run: Folder of the run.
         split: Name of the split. None: the run's ``data.test_split``, or ``data.val_split`` if the data set has no
             such split.
-        data_root: Another data set than that of the run, or another path to the same one.
+        data_root: Data set to use instead of that of the run, or the new path of the same one.
         checkpoint: "best" for the checkpoint with the highest mAP on the val split during training, "last" for the
             latest one.
         results: Whether to write the detections in the result format of COCO (COCO data) or VOC (all other data).
         report: Whether to write the HTML report.
-        strict: Whether an unreadable image is an error. Otherwise it counts as an image without detections.
+        strict: Whether to stop at an unreadable image. Otherwise it counts as an image without detections.
 
     Returns:
         ``split``, ``images``, ``checkpoint_step`` and, if the split has annotations, the entries of
@@ -82,7 +82,7 @@ def evaluate(
     if not distributed.is_primary():
         return metrics
     if source.annotated:
-        # Metrics of another split do not replace those of the test split.
+        # The metrics of another split must not replace those of the test split.
         suffix = "" if is_default_split else f"_{files.safe_file_name(split)}"
         _write_metrics(run / f"metrics{suffix}.json", metrics)
         pictures.write_truth_and_predictions(run, split, source, detections)
@@ -98,7 +98,7 @@ def evaluate(
 
 
 def _predict(run: Path, config: Config, source: Source, checkpoint: str) -> tuple[list[ImageDetections], int]:
-    """Return the detections of a split and the step of the checkpoint."""
+    """Return the detections in a split, and the training step of the checkpoint."""
     mesh = sharding.make_mesh()
     params, step = restore_params(run, config, checkpoint, mesh)
     predict = distributed.start_together(make_predict_fn(config, mesh))

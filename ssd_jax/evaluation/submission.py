@@ -29,7 +29,7 @@ from ssd_jax.metrics.average_precision import xyxy_to_xywh
 
 @dataclass(frozen=True)
 class SubmissionWriter:
-    """Writes the detections of one split as result files. Made by `make_submission_writer`."""
+    """Writes the detections of one split as result files. `make_submission_writer` creates it."""
 
     annotations: Sequence[Annotation]
     class_names: Sequence[str]
@@ -37,10 +37,10 @@ class SubmissionWriter:
     """COCO's id of each class, to write COCO's format. None for VOC's format."""
 
     def write(self, folder: Path, split: str, algorithm: str, detections: Sequence[ImageDetections]) -> list[Path]:
-        """Write the result files.
+        """Write the detections of the split as result files.
 
         Args:
-            folder: Created if it does not exist. Files of the same names are replaced.
+            folder: Folder for the files. It is created if it does not exist; files of the same names are replaced.
             split: Name of the split, used in the file names without folders: VOC2012/test becomes test.
             algorithm: Name of the method, used in the name of COCO's file.
             detections: Detections of each image of the split, in order.
@@ -67,16 +67,16 @@ class SubmissionWriter:
 
 
 def make_submission_writer(source: Source, annotations: Sequence[Annotation]) -> SubmissionWriter:
-    """Choose the result format for a split and check that its images and classes can be named in it.
+    """Return the writer for a split, after checking that the result format can name its images and classes.
 
-    The format is COCO's if the data set has COCO's ids and each image has an id of its own, and VOC's otherwise.
+    The format is COCO's if the data set has COCO's category ids and each image has a different id, and VOC's otherwise.
 
     Args:
         source: The split.
         annotations: Annotations of the split, in order.
 
     Raises:
-        UserError: in VOC's format an image id contains a space, or two classes would share a file.
+        UserError: If the format is VOC's, and an image id contains a space or two classes would share a file.
     """
     if source.category_ids is not None and _has_unique_ids(annotations):
         return SubmissionWriter(annotations, source.class_names, source.category_ids)
@@ -98,20 +98,20 @@ def make_submission_writer(source: Source, annotations: Sequence[Annotation]) ->
 
 
 def _has_unique_ids(annotations: Sequence[Annotation]) -> bool:
-    """Return whether each image has an id of its own. Splits joined from several COCO files may repeat ids."""
+    """Return whether all images have ids, and different ones. Splits joined from several COCO files may repeat ids."""
     numbers = {annotation.number for annotation in annotations}
     return None not in numbers and len(numbers) == len(annotations)
 
 
 def _result_file_name(name: str) -> str:
-    """Replace the characters that VOC's and COCO's own file names do not use."""
+    """Return a name for a result file: every character except letters, digits and ``_.+-`` becomes ``_``."""
     return re.sub(r"[^\w.+-]", "_", name)
 
 
 def _coco_text(
     annotations: Sequence[Annotation], category_ids: Sequence[int], detections: Sequence[ImageDetections]
 ) -> str:
-    """Return a JSON list with one line per detection."""
+    """Return the content of COCO's result file: a JSON list with one line per detection."""
     entries = _coco_entries(annotations, category_ids, detections)
     return "[\n" + ",\n".join(msgspec.json.encode(entry).decode() for entry in entries) + "\n]\n"
 
@@ -119,7 +119,7 @@ def _coco_text(
 def _coco_entries(
     annotations: Sequence[Annotation], category_ids: Sequence[int], detections: Sequence[ImageDetections]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the entries of COCO's file, without classes that the data set does not have (negative ids)."""
+    """Yield the entries of COCO's result file, without classes that the data set lacks (negative ids)."""
     for annotation, image_detections in zip(annotations, detections, strict=True):
         boxes = xyxy_to_xywh(image_detections.boxes_px).tolist()
         scores, labels = image_detections.scores.tolist(), image_detections.labels.tolist()
@@ -132,7 +132,7 @@ def _coco_entries(
 def _voc_texts(
     annotations: Sequence[Annotation], class_names: Sequence[str], detections: Sequence[ImageDetections]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the name of each class and the text of its file, which is empty if there are no detections."""
+    """Yield the name of each class and the content of its result file, which is empty without detections."""
     for label, name in enumerate(class_names, start=1):
         lines = []
         for annotation, (boxes, scores, labels) in zip(annotations, detections, strict=True):

@@ -1,7 +1,7 @@
 """Detection with a trained network: the jitted function from images to boxes, and the class `Detector`.
 
-Imports runs, data, models, ops and runtime. Evaluation, training, weights and the commands build on it. Code that
-needs annotations belongs in `ssd_jax.metrics` or `ssd_jax.evaluation`.
+This package imports runs, data, models, ops and runtime; evaluation, training, weights and the commands import it.
+Code that needs annotations belongs in `ssd_jax.metrics` or `ssd_jax.evaluation`.
 """
 
 import lazy_loader as lazy

@@ -14,7 +14,8 @@ class ImageDetections(NamedTuple):
     scores: Float32[np.ndarray, " k"]
     """Scores in [0, 1]."""
     labels: Int32[np.ndarray, " k"]
-    """Labels, 1 to C."""
+    """Labels of the classes, 1 to C."""
 
 
 NO_DETECTIONS = ImageDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+"""Detections of an image in which nothing was detected."""

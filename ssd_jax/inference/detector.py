@@ -40,7 +40,7 @@ class Detection(NamedTuple):
 
 
 class Detector:
-    """A trained network that detects objects in images, on one device. Made by `load`.
+    """A trained network that detects objects in images, on one device. `load` creates it.
 
     Attributes:
         config: Config of the run.
@@ -69,8 +69,8 @@ class Detector:
         Args:
             images: An image, or a list of images. An image is a path, a uint8 RGB array of shape (h, w, 3), or a
                 Pillow image, which is converted to RGB.
-            score_threshold: Smallest score of the detections to return, in [0, 1]. Detections that score below the
-                run's ``detect.score_threshold`` are never returned.
+            score_threshold: Smallest score of the detections to return, in [0, 1]. Detections with scores up to
+                the run's ``detect.score_threshold`` are never returned.
 
         Returns:
             The detections of the image, best first. For a list of images, a list with the detections of each.
@@ -103,9 +103,10 @@ class Detector:
 
 
 def canvas_side(longest: int, largest: int) -> int:
-    """Return the side in pixels of the square array that holds an image.
+    """Return the side in pixels of the square canvas that an image is placed on.
 
-    The side is 640 or a power of two times 640, so that images of all sizes need few compiled programs.
+    The side is the smallest of 640, 1280, 2560, ... that is not below ``longest``, but at most ``largest``. There are
+    few different sides, so that images of all sizes need few compiled programs.
 
     Args:
         longest: Longer side of the image in pixels.
@@ -129,7 +130,8 @@ def load(run: str | Path, checkpoint: Literal["best", "last"] = "best") -> Detec
         The detector. Call it on images.
 
     Raises:
-        UserError: If the folder is not a run, or it has no checkpoint, or the checkpoint does not fit the run's config.
+        UserError: If the folder is not a run folder, holds only a backbone, or has no checkpoint, or if the checkpoint
+            does not fit the run's config.
     """
     folder = Path(run)
     config = read_detector_config(folder)
@@ -138,10 +140,10 @@ def load(run: str | Path, checkpoint: Literal["best", "last"] = "best") -> Detec
 
 
 def read_detector_config(run: Path) -> Config:
-    """Read the config of a run.
+    """Return the config of a run, after checking that the run holds a detector.
 
     Raises:
-        UserError: If the folder is not a run, or it holds a backbone without class predictors.
+        UserError: If the folder is not a run folder, or holds a backbone without class predictors.
     """
     config = run_folder.read_config(run)
     if not config.model.class_names:
@@ -153,7 +155,7 @@ def read_detector_config(run: Path) -> Config:
 
 
 def restore_params(run: Path, config: Config, checkpoint: str, mesh: Mesh | None = None) -> tuple[Params, int]:
-    """Restore the parameters for inference from a checkpoint of a run.
+    """Return the parameters for inference from a checkpoint of a run, and the training step of the checkpoint.
 
     Args:
         run: Folder of the run.
@@ -161,11 +163,9 @@ def restore_params(run: Path, config: Config, checkpoint: str, mesh: Mesh | None
         checkpoint: "best" or "last", as in `load`.
         mesh: Devices that each get a copy of the parameters. None: one device.
 
-    Returns:
-        The parameters and the training step of the checkpoint.
-
     Raises:
-        UserError: If the run has no checkpoint, or the checkpoint does not fit the config.
+        UserError: If ``checkpoint`` is another word, the run has no checkpoint, or the checkpoint does not fit the
+            config.
     """
     if checkpoint not in ("best", "last"):
         raise UserError(f"checkpoint must be 'best' or 'last', got {checkpoint!r}")
@@ -202,7 +202,7 @@ def _as_array(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def find_images(path: Path, exclude: Path | None = None) -> list[Path]:
-    """List the image files in a folder and its subfolders, sorted by path.
+    """Return the image files in a folder and its subfolders, sorted by path.
 
     Args:
         path: A folder, or a single file, which is returned whatever its name.

@@ -20,7 +20,7 @@ PredictFn = Callable[
     [Params, UInt8[Array | np.ndarray, "b h w 3"], Int32[Array | np.ndarray, " b"], Int32[Array | np.ndarray, " b"]],
     Detections,
 ]
-"""Detection on a batch: ``predict(params, canvas, height, width)``, as described in `make_predict_fn`."""
+"""A function that detects objects in a batch of images, as returned by `make_predict_fn`."""
 
 
 def make_predict_fn(config: Config, mesh: Mesh) -> PredictFn:
@@ -34,8 +34,9 @@ def make_predict_fn(config: Config, mesh: Mesh) -> PredictFn:
         mesh: Devices to run on. The batch is split over them.
 
     Returns:
-        ``predict(params, canvas, height, width)``. Each image fills the upper left ``height`` x ``width`` pixels of
-        its canvas. Boxes are returned as xyxy, normalised to the image.
+        ``predict(params, canvas, height, width)``, which returns `Detections`. Each image, RGB from 0 to 255, fills the
+        upper left ``height`` x ``width`` pixels of its canvas. The returned boxes are xyxy, normalised to [0, 1] by the
+        size of the image.
     """
     default_boxes = make_default_boxes(config.model.default_boxes)
     variances, boxes_per_map = config.model.default_boxes.variances, config.model.default_boxes.boxes_per_map

@@ -1,7 +1,8 @@
 """Metrics of detections against annotations, and the diagnosis of errors.
 
-Works on numpy arrays in pixels of the original images, without JAX. Imports the data types of data and inference.
-Add a metric beside `evaluate_voc` in `average_precision`, and what only the report shows to `diagnosis`.
+The functions take numpy arrays, with boxes in pixels of the original images, and do not use JAX. This package imports
+only the data types of data and inference. A new metric belongs beside `evaluate_voc` in `average_precision`; numbers
+that only the report shows belong in `diagnosis`.
 """
 
 import lazy_loader as lazy

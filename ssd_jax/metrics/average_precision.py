@@ -17,14 +17,14 @@ from ssd_jax.inference.detections import ImageDetections
 
 
 class ScoredBoxes(NamedTuple):
-    """Detections of one class in one image."""
+    """Detections of one class in one image. Boxes are xyxy."""
 
     boxes_px: Float[np.ndarray, "k 4"]
     scores: Float[np.ndarray, " k"]
 
 
 class TrueBoxes(NamedTuple):
-    """Ground truth of one class in one image."""
+    """Ground truth of one class in one image. Boxes are xyxy."""
 
     boxes_px: Float[np.ndarray, "g 4"]
     ignored: Bool[np.ndarray, " g"]
@@ -32,7 +32,7 @@ class TrueBoxes(NamedTuple):
 
 
 class ClassMatches(NamedTuple):
-    """Detections of one class over a split, best first, without those on ignored objects. Ties keep their order."""
+    """Detections of one class over a split, best first, without those on ignored objects."""
 
     scores: Float64[np.ndarray, " j"]
     correct: Bool[np.ndarray, " j"]
@@ -53,13 +53,13 @@ class VocClass(TypedDict):
     detections: int
     """Number of detections, including those on ignored objects."""
     ap_11point: float | None
-    """Mean precision at eleven recalls, as in VOC2007. None without objects."""
+    """Mean precision at eleven recalls, as in VOC2007. None if the class has no objects."""
     ap_area: float | None
-    """Area under the precision-recall curve, as from VOC2010 on. None without objects."""
+    """Area under the precision-recall curve, as in VOC since 2010. None if the class has no objects."""
 
 
 class VocResult(TypedDict):
-    """VOC metrics of a split. The means leave out classes without objects, and are None if no class has any."""
+    """VOC metrics of a split. The means leave out classes without objects. They are None if there are no objects."""
 
     voc_map_11point: float | None
     voc_map_area: float | None
@@ -71,7 +71,7 @@ class VocResult(TypedDict):
 
 
 def pairwise_iou_inclusive(a: Float[np.ndarray, "k 4"], b: Float[np.ndarray, "g 4"]) -> Float64[np.ndarray, "k g"]:
-    """Return the IoU of each pair of pixel boxes, whose last pixel belongs to them: the width is x2 - x1 + 1."""
+    """Return the IoU of each pair of xyxy pixel boxes as VOC computes it: the width of a box is x2 - x1 + 1."""
     a, b = a.astype(np.float64), b.astype(np.float64)  # exact at the threshold for whole pixels
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
@@ -84,14 +84,14 @@ def pairwise_iou_inclusive(a: Float[np.ndarray, "k 4"], b: Float[np.ndarray, "g 
 def _match_image(
     detections: ScoredBoxes, truth: TrueBoxes, iou_threshold: float
 ) -> tuple[Float64[np.ndarray, " j"], Bool[np.ndarray, " j"]]:
-    """Return the scores of the detections that count, best first, and whether they are correct."""
+    """Return the scores of the detections that are not on ignored objects, best first, and which ones are correct."""
     order = np.argsort(-detections.scores, kind="stable")
     scores = detections.scores[order].astype(np.float64)
     correct = np.zeros(len(order), bool)
     if len(order) == 0 or len(truth.boxes_px) == 0:
         return scores, correct
     iou = pairwise_iou_inclusive(detections.boxes_px[order], truth.boxes_px)
-    best = iou.argmax(axis=1)  # the first of equals, as in the development kit
+    best = iou.argmax(axis=1)  # the first of several objects with equal IoU, as in the development kit
     hit = iou.max(axis=1) >= iou_threshold
     # Only the first detection that hits an object is correct, even if a later one fits better.
     hits = np.flatnonzero(hit)
@@ -133,17 +133,17 @@ def precision_recall(matches: ClassMatches) -> tuple[Float64[np.ndarray, " j"], 
 
 
 RECALL_POINTS = np.arange(0, 1.1, 0.1)
-"""The eleven recalls of VOC2007, 0 to 1. A few of numpy's numbers are rounded up: three detected objects of ten do not
-reach the point 0.30000000000000004. Published results were computed with these points, so they are kept."""
+"""The eleven recalls of VOC2007, 0 to 1. Some of numpy's numbers are slightly above the decimal ones: a recall of 0.3
+does not reach the point 0.30000000000000004. Published results were computed with these points, so they are kept."""
 
 
 def _eleven_point_ap(precision: Float64[np.ndarray, " j"], recall: Float64[np.ndarray, " j"]) -> float:
-    """Return the mean of the best precision at recall >= 0, 0.1, ... 1."""
+    """Return the mean, over the eleven RECALL_POINTS, of the highest precision at this recall or a larger one."""
     return float(np.mean([precision[recall >= point].max(initial=0.0) for point in RECALL_POINTS]))
 
 
 def _area_ap(precision: Float64[np.ndarray, " j"], recall: Float64[np.ndarray, " j"]) -> float:
-    """Return the area under the precision-recall curve, made monotone from the right."""
+    """Return the area under the precision-recall curve, with each precision raised to the highest one to its right."""
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
 
@@ -166,8 +166,8 @@ def voc_average_precision(
         detections: Detections of each image.
         ground_truth: Objects of the same images, in the same order.
         iou_threshold: Smallest IoU of a correct detection.
-        eleven_point: Whether to take VOC2007's mean over eleven recalls. Otherwise the area under the monotone curve,
-            as from VOC2010 on.
+        eleven_point: True for the mean over eleven recalls, as in VOC2007. False for the area under the monotone
+            curve, as in VOC since 2010.
 
     Returns:
         AP in [0, 1], or nan if the class has no objects. Leave such a class out of a mean.
@@ -202,6 +202,7 @@ def _evaluate_class(
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values that are not None, or None if there are none."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
@@ -209,6 +210,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _check_inputs(
     detections: Sequence[ImageDetections], annotations: Sequence[Annotation], class_names: Sequence[str]
 ) -> None:
+    """Raise ValueError if detections and annotations have different lengths, or if a label has no name."""
     if len(detections) != len(annotations):
         raise ValueError(f"got detections of {len(detections)} images, but annotations of {len(annotations)}")
     for labels in (*(d.labels for d in detections), *(a.labels for a in annotations)):
@@ -220,7 +222,7 @@ def _check_inputs(
 def select_class(
     label: int, detections: Sequence[ImageDetections], annotations: Sequence[Annotation]
 ) -> tuple[list[ScoredBoxes], list[TrueBoxes]]:
-    """Select the detections and the objects of one class in each image. Crowds are ignored like difficult objects."""
+    """Return the detections and objects of one class by image. Difficult objects and crowds are marked as ignored."""
     selected = [ScoredBoxes(d.boxes_px[d.labels == label], d.scores[d.labels == label]) for d in detections]
     truth = [TrueBoxes(a.boxes_px[a.labels == label], (a.difficult | a.crowd)[a.labels == label]) for a in annotations]
     return selected, truth
@@ -267,7 +269,7 @@ COCO_KEYS = (
 
 
 def xyxy_to_xywh(boxes_px: Float[np.ndarray, "k 4"]) -> Float64[np.ndarray, "k 4"]:
-    """Convert pixel boxes to COCO's format: left, top, width, height."""
+    """Convert xyxy boxes in pixels to COCO's format: left, top, width, height."""
     boxes = boxes_px.astype(np.float64)  # so that the subtraction of float32 corners is exact
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
@@ -291,7 +293,7 @@ def _to_coco_truth(
 def _to_coco_rows(
     detections: Sequence[ImageDetections], class_ids: Int[np.ndarray, " c"], ids: Int[np.ndarray, " m"]
 ) -> Float64[np.ndarray, "k 7"]:
-    """Return rows of image id, x, y, width, height, score, category id."""
+    """Return one row per detection: image id, left, top, width, height, score, category id."""
     rows = [
         np.column_stack([np.full(len(d.labels), i), xyxy_to_xywh(d.boxes_px), d.scores, class_ids[d.labels - 1]])
         for i, d in zip(ids, detections, strict=True)
@@ -307,7 +309,7 @@ def match_coco(
     image_ids: Sequence[int] | None = None,
     truth: CocoTruth | None = None,
 ) -> COCOeval:
-    """Match detections and objects with hotcoco and return its evaluation, for further queries.
+    """Match detections with objects by hotcoco, and return its evaluation object, which computes the metrics.
 
     The arguments are those of `evaluate_coco`. In the evaluation, images and categories are numbered from 1 in the
     order of their ids, because hotcoco accepts no ids below 0 or above 2^53. Only the order affects the results.
@@ -325,15 +327,15 @@ def match_coco(
         truth = _to_coco_truth(annotations, class_ids, ids)
     categories = np.union1d(class_ids, truth.category_ids)
     names = dict(zip(class_ids.tolist(), class_names, strict=True))
-    here = np.isin(truth.image_ids, images)
+    in_split = np.isin(truth.image_ids, images)
     coco = COCO.from_arrays(
         images=[dict(id=i) for i in range(1, len(images) + 1)],
         categories=[dict(id=i, name=names.get(int(c), str(c))) for i, c in enumerate(categories, start=1)],
-        image_ids=1 + np.searchsorted(images, truth.image_ids[here]),
-        category_ids=1 + np.searchsorted(categories, truth.category_ids[here]),
-        boxes=truth.boxes_px_xywh[here],
-        area=truth.area_px[here],
-        iscrowd=truth.crowd[here],
+        image_ids=1 + np.searchsorted(images, truth.image_ids[in_split]),
+        category_ids=1 + np.searchsorted(categories, truth.category_ids[in_split]),
+        boxes=truth.boxes_px_xywh[in_split],
+        area=truth.area_px[in_split],
+        iscrowd=truth.crowd[in_split],
     )
     rows = _to_coco_rows(detections, 1 + np.searchsorted(categories, class_ids), 1 + np.searchsorted(images, ids))
     evaluation = COCOeval(coco, coco.load_res(rows), "bbox")
@@ -349,7 +351,7 @@ def evaluate_coco(
     image_ids: Sequence[int] | None = None,
     truth: CocoTruth | None = None,
 ) -> dict[str, float | None]:
-    """Compute the twelve COCO metrics for boxes, which equal those of pycocotools.
+    """Compute the twelve COCO metrics of boxes. The numbers equal those of pycocotools.
 
     These are AP over IoU 0.5 to 0.95, at 0.5, at 0.75, and of small, medium and large objects, and recall with 1, 10
     and 100 detections per image, and of small, medium and large objects. Small objects have an ``area_px`` below
@@ -369,10 +371,11 @@ def evaluate_coco(
             float32 boxes differ from those of the file in the last digits.
 
     Returns:
-        The metrics by the names of COCO_KEYS. A metric without objects is None, where pycocotools has -1.
+        A dict from the names in COCO_KEYS to the metrics. A metric is None if the split has no objects that it counts;
+        pycocotools returns -1.
 
     Raises:
-        ValueError: detections, annotations and image_ids, or class_names and category_ids, have different lengths,
+        ValueError: If detections, annotations and image_ids, or class_names and category_ids, have different lengths,
             an image id occurs twice, or a label has no name.
 
     References:

@@ -1,8 +1,9 @@
 """Diagnosis of a metric: curves, confidence intervals, confusions and errors by type and by image.
 
-Takes the same arguments as the metrics: the detections and the annotations of a split, in pixels of the original
-images. Objects that are difficult (VOC) or crowds (COCO) are ignored, as in the VOC metric: a detection on one is
-neither correct nor an error. Only `tide_errors` follows COCO, where difficult objects count like any other.
+`diagnose` takes the same arguments as the metrics: the detections and the annotations of a split, in pixels of the
+original images. Objects that are difficult (VOC) or crowds (COCO) are ignored, as in the VOC metric: a detection on
+an ignored object is neither correct nor an error. Only `tide_errors` follows COCO, where difficult objects count like
+any other.
 """
 
 import enum
@@ -25,12 +26,13 @@ from ssd_jax.metrics.average_precision import (
 )
 
 SCORE = 0.5
-"""Score from which detections are shown and classified one by one. AP counts all detections."""
+"""Minimum score of the detections that are shown and classified one by one. The APs use all detections."""
 IOU = 0.5
-"""IoU from which a detection is on an object."""
+"""Minimum IoU of a detection with the object that it is matched with."""
 BACKGROUND_IOU = 0.1
-"""IoU below which a detection is on no object at all."""
+"""A detection whose IoU with every object is lower than this is a background error."""
 RESAMPLES = 1000
+"""Default number of bootstrap resamples."""
 
 
 class ErrorType(enum.StrEnum):
@@ -43,11 +45,11 @@ class ErrorType(enum.StrEnum):
     BOTH = "both"
     """The detection is of another class, and its IoU with the object is only 0.1 to 0.5."""
     DUPLICATE = "duplicate"
-    """The detection is on an object that another detection has been matched with."""
+    """The detection is on an object that a better detection has been matched with."""
     BACKGROUND = "background"
     """The detection has an IoU below 0.1 with every object."""
     MISSED = "missed"
-    """The object has no detection."""
+    """No detection was matched with the object."""
     CORRECT = "correct"
     """The detection is on an object of its class."""
     IGNORED = "ignored"
@@ -55,6 +57,7 @@ class ErrorType(enum.StrEnum):
 
 
 ERRORS = tuple(kind for kind in ErrorType if kind not in (ErrorType.CORRECT, ErrorType.IGNORED))
+"""TIDE's six types of errors."""
 
 
 class Curve(NamedTuple):
@@ -74,26 +77,28 @@ class Interval(NamedTuple):
 
 
 class Intervals(NamedTuple):
-    """95 % bootstrap intervals of the VOC metrics. None if there is nothing to resample."""
+    """95 % bootstrap intervals of the VOC metrics. They are None if there are fewer than two images, or no objects."""
 
     map_11point: Interval | None
     map_area: Interval | None
     classes_11point: tuple[Interval | None, ...]
     classes_area: tuple[Interval | None, ...]
     resamples: int
+    """Number of resamples. 0 if there are fewer than two images."""
 
 
 class ImageDiagnosis(NamedTuple):
     """Outcomes of the detections and of the objects of one image."""
 
     shown: tuple[int, ...]
-    """Positions of the detections with a score of at least SCORE, best first."""
+    """Positions of the classified detections, best first: those with a score of at least SCORE."""
     outcomes: tuple[ErrorType, ...]
     """Outcome of each of these detections."""
     objects: tuple[int | None, ...]
-    """Position of the object that each of them is matched with. None if its outcome is neither correct nor class."""
+    """Position of the object that each of these detections is matched with. None if its outcome is neither CORRECT nor
+    CLASS."""
     missed: tuple[int, ...]
-    """Positions of the objects without a detection."""
+    """Positions of the objects that are not matched with a detection."""
 
     def errors(self) -> dict[ErrorType, int]:
         """Return the number of errors of each type, without types that do not occur."""
@@ -102,7 +107,7 @@ class ImageDiagnosis(NamedTuple):
 
 
 class TideError(NamedTuple):
-    """One of TIDE's types of errors."""
+    """Number of errors of one of TIDE's types, and what they cost."""
 
     gain: float
     """Increase of COCO's AP at IoU 0.5 if only these errors were corrected."""
@@ -122,6 +127,7 @@ class Diagnosis(NamedTuple):
     tide: dict[ErrorType, TideError]
     """TIDE's six types of errors."""
     images: tuple[ImageDiagnosis, ...]
+    """Diagnosis of each image of the split, in order."""
 
 
 def diagnose(
@@ -130,7 +136,7 @@ def diagnose(
     class_names: Sequence[str],
     resamples: int = RESAMPLES,
 ) -> Diagnosis:
-    """Compute everything that the report shows beside the metrics.
+    """Return the curves, intervals and errors that the report shows beside the metrics.
 
     Args:
         detections: Detections of each image.
@@ -163,7 +169,7 @@ def _curve(matches: ClassMatches) -> Curve | None:
 
 
 def bootstrap(matches: Sequence[ClassMatches], resamples: int = RESAMPLES, seed: int = 0) -> Intervals:
-    """Compute 95 % percentile intervals of the AP of each class and of their mean, over resampled images.
+    """Compute 95 % percentile intervals of the AP of each class and of the mean AP, by resampling the images.
 
     A resample draws as many images as the split has, with replacement, and counts an image as often as it was drawn.
     A class without objects in a resample is left out of the mean of that resample. The intervals show how much the
@@ -171,7 +177,7 @@ def bootstrap(matches: Sequence[ClassMatches], resamples: int = RESAMPLES, seed:
 
     Args:
         matches: Matches of each class, over the same images.
-        resamples: Number of resamples. More of them make the ends of the intervals less random.
+        resamples: Number of resamples. The more there are, the less random are the ends of the intervals.
         seed: Seed of the draws.
 
     Returns:
@@ -201,14 +207,14 @@ def bootstrap(matches: Sequence[ClassMatches], resamples: int = RESAMPLES, seed:
 
 
 def resampled_ap(matches: ClassMatches, times: Int[np.ndarray, "i r"]) -> Float64[np.ndarray, "2 r"]:
-    """Compute the AP of one class, by 11 points and by area, for resampled images.
+    """Compute the AP of one class, by 11 points and by area, for each of several resamples of the images.
 
     The result equals `voc_average_precision` of a split that holds each image as often as it was drawn, in order.
-    Both APs depend on the curve only at correct detections, as precision falls in between.
+    Both APs depend on the curve only at correct detections, because precision falls between them.
 
     Args:
         matches: Matches of one class.
-        times: How often each image was drawn in each of r resamples.
+        times: Number of times that each of the i images was drawn in each of the r resamples.
 
     Returns:
         11-point AP and area AP of each resample, nan for a resample without objects.
@@ -217,7 +223,8 @@ def resampled_ap(matches: ClassMatches, times: Int[np.ndarray, "i r"]) -> Float6
     correct = np.flatnonzero(matches.correct)
     if len(correct) == 0:
         return np.tile(np.where(objects > 0, 0.0, np.nan), (2, 1))
-    # Row k of each array belongs to the k-th correct detection; reduceat sums from the previous one up to it.
+    # Row k of each array belongs to the k-th correct detection. reduceat sums the detections up to it that come after
+    # the previous correct one.
     counted = times[matches.images[: correct[-1] + 1]]
     detections = np.cumsum(np.add.reduceat(counted, np.concatenate([[0], correct[:-1] + 1])), axis=0)
     hits = counted[correct]
@@ -236,13 +243,14 @@ def resampled_ap(matches: ClassMatches, times: Int[np.ndarray, "i r"]) -> Float6
 
 
 def _mean_of_known(values: Float64[np.ndarray, "c r"]) -> Float64[np.ndarray, " r"]:
-    """Return the mean over the classes that have a value, nan if none has."""
+    """Return the mean of each column over the classes that are not nan, or nan if all are."""
     known = ~np.isnan(values)
     total = np.where(known, values, 0).sum(axis=0)
     return np.divide(total, known.sum(axis=0), out=np.full(len(total), np.nan), where=known.any(axis=0))
 
 
 def _percentile_interval(values: Float64[np.ndarray, " r"]) -> Interval | None:
+    """Return the percentiles 2.5 and 97.5 of the values that are not nan, or None if all are nan."""
     known = values[~np.isnan(values)]
     return Interval(*(float(v) for v in np.percentile(known, (2.5, 97.5)))) if len(known) else None
 
@@ -255,10 +263,11 @@ def diagnose_image(
 ) -> ImageDiagnosis:
     """Classify the detections of an image and find the objects without a detection.
 
-    The detections, best first, are each matched with the object of the highest IoU that is not matched yet, whatever
-    its class, from ``iou_threshold`` up (IoU as in VOC). A detection that only reaches matched objects is a
-    duplicate. One that reaches no object is a location, both or background error by its highest IoU. An ignored
-    object is never used up: all detections that fit it best are ignored.
+    In order of descending score, each detection is matched with an object of any class: of the objects that are not
+    matched yet, the one with the highest IoU, if this IoU is at least ``iou_threshold`` (IoU as in VOC). A detection
+    that reaches the threshold only with objects that are already matched is a duplicate. A detection that reaches it
+    with no object is a location, both or background error, depending on its IoUs. An ignored object can be matched with
+    any number of detections; all of them are ignored.
 
     Args:
         detections: Detections of the image.
@@ -298,7 +307,7 @@ def diagnose_image(
 
 
 def worst_images(images: Sequence[ImageDiagnosis], count: int) -> list[int]:
-    """Return the positions of the images with most errors, worst first.
+    """Return the positions of the ``count`` images with the most errors, worst first.
 
     Images with equally many errors keep their order. Images without errors are left out.
     """
@@ -313,7 +322,7 @@ def confusion_matrix(
     annotations: Sequence[Annotation],
     classes: int,
 ) -> Int64[np.ndarray, "c c"]:
-    """Count the pairs of the class of an object and the class of its detection.
+    """Count how often objects of each class were detected as each class.
 
     Returns:
         A row for each class of objects and a column for each class of detections. The last row counts detections
@@ -329,7 +338,7 @@ def confusion_matrix(
 
 
 def _matched_pairs(image: ImageDiagnosis) -> Iterator[tuple[int | None, int | None]]:
-    """Yield the positions of each detection and its object, with None for a missing partner."""
+    """Yield the position of each detection and of its object. None stands for no object, or for no detection."""
     for i, outcome, target in zip(image.shown, image.outcomes, image.objects, strict=True):
         if outcome is not ErrorType.IGNORED:
             yield i, target
@@ -352,10 +361,10 @@ _HOTCOCO_NAMES = {
 def tide_errors(
     detections: Sequence[ImageDetections], annotations: Sequence[Annotation], class_names: Sequence[str]
 ) -> dict[ErrorType, TideError]:
-    """Compute TIDE's errors by type, and the AP that correcting them would gain, with hotcoco.
+    """Compute, with hotcoco, the number of errors of each of TIDE's types and the AP that correcting them would gain.
 
-    COCO's rules apply: all detections count (100 per class and image), difficult objects are ordinary ones, crowds
-    are ignored.
+    COCO's rules apply: all detections count (at most 100 per class and image), difficult objects are ordinary objects,
+    and crowds are ignored.
 
     References:
         Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020.

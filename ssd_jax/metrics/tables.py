@@ -21,6 +21,7 @@ COCO_LABELS = {
     "coco_ar_medium": "AR, medium objects",
     "coco_ar_large": "AR, large objects",
 }
+"""Label of each COCO metric in the table."""
 
 
 def format_voc(result: VocResult | Mapping[str, Any]) -> str:

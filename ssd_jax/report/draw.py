@@ -44,7 +44,7 @@ PALETTE: tuple[Colour, ...] = (
 
 
 def class_colours(class_names: Iterable[str]) -> dict[str, Colour]:
-    """Return a colour for each class, by its position. After the twenty colours of PALETTE they repeat."""
+    """Return a colour for each class. After the twenty colours of PALETTE, the colours repeat."""
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(class_names)}
 
 
@@ -72,14 +72,14 @@ def draw_boxes(
         scores: Score of each box. Boxes with higher scores are drawn on top.
         colours: Colour of each name, from `class_colours`, so that all images of a set use the same colours. None:
             the names in this image get colours in alphabetical order.
-        scale: Factor by which the image is enlarged first, so that labels cover less of a small one.
+        scale: Factor by which the image is enlarged first, so that labels cover less of a small image.
 
     Returns:
         A new image; ``image`` is not changed.
 
     Raises:
         ValueError: If the number of names or scores differs from that of boxes.
-        KeyError: ``colours`` lacks a name.
+        KeyError: If ``colours`` has no colour for a name.
     """
     if len(names) != len(boxes_px) or (scores is not None and len(scores) != len(boxes_px)):
         raise ValueError(
@@ -96,7 +96,7 @@ def draw_boxes(
     side = math.sqrt(canvas.width * canvas.height)
     for i, box in boxes.items():
         drawing.rectangle(box, outline=colours[names[i]], width=max(1, round(side / 280)))
-    # Labels are drawn after all boxes, so that no line crosses them. The best score chooses its place first.
+    # Labels are drawn after all boxes, so that no line crosses them. The label with the best score is placed first.
     occupied: list[Rectangle] = []
     for i in reversed(boxes):
         score = "" if scores is None else f" {scores[i]:.2f}"
@@ -107,7 +107,7 @@ def draw_boxes(
 
 
 def _clip_to_image(box_px: Float[np.ndarray, "4"], size: tuple[int, int]) -> Rectangle | None:
-    """Clip a box to an image of width and height ``size``. Return None if nothing of it is visible."""
+    """Return a box clipped to an image of width and height ``size``, or None if no part of the box is visible."""
     if not np.isfinite(box_px).all():
         return None
     (x1, x2), (y1, y2) = np.sort(box_px[[0, 2]]), np.sort(box_px[[1, 3]])
@@ -142,12 +142,13 @@ def _draw_label(
 
 
 def _in_one_line(text: str) -> str:
+    """Return a text without line breaks, with invalid characters replaced."""
     return " ".join(text.encode(errors="replace").decode().split())
 
 
 @functools.lru_cache
 def _font(size: int, ascii_only: bool) -> ImageFont.FreeTypeFont:
-    """Return Pillow's font, or that of matplotlib for characters outside of ASCII, which Pillow's font lacks."""
+    """Return Pillow's font, or matplotlib's font if there are characters outside of ASCII, which Pillow's lacks."""
     if ascii_only:
         font = ImageFont.load_default(size)
         assert isinstance(font, ImageFont.FreeTypeFont)  # as a size is given
@@ -158,7 +159,7 @@ def _font(size: int, ascii_only: bool) -> ImageFont.FreeTypeFont:
 
 
 def _shorten(name: str, score: str, font: ImageFont.FreeTypeFont, limit: float) -> str:
-    """Join name and score, and cut the name to fit into ``limit`` pixels. Return "" if not even that fits."""
+    """Return name and score as one text, with the name cut to fit into ``limit`` pixels, or "" if nothing fits."""
     texts = [name + score, *(name[:end].rstrip() + "…" + score for end in range(min(len(name) - 1, 100), 0, -1))]
     return next((text.strip() for text in texts if font.getlength(text) <= limit), "")
 
@@ -174,7 +175,7 @@ def _label_places(box: Rectangle, label: tuple[int, int], size: tuple[int, int])
 
 
 def _least_covered(places: Sequence[Rectangle], occupied: Sequence[Rectangle]) -> Rectangle:
-    """Return the first place that shares the fewest pixels with the occupied ones."""
+    """Return the place that shares the fewest pixels with the occupied ones. Of equal places, the first is taken."""
 
     def shared(place: Rectangle) -> int:
         widths = (min(place[2], other[2]) - max(place[0], other[0]) + 1 for other in occupied)
@@ -191,7 +192,7 @@ CAPTION = 18
 
 
 def add_caption(image: Image.Image, text: str) -> Image.Image:
-    """Add a caption below an image. Of a long text the end is shown, where paths differ."""
+    """Return an image with a caption below it. A long text is cut at its beginning, because paths differ at the end."""
     font = _font(13, text.isascii())
     strip = Image.new("RGB", (image.width, CAPTION), (40, 40, 40))
     shown = _shorten_left(_in_one_line(text), font, image.width - 4)
@@ -203,7 +204,7 @@ def add_caption(image: Image.Image, text: str) -> Image.Image:
 
 
 def _shorten_left(text: str, font: ImageFont.FreeTypeFont, limit: float) -> str:
-    """Cut the beginning of a text to fit into ``limit`` pixels. Return "" if nothing fits."""
+    """Return a text cut at its beginning to fit into ``limit`` pixels, or "" if nothing fits."""
     texts = [text, *("…" + text[-length:].lstrip() for length in range(min(len(text) - 1, 200), 0, -1))]
     return next((shown for shown in texts if font.getlength(shown) <= limit), "")
 
@@ -211,7 +212,7 @@ def _shorten_left(text: str, font: ImageFont.FreeTypeFont, limit: float) -> str:
 def grid(
     images: Sequence[Image.Image], columns: int, *, gap: int = 4, background: Colour = (40, 40, 40)
 ) -> Image.Image:
-    """Arrange images in rows, each in the middle of a cell of the size of the largest one.
+    """Return a sheet with images in rows. All cells have the same size; each image lies in the middle of its cell.
 
     Args:
         images: The images, row by row.
@@ -241,7 +242,7 @@ Row = Mapping[str, Any]
 """One record of log.jsonl or one row of results.csv: ``step`` and the values at that step."""
 
 Axes = Any
-"""Axes of matplotlib, which is only imported when a figure is drawn."""
+"""Class ``Axes`` of matplotlib, which is imported only when a figure is drawn."""
 
 LOSS_CURVES = {"loss": "loss", "conf_loss": "confidence", "loc_loss": "location"}
 RATE_CURVES = {"learning_rate": "learning rate"}
@@ -281,8 +282,8 @@ def draw_data_set(
     Args:
         counts: Number of objects per class, for each split.
         boxes_px: Boxes of the train split as xyxy, in pixels of the input of the network.
-        unmatched: Whether no default box matches a box. These boxes are drawn in red.
-        shapes_px: Width and height of the default boxes, each shape once.
+        unmatched: For each box, whether no default box matches it. Such boxes are drawn in red.
+        shapes_px: Width and height of each different shape of the default boxes, in the same pixels.
         path: File to write. Its suffix selects the format.
     """
     classes = _most_and_least_frequent(
@@ -334,7 +335,7 @@ def _new_figure(width: float, height: float) -> Any:
 
 
 def _most_and_least_frequent(counts: Mapping[str, int], shown: int = 40) -> list[str]:
-    """Return the class names in order. Of more than ``shown``, return the most frequent and the rarest ones."""
+    """Return the class names in their order. Of more than ``shown``, return only the most and the least frequent."""
     if len(counts) <= shown:
         return list(counts)
     names = sorted(counts, key=lambda name: -counts[name])
@@ -342,6 +343,7 @@ def _most_and_least_frequent(counts: Mapping[str, int], shown: int = 40) -> list
 
 
 def _draw_panel(axes: Axes, title: str, rows: Sequence[Row], curves: Mapping[str, str], smooth: bool = False) -> None:
+    """Draw one or several curves into a panel, or a note if there are no values."""
     axes.set_title(title)
     axes.set_xlabel("step")
     axes.grid(alpha=0.3)
@@ -369,7 +371,7 @@ def _curve(rows: Sequence[Row], key: str) -> tuple[Float64[np.ndarray, " r"], Fl
 
 
 def _running_mean(values: Float64[np.ndarray, " r"]) -> Float64[np.ndarray, " r"]:
-    """Average over 1/40 of the run around each point, and over less at its ends."""
+    """Return the mean of about 1/40 of the values around each value. There are fewer of them at both ends."""
     kernel = np.ones(2 * (len(values) // 80) + 1)
     return np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
 

@@ -16,7 +16,7 @@ from ssd_jax.report.draw import Colour, draw_boxes
 IMAGE_SIDE = 640
 """Longest side of an embedded image in pixels. Two of them stand side by side on a wide screen."""
 
-# The same colours stand in page.css, for the legend.
+# page.css contains the same colours, for the legend.
 CORRECT: Colour = (45, 190, 165)
 ERROR: Colour = (240, 60, 45)
 MISSED: Colour = (255, 180, 0)
@@ -59,14 +59,14 @@ def draw_error_image(source: Source, index: int, detections: ImageDetections, di
         source: The split.
         index: Position of the image.
         detections: Detections of the image.
-        diagnosis: Outcomes of these detections.
+        diagnosis: Outcomes of the detections and objects of the image.
     """
     annotation = source.annotation(index)
     objects = int((~(annotation.difficult | annotation.crowd)).sum())
     drawn = ErrorImage(annotation.image_id, objects, diagnosis.errors(), None, None)
     try:
         image = source.image(index)
-    except UserError:  # the loader has reported it
+    except UserError:  # it was reported when it was read for detection
         return drawn
     names, shown = source.class_names, detections.boxes_px[list(diagnosis.shown)]
     return drawn._replace(
@@ -76,7 +76,7 @@ def draw_error_image(source: Source, index: int, detections: ImageDetections, di
 
 
 def truth_labels(annotation: Annotation, diagnosis: ImageDiagnosis, names: Sequence[str]) -> list[str]:
-    """Return a label for each object: its class if it was missed, else a blank one."""
+    """Return a label for each object: its class and "missed" if it was missed, otherwise a blank label."""
     ignored = annotation.difficult | annotation.crowd
     labels = []
     for i, label in enumerate(annotation.labels):
@@ -90,7 +90,7 @@ def truth_labels(annotation: Annotation, diagnosis: ImageDiagnosis, names: Seque
 def detection_labels(
     detections: ImageDetections, annotation: Annotation, diagnosis: ImageDiagnosis, names: Sequence[str]
 ) -> list[str]:
-    """Return a label for each shown detection: class, score and error if it is wrong, else a blank one."""
+    """Return a label for each shown detection: class, score and error if it is wrong, otherwise a blank label."""
     labels = []
     for i, outcome, target in zip(diagnosis.shown, diagnosis.outcomes, diagnosis.objects, strict=True):
         if outcome is ErrorType.CORRECT:
@@ -106,7 +106,7 @@ def detection_labels(
 def _draw(
     image: UInt8[np.ndarray, "h w 3"], boxes_px: Float[np.ndarray, "k 4"], labels: Sequence[str], colour: Colour
 ) -> bytes:
-    """Return a JPEG file. Labelled boxes have the given colour and are drawn last."""
+    """Return an image with boxes as a JPEG file. Boxes with a text have the given colour and are drawn last."""
     order = sorted(range(len(labels)), key=lambda i: labels[i].strip() != "")
     colours = dict.fromkeys(labels, colour) | {_CORRECT_LABEL: CORRECT, _IGNORED_LABEL: IGNORED}
     scale = IMAGE_SIDE / max(image.shape[:2])

@@ -26,9 +26,11 @@ from ssd_jax.metrics.diagnosis import Curve, Diagnosis, ErrorType, Interval
 from ssd_jax.report.error_images import ERROR_NAMES, ErrorImage, draw_error_image
 
 WORST_IMAGES = 12
+"""Maximum number of images that the report shows."""
 FEW_OBJECTS = 20
-"""For a class with fewer objects, AP depends much on chance. On synthetic classes it is too high on average."""
+"""With fewer objects, the AP of a class depends much on chance. For synthetic classes, it was too high on average."""
 MOST_CONFUSED = 6
+"""Maximum number of confusions that the report lists."""
 
 Metrics = Mapping[str, Any]
 """Content of metrics.json."""
@@ -45,7 +47,7 @@ def write_report(
     """Diagnose the detections of a split and write the report page.
 
     Args:
-        file: The page, in the folder of the run, whose name becomes the title.
+        file: HTML file to write, in the folder of the run. The name of that folder becomes the title.
         config: Config of the run.
         source: The split.
         detections: Detections of each image of the split, in order.
@@ -94,20 +96,22 @@ def _read_resource(name: str) -> str:
 
 
 def _number(value: float | None, digits: int = 3) -> str:
-    """Return a number with a fixed number of digits, a dash for None."""
+    """Return a number with a fixed number of decimals, or a dash for None."""
     return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"
 
 
 def _listing(parts: Sequence[str]) -> str:
-    """Return "a, b and c"."""
+    """Return the parts as one text, such as "a, b and c"."""
     return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
 
 
 def _count(number: int, singular: str, plural: str) -> str:
+    """Return a number with its noun, such as "1 image" or "2 images"."""
     return f"{number:,} {singular if number == 1 else plural}"
 
 
 def _data_uri(jpeg: bytes) -> str:
+    """Return the content of a JPEG file as a data URI, which embeds it in the page."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
@@ -127,14 +131,14 @@ class ClassRow(NamedTuple):
 
 
 class ErrorRow(NamedTuple):
-    """One of TIDE's types of errors."""
+    """One row of the list of error types."""
 
     type: ErrorType
     gain: float
-    """Gain in AP, without a negative zero."""
+    """Gain in AP. It is never a negative zero."""
     errors: int
     bar: float
-    """Length of the bar in percent of the longest one."""
+    """Length of the bar in percent of the longest bar."""
 
 
 class MatrixCell(NamedTuple):
@@ -143,13 +147,13 @@ class MatrixCell(NamedTuple):
     number: int
     is_diagonal: bool
     opacity: float
-    """Opacity of the shading, which grows with the share of the row."""
+    """Opacity of the shading, which grows with the cell's share of its row."""
 
 
 def report_context(
     run: str, config: Config, metrics: Metrics, result: Diagnosis, worst: Sequence[ErrorImage] = ()
 ) -> dict[str, Any]:
-    """Compute the content of the report page.
+    """Return the variables of the template of the report page.
 
     Args:
         run: Name of the run.
@@ -158,9 +162,6 @@ def report_context(
             `compute_metrics`.
         result: Diagnosis of the same detections.
         worst: Images to show, the worst first.
-
-    Returns:
-        Variables of the template.
     """
     classes = _class_rows(metrics, result)
     objects, ignored = (sum(row.metrics[key] for row in classes) for key in ("objects", "ignored_objects"))
@@ -195,7 +196,7 @@ def report_context(
 
 
 def _class_rows(metrics: Metrics, result: Diagnosis) -> list[ClassRow]:
-    """Return the classes by ascending AP, those without objects last."""
+    """Return one row per class, by ascending AP. Classes without objects come last."""
     rows = [
         ClassRow(name, values, interval, curve, None if curve is None else plot_curve(curve))
         for (name, values), interval, curve in zip(
@@ -206,7 +207,7 @@ def _class_rows(metrics: Metrics, result: Diagnosis) -> list[ClassRow]:
 
 
 def _error_rows(result: Diagnosis) -> list[ErrorRow]:
-    """Return the types of errors by descending gain."""
+    """Return one row per type of errors, by descending gain in AP."""
     highest = max(0.01, *(error.gain for error in result.tide.values()))
     rows = sorted(result.tide.items(), key=lambda item: -item[1].gain)
     return [
@@ -224,7 +225,7 @@ def _matrix_cells(matrix: Int64[np.ndarray, "c c"]) -> list[list[MatrixCell]]:
 
 
 def _most_confused(names: Sequence[str], matrix: Int64[np.ndarray, "c c"]) -> list[tuple[str, str, int]]:
-    """Return class of the objects, class of the detections and count of the most frequent confusions."""
+    """Return the most frequent confusions: class of the objects, class of the detections, and number."""
     between = matrix[:-1, :-1] * ~np.eye(len(names), dtype=bool)
     most = [divmod(int(i), len(names)) for i in np.argsort(-between, axis=None, kind="stable")[:MOST_CONFUSED]]
     return [(names[i], names[j], int(between[i, j])) for i, j in most if between[i, j]]
@@ -234,7 +235,7 @@ def _most_confused(names: Sequence[str], matrix: Int64[np.ndarray, "c c"]) -> li
 
 
 class PlotArea(NamedTuple):
-    """The plane of a curve inside its drawing, in units of the drawing."""
+    """The rectangle of an SVG drawing in which a curve is plotted, in units of the drawing."""
 
     left: int
     top: int
@@ -259,13 +260,13 @@ class CurvePlot(NamedTuple):
     line: str
     """Path of the curve as measured. Empty if there are no detections."""
     area: str
-    """Path of the area that AP measures."""
+    """Path around the area that AP measures."""
     point: tuple[float, float] | None
     """Position of the operating point. None if no detection reaches the score."""
 
 
 def plot_curve(curve: Curve) -> CurvePlot:
-    """Convert a precision-recall curve to paths in PLOT_AREA."""
+    """Return a precision-recall curve as SVG paths in PLOT_AREA."""
     area = PLOT_AREA
     points = np.column_stack([area.left + area.width * curve.recall, area.bottom - area.height * curve.precision])
     if not len(points):
@@ -282,7 +283,7 @@ def plot_curve(curve: Curve) -> CurvePlot:
 
 
 def svg_points(points: Float[np.ndarray, "p 2"]) -> str:
-    """Return "x y x y ..." without points that lie within a third of a unit of the previous one."""
+    """Return points as "x y x y ..." for an SVG path, without points within a third of a unit of the previous one."""
     kept = [points[0]]
     for point in points[1:]:
         if np.abs(point - kept[-1]).max() > 1 / 3:

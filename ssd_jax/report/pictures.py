@@ -17,10 +17,11 @@ from ssd_jax.report.draw import add_caption, class_colours, draw_boxes, draw_cur
 from ssd_jax.runs.log import read_log, read_results
 
 SHOWN_IMAGES = 12
+"""Maximum number of images on a contact sheet."""
 SHOWN_SCORE = 0.5
-"""Detections are drawn from this score up. The metrics count those from ``detect.score_threshold`` up."""
+"""Minimum score of the detections that are drawn. The metrics count all detections of the network."""
 TILE = 420
-"""Longest side in pixels of an image on a contact sheet."""
+"""Longest side of an image on a contact sheet, in pixels."""
 
 
 def _draw_tile(
@@ -32,6 +33,7 @@ def _draw_tile(
     caption: str,
     side: int = TILE,
 ) -> Image.Image:
+    """Draw boxes on an image, scaled so that its longest side has ``side`` pixels, with a caption below it."""
     scale = side / max(image.shape[:2])
     tile = draw_boxes(image, boxes_px, names, scores, colours=colours, scale=scale)
     return add_caption(tile, caption) if caption else tile
@@ -48,12 +50,12 @@ def augmented_tile(
     """Draw an augmented image with its boxes.
 
     Args:
-        image: Augmented image, 0 to 255.
-        boxes: Boxes as xyxy, normalised. Padding is left out.
+        image: Augmented image, with values from 0 to 255.
+        boxes: Boxes as xyxy, normalised to [0, 1]. Padding is not drawn.
         labels: Labels 1 to C; 0 is padding.
         class_names: Names of the classes.
         caption: Text below the image.
-        side: Longest side of the result in pixels.
+        side: Longest side of the drawing in pixels, without the caption.
     """
     real = labels > 0
     names = [class_names[label - 1] for label in labels[real]]
@@ -137,7 +139,7 @@ def write_truth_and_predictions(
 
 
 def write_curves(workdir: Path) -> None:
-    """Write curves.png: losses and learning rate of log.jsonl, metrics of results.csv."""
+    """Write curves.png, which shows losses and learning rate from log.jsonl, and metrics from results.csv."""
     metrics = [
         {name: value for name, value in row.items() if not name.endswith("loss")} for row in read_results(workdir)
     ]
