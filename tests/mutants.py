@@ -136,8 +136,8 @@ MUTANTS = (
     Mutant(
         "bipartite_match_overridden",
         "ops/matching",
-        "objects.at[_bipartite(iou)].set",
-        "objects.at[_bipartite(iou)].min",
+        "objects.at[_match_bipartite(iou)].set",
+        "objects.at[_match_bipartite(iou)].min",
         ("ops/test_matching",),
     ),
     Mutant(

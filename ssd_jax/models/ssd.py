@@ -38,11 +38,11 @@ BOX_PREDICTOR, CLASS_PREDICTOR = "_mbox_loc", "_mbox_conf"
 def prediction_head(
     feature_map: Float[Array, "b h w d"],
     name: str,
-    boxes: int,
-    outputs: int,
+    boxes_per_cell: int,
+    outputs_per_box: int,
     dtype: jnp.dtype,
     prior: Array | None = None,
-) -> Float32[Array, "b n {outputs}"]:
+) -> Float32[Array, "b n {outputs_per_box}"]:
     """Predict numbers for each default box of a feature map by a 3x3 convolution.
 
     Call it within a compact module, which owns the parameters.
@@ -61,10 +61,10 @@ def prediction_head(
     """
     options: dict[str, Any] = {"kernel_init": CAFFE_XAVIER}
     if prior is not None:
-        constant = nn.initializers.constant(jnp.tile(prior, boxes))
+        constant = nn.initializers.constant(jnp.tile(prior, boxes_per_cell))
         options = {"kernel_init": nn.initializers.zeros, "bias_init": constant, "conv_general_dilated": centered_conv}
-    out = nn.Conv(boxes * outputs, (3, 3), padding=1, dtype=dtype, name=name, **options)(feature_map)
-    return out.reshape(out.shape[0], -1, outputs).astype(jnp.float32)
+    out = nn.Conv(boxes_per_cell * outputs_per_box, (3, 3), padding=1, dtype=dtype, name=name, **options)(feature_map)
+    return out.reshape(out.shape[0], -1, outputs_per_box).astype(jnp.float32)
 
 
 class SSD(nn.Module):

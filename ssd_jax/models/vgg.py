@@ -58,7 +58,7 @@ def relu_and_max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c
     )
 
 
-def _cells(x: Float[Array, "b h w c"]) -> Cells:
+def _split_into_cells(x: Float[Array, "b h w c"]) -> Cells:
     b, h, w, c = x.shape
     x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), constant_values=-jnp.inf)
     return x.reshape(b, (h + 1) // 2, 2, (w + 1) // 2, 2, c)
@@ -70,7 +70,7 @@ def max_pool_elementwise(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"
     A CPU computes their gradient together with the operations before it. The gradient of `nn.max_pool`
     (select-and-scatter) takes several times as long there.
     """
-    cells = _cells(x)
+    cells = _split_into_cells(x)
     rows = jnp.maximum(cells[:, :, 0], cells[:, :, 1])
     return jnp.maximum(rows[:, :, :, 0], rows[:, :, :, 1])
 
@@ -81,11 +81,11 @@ def max_pool_argmax(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     The byte is the index of the maximum. Compiled for a TPU, a training step of SSD300 then accesses 31.0 GB instead of
     46.2 GB (docs/scale.md).
     """
-    return _max_pool_cells(_cells(x))
+    return _max_pool_2x2(_split_into_cells(x))
 
 
 @jax.custom_vjp
-def _max_pool_cells(cells: Cells) -> Float[Array, "b rows columns c"]:
+def _max_pool_2x2(cells: Cells) -> Float[Array, "b rows columns c"]:
     return _max_and_argmax(cells)[0]
 
 
@@ -111,7 +111,7 @@ def _max_pool_backward(
     return (jax.lax.optimization_barrier(spread),)
 
 
-_max_pool_cells.defvjp(_max_and_argmax, _max_pool_backward)
+_max_pool_2x2.defvjp(_max_and_argmax, _max_pool_backward)
 
 
 def max_pool_3x3_stride1(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:

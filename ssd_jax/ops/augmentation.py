@@ -42,7 +42,7 @@ Window = Float[Array | np.ndarray, "4"]
 RGB = tuple[float, float, float]
 Number = float | Float[Array, "*n"]
 
-_WHOLE = (0.0, 0.0, 1.0, 1.0)
+_WHOLE_IMAGE = (0.0, 0.0, 1.0, 1.0)
 
 
 def augment(
@@ -115,7 +115,7 @@ def random_crop_window(key: PRNGKeyArray, boxes: Boxes, labels: Labels, config: 
     SatisfySampleConstraint).
     """
     if not config.crop:
-        return jnp.array(_WHOLE)
+        return jnp.array(_WHOLE_IMAGE)
     patch_key, choice_key = jax.random.split(key)
     min_overlaps = np.array([*config.crop_min_overlaps, 0.0], np.float32)
     samplers = len(min_overlaps)
@@ -124,7 +124,7 @@ def random_crop_window(key: PRNGKeyArray, boxes: Boxes, labels: Labels, config: 
     accepted = overlaps.reshape(samplers, -1) >= min_overlaps[:, None]
     first_accepted = jnp.argmax(accepted, axis=1)
     candidates = patches.reshape(samplers, -1, 4)[jnp.arange(samplers), first_accepted]
-    windows = jnp.concatenate([jnp.array([_WHOLE]), candidates])
+    windows = jnp.concatenate([jnp.array([_WHOLE_IMAGE]), candidates])
     available = jnp.concatenate([jnp.array([True]), accepted.any(axis=1)])
     rank = jnp.cumsum(available)  # 1, 2, ... among the available windows
     return windows[jnp.argmax(rank > jax.random.uniform(choice_key) * rank[-1])]

@@ -57,7 +57,7 @@ def pairwise_iou(a: Float[Array | np.ndarray, "m 4"], b: Float[Array | np.ndarra
 
 
 def encode_boxes(
-    gt: Float[Array | np.ndarray, "n 4"],
+    gt_boxes: Float[Array | np.ndarray, "n 4"],
     default_boxes: Float[Array | np.ndarray, "n 4"],
     variances: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
 ) -> Float[Array, "n 4"]:
@@ -74,7 +74,7 @@ def encode_boxes(
     (10, 10, 5, 5) are their inverses.
 
     Args:
-        gt: Ground-truth boxes, xyxy, normalised.
+        gt_boxes: Ground-truth boxes, xyxy, normalised.
         default_boxes: The default box of each ground-truth box, cxcywh, normalised.
         variances: Divisors of the offsets: x, y, log width, log height.
 
@@ -82,7 +82,7 @@ def encode_boxes(
         Offsets (n, 4) in the order x, y, log width, log height. Sides below 1e-6, of either box, count as 1e-6, so that
         the offsets of a box without area are large and negative but finite. Caffe stops the program at such a box.
     """
-    gt_center, gt_size = jnp.split(xyxy_to_cxcywh(gt), 2, axis=-1)
+    gt_center, gt_size = jnp.split(xyxy_to_cxcywh(gt_boxes), 2, axis=-1)
     center, size = jnp.split(jnp.asarray(default_boxes), 2, axis=-1)
     gt_size, size = jnp.maximum(gt_size, _MIN_SIDE), jnp.maximum(size, _MIN_SIDE)
     offsets = jnp.concatenate([(gt_center - center) / size, jnp.log(gt_size / size)], axis=-1)

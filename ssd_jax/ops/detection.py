@@ -76,7 +76,7 @@ def detect(
     top_k: int | None = config.top_k
     if config.top_k_per == "map":
         scores = jnp.where(scores > config.score_threshold, scores, 0)  # top_k would take NaN for the best
-        scores, top_k = _best_per_map(scores, config.top_k, boxes_per_map), None
+        scores, top_k = _keep_best_per_map(scores, config.top_k, boxes_per_map), None
     has_area = jnp.all(boxes[:, 2:] > boxes[:, :2], axis=1) if config.drop_empty else None
     kept = multiclass_nms(
         boxes, scores, config.nms_iou_threshold, config.max_detections, config.score_threshold, top_k, has_area
@@ -89,7 +89,9 @@ def detect(
     )
 
 
-def _best_per_map(scores: Float32[Array, "n o"], top_k: int, boxes_per_map: Sequence[int]) -> Float32[Array, "n o"]:
+def _keep_best_per_map(
+    scores: Float32[Array, "n o"], top_k: int, boxes_per_map: Sequence[int]
+) -> Float32[Array, "n o"]:
     """Keep the top_k best scores of each feature map, whatever their boxes and classes; set the others to 0."""
     if sum(boxes_per_map) != len(scores):
         raise ValueError(f"boxes_per_map {tuple(boxes_per_map)} must add up to the {len(scores)} default boxes")

@@ -94,10 +94,10 @@ def assign_objects(iou: Float[Array | np.ndarray, "g n"], iou_threshold: float =
     iou = jnp.asarray(iou)
     best_iou, best_object = _max_and_first_index(iou, axis=0)
     objects = jnp.where((best_iou >= iou_threshold) & (best_iou > _MIN_IOU), best_object, -1)
-    return objects.at[_bipartite(iou)].set(jnp.arange(len(iou), dtype=jnp.int32), mode="drop")
+    return objects.at[_match_bipartite(iou)].set(jnp.arange(len(iou), dtype=jnp.int32), mode="drop")
 
 
-def _bipartite(iou: Float[Array, "g n"]) -> Int[Array, " g"]:
+def _match_bipartite(iou: Float[Array, "g n"]) -> Int[Array, " g"]:
     """Return the default box of each object, no box twice; n for an object without one."""
     num_objects, num_boxes = iou.shape
     order = jnp.arange(num_objects, dtype=jnp.int32)

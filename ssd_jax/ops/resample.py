@@ -68,8 +68,8 @@ def sample_window(
         centres of the outermost pixels count as inside. A content of size x size pixels is returned bit for bit.
     """
     x1, y1, x2, y2 = jnp.asarray(window)
-    rows, row_inside = _positions(y1, y2, size, image.shape[0] if height is None else height)
-    columns, column_inside = _positions(x1, x2, size, image.shape[1] if width is None else width)
+    rows, row_inside = _sample_positions(y1, y2, size, image.shape[0] if height is None else height)
+    columns, column_inside = _sample_positions(x1, x2, size, image.shape[1] if width is None else width)
     # TPUs multiply fast and gather slowly, CPUs and GPUs the reverse: from 500 x 375 to 300 x 300, a CPU takes 0.5 ms
     # to gather and 7 ms to multiply. All three functions give the same samples.
     pixels = jax.lax.platform_dependent(
@@ -83,7 +83,7 @@ def sample_window(
     return pixels, row_inside[:, None] & column_inside[None, :]
 
 
-def _positions(
+def _sample_positions(
     start: Float[Array, ""], stop: Float[Array, ""], size: int, length: Length
 ) -> tuple[Float[Array, " {size}"], Bool[Array, " {size}"]]:
     """Return the positions of the samples along an axis, and which of them lie inside the content.
@@ -108,9 +108,9 @@ def interpolate_gather(image: Canvas, rows: Float[Array, " y"], columns: Float[A
         return jnp.asarray(image)[row[:, None], column[None, :]].astype(jnp.float32)
 
     across, down = across[None, :, None], down[:, None, None]
-    upper = _mix(pixels(top, left), pixels(top, right), across)
-    lower = _mix(pixels(bottom, left), pixels(bottom, right), across)
-    return _mix(upper, lower, down)
+    upper = _blend(pixels(top, left), pixels(top, right), across)
+    lower = _blend(pixels(bottom, left), pixels(bottom, right), across)
+    return _blend(upper, lower, down)
 
 
 def interpolate_chunks(image: Canvas, rows: Float[Array, " y"], columns: Float[Array, " x"]) -> Float[Array, "y x 3"]:
@@ -131,7 +131,7 @@ def _neighbours(positions: Float[Array, " n"]) -> tuple[Int[Array, " n"], Int[Ar
     return low.astype(jnp.int32), jnp.ceil(positions).astype(jnp.int32), positions - low
 
 
-def _mix(a: Float[Array, "y x 3"], b: Float[Array, "y x 3"], weight: Float[Array, "..."]) -> Float[Array, "y x 3"]:
+def _blend(a: Float[Array, "y x 3"], b: Float[Array, "y x 3"], weight: Float[Array, "..."]) -> Float[Array, "y x 3"]:
     return a + (b - a) * weight
 
 

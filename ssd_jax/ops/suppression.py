@@ -108,13 +108,13 @@ def multiclass_nms(
         # so that equal scores go to the lower row, too: top_k breaks ties by the lower index.
         rows = jnp.sort(lax.top_k(state.best, rows_per_block)[1])
         pairs = rows[:, None] * c + jnp.arange(c, dtype=jnp.int32)
-        remaining = _keep_after(above_threshold(scores[rows]), pairs, *state.last)
+        remaining = _scores_after(above_threshold(scores[rows]), pairs, *state.last)
         top, order = lax.top_k(remaining.ravel(), pairs_per_block)
         chosen = pairs.ravel()[order]
         # Not top[-1]: XLA turns top_k into a full sort if a slice of the result is used as well.
         lowest = jnp.min(top)
         last = (lowest, jnp.max(jnp.where(top == lowest, chosen, -1)))
-        best = state.best.at[rows].set(jnp.max(_keep_after(remaining, pairs, *last), axis=1))
+        best = state.best.at[rows].set(jnp.max(_scores_after(remaining, pairs, *last), axis=1))
 
         candidates, classes = chosen // c, chosen % c
         same_class = classes[:, None] == classes
@@ -128,7 +128,7 @@ def multiclass_nms(
         is_same_class = (state.classes[:, None] == classes) & (jnp.arange(k)[:, None] < state.num_kept)
         suppressed = is_same_class & (pairwise_iou(boxes[state.boxes], boxes[candidates]) > iou_threshold)
         within_block = same_class & (pairwise_iou(boxes[candidates], boxes[candidates]) > iou_threshold)
-        keep = _greedy(within_block, valid & ~jnp.any(suppressed, axis=0))
+        keep = _greedy_keep_mask(within_block, valid & ~jnp.any(suppressed, axis=0))
         slots = jnp.where(keep, state.num_kept + jnp.cumsum(keep, dtype=jnp.int32) - 1, k)
         return _State(
             best,
@@ -148,14 +148,14 @@ def multiclass_nms(
     return KeptPairs(end.boxes, end.classes, jnp.arange(k) < end.num_kept)
 
 
-def _keep_after(
+def _scores_after(
     scores: Float[Array, "m c"], pairs: Int32[Array, "m c"], last_score: Array, last_pair: Array
 ) -> Float[Array, "m c"]:
     """Set scores to 0 unless they come after the last pair in the order of scores, ties by pair."""
     return jnp.where((scores < last_score) | ((scores == last_score) & (pairs > last_pair)), scores, 0)
 
 
-def _greedy(suppresses: Bool[Array, "m m"], valid: Bool[Array, " m"]) -> Bool[Array, " m"]:
+def _greedy_keep_mask(suppresses: Bool[Array, "m m"], valid: Bool[Array, " m"]) -> Bool[Array, " m"]:
     """Return which of m boxes, in order of descending score, the greedy algorithm keeps.
 
     The result is the only fixed point of the rule that j is kept if it is valid and no kept i < j suppresses it. Each

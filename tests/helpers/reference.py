@@ -145,7 +145,7 @@ def detection_output(offsets, logits, default_boxes, variances, score_threshold,
     return [(score, label, np.clip(boxes[i], 0, 1)) for score, label, i in detections]
 
 
-def library_boxes(offsets, default_boxes, low, high):
+def decode_with_scale_bounds(offsets, default_boxes, low, high):
     """Decode as torchvision's BoxCoder and mmdetection's DeltaXYWHBBoxCoder do, with variances 0.1 and 0.2.
 
     The logarithms of the scales are clipped to two bounds, and corners are clipped to the image.
@@ -159,7 +159,7 @@ def library_boxes(offsets, default_boxes, low, high):
     return boxes
 
 
-def nms_by_label(candidates, iou_threshold, limit):
+def torchvision_batched_nms(candidates, iou_threshold, limit):
     """Apply batched_nms to (score, label, box index, box); ties are ordered by index and label."""
     kept = []
     for label in sorted({label for _, label, _, _ in candidates}):
@@ -176,19 +176,19 @@ def softmax(row):
 
 def torchvision_detections(offsets, logits, default_boxes, threshold, top_k, iou_threshold, limit):
     """Return torchvision's SSD.postprocess_detections: a list of (score, label, box index, box)."""
-    boxes = library_boxes(offsets, default_boxes, -np.inf, np.log(1000 / 16))
+    boxes = decode_with_scale_bounds(offsets, default_boxes, -np.inf, np.log(1000 / 16))
     scores = [softmax(row) for row in logits]
     candidates = []
     for label in range(1, logits.shape[1]):
         passing = [i for i in range(len(boxes)) if scores[i][label] > threshold]
         passing = sorted(passing, key=lambda i: -scores[i][label])[:top_k]
         candidates += [(scores[i][label], label, i, boxes[i]) for i in passing]
-    return nms_by_label(candidates, iou_threshold, limit)
+    return torchvision_batched_nms(candidates, iou_threshold, limit)
 
 
 def mmdetection_detections(offsets, logits, default_boxes, boxes_per_map, threshold, nms_pre, iou_threshold, limit):
     """Return mmdetection's BaseDenseHead._predict_by_feat_single with min_bbox_size 0. Class 0 is background."""
-    boxes = library_boxes(offsets, default_boxes, -np.log(1000 / 16), np.log(1000 / 16))
+    boxes = decode_with_scale_bounds(offsets, default_boxes, -np.log(1000 / 16), np.log(1000 / 16))
     candidates, start = [], 0
     for count in boxes_per_map:
         map_candidates = []
@@ -199,7 +199,7 @@ def mmdetection_detections(offsets, logits, default_boxes, boxes_per_map, thresh
         candidates += sorted(map_candidates, key=lambda c: (-c[0], c[2], c[1]))[:nms_pre]
         start += count
     candidates = [c for c in candidates if c[3][2] - c[3][0] > 0 and c[3][3] - c[3][1] > 0]
-    return nms_by_label(candidates, iou_threshold, limit)
+    return torchvision_batched_nms(candidates, iou_threshold, limit)
 
 
 # ---- augmentation ----
@@ -216,7 +216,7 @@ def sample_patch(rng, scale_range, ratio_range):
     return (left, top, left + width, top + height)
 
 
-def batch_samples(rng, boxes, min_overlaps, trials, scale_range, ratio_range):
+def sample_patches(rng, boxes, min_overlaps, trials, scale_range, ratio_range):
     """Draw patches as Caffe's GenerateBatchSamples with the samplers of ssd_pascal.py, one after the other."""
     samples = [(0.0, 0.0, 1.0, 1.0)]
     for low, high in [(overlap, 1e9) for overlap in min_overlaps] + [(-1e9, 1.0)]:

@@ -54,7 +54,7 @@ FEATURE_MAPS = {
 }
 
 # Inputs of tests/assets/golden/torchvision_ssd300.npz: seeds; seed, height and width of images.
-GOLDEN_WEIGHTS, GOLDEN_SCENE = 0, 1
+GOLDEN_WEIGHTS_SEED, GOLDEN_SCENE_SEED = 0, 1
 GOLDEN_IMAGE, GOLDEN_DETECTION_IMAGE = (1, 300, 300), (2, 413, 517)
 
 
@@ -107,7 +107,7 @@ def random_image(seed: int, height: int, width: int) -> np.ndarray:
     return (image // 7).astype(np.uint8)
 
 
-def samples(rows: np.ndarray, count: int) -> np.ndarray:
+def random_rows(rows: np.ndarray, count: int) -> np.ndarray:
     """Return `count` random rows, possibly repeated. The choice depends only on the number of rows."""
     return rows[np.random.RandomState(len(rows)).randint(0, len(rows), count)]
 

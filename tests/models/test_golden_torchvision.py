@@ -13,15 +13,15 @@ from helpers.paths import ASSETS
 from helpers.torchvision_ssd import (
     GOLDEN_DETECTION_IMAGE,
     GOLDEN_IMAGE,
-    GOLDEN_SCENE,
-    GOLDEN_WEIGHTS,
+    GOLDEN_SCENE_SEED,
+    GOLDEN_WEIGHTS_SEED,
     L2_NORM,
     assert_same_detections,
     layers,
     random_image,
+    random_rows,
     random_scene,
     random_state_dict,
-    samples,
     to_params,
     torchvision_config,
 )
@@ -46,11 +46,11 @@ def golden() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def params() -> dict[str, Any]:
-    return to_params(random_state_dict(GOLDEN_WEIGHTS))
+    return to_params(random_state_dict(GOLDEN_WEIGHTS_SEED))
 
 
 def test_default_boxes_equal_torchvision(golden):
-    actual = samples(np.asarray(cxcywh_to_xyxy(DEFAULT_BOXES)), 400)
+    actual = random_rows(np.asarray(cxcywh_to_xyxy(DEFAULT_BOXES)), 400)
     np.testing.assert_allclose(actual, golden["default_boxes_xyxy"], rtol=0, atol=3e-7)
 
 
@@ -76,14 +76,14 @@ def outputs(params) -> tuple[Any, Any]:
 
 
 def golden_targets() -> Targets:
-    boxes, labels = random_scene(GOLDEN_SCENE)
+    boxes, labels = random_scene(GOLDEN_SCENE_SEED)
     return jax.jit(match)(boxes / 300, labels, DEFAULT_BOXES)
 
 
 def test_layers_and_predictions_equal_torchvision(golden, outputs):
     """Each layer is compared separately, so that a failure names the wrong layer."""
     predictions, captured = outputs
-    for name, moments, some in zip(
+    for name, moments, expected_samples in zip(
         golden["layer_names"], golden["layer_moments"], golden["layer_samples"], strict=True
     ):
         output = captured["intermediates"]
@@ -93,15 +93,17 @@ def test_layers_and_predictions_equal_torchvision(golden, outputs):
         tolerance = 1e-5 * moments[1]  # relative to the root mean square
         actual = x.mean(dtype=np.float64), np.sqrt(np.square(x, dtype=np.float64).mean())
         np.testing.assert_allclose(actual, moments, rtol=0, atol=tolerance, err_msg=name)
-        np.testing.assert_allclose(samples(x.ravel(), 32), some, rtol=0, atol=10 * tolerance, err_msg=name)
+        np.testing.assert_allclose(
+            random_rows(x.ravel(), 32), expected_samples, rtol=0, atol=10 * tolerance, err_msg=name
+        )
     for name in ("logits", "offsets"):
         expected = golden[name]
-        actual = samples(getattr(predictions, name)[0], len(expected))
+        actual = random_rows(getattr(predictions, name)[0], len(expected))
         np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * abs(expected).max(), err_msg=name)
 
 
 def test_matching_and_loss_equal_torchvision(golden, outputs):
-    labels = random_scene(GOLDEN_SCENE)[1]
+    labels = random_scene(GOLDEN_SCENE_SEED)[1]
     targets = golden_targets()
     expected = np.where(golden["matched"] >= 0, labels[golden["matched"]], 0)
     np.testing.assert_array_equal(targets.labels, expected)
@@ -111,7 +113,7 @@ def test_matching_and_loss_equal_torchvision(golden, outputs):
     assert loss == pytest.approx(golden["loc_loss"] + golden["conf_loss"], rel=1e-5)
 
 
-def test_detections_in_an_image_of_another_size_equal_torchvision(golden, params):
+def test_detections_in_a_resized_image_equal_torchvision(golden, params):
     image = random_image(*GOLDEN_DETECTION_IMAGE)
     height, width = image.shape[:2]
     program = make_predict_fn(CONFIG, sharding.single_device_mesh())
@@ -148,7 +150,7 @@ def test_loss_and_gradient_equal_torchvision(golden, params):
         leaves = (gradient[group] if group else gradient)[layer]
         actual |= {f"{stem}.weight": leaves["kernel"].transpose(3, 2, 0, 1), f"{stem}.bias": leaves["bias"]}
     assert sorted(actual) == golden["gradient_names"].tolist()
-    for name, norm, some in zip(
+    for name, norm, expected_samples in zip(
         golden["gradient_names"], golden["gradient_norms"], golden["gradient_samples"], strict=True
     ):
         after_last_relu = name.startswith("head.") or name == L2_NORM
@@ -156,5 +158,7 @@ def test_loss_and_gradient_equal_torchvision(golden, params):
             name
         )
         typical = norm / np.sqrt(actual[name].size)
-        tolerance = (1e-3 if after_last_relu else 5e-2) * max(typical, abs(some).max())
-        np.testing.assert_allclose(samples(actual[name].ravel(), 32), some, rtol=0, atol=tolerance, err_msg=name)
+        tolerance = (1e-3 if after_last_relu else 5e-2) * max(typical, abs(expected_samples).max())
+        np.testing.assert_allclose(
+            random_rows(actual[name].ravel(), 32), expected_samples, rtol=0, atol=tolerance, err_msg=name
+        )

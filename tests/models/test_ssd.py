@@ -40,7 +40,7 @@ def with_classes(model: config.Model, classes_with_background: int) -> config.Mo
     return dataclasses.replace(model, class_names=tuple(f"c{i}" for i in range(1, classes_with_background)))
 
 
-def init_shapes(model: config.Model) -> dict:
+def parameter_shapes(model: config.Model) -> dict:
     images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
     return jax.eval_shape(SSD(model).init, jax.random.key(0), images)["params"]
 
@@ -59,8 +59,8 @@ def init_shapes(model: config.Model) -> dict:
         (SSD500, 21, 26_746_511),
     ],
 )
-def test_init_has_the_published_number_of_parameters(model: config.Model, classes: int, count: int) -> None:
-    assert sum(leaf.size for leaf in jax.tree.leaves(init_shapes(with_classes(model, classes)))) == count
+def test_init_creates_the_published_number_of_parameters(model: config.Model, classes: int, count: int) -> None:
+    assert sum(leaf.size for leaf in jax.tree.leaves(parameter_shapes(with_classes(model, classes)))) == count
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,7 @@ def test_init_has_the_published_number_of_parameters(model: config.Model, classe
         (SSD500, 20097, (63, 32, 16, 8, 4, 2, 1)),
     ],
 )
-def test_predictions_have_the_shapes_of_the_default_boxes(
-    model: config.Model, boxes: int, maps: tuple[int, ...]
-) -> None:
+def test_predictions_have_one_row_per_default_box(model: config.Model, boxes: int, maps: tuple[int, ...]) -> None:
     model = with_classes(model, 21)
     images = jax.ShapeDtypeStruct((2, model.image_size, model.image_size, 3), jnp.float32)
     predictions, _ = jax.eval_shape(SSD(model).init_with_output, jax.random.key(0), images)
@@ -120,7 +118,7 @@ def test_prediction_head_follows_the_order_of_the_default_boxes() -> None:
     np.testing.assert_array_equal(changed, (2 * 8 + 5) * 4 + np.arange(4))
 
 
-def slow_pool(x: np.ndarray, kernel: int, stride: int, pad: int) -> np.ndarray:
+def max_pool_loop(x: np.ndarray, kernel: int, stride: int, pad: int) -> np.ndarray:
     """Pool cell by cell in Caffe's ceil mode."""
     h, w, c = x.shape
     rows, cols = (-(-(n + 2 * pad - kernel) // stride) + 1 for n in (h, w))
@@ -140,7 +138,7 @@ POOLS = [(max_pool_elementwise, 2, 2), (max_pool_argmax, 2, 2), (max_pool_3x3_st
 def test_pools_equal_a_plain_loop(side: tuple[int, int], pool: Pool, window: int, stride: int) -> None:
     x = np.random.default_rng(0).normal(size=(2, *side, 3)).astype(np.float32)
     for image, pooled in zip(x, pool(jnp.array(x)), strict=True):
-        np.testing.assert_array_equal(pooled, slow_pool(image, window, stride, window - 2))
+        np.testing.assert_array_equal(pooled, max_pool_loop(image, window, stride, window - 2))
 
 
 @pytest.mark.parametrize(("pool", "window", "stride"), POOLS)
@@ -269,7 +267,7 @@ def test_strided_convolution_pads_both_sides() -> None:
         pytest.param("group", "float32", marks=pytest.mark.slow),
     ],
 )
-def test_narrow_network_runs_in_every_dtype_and_norm(norm: str, dtype: str) -> None:
+def test_narrow_network_runs_with_every_dtype_and_norm(norm: str, dtype: str) -> None:
     boxes = config.DefaultBoxes(
         image_size=64, feature_maps=(8, 4, 2), min_sizes=(8, 16, 32), max_sizes=(16, 32, 64),
         aspect_ratios=((2,), (2,), (2,)), steps=None,

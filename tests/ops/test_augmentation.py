@@ -22,7 +22,7 @@ NEUTRAL = {"brightness": 0.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0, "c
 WHOLE = np.array([0, 0, 1, 1], np.float32)
 
 
-def keys(count, seed=0):
+def random_keys(count, seed=0):
     return jax.random.split(jax.random.key(seed), count)
 
 
@@ -33,7 +33,7 @@ def noise(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def padded(boxes, labels=None, g=4):
+def pad_objects(boxes, labels=None, g=4):
     """Pad boxes and labels to g. The padding has boxes that cover everything, so a test fails if it counts."""
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     rest = g - len(boxes)
@@ -61,7 +61,7 @@ def test_resize_returns_hand_computed_values():
 
 
 @pytest.mark.parametrize("size", [1, 49, 141, 300])  # 141 times float32's 1 / 141 is not 1
-def test_resize_keeps_an_image_of_the_target_size_bit_for_bit(size):
+def test_resize_returns_an_image_of_the_target_size_unchanged(size):
     image = noise(size, size)
     actual = jit_resize(image, size, np.int32(size), np.int32(size))
     np.testing.assert_array_equal(actual, image)
@@ -85,7 +85,7 @@ def test_interpolation_functions_equal_a_plain_loop(interpolate, count):
     np.testing.assert_allclose(actual, expected, atol=2e-3)
 
 
-def test_resize_compiles_one_interpolation_per_platform():
+def test_resize_compiles_only_the_interpolation_of_the_platform():
     batched = jax.jit(jax.vmap(lambda image: resample.resize(image, 8)))
     image = jax.ShapeDtypeStruct((2, 9, 9, 3), jnp.uint8)
     operations = {
@@ -100,7 +100,7 @@ def test_resize_compiles_one_interpolation_per_platform():
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_sample_window_equals_expand_crop_flip_and_resize_in_turn(flip):
+def test_sample_window_equals_separate_expand_crop_flip_and_resize(flip):
     """The windows end on whole pixels, where the separate steps lose nothing.
 
     Samples that mix across a border are excluded: there Caffe mixes image and fill, and stops at the last pixel of the
@@ -133,7 +133,9 @@ def test_sample_window_equals_expand_crop_flip_and_resize_in_turn(flip):
 
 
 def test_random_expand_window_has_the_distribution_of_caffe():
-    windows = np.asarray(jax.vmap(lambda key: augmentation.random_expand_window(key, PAPER))(keys(4000)), np.float64)
+    windows = np.asarray(
+        jax.vmap(lambda key: augmentation.random_expand_window(key, PAPER))(random_keys(4000)), np.float64
+    )
     ratio = windows[:, 2:] - windows[:, :2]
     np.testing.assert_allclose(ratio[:, 0], ratio[:, 1], atol=1e-5)  # the same ratio for both sides
     expanded = ratio[:, 0] > 1
@@ -151,12 +153,12 @@ def test_random_expand_window_has_the_distribution_of_caffe():
 
 
 @functools.partial(jax.jit, static_argnames=("config", "count"))
-def crop_windows(boxes, labels, config=PAPER, count=4000):
+def random_crop_windows(boxes, labels, config=PAPER, count=4000):
     draw = functools.partial(augmentation.random_crop_window, boxes=boxes, labels=labels, config=config)
-    return jax.vmap(lambda key: draw(key))(keys(count, seed=5))
+    return jax.vmap(lambda key: draw(key))(random_keys(count, seed=5))
 
 
-def is_whole(windows):
+def is_whole_image(windows):
     return (np.asarray(windows) == WHOLE).all(axis=1)
 
 
@@ -176,13 +178,13 @@ def test_random_crop_window_has_the_distribution_of_caffe(scene):
     rng = np.random.default_rng(3)
     expected = []
     for _ in range(1500):
-        samples = reference.batch_samples(rng, boxes, (0.1, 0.3, 0.5, 0.7, 0.9), 50, (0.3, 1.0), (0.5, 2.0))
+        samples = reference.sample_patches(rng, boxes, (0.1, 0.3, 0.5, 0.7, 0.9), 50, (0.3, 1.0), (0.5, 2.0))
         expected.append(samples[rng.integers(len(samples))])
-    expected, actual = np.array(expected), np.asarray(crop_windows(*padded(boxes)), np.float64)
-    assert is_whole(actual).mean() == pytest.approx(is_whole(expected).mean(), abs=0.04)
+    expected, actual = np.array(expected), np.asarray(random_crop_windows(*pad_objects(boxes)), np.float64)
+    assert is_whole_image(actual).mean() == pytest.approx(is_whole_image(expected).mean(), abs=0.04)
 
     def features(windows):
-        windows = windows[~is_whole(windows)]
+        windows = windows[~is_whole_image(windows)]
         width, height = (windows[:, 2:] - windows[:, :2]).T
         overlap = [max(reference.box_iou(window, box) for box in boxes) for window in windows]
         return {
@@ -198,7 +200,7 @@ def test_random_crop_window_has_the_distribution_of_caffe(scene):
         assert stats.ks_2samp(*(np.round(f[name], 4) for f in (actual, expected))).pvalue > 0.01, name
 
 
-def test_random_patches_lie_inside_with_scale_and_ratio_in_range():
+def test_random_patches_are_inside_the_image_with_scale_and_ratio_in_range():
     patches = np.asarray(augmentation.random_patches(jax.random.key(0), 20_000, PAPER), np.float64)
     assert patches.min() >= 0 and patches.max() <= 1 + 1e-6
     width, height = (patches[:, 2:] - patches[:, :2]).T
@@ -215,11 +217,11 @@ def test_random_patches_lie_inside_with_scale_and_ratio_in_range():
 
 def test_random_crop_window_matches_the_closed_form_for_an_object_of_image_size():
     """The IoU is then s^2 with s uniform in .3 to 1, so the probability and the areas of each sampler are known."""
-    windows = np.asarray(crop_windows(*padded([WHOLE])), np.float64)
+    windows = np.asarray(random_crop_windows(*pad_objects([WHOLE])), np.float64)
     p_valid = [(1 - max(t**0.5, 0.3)) / 0.7 for t in (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)]
     miss = (1 - p_valid[4]) ** 50  # only the sampler of .9 may find no patch, once in 45 times
     share = (1 - miss) / 7 + miss / 6
-    assert is_whole(windows).mean() == pytest.approx(share, abs=0.02)
+    assert is_whole_image(windows).mean() == pytest.approx(share, abs=0.02)
     area = np.prod(windows[:, 2:] - windows[:, :2], axis=1)
     for level in (0.3, 0.5, 0.9):
         above = (1 - level**0.5) / 0.7
@@ -227,43 +229,47 @@ def test_random_crop_window_matches_the_closed_form_for_an_object_of_image_size(
         assert (area >= level - 1e-6).mean() == pytest.approx(expected, abs=0.03), level
 
 
-def test_random_crop_window_chooses_between_two_windows_for_a_tiny_object():
-    windows = crop_windows(*padded([[0.5, 0.5, 0.55, 0.55]]))  # its IoU is at most .0025 / .09
-    assert is_whole(windows).mean() == pytest.approx(0.5, abs=0.03)
+def test_random_crop_window_is_the_whole_image_half_of_the_time_for_a_tiny_object():
+    windows = random_crop_windows(*pad_objects([[0.5, 0.5, 0.55, 0.55]]))  # its IoU is at most .0025 / .09
+    assert is_whole_image(windows).mean() == pytest.approx(0.5, abs=0.03)
 
 
-def test_random_crop_window_needs_only_one_object_to_overlap():
-    alone = is_whole(crop_windows(*padded([WHOLE]))).mean()
-    both = is_whole(crop_windows(*padded([[0.5, 0.5, 0.55, 0.55], WHOLE]))).mean()
+def test_random_crop_window_accepts_patches_that_overlap_one_of_two_objects():
+    alone = is_whole_image(random_crop_windows(*pad_objects([WHOLE]))).mean()
+    both = is_whole_image(random_crop_windows(*pad_objects([[0.5, 0.5, 0.55, 0.55], WHOLE]))).mean()
     assert both == pytest.approx(alone, abs=0.02)
 
 
 @pytest.mark.parametrize("g", [0, 4])
 def test_random_crop_window_is_the_whole_image_without_objects(g):
-    assert is_whole(crop_windows(*padded([], g=g), count=4000 if g else 20)).all()
+    assert is_whole_image(random_crop_windows(*pad_objects([], g=g), count=4000 if g else 20)).all()
 
 
-def test_random_crop_window_accepts_a_box_without_area_in_the_sampler_without_minimum():
+def test_random_crop_window_without_minimum_overlap_accepts_a_box_without_area():
     # Its IoU is 0, which meets the bound of "at most 1" in Caffe.
-    assert is_whole(crop_windows(*padded([[0.5, 0.5, 0.5, 0.9]]))).mean() == pytest.approx(0.5, abs=0.03)
+    assert is_whole_image(random_crop_windows(*pad_objects([[0.5, 0.5, 0.5, 0.9]]))).mean() == pytest.approx(
+        0.5, abs=0.03
+    )
 
 
 @pytest.mark.parametrize(
     ("overlap", "share"),
     [(0.25, 1 / 3), pytest.param(np.nextafter(np.float32(0.25), np.float32(1)), 1 / 2, marks=pytest.mark.slow)],
 )
-def test_random_crop_window_includes_the_minimum_overlap(overlap, share):
+def test_random_crop_window_accepts_patches_with_exactly_the_minimum_overlap(overlap, share):
     # Patches of .5 x .5 in an object as large as the image have an IoU of exactly 1 / 4, also in float32.
     config = Augment(
         crop_min_overlaps=(float(overlap),), crop_scale=(0.5, 0.5), crop_aspect_ratio=(1.0, 1.0), crop_trials=3
     )
-    assert is_whole(crop_windows(*padded([WHOLE]), config=config)).mean() == pytest.approx(share, abs=0.03)
+    assert is_whole_image(random_crop_windows(*pad_objects([WHOLE]), config=config)).mean() == pytest.approx(
+        share, abs=0.03
+    )
 
 
 # ---- boxes ----
 
 
-def test_crop_boxes_keeps_centres_inside_or_on_the_border():
+def test_crop_boxes_keeps_boxes_with_centre_inside_or_on_the_border():
     window = np.array([0.25, 0.25, 0.75, 0.75], np.float32)
     boxes = [
         [0.0, 0.25, 0.5, 0.5],  # centre exactly on the left border
@@ -293,7 +299,7 @@ def test_crop_boxes_equals_caffe_on_random_boxes():
 
 
 def test_flip_boxes_mirrors_boxes_and_zeroes_padding():
-    boxes, labels = padded([[0.1, 0.2, 0.4, 0.9]], g=2)
+    boxes, labels = pad_objects([[0.1, 0.2, 0.4, 0.9]], g=2)
     np.testing.assert_allclose(augmentation.flip_boxes(boxes, labels), [[0.6, 0.2, 0.9, 0.9], [0] * 4], atol=1e-6)
 
 
@@ -301,7 +307,7 @@ def test_flip_boxes_mirrors_boxes_and_zeroes_padding():
 
 
 def test_random_distortion_has_the_distribution_of_caffe():
-    draws = jax.jit(jax.vmap(lambda key: augmentation.random_distortion(key, PAPER)))(keys(6000))
+    draws = jax.jit(jax.vmap(lambda key: augmentation.random_distortion(key, PAPER)))(random_keys(6000))
     neutral = {"brightness": 0, "contrast": 1, "saturation": 1, "hue": 0}
     low_high = {"brightness": (-32, 32), "contrast": (0.5, 1.5), "saturation": (0.5, 1.5), "hue": (-18, 18)}
     applied = {name: np.asarray(getattr(draws, name)) != neutral[name] for name in neutral}
@@ -317,7 +323,7 @@ def test_random_distortion_has_the_distribution_of_caffe():
 
 def test_random_distortion_shuffles_channels_uniformly():
     config = Augment(channel_shuffle_probability=0.5)
-    draws = jax.jit(jax.vmap(lambda key: augmentation.random_distortion(key, config)))(keys(6000))
+    draws = jax.jit(jax.vmap(lambda key: augmentation.random_distortion(key, config)))(random_keys(6000))
     orders, counts = np.unique(draws.channel_order, axis=0, return_counts=True)
     assert len(orders) == 6
     expected = [0.5 + 0.5 / 6, *[0.5 / 6] * 5]  # a shuffle may keep the order
@@ -331,7 +337,7 @@ def distort_pixels(pixels, distortion):
     return augmentation.distort(pixels[None], distortion)[0]
 
 
-def distortion(channel_order=(0, 1, 2), **values):
+def make_distortion(channel_order=(0, 1, 2), **values):
     numbers = {k: np.asarray(v, bool if k == "contrast_first" else np.float32) for k, v in (NEUTRAL | values).items()}
     return augmentation.Distortion(**numbers, channel_order=np.array(channel_order, np.int32))
 
@@ -351,7 +357,7 @@ def test_distort_equals_caffe_pixel_by_pixel():
             "channel_order": tuple(rng.permutation(3).tolist()),
         }
         expected = [reference.distort_pixel(pixel.tolist(), **values) for pixel in pixels]
-        np.testing.assert_allclose(distort_pixels(pixels, distortion(**values)), expected, atol=0.02)
+        np.testing.assert_allclose(distort_pixels(pixels, make_distortion(**values)), expected, atol=0.02)
 
 
 @pytest.mark.parametrize(
@@ -373,13 +379,13 @@ def test_distort_equals_caffe_pixel_by_pixel():
     ],
 )
 def test_distort_returns_hand_computed_values(pixel, values, expected):
-    actual = distort_pixels(jnp.array([pixel], jnp.float32), distortion(**values))
+    actual = distort_pixels(jnp.array([pixel], jnp.float32), make_distortion(**values))
     np.testing.assert_allclose(actual, [expected], atol=1e-3)
 
 
 def test_distort_with_neutral_parameters_changes_nothing():
     pixels = noise(1, 500)[0].astype(np.float32)
-    np.testing.assert_allclose(distort_pixels(pixels, distortion()), pixels, atol=1e-3)
+    np.testing.assert_allclose(distort_pixels(pixels, make_distortion()), pixels, atol=1e-3)
 
 
 # ---- augment ----
@@ -393,7 +399,7 @@ def augment_batch(batch_keys, images, size, boxes, labels, config, height, width
     return jax.vmap(augment_one)(batch_keys, images, boxes, labels, height, width)
 
 
-def repeated(count, *arrays):
+def repeat_arrays(count, *arrays):
     return [np.broadcast_to(a, (count, *np.shape(a))) for a in arrays]
 
 
@@ -408,15 +414,15 @@ def test_augment_moves_boxes_with_the_pixels():
     canvas[:height, :width, 0] = 4 * np.arange(width)
     canvas[:height, :width, 1] = 4 * np.arange(height)[:, None]
     boxes_px = np.array([[12, 5, 48, 44], [40, 20, 58, 30], [2, 30, 12, 48]])
-    boxes, labels = padded(boxes_px / [width, height, width, height], [1, 2, 3])
+    boxes, labels = pad_objects(boxes_px / [width, height, width, height], [1, 2, 3])
     config = Augment(distort_probability=0)
     images, new_boxes, new_labels = augment_batch(
-        keys(count, seed=2),
-        *repeated(count, canvas),
+        random_keys(count, seed=2),
+        *repeat_arrays(count, canvas),
         size,
-        *repeated(count, boxes, labels),
+        *repeat_arrays(count, boxes, labels),
         config,
-        *repeated(count, np.int32(height), np.int32(width)),
+        *repeat_arrays(count, np.int32(height), np.int32(width)),
     )
     images, cases = np.asarray(images, np.float64), []
     for image, actual, actual_labels in zip(images, np.asarray(new_boxes), np.asarray(new_labels), strict=True):
@@ -445,16 +451,23 @@ def fit_window(values, inside, axis, last):
     size = len(values)
     other = np.flatnonzero(inside.any(axis=axis))[0]
     line, valid = (values[other], inside[other]) if axis == 1 else (values[:, other], inside[:, other])
-    valid = valid & (line > 0) & (line < last)  # border pixels are repeated
+    valid = valid & (line > 0) & (line < last)  # border pixels are repeat_arrays
     slope, start = np.polyfit((np.flatnonzero(valid) + 0.5) / size, line[valid] / 4 + 0.5, 1)
     return slope, start
 
 
-def test_augment_with_everything_off_resizes():
+def test_augment_only_resizes_if_all_steps_are_off():
     images = noise(40, 30)[None]
-    boxes, labels = padded([[0.1, 0.2, 0.4, 0.9], [0.5, 0.5, 0.5, 0.6]], [3, 4])
+    boxes, labels = pad_objects([[0.1, 0.2, 0.4, 0.9], [0.5, 0.5, 0.5, 0.6]], [3, 4])
     image, new_boxes, new_labels = augment_batch(
-        keys(1), images, 16, boxes[None], labels[None], ALL_OFF, np.array([25], np.int32), np.array([30], np.int32)
+        random_keys(1),
+        images,
+        16,
+        boxes[None],
+        labels[None],
+        ALL_OFF,
+        np.array([25], np.int32),
+        np.array([30], np.int32),
     )
     np.testing.assert_allclose(image[0], reference.cv2_resize(images[0, :25], 16), atol=5e-3)
     np.testing.assert_array_equal(new_labels[0], [3, 0, 0, 0])  # a box without area is dropped
@@ -465,12 +478,12 @@ def test_augment_with_everything_off_resizes():
 def test_augment_distorts_the_image_but_not_the_fill():
     count, image = 64, np.full((20, 20, 3), (40, 90, 200), np.uint8)
     augmented, _, _ = augment_batch(
-        keys(count),
-        *repeated(count, image),
+        random_keys(count),
+        *repeat_arrays(count, image),
         24,
-        *repeated(count, *padded([])),
+        *repeat_arrays(count, *pad_objects([])),
         Augment(crop=False),
-        *repeated(count, np.int32(20), np.int32(20)),
+        *repeat_arrays(count, np.int32(20), np.int32(20)),
     )
     colours = [np.unique(np.round(a.reshape(-1, 3), 2), axis=0) for a in np.asarray(augmented)]
     expanded = sum((rows == MEAN).all(axis=1).any() for rows in colours)
@@ -480,14 +493,20 @@ def test_augment_distorts_the_image_but_not_the_fill():
     assert changed > 48  # 15 of 16 are expected
 
 
-def test_augment_is_deterministic_by_key_alone_and_in_a_batch():
-    boxes, labels = padded(SCENES["three"])
-    images, size, heights, widths = repeated(4, noise(30, 40))[0], 16, *repeated(4, np.int32(30), np.int32(40))
-    arrays = (*repeated(4, boxes, labels), PAPER, heights, widths)
-    first = augment_batch(keys(4), images, size, *arrays)
-    again = augment_batch(keys(4), images, size, *arrays)
-    other = augment_batch(keys(4, seed=1), images, size, *arrays)
-    alone = jax.jit(augmentation.augment, static_argnums=(2, 5))(keys(4)[2], images[2], size, boxes, labels, PAPER)
+def test_augment_is_reproducible_from_the_key_inside_and_outside_a_batch():
+    boxes, labels = pad_objects(SCENES["three"])
+    images, size, heights, widths = (
+        repeat_arrays(4, noise(30, 40))[0],
+        16,
+        *repeat_arrays(4, np.int32(30), np.int32(40)),
+    )
+    arrays = (*repeat_arrays(4, boxes, labels), PAPER, heights, widths)
+    first = augment_batch(random_keys(4), images, size, *arrays)
+    again = augment_batch(random_keys(4), images, size, *arrays)
+    other = augment_batch(random_keys(4, seed=1), images, size, *arrays)
+    alone = jax.jit(augmentation.augment, static_argnums=(2, 5))(
+        random_keys(4)[2], images[2], size, boxes, labels, PAPER
+    )
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
     for a, b in zip(first, alone, strict=True):
@@ -509,18 +528,18 @@ def test_augment_uses_a_separate_key_for_each_step(monkeypatch):
 
     monkeypatch.setattr(augmentation, "random_expand_window", recording(jnp.array(WHOLE)))
     monkeypatch.setattr(augmentation, "random_crop_window", recording(jnp.array(WHOLE)))
-    monkeypatch.setattr(augmentation, "random_distortion", recording(distortion()))
+    monkeypatch.setattr(augmentation, "random_distortion", recording(make_distortion()))
     monkeypatch.setattr(augmentation, "distort", lambda image, _: image)
     monkeypatch.setattr(augmentation, "sample_window", lambda *_, **__: (jnp.zeros((2, 2, 3)), jnp.ones((2, 2), bool)))
     key = jax.random.key(3)
-    augmentation.augment(key, noise(2, 2), 2, *padded([]), ALL_OFF)
+    augmentation.augment(key, noise(2, 2), 2, *pad_objects([]), ALL_OFF)
     assert len({*used, tuple(jax.random.key_data(key).tolist())}) == 4
 
 
 # ---- conventions ----
 
 
-def test_signatures_put_keys_first_and_options_last():
+def test_augmentation_functions_take_the_key_first_and_options_by_keyword():
     functions = [
         f for _, f in inspect.getmembers(augmentation, inspect.isfunction) if f.__module__ == augmentation.__name__
     ]
@@ -549,6 +568,6 @@ def test_signatures_put_keys_first_and_options_last():
         {"crop_trials": 0},
     ],
 )
-def test_config_rejects_impossible_values(changes):
+def test_config_rejects_invalid_augmentation_values(changes):
     with pytest.raises(UserError, match=next(iter(changes))):
         validate(Config(augment=Augment(**changes)))

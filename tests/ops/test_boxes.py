@@ -53,7 +53,7 @@ def test_pairwise_iou_of_tiny_boxes_is_not_rounded_to_zero():
     np.testing.assert_allclose(pairwise_iou(tiny, tiny), 1, rtol=1e-6)
 
 
-def test_pairwise_iou_without_area_is_zero_with_finite_gradient():
+def test_pairwise_iou_of_boxes_without_area_is_zero_with_finite_gradient():
     flat = jnp.array([[0.2, 0.2, 0.2, 0.6], [0.3, 0.3, 0.3, 0.3], [0.0, 0.0, 0.0, 0.0], [0.1, 0.1, 0.5, 0.5]])
     iou = pairwise_iou(flat, flat)
     np.testing.assert_array_equal(iou, np.diag([0.0, 0.0, 0.0, 1.0]))
@@ -103,7 +103,7 @@ def test_decode_boxes_inverts_encode_boxes(variances):
     np.testing.assert_allclose(decode_boxes(offsets, default_boxes, variances), gt, atol=2e-6)
 
 
-def test_decode_boxes_bounds_the_scale_on_each_side():
+def test_decode_boxes_applies_lower_and_upper_scale_bounds():
     # For a width of 1, ln(width / .016) / .2 is 5 ln 62.5 = 20.67; the height shrinks by the same factor.
     offsets = np.array([[0, 0, 30, -30], [0, 0, 5 * np.log(62.5), -5 * np.log(62.5)], [0, 0, 5, -5]], np.float32)
     default_boxes = np.array([[0.5, 0.5, 0.016, 0.625]] * 3, np.float32)

@@ -18,8 +18,8 @@ SSD300_VOC = config.SSD300_VOC_BOXES
 SSD300_COCO = config.SSD300_COCO_BOXES
 SSD512_VOC = config.SSD512_VOC_BOXES
 SSD512_COCO = config.SSD512_COCO_BOXES
-SSD512_VOC_INT = dataclasses.replace(SSD512_VOC, truncate_sizes=True)
-SSD512_COCO_INT = dataclasses.replace(SSD512_COCO, truncate_sizes=True)
+SSD512_VOC_TRUNCATED = dataclasses.replace(SSD512_VOC, truncate_sizes=True)
+SSD512_COCO_TRUNCATED = dataclasses.replace(SSD512_COCO, truncate_sizes=True)
 # Caffe, examples/ssd/ssd_pascal.py as first published in 2016: a sixth map by global pooling.
 ORIGINAL_SSD300 = config.DefaultBoxes(
     min_sizes=(30, 60, 114, 168, 222, 276),
@@ -30,7 +30,7 @@ ORIGINAL_SSD300 = config.DefaultBoxes(
 )
 
 # index, cx, cy, (w, h) for VOC, (w, h) for COCO
-SSD300_ROWS = [
+KNOWN_SSD300_BOXES = [
     (0, 0.013333, 0.013333, (0.100000, 0.100000), (0.070000, 0.070000)),
     (1, 0.013333, 0.013333, (0.141421, 0.141421), (0.102470, 0.102470)),
     (2, 0.013333, 0.013333, (0.141421, 0.070711), (0.098995, 0.049497)),
@@ -53,7 +53,7 @@ SSD300_ROWS = [
     (8731, 0.500000, 0.500000, (0.622254, 1.244508), (0.615183, 1.230366)),
 ]
 # index, cx = cy, (w, h) for truncated VOC, VOC, truncated COCO, COCO
-SSD512_ROWS = [
+KNOWN_SSD512_BOXES = [
     (0, 0.007812, (0.068359, 0.068359), (0.070000, 0.070000), (0.039062, 0.039062), (0.040000, 0.040000)),
     (1, 0.007812, (0.100733, 0.100733), (0.102470, 0.102470), (0.062378, 0.062378), (0.063246, 0.063246)),
     (2, 0.007812, (0.096675, 0.048337), (0.098995, 0.049497), (0.055243, 0.027621), (0.056569, 0.028284)),
@@ -72,25 +72,25 @@ SSD512_ROWS = [
 ]
 
 
-def changed_rows(box_config: config.DefaultBoxes, clip: str) -> np.ndarray:
+def indices_changed_by_clip(box_config: config.DefaultBoxes, clip: str) -> np.ndarray:
     """Return the indices of the boxes that a clip mode changes."""
     before, after = make_default_boxes(box_config), make_default_boxes(dataclasses.replace(box_config, clip=clip))
     return np.flatnonzero((before != after).any(axis=1))
 
 
 @pytest.mark.parametrize(("box_config", "column"), [(SSD300_VOC, 3), (SSD300_COCO, 4)])
-def test_make_default_boxes_of_ssd300_has_known_rows(box_config, column):
+def test_make_default_boxes_matches_known_boxes_of_ssd300(box_config, column):
     boxes = make_default_boxes(box_config)
-    for row in SSD300_ROWS:
+    for row in KNOWN_SSD300_BOXES:
         np.testing.assert_allclose(boxes[row[0]], [*row[1:3], *row[column]], atol=6e-7, err_msg=f"row {row[0]}")
 
 
 @pytest.mark.parametrize(
-    ("box_config", "column"), [(SSD512_VOC_INT, 2), (SSD512_VOC, 3), (SSD512_COCO_INT, 4), (SSD512_COCO, 5)]
+    ("box_config", "column"), [(SSD512_VOC_TRUNCATED, 2), (SSD512_VOC, 3), (SSD512_COCO_TRUNCATED, 4), (SSD512_COCO, 5)]
 )
-def test_make_default_boxes_of_ssd512_has_known_rows(box_config, column):
+def test_make_default_boxes_matches_known_boxes_of_ssd512(box_config, column):
     boxes = make_default_boxes(box_config)
-    for row in SSD512_ROWS:
+    for row in KNOWN_SSD512_BOXES:
         np.testing.assert_allclose(boxes[row[0]], [row[1], row[1], *row[column]], atol=6e-7, err_msg=f"row {row[0]}")
 
 
@@ -107,35 +107,35 @@ def test_boxes_per_map_has_known_values(box_config, per_map):
 
 
 @pytest.mark.parametrize(
-    ("box_config", "count", "sum_num_centers", "sum_num_sizes"),
+    ("box_config", "count", "center_sum", "size_sum"),
     [
         (SSD300_VOC, 8732, 4443.946667, 1510.429285),
         (SSD300_COCO, 8732, 4443.946667, 1172.198034),
-        (SSD512_VOC_INT, 24564, 12282, 3105.554454),
+        (SSD512_VOC_TRUNCATED, 24564, 12282, 3105.554454),
         (SSD512_VOC, 24564, 12282, 3146.141697),
-        (SSD512_COCO_INT, 24564, 12282, 2173.682012),
+        (SSD512_COCO_TRUNCATED, 24564, 12282, 2173.682012),
         (SSD512_COCO, 24564, 12282, 2192.471071),
     ],
 )
-def test_make_default_boxes_has_known_counts_and_sums(box_config, count, sum_num_centers, sum_num_sizes):
+def test_make_default_boxes_has_known_counts_and_sums(box_config, count, center_sum, size_sum):
     boxes = make_default_boxes(box_config)
     assert boxes.shape == (count, 4) and boxes.dtype == np.float32 and box_config.count == count
     sums = boxes.sum(axis=0, dtype=np.float64)
-    np.testing.assert_allclose(sums, [sum_num_centers] * 2 + [sum_num_sizes] * 2, rtol=1e-7)
+    np.testing.assert_allclose(sums, [center_sum] * 2 + [size_sum] * 2, rtol=1e-7)
 
 
 @pytest.mark.parametrize(
-    ("box_config", "outside"), [(SSD300_VOC, 2869), (SSD300_COCO, 2223), (SSD512_VOC, 5486), (SSD512_COCO, 4118)]
+    ("box_config", "num_outside"), [(SSD300_VOC, 2869), (SSD300_COCO, 2223), (SSD512_VOC, 5486), (SSD512_COCO, 4118)]
 )
-def test_make_default_boxes_has_a_known_number_of_boxes_outside_the_image(box_config, outside):
+def test_make_default_boxes_has_a_known_number_of_boxes_outside_the_image(box_config, num_outside):
     corners = np.asarray(cxcywh_to_xyxy(make_default_boxes(box_config)))
     # Rounding to float32 moves some edges from the border slightly beyond it.
-    assert ((corners < -1e-6) | (corners > 1 + 1e-6)).any(axis=1).sum() == outside
+    assert ((corners < -1e-6) | (corners > 1 + 1e-6)).any(axis=1).sum() == num_outside
 
 
-def test_clip_sizes_equals_torchvision():
+def test_clip_mode_sizes_equals_torchvision():
     """It clips widths and heights only, of two boxes of SSD300 for COCO. The pixels come from torchvision 0.29.1."""
-    np.testing.assert_array_equal(changed_rows(SSD300_COCO, "sizes"), [8730, 8731])
+    np.testing.assert_array_equal(indices_changed_by_clip(SSD300_COCO, "sizes"), [8730, 8731])
     boxes = np.asarray(cxcywh_to_xyxy(make_default_boxes(dataclasses.replace(SSD300_COCO, clip="sizes")))) * 300
     expected = {
         0: (-6.5, -6.5, 14.5, 14.5),
@@ -152,19 +152,20 @@ def test_clip_sizes_equals_torchvision():
 
 
 @pytest.mark.parametrize(
-    ("box_config", "num_sizes", "num_centers"), [(SSD300_VOC, 20, 114), (SSD300_COCO, 2, 114), (SSD512_VOC, 42, 0)]
+    ("box_config", "num_clipped_sizes", "num_clipped_centers"),
+    [(SSD300_VOC, 20, 114), (SSD300_COCO, 2, 114), (SSD512_VOC, 42, 0)],
 )
-def test_clip_center_size_equals_ssd_pytorch(box_config, num_sizes, num_centers):
-    changed = changed_rows(box_config, "center_size")
+def test_clip_mode_center_size_changes_as_many_boxes_as_ssd_pytorch(box_config, num_clipped_sizes, num_clipped_centers):
+    changed = indices_changed_by_clip(box_config, "center_size")
     boxes = make_default_boxes(box_config)[changed]
-    assert (boxes[:, 2:] > 1).any(axis=1).sum() == num_sizes
-    assert (boxes[:, :2] > 1).any(axis=1).sum() == num_centers
-    assert len(changed) == num_sizes + num_centers
+    assert (boxes[:, 2:] > 1).any(axis=1).sum() == num_clipped_sizes
+    assert (boxes[:, :2] > 1).any(axis=1).sum() == num_clipped_centers
+    assert len(changed) == num_clipped_sizes + num_clipped_centers
     clipped = make_default_boxes(dataclasses.replace(box_config, clip="center_size"))
     assert clipped.min() >= 0 and clipped.max() <= 1
 
 
-def test_clip_corners_clips_at_the_border():
+def test_clip_mode_corners_clips_at_the_image_border():
     box_config = config.DefaultBoxes(
         image_size=10,
         feature_maps=(2,),
@@ -192,7 +193,7 @@ def test_clip_corners_clips_at_the_border():
         (ORIGINAL_SSD300, 7308, (0.031579, 0.031579, 0.063158, 0.063158), (0.5, 0.5, 0.531162, 1.0)),
     ],
 )
-def test_make_default_boxes_of_configs_of_2016_has_known_rows(box_config, count, first, last):
+def test_make_default_boxes_matches_known_boxes_of_2016_configs(box_config, count, first, last):
     boxes = make_default_boxes(box_config)
     assert len(boxes) == box_config.count == count
     np.testing.assert_allclose(boxes[[0, -1]], [first, last], atol=6e-7)
@@ -235,14 +236,14 @@ def test_make_default_boxes_equals_nested_loops(box_config):
     np.testing.assert_allclose(boxes, expected, rtol=1e-6)
 
 
-def test_steps_default_to_image_size_over_feature_map_size():
+def test_default_steps_are_image_size_over_feature_map_size():
     box_config = dataclasses.replace(SSD300_VOC, steps=None)
     boxes = make_default_boxes(box_config)
     np.testing.assert_allclose(boxes[[0, 5775], 0], [0.5 / 38, 37.5 / 38], rtol=1e-6)
     np.testing.assert_array_equal(boxes[:, 2:], make_default_boxes(SSD300_VOC)[:, 2:])
 
 
-def test_truncate_sizes_drops_the_fraction():
+def test_truncate_sizes_drops_the_fraction_of_each_size():
     box_config = dataclasses.replace(
         SSD300_VOC, min_sizes=(30.9, 60, 111, 162, 213, 264), max_sizes=(60.9, 111, 162, 213, 264, 315)
     )

@@ -19,13 +19,13 @@ from ssd_jax.runs.config_file import validate
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
 
-LIMIT = float(np.log(1000 / 16))
-TORCHVISION = Detect(log_scale_bounds=(None, LIMIT), clip_before_nms=True)
+LOG_SCALE_LIMIT = float(np.log(1000 / 16))
+TORCHVISION = Detect(log_scale_bounds=(None, LOG_SCALE_LIMIT), clip_before_nms=True)
 MMDETECTION = Detect(
     score_threshold=0.02,
     top_k=1000,
     top_k_per="map",
-    log_scale_bounds=(-LIMIT, LIMIT),
+    log_scale_bounds=(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT),
     clip_before_nms=True,
     drop_empty=True,
 )
@@ -41,7 +41,7 @@ def random_image(seed, n, c, logit_scale=2.0):
     return offsets.astype(np.float32), logits.astype(np.float32), default_boxes
 
 
-def tiles(n):
+def side_by_side_boxes(n):
     """Return n default boxes side by side, cxcywh."""
     return np.stack([(np.arange(n) + 0.5) / n, np.full(n, 0.5), np.full(n, 1 / n), np.ones(n)], 1).astype(np.float32)
 
@@ -105,13 +105,15 @@ def test_detect_equals_caffe_with_few_candidates():
 def test_detect_drops_scores_at_the_threshold():
     logits = np.zeros((3, 4), np.float32)  # softmax: exactly 1/4
     logits[1, 2] = 1e-3
-    detections = run_detect(np.zeros((3, 4), np.float32), logits, tiles(3), Detect(score_threshold=0.25))
+    detections = run_detect(np.zeros((3, 4), np.float32), logits, side_by_side_boxes(3), Detect(score_threshold=0.25))
     assert detections.labels.tolist() == [2]
     np.testing.assert_allclose(detections.boxes, [[1 / 3, 0, 2 / 3, 1]], atol=1e-6)
 
 
-def test_detect_top_k_prefers_the_lower_box_among_ties():
-    detections = run_detect(np.zeros((10, 4), np.float32), np.zeros((10, 3), np.float32), tiles(10), Detect(top_k=3))
+def test_detect_top_k_prefers_boxes_of_lower_index_among_ties():
+    detections = run_detect(
+        np.zeros((10, 4), np.float32), np.zeros((10, 3), np.float32), side_by_side_boxes(10), Detect(top_k=3)
+    )
     assert detections.labels.tolist() == [1, 2, 1, 2, 1, 2]
     np.testing.assert_allclose(detections.boxes[:, 0], [0, 0, 0.1, 0.1, 0.2, 0.2], atol=1e-6)
     np.testing.assert_allclose(detections.scores, np.full(6, 1 / 3), rtol=1e-6)
@@ -119,7 +121,7 @@ def test_detect_top_k_prefers_the_lower_box_among_ties():
 
 def test_detect_applies_top_k_before_nms():
     # The two best are the same box; the third does not overlap them, but top_k excludes it from NMS.
-    default_boxes = tiles(2)[[0, 0, 1]]
+    default_boxes = side_by_side_boxes(2)[[0, 0, 1]]
     logits = np.array([[0, 3], [0, 2], [0, 1]], np.float32)
     detections = run_detect(np.zeros((3, 4), np.float32), logits, default_boxes, Detect(top_k=2))
     np.testing.assert_allclose(detections.boxes, [[0, 0, 0.5, 1]], atol=1e-6)
@@ -129,7 +131,7 @@ def test_detect_orders_by_score_then_box_then_class():
     logits = np.full((4, 3), -9, np.float32)
     logits[:, 1] = [5, 0, 0, 0]
     logits[:, 2] = [-9, 0, 0, 5]
-    detections = run_detect(np.zeros((4, 4), np.float32), logits, tiles(4), Detect(max_detections=5))
+    detections = run_detect(np.zeros((4, 4), np.float32), logits, side_by_side_boxes(4), Detect(max_detections=5))
     assert detections.labels.tolist() == [
         1,
         2,
@@ -142,7 +144,7 @@ def test_detect_orders_by_score_then_box_then_class():
 
 def test_detect_suppresses_within_classes_only():
     logits = np.array([[0, 2, 1], [0, 1.5, 0.5]], np.float32)
-    detections = run_detect(np.zeros((2, 4), np.float32), logits, tiles(1)[[0, 0]])
+    detections = run_detect(np.zeros((2, 4), np.float32), logits, side_by_side_boxes(1)[[0, 0]])
     assert detections.labels.tolist() == [1, 2]
 
 
@@ -154,20 +156,20 @@ def test_detect_clips_boxes_after_nms():
     np.testing.assert_allclose(detections.boxes, [[0, 0, 0.95, 1], [0.05, 0, 1, 1]], atol=1e-6)
 
 
-def test_detect_returns_only_padding_for_background():
+def test_detect_returns_only_padding_if_all_boxes_are_background():
     offsets, logits, default_boxes = random_image(1, 50, 4)
     logits[:, 0] += 50
     assert len(run_detect(offsets, logits, default_boxes).scores) == 0
 
 
-def test_detect_ignores_nan():
+def test_detect_ignores_boxes_with_nan_logits():
     offsets, logits, default_boxes = random_image(2, 20, 3)
     logits[0, 1] = np.nan
     expected = run_detect(offsets[1:], logits[1:], default_boxes[1:])
     chex.assert_trees_all_close(run_detect(offsets, logits, default_boxes), expected, rtol=1e-6)
 
 
-def test_detect_computes_bfloat16_in_float32():
+def test_detect_computes_bfloat16_inputs_in_float32():
     offsets, logits, default_boxes = random_image(3, 100, 4)
     offsets, logits = jnp.asarray(offsets, jnp.bfloat16), jnp.asarray(logits, jnp.bfloat16)
     expected = run_detect(np.asarray(offsets, np.float32), np.asarray(logits, np.float32), default_boxes)
@@ -235,7 +237,9 @@ def test_detect_top_k_per_map_keeps_the_best_pairs_of_box_and_class():
     # There are two feature maps of two boxes each. The best three pairs of the first map are both classes of its first
     # box and one of its second box; the second map adds weaker ones.
     logits = np.array([[0, 4, 3], [0, 2, 1], [-9, 0, -9], [-9, -9, 0]], np.float32)
-    detections = run_detect(np.zeros((4, 4), np.float32), logits, tiles(4), Detect(top_k_per="map", top_k=3), (2, 2))
+    detections = run_detect(
+        np.zeros((4, 4), np.float32), logits, side_by_side_boxes(4), Detect(top_k_per="map", top_k=3), (2, 2)
+    )
     pairs = list(zip(detections.labels.tolist(), (detections.boxes[:, 0] * 4).round().tolist(), strict=True))
     # The scores are .9998 for boxes 2 and 3, .72 and .27 for box 0, .67 for box 1. Class 2 of box 1, .24, is excluded.
     assert pairs == [(1, 2), (2, 3), (1, 0), (1, 1), (2, 0)]
@@ -243,17 +247,21 @@ def test_detect_top_k_per_map_keeps_the_best_pairs_of_box_and_class():
 
 def test_detect_top_k_per_map_orders_ties_by_box_then_class():
     detections = run_detect(
-        np.zeros((6, 4), np.float32), np.zeros((6, 3), np.float32), tiles(6), Detect(top_k_per="map", top_k=5), (4, 2)
+        np.zeros((6, 4), np.float32),
+        np.zeros((6, 3), np.float32),
+        side_by_side_boxes(6),
+        Detect(top_k_per="map", top_k=5),
+        (4, 2),
     )
     assert detections.labels.tolist() == [1, 2, 1, 2, 1, 1, 2, 1, 2]
     np.testing.assert_allclose(detections.boxes[:, 0] * 6, [0, 0, 1, 1, 2, 4, 4, 5, 5], atol=1e-5)
 
 
-def test_detect_top_k_per_map_ignores_nan():
+def test_detect_top_k_per_map_ignores_boxes_with_nan_logits():
     logits = np.zeros((100, 3), np.float32)
     logits[:60], logits[70, 2] = np.nan, 9
     config = Detect(top_k_per="map", top_k=20, max_detections=1)
-    detections = run_detect(np.zeros((100, 4), np.float32), logits, tiles(100), config, (100,))
+    detections = run_detect(np.zeros((100, 4), np.float32), logits, side_by_side_boxes(100), config, (100,))
     assert detections.labels.tolist() == [2] and detections.scores[0] > 0.99
 
 
@@ -261,16 +269,18 @@ def test_detect_top_k_per_map_drops_scores_at_the_threshold():
     logits = np.zeros((3, 4), np.float32)  # softmax: exactly 1/4
     logits[1, 2] = 1e-3
     config = Detect(score_threshold=0.25, top_k_per="map")
-    assert run_detect(np.zeros((3, 4), np.float32), logits, tiles(3), config, (2, 1)).labels.tolist() == [2]
+    assert run_detect(np.zeros((3, 4), np.float32), logits, side_by_side_boxes(3), config, (2, 1)).labels.tolist() == [
+        2
+    ]
 
 
 @pytest.mark.parametrize("per_map", [(), (2,), (2, 2), (3, 1)])
 def test_detect_rejects_boxes_per_map_that_do_not_add_up(per_map):
     with pytest.raises(ValueError, match="boxes_per_map"):
-        detect(np.zeros((3, 4)), np.zeros((3, 2)), tiles(3), VARIANCES, Detect(top_k_per="map"), per_map)
+        detect(np.zeros((3, 4)), np.zeros((3, 2)), side_by_side_boxes(3), VARIANCES, Detect(top_k_per="map"), per_map)
 
 
-def test_detect_does_not_suppress_at_the_threshold_after_clipping():
+def test_detect_does_not_suppress_at_exactly_the_iou_threshold_after_clipping():
     # A box twice the size of the image, and one with a half inside: the IoU is 1/6, and 1/2 after clipping.
     default_boxes = np.array([[0.5, 0.5, 2, 1], [0, 0.5, 1, 1]], np.float32)
     logits = np.array([[0, 2], [0, 1]], np.float32)
@@ -303,6 +313,6 @@ def test_detect_applies_log_scale_bounds():
 
 
 @pytest.mark.parametrize("bounds", [(0, 1), (-1, 0), (1, 2), (-2, -1), (0.5, None), (None, -0.5)])
-def test_config_rejects_log_scale_bounds_that_exclude_zero(bounds):
+def test_config_rejects_log_scale_bounds_that_do_not_enclose_zero(bounds):
     with pytest.raises(UserError, match="log_scale_bounds"):
         validate(Config(detect=Detect(log_scale_bounds=bounds)))

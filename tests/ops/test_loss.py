@@ -14,7 +14,7 @@ from ssd_jax.ops.matching import Targets
 
 # Compiled, because running it op by op takes several times as long.
 jit_loss = jax.jit(multibox_loss, static_argnames="config")
-AT_LEAST_3 = Loss(min_negatives=3)
+MIN_3_NEGATIVES = Loss(min_negatives=3)
 
 
 def random_batch(rng: np.random.Generator, b: int, n: int, c: int) -> tuple[np.ndarray, np.ndarray, Targets]:
@@ -42,7 +42,7 @@ def test_multibox_loss_equals_plain_loops(ratio, min_negatives, location_weight)
 
 
 @pytest.mark.parametrize("c", [2, 21, 81, 91])
-def test_multibox_loss_of_equal_logits_is_ln_c_per_box(c):
+def test_multibox_loss_of_equal_logits_is_the_log_of_the_class_count_per_box(c):
     """Each positive and its three negatives cost ln C."""
     labels = jnp.zeros((2, 40), jnp.int32).at[:, 3:8].set(1)
     targets = Targets(jnp.zeros((2, 40, 4)), labels)
@@ -96,7 +96,7 @@ def test_multibox_loss_divides_by_the_positives_of_the_whole_batch():
 
 
 @pytest.mark.parametrize("min_negatives", [0, 5])
-def test_multibox_loss_without_objects_is_zero_or_that_of_the_minimum_negatives(min_negatives):
+def test_multibox_loss_without_objects_is_the_loss_of_the_minimum_negatives(min_negatives):
     rng = np.random.default_rng(2)
     offsets, logits = rng.normal(size=(2, 12, 4)).astype(np.float32), rng.normal(size=(2, 12, 3)).astype(np.float32)
     targets = Targets(jnp.zeros((2, 12, 4)), jnp.zeros((2, 12), jnp.int32))
@@ -118,17 +118,17 @@ def test_multibox_loss_without_objects_is_zero_or_that_of_the_minimum_negatives(
 def test_multibox_loss_ignores_invalid_images():
     offsets, logits, targets = random_batch(np.random.default_rng(3), b=4, n=30, c=5)
     valid = np.array([True, False, True, True])
-    whole = jax.value_and_grad(lambda x: jit_loss(offsets, x, targets, config=AT_LEAST_3, valid=valid)[0])(logits)
+    whole = jax.value_and_grad(lambda x: jit_loss(offsets, x, targets, config=MIN_3_NEGATIVES, valid=valid)[0])(logits)
     chosen = Targets(targets.offsets[valid], targets.labels[valid])
-    part = jax.value_and_grad(lambda x: jit_loss(offsets[valid], x, chosen, config=AT_LEAST_3)[0])(logits[valid])
+    part = jax.value_and_grad(lambda x: jit_loss(offsets[valid], x, chosen, config=MIN_3_NEGATIVES)[0])(logits[valid])
     np.testing.assert_allclose(whole[0], part[0], rtol=1e-6)
     np.testing.assert_allclose(whole[1][valid], part[1], atol=1e-7)
     assert not np.asarray(whole[1][1]).any()
-    total, parts = jit_loss(offsets, logits, targets, config=AT_LEAST_3, valid=np.zeros(4, bool))
+    total, parts = jit_loss(offsets, logits, targets, config=MIN_3_NEGATIVES, valid=np.zeros(4, bool))
     assert float(total) == 0 and int(parts["num_positives"]) == 0
 
 
-def test_multibox_loss_computes_half_precision_in_float32():
+def test_multibox_loss_of_bfloat16_inputs_is_computed_in_float32():
     offsets, logits, targets = random_batch(np.random.default_rng(4), b=2, n=30, c=5)
     rough = jnp.asarray(offsets, jnp.bfloat16), jnp.asarray(logits, jnp.bfloat16)
     total = jit_loss(*rough, targets)[0]
@@ -145,7 +145,7 @@ def test_multibox_loss_of_large_logits_is_finite():
     assert np.isfinite(gradient).all()
 
 
-def test_multibox_loss_ignores_targets_of_background():
+def test_multibox_loss_ignores_target_offsets_of_background_boxes():
     offsets, logits, targets = random_batch(np.random.default_rng(5), b=2, n=30, c=5)
     spoiled = jnp.where(targets.labels[..., None] > 0, targets.offsets, jnp.nan)
     loss = lambda x, t: jit_loss(x, logits, Targets(t, targets.labels))[0]  # noqa: E731
@@ -184,7 +184,7 @@ def test_hard_negative_mask_returns_hand_computed_masks(losses, positives, optio
 
 
 @pytest.mark.parametrize("levels", [3, 50, 10**6])
-def test_hard_negative_mask_equals_a_sort(levels):
+def test_hard_negative_mask_equals_selection_by_sorting(levels):
     """With few levels, the threshold is among ties; the count must still be exact."""
     rng = np.random.default_rng(levels)
     losses = (rng.integers(0, levels, (20, 200)) / 7).astype(np.float32)

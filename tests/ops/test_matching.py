@@ -50,7 +50,7 @@ EXAMPLE = np.array(
     ],
     ids=["ssd300-voc", "ssd300-coco", "ssd512-voc", "ssd512-coco"],
 )
-def test_match_returns_the_worked_example(box_config, positives, bipartite):
+def test_match_equals_the_worked_example(box_config, positives, bipartite):
     """The numbers come from a greedy matching in float64 numpy.
 
     C and E are tiny, so many boxes tie for them except for rounding; only the number of boxes and the IoU are checked.
@@ -72,7 +72,7 @@ def test_match_returns_the_worked_example(box_config, positives, bipartite):
             assert overlaps[best] == pytest.approx(iou, abs=6e-5 if iou > 0.9 else 2e-6)
 
 
-def test_match_encodes_the_worked_example():
+def test_match_returns_the_offsets_of_the_worked_example():
     """The offsets equal those of torchvision's BoxCoder and of ssd.pytorch; they are 0 for background."""
     targets = jit_match(EXAMPLE, np.arange(1, 6, dtype=np.int32), make_default_boxes(config.SSD300_VOC_BOXES))
     np.testing.assert_allclose(targets.offsets[8261], (0.596583, -0.820302, -0.555358, 0.560360), atol=5e-6)
@@ -123,7 +123,7 @@ def test_assign_objects_equals_caffe_on_random_overlaps(levels):
         np.testing.assert_array_equal(jit_assign(iou), reference.greedy_match(iou, 0.5), err_msg=str(iou))
 
 
-def test_assign_objects_equals_caffe_on_long_chains():
+def test_assign_objects_equals_caffe_on_long_chains_of_conflicts():
     """All objects rank the boxes in the same order, so each round settles only one of them."""
     g = 12
     iou = (1 - 0.02 * np.arange(g)[:, None] - 0.05 * np.arange(g)[None, :]).astype(np.float32)
@@ -182,7 +182,7 @@ def test_match_under_vmap_equals_single_images():
         np.testing.assert_array_equal(targets.labels[b], expected_targets(gt[b], labels[b], default_boxes, 0.5)[1])
 
 
-def test_match_gives_every_object_a_box():
+def test_match_gives_every_object_a_default_box():
     """64 objects of 7 px crowd together; ports in which objects overwrite each other lose some."""
     rng = np.random.default_rng(5)
     low = rng.uniform(0.4, 0.5, (64, 2))
@@ -193,7 +193,7 @@ def test_match_gives_every_object_a_box():
 
 
 @pytest.mark.parametrize("g", [0, 1, 5])
-def test_match_without_objects_is_background(g):
+def test_match_without_objects_labels_all_boxes_background(g):
     gt = np.tile(np.array([[0.1, 0.1, 0.6, 0.6]], np.float32), (g, 1))
     default_boxes = np.array([[0.35, 0.35, 0.5, 0.5], [0.5, 0.5, 0.1, 0.1]], np.float32)
     targets = jit_match(gt, np.zeros(g, np.int32), default_boxes)

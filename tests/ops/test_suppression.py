@@ -47,7 +47,7 @@ def row_of_boxes(count, shift):
     return np.stack([left, np.zeros(count), left + 1, np.ones(count)], axis=1)
 
 
-def spans(*widths):
+def boxes_of_widths(*widths):
     """Return boxes of height 1 from 0 to each width; the IoU of two is the ratio of their widths."""
     return [[0, 0, width, 1] for width in widths]
 
@@ -79,14 +79,14 @@ def test_nms_with_many_ties_equals_a_plain_loop():
     assert run_nms(boxes, scores, max_outputs=601) == reference.greedy_nms(boxes.tolist(), scores, 0.45)
 
 
-def test_nms_suppressed_box_does_not_suppress():
+def test_nms_ignores_the_overlap_with_a_suppressed_box():
     # Neighbours have an IoU of 0.7 / 1.3, others of 0.4 / 1.6: the first suppresses the second, so the third is kept.
     assert run_nms(row_of_boxes(3, 0.3), [0.9, 0.8, 0.7]) == [0, 2]
     assert run_nms(row_of_boxes(3, 0.3), [0.8, 0.9, 0.7]) == [1]
 
 
-def test_nms_of_a_long_chain_keeps_every_other_box():
-    # Each round settles one box, and the chain spans several blocks.
+def test_nms_of_a_long_chain_keeps_every_second_box():
+    # Each round settles one box, and the chain boxes_of_widths several blocks.
     scores = np.linspace(1, 0.1, 601)
     assert run_nms(row_of_boxes(601, 0.3), scores, max_outputs=601) == list(range(0, 601, 2))
     assert run_nms(row_of_boxes(601, 0.3), scores[::-1], max_outputs=601) == list(range(600, -1, -2))
@@ -102,30 +102,32 @@ def test_nms_suppresses_across_blocks():
     ("widths", "iou_threshold"),
     [((2, 1), 0.5), ((20, 9), 0.45), ((1, 1), 1.0)],
 )
-def test_nms_does_not_suppress_at_the_threshold(widths, iou_threshold):
+def test_nms_does_not_suppress_at_exactly_the_threshold(widths, iou_threshold):
     # The ratio and the threshold are rounded to the same float32.
-    assert run_nms(spans(*widths), [0.9, 0.8], iou_threshold) == [0, 1]
-    assert run_nms(spans(*widths), [0.9, 0.8], float(np.nextafter(np.float32(iou_threshold), np.float32(0)))) == [0]
+    assert run_nms(boxes_of_widths(*widths), [0.9, 0.8], iou_threshold) == [0, 1]
+    assert run_nms(
+        boxes_of_widths(*widths), [0.9, 0.8], float(np.nextafter(np.float32(iou_threshold), np.float32(0)))
+    ) == [0]
 
 
 def test_nms_suppresses_only_above_the_threshold():
-    assert run_nms(spans(1000, 449), [0.9, 0.8]) == [0, 1]
-    assert run_nms(spans(1000, 451), [0.9, 0.8]) == [0]
+    assert run_nms(boxes_of_widths(1000, 449), [0.9, 0.8]) == [0, 1]
+    assert run_nms(boxes_of_widths(1000, 451), [0.9, 0.8]) == [0]
 
 
 def test_nms_ties_go_to_the_lower_index():
-    assert run_nms(spans(1, 1, 1), [0.5, 0.5, 0.5]) == [0]
+    assert run_nms(boxes_of_widths(1, 1, 1), [0.5, 0.5, 0.5]) == [0]
     assert run_nms(row_of_boxes(4, 2), [0.5, 0.7, 0.5, 0.7]) == [1, 3, 0, 2]
 
 
 def test_nms_treats_zero_negative_and_nan_scores_as_padding():
     scores = [0.0, -1.0, -np.inf, np.nan, 0.5, -0.0]
     assert run_nms(row_of_boxes(6, 2), scores) == [4]
-    assert run_nms(spans(1, 1, 1, 1, 1, 1), scores) == [4]  # padding does not suppress
+    assert run_nms(boxes_of_widths(1, 1, 1, 1, 1, 1), scores) == [4]  # padding does not suppress
     assert run_nms(row_of_boxes(3, 2), [0, -np.inf, np.nan]) == []
 
 
-def test_nms_finds_a_box_behind_a_block_of_nan():
+def test_nms_keeps_a_box_after_several_blocks_of_nan_scores():
     assert run_nms(row_of_boxes(601, 2), [np.nan] * 600 + [0.5], max_outputs=601) == [600]
 
 
@@ -185,12 +187,14 @@ def test_multiclass_nms_ineligible_boxes_count_for_top_k_but_do_not_suppress():
     eligible = rng.random(300) < 0.5
     expected = reference.greedy_multiclass_nms(boxes.tolist(), scores.tolist(), 0.45, 100, eligible)
     assert run_multiclass_nms(boxes, scores, 300, 100, eligible) == expected
-    assert run_multiclass_nms(spans(1, 1, 1), [[0.9], [0.8], [0.7]], 3, 2, np.array([False, True, True])) == [(1, 0)]
-    assert run_multiclass_nms(spans(1, 1), [[0.9], [0.8]], 3, 1, np.array([False, True])) == []
+    assert run_multiclass_nms(boxes_of_widths(1, 1, 1), [[0.9], [0.8], [0.7]], 3, 2, np.array([False, True, True])) == [
+        (1, 0)
+    ]
+    assert run_multiclass_nms(boxes_of_widths(1, 1), [[0.9], [0.8]], 3, 1, np.array([False, True])) == []
 
 
 def test_multiclass_nms_treats_classes_separately():
-    assert run_multiclass_nms(spans(1, 1), [[0.9, 0.6], [0.8, 0.7]]) == [(0, 0), (1, 1)]
+    assert run_multiclass_nms(boxes_of_widths(1, 1), [[0.9, 0.6], [0.8, 0.7]]) == [(0, 0), (1, 1)]
     scores = np.zeros((601, 2))
     scores[:, 0], scores[600, 1] = np.linspace(1, 0.1, 601), 0.05
     assert run_multiclass_nms(row_of_boxes(601, 2), scores, 700, 300) == [(i, 0) for i in range(300)] + [(600, 1)]
@@ -201,13 +205,15 @@ def test_multiclass_nms_treats_scores_at_the_threshold_and_nan_as_padding():
     assert run_multiclass_nms(row_of_boxes(4, 2), scores, score_threshold=0.25) == [(1, 1), (0, 0)]
     assert run_multiclass_nms(row_of_boxes(4, 2), scores) == [(1, 1), (0, 0), (0, 1), (1, 0), (3, 1), (3, 0)]
     for classes in (2, 150):  # XLA's maximum propagates NaN or drops it, depending on the shape
-        hundreds = np.where(np.arange(600)[:, None] < 599, np.nan, np.linspace(0.2, 0.1, classes))  # more than a block
-        assert run_multiclass_nms(row_of_boxes(600, 2), hundreds) == [(599, c) for c in range(min(classes, 100))]
+        many_scores = np.where(
+            np.arange(600)[:, None] < 599, np.nan, np.linspace(0.2, 0.1, classes)
+        )  # more than a block
+        assert run_multiclass_nms(row_of_boxes(600, 2), many_scores) == [(599, c) for c in range(min(classes, 100))]
 
 
 def test_multiclass_nms_processes_a_box_of_many_classes_in_several_blocks():
     scores = np.linspace(1, 0.5, 600).reshape(2, 300)
-    assert run_multiclass_nms(spans(1, 1), scores, 600) == [(0, c) for c in range(300)]
+    assert run_multiclass_nms(boxes_of_widths(1, 1), scores, 600) == [(0, c) for c in range(300)]
 
 
 def test_nms_under_vmap_equals_single_images():

@@ -219,7 +219,7 @@ class Scene:
         return Targets(jnp.where(positive[:, None], offsets, 0)[None], labels[None])
 
 
-def torchvision_loss(
+def torchvision_loss_and_gradient(
     model: "torch.nn.Module", pixels: np.ndarray, scenes: list[Scene], dtype: "torch.dtype"
 ) -> tuple[dict[str, float], State]:
     """Run torchvision's forward pass in training; return both losses and the gradient of their sum by its keys."""
@@ -237,7 +237,7 @@ def torchvision_loss(
         model.to(torch.float32).eval()
 
 
-def our_loss(params: Any, pixels: np.ndarray, targets: Targets) -> tuple[Any, Any]:
+def loss_and_gradient(params: Any, pixels: np.ndarray, targets: Targets) -> tuple[Any, Any]:
     """Return the loss with its parts and the gradient, as computed by a training step."""
 
     def loss_of(params: Any, pixels: Any) -> Any:
@@ -248,7 +248,7 @@ def our_loss(params: Any, pixels: np.ndarray, targets: Targets) -> tuple[Any, An
     return sharding.fetch(step(params, pixels))
 
 
-def distances(gradient: Any, expected: State) -> dict[str, float]:
+def relative_distances(gradient: Any, expected: State) -> dict[str, float]:
     """Return the norm of the difference over the norm of the gradient for each parameter."""
     distance = {}
 
@@ -274,13 +274,13 @@ def test_loss_and_gradient_equal_torchvision(model, params, images):
     pixels = np.stack([images["noise"], images["patches"]])
     scenes = [Scene(model, seed=1), Scene(model, seed=2)]
     targets = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(scene.targets() for scene in scenes))
-    expected, expected_gradient = torchvision_loss(model, pixels, scenes, torch.float32)
-    (total, parts), gradient = our_loss(params, pixels.astype(np.float32), targets)
+    expected, expected_gradient = torchvision_loss_and_gradient(model, pixels, scenes, torch.float32)
+    (total, parts), gradient = loss_and_gradient(params, pixels.astype(np.float32), targets)
     assert parts["num_positives"] == sum((scene.matched >= 0).sum() for scene in scenes)
     assert parts["loc_loss"] == pytest.approx(expected["bbox_regression"], rel=1e-5)
     assert parts["conf_loss"] == pytest.approx(expected["classification"], rel=1e-5)
     assert total == pytest.approx(sum(expected.values()), rel=1e-5)
-    for name, distance in distances(gradient, expected_gradient).items():
+    for name, distance in relative_distances(gradient, expected_gradient).items():
         after_last_relu = "mbox" in name or "norm" in name
         assert distance < (1e-4 if after_last_relu else 1e-2), name
 
@@ -326,19 +326,19 @@ def in_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_loss_and_gradient_in_float64_equal_torchvision(model, params, images, monkeypatch):
     """The gradient of every parameter must equal torchvision's."""
     pixels, scene = images["patches"][None], Scene(model, seed=1)
-    expected, expected_gradient = torchvision_loss(model, pixels, [scene], torch.float64)
+    expected, expected_gradient = torchvision_loss_and_gradient(model, pixels, [scene], torch.float64)
     with in_float64(monkeypatch):
         doubles = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
-        (total, _), gradient = our_loss(doubles, pixels.astype(np.float64), scene.targets(np.float64))
+        (total, _), gradient = loss_and_gradient(doubles, pixels.astype(np.float64), scene.targets(np.float64))
     assert {leaf.dtype for leaf in (total, *jax.tree.leaves(gradient))} == {np.dtype(np.float64)}
     assert total == pytest.approx(sum(expected.values()), rel=1e-9)
-    assert max(distances(gradient, expected_gradient).values()) < 1e-9
+    assert max(relative_distances(gradient, expected_gradient).values()) < 1e-9
 
 
 # ---- the matcher ----
 
 
-def match_both(model: "torch.nn.Module", iou: Any) -> tuple[list[int], list[int]]:
+def match_with_both(model: "torch.nn.Module", iou: Any) -> tuple[list[int], list[int]]:
     """Return the object of each default box as matched by us and by torchvision's SSDMatcher, given the IoU."""
     iou = np.array(iou, np.float32)
     return np.asarray(assign_objects(iou, 0.5)).tolist(), model.proposal_matcher(torch.from_numpy(iou)).tolist()
@@ -363,53 +363,53 @@ def test_match_equals_torchvision_if_no_two_objects_share_a_best_box(model, seed
 def test_assign_objects_includes_the_threshold_like_torchvision(model):
     """The paper says "higher than"; Caffe, torchvision and this package include it."""
     below = np.nextafter(np.float32(0.5), np.float32(0))
-    actual, expected = match_both(model, [[0.9, 0.5, below]])
+    actual, expected = match_with_both(model, [[0.9, 0.5, below]])
     assert actual == expected == [0, 0, -1]
 
 
 def test_assign_objects_breaks_ties_like_torchvision(model):
-    actual, expected = match_both(model, [[0.3, 0.3, 0.0], [0.0, 0.1, 0.2]])
+    actual, expected = match_with_both(model, [[0.3, 0.3, 0.0], [0.0, 0.1, 0.2]])
     assert actual == expected == [0, -1, 1]
-    actual, expected = match_both(model, [[0.6, 0.7, 0.0], [0.6, 0.0, 0.9]])
+    actual, expected = match_with_both(model, [[0.6, 0.7, 0.0], [0.6, 0.0, 0.9]])
     assert actual == expected == [0, 0, 1]
 
 
 def test_assign_objects_keeps_the_best_box_of_an_object_like_torchvision(model):
     """Box 0 is the best one of object 1, although object 0, which has box 1, overlaps it more."""
-    actual, expected = match_both(model, [[0.8, 0.9], [0.3, 0.0]])
+    actual, expected = match_with_both(model, [[0.8, 0.9], [0.3, 0.0]])
     assert actual == expected == [1, 0]
 
 
 def test_assign_objects_differs_from_torchvision_if_two_objects_share_a_best_box(model):
     """We give the box to the object of higher IoU, and the other its second best; torchvision, to the later one."""
-    actual, expected = match_both(model, [[0.1, 0.4, 0.0], [0.0, 0.3, 0.2]])
+    actual, expected = match_with_both(model, [[0.1, 0.4, 0.0], [0.0, 0.3, 0.2]])
     assert expected == [-1, 1, -1]
     assert actual == [-1, 0, 1]
 
 
-def test_assign_objects_differs_from_torchvision_if_the_earlier_object_has_other_boxes(model):
-    actual, expected = match_both(model, [[0.6, 0.8, 0.0], [0.0, 0.7, 0.2]])
+def test_assign_objects_differs_from_torchvision_if_the_displaced_object_has_further_matches(model):
+    actual, expected = match_with_both(model, [[0.6, 0.8, 0.0], [0.0, 0.7, 0.2]])
     assert expected == [0, 1, -1]
     assert actual == [0, 0, 1]
 
 
 def test_assign_objects_ignores_objects_without_overlap_unlike_torchvision(model):
-    actual, expected = match_both(model, [[0.0, 0.0, 0.0], [0.0, 0.0, 0.6]])
+    actual, expected = match_with_both(model, [[0.0, 0.0, 0.0], [0.0, 0.0, 0.6]])
     assert expected == [0, -1, 1]
     assert actual == [-1, -1, 1]
 
 
-def test_assign_objects_keeps_nested_small_objects_unlike_torchvision(model):
+def test_assign_objects_matches_both_of_two_nested_objects_unlike_torchvision(model):
     """Both objects have the same best box, and torchvision loses the outer one, object 2."""
     boxes = np.array(
         [(0.1, 0.1, 0.3, 0.4), (0.2, 0.3, 0.6, 0.8), (0.5, 0.5, 0.53, 0.53), (0, 0, 1, 1), (0.505, 0.505, 0.525, 0.525)]
     )
-    actual, expected = match_both(model, pairwise_iou(boxes, cxcywh_to_xyxy(DEFAULT_BOXES)))
+    actual, expected = match_with_both(model, pairwise_iou(boxes, cxcywh_to_xyxy(DEFAULT_BOXES)))
     assert [expected.count(i) for i in range(5)] == [7, 11, 0, 5, 1]
     assert [actual.count(i) for i in range(5)] == [7, 11, 1, 5, 1]
     assert {a for a, b in zip(actual, expected, strict=True) if a != b} <= {2, 4}, "only these two may differ"
 
 
-def test_log_scale_bounds_equal_torchvision(model):
+def test_log_scale_bounds_equal_those_of_torchvision(model):
     assert CONFIG.detect.log_scale_bounds == (None, model.box_coder.bbox_xform_clip)
     assert CONFIG.detect.log_scale_bounds == (None, math.log(1000 / 16))

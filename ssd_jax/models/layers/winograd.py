@@ -61,11 +61,11 @@ def conv3x3(x: Float32[Array, "b h w c"], kernel: Float32[Array, "3 3 c d"]) -> 
     """
     # Without the barrier, XLA transforms the kernels of all layers first and keeps them in memory.
     x, kernel = lax.optimization_barrier((x, kernel))
-    transformed = lax.optimization_barrier(_transformed_kernel(kernel))
+    transformed = lax.optimization_barrier(_transform_kernel(kernel))
 
     def convolve_image(image: Array) -> Array:
-        terms = [_rows(term) @ transformed[k] for k, term in enumerate(_input_terms(image))]
-        return _output(terms, image.shape)
+        terms = [_flatten_tiles(term) @ transformed[k] for k, term in enumerate(_input_terms(image))]
+        return _output_from_products(terms, image.shape)
 
     return lax.map(convolve_image, x)
 
@@ -80,7 +80,7 @@ def _backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     def add_image(total: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
         image, output_gradient = pair
         terms = zip(_input_terms(image), _output_terms(output_gradient), strict=True)
-        return total + jnp.stack([_rows(v).T @ _rows(m) for v, m in terms]), None
+        return total + jnp.stack([_flatten_tiles(v).T @ _flatten_tiles(m) for v, m in terms]), None
 
     c, d = kernel.shape[2:]
     transformed, _ = lax.scan(add_image, jnp.zeros((16, c, d), jnp.float32), (x, g))
@@ -93,7 +93,7 @@ def _backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
 conv3x3.defvjp(_forward, _backward)
 
 
-def _transformed_kernel(kernel: Float[Array, "3 3 c d"]) -> Float[Array, "16 c d"]:
+def _transform_kernel(kernel: Float[Array, "3 3 c d"]) -> Float[Array, "16 c d"]:
     """Return U = G g G^T."""
     c, d = kernel.shape[2:]
     return (jnp.asarray(_KERNEL) @ kernel.reshape(9, c * d)).reshape(16, c, d)
@@ -113,7 +113,7 @@ def _input_terms(x: Float[Array, "h w c"]) -> Terms:
 
 
 def _output_terms(g: Float[Array, "h w d"]) -> Terms:
-    """Return A g A^T of the 2x2 tiles g: the transpose of `_output`."""
+    """Return A g A^T of the 2x2 tiles g: the transpose of `_output_from_products`."""
     h, w, _ = g.shape
     g = jnp.pad(g, ((0, h % 2), (0, w % 2), (0, 0)))
 
@@ -123,12 +123,12 @@ def _output_terms(g: Float[Array, "h w d"]) -> Terms:
     return [t for r in spread(g[0::2], g[1::2]) for t in spread(r[:, 0::2], r[:, 1::2])]
 
 
-def _rows(term: Float[Array, "rows columns c"]) -> Float[Array, "n c"]:
+def _flatten_tiles(term: Float[Array, "rows columns c"]) -> Float[Array, "n c"]:
     """Flatten the tiles of a term. The barrier keeps XLA from computing the term inside the loops of the product."""
     return lax.optimization_barrier(term.reshape(-1, term.shape[-1]))
 
 
-def _output(products: Terms, shape: tuple[int, ...]) -> Float[Array, "h w d"]:
+def _output_from_products(products: Terms, shape: tuple[int, ...]) -> Float[Array, "h w d"]:
     """Return Y = A^T m A."""
     h, w, _ = shape
     rows, columns = (h + 1) // 2, (w + 1) // 2

@@ -21,14 +21,14 @@ from helpers.torchvision_ssd import (  # noqa: E402
     CLASSES,
     GOLDEN_DETECTION_IMAGE,
     GOLDEN_IMAGE,
-    GOLDEN_SCENE,
-    GOLDEN_WEIGHTS,
+    GOLDEN_SCENE_SEED,
+    GOLDEN_WEIGHTS_SEED,
     L2_NORM,
     layers,
     random_image,
+    random_rows,
     random_scene,
     random_state_dict,
-    samples,
 )
 
 Arrays = dict[str, np.ndarray]
@@ -36,7 +36,7 @@ Arrays = dict[str, np.ndarray]
 
 def main() -> None:
     model = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=CLASSES)
-    state = random_state_dict(GOLDEN_WEIGHTS)
+    state = random_state_dict(GOLDEN_WEIGHTS_SEED)
     model.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()}, strict=True)
     model.eval()
     arrays = forward(model) | detections(model) | training(model.double().train())
@@ -76,10 +76,10 @@ def forward(model: torch.nn.Module) -> Arrays:
     return {
         "layer_names": np.array(names),
         "layer_moments": np.array([moments(outputs[name]) for name in names]),
-        "layer_samples": np.stack([samples(outputs[name].ravel(), 32) for name in names]),
-        "logits": samples(head["cls_logits"][0].numpy(), 100),
-        "offsets": samples(head["bbox_regression"][0].numpy(), 400),
-        "default_boxes_xyxy": samples(corners, 400).astype(np.float32),
+        "layer_samples": np.stack([random_rows(outputs[name].ravel(), 32) for name in names]),
+        "logits": random_rows(head["cls_logits"][0].numpy(), 100),
+        "offsets": random_rows(head["bbox_regression"][0].numpy(), 400),
+        "default_boxes_xyxy": random_rows(corners, 400).astype(np.float32),
     }
 
 
@@ -96,7 +96,7 @@ def detections(model: torch.nn.Module) -> Arrays:
 
 def training(model: torch.nn.Module) -> Arrays:
     """Return the matched objects, both parts of the loss, and norms and samples of the gradient."""
-    boxes, labels = map(torch.from_numpy, random_scene(GOLDEN_SCENE))
+    boxes, labels = map(torch.from_numpy, random_scene(GOLDEN_SCENE_SEED))
     maps = [torch.zeros(1, 1, side, side) for side in (38, 19, 10, 5, 3, 1)]
     (anchors,) = model.anchor_generator(ImageList(torch.zeros(1, 3, 300, 300), [(300, 300)]), maps)
     matched = model.proposal_matcher(torchvision.ops.box_iou(boxes, anchors))
@@ -112,7 +112,7 @@ def training(model: torch.nn.Module) -> Arrays:
         "conf_loss": np.array(losses["classification"].item()),
         "gradient_names": np.array(names),
         "gradient_norms": np.array([np.linalg.norm(gradient[name]) for name in names]),
-        "gradient_samples": np.stack([samples(gradient[name].ravel(), 32) for name in names]).astype(np.float32),
+        "gradient_samples": np.stack([random_rows(gradient[name].ravel(), 32) for name in names]).astype(np.float32),
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 from ssd_jax.models.layers.group_norm import GroupNorm
 
 
-def slow_group_norm(x: np.ndarray, scale: np.ndarray, bias: np.ndarray, group_size: int) -> np.ndarray:
+def group_norm_loop(x: np.ndarray, scale: np.ndarray, bias: np.ndarray, group_size: int) -> np.ndarray:
     """Normalise one group after the other, in float64."""
     x, y = x.astype(np.float64), np.empty(x.shape)
     for image in range(x.shape[0]):
@@ -32,7 +32,7 @@ def apply(module: nn.Module, x: jax.Array, scale: jax.Array, bias: jax.Array) ->
 
 def test_group_norm_equals_the_formula(arrays: tuple[jax.Array, ...]) -> None:
     x, scale, bias, _ = arrays
-    expected = slow_group_norm(*(np.asarray(a) for a in (x, scale, bias)), 8)
+    expected = group_norm_loop(*(np.asarray(a) for a in (x, scale, bias)), 8)
     np.testing.assert_allclose(apply(GroupNorm(8), x, scale, bias), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -56,5 +56,5 @@ def test_group_norm_computes_statistics_in_float32(arrays: tuple[jax.Array, ...]
     x, scale, bias, _ = arrays
     y = apply(GroupNorm(8, jnp.dtype("bfloat16")), x.astype(jnp.bfloat16), scale, bias)
     assert y.dtype == jnp.bfloat16
-    expected = slow_group_norm(np.asarray(x.astype(jnp.bfloat16), np.float32), np.asarray(scale), np.asarray(bias), 8)
+    expected = group_norm_loop(np.asarray(x.astype(jnp.bfloat16), np.float32), np.asarray(scale), np.asarray(bias), 8)
     np.testing.assert_allclose(np.asarray(y, np.float32), expected, rtol=1e-2, atol=1e-2)

@@ -22,7 +22,7 @@ def plain_convolution(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return total
 
 
-def random(*shape: int) -> np.ndarray:
+def random_array(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
 
 
@@ -32,7 +32,7 @@ SHAPES = [(1, 1, 1), (2, 5, 3), (1, 8, 7), *SLOW_SHAPES]
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_conv3x3_equals_a_plain_loop(shape):
-    x, kernel = random(*shape, 6), random(3, 3, 6, 5)
+    x, kernel = random_array(*shape, 6), random_array(3, 3, 6, 5)
     expected = plain_convolution(x, kernel)
     actual = winograd.conv3x3(jnp.asarray(x), jnp.asarray(kernel))
     np.testing.assert_allclose(actual, expected, rtol=0, atol=3e-6 * np.abs(expected).max())
@@ -41,7 +41,7 @@ def test_conv3x3_equals_a_plain_loop(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_conv3x3_gradients_equal_a_plain_loop(shape):
     """<g, conv(x, k)> is linear in x and in k, so entry i of a gradient is its value for unit vector i."""
-    x, kernel, g = random(*shape, 2), random(3, 3, 2, 3), random(*shape, 3)
+    x, kernel, g = random_array(*shape, 2), random_array(3, 3, 2, 3), random_array(*shape, 3)
 
     @jax.jit
     def gradients(x, kernel):
@@ -72,7 +72,7 @@ def uses_winograd(
     return "convolution" not in lowered.as_text()
 
 
-def test_conv_uses_winograd_for_wide_plain_convolutions_only():
+def test_conv_uses_winograd_only_for_wide_3x3_convolutions_of_stride_1():
     wide = (1, 4, 4, 512), (3, 3, 512, 512)
     assert uses_winograd(*wide)
     assert uses_winograd((1, 4, 4, 128), (3, 3, 128, 256)), "conv3_1"
@@ -85,7 +85,7 @@ def test_conv_uses_winograd_for_wide_plain_convolutions_only():
     assert not uses_winograd((1, 4, 4, 512), (1, 1, 512, 512), padding=((0, 0), (0, 0)))
 
 
-def test_conv_is_the_plain_convolution_on_other_platforms():
+def test_conv_is_the_plain_convolution_on_gpu_and_tpu():
     x, kernel = jax.ShapeDtypeStruct((1, 4, 4, 512), jnp.float32), jax.ShapeDtypeStruct((3, 3, 512, 512), jnp.float32)
     jitted = jax.jit(lambda x, k: winograd.conv(x, k, (1, 1), ((1, 1), (1, 1)), **OPTIONS))
     for platform in ("tpu", "cuda"):
@@ -94,7 +94,7 @@ def test_conv_is_the_plain_convolution_on_other_platforms():
 
 
 def test_conv_equals_conv_general_dilated():
-    x, kernel = jnp.asarray(random(2, 5, 6, 512)), jnp.asarray(random(3, 3, 512, 512)) / 64
+    x, kernel = jnp.asarray(random_array(2, 5, 6, 512)), jnp.asarray(random_array(3, 3, 512, 512)) / 64
     plain = lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1)] * 2, **OPTIONS)
     np.testing.assert_allclose(
         winograd.conv(x, kernel, (1, 1), [(1, 1)] * 2, **OPTIONS), plain, rtol=0, atol=3e-6 * float(abs(plain).max())
