@@ -1,8 +1,8 @@
 """The network as Flax Linen modules.
 
-`SSD` is the whole network and `VGG16` its backbone; layers that they share live in `layers/`. The modules import only
-each other, `ssd_jax.config` and `ssd_jax.errors`; every package above may import them. A new backbone gets a module of
-its own beside `vgg.py`.
+`SSD` is the whole network and `VGG16` its backbone; `layers/` holds the layers that need much code of their own. The
+modules import only each other, `ssd_jax.config` and `ssd_jax.errors`; every package above may import them. A new
+backbone gets its own module beside `vgg.py`.
 """
 
 import lazy_loader as lazy

@@ -23,12 +23,12 @@ class Predictions(NamedTuple):
     """Raw outputs of the network, in the order of the default boxes: feature map, row, column, box."""
 
     offsets: Float32[Array, "b n 4"]
-    """Offsets to the default boxes as `encode_boxes` defines them: x, y, log width, log height."""
+    """Offsets relative to the default boxes as `encode_boxes` defines them: x, y, log width, log height."""
     logits: Float32[Array, "b n c"]
     """Logits of c classes; class 0 is background."""
 
 
-# Ratio of background to objects among the boxes in the loss, which hard negative mining sets.
+# Ratio of negatives to positives in the loss, as hard negative mining chooses them in the paper.
 NEG_POS_RATIO = 3.0
 
 # Suffixes of the names of the two predictors of a feature map, as in Caffe.
@@ -43,21 +43,22 @@ def prediction_head(
     dtype: jnp.dtype,
     prior: Array | None = None,
 ) -> Float32[Array, "b n {outputs_per_box}"]:
-    """Predict numbers for each default box of a feature map by a 3x3 convolution.
+    """Return predictions for each default box of a feature map, computed by a 3x3 convolution.
 
-    Call it within a compact module, which owns the parameters.
+    Call this function within a compact module, which then owns the parameters.
 
     Args:
         feature_map: Input of the convolution.
         name: Name of the convolution.
-        boxes: Default boxes per cell.
-        outputs: Numbers per default box. Channel box * outputs + i of the convolution is number i of a box.
+        boxes_per_cell: Number of default boxes in each cell.
+        outputs_per_box: Number of outputs for each default box. Output i of box k of a cell is channel
+            k * outputs_per_box + i of the convolution.
         dtype: Type that the convolution computes in.
-        prior: The numbers that are predicted before training, (outputs,). Kernels are then centered and start at zero.
-            Without it, they start as in the paper.
+        prior: Outputs (outputs_per_box,) of the untrained predictor, which has a centered kernel that starts at zero.
+            Without it, the kernel is not centered and starts as in the paper.
 
     Returns:
-        The predictions in the order row, column, box; n is h * w * boxes.
+        The predictions in the order row, column, box; n is h * w * boxes_per_cell.
     """
     options: dict[str, Any] = {"kernel_init": CAFFE_XAVIER}
     if prior is not None:
@@ -70,14 +71,14 @@ def prediction_head(
 class SSD(nn.Module):
     """The SSD network.
 
-    Call it as `SSD(config).apply({"params": params}, images)`, which returns `Predictions`.
+    `SSD(config).apply({"params": params}, images)` returns `Predictions`.
 
-    `images` are RGB, 0 to 255, (b, size, size, 3) with size `config.image_size`. The network itself subtracts the mean
-    and divides by the std, so callers must not. Parameters are float32; convolutions run in `config.dtype`.
+    `images` are RGB, 0 to 255, (b, size, size, 3) with size `config.image_size`. The network subtracts `config.mean`
+    and divides by `config.std`, so callers must not. Parameters are float32; convolutions compute in `config.dtype`.
     """
 
     config: Model
-    """Architecture and preprocessing."""
+    """Architecture, classes and normalisation of the images."""
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"]) -> Predictions:
@@ -102,11 +103,12 @@ class SSD(nn.Module):
         return Predictions(jnp.concatenate(offsets, axis=1), jnp.concatenate(logits, axis=1))
 
     def prior_predictions(self) -> tuple[Array, Array] | tuple[None, None]:
-        """Return the offsets and logits to predict before training from scratch; None to start as in the paper.
+        """Return the offsets and logits that the untrained network predicts; None for both to start as in the paper.
 
-        Offsets are zero, and the logits give each class its share of the loss. The paper starts with random
-        predictions, which a network without pretrained features takes many steps to unlearn. Lin et al., Focal Loss for
-        Dense Object Detection, 2017 (arXiv 1708.02002), section 4.1, starts in a similar way.
+        The offsets are zero. The logits give background a probability of 3/4 and each object class an equal share of
+        the rest, as in the loss after hard negative mining. In the paper, the first predictions are random, and a
+        network without pretrained features takes many steps to unlearn them. Lin et al., Focal Loss for Dense Object
+        Detection, 2017 (arXiv 1708.02002), section 4.1, start training similarly.
         """
         if self.config.norm == "none":
             return None, None
@@ -114,14 +116,14 @@ class SSD(nn.Module):
         return jnp.zeros(4), jnp.zeros(1 + objects).at[0].set(jnp.log(NEG_POS_RATIO * max(1, objects)))
 
     def feature_maps(self, x: Float[Array, "b h w 3"], dtype: jnp.dtype) -> list[tuple[str, Array]]:
-        """Return the feature maps with Caffe's names: conv4_3_norm, fc7, conv6_2, conv7_2, ..."""
+        """Return the feature maps, each with its name in Caffe: conv4_3_norm, fc7, conv6_2, conv7_2, ..."""
         config = self.config
         backbone = VGG16(config.width, config.norm, PIXEL_SPREAD / max(config.std), dtype, config.remat, name="vgg")
         conv4_3, x = backbone(x)
         normalised = L2Norm(config.l2_norm_scale, name="conv4_3_norm")(conv4_3).astype(dtype)
         feature_maps = [("conv4_3_norm", normalised), ("fc7", x)]
         for number, extra in enumerate(config.extras, start=6):
-            # The paper initialises the new layers with Caffe's xavier. With a norm, their scale does not matter.
+            # The paper initialises the new layers with Caffe's xavier. With a norm, their initial scale has no effect.
             options: dict[str, Any] = {"norm": config.norm, "dtype": dtype, "kernel_init": CAFFE_XAVIER}
             bottleneck = scale_channels(extra.bottleneck, config.width)
             x = conv_norm_relu(x, f"conv{number}_1", bottleneck, kernel=1, padding=0, **options)

@@ -1,8 +1,8 @@
-"""The backbone: VGG16 with fc6 and fc7 as convolutions, and the layers that it shares with the extra layers.
+"""The backbone: VGG16 with fc6 and fc7 as convolutions, and functions that the extra layers also use.
 
-Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, 2015 (arXiv 1409.1556),
-changed as in the SSD paper, section 3: pool5 is 3x3 with stride 1, fc6 is a 3x3 convolution with dilation 6 (the "a
-trous" algorithm), and there is no dropout and no fc8. Layers and parameters have Caffe's names.
+VGG16 is described in Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, 2015
+(arXiv 1409.1556). As in the SSD paper, section 3, pool5 is 3x3 with stride 1, fc6 is a 3x3 convolution with dilation 6
+(the "a trous" algorithm), and there is no dropout and no fc8. Layers and parameters have Caffe's names.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from ssd_jax.models.layers import winograd
 from ssd_jax.models.layers.group_norm import GroupNorm
 from ssd_jax.models.layers.weight_standardization import standardized_conv
 
-# (name, channels) of the layers of each block. Blocks are separated by pools.
+# (name, channels) of the convolutions of each block. A pool follows each block.
 BLOCKS = (
     (("conv1_1", 64), ("conv1_2", 64)),
     (("conv2_1", 128), ("conv2_2", 128)),
@@ -26,6 +26,7 @@ BLOCKS = (
     (("conv4_1", 512), ("conv4_2", 512), ("conv4_3", 512)),
     (("conv5_1", 512), ("conv5_2", 512), ("conv5_3", 512)),
 )
+# Channels per group of GroupNorm.
 GROUP_SIZE = 8
 
 Cells = Float[Array, "b rows 2 columns 2 c"]
@@ -34,8 +35,9 @@ CELL_INDICES = np.arange(4, dtype=np.uint8).reshape(2, 1, 2, 1)
 
 # U(-a, a) with a = sqrt(3 / fan_in), which Caffe calls xavier.
 CAFFE_XAVIER = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
-# The paper imports the backbone. From scratch, He's variance keeps the scale of the activations through the ReLUs. The
-# weights of conv1_1 are divided by the standard deviation of its inputs, so that this scale is about one.
+# The paper starts from a pretrained backbone. In training from scratch, He's variance keeps the scale of the
+# activations through the ReLUs. The weights of conv1_1 are divided by the standard deviation of its inputs, so that
+# this scale is about one.
 HE_NORMAL = nn.initializers.he_normal()
 # Typical standard deviation of pixels, 0 to 255.
 PIXEL_SPREAD = 64.0
@@ -49,9 +51,9 @@ def scale_channels(channels: int, width: float) -> int:
 def relu_and_max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """Apply ReLU and a max pool of 2x2 cells with stride 2.
 
-    An odd last row or column is pooled alone (Caffe's ceil mode). On a TPU the pool comes before the ReLU: the values
-    are the same, and the larger feature map need not be kept for the gradient. The gradient of equal pixels in a cell
-    goes to the first of them on a TPU, as in Caffe; elsewhere they share it.
+    An odd last row or column is pooled alone (Caffe's ceil mode). On a TPU, the pool comes before the ReLU: the values
+    are the same, and the larger feature map need not be kept for the gradient. If several pixels of a cell are equal to
+    the maximum, the first of them gets the gradient on a TPU, as in Caffe; on other platforms they share it.
     """
     return jax.lax.platform_dependent(
         x, tpu=lambda x: nn.relu(max_pool_argmax(x)), default=lambda x: max_pool_elementwise(nn.relu(x))
@@ -65,10 +67,10 @@ def _split_into_cells(x: Float[Array, "b h w c"]) -> Cells:
 
 
 def max_pool_elementwise(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Pool 2x2 cells by elementwise maxima, for CPUs and GPUs.
+    """Return the maximum of each 2x2 cell, computed by elementwise maxima, for CPUs and GPUs.
 
-    A CPU computes their gradient together with the operations before it. The gradient of `nn.max_pool`
-    (select-and-scatter) takes several times as long there.
+    On a CPU, XLA merges the gradient of these maxima with neighbouring operations. The gradient of `nn.max_pool`
+    (select-and-scatter) takes several times as long.
     """
     cells = _split_into_cells(x)
     rows = jnp.maximum(cells[:, :, 0], cells[:, :, 1])
@@ -76,10 +78,10 @@ def max_pool_elementwise(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"
 
 
 def max_pool_argmax(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Pool 2x2 cells like `max_pool_elementwise`, but keep only a byte per cell for the gradient, for TPUs.
+    """Return the maximum of each 2x2 cell like `max_pool_elementwise`, but with less memory for the gradient, for TPUs.
 
-    The byte is the index of the maximum. Compiled for a TPU, a training step of SSD300 then accesses 31.0 GB instead of
-    46.2 GB (docs/scale.md).
+    For the gradient, only the index of the maximum of each cell is kept, as one byte. Compiled for a TPU, a training
+    step of SSD300 then accesses 31.0 GB instead of 46.2 GB (docs/scale.md).
     """
     return _max_pool_2x2(_split_into_cells(x))
 
@@ -99,7 +101,7 @@ def _max_and_argmax(cells: Cells) -> tuple[Float[Array, "b rows columns c"], UIn
 
     indices = jnp.broadcast_to(CELL_INDICES, cells.shape)
     result = jax.lax.reduce((cells, indices), (cells.dtype.type(-jnp.inf), jnp.uint8(4)), maximum, (2, 4))
-    # Without the barrier, XLA repeats half of the reduction at each use of the results and reads twice the bytes.
+    # Without the barrier, XLA repeats half of the reduction at each use of the results and reads twice as many bytes.
     return jax.lax.optimization_barrier(result)
 
 
@@ -107,7 +109,8 @@ def _max_pool_backward(
     index: UInt8[Array, "b rows columns c"], gradient: Float[Array, "b rows columns c"]
 ) -> tuple[Cells]:
     spread = jnp.where(index[:, :, None, :, None] == CELL_INDICES, gradient[:, :, None, :, None], 0)
-    # Without the barrier, each convolution repeats the selection and reads both of its operands at full size.
+    # Without the barrier, each convolution that uses the result repeats the selection, and reads both operands of it at
+    # full size.
     return (jax.lax.optimization_barrier(spread),)
 
 
@@ -115,7 +118,7 @@ _max_pool_2x2.defvjp(_max_and_argmax, _max_pool_backward)
 
 
 def max_pool_3x3_stride1(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Pool 3x3 neighbourhoods with stride 1 (pool5)."""
+    """Return the maximum of the 3x3 pixels around each pixel: a max pool with stride 1 (pool5)."""
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
     x = jnp.maximum(jnp.maximum(x[:, :-2], x[:, 1:-1]), x[:, 2:])
     return jnp.maximum(jnp.maximum(x[:, :, :-2], x[:, :, 1:-1]), x[:, :, 2:])
@@ -134,10 +137,10 @@ def conv_norm(
     dilation: int = 1,
     kernel_init: nn.initializers.Initializer = HE_NORMAL,
 ) -> Float[Array, "b h2 w2 c2"]:
-    """Apply a convolution; with norm="group", a weight-standardized convolution and GroupNorm.
+    """Apply a convolution; with norm="group", a weight-standardized convolution followed by GroupNorm.
 
-    Call it within a compact module, which owns the parameters. Padding is explicit, because `SAME` pads a strided
-    convolution on the high side only and so shifts the feature map.
+    Call this function within a compact module, which then owns the parameters. The padding is explicit, because `SAME`
+    pads strided convolutions only at the bottom and on the right, and so shifts the feature map.
     """
     x = nn.Conv(
         channels,
@@ -163,18 +166,18 @@ def conv_norm_relu(x: Float[Array, "b h w c"], name: str, channels: int, **optio
 class L2Norm(nn.Module):
     r"""L2 normalisation over channels with a learned scale per channel.
 
-    At each cell, with $x$ the vector of channels and $s$ the scale:
+    The output $y$ of a cell, with $x$ its vector of channels and $s$ the scale, is
 
     $$y = \frac{s \, x}{\sqrt{\sum_c x_c^2 + \epsilon}}$$
 
-    ParseNet (Liu et al. 2015, arXiv 1506.04579); SSD paper, section 3.1. As in Caffe, epsilon is inside the root, which
-    keeps the gradient of an all-zero cell finite. Everything is computed in float32.
+    The layer comes from ParseNet (Liu et al. 2015, arXiv 1506.04579); see the SSD paper, section 3.1. As in Caffe,
+    epsilon is inside the root, which keeps the gradient of an all-zero cell finite. Everything is computed in float32.
     """
 
     initial_scale: float = 20.0
-    """Value of the scale before training."""
+    """Initial value of the scale of every channel."""
     eps: float = 1e-10
-    """Added to the sum of squares."""
+    """Number added to the sum of squares, epsilon."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float32[Array, "b h w c"]:
@@ -184,13 +187,13 @@ class L2Norm(nn.Module):
 
 
 class VGG16(nn.Module):
-    """VGG16 from normalised images to two feature maps.
+    """The backbone VGG16, from normalised images to the feature maps conv4_3 and fc7.
 
-    They are conv4_3 (stride 8, before its pool) and fc7 (stride 16), both after ReLU.
+    Their strides are 8 and 16 pixels. Both are the outputs of a ReLU; conv4_3 is taken before the pool that follows it.
     """
 
     width: float = 1.0
-    """Factor of the number of channels of every layer."""
+    """Factor that the number of channels of every layer is multiplied by."""
     norm: str = "none"
     """Normalisation of every layer: "none" or "group", see `conv_norm`."""
     input_spread: float = PIXEL_SPREAD
@@ -198,7 +201,7 @@ class VGG16(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
     """Type that the convolutions compute in."""
     remat: bool = False
-    """Keep only the feature maps between the blocks for the gradient, and recompute the rest."""
+    """True to keep only the feature maps between the blocks for the gradient, and to recompute the rest."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b h8 w8 c8"], Float[Array, "b h16 w16 c16"]]:
@@ -206,7 +209,7 @@ class VGG16(nn.Module):
         conv1_1_init = nn.initializers.variance_scaling(2.0 / self.input_spread**2, "fan_in", "truncated_normal")
 
         def block(module: nn.Module, x: Array, number: int) -> tuple[Array, Array]:
-            """Return the output of a block before its last ReLU, and after its ReLU and pool."""
+            """Return the output of a block before its last ReLU, and its output after that ReLU and the pool."""
             *first_layers, (last, channels) = BLOCKS[number - 1]
             for name, channels in first_layers:
                 kernel_init = conv1_1_init if name == "conv1_1" else HE_NORMAL

@@ -1,26 +1,27 @@
-"""Augmentation as in the paper's final version (sections 2.2 and 3.6), one image per call, on the device.
+"""Data augmentation as in the final version of the paper (sections 2.2 and 3.6), in JAX, for one image per call.
 
 Conventions of this module:
 
-- Images are RGB, 0 to 255. The network subtracts the mean.
+- Images are RGB, 0 to 255. Subtracting the mean is left to the network.
 - Boxes are (g, 4) xyxy, normalised; labels are (g,), 0 for padding. A box that is dropped becomes padding in its place,
   so that other arrays with an axis g (such as `difficult`) stay aligned.
-- A window is a box in the coordinates of the image that it is cut from (see `ssd_jax.ops.resample`). The whole image is
-  (0, 0, 1, 1).
-- Apart from `augment`, only the functions called `random_...` take a key. They draw the parameters of a deterministic
-  function, so the same key gives the same result. Each of them draws all its numbers at once, because every further
-  use of a key adds a third of a second of compilation on a CPU.
+- A window is a box in the normalised coordinates of the image that it is cut from (see `ssd_jax.ops.resample`). The
+  window (0, 0, 1, 1) is the whole image.
+- Apart from `augment`, only the functions called `random_...` take a key. The same key gives the same result. These
+  functions draw their numbers in as few calls as possible, because every further use of a key adds a third of a second
+  of compilation on a CPU.
 
 The steps are those of Caffe (DistortImage and ExpandImage, src/caffe/layers/annotated_data_layer.cpp;
 src/caffe/util/sampler.cpp and im_transforms.cpp, branch ssd of github.com/weiliu89/caffe): distort the colours, expand,
-crop, resize, mirror. It differs from Caffe in these points:
+crop, resize, mirror. This module differs from Caffe in these points:
 
 - There is no JPEG encoding and decoding between the steps.
-- Expanding, cropping, mirroring and resizing are one window, sampled once and bilinearly. Caffe rounds canvas and crop
-  to whole pixels, and draws the interpolation of the resizing from five kinds.
-- The colours change after sampling, when there are fewer pixels. The fill keeps the mean as in Caffe.
+- Expanding, cropping, mirroring and resizing are combined into one window, which is sampled once, bilinearly. Caffe
+  rounds canvas and crop to whole pixels, and chooses the interpolation for each resizing at random from five methods.
+- The colours are distorted after sampling, when there are fewer pixels. As in Caffe, the area outside the image has
+  exactly the mean colour.
 - Values are clipped to [0, 255] after each operation as in Caffe, but not rounded.
-- Image and fill are not blended at their border.
+- The image and the mean colour around it are not blended at their border.
 
 Reference: Liu et al., "SSD: Single Shot MultiBox Detector", https://arxiv.org/abs/1512.02325, 2016.
 """
@@ -61,14 +62,14 @@ def augment(
 
     Args:
         key: Random key. The same key gives the same result.
-        image: Canvas, RGB. Its top left `height` x `width` pixels are the content.
+        image: Canvas, RGB, 0 to 255. Its top left `height` x `width` pixels are the content, the image itself.
         size: Side of the result, pixels. Static under `jax.jit`.
         boxes: Boxes, xyxy, normalised to the content.
         labels: Labels of the boxes; 0 for padding.
         config: Ranges and probabilities. Static under `jax.jit`.
         height: Height of the content, pixels; defaults to that of the canvas.
         width: Width of the content, pixels; defaults to that of the canvas.
-        fill: Colour of the result outside the content: `mean` of `ssd_jax.config.Model`.
+        fill: Colour of the result outside the content, RGB, 0 to 255. Training uses `mean` of `ssd_jax.config.Model`.
 
     Returns:
         The augmented image, RGB, 0 to 255; its boxes, normalised to it; and their labels. Boxes whose centre is not in
@@ -90,11 +91,11 @@ def augment(
 
 
 def random_expand_window(key: PRNGKeyArray, config: Augment) -> Float[Array, "4"]:
-    """Draw the window of zoom-out (paper, section 3.6).
+    """Return a random window for zoom-out (paper, section 3.6): a larger canvas around the image.
 
     Returns:
-        A canvas of 1 to `expand_max_ratio` times the width and height of the image, with the image anywhere on it, as a
-        window of the image.
+        A window, xyxy, normalised to the image, which contains the whole image at a random position. Its width and
+        height are 1 to `expand_max_ratio` times those of the image.
     """
     apply, ratio, x, y = jax.random.uniform(key, (4,))
     ratio = jnp.where(apply < config.expand_probability, _interpolate(1, config.expand_max_ratio, ratio), 1)
@@ -103,16 +104,16 @@ def random_expand_window(key: PRNGKeyArray, config: Augment) -> Float[Array, "4"
 
 
 def random_crop_window(key: PRNGKeyArray, boxes: Boxes, labels: Labels, config: Augment) -> Float[Array, "4"]:
-    """Draw the window of a random crop, as Caffe's batch sampler does.
+    """Return a random window for cropping, chosen as by Caffe's batch sampler.
 
-    There is one sampler for each minimum overlap in `crop_min_overlaps`, and one without a minimum. Each draws
-    `crop_trials` random patches and takes the first whose IoU with any box is large enough. One is then chosen from
-    these patches and the whole image, all equally likely. Unlike in the paper's text, samplers that find no valid patch
-    are excluded before one is chosen.
+    There is one sampler for each minimum overlap in `crop_min_overlaps`, and one without a minimum. Each sampler draws
+    `crop_trials` random patches and takes the first patch whose IoU with any box is large enough. The result is chosen
+    from these patches and the whole image, all with the same probability. In the paper's text, the sampler is chosen
+    first; here, as in Caffe, a sampler that finds no valid patch takes no part in the choice.
 
-    Padding never counts. The sampler without a minimum needs a box, too: Caffe bounds its overlap by "at most 1", which
-    some box must meet. So without boxes the result is the whole image (GenerateBatchSamples and
-    SatisfySampleConstraint).
+    Padding is ignored. The sampler without a minimum also needs a box: Caffe requires an IoU of "at most 1" with some
+    box. So the result for an image without boxes is the whole image (GenerateBatchSamples and
+    SatisfySampleConstraint). It is also the whole image if `config.crop` is False.
     """
     if not config.crop:
         return jnp.array(_WHOLE_IMAGE)
@@ -131,10 +132,11 @@ def random_crop_window(key: PRNGKeyArray, boxes: Boxes, labels: Labels, config: 
 
 
 def random_patches(key: PRNGKeyArray, count: int, config: Augment) -> Float[Array, "{count} 4"]:
-    """Draw windows inside the image, as Caffe's SampleBBox does.
+    """Return `count` random windows inside the image, drawn as by Caffe's SampleBBox.
 
-    Scale s and aspect ratio r are uniform, and r is limited to [s^2, 1 / s^2]. The width is s sqrt(r), the height
-    s / sqrt(r), and the position is uniform.
+    The scale s and the aspect ratio r are drawn uniformly from `crop_scale` and `crop_aspect_ratio`; then r is clipped
+    to [s^2, 1 / s^2]. The width is s sqrt(r) and the height s / sqrt(r), both normalised. The position is uniform
+    within the image.
     """
     scale, ratio, x, y = jax.random.uniform(key, (4, count))
     scale = _interpolate(*config.crop_scale, scale)
@@ -146,13 +148,13 @@ def random_patches(key: PRNGKeyArray, count: int, config: Augment) -> Float[Arra
 
 
 def project_boxes(boxes: Boxes, window: Window) -> Float[Array, "g 4"]:
-    """Convert boxes to the coordinates of the window, in which the window is (0, 0, 1, 1)."""
+    """Convert boxes from the coordinates of an image to those of a window of it, where the window is (0, 0, 1, 1)."""
     corner, extent = jnp.tile(window[:2], 2), jnp.tile(window[2:] - window[:2], 2)
     return (jnp.asarray(boxes) - corner) / extent
 
 
 def unproject_boxes(boxes: Boxes, window: Window) -> Float[Array, "g 4"]:
-    """Convert boxes from the coordinates of the window: the inverse of `project_boxes`."""
+    """Convert boxes from the coordinates of a window to those of its image: the inverse of `project_boxes`."""
     corner, extent = jnp.tile(window[:2], 2), jnp.tile(window[2:] - window[:2], 2)
     return corner + boxes * extent
 
@@ -160,8 +162,9 @@ def unproject_boxes(boxes: Boxes, window: Window) -> Float[Array, "g 4"]:
 def crop_boxes(boxes: Boxes, labels: Labels, window: Window) -> tuple[Float[Array, "g 4"], Int[Array, " g"]]:
     """Crop boxes to the window and convert them to its coordinates.
 
-    Boxes are kept if their centre lies in the window or on its border. The others, and boxes left without area, become
-    padding. (Caffe: MeetEmitConstraint with CENTER and ProjectBBox, src/caffe/util/bbox_util.cpp.)
+    Boxes are kept if their centre lies in the window or on its border. All other boxes, and boxes that have no area
+    after cropping, become padding. (Caffe: MeetEmitConstraint with CENTER and ProjectBBox,
+    src/caffe/util/bbox_util.cpp.)
     """
     boxes, labels = jnp.asarray(boxes), jnp.asarray(labels)
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -172,35 +175,42 @@ def crop_boxes(boxes: Boxes, labels: Labels, window: Window) -> tuple[Float[Arra
 
 
 def flip_boxes(boxes: Boxes, labels: Labels) -> Float[Array, "g 4"]:
-    """Mirror boxes left to right. Padding is set to zero."""
+    """Return the boxes of an image that is mirrored left to right. Rows of padding are set to zero."""
     x1, y1, x2, y2 = jnp.asarray(boxes).T
     return jnp.where(jnp.asarray(labels)[:, None] > 0, jnp.stack([1 - x2, y1, 1 - x1, y2], axis=1), 0)
 
 
 def flip_window(window: Window) -> Float[Array, "4"]:
-    """Mirror a window, so that it is read from right to left."""
+    """Return a window with its left and right sides swapped, which is sampled from right to left."""
     return jnp.asarray(window)[jnp.array([2, 1, 0, 3])]
 
 
 class Distortion(NamedTuple):
-    """Parameters of `distort`. The neutral values are 0, 1, 1, 0, either, (0, 1, 2)."""
+    """Parameters of `distort`.
+
+    Brightness 0, contrast 1, saturation 1, hue 0 and channel order (0, 1, 2) leave an image unchanged.
+    """
 
     brightness: Float[Array | np.ndarray, ""]
-    """Added to each channel."""
+    """Number added to each channel, on the scale 0 to 255."""
     contrast: Float[Array | np.ndarray, ""]
-    """Factor of each channel."""
+    """Factor that each channel is multiplied by."""
     saturation: Float[Array | np.ndarray, ""]
-    """Factor of S in HSV."""
+    """Factor that the saturation S of HSV is multiplied by."""
     hue: Float[Array | np.ndarray, ""]
-    """Added to H in HSV, in OpenCV's units of two degrees."""
+    """Number added to the hue H of HSV, in OpenCV's units of two degrees."""
     contrast_first: Bool[Array | np.ndarray, ""]
-    """Whether contrast is applied before saturation and hue, or after them."""
+    """True to apply contrast before saturation and hue, False to apply it after them."""
     channel_order: Int[Array | np.ndarray, "3"]
-    """Index of the input channel of each output channel."""
+    """For each output channel, the index of the input channel that it is copied from."""
 
 
 def random_distortion(key: PRNGKeyArray, config: Augment) -> Distortion:
-    """Draw the parameters of `distort`: each is uniform in its range with `distort_probability`, or else neutral."""
+    """Return random parameters of `distort`.
+
+    Brightness, contrast, saturation and hue are each drawn uniformly from their range with a probability of
+    `distort_probability`; otherwise they leave the image unchanged.
+    """
     apply, amount, (first, shuffle), order = jnp.split(jax.random.uniform(key, (13,)), [4, 8, 10])
     max_brightness, max_hue = config.brightness, config.hue
     low, high = jnp.array(
@@ -217,18 +227,18 @@ def random_distortion(key: PRNGKeyArray, config: Augment) -> Distortion:
 def distort(image: Float[Array | np.ndarray, "h w 3"], distortion: Distortion) -> Float[Array, "h w 3"]:
     """Distort the colours of an image: brightness, contrast, saturation and hue, then the order of the channels.
 
-    Contrast is applied after hue if `contrast_first` is False. Values are clipped to [0, 255] after each operation
-    (Caffe's ApplyDistort, on uint8).
+    Contrast is applied after hue if `contrast_first` is False. Values are clipped to [0, 255] after each operation, as
+    in Caffe's ApplyDistort, which works on uint8.
 
     Args:
         image: RGB, 0 to 255.
-        distortion: The parameters.
+        distortion: Parameters, for example those that `random_distortion` returns.
 
     Returns:
         The distorted image, RGB, 0 to 255.
     """
     contrast, first = distortion.contrast, distortion.contrast_first
-    planes = jnp.moveaxis(jnp.asarray(image), -1, 0)  # vectorises twice as well with a plane per colour
+    planes = jnp.moveaxis(jnp.asarray(image), -1, 0)  # with one plane per colour, this vectorises twice as well
     planes = jnp.clip(planes + distortion.brightness, 0, 255)
     planes = jnp.clip(planes * jnp.where(first, contrast, 1), 0, 255)
     planes = _adjust_hsv(planes, distortion.saturation, distortion.hue)
@@ -239,10 +249,10 @@ def distort(image: Float[Array | np.ndarray, "h w 3"], distortion: Distortion) -
 def _adjust_hsv(
     planes: Float[Array, "3 h w"], saturation: Float[Array | np.ndarray, ""], hue: Float[Array | np.ndarray, ""]
 ) -> Float[Array, "3 h w"]:
-    """Multiply S and add to H in one conversion to HSV and back.
+    """Multiply S by `saturation` and add `hue` to H, with one conversion to HSV and back.
 
-    As in Caffe, whose H is a uint8 in units of two degrees, H saturates at 0 and wraps around above 180. S is at most
-    1. The computation uses the chroma, V * S, instead of S.
+    H is in units of two degrees. As in Caffe, which stores H as uint8, a negative H becomes 0, and an H above 180 wraps
+    around. S is limited to 1. The computation uses the chroma, V * S, instead of S.
     """
     red, green, blue = planes
     value = jnp.maximum(jnp.maximum(red, green), blue)

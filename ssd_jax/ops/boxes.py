@@ -1,8 +1,7 @@
 """Box arithmetic: conversions between box formats, overlap, and the encoding of boxes as offsets.
 
 Boxes come in two formats. `xyxy` is left, top, right, bottom; `cxcywh` is centre x, centre y, width, height. Both are
-normalised, so that the image spans [0, 1] along either axis. All functions are pure, can be jitted and are
-differentiable.
+normalised: the image spans [0, 1] along both axes. All functions are pure and differentiable, and work under `jax.jit`.
 
 Reference: Liu, Anguelov, Erhan, Szegedy, Reed, Fu, Berg, "SSD: Single Shot MultiBox Detector",
 https://arxiv.org/abs/1512.02325, 2016.
@@ -20,22 +19,22 @@ _MIN_SIDE = 1e-6
 
 
 def cxcywh_to_xyxy(boxes_cxcywh: Float[Array | np.ndarray, "n 4"]) -> Float[Array, "n 4"]:
-    """Convert boxes from centre and size to their corners."""
+    """Convert boxes from cxcywh (centre and size) to xyxy (corners)."""
     center, size = jnp.split(jnp.asarray(boxes_cxcywh), 2, axis=-1)
     return jnp.concatenate([center - size / 2, center + size / 2], axis=-1)
 
 
 def xyxy_to_cxcywh(boxes: Float[Array | np.ndarray, "n 4"]) -> Float[Array, "n 4"]:
-    """Convert boxes from their corners to centre and size."""
+    """Convert boxes from xyxy (corners) to cxcywh (centre and size)."""
     low, high = jnp.split(jnp.asarray(boxes), 2, axis=-1)
     return jnp.concatenate([(low + high) / 2, high - low], axis=-1)
 
 
 def pairwise_iou(a: Float[Array | np.ndarray, "m 4"], b: Float[Array | np.ndarray, "n 4"]) -> Float[Array, "m n"]:
-    """Compute the intersection over union (Jaccard overlap) of every pair of boxes.
+    """Return the intersection over union (IoU, Jaccard overlap) of each box of `a` with each box of `b`.
 
-    Coordinates are continuous: pixel-based code adds 1 to widths and heights, this function does not (Caffe's
-    JaccardOverlap with normalized=true).
+    Coordinates are continuous: unlike code for whole pixels, this function does not add 1 to widths and heights
+    (Caffe's JaccardOverlap with normalized=true).
 
     Args:
         a: m boxes, xyxy, in any unit.
@@ -52,7 +51,7 @@ def pairwise_iou(a: Float[Array | np.ndarray, "m 4"], b: Float[Array | np.ndarra
     height = jnp.maximum(jnp.minimum(ay2, by2) - jnp.maximum(ay1, by1), 0)
     intersection = width * height
     union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - intersection
-    # Replace the divisor, not the quotient: a NaN in the branch not taken would reach the gradient.
+    # The divisor is replaced and not the quotient, because a NaN in the unused branch would reach the gradient.
     return jnp.where(union > 0, intersection, 0) / jnp.where(union > 0, union, 1)
 
 
@@ -61,7 +60,7 @@ def encode_boxes(
     default_boxes: Float[Array | np.ndarray, "n 4"],
     variances: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
 ) -> Float[Array, "n 4"]:
-    r"""Encode ground-truth boxes as offsets to default boxes, row by row.
+    r"""Encode ground-truth boxes as offsets relative to default boxes, row by row.
 
     The offsets $t$ of a box $g$ relative to a default box $d$ with variances $v$ are (paper, equation 2; Caffe's
     EncodeBBox with CENTER_SIZE, src/caffe/util/bbox_util.cpp):
@@ -75,7 +74,7 @@ def encode_boxes(
 
     Args:
         gt_boxes: Ground-truth boxes, xyxy, normalised.
-        default_boxes: The default box of each ground-truth box, cxcywh, normalised.
+        default_boxes: Default box of each ground-truth box, cxcywh, normalised.
         variances: Divisors of the offsets: x, y, log width, log height.
 
     Returns:
@@ -95,14 +94,15 @@ def decode_boxes(
     variances: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
     log_scale_bounds: tuple[float | None, float | None] = (None, None),
 ) -> Float[Array, "n 4"]:
-    """Decode offsets to default boxes into boxes: the inverse of `encode_boxes`.
+    """Decode offsets relative to default boxes into boxes: the inverse of `encode_boxes`.
 
     Args:
         offsets: Offsets as `encode_boxes` defines them.
-        default_boxes: The default box of each row, cxcywh, normalised.
-        variances: The variances that the offsets were encoded with.
-        log_scale_bounds: Lower and upper bound of ln(width / default box's width), and of the same for heights.
-            None means no bound. Caffe has none, so very large offsets give boxes of infinite size.
+        default_boxes: Default box of each row, cxcywh, normalised.
+        variances: Variances that the offsets were encoded with.
+        log_scale_bounds: Lower and upper bound of ln(width / width of the default box) and of
+            ln(height / height of the default box). None means no bound, as in Caffe; very large offsets then give boxes
+            of infinite size.
 
     Returns:
         Boxes (n, 4), xyxy, normalised, not clipped to the image.

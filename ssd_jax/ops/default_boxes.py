@@ -20,22 +20,21 @@ def make_default_boxes(config: DefaultBoxes = DefaultBoxes()) -> Float32[np.ndar
 
     $$c_x = \frac{(j + 1/2)\, step_k}{image\_size} \qquad c_y = \frac{(i + 1/2)\, step_k}{image\_size}$$
 
-    Around it, with the smallest and the largest size s and s' of the map in pixels, lie boxes of these widths and
-    heights, in this order, divided by the image size::
+    Let s and s' be the smallest and the largest size of the feature map in pixels. The boxes of the cell have the
+    following widths and heights, divided by the image size, in this order::
 
         (s, s)
-        (sqrt(s s'), sqrt(s s'))            if the map has a largest size
-        (s sqrt(r), s / sqrt(r))            for each aspect ratio r,
-        (s / sqrt(r), s sqrt(r))            followed by its upright twin
+        (sqrt(s s'), sqrt(s s'))                               if the feature map has a largest size
+        (s sqrt(r), s / sqrt(r)) and (s / sqrt(r), s sqrt(r))  for each aspect ratio r
 
     Args:
         config: Sizes, steps and aspect ratios of each feature map. Defaults to SSD300 for VOC.
 
     Returns:
-        Boxes (n, 4), cxcywh, normalised; n is `config.count`, 8732 for SSD300. Rows are ordered by feature map, cell
-        row, cell column and box, an order that published weights depend on. The boxes are computed in float64 and
-        rounded once. With `clip="none"` boxes may lie partly outside the image; with fixed steps, even their centres
-        may.
+        Boxes (n, 4), cxcywh, normalised; n is `config.count`, 8732 for SSD300. They are ordered by feature map, row of
+        the cell, column of the cell and box within the cell; published weights depend on this order. They are computed
+        in float64 and rounded once to float32. With `clip="none"`, boxes may lie partly outside the image; with fixed
+        steps, their centres may also lie outside.
     """
     boxes = np.concatenate([_boxes_of_map(config, k) for k in range(len(config.feature_maps))])
     return _clip(boxes, config.clip).astype(np.float32)
@@ -72,7 +71,10 @@ def _sizes_of_map(config: DefaultBoxes, k: int) -> Float64[np.ndarray, "k 2"]:
 
 
 def _clip(boxes: Float64[np.ndarray, "n 4"], mode: str) -> Float64[np.ndarray, "n 4"]:
-    """Clip boxes in one of the ways of published code. Weights need the one that they were trained with."""
+    """Return the boxes, clipped according to `mode` (see `DefaultBoxes.clip`).
+
+    Published implementations clip differently. Weights have to be used with the mode that they were trained with.
+    """
     center, size = boxes[:, :2], boxes[:, 2:]
     if mode == "sizes":
         return np.concatenate([center, np.minimum(size, 1)], axis=1)

@@ -19,15 +19,16 @@ from ssd_jax.ops.suppression import multiclass_nms
 
 
 class Detections(NamedTuple):
-    """Detections of one image, by descending score, padded to k rows with zeros.
+    """Detections of one image, in order of descending score, padded with zeros to k rows.
 
-    Equal scores are ordered by default box, then by class. A batch has an axis b in front.
+    Equal scores are ordered by index of the default box, then by class. For a batch, every array has an additional
+    first axis.
     """
 
     boxes: Float32[Array, "k 4"]
     """Boxes, xyxy, normalised, clipped to the image."""
     scores: Float32[Array, " k"]
-    """Probability of the class."""
+    """Probability of the class of each detection."""
     labels: Int32[Array, " k"]
     """Classes from 1 to C; 0 for padding."""
     valid: Bool[Array, " k"]
@@ -44,25 +45,25 @@ def detect(
 ) -> Detections:
     """Decode the predictions of one image and apply non-maximum suppression to each class.
 
-    Softmax turns the logits into scores. For every class but background, the `config.top_k` best boxes that score
-    above `config.score_threshold` enter non-maximum suppression; the `config.max_detections` (k) best of all classes
-    are returned. With `config.top_k_per` "map", the `config.top_k` best scores of each feature map enter instead,
-    whatever their classes.
+    Softmax turns the logits into scores. For each class except background, the `config.top_k` best boxes that score
+    above `config.score_threshold` enter non-maximum suppression. With `config.top_k_per="map"`, the `config.top_k` best
+    scores of each feature map enter it instead, whatever their classes. The best `config.max_detections` (k) detections
+    of all classes are returned.
 
     Everything is computed in float32, whatever the types of the inputs. For a batch, bind `variances` and `config` as
     constants and use `jax.vmap` with axes `(0, 0, None)` within `jax.jit`.
 
     Args:
-        offsets: Predicted offsets to the default boxes, as `encode_boxes` defines them.
+        offsets: Predicted offsets relative to the default boxes, as `encode_boxes` defines them.
         logits: Predicted logits of c classes; class 0 is background.
         default_boxes: Default boxes, cxcywh, normalised.
-        variances: The variances that the offsets are encoded with.
+        variances: Variances that the offsets are encoded with.
         config: Thresholds and limits. Static under `jax.jit`.
-        boxes_per_map: Number of default boxes of each feature map, in their order (`DefaultBoxes.boxes_per_map`). It
-            is only used with `config.top_k_per` "map". Static under `jax.jit`.
+        boxes_per_map: Number of default boxes of each feature map, in the order of the feature maps
+            (`DefaultBoxes.boxes_per_map`). It is only used with `config.top_k_per="map"`. Static under `jax.jit`.
 
     Returns:
-        Exactly k detections, padded with zeros.
+        Exactly k rows: the detections, and then rows of zeros.
 
     Raises:
         ValueError: If `boxes_per_map` is used and does not add up to n.
@@ -75,7 +76,7 @@ def detect(
     scores = jax.nn.softmax(logits)[:, 1:]
     top_k: int | None = config.top_k
     if config.top_k_per == "map":
-        scores = jnp.where(scores > config.score_threshold, scores, 0)  # top_k would take NaN for the best
+        scores = jnp.where(scores > config.score_threshold, scores, 0)  # top_k ranks NaN highest
         scores, top_k = _keep_best_per_map(scores, config.top_k, boxes_per_map), None
     has_area = jnp.all(boxes[:, 2:] > boxes[:, :2], axis=1) if config.drop_empty else None
     kept = multiclass_nms(
@@ -92,9 +93,11 @@ def detect(
 def _keep_best_per_map(
     scores: Float32[Array, "n o"], top_k: int, boxes_per_map: Sequence[int]
 ) -> Float32[Array, "n o"]:
-    """Keep the top_k best scores of each feature map, whatever their boxes and classes; set the others to 0."""
+    """Return the scores with all but the `top_k` best of each feature map set to 0, whatever their classes."""
     if sum(boxes_per_map) != len(scores):
-        raise ValueError(f"boxes_per_map {tuple(boxes_per_map)} must add up to the {len(scores)} default boxes")
+        raise ValueError(
+            f"boxes_per_map {tuple(boxes_per_map)} does not add up to {len(scores)}, the number of default boxes"
+        )
     kept = []
     for map_scores in jnp.split(scores, np.cumsum(boxes_per_map)[:-1]):
         best, pairs = lax.top_k(map_scores.ravel(), min(top_k, map_scores.size))

@@ -1,4 +1,4 @@
-"""The training objective: localisation and classification loss with hard negative mining.
+"""The loss of training: localisation and classification loss with hard negative mining.
 
 References:
     Liu et al., "SSD: Single Shot MultiBox Detector", https://arxiv.org/abs/1512.02325, 2016.
@@ -25,10 +25,11 @@ def multibox_loss(
     valid: Bool[Array | np.ndarray, " b"] | None = None,
     normalizer: Int[Array, ""] | int | None = None,
 ) -> tuple[Float32[Array, ""], dict[str, Array]]:
-    r"""Compute the loss of a batch: matched boxes and hard negatives.
+    r"""Return the loss of a batch and its parts.
 
-    With $N$ the number of default boxes that are matched in the whole batch, $o$ the predicted and $t$ the encoded
-    offsets, and $p$ the softmax of the logits (paper, equation 1; Caffe's MultiBoxLoss with normalization VALID):
+    Let $N$ be the number of default boxes that are matched in the whole batch, $o$ the predicted and $t$ the encoded
+    offsets, and $p$ the softmax of the logits. The positives are the matched default boxes. Then the loss is (paper,
+    equation 1; Caffe's MultiBoxLoss with normalization VALID)
 
     $$L = \frac{1}{\max(1, N)} \left( L_{conf} + \alpha L_{loc} \right)$$
 
@@ -36,21 +37,21 @@ def multibox_loss(
 
     $$L_{conf} = -\sum_{\text{positives}} \ln p_{\text{label}} - \sum_{\text{negatives}} \ln p_0$$
 
-    The negatives are those of `hard_negative_mask`, chosen image by image. Other implementations differ: Caffe on
-    several GPUs divides each GPU's loss by its own N; some ports rank negatives over the whole batch, divide by each
-    image's own N, or divide by 0 where N is 0.
+    The negatives are chosen by `hard_negative_mask` for each image separately. Other implementations differ: Caffe on
+    several GPUs divides the loss of each GPU by its own N; some ports rank negatives over the whole batch, divide by
+    the N of each image, or divide by 0 if N is 0.
 
     Everything is computed in float32, whatever the types of the inputs. A batch without objects has loss 0 and
-    gradient 0; with `config.min_negatives` above 0, its loss is that of its negatives, divided by 1.
+    gradient 0; if `config.min_negatives` is above 0, its loss is the sum over its negatives.
 
     Args:
         offsets: Predicted offsets, encoded as in `encode_boxes`.
         logits: Predicted logits of c classes; class 0 is background.
         targets: The result of `match` for each image, with the batch axis in front.
         config: Negatives per positive and the weight alpha of the localisation loss. Static under `jax.jit`.
-        valid: False for images that do not count, such as those that could not be read.
-        normalizer: Number to divide by instead of max(1, N). Set it to max(1, N) of the whole batch if this is a part
-            of a batch whose losses are added up.
+        valid: False for images to ignore, such as images that could not be read.
+        normalizer: Number to divide by instead of max(1, N). If a batch is processed in parts whose losses are added
+            up, set it to max(1, N) of the whole batch.
 
     Returns:
         The loss, and a dict with `loc_loss` (before it is multiplied by alpha), `conf_loss` and `num_positives` (N).
@@ -75,7 +76,7 @@ def multibox_loss(
 
 
 def smooth_l1(error: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    r"""Compute the smooth L1 loss, which is Huber's loss with delta 1, elementwise.
+    r"""Return the smooth L1 loss of each element, which is Huber's loss with delta 1.
 
     $$\mathrm{smooth}_{L1}(d) = \begin{cases} d^2 / 2 & |d| < 1 \\ |d| - 1/2 & \text{otherwise} \end{cases}$$
     """
@@ -89,20 +90,20 @@ def hard_negative_mask(
     neg_pos_ratio: float = 3.0,
     min_negatives: int = 0,
 ) -> Bool[Array, " n"]:
-    """Choose the negatives of one image that enter the loss: those of highest background loss.
+    """Return a mask of the negatives of one image that enter the loss: those with the highest background loss.
 
-    Paper, section 2.2 "Hard negative mining"; Caffe's MAX_NEGATIVE in src/caffe/util/bbox_util.cpp.
+    See the paper, section 2.2 "Hard negative mining", and Caffe's MAX_NEGATIVE in src/caffe/util/bbox_util.cpp.
 
     Args:
-        background_loss: Cross-entropy of each default box if its label were background.
+        background_loss: Cross-entropy that each default box would have with the label background.
         positive: True for default boxes that are matched to an object.
         neg_pos_ratio: Negatives per positive.
         min_negatives: Minimum number of negatives, even without positives.
 
     Returns:
-        A mask of exactly floor(neg_pos_ratio * positives) default boxes, or `min_negatives` if that is more, or of all
-        that are not positive if there are fewer. Equal losses go to the lower index. NaN ranks above infinity, so that
-        a broken prediction shows in the loss.
+        A mask that is True for floor(neg_pos_ratio * number of positives) default boxes, or for `min_negatives` if that
+        is more, or for all boxes that are not positive if they are fewer. Among equal losses, boxes of lower index are
+        chosen. NaN ranks above infinity, so that an invalid prediction shows in the loss.
     """
     eligible = ~jnp.asarray(positive)
     wanted = jnp.maximum(jnp.floor(neg_pos_ratio * (~eligible).sum()), min_negatives)
@@ -115,7 +116,7 @@ def hard_negative_mask(
 
 
 def _ordered_bits(values: Float32[Array, " n"]) -> UInt32[Array, " n"]:
-    """Map floats to positive integers of the same order; -0 equals 0, and all NaNs are equal."""
+    """Return positive integers in the same order as the floats; -0 equals 0, and all NaNs are equal."""
     values = jnp.where(values == 0, 0, jnp.where(jnp.isnan(values), jnp.nan, values))
     bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
     sign = jnp.uint32(1 << 31)
@@ -123,11 +124,11 @@ def _ordered_bits(values: Float32[Array, " n"]) -> UInt32[Array, " n"]:
 
 
 def _kth_largest(keys: UInt32[Array, " n"], k: Int[Array, ""]) -> UInt32[Array, ""]:
-    """Return the largest t such that at least k keys are >= t; all ones for k = 0.
+    """Return the largest t such that at least k keys are >= t, which is 2**32 - 1 for k = 0.
 
-    The result is found bit by bit from the top, by counting. k is only known at run time, which rules out
-    `lax.top_k`, and sorting takes about ten times as long on a CPU: 6 ms instead of 0.6 ms for four images of 8732
-    boxes.
+    The result is found bit by bit, from the highest bit, by counting keys. `lax.top_k` cannot be used, because k is
+    only known at run time. Sorting takes about ten times as long on a CPU: 6 ms instead of 0.6 ms for four images of
+    8732 boxes.
     """
 
     def add_bit(i: Int[Array, ""], key: UInt32[Array, ""]) -> UInt32[Array, ""]:

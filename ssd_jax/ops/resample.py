@@ -1,13 +1,13 @@
 """Resample a window of an image to a square by bilinear interpolation.
 
-A *window* is a box, xyxy, in coordinates normalised to the content of the image, and may reach outside it. The square
-shows what lies in the window. If x2 is left of x1, the window is read from right to left; so expanding, cropping,
-mirroring and resizing together are one window, and pixels are interpolated once.
+A *window* is a box, xyxy, in coordinates normalised to the content of the image, and may extend beyond it. The square
+shows what lies in the window. If x2 is less than x1, the square is mirrored. So expanding, cropping, mirroring and
+resizing can be combined into one window, and pixels are interpolated only once.
 
 An image is a uint8 canvas whose top left `height` x `width` pixels are the content; the rest is undefined and never
 read. Pixel i covers [i, i + 1] and has its value at i + 1/2, the convention of cv2.resize with INTER_LINEAR and of
-torch's interpolate with align_corners=False. As in Caffe there is no antialiasing: a sample is mixed from the four
-pixels around it, whatever the distance between samples.
+torch's interpolate with align_corners=False. As in Caffe, there is no antialiasing: a sample is interpolated from the
+four pixels around it, whatever the distance between samples.
 """
 
 import jax
@@ -29,14 +29,14 @@ def resize(
 ) -> Float[Array, "{size} {size} 3"]:
     """Resize the whole content of an image to size x size pixels, as in evaluation.
 
-    Caffe's ApplyResize with WARP and LINEAR (src/caffe/util/im_transforms.cpp), but without rounding to integers.
+    This is Caffe's ApplyResize with WARP and LINEAR (src/caffe/util/im_transforms.cpp) without rounding to integers.
 
     Args:
-        image: Canvas, RGB. Its top left `height` x `width` pixels are the content.
+        image: Canvas, RGB, 0 to 255. Its top left `height` x `width` pixels are the content.
         size: Side of the result, pixels. Static under `jax.jit`.
         height: Height of the content, pixels; defaults to that of the canvas.
         width: Width of the content, pixels; defaults to that of the canvas.
-        fill: Colour of the result if the content has no pixels, as in the slot of an unreadable image.
+        fill: Colour of the whole result, RGB, 0 to 255, if the content has no pixels (an image that could not be read).
 
     Returns:
         The resized image, RGB, 0 to 255.
@@ -53,25 +53,27 @@ def sample_window(
     height: Length | None = None,
     width: Length | None = None,
 ) -> tuple[Float[Array, "{size} {size} 3"], Bool[Array, "{size} {size}"]]:
-    """Sample a window of an image on a grid of size x size.
+    """Sample a window of an image on a grid of size x size points.
 
     Args:
-        image: Canvas, RGB. Its top left `height` x `width` pixels are the content.
+        image: Canvas, RGB, 0 to 255. Its top left `height` x `width` pixels are the content.
         window: The window, xyxy, normalised to the content.
-        size: Side of the grid. Static under `jax.jit`.
+        size: Number of points along each side of the grid. Static under `jax.jit`.
         height: Height of the content, pixels; defaults to that of the canvas.
         width: Width of the content, pixels; defaults to that of the canvas.
 
     Returns:
-        The samples, 0 to 255, and a mask that is True where they lie inside the content. Outside of it, the border
-        pixels are repeated; callers overwrite them where the mask is False. Samples between the border and the
-        centres of the outermost pixels count as inside. A content of size x size pixels is returned bit for bit.
+        The samples, 0 to 255, and a mask that is True for samples inside the content. Samples outside repeat the pixels
+        of the border; the caller should overwrite them. Samples between the border and the centres of the outermost
+        pixels count as inside. If the window is the whole content and has size x size pixels, they are returned
+        unchanged.
     """
     x1, y1, x2, y2 = jnp.asarray(window)
     rows, row_inside = _sample_positions(y1, y2, size, image.shape[0] if height is None else height)
     columns, column_inside = _sample_positions(x1, x2, size, image.shape[1] if width is None else width)
-    # TPUs multiply fast and gather slowly, CPUs and GPUs the reverse: from 500 x 375 to 300 x 300, a CPU takes 0.5 ms
-    # to gather and 7 ms to multiply. All three functions give the same samples.
+    # On TPUs matrix products are fast and gathers are slow; on CPUs and GPUs it is the reverse. From 500 x 375 to
+    # 300 x 300 pixels, a CPU takes 0.5 ms for the gather and 7 ms for the products. All three functions return the same
+    # samples.
     pixels = jax.lax.platform_dependent(
         jnp.asarray(image),
         rows,
@@ -86,14 +88,15 @@ def sample_window(
 def _sample_positions(
     start: Float[Array, ""], stop: Float[Array, ""], size: int, length: Length
 ) -> tuple[Float[Array, " {size}"], Bool[Array, " {size}"]]:
-    """Return the positions of the samples along an axis, and which of them lie inside the content.
+    """Return the positions of the samples along an axis, and a mask of those inside the content.
 
-    Pixel i is at position i. Samples inside [-1/2, length - 1/2) are inside; all are then moved into [0, length - 1].
+    The centre of pixel i has position i. Samples in [-1/2, length - 1/2) are inside. All positions are then clipped to
+    [0, length - 1].
     """
     length = jnp.asarray(length, jnp.float32)
     extent = (stop - start) * length
-    # XLA replaces the division by a constant by a multiplication with its reciprocal, so extent / size may differ
-    # from 1 where it should not, and an image that needs no resizing would change.
+    # XLA replaces a division by a constant with a multiplication by its reciprocal. So extent / size may differ from 1
+    # even if both are equal, and an image that needs no resizing would change.
     scale = jnp.where(extent == size, 1, extent / size)
     position = start * length + (jnp.arange(size) + 0.5) * scale - 0.5
     inside = (position >= -0.5) & (position < length - 0.5)
@@ -101,7 +104,10 @@ def _sample_positions(
 
 
 def interpolate_gather(image: Canvas, rows: Float[Array, " y"], columns: Float[Array, " x"]) -> Float[Array, "y x 3"]:
-    """Sample the image bilinearly at every pair of a row and a column position, all within the image."""
+    """Return the pixel values at every pair of a row and a column position, interpolated bilinearly.
+
+    All positions lie within the image. The centre of pixel i has position i.
+    """
     (top, bottom, down), (left, right, across) = _neighbours(rows), _neighbours(columns)
 
     def pixels(row: Int[Array, " y"], column: Int[Array, " x"]) -> Float[Array, "y x 3"]:
@@ -114,10 +120,10 @@ def interpolate_gather(image: Canvas, rows: Float[Array, " y"], columns: Float[A
 
 
 def interpolate_chunks(image: Canvas, rows: Float[Array, " y"], columns: Float[Array, " x"]) -> Float[Array, "y x 3"]:
-    """Return the same samples as `interpolate_gather`, computed some rows at a time, for CPUs.
+    """Return the same samples as `interpolate_gather`, computed in four chunks of rows, for CPUs.
 
-    XLA's CPU compiler merges a gather into every use of its result and then gathers again for each of them (10 ms an
-    image with `distort`); it does not merge across the boundary of a loop (0.7 ms).
+    XLA's CPU compiler merges a gather into every operation that uses its result, and so repeats the gather for each of
+    them (10 ms per image with `distort`). It does not merge across the boundary of a loop (0.7 ms).
     """
     chunks = 4
     rows_per_chunk = -(-len(rows) // chunks)
@@ -138,17 +144,17 @@ def _blend(a: Float[Array, "y x 3"], b: Float[Array, "y x 3"], weight: Float[Arr
 def interpolate_dense(image: Canvas, rows: Float[Array, " y"], columns: Float[Array, " x"]) -> Float[Array, "y x 3"]:
     """Return the same samples as `interpolate_gather`, computed as two matrix products, for TPUs.
 
-    TPUs gather slowly. From a canvas of 640 x 640 to 300 x 300 the products take 1.1 GFLOP an image, 2 % of the
-    forward pass of SSD300.
+    Gathers are slow on TPUs. From a canvas of 640 x 640 to 300 x 300 pixels, the products take 1.1 GFLOP per image, 2 %
+    of the forward pass of SSD300.
     """
     vertical = _hat_weights(rows, image.shape[0])
     horizontal = _hat_weights(columns, image.shape[1])
-    # By default, TPUs round the operands to bfloat16.
+    # By default, TPUs round the operands of a product to bfloat16.
     highest = jax.lax.Precision.HIGHEST
     mixed_rows = jnp.einsum("yh,hwc->ywc", vertical, image.astype(jnp.float32), precision=highest)
     return jnp.einsum("xw,ywc->yxc", horizontal, mixed_rows, precision=highest)
 
 
 def _hat_weights(positions: Float[Array, " n"], length: int) -> Float[Array, "n {length}"]:
-    """Return the weight of each pixel for each sample; at most the two pixels around it have one."""
+    """Return the weight of each pixel in each sample, which is 0 except for the pixels around the sample."""
     return jnp.maximum(0, 1 - jnp.abs(positions[:, None] - jnp.arange(length)))

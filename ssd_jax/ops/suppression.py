@@ -12,32 +12,32 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from ssd_jax.ops.boxes import pairwise_iou
 
-# Number of candidates processed at a time. It changes the speed, not the result. Of 64, 128, 256 and 512 this was the
-# fastest on a CPU, where most images are done after two to six blocks.
+# Number of candidates processed at a time. It changes the speed, not the result. Of 64, 128, 256 and 512, this was the
+# fastest on a CPU. Most images need two to six blocks.
 _BLOCK = 128
 
 
 class KeptPairs(NamedTuple):
-    """Pairs of box and class kept by `multiclass_nms`, by descending score, padded to k with zeros.
+    """Pairs of box and class kept by `multiclass_nms`, in order of descending score, padded with zeros to k pairs.
 
-    Equal scores are ordered by box, then by class.
+    Equal scores are ordered by index of the box, then by class.
     """
 
     boxes: Int32[Array, " k"]
-    """Row of the box in the input."""
+    """Index of the box in the input."""
     classes: Int32[Array, " k"]
-    """Column of the class in the scores."""
+    """Index of the class: its column in the scores."""
     valid: Bool[Array, " k"]
     """False for padding."""
 
 
 class _State(NamedTuple):
-    best: Array  # (n,) best score of each box among its classes not processed yet; 0 for none
-    last: tuple[Array, Array]  # score and index of the last pair processed; later pairs in the order are not yet
-    counts: Array  # (c,) candidates processed in each class
-    boxes: Array  # (k,) boxes of the pairs kept
-    classes: Array  # (k,) classes of the pairs kept
-    num_kept: Array  # ()
+    best: Array  # (n,) best score of each box among its pairs that are not processed yet; 0 if there are none
+    last: tuple[Array, Array]  # score and index of the last pair that is processed, in the order of processing
+    counts: Array  # (c,) number of candidates processed in each class
+    boxes: Array  # (k,) boxes of the kept pairs
+    classes: Array  # (k,) classes of the kept pairs
+    num_kept: Array  # () number of kept pairs
 
 
 def nms(
@@ -48,17 +48,17 @@ def nms(
 ) -> tuple[Int32[Array, " k"], Bool[Array, " k"]]:
     """Apply greedy non-maximum suppression to boxes of one class.
 
-    A box is kept unless a box of higher score that was itself kept overlaps it with an IoU above `iou_threshold`.
+    A box is kept unless a kept box of higher score overlaps it with an IoU above `iou_threshold`.
 
     Args:
         boxes: Boxes, xyxy, in any unit.
-        scores: Probabilities. Scores of 0 and below, -inf and NaN mark padding, which is never kept.
-        iou_threshold: An IoU of exactly this value does not suppress (Caffe; SSD uses 0.45).
-        max_outputs: k, the maximum number of boxes to keep: those of highest score.
+        scores: Scores, such as probabilities. A score of 0 or below, or NaN, marks padding, which is never kept.
+        iou_threshold: A box is suppressed if its IoU with a kept box is above this value. SSD uses 0.45.
+        max_outputs: Maximum number of boxes to keep, k. The boxes with the highest scores are kept.
 
     Returns:
-        The indices (k,) of the boxes kept, by descending score, ties by ascending index, padded with zeros; and a mask
-        (k,) that is False for padding.
+        The indices (k,) of the kept boxes in order of descending score, equal scores in order of ascending index,
+        padded with zeros; and a mask (k,) that is False for padding.
     """
     kept = multiclass_nms(boxes, jnp.asarray(scores)[:, None], iou_threshold, max_outputs)
     return kept.boxes, kept.valid
@@ -73,22 +73,24 @@ def multiclass_nms(
     top_k: int | None = None,
     eligible: Bool[Array | np.ndarray, " n"] | None = None,
 ) -> KeptPairs:
-    """Apply non-maximum suppression within each class and keep the best pairs of box and class.
+    """Apply greedy non-maximum suppression within each class and return the best pairs of box and class.
 
-    The pairs are processed in the order of their scores, a block at a time, until the k-th is kept: apart from the
-    maximum of each row, the work does not grow with n * c. No class is sorted, and no mask is n x n.
+    The pairs are processed in blocks, in order of descending score, until k pairs are kept. So the work does not grow
+    with n * c, apart from the maximum of each row of the scores. Classes are not sorted, and there is no n x n mask.
 
     Args:
         boxes: Boxes, xyxy, in any unit.
-        scores: Score of each box for each class. NaN is never kept, and may hide the other classes of its box.
-        iou_threshold: An IoU of exactly this value does not suppress.
-        max_outputs: k, the maximum number of pairs to keep over all classes: those of highest score.
-        score_threshold: Scores up to and including this value are padding. At least 0.
-        top_k: Number of best scores of each class that take part; None for all.
-        eligible: Boxes that may be kept and may suppress others. The other boxes still count for `top_k`.
+        scores: Score of each box for each class. A pair whose score is NaN is never kept, and the other pairs of its
+            box may not be kept either.
+        iou_threshold: A box is suppressed if its IoU with a kept box of the same class is above this value.
+        max_outputs: Maximum number of pairs to keep over all classes, k. The pairs with the highest scores are kept.
+        score_threshold: Pairs with this score or a lower one are ignored. At least 0.
+        top_k: Number of pairs of each class that take part, those with the highest scores; None for all.
+        eligible: True for boxes that may be kept and may suppress others; None if all may. The other boxes still count
+            for `top_k`.
 
     Returns:
-        Exactly k pairs, padded with zeros.
+        Exactly k pairs: the kept pairs, and then padding.
     """
     boxes, scores = jnp.asarray(boxes), jnp.asarray(scores)
     (n, c), k = scores.shape, max_outputs
@@ -98,20 +100,20 @@ def multiclass_nms(
     pairs_per_block = min(_BLOCK, rows_per_block * c)
 
     def above_threshold(scores: Array) -> Array:
-        return jnp.where(scores > score_threshold, scores, 0)  # comparing with NaN is False, so NaN becomes padding
+        return jnp.where(scores > score_threshold, scores, 0)  # a comparison with NaN is False, so NaN becomes 0
 
     def is_unfinished(state: _State) -> Array:
         return (state.num_kept < k) & (jnp.max(state.best) > 0)
 
     def process_block(state: _State) -> _State:
-        # The best pairs lie in the rows of the largest maxima; equal maxima go to the lower rows. The rows are sorted
-        # so that equal scores go to the lower row, too: top_k breaks ties by the lower index.
+        # The best pairs lie in the rows with the largest maxima. Among equal values, top_k puts the lower index first,
+        # here and below; the rows are sorted so that pairs of equal score are ordered by row, too.
         rows = jnp.sort(lax.top_k(state.best, rows_per_block)[1])
         pairs = rows[:, None] * c + jnp.arange(c, dtype=jnp.int32)
         remaining = _scores_after(above_threshold(scores[rows]), pairs, *state.last)
         top, order = lax.top_k(remaining.ravel(), pairs_per_block)
         chosen = pairs.ravel()[order]
-        # Not top[-1]: XLA turns top_k into a full sort if a slice of the result is used as well.
+        # This equals top[-1], but XLA turns top_k into a full sort if a slice of its result is used.
         lowest = jnp.min(top)
         last = (lowest, jnp.max(jnp.where(top == lowest, chosen, -1)))
         best = state.best.at[rows].set(jnp.max(_scores_after(remaining, pairs, *last), axis=1))
@@ -141,7 +143,7 @@ def multiclass_nms(
 
     none = jnp.zeros(k, jnp.int32)
     before_all = (jnp.array(jnp.inf, scores.dtype), jnp.int32(-1))
-    # This is the only computation on the whole array: a copy of it with the threshold applied would take longer.
+    # Only this maximum uses the whole array. Applying the threshold to all scores first would take longer.
     best = above_threshold(jnp.max(scores, axis=1))
     start = _State(best, before_all, jnp.zeros(c, jnp.int32), none, none, jnp.int32(0))
     end = lax.while_loop(is_unfinished, process_block, start)
@@ -151,15 +153,19 @@ def multiclass_nms(
 def _scores_after(
     scores: Float[Array, "m c"], pairs: Int32[Array, "m c"], last_score: Array, last_pair: Array
 ) -> Float[Array, "m c"]:
-    """Set scores to 0 unless they come after the last pair in the order of scores, ties by pair."""
+    """Return the scores, with 0 for pairs that are processed already: those up to the last pair.
+
+    Pairs are in order of descending score, then of ascending index.
+    """
     return jnp.where((scores < last_score) | ((scores == last_score) & (pairs > last_pair)), scores, 0)
 
 
 def _greedy_keep_mask(suppresses: Bool[Array, "m m"], valid: Bool[Array, " m"]) -> Bool[Array, " m"]:
-    """Return which of m boxes, in order of descending score, the greedy algorithm keeps.
+    """Return a mask of the boxes that the greedy algorithm keeps, given m boxes in order of descending score.
 
-    The result is the only fixed point of the rule that j is kept if it is valid and no kept i < j suppresses it. Each
-    round settles all boxes whose suppressors are settled, so at least one more, from the left; a few rounds suffice.
+    The result is the only fixed point of this rule: box j is kept if it is valid and no kept box i < j suppresses it.
+    In each round, all boxes become final whose possible suppressors are final. So each round adds at least one final
+    box, and few rounds are usually enough.
     """
     suppresses = jnp.triu(suppresses, k=1)
 

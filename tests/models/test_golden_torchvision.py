@@ -1,6 +1,6 @@
-"""SSD300 of full width against numbers that torchvision's ssd300_vgg16 computed from the same weights and images.
+"""Tests of SSD300 against numbers that torchvision's ssd300_vgg16 computed from the same weights and images.
 
-tests/assets/golden/make_torchvision.py wrote the numbers. tests/parity compares more if torch is installed.
+tests/assets/golden/make_torchvision.py wrote these numbers. If torch is installed, tests/parity makes more comparisons.
 """
 
 from typing import Any
@@ -56,7 +56,7 @@ def test_default_boxes_equal_torchvision(golden):
 
 @pytest.fixture(autouse=True, scope="module")
 def full_optimization() -> Iterator[None]:
-    """Compile with all optimizations: these programs are large, and run for longer than they compile."""
+    """Compile the programs of this module with all optimizations, because they run for longer than they compile."""
     disabled = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     yield
@@ -65,7 +65,7 @@ def full_optimization() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def outputs(params) -> tuple[Any, Any]:
-    """The predictions of an image, and the outputs of all layers."""
+    """Return the predictions for an image, and the outputs of all layers."""
 
     def run(params: Any, images: Any) -> Any:
         return SSD(CONFIG.model).apply({"params": params}, images, capture_intermediates=True, mutable="intermediates")
@@ -81,7 +81,7 @@ def golden_targets() -> Targets:
 
 
 def test_layers_and_predictions_equal_torchvision(golden, outputs):
-    """Each layer is compared separately, so that a failure names the wrong layer."""
+    """Each layer is compared separately, so that a failure names the layer that differs."""
     predictions, captured = outputs
     for name, moments, expected_samples in zip(
         golden["layer_names"], golden["layer_moments"], golden["layer_samples"], strict=True
@@ -128,8 +128,9 @@ def test_detections_in_a_resized_image_equal_torchvision(golden, params):
 def test_loss_and_gradient_equal_torchvision(golden, params):
     """torchvision's gradient was computed in float64.
 
-    In float32 a few units with an activation near zero are on the other side of their ReLU. Each changes the gradient
-    of the layers below it by up to a thousandth. Predictors and L2Norm come after the last ReLU.
+    In float32, a few activations near zero have the opposite sign before a ReLU. Each of them changes the gradient of
+    the layers before it by up to a thousandth. The tolerance is lower for the predictors and L2Norm, which come after
+    the last ReLU.
     """
     targets = golden_targets()
 

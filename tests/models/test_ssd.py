@@ -1,4 +1,4 @@
-"""Shapes, parameters and layers of the network against published and independently computed numbers."""
+"""Tests of the network: its shapes, parameters and layers equal published or independently computed values."""
 
 import dataclasses
 import re
@@ -45,8 +45,8 @@ def parameter_shapes(model: config.Model) -> dict:
     return jax.eval_shape(SSD(model).init, jax.random.key(0), images)["params"]
 
 
-# SSD300 with 91 classes: torchvision's documented count for ssd300_vgg16; with 21: OpenVINO's
-# 26.285 M; the others are sums over Caffe's layer shapes, computed by hand.
+# The count of SSD300 with 91 classes is documented by torchvision for ssd300_vgg16, and that with 21 classes by
+# OpenVINO as 26.285 M. The other counts are sums over the shapes of Caffe's layers, computed by hand.
 @pytest.mark.parametrize(
     ("model", "classes", "count"),
     [
@@ -81,7 +81,7 @@ def test_predictions_have_one_row_per_default_box(model: config.Model, boxes: in
 
 
 def test_ssd300_has_the_layer_shapes_of_the_paper() -> None:
-    """Paper figure 2: (300,300,3) -> ... -> (38,38,512) conv4_3 -> (19,19,1024) fc7 -> ... -> (1,1,256)."""
+    """Figure 2 of the paper shows (300,300,3) -> ... -> (38,38,512) conv4_3 -> (19,19,1024) fc7 -> ... -> (1,1,256)."""
     model = with_classes(SSD300, 21)
 
     def intermediates(key: jax.Array, images: jax.Array) -> dict:
@@ -104,7 +104,7 @@ def test_ssd300_has_the_layer_shapes_of_the_paper() -> None:
 
 
 def test_prediction_head_follows_the_order_of_the_default_boxes() -> None:
-    """A single non-zero pixel changes only the boxes of its cell, in the order row, column, box."""
+    """A single non-zero pixel changes only the outputs of its cell, which are in the order row, column, box."""
 
     class Head(nn.Module):
         @nn.compact
@@ -119,7 +119,7 @@ def test_prediction_head_follows_the_order_of_the_default_boxes() -> None:
 
 
 def max_pool_loop(x: np.ndarray, kernel: int, stride: int, pad: int) -> np.ndarray:
-    """Pool cell by cell in Caffe's ceil mode."""
+    """Return the max pool in Caffe's ceil mode, computed cell by cell."""
     h, w, c = x.shape
     rows, cols = (-(-(n + 2 * pad - kernel) // stride) + 1 for n in (h, w))
     out = np.empty((rows, cols, c), x.dtype)
@@ -223,12 +223,12 @@ def test_precision_applies_to_every_convolution(precision: Literal["default", "h
         return offsets.sum() + logits.sum()
 
     precisions = Counter(re.findall(r"precision=(\S+)", str(jax.make_jaxpr(jax.grad(loss))(params))))
-    assert sum(precisions.values()) > 60, "forward and backward"
+    assert sum(precisions.values()) > 60, "the forward and the backward pass have more convolutions"
     assert all(word.strip("(,").endswith(precision.upper()) for word in precisions), precisions
 
 
 def test_l2_norm_scales_each_cell_and_keeps_gradients_finite() -> None:
-    """With scale 20 the norm over channels is 20, or 0 in an all-zero cell, whose gradient is finite."""
+    """With a scale of 20, the norm over channels is 20. In an all-zero cell, it is 0, and the gradient is finite."""
     x = jax.random.normal(jax.random.key(0), (1, 3, 3, 16)).at[0, 1, 1].set(0.0)
     module = L2Norm()
     apply, variables = jax.jit(module.apply), module.init(jax.random.key(0), x)
@@ -243,7 +243,7 @@ def test_l2_norm_scales_each_cell_and_keeps_gradients_finite() -> None:
 
 
 def test_strided_convolution_pads_both_sides() -> None:
-    """`SAME` pads (0, 1) on a feature map of even size, so the first output would have no zero row before it."""
+    """`SAME` would pad a feature map of even size only after its last row and column."""
     x = jnp.ones((1, 10, 10, 8))
 
     class Layer(nn.Module):
@@ -283,10 +283,12 @@ def test_narrow_network_runs_with_every_dtype_and_norm(norm: str, dtype: str) ->
     chex.assert_tree_all_finite(predictions)
     assert predictions.logits.shape == (2, boxes.count, 3)
     if norm == "group":
-        # From scratch all offsets are 0, and background is 3:1 to the two classes together.
+        # Before training from scratch, all offsets are 0, and background is three times as likely as an object.
         np.testing.assert_array_equal(predictions.offsets, 0)
         expected = jnp.broadcast_to(jnp.float32([0.75, 0.125, 0.125]), predictions.logits.shape)
-        np.testing.assert_allclose(jax.nn.softmax(predictions.logits), expected, rtol=1e-2)  # the tolerance of bfloat16
+        np.testing.assert_allclose(
+            jax.nn.softmax(predictions.logits), expected, rtol=1e-2
+        )  # bfloat16 allows no lower tolerance
         predictions = jax.jit(SSD(model).apply)(with_random_predictors(variables), images)
     assert 0.01 < float(predictions.logits.std()) < 20  # activations neither vanish nor explode
     spread = jnp.abs(predictions.logits[0] - predictions.logits[1]).mean()

@@ -1,4 +1,4 @@
-"""Resampling, crops, boxes and colours against loops written after Caffe and OpenCV, and against closed forms."""
+"""Tests of augmentation and resampling against plain loops written after Caffe and OpenCV, and against closed forms."""
 
 import functools
 import inspect
@@ -34,7 +34,7 @@ def noise(height, width, seed=0):
 
 
 def pad_objects(boxes, labels=None, g=4):
-    """Pad boxes and labels to g. The padding has boxes that cover everything, so a test fails if it counts."""
+    """Return boxes and labels padded to g rows. Boxes of padding cover the image, so that using them is noticed."""
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     rest = g - len(boxes)
     labels = [1] * len(boxes) if labels is None else labels
@@ -55,12 +55,12 @@ def test_resize_equals_opencv_and_ignores_pixels_beyond_the_content(height, widt
 
 def test_resize_returns_hand_computed_values():
     row = np.repeat(np.array([[[0], [100], [200]]], np.uint8), 3, axis=2)
-    # 3 pixels to 2: centres at 0.25 and 1.75; to 6: at -0.25 (kept at 0), 0.25, 0.75, ...
+    # From 3 pixels to 2, samples are at 0.25 and 1.75; from 3 to 6, at -0.25 (moved to 0), 0.25, 0.75, ...
     np.testing.assert_allclose(jit_resize(row, 2)[0, :, 0], [25, 175], atol=1e-4)
     np.testing.assert_allclose(jit_resize(row, 6)[0, :, 0], [0, 25, 75, 125, 175, 200], atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [1, 49, 141, 300])  # 141 times float32's 1 / 141 is not 1
+@pytest.mark.parametrize("size", [1, 49, 141, 300])  # in float32, 141 * (1 / 141) is not 1
 def test_resize_returns_an_image_of_the_target_size_unchanged(size):
     image = noise(size, size)
     actual = jit_resize(image, size, np.int32(size), np.int32(size))
@@ -101,15 +101,15 @@ def test_resize_compiles_only_the_interpolation_of_the_platform():
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_sample_window_equals_separate_expand_crop_flip_and_resize(flip):
-    """The windows end on whole pixels, where the separate steps lose nothing.
+    """The windows end at whole pixels, so the separate steps need no rounding.
 
-    Samples that mix across a border are excluded: there Caffe mixes image and fill, and stops at the last pixel of the
-    crop.
+    Samples interpolated across a border are not compared: there the separate steps mix image and fill, and repeat the
+    last pixel of the crop.
     """
     height, width, size = 20, 24, 31
     image = noise(height, width)
-    canvas_box = (50, 50)  # the ratio differs between height (2.5) and width (50 / 24)
-    top, left, crop = 9, 13, (3, 6, 43, 46)  # x1 y1 x2 y2 on the canvas
+    canvas_box = (50, 50)  # 2.5 times the height, but 50 / 24 times the width
+    top, left, crop = 9, 13, (3, 6, 43, 46)  # crop is xyxy in pixels of the canvas
     canvas = reference.expand_image(image, *canvas_box, top, left, MEAN)
     content = reference.expand_image(np.ones_like(image), *canvas_box, top, left, (0, 0, 0))
     cropped, content = (a[crop[1] : crop[3], crop[0] : crop[2]] for a in (canvas, content))
@@ -208,18 +208,18 @@ def test_random_patches_are_inside_the_image_with_scale_and_ratio_in_range():
     assert stats.kstest((scale - 0.3) / 0.7, "uniform").pvalue > 0.01
     assert ratio.min() > 0.499 and ratio.max() < 2.001
     assert (ratio > scale**2 - 1e-4).all() and (ratio < 1 / scale**2 + 1e-4).all()
-    free = scale < 0.7  # [s^2, 1 / s^2] contains [.5, 2]
+    free = scale < 0.7  # here [s^2, 1 / s^2] contains [.5, 2], so the ratio is not limited
     assert stats.kstest((ratio[free] - 0.5) / 1.5, "uniform").pvalue > 0.01
-    assert (width[scale**2 > 0.95] > 0.95).all()  # the limit has an effect
+    assert (width[scale**2 > 0.95] > 0.95).all()  # the limit of the ratio has an effect
     for corner, extent in zip(patches.T, (width, height), strict=False):
         assert stats.kstest((corner / np.maximum(1 - extent, 0.1))[extent < 0.9], "uniform").pvalue > 0.01
 
 
 def test_random_crop_window_matches_the_closed_form_for_an_object_of_image_size():
-    """The IoU is then s^2 with s uniform in .3 to 1, so the probability and the areas of each sampler are known."""
+    """The IoU of a patch of scale s is s^2, with s uniform in .3 to 1, so the distribution of the result is known."""
     windows = np.asarray(random_crop_windows(*pad_objects([WHOLE])), np.float64)
     p_valid = [(1 - max(t**0.5, 0.3)) / 0.7 for t in (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)]
-    miss = (1 - p_valid[4]) ** 50  # only the sampler of .9 may find no patch, once in 45 times
+    miss = (1 - p_valid[4]) ** 50  # only the sampler with minimum .9 may find no patch, in about 1 of 45 cases
     share = (1 - miss) / 7 + miss / 6
     assert is_whole_image(windows).mean() == pytest.approx(share, abs=0.02)
     area = np.prod(windows[:, 2:] - windows[:, :2], axis=1)
@@ -230,7 +230,9 @@ def test_random_crop_window_matches_the_closed_form_for_an_object_of_image_size(
 
 
 def test_random_crop_window_is_the_whole_image_half_of_the_time_for_a_tiny_object():
-    windows = random_crop_windows(*pad_objects([[0.5, 0.5, 0.55, 0.55]]))  # its IoU is at most .0025 / .09
+    windows = random_crop_windows(
+        *pad_objects([[0.5, 0.5, 0.55, 0.55]])
+    )  # patches have at most an IoU of .0025 / .09 with it
     assert is_whole_image(windows).mean() == pytest.approx(0.5, abs=0.03)
 
 
@@ -246,7 +248,7 @@ def test_random_crop_window_is_the_whole_image_without_objects(g):
 
 
 def test_random_crop_window_without_minimum_overlap_accepts_a_box_without_area():
-    # Its IoU is 0, which meets the bound of "at most 1" in Caffe.
+    # The IoU with such a box is 0, which meets Caffe's bound of "at most 1".
     assert is_whole_image(random_crop_windows(*pad_objects([[0.5, 0.5, 0.5, 0.9]]))).mean() == pytest.approx(
         0.5, abs=0.03
     )
@@ -364,7 +366,7 @@ def test_distort_equals_caffe_pixel_by_pixel():
     ("pixel", "values", "expected"),
     [
         ((255, 0, 0), {"hue": 15}, (255, 127.5, 0)),  # 30 degrees, between red and yellow
-        ((255, 0, 0), {"hue": -15}, (255, 0, 0)),  # saturates at 0, as in Caffe's uint8
+        ((255, 0, 0), {"hue": -15}, (255, 0, 0)),  # a hue below 0 becomes 0, as in Caffe's uint8
         ((255, 0, 127.5), {"hue": 18}, (255, 25.5, 0)),  # 330 + 36 degrees wraps around to 6
         ((0, 0, 255), {"hue": -15}, (0, 127.5, 255)),
         ((200, 100, 100), {"saturation": 0.5}, (200, 150, 150)),
@@ -372,7 +374,7 @@ def test_distort_equals_caffe_pixel_by_pixel():
         ((90, 90, 90), {"saturation": 1.5, "hue": 18}, (90, 90, 90)),
         ((10, 250, 100), {"brightness": 20}, (30, 255, 120)),
         ((10, 250, 100), {"brightness": -20}, (0, 230, 80)),
-        ((10, 250, 100), {"contrast": 1.5}, (15, 255, 150)),  # multiplied, not relative to the mean
+        ((10, 250, 100), {"contrast": 1.5}, (15, 255, 150)),  # values are multiplied, not differences from the mean
         ((10, 20, 30), {"channel_order": (2, 0, 1)}, (30, 10, 20)),
         ((200, 100, 100), {"contrast": 1.5, "saturation": 0.5, "contrast_first": True}, (255, 202.5, 202.5)),
         ((200, 100, 100), {"contrast": 1.5, "saturation": 0.5, "contrast_first": False}, (255, 225, 225)),
@@ -404,9 +406,9 @@ def repeat_arrays(count, *arrays):
 
 
 def test_augment_moves_boxes_with_the_pixels():
-    """Red and green hold the coordinates of each pixel, so that the window can be measured in the result.
+    """The red and green channels hold the coordinates of each pixel, so the window can be measured in the result.
 
-    Blue distinguishes the content from the fill.
+    The blue channel distinguishes the content from the fill.
     """
     height, width, size, count = 50, 60, 64, 300
     canvas = noise(64, 64)
@@ -447,11 +449,14 @@ def test_augment_moves_boxes_with_the_pixels():
 
 
 def fit_window(values, inside, axis, last):
-    """Return the length and the start of the window along an axis, in pixels of the input, from a ramp of 4 a pixel."""
+    """Return the length and the start of the window along an axis, in pixels of the input image.
+
+    `values` is a channel that increases by 4 per pixel of the input image along this axis.
+    """
     size = len(values)
     other = np.flatnonzero(inside.any(axis=axis))[0]
     line, valid = (values[other], inside[other]) if axis == 1 else (values[:, other], inside[:, other])
-    valid = valid & (line > 0) & (line < last)  # border pixels are repeat_arrays
+    valid = valid & (line > 0) & (line < last)  # without the repeated pixels of the border
     slope, start = np.polyfit((np.flatnonzero(valid) + 0.5) / size, line[valid] / 4 + 0.5, 1)
     return slope, start
 
@@ -516,7 +521,7 @@ def test_augment_is_reproducible_from_the_key_inside_and_outside_a_batch():
 
 
 def test_augment_uses_a_separate_key_for_each_step(monkeypatch):
-    """The steps are replaced by constants, which leaves little to compile."""
+    """The steps are replaced by functions that record their key and return a constant."""
     used = []
 
     def recording(result):

@@ -1,4 +1,4 @@
-"""Overlap, conversions and encoding of boxes against plain loops and published numbers."""
+"""Tests of the IoU, the conversion and the encoding of boxes, against plain loops and published numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +30,16 @@ def test_pairwise_iou_returns_hand_computed_values():
     b = np.array(
         [
             [0, 0, 0.5, 0.5],  # the same box
-            [0.25, 0, 0.75, 0.5],  # overlaps a half: 1/8 over 3/8
+            [0.25, 0, 0.75, 0.5],  # overlaps half of the first box: 1/8 over 3/8
             [0, 0, 1, 0.5],  # twice the size: exactly the threshold of matching
             [0.5, 0, 1, 0.5],  # touches at an edge
-            [0.6, 0.6, 0.9, 0.9],  # apart along both axes: the product of two negative sides is no area
-            [0.125, 0.125, 0.25, 0.25],  # inside
+            [
+                0.6,
+                0.6,
+                0.9,
+                0.9,
+            ],  # apart along both axes: the product of two negative lengths must not count as an area
+            [0.125, 0.125, 0.25, 0.25],  # inside the first box
         ],
         np.float32,
     )
@@ -80,7 +85,7 @@ def test_encode_boxes_returns_hand_computed_offsets():
     ],
 )
 def test_encode_boxes_equals_torchvision_and_ssd_pytorch(index, gt, offsets):
-    """The numbers for the boxes of SSD300 come from BoxCoder of torchvision 0.29 and encode of ssd.pytorch."""
+    """The expected offsets were computed by BoxCoder of torchvision 0.29, and by encode of ssd.pytorch."""
     default_box = make_default_boxes(config.SSD300_VOC_BOXES)[index : index + 1]
     np.testing.assert_allclose(encode_boxes(np.array([gt], np.float32), default_box, VARIANCES), [offsets], atol=5e-6)
 
@@ -91,7 +96,7 @@ def test_decode_boxes_returns_hand_computed_boxes():
         np.array([[0.5, 0.5, 0.2, 0.4], [0.5, 0.5, 0.2, 0.4]], np.float32),
         VARIANCES,
     )
-    # The first is shifted by (.1 * .2, -.2 * .4), the second twice as wide and half as high.
+    # The first box is shifted by (.1 * .2, -.2 * .4); the second is twice as wide and half as high.
     np.testing.assert_allclose(decoded, [[0.42, 0.22, 0.62, 0.62], [0.3, 0.4, 0.7, 0.6]], atol=1e-6)
 
 
@@ -133,12 +138,12 @@ def test_encode_boxes_of_a_box_without_area_is_finite():
     default_boxes = jnp.full((3, 4), 0.5)
     offsets = np.asarray(encode_boxes(gt, default_boxes, VARIANCES))
     assert np.isfinite(offsets).all()
-    # ln(1e-6 / .5) / .2, because smaller sides count as a millionth of the image.
+    # The offset is ln(1e-6 / .5) / .2, because a side below a millionth of the image counts as a millionth.
     np.testing.assert_allclose(offsets[[0, 2, 1, 2], [2, 2, 3, 3]], -65.61182, rtol=1e-5)
     gradient = jax.jit(jax.grad(lambda boxes: encode_boxes(boxes, default_boxes, VARIANCES).sum()))(gt)
     assert np.isfinite(gradient).all()
 
 
 def test_encode_boxes_relative_to_a_default_box_without_area_is_finite():
-    """Clipping the corners can produce such a box at a cell beyond the border."""
+    """Such a box results from clipping the corners of a box that lies beyond the border of the image."""
     assert np.isfinite(encode_boxes(np.array([[0.2, 0.2, 0.4, 0.4]]), np.array([[1.0, 1.0, 0.0, 0.0]]))).all()

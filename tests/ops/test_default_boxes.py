@@ -1,7 +1,7 @@
-"""Default boxes of the published configs against known numbers, and of other configs against nested loops.
+"""Tests of the default boxes: known numbers for the published configs, nested loops for other configs.
 
 Unless noted, the numbers were computed in float64 from the formulas of Caffe's PriorBox layer (weiliu89/caffe, branch
-ssd, commit 4817bf8b). Those of SSD300 for COCO agree with torchvision 0.29.1.
+ssd, commit 4817bf8b). The numbers of SSD300 for COCO agree with torchvision 0.29.1.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ SSD512_VOC = config.SSD512_VOC_BOXES
 SSD512_COCO = config.SSD512_COCO_BOXES
 SSD512_VOC_TRUNCATED = dataclasses.replace(SSD512_VOC, truncate_sizes=True)
 SSD512_COCO_TRUNCATED = dataclasses.replace(SSD512_COCO, truncate_sizes=True)
-# Caffe, examples/ssd/ssd_pascal.py as first published in 2016: a sixth map by global pooling.
+# Boxes of Caffe's examples/ssd/ssd_pascal.py as first published in 2016, with global pooling for the sixth map.
 ORIGINAL_SSD300 = config.DefaultBoxes(
     min_sizes=(30, 60, 114, 168, 222, 276),
     max_sizes=(None, 114, 168, 222, 276, 330),
@@ -29,7 +29,7 @@ ORIGINAL_SSD300 = config.DefaultBoxes(
     clip="corners",
 )
 
-# index, cx, cy, (w, h) for VOC, (w, h) for COCO
+# Index, cx, cy, (w, h) for VOC, (w, h) for COCO.
 KNOWN_SSD300_BOXES = [
     (0, 0.013333, 0.013333, (0.100000, 0.100000), (0.070000, 0.070000)),
     (1, 0.013333, 0.013333, (0.141421, 0.141421), (0.102470, 0.102470)),
@@ -52,7 +52,7 @@ KNOWN_SSD300_BOXES = [
     (8730, 0.500000, 0.500000, (1.244508, 0.622254), (1.230366, 0.615183)),
     (8731, 0.500000, 0.500000, (0.622254, 1.244508), (0.615183, 1.230366)),
 ]
-# index, cx = cy, (w, h) for truncated VOC, VOC, truncated COCO, COCO
+# Index, cx = cy, (w, h) for VOC with truncated sizes, VOC, COCO with truncated sizes, COCO.
 KNOWN_SSD512_BOXES = [
     (0, 0.007812, (0.068359, 0.068359), (0.070000, 0.070000), (0.039062, 0.039062), (0.040000, 0.040000)),
     (1, 0.007812, (0.100733, 0.100733), (0.102470, 0.102470), (0.062378, 0.062378), (0.063246, 0.063246)),
@@ -73,7 +73,7 @@ KNOWN_SSD512_BOXES = [
 
 
 def indices_changed_by_clip(box_config: config.DefaultBoxes, clip: str) -> np.ndarray:
-    """Return the indices of the boxes that a clip mode changes."""
+    """Return the indices of the default boxes that differ with and without the clip mode."""
     before, after = make_default_boxes(box_config), make_default_boxes(dataclasses.replace(box_config, clip=clip))
     return np.flatnonzero((before != after).any(axis=1))
 
@@ -134,7 +134,7 @@ def test_make_default_boxes_has_a_known_number_of_boxes_outside_the_image(box_co
 
 
 def test_clip_mode_sizes_equals_torchvision():
-    """It clips widths and heights only, of two boxes of SSD300 for COCO. The pixels come from torchvision 0.29.1."""
+    """Only the widths and heights of two boxes are clipped. The corners in pixels come from torchvision 0.29.1."""
     np.testing.assert_array_equal(indices_changed_by_clip(SSD300_COCO, "sizes"), [8730, 8731])
     boxes = np.asarray(cxcywh_to_xyxy(make_default_boxes(dataclasses.replace(SSD300_COCO, clip="sizes")))) * 300
     expected = {
@@ -175,7 +175,7 @@ def test_clip_mode_corners_clips_at_the_image_border():
         steps=None,
         clip="corners",
     )
-    # Centres are at .25 and .75 and the side is .8: xyxy (-.15, -.15, .65, .65) and its mirror images.
+    # Centres are at .25 and .75, and the side is .8: before clipping, (-.15, -.15, .65, .65) and its mirror images.
     expected = [(0, 0, 0.65, 0.65), (0.35, 0, 1, 0.65), (0, 0.35, 0.65, 1), (0.35, 0.35, 1, 1)]
     np.testing.assert_allclose(cxcywh_to_xyxy(make_default_boxes(box_config)), expected, atol=1e-6)
 

@@ -1,6 +1,6 @@
-"""detect against loops after Caffe's DetectionOutput and torchvision's and mmdetection's post-processing.
+"""Tests of `detect` against plain loops, and with inputs whose result is known.
 
-Other tests use inputs whose result is known.
+The loops follow Caffe's DetectionOutput layer and the postprocessing of torchvision and mmdetection.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ def random_image(seed, n, c, logit_scale=2.0):
 
 
 def side_by_side_boxes(n):
-    """Return n default boxes side by side, cxcywh."""
+    """Return n default boxes of equal width that divide the image into columns, cxcywh."""
     return np.stack([(np.arange(n) + 0.5) / n, np.full(n, 0.5), np.full(n, 1 / n), np.ones(n)], 1).astype(np.float32)
 
 
@@ -63,7 +63,7 @@ def limits(config):
 
 
 def assert_detections(detections, expected):
-    """Compare with a list of (score, label, box index, box)."""
+    """Compare detections with a list of (score, label, box index, box)."""
     assert detections.labels.tolist() == [label for _, label, _, _ in expected]
     np.testing.assert_allclose(detections.scores, [score for score, _, _, _ in expected], rtol=1e-5)
     np.testing.assert_allclose(detections.boxes, np.array([box for _, _, _, box in expected]).reshape(-1, 4), atol=1e-5)
@@ -103,7 +103,7 @@ def test_detect_equals_caffe_with_few_candidates():
 
 
 def test_detect_drops_scores_at_the_threshold():
-    logits = np.zeros((3, 4), np.float32)  # softmax: exactly 1/4
+    logits = np.zeros((3, 4), np.float32)  # the softmax of a row of zeros is exactly 1/4
     logits[1, 2] = 1e-3
     detections = run_detect(np.zeros((3, 4), np.float32), logits, side_by_side_boxes(3), Detect(score_threshold=0.25))
     assert detections.labels.tolist() == [2]
@@ -120,7 +120,7 @@ def test_detect_top_k_prefers_boxes_of_lower_index_among_ties():
 
 
 def test_detect_applies_top_k_before_nms():
-    # The two best are the same box; the third does not overlap them, but top_k excludes it from NMS.
+    # The two best boxes are equal; the third box does not overlap them, but top_k excludes it from NMS.
     default_boxes = side_by_side_boxes(2)[[0, 0, 1]]
     logits = np.array([[0, 3], [0, 2], [0, 1]], np.float32)
     detections = run_detect(np.zeros((3, 4), np.float32), logits, default_boxes, Detect(top_k=2))
@@ -132,13 +132,8 @@ def test_detect_orders_by_score_then_box_then_class():
     logits[:, 1] = [5, 0, 0, 0]
     logits[:, 2] = [-9, 0, 0, 5]
     detections = run_detect(np.zeros((4, 4), np.float32), logits, side_by_side_boxes(4), Detect(max_detections=5))
-    assert detections.labels.tolist() == [
-        1,
-        2,
-        1,
-        2,
-        1,
-    ]  # max_detections excludes box 2, class 2, which ties at one half
+    # Class 2 of box 2 has the same score as the last three detections, but exceeds max_detections.
+    assert detections.labels.tolist() == [1, 2, 1, 2, 1]
     np.testing.assert_allclose(detections.boxes[:, 0], [0, 0.75, 0.25, 0.25, 0.5], atol=1e-6)
 
 
@@ -197,7 +192,7 @@ def test_detect_under_vmap_compiles_once_and_equals_single_images():
 
 
 def random_image_with_extreme_boxes(seed, n, c):
-    """Return predictions of boxes of all sizes, many outside the image or beyond the bounds of the scale."""
+    """Return predictions of boxes of all sizes. Many lie outside the image or exceed the bounds of the log scale."""
     offsets, logits, default_boxes = random_image(seed, n, c)
     offsets *= np.array([8, 8, 12, 12], np.float32)
     default_boxes[:, 2:] *= 0.3
@@ -266,7 +261,7 @@ def test_detect_top_k_per_map_ignores_boxes_with_nan_logits():
 
 
 def test_detect_top_k_per_map_drops_scores_at_the_threshold():
-    logits = np.zeros((3, 4), np.float32)  # softmax: exactly 1/4
+    logits = np.zeros((3, 4), np.float32)  # the softmax of a row of zeros is exactly 1/4
     logits[1, 2] = 1e-3
     config = Detect(score_threshold=0.25, top_k_per="map")
     assert run_detect(np.zeros((3, 4), np.float32), logits, side_by_side_boxes(3), config, (2, 1)).labels.tolist() == [
@@ -281,7 +276,7 @@ def test_detect_rejects_boxes_per_map_that_do_not_add_up(per_map):
 
 
 def test_detect_does_not_suppress_at_exactly_the_iou_threshold_after_clipping():
-    # A box twice the size of the image, and one with a half inside: the IoU is 1/6, and 1/2 after clipping.
+    # One box is twice as wide as the image, the other is half inside it: the IoU is 1/2 after clipping.
     default_boxes = np.array([[0.5, 0.5, 2, 1], [0, 0.5, 1, 1]], np.float32)
     logits = np.array([[0, 2], [0, 1]], np.float32)
 
@@ -293,7 +288,7 @@ def test_detect_does_not_suppress_at_exactly_the_iou_threshold_after_clipping():
 
 
 def test_detect_drops_boxes_without_area_after_top_k():
-    # The boxes are left of the image, below it, and inside.
+    # One box is left of the image, one is below it, and one is inside.
     default_boxes = np.array([[-1, 0.5, 1, 1], [0.5, 2, 1, 1], [0.5, 0.5, 0.2, 0.2]], np.float32)
     logits = np.array([[0, 3], [0, 2], [0, 1]], np.float32)
 

@@ -1,4 +1,4 @@
-"""The loss against plain loops, known initial values, and degenerate inputs."""
+"""Tests of the loss against plain loops and known values, and with degenerate inputs."""
 
 import math
 
@@ -12,13 +12,16 @@ from ssd_jax.config import Loss
 from ssd_jax.ops.loss import hard_negative_mask, multibox_loss, smooth_l1
 from ssd_jax.ops.matching import Targets
 
-# Compiled, because running it op by op takes several times as long.
+# The loss is compiled, because running it operation by operation takes several times as long.
 jit_loss = jax.jit(multibox_loss, static_argnames="config")
 MIN_3_NEGATIVES = Loss(min_negatives=3)
 
 
 def random_batch(rng: np.random.Generator, b: int, n: int, c: int) -> tuple[np.ndarray, np.ndarray, Targets]:
-    """Return random predictions and targets. One image has no positives; the others have few, so mining matters."""
+    """Return random predictions and targets.
+
+    One image has no positives. The others have so few that hard negative mining leaves out negatives.
+    """
     labels = np.where(rng.random((b, n)) < 0.15, rng.integers(1, c, (b, n)), 0).astype(np.int32)
     labels[b // 2] = 0
     targets = Targets(jnp.asarray(rng.normal(size=(b, n, 4)), jnp.float32), jnp.asarray(labels))
@@ -43,7 +46,7 @@ def test_multibox_loss_equals_plain_loops(ratio, min_negatives, location_weight)
 
 @pytest.mark.parametrize("c", [2, 21, 81, 91])
 def test_multibox_loss_of_equal_logits_is_the_log_of_the_class_count_per_box(c):
-    """Each positive and its three negatives cost ln C."""
+    """Each positive and each of its three negatives contributes ln c."""
     labels = jnp.zeros((2, 40), jnp.int32).at[:, 3:8].set(1)
     targets = Targets(jnp.zeros((2, 40, 4)), labels)
     total, parts = jit_loss(jnp.zeros((2, 40, 4)), jnp.zeros((2, 40, c)), targets)
@@ -52,14 +55,14 @@ def test_multibox_loss_of_equal_logits_is_the_log_of_the_class_count_per_box(c):
 
 
 def test_smooth_l1_returns_hand_computed_values():
-    """Girshick 2015, equation 3."""
+    """The values follow from equation 3 of Girshick 2015."""
     error = jnp.array([-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0])
     np.testing.assert_array_equal(smooth_l1(error), [2.5, 0.5, 0.125, 0, 0.125, 0.5, 2.5])
     np.testing.assert_array_equal(jax.vmap(jax.grad(smooth_l1))(error), [-1, -1, -0.5, 0, 0.5, 1, 1])
 
 
 def test_multibox_loss_gradient_equals_finite_differences():
-    """The differences are those of the float64 loops, for positives, negatives and ignored boxes."""
+    """The differences are computed with the float64 loops, for positives, negatives and ignored boxes."""
     offsets, logits, targets = random_batch(np.random.default_rng(1), b=2, n=14, c=3)
     labels = np.asarray(targets.labels).copy()
     labels[0, :2] = (1, 2)
@@ -82,7 +85,7 @@ def test_multibox_loss_gradient_equals_finite_differences():
 
 
 def test_multibox_loss_divides_by_the_positives_of_the_whole_batch():
-    """With 1 positive in one image and 3 in another, the mean of two separate losses differs."""
+    """With 1 positive in one image and 3 in the other, the mean of the losses of the single images is different."""
     labels = jnp.zeros((2, 20), jnp.int32).at[0, 0].set(1).at[1, :3].set(1)
     offsets = jnp.zeros((2, 20, 4)).at[0, 0, 0].set(4.5)
     targets = Targets(jnp.zeros((2, 20, 4)), labels)
@@ -137,7 +140,7 @@ def test_multibox_loss_of_bfloat16_inputs_is_computed_in_float32():
 
 
 def test_multibox_loss_of_large_logits_is_finite():
-    """A log-sum-exp that subtracts the maximum of the batch would underflow here."""
+    """A log-sum-exp that subtracts the maximum of the whole batch would underflow here."""
     logits = jnp.array([[[0.0, 1000.0], [-1000.0, -1001.0], [300.0, 0.0], [0.0, 0.0]]])
     targets = Targets(jnp.zeros((1, 4, 4)), jnp.array([[0, 1, 0, 0]]))
     value, gradient = jax.value_and_grad(lambda x: jit_loss(jnp.zeros((1, 4, 4)), x, targets)[0])(logits)
@@ -161,11 +164,16 @@ def test_multibox_loss_ignores_target_offsets_of_background_boxes():
         ([5, 1, 4, 2, 3, 0], [0], {"neg_pos_ratio": 1.9}, [2]),  # rounded down
         ([5, 1, 4, 2, 3, 0], [0, 1], {"neg_pos_ratio": 0.5}, [2]),
         ([5, 1, 4, 2, 3, 0], [0], {"neg_pos_ratio": 0.0}, []),
-        ([5, 1, 4, 2, 3, 0], [0, 1], {}, [2, 3, 4, 5]),  # fewer are available than wanted
+        ([5, 1, 4, 2, 3, 0], [0, 1], {}, [2, 3, 4, 5]),  # fewer than three for each positive are available
         ([5, 1, 4, 2, 3, 0], [0, 1, 2, 3, 4, 5], {}, []),
         ([5, 1, 4, 2, 3, 0], [], {}, []),
         ([5, 1, 4, 2, 3, 0], [], {"min_negatives": 2}, [0, 2]),
-        ([5, 1, 4, 2, 3, 0], [0], {"min_negatives": 2}, [2, 4, 3]),  # the larger of the two
+        (
+            [5, 1, 4, 2, 3, 0],
+            [0],
+            {"min_negatives": 2},
+            [2, 4, 3],
+        ),  # three negatives for the positive exceed the minimum of two
         ([5, 1, 4, 2, 3, 0], [], {"min_negatives": 99}, [0, 1, 2, 3, 4, 5]),
         ([1, 7, 1, 1, 1, 1], [1], {}, [0, 2, 3]),  # ties go to the lower index
         ([1, 7, 2, 1, 1, 1], [1], {}, [2, 0, 3]),
@@ -185,7 +193,7 @@ def test_hard_negative_mask_returns_hand_computed_masks(losses, positives, optio
 
 @pytest.mark.parametrize("levels", [3, 50, 10**6])
 def test_hard_negative_mask_equals_selection_by_sorting(levels):
-    """With few levels, the threshold is among ties; the count must still be exact."""
+    """With few different losses, several equal the threshold, and the number of negatives must still be exact."""
     rng = np.random.default_rng(levels)
     losses = (rng.integers(0, levels, (20, 200)) / 7).astype(np.float32)
     positive = rng.random((20, 200)) < rng.choice([0, 0.02, 0.1, 0.5], (20, 1))

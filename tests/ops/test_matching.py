@@ -1,4 +1,4 @@
-"""Matching against Caffe's algorithm written as plain loops, and against worked examples."""
+"""Tests of matching against Caffe's algorithm written as plain loops, and against worked examples."""
 
 import dataclasses
 
@@ -51,10 +51,11 @@ EXAMPLE = np.array(
     ids=["ssd300-voc", "ssd300-coco", "ssd512-voc", "ssd512-coco"],
 )
 def test_match_equals_the_worked_example(box_config, positives, bipartite):
-    """The numbers come from a greedy matching in float64 numpy.
+    """The numbers come from a greedy matching with NumPy in float64.
 
-    C and E are tiny, so many boxes tie for them except for rounding; only the number of boxes and the IoU are checked.
-    Both are matched, even if they compete for the same box (SSD512) or torchvision's matcher loses C (SSD300, COCO).
+    C and E are so small that many boxes have nearly the same IoU with them, so only the number of boxes and the IoU are
+    checked for these two. Both are matched, even if they have the same best box (SSD512) or if torchvision's matcher
+    leaves C without a box (SSD300 for COCO).
     """
     default_boxes = make_default_boxes(box_config)
     targets = jit_match(EXAMPLE, np.arange(1, 6, dtype=np.int32), default_boxes)
@@ -73,7 +74,7 @@ def test_match_equals_the_worked_example(box_config, positives, bipartite):
 
 
 def test_match_returns_the_offsets_of_the_worked_example():
-    """The offsets equal those of torchvision's BoxCoder and of ssd.pytorch; they are 0 for background."""
+    """The offsets equal those of torchvision's BoxCoder and of ssd.pytorch, and are 0 for background."""
     targets = jit_match(EXAMPLE, np.arange(1, 6, dtype=np.int32), make_default_boxes(config.SSD300_VOC_BOXES))
     np.testing.assert_allclose(targets.offsets[8261], (0.596583, -0.820302, -0.555358, 0.560360), atol=5e-6)
     np.testing.assert_allclose(targets.offsets[6251], (0.490143, 0.367607, -1.537964, 0.489361), atol=5e-6)
@@ -83,19 +84,20 @@ def test_match_returns_the_offsets_of_the_worked_example():
 @pytest.mark.parametrize(
     ("iou", "expected"),
     [
-        # Both compete for box 0: the higher IoU gets it, and the other object its second best, although below 0.5.
+        # Both objects overlap box 0 most. Object 0 has the higher IoU and gets it; object 1 gets its second best box,
+        # although that IoU is below 0.5.
         ([[0.9, 0.2, 0.1], [0.8, 0.3, 0.0]], [0, 1, -1]),
-        # A chain: object 2 takes box 0 from object 1, which takes box 1 from object 0, which takes box 2.
+        # In this chain, object 2 takes box 0 from object 1, which takes box 1 from object 0, which takes box 2.
         ([[0.0, 0.7, 0.1, 0.0], [0.8, 0.75, 0.0, 0.0], [0.9, 0.0, 0.0, 0.0]], [2, 1, 0, -1]),
-        # Ties go to the lower object and to the lower box.
+        # Among equal IoUs, the lower index of the box and of the object comes first.
         ([[0.4, 0.4, 0.4], [0.4, 0.4, 0.4]], [0, 1, -1]),
-        # The lower box has priority over the lower object: box 0 is assigned first.
+        # The index of the box is compared before that of the object: box 0 is assigned first.
         ([[0.0, 0.4, 0.4], [0.4, 0.4, 0.0]], [1, 0, -1]),
         # With more objects than boxes, some objects get none.
         ([[0.3], [0.5], [0.4]], [1]),
         # Box 1 is at the threshold and box 2 just below it.
         ([[0.9, 0.5, np.nextafter(np.float32(0.5), np.float32(0))]], [0, 0, -1]),
-        # Both objects have the same IoU above the threshold with box 2: the lower object gets it.
+        # Both objects have the same IoU above the threshold with box 2, which goes to the object of lower index.
         ([[0.9, 0.0, 0.6], [0.0, 0.9, 0.6]], [0, 1, 0]),
         # An IoU of 1e-6 does not count; a slightly higher one does.
         ([[1e-6, 0.0], [0.0, 1.1e-6]], [-1, 1]),
@@ -116,7 +118,7 @@ def test_assign_objects_with_threshold_zero_ignores_boxes_without_overlap():
 
 @pytest.mark.parametrize("levels", [2, 4, 1000])
 def test_assign_objects_equals_caffe_on_random_overlaps(levels):
-    """With few levels almost everything ties, and objects displace each other many times."""
+    """With few different IoUs, most pairs are equal, and objects displace each other many times."""
     rng = np.random.default_rng(levels)
     for _ in range(60):
         iou = (rng.integers(0, levels + 1, (6, 9)) / levels * (rng.random((6, 9)) < 0.7)).astype(np.float32)
@@ -124,7 +126,7 @@ def test_assign_objects_equals_caffe_on_random_overlaps(levels):
 
 
 def test_assign_objects_equals_caffe_on_long_chains_of_conflicts():
-    """All objects rank the boxes in the same order, so each round settles only one of them."""
+    """All objects rank the boxes in the same order, so each round determines the box of only one object."""
     g = 12
     iou = (1 - 0.02 * np.arange(g)[:, None] - 0.05 * np.arange(g)[None, :]).astype(np.float32)
     for rows in (iou, iou[::-1], np.repeat(iou[:1], g, axis=0)):
@@ -132,17 +134,17 @@ def test_assign_objects_equals_caffe_on_long_chains_of_conflicts():
 
 
 def random_scene(rng: np.random.Generator, g: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return objects, labels and default boxes on a grid of sixteenths.
+    """Return boxes of objects (xyxy), their labels, and default boxes (cxcywh), on a grid of sixteenths.
 
-    Areas are exact in float32, and many overlaps are equal. Some objects are copies of others, some have no area, and
-    some are padding, in any place.
+    So areas are exact in float32, and many IoUs are equal. Some objects are copies of others, some have no area, and
+    some rows, not only the last, are padding.
     """
     corners = np.sort(rng.integers(0, 17, (g + n, 2, 2)), axis=1).reshape(-1, 4) / 16
     gt, priors = corners[:g], corners[g:]
     copies = rng.random(g) < 0.3
     gt[copies] = gt[rng.integers(0, g, copies.sum())]
     labels = np.where(rng.random(g) < 0.7, rng.integers(1, 4, g), 0)
-    gt[labels == 0] *= rng.integers(0, 2)  # padding is usually zero, but need not be
+    gt[labels == 0] *= rng.integers(0, 2)  # the boxes of padding are zero in some scenes only
     cxcywh = np.concatenate([(priors[:, :2] + priors[:, 2:]) / 2, priors[:, 2:] - priors[:, :2]], axis=1)
     return gt.astype(np.float32), labels.astype(np.int32), cxcywh.astype(np.float32)
 
@@ -172,7 +174,7 @@ def test_match_equals_caffe_on_random_scenes(threshold):
 
 
 def test_match_under_vmap_equals_single_images():
-    """The images of the batch need different numbers of rounds."""
+    """The images of the batch need different numbers of rounds of proposals."""
     rng = np.random.default_rng(4)
     scenes = [random_scene(rng, g=7, n=40)[:2] for _ in range(8)]
     gt, labels = (np.stack(column) for column in zip(*scenes, strict=True))
@@ -183,7 +185,7 @@ def test_match_under_vmap_equals_single_images():
 
 
 def test_match_gives_every_object_a_default_box():
-    """64 objects of 7 px crowd together; ports in which objects overwrite each other lose some."""
+    """64 objects of 7 x 7 pixels lie close together. Ports in which objects overwrite each other lose some of them."""
     rng = np.random.default_rng(5)
     low = rng.uniform(0.4, 0.5, (64, 2))
     gt = np.concatenate([low, low + 0.024], axis=1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Greedy NMS against a plain loop, and on boxes whose result is known."""
+"""Tests of greedy non-maximum suppression against a plain loop, and on boxes whose result is known."""
 
 import itertools
 
@@ -48,7 +48,7 @@ def row_of_boxes(count, shift):
 
 
 def boxes_of_widths(*widths):
-    """Return boxes of height 1 from 0 to each width; the IoU of two is the ratio of their widths."""
+    """Return boxes of height 1 that extend from 0 to each width, so the IoU of two boxes is the ratio of widths."""
     return [[0, 0, width, 1] for width in widths]
 
 
@@ -64,7 +64,7 @@ def test_nms_equals_a_plain_loop(count, side, iou_threshold):
 
 
 def test_nms_with_max_outputs_equals_a_plain_loop():
-    # The limit is inside a block, at its end, and in a later block.
+    # The third limit is reached after several blocks of candidates.
     rng = np.random.default_rng(3)
     boxes, scores = random_boxes(rng, 601, 0.15), rng.uniform(0, 1, 601).astype(np.float32)
     expected = reference.greedy_nms(boxes.tolist(), scores, 0.45)
@@ -80,20 +80,21 @@ def test_nms_with_many_ties_equals_a_plain_loop():
 
 
 def test_nms_ignores_the_overlap_with_a_suppressed_box():
-    # Neighbours have an IoU of 0.7 / 1.3, others of 0.4 / 1.6: the first suppresses the second, so the third is kept.
+    # Neighbours have an IoU of 0.7 / 1.3, the first and the third box of 0.4 / 1.6. The first suppresses the second, so
+    # the third is kept.
     assert run_nms(row_of_boxes(3, 0.3), [0.9, 0.8, 0.7]) == [0, 2]
     assert run_nms(row_of_boxes(3, 0.3), [0.8, 0.9, 0.7]) == [1]
 
 
 def test_nms_of_a_long_chain_keeps_every_second_box():
-    # Each round settles one box, and the chain boxes_of_widths several blocks.
+    # Each round of the greedy algorithm determines only one box, and the chain extends over several blocks.
     scores = np.linspace(1, 0.1, 601)
     assert run_nms(row_of_boxes(601, 0.3), scores, max_outputs=601) == list(range(0, 601, 2))
     assert run_nms(row_of_boxes(601, 0.3), scores[::-1], max_outputs=601) == list(range(600, -1, -2))
 
 
 def test_nms_suppresses_across_blocks():
-    # The first box overlaps the last of 601; the others do not overlap.
+    # Only the first and the last of 601 boxes overlap.
     boxes = np.concatenate([row_of_boxes(600, 2), [[0, 0, 1, 0.9]]])
     assert run_nms(boxes, np.linspace(1, 0.1, 601), max_outputs=601) == list(range(600))
 
@@ -103,7 +104,7 @@ def test_nms_suppresses_across_blocks():
     [((2, 1), 0.5), ((20, 9), 0.45), ((1, 1), 1.0)],
 )
 def test_nms_does_not_suppress_at_exactly_the_threshold(widths, iou_threshold):
-    # The ratio and the threshold are rounded to the same float32.
+    # The ratio of widths and the threshold are rounded to the same float32.
     assert run_nms(boxes_of_widths(*widths), [0.9, 0.8], iou_threshold) == [0, 1]
     assert run_nms(
         boxes_of_widths(*widths), [0.9, 0.8], float(np.nextafter(np.float32(iou_threshold), np.float32(0)))
@@ -148,7 +149,7 @@ def test_nms_keeps_boxes_without_area():
 
 
 SHAPES = [(1, 1), (300, 4), (40, 9), (300, 1), (7, 200)]  # boxes, classes
-LEVELS = [None, 3, 1]  # number of different scores; None: all differ
+LEVELS = [None, 3, 1]  # number of different scores; None if all scores differ
 LIMITS = [(1.0, None), (0.1, None), (1.0, 25)]  # fraction of scores above 0, top_k
 FAST_CASES = [
     ((1, 1), None, (1.0, None)),
@@ -168,7 +169,10 @@ CASES = [
 
 @pytest.mark.parametrize(("shape", "levels", "limits"), CASES)
 def test_multiclass_nms_equals_a_plain_loop(shape, levels, limits):
-    """Blocks end among ties, within and between rows; there are few boxes with many classes, and the reverse."""
+    """In these cases, blocks end among equal scores, within a row and between rows.
+
+    There are few boxes with many classes, and many boxes with few classes.
+    """
     (count, classes), (share, top_k) = shape, limits
     rng = np.random.default_rng(count)
     boxes, scores = random_boxes(rng, count, 0.6), rng.uniform(0.01, 1, (count, classes)).astype(np.float32)
@@ -205,9 +209,8 @@ def test_multiclass_nms_treats_scores_at_the_threshold_and_nan_as_padding():
     assert run_multiclass_nms(row_of_boxes(4, 2), scores, score_threshold=0.25) == [(1, 1), (0, 0)]
     assert run_multiclass_nms(row_of_boxes(4, 2), scores) == [(1, 1), (0, 0), (0, 1), (1, 0), (3, 1), (3, 0)]
     for classes in (2, 150):  # XLA's maximum propagates NaN or drops it, depending on the shape
-        many_scores = np.where(
-            np.arange(600)[:, None] < 599, np.nan, np.linspace(0.2, 0.1, classes)
-        )  # more than a block
+        # The NaN fill more than one block.
+        many_scores = np.where(np.arange(600)[:, None] < 599, np.nan, np.linspace(0.2, 0.1, classes))
         assert run_multiclass_nms(row_of_boxes(600, 2), many_scores) == [(599, c) for c in range(min(classes, 100))]
 
 
@@ -217,7 +220,7 @@ def test_multiclass_nms_processes_a_box_of_many_classes_in_several_blocks():
 
 
 def test_nms_under_vmap_equals_single_images():
-    # One image is all padding, and one needs many blocks.
+    # One image has only padding, and one needs many blocks.
     rng = np.random.default_rng(2)
     boxes = np.stack([random_boxes(rng, 600, side) for side in (0.3, 0.3, 0.9)])
     scores = rng.uniform(0, 1, (3, 600)).astype(np.float32) * np.array([[1], [0], [1]], np.float32)

@@ -1,5 +1,5 @@
 """Layers that the networks in `ssd_jax.models` are built from.
 
-Each file holds one layer and imports nothing of the package but other layers. A layer belongs here when more than one
-module uses it, or when its code needs a derivation of its own.
+Each module holds one layer and imports nothing from `ssd_jax` but other layers. A layer belongs here if more than one
+module uses it, or if its code needs a derivation.
 """

@@ -1,7 +1,7 @@
-"""GroupNorm (Wu and He, 2018, arXiv 1803.08494), equal to Flax's and several times as fast on a CPU.
+"""GroupNorm (Wu and He, 2018, arXiv 1803.08494), equal to Flax's `nn.GroupNorm` and several times as fast on a CPU.
 
-Most of its cost are sums over pixels, which XLA's CPU compiler does not vectorise when it reduces rows and columns at
-once. So `_sum_pixels` sums in two steps, and the gradient is written out so that it needs only two sums.
+It spends most of its time in sums over pixels, which XLA's CPU compiler does not vectorise if rows and columns are
+reduced at once. So `_sum_pixels` sums in two steps, and the gradient is written by hand so that it needs only two sums.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ Residuals = tuple[Array, Array, Array, Array]
 
 
 def _sum_pixels(x: Float32[Array, "b h w c"]) -> Float32[Array, "b c"]:
-    """Sum over rows first: that adds whole rows, which are contiguous, to each other."""
+    """Return the sum over all pixels. Whole rows are added first, because the numbers of a row are contiguous."""
     b, h, w, c = x.shape
     # Without the barrier, the compiler merges the two reductions again.
     rows = jax.lax.optimization_barrier(x.reshape(b, h, w * c).sum(1))
@@ -25,7 +25,7 @@ def _sum_pixels(x: Float32[Array, "b h w c"]) -> Float32[Array, "b c"]:
 
 
 def _mean_of_group(per_channel: Float32[Array, "b c"], pixels: int, group_size: int) -> Float32[Array, "b c"]:
-    """Turn sums over pixels into means over groups, repeated for each channel of a group."""
+    """Return the mean of each group, repeated for each of its channels, given the sum over pixels of each channel."""
     b, c = per_channel.shape
     sums = per_channel.reshape(b, c // group_size, group_size).sum(-1) / (pixels * group_size)
     return jnp.repeat(sums, group_size, axis=1)
@@ -45,8 +45,8 @@ def _forward(
 ) -> tuple[Float32[Array, "b h w c"], Residuals]:
     pixels = x.shape[1] * x.shape[2]
     mean = _mean_of_group(_sum_pixels(x), pixels, group_size)
-    # The difference loses precision if the mean is large compared with the standard deviation. Inputs are outputs of
-    # convolutions with standardized kernels, whose mean is close to zero.
+    # The difference loses precision if the mean is large compared with the standard deviation. Here the mean is close
+    # to zero, because the inputs come from convolutions with standardized kernels.
     variance = _mean_of_group(_sum_pixels(x * x), pixels, group_size) - mean * mean
     inverse = jax.lax.rsqrt(jnp.maximum(variance, 0) + EPS)
     y = x * _broadcast_over_pixels(inverse * scale) + _broadcast_over_pixels(bias - mean * inverse * scale)
@@ -54,10 +54,10 @@ def _forward(
 
 
 def _backward(group_size: int, residuals: Residuals, g: Float32[Array, "b h w c"]) -> tuple[Array, Array, Array]:
-    """Return the gradients of x, scale and bias.
+    """Return the gradients with respect to x, scale and bias.
 
-    With z = (x - mean) * inverse and h = g * scale, the gradient of x is
-    dx = inverse * (h - mean(h) - z * mean(h * z)).
+    With z = (x - mean) * inverse and h = g * scale, the gradient with respect to x is
+    dx = inverse * (h - mean(h) - z * mean(h * z)), where the means are those of a group.
     """
     x, scale, mean, inverse = residuals
     pixels = x.shape[1] * x.shape[2]
@@ -78,11 +78,12 @@ _normalise.defvjp(_forward, _backward)
 
 
 class GroupNorm(nn.Module):
-    r"""GroupNorm over pixels and the channels of a group, with statistics in float32.
+    r"""Group normalisation, with mean and variance computed in float32.
 
     $$y = \frac{x - \mathrm{mean}}{\sqrt{\mathrm{variance} + \epsilon}} \cdot scale + bias$$
 
-    Mean and variance are those of an image and a group; scale and bias are learned per channel.
+    Mean and variance are computed over all pixels and the channels of one group, for each image separately. Scale and
+    bias are learned for each channel.
     """
 
     group_size: int

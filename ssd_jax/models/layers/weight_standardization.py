@@ -1,8 +1,8 @@
-"""Weight standardization: convolutions for training from scratch, whose kernels have mean zero.
+"""Weight standardization: convolutions whose kernels have mean zero, for training from scratch.
 
-Every feature is positive after a ReLU. The common part of the features then dominates the output of a convolution, and
-an optimizer that takes steps of equal length for each weight, as Adam does, changes this part much faster than anything
-that tells one location from another. Kernels of mean zero ignore the common part.
+After a ReLU, no feature is negative. What all features have in common then dominates the output of a convolution. An
+optimizer that takes steps of equal size for every weight, such as Adam, changes this common part much faster than the
+differences between locations. Kernels with mean zero ignore the common part.
 
 Qiao, Wang, Liu, Shen and Yuille, Micro-Batch Training with Batch-Channel Normalization and Weight Standardization, 2019
 (arXiv 1903.10520).
@@ -22,12 +22,15 @@ _EPS = 1e-8
 
 
 def center(kernel: Float[Array, "h w i o"]) -> Float[Array, "h w i o"]:
-    """Subtract the mean of the kernel of each output channel."""
+    """Return the kernel minus its mean, for each output channel."""
     return kernel - kernel.mean((0, 1, 2), keepdims=True)
 
 
 def standardize(kernel: Float[Array, "h w i o"]) -> Float[Array, "h w i o"]:
-    """Give the kernel of each output channel mean zero and variance 1 / fan_in, which keeps the scale of the input."""
+    """Return the kernel with mean zero and variance 1 / fan_in for each output channel.
+
+    A convolution with this kernel keeps the scale of its input.
+    """
     kernel = center(kernel)
     return kernel / jnp.sqrt((kernel**2).sum((0, 1, 2), keepdims=True) + _EPS)
 
@@ -38,7 +41,7 @@ def standardized_conv(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Arr
 
 
 def centered_conv(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
-    """Convolve with a centered kernel. Its scale is left as it is, as predictors have to learn it."""
+    """Convolve with a centered kernel. The scale of the kernel is not changed, because predictors have to learn it."""
     return jax.lax.conv_general_dilated(x, _in_float32(center, kernel), *args, **kwargs)
 
 

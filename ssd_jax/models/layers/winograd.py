@@ -1,15 +1,15 @@
-"""Winograd's F(2x2, 3x3): 3x3 convolutions with 16 products for each 2x2 outputs instead of 36.
+"""Winograd's F(2x2, 3x3): 3x3 convolutions that compute each 2x2 outputs with 16 instead of 36 products.
 
-On a CPU, the widest layers are limited by arithmetic and become faster; on other platforms nothing changes. The result
-differs from that of the plain sum by rounding: in float32, by about 1e-6 of the largest output. It is kept because
-imported networks of full width gain from it in detection and in fine-tuning on a CPU: layers take 0.57 to 0.61 of the
-time (see `MIN_SAVING`), and docs/performance.md has whole networks.
+On a CPU, the widest layers are limited by arithmetic and become faster; on other platforms, nothing changes. The result
+differs from that of the plain sum by rounding: in float32, by about 1e-6 of the largest output. Imported networks of
+full width gain from it in detection and in fine-tuning on a CPU: layers take 0.57 to 0.61 of the time (see
+`MIN_SAVING`). docs/performance.md has the times of whole networks.
 
 Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016 (arXiv 1509.09308), section 4.1. The letters are
 those of the paper: with U the transformed kernel and V the transformed 4x4 tiles of the input, a tile of the output is
-A^T [sum over channels of U * V] A. The gradients have the same form: the gradient of the input is such a convolution
-with the kernel rotated by 180 degrees, and the gradient of the kernel is a sum over tiles of V times the transformed
-gradient of the output.
+A^T [sum over channels of U * V] A. The gradients have the same form. The gradient with respect to the input is such a
+convolution of the output gradient, with the kernel rotated by 180 degrees. The gradient with respect to the kernel is a
+sum over tiles of V times the transformed output gradient.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,18 +21,21 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Float32
 
-# Minimum number of products saved per number that the transforms move, c * d / (c + d), for c to d channels. With 4
-# images on two cores, the forward pass and both gradients took 0.57 of the time of the plain convolution for 256 to 256
-# channels of 75 x 75 pixels (128), 0.61 for 512 to 512 of 38 x 38 (256), and as long for 128 to 128 of 150 x 150 (64).
+# Winograd's algorithm is used for a convolution of c to d channels if c * d / (c + d) is at least this number: the
+# number of products that it saves for each number that its transforms move. With 4 images on two cores, the forward
+# pass and both gradients took 0.57 of the time of the plain convolution for 256 to 256 channels of 75 x 75 pixels,
+# where the quotient is 128; 0.61 for 512 to 512 channels of 38 x 38 pixels (256); and as long for 128 to 128 channels
+# of 150 x 150 pixels (64).
 MIN_SAVING = 80
 
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
 _KERNEL = np.kron(_G, _G)  # (16, 9), transforms 3x3 kernels to 4x4
+# Arrays with one entry of every (transformed) tile each, usually 16 for the entries of 4x4 tiles.
 Terms = list[Array]
 
 
 def conv(x: Array, kernel: Array, strides: Sequence[int], padding: Any, **options: Any) -> Array:
-    """Convolve by Winograd's algorithm where it is faster, or else by `lax.conv_general_dilated`.
+    """Convolve by Winograd's algorithm if it is faster, otherwise by `lax.conv_general_dilated`.
 
     Use it as `nn.Conv(conv_general_dilated=conv)`. The layouts are NHWC and HWIO.
     """
@@ -57,7 +60,7 @@ def conv(x: Array, kernel: Array, strides: Sequence[int], padding: Any, **option
 def conv3x3(x: Float32[Array, "b h w c"], kernel: Float32[Array, "3 3 c d"]) -> Float32[Array, "b h w d"]:
     """Convolve with stride 1 and one pixel of zero padding, by Winograd's algorithm.
 
-    It processes one image at a time, so that intermediate results stay in the processor's cache.
+    Images are processed one at a time, so that intermediate results stay in the cache of the processor.
     """
     # Without the barrier, XLA transforms the kernels of all layers first and keeps them in memory.
     x, kernel = lax.optimization_barrier((x, kernel))
@@ -85,7 +88,7 @@ def _backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     c, d = kernel.shape[2:]
     transformed, _ = lax.scan(add_image, jnp.zeros((16, c, d), jnp.float32), (x, g))
     kernel_gradient = (jnp.asarray(_KERNEL.T) @ transformed.reshape(16, c * d)).reshape(kernel.shape)
-    # The barrier makes XLA compute the gradient of the kernel first, after which x can be freed.
+    # The barrier makes XLA compute the kernel gradient first, after which the memory of x can be freed.
     kernel_gradient, g = lax.optimization_barrier((kernel_gradient, g))
     return conv3x3(g, kernel[::-1, ::-1].swapaxes(2, 3)), kernel_gradient
 
@@ -94,13 +97,13 @@ conv3x3.defvjp(_forward, _backward)
 
 
 def _transform_kernel(kernel: Float[Array, "3 3 c d"]) -> Float[Array, "16 c d"]:
-    """Return U = G g G^T."""
+    """Return the transformed kernel U = G g G^T, 16 matrices of weights from c to d channels."""
     c, d = kernel.shape[2:]
     return (jnp.asarray(_KERNEL) @ kernel.reshape(9, c * d)).reshape(16, c, d)
 
 
 def _input_terms(x: Float[Array, "h w c"]) -> Terms:
-    """Return V = B^T d B of the 4x4 tiles d, which are two pixels apart."""
+    """Return the 16 entries of V = B^T d B for the 4x4 tiles d of the input, whose corners are two pixels apart."""
     h, w, _ = x.shape
     x = jnp.pad(x, ((1, 1 + h % 2), (1, 1 + w % 2), (0, 0)))
 
@@ -113,7 +116,10 @@ def _input_terms(x: Float[Array, "h w c"]) -> Terms:
 
 
 def _output_terms(g: Float[Array, "h w d"]) -> Terms:
-    """Return A g A^T of the 2x2 tiles g: the transpose of `_output_from_products`."""
+    """Return the 16 entries of A g A^T for the 2x2 tiles g of the output gradient.
+
+    This is the transpose of `_output_from_products`.
+    """
     h, w, _ = g.shape
     g = jnp.pad(g, ((0, h % 2), (0, w % 2), (0, 0)))
 
@@ -124,12 +130,15 @@ def _output_terms(g: Float[Array, "h w d"]) -> Terms:
 
 
 def _flatten_tiles(term: Float[Array, "rows columns c"]) -> Float[Array, "n c"]:
-    """Flatten the tiles of a term. The barrier keeps XLA from computing the term inside the loops of the product."""
+    """Return a term as a matrix with a row for each tile.
+
+    The barrier keeps XLA from computing the term inside the loops of the following product.
+    """
     return lax.optimization_barrier(term.reshape(-1, term.shape[-1]))
 
 
 def _output_from_products(products: Terms, shape: tuple[int, ...]) -> Float[Array, "h w d"]:
-    """Return Y = A^T m A."""
+    """Return the output Y = A^T m A from the 16 entries of the tiles m, cropped to the given height and width."""
     h, w, _ = shape
     rows, columns = (h + 1) // 2, (w + 1) // 2
     m = [lax.optimization_barrier(product).reshape(rows, columns, -1) for product in products]

@@ -1,4 +1,4 @@
-"""GroupNorm against its formula in float64, and its hand-written gradient against that of Flax."""
+"""Tests of GroupNorm against its formula in float64, and of its hand-written gradient against that of Flax."""
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ from ssd_jax.models.layers.group_norm import GroupNorm
 
 
 def group_norm_loop(x: np.ndarray, scale: np.ndarray, bias: np.ndarray, group_size: int) -> np.ndarray:
-    """Normalise one group after the other, in float64."""
+    """Return the normalised input, computed in float64, one group after the other."""
     x, y = x.astype(np.float64), np.empty(x.shape)
     for image in range(x.shape[0]):
         for start in range(0, x.shape[-1], group_size):

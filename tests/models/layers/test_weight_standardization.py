@@ -1,4 +1,4 @@
-"""Standardized and centered convolutions against their definition in float64 numpy."""
+"""Tests of standardized and centered convolutions against their definition, computed with NumPy in float64."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ def centered_kernel(kernel: np.ndarray) -> np.ndarray:
 
 
 def standardized_kernel(kernel: np.ndarray) -> np.ndarray:
-    """Mean zero and variance 1 / 36 of 36 numbers: their squares add up to 1."""
+    """Return the kernel with mean zero and variance 1 / 36. The squares of its 36 numbers then add up to 1."""
     return np.stack([k / np.linalg.norm(k) for k in np.moveaxis(centered_kernel(kernel), -1, 0)], axis=-1)
 
 

@@ -1,4 +1,4 @@
-"""Winograd's convolution against plain loops over nine taps in float64, and the conditions for its use."""
+"""Tests of Winograd's convolution against plain loops in float64, and of the conditions for its use."""
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ def test_conv3x3_equals_a_plain_loop(shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_conv3x3_gradients_equal_a_plain_loop(shape):
-    """<g, conv(x, k)> is linear in x and in k, so entry i of a gradient is its value for unit vector i."""
+    """The sum of g * conv(x, k) is linear in x and in k, so entry i of a gradient is its value for unit vector i."""
     x, kernel, g = random_array(*shape, 2), random_array(3, 3, 2, 3), random_array(*shape, 3)
 
     @jax.jit
@@ -65,7 +65,7 @@ def test_conv3x3_gradients_equal_a_plain_loop(shape):
 def uses_winograd(
     x: tuple[int, ...], kernel: tuple[int, ...], strides=(1, 1), padding=((1, 1), (1, 1)), **options
 ) -> bool:
-    """Return whether the program for a CPU has no convolution in it."""
+    """Return whether the program for a CPU contains no plain convolution."""
     dtype = options.pop("dtype", jnp.float32)
     arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape in (x, kernel)]
     lowered = jax.jit(lambda x, k: winograd.conv(x, k, strides, padding, **(OPTIONS | options))).lower(*arrays)
