@@ -1,6 +1,6 @@
-"""Slow and obvious oracles: plain numpy and Python loops.
+"""Slow and simple reference implementations in plain Python and NumPy, which tests compare the package with.
 
-They were written from the paper and from descriptions of the reference code, and share nothing with the package.
+They were written from the paper and from descriptions of the reference code, and share no code with the package.
 """
 
 import colorsys
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def box_iou(a, b):
-    """Return the Jaccard overlap of two xyxy boxes, without adding 1 to widths and heights."""
+    """Return the IoU of two xyxy boxes, without adding 1 to widths and heights."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
         return 0.0
@@ -20,7 +20,7 @@ def box_iou(a, b):
 
 
 def prior_boxes(image_size, feature_maps, min_sizes, max_sizes, aspect_ratios, steps):
-    """Return the boxes (cxcywh) of Caffe's PriorBox layer with flip and without clip, by nested loops."""
+    """Return the boxes (cxcywh, normalised) of Caffe's PriorBox layer with flip and without clip."""
     boxes = []
     for cells, low, high, ratios, step in zip(feature_maps, min_sizes, max_sizes, aspect_ratios, steps, strict=True):
         for row in range(cells):
@@ -40,7 +40,7 @@ def prior_boxes(image_size, feature_maps, min_sizes, max_sizes, aspect_ratios, s
 
 
 def greedy_match(iou, threshold):
-    """Apply Caffe's MatchBBox to a (g, n) matrix and return the object of each box, -1 for none."""
+    """Return the object that Caffe's MatchBBox matches to each of n boxes, -1 for none, given the IoU matrix (g, n)."""
     g, n = len(iou), len(iou[0])
     match = [-1] * n
     free = list(range(g))
@@ -68,7 +68,7 @@ def greedy_match(iou, threshold):
 
 
 def hard_negatives(background_loss, positive, ratio, min_negatives):
-    """Return the indices of the chosen negatives: the first by descending loss, then by index."""
+    """Return the set of indices of the negatives in the loss, chosen by descending loss and then by ascending index."""
     candidates = sorted((-loss, i) for i, loss in enumerate(background_loss) if not positive[i])
     count = max(int(ratio * sum(map(bool, positive)) // 1), min_negatives)
     return {i for _, i in candidates[:count]}
@@ -80,7 +80,7 @@ def softmax_cross_entropy(logits, label):
 
 
 def multibox_loss(offsets, logits, target_offsets, labels, ratio, min_negatives, location_weight):
-    """Return (total, loc, conf, N) in float64, computed one box after the other."""
+    """Return the total loss, the localisation loss, the confidence loss and the number of positives, in float64."""
     loc = conf = 0.0
     positives = 0
     for b in range(len(labels)):
@@ -104,7 +104,7 @@ def multibox_loss(offsets, logits, target_offsets, labels, ratio, min_negatives,
 
 
 def greedy_nms(boxes, scores, iou_threshold):
-    """Return the kept indices in order, as Caffe's ApplyNMSFast does. Scores of 0 and below are ignored."""
+    """Return the indices of the boxes that Caffe's ApplyNMSFast keeps, by descending score. Scores <= 0 are ignored."""
     candidates = sorted((i for i in range(len(scores)) if scores[i] > 0), key=lambda i: -scores[i])  # stable
     kept = []
     for i in candidates:
@@ -114,7 +114,10 @@ def greedy_nms(boxes, scores, iou_threshold):
 
 
 def greedy_multiclass_nms(boxes, scores, iou_threshold, top_k=None, eligible=None):
-    """Return the kept pairs (box, class) by descending score, ties by box, then by class. scores: (boxes, classes)."""
+    """Return the kept pairs (box index, class) in order of descending score, then of box index, then of class.
+
+    `scores` has a row for each box and a column for each class.
+    """
     pairs = [(i, c) for i, row in enumerate(scores) for c, score in enumerate(row) if score > 0]
     kept, entered = [], [0] * len(scores[0])
     for i, c in sorted(pairs, key=lambda pair: -scores[pair[0]][pair[1]]):  # stable
@@ -127,7 +130,10 @@ def greedy_multiclass_nms(boxes, scores, iou_threshold, top_k=None, eligible=Non
 
 
 def detection_output(offsets, logits, default_boxes, variances, score_threshold, top_k, iou_threshold, keep_top_k):
-    """Return Caffe's DetectionOutput of one image: (score, label, box), ordered by score, box index and label."""
+    """Return the detections of Caffe's DetectionOutput layer in one image as a list of (score, label, box).
+
+    They are in order of descending score, then of box index, then of label.
+    """
     boxes, scores = [], []
     for (tx, ty, tw, th), (cx, cy, w, h) in zip(offsets.tolist(), default_boxes.tolist(), strict=True):
         cx, cy = cx + tx * variances[0] * w, cy + ty * variances[1] * h
@@ -146,9 +152,9 @@ def detection_output(offsets, logits, default_boxes, variances, score_threshold,
 
 
 def decode_with_scale_bounds(offsets, default_boxes, low, high):
-    """Decode as torchvision's BoxCoder and mmdetection's DeltaXYWHBBoxCoder do, with variances 0.1 and 0.2.
+    """Return boxes (xyxy) decoded as in torchvision's BoxCoder and mmdetection's DeltaXYWHBBoxCoder.
 
-    The logarithms of the scales are clipped to two bounds, and corners are clipped to the image.
+    The variances are 0.1 and 0.2. The logarithms of the scales are clipped to [low, high], the corners to the image.
     """
     boxes = []
     for (tx, ty, tw, th), (cx, cy, w, h) in zip(offsets.tolist(), default_boxes.tolist(), strict=True):
@@ -160,7 +166,10 @@ def decode_with_scale_bounds(offsets, default_boxes, low, high):
 
 
 def torchvision_batched_nms(candidates, iou_threshold, limit):
-    """Apply batched_nms to (score, label, box index, box); ties are ordered by index and label."""
+    """Return the candidates (score, label, box index, box) that torchvision's batched_nms keeps, at most `limit`.
+
+    They are in order of descending score, then of box index, then of label.
+    """
     kept = []
     for label in sorted({label for _, label, _, _ in candidates}):
         same_label = sorted((c for c in candidates if c[1] == label), key=lambda c: (-c[0], c[2]))
@@ -175,7 +184,7 @@ def softmax(row):
 
 
 def torchvision_detections(offsets, logits, default_boxes, threshold, top_k, iou_threshold, limit):
-    """Return torchvision's SSD.postprocess_detections: a list of (score, label, box index, box)."""
+    """Return the detections of torchvision's SSD.postprocess_detections as a list of (score, label, box index, box)."""
     boxes = decode_with_scale_bounds(offsets, default_boxes, -np.inf, np.log(1000 / 16))
     scores = [softmax(row) for row in logits]
     candidates = []
@@ -187,7 +196,10 @@ def torchvision_detections(offsets, logits, default_boxes, threshold, top_k, iou
 
 
 def mmdetection_detections(offsets, logits, default_boxes, boxes_per_map, threshold, nms_pre, iou_threshold, limit):
-    """Return mmdetection's BaseDenseHead._predict_by_feat_single with min_bbox_size 0. Class 0 is background."""
+    """Return the detections of mmdetection as a list of (score, label, box index, box).
+
+    They are those of BaseDenseHead._predict_by_feat_single with min_bbox_size 0, but class 0 is background.
+    """
     boxes = decode_with_scale_bounds(offsets, default_boxes, -np.log(1000 / 16), np.log(1000 / 16))
     candidates, start = [], 0
     for count in boxes_per_map:
@@ -206,7 +218,10 @@ def mmdetection_detections(offsets, logits, default_boxes, boxes_per_map, thresh
 
 
 def sample_patch(rng, scale_range, ratio_range):
-    """Draw a patch as Caffe's SampleBBox, without the clamp that turns every patch into the whole image."""
+    """Return a random patch (xyxy, normalised) as drawn by Caffe's SampleBBox.
+
+    One limit of the Caffe code is left out, because it would turn every patch into the whole image.
+    """
     scale = rng.uniform(*scale_range)
     ratio = rng.uniform(*ratio_range)
     ratio = max(ratio, scale**2)
@@ -217,7 +232,7 @@ def sample_patch(rng, scale_range, ratio_range):
 
 
 def sample_patches(rng, boxes, min_overlaps, trials, scale_range, ratio_range):
-    """Draw patches as Caffe's GenerateBatchSamples with the samplers of ssd_pascal.py, one after the other."""
+    """Return the whole image and random patches as in Caffe's GenerateBatchSamples, with samplers of ssd_pascal.py."""
     samples = [(0.0, 0.0, 1.0, 1.0)]
     for low, high in [(overlap, 1e9) for overlap in min_overlaps] + [(-1e9, 1.0)]:
         for _ in range(trials):
@@ -229,7 +244,10 @@ def sample_patches(rng, boxes, min_overlaps, trials, scale_range, ratio_range):
 
 
 def crop_annotation(boxes, labels, window):
-    """Crop (box, label) pairs to a window as Caffe's TransformAnnotation with the CENTER rule, by loops."""
+    """Return boxes and labels cropped to a window as by Caffe's TransformAnnotation with the CENTER rule.
+
+    Boxes are in coordinates of the window. A dropped box and its label are 0.
+    """
     left, top, right, bottom = window
     cropped = []
     for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):
@@ -244,7 +262,7 @@ def crop_annotation(boxes, labels, window):
 
 
 def expand_image(image, height, width, top, left, fill):
-    """Place the image on a canvas of the mean at whole pixels, as Caffe's ExpandImage."""
+    """Return a canvas of the colour `fill` with the image at row `top` and column `left`, as in Caffe's ExpandImage."""
     canvas = np.empty((height, width, 3))
     canvas[:] = fill
     canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
@@ -252,7 +270,7 @@ def expand_image(image, height, width, top, left, fill):
 
 
 def bilinear(image, y, x):
-    """Return the image at one position in pixels, with pixel centres at whole numbers."""
+    """Return the pixel value at (y, x), interpolated bilinearly. Pixel centres are at integer coordinates."""
     y0, x0 = int(np.floor(y)), int(np.floor(x))
     y1, x1 = min(y0 + 1, image.shape[0] - 1), min(x0 + 1, image.shape[1] - 1)
     top = image[y0, x0] * (1 - (x - x0)) + image[y0, x1] * (x - x0)
@@ -261,7 +279,7 @@ def bilinear(image, y, x):
 
 
 def cv2_resize(image, size):
-    """Resize floats to size x size as cv2.resize with INTER_LINEAR, one pixel after the other."""
+    """Return the image resized to size x size, in floats, as by cv2.resize with INTER_LINEAR."""
     height, width = image.shape[:2]
     out = np.empty((size, size, 3))
     for i in range(size):
@@ -273,14 +291,14 @@ def cv2_resize(image, size):
 
 
 def distort_pixel(rgb, brightness, contrast, saturation, hue, contrast_first, channel_order):
-    """Apply Caffe's ApplyDistort to one pixel with Python's colorsys, without rounding."""
+    """Return one RGB pixel after Caffe's ApplyDistort, computed with Python's colorsys and without rounding."""
 
     def saturate(values):
         return [min(max(v, 0.0), 255.0) for v in values]
 
     def in_hsv(values, change):
         h, s, v = colorsys.rgb_to_hsv(*(x / 255 for x in values))
-        # In 8 bits, OpenCV has H in 0 to 180 and S in 0 to 255; both are clipped to 0 to 255.
+        # In 8 bits, OpenCV scales H to 0 to 180 and S to 0 to 255. Both are clipped to 0 to 255.
         h, s = change(h * 180, s * 255)
         (h,), (s,) = saturate([h]), saturate([s])
         return [x * 255 for x in colorsys.hsv_to_rgb(h % 180 / 180, s / 255, v)]
@@ -303,7 +321,7 @@ def distort_pixel(rgb, brightness, contrast, saturation, hue, contrast_first, ch
 
 
 def voc_iou(a, b):
-    """Return the IoU of two boxes in pixels, whose last pixel is included, as in VOCevaldet.m."""
+    """Return the IoU of two boxes (xyxy, pixels) as in VOCevaldet.m, where x2 and y2 are the last pixel in the box."""
     iw = min(a[2], b[2]) - max(a[0], b[0]) + 1
     ih = min(a[3], b[3]) - max(a[1], b[1]) + 1
     if iw <= 0 or ih <= 0:
@@ -313,9 +331,9 @@ def voc_iou(a, b):
 
 
 def voc_precision_recall(detections, ground_truth, iou_threshold):
-    """Compute precision and recall as VOCevaldet.m.
+    """Return the lists of precision and recall after each detection, by descending score, as in VOCevaldet.m.
 
-    detections: a list of (box, score) per image; ground_truth: a list of (box, difficult) per image.
+    For each image, `detections` has a list of (box, score), and `ground_truth` a list of (box, difficult).
     """
     npos = sum(not difficult for image in ground_truth for _, difficult in image)
     flat = [(score, image, box) for image, boxes in enumerate(detections) for box, score in boxes]
@@ -344,7 +362,7 @@ def voc_precision_recall(detections, ground_truth, iou_threshold):
 
 
 def voc_ap(precision, recall, eleven_point):
-    """Compute the average precision as VOCap.m of 2007 (eleven points, those of numpy) or of 2012."""
+    """Return the average precision as in VOCap.m of 2007, at the points np.arange(0, 1.1, 0.1), or of 2012, as an area."""
     if eleven_point:
         ap = 0.0
         for point in np.arange(0, 1.1, 0.1):
@@ -358,7 +376,10 @@ def voc_ap(precision, recall, eleven_point):
 
 
 def classify_detections(boxes, scores, labels, gt_boxes, gt_labels, ignored, score, iou_threshold):
-    """Classify the detections from a score up, best first, and list the missed objects, in plain loops."""
+    """Return the outcomes (index, type, matched object or None) of the detections, and the indices of missed objects.
+
+    Only detections with at least the given score count. They are in order of descending score.
+    """
     taken = [False] * len(gt_boxes)
     outcomes = []
     for i in sorted((i for i in range(len(scores)) if scores[i] >= score), key=lambda i: -scores[i]):  # stable

@@ -1,6 +1,6 @@
-"""torchvision's ssd300_vgg16 without torch: random weights, the names of its parameters, and its config.
+"""torchvision's ssd300_vgg16 described without torch: its parameters with random values, and its settings as a config.
 
-Written from torchvision/models/detection/ssd.py (0.29.1), independently of `ssd_jax.weights`.
+This module was written from torchvision/models/detection/ssd.py (0.29.1), independently of `ssd_jax.weights`.
 """
 
 import dataclasses
@@ -14,9 +14,9 @@ from ssd_jax.config import SSD300_COCO_BOXES, Config, Data, Detect, Model
 
 StateDict = dict[str, np.ndarray]
 CLASSES = 91
-"""COCO's category ids and background."""
+"""Number of classes: the category ids of COCO, 1 to 90, and background."""
 
-# Name of the layer: prefix of torchvision's keys, input channels, output channels, kernel size.
+# For each layer: prefix of torchvision's keys, input channels, output channels, side of the kernel.
 LAYERS: dict[str, tuple[str, int, int, int]] = {
     "vgg/conv1_1": ("backbone.features.0", 3, 64, 3),
     "vgg/conv1_2": ("backbone.features.2", 64, 64, 3),
@@ -43,7 +43,7 @@ LAYERS: dict[str, tuple[str, int, int, int]] = {
     "conv9_2": ("backbone.extra.4.2", 128, 256, 3),
 }
 L2_NORM = "backbone.scale_weight"
-# Name of the feature map: channels, default boxes per cell.
+# For each feature map: channels, default boxes per cell.
 FEATURE_MAPS = {
     "conv4_3_norm": (512, 4),
     "fc7": (1024, 6),
@@ -53,13 +53,13 @@ FEATURE_MAPS = {
     "conv9_2": (256, 4),
 }
 
-# Inputs of tests/assets/golden/torchvision_ssd300.npz: seeds; seed, height and width of images.
+# Inputs of tests/assets/golden/torchvision_ssd300.npz: seeds, and the seed, height and width of images.
 GOLDEN_WEIGHTS_SEED, GOLDEN_SCENE_SEED = 0, 1
 GOLDEN_IMAGE, GOLDEN_DETECTION_IMAGE = (1, 300, 300), (2, 413, 517)
 
 
 def layers() -> dict[str, tuple[str, int, int, int]]:
-    """Return LAYERS and the predictors."""
+    """Return the layers of `LAYERS` and the predictors, in the same form."""
     heads = {}
     for k, (name, (channels, boxes)) in enumerate(FEATURE_MAPS.items()):
         heads[f"{name}_mbox_loc"] = (f"head.regression_head.module_list.{k}", channels, 4 * boxes, 3)
@@ -68,10 +68,11 @@ def layers() -> dict[str, tuple[str, int, int, int]]:
 
 
 def random_state_dict(seed: int) -> StateDict:
-    """Return weights that keep the scale of activations; logits have a spread of about two, offsets of one.
+    """Return random weights with torchvision's keys and shapes.
 
-    The streams of RandomState never change (NumPy's policy, NEP 19), and uniform numbers are made from bits by exact
-    arithmetic, so the numbers are the same on every machine.
+    They keep the scale of activations. Logits have a standard deviation of about two, offsets of about one. The weights
+    are the same on every machine: RandomState never changes (NumPy's policy, NEP 19), and uniform numbers are made from
+    bits by exact arithmetic.
     """
     random = np.random.RandomState(seed)
 
@@ -80,7 +81,7 @@ def random_state_dict(seed: int) -> StateDict:
 
     state = {L2_NORM: (15 + uniform(5.0, 512)).astype(np.float32)}
     for name, (stem, inputs, outputs, side) in layers().items():
-        # He's variance, 2 / fan-in, before a ReLU. The inputs of conv1_1 are pixels with a spread of about 64.
+        # He's variance is 2 / fan-in. The inputs of conv1_1 are pixels with a standard deviation of about 64.
         gain = {"vgg/conv1_1": 2 / 64**2}.get(name, 1 if name.endswith("_loc") else 2)
         state[f"{stem}.weight"] = uniform(math.sqrt(3 * gain / (inputs * side**2)), outputs, inputs, side, side)
         state[f"{stem}.bias"] = uniform(0.2, outputs)
@@ -88,7 +89,7 @@ def random_state_dict(seed: int) -> StateDict:
 
 
 def to_params(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return parameters nested as by `SSD.init`, with kernels (row, column, in, out)."""
+    """Return the parameters of `SSD` for torchvision's weights, with kernels in the order (row, column, in, out)."""
     params: dict[str, Any] = {"vgg": {}, "conv4_3_norm": {"scale": state[L2_NORM]}}
     for name, (stem, *_) in layers().items():
         kernel = np.ascontiguousarray(state[f"{stem}.weight"].transpose(2, 3, 1, 0))
@@ -98,7 +99,10 @@ def to_params(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def random_image(seed: int, height: int, width: int) -> np.ndarray:
-    """Return an image of overlaid patches of three sizes. Integer arithmetic makes it the same on every machine."""
+    """Return a random RGB image (height, width, 3), uint8: the weighted mean of patches of three sizes.
+
+    It is computed in integers, so it is the same on every machine.
+    """
     random = np.random.RandomState(seed)
     image = np.zeros((height, width, 3), np.int64)
     for side, weight in ((64, 4), (16, 2), (1, 1)):
@@ -113,7 +117,10 @@ def random_rows(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def random_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return boxes (xyxy, pixels) and labels in an image of 300 pixels, one of the size of each map's boxes."""
+    """Return boxes (xyxy, pixels) and labels of six random objects in an image of 300 x 300 pixels.
+
+    Each object has about the size of the default boxes of another feature map.
+    """
     random = np.random.RandomState(seed)
     sides = np.array([20, 40, 100, 150, 210, 270])[:, None] * (0.9 + 0.2 * random.random_sample((6, 2)))
     corner = (300 - sides) * random.random_sample((6, 2))
@@ -127,7 +134,7 @@ def torchvision_config() -> Config:
         model=Model(
             class_names=tuple(str(label) for label in range(1, CLASSES)),
             default_boxes=dataclasses.replace(SSD300_COCO_BOXES, clip="sizes"),
-            # image_mean times 255; image_std is 1 / 255.
+            # This is image_mean times 255. image_std is 1 / 255, which leaves the scale 0 to 255.
             mean=(0.48235 * 255, 0.45882 * 255, 0.40784 * 255),
         ),
         data=Data(max_image_size=640),
@@ -138,9 +145,15 @@ def torchvision_config() -> Config:
 def assert_same_detections(
     actual: Sequence[np.ndarray], expected: Sequence[np.ndarray], pixels: float = 0.01, score: float = 1e-5
 ) -> str:
-    """Compare boxes in pixels, scores and labels; the order of scores closer than 1e-6 may differ.
+    """Assert that detections (boxes, scores, labels) are equal, and return a text with the largest differences.
 
-    Returns a text with the largest differences.
+    Detections whose scores differ by less than 1e-6 may be in any order.
+
+    Args:
+        actual: Boxes (k, 4) in pixels, xyxy, scores (k,) and labels (k,).
+        expected: The expected values of `actual`.
+        pixels: Largest difference of coordinates that is accepted, in pixels.
+        score: Largest difference of scores that is accepted.
     """
     (boxes, scores, labels), (expected_boxes, expected_scores, expected_labels) = actual, expected
     assert len(scores) == len(expected_scores)

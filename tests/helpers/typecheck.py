@@ -1,6 +1,6 @@
-"""The type checker that jaxtyping applies to the package during tests.
+"""The type checker that jaxtyping applies to the package during tests: beartype.
 
-It is beartype, which accepts an int for a float, as static type checkers do.
+It is configured to accept an int for a float, as static type checkers do.
 """
 
 from beartype import BeartypeConf, beartype

@@ -209,7 +209,7 @@ def test_multiclass_nms_treats_scores_at_the_threshold_and_nan_as_padding():
     assert run_multiclass_nms(row_of_boxes(4, 2), scores, score_threshold=0.25) == [(1, 1), (0, 0)]
     assert run_multiclass_nms(row_of_boxes(4, 2), scores) == [(1, 1), (0, 0), (0, 1), (1, 0), (3, 1), (3, 0)]
     for classes in (2, 150):  # XLA's maximum propagates NaN or drops it, depending on the shape
-        # The NaN fill more than one block.
+        # The rows of NaN fill more than one block.
         many_scores = np.where(np.arange(600)[:, None] < 599, np.nan, np.linspace(0.2, 0.1, classes))
         assert run_multiclass_nms(row_of_boxes(600, 2), many_scores) == [(599, c) for c in range(min(classes, 100))]
 

@@ -1,4 +1,4 @@
-"""Comparison with torchvision's ssd300_vgg16 with random weights: predictions, detections, loss, gradient, matching."""
+"""Tests against torchvision's ssd300_vgg16 with random weights: predictions, detections, loss, gradient, matching."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -60,7 +60,7 @@ def model(state) -> "torch.nn.Module":
 
 @pytest.fixture(scope="module")
 def images() -> dict[str, np.ndarray]:
-    """Return images of the input size of the network, smaller ones and larger ones."""
+    """Return images of the input size of the network, and smaller and larger images."""
     return {
         "noise": np.random.RandomState(7).randint(0, 256, (300, 300, 3)).astype(np.uint8),
         "patches": random_image(1, 300, 300),
@@ -86,7 +86,7 @@ def get_anchors(model: "torch.nn.Module") -> "torch.Tensor":
 
 
 def test_default_boxes_equal_torchvision(model):
-    """Ours are rounded once from float64, so they differ by a few units in the last place."""
+    """The default boxes of this package are computed in float64, so they differ by a few units in the last place."""
     actual, expected = cxcywh_to_xyxy(DEFAULT_BOXES), get_anchors(model).numpy() / 300
     np.testing.assert_allclose(actual, expected, rtol=0, atol=3e-7)
 
@@ -123,7 +123,10 @@ def test_resize_equals_torchvision(model, images):
 
 @pytest.fixture(scope="module")
 def predict(params) -> Callable[[np.ndarray], Arrays]:
-    """Return a function from an image to boxes in its pixels, scores and labels, as `ssd-jax predict` has it."""
+    """Return a function that detects objects in an image, with the same program as `ssd-jax predict`.
+
+    It returns boxes in pixels of the image, scores and labels.
+    """
     program = make_predict_fn(CONFIG, sharding.single_device_mesh())
 
     def predict(image: np.ndarray) -> Arrays:
@@ -162,18 +165,18 @@ def test_detections_in_photographs_equal_torchvision(model, predict, bccd):
 @pytest.mark.parametrize(
     ("spread", "background"),
     [
-        (3.0, 0.0),  # nearly all (box, class) pairs are above the threshold, and 400 of each class enter NMS
-        (1.0, 9.0),  # some hundreds: torchvision then separates classes by shifting their boxes
-        (1.0, 9.6),  # about a hundred: all that NMS keeps are returned
-        (1.0, 30.0),  # none
+        (3.0, 0.0),  # nearly all pairs of box and class are above the threshold, and 400 of each class enter NMS
+        (1.0, 9.0),  # some hundreds of pairs are above it: torchvision then separates classes by shifting their boxes
+        (1.0, 9.6),  # about a hundred pairs are above it, and all that NMS keeps are returned
+        (1.0, 30.0),  # no pair is above it
     ],
 )
 @pytest.mark.parametrize("seed", range(3))
 def test_detect_equals_torchvision_on_extreme_predictions(model, spread, background, seed):
-    """Some boxes are far outside of the image, without area in it, or of scales beyond torchvision's bound."""
+    """Some boxes are far outside the image, have no area within it, or have a scale beyond torchvision's bound."""
     random = np.random.default_rng(seed)
     offsets = (random.standard_normal((8732, 4)) * [15, 15, 4, 4]).astype(np.float32)
-    # These are so far outside and so large that the bound decides how much of the image they cover.
+    # Every fiftieth box is so far outside and so large that the bound determines how much of the image it covers.
     offsets[::50] = random.uniform([-400, -400, -30, -30], [400, 400, 40, 40], offsets[::50].shape)
     logits = (random.standard_normal((8732, CLASSES)) * spread).astype(np.float32)
     logits[:, 0] += background
@@ -187,7 +190,7 @@ def test_detect_equals_torchvision_on_extreme_predictions(model, spread, backgro
 
 
 def test_multiclass_nms_equals_torchvision_in_crowds(model):
-    """Thousands of boxes are crowded together, and hundreds of pairs are within 0.001 of the threshold."""
+    """Thousands of boxes overlap, and hundreds of pairs have an IoU within 0.001 of the threshold."""
     random = np.random.default_rng(0)
     clusters = random.uniform(0, 0.8, (40, 2)).repeat(75, axis=0)
     corner = clusters + random.normal(0, 0.02, clusters.shape)
@@ -203,7 +206,7 @@ def test_multiclass_nms_equals_torchvision_in_crowds(model):
 
 
 class Scene:
-    """Objects in an image of 300 pixels, one of the size of each feature map's boxes, and torchvision's matching."""
+    """Objects in an image of 300 x 300 pixels, one for each feature map, and torchvision's matching of them."""
 
     def __init__(self, model: "torch.nn.Module", seed: int):
         self.boxes, self.labels = random_scene(seed)
@@ -211,7 +214,7 @@ class Scene:
         self.matched = model.proposal_matcher(iou).numpy()
 
     def targets(self, dtype: Any = np.float32) -> Targets:
-        """Return the targets of a batch of one, with torchvision's choice of object for each default box."""
+        """Return the targets of a batch of one image, with the objects that torchvision matched."""
         positive = self.matched >= 0
         boxes = self.boxes[self.matched].astype(dtype) / 300
         offsets = encode_boxes(boxes, DEFAULT_BOXES.astype(dtype))
@@ -222,7 +225,7 @@ class Scene:
 def torchvision_loss_and_gradient(
     model: "torch.nn.Module", pixels: np.ndarray, scenes: list[Scene], dtype: "torch.dtype"
 ) -> tuple[dict[str, float], State]:
-    """Run torchvision's forward pass in training; return both losses and the gradient of their sum by its keys."""
+    """Return both losses of torchvision in training mode, and the gradient of their sum, with torchvision's keys."""
     model.to(dtype).train()
     try:
         model.zero_grad()
@@ -238,7 +241,7 @@ def torchvision_loss_and_gradient(
 
 
 def loss_and_gradient(params: Any, pixels: np.ndarray, targets: Targets) -> tuple[Any, Any]:
-    """Return the loss with its parts and the gradient, as computed by a training step."""
+    """Return the loss of this package with its parts, and the gradient, as a training step computes them."""
 
     def loss_of(params: Any, pixels: Any) -> Any:
         predictions = ssd.SSD(CONFIG.model).apply({"params": params}, pixels)
@@ -249,7 +252,7 @@ def loss_and_gradient(params: Any, pixels: np.ndarray, targets: Targets) -> tupl
 
 
 def relative_distances(gradient: Any, expected: State) -> dict[str, float]:
-    """Return the norm of the difference over the norm of the gradient for each parameter."""
+    """Return for each parameter the norm of the difference of the gradients, divided by that of the expected one."""
     distance = {}
 
     def compare(path: Any, actual: np.ndarray, expected: np.ndarray) -> None:
@@ -264,12 +267,12 @@ def relative_distances(gradient: Any, expected: State) -> dict[str, float]:
 
 
 def test_loss_and_gradient_equal_torchvision(model, params, images):
-    """Compare two images in float32.
+    """The comparison uses two images and float32.
 
-    Predictors and L2Norm come after the last ReLU. The gradient of the layers below passes ReLUs. Of tens of millions
-    of units, a few are so near to zero that rounding turns them on in one program and off in the other, and each
-    changes the gradient of the layers below by up to a thousandth. (For conv1_1, torchvision's gradient in float32
-    differs by 2e-4 from that in float64.) The next test is practically free of rounding.
+    Predictors and L2Norm come after the last ReLU. For the layers before it, the tolerance is larger: a few of tens of
+    millions of activations are so close to zero that rounding makes them positive in only one of the programs, and each
+    of them changes the gradient of the layers before it by up to a thousandth. (For conv1_1, torchvision's gradient in
+    float32 differs by 2e-4 from that in float64.) The next test uses float64, where rounding is negligible.
     """
     pixels = np.stack([images["noise"], images["patches"]])
     scenes = [Scene(model, seed=1), Scene(model, seed=2)]
@@ -286,7 +289,7 @@ def test_loss_and_gradient_equal_torchvision(model, params, images):
 
 
 class _Float64Numpy:
-    """jax.numpy with float64 in place of float32."""
+    """A stand-in for jax.numpy that uses float64 in place of float32."""
 
     float32 = jnp.float64
 
@@ -298,7 +301,7 @@ class _Float64Numpy:
 
 
 def _convolve(x: Any, kernel: Any, strides: Any, padding: Any, *, rhs_dilation: Any, **_: Any) -> Any:
-    """Replace lax.conv_general_dilated by a sum of matrix products. XLA has no fast float64 convolution on a CPU."""
+    """Convolve like lax.conv_general_dilated, by matrix products. XLA's float64 convolution is slow on a CPU."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     (rows, columns), (down, across), (dy, dx) = kernel.shape[:2], strides, rhs_dilation
     height = (x.shape[1] - dy * (rows - 1) - 1) // down + 1
@@ -312,7 +315,7 @@ def _convolve(x: Any, kernel: Any, strides: Any, padding: Any, *, rhs_dilation: 
 
 @contextmanager
 def in_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make network and loss compute in float64, except the ranking of negatives."""
+    """Make the network and the loss compute in float64 within the context, except the ranking of negatives."""
     ordered_bits = loss._ordered_bits
     with jax.enable_x64(True), monkeypatch.context() as patch:
         patch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the annotations demand Float32
@@ -324,7 +327,7 @@ def in_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_loss_and_gradient_in_float64_equal_torchvision(model, params, images, monkeypatch):
-    """The gradient of every parameter must equal torchvision's."""
+    """In float64, the gradients of all parameters agree to nine digits."""
     pixels, scene = images["patches"][None], Scene(model, seed=1)
     expected, expected_gradient = torchvision_loss_and_gradient(model, pixels, [scene], torch.float64)
     with in_float64(monkeypatch):
@@ -339,14 +342,14 @@ def test_loss_and_gradient_in_float64_equal_torchvision(model, params, images, m
 
 
 def match_with_both(model: "torch.nn.Module", iou: Any) -> tuple[list[int], list[int]]:
-    """Return the object of each default box as matched by us and by torchvision's SSDMatcher, given the IoU."""
+    """Return the object of each default box according to this package and to torchvision's SSDMatcher."""
     iou = np.array(iou, np.float32)
     return np.asarray(assign_objects(iou, 0.5)).tolist(), model.proposal_matcher(torch.from_numpy(iou)).tolist()
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_match_equals_torchvision_if_no_two_objects_share_a_best_box(model, seed):
-    """Each uses its own IoU: torchvision's is computed in pixels, ours in normalised coordinates."""
+    """The IoU of torchvision is computed in pixels, that of this package in normalised coordinates."""
     random = np.random.default_rng(seed)
     corner = random.uniform(0, 0.7, (8, 2))
     boxes = np.concatenate([corner, corner + random.uniform(0.05, 0.3, (8, 2))], axis=1).astype(np.float32)
@@ -361,7 +364,7 @@ def test_match_equals_torchvision_if_no_two_objects_share_a_best_box(model, seed
 
 
 def test_assign_objects_includes_the_threshold_like_torchvision(model):
-    """The paper says "higher than"; Caffe, torchvision and this package include it."""
+    """The paper says "higher than"; in Caffe, torchvision and this package, a pair at the threshold matches."""
     below = np.nextafter(np.float32(0.5), np.float32(0))
     actual, expected = match_with_both(model, [[0.9, 0.5, below]])
     assert actual == expected == [0, 0, -1]
@@ -375,13 +378,16 @@ def test_assign_objects_breaks_ties_like_torchvision(model):
 
 
 def test_assign_objects_keeps_the_best_box_of_an_object_like_torchvision(model):
-    """Box 0 is the best one of object 1, although object 0, which has box 1, overlaps it more."""
+    """Box 0 is the best box of object 1. It stays with object 1 although object 0 overlaps it more than object 1."""
     actual, expected = match_with_both(model, [[0.8, 0.9], [0.3, 0.0]])
     assert actual == expected == [1, 0]
 
 
 def test_assign_objects_differs_from_torchvision_if_two_objects_share_a_best_box(model):
-    """We give the box to the object of higher IoU, and the other its second best; torchvision, to the later one."""
+    """Here the object of higher IoU gets the box, and the other object its second best box.
+
+    In torchvision, the later object gets the box, and the earlier object none.
+    """
     actual, expected = match_with_both(model, [[0.1, 0.4, 0.0], [0.0, 0.3, 0.2]])
     assert expected == [-1, 1, -1]
     assert actual == [-1, 0, 1]
@@ -400,14 +406,15 @@ def test_assign_objects_ignores_objects_without_overlap_unlike_torchvision(model
 
 
 def test_assign_objects_matches_both_of_two_nested_objects_unlike_torchvision(model):
-    """Both objects have the same best box, and torchvision loses the outer one, object 2."""
+    """Objects 2 and 4 have the same best box, and in torchvision the outer one, object 2, is left without a box."""
     boxes = np.array(
         [(0.1, 0.1, 0.3, 0.4), (0.2, 0.3, 0.6, 0.8), (0.5, 0.5, 0.53, 0.53), (0, 0, 1, 1), (0.505, 0.505, 0.525, 0.525)]
     )
     actual, expected = match_with_both(model, pairwise_iou(boxes, cxcywh_to_xyxy(DEFAULT_BOXES)))
     assert [expected.count(i) for i in range(5)] == [7, 11, 0, 5, 1]
     assert [actual.count(i) for i in range(5)] == [7, 11, 1, 5, 1]
-    assert {a for a, b in zip(actual, expected, strict=True) if a != b} <= {2, 4}, "only these two may differ"
+    differing = {a for a, b in zip(actual, expected, strict=True) if a != b}
+    assert differing <= {2, 4}, "only boxes of these two objects may differ"
 
 
 def test_log_scale_bounds_equal_those_of_torchvision(model):

@@ -1,9 +1,9 @@
-"""Write numbers of torchvision's ssd300_vgg16 with random weights and images, for tests that run without torch.
+"""Write results of torchvision's ssd300_vgg16 for random weights and images, for tests that run without torch.
 
     python tests/assets/golden/make_torchvision.py        (torch 2.14.1, torchvision 0.29.1)
 
-tests/helpers/torchvision_ssd.py generates weights, images and objects from seeds. The file beside this script holds
-samples of the results. The gradient is computed in float64.
+tests/helpers/torchvision_ssd.py generates the weights, images and objects from seeds. The file beside this script,
+torchvision_ssd300.npz, holds samples of the results. The gradient is computed in float64.
 """
 
 import sys
@@ -54,7 +54,9 @@ def forward(model: torch.nn.Module) -> Arrays:
 
     def keep(name: str, is_predictor: bool):
         def hook(module: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-            output = output if is_predictor else output.relu()  # a copy, because torchvision's ReLU works in place
+            output = (
+                output if is_predictor else output.relu()
+            )  # hooks get a copy, because torchvision's ReLU works in place
             outputs[name] = output[0].permute(1, 2, 0).numpy().copy()
 
         return hook
