@@ -362,7 +362,7 @@ def voc_precision_recall(detections, ground_truth, iou_threshold):
 
 
 def voc_ap(precision, recall, eleven_point):
-    """Return the average precision as in VOCap.m of 2007, at the points np.arange(0, 1.1, 0.1), or of 2012, as an area."""
+    """Return the average precision as in VOCap.m of 2007 (at the points np.arange(0, 1.1, 0.1)) or 2012 (the area)."""
     if eleven_point:
         ap = 0.0
         for point in np.arange(0, 1.1, 0.1):
