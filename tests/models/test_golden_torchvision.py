@@ -3,6 +3,7 @@
 tests/assets/golden/make_torchvision.py wrote these numbers. If torch is installed, tests/parity makes more comparisons.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
