@@ -1,4 +1,4 @@
-"""Fixtures of all tests, and the environment that JAX is imported with."""
+"""Fixtures for all tests, and environment variables that have to be set before JAX is imported."""
 
 import fcntl
 import os
@@ -18,7 +18,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 @pytest.fixture(scope="session")
 def bccd() -> Path:
-    """Return a folder of 364 photographs of blood cells in VOC layout, with three classes.
+    """Folder of 364 photographs of blood cells in VOC layout, with three classes.
 
     The data set is github.com/Shenggan/BCCD_Dataset.
     """
@@ -30,9 +30,9 @@ def bccd() -> Path:
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a finished run of tiny_config.py. Tests that change it make a copy first.
+    """Folder of a finished run of tiny_config.py. Tests that change it make a copy first.
 
-    It is trained once, by whichever pytest-xdist worker comes first; every worker gets its own copy.
+    The first pytest-xdist worker that needs the run trains it; every worker gets its own copy.
     """
     from helpers.cli import TINY, command  # imports JAX, after the environment above is set
 

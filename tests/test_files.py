@@ -1,4 +1,4 @@
-"""Conversion of exceptions into UserErrors, atomic writes, and safe file names."""
+"""Tests of the conversion of exceptions into UserErrors, of atomic writes, and of safe file names."""
 
 import errno
 import os

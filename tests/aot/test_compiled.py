@@ -1,4 +1,4 @@
-"""Costs read from HLO text and from messages of compilers."""
+"""Tests of reading collectives, host transfers and array sizes from HLO text."""
 
 from ssd_jax.aot.compiled import (
     Collective,

@@ -1,4 +1,4 @@
-"""FLOPs counted in jaxprs, against convolutions of ones and formulas."""
+"""Tests of the FLOPs that are counted in a jaxpr, against convolutions of ones and against formulas."""
 
 from functools import partial
 
@@ -29,7 +29,7 @@ from ssd_jax.runs.config_file import load_config
 def test_valid_taps_equals_a_convolution_of_ones(
     image: int, kernel: int, stride: int, padding: tuple[int, int], image_dilation: int, kernel_dilation: int
 ):
-    # In a convolution of ones with ones, each output is the number of taps that meet an element.
+    # If image and kernel consist of ones, each output is the number of taps that meet an element of the image.
     met = lax.conv_general_dilated(
         jnp.ones((1, 1, image)), jnp.ones((1, 1, kernel)), (stride,), [padding], (image_dilation,), (kernel_dilation,)
     )
@@ -55,7 +55,7 @@ def test_count_flops_of_matrix_products():
     assert flops(jnp.matmul, (8, 16), (16, 32)) == product
     assert flops(jax.jit(jnp.matmul), (8, 16), (16, 32), devices=4) == product / 4
     assert flops(partial(jnp.einsum, "bij,bjk->bik"), (5, 8, 16), (5, 16, 32)) == 5 * product
-    # The backward pass has a product for each factor, and the forward pass one more.
+    # The forward pass has one product, and the backward pass one for the gradient of each factor.
     assert flops(jax.grad(lambda a, b: (a @ b).sum(), argnums=(0, 1)), (8, 16), (16, 32)) == 3 * product
     assert flops(lambda a: lax.scan(lambda c, _: (c @ a, None), a, length=7)[0], (8, 8)) == 7 * 2 * 8**3
     assert flops(lambda a: lax.fori_loop(0, a[0, 0].astype(int), lambda i, c: c @ a, a), (8, 8)) == 2 * 8**3
@@ -74,7 +74,7 @@ def test_count_flops_of_convolutions():
     def conv(x, kernel):
         return lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    # Along a side of 4 with padding 1: the outer two cells have 2 taps, the inner two 3.
+    # Along a side of 4 with padding 1, two outputs have 2 taps inside the image, and two have 3.
     forward = 2 * (2 * 2 + 2 * 3) ** 2 * 6 * 5 * 7
     assert flops(conv, (6, 4, 4, 5), (3, 3, 5, 7)) == forward
     loss = lambda x, kernel: conv(x, kernel).sum()  # noqa: E731
@@ -86,8 +86,8 @@ def test_count_flops_of_convolutions():
     assert flops(grouped, (1, 4, 3), (6, 2, 3)) == 2 * 6 * 2 * 3
 
 
-# Layers of SSD300: side of the input, channels in and out, kernel, stride, padding, dilation, by Caffe's names. From
-# figure 2 of the paper, independent of ssd_jax/models.
+# Layers of SSD300 by Caffe's names: side of the input, input and output channels, kernel, stride, padding, dilation.
+# The numbers are from figure 2 of the paper and do not depend on ssd_jax/models.
 SSD300_LAYERS = {
     "conv1_1": (300, 3, 64, 3, 1, 1, 1),
     "conv1_2": (300, 64, 64, 3, 1, 1, 1),
@@ -112,7 +112,7 @@ SSD300_LAYERS = {
     "conv8_2": (5, 128, 256, 3, 1, 0, 1),
     "conv9_1": (3, 256, 128, 1, 1, 0, 1),
     "conv9_2": (3, 128, 256, 3, 1, 0, 1),
-    # Boxes per cell times 4 offsets and 21 logits.
+    # The output channels are boxes per cell times 25, for 4 offsets and 21 logits.
     "conv4_3_norm_mbox": (38, 512, 4 * 25, 3, 1, 1, 1),
     "fc7_mbox": (19, 1024, 6 * 25, 3, 1, 1, 1),
     "conv6_2_mbox": (10, 512, 6 * 25, 3, 1, 1, 1),
@@ -123,7 +123,7 @@ SSD300_LAYERS = {
 
 
 def forward_flops(side: int, inputs: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """Return two FLOPs, a multiply-add, for each tap inside the image."""
+    """Return the FLOPs of a convolution: two, for a multiply-add, for each tap inside the image."""
     first_taps = range(-padding, side + padding - dilation * (kernel - 1), stride)
     taps = sum(0 <= first + dilation * tap < side for first in first_taps for tap in range(kernel))
     return 2 * taps**2 * inputs * outputs

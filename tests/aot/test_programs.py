@@ -1,5 +1,7 @@
-"""Compilation of both programs. Tests that compile for absent devices run only with SSD_JAX_AOT=1 and libtpu
-(``make aot``)."""
+"""Tests of the compilation of both programs.
+
+Tests that compile for absent devices run only with SSD_JAX_AOT=1 and with the compilers installed (``make aot``).
+"""
 
 import importlib.metadata
 import os
@@ -36,7 +38,7 @@ BASELINE_COMMAND = (
 
 @pytest.mark.parametrize("program", [pytest.param("train", marks=pytest.mark.slow), "detect"])
 def test_compile_program_returns_costs_on_the_local_cpu(program: programs.Program):
-    """Compile for the CPU of this machine."""
+    """The programs are compiled for the CPU of this machine."""
     config = config_with_classes(load_config(Path(TINY)), 3)
     mesh = sharding.make_mesh(jax.devices("cpu")[:1])
     costs = programs.compile_program(config, mesh, program, "cpu")
@@ -83,14 +85,14 @@ def test_aot_help_lists_the_targets(capsys: pytest.CaptureFixture[str]):
 
 
 def collective_sizes(costs: Costs) -> dict[str, tuple[int, int]]:
-    """Return the number and the bytes of the collectives of each kind."""
+    """Return the number of collectives and their total size in bytes, by kind."""
     kinds = {c.kind for c in costs.collectives}
     sizes = {kind: [c.size for c in costs.collectives if c.kind == kind] for kind in kinds}
     return {kind: (len(of_kind), sum(of_kind)) for kind, of_kind in sizes.items()}
 
 
 def find_increases(old: Costs, now: Costs) -> list[str]:
-    """Return the costs that increased, with the old and the new number."""
+    """Return a line for each cost that increased, with the old and the new number."""
     assert old.memory and now.memory and old.flops and now.flops and old.bytes_accessed and now.bytes_accessed
     pairs = {
         "FLOPs": (old.flops * 1.001, now.flops),
@@ -136,6 +138,7 @@ def test_stored_baseline_has_the_options_of_its_command():
 
 @pytest.fixture(scope="module")
 def installed_compilers() -> None:
+    """Skip the test unless SSD_JAX_AOT=1 is set and the compilers for TPUs and GPUs are installed."""
     if os.environ.get("SSD_JAX_AOT") != "1":
         pytest.skip("compiles for minutes; run with SSD_JAX_AOT=1 or `make aot`")
     for package in ("libtpu", "jax-cuda12-pjrt"):
@@ -146,7 +149,7 @@ def installed_compilers() -> None:
 
 
 def run_aot(*argv: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the command in a subprocess, because it sets jax up for absent devices."""
+    """Run ``python -m ssd_jax.aot`` in a subprocess, because it configures JAX for absent devices."""
     return subprocess.run(
         [sys.executable, "-m", "ssd_jax.aot", *map(str, argv)],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
@@ -154,22 +157,24 @@ def run_aot(*argv: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def run_aot_and_read_report(file: Path, *argv: str | Path) -> programs.Report:
+    """Return the report that ``python -m ssd_jax.aot`` writes to a file, after checking what it prints."""
     result = run_aot(*argv, "--json", file)
     assert result.returncode == 0, result.stderr
-    assert all(line.startswith("Compiling the ") for line in result.stderr.splitlines()), "and no other output"
+    assert all(line.startswith("Compiling the ") for line in result.stderr.splitlines()), "no other output"
     written = msgspec.json.decode(file.read_bytes(), type=programs.Report)
     assert result.stdout == format_report(written) + "\n"
     return written
 
 
 def test_ssd300_costs_have_not_increased(installed_compilers: None, tmp_path: Path):
-    """On v5e, 32 images on each of 8 devices, in bfloat16. Update the baseline after an intended change, or with
-    another version of jax or libtpu:
+    """The programs are compiled for 8 devices of v5e, with 32 images on each, in bfloat16.
+
+    After an intended change, or with another version of jax or libtpu, update the baseline:
 
         python -m ssd_jax.aot --target v5e:2x4 configs/ssd300_voc0712.py --train.batch_size 256 \\
             --model.dtype bfloat16 --json tests/assets/aot_baseline.json
 
-    Do so in the environment of `make aot`, and state the old and the new numbers in the commit message.
+    Run this in the environment of `make aot`, and state the old and the new numbers in the commit message.
     """
     before = msgspec.json.decode(BASELINE.read_bytes(), type=programs.Report)
     now = run_aot_and_read_report(tmp_path / "now.json", *BASELINE_COMMAND)
@@ -187,7 +192,7 @@ def test_gpu_report_has_memory_and_collectives(installed_compilers: None, tmp_pa
     written = run_aot_and_read_report(tmp_path / "h100.json", *argv)
     assert (written.devices, written.num_classes, written.compiler.split()[0]) == (8, 4, "jax-cuda12-pjrt")
     for costs in written.programs.values():
-        assert costs.flops is None and costs.bytes_accessed is None, "if XLA reports them now, so can the report"
+        assert costs.flops is None and costs.bytes_accessed is None, "XLA reports them now, so the report can show them"
         assert costs.memory is not None and costs.memory.peak > 0 and costs.host_transfers == ()
     assert set(collective_sizes(written.programs["train"])) == {"all-reduce"}
     assert collective_sizes(written.programs["detect"]) == {}

@@ -1,4 +1,4 @@
-"""Roofline, memory limits, and reports as text and as a table."""
+"""Tests of the roofline, of memory limits, and of reports as text and as a table."""
 
 from pathlib import Path
 
@@ -42,13 +42,13 @@ def test_roofline_equals_hand_computed_times(
     assert limit.traffic == (None if traffic is None else pytest.approx(traffic))
 
 
-# libtpu 0.0.42.
-TEMPORARIES = (
+# From libtpu 0.0.42.
+TEMPORARY_MEMORY_MESSAGE = (
     "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (46.96G) exceeds "
     "available HBM (15.75G)."
 )
-# LargeWorldModel/LWM#60.
-IN_ALL = (
+# From the GitHub issue LargeWorldModel/LWM#60.
+ALL_MEMORY_MESSAGE = (
     "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 21.95G of "
     "15.48G hbm.\n Exceeded hbm capacity by 6.47G.\n\nTotal hbm usage >= 22.47G:"
 )
@@ -57,8 +57,8 @@ IN_ALL = (
 @pytest.mark.parametrize(
     ("message", "problem"),
     [
-        (TEMPORARIES, "does not fit: needs 47.0 of 15.8 GiB"),
-        (IN_ALL, "does not fit: needs 21.9 of 15.5 GiB"),
+        (TEMPORARY_MEMORY_MESSAGE, "does not fit: needs 47.0 of 15.8 GiB"),
+        (ALL_MEMORY_MESSAGE, "does not fit: needs 21.9 of 15.5 GiB"),
         ("RESOURCE_EXHAUSTED: Attempting to allocate", "does not fit: the compiler ran out of the device's memory"),
     ],
 )
@@ -103,7 +103,8 @@ TOO_LARGE = make_report("v5e:2x4", model_flops=5.744e12, needed_memory=20 * GIB,
 
 
 def test_format_report_lists_costs_and_the_speed_limit():
-    # 32.76e9 / 819e9 is 40 ms: 32 images in it are 800 a second. 5.91e12 / 197e12 is 30 ms.
+    # 32.76e9 bytes at 819e9 bytes/s take 40 ms, in which 32 images are 800 images/s. 5.91e12 FLOPs at 197e12 FLOP/s
+    # take 30 ms.
     assert format_report(ON_TPU).splitlines() == [
         "ssd300_voc0712 on v5e:2x4: 8 x TPU v5e, 300 px, 21 classes with background, bfloat16, 256 images, "
         "32 per device",

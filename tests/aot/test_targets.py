@@ -1,4 +1,4 @@
-"""Targets by name, and the description of GPUs for the compiler."""
+"""Tests of target names and of the descriptions of GPUs for the compiler."""
 
 import importlib.metadata
 import os
@@ -47,7 +47,7 @@ def test_parse_target_rejects_impossible_sizes():
 
 
 def test_chips_have_the_published_specifications():
-    """TFLOP/s of bfloat16 without sparsity, GB/s and GiB, written down a second time."""
+    """The numbers are TFLOP/s of bfloat16 without sparsity, GB/s and GiB. They guard against accidental changes."""
     figures = {name: (c.bfloat16 / 1e12, c.bandwidth / 1e9, round(c.memory / GIB)) for name, c in CHIPS.items()}
     assert figures == {
         "v5e": (197, 819, 16),

@@ -1,4 +1,4 @@
-"""Helpers for tests of commands: run them in this process or in another one, and compare the runs they leave."""
+"""Helpers that run commands in this process or in another one, and that compare the resulting runs."""
 
 import functools
 import os
@@ -38,7 +38,7 @@ def command(*argv: str | Path) -> int:
 
 
 def start_script(script: str, *argv: str | Path, **environment: str) -> subprocess.Popen[str]:
-    """Start a script, such as ``train.py``, in a process of its own."""
+    """Start a script, such as ``train.py``, in a new process, and return the process."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / script), *map(str, argv)],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment, text=True,
@@ -69,7 +69,7 @@ sys.exit(main(sys.argv[4:]))
 def train_stopped_at(
     step: int, signal: int, *argv: str | Path, awaited: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``train ARGV`` in a process that receives a signal right after it logged a step.
+    """Run ``train ARGV`` in a new process that sends itself a signal right after it has logged a step.
 
     Args:
         step: Number of the step.
@@ -84,12 +84,12 @@ def train_stopped_at(
 
 
 def last_step(run: Path) -> int:
-    """Return the last step in log.jsonl, or 0 if there is none."""
+    """Return the number of the last step in the log.jsonl of a run, or 0 if there is none."""
     return max((int(line["step"]) for line in read_log(run)), default=0)
 
 
 def latest_checkpoint(run: Path) -> RestoredCheckpoint:
-    """Restore the checkpoint that training would resume from."""
+    """Return the checkpoint from which training would resume."""
     config = run_folder.read_config(run)
     trees = loop.checkpoint_trees(state_shapes(config, sharding.make_mesh()))
     with Checkpoints(run / "checkpoints") as checkpoints:
@@ -117,12 +117,12 @@ def assert_same_result(run: Path, expected: Path) -> None:
 def write_voc_folder(
     root: Path, splits: dict[str, int], *, extra_objects: Sequence[tuple[str, tuple[float, ...]]] = ()
 ) -> Path:
-    """Write generated images of 64 px as PNG files in VOC layout.
+    """Create a folder in VOC layout with generated PNG images of 64 x 64 pixels, and return the folder.
 
     Args:
         root: Folder to create.
-        splits: Number of images by split.
-        extra_objects: Further objects of the first image of the first split: class name and box in pixels.
+        splits: Number of images of each split.
+        extra_objects: Class names and xyxy boxes in pixels that are added to the first image of the first split.
     """
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)

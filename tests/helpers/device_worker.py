@@ -1,7 +1,7 @@
 """Train for some steps on virtual devices, and print the results as JSON. Run by tests/training/test_devices.py.
 
-The argument is JSON: ``{"cases": [{"devices": 8, "fsdp": 4, ...}, ...], **options of distributed runs}``. The
-environment sets the number of devices that there are.
+The argument is JSON: ``{"cases": [{"devices": 8, "fsdp": 4, ...}, ...], ...}``, with arguments of `run_case` and fields
+of DistributedOptions. XLA_FLAGS in the environment sets the number of virtual devices.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from ssd_jax.runtime.distributed_options import DistributedOptions
 from ssd_jax.training.train_step import check_batch_size, init_state, make_train_step
 
 SGD = Optimizer(learning_rate=1e-5, momentum=0.9, clip_norm=10.0)
-"""A low rate, because rounding errors grow from step to step: with 3e-5 they reach 4e-3 of the norm in 20 steps."""
+"""Optimizer with a low rate, because rounding differences grow: with 3e-5 they are 4e-3 of the norm after 20 steps."""
 
 
 def worker_config(fsdp: int = 1, virtual_shards: int = 0, sgd: bool = False) -> Config:
@@ -45,8 +45,9 @@ def run_case(
     """Train on the first ``devices`` devices, or on all of them.
 
     Returns:
-        What was run; the metrics of each step; a hash and the sum of the state; and, if ``detect`` is set, the number
-        and the sum of the scores of the detections in each val image.
+        A dict of the numbers of devices, processes, compiled programs and split parameters; the metrics of each step; a
+        hash and the sum of the state; and, if ``detect`` is set, the number of detections in each val image and the sum
+        of their scores.
     """
     config = worker_config(fsdp, virtual_shards, sgd)
     mesh = sharding.make_mesh(jax.devices()[:devices], fsdp=fsdp)

@@ -1,7 +1,7 @@
-"""One process of a multi-process run that calls functions of ssd_jax.runtime, without any training.
+"""Program of one process in tests of multi-process runs. It calls functions of ssd_jax.runtime, without training.
 
 Called as ``distributed_worker.py TASK OUT OPTIONS``: the function TASK of this file runs after `initialize` with
-OPTIONS, fields of DistributedOptions as JSON. What it returns is written to OUT/INDEX.json.
+OPTIONS, fields of DistributedOptions as JSON. Its result is written to OUT/INDEX.json.
 """
 
 import json
@@ -30,6 +30,7 @@ class OwnError(UserError):
 
 
 def error_message(function: Callable[[], Any], kind: type[Exception]) -> str | None:
+    """Return the message of the exception of a type that a function raises, or None if it raises none."""
     try:
         function()
     except kind as error:
@@ -38,7 +39,7 @@ def error_message(function: Callable[[], Any], kind: type[Exception]) -> str | N
 
 
 def call_functions(out: Path) -> dict[str, Any]:
-    """Call each function of distributed.py and sharding.py that communicates."""
+    """Call each function of distributed.py and sharding.py that communicates, and return the results."""
     index = jax.process_index()
 
     def fail() -> None:
@@ -73,7 +74,7 @@ def call_functions(out: Path) -> dict[str, Any]:
 
 
 class SlowProgram:
-    """Imitates a jitted function, and notes when it was compiled and called."""
+    """Imitation of a jitted function that records the times when it was compiled and called."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.compiled, self.called = seconds, 0.0, 0.0
@@ -95,7 +96,7 @@ def only_initialize(out: Path) -> dict[str, Any]:
 
 
 def save_and_resume(out: Path) -> dict[str, Any]:
-    """Save two checkpoints together, truncate a file of the later one, and resume."""
+    """Save two checkpoints, truncate a file of the later one, and return what resuming restores."""
     mesh, folder = sharding.make_mesh(), out / "run" / "checkpoints"
     metadata = {"config": {"model": {"class_names": ["cat"]}}}
 
@@ -121,11 +122,11 @@ def save_and_resume(out: Path) -> dict[str, Any]:
 
 
 def step_until_stopped(out: Path) -> dict[str, Any]:
-    """Call should_stop after each step; the file started.INDEX shows that the process can be asked to stop."""
+    """Return the step at which should_stop is True. The file started.INDEX shows that SIGTERM may be sent."""
     index = jax.process_index()
     with StopRequest() as stop:
         for step in range(1, 2000):
-            distributed.run_on_primary(lambda: None)  # keeps the processes within a step of each other, as training
+            distributed.run_on_primary(lambda: None)  # keeps the processes within a step of each other, as in training
             time.sleep(0.01 * (1 + index))
             if step == 3:
                 (out / f"started.{index}").touch()
@@ -145,7 +146,7 @@ def main(task: str, out: Path, options: dict[str, Any]) -> None:
     try:
         distributed.initialize(DistributedOptions(**options))
         results = globals()[task](out)
-    except UserError as error:  # as ssd_jax.commands.main
+    except UserError as error:  # as ssd_jax.commands.main does
         print(f"error: {error}", file=sys.stderr)
         exit_message.set_exit_message("")
         distributed.exit_now(2)

@@ -1,4 +1,4 @@
-"""A mesh of devices that this machine does not have, for functions that only look at it."""
+"""A mesh of devices that do not exist, for functions that only read its shape and platform."""
 
 import numpy as np
 from jax.sharding import Mesh
@@ -7,7 +7,7 @@ from ssd_jax.runtime.sharding import AXES
 
 
 class FakeDevice:
-    """Has what Mesh asks of a device."""
+    """Object with the attributes that Mesh reads from a device."""
 
     process_index = 0
 
@@ -17,6 +17,6 @@ class FakeDevice:
 
 
 def fake_mesh(data: int = 1, fsdp: int = 1, platform: str = "cpu") -> Mesh:
-    """Return a mesh of the given shape."""
+    """Return a mesh of fake devices with the shape (data, fsdp)."""
     devices = [FakeDevice(number, platform) for number in range(data * fsdp)]
     return Mesh(np.array(devices).reshape(data, fsdp), AXES)

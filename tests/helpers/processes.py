@@ -1,4 +1,4 @@
-"""Start several processes of one run on this machine, and collect what they printed."""
+"""Helpers that start several processes of one run on this machine and collect their output."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from helpers.paths import TESTS
 
 
 class FinishedProcess(NamedTuple):
-    """A process that has ended."""
+    """Exit code, stdout and stderr of a process that has ended."""
 
     code: int
     out: str
@@ -21,25 +21,25 @@ class FinishedProcess(NamedTuple):
 
 
 def free_address() -> str:
-    """Return HOST:PORT with a port that is free now."""
+    """Return an address HOST:PORT of this machine with a port that is not in use."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         return f"localhost:{free.getsockname()[1]}"
 
 
 def process_environment(devices: int = 1, **variables: object) -> dict[str, str]:
-    """Return environment variables for a process with virtual CPU devices."""
+    """Return the environment variables of a process with a number of virtual CPU devices."""
     own = {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
-        "NPROC": "8",  # number of threads; it decides how convolutions are divided, and with it rounding
+        "NPROC": "8",  # number of threads, which affects how convolutions are split and rounded
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
     }
     return os.environ | own | {name: str(value) for name, value in variables.items()}
 
 
 def start_worker(task: str, out: Path, options: Mapping[str, object], **variables: object) -> subprocess.Popen[str]:
-    """Start a process that runs a function of distributed_worker.py.
+    """Start a process that runs a function of distributed_worker.py, and return the process.
 
     Args:
         task: Name of the function.
@@ -55,12 +55,12 @@ def start_worker(task: str, out: Path, options: Mapping[str, object], **variable
 
 
 def start_workers(task: str, out: Path, counts: Sequence[int] = (2, 2), **variables: object) -> list[subprocess.Popen]:
-    """Start process 0, 1, ... of a run.
+    """Start all processes of a run, each of which runs a function of distributed_worker.py.
 
     Args:
         task: Name of a function of distributed_worker.py.
         out: Folder for its results.
-        counts: Process count that each process is given.
+        counts: Process count that each process is started with.
         variables: Environment variables, and ``devices``.
     """
     address = free_address()
@@ -69,7 +69,7 @@ def start_workers(task: str, out: Path, counts: Sequence[int] = (2, 2), **variab
 
 
 def wait_until_finished(processes: Sequence[subprocess.Popen[str]], timeout: float = 900) -> list[FinishedProcess]:
-    """Wait until all processes have ended; kill them after a timeout in seconds."""
+    """Wait until all processes have ended, and return their output. Kill them after ``timeout`` seconds."""
     texts = []
     try:
         texts = [process.communicate(timeout=timeout) for process in processes]

@@ -1,4 +1,4 @@
-"""A small run that has every part: three feature maps, GroupNorm, a moving average, generated images."""
+"""Config of a small run with all parts: three feature maps, GroupNorm, a moving average, and generated images."""
 
 import dataclasses
 
@@ -28,7 +28,10 @@ def get_config() -> Config:
 
 
 def get_step_config() -> Config:
-    """Return a config for tests of the training step. None of its values is a default, so that a lost one shows."""
+    """Return a config for tests of the training step.
+
+    Variances, matching and loss options differ from their defaults, so that a test notices if one is not used.
+    """
     config = get_config()
     boxes = dataclasses.replace(config.model.default_boxes, variances=(0.11, 0.12, 0.23, 0.24))
     return dataclasses.replace(

@@ -1,4 +1,4 @@
-"""Checkpoints: save and restore, which ones are kept, and errors of those that do not fit or cannot be written."""
+"""Tests of saving and restoring checkpoints, of the checkpoints that are kept, and of errors."""
 
 import errno
 import logging
@@ -26,6 +26,7 @@ METADATA = {"config": {"model": {"class_names": list(NAMES)}}, "stream": {"next_
 
 
 def make_trees(seed: int = 0, **kernels: tuple[int, ...]) -> dict[str, Any]:
+    """Return the trees of a checkpoint with random kernels. ``kernels`` adds kernels or changes their shapes."""
     rng = np.random.default_rng(seed)
     shapes = {"conv1_1": (3, 3, 3, 8), "conv1_2": (3, 3, 8, 8)} | kernels
     params = {name: {"kernel": jnp.asarray(rng.normal(size=shape), jnp.float32)} for name, shape in shapes.items()}
@@ -33,7 +34,7 @@ def make_trees(seed: int = 0, **kernels: tuple[int, ...]) -> dict[str, Any]:
 
 
 def save_steps(folder: Path, *steps: tuple[int, float | None]) -> Path:
-    """Save a checkpoint for each step with its metric, and return the folder."""
+    """Save a checkpoint for each pair of a step and its metric, and return the folder."""
     with Checkpoints(folder, for_writing=True) as checkpoints:
         for step, metric in steps:
             checkpoints.save(step, make_trees(step), METADATA, metric)
@@ -164,7 +165,7 @@ def test_checkpoints_drop_orbax_logs_only_while_they_are_open(tmp_path, caplog):
 
 
 def assert_full_disk_is_reported(folder: Path, fill: Callable[[], object], reason: str, caplog: Any) -> None:
-    """Save step 1, then step 2, which is larger by megabytes, and check what is left."""
+    """Save step 1, call ``fill``, and assert that saving the larger step 2 fails and leaves step 1 intact."""
     large = make_trees(2, fc6=(1000, 1000))
     with caplog.at_level(logging.ERROR), Checkpoints(folder, for_writing=True) as checkpoints:
         checkpoints.save(1, make_trees(1), METADATA, 0.5)
@@ -173,7 +174,7 @@ def assert_full_disk_is_reported(folder: Path, fill: Callable[[], object], reaso
         with pytest.raises(UserError, match=rf"checkpoint of step 2 .*\({reason}\).*space"):
             checkpoints.save(2, large, METADATA, 0.9)
             checkpoints.wait_until_finished()
-    assert not caplog.records, "the UserError says it all"
+    assert not caplog.records, "nothing is logged besides the UserError"
     threads = [thread for thread in threading.enumerate() if type(thread).__module__.startswith("orbax.")]
     assert not threads, "they would log the error later"
     assert_restores(folder, 1)

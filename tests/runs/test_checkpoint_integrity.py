@@ -1,4 +1,4 @@
-"""Corrupt checkpoints: how they are detected, and the return to the newest intact one."""
+"""Tests of the detection of corrupt checkpoints, and of resuming from the newest intact one."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def make_tree(step: int) -> dict:
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory) -> Path:
+def saved_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "checkpoints"
     with Checkpoints(folder, for_writing=True) as checkpoints:
         for step in (1, 2):
@@ -40,9 +40,9 @@ def saved(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def folder(saved, tmp_path) -> Path:
-    """The folder of two checkpoints, for a test to change."""
-    return Path(shutil.copytree(saved, tmp_path / "run" / "checkpoints"))
+def folder(saved_folder, tmp_path) -> Path:
+    """A copy of the folder with two checkpoints, which a test may change."""
+    return Path(shutil.copytree(saved_folder, tmp_path / "run" / "checkpoints"))
 
 
 def flip_a_bit(checkpoint: Path) -> None:
@@ -156,7 +156,7 @@ def test_resume_restores_the_same_checkpoint_in_two_processes(tmp_path):
     assert [path.name for path in (run / "damaged_checkpoints").iterdir()] == ["2"]
 
 
-# ---- the functions, without Orbax ----
+# ---- functions that do not use Orbax ----
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Tests of config files: loading, checking values, former names of options."""
+"""Tests of loading config files, of checking their values, and of former option names."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from ssd_jax.runs.config_file import RENAMED_OPTIONS, decode_config, load_config
 
 
 def set_option(config: Any, option: str, value: Any) -> Any:
-    """Return the config with a value, which need not have the right type: dataclasses do not check it."""
+    """Return a copy of a config in which an option has another value, possibly of a wrong type."""
     name, _, rest = option.partition(".")
     copy = dataclasses.replace(config)
     object.__setattr__(copy, name, set_option(getattr(copy, name), rest, value) if rest else value)
@@ -168,7 +168,7 @@ def test_decode_config_rejects_text_that_is_not_a_config(text):
             ["train.steps is 0"],
         ),
         (
-            # Like Data(root=7) outside the tests, where nothing checks the types of a dataclass.
+            # Outside the tests, Data(root=7) does the same, because nothing checks the types of its fields.
             "from ssd_jax.config import Config\ndef get_config():\n    config = Config()\n"
             "    object.__setattr__(config.data, 'root', 7)\n    return config\n",
             ["data.root is 7", "str"],

@@ -1,4 +1,4 @@
-"""log.jsonl, results.csv and TensorBoard's file."""
+"""Tests of log.jsonl, results.csv and TensorBoard's event file."""
 
 import json
 import struct
@@ -34,7 +34,10 @@ def test_read_log_and_read_results_return_empty_lists_for_a_new_run(tmp_path):
 
 
 def read_events(folder: Path) -> list[Event]:
-    """Read a TFRecord file: length (8 bytes) and its checksum (4), then the record and its checksum (4)."""
+    """Return the events in the TFRecord files of a folder.
+
+    Each record has a length (8 bytes) with a checksum (4 bytes), then the event with a checksum (4 bytes).
+    """
     events = []
     for file in sorted(folder.iterdir()):
         data = file.read_bytes()
@@ -52,7 +55,7 @@ def test_run_log_writes_scalars_for_tensorboard(tmp_path):
         events = read_events(tmp_path / "tensorboard")  # written at once, not only when the log is closed
     scalars = [(e.step, value.tag, value.simple_value) for e in events for value in e.summary.value]
     assert scalars == [(7, "train/loss", 0.5), (8, "val/voc_map_area", 0.25)]
-    # TensorBoard discards what follows the checkpoint that the run resumes from.
+    # TensorBoard discards scalars from step 7 on, those after the checkpoint that the run resumes from.
     assert [e.step for e in events if e.session_log.status == SessionLog.START] == [7]
 
 

@@ -1,11 +1,11 @@
-"""Run folders: creation, config.json and the lock. test_log.py has the logs."""
+"""Tests of run folders: creation, config.json and the lock. test_log.py tests the logs."""
 
 import dataclasses
 from pathlib import Path
 
 import pytest
 from helpers import tiny_config
-from helpers.orbax_files import incomplete_checkpoint
+from helpers.orbax_files import incomplete_checkpoint_path
 from helpers.paths import ROOT
 
 from ssd_jax import config
@@ -69,7 +69,7 @@ def test_create_or_resume_resumes_only_from_a_complete_checkpoint(tmp_path):
     run = tmp_path / "deep" / "run"
     assert run_folder.create_or_resume(run, TINY) == (False, [])
     assert run_folder.create_or_resume(run, TINY) == (False, []), "no checkpoint yet"
-    incomplete_checkpoint(run / "checkpoints", 7).mkdir(parents=True)
+    incomplete_checkpoint_path(run / "checkpoints", 7).mkdir(parents=True)
     assert run_folder.create_or_resume(run, TINY) == (False, []), "an incomplete checkpoint"
     (run / "checkpoints" / "7").mkdir()
     assert run_folder.create_or_resume(run, TINY) == (True, [])

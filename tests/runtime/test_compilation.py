@@ -1,4 +1,4 @@
-"""Compiler options, the compilation cache, and memory that compilations leave."""
+"""Tests of compiler options, of the compilation cache, and of the release of memory after compilations."""
 
 import platform
 import subprocess
@@ -54,11 +54,11 @@ def test_compiler_options_are_deterministic_only_on_request(kind, deterministic,
     assert chosen == options or set(chosen) == options
 
 
-@pytest.mark.parametrize(("version", "known"), [((0, 10, 2), True), ((0, 9, 0), False), ((0, 11, 0), False)])
-def test_compiler_options_of_a_cpu_are_set_only_for_jax_0_10(version, known, monkeypatch):
+@pytest.mark.parametrize(("version", "has_options"), [((0, 10, 2), True), ((0, 9, 0), False), ((0, 11, 0), False)])
+def test_compiler_options_of_a_cpu_are_set_only_for_jax_0_10(version, has_options, monkeypatch):
     monkeypatch.setattr(jax, "__version_info__", version)
     options = compilation.compiler_options(fake_mesh())
-    assert bool(options) == known
+    assert bool(options) == has_options
     assert options is None or options["xla_cpu_experimental_ynn_fusion_type"] == ""
     assert compilation.compiler_options() == options
 

@@ -1,4 +1,4 @@
-"""Functions of a multi-process run, in two processes of this machine that call only them: no training."""
+"""Tests of functions for runs of several processes. Two processes on this machine call them, without training."""
 
 import ast
 import json
@@ -24,12 +24,12 @@ def wait_for_files(files: list[Path], processes: list) -> None:
         time.sleep(0.02)
 
 
-# ---- two processes that find each other ----
+# ---- two processes that connect to each other ----
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory) -> tuple[list[dict], list[FinishedProcess]]:
-    """Results of call_functions in each process, and the ended processes."""
+    """Results of call_functions in each of two processes, and the finished processes."""
     out = tmp_path_factory.mktemp("two")
     ended = wait_until_finished(start_workers("call_functions", out, devices=2))
     assert [process.code for process in ended] == [0, 0], ended
@@ -102,7 +102,7 @@ def test_should_stop_returns_true_at_the_same_step_in_all_processes(tmp_path):
 
 
 def test_exit_message_appears_when_process_0_is_killed(tmp_path):
-    """JAX aborts the other process at once, from C++: it is process 0 that listens."""
+    """JAX then aborts process 1 at once, from C++, because process 0 runs the coordination service."""
     processes = start_workers("sleep", tmp_path)
     wait_for_files([tmp_path / "started.0", tmp_path / "started.1"], processes)
     processes[0].kill()
@@ -123,7 +123,7 @@ def test_exit_message_appears_when_a_heartbeat_stops(tmp_path):
     assert first.code not in (0, -signal.SIGKILL) and first.err.endswith("Start it again.\n")
 
 
-# ---- processes that do not find each other ----
+# ---- processes that cannot connect to each other ----
 
 
 @pytest.mark.parametrize("counts", [(2, 3), (3, 2)])
@@ -144,7 +144,7 @@ def test_initialize_ends_the_process_if_the_others_do_not_start(index, tmp_path)
         [start_worker("only_initialize", tmp_path, options, SSD_JAX_JOIN_SECONDS=3)], timeout=90
     )
     assert ended.code == 2
-    assert options["coordinator"] in ended.out, "what it waits for"
+    assert options["coordinator"] in ended.out, "the address at which it waits"
     (message,) = ended.err.strip().splitlines()
     assert f"3 s waiting for the other processes at {options['coordinator']}" in message
 
@@ -153,7 +153,7 @@ def test_ctrl_c_ends_a_process_that_waits_for_the_others(tmp_path):
     options = {"coordinator": free_address(), "process_index": 0, "process_count": 2}
     process = start_worker("only_initialize", tmp_path, options)
     assert process.stdout is not None and str(options["coordinator"]) in process.stdout.readline()
-    time.sleep(1)  # until JAX waits in C++
+    time.sleep(1)  # gives JAX time to start waiting in C++
     process.send_signal(signal.SIGINT)
     (ended,) = wait_until_finished([process], timeout=30)
     assert ended.code == -signal.SIGINT
@@ -187,7 +187,7 @@ def test_distributed_options_error_names_the_wrong_option(options, named):
     assert all(name in str(error.value) for name in named)
 
 
-# ---- one process ----
+# ---- a run of one process ----
 
 
 def test_functions_need_no_communication_in_a_run_of_one_process():

@@ -1,4 +1,4 @@
-"""``train`` and ``evaluate`` with two processes on this machine, each with one device."""
+"""Tests of ``train`` and ``evaluate`` with two processes on this machine, each with one device."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from helpers.cli import TINY, assert_same_result, command, last_step, start_scri
 from helpers.orbax_files import checkpoint_folders, largest_array_file
 from helpers.processes import FinishedProcess, free_address, process_environment, wait_until_finished
 
-HEARTBEAT = 25  # seconds; with less, a busy machine takes a running process for a dead one
+HEARTBEAT = 25  # seconds; with a shorter limit, a running process on a busy machine may count as dead
 
 
 def train_options(steps: int) -> tuple[str | Path, ...]:
@@ -24,7 +24,7 @@ def train_options(steps: int) -> tuple[str | Path, ...]:
 def start_two_processes(
     script: str, *argv: str | Path, second: tuple[str, ...] = (), heartbeat: int = 100
 ) -> list[subprocess.Popen[str]]:
-    """Start a script as two processes of a run; ``second`` are options of the second process alone."""
+    """Start a script as the two processes of a run. Only the second process gets the options ``second``."""
     common = ("--coordinator", free_address(), "--process-count", "2", "--process-index")
     variables = process_environment(1, SSD_JAX_HEARTBEAT_SECONDS=heartbeat)
     return [start_script(script, *argv, *common, str(i), *second[: i * len(second)], **variables) for i in range(2)]
@@ -38,7 +38,7 @@ def train_with_two_processes(steps: int, run: Path) -> list[FinishedProcess]:
 
 @pytest.fixture(scope="module")
 def run_of_two_processes(tmp_path_factory) -> tuple[Path, list[FinishedProcess]]:
-    """A run of four steps by two processes."""
+    """The folder of a run of four steps by two processes, and the finished processes."""
     run = tmp_path_factory.mktemp("distributed") / "run"
     return run, train_with_two_processes(4, run)
 
@@ -56,7 +56,7 @@ def test_train_with_two_processes_writes_one_run_folder(run_of_two_processes):
 
 @pytest.mark.slow
 def test_evaluate_with_two_processes_counts_each_image_once(run_of_two_processes, tmp_path):
-    """Five images, four at a time over two processes."""
+    """The five images are processed in batches of four, which are split over the two processes."""
     run = Path(shutil.copytree(run_of_two_processes[0], tmp_path / "run"))
     assert command("evaluate", run) == 0
     expected = json.loads((run / "metrics.json").read_text())
@@ -85,24 +85,24 @@ def test_train_rejects_process_index_without_coordinator(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-# ---- disturbed runs, which take minutes ----
+# ---- interrupted runs, which take minutes ----
 
 STEPS = 40
 
 
 @pytest.fixture(scope="module")
-def undisturbed_run(tmp_path_factory) -> Path:
-    run = tmp_path_factory.mktemp("distributed") / "undisturbed"
+def uninterrupted_run(tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("distributed") / "uninterrupted"
     train_with_two_processes(STEPS, run)
     return run
 
 
 @pytest.mark.slow
-def test_train_gives_the_same_bits_with_one_process_of_two_devices(undisturbed_run, tmp_path):
+def test_train_gives_the_same_bits_with_one_process_of_two_devices(uninterrupted_run, tmp_path):
     process = start_script("train.py", *train_options(STEPS), "--workdir", tmp_path / "run", **process_environment(2))
     (ended,) = wait_until_finished([process])
     assert ended.code == 0, ended.err
-    assert_same_result(tmp_path / "run", undisturbed_run)
+    assert_same_result(tmp_path / "run", uninterrupted_run)
 
 
 def wait_for_step(run: Path, step: int, processes: list[subprocess.Popen[str]]) -> None:
@@ -112,7 +112,7 @@ def wait_for_step(run: Path, step: int, processes: list[subprocess.Popen[str]]) 
 
 
 def kill_one_process(run: Path, killed: int, step: int) -> FinishedProcess:
-    """Kill one of two processes after a step, and return how the other one ended."""
+    """Train with two processes, kill one of them after a step, and return the other one after its end."""
     processes = start_two_processes("train.py", *train_options(STEPS), "--workdir", run, heartbeat=HEARTBEAT)
     wait_for_step(run, step, processes)
     processes[killed].kill()
@@ -130,7 +130,7 @@ def assert_message_says_how_to_resume(survivor: FinishedProcess, run: Path) -> N
 
 
 @pytest.mark.slow
-def test_train_resumes_bit_for_bit_after_sigterm_two_kills_and_a_corrupt_checkpoint(undisturbed_run, tmp_path):
+def test_train_resumes_bit_for_bit_after_sigterm_two_kills_and_a_corrupt_checkpoint(uninterrupted_run, tmp_path):
     run = tmp_path / "run"
     processes = start_two_processes("train.py", *train_options(STEPS), "--workdir", run)
     wait_for_step(run, 2, processes)
@@ -147,4 +147,4 @@ def test_train_resumes_bit_for_bit_after_sigterm_two_kills_and_a_corrupt_checkpo
     os.truncate(file, file.stat().st_size // 2)
     first, _ = train_with_two_processes(STEPS, run)
     assert str(run / "damaged_checkpoints" / latest.name) in first.err
-    assert_same_result(run, undisturbed_run)
+    assert_same_result(run, uninterrupted_run)

@@ -1,4 +1,4 @@
-"""The message that a child process prints when this process is killed."""
+"""Tests of the message that a child process prints when the main process is killed."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""Meshes and shardings on one process. test_distributed.py has those functions in two processes."""
+"""Tests of meshes and shardings in one process. test_distributed.py calls the functions in two processes."""
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ MESH = fake_mesh(2, 4)
         ((512, 512), ("fsdp",)),
         ((1022, 1022), ()),
         ((2**16,), ("fsdp",)),
-        ((2**16 - 4,), ()),  # small
+        ((2**16 - 4,), ()),  # too small to split
         ((), ()),
     ],
 )

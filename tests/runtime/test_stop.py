@@ -1,4 +1,4 @@
-"""SIGTERM as a request to stop, in a run of one process."""
+"""Tests of stopping by SIGTERM in a run of one process."""
 
 import os
 import signal

@@ -1,6 +1,6 @@
-"""Training on several devices: the same numbers as on one, and the same bits with virtual shards.
+"""Tests that training gives the same numbers on any number of devices, and the same bits with virtual shards.
 
-The devices are virtual devices of the CPU, in processes that run tests/helpers/device_worker.py.
+The devices are virtual CPU devices, in processes that run tests/helpers/device_worker.py.
 """
 
 import json
@@ -37,16 +37,16 @@ def start_device_worker(devices: int, cases: Sequence[Case], **options: Any) -> 
 
 
 def wait_for_results(processes: Sequence[subprocess.Popen[str]]) -> list[Any]:
-    """Return what the primary process printed; the others print nothing."""
+    """Wait for processes, and return the results that the first one printed as JSON. The others must print none."""
     outputs = [process.communicate(timeout=1200) for process in processes]
     for process, (_, errors) in zip(processes, outputs, strict=True):
         assert process.returncode == 0, errors
-    assert not any("{" in printed for printed, _ in outputs[1:]), "Gloo prints other lines, from C++"
+    assert not any("{" in printed for printed, _ in outputs[1:]), "no JSON; Gloo prints other lines, from C++"
     return json.loads(outputs[0][0].splitlines()[-1])
 
 
 def run_in_two_processes(devices: int, cases: Sequence[Case]) -> list[Any]:
-    """Run the cases on two processes with this number of devices each."""
+    """Return the results of cases that run in two processes, each with this number of devices."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -55,10 +55,10 @@ def run_in_two_processes(devices: int, cases: Sequence[Case]) -> list[Any]:
 
 
 def assert_same_numbers(result: Any, expected: Any, tolerances: Sequence[float]) -> None:
-    """Assert that two results agree within rounding, which grows from step to step.
+    """Assert that two results agree within a relative tolerance for each step.
 
-    Hard negative mining is discrete, so rounding can replace a negative by another one. The norm of the gradient is the
-    first to show that.
+    Rounding differences grow from step to step. Since hard negative mining is discrete, rounding can also select
+    another negative, which shows in the gradient norm first.
     """
     for step, (line, expected_line) in enumerate(zip(result["lines"], expected["lines"], strict=True)):
         assert line["num_positives"] == expected_line["num_positives"], step
@@ -68,13 +68,13 @@ def assert_same_numbers(result: Any, expected: Any, tolerances: Sequence[float])
 
 
 def test_losses_do_not_depend_on_the_number_of_devices():
-    """On 2 x 4 devices with sliced parameters, against one device in this process."""
+    """A run on 2 x 4 devices with split parameters is compared with one device in this process."""
     (result,) = wait_for_results([start_device_worker(8, [{"steps": 2, "fsdp": 4, "detect": True}])])
     assert (result["devices"], result["processes"], result["programs"]) == (8, 1, 1)
     assert result["sharded"] > 0
     expected = device_worker.run_case(steps=2, devices=1, detect=True)
     assert expected["sharded"] == 0
-    # The size of Adam's first step does not shrink with the gradient, so the second step differs more.
+    # Adam's first update is large even where the gradient is only a rounding error, so the second step differs more.
     assert_same_numbers(result, expected, [1e-5, 1e-3])
 
 
@@ -146,7 +146,7 @@ print(json.dumps([lines, expected, float(np.abs(np.asarray(state.params) - param
 
 
 def test_reproducible_step_has_the_same_bits_on_any_number_of_devices():
-    """With a small model in place of the network; and the numbers of the whole batch, by numpy."""
+    """A small model replaces the network. Loss and parameters are also compared with NumPy on the whole batch."""
     lines, expected, difference = wait_for_results([start_python(["-c", ORDERED_STEPS], 8)])
     assert len(lines) == 4 and all(line == lines[0] for line in lines)
     for (loss, count), (expected_loss, expected_count) in zip(lines[0][0], expected, strict=True):

@@ -1,6 +1,6 @@
-"""Tests of runs that are killed, stopped, out of disk space, or find corrupt checkpoints.
+"""Tests of runs that are killed, stopped by SIGTERM, run out of disk space, or have corrupt checkpoints.
 
-All of them resume, and end like the run that was never interrupted, to the last bit.
+Each run is resumed afterwards. Its result must equal that of an uninterrupted run to the last bit.
 """
 
 import json
@@ -51,10 +51,10 @@ def test_killed_training_resumes_bit_for_bit(trained_run, tmp_path):
 
 
 def resume_and_kill(run: Path, rng: random.Random, while_saving: bool) -> str | None:
-    """Resume a run in another process and kill it after its first step.
+    """Resume a run in another process, and kill the process after its first step.
 
     Returns:
-        Where it was killed, or None if it finished before.
+        A text that says at which moment the process was killed, or None if it had already finished.
     """
     before = last_step(run)
     stamp = (run / "log.jsonl").stat().st_mtime_ns if before else 0
@@ -62,7 +62,7 @@ def resume_and_kill(run: Path, rng: random.Random, while_saving: bool) -> str | 
     log = run / "log.jsonl"
     while process.poll() is None and not (log.exists() and log.stat().st_mtime_ns != stamp and last_step(run)):
         time.sleep(0.005)
-    # Opening the log may have removed lines; one more line than that is a step.
+    # When the log is opened, lines may be removed. A line that is added afterwards shows that a step was done.
     opened = last_step(run)
     while process.poll() is None and last_step(run) <= opened:
         time.sleep(0.005)
@@ -178,7 +178,7 @@ def test_training_exits_with_2_on_a_full_disk_and_can_be_resumed(trained_run, tm
 
 
 def wait_for_orbax_threads(folder: Path) -> None:
-    """Wait until the threads of the failed save, which is in this process, change no more files."""
+    """Wait until the Orbax threads of a failed save in this process have not changed any file for a second."""
     before, since = None, time.monotonic()
     while time.monotonic() - since < 1:
         files = sorted(folder.rglob("*"))

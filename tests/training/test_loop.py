@@ -1,4 +1,4 @@
-"""The training loop: what is due after a step, timings, and a loss that is not finite."""
+"""Tests of the training loop: actions that are due after a step, timings, and losses that are not finite."""
 
 import dataclasses
 import time
@@ -51,7 +51,7 @@ def test_step_timer_separates_waiting_from_computing(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     timer = StepTimer()
     for waited, computed in ((1.0, 2.0), (0.5, 4.0)):
-        now[0] += 100  # an evaluation, which does not count
+        now[0] += 100  # time between two laps, such as an evaluation, which does not count
         timer.restart()
         with timer.waiting():
             now[0] += waited
@@ -61,7 +61,7 @@ def test_step_timer_separates_waiting_from_computing(monkeypatch):
 
 
 class SlowMetric:
-    """A number that a device is still computing. Each takes a quarter of a second, one after another."""
+    """Imitation of a metric that a device is still computing. Metrics are computed in sequence, in 0.25 s each."""
 
     free = 0.0
 

@@ -1,4 +1,4 @@
-"""Schedules and updates against a plain implementation of Caffe's solver."""
+"""Tests of learning rate schedules and of parameter updates, also against a plain implementation of Caffe's solver."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from ssd_jax.training.optimizer import freeze, make_optimizer, make_schedule
 
 
 def test_multistep_schedule_equals_that_of_caffe() -> None:
-    """lr = base * gamma ^ (number of steps reached): the step numbered 80000 is the first at 1e-4."""
+    """Caffe's rate is base_lr * gamma ^ (number of milestones reached): step 80000, from 0, is the first with 1e-4."""
     schedule = make_schedule(Optimizer(), 120_000)
     for step, rate in [(0, 1e-3), (79_999, 1e-3), (80_000, 1e-4), (99_999, 1e-4), (100_000, 1e-5), (119_999, 1e-5)]:
         assert schedule(step) == pytest.approx(rate, rel=1e-5), step
@@ -30,8 +30,8 @@ def test_cosine_schedule_ends_at_zero() -> None:
     np.testing.assert_allclose([float(schedule(s)) for s in (9, 10, 60, 110)], [1e-3, 1e-3, 5e-4, 0], atol=1e-9)
 
 
-def caffe_sgd(parameters: dict, gradients: list[dict], config: Optimizer, steps: int) -> dict:
-    """Apply ClipGradients, Regularize and ComputeUpdateValue of sgd_solver.cpp, one parameter at a time."""
+def caffe_sgd(parameters: dict, gradients: list[dict], config: Optimizer) -> dict:
+    """Return parameters after updates as in ClipGradients, Regularize and ComputeUpdateValue of sgd_solver.cpp."""
     history = {name: np.zeros_like(value) for name, value in parameters.items()}
     parameters = {name: value.copy() for name, value in parameters.items()}
     for step, gradient in enumerate(gradients):
@@ -48,7 +48,7 @@ def caffe_sgd(parameters: dict, gradients: list[dict], config: Optimizer, steps:
 
 @pytest.mark.parametrize("clip_norm", [None, 2.0])
 def test_sgd_equals_the_solver_of_caffe(clip_norm: float | None) -> None:
-    """Across drops of the rate. Kernels and L2Norm's scale decay, biases do not and have twice the rate."""
+    """The rate drops during the steps. Kernels and L2Norm's scale decay; biases have no decay and twice the rate."""
     rng = np.random.default_rng(0)
     config = Optimizer(learning_rate=0.1, milestones=(3, 5), weight_decay=0.05, clip_norm=clip_norm)
     shapes = {"conv/kernel": (3, 2), "conv/bias": (2,), "norm/scale": (4,)}
@@ -67,7 +67,7 @@ def test_sgd_equals_the_solver_of_caffe(clip_norm: float | None) -> None:
     for gradient in gradients:
         updates, state = optimizer.update(nest(gradient), state, params)
         params = optax.apply_updates(params, updates)
-    expected = nest(caffe_sgd(start, gradients, config, 7))
+    expected = nest(caffe_sgd(start, gradients, config))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), params, expected)
 
 
@@ -82,7 +82,7 @@ def test_adamw_decays_kernels_only() -> None:
 
 
 def test_muon_updates_hidden_kernels_and_adam_updates_all_other_parameters() -> None:
-    """The first step of Muon is the (semi-)orthogonal matrix nearest to the gradient, with an RMS of 0.2 x rate.
+    """The first step of Muon is the (semi-)orthogonal matrix nearest to the gradient, scaled to an RMS of 0.2 x rate.
 
     The singular value decomposition gives the expected matrix. Five Newton-Schulz iterations only bring the singular
     values to between 0.7 and 1.2.
@@ -97,7 +97,7 @@ def test_muon_updates_hidden_kernels_and_adam_updates_all_other_parameters() -> 
     updates, _ = optimizer.update(gradient, optimizer.init(params), params)
     step = -np.asarray(updates["vgg"]["conv1_1"]["kernel"]).reshape(36, 8)
     u, _, v = np.linalg.svd(np.asarray(gradient["vgg"]["conv1_1"]["kernel"]).reshape(36, 8), full_matrices=False)
-    # The scale is such that an orthogonal 36 x 8 matrix, of root mean square 1 / 6, gets one of 0.2.
+    # The update is scaled so that an orthogonal 36 x 8 matrix, whose root mean square is 1 / 6, has one of 0.2.
     singular = np.linalg.svd(step / (0.2 * 6), compute_uv=False)
     assert singular.min() > 0.6 and singular.max() < 1.3
     assert np.sum(step * (u @ v)) / np.linalg.norm(step) / np.linalg.norm(u @ v) > 0.98

@@ -1,4 +1,4 @@
-"""Pretrained parameters: class channels matched by name, what is printed, and what is rejected."""
+"""Tests of pretrained parameters: transfer of class channels by name, printed messages, and errors."""
 
 import dataclasses
 import io
@@ -35,13 +35,13 @@ from ssd_jax.training.pretrained import (
 )
 from ssd_jax.training.train_step import init_state
 
-# ---- parameters by name ----
+# ---- transfer of parameters ----
 
 BOXES = {"conv4_3_norm": 4, "fc7": 6, "conv6_2": 1}
 
 
 def make_params(classes: int, seed: int) -> dict[str, Any]:
-    """Return a layer of the backbone and two predictors per feature map; no number occurs twice."""
+    """Return parameters of one backbone layer and of two predictors for each feature map. All values are different."""
     numbers = iter(np.random.default_rng(seed).permutation(100_000).astype(np.float32))
 
     def array(*shape: int) -> np.ndarray:
@@ -55,7 +55,7 @@ def make_params(classes: int, seed: int) -> dict[str, Any]:
 
 
 def test_transfer_params_equals_a_hand_computed_example():
-    """Two boxes per cell, with the background first in each."""
+    """The predictor has two boxes per cell. The first channel of each box is the background."""
 
     def bias(*numbers: float) -> dict[str, Any]:
         return {"fc7_mbox_conf": {"bias": np.array(numbers, np.float32)}}
@@ -111,7 +111,7 @@ def model_with_classes(names: tuple[str, ...]) -> Any:
 
 
 def random_params(names: tuple[str, ...], images: np.ndarray, seed: int) -> Any:
-    """Return random parameters, drawn by numpy: compiling the initialisation takes far longer."""
+    """Return random parameters of a network. NumPy draws them: compiling the initialisation takes far longer."""
     shapes = jax.eval_shape(SSD(model_with_classes(names)).init, jax.random.key(0), images)["params"]
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32), shapes)
@@ -129,7 +129,7 @@ def test_transferred_network_has_the_same_logits_for_kept_classes():
     assert len(np.unique(before.logits)) > 1000
 
 
-# ---- names ----
+# ---- class names ----
 
 
 def test_match_classes_lists_kept_new_and_dropped_classes():
@@ -193,7 +193,7 @@ def open_initial_params(config: Config, fresh: Any) -> Any:
 
 
 def config_with_pretrained(run: Path, **options: Any) -> Config:
-    """Return the config of a run that starts from another one, with changed options of the model."""
+    """Return a config whose ``train.pretrained`` is a run, with other values for some options of the model."""
     config = tiny_config.get_config()
     boxes = dataclasses.replace(config.model.default_boxes, **options.pop("boxes", {}))
     model = dataclasses.replace(config.model, **{"class_names": CLASS_NAMES, "default_boxes": boxes} | options)
@@ -206,6 +206,7 @@ def fresh(trained_run) -> Any:
 
 
 def stored_params(run: Path, checkpoint: str = "best") -> Any:
+    """Return the parameters in a checkpoint of a run, and the step of the checkpoint."""
     return detector.restore_params(run, run_folder.read_config(run), checkpoint)
 
 
@@ -250,7 +251,7 @@ def test_open_pretrained_rejects_a_run_with_another_architecture(trained_run):
 
 
 def test_refit_first_conv_keeps_the_output_for_another_mean_and_std():
-    """At the border of the image only if the means are equal: zero padding has another colour otherwise."""
+    """At the image border, the output changes if the means differ, because zero padding is then another colour."""
     model = tiny_config.get_config().model
     there = dataclasses.replace(model, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
     rng = np.random.default_rng(0)
@@ -324,7 +325,7 @@ CLASSES = ("hexagon", "star", "triangle")
 
 @pytest.fixture(scope="module")
 def hexagon_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Generated images without circles, in which squares are called hexagons."""
+    """A folder of generated images, in which squares are annotated as hexagons and circles are not annotated."""
     root = write_voc_folder(tmp_path_factory.mktemp("other") / "data", {"train": 8, "val": 4, "test": 4})
     for file in (root / "Annotations").iterdir():
         start, *objects = file.read_text().removesuffix("</annotation>").split("<object>")
@@ -335,7 +336,7 @@ def hexagon_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TransferRun(NamedTuple):
     start: Path
-    """The run that it started from: a copy, which a test may move away."""
+    """Folder of the pretrained run: a copy, so that a test may move it."""
     options: tuple[str | Path, ...]
     run: Path
     printed: str
@@ -363,7 +364,7 @@ def test_train_prints_which_classes_are_transferred(transfer_run):
 
 
 def test_run_with_transfer_starts_from_pretrained_params_and_fresh_optimizer_state(transfer_run, tmp_path):
-    """Parameters come from the moving average of the pretrained run; all else is as in a fresh run."""
+    """Parameters come from the moving average of the pretrained run; everything else is as in a fresh run."""
     config = run_folder.read_config(transfer_run.run)
     assert config.model.class_names == CLASSES
     trainer = Trainer(config, tmp_path, open_source(config.data, "train"), None)
@@ -377,12 +378,12 @@ def test_run_with_transfer_starts_from_pretrained_params_and_fresh_optimizer_sta
     assert state.ema_params is not state.params
     assert jax.tree.map(lambda x: x.sharding, state) == jax.tree.map(lambda x: x.sharding, fresh)
     pointers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((state.params, state.ema_params))]
-    assert len(set(pointers)) == len(pointers), "the step donates its buffers, each once"
+    assert len(set(pointers)) == len(pointers), "no buffer may be shared, because the step donates all buffers"
     for name, layer in state.params.items():
         if name.endswith("_mbox_conf"):
             here, there, new = (np.asarray(tree[name]["bias"]) for tree in (state.params, params, fresh.params))
             for box in range(4):
-                # hexagon, star, triangle of circle, square, star, triangle; background before both
+                # Classes there: circle, square, star, triangle. Classes here: hexagon, star, triangle.
                 assert here[4 * box] == there[5 * box] != new[4 * box]
                 assert here[4 * box + 1] == new[4 * box + 1]
                 assert list(here[4 * box + 2 : 4 * box + 4]) == list(there[5 * box + 3 : 5 * box + 5])
@@ -418,7 +419,7 @@ def test_resumed_run_does_not_read_pretrained_and_gives_the_same_result(transfer
 
 
 def test_train_records_the_absolute_path_of_pretrained(transfer_run, tmp_path, monkeypatch, capsys):
-    """A relative path names the same run."""
+    """The same command with a relative path resumes the run."""
     monkeypatch.chdir(transfer_run.start.parent)
     options = ["start" if word == transfer_run.start else word for word in transfer_run.options]
     assert command("train", *options, "--workdir", transfer_run.run) == 0
@@ -433,7 +434,7 @@ def test_evaluate_rejects_data_with_a_class_that_the_run_lacks(trained_run, hexa
 
 
 def test_evaluate_accepts_data_with_fewer_classes(transfer_run, tmp_path, capsys):
-    """Labels follow the names of the classes of the run."""
+    """Labels are assigned by the class names of the run."""
     root = write_voc_folder(tmp_path / "data", {"test": 4})
     for file in (root / "Annotations").iterdir():
         start, *objects = file.read_text().removesuffix("</annotation>").split("<object>")

@@ -1,4 +1,4 @@
-"""Replayed images against the images that the training steps of a run were given."""
+"""Tests that replayed images equal the augmented images of training, and tests of ``ssd-jax show``."""
 
 import dataclasses
 from pathlib import Path
@@ -24,7 +24,7 @@ from ssd_jax.training.loop import Trainer
 
 
 class Run(NamedTuple):
-    """A run of 10 steps of 4 images over 11 images: epochs 0 to 2, and seven images of epoch 3."""
+    """A run of 10 steps of 4 images over a split of 11 images: epochs 0 to 2, and seven images of epoch 3."""
 
     config: Config
     source: Source
@@ -32,12 +32,12 @@ class Run(NamedTuple):
     augmented: dict[tuple[int, int], list[np.ndarray]]
     """Augmented image, boxes and labels by (index, epoch), from the batches of the trainer."""
     steps: dict[tuple[int, int], int]
-    """Step by (index, epoch), counted."""
+    """Number of the training step by (index, epoch), counted from 1."""
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Augment the batches of a run without training. One image is larger than the canvas and is reduced."""
+    """A run whose batches were augmented without training. One of its images is larger than the canvas."""
     base = tmp_path_factory.mktemp("replay")
     root = write_voc_folder(base / "data", {"train": 11})
     for number, size in ((3, (96, 50)), (7, (40, 60))):
@@ -65,7 +65,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_replay_equals_the_augmented_batch_to_the_last_bit(run):
-    """In all epochs, also in batches that span two of them."""
+    """Images of all epochs are compared, including batches that span two epochs."""
     assert len(run.augmented) == 40 and {epoch for _, epoch in run.augmented} == {0, 1, 2, 3}
     for (index, epoch), augmented in run.augmented.items():
         replayed = replay.replay_image(run.config, run.source, f"train{index}", epoch)
@@ -80,13 +80,13 @@ def test_replay_equals_the_preview_of_the_first_batch(run):
     for index in (index for (index, _), step in run.steps.items() if step == 1):
         replayed = replay.replay_image(run.config, run.source, f"train{index}", 0)
         slots.append(slot := previewed[replayed.image.tobytes()])
-        assert positions[slot] == index, "its id is shown"
+        assert positions[slot] == index, "the id of this image is shown"
         assert have_same_bits(replayed.boxes, boxes[slot]) and have_same_bits(replayed.labels, labels[slot])
     assert sorted(slots) == [0, 1, 2, 3]
 
 
 def test_replay_equals_augment_without_a_batch_up_to_rounding(run):
-    """Without loader, canvas or batch, so the two agree only up to rounding."""
+    """`augment` is called without loader, canvas and batch, so the results agree only up to rounding."""
     for index, epoch in [(4, 0), (7, 1), (5, 2)]:
         annotation, image = run.source.annotation(index), run.source.image(index)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(5), epoch), index)
@@ -131,9 +131,11 @@ def test_draw_shows_the_augmented_image_beside_the_original(run):
     replayed = replay.replay_image(run.config, run.source, "train3", 1)
     picture = np.asarray(replay.draw(run.source, replayed, side=192))
     assert picture.shape == (218, 396, 3), "a gap of 4 around two cells of 192 and their captions"
-    # 96 x 50 is drawn twice as large; the network's 64 x 64 three times.
+    # The image of 96 x 50 pixels is drawn twice as large, and the augmented one of 64 x 64 three times as large.
     left, right = picture[50:150, 4:196], picture[4:196, 200:392]
-    np.testing.assert_array_equal(picture[4:46, 4:196], np.full((42, 192, 3), 40), "below 192 pixels high: background")
+    np.testing.assert_array_equal(
+        picture[4:46, 4:196], np.full((42, 192, 3), 40), "background above the image, which is not as high as the cell"
+    )
     original = np.asarray(Image.fromarray(run.source.image(3)).resize((192, 100), Image.Resampling.BICUBIC))
     pixels = Image.fromarray(replayed.image.round().clip(0, 255).astype(np.uint8))
     augmented = np.asarray(pixels.resize((192, 192), Image.Resampling.BICUBIC))

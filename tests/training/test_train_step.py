@@ -1,4 +1,4 @@
-"""The training step against a pipeline composed of its parts, one image after another."""
+"""Tests of the training step, also against a pipeline that processes one image after another."""
 
 import dataclasses
 from typing import Any
@@ -45,7 +45,7 @@ def first_batches(count: int) -> list[Batch]:
 
 @pytest.fixture(scope="module")
 def initial() -> TrainState:
-    """The initial state as numpy arrays, of which every test makes its own copy on the device."""
+    """The initial state as NumPy arrays. Each test puts its own copy on the device, because the step donates it."""
     return jax.tree.map(np.asarray, init_state(TINY, MESH))
 
 
@@ -59,7 +59,7 @@ def to_device(state: TrainState) -> TrainState:
 
 
 def state_with_random_predictors(state: TrainState) -> TrainState:
-    """Replace the predictors, which otherwise start from constants, whatever the image."""
+    """Return the state on the device with random predictors: the initial predictors have constant outputs."""
     return to_device(state._replace(params=jax.tree.map(np.asarray, with_random_predictors(state.params))))
 
 
@@ -107,10 +107,10 @@ def test_ema_update_equals_a_plain_loop():
 
 
 def prepare_image_by_image(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Augment and match image after image, with the keys that the batch's contract prescribes.
+    """Augment and match one image of a batch after another. The random keys depend on seed, epoch and index.
 
     Returns:
-        Images, target offsets and target labels.
+        Augmented images, target offsets and target labels.
     """
     boxes = make_default_boxes(TINY.model.default_boxes)
 
@@ -164,7 +164,7 @@ def test_train_step_updates_parameters_and_moving_average(train_step, initial):
 
 
 def test_train_step_reduces_the_loss_of_a_repeated_batch(train_step, initial):
-    """The same epoch and indices give the same augmented images."""
+    """The augmented images are the same in each step, because epoch and indices are."""
     (batch,) = first_batches(1)
     state = to_device(initial)
     losses = []
@@ -198,7 +198,7 @@ def test_loss_does_not_depend_on_batch_position(train_step, initial):
 
 
 def test_train_step_is_not_compiled_again_for_a_restored_state(train_step, initial, trained_run):
-    """A restored state has the shardings of an initial one."""
+    """A restored state must have the same shardings as an initial one."""
     trainer = Trainer(run_folder.read_config(trained_run), trained_run, TRAIN, None)
     with Checkpoints(trained_run / "checkpoints") as checkpoints:
         restored = trainer.restore_or_init(checkpoints)
@@ -209,11 +209,11 @@ def test_train_step_is_not_compiled_again_for_a_restored_state(train_step, initi
     assert train_step._cache_size() == 1
 
 
-# ---- parts of a batch ----
+# ---- accumulation steps ----
 
 
 def test_accumulated_gradient_equals_that_of_the_whole_batch():
-    """With a small model in place of the network."""
+    """A small model replaces the network."""
     rng = np.random.default_rng(0)
     params = {"kernel": rng.normal(size=(5, 3)).astype(np.float32)}
     images, labels = rng.normal(size=(12, 5)).astype(np.float32), rng.integers(0, 3, 12).astype(np.int32)
@@ -243,7 +243,7 @@ def test_train_step_processes_a_batch_in_accumulation_steps():
 def test_accumulated_update_of_the_network_equals_that_of_the_whole_batch(initial):
     def step(parts: int) -> tuple[TrainState, Any]:
         train = dataclasses.replace(TINY.train, batch_size=32, accumulation_steps=parts)
-        # Not Adam, whose first step keeps only the signs of the gradient.
+        # The optimizer is SGD, because Adam's first update depends only on the signs of the gradient.
         config = dataclasses.replace(TINY, train=train, optimizer=Optimizer(learning_rate=0.1, clip_norm=1.0))
         batch = next(train_batches(TRAIN, config.data, 32, 0))
         batch = batch._replace(valid=np.arange(32) % 5 > 0)
