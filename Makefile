@@ -1,7 +1,7 @@
 # `make` without a target lists all targets. Everything is installed into $(VENV) and nowhere else.
 #
-#   make demo PYTHON=python3.12     another interpreter
-#   make demo ACCELERATOR=cpu       jax for cpu, cuda12 or tpu; detected if not given
+#   make demo PYTHON=python3.12     use another interpreter
+#   make demo ACCELERATOR=cpu       install jax for cpu, cuda12 or tpu; detected if not given
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -27,14 +27,14 @@ setup: $(VENV)/.ready ## install the package and its dependencies into .venv
 
 setup-dev: $(VENV)/.ready-dev ## setup, plus the test dependencies
 
-demo: $(VENV)/.ready ## train on generated images, evaluate, and say where the images are
+demo: $(VENV)/.ready ## train on generated images, evaluate, and name the resulting images
 	@echo "Training on generated images. Results go to $(DEMO)."
 	@"$(BIN)/python" train.py configs/shapes.py --workdir "$(DEMO)"
 	@"$(BIN)/python" evaluate.py "$(DEMO)"
 	@echo
 	@echo "Compare $(DEMO)/test_truth.jpg (ground truth) with $(DEMO)/test_pred.jpg (detections)."
 
-# Each of the two processes runs one file of tests at a time.
+# Two processes run the tests; each one runs whole test files.
 test: lint ## lint, types and the fast tests
 	@"$(BIN)/python" -m pytest -n 2 --dist loadfile -m "not slow"
 

@@ -19,7 +19,8 @@ def get_config() -> Config:
         name="own_data",
         model=Model(default_boxes=SSD300_COCO_BOXES, width=0.25, norm="group", std=(64, 64, 64), l2_norm_scale=5.0),
         data=Data(root=""),
-        # Milder than the paper's: its zoom-out of up to 4 and crops down to 0.3 need a much longer schedule.
+        # This is milder than the paper's augmentation, whose zoom-out of up to 4 and crops down to 0.3 need a much
+        # longer schedule.
         augment=Augment(expand_probability=0.3, expand_max_ratio=1.5, crop_scale=(0.6, 1.0)),
         loss=Loss(min_negatives=3),  # so that images without objects contribute
         optimizer=Optimizer(

@@ -1,4 +1,4 @@
-"""A small SSD on generated images: the demo, trained from scratch on a CPU in minutes.
+"""A small SSD for generated images. `make demo` trains it from scratch on a CPU in minutes.
 
 python train.py configs/shapes.py
 """
@@ -19,7 +19,7 @@ def get_config() -> Config:
         name="shapes",
         model=Model(
             default_boxes=boxes,
-            # Stride 1 where SSD300 has 2, so that an object is matched to several default boxes, as in
+            # The stride is 1 where SSD300 has 2, so that an object is matched to several default boxes, as in
             # SSD300 on larger images.
             extras=(Extra(256, 512, stride=1), Extra(128, 256, stride=1), Extra(128, 256)),
             l2_norm_scale=5.0,

@@ -8,11 +8,12 @@ Published results (test-dev2015, trained on trainval35k). Not measured with this
     | zoom-out, Table 6     | 25.1       | 43.1 | 25.8 |  this file
 
 Schedule with zoom-out, from Caffe's examples/ssd/ssd_coco.py: batch 32, 1e-3 for 280k steps, 1e-4 for 80k,
-1e-5 for 40k. Table 5 has no zoom-out, and 160k, 40k and 40k steps (section 3.4):
+1e-5 for 40k. The row of Table 5 was trained without zoom-out, for 160k, 40k and 40k
+steps (section 3.4). These options select this:
 
     --augment.expand-probability 0 --optimizer.milestones 160000 200000 --train.steps 240000
 
-Default boxes start at 0.07 of the image side, for VOC at 0.1, because objects are smaller (section 3.4).
+The smallest default boxes have 0.07 of the image side (for VOC 0.1), because COCO's objects are smaller (section 3.4).
 
     python train.py configs/ssd300_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd300_coco

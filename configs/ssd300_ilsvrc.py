@@ -1,8 +1,8 @@
 """SSD300 on ILSVRC2014 DET, the 200 classes of ImageNet's detection task.
 
 Published result (val2, mAP at IoU 0.5): 43.4, trained on train and val1 (paper section 3.5). Not measured with this
-implementation. The paper has SSD300 only; the authors' model list also has an SSD500 of the first versions with 46.4,
-without a script.
+implementation. The paper has SSD300 only; the authors' list of models also has an SSD500, of the first versions of
+the paper, with an mAP of 46.4 and without a script.
 
 Schedule (section 3.5, and Caffe, examples/ssd/ssd_ilsvrc.py): batch 32, 1e-3 for 320k steps, 1e-4 for 80k, 1e-5
 for 40k. Where paper and script differ, this file follows the script: its default boxes are VOC's, while section 3.5

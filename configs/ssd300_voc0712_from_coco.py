@@ -9,7 +9,7 @@ Published results (VOC2007 test, 11-point mAP). Not measured with this implement
 
 Table 1: "first train on COCO trainval35k then fine-tune on 07+12". The schedule of the fine-tuning is not published.
 The name of the authors' weights, VOC0712 with ft, says 120k iterations; this file uses the schedule of
-ssd300_voc0712.py, which has as many. In issue 120 of the Caffe fork the author recommends a smaller learning rate
+ssd300_voc0712.py, which has as many steps. In issue 120 of the Caffe fork the author recommends a smaller learning rate
 when starting from a trained detector, without a number: use --optimizer.learning-rate. For the row of Table 1, start
 from a run on COCO without zoom-out (Table 5) and add the options in ssd300_voc0712.py.
 

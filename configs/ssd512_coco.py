@@ -8,8 +8,8 @@ Published results (test-dev2015, trained on trainval35k). Not measured with this
     | zoom-out, Table 6     | 28.8       | 48.5 | 30.3 |  this file
 
 The schedule, and the options for the row of Table 5, are those of ssd300_coco.py. The authors published no script for
-SSD512; the name of their weights says 360k iterations, but not the milestones. Default boxes start at 0.04 of the
-image side (section 3.4).
+SSD512; the name of their weights says 360k iterations, but not the milestones. The smallest default boxes have
+0.04 of the image side (section 3.4).
 
     python train.py configs/ssd512_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd512_coco

@@ -1,7 +1,7 @@
 """Configuration of the documentation: guides in Markdown, and an API reference made from the docstrings.
 
-``make docs`` builds it. Every warning is an error there: a broken link, a missing reference, a docstring
-that does not parse.
+``make docs`` builds the documentation. Every warning stops it as an error: a broken link, a missing reference, or a
+docstring that cannot be parsed.
 """
 
 import importlib
@@ -39,7 +39,8 @@ autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 nitpicky = True
-# Types of other libraries, whose inventories would have to come from the network; type variables and private types.
+# References to types of other libraries are not checked, because their inventories would have to be downloaded, nor
+# are type variables and private types.
 nitpick_ignore_regex = [(r"py:.*", r"(?!ssd_jax).*"), (r"py:class", r"ssd_jax\..*\.(T|_\w+)")]
 
 # ---- pages ----
@@ -54,7 +55,7 @@ API_FOLDER = Path(__file__).parent / "api"
 
 
 def write_api_pages(app: Sphinx) -> None:
-    """Write one page for each package of ssd_jax, and one for the modules beside them."""
+    """Write one page for each package of ssd_jax, and one page for the modules outside of the packages."""
     API_FOLDER.mkdir(exist_ok=True)
     top = [module.name for module in pkgutil.iter_modules(ssd_jax.__path__)]
     packages = [name for name in top if hasattr(importlib.import_module(f"ssd_jax.{name}"), "__path__")]
@@ -72,6 +73,7 @@ def write_api_pages(app: Sphinx) -> None:
 
 
 def _module_section(module: str) -> str:
+    """Return the section about a module for its page: a heading and an autodoc directive."""
     is_package = hasattr(importlib.import_module(module), "__path__")
     level = "#" if module.count(".") < 2 and is_package else "##"
     members = "" if is_package else "\n   :members:"
@@ -87,11 +89,11 @@ def render_docstring_math(app: Sphinx, what: str, name: str, obj: object, option
 def shorten_signature(
     app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """Write ``Array`` for the private name of JAX's array class."""
+    """Return a signature with ``Array`` instead of the private name of JAX's array class."""
     return tuple(text and text.replace("jaxlib._jax.Array", "Array") for text in (signature, returns))  # type: ignore[return-value]
 
 
-# ---- formulas as MathML: browsers draw it themselves, without a script from the network ----
+# ---- formulas as MathML, which browsers draw without a script from the network ----
 
 
 def _visit_inline_math(translator, node) -> None:
