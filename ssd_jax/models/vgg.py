@@ -94,8 +94,8 @@ def _max_pool_2x2(cells: Cells) -> Float[Array, "b rows columns c"]:
 def _max_and_argmax(cells: Cells) -> tuple[Float[Array, "b rows columns c"], UInt8[Array, "b rows columns c"]]:
     """Return the maximum of each cell and the index of its first occurrence, in one pass over the cells."""
 
-    def maximum(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
-        (a, index_a), (b, index_b) = one, other
+    def maximum(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
+        (a, index_a), (b, index_b) = first, second
         take_a = jnp.isnan(a) | (a > b) | ((a == b) & (index_a < index_b))
         return jnp.where(take_a, a, b), jnp.where(take_a, index_a, index_b)
 

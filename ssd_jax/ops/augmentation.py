@@ -58,7 +58,7 @@ def augment(
     width: int | Int[Array | np.ndarray, ""] | None = None,
     fill: RGB = (123.0, 117.0, 104.0),
 ) -> tuple[Float[Array, "{size} {size} 3"], Float[Array, "g 4"], Int[Array, " g"]]:
-    """Augment an image and its boxes at random.
+    """Return a randomly augmented image with its boxes and labels.
 
     Args:
         key: Random key. The same key gives the same result.
@@ -160,7 +160,7 @@ def unproject_boxes(boxes: Boxes, window: Window) -> Float[Array, "g 4"]:
 
 
 def crop_boxes(boxes: Boxes, labels: Labels, window: Window) -> tuple[Float[Array, "g 4"], Int[Array, " g"]]:
-    """Crop boxes to the window and convert them to its coordinates.
+    """Return boxes and labels cropped to a window, with boxes in the coordinates of the window.
 
     Boxes are kept if their centre lies in the window or on its border. All other boxes, and boxes that have no area
     after cropping, become padding. (Caffe: MeetEmitConstraint with CENTER and ProjectBBox,
@@ -225,7 +225,7 @@ def random_distortion(key: PRNGKeyArray, config: Augment) -> Distortion:
 
 
 def distort(image: Float[Array | np.ndarray, "h w 3"], distortion: Distortion) -> Float[Array, "h w 3"]:
-    """Distort the colours of an image: brightness, contrast, saturation and hue, then the order of the channels.
+    """Return an image with changed brightness, contrast, saturation and hue, and then reordered channels.
 
     Contrast is applied after hue if `contrast_first` is False. Values are clipped to [0, 255] after each operation, as
     in Caffe's ApplyDistort, which works on uint8.

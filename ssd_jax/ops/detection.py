@@ -43,7 +43,7 @@ def detect(
     config: Detect = Detect(),
     boxes_per_map: Sequence[int] = (),
 ) -> Detections:
-    """Decode the predictions of one image and apply non-maximum suppression to each class.
+    """Return the detections of one image: decoded predictions after non-maximum suppression in each class.
 
     Softmax turns the logits into scores. For each class except background, the `config.top_k` best boxes that score
     above `config.score_threshold` enter non-maximum suppression. With `config.top_k_per="map"`, the `config.top_k` best

@@ -27,7 +27,7 @@ def resize(
     *,
     fill: tuple[float, float, float] = (123.0, 117.0, 104.0),
 ) -> Float[Array, "{size} {size} 3"]:
-    """Resize the whole content of an image to size x size pixels, as in evaluation.
+    """Return the whole content of an image resized to size x size pixels, as in evaluation.
 
     This is Caffe's ApplyResize with WARP and LINEAR (src/caffe/util/im_transforms.cpp) without rounding to integers.
 
@@ -53,7 +53,7 @@ def sample_window(
     height: Length | None = None,
     width: Length | None = None,
 ) -> tuple[Float[Array, "{size} {size} 3"], Bool[Array, "{size} {size}"]]:
-    """Sample a window of an image on a grid of size x size points.
+    """Return samples of an image at size x size points of a grid that covers a window.
 
     Args:
         image: Canvas, RGB, 0 to 255. Its top left `height` x `width` pixels are the content.

@@ -46,7 +46,7 @@ def nms(
     iou_threshold: float,
     max_outputs: int,
 ) -> tuple[Int32[Array, " k"], Bool[Array, " k"]]:
-    """Apply greedy non-maximum suppression to boxes of one class.
+    """Return the indices of the boxes of one class that greedy non-maximum suppression keeps.
 
     A box is kept unless a kept box of higher score overlaps it with an IoU above `iou_threshold`.
 
@@ -73,7 +73,7 @@ def multiclass_nms(
     top_k: int | None = None,
     eligible: Bool[Array | np.ndarray, " n"] | None = None,
 ) -> KeptPairs:
-    """Apply greedy non-maximum suppression within each class and return the best pairs of box and class.
+    """Return the best pairs of box and class that greedy non-maximum suppression within each class keeps.
 
     The pairs are processed in blocks, in order of descending score, until k pairs are kept. So the work does not grow
     with n * c, apart from the maximum of each row of the scores. Classes are not sorted, and there is no n x n mask.

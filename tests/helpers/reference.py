@@ -296,7 +296,7 @@ def distort_pixel(rgb, brightness, contrast, saturation, hue, contrast_first, ch
     def saturate(values):
         return [min(max(v, 0.0), 255.0) for v in values]
 
-    def in_hsv(values, change):
+    def change_in_hsv(values, change):
         h, s, v = colorsys.rgb_to_hsv(*(x / 255 for x in values))
         # In 8 bits, OpenCV scales H to 0 to 180 and S to 0 to 255. Both are clipped to 0 to 255.
         h, s = change(h * 180, s * 255)
@@ -307,8 +307,8 @@ def distort_pixel(rgb, brightness, contrast, saturation, hue, contrast_first, ch
         if operation == "contrast":
             return saturate([x * contrast for x in values])
         if operation == "saturation":
-            return in_hsv(values, lambda h, s: (h, s * saturation))
-        return in_hsv(values, lambda h, s: (h + hue, s))
+            return change_in_hsv(values, lambda h, s: (h, s * saturation))
+        return change_in_hsv(values, lambda h, s: (h + hue, s))
 
     values = saturate([x + brightness for x in rgb])
     orders = {True: ("contrast", "saturation", "hue"), False: ("saturation", "hue", "contrast")}

@@ -183,7 +183,7 @@ def test_random_crop_window_has_the_distribution_of_caffe(scene):
     expected, actual = np.array(expected), np.asarray(random_crop_windows(*pad_objects(boxes)), np.float64)
     assert is_whole_image(actual).mean() == pytest.approx(is_whole_image(expected).mean(), abs=0.04)
 
-    def features(windows):
+    def window_features(windows):
         windows = windows[~is_whole_image(windows)]
         width, height = (windows[:, 2:] - windows[:, :2]).T
         overlap = [max(reference.box_iou(window, box) for box in boxes) for window in windows]
@@ -195,7 +195,7 @@ def test_random_crop_window_has_the_distribution_of_caffe(scene):
             "iou": overlap,
         }
 
-    actual, expected = features(actual), features(expected)
+    actual, expected = window_features(actual), window_features(expected)
     for name in actual:  # rounded, because values near 0 differ between float32 and float64
         assert stats.ks_2samp(*(np.round(f[name], 4) for f in (actual, expected))).pvalue > 0.01, name
 
@@ -524,16 +524,16 @@ def test_augment_uses_a_separate_key_for_each_step(monkeypatch):
     """The steps are replaced by functions that record their key and return a constant."""
     used = []
 
-    def recording(result):
+    def make_recorder(result):
         def record(key, *_):
             used.append(tuple(jax.random.key_data(key).tolist()))
             return result
 
         return record
 
-    monkeypatch.setattr(augmentation, "random_expand_window", recording(jnp.array(WHOLE)))
-    monkeypatch.setattr(augmentation, "random_crop_window", recording(jnp.array(WHOLE)))
-    monkeypatch.setattr(augmentation, "random_distortion", recording(make_distortion()))
+    monkeypatch.setattr(augmentation, "random_expand_window", make_recorder(jnp.array(WHOLE)))
+    monkeypatch.setattr(augmentation, "random_crop_window", make_recorder(jnp.array(WHOLE)))
+    monkeypatch.setattr(augmentation, "random_distortion", make_recorder(make_distortion()))
     monkeypatch.setattr(augmentation, "distort", lambda image, _: image)
     monkeypatch.setattr(augmentation, "sample_window", lambda *_, **__: (jnp.zeros((2, 2, 3)), jnp.ones((2, 2), bool)))
     key = jax.random.key(3)

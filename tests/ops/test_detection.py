@@ -33,7 +33,8 @@ MMDETECTION = Detect(
 jit_detect = jax.jit(detect, static_argnames=("variances", "config", "boxes_per_map"))
 
 
-def random_image(seed, n, c, logit_scale=2.0):
+def random_predictions(seed, n, c, logit_scale=2.0):
+    """Return random offsets (n, 4), logits (n, c) and default boxes (n, 4), cxcywh, for one image."""
     rng = np.random.default_rng(seed)
     center, size = rng.uniform(0, 1, (n, 2)), rng.uniform(0.05, 0.6, (n, 2))
     default_boxes = np.concatenate([center, size], axis=1).astype(np.float32)
@@ -47,6 +48,7 @@ def side_by_side_boxes(n):
 
 
 def run_detect(offsets, logits, default_boxes, config=Detect(), boxes_per_map=()):
+    """Return the detections without padding, after checking their shapes and types and the padding."""
     k = config.max_detections
     detections = jax.tree.map(np.asarray, jit_detect(offsets, logits, default_boxes, VARIANCES, config, boxes_per_map))
     shapes = Detections((k, 4), (k,), (k,), (k,))
@@ -58,7 +60,8 @@ def run_detect(offsets, logits, default_boxes, config=Detect(), boxes_per_map=()
     return Detections(*(x[:count] for x in detections))
 
 
-def limits(config):
+def thresholds_and_limits(config):
+    """Return the settings of a config in the order in which the reference functions take them."""
     return config.score_threshold, config.top_k, config.nms_iou_threshold, config.max_detections
 
 
@@ -70,8 +73,9 @@ def assert_detections(detections, expected):
 
 
 def assert_equals_caffe(offsets, logits, default_boxes, config=Detect()):
+    """Compare the detections with Caffe's DetectionOutput, and return them."""
     detections = run_detect(offsets, logits, default_boxes, config)
-    expected = reference.detection_output(offsets, logits, default_boxes, VARIANCES, *limits(config))
+    expected = reference.detection_output(offsets, logits, default_boxes, VARIANCES, *thresholds_and_limits(config))
     assert detections.labels.tolist() == [label for _, label, _ in expected]
     np.testing.assert_allclose(detections.scores, [score for score, _, _ in expected], rtol=1e-5)
     np.testing.assert_allclose(detections.boxes, np.array([box for _, _, box in expected]).reshape(-1, 4), atol=1e-6)
@@ -92,11 +96,11 @@ def assert_equals_caffe(offsets, logits, default_boxes, config=Detect()):
     ids=["max_detections", "all_limits", "no_limit", "top_k_equals_n", "one_class", "n_below_top_k", "one_box"],
 )
 def test_detect_equals_caffe(n, c, config):
-    assert len(assert_equals_caffe(*random_image(n + c, n, c), config).scores)
+    assert len(assert_equals_caffe(*random_predictions(n + c, n, c), config).scores)
 
 
 def test_detect_equals_caffe_with_few_candidates():
-    offsets, logits, default_boxes = random_image(0, 600, 6)
+    offsets, logits, default_boxes = random_predictions(0, 600, 6)
     logits[:, 0] += 9  # most boxes are background, as after training
     detections = assert_equals_caffe(offsets, logits, default_boxes)
     assert 5 < len(detections.scores) < 200
@@ -152,20 +156,20 @@ def test_detect_clips_boxes_after_nms():
 
 
 def test_detect_returns_only_padding_if_all_boxes_are_background():
-    offsets, logits, default_boxes = random_image(1, 50, 4)
+    offsets, logits, default_boxes = random_predictions(1, 50, 4)
     logits[:, 0] += 50
     assert len(run_detect(offsets, logits, default_boxes).scores) == 0
 
 
 def test_detect_ignores_boxes_with_nan_logits():
-    offsets, logits, default_boxes = random_image(2, 20, 3)
+    offsets, logits, default_boxes = random_predictions(2, 20, 3)
     logits[0, 1] = np.nan
     expected = run_detect(offsets[1:], logits[1:], default_boxes[1:])
     chex.assert_trees_all_close(run_detect(offsets, logits, default_boxes), expected, rtol=1e-6)
 
 
 def test_detect_computes_bfloat16_inputs_in_float32():
-    offsets, logits, default_boxes = random_image(3, 100, 4)
+    offsets, logits, default_boxes = random_predictions(3, 100, 4)
     offsets, logits = jnp.asarray(offsets, jnp.bfloat16), jnp.asarray(logits, jnp.bfloat16)
     expected = run_detect(np.asarray(offsets, np.float32), np.asarray(logits, np.float32), default_boxes)
     chex.assert_trees_all_equal(run_detect(offsets, logits, default_boxes), expected)
@@ -173,7 +177,7 @@ def test_detect_computes_bfloat16_inputs_in_float32():
 
 
 def test_detect_under_vmap_compiles_once_and_equals_single_images():
-    images = [random_image(seed, 80, 4, logit_scale) for seed, logit_scale in ((4, 2), (5, 0.1), (6, 5))]
+    images = [random_predictions(seed, 80, 4, logit_scale) for seed, logit_scale in ((4, 2), (5, 0.1), (6, 5))]
     default_boxes, config = images[0][2], Detect(max_detections=60)
     offsets, logits = (np.stack([image[i] for image in images]) for i in (0, 1))
     logits[2, :, 0] += 50  # the last image has no detections
@@ -191,9 +195,9 @@ def test_detect_under_vmap_compiles_once_and_equals_single_images():
         chex.assert_trees_all_close(jax.tree.map(lambda x, i=i: x[i], batch), alone, rtol=1e-5, atol=1e-6)
 
 
-def random_image_with_extreme_boxes(seed, n, c):
+def random_predictions_with_extreme_boxes(seed, n, c):
     """Return predictions of boxes of all sizes. Many lie outside the image or exceed the bounds of the log scale."""
-    offsets, logits, default_boxes = random_image(seed, n, c)
+    offsets, logits, default_boxes = random_predictions(seed, n, c)
     offsets *= np.array([8, 8, 12, 12], np.float32)
     default_boxes[:, 2:] *= 0.3
     return offsets, logits, default_boxes
@@ -205,8 +209,8 @@ def random_image_with_extreme_boxes(seed, n, c):
     ids=["default", "all_limits", "few_boxes"],
 )
 def test_detect_equals_torchvision(n, c, changes):
-    image, config = random_image_with_extreme_boxes(n + c, n, c), dataclasses.replace(TORCHVISION, **changes)
-    expected = reference.torchvision_detections(*image, *limits(config))
+    image, config = random_predictions_with_extreme_boxes(n + c, n, c), dataclasses.replace(TORCHVISION, **changes)
+    expected = reference.torchvision_detections(*image, *thresholds_and_limits(config))
     assert_detections(run_detect(*image, config), expected)
     assert any(x2 <= x1 or y2 <= y1 for _, _, _, (x1, y1, x2, y2) in expected), "some boxes should have no area"
 
@@ -222,8 +226,11 @@ def test_detect_equals_torchvision(n, c, changes):
     ids=["top_k_in_two_maps", "all_limits", "no_limit", "one_map"],
 )
 def test_detect_equals_mmdetection(per_map, c, changes):
-    image, config = random_image_with_extreme_boxes(c, sum(per_map), c), dataclasses.replace(MMDETECTION, **changes)
-    expected = reference.mmdetection_detections(*image, per_map, *limits(config))
+    image, config = (
+        random_predictions_with_extreme_boxes(c, sum(per_map), c),
+        dataclasses.replace(MMDETECTION, **changes),
+    )
+    expected = reference.mmdetection_detections(*image, per_map, *thresholds_and_limits(config))
     assert len(expected) > 20
     assert_detections(run_detect(*image, config, per_map), expected)
 
@@ -270,7 +277,7 @@ def test_detect_top_k_per_map_drops_scores_at_the_threshold():
 
 
 @pytest.mark.parametrize("per_map", [(), (2,), (2, 2), (3, 1)])
-def test_detect_rejects_boxes_per_map_that_do_not_add_up(per_map):
+def test_detect_rejects_boxes_per_map_with_a_wrong_sum(per_map):
     with pytest.raises(ValueError, match="boxes_per_map"):
         detect(np.zeros((3, 4)), np.zeros((3, 2)), side_by_side_boxes(3), VARIANCES, Detect(top_k_per="map"), per_map)
 

@@ -84,7 +84,7 @@ def test_multibox_loss_gradient_equals_finite_differences():
         assert (numeric == 0).any() and (numeric != 0).any()
 
 
-def test_multibox_loss_divides_by_the_positives_of_the_whole_batch():
+def test_multibox_loss_divides_by_the_number_of_positives_in_the_whole_batch():
     """With 1 positive in one image and 3 in the other, the mean of the losses of the single images is different."""
     labels = jnp.zeros((2, 20), jnp.int32).at[0, 0].set(1).at[1, :3].set(1)
     offsets = jnp.zeros((2, 20, 4)).at[0, 0, 0].set(4.5)

@@ -149,7 +149,8 @@ def random_scene(rng: np.random.Generator, g: int, n: int) -> tuple[np.ndarray, 
     return gt.astype(np.float32), labels.astype(np.int32), cxcywh.astype(np.float32)
 
 
-def expected_targets(gt: np.ndarray, labels: np.ndarray, default_boxes: np.ndarray, threshold: float):
+def expected_matches(gt: np.ndarray, labels: np.ndarray, default_boxes: np.ndarray, threshold: float):
+    """Return the object (or -1) and the label (or 0) of each default box according to Caffe's algorithm."""
     low, high = default_boxes[:, :2] - default_boxes[:, 2:] / 2, default_boxes[:, :2] + default_boxes[:, 2:] / 2
     iou = [
         [reference.box_iou(g, d) if label > 0 else 0.0 for d in np.concatenate([low, high], axis=1).astype(float)]
@@ -164,7 +165,7 @@ def test_match_equals_caffe_on_random_scenes(threshold):
     rng = np.random.default_rng(3)
     for _ in range(40):
         gt, labels, default_boxes = random_scene(rng, g=7, n=40)
-        objects, expected = expected_targets(gt, labels, default_boxes, threshold)
+        objects, expected = expected_matches(gt, labels, default_boxes, threshold)
         targets = jit_match(gt, labels, default_boxes, VARIANCES, config.Match(threshold))
         np.testing.assert_array_equal(targets.labels, expected)
         # The object must be the same, not only its class.
@@ -181,7 +182,7 @@ def test_match_under_vmap_equals_single_images():
     default_boxes = random_scene(rng, g=7, n=40)[2]
     targets = jax.jit(jax.vmap(match, in_axes=(0, 0, None)))(gt, labels, default_boxes)
     for b in range(8):
-        np.testing.assert_array_equal(targets.labels[b], expected_targets(gt[b], labels[b], default_boxes, 0.5)[1])
+        np.testing.assert_array_equal(targets.labels[b], expected_matches(gt[b], labels[b], default_boxes, 0.5)[1])
 
 
 def test_match_gives_every_object_a_default_box():

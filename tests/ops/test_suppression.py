@@ -17,6 +17,7 @@ jit_multiclass_nms = jax.jit(
 
 
 def run_nms(boxes, scores, iou_threshold=0.45, max_outputs=100):
+    """Return the indices of the kept boxes without padding, after checking the padding."""
     boxes, scores = np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
     indices, valid = jit_nms(boxes, scores, iou_threshold, max_outputs)
     assert indices.shape == valid.shape == (max_outputs,)
@@ -27,6 +28,7 @@ def run_nms(boxes, scores, iou_threshold=0.45, max_outputs=100):
 
 
 def run_multiclass_nms(boxes, scores, max_outputs=100, top_k=None, eligible=None, score_threshold=0.0):
+    """Return the kept pairs (box index, class) without padding, after checking the padding."""
     boxes, scores = np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
     kept = jax.tree.map(
         np.asarray, jit_multiclass_nms(boxes, scores, 0.45, max_outputs, score_threshold, top_k, eligible)
@@ -116,7 +118,7 @@ def test_nms_suppresses_only_above_the_threshold():
     assert run_nms(boxes_of_widths(1000, 451), [0.9, 0.8]) == [0]
 
 
-def test_nms_ties_go_to_the_lower_index():
+def test_nms_prefers_the_lower_index_among_equal_scores():
     assert run_nms(boxes_of_widths(1, 1, 1), [0.5, 0.5, 0.5]) == [0]
     assert run_nms(row_of_boxes(4, 2), [0.5, 0.7, 0.5, 0.7]) == [1, 3, 0, 2]
 

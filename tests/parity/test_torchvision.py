@@ -156,7 +156,7 @@ def test_detections_in_random_images_equal_torchvision(model, predict, images):
         print(assert_same_detections(predict(image), expected))
 
 
-def test_detections_in_photographs_equal_torchvision(model, predict, bccd):
+def test_detections_in_bccd_images_equal_torchvision(model, predict, bccd):
     for file in sorted((bccd / "JPEGImages").glob("*.jpg"))[:4]:
         image = read_image(file)
         print(assert_same_detections(predict(image), predict_with_torchvision(model, image)))
@@ -189,7 +189,7 @@ def test_detect_equals_torchvision_on_extreme_predictions(model, spread, backgro
     print(assert_same_detections((boxes * 300, scores, labels), expected))
 
 
-def test_multiclass_nms_equals_torchvision_in_crowds(model):
+def test_multiclass_nms_equals_torchvision_on_crowded_boxes(model):
     """Thousands of boxes overlap, and hundreds of pairs have an IoU within 0.001 of the threshold."""
     random = np.random.default_rng(0)
     clusters = random.uniform(0, 0.8, (40, 2)).repeat(75, axis=0)
@@ -363,7 +363,7 @@ def test_match_equals_torchvision_if_no_two_objects_share_a_best_box(model, seed
     np.testing.assert_array_equal(targets.labels, expected)
 
 
-def test_assign_objects_includes_the_threshold_like_torchvision(model):
+def test_assign_objects_matches_pairs_at_the_threshold_like_torchvision(model):
     """The paper says "higher than"; in Caffe, torchvision and this package, a pair at the threshold matches."""
     below = np.nextafter(np.float32(0.5), np.float32(0))
     actual, expected = match_with_both(model, [[0.9, 0.5, below]])

@@ -24,7 +24,7 @@ def _sum_pixels(x: Float32[Array, "b h w c"]) -> Float32[Array, "b c"]:
     return rows.reshape(b, w, c).sum(1)
 
 
-def _mean_of_group(per_channel: Float32[Array, "b c"], pixels: int, group_size: int) -> Float32[Array, "b c"]:
+def _group_means(per_channel: Float32[Array, "b c"], pixels: int, group_size: int) -> Float32[Array, "b c"]:
     """Return the mean of each group, repeated for each of its channels, given the sum over pixels of each channel."""
     b, c = per_channel.shape
     sums = per_channel.reshape(b, c // group_size, group_size).sum(-1) / (pixels * group_size)
@@ -44,10 +44,10 @@ def _forward(
     x: Float32[Array, "b h w c"], scale: Float32[Array, " c"], bias: Float32[Array, " c"], group_size: int
 ) -> tuple[Float32[Array, "b h w c"], Residuals]:
     pixels = x.shape[1] * x.shape[2]
-    mean = _mean_of_group(_sum_pixels(x), pixels, group_size)
+    mean = _group_means(_sum_pixels(x), pixels, group_size)
     # The difference loses precision if the mean is large compared with the standard deviation. Here the mean is close
     # to zero, because the inputs come from convolutions with standardized kernels.
-    variance = _mean_of_group(_sum_pixels(x * x), pixels, group_size) - mean * mean
+    variance = _group_means(_sum_pixels(x * x), pixels, group_size) - mean * mean
     inverse = jax.lax.rsqrt(jnp.maximum(variance, 0) + EPS)
     y = x * _broadcast_over_pixels(inverse * scale) + _broadcast_over_pixels(bias - mean * inverse * scale)
     return y, (x, scale, mean, inverse)
@@ -63,8 +63,8 @@ def _backward(group_size: int, residuals: Residuals, g: Float32[Array, "b h w c"
     pixels = x.shape[1] * x.shape[2]
     sum_g = _sum_pixels(g)
     sum_gz = (_sum_pixels(g * x) - mean * sum_g) * inverse
-    mean_h = _mean_of_group(sum_g * scale, pixels, group_size)
-    mean_hz = _mean_of_group(sum_gz * scale, pixels, group_size)
+    mean_h = _group_means(sum_g * scale, pixels, group_size)
+    mean_hz = _group_means(sum_gz * scale, pixels, group_size)
     slope = inverse * inverse * mean_hz
     dx = (
         g * _broadcast_over_pixels(inverse * scale)

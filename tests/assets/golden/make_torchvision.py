@@ -39,16 +39,16 @@ def main() -> None:
     state = random_state_dict(GOLDEN_WEIGHTS_SEED)
     model.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()}, strict=True)
     model.eval()
-    arrays = forward(model) | detections(model) | training(model.double().train())
+    arrays = forward_results(model) | detection_results(model) | training_results(model.double().train())
     versions = np.array([f"torch {torch.__version__}", f"torchvision {torchvision.__version__}"])
     np.savez_compressed(HERE / "torchvision_ssd300.npz", versions=versions, **arrays)
 
 
-def as_input(image: np.ndarray, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def to_model_input(image: np.ndarray, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.from_numpy(image.copy()).permute(2, 0, 1).to(dtype) / 255
 
 
-def forward(model: torch.nn.Module) -> Arrays:
+def forward_results(model: torch.nn.Module) -> Arrays:
     """Return mean, root mean square and samples of each layer after its ReLU, and samples of the predictions."""
     outputs: Arrays = {}
 
@@ -66,7 +66,7 @@ def forward(model: torch.nn.Module) -> Arrays:
         for name, (stem, *_) in layers().items()
     ]
     with torch.no_grad():
-        inputs, _ = model.transform([as_input(random_image(*GOLDEN_IMAGE))])
+        inputs, _ = model.transform([to_model_input(random_image(*GOLDEN_IMAGE))])
         maps = list(model.backbone(inputs.tensors).values())
         head = model.head(maps)
         (anchors,) = model.anchor_generator(inputs, maps)
@@ -89,20 +89,20 @@ def moments(x: np.ndarray) -> tuple[float, float]:
     return x.mean(dtype=np.float64), np.sqrt(np.square(x, dtype=np.float64).mean())
 
 
-def detections(model: torch.nn.Module) -> Arrays:
+def detection_results(model: torch.nn.Module) -> Arrays:
     """Return the detections in an image that the network has to resize."""
     with torch.no_grad():
-        (detections,) = model([as_input(random_image(*GOLDEN_DETECTION_IMAGE))])
+        (detections,) = model([to_model_input(random_image(*GOLDEN_DETECTION_IMAGE))])
     return {f"found_{name}": detections[name].numpy() for name in ("boxes", "scores", "labels")}
 
 
-def training(model: torch.nn.Module) -> Arrays:
+def training_results(model: torch.nn.Module) -> Arrays:
     """Return the matched objects, both parts of the loss, and norms and samples of the gradient."""
     boxes, labels = map(torch.from_numpy, random_scene(GOLDEN_SCENE_SEED))
     maps = [torch.zeros(1, 1, side, side) for side in (38, 19, 10, 5, 3, 1)]
     (anchors,) = model.anchor_generator(ImageList(torch.zeros(1, 3, 300, 300), [(300, 300)]), maps)
     matched = model.proposal_matcher(torchvision.ops.box_iou(boxes, anchors))
-    image = as_input(random_image(*GOLDEN_IMAGE), torch.float64)
+    image = to_model_input(random_image(*GOLDEN_IMAGE), torch.float64)
     losses = model([image], [{"boxes": boxes.double(), "labels": labels}])
     sum(losses.values()).backward()
     gradient = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
