@@ -135,11 +135,11 @@ def test_loss_and_gradient_equal_torchvision(golden, params):
     """
     targets = golden_targets()
 
-    def loss_of(params: Any, images: Any) -> Any:
+    def compute_loss(params: Any, images: Any) -> Any:
         predictions = SSD(CONFIG.model).apply({"params": params}, images)
         return multibox_loss(*predictions, jax.tree.map(lambda leaf: leaf[None], targets))
 
-    step = jax.jit(jax.value_and_grad(loss_of, has_aux=True), compiler_options=compilation.compiler_options())
+    step = jax.jit(jax.value_and_grad(compute_loss, has_aux=True), compiler_options=compilation.compiler_options())
     image = random_image(*GOLDEN_IMAGE)[None].astype(np.float32)
     (loss, parts), gradient = sharding.fetch(step(params, jnp.asarray(image)))
     assert parts["loc_loss"] == pytest.approx(golden["loc_loss"], rel=1e-5)

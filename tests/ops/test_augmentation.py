@@ -230,9 +230,8 @@ def test_random_crop_window_matches_the_closed_form_for_an_object_of_image_size(
 
 
 def test_random_crop_window_is_the_whole_image_half_of_the_time_for_a_tiny_object():
-    windows = random_crop_windows(
-        *pad_objects([[0.5, 0.5, 0.55, 0.55]])
-    )  # patches have at most an IoU of .0025 / .09 with it
+    # Patches have an IoU of at most .0025 / .09 with this object.
+    windows = random_crop_windows(*pad_objects([[0.5, 0.5, 0.55, 0.55]]))
     assert is_whole_image(windows).mean() == pytest.approx(0.5, abs=0.03)
 
 

@@ -33,12 +33,8 @@ def test_pairwise_iou_returns_hand_computed_values():
             [0.25, 0, 0.75, 0.5],  # overlaps half of the first box: 1/8 over 3/8
             [0, 0, 1, 0.5],  # twice the size: exactly the threshold of matching
             [0.5, 0, 1, 0.5],  # touches at an edge
-            [
-                0.6,
-                0.6,
-                0.9,
-                0.9,
-            ],  # apart along both axes: the product of two negative lengths must not count as an area
+            # Apart along both axes: the product of two negative lengths must not count as an area.
+            [0.6, 0.6, 0.9, 0.9],
             [0.125, 0.125, 0.25, 0.25],  # inside the first box
         ],
         np.float32,

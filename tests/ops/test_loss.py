@@ -168,12 +168,7 @@ def test_multibox_loss_ignores_target_offsets_of_background_boxes():
         ([5, 1, 4, 2, 3, 0], [0, 1, 2, 3, 4, 5], {}, []),
         ([5, 1, 4, 2, 3, 0], [], {}, []),
         ([5, 1, 4, 2, 3, 0], [], {"min_negatives": 2}, [0, 2]),
-        (
-            [5, 1, 4, 2, 3, 0],
-            [0],
-            {"min_negatives": 2},
-            [2, 4, 3],
-        ),  # three negatives for the positive exceed the minimum of two
+        ([5, 1, 4, 2, 3, 0], [0], {"min_negatives": 2}, [2, 4, 3]),  # three for the positive exceed the minimum
         ([5, 1, 4, 2, 3, 0], [], {"min_negatives": 99}, [0, 1, 2, 3, 4, 5]),
         ([1, 7, 1, 1, 1, 1], [1], {}, [0, 2, 3]),  # ties go to the lower index
         ([1, 7, 2, 1, 1, 1], [1], {}, [2, 0, 3]),

@@ -243,11 +243,11 @@ def torchvision_loss_and_gradient(
 def loss_and_gradient(params: Any, pixels: np.ndarray, targets: Targets) -> tuple[Any, Any]:
     """Return the loss of this package with its parts, and the gradient, as a training step computes them."""
 
-    def loss_of(params: Any, pixels: Any) -> Any:
+    def compute_loss(params: Any, pixels: Any) -> Any:
         predictions = ssd.SSD(CONFIG.model).apply({"params": params}, pixels)
         return loss.multibox_loss(predictions.offsets, predictions.logits, targets)
 
-    step = jax.jit(jax.value_and_grad(loss_of, has_aux=True), compiler_options=compilation.compiler_options())
+    step = jax.jit(jax.value_and_grad(compute_loss, has_aux=True), compiler_options=compilation.compiler_options())
     return sharding.fetch(step(params, pixels))
 
 

@@ -54,9 +54,8 @@ def forward_results(model: torch.nn.Module) -> Arrays:
 
     def keep(name: str, is_predictor: bool):
         def hook(module: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-            output = (
-                output if is_predictor else output.relu()
-            )  # hooks get a copy, because torchvision's ReLU works in place
+            # The output must not be kept itself, because torchvision's ReLU changes it in place afterwards.
+            output = output if is_predictor else output.relu()
             outputs[name] = output[0].permute(1, 2, 0).numpy().copy()
 
         return hook

@@ -21,6 +21,7 @@ def group_norm_loop(x: np.ndarray, scale: np.ndarray, bias: np.ndarray, group_si
 
 @pytest.fixture
 def arrays() -> tuple[jax.Array, ...]:
+    """Return random inputs of GroupNorm (x, scale and bias) and a random gradient of the output."""
     keys = jax.random.split(jax.random.key(0), 4)
     x = 3 * jax.random.normal(keys[0], (2, 9, 7, 24)) + 1
     return x, *(jax.random.normal(key, (24,)) for key in keys[1:3]), jax.random.normal(keys[3], x.shape)
