@@ -195,7 +195,8 @@ def test_remat_is_applied_to_the_five_blocks_of_the_backbone() -> None:
     assert count_checkpoints(SSD(dataclasses.replace(SMALL, remat=True)).apply, params, images) >= 5
 
 
-@pytest.mark.parametrize("norm", ["group", pytest.param("none", marks=pytest.mark.slow)])
+@pytest.mark.slow  # compiles the gradient of the network twice
+@pytest.mark.parametrize("norm", ["group", "none"])
 def test_remat_does_not_change_loss_and_gradient(norm: str) -> None:
     images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
     params = jax.jit(VGG16(0.125, norm).init)(jax.random.key(0, impl="rbg"), images)

@@ -421,6 +421,7 @@ def test_label_without_a_name_and_boxes_in_pixels_are_reported(tmp_path: Path):
 # ---- without TensorFlow ----
 
 
+@pytest.mark.slow  # trains
 def test_train_and_evaluate_on_a_prepared_set(tmp_path: Path):
     """Classes and image size are those of TINY's generated images, so that the programs of other tests are used."""
     shapes = ShapesSource(Shapes(train_images=8, image_size=64), "train")
