@@ -250,7 +250,7 @@ def distort(image: Float[Array | np.ndarray, "h w 3"], distortion: Distortion) -
 def _adjust_hsv(
     planes: Float[Array, "3 h w"], saturation: Float[Array | np.ndarray, ""], hue: Float[Array | np.ndarray, ""]
 ) -> Float[Array, "3 h w"]:
-    """Multiply S by `saturation` and add `hue` to H, with one conversion to HSV and back.
+    """Return the colour planes with S multiplied by `saturation` and `hue` added to H, through HSV.
 
     H is in units of two degrees. As in Caffe, which stores H as uint8, a negative H becomes 0, and an H above 180 wraps
     around. S is limited to 1. The computation uses the chroma, V * S, instead of S.
