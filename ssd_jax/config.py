@@ -53,7 +53,7 @@ class DefaultBoxes:
     min_sizes: tuple[PositiveFloat, ...] = (30, 60, 111, 162, 213, 264)
     """Side of the first square of each feature map, in pixels of the network's input."""
     max_sizes: tuple[PositiveFloat | None, ...] = (60, 111, 162, 213, 264, 315)
-    """Determines the second square of each feature map, in pixels, as above. None: there is no second square."""
+    """Numbers from which the side of the second square follows, in pixels. None: there is no second square."""
     aspect_ratios: tuple[tuple[PositiveFloat, ...], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
     """Aspect ratios other than 1 of each feature map."""
     steps: tuple[PositiveFloat, ...] | None = (8, 16, 32, 64, 100, 300)
@@ -177,7 +177,7 @@ class Model:
     global_pool: bool = False
     """Add the spatial average of the last extra layer as a feature map of one cell (Caffe's pool6: SSD500)."""
     width: PositiveFloat = 1.0
-    """Multiplier for the channels of all layers except the predictors. 0.25 can be trained on a CPU."""
+    """Multiplier for the channels of all layers except the predictors. With 0.25, training is possible on a CPU."""
     norm: Literal["none", "group"] = "none"
     """none: as in the paper, for pretrained weights. group: for training from scratch, with weight
     standardization and GroupNorm (8 channels per group) in backbone and extras; the predictors start with zero
@@ -238,7 +238,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Shapes:
-    """The generated data set ``shapes``, which is determined by seed and index."""
+    """Settings of the generated data set ``shapes``. The seed and the index determine an image."""
 
     train_images: PositiveInt = 4000
     val_images: PositiveInt = 200

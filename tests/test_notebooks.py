@@ -1,4 +1,4 @@
-"""Tests of the notebooks: they run with fewer steps, and their saved outputs show what their text says."""
+"""Tests of the notebooks: executions with few steps, and saved outputs that must show what the text says."""
 
 import os
 import re
@@ -16,6 +16,7 @@ MAX_BYTES = 1_500_000
 
 
 def read_notebook(name: str) -> Any:
+    """Return a notebook of the repository, after validating its format."""
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     nbformat.validate(notebook)
     return notebook
@@ -38,11 +39,13 @@ def execute_notebook(name: str, folder: Path, **parameters: object) -> Any:
 
 
 def printed_text(notebook: Any, stream: str = "stdout") -> str:
+    """Return all text that the cells printed to a stream."""
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
     return "".join(o.text for o in outputs if o.output_type == "stream" and o.name == stream)
 
 
 def count_pictures(notebook: Any) -> int:
+    """Return the number of images in the outputs of a notebook."""
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
     return sum(1 for o in outputs if {"image/jpeg", "image/png"} & set(o.get("data", ())))
 
@@ -66,7 +69,7 @@ def test_first_tour_trains_a_run_if_there_is_none(tmp_path):
     assert "circle, square, star, triangle" in printed
     for numbers in (r"\b1856\b.*\b128 px", r"\b32 of 1856\b", r"\b32 positives, 96\b"):
         assert re.search(numbers, printed), numbers
-    # The loss of a network without knowledge is 4 ln 5, and that of the exact targets is 0, as the text says.
+    # As the text says, the loss is 4 ln 5 for equal scores of all classes, and 0 for the exact targets.
     assert re.search(r" 6\.438 ", printed) and re.search(r" 0\.000 +0\.000 +0\.000", printed)
 
 
@@ -77,14 +80,14 @@ def test_own_data_generates_a_data_set_and_finds_its_mistake(tmp_path):
     assert count_pictures(notebook) == count_pictures(read_notebook("own_data")) == 6
     printed = printed_text(notebook)
     assert "train: 240 images" in printed
-    assert re.search(r"note: 1 .*train_0007", printed), "the wrong box"
+    assert re.search(r"note: 1 .*train_0007", printed), "the note about the wrong box"
     assert re.search(r"Split test\b", printed)
     run = tmp_path / "runs" / "own_data_tour"
     assert {"config.json", "curves.png", "metrics.json", "report.html"} <= {file.name for file in run.iterdir()}
 
 
 def test_own_data_runs_on_a_folder_without_test_split(tmp_path):
-    """Only the parameters are changed; the folder has no test split."""
+    """The notebook is changed only in its parameters. The folder has no test split."""
     root = write_voc_folder(tmp_path / "mine", {"train": 12, "val": 3})
     notebook = execute_notebook("own_data", tmp_path, FOLDER=str(root), RUN="../runs/mine", CONFIG=TINY, STEPS=2)
     assert_clean(notebook, allowed_path=root)
@@ -106,7 +109,7 @@ def test_saved_outputs_are_clean_and_from_one_execution(name):
 
 def test_saved_first_tour_has_a_trained_detector():
     printed = printed_text(read_notebook("first_tour"))
-    assert "Step 540." in printed, "the run of make demo"
+    assert "Step 540." in printed, "the notebook used the run of make demo"
     untrained, trained, _ = re.findall(r"(\d\.\d{3})$", printed, re.MULTILINE)[-7:-4]
     assert float(trained) < 0.3 * float(untrained)
 

@@ -1,4 +1,4 @@
-"""Tests of the project: dependencies, layering, size of modules, imports without effects, configs and scripts."""
+"""Tests of the project: dependencies, layers, size of modules, imports without effects, configs and scripts."""
 
 import ast
 import dataclasses
@@ -67,7 +67,7 @@ def imported_names(path: Path) -> set[str]:
 def imported_modules(path: Path) -> set[str]:
     """Return the modules of ssd_jax that a file imports, as dotted names below ssd_jax."""
     modules = package_modules()
-    found = set()
+    imported = set()
     for name in imported_names(path):
         head, _, rest = name.partition(".")
         if head != "ssd_jax" or not rest:
@@ -75,17 +75,19 @@ def imported_modules(path: Path) -> set[str]:
         # `from ssd_jax.ops.boxes import x` gives boxes.x, `from ssd_jax import boxes` gives boxes.
         owner = next((m for m in (rest, rest.rpartition(".")[0]) if m in modules), None)
         if owner is not None:
-            found.add(owner)
+            imported.add(owner)
         else:
             assert rest.startswith("__"), f"{path} imports {name}, which no module of ssd_jax provides"
-    return found
+    return imported
 
 
 def top_level_packages(path: Path) -> set[str]:
+    """Return the names of the top-level packages that a file imports."""
     return {name.partition(".")[0] for name in imported_names(path)}
 
 
 def load_file(path: Path) -> ModuleType:
+    """Return the module of a config file."""
     spec = importlib.util.spec_from_file_location(f"config_file_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -207,7 +209,9 @@ def test_config_file_has_its_name_and_its_command(path: Path):
     assert isinstance(module.get_config(), config.Config)
     assert module.get_config().name == path.stem, "--workdir defaults to runs/<name>"
     assert hash(module.get_config()) == hash(module.get_config())
-    assert module.__doc__ and f"python train.py configs/{path.name}" in module.__doc__, "the exact command"
+    assert module.__doc__ and f"python train.py configs/{path.name}" in module.__doc__, (
+        "the docstring contains the command that uses the config"
+    )
     assert load_config(path) == module.get_config(), "config.json is read back as it was written"
 
 

@@ -130,11 +130,11 @@ def _draw_label(
 ) -> None:
     """Draw a label on a background of the colour of its box, and append its rectangle to ``occupied``."""
     padding = round(font.size) // 5
-    text = _shorten(*name_and_score, font, size[0] - 2 * padding)
+    text = _make_label_text(*name_and_score, font, size[0] - 2 * padding)
     label_size = (math.ceil(font.getlength(text)) + 2 * padding, sum(font.getmetrics()))
     if not text or label_size[1] > size[1]:
         return
-    place = _least_covered(_label_places(box, label_size, size), occupied)
+    place = _least_covered_place(_label_places(box, label_size, size), occupied)
     occupied.append(place)
     luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
     drawing.rectangle(place, fill=colour)
@@ -158,7 +158,7 @@ def _font(size: int, ascii_only: bool) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 
-def _shorten(name: str, score: str, font: ImageFont.FreeTypeFont, limit: float) -> str:
+def _make_label_text(name: str, score: str, font: ImageFont.FreeTypeFont, limit: float) -> str:
     """Return name and score as one text, with the name cut to fit into ``limit`` pixels, or "" if nothing fits."""
     texts = [name + score, *(name[:end].rstrip() + "…" + score for end in range(min(len(name) - 1, 100), 0, -1))]
     return next((text.strip() for text in texts if font.getlength(text) <= limit), "")
@@ -174,7 +174,7 @@ def _label_places(box: Rectangle, label: tuple[int, int], size: tuple[int, int])
     return [(x, y, x + w - 1, y + h - 1) for x, y in inside]
 
 
-def _least_covered(places: Sequence[Rectangle], occupied: Sequence[Rectangle]) -> Rectangle:
+def _least_covered_place(places: Sequence[Rectangle], occupied: Sequence[Rectangle]) -> Rectangle:
     """Return the place that shares the fewest pixels with the occupied ones. Of equal places, the first is taken."""
 
     def shared(place: Rectangle) -> int:
@@ -195,7 +195,7 @@ def add_caption(image: Image.Image, text: str) -> Image.Image:
     """Return an image with a caption below it. A long text is cut at its beginning, because paths differ at the end."""
     font = _font(13, text.isascii())
     strip = Image.new("RGB", (image.width, CAPTION), (40, 40, 40))
-    shown = _shorten_left(_in_one_line(text), font, image.width - 4)
+    shown = _shorten_at_the_left(_in_one_line(text), font, image.width - 4)
     ImageDraw.Draw(strip).text((2, CAPTION // 2), shown, fill=(225, 225, 225), font=font, anchor="lm")
     combined = Image.new("RGB", (image.width, image.height + CAPTION))
     combined.paste(image)
@@ -203,7 +203,7 @@ def add_caption(image: Image.Image, text: str) -> Image.Image:
     return combined
 
 
-def _shorten_left(text: str, font: ImageFont.FreeTypeFont, limit: float) -> str:
+def _shorten_at_the_left(text: str, font: ImageFont.FreeTypeFont, limit: float) -> str:
     """Return a text cut at its beginning to fit into ``limit`` pixels, or "" if nothing fits."""
     texts = [text, *("…" + text[-length:].lstrip() for length in range(min(len(text) - 1, 200), 0, -1))]
     return next((shown for shown in texts if font.getlength(shown) <= limit), "")

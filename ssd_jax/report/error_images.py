@@ -70,8 +70,8 @@ def draw_error_image(source: Source, index: int, detections: ImageDetections, di
         return drawn
     names, shown = source.class_names, detections.boxes_px[list(diagnosis.shown)]
     return drawn._replace(
-        truth=_draw(image, annotation.boxes_px, truth_labels(annotation, diagnosis, names), MISSED),
-        detections=_draw(image, shown, detection_labels(detections, annotation, diagnosis, names), ERROR),
+        truth=_draw_as_jpeg(image, annotation.boxes_px, truth_labels(annotation, diagnosis, names), MISSED),
+        detections=_draw_as_jpeg(image, shown, detection_labels(detections, annotation, diagnosis, names), ERROR),
     )
 
 
@@ -103,7 +103,7 @@ def detection_labels(
     return labels
 
 
-def _draw(
+def _draw_as_jpeg(
     image: UInt8[np.ndarray, "h w 3"], boxes_px: Float[np.ndarray, "k 4"], labels: Sequence[str], colour: Colour
 ) -> bytes:
     """Return an image with boxes as a JPEG file. Boxes with a text have the given colour and are drawn last."""

@@ -198,7 +198,7 @@ def report_context(
 def _class_rows(metrics: Metrics, result: Diagnosis) -> list[ClassRow]:
     """Return one row per class, by ascending AP. Classes without objects come last."""
     rows = [
-        ClassRow(name, values, interval, curve, None if curve is None else plot_curve(curve))
+        ClassRow(name, values, interval, curve, None if curve is None else make_curve_plot(curve))
         for (name, values), interval, curve in zip(
             metrics["voc_classes"].items(), result.intervals.classes_area, result.curves, strict=True
         )
@@ -265,7 +265,7 @@ class CurvePlot(NamedTuple):
     """Position of the operating point. None if no detection reaches the score."""
 
 
-def plot_curve(curve: Curve) -> CurvePlot:
+def make_curve_plot(curve: Curve) -> CurvePlot:
     """Return a precision-recall curve as SVG paths in PLOT_AREA."""
     area = PLOT_AREA
     points = np.column_stack([area.left + area.width * curve.recall, area.bottom - area.height * curve.precision])

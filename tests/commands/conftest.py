@@ -17,7 +17,7 @@ ErrorMessage = Callable[..., str]
 
 @pytest.fixture
 def error_message(capsys: pytest.CaptureFixture[str]) -> ErrorMessage:
-    """Run a command that must end with exit code 2 and without a traceback. Return what it printed."""
+    """A function that runs a command, checks that it ends with exit code 2 and no traceback, and returns its output."""
 
     def run(*argv: str | Path) -> str:
         capsys.readouterr()

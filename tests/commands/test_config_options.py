@@ -1,4 +1,4 @@
-"""Tests of the options of commands that take a config file."""
+"""Tests of the options and the help of commands that take a config file."""
 
 import dataclasses
 from pathlib import Path
@@ -20,7 +20,7 @@ def parse(*argv: str) -> Config:
 # ---- parsing ----
 
 
-def test_options_replace_values_of_the_file():
+def test_options_override_values_of_the_config_file():
     parsed = parse(
         "--train.steps", "7", "--optimizer.learning-rate", "0.5", "--data.no-train-on-difficult",
         "--model.class-names", "a", "b", "--optimizer.clip-norm", "None", "--augment.contrast", "0.25", "2",

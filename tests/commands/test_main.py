@@ -1,4 +1,4 @@
-"""Tests of the command line: its commands, help, warnings, and what starting it costs."""
+"""Tests of the command line: the list of commands, help, warnings, and the time that starting takes."""
 
 import importlib
 import resource

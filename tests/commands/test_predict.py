@@ -16,7 +16,7 @@ from ssd_jax.runs import run_folder
 
 @pytest.fixture
 def photos(tmp_path: Path, trained_run: Path) -> Path:
-    """A folder with images of two sizes in nested folders. One size is larger than the run's max_image_size of 64."""
+    """A folder with images of 64 x 64 and 256 x 128 px in nested folders. The run's max_image_size is 64."""
     source = ShapesSource(run_folder.read_config(trained_run).data.shapes, "test")
     folder = tmp_path / "photos"
     (folder / "holiday" / "sea").mkdir(parents=True)
@@ -29,14 +29,14 @@ def photos(tmp_path: Path, trained_run: Path) -> Path:
     return folder
 
 
-def test_predict_writes_pictures_and_detections_of_a_folder(trained_run, photos, tmp_path, capsys):
+def test_predict_writes_drawings_and_detections_for_a_folder(trained_run, photos, tmp_path, capsys):
     out = tmp_path / "out"
     assert command("predict", trained_run, photos, "--out", out, "--score", "0.02") == 0
     predictions = json.loads((out / "predictions.json").read_text())
     images = {Path(image["file"]).relative_to(photos).as_posix(): image for image in predictions["images"]}
     assert list(images) == ["a.bmp", "a.jpg", "a.png", "holiday/sea/b.PNG"]
     pictures = {file.relative_to(out).as_posix() for file in out.rglob("*.jpg")}
-    assert pictures == {"a.bmp.jpg", "a.jpg", "a.png.jpg", "holiday/sea/b.PNG.jpg"}, "one does not overwrite another"
+    assert pictures == {"a.bmp.jpg", "a.jpg", "a.png.jpg", "holiday/sea/b.PNG.jpg"}, "no image overwrites another one"
     for image in images.values():
         with Image.open(image["picture"]) as picture:
             assert picture.size == (image["width"], image["height"])

@@ -1,4 +1,4 @@
-"""Tests of ``ssd-jax train``: what a run leaves, how it ends and resumes, and which mistakes it reports."""
+"""Tests of ``ssd-jax train``: files of a run, interruption and resumption, and messages about mistakes."""
 
 import dataclasses
 import json
@@ -102,7 +102,7 @@ def test_train_stops_at_a_loss_that_is_not_finite_and_keeps_the_checkpoint(tmp_p
 
 
 def test_train_traces_each_program_once(tmp_path, monkeypatch):
-    """Two evaluations with a partly filled last batch, and an unreadable image, do not trace a program again."""
+    """The run has two evaluations with a partly filled last batch, and an unreadable image."""
     monkeypatch.setattr(train_step, "multibox_loss", chex.assert_max_traces(multibox_loss, 1))
     monkeypatch.setattr("ssd_jax.inference.program.detect", chex.assert_max_traces(detect, 1))
     data = write_voc_folder(tmp_path / "data", {"train": 7, "val": 6})
@@ -121,7 +121,7 @@ def test_train_reports_time_spent_waiting_for_data(tmp_path, monkeypatch, capsys
         return read(batches)
 
     monkeypatch.setattr(Batches, "__next__", read_slowly)
-    monkeypatch.setattr(reporter, "DATA_WAIT_WARNING", 0.001)  # the seconds include compilation
+    monkeypatch.setattr(reporter, "DATA_WAIT_WARNING", 0.001)  # the total time includes compilation
     assert command("train", TINY, "--workdir", tmp_path / "run", "--train.steps", "4", "--train.eval_every", "0") == 0
     printed = capsys.readouterr().out
     waited, seconds = map(int, re.search(r"(\d+) of (\d+) s\b.*docs/scale\.md", printed).groups())
@@ -134,6 +134,7 @@ def test_train_reports_time_spent_waiting_for_data(tmp_path, monkeypatch, capsys
 
 
 def remove(file: str) -> Callable[[Path], None]:
+    """Return a function that removes a file below a folder."""
     return lambda root: (root / file).unlink()
 
 
@@ -178,7 +179,7 @@ def test_train_rejects_splits_without_annotations(error_message, tmp_path, coco_
 
 
 def test_images_without_objects_are_reported_if_the_loss_ignores_them(voc_folder, capsys):
-    """`train` describes its split with this function; test_train_on_folder.py checks another note of a run."""
+    """`train` prints its notes with the function `print_split`, which is tested here without training."""
     (voc_folder / "Annotations" / "train0.xml").write_text("<annotation></annotation>")
     config, train_source, _ = open_training_splits(load_config(TINY, {"data.root": str(voc_folder)}))
     print_split("train", train_source, config)

@@ -14,6 +14,8 @@ MAX_OBJECTS = 8  # of the config
 
 
 class FolderRun(NamedTuple):
+    """Data folder and run folder of a training run, and what it printed to stdout and stderr."""
+
     root: Path
     run: Path
     output: str
@@ -22,7 +24,7 @@ class FolderRun(NamedTuple):
 
 @pytest.fixture(scope="module")
 def folder_run(tmp_path_factory: pytest.TempPathFactory) -> FolderRun:
-    """A run on a folder with an unreadable image in train and in val, and an image with too many objects."""
+    """A run on a folder with one unreadable image in train, one in val, and an image with too many objects."""
     base = tmp_path_factory.mktemp("own")
     stars = [("star", (x, y, x + 9.5, y + 9.0)) for x in (0, 20, 40) for y in (0, 20, 40, 55)]
     root = write_voc_folder(base / "data", {"train": 24, "val": 6, "test": 6}, extra_objects=stars)
@@ -50,7 +52,7 @@ def test_unreadable_images_are_skipped_and_named(folder_run):
         assert lines[index + 1].startswith(f"  {images}/{file}: ")
 
 
-def test_strict_stops_at_an_unreadable_image(folder_run, tmp_path, error_message):
+def test_strict_option_stops_at_an_unreadable_image(folder_run, tmp_path, error_message):
     argv = "train", TINY, "--workdir", tmp_path / "run", "--data.root", folder_run.root, "--strict"
     assert "train5.png" in (message := error_message(*argv)) and "--strict" in message
     assert "val1.png" in error_message("evaluate", folder_run.run, "--split", "val", "--strict")

@@ -1,4 +1,4 @@
-"""Tests of detection on a split: order, units, unreadable images, and the number of compilations."""
+"""Tests of detection on a split: order, units of boxes, unreadable images, and the number of compilations."""
 
 import dataclasses
 import json
@@ -27,31 +27,30 @@ from ssd_jax.runtime import sharding
 
 TINY = tiny_config.get_config()
 TINY = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, class_names=CLASS_NAMES))
-
-
 TINY = dataclasses.replace(TINY, detect=dataclasses.replace(TINY.detect, score_threshold=0.2))
 
 
 @pytest.fixture(scope="module")
 def params() -> dict[str, Any]:
-    """Parameters with random predictors: those of a new network give every box the same score."""
+    """Parameters with random predictors, because a new network gives every box the same score."""
     fresh = jax.jit(SSD(TINY.model).init)(jax.random.key(3, impl="rbg"), jnp.zeros((1, 64, 64, 3)))["params"]
     return with_random_predictors(fresh)
 
 
 @pytest.fixture(scope="module")
 def predict() -> PredictFn:
-    """One compiled program for all tests: batches of four images of 64 px."""
+    """A compiled function for batches of four images of 64 px, which all tests share."""
     return make_predict_fn(TINY, sharding.make_mesh())
 
 
 @pytest.fixture(scope="module")
 def network() -> Callable[..., Any]:
+    """The network without preprocessing and detection."""
     return jax.jit(SSD(TINY.model).apply)
 
 
 class GreyImages(Source):
-    """Images of different sizes. Each has one grey value, 10 times its position. Those in ``broken`` are unreadable."""
+    """Images of different sizes with a single grey value, 10 times their position. ``broken`` ones are unreadable."""
 
     class_names: tuple[str, ...] = CLASS_NAMES
     in_memory = True
@@ -77,7 +76,7 @@ class GreyImages(Source):
 
 
 def predict_grey(params: object, canvas: Any, height: Any, width: Any) -> Detections:
-    """Replace the network: one detection in the middle half of each image, whose score is its grey value / 100."""
+    """Detect one box in the middle of each image instead of using a network. Its score is the grey value / 100."""
     grey = np.asarray(canvas)[:, 0, 0, 0] / 100
     boxes = np.tile(np.array([0.25, 0.25, 0.75, 0.75], np.float32), (len(grey), 2, 1))
     scores = np.stack([grey, np.zeros_like(grey)], axis=1).astype(np.float32)
@@ -94,13 +93,13 @@ def test_predict_split_keeps_the_order_of_the_images(broken, caplog):
         mesh = sharding.single_device_mesh()
         predictions = evaluator.predict_split(predict_grey, {}, source, TINY, mesh, batch_sizes.append)
     assert len(predictions) == 7
-    assert batch_sizes == [4, 3], "padding of the last batch is not counted"
+    assert batch_sizes == [4, 3], "the padding of the last batch is not counted"
     for index, ((width, height), image) in enumerate(zip(GreyImages.all_sizes, predictions, strict=True)):
         if index in broken:
             assert len(image.boxes_px) == len(image.scores) == len(image.labels) == 0
             assert f"grey{index}.png: cut short" in caplog.text
         else:
-            # Pixels of the original image, also of image 3, which is four times as large as the canvas.
+            # Boxes are in pixels of the original image. Image 3 is more than four times as large as the canvas.
             np.testing.assert_allclose(image.boxes_px, [[width / 4, height / 4, width * 3 / 4, height * 3 / 4]])
             np.testing.assert_allclose(image.scores, [index / 10], atol=1e-6)
             assert image.labels.tolist() == [1]
@@ -143,7 +142,7 @@ MAP_CONFIG = dataclasses.replace(TINY, detect=dataclasses.replace(TINY.detect, t
 
 
 def test_predict_fn_passes_the_number_of_boxes_of_each_feature_map(params):
-    """`detect` raises ValueError while it is traced if it does not get them."""
+    """`detect` raises ValueError while it is traced if it does not get these numbers."""
     predict = make_predict_fn(MAP_CONFIG, sharding.single_device_mesh())
     canvas, side = jax.ShapeDtypeStruct((1, 64, 64, 3), np.uint8), jax.ShapeDtypeStruct((1,), np.int32)
     assert jax.eval_shape(predict, params, canvas, side, side).boxes.shape == (1, TINY.detect.max_detections, 4)
@@ -151,7 +150,7 @@ def test_predict_fn_passes_the_number_of_boxes_of_each_feature_map(params):
 
 @pytest.mark.slow
 def test_predict_fn_can_choose_candidates_per_feature_map(params, network):
-    """Two candidates of each of the three feature maps, as mmdetection chooses them."""
+    """Like mmdetection, the function chooses two candidates of each of the three feature maps."""
     image = ShapesSource(TINY.data.shapes, "val").image(0)[None]
     limit = float(np.log(1000 / 16))
     detect = Detect(0.02, 2, 0.45, 200, "map", (-limit, limit), clip_before_nms=True, drop_empty=True)
@@ -185,5 +184,5 @@ def test_compute_metrics_can_be_written_as_json():
     metrics = json.loads(json.dumps(evaluator.compute_metrics(exact, source)))
     for key in ("voc_map_11point", "voc_map_area", "coco_ap"):
         assert metrics[key] == pytest.approx(1)
-    nothing = evaluator.compute_metrics([detections.NO_DETECTIONS] * 6, source)
-    assert [nothing[key] for key in ("voc_map_11point", "voc_map_area", "coco_ap")] == [0, 0, 0]
+    without_detections = evaluator.compute_metrics([detections.NO_DETECTIONS] * 6, source)
+    assert [without_detections[key] for key in ("voc_map_11point", "voc_map_area", "coco_ap")] == [0, 0, 0]

@@ -1,4 +1,4 @@
-"""Tests of the result files, and of the COCO metrics of JSON files, against pycocotools and plain loops."""
+"""Tests of the result files, and of the COCO metrics of data sets in JSON files, against pycocotools."""
 
 import contextlib
 import io
@@ -30,14 +30,15 @@ from ssd_jax.metrics.average_precision import COCO_KEYS
 
 CATEGORIES = {90: "brush", 3: "car", 55: "unused", 13: "sign"}
 NAMES = ("sign", "unicorn", "brush", "car")
-"""Classes of a model: one is not in the file, and a class of the file without objects is missing."""
+"""Classes of a model. The file has no category "unicorn", and the model does not know the category "unused"."""
 IMAGE_IDS = (2**60 + 1, 139, 0, 581929, 42, 2**60, 7, 1000, 25, 24, 285, 632)
-"""Ids in the order of the file. The two largest are equal in float64."""
+"""Image ids in the order of the file. The two largest ids are equal in float64."""
 EMPTY = IMAGE_IDS[-2:]
+"""Ids of the images without objects."""
 
 
 def random_content(rng: np.random.Generator) -> dict[str, Any]:
-    """Return the content of a file. Boxes have two decimals, so most numbers are not exact in float32."""
+    """Return the content of a COCO file. Boxes have two decimals, so most numbers are not exact in float32."""
     entries = []
     for image_id in IMAGE_IDS[:-2]:
         for _ in range(rng.integers(1, 9)):
@@ -52,7 +53,7 @@ def random_content(rng: np.random.Generator) -> dict[str, Any]:
                     "image_id": image_id,
                     "category_id": int(rng.choice([90, 3, 13])),
                     "bbox": [round(float(v), 2) for v in (x, y, w, h)],
-                    # Areas of segments, and the limits of COCO's size ranges.
+                    # Areas of segments (smaller than the box), zero, and the limits of COCO's size ranges.
                     "area": float(rng.choice([1024.0, 9216.0, 0.0, *([abs(w * h) * rng.uniform(0.3, 0.9)] * 5)])),
                     "iscrowd": crowd,
                     "segmentation": {"size": [480, 640], "counts": [1000, 50, 306150]}
@@ -72,7 +73,7 @@ def random_content(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def random_detections(rng: np.random.Generator, content: dict[str, Any]) -> dict[int, ImageDetections]:
-    """Return detections by image id: near objects, exactly on some, elsewhere or none, with few different scores."""
+    """Return detections by image id. Most boxes lie near or exactly on objects, and there are few different scores."""
     predictions = {}
     for image_id in IMAGE_IDS:
         objects = [entry for entry in content["annotations"] if entry["image_id"] == image_id]
@@ -96,10 +97,12 @@ def random_detections(rng: np.random.Generator, content: dict[str, Any]) -> dict
 def write_results(
     folder: Path, split: str, algorithm: str, source: Source, detections: Sequence[ImageDetections]
 ) -> list[Path]:
+    """Write the result files of a split, and return them."""
     return make_submission_writer(source, list(source.annotations())).write(folder, split, algorithm, detections)
 
 
 def write_coco(root: Path, content: dict[str, Any], name: str = "instances_val2017") -> Path:
+    """Write a COCO folder with empty image files, and return its annotation file."""
     file = root / "annotations" / f"{name}.json"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(content))
@@ -110,7 +113,7 @@ def write_coco(root: Path, content: dict[str, Any], name: str = "instances_val20
 
 
 def pycocotools_stats(file: Path, results: Path, image_ids: Sequence[int] | None = None) -> list[float | None]:
-    """Return the twelve metrics of a result file, for all or for some images."""
+    """Return pycocotools' twelve metrics of a result file, for all images or for those in ``image_ids``."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(file))
         evaluation = COCOeval(truth, truth.loadRes(str(results)), "bbox")
@@ -123,7 +126,7 @@ def pycocotools_stats(file: Path, results: Path, image_ids: Sequence[int] | None
 
 
 def metrics_and_result_file(root: Path, source: Source, predictions: dict[int, ImageDetections]) -> tuple[list, Path]:
-    """Return the COCO metrics of `compute_metrics`, and the result file."""
+    """Return the COCO metrics that `compute_metrics` computes, and the result file of the same detections."""
     numbers = [annotation.number for annotation in source.annotations()]
     detections = [predictions[number] for number in numbers if number is not None]
     (file,) = write_results(root / "results", "val2017", "ssd", source, detections)
@@ -156,7 +159,7 @@ def test_random_files_contain_the_hard_cases():
         counts["over 100 of a class in an image"] += sum(n > 100 for c in labels_of_image for n in c.values())
         counts["no detections in an image"] += sum(not c for c in labels_of_image)
         counts["detections in an image without objects"] += sum(len(predictions[i].labels) > 0 for i in EMPTY)
-        counts["of a class that the file does not have"] += sum(c[2] for c in labels_of_image)
+        counts["detections of a class that the file does not have"] += sum(c[2] for c in labels_of_image)
     assert len(counts) == 12 and min(counts.values()) >= 8, counts
 
 
@@ -175,7 +178,7 @@ def test_coco_metrics_of_a_file_equal_pycocotools_bit_for_bit(tmp_path, seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_coco_metrics_of_some_images_of_a_file_equal_pycocotools(tmp_path, seed):
-    """Tests a file divided by hash, whose halves hold the whole file, a slice, and images in another order."""
+    """The sources are a split that a hash chose, the same with shuffled images, and a slice of a split."""
     rng = np.random.default_rng(seed)
     content = random_content(rng)
     file = write_coco(tmp_path, content, "labels")
@@ -197,7 +200,7 @@ def test_coco_metrics_of_some_images_of_a_file_equal_pycocotools(tmp_path, seed)
 
 
 def test_coco_metrics_are_computed_from_the_file(tmp_path):
-    """The boxes in memory have fewer digits and objects. The metrics of these files differ with them."""
+    """The annotations in memory have fewer digits and objects, so the metrics computed from them differ."""
     rng = np.random.default_rng(0)
     content = random_content(rng)
     write_coco(tmp_path, content)
@@ -210,7 +213,7 @@ def test_coco_metrics_are_computed_from_the_file(tmp_path):
 
 
 def test_coco_metrics_use_all_digits_of_the_file(tmp_path):
-    """IoU 5 / 10.0000001, just below 0.5, and an area just above that of small objects."""
+    """The IoU is 5 / 10.0000001, just below 0.5, and the area is just above that of small objects."""
     entry = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [0, 0, 10.0000001, 10], "iscrowd": 0}
     entry["area"] = 1024.00001
     file = write_coco(tmp_path, {**random_content(np.random.default_rng(0)), "annotations": [entry]})
@@ -222,7 +225,7 @@ def test_coco_metrics_use_all_digits_of_the_file(tmp_path):
 
 
 def test_joined_splits_with_equal_ids_can_be_evaluated(tmp_path):
-    """All objects are detected. By id the objects of the second part would also belong to images of the first."""
+    """Both parts have the same image ids, but the objects of one part must not count in images of the other part."""
     content = random_content(np.random.default_rng(0))
     write_coco(tmp_path, content)
     data = Data(root=str(tmp_path))
@@ -239,7 +242,7 @@ def test_joined_splits_with_equal_ids_can_be_evaluated(tmp_path):
 
 
 def test_object_with_id_zero_is_evaluated_and_reported_in_a_note(tmp_path):
-    """pycocotools takes id 0 for "no match", so its AP is 0 although the object is detected."""
+    """pycocotools interprets id 0 as "no match", so its AP is 0 although the object is detected."""
     entry = {"id": 0, "image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 50], "area": 2500, "iscrowd": 0}
     file = write_coco(tmp_path, {**random_content(np.random.default_rng(0)), "annotations": [entry]})
     source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
@@ -293,7 +296,7 @@ def test_coco_file_without_detections_is_an_empty_list(tmp_path):
 
 
 def test_voc_files_have_a_line_per_detection(tmp_path):
-    """Coordinates have no offset. A class without detections has an empty file."""
+    """Coordinates are written without an offset. A class without detections has an empty file."""
     files = write_results(tmp_path / "results", "test", "ssd", small_source(), PREDICTIONS)
     assert [(file.name, file.read_text()) for file in files] == [
         ("comp4_det_test_dog.txt", "2008_000003 0.0625 0 0 640 480\n"),
@@ -342,7 +345,7 @@ def test_write_results_rejects_a_folder_that_cannot_be_created(tmp_path):
 
 
 def test_voc_files_give_the_same_ap_when_read_back(tmp_path):
-    """The files are read as in the development kit. No digit of a score may be lost."""
+    """The files are read as by the development kit. No digit of a score may be lost."""
     rng = np.random.default_rng(0)
     annotations, predictions = [], []
     for k in range(30):

@@ -1,4 +1,4 @@
-"""Tests of the detector: kinds of images, boxes in pixels, choice of the checkpoint, and refused arguments."""
+"""Tests of the detector: types of images, boxes in pixels, choice of the checkpoint, and invalid arguments."""
 
 import dataclasses
 import json
@@ -26,6 +26,7 @@ LOW = 0.02  # a network that is hardly trained reaches this score
 
 @pytest.fixture(scope="module")
 def trained_detector(trained_run: Path) -> detector.Detector:
+    """The detector of the best checkpoint of a short run."""
     return detector.load(trained_run)
 
 
@@ -35,7 +36,7 @@ def image(trained_run: Path) -> np.ndarray:
 
 
 def changed_run(trained_run: Path, folder: Path, **model: Any) -> Path:
-    """Copy a run and change values of the model in its config.json."""
+    """Return a copy of a run in which values of the model in config.json are changed."""
     shutil.copytree(trained_run, folder)
     config = json.loads((folder / "config.json").read_text())
     config["model"] |= model
@@ -89,7 +90,7 @@ def test_detector_does_not_reduce_an_image_that_fits_into_the_canvas(trained_det
 
 @pytest.mark.slow
 def test_detector_samples_large_images_without_averaging(trained_detector):
-    """An image of alternating black and white rows is sampled, so the network does not see their mean."""
+    """For an image of alternating black and white rows, the network gets single rows, not their mean."""
     config = dataclasses.replace(
         trained_detector.config, data=dataclasses.replace(trained_detector.config.data, max_image_size=4096)
     )
@@ -128,7 +129,7 @@ def test_detector_converts_grey_and_16_bit_images(trained_detector, image):
 
 @pytest.mark.parametrize("size", [(100, 50), (64, 64), (20, 30), (640, 320)])  # the run's canvas is 64
 def test_boxes_are_in_pixels_of_the_original_image(trained_detector, monkeypatch, size):
-    """The network is replaced by a function that detects the middle half of the image."""
+    """The network is replaced by a function whose only detection is the box from a quarter to three quarters."""
     calls: list[tuple[int, ...]] = []
 
     def middle(params: object, canvas: Any, height: Any, width: Any) -> Detections:
@@ -195,7 +196,7 @@ def test_load_best_uses_the_checkpoint_with_the_highest_map(trained_run, trained
 
 
 def test_load_uses_the_averaged_parameters(trained_run):
-    """They are the moving average in the checkpoint, not the parameters that training resumes from."""
+    """The averaged parameters are `ema_params` of the checkpoint, which differ from `params`."""
     config = run_folder.read_config(trained_run)
     trainer = Trainer(config, trained_run, ShapesSource(config.data.shapes, "train"), None)
     with Checkpoints(trained_run / "checkpoints") as checkpoints:
@@ -214,7 +215,7 @@ def test_load_best_uses_the_last_checkpoint_of_a_run_without_evaluations(trained
     assert detector.load(run).step == 30
 
 
-# ---- refusals ----
+# ---- runs that cannot be loaded ----
 
 
 def test_load_rejects_a_folder_that_is_not_a_run(tmp_path):

@@ -19,18 +19,19 @@ from ssd_jax.metrics.average_precision import ScoredBoxes, TrueBoxes
 
 
 def scored_boxes(*rows):
-    """Return detections from rows x1 y1 x2 y2 score."""
+    """Return detections of one class from rows x1, y1, x2, y2, score."""
     table = np.array(rows, np.float32).reshape(-1, 5)
     return ScoredBoxes(table[:, :4], table[:, 4])
 
 
 def true_boxes(*rows):
-    """Return objects from rows x1 y1 x2 y2 ignored."""
+    """Return objects of one class from rows x1, y1, x2, y2, ignored."""
     table = np.array(rows, np.float32).reshape(-1, 5)
     return TrueBoxes(table[:, :4], table[:, 4].astype(bool))
 
 
 def annotation(boxes=(), labels=(), difficult=None, crowd=None, area=None):
+    """Return the annotation of an image of 640 x 480 px. The default area of an object is that of its box."""
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     box_area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return Annotation(
@@ -57,6 +58,7 @@ NOWHERE = (400, 400, 409, 409)
 
 
 def both_aps(detections, truth, **kwargs):
+    """Return the 11-point AP and the area AP."""
     return tuple(
         average_precision.voc_average_precision(detections, truth, eleven_point=e, **kwargs) for e in (True, False)
     )
@@ -66,11 +68,11 @@ def both_aps(detections, truth, **kwargs):
 
 
 def test_voc_average_precision_equals_hand_computed_values():
-    """Three objects in two images. A is detected, then a wrong box, then C; B is missed.
+    """In order of score, the detections are A, a wrong box and C. The third object, B, is missed.
 
-    precision 1, 1/2, 2/3 at recall 1/3, 1/3, 2/3. Best precision at the recalls 0 to 0.3: 1 (four
-    points), 0.4 to 0.6: 2/3 (three points), from 0.7: 0. So 11-point (4 + 3 * 2/3) / 11 = 6/11;
-    area 1/3 * 1 + 1/3 * 2/3 = 5/9.
+    Precision is 1, 1/2, 2/3 at recall 1/3, 1/3, 2/3. The best precision is 1 at the recalls 0 to 0.3 (four points), 2/3
+    at 0.4 to 0.6 (three points), and 0 from 0.7 on. The 11-point AP is (4 + 3 * 2/3) / 11 = 6/11, and the area AP is
+    1/3 * 1 + 1/3 * 2/3 = 5/9.
     """
     detections = [scored_boxes((*A, 0.9), (*NOWHERE, 0.8)), scored_boxes((*C, 0.7))]
     truth = [true_boxes((*A, 0), (*B, 0)), true_boxes((*C, 0))]
@@ -78,7 +80,7 @@ def test_voc_average_precision_equals_hand_computed_values():
 
 
 def test_area_ap_uses_the_monotone_curve():
-    """Wrong, right, right: precision 0, 1/2, 2/3; at both recalls the best to the right is 2/3."""
+    """One wrong and two correct detections give precision 0, 1/2, 2/3. The best one from either recall on is 2/3."""
     detections = [scored_boxes((*NOWHERE, 0.9), (*A, 0.8), (*B, 0.7))]
     assert both_aps(detections, [true_boxes((*A, 0), (*B, 0))]) == pytest.approx((2 / 3, 2 / 3))
 
@@ -90,7 +92,7 @@ def test_ap_is_one_with_all_objects_detected_and_zero_with_none():
 
 
 def test_last_pixel_of_a_box_counts_in_the_iou():
-    """10 x 10 pixels against the 10 x 5 upper half, rows 0 to 4: 50 / 100. Without the +1: 36 / 81."""
+    """The IoU of 10 x 10 pixels and their upper half is 50 / 100. Without the last pixels, it would be 36 / 81."""
     assert both_aps([scored_boxes((0, 0, 9, 4, 0.9))], [true_boxes((*A, 0))]) == (1.0, 1.0)
 
 
@@ -99,16 +101,17 @@ def test_detection_with_an_iou_below_the_threshold_is_wrong():
 
 
 def test_iou_threshold_is_inclusive():
-    """Three quarters: 10 x 6 against 10 x 8 rows is 60 / 80."""
+    """The IoU of boxes with 10 x 6 and 10 x 8 pixels is 60 / 80."""
     detections, truth = [scored_boxes((0, 0, 9, 5, 0.9))], [true_boxes((0, 0, 9, 7, 0))]
     assert both_aps(detections, truth, iou_threshold=0.75) == (1.0, 1.0)
     assert both_aps(detections, truth, iou_threshold=0.7500001) == (0.0, 0.0)
 
 
 def test_second_detection_of_an_object_is_wrong_even_if_it_fits_better():
-    """The loose box has the higher score and is correct, the exact one is wrong, B is correct: precision 1, 1/2, 2/3.
+    """The loose box has the highest score and is correct, the exact box is wrong, and B is detected correctly.
 
-    Recall 1/2, 1/2, 1. 11-point: six points (0 to 0.5) of 1, five of 2/3; area 1/2 + 1/2 * 2/3.
+    Precision is 1, 1/2, 2/3 at recall 1/2, 1/2, 1. The 11-point AP has six points of 1 (recall 0 to 0.5) and five of
+    2/3. The area AP is 1/2 + 1/2 * 2/3.
     """
     detections = [scored_boxes((0, 0, 9, 7, 0.9), (*A, 0.8), (*B, 0.7))]
     truth = [true_boxes((*A, 0), (*B, 0))]
@@ -116,7 +119,7 @@ def test_second_detection_of_an_object_is_wrong_even_if_it_fits_better():
 
 
 def test_detection_is_compared_only_with_the_object_of_highest_iou():
-    """Both fit A best; the second also passes with the free neighbour, which nevertheless stays missed."""
+    """Both detections fit A best. The second one would also fit the neighbour, which is nevertheless missed."""
     neighbour = (0, 2, 9, 11)  # IoU with A 80 / 120
     detections = [scored_boxes((*A, 0.9), (0, 0, 9, 8, 0.8))]  # IoU with A 0.9, with the neighbour 70 / 120
     assert both_aps(detections, [true_boxes((*A, 0), (*neighbour, 0))]) == pytest.approx((6 / 11, 1 / 2))
@@ -128,13 +131,13 @@ def test_detections_on_a_difficult_object_are_ignored():
 
 
 def test_detection_is_ignored_if_a_difficult_object_has_the_highest_iou():
-    """IoU with the difficult box 0.9, with the ordinary 0.8: ignored, so nothing is detected."""
+    """The IoU is 0.9 with the difficult object and 0.8 with the ordinary one, so the detection is ignored."""
     truth = [true_boxes((0, 0, 9, 8, 1), (0, 0, 9, 7, 0))]
     assert both_aps([scored_boxes((*A, 0.9))], truth) == (0.0, 0.0)
 
 
 def test_detection_with_equal_ious_is_matched_with_the_first_object():
-    """Two objects in the same place: the first takes both detections, whether it is difficult decides."""
+    """Two objects have the same box. Both detections are compared with the first one, which may be difficult."""
     detections = [scored_boxes((*A, 0.9), (*A, 0.8))]
     assert both_aps(detections, [true_boxes((*A, 0), (*A, 0))]) == pytest.approx((6 / 11, 1 / 2))
     assert both_aps(detections, [true_boxes((*A, 1), (*A, 0))]) == (0.0, 0.0)
@@ -147,7 +150,7 @@ def test_ap_without_objects_is_nan():
 
 
 def test_detections_with_equal_scores_keep_their_order():
-    """With a single object, correct before wrong gives AP 1, and wrong before correct 1/2."""
+    """There is one object. AP is 1 if the correct detection comes first, and 1/2 if the wrong one does."""
     truth = [true_boxes(), true_boxes((*A, 0))]
     right_first = [true_boxes((*A, 0)), true_boxes()], [scored_boxes((*A, 0.5)), scored_boxes((*NOWHERE, 0.5))]
     assert both_aps(right_first[1], right_first[0]) == (1.0, 1.0)
@@ -157,9 +160,9 @@ def test_detections_with_equal_scores_keep_their_order():
 
 
 def test_eleven_recall_points_are_those_of_numpy():
-    """Ten objects, three detected, then none: recall 3/10 lies below np.arange's 0.30000000000000004.
+    """Three of ten objects are detected. The recall 3/10 is smaller than np.arange's 0.30000000000000004.
 
-    Points 0, 0.1, 0.2 are reached with precision 1: 3/11, where decimal points would give 4/11.
+    The points 0, 0.1 and 0.2 are reached with precision 1, so AP is 3/11. With exact decimals, it would be 4/11.
     """
     boxes = [(20 * i, 0, 20 * i + 9, 9) for i in range(10)]
     detections = [scored_boxes(*((*box, 0.9) for box in boxes[:3]))]
@@ -167,7 +170,7 @@ def test_eleven_recall_points_are_those_of_numpy():
 
 
 def test_boxes_without_area_cause_no_division_by_zero():
-    """A box with swapped corners has no area (x2 - x1 + 1 = 0). This must not cause a division by zero."""
+    """A box with swapped corners may have no area: here, x2 - x1 + 1 = 0."""
     assert both_aps(
         [scored_boxes((5, 5, 4, 4, 0.9), (*A, 0.8))], [true_boxes((5, 5, 4, 4, 0), (*A, 0))]
     ) == pytest.approx(((6 * 0.5) / 11, 0.25))
@@ -193,7 +196,7 @@ def test_metrics_reject_labels_without_a_name(evaluate, label):
 
 
 def random_split(rng, images, classes):
-    """Whole pixels and few score levels, so that ties and IoUs on the threshold are common."""
+    """Return random boxes in whole pixels, with few different scores. Ties and IoUs on the threshold are common."""
     detections, annotations = [], []
     for _ in range(images):
         g = rng.integers(0, 6)
@@ -203,12 +206,12 @@ def random_split(rng, images, classes):
         annotations.append(annotation(boxes, labels, rng.random(g) < 0.3, rng.random(g) < 0.1))
         copies = rng.integers(0, g, 8) if g else np.zeros(0, int)
         noise = rng.integers(0, 40, (4, 2))
-        found_boxes = np.concatenate(
+        detection_boxes = np.concatenate(
             [boxes[copies] + rng.integers(-2, 3, (len(copies), 4)), np.concatenate([noise, noise + 9], 1)]
         )
-        k = len(found_boxes)
-        found_labels = np.concatenate([labels[copies], rng.integers(1, classes + 1, 4)])
-        detections.append(image_detections(found_boxes, rng.integers(1, 8, k) / 8, found_labels))
+        k = len(detection_boxes)
+        detection_labels = np.concatenate([labels[copies], rng.integers(1, classes + 1, 4)])
+        detections.append(image_detections(detection_boxes, rng.integers(1, 8, k) / 8, detection_labels))
     return detections, annotations
 
 
@@ -245,13 +248,13 @@ def test_evaluate_voc_equals_the_reference_implementation(seed, iou_threshold):
 
 
 def random_class(rng):
-    """One class in a few images: whole pixels on a small field, few scores, copies of boxes."""
+    """Return one class in a few images, with whole pixels in a small area, few different scores, and equal boxes."""
     detections, truth = [], []
     difficult_share = rng.choice([0.0, 0.3, 1.0], p=[0.4, 0.5, 0.1])
     for _ in range(rng.integers(1, 5)):
         corner = rng.integers(0, 8, (rng.integers(0, 4), 2))
         objects = np.concatenate([corner, corner + rng.integers(1, 9)], 1)
-        objects = np.concatenate([objects, objects[: rng.integers(0, 2)]])  # perhaps the first once more
+        objects = np.concatenate([objects, objects[: rng.integers(0, 2)]])  # sometimes the first object is repeated
         near = np.repeat(objects, 2, 0) + rng.integers(-2, 3, (2 * len(objects), 4))
         boxes = np.concatenate([objects, near, [[40, 40, 49, 49]]])
         boxes = boxes[rng.integers(0, len(boxes), rng.integers(0, 7))]
@@ -262,21 +265,21 @@ def random_class(rng):
 
 
 def hard_cases(detections, truth):
-    """Yield the name of each property that implementations get wrong, and whether the case has it."""
+    """Yield the name of each property that is difficult for implementations, and whether the case has it."""
     levels = [set(image.scores.tolist()) for image in detections]
     yield "equal scores in two images", any(a & b for i, a in enumerate(levels) for b in levels[:i])
     detected = [[tuple(box) for box in image.boxes_px.tolist()] for image in detections]
     objects = [[tuple(box) for box in image.boxes_px.tolist()] for image in truth]
     images = list(zip(detected, objects, strict=True))
     yield "equal scores in an image", any(len(s) < len(f) for s, f in zip(levels, detected, strict=True))
-    yield "detection twice", any(len(set(f)) < len(f) for f in detected)
-    yield "object twice", any(len(set(o)) < len(o) for o in objects)
+    yield "equal boxes of two detections", any(len(set(f)) < len(f) for f in detected)
+    yield "equal boxes of two objects", any(len(set(o)) < len(o) for o in objects)
     yield "detections in an image without objects", any(f and not o for f, o in images)
     yield "objects without detections", any(o and not f for f, o in images)
     difficult = [{o for o, d in zip(os, t.ignored, strict=True) if d} for os, t in zip(objects, truth, strict=True)]
     ordinary = [{o for o, d in zip(os, t.ignored, strict=True) if not d} for os, t in zip(objects, truth, strict=True)]
-    yield "difficult and not", any(difficult) and any(ordinary)
-    yield "difficult and not in one place", any(d & o for d, o in zip(difficult, ordinary, strict=True))
+    yield "difficult and ordinary objects", any(difficult) and any(ordinary)
+    yield "difficult and ordinary object with equal boxes", any(d & o for d, o in zip(difficult, ordinary, strict=True))
     yield "no object to find", not any(ordinary)
     ious = [sorted((reference.voc_iou(f, o) for o in os), reverse=True) for fs, os in images for f in fs]
     yield "IoU on the threshold", any(iou[:1] == [0.5] for iou in ious)
@@ -301,14 +304,17 @@ def test_voc_average_precision_equals_the_reference_on_random_cases(cases):
         assert result == pytest.approx(expected, rel=1e-12), f"case {case}: {detections} {truth}"
         values.update(expected)
     assert len(seen) == 11 and min(seen.values()) >= cases // 20, seen
-    assert len(values) > cases // 10, "that many different results"
+    assert len(values) > cases // 10, "there are many different results"
 
 
 # ---- evaluate_voc ----
 
 
 def small_result():
-    """ant: one detected, one missed, (6/11, 1/2); bee: only a difficult one; cat: none at all."""
+    """Return the result for three classes.
+
+    One of two ants is detected, so the APs are 6/11 and 1/2. The only bee is difficult. There are no cats.
+    """
     annotations = [
         annotation([A, B, C], [1, 1, 2], difficult=[0, 0, 1]),
         annotation([A], [1], crowd=[1]),
@@ -348,7 +354,7 @@ def test_evaluate_voc_returns_none_for_an_empty_split():
 
 
 def pycocotools_stats(detections, annotations, categories, image_ids):
-    """Build the content of a COCO file and return the metrics of pycocotools."""
+    """Return pycocotools' metrics of the same detections and annotations."""
     truth, results = [], []
     for image_id, a, d in zip(image_ids, annotations, detections, strict=True):
         for i in range(len(a.labels)):
@@ -383,7 +389,7 @@ def pycocotools_stats(detections, annotations, categories, image_ids):
 
 
 def random_coco_split(rng, images, classes):
-    """Return objects of all three sizes, crowds, areas other than those of boxes, fractional pixels and ties."""
+    """Return a split with small to large objects, crowds, areas below those of boxes, fractional pixels and ties."""
     detections, annotations = [], []
     for _ in range(images):
         g = rng.integers(0, 12)
@@ -392,7 +398,7 @@ def random_coco_split(rng, images, classes):
         area = (boxes[:, 2:] - boxes[:, :2]).prod(1) * rng.uniform(0.4, 1, g)
         labels = rng.integers(1, classes + 1, g)
         annotations.append(annotation(boxes, labels, rng.random(g) < 0.2, rng.random(g) < 0.1, area))
-        copies = rng.integers(0, g, 140) if g else np.zeros(0, int)  # more than the 100 that count
+        copies = rng.integers(0, g, 140) if g else np.zeros(0, int)  # more than the 100 detections that count
         sides = (boxes[:, 2:] - boxes[:, :2])[copies]
         shift = rng.normal(0, 0.1, (len(copies), 4)) * np.tile(sides, 2)
         noise = rng.uniform(0, 300, (5, 2))
@@ -418,7 +424,7 @@ def test_evaluate_coco_equals_pycocotools_bit_for_bit(seed):
 
 
 def test_evaluate_coco_orders_equal_scores_by_image_id():
-    """All scores equal, ids falling: the last image comes first, as in pycocotools."""
+    """All scores are equal, and the ids are descending, so the last image comes first, as in pycocotools."""
     detections, annotations = random_coco_split(np.random.default_rng(5), 6, 2)
     detections = [d._replace(scores=np.full_like(d.scores, 0.5)) for d in detections]
     categories, image_ids = [90, 17], [600, 500, 400, 300, 200, 139]
@@ -439,7 +445,7 @@ def test_evaluate_coco_ignores_detections_on_a_crowd():
 
 
 def test_evaluate_coco_returns_none_for_sizes_without_objects():
-    """A is 9 x 9 px: small."""
+    """The only object, A, has 9 x 9 px and is small."""
     result = average_precision.evaluate_coco([image_detections([A], [0.9], [1])], [annotation([A], [1])], ("a",))
     absent = [key for key, value in result.items() if value is None]
     assert absent == ["coco_ap_medium", "coco_ap_large", "coco_ar_medium", "coco_ar_large"]
@@ -468,7 +474,7 @@ def test_evaluate_coco_rejects_arguments_of_different_lengths():
 
 
 def test_coco_keys_have_the_order_of_hotcocos_metric_keys():
-    """AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl: the order of stats."""
+    """hotcoco's keys are AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, in the order of stats."""
     long = {"_small": "s", "_medium": "m", "_large": "l"}
     short = [key.removeprefix("coco_") for key in average_precision.COCO_KEYS]
     for word, letter in long.items():

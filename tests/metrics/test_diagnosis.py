@@ -1,4 +1,4 @@
-"""Tests of curves, intervals, confusions and errors against loops, hand-computed values and hotcoco."""
+"""Tests of curves, intervals, confusions and errors against reference code, hand-computed values and hotcoco."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def annotation(boxes=(), labels=(), difficult=None, crowd=None) -> Annotation:
 
 
 def image_detections(*rows) -> ImageDetections:
-    """Return detections from rows box, score, label."""
+    """Return the detections of an image from rows of box, score and label."""
     boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
     return ImageDetections(
         np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.int32)
@@ -31,7 +31,7 @@ NAMES = ("ant", "bee", "cat")
 
 
 def random_split(seed: int, images: int = 12) -> tuple[list[ImageDetections], list[Annotation]]:
-    """Return crowded images in whole pixels, where IoUs near the threshold are common. All scores differ."""
+    """Return a split with boxes in whole pixels and different scores, where IoUs near the threshold are common."""
     rng = np.random.default_rng(seed)
     detections, annotations = [], []
     scores = iter(rng.permutation(images * 12) / (images * 12))
@@ -73,14 +73,14 @@ def test_curves_equal_the_reference_implementation(seed):
         precision, recall = reference.voc_precision_recall(
             [list(zip(*d, strict=True)) for d in scored], [list(zip(*t, strict=True)) for t in true], 0.5
         )
-        # The loops repeat a point for a detection on an ignored object; the curve has no point for it.
+        # The reference repeats a point for a detection on an ignored object; the curve has no point for it.
         points = list(dict.fromkeys(zip(precision, recall, strict=True)))
         actual = list(dict.fromkeys(zip(curve.precision.tolist(), curve.recall.tolist(), strict=True)))
         np.testing.assert_allclose([p for p in actual if any(p)], [p for p in points if any(p)])
 
 
 def test_operating_point_is_the_last_shown_detection():
-    """Scores .9 (correct), .5 (wrong), .4 (correct): two are shown, with precision 1/2 and recall 1/2."""
+    """The scores are .9 (correct), .5 (wrong) and .4 (correct). Two are shown, with precision 1/2 and recall 1/2."""
     detections = [image_detections((A, 0.9, 1), (NOWHERE, 0.5, 1), (B, 0.4, 1))]
     ant, bee, _ = diagnosis.diagnose(detections, [annotation([A, B], [1, 1])], NAMES).curves
     assert ant is not None and ant.shown == 2
@@ -93,7 +93,7 @@ def test_operating_point_is_the_last_shown_detection():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_resampled_ap_equals_the_ap_of_the_resampled_split(seed):
-    """Each image is repeated as often as it was drawn."""
+    """In the resampled split, each image is repeated as often as it was drawn."""
     detections, annotations = random_split(seed)
     times = np.random.default_rng(100 + seed).multinomial(12, np.full(12, 1 / 12), 8).T
     for label, matches in enumerate(match_all(detections, annotations), start=1):
@@ -108,13 +108,13 @@ def test_resampled_ap_equals_the_ap_of_the_resampled_split(seed):
 
 
 def test_resampled_ap_uses_the_recall_points_of_numpy():
-    """Ten objects, three detected: recall 3/10 lies below the point 0.30000000000000004, drawn once or twice."""
+    """Three of ten objects are detected. Their recall of 3/10 does not reach the point 0.30000000000000004."""
     matches = ClassMatches(np.array([0.9, 0.8, 0.7]), np.ones(3, bool), np.zeros(3, np.int64), np.array([10]))
     np.testing.assert_allclose(diagnosis.resampled_ap(matches, np.array([[1, 2]])), [[3 / 11] * 2, [0.3] * 2])
 
 
 def test_bootstrap_interval_equals_that_of_a_plain_loop():
-    """The resamples are drawn independently, so the ends agree to within the scatter of percentiles."""
+    """Both draw their own resamples, so the ends of the intervals are equal only up to a random difference."""
     detections, annotations = random_split(3, images=20)
     actual = diagnosis.bootstrap(match_all(detections, annotations), resamples=2000)
     rng, means = np.random.default_rng(99), []
@@ -162,7 +162,7 @@ def test_no_interval_without_objects():
 
 
 def test_class_without_objects_in_a_resample_is_left_out_of_the_mean():
-    """ant is always detected, bee (in one of three images) never: the mean is 1/2, or 1 without that image."""
+    """All ants are detected. The only bee is missed, so the mean AP is 1/2, or 1 in resamples without its image."""
     annotations = [annotation([A], [1]), annotation([A], [1]), annotation([A, B], [1, 2])]
     intervals = diagnosis.diagnose([image_detections((A, 0.9, 1))] * 3, annotations, NAMES).intervals
     assert intervals.map_area == Interval(0.5, 1)
@@ -180,27 +180,27 @@ def synthetic_class(rng: np.random.Generator, images: int) -> ClassMatches:
 
 
 def test_95_percent_of_the_intervals_contain_the_true_ap():
-    """The truth is the AP over 100,000 images. Of 100 intervals 95 are expected, give or take 2.2."""
+    """The true AP is that over 100,000 images. 95 of 100 intervals should contain it (standard deviation 2.2)."""
     rng = np.random.default_rng(5)
     everything = synthetic_class(rng, 100_000)
     truth = diagnosis.resampled_ap(everything, np.ones((100_000, 1), int))[1, 0]
-    held, within = 0, 0
+    intervals_with_truth, intervals_with_ap = 0, 0
     for _ in range(100):
         sample = synthetic_class(rng, 80)
         interval = diagnosis.bootstrap([sample], resamples=200).map_area
         point = diagnosis.resampled_ap(sample, np.ones((80, 1), int))[1, 0]
         assert interval is not None
-        held += interval.low <= truth <= interval.high
-        within += interval.low <= point <= interval.high
-    assert 88 <= held <= 99
-    assert within == 100
+        intervals_with_truth += interval.low <= truth <= interval.high
+        intervals_with_ap += interval.low <= point <= interval.high
+    assert 88 <= intervals_with_truth <= 99
+    assert intervals_with_ap == 100
 
 
 # ---- image by image ----
 
 
 def test_diagnose_image_classifies_each_detection():
-    """The detections are unsorted: a duplicate, a correct one, a wrong class, two on background, a difficult one."""
+    """The unsorted detections are a duplicate, a correct one, a wrong class, two on background, and a difficult one."""
     truth = annotation([A, B, C], [1, 2, 1], difficult=[False, False, True])
     detections = image_detections(
         (A, 0.6, 1), ((0, 0, 99, 89), 0.8, 1), (B, 0.7, 3), (NOWHERE, 0.5, 2), (NOWHERE, 0.49, 2), (C, 0.9, 2)
@@ -222,14 +222,14 @@ def test_objects_without_detection_are_missed_unless_ignored():
 
 
 def test_diagnose_image_counts_the_last_pixel_in_the_iou():
-    """10 x 5 of 10 x 10 pixels is IoU 1/2, one row less is not."""
+    """A box of 10 x 5 of the 10 x 10 pixels has IoU 1/2, and a box with one row less is below."""
     truth = annotation([(0, 0, 9, 9)], [1])
     assert diagnosis.diagnose_image(image_detections(((0, 0, 9, 4), 0.9, 1)), truth).outcomes == ("correct",)
     assert diagnosis.diagnose_image(image_detections(((0, 0, 9, 3), 0.9, 1)), truth).outcomes == ("location",)
 
 
 def test_inaccurate_boxes_are_location_both_or_background_errors():
-    """10 x 1 of 10 x 10 pixels is IoU 0.1; an ignored object counts as absent."""
+    """A box of 10 x 1 of the 10 x 10 pixels has IoU 0.1. A loose box on an ignored object is a background error."""
     truth = annotation([(0, 0, 9, 9), (50, 50, 59, 59)], [1, 2], difficult=[False, True])
     detections = image_detections(
         ((0, 0, 9, 0), 0.9, 1), ((0, 0, 9, 3), 0.8, 2), ((0, 0, 8, 0), 0.7, 1), ((50, 50, 59, 52), 0.6, 2)
@@ -269,7 +269,7 @@ def test_worst_images_are_sorted_by_errors_and_ties_keep_their_order():
 
 
 def test_confusion_matrix_equals_hand_computed_counts():
-    """ant is detected twice, bee as cat, cat is missed, and bee is detected on background."""
+    """The ant is detected twice, the bee as a cat, the cat is missed, and a bee is detected on background."""
     annotations = [annotation([A, B], [1, 2]), annotation([C], [3])]
     detections = [
         image_detections((A, 0.9, 1), (B, 0.8, 3), (A, 0.7, 1)),
@@ -326,7 +326,7 @@ def test_confusion_matrix_equals_hotcocos_without_ignored_objects():
     expected = evaluation.confusion_matrix(iou_thr=0.5, min_score=0.5)["matrix"]
     actual = diagnosis.diagnose(detections, annotations, NAMES, resamples=2).confusion
     assert actual.tolist() == expected.tolist()
-    assert (actual > 0).sum() > 12, "of the 15 cells that can be filled"
+    assert (actual > 0).sum() > 12, "most of the 15 cells that can be filled are filled"
 
 
 # ---- TIDE ----
@@ -338,14 +338,14 @@ SQUARE, OTHER, FAR = (0, 0, 100, 100), (500, 300, 600, 400), (200, 200, 300, 300
 @pytest.mark.parametrize(
     ("kind", "detections", "objects", "gain", "errors"),
     [
-        # Gains by COCO's 101 recalls, of which 51 lie at 0.5 and below.
-        # None is correct before. Correcting one of the two loose boxes detects one of two objects: 51 points of 1.
+        # COCO's AP has 101 recalls, of which 51 are at most 0.5. No detection is correct at first. Correcting one of
+        # the two loose boxes detects one of two objects, so 51 points rise from 0 to 1.
         ("location", [(LOOSE, 0.9, 1), ((0, 0, 30, 100), 0.8, 1)], [(SQUARE, 1), (OTHER, 1)], 51 / 101, 2),
-        # The only ant was detected twice as bee. With one corrected, AP of ant is 1, the mean of two classes 1/2.
+        # The only ant was detected twice as a bee. With one of them corrected, the AP of ant is 1, and the mean is 1/2.
         ("class", [(SQUARE, 0.9, 2), ((0, 0, 100, 99), 0.8, 2)], [(SQUARE, 1), (OTHER, 2)], 1 / 2, 2),
-        # Wrong, correct: precision 1/2 everywhere becomes 1.
+        # A wrong and a correct detection: without the wrong one, the precision rises from 1/2 to 1 everywhere.
         ("background", [(FAR, 0.9, 1), (SQUARE, 0.8, 1)], [(SQUARE, 1)], 1 / 2, 1),
-        # Correct, wrong, correct: the 50 points beyond recall 0.5 rise from 2/3 to 1.
+        # A correct, a wrong and a correct detection: the 50 points beyond recall 0.5 rise from 2/3 to 1.
         (
             "duplicate",
             [(SQUARE, 0.9, 1), ((0, 0, 100, 99), 0.8, 1), (OTHER, 0.7, 1)],
@@ -353,9 +353,9 @@ SQUARE, OTHER, FAR = (0, 0, 100, 100), (500, 300, 600, 400), (200, 200, 300, 300
             50 / 303,
             1,
         ),
-        # One of two is detected. Without the other, 50 more points count.
+        # One of two objects is detected. Without the other object, 50 more points have precision 1.
         ("missed", [(SQUARE, 0.9, 1)], [(SQUARE, 1), (OTHER, 1)], 50 / 101, 1),
-        # The first detection of bee overlaps the ant loosely: 1/2 becomes 1 for one class of two.
+        # The first detection of a bee overlaps the ant loosely. Without it, the AP of bee rises from 1/2 to 1.
         ("both", [(LOOSE, 0.9, 2), (SQUARE, 0.8, 1), (OTHER, 0.7, 2)], [(SQUARE, 1), (OTHER, 2)], 1 / 4, 1),
     ],
 )

@@ -1,4 +1,4 @@
-"""Text tables: which value stands in which row and column."""
+"""Tests of the text tables: each value must be in its row and column."""
 
 from ssd_jax.metrics.average_precision import COCO_KEYS
 from ssd_jax.metrics.tables import COCO_LABELS, format_metrics, format_voc

@@ -1,4 +1,4 @@
-"""Tests of the drawings: colours of edges, positions of labels, and pixels that must not change."""
+"""Tests of the drawings: colours of box edges, positions of labels, and pixels that must not change."""
 
 import csv
 import json
@@ -30,15 +30,16 @@ def changed_pixels(drawing, original):
 
 
 def is_colour(pixels, colour):
+    """Return for each pixel whether it has the colour."""
     return (np.asarray(pixels) == colour).all(axis=-1)
 
 
 @pytest.fixture
 def label_rectangles(monkeypatch):
-    """Rectangles of the labels that draw_boxes draws."""
+    """List of the rectangles of the labels that draw_boxes draws."""
     seen = []
-    choose = draw._least_covered
-    monkeypatch.setattr(draw, "_least_covered", lambda *args: seen.append(choose(*args)) or seen[-1])
+    choose = draw._least_covered_place
+    monkeypatch.setattr(draw, "_least_covered_place", lambda *args: seen.append(choose(*args)) or seen[-1])
     return seen
 
 
@@ -46,7 +47,7 @@ def label_rectangles(monkeypatch):
 
 
 def test_draw_boxes_colours_the_edges_and_not_the_inside():
-    """In 640 x 480 px, lines are 2 px wide, and the label lies above the box."""
+    """In an image of 640 x 480 px, lines are 2 px wide, and the label lies above the box."""
     drawing = np.asarray(draw.draw_boxes(blank_image(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": BLUE}))
     assert is_colour(drawing[100:102, 50:250], BLUE).all()
     assert is_colour(drawing[298:300, 50:250], BLUE).all()
@@ -90,7 +91,7 @@ def test_label_is_inside_the_image_for_boxes_at_the_border(box, label_rectangles
     ((x1, y1, x2, y2),) = label_rectangles
     assert 0 <= x1 < x2 <= 639
     assert 0 <= y1 < y2 <= 479
-    assert x2 - x1 > 80, "and not shortened"
+    assert x2 - x1 > 80, "the label is not shortened"
 
 
 def test_box_beyond_the_border_is_clipped():
@@ -150,7 +151,9 @@ def test_any_name_can_be_drawn(name, label_rectangles):
         draw.draw_boxes(blank_image(), boxes([50, 100, 249, 299]), [name], np.array([0.5], np.float32))
     )
     assert is_colour(drawing[100, 50:250], RED).all()
-    assert len(changed_pixels(drawing[:100], blank_image()[:100])) > 0, "a label, if only with the score"
+    assert len(changed_pixels(drawing[:100], blank_image()[:100])) > 0, (
+        "there is a label, which may contain only the score"
+    )
     assert 0 <= label_rectangles[0][0] < label_rectangles[0][2] <= 639
 
 
@@ -163,16 +166,16 @@ def test_letters_beyond_ascii_are_drawn_as_letters():
 
 def test_long_names_are_shortened_and_keep_the_score():
     font = draw._font(12, True)
-    text = draw._shorten("domestic cat, house cat", " 0.75", font, 80)
+    text = draw._make_label_text("domestic cat, house cat", " 0.75", font, 80)
     assert text.startswith("dom")
     assert text.endswith("… 0.75")
     assert font.getlength(text) <= 80
-    assert draw._shorten("cat", " 0.75", font, 80) == "cat 0.75"
-    assert draw._shorten("cat", " 0.75", font, 3) == ""
+    assert draw._make_label_text("cat", " 0.75", font, 80) == "cat 0.75"
+    assert draw._make_label_text("cat", " 0.75", font, 3) == ""
 
 
 def test_labels_of_thirty_boxes_hardly_overlap(label_rectangles):
-    """Thirty objects scattered over 640 x 480, some on top of each other."""
+    """The thirty objects are scattered over an image of 640 x 480 px, and some overlap."""
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, [540, 380], (30, 2))
     corners = np.concatenate([corner, corner + 90], axis=1).astype(np.float32)
@@ -191,7 +194,7 @@ def test_boxes_with_high_scores_are_drawn_last():
     for scores, on_top in (([0.9, 0.1], RED), ([0.1, 0.9], BLUE)):
         drawing = draw.draw_boxes(blank_image(), pair, ["a", "b"], np.array(scores, np.float32), colours=colours)
         assert is_colour(np.asarray(drawing)[299, 50:250], on_top).all()
-        assert is_colour(np.asarray(drawing)[99, 50:60], on_top).all(), "its label has the best place"
+        assert is_colour(np.asarray(drawing)[99, 50:60], on_top).all(), "the label of the box on top has the best place"
 
 
 def test_scale_enlarges_the_image_and_its_boxes():
@@ -226,20 +229,20 @@ def test_caption_lies_below_the_image(text):
     drawing = np.asarray(draw.add_caption(Image.fromarray(blank_image(30, 100)), text))
     assert drawing.shape == (48, 100, 3)
     assert (drawing[:30] == GREY).all()
-    assert (drawing[30:].max() > 150) == bool(text), "light letters"
-    assert (drawing[[30, -1]] == 40).all() and (drawing[30:, [0, -1]] == 40).all(), "none is cut"
+    assert (drawing[30:].max() > 150) == bool(text), "the caption has light letters, unless it is empty"
+    assert (drawing[[30, -1]] == 40).all() and (drawing[30:, [0, -1]] == 40).all(), "no letter is cut at the border"
 
 
 def test_long_captions_keep_their_end():
     font = draw._font(13, True)
-    text = draw._shorten_left("JPEGImages/day 2/BloodImage_00012.jpg", font, 120)
+    text = draw._shorten_at_the_left("JPEGImages/day 2/BloodImage_00012.jpg", font, 120)
     assert text.startswith("…") and text.endswith("00012.jpg") and 90 < font.getlength(text) <= 120
-    assert draw._shorten_left("00012", font, 120) == "00012"
-    assert draw._shorten_left("00012", font, 3) == draw._shorten_left("", font, 3) == ""
+    assert draw._shorten_at_the_left("00012", font, 120) == "00012"
+    assert draw._shorten_at_the_left("00012", font, 3) == draw._shorten_at_the_left("", font, 3) == ""
 
 
 def test_grid_arranges_images_in_rows_and_centres_smaller_ones():
-    """Cells of 20 x 10, gaps of 4: the second row's cell starts at y = 18; 10 x 10 is moved by 5."""
+    """Cells have 20 x 10 px and gaps of 4 px. The smaller image, of 10 x 10 px, is moved to the right by 5 px."""
     images = [Image.new("RGB", size, colour) for size, colour in (((20, 10), RED), ((10, 10), BLUE), ((20, 10), BLUE))]
     sheet = draw.grid(images, columns=2)
     assert sheet.size == (4 + 20 + 4 + 20 + 4, 4 + 10 + 4 + 10 + 4)
@@ -314,7 +317,7 @@ def test_curve_leaves_out_missing_values():
 
 
 def test_running_mean_averages_each_value_with_its_neighbours():
-    """160 values: each the mean of itself and two neighbours on both sides, fewer at the ends."""
+    """For 160 values, each one is averaged with two neighbours on both sides, and with fewer at the ends."""
     values = np.arange(160.0) ** 2
     expected = [values[max(i - 2, 0) : i + 3].mean() for i in range(160)]
     np.testing.assert_allclose(draw._running_mean(values), expected)

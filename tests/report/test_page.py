@@ -1,4 +1,4 @@
-"""Tests of the report page: its numbers, escaping, and its look in a browser."""
+"""Tests of the report page: numbers, escaping of names, drawings, and appearance in a browser."""
 # ruff: noqa: RUF001 (the page has real apostrophes and dashes)
 
 import base64
@@ -34,7 +34,7 @@ EVIL_ID = "../<img src=x onerror=alert(1)>\udcff"
 
 
 class GreyImages(FolderSource):
-    """Grey images of 100 x 80 px. The last one is unreadable."""
+    """Grey images of 100 x 80 px. The last one is unreadable if there are several."""
 
     def image(self, index: int) -> np.ndarray:
         if index == len(self) - 1 > 0:
@@ -43,7 +43,7 @@ class GreyImages(FolderSource):
 
 
 def image_detections(*rows) -> ImageDetections:
-    """Return detections from rows box, score, label."""
+    """Return the detections of an image from rows of box, score and label."""
     boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
     return ImageDetections(
         np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.int32)
@@ -60,7 +60,7 @@ def metrics_of(detections: Sequence[ImageDetections], annotations: Sequence[Anno
 
 
 def small_split() -> tuple[GreyImages, list[ImageDetections]]:
-    """Return a split with one error of each type and a difficult object. "yak" has no objects."""
+    """Return a split with several errors and a difficult object, and its detections. There are no objects "yak"."""
     annotations = [
         make_annotation("empty", "b.jpg", (100, 80), [], []),
         make_annotation(EVIL_ID, "a.jpg", (100, 80), [A, B, C], [1, 2, 3], [False, False, True]),
@@ -85,7 +85,7 @@ def small_page(tmp_path: Path) -> str:
 
 
 class Reader(html.parser.HTMLParser):
-    """Parser that keeps text, elements and attributes, and fails on a wrong end tag."""
+    """Parser that collects the text and the elements of a page, and fails at a wrong end tag."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Reader(html.parser.HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
 
-# ---- one file, and safe ----
+# ---- a single file with escaped names ----
 
 
 def test_page_is_well_formed_and_loads_no_other_file(small_page: str):
@@ -132,10 +132,10 @@ def test_names_from_users_are_escaped(small_page: str):
     assert EVIL_ID.replace("\udcff", "\ufffd") in text, "invalid characters are replaced"
 
 
-# ---- what it says ----
+# ---- texts and numbers ----
 
 
-def test_head_states_images_objects_and_checkpoint(small_page: str):
+def test_head_of_the_page_names_images_objects_and_checkpoint(small_page: str):
     text = Reader(small_page).text
     assert "3 images with 3 objects of 4 classes, and 1 more" in text
     assert "step 1,234" in text
@@ -144,8 +144,8 @@ def test_head_states_images_objects_and_checkpoint(small_page: str):
     assert "3 classes have fewer than 20" in text
 
 
-def test_numbers_on_the_page_are_the_metrics():
-    """All numbers differ, so that none can stand in the place of another."""
+def test_page_shows_the_numbers_of_the_metrics():
+    """All numbers differ, so that a number in the wrong place is noticed."""
     source, detections = small_split()
     annotations = [source.annotation(i) for i in range(3)]
     metrics = metrics_of(detections, annotations)
@@ -158,7 +158,7 @@ def test_numbers_on_the_page_are_the_metrics():
     assert re.search(r"VOC07 mAP, 11-point 0\.101 95 %: 0\.\d+ to \d\.\d+ ", text)
     assert re.search(r"VOC mAP, area 0\.102 95 %: 0\.\d+ to \d\.\d+ ", text)
     assert "COCO AP, .50:.95 0.201" in text
-    # Objects, ignored, detections, AP by 11 points and by area; the hardest first.
+    # The columns are objects, ignored objects, detections, AP by 11 points and AP by area. The lowest area is first.
     rows = [f"{NAMES[2]} 1 1 2 0.303 0.401", f"{NAMES[1]} 1 0 1 0.302 0.402", "ant 1 0 2 0.301 0.403", "yak 0 0 0 – –"]
     places = [text.find(row) for row in rows]
     assert -1 not in places and places == sorted(places)
@@ -186,7 +186,7 @@ def test_report_context_holds_the_numbers_of_the_page():
 
 
 def test_operating_point_is_printed_below_the_curve(small_page: str):
-    """ant has a wrong detection at .95 and a correct one at .9. The numbers in between label the axes."""
+    """The class ant has a wrong detection and a correct one. The numbers before "precision" are axis labels."""
     assert "ant 0.500 0 0 0.5 0.5 1 1 precision 0.50, recall 1.00" in Reader(small_page).text
 
 
@@ -202,10 +202,10 @@ def test_page_lists_confusions_and_errors_of_the_worst_images(small_page: str):
     assert -1 not in order and order == sorted(order)
 
 
-def test_plot_curve_returns_paths_through_the_points():
-    """Precision is 1, 1/2, 2/3 at recall 1/2, 1/2, 1. The area below has 2/3 from recall 1/2 on."""
+def test_make_curve_plot_returns_paths_through_the_points():
+    """Precision is 1, 1/2, 2/3 at recall 1/2, 1/2, 1. The area has the height 2/3 from recall 1/2 on."""
     curve = diagnosis.Curve(np.array([1, 1 / 2, 2 / 3]), np.array([1 / 2, 1 / 2, 1]), shown=2)
-    plot = page.plot_curve(curve)
+    plot = page.make_curve_plot(curve)
     left, middle, right = 22, 22 + 170 / 2, 22 + 170
     top, half, third, bottom = 6, 6 + 116 / 2, 6 + 116 / 3, 6 + 116
 
@@ -258,7 +258,7 @@ def test_page_of_a_degenerate_split_has_no_undefined_numbers(annotations, detect
 
 
 def pixel(jpeg: bytes | None, x: float, y: float) -> list[int]:
-    """Return a pixel of an image that was enlarged 6.4 times, at a position in the original."""
+    """Return the colour at a position, in pixels of the original, of an image that was enlarged 6.4 times."""
     assert jpeg is not None
     image = Image.open(io.BytesIO(jpeg))
     assert image.size == (640, 512)
@@ -266,11 +266,12 @@ def pixel(jpeg: bytes | None, x: float, y: float) -> list[int]:
 
 
 def near(colour: list[int], expected: Sequence[int]) -> bool:
+    """Return whether a colour is similar to the expected one."""
     return bool(np.abs(np.array(colour) - expected).max() < 70)  # JPEG blurs thin lines of strong colours
 
 
 def test_draw_error_image_colours_boxes_by_outcome():
-    """Halfway down the left edge, where no label lies. A detected, B missed, C difficult; A again, and C for a cat."""
+    """A is detected, B is missed, C is difficult. Pixels on the left edges are compared, where no label lies."""
     truth = make_annotation("a", "a.jpg", (100, 80), [A, B, C], [1, 1, 1], [False, False, True])
     detections = image_detections((A, 0.9, 1), ((60, 45, 90, 75), 0.8, 1), (C, 0.7, 2))
     result = diagnosis.diagnose_image(detections, truth)
@@ -281,7 +282,7 @@ def test_draw_error_image_colours_boxes_by_outcome():
     assert near(pixel(drawn.detections, 10, 25), error_images.CORRECT)
     assert near(pixel(drawn.detections, 60, 60), error_images.ERROR)
     assert near(pixel(drawn.detections, 10, 60), error_images.IGNORED)
-    assert near(pixel(drawn.detections, 60, 25), (128, 128, 128)), "no detection"
+    assert near(pixel(drawn.detections, 60, 25), (128, 128, 128)), "there is no detection of B"
     assert (drawn.objects, drawn.errors) == (2, {"missed": 1, "background": 1})
 
 
@@ -305,7 +306,7 @@ def test_legend_has_the_colours_of_the_error_images():
 # ---- the command ----
 
 
-def test_evaluate_writes_the_page(trained_run: Path, tmp_path: Path, capsys):
+def test_evaluate_writes_the_report_page(trained_run: Path, tmp_path: Path, capsys):
     run = tmp_path / "run"
     shutil.copytree(trained_run, run)
     assert command("evaluate", run, "--report") == 0
@@ -343,7 +344,7 @@ def browse(chromium: str, file: Path, *options: str) -> subprocess.CompletedProc
 
 @pytest.fixture(scope="module")
 def page_of_bccd(bccd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Detections are derived from the annotations: boxes are shifted, dropped, mislabelled and added."""
+    """A page about real images. The detections are shifted annotations with some wrong labels, and added boxes."""
     source = open_source(Data(root=str(bccd)), "test")
     rng, detections = np.random.default_rng(0), []
     annotations = list(source.annotations())
@@ -368,16 +369,18 @@ def test_page_is_drawn_in_a_browser_without_console_messages(
     assert page_of_bccd.stat().st_size < 5e6
     shot = tmp_path / "shot.png"
     dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
-    said = browse(chromium, page_of_bccd, f"--screenshot={shot}", "--window-size=1280,3000", *dark).stderr
-    assert "CONSOLE" not in said
+    browser_log = browse(chromium, page_of_bccd, f"--screenshot={shot}", "--window-size=1280,3000", *dark).stderr
+    assert "CONSOLE" not in browser_log
     drawn = np.asarray(Image.open(shot).convert("RGB"))
     assert drawn.shape == (3000, 1280, 3)
     paper = drawn[5, 5].astype(int)
     assert (paper.min() > 230) if scheme == "light" else (paper.max() < 50)
     inked = (np.abs(drawn - paper).max(axis=2) > 60).reshape(30, 100, 1280).mean(axis=(1, 2))
-    assert (inked > 0.002).all(), "every hundred rows contain something"
+    assert (inked > 0.002).all(), "each band of a hundred rows contains something"
     assert 0.05 < inked.mean() < 0.6
-    assert len(np.unique(drawn[2000:].reshape(-1, 3), axis=0)) > 5000, "the photographs of the worst images"
+    assert len(np.unique(drawn[2000:].reshape(-1, 3), axis=0)) > 5000, (
+        "the page shows the photographs of the worst images"
+    )
 
 
 @pytest.mark.parametrize("width", [500, 1600])  # chromium's windows are not narrower
@@ -391,7 +394,7 @@ def test_page_is_not_wider_than_the_window(chromium: str, page_of_bccd: Path, tm
 
 def test_embedded_pictures_are_jpeg_files(small_page: str):
     sources = [a["src"] for name, a in Reader(small_page).elements if name == "img"]
-    assert len(sources) == 4, "two of each image that can be read"
+    assert len(sources) == 4, "there are two pictures of each image that can be read"
     for source in sources:
         image = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
         assert (image.format, image.size) == ("JPEG", (640, 512))

@@ -1,4 +1,4 @@
-"""Tests of the image files of a run: which images are shown, with their ids as captions."""
+"""Tests of the image files of a run: the images that are shown, and their ids as captions."""
 
 import numpy as np
 import pytest
@@ -14,14 +14,14 @@ SPREAD = [f"train_{number:06}" for number in range(0, 23, 2)]
 
 @pytest.fixture
 def captions(monkeypatch):
-    """Captions of the contact sheets that were written."""
+    """List of the captions on the contact sheets that a test writes."""
     shown = []
     caption = pictures.add_caption
     monkeypatch.setattr(pictures, "add_caption", lambda picture, text: shown.append(text) or caption(picture, text))
     return shown
 
 
-def test_write_samples_captions_are_image_ids(captions, tmp_path):
+def test_captions_of_samples_are_image_ids(captions, tmp_path):
     pictures.write_samples(tmp_path / "samples.jpg", SOURCE)
     assert captions == SPREAD
 
@@ -32,7 +32,7 @@ def test_write_truth_and_predictions_shows_the_same_images(captions, tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {"val_truth.jpg", "val_pred.jpg"}
 
 
-def test_write_train_batch_captions_follow_the_batch(captions, tmp_path):
+def test_captions_of_a_train_batch_are_its_image_ids(captions, tmp_path):
     images = np.zeros((3, 64, 64, 3), np.float32), np.zeros((3, 2, 4), np.float32), np.zeros((3, 2), np.int32)
     pictures.write_train_batch(tmp_path, SOURCE, np.array([7, 0, 22], np.int32), images)
     assert captions == ["train_000007", "train_000000", "train_000022"]
