@@ -1,4 +1,5 @@
-"""Benchmarks: speed, quick, growth, input and fine_tune.
+"""Benchmarks of speed, memory and fine-tuning.
 
-Each one is a command: python -m benchmarks.NAME --help.
+Each benchmark is a command: ``python -m benchmarks.NAME --help``, where NAME is speed, quick, growth, input or
+fine_tune.
 """

@@ -8,7 +8,10 @@ from ssd_jax.errors import UserError
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
-    """Run ``main`` and exit with its code. A UserError prints its message and exits with 2."""
+    """Run ``main`` with the command line arguments and exit with its return value.
+
+    If ``main`` raises a UserError, print its message and exit with 2.
+    """
     try:
         with warnings_on_stderr():
             sys.exit(main(sys.argv[1:]))

@@ -1,14 +1,15 @@
-"""Compare fine-tuning with training from scratch: mAP after each epoch, with the same number of steps.
+"""Compare fine-tuning with training from scratch by the mAP after each epoch, with the same number of steps.
 
     python -m benchmarks.fine_tune BCCD --out runs/fine_tune
 
 1. Copy a part of the images, with the objects of some classes only.
-2. Train a detector of those classes on the copy: the base. `--base RUN` uses an existing run instead.
-3. Train detectors of all classes on a few other images, which the base has not seen. For each seed, one starts from
-   scratch and one from the base, whose class predictors are copied by class name. They differ in nothing else.
-4. Write the table to the screen and to table.md, the numbers to results.json and the curves to curves.png.
+2. Train the base, a detector of these classes, on the copy. With `--base RUN`, an existing run is the base.
+3. Train detectors of all classes on a few images that the base was not trained on. For each seed, one detector starts
+   from scratch and one from the base, whose class predictors are copied by class name. They differ in nothing else.
+4. Print tables and write them to table.md. Write the numbers to results.json and the curves to curves.png.
 
-The same command continues an interrupted comparison. The defaults are those of docs/fine_tuning.md.
+If the comparison is interrupted, the same command continues it. The default options give the comparison in
+docs/fine_tuning.md.
 """
 
 import dataclasses
@@ -51,42 +52,49 @@ class Options:
     out: Path
     """Folder for the runs and the results."""
     config: Path = Path("configs/own_data.py")
-    """Config of the base. All other runs differ from it only in steps, warm-up, learning rate and seed."""
+    """Config of the base. The other runs use it with other splits, steps, warm-up, learning rate and seed."""
     base: Path | None = None
-    """Run to start from. Default: train one on the images of base_split, with the objects of base_classes."""
+    """Run to use as the base. Default: train one on the images of base_split, with the objects of base_classes."""
     base_classes: tuple[str, ...] = ("RBC", "WBC")
+    """Classes that the base is trained on."""
     base_split: str = "trainval[:148]"
+    """Images that the base is trained on."""
     base_steps: int = 800
+    """Number of training steps of the base."""
     train_split: str = "trainval[148:188]"
-    """Images to train on, from scratch and from the base. An epoch of 40 images is exactly 5 steps of 8."""
+    """Images that the compared runs are trained on. An epoch of 40 images is exactly 5 steps of 8 images."""
     test_split: str = "test"
-    """Evaluated after every epoch. Nothing is chosen on it."""
+    """Split that is evaluated after every epoch. No choice depends on its metrics."""
     epochs: int = 5
+    """Number of epochs of each compared run."""
     seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds. For each seed, one run starts from scratch and one from the base."""
     learning_rate: float = 1e-2
-    """Peak learning rate. The shape of the schedule comes from the config; it ends with the last epoch."""
+    """Peak learning rate of the compared runs. The schedule of the config is used; it ends with the last epoch."""
     warmup_steps: int = 5
+    """Number of warm-up steps of the compared runs."""
 
 
 class Run(NamedTuple):
-    """One curve."""
+    """Metrics of one run of the comparison."""
 
     start: str
-    """One of STARTS."""
+    """Initial parameters: "from scratch" or "fine-tuned"."""
     seed: int
     epochs: list[dict[str, float]]
-    """Metrics after each epoch, by the keys of METRICS."""
+    """Metrics after each epoch, with the keys of METRICS."""
     per_class: dict[str, float]
     """Average precision (11-point) of each class after the last epoch."""
 
 
-# ---- the base: a data set with some of the classes, and a detector trained on it ----
+# ---- training of the base on some of the classes ----
 
 
 def select_classes(source: Source, class_names: Sequence[str]) -> FolderSource:
-    """Return all images of a split with the objects of ``class_names`` only, labelled by position in this list.
+    """Return all images of a split, with only the objects of ``class_names``. Labels follow the order of this list.
 
-    Raises UserError for a class that the split does not have.
+    Raises:
+        UserError: If the split does not have one of the classes.
     """
     for name in class_names:
         if name not in source.class_names:
@@ -103,17 +111,20 @@ def select_classes(source: Source, class_names: Sequence[str]) -> FolderSource:
 
 
 def write_copy(folder: Path, source: Source) -> None:
-    """Write the images of a split and their objects as the split `train` of a new data set in COCO's layout."""
-    if (folder / "annotations" / "instances_train.json").exists():  # it is written last
+    """Write the images and objects of a split as the split `train` of a new data set in COCO's format.
+
+    A complete copy is kept as it is.
+    """
+    if (folder / "annotations" / "instances_train.json").exists():  # this file is written last
         return
     shutil.rmtree(folder, ignore_errors=True)
     files = [annotation.file for annotation in source.annotations()]
-    # Every image has to be kept, so each one gets a digest of its own.
+    # Images with the same digest would be written once only, so each image gets a digest of its own.
     write_clean_copy(folder, {"train": source}, {file: file.encode() for file in files}, lambda images: None)
 
 
 def train_base(config: Config, options: Options) -> Path:
-    """Train the base to its end and return its run."""
+    """Train the base to its last step and return its run folder."""
     folder = options.out / "base_data"
     source = open_source(config.data, options.base_split)
     write_copy(folder, select_classes(source, options.base_classes))
@@ -128,14 +139,19 @@ def train_base(config: Config, options: Options) -> Path:
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Return the smallest number of steps that shows every image."""
+    """Return the smallest number of steps that uses every image."""
     return math.ceil(images / batch_size)
 
 
 def make_run_config(config: Config, options: Options, start: str, base: Path, seed: int, epoch_steps: int) -> Config:
-    """Return the config of one run. Runs differ only in their start and their seed.
+    """Return the config of one run of the comparison. The configs differ only in the initial parameters and the seed.
 
     Args:
+        config: Config of the base.
+        options: Options of the comparison.
+        start: Initial parameters: "from scratch" or "fine-tuned".
+        base: Run folder of the base.
+        seed: Seed of the run.
         epoch_steps: Number of steps in an epoch.
     """
     train = dataclasses.replace(
@@ -151,8 +167,8 @@ def make_run_config(config: Config, options: Options, start: str, base: Path, se
     return dataclasses.replace(
         config,
         train=train,
-        # The val split is evaluated during training, here the test split. That the program also keeps the best
-        # checkpoint by it does not matter: only the last epoch counts, whatever its result.
+        # Training evaluates the val split after each epoch, so the val split is set to the test split here. Training
+        # also keeps the checkpoint with the best metric on it, but only the last checkpoint is used.
         data=dataclasses.replace(
             config.data,
             train_split=options.train_split,
@@ -166,7 +182,7 @@ def make_run_config(config: Config, options: Options, start: str, base: Path, se
 
 
 def train_and_evaluate(config: Config, folder: Path, start: str) -> Run:
-    """Train a run to its end, resuming it if it was interrupted, and return its metrics."""
+    """Train a run to its last step and return its metrics. An interrupted run is resumed."""
     training_run.train(config, folder)
     if not (folder / "metrics.json").exists():
         evaluate.run([str(folder), "--checkpoint", "last"])
@@ -179,20 +195,20 @@ def train_and_evaluate(config: Config, folder: Path, start: str) -> Run:
 
 
 def compute_gains(runs: Sequence[Run], metric: str) -> list[float]:
-    """Return the metric of the fine-tuned run minus that of the run from scratch after the last epoch, per seed."""
+    """Return the metric of the fine-tuned run minus that of the run from scratch, after the last epoch, for each seed."""
     last = {(run.start, run.seed): run.epochs[-1][metric] for run in runs}
     return [last["fine-tuned", seed] - last["from scratch", seed] for seed in dict.fromkeys(run.seed for run in runs)]
 
 
 def make_results(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return the content of results.json: all metrics and the gains."""
+    """Return the content of results.json: the metrics of all runs and the gains by fine-tuning."""
     differences = {metric: compute_gains(runs, metric) for metric in METRICS}
     summary = {key: {"per_seed": values, "median": median(values)} for key, values in differences.items()}
     return {"fine_tuned_minus_from_scratch_after_the_last_epoch": summary, "runs": [run._asdict() for run in runs]}
 
 
 def make_tables(runs: Sequence[Run]) -> str:
-    """Return Markdown tables: mAP of each run after each epoch, AP of each class after the last, and the gains."""
+    """Return Markdown tables of the mAP after each epoch, the AP of each class after the last epoch, and the gains."""
     epochs = len(runs[0].epochs)
     map_rows, class_rows = [], []
     for run in sorted(runs, key=lambda run: STARTS.index(run.start)):
@@ -213,14 +229,17 @@ def make_tables(runs: Sequence[Run]) -> str:
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
 def draw_curves(runs: Sequence[Run], new_classes: Sequence[str], file: Path) -> None:
-    """Draw two panels: mAP (11-point) of each run over the epochs, and AP of each class after the last epoch.
+    """Draw the mAP (11-point) of each run over the epochs, and beside it the AP of each class after the last epoch.
 
     Args:
-        new_classes: classes that the base did not know; they are marked as new.
+        runs: Metrics of all runs.
+        new_classes: Classes that the base was not trained on. They are marked as new.
+        file: Image file to write.
     """
     from matplotlib.backends.backend_agg import (
         FigureCanvasAgg,  # as in ssd_jax.report.draw: imported late, and without pyplot
@@ -267,7 +286,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def compare(options: Options) -> None:
-    """Run the whole comparison, or what is left of it."""
+    """Run the comparison, or the part of it that is not done yet, and write the results."""
     config = with_data_root(load_config(options.config), str(options.data))
     source = open_source(config.data, options.train_split)
     epoch_steps = steps_per_epoch(len(source), config.train.batch_size)

@@ -2,12 +2,12 @@
 
     python -m benchmarks.growth --out runs/growth
 
-Writes a table with the exponents of growth, and a plot. An exponent of 1 is linear. It is computed from the last two
-sizes, because constant costs hide the growth at small ones. Memory is what the compiled program needs beyond its
-inputs.
+This benchmark writes a table with the exponents of growth, and a plot. An exponent of 1 means linear growth. The
+exponent is computed from the last two sizes, because at small sizes constant costs hide the growth. The memory is the
+memory that the compiled program needs beyond its inputs.
 
-glibc returns blocks of more than 32 MB to the kernel with each call, and their pages have to be zeroed again. This adds
-a step to the curves that the program does not cause. To avoid it:
+After each call, glibc returns blocks of more than 32 MB to the kernel, and their pages have to be zeroed again. This
+adds a step to the curves that the program does not cause. To avoid the step:
 
     GLIBC_TUNABLES=glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4000000000 python ...
 """
@@ -45,7 +45,7 @@ CLASSES = 21
 
 
 class Program(NamedTuple):
-    """A function to compile, and its arguments."""
+    """A function to compile and time, and its arguments."""
 
     function: Callable
     arguments: tuple
@@ -55,7 +55,7 @@ class Program(NamedTuple):
 
 
 def matching_and_loss(objects: int = 4, classes: int = CLASSES, batch: int = 4) -> Program:
-    """Return matching and the loss of random objects, with the gradient."""
+    """Return a program that matches random objects and computes the loss and its gradient."""
     random = np.random.default_rng(0)
     boxes, labels = random_boxes(random, (batch, objects)), random.integers(1, classes, (batch, objects))
     offsets, logits = random_network_output(random, batch, classes)
@@ -68,7 +68,7 @@ def matching_and_loss(objects: int = 4, classes: int = CLASSES, batch: int = 4) 
 
 
 def augmentation(objects: int = 4, batch: int = 4, side: int = 500) -> Program:
-    """Return the augmentation of random images."""
+    """Return a program that augments random images with a side of ``side`` pixels."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (batch, side, side, 3), np.uint8)
     boxes, labels = random_boxes(random, (batch, objects)), np.ones((batch, objects), np.int32)
@@ -81,14 +81,14 @@ def _augment(config: Augment, key: Any, image: Any, boxes: Any, labels: Any) -> 
 
 
 def detection(classes: int = CLASSES, batch: int = 4) -> Program:
-    """Return decoding and NMS of random network outputs."""
+    """Return a program that decodes random network outputs and suppresses overlapping boxes."""
     offsets, logits = random_network_output(np.random.default_rng(0), batch, classes)
     one_image = partial(detect, default_boxes=make_default_boxes(BOXES), variances=BOXES.variances, config=Detect())
     return Program(jax.vmap(one_image), (offsets, logits))
 
 
 def network(side: int = 300, batch: int = 1, gradient: bool = False) -> Program:
-    """Return the forward pass of the network, or the gradient of the sum of its squared outputs."""
+    """Return the forward pass of the network as a program, or the gradient of the sum of its squared outputs."""
     module = SSD(make_model(side))
     images = np.random.default_rng(0).uniform(0, 255, (batch, side, side, 3)).astype(np.float32)
     params = jax.jit(module.init)(jax.random.key(0, impl="rbg"), images[:1])["params"]
@@ -103,7 +103,7 @@ def network(side: int = 300, batch: int = 1, gradient: bool = False) -> Program:
 
 
 def image_to_detections(side: int = 300, batch: int = 1) -> Program:
-    """Return the detection program, from uint8 images to detections."""
+    """Return the program of a detector, from uint8 images to detections."""
     config = Config(name="growth", model=make_model(side))
     params = network(side).arguments[0]
     images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
@@ -112,7 +112,7 @@ def image_to_detections(side: int = 300, batch: int = 1) -> Program:
 
 
 def make_model(side: int) -> Model:
-    """Return SSD300's network for another image size. The default boxes scale with it."""
+    """Return the model config of SSD300 for another image side. The default boxes are scaled with the side."""
     maps = [math.ceil(side / 8)]
     while len(maps) < len(BOXES.feature_maps):
         maps.append(math.ceil(maps[-1] / 2))
@@ -127,13 +127,14 @@ def make_model(side: int) -> Model:
 
 
 def random_boxes(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return random boxes (..., 4) as normalised xyxy, with sides of 0.05 to 0.5."""
     extent = random.uniform(0.05, 0.5, (*shape, 2))
     corner = random.uniform(0, 1, (*shape, 2)) * (1 - extent)
     return np.concatenate([corner, corner + extent], axis=-1).astype(np.float32)
 
 
 def random_network_output(random: np.random.Generator, batch: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return offsets and logits in which about 1 default box in 100 has a high score, for any number of classes."""
+    """Return random offsets and logits. For any number of classes, about 1 default box in 100 has a high score."""
     logits = random.normal(0, 1, (batch, BOXES.count, classes)).astype(np.float32)
     logits[..., 0] += 8 + np.log(classes / CLASSES)
     image, box = np.nonzero(random.random((batch, BOXES.count)) < 0.01)
@@ -148,10 +149,13 @@ class Axis(NamedTuple):
     """A quantity that grows, its sizes, and the programs that are measured at these sizes."""
 
     title: str
+    """Name of the quantity, such as "classes"."""
     sizes: tuple[int, ...]
     programs: dict[str, Callable[[int], Program]]
+    """Functions that make a program for a size, by the title of the program."""
     power: int = 1
-    """Power of the size that counts as linear growth: 2 for the side of an image, whose pixels grow as the square."""
+    """Power of the size that the growth is compared with: 2 for an image side, because the number of pixels grows as
+    its square."""
 
 
 AXES = (
@@ -183,11 +187,16 @@ class Point(NamedTuple):
 
     size: int
     seconds: float
+    """Median time of a call."""
     bytes: int
+    """Memory that the compiled program needs beyond its inputs."""
 
 
 def measure_program(program: Program, size: int, min_seconds: float) -> Point:
-    """Compile and time a program: the median over at least ``min_seconds``, or 100 calls."""
+    """Compile a program and return its memory and the median time of a call.
+
+    Calls are repeated until they have taken ``min_seconds`` in total, but at most 100 times.
+    """
     function, arguments = program
     arguments = jax.device_put(arguments)
     if not hasattr(function, "lower"):
@@ -204,7 +213,7 @@ def measure_program(program: Program, size: int, min_seconds: float) -> Point:
 
 
 def growth_exponent(points: Sequence[Point], name: str, power: int) -> float:
-    """Return the exponent of growth between the last two sizes."""
+    """Return p such that, between the last two points, the field ``name`` grows as (size ** power) ** p."""
     (a, b) = points[-2:]
     return math.log(getattr(b, name) / getattr(a, name)) / math.log((b.size / a.size) ** power)
 
@@ -214,9 +223,9 @@ class Options:
     out: Path
     """Folder for growth.json, growth.md and growth.png."""
     only: tuple[str, ...] = ()
-    """Beginnings of the titles of axes to measure. Default: all axes."""
+    """Quantities to measure, by the beginning of their titles. Default: all quantities."""
     min_seconds: float = 1.0
-    """Minimum duration of each measurement. Each program runs at least once."""
+    """Minimum duration of each measurement in seconds. Each program runs at least once."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -224,7 +233,7 @@ def main(argv: Sequence[str]) -> None:
     for only in options.only:
         if not any(axis.title.startswith(only) for axis in AXES):
             titles = ", ".join(repr(axis.title) for axis in AXES)
-            raise UserError(f"--only {only}: no axis has a title that begins like this. Choose from {titles}")
+            raise UserError(f"--only {only}: no quantity has a title that begins like this. Choose from {titles}")
     axes = [axis for axis in AXES if not options.only or axis.title.startswith(options.only)]
     compilation.release_compiler_memory()
     try:
@@ -247,6 +256,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def format_row(axis: Axis, name: str, points: Sequence[Point]) -> str:
+    """Return the Markdown table row of a program."""
     sizes = " ".join(str(p.size) for p in points)
     times = " ".join(f"{1e3 * p.seconds:.3g}" for p in points)
     memory = " ".join(f"{p.bytes / 1e6:.3g}" for p in points)
@@ -255,6 +265,7 @@ def format_row(axis: Axis, name: str, points: Sequence[Point]) -> str:
 
 
 def draw_plot(axes: Sequence[Axis], curves: dict[str, dict[str, list[Point]]], file: Path) -> None:
+    """Draw time and memory of all programs over the sizes, with one column of panels per quantity."""
     import matplotlib
 
     matplotlib.use("Agg")

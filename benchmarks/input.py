@@ -1,10 +1,10 @@
-"""Measure what limits training on your images and machine: reading, augmentation, or the training step.
+"""Measure whether reading, augmentation or the training step limits the speed of training.
 
     python -m benchmarks.input configs/own_data.py --data.root FOLDER
 
-Prints the images per second of reading alone, of reading and augmentation, and of whole training steps that include
-both. Also prints how many milliseconds of one CPU core the host needs to read an image. Accepts every option of
-train.py and writes nothing.
+The benchmark uses your images and your machine. It prints the number of images per second of reading alone, of reading
+and augmentation, and of whole training steps, which include both. It also prints how many milliseconds of one CPU core
+the host needs to read an image. It accepts all options of train.py and writes no files.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from ssd_jax.training.train_step import augmentation_arrays, init_state, make_au
 class Options:
     config: Annotated[Config, tyro.conf.arg(name="")]
     seconds: float = 10.0
-    """Duration of each of the three measurements."""
+    """Duration of each of the three measurements in seconds."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -62,7 +62,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 def images_per_second(batches: Any, work: Callable[[Batch], Any] | None, min_seconds: float) -> tuple[float, float]:
-    """Return images per second, and CPU seconds of this process per image. Prefetching and compilation are excluded."""
+    """Return the number of images per second, and the CPU time of this process per image in seconds.
+
+    Batches that were prefetched before the measurement, and compilation, are not counted.
+    """
     for _ in range(12):
         batch = next(batches)
     if work is not None:

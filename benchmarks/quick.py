@@ -3,11 +3,11 @@
     make bench-quick
     python -m benchmarks.quick [--store]
 
-Each task alternates with a reference: a product of two 2048 x 2048 matrices, compiled in the same way. The ratio of the
-two cancels most of the effect of a slower machine; on a busy one, tasks that use a single core lose less than the
-reference. The median ratios are compared with the stored ones in quick_baseline.json. A ratio above MARGIN times the
-stored one is a failure, with exit code 1. The stored ratios belong to the machine that the file names. On another
-machine, run with --store before a change and compare after it.
+Each task is timed in turns with a reference: a product of two 2048 x 2048 matrices, compiled in the same way. The ratio
+of the two times depends little on the speed of the machine. It does depend on other load, which slows the reference
+down more than tasks that use a single core. The median ratios are compared with the ratios in quick_baseline.json. The
+exit code is 1 if a ratio is more than 1.3 times the stored ratio. The stored ratios belong to the machine that the file
+names. On another machine, run with --store before a change and without it after the change.
 """
 
 import json
@@ -41,6 +41,7 @@ TASKS: dict[str, Callable[[Path, str], ssd_jax_side.Call]] = {
 }
 BASELINE = Path(__file__).parent / "quick_baseline.json"
 MARGIN = 1.3
+"""Maximum ratio, relative to the stored ratio."""
 MIN_SECONDS = 0.2  # per measurement
 ROUNDS = 9
 
@@ -48,7 +49,7 @@ ROUNDS = 9
 @dataclass(frozen=True)
 class Options:
     store: bool = False
-    """Store the measured ratios as the baseline."""
+    """Store the measured ratios in quick_baseline.json instead of comparing them."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -81,20 +82,23 @@ def main(argv: Sequence[str]) -> int:
 
 
 def make_reference_task() -> Callable[[], Any]:
-    """Return the matrix product that all tasks are compared with."""
+    """Return a function that computes the matrix product that all tasks are compared with."""
     matrix = jnp.ones((2048, 2048))
     product = jax.jit(jnp.matmul)
     return lambda: jax.block_until_ready(product(matrix, matrix))
 
 
 def time_interleaved(call: Callable[[], Any], reference: Callable[[], Any]) -> tuple[float, float]:
-    """Return the median seconds of ``call``, and the median ratio to the time of ``other``, over ROUNDS rounds."""
+    """Return the median time of ``call`` in seconds, and the median ratio of its time to that of ``reference``.
+
+    The medians are over ROUNDS rounds, in which both are timed in turns.
+    """
     timed = [(seconds_per_call(call), seconds_per_call(reference)) for _ in range(ROUNDS + 1)][1:]
     return median(a for a, _ in timed), median(a / b for a, b in timed)
 
 
 def seconds_per_call(call: Callable[[], Any]) -> float:
-    """Return the mean seconds of a call, over at least MIN_SECONDS."""
+    """Return the mean time of a call in seconds. Calls are repeated for at least MIN_SECONDS."""
     start, calls = time.perf_counter(), 0
     while calls == 0 or time.perf_counter() - start < MIN_SECONDS:
         call()

@@ -1,11 +1,12 @@
-"""Mutation test: break the code in many small ways and check that the fast tests notice.
+"""Mutation test: break the code in many small ways and check that the fast tests fail.
 
     make mutants
     python tests/mutants.py [--only NAME ...]
 
-Each mutant replaces one piece of text in one module. The fast tests of that module then have to fail. The tree is
-copied first, so the checkout stays as it is. Prints a line for each mutant and exits with 1 if one survives. A mutant
-whose text is no longer found is an error: adapt it when the code changes.
+Each mutant replaces one piece of text in one module. The fast tests that the mutant names then have to fail. The
+mutants are made in a copy of the checkout. The script prints a line for each mutant. Its exit code is 1 if a mutant
+survives, that is, if the tests pass. If the text that a mutant replaces is not found, the script stops: adapt the
+mutant when the code changes.
 """
 
 import argparse
@@ -19,19 +20,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-TIME_LIMIT = 600  # seconds for the tests of a mutant; some mutants never return
+TIME_LIMIT = 600  # seconds for the tests of a mutant, because some mutants make a test run forever
 
 
 class Mutant(NamedTuple):
-    """A change of one module, and the test files that should notice it."""
+    """A change of one module, and the test files that must fail because of it."""
 
     name: str
     module: str
-    """Path below ssd_jax, without the ending."""
+    """Path of the module below ssd_jax, without .py."""
     original: str
     mutated: str
     tests: tuple[str, ...]
-    """Paths below tests, without the ending."""
+    """Paths of the test files below tests, without .py."""
 
 
 MUTANTS = (
@@ -665,7 +666,7 @@ MUTANTS = (
 
 
 def apply(mutant: Mutant, tree: Path) -> str:
-    """Change the module in a copy of the checkout, and return its former text."""
+    """Apply a mutant to a copy of the checkout, and return the former text of the module."""
     file = tree / "ssd_jax" / f"{mutant.module}.py"
     text = file.read_text()
     if text.count(mutant.original) != 1:
@@ -677,7 +678,7 @@ def apply(mutant: Mutant, tree: Path) -> str:
 
 
 def survives(mutant: Mutant, tree: Path) -> bool:
-    """Whether the fast tests of the mutant's module pass."""
+    """Return whether the fast tests that a mutant names pass in a copy of the checkout with this mutant."""
     tests = [str(tree / "tests" / f"{test}.py") for test in mutant.tests]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *tests]
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tree / ".cache"), "PYTHONPATH": str(tree)}

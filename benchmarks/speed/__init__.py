@@ -1,1 +1,1 @@
-"""Speed of ssd_jax and torchvision on the same tasks and arrays, measured in turns."""
+"""Comparison of the speed of ssd-jax and torchvision on the same tasks and arrays, timed in turns."""

@@ -1,9 +1,9 @@
-"""Compare speed with torchvision and pycocotools, on the same arrays, in turns.
+"""Compare the speed of ssd-jax with torchvision and pycocotools on the same arrays, timed in turns.
 
     make bench
     python -m benchmarks.speed [--only forward train] [--rounds 7] [--json bench.json]
 
-This needs torch and torchvision. `make bench` installs them into a separate environment.
+The benchmark needs torch and torchvision. `make bench` installs them into a separate environment.
 """
 
 import json
@@ -28,13 +28,13 @@ from ssd_jax.files import write_text
 @dataclass(frozen=True)
 class Options:
     only: tuple[str, ...] = ()
-    """Names of tasks. Default: all tasks."""
+    """Names of the tasks to time. Default: all tasks."""
     rounds: int = 7
     """Number of rounds. Each variant runs once per round."""
     batch: int = BATCH
     """Images per call. Use more on an accelerator, such as 32."""
     json: Path | None = None
-    """File for the measurements of every round."""
+    """File to write the measurements of every round to."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -74,12 +74,13 @@ def main(argv: Sequence[str]) -> None:
 
 
 def table_header() -> list[str]:
+    """Return the first two lines of the Markdown table."""
     titles = ["task, per image", "ssd-jax", "other", "ratio", "target", "memory, MB: ssd-jax, other"]
     return [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
 
 
 def format_row(timed: Timed) -> str:
-    """Return the table row of a task. The fastest other variant stands first."""
+    """Return the table row of a task, with the other variants in order of time."""
     medians = timed.median
     other_variants = sorted(timed.task.other_variants, key=medians.__getitem__)
     cells = [
@@ -94,11 +95,11 @@ def format_row(timed: Timed) -> str:
 
 
 KINDS = {"H100": "h100", "A100": "a100", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}
-"""Parts of JAX's device names, and our names of the chips. The first match counts."""
+"""Names of chips in ssd_jax.aot, by a part of JAX's device name. The first matching part is used."""
 
 
 def roofline_line(timed: Timed) -> str:
-    """Return the images per second on an accelerator, and their share of its peak; empty on a CPU."""
+    """Return a line with the images per second on an accelerator and the share of its peak FLOPs. Empty on a CPU."""
     measured = timed.results.get(OURS)
     if not isinstance(measured, dict) or measured["platform"] == "cpu":
         return ""
@@ -110,10 +111,12 @@ def roofline_line(timed: Timed) -> str:
 
 
 def format_duration(seconds: float) -> str:
+    """Return a duration with its unit, in seconds or milliseconds."""
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
 def to_json(timed: Timed) -> dict:
+    """Return the measurements of a task as they are written to the JSON file."""
     return {
         "task": timed.task.name, "title": timed.task.title, "target": timed.task.target, "ratio": timed.ratio,
         "median_seconds": timed.median, "seconds": timed.seconds, "peak_mb": timed.peak_mb, "results": timed.results,

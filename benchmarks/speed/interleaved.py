@@ -1,4 +1,4 @@
-"""Timing of several variants of a task in turns, so that a disturbance of the machine affects all of them."""
+"""Time several variants of a task in turns, so that other load on the machine affects all of them."""
 
 import json
 import subprocess
@@ -17,29 +17,30 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Timed:
-    """The measurements of a task: one row of the table."""
+    """Measurements of a task, which become one row of the table."""
 
     task: Task
     seconds: Mapping[str, Sequence[float]]
-    """Seconds per image or per call, for each variant and round. ssd-jax comes first."""
+    """Seconds per image or per call of each round, by variant. ssd-jax is the first variant."""
     peak_mb: Mapping[str, float]
-    """Peak resident memory of each variant's process, including the preparation."""
+    """Peak resident memory of each variant's process in MB, including the preparation of the task."""
     results: Mapping[str, Any]
-    """Result of a call of each variant."""
+    """Result of one call, by variant."""
 
     @property
     def median(self) -> dict[str, float]:
+        """Median of the seconds over the rounds, by variant."""
         return {variant: median(rounds) for variant, rounds in self.seconds.items()}
 
     @property
     def ratio(self) -> float:
-        """Median over the rounds of the time of ssd-jax over that of the fastest other variant."""
+        """Median over the rounds of the ratio: the time of ssd-jax divided by that of the fastest other variant."""
         fastest = min(self.task.other_variants, key=self.median.__getitem__)
         return median(a / b for a, b in zip(self.seconds[OURS], self.seconds[fastest], strict=True))
 
 
 class Worker:
-    """A process that runs one variant of a task on request."""
+    """A process that prepares one variant of a task, and times it when asked to."""
 
     def __init__(self, library: str, task: Task, variant: str, folder: Path) -> None:
         command = [sys.executable, "-m", "benchmarks.speed.worker", library, task.name, variant, str(folder)]
@@ -49,11 +50,13 @@ class Worker:
         self.result = self._read_answer()["result"]
 
     def time_round(self) -> dict[str, float]:
+        """Run the task for one round and return the seconds per call and the peak memory in MB."""
         assert self._process.stdin is not None
         print("again", file=self._process.stdin, flush=True)
         return self._read_answer()
 
     def _read_answer(self) -> dict[str, Any]:
+        """Return the next JSON object that the process prints. Raises UserError if the process ends instead."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("{"):
@@ -61,11 +64,15 @@ class Worker:
         raise UserError(f"{' '.join(map(str, self._process.args))}: ended early. The reason is printed above")  # type: ignore[arg-type]
 
     def close(self) -> None:
+        """End the process."""
         self._process.communicate("")
 
 
 def time_interleaved(task: Task, folder: Path, rounds: int) -> Timed:
-    """Run each variant once per round. Workers start one after another and sleep while others run."""
+    """Time the variants of a task in turns, once per round, and return the measurements.
+
+    The workers start one after another. Each worker waits while another one runs.
+    """
     libraries = {OURS: "ssd_jax_side", **dict.fromkeys(task.other_variants, "torchvision_side")}
     workers: dict[str, Worker] = {}
     try:

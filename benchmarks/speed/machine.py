@@ -1,4 +1,4 @@
-"""Description of the machine that measured the numbers."""
+"""Description of the machine that the measurements were made on."""
 
 import importlib.metadata
 import os
@@ -9,9 +9,10 @@ from ssd_jax.errors import UserError
 
 
 def describe_machine(*packages: str) -> str:
-    """Return one line: processor, number of usable cores, and versions of jax and ``packages``.
+    """Return a line with processor, number of usable cores, and versions of Python, jax and ``packages``.
 
-    Raises UserError if one of the packages is not installed.
+    Raises:
+        UserError: If one of the packages is not installed.
     """
     try:
         versions = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", *packages)]
@@ -24,7 +25,7 @@ def describe_machine(*packages: str) -> str:
 
 
 def processor_name() -> str:
-    """Return the name of the CPU model."""
+    """Return the model name of the CPU, or its architecture if the name is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Time of whole processes: from one image file to an image with boxes drawn."""
+"""Time whole processes that read one image file and write the image with the detected boxes drawn."""
 
 import os
 import subprocess
@@ -14,7 +14,8 @@ PREDICT = Task("predict", "predict.py on one image, whole process, compiled prog
 FIRST = "ssd-jax, empty compilation cache"
 
 
-# A small process in between, because Linux includes the parent's memory in the peak of a forked process.
+# The script is started by this small program, because on Linux the peak memory of a forked process includes the memory
+# of its parent.
 WATCH = """
 import resource, subprocess, sys, time
 start = time.perf_counter()
@@ -32,6 +33,11 @@ class ProcessResult(NamedTuple):
 
 
 def run_script(*command: str | Path, **environment: str) -> ProcessResult:
+    """Run Python with some arguments in a new process and return its time and memory.
+
+    Raises:
+        UserError: If the process fails.
+    """
     watched = [sys.executable, "-c", WATCH, sys.executable, *map(str, command)]
     finished = subprocess.run(
         watched, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True
@@ -43,9 +49,10 @@ def run_script(*command: str | Path, **environment: str) -> ProcessResult:
 
 
 def time_predict(folder: Path, rounds: int) -> Timed:
-    """Time predict.py and the torchvision script with the same weights.
+    """Time predict.py and the torchvision script with the same weights, and return the measurements.
 
-    The compilation cache is kept, as it is for users. The first run, with an empty cache, is reported separately.
+    The compilation cache is kept between the runs, as it is for users. The time of the first run, with an empty cache,
+    is in the results.
     """
     weights, photo = folder / "weights.pth", folder / "000.jpg"
     torchvision_command = ("-m", "benchmarks.speed.torchvision_predict", weights)

@@ -1,6 +1,6 @@
-"""The inputs of both libraries: images, objects, outputs of a trained network, detections of a data set.
+"""Generate the inputs of both libraries: images, objects, network outputs, and detections of a data set.
 
-They are generated from a seed and written to files that both libraries read.
+The inputs are generated from a seed and written to files that both libraries read.
 """
 
 import json
@@ -22,7 +22,7 @@ COCO_IMAGES, COCO_DETECTIONS, COCO_CLASSES = 5000, 100, 80
 
 
 def write_scene(folder: Path, batch: int = BATCH) -> None:
-    """Write the images as JPEG files, and all arrays into scene.npz."""
+    """Write ``batch`` random images as JPEG files, and all arrays of the scene to scene.npz."""
     random = np.random.default_rng(0)
     boxes, labels = random_objects(random, batch, OBJECTS, 20)
     photos = [random_image(random) for _ in range(batch)]
@@ -37,12 +37,13 @@ def write_scene(folder: Path, batch: int = BATCH) -> None:
 
 
 def write_large_photo(folder: Path) -> None:
-    """Write an image of twelve megapixels, with fine noise so that the file is as large as a phone's."""
+    """Write an image of 4000 x 3000 pixels. Fine noise makes the file as large as that of a photo from a phone."""
     pixels = random_image(np.random.default_rng(2), 3000, 4000, (*SCALES, (2048, 6)))
     Image.fromarray(pixels).save(folder / "large_photo.jpeg", quality=90)
 
 
 SCALES = (4, 60), (16, 40), (64, 20), (256, 8)
+"""Noise of a random image: pairs of the number of cells along each side and the standard deviation."""
 
 
 def random_image(
@@ -51,7 +52,10 @@ def random_image(
     width: int = WIDTH,
     scales: Sequence[tuple[int, float]] = SCALES,
 ) -> np.ndarray:
-    """Return a random image as smooth as a photo: noise with the given cells per side and weights."""
+    """Return a random image (height, width, 3), uint8, that is about as smooth as a photo.
+
+    The image is a sum of interpolated noise; ``scales`` has the cells per side and the standard deviation of each term.
+    """
     total = np.zeros((height, width, 3), np.float32)
     for cells, weight in scales:
         noise = random.normal(0, weight, (cells, cells, 3)) + 128 / len(scales)
@@ -62,7 +66,10 @@ def random_image(
 
 
 def random_objects(random: np.random.Generator, images: int, count: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return boxes (images, count, 4), xyxy, normalised, with sides of 0.1 to 0.6, and labels 1..classes."""
+    """Return random boxes (images, count, 4) and labels (images, count).
+
+    Boxes are normalised xyxy with sides of 0.1 to 0.6; labels are from 1 to ``classes``.
+    """
     extent = random.uniform(0.1, 0.6, (images, count, 2))
     corner = random.uniform(0, 1, (images, count, 2)) * (1 - extent)
     boxes = np.concatenate([corner, corner + extent], axis=2).astype(np.float32)
@@ -72,8 +79,8 @@ def random_objects(random: np.random.Generator, images: int, count: int, classes
 def network_output(random: np.random.Generator, images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return offsets and logits like those of a trained SSD300.
 
-    Default boxes that overlap one of eight objects well have high scores, some others have uncertain ones, and
-    the rest is clearly background.
+    Each image has eight objects. Default boxes with a high IoU with an object have high scores, some others have
+    medium scores, and all others are clearly background.
     """
     defaults = np.asarray(cxcywh_to_xyxy(make_default_boxes(DefaultBoxes())))
     boxes, labels = random_objects(random, images, 8, classes - 1)
@@ -93,7 +100,10 @@ def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def write_coco(folder: Path) -> None:
-    """Write 5,000 images with 7 objects each, of 80 classes, and 100 detections per image, some of them correct."""
+    """Write the annotations of 5,000 images with 7 objects each, and 100 detections per image, in COCO's format.
+
+    There are 80 classes. Some of the detections are correct. No image files are written.
+    """
     random = np.random.default_rng(1)
     objects, detections = [], []
     for image in range(1, COCO_IMAGES + 1):
@@ -122,6 +132,6 @@ def write_coco(folder: Path) -> None:
 
 
 def coco_entry(image: int, box: np.ndarray, label: int, more: dict[str, Any]) -> dict[str, Any]:
-    """Return an annotation or a detection in COCO's format."""
+    """Return an annotation or a detection in COCO's format, for a box as xyxy in pixels."""
     x1, y1, x2, y2 = (float(x) for x in box)
     return {"image_id": image, "category_id": int(label), "bbox": [x1, y1, x2 - x1, y2 - y1]} | more

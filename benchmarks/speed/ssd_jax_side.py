@@ -1,7 +1,8 @@
 """The tasks in ssd_jax.
 
-Each function prepares a task and returns a function that runs it once. That function blocks until everything is
-computed, and returns numbers to compare with those of the other library.
+For each task, a function with its name prepares the task and returns a function that runs the task once. The returned
+function blocks until everything is computed, and returns numbers to compare with those of the other library. All tasks
+take the folder of the scene and the name of a variant, which is not used here.
 """
 
 import contextlib
@@ -38,25 +39,26 @@ BOXES = DefaultBoxes()
 
 
 def read_scene(folder: Path) -> dict[str, np.ndarray]:
-    """Return the arrays that `write_scene` wrote."""
+    """Return the arrays that `write_scene` wrote, by name."""
     with np.load(folder / "scene.npz") as file:
         return dict(file)
 
 
 def compile_function(function: Callable) -> Callable:
-    """Jit a function with the options that the commands use."""
+    """Return a function under jax.jit with the compiler options that the commands of ssd-jax use."""
     compilation.release_compiler_memory()  # as the commands do
     return jax.jit(function, compiler_options=compilation.compiler_options())
 
 
 def flops_and_device(program: Any, images: int, *arguments: Any) -> dict[str, Any]:
-    """Return the FLOPs of the program per image, and the device, for the roofline."""
+    """Return the FLOPs of a program per image, and the platform and name of the device, for the roofline."""
     device = jax.devices()[0]
     flops = count_flops(program.trace(*arguments).jaxpr, 1) / images
     return {"flops": flops, "platform": device.platform, "device": device.device_kind}
 
 
 def make_network(model: Model = MODEL) -> tuple[SSD, Any]:
+    """Return the module of a model and random parameters."""
     module, size = SSD(model), model.image_size
     init = jax.jit(module.init)
     return module, init(jax.random.key(0, impl="rbg"), jnp.zeros((1, size, size, 3)))["params"]
@@ -75,7 +77,7 @@ def train(folder: Path, variant: str) -> Call:
 
 
 def train_narrow(folder: Path, variant: str) -> Call:
-    """Train the network of configs/own_data.py: a quarter of the channels, with GroupNorm."""
+    """Prepare a training step of the network in configs/own_data.py: a quarter of the channels, with GroupNorm."""
     return _train(read_scene(folder), dataclasses.replace(MODEL, width=0.25, norm="group"))
 
 
@@ -146,7 +148,7 @@ def read(folder: Path, variant: str) -> Call:
 
 
 def large_photo(folder: Path, variant: str) -> Call:
-    """Read a large image as the loader does for a canvas of 640 pixels."""
+    """Prepare reading of a large image as in the loader, for a canvas of 640 pixels."""
     file, canvas = folder / "large_photo.jpeg", (640, 640)
     return lambda: list(reduce_to_fit(read_reduced_image(file, None, canvas)[0], canvas).shape)
 
@@ -162,15 +164,16 @@ def coco(folder: Path, variant: str) -> Call:
     ]
     assert len(names) == COCO_CLASSES
 
-    def measure() -> list[float]:
+    def evaluate() -> list[float]:
         with contextlib.redirect_stdout(io.StringIO()):
             numbers = evaluate_coco(images, annotations, names)
         return [round(number, 3) for number in numbers.values() if number is not None]
 
-    return measure
+    return evaluate
 
 
 def group_by_image(entries: list[dict[str, Any]]) -> dict[int, dict[str, np.ndarray]]:
+    """Return the entries of a COCO file as arrays, by image id."""
     entries_of_image: dict[int, list[dict[str, Any]]] = {}
     for entry in entries:
         entries_of_image.setdefault(entry["image_id"], []).append(entry)
@@ -178,6 +181,7 @@ def group_by_image(entries: list[dict[str, Any]]) -> dict[int, dict[str, np.ndar
 
 
 def to_arrays(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Return boxes (xyxy in pixels), labels and scores of some entries of a COCO file."""
     boxes = np.array([row["bbox"] for row in rows])
     boxes[:, 2:] += boxes[:, :2]
     labels = np.array([row["category_id"] for row in rows], np.int32)
@@ -185,6 +189,7 @@ def to_arrays(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def make_annotation(image: dict[str, Any], objects: dict[str, np.ndarray]) -> Annotation:
+    """Return the annotation of an image of a COCO file with its objects."""
     boxes, labels = objects["boxes"].astype(np.float32), objects["labels"]
     none = np.zeros(len(labels), bool)
     area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)

@@ -1,24 +1,26 @@
-"""The tasks that are timed, and the variants that are compared."""
+"""Tasks that are timed, and the variants of each task that are compared."""
 
 from typing import NamedTuple
 
 BATCH = 4
 OURS = "ssd-jax"
+"""Name of our variant."""
 
 
 class Task(NamedTuple):
-    """A task that both libraries do, by a function called ``name`` in each library's module."""
+    """A task that both libraries do. The module of each library has a function called ``name`` for it."""
 
     name: str
     title: str
+    """Title in the table."""
     images: int
-    """Images per call. Times are per image, or per call if this is 0."""
+    """Number of images per call. Times are per image, or per call if this number is 0."""
     other_variants: tuple[str, ...]
-    """Variants of the other library. The ratio uses the fastest one."""
+    """Variants of the other library. The ratio is relative to the fastest of them."""
     target: float
-    """Target of the ratio of our time to theirs."""
+    """Target of the ratio: our time divided by that of the fastest other variant."""
     cores: int | None = None
-    """Number of CPU cores. None: all cores."""
+    """Number of CPU cores that may be used. None: all cores."""
     rounds: int | None = None
     """Number of rounds. None: the number on the command line."""
 

@@ -1,7 +1,7 @@
-"""Run torchvision's detector on one image, as a user would write it.
+"""Run torchvision's detector on one image, with a script that is as simple as a user would write it.
 
-python -m benchmarks.speed.torchvision_predict WEIGHTS --make       write random weights
-python -m benchmarks.speed.torchvision_predict WEIGHTS IMAGE OUTPUT
+python -m benchmarks.speed.torchvision_predict WEIGHTS --make          # write random weights
+python -m benchmarks.speed.torchvision_predict WEIGHTS IMAGE OUTPUT    # write the image with the detected boxes
 """
 
 import sys
@@ -13,7 +13,7 @@ from torchvision.utils import draw_bounding_boxes
 
 
 def write_weights(weights: str) -> None:
-    """Write random weights with a high score of background, as in a trained network."""
+    """Write random weights that give background a high score in most places, like a trained network."""
     torch.manual_seed(0)
     model = ssd300_vgg16(weights=None, weights_backbone=None)
     with torch.no_grad():
@@ -24,6 +24,7 @@ def write_weights(weights: str) -> None:
 
 @torch.no_grad()
 def predict(weights: str, photo: str, output: str) -> None:
+    """Detect objects in an image file, and write the image with boxes and labels to a JPEG file."""
     model = ssd300_vgg16(weights=None, weights_backbone=None)
     model.load_state_dict(torch.load(weights))
     image = read_image(photo)

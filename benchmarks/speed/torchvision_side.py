@@ -1,4 +1,8 @@
-"""The tasks in torchvision and pycocotools; see ssd_jax_side.py. This module imports nothing of ssd_jax."""
+"""The tasks in torchvision and pycocotools.
+
+As in ssd_jax_side.py, each function prepares a task and returns a function that runs the task once. This module imports
+nothing from ssd_jax.
+"""
 
 import contextlib
 import io
@@ -21,11 +25,13 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def read_scene(folder: Path) -> dict[str, np.ndarray]:
+    """Return the arrays that `scene.write_scene` wrote, by name."""
     with np.load(folder / "scene.npz") as file:
         return dict(file)
 
 
 def make_model(classes: int = 21) -> Any:
+    """Return torchvision's SSD300 with random weights."""
     torch.manual_seed(0)
     return torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=classes).to(
         DEVICE
@@ -33,22 +39,25 @@ def make_model(classes: int = 21) -> Any:
 
 
 def synchronize() -> None:
-    """Wait until a GPU has finished."""
+    """Wait until a GPU has finished its work."""
     if DEVICE == "cuda":
         torch.cuda.synchronize()
 
 
 def to_memory_format(network: Any, images: torch.Tensor, variant: str) -> tuple[Any, torch.Tensor]:
+    """Return the network and the images in the memory format of a variant."""
     if variant != CHANNELS_LAST:
         return network, images
     return network.to(memory_format=torch.channels_last), images.contiguous(memory_format=torch.channels_last)
 
 
 def image_tensor(scene: dict[str, np.ndarray]) -> torch.Tensor:
+    """Return the images as a tensor (images, 3, h, w) with values from 0 to 1."""
     return torch.from_numpy(scene["images"]).to(DEVICE).permute(0, 3, 1, 2).contiguous() / 255
 
 
 def make_targets(scene: dict[str, np.ndarray]) -> list[dict[str, torch.Tensor]]:
+    """Return the boxes (in pixels) and labels of each image, as torchvision takes them."""
     return [
         {"boxes": torch.from_numpy(boxes).to(DEVICE) * 300, "labels": torch.from_numpy(labels).to(DEVICE)}
         for boxes, labels in zip(scene["boxes"], scene["labels"], strict=True)
@@ -108,6 +117,7 @@ def detect_91(folder: Path, variant: str) -> Call:
 
 
 def make_anchors(network: Any, images: int) -> list[torch.Tensor]:
+    """Return the default boxes in pixels, once for each image."""
     maps = [torch.zeros(images, 1, side, side, device=DEVICE) for side in (38, 19, 10, 5, 3, 1)]
     empty = torch.zeros(images, 3, 300, 300, device=DEVICE)
     return network.anchor_generator(ImageList(empty, [(300, 300)] * images), maps)
@@ -134,7 +144,7 @@ def loss(folder: Path, variant: str) -> Call:
 
 
 def augment(folder: Path, variant: str) -> Call:
-    """Augment as torchvision's recipe for SSD does (references/detection/presets.py), and resize the result."""
+    """Augment images as in torchvision's training recipe for SSD (references/detection/presets.py), and resize them."""
     torch.set_num_threads(1)
     scene = read_scene(folder)
     transform = v2.Compose(
@@ -168,7 +178,7 @@ def augment(folder: Path, variant: str) -> Call:
 
 
 def read(folder: Path, variant: str) -> Call:
-    """Read files as torchvision's references do: with Pillow, into a uint8 tensor."""
+    """Read JPEG files as torchvision's reference scripts do: with Pillow, into uint8 tensors."""
     files = sorted(folder.glob("*.jpg"))
 
     def call() -> list[list[int]]:
@@ -179,7 +189,7 @@ def read(folder: Path, variant: str) -> Call:
 
 
 def large_photo(folder: Path, variant: str) -> Call:
-    """Read a file as torchvision's references do, and resize it with antialiasing."""
+    """Read a large JPEG file as torchvision's reference scripts do, and resize it with antialiasing."""
     torch.set_num_threads(1)
     file = folder / "large_photo.jpeg"
 

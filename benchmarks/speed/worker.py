@@ -1,9 +1,9 @@
-"""A process that runs one variant of a task:
+"""Run one variant of a task in this process, when asked to.
 
     python -m benchmarks.speed.worker LIBRARY TASK VARIANT FOLDER CORES
 
-It prepares the task, runs it twice and prints the result. Then, for each line on standard input, it runs the task for
-at least half a second and prints the seconds per call. In between it sleeps.
+The process prepares the task, runs it twice and prints the result. Then, for each line on standard input, it runs the
+task for about half a second and prints the seconds per call. It sleeps while it waits for a line.
 """
 
 import importlib
@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-MIN_SECONDS = 0.5  # seconds
+MIN_SECONDS = 0.5  # duration of a round
 
 
 def main(library: str, task: str, variant: str, folder: str, cores: str) -> None:
@@ -35,9 +35,9 @@ def main(library: str, task: str, variant: str, folder: str, cores: str) -> None
 
 
 def peak_mb() -> float:
-    """Return the peak resident memory of this process.
+    """Return the peak resident memory of this process in MB.
 
-    On Linux, getrusage would include the process that this one was forked from.
+    On Linux, getrusage would include the memory of the process that this process was forked from.
     """
     status = Path("/proc/self/status")
     if not status.is_file():
@@ -47,6 +47,7 @@ def peak_mb() -> float:
 
 
 def print_answer(values: dict) -> None:
+    """Print values as a line of JSON for the process that started this worker."""
     print("\n" + json.dumps(values), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Tests of benchmarks/fine_tune.py: the copy with some of the classes, the configs of the runs, the tables."""
+"""Tests of benchmarks/fine_tune.py: the copy with some of the classes, the configs of the runs, and the tables."""
 
 import dataclasses
 import json
@@ -23,6 +23,7 @@ CLASSES = ("cell", "clot", "dust")
 
 
 def make_three_class_source() -> FolderSource:
+    """Return a split of three images with objects of three classes."""
     return FolderSource(
         [
             make_annotation(
@@ -60,12 +61,12 @@ def test_select_classes_refuses_an_unknown_class():
 
 
 def test_write_copy_keeps_all_images_and_the_selected_classes(tmp_path):
-    """The copy is in COCO's layout, the original in VOC's."""
+    """The copy has COCO's format, the original has VOC's."""
     root = write_voc_folder(tmp_path / "whole", {"train": 6, "val": 2})
     whole = open_source(Data(root=str(root)), "train[1:]")
     name = whole.class_names[1]
     wanted = [[label == 2 for label in whole.annotation(i).labels] for i in range(5)]
-    assert any(map(any, wanted)) and not all(map(any, wanted)), "some images have the class and some do not"
+    assert any(map(any, wanted)) and not all(map(any, wanted)), "some objects have the class and some do not"
     fine_tune.write_copy(tmp_path / "copy", fine_tune.select_classes(whole, (name,)))
     copy = open_source(Data(root=str(tmp_path / "copy")), "train")
     assert copy.class_names == (name,) and len(copy) == 5
@@ -103,11 +104,13 @@ def test_run_configs_differ_only_in_start_and_seed(tmp_path):
     assert run_folder.config_differences(scratch, other) == ["train.seed: 0 -> 1"]
     changed = {line.split(":")[0] for line in run_folder.config_differences(scratch, tuned)}
     assert "train.transfer" in changed and len(changed) == 2
-    assert (scratch.train.steps, scratch.train.eval_every) == (72, 18), "measured after each epoch"
+    assert (scratch.train.steps, scratch.train.eval_every) == (72, 18), "the metrics are computed after each epoch"
     assert (scratch.data.train_split, scratch.data.val_split) == (options.train_split, "test")
 
 
 def make_runs(last: dict[tuple[str, int], float]) -> list[Run]:
+    """Return runs of two epochs with given metrics after the last epoch, by start and seed."""
+
     def metrics(value: float) -> dict[str, float]:
         return {"voc_map_11point": value, "voc_map_area": value + 0.01}
 
@@ -137,11 +140,11 @@ def test_tables_group_runs_by_initialization():
     assert "| 11-point | +0.250 | -0.125 | +0.625 | +0.250 |" in lines
     assert lines.index("| from scratch | 6 | 0.100 (0.110) | 0.125 (0.135) |") < lines.index(
         "| fine-tuned | 5 | 0.100 (0.110) | 0.500 (0.510) |"
-    ), "runs with the same start are adjacent"
+    ), "all runs from scratch come before the fine-tuned runs"
 
 
 class FakeProgram:
-    """Replaces train and evaluate, which take minutes: records their arguments and writes their files."""
+    """Replacement of training and evaluation, which take minutes. It records arguments and writes the same files."""
 
     def __init__(self) -> None:
         self.trained: dict[str, Config] = {}
@@ -182,7 +185,7 @@ def test_compare_trains_all_runs_and_does_not_evaluate_finished_runs_again(tmp_p
     assert {program.trained[name].data.root for name in list(program.trained)[1:]} == {str(root)}
     runs = [str(out / name) for name in list(program.trained)[1:]]
     assert program.evaluated == [[run, "--checkpoint", "last"] for run in runs], (
-        "the last checkpoint, not the best on the test split"
+        "the last checkpoint is evaluated, not the best one on the test split"
     )
 
     written = json.loads((out / "results.json").read_text())["runs"]

@@ -1,4 +1,4 @@
-"""Tests of benchmarks/: the tasks do what their titles say, and ratios and exponents are computed correctly."""
+"""Tests of the benchmarks of speed: results of the tasks, ratios, exponents, and refused options."""
 
 import dataclasses
 import json
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
+    """Folder with a scene."""
     folder = tmp_path_factory.mktemp("scene")
     scenes.write_scene(folder)
     return folder
@@ -36,7 +37,7 @@ def test_write_scene_is_deterministic(folder, tmp_path):
 
 
 def test_network_output_has_scores_like_those_of_a_trained_network(folder):
-    """Each image has hundreds of candidates, some with a high score, and little else."""
+    """Each image has hundreds of scores that count as candidates, some of them high, and not many more."""
     for classes in (21, 91):
         logits = ssd_jax_side.read_scene(folder)[f"logits_{classes}"].astype(np.float64)
         odds = np.exp(logits - logits.max(axis=2, keepdims=True))
@@ -67,7 +68,7 @@ def test_large_photo_is_reduced_to_the_canvas(tmp_path):
 
 
 def test_both_libraries_have_every_task():
-    """The torchvision side needs torch, so its source is searched instead of importing it."""
+    """torchvision_side.py needs torch, so the test searches its source text instead of importing it."""
     source = (Path(interleaved.ROOT) / "benchmarks" / "speed" / "torchvision_side.py").read_text()
     for task in TASKS:
         assert callable(getattr(ssd_jax_side, task.name))
@@ -75,6 +76,7 @@ def test_both_libraries_have_every_task():
 
 
 def make_timed(ssd_jax: list[float], first: list[float], second: list[float]) -> interleaved.Timed:
+    """Return the measurements of a task with given seconds of three variants in each round."""
     task = Task("forward", "forward", 4, ("first", "second"), 1.0)
     seconds = {OURS: ssd_jax, "first": first, "second": second}
     return interleaved.Timed(task, seconds, dict.fromkeys(seconds, 100.0), {})
@@ -82,7 +84,7 @@ def make_timed(ssd_jax: list[float], first: list[float], second: list[float]) ->
 
 def test_ratio_is_relative_to_the_fastest_variant_of_each_round():
     timed = make_timed([1.0, 2.0, 9.0], [2.0, 4.0, 3.0], [5.0, 5.0, 5.0])
-    assert timed.ratio == 0.5, "1/2, 2/4, 9/3"
+    assert timed.ratio == 0.5, "the ratios of the rounds are 1/2, 2/4 and 9/3"
     assert format_row(timed) == "| forward | 2 s | 3 s (first); 5 s (second) | 0.50 | 1.00 | 100, 100 |"
     assert [format_duration(s) for s in (0.0123, 1.234)] == ["12.3 ms", "1.23 s"]
 
@@ -96,7 +98,7 @@ def test_ratio_is_relative_to_the_fastest_variant_of_each_round():
     ],
 )
 def test_roofline_line_has_the_share_of_the_peak(device, share):
-    """1000 images per second of 98.9e9 FLOPs are 98.9 TFLOP/s. The peak of an H100 is 494.5, that of a v5e 197."""
+    """1000 images per second of 98.9e9 FLOPs are 98.9 TFLOP/s. The peak of an H100 is 494.5 TFLOP/s, of a v5e 197."""
     result = {"flops": 98.9e9, "platform": "gpu", "device": device}
     timed = dataclasses.replace(make_timed([1e-3], [1], [1]), results={OURS: result})
     assert roofline_line(timed) == f"\nforward: 1000 images/s on {device}{share}\n"
@@ -108,7 +110,9 @@ def test_exponent_uses_the_last_two_sizes():
     points = [growth.Point(1, 5.0, 7), growth.Point(10, 1.0, 10), growth.Point(20, 4.0, 80)]
     assert growth.growth_exponent(points, "seconds", 1) == pytest.approx(2)
     assert growth.growth_exponent(points, "bytes", 1) == pytest.approx(3)
-    assert growth.growth_exponent(points, "seconds", 2) == pytest.approx(1), "relative to the pixels of an image"
+    assert growth.growth_exponent(points, "seconds", 2) == pytest.approx(1), (
+        "growth is relative to the number of pixels of an image"
+    )
 
 
 def test_growth_programs_have_the_given_sizes():
@@ -143,7 +147,7 @@ def test_describe_machine_names_a_missing_package():
 
 @pytest.mark.parametrize(("before", "code"), [(1.0, 0), (0.7, 1)])
 def test_quick_fails_if_a_ratio_exceeds_the_margin(before, code, tmp_path, monkeypatch, capsys):
-    """The ratio is within 1.3 times the stored one, or beyond."""
+    """The measured ratio is 1.0, and the stored ratio 1.0 or 0.7. The margin is a factor of 1.3."""
     baseline = tmp_path / "baseline.json"
     baseline.write_text(json.dumps({"machine": "that one", "ratios": {"JPEG to array": before}}))
     monkeypatch.setattr(quick, "BASELINE", baseline)
