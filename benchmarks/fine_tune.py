@@ -195,7 +195,7 @@ def train_and_evaluate(config: Config, folder: Path, start: str) -> Run:
 
 
 def compute_gains(runs: Sequence[Run], metric: str) -> list[float]:
-    """Return the metric of the fine-tuned run minus that of the run from scratch, after the last epoch, for each seed."""
+    """Return the metric of the fine-tuned run minus that of the run from scratch after the last epoch, by seed."""
     last = {(run.start, run.seed): run.epochs[-1][metric] for run in runs}
     return [last["fine-tuned", seed] - last["from scratch", seed] for seed in dict.fromkeys(run.seed for run in runs)]
 
