@@ -54,40 +54,40 @@ class Program(NamedTuple):
 # ---- programs ----
 
 
-def matching_and_loss(objects: int = 4, classes: int = CLASSES, batch: int = 4) -> Program:
+def matching_and_loss_program(objects: int = 4, classes: int = CLASSES, batch: int = 4) -> Program:
     """Return a program that matches random objects and computes the loss and its gradient."""
     random = np.random.default_rng(0)
     boxes, labels = random_boxes(random, (batch, objects)), random.integers(1, classes, (batch, objects))
     offsets, logits = random_network_output(random, batch, classes)
     defaults = make_default_boxes(BOXES)
 
-    def loss(offsets: Any, logits: Any, boxes: Any, labels: Any) -> Any:
+    def compute_loss(offsets: Any, logits: Any, boxes: Any, labels: Any) -> Any:
         return multibox_loss(offsets, logits, jax.vmap(partial(match, default_boxes=defaults))(boxes, labels))[0]
 
-    return Program(jax.value_and_grad(loss, (0, 1)), (offsets, logits, boxes, labels))
+    return Program(jax.value_and_grad(compute_loss, (0, 1)), (offsets, logits, boxes, labels))
 
 
-def augmentation(objects: int = 4, batch: int = 4, side: int = 500) -> Program:
+def augmentation_program(objects: int = 4, batch: int = 4, side: int = 500) -> Program:
     """Return a program that augments random images with a side of ``side`` pixels."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (batch, side, side, 3), np.uint8)
     boxes, labels = random_boxes(random, (batch, objects)), np.ones((batch, objects), np.int32)
-    one_image = partial(_augment, Augment())
+    one_image = partial(_augment_image, Augment())
     return Program(jax.vmap(one_image), (jax.random.split(jax.random.key(0), batch), images, boxes, labels))
 
 
-def _augment(config: Augment, key: Any, image: Any, boxes: Any, labels: Any) -> Any:
+def _augment_image(config: Augment, key: Any, image: Any, boxes: Any, labels: Any) -> Any:
     return augment(key, image, 300, boxes, labels, config)
 
 
-def detection(classes: int = CLASSES, batch: int = 4) -> Program:
+def detection_program(classes: int = CLASSES, batch: int = 4) -> Program:
     """Return a program that decodes random network outputs and suppresses overlapping boxes."""
     offsets, logits = random_network_output(np.random.default_rng(0), batch, classes)
     one_image = partial(detect, default_boxes=make_default_boxes(BOXES), variances=BOXES.variances, config=Detect())
     return Program(jax.vmap(one_image), (offsets, logits))
 
 
-def network(side: int = 300, batch: int = 1, gradient: bool = False) -> Program:
+def network_program(side: int = 300, batch: int = 1, gradient: bool = False) -> Program:
     """Return the forward pass of the network as a program, or the gradient of the sum of its squared outputs."""
     module = SSD(make_model(side))
     images = np.random.default_rng(0).uniform(0, 255, (batch, side, side, 3)).astype(np.float32)
@@ -102,10 +102,10 @@ def network(side: int = 300, batch: int = 1, gradient: bool = False) -> Program:
     return Program(jax.grad(sum_of_squares) if gradient else forward, (params, images))
 
 
-def image_to_detections(side: int = 300, batch: int = 1) -> Program:
+def detector_program(side: int = 300, batch: int = 1) -> Program:
     """Return the program of a detector, from uint8 images to detections."""
     config = Config(name="growth", model=make_model(side))
-    params = network(side).arguments[0]
+    params = network_program(side).arguments[0]
     images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
     sizes = np.full(batch, side, np.int32)
     return Program(make_predict_fn(config, sharding.single_device_mesh()), (params, images, sizes, sizes))
@@ -160,24 +160,24 @@ class Axis(NamedTuple):
 
 AXES = (
     Axis("objects per image", (1, 10, 50, 100, 200), {
-        "matching, loss, gradient": lambda n: matching_and_loss(objects=n),
-        "augmentation": lambda n: augmentation(objects=n),
+        "matching, loss, gradient": lambda n: matching_and_loss_program(objects=n),
+        "augmentation": lambda n: augmentation_program(objects=n),
     }),
     Axis("classes", (2, 21, 91, 200, 400), {
-        "matching, loss, gradient": lambda n: matching_and_loss(classes=n),
-        "decode and NMS": lambda n: detection(classes=n),
+        "matching, loss, gradient": lambda n: matching_and_loss_program(classes=n),
+        "decode and NMS": lambda n: detection_program(classes=n),
     }),
     Axis("image side", (100, 200, 300, 512, 1024), {
-        "network, forward": lambda n: network(side=n),
-        "network, gradient": lambda n: network(side=n, gradient=True),
-        "image to detections": lambda n: image_to_detections(side=n),
-        "augmentation": lambda n: augmentation(side=n),
+        "network, forward": lambda n: network_program(side=n),
+        "network, gradient": lambda n: network_program(side=n, gradient=True),
+        "image to detections": lambda n: detector_program(side=n),
+        "augmentation": lambda n: augmentation_program(side=n),
     }, power=2),
     Axis("batch", (1, 4, 16, 64), {
-        "network, forward": lambda n: network(batch=n),
-        "matching, loss, gradient": lambda n: matching_and_loss(batch=n),
-        "decode and NMS": lambda n: detection(batch=n),
-        "augmentation": lambda n: augmentation(batch=n),
+        "network, forward": lambda n: network_program(batch=n),
+        "matching, loss, gradient": lambda n: matching_and_loss_program(batch=n),
+        "decode and NMS": lambda n: detection_program(batch=n),
+        "augmentation": lambda n: augmentation_program(batch=n),
     }),
 )  # fmt: skip
 

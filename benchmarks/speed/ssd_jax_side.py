@@ -65,6 +65,7 @@ def make_network(model: Model = MODEL) -> tuple[SSD, Any]:
 
 
 def forward(folder: Path, variant: str) -> Call:
+    """Prepare the forward pass of the network on the images of the scene."""
     images = jnp.asarray(read_scene(folder)["images"], jnp.float32)
     module, params = make_network()
     program = compile_function(lambda params, images: module.apply({"params": params}, images))
@@ -73,6 +74,7 @@ def forward(folder: Path, variant: str) -> Call:
 
 
 def train(folder: Path, variant: str) -> Call:
+    """Prepare a training step: forward pass, matching, loss and gradients."""
     return _train(read_scene(folder), MODEL)
 
 
@@ -82,6 +84,7 @@ def train_narrow(folder: Path, variant: str) -> Call:
 
 
 def _train(scene: dict[str, np.ndarray], model: Model) -> Call:
+    """Prepare a training step of a model on the images and objects of the scene."""
     module, params = make_network(model)
     defaults = make_default_boxes(model.default_boxes)
 
@@ -97,6 +100,7 @@ def _train(scene: dict[str, np.ndarray], model: Model) -> Call:
 
 
 def _detect(folder: Path, classes: int) -> Call:
+    """Prepare decoding and NMS of the network outputs in the scene."""
     scene = read_scene(folder)
     defaults = make_default_boxes(BOXES)
     detect_one = partial(detect, default_boxes=defaults, variances=BOXES.variances, config=Detect())
@@ -106,14 +110,17 @@ def _detect(folder: Path, classes: int) -> Call:
 
 
 def detect_21(folder: Path, variant: str) -> Call:
+    """Prepare decoding and NMS with 21 classes."""
     return _detect(folder, 21)
 
 
 def detect_91(folder: Path, variant: str) -> Call:
+    """Prepare decoding and NMS with 91 classes."""
     return _detect(folder, 91)
 
 
 def loss(folder: Path, variant: str) -> Call:
+    """Prepare matching, hard negative mining and the loss of the network outputs in the scene."""
     scene = read_scene(folder)
     defaults = make_default_boxes(BOXES)
 
@@ -127,6 +134,7 @@ def loss(folder: Path, variant: str) -> Call:
 
 
 def augment(folder: Path, variant: str) -> Call:
+    """Prepare the augmentation of the images of the scene, with a new seed in each call."""
     scene = read_scene(folder)
 
     def augment_one(key: jax.Array, image: jax.Array, boxes: jax.Array, labels: jax.Array) -> Any:
@@ -143,6 +151,7 @@ def augment(folder: Path, variant: str) -> Call:
 
 
 def read(folder: Path, variant: str) -> Call:
+    """Prepare reading of the JPEG files of the scene, as in the loader."""
     files = sorted(folder.glob("*.jpg"))
     return lambda: [list(read_reduced_image(file, None, (640, 640))[0].shape) for file in files]
 
@@ -154,6 +163,7 @@ def large_photo(folder: Path, variant: str) -> Call:
 
 
 def coco(folder: Path, variant: str) -> Call:
+    """Prepare the evaluation of the detections that `scene.write_coco` wrote."""
     truth, predictions = (json.loads((folder / name).read_text()) for name in ("truth.json", "detections.json"))
     names = [category["name"] for category in truth["categories"]]
     objects, detections = group_by_image(truth["annotations"]), group_by_image(predictions)

@@ -65,6 +65,7 @@ def make_targets(scene: dict[str, np.ndarray]) -> list[dict[str, torch.Tensor]]:
 
 
 def forward(folder: Path, variant: str) -> Call:
+    """Prepare the forward pass of the network on the images of the scene."""
     network, images = to_memory_format(make_model().eval(), image_tensor(read_scene(folder)), variant)
 
     @torch.no_grad()
@@ -77,6 +78,7 @@ def forward(folder: Path, variant: str) -> Call:
 
 
 def train(folder: Path, variant: str) -> Call:
+    """Prepare a training step: forward pass, matching, loss and gradients."""
     scene = read_scene(folder)
     network, images = to_memory_format(make_model().train(), image_tensor(scene), variant)
     targets = make_targets(scene)
@@ -92,6 +94,7 @@ def train(folder: Path, variant: str) -> Call:
 
 
 def _detect(folder: Path, classes: int) -> Call:
+    """Prepare decoding and NMS of the network outputs in the scene."""
     scene = read_scene(folder)
     network = make_model(classes).eval()
     outputs = {
@@ -109,10 +112,12 @@ def _detect(folder: Path, classes: int) -> Call:
 
 
 def detect_21(folder: Path, variant: str) -> Call:
+    """Prepare decoding and NMS with 21 classes."""
     return _detect(folder, 21)
 
 
 def detect_91(folder: Path, variant: str) -> Call:
+    """Prepare decoding and NMS with 91 classes."""
     return _detect(folder, 91)
 
 
@@ -124,6 +129,7 @@ def make_anchors(network: Any, images: int) -> list[torch.Tensor]:
 
 
 def loss(folder: Path, variant: str) -> Call:
+    """Prepare matching, hard negative mining and the loss of the network outputs in the scene."""
     scene = read_scene(folder)
     network, targets = make_model().train(), make_targets(scene)
     outputs = {
@@ -201,6 +207,7 @@ def large_photo(folder: Path, variant: str) -> Call:
 
 
 def coco(folder: Path, variant: str) -> Call:
+    """Prepare the evaluation of the detections that `scene.write_coco` wrote."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

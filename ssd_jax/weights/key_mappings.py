@@ -205,14 +205,20 @@ class _SequenceKeys(NamedTuple):
     """Key prefixes of a torch detector that has conv1_1 to fc7 in one sequence of modules."""
 
     project: str
+    """Project, as in `KeyMapping.project`."""
     title: str
+    """Title of the key mapping. ``{}`` stands for the title of the network."""
     backbone: str
+    """Prefix of conv1_1 to fc7. ``{}`` stands for the index in the sequence."""
     norm: str
+    """Prefix of conv4_3_norm."""
     extras: str
     """Prefix of the extra convolutions. ``{i}`` stands for the index of a convolution, ``{pair}`` for the index of its
     pair, and ``{j}`` for its index in the pair."""
     boxes: str
+    """Prefix of the box predictors. ``{}`` stands for the index of the feature map."""
     classes: str
+    """Prefix of the class predictors. ``{}`` stands for the index of the feature map."""
 
 
 _SEQUENCE_KEYS = (
@@ -316,6 +322,7 @@ TORCHVISION_FEATURES = KeyMapping(
 
 
 def _torch_backbone_mappings() -> tuple[KeyMapping, ...]:
+    """Return the key mappings of VGG16 in torch projects."""
     classifier = _classifier_entries("classifier.0", "classifier.3", (".weight", ".bias"), "oihw")
     return (
         KeyMapping("vgg16_reducedfc", "ssd.pytorch's vgg16_reducedfc", _entries(_vgg_and_fc_prefixes("{}"))),
@@ -333,6 +340,7 @@ _BACKBONE_LAYERS = (*BACKBONE_CONVS, "vgg/fc6", "vgg/fc7")
 
 
 def _caffe_backbone_mappings() -> tuple[KeyMapping, ...]:
+    """Return the key mappings of VGG16 in Caffe."""
     reduced = _entries(_caffe_names(_BACKBONE_LAYERS), _NUMBERED, bgr=True)
     full = _entries(_caffe_names(BACKBONE_CONVS), _NUMBERED, bgr=True) | _classifier_entries(
         "fc6", "fc7", _NUMBERED, "oihw"

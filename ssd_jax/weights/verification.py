@@ -123,7 +123,7 @@ def compare(imported: Imported, reference: Reference, image: UInt8[np.ndarray, "
 def layer_outputs(params: Params, model: Model, image: UInt8[np.ndarray, "h w 3"]) -> dict[str, np.ndarray]:
     """Return the output (h, w, channels) of every layer with parameters for one image, by the name of the layer."""
 
-    def run(params: Params, image: UInt8[Array, "h w 3"]) -> Any:
+    def run_network(params: Params, image: UInt8[Array, "h w 3"]) -> Any:
         images = resize(image, model.image_size)[None]
         capture: Any = {"capture_intermediates": True, "mutable": ["intermediates"]}
         if model.class_names:
@@ -133,7 +133,7 @@ def layer_outputs(params: Params, model: Model, image: UInt8[np.ndarray, "h w 3"
 
     if not model.class_names:
         params = _with_missing_layers(params, model)["vgg"]
-    compiled = jax.jit(run, compiler_options=compilation.compiler_options())
+    compiled = jax.jit(run_network, compiler_options=compilation.compiler_options())
     outputs = flatten_dict(sharding.fetch(compiled(params, image)["intermediates"]))
     return {path[-2]: value[0][0] for path, value in outputs.items() if len(path) > 1 and path[-2] != "vgg"}
 
@@ -147,6 +147,7 @@ def _with_missing_layers(params: Params, model: Model) -> Params:
 def _compare_predictions(
     imported: Imported, reference: Reference, image: UInt8[np.ndarray, "h w 3"], outputs: dict[str, np.ndarray]
 ) -> list[Comparison]:
+    """Compare default boxes, decoded boxes, scores and final detections of a detector with the reference."""
     config = imported.config
     box_config, (height, width) = config.model.default_boxes, image.shape[:2]
     to_pixels = np.array([width, height, width, height])

@@ -151,6 +151,7 @@ class FakeProgram:
         self.evaluated: list[list[str]] = []
 
     def train(self, config: Config, run: Path) -> None:
+        """Record the config, and write config.json and results.csv of a finished run."""
         self.trained[run.name] = config
         classes = open_source(config.data, config.data.train_split).class_names
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, class_names=classes))
@@ -162,6 +163,7 @@ class FakeProgram:
         (run / "results.csv").write_text(f"step,loss,voc_map_11point,voc_map_area\n{rows}")
 
     def evaluate(self, argv: list[str]) -> None:
+        """Record the arguments, and write metrics.json."""
         self.evaluated.append(argv)
         classes = {"cell": {"ap_11point": 0.5}, "clot": {"ap_11point": None}}
         (Path(argv[0]) / "metrics.json").write_text(json.dumps({"voc_classes": classes}))

@@ -117,9 +117,9 @@ def test_exponent_uses_the_last_two_sizes():
 
 def test_growth_programs_have_the_given_sizes():
     assert growth.make_model(300).feature_map_sizes == (38, 19, 10, 5, 3, 2)
-    assert growth.matching_and_loss(objects=7).arguments[2].shape == (4, 7, 4)
-    assert growth.detection(classes=5, batch=3).arguments[1].shape == (3, 8732, 5)
-    point = growth.measure_program(growth.detection(classes=3, batch=1), 3, 0.01)
+    assert growth.matching_and_loss_program(objects=7).arguments[2].shape == (4, 7, 4)
+    assert growth.detection_program(classes=5, batch=3).arguments[1].shape == (3, 8732, 5)
+    point = growth.measure_program(growth.detection_program(classes=3, batch=1), 3, 0.01)
     assert point.size == 3 and point.seconds > 0 and point.bytes > 1000
 
 
@@ -161,10 +161,12 @@ def test_time_interleaved_returns_seconds_per_call(monkeypatch):
     now = SimpleNamespace(time=0.0)
     monkeypatch.setattr(quick.time, "perf_counter", lambda: now.time)
 
-    def takes(seconds: float) -> Any:
+    def make_call(seconds: float) -> Any:
+        """Return a function that lets the clock advance by some seconds."""
+
         def call() -> None:
             now.time += seconds
 
         return call
 
-    assert quick.time_interleaved(takes(0.25), takes(0.5)) == (0.25, 0.5)
+    assert quick.time_interleaved(make_call(0.25), make_call(0.5)) == (0.25, 0.5)

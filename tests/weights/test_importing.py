@@ -332,10 +332,10 @@ def test_import_command_creates_no_folder_for_a_refused_file(tmp_path, capsys):
 
 
 def test_write_run_removes_an_incomplete_folder(imported_ssd300, tmp_path, monkeypatch):
-    def full(file: Path, text: str) -> None:
+    def fail_to_write(file: Path, text: str) -> None:
         raise UserError(f"{file}: can't be written (No space left on device)")
 
-    monkeypatch.setattr(files, "write_text", full)
+    monkeypatch.setattr(files, "write_text", fail_to_write)
     with pytest.raises(UserError, match="No space left"):
         write_run(imported_ssd300, tmp_path / "run")
     assert not (tmp_path / "run").exists()

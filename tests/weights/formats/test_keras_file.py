@@ -169,61 +169,61 @@ def make_layer(root: h5py.File) -> h5py.Group:
     return group
 
 
-# Each of these functions completes the layer of `make_layer` with a weight "w" that must be refused. ``other`` is the
-# path of a second HDF5 file.
+# Each of these functions completes the layer of `make_layer` with a weight "w" that must be refused. ``other_file``
+# is the path of a second HDF5 file.
 
 
-def external_link(group: h5py.Group, other: Path) -> None:
-    group["w"] = h5py.ExternalLink(other, "/secret")
+def write_external_link(group: h5py.Group, other_file: Path) -> None:
+    group["w"] = h5py.ExternalLink(other_file, "/secret")
 
 
-def external_storage(group: h5py.Group, other: Path) -> None:
-    group.create_dataset("w", (16,), "u1", external=[(other, 0, 16)])
+def write_external_storage(group: h5py.Group, other_file: Path) -> None:
+    group.create_dataset("w", (16,), "u1", external=[(other_file, 0, 16)])
 
 
-def virtual_dataset(group: h5py.Group, other: Path) -> None:
+def write_virtual_dataset(group: h5py.Group, other_file: Path) -> None:
     layout = h5py.VirtualLayout((4,), "f4")
-    layout[:] = h5py.VirtualSource(other, "secret", shape=(4,))
+    layout[:] = h5py.VirtualSource(other_file, "secret", shape=(4,))
     group.create_virtual_dataset("w", layout)
 
 
-def circular_link(group: h5py.Group, other: Path) -> None:
+def write_circular_link(group: h5py.Group, other_file: Path) -> None:
     group["w"] = h5py.SoftLink("/a/w")
 
 
-def broken_link(group: h5py.Group, other: Path) -> None:
+def write_broken_link(group: h5py.Group, other_file: Path) -> None:
     group["w"] = h5py.SoftLink("/gone")
 
 
-def group_instead_of_dataset(group: h5py.Group, other: Path) -> None:
+def write_group_instead_of_dataset(group: h5py.Group, other_file: Path) -> None:
     group.create_group("w")
 
 
-def named_datatype(group: h5py.Group, other: Path) -> None:
+def write_named_datatype(group: h5py.Group, other_file: Path) -> None:
     group["w"] = np.dtype("f4")
 
 
-def huge_dataset(group: h5py.Group, other: Path) -> None:
+def write_huge_dataset(group: h5py.Group, other_file: Path) -> None:
     group.create_dataset("w", (1 << 20, 1 << 20), "f4")
 
 
-def unwritten_dataset(group: h5py.Group, other: Path) -> None:
+def write_unwritten_dataset(group: h5py.Group, other_file: Path) -> None:
     group.create_dataset("w", (1000,), "f4")
 
 
-def missing_chunks(group: h5py.Group, other: Path) -> None:
+def write_missing_chunks(group: h5py.Group, other_file: Path) -> None:
     group.create_dataset("w", (64,), "f4", chunks=(8,))[:8] = 1
 
 
-def huge_padding(group: h5py.Group, other: Path) -> None:
+def write_huge_padding(group: h5py.Group, other_file: Path) -> None:
     group.create_dataset("w", (4,), "f4", chunks=(1 << 22,), maxshape=(None,), compression="gzip")[:] = 1
 
 
-def compression_bomb(group: h5py.Group, other: Path) -> None:
+def write_compression_bomb(group: h5py.Group, other_file: Path) -> None:
     group.create_dataset("w", data=np.zeros(1 << 22, "f4"), compression="gzip")
 
 
-def bomb_in_one_chunk(group: h5py.Group, other: Path) -> None:
+def write_chunk_with_a_bomb(group: h5py.Group, other_file: Path) -> None:
     """Write a dataset whose only chunk unpacks to more bytes than the chunk's declared size."""
     dataset = group.create_dataset("w", (4,), "f4", chunks=(4,), compression="gzip")
     packed = io.BytesIO()
@@ -232,7 +232,7 @@ def bomb_in_one_chunk(group: h5py.Group, other: Path) -> None:
         dataset.id.write_direct_chunk((0,), zeros.id.read_direct_chunk((0,))[1])
 
 
-def bomb_in_a_bomb(group: h5py.Group, other: Path) -> None:
+def write_chunk_compressed_twice(group: h5py.Group, other_file: Path) -> None:
     """Write a chunk that was compressed twice, so that only the second unpacking exceeds the declared size."""
     options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     options.set_chunk((1 << 12,))
@@ -243,55 +243,55 @@ def bomb_in_a_bomb(group: h5py.Group, other: Path) -> None:
     dataset.write_direct_chunk((0,), zlib.compress(zlib.compress(bytes(1 << 24))))
 
 
-def repeated_weight(group: h5py.Group, other: Path) -> None:
+def write_repeated_weight(group: h5py.Group, other_file: Path) -> None:
     """Use one float16 dataset as six weights. As float32, they take twelve times the size of the file."""
     group["w"] = np.zeros(100_000, "f2")
     group.attrs["weight_names"] = [b"w"] * 6
 
 
-def lzf_compression(group: h5py.Group, other: Path) -> None:
+def write_lzf_dataset(group: h5py.Group, other_file: Path) -> None:
     group.create_dataset("w", data=np.zeros(4, "f4"), compression="lzf")
 
 
-def string_dataset(group: h5py.Group, other: Path) -> None:
+def write_string_dataset(group: h5py.Group, other_file: Path) -> None:
     group["w"] = ["a", "b"]
 
 
-def record_dataset(group: h5py.Group, other: Path) -> None:
+def write_record_dataset(group: h5py.Group, other_file: Path) -> None:
     group["w"] = np.zeros(2, [("a", "f4")])
 
 
-def reference_dataset(group: h5py.Group, other: Path) -> None:
+def write_reference_dataset(group: h5py.Group, other_file: Path) -> None:
     group["w"] = np.array([group.ref], h5py.ref_dtype)
 
 
-def complex_dataset(group: h5py.Group, other: Path) -> None:
+def write_complex_dataset(group: h5py.Group, other_file: Path) -> None:
     group["w"] = np.zeros(2, "c8")
 
 
-def pickle_dataset(group: h5py.Group, other: Path) -> None:
+def write_pickle_dataset(group: h5py.Group, other_file: Path) -> None:
     group["w"] = np.void(b"cos\nsystem\n(S'echo'\ntR.")
 
 
-def empty_dataset(group: h5py.Group, other: Path) -> None:
+def write_empty_dataset(group: h5py.Group, other_file: Path) -> None:
     group["w"] = h5py.Empty("f4")
 
 
-def missing_layer_names(group: h5py.Group, other: Path) -> None:
+def remove_layer_names(group: h5py.Group, other_file: Path) -> None:
     del group.file.attrs["layer_names"]
 
 
-def empty_weight_names(group: h5py.Group, other: Path) -> None:
+def clear_weight_names(group: h5py.Group, other_file: Path) -> None:
     group.attrs["weight_names"] = np.zeros(0)
 
 
-def unprintable_layer_name(group: h5py.Group, other: Path) -> None:
+def write_unprintable_layer_name(group: h5py.Group, other_file: Path) -> None:
     group.file.attrs["layer_names"] = [b"a\x1b[2J"]
     group.file["a\x1b[2J"] = group
     group["w"] = np.zeros(1, "f4")
 
 
-def theano_backend(group: h5py.Group, other: Path) -> None:
+def write_theano_backend(group: h5py.Group, other_file: Path) -> None:
     group.file.attrs["backend"] = b"theano"
     group["w"] = np.zeros(1, "f4")
 
@@ -299,40 +299,40 @@ def theano_backend(group: h5py.Group, other: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (external_link, "corrupt"),
-        (external_storage, "'a.0' are not in it"),
-        (virtual_dataset, "'a.0' is assembled from other files"),
-        (circular_link, "corrupt"),
-        (broken_link, "'w' is in its list"),
-        (group_instead_of_dataset, "'w' is in its list"),
-        (named_datatype, "'w' is in its list"),
-        (huge_dataset, r"'a.0' of shape \(1048576, 1048576\), .* more than 8 times"),
-        (unwritten_dataset, "'a.0' are not in it"),
-        (missing_chunks, "'a.0' lacks chunks"),
-        (huge_padding, "padding"),
-        (compression_bomb, "more than 8 times the bytes of the file.*h5repack"),
-        (bomb_in_one_chunk, "unpacks to more than its size"),
-        (bomb_in_a_bomb, "not compressed with gzip"),
-        (repeated_weight, "'a.4' of shape .* more than 8 times"),
-        (lzf_compression, "not compressed with gzip"),
-        (string_dataset, "'a.0' contains object, not numbers"),
-        (record_dataset, "'a.0' contains .*, not numbers"),
-        (reference_dataset, "'a.0' contains .*, not numbers"),
-        (complex_dataset, "'a.0' contains complex64, not numbers"),
-        (pickle_dataset, "'a.0' contains .*, not numbers"),
-        (empty_dataset, "corrupt"),
-        (missing_layer_names, "layer_names"),
-        (empty_weight_names, "no layer with weights"),
-        (unprintable_layer_name, "unprintable"),
-        (theano_backend, "Theano"),
+        (write_external_link, "corrupt"),
+        (write_external_storage, "'a.0' are not in it"),
+        (write_virtual_dataset, "'a.0' is assembled from other files"),
+        (write_circular_link, "corrupt"),
+        (write_broken_link, "'w' is in its list"),
+        (write_group_instead_of_dataset, "'w' is in its list"),
+        (write_named_datatype, "'w' is in its list"),
+        (write_huge_dataset, r"'a.0' of shape \(1048576, 1048576\), .* more than 8 times"),
+        (write_unwritten_dataset, "'a.0' are not in it"),
+        (write_missing_chunks, "'a.0' lacks chunks"),
+        (write_huge_padding, "padding"),
+        (write_compression_bomb, "more than 8 times the bytes of the file.*h5repack"),
+        (write_chunk_with_a_bomb, "unpacks to more than its size"),
+        (write_chunk_compressed_twice, "not compressed with gzip"),
+        (write_repeated_weight, "'a.4' of shape .* more than 8 times"),
+        (write_lzf_dataset, "not compressed with gzip"),
+        (write_string_dataset, "'a.0' contains object, not numbers"),
+        (write_record_dataset, "'a.0' contains .*, not numbers"),
+        (write_reference_dataset, "'a.0' contains .*, not numbers"),
+        (write_complex_dataset, "'a.0' contains complex64, not numbers"),
+        (write_pickle_dataset, "'a.0' contains .*, not numbers"),
+        (write_empty_dataset, "corrupt"),
+        (remove_layer_names, "layer_names"),
+        (clear_weight_names, "no layer with weights"),
+        (write_unprintable_layer_name, "unprintable"),
+        (write_theano_backend, "Theano"),
     ],
 )
-def test_invalid_weights_are_refused(tmp_path: Path, make: Callable[[h5py.Group, Path], None], message: str):
+def test_invalid_weights_are_refused(tmp_path: Path, write_weight: Callable[[h5py.Group, Path], None], message: str):
     """The reader must not read the other file either, and must use little memory."""
-    with h5py.File(tmp_path / "other.h5", "w") as other:
-        other["secret"] = np.arange(4, dtype=np.float32)
+    with h5py.File(tmp_path / "other.h5", "w") as other_file:
+        other_file["secret"] = np.arange(4, dtype=np.float32)
     with h5py.File(tmp_path / "a.h5", "w") as root:
-        make(make_layer(root), tmp_path / "other.h5")
+        write_weight(make_layer(root), tmp_path / "other.h5")
     tracemalloc.start()
     with pytest.raises(UserError, match=r"a\.h5: .*" + message):
         read_arrays(tmp_path / "a.h5")

@@ -121,6 +121,7 @@ SIX = np.arange(6, dtype=F4)
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
+    """Path of a file for a test to write."""
     return tmp_path / "some.pth"
 
 
@@ -140,9 +141,11 @@ def test_read_torch_reads_files_of_torch_0_1_from_python_2_and_a_gpu(file: Path)
     """
 
     def short_bytes(value: str) -> bytes:
+        """Return the instruction of Python 2 that pushes a string of bytes."""
         return b"U" + bytes([len(value)]) + value.encode()
 
     def tensor_0_1(view: bytes, size: bytes, stride: bytes) -> bytes:
+        """Return the instructions that make an empty tensor and set its state, as torch 0.1 writes them."""
         parts = [
             short_bytes("storage"),
             global_name("torch.cuda.FloatStorage"),
@@ -543,11 +546,11 @@ def test_unsupported_zip_files_are_refused(file: Path):
 
 
 def test_unreadable_file_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch):
-    def denied(self: Path) -> bytes:
+    def raise_permission_error(self: Path) -> bytes:
         raise PermissionError(13, "Permission denied")
 
     file.write_bytes(b"")
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(Path, "read_bytes", raise_permission_error)
     assert_refused(file, "Permission denied", "permissions")
 
 
