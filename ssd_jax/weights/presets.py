@@ -64,7 +64,7 @@ class Network(NamedTuple):
         return tuple(f"conv{number}_{i}" for number, _ in enumerate(self.extras, start=6) for i in (1, 2))
 
     def layers(self) -> tuple[str, ...]:
-        """Paths of all layers with parameters, in the order of the forward pass, predictors last."""
+        """Return the paths of all layers with parameters in the order of the forward pass, with the predictors last."""
         predictors = [name + kind for name in self.feature_maps for kind in (BOX_PREDICTOR, CLASS_PREDICTOR)]
         return (*BACKBONE_CONVS, "vgg/fc6", "vgg/fc7", "conv4_3_norm", *self.extra_convs, *predictors)
 
@@ -226,9 +226,9 @@ def make_config(name: str, model: Model, preset: Preset) -> Config:
 
 
 def _coco_names_by_category_id() -> tuple[str, ...]:
-    """Return 90 class names by COCO's category ids, which skip ten numbers: these are named "n/a" and the number.
+    """Return 90 class names in the order of COCO's category ids. An unused id is named "n/a" and the id.
 
-    A network with 91 outputs has a channel for background and for each of the 90 numbers.
+    A network with 91 outputs has a channel for background and for each of the 90 ids.
     """
     unused = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
     names = iter(COCO_CLASSES)

@@ -269,9 +269,8 @@ def _forward(project: str, tensors: Tensors, x: Any) -> tuple[Arrays, list[str]]
     large = 10 in extras or pooled
     for n in extras:
         x = F.relu(conv(f"conv{n}_1", x))
-        padded: dict[str, int] = (
-            {"padding": 1} if n == 10 else {"stride": 2, "padding": 1}
-        )  # the kernel of conv10_2 is 4 x 4
+        # conv10_2 has a kernel of 4 x 4 and no stride.
+        padded: dict[str, int] = {"padding": 1} if n == 10 else {"stride": 2, "padding": 1}
         options = padded if n < 8 or large else {}
         maps[f"conv{n}_2"] = x = F.relu(conv(f"conv{n}_2", x, **options))
     if pooled:
@@ -396,9 +395,8 @@ def _box_sizes(
             for p, (cells, _) in zip(priors, shapes, strict=True)
         ]
     ratios = [(2.0, 3.0) if boxes == 6 else (2.0,) for _, boxes in shapes]
-    if (
-        shapes[0][1] == 3
-    ):  # first versions of Caffe: one square on the first map, and steps that divide the image evenly
+    # The first versions of SSD have only one square in a cell of the first map, and steps that divide the image evenly.
+    if shapes[0][1] == 3:
         smallest = [35, 75, 155, 235, 315, 395, 475, 555] if size == 500 else [30, 60, 114, 168, 222, 276, 330]
         largest: list[float | None] = [None, *smallest[2:]]
         steps = [size / cells for cells, _ in shapes]

@@ -118,7 +118,7 @@ def _read_blob(file: Path, name: str, blob: Any) -> np.ndarray:
 
 
 def _remove_leading_axes(layer_type: str | int, number: int, blob: np.ndarray) -> np.ndarray:
-    """Return a blob without the leading axes of length 1 that legacy blobs have, which always have four axes."""
+    """Return a blob without the leading axes of length 1 that fill up the shape of legacy blobs to four axes."""
     if layer_type in _NORMALIZE or (layer_type in _CONVOLUTION | _INNER_PRODUCT and number == 1):
         return blob.reshape(-1)
     if layer_type in _INNER_PRODUCT and blob.shape[:-2] == (1, 1):

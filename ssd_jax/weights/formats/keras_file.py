@@ -50,10 +50,10 @@ def read_keras(file: Path) -> dict[str, np.ndarray]:
     with user_errors_on_parse(file):
         data = file.read_bytes()
         if data.startswith(b"PK\x03\x04"):
-            raise UserError(f"{file}: a .keras archive. Unpack it (it is a zip file) and name its model.weights.h5.")
+            raise UserError(f"{file}: is a .keras archive. Unpack it (it is a zip file) and name its model.weights.h5.")
         if not data.startswith(_SIGNATURE):
             raise UserError(
-                f"{file}: not an HDF5 file, it begins with {data[:20]!r}. If that is text, a web page or a Git LFS "
+                f"{file}: is not an HDF5 file: it begins with {data[:20]!r}. If that is text, a web page or a Git LFS "
                 "pointer was downloaded instead."
             )
         root = pyfive.File(_CountedBytes(data))
@@ -105,13 +105,13 @@ def _find_weights(file: Path, root: Any) -> Iterator[tuple[str, Any]]:
     top = root if _read_names(root, "layer_names") else root.get("model_weights")
     if not isinstance(top, pyfive.Group) or not _read_names(top, "layer_names"):
         raise UserError(
-            f"{file}: an HDF5 file, but not of Keras: the list layer_names is missing. Name a file written by "
+            f"{file}: is an HDF5 file, but not of Keras: the list layer_names is missing. Name a file written by "
             "model.save_weights or model.save."
         )
     if _to_text(top.attrs.get("backend")) == "theano":
         raise UserError(
-            f"{file}: written with Theano, whose kernels are mirrored. Load it with Keras 2 on TensorFlow and save it "
-            "again."
+            f"{file}: was written with Theano, whose kernels are mirrored. Load it with Keras 2 on TensorFlow and "
+            "save it again."
         )
     for layer in _read_names(top, "layer_names"):
         group = _get_child(file, top, layer)
@@ -128,8 +128,8 @@ def _find_keras_3_weights(file: Path, layers: Any) -> Iterator[tuple[str, Any]]:
         variables = _get_child(file, _get_child(file, layers, group), "vars")
         if "name" not in variables.attrs:
             raise UserError(
-                f"{file}: written by an early Keras 3, without the names of the layers. Load it with Keras into its "
-                'model, and save that with model.save("weights.h5").'
+                f"{file}: was written by an early Keras 3, without the names of the layers. Load it with Keras into "
+                'its model, and save that with model.save("weights.h5").'
             )
         for number in range(len(variables)):
             yield (

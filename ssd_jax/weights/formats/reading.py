@@ -40,7 +40,7 @@ def user_errors_on_parse(file: Path) -> Iterator[None]:
     """
     with (
         user_errors_on_read(file, "Check its permissions."),
-        user_errors(f"{file}: corrupt, or not a weight file", "Copy or download it again.", reason=_parse_reason),
+        user_errors(f"{file}: is corrupt, or not a weight file", "Copy or download it again.", reason=_parse_reason),
         # pyfive warns about attributes that are not used here. numpy warns about values that are infinite as float32;
         # `importing` refuses such values.
         warnings.catch_warnings(action="ignore"),
@@ -49,7 +49,7 @@ def user_errors_on_parse(file: Path) -> Iterator[None]:
 
 
 def _parse_reason(error: Exception) -> str | None:
-    """Return the reason for the message, in ASCII. None for an OSError, which is no error of parsing."""
+    """Return the reason of a parsing error for the message, in ASCII. None for an OSError, which has another cause."""
     return None if isinstance(error, OSError) else ascii(error_reason(error)[:200])
 
 

@@ -35,7 +35,7 @@ def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
     Raises:
         UserError: If the file cannot be written.
     """
-    # safetensors writes the memory as it is, so that a transposed view would be read back as another array.
+    # safetensors writes the memory of an array as it is, so a transposed view would be read back as another array.
     data = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in tensors.items()})
     temporary = file.with_name(file.name + ".tmp")
     with user_errors_on_write(file):

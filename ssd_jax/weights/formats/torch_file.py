@@ -66,14 +66,18 @@ def _load_zip(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
     archive = zipfile.ZipFile(io.BytesIO(data))
     pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
     if len(pickles) != 1:
-        raise UserError(f"{file}: not a torch.save archive, which has one data.pkl. Name the weight file itself.")
+        raise UserError(
+            f"{file}: is not an archive of torch.save, which has one data.pkl. Name the weight file itself."
+        )
     folder = pickles[0].removesuffix("data.pkl")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-        raise UserError(f"{file}: a compressed zip file. torch.save does not compress; unpack it to get the weights.")
+        raise UserError(
+            f"{file}: is a compressed zip file. torch.save does not compress; unpack it to get the weights."
+        )
     if sum(entry.file_size for entry in archive.infolist()) > len(data):
         raise ValueError("entries that are larger than the file")
     if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
-        raise UserError(f"{file}: written on a big-endian machine. Save it again on a little-endian one.")
+        raise UserError(f"{file}: was written on a big-endian machine. Save it again on a little-endian one.")
     content = PickleLoader(file).load(io.BytesIO(archive.read(pickles[0])))
     return content, lambda key: archive.read(f"{folder}data/{key}")
 
@@ -89,8 +93,8 @@ def _load_legacy(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
         )
     if not data.startswith(b"\x80"):
         raise UserError(
-            f"{file}: not a file of torch.save, it begins with {data[:20]!r}. If that is text, a web page or a Git LFS "
-            "pointer was downloaded instead."
+            f"{file}: is not a file of torch.save: it begins with {data[:20]!r}. If that is text, a web page or a Git "
+            "LFS pointer was downloaded instead."
         )
     stream, loader = io.BytesIO(data), PickleLoader(file)
     if loader.load(stream) != _MAGIC_NUMBER or loader.load(stream) != _PROTOCOL:
@@ -128,7 +132,7 @@ def _check_mmdetection_version(file: Path, content: Any) -> None:
     version = meta.get("mmdet_version") if type(meta) is StateDict else None
     if type(version) is str and version.startswith(("0.", "1.")):
         raise UserError(
-            f"{file}: written by MMDetection {version[:20]!a}, which has background as the first class and other "
+            f"{file}: was written by MMDetection {version[:20]!a}, which has background as the first class and other "
             "default boxes than 2.0. Convert it with MMDetection's tools/model_converters/upgrade_model_version.py "
             "--ssd"
         )

@@ -222,9 +222,8 @@ def _read_checked_pickle(stream: io.BytesIO) -> bytes:
             raise ValueError(f"a pickle with the instruction {name}, which torch.save never writes")
         if number == _MAX_INSTRUCTIONS:
             raise ValueError(f"a pickle of more than {_MAX_INSTRUCTIONS} instructions")
-        if (
-            name in ("BINPUT", "LONG_BINPUT") and cast(int, argument) > number
-        ):  # Python allocates all places up to this one
+        # Python's unpickler allocates memory for all memo indices up to the given index.
+        if name in ("BINPUT", "LONG_BINPUT") and cast(int, argument) > number:
             raise ValueError(f"a pickle with the memo index {argument}")
         checked += _REPLACEMENTS[name] if name in _REPLACEMENTS else data[start : stream.tell()]
     return bytes(checked)
@@ -277,15 +276,15 @@ def _refusal_message(file: Path, module: str, name: str) -> str:
     """Return the error message for a name that is not in the table of stand-ins."""
     if _DANGEROUS & set(f"{module}.{name}".split(".")):
         return (
-            f"{file}: refused. It tries to run {f'{module}.{name}'[:200]!a}, which no weight file needs, so it may be "
-            "an attack. Nothing was run. Do not load it elsewhere, and get the weights from another place."
+            f"{file}: is refused. It tries to run {f'{module}.{name}'[:200]!a}, which no weight file needs, so it may "
+            "be an attack. Nothing was run. Do not load it elsewhere, and get the weights from another place."
         )
     is_module = module.startswith(("torch.nn.", "torchvision.models."))
     what = "a pickled model instead of its state_dict" if is_module else "code, or an object that needs code"
     weights = "loaded.state_dict()" if is_module else 'loaded["state_dict"]'
     others = "" if is_module else '\nor loaded.state_dict() or loaded["model"]: whichever has the tensors by name.'
     return (
-        f"{file}: refused. It contains {f'{module}.{name}'[:200]!a}: {what}, and code in weight files is never run "
+        f"{file}: is refused. It contains {f'{module}.{name}'[:200]!a}: {what}, and code in weight files is never run "
         "here. If you trust its source, save only the tensors, where torch and that code are installed:\n"
         "  import torch, safetensors.torch\n"
         f'  loaded = torch.load({file.name!r}, map_location="cpu", weights_only=False)\n'

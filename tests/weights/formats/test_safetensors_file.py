@@ -96,7 +96,7 @@ def test_invalid_safetensors_are_refused(tmp_path: Path, data: bytes):
     with pytest.raises(UserError, match=str(file)):
         read_safetensors(file)
     file.write_bytes(data)
-    with pytest.raises(UserError, match=f"^{file}: corrupt"):
+    with pytest.raises(UserError, match=f"^{file}: is corrupt"):
         read_safetensors(file)
 
 
