@@ -241,9 +241,8 @@ def draw_curves(runs: Sequence[Run], new_classes: Sequence[str], file: Path) -> 
         new_classes: Classes that the base was not trained on. They are marked as new.
         file: Image file to write.
     """
-    from matplotlib.backends.backend_agg import (
-        FigureCanvasAgg,  # as in ssd_jax.report.draw: imported late, and without pyplot
-    )
+    # Imported only here and without pyplot, as in ssd_jax.report.draw, because the import is slow.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 5), dpi=100, layout="constrained")

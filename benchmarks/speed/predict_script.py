@@ -61,7 +61,7 @@ def time_predict(folder: Path, rounds: int) -> Timed:
     ssd_jax_command = ("predict.py", folder / "run", photo, "--out", folder / "ssd_jax")
     cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
     first = run_script(*ssd_jax_command, **cache)
-    run_script(*torchvision_command, photo, folder / "torchvision.jpg")  # once, to fill the file cache
+    run_script(*torchvision_command, photo, folder / "torchvision.jpg")  # not timed; fills the file cache
     finished = [
         (run_script(*ssd_jax_command, **cache), run_script(*torchvision_command, photo, folder / "torchvision.jpg"))
         for _ in range(rounds)

@@ -48,7 +48,7 @@ def assert_verified(file: Path, image: np.ndarray, bgr: bool | None = None, scal
 
 @pytest.mark.parametrize("maps", [6, 7])
 @pytest.mark.parametrize("project", WRITERS)
-def test_detectors_equal_the_reference(project, maps, tmp_path):
+def test_imported_detectors_equal_the_reference(project, maps, tmp_path):
     if project == "torchvision":
         pytest.skip(
             "test_torchvision.py compares this network, with full width, because torchvision's own network is run"
@@ -79,14 +79,14 @@ def test_lufficc_release_1_0_equals_the_reference(tmp_path):
     assert_verified(save_safetensors(tmp_path / "file", renamed), sample_image())
 
 
-def test_stored_default_boxes_and_given_options_equal_the_reference(tmp_path):
+def test_import_with_stored_default_boxes_or_options_equals_the_reference(tmp_path):
     tensors = published.random_ssd_pytorch(6, 21, WIDTH)
     (tmp_path / "caffe").write_bytes(caffe_file_bytes(tensors, COCO_PRIORS))
     assert_verified(tmp_path / "caffe", sample_image())
     assert_verified(save_safetensors(tmp_path / "file", tensors), sample_image(), bgr=True, scales="coco")
 
 
-def test_backbones_equal_the_reference(tmp_path):
+def test_imported_backbones_equal_the_reference(tmp_path):
     tensors = published.random_ssd_pytorch(6, 21, WIDTH, seed=5)
     classifier, features = classifier_and_features(tensors)
     caffe = {

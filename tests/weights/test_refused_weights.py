@@ -144,18 +144,20 @@ def cases() -> Iterator[tuple[str, str]]:
 CASES = list(cases())
 
 
-def test_there_are_a_hundred_cases():
+def test_cases_are_at_least_a_hundred():
     assert len(CASES) >= 100 and len(set(CASES)) == len(CASES)
     assert len(HOSTILE) >= 5
 
 
 @pytest.fixture(scope="module")
 def tensors() -> Tensors:
+    """State dict of a narrow SSD300 for three classes with the keys of ssd.pytorch."""
     return published.random_ssd_pytorch(6, 4, 0.125)
 
 
 @pytest.fixture(scope="module")
 def valid_files(tensors, tmp_path_factory) -> dict[str, bytes]:
+    """Bytes of a valid file in each format, by the name of the format."""
     return {kind: write(tensors, tmp_path_factory.mktemp("whole")) for kind, write in FORMATS.items()}
 
 
@@ -163,7 +165,7 @@ NAME_OPTIONS = ("--class-names", "RBC", "WBC", "Platelets")
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_valid_files_are_imported(kind, valid_files, tmp_path):
+def test_unchanged_files_are_imported(kind, valid_files, tmp_path):
     (tmp_path / "file").write_bytes(valid_files[kind])
     assert command("import-weights", tmp_path / "file", "--out", tmp_path / "run", *NAME_OPTIONS) == 0
 

@@ -97,13 +97,13 @@ def test_read_keras_reads_many_layers(tmp_path: Path):
 
 
 @pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8", ">f8"])
-def test_floats_become_float32(tmp_path: Path, dtype: str):
+def test_read_keras_converts_floats_to_float32(tmp_path: Path, dtype: str):
     value = np.array([[0.5, -2.0, 1024.0]], dtype)
     write_keras(tmp_path / "a.h5", [("a", [("w", value)])])
     np.testing.assert_array_equal(read_arrays(tmp_path / "a.h5")["a.0"], value.astype(np.float32), strict=True)
 
 
-def test_integers_stay_integers(tmp_path: Path):
+def test_read_keras_does_not_convert_integers(tmp_path: Path):
     write_keras(tmp_path / "a.h5", [("a", [("w", np.array(7, ">i8"))])])
     np.testing.assert_array_equal(read_arrays(tmp_path / "a.h5")["a.0"], np.int64(7), strict=True)
 

@@ -266,7 +266,7 @@ RUN_BY_PICKLE = [
 
 
 @pytest.mark.parametrize("attack", RUN_BY_PICKLE)
-def test_attacks_run_code_in_plain_pickle(tmp_path: Path, attack: str):
+def test_attacks_run_code_if_pickle_loads_them(tmp_path: Path, attack: str):
     marker = tmp_path / "marker"
     protocol = b"\x80\x02" if "Python 2" in attack else b"\x80\x04"
     pickle.loads(protocol + attack_with_marker(attack, marker) + b".")
@@ -296,7 +296,7 @@ def test_attacks_in_any_pickle_of_the_legacy_format_are_refused(tmp_path: Path, 
     assert not marker.exists()
 
 
-def test_plain_pickle_is_refused(file: Path):
+def test_pickles_not_written_by_torch_save_are_refused(file: Path):
     file.write_bytes(pickle.dumps({"a": 1}))
     assert_refused(file, "torch.save")
 
