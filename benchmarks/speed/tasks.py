@@ -28,7 +28,7 @@ class Task(NamedTuple):
 DEFAULT, CHANNELS_LAST = "torchvision", "torchvision, channels last"
 
 TASKS = (
-    Task("forward", "network, forward", BATCH, (DEFAULT, CHANNELS_LAST), 1.0),
+    Task("forward", "network, forward pass", BATCH, (DEFAULT, CHANNELS_LAST), 1.0),
     Task("train", "training step: forward, loss, backward", BATCH, (DEFAULT, CHANNELS_LAST), 1.0),
     Task("detect_21", "decode, threshold, NMS; 21 classes", BATCH, (DEFAULT,), 0.2),
     Task("detect_91", "decode, threshold, NMS; 91 classes", BATCH, (DEFAULT,), 0.2),
