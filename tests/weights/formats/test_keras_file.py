@@ -297,7 +297,7 @@ def write_theano_backend(group: h5py.Group, other_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("write_weight", "message"),
     [
         (write_external_link, "corrupt"),
         (write_external_storage, "'a.0' are not in it"),
