@@ -26,8 +26,8 @@ class EvaluateOptions:
     strict: bool = False
     """Stop at an unreadable image. By default, it counts as having no detections."""
     results: bool = False
-    """Also write the detections to RUN/results, in the format of COCO's server for COCO data, else in that of VOC's.
-    This is always done if the split has no annotations."""
+    """Also write the detections to RUN/results: in COCO's result format for COCO data, otherwise in VOC's. This is
+    always done if the split has no annotations."""
     report: bool = False
     """Also write report.html: curves, confidence intervals, confusions and the worst images."""
     distributed: Annotated[DistributedOptions, tyro.conf.arg(name="")] = field(default_factory=DistributedOptions)

@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     module = importlib.import_module(f"ssd_jax.commands.{COMMANDS[name].module}")
     try:
         with warnings_on_stderr(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"Image size .* exceeds limit")  # Pillow: photographs may be large
+            warnings.filterwarnings("ignore", r"Image size .* exceeds limit")  # Pillow: images may be large
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing")  # matplotlib: a character of a class name
             code = module.run(argv[1:]) or 0
         # The message is cleared here, not at exit: after an error, JAX may end the process earlier.

@@ -1,7 +1,7 @@
 """The VOC metric in numpy, and the twelve COCO metrics by hotcoco.
 
 Both take the detections and the annotations of a split, in pixels of the original images. The results hold only
-dicts, strings, numbers and None, so that they can be written as JSON. None stands for a metric that is undefined,
+dicts, strings, numbers and None, so that they can be written as JSON. None means that a metric is undefined,
 such as the AP of a class without objects.
 """
 

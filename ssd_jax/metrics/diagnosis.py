@@ -116,7 +116,7 @@ class TideError(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """Curves, intervals and errors of a split, which the report shows beside the metrics."""
+    """Curves, intervals and errors of a split, which the report shows in addition to the metrics."""
 
     curves: tuple[Curve | None, ...]
     """Curve of each class. None for a class without objects."""
@@ -136,7 +136,7 @@ def diagnose(
     class_names: Sequence[str],
     resamples: int = RESAMPLES,
 ) -> Diagnosis:
-    """Return the curves, intervals and errors that the report shows beside the metrics.
+    """Return the curves, intervals and errors that the report shows in addition to the metrics.
 
     Args:
         detections: Detections of each image.

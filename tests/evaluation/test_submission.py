@@ -256,7 +256,7 @@ def test_object_with_id_zero_is_evaluated_and_reported_in_a_note(tmp_path):
 
 
 def image_detections(*rows: tuple[float, ...]) -> ImageDetections:
-    """Return detections from rows x1 y1 x2 y2 score label."""
+    """Return the detections of an image from rows of (x1, y1, x2, y2, score, label)."""
     table = np.array(rows, np.float32).reshape(-1, 6)
     return ImageDetections(table[:, :4], table[:, 4], table[:, 5].astype(np.int32))
 

@@ -19,13 +19,13 @@ from ssd_jax.metrics.average_precision import ScoredBoxes, TrueBoxes
 
 
 def scored_boxes(*rows):
-    """Return detections of one class from rows x1, y1, x2, y2, score."""
+    """Return detections of one class from rows of (x1, y1, x2, y2, score)."""
     table = np.array(rows, np.float32).reshape(-1, 5)
     return ScoredBoxes(table[:, :4], table[:, 4])
 
 
 def true_boxes(*rows):
-    """Return objects of one class from rows x1, y1, x2, y2, ignored."""
+    """Return objects of one class from rows of (x1, y1, x2, y2, ignored)."""
     table = np.array(rows, np.float32).reshape(-1, 5)
     return TrueBoxes(table[:, :4], table[:, 4].astype(bool))
 

@@ -18,7 +18,7 @@ def annotation(boxes=(), labels=(), difficult=None, crowd=None) -> Annotation:
 
 
 def image_detections(*rows) -> ImageDetections:
-    """Return the detections of an image from rows of box, score and label."""
+    """Return the detections of an image from rows of (box, score, label)."""
     boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
     return ImageDetections(
         np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.int32)
@@ -228,7 +228,7 @@ def test_diagnose_image_counts_the_last_pixel_in_the_iou():
     assert diagnosis.diagnose_image(image_detections(((0, 0, 9, 3), 0.9, 1)), truth).outcomes == ("location",)
 
 
-def test_inaccurate_boxes_are_location_both_or_background_errors():
+def test_low_iou_gives_location_both_or_background_error_types():
     """A box of 10 x 1 of the 10 x 10 pixels has IoU 0.1. A loose box on an ignored object is a background error."""
     truth = annotation([(0, 0, 9, 9), (50, 50, 59, 59)], [1, 2], difficult=[False, True])
     detections = image_detections(

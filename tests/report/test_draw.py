@@ -115,7 +115,7 @@ def test_boxes_outside_the_image_or_not_finite_are_left_out(box):
     assert len(changed_pixels(draw.draw_boxes(blank_image(), boxes(box), ["a"]), blank_image())) == 0
 
 
-def test_boxes_with_swapped_corners_and_single_points_are_drawn():
+def test_boxes_with_swapped_corners_and_single_pixel_boxes_are_drawn():
     swapped = draw.draw_boxes(blank_image(), boxes([249, 299, 50, 100]), ["a"])
     assert np.array_equal(swapped, draw.draw_boxes(blank_image(), boxes([50, 100, 249, 299]), ["a"]))
     point = np.asarray(draw.draw_boxes(blank_image(), boxes([50, 100, 50, 100]), ["a"], colours={"a": RED}))

@@ -43,7 +43,7 @@ class GreyImages(FolderSource):
 
 
 def image_detections(*rows) -> ImageDetections:
-    """Return the detections of an image from rows of box, score and label."""
+    """Return the detections of an image from rows of (box, score, label)."""
     boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
     return ImageDetections(
         np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.int32)
