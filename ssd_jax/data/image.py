@@ -144,7 +144,7 @@ def _user_errors_on_decode(name: str | Path) -> Iterator[None]:
             catch=_PILLOW_ERRORS,
             reason=_decode_reason,
         ),
-        user_errors(f"{name}: too large to be read as an image", "Reduce it.", catch=Image.DecompressionBombError),
+        user_errors(f"{name}: the image is too large", "Reduce its size.", catch=Image.DecompressionBombError),
     ):
         yield
 
@@ -208,7 +208,7 @@ def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
         ValueError: If the image has floating-point pixels.
     """
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range: save it with 8 bits per channel")
+        raise ValueError("floating-point pixels have no known range; save the image with 8 bits per channel")
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255
         return np.repeat(_sixteen_to_eight_bits(np.asarray(image))[..., None], 3, axis=-1)
     if image.has_transparency_data:

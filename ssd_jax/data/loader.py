@@ -235,7 +235,9 @@ def _load(
         image = source.reduced_image(index, shape)
     except UserError as error:
         if strict:
-            raise UserError(f"{error}\nStopped because of --strict; without it, the image is skipped") from error
+            raise UserError(
+                f"{error}\nStopped because of --strict; without this option, the image is skipped"
+            ) from error
         message = str(error)
         # setdefault is atomic: two threads may reach an image at the same time, and only one of them logs it.
         if unreadable.setdefault(index, message) is message:

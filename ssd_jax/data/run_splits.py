@@ -44,7 +44,7 @@ def open_training_splits(config: Config) -> tuple[Config, Source, Source | None]
         if source is not None and not source.annotated:
             raise UserError(
                 f"{config.data.root}: the split '{split}' has no annotations, so it cannot be used during training. "
-                "Name another split; evaluate.py can run detection on this one"
+                "Name another split. evaluate.py can detect objects in the images of this split"
             )
     return config, train_source, val_source
 
@@ -57,8 +57,8 @@ def _open_val_split(config: Config) -> Source:
         if missing_split(config.data, split) is None:
             raise
         raise UserError(
-            f"{error}\nThe best checkpoint is chosen on this split. Name another one with --data.val_split, or disable "
-            "evaluation during training with --train.eval_every 0"
+            f"{error}\nThe best checkpoint is chosen on this split. Name another split with --data.val_split, or "
+            "disable evaluation during training with --train.eval_every 0"
         ) from None
 
 
@@ -111,7 +111,7 @@ def _class_mismatch(config: Config, split: str) -> str:
     if set(data_names) <= set(names):
         return ""
     difference = describe_class_difference(names, data_names, old_place="the run")
-    return f"\nThe classes of the data are not those of the run:\n{difference}"
+    return f"\nThe classes of the data differ from those of the run:\n{difference}"
 
 
 def print_split(name: str, source: Source, training: Config | None = None) -> None:
@@ -129,14 +129,14 @@ def print_split(name: str, source: Source, training: Config | None = None) -> No
         cut = count_dropped_objects(source, training.data)
         if cut:
             notes.append(
-                f"{cut} objects are not trained on, because their images have more than {training.data.max_objects} "
-                "objects; raise --data.max_objects to use all of them"
+                f"{cut} objects are not used in training, because their images have more than "
+                f"{training.data.max_objects} objects; increase --data.max_objects to use all of them"
             )
         empty = sum(len(annotation.labels) == 0 for annotation in source.annotations())
         if empty and not training.loss.min_negatives:
             notes.append(
-                f"{empty} images have no objects and are ignored by the loss; use --loss.min_negatives 3 to train on "
-                "them, each with the weight of an image with one match"
+                f"{empty} images have no objects and are ignored by the loss; use --loss.min_negatives 3 to include "
+                "them, each with the weight of an image with one matched default box"
             )
     for note in notes:
         print(f"  note: {note}")

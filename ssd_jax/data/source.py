@@ -356,7 +356,7 @@ def warn_if_normalised(objects: Sequence[RawObject], problems: Problems, *, file
     """
     edges = [edge for entry in objects for edge in entry.box_px]
     if edges and all(0 <= edge <= 1 for edge in edges) and any(0 < edge < 1 for edge in edges):
-        text = "its boxes lie between 0 and 1, so they look normalised. Write them in pixels."
+        text = "all coordinates are between 0 and 1, so the boxes look normalised. Write them in pixels."
         problems.add(Kind.MALFORMED, file, f"{where}{text}")
 
 

@@ -1,9 +1,9 @@
-"""Make tests/assets/tfds_prepared.tar.xz: VOC 2007 and COCO 2017 of helpers/tiny_archives.py, prepared by tfds.
+"""Make tests/assets/tfds_prepared.tar.xz: the archives of helpers/tiny_archives.py as data sets prepared by tfds.
 
     python tests/assets/make_tfds_prepared.py
 
-TensorFlow is required; the file in the repository was made with tfds 4.9.10 and TensorFlow 2.21. It lets the tests
-read what TensorFlow and tfds wrote without TensorFlow being installed.
+This script requires TensorFlow; the file in the repository was made with tfds 4.9.10 and TensorFlow 2.21. With this
+file, tests can read data sets that TensorFlow has written, even if TensorFlow is not installed.
 """
 
 import sys
@@ -21,6 +21,7 @@ from ssd_jax.data.formats.prepare import prepare_tfds  # noqa: E402
 
 
 def without_owner(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Return an archive entry without the owner and the time of the file."""
     entry.uid, entry.gid, entry.uname, entry.gname, entry.mtime = 0, 0, "", "", 0
     return entry
 

@@ -1,4 +1,4 @@
-"""Tests of the description of how two lists of classes differ."""
+"""Tests of the description of differences between two lists of class names."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Reading image files of every kind, against Pillow."""
+"""Tests of reading image files of all kinds; the expected pixels are those that Pillow reads."""
 
 import io
 
@@ -12,7 +12,7 @@ from ssd_jax.errors import UserError
 
 @pytest.fixture
 def photo():
-    """A smooth image, 64 x 48 px, that JPEG compression hardly changes."""
+    """Smooth image of 64 x 48 pixels, which JPEG compression hardly changes."""
     y, x = np.mgrid[:48, :64]
     return Image.fromarray(np.stack([x * 3, y * 5, 255 - x * 2 - y], axis=-1).astype(np.uint8))
 
@@ -64,7 +64,7 @@ def test_read_image_does_not_rotate_if_the_annotated_size_is_the_stored_size(pho
     stored = read_with_pillow(file)
     np.testing.assert_array_equal(read_image(file, (64, 48)), stored)
     assert image_size(file, (64, 48)) == (64, 48)
-    for annotated in ((48, 64), (10, 10)):  # upright; neither
+    for annotated in ((48, 64), (10, 10)):  # the size of the upright image, and another size
         assert read_image(file, annotated).shape == (64, 48, 3)
         assert image_size(file, annotated) == (48, 64)
 
@@ -97,7 +97,7 @@ def test_read_image_repeats_grey_in_three_channels(photo, tmp_path, name):
 def test_read_image_scales_sixteen_bit_grey(tmp_path):
     grey = np.array([[0, 128, 129, 257, 32768, 65535]], np.uint16)
     Image.fromarray(grey).save(tmp_path / "a.png")
-    # round(v / 257), which takes 0-65535 to 0-255
+    # The expected value is round(v / 257), which maps 0-65535 to 0-255.
     np.testing.assert_array_equal(read_image(tmp_path / "a.png")[..., 0], [[0, 0, 1, 1, 128, 255]])
 
 
@@ -124,7 +124,7 @@ def test_read_image_blends_transparent_palette_entry_with_white(tmp_path):
 
 
 def test_read_image_converts_cmyk(photo, tmp_path):
-    # Pillow writes CMYK inverted with Adobe's marker, as Photoshop does.
+    # As Photoshop does, Pillow writes inverted CMYK values and Adobe's marker.
     (tmp_path / "a.jpg").write_bytes(encode_jpeg(photo.convert("CMYK")))
     difference = np.abs(read_image(tmp_path / "a.jpg").astype(int) - np.asarray(photo))
     assert difference.mean() < 4
@@ -157,7 +157,7 @@ def test_read_image_rejects_truncated_file(tmp_path, fraction, kind):
 
 @pytest.mark.parametrize("read", [read_image, image_size])
 def test_read_image_rejects_image_above_pixel_limit(photo, tmp_path, monkeypatch, read):
-    """Pillow rejects images with more than twice its limit of pixels."""
+    """Set Pillow's limit so that the image has more than twice as many pixels, which Pillow rejects."""
     Image.fromarray(np.asarray(photo)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 64 // 2 - 1)
     with pytest.raises(UserError, match=r"a\.png: .*3072 pixels"):

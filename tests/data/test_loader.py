@@ -1,4 +1,4 @@
-"""Batches: their content, their order, and resuming the stream."""
+"""Tests of batches: their content, their order, and resuming the stream."""
 
 import json
 import logging
@@ -16,7 +16,10 @@ from ssd_jax.errors import UserError
 
 
 class FakeSource(Source):
-    """Images of the given sizes (width, height) filled with their index. Broken ones raise an error."""
+    """Source of images of the given sizes (width, height) that are filled with their index.
+
+    Reading an image whose index is in ``broken`` raises a UserError. ``wait`` delays some of the images, in seconds.
+    """
 
     class_names = ("cat",)
     in_memory = True
@@ -88,7 +91,7 @@ def test_train_batches_depend_on_the_seed():
 
 @pytest.mark.parametrize("after", [0, 5])
 def test_train_batches_resume_from_a_saved_state(after):
-    """The state is converted to JSON and back. Batches that the threads have read ahead do not count."""
+    """Convert the state to JSON and back. Batches that threads have read ahead must not count."""
     source = make_small_images(7, wait=0.002)
     stream = train_batches(source, Data(), 4, seed=3)
     take(stream, after)
@@ -111,7 +114,7 @@ def test_train_batches_resume_from_a_saved_state(after):
 def test_train_batches_do_not_depend_on_the_number_of_processes(processes):
     all_rows = take(train_batches(make_small_images(7), Data(), 4, seed=0), 6)
     share = 4 // processes
-    shares = [[3, 1, 0, 2][p * share : (p + 1) * share] for p in range(processes)]  # rows in any order
+    shares = [[3, 1, 0, 2][p * share : (p + 1) * share] for p in range(processes)]  # rows of each process, unordered
     streams = [train_batches(make_small_images(7), Data(), 4, seed=0, rows=rows) for rows in shares]
     for expected in all_rows:
         for rows, stream in zip(shares, streams, strict=True):
@@ -256,10 +259,10 @@ def test_batches_propagate_exceptions_that_are_not_user_errors():
         ([(640, 480)], 640, (480, 640)),
         ([(128, 128)] * 2, 640, (128, 128)),
         ([(500, 375), (375, 500)], 640, (512, 512)),
-        ([(33, 31)], 640, (32, 64)),  # up to a multiple of 32
-        ([(4000, 3000)], 640, (480, 640)),  # reduced first
+        ([(33, 31)], 640, (32, 64)),  # sides are rounded up to a multiple of 32
+        ([(4000, 3000)], 640, (480, 640)),  # the image is reduced first
         ([(4000, 10)], 640, (32, 640)),
-        ([(300, 300)], 300, (300, 300)),  # never beyond the canvas
+        ([(300, 300)], 300, (300, 300)),  # sides are not rounded up beyond the maximum
         ([(301, 10)], 300, (32, 300)),
         ([(1, 1)], 16, (16, 16)),
     ],
@@ -284,7 +287,7 @@ def test_fit_size_keeps_the_aspect_ratio(size, canvas, expected):
 
 
 def test_large_image_is_reduced_with_antialiasing():
-    """Stripes of one pixel become grey. Normalised boxes do not change."""
+    """Check that stripes with a width of one pixel become grey, and that normalised boxes do not change."""
 
     class Striped(FakeSource):
         def image(self, index):
@@ -300,7 +303,7 @@ def test_large_image_is_reduced_with_antialiasing():
 
 
 def test_reduction_does_not_shift_the_image():
-    """A dark left half stays exactly the left half."""
+    """Check that the dark left half of an image stays exactly the left half."""
 
     class Halves(FakeSource):
         def image(self, index):

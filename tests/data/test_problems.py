@@ -1,4 +1,4 @@
-"""Problems of a data set: raised one by one, or collected."""
+"""Tests of the problems of a data set, which are raised or collected."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Split specifications, and sources that are joined and sliced by them."""
+"""Tests of split specifications, and of sources that are joined and sliced by them."""
 
 import re
 
@@ -50,7 +50,7 @@ def test_slice_positions_returns_the_range_of_the_slice(bounds, length, expected
 
 
 def test_slice_positions_agrees_with_tensorflow_datasets():
-    """Percentages of many lengths."""
+    """Compare slices in percent for several numbers of images."""
     from tensorflow_datasets.core.splits import ReadInstruction
 
     class Info:
@@ -66,7 +66,7 @@ def test_slice_positions_agrees_with_tensorflow_datasets():
 
 
 def write_voc(folder, names):
-    """A VOC folder with one image per class name, whose grey value is its position."""
+    """Write a VOC folder with one image for each class name; its grey value is the position of the name."""
     for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / part).mkdir(parents=True)
     for k, name in enumerate(names):

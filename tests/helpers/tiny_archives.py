@@ -1,6 +1,6 @@
-"""Archives of VOC 2007 and COCO 2017 with a few small images, with the layout and names of the original archives.
+"""Write archives like those of VOC 2007 and COCO 2017, with the same layout and names but only a few small images.
 
-The constants VOC and COCO describe their content as plain numbers, which tests compare with what a reader returns.
+The constants VOC and COCO contain the images and objects of each split, which tests compare with the data they read.
 """
 
 import io
@@ -20,11 +20,11 @@ class ObjectSpec(NamedTuple):
 
     name: str
     box: tuple[float, float, float, float]
-    """xyxy in pixels."""
+    """Box, xyxy in pixels."""
     difficult: bool = False
     crowd: bool = False
     area: float = 0.0
-    """COCO's area of the segment."""
+    """Area of the segment in COCO, in square pixels."""
 
 
 class ImageSpec(NamedTuple):
@@ -32,7 +32,7 @@ class ImageSpec(NamedTuple):
 
     stem: str
     size: tuple[int, int]
-    """Width and height."""
+    """Width and height in pixels."""
     objects: tuple[ObjectSpec, ...] = ()
     grey: bool = False
 
@@ -70,13 +70,13 @@ COCO: dict[str, tuple[ImageSpec, ...]] = {
     "test": (ImageSpec("000000000001", (32, 40)),),
 }  # fmt: skip
 COCO_IDS = {"bowl": 51, "orange": 55, "tv": 72}
-"""COCO's category ids have gaps: 80 classes with ids from 1 to 90."""
+"""COCO's category ids of the classes in COCO. There are gaps between ids: the 80 classes have ids from 1 to 90."""
 
 VOC_ARCHIVES = {"VOCtrainval_06-Nov-2007.tar": ("train", "val"), "VOCtest_06-Nov-2007.tar": ("test",)}
 
 
 def make_pixels(spec: ImageSpec) -> np.ndarray:
-    """Return the pixels of an image: smooth, so that JPEG preserves them, with a blue of its own."""
+    """Return the pixels of an image: smooth, so that JPEG hardly changes them, with a blue that depends on the stem."""
     width, height = spec.size
     y, x = np.mgrid[0:height, 0:width]
     blue = np.full_like(x, int(spec.stem) * 40 % 256)
@@ -85,7 +85,7 @@ def make_pixels(spec: ImageSpec) -> np.ndarray:
 
 
 def encode_jpeg(spec: ImageSpec) -> bytes:
-    """Return an image as a JPEG file."""
+    """Return the content of a JPEG file with an image."""
     buffer = io.BytesIO()
     image = Image.fromarray(make_pixels(spec))
     (image.convert("L") if spec.grey else image).save(buffer, "JPEG", quality=95)
@@ -93,7 +93,7 @@ def encode_jpeg(spec: ImageSpec) -> bytes:
 
 
 def write_voc_2007(folder: Path) -> None:
-    """Write the archives of VOC 2007."""
+    """Write the archives of VOC 2007 to a folder."""
     for archive, splits in VOC_ARCHIVES.items():
         top = "VOCdevkit/VOC2007"
         files = {f"{top}/ImageSets/Main/{split}.txt": _lines(VOC[split]) for split in splits}
@@ -108,7 +108,7 @@ def write_voc_2007(folder: Path) -> None:
 
 
 def write_coco_2017(folder: Path) -> None:
-    """Write the archives of COCO 2017."""
+    """Write the archives of COCO 2017 to a folder."""
     for split, specs in COCO.items():
         images = {f"{split}2017/{spec.stem}.jpg": encode_jpeg(spec) for spec in specs}
         _write_zip(folder / f"{split}2017.zip", images)

@@ -444,4 +444,4 @@ def test_evaluate_accepts_data_with_fewer_classes(transfer_run, tmp_path, capsys
     (root / "Annotations" / "test2.xml").write_text("<annotation><object>")
     assert command("evaluate", transfer_run.run, "--data.root", root) == 2
     error = capsys.readouterr().err
-    assert "test2.xml" in error and "not those of the run" not in error
+    assert "test2.xml" in error and "differ from those of the run" not in error

@@ -216,7 +216,7 @@ def suggest_box_config(
     if candidates:
         name = min(candidates, key=lambda n: (candidates[n].unmatched, PUBLISHED[n].count))
         cost = "" if name in same_size else ", at the cost of a larger input"
-        return f"With {name}, {candidates[name]} of them would be unmatched{cost}: see the configs of that name."
+        return f"With {name}, {candidates[name]} of the objects would be unmatched{cost}. See the configs of that name."
     sides = _sides(boxes, box_config.image_size)
     smallest = min(box_config.min_sizes)
     largest = max(high or low for low, high in zip(box_config.min_sizes, box_config.max_sizes, strict=True))
@@ -231,5 +231,5 @@ def suggest_box_config(
         )
     return (
         "None of the published default boxes fits much better. Add model.default_boxes.aspect_ratios if the objects "
-        "are long and narrow; the plot of box sizes in data.png shows where they lie."
+        "are long and narrow; data.png shows the widths and heights of objects and default boxes."
     )

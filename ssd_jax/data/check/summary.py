@@ -62,7 +62,7 @@ def format_box_coverage(coverage: BoxCoverage, config: Config) -> str:
     return "\n".join(
         [
             f"Unmatched: no default box of {config.name} ({boxes.count} boxes, {boxes.image_size} px) reaches IoU "
-            f"{config.match.iou_threshold:g} with the object, so only its single best box is trained.",
+            f"{config.match.iou_threshold:g} with the object, so training matches the object to only one box.",
             f"  by size in the network's input: {', '.join(by_size)}",
             f"  with other default boxes: {', '.join(published)}",
             f"  {coverage.advice}",

@@ -49,7 +49,7 @@ def prepare_tfds(data: Data, archives: Path, any_checksum: bool = False) -> tfds
     try:
         builder = tfds.builder(data.root.removeprefix(PREFIX), data_dir=folder, try_gcs=False)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise UserError(f"{data.root}: tfds has no set of this name, or cannot make it. {error}") from error
+        raise UserError(f"{data.root}: tfds has no data set of this name, or can't prepare it. {error}") from error
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()  # in a log file, the progress bar would be one line for each file
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ class _LocalArchives(tfds.download.DownloadManager):
         return self.extract(_map_leaves(self._archive, url_or_urls))
 
     def download_kaggle_data(self, competition_or_dataset: str) -> Any:
-        raise UserError(f"{self._set}: it is downloaded by Kaggle's program, so it can't be prepared from archives.")
+        raise UserError(f"{self._set}: tfds downloads it with Kaggle's program, so archives can't be used.")
 
     def _archive(self, leaf: Any) -> tfds.download.Resource:
         resource = leaf if isinstance(leaf, tfds.download.Resource) else tfds.download.Resource(url=str(leaf))
@@ -125,8 +125,8 @@ class _LocalArchives(tfds.download.DownloadManager):
         if file not in self._sizes:
             if known is not None and not self._any_checksum and _sha256(file) != known.checksum:
                 raise UserError(
-                    f"{file}: not the original archive, since its checksum differs. If it may be incomplete, copy it "
-                    "again; to use another archive on purpose, add --any-checksum."
+                    f"{file}: not the original archive, since its checksum differs. Copy it again if it may be "
+                    "incomplete, or add --any-checksum to use another archive on purpose."
                 )
             self._sizes[file] = file.stat().st_size
         return file

@@ -100,7 +100,7 @@ class TfdsSource(Source):
 
         labels = [int(label) for label in column("label", 0)]
         if not all(0 <= label < len(self._set_names) for label in labels):
-            raise UserError(f"{name}: one of its labels {labels} has no name in the set. Correct the set.")
+            raise UserError(f"{name}: one of its labels {labels} has no name in the data set. Correct the data set.")
         flags = column("is_difficult", False), column("is_crowd", False)
         objects = [
             RawObject(
@@ -142,7 +142,7 @@ class TfdsSource(Source):
         """Return a record, with its image still encoded, and its name for messages."""
         name = f"{self._where}[{index}]"
         # The reader of ArrayRecord, and tfds while decoding, raise exceptions of many types.
-        with user_errors(f"{name}: the file is damaged", "Copy it or prepare the set again."):
+        with user_errors(f"{name}: the file is damaged", "Copy it or prepare the data set again."):
             example = self._features.deserialize_example_np(
                 self._records[index], decoders={"image": tfds.decode.SkipDecoding()}
             )
@@ -195,7 +195,7 @@ def open_split(data: Data, split: str, class_names: Sequence[str] = (), problems
         raise missing_split_error(data.root, split, sizes, f"there is no split {split!r} with images")
     for file in splits[name].filepaths:
         if not os.path.exists(file):
-            raise UserError(f"{file}: this file of {data.root} is missing. Copy it or prepare the set again.")
+            raise UserError(f"{file}: this file of {data.root} is missing. Copy it or prepare the data set again.")
     return TfdsSource(builder, name, class_names, problems)
 
 
@@ -236,7 +236,7 @@ def _how_to_prepare(data: Data) -> str:
     return (
         "To prepare it as ArrayRecord from its archives, with TensorFlow installed:\n"
         f"  ssd-jax prepare-data {data.root} --archives FOLDER{option}\n"
-        "For a set of your own, in the folder of its code:\n"
+        "To prepare a data set of your own, in the folder of its code:\n"
         f"  tfds build --file_format=array_record --data_dir={tfds_dir(data)}"
     )
 
@@ -264,8 +264,8 @@ def _select_features(where: str, features: tfds.features.FeaturesDict) -> tfds.f
     objects = _inner(features["objects"]) if "objects" in features else None
     if "image" not in features or not isinstance(objects, tfds.features.FeaturesDict) or "bbox" not in objects:
         raise UserError(
-            f"{where}: not a set of images with boxes, since the features image and objects/bbox are missing. Its "
-            f"features are {join_names(sorted(features))}. Choose another set."
+            f"{where}: not a data set of images with boxes, since image or objects/bbox is missing. Its features are "
+            f"{join_names(sorted(features))}. Choose another data set."
         )
     image, bbox = features["image"], _inner(objects["bbox"])
     if not isinstance(image, tfds.features.Image) or image.np_dtype == np.float32:
@@ -301,7 +301,7 @@ def _inner(feature: Any) -> Any:
 def _boxes_px(bbox: Float32[np.ndarray, "g 4"], size: tuple[int, int], name: str) -> Float32[np.ndarray, "g 4"]:
     """Return normalised boxes (ymin, xmin, ymax, xmax) as xyxy in pixels of an image of (width, height)."""
     if not ((bbox >= 0) & (bbox <= 1)).all():
-        raise UserError(f"{name}: its boxes {bbox.tolist()} are not all from 0 to 1. Correct the set.")
+        raise UserError(f"{name}: its boxes {bbox.tolist()} are not all from 0 to 1. Correct the data set.")
     width, height = size
     # The product is computed in float64, so that coordinates that were integers become integers again, or float32
     # numbers next to them.

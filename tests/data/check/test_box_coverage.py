@@ -1,4 +1,4 @@
-"""Fit of default boxes to objects, against the IoU with every default box."""
+"""Tests of the coverage of objects by default boxes; the expected IoU is computed with every default box."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ from ssd_jax.data.source import FolderSource, make_annotation
 from ssd_jax.ops.default_boxes import make_default_boxes
 
 BOX_CONFIGS = {
-    "ssd300": config.SSD300_VOC_BOXES,  # its fixed steps put centres outside the image
+    "ssd300": config.SSD300_VOC_BOXES,  # with its fixed steps, some centres are outside the image
     "ssd512": config.SSD512_COCO_BOXES,
     "corners": dataclasses.replace(config.SSD300_VOC_BOXES, clip="corners"),
     "sizes": dataclasses.replace(config.SSD300_COCO_BOXES, clip="sizes"),
@@ -31,7 +31,7 @@ BOX_CONFIGS = {
 
 
 def max_iou(box, box_config):
-    """The highest IoU of a box with any default box, in float64."""
+    """Return the highest IoU of a box with any default box, computed in float64."""
     cx, cy, w, h = make_default_boxes(box_config).astype(np.float64).T
     x1, y1, x2, y2 = (float(edge) for edge in box)
     width = np.clip(np.minimum(x2, cx + w / 2) - np.maximum(x1, cx - w / 2), 0, None)
@@ -43,7 +43,7 @@ def max_iou(box, box_config):
 
 @pytest.mark.parametrize("name", BOX_CONFIGS)
 def test_best_iou_equals_the_maximum_over_all_default_boxes(name):
-    """More objects than one chunk holds, and among them very small, very long and empty ones."""
+    """Use more objects than fit into one chunk, including very small, very long and empty boxes."""
     rng = np.random.default_rng(0)
     center, extent = rng.random((300, 2)), rng.random((300, 2)) ** 3
     boxes = np.concatenate([center - extent / 2, center + extent / 2], axis=1).clip(0, 1)
@@ -78,7 +78,10 @@ def test_coverage_is_counted_by_class_and_by_size():
 
 
 def test_measure_box_coverage_counts_only_objects_used_in_training():
-    """No default box fits the four objects of 1 x 1 px in 100 x 100 px. One is difficult and one is a crowd."""
+    """Use objects of 1 x 1 px in an image of 100 x 100 px, which no default box matches, and two large objects.
+
+    One of the small objects is difficult, and one is a crowd object.
+    """
     boxes = [[0, 0, 60, 60], [5, 5, 6, 6], [7, 7, 8, 8], [9, 9, 10, 10], [-20, 0, 30, 50]]
     flags = {"difficult": [False, False, True, False, False], "crowd": [False, False, False, True, False]}
     source = FolderSource([make_annotation("a", "a.jpg", (100, 100), boxes, [1, 1, 1, 1, 2], **flags)], ("cat", "dog"))

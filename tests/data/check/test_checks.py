@@ -1,4 +1,4 @@
-"""Checks of a data set and the check-data command, on folders with known problems."""
+"""Tests of data set checks and of the check-data command, on folders with known problems."""
 
 import csv
 import json
@@ -24,7 +24,11 @@ def noise_image(seed, size=(40, 30)):
 
 
 def write_voc_image(root, split, stem, objects, image):
-    """Add an image to a VOC folder. image: a Pillow image, the bytes of the file, or None for no file."""
+    """Add an image and its annotation to a VOC folder, and return the path of the image.
+
+    ``image`` is a Pillow image, the bytes of an image file, or None to write no image file. An image with the stem
+    ``rotated`` gets an EXIF orientation.
+    """
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     with (root / "ImageSets" / "Main" / f"{split}.txt").open("a") as names:
@@ -48,7 +52,7 @@ def write_voc_image(root, split, stem, objects, image):
 
 @pytest.fixture
 def faulty_folder(tmp_path):
-    """A folder whose train images have the problem that they are named for; val repeats one of them."""
+    """VOC folder in which the name of a train image states its problem. An image of val repeats an image of train."""
     root = tmp_path / "data"
     repeated = noise_image(7)
     write_voc_image(root, "train", "good", [GOOD], noise_image(0))
@@ -173,7 +177,10 @@ def test_check_data_set_reads_generated_images():
 
 
 def test_check_data_set_counts_objects_and_unmatched_objects(tmp_path):
-    """Boxes of 10 x 10 px in 40 x 30 px are 75 x 100 of 300 px, which SSD300's boxes match; 1 x 1 px they do not."""
+    """Count objects of 10 x 10 px, which SSD300's default boxes match, and of 1 x 1 px, which they do not match.
+
+    The images have 40 x 30 px, so 10 x 10 px become 75 x 100 px in the network's input of 300 x 300 px.
+    """
     objects = [("cat", (0, 0, 10, 10)), ("cat", (20, 10, 30, 20)), ("dog", (5, 5, 6, 6))]
     write_voc_image(tmp_path, "train", "a", objects, noise_image(0))
     write_voc_image(tmp_path, "train", "b", [], noise_image(1))
@@ -310,7 +317,8 @@ def test_fix_writes_a_copy_without_problems(faulty_folder, tmp_path, capsys):
     assert str(fixed) in capsys.readouterr().out
     result = check(fixed)
     assert [p.kind for p in result.problems] == [Kind.TOO_MANY]  # check() allows 8 objects
-    # "missing" has no image, "first" has the same pixels as "second" of val, and "truncated" of val is unreadable.
+    # Of the other images, "missing" has no image file, "first" has the same pixels as "second" in val, and "truncated"
+    # in val is unreadable.
     names = {"good", "outside", "empty_box", "duplicate", "other_size", "rotated", "grey", "cmyk", "many"}
     ids = {
         split: {annotation.image_id for annotation in source.annotations()} for split, source in result.splits.items()
@@ -319,7 +327,7 @@ def test_fix_writes_a_copy_without_problems(faulty_folder, tmp_path, capsys):
     boxes = {a.image_id.removesuffix(".jpg"): a.boxes_px.tolist() for a in result.splits["train"].annotations()}
     assert boxes["outside"] == [[0, 0, 20, 20]] and boxes["empty_box"] == boxes["duplicate"] == [[2, 2, 30, 20]]
     assert len(boxes["many"]) == 9
-    # Images without problems are copied byte by byte; one that is upside down by its EXIF orientation is rotated.
+    # Images without problems are copied byte by byte. The image that is upside down by its EXIF orientation is rotated.
     images = fixed / "images" / "train"
     assert (images / "empty_box.jpg").read_bytes() == (faulty_folder / "JPEGImages" / "empty_box.jpg").read_bytes()
     with Image.open(images / "rotated.jpg") as new, Image.open(faulty_folder / "JPEGImages" / "rotated.jpg") as old:

@@ -1,4 +1,4 @@
-"""check-data starts at once because it does not load JAX."""
+"""Test that check-data does not load JAX, which would delay its start."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ print(code, sorted({name.partition(".")[0] for name in sys.modules} & {"jax", "j
 
 
 def test_data_modules_and_check_data_load_no_jax(tmp_path):
-    """The modules left out need grain, which imports JAX itself, or TensorFlow Datasets."""
+    """Import all modules of ssd_jax.data except those that need grain, which imports JAX, or tensorflow-datasets."""
     root = write_voc_folder(tmp_path / "data", {"train": 2, "val": 1})
     argv = [TINY, "--data.root", str(root), "--out", str(tmp_path / "out"), "--fix", str(tmp_path / "fixed")]
     program = [sys.executable, "-c", PROGRAM, *map(str, argv)]

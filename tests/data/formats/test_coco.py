@@ -1,4 +1,4 @@
-"""Tests of the COCO reader: finding the files, their content, and malformed files."""
+"""Tests of reading the COCO format: layouts, content, and malformed files."""
 
 import json
 
@@ -15,7 +15,7 @@ from ssd_jax.errors import UserError
 
 
 def make_content(**changes):
-    """Return a file with two images of 40 x 30 pixels. As in COCO, ids have gaps and do not start at 0."""
+    """Return the content of a COCO file with two images of 40 x 30 pixels. As in COCO, there are gaps between ids."""
     images = [
         {"id": 139, "file_name": "one.jpg", "width": 40, "height": 30, "license": 2},
         {"id": 42, "file_name": "two.jpg", "width": 40, "height": 30},
@@ -46,7 +46,7 @@ def write_images(folder, names=("one.jpg", "two.jpg")):
 
 @pytest.fixture
 def coco(tmp_path):
-    """Make a folder in the layout of COCO 2017."""
+    """Folder in the layout of COCO 2017."""
     for split in ("train", "val"):
         write_json(tmp_path / "annotations" / f"instances_{split}2017.json", make_content())
         write_images(tmp_path / f"{split}2017")
@@ -93,7 +93,7 @@ def test_given_class_names_may_omit_an_unused_category(coco):
 
 
 def test_category_that_names_a_group_is_not_a_class(coco):
-    """Roboflow's exports contain one with the id 0."""
+    """Read categories as in Roboflow's exports, where the category with the id 0 is the group of all others."""
     groups = [{"id": 0, "name": "things", "supercategory": "none"}] + [
         {**category, "supercategory": "things"} for category in make_content()["categories"]
     ]
@@ -216,7 +216,7 @@ def test_find_format_error_names_an_unreadable_file(tmp_path):
 
 
 def test_image_info_file_gives_an_unannotated_source(coco):
-    """Read COCO's image_info_test-dev2017.json, beside the file of the whole split test."""
+    """Read files like COCO's image_info_test2017.json and image_info_test-dev2017.json, which have no boxes."""
     images_alone = {key: value for key, value in make_content().items() if key != "annotations"}
     for split in ("test", "test-dev"):
         write_json(coco / "annotations" / f"image_info_{split}2017.json", images_alone)
@@ -309,7 +309,7 @@ def test_malformed_file_is_reported_with_its_position(coco, what, position):
 
 
 def test_normalised_boxes_are_rejected(coco):
-    """Normalised boxes of one image are found even if another image has boxes in pixels."""
+    """Check that normalised boxes of one image are rejected even if another image has boxes in pixels."""
     entries = [
         {"image_id": 139, "category_id": 3, "bbox": [5, 5, 9, 9]},
         {"image_id": 42, "category_id": 3, "bbox": [0.25, 0.5, 0.5, 0.5]},

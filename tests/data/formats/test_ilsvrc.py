@@ -1,4 +1,4 @@
-"""Tests of the reader of ILSVRC DET: splits, synsets, and missing files."""
+"""Tests of reading ILSVRC DET: splits, synsets, and missing files."""
 
 import hashlib
 from pathlib import Path
@@ -21,7 +21,7 @@ VAL = [f"ILSVRC2012_val_0000000{k}" for k in (1, 2, 3)]
 
 
 def write_xml(file: Path, *objects):
-    """Write a file like those of the challenge: <name> is a synset; with <occluded>, without <difficult>."""
+    """Write an annotation file as in the challenge: <name> is a synset, and there is <occluded> but no <difficult>."""
     nodes = "".join(
         f"<object><name>{name}</name><bndbox><xmin>{box[0]}</xmin><xmax>{box[2]}</xmax><ymin>{box[1]}</ymin>"
         f"<ymax>{box[3]}</ymax></bndbox><subcategory>n02095314</subcategory><occluded>0</occluded></object>"
@@ -66,9 +66,9 @@ def image_ids(source):
 
 
 def test_synsets_match_the_label_map_of_caffe():
-    """Compare with weiliu89/caffe's data/ILSVRC2016/labelmap_ilsvrc_det.prototxt.
+    """Compare with data/ILSVRC2016/labelmap_ilsvrc_det.prototxt of weiliu89/caffe.
 
-    The hash is that of its pairs of name and display_name, joined by spaces, as of commit
+    The expected hash is computed from all pairs of name and display_name in this file, joined by spaces, at commit
     24c2358c09f5376e9bea21d4f2ba4bc6d32bd288.
     """
     assert len(SYNSETS) == len(set(SYNSETS.values())) == 200
@@ -121,7 +121,7 @@ def test_find_format_suggests_a_subfolder_in_a_known_format(ilsvrc):
 
 
 def test_lists_of_rcnn_are_splits(ilsvrc):
-    """Read the lists of R-CNN: train and val1 for training, val2 for testing."""
+    """Open splits of the lists val1 and val2 of R-CNN, which is trained on train and val1 and tested on val2."""
     lists = ilsvrc / "ImageSets" / "DET"
     (lists / "val1.txt").write_text(f"{VAL[2]} 3\n{VAL[0]} 1\n")
     (lists / "val2.txt").write_text(f"{VAL[1]} 2\n")
@@ -162,7 +162,7 @@ def test_given_class_names_determine_the_labels(ilsvrc):
 
 
 def collect_problem(root, split, kind, count):
-    """Open a split, check that one problem of a kind is collected and count images remain, and return the problem."""
+    """Return the only problem of a split, after checking its kind and the number of images that can be used."""
     problems = Problems(raise_errors=False)
     source = open_folder(root, split, problems=problems)
     assert [p.kind for p in problems.collected] == [kind] and len(source) == count

@@ -15,7 +15,7 @@ from ssd_jax.errors import UserError
 from ssd_jax.evaluation.evaluator import compute_metrics
 from ssd_jax.inference.detections import ImageDetections
 
-# Ids of val2017 (the first two and the last), of other images of val2014, and of train2014.
+# Image ids in val2017 (the first two and the last), in val2014 but not in val2017, and in train2014.
 MINIVAL = (139, 285, 581781)
 OTHER_VAL = (42, 581929)
 TRAIN = (9, 25, 581921)
@@ -23,7 +23,7 @@ CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}]
 
 
 def write_coco_file(root: Path, name: str, images: dict[int, str], folder: str) -> None:
-    """Write images and their COCO file. The objects of an image are determined by its id."""
+    """Write images (file name by id) and their COCO file. The objects of an image are determined by its id."""
     content = {
         "images": [{"id": i, "file_name": file, "width": 40, "height": 30} for i, file in images.items()],
         "annotations": [
@@ -53,7 +53,7 @@ def write_2014(root: Path) -> None:
 
 
 def content_by_id(source: Source) -> dict[int | None, tuple[list, ...]]:
-    """Return the annotations of each image without file names, and its first pixel, by the id of the image."""
+    """Return boxes, labels, areas, size and the red value of the first pixel of each image, by the id of the image."""
     content = {}
     for k in range(len(source)):
         a = source.annotation(k)
@@ -66,8 +66,8 @@ def content_by_id(source: Source) -> dict[int | None, tuple[list, ...]]:
 def test_minival_ids_match_published_lists():
     ids = sorted(minival_ids())
     assert len(ids) == 5000 and ids[:3] == [139, 285, 632] and ids[-1] == 581781
-    # Positions in published lists: sweetagar/yolov5, data/coco/val2017.txt, and, with the names of val2014,
-    # gaopeng-eugene/real-time-instance-segmentation, data/coco/minival.txt.
+    # These ids are at the same positions in two published lists: data/coco/val2017.txt of sweetagar/yolov5 and, with
+    # the file names of val2014, data/coco/minival.txt of gaopeng-eugene/real-time-instance-segmentation.
     assert [ids[place] for place in (1000, 1111, 1288, 3000, 3332)] == [119365, 131273, 152214, 347544, 384527]
     assert not set(ids) & set(TRAIN + OTHER_VAL)
     assert sum(ids) == 1_447_811_683, "the list has been edited"

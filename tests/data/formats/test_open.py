@@ -1,4 +1,4 @@
-"""Tests across formats: equal annotations from VOC, COCO and YOLO, the table of formats, and joined splits."""
+"""Tests of all formats: equal annotations from VOC, COCO and YOLO, the list of formats, and joined splits."""
 
 import importlib
 import inspect
@@ -24,7 +24,7 @@ from ssd_jax.data.problems import Kind, Problems
 
 
 def read_voc(root: Path, split: str):
-    """Yield stem, image file, size, and the name and xyxy of each object, read with ElementTree only."""
+    """Yield stem, path, size and objects (class name and xyxy box) of each image, parsed only with ElementTree."""
     for stem in (root / "ImageSets" / "Main" / f"{split}.txt").read_text().split():
         (image,) = (root / "JPEGImages").glob(f"{stem}.*")
         with Image.open(image) as opened:
@@ -136,7 +136,7 @@ def test_metrics_of_a_checkpoint_are_equal_in_three_formats(voc_coco_yolo, train
         assert metrics[kind]["voc_classes"] == metrics["voc"]["voc_classes"]
 
 
-# ---- the table of formats ----
+# ---- the list of formats ----
 
 
 def test_format_option_has_all_formats():

@@ -1,4 +1,4 @@
-"""Tests of the generated data set: reproducible, with exact boxes, and not solvable by colour alone."""
+"""Tests that the generated data set is reproducible, has exact boxes, and cannot be solved by colour alone."""
 
 import math
 
@@ -22,12 +22,12 @@ def source():
 
 
 def sampled_shapes(count, size=128):
-    """Return the shapes of images from another random stream than the data set's."""
+    """Return the shapes of some images, sampled from another random stream than that of the data set."""
     return [sample_shapes(np.random.default_rng([7, index]), size) for index in range(count)]
 
 
 def silhouette(shape, size, scale=4):
-    """Return the pixels inside a shape's polygon at scale times the resolution."""
+    """Return a mask of the pixels inside a shape's polygon, at ``scale`` times the resolution of the image."""
     image = Image.new("1", (size * scale, size * scale))
     ImageDraw.Draw(image).polygon([tuple(c) for c in (shape.corners * scale - 0.5).tolist()], fill=1)
     return np.asarray(image)
@@ -37,7 +37,7 @@ def silhouette(shape, size, scale=4):
 
 
 def test_boxes_of_a_known_image_have_golden_values(source):
-    """A change of the generator would invalidate every published result on this data set."""
+    """Check that the generator has not changed, which would invalidate every published result on this data set."""
     annotation = source.annotation(11)
     assert [CLASS_NAMES[label - 1] for label in annotation.labels] == ["square", "circle", "circle", "star"]
     boxes = [
@@ -110,7 +110,7 @@ def test_boxes_are_tight_around_the_silhouette():
 
 
 def test_painted_pixels_match_the_box():
-    """Painting a shape changes the image only inside the shape's box."""
+    """Check that painting a shape changes the image only inside the shape's box, and up to its edges."""
     blank = Image.new("RGB", (128, 128), (128, 128, 128))
     for shapes in sampled_shapes(20):
         canvas = blank.copy()
@@ -124,14 +124,14 @@ def test_painted_pixels_match_the_box():
     ("name", "fill"), [("circle", math.pi / 4), ("square", None), ("triangle", None), ("star", None)]
 )
 def test_area_ratios_of_each_class_match_its_geometry(name, fill):
-    """Check the ratio of the area to that of the convex hull, and for the circle to that of the box."""
+    """Check the ratio of a shape's area to the area of its convex hull and, for circles, to the area of its box."""
     hollow = {"circle": 1.0, "square": 1.0, "triangle": 1.0, "star": 0.45 / math.cos(math.pi / 5)}
     shapes = [s for many in sampled_shapes(60) for s in many if CLASS_NAMES[s.label - 1] == name]
     assert len(shapes) > 10
     for shape in shapes:
         x, y = shape.corners.T
         area = abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2
-        # For a regular star, the ratio is its inner radius over the inradius of the hull.
+        # For a regular star, the ratio is its inner radius divided by the inradius of the hull.
         assert area / ConvexHull(shape.corners).volume == pytest.approx(hollow[name], abs=0.02)
         left, top, right, bottom = shape.box_px
         if fill:
@@ -139,7 +139,7 @@ def test_area_ratios_of_each_class_match_its_geometry(name, fill):
 
 
 def test_occlusion_is_limited():
-    """At most 40 % of a shape is covered. The margin is for the generator's grid of 196 points."""
+    """Check that at most 40 % of a shape is covered. The margin allows for the generator's grid of 14 x 14 points."""
     worst = 0.0
     for shapes in sampled_shapes(150):
         masks = [silhouette(shape, 128, scale=2) for shape in shapes]
@@ -150,7 +150,7 @@ def test_occlusion_is_limited():
 
 
 def test_rotation_is_limited():
-    """The highest corner of a triangle or star is above its centre, within 15 degrees."""
+    """Check that the direction from the centre of a triangle or star to its top is within 15 degrees of upright."""
     turns = []
     for shape in (s for many in sampled_shapes(60) for s in many if CLASS_NAMES[s.label - 1] in ("triangle", "star")):
         x, y = (shape.corners - shape.corners.mean(0)).T
@@ -170,8 +170,8 @@ def test_distribution_of_counts_sizes_and_classes(source):
     assert counts.min() == 1 and counts.max() == 6 and 3 < counts.mean() < 4
     assert boxes.min() >= 0 and boxes.max() <= 128
     assert sides.min() >= 1 / 8 - 1 / 88 and sides.max() <= 0.8 + 1 / 88
-    # Sizes are log-uniform, so each third of the logarithmic range has about a third. Large shapes are rejected more
-    # often.
+    # Sizes are sampled log-uniformly, so each third of the logarithmic range contains about a third of the shapes. The
+    # margin allows for large shapes, which are rejected more often.
     shares = np.histogram(np.log(sides), np.linspace(math.log(1 / 8) - 0.1, math.log(0.8) + 0.1, 4))[0] / len(sides)
     assert (shares > 0.15).all() and (shares < 0.5).all()
     classes = np.bincount(np.concatenate([a.labels for a in annotations]), minlength=5)[1:] / len(boxes)
@@ -184,7 +184,7 @@ def test_distribution_of_counts_sizes_and_classes(source):
 
 
 def test_backgrounds_are_textured_and_varied(source):
-    """Outside all boxes, images have many colours, and their mean colours differ."""
+    """Check that the background of an image has many colours, and that the mean colours of backgrounds differ."""
     means = []
     for index in range(60):
         image, outside = source.image(index).astype(float), np.ones((128, 128), bool)
@@ -198,7 +198,7 @@ def test_backgrounds_are_textured_and_varied(source):
 
 
 def test_contrasting_colour_has_the_minimum_distance(source):
-    """The colour of a shape is at least 90 (RGB 0-255) away from the mean of its surroundings."""
+    """Check that the distance between the colour of a shape and that of its surroundings is at least 90 (RGB 0-255)."""
     rng = np.random.default_rng(0)
     for around in ((0, 0, 0), (128, 128, 128), (255, 255, 255), (255, 0, 128)):
         assert min(np.linalg.norm(_contrasting(rng, np.uint8(around)) - around) for _ in range(50)) >= 90
@@ -208,7 +208,10 @@ def test_contrasting_colour_has_the_minimum_distance(source):
 
 
 def detect_by_colour(image, clusters):
-    """Detect shapes with k-means of the colours and the geometry of connected regions. Returns (name, box, score)."""
+    """Return the shapes that colours and geometry reveal, as tuples of class name, xyxy box in pixels, and score.
+
+    The colours of the image are clustered by k-means, and connected regions of one cluster are classified.
+    """
     smooth = ndimage.median_filter(image, (3, 3, 1)).astype(float)
     means, _ = kmeans2(smooth[::3, ::3].reshape(-1, 3), clusters, minit="++", seed=0)
     colours, _ = vq(smooth.reshape(-1, 3), means)
@@ -224,7 +227,11 @@ def detect_by_colour(image, clusters):
 
 
 def classify_region(region):
-    """Classify by two rotation-invariant numbers: the area relative to the ellipse of equal moments and to the hull."""
+    """Return the most probable class name of a region, and a score of at most 0.
+
+    Classes are distinguished by two numbers that do not depend on rotation: the ratios of the region's area to that of
+    the ellipse with equal moments, and to that of the convex hull.
+    """
     forms = {"circle": (1.0, 1.0), "square": (0.955, 1.0), "triangle": (0.827, 1.0), "star": (0.806, 0.56)}
     points = np.argwhere(region)
     compact = len(points) / (4 * math.pi * math.sqrt(max(np.linalg.det(np.cov(points.T)), 1e-9)))
@@ -236,7 +243,7 @@ def classify_region(region):
 
 
 def mean_ap_by_colour(images, truths, clusters):
-    """Return the mAP of `detect_by_colour`. truths has a list of (name, box) per image."""
+    """Return the mAP of `detect_by_colour` on images. ``truths`` contains (class name, box) of each object by image."""
     by_image = [detect_by_colour(image, clusters) for image in images]
     aps = []
     for name in CLASS_NAMES:
@@ -260,7 +267,7 @@ def test_colour_clustering_does_not_find_the_shapes(clusters, count):
 
 
 def test_colour_clustering_finds_plain_shapes_on_plain_backgrounds():
-    """The detector by colour is a fair baseline: it finds single shapes of uniform colour."""
+    """Check that the detection by colour is a fair baseline: it finds single shapes of uniform colour."""
     images, truths = [], []
     for shapes in sampled_shapes(60):
         inside = silhouette(shapes[0], 128, scale=1)

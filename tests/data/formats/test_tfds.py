@@ -1,7 +1,7 @@
-"""Tests of prepared sets of tensorflow-datasets.
+"""Tests of prepared data sets of tensorflow-datasets (tfds).
 
-The sets were made by tfds and TensorFlow (files in the repository, or fresh ones where TensorFlow is installed), or are
-made by tfds alone.
+Some data sets are prepared by tfds with TensorFlow: those in the repository and, if TensorFlow is installed, new ones.
+Others are written by tfds without TensorFlow.
 """
 
 import importlib.util
@@ -80,11 +80,11 @@ def prepared_sets(request: pytest.FixtureRequest) -> str:
 
 
 def assert_matches(source: Source, index: int, spec: ImageSpec) -> None:
-    """Check that annotation and pixels of an image are those in tiny_archives."""
+    """Check that the annotation and the pixels of an image are equal to those of an image of tiny_archives."""
     annotation = source.annotation(index)
     assert (annotation.width, annotation.height) == spec.size
     assert [source.class_names[label - 1] for label in annotation.labels] == [entry.name for entry in spec.objects]
-    # Boxes are float32 from 0 to 1, times up to 64 pixels.
+    # Boxes are stored as float32 from 0 to 1, and multiplied by up to 64 pixels.
     np.testing.assert_allclose(
         annotation.boxes_px, np.reshape([o.box for o in spec.objects], (-1, 4)), atol=64 * 2**-24
     )
@@ -181,7 +181,7 @@ def test_with_data_root_does_not_resolve_a_tfds_name(tmp_path: Path, monkeypatch
     assert with_data_root(Config(), "tfds:voc/2007").data.tfds_dir == "", "left to tfds' default"
 
 
-# ---- unreadable sets ----
+# ---- data sets that cannot be read ----
 
 
 def test_unprepared_set_is_reported_with_the_command_to_prepare_it(stored_sets: str):
@@ -232,7 +232,8 @@ def test_missing_file_is_reported(stored_sets: str, tmp_path: Path):
     assert len(open_source(data, "test")) == 2
 
 
-@pytest.mark.parametrize("size", [0, 2**16, 70_000])  # too short; with empty records; without an index
+# The sizes in bytes give a file that is too short, a file with empty records, and a file without an index.
+@pytest.mark.parametrize("size", [0, 2**16, 70_000])
 def test_damaged_file_is_reported(size: int, stored_sets: str, tmp_path: Path):
     folder = shutil.copytree(stored_sets, tmp_path / "copy")
     os.truncate(folder / "voc" / "2007" / "5.0.0" / "voc-train.array_record-00000-of-00001", size)
@@ -242,7 +243,7 @@ def test_damaged_file_is_reported(size: int, stored_sets: str, tmp_path: Path):
             read(1)
 
 
-# ---- custom sets, which tfds writes without TensorFlow ----
+# ---- custom data sets, which tfds writes without TensorFlow ----
 
 BOX = tfds.features.BBox(0.1, 0.2, 0.5, 0.8)
 LABELLED = {"bbox": tfds.features.BBoxFeature(), "label": tfds.features.ClassLabel(names=["cat", "dog"])}
@@ -259,7 +260,7 @@ def red_image(width: int = 40, height: int = 20) -> Image.Image:
 
 
 def write_set(folder: Path, features: dict[str, Any], examples: list[dict[str, Any]], config: str = "") -> Data:
-    """Write the set tfds:my_set with one split, train."""
+    """Write the data set tfds:my_set with the split train, and return the options to open it."""
 
     class MySet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
@@ -320,7 +321,10 @@ def test_name_may_contain_config_and_version(tmp_path: Path):
 
 
 def test_alternative_features_are_read(tmp_path: Path):
-    """Read an object of sequences, no labels, text ids, and folders in file names; other features are not decoded."""
+    """Read objects as a dict of sequences, without labels, with ids as text and with folders in file names.
+
+    A feature that is not needed (mask) is not decoded.
+    """
     features = detection_features(
         {"bbox": tfds.features.Sequence(tfds.features.BBoxFeature())},
         **{"image/id": tfds.features.Text(), "image/filename": tfds.features.Text(), "mask": tfds.features.Image()},
@@ -339,7 +343,10 @@ def test_alternative_features_are_read(tmp_path: Path):
 
 
 def test_exif_orientation_is_ignored(tmp_path: Path):
-    """Boxes of tfds refer to pixels as stored. Orientation 6 would swap the sides, 3 would swap the halves."""
+    """Check that images are not rotated, since boxes of tfds refer to the pixels as stored.
+
+    Orientation 6 would swap width and height, and orientation 3 would swap the two halves of the image.
+    """
     two_halves = np.zeros((20, 40, 3), np.uint8)
     two_halves[:, :20] = 255
     for orientation in (3, 6):
@@ -405,7 +412,7 @@ def test_sets_without_boxes_or_class_names_are_rejected(tmp_path: Path):
 
 
 def test_label_without_a_name_and_boxes_in_pixels_are_reported(tmp_path: Path):
-    """tfds writes -1 for "no label", and accepts any coordinates if the box format is not stated."""
+    """Read data that tfds can write: the label -1, and boxes in pixels, if the data set does not state a box format."""
     bbox = tfds.features.BBoxFeature(bbox_format=None)
     for number, (box, label, message) in enumerate([
         (BOX, -1, r"my_set/1\.0\.0 train\[0\].*\[-1\]"),
@@ -423,7 +430,7 @@ def test_label_without_a_name_and_boxes_in_pixels_are_reported(tmp_path: Path):
 
 @pytest.mark.slow  # trains
 def test_train_and_evaluate_on_a_prepared_set(tmp_path: Path):
-    """Classes and image size are those of TINY's generated images, so that the programs of other tests are used."""
+    """Use the classes and the image size of the config TINY, so that compiled programs of other tests are used."""
     shapes = ShapesSource(Shapes(train_images=8, image_size=64), "train")
     examples = []
     for i, annotation in enumerate(shapes.annotations()):
@@ -478,7 +485,7 @@ def test_prepare_reports_missing_tensorflow(
 
 @pytest.fixture
 def offline_tfds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pretend that TensorFlow is installed, which the tested steps do not need. A network connection fails the test."""
+    """Pretend that TensorFlow is installed, which the tested steps do not need, and fail if the network is used."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("network access"))
 
@@ -524,7 +531,7 @@ def test_prepared_set_is_left_unchanged(offline_tfds: None, stored_sets: str, tm
 
 
 class Downloads(tfds.core.GeneratorBasedBuilder):
-    """Requests files in all ways: nested, as a resource, and with and without a registered checksum."""
+    """Data set that requests files in all possible ways: nested, as a resource, with and without known checksum."""
 
     VERSION = tfds.core.Version("1.0.0")
     url_infos = {  # noqa: RUF012

@@ -1,4 +1,4 @@
-"""Tests of the VOC reader: layouts, splits, and malformed files."""
+"""Tests of reading the VOC format: layouts, splits, and malformed files."""
 
 import shutil
 from pathlib import Path
@@ -34,7 +34,7 @@ def write_voc_image(folder: Path, stem: str, xml: str, images=None, extension=".
 
 @pytest.fixture
 def voc(tmp_path):
-    """Make a folder with a (a cat) and b (no objects) in train, and c (a dog and a difficult cat) in val."""
+    """VOC folder with three images: a (one cat) and b (no objects) in train, c (a dog and a difficult cat) in val."""
     images = tmp_path / "JPEGImages"
     write_voc_image(tmp_path / "Annotations", "a", annotation_xml(box_xml()), images)
     write_voc_image(tmp_path / "Annotations", "b", annotation_xml(), images)
@@ -97,7 +97,7 @@ def test_given_class_names_determine_the_labels(voc):
 
 
 def test_parts_of_objects_are_ignored(voc):
-    """VOC 2012 marks heads and hands with a <part> that has its own name and box."""
+    """Read an object with a <part>, which has a name and a box of its own, such as the heads and hands in VOC 2012."""
     part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
     write_annotation(voc, annotation_xml(box_xml(extra=part)))
     assert open_folder(voc).class_names == ("cat", "dog")
@@ -158,7 +158,7 @@ def test_image_with_another_name_is_found_by_filename(voc):
 
 
 def test_copied_annotation_does_not_use_the_image_of_the_original(voc):
-    """If the image of a.xml, a copy of b.xml, is missing, b's image must not be trained with a's boxes."""
+    """Check that a.xml, a copy of b.xml whose image is missing, is not read with the image of b.xml."""
     (voc / "JPEGImages" / "a.jpg").unlink()
     write_annotation(voc, annotation_xml(box_xml(), filename="b.jpg"))
     with pytest.raises(UserError, match=r"a\.xml: .*image"):
@@ -170,7 +170,8 @@ def test_hash_split_of_an_image_does_not_depend_on_the_other_images():
     in_val = hash_split(ids, 0.1)
     assert 70 < sum(in_val) < 130  # three standard deviations of the binomial are 28
     assert hash_split(ids[::2], 0.1) == in_val[::2]
-    # printf image_0 | b2sum -l 64 and so on give e7cc..., a27d..., 8366..., 1bf5..., or .905 .635 .513 .109 of 2**64.
+    # "printf image_0 | b2sum -l 64" and so on print e7cc..., a27d..., 8366... and 1bf5..., which are .905, .635, .513
+    # and .109 times 2**64.
     assert hash_split(ids[:4], 0.6) == [False, False, True, True]
 
 
@@ -256,7 +257,7 @@ def test_reduced_image_whose_full_size_has_changed_is_rejected(voc):
         source.reduced_image(0, (5, 5))
     Image.new("RGB", (80, 60)).save(voc / "JPEGImages" / "a.jpg")
     with pytest.raises(UserError, match=r"a\.jpg.*80 x 60.*40 x 30"):
-        source.reduced_image(0, (25, 25))  # decoded at half its size, which is the stated size
+        source.reduced_image(0, (25, 25))  # the image is decoded at half its size, which equals the stated size
 
 
 @pytest.mark.parametrize("box", [(5, 5, 5, 9), (5, 9, 8, 9), (8, 5, 5, 9), (40, 0, 50, 9), (-9, 2, 0, 9)])
@@ -415,7 +416,7 @@ def test_folder_without_annotations_is_rejected(tmp_path):
 
 
 def test_bccd_has_the_known_numbers_of_images_and_objects(bccd):
-    """The counts are from grep: the folder has 4,888 <object>, of which two have xmin = xmax."""
+    """Compare with numbers counted by grep: 4888 <object> elements, two of which have xmin = xmax."""
     sources = {split: open_folder(bccd, split) for split in ("train", "val", "test", "trainval")}
     assert {split: len(source) for split, source in sources.items()} == {
         "train": 205, "val": 87, "test": 72, "trainval": 292,
@@ -441,7 +442,10 @@ def test_parse_voc_xml_keeps_a_box_without_area(bccd):
 
 
 def write_test_list(root, listed="one two three", annotated=("a",)):
-    """Make a list test. Only the images in annotated have an annotation file."""
+    """Write the list ``test`` with some images, and the image files of those that are not in ``annotated``.
+
+    Only the images in ``annotated`` have an annotation file.
+    """
     for stem in listed.split():
         if stem not in annotated:
             Image.new("RGB", (50, 20), "navy").save(root / "JPEGImages" / f"{stem}.jpg")

@@ -1,4 +1,4 @@
-"""Tests of the YOLO reader: layouts, lines of labels, and malformed files."""
+"""Tests of reading the YOLO format: layouts, lines of label files, and malformed files."""
 
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -15,7 +15,7 @@ from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import hash_split
 from ssd_jax.errors import UserError
 
-CAT = "0 0.25 0.5 0.5 0.2\n"  # xyxy 0 12 20 18 in an image of 40 x 30 pixels
+CAT = "0 0.25 0.5 0.5 0.2\n"  # the xyxy box 0 12 20 18 in an image of 40 x 30 pixels
 DOG = "1 0.5 0.5 1 1\n"
 
 
@@ -31,7 +31,7 @@ def write_text(file: Path, text: str):
 
 @pytest.fixture
 def yolo(tmp_path):
-    """Make a folder with a (a cat) and b (no objects) in images/train, and c (a dog) in images/val."""
+    """YOLO folder with three images: a (one cat) and b (no objects) in images/train, c (one dog) in images/val."""
     write_text(tmp_path / "data.yaml", "train: images/train\nval: images/val\ntest:\nnames: [cat, dog]\n")
     for split, stem, label in (("train", "a", CAT), ("train", "b", ""), ("val", "c", DOG)):
         write_image(tmp_path / "images" / split / f"{stem}.jpg")
@@ -132,7 +132,7 @@ def test_polygon_becomes_its_bounding_box(yolo):
 
 
 def test_keypoints_are_ignored(yolo):
-    """Keypoints have two or three numbers; with two, a line has as many columns as one with a polygon."""
+    """Read lines with keypoints of three and of two numbers. The latter lines look like lines with a polygon."""
     for shape, rest in (("[2, 3]", " 0.9 0.9 2 0.8 0.8 1"), ("[2, 2]", " 0.9 0.9 0.8 0.8")):
         (yolo / "data.yaml").write_text(f"train: images/train\nkpt_shape: {shape}\nnames: [cat]\n")
         np.testing.assert_allclose(read_boxes(yolo, CAT.strip() + rest), [[0, 12, 20, 18]], atol=1e-5)
@@ -144,7 +144,7 @@ def test_class_number_may_be_written_as_a_float(yolo):
 
 @pytest.mark.parametrize("decimals", [4, 5, 6])
 def test_edges_at_the_border_are_corrected_for_rounding(yolo, decimals):
-    """For boxes of two thirds of the sides, .3333 - .6667 / 2 is below 0, and .6667 + .6667 / 2 above 1."""
+    """Use rounded boxes of two thirds of the image: .3333 - .6667 / 2 is below 0, and .6667 + .6667 / 2 is above 1."""
     third, two = (f"{v:.{decimals}f}" for v in (1 / 3, 2 / 3))
     write_labels(yolo, f"0 {third} {third} {two} {two}\n0 {two} {two} {two} {two}\n")
     source = open_folder(yolo)
@@ -348,7 +348,7 @@ def test_root_may_be_a_yaml_file(yolo):
     "text",
     [
         "path: .\ntrain: images/train",
-        "path: ../datasets/pets\ntrain: images/train",  # the folder does not exist, so relative to the file
+        "path: ../datasets/pets\ntrain: images/train",  # this path does not exist; train is relative to the YAML file
         "path: {root}\ntrain: images/train",
         "train: {root}/images/train",
         "train: ./images/train/",
@@ -406,7 +406,10 @@ def test_yaml_without_splits_uses_the_folders_as_splits(yolo):
 
 
 def write_layout(root, where):
-    """Write the images a, b, c and labels of a and c. where has the paths of image and label by split and stem."""
+    """Write the images a and b (train) and c (valid), and the label files of a and c.
+
+    ``where`` contains the paths of an image and of its label file, with ``{split}`` and ``{stem}``.
+    """
     for split, stem, label in (("train", "a", CAT), ("train", "b", None), ("valid", "c", DOG)):
         image, text = (root / path.format(split=split, stem=stem) for path in where)
         write_image(image)
@@ -437,7 +440,7 @@ def test_folders_are_read_as_splits(tmp_path, where, names):
 
 
 def test_darknet_lists_are_splits(tmp_path):
-    """In CVAT's exports, the lists are relative to a parent folder."""
+    """Read lists as in CVAT's exports, where paths start with a folder that does not exist."""
     write_layout(tmp_path, ("obj_train_data/{stem}.jpg", "obj_train_data/{stem}.txt"))
     (tmp_path / "obj.names").write_text("cat\ndog\n")
     (tmp_path / "train.txt").write_text("data/obj_train_data/b.jpg\ndata/obj_train_data/a.jpg\n")
@@ -502,7 +505,7 @@ def test_classes_txt_is_required_and_validated(tmp_path):
 
 
 def test_hashed_split_may_have_no_labels(tmp_path):
-    """If few images have labels, those assigned to val may have none."""
+    """Check that val can be opened if only one image of train has a label file."""
     for k in range(8):
         write_image(tmp_path / f"i{k}.jpg")
     in_val = hash_split([f"i{k}" for k in range(8)], 0.1)
@@ -530,7 +533,7 @@ def test_find_format_suggests_a_subfolder_in_a_known_format(yolo, tmp_path_facto
 
 
 def test_annotations_of_bccd_are_equal_in_yolo_and_voc(bccd, tmp_path):
-    """The test converts the XML files to YOLO's format with six decimals, as LabelImg writes them."""
+    """Compare BCCD's XML files with their conversion to YOLO's format with six decimals, as LabelImg writes them."""
     numbers = {"WBC": 0, "RBC": 1, "Platelets": 2}
     (tmp_path / "data.yaml").write_text("train: train/images\nval: valid/images\nnames: [WBC, RBC, Platelets]\n")
     for split, folder in (("train", "train"), ("val", "valid")):
@@ -562,6 +565,6 @@ def test_annotations_of_bccd_are_equal_in_yolo_and_voc(bccd, tmp_path):
             a, b = yolo.annotation(i), voc.annotation(index_by_id[yolo.annotation(i).image_id])
             assert (a.width, a.height) == (b.width, b.height)
             np.testing.assert_array_equal(a.labels, b.labels)
-            # Centre and width are rounded by up to half of the sixth decimal, so an edge is off by up to 0.75 of it.
+            # Rounding changes centre and width by up to 0.5e-6, so an edge is wrong by up to 0.75e-6.
             np.testing.assert_allclose(a.boxes_px, b.boxes_px, atol=0.75e-6 * 640 + 1e-4)
         np.testing.assert_array_equal(yolo.image(0), voc.image(index_by_id[yolo.annotation(0).image_id]))
