@@ -35,7 +35,7 @@ def read_image(path: str | Path, annotated_size: tuple[int, int] | None = None) 
     Raises:
         UserError: If the file is missing, empty, truncated or not an image; the message names the file.
     """
-    return _read(path, annotated_size, None)[0]
+    return _read_pixels_and_size(path, annotated_size, None)[0]
 
 
 def read_reduced_image(
@@ -58,10 +58,10 @@ def read_reduced_image(
     Raises:
         UserError: If the file is missing, empty, truncated or not an image; the message names the file.
     """
-    return _read(path, annotated_size, canvas)
+    return _read_pixels_and_size(path, annotated_size, canvas)
 
 
-def _read(
+def _read_pixels_and_size(
     path: str | Path, annotated_size: tuple[int, int] | None, canvas: tuple[int, int] | None
 ) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
     with user_errors(f"{path}: can't be read", _ADVICE, catch=OSError):
@@ -71,7 +71,7 @@ def _read(
     with _user_errors_on_decode(path):
         pixels, stored_size = _decode(data, canvas)
         orientation = _stored_orientation(data)
-    if _is_annotated_unrotated(stored_size, orientation, annotated_size):
+    if _annotation_is_unrotated(stored_size, orientation, annotated_size):
         return pixels, stored_size
     width, height = stored_size
     return _rotate_upright(pixels, orientation), (height, width) if orientation in _SWAP_SIDES else stored_size
@@ -85,7 +85,7 @@ def image_size(path: str | Path, annotated_size: tuple[int, int] | None = None) 
     """
     with _open(path) as image:
         size, orientation = image.size, _exif_orientation(image)
-    if orientation in _SWAP_SIDES and not _is_annotated_unrotated(size, orientation, annotated_size):
+    if orientation in _SWAP_SIDES and not _annotation_is_unrotated(size, orientation, annotated_size):
         return size[1], size[0]
     return size
 
@@ -210,14 +210,14 @@ def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range; save the image with 8 bits per channel")
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255
-        return np.repeat(_sixteen_to_eight_bits(np.asarray(image))[..., None], 3, axis=-1)
+        return np.repeat(_convert_16_to_8_bits(np.asarray(image))[..., None], 3, axis=-1)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image.convert("RGB"))
 
 
-def _sixteen_to_eight_bits(grey: Integer[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+def _convert_16_to_8_bits(grey: Integer[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
     return ((np.clip(grey, 0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
@@ -237,7 +237,7 @@ def _exif_orientation(image: Image.Image) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def _is_annotated_unrotated(stored: tuple[int, int], orientation: int, annotated: tuple[int, int] | None) -> bool:
+def _annotation_is_unrotated(stored: tuple[int, int], orientation: int, annotated: tuple[int, int] | None) -> bool:
     return orientation in _SWAP_SIDES and stored[0] != stored[1] and annotated == stored
 
 

@@ -20,7 +20,7 @@ from ssd_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-_CANVAS_MULTIPLE = 32  # pixels; canvas sides are rounded up to it, so that similar data sets share compiled programs
+_CANVAS_MULTIPLE = 32  # pixels; canvas sides are multiples of it, so that similar data sets share compiled programs
 _MAX_THREADS = 8
 _ENDLESS = 2**48  # images in a stream that never ends; grain's own endless repetition overflows for batches of one
 
@@ -112,10 +112,10 @@ def train_batches(source: Source, data: Data, batch_size: int, seed: int, rows: 
         step, slot = divmod(number, len(rows))
         position = step * batch_size + int(rows[slot])
         epoch = position // len(source)
-        return _load(source, order[position], data.train_on_difficult, shape, epoch, unreadable, data.strict)
+        return _load_example(source, order[position], data.train_on_difficult, shape, epoch, unreadable, data.strict)
 
     numbers = grain.MapDataset.range(_ENDLESS // batch_size * len(rows))
-    return _stream(numbers.map(load), len(rows), shape, data.max_objects, unreadable)
+    return _load_batches(numbers.map(load), len(rows), shape, data.max_objects, unreadable)
 
 
 def single_image_batch(source: Source, data: Data, index: int, epoch: int) -> Batch:
@@ -133,7 +133,7 @@ def single_image_batch(source: Source, data: Data, index: int, epoch: int) -> Ba
         UserError: If ``data.strict`` is set and the image cannot be read.
     """
     shape = canvas_shape(source, data.max_image_size)
-    example = _load(source, index, data.train_on_difficult, shape, epoch, {}, data.strict)
+    example = _load_example(source, index, data.train_on_difficult, shape, epoch, {}, data.strict)
     return _collate([example], shape, data.max_objects)
 
 
@@ -186,11 +186,11 @@ def eval_batches(
         batch, slot = divmod(number, len(rows))
         index = batch * batch_size + int(rows[slot])
         if index >= len(source):
-            return _empty(-1, 0)
-        return _load(source, index, True, shape, 0, unreadable, data.strict)
+            return _empty_example(-1, 0)
+        return _load_example(source, index, True, shape, 0, unreadable, data.strict)
 
     slots = -(-len(source) // batch_size) * len(rows)
-    return _stream(grain.MapDataset.range(slots).map(load), len(rows), shape, data.max_objects, unreadable)
+    return _load_batches(grain.MapDataset.range(slots).map(load), len(rows), shape, data.max_objects, unreadable)
 
 
 def canvas_shape(source: Source, max_image_size: int) -> tuple[int, int]:
@@ -221,7 +221,7 @@ class _Example(NamedTuple):
     valid: bool
 
 
-def _load(
+def _load_example(
     source: Source,
     index: int,
     with_difficult: bool,
@@ -242,12 +242,12 @@ def _load(
         # setdefault is atomic: two threads may reach an image at the same time, and only one of them logs it.
         if unreadable.setdefault(index, message) is message:
             logger.warning("%s", message)
-        return _empty(index, epoch)
+        return _empty_example(index, epoch)
     boxes, labels, difficult = normalised_boxes(annotation), annotation.labels, annotation.difficult
     return _Example(reduce_to_fit(image, shape), boxes, labels, difficult, index, epoch, True)
 
 
-def _empty(index: int, epoch: int) -> _Example:
+def _empty_example(index: int, epoch: int) -> _Example:
     no_objects = np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, bool)
     return _Example(np.zeros((1, 1, 3), np.uint8), *no_objects, index, epoch, False)
 
@@ -278,7 +278,7 @@ def _collate(examples: Sequence[_Example], shape: tuple[int, int], max_objects: 
     )
 
 
-def _stream(
+def _load_batches(
     dataset: grain.MapDataset,
     batch_size: int,
     shape: tuple[int, int],

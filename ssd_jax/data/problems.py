@@ -103,8 +103,8 @@ class Problems:
         for problem in self.collected:
             if problem.kind.training_note:
                 by_kind.setdefault(problem.kind, []).append(f"{problem.file}{problem.text and ' '}{problem.text}")
-        return [f"{len(places)} {kind.training_note}: {_first_few(places)}" for kind, places in by_kind.items()]
+        return [f"{len(places)} {kind.training_note}: {_join_first_five(places)}" for kind, places in by_kind.items()]
 
 
-def _first_few(places: Sequence[str]) -> str:
+def _join_first_five(places: Sequence[str]) -> str:
     return "; ".join(places[:5]) + ("; ..." if len(places) > 5 else "")

@@ -95,10 +95,10 @@ def open_split(config: Config, split: str) -> Source:
     try:
         return open_source(config.data, split, config.model.class_names)
     except UserError as error:
-        raise UserError(f"{error}{_class_mismatch(config, split)}") from error
+        raise UserError(f"{error}{_describe_class_mismatch(config, split)}") from error
 
 
-def _class_mismatch(config: Config, split: str) -> str:
+def _describe_class_mismatch(config: Config, split: str) -> str:
     """Return a text about the differences between the classes of the data and of the run.
 
     The text is empty if the run knows all classes of the data.
@@ -114,26 +114,26 @@ def _class_mismatch(config: Config, split: str) -> str:
     return f"\nThe classes of the data differ from those of the run:\n{difference}"
 
 
-def print_split(name: str, source: Source, training: Config | None = None) -> None:
+def print_split(name: str, source: Source, training_config: Config | None = None) -> None:
     """Print the number of images of a split, and its notes.
 
     Args:
         name: Name of the split to print.
         source: The split.
-        training: Config of the run that trains on this split, or None. If given, notes about objects and images that
-            training will not use are also printed.
+        training_config: Config of the run that trains on this split, or None. If given, notes about objects and
+            images that training will not use are also printed.
     """
     print(f"{name}: {len(source)} images")
     notes = list(source.notes)
-    if training is not None and source.in_memory:
-        cut = count_dropped_objects(source, training.data)
+    if training_config is not None and source.in_memory:
+        cut = count_dropped_objects(source, training_config.data)
         if cut:
             notes.append(
                 f"{cut} objects are not used in training, because their images have more than "
-                f"{training.data.max_objects} objects; increase --data.max_objects to use all of them"
+                f"{training_config.data.max_objects} objects; increase --data.max_objects to use all of them"
             )
         empty = sum(len(annotation.labels) == 0 for annotation in source.annotations())
-        if empty and not training.loss.min_negatives:
+        if empty and not training_config.loss.min_negatives:
             notes.append(
                 f"{empty} images have no objects and are ignored by the loss; use --loss.min_negatives 3 to include "
                 "them, each with the weight of an image with one matched default box"

@@ -27,8 +27,7 @@ class Annotation(NamedTuple):
     image_id: str
     """Identifier that is unique in the data set, e.g. a VOC file's stem or a COCO file name."""
     file: str
-    """Path of the image file, or a description of the image if it is not a file of its own (generated, or part of an
-    archive)."""
+    """Path of the image file. If the image is generated or stored in a record, a description of the image."""
     width: int
     """Width of the upright image in pixels."""
     height: int

@@ -80,16 +80,16 @@ def measure_box_coverage(source: Source, config: Config) -> BoxCoverage:
     return BoxCoverage(
         boxes,
         unmatched,
-        _count(unmatched),
+        _count_unmatched(unmatched),
         coverage_by_class(unmatched, labels, source.class_names),
         coverage_by_size(unmatched, size_bins(boxes, box_config.image_size)),
         published,
-        suggest_box_config(_count(unmatched), published, boxes, box_config),
+        suggest_box_config(_count_unmatched(unmatched), published, boxes, box_config),
     )
 
 
 def training_boxes(source: Source, data: Data) -> tuple[Float[np.ndarray, "g 4"], Int32[np.ndarray, " g"]]:
-    """Return all boxes of a split that training uses (xyxy, normalised, clipped to their images) and their labels."""
+    """Return the boxes of a split that training uses (xyxy, normalised, clipped to their images) and their labels."""
     boxes, labels = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int32)]
     for annotation in source.annotations():
         annotation = keep_trainable_objects(annotation, data.train_on_difficult)
@@ -128,7 +128,7 @@ def _pairwise_iou(a: Float[np.ndarray, "m 4"], b: Float[np.ndarray, "n 4"]) -> F
     height = np.maximum(np.minimum(ay2, by2) - np.maximum(ay1, by1), 0)
     intersection = width * height
     union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - intersection
-    return _divide(intersection, union)
+    return _divide_or_zero(intersection, union)
 
 
 def _best_iou_by_shape(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) -> Float[np.ndarray, " g"]:
@@ -143,17 +143,19 @@ def _best_iou_by_shape(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes
     for cells, per_cell in zip(box_config.feature_maps, box_config.boxes_per_cell, strict=True):
         stop = start + cells * cells * per_cell
         grid = default_boxes[start:stop].reshape(cells, cells, per_cell, 4)
-        cell_centers = grid[0, :, 0, 0]  # the same in x and y
+        cell_centers = grid[0, :, 0, 0]  # the centres have the same coordinates in x and in y
         distance = np.abs(centers[..., None] - cell_centers).min(axis=-1)
         for size in grid[0, 0, :, 2:]:
             sides = np.minimum((size + extents) / 2 - distance, np.minimum(size, extents)).clip(0)
             intersection = sides.prod(axis=1)
-            best = np.maximum(best, _divide(intersection, size.prod() + extents.prod(axis=1) - intersection))
+            best = np.maximum(best, _divide_or_zero(intersection, size.prod() + extents.prod(axis=1) - intersection))
         start = stop
     return best
 
 
-def _divide(intersection: Float[np.ndarray, "..."], union: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+def _divide_or_zero(
+    intersection: Float[np.ndarray, "..."], union: Float[np.ndarray, "..."]
+) -> Float[np.ndarray, "..."]:
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
@@ -161,7 +163,7 @@ def coverage_by_class(
     unmatched: Bool[np.ndarray, " g"], labels: Int32[np.ndarray, " g"], class_names: Sequence[str]
 ) -> dict[str, Coverage]:
     """Return the coverage of the objects of each class. Labels count from 1."""
-    return {name: _count(unmatched[labels == label]) for label, name in enumerate(class_names, start=1)}
+    return {name: _count_unmatched(unmatched[labels == label]) for label, name in enumerate(class_names, start=1)}
 
 
 def size_bins(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Int[np.ndarray, " g"]:
@@ -171,28 +173,28 @@ def size_bins(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Int[np.ndarra
         boxes: Boxes, xyxy, normalised.
         image_size: Side of the network's input in pixels.
     """
-    return np.searchsorted(SIZE_EDGES, _sides(boxes, image_size), side="right")
+    return np.searchsorted(SIZE_EDGES, _box_sides_px(boxes, image_size), side="right")
 
 
 def coverage_by_size(unmatched: Bool[np.ndarray, " g"], bins: Int[np.ndarray, " g"]) -> dict[str, Coverage]:
     """Return the coverage of the objects of each size range, given the size range of each object (`size_bins`)."""
     names = [f"below {SIZE_EDGES[0]}", *(f"{a} to {b}" for a, b in itertools.pairwise(SIZE_EDGES))]
     names.append(f"{SIZE_EDGES[-1]} and more")
-    return {f"{name} px": _count(unmatched[bins == k]) for k, name in enumerate(names)}
+    return {f"{name} px": _count_unmatched(unmatched[bins == k]) for k, name in enumerate(names)}
 
 
-def _count(unmatched: Bool[np.ndarray, " g"]) -> Coverage:
+def _count_unmatched(unmatched: Bool[np.ndarray, " g"]) -> Coverage:
     return Coverage(len(unmatched), int(unmatched.sum()))
 
 
-def _sides(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Float[np.ndarray, " g"]:
+def _box_sides_px(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Float[np.ndarray, " g"]:
     """Return the square root of the area of each box in pixels of the network's input."""
     return np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) * image_size
 
 
 def compare_box_configs(boxes: Float[np.ndarray, "g 4"], threshold: float) -> dict[str, Coverage]:
     """Return the coverage of boxes (xyxy, normalised) by each of the published default boxes."""
-    return {name: _count(best_iou(boxes, box_config) < threshold) for name, box_config in PUBLISHED.items()}
+    return {name: _count_unmatched(best_iou(boxes, box_config) < threshold) for name, box_config in PUBLISHED.items()}
 
 
 def suggest_box_config(
@@ -217,7 +219,7 @@ def suggest_box_config(
         name = min(candidates, key=lambda n: (candidates[n].unmatched, PUBLISHED[n].count))
         cost = "" if name in same_size else ", at the cost of a larger input"
         return f"With {name}, {candidates[name]} of the objects would be unmatched{cost}. See the configs of that name."
-    sides = _sides(boxes, box_config.image_size)
+    sides = _box_sides_px(boxes, box_config.image_size)
     smallest = min(box_config.min_sizes)
     largest = max(high or low for low, high in zip(box_config.min_sizes, box_config.max_sizes, strict=True))
     small, large = (float(np.mean(mask)) for mask in (sides < 0.7 * smallest, sides > 1.4 * largest))

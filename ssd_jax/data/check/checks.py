@@ -67,7 +67,7 @@ def check_data_set(
         total = sum(map(len, splits.values()))
         with tqdm(total=total, unit="image", dynamic_ncols=True, disable=not show_progress) as bar:
             digests = check_images(splits, problems, bar.update)
-    counts = {split: count_split(source) for split, source in splits.items()}
+    counts = {split: count_images_and_objects(source) for split, source in splits.items()}
     coverage = measure_box_coverage(splits[config.data.train_split], config)
     return DataSetCheck(splits, problems.collected, counts, coverage, digests)
 
@@ -167,7 +167,7 @@ def _check_image(source: Source, index: int, file: str) -> _CheckedImage:
     problems = Problems(raise_errors=False)
     with problems.collecting(Kind.UNREADABLE, file):
         pixels = source.image(index)
-        if Path(file).is_file():  # false for generated images and images in an archive
+        if Path(file).is_file():  # generated images and images in a record have no file
             mode, orientation = mode_and_orientation(file)
             if orientation != 1:
                 problems.add(Kind.ROTATED, file, f"(orientation {orientation})")
@@ -179,7 +179,7 @@ def _check_image(source: Source, index: int, file: str) -> _CheckedImage:
     return _CheckedImage(None, problems.collected)
 
 
-def count_split(source: Source) -> SplitCount:
+def count_images_and_objects(source: Source) -> SplitCount:
     """Return the numbers of images, images without objects, and objects of each class in a split.
 
     Crowd objects are not counted.

@@ -73,15 +73,15 @@ def matches(root: Path) -> bool:
     """Return whether a path is a COCO file, or a folder that contains COCO files."""
     return any(
         file.name.startswith("instances_") or file.name == _ROBOFLOW_FILE or _looks_like_coco(file)
-        for file in _files(root).values()
+        for file in _annotation_files(root).values()
     )
 
 
-def explain_mismatch(root: Path) -> str:
+def find_error(root: Path) -> str:
     """Return the error message about the first .json file that is not a valid COCO file; empty if all are valid."""
     for file in _json_files(root):
         try:
-            _read(file, Problems())
+            _read_file(file, Problems())
         except UserError as error:
             return str(error)
     return ""
@@ -89,10 +89,10 @@ def explain_mismatch(root: Path) -> str:
 
 def split_names(data: Data) -> tuple[str, ...]:
     """Return the names of the splits of a COCO folder or file."""
-    return _splits(_files(Path(data.root)))
+    return _find_split_names(_annotation_files(Path(data.root)))
 
 
-def _splits(files: dict[str, Path]) -> tuple[str, ...]:
+def _find_split_names(files: dict[str, Path]) -> tuple[str, ...]:
     derived = tuple(split for split in minival.SPLITS if minival.find_parts(split, files))
     return HASHED_SPLITS if _is_single_file(files) else (*files, *derived)
 
@@ -120,7 +120,7 @@ def open_split(data: Data, split: str, class_names: Sequence[str] = (), problems
         UserError: If the split does not exist, or its file is not valid JSON. If errors are raised, also if an image or
             a key is missing, an id is unknown or not unique, a bbox is invalid, or a class is not in ``class_names``.
     """
-    files = _files(Path(data.root))
+    files = _annotation_files(Path(data.root))
     parts = minival.find_parts(split, files)
     if not parts:
         return _open_file(data, files, split, None, class_names, problems)
@@ -152,14 +152,16 @@ def _open_file(
     root, problems = Path(data.root), problems or Problems()
     name = part.file if part else _find_file(root, files, split)
     file = files[name] if name else next(iter(files.values()))
-    content, positions = _read(file, problems)
+    content, positions = _read_file(file, problems)
     images = content.images
     if name is None:
         images = select_by_hash(images, [image.file_name for image in images], split, data.val_fraction)
     if part and part.minival is not None:
         images = [image for image in images if (image.id in minival.minival_ids()) == part.minival]
     if not images:
-        raise UserError(f"{file}: the split '{split}' contains no images. Other splits: {join_names(_splits(files))}.")
+        raise UserError(
+            f"{file}: the split '{split}' contains no images. Other splits: {join_names(_find_split_names(files))}."
+        )
     categories = _class_categories(file, content)
     names = tuple(class_names) or tuple(category.name for category in categories)
     objects = _objects_by_image(file, content, positions, problems)
@@ -182,13 +184,15 @@ def _open_file(
 # ---- finding the file of a split ----
 
 
-def _files(root: Path) -> dict[str, Path]:
+def _annotation_files(root: Path) -> dict[str, Path]:
     """Return the annotation files of a data set by the name of the split that they contain: train2017, val, ..."""
     json_files = _json_files(root)
     if not root.is_dir():
         return {file.stem: file for file in json_files}
     roboflow = {f.name: f / _ROBOFLOW_FILE for f in sorted(root.iterdir()) if (f / _ROBOFLOW_FILE).is_file()}
-    published = dict(sorted((_by_suffix("image_info_", json_files) | _by_suffix("instances_", json_files)).items()))
+    published = dict(
+        sorted((_files_with_prefix("image_info_", json_files) | _files_with_prefix("instances_", json_files)).items())
+    )
     # Files with other names are used only if there is no instances_* or image_info_* file: the folder of COCO's
     # instances_* files also contains files with captions and keypoints of the same images.
     return roboflow or published or {f.stem: f for f in json_files if _looks_like_coco(f)}
@@ -200,7 +204,7 @@ def _json_files(root: Path) -> list[Path]:
     return sorted([*(root / "annotations").glob("*.json"), *root.glob("*.json")])
 
 
-def _by_suffix(prefix: str, files: Iterable[Path]) -> dict[str, Path]:
+def _files_with_prefix(prefix: str, files: Iterable[Path]) -> dict[str, Path]:
     return {file.stem.removeprefix(prefix): file for file in files if file.name.startswith(prefix)}
 
 
@@ -235,13 +239,13 @@ def _find_file(root: Path, files: dict[str, Path], split: str) -> str | None:
             raise UserError(f"{root}: the split '{split}' is ambiguous: {join_names(dated)}. Use one of these names.")
         if dated:
             return dated[0]
-    raise missing_split_error(root, split, _splits(files))
+    raise missing_split_error(root, split, _find_split_names(files))
 
 
 # ---- reading a file ----
 
 
-def _read(file: Path, problems: Problems) -> tuple[_File, Sequence[int]]:
+def _read_file(file: Path, problems: Problems) -> tuple[_File, Sequence[int]]:
     """Return the valid content of an annotation file, and the position of each of its annotations in the file."""
     with user_errors_on_read(file):
         data = file.read_bytes().removeprefix(codecs.BOM_UTF8)
@@ -281,7 +285,7 @@ def _json_error_context(data: bytes, error: Exception) -> str:
 
 
 def _valid_entries(file: Path, content: Any, problems: Problems) -> tuple[_File, Sequence[int]]:
-    """Return the result of `_read` for a file with malformed entries, without these entries.
+    """Return the result of `_read_file` for a file with malformed entries, without these entries.
 
     Each malformed entry becomes a problem, except for the first, which the caller has added.
     """
@@ -389,14 +393,14 @@ class _ImageFiles:
     def find(self, file_name: str) -> str:
         for suffix, folder in itertools.product(path_suffixes(file_name), self._folders):
             path = os.path.join(folder, suffix)
-            if os.path.basename(path) in self._listing(os.path.dirname(path)):
+            if os.path.basename(path) in self._file_names(os.path.dirname(path)):
                 return path
         searched = join_names(folder for folder in self._folders if os.path.isdir(folder))
         raise UserError(
             f"{self._file}: the image '{file_name}' is missing in {searched}. Add it, or remove it from the file."
         )
 
-    def _listing(self, folder: str) -> frozenset[str]:
+    def _file_names(self, folder: str) -> frozenset[str]:
         if folder not in self._listings:
             self._listings[folder] = frozenset(os.listdir(folder) if os.path.isdir(folder) else ())
         return self._listings[folder]

@@ -147,26 +147,26 @@ def find_format(data: Data) -> str:
         )
     if data.format != "auto":
         return data.format
-    name = _recognise(root)
+    name = _recognise_format(root)
     if name is None:
         layouts = "".join(f"\n  {name}: {_folder_format(name).LAYOUT}" for name in FOLDER_FORMATS)
         raise UserError(f"data.root: '{root}' is in no known format.{_suggestion(root)} Known formats:{layouts}")
     return name
 
 
-def _recognise(root: Path) -> str | None:
+def _recognise_format(root: Path) -> str | None:
     return next((name for name in FOLDER_FORMATS if _folder_format(name).matches(root)), None)
 
 
 def _suggestion(root: Path) -> str:
     """Return a sentence, after a space, about what a path in no known format may be; empty if there is no guess."""
-    from ssd_jax.data.formats.coco import explain_mismatch
+    from ssd_jax.data.formats.coco import find_error
 
-    coco_error = explain_mismatch(root)
+    coco_error = find_error(root)
     coco_hint = coco_error and f" As a COCO data set, it is malformed: {coco_error}"
     if root.is_file():
         return coco_hint or " It is a file; if it is an archive, unpack it and give the folder."
     for folder in sorted(f for f in root.iterdir() if f.is_dir()):
-        if _recognise(folder):
+        if _recognise_format(folder):
             return f" Did you mean '{folder}'?"
     return coco_hint

@@ -24,7 +24,7 @@ HASHED_SPLITS = ("train", "val")
 
 
 def find_split(root: object, split: str, splits: Sequence[str]) -> str:
-    """Return the name that a requested split has in a data set. val, valid and validation stand for each other.
+    """Return the name that a requested split has in a data set: the same name or an alias (val, valid, validation).
 
     Args:
         root: Folder or name of the data set, for the message.

@@ -31,10 +31,10 @@ _MIN_SIDE, _MAX_SIDE = 1 / 8, 0.8  # range of the longer side of a box, relative
 _MAX_OBJECTS = 6
 _MAX_ROTATION = math.radians(15)
 _MAX_OCCLUSION = 0.4  # maximum fraction of a shape's area that other shapes cover
-_STAR_RADIUS_RATIO = 0.45  # inner over outer radius
+_STAR_RADIUS_RATIO = 0.45  # inner radius divided by outer radius
 _SUPERSAMPLING = 4
 _MAX_CACHE_BYTES = 2**29
-_MIN_CONTRAST = 90.0  # distance in RGB 0-255 between a shape's mean colour and its surroundings
+_MIN_CONTRAST = 90.0  # minimum distance in RGB 0-255 between a shape's mean colour and its surroundings
 _CIRCLE_CORNERS = 64  # corners of the polygon that is drawn for a circle
 
 
@@ -153,7 +153,7 @@ def sample_shapes(rng: np.random.Generator, size: int) -> list[Shape]:
     for _ in range(4 * target):
         shape = _sample_shape(rng, size)
         remaining = [
-            points[~_contains(shape, points)] if _overlap(shape.box_px, other.box_px) else points
+            points[~_contains(shape, points)] if _boxes_overlap(shape.box_px, other.box_px) else points
             for other, points in zip(shapes, visible, strict=True)
         ]
         if any(len(points) < (1 - _MAX_OCCLUSION) * total for points, total in zip(remaining, totals, strict=True)):
@@ -165,7 +165,7 @@ def sample_shapes(rng: np.random.Generator, size: int) -> list[Shape]:
     return shapes
 
 
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+def _boxes_overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
@@ -173,7 +173,7 @@ def _sample_shape(rng: np.random.Generator, size: int) -> Shape:
     label = 1 + int(rng.random() * len(CLASS_NAMES))
     unit = _unit_corners(CLASS_NAMES[label - 1], _MAX_ROTATION * (2 * rng.random() - 1))
     low, high = unit.min(0), unit.max(0)
-    side = size * _MIN_SIDE * (_MAX_SIDE / _MIN_SIDE) ** rng.random()  # log-uniform
+    side = size * _MIN_SIDE * (_MAX_SIDE / _MIN_SIDE) ** rng.random()  # sampled log-uniformly
     scale = side / (high - low).max()
     room = size - (high - low) * scale
     corner = room * np.array([rng.random(), rng.random()])
@@ -227,15 +227,15 @@ def paint_image(rng: np.random.Generator, shapes: list[Shape], size: int) -> UIn
         shapes: Shapes from back to front.
         size: Side of the square image in pixels.
     """
-    canvas = _pattern(rng, (size, size), rng.uniform(40, 215, 3), spread=rng.uniform(20, 60))
+    canvas = _draw_texture(rng, (size, size), rng.uniform(40, 215, 3), spread=rng.uniform(20, 60))
     _paint_camouflage(rng, canvas)
     canvas = _paint_strokes(rng, canvas)
     for shape in shapes:
         _paint_shape(rng, canvas, shape)
-    return _light_and_grain(rng, canvas)
+    return _add_light_and_noise(rng, canvas)
 
 
-def _pattern(
+def _draw_texture(
     rng: np.random.Generator, size: tuple[int, int], colour: Float[np.ndarray, " 3"], spread: float
 ) -> Image.Image:
     """Return an image with a random texture: smooth noise around one colour, or around two colours that alternate in
@@ -251,13 +251,13 @@ def _pattern(
     shift = rng.uniform(-1, 1, 3) * spread
     kind = rng.integers(len(_MASKS) + 1)
     if kind == len(_MASKS):
-        return _noise(rng, size, colour, spread)
-    image = _noise(rng, size, colour - shift, spread)
-    image.paste(_noise(rng, size, colour + shift, spread), mask=Image.fromarray(_MASKS[kind](rng, size)))
+        return _draw_noise(rng, size, colour, spread)
+    image = _draw_noise(rng, size, colour - shift, spread)
+    image.paste(_draw_noise(rng, size, colour + shift, spread), mask=Image.fromarray(_MASKS[kind](rng, size)))
     return image
 
 
-def _noise(
+def _draw_noise(
     rng: np.random.Generator, size: tuple[int, int], colour: Float[np.ndarray, " 3"], spread: float
 ) -> Image.Image:
     """Return an image of smooth noise around a colour, with patches of 1/4 and 1/16 of the image's side."""
@@ -267,44 +267,44 @@ def _noise(
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
-def _ramp(size: tuple[int, int], angle: float) -> Float32[np.ndarray, "h w"]:
+def _axis_coordinate(size: tuple[int, int], angle: float) -> Float32[np.ndarray, "h w"]:
     """Return the coordinate of each pixel along an axis at an angle in radians, in pixels."""
     x, y = (np.arange(side, dtype=np.float32) for side in size)
     return x * np.float32(math.cos(angle)) + y[:, None] * np.float32(math.sin(angle))
 
 
-def _stripes(rng: np.random.Generator, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
-    ramp = _ramp(size, rng.uniform(0, math.pi))
+def _stripes_mask(rng: np.random.Generator, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+    ramp = _axis_coordinate(size, rng.uniform(0, math.pi))
     return (127.5 + 127.5 * np.sin(ramp * (2 * math.pi / rng.uniform(4, 24)) + rng.uniform(0, 6))).astype(np.uint8)
 
 
-def _checks(rng: np.random.Generator, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+def _checks_mask(rng: np.random.Generator, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
     side, angle = rng.uniform(2, 12), rng.uniform(0, math.pi)
-    one, other = (np.floor(_ramp(size, a) / side).astype(np.int32) for a in (angle, angle + math.pi / 2))
+    one, other = (np.floor(_axis_coordinate(size, a) / side).astype(np.int32) for a in (angle, angle + math.pi / 2))
     return ((one ^ other) & 1).astype(np.uint8) * np.uint8(255)
 
 
-def _gradient(rng: np.random.Generator, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
-    ramp = _ramp(size, rng.uniform(0, 2 * math.pi))
+def _gradient_mask(rng: np.random.Generator, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+    ramp = _axis_coordinate(size, rng.uniform(0, 2 * math.pi))
     return ((ramp - ramp.min()) * (255 / max(np.ptp(ramp), 1))).astype(np.uint8)
 
 
-_MASKS = (_stripes, _checks, _gradient)
+_MASKS = (_stripes_mask, _checks_mask, _gradient_mask)
 
 
 def _paint_camouflage(rng: np.random.Generator, canvas: Image.Image) -> None:
-    """Add irregular patches of a second texture with soft borders."""
+    """Draw irregular patches of a second texture, with soft borders, on an image."""
     cells = int(rng.integers(6, 13))
     field = Image.fromarray(rng.integers(0, 256, (cells, cells), np.uint8)).resize(
         canvas.size, Image.Resampling.BICUBIC
     )
     threshold = rng.uniform(150, 205)
     cover = field.point([min(max(round((level - threshold) * 5), 0), 255) for level in range(256)])
-    canvas.paste(_pattern(rng, canvas.size, rng.uniform(20, 235, 3), spread=30), mask=cover)
+    canvas.paste(_draw_texture(rng, canvas.size, rng.uniform(20, 235, 3), spread=30), mask=cover)
 
 
 def _paint_strokes(rng: np.random.Generator, canvas: Image.Image) -> Image.Image:
-    """Add lines, polylines and arcs of up to a semicircle, none of which is closed like a shape."""
+    """Return an image with added lines, polylines and arcs (at most a semicircle), which are not closed like shapes."""
     layer = canvas.resize((2 * canvas.width, 2 * canvas.height), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(layer)
     for _ in range(rng.integers(4, 13)):
@@ -330,10 +330,10 @@ def _paint_shape(rng: np.random.Generator, canvas: Image.Image, shape: Shape) ->
     around = np.asarray(canvas.resize((1, 1), Image.Resampling.BOX, window))[0, 0]
     spread = rng.uniform(5, 20) if rng.random() < 0.2 else rng.uniform(25, 60)
     cover = _coverage(shape.corners - (left, top), size)
-    canvas.paste(_noise(rng, size, _contrasting(rng, around), spread), window, cover)
+    canvas.paste(_draw_noise(rng, size, _contrasting_colour(rng, around), spread), window, cover)
 
 
-def _contrasting(rng: np.random.Generator, other: UInt8[np.ndarray, " 3"]) -> Float[np.ndarray, " 3"]:
+def _contrasting_colour(rng: np.random.Generator, other: UInt8[np.ndarray, " 3"]) -> Float[np.ndarray, " 3"]:
     """Return a random colour (RGB 0-255) whose distance from another colour is at least _MIN_CONTRAST.
 
     If none of 20 random colours has this distance, return the most distant of them.
@@ -351,7 +351,7 @@ def _coverage(corners: Float[np.ndarray, "k 2"], size: tuple[int, int]) -> Image
     return mask.reduce(_SUPERSAMPLING)
 
 
-def _light_and_grain(rng: np.random.Generator, canvas: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+def _add_light_and_noise(rng: np.random.Generator, canvas: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     """Return the pixels of an image with uneven light, which changes values by up to 20 %, and with sensor noise."""
     light = rng.uniform(0.8, 1.2, (3, 3)).astype(np.float32)
     light = np.asarray(Image.fromarray(light).resize(canvas.size, Image.Resampling.BICUBIC))

@@ -91,7 +91,7 @@ class TfdsSource(Source):
             UserError: If the image has no readable header, a coordinate is not from 0 to 1, or a label has no
                 name; the message names the record.
         """
-        example, name = self._read(index)
+        example, name = self._read_record(index)
         size = stored_size(example["image"], name)
         boxes = _boxes_px(np.reshape(example["objects"]["bbox"], (-1, 4)).astype(np.float32), size, name)
 
@@ -135,10 +135,10 @@ class TfdsSource(Source):
         Raises:
             UserError: If the record contains no image or a truncated image; the message names the record.
         """
-        example, name = self._read(index)
+        example, name = self._read_record(index)
         return decode_image(example["image"], name)
 
-    def _read(self, index: int) -> tuple[dict[str, Any], str]:
+    def _read_record(self, index: int) -> tuple[dict[str, Any], str]:
         """Return a record, with its image still encoded, and its name for messages."""
         name = f"{self._where}[{index}]"
         # The reader of ArrayRecord, and tfds while decoding, raise exceptions of many types.
@@ -199,7 +199,7 @@ def open_split(data: Data, split: str, class_names: Sequence[str] = (), problems
     return TfdsSource(builder, name, class_names, problems)
 
 
-# ---- finding a prepared set ----
+# ---- finding a prepared data set ----
 
 
 def prepared_builder(data: Data) -> tfds.core.DatasetBuilder:
@@ -261,13 +261,13 @@ def _notes(info: tfds.core.DatasetInfo) -> tuple[str, ...]:
 
 def _select_features(where: str, features: tfds.features.FeaturesDict) -> tfds.features.FeaturesDict:
     """Return only the features of a record that are needed, so that others, such as masks, are not decoded."""
-    objects = _inner(features["objects"]) if "objects" in features else None
+    objects = _inner_feature(features["objects"]) if "objects" in features else None
     if "image" not in features or not isinstance(objects, tfds.features.FeaturesDict) or "bbox" not in objects:
         raise UserError(
             f"{where}: not a data set of images with boxes, since image or objects/bbox is missing. Its features are "
             f"{join_names(sorted(features))}. Choose another data set."
         )
-    image, bbox = features["image"], _inner(objects["bbox"])
+    image, bbox = features["image"], _inner_feature(objects["bbox"])
     if not isinstance(image, tfds.features.Image) or image.np_dtype == np.float32:
         raise UserError(f"{where}: the feature image has neither 8 nor 16 bits per channel, but is {image}.")
     # Data sets that were made before tfds had box formats do not state a format. Their boxes are normalised.
@@ -285,16 +285,16 @@ def _select_features(where: str, features: tfds.features.FeaturesDict) -> tfds.f
 
 
 def _label_names(where: str, features: tfds.features.FeaturesDict) -> tuple[str, ...]:
-    objects = _inner(features["objects"])
+    objects = _inner_feature(features["objects"])
     if "label" not in objects:
         return _NO_LABELS
-    label = _inner(objects["label"])
+    label = _inner_feature(objects["label"])
     if not isinstance(label, tfds.features.ClassLabel) or not label.num_classes:
         raise UserError(f"{where}: the feature objects/label is not a ClassLabel with names, but is {label}.")
     return tuple(label.names)
 
 
-def _inner(feature: Any) -> Any:
+def _inner_feature(feature: Any) -> Any:
     return feature.feature if isinstance(feature, tfds.features.Sequence) else feature
 
 

@@ -44,7 +44,7 @@ def matches(root: Path) -> bool:
 
 def split_names(data: Data) -> tuple[str, ...]:
     """Return the names of the splits of a VOC folder."""
-    return _splits(Path(data.root))
+    return _find_split_names(Path(data.root))
 
 
 def open_split(
@@ -76,12 +76,12 @@ def open_split(
         return _open_test_without_boxes(root, class_names, problems)
     xml_files, images = _split_files(root, data, split, problems)
     if not xml_files:
-        others = join_names(name for name in _splits(root) if name != split)
+        others = join_names(name for name in _find_split_names(root) if name != split)
         raise UserError(
             f"{root}: the split '{split}' is empty. Other splits: {others}. A folder without lists and without a "
             "folder for each split needs at least two annotated images to make train and val of."
         )
-    parsed = {file: content for file in xml_files if (content := _parse(file, problems)) is not None}
+    parsed = {file: content for file in xml_files if (content := _parse_or_collect(file, problems)) is not None}
     builder = SplitBuilder(class_names or _class_names(root, parsed, problems), problems)
     for file, content in parsed.items():
         warn_if_normalised(content.objects, problems, file=file)
@@ -135,7 +135,7 @@ def _open_test_without_boxes(root: Path, class_names: Sequence[str], problems: P
 # ---- annotation files ----
 
 
-def _parse(file: Path, problems: Problems) -> VocAnnotation | None:
+def _parse_or_collect(file: Path, problems: Problems) -> VocAnnotation | None:
     with problems.collecting(Kind.MALFORMED, file):
         return parse_voc_xml(file, problems)
     return None
@@ -174,7 +174,7 @@ def _parse_size(text: str | None) -> int:
     try:
         return int(float(text or 0))
     except ValueError:
-        return 0  # counts as missing, so that the size of the image is used
+        return 0  # an invalid size counts as missing, so the size of the image is used
 
 
 def _parse_object(file: Path, number: int, node: ElementTree.Element) -> RawObject:
@@ -242,7 +242,7 @@ def _find_image(file: Path, images: dict[str, list[Path]], filename: str) -> Pat
 # ---- files of a split ----
 
 
-def _splits(root: Path) -> tuple[str, ...]:
+def _find_split_names(root: Path) -> tuple[str, ...]:
     main = root / "ImageSets" / "Main"
     if main.is_dir():
         names = sorted(file.stem for file in main.glob("*.txt"))
@@ -254,7 +254,7 @@ def _splits(root: Path) -> tuple[str, ...]:
 
 def _split_files(root: Path, data: Data, split: str, problems: Problems) -> tuple[list[Path], dict[str, list[Path]]]:
     """Return the annotation files of a split, and all images of the image folder by their stems."""
-    name = find_split(root, split, _splits(root))
+    name = find_split(root, split, _find_split_names(root))
     if (root / "ImageSets" / "Main").is_dir():
         folder = _annotation_folder(root)
         files = _read_list(root / "ImageSets" / "Main" / f"{name}.txt", folder, problems)
@@ -339,14 +339,14 @@ def _unannotated_images(root: Path, images: dict[str, list[Path]]) -> list[Path]
 
 
 def _all_xml_files(root: Path) -> list[Path]:
-    splits = [root / name for name in _splits(root) if _has_xml(root / name)]
+    splits = [root / name for name in _find_split_names(root) if _has_xml(root / name)]
     folders = splits if splits and not (root / "ImageSets" / "Main").is_dir() else [_annotation_folder(root)]
     return [file for folder in folders for file in sorted(folder.glob("*.xml"))]
 
 
 def _class_names(root: Path, parsed: dict[Path, VocAnnotation], problems: Problems) -> tuple[str, ...]:
-    other_splits = Problems(raise_errors=problems.raise_errors)  # dropped: added again when those splits are opened
-    contents = (parsed.get(file) or _parse(file, other_splits) for file in _all_xml_files(root))
+    other_splits = Problems(raise_errors=problems.raise_errors)  # not used: they are added when those splits are opened
+    contents = (parsed.get(file) or _parse_or_collect(file, other_splits) for file in _all_xml_files(root))
     names = sorted({o.name for content in contents if content for o in content.objects})
     if not names:
         raise UserError(f"{root}: no annotation file contains an object, so there is nothing to learn. Add boxes.")

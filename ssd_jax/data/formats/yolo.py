@@ -50,9 +50,9 @@ class _Label(NamedTuple):
 
 
 def matches(root: Path) -> bool:
-    """Return whether a path is in YOLO's format.
+    """Return whether a path is a YAML file, or a folder in YOLO's format.
 
-    It is if it is a YAML file, a folder with a YAML file that names classes, or a folder of images with label files.
+    Such a folder contains a YAML file that names classes, or images with label files.
     """
     if _yaml_files(root):
         return True
@@ -61,7 +61,7 @@ def matches(root: Path) -> bool:
 
 def split_names(data: Data) -> tuple[str, ...]:
     """Return the names of the splits that `open_split` can open."""
-    splits = _splits(Path(data.root))
+    splits = _find_splits(Path(data.root))
     if set(splits) == {_ALL_IMAGES}:
         return HASHED_SPLITS
     return tuple(name for name, places in splits.items() if all(place.exists() for place in places))
@@ -94,12 +94,12 @@ def open_split(
             or of a label file is missing.
     """
     root, problems = Path(data.root), problems or Problems()
-    splits, classes = _splits(root), _read_classes(root)
+    splits, classes = _find_splits(root), _read_classes(root)
     hashed = set(splits) == {_ALL_IMAGES}
     name = find_split(root, split, HASHED_SPLITS if hashed else tuple(splits))
     places = splits[_ALL_IMAGES if hashed else name]
     images = _find_images(root if root.is_dir() else root.parent, name, places, problems)
-    label_files = {image: _label_file(image) for image in images.values()}
+    label_files = {image: _find_label_file(image) for image in images.values()}
     unlabelled = [image for image, label_file in label_files.items() if label_file is None]
     if unlabelled:
         expected = " or ".join(map(str, _possible_label_files(unlabelled[0])))
@@ -148,7 +148,7 @@ def _yaml_file(root: Path) -> Path | None:
     raise UserError(f"{root}: several YAML files name classes: {names}. Choose one with --data.root FILE.")
 
 
-def _splits(root: Path) -> dict[str, list[Path]]:
+def _find_splits(root: Path) -> dict[str, list[Path]]:
     """Return the folders and .txt lists with the images of each split, by the name of the split.
 
     If there are no splits, the only key is `_ALL_IMAGES`.
@@ -163,29 +163,29 @@ def _splits(root: Path) -> dict[str, list[Path]]:
         return _folder_splits(file.parent)
     bases = [file.parent / str(content.get("path", "")), file.parent]
     return {
-        key: [_resolve(bases, str(place)) for place in (places if isinstance(places, list) else [places])]
+        key: [_resolve_path(bases, str(place)) for place in (places if isinstance(places, list) else [places])]
         for key, places in named.items()
     }
 
 
-def _resolve(bases: Sequence[Path], entry: str) -> Path:
+def _resolve_path(bases: Sequence[Path], entry: str) -> Path:
     """Return the existing file or folder that a path in a YAML file refers to, or the literal path if none exists.
 
     Roboflow writes ``../train/images`` for ``train/images`` in the folder of the YAML file. In Ultralytics' software,
     ``path`` is relative to a folder that contains all data sets.
     """
     entry = entry.replace("\\", "/")
-    candidates = [_join(base, text) for text in (entry, re.sub(r"^(\.\./)+", "", entry)) for base in bases]
+    candidates = [_join_paths(base, text) for text in (entry, re.sub(r"^(\.\./)+", "", entry)) for base in bases]
     return next((path for path in candidates if path.exists()), candidates[0])
 
 
-def _join(*parts: str | Path) -> Path:
+def _join_paths(*parts: str | Path) -> Path:
     """Return joined paths without ``.`` and ``..``, so that each image has only one path."""
     return Path(os.path.normpath(os.path.join(*parts)))
 
 
 def _folder_splits(root: Path) -> dict[str, list[Path]]:
-    """Return the result of `_splits` for a folder without a YAML file."""
+    """Return the result of `_find_splits` for a folder without a YAML file."""
     if not root.is_dir():
         return {}
     layouts = (
@@ -204,14 +204,16 @@ def _folder_splits(root: Path) -> dict[str, list[Path]]:
 
 def _has_images(root: Path, place: Path) -> bool:
     if place.is_file():
-        return any(line.lower().endswith(EXTENSIONS) for _, line in _list_lines(place)[:1])
-    return next(_walk(root, place, EXTENSIONS), None) is not None
+        return any(line.lower().endswith(EXTENSIONS) for _, line in _read_lines(place)[:1])
+    return next(_iterate_files(root, place, EXTENSIONS), None) is not None
 
 
 def _has_labels(root: Path, place: Path) -> bool:
     if place.is_file():
         return True  # no other format lists images in a file named like a split
-    return any(_looks_like_labels(file) for folder in _label_folders(place) for file in _walk(root, folder, (".txt",)))
+    return any(
+        _looks_like_labels(file) for folder in _label_folders(place) for file in _iterate_files(root, folder, (".txt",))
+    )
 
 
 def _looks_like_labels(file: Path) -> bool:
@@ -221,7 +223,7 @@ def _looks_like_labels(file: Path) -> bool:
     return len(fields) >= 5 and all(re.fullmatch(rb"[-+.\deE]+", field) for field in fields)
 
 
-def _walk(root: Path, folder: Path, extensions: tuple[str, ...]) -> Iterator[Path]:
+def _iterate_files(root: Path, folder: Path, extensions: tuple[str, ...]) -> Iterator[Path]:
     """Yield the files with given extensions in a folder and its subfolders, except hidden files (macOS's ._ files).
 
     The subfolders of ``root`` itself are not searched.
@@ -242,11 +244,11 @@ def _find_images(folder: Path, name: str, places: Sequence[Path], problems: Prob
     images: dict[Path, Path] = {}  # the folder that an image's id is relative to, by the path of the image
     for place in places:
         if place.is_dir():
-            files = sorted(_walk(folder, place, EXTENSIONS))
+            files = sorted(_iterate_files(folder, place, EXTENSIONS))
             _check_labels_without_image(folder, place, files, problems)
             images |= dict.fromkeys(files, place)
         elif place.is_file() and place.suffix == ".txt":
-            images |= dict.fromkeys(_listed_images(place, problems), place.parent)
+            images |= dict.fromkeys(_read_image_list(place, problems), place.parent)
         else:
             raise UserError(
                 f"{folder}: '{name}' in the YAML file is neither a folder nor a .txt list of images: {place}. Correct "
@@ -258,15 +260,15 @@ def _find_images(folder: Path, name: str, places: Sequence[Path], problems: Prob
     return dict(zip((i.replace(os.sep, "/") for i in ids), images, strict=True))
 
 
-def _listed_images(file: Path, problems: Problems) -> list[Path]:
+def _read_image_list(file: Path, problems: Problems) -> list[Path]:
     """Return the paths of the images in a list that exist.
 
     If a path does not exist, its first folders are ignored, since the list may have been made on another machine. A
     missing image becomes a problem.
     """
     images = []
-    for number, line in _list_lines(file):
-        paths = (_join(file.parent, suffix) for suffix in path_suffixes(line))
+    for number, line in _read_lines(file):
+        paths = (_join_paths(file.parent, suffix) for suffix in path_suffixes(line))
         image = next((path for path in paths if path.is_file()), None)
         if image is None:
             text = f"the image '{line}' is missing. Add it, or remove the line from the list."
@@ -276,7 +278,7 @@ def _listed_images(file: Path, problems: Problems) -> list[Path]:
     return images
 
 
-def _list_lines(file: Path) -> list[tuple[int, str]]:
+def _read_lines(file: Path) -> list[tuple[int, str]]:
     """Return the number and the text of each line of a file that is not blank."""
     lines = enumerate(read_text(file).splitlines(), start=1)
     return [(number, line.strip()) for number, line in lines if line.strip()]
@@ -302,7 +304,7 @@ def _possible_label_files(image: Path) -> list[Path]:
     return [folder / f"{image.stem}.txt" for folder in _label_folders(image.parent)]
 
 
-def _label_file(image: Path) -> Path | None:
+def _find_label_file(image: Path) -> Path | None:
     return next((file for file in _possible_label_files(image) if file.is_file()), None)
 
 
@@ -310,7 +312,7 @@ def _check_labels_without_image(root: Path, folder: Path, images: Iterable[Path]
     """Add a problem for each label file of a folder of images that belongs to none of the images."""
     stems = {image.with_suffix("") for image in images}
     for labels in _label_folders(folder):
-        for file in sorted(_walk(root, labels, (".txt",))):
+        for file in sorted(_iterate_files(root, labels, (".txt",))):
             image = folder / file.relative_to(labels).with_suffix("")
             if image not in stems and _looks_like_labels(file):
                 text = f"its image is missing: there is no {image} with {', '.join(EXTENSIONS)}. Add the image, or "
@@ -330,7 +332,7 @@ def _read_objects(file: Path, classes: _Classes, size: tuple[int, int], problems
             label = _parse_line(file, number, line, classes)
             if label.class_number in classes.names:
                 x, y, width, height = label.box
-                (left, right), (top, bottom) = _edges(x, width, size[0]), _edges(y, height, size[1])
+                (left, right), (top, bottom) = _edges_px(x, width, size[0]), _edges_px(y, height, size[1])
                 name = classes.names[label.class_number]
                 objects.append(RawObject(f"line {number}", name, (left, top, right, bottom)))
             else:
@@ -388,7 +390,7 @@ def _parse_line(file: Path, number: int, line: str, classes: _Classes) -> _Label
     return _Label(int(label), (x, y, width, height))
 
 
-def _edges(centre: float, extent: float, pixels: int) -> tuple[float, float]:
+def _edges_px(centre: float, extent: float, pixels: int) -> tuple[float, float]:
     """Return both ends of a box in x or y, in pixels. An end within rounding error of the image border is moved to it.
 
     Args:
@@ -414,9 +416,9 @@ def _read_classes(root: Path) -> _Classes:
     file = _yaml_file(root)
     content = {} if file is None else _read_yaml(file)
     if file is not None:
-        names = _yaml_names(file, content)
+        names = _class_names_in_yaml(file, content)
     else:
-        lists = {list_file: _read_names(list_file) for list_file in _name_lists(root)}
+        lists = {list_file: _read_names(list_file) for list_file in _class_list_files(root)}
         if not lists:
             raise UserError(
                 f"{root}: no file names the classes, which are numbers in the labels. Write the names into "
@@ -435,7 +437,7 @@ def _read_classes(root: Path) -> _Classes:
     return _Classes(file, names, "kpt_shape" in content)
 
 
-def _name_lists(root: Path) -> list[Path]:
+def _class_list_files(root: Path) -> list[Path]:
     """Return the files with lists of class names, in the folder itself and in the folders of labels.
 
     Some tools write these lists into the folders of labels.
@@ -452,7 +454,7 @@ def _read_names(file: Path) -> dict[int, str]:
     return dict(enumerate(names))
 
 
-def _yaml_names(file: Path, content: Mapping[str, Any]) -> dict[int, str]:
+def _class_names_in_yaml(file: Path, content: Mapping[str, Any]) -> dict[int, str]:
     """Return the class names in a YAML file by their numbers. The key ``names`` has a list or a mapping."""
     names = content["names"]
     try:

@@ -73,7 +73,7 @@ def faulty_folder(tmp_path):
     return root
 
 
-def check(root, **data):
+def check_folder(root, **data):
     config = Config(data=Data(root=str(root), max_objects=8, **data))
     return check_data_set(config)
 
@@ -83,7 +83,7 @@ def kinds_and_files(problems):
 
 
 def test_check_data_set_finds_every_problem_and_names_its_file(faulty_folder):
-    result = check(faulty_folder)
+    result = check_folder(faulty_folder)
     found = {(p.kind, p.file.removeprefix(f"{faulty_folder}/")) for p in result.problems}
     assert found == {
         (Kind.MALFORMED, "Annotations/good.xml"),
@@ -116,11 +116,11 @@ def test_check_data_set_allows_exactly_max_objects(tmp_path):
     boxes = [("dog", (k, k, k + 9, k + 9)) for k in range(9)]
     write_voc_image(tmp_path, "train", "full", boxes[:8], noise_image(0))
     write_voc_image(tmp_path, "val", "over", boxes, noise_image(1))
-    assert kinds_and_files(check(tmp_path).problems) == [(Kind.TOO_MANY, "over.jpg")]
+    assert kinds_and_files(check_folder(tmp_path).problems) == [(Kind.TOO_MANY, "over.jpg")]
 
 
 def test_check_data_set_finds_class_names_that_differ_only_in_case(faulty_folder):
-    (text,) = [p.text for p in check(faulty_folder).problems if p.kind is Kind.SIMILAR_NAMES]
+    (text,) = [p.text for p in check_folder(faulty_folder).problems if p.kind is Kind.SIMILAR_NAMES]
     assert "'Cat'" in text and "'cat'" in text
 
 
@@ -128,7 +128,7 @@ def test_check_data_set_lists_a_file_in_two_splits_once(tmp_path):
     write_voc_image(tmp_path, "train", "a", [GOOD], noise_image(0))
     write_voc_image(tmp_path, "train", "b", [GOOD], noise_image(1))
     (tmp_path / "ImageSets" / "Main" / "test.txt").write_text("b\na\n")
-    problems = check(tmp_path, val_split="test").problems
+    problems = check_folder(tmp_path, val_split="test").problems
     assert kinds_and_files(problems) == [(Kind.TWO_SPLITS, "a.jpg"), (Kind.TWO_SPLITS, "b.jpg")]
     assert all("train" in p.text and "test" in p.text for p in problems)
 
@@ -150,7 +150,7 @@ def test_check_data_set_finds_equal_pixels_in_different_files(tmp_path):
         write_voc_image(tmp_path, split, stem, [GOOD], None)
         noise_image(0).save(tmp_path / "JPEGImages" / f"{stem}.png", compress_level=3 * level)
     assert len({file.read_bytes() for file in (tmp_path / "JPEGImages").iterdir()}) > 1
-    assert kinds_and_files(check(tmp_path).problems) == [(Kind.TWICE, "b.png"), (Kind.TWO_SPLITS, "c.png")]
+    assert kinds_and_files(check_folder(tmp_path).problems) == [(Kind.TWICE, "b.png"), (Kind.TWO_SPLITS, "c.png")]
 
 
 def test_check_data_set_finds_a_coco_class_that_is_missing_in_train(tmp_path):
@@ -160,12 +160,12 @@ def test_check_data_set_finds_a_coco_class_that_is_missing_in_train(tmp_path):
         content = {"images": [image], "annotations": [entry], "categories": [{"id": 5, "name": name}]}
         (tmp_path / f"{split}.json").write_text(json.dumps(content))
         noise_image(len(split)).save(tmp_path / f"{split}.png")
-    assert kinds_and_files(check(tmp_path).problems) == [(Kind.UNKNOWN_CLASS, "val.json")]
+    assert kinds_and_files(check_folder(tmp_path).problems) == [(Kind.UNKNOWN_CLASS, "val.json")]
 
 
 def test_check_data_set_finds_that_the_val_split_is_missing(tmp_path):
     write_voc_image(tmp_path, "train", "a", [GOOD], noise_image(0))
-    (problem,) = check(tmp_path).problems
+    (problem,) = check_folder(tmp_path).problems
     assert problem.kind is Kind.MISSING and "'val'" in problem.text
 
 
@@ -185,7 +185,7 @@ def test_check_data_set_counts_objects_and_unmatched_objects(tmp_path):
     write_voc_image(tmp_path, "train", "a", objects, noise_image(0))
     write_voc_image(tmp_path, "train", "b", [], noise_image(1))
     write_voc_image(tmp_path, "val", "c", [("dog", (0, 0, 10, 10))], noise_image(2))
-    result = check(tmp_path)
+    result = check_folder(tmp_path)
     assert result.counts["train"] == SplitCount(2, 1, {"cat": 2, "dog": 1})
     assert result.counts["val"] == SplitCount(1, 0, {"cat": 0, "dog": 1})
     assert result.coverage.all == (3, 1) and result.coverage.by_class == {"cat": (2, 0), "dog": (1, 1)}
@@ -293,20 +293,20 @@ def test_check_data_rejects_unusable_output_folders_before_reading_the_data(tmp_
     assert (tmp_path / "full" / "photo.jpg").exists()
 
 
-def test_fix_is_rejected_together_with_no_images(tmp_path, capsys):
+def test_fix_option_is_rejected_together_with_no_images(tmp_path, capsys):
     root = write_voc_folder(tmp_path / "data", {"train": 1})
     argv = "check-data", TINY, "--data.root", root, "--out", tmp_path / "out", "--fix", tmp_path / "fixed"
     assert command(*argv, "--no-images") == 2
     assert "--no-images" in capsys.readouterr().err and not (tmp_path / "fixed").exists()
 
 
-def test_fix_is_rejected_if_an_annotation_cannot_be_read(faulty_folder, tmp_path, capsys):
+def test_fix_option_is_rejected_if_an_annotation_cannot_be_read(faulty_folder, tmp_path, capsys):
     argv = "check-data", TINY, "--data.root", faulty_folder, "--out", tmp_path / "out", "--fix", tmp_path / "fixed"
     assert command(*argv) == 2
     assert "good.xml" in capsys.readouterr().err and not (tmp_path / "fixed").exists()
 
 
-def test_fix_writes_a_copy_without_problems(faulty_folder, tmp_path, capsys):
+def test_fix_option_writes_a_copy_without_problems(faulty_folder, tmp_path, capsys):
     annotations = faulty_folder / "Annotations"
     (annotations / "cmyk.xml").write_text((annotations / "cmyk.xml").read_text().replace("Cat", "dog"))
     (annotations / "kept.xml").replace(annotations / "good.xml")
@@ -315,8 +315,8 @@ def test_fix_writes_a_copy_without_problems(faulty_folder, tmp_path, capsys):
     assert command(*argv, "--fix", fixed) == 1
     assert read_files(faulty_folder) == before
     assert str(fixed) in capsys.readouterr().out
-    result = check(fixed)
-    assert [p.kind for p in result.problems] == [Kind.TOO_MANY]  # check() allows 8 objects
+    result = check_folder(fixed)
+    assert [p.kind for p in result.problems] == [Kind.TOO_MANY]  # check_folder() allows only 8 objects per image
     # Of the other images, "missing" has no image file, "first" has the same pixels as "second" in val, and "truncated"
     # in val is unreadable.
     names = {"good", "outside", "empty_box", "duplicate", "other_size", "rotated", "grey", "cmyk", "many"}

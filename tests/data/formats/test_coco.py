@@ -61,7 +61,7 @@ def open_folder(root, split="val", class_names=()):
 def test_annotations_have_boxes_as_xyxy(coco):
     source = open_folder(coco)
     annotation = source.annotation(0)
-    assert source.class_names == ("car", "sign", "brush")  # by id: 3 13 90
+    assert source.class_names == ("car", "sign", "brush")  # in the order of the category ids 3, 13, 90
     assert source.category_ids == (3, 13, 90)
     assert (annotation.image_id, annotation.width, annotation.height) == ("one.jpg", 40, 30)
     assert annotation.file == str(coco / "val2017" / "one.jpg")
@@ -69,7 +69,9 @@ def test_annotations_have_boxes_as_xyxy(coco):
     np.testing.assert_array_equal(annotation.labels, [3, 1, 1])
     np.testing.assert_array_equal(annotation.crowd, [False, True, False])
     np.testing.assert_array_equal(annotation.difficult, [False, False, False])
-    np.testing.assert_array_equal(annotation.area_px, [150.5, 30, 25])  # the last by its box
+    np.testing.assert_array_equal(
+        annotation.area_px, [150.5, 30, 25]
+    )  # the last object has no area, so that of its box is used
     assert source.notes == () and source.image(0).shape == (30, 40, 3)
 
 

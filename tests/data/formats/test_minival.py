@@ -41,7 +41,7 @@ def write_coco_file(root: Path, name: str, images: dict[int, str], folder: str) 
 
 
 def write_2017(root: Path) -> None:
-    train = {i: f"{i:012}.jpg" for i in sorted(TRAIN + OTHER_VAL, reverse=True)}  # not in the order of the ids
+    train = {i: f"{i:012}.jpg" for i in sorted(TRAIN + OTHER_VAL, reverse=True)}  # the file is not sorted by id
     write_coco_file(root, "train2017", train, "train2017")
     write_coco_file(root, "val2017", {i: f"{i:012}.jpg" for i in MINIVAL}, "val2017")
 

@@ -95,7 +95,7 @@ def assert_equal_annotations(roots: dict[str, Path], splits: list[str]) -> None:
             for a, b in zip(annotations, expected, strict=True):
                 assert Path(a.file).name == Path(b.file).name and (a.width, a.height) == (b.width, b.height)
                 np.testing.assert_array_equal(a.labels, b.labels)
-                # COCO stores left and width, YOLO eight decimals of normalised coordinates.
+                # Boxes differ by rounding: COCO stores left and width, and YOLO normalised values with eight decimals.
                 np.testing.assert_allclose(a.boxes_px, b.boxes_px, rtol=0, atol=2e-4)
                 np.testing.assert_allclose(a.area_px, b.area_px, rtol=1e-3, atol=0.1)
 

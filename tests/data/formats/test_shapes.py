@@ -12,7 +12,7 @@ from scipy.spatial import ConvexHull
 
 from ssd_jax.config import Data, Shapes
 from ssd_jax.data.formats.open import open_source
-from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource, _contrasting, _paint_shape, sample_shapes
+from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource, _contrasting_colour, _paint_shape, sample_shapes
 from ssd_jax.errors import UserError
 
 
@@ -201,7 +201,7 @@ def test_contrasting_colour_has_the_minimum_distance(source):
     """Check that the distance between the colour of a shape and that of its surroundings is at least 90 (RGB 0-255)."""
     rng = np.random.default_rng(0)
     for around in ((0, 0, 0), (128, 128, 128), (255, 255, 255), (255, 0, 128)):
-        assert min(np.linalg.norm(_contrasting(rng, np.uint8(around)) - around) for _ in range(50)) >= 90
+        assert min(np.linalg.norm(_contrasting_colour(rng, np.uint8(around)) - around) for _ in range(50)) >= 90
 
 
 # ---- colour alone ----

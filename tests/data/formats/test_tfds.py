@@ -113,7 +113,7 @@ def test_prepared_voc_matches_its_archives(prepared_sets: str, split: str):
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_prepared_coco_matches_its_archives_with_integer_areas(prepared_sets: str, split: str):
     source = open_source(Data(root="tfds:coco/2017", tfds_dir=prepared_sets), split)
-    assert len(source.class_names) == 80 and source.class_names.index("bowl") == 51 - 6  # COCO omits 5 ids before it
+    assert len(source.class_names) == 80 and source.class_names.index("bowl") == 51 - 6  # COCO skips 5 ids below 51
     assert source.category_ids is None
     indices = {source.annotation(i).number: i for i in range(len(source))}
     assert sorted(indices) == sorted(int(spec.stem) for spec in COCO[split])
@@ -184,7 +184,7 @@ def test_with_data_root_does_not_resolve_a_tfds_name(tmp_path: Path, monkeypatch
 # ---- data sets that cannot be read ----
 
 
-def test_unprepared_set_is_reported_with_the_command_to_prepare_it(stored_sets: str):
+def test_unprepared_data_set_is_reported_with_the_command_to_prepare_it(stored_sets: str):
     with pytest.raises(UserError) as error:
         open_source(Data(root="tfds:voc/2012", tfds_dir=stored_sets), "train")
     assert "coco/2017, voc/2007" in str(error.value)
@@ -206,7 +206,7 @@ def copy_with_change(stored_sets: str, tmp_path: Path, file: str, old: str, new:
     return Data(root="tfds:voc/2007", tfds_dir=str(folder))
 
 
-def test_tfrecord_is_rejected_with_the_command_to_prepare_the_set(stored_sets: str, tmp_path: Path):
+def test_tfrecord_is_rejected_with_the_command_to_prepare_array_record(stored_sets: str, tmp_path: Path):
     data = copy_with_change(stored_sets, tmp_path, "dataset_info.json", '"array_record"', '"tfrecord"')
     with pytest.raises(UserError, match=r"tfrecord(.|\n)*ssd-jax prepare-data tfds:voc/2007 --archives"):
         open_source(data, "train")
@@ -259,7 +259,7 @@ def red_image(width: int = 40, height: int = 20) -> Image.Image:
     return Image.new("RGB", (width, height), "red")
 
 
-def write_set(folder: Path, features: dict[str, Any], examples: list[dict[str, Any]], config: str = "") -> Data:
+def write_data_set(folder: Path, features: dict[str, Any], examples: list[dict[str, Any]], config: str = "") -> Data:
     """Write the data set tfds:my_set with the split train, and return the options to open it."""
 
     class MySet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -283,7 +283,7 @@ def detection_features(objects: Any, **more: Any) -> dict[str, Any]:
     return {"image": tfds.features.Image(), "objects": objects, **more}
 
 
-def test_minimal_set_is_read(tmp_path: Path):
+def test_minimal_data_set_is_read(tmp_path: Path):
     red_png, grey_png = encode(red_image(), "PNG"), encode(Image.new("L", (30, 10), 77), "PNG")
     deep_png = encode(Image.fromarray(np.full((8, 9), 257 * 200, np.uint16)), "PNG")
     dog, flat = {"bbox": BOX, "label": "dog"}, tfds.features.BBox(0.5, 0.5, 0.5, 0.9)
@@ -292,7 +292,7 @@ def test_minimal_set_is_read(tmp_path: Path):
         {"image": grey_png, "objects": []},
         {"image": deep_png, "objects": [dog, dog, {"bbox": flat, "label": "cat"}]},
     ]
-    data = write_set(tmp_path, detection_features(tfds.features.Sequence(LABELLED)), examples)
+    data = write_data_set(tmp_path, detection_features(tfds.features.Sequence(LABELLED)), examples)
     source = open_source(data, "train")
     assert source.class_names == ("cat", "dog") and source.notes == ()
     assert sorted(source.annotation(i).image_id for i in range(3)) == ["train-0", "train-1", "train-2"]
@@ -313,7 +313,7 @@ def test_minimal_set_is_read(tmp_path: Path):
 
 def test_name_may_contain_config_and_version(tmp_path: Path):
     examples = [{"image": encode(red_image(), "PNG"), "objects": []}]
-    data = write_set(tmp_path, detection_features(tfds.features.Sequence(LABELLED)), examples, config="big")
+    data = write_data_set(tmp_path, detection_features(tfds.features.Sequence(LABELLED)), examples, config="big")
     for root in ("tfds:my_set/big", "tfds:my_set/big:1.0.0", "tfds:my_set:1.0.0", "tfds:my_set"):
         assert len(open_source(Data(root=root, tfds_dir=data.tfds_dir), "train")) == 1
     with pytest.raises(UserError, match="not prepared"):
@@ -332,7 +332,7 @@ def test_alternative_features_are_read(tmp_path: Path):
     common = {"image": encode(red_image(), "PNG"), "objects": {"bbox": [BOX]}, "mask": b"no image"}
     named = {"image/id": "x7", "image/filename": "day1/cam.2/a.b.png"}
     unnamed = {"image/id": "x8", "image/filename": ""}
-    source = open_source(write_set(tmp_path, features, [common | named, common | unnamed]), "train")
+    source = open_source(write_data_set(tmp_path, features, [common | named, common | unnamed]), "train")
     assert source.class_names == ("object",)
     assert {source.annotation(i).image_id for i in range(2)} == {"day1/cam.2/a.b", "x8"}
     for i in range(2):
@@ -354,7 +354,9 @@ def test_exif_orientation_is_ignored(tmp_path: Path):
         exif[0x0112] = orientation
         image = encode(Image.fromarray(two_halves), "JPEG", exif=exif)
         examples = [{"image": image, "objects": [{"bbox": BOX, "label": "cat"}]}]
-        data = write_set(tmp_path / str(orientation), detection_features(tfds.features.Sequence(LABELLED)), examples)
+        data = write_data_set(
+            tmp_path / str(orientation), detection_features(tfds.features.Sequence(LABELLED)), examples
+        )
         source = open_source(data, "train")
         assert (source.annotation(0).width, source.annotation(0).height) == (40, 20)
         np.testing.assert_allclose(source.annotation(0).boxes_px, [[8, 2, 32, 10]], atol=1e-5)
@@ -369,7 +371,7 @@ def test_unreadable_images_are_reported_and_keep_their_slot(tmp_path: Path):
         for image, name in ((whole, "whole.jpg"), (whole[: len(whole) // 2], "cut.jpg"), (b"no image", "none.jpg"))
     ]
     features = detection_features(tfds.features.Sequence(LABELLED), **{"image/filename": tfds.features.Text()})
-    data = write_set(tmp_path, features, examples)
+    data = write_data_set(tmp_path, features, examples)
     source = open_source(data, "train")
     failed = []
     for i in range(3):
@@ -385,7 +387,7 @@ def test_unreadable_images_are_reported_and_keep_their_slot(tmp_path: Path):
     assert len(batches.unreadable) == 2
 
 
-def test_sets_without_boxes_or_class_names_are_rejected(tmp_path: Path):
+def test_data_sets_without_boxes_or_class_names_are_rejected(tmp_path: Path):
     image = {"image": encode(red_image(), "PNG")}
     sets: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         ({"image": tfds.features.Image(), "label": np.int64}, {**image, "label": 1}, "image, label"),
@@ -406,7 +408,7 @@ def test_sets_without_boxes_or_class_names_are_rejected(tmp_path: Path):
         ),
     ]
     for number, (features, example, message) in enumerate(sets):
-        data = write_set(tmp_path / str(number), features, [example])
+        data = write_data_set(tmp_path / str(number), features, [example])
         with pytest.raises(UserError, match=message):
             open_source(data, "train")
 
@@ -420,7 +422,7 @@ def test_label_without_a_name_and_boxes_in_pixels_are_reported(tmp_path: Path):
     ]):  # fmt: skip
         features = detection_features(tfds.features.Sequence({**LABELLED, "bbox": bbox}))
         examples = [{"image": encode(red_image(), "PNG"), "objects": [{"bbox": box, "label": label}]}]
-        source = open_source(write_set(tmp_path / str(number), features, examples), "train")
+        source = open_source(write_data_set(tmp_path / str(number), features, examples), "train")
         with pytest.raises(UserError, match=message):
             source.annotation(0)
 
@@ -429,7 +431,7 @@ def test_label_without_a_name_and_boxes_in_pixels_are_reported(tmp_path: Path):
 
 
 @pytest.mark.slow  # trains
-def test_train_and_evaluate_on_a_prepared_set(tmp_path: Path):
+def test_train_and_evaluate_read_a_prepared_data_set(tmp_path: Path):
     """Use the classes and the image size of the config TINY, so that compiled programs of other tests are used."""
     shapes = ShapesSource(Shapes(train_images=8, image_size=64), "train")
     examples = []
@@ -440,7 +442,7 @@ def test_train_and_evaluate_on_a_prepared_set(tmp_path: Path):
         examples.append({"image": encode(Image.fromarray(shapes.image(i)), "PNG"), "objects": objects})
     label = tfds.features.ClassLabel(names=list(CLASS_NAMES))
     features = detection_features(tfds.features.Sequence({**LABELLED, "label": label}))
-    data = write_set(tmp_path, features, examples)
+    data = write_data_set(tmp_path, features, examples)
     run = tmp_path / "run"
     options = ["--data.root", data.root, "--data.tfds-dir", data.tfds_dir, "--train.eval-every", "0"]
     assert command("train", TINY, "--workdir", run, *options) == 0
@@ -475,7 +477,7 @@ assert not [name for name in sys.modules if name.partition(".")[0] == "tensorflo
 # ---- preparing ----
 
 
-def test_prepare_reports_missing_tensorflow(
+def test_prepare_data_fails_without_tensorflow(
     archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -519,12 +521,12 @@ def test_archives_with_a_wrong_checksum_are_rejected(offline_tfds: None, archive
 
 
 @pytest.mark.parametrize("name", ["no_such_set", "voc/1999"])
-def test_unknown_set_is_rejected(offline_tfds: None, name: str, archives: Path, tmp_path: Path):
+def test_unknown_data_set_is_rejected(offline_tfds: None, name: str, archives: Path, tmp_path: Path):
     with pytest.raises(UserError, match=f"tfds:{name}"):
         prepare_tfds(Data(root=f"tfds:{name}", tfds_dir=str(tmp_path)), archives)
 
 
-def test_prepared_set_is_left_unchanged(offline_tfds: None, stored_sets: str, tmp_path: Path):
+def test_prepare_tfds_leaves_a_prepared_data_set_unchanged(offline_tfds: None, stored_sets: str, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     builder = prepare_tfds(Data(root="tfds:voc/2007", tfds_dir=stored_sets), tmp_path / "empty")
     assert builder.info.splits["train"].num_examples == 3

@@ -168,7 +168,7 @@ def test_copied_annotation_does_not_use_the_image_of_the_original(voc):
 def test_hash_split_of_an_image_does_not_depend_on_the_other_images():
     ids = [f"image_{k}" for k in range(1000)]
     in_val = hash_split(ids, 0.1)
-    assert 70 < sum(in_val) < 130  # three standard deviations of the binomial are 28
+    assert 70 < sum(in_val) < 130  # three standard deviations are 28 images
     assert hash_split(ids[::2], 0.1) == in_val[::2]
     # "printf image_0 | b2sum -l 64" and so on print e7cc..., a27d..., 8366... and 1bf5..., which are .905, .635, .513
     # and .109 times 2**64.
