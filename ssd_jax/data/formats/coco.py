@@ -329,8 +329,8 @@ def _objects_by_image(
     for number, entry in zip(positions, content.annotations or (), strict=True):
         where = f"annotations[{number}]"
         if entry.image_id not in objects:
-            text = f"{where} has image_id {entry.image_id}, which is not in 'images'. Correct or remove it."
-            problems.add(Kind.MALFORMED, file, text)
+            text = f"{where} has image_id {entry.image_id}, which is not in 'images'. "
+            problems.add(Kind.MALFORMED, file, text + "Correct the id, or remove the annotation.")
         elif entry.category_id not in names:
             text = f"{where} has category_id {entry.category_id}, which is not in 'categories' ({join_names(names)}). "
             problems.add(Kind.UNKNOWN_CLASS, file, text + "Correct the id, or add the category.")

@@ -125,7 +125,9 @@ def open_split(
                 with problems.collecting(Kind.UNREADABLE, image):
                     builder.add(image_id, image, true_size(image, content), objects, file=xml)
     if not len(builder):
-        raise UserError(f"{root}: the split '{split}' has no annotation file in Annotations/DET. Unpack them there.")
+        raise UserError(
+            f"{root}: the split '{split}' has no annotation file in Annotations/DET. Unpack the annotation files there."
+        )
     text = f"{negatives} images of '{split}' have no annotation file and were left out, as in the authors' experiment"
     return builder.build(notes=[text] if negatives else [])
 
@@ -196,8 +198,12 @@ def _read_map(file: Path) -> dict[str, str]:
         if not fields:
             continue
         if len(fields) < 3:
-            raise UserError(f"{file}: line {number} is '{line}'. Write synset, number and name, as n02084071 58 dog.")
+            raise UserError(
+                f"{file}: line {number} is '{line}'. Write synset, number and name, such as n02084071 58 dog."
+            )
         names[fields[0]] = fields[2].strip()
     if not names or len(set(names.values())) < len(names):
-        raise UserError(f"{file}: it contains no class, or a name twice. List each class once, as n02084071 58 dog.")
+        raise UserError(
+            f"{file}: it contains no class, or the same name twice. List each class once, such as n02084071 58 dog."
+        )
     return names

@@ -363,10 +363,10 @@ def _parse_line(file: Path, number: int, line: str, classes: _Classes) -> _Label
     if not all(map(math.isfinite, (label, *values))):
         raise UserError(f"{where} contains NaN or infinity: '{line.strip()}'. Write numbers, or remove the line.")
     if label < 0 or label != int(label):
-        raise UserError(f"{where} starts with {fields[0]}, but a class number is an integer from 0. Correct it.")
+        raise UserError(f"{where} starts with {fields[0]}, but a class number is an integer of at least 0. Correct it.")
     if len(values) == 5:
         raise UserError(
-            f"{where} has 6 numbers, like a detection, whose last number is a confidence. Labels have 5. To train on "
+            f"{where} has 6 numbers, like a detection, whose last number is a confidence. A label has 5. To train on "
             "these boxes, remove the last column."
         )
     if len(values) == 4 or (classes.has_keypoints and len(values) > 4):
@@ -433,7 +433,7 @@ def _read_classes(root: Path) -> _Classes:
                 )
     repeated = next((name for name in names.values() if list(names.values()).count(name) > 1), None)
     if repeated is not None:
-        raise UserError(f"{file}: two classes have the name '{repeated}'. Rename one.")
+        raise UserError(f"{file}: two classes have the name '{repeated}'. Rename one of them.")
     return _Classes(file, names, "kpt_shape" in content)
 
 
