@@ -19,7 +19,7 @@ from ssd_jax.data.source import FolderSource, RawObject, join_names, read_text, 
 from ssd_jax.errors import UserError, user_errors
 from ssd_jax.files import user_errors_on_read
 
-LAYOUT = ".xml files in Annotations/, in a folder for each split, or beside the images"
+LAYOUT = ".xml files in Annotations/, in a folder for each split, or next to the images"
 
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", "labels", ".")
 _IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "img")

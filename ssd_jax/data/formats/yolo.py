@@ -22,7 +22,7 @@ from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import FolderSource, RawObject, is_split_name, join_names, path_suffixes, read_text
 from ssd_jax.errors import UserError
 
-LAYOUT = "a .yaml file with the key 'names', or .txt labels in labels/ or beside the images"
+LAYOUT = "a .yaml file with the key 'names', or .txt labels in labels/ or next to the images"
 
 _ALL_IMAGES = ""  # key in place of the name of a split, for the images of a folder that are to be split by hash
 _IMAGE_FOLDERS = ("images", "JPEGImages")  # folders whose labels may be in a folder labels/ with the same parent

@@ -120,7 +120,7 @@ def test_folder_without_lists_is_split_by_hash(tmp_path, images, extension):
         open_folder(tmp_path, "test")
 
 
-def test_images_beside_their_annotations_are_found(tmp_path):
+def test_images_in_the_folder_of_their_annotations_are_found(tmp_path):
     for k in range(4):
         write_voc_image(tmp_path, f"i{k}", annotation_xml(box_xml()))
     data = Data(root=str(tmp_path))

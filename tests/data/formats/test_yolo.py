@@ -450,7 +450,7 @@ def test_darknet_lists_are_splits(tmp_path):
     assert image_ids(open_source(data, "train")) == ["obj_train_data/b", "obj_train_data/a"]
 
 
-def test_class_lists_beside_the_labels_must_be_equal_in_all_splits(tmp_path):
+def test_class_lists_in_label_folders_must_be_equal_in_all_splits(tmp_path):
     write_layout(tmp_path, ("{split}/{stem}.jpg", "{split}/{stem}.txt"))
     for split in ("train", "valid"):
         (tmp_path / split / "_darknet.labels").write_text("cat\ndog\n")
