@@ -1,4 +1,5 @@
 from .config import Config as Config
+from .errors import UserError as UserError
 from .evaluation.run import evaluate as evaluate
 from .inference.detector import Detection as Detection
 from .inference.detector import Detector as Detector
@@ -6,5 +7,5 @@ from .inference.detector import load as load
 from .runs.config_file import load_config as load_config
 from .training.run import train as train
 
-__all__ = ["Config", "Detection", "Detector", "evaluate", "load", "load_config", "train"]
+__all__ = ["Config", "Detection", "Detector", "UserError", "evaluate", "load", "load_config", "train"]
 __version__: str

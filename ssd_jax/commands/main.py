@@ -4,6 +4,7 @@ A subcommand is a module of this package with a function ``run(argv)``, which re
 It is imported only when it is run, and imports what needs JAX inside its functions, so that help is printed at once.
 """
 
+import difflib
 import importlib
 import logging
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import ssd_jax
 from ssd_jax.errors import UserError
 from ssd_jax.runtime.exit_message import set_exit_message
 
@@ -59,8 +61,13 @@ def main(argv: Sequence[str]) -> int:
     if name in ("-h", "--help"):
         print(format_usage())
         return 0
+    if name == "--version":
+        print(f"ssd-jax {ssd_jax.__version__}")
+        return 0
     if name not in COMMANDS:
-        print(f"error: no command '{name}'\n\n{format_usage()}" if name else format_usage(), file=sys.stderr)
+        similar = difflib.get_close_matches(name.lower().replace("_", "-"), COMMANDS, n=1)
+        advice = f". Did you mean {similar[0]}?" if similar else ""
+        print(f"error: no command '{name}'{advice}\n\n{format_usage()}" if name else format_usage(), file=sys.stderr)
         return 2
     module = importlib.import_module(f"ssd_jax.commands.{COMMANDS[name].module}")
     try:

@@ -1,5 +1,6 @@
 """Loading of configs from ``configs/*.py`` and ``config.json``, with a check of every value."""
 
+import difflib
 import importlib.util
 import math
 import re
@@ -30,6 +31,8 @@ def validate(config: Config) -> Config:
     Raises:
         UserError: If a value is not allowed. The message names the option, its value and the expected values.
     """
+    if not isinstance(config, Config):
+        raise UserError(f"expected a Config, got a {type(config).__name__}. Load a file with ssd_jax.load_config(FILE)")
     return config_from_builtins(msgspec.to_builtins(config))
 
 
@@ -112,6 +115,12 @@ def load_config(file: str | Path, options: Mapping[str, Any] | None = None) -> C
             allowed.
     """
     file = Path(file)
+    if options is not None and not isinstance(options, Mapping):
+        raise UserError(f"options must map names to values, as {{'train.steps': 500}}, got a {type(options).__name__}")
+    if file.is_dir():
+        raise UserError(
+            f"{file} is a folder. Name a config first, then the data: configs/own_data.py --data.root {file}"
+        )
     if not file.is_file():
         raise UserError(f"{file}: no such config file")
     spec = importlib.util.spec_from_file_location("user_config", file)
@@ -120,6 +129,8 @@ def load_config(file: str | Path, options: Mapping[str, Any] | None = None) -> C
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError("a config file must define a function get_config(), which returns a ssd_jax.Config")
         config = module.get_config()
         if isinstance(config, Config):
             return config_from_builtins(_replace_options(msgspec.to_builtins(config), options or {}))
@@ -130,6 +141,13 @@ def load_config(file: str | Path, options: Mapping[str, Any] | None = None) -> C
     raise UserError(f"{file}: get_config() must return a ssd_jax.config.Config, not {type(config).__name__}")
 
 
+def _option_names(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for name, value in tree.items():
+        names += _option_names(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
+    return names
+
+
 def _replace_options(tree: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     for option, value in options.items():
         part: Any = tree
@@ -137,8 +155,14 @@ def _replace_options(tree: dict[str, Any], options: Mapping[str, Any]) -> dict[s
         for section in sections:
             part = part.get(section) if isinstance(part, dict) else None
         if not isinstance(part, dict) or name not in part:
-            raise UserError(f"there is no option {option}")
-        part[name] = value
+            similar = difflib.get_close_matches(option, _option_names(tree), n=3, cutoff=0.5)
+            suggestion = f". Similar options: {', '.join(similar)}" if similar else ""
+            raise UserError(f"there is no option {option}{suggestion}")
+        if isinstance(part[name], dict):
+            raise UserError(
+                f"{option} is a section. Set its options one by one, such as {option}.{next(iter(part[name]))}"
+            )
+        part[name] = str(value) if isinstance(value, Path) else value
     return tree
 
 

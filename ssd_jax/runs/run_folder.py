@@ -163,13 +163,14 @@ def check_resumable_config(run: Path, config: Config) -> list[str]:
         The lines of `config_differences`. All these options may change when a run is resumed.
 
     Raises:
-        UserError: If an option differs that must not change. The message lists all differences.
+        UserError: If an option differs that must not change. The message lists these options.
     """
     changed = config_differences(read_config(run), config)
-    if any(not line.startswith(tuple(f"{name}:" for name in _MAY_CHANGE)) for line in changed):
+    refused = [line for line in changed if not line.startswith(tuple(f"{name}:" for name in _MAY_CHANGE))]
+    if refused:
         raise UserError(
             f"{run} was started with a different config (saved -> given):\n  "
-            + "\n  ".join(changed)
+            + "\n  ".join(refused)
             + "\nTo resume this run, give the same options; to start a new run, name another --workdir"
         )
     return changed

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from helpers.cli import TINY
+from helpers.paths import ROOT
 
 from ssd_jax.config import Augment, Config, Data, DefaultBoxes, Detect, Devices, Model, Optimizer, Shapes, Train
 from ssd_jax.errors import UserError
@@ -200,7 +201,8 @@ def test_load_config_replaces_values_by_the_given_options():
         ({"steps": 7}, ["steps"]),
         ({"train.steps.more": 7}, ["train.steps.more"]),
         ({"train.steps": 0}, ["train.steps is 0"]),
-        ({"data.root": Path("folder")}, ["data.root", "str"]),
+        ({"train": {"steps": 7}}, ["train", "train.steps"]),
+        ({"data.root": 7}, ["data.root", "str"]),
     ],
 )
 def test_load_config_error_names_the_wrong_option(options, words):
@@ -213,3 +215,13 @@ def test_load_config_error_names_the_wrong_option(options, words):
 def test_load_config_accepts_a_string_or_a_path():
     assert load_config(TINY) == load_config(Path(TINY))
     assert config_file.load_config(TINY).name == "tiny"
+
+
+def test_load_config_accepts_a_path_as_the_value_of_an_option():
+    assert load_config(ROOT / "configs" / "own_data.py", {"data.root": Path("folder")}).data.root == "folder"
+
+
+@pytest.mark.parametrize("config", [{"train.steps": 3}, "configs/shapes.py", None])
+def test_validate_refuses_anything_but_a_config(config):
+    with pytest.raises(UserError, match="load_config"):
+        validate(config)
