@@ -151,7 +151,7 @@ def _is_host_transfer(line: str) -> bool:
 
 
 def _instructions(hlo: str) -> list[tuple[str, str, str]]:
-    """Return (type, opcode, line) of each instruction. The type is without array layouts, which contain brackets."""
+    """Return (type, opcode, line) of each instruction. Array layouts such as {1,0:T(8,128)} are removed from the type."""
     instructions = []
     for line in hlo.splitlines():
         plain = re.sub(r"\{[^{}]*\}", "", line)
