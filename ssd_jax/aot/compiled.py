@@ -47,6 +47,7 @@ class Memory:
 
     @property
     def peak(self) -> int:
+        """Total memory, in which aliased outputs count once."""
         return self.arguments + self.temporaries + self.outputs - self.aliased
 
 
@@ -151,7 +152,7 @@ def _is_host_transfer(line: str) -> bool:
 
 
 def _instructions(hlo: str) -> list[tuple[str, str, str]]:
-    """Return (type, opcode, line) of each instruction. Array layouts such as {1,0:T(8,128)} are removed from the type."""
+    """Return (type, opcode, line) of each instruction. Types are without layouts such as {1,0:T(8,128)}."""
     instructions = []
     for line in hlo.splitlines():
         plain = re.sub(r"\{[^{}]*\}", "", line)

@@ -29,6 +29,7 @@ class Roofline(NamedTuple):
 
     @property
     def seconds(self) -> float:
+        """Lower bound of the time in seconds: the longer of the two times."""
         return max(self.compute, self.traffic or 0.0)
 
 

@@ -111,6 +111,7 @@ class Target:
 
     @property
     def count(self) -> int:
+        """Number of devices."""
         return math.prod(self.shape)
 
 

@@ -233,17 +233,17 @@ def _preservation_policy() -> Any:
 def _without_orbax_logs() -> Iterator[None]:
     """Drop log records of Orbax and TensorStore in the ``with`` block."""
 
-    def keep(record: logging.LogRecord) -> bool:
+    def is_of_another_library(record: logging.LogRecord) -> bool:
         return "orbax" not in record.pathname and "tensorstore" not in record.getMessage()
 
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     for logger in loggers:
-        logger.addFilter(keep)
+        logger.addFilter(is_of_another_library)
     try:
         yield
     finally:
         for logger in loggers:
-            logger.removeFilter(keep)
+            logger.removeFilter(is_of_another_library)
 
 
 def _wait_for_orbax_threads(seconds: float = 10) -> None:

@@ -112,7 +112,7 @@ class _Coordination(NamedTuple):
     """Process count that this process was started with. ``jax.process_count()`` would wait for that many processes."""
 
 
-def _coordination() -> _Coordination | None:
+def _find_coordination() -> _Coordination | None:
     """Return the connection to JAX's coordination service, or None if this version of JAX keeps it in another place.
 
     JAX has no public function for it.
@@ -130,7 +130,7 @@ def _check_process_count() -> None:
 
     Such processes would wait for each other forever.
     """
-    coordination = _coordination()
+    coordination = _find_coordination()
     if coordination is None:
         return
     store, own, count = coordination

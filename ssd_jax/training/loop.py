@@ -34,7 +34,7 @@ from ssd_jax.training.train_step import (
 )
 
 
-class Due(NamedTuple):
+class DueActions(NamedTuple):
     """Actions that are due after a step, in this order."""
 
     log: bool
@@ -42,7 +42,7 @@ class Due(NamedTuple):
     save: bool
 
 
-def due_after(step: int, train: Train, stopping: bool) -> Due:
+def due_after(step: int, train: Train, stopping: bool) -> DueActions:
     """Return the actions that are due after a step.
 
     A checkpoint follows every evaluation, so that the best checkpoint can be chosen. Before a checkpoint is saved, the
@@ -57,7 +57,7 @@ def due_after(step: int, train: Train, stopping: bool) -> Due:
     is_last = step == train.steps
     evaluate = is_last or (train.eval_every > 0 and step % train.eval_every == 0 and not stopping)
     save = evaluate or stopping or step % train.checkpoint_every == 0
-    return Due(save or step % train.log_every == 0, evaluate, save)
+    return DueActions(save or step % train.log_every == 0, evaluate, save)
 
 
 def checkpoint_trees(state: TrainState) -> dict[str, Any]:
@@ -183,8 +183,8 @@ class Trainer:
                 if start == 0:
                     # All processes compute the preview. If only the primary process did, the others could wait for
                     # longer than Gloo's limit of 30 s.
-                    index, batch = self.preview()
-                    reporter.train_batch(self.train_source, index, batch)
+                    index, batch = self.preview_batch()
+                    reporter.report_train_batch(self.train_source, index, batch)
                 last = self.train_steps(state, checkpoints, reporter, stop)
         unreadable = {"train": (self.train_source, self.batches.unreadable)}
         if self.val_source is not None:
@@ -214,7 +214,7 @@ class Trainer:
         step = jax.device_put(np.int32(saved.step), state.step.sharding)
         return TrainState(step, training.get("params", params), training["opt_state"], params if has_ema else None)
 
-    def preview(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def preview_batch(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Return the next batch, or the part of it that this process loads, after augmentation.
 
         The position of the stream of batches does not change.
@@ -242,7 +242,7 @@ class Trainer:
             if pending:  # Stay at most one step ahead of the devices, so that batches do not pile up.
                 jax.block_until_ready(pending[-1].metrics)
             pending.append(DispatchedStep(step, batch.index[batch.valid], metrics))
-            reporter.step()
+            reporter.report_step()
             stopping = stop.should_stop(step)
             due = due_after(step, train, stopping)
             if due.log:
@@ -266,7 +266,7 @@ class Trainer:
         mean = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
         last = steps[-1].step
         images = len(steps) * self.config.train.batch_size
-        reporter.train_metrics(last, mean, float(self.schedule(last - 1)), images, seconds, waited)
+        reporter.report_train_metrics(last, mean, float(self.schedule(last - 1)), images, seconds, waited)
 
     def _evaluate(self, step: int, state: TrainState, reporter: NullReporter, stop: StopRequest) -> float | None:
         """Evaluate on the val split, and return the metric by which the best checkpoint is chosen.
@@ -292,7 +292,7 @@ class Trainer:
             except Stopped:
                 return None
             metrics = compute_metrics(detections, self.val_source)
-        reporter.evaluation(step, metrics, self.val_source, detections)
+        reporter.report_evaluation(step, metrics, self.val_source, detections)
         return metrics.get(BEST_METRIC)
 
     def _save(self, step: int, state: TrainState, checkpoints: Checkpoints, best_metric: float | None) -> None:

@@ -55,11 +55,11 @@ def _muon_dimension_numbers(params: optax.Params) -> optax.Params:
     hidden layers, so Adam updates the predictors, which are the output layers.
     """
 
-    def matrix(path: tuple, leaf: jax.Array) -> MuonDimensionNumbers | None:
+    def dimension_numbers(path: tuple, leaf: jax.Array) -> MuonDimensionNumbers | None:
         hidden = leaf.ndim == 4 and not any("mbox" in key.key for key in path)
         return MuonDimensionNumbers((0, 1, 2), (3,)) if hidden else None
 
-    return jax.tree_util.tree_map_with_path(matrix, params)
+    return jax.tree_util.tree_map_with_path(dimension_numbers, params)
 
 
 def _is_frozen(path: tuple, blocks: int) -> bool:

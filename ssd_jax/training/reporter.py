@@ -27,7 +27,7 @@ class NullReporter:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def train_batch(self, source: Source, index: Any, batch: Any) -> None:
+    def report_train_batch(self, source: Source, index: Any, batch: Any) -> None:
         """Report the first batch.
 
         Args:
@@ -36,10 +36,10 @@ class NullReporter:
             batch: Augmented images, boxes and labels, as `augment_batch` returns them.
         """
 
-    def step(self) -> None:
+    def report_step(self) -> None:
         """Report that a step was dispatched."""
 
-    def train_metrics(
+    def report_train_metrics(
         self, step: int, metrics: dict[str, float], learning_rate: float, images: int, seconds: float, waited: float
     ) -> None:
         """Report the metrics of all steps since the last call of this method.
@@ -53,7 +53,7 @@ class NullReporter:
             waited: Part of this duration that was spent waiting for data, in seconds.
         """
 
-    def evaluation(
+    def report_evaluation(
         self,
         step: int,
         metrics: dict[str, Any],
@@ -94,15 +94,15 @@ class Reporter(NullReporter):
         self._bar.close()
         self._log.__exit__(*exception)
 
-    def train_batch(self, source: Source, index: Any, batch: Any) -> None:
+    def report_train_batch(self, source: Source, index: Any, batch: Any) -> None:
         """Write train_batch.jpg with the first images of the batch."""
         pictures.write_train_batch(self._workdir, source, index, batch)
 
-    def step(self) -> None:
+    def report_step(self) -> None:
         """Advance the progress bar."""
         self._bar.update(1)
 
-    def train_metrics(
+    def report_train_metrics(
         self, step: int, metrics: dict[str, float], learning_rate: float, images: int, seconds: float, waited: float
     ) -> None:
         """Write the metrics to log.jsonl and TensorBoard, and show them beside the progress bar."""
@@ -116,7 +116,7 @@ class Reporter(NullReporter):
             f"rate {learning_rate:.2g}, {speed:.1f} images/s{waits}"
         )
 
-    def evaluation(
+    def report_evaluation(
         self,
         step: int,
         metrics: dict[str, Any],

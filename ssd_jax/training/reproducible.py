@@ -125,11 +125,11 @@ def make_ordered_step(
 
 @partial(jax.jit, static_argnums=2)
 def _get_shard(batch: Tree, number: int, parts: int) -> Tree:
-    def cut(x: Array) -> Array:
+    def get_rows(x: Array) -> Array:
         rows = len(x) // parts
         return jax.lax.dynamic_slice_in_dim(x, number * rows, rows)
 
-    return jax.tree.map(cut, batch)
+    return jax.tree.map(get_rows, batch)
 
 
 _add = jax.jit(jnp.add)

@@ -63,7 +63,7 @@ def test_count_flops_of_matrix_products():
     assert flops(branches, (8, 8)) == 2 * 2 * 8**3
 
 
-def test_count_flops_does_not_divide_inside_shard_map_by_devices():
+def test_count_flops_uses_shapes_of_one_device_inside_shard_map():
     mesh = AbstractMesh((4,), ("data",), axis_types=(AxisType.Auto,))
     split = PartitionSpec("data")
     f = jax.shard_map(jax.vmap(lambda a: a @ a), mesh=mesh, in_specs=split, out_specs=split)

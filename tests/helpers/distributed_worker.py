@@ -92,6 +92,7 @@ class SlowProgram:
 
 
 def only_initialize(out: Path) -> dict[str, Any]:
+    """Return the process count. This task serves tests of `initialize` itself."""
     return {"count": jax.process_count()}
 
 
@@ -136,6 +137,7 @@ def step_until_stopped(out: Path) -> dict[str, Any]:
 
 
 def sleep(out: Path) -> dict[str, Any]:
+    """Set an exit message, create the file started.INDEX, and wait to be killed."""
     exit_message.set_exit_message("Start it again.")
     (out / f"started.{jax.process_index()}").touch()
     time.sleep(200)

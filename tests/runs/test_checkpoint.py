@@ -164,13 +164,13 @@ def test_checkpoints_drop_orbax_logs_only_while_they_are_open(tmp_path, caplog):
 # ---- a full disk ----
 
 
-def assert_full_disk_is_reported(folder: Path, fill: Callable[[], object], reason: str, caplog: Any) -> None:
-    """Save step 1, call ``fill``, and assert that saving the larger step 2 fails and leaves step 1 intact."""
+def assert_full_disk_is_reported(folder: Path, fill_disk: Callable[[], object], reason: str, caplog: Any) -> None:
+    """Save step 1, call ``fill_disk``, and assert that saving the larger step 2 fails and leaves step 1 intact."""
     large = make_trees(2, fc6=(1000, 1000))
     with caplog.at_level(logging.ERROR), Checkpoints(folder, for_writing=True) as checkpoints:
         checkpoints.save(1, make_trees(1), METADATA, 0.5)
         checkpoints.wait_until_finished()
-        fill()
+        fill_disk()
         with pytest.raises(UserError, match=rf"checkpoint of step 2 .*\({reason}\).*space"):
             checkpoints.save(2, large, METADATA, 0.9)
             checkpoints.wait_until_finished()
@@ -181,13 +181,13 @@ def assert_full_disk_is_reported(folder: Path, fill: Callable[[], object], reaso
 
 
 def test_save_reports_an_out_of_space_error_raised_by_orbax(tmp_path, monkeypatch, caplog):
-    def full(*_: object, **__: object) -> None:
+    def raise_out_of_space(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def fill() -> None:
-        monkeypatch.setattr("orbax.checkpoint.v1.training.Checkpointer.save_checkpointables_async", full)
+    def fill_disk() -> None:
+        monkeypatch.setattr("orbax.checkpoint.v1.training.Checkpointer.save_checkpointables_async", raise_out_of_space)
 
-    assert_full_disk_is_reported(tmp_path / "c", fill, "No space left on device", caplog)
+    assert_full_disk_is_reported(tmp_path / "c", fill_disk, "No space left on device", caplog)
 
 
 # Orbax raises the error of a failed save in each of its threads.
@@ -195,8 +195,8 @@ def test_save_reports_an_out_of_space_error_raised_by_orbax(tmp_path, monkeypatc
 def test_save_reports_a_file_that_exceeds_the_size_limit(tmp_path, caplog):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        fill = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))  # noqa: E731
-        assert_full_disk_is_reported(tmp_path / "c", fill, "File too large", caplog)
+        fill_disk = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))  # noqa: E731
+        assert_full_disk_is_reported(tmp_path / "c", fill_disk, "File too large", caplog)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
@@ -213,10 +213,10 @@ def test_save_reports_a_full_file_system(tmp_path, caplog):
 
 
 def test_save_propagates_errors_that_are_not_from_the_operating_system(tmp_path, monkeypatch):
-    def broken(*_: object, **__: object) -> None:
+    def raise_value_error(*_: object, **__: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr("orbax.checkpoint.v1.training.Checkpointer.save_checkpointables_async", broken)
+    monkeypatch.setattr("orbax.checkpoint.v1.training.Checkpointer.save_checkpointables_async", raise_value_error)
     with Checkpoints(tmp_path / "c", for_writing=True) as checkpoints, pytest.raises(ValueError, match="a bug"):
         checkpoints.save(1, make_trees(), METADATA)
 

@@ -141,9 +141,9 @@ def test_exclusive_lock_can_be_held_only_once(tmp_path):
 
 
 def test_exclusive_lock_does_nothing_on_a_file_system_without_locks(tmp_path, monkeypatch):
-    def refuse(*_: object) -> None:
+    def raise_not_supported(*_: object) -> None:
         raise OSError("not supported")
 
-    monkeypatch.setattr("fcntl.flock", refuse)
+    monkeypatch.setattr("fcntl.flock", raise_not_supported)
     with run_folder.exclusive_lock(tmp_path), run_folder.exclusive_lock(tmp_path):
         pass

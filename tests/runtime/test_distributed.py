@@ -169,7 +169,7 @@ def test_initialize_rejects_a_time_limit_that_is_not_a_positive_integer(text, mo
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "words"),
     [
         ({"process_index": 0}, ["--coordinator", "--process-index", "--process-count"]),
         ({"coordinator": "localhost:1", "process_count": 2}, ["--process-index"]),
@@ -181,10 +181,10 @@ def test_initialize_rejects_a_time_limit_that_is_not_a_positive_integer(text, mo
         ({"coordinator": "localhost:0", "process_index": 0, "process_count": 2}, ["HOST:PORT"]),
     ],
 )
-def test_distributed_options_error_names_the_wrong_option(options, named):
+def test_distributed_options_error_names_the_wrong_option(options, words):
     with pytest.raises(UserError) as error:
         DistributedOptions(**options)
-    assert all(name in str(error.value) for name in named)
+    assert all(name in str(error.value) for name in words)
 
 
 # ---- a run of one process ----
@@ -205,10 +205,10 @@ def test_functions_need_no_communication_in_a_run_of_one_process():
 
 def test_process_counts_are_not_checked_if_jax_moves_its_coordination_service(monkeypatch):
     monkeypatch.setitem(sys.modules, "jax._src.distributed", None)
-    assert distributed._coordination() is None
+    assert distributed._find_coordination() is None
     distributed._check_process_count()
     monkeypatch.setitem(sys.modules, "jax._src.distributed", types.ModuleType("jax._src.distributed"))
-    assert distributed._coordination() is None
+    assert distributed._find_coordination() is None
     distributed._check_process_count()
 
 
@@ -222,4 +222,4 @@ def test_private_jax_modules_are_imported_in_only_one_function():
             imports = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             imports += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             uses += [(path.name, inside.get(id(node))) for name in imports if name.startswith("jax._src")]
-    assert uses == [("distributed.py", "_coordination")]
+    assert uses == [("distributed.py", "_find_coordination")]

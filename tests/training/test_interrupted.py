@@ -103,19 +103,20 @@ def test_run_resumes_bit_for_bit_on_one_device_and_then_on_eight_again(tmp_path)
     devices = {n: {"XLA_FLAGS": f"--xla_force_host_platform_device_count={n}", "NPROC": "8"} for n in (1, 8)}
     argv = (TINY, "--train.batch_size", "8", "--devices.virtual_shards", "8", "--train.steps", "40")
 
-    def train(run: Path, number: int, until: int | None) -> None:
-        process = start_script("train.py", *argv, "--workdir", run, **devices[number])
-        while until is not None and process.poll() is None and last_step(run) < until:
+    def train(run: Path, device_count: int, stop_step: int | None) -> None:
+        """Train on ``device_count`` devices, and send SIGTERM after the step ``stop_step`` unless it is None."""
+        process = start_script("train.py", *argv, "--workdir", run, **devices[device_count])
+        while stop_step is not None and process.poll() is None and last_step(run) < stop_step:
             time.sleep(0.01)
-        if until is not None:
+        if stop_step is not None:
             process.terminate()
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
 
     train(tmp_path / "whole", 8, None)
     stops = []
-    for number, until in ((8, 3), (1, 12), (8, None)):
-        train(tmp_path / "run", number, until)
+    for device_count, stop_step in ((8, 3), (1, 12), (8, None)):
+        train(tmp_path / "run", device_count, stop_step)
         stops.append(last_step(tmp_path / "run"))
     assert 3 <= stops[0] < 12 <= stops[1] < stops[2] == 40
     assert [line["step"] for line in log_without_timings(tmp_path / "run")] == list(range(1, 41))
@@ -192,6 +193,7 @@ def wait_for_orbax_threads(folder: Path) -> None:
 
 @pytest.fixture
 def run(trained_run, tmp_path) -> Path:
+    """A copy of the finished run, which a test may change."""
     return Path(shutil.copytree(trained_run, tmp_path / "run"))
 
 
@@ -204,7 +206,7 @@ def test_incomplete_checkpoint_is_skipped_and_removed(run, trained_run, capsys):
     assert_same_result(run, trained_run)
 
 
-def flip_a_byte(checkpoint: Path) -> None:
+def flip_a_bit(checkpoint: Path) -> None:
     file = largest_array_file(checkpoint)
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
@@ -229,7 +231,7 @@ def break_checksums(checkpoint: Path) -> None:
 
 
 CORRUPTIONS: list[tuple[Callable[[Path], None], str]] = [
-    (flip_a_byte, "checksum of"),
+    (flip_a_bit, "checksum of"),
     (truncate_largest_file, "checksum of"),
     (remove_largest_file, "checksum of"),
     (break_json, "checksum of"),
@@ -249,7 +251,7 @@ def test_corrupt_checkpoint_is_moved_and_the_previous_one_restored(corrupt, word
 
 
 def test_training_resumes_from_the_checkpoint_before_a_corrupt_one(run, trained_run, capsys):
-    flip_a_byte(run / "checkpoints" / "30")
+    flip_a_bit(run / "checkpoints" / "30")
     assert command("train", TINY, "--workdir", run) == 0
     out, errors = capsys.readouterr()
     assert f"warning: {run / 'checkpoints' / '30'}:" in errors
@@ -259,7 +261,7 @@ def test_training_resumes_from_the_checkpoint_before_a_corrupt_one(run, trained_
 
 def test_train_changes_nothing_if_all_checkpoints_are_corrupt(run, capsys):
     for checkpoint in (run / "checkpoints").iterdir():
-        flip_a_byte(checkpoint)
+        flip_a_bit(checkpoint)
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
     assert command("train", TINY, "--workdir", run) == 2
     errors = capsys.readouterr().err

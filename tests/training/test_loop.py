@@ -15,7 +15,7 @@ from ssd_jax.errors import UserError
 from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runtime.stop import StopRequest
 from ssd_jax.training import loop
-from ssd_jax.training.loop import DispatchedStep, Due, StepTimer, Trainer, due_after, read_metrics
+from ssd_jax.training.loop import DispatchedStep, DueActions, StepTimer, Trainer, due_after, read_metrics
 from ssd_jax.training.reporter import NullReporter
 from ssd_jax.training.train_step import TrainState
 
@@ -26,14 +26,14 @@ TRAIN = ShapesSource(TINY.data.shapes, "train")
 @pytest.mark.parametrize(
     ("step", "stopping", "expected"),
     [
-        (1, False, Due(log=False, evaluate=False, save=False)),
-        (3, False, Due(log=True, evaluate=False, save=False)),
-        (5, False, Due(log=True, evaluate=False, save=True)),
-        (7, False, Due(log=True, evaluate=True, save=True)),
-        (7, True, Due(log=True, evaluate=False, save=True)),
-        (8, True, Due(log=True, evaluate=False, save=True)),
-        (20, False, Due(log=True, evaluate=True, save=True)),
-        (20, True, Due(log=True, evaluate=True, save=True)),
+        (1, False, DueActions(log=False, evaluate=False, save=False)),
+        (3, False, DueActions(log=True, evaluate=False, save=False)),
+        (5, False, DueActions(log=True, evaluate=False, save=True)),
+        (7, False, DueActions(log=True, evaluate=True, save=True)),
+        (7, True, DueActions(log=True, evaluate=False, save=True)),
+        (8, True, DueActions(log=True, evaluate=False, save=True)),
+        (20, False, DueActions(log=True, evaluate=True, save=True)),
+        (20, True, DueActions(log=True, evaluate=True, save=True)),
     ],
 )
 def test_due_after_returns_the_actions_of_a_step(step, stopping, expected):
@@ -82,10 +82,10 @@ class SpyReporter(NullReporter):
         self.steps = 0
         self.lines: list[tuple[int, float, int, float]] = []
 
-    def step(self) -> None:
+    def report_step(self) -> None:
         self.steps += 1
 
-    def train_metrics(
+    def report_train_metrics(
         self, step: int, metrics: dict[str, float], learning_rate: float, images: int, seconds: float, waited: float
     ) -> None:
         assert set(metrics.values()) == {1.0} and 0 <= waited <= seconds

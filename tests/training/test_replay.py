@@ -74,7 +74,7 @@ def test_replay_equals_the_augmented_batch_to_the_last_bit(run):
 
 
 def test_replay_equals_the_preview_of_the_first_batch(run):
-    positions, (images, boxes, labels) = Trainer(run.config, run.folder, run.source, None).preview()
+    positions, (images, boxes, labels) = Trainer(run.config, run.folder, run.source, None).preview_batch()
     previewed = {image.tobytes(): slot for slot, image in enumerate(images)}
     slots = []
     for index in (index for (index, _), step in run.steps.items() if step == 1):

@@ -44,7 +44,7 @@ def first_batches(count: int) -> list[Batch]:
 
 
 @pytest.fixture(scope="module")
-def initial() -> TrainState:
+def initial_state() -> TrainState:
     """The initial state as NumPy arrays. Each test puts its own copy on the device, because the step donates it."""
     return jax.tree.map(np.asarray, init_state(TINY, MESH))
 
@@ -70,24 +70,24 @@ def run_step(train_step: Any, state: TrainState, batch: Batch) -> tuple[TrainSta
 # ---- the state ----
 
 
-def test_init_state_starts_the_moving_average_from_the_parameters(initial):
+def test_init_state_starts_the_moving_average_from_the_parameters(initial_state):
     state = init_state(TINY, MESH)
     assert int(state.step) == 0
     assert state.ema_params is not None and state.eval_params is state.ema_params
     jax.tree.map(np.testing.assert_array_equal, state.params, state.ema_params)
-    jax.tree.map(np.testing.assert_array_equal, state, initial)
+    jax.tree.map(np.testing.assert_array_equal, state, initial_state)
     assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), state)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), state_shapes(TINY, MESH)) == shapes
 
 
-def test_init_state_depends_on_the_seed_and_has_no_average_without_ema_decay(initial):
+def test_init_state_depends_on_the_seed_and_has_no_average_without_ema_decay(initial_state):
     config = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, seed=1, ema_decay=0.0))
     state = init_state(config, MESH)
     assert state.ema_params is None
     assert state.eval_params is state.params
     kernel = np.asarray(state.params["vgg"]["conv1_1"]["kernel"])
-    assert (kernel != initial.params["vgg"]["conv1_1"]["kernel"]).all()
+    assert (kernel != initial_state.params["vgg"]["conv1_1"]["kernel"]).all()
 
 
 def test_ema_update_equals_a_plain_loop():
@@ -134,9 +134,9 @@ def prepare_image_by_image(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.nda
     return np.stack(images), np.stack(offsets), np.stack(labels)
 
 
-def test_train_step_loss_equals_that_of_a_pipeline_composed_by_hand(train_step, initial):
+def test_train_step_loss_equals_that_of_a_pipeline_composed_by_hand(train_step, initial_state):
     (batch,) = first_batches(1)
-    state = state_with_random_predictors(initial)
+    state = state_with_random_predictors(initial_state)
     images, target_offsets, labels = prepare_image_by_image(batch)
     offsets, logits = jax.jit(SSD(TINY.model).apply)({"params": state.params}, images)
     loss, loc, conf, positives = reference.multibox_loss(
@@ -150,23 +150,23 @@ def test_train_step_loss_equals_that_of_a_pipeline_composed_by_hand(train_step, 
     assert float(metrics["conf_loss"]) == pytest.approx(conf, rel=1e-3)
 
 
-def test_train_step_updates_parameters_and_moving_average(train_step, initial):
+def test_train_step_updates_parameters_and_moving_average(train_step, initial_state):
     (batch,) = first_batches(1)
-    after, metrics = run_step(train_step, to_device(initial), batch)
+    after, metrics = run_step(train_step, to_device(initial_state), batch)
     assert int(after.step) == 1
     assert float(metrics["gradient_norm"]) > 0
     # The first decay is 1/10. The first step of Adam equals the learning rate in every weight that has a gradient.
-    expected = jax.tree.map(lambda a, p: 0.1 * a + 0.9 * np.asarray(p), initial.params, after.params)
+    expected = jax.tree.map(lambda a, p: 0.1 * a + 0.9 * np.asarray(p), initial_state.params, after.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), expected, after.ema_params)
     rate = TINY.optimizer.learning_rate / TINY.optimizer.warmup_steps
-    moved = np.abs(after.params["fc7_mbox_loc"]["bias"] - initial.params["fc7_mbox_loc"]["bias"])
+    moved = np.abs(after.params["fc7_mbox_loc"]["bias"] - initial_state.params["fc7_mbox_loc"]["bias"])
     assert np.median(moved) == pytest.approx(rate, rel=0.1)
 
 
-def test_train_step_reduces_the_loss_of_a_repeated_batch(train_step, initial):
+def test_train_step_reduces_the_loss_of_a_repeated_batch(train_step, initial_state):
     """The augmented images are the same in each step, because epoch and indices are."""
     (batch,) = first_batches(1)
-    state = to_device(initial)
+    state = to_device(initial_state)
     losses = []
     for _ in range(TINY.train.steps):
         state, metrics = run_step(train_step, state, batch)
@@ -174,36 +174,36 @@ def test_train_step_reduces_the_loss_of_a_repeated_batch(train_step, initial):
     assert losses[-1] < 0.25 * losses[0]
 
 
-def test_train_step_ignores_an_invalid_image(train_step, initial):
+def test_train_step_ignores_an_invalid_image(train_step, initial_state):
     (batch,) = first_batches(1)
     blank = batch._replace(valid=np.arange(8) != 2)
     noise = np.random.default_rng(0).integers(0, 256, batch.canvas[2].shape, np.uint8)
     other = blank._replace(canvas=batch.canvas.copy())
     other.canvas[2] = noise
-    metrics = [run_step(train_step, state_with_random_predictors(initial), b)[1] for b in (blank, other)]
+    metrics = [run_step(train_step, state_with_random_predictors(initial_state), b)[1] for b in (blank, other)]
     # Only rounding differs: GroupNorm and all other layers process each image on its own.
     assert float(metrics[0]["loss"]) == pytest.approx(float(metrics[1]["loss"]), rel=1e-6)
     assert float(metrics[0]["gradient_norm"]) == pytest.approx(float(metrics[1]["gradient_norm"]), rel=1e-5)
-    whole = run_step(train_step, to_device(initial), batch)[1]
+    whole = run_step(train_step, to_device(initial_state), batch)[1]
     assert int(metrics[0]["num_positives"]) < int(whole["num_positives"])
 
 
-def test_loss_does_not_depend_on_batch_position(train_step, initial):
+def test_loss_does_not_depend_on_batch_position(train_step, initial_state):
     (batch,) = first_batches(1)
     rolled = Batch(*(np.roll(field, 1, axis=0) for field in batch))
     one, other = (
-        float(run_step(train_step, state_with_random_predictors(initial), b)[1]["loss"]) for b in (batch, rolled)
+        float(run_step(train_step, state_with_random_predictors(initial_state), b)[1]["loss"]) for b in (batch, rolled)
     )
     assert one == pytest.approx(other, rel=1e-5)
 
 
-def test_train_step_is_not_compiled_again_for_a_restored_state(train_step, initial, trained_run):
+def test_train_step_is_not_compiled_again_for_a_restored_state(train_step, initial_state, trained_run):
     """A restored state must have the same shardings as an initial one."""
     trainer = Trainer(run_folder.read_config(trained_run), trained_run, TRAIN, None)
     with Checkpoints(trained_run / "checkpoints") as checkpoints:
         restored = trainer.restore_or_init(checkpoints)
     assert int(restored.step) == 30
-    for state in (to_device(initial), restored):
+    for state in (to_device(initial_state), restored):
         for batch in first_batches(2):
             state, _ = run_step(train_step, state, batch)
     assert train_step._cache_size() == 1
@@ -240,14 +240,14 @@ def test_train_step_processes_a_batch_in_accumulation_steps():
 
 
 @pytest.mark.slow
-def test_accumulated_update_of_the_network_equals_that_of_the_whole_batch(initial):
+def test_accumulated_update_of_the_network_equals_that_of_the_whole_batch(initial_state):
     def step(parts: int) -> tuple[TrainState, Any]:
         train = dataclasses.replace(TINY.train, batch_size=32, accumulation_steps=parts)
         # The optimizer is SGD, because Adam's first update depends only on the signs of the gradient.
         config = dataclasses.replace(TINY, train=train, optimizer=Optimizer(learning_rate=0.1, clip_norm=1.0))
         batch = next(train_batches(TRAIN, config.data, 32, 0))
         batch = batch._replace(valid=np.arange(32) % 5 > 0)
-        state = init_state(config, MESH)._replace(params=state_with_random_predictors(initial).params)
+        state = init_state(config, MESH)._replace(params=state_with_random_predictors(initial_state).params)
         return make_train_step(config, MESH)(state, batch)
 
     (whole, expected), (parts, metrics) = step(1), step(4)
