@@ -60,7 +60,7 @@ def describe_class_difference(
 
 
 def format_names(title: str, names: Iterable[str]) -> str:
-    """Return "title: a, b, c" as an indented paragraph, wrapped at 110 characters between names."""
+    """Return the text "title: a, b, c" as an indented paragraph with lines of at most 110 characters."""
     return textwrap.fill(
         f"{title}: {', '.join(names)}",
         width=110,

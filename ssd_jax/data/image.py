@@ -179,7 +179,10 @@ def reduce_to_fit(image: UInt8[np.ndarray, "h w 3"], canvas: tuple[int, int]) ->
 
 
 def _decode(data: bytes, canvas: tuple[int, int] | None = None) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
-    """Return the unrotated pixels, reduced for a canvas if one is given, and the (width, height) at full size."""
+    """Return the unrotated pixels of an encoded image, and its (width, height) at full size.
+
+    If a canvas is given, a large JPEG image is decoded at a reduced size, see `read_reduced_image`.
+    """
     if data[:2] == b"\xff\xd8":
         try:
             height, width = simplejpeg.decode_jpeg_header(data)[:2]
@@ -242,7 +245,7 @@ def _annotation_is_unrotated(stored: tuple[int, int], orientation: int, annotate
 
 
 def _rotate_upright(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Return pixels rotated and mirrored upright, given their EXIF orientation (EXIF 2.3, table 6)."""
+    """Return the upright image: pixels rotated and mirrored as their EXIF orientation requires (EXIF 2.3, table 6)."""
     if orientation in _SWAP_SIDES:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

@@ -1,4 +1,4 @@
-"""Load batches of a fixed shape from a data set, ahead of time and in several threads.
+"""Load batches of a fixed shape from a data set. Several threads load them before they are needed.
 
 The host only decodes and pads images; augmentation runs on the accelerator. Shuffling, epochs and the position in the
 stream are implemented by grain (https://google-grain.readthedocs.io).
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 _CANVAS_MULTIPLE = 32  # pixels; canvas sides are multiples of it, so that similar data sets share compiled programs
 _MAX_THREADS = 8
-_ENDLESS = 2**48  # images in a stream that never ends; grain's own endless repetition overflows for batches of one
+_ENDLESS = 2**48  # images in a training stream; grain's own endless repetition overflows for batches of one
 
 
 class Batch(NamedTuple):
@@ -45,7 +45,7 @@ class Batch(NamedTuple):
     gt_difficult: Bool[np.ndarray, "b g"]
     """VOC's ``difficult`` flag of each object."""
     index: Int32[np.ndarray, " b"]  # type: ignore[assignment]  # hides tuple.index
-    """Position of each image in the source; -1 in a slot after the last image of an evaluation."""
+    """Position of each image in the source; -1 in a slot after the last image of the split in an evaluation."""
     epoch: Int32[np.ndarray, " b"]
     """Epoch that each image belongs to, counted from 0."""
     valid: Bool[np.ndarray, " b"]
@@ -57,7 +57,7 @@ class Batches(Iterator[Batch]):
     """A stream of batches whose position can be saved and restored.
 
     Args:
-        dataset: Batches as a data set of grain.
+        dataset: Data set of grain that yields the batches.
         unreadable: Dict that `dataset` fills, while batches are loaded, with a message for each unreadable image.
     """
 
@@ -88,7 +88,7 @@ class Batches(Iterator[Batch]):
 def train_batches(source: Source, data: Data, batch_size: int, seed: int, rows: Sequence[int] | None = None) -> Batches:
     """Return an endless stream of training batches, with a new order of the images in every epoch.
 
-    The stream depends on the arguments alone. Epochs follow each other without a gap, so a batch may contain the end
+    The stream depends only on the arguments. Epochs follow each other without a gap, so a batch may contain the end
     of one epoch and the start of the next. Crowd objects are left out; difficult objects are left out unless
     ``data.train_on_difficult`` is set. An image that cannot be read keeps its slot, with ``valid=False``.
 
@@ -151,7 +151,7 @@ def stream_position(length: int, seed: int, index: int, epoch: int) -> int:
 
 
 def _shuffle(length: int, seed: int) -> grain.MapDataset:
-    """Return the positions in a source as an endless data set: each once per epoch, in a new order in every epoch."""
+    """Return an endless data set of positions in a source. Each epoch contains every position once, in a new order."""
     return grain.MapDataset.range(length).seed(seed).shuffle().repeat(_ENDLESS // length + 1)
 
 
@@ -162,7 +162,7 @@ def eval_batches(
     unreadable: dict[int, str] | None = None,
     rows: Sequence[int] | None = None,
 ) -> Batches:
-    """Return batches that contain every image of a split once, in order.
+    """Return the batches of an evaluation, which contain every image of a split once, in order.
 
     The last batch is filled up with slots without an image (``valid=False``). Crowd objects are left out; difficult
     objects are included.

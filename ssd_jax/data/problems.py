@@ -12,9 +12,9 @@ class Severity(Enum):
     """Severity of a problem."""
 
     ERROR = "error"
-    """Training stops before the first step. However, it skips an image that is found to be unusable only later."""
+    """Training stops before the first step. However, it skips images that turn out to be unusable later."""
     WARNING = "warning"
-    """Training continues and prints how it handles the problem."""
+    """Training continues, but some of the data may be wrong or unused."""
     NOTE = "note"
     """The problem is handled without losing any data."""
 
@@ -53,6 +53,7 @@ class Problem(NamedTuple):
 
     kind: Kind
     file: str
+    """Path of the file or folder, perhaps followed by the number of a line."""
     text: str
     """Description of the problem and, for an error, advice on how to correct it."""
 
@@ -81,7 +82,7 @@ class Problems:
 
     @contextmanager
     def collecting(self, kind: Kind, file: object) -> Iterator[None]:
-        """Collect a UserError that the ``with`` block raises as a problem, and continue after the block.
+        """Convert a UserError that is raised in the ``with`` block into a problem, and continue after the block.
 
         Args:
             kind: Kind of the problem.
@@ -98,7 +99,7 @@ class Problems:
             self.collected.append(Problem(kind, str(file), str(error).removeprefix(f"{file}: ")))
 
     def notes(self) -> list[str]:
-        """Return one sentence for each collected kind of warning and note, with the names of the first five files."""
+        """Return one sentence for each collected kind of warning or note, with the names of the first five files."""
         by_kind: dict[Kind, list[str]] = {}
         for problem in self.collected:
             if problem.kind.training_note:

@@ -12,7 +12,7 @@ from ssd_jax.errors import UserError
 
 
 def with_data_root(config: Config, root: str) -> Config:
-    """Return the config with another ``data.root``, as an absolute path that is valid in any working folder.
+    """Return the config with another ``data.root``, which is made absolute so that it is valid in any working folder.
 
     ``shapes`` and names of tensorflow-datasets stay as they are; for the latter, ``data.tfds_dir`` becomes absolute.
     """
@@ -99,7 +99,7 @@ def open_split(config: Config, split: str) -> Source:
 
 
 def _describe_class_mismatch(config: Config, split: str) -> str:
-    """Return a text about the differences between the classes of the data and of the run.
+    """Return a text about the differences between the classes of the data and the classes of the run.
 
     The text is empty if the run knows all classes of the data.
     """
@@ -115,7 +115,7 @@ def _describe_class_mismatch(config: Config, split: str) -> str:
 
 
 def print_split(name: str, source: Source, training_config: Config | None = None) -> None:
-    """Print the number of images of a split, and its notes.
+    """Print the number of images of a split, and the notes about its problems.
 
     Args:
         name: Name of the split to print.

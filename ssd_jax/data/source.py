@@ -35,13 +35,13 @@ class Annotation(NamedTuple):
     boxes_px: Float32[np.ndarray, "g 4"]
     """Boxes, xyxy in pixels, as in the annotation file. A box may extend beyond the image but has an area inside it."""
     labels: Int32[np.ndarray, " g"]
-    """Class of each box: 1 + its position in `Source.class_names`."""
+    """Label of each box: 1 + the position of its class in `Source.class_names`."""
     difficult: Bool[np.ndarray, " g"]
     """VOC's ``difficult`` flag of each object."""
     crowd: Bool[np.ndarray, " g"]
     """COCO's ``iscrowd`` flag of each object. Crowd objects are not used in training."""
     area_px: Float32[np.ndarray, " g"]
-    """Area of each object in square pixels: of the segment in COCO, of the box in other formats."""
+    """Area of each object in square pixels: as stated in the annotation (COCO's ``area``), or the area of the box."""
     number: int | None = None
     """Numeric id of the image in the data set (COCO's ``id``), if it has one."""
 
@@ -53,14 +53,19 @@ class CocoTruth(NamedTuple):
     """
 
     image_ids: Int64[np.ndarray, " t"]
+    """COCO's id of the image of each annotation."""
     category_ids: Int64[np.ndarray, " t"]
+    """COCO's id of the category of each annotation."""
     boxes_px_xywh: Float64[np.ndarray, "t 4"]
+    """Left edge, top edge, width and height of each box in pixels."""
     area_px: Float64[np.ndarray, " t"]
+    """Area of each object in square pixels."""
     crowd: Bool[np.ndarray, " t"]
+    """COCO's ``iscrowd`` flag of each annotation."""
 
 
 def keep_trainable_objects(annotation: Annotation, with_difficult: bool) -> Annotation:
-    """Return an annotation without crowd objects and, unless ``with_difficult`` is set, without difficult objects."""
+    """Return an annotation without its crowd objects and, unless ``with_difficult`` is set, its difficult objects."""
     keep = ~annotation.crowd if with_difficult else ~(annotation.crowd | annotation.difficult)
     return annotation._replace(
         boxes_px=annotation.boxes_px[keep],
@@ -72,7 +77,7 @@ def keep_trainable_objects(annotation: Annotation, with_difficult: bool) -> Anno
 
 
 def normalised_boxes(annotation: Annotation) -> Float32[np.ndarray, "g 4"]:
-    """Return the boxes of an annotation, xyxy, normalised to the image and clipped to [0, 1]."""
+    """Return the boxes of an annotation, xyxy, divided by the width and height of the image and clipped to [0, 1]."""
     size = np.array([annotation.width, annotation.height] * 2, np.float32)
     return np.clip(annotation.boxes_px / size, 0, 1)
 
@@ -88,8 +93,8 @@ class Source(ABC):
     category_ids: tuple[int, ...] | None = None
     """Number of each class in the data set's own files (COCO's category id); None if the files have no such numbers."""
     coco_truth: CocoTruth | None = None
-    """Annotations of the COCO file at full precision; their image ids are the values of `Annotation.number`. The file
-    may contain more images than the split. None if the data is not in COCO's format."""
+    """All annotations of the COCO file at full precision. Their image ids are the values of `Annotation.number`. The
+    file may contain more images than the split. None if the data is not in COCO's format."""
     annotated: bool = True
     """False for the test images of a challenge whose boxes are not public. These images cannot be used for training,
     and no metrics can be computed on them."""
@@ -103,7 +108,7 @@ class Source(ABC):
 
     @abstractmethod
     def sizes(self) -> Sequence[tuple[int, int]] | None:
-        """Return the (width, height) of each upright image in pixels, or None if images must be read to know them."""
+        """Return the (width, height) of each upright image in pixels, or None if this requires reading the images."""
 
     @abstractmethod
     def annotation(self, index: int) -> Annotation:
@@ -114,7 +119,7 @@ class Source(ABC):
         """
 
     def annotations(self) -> Iterator[Annotation]:
-        """Return an iterator over the annotations of all images, in order. Raises UserError as `annotation` does."""
+        """Return an iterator over the annotations of all images, in order. Raises UserError like `annotation`."""
         return (self.annotation(index) for index in range(len(self)))
 
     @abstractmethod
@@ -126,7 +131,7 @@ class Source(ABC):
         """
 
     def reduced_image(self, index: int, canvas: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-        """Return an image as `image` does, but possibly at a reduced size that is still larger than a canvas.
+        """Return the image at an index, possibly at a reduced size that is still larger than a canvas.
 
         The caller shrinks the result to fit the canvas. A source that can decode large images faster at a fraction of
         their size overrides this method; by default, the image has its original size.
@@ -142,7 +147,7 @@ class Source(ABC):
 
 
 def count_dropped_objects(source: Source, data: Data) -> int:
-    """Return the number of objects that training drops because their image has more than ``data.max_objects``."""
+    """Return the number of objects that training drops because an image has more than ``data.max_objects`` objects."""
     images = (keep_trainable_objects(annotation, data.train_on_difficult) for annotation in source.annotations())
     return sum(max(len(image.labels) - data.max_objects, 0) for image in images)
 
@@ -198,7 +203,7 @@ class FolderSource(Source):
         return image
 
     def reduced_image(self, index: int, canvas: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-        """Return an image, at a reduced size if it is a large JPEG file; see `Source.reduced_image`."""
+        """Return the image at an index, at a reduced size if it is a large JPEG file; see `Source.reduced_image`."""
         annotation = self._annotations[index]
         image, size = read_reduced_image(annotation.file, (annotation.width, annotation.height), canvas)
         _check_size(annotation, size)
@@ -289,7 +294,7 @@ def annotation_from_objects(
         size: Width and height of the image in pixels.
         objects: Objects in the order of the file.
         labels: Label of each class name.
-        problems: Object that collects the problems of the objects, or raises errors.
+        problems: Collects the problems of the objects, or raises errors.
         file: File that the objects were read from, which problems name.
         number: Numeric id of the image in the data set, if it has one.
 
@@ -367,7 +372,7 @@ def clip_box(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float,
 
 
 def hash_split(image_ids: Sequence[str], fraction: float) -> list[bool]:
-    """Return for each image whether it is assigned to val, for data sets without splits.
+    """Assign each image of a data set without splits to val (True) or to train (False).
 
     The assignment depends on a hash of the image's id, so an image stays in its split when other images are added or
     removed. There is one exception: if all of two or more images would be in the same split, one of them is moved, so
@@ -402,10 +407,10 @@ def split_aliases(split: str) -> tuple[str, ...]:
 
 
 def path_suffixes(path: str) -> list[str]:
-    """Return a path, and the relative paths that remain without its first 0, 1, 2, ... folders.
+    """Return a path, and the paths that remain when its first 0, 1, 2, ... folders are removed.
 
-    They are candidates for a path that was written on another machine, perhaps on Windows: the same file may exist here
-    under one of the relative paths.
+    The path may have been written on another machine, perhaps on Windows. Here, the same file may exist under one of
+    the returned paths.
     """
     parts = Path(path.replace("\\", "/")).parts
     return [path, *(str(Path(*parts[start:])) for start in range(len(parts)))]

@@ -72,7 +72,7 @@ def _label_map(old: Sequence[str], new: Sequence[str]) -> Int32[np.ndarray, " l"
 
 
 def _category_ids(source: Source, class_names: Sequence[str]) -> tuple[int, ...] | None:
-    """Return a source's category ids in the order of the given class names, with -1 for a class it does not have."""
+    """Return a source's category ids in the order of the given class names, with -1 for a class it lacks."""
     if source.category_ids is None:
         return None
     ids = dict(zip(source.class_names, source.category_ids, strict=True))
@@ -80,7 +80,7 @@ def _category_ids(source: Source, class_names: Sequence[str]) -> tuple[int, ...]
 
 
 class JoinedSource(Source):
-    """Selected images of one or several sources as one source.
+    """A source that consists of selected images of one or several other sources.
 
     If the sources are from different folders, image ids are prefixed with the folder.
 

@@ -16,7 +16,7 @@ from ssd_jax.errors import UserError
 
 
 class FakeSource(Source):
-    """Source of images of the given sizes (width, height) that are filled with their index.
+    """Source whose images have given sizes (width, height). Every pixel has the index of its image as its value.
 
     Reading an image whose index is in ``broken`` raises a UserError. ``wait`` delays some of the images, in seconds.
     """

@@ -2,8 +2,8 @@
 
 `checks` finds problems and counts objects, `box_coverage` measures how well the default boxes fit the objects,
 `summary` formats and writes the result, and `clean_copy` writes a copy of the data set without the problems. To add a
-kind of problem, add it to `Kind` in `ssd_jax.data.problems`. Problems that are not found when a data set is opened are
-looked for in `checks`.
+kind of problem, add it to `Kind` in `ssd_jax.data.problems`. `checks` looks for problems that are not found when a data
+set is opened.
 """
 
 import lazy_loader as lazy

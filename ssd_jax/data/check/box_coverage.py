@@ -35,7 +35,7 @@ PUBLISHED = {
     "SSD512, VOC's boxes": SSD512_VOC_BOXES,
     "SSD512, COCO's boxes": SSD512_COCO_BOXES,
 }
-"""Published configs of default boxes, whose coverage of a data set is compared with that of the config."""
+"""Published sets of default boxes by name. A check compares their coverage with that of the config's default boxes."""
 
 _CHUNK = 256  # objects whose IoU with all default boxes is in memory at the same time
 
@@ -66,13 +66,13 @@ class BoxCoverage(NamedTuple):
     by_size: dict[str, Coverage]
     """Coverage of the objects of each size range, by a text such as ``16 to 32 px``."""
     published: dict[str, Coverage]
-    """Coverage of all objects by each of the published default boxes (`PUBLISHED`)."""
+    """Coverage of all objects by each published set of default boxes, by its name in `PUBLISHED`."""
     advice: str
     """Suggested change of the default boxes, in a sentence or two."""
 
 
 def measure_box_coverage(source: Source, config: Config) -> BoxCoverage:
-    """Return the coverage of a split by the config's default boxes: in total, by class, and by size."""
+    """Return the coverage of a split's objects by the config's default boxes: in total, by class, and by size."""
     boxes, labels = training_boxes(source, config.data)
     box_config, threshold = config.model.default_boxes, config.match.iou_threshold
     unmatched = best_iou(boxes, box_config) < threshold
@@ -89,7 +89,7 @@ def measure_box_coverage(source: Source, config: Config) -> BoxCoverage:
 
 
 def training_boxes(source: Source, data: Data) -> tuple[Float[np.ndarray, "g 4"], Int32[np.ndarray, " g"]]:
-    """Return the boxes of a split that training uses (xyxy, normalised, clipped to their images) and their labels."""
+    """Return the boxes of a split that training uses, and their labels. Boxes are xyxy, normalised and clipped."""
     boxes, labels = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int32)]
     for annotation in source.annotations():
         annotation = keep_trainable_objects(annotation, data.train_on_difficult)
@@ -132,7 +132,7 @@ def _pairwise_iou(a: Float[np.ndarray, "m 4"], b: Float[np.ndarray, "n 4"]) -> F
 
 
 def _best_iou_by_shape(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) -> Float[np.ndarray, " g"]:
-    """Return the result of `_best_iou_of_all` for default boxes that are not clipped, in less time.
+    """Return the same as `_best_iou_of_all`, in less time, for default boxes that are not clipped to the image.
 
     Among the default boxes of one shape, the box whose centre is nearest to an object in x and in y has the largest
     intersection with the object. Since the areas are equal, it also has the smallest union and the highest IoU.
@@ -193,7 +193,7 @@ def _box_sides_px(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Float[np.
 
 
 def compare_box_configs(boxes: Float[np.ndarray, "g 4"], threshold: float) -> dict[str, Coverage]:
-    """Return the coverage of boxes (xyxy, normalised) by each of the published default boxes."""
+    """Return the coverage of objects by each published set of default boxes. ``boxes`` are xyxy, normalised."""
     return {name: _count_unmatched(best_iou(boxes, box_config) < threshold) for name, box_config in PUBLISHED.items()}
 
 
@@ -204,7 +204,7 @@ def suggest_box_config(
 
     Args:
         own: Coverage by the config's default boxes.
-        others: Coverage by each of the published default boxes.
+        others: Coverage by each published set of default boxes, by its name in `PUBLISHED`.
         boxes: Boxes of the objects: xyxy, normalised.
         box_config: The config's default boxes.
     """

@@ -34,7 +34,7 @@ def check_copy_folder(out: Path, root: Path) -> None:
 def check_fixable(problems: Iterable[Problem]) -> None:
     """Check that every annotation could be read.
 
-    In a copy, the objects of other annotations would be missing, and training would treat them as background.
+    In a copy, the objects of an unreadable annotation would be missing, and training would treat them as background.
 
     Raises:
         UserError: If an annotation is malformed or of an unknown class.
@@ -50,7 +50,7 @@ def check_fixable(problems: Iterable[Problem]) -> None:
 def write_clean_copy(
     out: Path, splits: Mapping[str, Source], digests: Mapping[str, bytes], progress: Callable[[int], object]
 ) -> dict[str, int]:
-    """Write a copy of a data set without its problems, in COCO's format.
+    """Write a copy of a data set in COCO's format without the problems that can be corrected automatically.
 
     The files are ``annotations/instances_<split>.json`` and the images in ``images/<split>/``. Boxes are clipped to
     their image, and repeated boxes are left out (the sources already leave out boxes without an area). Unusable images

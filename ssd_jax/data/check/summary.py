@@ -40,7 +40,7 @@ def format_problems(problems: Iterable[Problem], max_shown: int = 10) -> str:
 
 def format_counts(check: DataSetCheck) -> str:
     """Return a table with a row for each class: the number of its objects in each split, and the percentage of its
-    objects in the train split that are unmatched. The last rows contain totals."""
+    objects in the train split that are unmatched (see `box_coverage`). The last rows contain totals."""
     counts, coverage = check.counts.values(), check.coverage
     rows: list[Any] = [
         [name, *(count.objects[name] for count in counts), share] for name, share in coverage.by_class.items()

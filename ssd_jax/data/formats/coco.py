@@ -78,7 +78,7 @@ def matches(root: Path) -> bool:
 
 
 def find_error(root: Path) -> str:
-    """Return the error message about the first .json file that is not a valid COCO file; empty if all are valid."""
+    """Return the error message about the first .json file that is not a valid COCO file, or an empty string."""
     for file in _json_files(root):
         try:
             _read_file(file, Problems())
@@ -117,8 +117,9 @@ def open_split(data: Data, split: str, class_names: Sequence[str] = (), problems
         problems: Object that collects errors and warnings. By default, the first error is raised.
 
     Raises:
-        UserError: If the split does not exist, or its file is not valid JSON. If errors are raised, also if an image or
-            a key is missing, an id is unknown or not unique, a bbox is invalid, or a class is not in ``class_names``.
+        UserError: If the split does not exist, or its file is not valid JSON. If ``problems`` raises errors, also if
+            an image or a key is missing, an id is unknown or not unique, a bbox is invalid, or a class is not in
+            ``class_names``.
     """
     files = _annotation_files(Path(data.root))
     parts = minival.find_parts(split, files)
@@ -217,7 +218,7 @@ def _looks_like_coco(file: Path) -> bool:
 
 
 def _is_single_file(files: dict[str, Path]) -> bool:
-    """Return whether there is only one file, and it is not named like a split. Its images are then split by hash."""
+    """Return whether there is only one file, and its name is not that of a split. Its images are then split by hash."""
     return len(files) == 1 and not any(map(is_split_name, files))
 
 

@@ -5,8 +5,9 @@ a class by its WordNet synset; for example, n02084071 is the class dog.
 
 The lists for single classes, ``train_1.txt`` to ``train_200.txt``, are not read. An image that is a negative example in
 such a list does not contain this class, but it may contain other classes, and has no boxes for them. Images without an
-XML file are therefore left out of training, as in the authors' experiment (Caffe, data/ILSVRC2016/create_list.py). The
-kit's list of images that its evaluation skips for single classes is not read either.
+XML file are therefore left out of training, as in the authors' experiment (Caffe, data/ILSVRC2016/create_list.py). For
+some classes, the challenge's evaluation skips images that are listed in the development kit; this list is not read
+either.
 """
 
 import re
@@ -106,8 +107,9 @@ def open_split(
         problems: Object that collects errors and warnings. By default, the first error is raised.
 
     Raises:
-        UserError: If the split does not exist or has no annotation file. If errors are raised, also if an image or the
-            annotation file of a validation image is missing, an XML file is malformed, or a synset has no name.
+        UserError: If the split does not exist or has no annotation file. If ``problems`` raises errors, also if an
+            image or the annotation file of a validation image is missing, an XML file is malformed, or a synset has no
+            name.
     """
     root, problems = Path(data.root), problems or Problems()
     names_by_synset = _names_by_synset(root)
@@ -133,7 +135,7 @@ def open_split(
 
 
 def _image_ids(data: Data, split: str) -> dict[str, str]:
-    """Return the place that names each image of a split, by the id of the image.
+    """Return the ids of the images of a split, each with the place that names the image.
 
     The place is a line of the split's list or, without a list, the annotation file.
     """
@@ -152,8 +154,8 @@ def _image_ids(data: Data, split: str) -> dict[str, str]:
 def _find_files(root: Path, image_id: str, where: str) -> tuple[Path | None, Path]:
     """Return the paths of an image's annotation file and of the image itself.
 
-    The first path is None for a training image without an annotation file. Of such an image, it is only known that some
-    of the classes are not in it.
+    The first path is None for a training image without an annotation file. For such an image, it is only known that
+    some classes do not occur.
     """
     subset = re.search(r"_(train|val)(_|/)", image_id)
     if subset is None:

@@ -75,7 +75,7 @@ def open_source(data: Data, split: str, class_names: Sequence[str] = (), problem
 
     Raises:
         UserError: If ``data.root`` does not exist or is in no known format, or if the split does not exist or is
-            empty. If errors are raised, also if a file is malformed or missing, or if a class is not in
+            empty. If ``problems`` raises errors, also if a file is malformed or missing, or if a class is not in
             ``class_names``.
     """
     terms = parse_split(split)

@@ -106,7 +106,8 @@ class _LocalArchives(tfds.download.DownloadManager):
     def _file(self, url: str) -> Path:
         """Return the path of the archive for a URL.
 
-        Its name is the name that tfds has registered together with the checksum, or the last part of the URL.
+        The file name is registered in tfds together with the checksum. If none is registered, it is the last part of
+        the URL.
         """
         known = self._known_files.get(url)
         return self._archives / ((known and known.filename) or os.path.basename(url))

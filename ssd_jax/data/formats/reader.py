@@ -69,7 +69,7 @@ class SplitBuilder:
 
         Args:
             class_names: Names of the classes in the order of their labels.
-            problems: Object that collects the problems of the added objects. Its notes become notes of the source.
+            problems: Object that collects the problems of the added objects. The source gets notes about them.
         """
         self._class_names = tuple(class_names)
         self._labels = {name: label for label, name in enumerate(self._class_names, start=1)}

@@ -268,7 +268,7 @@ def _draw_noise(
 
 
 def _axis_coordinate(size: tuple[int, int], angle: float) -> Float32[np.ndarray, "h w"]:
-    """Return the coordinate of each pixel along an axis at an angle in radians, in pixels."""
+    """Return the coordinate of each pixel, in pixels, along an axis that is rotated by an angle in radians."""
     x, y = (np.arange(side, dtype=np.float32) for side in size)
     return x * np.float32(math.cos(angle)) + y[:, None] * np.float32(math.sin(angle))
 

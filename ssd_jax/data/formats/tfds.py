@@ -54,7 +54,7 @@ class TfdsSource(Source):
 
         Raises:
             UserError: If the data set has no images with boxes, or has a class that is not in ``class_names`` and
-                errors are raised.
+                ``problems`` raises errors.
         """
         info = builder.info
         self._where, self._split = f"{PREFIX}{info.full_name} {split}", split
@@ -139,7 +139,7 @@ class TfdsSource(Source):
         return decode_image(example["image"], name)
 
     def _read_record(self, index: int) -> tuple[dict[str, Any], str]:
-        """Return a record, with its image still encoded, and its name for messages."""
+        """Return the record at an index, with its image still encoded, and the name of the record for messages."""
         name = f"{self._where}[{index}]"
         # The reader of ArrayRecord, and tfds while decoding, raise exceptions of many types.
         with user_errors(f"{name}: the file is damaged", "Copy it or prepare the data set again."):
@@ -184,8 +184,8 @@ def open_split(data: Data, split: str, class_names: Sequence[str] = (), problems
 
     Raises:
         UserError: If the data set is not prepared as ArrayRecord files, has no images with boxes, or has no such
-            split, or if one of its files is missing. If errors are raised, also if it has a class that is not in
-            ``class_names``.
+            split, or if one of its files is missing. If ``problems`` raises errors, also if it has a class that is
+            not in ``class_names``.
     """
     builder = prepared_builder(data)
     splits = builder.info.splits
@@ -260,7 +260,7 @@ def _notes(info: tfds.core.DatasetInfo) -> tuple[str, ...]:
 
 
 def _select_features(where: str, features: tfds.features.FeaturesDict) -> tfds.features.FeaturesDict:
-    """Return only the features of a record that are needed, so that others, such as masks, are not decoded."""
+    """Return only the features that are needed, so that other features of a record, such as masks, are not decoded."""
     objects = _inner_feature(features["objects"]) if "objects" in features else None
     if "image" not in features or not isinstance(objects, tfds.features.FeaturesDict) or "bbox" not in objects:
         raise UserError(

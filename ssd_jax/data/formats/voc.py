@@ -68,8 +68,8 @@ def open_split(
         problems: Object that collects errors and warnings. By default, the first error is raised.
 
     Raises:
-        UserError: If the split does not exist or is empty. If errors are raised, also if a file is missing or
-            malformed, or if a class is not in ``class_names``.
+        UserError: If the split does not exist or is empty. If ``problems`` raises errors, also if a file is
+            missing or malformed, or if a class is not in ``class_names``.
     """
     root, problems = Path(data.root), problems or Problems()
     if split == "test" and _is_test_without_boxes(root):
@@ -149,8 +149,8 @@ def parse_voc_xml(file: Path, problems: Problems | None = None) -> VocAnnotation
         problems: Object that collects malformed objects. By default, the first malformed object raises an error.
 
     Raises:
-        UserError: If the file cannot be read or is not well-formed, or if an object is malformed and errors are
-            raised. The message names the file and the line or object.
+        UserError: If the file cannot be read or is not well-formed, or if an object is malformed and
+            ``problems`` raises errors. The message names the file and the line or object.
     """
     problems = problems or Problems()
     # An unknown encoding raises ValueError or LookupError.
@@ -204,8 +204,8 @@ def _parse_number(file: Path, number: int, node: ElementTree.Element, path: str)
 def true_size(image: Path, content: VocAnnotation) -> tuple[int, int]:
     """Return the (width, height) of an image in pixels, from its header.
 
-    Many tools write a wrong <size> into the annotation file, or none. This size is only returned if the image cannot be
-    read; the loader then reports the image when it reads it.
+    Many tools write no <size> into the annotation file, or a wrong one. The <size> is therefore returned only if the
+    image cannot be read. The loader reports such an image later, when it tries to read it.
 
     Raises:
         UserError: If the image cannot be read, and the annotation file does not state a size.
@@ -331,7 +331,7 @@ def _candidate_names(entry: str) -> list[str]:
 
 
 def _unannotated_images(root: Path, images: dict[str, list[Path]]) -> list[Path]:
-    """Return the images without an annotation file. If splits are lists, return none: the lists select the images."""
+    """Return the images without an annotation file, or no images if lists of images define the splits."""
     if (root / "ImageSets" / "Main").is_dir():
         return []
     stems = {file.stem for file in _all_xml_files(root)}
@@ -345,7 +345,7 @@ def _all_xml_files(root: Path) -> list[Path]:
 
 
 def _class_names(root: Path, parsed: dict[Path, VocAnnotation], problems: Problems) -> tuple[str, ...]:
-    other_splits = Problems(raise_errors=problems.raise_errors)  # not used: they are added when those splits are opened
+    other_splits = Problems(raise_errors=problems.raise_errors)  # discarded: opening those splits finds them again
     contents = (parsed.get(file) or _parse_or_collect(file, other_splits) for file in _all_xml_files(root))
     names = sorted({o.name for content in contents if content for o in content.objects})
     if not names:

@@ -89,9 +89,9 @@ def open_split(
         problems: Object that collects errors and warnings. By default, the first error is raised.
 
     Raises:
-        UserError: If the split does not exist or has no label file at all, or if no file names the classes. If errors
-            are raised, also if a line is malformed, a class has no name, an image is unreadable, or an image of a list
-            or of a label file is missing.
+        UserError: If the split does not exist or has no label file at all, or if no file names the classes. If
+            ``problems`` raises errors, also if a line is malformed, a class has no name, an image is unreadable, or an
+            image of a list or of a label file is missing.
     """
     root, problems = Path(data.root), problems or Problems()
     splits, classes = _find_splits(root), _read_classes(root)
@@ -226,7 +226,7 @@ def _looks_like_labels(file: Path) -> bool:
 def _iterate_files(root: Path, folder: Path, extensions: tuple[str, ...]) -> Iterator[Path]:
     """Yield the files with given extensions in a folder and its subfolders, except hidden files (macOS's ._ files).
 
-    The subfolders of ``root`` itself are not searched.
+    If the folder is ``root``, its subfolders are not searched.
     """
     for parent, subfolders, names in os.walk(folder):
         if folder == root:
@@ -391,7 +391,7 @@ def _parse_line(file: Path, number: int, line: str, classes: _Classes) -> _Label
 
 
 def _edges_px(centre: float, extent: float, pixels: int) -> tuple[float, float]:
-    """Return both ends of a box in x or y, in pixels. An end within rounding error of the image border is moved to it.
+    """Return both ends of a box in x or y, in pixels. Ends within rounding error of the border are moved to it.
 
     Args:
         centre: Centre of the box in x or y, normalised.

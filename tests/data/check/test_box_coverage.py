@@ -104,11 +104,11 @@ def random_squares(side_px, count=50, image_size=300):
     ("boxes", "words"),
     [
         (random_squares(60), "nothing to change"),
-        (random_squares(17), "SSD300, COCO's boxes"),  # the smallest default box has 30 px for VOC, 21 px for COCO
+        (random_squares(17), "SSD300, COCO's boxes"),  # the smallest default box is 30 px wide for VOC, 21 px for COCO
         (
             random_squares(11),
             "larger input",
-        ),  # these are 19 px of 512 px, where the smallest default box for COCO has 20 px
+        ),  # in an input of 512 px, these have 19 px; COCO's smallest default box is 20 px wide
         (random_squares(3), "smallest default box (30 px of 300)"),
         (np.array([[0.1, 0.5, 0.9, 0.52]] * 20, np.float32), "aspect_ratios"),
         (np.zeros((0, 4), np.float32), "without objects"),

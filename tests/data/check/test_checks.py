@@ -317,8 +317,8 @@ def test_fix_option_writes_a_copy_without_problems(faulty_folder, tmp_path, caps
     assert str(fixed) in capsys.readouterr().out
     result = check_folder(fixed)
     assert [p.kind for p in result.problems] == [Kind.TOO_MANY]  # check_folder() allows only 8 objects per image
-    # Of the other images, "missing" has no image file, "first" has the same pixels as "second" in val, and "truncated"
-    # in val is unreadable.
+    # Three images are not in the copy: "missing" has no image file, "first" has the same pixels as "second" in
+    # val, and "truncated" in val is unreadable.
     names = {"good", "outside", "empty_box", "duplicate", "other_size", "rotated", "grey", "cmyk", "many"}
     ids = {
         split: {annotation.image_id for annotation in source.annotations()} for split, source in result.splits.items()

@@ -432,7 +432,7 @@ def test_label_without_a_name_and_boxes_in_pixels_are_reported(tmp_path: Path):
 
 @pytest.mark.slow  # trains
 def test_train_and_evaluate_read_a_prepared_data_set(tmp_path: Path):
-    """Use the classes and the image size of the config TINY, so that compiled programs of other tests are used."""
+    """Use the classes and the image size of the config TINY, so that compiled programs of other tests are reused."""
     shapes = ShapesSource(Shapes(train_images=8, image_size=64), "train")
     examples = []
     for i, annotation in enumerate(shapes.annotations()):
