@@ -35,11 +35,11 @@ def user_errors(
         problem: Text that names the file or option and says what is wrong with it.
         advice: Sentence that says what the user can do.
         catch: Type or types of exceptions to convert. Exceptions of other types are not converted.
-        reason: Function that returns the text in brackets for an exception, or None if it is not to be converted.
+        reason: Function that returns the reason of an exception, or None if the exception should not be converted.
         error_type: Class of the exception that is raised instead.
 
     Raises:
-        UserError: If the block raises an exception of a type in ``catch``, which becomes the cause of the UserError.
+        UserError: If the block raises an exception of a type in ``catch``. It has that exception as its cause.
     """
     try:
         yield

@@ -11,14 +11,14 @@ from ssd_jax.errors import user_errors
 def user_errors_on_write(
     target: Path, advice: str = "Free some space or make it writable, then give the same command again."
 ) -> AbstractContextManager[None]:
-    """Return a context manager that converts an OSError of its block, which writes ``target``, into a UserError."""
+    """Return a context manager that converts an OSError while ``target`` is written into a UserError."""
     return user_errors(f"{target}: can't be written", advice, catch=OSError)
 
 
 def user_errors_on_read(
     source: Path, advice: str = "Check the path and its permissions."
 ) -> AbstractContextManager[None]:
-    """Return a context manager that converts an OSError of its block, which reads ``source``, into a UserError."""
+    """Return a context manager that converts an OSError while ``source`` is read into a UserError."""
     return user_errors(f"{source}: can't be read", advice, catch=OSError)
 
 
@@ -35,7 +35,7 @@ def write_text(file: Path, text: str) -> None:
 
 
 def safe_file_name(name: str) -> str:
-    """Return a name in a form that can be part of a file name.
+    """Replace the characters of a name that are not safe in a file name.
 
     For example, ``VOC2007/trainval[:50%]`` becomes ``VOC2007_trainval_to50pct``.
     """

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-# Most of the time of the tests is compilation, so compiled programs are kept for the next run. The variables are set
-# before JAX is imported, and in the environment, so that processes started by tests see them, too.
+# Most of the time of the tests is spent on compilation, so compiled programs are kept for the next run. The settings
+# are environment variables, so that processes started by tests get them, too.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-# Tests run each program a few times at most, so the slow optimizations of the compiler do not pay. `make test-all`
-# sets this to 0, to test the programs as users run them.
+# Tests run each program only a few times, so optimizations of the compiler take more time than they save.
+# `make test-all` sets this to 0, to test the programs as users run them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
@@ -34,7 +34,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     The first pytest-xdist worker that needs the run trains it; every worker gets its own copy.
     """
-    from helpers.cli import TINY, command  # imports JAX, after the environment above is set
+    from helpers.cli import TINY, command  # imports JAX, so the environment above has to be set before
 
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained_run"

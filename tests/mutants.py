@@ -3,10 +3,10 @@
     make mutants
     python tests/mutants.py [--only NAME ...]
 
-Each mutant replaces one piece of text in one module. The fast tests that the mutant names then have to fail. The
-mutants are made in a copy of the checkout. The script prints a line for each mutant. Its exit code is 1 if a mutant
-survives, that is, if the tests pass. If the text that a mutant replaces is not found, the script stops: adapt the
-mutant when the code changes.
+Each mutant replaces one piece of text in one module. At least one of the fast tests in the files that the mutant
+names has to fail then. The mutants are made in a copy of the checkout. The script prints a line for each mutant. Its
+exit code is 1 if a mutant survives, that is, if the tests pass. If the text that a mutant replaces is not found, the
+script stops: adapt the mutant when the code changes.
 """
 
 import argparse
@@ -24,7 +24,7 @@ TIME_LIMIT = 600  # seconds for the tests of a mutant, because some mutants make
 
 
 class Mutant(NamedTuple):
-    """A change of one module, and the test files that must fail because of it."""
+    """A change of one module, and the files of the tests that must detect it."""
 
     name: str
     module: str

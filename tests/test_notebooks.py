@@ -1,4 +1,4 @@
-"""Tests of the notebooks: executions with few steps, and saved outputs that must show what the text says."""
+"""Tests that execute the notebooks with few steps, and that compare their saved outputs with their text."""
 
 import os
 import re
@@ -23,7 +23,7 @@ def read_notebook(name: str) -> Any:
 
 
 def execute_notebook(name: str, folder: Path, **parameters: object) -> Any:
-    """Execute a notebook in a folder that contains only the notebooks and the configs. An error in a cell is raised."""
+    """Execute a notebook in a folder that contains only the notebooks and the configs. Raise the error of a cell."""
     for part in ("notebooks", "configs"):
         shutil.copytree(ROOT / part, folder / part)
     notebook = read_notebook(name)
@@ -69,7 +69,7 @@ def test_first_tour_trains_a_run_if_there_is_none(tmp_path):
     assert "circle, square, star, triangle" in printed
     for numbers in (r"\b1856\b.*\b128 px", r"\b32 of 1856\b", r"\b32 positives, 96\b"):
         assert re.search(numbers, printed), numbers
-    # As the text says, the loss is 4 ln 5 for equal scores of all classes, and 0 for the exact targets.
+    # The text says that the loss is 4 ln 5 for equal scores of all classes, and 0 for the exact targets.
     assert re.search(r" 6\.438 ", printed) and re.search(r" 0\.000 +0\.000 +0\.000", printed)
 
 
@@ -87,7 +87,7 @@ def test_own_data_generates_a_data_set_and_finds_its_mistake(tmp_path):
 
 
 def test_own_data_runs_on_a_folder_without_test_split(tmp_path):
-    """The notebook is changed only in its parameters. The folder has no test split."""
+    """Only the parameters of the notebook are changed."""
     root = write_voc_folder(tmp_path / "mine", {"train": 12, "val": 3})
     notebook = execute_notebook("own_data", tmp_path, FOLDER=str(root), RUN="../runs/mine", CONFIG=TINY, STEPS=2)
     assert_clean(notebook, allowed_path=root)

@@ -1,4 +1,4 @@
-"""Tests of the project: dependencies, layers, size of modules, imports without effects, configs and scripts."""
+"""Tests of the project: dependencies, layers, size of modules, side effects of imports, configs and scripts."""
 
 import ast
 import dataclasses
@@ -43,7 +43,7 @@ LAYERS = [
 
 
 def package_modules() -> dict[str, Path]:
-    """Return the file of each module by its dotted name below ssd_jax, without the __init__ files of packages."""
+    """Return a dict from dotted names below ssd_jax to the files of the modules, without __init__ files."""
     package = ROOT / "ssd_jax"
     return {
         ".".join(path.relative_to(package).with_suffix("").parts): path
@@ -72,7 +72,7 @@ def imported_modules(path: Path) -> set[str]:
         head, _, rest = name.partition(".")
         if head != "ssd_jax" or not rest:
             continue
-        # `from ssd_jax.ops.boxes import x` gives boxes.x, `from ssd_jax import boxes` gives boxes.
+        # `from ssd_jax.ops.boxes import x` gives ops.boxes.x, and `from ssd_jax.ops import boxes` gives ops.boxes.
         owner = next((m for m in (rest, rest.rpartition(".")[0]) if m in modules), None)
         if owner is not None:
             imported.add(owner)
@@ -143,7 +143,7 @@ DOCSTRING_FRAGMENTS = {"Of", "What", "By", "As", "Where"}
 def test_docstrings_do_not_start_like_fragments(folder: str):
     for path in sorted((ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            # Docstrings of modules, classes and functions, and those below fields.
+            # This includes docstrings of modules, classes and functions, and those below fields.
             text = node.value.value if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) else None
             first_word = text.split(maxsplit=1)[:1] if isinstance(text, str) else []
             assert not DOCSTRING_FRAGMENTS.intersection(first_word), f"{path.relative_to(ROOT)}:{node.lineno}"
@@ -193,7 +193,7 @@ assert not changed, f"an import set {changed}"
 
 
 def test_modules_do_not_import_future_annotations():
-    # With them, jaxtyping would see strings instead of annotations.
+    # With future annotations, jaxtyping would see strings instead of types.
     for path in (ROOT / "ssd_jax").rglob("*.py"):
         assert "__future__.annotations" not in imported_names(path), path
 

@@ -17,7 +17,7 @@ COLLECTIVES = (
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?[\w.-]+ = (\(.*?\)|\w+\[[\d,]*\]) ([a-z][a-z0-9-]*)\(")
 _ARRAY = re.compile(r"[a-z]\w*\[[\d,]*\]")
 _HOST_CALL = re.compile(r'custom_call_target="([^"]*(?:callback|[Hh]ost)[^"]*)"')
-_HOST_MEMORY = "S(5)"  # memory space 5 in an array layout
+_HOST_MEMORY = "S(5)"  # marks an array in memory space 5, the memory of the host
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """Total memory, in which aliased outputs count once."""
+        """Total memory in bytes. An output that reuses the memory of an argument is not counted again."""
         return self.arguments + self.temporaries + self.outputs - self.aliased
 
 
-# Names of fields in the JSON files of `ssd-jax aot --json`, where they differ from those here.
+# Names in the JSON files of `ssd-jax aot --json` of those fields that have another name here.
 _JSON_NAMES = {
     "model_flops": "asked_flops",
     "needed_memory": "needed",
@@ -67,10 +67,10 @@ class Costs(msgspec.Struct, frozen=True, rename=_JSON_NAMES):
     model_flops: float
     """FLOPs of convolutions and matrix products, as `flops.count_flops` counts them."""
     flops: float | None = None
-    """FLOPs of the compiled program by the compiler's count, in which loop bodies count once. None if the compiler
-    reports none, as for CUDA or after a failed compilation."""
+    """FLOPs of the compiled program as the compiler counts them, with each loop body counted once. None if the compiler
+    reports no FLOPs, as for CUDA or after a failed compilation."""
     bytes_accessed: float | None = None
-    """Bytes read and written by the compiler's count, or None if the compiler reports none."""
+    """Bytes read and written as the compiler counts them, or None if the compiler reports no bytes."""
     memory: Memory | None = None
     """Memory of the program, or None if compilation failed because the program did not fit."""
     needed_memory: float | None = None
@@ -111,7 +111,7 @@ def read_compiled(compiled: jax.stages.Compiled, model_flops: float, compile_sec
 
 
 def find_collectives(hlo: str) -> tuple[Collective, ...]:
-    """Return the collectives of an HLO text, in its order. Each instruction counts once, even in the body of a loop."""
+    """Return the collectives of an HLO text in order. An instruction in the body of a loop is listed only once."""
     collectives = []
     for types, opcode, line in _instructions(hlo):
         kind = opcode.removesuffix("-start")
@@ -133,7 +133,7 @@ def find_collectives(hlo: str) -> tuple[Collective, ...]:
 def find_host_transfers(hlo: str) -> tuple[str, ...]:
     """Return the operations of an HLO text that move data to or from the host.
 
-    They are named by their opcode, or by their target if they are custom calls.
+    Each operation is given by its opcode, or by its target if it is a custom call.
     """
     transfers = []
     for _, opcode, line in _instructions(hlo):
@@ -152,7 +152,7 @@ def _is_host_transfer(line: str) -> bool:
 
 
 def _instructions(hlo: str) -> list[tuple[str, str, str]]:
-    """Return (type, opcode, line) of each instruction. Types are without layouts such as {1,0:T(8,128)}."""
+    """Return (type, opcode, line) of each instruction. Layouts such as {1,0:T(8,128)} are removed from the types."""
     instructions = []
     for line in hlo.splitlines():
         plain = re.sub(r"\{[^{}]*\}", "", line)
@@ -164,7 +164,7 @@ def _instructions(hlo: str) -> list[tuple[str, str, str]]:
 def array_bytes(array: str) -> int:
     """Return the size in bytes of an HLO array type such as f32[3,3,512,512].
 
-    Each element takes at least one byte, including those of pred and s4.
+    Each element counts as at least one byte, also for the types pred and s4.
     """
     dtype, _, shape = array.rstrip("]").partition("[")
     bits = re.search(r"\d+", dtype)
@@ -172,7 +172,7 @@ def array_bytes(array: str) -> int:
     return width * math.prod(int(n) for n in shape.split(",") if n)
 
 
-# Messages of libtpu about all memory of a program, and about its temporary memory only.
+# Patterns for two messages of libtpu, about all memory of a program and about its temporary memory only.
 _OUT_OF_MEMORY = (
     re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm"),
     re.compile(r"temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)"),
@@ -189,7 +189,7 @@ def read_out_of_memory(error: Exception, model_flops: float, compile_seconds: fl
         compile_seconds: Duration of the compilation, in seconds.
 
     Returns:
-        Costs with the needed and available memory if the message has them, or None if the error has another reason.
+        Costs, with the needed and the available memory if the message names them; None if the error has another reason.
     """
     if "RESOURCE_EXHAUSTED" not in str(error):
         return None

@@ -1,4 +1,4 @@
-"""Count of the FLOPs of the convolutions and matrix products in a jaxpr.
+"""Counting of the FLOPs of the convolutions and matrix products in a jaxpr.
 
 A multiply-add counts as two FLOPs. Elementwise operations are not counted. Multiplications of a convolution with
 padding, or with the zeros between the elements of a dilated input, do not count, since they need not be computed. The
@@ -29,7 +29,7 @@ def count_flops(jaxpr: ClosedJaxpr, devices: int) -> float:
 
 
 def _count_jaxpr(jaxpr: Jaxpr, share: float) -> float:
-    """Return the FLOPs of a jaxpr, of which one device computes the fraction ``share``."""
+    """Return the FLOPs that one device computes in a jaxpr, if it computes the fraction ``share`` of each operation."""
     total = 0.0
     for eqn in jaxpr.eqns:
         inner = [
@@ -88,7 +88,7 @@ def valid_taps(
 ) -> int:
     """Return the number of multiplications of a convolution along one axis that need to be computed.
 
-    Those with padding and with the zeros of dilation are not counted.
+    Multiplications with padding or with the zeros of a dilated input are not counted.
 
     Args:
         image: Length of the input, in elements.

@@ -25,7 +25,7 @@ PROGRAMS: tuple[Program, ...] = ("train", "detect")
 
 @dataclass(frozen=True)
 class Report:
-    """Costs of the programs of a config on a target. ``ssd-jax aot --json`` writes it to a file."""
+    """Costs of the compiled programs for a config and a target. ``ssd-jax aot --json`` writes a report to a file."""
 
     target: str
     devices: int

@@ -1,6 +1,6 @@
 """Suppression of messages that libraries for accelerators print on a machine without an accelerator.
 
-This module does not import jax, because such messages already appear when jax is imported.
+This module does not import jax, because the import of jax already prints such messages.
 """
 
 import os
@@ -14,7 +14,8 @@ from contextlib import contextmanager
 def suppress_stderr() -> Iterator[None]:
     """Hide the stderr output of the ``with`` block, including that of C++ code, unless the block raises an exception.
 
-    Whatever TF_CPP_MIN_LOG_LEVEL is, libtpu and the stubs of the CUDA libraries print that there is no accelerator.
+    Without this, libtpu and the stubs of the CUDA libraries print that there is no accelerator, whatever the value of
+    TF_CPP_MIN_LOG_LEVEL is.
     """
     sys.stderr.flush()
     terminal = os.dup(2)

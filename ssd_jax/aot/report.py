@@ -1,4 +1,4 @@
-"""Formatting of the costs of compiled programs as text and as a table, with an upper bound of their speed."""
+"""Formatting of the costs of compiled programs as text or as a table, with an upper bound of the speed."""
 
 import textwrap
 from collections.abc import Sequence
@@ -34,10 +34,10 @@ class Roofline(NamedTuple):
 
 
 def roofline(costs: Costs, chip: Chip, dtype: str) -> Roofline:
-    """Return the lower bounds of the time of a program.
+    """Return lower bounds of the time that a chip needs for a program.
 
-    The larger of two counts of FLOPs is used: that of the compiler, in which loop bodies count once, and that of the
-    jaxpr, in which the lengths of loops are known.
+    The larger of two counts of FLOPs is used: the count of the compiler, in which loop bodies count once, and the count
+    in the jaxpr, in which the lengths of most loops are known.
 
     Args:
         costs: Costs of the program.
@@ -140,7 +140,7 @@ _HEADER = (
 
 
 def format_table(reports: Sequence[Report]) -> str:
-    """Return a Markdown table of the costs of one device, with a row for each program of each report."""
+    """Return a Markdown table of the costs for one device, with a row for each program of each report."""
     rows = [_table_row(report, name) for report in reports for name in report.programs]
     return tabulate(rows, _HEADER, tablefmt="github", disable_numparse=True)
 

@@ -1,6 +1,7 @@
 """TPU slices and GPUs to compile for, with the specifications of their manufacturers.
 
-A target is the name of a TPU slice with its topology, such as ``v5e:2x4``, or of a number of GPUs, such as ``h100x8``.
+The name of a target is the type of TPU with the topology of the slice, such as ``v5e:2x4``, or the type of GPU with
+the number of GPUs, such as ``h100x8``.
 """
 
 import importlib.metadata
@@ -23,7 +24,7 @@ class Chip(NamedTuple):
     """Specifications of an accelerator that is one device in JAX."""
 
     title: str
-    """Name to print."""
+    """Name that is shown in reports."""
     platform: Literal["tpu", "cuda"]
     bfloat16: float
     """Peak FLOP/s of dense bfloat16 products."""
@@ -41,8 +42,8 @@ CHIPS = {
     "v5e": Chip("TPU v5e", "tpu", 197e12, 197e12, 819e9, 16 * GIB, "cloud.google.com/tpu/docs/v5e"),
     "v5p": Chip("TPU v5p", "tpu", 459e12, 459e12, 2765e9, 95 * GIB, "cloud.google.com/tpu/docs/v5p"),
     "v6e": Chip("TPU v6e", "tpu", 918e12, 918e12, 1640e9, 32 * GIB, "cloud.google.com/tpu/docs/v6e"),
-    # Memory sizes are device_memory_size in the XLA files that are named below. The 1979 and 989 TFLOP/s of the H100
-    # data sheet are with sparsity.
+    # Memory sizes are the values of device_memory_size in the XLA files that are named below. The 1979 and 989 TFLOP/s
+    # of the H100 data sheet are with sparsity.
     "h100": Chip("H100 SXM", "cuda", 989.5e12, 494.5e12, 3350e9, 84_942_979_072, "NVIDIA H100 data sheet"),
     "a100": Chip("A100 SXM 80 GB", "cuda", 312e12, 156e12, 2039e9, 85_100_068_864, "NVIDIA A100 data sheet"),
 }
@@ -119,7 +120,7 @@ def parse_target(text: str) -> Target:
     """Return the target with a name such as ``v5e:2x4`` or ``h100x8``.
 
     Raises:
-        UserError: If there is no such target.
+        UserError: If no target has this name.
     """
     parts = re.fullmatch(r"(v\d\w):(\d+(?:x\d+)+)|(\w+?)x(\d+)", text)
     chip = parts and (parts[1] or parts[3])
@@ -170,13 +171,13 @@ def target_devices(target: Target) -> list[Any]:
     compiler_version(target)
     options: dict[str, Any] = {}
     if target.chip.platform == "tpu":
-        os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # does not query the metadata server of a cloud
-        os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # needs no lock file for a TPU
+        os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # do not query the metadata server of a cloud
+        os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # do not use the lock file of a TPU
         topology = target.name
         if target.count == 1:
             options["chips_per_host_bounds"] = [1, 1, 1]  # by default, a host has 2x2 chips
     else:
-        os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # CUDA is not installed
+        os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # do not require an installed CUDA
         topology = ""
         per_host = min(target.count, GPUS_PER_HOST)
         options |= {

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, saved and restored with Orbax. The latest two checkpoints and the best one are kept.
+"""Saving and restoring the checkpoints of a run with Orbax. The latest two checkpoints and the best one are kept.
 
 A checkpoint has two trees of arrays: ``params`` (the moving average of the parameters, if there is one) and
 ``training`` (arrays that are only needed to resume training). Its metadata are the config and the position in the
@@ -35,7 +35,7 @@ _MAX_LISTED = 20
 
 
 class RestoredCheckpoint(NamedTuple):
-    """Contents of a checkpoint that was restored."""
+    """Step, trees of arrays and metadata of a checkpoint that was restored."""
 
     step: int
     trees: dict[str, Any]
@@ -46,19 +46,19 @@ class RestoredCheckpoint(NamedTuple):
 class Checkpoints:
     """Context manager that saves and restores the checkpoints in the folder ``checkpoints`` of a run.
 
-    Use it from one thread only; in a run of several processes, all processes have to use it. At its end, the ``with``
+    Use it from one thread only. In a run of several processes, every process has to use it. At its end, the ``with``
     block waits for a checkpoint that is still being written. Within the block, Orbax's log records are dropped: when a
     read or write fails, Orbax raises an exception and also logs its traceback once for each of its threads.
 
     Args:
         folder: The folder ``checkpoints``. The first save creates it.
-        for_writing: Whether to delete incomplete checkpoints, which a killed run leaves. Without this, they stay,
-            because another process may be writing one of them.
+        for_writing: Whether to delete incomplete checkpoints, which a killed run leaves. If False, they are kept,
+            because a training process may be writing one of them.
     """
 
     def __init__(self, folder: Path, *, for_writing: bool = False) -> None:
         self.folder = folder.absolute()
-        self._pending: tuple[int, Any] | None = None  # step and Orbax's future
+        self._pending: tuple[int, Any] | None = None  # step and Orbax's future of a save that is not finished
         self._failed = False
         self._contexts = ExitStack()
         self._checkpointer = ocp.training.Checkpointer(
@@ -94,7 +94,7 @@ class Checkpoints:
 
     @property
     def best(self) -> int | None:
-        """Step of the checkpoint with the highest mAP (area) on the val split, or None if none was evaluated."""
+        """Step of the checkpoint with the highest mAP (area) on the val split, or None if none has an mAP."""
         evaluated = [c for c in self._checkpointer.checkpoints if c.metrics]
         return max(evaluated, key=lambda c: c.metrics[BEST_METRIC]).step if evaluated else None
 
@@ -106,11 +106,11 @@ class Checkpoints:
         The arrays are copied before this method returns, so that they may be changed afterwards.
 
         Args:
-            step: Number of the training step after which the arrays have these values.
+            step: Number of training steps after which the arrays have these values.
             trees: Trees of arrays by name.
             metadata: Values that can be stored as JSON.
-            best_metric: mAP on the val split at this step, by which the best checkpoint is chosen. None if this step
-                was not evaluated.
+            best_metric: mAP (area) on the val split after this step, by which the best checkpoint is chosen. None if
+                there was no evaluation after this step.
 
         Raises:
             UserError: If this checkpoint or the previous one cannot be written. Earlier checkpoints are kept.
@@ -159,7 +159,9 @@ class Checkpoints:
             raise
 
     def resume(self, target: dict[str, Any], class_names: Sequence[str]) -> RestoredCheckpoint | None:
-        """Restore the newest intact checkpoint, after moving newer, corrupt ones out of the folder with a warning.
+        """Restore the newest intact checkpoint. Newer checkpoints, which are corrupt, are moved to another folder.
+
+        A warning is logged for each corrupt checkpoint.
 
         Args:
             target: As for `restore`.
@@ -173,12 +175,12 @@ class Checkpoints:
                 are corrupt.
         """
         restored = restore_newest_intact(self.folder, self.steps, lambda step: self.restore(step, target, class_names))
-        if restored is not None and restored.step != self.latest:  # newer ones were moved
+        if restored is not None and restored.step != self.latest:  # newer checkpoints were moved
             self._checkpointer.reload()
         return restored
 
     def parameter_names(self, step: int, module: str) -> list[str]:
-        """Return the names of the layers in a module, such as ``vgg``, as a checkpoint stores them.
+        """Return the names of the layers that a checkpoint has in a module, such as ``vgg``.
 
         Args:
             step: Step of the checkpoint.
@@ -195,14 +197,14 @@ class Checkpoints:
 
         Args:
             step: Step of the checkpoint.
-            target: Trees by name, with the structure of those that were saved. Their leaves are arrays, or
+            target: Trees by name, with the same structure as the saved trees. Their leaves are arrays or
                 ``jax.ShapeDtypeStruct``; the restored arrays have the same dtypes and shardings. A tree that is not in
                 ``target`` is not read.
             class_names: Class names in the config of the run.
 
         Raises:
-            UserError: If the parameters or classes differ from ``target`` or ``class_names``. The message lists the
-                differences.
+            UserError: If the parameters do not match ``target``, or if the classes are not ``class_names``. The message
+                lists the differences.
             CorruptCheckpointError: If the checkpoint is corrupt.
         """
         path = self.folder / str(step)
@@ -219,7 +221,7 @@ class Checkpoints:
 
 
 def _preservation_policy() -> Any:
-    """Return the policy that keeps the latest two checkpoints and the best one."""
+    """Return the Orbax policy that keeps the latest two checkpoints and the best one."""
     policies = ocp.training.preservation_policies
     best = policies.BestN(
         get_metric_fn=lambda metrics: metrics[BEST_METRIC], n=1, keep_checkpoints_without_metrics=False
@@ -247,7 +249,7 @@ def _without_orbax_logs() -> Iterator[None]:
 
 
 def _wait_for_orbax_threads(seconds: float = 10) -> None:
-    """Wait up to ``seconds`` for the threads of a failed save to end, because they also log its exception."""
+    """Wait up to ``seconds`` for the threads of a failed save to end. They, too, log the exception of the save."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         threads = [thread for thread in threading.enumerate() if type(thread).__module__.startswith("orbax.")]
@@ -257,7 +259,7 @@ def _wait_for_orbax_threads(seconds: float = 10) -> None:
 
 
 def check_same_classes(path: Path, stored: Sequence[str], expected: Sequence[str]) -> None:
-    """Raise a UserError if the classes of a checkpoint are not those of its run, in the same order.
+    """Raise a UserError if the classes of a checkpoint are not those of its run, or have another order.
 
     Raises:
         UserError: If the class names differ. The message lists the differences.
@@ -304,7 +306,7 @@ def _system_reason(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, OSError):
             return error.strerror or str(error)
-        code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore, in a ValueError
+        code = re.search(r"os_error_code='(\d+)'", str(error))  # in the text of a ValueError of TensorStore
         if code:
             return os.strerror(int(code[1]))
         error = error.__cause__ or error.__context__

@@ -1,7 +1,7 @@
 """Detection of corrupt checkpoints by checksums, and the choice of the newest intact checkpoint.
 
-Orbax itself does not detect most flipped bits. Therefore ``checksums.json`` in the folder of a checkpoint lists the
-SHA-256 of every file, computed after the checkpoint was written.
+Orbax itself does not notice most bits that flip in a stored file. Therefore ``checksums.json`` in the folder of a
+checkpoint lists the SHA-256 of every file, computed after the checkpoint was written.
 """
 
 import hashlib
@@ -41,8 +41,8 @@ class CorruptCheckpointError(UserError):
 def corrupt_checkpoint_errors(checkpoint: Path) -> AbstractContextManager[None]:
     """Return a context manager that converts every exception of its block into a CorruptCheckpointError.
 
-    The block reads a checkpoint. Orbax, TensorStore and json raise exceptions of many types if files are missing or
-    truncated. A UserError is not converted.
+    The code in the block should read a checkpoint. Orbax, TensorStore and json raise exceptions of many types if files
+    are missing or truncated. A UserError is not converted.
     """
     return user_errors(
         f"{checkpoint}: cannot read this checkpoint, it is corrupt or was written by another version",
@@ -77,14 +77,14 @@ def verify_checksums(checkpoint: Path) -> None:
 
 
 def restore_newest_intact(folder: Path, steps: Iterable[int], restore: Callable[[int], T]) -> T | None:
-    """Restore the newest intact checkpoint, and move newer, corrupt ones to the folder ``damaged_checkpoints``.
+    """Restore the newest intact checkpoint, and move all newer ones to the folder ``damaged_checkpoints``.
 
-    All processes of the run have to call this. For each corrupt checkpoint a warning is logged.
+    The newer ones are corrupt; a warning is logged for each. All processes of the run have to call this.
 
     Args:
         folder: The folder ``checkpoints`` of a run.
-        steps: Steps of the checkpoints in it.
-        restore: Function that returns the checkpoint of a step, or raises CorruptCheckpointError.
+        steps: Steps of the checkpoints in this folder.
+        restore: Function that returns the checkpoint of a step, or raises CorruptCheckpointError if it is corrupt.
 
     Returns:
         The result of ``restore`` for the newest intact checkpoint, or None if there are no checkpoints.
@@ -124,6 +124,6 @@ def _checksums(checkpoint: Path) -> dict[str, str]:
 def _move_folder(checkpoint: Path, target: Path) -> None:
     with user_errors_on_write(target):
         target.parent.mkdir(exist_ok=True)
-        if target.exists():  # a checkpoint of the same step was corrupt before
+        if target.exists():  # an earlier checkpoint of the same step was also corrupt
             shutil.rmtree(target)
         checkpoint.rename(target)

@@ -22,7 +22,7 @@ RENAMED_OPTIONS = {
     "train.start_from": "train.pretrained",
     "train.trunk_only": "train.backbone_only",
 }
-"""Former name of each renamed option, with its present name. Files and the command line may use either."""
+"""Dict from the former name of each renamed option to its present name."""
 
 
 def validate(config: Config) -> Config:
@@ -37,7 +37,7 @@ def validate(config: Config) -> Config:
 
 
 def config_from_builtins(tree: Any) -> Config:
-    """Return a config that is built from nested dicts, as in config.json, after checking every value.
+    """Build a config from nested dicts with the structure of config.json, and check every value.
 
     Raises:
         UserError: If a value is not allowed.
@@ -50,7 +50,7 @@ def config_from_builtins(tree: Any) -> Config:
 
 
 def decode_config(data: bytes) -> Config:
-    """Return the config in the bytes of a config.json, in which options may have their former names.
+    """Decode the bytes of a config.json, in which options may have their former names, to a config.
 
     Raises:
         UserError: If the data is not valid JSON, or if a value is not allowed.
@@ -80,7 +80,7 @@ def _require_finite(tree: Any, path: str = "") -> None:
 
 
 def _explain_error(error: str, tree: Any) -> str:
-    """Return an error message of msgspec in terms of options.
+    """Convert an error message of msgspec to one that names the option and its value.
 
     "Expected `int` >= 1 - at `$.train.steps`" becomes "train.steps is 0: expected int >= 1".
     """
@@ -104,7 +104,7 @@ def load_config(file: str | Path, options: Mapping[str, Any] | None = None) -> C
 
     Args:
         file: The config file.
-        options: Values that replace those of the file, by the names of the options on the command line, such as
+        options: Values that replace those of the file: a dict with the names of command-line options as keys, such as
             ``{"data.root": "FOLDER", "train.steps": 500}``.
 
     Returns:
@@ -167,7 +167,7 @@ def _replace_options(tree: dict[str, Any], options: Mapping[str, Any]) -> dict[s
 
 
 def _line_suffix(error: BaseException, file: Path) -> str:
-    """Return the text " (line N)" for the last line of the file in the traceback of an error, or an empty text."""
+    """Return " (line N)", where N is the last line of the file in the traceback of an error, or an empty text."""
     trace, line = error.__traceback__, None
     while trace is not None:
         if Path(trace.tb_frame.f_code.co_filename).resolve() == file.resolve():

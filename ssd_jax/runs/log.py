@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # tensorboardX imports torch if torch is installed, which tak
 class RunLog:
     """Context manager that writes log.jsonl, results.csv and TensorBoard scalars.
 
-    When it is created, it removes all entries of log.jsonl and results.csv that are later than ``step``, because a run
+    Its constructor removes all entries of log.jsonl and results.csv that are later than ``step``, because a run
     that resumes from the checkpoint of this step logs the later steps again.
 
     Args:
@@ -57,7 +57,7 @@ class RunLog:
 
         Args:
             step: Step of the evaluation.
-            values: Metrics by name; None for a metric that could not be computed. Every call needs the same names.
+            values: Metrics by name; None for a metric that could not be computed. Each call must have the same names.
 
         Raises:
             UserError: If a file cannot be written.
@@ -104,7 +104,7 @@ def _open_tensorboard(folder: Path, step: int) -> "EventsWriter":
 
 
 def read_log(workdir: Path) -> list[dict[str, float]]:
-    """Return the lines of log.jsonl as dicts of ``step`` and the training metrics.
+    """Return the lines of log.jsonl as dicts with ``step`` and the training metrics.
 
     An incomplete last line, which a killed run may leave, is omitted. If there is no log.jsonl, the list is empty.
 
@@ -122,9 +122,9 @@ def read_log(workdir: Path) -> list[dict[str, float]]:
 
 
 def read_results(workdir: Path) -> list[dict[str, float | None]]:
-    """Return the rows of results.csv as dicts of ``step`` and the metrics of the val split.
+    """Return the rows of results.csv as dicts with ``step`` and the metrics of the val split.
 
-    An empty cell becomes None. If there is no results.csv, the list is empty.
+    The value of an empty cell is None. If there is no results.csv, the list is empty.
 
     Args:
         workdir: The run folder.

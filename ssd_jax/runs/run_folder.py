@@ -1,4 +1,4 @@
-"""Creation of run folders, their config.json, and a lock that keeps a second process from training in the folder.
+"""Creation of run folders, their config.json, and a lock against a second training process in the same folder.
 
 A run folder has ``config.json`` (the config with all options, written before the first step), ``checkpoints/``,
 ``log.jsonl`` (a line for every ``train.log_every`` steps), ``results.csv`` (a row for each evaluation) and
@@ -21,7 +21,7 @@ from ssd_jax.files import user_errors_on_read, user_errors_on_write, write_text
 from ssd_jax.runs.config_file import decode_config
 
 # Options that may change when a run is resumed: the folder of the data, whether the run stops at an unreadable image,
-# how it uses devices and memory, and how often it logs, evaluates and saves.
+# how the run uses devices and memory, and how often it logs, evaluates and saves checkpoints.
 _MAY_CHANGE = (
     "data.root", "data.tfds_dir", "data.strict", "model.remat", "devices.fsdp", "devices.deterministic",
     "train.accumulation_steps", "train.log_every", "train.eval_every", "train.checkpoint_every",
@@ -29,7 +29,7 @@ _MAY_CHANGE = (
 
 
 def config_to_json(config: Config) -> str:
-    """Return the text of a config.json for a config."""
+    """Return a config as the text of a config.json."""
     return msgspec.json.format(msgspec.json.encode(config), indent=2).decode()
 
 
@@ -86,8 +86,8 @@ def create_or_resume(workdir: Path, config: Config) -> RunStatus:
 
     Args:
         workdir: The run folder.
-        config: The config of the run, with class names. If an option differs that may change on resuming, config.json
-            is replaced.
+        config: The config of the run, with class names. If the only differences from config.json are in options that
+            may change, config.json is replaced.
 
     Raises:
         UserError: If the folder cannot be written, contains files but no config.json, or belongs to a run with another
@@ -143,7 +143,7 @@ def _lock(workdir: Path, folder: int) -> None:
 def has_checkpoint(workdir: Path) -> bool:
     """Return whether a run has a complete checkpoint.
 
-    The folder of a complete checkpoint is named by the step; that of an incomplete one has a suffix.
+    The name of the folder of a complete checkpoint is the step; for an incomplete checkpoint, it also has a suffix.
 
     Args:
         workdir: The run folder.
@@ -153,17 +153,17 @@ def has_checkpoint(workdir: Path) -> bool:
 
 
 def check_resumable_config(run: Path, config: Config) -> list[str]:
-    """Return the options that differ between a run and a config, after checking that the config can resume the run.
+    """Check that a config can resume a run, and return the options that differ from the config of the run.
 
     Args:
         run: Run folder.
         config: The config to resume with.
 
     Returns:
-        The lines of `config_differences`. All these options may change when a run is resumed.
+        The lines of `config_differences`, all about options that may change when a run is resumed.
 
     Raises:
-        UserError: If an option differs that must not change. The message lists these options.
+        UserError: If an option that must not change differs. The message lists all such options.
     """
     changed = config_differences(read_config(run), config)
     refused = [line for line in changed if not line.startswith(tuple(f"{name}:" for name in _MAY_CHANGE))]

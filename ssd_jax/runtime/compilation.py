@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 
 def compiler_options(mesh: Mesh | None = None, *, deterministic: bool = False) -> dict[str, str] | None:
-    """Return a value for the argument ``compiler_options`` of ``jax.jit``, or None if no option has to be set.
+    """Return the compiler options to pass to ``jax.jit``, or None if no option has to be set.
 
     The options depend on the platform of the devices and on the version of JAX.
 
@@ -21,7 +21,7 @@ def compiler_options(mesh: Mesh | None = None, *, deterministic: bool = False) -
     """
     kind = (jax.devices()[0] if mesh is None else mesh.devices.flat[0]).platform
     # On CPUs, jaxlib 0.10 computes weight gradients in convolution fusions, at a third of the speed of plain
-    # convolutions; an empty list of fusion types turns these fusions off. Its default scheduler orders operations for
+    # convolutions; an empty list of fusion types turns these fusions off. The default scheduler orders operations for
     # many cores: a training step of SSD300 then uses more memory and is no faster on two cores. Other versions of
     # jaxlib may not have these options, and an unknown option is an error.
     if kind == "cpu" and jax.__version_info__[:2] == (0, 10):

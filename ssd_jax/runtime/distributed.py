@@ -1,7 +1,7 @@
 """Functions for a run of several processes, on one host or several, connected by ``jax.distributed``.
 
-Every process runs the same program with the same config. The primary process, which has index 0, also prints and
-writes files; the other processes wait for it where they need the result.
+Every process runs the same program with the same config. Only the primary process, which has index 0, prints to stdout
+and writes logs and pictures; the other processes wait for it where they need the result.
 """
 
 import itertools
@@ -41,8 +41,8 @@ def initialize(options: DistributedOptions) -> None:
         options: Options of this process. If neither ``distributed`` nor ``coordinator`` is set, nothing is done.
 
     Raises:
-        UserError: If JAX cannot connect the processes, or if the processes have different process counts. If the
-            other processes do not start in time, no exception is raised: this process ends with exit code 2.
+        UserError: If JAX cannot connect the processes, or if they were started with different process counts. If the
+            other processes do not start in time, no exception is raised; this process ends with exit code 2.
     """
     if not options.distributed and not options.coordinator:
         return
@@ -74,14 +74,14 @@ def initialize(options: DistributedOptions) -> None:
         ) from error
     set_exit_message(f"{EXIT_REASON} Start all processes again with the same command.")
     if not is_primary():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # stays open as long as the process
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # stays open until the process ends
 
 
 @contextmanager
 def _time_limit(seconds: int, message: str) -> Iterator[None]:
     """End the process with a message and exit code 2 if the ``with`` block takes longer than a number of seconds.
 
-    The block is a call into C++ that Python cannot interrupt. Ctrl-C ends the process at once while the block runs.
+    The block is a call into C++, which Python cannot interrupt. Therefore Ctrl-C, too, ends the process at once.
     """
 
     def give_up() -> None:
@@ -109,13 +109,13 @@ class _Coordination(NamedTuple):
     """Client of the key-value store that all processes share."""
     process_index: int
     process_count: int
-    """Process count that this process was started with. ``jax.process_count()`` would wait for that many processes."""
+    """Process count that this process was started with, which can be read without waiting for other processes."""
 
 
 def _find_coordination() -> _Coordination | None:
-    """Return the connection to JAX's coordination service, or None if this version of JAX keeps it in another place.
+    """Return the connection to JAX's coordination service, or None if it is not found.
 
-    JAX has no public function for it.
+    JAX has no public function for it, and a version of JAX may keep it in another place.
     """
     try:
         from jax._src.distributed import global_state
@@ -128,7 +128,7 @@ def _find_coordination() -> _Coordination | None:
 def _check_process_count() -> None:
     """Raise a UserError if another process was started with a different process count.
 
-    Such processes would wait for each other forever.
+    Processes with different process counts would wait for each other forever.
     """
     coordination = _find_coordination()
     if coordination is None:
@@ -168,11 +168,11 @@ def is_primary() -> bool:
 
 
 def run_on_primary(work: Callable[[], T], failure: type[UserError] = UserError) -> T | None:
-    """Call a function in the primary process while the other processes wait, and return its result there.
+    """Call a function in the primary process only, while the other processes wait.
 
     Args:
         work: Function of no arguments.
-        failure: Type of the exception that ``work`` may raise.
+        failure: Type of the exceptions of ``work`` that are raised in all processes.
 
     Returns:
         The result of ``work`` in the primary process, and None in the other processes.
@@ -227,7 +227,7 @@ _barrier_numbers = itertools.count()
 
 
 def _wait_for_all_processes(barrier: str) -> None:
-    """Wait until all processes have called this with the same name of a barrier.
+    """Wait until all processes have called this function with the same barrier name.
 
     The barrier belongs to JAX's coordination service. Unlike a collective operation, it does not use Gloo.
     """
@@ -237,7 +237,7 @@ def _wait_for_all_processes(barrier: str) -> None:
 
 
 def assert_same(text: str, name: str) -> None:
-    """Raise a UserError in all processes if they do not all pass the same text.
+    """Raise a UserError in all processes if the processes pass different texts.
 
     Args:
         text: Text to compare, such as a config.

@@ -1,4 +1,4 @@
-"""A message that the user sees if JAX or the operating system kills this process before it can report an error.
+"""A message that the user sees if this process is killed before it can report an error.
 
 In a run of several processes, the JAX runtime aborts a process from C++, with a stack trace, if the other processes do
 not start or if one of them stops sending heartbeats. A small child process therefore reads the current message from a
@@ -21,10 +21,10 @@ _observer: subprocess.Popen[str] | None = None
 def set_exit_message(message: str) -> None:
     """Set the message that is printed if this process is killed, in place of the previous message.
 
-    Before `start_observer` was called, this function does nothing.
+    This function does nothing if `start_observer` was not called before.
 
     Args:
-        message: One or more lines. Before the process ends normally, set the empty string, so that nothing is printed.
+        message: One or more lines. Set an empty string before the process ends normally, so that nothing is printed.
     """
     if _observer is not None and _observer.stdin is not None:
         with suppress(OSError):

@@ -21,7 +21,7 @@ T = TypeVar("T")
 AXES = ("data", "fsdp")
 BATCH_SPEC = PartitionSpec(AXES)
 """Partition spec of arrays with a leading batch axis."""
-_MIN_SPLIT_SIZE = 2**16  # elements; splitting smaller arrays saves no memory worth the communication
+_MIN_SPLIT_SIZE = 2**16  # elements; splitting a smaller array saves too little memory to be worth the communication
 
 
 def make_mesh(devices: Sequence[Any] | None = None, fsdp: int = 1) -> Mesh:
@@ -83,7 +83,7 @@ def fsdp_sharding(tree: Any, mesh: Mesh) -> Any:
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
-    """Return the positions in a batch of the images that this process has to load, those on its own devices.
+    """Return the positions in a batch of the images on the devices of this process, which it has to load.
 
     Args:
         mesh: Mesh from `make_mesh`.
@@ -94,21 +94,21 @@ def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
 
 
 def shard_batch(batch: T, mesh: Mesh) -> T:
-    """Return a batch as JAX arrays that are split over the devices.
+    """Convert a batch to JAX arrays that are split over the devices.
 
     Args:
         batch: Tree of NumPy arrays with a leading batch axis. Each process passes only the images of its `local_rows`.
         mesh: Mesh from `make_mesh`.
 
     Returns:
-        The same tree with global JAX arrays of the whole batch.
+        The same tree with global JAX arrays, which contain the whole batch.
     """
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
 
 
 def map_images(f: Callable, mesh: Mesh) -> Callable:
-    """Return a function of a batch that applies a function of one image, each device to its own images.
+    """Return a function of a batch that applies ``f`` to each image. Each device processes its own images.
 
     With ``jax.vmap`` alone, the XLA partitioner adds communication to ``while_loop`` and ``top_k``, although the images
     are independent of each other.
@@ -121,7 +121,7 @@ def map_images(f: Callable, mesh: Mesh) -> Callable:
 
 
 def fetch(tree: T) -> T:
-    """Return a tree of arrays as NumPy arrays, after waiting until the devices have computed them.
+    """Convert a tree of arrays to NumPy arrays, after waiting until the devices have computed them.
 
     If an array is distributed over several processes, all processes have to call this; each gets the whole array.
 

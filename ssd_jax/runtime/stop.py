@@ -10,18 +10,19 @@ from ssd_jax.runtime.distributed import is_multi_process
 
 
 class Stopped(Exception):  # noqa: N818  # not an error
-    """Raised by `StopRequest.raise_if_requested` to interrupt work that need not be finished, such as an evaluation."""
+    """Raised to interrupt work that need not be finished, such as an evaluation, after a stop request."""
 
 
 class StopRequest:
     """Context manager that notices SIGTERM, which schedulers send some time before they kill a process.
 
-    In a run of several processes, it is enough that one process receives the signal: all stop after the same step.
+    In a run of several processes, it is enough that one process receives the signal: all processes stop after the same
+    step.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        """Whether this process has received the signal. Always False in a run of several processes."""
+        """Whether this process has received SIGTERM. Always False in a run of several processes."""
 
     def __enter__(self) -> "StopRequest":
         # In a run of several processes, jax.distributed handles the signal. Python allows signal handlers only in the
@@ -49,7 +50,7 @@ class StopRequest:
         return self.requested
 
     def raise_if_requested(self, *_: object) -> None:
-        """Raise Stopped if the run has only one process and it has received the signal.
+        """Raise Stopped if the run has only one process and this process has received SIGTERM.
 
         In a run of several processes nothing is raised, because all processes have to do the same work. Arguments
         are ignored, so that this method can serve as a progress callback.

@@ -3,9 +3,8 @@
 `train` does a whole run for a config. The other names are its parts, for users who write their own training loop.
 ``train_step`` makes the training step and ``optimizer`` its optimizer; ``loop`` adds logging, evaluation and
 checkpoints, and ``pretrained`` loads the initial parameters. This package may import every package except ``aot`` and
-``commands``, which may import it. A new schedule or optimizer belongs in ``optimizer`` and in the
-choices of ``ssd_jax.config.Optimizer``, and a new output file of a run
-in ``reporter``.
+``commands``, which may import this one. A new schedule or optimizer belongs in ``optimizer`` and in the choices of
+``ssd_jax.config.Optimizer``. Code that writes a new output file of a run belongs in ``reporter``.
 """
 
 import lazy_loader as lazy

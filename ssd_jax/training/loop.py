@@ -35,7 +35,7 @@ from ssd_jax.training.train_step import (
 
 
 class DueActions(NamedTuple):
-    """Actions that are due after a step, in this order."""
+    """Which actions are due after a step. They are done in the order of the fields."""
 
     log: bool
     evaluate: bool
@@ -61,9 +61,10 @@ def due_after(step: int, train: Train, stopping: bool) -> DueActions:
 
 
 def checkpoint_trees(state: TrainState) -> dict[str, Any]:
-    """Return the trees of a checkpoint by name: ``params`` for inference, and ``training`` to resume training.
+    """Return the trees of arrays that are saved in a checkpoint, by name.
 
-    ``training`` has the parameters themselves only if ``params`` is their moving average.
+    ``params`` is for inference, and ``training`` is needed to resume training. If ``params`` is a moving average,
+    ``training`` also has the parameters themselves.
     """
     training = {"opt_state": state.opt_state}
     if state.ema_params is not None:
@@ -72,11 +73,11 @@ def checkpoint_trees(state: TrainState) -> dict[str, Any]:
 
 
 class DispatchedStep(NamedTuple):
-    """A training step that was sent to the devices, and whose metrics have not been read yet."""
+    """A training step that was sent to the devices and whose metrics have not been read yet."""
 
     step: int
     images: np.ndarray
-    """Positions in the train split of the images of this step."""
+    """Positions of the images of this step in the train split."""
     metrics: Metrics
 
 
@@ -85,7 +86,7 @@ def read_metrics(steps: list[DispatchedStep], source: Source) -> list[dict[str, 
 
     Args:
         steps: Steps in the order of training.
-        source: Train split, for the ids of the images in the message.
+        source: Train split. The error message takes the ids of the images from it.
 
     Raises:
         UserError: If a loss or a gradient norm is not finite. The message names the first such step and its images.
@@ -104,18 +105,18 @@ def read_metrics(steps: list[DispatchedStep], source: Source) -> list[dict[str, 
 
 
 class StepTimer:
-    """Timer of training steps. It also measures the part of the time that is spent waiting for data.
+    """Timer that measures the time of training steps, and the part of it that is spent waiting for data.
 
-    A lap is a period between two log entries, without evaluations and checkpoints.
+    A lap is the time between two log entries, without the time for evaluations and checkpoints.
     """
 
     def __init__(self) -> None:
         self.total = self.total_waited = 0.0
-        """Sums over all laps, in seconds: the time, and the part of it that was spent waiting."""
+        """Total time of all laps, and the part of it that was spent waiting for data, both in seconds."""
         self.restart()
 
     def restart(self) -> None:
-        """Start a lap."""
+        """Start a new lap; the time since the last lap is not counted."""
         self._start, self._waited = time.perf_counter(), 0.0
 
     @contextmanager
@@ -133,7 +134,7 @@ class StepTimer:
 
 
 class Trainer:
-    """The training of a detector in a run folder. `run` trains until the last step, or until SIGTERM stops it."""
+    """Trainer of a detector. Its method `run` trains until the last step, or until SIGTERM stops the training."""
 
     def __init__(
         self,
@@ -168,9 +169,9 @@ class Trainer:
         self.timer = StepTimer()
 
     def run(self) -> int:
-        """Train, and return the number of the last step.
+        """Train, and return the number of the last step done.
 
-        This is ``train.steps``, or the step of the saved checkpoint if SIGTERM stopped training earlier.
+        This number is ``train.steps``, or the step of the saved checkpoint if SIGTERM stopped training earlier.
         """
         exit_message.set_exit_message(
             f"{exit_message.EXIT_REASON} Checkpoints in {self.workdir} are kept: start all processes again with the "
@@ -181,8 +182,8 @@ class Trainer:
             start = int(state.step)
             with self._make_reporter(start) as reporter:
                 if start == 0:
-                    # All processes compute the preview. If only the primary process did, the others could wait for
-                    # longer than Gloo's limit of 30 s.
+                    # All processes compute the preview. If only the primary process computed it, the others could
+                    # wait for longer than Gloo's limit of 30 s.
                     index, batch = self.preview_batch()
                     reporter.report_train_batch(self.train_source, index, batch)
                 last = self.train_steps(state, checkpoints, reporter, stop)
@@ -198,7 +199,7 @@ class Trainer:
     def restore_or_init(self, checkpoints: Checkpoints) -> TrainState:
         """Return the training state of the latest checkpoint, or the initial state if there is no checkpoint.
 
-        After a checkpoint was restored, the stream of batches continues where the checkpoint was saved.
+        If a checkpoint is restored, the stream of batches continues with the batch after that step.
         """
         state = init_state(self.config, self.mesh)
         saved = checkpoints.resume(checkpoint_trees(state), self.config.model.class_names)
@@ -217,7 +218,7 @@ class Trainer:
     def preview_batch(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Return the next batch, or the part of it that this process loads, after augmentation.
 
-        The position of the stream of batches does not change.
+        The stream of batches is not advanced: the first step trains on the same batch.
 
         Returns:
             The positions of the images in the train split, and the result of `augment_batch`: augmented images, boxes
@@ -231,7 +232,7 @@ class Trainer:
     def train_steps(
         self, state: TrainState, checkpoints: Checkpoints, reporter: NullReporter, stop: StopRequest
     ) -> int:
-        """Train from a state until the end of the run or a stop request, and return the number of the last step."""
+        """Train from a state until the last step or a stop request, and return the number of the last step done."""
         train = self.config.train
         pending: list[DispatchedStep] = []
         self.timer.restart()
@@ -252,7 +253,7 @@ class Trainer:
             if due.save:
                 best_metric = self._evaluate(step, state, reporter, stop) if due.evaluate else None
                 self._save(step, state, checkpoints, best_metric)
-                # A request after the call of `should_stop` can be followed here, because this step was just saved.
+                # A stop request that came after `should_stop` was called is followed, too: this step was just saved.
                 if (stopping or stop.requested) and step < train.steps:
                     return step
             if due.log:

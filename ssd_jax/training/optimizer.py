@@ -18,7 +18,7 @@ def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
 
     Args:
         config: The optimizer section of a config.
-        steps: Number of training steps. Cosine decay reaches 0 after them.
+        steps: Number of training steps, after which cosine decay reaches 0.
 
     Returns:
         A function from the step, counted from 0, to the learning rate.
@@ -40,7 +40,7 @@ def _leaf_name(path: tuple) -> str:
 
 
 def _name_mask(name: str) -> Callable[[optax.Params], optax.Params]:
-    """Return a function of parameters that makes a mask, which is True for the arrays with this name."""
+    """Return a function of a tree of parameters that returns a mask: True for each array with this name."""
     return lambda params: jax.tree_util.tree_map_with_path(lambda path, _: _leaf_name(path) == name, params)
 
 
@@ -68,9 +68,9 @@ def _is_frozen(path: tuple, blocks: int) -> bool:
 
 
 def freeze(params: optax.Params, blocks: int) -> optax.Params:
-    """Return the parameters with the gradient stopped in the first ``blocks`` blocks of VGG16.
+    """Return the parameters with ``stop_gradient`` applied to the first ``blocks`` blocks of VGG16.
 
-    XLA then does not compute these gradients.
+    Therefore XLA does not compute the gradients of these blocks.
     """
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: jax.lax.stop_gradient(leaf) if _is_frozen(path, blocks) else leaf, params

@@ -26,28 +26,28 @@ from ssd_jax.weights.importing import import_weights
 Leaf = Array | np.ndarray
 
 _COMPATIBLE_FIELDS = ("model.class_names", "model.dtype", "model.precision", "model.remat", "model.l2_norm_scale")
-"""Options of the model that may differ without a note, because trained parameters can be used with any value."""
+"""Options that may differ from the pretrained run without a note. Parameters can be used with any of their values."""
 
 
 class ClassMapping(NamedTuple):
     """Correspondence between the classes of a new network and those of an old one. Background is always kept."""
 
     kept: dict[str, str]
-    """Name in the old network, by the name in the new network."""
+    """Classes of both networks: a dict from the name in the new network to the name in the old network."""
     new: tuple[str, ...]
     """Names of the classes that only the new network has."""
     dropped: tuple[str, ...]
     """Names of the classes that only the old network has."""
 
     def table(self) -> str:
-        """Return a text of three parts: kept, new and dropped classes, each with their number and their names."""
+        """Return a text with a line each for the kept, the new and the dropped classes: their number and names."""
         kept = [name if name == old else f"{name} (there: {old})" for name, old in self.kept.items()]
         rows = (("kept", kept), ("new", self.new), ("dropped", self.dropped))
         return "\n".join(format_names(f"{title:7} {len(names):3}", names or ("-",)) for title, names in rows)
 
 
 def match_classes(old: Sequence[str], new: Sequence[str], synonyms: Sequence[tuple[str, str]] = ()) -> ClassMapping:
-    """Return which classes of a new network correspond to classes of an old one, by name.
+    """Match the classes of a new network to those of an old one by name.
 
     Args:
         old: Class names of the old network.
@@ -84,10 +84,10 @@ def transfer_params(
         fresh: Freshly initialised parameters of the new network, which differs from the old one only in its classes.
         old: Class names of the old network.
         new: Class names of the new network.
-        kept: Old name by new name, as in `ClassMapping.kept`.
+        kept: Dict from new names to old names, as in `ClassMapping.kept`.
 
     Returns:
-        Parameters of the new network. In the class predictors, the channels of background and of the kept classes
+        The parameters. In the class predictors, the channels of background and of the kept classes
         come from ``params``, and those of the other classes from ``fresh``. All other layers come from ``params``.
     """
     labels = [0, *(new.index(name) + 1 for name in kept)]
@@ -104,7 +104,7 @@ def transfer_params(
 
 
 def refit_first_conv(params: Params, old: Model, new: Model) -> Params:
-    """Return parameters in which conv1_1 is converted to another mean and std, so that its output stays the same.
+    """Convert the first layer, conv1_1, to another mean and std of the images, so that its output stays the same.
 
     If the means differ, the output changes at the border of the image, because zero padding then corresponds to another
     colour. The conversion is not valid for ``norm="group"``, whose convolutions normalise their weights.
@@ -112,7 +112,7 @@ def refit_first_conv(params: Params, old: Model, new: Model) -> Params:
     Args:
         params: Parameters of a network.
         old: Model with the mean and std that the parameters were trained with.
-        new: Model with the mean and std that the result is for.
+        new: Model with the mean and std to convert to.
     """
     if (old.mean, old.std) == (new.mean, new.std):
         return params
@@ -126,16 +126,16 @@ def refit_first_conv(params: Params, old: Model, new: Model) -> Params:
 
 
 class Pretrained(NamedTuple):
-    """The detector or backbone that ``train.pretrained`` names. Its architecture fits the config of the new run."""
+    """The detector or backbone that ``train.pretrained`` names, with the architecture of the new run."""
 
     path: Path
     config: Config
-    """Config of the pretrained detector. A backbone alone has no class names."""
+    """Config of the pretrained network. It has no class names if the network is only a backbone."""
     imported: Params | None
     """Parameters from a weight file, or None if ``path`` is a run, whose checkpoints have the parameters."""
 
     def load(self) -> tuple[Params, str]:
-        """Return the parameters, and a name to print that says where they are from."""
+        """Return the parameters, and a text to print that says where they are from."""
         if self.imported is not None:
             return self.imported, str(self.path)
         params, step = detector.restore_params(self.path, self.config, "best")
@@ -152,7 +152,7 @@ def open_pretrained(config: Config) -> Pretrained | None:
 
     Raises:
         UserError: If the path is neither a run nor a weight file, if the architecture differs, if the classes differ
-            without ``train.transfer``, or if an option is set that needs ``train.pretrained``, which is empty.
+            without ``train.transfer``, or if ``train.pretrained`` is empty and an option is set that needs it.
     """
     train = config.train
     if not train.pretrained:
@@ -248,7 +248,7 @@ def _check_classes(pretrained: Pretrained, config: Config) -> None:
 
 
 def _print_model_differences(pretrained: Pretrained, config: Config) -> None:
-    """Print the differences between the models that change the effect of the parameters but are allowed."""
+    """Print the options of the model that differ and affect the results, but do not prevent training."""
     ignored = _COMPATIBLE_FIELDS + (("model.mean", "model.std") if config.model.norm == "none" else ())
     lines = [
         line

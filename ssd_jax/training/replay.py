@@ -8,7 +8,7 @@ The random numbers for a training image depend only on ``train.seed``, the epoch
 split. The size of the canvas, on which the loader places images, depends on the sizes of all images of the split.
 Therefore the split must not have changed since the training. On the same kind of device, the result equals
 `augment_batch` for the whole batch to the last bit. In the training step, augmentation is compiled together with the
-matching, and an edge of a box may differ in the last bit of a float32 number.
+matching, so there an edge of a box may differ in its last bit from the result here.
 """
 
 import difflib
@@ -29,12 +29,12 @@ from ssd_jax.training.train_step import augment_batch
 
 
 class AugmentedImage(NamedTuple):
-    """An augmented training image."""
+    """An augmented training image with its boxes and labels, and the place in the training where it was used."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index
     """Position of the image in the train split, from 0."""
     epoch: int
-    """Pass over the train split, from 0."""
+    """Epoch, that is, pass over the train split, from 0."""
     step: int
     """Training step whose batch contained the image, from 1."""
     image: Float32[ndarray, "s s 3"]
@@ -52,7 +52,7 @@ def replay_image(config: Config, source: Source, image_id: str, epoch: int) -> A
         config: Config of the run.
         source: Split that the run was trained on.
         image_id: Id of an image of the split.
-        epoch: Pass over the split, from 0.
+        epoch: Epoch, that is, pass over the split, from 0.
 
     Raises:
         UserError: If the split has no image with this id, if the run ends before it reaches the image in this epoch, or
@@ -60,14 +60,14 @@ def replay_image(config: Config, source: Source, image_id: str, epoch: int) -> A
     """
     index = find_image(source, image_id)
     step = find_step(config, source, index, epoch)
-    source.image(index)  # raises if the image cannot be read, which the loader would skip
+    source.image(index)  # raises an error for an unreadable image, which the loader would only skip
     batch = single_image_batch(source, config.data, index, epoch)
     images, boxes, labels = augment_batch(config, batch, sharding.single_device_mesh())
     return AugmentedImage(index, epoch, step, images[0], boxes[0], labels[0])
 
 
 def find_image(source: Source, image_id: str) -> int:
-    """Return the position in a split of the image with an id.
+    """Return the position of an image in a split, given the id of the image.
 
     Raises:
         UserError: If the split has no image with this id. The message names the most similar ids.
@@ -101,7 +101,7 @@ def find_step(config: Config, source: Source, index: int, epoch: int) -> int:
 
 
 def draw(source: Source, augmented: AugmentedImage, side: int = 600) -> Image.Image:
-    """Return a drawing of an image with its boxes on the left, and of the augmented image with its boxes on the right.
+    """Draw an image with its boxes on the left, and the augmented image with its boxes on the right.
 
     The captions name the id of the image, the epoch and the step.
 

@@ -15,11 +15,11 @@ from ssd_jax.runs.log import RunLog
 RESULTS_COLUMNS = ("voc_map_11point", "voc_map_area", "coco_ap", "coco_ap50")
 """Metrics of the val split that are written to results.csv."""
 DATA_WAIT_WARNING = 0.1
-"""Threshold for the message on waiting for data, as a fraction of the training time."""
+"""Fraction of the training time above which waiting for data is reported."""
 
 
 class NullReporter:
-    """Interface of `Reporter` whose methods do nothing, for all processes of a run except the primary one."""
+    """Base class of `Reporter` whose methods do nothing. All processes except the primary one use it."""
 
     def __enter__(self) -> "NullReporter":
         return self
@@ -32,7 +32,7 @@ class NullReporter:
 
         Args:
             source: The train split.
-            index: Positions in the split of the images of the batch.
+            index: Positions of the images of the batch in the split.
             batch: Augmented images, boxes and labels, as `augment_batch` returns them.
         """
 
@@ -64,7 +64,7 @@ class NullReporter:
 
         Args:
             step: Number of the step after which the network was evaluated.
-            metrics: Metrics of the val split; empty if there is no val split.
+            metrics: Metrics of the val split by name; empty if there is no val split.
             val_source: The val split, or None.
             detections: Detections in each image of the val split, or None.
         """
@@ -79,8 +79,7 @@ class Reporter(NullReporter):
         Args:
             workdir: Run folder.
             train: The ``train`` section of the config.
-            start: Number of the step after which training starts: 0, or that of the restored checkpoint. Later entries
-                of the logs are removed.
+            start: Step of the restored checkpoint; 0 for a new run. Log entries of later steps are removed.
         """
         self._workdir = workdir
         self._log = RunLog(workdir, start)
@@ -136,11 +135,11 @@ class Reporter(NullReporter):
 
 
 def print_summary(unreadable: dict[str, tuple[Source, dict[int, str]]], seconds: float, waited: float) -> None:
-    """Print which images could not be read, and the time spent waiting for data if it was long.
+    """Print the images that could not be read, and the time spent waiting for data if it was long.
 
     Args:
-        unreadable: For each split, by its name: the split, and a message for each image that could not be read, by
-            position.
+        unreadable: Dict from the name of a split to the split and its error messages. The messages are a dict from the
+            position of an unreadable image to the message.
         seconds: Time spent in training steps, in seconds.
         waited: Part of this time that was spent waiting for data, in seconds.
     """

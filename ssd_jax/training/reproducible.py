@@ -1,20 +1,20 @@
 """Training steps whose results are equal to the last bit on 1, 2, 4, ... devices.
 
 A sum of floating-point numbers depends on the order of its terms, and this order usually depends on the number of
-devices. A run on eight devices therefore soon differs from a run on one device, and a difference by rounding cannot be
-distinguished from a bug. Here the batch is split into a fixed number of *virtual shards*. Each device processes its
-shards one after another. The sums over the shards are added in the order of a fixed binary tree: at its lower levels,
-sums of the same device are added, and at its upper levels, sums of different devices.
+devices. A run on eight devices therefore soon differs from a run on one device, and such a rounding difference looks
+the same as one that is caused by a bug. Here the batch is split into a fixed number of *virtual
+shards*. Each device processes its shards one after another. The sums over the shards are added in the order of a fixed
+binary tree: at its lower levels, sums of the same device are added, and at its upper levels, sums of different devices.
 
 This order alone is not enough. If the compiler knows the number of devices or of shards, it fuses operations
-differently, which changes the rounding. Therefore all computation except the additions of the tree is in two programs
-for a single device, which depend on neither number: the first computes the sums of a shard, and the second computes
-the next state from the sums over the batch. Every device runs the same two programs.
+differently, which changes the rounding. Therefore all computation except the additions of the tree is done by two
+programs for a single device, which depend on neither number: the first computes the sums of a shard, and the second
+computes the next state from the sums over the batch. Every device runs the same two programs.
 
-This needs no additional arithmetic, but the network processes only batch size / shards images at a time, every device
-compiles the programs for itself, and a device holds as many sums in memory as the tree has levels. The bits are equal
-only for the same kind of device and the same version of the compiler; on CPUs, also only for the same number of
-threads, which the environment variable NPROC sets.
+This method needs no additional arithmetic, but the network processes only batch size / shards images at a time, every
+device compiles the programs for itself, and a device holds as many sums in memory as the tree has levels. The bits are
+equal only for the same kind of device and the same version of the compiler. On CPUs, the number of threads must also be
+the same; the environment variable NPROC sets it.
 """
 
 from collections.abc import Callable
@@ -137,19 +137,19 @@ _add = jax.jit(jnp.add)
 
 @jax.jit
 def _sum_devices(sums: Float[Array, "devices p"]) -> Float[Array, " p"]:
-    """Return the sum over the devices. Neighbours are added in pairs: these are the upper levels of the tree."""
+    """Return the sum of the rows, one for each device. Neighbours are added in pairs until one row is left."""
     while len(sums) > 1:
         sums = sums[0::2] + sums[1::2]
     return sums[0]
 
 
 def _by_device(tree: Tree) -> list[Tree]:
-    """Return a tree of the local arrays of each device of this process, from a tree of global arrays."""
+    """Split a tree of global arrays into a list of trees, one for each local device."""
     leaves, structure = jax.tree.flatten(tree)
     shards = [[shard.data for shard in leaf.addressable_shards] for leaf in leaves]
     return [jax.tree.unflatten(structure, device_leaves) for device_leaves in zip(*shards, strict=True)]
 
 
 def _from_replicas(mesh: Mesh, *copies: Array) -> Array:
-    """Return a replicated global array that is made of the equal copies on the devices of this process."""
+    """Return a replicated global array, made of one copy for each local device. The copies must be equal."""
     return jax.make_array_from_single_device_arrays(copies[0].shape, sharding.replicated(mesh), list(copies))

@@ -1,4 +1,4 @@
-"""The function `train`, which trains a detector from a config or resumes its run. ``ssd-jax train`` calls it."""
+"""The function `train`, which trains a detector or resumes its training. ``ssd-jax train`` calls it."""
 
 import dataclasses
 import shlex
@@ -63,7 +63,7 @@ def _with_absolute_paths(config: Config) -> Config:
 
 
 def _open_run_folder(workdir: Path, config: Config) -> None:
-    """Create the run folder, or check that it belongs to this run, and print a summary of the run."""
+    """Create the run folder, or check that it belongs to a run with this config, and print a summary of the run."""
     resumed, changed = run_folder.create_or_resume(workdir, config)
     model, names = config.model, config.model.class_names
     print(

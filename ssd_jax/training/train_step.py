@@ -35,10 +35,10 @@ GradFn = Callable[..., tuple[Metrics, Params]]
 
 
 class TrainState(NamedTuple):
-    """State of the training, which each training step updates."""
+    """The arrays that each training step updates."""
 
     step: Int32[Array, ""]
-    """Number of training steps that were done."""
+    """Number of training steps done so far."""
     params: Params
     opt_state: optax.OptState
     ema_params: Params | None
@@ -57,7 +57,7 @@ UpdateFn = Callable[[TrainState, Metrics, Params], tuple[TrainState, Metrics]]
 
 
 def init_state(config: Config, mesh: Mesh) -> TrainState:
-    """Return the initial training state. Its parameters depend on ``train.seed`` but not on the mesh."""
+    """Return the initial training state. The values of its parameters depend on ``train.seed``, not on the mesh."""
     state = jax.jit(partial(_fresh_state, config), out_shardings=sharding.replicated(mesh))()
     # A separate program shards the state, because the rbg generator draws other numbers if its output is sharded.
     return jax.jit(lambda state: state, out_shardings=sharding.fsdp_sharding(state, mesh))(state)
@@ -74,7 +74,7 @@ def state_shapes(config: Config, mesh: Mesh) -> TrainState:
 
 
 def _fresh_state(config: Config) -> TrainState:
-    # The default generator is unrolled for each kernel and takes far longer than rbg to compile on a CPU.
+    # rbg compiles far faster on a CPU than the default generator, whose code is unrolled for each kernel.
     key = jax.random.key(config.train.seed, impl="rbg")
     size = config.model.image_size
     params = SSD(config.model).init(key, jnp.zeros((1, size, size, 3)))["params"]
@@ -87,10 +87,11 @@ def _fresh_state(config: Config) -> TrainState:
 
 
 def check_batch_size(config: Config, devices: int) -> None:
-    """Raise a UserError if the batch cannot be split evenly over the devices and the accumulation steps.
+    """Raise a UserError if the batch or the virtual shards cannot be split evenly over the devices.
 
     Raises:
-        UserError: If ``train.batch_size`` or ``devices.virtual_shards`` is not such a multiple. The message names it.
+        UserError: If ``train.batch_size`` is not a multiple of the device count times ``train.accumulation_steps``, or
+            if ``devices.virtual_shards`` is not a multiple of the number of devices. The message names the option.
     """
     size, parts, shards = config.train.batch_size, config.train.accumulation_steps, config.devices.virtual_shards
     if shards % devices:
@@ -110,8 +111,8 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch],
         mesh: Devices to train on.
 
     Returns:
-        A function of the state and of a batch from `sharding.shard_batch`. It returns the next state and the metrics of
-        the whole batch. It donates the buffers of the old state, which must not be used afterwards.
+        A function of a training state and of a batch from `sharding.shard_batch`. It returns the next state and the
+        metrics of the whole batch. It donates the buffers of the old state, which must not be used afterwards.
     """
     prepare = make_prepare_fn(config)
     grad_fn = make_grad_fn(make_loss_fn(config), config.train.accumulation_steps)
@@ -177,11 +178,11 @@ def make_loss_fn(config: Config) -> LossFn:
 
 
 def make_grad_fn(loss_fn: LossFn, accumulation_steps: int = 1) -> GradFn:
-    """Return a function that computes the loss and its gradient, one after another for equal parts of the batch.
+    """Return a function that computes the loss and its gradient for a batch, in several equal parts of the batch.
 
     Args:
         loss_fn: Result of `make_loss_fn`.
-        accumulation_steps: Number of parts.
+        accumulation_steps: Number of parts, which are processed one after another. Their results are added.
 
     Returns:
         A function with the arguments of ``loss_fn``. It returns the metrics, including ``loss``, and the gradient.
@@ -200,7 +201,7 @@ def make_grad_fn(loss_fn: LossFn, accumulation_steps: int = 1) -> GradFn:
 
 
 def make_update_fn(config: Config) -> UpdateFn:
-    """Return a function that updates the parameters, the optimizer state and the moving average by a gradient.
+    """Return a function that updates the training state with a gradient.
 
     Returns:
         A function of the state, the metrics and the gradient. It returns the next state, and the metrics with
@@ -219,9 +220,10 @@ def make_update_fn(config: Config) -> UpdateFn:
 
 
 def num_positives(targets: Targets, valid: Bool[Array | np.ndarray, " b"]) -> Int32[Array, ""]:
-    """Return N, the number of matched default boxes in a batch, or 1 if there are none.
+    """Return the number of default boxes in a batch that are matched to an object, or 1 if there are none.
 
-    N is known before the network runs. The losses of the parts of a batch are divided by it and can then be added.
+    This is N in the paper. It is known before the network runs, so the loss of each part of a batch can be divided by
+    the N of the whole batch.
     """
     return jnp.maximum(((targets.labels > 0) & valid[:, None]).sum(), 1)
 
@@ -242,13 +244,13 @@ def accumulate_microbatches(f: Callable[..., Any], batch: tuple, parts: int) -> 
 def ema_update(ema_params: Params | None, params: Params, step: Int32[Array, ""], decay: float) -> Params | None:
     """Return the updated moving average ``ema + (params - ema) * (1 - d)``, or None if there is no moving average.
 
-    d = min(decay, (1 + step) / (10 + step)). It is small at first, so that the initial parameters lose their weight
-    quickly.
+    d = min(decay, (1 + step) / (10 + step)), where ``step`` is the number of steps done before this one. d is small at
+    first, so that the initial parameters lose their weight quickly.
     """
     if ema_params is None:
         return None
     d = jnp.minimum(decay, (1 + step) / (10 + step))
-    # In this form of the equation, the average of frozen parameters does not change, not even in the last bit.
+    # In this form of the equation, the average of frozen parameters keeps the same bits.
     return jax.tree.map(lambda ema, p: ema + (p - ema) * (1 - d), ema_params, params)
 
 
@@ -256,7 +258,7 @@ def ema_update(ema_params: Params | None, params: Params, step: Int32[Array, ""]
 
 
 def make_augmentation(config: Config) -> Callable[..., tuple[Array, Array, Array]]:
-    """Return the augmentation of one image. Its random numbers depend only on ``train.seed``, epoch and index.
+    """Return a function that augments one image. Its random numbers depend on ``train.seed``, epoch and index only.
 
     Returns:
         A function of the `augmentation_arrays` of one image. It returns the augmented image (size, size, 3), 0 to 255,
@@ -280,12 +282,12 @@ def make_augmentation(config: Config) -> Callable[..., tuple[Array, Array, Array
 
 
 def augmentation_arrays(batch: Batch) -> tuple:
-    """Return the fields of a batch that the augmentation needs, in the order of its arguments."""
+    """Return the fields of a batch in the order of the arguments of the function from `make_augmentation`."""
     return (batch.canvas, batch.height, batch.width, batch.gt_boxes, batch.gt_labels, batch.index, batch.epoch)
 
 
 def augment_batch(config: Config, batch: Batch, mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the images, boxes and labels of a batch after the augmentation of the training step.
+    """Return the images, boxes and labels of a batch, augmented as in the training step.
 
     Returns:
         Images (b, size, size, 3), 0 to 255, normalised xyxy boxes (b, g, 4), and labels (b, g), as NumPy arrays.

@@ -1,4 +1,4 @@
-"""Tests of the FLOPs that are counted in a jaxpr, against convolutions of ones and against formulas."""
+"""Tests that compare the FLOPs counted in a jaxpr with convolutions of ones and with formulas."""
 
 from functools import partial
 
@@ -29,7 +29,7 @@ from ssd_jax.runs.config_file import load_config
 def test_valid_taps_equals_a_convolution_of_ones(
     image: int, kernel: int, stride: int, padding: tuple[int, int], image_dilation: int, kernel_dilation: int
 ):
-    # If image and kernel consist of ones, each output is the number of taps that meet an element of the image.
+    # If image and kernel consist of ones, each output is the number of taps that are on an element of the image.
     met = lax.conv_general_dilated(
         jnp.ones((1, 1, image)), jnp.ones((1, 1, kernel)), (stride,), [padding], (image_dilation,), (kernel_dilation,)
     )
@@ -55,7 +55,7 @@ def test_count_flops_of_matrix_products():
     assert flops(jnp.matmul, (8, 16), (16, 32)) == product
     assert flops(jax.jit(jnp.matmul), (8, 16), (16, 32), devices=4) == product / 4
     assert flops(partial(jnp.einsum, "bij,bjk->bik"), (5, 8, 16), (5, 16, 32)) == 5 * product
-    # The forward pass has one product, and the backward pass one for the gradient of each factor.
+    # The forward pass has one product. The backward pass has two, one for the gradient of each factor.
     assert flops(jax.grad(lambda a, b: (a @ b).sum(), argnums=(0, 1)), (8, 16), (16, 32)) == 3 * product
     assert flops(lambda a: lax.scan(lambda c, _: (c @ a, None), a, length=7)[0], (8, 8)) == 7 * 2 * 8**3
     assert flops(lambda a: lax.fori_loop(0, a[0, 0].astype(int), lambda i, c: c @ a, a), (8, 8)) == 2 * 8**3
@@ -123,7 +123,7 @@ SSD300_LAYERS = {
 
 
 def forward_flops(side: int, inputs: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """Return the FLOPs of a convolution: two, for a multiply-add, for each tap inside the image."""
+    """Return the FLOPs of a convolution: two for the multiply-add of each tap inside the image."""
     first_taps = range(-padding, side + padding - dilation * (kernel - 1), stride)
     taps = sum(0 <= first + dilation * tap < side for first in first_taps for tap in range(kernel))
     return 2 * taps**2 * inputs * outputs
@@ -149,7 +149,7 @@ def test_count_flops_of_ssd300_forward():
 
 @pytest.mark.slow
 def test_count_flops_of_ssd300_training():
-    """The gradient of the image is not needed, so conv1_1 costs one product less."""
+    """Training needs three times the FLOPs of the forward pass, except that conv1_1 needs no gradient of its input."""
     expected = 32 * (3 * sum(SSD300_FLOPS.values()) - SSD300_FLOPS["conv1_1"])
     assert expected == pytest.approx(5.744e12, rel=1e-4)
     assert count_flops(trace_ssd300(32, True), 1) == expected

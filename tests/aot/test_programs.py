@@ -1,4 +1,4 @@
-"""Tests of the compilation of both programs.
+"""Tests of the compilation of the training step and the detection program.
 
 Tests that compile for absent devices run only with SSD_JAX_AOT=1 and with the compilers installed (``make aot``).
 """
@@ -38,7 +38,7 @@ BASELINE_COMMAND = (
 
 @pytest.mark.parametrize("program", [pytest.param("train", marks=pytest.mark.slow), "detect"])
 def test_compile_program_returns_costs_on_the_local_cpu(program: programs.Program):
-    """The programs are compiled for the CPU of this machine."""
+    """Both programs are compiled for the CPU of this machine."""
     config = config_with_classes(load_config(Path(TINY)), 3)
     mesh = sharding.make_mesh(jax.devices("cpu")[:1])
     costs = programs.compile_program(config, mesh, program, "cpu")
@@ -85,14 +85,14 @@ def test_aot_help_lists_the_targets(capsys: pytest.CaptureFixture[str]):
 
 
 def collective_sizes(costs: Costs) -> dict[str, tuple[int, int]]:
-    """Return the number of collectives and their total size in bytes, by kind."""
+    """Return the number of collectives of each kind and their total size in bytes."""
     kinds = {c.kind for c in costs.collectives}
     sizes = {kind: [c.size for c in costs.collectives if c.kind == kind] for kind in kinds}
     return {kind: (len(of_kind), sum(of_kind)) for kind, of_kind in sizes.items()}
 
 
 def find_increases(old: Costs, now: Costs) -> list[str]:
-    """Return a line for each cost that increased, with the old and the new number."""
+    """Return a line for each cost that is higher in ``now`` than in ``old``, with both numbers."""
     assert old.memory and now.memory and old.flops and now.flops and old.bytes_accessed and now.bytes_accessed
     pairs = {
         "FLOPs": (old.flops * 1.001, now.flops),
@@ -157,7 +157,7 @@ def run_aot(*argv: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def run_aot_and_read_report(file: Path, *argv: str | Path) -> programs.Report:
-    """Return the report that ``python -m ssd_jax.aot`` writes to a file, after checking what it prints."""
+    """Run ``python -m ssd_jax.aot``, check what it prints, and return the report that it writes to a file."""
     result = run_aot(*argv, "--json", file)
     assert result.returncode == 0, result.stderr
     assert all(line.startswith("Compiling the ") for line in result.stderr.splitlines()), "no other output"

@@ -42,12 +42,12 @@ def test_roofline_equals_hand_computed_times(
     assert limit.traffic == (None if traffic is None else pytest.approx(traffic))
 
 
-# From libtpu 0.0.42.
+# This message is from libtpu 0.0.42.
 TEMPORARY_MEMORY_MESSAGE = (
     "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (46.96G) exceeds "
     "available HBM (15.75G)."
 )
-# From the GitHub issue LargeWorldModel/LWM#60.
+# This message is from the GitHub issue LargeWorldModel/LWM#60.
 ALL_MEMORY_MESSAGE = (
     "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 21.95G of "
     "15.48G hbm.\n Exceeded hbm capacity by 6.47G.\n\nTotal hbm usage >= 22.47G:"
@@ -103,8 +103,8 @@ TOO_LARGE = make_report("v5e:2x4", model_flops=5.744e12, needed_memory=20 * GIB,
 
 
 def test_format_report_lists_costs_and_the_speed_limit():
-    # 32.76e9 bytes at 819e9 bytes/s take 40 ms, in which 32 images are 800 images/s. 5.91e12 FLOPs at 197e12 FLOP/s
-    # take 30 ms.
+    # 32.76e9 bytes at 819e9 bytes/s take 40 ms; 32 images in this time are 800 images/s. 5.91e12 FLOPs at
+    # 197e12 FLOP/s take only 30 ms.
     assert format_report(ON_TPU).splitlines() == [
         "ssd300_voc0712 on v5e:2x4: 8 x TPU v5e, 300 px, 21 classes with background, bfloat16, 256 images, "
         "32 per device",

@@ -47,7 +47,7 @@ def test_parse_target_rejects_impossible_sizes():
 
 
 def test_chips_have_the_published_specifications():
-    """The numbers are TFLOP/s of bfloat16 without sparsity, GB/s and GiB. They guard against accidental changes."""
+    """The units are TFLOP/s (bfloat16, without sparsity), GB/s and GiB. The test detects accidental changes."""
     figures = {name: (c.bfloat16 / 1e12, c.bandwidth / 1e9, round(c.memory / GIB)) for name, c in CHIPS.items()}
     assert figures == {
         "v5e": (197, 819, 16),

@@ -1,4 +1,4 @@
-"""Tests of saving and restoring checkpoints, of the checkpoints that are kept, and of errors."""
+"""Tests of saving and restoring checkpoints, of which checkpoints are kept, and of errors."""
 
 import errno
 import logging
@@ -26,7 +26,7 @@ METADATA = {"config": {"model": {"class_names": list(NAMES)}}, "stream": {"next_
 
 
 def make_trees(seed: int = 0, **kernels: tuple[int, ...]) -> dict[str, Any]:
-    """Return the trees of a checkpoint with random kernels. ``kernels`` adds kernels or changes their shapes."""
+    """Return trees for a checkpoint, with random kernels. ``kernels`` are shapes of additional or changed kernels."""
     rng = np.random.default_rng(seed)
     shapes = {"conv1_1": (3, 3, 3, 8), "conv1_2": (3, 3, 8, 8)} | kernels
     params = {name: {"kernel": jnp.asarray(rng.normal(size=shape), jnp.float32)} for name, shape in shapes.items()}
@@ -165,7 +165,7 @@ def test_checkpoints_drop_orbax_logs_only_while_they_are_open(tmp_path, caplog):
 
 
 def assert_full_disk_is_reported(folder: Path, fill_disk: Callable[[], object], reason: str, caplog: Any) -> None:
-    """Save step 1, call ``fill_disk``, and assert that saving the larger step 2 fails and leaves step 1 intact."""
+    """Save step 1, call ``fill_disk``, and assert that saving the larger step 2 fails but leaves step 1 intact."""
     large = make_trees(2, fc6=(1000, 1000))
     with caplog.at_level(logging.ERROR), Checkpoints(folder, for_writing=True) as checkpoints:
         checkpoints.save(1, make_trees(1), METADATA, 0.5)
@@ -190,7 +190,7 @@ def test_save_reports_an_out_of_space_error_raised_by_orbax(tmp_path, monkeypatc
     assert_full_disk_is_reported(tmp_path / "c", fill_disk, "No space left on device", caplog)
 
 
-# Orbax raises the error of a failed save in each of its threads.
+# Orbax raises the error of a failed save in each of its threads, too.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_save_reports_a_file_that_exceeds_the_size_limit(tmp_path, caplog):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,4 +1,4 @@
-"""Tests of the detection of corrupt checkpoints, and of resuming from the newest intact one."""
+"""Tests that corrupt checkpoints are detected, and that runs resume from the newest intact checkpoint."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def saved_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(saved_folder, tmp_path) -> Path:
-    """A copy of the folder with two checkpoints, which a test may change."""
+    """Copy of a folder with two checkpoints, which a test may change."""
     return Path(shutil.copytree(saved_folder, tmp_path / "run" / "checkpoints"))
 
 

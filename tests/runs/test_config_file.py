@@ -18,7 +18,7 @@ from ssd_jax.runs.config_file import RENAMED_OPTIONS, decode_config, load_config
 
 
 def set_option(config: Any, option: str, value: Any) -> Any:
-    """Return a copy of a config in which an option has another value, possibly of a wrong type."""
+    """Return a copy of a config with another value of an option, which may have a wrong type."""
     name, _, rest = option.partition(".")
     copy = dataclasses.replace(config)
     object.__setattr__(copy, name, set_option(getattr(copy, name), rest, value) if rest else value)
@@ -170,7 +170,7 @@ def test_decode_config_rejects_text_that_is_not_a_config(text):
             ["train.steps is 0"],
         ),
         (
-            # Outside the tests, Data(root=7) does the same, because nothing checks the types of its fields.
+            # Outside the tests, Data(root=7) has the same effect, because nothing checks the types of its fields.
             "from ssd_jax.config import Config\ndef get_config():\n    config = Config()\n"
             "    object.__setattr__(config.data, 'root', 7)\n    return config\n",
             ["data.root is 7", "str"],

@@ -18,7 +18,7 @@ def test_run_log_removes_entries_after_the_step_it_resumes_from(tmp_path):
         log.log_evaluation(2, {"loss": 2 / 3, "voc_map_area": 0.25, "coco_ap": None})
         log.log_evaluation(3, {"loss": 1.0, "voc_map_area": 0.5, "coco_ap": 0.125})
     with (tmp_path / "log.jsonl").open("a") as file:
-        file.write('{"step": 4, "lo')  # cut off by a kill
+        file.write('{"step": 4, "lo')  # an incomplete line, as a killed run leaves it
     with RunLog(tmp_path, 2) as log:
         log.log_step(3, {"loss": 9.0})
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -36,7 +36,7 @@ def test_read_log_and_read_results_return_empty_lists_for_a_new_run(tmp_path):
 def read_events(folder: Path) -> list[Event]:
     """Return the events in the TFRecord files of a folder.
 
-    Each record has a length (8 bytes) with a checksum (4 bytes), then the event with a checksum (4 bytes).
+    A record consists of a length (8 bytes), a checksum (4 bytes), the event, and another checksum (4 bytes).
     """
     events = []
     for file in sorted(folder.iterdir()):
@@ -55,7 +55,7 @@ def test_run_log_writes_scalars_for_tensorboard(tmp_path):
         events = read_events(tmp_path / "tensorboard")  # written at once, not only when the log is closed
     scalars = [(e.step, value.tag, value.simple_value) for e in events for value in e.summary.value]
     assert scalars == [(7, "train/loss", 0.5), (8, "val/voc_map_area", 0.25)]
-    # TensorBoard discards scalars from step 7 on, those after the checkpoint that the run resumes from.
+    # TensorBoard discards the scalars from step 7 on, because the run resumes from the checkpoint of step 6.
     assert [e.step for e in events if e.session_log.status == SessionLog.START] == [7]
 
 

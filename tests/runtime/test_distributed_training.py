@@ -13,7 +13,7 @@ from helpers.cli import TINY, assert_same_result, command, last_step, start_scri
 from helpers.orbax_files import checkpoint_folders, largest_array_file
 from helpers.processes import FinishedProcess, free_address, process_environment, wait_until_finished
 
-HEARTBEAT = 25  # seconds; with a shorter limit, a running process on a busy machine may count as dead
+HEARTBEAT = 25  # seconds; with a shorter limit, a live process on a busy machine may count as dead
 
 
 def train_options(steps: int) -> tuple[str | Path, ...]:
@@ -24,7 +24,7 @@ def train_options(steps: int) -> tuple[str | Path, ...]:
 def start_two_processes(
     script: str, *argv: str | Path, second: tuple[str, ...] = (), heartbeat: int = 100
 ) -> list[subprocess.Popen[str]]:
-    """Start a script as the two processes of a run. Only the second process gets the options ``second``."""
+    """Start a script in the two processes of a run. Only the second process gets the options ``second``."""
     common = ("--coordinator", free_address(), "--process-count", "2", "--process-index")
     variables = process_environment(1, SSD_JAX_HEARTBEAT_SECONDS=heartbeat)
     return [start_script(script, *argv, *common, str(i), *second[: i * len(second)], **variables) for i in range(2)]
@@ -112,7 +112,7 @@ def wait_for_step(run: Path, step: int, processes: list[subprocess.Popen[str]]) 
 
 
 def kill_one_process(run: Path, killed: int, step: int) -> FinishedProcess:
-    """Train with two processes, kill one of them after a step, and return the other one after its end."""
+    """Train with two processes, kill one of them after a step, wait until the other one ends, and return it."""
     processes = start_two_processes("train.py", *train_options(STEPS), "--workdir", run, heartbeat=HEARTBEAT)
     wait_for_step(run, step, processes)
     processes[killed].kill()

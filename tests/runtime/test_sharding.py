@@ -1,4 +1,4 @@
-"""Tests of meshes and shardings in one process. test_distributed.py calls the functions in two processes."""
+"""Tests of meshes and shardings in one process. test_distributed.py tests them in two processes."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Tests that training gives the same numbers on any number of devices, and the same bits with virtual shards.
+"""Tests that training gives the same numbers on any number of devices, to the last bit with virtual shards.
 
 The devices are virtual CPU devices, in processes that run tests/helpers/device_worker.py.
 """
@@ -22,7 +22,7 @@ def start_python(program: Sequence[str], devices: int) -> subprocess.Popen[str]:
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
-        # The number of threads decides how convolutions are split; without NPROC it depends on the number of devices.
+        # The number of threads determines how convolutions are split. Without NPROC, it depends on the device count.
         "NPROC": "8",
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
     }
@@ -46,7 +46,7 @@ def wait_for_results(processes: Sequence[subprocess.Popen[str]]) -> list[Any]:
 
 
 def run_in_two_processes(devices: int, cases: Sequence[Case]) -> list[Any]:
-    """Return the results of cases that run in two processes, each with this number of devices."""
+    """Return the results of cases that run in two processes, each with ``devices`` devices."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -57,8 +57,8 @@ def run_in_two_processes(devices: int, cases: Sequence[Case]) -> list[Any]:
 def assert_same_numbers(result: Any, expected: Any, tolerances: Sequence[float]) -> None:
     """Assert that two results agree within a relative tolerance for each step.
 
-    Rounding differences grow from step to step. Since hard negative mining is discrete, rounding can also select
-    another negative, which shows in the gradient norm first.
+    Rounding differences grow from step to step. They can also make hard negative mining select
+    another negative, which changes the gradient norm first.
     """
     for step, (line, expected_line) in enumerate(zip(result["lines"], expected["lines"], strict=True)):
         assert line["num_positives"] == expected_line["num_positives"], step
@@ -68,7 +68,7 @@ def assert_same_numbers(result: Any, expected: Any, tolerances: Sequence[float])
 
 
 def test_losses_do_not_depend_on_the_number_of_devices():
-    """A run on 2 x 4 devices with split parameters is compared with one device in this process."""
+    """A run on a mesh of 2 x 4 devices, with split parameters, is compared with a run on one device."""
     (result,) = wait_for_results([start_device_worker(8, [{"steps": 2, "fsdp": 4, "detect": True}])])
     assert (result["devices"], result["processes"], result["programs"]) == (8, 1, 1)
     assert result["sharded"] > 0
@@ -146,7 +146,7 @@ print(json.dumps([lines, expected, float(np.abs(np.asarray(state.params) - param
 
 
 def test_reproducible_step_has_the_same_bits_on_any_number_of_devices():
-    """A small model replaces the network. Loss and parameters are also compared with NumPy on the whole batch."""
+    """A small model replaces the network. Its loss and parameters are also computed with NumPy for the whole batch."""
     lines, expected, difference = wait_for_results([start_python(["-c", ORDERED_STEPS], 8)])
     assert len(lines) == 4 and all(line == lines[0] for line in lines)
     for (loss, count), (expected_loss, expected_count) in zip(lines[0][0], expected, strict=True):

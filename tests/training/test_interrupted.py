@@ -1,6 +1,6 @@
 """Tests of runs that are killed, stopped by SIGTERM, run out of disk space, or have corrupt checkpoints.
 
-Each run is resumed afterwards. Its result must equal that of an uninterrupted run to the last bit.
+Runs that are resumed must have the same result as an uninterrupted run, to the last bit.
 """
 
 import json
@@ -54,7 +54,7 @@ def resume_and_kill(run: Path, rng: random.Random, while_saving: bool) -> str | 
     """Resume a run in another process, and kill the process after its first step.
 
     Returns:
-        A text that says at which moment the process was killed, or None if it had already finished.
+        A text that says when the process was killed, or None if the process had already finished.
     """
     before = last_step(run)
     stamp = (run / "log.jsonl").stat().st_mtime_ns if before else 0
@@ -62,7 +62,7 @@ def resume_and_kill(run: Path, rng: random.Random, while_saving: bool) -> str | 
     log = run / "log.jsonl"
     while process.poll() is None and not (log.exists() and log.stat().st_mtime_ns != stamp and last_step(run)):
         time.sleep(0.005)
-    # When the log is opened, lines may be removed. A line that is added afterwards shows that a step was done.
+    # Lines may be removed when the log is opened. A line that is added later shows that a step was done.
     opened = last_step(run)
     while process.poll() is None and last_step(run) <= opened:
         time.sleep(0.005)
@@ -193,7 +193,7 @@ def wait_for_orbax_threads(folder: Path) -> None:
 
 @pytest.fixture
 def run(trained_run, tmp_path) -> Path:
-    """A copy of the finished run, which a test may change."""
+    """Folder of a copy of the finished run, which a test may change."""
     return Path(shutil.copytree(trained_run, tmp_path / "run"))
 
 

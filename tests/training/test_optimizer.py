@@ -11,7 +11,7 @@ from ssd_jax.training.optimizer import freeze, make_optimizer, make_schedule
 
 
 def test_multistep_schedule_equals_that_of_caffe() -> None:
-    """Caffe's rate is base_lr * gamma ^ (number of milestones reached): step 80000, from 0, is the first with 1e-4."""
+    """Caffe's rate is base_lr * gamma ^ (number of milestones reached), so step 80000 is the first with 1e-4."""
     schedule = make_schedule(Optimizer(), 120_000)
     for step, rate in [(0, 1e-3), (79_999, 1e-3), (80_000, 1e-4), (99_999, 1e-4), (100_000, 1e-5), (119_999, 1e-5)]:
         assert schedule(step) == pytest.approx(rate, rel=1e-5), step
@@ -48,7 +48,7 @@ def caffe_sgd(parameters: dict, gradients: list[dict], config: Optimizer) -> dic
 
 @pytest.mark.parametrize("clip_norm", [None, 2.0])
 def test_sgd_equals_the_solver_of_caffe(clip_norm: float | None) -> None:
-    """The rate drops during the steps. Kernels and L2Norm's scale decay; biases have no decay and twice the rate."""
+    """The learning rate drops at two milestones. Biases have no weight decay and twice the learning rate."""
     rng = np.random.default_rng(0)
     config = Optimizer(learning_rate=0.1, milestones=(3, 5), weight_decay=0.05, clip_norm=clip_norm)
     shapes = {"conv/kernel": (3, 2), "conv/bias": (2,), "norm/scale": (4,)}
@@ -82,7 +82,7 @@ def test_adamw_decays_kernels_only() -> None:
 
 
 def test_muon_updates_hidden_kernels_and_adam_updates_all_other_parameters() -> None:
-    """The first step of Muon is the (semi-)orthogonal matrix nearest to the gradient, scaled to an RMS of 0.2 x rate.
+    """Muon's first step is the semi-orthogonal matrix nearest to the gradient, scaled to an RMS of 0.2 x learning rate.
 
     The singular value decomposition gives the expected matrix. Five Newton-Schulz iterations only bring the singular
     values to between 0.7 and 1.2.
@@ -97,12 +97,12 @@ def test_muon_updates_hidden_kernels_and_adam_updates_all_other_parameters() -> 
     updates, _ = optimizer.update(gradient, optimizer.init(params), params)
     step = -np.asarray(updates["vgg"]["conv1_1"]["kernel"]).reshape(36, 8)
     u, _, v = np.linalg.svd(np.asarray(gradient["vgg"]["conv1_1"]["kernel"]).reshape(36, 8), full_matrices=False)
-    # The update is scaled so that an orthogonal 36 x 8 matrix, whose root mean square is 1 / 6, has one of 0.2.
+    # The update is scaled so that an orthogonal 36 x 8 matrix, whose RMS is 1 / 6, has an RMS of 0.2.
     singular = np.linalg.svd(step / (0.2 * 6), compute_uv=False)
     assert singular.min() > 0.6 and singular.max() < 1.3
     assert np.sum(step * (u @ v)) / np.linalg.norm(step) / np.linalg.norm(u @ v) > 0.98
     for rest in (updates["vgg"]["conv1_1"]["bias"], updates["conv4_3_norm_mbox_conf"]["kernel"]):
-        # Adam's first step has the same size for any gradient: 1.47 x rate with Nesterov's momentum.
+        # With Nesterov's momentum, Adam's first step is 1.47 x learning rate, whatever the size of the gradient is.
         np.testing.assert_allclose(np.abs(rest), 0.1474, rtol=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""Tests of pretrained parameters: transfer of class channels by name, printed messages, and errors."""
+"""Tests of training from pretrained parameters: transfer of classes by name, printed messages, and errors."""
 
 import dataclasses
 import io
@@ -55,7 +55,7 @@ def make_params(classes: int, seed: int) -> dict[str, Any]:
 
 
 def test_transfer_params_equals_a_hand_computed_example():
-    """The predictor has two boxes per cell. The first channel of each box is the background."""
+    """The predictor has two default boxes per cell. The first channel of each box is the score of background."""
 
     def bias(*numbers: float) -> dict[str, Any]:
         return {"fc7_mbox_conf": {"bias": np.array(numbers, np.float32)}}
@@ -111,7 +111,7 @@ def model_with_classes(names: tuple[str, ...]) -> Any:
 
 
 def random_params(names: tuple[str, ...], images: np.ndarray, seed: int) -> Any:
-    """Return random parameters of a network. NumPy draws them: compiling the initialisation takes far longer."""
+    """Return random parameters of a network. They are drawn with NumPy, to avoid compiling the initialisation."""
     shapes = jax.eval_shape(SSD(model_with_classes(names)).init, jax.random.key(0), images)["params"]
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32), shapes)
@@ -193,7 +193,7 @@ def open_initial_params(config: Config, fresh: Any) -> Any:
 
 
 def config_with_pretrained(run: Path, **options: Any) -> Config:
-    """Return a config whose ``train.pretrained`` is a run, with other values for some options of the model."""
+    """Return a config whose ``train.pretrained`` is a run. ``options`` are other values for options of the model."""
     config = tiny_config.get_config()
     boxes = dataclasses.replace(config.model.default_boxes, **options.pop("boxes", {}))
     model = dataclasses.replace(config.model, **{"class_names": CLASS_NAMES, "default_boxes": boxes} | options)
@@ -336,7 +336,7 @@ def hexagon_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TransferRun(NamedTuple):
     start: Path
-    """Folder of the pretrained run: a copy, so that a test may move it."""
+    """Folder of the pretrained run. It is a copy, so that a test may move it."""
     options: tuple[str | Path, ...]
     run: Path
     printed: str
@@ -383,7 +383,7 @@ def test_run_with_transfer_starts_from_pretrained_params_and_fresh_optimizer_sta
         if name.endswith("_mbox_conf"):
             here, there, new = (np.asarray(tree[name]["bias"]) for tree in (state.params, params, fresh.params))
             for box in range(4):
-                # Classes there: circle, square, star, triangle. Classes here: hexagon, star, triangle.
+                # Pretrained classes: circle, square, star, triangle. Classes of this run: hexagon, star, triangle.
                 assert here[4 * box] == there[5 * box] != new[4 * box]
                 assert here[4 * box + 1] == new[4 * box + 1]
                 assert list(here[4 * box + 2 : 4 * box + 4]) == list(there[5 * box + 3 : 5 * box + 5])
@@ -419,7 +419,7 @@ def test_resumed_run_does_not_read_pretrained_and_gives_the_same_result(transfer
 
 
 def test_train_records_the_absolute_path_of_pretrained(transfer_run, tmp_path, monkeypatch, capsys):
-    """The same command with a relative path resumes the run."""
+    """The same command, with a relative path to the pretrained run, then resumes the run."""
     monkeypatch.chdir(transfer_run.start.parent)
     options = ["start" if word == transfer_run.start else word for word in transfer_run.options]
     assert command("train", *options, "--workdir", transfer_run.run) == 0
@@ -434,7 +434,7 @@ def test_evaluate_rejects_data_with_a_class_that_the_run_lacks(trained_run, hexa
 
 
 def test_evaluate_accepts_data_with_fewer_classes(transfer_run, tmp_path, capsys):
-    """Labels are assigned by the class names of the run."""
+    """The labels of the objects then follow the class names of the run, not those of the data."""
     root = write_voc_folder(tmp_path / "data", {"test": 4})
     for file in (root / "Annotations").iterdir():
         start, *objects = file.read_text().removesuffix("</annotation>").split("<object>")

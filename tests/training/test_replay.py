@@ -24,15 +24,15 @@ from ssd_jax.training.loop import Trainer
 
 
 class Run(NamedTuple):
-    """A run of 10 steps of 4 images over a split of 11 images: epochs 0 to 2, and seven images of epoch 3."""
+    """A run of 10 steps of 4 images. Its split has 11 images, so it has epochs 0 to 2 and seven images of epoch 3."""
 
     config: Config
     source: Source
     folder: Path
     augmented: dict[tuple[int, int], list[np.ndarray]]
-    """Augmented image, boxes and labels by (index, epoch), from the batches of the trainer."""
+    """Augmented image, boxes and labels from the batches of the trainer; the keys are (index, epoch)."""
     steps: dict[tuple[int, int], int]
-    """Number of the training step by (index, epoch), counted from 1."""
+    """Number of the training step, from 1; the keys are (index, epoch)."""
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_replay_equals_the_preview_of_the_first_batch(run):
 
 
 def test_replay_equals_augment_without_a_batch_up_to_rounding(run):
-    """`augment` is called without loader, canvas and batch, so the results agree only up to rounding."""
+    """`augment` is called for a single image without a canvas, so the results agree only up to rounding."""
     for index, epoch in [(4, 0), (7, 1), (5, 2)]:
         annotation, image = run.source.annotation(index), run.source.image(index)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(5), epoch), index)
@@ -131,7 +131,7 @@ def test_draw_shows_the_augmented_image_beside_the_original(run):
     replayed = replay.replay_image(run.config, run.source, "train3", 1)
     picture = np.asarray(replay.draw(run.source, replayed, side=192))
     assert picture.shape == (218, 396, 3), "a gap of 4 around two cells of 192 and their captions"
-    # The image of 96 x 50 pixels is drawn twice as large, and the augmented one of 64 x 64 three times as large.
+    # The image of 96 x 50 pixels is enlarged by a factor of 2, and the augmented image of 64 x 64 pixels by 3.
     left, right = picture[50:150, 4:196], picture[4:196, 200:392]
     np.testing.assert_array_equal(
         picture[4:46, 4:196], np.full((42, 192, 3), 40), "background above the image, which is not as high as the cell"

@@ -59,7 +59,7 @@ def to_device(state: TrainState) -> TrainState:
 
 
 def state_with_random_predictors(state: TrainState) -> TrainState:
-    """Return the state on the device with random predictors: the initial predictors have constant outputs."""
+    """Return the state with random predictors, on the device. The initial predictors have constant outputs."""
     return to_device(state._replace(params=jax.tree.map(np.asarray, with_random_predictors(state.params))))
 
 
@@ -107,7 +107,7 @@ def test_ema_update_equals_a_plain_loop():
 
 
 def prepare_image_by_image(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Augment and match one image of a batch after another. The random keys depend on seed, epoch and index.
+    """Augment and match the images of a batch one by one. The random keys depend on seed, epoch and index.
 
     Returns:
         Augmented images, target offsets and target labels.
@@ -155,7 +155,7 @@ def test_train_step_updates_parameters_and_moving_average(train_step, initial_st
     after, metrics = run_step(train_step, to_device(initial_state), batch)
     assert int(after.step) == 1
     assert float(metrics["gradient_norm"]) > 0
-    # The first decay is 1/10. The first step of Adam equals the learning rate in every weight that has a gradient.
+    # The decay of the first step is 1/10. Adam's first step changes each weight with a gradient by the learning rate.
     expected = jax.tree.map(lambda a, p: 0.1 * a + 0.9 * np.asarray(p), initial_state.params, after.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), expected, after.ema_params)
     rate = TINY.optimizer.learning_rate / TINY.optimizer.warmup_steps
@@ -164,7 +164,7 @@ def test_train_step_updates_parameters_and_moving_average(train_step, initial_st
 
 
 def test_train_step_reduces_the_loss_of_a_repeated_batch(train_step, initial_state):
-    """The augmented images are the same in each step, because epoch and indices are."""
+    """The augmented images are the same in each step, because they depend only on seed, epoch and index."""
     (batch,) = first_batches(1)
     state = to_device(initial_state)
     losses = []
@@ -198,7 +198,7 @@ def test_loss_does_not_depend_on_batch_position(train_step, initial_state):
 
 
 def test_train_step_is_not_compiled_again_for_a_restored_state(train_step, initial_state, trained_run):
-    """A restored state must have the same shardings as an initial one."""
+    """For this, a restored state must have the same shardings as an initial state."""
     trainer = Trainer(run_folder.read_config(trained_run), trained_run, TRAIN, None)
     with Checkpoints(trained_run / "checkpoints") as checkpoints:
         restored = trainer.restore_or_init(checkpoints)
@@ -243,7 +243,7 @@ def test_train_step_processes_a_batch_in_accumulation_steps():
 def test_accumulated_update_of_the_network_equals_that_of_the_whole_batch(initial_state):
     def step(parts: int) -> tuple[TrainState, Any]:
         train = dataclasses.replace(TINY.train, batch_size=32, accumulation_steps=parts)
-        # The optimizer is SGD, because Adam's first update depends only on the signs of the gradient.
+        # The optimizer is SGD, because Adam's first update depends only on the sign of each gradient.
         config = dataclasses.replace(TINY, train=train, optimizer=Optimizer(learning_rate=0.1, clip_norm=1.0))
         batch = next(train_batches(TRAIN, config.data, 32, 0))
         batch = batch._replace(valid=np.arange(32) % 5 > 0)
