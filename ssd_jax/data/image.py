@@ -16,7 +16,7 @@ from ssd_jax.errors import UserError, error_reason, user_errors
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 _ORIENTATION_TAG = 0x0112
-_SWAP_SIDES = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_SWAP_SIDES = (5, 6, 7, 8)  # EXIF orientations for which rotating the image upright swaps its width and height
 _ADVICE = "Check the path and its permissions."
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError)
 
@@ -205,7 +205,7 @@ def _jpeg_divisor(longest_side: int, canvas_side: int) -> int:
 
 
 def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    """Return the RGB pixels of a Pillow image of any mode, without rotating the image.
+    """Return the RGB pixels of a Pillow image, without rotating the image.
 
     Raises:
         ValueError: If the image has floating-point pixels.
@@ -232,7 +232,7 @@ def _stored_orientation(data: bytes) -> int:
 
 
 def _exif_orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 (upright) to 8. A missing or invalid value counts as 1."""
+    """Return the EXIF orientation of a Pillow image, 1 (upright) to 8. A missing or invalid value counts as 1."""
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except (struct.error, Image.DecompressionBombError, *_PILLOW_ERRORS):

@@ -74,7 +74,7 @@ class Batches(Iterator[Batch]):
         return next(self._iterator)
 
     def get_state(self) -> dict[str, int]:
-        """Return the position in the stream as a JSON-compatible value.
+        """Return the position in the stream as a JSON-compatible dict.
 
         The position is the number of batches that were returned. Batches that threads have read ahead do not count.
         """
@@ -285,7 +285,7 @@ def _load_batches(
     max_objects: int,
     unreadable: dict[int, str],
 ) -> Batches:
-    """Return batches that are loaded by threads. The threads run in parallel because decoding releases the GIL."""
+    """Return a stream of batches that threads load. The threads run in parallel, since decoding releases the GIL."""
     batches = dataset.batch(batch_size, batch_fn=lambda examples: _collate(examples, shape, max_objects))
     threads = min(os.cpu_count() or 1, _MAX_THREADS)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)

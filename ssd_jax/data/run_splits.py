@@ -63,7 +63,7 @@ def _open_val_split(config: Config) -> Source:
 
 
 def open_evaluation_split(config: Config, split: str | None) -> tuple[str, Source]:
-    """Open the split to evaluate on.
+    """Open the split on which a run is evaluated.
 
     Args:
         config: Config of a trained run.

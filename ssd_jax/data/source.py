@@ -401,7 +401,10 @@ def is_split_name(name: str) -> bool:
 
 
 def split_aliases(split: str) -> tuple[str, ...]:
-    """Return the names that a split may have in a data set, the given name first; val may be valid or validation."""
+    """Return the names that a split may have in a data set, the given name first.
+
+    ``val``, ``valid`` and ``validation`` are names of the same split.
+    """
     aliases = ("val", "valid", "validation")
     return (split, *(name for name in aliases if name != split)) if split in aliases else (split,)
 

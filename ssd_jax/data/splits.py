@@ -33,7 +33,7 @@ class Term(NamedTuple):
 
 
 def parse_split(text: str) -> tuple[Term, ...]:
-    """Return the terms of a split specification.
+    """Parse a split specification into its terms.
 
     Raises:
         UserError: If the text is not a split specification.

@@ -41,7 +41,7 @@ _CHUNK = 256  # objects whose IoU with all default boxes is in memory at the sam
 
 
 class Coverage(NamedTuple):
-    """Number of unmatched objects in a group of objects. ``str`` returns it as a percentage of the group."""
+    """Numbers of objects and of unmatched objects in a group. ``str`` returns the percentage of unmatched objects."""
 
     objects: int
     """Number of objects in the group."""
@@ -162,7 +162,7 @@ def _divide_or_zero(
 def coverage_by_class(
     unmatched: Bool[np.ndarray, " g"], labels: Int32[np.ndarray, " g"], class_names: Sequence[str]
 ) -> dict[str, Coverage]:
-    """Return the coverage of the objects of each class. Labels count from 1."""
+    """Count the objects and the unmatched objects of each class. Labels count from 1."""
     return {name: _count_unmatched(unmatched[labels == label]) for label, name in enumerate(class_names, start=1)}
 
 
@@ -177,7 +177,7 @@ def size_bins(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Int[np.ndarra
 
 
 def coverage_by_size(unmatched: Bool[np.ndarray, " g"], bins: Int[np.ndarray, " g"]) -> dict[str, Coverage]:
-    """Return the coverage of the objects of each size range, given the size range of each object (`size_bins`)."""
+    """Count the objects and the unmatched objects in each size range, given the range of each object (`size_bins`)."""
     names = [f"below {SIZE_EDGES[0]}", *(f"{a} to {b}" for a, b in itertools.pairwise(SIZE_EDGES))]
     names.append(f"{SIZE_EDGES[-1]} and more")
     return {f"{name} px": _count_unmatched(unmatched[bins == k]) for k, name in enumerate(names)}
@@ -188,7 +188,7 @@ def _count_unmatched(unmatched: Bool[np.ndarray, " g"]) -> Coverage:
 
 
 def _box_sides_px(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Float[np.ndarray, " g"]:
-    """Return the square root of the area of each box in pixels of the network's input."""
+    """Return the square root of the area of each normalised box, in pixels of the network's input."""
     return np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) * image_size
 
 

@@ -47,7 +47,7 @@ class DataSetCheck(NamedTuple):
 def check_data_set(
     config: Config, *, read_images: bool = True, show_progress: bool = False, problems: Problems | None = None
 ) -> DataSetCheck:
-    """Return the result of checking the data set of a config.
+    """Check the data set of a config, and return the result.
 
     Args:
         config: Config whose data set and default boxes are checked.
@@ -73,7 +73,7 @@ def check_data_set(
 
 
 def open_splits(config: Config, problems: Problems) -> dict[str, Source]:
-    """Return the train, val and test splits of a config by name, opened with the classes of train.
+    """Open the train, val and test splits of a config with the classes of train, and return them by name.
 
     If the val split is missing and training would need it, a problem is added. The test split may be missing.
 

@@ -1,4 +1,4 @@
-"""Write a copy of a data set in COCO format without the problems that a check found."""
+"""Write a copy of a data set in COCO's format, without the problems that can be corrected automatically."""
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +19,7 @@ _OTHER_FOLDER = "Name a new folder for the cleaned copy."
 
 
 def check_copy_folder(out: Path, root: Path) -> None:
-    """Check that a folder for the copy is new or empty, and not inside the data set.
+    """Check that the folder for a copy of a data set is new or empty, and is not inside the data set.
 
     Raises:
         UserError: If the folder is not empty, or is inside ``root``.
@@ -109,7 +109,7 @@ def _write_split(out: Path, split: str, source: Source, kept: list[int]) -> None
 
 
 def _clean_objects(annotation: Annotation) -> list[tuple[tuple[float, float, float, float], int, int]]:
-    """Return the clipped box, the label and the crowd flag of each object, without repetitions."""
+    """Return (clipped box, label, crowd flag) of each object of an annotation, without repeated objects."""
     rows = zip(annotation.boxes_px.tolist(), annotation.labels.tolist(), annotation.crowd.tolist(), strict=True)
     size = (annotation.width, annotation.height)
     clipped = [(clip_box(box, size), label, int(crowd)) for box, label, crowd in rows]

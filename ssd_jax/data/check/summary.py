@@ -17,7 +17,7 @@ from ssd_jax.files import write_text
 
 
 def format_problems(problems: Iterable[Problem], max_shown: int = 10) -> str:
-    """Return a list of the problems by kind, the most severe kind first, with one problem per line.
+    """Return a text that lists problems by kind, the most severe kind first, with one problem per line.
 
     Args:
         problems: The problems.
@@ -39,7 +39,7 @@ def format_problems(problems: Iterable[Problem], max_shown: int = 10) -> str:
 
 
 def format_counts(check: DataSetCheck) -> str:
-    """Return a table with a row for each class: the number of its objects in each split, and the percentage of its
+    """Return a text table with a row for each class: the number of its objects in each split, and the percentage of its
     objects in the train split that are unmatched (see `box_coverage`). The last rows contain totals."""
     counts, coverage = check.counts.values(), check.coverage
     rows: list[Any] = [
@@ -55,7 +55,7 @@ def format_counts(check: DataSetCheck) -> str:
 
 
 def format_box_coverage(coverage: BoxCoverage, config: Config) -> str:
-    """Return a text about how well the config's default boxes fit the objects, with a suggested change."""
+    """Return a text about how well the config's default boxes fit the objects, which suggests a change if needed."""
     boxes = config.model.default_boxes
     by_size = [f"{name} {share} of {share.objects}" for name, share in coverage.by_size.items() if share.objects]
     published = [f"{name} {share}" for name, share in coverage.published.items()]

@@ -186,7 +186,7 @@ def _open_file(
 
 
 def _annotation_files(root: Path) -> dict[str, Path]:
-    """Return the annotation files of a data set by the name of the split that they contain: train2017, val, ..."""
+    """Return a dict from the name of each split (train2017, val, ...) to the annotation file of the split."""
     json_files = _json_files(root)
     if not root.is_dir():
         return {file.stem: file for file in json_files}
@@ -247,7 +247,7 @@ def _find_file(root: Path, files: dict[str, Path], split: str) -> str | None:
 
 
 def _read_file(file: Path, problems: Problems) -> tuple[_File, Sequence[int]]:
-    """Return the valid content of an annotation file, and the position of each of its annotations in the file."""
+    """Return the valid entries of an annotation file, and the position in the file of each valid annotation."""
     with user_errors_on_read(file):
         data = file.read_bytes().removeprefix(codecs.BOM_UTF8)
     try:
@@ -306,7 +306,7 @@ def _valid_entries(file: Path, content: Any, problems: Problems) -> tuple[_File,
 
 
 def _class_categories(file: Path, content: _File) -> list[_Category]:
-    """Return the categories that are classes, in the order of their ids.
+    """Return the categories of an annotation file that are classes, in the order of their ids.
 
     A category is left out if it has no objects and is the supercategory of another category, as in Roboflow's exports.
     """

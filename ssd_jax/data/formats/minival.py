@@ -1,4 +1,4 @@
-"""Find the files of COCO 2017 or COCO 2014 of which the splits trainval35k and minival can be made.
+"""Find the files of COCO 2017 or COCO 2014 from which the splits trainval35k and minival can be made.
 
 COCO 2014 has about 83,000 training images and 40,500 validation images. Bell et al. ("Inside-Outside Net", arXiv
 1512.04143) divided the validation images: 5000 of them, *minival*, are used for validation; the other 35,000 and the

@@ -1,6 +1,6 @@
 """Find the format of the data set that `config.Data` names, and open its splits with the module for this format.
 
-To add a format, write a module of this package with the attributes of `FolderFormatModule`, and add its name to
+To add a format, write a module of this package with the interface of `FolderFormatModule`, and add its name to
 `FOLDER_FORMATS` below and to the choices of ``Data.format`` in ``config.py``. `ssd_jax.data.formats.reader` contains
 functions that such modules share.
 """
@@ -24,7 +24,7 @@ name of the module of this package that reads it. The module is imported when it
 
 @runtime_checkable
 class FormatModule(Protocol):
-    """Attributes of a module that reads one format."""
+    """Interface of a module that reads one format."""
 
     def split_names(self, data: Data) -> tuple[str, ...]:
         """Return the names of the splits that `open_split` can open."""
@@ -39,13 +39,13 @@ class FormatModule(Protocol):
 
 @runtime_checkable
 class FolderFormatModule(FormatModule, Protocol):
-    """Attributes of a module that reads a format of `FOLDER_FORMATS`."""
+    """Interface of a module that reads a format of `FOLDER_FORMATS`."""
 
     LAYOUT: str
     """Description of the files by which the format is recognised, for the message about an unknown folder."""
 
     def matches(self, root: Path) -> bool:
-        """Return whether a file or folder has the format. The path may be any existing path; the check must be fast."""
+        """Return whether a file or folder is in this format. Any existing path is allowed; the check must be fast."""
         ...
 
 
@@ -103,7 +103,7 @@ def split_names(data: Data) -> tuple[str, ...]:
 
 
 def missing_split(data: Data, split: str) -> str | None:
-    """Return a message about the first term of a split specification that does not exist, or None if all exist."""
+    """Return a message about the first split in a specification that does not exist, or None if all splits exist."""
     for term in parse_split(split):
         part = _subfolder(data, term.folder)
         splits = split_names(part)
@@ -116,7 +116,7 @@ def missing_split(data: Data, split: str) -> str | None:
 
 
 def is_generated(data: Data) -> bool:
-    """Return whether the images are generated (``shapes``) instead of read from a folder."""
+    """Return whether the images of a data set are generated (``shapes``) instead of read from files."""
     return data.format == "shapes" or (data.format == "auto" and data.root == "shapes")
 
 
@@ -159,7 +159,7 @@ def _recognise_format(root: Path) -> str | None:
 
 
 def _suggestion(root: Path) -> str:
-    """Return a sentence, after a space, about what a path in no known format may be; empty if there is no guess."""
+    """Return a sentence, preceded by a space, that guesses what a path in no known format is; empty without a guess."""
     from ssd_jax.data.formats.coco import find_error
 
     coco_error = find_error(root)

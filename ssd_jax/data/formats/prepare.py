@@ -143,7 +143,7 @@ def _url(leaf: Any) -> str:
 
 
 def _map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
-    """Return nested dicts, lists and tuples with a function applied to each leaf."""
+    """Return a tree of nested dicts, lists and tuples, with a function applied to each leaf."""
     if isinstance(tree, Mapping):
         return {key: _map_leaves(function, branch) for key, branch in tree.items()}
     if isinstance(tree, list | tuple):

@@ -39,7 +39,7 @@ _CIRCLE_CORNERS = 64  # corners of the polygon that is drawn for a circle
 
 
 def split_names(data: Data) -> tuple[str, ...]:
-    """Return the names of the splits."""
+    """Return the names of the splits of the data set ``shapes``."""
     return SPLITS
 
 
@@ -71,7 +71,7 @@ class Shape(NamedTuple):
 
 
 class ShapesSource(Source):
-    """A split of the generated data set."""
+    """A split of the generated data set ``shapes``."""
 
     class_names = CLASS_NAMES
 

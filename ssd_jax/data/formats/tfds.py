@@ -31,7 +31,7 @@ _WITHOUT_TRUTH = ("coco/2014", "coco/2017", "voc/2012")  # data sets whose test 
 
 
 class TfdsSource(Source):
-    """A split of a prepared data set. An image and its boxes are one record, which is read on each access.
+    """A split of a data set that tfds has prepared. An image and its boxes are one record, read on each access.
 
     ``category_ids`` is None, since tfds renumbers the classes and does not keep COCO's ids.
     """
@@ -157,7 +157,7 @@ class TfdsSource(Source):
 
 
 def tfds_dir(data: Data) -> Path:
-    """Return the folder of prepared data sets.
+    """Return the folder that contains the prepared data sets of tfds.
 
     It is ``data.tfds_dir``, or the default of tfds: $TFDS_DATA_DIR or ~/tensorflow_datasets.
     """

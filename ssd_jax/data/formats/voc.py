@@ -27,7 +27,7 @@ _ADVICE_NO_OBJECTS = "for an image without objects, write <annotation></annotati
 
 
 class VocAnnotation(NamedTuple):
-    """Content of an annotation file."""
+    """Content of an annotation file in VOC's format."""
 
     filename: str
     """File name of the image; empty if the file does not state it."""
@@ -142,7 +142,7 @@ def _parse_or_collect(file: Path, problems: Problems) -> VocAnnotation | None:
 
 
 def parse_voc_xml(file: Path, problems: Problems | None = None) -> VocAnnotation:
-    """Return the content of an annotation file. Boxes are as in the file, not clipped to the image.
+    """Return the content of a VOC annotation file. Boxes are as in the file, not clipped to the image.
 
     Args:
         file: XML file.
@@ -253,7 +253,7 @@ def _find_split_names(root: Path) -> tuple[str, ...]:
 
 
 def _split_files(root: Path, data: Data, split: str, problems: Problems) -> tuple[list[Path], dict[str, list[Path]]]:
-    """Return the annotation files of a split, and all images of the image folder by their stems."""
+    """Return the annotation files of a split, and a dict from file stems to the images in the image folder."""
     name = find_split(root, split, _find_split_names(root))
     if (root / "ImageSets" / "Main").is_dir():
         folder = _annotation_folder(root)
@@ -311,7 +311,7 @@ def _read_list(file: Path, annotations: Path, problems: Problems) -> list[Path]:
 
 
 def _read_lines(file: Path) -> list[tuple[int, list[str]]]:
-    """Return, for each line of a list that is not blank, its number and the image names that it may stand for."""
+    """Return the number of each non-blank line of a list, and the image names that the line may stand for."""
     lines = read_text(file).splitlines()
     return [(number, names) for number, line in enumerate(lines, start=1) if (names := _candidate_names(line.strip()))]
 

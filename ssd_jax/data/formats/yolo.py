@@ -279,7 +279,7 @@ def _read_image_list(file: Path, problems: Problems) -> list[Path]:
 
 
 def _read_lines(file: Path) -> list[tuple[int, str]]:
-    """Return the number and the text of each line of a file that is not blank."""
+    """Return the number and the text of each non-blank line of a file."""
     lines = enumerate(read_text(file).splitlines(), start=1)
     return [(number, line.strip()) for number, line in lines if line.strip()]
 
@@ -455,7 +455,7 @@ def _read_names(file: Path) -> dict[int, str]:
 
 
 def _class_names_in_yaml(file: Path, content: Mapping[str, Any]) -> dict[int, str]:
-    """Return the class names in a YAML file by their numbers. The key ``names`` has a list or a mapping."""
+    """Return the class names in a YAML file by their numbers. The value of the key ``names`` is a list or a mapping."""
     names = content["names"]
     try:
         entries = names.items() if isinstance(names, dict) else enumerate(names if isinstance(names, list) else ())

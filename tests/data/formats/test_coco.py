@@ -71,7 +71,7 @@ def test_annotations_have_boxes_as_xyxy(coco):
     np.testing.assert_array_equal(annotation.difficult, [False, False, False])
     np.testing.assert_array_equal(
         annotation.area_px, [150.5, 30, 25]
-    )  # the last object has no area, so that of its box is used
+    )  # the last object has no key 'area', so the area of its box is used
     assert source.notes == () and source.image(0).shape == (30, 40, 3)
 
 

@@ -15,7 +15,8 @@ from ssd_jax.errors import UserError
 from ssd_jax.evaluation.evaluator import compute_metrics
 from ssd_jax.inference.detections import ImageDetections
 
-# Image ids in val2017 (the first two and the last), in val2014 but not in val2017, and in train2014.
+# Ids of images: MINIVAL contains the first two and the last id of val2017, OTHER_VAL ids of val2014 that are not in
+# val2017, and TRAIN ids of train2014.
 MINIVAL = (139, 285, 581781)
 OTHER_VAL = (42, 581929)
 TRAIN = (9, 25, 581921)

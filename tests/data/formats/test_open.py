@@ -175,7 +175,7 @@ def test_joined_splits_renumber_labels_and_collect_each_problem_once(tmp_path):
             Image.new("RGB", (40, 30)).save(tmp_path / folder / "images" / f"{stem}.png")
             images.append({"id": number, "file_name": f"{stem}.png", "width": 40, "height": 30})
             objects.append({"image_id": number, "category_id": 5, "bbox": [1, 2, 3, 4]})
-        # One class is shared; it has another label in each folder.
+        # Both folders have the class bee. Their other classes, cat and ant, both have the label 1.
         categories = [{"id": 5, "name": name}, {"id": 7, "name": "bee"}]
         objects.append({"image_id": 1, "category_id": 7, "bbox": [5, 5, 0, 5]})
         objects.append({"image_id": 1, "category_id": 7, "bbox": [5, 5, 5, 5]})
