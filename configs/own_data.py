@@ -4,8 +4,8 @@
 2. python train.py configs/own_data.py --data.root FOLDER
 
 Class names and splits are read from the folder. The network is an SSD300 with a quarter of the paper's channels,
-GroupNorm and weight standardization, for training from scratch. The default boxes are those of SSD300 on COCO:
-the smallest ones are 21 px of 300, for small objects.
+GroupNorm and weight standardization, for training from scratch. The default boxes are those of SSD300 on COCO, which
+suit small objects: the side of the smallest ones is 21 px in an image of 300 px.
 
 Training uses steps x batch_size images: 9 600 by default. For a data set of a thousand images or more, increase
 the steps; on a GPU, also use --model.width 0.5 or 1.

@@ -7,7 +7,7 @@
 
 Class names and splits are read from the folder. Predictors are copied by class name: a class that has the same
 name in COCO, such as "person" or "car", starts with its trained predictors; other classes start with new predictors
-on trained features. Mean and default boxes are torchvision's. If the weight file needs other ones, a note names
+on trained features. Mean and default boxes are torchvision's. If the weight file needs other values, a note names
 them; set them, for example with --model.mean.
 
 The network is SSD300 at full width, for a GPU. The learning rate is Caffe's 1e-3 for a batch of 32, divided by four

@@ -8,12 +8,13 @@ Published results (test-dev2015, trained on trainval35k). Not measured with this
     | zoom-out, Table 6     | 25.1       | 43.1 | 25.8 |  this file
 
 Schedule with zoom-out, from Caffe's examples/ssd/ssd_coco.py: batch 32, 1e-3 for 280k steps, 1e-4 for 80k,
-1e-5 for 40k. The row of Table 5 was trained without zoom-out, for 160k, 40k and 40k
-steps (section 3.4). These options select this:
+1e-5 for 40k. The network in the row of Table 5 was trained without zoom-out, for 160k, 40k and 40k steps
+(section 3.4), which these options select:
 
     --augment.expand-probability 0 --optimizer.milestones 160000 200000 --train.steps 240000
 
-The smallest default boxes have 0.07 of the image side (for VOC 0.1), because COCO's objects are smaller (section 3.4).
+The side of the smallest default boxes is 0.07 of the image side (0.1 for VOC), because COCO's objects are smaller
+(section 3.4).
 
     python train.py configs/ssd300_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd300_coco
@@ -21,7 +22,8 @@ The smallest default boxes have 0.07 of the image side (for VOC 0.1), because CO
 
 trainval35k is train2017; with the files of 2014, it is train2014 and the images of val2014 that are not in minival.
 minival is val2017. The best checkpoint is chosen on minival and also evaluated on it, because the annotations of
-test-dev are not public: results on it are not those of the table. The last command writes a file for COCO's server.
+test-dev are not public. Results on minival cannot be compared with the table. The last command writes a result file
+for COCO's evaluation server.
 """
 
 from ssd_jax.config import SSD300_COCO_BOXES, Config, Data, Model, Optimizer, Train

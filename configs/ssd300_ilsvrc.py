@@ -1,8 +1,8 @@
 """SSD300 on ILSVRC2014 DET, the 200 classes of ImageNet's detection task.
 
 Published result (val2, mAP at IoU 0.5): 43.4, trained on train and val1 (paper section 3.5). Not measured with this
-implementation. The paper has SSD300 only; the authors' list of models also has an SSD500, of the first versions of
-the paper, with an mAP of 46.4 and without a script.
+implementation. The paper reports only SSD300. The authors' list of models also names an SSD500, from the first
+versions of the paper, with an mAP of 46.4; they published no script for it.
 
 Schedule (section 3.5, and Caffe, examples/ssd/ssd_ilsvrc.py): batch 32, 1e-3 for 320k steps, 1e-4 for 80k, 1e-5
 for 40k. Where paper and script differ, this file follows the script: its default boxes are VOC's, while section 3.5
@@ -12,9 +12,10 @@ says "the same network architecture we used for COCO"; and it uses zoom-out, whi
     python train.py configs/ssd300_ilsvrc.py --data.root ILSVRC --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd300_ilsvrc --checkpoint last
 
-val1 and val2 are halves of val by Girshick et al. (R-CNN, arXiv 1311.2524); val2 has 9 917 images. The script's mAP
-is the area under the curve; evaluate.py prints it beside VOC's 11-point mAP. During training, val2 is also evaluated
-to choose the best checkpoint; therefore use the last checkpoint for results. The classes are read from the data.
+val1 and val2 are the two halves into which Girshick et al. split val (R-CNN, arXiv 1311.2524); val2 has 9 917 images.
+The script's mAP is the area under the curve; evaluate.py prints it beside VOC's 11-point mAP. During training, val2 is
+also evaluated to choose the best checkpoint; therefore use the last checkpoint for results. The classes are read from
+the data.
 """
 
 from ssd_jax.config import Config, Data, Optimizer, Train

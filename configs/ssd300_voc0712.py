@@ -9,8 +9,8 @@ implementation:
     | zoom-out, Table 6 | 77.2 |  this file
 
 Schedule with zoom-out, from Caffe's examples/ssd/ssd_pascal.py: batch 32, 1e-3 for 80k steps, 1e-4 for 20k,
-1e-5 for 20k. The row of Table 1 was trained without zoom-out, for 40k, 10k and 10k
-steps (section 3.1). These options select this:
+1e-5 for 20k. The network in the row of Table 1 was trained without zoom-out, for 40k, 10k and 10k steps
+(section 3.1), which these options select:
 
     --augment.expand-probability 0 --optimizer.milestones 40000 50000 --train.steps 60000
 

@@ -8,10 +8,10 @@ Published results (VOC2007 test, 11-point mAP). Not measured with this implement
     | zoom-out, Table 6 | 81.2 |  this file
 
 Table 1: "first train on COCO trainval35k then fine-tune on 07+12". The schedule of the fine-tuning is not published.
-The name of the authors' weights, VOC0712 with ft, says 120k iterations; this file uses the schedule of
-ssd300_voc0712.py, which has as many steps. In issue 120 of the Caffe fork the author recommends a smaller learning rate
-when starting from a trained detector, without a number: use --optimizer.learning-rate. For the row of Table 1, start
-from a run on COCO without zoom-out (Table 5) and add the options in ssd300_voc0712.py.
+The authors' weight file is named VGG_VOC0712_SSD_300x300_ft_iter_120000; this file uses the schedule of
+ssd300_voc0712.py, which also has 120k steps. In issue 120 of the Caffe fork, the author recommends a smaller learning
+rate for starting from a trained detector, but gives no number: set it with --optimizer.learning-rate. For the row of
+Table 1, start from a run on COCO without zoom-out (Table 5) and add the options in ssd300_voc0712.py.
 
 The default boxes are those of the run on COCO, which are smaller than VOC's. The predictors of VOC's 20 classes start
 from those of the COCO class with the same name, or with the name in VOC_NAMES_IN_COCO

@@ -1,6 +1,6 @@
 """SSD300 for the test set of PASCAL VOC 2012: trained on trainval of 2007 and 2012 and on test of 2007, "07++12".
 
-Published results (VOC2012 test, mAP from its server). Not measured with this implementation:
+Published results (VOC2012 test, mAP from the PASCAL VOC evaluation server). Not measured with this implementation:
 
     |                   | mAP  |
     |-------------------|------|
@@ -8,15 +8,15 @@ Published results (VOC2012 test, mAP from its server). Not measured with this im
     | zoom-out, Table 6 | 75.8 |
 
 Schedule, paper section 3.3: batch 32, 1e-3 for 60k steps, 1e-4 for 20k; 21 503 images. For the row with zoom-out,
-the paper says only that the number of steps is doubled (section 3.6), and the authors' weights are named
-iter_240000. The milestones are not published; therefore this file does not use zoom-out.
+the paper says only that the number of steps is doubled (section 3.6), while the name of the authors' weight file
+contains iter_240000. The milestones are not published; therefore this file does not use zoom-out.
 
     python train.py configs/ssd300_voc0712plus.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd300_voc0712plus --checkpoint last --results
 
 The annotations of VOC2012 test are not public: metrics are not computed, and --results writes the files
-comp4_det_test_<class>.txt for its server. The val split of VOC2012, which is evaluated during training, is part of the
-training data, as are all public annotations: its mAP shows only whether training works.
+comp4_det_test_<class>.txt for the evaluation server. The val split of VOC2012, which is evaluated during training, is
+part of the training data, as are all public annotations: its mAP shows only whether training works.
 """
 
 from ssd_jax.config import Augment, Config, Data, Model, Optimizer, Train

@@ -1,15 +1,15 @@
 """SSD300 for the test set of PASCAL VOC 2012, started from a run on COCO: "07++12+COCO".
 
-Published results (VOC2012 test, mAP from its server). Not measured with this implementation:
+Published results (VOC2012 test, mAP from the PASCAL VOC evaluation server). Not measured with this implementation:
 
     |                   | mAP  |
     |-------------------|------|
     | Table 4           | 77.5 |
     | zoom-out, Table 6 | 79.3 |  this file
 
-The steps are those of ssd300_voc0712plus.py (section 3.3: 60k and 20k), doubled for zoom-out (section 3.6): 160k,
-as in the name of the authors' weights, VOC0712Plus with ft. The milestones and the initial learning rate are not
-published, nor are the details of starting from COCO that ssd300_voc0712_from_coco.py lists.
+The number of steps is that of ssd300_voc0712plus.py (section 3.3: 60k and 20k), doubled for zoom-out (section 3.6).
+This gives 160k, which agrees with the name of the authors' weight file, VGG_VOC0712Plus_SSD_300x300_ft_iter_160000.
+The milestones and the initial learning rate are not published; see also ssd300_voc0712_from_coco.py.
 
     python train.py configs/ssd300_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
     python train.py configs/ssd300_voc0712plus_from_coco.py --data.root VOCdevkit

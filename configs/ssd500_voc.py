@@ -7,7 +7,7 @@ on VOC07 and VOC12: see ssd500_voc0712.py.
 Network and boxes are from Caffe, examples/ssd/ssd_pascal_500.py of August 2016: the last feature map is the global
 average of conv9_2 (pool6), the distance between cell centres is image size / feature map size, and the 20097 boxes
 are clipped to the image. That script ends at 60k steps of batch 32; the milestones are the paper's (section 3.1:
-40k, 10k, 10k). It has no zoom-out.
+40k, 10k, 10k). The script does not use zoom-out, nor does this file.
 
     python train.py configs/ssd500_voc.py --data.root VOCdevkit/VOC2007 --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd500_voc --checkpoint last

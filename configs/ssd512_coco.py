@@ -7,9 +7,9 @@ Published results (test-dev2015, trained on trainval35k). Not measured with this
     | Table 5               | 26.8       | 46.5 | 27.8 |
     | zoom-out, Table 6     | 28.8       | 48.5 | 30.3 |  this file
 
-The schedule, and the options for the row of Table 5, are those of ssd300_coco.py. The authors published no script for
-SSD512; the name of their weights says 360k iterations, but not the milestones. The smallest default boxes have
-0.04 of the image side (section 3.4).
+The schedule and the options for the row of Table 5 are those of ssd300_coco.py. The authors published no script for
+SSD512; the name of their weight file contains iter_360000, and the milestones are not published. The side of the
+smallest default boxes is 0.04 of the image side (section 3.4).
 
     python train.py configs/ssd512_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd512_coco

@@ -10,9 +10,9 @@ Published results, Table 1 (VOC2007 test, 11-point mAP). Not measured with this 
     | VOC07+12 after COCO  | 83.2 |  Table 6, ssd512_voc0712_from_coco.py
 
 Schedule and splits are those of ssd300_voc.py (paper section 3.1: 40k, 10k and 10k steps, batch 32); the reasons are
-explained there. The smallest default boxes have 0.07 of the image side (in SSD300 0.1), and conv10_2 adds a seventh
-feature map (section 3.1). Caffe rounds the box sizes down to whole pixels; this file does not, like the ports that
-reproduce the published mAP with the authors' weights (``truncate_sizes`` gives Caffe's sizes).
+explained there. The side of the smallest default boxes is 0.07 of the image side (0.1 in SSD300), and conv10_2 adds a
+seventh feature map (section 3.1). Caffe rounds the box sizes down to whole pixels; this file does not, like the ports
+that reproduce the published mAP with the authors' weights (``truncate_sizes`` gives Caffe's sizes).
 
     python train.py configs/ssd512_voc.py --data.root VOCdevkit/VOC2007 --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd512_voc --checkpoint last

@@ -9,8 +9,8 @@ implementation:
     | zoom-out, Table 6 | 79.8 |  this file
 
 Schedule, splits and the options for the row of Table 1 are those of ssd300_voc0712.py; the reasons are explained
-there. The authors published no script for SSD512; the name of their weights says 120k iterations, which is also
-the number in ssd300_voc0712.py. Network and boxes are those of ssd512_voc.py.
+there. The authors published no script for SSD512; the name of their weight file contains iter_120000, which is also
+the number of steps in ssd300_voc0712.py. Network and boxes are those of ssd512_voc.py.
 
     python train.py configs/ssd512_voc0712.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd512_voc0712 --checkpoint last

@@ -1,6 +1,6 @@
 """SSD512 for the test set of PASCAL VOC 2012: trained on trainval of 2007 and 2012 and on test of 2007, "07++12".
 
-Published results (VOC2012 test, mAP from its server). Not measured with this implementation:
+Published results (VOC2012 test, mAP from the PASCAL VOC evaluation server). Not measured with this implementation:
 
     |                   | mAP  |
     |-------------------|------|

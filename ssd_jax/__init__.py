@@ -5,8 +5,8 @@ Example, from a config file to detections::
     config = ssd_jax.load_config("configs/own_data.py")
     run = ssd_jax.train(config, workdir="runs/mine")
     metrics = ssd_jax.evaluate(run, split="test")
-    detect = ssd_jax.load(run)
-    detections = detect("image.jpg")
+    detector = ssd_jax.load(run)
+    detections = detector("image.jpg")
 
 These names are loaded when they are first used: importing the package does not import JAX, and sets no flag. The
 subpackages (data, ops, models, training, inference, evaluation and others) are the steps from files to boxes; the

@@ -53,7 +53,7 @@ class DefaultBoxes:
     min_sizes: tuple[PositiveFloat, ...] = (30, 60, 111, 162, 213, 264)
     """Side of the first square of each feature map, in pixels of the network's input."""
     max_sizes: tuple[PositiveFloat | None, ...] = (60, 111, 162, 213, 264, 315)
-    """Numbers from which the side of the second square follows, in pixels. None: there is no second square."""
+    """For the second square of each feature map, of side sqrt(min * max), in pixels. None: there is no such square."""
     aspect_ratios: tuple[tuple[PositiveFloat, ...], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
     """Aspect ratios other than 1 of each feature map."""
     steps: tuple[PositiveFloat, ...] | None = (8, 16, 32, 64, 100, 300)
@@ -238,7 +238,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Shapes:
-    """Settings of the generated data set ``shapes``. The seed and the index determine an image."""
+    """Settings of the generated data set ``shapes``. The seed and the index of an image determine the image."""
 
     train_images: PositiveInt = 4000
     val_images: PositiveInt = 200
@@ -274,7 +274,7 @@ class Data:
     train_on_difficult: bool = True
     """Train on objects marked as difficult in VOC, as Caffe does; ssd.pytorch leaves them out."""
     strict: bool = False
-    """Stop at an unreadable image instead of skipping it and listing it at the end. ``--strict`` is short for it."""
+    """Stop at an unreadable image instead of skipping it and listing it at the end. Short form: ``--strict``."""
     shapes: Shapes = field(default_factory=Shapes)
 
 
@@ -286,7 +286,7 @@ class Augment:
     distort_probability: Probability = 0.5
     """Probability of each of brightness, contrast, saturation and hue, drawn independently."""
     contrast_first_probability: Probability = 0.5
-    """Probability that contrast is changed before saturation and hue, and not after them."""
+    """Probability that contrast is changed before saturation and hue instead of after them."""
     brightness: NonNegativeFloat = 32.0
     """Largest value added or subtracted, on a scale of 0-255."""
     contrast: tuple[NonNegativeFloat, NonNegativeFloat] = (0.5, 1.5)
@@ -300,7 +300,7 @@ class Augment:
     expand_probability: Probability = 0.5
     """Probability of zoom-out."""
     expand_max_ratio: Annotated[float, Meta(ge=1)] = 4.0
-    """Largest side of the zoom-out canvas relative to the image; the ratio is uniform from 1 to this."""
+    """Largest side of the zoom-out canvas relative to the image; the ratio is uniform from 1 to this value."""
     crop: bool = True
     """Crop with the batch sampler."""
     crop_min_overlaps: tuple[Probability, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -325,7 +325,8 @@ class Match:
     """Matching of default boxes to objects (paper section 2.2, "Matching strategy")."""
 
     iou_threshold: Annotated[float, Meta(gt=0, le=1)] = 0.5
-    """A default box is matched to the object that it overlaps most, if their IoU is at least this."""
+    """A default box is matched to the object that it overlaps most, if their IoU is at least this value. An object
+    whose IoUs are all lower is matched to its best default box."""
 
 
 @dataclass(frozen=True)
@@ -333,7 +334,7 @@ class Loss:
     """The loss (paper section 2.2, "Training objective" and "Hard negative mining")."""
 
     neg_pos_ratio: NonNegativeFloat = 3.0
-    """Number of mined negatives per positive."""
+    """Number of negatives in the loss per positive."""
     min_negatives: NonNegativeInt = 0
     """Minimum number of negatives per image, so that images without objects contribute to the loss. Caffe: 0."""
     location_weight: NonNegativeFloat = 1.0
@@ -349,7 +350,7 @@ class Detect:
     """
 
     score_threshold: Probability = 0.01
-    """Scores up to this value are not detections."""
+    """Boxes with a score of at most this value are not detections."""
     top_k: PositiveInt = 400
     """Number of candidates with the highest scores that enter NMS, per class or per feature map (see top_k_per)."""
     nms_iou_threshold: Probability = 0.45
@@ -392,8 +393,8 @@ class Optimizer:
     clip_norm: PositiveFloat | None = None
     """Scale gradients down to this global norm if they exceed it."""
     freeze_blocks: Annotated[int, Meta(ge=0, le=5)] = 0
-    """Number of first blocks of VGG16 that are not trained: 2 is conv1_1 to conv2_2 (Caffe's first script), 1 is what
-    torchvision freezes, 5 is all except fc6 and fc7."""
+    """Number of blocks of VGG16, counted from the input, that are not trained. 1: conv1_1 and conv1_2 (torchvision).
+    2: conv1_1 to conv2_2 (Caffe's first script). 5: all except fc6 and fc7."""
 
 
 @dataclass(frozen=True)
@@ -435,11 +436,11 @@ class Train:
     seed: NonNegativeInt = 0
     """Seed of the initial parameters, the order of images and the augmentation."""
     log_every: PositiveInt = 50
-    """Steps between lines of log.jsonl."""
+    """Number of steps between lines of log.jsonl."""
     eval_every: NonNegativeInt = 5_000
-    """Steps between evaluations on data.val_split. 0: no evaluation."""
+    """Number of steps between evaluations on data.val_split. 0: no evaluation."""
     checkpoint_every: PositiveInt = 1_000
-    """Steps between checkpoints."""
+    """Number of steps between checkpoints."""
     ema_decay: Decay = 0.0
     """Decay of an exponential moving average of the parameters, which is evaluated and loaded instead of
     them. 0: no average."""

@@ -1,7 +1,7 @@
 """Use of a trained detector from Python.
 
->>> detect = ssd_jax.load("runs/my_run")
->>> detect("photo.jpg")
+>>> detector = ssd_jax.load("runs/my_run")
+>>> detector("photo.jpg")
 [Detection(name='cat', score=0.93, box=(40.2, 18.5, 211.0, 190.7))]
 """
 
@@ -73,7 +73,7 @@ class Detector:
                 the run's ``detect.score_threshold`` are never returned.
 
         Returns:
-            The detections of the image, best first. For a list of images, a list with the detections of each.
+            The detections of the image, best first. For a list of images, a list with the detections of each image.
 
         Raises:
             UserError: If an image file cannot be read.
@@ -105,8 +105,8 @@ class Detector:
 def canvas_side(longest: int, largest: int) -> int:
     """Return the side in pixels of the square canvas that an image is placed on.
 
-    The side is the smallest of 640, 1280, 2560, ... that is not below ``longest``, but at most ``largest``. There are
-    few different sides, so that images of all sizes need few compiled programs.
+    The side is the smallest of 640, 1280, 2560, ... that is at least ``longest``, limited to ``largest``. There are
+    only a few different sides, so that images of all sizes need few compiled programs.
 
     Args:
         longest: Longer side of the image in pixels.
@@ -164,8 +164,8 @@ def restore_params(run: Path, config: Config, checkpoint: str, mesh: Mesh | None
         mesh: Devices that each get a copy of the parameters. None: one device.
 
     Raises:
-        UserError: If ``checkpoint`` is another word, the run has no checkpoint, or the checkpoint does not fit the
-            config.
+        UserError: If ``checkpoint`` is neither "best" nor "last", the run has no checkpoint, or the checkpoint does not
+            fit the config.
     """
     if checkpoint not in ("best", "last"):
         raise UserError(f"checkpoint must be 'best' or 'last', got {checkpoint!r}")

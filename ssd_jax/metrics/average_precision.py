@@ -1,8 +1,8 @@
 """The VOC metric in numpy, and the twelve COCO metrics by hotcoco.
 
-Both take the detections and the annotations of a split, in pixels of the original images. The results hold only
-dicts, strings, numbers and None, so that they can be written as JSON. None means that a metric is undefined,
-such as the AP of a class without objects.
+`evaluate_voc` and `evaluate_coco` take the detections and the annotations of a split, in pixels of the original
+images. Their results hold only dicts, strings, numbers and None, so that they can be written as JSON. None means that a
+metric is undefined, such as the AP of a class without objects.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class TrueBoxes(NamedTuple):
 
     boxes_px: Float[np.ndarray, "g 4"]
     ignored: Bool[np.ndarray, " g"]
-    """Whether VOC marks the object as difficult: a detection on it is neither correct nor wrong."""
+    """Whether each object is difficult or a crowd: a detection on it is neither correct nor wrong."""
 
 
 class ClassMatches(NamedTuple):
@@ -170,7 +170,7 @@ def voc_average_precision(
             curve, as in VOC since 2010.
 
     Returns:
-        AP in [0, 1], or nan if the class has no objects. Leave such a class out of a mean.
+        AP in [0, 1], or nan if the class has no objects. A mean over classes should leave out such a class.
 
     Raises:
         ValueError: If the two sequences have different lengths.
@@ -210,7 +210,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _check_inputs(
     detections: Sequence[ImageDetections], annotations: Sequence[Annotation], class_names: Sequence[str]
 ) -> None:
-    """Raise ValueError if detections and annotations have different lengths, or if a label has no name."""
+    """Raise ValueError if the numbers of detections and annotations differ, or if a label has no name."""
     if len(detections) != len(annotations):
         raise ValueError(f"got detections of {len(detections)} images, but annotations of {len(annotations)}")
     for labels in (*(d.labels for d in detections), *(a.labels for a in annotations)):

@@ -107,7 +107,7 @@ class ImageDiagnosis(NamedTuple):
 
 
 class TideError(NamedTuple):
-    """Number of errors of one of TIDE's types, and what they cost."""
+    """Number of errors of one of TIDE's types, and the AP that they cost."""
 
     gain: float
     """Increase of COCO's AP at IoU 0.5 if only these errors were corrected."""
@@ -123,7 +123,7 @@ class Diagnosis(NamedTuple):
     intervals: Intervals
     confusion: Int64[np.ndarray, "c c"]
     """Rows are classes of objects, columns classes of detections, both in order of labels. The last row holds
-    detections without an object, the last column objects without a detection."""
+    detections without an object, and the last column holds objects without a detection."""
     tide: dict[ErrorType, TideError]
     """TIDE's six types of errors."""
     images: tuple[ImageDiagnosis, ...]
@@ -243,7 +243,7 @@ def resampled_ap(matches: ClassMatches, times: Int[np.ndarray, "i r"]) -> Float6
 
 
 def _mean_of_known(values: Float64[np.ndarray, "c r"]) -> Float64[np.ndarray, " r"]:
-    """Return the mean of each column over the classes that are not nan, or nan if all are."""
+    """Return the mean of each column over the classes whose value is not nan, or nan if all values are nan."""
     known = ~np.isnan(values)
     total = np.where(known, values, 0).sum(axis=0)
     return np.divide(total, known.sum(axis=0), out=np.full(len(total), np.nan), where=known.any(axis=0))
@@ -326,7 +326,7 @@ def confusion_matrix(
 
     Returns:
         A row for each class of objects and a column for each class of detections. The last row counts detections
-        that are matched with no object, the last column missed objects.
+        that are matched with no object, and the last column counts missed objects.
     """
     matrix = np.zeros((classes + 1, classes + 1), np.int64)
     for image, image_detections, annotation in zip(images, detections, annotations, strict=True):

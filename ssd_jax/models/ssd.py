@@ -73,8 +73,9 @@ class SSD(nn.Module):
 
     `SSD(config).apply({"params": params}, images)` returns `Predictions`.
 
-    `images` are RGB, 0 to 255, (b, size, size, 3) with size `config.image_size`. The network subtracts `config.mean`
-    and divides by `config.std`, so callers must not. Parameters are float32; convolutions compute in `config.dtype`.
+    `images` are RGB, 0 to 255, of shape (b, size, size, 3), where size is `config.image_size`. The network subtracts
+    `config.mean` and divides by `config.std`, so callers must not. Parameters are float32; convolutions compute in
+    `config.dtype`.
     """
 
     config: Model
@@ -103,7 +104,7 @@ class SSD(nn.Module):
         return Predictions(jnp.concatenate(offsets, axis=1), jnp.concatenate(logits, axis=1))
 
     def prior_predictions(self) -> tuple[Array, Array] | tuple[None, None]:
-        """Return the offsets and logits that the untrained network predicts; None for both to start as in the paper.
+        """Return the offsets and logits that the untrained network predicts, or None twice to start as in the paper.
 
         The offsets are zero. The logits give background a probability of 3/4 and each object class an equal share of
         the rest, as in the loss after hard negative mining. In the paper, the first predictions are random, and a
@@ -123,7 +124,8 @@ class SSD(nn.Module):
         normalised = L2Norm(config.l2_norm_scale, name="conv4_3_norm")(conv4_3).astype(dtype)
         feature_maps = [("conv4_3_norm", normalised), ("fc7", x)]
         for number, extra in enumerate(config.extras, start=6):
-            # The paper initialises the new layers with Caffe's xavier. With a norm, their initial scale has no effect.
+            # The paper initialises the extra layers with Caffe's xavier. With a norm, their initial scale has no
+            # effect.
             options: dict[str, Any] = {"norm": config.norm, "dtype": dtype, "kernel_init": CAFFE_XAVIER}
             bottleneck = scale_channels(extra.bottleneck, config.width)
             x = conv_norm_relu(x, f"conv{number}_1", bottleneck, kernel=1, padding=0, **options)

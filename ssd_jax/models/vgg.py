@@ -139,8 +139,9 @@ def conv_norm(
 ) -> Float[Array, "b h2 w2 c2"]:
     """Apply a convolution; with norm="group", a weight-standardized convolution followed by GroupNorm.
 
-    Call this function within a compact module, which then owns the parameters. The padding is explicit, because `SAME`
-    pads strided convolutions only at the bottom and on the right, and so shifts the feature map.
+    Call this function within a compact module, which then owns the parameters. The padding is explicit, because for
+    inputs of even size, `SAME` pads a 3x3 convolution with stride 2 only at the bottom and on the right, which shifts
+    the feature map.
     """
     x = nn.Conv(
         channels,

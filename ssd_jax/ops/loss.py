@@ -111,12 +111,12 @@ def hard_negative_mask(
     keys = jnp.where(eligible, _ordered_bits(jnp.asarray(background_loss, jnp.float32)), 0)
     threshold = _kth_largest(keys, count)
     above = keys > threshold
-    tied = keys == threshold  # keys of boxes that are not eligible are 0, and the threshold is above 0
+    tied = keys == threshold  # False for boxes that are not eligible: their key is 0, the threshold is positive
     return above | (tied & (jnp.cumsum(tied) <= count - above.sum()))
 
 
 def _ordered_bits(values: Float32[Array, " n"]) -> UInt32[Array, " n"]:
-    """Return positive integers in the same order as the floats; -0 equals 0, and all NaNs are equal."""
+    """Map floats to positive integers of the same order; 0 and -0 have the same integer, and so have all NaNs."""
     values = jnp.where(values == 0, 0, jnp.where(jnp.isnan(values), jnp.nan, values))
     bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
     sign = jnp.uint32(1 << 31)

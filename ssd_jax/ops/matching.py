@@ -1,9 +1,9 @@
 """Match ground-truth boxes to default boxes and build the targets of training.
 
 Caffe's MatchBBox (src/caffe/util/bbox_util.cpp) finds the bipartite part of the matching greedily, by a loop over
-objects. Here it is found by deferred acceptance (Gale and Shapley): every object without a box proposes to the best box
-that would accept it, and a box keeps the proposal with the highest IoU. Objects and boxes rank pairs in the same order,
-so there is only one stable matching, whatever the order of the proposals, and it equals the greedy matching. All
+objects. Here, it is found by deferred acceptance (Gale and Shapley): every object without a box proposes to the best
+box that would accept it, and a box keeps the proposal with the highest IoU. Objects and boxes rank pairs in the same
+order, so there is only one stable matching, whatever the order of the proposals, and it equals the greedy matching. All
 objects propose at once in the first round, and no further round is needed unless two objects propose to the same box.
 
 In many ports, each object takes its best box, and a later object overwrites an earlier object, which may then end up

@@ -88,7 +88,7 @@ def sample_window(
 def _sample_positions(
     start: Float[Array, ""], stop: Float[Array, ""], size: int, length: Length
 ) -> tuple[Float[Array, " {size}"], Bool[Array, " {size}"]]:
-    """Return the positions of the samples along an axis, and a mask of those inside the content.
+    """Return the positions of the samples along an axis, and a mask of the samples inside the content.
 
     The centre of pixel i has position i. Samples in [-1/2, length - 1/2) are inside. All positions are then clipped to
     [0, length - 1].
@@ -96,7 +96,7 @@ def _sample_positions(
     length = jnp.asarray(length, jnp.float32)
     extent = (stop - start) * length
     # XLA replaces a division by a constant with a multiplication by its reciprocal. So extent / size may differ from 1
-    # even if both are equal, and an image that needs no resizing would change.
+    # even if extent equals size, and an image that needs no resizing would change.
     scale = jnp.where(extent == size, 1, extent / size)
     position = start * length + (jnp.arange(size) + 0.5) * scale - 0.5
     inside = (position >= -0.5) & (position < length - 0.5)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from ssd_jax.ops.boxes import pairwise_iou
 
-# Number of candidates processed at a time. It changes the speed, not the result. Of 64, 128, 256 and 512, this was the
+# Number of candidates processed at a time. It changes the speed, not the result. Of 64, 128, 256 and 512, 128 was the
 # fastest on a CPU. Most images need two to six blocks.
 _BLOCK = 128
 

@@ -50,7 +50,10 @@ def network() -> Callable[..., Any]:
 
 
 class GreyImages(Source):
-    """Images of different sizes with a single grey value, 10 times their position. ``broken`` ones are unreadable."""
+    """Source of uniform grey images of different sizes.
+
+    The grey value of an image is 10 times its index; images whose index is in ``broken`` cannot be read.
+    """
 
     class_names: tuple[str, ...] = CLASS_NAMES
     in_memory = True

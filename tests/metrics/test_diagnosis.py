@@ -222,14 +222,20 @@ def test_objects_without_detection_are_missed_unless_ignored():
 
 
 def test_diagnose_image_counts_the_last_pixel_in_the_iou():
-    """A box of 10 x 5 of the 10 x 10 pixels has IoU 1/2, and a box with one row less is below."""
+    """The object covers 10 x 10 pixels.
+
+    A detection of 10 x 5 of them has IoU 0.5 and is correct; with 10 x 4, the IoU is below 0.5.
+    """
     truth = annotation([(0, 0, 9, 9)], [1])
     assert diagnosis.diagnose_image(image_detections(((0, 0, 9, 4), 0.9, 1)), truth).outcomes == ("correct",)
     assert diagnosis.diagnose_image(image_detections(((0, 0, 9, 3), 0.9, 1)), truth).outcomes == ("location",)
 
 
 def test_low_iou_gives_location_both_or_background_error_types():
-    """A box of 10 x 1 of the 10 x 10 pixels has IoU 0.1. A loose box on an ignored object is a background error."""
+    """A detection of 10 x 1 of the object's 10 x 10 pixels has IoU 0.1.
+
+    A detection that overlaps only an ignored object, with an IoU from 0.1 to 0.5, is a background error.
+    """
     truth = annotation([(0, 0, 9, 9), (50, 50, 59, 59)], [1, 2], difficult=[False, True])
     detections = image_detections(
         ((0, 0, 9, 0), 0.9, 1), ((0, 0, 9, 3), 0.8, 2), ((0, 0, 8, 0), 0.7, 1), ((50, 50, 59, 52), 0.6, 2)

@@ -34,7 +34,7 @@ EVIL_ID = "../<img src=x onerror=alert(1)>\udcff"
 
 
 class GreyImages(FolderSource):
-    """Grey images of 100 x 80 px. The last one is unreadable if there are several."""
+    """Source of uniform grey images of 100 x 80 px. If there are several images, the last one cannot be read."""
 
     def image(self, index: int) -> np.ndarray:
         if index == len(self) - 1 > 0:
@@ -60,7 +60,7 @@ def metrics_of(detections: Sequence[ImageDetections], annotations: Sequence[Anno
 
 
 def small_split() -> tuple[GreyImages, list[ImageDetections]]:
-    """Return a split with several errors and a difficult object, and its detections. There are no objects "yak"."""
+    """Return a split with several errors and a difficult object, and its detections. The class yak has no objects."""
     annotations = [
         make_annotation("empty", "b.jpg", (100, 80), [], []),
         make_annotation(EVIL_ID, "a.jpg", (100, 80), [A, B, C], [1, 2, 3], [False, False, True]),

@@ -1,7 +1,7 @@
-"""GroupNorm (Wu and He, 2018, arXiv 1803.08494), equal to Flax's `nn.GroupNorm` and several times as fast on a CPU.
+"""GroupNorm (Wu and He, 2018, arXiv 1803.08494), with the results of Flax's `nn.GroupNorm` but faster on a CPU.
 
-It spends most of its time in sums over pixels, which XLA's CPU compiler does not vectorise if rows and columns are
-reduced at once. So `_sum_pixels` sums in two steps, and the gradient is written by hand so that it needs only two sums.
+Sums over pixels take most of its time. XLA's CPU compiler does not vectorise them if rows and columns are reduced at
+once. So `_sum_pixels` sums in two steps, and the gradient is written by hand so that it needs only two sums.
 """
 
 from functools import partial
@@ -45,7 +45,7 @@ def _forward(
 ) -> tuple[Float32[Array, "b h w c"], Residuals]:
     pixels = x.shape[1] * x.shape[2]
     mean = _group_means(_sum_pixels(x), pixels, group_size)
-    # The difference loses precision if the mean is large compared with the standard deviation. Here the mean is close
+    # This difference loses precision if the mean is large compared with the standard deviation. Here the mean is close
     # to zero, because the inputs come from convolutions with standardized kernels.
     variance = _group_means(_sum_pixels(x * x), pixels, group_size) - mean * mean
     inverse = jax.lax.rsqrt(jnp.maximum(variance, 0) + EPS)

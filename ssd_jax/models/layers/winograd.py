@@ -1,9 +1,9 @@
-"""Winograd's F(2x2, 3x3): 3x3 convolutions that compute each 2x2 outputs with 16 instead of 36 products.
+"""Winograd's F(2x2, 3x3): 3x3 convolutions that compute 2x2 outputs with 16 products instead of 36.
 
-On a CPU, the widest layers are limited by arithmetic and become faster; on other platforms, nothing changes. The result
-differs from that of the plain sum by rounding: in float32, by about 1e-6 of the largest output. Imported networks of
-full width gain from it in detection and in fine-tuning on a CPU: layers take 0.57 to 0.61 of the time (see
-`MIN_SAVING`). docs/performance.md has the times of whole networks.
+On a CPU, the speed of the widest layers is limited by arithmetic, and they become faster; on other platforms, the plain
+convolution is used. The result differs from that of the plain sum by rounding: in float32, by about 1e-6 of the largest
+output. Networks of full width become faster on a CPU in detection and in fine-tuning: two of their layers took 0.57 and
+0.61 of the time (see `MIN_SAVING`). docs/performance.md has the times of whole networks.
 
 Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016 (arXiv 1509.09308), section 4.1. The letters are
 those of the paper: with U the transformed kernel and V the transformed 4x4 tiles of the input, a tile of the output is
@@ -30,7 +30,7 @@ MIN_SAVING = 80
 
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
 _KERNEL = np.kron(_G, _G)  # (16, 9), transforms 3x3 kernels to 4x4
-# Arrays with one entry of every (transformed) tile each, usually 16 for the entries of 4x4 tiles.
+# A list with one array for each entry of a tile. The array holds this entry of every tile; 4x4 tiles have 16 entries.
 Terms = list[Array]
 
 
