@@ -401,7 +401,7 @@ class Optimizer:
 class Devices:
     """Distribution of a run over its devices. All visible devices are used.
 
-    Only virtual_shards changes results, in their last bits.
+    These fields change results only in their last bits.
     """
 
     fsdp: PositiveInt = 1

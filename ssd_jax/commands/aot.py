@@ -44,7 +44,7 @@ COMMON_OPTIONS = (
 class AotOptions:
     config: Annotated[Config, tyro.conf.arg(name="")]
     target: str = ""
-    """TPU slice with its topology, such as v5e:2x4, or GPUs, such as h100x8."""
+    """TPU slice with its topology, such as v5e:2x4, or type and number of GPUs, such as h100x8."""
     only: Literal["train", "detect"] | None = None
     """Compile only the training step or the detection program."""
     classes: int | None = None

@@ -93,14 +93,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _exit_if_multi_process(code: int) -> None:
-    """Exit at once if the run has several processes: the usual shutdown would wait for the others."""
+    """Exit at once if the run has several processes: the usual shutdown would wait for the other processes."""
     distributed = sys.modules.get("ssd_jax.runtime.distributed")  # not imported if there is one process
     if distributed is not None:
         distributed.exit_now(code)
 
 
 def _is_lost_connection(error: Exception) -> bool:
-    """Return whether the error is one of JAX's runtime in a run of several processes, as after a lost connection."""
+    """Return whether the error comes from JAX's runtime in a run of several processes, as after a lost connection."""
     distributed = sys.modules.get("ssd_jax.runtime.distributed")
     if distributed is None or not distributed.is_multi_process():
         return False

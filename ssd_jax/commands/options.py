@@ -38,7 +38,7 @@ def initialize_jax(distributed: DistributedOptions = SINGLE_PROCESS) -> None:
 
 
 def check_out_folder(out: Path, marker: str) -> None:
-    """Raise an error if an output folder has other files, such as photographs, which output could overwrite.
+    """Raise an error if an output folder may contain files that the command did not write, such as photographs.
 
     Args:
         out: The output folder. It need not exist.

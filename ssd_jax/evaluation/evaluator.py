@@ -29,8 +29,8 @@ def predict_split(
 ) -> list[ImageDetections]:
     """Return the detections in every image of a split, in order.
 
-    An unreadable image gets no detections. In a multi-process run each process handles a part of every batch, and
-    all of them return the detections of the whole split.
+    An unreadable image gets no detections. In a multi-process run, each process handles a part of every batch, and
+    all processes return the detections of the whole split.
 
     Args:
         predict: Compiled detection, from `make_predict_fn`.
@@ -40,7 +40,7 @@ def predict_split(
         mesh: Devices to run on.
         progress: Called after each batch with its number of images.
         unreadable: Dictionary to which the message about each unreadable image is added, by its position. Pass the
-            same one whenever a split is evaluated, so that each image is reported only once.
+            same dictionary whenever a split is evaluated, so that each image is reported only once.
 
     Returns:
         The detections of each image, with boxes in pixels of the original image.

@@ -5,9 +5,9 @@ are left, top, width, height in pixels, starting at 0. The file is named as the 
 ``detections_<split>_<algorithm>_results.json``.
 
 VOC: one text file per class, ``comp4_det_<split>_<class>.txt``, with lines "image confidence left top right bottom"
-(development kit of 2012, sections 4.2 and 4.3; comp4 means that any training data is allowed). Boxes are in the pixels
-of the annotation files, which the network was trained on, and nothing is added to them. In the kit's own files the
-first pixel is 1, and the last pixel lies inside the box.
+(development kit of 2012, sections 4.2 and 4.3; comp4 means that any training data is allowed). Boxes are in the
+coordinates of the annotation files, which the network was trained on, and nothing is added to them. In the kit's own
+files, the first pixel is 1, and the last pixel lies inside the box.
 
 Numbers are written with all their digits, so that metrics computed from these files equal our own.
 """
@@ -98,7 +98,7 @@ def make_submission_writer(source: Source, annotations: Sequence[Annotation]) ->
 
 
 def _has_unique_ids(annotations: Sequence[Annotation]) -> bool:
-    """Return whether all images have ids, and different ones. Splits joined from several COCO files may repeat ids."""
+    """Return whether each image has an id of its own. Splits joined from several COCO files may repeat ids."""
     numbers = {annotation.number for annotation in annotations}
     return None not in numbers and len(numbers) == len(annotations)
 

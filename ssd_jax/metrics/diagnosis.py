@@ -30,13 +30,13 @@ SCORE = 0.5
 IOU = 0.5
 """Minimum IoU of a detection with the object that it is matched with."""
 BACKGROUND_IOU = 0.1
-"""A detection whose IoU with every object is lower than this is a background error."""
+"""A detection whose IoU with every object that is not ignored is lower than this value is a background error."""
 RESAMPLES = 1000
 """Default number of bootstrap resamples."""
 
 
 class ErrorType(enum.StrEnum):
-    """Outcome of a detection or of an object: TIDE's six types of errors, and two outcomes that are no errors."""
+    """Outcome of a detection or of an object: TIDE's six types of errors, and two outcomes that are not errors."""
 
     CLASS = "class"
     """The detection is on an object of another class."""
@@ -47,7 +47,7 @@ class ErrorType(enum.StrEnum):
     DUPLICATE = "duplicate"
     """The detection is on an object that a better detection has been matched with."""
     BACKGROUND = "background"
-    """The detection has an IoU below 0.1 with every object."""
+    """The detection has an IoU below 0.1 with every object that is not ignored."""
     MISSED = "missed"
     """No detection was matched with the object."""
     CORRECT = "correct"
@@ -98,7 +98,7 @@ class ImageDiagnosis(NamedTuple):
     """Position of the object that each of these detections is matched with. None if its outcome is neither CORRECT nor
     CLASS."""
     missed: tuple[int, ...]
-    """Positions of the objects that are not matched with a detection."""
+    """Positions of the objects, without ignored ones, that are not matched with a detection."""
 
     def errors(self) -> dict[ErrorType, int]:
         """Return the number of errors of each type, without types that do not occur."""

@@ -335,7 +335,7 @@ def _new_figure(width: float, height: float) -> Any:
 
 
 def _most_and_least_frequent(counts: Mapping[str, int], shown: int = 40) -> list[str]:
-    """Return the class names in their order. Of more than ``shown``, return only the most and the least frequent."""
+    """Return the class names in order; if there are more than ``shown``, only the most and the least frequent ones."""
     if len(counts) <= shown:
         return list(counts)
     names = sorted(counts, key=lambda name: -counts[name])
@@ -371,7 +371,7 @@ def _curve(rows: Sequence[Row], key: str) -> tuple[Float64[np.ndarray, " r"], Fl
 
 
 def _running_mean(values: Float64[np.ndarray, " r"]) -> Float64[np.ndarray, " r"]:
-    """Return the mean of about 1/40 of the values around each value. There are fewer of them at both ends."""
+    """Return the mean of the values around each value: about 1/40 of all values, and fewer at both ends."""
     kernel = np.ones(2 * (len(values) // 80) + 1)
     return np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
 

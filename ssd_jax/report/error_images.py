@@ -1,4 +1,4 @@
-"""The images with most errors, drawn for the report page with their annotations and their detections."""
+"""Draw the images with the most errors for the report page, with their annotations and their detections."""
 
 import io
 from collections.abc import Sequence

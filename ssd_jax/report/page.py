@@ -225,7 +225,7 @@ def _matrix_cells(matrix: Int64[np.ndarray, "c c"]) -> list[list[MatrixCell]]:
 
 
 def _most_confused(names: Sequence[str], matrix: Int64[np.ndarray, "c c"]) -> list[tuple[str, str, int]]:
-    """Return the most frequent confusions: class of the objects, class of the detections, and number."""
+    """Return the most frequent confusions as tuples: class of the objects, class of the detections, and number."""
     between = matrix[:-1, :-1] * ~np.eye(len(names), dtype=bool)
     most = [divmod(int(i), len(names)) for i in np.argsort(-between, axis=None, kind="stable")[:MOST_CONFUSED]]
     return [(names[i], names[j], int(between[i, j])) for i, j in most if between[i, j]]

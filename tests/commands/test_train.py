@@ -102,7 +102,7 @@ def test_train_stops_at_a_loss_that_is_not_finite_and_keeps_the_checkpoint(tmp_p
 
 
 def test_train_traces_each_program_once(tmp_path, monkeypatch):
-    """The run has two evaluations with a partly filled last batch, and an unreadable image."""
+    """The run has an unreadable image and two evaluations, whose last batch is only partly filled."""
     monkeypatch.setattr(train_step, "multibox_loss", chex.assert_max_traces(multibox_loss, 1))
     monkeypatch.setattr("ssd_jax.inference.program.detect", chex.assert_max_traces(detect, 1))
     data = write_voc_folder(tmp_path / "data", {"train": 7, "val": 6})

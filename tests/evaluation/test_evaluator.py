@@ -79,7 +79,7 @@ class GreyImages(Source):
 
 
 def predict_grey(params: object, canvas: Any, height: Any, width: Any) -> Detections:
-    """Detect one box in the middle of each image instead of using a network. Its score is the grey value / 100."""
+    """Return one box in the middle of each image, whose score is the grey value / 100, instead of using a network."""
     grey = np.asarray(canvas)[:, 0, 0, 0] / 100
     boxes = np.tile(np.array([0.25, 0.25, 0.75, 0.75], np.float32), (len(grey), 2, 1))
     scores = np.stack([grey, np.zeros_like(grey)], axis=1).astype(np.float32)

@@ -178,7 +178,7 @@ def test_coco_metrics_of_a_file_equal_pycocotools_bit_for_bit(tmp_path, seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_coco_metrics_of_some_images_of_a_file_equal_pycocotools(tmp_path, seed):
-    """The sources are a split that a hash chose, the same with shuffled images, and a slice of a split."""
+    """The sources are a split that a hash chose, the same split with shuffled images, and a slice of a split."""
     rng = np.random.default_rng(seed)
     content = random_content(rng)
     file = write_coco(tmp_path, content, "labels")
@@ -345,7 +345,7 @@ def test_write_results_rejects_a_folder_that_cannot_be_created(tmp_path):
 
 
 def test_voc_files_give_the_same_ap_when_read_back(tmp_path):
-    """The files are read as by the development kit. No digit of a score may be lost."""
+    """The files are read as the development kit reads them. No digit of a score may be lost."""
     rng = np.random.default_rng(0)
     annotations, predictions = [], []
     for k in range(30):

@@ -90,7 +90,7 @@ def test_detector_does_not_reduce_an_image_that_fits_into_the_canvas(trained_det
 
 @pytest.mark.slow
 def test_detector_samples_large_images_without_averaging(trained_detector):
-    """For an image of alternating black and white rows, the network gets single rows, not their mean."""
+    """The network gets single rows of an image of alternating black and white rows, not the mean of these rows."""
     config = dataclasses.replace(
         trained_detector.config, data=dataclasses.replace(trained_detector.config.data, max_image_size=4096)
     )
@@ -129,7 +129,7 @@ def test_detector_converts_grey_and_16_bit_images(trained_detector, image):
 
 @pytest.mark.parametrize("size", [(100, 50), (64, 64), (20, 30), (640, 320)])  # the run's canvas is 64
 def test_boxes_are_in_pixels_of_the_original_image(trained_detector, monkeypatch, size):
-    """The network is replaced by a function whose only detection is the box from a quarter to three quarters."""
+    """The network is replaced by a function that detects one box, from a quarter to three quarters of each side."""
     calls: list[tuple[int, ...]] = []
 
     def middle(params: object, canvas: Any, height: Any, width: Any) -> Detections:

@@ -80,7 +80,7 @@ def test_voc_average_precision_equals_hand_computed_values():
 
 
 def test_area_ap_uses_the_monotone_curve():
-    """One wrong and two correct detections give precision 0, 1/2, 2/3. The best one from either recall on is 2/3."""
+    """One wrong and then two correct detections give precision 0, 1/2, 2/3. The area uses 2/3 at both recalls."""
     detections = [scored_boxes((*NOWHERE, 0.9), (*A, 0.8), (*B, 0.7))]
     assert both_aps(detections, [true_boxes((*A, 0), (*B, 0))]) == pytest.approx((2 / 3, 2 / 3))
 
@@ -137,7 +137,7 @@ def test_detection_is_ignored_if_a_difficult_object_has_the_highest_iou():
 
 
 def test_detection_with_equal_ious_is_matched_with_the_first_object():
-    """Two objects have the same box. Both detections are compared with the first one, which may be difficult."""
+    """Two objects have the same box. Both detections are compared with the first object, which may be difficult."""
     detections = [scored_boxes((*A, 0.9), (*A, 0.8))]
     assert both_aps(detections, [true_boxes((*A, 0), (*A, 0))]) == pytest.approx((6 / 11, 1 / 2))
     assert both_aps(detections, [true_boxes((*A, 1), (*A, 0))]) == (0.0, 0.0)
@@ -265,7 +265,7 @@ def random_class(rng):
 
 
 def hard_cases(detections, truth):
-    """Yield the name of each property that is difficult for implementations, and whether the case has it."""
+    """Yield the name of each property that implementations often get wrong, and whether the case has this property."""
     levels = [set(image.scores.tolist()) for image in detections]
     yield "equal scores in two images", any(a & b for i, a in enumerate(levels) for b in levels[:i])
     detected = [[tuple(box) for box in image.boxes_px.tolist()] for image in detections]

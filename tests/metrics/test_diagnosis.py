@@ -200,7 +200,10 @@ def test_95_percent_of_the_intervals_contain_the_true_ap():
 
 
 def test_diagnose_image_classifies_each_detection():
-    """The unsorted detections are a duplicate, a correct one, a wrong class, two on background, and a difficult one."""
+    """The detections are a duplicate, a correct one, one of a wrong class, two on background, and an ignored one.
+
+    They are not sorted by score. One of those on background has a score below 0.5 and is not classified.
+    """
     truth = annotation([A, B, C], [1, 2, 1], difficult=[False, False, True])
     detections = image_detections(
         (A, 0.6, 1), ((0, 0, 99, 89), 0.8, 1), (B, 0.7, 3), (NOWHERE, 0.5, 2), (NOWHERE, 0.49, 2), (C, 0.9, 2)
@@ -275,7 +278,10 @@ def test_worst_images_are_sorted_by_errors_and_ties_keep_their_order():
 
 
 def test_confusion_matrix_equals_hand_computed_counts():
-    """The ant is detected twice, the bee as a cat, the cat is missed, and a bee is detected on background."""
+    """The ant is detected twice, and the bee is detected as a cat.
+
+    The cat is detected only with a score below 0.5, so it is missed, and a bee is detected on background.
+    """
     annotations = [annotation([A, B], [1, 2]), annotation([C], [3])]
     detections = [
         image_detections((A, 0.9, 1), (B, 0.8, 3), (A, 0.7, 1)),

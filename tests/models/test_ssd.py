@@ -229,7 +229,7 @@ def test_precision_applies_to_every_convolution(precision: Literal["default", "h
 
 
 def test_l2_norm_scales_each_cell_and_keeps_gradients_finite() -> None:
-    """With a scale of 20, the norm over channels is 20. In an all-zero cell, it is 0, and the gradient is finite."""
+    """With a scale of 20, the norm of the output over channels is 20, or 0 if all inputs of the cell are 0."""
     x = jax.random.normal(jax.random.key(0), (1, 3, 3, 16)).at[0, 1, 1].set(0.0)
     module = L2Norm()
     apply, variables = jax.jit(module.apply), module.init(jax.random.key(0), x)
@@ -244,7 +244,7 @@ def test_l2_norm_scales_each_cell_and_keeps_gradients_finite() -> None:
 
 
 def test_strided_convolution_pads_both_sides() -> None:
-    """`SAME` would pad a feature map of even size only after its last row and column."""
+    """With a stride of 2, `SAME` would pad an input of even size only after its last row and column."""
     x = jnp.ones((1, 10, 10, 8))
 
     class Layer(nn.Module):
@@ -287,7 +287,7 @@ def test_narrow_network_runs_with_every_dtype_and_norm(norm: str, dtype: str) ->
         # Before training from scratch, all offsets are 0, and background is three times as likely as an object.
         np.testing.assert_array_equal(predictions.offsets, 0)
         expected = jnp.broadcast_to(jnp.float32([0.75, 0.125, 0.125]), predictions.logits.shape)
-        # In bfloat16, a lower tolerance is not possible.
+        # The precision of bfloat16 allows no lower tolerance.
         np.testing.assert_allclose(jax.nn.softmax(predictions.logits), expected, rtol=1e-2)
         predictions = jax.jit(SSD(model).apply)(with_random_predictors(variables), images)
     assert 0.01 < float(predictions.logits.std()) < 20  # activations neither vanish nor explode

@@ -34,7 +34,10 @@ def noise(height, width, seed=0):
 
 
 def pad_objects(boxes, labels=None, g=4):
-    """Return boxes and labels padded to g rows. Boxes of padding cover the image, so that using them is noticed."""
+    """Return boxes and labels padded to g rows.
+
+    Boxes of padding cover the whole image, so that a test fails if they are used.
+    """
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     rest = g - len(boxes)
     labels = [1] * len(boxes) if labels is None else labels
@@ -101,7 +104,7 @@ def test_resize_compiles_only_the_interpolation_of_the_platform():
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_sample_window_equals_separate_expand_crop_flip_and_resize(flip):
-    """The windows end at whole pixels, so the separate steps need no rounding.
+    """The edges of the windows lie between pixels, so the separate steps need no rounding.
 
     Samples interpolated across a border are not compared: there the separate steps mix image and fill, and repeat the
     last pixel of the crop.
@@ -520,7 +523,7 @@ def test_augment_is_reproducible_from_the_key_inside_and_outside_a_batch():
 
 
 def test_augment_uses_a_separate_key_for_each_step(monkeypatch):
-    """The steps are replaced by functions that record their key and return a constant."""
+    """The random steps are replaced by functions that record their key and return a constant."""
     used = []
 
     def make_recorder(result):

@@ -73,7 +73,7 @@ KNOWN_SSD512_BOXES = [
 
 
 def indices_changed_by_clip(box_config: config.DefaultBoxes, clip: str) -> np.ndarray:
-    """Return the indices of the default boxes that differ with and without the clip mode."""
+    """Return the indices of the default boxes that the clip mode changes."""
     before, after = make_default_boxes(box_config), make_default_boxes(dataclasses.replace(box_config, clip=clip))
     return np.flatnonzero((before != after).any(axis=1))
 

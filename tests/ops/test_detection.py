@@ -66,7 +66,7 @@ def thresholds_and_limits(config):
 
 
 def assert_detections(detections, expected):
-    """Compare detections with a list of (score, label, box index, box)."""
+    """Check that detections equal a list of (score, label, box index, box)."""
     assert detections.labels.tolist() == [label for _, label, _, _ in expected]
     np.testing.assert_allclose(detections.scores, [score for score, _, _, _ in expected], rtol=1e-5)
     np.testing.assert_allclose(detections.boxes, np.array([box for _, _, _, box in expected]).reshape(-1, 4), atol=1e-5)

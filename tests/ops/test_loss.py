@@ -62,7 +62,7 @@ def test_smooth_l1_returns_hand_computed_values():
 
 
 def test_multibox_loss_gradient_equals_finite_differences():
-    """The differences are computed with the float64 loops, for positives, negatives and ignored boxes."""
+    """Finite differences of the float64 loops give the expected gradient of positives, negatives and ignored boxes."""
     offsets, logits, targets = random_batch(np.random.default_rng(1), b=2, n=14, c=3)
     labels = np.asarray(targets.labels).copy()
     labels[0, :2] = (1, 2)
@@ -85,7 +85,7 @@ def test_multibox_loss_gradient_equals_finite_differences():
 
 
 def test_multibox_loss_divides_by_the_number_of_positives_in_the_whole_batch():
-    """With 1 positive in one image and 3 in the other, the mean of the losses of the single images is different."""
+    """One image has 1 positive and the other has 3, so the loss of the batch is not the mean of the images' losses."""
     labels = jnp.zeros((2, 20), jnp.int32).at[0, 0].set(1).at[1, :3].set(1)
     offsets = jnp.zeros((2, 20, 4)).at[0, 0, 0].set(4.5)
     targets = Targets(jnp.zeros((2, 20, 4)), labels)

@@ -95,7 +95,7 @@ def test_match_returns_the_offsets_of_the_worked_example():
         ([[0.0, 0.4, 0.4], [0.4, 0.4, 0.0]], [1, 0, -1]),
         # With more objects than boxes, some objects get none.
         ([[0.3], [0.5], [0.4]], [1]),
-        # Box 1 is at the threshold and box 2 just below it.
+        # The IoU of box 1 is exactly the threshold, and that of box 2 is just below it.
         ([[0.9, 0.5, np.nextafter(np.float32(0.5), np.float32(0))]], [0, 0, -1]),
         # Both objects have the same IoU above the threshold with box 2, which goes to the object of lower index.
         ([[0.9, 0.0, 0.6], [0.0, 0.9, 0.6]], [0, 1, 0]),
@@ -136,8 +136,8 @@ def test_assign_objects_equals_caffe_on_long_chains_of_conflicts():
 def random_scene(rng: np.random.Generator, g: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return boxes of objects (xyxy), their labels, and default boxes (cxcywh), on a grid of sixteenths.
 
-    So areas are exact in float32, and many IoUs are equal. Some objects are copies of others, some have no area, and
-    some rows, not only the last, are padding.
+    On this grid, areas are exact in float32, and many IoUs are equal. Some objects are copies of others, some have no
+    area, and some rows, not only the last, are padding.
     """
     corners = np.sort(rng.integers(0, 17, (g + n, 2, 2)), axis=1).reshape(-1, 4) / 16
     gt, priors = corners[:g], corners[g:]

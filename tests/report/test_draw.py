@@ -30,7 +30,7 @@ def changed_pixels(drawing, original):
 
 
 def is_colour(pixels, colour):
-    """Return for each pixel whether it has the colour."""
+    """Return a mask of the pixels that have the colour."""
     return (np.asarray(pixels) == colour).all(axis=-1)
 
 

@@ -344,7 +344,7 @@ def browse(chromium: str, file: Path, *options: str) -> subprocess.CompletedProc
 
 @pytest.fixture(scope="module")
 def page_of_bccd(bccd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page about real images. The detections are shifted annotations with some wrong labels, and added boxes."""
+    """A page about real images. The detections are shifted annotations, some with wrong labels, and added boxes."""
     source = open_source(Data(root=str(bccd)), "test")
     rng, detections = np.random.default_rng(0), []
     annotations = list(source.annotations())

@@ -40,7 +40,7 @@ def test_conv3x3_equals_a_plain_loop(shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_conv3x3_gradients_equal_a_plain_loop(shape):
-    """The sum of g * conv(x, k) is linear in x and in k, so entry i of a gradient is its value for unit vector i."""
+    """The sum of g * conv(x, k) is linear in x and in k, so entry i of a gradient is this sum for the unit vector i."""
     x, kernel, g = random_array(*shape, 2), random_array(3, 3, 2, 3), random_array(*shape, 3)
 
     @jax.jit
