@@ -51,9 +51,10 @@ class DefaultBoxes:
     feature_maps: Annotated[tuple[PositiveInt, ...], Meta(min_length=1)] = (38, 19, 10, 5, 3, 1)
     """Number of cells along a side of each feature map."""
     min_sizes: tuple[PositiveFloat, ...] = (30, 60, 111, 162, 213, 264)
-    """Side of the first square of each feature map, in pixels of the network's input."""
+    """Smallest size of each feature map: the side of the first square, in pixels of the network's input."""
     max_sizes: tuple[PositiveFloat | None, ...] = (60, 111, 162, 213, 264, 315)
-    """For the second square of each feature map, of side sqrt(min * max), in pixels. None: there is no such square."""
+    """Largest size of each feature map, in pixels. The second square has the side sqrt(min * max). None: there is no
+    second square."""
     aspect_ratios: tuple[tuple[PositiveFloat, ...], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
     """Aspect ratios other than 1 of each feature map."""
     steps: tuple[PositiveFloat, ...] | None = (8, 16, 32, 64, 100, 300)
@@ -325,8 +326,8 @@ class Match:
     """Matching of default boxes to objects (paper section 2.2, "Matching strategy")."""
 
     iou_threshold: Annotated[float, Meta(gt=0, le=1)] = 0.5
-    """A default box is matched to the object that it overlaps most, if their IoU is at least this value. An object
-    whose IoUs are all lower is matched to its best default box."""
+    """A default box is matched to the object that it overlaps most, if their IoU is at least this value. Before
+    this step, each object is matched to one default box, even if their IoU is lower."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ class ImportOptions:
     out: Path
     """New run folder to write."""
     class_names: tuple[str, ...] = ()
-    """Class names without background, in the order of training. Not needed for the classes of VOC, COCO or ILSVRC."""
+    """Class names without background, in the order of training. They are not needed for the classes of VOC, COCO or
+    ILSVRC."""
     scales: Literal["voc", "coco"] | None = None
     """Scales of the default boxes. Default: inferred from the number of classes. Use coco for VOC weights that were
     fine-tuned from COCO."""

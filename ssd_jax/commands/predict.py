@@ -24,7 +24,7 @@ class PredictOptions:
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
     """Images, and folders of images."""
     out: Path = Path("predictions")
-    """Output folder: a new one, or that of earlier predictions."""
+    """Output folder: a new or empty one, or that of earlier predictions."""
     score: float = 0.5
     """Minimum score of the detections."""
     checkpoint: Literal["best", "last"] = "best"

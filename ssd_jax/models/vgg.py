@@ -30,7 +30,7 @@ BLOCKS = (
 GROUP_SIZE = 8
 
 Cells = Float[Array, "b rows 2 columns 2 c"]
-# Index of each pixel of a 2x2 cell: 2 * row + column.
+# Index of each pixel within a 2x2 cell: 2 * row + column.
 CELL_INDICES = np.arange(4, dtype=np.uint8).reshape(2, 1, 2, 1)
 
 # U(-a, a) with a = sqrt(3 / fan_in), which Caffe calls xavier.
@@ -109,7 +109,7 @@ def _max_pool_backward(
     index: UInt8[Array, "b rows columns c"], gradient: Float[Array, "b rows columns c"]
 ) -> tuple[Cells]:
     spread = jnp.where(index[:, :, None, :, None] == CELL_INDICES, gradient[:, :, None, :, None], 0)
-    # Without the barrier, each convolution that uses the result repeats the selection, and reads both operands of it at
+    # Without the barrier, each convolution that uses the result repeats the selection and reads both of its operands at
     # full size.
     return (jax.lax.optimization_barrier(spread),)
 

@@ -182,7 +182,7 @@ def flip_boxes(boxes: Boxes, labels: Labels) -> Float[Array, "g 4"]:
 
 
 def flip_window(window: Window) -> Float[Array, "4"]:
-    """Return a window with its left and right sides swapped, which is sampled from right to left."""
+    """Return a window with its left and right sides swapped, so that it is sampled from right to left."""
     return jnp.asarray(window)[jnp.array([2, 1, 0, 3])]
 
 
@@ -250,7 +250,7 @@ def distort(image: Float[Array | np.ndarray, "h w 3"], distortion: Distortion) -
 def _adjust_hsv(
     planes: Float[Array, "3 h w"], saturation: Float[Array | np.ndarray, ""], hue: Float[Array | np.ndarray, ""]
 ) -> Float[Array, "3 h w"]:
-    """Return the colour planes with S multiplied by `saturation` and `hue` added to H, through HSV.
+    """Return the colour planes after S of HSV is multiplied by `saturation` and `hue` is added to H.
 
     H is in units of two degrees. As in Caffe, which stores H as uint8, a negative H becomes 0, and an H above 180 wraps
     around. S is limited to 1. The computation uses the chroma, V * S, instead of S.

@@ -130,7 +130,7 @@ def _match_bipartite(iou: Float[Array, "g n"]) -> Int[Array, " g"]:
 
 
 def _is_outbid(values: Float[Array, " g"], boxes: Int[Array, " g"]) -> Bool[Array, " g"]:
-    """Return for each object whether its box has a better proposal: a higher IoU, or an equal IoU and a lower index."""
+    """Return a mask of the objects whose box has a better proposal: a higher IoU, or an equal IoU and a lower index."""
     order = jnp.arange(len(boxes))
     better = jnp.where(order < order[:, None], values >= values[:, None], values > values[:, None])
     return (better & (boxes == boxes[:, None])).any(axis=1)

@@ -1,8 +1,8 @@
 """Resample a window of an image to a square by bilinear interpolation.
 
 A *window* is a box, xyxy, in coordinates normalised to the content of the image, and may extend beyond it. The square
-shows what lies in the window. If x2 is less than x1, the square is mirrored. So expanding, cropping, mirroring and
-resizing can be combined into one window, and pixels are interpolated only once.
+shows what lies in the window. If x2 is less than x1, the square is mirrored. Expanding, cropping, mirroring and
+resizing can therefore be combined into one window, and pixels are interpolated only once.
 
 An image is a uint8 canvas whose top left `height` x `width` pixels are the content; the rest is undefined and never
 read. Pixel i covers [i, i + 1] and has its value at i + 1/2, the convention of cv2.resize with INTER_LINEAR and of

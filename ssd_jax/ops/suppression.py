@@ -153,7 +153,7 @@ def multiclass_nms(
 def _scores_after(
     scores: Float[Array, "m c"], pairs: Int32[Array, "m c"], last_score: Array, last_pair: Array
 ) -> Float[Array, "m c"]:
-    """Return the scores, with 0 for pairs that are processed already: those up to the last pair.
+    """Return the scores, with 0 for the pairs that have been processed already: those up to the last pair.
 
     Pairs are in order of descending score, then of ascending index.
     """

@@ -66,7 +66,7 @@ def draw_error_image(source: Source, index: int, detections: ImageDetections, di
     drawn = ErrorImage(annotation.image_id, objects, diagnosis.errors(), None, None)
     try:
         image = source.image(index)
-    except UserError:  # it was reported when it was read for detection
+    except UserError:  # the image cannot be read, which was reported before
         return drawn
     names, shown = source.class_names, detections.boxes_px[list(diagnosis.shown)]
     return drawn._replace(
@@ -106,7 +106,7 @@ def detection_labels(
 def _draw_as_jpeg(
     image: UInt8[np.ndarray, "h w 3"], boxes_px: Float[np.ndarray, "k 4"], labels: Sequence[str], colour: Colour
 ) -> bytes:
-    """Return an image with boxes as a JPEG file. Boxes with a text have the given colour and are drawn last."""
+    """Return an image with boxes as a JPEG file. Boxes with a label text are drawn last, in the given colour."""
     order = sorted(range(len(labels)), key=lambda i: labels[i].strip() != "")
     colours = dict.fromkeys(labels, colour) | {_CORRECT_LABEL: CORRECT, _IGNORED_LABEL: IGNORED}
     scale = IMAGE_SIDE / max(image.shape[:2])

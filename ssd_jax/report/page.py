@@ -28,7 +28,8 @@ from ssd_jax.report.error_images import ERROR_NAMES, ErrorImage, draw_error_imag
 WORST_IMAGES = 12
 """Maximum number of images that the report shows."""
 FEW_OBJECTS = 20
-"""With fewer objects, the AP of a class depends much on chance. For synthetic classes, it was too high on average."""
+"""Number of objects below which the report warns about the AP of a class, which then depends much on chance. For
+synthetic classes with fewer objects, it was too high on average."""
 MOST_CONFUSED = 6
 """Maximum number of confusions that the report lists."""
 

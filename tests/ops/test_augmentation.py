@@ -219,7 +219,7 @@ def test_random_patches_are_inside_the_image_with_scale_and_ratio_in_range():
 
 
 def test_random_crop_window_matches_the_closed_form_for_an_object_of_image_size():
-    """The IoU of a patch of scale s is s^2, with s uniform in .3 to 1, so the distribution of the result is known."""
+    """A patch of scale s has an IoU of s^2 with the object, and s is uniform in .3 to 1, so the shares are known."""
     windows = np.asarray(random_crop_windows(*pad_objects([WHOLE])), np.float64)
     p_valid = [(1 - max(t**0.5, 0.3)) / 0.7 for t in (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)]
     miss = (1 - p_valid[4]) ** 50  # only the sampler with minimum .9 may find no patch, in about 1 of 45 cases

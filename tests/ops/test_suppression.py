@@ -66,7 +66,7 @@ def test_nms_equals_a_plain_loop(count, side, iou_threshold):
 
 
 def test_nms_with_max_outputs_equals_a_plain_loop():
-    # The third limit is reached after several blocks of candidates.
+    # The highest max_outputs is reached after several blocks of candidates.
     rng = np.random.default_rng(3)
     boxes, scores = random_boxes(rng, 601, 0.15), rng.uniform(0, 1, 601).astype(np.float32)
     expected = reference.greedy_nms(boxes.tolist(), scores, 0.45)
@@ -126,7 +126,7 @@ def test_nms_prefers_the_lower_index_among_equal_scores():
 def test_nms_treats_zero_negative_and_nan_scores_as_padding():
     scores = [0.0, -1.0, -np.inf, np.nan, 0.5, -0.0]
     assert run_nms(row_of_boxes(6, 2), scores) == [4]
-    assert run_nms(boxes_of_widths(1, 1, 1, 1, 1, 1), scores) == [4]  # padding does not suppress
+    assert run_nms(boxes_of_widths(1, 1, 1, 1, 1, 1), scores) == [4]  # boxes of padding suppress no other box
     assert run_nms(row_of_boxes(3, 2), [0, -np.inf, np.nan]) == []
 
 
