@@ -25,7 +25,7 @@ class Annotation(NamedTuple):
     """Annotation of one image, with coordinates in pixels of the upright image at its original size."""
 
     image_id: str
-    """Identifier that is unique in the data set, e.g. a VOC file's stem or a COCO file name."""
+    """Identifier that is unique in the data set, such as the stem of a VOC file or the file name of a COCO image."""
     file: str
     """Path of the image file. If the image is generated or stored in a record, a description of the image."""
     width: int
@@ -33,7 +33,7 @@ class Annotation(NamedTuple):
     height: int
     """Height of the upright image in pixels."""
     boxes_px: Float32[np.ndarray, "g 4"]
-    """Boxes, xyxy in pixels, as in the annotation file. A box may extend beyond the image but has an area inside it."""
+    """Boxes, xyxy in pixels, not clipped. A box may extend beyond the image, but has an area inside it."""
     labels: Int32[np.ndarray, " g"]
     """Label of each box: 1 + the position of its class in `Source.class_names`."""
     difficult: Bool[np.ndarray, " g"]

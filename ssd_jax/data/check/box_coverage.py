@@ -26,8 +26,8 @@ from ssd_jax.data.source import Source, keep_trainable_objects, normalised_boxes
 from ssd_jax.ops.default_boxes import make_default_boxes
 
 SIZE_EDGES = (16, 32, 64, 128)
-"""Limits between the size ranges of objects. Size is the square root of the box area, in pixels of the network's
-input."""
+"""Limits between the size ranges of objects. The size of an object is the square root of the area of its box, in pixels
+of the network's input."""
 
 PUBLISHED = {
     "SSD300, VOC's boxes": SSD300_VOC_BOXES,

@@ -24,7 +24,7 @@ class SplitCount(NamedTuple):
     images: int
     """Number of images."""
     background: int
-    """Number of images without objects."""
+    """Number of images without objects, or with crowd objects only."""
     objects: dict[str, int]
     """Number of objects of each class, without crowd objects."""
 

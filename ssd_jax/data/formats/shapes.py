@@ -34,7 +34,7 @@ _MAX_OCCLUSION = 0.4  # maximum fraction of a shape's area that other shapes cov
 _STAR_RADIUS_RATIO = 0.45  # inner radius divided by outer radius
 _SUPERSAMPLING = 4
 _MAX_CACHE_BYTES = 2**29
-_MIN_CONTRAST = 90.0  # minimum distance in RGB 0-255 between a shape's mean colour and its surroundings
+_MIN_CONTRAST = 90.0  # minimum distance (RGB 0-255) between the mean colours of a shape and of its surroundings
 _CIRCLE_CORNERS = 64  # corners of the polygon that is drawn for a circle
 
 
