@@ -666,7 +666,7 @@ MUTANTS = (
 
 
 def apply(mutant: Mutant, tree: Path) -> str:
-    """Apply a mutant to a copy of the checkout, and return the former text of the module."""
+    """Apply a mutant to a copy of the checkout, and return the text that its module had before."""
     file = tree / "ssd_jax" / f"{mutant.module}.py"
     text = file.read_text()
     if text.count(mutant.original) != 1:
@@ -678,7 +678,7 @@ def apply(mutant: Mutant, tree: Path) -> str:
 
 
 def survives(mutant: Mutant, tree: Path) -> bool:
-    """Return whether the fast tests that a mutant names pass in a copy of the checkout with this mutant."""
+    """Return whether all fast tests that a mutant names pass in a copy of the checkout with this mutant."""
     tests = [str(tree / "tests" / f"{test}.py") for test in mutant.tests]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *tests]
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tree / ".cache"), "PYTHONPATH": str(tree)}

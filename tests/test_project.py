@@ -215,9 +215,9 @@ def test_config_file_has_its_name_and_its_command(path: Path):
     assert load_config(path) == module.get_config(), "config.json is read back as it was written"
 
 
-# The paper's recipes. Splits have the paper's names; 07++12 is explained in section 3.3. Default boxes: side of the
-# input, their number (8732: section 3.1; the others are sums over the feature maps), and the side of the smallest
-# square relative to the input (0.1 for VOC, smaller for 512 and COCO: sections 3.1 and 3.4).
+# The values of the paper follow. Splits have the paper's names; section 3.3 explains 07++12. Default boxes have three
+# values: the side of the input, the number of boxes (8732 in section 3.1; the others are sums over the feature maps),
+# and the side of the smallest square relative to the input (0.1 for VOC, smaller for 512 and COCO: sections 3.1, 3.4).
 VOC07 = ("trainval", "test")
 VOC0712 = ("VOC2007/trainval+VOC2012/trainval", "VOC2007/test")
 VOC0712PLUS = ("VOC2007/trainval+VOC2007/test+VOC2012/trainval", "VOC2012/test")
@@ -231,27 +231,27 @@ SSD500 = (500, 20097, 0.07)
 @pytest.mark.parametrize(
     ("name", "boxes", "splits", "zoom_out", "milestones", "steps"),
     [
-        # Section 3.1: 40k, 10k, 10k.
+        # Section 3.1 has 40k, 10k and 10k steps with the three learning rates.
         ("ssd300_voc", SSD300, VOC07, False, (40_000, 50_000), 60_000),
         ("ssd512_voc", SSD512, VOC07, False, (40_000, 50_000), 60_000),
         ("ssd500_voc", SSD500, VOC07, False, (40_000, 50_000), 60_000),
         ("ssd500_voc0712", SSD500, VOC0712, False, (40_000, 50_000), 60_000),
-        # Caffe, examples/ssd/ssd_pascal.py.
+        # The steps are from Caffe, examples/ssd/ssd_pascal.py.
         ("ssd300_voc0712", SSD300, VOC0712, True, (80_000, 100_000), 120_000),
         ("ssd512_voc0712", SSD512, VOC0712, True, (80_000, 100_000), 120_000),
-        # Section 3.3: 60k, 20k.
+        # Section 3.3 has 60k and 20k steps with the two learning rates.
         ("ssd300_voc0712plus", SSD300, VOC0712PLUS, False, (60_000,), 80_000),
         ("ssd512_voc0712plus", SSD512, VOC0712PLUS, False, (60_000,), 80_000),
-        # Caffe, examples/ssd/ssd_coco.py.
+        # The steps are from Caffe, examples/ssd/ssd_coco.py.
         ("ssd300_coco", SSD300_SMALL, COCO, True, (280_000, 360_000), 400_000),
         ("ssd512_coco", SSD512_SMALL, COCO, True, (280_000, 360_000), 400_000),
-        # The steps are those in the names of the authors' weights, ft_iter_120000 and ft_iter_160000. The rest is as
-        # without COCO; the milestone of the second pair is doubled for zoom-out (section 3.6).
+        # The steps are those in the names of the authors' weights, ft_iter_120000 and ft_iter_160000. The other values
+        # are those without COCO; the milestone of the second pair is doubled for zoom-out (section 3.6).
         ("ssd300_voc0712_from_coco", SSD300_SMALL, VOC0712, True, (80_000, 100_000), 120_000),
         ("ssd512_voc0712_from_coco", SSD512_SMALL, VOC0712, True, (80_000, 100_000), 120_000),
         ("ssd300_voc0712plus_from_coco", SSD300_SMALL, VOC0712PLUS, True, (120_000,), 160_000),
         ("ssd512_voc0712plus_from_coco", SSD512_SMALL, VOC0712PLUS, True, (120_000,), 160_000),
-        # Section 3.5: 320k, 80k, 40k. Boxes and zoom-out: Caffe, examples/ssd/ssd_ilsvrc.py.
+        # Section 3.5 has 320k, 80k and 40k steps. Boxes and zoom-out are from Caffe, examples/ssd/ssd_ilsvrc.py.
         ("ssd300_ilsvrc", SSD300, ILSVRC, True, (320_000, 400_000), 440_000),
     ],
 )
@@ -292,7 +292,7 @@ def test_every_published_config_is_tested():
 def test_class_names_of_coco_map_to_voc_as_in_caffe():
     assert len(set(VOC_CLASSES)) == len(VOC_CLASSES) == 20 and list(VOC_CLASSES) == sorted(VOC_CLASSES)
     assert len(set(COCO_CLASSES)) == len(COCO_CLASSES) == 80
-    # Caffe, data/VOC0712/coco_voc_map.txt: COCO's label of each class of VOC.
+    # These are COCO's labels of the classes of VOC, from Caffe, data/VOC0712/coco_voc_map.txt.
     labels = [5, 2, 15, 9, 40, 6, 3, 16, 57, 20, 61, 17, 18, 4, 1, 59, 19, 58, 7, 63]
     in_coco = dict(VOC_NAMES_IN_COCO)
     assert [COCO_CLASSES.index(in_coco.get(name, name)) + 1 for name in VOC_CLASSES] == labels
@@ -314,7 +314,7 @@ def test_script_only_calls_its_command(script: str):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_script_recommends_make_setup_if_dependencies_are_missing(script: str):
-    # With -I -S, the interpreter finds only the standard library.
+    # With the options -I -S, the interpreter finds only the standard library.
     program = f"import runpy, sys; sys.path.insert(0, '.'); runpy.run_path('{script}.py', run_name='__main__')"
     result = subprocess.run([sys.executable, "-I", "-S", "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2, result.stderr

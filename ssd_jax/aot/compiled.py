@@ -65,7 +65,7 @@ class Costs(msgspec.Struct, frozen=True, rename=_JSON_NAMES):
     """Costs of one execution of a program, for one device."""
 
     model_flops: float
-    """FLOPs of convolutions and matrix products, as `flops.count_flops` counts them."""
+    """FLOPs of the convolutions and matrix products before compilation, as `flops.count_flops` counts them."""
     flops: float | None = None
     """FLOPs of the compiled program as the compiler counts them, with each loop body counted once. None if the compiler
     reports no FLOPs, as for CUDA or after a failed compilation."""

@@ -14,11 +14,11 @@ TITLES: dict[Program, str] = {"train": "training step", "detect": "detection pro
 
 
 class Roofline(NamedTuple):
-    """Lower bound of the time that one device needs for a program, by the roofline model.
+    """Lower bound of the time that one device needs for a program, according to the roofline model.
 
     Source: Williams et al., Roofline, CACM 52(4), 2009. The time of memory traffic is computed from XLA's count of the
     bytes that each operation reads and writes. This count includes data that stay in the chip's fast memory between two
-    operations.
+    operations, so the time may be too long.
     """
 
     compute: float

@@ -53,7 +53,7 @@ class RunLog:
         self._write_scalars(step, "train", values)
 
     def log_evaluation(self, step: int, values: dict[str, float | None]) -> None:
-        """Write the metrics of the val split as a row of results.csv and as TensorBoard scalars named ``val/...``.
+        """Write the metrics of an evaluation as a row of results.csv and as TensorBoard scalars named ``val/...``.
 
         Args:
             step: Step of the evaluation.
@@ -122,7 +122,7 @@ def read_log(workdir: Path) -> list[dict[str, float]]:
 
 
 def read_results(workdir: Path) -> list[dict[str, float | None]]:
-    """Return the rows of results.csv as dicts with ``step`` and the metrics of the val split.
+    """Return the rows of results.csv as dicts with ``step`` and the metrics of an evaluation.
 
     The value of an empty cell is None. If there is no results.csv, the list is empty.
 

@@ -122,7 +122,10 @@ class Reporter(NullReporter):
         val_source: Source | None,
         detections: Sequence[ImageDetections] | None,
     ) -> None:
-        """Write a row of results.csv and the pictures, and print the metrics of the val split."""
+        """Write a row of results.csv and the pictures, and print the metrics of the val split.
+
+        The row also has the last training metrics that were reported.
+        """
         row = self._last_metrics | {name: metrics[name] for name in RESULTS_COLUMNS if name in metrics}
         if val_source is not None and detections is not None:
             pictures.write_truth_and_predictions(self._workdir, "val", val_source, detections)

@@ -153,7 +153,7 @@ def test_ctrl_c_ends_a_process_that_waits_for_the_others(tmp_path):
     options = {"coordinator": free_address(), "process_index": 0, "process_count": 2}
     process = start_worker("only_initialize", tmp_path, options)
     assert process.stdout is not None and str(options["coordinator"]) in process.stdout.readline()
-    time.sleep(1)  # gives JAX time to start waiting in C++
+    time.sleep(1)  # time for JAX to start waiting in C++
     process.send_signal(signal.SIGINT)
     (ended,) = wait_until_finished([process], timeout=30)
     assert ended.code == -signal.SIGINT

@@ -17,7 +17,7 @@ MESH = fake_mesh(2, 4)
     [
         ((3, 3, 512, 1024), (None, None, None, "fsdp")),
         ((1024, 512), ("fsdp",)),
-        ((1022, 512), (None, "fsdp")),  # the longest axis is not a multiple of 4
+        ((1022, 512), (None, "fsdp")),  # the length of the longest axis is not a multiple of 4
         ((512, 512), ("fsdp",)),
         ((1022, 1022), ()),
         ((2**16,), ("fsdp",)),

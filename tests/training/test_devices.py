@@ -57,8 +57,8 @@ def run_in_two_processes(devices: int, cases: Sequence[Case]) -> list[Any]:
 def assert_same_numbers(result: Any, expected: Any, tolerances: Sequence[float]) -> None:
     """Assert that two results agree within a relative tolerance for each step.
 
-    Rounding differences grow from step to step. They can also make hard negative mining select
-    another negative, which changes the gradient norm first.
+    Rounding differences grow from step to step. They can also make hard negative mining select another negative, which
+    changes the gradient norm first.
     """
     for step, (line, expected_line) in enumerate(zip(result["lines"], expected["lines"], strict=True)):
         assert line["num_positives"] == expected_line["num_positives"], step

@@ -129,7 +129,7 @@ def test_run_resumes_bit_for_bit_on_one_device_and_then_on_eight_again(tmp_path)
 def test_sigterm_saves_a_checkpoint_and_skips_the_evaluation(trained_run, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     log_step = RunLog.log_step
-    for step in (5, 14):  # Step 14 is logged right before it would be evaluated.
+    for step in (5, 14):  # Step 14 is logged right before its evaluation, which SIGTERM then interrupts.
 
         def terminate(self: RunLog, at: int, values: dict[str, float], step: int = step) -> None:
             log_step(self, at, values)
@@ -159,7 +159,7 @@ def test_training_exits_with_2_on_a_full_disk_and_can_be_resumed(trained_run, tm
 
     def limit_files(self: RunLog, step: int, values: dict[str, float]) -> None:
         log_step(self, step, values)
-        if step == 17:  # The next checkpoint, 21, is not evaluated, so no pictures are written.
+        if step == 17:  # The next checkpoint, of step 21, is saved without an evaluation and without pictures.
             while not (run / "checkpoints" / "14").exists():
                 time.sleep(0.01)
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))

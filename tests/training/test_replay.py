@@ -37,7 +37,7 @@ class Run(NamedTuple):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run whose batches were augmented without training. One of its images is larger than the canvas."""
+    """A run whose batches were augmented without training. One of its images is too large for the canvas."""
     base = tmp_path_factory.mktemp("replay")
     root = write_voc_folder(base / "data", {"train": 11})
     for number, size in ((3, (96, 50)), (7, (40, 60))):
