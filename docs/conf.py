@@ -86,6 +86,14 @@ def render_docstring_math(app: Sphinx, what: str, name: str, obj: object, option
     lines[:] = [re.sub(r"(?<![\w$`])\$([^$`]+)\$(?![\w$])", r":math:`\1`", line) for line in lines]
 
 
+def keep_colons_of_attribute_docs(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Keep napoleon from reading the start of an attribute's docstring, up to a colon, as its type."""
+    if what in ("attribute", "data", "property"):
+        lines.insert(0, "")
+
+
 def shorten_signature(
     app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
@@ -114,6 +122,7 @@ def _skip() -> Exception:
 
 def setup(app: Sphinx) -> None:
     app.connect("builder-inited", write_api_pages)
+    app.connect("autodoc-process-docstring", keep_colons_of_attribute_docs, priority=400)  # before napoleon's 500
     app.connect("autodoc-process-docstring", render_docstring_math)
     app.connect("autodoc-process-signature", shorten_signature)
     app.add_html_math_renderer("mathml", (_visit_inline_math, None), (_visit_block_math, None))

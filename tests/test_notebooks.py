@@ -86,6 +86,7 @@ def test_own_data_generates_a_data_set_and_finds_its_mistake(tmp_path):
     assert {"config.json", "curves.png", "metrics.json", "report.html"} <= {file.name for file in run.iterdir()}
 
 
+@pytest.mark.slow  # trains in a notebook
 def test_own_data_runs_on_a_folder_without_test_split(tmp_path):
     """Only the parameters of the notebook are changed."""
     root = write_voc_folder(tmp_path / "mine", {"train": 12, "val": 3})

@@ -56,6 +56,7 @@ def test_train_does_nothing_for_a_finished_run(trained_run, capsys):
     assert (trained_run / "log.jsonl").read_text() == before
 
 
+@pytest.mark.slow  # trains twice
 def test_interrupted_run_resumes_and_ends_like_an_uninterrupted_one(tmp_path, trained_run, monkeypatch, capsys):
     run = tmp_path / "run"
     log_step = RunLog.log_step
@@ -88,6 +89,7 @@ def test_train_rejects_changed_options_of_a_run(trained_run, error_message):
     assert len([line for line in message.splitlines() if "->" in line]) == 3, "a header and two differences"
 
 
+@pytest.mark.slow  # trains
 def test_train_stops_at_a_loss_that_is_not_finite_and_keeps_the_checkpoint(tmp_path, error_message):
     run = tmp_path / "run"
     options = ("--optimizer.learning-rate", "1e30", "--train.checkpoint-every", "1", "--train.eval-every", "0")
@@ -101,6 +103,7 @@ def test_train_stops_at_a_loss_that_is_not_finite_and_keeps_the_checkpoint(tmp_p
     assert last_step(run) == last_good
 
 
+@pytest.mark.slow  # trains and evaluates
 def test_train_traces_each_program_once(tmp_path, monkeypatch):
     """The run has an unreadable image and two evaluations, whose last batch is only partly filled."""
     monkeypatch.setattr(train_step, "multibox_loss", chex.assert_max_traces(multibox_loss, 1))
@@ -113,6 +116,7 @@ def test_train_traces_each_program_once(tmp_path, monkeypatch):
     assert len(read_results(tmp_path / "run")) == 2
 
 
+@pytest.mark.slow  # trains with a slow reader
 def test_train_reports_time_spent_waiting_for_data(tmp_path, monkeypatch, capsys):
     read = Batches.__next__
 

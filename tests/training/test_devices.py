@@ -67,6 +67,7 @@ def assert_same_numbers(result: Any, expected: Any, tolerances: Sequence[float])
     assert [count for count, _ in result["detections"]] == [count for count, _ in expected["detections"]]
 
 
+@pytest.mark.slow  # compiles for several numbers of devices
 def test_losses_do_not_depend_on_the_number_of_devices():
     """A run on a mesh of 2 x 4 devices, with split parameters, is compared with a run on one device."""
     (result,) = wait_for_results([start_device_worker(8, [{"steps": 2, "fsdp": 4, "detect": True}])])

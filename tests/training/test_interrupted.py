@@ -153,6 +153,7 @@ def test_sigterm_saves_a_checkpoint_and_skips_the_evaluation(trained_run, tmp_pa
 # ---- a full disk ----
 
 
+@pytest.mark.slow  # trains twice
 def test_training_exits_with_2_on_a_full_disk_and_can_be_resumed(trained_run, tmp_path, monkeypatch, capsys):
     run, limits = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
     log_step = RunLog.log_step
