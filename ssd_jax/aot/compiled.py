@@ -181,7 +181,7 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def read_out_of_memory(error: Exception, model_flops: float, compile_seconds: float) -> Costs | None:
-    """Return the costs of a program that does not fit in memory, from the error of its compilation.
+    """Read the costs of a program that does not fit in memory from the error of its compilation.
 
     Args:
         error: Exception of the compiler.

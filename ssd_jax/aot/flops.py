@@ -29,7 +29,7 @@ def count_flops(jaxpr: ClosedJaxpr, devices: int) -> float:
 
 
 def _count_jaxpr(jaxpr: Jaxpr, share: float) -> float:
-    """Return the FLOPs that one device computes in a jaxpr, if it computes the fraction ``share`` of each operation."""
+    """Return the FLOPs of a jaxpr on a device that computes the fraction ``share`` of each operation."""
     total = 0.0
     for eqn in jaxpr.eqns:
         inner = [

@@ -35,7 +35,7 @@ class Chip(NamedTuple):
     memory: float
     """Memory size, in bytes."""
     source: str
-    """Source of these numbers."""
+    """Source of the specifications."""
 
 
 CHIPS = {
@@ -160,7 +160,7 @@ def compiler_version(target: Target) -> str:
 
 
 def target_devices(target: Target) -> list[Any]:
-    """Return the devices of a target. They can be used to make a mesh and to compile for it, but not to run programs.
+    """Return the devices of a target. Programs can be compiled for a mesh of these devices, but not run on them.
 
     Call this in a process that does nothing else. It sets environment variables that JAX's plugins read only when they
     are loaded, and turns off JAX's compilation cache, from which programs for absent devices cannot be loaded.

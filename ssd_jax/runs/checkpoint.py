@@ -249,7 +249,7 @@ def _without_orbax_logs() -> Iterator[None]:
 
 
 def _wait_for_orbax_threads(seconds: float = 10) -> None:
-    """Wait up to ``seconds`` for the threads of a failed save to end. They, too, log the exception of the save."""
+    """Wait up to ``seconds`` until the threads of a failed save, which also log its exception, have ended."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         threads = [thread for thread in threading.enumerate() if type(thread).__module__.startswith("orbax.")]
@@ -259,7 +259,7 @@ def _wait_for_orbax_threads(seconds: float = 10) -> None:
 
 
 def check_same_classes(path: Path, stored: Sequence[str], expected: Sequence[str]) -> None:
-    """Raise a UserError if the classes of a checkpoint are not those of its run, or have another order.
+    """Raise a UserError if the classes of a checkpoint are not those of its run, or are in another order.
 
     Raises:
         UserError: If the class names differ. The message lists the differences.

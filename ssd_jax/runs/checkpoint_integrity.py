@@ -51,7 +51,7 @@ def corrupt_checkpoint_errors(checkpoint: Path) -> AbstractContextManager[None]:
 
 
 def write_checksums(checkpoint: Path) -> None:
-    """Write ``checksums.json`` with the checksums of all files in the folder of a checkpoint and its subfolders.
+    """Write ``checksums.json`` with the checksums of all files in a checkpoint folder and its subfolders.
 
     Raises:
         UserError: If the file cannot be written.
@@ -113,7 +113,7 @@ def restore_newest_intact(folder: Path, steps: Iterable[int], restore: Callable[
 
 
 def _checksums(checkpoint: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a checkpoint, by the path of the file relative to the checkpoint."""
+    """Return a dict from the path of each file, relative to the checkpoint, to its SHA-256."""
     checksums = {}
     for file in sorted(file for file in checkpoint.rglob("*") if file.is_file() and file.name != CHECKSUMS):
         with file.open("rb") as stream:

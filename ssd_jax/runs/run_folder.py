@@ -34,7 +34,7 @@ def config_to_json(config: Config) -> str:
 
 
 def read_config(run: Path) -> Config:
-    """Return the config of a run, read from its config.json.
+    """Read the config of a run from its config.json.
 
     Args:
         run: Run folder.

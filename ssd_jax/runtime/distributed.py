@@ -113,9 +113,9 @@ class _Coordination(NamedTuple):
 
 
 def _find_coordination() -> _Coordination | None:
-    """Return the connection to JAX's coordination service, or None if it is not found.
+    """Return the connection to JAX's coordination service, or None if this version of JAX has no such attribute.
 
-    JAX has no public function for it, and a version of JAX may keep it in another place.
+    JAX has no public function for this, so a private module of JAX is used.
     """
     try:
         from jax._src.distributed import global_state
@@ -163,7 +163,7 @@ def is_multi_process() -> bool:
 
 
 def is_primary() -> bool:
-    """Return whether this is the primary process, which prints and writes files."""
+    """Return whether this is the primary process, which prints and writes logs and pictures."""
     return not is_multi_process() or jax.process_index() == 0
 
 

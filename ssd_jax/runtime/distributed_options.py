@@ -10,7 +10,7 @@ from ssd_jax.errors import UserError
 
 @dataclass(frozen=True)
 class DistributedOptions:
-    """Settings by which this process finds the other processes of its run. By default, the run has only one process."""
+    """Settings for connecting to the other processes of a run. By default, a run has only one process."""
 
     distributed: bool = False
     """Connect to the other processes that Slurm, Open MPI, Kubernetes or Cloud TPU started for this run."""

@@ -83,7 +83,7 @@ def fsdp_sharding(tree: Any, mesh: Mesh) -> Any:
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
-    """Return the positions in a batch of the images on the devices of this process, which it has to load.
+    """Return the positions in the batch of the images that this process has to load for its own devices.
 
     Args:
         mesh: Mesh from `make_mesh`.

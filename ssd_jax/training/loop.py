@@ -216,7 +216,7 @@ class Trainer:
         return TrainState(step, training.get("params", params), training["opt_state"], params if has_ema else None)
 
     def preview_batch(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Return the next batch, or the part of it that this process loads, after augmentation.
+        """Return the augmented images of the next batch that are on the devices of this process.
 
         The stream of batches is not advanced: the first step trains on the same batch.
 

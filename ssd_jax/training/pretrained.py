@@ -26,11 +26,11 @@ from ssd_jax.weights.importing import import_weights
 Leaf = Array | np.ndarray
 
 _COMPATIBLE_FIELDS = ("model.class_names", "model.dtype", "model.precision", "model.remat", "model.l2_norm_scale")
-"""Options that may differ from the pretrained run without a note. Parameters can be used with any of their values."""
+"""Options for which no difference from the pretrained run is printed: its parameters fit any of their values."""
 
 
 class ClassMapping(NamedTuple):
-    """Correspondence between the classes of a new network and those of an old one. Background is always kept."""
+    """Correspondence between the classes of a new and an old network. Background is always kept and not listed."""
 
     kept: dict[str, str]
     """Classes of both networks: a dict from the name in the new network to the name in the old network."""
@@ -40,7 +40,7 @@ class ClassMapping(NamedTuple):
     """Names of the classes that only the old network has."""
 
     def table(self) -> str:
-        """Return a text with a line each for the kept, the new and the dropped classes: their number and names."""
+        """Return a text with a line each for the kept, the new and the dropped classes, with number and names."""
         kept = [name if name == old else f"{name} (there: {old})" for name, old in self.kept.items()]
         rows = (("kept", kept), ("new", self.new), ("dropped", self.dropped))
         return "\n".join(format_names(f"{title:7} {len(names):3}", names or ("-",)) for title, names in rows)
@@ -77,7 +77,7 @@ def match_classes(old: Sequence[str], new: Sequence[str], synonyms: Sequence[tup
 def transfer_params(
     params: Params, fresh: Params, old: Sequence[str], new: Sequence[str], kept: Mapping[str, str]
 ) -> Params:
-    """Return the parameters of a network after a change of its classes.
+    """Transfer the parameters of a network to a network with other classes.
 
     Args:
         params: Parameters of the old network.

@@ -29,7 +29,7 @@ from ssd_jax.training.train_step import augment_batch
 
 
 class AugmentedImage(NamedTuple):
-    """An augmented training image with its boxes and labels, and the place in the training where it was used."""
+    """An augmented training image with its boxes and labels, and the epoch and step in which it was used."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index
     """Position of the image in the train split, from 0."""
@@ -46,7 +46,7 @@ class AugmentedImage(NamedTuple):
 
 
 def replay_image(config: Config, source: Source, image_id: str, epoch: int) -> AugmentedImage:
-    """Return an image as it was augmented for training in an epoch.
+    """Augment a training image in the same way as a run augmented it in an epoch.
 
     Args:
         config: Config of the run.

@@ -19,7 +19,7 @@ DATA_WAIT_WARNING = 0.1
 
 
 class NullReporter:
-    """Base class of `Reporter` whose methods do nothing. All processes except the primary one use it."""
+    """Base class of `Reporter` with methods that do nothing, for all processes except the primary one."""
 
     def __enter__(self) -> "NullReporter":
         return self

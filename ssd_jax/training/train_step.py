@@ -28,7 +28,7 @@ from ssd_jax.training.reproducible import make_reproducible_step
 Metrics = dict[str, Array]
 """Scalars of a step by name: ``loss``, ``loc_loss``, ``conf_loss``, ``num_positives`` and ``gradient_norm``."""
 MapImages = Callable[[Callable], Callable]
-"""Type of functions such as `jax.vmap`, which turn a function of one image into a function of a batch."""
+"""Type of a function such as `jax.vmap`, which turns a function of one image into a function of a batch."""
 Prepare = Callable[[Batch, MapImages], tuple[Array, Targets]]
 LossFn = Callable[..., tuple[Array, Metrics]]
 GradFn = Callable[..., tuple[Metrics, Params]]
@@ -178,7 +178,7 @@ def make_loss_fn(config: Config) -> LossFn:
 
 
 def make_grad_fn(loss_fn: LossFn, accumulation_steps: int = 1) -> GradFn:
-    """Return a function that computes the loss and its gradient for a batch, in several equal parts of the batch.
+    """Return a function that computes the loss of a batch and its gradient, in several equal parts of the batch.
 
     Args:
         loss_fn: Result of `make_loss_fn`.

@@ -147,7 +147,7 @@ print(json.dumps([lines, expected, float(np.abs(np.asarray(state.params) - param
 
 
 def test_reproducible_step_has_the_same_bits_on_any_number_of_devices():
-    """A small model replaces the network. Its loss and parameters are also computed with NumPy for the whole batch."""
+    """A small model replaces the network. Loss and parameters are also compared with a computation in NumPy."""
     lines, expected, difference = wait_for_results([start_python(["-c", ORDERED_STEPS], 8)])
     assert len(lines) == 4 and all(line == lines[0] for line in lines)
     for (loss, count), (expected_loss, expected_count) in zip(lines[0][0], expected, strict=True):

@@ -419,7 +419,7 @@ def test_resumed_run_does_not_read_pretrained_and_gives_the_same_result(transfer
 
 
 def test_train_records_the_absolute_path_of_pretrained(transfer_run, tmp_path, monkeypatch, capsys):
-    """The same command, with a relative path to the pretrained run, then resumes the run."""
+    """Therefore the same command, with a relative path to the pretrained run, resumes the run."""
     monkeypatch.chdir(transfer_run.start.parent)
     options = ["start" if word == transfer_run.start else word for word in transfer_run.options]
     assert command("train", *options, "--workdir", transfer_run.run) == 0
@@ -434,7 +434,7 @@ def test_evaluate_rejects_data_with_a_class_that_the_run_lacks(trained_run, hexa
 
 
 def test_evaluate_accepts_data_with_fewer_classes(transfer_run, tmp_path, capsys):
-    """The labels of the objects then follow the class names of the run, not those of the data."""
+    """The labels of the objects must follow the class names of the run, not those of the data."""
     root = write_voc_folder(tmp_path / "data", {"test": 4})
     for file in (root / "Annotations").iterdir():
         start, *objects = file.read_text().removesuffix("</annotation>").split("<object>")

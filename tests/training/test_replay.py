@@ -24,7 +24,7 @@ from ssd_jax.training.loop import Trainer
 
 
 class Run(NamedTuple):
-    """A run of 10 steps of 4 images. Its split has 11 images, so it has epochs 0 to 2 and seven images of epoch 3."""
+    """A run of 10 steps of 4 images on a split of 11 images: three whole epochs and seven images of epoch 3."""
 
     config: Config
     source: Source

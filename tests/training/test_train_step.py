@@ -198,7 +198,7 @@ def test_loss_does_not_depend_on_batch_position(train_step, initial_state):
 
 
 def test_train_step_is_not_compiled_again_for_a_restored_state(train_step, initial_state, trained_run):
-    """For this, a restored state must have the same shardings as an initial state."""
+    """The training step is compiled again unless a restored state has the shardings of an initial state."""
     trainer = Trainer(run_folder.read_config(trained_run), trained_run, TRAIN, None)
     with Checkpoints(trained_run / "checkpoints") as checkpoints:
         restored = trainer.restore_or_init(checkpoints)
