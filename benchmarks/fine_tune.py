@@ -113,13 +113,13 @@ def select_classes(source: Source, class_names: Sequence[str]) -> FolderSource:
 def write_copy(folder: Path, source: Source) -> None:
     """Write the images and objects of a split as the split `train` of a new data set in COCO's format.
 
-    A complete copy is kept as it is.
+    If the folder already has a complete copy, it is kept.
     """
     if (folder / "annotations" / "instances_train.json").exists():  # this file is written last
         return
     shutil.rmtree(folder, ignore_errors=True)
     files = [annotation.file for annotation in source.annotations()]
-    # Images with the same digest would be written once only, so each image gets a digest of its own.
+    # Of images with the same digest, only one would be written, so each image gets a digest of its own.
     write_clean_copy(folder, {"train": source}, {file: file.encode() for file in files}, lambda images: None)
 
 
@@ -195,7 +195,7 @@ def train_and_evaluate(config: Config, folder: Path, start: str) -> Run:
 
 
 def compute_gains(runs: Sequence[Run], metric: str) -> list[float]:
-    """Return the metric of the fine-tuned run minus that of the run from scratch after the last epoch, by seed."""
+    """Return, for each seed, the final metric of the fine-tuned run minus that of the run from scratch."""
     last = {(run.start, run.seed): run.epochs[-1][metric] for run in runs}
     return [last["fine-tuned", seed] - last["from scratch", seed] for seed in dict.fromkeys(run.seed for run in runs)]
 

@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
 def images_per_second(batches: Any, work: Callable[[Batch], Any] | None, min_seconds: float) -> tuple[float, float]:
     """Return the number of images per second, and the CPU time of this process per image in seconds.
 
-    Batches that were prefetched before the measurement, and compilation, are not counted.
+    Compilation, and batches that were prefetched before the measurement, are not counted.
     """
     for _ in range(12):
         batch = next(batches)

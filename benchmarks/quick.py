@@ -1,4 +1,4 @@
-"""Check whether something became slower. Takes under two minutes and does not need torch.
+"""Check whether ssd-jax became slower. Takes under two minutes and does not need torch.
 
     make bench-quick
     python -m benchmarks.quick [--store]
@@ -41,8 +41,8 @@ TASKS: dict[str, Callable[[Path, str], ssd_jax_side.Call]] = {
 }
 BASELINE = Path(__file__).parent / "quick_baseline.json"
 MARGIN = 1.3
-"""Maximum ratio, relative to the stored ratio."""
-MIN_SECONDS = 0.2  # per measurement
+"""Largest accepted ratio, as a multiple of the stored ratio."""
+MIN_SECONDS = 0.2  # duration of a measurement
 ROUNDS = 9
 
 

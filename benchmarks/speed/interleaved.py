@@ -34,13 +34,13 @@ class Timed:
 
     @property
     def ratio(self) -> float:
-        """Median over the rounds of the ratio: the time of ssd-jax divided by that of the fastest other variant."""
+        """Median over the rounds of the time of ssd-jax divided by the time of the fastest other variant."""
         fastest = min(self.task.other_variants, key=self.median.__getitem__)
         return median(a / b for a, b in zip(self.seconds[OURS], self.seconds[fastest], strict=True))
 
 
 class Worker:
-    """A process that prepares one variant of a task, and times it when asked to."""
+    """A process that prepares one variant of a task and times it on request."""
 
     def __init__(self, library: str, task: Task, variant: str, folder: Path) -> None:
         command = [sys.executable, "-m", "benchmarks.speed.worker", library, task.name, variant, str(folder)]

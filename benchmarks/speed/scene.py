@@ -1,6 +1,6 @@
-"""Generate the inputs of both libraries: images, objects, network outputs, and detections of a data set.
+"""Generate inputs for ssd-jax and torchvision: images, objects, network outputs, and detections of a data set.
 
-The inputs are generated from a seed and written to files that both libraries read.
+The inputs are generated from a seed and written to files that the tasks of both packages read.
 """
 
 import json

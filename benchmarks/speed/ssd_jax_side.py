@@ -1,8 +1,8 @@
-"""The tasks in ssd_jax.
+"""The benchmark tasks, implemented with ssd_jax.
 
 For each task, a function with its name prepares the task and returns a function that runs the task once. The returned
-function blocks until everything is computed, and returns numbers to compare with those of the other library. All tasks
-take the folder of the scene and the name of a variant, which is not used here.
+function blocks until everything is computed, and returns numbers to compare with those of torchvision_side.py. All
+tasks take the folder of the scene and the name of a variant, which is not used here.
 """
 
 import contextlib
@@ -45,13 +45,13 @@ def read_scene(folder: Path) -> dict[str, np.ndarray]:
 
 
 def compile_function(function: Callable) -> Callable:
-    """Return a function under jax.jit with the compiler options that the commands of ssd-jax use."""
-    compilation.release_compiler_memory()  # as the commands do
+    """Return a function wrapped in jax.jit, with the compiler options that the commands of ssd-jax use."""
+    compilation.release_compiler_memory()  # the commands do this, too
     return jax.jit(function, compiler_options=compilation.compiler_options())
 
 
 def flops_and_device(program: Any, images: int, *arguments: Any) -> dict[str, Any]:
-    """Return the FLOPs of a program per image, and the platform and name of the device, for the roofline."""
+    """Return the FLOPs of a program per image, and the platform and kind of the device."""
     device = jax.devices()[0]
     flops = count_flops(program.trace(*arguments).jaxpr, 1) / images
     return {"flops": flops, "platform": device.platform, "device": device.device_kind}

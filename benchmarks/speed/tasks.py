@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 BATCH = 4
 OURS = "ssd-jax"
-"""Name of our variant."""
+"""Name of the variant that uses ssd-jax."""
 
 
 class Task(NamedTuple):
-    """A task that both libraries do. The module of each library has a function called ``name`` for it."""
+    """A task whose functions in ssd_jax_side.py and torchvision_side.py are called ``name``."""
 
     name: str
     title: str
@@ -16,9 +16,9 @@ class Task(NamedTuple):
     images: int
     """Number of images per call. Times are per image, or per call if this number is 0."""
     other_variants: tuple[str, ...]
-    """Variants of the other library. The ratio is relative to the fastest of them."""
+    """Variants that ssd-jax is compared with. The ratio is relative to the fastest of them."""
     target: float
-    """Target of the ratio: our time divided by that of the fastest other variant."""
+    """Target of the ratio: the time of ssd-jax divided by that of the fastest other variant."""
     cores: int | None = None
     """Number of CPU cores that may be used. None: all cores."""
     rounds: int | None = None

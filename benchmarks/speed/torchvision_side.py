@@ -1,4 +1,4 @@
-"""The tasks in torchvision and pycocotools.
+"""The benchmark tasks, implemented with torchvision and pycocotools.
 
 As in ssd_jax_side.py, each function prepares a task and returns a function that runs the task once. This module imports
 nothing from ssd_jax.
@@ -52,12 +52,12 @@ def to_memory_format(network: Any, images: torch.Tensor, variant: str) -> tuple[
 
 
 def image_tensor(scene: dict[str, np.ndarray]) -> torch.Tensor:
-    """Return the images as a tensor (images, 3, h, w) with values from 0 to 1."""
+    """Return the images of a scene as a tensor (images, 3, h, w) with values from 0 to 1."""
     return torch.from_numpy(scene["images"]).to(DEVICE).permute(0, 3, 1, 2).contiguous() / 255
 
 
 def make_targets(scene: dict[str, np.ndarray]) -> list[dict[str, torch.Tensor]]:
-    """Return the boxes (in pixels) and labels of each image, as torchvision takes them."""
+    """Return the boxes (in pixels) and labels of each image in the form that torchvision expects."""
     return [
         {"boxes": torch.from_numpy(boxes).to(DEVICE) * 300, "labels": torch.from_numpy(labels).to(DEVICE)}
         for boxes, labels in zip(scene["boxes"], scene["labels"], strict=True)
@@ -150,7 +150,7 @@ def loss(folder: Path, variant: str) -> Call:
 
 
 def augment(folder: Path, variant: str) -> Call:
-    """Augment images as in torchvision's training recipe for SSD (references/detection/presets.py), and resize them."""
+    """Prepare the augmentation of torchvision's recipe for SSD (references/detection/presets.py), and resizing."""
     torch.set_num_threads(1)
     scene = read_scene(folder)
     transform = v2.Compose(
@@ -184,7 +184,7 @@ def augment(folder: Path, variant: str) -> Call:
 
 
 def read(folder: Path, variant: str) -> Call:
-    """Read JPEG files as torchvision's reference scripts do: with Pillow, into uint8 tensors."""
+    """Prepare reading of JPEG files as in torchvision's reference scripts: with Pillow, into uint8 tensors."""
     files = sorted(folder.glob("*.jpg"))
 
     def call() -> list[list[int]]:
@@ -195,7 +195,7 @@ def read(folder: Path, variant: str) -> Call:
 
 
 def large_photo(folder: Path, variant: str) -> Call:
-    """Read a large JPEG file as torchvision's reference scripts do, and resize it with antialiasing."""
+    """Prepare reading of a large JPEG file as in torchvision's reference scripts, and resizing with antialiasing."""
     torch.set_num_threads(1)
     file = folder / "large_photo.jpeg"
 

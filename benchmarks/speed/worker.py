@@ -1,4 +1,4 @@
-"""Run one variant of a task in this process, when asked to.
+"""Prepare one variant of a task, and time it on request.
 
     python -m benchmarks.speed.worker LIBRARY TASK VARIANT FOLDER CORES
 

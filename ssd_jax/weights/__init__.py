@@ -1,4 +1,4 @@
-"""Import, verify and export weights of other projects.
+"""Import and verify weights of other projects, and export weights in their formats.
 
 ``formats`` reads and writes weight files, ``key_mappings`` maps the keys of these files to our parameters, and
 ``presets`` has the networks and settings that the weights are used with. Only ``torch_reference`` needs torch; no

@@ -1,4 +1,4 @@
-"""Export the parameters of a run with the keys and axes that torchvision or ssd.pytorch use."""
+"""Export the parameters of a run with the keys and axes of torchvision or ssd.pytorch."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -85,7 +85,7 @@ def find_export_mapping(model: Model, project: Project) -> KeyMapping:
 
 
 def _has_network(mapping: KeyMapping, model: Model) -> bool:
-    """Return whether the network of a key mapping has the same layers as a model."""
+    """Return whether a model has the layers of the network that a key mapping belongs to."""
     network = mapping.network
     return network is not None and (
         (network.extras, network.global_pool, network.boxes_per_cell)
@@ -94,7 +94,7 @@ def _has_network(mapping: KeyMapping, model: Model) -> bool:
 
 
 def _check_torchvision_boxes(boxes: DefaultBoxes) -> None:
-    """Raise UserError if torchvision's generator cannot make these default boxes."""
+    """Raise UserError if torchvision's DefaultBoxGenerator cannot make these default boxes."""
     if boxes.max_sizes[:-1] != boxes.min_sizes[1:] or boxes.clip not in ("none", "sizes"):
         raise UserError(
             "torchvision uses the smallest size of the next feature map as the largest size of a feature map, and "
@@ -104,7 +104,7 @@ def _check_torchvision_boxes(boxes: DefaultBoxes) -> None:
 
 
 def to_tensors(params: Params, mapping: KeyMapping) -> dict[str, np.ndarray]:
-    """Return the file's tensors by key, converted from our parameters. This is the exact inverse of importing."""
+    """Convert our parameters to tensors of a file, by key. Importing these tensors gives identical parameters."""
     flat = flatten_dict(params, sep="/")
     tensors = {}
     for path, (key, conversion) in mapping.entries.items():
@@ -118,7 +118,7 @@ def torchvision_code(config: Config, file: str) -> str:
     """Return Python code that loads an exported file with torchvision.
 
     The code sets the preprocessing, default boxes and thresholds of ``config``. Two things cannot be set in
-    torchvision: its upper limit of the decoded log scales, and its selection of candidates before NMS.
+    torchvision: the upper limit of the decoded log scales, and how candidates are selected before NMS.
     """
     model, detect = config.model, config.detect
     boxes = model.default_boxes

@@ -57,9 +57,9 @@ def import_weights(
     Args:
         file: Weights as .pth, .safetensors, .caffemodel or .h5.
         class_names: Class names without background, in the order of the labels. If empty, the names of VOC, COCO or
-            ILSVRC are used, depending on the number of classes; all other detectors need names. None: the names do not
-            matter, and the classes are named "1", "2", ...
-        scales: Data set whose scales the default boxes have. None: the data set with this number of classes.
+            ILSVRC are used, depending on the number of classes; a detector with another number of classes needs names.
+            None: the names do not matter, and the classes are named "1", "2", ...
+        scales: Data set whose scales the default boxes have. None: as the project chooses by the number of classes.
         bgr: Whether the input channels of conv1_1 in the file are blue, green, red. None: the project's usual order.
 
     Returns:
@@ -134,7 +134,7 @@ def _find_width(mapping: KeyMapping, tensors: Tensors) -> float:
 
 
 def _count_classes(mapping: KeyMapping, tensors: Tensors) -> int:
-    """Return the number of classes without background in most class predictors, or 1 for a backbone."""
+    """Return the number of classes, without background, that most class predictors have, or 1 for a backbone."""
     if mapping.network is None:
         return 1
     counts: Counter[int] = Counter()
@@ -167,7 +167,7 @@ def _check_tensors(file: Path, mapping: KeyMapping, tensors: Tensors, expected: 
 def _stored_default_boxes(
     file: Path, network: Network, published: DefaultBoxes, priors: Mapping[str, PriorBox]
 ) -> DefaultBoxes:
-    """Return the default boxes that a Caffe snapshot stores, or ``published`` if some feature maps have none stored."""
+    """Return the default boxes stored in a Caffe snapshot, or ``published`` if a feature map has none stored."""
     layers = [priors.get(f"{name}_mbox_priorbox") for name in network.feature_maps]
     stored = [prior for prior in layers if prior is not None]
     if len(stored) < len(layers):

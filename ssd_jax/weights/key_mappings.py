@@ -1,7 +1,7 @@
 """Tables that map our parameters to the keys and axes of published weight files, one table per kind of file.
 
-A parameter of ours is named by its path, such as ``vgg/conv1_1/kernel``, and a tensor of a file by its key. In Caffe
-and Keras files the key is ``<layer>.<number>``, where 0 is the weight and 1 the bias.
+Our parameters are named by their paths, such as ``vgg/conv1_1/kernel``, and the tensors of a file by their keys. In
+Caffe and Keras files, a key is ``<layer>.<number>``, where 0 is the weight and 1 the bias.
 
 A comment or docstring beside each table names its source. The lists in tests/assets/weight_keys have all keys and
 shapes of these files, taken from the source code of the projects.
@@ -22,11 +22,11 @@ class Conversion(NamedTuple):
     """Functions that convert a tensor between the axes of a file and our axes."""
 
     shape: Callable[[Shape], Shape]
-    """Function from the shape of our parameter to the shape of the file's tensor."""
+    """Function that takes the shape of our parameter and returns the shape of the file's tensor."""
     load: Callable[[Array], Array]
-    """Function from the file's tensor to our parameter."""
+    """Function that takes the file's tensor and returns our parameter."""
     dump: Callable[[Array], Array] | None = None
-    """Function from our parameter to the file's tensor. None if ``load`` drops a part of the tensor."""
+    """Function that takes our parameter and returns the file's tensor. None if ``load`` drops a part of the tensor."""
 
 
 class Entry(NamedTuple):
@@ -123,9 +123,9 @@ def _swap_channels(conversion: Conversion) -> Conversion:
 
 
 def _background_first(conversion: Conversion, boxes: int) -> Conversion:
-    """Return a conversion that also makes background, the last class of each box in the file, the first class.
+    """Return a conversion that also moves background, the last class of each box in the file, to the first place.
 
-    The channel of a class of a box is box * classes + class.
+    Class c of box b has the channel b * classes + c.
     """
 
     def roll(array: Array, by: int) -> Array:
@@ -238,7 +238,8 @@ _SEQUENCE_KEYS = (
         "mmdetection", "MMDetection's {}", "backbone.features.{}", "neck.l2_norm", "neck.extra_layers.{pair}.{j}.conv",
         "bbox_head.reg_convs.{}.0", "bbox_head.cls_convs.{}.0",
     ),
-    # Files of version 1 have these keys, too, but background as the first class; `torch_file` refuses such files.
+    # Files of version 1 have these keys, too, but background as the first class. `torch_file` refuses
+        # such files if they state their version.
     _SequenceKeys(
         "mmdetection", "MMDetection's {}, of versions 2.0 to 2.13", "backbone.features.{}", "backbone.l2_norm",
         "backbone.extra.{i}", "bbox_head.reg_convs.{}", "bbox_head.cls_convs.{}",
@@ -288,7 +289,7 @@ _NUMBERED = (".0", ".1")
 
 
 def _caffe_names(layers: tuple[str, ...]) -> dict[str, str]:
-    """Return Caffe's names of layers by our paths. Each name is the last part of the path."""
+    """Return Caffe's layer names by our paths. Each name is the last part of the path."""
     return {layer: layer.removeprefix("vgg/") for layer in layers}
 
 
@@ -302,7 +303,7 @@ def _caffe_mapping(network: Network) -> KeyMapping:
 
 
 def _keras_mapping(network: Network) -> KeyMapping:
-    """Return the key mapping of an ssd_keras detector. Its weights were ported from Caffe, with Caffe's names and BGR.
+    """Return the key mapping of an ssd_keras detector. Its weights were ported from Caffe and have Caffe's names and BGR.
 
     Source: github.com/pierluigiferrari/ssd_keras, folder models.
     """
@@ -392,8 +393,8 @@ def find_key_mapping(shapes: Mapping[str, Shape], kind: str) -> tuple[KeyMapping
 
     Returns:
         The mapping, and its similarity from 0 to 1: the number of common keys divided by the number of keys in the file
-        or the mapping. A key is common only if its tensor has the same number of axes in both, because the same key
-        names a matrix or a convolution for Caffe's fc6.
+        or the mapping. A key is common only if its tensor has the same number of axes in both, because Caffe's fc6
+        can be a matrix or a convolution with the same key.
     """
 
     def similarity(mapping: KeyMapping) -> float:

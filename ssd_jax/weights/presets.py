@@ -43,7 +43,7 @@ class Network(NamedTuple):
     extras: tuple[Extra, ...]
     """Pairs of convolutions after fc7."""
     default_boxes: Mapping[str, DefaultBoxes]
-    """Default boxes for ``voc`` and, if COCO has other scales, for ``coco``. They may differ in the scales only."""
+    """Default boxes for ``voc`` and, if COCO has other scales, for ``coco``. The two may differ only in the scales."""
     global_pool: bool = False
     """Whether the last feature map, pool6, is the mean over the cells of the feature map before it."""
 
@@ -120,7 +120,7 @@ IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 TORCHVISION_MEAN = (122.99925, 116.9991, 103.9992)
 # More than the number of default boxes of any network, so that no candidate is dropped.
 NO_TOP_K = 1_000_000
-LOG_SCALE_BOUND = math.log(1000 / 16)  # of decoded boxes in torchvision and MMDetection
+LOG_SCALE_BOUND = math.log(1000 / 16)  # limit of decoded log scales in torchvision and MMDetection
 # configs/vgg_ssd512_voc0712.yaml has 537.65 where all other projects have 537.6.
 LUFFICC_SSD512_VOC_BOXES = dataclasses.replace(
     config.SSD512_VOC_BOXES, max_sizes=(*config.SSD512_VOC_BOXES.max_sizes[:-1], 537.65)
@@ -134,8 +134,8 @@ class Preset(NamedTuple):
     """Settings that a project uses with its weights."""
 
     mean: Triple = CAFFE_MEAN
-    """Mean of red, green and blue, for values from 0 to 255. It is RGB also for projects that use BGR, because
-    importing reverses the channels of the weights."""
+    """Mean of red, green and blue, for values from 0 to 255. The order is RGB also for projects that use BGR,
+    because importing reverses the channels of the weights."""
     std: Triple = (1.0, 1.0, 1.0)
     """Divisors of red, green and blue, for values from 0 to 255."""
     clip: Literal["none", "sizes", "center_size"] = "none"
@@ -195,7 +195,8 @@ def default_boxes(preset: Preset, network: Network, classes: int, scales: Scales
     Args:
         preset: Settings of the project.
         network: Network of the project.
-        classes: Number of classes without background. It decides on the scales if ``scales`` is None.
+        classes: Number of classes without background. It decides the scales if ``scales`` is None and the
+            project does not always use the same scales.
         scales: Data set whose scales are used, for weights that were trained on COCO first and then on VOC.
 
     Raises:

@@ -53,7 +53,7 @@ class ProjectSettings(NamedTuple):
     keep: int | None = 200
     """Maximum number of detections per image. None: no limit."""
     keep_per_class: bool = False
-    """Whether all detections of each class are kept, without the limit `keep`."""
+    """Whether detections are limited only per class, so that `keep` is not used."""
 
 
 PROJECT_SETTINGS = {
@@ -141,7 +141,7 @@ def run_reference(
         each = conf.reshape(cells * cells * boxes, -1)
         if settings.background_last:
             each = np.concatenate([each[:, -1:], each[:, :-1]], axis=1)
-            layers[f"{name}_mbox_conf"] = each.reshape(conf.shape)  # our output has background first, too
+            layers[f"{name}_mbox_conf"] = each.reshape(conf.shape)  # our imported network has background first, too
         logits.append(each)
     box_sizes = _box_sizes(size, shapes, settings, coco_scales, priors)
     default_boxes = np.array(list(_default_boxes(size, shapes, box_sizes)), np.float64)
@@ -233,7 +233,7 @@ def _preprocess(image: np.ndarray, size: int, settings: ProjectSettings) -> Any:
 
 
 def _forward(project: str, tensors: Tensors, x: Any) -> tuple[Arrays, list[str]]:
-    """Return outputs by layer name, and the names of the feature maps with predictors, of which a backbone has none."""
+    """Return the outputs by layer name, and the names of the feature maps with predictors (none for a backbone)."""
     import torch
     import torch.nn.functional as F  # noqa: N812
 
@@ -327,10 +327,10 @@ def _key_prefixes(project: str, tensors: Tensors) -> dict[str, str]:
 
 
 def _to_oihw(project: str, array: np.ndarray, name: str) -> np.ndarray:
-    """Return a kernel with the axes (out, in, height, width), and a bias as it is.
+    """Return a kernel with the axes (out, in, height, width), or a bias unchanged.
 
-    Of fc6 and fc7 in a full VGG16 classifier, only every fourth unit is returned, and of the 7 x 7 inputs of fc6 only
-    rows and columns 0, 3 and 6.
+    If fc6 and fc7 come from a full VGG16 classifier, only every fourth unit is returned, and only rows and columns 0, 3
+    and 6 of the 7 x 7 inputs of fc6.
     """
     if project in ("keras_vgg16", "ssd_keras") and array.ndim == 4:
         return np.einsum("hwio->oihw", array)
@@ -357,17 +357,17 @@ class _BoxSizes(NamedTuple):
     smallest: float
     """Side of the smaller square."""
     largest: float | None
-    """The side of the larger square is sqrt(smallest * largest). None: there is only one square."""
+    """Size that the larger square, of side sqrt(smallest * largest), is made with. None: there is only one square."""
     ratios: tuple[float, ...]
     """Ratios of width to height, without 1 and without the reciprocals, which are added."""
     step: float
-    """Distance of neighbouring box centres."""
+    """Distance between neighbouring box centres."""
     clip: str
-    """Clipping, as `ProjectSettings.box_clip`."""
+    """Clipping of the boxes, with the same values as `ProjectSettings.box_clip`."""
 
 
-# Sizes of default boxes by image side and whether they are COCO's, relative to the image side. The largest size of a
-# feature map is the smallest size of the next feature map.
+# Sizes of default boxes relative to the image side, by the image side in pixels and whether the sizes are COCO's. The
+# largest size of a feature map is the smallest size of the next feature map.
 _SCALES = {
     (300, False): (0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05),
     (300, True): (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05),
@@ -428,7 +428,7 @@ def _default_boxes(
 
 
 def _clip_box(box: list[float], clip: str) -> list[float]:
-    """Return a box (cx, cy, w, h), clipped as `ProjectSettings.box_clip` says."""
+    """Return a box (cx, cy, w, h), clipped as `ProjectSettings.box_clip` describes."""
     if clip == "centre":
         return [min(max(number, 0.0), 1.0) for number in box]
     if clip == "corner":

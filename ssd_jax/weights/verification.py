@@ -75,7 +75,7 @@ def verify_weights(
     """
     imported = import_weights(file, class_names=None, scales=scales, bgr=bgr)
     weights, mapping, model = read_weights(file), imported.mapping, imported.config.model
-    # torchvision uses COCO's default boxes for any classes.
+    # torchvision uses COCO's default boxes for any number of classes.
     coco = scales == "coco" if scales else mapping.project == "torchvision" or len(model.class_names) in (80, 90)
     feature_maps = mapping.network.feature_maps if mapping.network and not scales else ()
     layers = [f"{name}_mbox_priorbox" for name in feature_maps]
@@ -139,7 +139,7 @@ def layer_outputs(params: Params, model: Model, image: UInt8[np.ndarray, "h w 3"
 
 
 def _with_missing_layers(params: Params, model: Model) -> Params:
-    """Return the parameters with zeros for fc6 and fc7, if a backbone does not have these layers."""
+    """Return the parameters, with zeros for fc6 and fc7 if a backbone does not have these layers."""
     zeros = {path: np.zeros(shape, np.float32) for path, shape in parameter_shapes(model).items()}
     return unflatten_dict(zeros | flatten_dict(params, sep="/"), sep="/")
 

@@ -1,3 +1,3 @@
 """Helpers that several tests use."""
 
-from helpers import typecheck as typecheck  # pytest's --jaxtyping-packages looks for it as an attribute
+from helpers import typecheck as typecheck  # pytest's option --jaxtyping-packages needs this attribute

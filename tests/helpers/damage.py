@@ -39,7 +39,7 @@ def count_refused(
     """Return the number of damaged copies that a reader refuses.
 
     Also assert, for each copy, that the reader either raises a UserError that names the file, or returns numeric arrays
-    of at most eight times the size of the copy.
+    that take at most eight times the size of the copy in total.
 
     Args:
         read: Reader of weight files.

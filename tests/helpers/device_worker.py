@@ -25,7 +25,7 @@ from ssd_jax.runtime.distributed_options import DistributedOptions
 from ssd_jax.training.train_step import check_batch_size, init_state, make_train_step
 
 SGD = Optimizer(learning_rate=1e-5, momentum=0.9, clip_norm=10.0)
-"""Optimizer with a low rate, because rounding differences grow: with 3e-5 they are 4e-3 of the norm after 20 steps."""
+"""SGD with a low learning rate: at 3e-5, rounding differences grow to 4e-3 of the norm within 20 steps."""
 
 
 def worker_config(fsdp: int = 1, virtual_shards: int = 0, sgd: bool = False) -> Config:
@@ -42,7 +42,7 @@ def run_case(
     sgd: bool = False,
     detect: bool = False,
 ) -> dict[str, Any]:
-    """Train on the first ``devices`` devices, or on all of them.
+    """Train for some steps on the first ``devices`` devices, or on all devices, and return the results.
 
     Returns:
         A dict of the numbers of devices, processes, compiled programs and split parameters; the metrics of each step; a

@@ -30,7 +30,7 @@ class OwnError(UserError):
 
 
 def error_message(function: Callable[[], Any], kind: type[Exception]) -> str | None:
-    """Return the message of the exception of a type that a function raises, or None if it raises none."""
+    """Call a function and return the message of the exception of this kind that it raises, or None without one."""
     try:
         function()
     except kind as error:
@@ -123,7 +123,7 @@ def save_and_resume(out: Path) -> dict[str, Any]:
 
 
 def step_until_stopped(out: Path) -> dict[str, Any]:
-    """Return the step at which should_stop is True. The file started.INDEX shows that SIGTERM may be sent."""
+    """Count steps until should_stop is True, and return the step. When SIGTERM may be sent, create started.INDEX."""
     index = jax.process_index()
     with StopRequest() as stop:
         for step in range(1, 2000):

@@ -1,4 +1,4 @@
-"""Write weights as files of every published project. The code under test is not used."""
+"""Write weight files in the format of each supported project, without using the code under test."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ def save_safetensors(file: Path, tensors: Tensors) -> Path:
 
 
 def caffe_file_bytes(tensors: Tensors, priors: dict[str, Any] | None = None) -> bytes:
-    """Return a .caffemodel file with tensors of ssd.pytorch and the given settings of PriorBox layers."""
+    """Return the bytes of a .caffemodel file with tensors of ssd.pytorch and the given settings of PriorBox layers."""
     kinds = {4: "Convolution", 1: "Normalize"}
     layers = [(name, kinds.get(b[0].ndim, "InnerProduct"), b) for name, b in published.to_caffe(tensors).items()]
     return caffemodel_bytes(layers, priors)
@@ -82,12 +82,12 @@ COCO_PRIORS = {
 
 
 def backbone_tensors(tensors: Tensors) -> Tensors:
-    """Return the tensors of VGG16 with the keys of vgg16_reducedfc.pth."""
+    """Return the VGG16 layers of a state dict of ssd.pytorch, with the keys of vgg16_reducedfc.pth."""
     return {key.removeprefix("vgg."): value for key, value in tensors.items() if key.startswith("vgg.")}
 
 
 def classifier_and_features(tensors: Tensors) -> tuple[Tensors, Tensors]:
-    """Return a VGG16 classifier and the convolutions of VGG16, with torchvision's keys.
+    """Return two state dicts with torchvision's keys: a VGG16 classifier, and the convolutions of VGG16.
 
     Decimating the classifier (every fourth unit, every third row and column) gives fc6 and fc7 of ``tensors``.
     """

@@ -120,7 +120,7 @@ def to_torchvision(tensors: Tensors) -> Tensors:
 
 
 def to_lufficc(tensors: Tensors) -> Tensors:
-    """Return the tensors as a state dict of lufficc."""
+    """Return the tensors as a state dict of lufficc/SSD."""
     names = {
         "vgg": "backbone.vgg", "extras": "backbone.extras", "L2Norm": "backbone.l2_norm",
         "loc": "box_head.predictor.reg_headers", "conf": "box_head.predictor.cls_headers",
@@ -131,7 +131,7 @@ def to_lufficc(tensors: Tensors) -> Tensors:
 def _background_last(value: np.ndarray, boxes: int) -> np.ndarray:
     """Return a class predictor's tensor with background as the last class of each box.
 
-    The first axis has the channels; the channel of a class of a box is box * classes + class.
+    The first axis has the channels; class c of box b has the channel b * classes + c.
     """
     each = value.reshape(boxes, -1, *value.shape[1:])
     return np.concatenate([each[:, 1:], each[:, :1]], axis=1).reshape(value.shape)

@@ -1,4 +1,4 @@
-"""Random weights for the predictors, which otherwise predict constants before training from scratch."""
+"""Random weights for the predictors, whose usual initial weights predict the same for all images."""
 
 from typing import Any
 

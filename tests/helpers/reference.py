@@ -232,7 +232,7 @@ def sample_patch(rng, scale_range, ratio_range):
 
 
 def sample_patches(rng, boxes, min_overlaps, trials, scale_range, ratio_range):
-    """Return the whole image and random patches as in Caffe's GenerateBatchSamples, with samplers of ssd_pascal.py."""
+    """Return the whole image and random patches as in Caffe's GenerateBatchSamples, with ssd_pascal.py's samplers."""
     samples = [(0.0, 0.0, 1.0, 1.0)]
     for low, high in [(overlap, 1e9) for overlap in min_overlaps] + [(-1e9, 1.0)]:
         for _ in range(trials):
@@ -298,7 +298,7 @@ def distort_pixel(rgb, brightness, contrast, saturation, hue, contrast_first, ch
 
     def change_in_hsv(values, change):
         h, s, v = colorsys.rgb_to_hsv(*(x / 255 for x in values))
-        # In 8 bits, OpenCV scales H to 0 to 180 and S to 0 to 255. Both are clipped to 0 to 255.
+        # In OpenCV's 8-bit HSV, H is from 0 to 180 and S from 0 to 255. Both are clipped to [0, 255].
         h, s = change(h * 180, s * 255)
         (h,), (s,) = saturate([h]), saturate([s])
         return [x * 255 for x in colorsys.hsv_to_rgb(h % 180 / 180, s / 255, v)]

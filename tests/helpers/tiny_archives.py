@@ -70,7 +70,7 @@ COCO: dict[str, tuple[ImageSpec, ...]] = {
     "test": (ImageSpec("000000000001", (32, 40)),),
 }  # fmt: skip
 COCO_IDS = {"bowl": 51, "orange": 55, "tv": 72}
-"""COCO's category ids of the classes in COCO. There are gaps between ids: the 80 classes have ids from 1 to 90."""
+"""Category ids of the classes in the constant COCO, as in the real data set: its 80 classes have ids from 1 to 90."""
 
 VOC_ARCHIVES = {"VOCtrainval_06-Nov-2007.tar": ("train", "val"), "VOCtest_06-Nov-2007.tar": ("test",)}
 

@@ -70,9 +70,9 @@ def layers() -> dict[str, tuple[str, int, int, int]]:
 def random_state_dict(seed: int) -> StateDict:
     """Return random weights with torchvision's keys and shapes.
 
-    They keep the scale of activations. Logits have a standard deviation of about two, offsets of about one. The weights
-    are the same on every machine: RandomState never changes (NumPy's policy, NEP 19), and uniform numbers are made from
-    bits by exact arithmetic.
+    The weights preserve the scale of activations. Logits have a standard deviation of about two, offsets of about one.
+    The weights are the same on every machine: RandomState never changes (NumPy's policy, NEP 19), and uniform numbers
+    are made from bits by exact arithmetic.
     """
     random = np.random.RandomState(seed)
 
@@ -119,7 +119,7 @@ def random_rows(rows: np.ndarray, count: int) -> np.ndarray:
 def random_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return boxes (xyxy, pixels) and labels of six random objects in an image of 300 x 300 pixels.
 
-    Each object has about the size of the default boxes of another feature map.
+    Each object has about the size of the default boxes of a different feature map.
     """
     random = np.random.RandomState(seed)
     sides = np.array([20, 40, 100, 150, 210, 270])[:, None] * (0.9 + 0.2 * random.random_sample((6, 2)))

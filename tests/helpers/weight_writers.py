@@ -43,7 +43,7 @@ def caffemodel_bytes(
     double: bool = False,
     four_axes: bool | None = None,
 ) -> bytes:
-    """Return a .caffemodel file: an encoded NetParameter.
+    """Return the bytes of a .caffemodel file, which is an encoded NetParameter.
 
     Args:
         layers: Name, type and blobs of each layer, as in Caffe since 2015.

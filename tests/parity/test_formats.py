@@ -1,4 +1,4 @@
-"""Tests that compare imported files of every project with an independent forward pass in torch, layer by layer."""
+"""Tests that compare imported files of each project with an independent forward pass in torch, layer by layer."""
 
 import dataclasses
 from pathlib import Path

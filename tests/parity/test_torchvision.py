@@ -75,7 +75,7 @@ def to_torchvision_input(image: np.ndarray) -> "torch.Tensor":
 
 
 def get_anchors(model: "torch.nn.Module") -> "torch.Tensor":
-    """Return torchvision's default boxes, xyxy, pixels."""
+    """Return torchvision's default boxes as xyxy in pixels."""
     maps = [torch.zeros(1, 1, side, side) for side in CONFIG.model.default_boxes.feature_maps]
     image = torchvision.models.detection.image_list.ImageList(torch.zeros(1, 3, 300, 300), [(300, 300)])
     (anchors,) = model.anchor_generator(image, maps)
@@ -166,9 +166,9 @@ def test_detections_in_bccd_images_equal_torchvision(model, predict, bccd):
     ("spread", "background"),
     [
         (3.0, 0.0),  # nearly all pairs of box and class are above the threshold, and 400 of each class enter NMS
-        (1.0, 9.0),  # some hundreds of pairs are above it: torchvision then separates classes by shifting their boxes
-        (1.0, 9.6),  # about a hundred pairs are above it, and all that NMS keeps are returned
-        (1.0, 30.0),  # no pair is above it
+        (1.0, 9.0),  # some hundreds of pairs are above the threshold: torchvision separates classes by shifts
+        (1.0, 9.6),  # about a hundred pairs are above the threshold, and all that NMS keeps are returned
+        (1.0, 30.0),  # no pair is above the threshold
     ],
 )
 @pytest.mark.parametrize("seed", range(3))
@@ -384,9 +384,9 @@ def test_assign_objects_keeps_the_best_box_of_an_object_like_torchvision(model):
 
 
 def test_assign_objects_differs_from_torchvision_if_two_objects_share_a_best_box(model):
-    """Here the object of higher IoU gets the box, and the other object its second best box.
+    """In this package, the object with the higher IoU gets the box, and the other object gets its second best box.
 
-    In torchvision, the later object gets the box, and the earlier object none.
+    In torchvision, the later object gets the box, and the earlier object gets no box.
     """
     actual, expected = match_with_both(model, [[0.1, 0.4, 0.0], [0.0, 0.3, 0.2]])
     assert expected == [-1, 1, -1]

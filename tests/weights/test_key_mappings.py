@@ -1,4 +1,4 @@
-"""Tests of key mappings, with the lists of keys of published files, and of conversions, with slow loops."""
+"""Tests of key mappings against the key lists of published files, and of conversions against plain loops."""
 
 import numpy as np
 import pytest
@@ -84,7 +84,7 @@ def test_conversions_give_our_shapes_and_are_invertible(kind):
 
 
 def load_parameter(kind: str, title: str, path: str, stored: np.ndarray) -> np.ndarray:
-    """Return our parameter at ``path`` for a stored tensor, by the key mapping with this title."""
+    """Convert a stored tensor to our parameter at ``path``, with the key mapping that has this title."""
     (mapping,) = [mapping for mapping in KEY_MAPPINGS[kind] if mapping.title == title]
     return mapping.entries[path].conversion.load(stored)
 
@@ -127,7 +127,7 @@ def test_conversion_of_fc7_equals_loops():
 
 
 def test_conversion_of_mmdetection_makes_background_the_first_class():
-    """There are four boxes per cell and three classes. Tens number the box, units the class; 0 is background."""
+    """There are four boxes per cell and three classes. The value 32 means class 2 of box 3; 0 is background."""
     stored = np.array([11, 12, 10, 21, 22, 20, 31, 32, 30, 41, 42, 40], np.float32)
     loaded = load_parameter("torch", "MMDetection's SSD300", "conv4_3_norm_mbox_conf/bias", stored)
     np.testing.assert_array_equal(loaded, [10, 11, 12, 20, 21, 22, 30, 31, 32, 40, 41, 42])

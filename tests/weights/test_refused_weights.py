@@ -1,4 +1,4 @@
-"""Tests of a hundred invalid weight files: each is refused with a message that names it, and no code in it is run."""
+"""Tests of many invalid weight files: each is refused with a message that names the file, and its code is not run."""
 
 import json
 import struct
@@ -49,7 +49,7 @@ FORMATS: dict[str, Callable[[Tensors, Path], bytes]] = {
     "h5": make_bytes_function(save_keras),
 }
 CUTS = (0, 1, 7, 300, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, -1)
-"""Lengths of cut files: the number of bytes that remain or, below 1, their fraction; -1 removes the last byte."""
+"""Lengths of truncated files: bytes or, between 0 and 1, a fraction of the file. -1 removes the last byte."""
 
 
 def transpose_tensor(key: str) -> Change:
@@ -95,7 +95,7 @@ HOSTILE = [
 
 
 def external_link(folder: Path, tensors: Tensors) -> bytes:
-    """Return a Keras file in name a kernel is a link to another file."""
+    """Return the bytes of a Keras file in which one kernel is a link to another file."""
     file = save_keras(folder / "whole", tensors)
     with h5py.File(folder / "other", "w") as other:
         other["k"] = np.zeros((3, 3, 3, 8), np.float32)
@@ -107,7 +107,7 @@ def external_link(folder: Path, tensors: Tensors) -> bytes:
 
 
 def huge_dataset(folder: Path, tensors: Tensors) -> bytes:
-    """Return a Keras file with a kernel of a terabyte that was never written."""
+    """Return the bytes of a Keras file that declares a kernel of a terabyte without its data."""
     file = save_keras(folder / "whole", tensors)
     with h5py.File(file, "r+") as root:
         name = root["fc7"].attrs["weight_names"][0].decode()
@@ -117,13 +117,13 @@ def huge_dataset(folder: Path, tensors: Tensors) -> bytes:
 
 
 def oversized_header(folder: Path, tensors: Tensors) -> bytes:
-    """Return a safetensors file that consists of a header only, name declares a tensor of four terabytes."""
+    """Return the bytes of a safetensors file that has only a header, which declares a tensor of four terabytes."""
     header = json.dumps({"vgg.0.weight": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}).encode()
     return struct.pack("<Q", len(header)) + header
 
 
 def oversized_length(folder: Path, tensors: Tensors) -> bytes:
-    """Return a Caffe file with a layer whose declared length is far beyond the end of the file."""
+    """Return the bytes of a Caffe file with a layer whose declared length is far beyond the end of the file."""
     return b"\xa2\x06" + b"\xff" * 9 + b"\x01" + b"\x0a\x02ab"
 
 

@@ -47,7 +47,7 @@ def random_params(model: config.Model) -> Any:
 
 @pytest.fixture(scope="module")
 def cell_model() -> config.Model:
-    """SSD300 of the same width as the fixture ``ssd300``, for two classes of which VOC has one."""
+    """Model config of an SSD300 with the width of the fixture ``ssd300``, for two classes: one of VOC and one new."""
     return dataclasses.replace(SSD300.model(config.SSD300_VOC_BOXES), class_names=("RBC", "car"), width=WIDTH)
 
 

@@ -1,9 +1,9 @@
 """Read weights from a ``.caffemodel``, a binary protobuf, without Caffe.
 
 Only the fields in `_SCHEMA` are read; protobuf skips all others. The numbers and defaults of the fields come from
-src/caffe/proto/caffe.proto of github.com/weiliu89/caffe at d9f9dfe5 (branch ssd in 2016), those of the fields that
-were added to PriorBoxParameter later from its fork MhLiao/TextBoxes_plusplus at f7b126ab. Fields that BVLC's Caffe has,
-too, have the same numbers there.
+src/caffe/proto/caffe.proto of github.com/weiliu89/caffe at d9f9dfe5 (branch ssd in 2016). Some fields were added to
+PriorBoxParameter later; their numbers and defaults come from the fork MhLiao/TextBoxes_plusplus at f7b126ab. Fields
+that also exist in BVLC's Caffe have the same numbers there.
 """
 
 import math
@@ -37,7 +37,7 @@ class PriorBox(NamedTuple):
     variances: tuple[float, ...]
     """Variances of cx, cy, w, h. A single stored number is used for all four; the default is 0.1."""
     step: float | None
-    """Distance of neighbouring cells in pixels. None: the side of the input divided by that of the feature map."""
+    """Distance between neighbouring cells in pixels. None: the side of the input divided by that of the feature map."""
     offset: float
     """Position of a box centre in its cell, as a fraction of ``step``."""
     image_size: int | None = None
@@ -51,7 +51,7 @@ class CaffeNet(NamedTuple):
     tensors: dict[str, np.ndarray]
     """float32 arrays by ``<layer>.<blob number>``, in the order of the file. Blob 0 is the weight, (o, i, h, w) for a
     convolution and (o, i) for InnerProduct, and blob 1 is the bias (o,). Blob 0 of Normalize is the scale: (c,), or
-    (1,) if all channels share one number."""
+    (1,) if all channels share one scale."""
     priors: dict[str, PriorBox]
     """Settings of PriorBox layers by layer name. Empty for backbones, and for snapshots without these settings."""
 
@@ -62,7 +62,7 @@ def read_caffe(file: Path) -> CaffeNet:
     Layers may have the current format, or the format V1 from before 2015, as in VGG_ILSVRC_16_layers.caffemodel.
 
     Raises:
-        UserError: If the file is missing or corrupt, has another format, or contradicts itself.
+        UserError: If the file is missing or corrupt, has another format, or has inconsistent content.
     """
     check_file(file)
     with user_errors_on_parse(file):
@@ -118,7 +118,7 @@ def _read_blob(file: Path, name: str, blob: Any) -> np.ndarray:
 
 
 def _remove_leading_axes(layer_type: str | int, number: int, blob: np.ndarray) -> np.ndarray:
-    """Return a blob without the leading axes of length 1 that fill up the shape of legacy blobs to four axes."""
+    """Return a blob without the leading axes of length 1 that pad the shape of a legacy blob to four axes."""
     if layer_type in _NORMALIZE or (layer_type in _CONVOLUTION | _INNER_PRODUCT and number == 1):
         return blob.reshape(-1)
     if layer_type in _INNER_PRODUCT and blob.shape[:-2] == (1, 1):
@@ -169,7 +169,7 @@ def _read_square_setting(file: Path, layer: str, param: Any, side: str, height: 
 
 
 def _to_decimals(numbers: Any) -> tuple[float, ...]:
-    """Return float32 numbers as the shortest decimal numbers that they stand for: 0.1, not 0.10000000149."""
+    """Convert each float32 number to the shortest decimal that rounds to it: 0.1, not 0.10000000149."""
     return tuple(float(str(np.float32(number))) for number in numbers)
 
 

@@ -57,7 +57,7 @@ def read_keras(file: Path) -> dict[str, np.ndarray]:
                 "pointer was downloaded instead."
             )
         root = pyfive.File(_CountedBytes(data))
-        if root.userblock_size:  # all addresses would be relative to the end of the user block
+        if root.userblock_size:  # then all addresses are relative to the end of the user block
             raise ValueError("a user block, which Keras never writes")
         tensors: dict[str, np.ndarray] = {}
         max_bytes = MAX_EXPANSION * len(data)

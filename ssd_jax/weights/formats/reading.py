@@ -15,9 +15,9 @@ from ssd_jax.files import user_errors_on_read
 T = TypeVar("T")
 
 MAX_EXPANSION = 8
-"""Maximum number of bytes of all arrays, divided by the size of the file.
+"""Maximum ratio of the total size of all arrays to the size of the file.
 
-The arrays can be larger than the file, because float16 becomes float32, tensors may share their storage, and zeros can
+The arrays can be larger than the file, because float16 becomes float32, tensors may share a storage, and the data may
 be compressed.
 """
 
@@ -49,7 +49,7 @@ def user_errors_on_parse(file: Path) -> Iterator[None]:
 
 
 def _parse_reason(error: Exception) -> str | None:
-    """Return the reason of a parsing error for the message, in ASCII. None for an OSError, which has another cause."""
+    """Return the reason for a parsing error in ASCII, or None for an OSError, which is not a parsing error."""
     return None if isinstance(error, OSError) else ascii(error_reason(error)[:200])
 
 

@@ -28,7 +28,7 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
 
 
 def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write arrays, by name, to a ``.safetensors`` file. The file appears only when it is complete.
+    """Write named arrays to a ``.safetensors`` file. The file appears only when it is complete.
 
     The arrays may have any dtype that safetensors supports, and any memory order.
 

@@ -1,6 +1,6 @@
 """Read tensors from files of ``torch.save``, without torch.
 
-Source of both formats: pytorch 2.14, torch/serialization.py.
+Source of the two formats, before and since torch 1.6: pytorch 2.14, torch/serialization.py.
 """
 
 import io
@@ -55,7 +55,7 @@ def read_torch(file: Path) -> dict[str, np.ndarray]:
 # ---- the two formats ----
 
 _StorageBytes = Callable[[str], bytes | memoryview]
-"""Function from the key of a storage to its bytes."""
+"""Function that takes the key of a storage and returns the bytes of the storage."""
 
 
 def _load_zip(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
@@ -105,7 +105,7 @@ def _load_legacy(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
     content, keys = loader.load(stream), loader.load(stream)
     buffers: dict[str, memoryview] = {}
     for key in keys:
-        if type(key) is not str:  # hashing another key could take forever
+        if type(key) is not str:  # hashing a key of another type could take forever
             raise ValueError("a storage key that is not text")
         storage = loader.storages[key]
         if int.from_bytes(stream.read(8), "little") != storage.length:
@@ -126,7 +126,7 @@ def _load_legacy(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
 def _check_mmdetection_version(file: Path, content: Any) -> None:
     """Raise UserError if a file was written by MMDetection before 2.0.
 
-    Its keys are the same as in version 2.0, but the classes are in another order. Only the metadata has the version.
+    The keys are the same as in version 2.0, but the classes are in another order. Only the metadata tells the version.
     """
     meta = content.get("meta") if type(content) is StateDict else None
     version = meta.get("mmdet_version") if type(meta) is StateDict else None
@@ -139,7 +139,7 @@ def _check_mmdetection_version(file: Path, content: Any) -> None:
 
 
 def _find_tensors(file: Path, content: Any) -> dict[str, Tensor]:
-    """Return the tensors of the dict of weights in a file's content, without prefixes of wrappers in their names."""
+    """Find the dict of weights in a file's content, and return its tensors without the name prefixes of wrappers."""
     saved = content if type(content) is StateDict else {}
     candidates = map(_get_tensors, [*(saved.get(key) for key in _WEIGHT_KEYS), content])
     tensors = next(filter(None, candidates), None) or _get_tensors_of_only_dict(saved)
@@ -160,12 +160,12 @@ def _get_tensors_of_only_dict(saved: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _get_tensors(value: Any) -> dict[str, Tensor]:
-    """Return the tensors directly in a dict. Empty if ``value`` is no dict."""
+    """Return the values of a dict that are tensors, by key, or an empty dict if ``value`` is not a dict."""
     return {k: v for k, v in value.items() if type(v) is Tensor} if type(value) is StateDict else {}
 
 
 def _to_arrays(tensors: Mapping[str, Tensor], storage_bytes: _StorageBytes, max_bytes: int) -> dict[str, np.ndarray]:
-    """Return an array for each tensor. Raises ValueError if all of them take more than ``max_bytes``."""
+    """Return an array for each tensor. Raises ValueError if the arrays take more than ``max_bytes`` in total."""
     buffers: dict[str, bytes | memoryview] = {}
     arrays: dict[str, np.ndarray] = {}
     for name, tensor in tensors.items():

@@ -10,8 +10,8 @@ A pickle is a program that names functions and calls them. Python's unpickler ex
 Thus a pickle can only create strings, numbers, tuples, lists, and instances of the classes of this module. An
 instruction can change the attributes of these instances only through ``__setstate__``.
 
-Source of the format: pytorch 2.14, torch/serialization.py. A comment has the version of torch where a name was written
-by older versions only.
+Source of the format: pytorch 2.14, torch/serialization.py. If only older versions of torch wrote a
+name, a comment states these versions.
 """
 
 import io
@@ -58,7 +58,7 @@ class Storage(NamedTuple):
     length: int
     """Number of elements."""
     start: int = 0
-    """Element that offsets of tensors count from. It is not 0 only for views of a storage in the legacy format."""
+    """Element that tensor offsets are counted from. It is 0 except for views of a storage in the legacy format."""
 
 
 @dataclass(slots=True)
@@ -126,7 +126,7 @@ def _ordered_dict(pairs: Any = None) -> StateDict:
     if pairs is not None:
         for key, value in pairs:
             state_dict[key] = value
-        pairs.clear()  # or a small file that uses the same list many times could fill the memory with copies
+        pairs.clear()  # otherwise a small file that uses one list many times could fill the memory
     return state_dict
 
 
@@ -184,12 +184,12 @@ _REPLACEMENTS = {
     "FROZENSET": pickle.TUPLE,
     "NEWOBJ": pickle.REDUCE,  # the stand-in for a class is a function
     "NEWOBJ_EX": pickle.POP + pickle.REDUCE,  # POP removes the keyword arguments
-    "FRAME": b"",  # a frame has its length, which the replacements change
+    "FRAME": b"",  # a frame states its length, which the replacements change
 }
 
 
 class PickleLoader:
-    """Loader of the pickles in a file, which must be loaded one after the other."""
+    """Loads the pickles of a file, one after the other."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -261,11 +261,11 @@ class _Unpickler(pickle.Unpickler):
 
 
 def is_size(value: Any) -> bool:
-    """Return whether a value from a pickle is an integer that is not negative."""
+    """Return whether a value from a pickle is a non-negative integer."""
     return type(value) is int and value >= 0
 
 
-# Parts of names of functions that can run programs or change files. No network needs them.
+# Parts of the names of functions that can run programs or change files. No network needs such functions.
 _DANGEROUS = {
     "os", "posix", "nt", "sys", "_sys", "subprocess", "shutil", "socket", "pty", "runpy", "importlib", "ctypes",
     "webbrowser", "system", "popen", "eval", "exec", "compile", "open", "__import__",

@@ -177,13 +177,13 @@ def test_invalid_default_boxes_are_refused(tmp_path: Path, settings: dict[str, A
 
 
 def caffemodel_with_blob(blob: bytes) -> bytes:
-    """Return a file with one convolution that has a single encoded blob."""
+    """Return the bytes of a .caffemodel file with one convolution that has a single encoded blob."""
     layer = encode_message("LayerParameter", {"name": "conv", "type": "Convolution", "blobs": [blob]})
     return encode_message("NetParameter", {"layer": [layer]})
 
 
 def caffemodel_with_shape(*dim: int, numbers: int = 4) -> bytes:
-    """Return a file with one blob that declares a shape but has the given number of values."""
+    """Return the bytes of a .caffemodel file with one blob that declares a shape but has ``numbers`` values."""
     fields = {"data": np.zeros(numbers), "shape": encode_message("BlobShape", {"dim": list(dim)})}
     return caffemodel_with_blob(encode_message("BlobProto", fields))
 

@@ -341,7 +341,7 @@ def test_invalid_weights_are_refused(tmp_path: Path, write_weight: Callable[[h5p
 
 
 def circular_header() -> bytes:
-    """Return an HDF5 file whose root has an object header that refers to itself 65535 times.
+    """Return the bytes of an HDF5 file whose root has an object header that refers to itself 65535 times.
 
     Each message of the header says that the header continues at the beginning of the file.
 
@@ -358,7 +358,7 @@ def circular_header() -> bytes:
 
 
 def file_with_base_address() -> bytes:
-    """Return a valid HDF5 file after a user block: all addresses in the file are relative to a base address."""
+    """Return the bytes of a valid HDF5 file after a user block, with addresses relative to the end of the block."""
     good = (DATA / "keras3.h5").read_bytes()
     return (good[:24] + struct.pack("<Q", 512) + good[32:96]).ljust(512, b"\0") + good
 
@@ -382,7 +382,7 @@ def test_read_keras_refuses_files_not_written_by_keras(tmp_path: Path, data: byt
 
 
 def test_truncated_files_are_refused(tmp_path: Path):
-    """A reader could otherwise replace the missing values by zeros."""
+    """A reader without this check could replace the missing values by zeros."""
     write_keras(tmp_path / "a.h5", [("a", [("w", random_array(1000))])])
     whole = (tmp_path / "a.h5").read_bytes()
     for size in range(0, len(whole), 293):

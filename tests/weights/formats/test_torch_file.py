@@ -195,7 +195,7 @@ def test_read_torch_reads_files_of_torch_0_1_from_python_2_and_a_gpu(file: Path)
     ],
 )
 def test_read_torch_ignores_harmless_objects(file: Path, value: bytes):
-    """The objects are a Namespace made by either instruction, a defaultdict, a numpy scalar, sets, a dict with
+    """The objects are a Namespace made by either of two instructions, a defaultdict, a numpy scalar, sets, a dict with
     keys that are not strings, and a list.
     """
     for write in (zip_file, legacy_file):
@@ -448,11 +448,11 @@ NESTED_TUPLE = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # a nested tuple of 62 o
         NESTED_TUPLE + global_name("builtins.set") + b"](h\x00e\x85R",
         NESTED_TUPLE + global_name("ssd_jax.dict") + b"](h\x00N\x86e\x85R",
         b"(" * 50_000,
-        b"Nr\xff\xff\xff\xff",  # a memo of 4 billion places
-        b"\x8e" + b"\xff" * 7 + b"\x7f" + b"x",  # bytes, of which there are too few
+        b"Nr\xff\xff\xff\xff",  # a memo index of 4 billion
+        b"\x8e" + b"\xff" * 7 + b"\x7f" + b"x",  # fewer bytes than announced
         b"X\xff\xff\xff\xff" + b"x",
         b"\x8b\xff\xff\xff\x7f" + b"x",  # an integer of 2 GiB
-        # Many calls, each with the same many arguments; a dict with many names for the same large dict.
+        # Many calls that share a long list of arguments; a dict that holds one large dict under many keys.
         global_name("argparse.Namespace") + b"q\x02(" + b"N" * 20_000 + b"tq\x01" + b"h\x02h\x01R" * 20_000,
         b"(" + b"N" * 20_000 + b"tq\x01" + b"h\x01Q" * 20_000,
         b"}(" + b"".join(string(f"{i:05}") + b"N" for i in range(20_000)) + b"uq\x01}("
@@ -481,7 +481,7 @@ def test_calls_with_more_than_100_arguments_are_refused(file: Path):
 
 
 def test_list_of_pairs_is_emptied_when_its_dict_is_made(file: Path):
-    """3000 dicts are made from one list. If it kept its items, the dicts would have 3 million entries of 100 bytes."""
+    """3000 dicts are made from one list. If it stayed full, the dicts would have 3 million entries of 100 bytes."""
     pairs = b"](" + b"".join(string(f"{i:03}") + b"N\x86" for i in range(1000)) + b"e\x85q\x01"
     file.write_bytes(zip_file(global_name("collections.OrderedDict") + b"q\x02" + pairs + b"h\x02h\x01R" * 3000, {}))
     tracemalloc.start()
