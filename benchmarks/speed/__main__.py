@@ -101,7 +101,8 @@ KINDS = {"H100": "h100", "A100": "a100", "TPU v5 lite": "v5e", "TPU v5": "v5p", 
 def roofline_line(timed: Timed) -> str:
     """Return a line with the images per second and the share of the accelerator's peak FLOP/s.
 
-    The line is empty on a CPU, and for tasks without a measurement of FLOPs.
+    The share is left out for chips that are not in KINDS. The whole line is empty on a CPU, and for tasks whose FLOPs
+    are not counted.
     """
     measured = timed.results.get(OURS)
     if not isinstance(measured, dict) or measured["platform"] == "cpu":

@@ -14,8 +14,8 @@ PREDICT = Task("predict", "predict.py on one image, whole process, compiled prog
 FIRST = "ssd-jax, empty compilation cache"
 
 
-# The script is started by this small program, because on Linux the peak memory of a forked process includes the memory
-# of its parent.
+# On Linux, the peak memory of a forked process includes the memory of its parent. Therefore, this small program starts
+# and measures each script.
 WATCH = """
 import resource, subprocess, sys, time
 start = time.perf_counter()
@@ -61,7 +61,7 @@ def time_predict(folder: Path, rounds: int) -> Timed:
     ssd_jax_command = ("predict.py", folder / "run", photo, "--out", folder / "ssd_jax")
     cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
     first = run_script(*ssd_jax_command, **cache)
-    run_script(*torchvision_command, photo, folder / "torchvision.jpg")  # not timed; fills the file cache
+    run_script(*torchvision_command, photo, folder / "torchvision.jpg")  # not timed, to fill the file cache
     finished = [
         (run_script(*ssd_jax_command, **cache), run_script(*torchvision_command, photo, folder / "torchvision.jpg"))
         for _ in range(rounds)

@@ -239,7 +239,7 @@ _SEQUENCE_KEYS = (
         "bbox_head.reg_convs.{}.0", "bbox_head.cls_convs.{}.0",
     ),
     # Files of version 1 have these keys, too, but background as the first class. `torch_file` refuses
-        # such files if they state their version.
+    # such files if they state their version.
     _SequenceKeys(
         "mmdetection", "MMDetection's {}, of versions 2.0 to 2.13", "backbone.features.{}", "backbone.l2_norm",
         "backbone.extra.{i}", "bbox_head.reg_convs.{}", "bbox_head.cls_convs.{}",
@@ -259,7 +259,7 @@ def _sequence_mapping(keys: _SequenceKeys, network: Network) -> KeyMapping:
         | extras
         | _predictor_prefixes(network, keys.boxes, keys.classes)
     )
-    if keys.project == "mmdetection":  # since version 2.0, background is the last class
+    if keys.project == "mmdetection":  # background is the last class since version 2.0
         for name, boxes in zip(network.feature_maps, network.boxes_per_cell, strict=True):
             for leaf in ("kernel", "bias"):
                 path = f"{name}{CLASS_PREDICTOR}/{leaf}"
@@ -303,7 +303,9 @@ def _caffe_mapping(network: Network) -> KeyMapping:
 
 
 def _keras_mapping(network: Network) -> KeyMapping:
-    """Return the key mapping of an ssd_keras detector. Its weights were ported from Caffe and have Caffe's names and BGR.
+    """Return the key mapping of an ssd_keras detector.
+
+    The weights were ported from Caffe, so they have Caffe's layer names, and their channel order is BGR.
 
     Source: github.com/pierluigiferrari/ssd_keras, folder models.
     """

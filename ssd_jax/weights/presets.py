@@ -111,7 +111,7 @@ def parameter_shapes(model: Model) -> Mapping[str, Shape]:
 # ---- settings of the projects ----
 
 CAFFE_MEAN = (123.0, 117.0, 104.0)
-# The mean that the authors of VGG16 used (BGR 103.939, 116.779, 123.68).
+# RGB mean that the authors of VGG16 used; they give it as BGR 103.939, 116.779, 123.68.
 VGG_MEAN = (123.68, 116.779, 103.939)
 # torchvision and the torch mode of Keras have these numbers for pixels from 0 to 1: mean (0.485, 0.456, 0.406), std
 # (0.229, 0.224, 0.225).
@@ -121,7 +121,7 @@ TORCHVISION_MEAN = (122.99925, 116.9991, 103.9992)
 # More than the number of default boxes of any network, so that no candidate is dropped.
 NO_TOP_K = 1_000_000
 LOG_SCALE_BOUND = math.log(1000 / 16)  # limit of decoded log scales in torchvision and MMDetection
-# configs/vgg_ssd512_voc0712.yaml has 537.65 where all other projects have 537.6.
+# lufficc's configs/vgg_ssd512_voc0712.yaml has the size 537.65 where all other projects have 537.6.
 LUFFICC_SSD512_VOC_BOXES = dataclasses.replace(
     config.SSD512_VOC_BOXES, max_sizes=(*config.SSD512_VOC_BOXES.max_sizes[:-1], 537.65)
 )

@@ -127,7 +127,7 @@ def step_until_stopped(out: Path) -> dict[str, Any]:
     index = jax.process_index()
     with StopRequest() as stop:
         for step in range(1, 2000):
-            distributed.run_on_primary(lambda: None)  # keeps the processes within a step of each other, as in training
+            distributed.run_on_primary(lambda: None)  # keeps the processes at most one step apart, as in training
             time.sleep(0.01 * (1 + index))
             if step == 3:
                 (out / f"started.{index}").touch()

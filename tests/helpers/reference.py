@@ -105,7 +105,7 @@ def multibox_loss(offsets, logits, target_offsets, labels, ratio, min_negatives,
 
 def greedy_nms(boxes, scores, iou_threshold):
     """Return the indices of the boxes that Caffe's ApplyNMSFast keeps, by descending score. Scores <= 0 are ignored."""
-    candidates = sorted((i for i in range(len(scores)) if scores[i] > 0), key=lambda i: -scores[i])  # stable
+    candidates = sorted((i for i in range(len(scores)) if scores[i] > 0), key=lambda i: -scores[i])  # a stable sort
     kept = []
     for i in candidates:
         if all(box_iou(boxes[i], boxes[j]) <= iou_threshold for j in kept):
@@ -120,7 +120,7 @@ def greedy_multiclass_nms(boxes, scores, iou_threshold, top_k=None, eligible=Non
     """
     pairs = [(i, c) for i, row in enumerate(scores) for c, score in enumerate(row) if score > 0]
     kept, entered = [], [0] * len(scores[0])
-    for i, c in sorted(pairs, key=lambda pair: -scores[pair[0]][pair[1]]):  # stable
+    for i, c in sorted(pairs, key=lambda pair: -scores[pair[0]][pair[1]]):  # a stable sort
         entered[c] += 1
         if (top_k is not None and entered[c] > top_k) or (eligible is not None and not eligible[i]):
             continue
@@ -239,7 +239,7 @@ def sample_patches(rng, boxes, min_overlaps, trials, scale_range, ratio_range):
             patch = sample_patch(rng, scale_range, ratio_range)
             if any(low <= box_iou(patch, box) <= high for box in boxes):
                 samples.append(patch)
-                break  # max_sample: 1
+                break  # ssd_pascal.py sets max_sample to 1
     return samples
 
 
@@ -337,7 +337,7 @@ def voc_precision_recall(detections, ground_truth, iou_threshold):
     """
     npos = sum(not difficult for image in ground_truth for _, difficult in image)
     flat = [(score, image, box) for image, boxes in enumerate(detections) for box, score in boxes]
-    flat.sort(key=lambda d: -d[0])  # stable
+    flat.sort(key=lambda d: -d[0])  # a stable sort
     taken = [[False] * len(image) for image in ground_truth]
     tp = fp = 0
     precision, recall = [], []
@@ -382,7 +382,7 @@ def classify_detections(boxes, scores, labels, gt_boxes, gt_labels, ignored, sco
     """
     taken = [False] * len(gt_boxes)
     outcomes = []
-    for i in sorted((i for i in range(len(scores)) if scores[i] >= score), key=lambda i: -scores[i]):  # stable
+    for i in sorted((i for i in range(len(scores)) if scores[i] >= score), key=lambda i: -scores[i]):  # a stable sort
         best, best_iou, on_taken, near = None, -1.0, False, set()
         for j in range(len(gt_boxes)):
             overlap = voc_iou([float(v) for v in boxes[i]], [float(v) for v in gt_boxes[j]])

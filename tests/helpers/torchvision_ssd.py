@@ -43,7 +43,7 @@ LAYERS: dict[str, tuple[str, int, int, int]] = {
     "conv9_2": ("backbone.extra.4.2", 128, 256, 3),
 }
 L2_NORM = "backbone.scale_weight"
-# For each feature map: channels, default boxes per cell.
+# Number of channels and of default boxes per cell, for each feature map.
 FEATURE_MAPS = {
     "conv4_3_norm": (512, 4),
     "fc7": (1024, 6),
@@ -53,7 +53,7 @@ FEATURE_MAPS = {
     "conv9_2": (256, 4),
 }
 
-# Inputs of tests/assets/golden/torchvision_ssd300.npz: seeds, and the seed, height and width of images.
+# Inputs that tests/assets/golden/torchvision_ssd300.npz was made from. Images are given as seed, height and width.
 GOLDEN_WEIGHTS_SEED, GOLDEN_SCENE_SEED = 0, 1
 GOLDEN_IMAGE, GOLDEN_DETECTION_IMAGE = (1, 300, 300), (2, 413, 517)
 

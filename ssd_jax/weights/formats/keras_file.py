@@ -88,7 +88,7 @@ class _CountedBytes(io.BytesIO):
 
     def read(self, size: int | None = -1) -> bytes:
         data = super().read(size)
-        self._left -= len(data) + 64  # pyfive makes objects from the data that are larger
+        self._left -= len(data) + 64  # the objects that pyfive makes from the data are larger
         if self._left < 0:
             raise ValueError("addresses that lead in circles")
         return data

@@ -59,7 +59,7 @@ _StorageBytes = Callable[[str], bytes | memoryview]
 
 
 def _load_zip(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
-    """Load a file in the format since torch 1.6, and return the unpickled content and a function that reads storages.
+    """Load a file of torch 1.6 or later, and return the unpickled content and a function that reads storages.
 
     The file is a zip archive with the pickle in <any name>/data.pkl and each storage in <any name>/data/<key>.
     """
@@ -83,7 +83,7 @@ def _load_zip(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
 
 
 def _load_legacy(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
-    """Load a file in the format before torch 1.6, and return the unpickled content and a function that reads storages.
+    """Load a file of a torch before 1.6, and return the unpickled content and a function that reads storages.
 
     The file has five pickles. The storages follow, each one after its number of elements.
     """
@@ -101,7 +101,7 @@ def _load_legacy(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
         raise UserError(
             f"{file}: is a pickle, but was not written by torch.save. Save the tensors with torch or as safetensors."
         )
-    loader.load(stream)  # a description of the machine that wrote the file
+    loader.load(stream)  # skips a description of the machine that wrote the file
     content, keys = loader.load(stream), loader.load(stream)
     buffers: dict[str, memoryview] = {}
     for key in keys:
@@ -196,5 +196,5 @@ def _make_view(name: str, tensor: Tensor, buffer: bytes | memoryview) -> np.ndar
     if math.prod(size) and last >= storage.length:
         raise ValueError(f"{name}: a tensor larger than its storage")
     item = storage.dtype.itemsize
-    # np.ndarray checks the bounds again.
+    # np.ndarray also checks that the view lies inside the buffer.
     return np.ndarray(size, storage.dtype, buffer, first * item, [step * item for step in stride])

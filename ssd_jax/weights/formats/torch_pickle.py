@@ -29,7 +29,7 @@ from ssd_jax.errors import UserError
 
 # The state dict of a detector has some thousands of instructions, a checkpoint with its optimizer tens of thousands.
 _MAX_INSTRUCTIONS = 200_000
-# Only calls that make a path have more than ten arguments: the parts of the path.
+# Only calls that make a path have more than ten arguments; these are the parts of the path.
 _MAX_ARGUMENTS = 100
 
 _DTYPES = {
@@ -76,7 +76,7 @@ class Tensor:
 
 
 class StateDict(dict[str, Any]):
-    """A dict that drops items whose keys are not strings, and all attributes, such as ``_metadata``."""
+    """A dict that ignores items whose keys are not strings, and attributes such as ``_metadata``."""
 
     __slots__ = ()
 
@@ -182,7 +182,7 @@ _REPLACEMENTS = {
     "EMPTY_DICT": b"cssd_jax\ndict\n" + pickle.EMPTY_TUPLE + pickle.REDUCE,
     "EMPTY_SET": b"cssd_jax\nset\n" + pickle.EMPTY_TUPLE + pickle.REDUCE,
     "FROZENSET": pickle.TUPLE,
-    "NEWOBJ": pickle.REDUCE,  # the stand-in for a class is a function
+    "NEWOBJ": pickle.REDUCE,  # stand-ins for classes are functions
     "NEWOBJ_EX": pickle.POP + pickle.REDUCE,  # POP removes the keyword arguments
     "FRAME": b"",  # a frame states its length, which the replacements change
 }
