@@ -37,7 +37,7 @@ def make_three_class_source() -> FolderSource:
 
 
 def test_select_classes_drops_objects_but_keeps_all_images():
-    source = fine_tune.select_classes(make_three_class_source(), ("dust", "cell"))  # in a different order
+    source = fine_tune.select_classes(make_three_class_source(), ("dust", "cell"))  # not in the split's order
     assert source.class_names == ("dust", "cell")
     mixed, only_clots, empty = (source.annotation(i) for i in range(len(source)))
     assert [mixed.image_id, only_clots.image_id, empty.image_id] == ["mixed", "only_clots", "empty"]

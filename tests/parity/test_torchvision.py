@@ -166,7 +166,7 @@ def test_detections_in_bccd_images_equal_torchvision(model, predict, bccd):
     ("spread", "background"),
     [
         (3.0, 0.0),  # nearly all pairs of box and class are above the threshold, and 400 of each class enter NMS
-        (1.0, 9.0),  # some hundreds of pairs are above the threshold: torchvision separates classes by shifts
+        (1.0, 9.0),  # some hundreds of pairs are above the threshold: torchvision shifts boxes to separate classes
         (1.0, 9.6),  # about a hundred pairs are above the threshold, and all that NMS keeps are returned
         (1.0, 30.0),  # no pair is above the threshold
     ],
@@ -318,7 +318,7 @@ def in_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make the network and the loss compute in float64 within the context, except the ranking of negatives."""
     ordered_bits = loss._ordered_bits
     with jax.enable_x64(True), monkeypatch.context() as patch:
-        patch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the annotations demand Float32
+        patch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the type annotations demand Float32
         for module in (ssd, vgg, loss):
             patch.setattr(module, "jnp", _Float64Numpy())
         patch.setattr(loss, "_ordered_bits", lambda values: ordered_bits(values.astype(np.float32)))

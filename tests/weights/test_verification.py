@@ -35,8 +35,8 @@ def make_detections(*order: int, shift: float = 0.0, score_shift: float = 0.0) -
     ("actual", "mismatches"),
     [
         (make_detections(0, 1, 2, 3), 0),
-        (make_detections(0, 2, 1, 3), 0),  # the scores of 1 and 2 differ by less than 1e-5
-        (make_detections(0, 1, 3, 2), 1),  # out of order
+        (make_detections(0, 2, 1, 3), 0),  # the scores of detections 1 and 2 differ by less than 1e-5
+        (make_detections(0, 1, 3, 2), 1),  # detections 2 and 3 are swapped
         (make_detections(0, 1, 2), 1),
         (make_detections(1, 2, 3), 1),
         (make_detections(), 4),

@@ -143,7 +143,7 @@ def test_read_keras_ignores_everything_but_weights(tmp_path: Path):
 @pytest.mark.parametrize("libver", ["v108", "v110", "latest"])
 def test_read_keras_reads_newer_hdf5_versions(tmp_path: Path, libver: str):
     with h5py.File(tmp_path / "a.h5", "w", libver=libver) as root:
-        root.attrs["layer_names"] = [f"layer_{number}" for number in range(30)]  # text of variable length
+        root.attrs["layer_names"] = [f"layer_{number}" for number in range(30)]  # stored as text of variable length
         for number in range(30):
             group = root.create_group(f"layer_{number}")
             group.attrs["weight_names"] = ["w"]

@@ -36,7 +36,7 @@ from ssd_jax.weights.formats.torch_file import read_torch
 
 DATA = ASSETS / "weights"
 
-# The content of the files, computed with the same formulas as in make_torch_files.py.
+# The content of the files made by torch, computed with the same formulas as in make_torch_files.py.
 F4 = np.float32
 EIGHTHS = np.arange(5, dtype=F4) / 8
 EXPECTED = {
@@ -433,9 +433,9 @@ NESTED_TUPLE = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # a nested tuple of 62 o
 @pytest.mark.parametrize(
     "value",
     [
-        NESTED_TUPLE + b"}h\x00Ns",  # hashing such a key would never end
+        NESTED_TUPLE + b"}h\x00Ns",  # hashing the nested tuple as a key would never end
         NESTED_TUPLE + b"}(h\x00Nu",
-        NESTED_TUPLE + b"\x8f(h\x00\x90",  # in a set
+        NESTED_TUPLE + b"\x8f(h\x00\x90",  # the nested tuple in a set
         NESTED_TUPLE + b"](h\x00e",
         NESTED_TUPLE + global_name("collections.OrderedDict") + b"](h\x00e\x85R",
         NESTED_TUPLE
@@ -444,7 +444,7 @@ NESTED_TUPLE = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # a nested tuple of 62 o
         b"]" * 20_000 + b"a" * 19_999,
         b")" + b"\x85" * 50_000,
         b"N" * 200_001,
-        b"(" + NESTED_TUPLE + b"h\x00\x91",  # a frozenset
+        b"(" + NESTED_TUPLE + b"h\x00\x91",  # the nested tuple in a frozenset
         NESTED_TUPLE + global_name("builtins.set") + b"](h\x00e\x85R",
         NESTED_TUPLE + global_name("ssd_jax.dict") + b"](h\x00N\x86e\x85R",
         b"(" * 50_000,
