@@ -195,8 +195,8 @@ def default_boxes(preset: Preset, network: Network, classes: int, scales: Scales
     Args:
         preset: Settings of the project.
         network: Network of the project.
-        classes: Number of classes without background. It decides the scales if ``scales`` is None and the
-            project does not always use the same scales.
+        classes: Number of classes without background. It decides the scales if ``scales`` is None, unless
+            the project uses COCO's scales for any number of classes.
         scales: Data set whose scales are used, for weights that were trained on COCO first and then on VOC.
 
     Raises:

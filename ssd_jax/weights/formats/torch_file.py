@@ -83,7 +83,7 @@ def _load_zip(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
 
 
 def _load_legacy(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
-    """Load a file of a torch before 1.6, and return the unpickled content and a function that reads storages.
+    """Load a file of torch before 1.6, and return the unpickled content and a function that reads storages.
 
     The file has five pickles. The storages follow, each one after its number of elements.
     """

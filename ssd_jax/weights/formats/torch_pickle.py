@@ -10,8 +10,8 @@ A pickle is a program that names functions and calls them. Python's unpickler ex
 Thus a pickle can only create strings, numbers, tuples, lists, and instances of the classes of this module. An
 instruction can change the attributes of these instances only through ``__setstate__``.
 
-Source of the format: pytorch 2.14, torch/serialization.py. If only older versions of torch wrote a
-name, a comment states these versions.
+Source of the format: pytorch 2.14, torch/serialization.py. If only older versions of torch wrote a name, a
+comment states these versions.
 """
 
 import io

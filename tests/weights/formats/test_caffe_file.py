@@ -70,7 +70,7 @@ def test_read_caffe_reads_both_layer_formats_in_one_file(tmp_path: Path):
 def test_read_caffe_reads_handwritten_bytes(tmp_path: Path):
     """A convolution "c" with the weight 1 and the bias -2 was encoded by hand, following protobuf's manual."""
     weight = b"\x2a\x04\x00\x00\x80\x3f" + b"\x3a\x06\x0a\x04\x01\x01\x01\x01"  # fields 5 and 7: data and shape
-    bias = b"\x2a\x04\x00\x00\x00\xc0" + b"\x08\x01\x10\x01\x18\x01\x20\x01"  # fields 1 to 4: shape in the legacy format
+    bias = b"\x2a\x04\x00\x00\x00\xc0" + b"\x08\x01\x10\x01\x18\x01\x20\x01"  # fields 1 to 4: the legacy shape
     layer = b"\x0a\x01c" + b"\x12\x0bConvolution" + b"\x3a\x0e" + weight + b"\x3a\x0e" + bias
     net = read_net(tmp_path, b"\xa2\x06" + bytes([len(layer)]) + layer)
     assert net.tensors["c.0"].shape == (1, 1, 1, 1) and net.tensors["c.0"] == 1
