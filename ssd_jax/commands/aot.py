@@ -99,7 +99,7 @@ def config_with_classes(config: Config, classes: int | None) -> Config:
         classes: Number of classes without background if the config names none, otherwise None.
 
     Raises:
-        UserError: If the config names classes and ``classes`` is given, neither is given, or ``classes`` is below 1.
+        UserError: If both the config and ``classes`` define the classes, if neither does, or if ``classes`` is below 1.
     """
     names = config.model.class_names
     if names and classes is not None:

@@ -116,7 +116,7 @@ def write_predictions(out: Path, images: list[dict[str, Any]]) -> None:
 
 
 def picture_path(out: Path, relative: Path) -> Path:
-    """Return the output file of an image. The output of a.png is a.png.jpg, which differs from that of a.jpg."""
+    """Return the output file of an image. It is a.png.jpg for a.png, so that a.png and a.jpg have different files."""
     suffix = relative.suffix.lower()
     return out / (relative if suffix in (".jpg", ".jpeg") else relative.with_name(relative.name + ".jpg"))
 

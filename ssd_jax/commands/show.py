@@ -19,7 +19,7 @@ class ShowOptions:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder."""
     image: str
-    """Id of an image of the train split: a VOC or YOLO file name without its extension, or a COCO file_name."""
+    """Id of an image of the train split: the file name without its extension in VOC and YOLO, the file_name in COCO."""
     epoch: int
     """Epoch, starting from 0."""
     out: Path | None = None

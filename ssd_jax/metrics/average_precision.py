@@ -366,7 +366,7 @@ def evaluate_coco(
         image_ids: Id of each image in the data set. None: 1, 2, ... The ids only matter if detections in different
             images have the same score, as COCO takes the lower id first.
         truth: The objects as stated in the COCO file, identified by ``image_ids`` and ``category_ids``. It may hold
-            more images. With it the metrics equal those of pycocotools for that file bit for bit, except for objects
+            more images. With it, the metrics equal those of pycocotools for that file bit for bit, except for objects
             with id 0, which pycocotools never counts as detected. None: the objects of ``annotations``, whose
             float32 boxes differ from those of the file in the last digits.
 

@@ -77,7 +77,7 @@ class Interval(NamedTuple):
 
 
 class Intervals(NamedTuple):
-    """95 % bootstrap intervals of the VOC metrics. They are None if there are fewer than two images, or no objects."""
+    """95 % bootstrap intervals of the VOC metrics. They are None with fewer than two images, or without objects."""
 
     map_11point: Interval | None
     map_area: Interval | None
@@ -338,7 +338,7 @@ def confusion_matrix(
 
 
 def _matched_pairs(image: ImageDiagnosis) -> Iterator[tuple[int | None, int | None]]:
-    """Yield the position of each detection and of its object. None stands for no object, or for no detection."""
+    """Yield pairs of the positions of a detection and its object. None stands for no object, or for no detection."""
     for i, outcome, target in zip(image.shown, image.outcomes, image.objects, strict=True):
         if outcome is not ErrorType.IGNORED:
             yield i, target

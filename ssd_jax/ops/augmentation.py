@@ -94,9 +94,9 @@ def random_expand_window(key: PRNGKeyArray, config: Augment) -> Float[Array, "4"
     """Return a random window for zoom-out (paper, section 3.6): a larger canvas around the image.
 
     Returns:
-        A window, xyxy, normalised to the image. With a probability of `expand_probability`, its width and height are 1
-        to `expand_max_ratio` times those of the image, which is at a random position in it. Otherwise, it is the whole
-        image.
+        A window, xyxy, normalised to the image. With a probability of `expand_probability`, the window is 1 to
+        `expand_max_ratio` times as wide and as high as the image, which has a random position in the window. Otherwise,
+        the window is the whole image.
     """
     apply, ratio, x, y = jax.random.uniform(key, (4,))
     ratio = jnp.where(apply < config.expand_probability, _interpolate(1, config.expand_max_ratio, ratio), 1)

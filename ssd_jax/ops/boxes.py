@@ -38,7 +38,7 @@ def pairwise_iou(a: Float[Array | np.ndarray, "m 4"], b: Float[Array | np.ndarra
 
     Args:
         a: m boxes, xyxy, in any unit.
-        b: n boxes, xyxy, in the same unit.
+        b: n boxes, xyxy, in the unit of `a`.
 
     Returns:
         The IoU of box i of `a` with box j of `b` at [i, j], (m, n). A box without area has IoU 0 with every box,

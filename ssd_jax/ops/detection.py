@@ -45,10 +45,10 @@ def detect(
 ) -> Detections:
     """Return the detections of one image: decoded predictions after non-maximum suppression in each class.
 
-    Softmax turns the logits into scores. For each class except background, the `config.top_k` best boxes that score
-    above `config.score_threshold` enter non-maximum suppression. With `config.top_k_per="map"`, the `config.top_k` best
-    scores of each feature map enter it instead, whatever their classes. The best `config.max_detections` (k) detections
-    of all classes are returned.
+    Softmax turns the logits into scores. For each class except background, the boxes that score above
+    `config.score_threshold`, at most the best `config.top_k` of them, enter non-maximum suppression. With
+    `config.top_k_per="map"`, the `config.top_k` best scores of each feature map enter it instead, whatever their
+    classes. The best `config.max_detections` (k) detections of all classes are returned.
 
     Everything is computed in float32, whatever the types of the inputs. For a batch, bind `variances` and `config` as
     constants and use `jax.vmap` with axes `(0, 0, None)` within `jax.jit`.
@@ -93,7 +93,7 @@ def detect(
 def _keep_best_per_map(
     scores: Float32[Array, "n o"], top_k: int, boxes_per_map: Sequence[int]
 ) -> Float32[Array, "n o"]:
-    """Return the scores with all but the `top_k` best of each feature map set to 0, whatever their classes."""
+    """Return the scores, with all except the `top_k` best scores of each feature map (over all classes) set to 0."""
     if sum(boxes_per_map) != len(scores):
         raise ValueError(
             f"boxes_per_map {tuple(boxes_per_map)} does not add up to {len(scores)}, the number of default boxes"

@@ -164,8 +164,8 @@ def _greedy_keep_mask(suppresses: Bool[Array, "m m"], valid: Bool[Array, " m"]) 
     """Return a mask of the boxes that the greedy algorithm keeps, given m boxes in order of descending score.
 
     The result is the only fixed point of this rule: box j is kept if it is valid and no kept box i < j suppresses it.
-    In each round, all boxes become final whose possible suppressors are final. So each round adds at least one final
-    box, and few rounds are usually enough.
+    In each round, the decision about a box becomes final if the decisions about all of its possible suppressors are
+    final. So each round makes at least one more decision final, and few rounds are usually enough.
     """
     suppresses = jnp.triu(suppresses, k=1)
 

@@ -39,8 +39,8 @@ def voc_folder(tmp_path: Path) -> Path:
 def coco_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A COCO folder: annotated images in val2017, and the same images without annotations in test-dev2017.
 
-    Image ids are descending, category ids are multiples of 10, one object is a crowd, and the area of an object is that
-    of its mask, not of its box.
+    Image ids are descending, category ids are multiples of 10, one object is a crowd, and the area of an object is the
+    area of its mask, not of its box.
     """
     root = tmp_path_factory.mktemp("coco")
     source = ShapesSource(Shapes(val_images=6, image_size=64), "val")

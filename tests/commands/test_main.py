@@ -16,7 +16,7 @@ from ssd_jax.commands.main import COMMANDS
 from ssd_jax.data.image import read_image
 
 HEAVY = {"jax", "flax", "grain", "orbax", "matplotlib", "tensorboardX", "tensorflow", "tensorflow_datasets", "torch"}
-CPU_SECONDS = 1.0  # it takes a quarter of that on an idle machine
+CPU_SECONDS = 1.0  # on an idle machine, a quarter of this time is needed
 
 
 @pytest.mark.parametrize("name", COMMANDS)

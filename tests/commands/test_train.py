@@ -138,7 +138,7 @@ def test_train_reports_time_spent_waiting_for_data(tmp_path, monkeypatch, capsys
 
 
 def remove(file: str) -> Callable[[Path], None]:
-    """Return a function that removes a file below a folder."""
+    """Return a function that removes the given file from a folder."""
     return lambda root: (root / file).unlink()
 
 

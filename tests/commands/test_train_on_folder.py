@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 from helpers.cli import TINY, command, last_step, write_voc_folder
 
-MAX_OBJECTS = 8  # of the config
+MAX_OBJECTS = 8  # the value in the config
 
 
 class FolderRun(NamedTuple):
