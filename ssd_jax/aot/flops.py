@@ -1,8 +1,8 @@
 """Counting of the FLOPs of the convolutions and matrix products in a jaxpr.
 
-A multiply-add counts as two FLOPs. Elementwise operations are not counted. Multiplications of a convolution with
-padding, or with the zeros between the elements of a dilated input, do not count, since they need not be computed. The
-count is that of the program before compilation; a compiler may add or remove operations.
+A multiply-add counts as two FLOPs. Elementwise operations are not counted. Multiplications by padding, or by the zeros
+between the elements of a dilated input, are left out, since they need not be computed. The operations are those of the
+program before compilation; a compiler may add or remove some.
 """
 
 import math
@@ -88,7 +88,7 @@ def valid_taps(
 ) -> int:
     """Return the number of multiplications of a convolution along one axis that need to be computed.
 
-    Multiplications with padding or with the zeros of a dilated input are not counted.
+    Multiplications by padding or by the zeros of a dilated input are not counted.
 
     Args:
         image: Length of the input, in elements.

@@ -119,7 +119,7 @@ def compile_program(config: Config, mesh: Mesh, program: Program, platform: str)
 
 
 def batch_shapes(config: Config, mesh: Mesh) -> Batch:
-    """Return the shapes, dtypes and shardings of a batch of images with sides of ``data.max_image_size`` pixels."""
+    """Return a batch of shapes, dtypes and shardings, for square images with sides of ``data.max_image_size``."""
     split = batch_sharding(mesh)
     b, side, g = config.train.batch_size, config.data.max_image_size, config.data.max_objects
 

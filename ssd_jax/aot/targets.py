@@ -166,7 +166,7 @@ def target_devices(target: Target) -> list[Any]:
     are loaded, and turns off JAX's compilation cache, from which programs for absent devices cannot be loaded.
 
     Raises:
-        UserError: If the compiler of the target is not installed or does not support the target.
+        UserError: If the compiler for the target is missing or does not support the target.
     """
     compiler_version(target)
     options: dict[str, Any] = {}

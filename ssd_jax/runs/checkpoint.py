@@ -127,7 +127,7 @@ class Checkpoints:
         self._pending = step, future
 
     def raise_if_failed(self) -> None:
-        """Raise a UserError if the last checkpoint could not be written. Does not wait if it is still being written."""
+        """Raise a UserError if writing the last checkpoint has failed. This does not wait for a write in progress."""
         if self._pending is not None and not self._checkpointer.is_saving_in_progress():
             self.wait_until_finished()
 
@@ -203,7 +203,7 @@ class Checkpoints:
             class_names: Class names in the config of the run.
 
         Raises:
-            UserError: If the parameters do not match ``target``, or if the classes are not ``class_names``. The message
+            UserError: If the parameters or the classes differ from those in ``target`` or ``class_names``. The message
                 lists the differences.
             CorruptCheckpointError: If the checkpoint is corrupt.
         """

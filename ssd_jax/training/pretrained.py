@@ -1,8 +1,8 @@
 """Initial parameters of a run: freshly initialised, from another run, or from a weight file.
 
 Backbone, extras and location predictors are taken unchanged, except that the first layer is converted to the mean and
-std of the new run. The class predictors, ``*_mbox_conf``, have one channel for each class of each default box of a
-cell; these channels are transferred by class name.
+std of the new run. The class predictors, ``*_mbox_conf``, have a channel for each default box and class; these
+channels are transferred by class name.
 """
 
 from collections.abc import Mapping, Sequence

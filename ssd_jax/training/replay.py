@@ -5,10 +5,10 @@
     replay.draw(source, replay.replay_image(config, source, "000012", epoch=3))
 
 The random numbers for a training image depend only on ``train.seed``, the epoch and the position of the image in the
-split. The size of the canvas, on which the loader places images, depends on the sizes of all images of the split.
-Therefore the split must not have changed since the training. On the same kind of device, the result equals
-`augment_batch` for the whole batch to the last bit. In the training step, augmentation is compiled together with the
-matching, so there an edge of a box may differ in its last bit from the result here.
+split. The loader places images on a canvas, whose size depends on all images of the split. Therefore the split must not
+have changed since the training. On the same kind of device, the result is equal to the last bit to the result of
+`augment_batch` for the whole batch. The training step compiles the augmentation together with the matching, so the edge
+of a box may differ there in its last bit.
 """
 
 import difflib

@@ -282,7 +282,7 @@ def make_augmentation(config: Config) -> Callable[..., tuple[Array, Array, Array
 
 
 def augmentation_arrays(batch: Batch) -> tuple:
-    """Return the fields of a batch in the order of the arguments of the function from `make_augmentation`."""
+    """Return the fields of a batch that are the arguments of a function from `make_augmentation`."""
     return (batch.canvas, batch.height, batch.width, batch.gt_boxes, batch.gt_labels, batch.index, batch.epoch)
 
 

@@ -29,7 +29,7 @@ from ssd_jax.runs.config_file import load_config
 def test_valid_taps_equals_a_convolution_of_ones(
     image: int, kernel: int, stride: int, padding: tuple[int, int], image_dilation: int, kernel_dilation: int
 ):
-    # If image and kernel consist of ones, each output is the number of taps that are on an element of the image.
+    # If image and kernel consist of ones, each output is the number of taps inside the image.
     met = lax.conv_general_dilated(
         jnp.ones((1, 1, image)), jnp.ones((1, 1, kernel)), (stride,), [padding], (image_dilation,), (kernel_dilation,)
     )

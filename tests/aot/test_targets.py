@@ -1,4 +1,4 @@
-"""Tests of target names and of the descriptions of GPUs for the compiler."""
+"""Tests of target names and of GPU descriptions for the compiler."""
 
 import importlib.metadata
 import os

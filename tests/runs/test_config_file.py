@@ -170,7 +170,7 @@ def test_decode_config_rejects_text_that_is_not_a_config(text):
             ["train.steps is 0"],
         ),
         (
-            # Outside the tests, Data(root=7) has the same effect, because nothing checks the types of its fields.
+            # Outside the tests, Data(root=7) has the same effect, because the constructor checks no types.
             "from ssd_jax.config import Config\ndef get_config():\n    config = Config()\n"
             "    object.__setattr__(config.data, 'root', 7)\n    return config\n",
             ["data.root is 7", "str"],
