@@ -34,7 +34,7 @@ class CheckDataOptions:
     out: Path = Path("data_check")
     """Folder for problems.csv, check.json, data.png (classes and sizes) and <split>_samples.jpg."""
     images: bool = True
-    """Decode every image as well, and find repeated ones."""
+    """Also decode every image, and find repeated images."""
     fix: Path | None = None
     """New folder for a corrected copy in COCO's format. In the copy, boxes are clipped to their image; empty and
     repeated boxes, unusable images and repeated images are left out; all images are upright and RGB. The original

@@ -75,7 +75,10 @@ def parse_config_options(kind: type[T], command: str, argv: Sequence[str], commo
 
 
 def _config_rule(info: Any) -> Any:
-    """Return tyro's description of `Config` or a part of it, without fields that only a file can set; else None."""
+    """Return tyro's description of `Config` or a part of it, without fields that only a file can set.
+
+    For all other types, return None.
+    """
     kind: Any = info.type
     if getattr(kind, "__module__", None) != Config.__module__:
         return None

@@ -18,4 +18,4 @@ class ImageDetections(NamedTuple):
 
 
 NO_DETECTIONS = ImageDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
-"""Detections of an image in which nothing was detected."""
+"""Value for an image without detections: three empty arrays."""

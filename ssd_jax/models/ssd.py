@@ -28,7 +28,7 @@ class Predictions(NamedTuple):
     """Logits of c classes; class 0 is background."""
 
 
-# Ratio of negatives to positives in the loss, as hard negative mining chooses them in the paper.
+# Ratio of negatives to positives in the loss that hard negative mining leads to in the paper.
 NEG_POS_RATIO = 3.0
 
 # Suffixes of the names of the two predictors of a feature map, as in Caffe.
@@ -124,8 +124,7 @@ class SSD(nn.Module):
         normalised = L2Norm(config.l2_norm_scale, name="conv4_3_norm")(conv4_3).astype(dtype)
         feature_maps = [("conv4_3_norm", normalised), ("fc7", x)]
         for number, extra in enumerate(config.extras, start=6):
-            # The paper initialises the extra layers with Caffe's xavier. With a norm, their initial scale has no
-            # effect.
+            # The extra layers start with Caffe's xavier, as in the paper. With a norm, their scale has no effect.
             options: dict[str, Any] = {"norm": config.norm, "dtype": dtype, "kernel_init": CAFFE_XAVIER}
             bottleneck = scale_channels(extra.bottleneck, config.width)
             x = conv_norm_relu(x, f"conv{number}_1", bottleneck, kernel=1, padding=0, **options)

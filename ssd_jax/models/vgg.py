@@ -194,7 +194,7 @@ class VGG16(nn.Module):
     """
 
     width: float = 1.0
-    """Factor that the number of channels of every layer is multiplied by."""
+    """Factor for the number of channels of every layer."""
     norm: str = "none"
     """Normalisation of every layer: "none" or "group", see `conv_norm`."""
     input_spread: float = PIXEL_SPREAD
@@ -202,7 +202,7 @@ class VGG16(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
     """Type that the convolutions compute in."""
     remat: bool = False
-    """True to keep only the feature maps between the blocks for the gradient, and to recompute the rest."""
+    """True to store only the outputs of the blocks for the gradient, and to recompute all other activations."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b h8 w8 c8"], Float[Array, "b h16 w16 c16"]]:

@@ -195,9 +195,9 @@ class Distortion(NamedTuple):
     brightness: Float[Array | np.ndarray, ""]
     """Number added to each channel, on the scale 0 to 255."""
     contrast: Float[Array | np.ndarray, ""]
-    """Factor that each channel is multiplied by."""
+    """Factor of the values of each channel."""
     saturation: Float[Array | np.ndarray, ""]
-    """Factor that the saturation S of HSV is multiplied by."""
+    """Factor of the saturation S of HSV."""
     hue: Float[Array | np.ndarray, ""]
     """Number added to the hue H of HSV, in OpenCV's units of two degrees."""
     contrast_first: Bool[Array | np.ndarray, ""]

@@ -19,13 +19,13 @@ _MIN_SIDE = 1e-6
 
 
 def cxcywh_to_xyxy(boxes_cxcywh: Float[Array | np.ndarray, "n 4"]) -> Float[Array, "n 4"]:
-    """Return boxes as xyxy (corners), given as cxcywh (centre and size)."""
+    """Convert boxes from cxcywh (centre and size) to xyxy (corners)."""
     center, size = jnp.split(jnp.asarray(boxes_cxcywh), 2, axis=-1)
     return jnp.concatenate([center - size / 2, center + size / 2], axis=-1)
 
 
 def xyxy_to_cxcywh(boxes: Float[Array | np.ndarray, "n 4"]) -> Float[Array, "n 4"]:
-    """Return boxes as cxcywh (centre and size), given as xyxy (corners)."""
+    """Convert boxes from xyxy (corners) to cxcywh (centre and size)."""
     low, high = jnp.split(jnp.asarray(boxes), 2, axis=-1)
     return jnp.concatenate([(low + high) / 2, high - low], axis=-1)
 

@@ -74,7 +74,7 @@ def match(
 
 
 def assign_objects(iou: Float[Array | np.ndarray, "g n"], iou_threshold: float = 0.5) -> Int[Array, " n"]:
-    """Return the object that each default box is matched to, by their IoU.
+    """Return the index of the object that each default box is matched to, given the IoU of each pair.
 
     The matching has two steps (paper, section 2.2 "Matching strategy"; Caffe's MatchBBox):
 

@@ -364,7 +364,7 @@ def _draw_panel(axes: Axes, title: str, rows: Sequence[Row], curves: Mapping[str
 
 
 def _curve(rows: Sequence[Row], key: str) -> tuple[Float64[np.ndarray, " r"], Float64[np.ndarray, " r"]]:
-    """Return the steps and values of the rows that have a value. An empty cell of a CSV file is no value."""
+    """Return the steps and values of the rows that have a value. Empty cells of a CSV file have no value."""
     points = [(float(row["step"]), float(row[key])) for row in rows if row.get(key) not in (None, "")]
     table = np.array(points, np.float64).reshape(-1, 2)
     return table[:, 0], table[:, 1]

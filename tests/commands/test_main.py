@@ -1,4 +1,4 @@
-"""Tests of the command line: the list of commands, help, warnings, and the time that starting takes."""
+"""Tests of the command line: the list of commands, help, warnings, and the time until help is printed."""
 
 import importlib
 import resource

@@ -102,7 +102,7 @@ def test_predict_split_keeps_the_order_of_the_images(broken, caplog):
             assert len(image.boxes_px) == len(image.scores) == len(image.labels) == 0
             assert f"grey{index}.png: cut short" in caplog.text
         else:
-            # Boxes are in pixels of the original image. Image 3 is more than four times as large as the canvas.
+            # Boxes are in pixels of the original image. Image 3 is more than four times as wide as the canvas.
             np.testing.assert_allclose(image.boxes_px, [[width / 4, height / 4, width * 3 / 4, height * 3 / 4]])
             np.testing.assert_allclose(image.scores, [index / 10], atol=1e-6)
             assert image.labels.tolist() == [1]

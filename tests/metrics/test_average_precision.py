@@ -119,7 +119,7 @@ def test_second_detection_of_an_object_is_wrong_even_if_it_fits_better():
 
 
 def test_detection_is_compared_only_with_the_object_of_highest_iou():
-    """Both detections fit A best. The second one would also fit the neighbour, which is nevertheless missed."""
+    """Both detections have their highest IoU with A. The second one also fits the neighbour, which is still missed."""
     neighbour = (0, 2, 9, 11)  # IoU with A 80 / 120
     detections = [scored_boxes((*A, 0.9), (0, 0, 9, 8, 0.8))]  # IoU with A 0.9, with the neighbour 70 / 120
     assert both_aps(detections, [true_boxes((*A, 0), (*neighbour, 0))]) == pytest.approx((6 / 11, 1 / 2))
@@ -150,7 +150,7 @@ def test_ap_without_objects_is_nan():
 
 
 def test_detections_with_equal_scores_keep_their_order():
-    """There is one object. AP is 1 if the correct detection comes first, and 1/2 if the wrong one does."""
+    """There is one object. AP is 1 if the correct detection comes first, and 1/2 if the wrong detection does."""
     truth = [true_boxes(), true_boxes((*A, 0))]
     right_first = [true_boxes((*A, 0)), true_boxes()], [scored_boxes((*A, 0.5)), scored_boxes((*NOWHERE, 0.5))]
     assert both_aps(right_first[1], right_first[0]) == (1.0, 1.0)
@@ -160,7 +160,7 @@ def test_detections_with_equal_scores_keep_their_order():
 
 
 def test_eleven_recall_points_are_those_of_numpy():
-    """Three of ten objects are detected. The recall 3/10 is smaller than np.arange's 0.30000000000000004.
+    """Three of ten objects are detected. Their recall, 3/10, is smaller than the point 0.30000000000000004.
 
     The points 0, 0.1 and 0.2 are reached with precision 1, so AP is 3/11. With exact decimals, it would be 4/11.
     """

@@ -114,7 +114,7 @@ def test_resampled_ap_uses_the_recall_points_of_numpy():
 
 
 def test_bootstrap_interval_equals_that_of_a_plain_loop():
-    """Both draw their own resamples, so the ends of the intervals are equal only up to a random difference."""
+    """The function and the loop draw different resamples, so the ends of their intervals differ slightly."""
     detections, annotations = random_split(3, images=20)
     actual = diagnosis.bootstrap(match_all(detections, annotations), resamples=2000)
     rng, means = np.random.default_rng(99), []
@@ -309,7 +309,7 @@ def test_confusion_matrix_sums_equal_the_numbers_of_objects_and_detections(seed)
 
 
 def test_confusion_matrix_equals_hotcocos_without_ignored_objects():
-    """Detections are either close to an object or far from all, so that the +1 of VOC's IoU makes no difference."""
+    """Detections are either close to an object or far from all objects, so the +1 of VOC's IoU makes no difference."""
     rng = np.random.default_rng(2)
     detections, annotations, rows, objects = [], [], [], []
     for image in range(40):

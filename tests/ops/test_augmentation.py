@@ -408,7 +408,7 @@ def repeat_arrays(count, *arrays):
 
 
 def test_augment_moves_boxes_with_the_pixels():
-    """The red and green channels hold the coordinates of each pixel, so the window can be measured in the result.
+    """The red and green channels contain the coordinates of each pixel, so the window can be measured in the result.
 
     The blue channel distinguishes the content from the fill.
     """

@@ -1,4 +1,4 @@
-"""Tests of the default boxes: known numbers for the published configs, nested loops for other configs.
+"""Tests of the default boxes against known numbers (published configs) and against nested loops (other configs).
 
 Unless noted, the numbers were computed in float64 from the formulas of Caffe's PriorBox layer (weiliu89/caffe, branch
 ssd, commit 4817bf8b). The numbers of SSD300 for COCO agree with torchvision 0.29.1.

@@ -61,7 +61,7 @@ def run_detect(offsets, logits, default_boxes, config=Detect(), boxes_per_map=()
 
 
 def thresholds_and_limits(config):
-    """Return the settings of a config in the order in which the reference functions take them."""
+    """Return the values of a config in the order of the arguments of the reference functions."""
     return config.score_threshold, config.top_k, config.nms_iou_threshold, config.max_detections
 
 

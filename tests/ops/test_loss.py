@@ -164,7 +164,7 @@ def test_multibox_loss_ignores_target_offsets_of_background_boxes():
         ([5, 1, 4, 2, 3, 0], [0], {"neg_pos_ratio": 1.9}, [2]),  # rounded down
         ([5, 1, 4, 2, 3, 0], [0, 1], {"neg_pos_ratio": 0.5}, [2]),
         ([5, 1, 4, 2, 3, 0], [0], {"neg_pos_ratio": 0.0}, []),
-        ([5, 1, 4, 2, 3, 0], [0, 1], {}, [2, 3, 4, 5]),  # fewer than three for each positive are available
+        ([5, 1, 4, 2, 3, 0], [0, 1], {}, [2, 3, 4, 5]),  # fewer than three negatives for each positive are available
         ([5, 1, 4, 2, 3, 0], [0, 1, 2, 3, 4, 5], {}, []),
         ([5, 1, 4, 2, 3, 0], [], {}, []),
         ([5, 1, 4, 2, 3, 0], [], {"min_negatives": 2}, [0, 2]),
@@ -188,7 +188,7 @@ def test_hard_negative_mask_returns_hand_computed_masks(losses, positives, optio
 
 @pytest.mark.parametrize("levels", [3, 50, 10**6])
 def test_hard_negative_mask_equals_selection_by_sorting(levels):
-    """With few different losses, several equal the threshold, and the number of negatives must still be exact."""
+    """There are few different losses, so several equal the threshold. The number of negatives must still be exact."""
     rng = np.random.default_rng(levels)
     losses = (rng.integers(0, levels, (20, 200)) / 7).astype(np.float32)
     positive = rng.random((20, 200)) < rng.choice([0, 0.02, 0.1, 0.5], (20, 1))

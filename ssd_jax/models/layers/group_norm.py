@@ -25,7 +25,7 @@ def _sum_pixels(x: Float32[Array, "b h w c"]) -> Float32[Array, "b c"]:
 
 
 def _group_means(per_channel: Float32[Array, "b c"], pixels: int, group_size: int) -> Float32[Array, "b c"]:
-    """Return the mean of each group, repeated for each of its channels, given the sum over pixels of each channel."""
+    """Return the mean of its group for each channel, given the sum of each channel over the pixels."""
     b, c = per_channel.shape
     sums = per_channel.reshape(b, c // group_size, group_size).sum(-1) / (pixels * group_size)
     return jnp.repeat(sums, group_size, axis=1)
