@@ -24,7 +24,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 SCRIPTS = ("train", "evaluate", "predict")
 
 
-# A package imports only from packages in rows above its own.
+# A package may import only packages in rows above its own.
 LAYERS = [
     ["errors"],
     ["config", "files"],
@@ -53,7 +53,7 @@ def package_modules() -> dict[str, Path]:
 
 
 def imported_names(path: Path) -> set[str]:
-    """Return the absolute dotted names of everything that a file imports, also inside functions."""
+    """Return the absolute dotted name of each module or object that a file imports, also inside functions."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -87,7 +87,7 @@ def top_level_packages(path: Path) -> set[str]:
 
 
 def load_file(path: Path) -> ModuleType:
-    """Return the module of a config file."""
+    """Import a config file and return its module."""
     spec = importlib.util.spec_from_file_location(f"config_file_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -143,7 +143,7 @@ DOCSTRING_FRAGMENTS = {"Of", "What", "By", "As", "Where"}
 def test_docstrings_do_not_start_like_fragments(folder: str):
     for path in sorted((ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            # This includes docstrings of modules, classes and functions, and those below fields.
+            # Docstrings of modules, classes and functions, and the texts below fields, are such expressions.
             text = node.value.value if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) else None
             first_word = text.split(maxsplit=1)[:1] if isinstance(text, str) else []
             assert not DOCSTRING_FRAGMENTS.intersection(first_word), f"{path.relative_to(ROOT)}:{node.lineno}"
@@ -276,7 +276,7 @@ def test_published_config_follows_the_paper(
     assert published.model.class_names == names[splits]
     pretrained = published.train.pretrained
     assert bool(pretrained) == name.endswith("_from_coco")
-    if pretrained:  # boxes and network are those of the pretrained run
+    if pretrained:  # its default boxes and network must be those of the pretrained run
         coco = load_file(ROOT / "configs" / f"{Path(pretrained).name}.py").get_config()
         assert coco.data.train_split == "trainval35k" and published.train.transfer
         assert dataclasses.replace(published.model, class_names=COCO_CLASSES) == coco.model

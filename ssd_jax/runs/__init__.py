@@ -1,4 +1,4 @@
-"""The folder of a training run: its config, logs and checkpoints.
+"""The config, logs and checkpoints in the folder of a training run.
 
 The modules import ``config``, ``files``, ``runtime`` and ``data.class_names``; ``inference`` and all packages above it
 may import them. ``run_folder`` creates and locks a run folder, ``config_file`` loads configs and checks their values,

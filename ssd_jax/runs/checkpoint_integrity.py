@@ -39,7 +39,7 @@ class CorruptCheckpointError(UserError):
 
 
 def corrupt_checkpoint_errors(checkpoint: Path) -> AbstractContextManager[None]:
-    """Return a context manager that converts every exception of its block into a CorruptCheckpointError.
+    """Return a context manager that converts exceptions of its block into a CorruptCheckpointError.
 
     The code in the block should read a checkpoint. Orbax, TensorStore and json raise exceptions of many types if files
     are missing or truncated. A UserError is not converted.

@@ -1,6 +1,6 @@
 """Training: the training step, the training loop, and the initial parameters.
 
-`train` does a whole run for a config. The other names are its parts, for users who write their own training loop.
+`train` trains a detector from a config. The other exported names are for users who write their own training loop.
 ``train_step`` makes the training step and ``optimizer`` its optimizer; ``loop`` adds logging, evaluation and
 checkpoints, and ``pretrained`` loads the initial parameters. This package may import every package except ``aot`` and
 ``commands``, which may import this one. A new schedule or optimizer belongs in ``optimizer`` and in the choices of

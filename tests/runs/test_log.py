@@ -52,7 +52,7 @@ def test_run_log_writes_scalars_for_tensorboard(tmp_path):
     with RunLog(tmp_path, 6) as log:
         log.log_step(7, {"loss": 0.5})
         log.log_evaluation(8, {"voc_map_area": 0.25, "coco_ap": None})
-        events = read_events(tmp_path / "tensorboard")  # written at once, not only when the log is closed
+        events = read_events(tmp_path / "tensorboard")  # each event is written at once, not only when the log is closed
     scalars = [(e.step, value.tag, value.simple_value) for e in events for value in e.summary.value]
     assert scalars == [(7, "train/loss", 0.5), (8, "val/voc_map_area", 0.25)]
     # TensorBoard discards the scalars from step 7 on, because the run resumes from the checkpoint of step 6.
