@@ -202,7 +202,7 @@ def _as_array(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def find_images(path: Path, exclude: Path | None = None) -> list[Path]:
-    """Return the image files in a folder and its subfolders, sorted by path.
+    """Return the image files in a folder and its subfolders, sorted by path, or a single given file.
 
     Args:
         path: A folder, or a single file, which is returned whatever its name.

@@ -143,7 +143,7 @@ def _eleven_point_ap(precision: Float64[np.ndarray, " j"], recall: Float64[np.nd
 
 
 def _area_ap(precision: Float64[np.ndarray, " j"], recall: Float64[np.ndarray, " j"]) -> float:
-    """Return the area under the precision-recall curve, with each precision raised to the highest one to its right."""
+    """Return the area under the curve of the highest precision at each recall or a larger one."""
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
 

@@ -149,13 +149,13 @@ def random_patches(key: PRNGKeyArray, count: int, config: Augment) -> Float[Arra
 
 
 def project_boxes(boxes: Boxes, window: Window) -> Float[Array, "g 4"]:
-    """Convert boxes from the coordinates of an image to those of a window of it, where the window is (0, 0, 1, 1)."""
+    """Convert boxes from the coordinates of an image to those of a window, in which the window is (0, 0, 1, 1)."""
     corner, extent = jnp.tile(window[:2], 2), jnp.tile(window[2:] - window[:2], 2)
     return (jnp.asarray(boxes) - corner) / extent
 
 
 def unproject_boxes(boxes: Boxes, window: Window) -> Float[Array, "g 4"]:
-    """Convert boxes from the coordinates of a window to those of its image: the inverse of `project_boxes`."""
+    """Convert boxes from the coordinates of a window to those of the image: the inverse of `project_boxes`."""
     corner, extent = jnp.tile(window[:2], 2), jnp.tile(window[2:] - window[:2], 2)
     return corner + boxes * extent
 

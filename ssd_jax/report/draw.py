@@ -148,7 +148,7 @@ def _in_one_line(text: str) -> str:
 
 @functools.lru_cache
 def _font(size: int, ascii_only: bool) -> ImageFont.FreeTypeFont:
-    """Return Pillow's font, or matplotlib's font if there are characters outside of ASCII, which Pillow's lacks."""
+    """Return Pillow's font, or matplotlib's font for texts with non-ASCII characters, which Pillow's font lacks."""
     if ascii_only:
         font = ImageFont.load_default(size)
         assert isinstance(font, ImageFont.FreeTypeFont)  # as a size is given
@@ -175,7 +175,7 @@ def _label_places(box: Rectangle, label: tuple[int, int], size: tuple[int, int])
 
 
 def _least_covered_place(places: Sequence[Rectangle], occupied: Sequence[Rectangle]) -> Rectangle:
-    """Return the place that shares the fewest pixels with the occupied ones. Of equal places, the first is taken."""
+    """Return the first of the places that share the fewest pixels with the occupied rectangles."""
 
     def shared(place: Rectangle) -> int:
         widths = (min(place[2], other[2]) - max(place[0], other[0]) + 1 for other in occupied)

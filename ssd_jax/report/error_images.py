@@ -38,7 +38,7 @@ ERROR_NAMES = {
 
 
 class ErrorImage(NamedTuple):
-    """An image of the report with its errors."""
+    """An image that the report shows, with its errors."""
 
     image_id: str
     objects: int
@@ -76,7 +76,7 @@ def draw_error_image(source: Source, index: int, detections: ImageDetections, di
 
 
 def truth_labels(annotation: Annotation, diagnosis: ImageDiagnosis, names: Sequence[str]) -> list[str]:
-    """Return a label for each object: its class and "missed" if it was missed, otherwise a blank label."""
+    """Return a label for each object: its class name and "missed" if it was missed, otherwise a blank label."""
     ignored = annotation.difficult | annotation.crowd
     labels = []
     for i, label in enumerate(annotation.labels):
