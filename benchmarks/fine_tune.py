@@ -124,7 +124,7 @@ def write_copy(folder: Path, source: Source) -> None:
 
 
 def train_base(config: Config, options: Options) -> Path:
-    """Train the base to its last step and return its run folder."""
+    """Train the base detector on the selected classes and return the run folder."""
     folder = options.out / "base_data"
     source = open_source(config.data, options.base_split)
     write_copy(folder, select_classes(source, options.base_classes))
@@ -139,7 +139,7 @@ def train_base(config: Config, options: Options) -> Path:
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Return the smallest number of steps that uses every image."""
+    """Return the number of steps in an epoch: the smallest number that uses every image."""
     return math.ceil(images / batch_size)
 
 
@@ -234,7 +234,7 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def draw_curves(runs: Sequence[Run], new_classes: Sequence[str], file: Path) -> None:
-    """Draw the mAP (11-point) of each run over the epochs, and beside it the AP of each class after the last epoch.
+    """Plot the mAP (11-point) of each run over the epochs, and the AP of each class after the last epoch.
 
     Args:
         runs: Metrics of all runs.

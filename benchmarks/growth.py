@@ -256,7 +256,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def format_row(axis: Axis, name: str, points: Sequence[Point]) -> str:
-    """Return the Markdown table row of a program."""
+    """Return a Markdown table row with the measurements of a program."""
     sizes = " ".join(str(p.size) for p in points)
     times = " ".join(f"{1e3 * p.seconds:.3g}" for p in points)
     memory = " ".join(f"{p.bytes / 1e6:.3g}" for p in points)
@@ -265,7 +265,7 @@ def format_row(axis: Axis, name: str, points: Sequence[Point]) -> str:
 
 
 def draw_plot(axes: Sequence[Axis], curves: dict[str, dict[str, list[Point]]], file: Path) -> None:
-    """Draw time and memory of all programs over the sizes, with one column of panels per quantity."""
+    """Plot time and memory of all programs over the sizes, with one column of panels per quantity."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -64,7 +64,7 @@ class Worker:
         raise UserError(f"{' '.join(map(str, self._process.args))}: ended early. The reason is printed above")  # type: ignore[arg-type]
 
     def close(self) -> None:
-        """End the process."""
+        """End the worker process."""
         self._process.communicate("")
 
 

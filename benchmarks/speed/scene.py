@@ -37,7 +37,7 @@ def write_scene(folder: Path, batch: int = BATCH) -> None:
 
 
 def write_large_photo(folder: Path) -> None:
-    """Write an image of 4000 x 3000 pixels. Fine noise makes the file as large as that of a photo from a phone."""
+    """Write an image of 4000 x 3000 pixels. Fine noise makes the file as large as a photo from a phone."""
     pixels = random_image(np.random.default_rng(2), 3000, 4000, (*SCALES, (2048, 6)))
     Image.fromarray(pixels).save(folder / "large_photo.jpeg", quality=90)
 

@@ -183,7 +183,7 @@ def coco(folder: Path, variant: str) -> Call:
 
 
 def group_by_image(entries: list[dict[str, Any]]) -> dict[int, dict[str, np.ndarray]]:
-    """Return the entries of a COCO file as arrays, by image id."""
+    """Return the arrays of `to_arrays` for the entries of each image in a COCO file, by image id."""
     entries_of_image: dict[int, list[dict[str, Any]]] = {}
     for entry in entries:
         entries_of_image.setdefault(entry["image_id"], []).append(entry)
@@ -191,7 +191,7 @@ def group_by_image(entries: list[dict[str, Any]]) -> dict[int, dict[str, np.ndar
 
 
 def to_arrays(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Return boxes (xyxy in pixels), labels and scores of some entries of a COCO file."""
+    """Return the boxes (xyxy in pixels), labels and scores of some entries of a COCO file as arrays."""
     boxes = np.array([row["bbox"] for row in rows])
     boxes[:, 2:] += boxes[:, :2]
     labels = np.array([row["category_id"] for row in rows], np.int32)
@@ -199,7 +199,7 @@ def to_arrays(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def make_annotation(image: dict[str, Any], objects: dict[str, np.ndarray]) -> Annotation:
-    """Return the annotation of an image of a COCO file with its objects."""
+    """Return the annotation of an image, made from its entry in a COCO file and its objects."""
     boxes, labels = objects["boxes"].astype(np.float32), objects["labels"]
     none = np.zeros(len(labels), bool)
     area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)

@@ -8,7 +8,7 @@ OURS = "ssd-jax"
 
 
 class Task(NamedTuple):
-    """A task whose functions in ssd_jax_side.py and torchvision_side.py are called ``name``."""
+    """A task to time. Tasks in TASKS have functions called ``name`` in ssd_jax_side.py and torchvision_side.py."""
 
     name: str
     title: str

@@ -165,7 +165,7 @@ def _entries(
 
 
 def _classifier_entries(fc6: str, fc7: str, suffixes: tuple[str, str], axes: str) -> Entries:
-    """Return the entries of fc6 and fc7 for a file that has the first two layers of VGG16's classifier instead."""
+    """Return the entries of fc6 and fc7 for files with the first two layers of VGG16's classifier in their place."""
     (weight, bias), (first, second) = suffixes, _DECIMATED[axes]
     return {
         "vgg/fc6/kernel": Entry(fc6 + weight, first),

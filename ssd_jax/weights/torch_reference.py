@@ -214,7 +214,7 @@ def _run_torchvision(tensors: Tensors, image: np.ndarray, coco_scales: bool, bgr
 
 
 def _to_hwc(output: Any) -> np.ndarray:
-    """Return a batch of one image as a NumPy array (h, w, channels)."""
+    """Return a torch batch of one image as a NumPy array (h, w, channels)."""
     return output[0].detach().permute(1, 2, 0).numpy().copy()
 
 

@@ -71,14 +71,14 @@ def complete_pickle(value: bytes) -> bytes:
 
 
 def zip_file(value: bytes, storages: dict[str, bytes], **more: Any) -> bytes:
-    """Return a file in the format since torch 1.6 that contains a value and the bytes of storages by key."""
+    """Return the bytes of a file in the format since torch 1.6, with a value and storages by key."""
     return zip_file_of_pickle(complete_pickle(value), storages, **more)
 
 
 def zip_file_of_pickle(
     data: bytes, storages: dict[str, bytes], compression: int = zipfile.ZIP_STORED, order: str = ""
 ) -> bytes:
-    """Return a file in the format since torch 1.6.
+    """Return the bytes of a file in the format since torch 1.6, with a pickle and storages by key.
 
     Args:
         data: Complete pickle.
@@ -97,7 +97,7 @@ def zip_file_of_pickle(
 
 
 def legacy_file(value: bytes, storages: dict[str, bytes]) -> bytes:
-    """Return a file in the legacy format, before torch 1.6, that contains a value and the bytes of storages by key.
+    """Return the bytes of a file in the legacy format, before torch 1.6, with a value and storages by key.
 
     Each element of a storage has four bytes.
     """

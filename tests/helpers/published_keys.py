@@ -138,7 +138,7 @@ def _background_last(value: np.ndarray, boxes: int) -> np.ndarray:
 
 
 def to_mmdetection(tensors: Tensors, early: bool = False) -> Tensors:
-    """Return the tensors as a state dict of MMDetection. With ``early``, it is that of versions 2.0 to 2.13."""
+    """Return the tensors as a state dict of MMDetection, with the keys of versions 2.0 to 2.13 if ``early`` is set."""
     boxes = BOXES[sum(key.startswith("loc.") for key in tensors) // 2]
     renamed = {}
     for group, i, part, value in _split_keys(tensors):

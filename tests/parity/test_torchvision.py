@@ -86,7 +86,7 @@ def get_anchors(model: "torch.nn.Module") -> "torch.Tensor":
 
 
 def test_default_boxes_equal_torchvision(model):
-    """The default boxes of this package are computed in float64, so they differ by a few units in the last place."""
+    """This package computes default boxes in float64, so they differ from torchvision's in the last digits."""
     actual, expected = cxcywh_to_xyxy(DEFAULT_BOXES), get_anchors(model).numpy() / 300
     np.testing.assert_allclose(actual, expected, rtol=0, atol=3e-7)
 
@@ -349,7 +349,7 @@ def match_with_both(model: "torch.nn.Module", iou: Any) -> tuple[list[int], list
 
 @pytest.mark.parametrize("seed", range(20))
 def test_match_equals_torchvision_if_no_two_objects_share_a_best_box(model, seed):
-    """The IoU of torchvision is computed in pixels, that of this package in normalised coordinates."""
+    """torchvision computes the IoU in pixels, and this package in normalised coordinates."""
     random = np.random.default_rng(seed)
     corner = random.uniform(0, 0.7, (8, 2))
     boxes = np.concatenate([corner, corner + random.uniform(0.05, 0.3, (8, 2))], axis=1).astype(np.float32)

@@ -114,7 +114,7 @@ def test_torchvision_labels_are_coco_category_ids(tmp_path):
 
 
 def test_torchvision_import_equals_the_independent_conversion(tmp_path):
-    """The expected parameters come from helpers/torchvision_ssd.py. ``make parity`` compares it with torchvision."""
+    """The expected parameters come from helpers/torchvision_ssd.py. ``make parity`` compares that with torchvision."""
     state = torchvision_ssd.random_state_dict(0)
     actual = import_weights(save_safetensors(tmp_path / "file", state))
     jax.tree.map(np.testing.assert_array_equal, actual.params, torchvision_ssd.to_params(state))
@@ -227,7 +227,7 @@ def test_import_refuses_unknown_networks(tensors, tmp_path):
 
 
 def test_safetensors_is_recognised_for_any_header_length(tmp_path):
-    """The first byte is the lowest byte of the header's length, and may be the first byte of another format."""
+    """A safetensors file begins with the header's length, whose first byte may be the first byte of another format."""
     first_bytes = set()
     for padding in range(256):
         data = safetensors_bytes({"a" * (padding + 1): np.ones(3, np.float32)})

@@ -168,7 +168,7 @@ def _to_text(value: Any) -> str:
 
 
 def _read_dataset(file: Path, name: str, dataset: Any, data: bytes) -> np.ndarray:
-    """Return the array of a dataset. Raises UserError if it has no numbers, or if they are not in the file."""
+    """Return the array of a dataset. Raises UserError if it is not numeric, or if its values are not in the file."""
     shape, dtype, storage = dataset.shape, dataset.dtype, dataset.id
     if dtype == np.dtype("V2") and _to_text(dataset.attrs.get("dtype")) == "bfloat16":
         dtype = np.dtype(ml_dtypes.bfloat16)

@@ -162,7 +162,7 @@ def test_read_keras_follows_soft_links_within_the_file(tmp_path: Path):
 
 
 def make_layer(root: h5py.File) -> h5py.Group:
-    """Add a layer "a" to a file, whose only weight "w" is not written yet, and return the group of the layer."""
+    """Add a layer "a" to a file without writing the layer's only weight "w", and return the group of the layer."""
     root.attrs["layer_names"] = [b"a"]
     group = root.create_group("a")
     group.attrs["weight_names"] = [b"w"]
@@ -328,7 +328,7 @@ def write_theano_backend(group: h5py.Group, other_file: Path) -> None:
     ],
 )
 def test_invalid_weights_are_refused(tmp_path: Path, write_weight: Callable[[h5py.Group, Path], None], message: str):
-    """The reader must not read the other file either, and must use little memory."""
+    """The reader must refuse the weight without reading ``other.h5``, and must use little memory."""
     with h5py.File(tmp_path / "other.h5", "w") as other_file:
         other_file["secret"] = np.arange(4, dtype=np.float32)
     with h5py.File(tmp_path / "a.h5", "w") as root:

@@ -134,14 +134,15 @@ def test_read_torch_reads_files_built_by_the_helpers(file: Path):
 
 
 def test_read_torch_reads_files_of_torch_0_1_from_python_2_and_a_gpu(file: Path):
-    """Such a file has strings of bytes, an OrderedDict made from a list of pairs, tensors that get their state after
-    they are made, and storages that are views.
+    """Such a file has byte strings, an OrderedDict made from pairs, and storages that are views.
+
+    Its tensors get their state after they are made.
 
     Source: torch/tensor.py and torch/serialization.py before `_rebuild_tensor`.
     """
 
     def short_bytes(value: str) -> bytes:
-        """Return the instruction of Python 2 that pushes a string of bytes."""
+        """Return the instruction that pushes a byte string in pickles of Python 2."""
         return b"U" + bytes([len(value)]) + value.encode()
 
     def tensor_0_1(view: bytes, size: bytes, stride: bytes) -> bytes:
@@ -195,9 +196,7 @@ def test_read_torch_reads_files_of_torch_0_1_from_python_2_and_a_gpu(file: Path)
     ],
 )
 def test_read_torch_ignores_harmless_objects(file: Path, value: bytes):
-    """The objects are a Namespace made by either of two instructions, a defaultdict, a numpy scalar, sets, a dict with
-    keys that are not strings, and a list.
-    """
+    """The objects are Namespaces, a defaultdict, a numpy scalar, sets, a dict without string keys, and a list."""
     for write in (zip_file, legacy_file):
         file.write_bytes(write(dict_of(a=vector(6), b=value), {"0": ONES}))
         assert_same(read_torch(file), {"a": np.ones(6, F4)})
@@ -461,9 +460,7 @@ NESTED_TUPLE = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # a nested tuple of 62 o
     ids=range(21),
 )  # fmt: skip
 def test_small_files_that_would_need_much_time_or_memory_are_refused_soon(file: Path, value: bytes):
-    """Refusing a file takes about a second. Copying, hashing, comparing or printing its objects would take minutes or
-    would never end.
-    """
+    """Refusing a file takes about a second. Copying or hashing its objects could take minutes or never end."""
     file.write_bytes(zip_file(value, {"0": ONES}))
     before = time.process_time()
     assert_refused(file)
