@@ -91,7 +91,7 @@ def keep_colons_of_attribute_docs(
 ) -> None:
     """Keep napoleon from reading the start of an attribute's docstring, up to a colon, as its type."""
     if what in ("attribute", "data", "property"):
-        lines.insert(0, "")
+        lines[:0] = ["..", ""]  # an empty comment, in which there is no colon
 
 
 def shorten_signature(
