@@ -1,4 +1,4 @@
-"""Tests of the project: dependencies, layers, size of modules, side effects of imports, configs and scripts."""
+"""Tests of the project: dependencies, import order of packages, module sizes, side effects of imports, configs."""
 
 import ast
 import dataclasses

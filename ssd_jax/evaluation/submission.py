@@ -98,7 +98,9 @@ def make_submission_writer(source: Source, annotations: Sequence[Annotation]) ->
 
 
 def _has_unique_ids(annotations: Sequence[Annotation]) -> bool:
-    """Return whether each image has an id of its own. Splits joined from several COCO files may repeat ids."""
+    """Return whether every image has a numeric id (``Annotation.number``) and no two are equal.
+
+    Splits joined from several COCO files may repeat ids."""
     numbers = {annotation.number for annotation in annotations}
     return None not in numbers and len(numbers) == len(annotations)
 

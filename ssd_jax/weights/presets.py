@@ -149,7 +149,7 @@ class Preset(NamedTuple):
     coco_scales: bool = False
     """Whether default boxes have COCO's scales for any number of classes."""
     own_boxes: Mapping[tuple[str, Scales], DefaultBoxes] = MappingProxyType({})
-    """Default boxes of this project that differ from `Network.default_boxes`, by the network's title and the scales."""
+    """Default boxes that replace `Network.default_boxes` for these weights, by the network's title and the scales."""
 
 
 # The settings were read in the source code of each project. docs/weights.md has them as a table.

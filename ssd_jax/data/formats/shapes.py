@@ -304,7 +304,7 @@ def _paint_camouflage(rng: np.random.Generator, canvas: Image.Image) -> None:
 
 
 def _paint_strokes(rng: np.random.Generator, canvas: Image.Image) -> Image.Image:
-    """Return an image with added lines, polylines and arcs (at most a semicircle), which are not closed like shapes."""
+    """Return the image with random open curves drawn on it: lines, polylines, and arcs up to a semicircle."""
     layer = canvas.resize((2 * canvas.width, 2 * canvas.height), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(layer)
     for _ in range(rng.integers(4, 13)):

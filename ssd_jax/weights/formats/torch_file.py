@@ -109,7 +109,7 @@ def _load_legacy(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
             raise ValueError("a storage key that is not text")
         storage = loader.storages[key]
         if int.from_bytes(stream.read(8), "little") != storage.length:
-            raise ValueError(f"storage {key} has another size than its tensors have")
+            raise ValueError(f"storage {key} does not have the size that the pickle declares")
         start, size = stream.tell(), storage.length * storage.dtype.itemsize
         if size > len(data) - start:
             raise ValueError("the file ends early")

@@ -402,7 +402,7 @@ def test_legacy_files_with_storages_of_a_wrong_size_are_refused(file: Path):
         file.write_bytes(data)
         assert_refused(file, reason)
     file.write_bytes(good.replace(struct.pack("<q", 6), struct.pack("<q", 5)))
-    assert_refused(file, "another size")
+    assert_refused(file, "storage 0", "size")
     file.write_bytes(
         good.replace(complete_pickle(b"](" + string("0") + b"e"), complete_pickle(b"](" + integer(0) + b"e"))
     )
