@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,17 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # Tests run each program only a few times, so optimizations of the compiler take more time than they save.
 # `make test-all` sets this to 0, to test the programs as users run them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+
+@pytest.fixture(scope="module")
+def full_optimization() -> Iterator[None]:
+    """Compile the programs of a module with all optimizations of the compiler."""
+    import jax  # after the environment above is set
+
+    disabled = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", disabled)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 tests/assets/golden/make_torchvision.py wrote these numbers. If torch is installed, tests/parity makes more comparisons.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -35,6 +34,9 @@ from ssd_jax.ops.loss import multibox_loss
 from ssd_jax.ops.matching import Targets, match
 from ssd_jax.runtime import compilation, sharding
 
+# These programs are large, and run for longer than they compile.
+pytestmark = pytest.mark.usefixtures("full_optimization")
+
 CONFIG = torchvision_config()
 DEFAULT_BOXES = make_default_boxes(CONFIG.model.default_boxes)
 
@@ -53,15 +55,6 @@ def params() -> dict[str, Any]:
 def test_default_boxes_equal_torchvision(golden):
     actual = random_rows(np.asarray(cxcywh_to_xyxy(DEFAULT_BOXES)), 400)
     np.testing.assert_allclose(actual, golden["default_boxes_xyxy"], rtol=0, atol=3e-7)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def full_optimization() -> Iterator[None]:
-    """Compile the programs of this module with all optimizations, because they run for longer than they compile."""
-    disabled = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", disabled)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,9 @@ from ssd_jax.runs import run_folder
 from ssd_jax.training import replay, train_step
 from ssd_jax.training.loop import Trainer
 
+# Without optimizations, jax 0.12 gives a batch and a single image different bits.
+pytestmark = pytest.mark.usefixtures("full_optimization")
+
 
 class Run(NamedTuple):
     """A run of 10 steps of 4 images on a split of 11 images: three whole epochs and seven images of epoch 3."""
