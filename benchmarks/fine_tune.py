@@ -119,7 +119,7 @@ def write_copy(folder: Path, source: Source) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     files = [annotation.file for annotation in source.annotations()]
-    # Of images with the same digest, only one would be written, so each image gets a digest of its own.
+    # Only one of several images with the same digest is written, so each image gets its own digest.
     write_clean_copy(folder, {"train": source}, {file: file.encode() for file in files}, lambda images: None)
 
 

@@ -1,6 +1,6 @@
 """Devices and processes: the mesh and shardings, compilation, and several processes as one run.
 
-Of this project, the modules import only ``ssd_jax.errors``; ``data`` and all packages above it may import them.
+The modules import only ``ssd_jax.errors`` from this project. ``data`` and all packages above it may import them.
 ``sharding`` distributes arrays over devices, ``compilation`` sets compiler options and the compilation cache,
 ``distributed`` and ``distributed_options`` connect processes, ``stop`` notices requests to stop training, and
 ``exit_message`` tells the user what to do after a process was killed. Code that decides how a program runs, but not
