@@ -3,6 +3,7 @@
 The names of these files are not part of Orbax's API, so no other test file uses them.
 """
 
+import os
 import shutil
 from pathlib import Path
 
@@ -41,3 +42,38 @@ def incomplete_checkpoint_path(folder: Path, step: int) -> Path:
 def copy_as_incomplete(folder: Path, step: int, as_step: int) -> Path:
     """Copy a checkpoint to the path of an incomplete one, as left by a run that is killed while saving."""
     return Path(shutil.copytree(folder / str(step), incomplete_checkpoint_path(folder, as_step)))
+
+
+def flip_a_bit(checkpoint: Path) -> None:
+    """Flip one bit in the middle of the largest file with arrays."""
+    file = largest_array_file(checkpoint)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def truncate_largest_file(checkpoint: Path) -> None:
+    """Cut the largest file with arrays to half of its size."""
+    file = largest_array_file(checkpoint)
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def empty_array_files(checkpoint: Path) -> None:
+    """Make all files with parameters empty."""
+    for file in array_files(checkpoint, "params"):
+        file.write_bytes(b"")
+
+
+def remove_largest_file(checkpoint: Path) -> None:
+    """Remove the largest file with arrays."""
+    largest_array_file(checkpoint).unlink()
+
+
+def break_metadata(checkpoint: Path) -> None:
+    """Replace a JSON file of Orbax by an incomplete one."""
+    metadata_file(checkpoint).write_text('{"tree')
+
+
+def break_checksums(checkpoint: Path) -> None:
+    """Replace checksums.json by an incomplete file."""
+    (checkpoint / "checksums.json").write_text('{"params')

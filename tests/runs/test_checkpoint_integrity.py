@@ -1,7 +1,6 @@
 """Tests that corrupt checkpoints are detected, and that runs resume from the newest intact checkpoint."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.orbax_files import array_files, largest_array_file, metadata_file
+from helpers.orbax_files import (
+    break_checksums,
+    break_metadata,
+    empty_array_files,
+    flip_a_bit,
+    remove_largest_file,
+    truncate_largest_file,
+)
 from helpers.processes import start_workers, wait_until_finished
 
 from ssd_jax.errors import UserError
@@ -43,35 +49,6 @@ def saved_folder(tmp_path_factory) -> Path:
 def folder(saved_folder, tmp_path) -> Path:
     """Copy of a folder with two checkpoints, which a test may change."""
     return Path(shutil.copytree(saved_folder, tmp_path / "run" / "checkpoints"))
-
-
-def flip_a_bit(checkpoint: Path) -> None:
-    file = largest_array_file(checkpoint)
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
-
-
-def truncate_largest_file(checkpoint: Path) -> None:
-    file = largest_array_file(checkpoint)
-    os.truncate(file, file.stat().st_size // 2)
-
-
-def empty_array_files(checkpoint: Path) -> None:
-    for file in array_files(checkpoint, "params"):
-        file.write_bytes(b"")
-
-
-def remove_largest_file(checkpoint: Path) -> None:
-    largest_array_file(checkpoint).unlink()
-
-
-def break_metadata(checkpoint: Path) -> None:
-    metadata_file(checkpoint).write_text('{"tree')
-
-
-def break_checksums(checkpoint: Path) -> None:
-    (checkpoint / "checksums.json").write_text('{"params')
 
 
 def break_metadata_and_its_checksum(checkpoint: Path) -> None:

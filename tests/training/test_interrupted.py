@@ -25,7 +25,13 @@ from helpers.cli import (
     start_script,
     train_stopped_at,
 )
-from helpers.orbax_files import largest_array_file
+from helpers.orbax_files import (
+    break_checksums,
+    break_metadata,
+    flip_a_bit,
+    remove_largest_file,
+    truncate_largest_file,
+)
 
 from ssd_jax.runs.log import RunLog, read_results
 
@@ -207,35 +213,11 @@ def test_incomplete_checkpoint_is_skipped_and_removed(run, trained_run, capsys):
     assert_same_result(run, trained_run)
 
 
-def flip_a_bit(checkpoint: Path) -> None:
-    file = largest_array_file(checkpoint)
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
-
-
-def truncate_largest_file(checkpoint: Path) -> None:
-    file = largest_array_file(checkpoint)
-    os.truncate(file, file.stat().st_size // 2)
-
-
-def remove_largest_file(checkpoint: Path) -> None:
-    largest_array_file(checkpoint).unlink()
-
-
-def break_json(checkpoint: Path) -> None:
-    next(checkpoint.rglob("_METADATA")).write_text('{"tree')
-
-
-def break_checksums(checkpoint: Path) -> None:
-    (checkpoint / "checksums.json").write_text('{"params')
-
-
 CORRUPTIONS: list[tuple[Callable[[Path], None], str]] = [
     (flip_a_bit, "checksum of"),
     (truncate_largest_file, "checksum of"),
     (remove_largest_file, "checksum of"),
-    (break_json, "checksum of"),
+    (break_metadata, "checksum of"),
     (break_checksums, "cannot read"),
 ]
 
