@@ -46,7 +46,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     The first pytest-xdist worker that needs the run trains it; every worker gets its own copy.
     """
-    from helpers.cli import TINY, command  # imports JAX, so the environment above has to be set before
+    from helpers.cli import TINY, run_command  # imports JAX, so the environment above has to be set before
 
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained_run"
@@ -55,6 +55,6 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
             shutil.rmtree(shared, ignore_errors=True)
-            assert command("train", TINY, "--workdir", shared) == 0
+            assert run_command("train", TINY, "--workdir", shared) == 0
             done.touch()
     return Path(shutil.copytree(shared, tmp_path_factory.mktemp("runs") / "tiny"))

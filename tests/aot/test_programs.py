@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import msgspec
 import pytest
-from helpers.cli import ROOT, TINY, command
+from helpers.cli import ROOT, TINY, run_command
 from helpers.paths import ASSETS
 
 from ssd_jax.aot import programs
@@ -70,13 +70,13 @@ def test_compile_program_returns_costs_on_the_local_cpu(program: programs.Progra
     ],
 )
 def test_aot_exits_with_2_for_wrong_arguments(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]):
-    assert command("aot", *argv) == 2
+    assert run_command("aot", *argv) == 2
     captured = capsys.readouterr()
     assert message in captured.err and "Traceback" not in captured.err and not captured.out
 
 
 def test_aot_help_lists_the_targets(capsys: pytest.CaptureFixture[str]):
-    assert command("aot", "--help") == 0
+    assert run_command("aot", "--help") == 0
     output = capsys.readouterr().out
     assert "--target" in output and "h100x8" in output
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from helpers.cli import command
+from helpers.cli import run_command
 
 from ssd_jax.aot import programs
 from ssd_jax.aot.compiled import (
@@ -135,7 +135,7 @@ def test_aot_table_formats_written_reports(tmp_path: Path, capsys: pytest.Captur
     for number, written in enumerate((ON_TPU, ON_GPU, TOO_LARGE)):
         files.append(tmp_path / f"{number}.json")
         files[-1].write_bytes(msgspec.json.encode(written))
-    assert command("aot", "--table", *files) == 0
+    assert run_command("aot", "--table", *files) == 0
     rows = capsys.readouterr().out.splitlines()
     assert rows == format_table([ON_TPU, ON_GPU, TOO_LARGE]).splitlines() and len(rows) == 5
     assert len({row.count("|") for row in rows}) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.cli import command, write_voc_folder
+from helpers.cli import run_command, write_voc_folder
 from PIL import Image
 
 from ssd_jax.config import Shapes
@@ -21,7 +21,7 @@ def error_message(capsys: pytest.CaptureFixture[str]) -> ErrorMessage:
 
     def run(*argv: str | Path) -> str:
         capsys.readouterr()
-        assert command(*argv) == 2
+        assert run_command(*argv) == 2
         captured = capsys.readouterr()
         assert "Traceback" not in captured.err + captured.out
         return captured.err + captured.out

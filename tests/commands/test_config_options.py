@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from helpers.cli import TINY, command
+from helpers.cli import TINY, run_command
 
 from ssd_jax import config
 from ssd_jax.commands.config_options import field_docs, parse_config_options
@@ -92,7 +92,7 @@ def test_message_about_a_missing_config_file_names_the_file(error_message, tmp_p
 
 @pytest.mark.parametrize("name", ["train", "check-data", "aot"])
 def test_help_with_a_config_file_fits_a_screen(capsys, name):
-    assert command(name, TINY, "--help") == 0
+    assert run_command(name, TINY, "--help") == 0
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert len(lines) <= 40 and max(map(len, lines[1:])) <= 80 and printed.err == ""
@@ -100,7 +100,7 @@ def test_help_with_a_config_file_fits_a_screen(capsys, name):
 
 
 def test_help_of_train_shows_the_common_options_with_the_values_of_the_file(capsys):
-    command("train", TINY, "--help")
+    run_command("train", TINY, "--help")
     printed = " ".join(capsys.readouterr().out.split())
     assert "64 px" in printed
     for option, value in (
@@ -113,7 +113,7 @@ def test_help_of_train_shows_the_common_options_with_the_values_of_the_file(caps
 
 
 def test_help_all_lists_every_option_that_can_be_set(capsys):
-    assert command("train", TINY, "--help-all") == 0
+    assert run_command("train", TINY, "--help-all") == 0
     printed = capsys.readouterr().out
     assert "{fixed}" not in printed
     for option in ("--detect.top-k-per", "--augment.crop-min-overlaps", "--devices.fsdp", "--data.shapes.seed"):

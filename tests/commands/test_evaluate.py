@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import pytest
-from helpers.cli import command
+from helpers.cli import run_command
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -42,7 +42,7 @@ def run_with_worse_last_checkpoint(run_copy: Path) -> Path:
 
 def test_evaluate_uses_the_best_checkpoint_and_the_test_split(run_with_worse_last_checkpoint, capsys):
     run = run_with_worse_last_checkpoint
-    assert command("evaluate", run) == 0
+    assert run_command("evaluate", run) == 0
     printed = capsys.readouterr().out
     best = read_metrics(run)
     with Checkpoints(run / "checkpoints") as checkpoints:
@@ -54,14 +54,14 @@ def test_evaluate_uses_the_best_checkpoint_and_the_test_split(run_with_worse_las
     for words in (*CLASS_NAMES, "AP 11-point", "AP @ IoU .50:.95", "AR, large", "metrics.json"):
         assert words in printed
     assert (run / "test_truth.jpg").exists() and (run / "test_pred.jpg").exists()
-    assert command("evaluate", run, "--checkpoint", "last") == 0
+    assert run_command("evaluate", run, "--checkpoint", "last") == 0
     last = read_metrics(run)
     assert last["checkpoint_step"] == best["checkpoint_step"] + 100
     assert last["voc_map_area"] != best["voc_map_area"]
 
 
 def test_evaluate_agrees_with_the_evaluation_during_training(run_copy):
-    assert command("evaluate", run_copy, "--split", "val", "--checkpoint", "last") == 0
+    assert run_command("evaluate", run_copy, "--split", "val", "--checkpoint", "last") == 0
     row = read_results(run_copy)[-1]
     metrics = json.loads((run_copy / "metrics_val.json").read_text())
     for key in ("voc_map_11point", "voc_map_area", "coco_ap"):
@@ -69,7 +69,7 @@ def test_evaluate_agrees_with_the_evaluation_during_training(run_copy):
 
 
 def test_evaluate_agrees_with_pycocotools_on_its_result_file(run_copy, coco_root, capsys):
-    assert command("evaluate", run_copy, "--data.root", coco_root, "--split", "val2017", "--results") == 0
+    assert run_command("evaluate", run_copy, "--data.root", coco_root, "--split", "val2017", "--results") == 0
     file = run_copy / "results" / "detections_val2017_tiny_results.json"
     assert str(file) in capsys.readouterr().out
     metrics = json.loads((run_copy / "metrics_val2017.json").read_text())
@@ -84,7 +84,7 @@ def test_evaluate_agrees_with_pycocotools_on_its_result_file(run_copy, coco_root
 
 def test_evaluate_writes_only_result_files_for_a_split_without_annotations(run_copy, coco_root, capsys):
     before = {file.name for file in run_copy.iterdir()}
-    assert command("evaluate", run_copy, "--data.root", coco_root, "--split", "test-dev2017") == 0
+    assert run_command("evaluate", run_copy, "--data.root", coco_root, "--split", "test-dev2017") == 0
     assert "test-dev2017" in capsys.readouterr().out
     assert {file.name for file in run_copy.iterdir()} == before | {"results"}
     (file,) = (run_copy / "results").iterdir()
@@ -93,7 +93,7 @@ def test_evaluate_writes_only_result_files_for_a_split_without_annotations(run_c
 
 
 def test_evaluate_writes_a_result_file_per_class_for_voc_data(run_copy, capsys):
-    assert command("evaluate", run_copy, "--results") == 0
+    assert run_command("evaluate", run_copy, "--results") == 0
     assert "comp4_det_test_circle.txt" in capsys.readouterr().out
     assert {file.name for file in (run_copy / "results").iterdir()} == {f"comp4_det_test_{n}.txt" for n in CLASS_NAMES}
     assert (run_copy / "metrics.json").exists()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import pytest
-from helpers.cli import ROOT, TINY, command
+from helpers.cli import ROOT, TINY, run_command
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -25,7 +25,7 @@ def test_every_command_has_a_module_with_run(name):
 
 
 def test_help_lists_all_commands(capsys):
-    assert command("--help") == 0
+    assert run_command("--help") == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     lines = printed.out.splitlines()
@@ -52,7 +52,7 @@ def test_help_lists_all_commands(capsys):
 )
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_command_help_lists_its_options(capsys, argv, options, flag):
-    assert command(*argv, flag) == 0
+    assert run_command(*argv, flag) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     for option in options:
@@ -107,7 +107,7 @@ def test_warnings_of_libraries_about_large_images_and_missing_glyphs_are_hidden(
         Figure().text(0, 0, "猫").figure.savefig(tmp_path / "glyph.png")
 
     monkeypatch.setattr(show, "run", run)
-    assert command("show") == 0
+    assert run_command("show") == 0
     assert [str(warning.message) for warning in recwarn] == []
 
 
@@ -123,6 +123,6 @@ def test_ctrl_c_ends_a_command_with_one_line(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(show, "run", run)
-    assert command("show") == 130
+    assert run_command("show") == 130
     printed = capsys.readouterr()
     assert printed.err.strip() == "Stopped." and not printed.out

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.cli import command
+from helpers.cli import run_command
 from PIL import Image
 
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
@@ -31,7 +31,7 @@ def photos(tmp_path: Path, trained_run: Path) -> Path:
 
 def test_predict_writes_drawings_and_detections_for_a_folder(trained_run, photos, tmp_path, capsys):
     out = tmp_path / "out"
-    assert command("predict", trained_run, photos, "--out", out, "--score", "0.02") == 0
+    assert run_command("predict", trained_run, photos, "--out", out, "--score", "0.02") == 0
     predictions = json.loads((out / "predictions.json").read_text())
     images = {Path(image["file"]).relative_to(photos).as_posix(): image for image in predictions["images"]}
     assert list(images) == ["a.bmp", "a.jpg", "a.png", "holiday/sea/b.PNG"]
@@ -54,7 +54,7 @@ def test_predict_writes_drawings_and_detections_for_a_folder(trained_run, photos
 
 def test_predict_uses_a_score_of_one_half_by_default(trained_run, photos, tmp_path):
     out = tmp_path / "out"
-    assert command("predict", trained_run, photos / "a.png", "--out", out) == 0
+    assert run_command("predict", trained_run, photos / "a.png", "--out", out) == 0
     (image,) = json.loads((out / "predictions.json").read_text())["images"]
     assert all(detection["score"] >= 0.5 for detection in image["detections"])
     assert (out / "a.png.jpg").exists()
@@ -62,7 +62,7 @@ def test_predict_uses_a_score_of_one_half_by_default(trained_run, photos, tmp_pa
 
 def test_predict_prints_the_best_score_if_there_are_no_detections(trained_run, photos, tmp_path, capsys):
     argv = (photos / "a.png", photos / "holiday", "--out", tmp_path / "out")
-    assert command("predict", trained_run, *argv, "--score", "1") == 0
+    assert run_command("predict", trained_run, *argv, "--score", "1") == 0
     printed = capsys.readouterr().out
     assert re.search(r"0 detections in 2 images .*\(the best score is 0\.\d\d; .*--score", printed)
     assert {p.name for p in (tmp_path / "out").rglob("*.jpg")} == {"a.png.jpg", "b.PNG.jpg"}
@@ -91,7 +91,7 @@ def test_predict_skips_and_names_unreadable_images(trained_run, photos, tmp_path
 def test_predict_does_not_read_its_own_output(trained_run, photos):
     out = photos / "predictions"
     for _ in range(2):
-        assert command("predict", trained_run, photos, "--out", out) == 0
+        assert run_command("predict", trained_run, photos, "--out", out) == 0
         assert len(json.loads((out / "predictions.json").read_text())["images"]) == 4
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import chex
 import numpy as np
 import pytest
-from helpers.cli import ROOT, TINY, assert_same_result, command, last_step, write_voc_folder
+from helpers.cli import ROOT, TINY, assert_same_result, read_last_step, run_command, write_voc_folder
 
 from ssd_jax.config import Loss
 from ssd_jax.data.formats.shapes import CLASS_NAMES
@@ -47,7 +47,7 @@ def test_train_writes_the_documented_files(trained_run):
 
 def test_train_does_nothing_for_a_finished_run(trained_run, capsys):
     before = (trained_run / "log.jsonl").read_text()
-    assert command("train", TINY, "--workdir", trained_run) == 0
+    assert run_command("train", TINY, "--workdir", trained_run) == 0
     printed = capsys.readouterr().out
     for words in (str(trained_run), "64 px", "336 default boxes", "4 classes (circle, square, star, triangle)"):
         assert words in printed
@@ -68,13 +68,13 @@ def test_interrupted_run_resumes_and_ends_like_an_uninterrupted_one(tmp_path, tr
 
     with monkeypatch.context() as patch:
         patch.setattr(RunLog, "log_step", interrupt)
-        assert command("train", TINY, "--workdir", run) == 130
+        assert run_command("train", TINY, "--workdir", run) == 130
     errors = capsys.readouterr().err
     assert "Traceback" not in errors and errors.splitlines()[-1].startswith("Stopped.")
-    assert last_step(run) == 10
+    assert read_last_step(run) == 10
     with Checkpoints(run / "checkpoints") as checkpoints:
         assert checkpoints.latest == 7
-    assert command("train", TINY, "--workdir", run) == 0
+    assert run_command("train", TINY, "--workdir", run) == 0
     assert [line["step"] for line in read_log(run)] == list(range(1, 31))
     assert_same_result(run, trained_run)
     assert (run / "results.csv").read_text() == (trained_run / "results.csv").read_text()
@@ -100,7 +100,7 @@ def test_train_stops_at_a_loss_that_is_not_finite_and_keeps_the_checkpoint(tmp_p
     assert message.count("train_0") == 4, "the images of the step"
     assert "--optimizer.learning_rate" in message
     assert last_good > 0 and detector.load(run, "last").step == last_good
-    assert last_step(run) == last_good
+    assert read_last_step(run) == last_good
 
 
 @pytest.mark.slow  # trains and evaluates
@@ -112,7 +112,7 @@ def test_train_traces_each_program_once(tmp_path, monkeypatch):
     cut = sorted((data / "JPEGImages").iterdir())[0]
     cut.write_bytes(cut.read_bytes()[:200])
     options = ("--data.root", data, "--train.steps", "6", "--train.eval_every", "3", "--model.class-names")
-    assert command("train", TINY, "--workdir", tmp_path / "run", *options) == 0
+    assert run_command("train", TINY, "--workdir", tmp_path / "run", *options) == 0
     assert len(read_results(tmp_path / "run")) == 2
 
 
@@ -126,7 +126,9 @@ def test_train_reports_time_spent_waiting_for_data(tmp_path, monkeypatch, capsys
 
     monkeypatch.setattr(Batches, "__next__", read_slowly)
     monkeypatch.setattr(reporter, "DATA_WAIT_WARNING", 0.001)  # the total time includes compilation
-    assert command("train", TINY, "--workdir", tmp_path / "run", "--train.steps", "4", "--train.eval_every", "0") == 0
+    assert (
+        run_command("train", TINY, "--workdir", tmp_path / "run", "--train.steps", "4", "--train.eval_every", "0") == 0
+    )
     printed = capsys.readouterr().out
     waited, seconds = map(int, re.search(r"(\d+) of (\d+) s\b.*docs/scale\.md", printed).groups())
     assert 1 <= waited <= seconds

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from helpers.cli import TINY, command, last_step, write_voc_folder
+from helpers.cli import TINY, read_last_step, run_command, write_voc_folder
 
 MAX_OBJECTS = 8  # the value in the config
 
@@ -32,12 +32,12 @@ def folder_run(tmp_path_factory: pytest.TempPathFactory) -> FolderRun:
         file = root / "JPEGImages" / f"{stem}.png"
         file.write_bytes(file.read_bytes()[:600])
     with redirect_stdout(io.StringIO()) as output, redirect_stderr(io.StringIO()) as errors:
-        assert command("train", TINY, "--workdir", base / "run", "--data.root", root) == 0
+        assert run_command("train", TINY, "--workdir", base / "run", "--data.root", root) == 0
     return FolderRun(root, base / "run", output.getvalue(), errors.getvalue())
 
 
 def test_unreadable_images_are_skipped_and_named(folder_run):
-    assert last_step(folder_run.run) == 30
+    assert read_last_step(folder_run.run) == 30
     lines = re.split(r"[\r\n]+", folder_run.errors)
     warnings = sorted(line for line in lines if line.startswith("warning:"))
     images = folder_run.root / "JPEGImages"
@@ -60,7 +60,7 @@ def test_strict_option_stops_at_an_unreadable_image(folder_run, tmp_path, error_
 
 def test_val_images_that_are_also_in_the_train_split_are_reported(folder_run, tmp_path, capsys):
     argv = "train", TINY, "--workdir", tmp_path / "run", "--data.root", folder_run.root, "--train.steps", "1"
-    assert command(*argv, "--data.train-split", "train+val[:2]") == 0
+    assert run_command(*argv, "--data.train-split", "train+val[:2]") == 0
     assert "note: 2 of the 6 val images" in capsys.readouterr().out
 
 
@@ -72,14 +72,14 @@ def test_objects_beyond_max_objects_are_counted(folder_run):
 
 def test_run_resumes_if_its_data_folder_is_spelled_differently(folder_run, monkeypatch, capsys):
     monkeypatch.chdir(folder_run.root.parent)
-    assert command("train", TINY, "--workdir", "run", "--data.root", "data/", "--train.log-every", "5") == 0
+    assert run_command("train", TINY, "--workdir", "run", "--data.root", "data/", "--train.log-every", "5") == 0
     assert "train.log_every: 1 -> 5\ntrain: 24 images" in capsys.readouterr().out
 
 
 def test_evaluate_uses_the_val_split_if_there_is_no_test_split(folder_run, tmp_path, capsys):
     root = Path(shutil.copytree(folder_run.root, tmp_path / "data"))
     (root / "ImageSets" / "Main" / "test.txt").unlink()
-    assert command("evaluate", folder_run.run, "--data.root", root) == 0
+    assert run_command("evaluate", folder_run.run, "--data.root", root) == 0
     printed = capsys.readouterr()
     assert "'test'" in printed.out and "train, val" in printed.out and "'val' instead" in printed.out
     assert "warning: 1 of 6 images" in printed.err

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import reference, tiny_config
-from helpers.random_predictors import with_random_predictors
+from helpers.random_predictors import randomize_predictors
 
 from ssd_jax.config import Detect
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
@@ -34,7 +34,7 @@ TINY = dataclasses.replace(TINY, detect=dataclasses.replace(TINY.detect, score_t
 def params() -> dict[str, Any]:
     """Parameters with random predictors, because a new network gives every box the same score."""
     fresh = jax.jit(SSD(TINY.model).init)(jax.random.key(3, impl="rbg"), jnp.zeros((1, 64, 64, 3)))["params"]
-    return with_random_predictors(fresh)
+    return randomize_predictors(fresh)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_predict_fn_can_choose_candidates_per_feature_map(params, network):
     program = make_predict_fn(config, sharding.single_device_mesh())
     predictions = to_image_detections(sharding.fetch(program(params, image, side, side)), 0, 64, 64)
     offsets, logits = network({"params": params}, image.astype(np.float32))
-    expected = reference.mmdetection_detections(
+    expected = reference.detect_like_mmdetection(
         np.asarray(offsets[0]), np.asarray(logits[0]), make_default_boxes(config.model.default_boxes), (256, 64, 16),
         0.02, 2, 0.45, 200,
     )  # fmt: skip

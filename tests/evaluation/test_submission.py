@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import reference
-from helpers.cli import command, write_voc_folder
+from helpers.cli import run_command, write_voc_folder
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -334,7 +334,7 @@ def test_evaluate_checks_image_ids_before_detection(trained_run, tmp_path, monke
     images = root / "ImageSets" / "Main"
     (images / "my cat.txt").rename(images / "test.txt")
     monkeypatch.setattr(run, "predict_split", None)
-    assert command("evaluate", trained_run, "--data.root", root, "--split", "test", "--results") == 2
+    assert run_command("evaluate", trained_run, "--data.root", root, "--split", "test", "--results") == 2
     assert "'my cat0'" in capsys.readouterr().err
 
 

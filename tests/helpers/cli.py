@@ -28,7 +28,7 @@ TINY = str(TESTS / "helpers" / "tiny_config.py")
 loop.make_train_step = functools.cache(loop.make_train_step)
 
 
-def command(*argv: str | Path) -> int:
+def run_command(*argv: str | Path) -> int:
     """Run ``ssd-jax ARGV`` in this process, and return its exit code."""
     try:
         return main([str(word) for word in argv])
@@ -66,7 +66,7 @@ sys.exit(main(sys.argv[4:]))
 """
 
 
-def train_stopped_at(
+def train_until_signal(
     step: int, signal: int, *argv: str | Path, awaited: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
     """Run ``train ARGV`` in a new process that sends itself a signal right after it has logged a step.
@@ -83,12 +83,12 @@ def train_stopped_at(
     )  # fmt: skip
 
 
-def last_step(run: Path) -> int:
+def read_last_step(run: Path) -> int:
     """Return the number of the last step in the log.jsonl of a run, or 0 if there is none."""
     return max((int(line["step"]) for line in read_log(run)), default=0)
 
 
-def latest_checkpoint(run: Path) -> RestoredCheckpoint:
+def restore_latest_checkpoint(run: Path) -> RestoredCheckpoint:
     """Return the checkpoint from which training would resume."""
     config = run_folder.read_config(run)
     trees = loop.checkpoint_trees(state_shapes(config, sharding.make_mesh()))
@@ -98,7 +98,7 @@ def latest_checkpoint(run: Path) -> RestoredCheckpoint:
     return saved
 
 
-def log_without_timings(run: Path) -> list[dict[str, float]]:
+def read_log_without_timings(run: Path) -> list[dict[str, float]]:
     """Return the lines of log.jsonl without the values that differ between any two runs."""
     timings = ("images_per_second", "waited_for_data")
     return [{k: v for k, v in line.items() if k not in timings} for line in read_log(run)]
@@ -106,8 +106,8 @@ def log_without_timings(run: Path) -> list[dict[str, float]]:
 
 def assert_same_result(run: Path, expected: Path) -> None:
     """Assert that logs, parameters, moving average and optimizer state of two runs are equal to the last bit."""
-    assert log_without_timings(run) == log_without_timings(expected)
-    trees, expected_trees = latest_checkpoint(run).trees, latest_checkpoint(expected).trees
+    assert read_log_without_timings(run) == read_log_without_timings(expected)
+    trees, expected_trees = restore_latest_checkpoint(run).trees, restore_latest_checkpoint(expected).trees
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(expected_trees)]
     assert set(expected_trees["training"]) == {"opt_state", "params"} and any(".mu" in name for name in names)
     for name, one, two in zip(names, jax.tree.leaves(trees), jax.tree.leaves(expected_trees), strict=True):
@@ -137,11 +137,11 @@ def write_voc_folder(
             names = [CLASS_NAMES[label - 1] for label in annotation.labels]
             objects = [*zip(names, annotation.boxes_px.tolist(), strict=True), *extra]
             extra = []
-            (root / "Annotations" / f"{stem}.xml").write_text(_xml(f"{stem}.png", objects))
+            (root / "Annotations" / f"{stem}.xml").write_text(_annotation_xml(f"{stem}.png", objects))
     return root
 
 
-def _xml(filename: str, objects: Sequence[tuple[str, Sequence[float]]]) -> str:
+def _annotation_xml(filename: str, objects: Sequence[tuple[str, Sequence[float]]]) -> str:
     text = f"<annotation><filename>{filename}</filename><size><width>64</width><height>64</height></size>"
     for name, box in objects:
         edges = "".join(f"<{tag}>{x}</{tag}>" for tag, x in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))

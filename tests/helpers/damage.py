@@ -19,7 +19,16 @@ def damaged_copies(data: bytes, count: int, seed: int) -> Iterator[tuple[str, by
     copies.
     """
     rng = random.Random(seed)
-    kinds = (_truncate, _flip_bit, _replace_byte, _large_number, _erase, _remove, _repeat, _append)
+    kinds = (
+        _truncate,
+        _flip_bit,
+        _replace_byte,
+        _write_large_number,
+        _zero_bytes,
+        _remove_bytes,
+        _repeat_bytes,
+        _append_copy,
+    )
     made = 0
     for turn in itertools.count():  # damage such as erasing zeros may change nothing; then the next kind is tried
         if made == count:
@@ -33,7 +42,7 @@ def damaged_copies(data: bytes, count: int, seed: int) -> Iterator[tuple[str, by
             made += 1
 
 
-def count_refused(
+def count_rejected(
     read: Callable[[Path], Mapping[str, np.ndarray]], file: Path, copies: Iterable[tuple[str, bytes]]
 ) -> int:
     """Return the number of damaged copies that a reader refuses.
@@ -75,7 +84,7 @@ def _replace_byte(data: bytes, start: int, rng: random.Random) -> bytes:
     return _overwrite(data, start, bytes([rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))]))
 
 
-def _large_number(data: bytes, start: int, rng: random.Random) -> bytes:
+def _write_large_number(data: bytes, start: int, rng: random.Random) -> bytes:
     """Return the data with a huge integer of 4 or 8 bytes at ``start``.
 
     Most of these integers are negative if they are read as signed integers.
@@ -85,23 +94,23 @@ def _large_number(data: bytes, start: int, rng: random.Random) -> bytes:
     return _overwrite(data, start, value.to_bytes(size, "little"))
 
 
-def _erase(data: bytes, start: int, rng: random.Random) -> bytes:
+def _zero_bytes(data: bytes, start: int, rng: random.Random) -> bytes:
     """Return the data with 1 to 64 bytes from ``start`` on set to zero."""
     return _overwrite(data, start, bytes(rng.randint(1, 64)))
 
 
-def _remove(data: bytes, start: int, rng: random.Random) -> bytes:
+def _remove_bytes(data: bytes, start: int, rng: random.Random) -> bytes:
     """Return the data without 1 to 64 bytes from ``start`` on."""
     return data[:start] + data[start + rng.randint(1, 64) :]
 
 
-def _repeat(data: bytes, start: int, rng: random.Random) -> bytes:
+def _repeat_bytes(data: bytes, start: int, rng: random.Random) -> bytes:
     """Return the data with 1 to 64 bytes from ``start`` on repeated."""
     end = start + rng.randint(1, 64)
     return data[:end] + data[start:]
 
 
-def _append(data: bytes, start: int, rng: random.Random) -> bytes:
+def _append_copy(data: bytes, start: int, rng: random.Random) -> bytes:
     """Return the data followed by a copy of the 64 bytes from ``start`` on."""
     return data + data[start : start + 64]
 

@@ -28,7 +28,7 @@ SGD = Optimizer(learning_rate=1e-5, momentum=0.9, clip_norm=10.0)
 """SGD with a low learning rate: at 3e-5, rounding differences grow to 4e-3 of the norm within 20 steps."""
 
 
-def worker_config(fsdp: int = 1, virtual_shards: int = 0, sgd: bool = False) -> Config:
+def make_config(fsdp: int = 1, virtual_shards: int = 0, sgd: bool = False) -> Config:
     config = tiny_config.get_step_config()
     devices = Devices(fsdp=fsdp, virtual_shards=virtual_shards)
     return dataclasses.replace(config, devices=devices, optimizer=SGD if sgd else config.optimizer)
@@ -49,7 +49,7 @@ def run_case(
         hash and the sum of the state; and, if ``detect`` is set, the number of detections in each val image and the sum
         of their scores.
     """
-    config = worker_config(fsdp, virtual_shards, sgd)
+    config = make_config(fsdp, virtual_shards, sgd)
     mesh = sharding.make_mesh(jax.devices()[:devices], fsdp=fsdp)
     batch_size = config.train.batch_size
     check_batch_size(config, mesh.size)

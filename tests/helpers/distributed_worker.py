@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from helpers.orbax_files import largest_array_file
+from helpers.orbax_files import find_largest_array_file
 from ssd_jax.errors import UserError
 from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runtime import distributed, exit_message, sharding
@@ -109,7 +109,7 @@ def save_and_resume(out: Path) -> dict[str, Any]:
     with Checkpoints(folder, for_writing=True) as checkpoints:
         for step in (1, 2):
             checkpoints.save(step, trees(step), metadata)
-    distributed.run_on_primary(lambda: os.truncate(largest_array_file(folder / "2"), 10))
+    distributed.run_on_primary(lambda: os.truncate(find_largest_array_file(folder / "2"), 10))
     with Checkpoints(folder) as checkpoints:
         restored = checkpoints.resume(trees(0), ("cat",))
         assert restored is not None

@@ -16,7 +16,7 @@ class FakeDevice:
         self.device_kind = platform
 
 
-def fake_mesh(data: int = 1, fsdp: int = 1, platform: str = "cpu") -> Mesh:
+def make_fake_mesh(data: int = 1, fsdp: int = 1, platform: str = "cpu") -> Mesh:
     """Return a mesh of fake devices with the shape (data, fsdp)."""
     devices = [FakeDevice(number, platform) for number in range(data * fsdp)]
     return Mesh(np.array(devices).reshape(data, fsdp), AXES)

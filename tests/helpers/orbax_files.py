@@ -8,23 +8,23 @@ import shutil
 from pathlib import Path
 
 
-def checkpoint_folders(run: Path) -> list[Path]:
+def find_checkpoint_folders(run: Path) -> list[Path]:
     """Return the folders of the complete checkpoints of a run, in the order of their steps."""
     folders = [path for path in (run / "checkpoints").iterdir() if path.name.isdigit()]
     return sorted(folders, key=lambda path: int(path.name))
 
 
-def array_files(checkpoint: Path, tree: str = "") -> list[Path]:
+def find_array_files(checkpoint: Path, tree: str = "") -> list[Path]:
     """Return the files with the arrays of a checkpoint, or of one of its trees such as "params"."""
     return sorted(file for file in (checkpoint / tree).rglob("d/*") if file.is_file())
 
 
-def largest_array_file(checkpoint: Path) -> Path:
+def find_largest_array_file(checkpoint: Path) -> Path:
     """Return the largest file with arrays in a checkpoint."""
-    return max(array_files(checkpoint), key=lambda file: file.stat().st_size)
+    return max(find_array_files(checkpoint), key=lambda file: file.stat().st_size)
 
 
-def metadata_file(checkpoint: Path) -> Path:
+def find_metadata_file(checkpoint: Path) -> Path:
     """Return a JSON file that describes the arrays of a checkpoint."""
     return next(checkpoint.rglob("_METADATA"))
 
@@ -39,14 +39,14 @@ def incomplete_checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"{step}.orbax-checkpoint-tmp"
 
 
-def copy_as_incomplete(folder: Path, step: int, as_step: int) -> Path:
+def copy_as_incomplete_checkpoint(folder: Path, step: int, as_step: int) -> Path:
     """Copy a checkpoint to the path of an incomplete one, as left by a run that is killed while saving."""
     return Path(shutil.copytree(folder / str(step), incomplete_checkpoint_path(folder, as_step)))
 
 
-def flip_a_bit(checkpoint: Path) -> None:
+def flip_bit_in_largest_file(checkpoint: Path) -> None:
     """Flip one bit in the middle of the largest file with arrays."""
-    file = largest_array_file(checkpoint)
+    file = find_largest_array_file(checkpoint)
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
@@ -54,24 +54,24 @@ def flip_a_bit(checkpoint: Path) -> None:
 
 def truncate_largest_file(checkpoint: Path) -> None:
     """Cut the largest file with arrays to half of its size."""
-    file = largest_array_file(checkpoint)
+    file = find_largest_array_file(checkpoint)
     os.truncate(file, file.stat().st_size // 2)
 
 
 def empty_array_files(checkpoint: Path) -> None:
     """Make all files with parameters empty."""
-    for file in array_files(checkpoint, "params"):
+    for file in find_array_files(checkpoint, "params"):
         file.write_bytes(b"")
 
 
 def remove_largest_file(checkpoint: Path) -> None:
     """Remove the largest file with arrays."""
-    largest_array_file(checkpoint).unlink()
+    find_largest_array_file(checkpoint).unlink()
 
 
 def break_metadata(checkpoint: Path) -> None:
     """Replace a JSON file of Orbax by an incomplete one."""
-    metadata_file(checkpoint).write_text('{"tree')
+    find_metadata_file(checkpoint).write_text('{"tree')
 
 
 def break_checksums(checkpoint: Path) -> None:

@@ -20,14 +20,14 @@ class FinishedProcess(NamedTuple):
     err: str
 
 
-def free_address() -> str:
+def find_free_address() -> str:
     """Return an address HOST:PORT of this machine with a port that is not in use."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         return f"localhost:{free.getsockname()[1]}"
 
 
-def process_environment(devices: int = 1, **variables: object) -> dict[str, str]:
+def make_environment(devices: int = 1, **variables: object) -> dict[str, str]:
     """Return the environment variables of a process with a number of virtual CPU devices."""
     own = {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
@@ -49,7 +49,7 @@ def start_worker(task: str, out: Path, options: Mapping[str, object], **variable
     """
     return subprocess.Popen(
         [sys.executable, str(TESTS / "helpers" / "distributed_worker.py"), task, str(out), json.dumps(options)],
-        env=process_environment(**variables),  # type: ignore[arg-type]
+        env=make_environment(**variables),  # type: ignore[arg-type]
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -63,7 +63,7 @@ def start_workers(task: str, out: Path, counts: Sequence[int] = (2, 2), **variab
         counts: Process count that each process is started with.
         variables: Environment variables, and ``devices``.
     """
-    address = free_address()
+    address = find_free_address()
     options = [{"coordinator": address, "process_index": i, "process_count": n} for i, n in enumerate(counts)]
     return [start_worker(task, out, given, **variables) for given in options]
 

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 import helpers.published_keys as published
 from helpers.published_keys import Tensors
-from helpers.weight_writers import caffemodel_bytes, write_keras
+from helpers.weight_writers import encode_caffemodel, write_keras
 
 WIDTH = 0.125
 """Width of the networks in tests: their number of channels divided by that of VGG16."""
@@ -21,16 +21,16 @@ def save_safetensors(file: Path, tensors: Tensors) -> Path:
     return file
 
 
-def caffe_file_bytes(tensors: Tensors, priors: dict[str, Any] | None = None) -> bytes:
+def make_caffe_file(tensors: Tensors, priors: dict[str, Any] | None = None) -> bytes:
     """Return the bytes of a .caffemodel file with tensors of ssd.pytorch and the given settings of PriorBox layers."""
     kinds = {4: "Convolution", 1: "Normalize"}
     layers = [(name, kinds.get(b[0].ndim, "InnerProduct"), b) for name, b in published.to_caffe(tensors).items()]
-    return caffemodel_bytes(layers, priors)
+    return encode_caffemodel(layers, priors)
 
 
 def save_caffe(file: Path, tensors: Tensors) -> Path:
     """Write tensors of ssd.pytorch to a .caffemodel file and return its path."""
-    file.write_bytes(caffe_file_bytes(tensors))
+    file.write_bytes(make_caffe_file(tensors))
     return file
 
 
@@ -81,12 +81,12 @@ COCO_PRIORS = {
 # ---- backbones ----
 
 
-def backbone_tensors(tensors: Tensors) -> Tensors:
+def select_backbone(tensors: Tensors) -> Tensors:
     """Return the VGG16 layers of a state dict of ssd.pytorch, with the keys of vgg16_reducedfc.pth."""
     return {key.removeprefix("vgg."): value for key, value in tensors.items() if key.startswith("vgg.")}
 
 
-def classifier_and_features(tensors: Tensors) -> tuple[Tensors, Tensors]:
+def make_classifier_and_features(tensors: Tensors) -> tuple[Tensors, Tensors]:
     """Return two state dicts with torchvision's keys: a VGG16 classifier, and the convolutions of VGG16.
 
     Decimating the classifier (every fourth unit, every third row and column) gives fc6 and fc7 of ``tensors``.
@@ -106,7 +106,7 @@ def classifier_and_features(tensors: Tensors) -> tuple[Tensors, Tensors]:
         "3.bias": biases[1],
     }
     classifier |= {"6.weight": rng.normal(size=(10, 4 * units)).astype(np.float32), "6.bias": np.zeros(10, np.float32)}
-    named = {f"features.{k}": v for k, v in backbone_tensors(tensors).items() if int(k.split(".")[0]) < 30}
+    named = {f"features.{k}": v for k, v in select_backbone(tensors).items() if int(k.split(".")[0]) < 30}
     return {f"classifier.{k}": v for k, v in classifier.items()}, named
 
 

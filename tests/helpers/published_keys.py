@@ -25,7 +25,7 @@ EXTRAS = {
 }
 
 
-def random_ssd_pytorch(maps: int, classes: int, width: float, seed: int = 0) -> Tensors:
+def make_random_ssd_pytorch(maps: int, classes: int, width: float, seed: int = 0) -> Tensors:
     """Return a random state dict of ssd.pytorch.
 
     The weights are scaled so that activations of all layers have a similar size and that scores differ clearly.
@@ -64,7 +64,7 @@ def random_ssd_pytorch(maps: int, classes: int, width: float, seed: int = 0) -> 
     return tensors
 
 
-def random_caffe_pool6(extras: int, classes: int, width: float, seed: int = 0) -> dict[str, list[np.ndarray]]:
+def make_random_caffe_pool6(extras: int, classes: int, width: float, seed: int = 0) -> dict[str, list[np.ndarray]]:
     """Return random Caffe blobs of SSD500 or of the first SSD300, by layer.
 
     Both have three default boxes per cell of the first feature map, and a last feature map, pool6, that is the mean
@@ -79,7 +79,7 @@ def random_caffe_pool6(extras: int, classes: int, width: float, seed: int = 0) -
     rng = np.random.RandomState(seed)
     blobs = {
         name: values
-        for name, values in to_caffe(random_ssd_pytorch(6, classes, width, seed)).items()
+        for name, values in to_caffe(make_random_ssd_pytorch(6, classes, width, seed)).items()
         if "mbox" not in name and not (extras == 3 and name.startswith("conv9"))
     }
     last = f"conv{5 + extras}_2"
@@ -128,7 +128,7 @@ def to_lufficc(tensors: Tensors) -> Tensors:
     return {re.sub("^[A-Za-z0-9]+", lambda match: names[match[0]], key): value for key, value in tensors.items()}
 
 
-def _background_last(value: np.ndarray, boxes: int) -> np.ndarray:
+def _move_background_last(value: np.ndarray, boxes: int) -> np.ndarray:
     """Return a class predictor's tensor with background as the last class of each box.
 
     The first axis has the channels; class c of box b has the channel b * classes + c.
@@ -151,12 +151,12 @@ def to_mmdetection(tensors: Tensors, early: bool = False) -> Tensors:
         else:
             key = f"bbox_head.{'reg' if group == 'loc' else 'cls'}_convs.{i}{'' if early else '.0'}"
         if group == "conf":
-            value = _background_last(value, boxes[i])
+            value = _move_background_last(value, boxes[i])
         renamed[f"{key}.{part}"] = value
     return renamed
 
 
-def _caffe_layer(group: str, i: int) -> str:
+def _caffe_layer_name(group: str, i: int) -> str:
     """Return Caffe's name of a layer of ssd.pytorch."""
     if group == "vgg":
         return CAFFE_NAMES[i]
@@ -174,7 +174,7 @@ def to_caffe(tensors: Tensors) -> dict[str, list[np.ndarray]]:
     for group, i, part, value in _split_keys(tensors):
         if (group, i, part) == ("vgg", 0, "weight"):
             value = np.stack([value[:, 2], value[:, 1], value[:, 0]], axis=1)
-        blobs.setdefault(_caffe_layer(group, i), []).append(value)
+        blobs.setdefault(_caffe_layer_name(group, i), []).append(value)
     return blobs
 
 

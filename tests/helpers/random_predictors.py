@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 
-def with_random_predictors(params: Any) -> Any:
+def randomize_predictors(params: Any) -> Any:
     """Return the parameters with random values for the predictors, so that predictions depend on the image."""
 
     def redraw(path: tuple, leaf: jax.Array) -> jax.Array:

@@ -19,7 +19,7 @@ def box_iou(a, b):
     return width * height / (area_a + area_b - width * height)
 
 
-def prior_boxes(image_size, feature_maps, min_sizes, max_sizes, aspect_ratios, steps):
+def make_prior_boxes(image_size, feature_maps, min_sizes, max_sizes, aspect_ratios, steps):
     """Return the boxes (cxcywh, normalised) of Caffe's PriorBox layer with flip and without clip."""
     boxes = []
     for cells, low, high, ratios, step in zip(feature_maps, min_sizes, max_sizes, aspect_ratios, steps, strict=True):
@@ -67,7 +67,7 @@ def greedy_match(iou, threshold):
     return match
 
 
-def hard_negatives(background_loss, positive, ratio, min_negatives):
+def select_hard_negatives(background_loss, positive, ratio, min_negatives):
     """Return the set of indices of the negatives in the loss, chosen by descending loss and then by ascending index."""
     candidates = sorted((-loss, i) for i, loss in enumerate(background_loss) if not positive[i])
     count = max(int(ratio * sum(map(bool, positive)) // 1), min_negatives)
@@ -86,7 +86,7 @@ def multibox_loss(offsets, logits, target_offsets, labels, ratio, min_negatives,
     for b in range(len(labels)):
         positive = [label > 0 for label in labels[b]]
         background = [softmax_cross_entropy(row, 0) for row in logits[b]]
-        negatives = hard_negatives(background, positive, ratio, min_negatives)
+        negatives = select_hard_negatives(background, positive, ratio, min_negatives)
         positives += sum(positive)
         for i in range(len(labels[b])):
             if positive[i]:
@@ -183,7 +183,7 @@ def softmax(row):
     return weights / weights.sum()
 
 
-def torchvision_detections(offsets, logits, default_boxes, threshold, top_k, iou_threshold, limit):
+def detect_like_torchvision(offsets, logits, default_boxes, threshold, top_k, iou_threshold, limit):
     """Return the detections of torchvision's SSD.postprocess_detections as a list of (score, label, box index, box)."""
     boxes = decode_with_scale_bounds(offsets, default_boxes, -np.inf, np.log(1000 / 16))
     scores = [softmax(row) for row in logits]
@@ -195,7 +195,7 @@ def torchvision_detections(offsets, logits, default_boxes, threshold, top_k, iou
     return torchvision_batched_nms(candidates, iou_threshold, limit)
 
 
-def mmdetection_detections(offsets, logits, default_boxes, boxes_per_map, threshold, nms_pre, iou_threshold, limit):
+def detect_like_mmdetection(offsets, logits, default_boxes, boxes_per_map, threshold, nms_pre, iou_threshold, limit):
     """Return the detections of mmdetection as a list of (score, label, box index, box).
 
     They are those of BaseDenseHead._predict_by_feat_single with min_bbox_size 0, but class 0 is background.
@@ -269,7 +269,7 @@ def expand_image(image, height, width, top, left, fill):
     return canvas
 
 
-def bilinear(image, y, x):
+def interpolate_bilinearly(image, y, x):
     """Return the pixel value at (y, x), interpolated bilinearly. Pixel centres are at integer coordinates."""
     y0, x0 = int(np.floor(y)), int(np.floor(x))
     y1, x1 = min(y0 + 1, image.shape[0] - 1), min(x0 + 1, image.shape[1] - 1)
@@ -278,7 +278,7 @@ def bilinear(image, y, x):
     return top * (1 - (y - y0)) + bottom * (y - y0)
 
 
-def cv2_resize(image, size):
+def resize_like_cv2(image, size):
     """Return the image resized to size x size, in floats, as by cv2.resize with INTER_LINEAR."""
     height, width = image.shape[:2]
     out = np.empty((size, size, 3))
@@ -286,7 +286,7 @@ def cv2_resize(image, size):
         y = min(max((i + 0.5) * height / size - 0.5, 0), height - 1)
         for j in range(size):
             x = min(max((j + 0.5) * width / size - 0.5, 0), width - 1)
-            out[i, j] = bilinear(image.astype(float), y, x)
+            out[i, j] = interpolate_bilinearly(image.astype(float), y, x)
     return out
 
 

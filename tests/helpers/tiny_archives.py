@@ -96,10 +96,10 @@ def write_voc_2007(folder: Path) -> None:
     """Write the archives of VOC 2007 to a folder."""
     for archive, splits in VOC_ARCHIVES.items():
         top = "VOCdevkit/VOC2007"
-        files = {f"{top}/ImageSets/Main/{split}.txt": _lines(VOC[split]) for split in splits}
+        files = {f"{top}/ImageSets/Main/{split}.txt": _format_stems(VOC[split]) for split in splits}
         for spec in (spec for split in splits for spec in VOC[split]):
             files[f"{top}/JPEGImages/{spec.stem}.jpg"] = encode_jpeg(spec)
-            files[f"{top}/Annotations/{spec.stem}.xml"] = _voc_xml(spec)
+            files[f"{top}/Annotations/{spec.stem}.xml"] = _make_voc_xml(spec)
         with tarfile.open(folder / archive, "w") as tar:
             for name, content in files.items():
                 entry = tarfile.TarInfo(name)
@@ -112,16 +112,18 @@ def write_coco_2017(folder: Path) -> None:
     for split, specs in COCO.items():
         images = {f"{split}2017/{spec.stem}.jpg": encode_jpeg(spec) for spec in specs}
         _write_zip(folder / f"{split}2017.zip", images)
-    instances = {f"annotations/instances_{split}2017.json": _coco_json(COCO[split]) for split in ("train", "val")}
+    instances = {f"annotations/instances_{split}2017.json": _make_coco_json(COCO[split]) for split in ("train", "val")}
     _write_zip(folder / "annotations_trainval2017.zip", instances)
-    _write_zip(folder / "image_info_test2017.zip", {"annotations/image_info_test2017.json": _coco_json(COCO["test"])})
+    _write_zip(
+        folder / "image_info_test2017.zip", {"annotations/image_info_test2017.json": _make_coco_json(COCO["test"])}
+    )
 
 
-def _lines(specs: Sequence[ImageSpec]) -> bytes:
+def _format_stems(specs: Sequence[ImageSpec]) -> bytes:
     return "".join(f"{spec.stem}\n" for spec in specs).encode()
 
 
-def _voc_xml(spec: ImageSpec) -> bytes:
+def _make_voc_xml(spec: ImageSpec) -> bytes:
     width, height = spec.size
     text = f"<annotation><size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
     for entry in spec.objects:
@@ -135,7 +137,7 @@ def _voc_xml(spec: ImageSpec) -> bytes:
     return f"{text}</annotation>".encode()
 
 
-def _coco_json(specs: Sequence[ImageSpec]) -> bytes:
+def _make_coco_json(specs: Sequence[ImageSpec]) -> bytes:
     names = {number: name for name, number in COCO_IDS.items()}
     ids = [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
     categories = [{"id": number, "name": names.get(number, f"class {number}")} for number in ids]

@@ -58,7 +58,7 @@ GOLDEN_WEIGHTS_SEED, GOLDEN_SCENE_SEED = 0, 1
 GOLDEN_IMAGE, GOLDEN_DETECTION_IMAGE = (1, 300, 300), (2, 413, 517)
 
 
-def layers() -> dict[str, tuple[str, int, int, int]]:
+def list_layers() -> dict[str, tuple[str, int, int, int]]:
     """Return the layers of `LAYERS` and the predictors, in the same form."""
     heads = {}
     for k, (name, (channels, boxes)) in enumerate(FEATURE_MAPS.items()):
@@ -67,7 +67,7 @@ def layers() -> dict[str, tuple[str, int, int, int]]:
     return LAYERS | heads
 
 
-def random_state_dict(seed: int) -> StateDict:
+def make_random_state_dict(seed: int) -> StateDict:
     """Return random weights with torchvision's keys and shapes.
 
     The weights preserve the scale of activations. Logits have a standard deviation of about two, offsets of about one.
@@ -80,7 +80,7 @@ def random_state_dict(seed: int) -> StateDict:
         return (bound * (2 * random.random_sample(shape) - 1)).astype(np.float32)
 
     state = {L2_NORM: (15 + uniform(5.0, 512)).astype(np.float32)}
-    for name, (stem, inputs, outputs, side) in layers().items():
+    for name, (stem, inputs, outputs, side) in list_layers().items():
         # He's variance is 2 / fan-in. The inputs of conv1_1 are pixels with a standard deviation of about 64.
         gain = {"vgg/conv1_1": 2 / 64**2}.get(name, 1 if name.endswith("_loc") else 2)
         state[f"{stem}.weight"] = uniform(math.sqrt(3 * gain / (inputs * side**2)), outputs, inputs, side, side)
@@ -91,14 +91,14 @@ def random_state_dict(seed: int) -> StateDict:
 def to_params(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return the parameters of `SSD` for torchvision's weights, with kernels in the order (row, column, in, out)."""
     params: dict[str, Any] = {"vgg": {}, "conv4_3_norm": {"scale": state[L2_NORM]}}
-    for name, (stem, *_) in layers().items():
+    for name, (stem, *_) in list_layers().items():
         kernel = np.ascontiguousarray(state[f"{stem}.weight"].transpose(2, 3, 1, 0))
         group, _, layer = name.rpartition("/")
         (params[group] if group else params)[layer] = {"kernel": kernel, "bias": state[f"{stem}.bias"]}
     return params
 
 
-def random_image(seed: int, height: int, width: int) -> np.ndarray:
+def make_random_image(seed: int, height: int, width: int) -> np.ndarray:
     """Return a random RGB image (height, width, 3), uint8: the weighted mean of patches of three sizes.
 
     It is computed in integers, so it is the same on every machine.
@@ -111,12 +111,12 @@ def random_image(seed: int, height: int, width: int) -> np.ndarray:
     return (image // 7).astype(np.uint8)
 
 
-def random_rows(rows: np.ndarray, count: int) -> np.ndarray:
+def draw_random_rows(rows: np.ndarray, count: int) -> np.ndarray:
     """Return `count` random rows, possibly repeated. The choice depends only on the number of rows."""
     return rows[np.random.RandomState(len(rows)).randint(0, len(rows), count)]
 
 
-def random_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def make_random_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return boxes (xyxy, pixels) and labels of six random objects in an image of 300 x 300 pixels.
 
     Each object has about the size of the default boxes of a different feature map.
@@ -128,7 +128,7 @@ def random_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return boxes, random.randint(1, CLASSES, len(sides))
 
 
-def torchvision_config() -> Config:
+def make_torchvision_config() -> Config:
     """Return a config with torchvision's preprocessing and postprocessing."""
     return Config(
         model=Model(

@@ -34,7 +34,7 @@ SSD300_PRIOR = {
 """PriorBox settings of the feature map fc7, as in models/VGGNet/VOC0712/SSD_300x300/train.prototxt."""
 
 
-def caffemodel_bytes(
+def encode_caffemodel(
     layers: Sequence[tuple[str, str, Sequence[np.ndarray]]],
     priors: Mapping[str, Mapping[str, Any]] | None = None,
     v1: bool = False,
@@ -59,7 +59,7 @@ def caffemodel_bytes(
     for name, kind, blobs in layers:
         fields: dict[str, Any] = {"bottom": ["data"], "top": [name], "name": name}
         fields["type"] = _V1_TYPES[kind] if v1 else kind
-        fields["blobs"] = [encode_message("BlobProto", _blob(blob, double, four_axes), packed) for blob in blobs]
+        fields["blobs"] = [encode_message("BlobProto", _blob_fields(blob, double, four_axes), packed) for blob in blobs]
         if kind == "Convolution":
             settings = {"num_output": len(blobs[0]), "kernel_size": [blobs[0].shape[2]]}
             fields["convolution_param"] = encode_message("ConvolutionParameter", settings)
@@ -73,7 +73,7 @@ def caffemodel_bytes(
     )
 
 
-def _blob(array: np.ndarray, double: bool, four_axes: bool) -> dict[str, Any]:
+def _blob_fields(array: np.ndarray, double: bool, four_axes: bool) -> dict[str, Any]:
     """Return the fields of a BlobProto by name."""
     fields: dict[str, Any] = {"double_data" if double else "data": array.reshape(-1)}
     if four_axes:
@@ -95,34 +95,34 @@ def encode_message(message: str, fields: Mapping[str, Any], packed: bool = True)
         kind, number, may_pack = read_proto()[message][name]
         values = value if isinstance(value, list | np.ndarray) else [value]
         if may_pack and packed:
-            out += _length_delimited_field(number, _numbers(kind, values))
+            out += _encode_length_delimited_field(number, _encode_numbers(kind, values))
         else:
-            out += b"".join(_field(number, kind, item) for item in values)
+            out += b"".join(_encode_field(number, kind, item) for item in values)
     return out
 
 
-def _field(number: int, kind: str, value: Any) -> bytes:
+def _encode_field(number: int, kind: str, value: Any) -> bytes:
     """Return one encoded field with its tag."""
     if kind == "string" or isinstance(value, bytes):
-        return _length_delimited_field(number, value.encode() if kind == "string" else value)
+        return _encode_length_delimited_field(number, value.encode() if kind == "string" else value)
     wire_type = _FIXED[kind][0] if kind in _FIXED else 0
-    return _varint(number << 3 | wire_type) + _numbers(kind, [value])
+    return _encode_varint(number << 3 | wire_type) + _encode_numbers(kind, [value])
 
 
-def _length_delimited_field(number: int, content: bytes) -> bytes:
+def _encode_length_delimited_field(number: int, content: bytes) -> bytes:
     """Return an encoded field of wire type 2: its tag, the length of the content, and the content."""
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
+    return _encode_varint(number << 3 | 2) + _encode_varint(len(content)) + content
 
 
-def _numbers(kind: str, values: Any) -> bytes:
+def _encode_numbers(kind: str, values: Any) -> bytes:
     """Return encoded numbers of a protobuf type, without tags."""
     if kind in _FIXED:
         return np.asarray(values, _FIXED[kind][1]).tobytes()
     named = read_proto().get(kind, {})  # an enum
-    return b"".join(_varint(named.get(value, value)) for value in values)
+    return b"".join(_encode_varint(named.get(value, value)) for value in values)
 
 
-def _varint(number: int) -> bytes:
+def _encode_varint(number: int) -> bytes:
     """Return an integer encoded with seven bits per byte, lowest bits first.
 
     A negative integer is encoded as its 64-bit two's complement.

@@ -17,13 +17,13 @@ from helpers.torchvision_ssd import (
     GOLDEN_WEIGHTS_SEED,
     L2_NORM,
     assert_same_detections,
-    layers,
-    random_image,
-    random_rows,
-    random_scene,
-    random_state_dict,
+    draw_random_rows,
+    list_layers,
+    make_random_image,
+    make_random_scene,
+    make_random_state_dict,
+    make_torchvision_config,
     to_params,
-    torchvision_config,
 )
 
 from ssd_jax.inference.program import make_predict_fn, to_image_detections
@@ -37,7 +37,7 @@ from ssd_jax.runtime import compilation, sharding
 # These programs are large, and run for longer than they compile.
 pytestmark = pytest.mark.usefixtures("full_optimization")
 
-CONFIG = torchvision_config()
+CONFIG = make_torchvision_config()
 DEFAULT_BOXES = make_default_boxes(CONFIG.model.default_boxes)
 
 
@@ -49,11 +49,11 @@ def golden() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def params() -> dict[str, Any]:
-    return to_params(random_state_dict(GOLDEN_WEIGHTS_SEED))
+    return to_params(make_random_state_dict(GOLDEN_WEIGHTS_SEED))
 
 
 def test_default_boxes_equal_torchvision(golden):
-    actual = random_rows(np.asarray(cxcywh_to_xyxy(DEFAULT_BOXES)), 400)
+    actual = draw_random_rows(np.asarray(cxcywh_to_xyxy(DEFAULT_BOXES)), 400)
     np.testing.assert_allclose(actual, golden["default_boxes_xyxy"], rtol=0, atol=3e-7)
 
 
@@ -64,13 +64,13 @@ def outputs(params) -> tuple[Any, Any]:
     def run(params: Any, images: Any) -> Any:
         return SSD(CONFIG.model).apply({"params": params}, images, capture_intermediates=True, mutable="intermediates")
 
-    image = random_image(*GOLDEN_IMAGE)[None].astype(np.float32)
+    image = make_random_image(*GOLDEN_IMAGE)[None].astype(np.float32)
     compiled = jax.jit(run, compiler_options=compilation.compiler_options())
     return sharding.fetch(compiled(params, image))
 
 
 def golden_targets() -> Targets:
-    boxes, labels = random_scene(GOLDEN_SCENE_SEED)
+    boxes, labels = make_random_scene(GOLDEN_SCENE_SEED)
     return jax.jit(match)(boxes / 300, labels, DEFAULT_BOXES)
 
 
@@ -88,16 +88,16 @@ def test_layers_and_predictions_equal_torchvision(golden, outputs):
         actual = x.mean(dtype=np.float64), np.sqrt(np.square(x, dtype=np.float64).mean())
         np.testing.assert_allclose(actual, moments, rtol=0, atol=tolerance, err_msg=name)
         np.testing.assert_allclose(
-            random_rows(x.ravel(), 32), expected_samples, rtol=0, atol=10 * tolerance, err_msg=name
+            draw_random_rows(x.ravel(), 32), expected_samples, rtol=0, atol=10 * tolerance, err_msg=name
         )
     for name in ("logits", "offsets"):
         expected = golden[name]
-        actual = random_rows(getattr(predictions, name)[0], len(expected))
+        actual = draw_random_rows(getattr(predictions, name)[0], len(expected))
         np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * abs(expected).max(), err_msg=name)
 
 
 def test_matching_and_loss_equal_torchvision(golden, outputs):
-    labels = random_scene(GOLDEN_SCENE_SEED)[1]
+    labels = make_random_scene(GOLDEN_SCENE_SEED)[1]
     targets = golden_targets()
     expected = np.where(golden["matched"] >= 0, labels[golden["matched"]], 0)
     np.testing.assert_array_equal(targets.labels, expected)
@@ -108,7 +108,7 @@ def test_matching_and_loss_equal_torchvision(golden, outputs):
 
 
 def test_detections_in_a_resized_image_equal_torchvision(golden, params):
-    image = random_image(*GOLDEN_DETECTION_IMAGE)
+    image = make_random_image(*GOLDEN_DETECTION_IMAGE)
     height, width = image.shape[:2]
     program = make_predict_fn(CONFIG, sharding.single_device_mesh())
     detections = program(params, image[None], np.array([height], np.int32), np.array([width], np.int32))
@@ -133,14 +133,14 @@ def test_loss_and_gradient_equal_torchvision(golden, params):
         return multibox_loss(*predictions, jax.tree.map(lambda leaf: leaf[None], targets))
 
     step = jax.jit(jax.value_and_grad(compute_loss, has_aux=True), compiler_options=compilation.compiler_options())
-    image = random_image(*GOLDEN_IMAGE)[None].astype(np.float32)
+    image = make_random_image(*GOLDEN_IMAGE)[None].astype(np.float32)
     (loss, parts), gradient = sharding.fetch(step(params, jnp.asarray(image)))
     assert parts["loc_loss"] == pytest.approx(golden["loc_loss"], rel=1e-5)
     assert parts["conf_loss"] == pytest.approx(golden["conf_loss"], rel=1e-5)
     assert loss == pytest.approx(golden["loc_loss"] + golden["conf_loss"], rel=1e-5)
 
     actual = {L2_NORM: gradient["conv4_3_norm"]["scale"]}
-    for name, (stem, *_) in layers().items():
+    for name, (stem, *_) in list_layers().items():
         group, _, layer = name.rpartition("/")
         leaves = (gradient[group] if group else gradient)[layer]
         actual |= {f"{stem}.weight": leaves["kernel"].transpose(3, 2, 0, 1), f"{stem}.bias": leaves["bias"]}
@@ -155,5 +155,5 @@ def test_loss_and_gradient_equal_torchvision(golden, params):
         typical = norm / np.sqrt(actual[name].size)
         tolerance = (1e-3 if after_last_relu else 5e-2) * max(typical, abs(expected_samples).max())
         np.testing.assert_allclose(
-            random_rows(actual[name].ravel(), 32), expected_samples, rtol=0, atol=tolerance, err_msg=name
+            draw_random_rows(actual[name].ravel(), 32), expected_samples, rtol=0, atol=tolerance, err_msg=name
         )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny_config
-from helpers.random_predictors import with_random_predictors
+from helpers.random_predictors import randomize_predictors
 
 from ssd_jax import config
 from ssd_jax.errors import UserError
@@ -289,7 +289,7 @@ def test_narrow_network_runs_with_every_dtype_and_norm(norm: str, dtype: str) ->
         expected = jnp.broadcast_to(jnp.float32([0.75, 0.125, 0.125]), predictions.logits.shape)
         # The precision of bfloat16 allows no lower tolerance.
         np.testing.assert_allclose(jax.nn.softmax(predictions.logits), expected, rtol=1e-2)
-        predictions = jax.jit(SSD(model).apply)(with_random_predictors(variables), images)
+        predictions = jax.jit(SSD(model).apply)(randomize_predictors(variables), images)
     assert 0.01 < float(predictions.logits.std()) < 20  # activations neither vanish nor explode
     spread = jnp.abs(predictions.logits[0] - predictions.logits[1]).mean()
     assert spread > 1e-3  # the outputs depend on the image

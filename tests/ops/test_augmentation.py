@@ -50,7 +50,7 @@ def pad_objects(boxes, labels=None, g=4):
 @pytest.mark.parametrize(("height", "width", "size"), [(13, 17, 9), (9, 14, 23), (20, 20, 10), (1, 1, 4), (7, 3, 1)])
 def test_resize_equals_opencv_and_ignores_pixels_beyond_the_content(height, width, size):
     canvas = noise(24, 32)
-    expected = reference.cv2_resize(canvas[:height, :width], size)
+    expected = reference.resize_like_cv2(canvas[:height, :width], size)
     actual = jit_resize(canvas, size, np.int32(height), np.int32(width))
     assert actual.dtype == jnp.float32
     np.testing.assert_allclose(actual, expected, atol=2e-3)
@@ -83,7 +83,7 @@ def test_interpolation_functions_equal_a_plain_loop(interpolate, count):
     image, rng = noise(12, 15), np.random.default_rng(1)
     rows, columns = rng.uniform(0, 11, count).astype(np.float32), rng.uniform(0, 14, 6).astype(np.float32)
     rows[0], columns[:3] = 11, (0, 14, 7)  # the border and a pixel's centre
-    expected = [[reference.bilinear(image.astype(float), y, x) for x in columns] for y in rows]
+    expected = [[reference.interpolate_bilinearly(image.astype(float), y, x) for x in columns] for y in rows]
     actual = jax.jit(interpolate)(image, jnp.array(rows), jnp.array(columns))
     np.testing.assert_allclose(actual, expected, atol=2e-3)
 
@@ -117,7 +117,7 @@ def test_sample_window_equals_separate_expand_crop_flip_and_resize(flip):
     content = reference.expand_image(np.ones_like(image), *canvas_box, top, left, (0, 0, 0))
     cropped, content = (a[crop[1] : crop[3], crop[0] : crop[2]] for a in (canvas, content))
     cropped, content = (a[:, ::-1] if flip else a for a in (cropped, content))
-    expected, content = reference.cv2_resize(cropped, size), reference.cv2_resize(content, size)[..., 0]
+    expected, content = reference.resize_like_cv2(cropped, size), reference.resize_like_cv2(content, size)[..., 0]
 
     expand = np.array([-left / width, -top / height, (50 - left) / width, (50 - top) / height], np.float32)
     window = augmentation.unproject_boxes(np.array([crop], np.float32) / 50, expand)[0]
@@ -476,7 +476,7 @@ def test_augment_only_resizes_if_all_steps_are_off():
         np.array([25], np.int32),
         np.array([30], np.int32),
     )
-    np.testing.assert_allclose(image[0], reference.cv2_resize(images[0, :25], 16), atol=5e-3)
+    np.testing.assert_allclose(image[0], reference.resize_like_cv2(images[0, :25], 16), atol=5e-3)
     np.testing.assert_array_equal(new_labels[0], [3, 0, 0, 0])  # a box without area is dropped
     np.testing.assert_allclose(new_boxes[0, 0], boxes[0])
     np.testing.assert_array_equal(new_boxes[0, 1:], 0)

@@ -223,7 +223,7 @@ def test_make_default_boxes_matches_known_boxes_of_2016_configs(box_config, coun
 )
 def test_make_default_boxes_equals_nested_loops(box_config):
     assert box_config.clip == "none"
-    expected = reference.prior_boxes(
+    expected = reference.make_prior_boxes(
         box_config.image_size,
         box_config.feature_maps,
         box_config.min_sizes,

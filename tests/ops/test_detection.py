@@ -210,7 +210,7 @@ def random_predictions_with_extreme_boxes(seed, n, c):
 )
 def test_detect_equals_torchvision(n, c, changes):
     image, config = random_predictions_with_extreme_boxes(n + c, n, c), dataclasses.replace(TORCHVISION, **changes)
-    expected = reference.torchvision_detections(*image, *thresholds_and_limits(config))
+    expected = reference.detect_like_torchvision(*image, *thresholds_and_limits(config))
     assert_detections(run_detect(*image, config), expected)
     assert any(x2 <= x1 or y2 <= y1 for _, _, _, (x1, y1, x2, y2) in expected), "some boxes should have no area"
 
@@ -230,7 +230,7 @@ def test_detect_equals_mmdetection(per_map, c, changes):
         random_predictions_with_extreme_boxes(c, sum(per_map), c),
         dataclasses.replace(MMDETECTION, **changes),
     )
-    expected = reference.mmdetection_detections(*image, per_map, *thresholds_and_limits(config))
+    expected = reference.detect_like_mmdetection(*image, per_map, *thresholds_and_limits(config))
     assert len(expected) > 20
     assert_detections(run_detect(*image, config, per_map), expected)
 

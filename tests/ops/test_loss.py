@@ -194,4 +194,4 @@ def test_hard_negative_mask_equals_selection_by_sorting(levels):
     positive = rng.random((20, 200)) < rng.choice([0, 0.02, 0.1, 0.5], (20, 1))
     masks = jax.jit(jax.vmap(hard_negative_mask))(losses, positive)
     for loss, is_positive, mask in zip(losses, positive, masks, strict=True):
-        assert set(np.flatnonzero(mask).tolist()) == reference.hard_negatives(loss, is_positive, 3, 0)
+        assert set(np.flatnonzero(mask).tolist()) == reference.select_hard_negatives(loss, is_positive, 3, 0)

@@ -7,18 +7,18 @@ from typing import Any
 import helpers.published_keys as published
 import numpy as np
 import pytest
-from helpers.cli import command
+from helpers.cli import run_command
 from helpers.published_files import (
     COCO_PRIORS,
     WIDTH,
     WRITERS,
-    backbone_tensors,
-    caffe_file_bytes,
-    classifier_and_features,
+    make_caffe_file,
+    make_classifier_and_features,
     save_keras_vgg16,
     save_safetensors,
+    select_backbone,
 )
-from helpers.weight_writers import caffemodel_bytes
+from helpers.weight_writers import encode_caffemodel
 
 from ssd_jax.config import SSD300_VOC_BOXES
 from ssd_jax.data.image import read_image
@@ -53,7 +53,7 @@ def test_imported_detectors_equal_the_reference(project, maps, tmp_path):
         pytest.skip(
             "test_torchvision.py compares this network, with full width, because torchvision's own network is run"
         )
-    file = WRITERS[project](tmp_path / "file", published.random_ssd_pytorch(maps, 21, WIDTH, seed=maps))
+    file = WRITERS[project](tmp_path / "file", published.make_random_ssd_pytorch(maps, 21, WIDTH, seed=maps))
     names = assert_verified(file, sample_image())
     assert len(names) == 15 + 1 + (8 if maps == 6 else 10) + 2 * maps + 6
 
@@ -61,34 +61,34 @@ def test_imported_detectors_equal_the_reference(project, maps, tmp_path):
 @pytest.mark.parametrize("project", ["ssd.pytorch", "mmdetection", "caffe"])
 def test_coco_detectors_equal_the_reference_on_a_real_image(project, bccd, tmp_path):
     image = read_image(sorted((bccd / "JPEGImages").iterdir())[0])
-    file = WRITERS[project](tmp_path / "file", published.random_ssd_pytorch(7, 81, WIDTH, seed=2))
+    file = WRITERS[project](tmp_path / "file", published.make_random_ssd_pytorch(7, 81, WIDTH, seed=2))
     assert_verified(file, image)
 
 
 @pytest.mark.parametrize("extras", [3, 4])
 def test_first_caffe_versions_equal_the_reference(extras, tmp_path):
-    layers = [(n, BLOBS[b[0].ndim], b) for n, b in published.random_caffe_pool6(extras, 21, WIDTH).items()]
-    (tmp_path / "file").write_bytes(caffemodel_bytes(layers))
+    layers = [(n, BLOBS[b[0].ndim], b) for n, b in published.make_random_caffe_pool6(extras, 21, WIDTH).items()]
+    (tmp_path / "file").write_bytes(encode_caffemodel(layers))
     assert "pool6_mbox_conf" in assert_verified(tmp_path / "file", sample_image())
 
 
 def test_lufficc_release_1_0_equals_the_reference(tmp_path):
     names = {"loc": "regression_headers", "conf": "classification_headers", "L2Norm": "l2_norm"}
-    tensors = published.random_ssd_pytorch(7, 21, WIDTH).items()
+    tensors = published.make_random_ssd_pytorch(7, 21, WIDTH).items()
     renamed = {".".join([names.get(k.split(".")[0], k.split(".")[0]), *k.split(".")[1:]]): v for k, v in tensors}
     assert_verified(save_safetensors(tmp_path / "file", renamed), sample_image())
 
 
 def test_import_with_stored_default_boxes_or_options_equals_the_reference(tmp_path):
-    tensors = published.random_ssd_pytorch(6, 21, WIDTH)
-    (tmp_path / "caffe").write_bytes(caffe_file_bytes(tensors, COCO_PRIORS))
+    tensors = published.make_random_ssd_pytorch(6, 21, WIDTH)
+    (tmp_path / "caffe").write_bytes(make_caffe_file(tensors, COCO_PRIORS))
     assert_verified(tmp_path / "caffe", sample_image())
     assert_verified(save_safetensors(tmp_path / "file", tensors), sample_image(), bgr=True, scales="coco")
 
 
 def test_imported_backbones_equal_the_reference(tmp_path):
-    tensors = published.random_ssd_pytorch(6, 21, WIDTH, seed=5)
-    classifier, features = classifier_and_features(tensors)
+    tensors = published.make_random_ssd_pytorch(6, 21, WIDTH, seed=5)
+    classifier, features = make_classifier_and_features(tensors)
     caffe = {
         n: b for n, b in published.to_caffe(tensors).items() if n[:4] in ("conv", "fc6", "fc7") and "norm" not in n
     }
@@ -98,7 +98,7 @@ def test_imported_backbones_equal_the_reference(tmp_path):
     }
     broken = {key: np.full_like(value, np.nan) for key, value in classifier.items()}
     files = [
-        save_safetensors(tmp_path / "reducedfc", backbone_tensors(tensors)),
+        save_safetensors(tmp_path / "reducedfc", select_backbone(tensors)),
         save_safetensors(tmp_path / "torchvision", features | classifier),
         save_safetensors(tmp_path / "features", features | broken),
         save_keras_vgg16(
@@ -108,44 +108,44 @@ def test_imported_backbones_equal_the_reference(tmp_path):
     for name, blobs in (("reduced", caffe), ("full", full)):
         files.append(tmp_path / name)
         layers = [(layer, BLOBS[b[0].ndim], b) for layer, b in blobs.items()]
-        files[-1].write_bytes(caffemodel_bytes(layers, v1=True))
+        files[-1].write_bytes(encode_caffemodel(layers, v1=True))
     for file in files:
         assert len(assert_verified(file, sample_image())) == (13 if file.name == "features" else 15)
 
 
 def test_verify_command_passes_for_a_torchvision_file(tmp_path, capsys):
-    tensors = published.to_torchvision(published.random_ssd_pytorch(6, 21, 1.0))
-    assert command("verify", save_safetensors(tmp_path / "file", tensors)) == 0
+    tensors = published.to_torchvision(published.make_random_ssd_pytorch(6, 21, 1.0))
+    assert run_command("verify", save_safetensors(tmp_path / "file", tensors)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "torchvision's SSD300" in lines[0] and "500 x 375" in lines[0]
     assert [line.split()[0] for line in lines[2:5]] == ["conv1_1", "conv1_2", "conv2_1"]
     assert not any("<--" in line for line in lines)
-    assert command("verify", tmp_path / "gone") == 2
+    assert run_command("verify", tmp_path / "gone") == 2
 
 
 def test_torchvision_file_with_given_options_equals_torchvision(tmp_path):
-    file = save_safetensors(tmp_path / "file", published.to_torchvision(published.random_ssd_pytorch(6, 21, 1.0)))
+    file = save_safetensors(tmp_path / "file", published.to_torchvision(published.make_random_ssd_pytorch(6, 21, 1.0)))
     assert_verified(file, sample_image(), bgr=True, scales="voc")
 
 
 def test_verify_command_reports_a_difference(tmp_path, capsys, monkeypatch):
     settings = torch_reference.PROJECT_SETTINGS["lufficc"]._replace(mean=(104.0, 117.0, 123.0))
     monkeypatch.setitem(torch_reference.PROJECT_SETTINGS, "lufficc", settings)
-    file = WRITERS["lufficc"](tmp_path / "file", published.random_ssd_pytorch(6, 21, WIDTH))
-    assert command("verify", file) == 1
+    file = WRITERS["lufficc"](tmp_path / "file", published.make_random_ssd_pytorch(6, 21, WIDTH))
+    assert run_command("verify", file) == 1
     out = capsys.readouterr().out
     assert "<--" in out and "conv1_1" in out.splitlines()[-1]
 
 
 def test_code_printed_by_export_loads_the_file_with_torchvision(tmp_path, capsys):
     """The run's default boxes and mean differ from torchvision's defaults, so that the printed code has to set them."""
-    tensors = published.random_ssd_pytorch(6, 4, 1.0)
+    tensors = published.make_random_ssd_pytorch(6, 4, 1.0)
     run, out = tmp_path / "run", tmp_path / "out.safetensors"
     imported = import_weights(save_safetensors(tmp_path / "file", tensors), class_names=("RBC", "WBC", "Platelets"))
     boxes = dataclasses.replace(SSD300_VOC_BOXES, clip="sizes")
     model = dataclasses.replace(imported.config.model, default_boxes=boxes, mean=(120.0, 110.0, 100.0), std=(50.0,) * 3)
     write_run(imported._replace(config=dataclasses.replace(imported.config, model=model)), run)
-    assert command("export-weights", run, "--out", out) == 0
+    assert run_command("export-weights", run, "--out", out) == 0
     output = capsys.readouterr().out
     namespace: dict[str, Any] = {}
     exec(output[output.index("from safetensors") :], namespace)

@@ -13,11 +13,11 @@ import pytest
 from helpers.torchvision_ssd import (
     CLASSES,
     assert_same_detections,
-    random_image,
-    random_scene,
-    random_state_dict,
+    make_random_image,
+    make_random_scene,
+    make_random_state_dict,
+    make_torchvision_config,
     to_params,
-    torchvision_config,
 )
 
 from ssd_jax.data.image import read_image
@@ -35,7 +35,7 @@ from ssd_jax.runtime import compilation, sharding
 torch = pytest.importorskip("torch", reason="needs torch and torchvision: make parity")
 torchvision = pytest.importorskip("torchvision", reason="needs torch and torchvision: make parity")
 
-CONFIG = torchvision_config()
+CONFIG = make_torchvision_config()
 DEFAULT_BOXES = make_default_boxes(CONFIG.model.default_boxes)
 State = dict[str, np.ndarray]
 Arrays = tuple[np.ndarray, ...]
@@ -43,7 +43,7 @@ Arrays = tuple[np.ndarray, ...]
 
 @pytest.fixture(scope="module")
 def state() -> State:
-    return random_state_dict(seed=0)
+    return make_random_state_dict(seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +63,10 @@ def images() -> dict[str, np.ndarray]:
     """Return images of the input size of the network, and smaller and larger images."""
     return {
         "noise": np.random.RandomState(7).randint(0, 256, (300, 300, 3)).astype(np.uint8),
-        "patches": random_image(1, 300, 300),
-        "larger": random_image(2, 413, 517),
-        "upright": random_image(3, 640, 290),
-        "tiny": random_image(4, 37, 90),
+        "patches": make_random_image(1, 300, 300),
+        "larger": make_random_image(2, 413, 517),
+        "upright": make_random_image(3, 640, 290),
+        "tiny": make_random_image(4, 37, 90),
     }
 
 
@@ -209,7 +209,7 @@ class Scene:
     """Objects in an image of 300 x 300 pixels, one for each feature map, and torchvision's matching of them."""
 
     def __init__(self, model: "torch.nn.Module", seed: int):
-        self.boxes, self.labels = random_scene(seed)
+        self.boxes, self.labels = make_random_scene(seed)
         iou = torchvision.ops.box_iou(torch.from_numpy(self.boxes), get_anchors(model))
         self.matched = model.proposal_matcher(iou).numpy()
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.cli import command
+from helpers.cli import run_command
 from PIL import Image
 
 from ssd_jax.config import Config, Data, Model, Train
@@ -309,7 +309,7 @@ def test_legend_has_the_colours_of_the_error_images():
 def test_evaluate_writes_the_report_page(trained_run: Path, tmp_path: Path, capsys):
     run = tmp_path / "run"
     shutil.copytree(trained_run, run)
-    assert command("evaluate", run, "--report") == 0
+    assert run_command("evaluate", run, "--report") == 0
     assert f"Report: {run / 'report.html'}" in capsys.readouterr().out
     before = (run / "report.html").read_text()
     assert "run on test" in Reader(before).text

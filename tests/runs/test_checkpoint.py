@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.orbax_files import copy_as_incomplete
+from helpers.orbax_files import copy_as_incomplete_checkpoint
 
 from ssd_jax.errors import UserError
 from ssd_jax.runs.checkpoint import Checkpoints, check_same_parameters
@@ -81,7 +81,7 @@ def test_latest_and_best_are_none_without_checkpoints(tmp_path):
 
 def test_only_a_writer_deletes_incomplete_checkpoints(tmp_path):
     folder = save_steps(tmp_path / "c", (1, None))
-    incomplete = copy_as_incomplete(folder, 1, as_step=2)
+    incomplete = copy_as_incomplete_checkpoint(folder, 1, as_step=2)
     with Checkpoints(folder) as checkpoints:
         assert checkpoints.latest == 1
         assert incomplete.exists(), "a run may just be writing it"

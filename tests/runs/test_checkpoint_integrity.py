@@ -13,7 +13,7 @@ from helpers.orbax_files import (
     break_checksums,
     break_metadata,
     empty_array_files,
-    flip_a_bit,
+    flip_bit_in_largest_file,
     remove_largest_file,
     truncate_largest_file,
 )
@@ -62,8 +62,8 @@ def empty_array_files_and_remove_checksums(checkpoint: Path) -> None:
 
 
 CORRUPTIONS: list[Callable[[Path], None]] = [
-    flip_a_bit, truncate_largest_file, empty_array_files, remove_largest_file, break_metadata, break_checksums,
-    break_metadata_and_its_checksum, empty_array_files_and_remove_checksums,
+    flip_bit_in_largest_file, truncate_largest_file, empty_array_files, remove_largest_file, break_metadata,
+    break_checksums, break_metadata_and_its_checksum, empty_array_files_and_remove_checksums,
 ]  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def test_resume_returns_none_without_checkpoints(tmp_path):
 
 def test_resume_moves_no_checkpoint_if_all_are_corrupt(folder):
     for step in ("1", "2"):
-        flip_a_bit(folder / step)
+        flip_bit_in_largest_file(folder / step)
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match="--workdir") as error:
         checkpoints.resume(make_tree(0), NAMES)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from helpers.fake_devices import fake_mesh
+from helpers.fake_devices import make_fake_mesh
 
 from ssd_jax.runtime import compilation
 
@@ -50,14 +50,14 @@ def test_release_compiler_memory_trims_after_a_long_compilation():
     ],
 )
 def test_compiler_options_are_deterministic_only_on_request(kind, deterministic, options):
-    chosen = compilation.compiler_options(fake_mesh(platform=kind), deterministic=deterministic)
+    chosen = compilation.compiler_options(make_fake_mesh(platform=kind), deterministic=deterministic)
     assert chosen == options or set(chosen) == options
 
 
 @pytest.mark.parametrize(("version", "has_options"), [((0, 10, 2), True), ((0, 9, 0), False), ((0, 11, 0), False)])
 def test_compiler_options_of_a_cpu_are_set_only_for_jax_0_10(version, has_options, monkeypatch):
     monkeypatch.setattr(jax, "__version_info__", version)
-    options = compilation.compiler_options(fake_mesh())
+    options = compilation.compiler_options(make_fake_mesh())
     assert bool(options) == has_options
     assert options is None or options["xla_cpu_experimental_ynn_fusion_type"] == ""
     assert compilation.compiler_options() == options

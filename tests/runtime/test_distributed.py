@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.paths import ROOT
-from helpers.processes import FinishedProcess, free_address, start_worker, start_workers, wait_until_finished
+from helpers.processes import FinishedProcess, find_free_address, start_worker, start_workers, wait_until_finished
 
 from ssd_jax.errors import UserError
 from ssd_jax.runtime import distributed
@@ -139,7 +139,7 @@ def test_initialize_rejects_different_process_counts(counts, tmp_path):
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_initialize_ends_the_process_if_the_others_do_not_start(index, tmp_path):
-    options = {"coordinator": free_address(), "process_index": index, "process_count": 2}
+    options = {"coordinator": find_free_address(), "process_index": index, "process_count": 2}
     (ended,) = wait_until_finished(
         [start_worker("only_initialize", tmp_path, options, SSD_JAX_JOIN_SECONDS=3)], timeout=90
     )
@@ -150,7 +150,7 @@ def test_initialize_ends_the_process_if_the_others_do_not_start(index, tmp_path)
 
 
 def test_ctrl_c_ends_a_process_that_waits_for_the_others(tmp_path):
-    options = {"coordinator": free_address(), "process_index": 0, "process_count": 2}
+    options = {"coordinator": find_free_address(), "process_index": 0, "process_count": 2}
     process = start_worker("only_initialize", tmp_path, options)
     assert process.stdout is not None and str(options["coordinator"]) in process.stdout.readline()
     time.sleep(1)  # time for JAX to start waiting in C++

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.cli import TINY, assert_same_result, command, last_step, start_script
-from helpers.orbax_files import checkpoint_folders, largest_array_file
-from helpers.processes import FinishedProcess, free_address, process_environment, wait_until_finished
+from helpers.cli import TINY, assert_same_result, read_last_step, run_command, start_script
+from helpers.orbax_files import find_checkpoint_folders, find_largest_array_file
+from helpers.processes import FinishedProcess, find_free_address, make_environment, wait_until_finished
 
 HEARTBEAT = 25  # seconds; with a shorter limit, a live process on a busy machine may count as dead
 
@@ -25,8 +25,8 @@ def start_two_processes(
     script: str, *argv: str | Path, second: tuple[str, ...] = (), heartbeat: int = 100
 ) -> list[subprocess.Popen[str]]:
     """Start a script in the two processes of a run. Only the second process gets the options ``second``."""
-    common = ("--coordinator", free_address(), "--process-count", "2", "--process-index")
-    variables = process_environment(1, SSD_JAX_HEARTBEAT_SECONDS=heartbeat)
+    common = ("--coordinator", find_free_address(), "--process-count", "2", "--process-index")
+    variables = make_environment(1, SSD_JAX_HEARTBEAT_SECONDS=heartbeat)
     return [start_script(script, *argv, *common, str(i), *second[: i * len(second)], **variables) for i in range(2)]
 
 
@@ -48,9 +48,9 @@ def test_train_with_two_processes_writes_one_run_folder(run_of_two_processes):
     run, (first, second) = run_of_two_processes
     assert "Done." in first.out
     assert all(line.startswith(("[Gloo]", "Waiting up to")) for line in second.out.splitlines())
-    assert last_step(run) == 4
-    assert [folder.name for folder in checkpoint_folders(run)] == ["3", "4"]
-    assert all((folder / "checksums.json").is_file() for folder in checkpoint_folders(run))
+    assert read_last_step(run) == 4
+    assert [folder.name for folder in find_checkpoint_folders(run)] == ["3", "4"]
+    assert all((folder / "checksums.json").is_file() for folder in find_checkpoint_folders(run))
     assert len((run / "log.jsonl").read_text().splitlines()) == 4
 
 
@@ -58,7 +58,7 @@ def test_train_with_two_processes_writes_one_run_folder(run_of_two_processes):
 def test_evaluate_with_two_processes_counts_each_image_once(run_of_two_processes, tmp_path):
     """The five images are processed in batches of four, which are split over the two processes."""
     run = Path(shutil.copytree(run_of_two_processes[0], tmp_path / "run"))
-    assert command("evaluate", run) == 0
+    assert run_command("evaluate", run) == 0
     expected = json.loads((run / "metrics.json").read_text())
     (run / "metrics.json").unlink()
     ended = wait_until_finished(start_two_processes("evaluate.py", run))
@@ -80,7 +80,7 @@ def test_train_rejects_processes_with_different_configs(tmp_path):
 
 
 def test_train_rejects_process_index_without_coordinator(tmp_path, capsys):
-    assert command("train", TINY, "--workdir", tmp_path / "run", "--process-index", "0") == 2
+    assert run_command("train", TINY, "--workdir", tmp_path / "run", "--process-index", "0") == 2
     assert "--coordinator" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -99,16 +99,16 @@ def uninterrupted_run(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_train_gives_the_same_bits_with_one_process_of_two_devices(uninterrupted_run, tmp_path):
-    process = start_script("train.py", *train_options(STEPS), "--workdir", tmp_path / "run", **process_environment(2))
+    process = start_script("train.py", *train_options(STEPS), "--workdir", tmp_path / "run", **make_environment(2))
     (ended,) = wait_until_finished([process])
     assert ended.code == 0, ended.err
     assert_same_result(tmp_path / "run", uninterrupted_run)
 
 
 def wait_for_step(run: Path, step: int, processes: list[subprocess.Popen[str]]) -> None:
-    while last_step(run) < step and all(process.poll() is None for process in processes):
+    while read_last_step(run) < step and all(process.poll() is None for process in processes):
         time.sleep(0.01)
-    assert last_step(run) >= step, wait_until_finished(processes)
+    assert read_last_step(run) >= step, wait_until_finished(processes)
 
 
 def kill_one_process(run: Path, killed: int, step: int) -> FinishedProcess:
@@ -137,13 +137,13 @@ def test_train_resumes_bit_for_bit_after_sigterm_two_kills_and_a_corrupt_checkpo
     processes[1].terminate()
     first, second = wait_until_finished(processes)
     assert (first.code, second.code) == (0, 0), first.err + second.err
-    stopped = last_step(run)
+    stopped = read_last_step(run)
     assert f"step {stopped}" in first.out.splitlines()[-1]
     assert stopped < STEPS and (run / "checkpoints" / str(stopped) / "checksums.json").is_file()
     assert_message_says_how_to_resume(kill_one_process(run, 1, stopped + 2), run)
     assert_message_says_how_to_resume(kill_one_process(run, 0, stopped + 4), run)
-    latest = checkpoint_folders(run)[-1]
-    file = largest_array_file(latest)
+    latest = find_checkpoint_folders(run)[-1]
+    file = find_largest_array_file(latest)
     os.truncate(file, file.stat().st_size // 2)
     first, _ = train_with_two_processes(STEPS, run)
     assert str(run / "damaged_checkpoints" / latest.name) in first.err

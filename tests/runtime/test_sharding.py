@@ -3,13 +3,13 @@
 import jax
 import numpy as np
 import pytest
-from helpers.fake_devices import fake_mesh
+from helpers.fake_devices import make_fake_mesh
 from jax.sharding import AxisType, PartitionSpec
 
 from ssd_jax.errors import UserError
 from ssd_jax.runtime import sharding
 
-MESH = fake_mesh(2, 4)
+MESH = make_fake_mesh(2, 4)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,8 @@ def test_fsdp_sharding_splits_the_longest_divisible_axis_of_large_arrays(shape, 
 
 def test_fsdp_sharding_replicates_all_arrays_if_the_fsdp_axis_has_one_device():
     assert (
-        sharding.fsdp_sharding(jax.ShapeDtypeStruct((1024, 1024), np.float32), fake_mesh(8, 1)).spec == PartitionSpec()
+        sharding.fsdp_sharding(jax.ShapeDtypeStruct((1024, 1024), np.float32), make_fake_mesh(8, 1)).spec
+        == PartitionSpec()
     )
 
 

@@ -18,17 +18,17 @@ from helpers.cli import (
     ROOT,
     TINY,
     assert_same_result,
-    command,
-    last_step,
-    latest_checkpoint,
-    log_without_timings,
+    read_last_step,
+    read_log_without_timings,
+    restore_latest_checkpoint,
+    run_command,
     start_script,
-    train_stopped_at,
+    train_until_signal,
 )
 from helpers.orbax_files import (
     break_checksums,
     break_metadata,
-    flip_a_bit,
+    flip_bit_in_largest_file,
     remove_largest_file,
     truncate_largest_file,
 )
@@ -47,11 +47,11 @@ def incomplete_checkpoints(run: Path) -> list[Path]:
 
 def test_killed_training_resumes_bit_for_bit(trained_run, tmp_path):
     run = tmp_path / "run"
-    killed = train_stopped_at(16, signal.SIGKILL, TINY, "--workdir", run, awaited=run / "checkpoints" / "14")
+    killed = train_until_signal(16, signal.SIGKILL, TINY, "--workdir", run, awaited=run / "checkpoints" / "14")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert last_step(run) == 16 and int(latest_checkpoint(run).step) == 14
-    assert command("train", TINY, "--workdir", run) == 0
-    assert [line["step"] for line in log_without_timings(run)] == list(range(1, 31))
+    assert read_last_step(run) == 16 and int(restore_latest_checkpoint(run).step) == 14
+    assert run_command("train", TINY, "--workdir", run) == 0
+    assert [line["step"] for line in read_log_without_timings(run)] == list(range(1, 31))
     assert_same_result(run, trained_run)
     assert (run / "results.csv").read_text() == (trained_run / "results.csv").read_text()
 
@@ -62,15 +62,15 @@ def resume_and_kill(run: Path, rng: random.Random, while_saving: bool) -> str | 
     Returns:
         A text that says when the process was killed, or None if the process had already finished.
     """
-    before = last_step(run)
+    before = read_last_step(run)
     stamp = (run / "log.jsonl").stat().st_mtime_ns if before else 0
     process = start_script("train.py", TINY, "--workdir", run, *SAVE_OFTEN)
     log = run / "log.jsonl"
-    while process.poll() is None and not (log.exists() and log.stat().st_mtime_ns != stamp and last_step(run)):
+    while process.poll() is None and not (log.exists() and log.stat().st_mtime_ns != stamp and read_last_step(run)):
         time.sleep(0.005)
     # Lines may be removed when the log is opened. A line that is added later shows that a step was done.
-    opened = last_step(run)
-    while process.poll() is None and last_step(run) <= opened:
+    opened = read_last_step(run)
+    while process.poll() is None and read_last_step(run) <= opened:
         time.sleep(0.005)
     while process.poll() is None and while_saving and not incomplete_checkpoints(run):
         time.sleep(0.001)
@@ -80,7 +80,7 @@ def resume_and_kill(run: Path, rng: random.Random, while_saving: bool) -> str | 
     if process.returncode == 0:
         return None
     assert process.returncode == -signal.SIGKILL, errors
-    return f"after step {last_step(run)}{', saving' if incomplete_checkpoints(run) else ''}"
+    return f"after step {read_last_step(run)}{', saving' if incomplete_checkpoints(run) else ''}"
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_training_killed_twenty_times_resumes_bit_for_bit(trained_run, tmp_path)
             if moment is None:
                 break
             moments.append(moment)
-        assert command("train", TINY, "--workdir", run, *SAVE_OFTEN) == 0
+        assert run_command("train", TINY, "--workdir", run, *SAVE_OFTEN) == 0
         assert not incomplete_checkpoints(run)
         assert_same_result(run, trained_run)
         assert (run / "results.csv").read_text() == (trained_run / "results.csv").read_text()
@@ -112,7 +112,7 @@ def test_run_resumes_bit_for_bit_on_one_device_and_then_on_eight_again(tmp_path)
     def train(run: Path, device_count: int, stop_step: int | None) -> None:
         """Train on ``device_count`` devices, and send SIGTERM after the step ``stop_step`` unless it is None."""
         process = start_script("train.py", *argv, "--workdir", run, **devices[device_count])
-        while stop_step is not None and process.poll() is None and last_step(run) < stop_step:
+        while stop_step is not None and process.poll() is None and read_last_step(run) < stop_step:
             time.sleep(0.01)
         if stop_step is not None:
             process.terminate()
@@ -123,9 +123,9 @@ def test_run_resumes_bit_for_bit_on_one_device_and_then_on_eight_again(tmp_path)
     stops = []
     for device_count, stop_step in ((8, 3), (1, 12), (8, None)):
         train(tmp_path / "run", device_count, stop_step)
-        stops.append(last_step(tmp_path / "run"))
+        stops.append(read_last_step(tmp_path / "run"))
     assert 3 <= stops[0] < 12 <= stops[1] < stops[2] == 40
-    assert [line["step"] for line in log_without_timings(tmp_path / "run")] == list(range(1, 41))
+    assert [line["step"] for line in read_log_without_timings(tmp_path / "run")] == list(range(1, 41))
     assert_same_result(tmp_path / "run", tmp_path / "whole")
 
 
@@ -144,14 +144,14 @@ def test_sigterm_saves_a_checkpoint_and_skips_the_evaluation(trained_run, tmp_pa
 
         with monkeypatch.context() as patch:
             patch.setattr(RunLog, "log_step", terminate)
-            assert command("train", TINY, "--workdir", run) == 0
-        last = last_step(run)
+            assert run_command("train", TINY, "--workdir", run) == 0
+        last = read_last_step(run)
         assert step <= last <= step + 1
         assert (run / "checkpoints" / str(last)).is_dir()
         message = capsys.readouterr().out.splitlines()[-1]
         assert "SIGTERM" in message and f"step {last}," in message
     assert not read_results(run), "the interrupted evaluation is not recorded"
-    assert command("train", TINY, "--workdir", run) == 0
+    assert run_command("train", TINY, "--workdir", run) == 0
     assert_same_result(run, trained_run)
     assert read_results(run) == read_results(trained_run)[1:]
 
@@ -173,14 +173,14 @@ def test_training_exits_with_2_on_a_full_disk_and_can_be_resumed(trained_run, tm
 
     monkeypatch.setattr(RunLog, "log_step", limit_files)
     try:
-        assert command("train", TINY, "--workdir", run) == 2
+        assert run_command("train", TINY, "--workdir", run) == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         monkeypatch.undo()
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith(f"error: {run}/checkpoints:") and "step 21" in message and "File too large" in message
     wait_for_orbax_threads(run / "checkpoints")
-    assert command("train", TINY, "--workdir", run) == 0
+    assert run_command("train", TINY, "--workdir", run) == 0
     assert "checkpoint at step 14." in capsys.readouterr().out
     assert_same_result(run, trained_run)
 
@@ -207,14 +207,14 @@ def run(trained_run, tmp_path) -> Path:
 def test_incomplete_checkpoint_is_skipped_and_removed(run, trained_run, capsys):
     latest = run / "checkpoints" / "30"
     latest.rename(latest.with_name("30.orbax-checkpoint-tmp"))
-    assert command("train", TINY, "--workdir", run) == 0
+    assert run_command("train", TINY, "--workdir", run) == 0
     assert "checkpoint at step 28." in capsys.readouterr().out
     assert not incomplete_checkpoints(run)
     assert_same_result(run, trained_run)
 
 
 CORRUPTIONS: list[tuple[Callable[[Path], None], str]] = [
-    (flip_a_bit, "checksum of"),
+    (flip_bit_in_largest_file, "checksum of"),
     (truncate_largest_file, "checksum of"),
     (remove_largest_file, "checksum of"),
     (break_metadata, "checksum of"),
@@ -226,7 +226,7 @@ CORRUPTIONS: list[tuple[Callable[[Path], None], str]] = [
 def test_corrupt_checkpoint_is_moved_and_the_previous_one_restored(corrupt, words, run, caplog):
     latest, moved = run / "checkpoints" / "30", run / "damaged_checkpoints" / "30"
     corrupt(latest)
-    assert latest_checkpoint(run).step == 28
+    assert restore_latest_checkpoint(run).step == 28
     (message,) = (record.getMessage() for record in caplog.records)
     assert str(latest) in message and words in message
     assert str(moved) in message and "step 28" in message
@@ -234,8 +234,8 @@ def test_corrupt_checkpoint_is_moved_and_the_previous_one_restored(corrupt, word
 
 
 def test_training_resumes_from_the_checkpoint_before_a_corrupt_one(run, trained_run, capsys):
-    flip_a_bit(run / "checkpoints" / "30")
-    assert command("train", TINY, "--workdir", run) == 0
+    flip_bit_in_largest_file(run / "checkpoints" / "30")
+    assert run_command("train", TINY, "--workdir", run) == 0
     out, errors = capsys.readouterr()
     assert f"warning: {run / 'checkpoints' / '30'}:" in errors
     assert "checkpoint at step 28." in out
@@ -244,9 +244,9 @@ def test_training_resumes_from_the_checkpoint_before_a_corrupt_one(run, trained_
 
 def test_train_changes_nothing_if_all_checkpoints_are_corrupt(run, capsys):
     for checkpoint in (run / "checkpoints").iterdir():
-        flip_a_bit(checkpoint)
+        flip_bit_in_largest_file(checkpoint)
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
-    assert command("train", TINY, "--workdir", run) == 2
+    assert run_command("train", TINY, "--workdir", run) == 2
     errors = capsys.readouterr().err
     assert "error: " in errors and "--workdir" in errors
     assert all(f"{checkpoint}:" in errors for checkpoint in (run / "checkpoints").iterdir())
@@ -257,7 +257,7 @@ def test_train_changes_nothing_if_all_checkpoints_are_corrupt(run, capsys):
 def test_evaluate_and_predict_reject_a_corrupt_checkpoint(argv, run, capsys):
     for checkpoint in (run / "checkpoints").iterdir():
         truncate_largest_file(checkpoint)
-    assert command(argv[0], run, *argv[1:]) == 2
+    assert run_command(argv[0], run, *argv[1:]) == 2
     errors = capsys.readouterr().err
     assert f"error: {run / 'checkpoints'}" in errors and "checksum of" in errors
     assert "Traceback" not in errors

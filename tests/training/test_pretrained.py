@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import tiny_config
-from helpers.cli import TINY, command, write_voc_folder
+from helpers.cli import TINY, run_command, write_voc_folder
 
 from ssd_jax.config import Config, Train
 from ssd_jax.data.formats.open import open_source
@@ -348,7 +348,7 @@ def transfer_run(trained_run, hexagon_data, tmp_path_factory) -> TransferRun:
     start = Path(shutil.copytree(trained_run, base / "start"))
     options = (TINY, "--data.root", hexagon_data, *OPTIONS, "--train.pretrained", start, "--train.transfer")
     with redirect_stdout(io.StringIO()) as printed:
-        assert command("train", *options, "--workdir", base / "run") == 0
+        assert run_command("train", *options, "--workdir", base / "run") == 0
     return TransferRun(start, options, base / "run", printed.getvalue())
 
 
@@ -393,12 +393,12 @@ def test_run_with_transfer_starts_from_pretrained_params_and_fresh_optimizer_sta
 
 def test_train_rejects_different_classes_without_the_transfer_option(trained_run, hexagon_data, tmp_path, capsys):
     options = (TINY, "--workdir", tmp_path / "run", "--data.root", hexagon_data, *OPTIONS)
-    assert command("train", *options, "--train.pretrained", trained_run) == 2
+    assert run_command("train", *options, "--train.pretrained", trained_run) == 2
     error = capsys.readouterr().err
     assert f"error: {trained_run}: " in error
     assert "\n  only in the checkpoint: circle, square\n  only in the data: hexagon\n" in error
     assert "add --train.transfer" in error
-    assert command("train", *options, "--train.transfer") == 2
+    assert run_command("train", *options, "--train.transfer") == 2
     assert "--train.pretrained PATH" in capsys.readouterr().err
 
 
@@ -408,7 +408,7 @@ def test_resumed_run_does_not_read_pretrained_and_gives_the_same_result(transfer
     assert stored_params(run, "last")[1] == 3
     away = transfer_run.start.rename(transfer_run.start.with_name("away"))
     try:
-        assert command("train", *transfer_run.options, "--workdir", run) == 0
+        assert run_command("train", *transfer_run.options, "--workdir", run) == 0
     finally:
         away.rename(transfer_run.start)
     printed = capsys.readouterr().out
@@ -422,12 +422,12 @@ def test_train_records_the_absolute_path_of_pretrained(transfer_run, tmp_path, m
     """Therefore the same command, with a relative path to the pretrained run, resumes the run."""
     monkeypatch.chdir(transfer_run.start.parent)
     options = ["start" if word == transfer_run.start else word for word in transfer_run.options]
-    assert command("train", *options, "--workdir", transfer_run.run) == 0
+    assert run_command("train", *options, "--workdir", transfer_run.run) == 0
     assert run_folder.read_config(transfer_run.run).train.pretrained == str(transfer_run.start)
 
 
 def test_evaluate_rejects_data_with_a_class_that_the_run_lacks(trained_run, hexagon_data, capsys):
-    assert command("evaluate", trained_run, "--data.root", hexagon_data) == 2
+    assert run_command("evaluate", trained_run, "--data.root", hexagon_data) == 2
     error = capsys.readouterr().err
     assert "is of class 'hexagon'" in error
     assert "\n  only in the run: circle, square\n  only in the data: hexagon\n" in error
@@ -440,8 +440,8 @@ def test_evaluate_accepts_data_with_fewer_classes(transfer_run, tmp_path, capsys
         start, *objects = file.read_text().removesuffix("</annotation>").split("<object>")
         kept = [text for text in objects if "<name>star" in text]
         file.write_text("<object>".join([start, *kept]) + "</annotation>")
-    assert command("evaluate", transfer_run.run, "--data.root", root) == 0
+    assert run_command("evaluate", transfer_run.run, "--data.root", root) == 0
     (root / "Annotations" / "test2.xml").write_text("<annotation><object>")
-    assert command("evaluate", transfer_run.run, "--data.root", root) == 2
+    assert run_command("evaluate", transfer_run.run, "--data.root", root) == 2
     error = capsys.readouterr().err
     assert "test2.xml" in error and "differ from those of the run" not in error

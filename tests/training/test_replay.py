@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import tiny_config
-from helpers.cli import command, write_voc_folder
+from helpers.cli import run_command, write_voc_folder
 from PIL import Image
 
 from ssd_jax.config import Config
@@ -161,7 +161,7 @@ def test_draw_shows_the_augmented_image_beside_the_original(run):
 
 
 def test_show_writes_the_picture(run, capsys):
-    assert command("show", run.folder, "--image", "train7", "--epoch", "2") == 0
+    assert run_command("show", run.folder, "--image", "train7", "--epoch", "2") == 0
     file = run.folder / "shown" / "train7_epoch2.jpg"
     printed = capsys.readouterr().out
     assert printed.startswith(f"train7, epoch 2: step {run.steps[7, 2]} of 10. Written: {file}\n")
@@ -178,7 +178,7 @@ def test_show_counts_objects_outside_the_augmented_image(run, capsys):
     assert 0 in lost.values() and max(lost.values()) > 0
     for wanted in (0, max(lost.values())):
         index, epoch = next(key for key, count in lost.items() if count == wanted)
-        assert command("show", run.folder, "--image", f"train{index}", "--epoch", epoch) == 0
+        assert run_command("show", run.folder, "--image", f"train{index}", "--epoch", epoch) == 0
         assert (f"\n{wanted} " in capsys.readouterr().out) == (wanted > 0)
 
 
@@ -187,7 +187,10 @@ def test_show_accepts_the_options_out_and_data_root(run, tmp_path, capsys):
     Path(run.config.data.root).rename(moved)
     out = tmp_path / "new" / "picture.png"
     try:
-        assert command("show", run.folder, "--image", "train1", "--epoch", "0", "--out", out, "--data.root", moved) == 0
+        assert (
+            run_command("show", run.folder, "--image", "train1", "--epoch", "0", "--out", out, "--data.root", moved)
+            == 0
+        )
     finally:
         moved.rename(run.config.data.root)
     replayed = replay.replay_image(run.config, run.source, "train1", 0)
@@ -209,7 +212,7 @@ def test_show_accepts_the_options_out_and_data_root(run, tmp_path, capsys):
 )
 def test_show_rejects_wrong_options(run, capsys, argv, words):
     capsys.readouterr()
-    assert command("show", run.folder, *argv) == 2
+    assert run_command("show", run.folder, *argv) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: ")
     for word in words:
@@ -233,12 +236,12 @@ def test_show_rejects_an_unreadable_image(run, capsys):
     before = file.read_bytes()
     try:
         file.write_bytes(before[:300])
-        assert command("show", run.folder, "--image", "train9", "--epoch", "0") == 2
+        assert run_command("show", run.folder, "--image", "train9", "--epoch", "0") == 2
     finally:
         file.write_bytes(before)
     assert "train9.png" in capsys.readouterr().err
 
 
 def test_show_rejects_a_folder_that_is_not_a_run(tmp_path, capsys):
-    assert command("show", tmp_path, "--image", "a", "--epoch", "0") == 2
+    assert run_command("show", tmp_path, "--image", "a", "--epoch", "0") == 2
     assert "config.json is missing" in capsys.readouterr().err

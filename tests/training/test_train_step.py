@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from helpers import reference, tiny_config
-from helpers.random_predictors import with_random_predictors
+from helpers.random_predictors import randomize_predictors
 
 from ssd_jax.config import Config, Optimizer
 from ssd_jax.data.formats.shapes import ShapesSource
@@ -60,7 +60,7 @@ def to_device(state: TrainState) -> TrainState:
 
 def state_with_random_predictors(state: TrainState) -> TrainState:
     """Return the state with random predictors, on the device. The initial predictors have constant outputs."""
-    return to_device(state._replace(params=jax.tree.map(np.asarray, with_random_predictors(state.params))))
+    return to_device(state._replace(params=jax.tree.map(np.asarray, randomize_predictors(state.params))))
 
 
 def run_step(train_step: Any, state: TrainState, batch: Batch) -> tuple[TrainState, Any]:

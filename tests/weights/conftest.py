@@ -4,7 +4,7 @@ from pathlib import Path
 
 import helpers.published_keys as published
 import pytest
-from helpers.cli import command
+from helpers.cli import run_command
 from helpers.published_files import WIDTH, save_safetensors
 from helpers.published_keys import Tensors
 
@@ -14,7 +14,7 @@ from ssd_jax.weights.importing import Imported, import_weights
 @pytest.fixture(scope="session")
 def ssd300() -> Tensors:
     """State dict of a narrow SSD300 for VOC with the keys of ssd.pytorch."""
-    return published.random_ssd_pytorch(6, 21, WIDTH)
+    return published.make_random_ssd_pytorch(6, 21, WIDTH)
 
 
 @pytest.fixture(scope="session")
@@ -27,5 +27,8 @@ def imported_ssd300(ssd300, tmp_path_factory) -> Imported:
 def run(ssd300, tmp_path_factory) -> Path:
     """Run folder that the command import-weights made from the fixture ``ssd300``."""
     folder = tmp_path_factory.mktemp("imported")
-    assert command("import-weights", save_safetensors(folder / "voc.safetensors", ssd300), "--out", folder / "run") == 0
+    assert (
+        run_command("import-weights", save_safetensors(folder / "voc.safetensors", ssd300), "--out", folder / "run")
+        == 0
+    )
     return folder / "run"

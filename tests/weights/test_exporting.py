@@ -6,7 +6,7 @@ import helpers.published_keys as published
 import numpy as np
 import pytest
 from helpers import tiny_config
-from helpers.cli import command
+from helpers.cli import run_command
 from helpers.published_files import (
     WIDTH,
     save_safetensors,
@@ -25,7 +25,7 @@ TINY_BOXES, TINY_EXTRAS = (getattr(tiny_config.get_config().model, name) for nam
 
 @pytest.mark.parametrize("maps", [6, 7])
 def test_to_tensors_is_the_inverse_of_import_weights(maps, tmp_path):
-    tensors = published.random_ssd_pytorch(maps, 21, WIDTH)
+    tensors = published.make_random_ssd_pytorch(maps, 21, WIDTH)
     params = import_weights(save_safetensors(tmp_path / "file", tensors)).params
     network = SSD300 if maps == 6 else SSD512
     mappings = [mapping for mapping in KEY_MAPPINGS["torch"] if mapping.network is network]
@@ -40,11 +40,11 @@ def test_to_tensors_is_the_inverse_of_import_weights(maps, tmp_path):
 
 
 def test_import_and_export_commands_keep_every_bit(tmp_path, capsys):
-    tensors = published.random_ssd_pytorch(6, 4, 1.0)
+    tensors = published.make_random_ssd_pytorch(6, 4, 1.0)
     names = ("RBC", "WBC", "Platelets")
     run, out = tmp_path / "run", tmp_path / "out.safetensors"
     assert (
-        command(
+        run_command(
             "import-weights",
             save_safetensors(tmp_path / "a.safetensors", tensors),
             "--out",
@@ -54,25 +54,25 @@ def test_import_and_export_commands_keep_every_bit(tmp_path, capsys):
         )
         == 0
     )
-    assert command("export-weights", run, "--out", out, "--layout", "ssd.pytorch") == 0
+    assert run_command("export-weights", run, "--out", out, "--layout", "ssd.pytorch") == 0
     actual = load_file(out)
     assert actual.keys() == tensors.keys()
     for key, value in tensors.items():
         np.testing.assert_array_equal(actual[key], value)
     assert "3 classes: RBC, WBC, Platelets" in capsys.readouterr().out
-    assert command("export-weights", run, "--out", out, "--layout", "ssd.pytorch") == 2
+    assert run_command("export-weights", run, "--out", out, "--layout", "ssd.pytorch") == 2
     assert str(out) in capsys.readouterr().err
-    assert command("export-weights", run, "--out", tmp_path / "tv.safetensors") == 2
+    assert run_command("export-weights", run, "--out", tmp_path / "tv.safetensors") == 2
     assert "center_size" in capsys.readouterr().err
 
 
 def test_export_command_requires_the_suffix_safetensors(run, tmp_path, capsys):
-    assert command("export-weights", run, "--out", tmp_path / "out.pth") == 2
+    assert run_command("export-weights", run, "--out", tmp_path / "out.pth") == 2
     assert ".safetensors" in capsys.readouterr().err
 
 
 def test_export_refuses_unsupported_networks(run, tmp_path, capsys):
-    assert command("export-weights", run, "--out", tmp_path / "out.safetensors") == 2
+    assert run_command("export-weights", run, "--out", tmp_path / "out.safetensors") == 2
     assert "model.width" in capsys.readouterr().err
     ssd300 = SSD300.model(config.SSD300_VOC_BOXES)
     boxes = dataclasses.replace(config.SSD300_VOC_BOXES, variances=(0.1, 0.1, 0.1, 0.1))

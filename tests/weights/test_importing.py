@@ -9,18 +9,18 @@ import jax
 import numpy as np
 import pytest
 from helpers import torchvision_ssd
-from helpers.cli import command
+from helpers.cli import run_command
 from helpers.published_files import (
     COCO_PRIORS,
     WIDTH,
     WRITERS,
-    backbone_tensors,
-    caffe_file_bytes,
-    classifier_and_features,
+    make_caffe_file,
+    make_classifier_and_features,
     save_keras_vgg16,
     save_safetensors,
+    select_backbone,
 )
-from helpers.weight_writers import caffemodel_bytes
+from helpers.weight_writers import encode_caffemodel
 from PIL import Image
 from safetensors.numpy import save as safetensors_bytes
 
@@ -51,7 +51,7 @@ def test_import_transposes_oihw_to_hwio(ssd300, imported_ssd300):
 def test_import_gives_the_same_parameters_for_every_project(project, maps, ssd300, imported_ssd300, tmp_path):
     if project == "torchvision" and maps == 7:
         pytest.skip("torchvision has published no SSD512")
-    tensors = ssd300 if maps == 6 else published.random_ssd_pytorch(7, 21, WIDTH)
+    tensors = ssd300 if maps == 6 else published.make_random_ssd_pytorch(7, 21, WIDTH)
     expected = imported_ssd300 if maps == 6 else import_weights(save_safetensors(tmp_path / "original", tensors))
     actual = import_weights(WRITERS[project](tmp_path / "file", tensors))
     assert actual.mapping.project == project.split(",")[0]
@@ -77,7 +77,7 @@ def test_import_uses_every_tensor_once(ssd300, imported_ssd300):
     ],
 )
 def test_import_sets_classes_and_default_boxes(project, classes, names, boxes, tmp_path):
-    tensors = published.random_ssd_pytorch(6, classes, WIDTH)
+    tensors = published.make_random_ssd_pytorch(6, classes, WIDTH)
     actual = import_weights(WRITERS[project](tmp_path / "file", tensors)).config.model
     assert actual.class_names == names and actual.width == WIDTH
     for name, value in boxes.items():
@@ -105,7 +105,7 @@ def test_import_sets_preprocessing_and_post_processing(project, mean, detect, ss
 
 
 def test_torchvision_labels_are_coco_category_ids(tmp_path):
-    tensors = published.to_torchvision(published.random_ssd_pytorch(6, 91, WIDTH))
+    tensors = published.to_torchvision(published.make_random_ssd_pytorch(6, 91, WIDTH))
     names = import_weights(save_safetensors(tmp_path / "file", tensors)).config.model.class_names
     assert len(names) == 90 and [name for name in names if not name.startswith("n/a")] == list(COCO_CLASSES)
     # Ids of some categories in instances_val2017.json.
@@ -115,10 +115,10 @@ def test_torchvision_labels_are_coco_category_ids(tmp_path):
 
 def test_torchvision_import_equals_the_independent_conversion(tmp_path):
     """The expected parameters come from helpers/torchvision_ssd.py. ``make parity`` compares that with torchvision."""
-    state = torchvision_ssd.random_state_dict(0)
+    state = torchvision_ssd.make_random_state_dict(0)
     actual = import_weights(save_safetensors(tmp_path / "file", state))
     jax.tree.map(np.testing.assert_array_equal, actual.params, torchvision_ssd.to_params(state))
-    expected = torchvision_ssd.torchvision_config()
+    expected = torchvision_ssd.make_torchvision_config()
     assert actual.config.detect == expected.detect
     names = actual.config.model.class_names
     model = dataclasses.replace(expected.model, class_names=names, mean=actual.config.model.mean)
@@ -127,7 +127,7 @@ def test_torchvision_import_equals_the_independent_conversion(tmp_path):
 
 
 def test_class_names_are_required_for_an_unpublished_number_of_classes(tmp_path):
-    file = save_safetensors(tmp_path / "cells.safetensors", published.random_ssd_pytorch(6, 4, WIDTH))
+    file = save_safetensors(tmp_path / "cells.safetensors", published.make_random_ssd_pytorch(6, 4, WIDTH))
     with pytest.raises(UserError, match=r"3 classes .*cells\.safetensors.* --class-names"):
         import_weights(file)
     with pytest.raises(UserError, match=r"--class-names: 2 .*cells\.safetensors.* 3 "):
@@ -158,20 +158,20 @@ def coco_priors_with_changed_fc7(**settings: Any) -> dict[str, Any]:
 
 def test_import_uses_the_default_boxes_stored_in_a_caffe_snapshot(ssd300, tmp_path):
     file = tmp_path / "file"
-    file.write_bytes(caffe_file_bytes(ssd300, COCO_PRIORS))
+    file.write_bytes(make_caffe_file(ssd300, COCO_PRIORS))
     coco = dataclasses.replace(config.SSD300_COCO_BOXES, truncate_sizes=True)
     voc = dataclasses.replace(config.SSD300_VOC_BOXES, truncate_sizes=True)
     assert import_weights(file).config.model.default_boxes == coco
     assert import_weights(file, scales="voc").config.model.default_boxes == voc
     some = {name: prior for name, prior in COCO_PRIORS.items() if not name.startswith("fc7")}
-    file.write_bytes(caffe_file_bytes(ssd300, some))
+    file.write_bytes(make_caffe_file(ssd300, some))
     assert import_weights(file).config.model.default_boxes == voc, (
         "the published default boxes are used if a layer has none"
     )
-    file.write_bytes(caffe_file_bytes(ssd300, coco_priors_with_changed_fc7(step=17.0)))
+    file.write_bytes(make_caffe_file(ssd300, coco_priors_with_changed_fc7(step=17.0)))
     assert import_weights(file).config.model.default_boxes.steps == (8, 17, 32, 64, 100, 300)
     without = {name: {k: v for k, v in p.items() if k != "step"} | {"clip": True} for name, p in COCO_PRIORS.items()}
-    file.write_bytes(caffe_file_bytes(ssd300, without))
+    file.write_bytes(make_caffe_file(ssd300, without))
     actual = import_weights(file).config.model.default_boxes
     assert (actual.steps, actual.clip) == (None, "corners")
 
@@ -181,7 +181,7 @@ def test_import_uses_the_default_boxes_stored_in_a_caffe_snapshot(ssd300, tmp_pa
 )
 def test_import_refuses_unsupported_default_boxes(settings, ssd300, tmp_path):
     file = tmp_path / "file"
-    file.write_bytes(caffe_file_bytes(ssd300, coco_priors_with_changed_fc7(**settings)))
+    file.write_bytes(make_caffe_file(ssd300, coco_priors_with_changed_fc7(**settings)))
     with pytest.raises(UserError, match=r"file: .*default boxes"):
         import_weights(file)
 
@@ -244,11 +244,11 @@ def test_safetensors_is_recognised_for_any_header_length(tmp_path):
 @pytest.mark.parametrize("options", [{"class_names": ("a", "b")}, {"scales": "coco"}])
 def test_import_refuses_class_names_and_scales_for_a_backbone(options, ssd300, tmp_path):
     with pytest.raises(UserError, match=r"file: .*VGG16"):
-        import_weights(save_safetensors(tmp_path / "file", backbone_tensors(ssd300)), **options)
+        import_weights(save_safetensors(tmp_path / "file", select_backbone(ssd300)), **options)
 
 
 def test_import_gives_the_same_backbone_for_every_project(ssd300, imported_ssd300, tmp_path):
-    classifier, features = classifier_and_features(ssd300)
+    classifier, features = make_classifier_and_features(ssd300)
     caffe = {name: blobs for name, blobs in published.to_caffe(ssd300).items() if "_" not in name or name[4] < "6"}
     caffe = {name: blobs for name, blobs in caffe.items() if "mbox" not in name and name != "conv4_3_norm"}
     full = {
@@ -258,14 +258,14 @@ def test_import_gives_the_same_backbone_for_every_project(ssd300, imported_ssd30
         "fc8": [classifier["classifier.6.weight"], classifier["classifier.6.bias"]],
     }
     files = {
-        "vgg16_reducedfc": save_safetensors(tmp_path / "reducedfc", backbone_tensors(ssd300)),
+        "vgg16_reducedfc": save_safetensors(tmp_path / "reducedfc", select_backbone(ssd300)),
         "torchvision_vgg16": save_safetensors(tmp_path / "torchvision", features | classifier),
     }
     for name, blobs in (("caffe_vgg16_reduced", caffe), ("caffe_vgg16", full)):
         files[name] = tmp_path / name
         kinds = {2: "InnerProduct", 4: "Convolution"}
         layers = [(layer, kinds[values[0].ndim], list(values)) for layer, values in blobs.items()]
-        files[name].write_bytes(caffemodel_bytes(layers, v1=True))
+        files[name].write_bytes(encode_caffemodel(layers, v1=True))
     files["keras_vgg16"] = save_keras_vgg16(tmp_path / "keras", full)
     for name, file in files.items():
         actual = import_weights(file)
@@ -275,7 +275,7 @@ def test_import_gives_the_same_backbone_for_every_project(ssd300, imported_ssd30
 
 
 def test_import_of_torchvision_features_ignores_an_invalid_classifier(ssd300, imported_ssd300, tmp_path):
-    classifier, features = classifier_and_features(ssd300)
+    classifier, features = make_classifier_and_features(ssd300)
     broken = {key: np.full_like(value, np.nan) for key, value in classifier.items()}
     for tensors in (features | broken, features):
         actual = import_weights(save_safetensors(tmp_path / "file", tensors))
@@ -303,7 +303,7 @@ def test_imported_run_detects_objects(run, imported_ssd300):
 
 def test_import_command_describes_the_weights(run, ssd300, tmp_path, capsys):
     file = save_safetensors(tmp_path / "voc.safetensors", ssd300)
-    assert command("import-weights", file, "--out", tmp_path / "run") == 0
+    assert run_command("import-weights", file, "--out", tmp_path / "run") == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"{file}: ssd.pytorch's SSD300\n")
     for words in (
@@ -315,18 +315,18 @@ def test_import_command_describes_the_weights(run, ssd300, tmp_path, capsys):
         "--train.pretrained",
     ):
         assert words in printed
-    assert command("import-weights", file, "--out", tmp_path / "run") == 2
+    assert run_command("import-weights", file, "--out", tmp_path / "run") == 2
     assert "--out" in capsys.readouterr().err
 
 
 def test_import_command_creates_no_folder_for_a_refused_file(tmp_path, capsys):
     for name, content in (("empty", b""), ("page.pth", b"<!DOCTYPE html>"), ("text", b"hello")):
         (tmp_path / name).write_bytes(content)
-        assert command("import-weights", tmp_path / name, "--out", tmp_path / "run") == 2
+        assert run_command("import-weights", tmp_path / name, "--out", tmp_path / "run") == 2
         assert str(tmp_path / name) in capsys.readouterr().err
-    assert command("import-weights", tmp_path / "gone.pth", "--out", tmp_path / "run") == 2
+    assert run_command("import-weights", tmp_path / "gone.pth", "--out", tmp_path / "run") == 2
     assert "gone.pth" in capsys.readouterr().err
-    assert command("import-weights", tmp_path, "--out", tmp_path / "run") == 2
+    assert run_command("import-weights", tmp_path, "--out", tmp_path / "run") == 2
     assert str(tmp_path) in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -342,12 +342,12 @@ def test_write_run_removes_an_incomplete_folder(imported_ssd300, tmp_path, monke
 
 
 def test_predict_and_evaluate_refuse_a_backbone(ssd300, tmp_path, capsys):
-    file = save_safetensors(tmp_path / "vgg.safetensors", backbone_tensors(ssd300))
-    assert command("import-weights", file, "--out", tmp_path / "vgg") == 0
+    file = save_safetensors(tmp_path / "vgg.safetensors", select_backbone(ssd300))
+    assert run_command("import-weights", file, "--out", tmp_path / "vgg") == 0
     assert "--train.pretrained" in capsys.readouterr().out
     image = tmp_path / "image.png"
     Image.new("RGB", (30, 20)).save(image)
-    assert command("predict", tmp_path / "vgg", image, "--out", tmp_path / "out") == 2
+    assert run_command("predict", tmp_path / "vgg", image, "--out", tmp_path / "out") == 2
     assert "--train.pretrained" in capsys.readouterr().err
-    assert command("evaluate", tmp_path / "vgg", "--data.root", "shapes") == 2
+    assert run_command("evaluate", tmp_path / "vgg", "--data.root", "shapes") == 2
     assert "--train.pretrained" in capsys.readouterr().err

@@ -9,8 +9,17 @@ import h5py
 import helpers.published_keys as published
 import numpy as np
 import pytest
-from helpers.cli import command
-from helpers.pickles import ATTACKS, attack_with_marker, dict_of, integers, legacy_file, storage, tensor, zip_file
+from helpers.cli import run_command
+from helpers.pickles import (
+    ATTACKS,
+    make_attack,
+    make_legacy_file,
+    make_zip_file,
+    push_dict,
+    push_integers,
+    push_storage,
+    push_tensor,
+)
 from helpers.published_files import save_caffe, save_keras
 from helpers.published_keys import Tensors
 from safetensors.numpy import save
@@ -18,7 +27,7 @@ from safetensors.numpy import save
 Change = Callable[[Tensors], Tensors]
 
 
-def torch_file_bytes(tensors: Tensors, write: Callable = zip_file, more: bytes = b"") -> bytes:
+def torch_file_bytes(tensors: Tensors, write: Callable = make_zip_file, more: bytes = b"") -> bytes:
     """Return the bytes of a file as torch.save writes it for a state dict.
 
     Args:
@@ -30,10 +39,10 @@ def torch_file_bytes(tensors: Tensors, write: Callable = zip_file, more: bytes =
     entries, storages = {}, {}
     for number, (name, value) in enumerate(tensors.items()):
         strides = [int(np.prod(value.shape[i + 1 :], dtype=int)) for i in range(value.ndim)]
-        stored = storage(value.size, str(number), f"torch.{kinds[value.dtype.name]}Storage")
-        entries[name] = tensor(stored, 0, integers(*value.shape), integers(*strides))
+        stored = push_storage(value.size, str(number), f"torch.{kinds[value.dtype.name]}Storage")
+        entries[name] = push_tensor(stored, 0, push_integers(*value.shape), push_integers(*strides))
         storages[str(number)] = value.tobytes()
-    return write(dict_of(**entries) + more, storages)
+    return write(push_dict(**entries) + more, storages)
 
 
 def make_bytes_function(write: Callable[[Path, Tensors], Path]) -> Callable[[Tensors, Path], bytes]:
@@ -43,7 +52,7 @@ def make_bytes_function(write: Callable[[Path, Tensors], Path]) -> Callable[[Ten
 
 FORMATS: dict[str, Callable[[Tensors, Path], bytes]] = {
     "pth": lambda tensors, folder: torch_file_bytes(published.to_torchvision(tensors)),
-    "old.pth": lambda tensors, folder: torch_file_bytes(tensors, legacy_file),
+    "old.pth": lambda tensors, folder: torch_file_bytes(tensors, make_legacy_file),
     "safetensors": lambda tensors, folder: save({k: np.ascontiguousarray(v) for k, v in tensors.items()}),
     "caffemodel": make_bytes_function(save_caffe),
     "h5": make_bytes_function(save_keras),
@@ -152,7 +161,7 @@ def test_cases_are_at_least_a_hundred():
 @pytest.fixture(scope="module")
 def tensors() -> Tensors:
     """State dict of a narrow SSD300 for three classes with the keys of ssd.pytorch."""
-    return published.random_ssd_pytorch(6, 4, 0.125)
+    return published.make_random_ssd_pytorch(6, 4, 0.125)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +176,7 @@ NAME_OPTIONS = ("--class-names", "RBC", "WBC", "Platelets")
 @pytest.mark.parametrize("kind", FORMATS)
 def test_unchanged_files_are_imported(kind, valid_files, tmp_path):
     (tmp_path / "file").write_bytes(valid_files[kind])
-    assert command("import-weights", tmp_path / "file", "--out", tmp_path / "run", *NAME_OPTIONS) == 0
+    assert run_command("import-weights", tmp_path / "file", "--out", tmp_path / "run", *NAME_OPTIONS) == 0
 
 
 @pytest.mark.parametrize(("kind", "case"), CASES)
@@ -183,16 +192,16 @@ def test_invalid_files_are_refused(kind, case, tensors, valid_files, tmp_path, c
     elif fault == "type":
         data = FORMATS[kind](tensors | {"vgg.7.weight": tensors["vgg.7.weight"].astype(TYPES[name])}, tmp_path)
     elif fault == "hostile":
-        attack = attack_with_marker(name, marker)
-        write = zip_file if kind == "pth" else legacy_file
-        data = write(dict_of(weights=attack), {"0": np.ones(6, np.float32).tobytes()})
+        attack = make_attack(name, marker)
+        write = make_zip_file if kind == "pth" else make_legacy_file
+        data = write(push_dict(weights=attack), {"0": np.ones(6, np.float32).tobytes()})
     else:
         data = {f.__name__: f for f in (external_link, huge_dataset, oversized_header, oversized_length)}[fault](
             tmp_path, tensors
         )
     file = tmp_path / f"file.{kind}"
     file.write_bytes(data)
-    assert command("import-weights", file, "--out", tmp_path / "run", *NAME_OPTIONS) == 2
+    assert run_command("import-weights", file, "--out", tmp_path / "run", *NAME_OPTIONS) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and str(file) in error and "Traceback" not in error
     assert not (tmp_path / "run").exists() and not marker.exists()

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
-from helpers.cli import TINY, command
+from helpers.cli import TINY, run_command
 from helpers.published_files import (
     WIDTH,
-    backbone_tensors,
-    classifier_and_features,
+    make_classifier_and_features,
     save_safetensors,
+    select_backbone,
 )
 
 from ssd_jax import config
@@ -52,7 +52,7 @@ def cell_model() -> config.Model:
 
 
 def test_training_starts_from_a_backbone(ssd300, imported_ssd300, cell_model, tmp_path, capsys):
-    file = save_safetensors(tmp_path / "vgg.safetensors", backbone_tensors(ssd300))
+    file = save_safetensors(tmp_path / "vgg.safetensors", select_backbone(ssd300))
     random_start = random_params(cell_model)
     started = pretrained_params(config_with_pretrained(file, cell_model), random_start)
     jax.tree.map(np.testing.assert_array_equal, started["vgg"], imported_ssd300.params["vgg"])
@@ -66,7 +66,7 @@ def test_training_starts_from_a_backbone(ssd300, imported_ssd300, cell_model, tm
 
 def test_training_from_features_initialises_fc6_and_fc7(ssd300, imported_ssd300, cell_model, tmp_path, capsys):
     file, random_start = (
-        save_safetensors(tmp_path / "features", classifier_and_features(ssd300)[1]),
+        save_safetensors(tmp_path / "features", make_classifier_and_features(ssd300)[1]),
         random_params(cell_model),
     )
     started = pretrained_params(config_with_pretrained(file, cell_model), random_start)
@@ -94,7 +94,7 @@ def test_training_from_a_detector_copies_class_channels_by_name(ssd300, imported
     backbone = pretrained_params(config_with_pretrained(file, model, backbone_only=True), random_start)
     jax.tree.map(np.testing.assert_array_equal, backbone["vgg"], imported_ssd300.params["vgg"])
     jax.tree.map(np.testing.assert_array_equal, backbone["conv9_2"], random_start["conv9_2"])
-    own = save_safetensors(tmp_path / "own", published.random_ssd_pytorch(6, 8, WIDTH))
+    own = save_safetensors(tmp_path / "own", published.make_random_ssd_pytorch(6, 8, WIDTH))
     assert pretrained_params(config_with_pretrained(own, model, backbone_only=True), random_start), (
         "class names are not needed for a backbone"
     )
@@ -118,7 +118,7 @@ def test_training_refuses_weights_of_another_network(ssd300, cell_model, tmp_pat
 
 @pytest.mark.slow
 def test_training_from_a_backbone_keeps_frozen_blocks(ssd300, imported_ssd300, tmp_path):
-    file = save_safetensors(tmp_path / "vgg", backbone_tensors(ssd300))
+    file = save_safetensors(tmp_path / "vgg", select_backbone(ssd300))
     options = (
         "--model.norm",
         "none",
@@ -130,7 +130,7 @@ def test_training_from_a_backbone_keeps_frozen_blocks(ssd300, imported_ssd300, t
         "2",
     )
     std = ("--model.std", "1", "1", "1")
-    assert command("train", TINY, "--workdir", tmp_path / "run", "--train.pretrained", file, *options, *std) == 0
+    assert run_command("train", TINY, "--workdir", tmp_path / "run", "--train.pretrained", file, *options, *std) == 0
     params, step = detector.restore_params(tmp_path / "run", run_folder.read_config(tmp_path / "run"), "last")
     assert step == 3
     for name, layer in params["vgg"].items():

@@ -78,7 +78,7 @@ def test_format_comparison_has_a_row_per_comparison_and_marks_failures():
 
 def test_verify_weights_requires_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    file = save_safetensors(tmp_path / "file", published.random_ssd_pytorch(6, 21, 0.125))
+    file = save_safetensors(tmp_path / "file", published.make_random_ssd_pytorch(6, 21, 0.125))
     with pytest.raises(UserError, match=r"torch.*\[parity\]"):
         verify_weights(file, sample_image())
 

@@ -24,11 +24,11 @@ from helpers.torchvision_ssd import (  # noqa: E402
     GOLDEN_SCENE_SEED,
     GOLDEN_WEIGHTS_SEED,
     L2_NORM,
-    layers,
-    random_image,
-    random_rows,
-    random_scene,
-    random_state_dict,
+    draw_random_rows,
+    list_layers,
+    make_random_image,
+    make_random_scene,
+    make_random_state_dict,
 )
 
 Arrays = dict[str, np.ndarray]
@@ -36,7 +36,7 @@ Arrays = dict[str, np.ndarray]
 
 def main() -> None:
     model = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=CLASSES)
-    state = random_state_dict(GOLDEN_WEIGHTS_SEED)
+    state = make_random_state_dict(GOLDEN_WEIGHTS_SEED)
     model.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()}, strict=True)
     model.eval()
     arrays = forward_results(model) | detection_results(model) | training_results(model.double().train())
@@ -62,10 +62,10 @@ def forward_results(model: torch.nn.Module) -> Arrays:
 
     hooks = [
         model.get_submodule(stem).register_forward_hook(keep(name, "mbox" in name))
-        for name, (stem, *_) in layers().items()
+        for name, (stem, *_) in list_layers().items()
     ]
     with torch.no_grad():
-        inputs, _ = model.transform([to_model_input(random_image(*GOLDEN_IMAGE))])
+        inputs, _ = model.transform([to_model_input(make_random_image(*GOLDEN_IMAGE))])
         maps = list(model.backbone(inputs.tensors).values())
         head = model.head(maps)
         (anchors,) = model.anchor_generator(inputs, maps)
@@ -77,10 +77,10 @@ def forward_results(model: torch.nn.Module) -> Arrays:
     return {
         "layer_names": np.array(names),
         "layer_moments": np.array([moments(outputs[name]) for name in names]),
-        "layer_samples": np.stack([random_rows(outputs[name].ravel(), 32) for name in names]),
-        "logits": random_rows(head["cls_logits"][0].numpy(), 100),
-        "offsets": random_rows(head["bbox_regression"][0].numpy(), 400),
-        "default_boxes_xyxy": random_rows(corners, 400).astype(np.float32),
+        "layer_samples": np.stack([draw_random_rows(outputs[name].ravel(), 32) for name in names]),
+        "logits": draw_random_rows(head["cls_logits"][0].numpy(), 100),
+        "offsets": draw_random_rows(head["bbox_regression"][0].numpy(), 400),
+        "default_boxes_xyxy": draw_random_rows(corners, 400).astype(np.float32),
     }
 
 
@@ -91,17 +91,17 @@ def moments(x: np.ndarray) -> tuple[float, float]:
 def detection_results(model: torch.nn.Module) -> Arrays:
     """Return the detections in an image that the network has to resize."""
     with torch.no_grad():
-        (detections,) = model([to_model_input(random_image(*GOLDEN_DETECTION_IMAGE))])
+        (detections,) = model([to_model_input(make_random_image(*GOLDEN_DETECTION_IMAGE))])
     return {f"found_{name}": detections[name].numpy() for name in ("boxes", "scores", "labels")}
 
 
 def training_results(model: torch.nn.Module) -> Arrays:
     """Return the matched objects, both parts of the loss, and norms and samples of the gradient."""
-    boxes, labels = map(torch.from_numpy, random_scene(GOLDEN_SCENE_SEED))
+    boxes, labels = map(torch.from_numpy, make_random_scene(GOLDEN_SCENE_SEED))
     maps = [torch.zeros(1, 1, side, side) for side in (38, 19, 10, 5, 3, 1)]
     (anchors,) = model.anchor_generator(ImageList(torch.zeros(1, 3, 300, 300), [(300, 300)]), maps)
     matched = model.proposal_matcher(torchvision.ops.box_iou(boxes, anchors))
-    image = to_model_input(random_image(*GOLDEN_IMAGE), torch.float64)
+    image = to_model_input(make_random_image(*GOLDEN_IMAGE), torch.float64)
     losses = model([image], [{"boxes": boxes.double(), "labels": labels}])
     sum(losses.values()).backward()
     gradient = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
@@ -113,7 +113,9 @@ def training_results(model: torch.nn.Module) -> Arrays:
         "conf_loss": np.array(losses["classification"].item()),
         "gradient_names": np.array(names),
         "gradient_norms": np.array([np.linalg.norm(gradient[name]) for name in names]),
-        "gradient_samples": np.stack([random_rows(gradient[name].ravel(), 32) for name in names]).astype(np.float32),
+        "gradient_samples": np.stack([draw_random_rows(gradient[name].ravel(), 32) for name in names]).astype(
+            np.float32
+        ),
     }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.cli import ROOT, TINY, command, write_voc_folder
+from helpers.cli import ROOT, TINY, run_command, write_voc_folder
 from PIL import Image
 
 from ssd_jax.config import Config, Data, Shapes
@@ -221,7 +221,7 @@ def read_rows(out):
 
 def test_check_data_prints_and_writes_problems_and_exits_with_1(faulty_folder, tmp_path, capsys):
     out = tmp_path / "out"
-    assert command("check-data", TINY, "--data.root", faulty_folder, "--out", out) == 1
+    assert run_command("check-data", TINY, "--data.root", faulty_folder, "--out", out) == 1
     screen = capsys.readouterr().out
     assert "error: malformed: 1" in screen and "good.xml" in screen and "warning: no area: 1" in screen
     rows = read_rows(out)
@@ -237,23 +237,23 @@ def test_check_data_prints_and_writes_problems_and_exits_with_1(faulty_folder, t
 def test_check_data_exits_with_0_without_problems_and_removes_old_sample_images(tmp_path, capsys):
     root = write_voc_folder(tmp_path / "data", {"train": 2, "val": 1, "test": 1})
     argv = "check-data", TINY, "--data.root", root, "--out", tmp_path / "out"
-    assert command(*argv) == 0 and (tmp_path / "out" / "test_samples.jpg").exists()
+    assert run_command(*argv) == 0 and (tmp_path / "out" / "test_samples.jpg").exists()
     assert "no problems" in capsys.readouterr().out
     (root / "ImageSets" / "Main" / "test.txt").unlink()
-    assert command(*argv, "--no-images") == 0 and not (tmp_path / "out" / "test_samples.jpg").exists()
+    assert run_command(*argv, "--no-images") == 0 and not (tmp_path / "out" / "test_samples.jpg").exists()
 
 
 def test_check_data_exits_with_2_if_the_data_set_cannot_be_opened(tmp_path, capsys):
-    assert command("check-data", TINY, "--data.root", tmp_path / "absent", "--out", tmp_path / "out") == 2
+    assert run_command("check-data", TINY, "--data.root", tmp_path / "absent", "--out", tmp_path / "out") == 2
     write_voc_image(tmp_path / "data", "train", "a", [GOOD], None)
-    assert command("check-data", TINY, "--data.root", tmp_path / "data", "--out", tmp_path / "out") == 2
+    assert run_command("check-data", TINY, "--data.root", tmp_path / "data", "--out", tmp_path / "out") == 2
     screen = capsys.readouterr()
     assert "missing file: 1" in screen.out and "a.xml" in screen.out, "problems found so far are printed"
 
 
 def test_check_data_finds_the_two_empty_boxes_of_bccd(bccd, tmp_path, capsys):
     out = tmp_path / "out"
-    assert command("check-data", ROOT / "configs" / "own_data.py", "--data.root", bccd, "--out", out) == 1
+    assert run_command("check-data", ROOT / "configs" / "own_data.py", "--data.root", bccd, "--out", out) == 1
     rows = read_rows(out)
     assert {(row["kind"], Path(row["file"]).name, row["problem"]) for row in rows} == {
         ("no area", "BloodImage_00338.xml", "object 13 (RBC 504 337 504 337)"),
@@ -269,7 +269,7 @@ def test_check_data_writes_separate_files_for_two_slices_of_a_split(tmp_path):
     root = write_voc_folder(tmp_path / "data", {"train": 4})
     halves = "--data.train-split", "train[:50%]", "--data.val-split", "train[50%:]"
     argv = "check-data", TINY, "--data.root", root, *halves, "--out", tmp_path / "out", "--fix", tmp_path / "fixed"
-    assert command(*argv) == 0
+    assert run_command(*argv) == 0
     names = {f.name for f in (tmp_path / "out").glob("*.jpg")}
     assert names == {"train_to50pct_samples.jpg", "train_50pctto_samples.jpg"}
     assert len(list((tmp_path / "fixed" / "images").iterdir())) == 2
@@ -287,7 +287,7 @@ def test_check_data_rejects_unusable_output_folders_before_reading_the_data(tmp_
         (tmp_path / "out", root / "fixed", root / "fixed"),
         (tmp_path / "out", tmp_path / "full", tmp_path / "full"),
     ):
-        assert command(*argv, out, *(["--fix", fix] if fix else [])) == 2
+        assert run_command(*argv, out, *(["--fix", fix] if fix else [])) == 2
         screen = capsys.readouterr()
         assert str(named) in screen.err and "image/s" not in screen.err and not screen.out
     assert (tmp_path / "full" / "photo.jpg").exists()
@@ -296,13 +296,13 @@ def test_check_data_rejects_unusable_output_folders_before_reading_the_data(tmp_
 def test_fix_option_is_rejected_together_with_no_images(tmp_path, capsys):
     root = write_voc_folder(tmp_path / "data", {"train": 1})
     argv = "check-data", TINY, "--data.root", root, "--out", tmp_path / "out", "--fix", tmp_path / "fixed"
-    assert command(*argv, "--no-images") == 2
+    assert run_command(*argv, "--no-images") == 2
     assert "--no-images" in capsys.readouterr().err and not (tmp_path / "fixed").exists()
 
 
 def test_fix_option_is_rejected_if_an_annotation_cannot_be_read(faulty_folder, tmp_path, capsys):
     argv = "check-data", TINY, "--data.root", faulty_folder, "--out", tmp_path / "out", "--fix", tmp_path / "fixed"
-    assert command(*argv) == 2
+    assert run_command(*argv) == 2
     assert "good.xml" in capsys.readouterr().err and not (tmp_path / "fixed").exists()
 
 
@@ -312,7 +312,7 @@ def test_fix_option_writes_a_copy_without_problems(faulty_folder, tmp_path, caps
     (annotations / "kept.xml").replace(annotations / "good.xml")
     before, fixed = read_files(faulty_folder), tmp_path / "fixed"
     argv = "check-data", TINY, "--data.root", faulty_folder, "--out", tmp_path / "out", "--data.max-objects", "9"
-    assert command(*argv, "--fix", fixed) == 1
+    assert run_command(*argv, "--fix", fixed) == 1
     assert read_files(faulty_folder) == before
     assert str(fixed) in capsys.readouterr().out
     result = check_folder(fixed)
@@ -333,5 +333,5 @@ def test_fix_option_writes_a_copy_without_problems(faulty_folder, tmp_path, caps
     with Image.open(images / "rotated.jpg") as new, Image.open(faulty_folder / "JPEGImages" / "rotated.jpg") as old:
         rotated, stored = np.asarray(new, np.int32), np.asarray(old, np.int32)
     assert np.abs(rotated - stored[::-1, ::-1]).mean() < np.abs(rotated - stored).mean() / 4
-    assert command(*argv, "--fix", fixed) == 2, "the folder is no longer new"
+    assert run_command(*argv, "--fix", fixed) == 2, "the folder is no longer new"
     assert str(fixed) in capsys.readouterr().err

@@ -13,7 +13,7 @@ from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
-from helpers.cli import command, write_voc_folder
+from helpers.cli import run_command, write_voc_folder
 from helpers.paths import ROOT
 from PIL import Image
 
@@ -126,7 +126,7 @@ def test_metrics_of_a_checkpoint_are_equal_in_three_formats(voc_coco_yolo, train
     metrics = {}
     for kind, root in voc_coco_yolo.items():
         run = shutil.copytree(trained_run, tmp_path / kind)
-        assert command("evaluate", run, "--data.root", root) == 0
+        assert run_command("evaluate", run, "--data.root", root) == 0
         metrics[kind] = json.loads((run / "metrics.json").read_text())
     assert metrics["voc"]["images"] == 12 and metrics["voc"]["voc_map_area"] > 0
     for kind in ("coco", "yolo"):

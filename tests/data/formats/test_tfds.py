@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from helpers import tiny_archives
-from helpers.cli import ROOT, TINY, command, last_step
+from helpers.cli import ROOT, TINY, read_last_step, run_command
 from helpers.paths import ASSETS
 from helpers.tiny_archives import COCO, VOC, ImageSpec
 from PIL import Image
@@ -69,7 +69,9 @@ def fresh_sets(tmp_path_factory: pytest.TempPathFactory, archives: Path) -> str:
         pytest.skip("prepare-data needs TensorFlow, which is not installed")
     folder = tmp_path_factory.mktemp("fresh")
     for name in ("tfds:voc/2007", "tfds:coco/2017"):
-        assert command("prepare-data", name, "--archives", archives, "--data.tfds-dir", folder, "--any-checksum") == 0
+        assert (
+            run_command("prepare-data", name, "--archives", archives, "--data.tfds-dir", folder, "--any-checksum") == 0
+        )
     assert not [path for path in folder.iterdir() if path.name.startswith("unpacked")]
     return str(folder)
 
@@ -445,9 +447,9 @@ def test_train_and_evaluate_read_a_prepared_data_set(tmp_path: Path):
     data = write_data_set(tmp_path, features, examples)
     run = tmp_path / "run"
     options = ["--data.root", data.root, "--data.tfds-dir", data.tfds_dir, "--train.eval-every", "0"]
-    assert command("train", TINY, "--workdir", run, *options) == 0
-    assert last_step(run) == 30
-    assert command("evaluate", run, "--split", "train") == 0
+    assert run_command("train", TINY, "--workdir", run, *options) == 0
+    assert read_last_step(run) == 30
+    assert run_command("evaluate", run, "--split", "train") == 0
     assert json.loads((run / "metrics_train.json").read_text())["images"] == 8
     assert "tensorflow" not in sys.modules or HAS_TENSORFLOW
 
@@ -470,7 +472,7 @@ assert not [name for name in sys.modules if name.partition(".")[0] == "tensorflo
     assert "train: 3 images" in result.stdout and "train: 2 images" in result.stdout
     assert result.stdout.count("category ids") == 1, "the note on tfds' COCO"
     for run in ("voc", "coc"):
-        assert last_step(tmp_path / run) == 2
+        assert read_last_step(tmp_path / run) == 2
     assert json.loads((tmp_path / "voc" / "metrics_val.json").read_text())["images"] == 1
 
 
@@ -481,7 +483,7 @@ def test_prepare_data_fails_without_tensorflow(
     archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert command("prepare-data", "tfds:voc/2007", "--archives", archives, "--data.tfds-dir", tmp_path) == 2
+    assert run_command("prepare-data", "tfds:voc/2007", "--archives", archives, "--data.tfds-dir", tmp_path) == 2
     assert "pip install tensorflow" in capsys.readouterr().err
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import weight_writers
-from helpers.damage import count_refused, damaged_copies
-from helpers.weight_writers import SSD300_PRIOR, caffemodel_bytes, encode_message
+from helpers.damage import count_rejected, damaged_copies
+from helpers.weight_writers import SSD300_PRIOR, encode_caffemodel, encode_message
 
 from ssd_jax.errors import UserError
 from ssd_jax.weights.formats import caffe_file
@@ -58,12 +58,12 @@ def test_read_caffe_reads_every_encoding_of_blobs(
     tmp_path: Path, v1: bool, four_axes: bool, double: bool, packed: bool
 ):
     layers = V1_LAYERS if v1 else LAYERS
-    data = caffemodel_bytes(layers, v1=v1, four_axes=four_axes, double=double, packed=packed)
+    data = encode_caffemodel(layers, v1=v1, four_axes=four_axes, double=double, packed=packed)
     assert_contains(read_net(tmp_path, data), layers)
 
 
 def test_read_caffe_reads_both_layer_formats_in_one_file(tmp_path: Path):
-    old, new = caffemodel_bytes(V1_LAYERS[:1], v1=True), caffemodel_bytes(LAYERS[2:])
+    old, new = encode_caffemodel(V1_LAYERS[:1], v1=True), encode_caffemodel(LAYERS[2:])
     assert_contains(read_net(tmp_path, old + new), [LAYERS[0], *LAYERS[2:]])
 
 
@@ -78,12 +78,12 @@ def test_read_caffe_reads_handwritten_bytes(tmp_path: Path):
 
 
 def test_scale_shared_by_channels_is_read_with_one_axis(tmp_path: Path):
-    net = read_net(tmp_path, caffemodel_bytes([("norm", "Normalize", [np.float32(20).reshape(())])]))
+    net = read_net(tmp_path, encode_caffemodel([("norm", "Normalize", [np.float32(20).reshape(())])]))
     assert net.tensors["norm.0"].tolist() == [20]
 
 
 def test_doubles_beyond_float32_become_infinite(tmp_path: Path):
-    net = read_net(tmp_path, caffemodel_bytes([("a", "Convolution", [np.full((1, 1, 1, 1), 1e300)])], double=True))
+    net = read_net(tmp_path, encode_caffemodel([("a", "Convolution", [np.full((1, 1, 1, 1), 1e300)])], double=True))
     assert net.tensors["a.0"] == np.inf
 
 
@@ -93,7 +93,7 @@ def test_unknown_fields_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     unknown += b"\xcb\xbb\x03\x08\x01\xcc\xbb\x03" + b"\xcd\xbb\x03four"
     plain = weight_writers.encode_message
     monkeypatch.setattr(weight_writers, "encode_message", lambda *args: unknown + plain(*args) + unknown)
-    net = read_net(tmp_path, caffemodel_bytes(LAYERS, PRIORS))
+    net = read_net(tmp_path, encode_caffemodel(LAYERS, PRIORS))
     assert_contains(net, LAYERS)
     assert net.priors["fc7_mbox_priorbox"].step == 16
 
@@ -103,7 +103,7 @@ def test_last_value_of_a_field_set_twice_is_used(tmp_path: Path):
         "PriorBoxParameter", {"step": 16.0}
     )
     layer = encode_message("LayerParameter", {"name": "prior", "type": "PriorBox", "prior_box_param": prior})
-    net = read_net(tmp_path, caffemodel_bytes(LAYERS) + encode_message("NetParameter", {"layer": [layer]}))
+    net = read_net(tmp_path, encode_caffemodel(LAYERS) + encode_message("NetParameter", {"layer": [layer]}))
     assert net.priors["prior"].step == 16
 
 
@@ -112,11 +112,11 @@ def test_last_value_of_a_field_set_twice_is_used(tmp_path: Path):
 
 def read_stored_prior(folder: Path, **settings: Any) -> PriorBox:
     """Return the settings of a PriorBox layer as read_caffe reads them from a file with the given settings."""
-    return read_net(folder, caffemodel_bytes(LAYERS, {"prior": settings})).priors["prior"]
+    return read_net(folder, encode_caffemodel(LAYERS, {"prior": settings})).priors["prior"]
 
 
 def test_read_caffe_reads_default_boxes(tmp_path: Path):
-    net = read_net(tmp_path, caffemodel_bytes(LAYERS, PRIORS))
+    net = read_net(tmp_path, encode_caffemodel(LAYERS, PRIORS))
     expected = PriorBox((60.0,), (111.0,), (2.0, 3.0), True, False, (0.1, 0.1, 0.2, 0.2), 16.0, 0.5)
     assert net.priors == {"fc7_mbox_priorbox": expected}, (
         "the numbers are decimal numbers, although float32 cannot represent 0.1"
@@ -199,11 +199,11 @@ V0 = encode_message(
         (b"", "no layer with weights"),
         (b"layer {\n  name: 'conv1_1'\n}\n", "corrupt"),
         (b"<!DOCTYPE html><html></html>", "corrupt"),
-        (caffemodel_bytes(LAYERS)[:-1], "corrupt"),
-        (caffemodel_bytes([("relu", "ReLU", [])], PRIORS), "no layer with weights"),
+        (encode_caffemodel(LAYERS)[:-1], "corrupt"),
+        (encode_caffemodel([("relu", "ReLU", [])], PRIORS), "no layer with weights"),
         (encode_message("NetParameter", {"layers": [V0]}), "upgrade_net_proto_binary"),
-        (caffemodel_bytes(LAYERS) + caffemodel_bytes(LAYERS), "two layers .*'conv1_1'"),
-        (caffemodel_bytes([("a\nb", "ReLU", [random_array(1)])]), "unprintable"),
+        (encode_caffemodel(LAYERS) + encode_caffemodel(LAYERS), "two layers .*'conv1_1'"),
+        (encode_caffemodel([("a\nb", "ReLU", [random_array(1)])]), "unprintable"),
         (caffemodel_with_shape(2, 3), r"'conv.0' has the shape \(2, 3\), but 4 values"),
         (caffemodel_with_shape(-2, -2), r"\(-2, -2\)"),
         (caffemodel_with_shape(0, numbers=0), r"\(0,\), but 0 values"),
@@ -230,9 +230,9 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path):
 @pytest.mark.parametrize("count", [48, pytest.param(2000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("v1", [False, True])
 def test_corrupt_files_are_refused_or_read(tmp_path: Path, v1: bool, count: int):
-    good = caffemodel_bytes(V1_LAYERS if v1 else LAYERS, PRIORS, v1)
+    good = encode_caffemodel(V1_LAYERS if v1 else LAYERS, PRIORS, v1)
     tracemalloc.start()
-    refused = count_refused(
+    refused = count_rejected(
         lambda file: read_caffe(file).tensors, tmp_path / "net.caffemodel", damaged_copies(good, count, seed=v1)
     )
     _, peak = tracemalloc.get_traced_memory()
