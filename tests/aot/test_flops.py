@@ -45,45 +45,51 @@ def test_valid_taps_equals_a_convolution_of_ones(
     assert counted == int(met.sum())
 
 
-def flops(f, *shapes: tuple[int, ...], devices: int = 1) -> float:
+def count_traced_flops(function, *shapes: tuple[int, ...], devices: int = 1) -> float:
     arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    return count_flops(jax.make_jaxpr(f)(*arrays), devices)
+    return count_flops(jax.make_jaxpr(function)(*arrays), devices)
 
 
-def test_count_flops_of_matrix_products():
+def test_count_flops_counts_multiply_adds_of_matrix_products():
     product = 2 * 8 * 16 * 32
-    assert flops(jnp.matmul, (8, 16), (16, 32)) == product
-    assert flops(jax.jit(jnp.matmul), (8, 16), (16, 32), devices=4) == product / 4
-    assert flops(partial(jnp.einsum, "bij,bjk->bik"), (5, 8, 16), (5, 16, 32)) == 5 * product
+    assert count_traced_flops(jnp.matmul, (8, 16), (16, 32)) == product
+    assert count_traced_flops(jax.jit(jnp.matmul), (8, 16), (16, 32), devices=4) == product / 4
+    assert count_traced_flops(partial(jnp.einsum, "bij,bjk->bik"), (5, 8, 16), (5, 16, 32)) == 5 * product
     # The forward pass has one product. The backward pass has two, one for the gradient of each factor.
-    assert flops(jax.grad(lambda a, b: (a @ b).sum(), argnums=(0, 1)), (8, 16), (16, 32)) == 3 * product
-    assert flops(lambda a: lax.scan(lambda c, _: (c @ a, None), a, length=7)[0], (8, 8)) == 7 * 2 * 8**3
-    assert flops(lambda a: lax.fori_loop(0, a[0, 0].astype(int), lambda i, c: c @ a, a), (8, 8)) == 2 * 8**3
+    assert count_traced_flops(jax.grad(lambda a, b: (a @ b).sum(), argnums=(0, 1)), (8, 16), (16, 32)) == 3 * product
+    assert count_traced_flops(lambda a: lax.scan(lambda c, _: (c @ a, None), a, length=7)[0], (8, 8)) == 7 * 2 * 8**3
+    assert (
+        count_traced_flops(lambda a: lax.fori_loop(0, a[0, 0].astype(int), lambda i, c: c @ a, a), (8, 8)) == 2 * 8**3
+    )
     branches = lambda a: lax.cond(a[0, 0] > 0, lambda: a @ a @ a, lambda: a @ a)  # noqa: E731
-    assert flops(branches, (8, 8)) == 2 * 2 * 8**3
+    assert count_traced_flops(branches, (8, 8)) == 2 * 2 * 8**3
 
 
 def test_count_flops_uses_shapes_of_one_device_inside_shard_map():
     mesh = AbstractMesh((4,), ("data",), axis_types=(AxisType.Auto,))
     split = PartitionSpec("data")
-    f = jax.shard_map(jax.vmap(lambda a: a @ a), mesh=mesh, in_specs=split, out_specs=split)
-    assert flops(lambda a: f(a) + a @ a, (12, 8, 8), devices=4) == 2 * (12 / 4) * 2 * 8**3
+    function = jax.shard_map(jax.vmap(lambda a: a @ a), mesh=mesh, in_specs=split, out_specs=split)
+    assert count_traced_flops(lambda a: function(a) + a @ a, (12, 8, 8), devices=4) == 2 * (12 / 4) * 2 * 8**3
 
 
-def test_count_flops_of_convolutions():
-    def conv(x, kernel):
+def test_count_flops_counts_taps_inside_the_image():
+    def convolve(x, kernel):
         return lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     # Along a side of 4 with padding 1, two outputs have 2 taps inside the image, and two have 3.
     forward = 2 * (2 * 2 + 2 * 3) ** 2 * 6 * 5 * 7
-    assert flops(conv, (6, 4, 4, 5), (3, 3, 5, 7)) == forward
-    loss = lambda x, kernel: conv(x, kernel).sum()  # noqa: E731
-    assert flops(jax.grad(loss, argnums=1), (6, 4, 4, 5), (3, 3, 5, 7)) == 2 * forward, "images need no gradient"
-    assert flops(jax.grad(loss, argnums=(0, 1)), (6, 4, 4, 5), (3, 3, 5, 7)) == 3 * forward
+    assert count_traced_flops(convolve, (6, 4, 4, 5), (3, 3, 5, 7)) == forward
+    loss = lambda x, kernel: convolve(x, kernel).sum()  # noqa: E731
+    assert count_traced_flops(jax.grad(loss, argnums=1), (6, 4, 4, 5), (3, 3, 5, 7)) == 2 * forward, (
+        "images need no gradient"
+    )
+    assert count_traced_flops(jax.grad(loss, argnums=(0, 1)), (6, 4, 4, 5), (3, 3, 5, 7)) == 3 * forward
     strided = partial(lax.conv_general_dilated, window_strides=(2,), padding=[(1, 1)])
-    assert flops(jax.grad(lambda x, k: strided(x, k).sum(), argnums=(0, 1)), (1, 1, 4), (1, 1, 3)) == 3 * 2 * (2 + 3)
+    assert count_traced_flops(
+        jax.grad(lambda x, k: strided(x, k).sum(), argnums=(0, 1)), (1, 1, 4), (1, 1, 3)
+    ) == 3 * 2 * (2 + 3)
     grouped = partial(lax.conv_general_dilated, window_strides=(1,), padding="VALID", feature_group_count=2)
-    assert flops(grouped, (1, 4, 3), (6, 2, 3)) == 2 * 6 * 2 * 3
+    assert count_traced_flops(grouped, (1, 4, 3), (6, 2, 3)) == 2 * 6 * 2 * 3
 
 
 # Layers of SSD300 by Caffe's names: side of the input, input and output channels, kernel, stride, padding, dilation.
@@ -122,14 +128,16 @@ SSD300_LAYERS = {
 }
 
 
-def forward_flops(side: int, inputs: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """Return the FLOPs of a convolution: two for the multiply-add of each tap inside the image."""
+def compute_forward_flops(
+    side: int, inputs: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int
+) -> int:
+    """Return the FLOPs of a convolution. The multiply-add of each kernel tap inside the image counts as two."""
     first_taps = range(-padding, side + padding - dilation * (kernel - 1), stride)
     taps = sum(0 <= first + dilation * tap < side for first in first_taps for tap in range(kernel))
     return 2 * taps**2 * inputs * outputs
 
 
-SSD300_FLOPS = {name: forward_flops(*layer) for name, layer in SSD300_LAYERS.items()}
+SSD300_FLOPS = {name: compute_forward_flops(*layer) for name, layer in SSD300_LAYERS.items()}
 
 
 def trace_ssd300(batch_size: int, differentiate: bool):
@@ -143,13 +151,13 @@ def trace_ssd300(batch_size: int, differentiate: bool):
     return jax.make_jaxpr(jax.grad(loss) if differentiate else loss)(params, images)
 
 
-def test_count_flops_of_ssd300_forward():
+def test_count_flops_equals_the_formulas_for_the_forward_pass_of_ssd300():
     assert count_flops(trace_ssd300(2, False), 2) == sum(SSD300_FLOPS.values())
 
 
 @pytest.mark.slow
-def test_count_flops_of_ssd300_training():
-    """Training needs three times the FLOPs of the forward pass, except that conv1_1 needs no gradient of its input."""
+def test_count_flops_equals_the_formulas_for_the_gradient_of_ssd300():
+    """Training needs three times the FLOPs of the forward pass, but no gradient of the input of conv1_1."""
     expected = 32 * (3 * sum(SSD300_FLOPS.values()) - SSD300_FLOPS["conv1_1"])
     assert expected == pytest.approx(5.744e12, rel=1e-4)
     assert count_flops(trace_ssd300(32, True), 1) == expected

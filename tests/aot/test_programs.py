@@ -38,7 +38,7 @@ BASELINE_COMMAND = (
 
 @pytest.mark.parametrize("program", [pytest.param("train", marks=pytest.mark.slow), "detect"])
 def test_compile_program_returns_costs_on_the_local_cpu(program: programs.Program):
-    """Both programs are compiled for the CPU of this machine."""
+    """The training step and the detection program are compiled for the CPU of this machine."""
     config = config_with_classes(load_config(Path(TINY)), 3)
     mesh = sharding.make_mesh(jax.devices("cpu")[:1])
     costs = programs.compile_program(config, mesh, program, "cpu")
@@ -84,24 +84,24 @@ def test_aot_help_lists_the_targets(capsys: pytest.CaptureFixture[str]):
 # ---- compilation for absent devices, which takes minutes ----
 
 
-def collective_sizes(costs: Costs) -> dict[str, tuple[int, int]]:
+def summarize_collectives(costs: Costs) -> dict[str, tuple[int, int]]:
     """Return the number of collectives of each kind and their total size in bytes."""
     kinds = {c.kind for c in costs.collectives}
     sizes = {kind: [c.size for c in costs.collectives if c.kind == kind] for kind in kinds}
     return {kind: (len(of_kind), sum(of_kind)) for kind, of_kind in sizes.items()}
 
 
-def find_increases(old: Costs, now: Costs) -> list[str]:
-    """Return a line for each cost that is higher in ``now`` than in ``old``, with both numbers."""
-    assert old.memory and now.memory and old.flops and now.flops and old.bytes_accessed and now.bytes_accessed
+def find_increases(old: Costs, new: Costs) -> list[str]:
+    """Return a line with the old and the new number for each cost that is higher in ``new`` than in ``old``."""
+    assert old.memory and new.memory and old.flops and new.flops and old.bytes_accessed and new.bytes_accessed
     pairs = {
-        "FLOPs": (old.flops * 1.001, now.flops),
-        "bytes accessed": (old.bytes_accessed * 1.001, now.bytes_accessed),
-        "memory": (old.memory.peak * 1.01, now.memory.peak),
-        "transfers to the host": (len(old.host_transfers), len(now.host_transfers)),
+        "FLOPs": (old.flops * 1.001, new.flops),
+        "bytes accessed": (old.bytes_accessed * 1.001, new.bytes_accessed),
+        "memory": (old.memory.peak * 1.01, new.memory.peak),
+        "transfers to the host": (len(old.host_transfers), len(new.host_transfers)),
     }
-    before = collective_sizes(old)
-    for kind, (number, size) in collective_sizes(now).items():
+    before = summarize_collectives(old)
+    for kind, (number, size) in summarize_collectives(new).items():
         most, largest = before.get(kind, (0, 0))
         pairs |= {f"number of {kind}": (most, number), f"bytes of {kind}": (largest, size)}
     return [f"{cost}: {then} -> {after}" for cost, (then, after) in pairs.items() if after > then]
@@ -137,7 +137,7 @@ def test_stored_baseline_has_the_options_of_its_command():
 
 
 @pytest.fixture(scope="module")
-def installed_compilers() -> None:
+def require_compilers() -> None:
     """Skip the test unless SSD_JAX_AOT=1 is set and the compilers for TPUs and GPUs are installed."""
     if os.environ.get("SSD_JAX_AOT") != "1":
         pytest.skip("compiles for minutes; run with SSD_JAX_AOT=1 or `make aot`")
@@ -166,8 +166,8 @@ def run_aot_and_read_report(file: Path, *argv: str | Path) -> programs.Report:
     return written
 
 
-def test_ssd300_costs_have_not_increased(installed_compilers: None, tmp_path: Path):
-    """The programs are compiled for 8 devices of v5e, with 32 images on each, in bfloat16.
+def test_ssd300_costs_have_not_increased(require_compilers: None, tmp_path: Path):
+    """The programs are compiled for 8 TPU v5e devices in bfloat16, with 32 images per device.
 
     After an intended change, or with another version of jax or libtpu, update the baseline:
 
@@ -177,28 +177,28 @@ def test_ssd300_costs_have_not_increased(installed_compilers: None, tmp_path: Pa
     Run this in the environment of `make aot`, and state the old and the new numbers in the commit message.
     """
     before = msgspec.json.decode(BASELINE.read_bytes(), type=programs.Report)
-    now = run_aot_and_read_report(tmp_path / "now.json", *BASELINE_COMMAND)
-    versions = f"stored with {before.jax} and {before.compiler}, now {now.jax} and {now.compiler}"
-    assert set(now.programs) == set(before.programs) == {"train", "detect"}
-    more = {name: find_increases(before.programs[name], costs) for name, costs in now.programs.items()}
+    new = run_aot_and_read_report(tmp_path / "new.json", *BASELINE_COMMAND)
+    versions = f"stored with {before.jax} and {before.compiler}, now {new.jax} and {new.compiler}"
+    assert set(new.programs) == set(before.programs) == {"train", "detect"}
+    more = {name: find_increases(before.programs[name], costs) for name, costs in new.programs.items()}
     assert more == {"train": [], "detect": []}, versions
-    assert all(costs.host_transfers == () for costs in now.programs.values())
-    assert set(collective_sizes(now.programs["train"])) == {"all-reduce"}, "only those of gradients and scalars"
-    assert collective_sizes(now.programs["detect"]) == {}, "images are independent"
+    assert all(costs.host_transfers == () for costs in new.programs.values())
+    assert set(summarize_collectives(new.programs["train"])) == {"all-reduce"}, "only those of gradients and scalars"
+    assert summarize_collectives(new.programs["detect"]) == {}, "images are independent"
 
 
-def test_gpu_report_has_memory_and_collectives(installed_compilers: None, tmp_path: Path):
+def test_gpu_report_has_memory_and_collectives(require_compilers: None, tmp_path: Path):
     argv = ["--target", "h100x8", TINY, "--classes", "3", "--train.batch_size", "16"]
     written = run_aot_and_read_report(tmp_path / "h100.json", *argv)
     assert (written.devices, written.num_classes, written.compiler.split()[0]) == (8, 4, "jax-cuda12-pjrt")
     for costs in written.programs.values():
         assert costs.flops is None and costs.bytes_accessed is None, "XLA reports them now, so the report can show them"
         assert costs.memory is not None and costs.memory.peak > 0 and costs.host_transfers == ()
-    assert set(collective_sizes(written.programs["train"])) == {"all-reduce"}
-    assert collective_sizes(written.programs["detect"]) == {}
+    assert set(summarize_collectives(written.programs["train"])) == {"all-reduce"}
+    assert summarize_collectives(written.programs["detect"]) == {}
 
 
-def test_aot_reports_a_program_that_does_not_fit_in_memory(installed_compilers: None):
+def test_aot_reports_a_program_that_does_not_fit_in_memory(require_compilers: None):
     canvases = ["--data.max_image_size", "20000", "--train.batch_size", "16"]  # 19.2 GB
     result = run_aot("--target", "v5e:1x1", TINY, "--classes", "3", *canvases, "--only", "detect")
     assert result.returncode == 0, result.stderr
@@ -214,7 +214,7 @@ def test_aot_reports_a_program_that_does_not_fit_in_memory(installed_compilers: 
     ],
 )
 def test_aot_exits_with_2_for_an_unsupported_target_or_batch_size(
-    argv: tuple[str, ...], message: str, installed_compilers: None
+    argv: tuple[str, ...], message: str, require_compilers: None
 ):
     result = run_aot(*argv)
     assert (result.returncode, result.stdout) == (2, "")

@@ -69,7 +69,7 @@ def test_read_out_of_memory_returns_needed_and_available_memory(message: str, pr
     assert read_out_of_memory(RuntimeError("INTERNAL: Used 2G of 1G hbm"), 1e9, 2.0) is None
 
 
-def test_memory_problem_at_the_limit_of_the_chip():
+def test_memory_problem_is_none_up_to_the_memory_of_the_chip():
     def problem(temporaries: int) -> str | None:
         return memory_problem(Costs(1.0, memory=Memory(3 * GIB, temporaries, 2 * GIB, 2 * GIB)), CHIPS["v5e"])
 
@@ -130,7 +130,7 @@ def test_format_report_omits_numbers_that_the_compiler_does_not_report():
     assert "needs 20.0 of 15.8 GiB" in format_report(TOO_LARGE).splitlines()[-1]
 
 
-def test_aot_table_formats_written_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_aot_table_formats_saved_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     files = []
     for number, written in enumerate((ON_TPU, ON_GPU, TOO_LARGE)):
         files.append(tmp_path / f"{number}.json")

@@ -72,10 +72,10 @@ def test_gpu_target_config_needs_no_driver():
 def test_target_devices_error_says_how_to_install_the_compiler(
     name: str, install: str, monkeypatch: pytest.MonkeyPatch
 ):
-    def missing(package: str) -> str:
+    def raise_not_found(package: str) -> str:
         raise importlib.metadata.PackageNotFoundError(package)
 
-    monkeypatch.setattr(importlib.metadata, "version", missing)
+    monkeypatch.setattr(importlib.metadata, "version", raise_not_found)
     with pytest.raises(UserError) as error:
         targets.target_devices(parse_target(name))
     assert name in str(error.value) and "not installed" in str(error.value) and install in str(error.value)

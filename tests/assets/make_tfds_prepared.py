@@ -20,7 +20,7 @@ from ssd_jax.config import Data  # noqa: E402
 from ssd_jax.data.formats.prepare import prepare_tfds  # noqa: E402
 
 
-def without_owner(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+def remove_owner_and_time(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     """Return an archive entry without the owner and the time of the file."""
     entry.uid, entry.gid, entry.uname, entry.gname, entry.mtime = 0, 0, "", "", 0
     return entry
@@ -36,4 +36,4 @@ with tempfile.TemporaryDirectory() as name:
         prepare_tfds(Data(root=root, tfds_dir=str(prepared)), archives, any_checksum=True)
     with tarfile.open(HERE / "tfds_prepared.tar.xz", "w:xz") as tar:
         for path in ("voc", "coco"):
-            tar.add(prepared / path, path, filter=without_owner)
+            tar.add(prepared / path, path, filter=remove_owner_and_time)

@@ -109,13 +109,13 @@ def test_run_configs_differ_only_in_start_and_seed(tmp_path):
 
 
 def make_runs(last: dict[tuple[str, int], float]) -> list[Run]:
-    """Return runs of two epochs with given metrics after the last epoch, by start and seed."""
+    """Return runs of two epochs. ``last`` maps start and seed of a run to the metric after the last epoch."""
 
-    def metrics(value: float) -> dict[str, float]:
+    def make_metrics(value: float) -> dict[str, float]:
         return {"voc_map_11point": value, "voc_map_area": value + 0.01}
 
     return [
-        Run(start, seed, [metrics(0.1), metrics(value)], {"cell": value, "clot": 0.5})
+        Run(start, seed, [make_metrics(0.1), make_metrics(value)], {"cell": value, "clot": 0.5})
         for (start, seed), value in last.items()
     ]
 
@@ -144,7 +144,7 @@ def test_tables_group_runs_by_initialization():
 
 
 class FakeProgram:
-    """Replacement of training and evaluation, which take minutes. It records arguments and writes the same files."""
+    """A fake of training and evaluation, which take minutes. It records arguments and writes the same files."""
 
     def __init__(self) -> None:
         self.trained: dict[str, Config] = {}

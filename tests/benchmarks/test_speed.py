@@ -1,4 +1,4 @@
-"""Tests of the benchmarks of speed: results of the tasks, ratios, exponents, and refused options."""
+"""Tests of the speed benchmarks: results of the tasks, ratios, exponents, and refused options."""
 
 import dataclasses
 import json
@@ -22,24 +22,24 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """Folder with the files of a generated scene."""
-    folder = tmp_path_factory.mktemp("scene")
-    scenes.write_scene(folder)
-    return folder
+def scene_folder(tmp_path_factory) -> Path:
+    """Return a folder with the files of a generated scene."""
+    scene_folder = tmp_path_factory.mktemp("scene")
+    scenes.write_scene(scene_folder)
+    return scene_folder
 
 
-def test_write_scene_is_deterministic(folder, tmp_path):
+def test_write_scene_is_deterministic(scene_folder, tmp_path):
     scenes.write_scene(tmp_path)
-    for name, array in ssd_jax_side.read_scene(folder).items():
+    for name, array in ssd_jax_side.read_scene(scene_folder).items():
         np.testing.assert_array_equal(array, ssd_jax_side.read_scene(tmp_path)[name])
-    assert (folder / "000.jpg").read_bytes() == (tmp_path / "000.jpg").read_bytes()
+    assert (scene_folder / "000.jpg").read_bytes() == (tmp_path / "000.jpg").read_bytes()
 
 
-def test_network_output_has_scores_like_those_of_a_trained_network(folder):
+def test_network_output_has_scores_like_those_of_a_trained_network(scene_folder):
     """Each image has 500 to 8000 scores above 0.01, and 20 to 1000 boxes with a score above 0.5."""
     for classes in (21, 91):
-        logits = ssd_jax_side.read_scene(folder)[f"logits_{classes}"].astype(np.float64)
+        logits = ssd_jax_side.read_scene(scene_folder)[f"logits_{classes}"].astype(np.float64)
         odds = np.exp(logits - logits.max(axis=2, keepdims=True))
         scores = (odds / odds.sum(axis=2, keepdims=True))[..., 1:]
         candidates = (scores > 0.01).sum(axis=(1, 2))
@@ -51,8 +51,8 @@ def test_network_output_has_scores_like_those_of_a_trained_network(folder):
 @pytest.mark.parametrize(
     "task", ["loss", "read", *(pytest.param(task, marks=pytest.mark.slow) for task in ("detect_21", "augment"))]
 )
-def test_tasks_return_the_expected_results(folder, task):
-    result = getattr(ssd_jax_side, task)(folder, "")()
+def test_tasks_return_the_expected_results(scene_folder, task):
+    result = getattr(ssd_jax_side, task)(scene_folder, "")()
     expected: dict[str, Any] = {
         "detect_21": [200] * 4, "augment": [4, 300, 300, 3], "read": [[375, 500, 3]] * 4,
     }  # fmt: skip
@@ -75,15 +75,15 @@ def test_both_libraries_have_every_task():
         assert f"\ndef {task.name}(folder: Path, variant: str) -> Call:" in source
 
 
-def make_timed(ssd_jax: list[float], first: list[float], second: list[float]) -> interleaved.Timed:
-    """Return the measurements of a task with given seconds of three variants in each round."""
+def make_measurements(ssd_jax: list[float], first: list[float], second: list[float]) -> interleaved.Timed:
+    """Return measurements of a task. The arguments are the seconds of each round for three variants."""
     task = Task("forward", "forward", 4, ("first", "second"), 1.0)
     seconds = {OURS: ssd_jax, "first": first, "second": second}
     return interleaved.Timed(task, seconds, dict.fromkeys(seconds, 100.0), {})
 
 
-def test_ratio_is_relative_to_the_fastest_variant_of_each_round():
-    timed = make_timed([1.0, 2.0, 9.0], [2.0, 4.0, 3.0], [5.0, 5.0, 5.0])
+def test_timed_ratio_is_relative_to_the_fastest_variant_of_each_round():
+    timed = make_measurements([1.0, 2.0, 9.0], [2.0, 4.0, 3.0], [5.0, 5.0, 5.0])
     assert timed.ratio == 0.5, "the ratios of the rounds are 1/2, 2/4 and 9/3"
     assert format_row(timed) == "| forward | 2 s | 3 s (first); 5 s (second) | 0.50 | 1.00 | 100, 100 |"
     assert [format_duration(s) for s in (0.0123, 1.234)] == ["12.3 ms", "1.23 s"]
@@ -98,15 +98,15 @@ def test_ratio_is_relative_to_the_fastest_variant_of_each_round():
     ],
 )
 def test_roofline_line_has_the_share_of_the_peak(device, share):
-    """1000 images per second of 98.9e9 FLOPs are 98.9 TFLOP/s. The peak of an H100 is 494.5 TFLOP/s, of a v5e 197."""
+    """1000 images/s at 98.9e9 FLOPs per image are 98.9 TFLOP/s. The peak is 494.5 TFLOP/s on an H100, 197 on a v5e."""
     result = {"flops": 98.9e9, "platform": "gpu", "device": device}
-    timed = dataclasses.replace(make_timed([1e-3], [1], [1]), results={OURS: result})
+    timed = dataclasses.replace(make_measurements([1e-3], [1], [1]), results={OURS: result})
     assert roofline_line(timed) == f"\nforward: 1000 images/s on {device}{share}\n"
     on_cpu = dataclasses.replace(timed, results={OURS: result | {"platform": "cpu"}})
     assert roofline_line(on_cpu) == ""
 
 
-def test_exponent_uses_the_last_two_sizes():
+def test_growth_exponent_uses_the_last_two_sizes():
     points = [growth.Point(1, 5.0, 7), growth.Point(10, 1.0, 10), growth.Point(20, 4.0, 80)]
     assert growth.growth_exponent(points, "seconds", 1) == pytest.approx(2)
     assert growth.growth_exponent(points, "bytes", 1) == pytest.approx(3)
@@ -145,16 +145,16 @@ def test_describe_machine_names_a_missing_package():
         describe_machine("no-such-package")
 
 
-@pytest.mark.parametrize(("before", "code"), [(1.0, 0), (0.7, 1)])
-def test_quick_fails_if_a_ratio_exceeds_the_margin(before, code, tmp_path, monkeypatch, capsys):
-    """The measured ratio is 1.0, and the stored ratio 1.0 or 0.7. The margin is a factor of 1.3."""
+@pytest.mark.parametrize(("stored_ratio", "exit_code"), [(1.0, 0), (0.7, 1)])
+def test_quick_fails_if_a_ratio_exceeds_the_margin(stored_ratio, exit_code, tmp_path, monkeypatch, capsys):
+    """The measured ratio is 1.0, the stored ratio is 1.0 or 0.7, and the margin is a factor of 1.3."""
     baseline = tmp_path / "baseline.json"
-    baseline.write_text(json.dumps({"machine": "that one", "ratios": {"JPEG to array": before}}))
+    baseline.write_text(json.dumps({"machine": "that one", "ratios": {"JPEG to array": stored_ratio}}))
     monkeypatch.setattr(quick, "BASELINE", baseline)
     monkeypatch.setattr(quick, "TASKS", {"JPEG to array": ssd_jax_side.read})
     monkeypatch.setattr(quick, "time_interleaved", lambda call, reference: (0.001, 1.0))
-    assert quick.main([]) == code
-    assert ("SLOWER: JPEG to array" in capsys.readouterr().err) == (code == 1)
+    assert quick.main([]) == exit_code
+    assert ("SLOWER: JPEG to array" in capsys.readouterr().err) == (exit_code == 1)
 
 
 def test_time_interleaved_returns_seconds_per_call(monkeypatch):

@@ -61,15 +61,15 @@ def test_default_boxes_equal_torchvision(golden):
 def outputs(params) -> tuple[Any, Any]:
     """Return the predictions for an image, and the outputs of all layers."""
 
-    def run(params: Any, images: Any) -> Any:
+    def run_and_capture(params: Any, images: Any) -> Any:
         return SSD(CONFIG.model).apply({"params": params}, images, capture_intermediates=True, mutable="intermediates")
 
     image = make_random_image(*GOLDEN_IMAGE)[None].astype(np.float32)
-    compiled = jax.jit(run, compiler_options=compilation.compiler_options())
+    compiled = jax.jit(run_and_capture, compiler_options=compilation.compiler_options())
     return sharding.fetch(compiled(params, image))
 
 
-def golden_targets() -> Targets:
+def compute_golden_targets() -> Targets:
     boxes, labels = make_random_scene(GOLDEN_SCENE_SEED)
     return jax.jit(match)(boxes / 300, labels, DEFAULT_BOXES)
 
@@ -98,7 +98,7 @@ def test_layers_and_predictions_equal_torchvision(golden, outputs):
 
 def test_matching_and_loss_equal_torchvision(golden, outputs):
     labels = make_random_scene(GOLDEN_SCENE_SEED)[1]
-    targets = golden_targets()
+    targets = compute_golden_targets()
     expected = np.where(golden["matched"] >= 0, labels[golden["matched"]], 0)
     np.testing.assert_array_equal(targets.labels, expected)
     loss, parts = jax.jit(multibox_loss)(*outputs[0], jax.tree.map(lambda leaf: leaf[None], targets))
@@ -126,7 +126,7 @@ def test_loss_and_gradient_equal_torchvision(golden, params):
     the layers before it by up to a thousandth. The tolerance is lower for the predictors and L2Norm, which come after
     the last ReLU.
     """
-    targets = golden_targets()
+    targets = compute_golden_targets()
 
     def compute_loss(params: Any, images: Any) -> Any:
         predictions = SSD(CONFIG.model).apply({"params": params}, images)

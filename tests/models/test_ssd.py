@@ -36,11 +36,11 @@ SMALL = tiny_config.get_config().model
 SSD500 = config.Model(default_boxes=config.SSD500_VOC_BOXES, extras=config.SSD500_EXTRAS, global_pool=True)
 
 
-def with_classes(model: config.Model, classes_with_background: int) -> config.Model:
-    return dataclasses.replace(model, class_names=tuple(f"c{i}" for i in range(1, classes_with_background)))
+def set_class_count(model: config.Model, count_with_background: int) -> config.Model:
+    return dataclasses.replace(model, class_names=tuple(f"c{i}" for i in range(1, count_with_background)))
 
 
-def parameter_shapes(model: config.Model) -> dict:
+def get_parameter_shapes(model: config.Model) -> dict:
     images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
     return jax.eval_shape(SSD(model).init, jax.random.key(0), images)["params"]
 
@@ -60,7 +60,7 @@ def parameter_shapes(model: config.Model) -> dict:
     ],
 )
 def test_init_creates_the_published_number_of_parameters(model: config.Model, classes: int, count: int) -> None:
-    assert sum(leaf.size for leaf in jax.tree.leaves(parameter_shapes(with_classes(model, classes)))) == count
+    assert sum(leaf.size for leaf in jax.tree.leaves(get_parameter_shapes(set_class_count(model, classes)))) == count
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_init_creates_the_published_number_of_parameters(model: config.Model, cl
         (SSD500, 20097, (63, 32, 16, 8, 4, 2, 1)),
     ],
 )
-def test_predictions_have_one_row_per_default_box(model: config.Model, boxes: int, maps: tuple[int, ...]) -> None:
-    model = with_classes(model, 21)
+def test_network_makes_one_prediction_per_default_box(model: config.Model, boxes: int, maps: tuple[int, ...]) -> None:
+    model = set_class_count(model, 21)
     images = jax.ShapeDtypeStruct((2, model.image_size, model.image_size, 3), jnp.float32)
     predictions, _ = jax.eval_shape(SSD(model).init_with_output, jax.random.key(0), images)
     assert predictions.offsets.shape == (2, boxes, 4)
@@ -82,14 +82,14 @@ def test_predictions_have_one_row_per_default_box(model: config.Model, boxes: in
 
 def test_ssd300_has_the_layer_shapes_of_the_paper() -> None:
     """Figure 2 of the paper shows (300,300,3) -> ... -> (38,38,512) conv4_3 -> (19,19,1024) fc7 -> ... -> (1,1,256)."""
-    model = with_classes(SSD300, 21)
+    model = set_class_count(SSD300, 21)
 
-    def intermediates(key: jax.Array, images: jax.Array) -> dict:
+    def compute_intermediates(key: jax.Array, images: jax.Array) -> dict:
         variables = SSD(model).init(key, images)
         _, state = SSD(model).apply(variables, images, capture_intermediates=True, mutable=["intermediates"])
         return state["intermediates"]
 
-    shapes = jax.eval_shape(intermediates, jax.random.key(0), jnp.zeros((1, 300, 300, 3)))
+    shapes = jax.eval_shape(compute_intermediates, jax.random.key(0), jnp.zeros((1, 300, 300, 3)))
     expected = {
         "conv1_2": (300, 64), "conv2_2": (150, 128), "conv3_3": (75, 256), "conv4_3": (38, 512),
         "conv5_3": (19, 512), "fc6": (19, 1024), "fc7": (19, 1024),
@@ -118,8 +118,8 @@ def test_prediction_head_follows_the_order_of_the_default_boxes() -> None:
     np.testing.assert_array_equal(changed, (2 * 8 + 5) * 4 + np.arange(4))
 
 
-def max_pool_loop(x: np.ndarray, kernel: int, stride: int, pad: int) -> np.ndarray:
-    """Return the max pool in Caffe's ceil mode, computed cell by cell."""
+def max_pool_by_loops(x: np.ndarray, kernel: int, stride: int, pad: int) -> np.ndarray:
+    """Return the max pooling of an image in Caffe's ceil mode, computed cell by cell."""
     h, w, c = x.shape
     rows, cols = (-(-(n + 2 * pad - kernel) // stride) + 1 for n in (h, w))
     out = np.empty((rows, cols, c), x.dtype)
@@ -135,21 +135,21 @@ POOLS = [(max_pool_elementwise, 2, 2), (max_pool_argmax, 2, 2), (max_pool_3x3_st
 
 @pytest.mark.parametrize(("pool", "window", "stride"), POOLS)
 @pytest.mark.parametrize("side", [(4, 6), (5, 7), (1, 1), (2, 3)])
-def test_pools_equal_a_plain_loop(side: tuple[int, int], pool: Pool, window: int, stride: int) -> None:
+def test_max_pools_equal_a_plain_loop(side: tuple[int, int], pool: Pool, window: int, stride: int) -> None:
     x = np.random.default_rng(0).normal(size=(2, *side, 3)).astype(np.float32)
     for image, pooled in zip(x, pool(jnp.array(x)), strict=True):
-        np.testing.assert_array_equal(pooled, max_pool_loop(image, window, stride, window - 2))
+        np.testing.assert_array_equal(pooled, max_pool_by_loops(image, window, stride, window - 2))
 
 
 @pytest.mark.parametrize(("pool", "window", "stride"), POOLS)
-def test_pool_gradients_equal_flax_without_ties(pool: Pool, window: int, stride: int) -> None:
+def test_max_pool_gradients_equal_those_of_flax_without_ties(pool: Pool, window: int, stride: int) -> None:
     x = jax.random.permutation(jax.random.key(0), jnp.arange(2 * 5 * 7 * 3.0)).reshape(2, 5, 7, 3)
 
-    def flax_pool(x: jax.Array) -> jax.Array:
+    def max_pool_with_flax(x: jax.Array) -> jax.Array:
         return nn.max_pool(x, (window, window), (stride, stride), "SAME")
 
-    weights = jax.random.normal(jax.random.key(1), flax_pool(x).shape)
-    expected, actual = (jax.grad(lambda x: jnp.sum(weights * f(x)))(x) for f in (flax_pool, pool))  # noqa: B023
+    weights = jax.random.normal(jax.random.key(1), max_pool_with_flax(x).shape)
+    expected, actual = (jax.grad(lambda x: jnp.sum(weights * f(x)))(x) for f in (max_pool_with_flax, pool))  # noqa: B023
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
@@ -165,7 +165,7 @@ def test_max_pool_argmax_gives_the_gradient_to_the_first_of_equal_pixels(side: t
     np.testing.assert_array_equal(jax.grad(lambda x: jnp.sum(weights * max_pool_argmax(x)))(jnp.array(x)), expected)
 
 
-def test_pools_and_relu_commute() -> None:
+def test_max_pools_commute_with_relu() -> None:
     x = jax.random.permutation(jax.random.key(0), jnp.arange(-100, 110.0)).reshape(2, 5, 7, 3)
     a, b = (lambda x: nn.relu(max_pool_argmax(x))), (lambda x: max_pool_elementwise(nn.relu(x)))
     np.testing.assert_array_equal(a(x), b(x))
@@ -173,7 +173,7 @@ def test_pools_and_relu_commute() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_pools_propagate_infinities_and_nan(dtype: str) -> None:
+def test_max_pools_propagate_infinities_and_nan(dtype: str) -> None:
     x = np.random.default_rng(0).integers(-2, 2, (2, 6, 8, 5)).astype(np.float32)
     x[x == -2] = -np.inf
     x[0, :2, :2, 0] = -np.inf
@@ -201,15 +201,17 @@ def test_remat_does_not_change_loss_and_gradient(norm: str) -> None:
     images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
     params = jax.jit(VGG16(0.125, norm).init)(jax.random.key(0, impl="rbg"), images)
 
-    def loss_and_gradient(remat: bool) -> Any:
-        def loss(params: Any) -> jax.Array:
+    def compute_loss_and_gradient(remat: bool) -> Any:
+        def compute_loss(params: Any) -> jax.Array:
             conv4_3, fc7 = VGG16(0.125, norm, remat=remat).apply(params, images)
             return (conv4_3**2).mean() + (fc7**2).mean()
 
-        return jax.jit(jax.value_and_grad(loss))(params)
+        return jax.jit(jax.value_and_grad(compute_loss))(params)
 
     jax.tree.map(
-        partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6), loss_and_gradient(True), loss_and_gradient(False)
+        partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6),
+        compute_loss_and_gradient(True),
+        compute_loss_and_gradient(False),
     )
 
 
@@ -219,17 +221,17 @@ def test_precision_applies_to_every_convolution(precision: Literal["default", "h
     images = jnp.zeros((1, model.image_size, model.image_size, 3))
     params = jax.eval_shape(SSD(model).init, jax.random.key(0), images)["params"]
 
-    def loss(params: Any) -> jax.Array:
+    def compute_loss(params: Any) -> jax.Array:
         offsets, logits = SSD(model).apply({"params": params}, images)
         return offsets.sum() + logits.sum()
 
-    precisions = Counter(re.findall(r"precision=(\S+)", str(jax.make_jaxpr(jax.grad(loss))(params))))
+    precisions = Counter(re.findall(r"precision=(\S+)", str(jax.make_jaxpr(jax.grad(compute_loss))(params))))
     assert sum(precisions.values()) > 60, "the forward and the backward pass have more convolutions"
     assert all(word.strip("(,").endswith(precision.upper()) for word in precisions), precisions
 
 
 def test_l2_norm_scales_each_cell_and_keeps_gradients_finite() -> None:
-    """With a scale of 20, the norm of the output over channels is 20, or 0 if all inputs of the cell are 0."""
+    """With a scale of 20, the norm of each output cell over channels is 20, or 0 if all inputs of the cell are 0."""
     x = jax.random.normal(jax.random.key(0), (1, 3, 3, 16)).at[0, 1, 1].set(0.0)
     module = L2Norm()
     apply, variables = jax.jit(module.apply), module.init(jax.random.key(0), x)
@@ -243,8 +245,8 @@ def test_l2_norm_scales_each_cell_and_keeps_gradients_finite() -> None:
     np.testing.assert_allclose(apply(doubled, x)[..., 3], 2 * apply(variables, x)[..., 3], rtol=1e-6)
 
 
-def test_strided_convolution_pads_both_sides() -> None:
-    """With a stride of 2, `SAME` would pad an input of even size only after its last row and column."""
+def test_strided_convolution_pads_all_sides() -> None:
+    """With a stride of 2, the padding `SAME` would pad an input of even size only on the bottom and on the right."""
     x = jnp.ones((1, 10, 10, 8))
 
     class Layer(nn.Module):

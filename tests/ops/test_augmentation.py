@@ -22,24 +22,24 @@ NEUTRAL = {"brightness": 0.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0, "c
 WHOLE = np.array([0, 0, 1, 1], np.float32)
 
 
-def random_keys(count, seed=0):
+def make_random_keys(count, seed=0):
     return jax.random.split(jax.random.key(seed), count)
 
 
 jit_resize = jax.jit(resample.resize, static_argnums=1, static_argnames="fill")
 
 
-def noise(height, width, seed=0):
+def make_noise_image(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def pad_objects(boxes, labels=None, g=4):
-    """Return boxes and labels padded to g rows.
+def pad_objects(boxes, labels=None, object_count=4):
+    """Return boxes and labels padded to ``object_count`` objects.
 
-    Boxes of padding cover the whole image, so that a test fails if they are used.
+    Padding boxes cover the whole image, so that a test fails if they are used.
     """
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
-    rest = g - len(boxes)
+    rest = object_count - len(boxes)
     labels = [1] * len(boxes) if labels is None else labels
     return np.concatenate([boxes, np.tile(WHOLE, (rest, 1))]), np.array([*labels, *[0] * rest], np.int32)
 
@@ -49,7 +49,7 @@ def pad_objects(boxes, labels=None, g=4):
 
 @pytest.mark.parametrize(("height", "width", "size"), [(13, 17, 9), (9, 14, 23), (20, 20, 10), (1, 1, 4), (7, 3, 1)])
 def test_resize_equals_opencv_and_ignores_pixels_beyond_the_content(height, width, size):
-    canvas = noise(24, 32)
+    canvas = make_noise_image(24, 32)
     expected = reference.resize_like_cv2(canvas[:height, :width], size)
     actual = jit_resize(canvas, size, np.int32(height), np.int32(width))
     assert actual.dtype == jnp.float32
@@ -65,13 +65,13 @@ def test_resize_returns_hand_computed_values():
 
 @pytest.mark.parametrize("size", [1, 49, 141, 300])  # in float32, 141 * (1 / 141) is not 1
 def test_resize_returns_an_image_of_the_target_size_unchanged(size):
-    image = noise(size, size)
+    image = make_noise_image(size, size)
     actual = jit_resize(image, size, np.int32(size), np.int32(size))
     np.testing.assert_array_equal(actual, image)
 
 
 def test_resize_fills_an_image_without_pixels():
-    resized = jit_resize(noise(4, 4), 3, 0, 0, fill=(1.0, 2.0, 3.0))
+    resized = jit_resize(make_noise_image(4, 4), 3, 0, 0, fill=(1.0, 2.0, 3.0))
     np.testing.assert_array_equal(resized, np.broadcast_to([1, 2, 3], (3, 3, 3)))
 
 
@@ -80,7 +80,7 @@ def test_resize_fills_an_image_without_pixels():
 )
 @pytest.mark.parametrize("count", [1, 4, 11])
 def test_interpolation_functions_equal_a_plain_loop(interpolate, count):
-    image, rng = noise(12, 15), np.random.default_rng(1)
+    image, rng = make_noise_image(12, 15), np.random.default_rng(1)
     rows, columns = rng.uniform(0, 11, count).astype(np.float32), rng.uniform(0, 14, 6).astype(np.float32)
     rows[0], columns[:3] = 11, (0, 14, 7)  # the border and a pixel's centre
     expected = [[reference.interpolate_bilinearly(image.astype(float), y, x) for x in columns] for y in rows]
@@ -110,7 +110,7 @@ def test_sample_window_equals_separate_expand_crop_flip_and_resize(flip):
     last pixel of the crop.
     """
     height, width, size = 20, 24, 31
-    image = noise(height, width)
+    image = make_noise_image(height, width)
     canvas_box = (50, 50)  # 2.5 times the height, but 50 / 24 times the width
     top, left, crop = 9, 13, (3, 6, 43, 46)  # crop is xyxy in pixels of the canvas
     canvas = reference.expand_image(image, *canvas_box, top, left, MEAN)
@@ -137,7 +137,7 @@ def test_sample_window_equals_separate_expand_crop_flip_and_resize(flip):
 
 def test_random_expand_window_has_the_distribution_of_caffe():
     windows = np.asarray(
-        jax.vmap(lambda key: augmentation.random_expand_window(key, PAPER))(random_keys(4000)), np.float64
+        jax.vmap(lambda key: augmentation.random_expand_window(key, PAPER))(make_random_keys(4000)), np.float64
     )
     ratio = windows[:, 2:] - windows[:, :2]
     np.testing.assert_allclose(ratio[:, 0], ratio[:, 1], atol=1e-5)  # the same ratio for both sides
@@ -156,12 +156,12 @@ def test_random_expand_window_has_the_distribution_of_caffe():
 
 
 @functools.partial(jax.jit, static_argnames=("config", "count"))
-def random_crop_windows(boxes, labels, config=PAPER, count=4000):
+def draw_crop_windows(boxes, labels, config=PAPER, count=4000):
     draw = functools.partial(augmentation.random_crop_window, boxes=boxes, labels=labels, config=config)
-    return jax.vmap(lambda key: draw(key))(random_keys(count, seed=5))
+    return jax.vmap(lambda key: draw(key))(make_random_keys(count, seed=5))
 
 
-def is_whole_image(windows):
+def are_whole_images(windows):
     return (np.asarray(windows) == WHOLE).all(axis=1)
 
 
@@ -183,11 +183,11 @@ def test_random_crop_window_has_the_distribution_of_caffe(scene):
     for _ in range(1500):
         samples = reference.sample_patches(rng, boxes, (0.1, 0.3, 0.5, 0.7, 0.9), 50, (0.3, 1.0), (0.5, 2.0))
         expected.append(samples[rng.integers(len(samples))])
-    expected, actual = np.array(expected), np.asarray(random_crop_windows(*pad_objects(boxes)), np.float64)
-    assert is_whole_image(actual).mean() == pytest.approx(is_whole_image(expected).mean(), abs=0.04)
+    expected, actual = np.array(expected), np.asarray(draw_crop_windows(*pad_objects(boxes)), np.float64)
+    assert are_whole_images(actual).mean() == pytest.approx(are_whole_images(expected).mean(), abs=0.04)
 
-    def window_features(windows):
-        windows = windows[~is_whole_image(windows)]
+    def compute_window_features(windows):
+        windows = windows[~are_whole_images(windows)]
         width, height = (windows[:, 2:] - windows[:, :2]).T
         overlap = [max(reference.box_iou(window, box) for box in boxes) for window in windows]
         return {
@@ -198,7 +198,7 @@ def test_random_crop_window_has_the_distribution_of_caffe(scene):
             "iou": overlap,
         }
 
-    actual, expected = window_features(actual), window_features(expected)
+    actual, expected = compute_window_features(actual), compute_window_features(expected)
     for name in actual:  # rounded, because values near 0 differ between float32 and float64
         assert stats.ks_2samp(*(np.round(f[name], 4) for f in (actual, expected))).pvalue > 0.01, name
 
@@ -219,12 +219,12 @@ def test_random_patches_are_inside_the_image_with_scale_and_ratio_in_range():
 
 
 def test_random_crop_window_matches_the_closed_form_for_an_object_of_image_size():
-    """A patch of scale s has an IoU of s^2 with the object, and s is uniform in .3 to 1, so the shares are known."""
-    windows = np.asarray(random_crop_windows(*pad_objects([WHOLE])), np.float64)
+    """A patch of scale s has an IoU of s^2 with the object. Since s is uniform in [0.3, 1], the shares are known."""
+    windows = np.asarray(draw_crop_windows(*pad_objects([WHOLE])), np.float64)
     p_valid = [(1 - max(t**0.5, 0.3)) / 0.7 for t in (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)]
     miss = (1 - p_valid[4]) ** 50  # only the sampler with minimum .9 may find no patch, in about 1 of 45 cases
     share = (1 - miss) / 7 + miss / 6
-    assert is_whole_image(windows).mean() == pytest.approx(share, abs=0.02)
+    assert are_whole_images(windows).mean() == pytest.approx(share, abs=0.02)
     area = np.prod(windows[:, 2:] - windows[:, :2], axis=1)
     for level in (0.3, 0.5, 0.9):
         above = (1 - level**0.5) / 0.7
@@ -232,26 +232,28 @@ def test_random_crop_window_matches_the_closed_form_for_an_object_of_image_size(
         assert (area >= level - 1e-6).mean() == pytest.approx(expected, abs=0.03), level
 
 
-def test_random_crop_window_is_the_whole_image_half_of_the_time_for_a_tiny_object():
+def test_random_crop_window_is_the_whole_image_in_half_of_the_draws_for_a_tiny_object():
     # Patches have an IoU of at most .0025 / .09 with this object.
-    windows = random_crop_windows(*pad_objects([[0.5, 0.5, 0.55, 0.55]]))
-    assert is_whole_image(windows).mean() == pytest.approx(0.5, abs=0.03)
+    windows = draw_crop_windows(*pad_objects([[0.5, 0.5, 0.55, 0.55]]))
+    assert are_whole_images(windows).mean() == pytest.approx(0.5, abs=0.03)
 
 
 def test_random_crop_window_accepts_patches_that_overlap_one_of_two_objects():
-    alone = is_whole_image(random_crop_windows(*pad_objects([WHOLE]))).mean()
-    both = is_whole_image(random_crop_windows(*pad_objects([[0.5, 0.5, 0.55, 0.55], WHOLE]))).mean()
+    alone = are_whole_images(draw_crop_windows(*pad_objects([WHOLE]))).mean()
+    both = are_whole_images(draw_crop_windows(*pad_objects([[0.5, 0.5, 0.55, 0.55], WHOLE]))).mean()
     assert both == pytest.approx(alone, abs=0.02)
 
 
-@pytest.mark.parametrize("g", [0, 4])
-def test_random_crop_window_is_the_whole_image_without_objects(g):
-    assert is_whole_image(random_crop_windows(*pad_objects([], g=g), count=4000 if g else 20)).all()
+@pytest.mark.parametrize("object_count", [0, 4])
+def test_random_crop_window_is_the_whole_image_without_objects(object_count):
+    assert are_whole_images(
+        draw_crop_windows(*pad_objects([], object_count=object_count), count=4000 if object_count else 20)
+    ).all()
 
 
 def test_random_crop_window_without_minimum_overlap_accepts_a_box_without_area():
     # The IoU with such a box is 0, which meets Caffe's bound of "at most 1".
-    assert is_whole_image(random_crop_windows(*pad_objects([[0.5, 0.5, 0.5, 0.9]]))).mean() == pytest.approx(
+    assert are_whole_images(draw_crop_windows(*pad_objects([[0.5, 0.5, 0.5, 0.9]]))).mean() == pytest.approx(
         0.5, abs=0.03
     )
 
@@ -265,7 +267,7 @@ def test_random_crop_window_accepts_patches_with_exactly_the_minimum_overlap(ove
     config = Augment(
         crop_min_overlaps=(float(overlap),), crop_scale=(0.5, 0.5), crop_aspect_ratio=(1.0, 1.0), crop_trials=3
     )
-    assert is_whole_image(random_crop_windows(*pad_objects([WHOLE]), config=config)).mean() == pytest.approx(
+    assert are_whole_images(draw_crop_windows(*pad_objects([WHOLE]), config=config)).mean() == pytest.approx(
         share, abs=0.03
     )
 
@@ -303,7 +305,7 @@ def test_crop_boxes_equals_caffe_on_random_boxes():
 
 
 def test_flip_boxes_mirrors_boxes_and_zeroes_padding():
-    boxes, labels = pad_objects([[0.1, 0.2, 0.4, 0.9]], g=2)
+    boxes, labels = pad_objects([[0.1, 0.2, 0.4, 0.9]], object_count=2)
     np.testing.assert_allclose(augmentation.flip_boxes(boxes, labels), [[0.6, 0.2, 0.9, 0.9], [0] * 4], atol=1e-6)
 
 
@@ -311,7 +313,7 @@ def test_flip_boxes_mirrors_boxes_and_zeroes_padding():
 
 
 def test_random_distortion_has_the_distribution_of_caffe():
-    draws = jax.jit(jax.vmap(lambda key: augmentation.random_distortion(key, PAPER)))(random_keys(6000))
+    draws = jax.jit(jax.vmap(lambda key: augmentation.random_distortion(key, PAPER)))(make_random_keys(6000))
     neutral = {"brightness": 0, "contrast": 1, "saturation": 1, "hue": 0}
     low_high = {"brightness": (-32, 32), "contrast": (0.5, 1.5), "saturation": (0.5, 1.5), "hue": (-18, 18)}
     applied = {name: np.asarray(getattr(draws, name)) != neutral[name] for name in neutral}
@@ -327,7 +329,7 @@ def test_random_distortion_has_the_distribution_of_caffe():
 
 def test_random_distortion_shuffles_channels_uniformly():
     config = Augment(channel_shuffle_probability=0.5)
-    draws = jax.jit(jax.vmap(lambda key: augmentation.random_distortion(key, config)))(random_keys(6000))
+    draws = jax.jit(jax.vmap(lambda key: augmentation.random_distortion(key, config)))(make_random_keys(6000))
     orders, counts = np.unique(draws.channel_order, axis=0, return_counts=True)
     assert len(orders) == 6
     expected = [0.5 + 0.5 / 6, *[0.5 / 6] * 5]  # a shuffle may keep the order
@@ -388,7 +390,7 @@ def test_distort_returns_hand_computed_values(pixel, values, expected):
 
 
 def test_distort_with_neutral_parameters_changes_nothing():
-    pixels = noise(1, 500)[0].astype(np.float32)
+    pixels = make_noise_image(1, 500)[0].astype(np.float32)
     np.testing.assert_allclose(distort_pixels(pixels, make_distortion()), pixels, atol=1e-3)
 
 
@@ -408,12 +410,12 @@ def repeat_arrays(count, *arrays):
 
 
 def test_augment_moves_boxes_with_the_pixels():
-    """The red and green channels contain the coordinates of each pixel, so the window can be measured in the result.
+    """The red and green channels contain the coordinates of each pixel, so the result shows where the window was.
 
     The blue channel distinguishes the content from the fill.
     """
     height, width, size, count = 50, 60, 64, 300
-    canvas = noise(64, 64)
+    canvas = make_noise_image(64, 64)
     canvas[:height, :width] = 200
     canvas[:height, :width, 0] = 4 * np.arange(width)
     canvas[:height, :width, 1] = 4 * np.arange(height)[:, None]
@@ -421,7 +423,7 @@ def test_augment_moves_boxes_with_the_pixels():
     boxes, labels = pad_objects(boxes_px / [width, height, width, height], [1, 2, 3])
     config = Augment(distort_probability=0)
     images, new_boxes, new_labels = augment_batch(
-        random_keys(count, seed=2),
+        make_random_keys(count, seed=2),
         *repeat_arrays(count, canvas),
         size,
         *repeat_arrays(count, boxes, labels),
@@ -453,7 +455,7 @@ def test_augment_moves_boxes_with_the_pixels():
 def fit_window(values, inside, axis, last):
     """Return the length and the start of the window along an axis, in pixels of the input image.
 
-    `values` is a channel that increases by 4 per pixel of the input image along this axis.
+    ``values`` is a colour channel that increases by 4 per pixel of the input image along this axis.
     """
     size = len(values)
     other = np.flatnonzero(inside.any(axis=axis))[0]
@@ -464,10 +466,10 @@ def fit_window(values, inside, axis, last):
 
 
 def test_augment_only_resizes_if_all_steps_are_off():
-    images = noise(40, 30)[None]
+    images = make_noise_image(40, 30)[None]
     boxes, labels = pad_objects([[0.1, 0.2, 0.4, 0.9], [0.5, 0.5, 0.5, 0.6]], [3, 4])
     image, new_boxes, new_labels = augment_batch(
-        random_keys(1),
+        make_random_keys(1),
         images,
         16,
         boxes[None],
@@ -485,7 +487,7 @@ def test_augment_only_resizes_if_all_steps_are_off():
 def test_augment_distorts_the_image_but_not_the_fill():
     count, image = 64, np.full((20, 20, 3), (40, 90, 200), np.uint8)
     augmented, _, _ = augment_batch(
-        random_keys(count),
+        make_random_keys(count),
         *repeat_arrays(count, image),
         24,
         *repeat_arrays(count, *pad_objects([])),
@@ -503,16 +505,16 @@ def test_augment_distorts_the_image_but_not_the_fill():
 def test_augment_is_reproducible_from_the_key_inside_and_outside_a_batch():
     boxes, labels = pad_objects(SCENES["three"])
     images, size, heights, widths = (
-        repeat_arrays(4, noise(30, 40))[0],
+        repeat_arrays(4, make_noise_image(30, 40))[0],
         16,
         *repeat_arrays(4, np.int32(30), np.int32(40)),
     )
     arrays = (*repeat_arrays(4, boxes, labels), PAPER, heights, widths)
-    first = augment_batch(random_keys(4), images, size, *arrays)
-    again = augment_batch(random_keys(4), images, size, *arrays)
-    other = augment_batch(random_keys(4, seed=1), images, size, *arrays)
+    first = augment_batch(make_random_keys(4), images, size, *arrays)
+    again = augment_batch(make_random_keys(4), images, size, *arrays)
+    other = augment_batch(make_random_keys(4, seed=1), images, size, *arrays)
     alone = jax.jit(augmentation.augment, static_argnums=(2, 5))(
-        random_keys(4)[2], images[2], size, boxes, labels, PAPER
+        make_random_keys(4)[2], images[2], size, boxes, labels, PAPER
     )
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -539,14 +541,14 @@ def test_augment_uses_a_separate_key_for_each_step(monkeypatch):
     monkeypatch.setattr(augmentation, "distort", lambda image, _: image)
     monkeypatch.setattr(augmentation, "sample_window", lambda *_, **__: (jnp.zeros((2, 2, 3)), jnp.ones((2, 2), bool)))
     key = jax.random.key(3)
-    augmentation.augment(key, noise(2, 2), 2, *pad_objects([]), ALL_OFF)
+    augmentation.augment(key, make_noise_image(2, 2), 2, *pad_objects([]), ALL_OFF)
     assert len({*used, tuple(jax.random.key_data(key).tolist())}) == 4
 
 
 # ---- conventions ----
 
 
-def test_augmentation_functions_take_the_key_first_and_options_by_keyword():
+def test_augmentation_functions_take_the_key_first_and_options_as_keywords():
     functions = [
         f for _, f in inspect.getmembers(augmentation, inspect.isfunction) if f.__module__ == augmentation.__name__
     ]

@@ -13,7 +13,7 @@ from ssd_jax.ops.default_boxes import make_default_boxes
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
 
 
-def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
+def make_random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     low = rng.uniform(-0.2, 0.9, (count, 2))
     return np.concatenate([low, low + rng.uniform(0.01, 0.8, (count, 2))], axis=1).astype(np.float32)
 
@@ -44,7 +44,7 @@ def test_pairwise_iou_returns_hand_computed_values():
 
 def test_pairwise_iou_equals_a_plain_loop():
     rng = np.random.default_rng(0)
-    a, b = random_boxes(rng, 7), random_boxes(rng, 11)
+    a, b = make_random_boxes(rng, 7), make_random_boxes(rng, 11)
     expected = [[reference.box_iou(p.astype(float), q.astype(float)) for q in b] for p in a]
     np.testing.assert_allclose(jax.jit(pairwise_iou)(a, b), expected, rtol=1e-5, atol=1e-7)
 
@@ -99,7 +99,7 @@ def test_decode_boxes_returns_hand_computed_boxes():
 @pytest.mark.parametrize("variances", [VARIANCES, (1.0, 0.5, 0.25, 2.0)])
 def test_decode_boxes_inverts_encode_boxes(variances):
     rng = np.random.default_rng(1)
-    gt, default_boxes = random_boxes(rng, 50), np.asarray(xyxy_to_cxcywh(random_boxes(rng, 50)))
+    gt, default_boxes = make_random_boxes(rng, 50), np.asarray(xyxy_to_cxcywh(make_random_boxes(rng, 50)))
     offsets = encode_boxes(gt, default_boxes, variances)
     np.testing.assert_allclose(decode_boxes(offsets, default_boxes, variances), gt, atol=2e-6)
 
@@ -110,13 +110,13 @@ def test_decode_boxes_applies_lower_and_upper_scale_bounds():
     default_boxes = np.array([[0.5, 0.5, 0.016, 0.625]] * 3, np.float32)
     limit = float(np.log(1000 / 16))
 
-    def sizes(bounds):
+    def decode_sizes(bounds):
         return np.asarray(xyxy_to_cxcywh(decode_boxes(offsets, default_boxes, VARIANCES, bounds)))[:, 2:]
 
     unbounded = np.array([[0.016 * np.exp(6), 0.625 * np.exp(-6)], [1, 0.01], [0.016 * np.e, 0.625 / np.e]])
-    np.testing.assert_allclose(sizes((None, None)), unbounded, rtol=2e-5)
-    np.testing.assert_allclose(sizes((None, limit)), [[1, unbounded[0, 1]], *unbounded[1:]], rtol=2e-5)
-    np.testing.assert_allclose(sizes((-limit, limit)), [[1, 0.01], *unbounded[1:]], rtol=2e-5)
+    np.testing.assert_allclose(decode_sizes((None, None)), unbounded, rtol=2e-5)
+    np.testing.assert_allclose(decode_sizes((None, limit)), [[1, unbounded[0, 1]], *unbounded[1:]], rtol=2e-5)
+    np.testing.assert_allclose(decode_sizes((-limit, limit)), [[1, 0.01], *unbounded[1:]], rtol=2e-5)
 
 
 def test_decode_boxes_does_not_bound_centres():
@@ -141,5 +141,5 @@ def test_encode_boxes_of_a_box_without_area_is_finite():
 
 
 def test_encode_boxes_relative_to_a_default_box_without_area_is_finite():
-    """Such a box results from clipping the corners of a box that lies beyond the border of the image."""
+    """Clipping the corners of a default box that lies outside the image makes such a box."""
     assert np.isfinite(encode_boxes(np.array([[0.2, 0.2, 0.4, 0.4]]), np.array([[1.0, 1.0, 0.0, 0.0]]))).all()

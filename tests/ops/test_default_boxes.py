@@ -72,7 +72,7 @@ KNOWN_SSD512_BOXES = [
 ]
 
 
-def indices_changed_by_clip(box_config: config.DefaultBoxes, clip: str) -> np.ndarray:
+def find_boxes_changed_by_clip(box_config: config.DefaultBoxes, clip: str) -> np.ndarray:
     """Return the indices of the default boxes that the clip mode changes."""
     before, after = make_default_boxes(box_config), make_default_boxes(dataclasses.replace(box_config, clip=clip))
     return np.flatnonzero((before != after).any(axis=1))
@@ -133,9 +133,9 @@ def test_make_default_boxes_has_a_known_number_of_boxes_outside_the_image(box_co
     assert ((corners < -1e-6) | (corners > 1 + 1e-6)).any(axis=1).sum() == num_outside
 
 
-def test_clip_mode_sizes_equals_torchvision():
-    """Only the widths and heights of two boxes are clipped. The corners in pixels come from torchvision 0.29.1."""
-    np.testing.assert_array_equal(indices_changed_by_clip(SSD300_COCO, "sizes"), [8730, 8731])
+def test_clip_mode_sizes_gives_the_default_boxes_of_torchvision():
+    """The clip mode changes only the sizes of two boxes. The corners in pixels come from torchvision 0.29.1."""
+    np.testing.assert_array_equal(find_boxes_changed_by_clip(SSD300_COCO, "sizes"), [8730, 8731])
     boxes = np.asarray(cxcywh_to_xyxy(make_default_boxes(dataclasses.replace(SSD300_COCO, clip="sizes")))) * 300
     expected = {
         0: (-6.5, -6.5, 14.5, 14.5),
@@ -156,7 +156,7 @@ def test_clip_mode_sizes_equals_torchvision():
     [(SSD300_VOC, 20, 114), (SSD300_COCO, 2, 114), (SSD512_VOC, 42, 0)],
 )
 def test_clip_mode_center_size_changes_as_many_boxes_as_ssd_pytorch(box_config, num_clipped_sizes, num_clipped_centers):
-    changed = indices_changed_by_clip(box_config, "center_size")
+    changed = find_boxes_changed_by_clip(box_config, "center_size")
     boxes = make_default_boxes(box_config)[changed]
     assert (boxes[:, 2:] > 1).any(axis=1).sum() == num_clipped_sizes
     assert (boxes[:, :2] > 1).any(axis=1).sum() == num_clipped_centers
@@ -236,7 +236,7 @@ def test_make_default_boxes_equals_nested_loops(box_config):
     np.testing.assert_allclose(boxes, expected, rtol=1e-6)
 
 
-def test_default_steps_are_image_size_over_feature_map_size():
+def test_default_steps_equal_the_image_size_divided_by_the_feature_map_size():
     box_config = dataclasses.replace(SSD300_VOC, steps=None)
     boxes = make_default_boxes(box_config)
     np.testing.assert_allclose(boxes[[0, 5775], 0], [0.5 / 38, 37.5 / 38], rtol=1e-6)

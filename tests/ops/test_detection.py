@@ -33,8 +33,8 @@ MMDETECTION = Detect(
 jit_detect = jax.jit(detect, static_argnames=("variances", "config", "boxes_per_map"))
 
 
-def random_predictions(seed, n, c, logit_scale=2.0):
-    """Return random offsets (n, 4), logits (n, c) and default boxes (n, 4), cxcywh, for one image."""
+def make_random_predictions(seed, n, c, logit_scale=2.0):
+    """Return random offsets (n, 4), logits (n, c) and default boxes (n, 4) for one image. The boxes are cxcywh."""
     rng = np.random.default_rng(seed)
     center, size = rng.uniform(0, 1, (n, 2)), rng.uniform(0.05, 0.6, (n, 2))
     default_boxes = np.concatenate([center, size], axis=1).astype(np.float32)
@@ -42,8 +42,8 @@ def random_predictions(seed, n, c, logit_scale=2.0):
     return offsets.astype(np.float32), logits.astype(np.float32), default_boxes
 
 
-def side_by_side_boxes(n):
-    """Return n default boxes of equal width that divide the image into columns, cxcywh."""
+def make_side_by_side_boxes(n):
+    """Return n default boxes (cxcywh) of equal width that divide the image into columns."""
     return np.stack([(np.arange(n) + 0.5) / n, np.full(n, 0.5), np.full(n, 1 / n), np.ones(n)], 1).astype(np.float32)
 
 
@@ -60,22 +60,22 @@ def run_detect(offsets, logits, default_boxes, config=Detect(), boxes_per_map=()
     return Detections(*(x[:count] for x in detections))
 
 
-def thresholds_and_limits(config):
-    """Return the values of a config in the order of the arguments of the reference functions."""
+def get_thresholds_and_limits(config):
+    """Return thresholds and limits of a config in the order in which the reference functions take them."""
     return config.score_threshold, config.top_k, config.nms_iou_threshold, config.max_detections
 
 
 def assert_detections(detections, expected):
-    """Check that detections equal a list of (score, label, box index, box)."""
+    """Assert that detections equal a list of (score, label, box index, box)."""
     assert detections.labels.tolist() == [label for _, label, _, _ in expected]
     np.testing.assert_allclose(detections.scores, [score for score, _, _, _ in expected], rtol=1e-5)
     np.testing.assert_allclose(detections.boxes, np.array([box for _, _, _, box in expected]).reshape(-1, 4), atol=1e-5)
 
 
 def assert_equals_caffe(offsets, logits, default_boxes, config=Detect()):
-    """Compare the detections with Caffe's DetectionOutput, and return them."""
+    """Assert that the detections equal those of Caffe's DetectionOutput, and return them."""
     detections = run_detect(offsets, logits, default_boxes, config)
-    expected = reference.detection_output(offsets, logits, default_boxes, VARIANCES, *thresholds_and_limits(config))
+    expected = reference.detection_output(offsets, logits, default_boxes, VARIANCES, *get_thresholds_and_limits(config))
     assert detections.labels.tolist() == [label for _, label, _ in expected]
     np.testing.assert_allclose(detections.scores, [score for score, _, _ in expected], rtol=1e-5)
     np.testing.assert_allclose(detections.boxes, np.array([box for _, _, box in expected]).reshape(-1, 4), atol=1e-6)
@@ -96,11 +96,11 @@ def assert_equals_caffe(offsets, logits, default_boxes, config=Detect()):
     ids=["max_detections", "all_limits", "no_limit", "top_k_equals_n", "one_class", "n_below_top_k", "one_box"],
 )
 def test_detect_equals_caffe(n, c, config):
-    assert len(assert_equals_caffe(*random_predictions(n + c, n, c), config).scores)
+    assert len(assert_equals_caffe(*make_random_predictions(n + c, n, c), config).scores)
 
 
 def test_detect_equals_caffe_with_few_candidates():
-    offsets, logits, default_boxes = random_predictions(0, 600, 6)
+    offsets, logits, default_boxes = make_random_predictions(0, 600, 6)
     logits[:, 0] += 9  # most boxes are background, as after training
     detections = assert_equals_caffe(offsets, logits, default_boxes)
     assert 5 < len(detections.scores) < 200
@@ -109,14 +109,16 @@ def test_detect_equals_caffe_with_few_candidates():
 def test_detect_drops_scores_at_the_threshold():
     logits = np.zeros((3, 4), np.float32)  # the softmax of a row of zeros is exactly 1/4
     logits[1, 2] = 1e-3
-    detections = run_detect(np.zeros((3, 4), np.float32), logits, side_by_side_boxes(3), Detect(score_threshold=0.25))
+    detections = run_detect(
+        np.zeros((3, 4), np.float32), logits, make_side_by_side_boxes(3), Detect(score_threshold=0.25)
+    )
     assert detections.labels.tolist() == [2]
     np.testing.assert_allclose(detections.boxes, [[1 / 3, 0, 2 / 3, 1]], atol=1e-6)
 
 
 def test_detect_top_k_prefers_boxes_of_lower_index_among_ties():
     detections = run_detect(
-        np.zeros((10, 4), np.float32), np.zeros((10, 3), np.float32), side_by_side_boxes(10), Detect(top_k=3)
+        np.zeros((10, 4), np.float32), np.zeros((10, 3), np.float32), make_side_by_side_boxes(10), Detect(top_k=3)
     )
     assert detections.labels.tolist() == [1, 2, 1, 2, 1, 2]
     np.testing.assert_allclose(detections.boxes[:, 0], [0, 0, 0.1, 0.1, 0.2, 0.2], atol=1e-6)
@@ -125,7 +127,7 @@ def test_detect_top_k_prefers_boxes_of_lower_index_among_ties():
 
 def test_detect_applies_top_k_before_nms():
     # The two best boxes are equal; the third box does not overlap them, but top_k excludes it from NMS.
-    default_boxes = side_by_side_boxes(2)[[0, 0, 1]]
+    default_boxes = make_side_by_side_boxes(2)[[0, 0, 1]]
     logits = np.array([[0, 3], [0, 2], [0, 1]], np.float32)
     detections = run_detect(np.zeros((3, 4), np.float32), logits, default_boxes, Detect(top_k=2))
     np.testing.assert_allclose(detections.boxes, [[0, 0, 0.5, 1]], atol=1e-6)
@@ -135,7 +137,7 @@ def test_detect_orders_by_score_then_box_then_class():
     logits = np.full((4, 3), -9, np.float32)
     logits[:, 1] = [5, 0, 0, 0]
     logits[:, 2] = [-9, 0, 0, 5]
-    detections = run_detect(np.zeros((4, 4), np.float32), logits, side_by_side_boxes(4), Detect(max_detections=5))
+    detections = run_detect(np.zeros((4, 4), np.float32), logits, make_side_by_side_boxes(4), Detect(max_detections=5))
     # Class 2 of box 2 has the same score as the last three detections, but exceeds max_detections.
     assert detections.labels.tolist() == [1, 2, 1, 2, 1]
     np.testing.assert_allclose(detections.boxes[:, 0], [0, 0.75, 0.25, 0.25, 0.5], atol=1e-6)
@@ -143,7 +145,7 @@ def test_detect_orders_by_score_then_box_then_class():
 
 def test_detect_suppresses_within_classes_only():
     logits = np.array([[0, 2, 1], [0, 1.5, 0.5]], np.float32)
-    detections = run_detect(np.zeros((2, 4), np.float32), logits, side_by_side_boxes(1)[[0, 0]])
+    detections = run_detect(np.zeros((2, 4), np.float32), logits, make_side_by_side_boxes(1)[[0, 0]])
     assert detections.labels.tolist() == [1, 2]
 
 
@@ -156,20 +158,20 @@ def test_detect_clips_boxes_after_nms():
 
 
 def test_detect_returns_only_padding_if_all_boxes_are_background():
-    offsets, logits, default_boxes = random_predictions(1, 50, 4)
+    offsets, logits, default_boxes = make_random_predictions(1, 50, 4)
     logits[:, 0] += 50
     assert len(run_detect(offsets, logits, default_boxes).scores) == 0
 
 
 def test_detect_ignores_boxes_with_nan_logits():
-    offsets, logits, default_boxes = random_predictions(2, 20, 3)
+    offsets, logits, default_boxes = make_random_predictions(2, 20, 3)
     logits[0, 1] = np.nan
     expected = run_detect(offsets[1:], logits[1:], default_boxes[1:])
     chex.assert_trees_all_close(run_detect(offsets, logits, default_boxes), expected, rtol=1e-6)
 
 
 def test_detect_computes_bfloat16_inputs_in_float32():
-    offsets, logits, default_boxes = random_predictions(3, 100, 4)
+    offsets, logits, default_boxes = make_random_predictions(3, 100, 4)
     offsets, logits = jnp.asarray(offsets, jnp.bfloat16), jnp.asarray(logits, jnp.bfloat16)
     expected = run_detect(np.asarray(offsets, np.float32), np.asarray(logits, np.float32), default_boxes)
     chex.assert_trees_all_equal(run_detect(offsets, logits, default_boxes), expected)
@@ -177,7 +179,7 @@ def test_detect_computes_bfloat16_inputs_in_float32():
 
 
 def test_detect_under_vmap_compiles_once_and_equals_single_images():
-    images = [random_predictions(seed, 80, 4, logit_scale) for seed, logit_scale in ((4, 2), (5, 0.1), (6, 5))]
+    images = [make_random_predictions(seed, 80, 4, logit_scale) for seed, logit_scale in ((4, 2), (5, 0.1), (6, 5))]
     default_boxes, config = images[0][2], Detect(max_detections=60)
     offsets, logits = (np.stack([image[i] for image in images]) for i in (0, 1))
     logits[2, :, 0] += 50  # the last image has no detections
@@ -195,9 +197,9 @@ def test_detect_under_vmap_compiles_once_and_equals_single_images():
         chex.assert_trees_all_close(jax.tree.map(lambda x, i=i: x[i], batch), alone, rtol=1e-5, atol=1e-6)
 
 
-def random_predictions_with_extreme_boxes(seed, n, c):
-    """Return predictions of boxes of all sizes. Many lie outside the image or exceed the bounds of the log scale."""
-    offsets, logits, default_boxes = random_predictions(seed, n, c)
+def make_random_predictions_with_extreme_boxes(seed, n, c):
+    """Return random predictions. Many boxes lie outside the image, or exceed the bounds of the log scale."""
+    offsets, logits, default_boxes = make_random_predictions(seed, n, c)
     offsets *= np.array([8, 8, 12, 12], np.float32)
     default_boxes[:, 2:] *= 0.3
     return offsets, logits, default_boxes
@@ -209,8 +211,8 @@ def random_predictions_with_extreme_boxes(seed, n, c):
     ids=["default", "all_limits", "few_boxes"],
 )
 def test_detect_equals_torchvision(n, c, changes):
-    image, config = random_predictions_with_extreme_boxes(n + c, n, c), dataclasses.replace(TORCHVISION, **changes)
-    expected = reference.detect_like_torchvision(*image, *thresholds_and_limits(config))
+    image, config = make_random_predictions_with_extreme_boxes(n + c, n, c), dataclasses.replace(TORCHVISION, **changes)
+    expected = reference.detect_like_torchvision(*image, *get_thresholds_and_limits(config))
     assert_detections(run_detect(*image, config), expected)
     assert any(x2 <= x1 or y2 <= y1 for _, _, _, (x1, y1, x2, y2) in expected), "some boxes should have no area"
 
@@ -227,10 +229,10 @@ def test_detect_equals_torchvision(n, c, changes):
 )
 def test_detect_equals_mmdetection(per_map, c, changes):
     image, config = (
-        random_predictions_with_extreme_boxes(c, sum(per_map), c),
+        make_random_predictions_with_extreme_boxes(c, sum(per_map), c),
         dataclasses.replace(MMDETECTION, **changes),
     )
-    expected = reference.detect_like_mmdetection(*image, per_map, *thresholds_and_limits(config))
+    expected = reference.detect_like_mmdetection(*image, per_map, *get_thresholds_and_limits(config))
     assert len(expected) > 20
     assert_detections(run_detect(*image, config, per_map), expected)
 
@@ -240,7 +242,7 @@ def test_detect_top_k_per_map_keeps_the_best_pairs_of_box_and_class():
     # box and one of its second box; the second map adds weaker ones.
     logits = np.array([[0, 4, 3], [0, 2, 1], [-9, 0, -9], [-9, -9, 0]], np.float32)
     detections = run_detect(
-        np.zeros((4, 4), np.float32), logits, side_by_side_boxes(4), Detect(top_k_per="map", top_k=3), (2, 2)
+        np.zeros((4, 4), np.float32), logits, make_side_by_side_boxes(4), Detect(top_k_per="map", top_k=3), (2, 2)
     )
     pairs = list(zip(detections.labels.tolist(), (detections.boxes[:, 0] * 4).round().tolist(), strict=True))
     # The scores are .9998 for boxes 2 and 3, .72 and .27 for box 0, .67 for box 1. Class 2 of box 1, .24, is excluded.
@@ -251,7 +253,7 @@ def test_detect_top_k_per_map_orders_ties_by_box_then_class():
     detections = run_detect(
         np.zeros((6, 4), np.float32),
         np.zeros((6, 3), np.float32),
-        side_by_side_boxes(6),
+        make_side_by_side_boxes(6),
         Detect(top_k_per="map", top_k=5),
         (4, 2),
     )
@@ -263,7 +265,7 @@ def test_detect_top_k_per_map_ignores_boxes_with_nan_logits():
     logits = np.zeros((100, 3), np.float32)
     logits[:60], logits[70, 2] = np.nan, 9
     config = Detect(top_k_per="map", top_k=20, max_detections=1)
-    detections = run_detect(np.zeros((100, 4), np.float32), logits, side_by_side_boxes(100), config, (100,))
+    detections = run_detect(np.zeros((100, 4), np.float32), logits, make_side_by_side_boxes(100), config, (100,))
     assert detections.labels.tolist() == [2] and detections.scores[0] > 0.99
 
 
@@ -271,15 +273,17 @@ def test_detect_top_k_per_map_drops_scores_at_the_threshold():
     logits = np.zeros((3, 4), np.float32)  # the softmax of a row of zeros is exactly 1/4
     logits[1, 2] = 1e-3
     config = Detect(score_threshold=0.25, top_k_per="map")
-    assert run_detect(np.zeros((3, 4), np.float32), logits, side_by_side_boxes(3), config, (2, 1)).labels.tolist() == [
-        2
-    ]
+    assert run_detect(
+        np.zeros((3, 4), np.float32), logits, make_side_by_side_boxes(3), config, (2, 1)
+    ).labels.tolist() == [2]
 
 
 @pytest.mark.parametrize("per_map", [(), (2,), (2, 2), (3, 1)])
 def test_detect_rejects_boxes_per_map_with_a_wrong_sum(per_map):
     with pytest.raises(ValueError, match="boxes_per_map"):
-        detect(np.zeros((3, 4)), np.zeros((3, 2)), side_by_side_boxes(3), VARIANCES, Detect(top_k_per="map"), per_map)
+        detect(
+            np.zeros((3, 4)), np.zeros((3, 2)), make_side_by_side_boxes(3), VARIANCES, Detect(top_k_per="map"), per_map
+        )
 
 
 def test_detect_does_not_suppress_at_exactly_the_iou_threshold_after_clipping():
@@ -287,11 +291,11 @@ def test_detect_does_not_suppress_at_exactly_the_iou_threshold_after_clipping():
     default_boxes = np.array([[0.5, 0.5, 2, 1], [0, 0.5, 1, 1]], np.float32)
     logits = np.array([[0, 2], [0, 1]], np.float32)
 
-    def count(iou_threshold):
+    def count_detections(iou_threshold):
         config = Detect(nms_iou_threshold=iou_threshold, clip_before_nms=True)
         return len(run_detect(np.zeros((2, 4), np.float32), logits, default_boxes, config).scores)
 
-    assert (count(0.5), count(0.49)) == (2, 1)
+    assert (count_detections(0.5), count_detections(0.49)) == (2, 1)
 
 
 def test_detect_drops_boxes_without_area_after_top_k():
@@ -299,11 +303,13 @@ def test_detect_drops_boxes_without_area_after_top_k():
     default_boxes = np.array([[-1, 0.5, 1, 1], [0.5, 2, 1, 1], [0.5, 0.5, 0.2, 0.2]], np.float32)
     logits = np.array([[0, 3], [0, 2], [0, 1]], np.float32)
 
-    def count(**changes):
+    def count_detections(**changes):
         config = Detect(clip_before_nms=True, **changes)
         return len(run_detect(np.zeros((3, 4), np.float32), logits, default_boxes, config).scores)
 
-    assert (count(), count(drop_empty=True), count(drop_empty=True, top_k=2)) == (3, 1, 0)
+    assert count_detections() == 3
+    assert count_detections(drop_empty=True) == 1
+    assert count_detections(drop_empty=True, top_k=2) == 0
 
 
 def test_detect_applies_log_scale_bounds():

@@ -17,10 +17,10 @@ jit_loss = jax.jit(multibox_loss, static_argnames="config")
 MIN_3_NEGATIVES = Loss(min_negatives=3)
 
 
-def random_batch(rng: np.random.Generator, b: int, n: int, c: int) -> tuple[np.ndarray, np.ndarray, Targets]:
+def make_random_batch(rng: np.random.Generator, b: int, n: int, c: int) -> tuple[np.ndarray, np.ndarray, Targets]:
     """Return random predictions and targets.
 
-    One image has no positives. The others have so few that hard negative mining leaves out negatives.
+    One image has no positives. The others have so few that hard negative mining omits some negatives.
     """
     labels = np.where(rng.random((b, n)) < 0.15, rng.integers(1, c, (b, n)), 0).astype(np.int32)
     labels[b // 2] = 0
@@ -33,7 +33,7 @@ def random_batch(rng: np.random.Generator, b: int, n: int, c: int) -> tuple[np.n
     ("ratio", "min_negatives", "location_weight"), [(3, 0, 1), (1.5, 4, 0.25), (0, 0, 1), (50, 0, 2)]
 )
 def test_multibox_loss_equals_plain_loops(ratio, min_negatives, location_weight):
-    offsets, logits, targets = random_batch(np.random.default_rng(0), b=4, n=30, c=5)
+    offsets, logits, targets = make_random_batch(np.random.default_rng(0), b=4, n=30, c=5)
     total, parts = jit_loss(offsets, logits, targets, config=Loss(ratio, min_negatives, location_weight))
     expected = reference.multibox_loss(
         offsets, logits, targets.offsets, np.asarray(targets.labels), ratio, min_negatives, location_weight
@@ -46,7 +46,7 @@ def test_multibox_loss_equals_plain_loops(ratio, min_negatives, location_weight)
 
 @pytest.mark.parametrize("c", [2, 21, 81, 91])
 def test_multibox_loss_of_equal_logits_is_the_log_of_the_class_count_per_box(c):
-    """Each positive and each of its three negatives contributes ln c."""
+    """There are three negatives for each positive, and each of these boxes contributes ln c."""
     labels = jnp.zeros((2, 40), jnp.int32).at[:, 3:8].set(1)
     targets = Targets(jnp.zeros((2, 40, 4)), labels)
     total, parts = jit_loss(jnp.zeros((2, 40, 4)), jnp.zeros((2, 40, c)), targets)
@@ -63,7 +63,7 @@ def test_smooth_l1_returns_hand_computed_values():
 
 def test_multibox_loss_gradient_equals_finite_differences():
     """Finite differences of the float64 loops give the expected gradient of positives, negatives and ignored boxes."""
-    offsets, logits, targets = random_batch(np.random.default_rng(1), b=2, n=14, c=3)
+    offsets, logits, targets = make_random_batch(np.random.default_rng(1), b=2, n=14, c=3)
     labels = np.asarray(targets.labels).copy()
     labels[0, :2] = (1, 2)
     targets = targets._replace(labels=jnp.asarray(labels))
@@ -104,10 +104,10 @@ def test_multibox_loss_without_objects_is_the_loss_of_the_minimum_negatives(min_
     offsets, logits = rng.normal(size=(2, 12, 4)).astype(np.float32), rng.normal(size=(2, 12, 3)).astype(np.float32)
     targets = Targets(jnp.zeros((2, 12, 4)), jnp.zeros((2, 12), jnp.int32))
 
-    def loss(offsets, logits):
+    def compute_loss(offsets, logits):
         return jit_loss(offsets, logits, targets, config=Loss(min_negatives=min_negatives))[0]
 
-    value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(offsets, logits)
+    value, gradients = jax.value_and_grad(compute_loss, argnums=(0, 1))(offsets, logits)
     assert not np.asarray(gradients[0]).any() and np.isfinite(gradients[1]).all()
     expected = reference.multibox_loss(
         offsets, logits, targets.offsets, np.asarray(targets.labels), 3, min_negatives, 1
@@ -119,7 +119,7 @@ def test_multibox_loss_without_objects_is_the_loss_of_the_minimum_negatives(min_
 
 
 def test_multibox_loss_ignores_invalid_images():
-    offsets, logits, targets = random_batch(np.random.default_rng(3), b=4, n=30, c=5)
+    offsets, logits, targets = make_random_batch(np.random.default_rng(3), b=4, n=30, c=5)
     valid = np.array([True, False, True, True])
     whole = jax.value_and_grad(lambda x: jit_loss(offsets, x, targets, config=MIN_3_NEGATIVES, valid=valid)[0])(logits)
     chosen = Targets(targets.offsets[valid], targets.labels[valid])
@@ -132,7 +132,7 @@ def test_multibox_loss_ignores_invalid_images():
 
 
 def test_multibox_loss_of_bfloat16_inputs_is_computed_in_float32():
-    offsets, logits, targets = random_batch(np.random.default_rng(4), b=2, n=30, c=5)
+    offsets, logits, targets = make_random_batch(np.random.default_rng(4), b=2, n=30, c=5)
     rough = jnp.asarray(offsets, jnp.bfloat16), jnp.asarray(logits, jnp.bfloat16)
     total = jit_loss(*rough, targets)[0]
     assert total.dtype == jnp.float32
@@ -149,7 +149,7 @@ def test_multibox_loss_of_large_logits_is_finite():
 
 
 def test_multibox_loss_ignores_target_offsets_of_background_boxes():
-    offsets, logits, targets = random_batch(np.random.default_rng(5), b=2, n=30, c=5)
+    offsets, logits, targets = make_random_batch(np.random.default_rng(5), b=2, n=30, c=5)
     spoiled = jnp.where(targets.labels[..., None] > 0, targets.offsets, jnp.nan)
     loss = lambda x, t: jit_loss(x, logits, Targets(t, targets.labels))[0]  # noqa: E731
     value, gradient = jax.value_and_grad(loss)(offsets, spoiled)
@@ -188,7 +188,7 @@ def test_hard_negative_mask_returns_hand_computed_masks(losses, positives, optio
 
 @pytest.mark.parametrize("levels", [3, 50, 10**6])
 def test_hard_negative_mask_equals_selection_by_sorting(levels):
-    """There are few different losses, so several equal the threshold. The number of negatives must still be exact."""
+    """With few different losses, several equal the threshold. The number of negatives must be exact all the same."""
     rng = np.random.default_rng(levels)
     losses = (rng.integers(0, levels, (20, 200)) / 7).astype(np.float32)
     positive = rng.random((20, 200)) < rng.choice([0, 0.02, 0.1, 0.5], (20, 1))

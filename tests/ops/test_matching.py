@@ -126,30 +126,32 @@ def test_assign_objects_equals_caffe_on_random_overlaps(levels):
 
 
 def test_assign_objects_equals_caffe_on_long_chains_of_conflicts():
-    """All objects rank the boxes in the same order, so each round determines the box of only one object."""
+    """All objects rank the boxes in the same order, so each round assigns a final box to only one object."""
     g = 12
     iou = (1 - 0.02 * np.arange(g)[:, None] - 0.05 * np.arange(g)[None, :]).astype(np.float32)
     for rows in (iou, iou[::-1], np.repeat(iou[:1], g, axis=0)):
         np.testing.assert_array_equal(jit_assign(rows, 2.0), reference.greedy_match(rows, 2.0))
 
 
-def random_scene(rng: np.random.Generator, g: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return boxes of objects (xyxy), their labels, and default boxes (cxcywh), on a grid of sixteenths.
+def make_random_scene(
+    rng: np.random.Generator, object_count: int, box_count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return boxes (xyxy) and labels of objects, and default boxes (cxcywh), on a grid of sixteenths.
 
-    On this grid, areas are exact in float32, and many IoUs are equal. Some objects are copies of others, some have no
-    area, and some rows, not only the last, are padding.
+    On this grid, areas are exact in float32, and many IoUs are equal. Some objects are copies of others, and some have
+    no area. Padding occurs at any index, not only at the end.
     """
-    corners = np.sort(rng.integers(0, 17, (g + n, 2, 2)), axis=1).reshape(-1, 4) / 16
-    gt, priors = corners[:g], corners[g:]
-    copies = rng.random(g) < 0.3
-    gt[copies] = gt[rng.integers(0, g, copies.sum())]
-    labels = np.where(rng.random(g) < 0.7, rng.integers(1, 4, g), 0)
+    corners = np.sort(rng.integers(0, 17, (object_count + box_count, 2, 2)), axis=1).reshape(-1, 4) / 16
+    gt, priors = corners[:object_count], corners[object_count:]
+    copies = rng.random(object_count) < 0.3
+    gt[copies] = gt[rng.integers(0, object_count, copies.sum())]
+    labels = np.where(rng.random(object_count) < 0.7, rng.integers(1, 4, object_count), 0)
     gt[labels == 0] *= rng.integers(0, 2)  # the boxes of padding are zero in some scenes only
     cxcywh = np.concatenate([(priors[:, :2] + priors[:, 2:]) / 2, priors[:, 2:] - priors[:, :2]], axis=1)
     return gt.astype(np.float32), labels.astype(np.int32), cxcywh.astype(np.float32)
 
 
-def expected_matches(gt: np.ndarray, labels: np.ndarray, default_boxes: np.ndarray, threshold: float):
+def compute_expected_matches(gt: np.ndarray, labels: np.ndarray, default_boxes: np.ndarray, threshold: float):
     """Return the object (or -1) and the label (or 0) of each default box according to Caffe's algorithm."""
     low, high = default_boxes[:, :2] - default_boxes[:, 2:] / 2, default_boxes[:, :2] + default_boxes[:, 2:] / 2
     iou = [
@@ -164,8 +166,8 @@ def expected_matches(gt: np.ndarray, labels: np.ndarray, default_boxes: np.ndarr
 def test_match_equals_caffe_on_random_scenes(threshold):
     rng = np.random.default_rng(3)
     for _ in range(40):
-        gt, labels, default_boxes = random_scene(rng, g=7, n=40)
-        objects, expected = expected_matches(gt, labels, default_boxes, threshold)
+        gt, labels, default_boxes = make_random_scene(rng, object_count=7, box_count=40)
+        objects, expected = compute_expected_matches(gt, labels, default_boxes, threshold)
         targets = jit_match(gt, labels, default_boxes, VARIANCES, config.Match(threshold))
         np.testing.assert_array_equal(targets.labels, expected)
         # The object must be the same, not only its class.
@@ -175,18 +177,20 @@ def test_match_equals_caffe_on_random_scenes(threshold):
 
 
 def test_match_under_vmap_equals_single_images():
-    """The images of the batch need different numbers of rounds of proposals."""
+    """The images of the batch need different numbers of proposal rounds."""
     rng = np.random.default_rng(4)
-    scenes = [random_scene(rng, g=7, n=40)[:2] for _ in range(8)]
+    scenes = [make_random_scene(rng, object_count=7, box_count=40)[:2] for _ in range(8)]
     gt, labels = (np.stack(column) for column in zip(*scenes, strict=True))
-    default_boxes = random_scene(rng, g=7, n=40)[2]
+    default_boxes = make_random_scene(rng, object_count=7, box_count=40)[2]
     targets = jax.jit(jax.vmap(match, in_axes=(0, 0, None)))(gt, labels, default_boxes)
     for b in range(8):
-        np.testing.assert_array_equal(targets.labels[b], expected_matches(gt[b], labels[b], default_boxes, 0.5)[1])
+        np.testing.assert_array_equal(
+            targets.labels[b], compute_expected_matches(gt[b], labels[b], default_boxes, 0.5)[1]
+        )
 
 
 def test_match_gives_every_object_a_default_box():
-    """64 objects of 7 x 7 pixels lie close together. Ports in which objects overwrite each other lose some of them."""
+    """64 objects of 7 x 7 pixels lie close together. In some ports, some of them lose their boxes to other objects."""
     rng = np.random.default_rng(5)
     low = rng.uniform(0.4, 0.5, (64, 2))
     gt = np.concatenate([low, low + 0.024], axis=1).astype(np.float32)
@@ -195,11 +199,11 @@ def test_match_gives_every_object_a_default_box():
     assert set(np.asarray(targets.labels).tolist()) == set(range(65))
 
 
-@pytest.mark.parametrize("g", [0, 1, 5])
-def test_match_without_objects_labels_all_boxes_background(g):
-    gt = np.tile(np.array([[0.1, 0.1, 0.6, 0.6]], np.float32), (g, 1))
+@pytest.mark.parametrize("object_count", [0, 1, 5])
+def test_match_without_objects_labels_all_boxes_background(object_count):
+    gt = np.tile(np.array([[0.1, 0.1, 0.6, 0.6]], np.float32), (object_count, 1))
     default_boxes = np.array([[0.35, 0.35, 0.5, 0.5], [0.5, 0.5, 0.1, 0.1]], np.float32)
-    targets = jit_match(gt, np.zeros(g, np.int32), default_boxes)
+    targets = jit_match(gt, np.zeros(object_count, np.int32), default_boxes)
     np.testing.assert_array_equal(targets.labels, [0, 0])
     np.testing.assert_array_equal(targets.offsets, np.zeros((2, 4)))
 

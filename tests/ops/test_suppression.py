@@ -38,19 +38,19 @@ def run_multiclass_nms(boxes, scores, max_outputs=100, top_k=None, eligible=None
     return list(zip(kept.boxes[:count].tolist(), kept.classes[:count].tolist(), strict=True))
 
 
-def random_boxes(rng, count, side=0.3):
+def make_random_boxes(rng, count, side=0.3):
     center, size = rng.uniform(0, 1, (count, 2)), rng.uniform(0.05, side, (count, 2))
     return np.concatenate([center - size / 2, center + size / 2], axis=1).astype(np.float32)
 
 
-def row_of_boxes(count, shift):
-    """Return boxes of width 1, each shifted to the right of the previous one by `shift`."""
+def make_row_of_boxes(count, shift):
+    """Return boxes of width 1. Each is shifted to the right by ``shift`` relative to the previous box."""
     left = np.arange(count) * shift
     return np.stack([left, np.zeros(count), left + 1, np.ones(count)], axis=1)
 
 
-def boxes_of_widths(*widths):
-    """Return boxes of height 1 that extend from 0 to each width, so the IoU of two boxes is the ratio of widths."""
+def make_boxes_of_widths(*widths):
+    """Return boxes of height 1 and the given widths with a common left edge, so that each IoU is a ratio of widths."""
     return [[0, 0, width, 1] for width in widths]
 
 
@@ -60,7 +60,7 @@ def boxes_of_widths(*widths):
 )
 def test_nms_equals_a_plain_loop(count, side, iou_threshold):
     rng = np.random.default_rng(count)
-    boxes, scores = random_boxes(rng, count, side), rng.uniform(0, 1, count).astype(np.float32)
+    boxes, scores = make_random_boxes(rng, count, side), rng.uniform(0, 1, count).astype(np.float32)
     expected = reference.greedy_nms(boxes.tolist(), scores, iou_threshold)
     assert run_nms(boxes, scores, iou_threshold, 601) == expected
 
@@ -68,7 +68,7 @@ def test_nms_equals_a_plain_loop(count, side, iou_threshold):
 def test_nms_with_max_outputs_equals_a_plain_loop():
     # The highest max_outputs is reached after several blocks of candidates.
     rng = np.random.default_rng(3)
-    boxes, scores = random_boxes(rng, 601, 0.15), rng.uniform(0, 1, 601).astype(np.float32)
+    boxes, scores = make_random_boxes(rng, 601, 0.15), rng.uniform(0, 1, 601).astype(np.float32)
     expected = reference.greedy_nms(boxes.tolist(), scores, 0.45)
     assert len(expected) > 400
     for max_outputs in (5, 256, 400):
@@ -77,27 +77,27 @@ def test_nms_with_max_outputs_equals_a_plain_loop():
 
 def test_nms_with_many_ties_equals_a_plain_loop():
     rng = np.random.default_rng(0)
-    boxes, scores = random_boxes(rng, 601), rng.integers(-1, 4, 601) / 4
+    boxes, scores = make_random_boxes(rng, 601), rng.integers(-1, 4, 601) / 4
     assert run_nms(boxes, scores, max_outputs=601) == reference.greedy_nms(boxes.tolist(), scores, 0.45)
 
 
 def test_nms_ignores_the_overlap_with_a_suppressed_box():
     # Neighbours have an IoU of 0.7 / 1.3, the first and the third box of 0.4 / 1.6. The first suppresses the second, so
     # the third is kept.
-    assert run_nms(row_of_boxes(3, 0.3), [0.9, 0.8, 0.7]) == [0, 2]
-    assert run_nms(row_of_boxes(3, 0.3), [0.8, 0.9, 0.7]) == [1]
+    assert run_nms(make_row_of_boxes(3, 0.3), [0.9, 0.8, 0.7]) == [0, 2]
+    assert run_nms(make_row_of_boxes(3, 0.3), [0.8, 0.9, 0.7]) == [1]
 
 
 def test_nms_of_a_long_chain_keeps_every_second_box():
     # Each round of the greedy algorithm determines only one box, and the chain extends over several blocks.
     scores = np.linspace(1, 0.1, 601)
-    assert run_nms(row_of_boxes(601, 0.3), scores, max_outputs=601) == list(range(0, 601, 2))
-    assert run_nms(row_of_boxes(601, 0.3), scores[::-1], max_outputs=601) == list(range(600, -1, -2))
+    assert run_nms(make_row_of_boxes(601, 0.3), scores, max_outputs=601) == list(range(0, 601, 2))
+    assert run_nms(make_row_of_boxes(601, 0.3), scores[::-1], max_outputs=601) == list(range(600, -1, -2))
 
 
 def test_nms_suppresses_across_blocks():
     # Only the first and the last of 601 boxes overlap.
-    boxes = np.concatenate([row_of_boxes(600, 2), [[0, 0, 1, 0.9]]])
+    boxes = np.concatenate([make_row_of_boxes(600, 2), [[0, 0, 1, 0.9]]])
     assert run_nms(boxes, np.linspace(1, 0.1, 601), max_outputs=601) == list(range(600))
 
 
@@ -107,35 +107,35 @@ def test_nms_suppresses_across_blocks():
 )
 def test_nms_does_not_suppress_at_exactly_the_threshold(widths, iou_threshold):
     # The ratio of widths and the threshold are rounded to the same float32.
-    assert run_nms(boxes_of_widths(*widths), [0.9, 0.8], iou_threshold) == [0, 1]
+    assert run_nms(make_boxes_of_widths(*widths), [0.9, 0.8], iou_threshold) == [0, 1]
     assert run_nms(
-        boxes_of_widths(*widths), [0.9, 0.8], float(np.nextafter(np.float32(iou_threshold), np.float32(0)))
+        make_boxes_of_widths(*widths), [0.9, 0.8], float(np.nextafter(np.float32(iou_threshold), np.float32(0)))
     ) == [0]
 
 
 def test_nms_suppresses_only_above_the_threshold():
-    assert run_nms(boxes_of_widths(1000, 449), [0.9, 0.8]) == [0, 1]
-    assert run_nms(boxes_of_widths(1000, 451), [0.9, 0.8]) == [0]
+    assert run_nms(make_boxes_of_widths(1000, 449), [0.9, 0.8]) == [0, 1]
+    assert run_nms(make_boxes_of_widths(1000, 451), [0.9, 0.8]) == [0]
 
 
 def test_nms_prefers_the_lower_index_among_equal_scores():
-    assert run_nms(boxes_of_widths(1, 1, 1), [0.5, 0.5, 0.5]) == [0]
-    assert run_nms(row_of_boxes(4, 2), [0.5, 0.7, 0.5, 0.7]) == [1, 3, 0, 2]
+    assert run_nms(make_boxes_of_widths(1, 1, 1), [0.5, 0.5, 0.5]) == [0]
+    assert run_nms(make_row_of_boxes(4, 2), [0.5, 0.7, 0.5, 0.7]) == [1, 3, 0, 2]
 
 
 def test_nms_treats_zero_negative_and_nan_scores_as_padding():
     scores = [0.0, -1.0, -np.inf, np.nan, 0.5, -0.0]
-    assert run_nms(row_of_boxes(6, 2), scores) == [4]
-    assert run_nms(boxes_of_widths(1, 1, 1, 1, 1, 1), scores) == [4]  # boxes of padding suppress no other box
-    assert run_nms(row_of_boxes(3, 2), [0, -np.inf, np.nan]) == []
+    assert run_nms(make_row_of_boxes(6, 2), scores) == [4]
+    assert run_nms(make_boxes_of_widths(1, 1, 1, 1, 1, 1), scores) == [4]  # boxes of padding suppress no other box
+    assert run_nms(make_row_of_boxes(3, 2), [0, -np.inf, np.nan]) == []
 
 
 def test_nms_keeps_a_box_after_several_blocks_of_nan_scores():
-    assert run_nms(row_of_boxes(601, 2), [np.nan] * 600 + [0.5], max_outputs=601) == [600]
+    assert run_nms(make_row_of_boxes(601, 2), [np.nan] * 600 + [0.5], max_outputs=601) == [600]
 
 
 def test_nms_returns_at_most_max_outputs():
-    boxes, scores = row_of_boxes(5, 2), [0.1, 0.2, 0.3, 0.4, 0.5]
+    boxes, scores = make_row_of_boxes(5, 2), [0.1, 0.2, 0.3, 0.4, 0.5]
     assert run_nms(boxes, scores, max_outputs=3) == [4, 3, 2]
     assert run_nms(boxes, scores, max_outputs=5) == [4, 3, 2, 1, 0]
     assert run_nms(boxes, scores, max_outputs=9) == [4, 3, 2, 1, 0]
@@ -171,13 +171,13 @@ CASES = [
 
 @pytest.mark.parametrize(("shape", "levels", "limits"), CASES)
 def test_multiclass_nms_equals_a_plain_loop(shape, levels, limits):
-    """In these cases, blocks end among equal scores, within a row and between rows.
+    """Some cases have few boxes with many classes, others have many boxes with few classes.
 
-    There are few boxes with many classes, and many boxes with few classes.
+    Blocks of candidates end among equal scores, within the classes of a box, and between boxes.
     """
     (count, classes), (share, top_k) = shape, limits
     rng = np.random.default_rng(count)
-    boxes, scores = random_boxes(rng, count, 0.6), rng.uniform(0.01, 1, (count, classes)).astype(np.float32)
+    boxes, scores = make_random_boxes(rng, count, 0.6), rng.uniform(0.01, 1, (count, classes)).astype(np.float32)
     if levels is not None:
         scores = np.ceil(scores * levels) / levels
     scores = np.where(rng.random(scores.shape) < share, scores, 0)
@@ -189,42 +189,44 @@ def test_multiclass_nms_equals_a_plain_loop(shape, levels, limits):
 
 def test_multiclass_nms_ineligible_boxes_count_for_top_k_but_do_not_suppress():
     rng = np.random.default_rng(1)
-    boxes, scores = random_boxes(rng, 300, 0.6), rng.uniform(0, 1, (300, 3)).astype(np.float32)
+    boxes, scores = make_random_boxes(rng, 300, 0.6), rng.uniform(0, 1, (300, 3)).astype(np.float32)
     eligible = rng.random(300) < 0.5
     expected = reference.greedy_multiclass_nms(boxes.tolist(), scores.tolist(), 0.45, 100, eligible)
     assert run_multiclass_nms(boxes, scores, 300, 100, eligible) == expected
-    assert run_multiclass_nms(boxes_of_widths(1, 1, 1), [[0.9], [0.8], [0.7]], 3, 2, np.array([False, True, True])) == [
-        (1, 0)
-    ]
-    assert run_multiclass_nms(boxes_of_widths(1, 1), [[0.9], [0.8]], 3, 1, np.array([False, True])) == []
+    assert run_multiclass_nms(
+        make_boxes_of_widths(1, 1, 1), [[0.9], [0.8], [0.7]], 3, 2, np.array([False, True, True])
+    ) == [(1, 0)]
+    assert run_multiclass_nms(make_boxes_of_widths(1, 1), [[0.9], [0.8]], 3, 1, np.array([False, True])) == []
 
 
 def test_multiclass_nms_treats_classes_separately():
-    assert run_multiclass_nms(boxes_of_widths(1, 1), [[0.9, 0.6], [0.8, 0.7]]) == [(0, 0), (1, 1)]
+    assert run_multiclass_nms(make_boxes_of_widths(1, 1), [[0.9, 0.6], [0.8, 0.7]]) == [(0, 0), (1, 1)]
     scores = np.zeros((601, 2))
     scores[:, 0], scores[600, 1] = np.linspace(1, 0.1, 601), 0.05
-    assert run_multiclass_nms(row_of_boxes(601, 2), scores, 700, 300) == [(i, 0) for i in range(300)] + [(600, 1)]
+    assert run_multiclass_nms(make_row_of_boxes(601, 2), scores, 700, 300) == [(i, 0) for i in range(300)] + [(600, 1)]
 
 
 def test_multiclass_nms_treats_scores_at_the_threshold_and_nan_as_padding():
     scores = [[0.5, 0.25], [0.25, 0.75], [np.nan, np.nan], [0.2, 0.25]]
-    assert run_multiclass_nms(row_of_boxes(4, 2), scores, score_threshold=0.25) == [(1, 1), (0, 0)]
-    assert run_multiclass_nms(row_of_boxes(4, 2), scores) == [(1, 1), (0, 0), (0, 1), (1, 0), (3, 1), (3, 0)]
+    assert run_multiclass_nms(make_row_of_boxes(4, 2), scores, score_threshold=0.25) == [(1, 1), (0, 0)]
+    assert run_multiclass_nms(make_row_of_boxes(4, 2), scores) == [(1, 1), (0, 0), (0, 1), (1, 0), (3, 1), (3, 0)]
     for classes in (2, 150):  # XLA's maximum propagates NaN or drops it, depending on the shape
         # The rows of NaN fill more than one block.
         many_scores = np.where(np.arange(600)[:, None] < 599, np.nan, np.linspace(0.2, 0.1, classes))
-        assert run_multiclass_nms(row_of_boxes(600, 2), many_scores) == [(599, c) for c in range(min(classes, 100))]
+        assert run_multiclass_nms(make_row_of_boxes(600, 2), many_scores) == [
+            (599, c) for c in range(min(classes, 100))
+        ]
 
 
 def test_multiclass_nms_processes_a_box_of_many_classes_in_several_blocks():
     scores = np.linspace(1, 0.5, 600).reshape(2, 300)
-    assert run_multiclass_nms(boxes_of_widths(1, 1), scores, 600) == [(0, c) for c in range(300)]
+    assert run_multiclass_nms(make_boxes_of_widths(1, 1), scores, 600) == [(0, c) for c in range(300)]
 
 
 def test_nms_under_vmap_equals_single_images():
     # One image has only padding, and one needs many blocks.
     rng = np.random.default_rng(2)
-    boxes = np.stack([random_boxes(rng, 600, side) for side in (0.3, 0.3, 0.9)])
+    boxes = np.stack([make_random_boxes(rng, 600, side) for side in (0.3, 0.3, 0.9)])
     scores = rng.uniform(0, 1, (3, 600)).astype(np.float32) * np.array([[1], [0], [1]], np.float32)
     indices, valid = jax.jit(jax.vmap(lambda b, s: nms(b, s, 0.45, 50)))(jnp.asarray(boxes), jnp.asarray(scores))
     for i in range(3):

@@ -39,7 +39,11 @@ def main() -> None:
     state = make_random_state_dict(GOLDEN_WEIGHTS_SEED)
     model.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()}, strict=True)
     model.eval()
-    arrays = forward_results(model) | detection_results(model) | training_results(model.double().train())
+    arrays = (
+        compute_forward_results(model)
+        | compute_detection_results(model)
+        | compute_training_results(model.double().train())
+    )
     versions = np.array([f"torch {torch.__version__}", f"torchvision {torchvision.__version__}"])
     np.savez_compressed(HERE / "torchvision_ssd300.npz", versions=versions, **arrays)
 
@@ -48,20 +52,20 @@ def to_model_input(image: np.ndarray, dtype: torch.dtype = torch.float32) -> tor
     return torch.from_numpy(image.copy()).permute(2, 0, 1).to(dtype) / 255
 
 
-def forward_results(model: torch.nn.Module) -> Arrays:
+def compute_forward_results(model: torch.nn.Module) -> Arrays:
     """Return mean, root mean square and samples of each layer after its ReLU, and samples of the predictions."""
     outputs: Arrays = {}
 
-    def keep(name: str, is_predictor: bool):
-        def hook(module: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+    def make_hook(name: str, is_predictor: bool):
+        def record_output(module: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> None:
             # The output must not be kept itself, because torchvision's ReLU changes it in place afterwards.
             output = output if is_predictor else output.relu()
             outputs[name] = output[0].permute(1, 2, 0).numpy().copy()
 
-        return hook
+        return record_output
 
     hooks = [
-        model.get_submodule(stem).register_forward_hook(keep(name, "mbox" in name))
+        model.get_submodule(stem).register_forward_hook(make_hook(name, "mbox" in name))
         for name, (stem, *_) in list_layers().items()
     ]
     with torch.no_grad():
@@ -76,7 +80,7 @@ def forward_results(model: torch.nn.Module) -> Arrays:
     corners = anchors.double().numpy() / 300
     return {
         "layer_names": np.array(names),
-        "layer_moments": np.array([moments(outputs[name]) for name in names]),
+        "layer_moments": np.array([compute_moments(outputs[name]) for name in names]),
         "layer_samples": np.stack([draw_random_rows(outputs[name].ravel(), 32) for name in names]),
         "logits": draw_random_rows(head["cls_logits"][0].numpy(), 100),
         "offsets": draw_random_rows(head["bbox_regression"][0].numpy(), 400),
@@ -84,18 +88,18 @@ def forward_results(model: torch.nn.Module) -> Arrays:
     }
 
 
-def moments(x: np.ndarray) -> tuple[float, float]:
+def compute_moments(x: np.ndarray) -> tuple[float, float]:
     return x.mean(dtype=np.float64), np.sqrt(np.square(x, dtype=np.float64).mean())
 
 
-def detection_results(model: torch.nn.Module) -> Arrays:
+def compute_detection_results(model: torch.nn.Module) -> Arrays:
     """Return the detections in an image that the network has to resize."""
     with torch.no_grad():
         (detections,) = model([to_model_input(make_random_image(*GOLDEN_DETECTION_IMAGE))])
     return {f"found_{name}": detections[name].numpy() for name in ("boxes", "scores", "labels")}
 
 
-def training_results(model: torch.nn.Module) -> Arrays:
+def compute_training_results(model: torch.nn.Module) -> Arrays:
     """Return the matched objects, both parts of the loss, and norms and samples of the gradient."""
     boxes, labels = map(torch.from_numpy, make_random_scene(GOLDEN_SCENE_SEED))
     maps = [torch.zeros(1, 1, side, side) for side in (38, 19, 10, 5, 3, 1)]

@@ -32,8 +32,8 @@ torch.set_default_device("meta")  # only shapes are needed
 # ---- torch ----
 
 
-def module_shapes(**modules: nn.Module) -> Shapes:
-    """Yield key and shape of each tensor of a module with the given parts. A double underscore in a name is a dot."""
+def list_module_shapes(**modules: nn.Module) -> Shapes:
+    """Yield the key and shape of each tensor of the modules. Two underscores in the name of a module mean a dot."""
     for name, module in modules.items():
         for key, value in module.state_dict().items():
             yield f"{name.replace('__', '.')}.{key}".lstrip("."), tuple(value.shape)
@@ -54,7 +54,7 @@ def make_vgg_layers() -> list[nn.Module]:
 
 
 def make_extra_layers(entries: tuple[int | str, ...]) -> list[nn.Module]:
-    """Return the convolutions of the extra layers. Their ReLUs are functions and have no module."""
+    """Return the convolutions of the extra layers. The ReLUs between them are functions, not modules."""
     layers: list[nn.Module] = []
     channels, stride = 1024, 1
     for entry in entries:
@@ -68,9 +68,9 @@ def make_extra_layers(entries: tuple[int | str, ...]) -> list[nn.Module]:
     return layers
 
 
-def make_heads(channels_of_maps: tuple[int, ...], boxes: tuple[int, ...], numbers: int) -> list[nn.Module]:
-    """Return a predictor of ``numbers`` channels per default box for each feature map."""
-    return [nn.Conv2d(d, k * numbers, 3, padding=1) for d, k in zip(channels_of_maps, boxes, strict=True)]
+def make_heads(channels_of_maps: tuple[int, ...], boxes: tuple[int, ...], channels_per_box: int) -> list[nn.Module]:
+    """Return a predictor for each feature map, with ``channels_per_box`` channels per default box."""
+    return [nn.Conv2d(d, k * channels_per_box, 3, padding=1) for d, k in zip(channels_of_maps, boxes, strict=True)]
 
 
 class L2Norm(nn.Module):
@@ -89,9 +89,9 @@ class ConvModule(nn.Module):
         self.conv = conv
 
 
-def ssd_pytorch_shapes(classes: int) -> Shapes:
+def list_ssd_pytorch_shapes(classes: int) -> Shapes:
     """Return keys and shapes of ssd.pytorch's SSD300."""
-    return module_shapes(
+    return list_module_shapes(
         vgg=nn.ModuleList(make_vgg_layers()),
         L2Norm=L2Norm(),
         extras=nn.ModuleList(make_extra_layers(EXTRAS_300)),
@@ -100,10 +100,10 @@ def ssd_pytorch_shapes(classes: int) -> Shapes:
     )
 
 
-def lufficc_shapes(size: int, classes: int) -> Shapes:
+def list_lufficc_shapes(size: int, classes: int) -> Shapes:
     """Return keys and shapes of lufficc's detector for images of ``size`` pixels."""
-    extras, channels_of_maps, boxes = network_parts(size)
-    return module_shapes(
+    extras, channels_of_maps, boxes = get_network_parts(size)
+    return list_module_shapes(
         backbone__vgg=nn.ModuleList(make_vgg_layers()),
         backbone__extras=nn.ModuleList(make_extra_layers(extras)),
         backbone__l2_norm=L2Norm(),
@@ -112,10 +112,10 @@ def lufficc_shapes(size: int, classes: int) -> Shapes:
     )
 
 
-def lufficc_v1_shapes(size: int, classes: int) -> Shapes:
+def list_lufficc_v1_shapes(size: int, classes: int) -> Shapes:
     """Return keys and shapes of the detector in lufficc's release 1.0."""
-    extras, channels_of_maps, boxes = network_parts(size)
-    return module_shapes(
+    extras, channels_of_maps, boxes = get_network_parts(size)
+    return list_module_shapes(
         vgg=nn.ModuleList(make_vgg_layers()),
         extras=nn.ModuleList(make_extra_layers(extras)),
         classification_headers=nn.ModuleList(make_heads(channels_of_maps, boxes, classes)),
@@ -124,12 +124,12 @@ def lufficc_v1_shapes(size: int, classes: int) -> Shapes:
     )
 
 
-def mmdetection_shapes(size: int, classes: int) -> Shapes:
+def list_mmdetection_shapes(size: int, classes: int) -> Shapes:
     """Return keys and shapes of MMDetection's detector. ``classes`` does not count background."""
-    extras, channels_of_maps, boxes = network_parts(size)
+    extras, channels_of_maps, boxes = get_network_parts(size)
     layers = [ConvModule(conv) for conv in make_extra_layers(extras)]
     pairs = [nn.Sequential(*layers[i : i + 2]) for i in range(0, len(layers), 2)]
-    return module_shapes(
+    return list_module_shapes(
         backbone__features=nn.Sequential(*make_vgg_layers()),
         neck__l2_norm=L2Norm(),
         neck__extra_layers=nn.ModuleList(pairs),
@@ -138,10 +138,10 @@ def mmdetection_shapes(size: int, classes: int) -> Shapes:
     )
 
 
-def early_mmdetection_shapes(size: int, classes: int) -> Shapes:
+def list_early_mmdetection_shapes(size: int, classes: int) -> Shapes:
     """Return keys and shapes of the detector in MMDetection 2.0 to 2.13. ``classes`` does not count background."""
-    extras, channels_of_maps, boxes = network_parts(size)
-    return module_shapes(
+    extras, channels_of_maps, boxes = get_network_parts(size)
+    return list_module_shapes(
         backbone__features=nn.Sequential(*make_vgg_layers()),
         backbone__extra=nn.Sequential(*make_extra_layers(extras)),
         backbone__l2_norm=L2Norm(),
@@ -150,18 +150,18 @@ def early_mmdetection_shapes(size: int, classes: int) -> Shapes:
     )
 
 
-def network_parts(size: int) -> tuple[tuple[int | str, ...], tuple[int, ...], tuple[int, ...]]:
+def get_network_parts(size: int) -> tuple[tuple[int | str, ...], tuple[int, ...], tuple[int, ...]]:
     """Return extra layers, channels of the feature maps, and boxes per cell for images of ``size`` pixels."""
     return (EXTRAS_300, CHANNELS_300, BOXES_300) if size == 300 else (EXTRAS_512, CHANNELS_512, BOXES_512)
 
 
-def torchvision_ssd_shapes() -> Shapes:
+def list_torchvision_ssd_shapes() -> Shapes:
     """Return keys and shapes of torchvision's SSD300."""
     model = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None)
     return [(key, tuple(value.shape)) for key, value in model.state_dict().items()]
 
 
-def torchvision_vgg16_shapes() -> Shapes:
+def list_torchvision_vgg16_shapes() -> Shapes:
     """Return keys and shapes of torchvision's VGG16."""
     return [(key, tuple(value.shape)) for key, value in torchvision.models.vgg16().state_dict().items()]
 
@@ -169,7 +169,7 @@ def torchvision_vgg16_shapes() -> Shapes:
 # ---- Caffe and Keras ----
 
 
-def vgg_convolutions() -> Iterator[tuple[str, int, int]]:
+def list_vgg_convolutions() -> Iterator[tuple[str, int, int]]:
     """Yield name, input channels and output channels of each convolution of VGG16, with Caffe's names."""
     block, layer, channels = 1, 1, 3
     for entry in VGG16:
@@ -180,20 +180,20 @@ def vgg_convolutions() -> Iterator[tuple[str, int, int]]:
             layer, channels = layer + 1, entry
 
 
-def caffe_conv_shapes(name: str, channels: int, out: int, kernel: int) -> Shapes:
+def list_caffe_conv_shapes(name: str, channels: int, out: int, kernel: int) -> Shapes:
     """Return keys and shapes of a convolution in Caffe."""
     return [(f"{name}.0", (out, channels, kernel, kernel)), (f"{name}.1", (out,))]
 
 
-def keras_conv_shapes(name: str, channels: int, out: int, kernel: int) -> Shapes:
+def list_keras_conv_shapes(name: str, channels: int, out: int, kernel: int) -> Shapes:
     """Return keys and shapes of a convolution in Keras."""
     return [(f"{name}.0", (kernel, kernel, channels, out)), (f"{name}.1", (out,))]
 
 
-def ssd_shapes(
+def list_ssd_shapes(
     conv: StoredConv, extras: tuple[int, ...], boxes: tuple[int, ...], classes: int, pool6: bool = False
 ) -> Shapes:
-    """Yield keys and shapes of a detector with Caffe's names of layers.
+    """Yield keys and shapes of a detector whose layers have Caffe's names.
 
     Args:
         conv: Function that returns keys and shapes of a convolution.
@@ -202,7 +202,7 @@ def ssd_shapes(
         classes: Number of classes including background.
         pool6: Whether the detector has the feature map pool6.
     """
-    for name, channels, out in vgg_convolutions():
+    for name, channels, out in list_vgg_convolutions():
         yield from conv(name, channels, out, 3)
     yield from conv("fc6", 512, 1024, 3)
     yield from conv("fc7", 1024, 1024, 1)
@@ -220,24 +220,24 @@ def ssd_shapes(
         yield from conv(f"{name}_mbox_conf", channels, count * classes, 3)
 
 
-def caffe_vgg16_shapes(reduced: bool) -> Shapes:
+def list_caffe_vgg16_shapes(reduced: bool) -> Shapes:
     """Yield keys and shapes of Caffe's VGG16. ``reduced``: whether fc6 and fc7 are reduced to 1024 units."""
-    for name, channels, out in vgg_convolutions():
-        yield from caffe_conv_shapes(name, channels, out, 3)
+    for name, channels, out in list_vgg_convolutions():
+        yield from list_caffe_conv_shapes(name, channels, out, 3)
     if reduced:
-        yield from caffe_conv_shapes("fc6", 512, 1024, 3)
-        yield from caffe_conv_shapes("fc7", 1024, 1024, 1)
-        yield from caffe_conv_shapes("fc8", 1024, 1000, 1)
+        yield from list_caffe_conv_shapes("fc6", 512, 1024, 3)
+        yield from list_caffe_conv_shapes("fc7", 1024, 1024, 1)
+        yield from list_caffe_conv_shapes("fc8", 1024, 1000, 1)
     else:
         for name, inputs, outputs in (("fc6", 25088, 4096), ("fc7", 4096, 4096), ("fc8", 4096, 1000)):
             yield f"{name}.0", (outputs, inputs)
             yield f"{name}.1", (outputs,)
 
 
-def keras_vgg16_shapes() -> Shapes:
+def list_keras_vgg16_shapes() -> Shapes:
     """Yield keys and shapes of VGG16 in Keras."""
-    for name, channels, out in vgg_convolutions():
-        yield from keras_conv_shapes(name.replace("conv", "block").replace("_", "_conv"), channels, out, 3)
+    for name, channels, out in list_vgg_convolutions():
+        yield from list_keras_conv_shapes(name.replace("conv", "block").replace("_", "_conv"), channels, out, 3)
     for name, inputs, outputs in (("fc1", 25088, 4096), ("fc2", 4096, 4096), ("predictions", 4096, 1000)):
         yield f"{name}.0", (inputs, outputs)
         yield f"{name}.1", (outputs,)
@@ -261,125 +261,125 @@ FILES: dict[str, tuple[int | None, str, str, Shapes]] = {
         35_641_826,  # as in the metadata of the library's weights
         f"{TORCHVISION} models/detection/ssd.py; file ssd300_vgg16_coco-b556d3b4.pth",
         "state_dict of ssd300_vgg16(weights=None, weights_backbone=None)",
-        torchvision_ssd_shapes(),
+        list_torchvision_ssd_shapes(),
     ),
     "ssd_pytorch": (
         26_285_486,  # as OpenVINO counts SSD300 for VOC
         "amdegroot/ssd.pytorch ssd.py @5b0b77fa; file ssd300_mAP_77.43_v2.pth",
         FROM_MODULES,
-        ssd_pytorch_shapes(21),
+        list_ssd_pytorch_shapes(21),
     ),
     "vgg16_reducedfc": (
         20_483_904,
         "amdegroot/ssd.pytorch ssd.py, vgg, @5b0b77fa; file vgg16_reducedfc.pth",
         FROM_MODULES,
-        module_shapes(**{"": nn.ModuleList(make_vgg_layers())}),
+        list_module_shapes(**{"": nn.ModuleList(make_vgg_layers())}),
     ),
     "lufficc_ssd300": (
         26_285_486,
         f"{LUFFICC}; file vgg_ssd300_voc0712.pth, in 'model'",
         FROM_MODULES,
-        lufficc_shapes(300, 21),
+        list_lufficc_shapes(300, 21),
     ),
     "lufficc_ssd512": (
         27_188_676,
         f"{LUFFICC}; file vgg_ssd512_voc0712.pth, in 'model'",
         FROM_MODULES,
-        lufficc_shapes(512, 21),
+        list_lufficc_shapes(512, 21),
     ),
     "lufficc_ssd512_coco": (
         36_038_196,
         f"{LUFFICC}; file vgg_ssd512_coco_trainval35k.pth, in 'model'",
         FROM_MODULES,
-        lufficc_shapes(512, 81),
+        list_lufficc_shapes(512, 81),
     ),
     "lufficc_ssd300_v1": (
         26_285_486,
         "lufficc/SSD ssd/modeling/ssd.py and vgg_ssd.py @0d319e8c; file ssd300_voc0712_mAP77.83.pth",
         FROM_MODULES,
-        lufficc_v1_shapes(300, 21),
+        list_lufficc_v1_shapes(300, 21),
     ),
     "mmdetection_ssd300": (
         34_305_206,
         f"{MMDETECTION}; file ssd300_coco_20210604_193052-b61137df.pth, in 'state_dict'",
         FROM_MODULES,
-        mmdetection_shapes(300, 80),
+        list_mmdetection_shapes(300, 80),
     ),
     "mmdetection_ssd512": (
         36_038_196,
         f"{MMDETECTION}; file ssd512_coco_20210604_111835-d3eba047.pth, in 'state_dict'",
         FROM_MODULES,
-        mmdetection_shapes(512, 80),
+        list_mmdetection_shapes(512, 80),
     ),
     "mmdetection_ssd300_early": (
         34_305_206,
         "open-mmlab/mmdetection mmdet/models/backbones/ssd_vgg.py @2dc86faf; "
         "file ssd300_coco_20200307-a92d2092.pth, in 'state_dict'",
         FROM_MODULES,
-        early_mmdetection_shapes(300, 80),
+        list_early_mmdetection_shapes(300, 80),
     ),
     "caffe_ssd300": (
         26_285_486,
         "weiliu89/caffe examples/ssd/ssd_pascal.py @4817bf8b; file VGG_VOC0712_SSD_300x300_iter_120000.caffemodel",
         FROM_CAFFE,
-        ssd_shapes(caffe_conv_shapes, (3, 3, 3, 3), BOXES_300, 21),
+        list_ssd_shapes(list_caffe_conv_shapes, (3, 3, 3, 3), BOXES_300, 21),
     ),
     "caffe_ssd512": (
         36_038_196,
         f"{CAFFE_512}; file VGG_coco_SSD_512x512_iter_360000.caffemodel",
         FROM_CAFFE,
-        ssd_shapes(caffe_conv_shapes, (3, 3, 3, 3, 4), BOXES_512, 81),
+        list_ssd_shapes(list_caffe_conv_shapes, (3, 3, 3, 3, 4), BOXES_512, 81),
     ),
     "caffe_ssd500": (
         26_746_511,
         "weiliu89/caffe examples/ssd/ssd_pascal_500.py @f37b29a3 (a copy: IrvingShu/caffe_ssd @07f0e30b)",
         FROM_CAFFE,
-        ssd_shapes(caffe_conv_shapes, (3, 3, 3, 3), (3, 6, 6, 6, 6, 6, 6), 21, pool6=True),
+        list_ssd_shapes(list_caffe_conv_shapes, (3, 3, 3, 3), (3, 6, 6, 6, 6, 6, 6), 21, pool6=True),
     ),
     "caffe_ssd300_pool6": (
         None,
         "weiliu89/caffe examples/ssd/ssd_pascal.py of spring 2016, by amdegroot/ssd.pytorch ssd.py @041fe47b",
         FROM_CAFFE,
-        ssd_shapes(caffe_conv_shapes, (3, 3, 3), (3, 6, 6, 6, 6, 6), 21, pool6=True),
+        list_ssd_shapes(list_caffe_conv_shapes, (3, 3, 3), (3, 6, 6, 6, 6, 6), 21, pool6=True),
     ),
     "keras_ssd300": (
         26_285_486,
         "pierluigiferrari/ssd_keras models/keras_ssd300.py @03fa7c4b; file VGG_VOC0712_SSD_300x300_iter_120000.h5",
         FROM_KERAS,
-        ssd_shapes(keras_conv_shapes, (3, 3, 3, 3), BOXES_300, 21),
+        list_ssd_shapes(list_keras_conv_shapes, (3, 3, 3, 3), BOXES_300, 21),
     ),
     "keras_ssd512": (
         27_188_676,
         "pierluigiferrari/ssd_keras models/keras_ssd512.py @03fa7c4b; file VGG_VOC0712_SSD_512x512_iter_120000.h5",
         FROM_KERAS,
-        ssd_shapes(keras_conv_shapes, (3, 3, 3, 3, 4), BOXES_512, 21),
+        list_ssd_shapes(list_keras_conv_shapes, (3, 3, 3, 3, 4), BOXES_512, 21),
     ),
     "torchvision_vgg16": (
         138_357_544,  # as in the metadata of the library's weights
         f"{TORCHVISION} models/vgg.py; files vgg16-397923af.pth and vgg16_features-amdegroot-88682ab5.pth",
         "state_dict of vgg16(); of the second file only features.* hold weights",
-        torchvision_vgg16_shapes(),
+        list_torchvision_vgg16_shapes(),
     ),
     "caffe_vgg16_fc_reduced": (
         20_483_904 + 1_025_000,  # fc8
         "VGG_ILSVRC_16_layers_fc_reduced_deploy.prototxt in Luoyadan/ssd-NVcaffe models/VGGNet @5eb9a3bb; "
         "file VGG_ILSVRC_16_layers_fc_reduced.caffemodel",
         FROM_CAFFE,
-        caffe_vgg16_shapes(reduced=True),
+        list_caffe_vgg16_shapes(reduced=True),
     ),
     "caffe_vgg16": (
         138_357_544,
         "VGG_ILSVRC_16_layers_deploy.prototxt, gist ksimonyan/211839e770f7b538e2d8; "
         "file VGG_ILSVRC_16_layers.caffemodel (its fully connected blobs have two leading axes of 1)",
         FROM_CAFFE,
-        caffe_vgg16_shapes(reduced=False),
+        list_caffe_vgg16_shapes(reduced=False),
     ),
     "keras_vgg16": (
         138_357_544,
         "keras-team/keras-applications keras_applications/vgg16.py @2661dac4; "
         "file vgg16_weights_tf_dim_ordering_tf_kernels.h5 (without the last three layers: ..._notop.h5)",
         FROM_KERAS,
-        keras_vgg16_shapes(),
+        list_keras_vgg16_shapes(),
     ),
 }
 

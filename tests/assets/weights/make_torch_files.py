@@ -48,7 +48,7 @@ def make_state_dict() -> OrderedDict[str, torch.Tensor]:
 
 
 def make_checkpoint() -> dict:
-    """Return a checkpoint, as training scripts save it, of a small network in DataParallel."""
+    """Return a checkpoint of a small network in DataParallel, as training scripts save it."""
     network = nn.DataParallel(nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)))
     with torch.no_grad():
         for number, parameter in enumerate(network.parameters()):

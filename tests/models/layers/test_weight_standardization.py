@@ -11,27 +11,25 @@ import pytest
 from ssd_jax.models.layers.weight_standardization import centered_conv, standardized_conv
 
 
-def kernel_and_bias() -> tuple[np.ndarray, np.ndarray]:
+def make_kernel_and_bias() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     return rng.normal(0.3, 2.0, (3, 3, 4, 5)), rng.normal(size=5)
 
 
-def centered_kernel(kernel: np.ndarray) -> np.ndarray:
+def center_kernel(kernel: np.ndarray) -> np.ndarray:
     return np.stack([k - k.mean() for k in np.moveaxis(kernel, -1, 0)], axis=-1)
 
 
-def standardized_kernel(kernel: np.ndarray) -> np.ndarray:
-    """Return the kernel with mean zero and variance 1 / 36. The squares of its 36 numbers then add up to 1."""
-    return np.stack([k / np.linalg.norm(k) for k in np.moveaxis(centered_kernel(kernel), -1, 0)], axis=-1)
+def standardize_kernel(kernel: np.ndarray) -> np.ndarray:
+    """Return the kernel with mean 0 and variance 1 / 36 for each output channel, which has 36 inputs."""
+    return np.stack([k / np.linalg.norm(k) for k in np.moveaxis(center_kernel(kernel), -1, 0)], axis=-1)
 
 
 @pytest.mark.parametrize(
-    ("convolution", "transform"), [(standardized_conv, standardized_kernel), (centered_conv, centered_kernel)]
+    ("convolution", "transform"), [(standardized_conv, standardize_kernel), (centered_conv, center_kernel)]
 )
-def test_convolutions_equal_a_plain_loop_with_the_transformed_kernel(
-    convolution: Callable, transform: Callable
-) -> None:
-    kernel, bias = kernel_and_bias()
+def test_convolutions_equal_a_plain_loop_with_a_transformed_kernel(convolution: Callable, transform: Callable) -> None:
+    kernel, bias = make_kernel_and_bias()
     x = np.random.default_rng(1).normal(2.0, 1.0, (2, 7, 6, 4))
     layer = nn.Conv(5, (3, 3), padding=1, conv_general_dilated=convolution)
     actual = layer.apply({"params": {"kernel": jnp.float32(kernel), "bias": jnp.float32(bias)}}, x)
@@ -45,7 +43,7 @@ def test_convolutions_equal_a_plain_loop_with_the_transformed_kernel(
 
 
 def test_convolutions_ignore_a_constant_added_to_all_features() -> None:
-    kernel, bias = kernel_and_bias()
+    kernel, bias = make_kernel_and_bias()
     params = {"params": {"kernel": jnp.float32(kernel), "bias": jnp.float32(bias)}}
     x = jax.random.normal(jax.random.key(0), (1, 6, 6, 4))
     for convolution in (standardized_conv, centered_conv):

@@ -11,7 +11,7 @@ from ssd_jax.models.layers import winograd
 OPTIONS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "rhs_dilation": (1, 1)}
 
 
-def plain_convolution(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+def convolve_by_loops(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     total = np.zeros((*x.shape[:3], kernel.shape[3]))
     for i in range(x.shape[1]):
@@ -22,7 +22,7 @@ def plain_convolution(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return total
 
 
-def random_array(*shape: int) -> np.ndarray:
+def make_random_array(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
 
 
@@ -32,33 +32,33 @@ SHAPES = [(1, 1, 1), (2, 5, 3), (1, 8, 7), *SLOW_SHAPES]
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_conv3x3_equals_a_plain_loop(shape):
-    x, kernel = random_array(*shape, 6), random_array(3, 3, 6, 5)
-    expected = plain_convolution(x, kernel)
+    x, kernel = make_random_array(*shape, 6), make_random_array(3, 3, 6, 5)
+    expected = convolve_by_loops(x, kernel)
     actual = winograd.conv3x3(jnp.asarray(x), jnp.asarray(kernel))
     np.testing.assert_allclose(actual, expected, rtol=0, atol=3e-6 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_conv3x3_gradients_equal_a_plain_loop(shape):
-    """The sum of g * conv(x, k) is linear in x and in k, so entry i of a gradient is this sum for the unit vector i."""
-    x, kernel, g = random_array(*shape, 2), random_array(3, 3, 2, 3), random_array(*shape, 3)
+    """The sum of g * conv(x, k) is linear in x and in k. Each gradient entry is this sum for a unit vector."""
+    x, kernel, g = make_random_array(*shape, 2), make_random_array(3, 3, 2, 3), make_random_array(*shape, 3)
 
     @jax.jit
-    def gradients(x, kernel):
+    def compute_gradients(x, kernel):
         return jax.vjp(winograd.conv3x3, x, kernel)[1](jnp.asarray(g))
 
-    x_gradient, kernel_gradient = gradients(x, kernel)
+    x_gradient, kernel_gradient = compute_gradients(x, kernel)
     for unit in [(0, 0, 0, 0), (0, shape[1] - 1, shape[2] - 1, 1), (shape[0] - 1, shape[1] // 2, shape[2] // 2, 1)]:
         unit_array = np.zeros_like(x)
         unit_array[unit] = 1
         assert float(x_gradient[unit]) == pytest.approx(
-            (plain_convolution(unit_array, kernel) * g).sum(), rel=1e-4, abs=1e-4
+            (convolve_by_loops(unit_array, kernel) * g).sum(), rel=1e-4, abs=1e-4
         ), unit
     for unit in np.ndindex(kernel.shape):
         unit_array = np.zeros_like(kernel)
         unit_array[unit] = 1
         assert float(kernel_gradient[unit]) == pytest.approx(
-            (plain_convolution(x, unit_array) * g).sum(), rel=1e-4, abs=1e-3
+            (convolve_by_loops(x, unit_array) * g).sum(), rel=1e-4, abs=1e-3
         ), unit
 
 
@@ -85,7 +85,7 @@ def test_conv_uses_winograd_only_for_wide_3x3_convolutions_of_stride_1():
     assert not uses_winograd((1, 4, 4, 512), (1, 1, 512, 512), padding=((0, 0), (0, 0)))
 
 
-def test_conv_is_the_plain_convolution_on_gpu_and_tpu():
+def test_conv_uses_the_plain_convolution_on_gpu_and_tpu():
     x, kernel = jax.ShapeDtypeStruct((1, 4, 4, 512), jnp.float32), jax.ShapeDtypeStruct((3, 3, 512, 512), jnp.float32)
     jitted = jax.jit(lambda x, k: winograd.conv(x, k, (1, 1), ((1, 1), (1, 1)), **OPTIONS))
     for platform in ("tpu", "cuda"):
@@ -94,7 +94,7 @@ def test_conv_is_the_plain_convolution_on_gpu_and_tpu():
 
 
 def test_conv_equals_conv_general_dilated():
-    x, kernel = jnp.asarray(random_array(2, 5, 6, 512)), jnp.asarray(random_array(3, 3, 512, 512)) / 64
+    x, kernel = jnp.asarray(make_random_array(2, 5, 6, 512)), jnp.asarray(make_random_array(3, 3, 512, 512)) / 64
     plain = lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1)] * 2, **OPTIONS)
     np.testing.assert_allclose(
         winograd.conv(x, kernel, (1, 1), [(1, 1)] * 2, **OPTIONS), plain, rtol=0, atol=3e-6 * float(abs(plain).max())
