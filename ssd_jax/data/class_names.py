@@ -36,17 +36,17 @@ VOC_NAMES_IN_COCO = (
 def describe_class_difference(
     old: Sequence[str], new: Sequence[str], *, old_place: str = "the checkpoint", new_place: str = "the data"
 ) -> str:
-    """Return a description of the differences between two lists of class names, in indented lines.
+    """Return indented lines that describe how two lists of class names differ.
 
     Args:
-        old: First list.
-        new: Second list.
-        old_place: Place that the first list comes from, as a phrase for the description.
-        new_place: Place that the second list comes from.
+        old: First list of class names.
+        new: Second list of class names.
+        old_place: Phrase that says where the first list comes from, such as ``the checkpoint``.
+        new_place: Phrase that says where the second list comes from.
 
     Returns:
-        The names that only one list has or, if there are none, both lists in their orders. Empty if the lists are
-        equal.
+        The names that are in only one of the lists or, if there are none, both lists in their orders. The text is
+        empty if the lists are equal.
     """
     lines = [
         format_names(f"only in {place}", only)

@@ -101,7 +101,7 @@ def mode_and_orientation(path: str | Path) -> tuple[str, int]:
 
 
 def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Decode the bytes of an image file as RGB pixels, without rotating by its EXIF orientation.
+    """Decode the bytes of an image file as RGB pixels. The EXIF orientation is ignored.
 
     Args:
         data: Content of the image file.
@@ -136,7 +136,7 @@ def _open(path: str | Path) -> Iterator[Image.Image]:
 
 @contextmanager
 def _user_errors_on_decode(name: str | Path) -> Iterator[None]:
-    """Convert the exceptions of Pillow and simplejpeg for an image that cannot be decoded into UserErrors."""
+    """Convert the exceptions that Pillow and simplejpeg raise for an invalid image to UserErrors."""
     with (
         user_errors(
             f"{name}: can't be read as an image",
@@ -161,7 +161,7 @@ def fit_size(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
         canvas: (Height, width) of the canvas.
 
     Returns:
-        The size with the same aspect ratio, rounded to pixels. Both sides are at least 1.
+        The size with the same aspect ratio, rounded to whole pixels. Height and width are at least 1.
     """
     scale = min(1.0, canvas[0] / size[0], canvas[1] / size[1])
     height, width = (min(max(round(side * scale), 1), limit) for side, limit in zip(size, canvas, strict=True))
@@ -245,7 +245,7 @@ def _annotation_is_unrotated(stored: tuple[int, int], orientation: int, annotate
 
 
 def _rotate_upright(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Return the upright image: pixels rotated and mirrored as their EXIF orientation requires (EXIF 2.3, table 6)."""
+    """Return pixels rotated and mirrored to the upright image, given their EXIF orientation (EXIF 2.3, table 6)."""
     if orientation in _SWAP_SIDES:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

@@ -1,7 +1,7 @@
 """Load batches of a fixed shape from a data set. Several threads load them before they are needed.
 
-The host only decodes and pads images; augmentation runs on the accelerator. Shuffling, epochs and the position in the
-stream are implemented by grain (https://google-grain.readthedocs.io).
+The host only decodes and pads images; augmentation runs on the accelerator. The library grain
+(https://google-grain.readthedocs.io) implements shuffling, epochs and the position in the stream.
 """
 
 import logging
@@ -58,7 +58,7 @@ class Batches(Iterator[Batch]):
 
     Args:
         dataset: Data set of grain that yields the batches.
-        unreadable: Dict that `dataset` fills, while batches are loaded, with a message for each unreadable image.
+        unreadable: Dict to which `dataset` adds a message for each image that it cannot read.
     """
 
     def __init__(self, dataset: grain.IterDataset, unreadable: dict[int, str]):
@@ -119,9 +119,9 @@ def train_batches(source: Source, data: Data, batch_size: int, seed: int, rows: 
 
 
 def single_image_batch(source: Source, data: Data, index: int, epoch: int) -> Batch:
-    """Return a batch of one image that equals the slot of this image in the stream of `train_batches`.
+    """Return a batch with one image, as the image appears in the stream of `train_batches`.
 
-    The images before it in the stream are not read.
+    The images that precede this image in the stream are not read.
 
     Args:
         source: The train split.

@@ -1,4 +1,4 @@
-"""Problems of a data set. Training stops at the first error; a check collects all problems."""
+"""Define and collect the problems of a data set. Training stops at the first error; a check collects all problems."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ class Severity(Enum):
     """Severity of a problem."""
 
     ERROR = "error"
-    """Training stops before the first step. However, it skips images that turn out to be unusable later."""
+    """Training does not start. However, an image that is found to be unusable only during training is skipped."""
     WARNING = "warning"
     """Training continues, but some of the data may be wrong or unused."""
     NOTE = "note"
@@ -59,11 +59,11 @@ class Problem(NamedTuple):
 
 
 class Problems:
-    """Collects problems while a data set is read.
+    """Collection of the problems that are found while a data set is read.
 
     Args:
-        raise_errors: True raises a UserError for the first problem that is an error (for training). False collects
-            errors, too (for a check).
+        raise_errors: Whether to raise a UserError for the first problem that is an error, as training does. If False,
+            errors are collected, too, as in a check.
     """
 
     def __init__(self, *, raise_errors: bool = True) -> None:
@@ -71,7 +71,7 @@ class Problems:
         self.collected: list[Problem] = []
 
     def add(self, kind: Kind, file: object, text: str) -> None:
-        """Collect a problem, or raise it.
+        """Collect a problem, or raise a UserError for it.
 
         Raises:
             UserError: If the problem is an error, and ``raise_errors`` is set.
@@ -99,7 +99,7 @@ class Problems:
             self.collected.append(Problem(kind, str(file), str(error).removeprefix(f"{file}: ")))
 
     def notes(self) -> list[str]:
-        """Return one sentence for each collected kind of warning or note, with the names of the first five files."""
+        """Return a sentence for each collected kind of warning or note, with the paths of the first five files."""
         by_kind: dict[Kind, list[str]] = {}
         for problem in self.collected:
             if problem.kind.training_note:

@@ -71,7 +71,7 @@ def open_evaluation_split(config: Config, split: str | None) -> tuple[str, Sourc
             no test split.
 
     Returns:
-        The name of the split that was opened, and the split.
+        The name of the opened split, and its source.
 
     Raises:
         UserError: If the split cannot be opened.

@@ -53,9 +53,9 @@ class CocoTruth(NamedTuple):
     """
 
     image_ids: Int64[np.ndarray, " t"]
-    """COCO's id of the image of each annotation."""
+    """COCO's image id for each annotation."""
     category_ids: Int64[np.ndarray, " t"]
-    """COCO's id of the category of each annotation."""
+    """COCO's category id for each annotation."""
     boxes_px_xywh: Float64[np.ndarray, "t 4"]
     """Left edge, top edge, width and height of each box in pixels."""
     area_px: Float64[np.ndarray, " t"]
@@ -96,7 +96,7 @@ class Source(ABC):
     """All annotations of the COCO file at full precision. Their image ids are the values of `Annotation.number`. The
     file may contain more images than the split. None if the data is not in COCO's format."""
     annotated: bool = True
-    """False for the test images of a challenge whose boxes are not public. These images cannot be used for training,
+    """False for the test images of a challenge if their boxes are not public. These images cannot be used for training,
     and no metrics can be computed on them."""
     notes: tuple[str, ...] = ()
     """Problems of the data and how they are handled, one sentence for each kind of problem."""
@@ -294,8 +294,8 @@ def annotation_from_objects(
         size: Width and height of the image in pixels.
         objects: Objects in the order of the file.
         labels: Label of each class name.
-        problems: Collects the problems of the objects, or raises errors.
-        file: File that the objects were read from, which problems name.
+        problems: Object that collects the problems, or raises errors.
+        file: File that the objects were read from. The problems name this file.
         number: Numeric id of the image in the data set, if it has one.
 
     Raises:
@@ -337,7 +337,7 @@ def annotation_from_objects(
 
 
 def _describe_swapped_corners(box: Sequence[float]) -> str:
-    """Return the end of a message that says which corners of an xyxy box are swapped; empty if none are."""
+    """Return a remark on the swapped corners of an xyxy box to append to a message, or an empty string."""
     swapped = [
         f"{axis}max is below {axis}min" for axis, low, high in zip("xy", box[:2], box[2:], strict=True) if high < low
     ]
@@ -345,9 +345,9 @@ def _describe_swapped_corners(box: Sequence[float]) -> str:
 
 
 def warn_if_normalised(objects: Sequence[RawObject], problems: Problems, *, file: object, where: str = "") -> None:
-    """Add a problem if the boxes of an image look normalised, for a format whose boxes are in pixels.
+    """Add a problem if the boxes of an image look normalised although the format states boxes in pixels.
 
-    Boxes look normalised if all their coordinates are from 0 to 1, and at least one is neither 0 nor 1.
+    Boxes look normalised if all their coordinates are from 0 to 1, and at least one coordinate is neither 0 nor 1.
 
     Args:
         objects: All objects of the image.
@@ -365,7 +365,7 @@ def warn_if_normalised(objects: Sequence[RawObject], problems: Problems, *, file
 
 
 def clip_box(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float] | None:
-    """Return the part of an xyxy box (in pixels) inside an image of (width, height), or None if it has no area."""
+    """Return the part of an xyxy box (in pixels) inside an image of (width, height), or None if this part is empty."""
     left, top = max(box[0], 0.0), max(box[1], 0.0)
     right, bottom = min(box[2], float(size[0])), min(box[3], float(size[1]))
     return (left, top, right, bottom) if right > left and bottom > top else None
@@ -396,7 +396,7 @@ _SPLIT_NAME = re.compile(r"(train|trainval|val|valid|validation|minival|test|tes
 
 
 def is_split_name(name: str) -> bool:
-    """Return whether a file or folder name is a usual name of a split: train, val2017, ..."""
+    """Return whether a file or folder name is a usual split name, such as ``train`` or ``val2017``."""
     return _SPLIT_NAME.fullmatch(name) is not None
 
 
@@ -410,7 +410,7 @@ def split_aliases(split: str) -> tuple[str, ...]:
 
 
 def path_suffixes(path: str) -> list[str]:
-    """Return a path, and the paths that remain when its first 0, 1, 2, ... folders are removed.
+    """Return a path, and the paths that remain after removing its first 0, 1, 2, ... folders.
 
     The path may have been written on another machine, perhaps on Windows. Here, the same file may exist under one of
     the returned paths.

@@ -1,8 +1,8 @@
 """Parse split specifications and join the splits that they name.
 
-Examples are ``train``, ``train+validation``, ``train[:50%]`` and ``VOC2007/trainval+VOC2012/trainval``. Names, sums
-and slices have the same meaning as in tensorflow-datasets. A folder before a name is relative to ``data.root``, so that
-several data sets can be joined.
+Examples of specifications are ``train``, ``train+validation``, ``train[:50%]`` and
+``VOC2007/trainval+VOC2012/trainval``. Names, sums and slices have the same meaning as in tensorflow-datasets. A folder
+before a name is relative to ``data.root``, so that several data sets can be joined.
 """
 
 import re
@@ -72,7 +72,7 @@ def _label_map(old: Sequence[str], new: Sequence[str]) -> Int32[np.ndarray, " l"
 
 
 def _category_ids(source: Source, class_names: Sequence[str]) -> tuple[int, ...] | None:
-    """Return a source's category ids in the order of the given class names, with -1 for a class it lacks."""
+    """Return a source's category ids in the order of the given class names, with -1 for classes not in the source."""
     if source.category_ids is None:
         return None
     ids = dict(zip(source.class_names, source.category_ids, strict=True))
@@ -85,7 +85,7 @@ class JoinedSource(Source):
     If the sources are from different folders, image ids are prefixed with the folder.
 
     Args:
-        parts: For each term: the term, its source, and the positions that it selects. The classes of the joined
+        parts: Each term with its source and the positions that the term selects. The classes of the joined
             source are the classes of the first source, followed by additional classes of the other sources; labels
             are renumbered.
     """

@@ -58,17 +58,17 @@ class BoxCoverage(NamedTuple):
     boxes: Float[np.ndarray, "g 4"]
     """Boxes of the objects that training uses: xyxy, normalised."""
     unmatched: Bool[np.ndarray, " g"]
-    """True for each object that is unmatched."""
+    """True for each unmatched object."""
     all: Coverage
     """Coverage of all objects."""
     by_class: dict[str, Coverage]
     """Coverage of the objects of each class, by class name."""
     by_size: dict[str, Coverage]
-    """Coverage of the objects of each size range, by a text such as ``16 to 32 px``."""
+    """Coverage of the objects in each size range, by a description of the range such as ``16 to 32 px``."""
     published: dict[str, Coverage]
     """Coverage of all objects by each published set of default boxes, by its name in `PUBLISHED`."""
     advice: str
-    """Suggested change of the default boxes, in a sentence or two."""
+    """Advice on whether and how to change the default boxes, in one or two sentences."""
 
 
 def measure_box_coverage(source: Source, config: Config) -> BoxCoverage:
@@ -132,7 +132,9 @@ def _pairwise_iou(a: Float[np.ndarray, "m 4"], b: Float[np.ndarray, "n 4"]) -> F
 
 
 def _best_iou_by_shape(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) -> Float[np.ndarray, " g"]:
-    """Return the same as `_best_iou_of_all`, in less time, for default boxes that are not clipped to the image.
+    """Return the highest IoU of each box with any default box, if the default boxes are not clipped to the image.
+
+    This takes less time than `_best_iou_of_all`.
 
     Among the default boxes of one shape, the box whose centre is nearest to an object in x and in y has the largest
     intersection with the object. Since the areas are equal, it also has the smallest union and the highest IoU.
@@ -200,11 +202,11 @@ def compare_box_configs(boxes: Float[np.ndarray, "g 4"], threshold: float) -> di
 def suggest_box_config(
     own: Coverage, others: Mapping[str, Coverage], boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes
 ) -> str:
-    """Return a suggested change of the default boxes, in one or two sentences.
+    """Return advice on whether and how to change the default boxes, in one or two sentences.
 
     Args:
-        own: Coverage by the config's default boxes.
-        others: Coverage by each published set of default boxes, by its name in `PUBLISHED`.
+        own: Coverage of the objects by the config's default boxes.
+        others: Coverage of the objects by each published set of default boxes, by its name in `PUBLISHED`.
         boxes: Boxes of the objects: xyxy, normalised.
         box_config: The config's default boxes.
     """

@@ -73,12 +73,12 @@ def check_data_set(
 
 
 def open_splits(config: Config, problems: Problems) -> dict[str, Source]:
-    """Open the train, val and test splits of a config with the classes of train, and return them by name.
+    """Open the train, val and test splits of a config with the classes of the train split, and return them by name.
 
     If the val split is missing and training would need it, a problem is added. The test split may be missing.
 
     Raises:
-        UserError: If there is no train split.
+        UserError: If the train split cannot be opened.
     """
     data = config.data
     splits = {data.train_split: open_source(data, data.train_split, config.model.class_names, problems)}

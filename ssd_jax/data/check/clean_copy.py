@@ -1,4 +1,4 @@
-"""Write a copy of a data set in COCO's format, without the problems that can be corrected automatically."""
+"""Write a copy of a data set, in COCO's format and without the problems that can be corrected automatically."""
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -50,7 +50,7 @@ def check_fixable(problems: Iterable[Problem]) -> None:
 def write_clean_copy(
     out: Path, splits: Mapping[str, Source], digests: Mapping[str, bytes], progress: Callable[[int], object]
 ) -> dict[str, int]:
-    """Write a copy of a data set in COCO's format without the problems that can be corrected automatically.
+    """Write a copy of a data set, in COCO's format and without the problems that can be corrected automatically.
 
     The files are ``annotations/instances_<split>.json`` and the images in ``images/<split>/``. Boxes are clipped to
     their image, and repeated boxes are left out (the sources already leave out boxes without an area). Unusable images

@@ -39,8 +39,11 @@ def format_problems(problems: Iterable[Problem], max_shown: int = 10) -> str:
 
 
 def format_counts(check: DataSetCheck) -> str:
-    """Return a text table with a row for each class: the number of its objects in each split, and the percentage of its
-    objects in the train split that are unmatched (see `box_coverage`). The last rows contain totals."""
+    """Return a table of the numbers of objects by class and split, as text.
+
+    The last column contains the percentage of the objects in the train split that are unmatched (see `box_coverage`),
+    and the last rows contain totals.
+    """
     counts, coverage = check.counts.values(), check.coverage
     rows: list[Any] = [
         [name, *(count.objects[name] for count in counts), share] for name, share in coverage.by_class.items()
@@ -55,7 +58,7 @@ def format_counts(check: DataSetCheck) -> str:
 
 
 def format_box_coverage(coverage: BoxCoverage, config: Config) -> str:
-    """Return a text about how well the config's default boxes fit the objects, which suggests a change if needed."""
+    """Return a text that says how well the config's default boxes fit the objects and, if needed, suggests a change."""
     boxes = config.model.default_boxes
     by_size = [f"{name} {share} of {share.objects}" for name, share in coverage.by_size.items() if share.objects]
     published = [f"{name} {share}" for name, share in coverage.published.items()]
@@ -71,10 +74,10 @@ def format_box_coverage(coverage: BoxCoverage, config: Config) -> str:
 
 
 def to_json(check: DataSetCheck) -> dict[str, Any]:
-    """Return the numbers of a check as JSON-compatible values.
+    """Return the result of a data set check as a JSON-compatible dict.
 
-    They are the number of problems of each kind, the numbers of images and objects in each split, and the coverage by
-    the default boxes.
+    The dict contains the number of problems of each kind, the numbers of images and objects in each split, and the
+    coverage of the objects by the default boxes.
     """
     by_kind: dict[str, int] = {}
     for problem in check.problems:
@@ -98,7 +101,7 @@ def _coverage_to_json(coverage: Coverage) -> dict[str, int]:
 
 
 def write_tables(out: Path, check: DataSetCheck) -> None:
-    """Write problems.csv and check.json to an existing folder.
+    """Write the result of a data set check to problems.csv and check.json in an existing folder.
 
     Raises:
         UserError: If a file cannot be written.

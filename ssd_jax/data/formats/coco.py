@@ -98,7 +98,7 @@ def _find_split_names(files: dict[str, Path]) -> tuple[str, ...]:
 
 
 def open_split(data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None) -> Source:
-    """Open a split of a COCO folder.
+    """Open a split of a COCO folder or file.
 
     The annotation file of a split is ``annotations/instances_<split>*.json``,
     ``annotations/image_info_<split>*.json`` (images whose boxes are not public), ``<split>.json`` in ``annotations/``
@@ -147,8 +147,8 @@ def _open_file(
 ) -> FolderSource:
     """Return a source with the images of a split from one file.
 
-    The file and the images are those of the given part. Without a part, all images of the file named like the split are
-    used, or the images of the only file that `hash_split` assigns to the split.
+    If ``part`` is given, it defines the file and the images. Otherwise, the source has all images of the file with the
+    name of the split. If there is only a single file with another name, `hash_split` selects its images.
     """
     root, problems = Path(data.root), problems or Problems()
     name = part.file if part else _find_file(root, files, split)
@@ -218,7 +218,7 @@ def _looks_like_coco(file: Path) -> bool:
 
 
 def _is_single_file(files: dict[str, Path]) -> bool:
-    """Return whether there is only one file, and its name is not that of a split. Its images are then split by hash."""
+    """Return whether the images are split by hash: there is only one file, and its name is not that of a split."""
     return len(files) == 1 and not any(map(is_split_name, files))
 
 
@@ -286,9 +286,9 @@ def _json_error_context(data: bytes, error: Exception) -> str:
 
 
 def _valid_entries(file: Path, content: Any, problems: Problems) -> tuple[_File, Sequence[int]]:
-    """Return the result of `_read_file` for a file with malformed entries, without these entries.
+    """Return the valid entries of a file with malformed entries, and the position of each valid annotation.
 
-    Each malformed entry becomes a problem, except for the first, which the caller has added.
+    Each malformed entry becomes a problem, except for the first, for which the caller has already added a problem.
     """
     kept: dict[str, dict[int, Any]] = {}
     first_seen = False

@@ -102,8 +102,8 @@ def open_split(
         data: ``data.root`` is the folder.
         split: Name of the split.
         class_names: Class names in the order of their labels. Empty: the classes in ``map_det.txt`` in the folder or
-            in its ``devkit/data``, each a line with synset, number and name. Without this file, the 200 classes of
-            the challenge.
+            in its ``devkit/data``, where each line contains a synset, a number and a name, or the 200 classes of the
+            challenge if there is no such file.
         problems: Object that collects errors and warnings. By default, the first error is raised.
 
     Raises:
@@ -174,7 +174,7 @@ def _find_files(root: Path, image_id: str, where: str) -> tuple[Path | None, Pat
 def _rename_synsets(
     objects: Sequence[RawObject], names_by_synset: dict[str, str], file: Path, problems: Problems
 ) -> list[RawObject]:
-    """Return the objects with class names in place of synsets. An object with an unknown synset becomes a problem."""
+    """Return the objects with class names in place of synsets. Objects with an unknown synset become problems."""
     for entry in objects:
         if entry.name not in names_by_synset:
             problems.add(

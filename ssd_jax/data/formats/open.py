@@ -159,7 +159,7 @@ def _recognise_format(root: Path) -> str | None:
 
 
 def _suggestion(root: Path) -> str:
-    """Return a sentence, preceded by a space, that guesses what a path in no known format is; empty without a guess."""
+    """Return a hint for the message about a path in no known format, preceded by a space, or an empty string."""
     from ssd_jax.data.formats.coco import find_error
 
     coco_error = find_error(root)

@@ -29,7 +29,7 @@ def prepare_tfds(data: Data, archives: Path, any_checksum: bool = False) -> tfds
     Args:
         data: ``data.root`` is the name of the data set, ``data.tfds_dir`` the folder of prepared data sets.
         archives: Folder with the archives of the data set under their original names.
-        any_checksum: Accept archives whose checksums differ from those that tfds knows.
+        any_checksum: Whether to accept archives whose checksums differ from those that tfds knows.
 
     Returns:
         The builder (tfds' object for a data set) of the prepared data set.

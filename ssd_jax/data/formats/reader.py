@@ -1,4 +1,4 @@
-"""Functions shared by the modules for folder formats: find a split, split images by hash, and build a source."""
+"""Find a split, split images by hash, and build a source, in the same way for all folder formats."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -62,7 +62,7 @@ def select_by_hash(items: Sequence[T], image_ids: Sequence[str], split: str, val
 
 
 class SplitBuilder:
-    """Collects the annotations of a split and builds its `FolderSource`."""
+    """Builder of a `FolderSource` from the images of a split, which are added one by one."""
 
     def __init__(self, class_names: Sequence[str], problems: Problems):
         """Create a builder without images.
@@ -116,7 +116,7 @@ class SplitBuilder:
         coco_truth: CocoTruth | None = None,
         annotated: bool = True,
     ) -> FolderSource:
-        """Return a source with the images that were added. Its notes are those about problems, then ``notes``."""
+        """Return a source with the images that were added. The notes about problems precede ``notes``."""
         return FolderSource(
             self._annotations,
             self._class_names,

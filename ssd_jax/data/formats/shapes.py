@@ -2,9 +2,9 @@
 
 The images contain circles, squares, stars and triangles. The shapes are textured, rotated by at most 15 degrees from
 their upright position, and may partly occlude each other. The longer side of their boxes is between 1/8 and 4/5 of the
-image's side. The background consists of noise, stripes, checks or gradients with random strokes and patches. Shapes and
-backgrounds have textures from the same function and from a similar range of colours, so that colour alone does not
-identify the shapes.
+image's side. The background consists of noise, stripes, a checkerboard or a gradient, with random strokes and patches.
+Shapes and backgrounds have textures from the same function and from a similar range of colours, so that colour alone
+does not identify the shapes.
 
 An image is determined by (seed, split, index). Boxes are sampled from a separate random stream, and their coordinates
 are multiples of 1/64 pixel, so that they are the same on every platform and with every version of Pillow.
@@ -76,7 +76,7 @@ class ShapesSource(Source):
     class_names = CLASS_NAMES
 
     def __init__(self, config: Shapes, split: str):
-        """Open a split.
+        """Open a split of the generated data set.
 
         Args:
             config: Options of the data set: numbers of images, image size and seed.
@@ -183,8 +183,10 @@ def _sample_shape(rng: np.random.Generator, size: int) -> Shape:
 
 
 def _unit_corners(name: str, angle: float) -> Float[np.ndarray, "k 2"]:
-    """Return the corners (x, y) of a shape with radius 1 around the origin, rotated by an angle in radians from its
-    upright position. A circle is not rotated."""
+    """Return the corners (x, y) of a shape of radius 1 around the origin, rotated by an angle in radians.
+
+    The angle is measured from the upright position. A circle is not rotated.
+    """
     count = {"circle": _CIRCLE_CORNERS, "square": 4, "star": 10, "triangle": 3}[name]
     upright = {"circle": 0.0, "square": math.pi / 4, "star": -math.pi / 2, "triangle": -math.pi / 2}[name]
     start = 0.0 if name == "circle" else upright + angle
@@ -238,8 +240,10 @@ def paint_image(rng: np.random.Generator, shapes: list[Shape], size: int) -> UIn
 def _draw_texture(
     rng: np.random.Generator, size: tuple[int, int], colour: Float[np.ndarray, " 3"], spread: float
 ) -> Image.Image:
-    """Return an image with a random texture: smooth noise around one colour, or around two colours that alternate in
-    stripes or checks or change in a gradient.
+    """Return an image with a random texture.
+
+    The texture is smooth noise around one colour, or around two colours that form stripes, a checkerboard or a
+    gradient.
 
     Args:
         rng: Random generator.

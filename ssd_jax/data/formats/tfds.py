@@ -43,7 +43,7 @@ class TfdsSource(Source):
         class_names: Sequence[str] = (),
         problems: Problems | None = None,
     ):
-        """Open a split.
+        """Open a split of a prepared data set.
 
         Args:
             builder: Prepared data set.

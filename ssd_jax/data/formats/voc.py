@@ -222,8 +222,8 @@ def _find_image(file: Path, images: dict[str, list[Path]], filename: str) -> Pat
     """Return the image with the stem of the annotation file or, if there is none, the image named by <filename>.
 
     If several images have the stem of the annotation file, <filename> selects one of them. The image named by
-    <filename> is not used if it has an annotation file of its own: this file is then probably a copy in which
-    <filename> was not changed.
+    <filename> is not used if it has an annotation file of its own: the given annotation file is then probably a copy
+    in which <filename> was not changed.
     """
     own = images.get(file.stem, [])
     if len(own) == 1:

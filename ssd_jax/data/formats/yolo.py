@@ -78,8 +78,9 @@ def open_split(
     ``images/<split>``, the folder ``<split>/images``, the list ``<split>.txt``, or the folder ``<split>`` with both
     images and labels. If there are no splits, images are assigned to train and val by `hash_split`.
 
-    Labels: the path of a label file is that of the image, with the folder ``images`` replaced by ``labels``; or the
-    label file is in the folder of the image. An image without a label file, or with an empty one, has no objects.
+    Labels: the path of a label file is that of the image, with the folder ``images`` or ``JPEGImages`` replaced
+    by ``labels``; or the label file is in the folder of the image. An image without a label file, or with an empty one,
+    has no objects.
 
     Args:
         data: ``data.root`` is the folder or its YAML file.
@@ -185,7 +186,7 @@ def _join_paths(*parts: str | Path) -> Path:
 
 
 def _folder_splits(root: Path) -> dict[str, list[Path]]:
-    """Return the result of `_find_splits` for a folder without a YAML file."""
+    """Return the folder or .txt list of each split, as `_find_splits` does, for a folder without a YAML file."""
     if not root.is_dir():
         return {}
     layouts = (
@@ -217,7 +218,7 @@ def _has_labels(root: Path, place: Path) -> bool:
 
 
 def _looks_like_labels(file: Path) -> bool:
-    """Return whether the first line is a label, to distinguish label files from classes.txt and README files."""
+    """Return whether the first line of a file is a label, as in label files but not in classes.txt or README files."""
     with file.open("rb") as stream:
         fields = stream.readline(1000).split()
     return len(fields) >= 5 and all(re.fullmatch(rb"[-+.\deE]+", field) for field in fields)
@@ -261,7 +262,7 @@ def _find_images(folder: Path, name: str, places: Sequence[Path], problems: Prob
 
 
 def _read_image_list(file: Path, problems: Problems) -> list[Path]:
-    """Return the paths of the images in a list that exist.
+    """Return the paths of the existing images in a list.
 
     If a path does not exist, its first folders are ignored, since the list may have been made on another machine. A
     missing image becomes a problem.
@@ -290,8 +291,8 @@ def _read_lines(file: Path) -> list[tuple[int, str]]:
 def _label_folders(folder: Path) -> list[Path]:
     """Return the folders that may contain the labels of a folder of images.
 
-    The first is the path of the folder with the last ``images`` in it replaced by ``labels``, if there is one; the last
-    is the folder itself.
+    If the path contains ``images`` or ``JPEGImages``, the first folder is the path with the last of these names
+    replaced by ``labels``. The last folder is the folder of images itself.
     """
     parts = folder.parts
     for position in reversed(range(len(parts))):
@@ -309,7 +310,7 @@ def _find_label_file(image: Path) -> Path | None:
 
 
 def _check_labels_without_image(root: Path, folder: Path, images: Iterable[Path], problems: Problems) -> None:
-    """Add a problem for each label file of a folder of images that belongs to none of the images."""
+    """Add a problem for each label file whose image is missing in a folder of images."""
     stems = {image.with_suffix("") for image in images}
     for labels in _label_folders(folder):
         for file in sorted(_iterate_files(root, labels, (".txt",))):
@@ -391,7 +392,9 @@ def _parse_line(file: Path, number: int, line: str, classes: _Classes) -> _Label
 
 
 def _edges_px(centre: float, extent: float, pixels: int) -> tuple[float, float]:
-    """Return both ends of a box in x or y, in pixels. Ends within rounding error of the border are moved to it.
+    """Return the two edges of a box in x or in y, in pixels.
+
+    An edge that is within the rounding error of the image border is moved to the border.
 
     Args:
         centre: Centre of the box in x or y, normalised.
