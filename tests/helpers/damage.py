@@ -1,4 +1,4 @@
-"""Make damaged copies of a valid weight file, and count how many of them a reader refuses."""
+"""Make damaged copies of a valid weight file, and count how many of them a reader rejects."""
 
 import itertools
 import random
@@ -15,8 +15,8 @@ _NEAR_AN_END = 512  # bytes; headers and directories are near the beginning or t
 def damaged_copies(data: bytes, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
     """Yield a description of the damage and the bytes for each of ``count`` damaged copies of ``data``.
 
-    Kinds of damage alternate, as do the parts of the file (beginning, end, anywhere). The same seed gives the same
-    copies.
+    The kind of damage and the damaged part of the file (beginning, end or anywhere) change from copy to copy. The same
+    seed gives the same copies.
     """
     rng = random.Random(seed)
     kinds = (
@@ -45,7 +45,7 @@ def damaged_copies(data: bytes, count: int, seed: int) -> Iterator[tuple[str, by
 def count_rejected(
     read: Callable[[Path], Mapping[str, np.ndarray]], file: Path, copies: Iterable[tuple[str, bytes]]
 ) -> int:
-    """Return the number of damaged copies that a reader refuses.
+    """Return the number of damaged copies that a reader rejects.
 
     Also assert, for each copy, that the reader either raises a UserError that names the file, or returns numeric arrays
     that take at most eight times the size of the copy in total.
@@ -53,7 +53,7 @@ def count_rejected(
     Args:
         read: Reader of weight files.
         file: Path that each copy is written to.
-        copies: Description of the damage and bytes of each copy.
+        copies: Description of the damage, and content, of each copy.
     """
     refused = 0
     for damage, data in copies:
@@ -75,12 +75,12 @@ def _truncate(data: bytes, start: int, rng: random.Random) -> bytes:
 
 
 def _flip_bit(data: bytes, start: int, rng: random.Random) -> bytes:
-    """Return the data with one bit of the byte at ``start`` flipped."""
+    """Return the data with one flipped bit in the byte at ``start``."""
     return _overwrite(data, start, bytes([data[start] ^ 1 << rng.randrange(8)]))
 
 
 def _replace_byte(data: bytes, start: int, rng: random.Random) -> bytes:
-    """Return the data with another byte at ``start``."""
+    """Return the data with the byte at ``start`` replaced by a random one."""
     return _overwrite(data, start, bytes([rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))]))
 
 
@@ -95,26 +95,26 @@ def _write_large_number(data: bytes, start: int, rng: random.Random) -> bytes:
 
 
 def _zero_bytes(data: bytes, start: int, rng: random.Random) -> bytes:
-    """Return the data with 1 to 64 bytes from ``start`` on set to zero."""
+    """Return the data with up to 64 bytes from ``start`` on set to zero."""
     return _overwrite(data, start, bytes(rng.randint(1, 64)))
 
 
 def _remove_bytes(data: bytes, start: int, rng: random.Random) -> bytes:
-    """Return the data without 1 to 64 bytes from ``start`` on."""
+    """Return the data without the next 1 to 64 bytes after ``start``."""
     return data[:start] + data[start + rng.randint(1, 64) :]
 
 
 def _repeat_bytes(data: bytes, start: int, rng: random.Random) -> bytes:
-    """Return the data with 1 to 64 bytes from ``start`` on repeated."""
+    """Return the data with the next 1 to 64 bytes after ``start`` repeated."""
     end = start + rng.randint(1, 64)
     return data[:end] + data[start:]
 
 
 def _append_copy(data: bytes, start: int, rng: random.Random) -> bytes:
-    """Return the data followed by a copy of the 64 bytes from ``start`` on."""
+    """Return the data followed by a copy of up to 64 bytes from ``start`` on."""
     return data + data[start : start + 64]
 
 
 def _overwrite(data: bytes, start: int, piece: bytes) -> bytes:
-    """Return the data with ``piece`` at ``start``, with the same length as before."""
+    """Return the data with the bytes from ``start`` on replaced by ``piece``; the length stays the same."""
     return (data[:start] + piece + data[start + len(piece) :])[: len(data)]

@@ -1,7 +1,7 @@
-"""Train for some steps on virtual devices, and print the results as JSON. Run by tests/training/test_devices.py.
+"""Program that trains for some steps on virtual devices and prints the results as JSON, for test_devices.py.
 
-The argument is JSON: ``{"cases": [{"devices": 8, "fsdp": 4, ...}, ...], ...}``, with arguments of `run_case` and fields
-of DistributedOptions. XLA_FLAGS in the environment sets the number of virtual devices.
+The argument is JSON: ``{"cases": [{"devices": 8, "fsdp": 4, ...}, ...], ...}``. Each case has arguments of `run_case`;
+the other keys are fields of DistributedOptions. The environment variable XLA_FLAGS sets the number of virtual devices.
 """
 
 import dataclasses
@@ -45,9 +45,9 @@ def run_case(
     """Train for some steps on the first ``devices`` devices, or on all devices, and return the results.
 
     Returns:
-        A dict of the numbers of devices, processes, compiled programs and split parameters; the metrics of each step; a
-        hash and the sum of the state; and, if ``detect`` is set, the number of detections in each val image and the sum
-        of their scores.
+        A dict with the numbers of devices, processes, compiled programs and sharded parameters; the metrics of each
+        step; a hash of the state and the sum of its absolute values; and, if ``detect`` is set, the number of
+        detections and the sum of their scores for each val image.
     """
     config = make_config(fsdp, virtual_shards, sgd)
     mesh = sharding.make_mesh(jax.devices()[:devices], fsdp=fsdp)

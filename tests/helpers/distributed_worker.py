@@ -1,7 +1,7 @@
 """Program of one process in tests of multi-process runs. It calls functions of ssd_jax.runtime, without training.
 
-Called as ``distributed_worker.py TASK OUT OPTIONS``: the function TASK of this file runs after `initialize` with
-OPTIONS, fields of DistributedOptions as JSON. Its result is written to OUT/INDEX.json.
+``distributed_worker.py TASK OUT OPTIONS`` calls `initialize` with OPTIONS (fields of DistributedOptions as JSON), then
+the function TASK of this file, and writes the result to OUT/INDEX.json.
 """
 
 import json
@@ -29,11 +29,11 @@ class OwnError(UserError):
     pass
 
 
-def error_message(function: Callable[[], Any], kind: type[Exception]) -> str | None:
-    """Call a function and return the message of the exception of this kind that it raises, or None without one."""
+def catch_error_message(function: Callable[[], Any], error_type: type[Exception]) -> str | None:
+    """Call a function, and return the message of the exception of the given type that it raises, or None."""
     try:
         function()
-    except kind as error:
+    except error_type as error:
         return str(error)
     return None
 
@@ -47,9 +47,9 @@ def call_functions(out: Path) -> dict[str, Any]:
 
     results: dict[str, Any] = {"primary": distributed.is_primary(), "multi": distributed.is_multi_process()}
     results["on_primary"] = distributed.run_on_primary(lambda: 5)
-    results["failure"] = error_message(lambda: distributed.run_on_primary(fail, OwnError), OwnError)
-    results["same"] = error_message(lambda: distributed.assert_same("a", "the config"), UserError)
-    results["differs"] = error_message(lambda: distributed.assert_same(f"a{index}", "the config"), UserError)
+    results["failure"] = catch_error_message(lambda: distributed.run_on_primary(fail, OwnError), OwnError)
+    results["same"] = catch_error_message(lambda: distributed.assert_same("a", "the config"), UserError)
+    results["differs"] = catch_error_message(lambda: distributed.assert_same(f"a{index}", "the config"), UserError)
 
     mesh = sharding.make_mesh(fsdp=2)
     rows = sharding.local_rows(mesh, 8)
@@ -74,7 +74,7 @@ def call_functions(out: Path) -> dict[str, Any]:
 
 
 class SlowProgram:
-    """Imitation of a jitted function that records the times when it was compiled and called."""
+    """Imitation of a jitted function. It records when it was compiled and when it was called."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.compiled, self.called = seconds, 0.0, 0.0
@@ -92,7 +92,7 @@ class SlowProgram:
 
 
 def only_initialize(out: Path) -> dict[str, Any]:
-    """Return the process count. This task serves tests of `initialize` itself."""
+    """Return the process count. This task is for tests of `initialize` itself."""
     return {"count": jax.process_count()}
 
 
@@ -101,17 +101,17 @@ def save_and_resume(out: Path) -> dict[str, Any]:
     mesh, folder = sharding.make_mesh(), out / "run" / "checkpoints"
     metadata = {"config": {"model": {"class_names": ["cat"]}}}
 
-    def trees(step: int) -> dict[str, Any]:
+    def make_trees(step: int) -> dict[str, Any]:
         kernel = jax.device_put(np.full(1000, step, np.float32), sharding.replicated(mesh))
         split = sharding.shard_batch(np.full((4, 3), 10.0 * step, np.float32), mesh)
         return {"params": {"conv": {"kernel": kernel}}, "training": {"split": split}}
 
     with Checkpoints(folder, for_writing=True) as checkpoints:
         for step in (1, 2):
-            checkpoints.save(step, trees(step), metadata)
+            checkpoints.save(step, make_trees(step), metadata)
     distributed.run_on_primary(lambda: os.truncate(find_largest_array_file(folder / "2"), 10))
     with Checkpoints(folder) as checkpoints:
-        restored = checkpoints.resume(trees(0), ("cat",))
+        restored = checkpoints.resume(make_trees(0), ("cat",))
         assert restored is not None
         values = sharding.fetch(restored.trees)
         return {
@@ -123,7 +123,10 @@ def save_and_resume(out: Path) -> dict[str, Any]:
 
 
 def step_until_stopped(out: Path) -> dict[str, Any]:
-    """Count steps until should_stop is True, and return the step. When SIGTERM may be sent, create started.INDEX."""
+    """Count steps until should_stop returns True, and return the step.
+
+    The file started.INDEX is created when SIGTERM may be sent.
+    """
     index = jax.process_index()
     with StopRequest() as stop:
         for step in range(1, 2000):
@@ -136,8 +139,8 @@ def step_until_stopped(out: Path) -> dict[str, Any]:
     return {"stopped": None}
 
 
-def sleep(out: Path) -> dict[str, Any]:
-    """Set an exit message, create the file started.INDEX, and wait to be killed."""
+def wait_to_be_killed(out: Path) -> dict[str, Any]:
+    """Set an exit message, create the file started.INDEX, and sleep until the process is killed."""
     exit_message.set_exit_message("Start it again.")
     (out / f"started.{jax.process_index()}").touch()
     time.sleep(200)

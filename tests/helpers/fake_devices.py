@@ -1,4 +1,4 @@
-"""A mesh of devices that do not exist, for functions that only read its shape and platform."""
+"""A mesh of devices that do not exist, for functions that only read the shape and the platform of a mesh."""
 
 import numpy as np
 from jax.sharding import Mesh

@@ -1,4 +1,4 @@
-"""Functions that find the files which Orbax writes in a checkpoint.
+"""Functions that find and damage the files which Orbax writes in a checkpoint.
 
 The names of these files are not part of Orbax's API, so no other test file uses them.
 """
@@ -15,7 +15,7 @@ def find_checkpoint_folders(run: Path) -> list[Path]:
 
 
 def find_array_files(checkpoint: Path, tree: str = "") -> list[Path]:
-    """Return the files with the arrays of a checkpoint, or of one of its trees such as "params"."""
+    """Return the files with the arrays of a checkpoint, or of one tree in the checkpoint, such as "params"."""
     return sorted(file for file in (checkpoint / tree).rglob("d/*") if file.is_file())
 
 
@@ -40,7 +40,16 @@ def incomplete_checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def copy_as_incomplete_checkpoint(folder: Path, step: int, as_step: int) -> Path:
-    """Copy a checkpoint to the path of an incomplete one, as left by a run that is killed while saving."""
+    """Copy a checkpoint to the path of an incomplete one, as a run that is killed while saving leaves it.
+
+    Args:
+        folder: The folder ``checkpoints`` of a run.
+        step: Step of the checkpoint.
+        as_step: Step in the name of the copy.
+
+    Returns:
+        The path of the copy.
+    """
     return Path(shutil.copytree(folder / str(step), incomplete_checkpoint_path(folder, as_step)))
 
 
@@ -53,13 +62,13 @@ def flip_bit_in_largest_file(checkpoint: Path) -> None:
 
 
 def truncate_largest_file(checkpoint: Path) -> None:
-    """Cut the largest file with arrays to half of its size."""
+    """Truncate the largest file with arrays to half of its size."""
     file = find_largest_array_file(checkpoint)
     os.truncate(file, file.stat().st_size // 2)
 
 
 def empty_array_files(checkpoint: Path) -> None:
-    """Make all files with parameters empty."""
+    """Remove the content of all files with parameters."""
     for file in find_array_files(checkpoint, "params"):
         file.write_bytes(b"")
 
@@ -70,10 +79,10 @@ def remove_largest_file(checkpoint: Path) -> None:
 
 
 def break_metadata(checkpoint: Path) -> None:
-    """Replace a JSON file of Orbax by an incomplete one."""
+    """Replace a JSON file that Orbax wrote with an incomplete one."""
     find_metadata_file(checkpoint).write_text('{"tree')
 
 
 def break_checksums(checkpoint: Path) -> None:
-    """Replace checksums.json by an incomplete file."""
+    """Replace checksums.json with an incomplete file."""
     (checkpoint / "checksums.json").write_text('{"params')

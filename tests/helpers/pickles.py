@@ -1,6 +1,6 @@
-"""Build pickles and files of ``torch.save``, instruction by instruction. The code under test is not used.
+"""Build pickles and files like those of ``torch.save``, instruction by instruction, without the code under test.
 
-Most functions return the instructions that push a value, to be combined by other functions.
+Most functions return the instructions that push a value. Other functions combine them.
 """
 
 import io
@@ -37,19 +37,19 @@ def push_dict(**entries: bytes) -> bytes:
 
 
 def push_global(dotted: str) -> bytes:
-    """Return the instruction GLOBAL, which pushes the function or class with a dotted name."""
+    """Return the instruction GLOBAL that pushes the function or class with a dotted name."""
     module, _, name = dotted.rpartition(".")
     return f"c{module}\n{name}\n".encode()
 
 
 def push_storage(length: int, key: str = "0", kind: str = "torch.FloatStorage", *view: bytes) -> bytes:
-    """Return the instructions that push a storage, by the persistent id that torch.save writes.
+    """Return the instructions that push a storage, which torch.save writes as a persistent id.
 
     Args:
         length: Number of elements.
         key: Key of the storage in the file.
         kind: Name of the storage's class.
-        *view: Values that the legacy format adds for views.
+        *view: Instructions that push the values which the legacy format adds for views.
     """
     return (
         push_tuple(
@@ -60,7 +60,7 @@ def push_storage(length: int, key: str = "0", kind: str = "torch.FloatStorage", 
 
 
 def push_tensor(stored: bytes, offset: int, size: bytes, stride: bytes) -> bytes:
-    """Return the instructions that push a tensor in a storage, with offset and strides in elements."""
+    """Return the instructions that push a tensor in a storage. The offset and the strides are in elements."""
     args = push_tuple(
         stored, push_integer(offset), size, stride, b"\x89", push_global("collections.OrderedDict") + b")R"
     )
@@ -73,19 +73,19 @@ def push_vector(length: int, key: str = "0") -> bytes:
 
 
 def make_pickle(value: bytes) -> bytes:
-    """Return a complete pickle of a value, in protocol 2."""
+    """Return a complete pickle of a value, in protocol 2, given the instructions that push the value."""
     return b"\x80\x02" + value + b"."
 
 
 def make_zip_file(value: bytes, storages: dict[str, bytes], **more: Any) -> bytes:
-    """Return the bytes of a file in the format since torch 1.6, with a value and storages by key."""
+    """Return the bytes of a file in the format since torch 1.6, with a value and storages (by key)."""
     return make_zip_file_from_pickle(make_pickle(value), storages, **more)
 
 
 def make_zip_file_from_pickle(
     data: bytes, storages: dict[str, bytes], compression: int = zipfile.ZIP_STORED, order: str = ""
 ) -> bytes:
-    """Return the bytes of a file in the format since torch 1.6, with a pickle and storages by key.
+    """Return the bytes of a file in the format since torch 1.6, with a pickle and storages (by key).
 
     Args:
         data: Complete pickle.
@@ -104,7 +104,7 @@ def make_zip_file_from_pickle(
 
 
 def make_legacy_file(value: bytes, storages: dict[str, bytes]) -> bytes:
-    """Return the bytes of a file in the legacy format, before torch 1.6, with a value and storages by key.
+    """Return the bytes of a file in the legacy format, before torch 1.6, with a value and storages (by key).
 
     Each element of a storage has four bytes.
     """
@@ -186,7 +186,7 @@ ATTACKS = {
 
 
 def make_attack(attack: str, marker: Path) -> bytes:
-    """Return the instructions of an attack that creates the file ``marker`` if the pickle is executed."""
+    """Return the instructions of an attack in `ATTACKS`, which creates the file ``marker`` if they are executed."""
     value = ATTACKS[attack][0]
     for template in (TOUCH, EVAL):
         value = value.replace(push_string(template), push_string(template.format(marker=marker)))

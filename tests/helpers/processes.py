@@ -28,7 +28,7 @@ def find_free_address() -> str:
 
 
 def make_environment(devices: int = 1, **variables: object) -> dict[str, str]:
-    """Return the environment variables of a process with a number of virtual CPU devices."""
+    """Return the environment variables for a process with the given number of virtual CPU devices."""
     own = {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
@@ -43,9 +43,9 @@ def start_worker(task: str, out: Path, options: Mapping[str, object], **variable
 
     Args:
         task: Name of the function.
-        out: Folder for its results.
+        out: Folder for the results of the function.
         options: Fields of DistributedOptions.
-        variables: Environment variables, and ``devices``.
+        **variables: Arguments of `make_environment`.
     """
     return subprocess.Popen(
         [sys.executable, str(TESTS / "helpers" / "distributed_worker.py"), task, str(out), json.dumps(options)],
@@ -59,9 +59,9 @@ def start_workers(task: str, out: Path, counts: Sequence[int] = (2, 2), **variab
 
     Args:
         task: Name of a function of distributed_worker.py.
-        out: Folder for its results.
+        out: Folder for the results of the function.
         counts: Process count that each process is started with.
-        variables: Environment variables, and ``devices``.
+        **variables: Arguments of `make_environment`.
     """
     address = find_free_address()
     options = [{"coordinator": address, "process_index": i, "process_count": n} for i, n in enumerate(counts)]
@@ -69,7 +69,11 @@ def start_workers(task: str, out: Path, counts: Sequence[int] = (2, 2), **variab
 
 
 def wait_until_finished(processes: Sequence[subprocess.Popen[str]], timeout: float = 900) -> list[FinishedProcess]:
-    """Wait until all processes have ended, and return their output. Kill them after ``timeout`` seconds."""
+    """Wait until all processes have ended, and return their exit codes and outputs.
+
+    If a process does not end within ``timeout`` seconds, all processes are killed, and subprocess.TimeoutExpired is
+    raised.
+    """
     texts = []
     try:
         texts = [process.communicate(timeout=timeout) for process in processes]

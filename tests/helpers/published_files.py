@@ -22,7 +22,7 @@ def save_safetensors(file: Path, tensors: Tensors) -> Path:
 
 
 def make_caffe_file(tensors: Tensors, priors: dict[str, Any] | None = None) -> bytes:
-    """Return the bytes of a .caffemodel file with tensors of ssd.pytorch and the given settings of PriorBox layers."""
+    """Return the bytes of a .caffemodel file with tensors of ssd.pytorch and with settings of PriorBox layers."""
     kinds = {4: "Convolution", 1: "Normalize"}
     layers = [(name, kinds.get(b[0].ndim, "InnerProduct"), b) for name, b in published.to_caffe(tensors).items()]
     return encode_caffemodel(layers, priors)
@@ -46,7 +46,7 @@ def save_keras(file: Path, tensors: Tensors) -> Path:
 
 
 def save_early_mmdetection(file: Path, tensors: Tensors) -> Path:
-    """Write tensors of ssd.pytorch with the keys of MMDetection 2.0 to 2.13 and return the path of the file."""
+    """Write tensors of ssd.pytorch to a file with the keys of MMDetection 2.0 to 2.13 and return its path."""
     return save_safetensors(file, published.to_mmdetection(tensors, early=True))
 
 
@@ -75,7 +75,7 @@ COCO_PRIORS = {
         strict=True,
     )
 }  # fmt: skip
-"""PriorBox settings of a VOC model that was trained on COCO first, so that its default boxes have COCO's scales."""
+"""PriorBox settings of a model for VOC that was pretrained on COCO, so its default boxes have the scales for COCO."""
 
 
 # ---- backbones ----

@@ -28,7 +28,7 @@ EXTRAS = {
 def make_random_ssd_pytorch(maps: int, classes: int, width: float, seed: int = 0) -> Tensors:
     """Return a random state dict of ssd.pytorch.
 
-    The weights are scaled so that activations of all layers have a similar size and that scores differ clearly.
+    The weights are scaled so that the activations of all layers have a similar magnitude and the scores differ clearly.
 
     Args:
         maps: Number of feature maps, 6 for SSD300 and 7 for SSD512.
@@ -39,28 +39,34 @@ def make_random_ssd_pytorch(maps: int, classes: int, width: float, seed: int = 0
     rng = np.random.RandomState(seed)
     tensors: Tensors = {}
 
-    def conv(key: str, inputs: int, outputs: int, kernel: int, gain: float = 2.0, shift: float = 0.1) -> None:
+    def add_conv(key: str, inputs: int, outputs: int, kernel: int, gain: float = 2.0, shift: float = 0.1) -> None:
         std = np.sqrt(gain / (inputs * kernel**2))
         tensors[f"{key}.weight"] = rng.normal(0, std, (outputs, inputs, kernel, kernel)).astype(np.float32)
         tensors[f"{key}.bias"] = rng.normal(0, shift, outputs).astype(np.float32)
 
-    def scaled(channels: int) -> int:
+    def scale_channels(channels: int) -> int:
         return max(8, round(channels * width / 8) * 8)
 
     inputs = 3
     for index, channels in zip(CAFFE_NAMES, BACKBONE_CHANNELS, strict=True):
-        conv(f"vgg.{index}", inputs, scaled(channels), 1 if index == 33 else 3, 2.0 / 64**2 if index == 0 else 2.0)
-        inputs = scaled(channels)
-    tensors["L2Norm.weight"] = rng.uniform(5, 20, scaled(512)).astype(np.float32)
-    channels_of_maps = [scaled(512), scaled(1024)]
+        add_conv(
+            f"vgg.{index}",
+            inputs,
+            scale_channels(channels),
+            1 if index == 33 else 3,
+            2.0 / 64**2 if index == 0 else 2.0,
+        )
+        inputs = scale_channels(channels)
+    tensors["L2Norm.weight"] = rng.uniform(5, 20, scale_channels(512)).astype(np.float32)
+    channels_of_maps = [scale_channels(512), scale_channels(1024)]
     for i, (channels, kernel) in enumerate(EXTRAS[maps]):
-        conv(f"extras.{i}", inputs, scaled(channels), kernel)
-        inputs = scaled(channels)
+        add_conv(f"extras.{i}", inputs, scale_channels(channels), kernel)
+        inputs = scale_channels(channels)
         if i % 2:
             channels_of_maps.append(inputs)
     for k, (boxes, channels) in enumerate(zip(BOXES[maps], channels_of_maps, strict=True)):
-        conv(f"loc.{k}", channels, boxes * 4, 3, 1.0)
-        conv(f"conf.{k}", channels, boxes * classes, 3, 3.0, 1.0)
+        add_conv(f"loc.{k}", channels, boxes * 4, 3, 1.0)
+        add_conv(f"conf.{k}", channels, boxes * classes, 3, 3.0, 1.0)
     return tensors
 
 
@@ -169,7 +175,7 @@ def _caffe_layer_name(group: str, i: int) -> str:
 
 
 def to_caffe(tensors: Tensors) -> dict[str, list[np.ndarray]]:
-    """Return the tensors as Caffe blobs by layer. The first convolution takes blue, green, red."""
+    """Return the tensors as Caffe blobs by layer. The input channels of the first convolution are blue, green, red."""
     blobs: dict[str, list[np.ndarray]] = {}
     for group, i, part, value in _split_keys(tensors):
         if (group, i, part) == ("vgg", 0, "weight"):
@@ -179,7 +185,7 @@ def to_caffe(tensors: Tensors) -> dict[str, list[np.ndarray]]:
 
 
 def to_ssd_keras(tensors: Tensors) -> dict[str, list[np.ndarray]]:
-    """Return the tensors as weights of ssd_keras by layer. They are Caffe's blobs with kernels as HWIO."""
+    """Return the tensors as weights of ssd_keras by layer, which are Caffe's blobs with kernels in the order HWIO."""
     return {
         layer: [np.moveaxis(np.moveaxis(v, 0, -1), 0, -2) if v.ndim == 4 else v for v in values]
         for layer, values in to_caffe(tensors).items()

@@ -10,13 +10,14 @@ import numpy as np
 # ---- boxes ----
 
 
-def box_iou(a, b):
+def box_iou(box, other):
     """Return the IoU of two xyxy boxes, without adding 1 to widths and heights."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
     if width <= 0 or height <= 0:
         return 0.0
-    area_a, area_b = (a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1])
-    return width * height / (area_a + area_b - width * height)
+    areas = (box[2] - box[0]) * (box[3] - box[1]) + (other[2] - other[0]) * (other[3] - other[1])
+    return width * height / (areas - width * height)
 
 
 def make_prior_boxes(image_size, feature_maps, min_sizes, max_sizes, aspect_ratios, steps):
@@ -40,7 +41,10 @@ def make_prior_boxes(image_size, feature_maps, min_sizes, max_sizes, aspect_rati
 
 
 def greedy_match(iou, threshold):
-    """Return the object that Caffe's MatchBBox matches to each of n boxes, -1 for none, given the IoU matrix (g, n)."""
+    """Return, for each of n boxes, the index of the object that Caffe's MatchBBox assigns to it, or -1.
+
+    `iou` is the matrix (g, n) of the IoUs of g objects and n boxes.
+    """
     g, n = len(iou), len(iou[0])
     match = [-1] * n
     free = list(range(g))
@@ -68,7 +72,7 @@ def greedy_match(iou, threshold):
 
 
 def select_hard_negatives(background_loss, positive, ratio, min_negatives):
-    """Return the set of indices of the negatives in the loss, chosen by descending loss and then by ascending index."""
+    """Return the set of indices of the negatives in the loss: those of the highest loss, ties by ascending index."""
     candidates = sorted((-loss, i) for i, loss in enumerate(background_loss) if not positive[i])
     count = max(int(ratio * sum(map(bool, positive)) // 1), min_negatives)
     return {i for _, i in candidates[:count]}
@@ -114,7 +118,7 @@ def greedy_nms(boxes, scores, iou_threshold):
 
 
 def greedy_multiclass_nms(boxes, scores, iou_threshold, top_k=None, eligible=None):
-    """Return the kept pairs (box index, class) in order of descending score, then of box index, then of class.
+    """Return the kept pairs (box index, class) by descending score, then by box index, then by class.
 
     `scores` has a row for each box and a column for each class.
     """
@@ -132,7 +136,7 @@ def greedy_multiclass_nms(boxes, scores, iou_threshold, top_k=None, eligible=Non
 def detection_output(offsets, logits, default_boxes, variances, score_threshold, top_k, iou_threshold, keep_top_k):
     """Return the detections of Caffe's DetectionOutput layer in one image as a list of (score, label, box).
 
-    They are in order of descending score, then of box index, then of label.
+    The list is sorted by descending score, then by box index, then by label.
     """
     boxes, scores = [], []
     for (tx, ty, tw, th), (cx, cy, w, h) in zip(offsets.tolist(), default_boxes.tolist(), strict=True):
@@ -168,7 +172,7 @@ def decode_with_scale_bounds(offsets, default_boxes, low, high):
 def torchvision_batched_nms(candidates, iou_threshold, limit):
     """Return the candidates (score, label, box index, box) that torchvision's batched_nms keeps, at most `limit`.
 
-    They are in order of descending score, then of box index, then of label.
+    The list is sorted by descending score, then by box index, then by label.
     """
     kept = []
     for label in sorted({label for _, label, _, _ in candidates}):
@@ -198,7 +202,7 @@ def detect_like_torchvision(offsets, logits, default_boxes, threshold, top_k, io
 def detect_like_mmdetection(offsets, logits, default_boxes, boxes_per_map, threshold, nms_pre, iou_threshold, limit):
     """Return the detections of mmdetection as a list of (score, label, box index, box).
 
-    They are those of BaseDenseHead._predict_by_feat_single with min_bbox_size 0, but class 0 is background.
+    The algorithm is that of BaseDenseHead._predict_by_feat_single with min_bbox_size 0, but class 0 is background.
     """
     boxes = decode_with_scale_bounds(offsets, default_boxes, -np.log(1000 / 16), np.log(1000 / 16))
     candidates, start = [], 0
@@ -218,7 +222,7 @@ def detect_like_mmdetection(offsets, logits, default_boxes, boxes_per_map, thres
 
 
 def sample_patch(rng, scale_range, ratio_range):
-    """Return a random patch (xyxy, normalised) as drawn by Caffe's SampleBBox.
+    """Return a random patch (xyxy, normalised), drawn as in Caffe's SampleBBox.
 
     One limit of the Caffe code is left out, because it would turn every patch into the whole image.
     """
@@ -246,7 +250,7 @@ def sample_patches(rng, boxes, min_overlaps, trials, scale_range, ratio_range):
 def crop_annotation(boxes, labels, window):
     """Return boxes and labels cropped to a window as by Caffe's TransformAnnotation with the CENTER rule.
 
-    Boxes are in coordinates of the window. A dropped box and its label are 0.
+    The cropped boxes are in coordinates of the window. A dropped box and its label are zeros.
     """
     left, top, right, bottom = window
     cropped = []
@@ -320,18 +324,18 @@ def distort_pixel(rgb, brightness, contrast, saturation, hue, contrast_first, ch
 # ---- metrics ----
 
 
-def voc_iou(a, b):
-    """Return the IoU of two boxes (xyxy, pixels) as in VOCevaldet.m, where x2 and y2 are the last pixel in the box."""
-    iw = min(a[2], b[2]) - max(a[0], b[0]) + 1
-    ih = min(a[3], b[3]) - max(a[1], b[1]) + 1
-    if iw <= 0 or ih <= 0:
+def voc_iou(box, other):
+    """Return the IoU of two boxes (xyxy, pixels) as in VOCevaldet.m, where column x2 and row y2 belong to the box."""
+    width = min(box[2], other[2]) - max(box[0], other[0]) + 1
+    height = min(box[3], other[3]) - max(box[1], other[1]) + 1
+    if width <= 0 or height <= 0:
         return 0.0
-    union = (a[2] - a[0] + 1) * (a[3] - a[1] + 1) + (b[2] - b[0] + 1) * (b[3] - b[1] + 1) - iw * ih
-    return iw * ih / union
+    areas = (box[2] - box[0] + 1) * (box[3] - box[1] + 1) + (other[2] - other[0] + 1) * (other[3] - other[1] + 1)
+    return width * height / (areas - width * height)
 
 
 def voc_precision_recall(detections, ground_truth, iou_threshold):
-    """Return the lists of precision and recall after each detection, by descending score, as in VOCevaldet.m.
+    """Return the lists of the precision and the recall after each detection, by descending score, as in VOCevaldet.m.
 
     For each image, `detections` has a list of (box, score), and `ground_truth` a list of (box, difficult).
     """
@@ -362,7 +366,11 @@ def voc_precision_recall(detections, ground_truth, iou_threshold):
 
 
 def voc_ap(precision, recall, eleven_point):
-    """Return the average precision as in VOCap.m of 2007 (at the points np.arange(0, 1.1, 0.1)) or 2012 (the area)."""
+    """Return the average precision as in VOCap.m.
+
+    It is the mean over the recall points np.arange(0, 1.1, 0.1), as for VOC 2007, if `eleven_point` is set; otherwise
+    the area under the curve, as for VOC 2012.
+    """
     if eleven_point:
         ap = 0.0
         for point in np.arange(0, 1.1, 0.1):
@@ -378,7 +386,7 @@ def voc_ap(precision, recall, eleven_point):
 def classify_detections(boxes, scores, labels, gt_boxes, gt_labels, ignored, score, iou_threshold):
     """Return the outcomes (index, type, matched object or None) of the detections, and the indices of missed objects.
 
-    Only detections with at least the given score count. They are in order of descending score.
+    Only detections with at least the given score count. The outcomes are sorted by descending score.
     """
     taken = [False] * len(gt_boxes)
     outcomes = []

@@ -76,7 +76,7 @@ VOC_ARCHIVES = {"VOCtrainval_06-Nov-2007.tar": ("train", "val"), "VOCtest_06-Nov
 
 
 def make_pixels(spec: ImageSpec) -> np.ndarray:
-    """Return the pixels of an image, which are so smooth that JPEG hardly changes them. Blue depends on the stem."""
+    """Return the pixels of a smooth image, which JPEG hardly changes. The amount of blue depends on the stem."""
     width, height = spec.size
     y, x = np.mgrid[0:height, 0:width]
     blue = np.full_like(x, int(spec.stem) * 40 % 256)

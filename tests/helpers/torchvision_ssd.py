@@ -1,4 +1,4 @@
-"""torchvision's ssd300_vgg16 described without torch: its parameters with random values, and its settings as a config.
+"""Random weights and a config for torchvision's ssd300_vgg16, made without torch.
 
 This module was written from torchvision/models/detection/ssd.py (0.29.1), independently of `ssd_jax.weights`.
 """
@@ -70,9 +70,9 @@ def list_layers() -> dict[str, tuple[str, int, int, int]]:
 def make_random_state_dict(seed: int) -> StateDict:
     """Return random weights with torchvision's keys and shapes.
 
-    The weights preserve the scale of activations. Logits have a standard deviation of about two, offsets of about one.
-    The weights are the same on every machine: RandomState never changes (NumPy's policy, NEP 19), and uniform numbers
-    are made from bits by exact arithmetic.
+    The weights preserve the scale of activations. The standard deviation is about two for logits and about one for
+    offsets. The weights are the same on every machine: RandomState never changes (NumPy's policy, NEP 19), and uniform
+    numbers are made from random bits by exact arithmetic.
     """
     random = np.random.RandomState(seed)
 
@@ -89,7 +89,7 @@ def make_random_state_dict(seed: int) -> StateDict:
 
 
 def to_params(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return the parameters of `SSD` for torchvision's weights, with kernels in the order (row, column, in, out)."""
+    """Return torchvision's weights as parameters of `SSD`, with kernels in the order (row, column, in, out)."""
     params: dict[str, Any] = {"vgg": {}, "conv4_3_norm": {"scale": state[L2_NORM]}}
     for name, (stem, *_) in list_layers().items():
         kernel = np.ascontiguousarray(state[f"{stem}.weight"].transpose(2, 3, 1, 0))
@@ -101,7 +101,7 @@ def to_params(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def make_random_image(seed: int, height: int, width: int) -> np.ndarray:
     """Return a random RGB image (height, width, 3), uint8: the weighted mean of patches of three sizes.
 
-    It is computed in integers, so it is the same on every machine.
+    The image is computed with integers, so it is the same on every machine.
     """
     random = np.random.RandomState(seed)
     image = np.zeros((height, width, 3), np.int64)
@@ -151,7 +151,7 @@ def assert_same_detections(
 
     Args:
         actual: Boxes (k, 4) in pixels, xyxy, scores (k,) and labels (k,).
-        expected: The expected values of `actual`.
+        expected: Expected boxes, scores and labels.
         pixels: Largest difference of coordinates that is accepted, in pixels.
         score: Largest difference of scores that is accepted.
     """

@@ -1,6 +1,6 @@
 """The type checker that jaxtyping applies to the package during tests: beartype.
 
-It is configured to accept an int for a float, as static type checkers do.
+Like static type checkers, it accepts an int where a float is expected.
 """
 
 from beartype import BeartypeConf, beartype

@@ -1,8 +1,8 @@
-"""Write weight files in the formats of Caffe and Keras. The code under test is not used.
+"""Write weight files in the formats of Caffe and Keras, without the code under test.
 
 Caffe files are written with protobuf's encoding (protobuf.dev/programming-guides/encoding) and the field numbers in
-assets/weights/caffe_ssd.proto. Keras files are written with h5py, like keras/engine/saving.py of Keras 2.2, at 0246317e
-of github.com/keras-team/keras, writes them.
+assets/weights/caffe_ssd.proto. Keras files are written with h5py as in keras/engine/saving.py of Keras 2.2
+(github.com/keras-team/keras at 0246317e).
 """
 
 import re
@@ -74,7 +74,7 @@ def encode_caffemodel(
 
 
 def _blob_fields(array: np.ndarray, double: bool, four_axes: bool) -> dict[str, Any]:
-    """Return the fields of a BlobProto by name."""
+    """Return an array as the fields of a BlobProto, by name."""
     fields: dict[str, Any] = {"double_data" if double else "data": array.reshape(-1)}
     if four_axes:
         shape = (1, 1, 1, 1, *array.shape)[-4:]
@@ -102,7 +102,7 @@ def encode_message(message: str, fields: Mapping[str, Any], packed: bool = True)
 
 
 def _encode_field(number: int, kind: str, value: Any) -> bytes:
-    """Return one encoded field with its tag."""
+    """Return an encoded field: its tag and its value."""
     if kind == "string" or isinstance(value, bytes):
         return _encode_length_delimited_field(number, value.encode() if kind == "string" else value)
     wire_type = _FIXED[kind][0] if kind in _FIXED else 0
@@ -137,7 +137,7 @@ def _encode_varint(number: int) -> bytes:
 
 @cache
 def read_proto() -> dict[str, dict[str, Any]]:
-    """Return the content of the .proto file by the name of a message or enum.
+    """Return the content of each message and enum in the .proto file, by name.
 
     A message maps each field to its type, its number, and whether it may be packed; an enum maps names to values.
     """
@@ -176,9 +176,8 @@ def write_keras(
         file: File to write.
         layers: Name of each layer, and names and values of its weights: ``conv1_1/kernel:0`` in Keras 2,
             ``conv1_1_W:0`` in Keras 1.
-        whole_model: Whether the file has the groups that model.save writes; otherwise it is like that of
-            model.save_weights.
-        version: Version of Keras in the file. None: neither version nor backend are written, as by Keras 1.
+        whole_model: Whether the file has the groups that model.save writes. False: those of model.save_weights.
+        version: Version of Keras in the file. None: neither version nor backend is written, as in Keras 1.
         backend: Backend of Keras in the file.
         **storage: Options of h5py's create_dataset.
     """

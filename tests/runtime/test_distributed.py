@@ -103,7 +103,7 @@ def test_should_stop_returns_true_at_the_same_step_in_all_processes(tmp_path):
 
 def test_exit_message_appears_when_process_0_is_killed(tmp_path):
     """Process 0 runs JAX's coordination service, so JAX then aborts process 1 at once, from C++."""
-    processes = start_workers("sleep", tmp_path)
+    processes = start_workers("wait_to_be_killed", tmp_path)
     wait_for_files([tmp_path / "started.0", tmp_path / "started.1"], processes)
     processes[0].kill()
     first, second = wait_until_finished(processes, timeout=100)
@@ -114,7 +114,7 @@ def test_exit_message_appears_when_process_0_is_killed(tmp_path):
 @pytest.mark.slow
 def test_exit_message_appears_when_a_heartbeat_stops(tmp_path):
     seconds = 10
-    processes = start_workers("sleep", tmp_path, SSD_JAX_HEARTBEAT_SECONDS=seconds)
+    processes = start_workers("wait_to_be_killed", tmp_path, SSD_JAX_HEARTBEAT_SECONDS=seconds)
     wait_for_files([tmp_path / "started.0", tmp_path / "started.1"], processes)
     processes[1].kill()
     killed = time.monotonic()
