@@ -1,4 +1,4 @@
-"""Compilation of the training step and the detection program for TPUs and GPUs that need not be present.
+"""Compile the training step and the detection program for TPUs and GPUs that need not be present.
 
 ``targets`` describes devices, ``programs`` compiles the programs, ``compiled`` and ``flops`` determine their costs, and
 ``report`` formats the costs. The package may import all other packages except ``commands``. A new device belongs in

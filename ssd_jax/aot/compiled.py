@@ -152,7 +152,10 @@ def _is_host_transfer(line: str) -> bool:
 
 
 def _instructions(hlo: str) -> list[tuple[str, str, str]]:
-    """Return (type, opcode, line) of each instruction. Layouts such as {1,0:T(8,128)} are removed from the types."""
+    """Return the type, opcode and line of each instruction in an HLO text.
+
+    Layouts such as {1,0:T(8,128)} are removed from the types.
+    """
     instructions = []
     for line in hlo.splitlines():
         plain = re.sub(r"\{[^{}]*\}", "", line)
@@ -189,7 +192,8 @@ def read_out_of_memory(error: Exception, model_flops: float, compile_seconds: fl
         compile_seconds: Duration of the compilation, in seconds.
 
     Returns:
-        Costs, with the needed and the available memory if the message names them; None if the error has another reason.
+        The costs, with the needed and the available memory if the error message names them. None if the error has
+        another reason.
     """
     if "RESOURCE_EXHAUSTED" not in str(error):
         return None

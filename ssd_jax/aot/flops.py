@@ -1,4 +1,4 @@
-"""Counting of the FLOPs of the convolutions and matrix products in a jaxpr.
+"""Count the FLOPs of the convolutions and matrix products in a jaxpr.
 
 A multiply-add counts as two FLOPs. Elementwise operations are not counted. Multiplications by padding, or by the zeros
 between the elements of a dilated input, are left out, since they need not be computed. The operations are those of the
@@ -22,8 +22,8 @@ def count_flops(jaxpr: ClosedJaxpr, devices: int) -> float:
         devices: Number of devices.
 
     Returns:
-        FLOPs. The body of a loop of unknown length counts once. Of a conditional, only the branch with the most FLOPs
-        counts.
+        The number of FLOPs. The body of a loop of unknown length counts once. Only the branch of a conditional that has
+        the most FLOPs counts.
     """
     return _count_jaxpr(jaxpr.jaxpr, 1 / devices)
 
@@ -86,7 +86,7 @@ def _convolution_flops(eqn: Any) -> float:
 def valid_taps(
     image: int, kernel: int, out: int, *, stride: int, low_padding: int, image_dilation: int, kernel_dilation: int
 ) -> int:
-    """Return the number of multiplications of a convolution along one axis that need to be computed.
+    """Return how many multiplications a convolution along one axis has to compute.
 
     Multiplications by padding or by the zeros of a dilated input are not counted.
 

@@ -1,4 +1,4 @@
-"""Compilation of the training step and the detection program from the shapes of their arguments, without data."""
+"""Compile the training step and the detection program from the shapes of their arguments, without data."""
 
 import time
 from collections.abc import Callable
@@ -119,7 +119,7 @@ def compile_program(config: Config, mesh: Mesh, program: Program, platform: str)
 
 
 def batch_shapes(config: Config, mesh: Mesh) -> Batch:
-    """Return a batch of shapes, dtypes and shardings, for square images with sides of ``data.max_image_size``."""
+    """Return a batch of abstract arrays, with canvases that are squares with a side of ``data.max_image_size``."""
     split = batch_sharding(mesh)
     b, side, g = config.train.batch_size, config.data.max_image_size, config.data.max_objects
 

@@ -1,4 +1,4 @@
-"""Suppression of messages that libraries for accelerators print on a machine without an accelerator.
+"""Suppress messages that libraries for accelerators print on a machine without an accelerator.
 
 This module does not import jax, because the import of jax already prints such messages.
 """

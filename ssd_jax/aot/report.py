@@ -1,4 +1,4 @@
-"""Formatting of the costs of compiled programs as text or as a table, with an upper bound of the speed."""
+"""Format the costs of compiled programs as text or as a table, with an upper bound of the speed."""
 
 import textwrap
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class Roofline(NamedTuple):
 
     Source: Williams et al., Roofline, CACM 52(4), 2009. The time of memory traffic is computed from XLA's count of the
     bytes that each operation reads and writes. This count includes data that stay in the chip's fast memory between two
-    operations, so the time may be too long.
+    operations, so the bound may be too high.
     """
 
     compute: float
@@ -36,8 +36,8 @@ class Roofline(NamedTuple):
 def roofline(costs: Costs, chip: Chip, dtype: str) -> Roofline:
     """Return lower bounds of the time that a chip needs for a program.
 
-    The larger of two counts of FLOPs is used: the count of the compiler, in which loop bodies count once, and the count
-    in the jaxpr, in which the lengths of most loops are known.
+    FLOPs are counted by the compiler, which counts loop bodies once, and in the jaxpr, where the lengths of most loops
+    are known. The larger of the two numbers is used.
 
     Args:
         costs: Costs of the program.
@@ -62,7 +62,7 @@ def memory_problem(costs: Costs, chip: Chip) -> str | None:
 
 
 def format_report(report: Report) -> str:
-    """Return a report as text to print."""
+    """Return the text of a report."""
     chip = parse_target(report.target).chip
     head = (
         f"{report.config} on {report.target}: {report.devices} x {chip.title}, {report.image_size} px, "

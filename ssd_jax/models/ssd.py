@@ -55,7 +55,7 @@ def prediction_head(
             k * outputs_per_box + i of the convolution.
         dtype: Type that the convolution computes in.
         prior: Outputs (outputs_per_box,) of the untrained predictor, which has a centered kernel that starts at zero.
-            Without it, the kernel is not centered and starts as in the paper.
+            If None, the kernel is not centered and starts as in the paper.
 
     Returns:
         The predictions in the order row, column, box; n is h * w * boxes_per_cell.
@@ -104,12 +104,12 @@ class SSD(nn.Module):
         return Predictions(jnp.concatenate(offsets, axis=1), jnp.concatenate(logits, axis=1))
 
     def prior_predictions(self) -> tuple[Array, Array] | tuple[None, None]:
-        """Return the offsets and logits that the untrained network predicts, or None twice to start as in the paper.
+        """Return the offsets and logits that the untrained network predicts, or (None, None) to start as in the paper.
 
         The offsets are zero. The logits give background a probability of 3/4 and each object class an equal share of
         the rest, as in the loss after hard negative mining. In the paper, the first predictions are random, and a
         network without pretrained features takes many steps to unlearn them. Lin et al., Focal Loss for Dense Object
-        Detection, 2017 (arXiv 1708.02002), section 4.1, start training similarly.
+        Detection, 2017 (arXiv 1708.02002), section 4.1, initialise their network similarly.
         """
         if self.config.norm == "none":
             return None, None

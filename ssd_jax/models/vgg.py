@@ -137,7 +137,7 @@ def conv_norm(
     dilation: int = 1,
     kernel_init: nn.initializers.Initializer = HE_NORMAL,
 ) -> Float[Array, "b h2 w2 c2"]:
-    """Apply a convolution; with norm="group", a weight-standardized convolution followed by GroupNorm.
+    """Apply a convolution or, with norm="group", a weight-standardized convolution followed by GroupNorm.
 
     Call this function within a compact module, which then owns the parameters. The padding is explicit, because for
     inputs of even size, `SAME` pads a 3x3 convolution with stride 2 only at the bottom and on the right, which shifts
@@ -160,7 +160,7 @@ def conv_norm(
 
 
 def conv_norm_relu(x: Float[Array, "b h w c"], name: str, channels: int, **options: Any) -> Float[Array, "b h2 w2 c2"]:
-    """Apply `conv_norm`, then ReLU."""
+    """Apply `conv_norm`, followed by a ReLU."""
     return nn.relu(conv_norm(x, name, channels, **options))
 
 
@@ -178,7 +178,7 @@ class L2Norm(nn.Module):
     initial_scale: float = 20.0
     """Initial value of the scale of every channel."""
     eps: float = 1e-10
-    """Number added to the sum of squares, epsilon."""
+    """Epsilon, which is added to the sum of squares."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float32[Array, "b h w c"]:
@@ -190,15 +190,15 @@ class L2Norm(nn.Module):
 class VGG16(nn.Module):
     """The backbone VGG16, from normalised images to the feature maps conv4_3 and fc7.
 
-    Their strides are 8 and 16 pixels. Both are the outputs of a ReLU; conv4_3 is taken before the pool that follows it.
+    The feature maps are outputs of ReLUs and have strides of 8 and 16 pixels; conv4_3 is the input of the fourth pool.
     """
 
     width: float = 1.0
-    """Factor for the number of channels of every layer."""
+    """Factor that the number of channels of every layer is multiplied by."""
     norm: str = "none"
     """Normalisation of every layer: "none" or "group", see `conv_norm`."""
     input_spread: float = PIXEL_SPREAD
-    """Standard deviation of the inputs, for the initial weights of conv1_1."""
+    """Standard deviation of the inputs. The initial weights of conv1_1 are divided by it."""
     dtype: jnp.dtype = jnp.dtype("float32")
     """Type that the convolutions compute in."""
     remat: bool = False
@@ -210,7 +210,7 @@ class VGG16(nn.Module):
         conv1_1_init = nn.initializers.variance_scaling(2.0 / self.input_spread**2, "fan_in", "truncated_normal")
 
         def block(module: nn.Module, x: Array, number: int) -> tuple[Array, Array]:
-            """Return the output of a block before its last ReLU, and its output after that ReLU and the pool."""
+            """Return two outputs of a block: the input of its last ReLU, and the output of its pool."""
             *first_layers, (last, channels) = BLOCKS[number - 1]
             for name, channels in first_layers:
                 kernel_init = conv1_1_init if name == "conv1_1" else HE_NORMAL

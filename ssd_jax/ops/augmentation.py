@@ -176,7 +176,7 @@ def crop_boxes(boxes: Boxes, labels: Labels, window: Window) -> tuple[Float[Arra
 
 
 def flip_boxes(boxes: Boxes, labels: Labels) -> Float[Array, "g 4"]:
-    """Return the boxes of an image that is mirrored left to right. Rows of padding are set to zero."""
+    """Return the boxes of an image after mirroring it left to right. Rows of padding are set to zero."""
     x1, y1, x2, y2 = jnp.asarray(boxes).T
     return jnp.where(jnp.asarray(labels)[:, None] > 0, jnp.stack([1 - x2, y1, 1 - x1, y2], axis=1), 0)
 
@@ -195,9 +195,9 @@ class Distortion(NamedTuple):
     brightness: Float[Array | np.ndarray, ""]
     """Number added to each channel, on the scale 0 to 255."""
     contrast: Float[Array | np.ndarray, ""]
-    """Factor of the values of each channel."""
+    """Factor that the values of each channel are multiplied by."""
     saturation: Float[Array | np.ndarray, ""]
-    """Factor of the saturation S of HSV."""
+    """Factor that the saturation S of HSV is multiplied by."""
     hue: Float[Array | np.ndarray, ""]
     """Number added to the hue H of HSV, in OpenCV's units of two degrees."""
     contrast_first: Bool[Array | np.ndarray, ""]
@@ -207,7 +207,7 @@ class Distortion(NamedTuple):
 
 
 def random_distortion(key: PRNGKeyArray, config: Augment) -> Distortion:
-    """Return random parameters of `distort`.
+    """Return random parameters for `distort`.
 
     Brightness, contrast, saturation and hue are each drawn uniformly from their range with a probability of
     `distort_probability`; otherwise they leave the image unchanged.

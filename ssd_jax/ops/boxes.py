@@ -1,7 +1,8 @@
 """Box arithmetic: conversions between box formats, overlap, and the encoding of boxes as offsets.
 
-Boxes come in two formats. `xyxy` is left, top, right, bottom; `cxcywh` is centre x, centre y, width, height. Both are
-normalised: the image spans [0, 1] along both axes. All functions are pure and differentiable, and work under `jax.jit`.
+Boxes come in two formats. `xyxy` is left, top, right, bottom; `cxcywh` is centre x, centre y, width, height.
+Coordinates are normalised: the image spans [0, 1] along both axes. All functions are pure and differentiable, and work
+under `jax.jit`.
 
 Reference: Liu, Anguelov, Erhan, Szegedy, Reed, Fu, Berg, "SSD: Single Shot MultiBox Detector",
 https://arxiv.org/abs/1512.02325, 2016.
@@ -78,8 +79,8 @@ def encode_boxes(
         variances: Divisors of the offsets: x, y, log width, log height.
 
     Returns:
-        Offsets (n, 4) in the order x, y, log width, log height. Sides below 1e-6, of either box, count as 1e-6, so that
-        the offsets of a box without area are large and negative but finite. Caffe stops the program at such a box.
+        Offsets (n, 4) in the order x, y, log width, log height. A side below 1e-6 counts as 1e-6 in both boxes, so that
+        the log offsets of a box without area are large and negative, but finite. Caffe aborts at such a box.
     """
     gt_center, gt_size = jnp.split(xyxy_to_cxcywh(gt_boxes), 2, axis=-1)
     center, size = jnp.split(jnp.asarray(default_boxes), 2, axis=-1)

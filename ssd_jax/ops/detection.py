@@ -32,7 +32,7 @@ class Detections(NamedTuple):
     labels: Int32[Array, " k"]
     """Classes from 1 to C; 0 for padding."""
     valid: Bool[Array, " k"]
-    """False for padding."""
+    """True for detections, False for padding."""
 
 
 def detect(
@@ -63,7 +63,7 @@ def detect(
             (`DefaultBoxes.boxes_per_map`). It is only used with `config.top_k_per="map"`. Static under `jax.jit`.
 
     Returns:
-        Exactly k rows: the detections, and then rows of zeros.
+        The detections, padded with zeros to exactly k rows.
 
     Raises:
         ValueError: If `boxes_per_map` is used and does not add up to n.

@@ -1,4 +1,4 @@
-"""The loss of training: localisation and classification loss with hard negative mining.
+"""The training loss: localisation and classification loss with hard negative mining.
 
 References:
     Liu et al., "SSD: Single Shot MultiBox Detector", https://arxiv.org/abs/1512.02325, 2016.
@@ -49,7 +49,7 @@ def multibox_loss(
         logits: Predicted logits of c classes; class 0 is background.
         targets: The result of `match` for each image, with the batch axis in front.
         config: Negatives per positive and the weight alpha of the localisation loss. Static under `jax.jit`.
-        valid: False for images to ignore, such as images that could not be read.
+        valid: Mask that is False for images to ignore, such as images that could not be read. None if all are used.
         normalizer: Number to divide by instead of max(1, N). If a batch is processed in parts whose losses are added
             up, set it to max(1, N) of the whole batch.
 
@@ -101,9 +101,10 @@ def hard_negative_mask(
         min_negatives: Minimum number of negatives, even without positives.
 
     Returns:
-        A mask that is True for floor(neg_pos_ratio * number of positives) default boxes, or for `min_negatives` if that
-        is more, or for all boxes that are not positive if they are fewer. Among equal losses, boxes of lower index are
-        chosen. NaN ranks above infinity, so that an invalid prediction shows in the loss.
+        A mask that is True for the chosen default boxes. Their number is floor(neg_pos_ratio * number of positives) or
+        `min_negatives`, whichever is larger; if there are fewer boxes that are not positive, all of them are chosen.
+        Among equal losses, boxes of lower index are chosen. NaN ranks above infinity, so that an invalid prediction
+        shows in the loss.
     """
     eligible = ~jnp.asarray(positive)
     wanted = jnp.maximum(jnp.floor(neg_pos_ratio * (~eligible).sum()), min_negatives)
@@ -116,7 +117,7 @@ def hard_negative_mask(
 
 
 def _ordered_bits(values: Float32[Array, " n"]) -> UInt32[Array, " n"]:
-    """Map floats to positive integers of the same order; 0 and -0 have the same integer, and so have all NaNs."""
+    """Map floats to positive integers in the same order. 0 and -0 map to one integer, and all NaNs to the largest."""
     values = jnp.where(values == 0, 0, jnp.where(jnp.isnan(values), jnp.nan, values))
     bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
     sign = jnp.uint32(1 << 31)

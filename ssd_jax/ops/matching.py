@@ -102,7 +102,10 @@ def assign_objects(iou: Float[Array | np.ndarray, "g n"], iou_threshold: float =
 
 
 def _match_bipartite(iou: Float[Array, "g n"]) -> Int[Array, " g"]:
-    """Return the index of the default box of each object, each box at most once; n for an object without a box."""
+    """Return the index of the default box that each object is matched to, or n for an object without a box.
+
+    A box is matched to at most one object.
+    """
     num_objects, num_boxes = iou.shape
     order = jnp.arange(num_objects, dtype=jnp.int32)
 
@@ -130,7 +133,10 @@ def _match_bipartite(iou: Float[Array, "g n"]) -> Int[Array, " g"]:
 
 
 def _is_outbid(values: Float[Array, " g"], boxes: Int[Array, " g"]) -> Bool[Array, " g"]:
-    """Return a mask of the objects whose box has a better proposal: a higher IoU, or an equal IoU and a lower index."""
+    """Return a mask of the objects whose box has a better proposal from another object.
+
+    A proposal is better if its IoU is higher, or if the IoUs are equal and the index of its object is lower.
+    """
     order = jnp.arange(len(boxes))
     better = jnp.where(order < order[:, None], values >= values[:, None], values > values[:, None])
     return (better & (boxes == boxes[:, None])).any(axis=1)

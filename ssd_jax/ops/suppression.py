@@ -28,7 +28,7 @@ class KeptPairs(NamedTuple):
     classes: Int32[Array, " k"]
     """Index of the class: its column in the scores."""
     valid: Bool[Array, " k"]
-    """False for padding."""
+    """True for kept pairs, False for padding."""
 
 
 class _State(NamedTuple):
@@ -86,11 +86,11 @@ def multiclass_nms(
         max_outputs: Maximum number of pairs to keep over all classes, k. The pairs with the highest scores are kept.
         score_threshold: Pairs with this score or a lower one are ignored. At least 0.
         top_k: Number of pairs of each class that take part, those with the highest scores; None for all.
-        eligible: True for boxes that may be kept and may suppress others; None if all may. The other boxes still count
-            for `top_k`.
+        eligible: True for boxes that may be kept and may suppress others; None if this is true of all boxes. The other
+            boxes still count for `top_k`.
 
     Returns:
-        Exactly k pairs: the kept pairs, and then padding.
+        The kept pairs, padded with zeros to exactly k pairs.
     """
     boxes, scores = jnp.asarray(boxes), jnp.asarray(scores)
     (n, c), k = scores.shape, max_outputs
@@ -153,9 +153,10 @@ def multiclass_nms(
 def _scores_after(
     scores: Float[Array, "m c"], pairs: Int32[Array, "m c"], last_score: Array, last_pair: Array
 ) -> Float[Array, "m c"]:
-    """Return the scores, with 0 for the pairs that have been processed already: those up to the last pair.
+    """Return the scores, with the scores of pairs that are already processed set to 0.
 
-    Pairs are in order of descending score, then of ascending index.
+    Pairs are processed in order of descending score, and pairs of equal score in order of ascending index. The given
+    last pair and all pairs before it are processed.
     """
     return jnp.where((scores < last_score) | ((scores == last_score) & (pairs > last_pair)), scores, 0)
 

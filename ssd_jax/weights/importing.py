@@ -46,7 +46,7 @@ class Imported(NamedTuple):
     config: Config
     """Config with the project's settings. The config of a backbone has no class names."""
     params: Params
-    """float32 arrays. The parameters of a backbone are ``{"vgg": ...}`` only, possibly without fc6 and fc7."""
+    """Parameters as float32 arrays. Those of a backbone are only ``{"vgg": ...}``, possibly without fc6 and fc7."""
 
 
 def import_weights(
@@ -55,11 +55,12 @@ def import_weights(
     """Load the weight file of a published detector or backbone. The project is recognised from the keys of the file.
 
     Args:
-        file: Weights as .pth, .safetensors, .caffemodel or .h5.
+        file: Weight file: .pth, .safetensors, .caffemodel or .h5.
         class_names: Class names without background, in the order of the labels. If empty, the names of VOC, COCO or
             ILSVRC are used, depending on the number of classes; a detector with another number of classes needs names.
             None: the names do not matter, and the classes are named "1", "2", ...
-        scales: Data set whose scales the default boxes have. None: as the project chooses by the number of classes.
+        scales: Data set whose scales the default boxes have. None: the scales that the project uses for this number of
+            classes.
         bgr: Whether the input channels of conv1_1 in the file are blue, green, red. None: the project's usual order.
 
     Returns:
@@ -127,7 +128,7 @@ def _find_mapping(file: Path, weights: WeightFile) -> KeyMapping:
 
 
 def _find_width(mapping: KeyMapping, tensors: Tensors) -> float:
-    """Return the number of channels of conv1_1 divided by that of VGG16, or 1 if conv1_1 is missing."""
+    """Return the number of channels of conv1_1 as a multiple of VGG16's, or 1 if conv1_1 is missing."""
     bias = tensors.get(mapping.entries["vgg/conv1_1/bias"].key, np.zeros(0))
     (_, channels), *_ = BLOCKS[0]
     return bias.size / channels or 1.0
@@ -167,7 +168,7 @@ def _check_tensors(file: Path, mapping: KeyMapping, tensors: Tensors, expected: 
 def _stored_default_boxes(
     file: Path, network: Network, published: DefaultBoxes, priors: Mapping[str, PriorBox]
 ) -> DefaultBoxes:
-    """Return the default boxes stored in a Caffe snapshot, or ``published`` if a feature map has none stored."""
+    """Return the default boxes stored in a Caffe snapshot, or ``published`` if those of a feature map are missing."""
     layers = [priors.get(f"{name}_mbox_priorbox") for name in network.feature_maps]
     stored = [prior for prior in layers if prior is not None]
     if len(stored) < len(layers):

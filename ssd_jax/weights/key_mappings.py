@@ -30,7 +30,7 @@ class Conversion(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Key of the tensor in the file that holds one of our parameters, and its conversion."""
+    """Key and conversion of the tensor in a file that holds one of our parameters."""
 
     key: str
     conversion: Conversion
@@ -107,7 +107,7 @@ _DECIMATED = {
 
 
 def _chain(conversion: Conversion, load: Callable[[Array], Array], dump: Callable[[Array], Array]) -> Conversion:
-    """Return a conversion that also applies ``load`` after loading, and its inverse ``dump`` before dumping."""
+    """Return the conversion with a further step: ``load`` after loading, and its inverse ``dump`` before dumping."""
     outer_load, outer_dump = conversion.load, conversion.dump
     assert outer_dump is not None
     return Conversion(conversion.shape, lambda file: load(outer_load(file)), lambda ours: outer_dump(dump(ours)))
@@ -144,10 +144,10 @@ def _entries(
     kernel: Conversion = _OIHW,
     bgr: bool = False,
 ) -> Entries:
-    """Return the entries of some layers, by the paths of our parameters.
+    """Return the entries of the given layers, by the paths of our parameters.
 
     Args:
-        prefixes: Prefix of each layer's keys in the file, by the layer's path.
+        prefixes: Prefix of the keys of each layer in the file, by the layer's path.
         suffixes: Suffixes of the keys of weights and biases.
         kernel: Conversion of kernels.
         bgr: Whether the input channels of the file's conv1_1 are blue, green, red.
@@ -165,7 +165,7 @@ def _entries(
 
 
 def _classifier_entries(fc6: str, fc7: str, suffixes: tuple[str, str], axes: str) -> Entries:
-    """Return the entries of fc6 and fc7 for files with the first two layers of VGG16's classifier in their place."""
+    """Return the entries of fc6 and fc7 for files that have the first two layers of VGG16's classifier instead."""
     (weight, bias), (first, second) = suffixes, _DECIMATED[axes]
     return {
         "vgg/fc6/kernel": Entry(fc6 + weight, first),
@@ -189,12 +189,12 @@ _TORCH_INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 
 
 def _vgg_prefixes(prefix: str) -> dict[str, str]:
-    """Return the key prefixes of conv1_1 to conv5_3. ``{}`` stands for the index in torch's sequence."""
+    """Return the key prefixes of conv1_1 to conv5_3. ``{}`` in ``prefix`` stands for the index in torch's sequence."""
     return {layer: prefix.format(index) for layer, index in zip(BACKBONE_CONVS, _TORCH_INDICES, strict=True)}
 
 
 def _vgg_and_fc_prefixes(prefix: str) -> dict[str, str]:
-    """Return the key prefixes of conv1_1 to fc7 for a sequence in which fc6 and fc7 are convolutions."""
+    """Return the key prefixes of conv1_1 to fc7 for a torch sequence in which fc6 and fc7 are convolutions."""
     return _vgg_prefixes(prefix) | {"vgg/fc6": prefix.format(31), "vgg/fc7": prefix.format(33)}
 
 
@@ -289,7 +289,7 @@ _NUMBERED = (".0", ".1")
 
 
 def _caffe_names(layers: tuple[str, ...]) -> dict[str, str]:
-    """Return Caffe's layer names by our paths. Each name is the last part of the path."""
+    """Return Caffe's name of each layer, by the layer's path. The name is the last part of the path."""
     return {layer: layer.removeprefix("vgg/") for layer in layers}
 
 
@@ -394,9 +394,9 @@ def find_key_mapping(shapes: Mapping[str, Shape], kind: str) -> tuple[KeyMapping
         kind: ``torch``, ``caffe`` or ``keras``.
 
     Returns:
-        The mapping, and its similarity from 0 to 1: the number of common keys divided by the number of keys in the file
-        or the mapping. A key is common only if its tensor has the same number of axes in both, because Caffe's fc6
-        can be a matrix or a convolution with the same key.
+        The mapping, and its similarity from 0 to 1: the number of keys that the file and the mapping have in common,
+        divided by the number of keys that at least one of them has. A key is only in common if its tensor has the same
+        number of axes, because Caffe's fc6 can be a matrix or a convolution with the same key.
     """
 
     def similarity(mapping: KeyMapping) -> float:

@@ -139,11 +139,11 @@ class Preset(NamedTuple):
     std: Triple = (1.0, 1.0, 1.0)
     """Divisors of red, green and blue, for values from 0 to 255."""
     clip: Literal["none", "sizes", "center_size"] = "none"
-    """Clipping of default boxes."""
+    """Clipping of default boxes, as described for `DefaultBoxes.clip`."""
     truncate_sizes: bool = False
-    """Truncate the sizes of default boxes to whole pixels."""
+    """Whether the sizes of default boxes are truncated to whole pixels."""
     detect: Detect = Detect()
-    """Post-processing."""
+    """Settings of the post-processing."""
     detections_per_class: int | None = None
     """Maximum number of detections per class and image, if the project limits each class."""
     coco_scales: bool = False
@@ -195,8 +195,8 @@ def default_boxes(preset: Preset, network: Network, classes: int, scales: Scales
     Args:
         preset: Settings of the project.
         network: Network of the project.
-        classes: Number of classes without background. It decides the scales if ``scales`` is None, unless
-            the project uses COCO's scales for any number of classes.
+        classes: Number of classes without background. It determines the scales if ``scales`` is None, unless the
+            project uses COCO's scales for any number of classes.
         scales: Data set whose scales are used, for weights that were trained on COCO first and then on VOC.
 
     Raises:
@@ -227,7 +227,7 @@ def make_config(name: str, model: Model, preset: Preset) -> Config:
 
 
 def _coco_names_by_category_id() -> tuple[str, ...]:
-    """Return 90 class names in the order of COCO's category ids. An unused id is named "n/a" and the id.
+    """Return 90 class names in the order of COCO's category ids. Unused ids have names such as "n/a 12".
 
     A network with 91 outputs has a channel for background and for each of the 90 ids.
     """
@@ -253,7 +253,7 @@ def class_names(file: object, count: int, given: Sequence[str] | None) -> tuple[
     Args:
         file: Name of the file, for messages.
         count: Number of classes in the file, without background.
-        given: Names that the user gave. Empty: use the published names for this count. None: use numbers as names.
+        given: Names from the user. Empty: the published names for this count are used. None: numbers are used as names.
 
     Raises:
         UserError: If ``given`` has a wrong number of names or includes background, or if ``given`` is empty and no

@@ -1,4 +1,4 @@
-"""Run SSD in torch with the tensors of a published file. The command `verify` compares our outputs with the results.
+"""Run SSD in torch with the tensors of a published file. The command `verify` compares our outputs with its outputs.
 
 torchvision's weights are run with torchvision's own model. For the other projects, this module implements the network
 with torch.nn.functional, and the default boxes, decoding and NMS of each project with NumPy.
@@ -29,7 +29,7 @@ class ProjectSettings(NamedTuple):
     """Preprocessing and post-processing settings of a project."""
 
     bgr: bool = False
-    """Whether the network takes blue, green, red."""
+    """Whether the order of the network's input channels is blue, green, red."""
     mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
     """Mean of red, green, blue, for values from 0 to 255."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -37,7 +37,7 @@ class ProjectSettings(NamedTuple):
     background_last: bool = False
     """Whether background is the last class, not the first."""
     box_clip: str = ""
-    """Clipping of default boxes to [0, 1]: "centre" clips cx, cy, w, h; "corner" clips the corners; "" is none."""
+    """Clipping of default boxes to [0, 1]: "centre" clips cx, cy, w, h; "corner" clips the corners; "" does not clip."""
     truncate_sizes: bool = False
     """Whether sizes of default boxes are truncated to whole pixels."""
     log_limit: float | None = None
@@ -45,7 +45,7 @@ class ProjectSettings(NamedTuple):
     clip_first: bool = False
     """Whether boxes are clipped to the image before NMS, and boxes without area are dropped."""
     threshold: float = 0.01
-    """Scores above this threshold are candidates."""
+    """Boxes with a score above this threshold are candidates for NMS."""
     per_class: int | None = 400
     """Maximum number of candidates per class. None: no limit."""
     per_map: int | None = None
@@ -117,7 +117,7 @@ def run_reference(
         size: Side in pixels of the square that the image is resized to.
         coco_scales: Whether the default boxes have COCO's scales.
         priors: Settings of Caffe's PriorBox layers, one per feature map. If given, ``coco_scales`` is ignored.
-        bgr: Whether the first layer takes blue, green, red. None: the project's usual order.
+        bgr: Whether the input channels of conv1_1 are blue, green, red. None: the project's usual order.
 
     Raises:
         ImportError: If torch or torchvision is not installed.
@@ -357,7 +357,7 @@ class _BoxSizes(NamedTuple):
     smallest: float
     """Side of the smaller square."""
     largest: float | None
-    """Size that the larger square, of side sqrt(smallest * largest), is made with. None: there is only one square."""
+    """Size that determines the side of the larger square, sqrt(smallest * largest). None: there is only one square."""
     ratios: tuple[float, ...]
     """Ratios of width to height, without 1 and without the reciprocals, which are added."""
     step: float
@@ -442,7 +442,7 @@ def _clip_box(box: list[float], clip: str) -> list[float]:
 
 
 def _decode(offsets: np.ndarray, default_boxes: np.ndarray, settings: ProjectSettings) -> np.ndarray:
-    """Return boxes (boxes, 4) as xyxy, relative to the image side, for offsets from default boxes."""
+    """Return the boxes (boxes, 4) that the offsets describe, as xyxy, relative to the image side."""
     dx, dy, dw, dh = (offsets * [0.1, 0.1, 0.2, 0.2]).T
     x, y, w, h = default_boxes.T
     if settings.log_limit is not None:
@@ -460,7 +460,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 def _detect(
     boxes: np.ndarray, scores: np.ndarray, shapes: Sequence[tuple[int, int]], settings: ProjectSettings
 ) -> list[Detection]:
-    """Return the final detections by descending score, after NMS of each class. NMS handles one box at a time."""
+    """Return the final detections by descending score, after NMS within each class, one box at a time."""
     allowed = np.ones(scores.shape, bool)
     if settings.per_map is not None:
         allowed[:] = False

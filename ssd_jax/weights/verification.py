@@ -62,7 +62,7 @@ def verify_weights(
     """Import a published weight file, and compare our outputs for an image with those of the reference in torch.
 
     Args:
-        file: Weights as .pth, .safetensors, .caffemodel or .h5.
+        file: Weight file: .pth, .safetensors, .caffemodel or .h5.
         image: RGB image that both networks are run on.
         scales: Scales of the default boxes, as for `import_weights`.
         bgr: Whether the input channels of conv1_1 in the file are blue, green, red, as for `import_weights`.
@@ -90,7 +90,7 @@ def verify_weights(
 
 
 def sample_image() -> UInt8[np.ndarray, "375 500 3"]:
-    """Return a fixed image of smooth random colours."""
+    """Return an image of smooth random colours, which is the same on every call."""
     noise = np.random.RandomState(0).randint(0, 256, (12, 16, 3)).astype(np.uint8)
     return np.asarray(Image.fromarray(noise).resize((500, 375), Image.Resampling.BICUBIC))
 
@@ -188,8 +188,8 @@ def compare_detections(actual: ImageDetections, expected: list[Detection], width
         height: Height of the image in pixels.
 
     Returns:
-        Three comparisons. The difference of the first is the number of detections that are in one list only or out of
-        order. The second and third compare boxes and scores of the detections that are in both lists.
+        Three comparisons. The first has as its difference the number of detections that are out of order or in only one
+        of the two lists. The second and third compare the boxes and scores of the detections that are in both lists.
     """
     to_pixels = np.array([width, height, width, height])
     unmatched, pairs = dict(enumerate(expected)), []

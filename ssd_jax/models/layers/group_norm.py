@@ -1,7 +1,7 @@
-"""GroupNorm (Wu and He, 2018, arXiv 1803.08494), with the results of Flax's `nn.GroupNorm` but faster on a CPU.
+"""GroupNorm (Wu and He, 2018, arXiv 1803.08494). The results are those of Flax's `nn.GroupNorm`, but faster on a CPU.
 
-Sums over pixels take most of its time. XLA's CPU compiler does not vectorise them if rows and columns are reduced at
-once. So `_sum_pixels` sums in two steps, and the gradient is written by hand so that it needs only two sums.
+Most of the time is spent on sums over pixels. XLA's CPU compiler does not vectorise them if rows and columns are
+reduced at once. So `_sum_pixels` sums in two steps, and the gradient is written by hand so that it needs only two sums.
 """
 
 from functools import partial
@@ -25,7 +25,7 @@ def _sum_pixels(x: Float32[Array, "b h w c"]) -> Float32[Array, "b c"]:
 
 
 def _group_means(per_channel: Float32[Array, "b c"], pixels: int, group_size: int) -> Float32[Array, "b c"]:
-    """Return the mean of its group for each channel, given the sum of each channel over the pixels."""
+    """Return, for each channel, the mean of the group that it is in, given the sum of each channel over the pixels."""
     b, c = per_channel.shape
     sums = per_channel.reshape(b, c // group_size, group_size).sum(-1) / (pixels * group_size)
     return jnp.repeat(sums, group_size, axis=1)

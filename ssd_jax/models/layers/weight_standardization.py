@@ -41,7 +41,7 @@ def standardized_conv(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Arr
 
 
 def centered_conv(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
-    """Convolve with a centered kernel. The scale of the kernel is not changed, because predictors have to learn it."""
+    """Convolve with a centered kernel. The kernel is not rescaled, because predictors have to learn the scale."""
     return jax.lax.conv_general_dilated(x, _in_float32(center, kernel), *args, **kwargs)
 
 

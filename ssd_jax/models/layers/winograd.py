@@ -35,7 +35,7 @@ Terms = list[Array]
 
 
 def conv(x: Array, kernel: Array, strides: Sequence[int], padding: Any, **options: Any) -> Array:
-    """Convolve by Winograd's algorithm where it is expected to be faster, otherwise by `lax.conv_general_dilated`.
+    """Convolve by Winograd's algorithm if it is expected to be faster, otherwise by `lax.conv_general_dilated`.
 
     Use it as `nn.Conv(conv_general_dilated=conv)`. The layouts are NHWC and HWIO.
     """

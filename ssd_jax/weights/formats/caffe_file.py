@@ -25,8 +25,8 @@ class PriorBox(NamedTuple):
     min_sizes: tuple[float, ...]
     """Sides of the smaller squares."""
     max_sizes: tuple[float, ...]
-    """Sizes that the larger squares are made with: the side is sqrt(min_size * max_size). Empty, or as many as
-    ``min_sizes``."""
+    """Sizes that determine the sides of the larger squares: a side is sqrt(min_size * max_size). Either empty, or as
+    many as ``min_sizes``."""
     aspect_ratios: tuple[float, ...]
     """Ratios of width to height as stored: without 1, which is always used, and without those that ``flip`` adds."""
     flip: bool
@@ -155,7 +155,7 @@ def _read_prior(file: Path, layer: str, param: Any) -> PriorBox:
 
 
 def _read_square_setting(file: Path, layer: str, param: Any, side: str, height: str, width: str) -> float | None:
-    """Return a setting that is stored as one field, or as two equal fields for height and width. None if missing."""
+    """Return a setting that is stored in one field, or in two equal fields for height and width; None if missing."""
     stored = [name for name in (side, height, width) if param.HasField(name)]
     values = set(_to_decimals([getattr(param, name) for name in stored]))
     if not stored:

@@ -168,7 +168,7 @@ def _to_text(value: Any) -> str:
 
 
 def _read_dataset(file: Path, name: str, dataset: Any, data: bytes) -> np.ndarray:
-    """Return the array of a dataset. Raises UserError if it is not numeric, or if its values are not in the file."""
+    """Return the array of a dataset. Raises UserError if it is not numeric or if values are missing from the file."""
     shape, dtype, storage = dataset.shape, dataset.dtype, dataset.id
     if dtype == np.dtype("V2") and _to_text(dataset.attrs.get("dtype")) == "bfloat16":
         dtype = np.dtype(ml_dtypes.bfloat16)
@@ -190,7 +190,7 @@ def _read_dataset(file: Path, name: str, dataset: Any, data: bytes) -> np.ndarra
 
 
 def _check_chunks(file: Path, name: str, dataset: Any, max_bytes: int) -> None:
-    """Raise an error if a chunk is missing, or if a chunk unpacks to more bytes than its part of the array has.
+    """Raise an error if a dataset lacks chunks, has an unsupported filter, or has chunks that unpack to too many bytes.
 
     Such a dataset could fill the memory, or would be read with zeros for the missing values.
     """

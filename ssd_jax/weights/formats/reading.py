@@ -60,9 +60,9 @@ def check_printable(names: Iterable[str]) -> None:
 
 
 def strip_prefixes(tensors: dict[str, T]) -> dict[str, T]:
-    """Return the tensors without the prefixes ``model.`` and ``module.``, if all names have them.
+    """Return the tensors with the name prefixes ``model.`` and ``module.`` removed, each only if all names have it.
 
-    A training module around the network and DataParallel add these prefixes.
+    These prefixes are added by DataParallel and by modules that contain the network for training.
     """
     for prefix in ("model.", "module."):
         if all(name.startswith(prefix) for name in tensors):
@@ -71,6 +71,6 @@ def strip_prefixes(tensors: dict[str, T]) -> dict[str, T]:
 
 
 def to_native_array(array: np.ndarray) -> np.ndarray:
-    """Return a copy of an array in C order and native byte order. Floats become float32."""
+    """Return a copy of an array in C order and native byte order, with floats converted to float32."""
     dtype = np.float32 if array.dtype.newbyteorder("=") in _FLOATS else array.dtype.newbyteorder("=")
     return np.array(array, dtype, order="C")

@@ -121,7 +121,7 @@ class _Function:
 
 
 def _ordered_dict(pairs: Any = None) -> StateDict:
-    """Return a dict with the given items. Python 2 passes a list of pairs; Python 3 adds the items afterwards."""
+    """Return a dict with the given items. Python 2 pickles pass the items here; Python 3 pickles add them afterwards."""
     state_dict = StateDict()
     if pairs is not None:
         for key, value in pairs:
@@ -189,7 +189,7 @@ _REPLACEMENTS = {
 
 
 class PickleLoader:
-    """Loads the pickles of a file, one after the other."""
+    """Loader for the pickles of a file, which are loaded one after the other."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -197,7 +197,7 @@ class PickleLoader:
         """Storages that the loaded pickles refer to, by key."""
 
     def load(self, stream: io.BytesIO) -> Any:
-        """Load the next pickle of a stream and return its object.
+        """Load the next pickle of a stream and return the object that it describes.
 
         Returns:
             An object made of strings, numbers, tuples, lists, `StateDict`, `Tensor` and other stand-ins.

@@ -66,7 +66,7 @@ def _find_format(start: bytes) -> str:
 
 
 def _describe_unknown_start(start: bytes) -> str:
-    """Return a hint for the error message if a file begins like a web page or a Git LFS pointer, otherwise ""."""
+    """Return a hint for the error message if a file begins like a web page or Git LFS pointer, or an empty string."""
     if start.lstrip()[:1] == b"<":
         return ", like a web page; perhaps the download failed"
     if start[:7] == b"version":
