@@ -67,7 +67,7 @@ def compile_programs(
             split evenly over the devices, or if ``devices.virtual_shards`` is set.
     """
     if config.devices.virtual_shards:
-        raise UserError("devices.virtual_shards makes the step several programs; set it to 0 to compile it")
+        raise UserError("devices.virtual_shards splits the training step into several programs: set it to 0")
     mesh = make_mesh(target_devices(target), config.devices.fsdp)
     check_batch_size(config, mesh.size)
     costs: dict[Program, Costs] = {}

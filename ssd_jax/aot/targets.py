@@ -131,7 +131,8 @@ def parse_target(text: str) -> Target:
         raise UserError(f"--target {text}: contains no device")
     if CHIPS[chip].platform == "cuda" and shape[0] > GPUS_PER_HOST and shape[0] % GPUS_PER_HOST:
         raise UserError(
-            f"--target {text}: more than {GPUS_PER_HOST} GPUs must be a multiple of {GPUS_PER_HOST}, so whole hosts"
+            f"--target {text}: above {GPUS_PER_HOST}, the number of GPUs must be a multiple of {GPUS_PER_HOST}, "
+            "because only whole hosts are supported"
         )
     return Target(text, chip, shape)
 
@@ -149,7 +150,7 @@ def compiler_version(target: Target) -> str:
         packages = ["jax-cuda12-pjrt", "jax-cuda13-pjrt"]
         install = (
             f"pip install --no-deps jax-cuda12-plugin=={jax.__version__} jax-cuda12-pjrt=={jax.__version__} "
-            "(jax[cuda12] includes them, too, with gigabytes of CUDA that are not needed to compile)"
+            "(jax[cuda12] also includes these packages, but adds gigabytes of CUDA that are not needed to compile)"
         )
     for package in packages:
         try:

@@ -69,9 +69,10 @@ def find_export_mapping(model: Model, project: Project) -> KeyMapping:
     if model.norm != "none":
         raise UserError(f"model.norm is '{model.norm}': {project} has no such layers. Only norm 'none' can be exported")
     if model.width != 1:
-        raise UserError(f"model.width is {model.width}: {project} has VGG16's channels, width 1")
+        raise UserError(f"model.width is {model.width}: {project} supports only width 1, the channels of VGG16")
     if model.default_boxes.variances != (0.1, 0.1, 0.2, 0.2):
-        raise UserError(f"default_boxes.variances is {model.default_boxes.variances}: {project} has 0.1, 0.1, 0.2, 0.2")
+        variances = model.default_boxes.variances
+        raise UserError(f"default_boxes.variances is {variances}: {project} supports only 0.1, 0.1, 0.2, 0.2")
     if project == "torchvision":
         _check_torchvision_boxes(model.default_boxes)
     mappings = [mapping for mapping in KEY_MAPPINGS["torch"] if mapping.project == project and mapping.network]

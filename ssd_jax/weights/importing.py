@@ -117,7 +117,7 @@ def _find_mapping(file: Path, weights: WeightFile) -> KeyMapping:
     if similarity < _MIN_SIMILARITY:
         examples = ", ".join(list(shapes)[:5])
         raise UserError(
-            f"{file}: its keys are not those of any supported SSD or VGG16. It contains {len(shapes)} tensors: "
+            f"{file}: has the keys of no supported SSD or VGG16. It contains {len(shapes)} tensors: "
             f"{examples}{', ...' if len(shapes) > 5 else ''}. docs/weights.md lists what can be imported"
         )
     if mapping.project == "torchvision_vgg16":
@@ -179,7 +179,7 @@ def _stored_default_boxes(
         like_first = (prior.clip, prior.variances) == (stored[0].clip, stored[0].variances)
         if not (one_size and like_first and prior.flip and prior.offset == 0.5 and prior.image_size in image_sizes):
             raise UserError(
-                f"{file}: its default boxes are not supported here: {prior}. Use --scales to take the published ones"
+                f"{file}: has default boxes that are not supported: {prior}. Use --scales to take the published ones"
             )
     steps = tuple(prior.step for prior in stored if prior.step is not None)
     return dataclasses.replace(

@@ -37,7 +37,7 @@ class ProjectSettings(NamedTuple):
     background_last: bool = False
     """Whether background is the last class, not the first."""
     box_clip: str = ""
-    """Clipping of default boxes to [0, 1]: "centre" clips cx, cy, w, h; "corner" clips the corners; "" does not clip."""
+    """Clipping of default boxes to [0, 1]: "centre" clips cx, cy, w, h; "corner" clips the corners; "": no clipping."""
     truncate_sizes: bool = False
     """Whether sizes of default boxes are truncated to whole pixels."""
     log_limit: float | None = None

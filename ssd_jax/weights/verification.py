@@ -209,6 +209,6 @@ def compare_detections(actual: ImageDetections, expected: list[Detection], width
     count, largest = len(expected), max((d.score for d in expected), default=0.0)
     return [
         Comparison("detections, number and order", (count,), float(count), float(mismatches), 0.0),
-        Comparison("their boxes, px", (count, 4), float(max(width, height)), box_difference, BOX_TOLERANCE),
-        Comparison("their scores", (count,), largest, score_difference, SCORE_TOLERANCE),
+        Comparison("detections, boxes in px", (count, 4), float(max(width, height)), box_difference, BOX_TOLERANCE),
+        Comparison("detections, scores", (count,), largest, score_difference, SCORE_TOLERANCE),
     ]

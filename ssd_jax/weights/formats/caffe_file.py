@@ -98,7 +98,7 @@ def _read_blobs(file: Path, layers: list[Any]) -> dict[str, np.ndarray]:
         for number, blob in enumerate(layer.blobs):
             name = f"{layer.name}.{number}"
             if name in tensors:
-                raise UserError(f"{file}: two layers have the name {layer.name!a}. Save it again with Caffe.")
+                raise UserError(f"{file}: two layers have the name {layer.name!a}. Save the file again with Caffe.")
             tensors[name] = _remove_leading_axes(layer.type, number, _read_blob(file, name, blob))
     check_printable(tensors)
     return tensors
@@ -148,7 +148,7 @@ def _read_prior(file: Path, layer: str, param: Any) -> PriorBox:
         or image_size == 0
     ):
         raise UserError(
-            f"{file}: the settings of {layer!a} are not valid default boxes. Copy or download the file again."
+            f"{file}: the settings of {layer!a} do not describe valid default boxes. Copy or download the file again."
         )
     side = None if image_size is None else int(image_size)
     return PriorBox(min_sizes, max_sizes, ratios, param.flip, param.clip, variances, step, offset, side)

@@ -58,7 +58,7 @@ def read_keras(file: Path) -> dict[str, np.ndarray]:
             )
         root = pyfive.File(_CountedBytes(data))
         if root.userblock_size:  # then all addresses are relative to the end of the user block
-            raise ValueError("a user block, which Keras never writes")
+            raise ValueError("the file has a user block, which Keras never writes")
         tensors: dict[str, np.ndarray] = {}
         max_bytes = MAX_EXPANSION * len(data)
         for name, dataset in _find_weights(file, root):
@@ -90,7 +90,7 @@ class _CountedBytes(io.BytesIO):
         data = super().read(size)
         self._left -= len(data) + 64  # the objects that pyfive makes from the data are larger
         if self._left < 0:
-            raise ValueError("addresses that lead in circles")
+            raise ValueError("the addresses in the file lead in circles")
         return data
 
 
@@ -173,12 +173,12 @@ def _read_dataset(file: Path, name: str, dataset: Any, data: bytes) -> np.ndarra
     if dtype == np.dtype("V2") and _to_text(dataset.attrs.get("dtype")) == "bfloat16":
         dtype = np.dtype(ml_dtypes.bfloat16)
     elif dtype.kind not in "fiub":
-        raise UserError(f"{file}: {name!a} contains {dtype}, not numbers. The file is corrupt or not of a network.")
+        raise UserError(f"{file}: {name!a} contains {dtype}, not numbers. The file is corrupt or has no weights.")
     count = math.prod(shape)
     if storage.layout_class == _CONTIGUOUS:
         if not 0 < count * dtype.itemsize <= len(data) - storage.data_offset:
             raise UserError(
-                f"{file}: the values of {name!a} are not in it: the file was cut off, or keeps them in other files. "
+                f"{file}: the values of {name!a} are not in it. The file was cut off, or keeps them in other files. "
                 "Copy or download it again."
             )
         return np.frombuffer(data, dtype, count, storage.data_offset).reshape(shape)
@@ -208,4 +208,4 @@ def _check_chunks(file: Path, name: str, dataset: Any, max_bytes: int) -> None:
             _, stored = storage.read_direct_chunk(chunk.chunk_offset)
             unpacked = zlib.decompressobj().decompress(stored, size + 5)
             if len(unpacked) > size + 4:  # the chunk may include a checksum of four bytes
-                raise ValueError(f"{name}: a chunk that unpacks to more than its size")
+                raise ValueError(f"{name}: a chunk unpacks to more than its size")

@@ -75,7 +75,7 @@ def _load_zip(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
             f"{file}: is a compressed zip file. torch.save does not compress; unpack it to get the weights."
         )
     if sum(entry.file_size for entry in archive.infolist()) > len(data):
-        raise ValueError("entries that are larger than the file")
+        raise ValueError("the entries of the archive are larger than the file")
     if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
         raise UserError(f"{file}: was written on a big-endian machine. Save it again on a little-endian one.")
     content = PickleLoader(file).load(io.BytesIO(archive.read(pickles[0])))
@@ -106,7 +106,7 @@ def _load_legacy(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
     buffers: dict[str, memoryview] = {}
     for key in keys:
         if type(key) is not str:  # hashing a key of another type could take forever
-            raise ValueError("a storage key that is not text")
+            raise ValueError("the key of a storage is not text")
         storage = loader.storages[key]
         if int.from_bytes(stream.read(8), "little") != storage.length:
             raise ValueError(f"storage {key} does not have the size that the pickle declares")
@@ -177,7 +177,7 @@ def _to_arrays(tensors: Mapping[str, Tensor], storage_bytes: _StorageBytes, max_
         view = _make_view(name, tensor, buffers[storage.key])
         max_bytes -= view.size * max(view.itemsize, 4)
         if max_bytes < 0:
-            raise ValueError(f"tensors that would take more than {MAX_EXPANSION} times the bytes of the file")
+            raise ValueError(f"the tensors would take more than {MAX_EXPANSION} times the bytes of the file")
         arrays[name] = to_native_array(view)
     return arrays
 
@@ -186,15 +186,15 @@ def _make_view(name: str, tensor: Tensor, buffer: bytes | memoryview) -> np.ndar
     """Return a tensor as a view of its storage. Raises ValueError if the tensor does not lie inside the storage."""
     storage, size, stride = tensor.storage, tensor.size, tensor.stride
     if len(buffer) != storage.length * storage.dtype.itemsize:
-        raise ValueError(f"{name}: a storage of {len(buffer)} bytes for {storage.length} {storage.dtype}")
+        raise ValueError(f"{name}: the storage has {len(buffer)} bytes, not {storage.length} {storage.dtype} numbers")
     if type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride) or len(size) > 32:
-        raise ValueError(f"{name}: not a shape")
+        raise ValueError(f"{name}: the size and stride are not a shape")
     if not all(is_size(number) for number in (*size, *stride, tensor.offset, storage.start)):
-        raise ValueError(f"{name}: a shape with negative numbers or none")
+        raise ValueError(f"{name}: a size, stride or offset is negative or not an integer")
     first = storage.start + tensor.offset
     last = first + sum((number - 1) * step for number, step in zip(size, stride, strict=True))
     if math.prod(size) and last >= storage.length:
-        raise ValueError(f"{name}: a tensor larger than its storage")
+        raise ValueError(f"{name}: the tensor is larger than its storage")
     item = storage.dtype.itemsize
     # np.ndarray also checks that the view lies inside the buffer.
     return np.ndarray(size, storage.dtype, buffer, first * item, [step * item for step in stride])

@@ -113,15 +113,15 @@ class _Function:
 
     def __call__(self, *args: Any) -> Any:
         if len(args) > _MAX_ARGUMENTS:
-            raise ValueError(f"a pickle that calls a function with {len(args)} arguments")
+            raise ValueError(f"the pickle calls a function with {len(args)} arguments")
         return self.function(*args)
 
     def __setstate__(self, state: Any) -> None:
-        raise ValueError("a pickle that changes a function")
+        raise ValueError("the pickle changes a function")
 
 
 def _ordered_dict(pairs: Any = None) -> StateDict:
-    """Return a dict with the given items. Python 2 pickles pass the items here; Python 3 pickles add them afterwards."""
+    """Return a dict with the given items. Pickles of Python 2 pass them here, those of Python 3 add them afterwards."""
     state_dict = StateDict()
     if pairs is not None:
         for key, value in pairs:
@@ -219,12 +219,12 @@ def _read_checked_pickle(stream: io.BytesIO) -> bytes:
     for number, (opcode, argument, start) in enumerate(pickletools.genops(stream)):
         name = opcode.name
         if name not in _ALLOWED:
-            raise ValueError(f"a pickle with the instruction {name}, which torch.save never writes")
+            raise ValueError(f"the pickle has the instruction {name}, which torch.save never writes")
         if number == _MAX_INSTRUCTIONS:
-            raise ValueError(f"a pickle of more than {_MAX_INSTRUCTIONS} instructions")
+            raise ValueError(f"the pickle has more than {_MAX_INSTRUCTIONS} instructions")
         # Python's unpickler allocates memory for all memo indices up to the given index.
         if name in ("BINPUT", "LONG_BINPUT") and cast(int, argument) > number:
-            raise ValueError(f"a pickle with the memo index {argument}")
+            raise ValueError(f"the pickle has the memo index {argument}, which is too large")
         checked += _REPLACEMENTS[name] if name in _REPLACEMENTS else data[start : stream.tell()]
     return bytes(checked)
 
@@ -246,14 +246,14 @@ class _Unpickler(pickle.Unpickler):
         The id is ("storage", type, key, device, length). In the legacy format, a view or None follows.
         """
         if type(pid) is not tuple or len(pid) not in (5, 6):
-            raise ValueError("a persistent id of a shape that torch.save never writes")
+            raise ValueError("a persistent id is not a tuple of five or six items")
         kind, storage_type, key, _, length, *view = pid
         is_storage = kind == "storage" and type(storage_type) is _StorageType
         if not is_storage or type(key) is not str or not is_size(length):
-            raise ValueError("a persistent id that is not that of a storage")
+            raise ValueError("a persistent id does not describe a storage")
         storage = Storage(storage_type.dtype, key, length)
         if self.loader.storages.setdefault(key, storage) != storage:
-            raise ValueError("a storage of two types or sizes")
+            raise ValueError("a storage is described with two types or sizes")
         if not view or view[0] is None:
             return storage
         _, start, _ = view[0]  # key, first element, number of elements
