@@ -55,7 +55,7 @@ def check_data(options: CheckDataOptions) -> int:
 
     from ssd_jax.data.check import summary
     from ssd_jax.data.check.checks import check_data_set
-    from ssd_jax.data.check.clean_copy import check_copy_folder, check_fixable, write_clean_copy
+    from ssd_jax.data.check.clean_copy import check_annotations_readable, check_copy_folder, write_clean_copy
     from ssd_jax.data.problems import Problems, Severity
     from ssd_jax.data.run_splits import with_data_root
     from ssd_jax.report.data_set import write_data_set_figures
@@ -77,13 +77,13 @@ def check_data(options: CheckDataOptions) -> int:
     print(summary.format_problems(check.problems), end="\n\n")
     print(summary.format_counts(check), end="\n\n")
     print(summary.format_box_coverage(check.coverage, config), end="\n\n")
-    summary.write_tables(options.out, check)
+    summary.write_check_files(options.out, check)
     write_data_set_figures(options.out, check, config.model.default_boxes)
     print(
         f"Written to {options.out}: problems.csv (all problems), check.json, data.png, sample images with their boxes"
     )
     if options.fix is not None:
-        check_fixable(check.problems)
+        check_annotations_readable(check.problems)
         with tqdm(total=sum(map(len, check.splits.values())), unit="image", dynamic_ncols=True) as bar:
             kept = write_clean_copy(options.fix, check.splits, check.digests, bar.update)
         counts = ", ".join(f"{split} {images} of {len(check.splits[split])} images" for split, images in kept.items())

@@ -34,13 +34,17 @@ VOC_NAMES_IN_COCO = (
 
 
 def describe_class_difference(
-    old: Sequence[str], new: Sequence[str], *, old_place: str = "the checkpoint", new_place: str = "the data"
+    old_names: Sequence[str],
+    new_names: Sequence[str],
+    *,
+    old_place: str = "the checkpoint",
+    new_place: str = "the data",
 ) -> str:
     """Return indented lines that describe how two lists of class names differ.
 
     Args:
-        old: First list of class names.
-        new: Second list of class names.
+        old_names: First list of class names.
+        new_names: Second list of class names.
         old_place: Phrase that says where the first list comes from, such as ``the checkpoint``.
         new_place: Phrase that says where the second list comes from.
 
@@ -50,12 +54,12 @@ def describe_class_difference(
     """
     lines = [
         format_names(f"only in {place}", only)
-        for place, names, others in ((old_place, old, new), (new_place, new, old))
+        for place, names, others in ((old_place, old_names, new_names), (new_place, new_names, old_names))
         if (only := [name for name in names if name not in others])
     ]
-    if not lines and list(old) != list(new):
+    if not lines and list(old_names) != list(new_names):
         lines = ["  the same names in another order"]
-        lines += [format_names(f"in {old_place}", old), format_names(f"in {new_place}", new)]
+        lines += [format_names(f"in {old_place}", old_names), format_names(f"in {new_place}", new_names)]
     return "\n".join(lines)
 
 

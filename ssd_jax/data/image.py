@@ -71,7 +71,7 @@ def _read_pixels_and_size(
     with _user_errors_on_decode(path):
         pixels, stored_size = _decode(data, canvas)
         orientation = _stored_orientation(data)
-    if _annotation_is_unrotated(stored_size, orientation, annotated_size):
+    if _is_annotation_unrotated(stored_size, orientation, annotated_size):
         return pixels, stored_size
     width, height = stored_size
     return _rotate_upright(pixels, orientation), (height, width) if orientation in _SWAP_SIDES else stored_size
@@ -83,9 +83,9 @@ def image_size(path: str | Path, annotated_size: tuple[int, int] | None = None) 
     Raises:
         UserError: If the file is missing, empty or not an image; the message names the file.
     """
-    with _open(path) as image:
+    with _open_image(path) as image:
         size, orientation = image.size, _exif_orientation(image)
-    if orientation in _SWAP_SIDES and not _annotation_is_unrotated(size, orientation, annotated_size):
+    if orientation in _SWAP_SIDES and not _is_annotation_unrotated(size, orientation, annotated_size):
         return size[1], size[0]
     return size
 
@@ -96,7 +96,7 @@ def mode_and_orientation(path: str | Path) -> tuple[str, int]:
     Raises:
         UserError: If the file is missing, empty or not an image; the message names the file.
     """
-    with _open(path) as image:
+    with _open_image(path) as image:
         return image.mode, _exif_orientation(image)
 
 
@@ -125,7 +125,7 @@ def stored_size(data: bytes, name: str) -> tuple[int, int]:
 
 
 @contextmanager
-def _open(path: str | Path) -> Iterator[Image.Image]:
+def _open_image(path: str | Path) -> Iterator[Image.Image]:
     with (
         _user_errors_on_decode(path),
         user_errors(f"{path}: can't be read", _ADVICE, catch=(FileNotFoundError, IsADirectoryError, PermissionError)),
@@ -142,18 +142,18 @@ def _user_errors_on_decode(name: str | Path) -> Iterator[None]:
             f"{name}: can't be read as an image",
             "Copy it again, or remove it.",
             catch=_PILLOW_ERRORS,
-            reason=_decode_reason,
+            reason=_decode_error_reason,
         ),
         user_errors(f"{name}: the image is too large", "Reduce its size.", catch=Image.DecompressionBombError),
     ):
         yield
 
 
-def _decode_reason(error: Exception) -> str:
+def _decode_error_reason(error: Exception) -> str:
     return "not an image format that Pillow knows" if isinstance(error, UnidentifiedImageError) else error_reason(error)
 
 
-def fit_size(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
+def fitted_size(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
     """Return the (height, width) in pixels that an image has after it is shrunk to fit a canvas.
 
     Args:
@@ -170,7 +170,7 @@ def fit_size(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
 
 def reduce_to_fit(image: UInt8[np.ndarray, "h w 3"], canvas: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
     """Return an image shrunk with antialiasing to fit a canvas of (height, width), or the image itself if it fits."""
-    height, width = fit_size(image.shape[:2], canvas)
+    height, width = fitted_size(image.shape[:2], canvas)
     if (height, width) == image.shape[:2]:
         return image
     # The support of Pillow's bilinear filter grows with the reduction, so the filter averages pixels. reducing_gap
@@ -240,8 +240,8 @@ def _exif_orientation(image: Image.Image) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def _annotation_is_unrotated(stored: tuple[int, int], orientation: int, annotated: tuple[int, int] | None) -> bool:
-    return orientation in _SWAP_SIDES and stored[0] != stored[1] and annotated == stored
+def _is_annotation_unrotated(size: tuple[int, int], orientation: int, annotated_size: tuple[int, int] | None) -> bool:
+    return orientation in _SWAP_SIDES and size[0] != size[1] and annotated_size == size
 
 
 def _rotate_upright(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "h2 w2 3"]:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
 
 from ssd_jax.config import Data
-from ssd_jax.data.image import fit_size, reduce_to_fit
+from ssd_jax.data.image import fitted_size, reduce_to_fit
 from ssd_jax.data.source import Source, keep_trainable_objects, normalised_boxes
 from ssd_jax.errors import UserError
 
@@ -104,18 +104,18 @@ def train_batches(source: Source, data: Data, batch_size: int, seed: int, rows: 
         UserError: If ``data.strict`` is set and an image cannot be read. It is raised while iterating.
     """
     shape = canvas_shape(source, data.max_image_size)
-    order = _shuffle(len(source), seed)
+    order = _shuffled_positions(len(source), seed)
     unreadable: dict[int, str] = {}
     rows = range(batch_size) if rows is None else rows
 
-    def load(number: int) -> _Example:
+    def load_example(number: int) -> _Example:
         step, slot = divmod(number, len(rows))
         position = step * batch_size + int(rows[slot])
         epoch = position // len(source)
         return _load_example(source, order[position], data.train_on_difficult, shape, epoch, unreadable, data.strict)
 
     numbers = grain.MapDataset.range(_ENDLESS // batch_size * len(rows))
-    return _load_batches(numbers.map(load), len(rows), shape, data.max_objects, unreadable)
+    return _load_batches(numbers.map(load_example), len(rows), shape, data.max_objects, unreadable)
 
 
 def single_image_batch(source: Source, data: Data, index: int, epoch: int) -> Batch:
@@ -146,11 +146,11 @@ def stream_position(length: int, seed: int, index: int, epoch: int) -> int:
         index: Position of the image in the source.
         epoch: Epoch in which the image is looked up, counted from 0. Every epoch contains the image once.
     """
-    order = _shuffle(length, seed)
+    order = _shuffled_positions(length, seed)
     return next(number for number in range(epoch * length, (epoch + 1) * length) if order[number] == index)
 
 
-def _shuffle(length: int, seed: int) -> grain.MapDataset:
+def _shuffled_positions(length: int, seed: int) -> grain.MapDataset:
     """Return an endless data set of positions in a source. Each epoch contains every position once, in a new order."""
     return grain.MapDataset.range(length).seed(seed).shuffle().repeat(_ENDLESS // length + 1)
 
@@ -182,7 +182,7 @@ def eval_batches(
     unreadable = {} if unreadable is None else unreadable
     rows = range(batch_size) if rows is None else rows
 
-    def load(number: int) -> _Example:
+    def load_example(number: int) -> _Example:
         batch, slot = divmod(number, len(rows))
         index = batch * batch_size + int(rows[slot])
         if index >= len(source):
@@ -190,7 +190,9 @@ def eval_batches(
         return _load_example(source, index, True, shape, 0, unreadable, data.strict)
 
     slots = -(-len(source) // batch_size) * len(rows)
-    return _load_batches(grain.MapDataset.range(slots).map(load), len(rows), shape, data.max_objects, unreadable)
+    return _load_batches(
+        grain.MapDataset.range(slots).map(load_example), len(rows), shape, data.max_objects, unreadable
+    )
 
 
 def canvas_shape(source: Source, max_image_size: int) -> tuple[int, int]:
@@ -204,7 +206,7 @@ def canvas_shape(source: Source, max_image_size: int) -> tuple[int, int]:
     if sizes is None:
         return max_image_size, max_image_size
     square = (max_image_size, max_image_size)
-    sides = map(max, zip(*(fit_size(size[::-1], square) for size in set(sizes)), strict=True))
+    sides = map(max, zip(*(fitted_size(size[::-1], square) for size in set(sizes)), strict=True))
     height, width = (min(-(-side // _CANVAS_MULTIPLE) * _CANVAS_MULTIPLE, max_image_size) for side in sides)
     return height, width
 

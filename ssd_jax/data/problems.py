@@ -81,7 +81,7 @@ class Problems:
         self.collected.append(Problem(kind, str(file), text))
 
     @contextmanager
-    def collecting(self, kind: Kind, file: object) -> Iterator[None]:
+    def collect_errors(self, kind: Kind, file: object) -> Iterator[None]:
         """Convert a UserError that is raised in the ``with`` block into a problem, and continue after the block.
 
         Args:

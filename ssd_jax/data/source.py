@@ -344,7 +344,9 @@ def _describe_swapped_corners(box: Sequence[float]) -> str:
     return f": {' and '.join(swapped)} (swapped corners or a negative size?)" if swapped else ""
 
 
-def warn_if_normalised(objects: Sequence[RawObject], problems: Problems, *, file: object, where: str = "") -> None:
+def add_problem_if_normalised(
+    objects: Sequence[RawObject], problems: Problems, *, file: object, where: str = ""
+) -> None:
     """Add a problem if the boxes of an image look normalised although the format states boxes in pixels.
 
     Boxes look normalised if all their coordinates are from 0 to 1, and at least one coordinate is neither 0 nor 1.
@@ -371,7 +373,7 @@ def clip_box(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float,
     return (left, top, right, bottom) if right > left and bottom > top else None
 
 
-def hash_split(image_ids: Sequence[str], fraction: float) -> list[bool]:
+def split_by_hash(image_ids: Sequence[str], fraction: float) -> list[bool]:
     """Assign each image of a data set without splits to val (True) or to train (False).
 
     The assignment depends on a hash of the image's id, so an image stays in its split when other images are added or
@@ -427,12 +429,14 @@ def read_text(file: Path) -> str:
     """
     with (
         user_errors_on_read(file, "Check its permissions."),
-        user_errors(f"{file}: not text in UTF-8", "Save it as UTF-8.", catch=UnicodeDecodeError, reason=_decode_reason),
+        user_errors(
+            f"{file}: not text in UTF-8", "Save it as UTF-8.", catch=UnicodeDecodeError, reason=_decode_error_reason
+        ),
     ):
         return file.read_text(encoding="utf-8-sig")
 
 
-def _decode_reason(error: Exception) -> str:
+def _decode_error_reason(error: Exception) -> str:
     assert isinstance(error, UnicodeDecodeError)
     return f"{error.reason} at byte {error.start}"
 

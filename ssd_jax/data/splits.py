@@ -66,9 +66,9 @@ def _parse_bound(text: str, length: int) -> int | None:
     return round(length * int(text[:-1]) / 100) if text.endswith("%") else int(text)
 
 
-def _label_map(old: Sequence[str], new: Sequence[str]) -> Int32[np.ndarray, " l"]:
-    """Return an array that maps each label for the class names ``old`` to the label for ``new``. Label 0 stays 0."""
-    return np.array([0, *(1 + new.index(name) for name in old)], np.int32)
+def _label_map(old_names: Sequence[str], new_names: Sequence[str]) -> Int32[np.ndarray, " l"]:
+    """Return an array that maps each label for ``old_names`` to the label for ``new_names``. Label 0 stays 0."""
+    return np.array([0, *(1 + new_names.index(name) for name in old_names)], np.int32)
 
 
 def _category_ids(source: Source, class_names: Sequence[str]) -> tuple[int, ...] | None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ssd_jax.config import Data
-from ssd_jax.data.image import fit_size
+from ssd_jax.data.image import fitted_size
 from ssd_jax.data.loader import canvas_shape, eval_batches, single_image_batch, stream_position, train_batches
 from ssd_jax.data.source import Source, count_dropped_objects, make_annotation
 from ssd_jax.errors import UserError
@@ -282,8 +282,8 @@ def test_canvas_shape_holds_all_images(sizes, canvas, expected):
         ((10_000, 1), (480, 640), (480, 1)),
     ],
 )
-def test_fit_size_keeps_the_aspect_ratio(size, canvas, expected):
-    assert fit_size(size, canvas) == expected
+def test_fitted_size_keeps_the_aspect_ratio(size, canvas, expected):
+    assert fitted_size(size, canvas) == expected
 
 
 def test_large_image_is_reduced_with_antialiasing():

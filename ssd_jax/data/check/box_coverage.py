@@ -76,7 +76,7 @@ def measure_box_coverage(source: Source, config: Config) -> BoxCoverage:
     boxes, labels = training_boxes(source, config.data)
     box_config, threshold = config.model.default_boxes, config.match.iou_threshold
     unmatched = best_iou(boxes, box_config) < threshold
-    published = compare_box_configs(boxes, threshold)
+    published = coverage_by_published_boxes(boxes, threshold)
     return BoxCoverage(
         boxes,
         unmatched,
@@ -84,7 +84,7 @@ def measure_box_coverage(source: Source, config: Config) -> BoxCoverage:
         coverage_by_class(unmatched, labels, source.class_names),
         coverage_by_size(unmatched, size_bins(boxes, box_config.image_size)),
         published,
-        suggest_box_config(_count_unmatched(unmatched), published, boxes, box_config),
+        suggest_box_change(_count_unmatched(unmatched), published, boxes, box_config),
     )
 
 
@@ -107,10 +107,10 @@ def best_iou(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) -> Float
     """
     if box_config.clip in ("none", "sizes"):
         return _best_iou_by_shape(boxes, box_config)
-    return _best_iou_of_all(boxes, box_config)
+    return _best_iou_of_all_boxes(boxes, box_config)
 
 
-def _best_iou_of_all(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) -> Float[np.ndarray, " g"]:
+def _best_iou_of_all_boxes(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) -> Float[np.ndarray, " g"]:
     default_boxes = make_default_boxes(box_config)
     center, size = default_boxes[:, :2], default_boxes[:, 2:]
     corners = np.concatenate([center - size / 2, center + size / 2], axis=1)
@@ -120,10 +120,10 @@ def _best_iou_of_all(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) 
     return best
 
 
-def _pairwise_iou(a: Float[np.ndarray, "m 4"], b: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "m n"]:
+def _pairwise_iou(boxes: Float[np.ndarray, "m 4"], others: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "m n"]:
     # This repeats a function of ops.boxes in NumPy, because loading JAX would delay the start of the check.
-    ax1, ay1, ax2, ay2 = a.T[:, :, None]
-    bx1, by1, bx2, by2 = b.T[:, None, :]
+    ax1, ay1, ax2, ay2 = boxes.T[:, :, None]
+    bx1, by1, bx2, by2 = others.T[:, None, :]
     width = np.maximum(np.minimum(ax2, bx2) - np.maximum(ax1, bx1), 0)
     height = np.maximum(np.minimum(ay2, by2) - np.maximum(ay1, by1), 0)
     intersection = width * height
@@ -134,7 +134,7 @@ def _pairwise_iou(a: Float[np.ndarray, "m 4"], b: Float[np.ndarray, "n 4"]) -> F
 def _best_iou_by_shape(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) -> Float[np.ndarray, " g"]:
     """Return the highest IoU of each box with any default box, if the default boxes are not clipped to the image.
 
-    This takes less time than `_best_iou_of_all`.
+    This takes less time than `_best_iou_of_all_boxes`.
 
     Among the default boxes of one shape, the box whose centre is nearest to an object in x and in y has the largest
     intersection with the object. Since the areas are equal, it also has the smallest union and the highest IoU.
@@ -194,27 +194,27 @@ def _box_sides_px(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Float[np.
     return np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) * image_size
 
 
-def compare_box_configs(boxes: Float[np.ndarray, "g 4"], threshold: float) -> dict[str, Coverage]:
+def coverage_by_published_boxes(boxes: Float[np.ndarray, "g 4"], threshold: float) -> dict[str, Coverage]:
     """Return the coverage of objects by each published set of default boxes. ``boxes`` are xyxy, normalised."""
     return {name: _count_unmatched(best_iou(boxes, box_config) < threshold) for name, box_config in PUBLISHED.items()}
 
 
-def suggest_box_config(
-    own: Coverage, others: Mapping[str, Coverage], boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes
+def suggest_box_change(
+    coverage: Coverage, published: Mapping[str, Coverage], boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes
 ) -> str:
     """Return advice on whether and how to change the default boxes, in one or two sentences.
 
     Args:
-        own: Coverage of the objects by the config's default boxes.
-        others: Coverage of the objects by each published set of default boxes, by its name in `PUBLISHED`.
+        coverage: Coverage of the objects by the config's default boxes.
+        published: Coverage of the objects by each published set of default boxes, by its name in `PUBLISHED`.
         boxes: Boxes of the objects: xyxy, normalised.
         box_config: The config's default boxes.
     """
-    if not own.objects:
+    if not coverage.objects:
         return "Coverage cannot be computed without objects."
-    if own.unmatched <= 0.01 * own.objects:
+    if coverage.unmatched <= 0.01 * coverage.objects:
         return "The default boxes fit this data set; nothing to change."
-    better = {name: coverage for name, coverage in others.items() if coverage.unmatched <= 0.7 * own.unmatched}
+    better = {name: c for name, c in published.items() if c.unmatched <= 0.7 * coverage.unmatched}
     same_size = {n: c for n, c in better.items() if PUBLISHED[n].image_size <= box_config.image_size}
     candidates = same_size or better
     if candidates:
@@ -225,7 +225,7 @@ def suggest_box_config(
     smallest = min(box_config.min_sizes)
     largest = max(high or low for low, high in zip(box_config.min_sizes, box_config.max_sizes, strict=True))
     small, large = (float(np.mean(mask)) for mask in (sides < 0.7 * smallest, sides > 1.4 * largest))
-    if max(small, large) * own.objects >= 0.5 * own.unmatched:
+    if max(small, large) * coverage.objects >= 0.5 * coverage.unmatched:
         range_end = f"smaller than the smallest default box ({smallest:g} px of {box_config.image_size})"
         if large > small:
             range_end = f"larger than the largest default box ({largest:g} px of {box_config.image_size})"

@@ -87,7 +87,7 @@ def open_splits(config: Config, problems: Problems) -> dict[str, Source]:
     for split, needed in is_needed.items():
         if split in splits or not (needed or missing_split(data, split) is None):
             continue
-        with problems.collecting(Kind.MISSING, data.root):
+        with problems.collect_errors(Kind.MISSING, data.root):
             splits[split] = open_source(data, split, names, problems)
     # If a folder without splits is split by hash, each problem of the folder is found once for each split.
     problems.collected = list(dict.fromkeys(problems.collected))
@@ -137,14 +137,14 @@ def check_images(splits: dict[str, Source], problems: Problems, progress: Callab
         for index, annotation in enumerate(source.annotations()):
             places.setdefault(annotation.file, []).append((split, source, index))
 
-    def check(file: str) -> _CheckedImage:
+    def check_file(file: str) -> _CheckedImage:
         _, source, index = places[file][0]
         return _check_image(source, index, file)
 
     digests: dict[str, bytes] = {}
     first_file: dict[bytes, str] = {}
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for file, checked in zip(places, threads.map(check, places), strict=True):
+        for file, checked in zip(places, threads.map(check_file, places), strict=True):
             progress(len(places[file]))
             problems.collected += checked.problems
             own_splits = [split for split, _, _ in places[file]]
@@ -165,7 +165,7 @@ def check_images(splits: dict[str, Source], problems: Problems, progress: Callab
 
 def _check_image(source: Source, index: int, file: str) -> _CheckedImage:
     problems = Problems(raise_errors=False)
-    with problems.collecting(Kind.UNREADABLE, file):
+    with problems.collect_errors(Kind.UNREADABLE, file):
         pixels = source.image(index)
         if Path(file).is_file():  # generated images and images in a record have no file
             mode, orientation = mode_and_orientation(file)

@@ -31,7 +31,7 @@ def check_copy_folder(out: Path, root: Path) -> None:
         raise UserError(f"{out} is inside the data set, {root}. {_OTHER_FOLDER}")
 
 
-def check_fixable(problems: Iterable[Problem]) -> None:
+def check_annotations_readable(problems: Iterable[Problem]) -> None:
     """Check that every annotation could be read.
 
     In a copy, the objects of an unreadable annotation would be missing, and training would treat them as background.

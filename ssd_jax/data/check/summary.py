@@ -100,7 +100,7 @@ def _coverage_to_json(coverage: Coverage) -> dict[str, int]:
     return {"objects": coverage.objects, "below": coverage.unmatched}
 
 
-def write_tables(out: Path, check: DataSetCheck) -> None:
+def write_check_files(out: Path, check: DataSetCheck) -> None:
     """Write the result of a data set check to problems.csv and check.json in an existing folder.
 
     Raises:

@@ -26,11 +26,11 @@ from ssd_jax.data.source import (
     FolderSource,
     RawObject,
     Source,
+    add_problem_if_normalised,
     is_split_name,
     join_names,
     path_suffixes,
     split_aliases,
-    warn_if_normalised,
 )
 from ssd_jax.data.splits import JoinedSource, Term
 from ssd_jax.errors import UserError
@@ -77,7 +77,7 @@ def matches(root: Path) -> bool:
     )
 
 
-def find_error(root: Path) -> str:
+def find_error_message(root: Path) -> str:
     """Return the error message about the first .json file that is not a valid COCO file, or an empty string."""
     for file in _json_files(root):
         try:
@@ -94,7 +94,7 @@ def split_names(data: Data) -> tuple[str, ...]:
 
 def _find_split_names(files: dict[str, Path]) -> tuple[str, ...]:
     derived = tuple(split for split in minival.SPLITS if minival.find_parts(split, files))
-    return HASHED_SPLITS if _is_single_file(files) else (*files, *derived)
+    return HASHED_SPLITS if _is_split_by_hash(files) else (*files, *derived)
 
 
 def open_split(data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None) -> Source:
@@ -103,8 +103,8 @@ def open_split(data: Data, split: str, class_names: Sequence[str] = (), problems
     The annotation file of a split is ``annotations/instances_<split>*.json``,
     ``annotations/image_info_<split>*.json`` (images whose boxes are not public), ``<split>.json`` in ``annotations/``
     or in the folder itself, or ``<split>/_annotations.coco.json``. If there is a single file with another name, its
-    images are assigned to train and val by `hash_split`. ``trainval35k`` and ``minival`` are made from COCO's files of
-    2017 or 2014, see `ssd_jax.data.formats.minival`.
+    images are assigned to train and val by `split_by_hash`. ``trainval35k`` and ``minival`` are made from COCO's files
+    of 2017 or 2014, see `ssd_jax.data.formats.minival`.
 
     Images are looked for in the folder of the annotation file, in folders with the name of the split, in ``images/``,
     ``Images/``, ``JPEGImages/`` and ``data/``, and in the folder itself.
@@ -148,7 +148,7 @@ def _open_file(
     """Return a source with the images of a split from one file.
 
     If ``part`` is given, it defines the file and the images. Otherwise, the source has all images of the file with the
-    name of the split. If there is only a single file with another name, `hash_split` selects its images.
+    name of the split. If there is only a single file with another name, `split_by_hash` selects its images.
     """
     root, problems = Path(data.root), problems or Problems()
     name = part.file if part else _find_file(root, files, split)
@@ -169,9 +169,9 @@ def _open_file(
     image_files = _ImageFiles(root, file, name or split)
     builder = SplitBuilder(names, problems)
     for image in images:
-        warn_if_normalised(objects[image.id], problems, file=file, where=f"{image.file_name}: ")
-        with problems.collecting(Kind.MISSING, file):
-            path, size = image_files.find(image.file_name), (int(image.width), int(image.height))
+        add_problem_if_normalised(objects[image.id], problems, file=file, where=f"{image.file_name}: ")
+        with problems.collect_errors(Kind.MISSING, file):
+            path, size = image_files.find_path(image.file_name), (int(image.width), int(image.height))
             builder.add(image.file_name, path, size, objects[image.id], file=file, number=image.id)
     ids_by_name = {category.name: category.id for category in categories}
     return builder.build(
@@ -217,7 +217,7 @@ def _looks_like_coco(file: Path) -> bool:
     return b'"images"' in content and b'"categories"' in content
 
 
-def _is_single_file(files: dict[str, Path]) -> bool:
+def _is_split_by_hash(files: dict[str, Path]) -> bool:
     """Return whether the images are split by hash: there is only one file, and its name is not that of a split."""
     return len(files) == 1 and not any(map(is_split_name, files))
 
@@ -228,7 +228,7 @@ def _find_file(root: Path, files: dict[str, Path], split: str) -> str | None:
         raise UserError(
             f"{root}: no COCO file in the folder, in annotations/, or in a folder for each split. Add the .json files."
         )
-    if _is_single_file(files):
+    if _is_split_by_hash(files):
         if split in HASHED_SPLITS:
             return None
         raise missing_split_error(root, split, HASHED_SPLITS)
@@ -255,7 +255,7 @@ def _read_file(file: Path, problems: Problems) -> tuple[_File, Sequence[int]]:
             content = msgspec.json.decode(data, type=_File)
             positions: Sequence[int] = range(len(content.annotations or ()))
         except msgspec.ValidationError as error:
-            with problems.collecting(Kind.MALFORMED, file):
+            with problems.collect_errors(Kind.MALFORMED, file):
                 text = f"not in COCO's format: {error} (counted from 0). Correct that entry."
                 raise UserError(f"{file}: {text}") from error
             content, positions = _valid_entries(file, msgspec.json.decode(data), problems)
@@ -391,7 +391,7 @@ class _ImageFiles:
         self._folders = list(dict.fromkeys(str(folder) for folder in folders))
         self._listings: dict[str, frozenset[str]] = {}
 
-    def find(self, file_name: str) -> str:
+    def find_path(self, file_name: str) -> str:
         for suffix, folder in itertools.product(path_suffixes(file_name), self._folders):
             path = os.path.join(folder, suffix)
             if os.path.basename(path) in self._file_names(os.path.dirname(path)):

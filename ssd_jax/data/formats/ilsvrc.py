@@ -116,15 +116,15 @@ def open_split(
     builder = SplitBuilder(class_names or tuple(names_by_synset.values()), problems)
     negatives = 0
     for image_id, where in _image_ids(data, split).items():
-        with problems.collecting(Kind.MISSING, where):
+        with problems.collect_errors(Kind.MISSING, where):
             xml, image = _find_files(root, image_id, where)
             if xml is None:
                 negatives += 1
                 continue
-            with problems.collecting(Kind.MALFORMED, xml):
+            with problems.collect_errors(Kind.MALFORMED, xml):
                 content = parse_voc_xml(xml, problems)
                 objects = _rename_synsets(content.objects, names_by_synset, xml, problems)
-                with problems.collecting(Kind.UNREADABLE, image):
+                with problems.collect_errors(Kind.UNREADABLE, image):
                     builder.add(image_id, image, true_size(image, content), objects, file=xml)
     if not len(builder):
         raise UserError(
@@ -189,11 +189,11 @@ def _rename_synsets(
 def _names_by_synset(root: Path) -> dict[str, str]:
     for file in (root / "map_det.txt", root / "devkit" / "data" / "map_det.txt"):
         if file.is_file():
-            return _read_map(file)
+            return _read_synset_map(file)
     return SYNSETS
 
 
-def _read_map(file: Path) -> dict[str, str]:
+def _read_synset_map(file: Path) -> dict[str, str]:
     names = {}
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         fields = line.split(maxsplit=2)

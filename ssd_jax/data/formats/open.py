@@ -49,12 +49,12 @@ class FolderFormatModule(FormatModule, Protocol):
         ...
 
 
-def _format_module(name: str) -> FormatModule:
+def _import_format_module(name: str) -> FormatModule:
     return cast(FormatModule, importlib.import_module(f"ssd_jax.data.formats.{name}"))
 
 
-def _folder_format(name: str) -> FolderFormatModule:
-    return cast(FolderFormatModule, _format_module(name))
+def _import_folder_format_module(name: str) -> FolderFormatModule:
+    return cast(FolderFormatModule, _import_format_module(name))
 
 
 def open_source(data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None) -> Source:
@@ -89,23 +89,23 @@ def open_source(data: Data, split: str, class_names: Sequence[str] = (), problem
 
 
 def _open_term(data: Data, term: Term, class_names: Sequence[str], problems: Problems | None) -> Source:
-    data = _subfolder(data, term.folder)
-    return _format_module(find_format(data)).open_split(data, term.name, class_names, problems)
+    data = _data_in_subfolder(data, term.folder)
+    return _import_format_module(find_format(data)).open_split(data, term.name, class_names, problems)
 
 
-def _subfolder(data: Data, folder: str) -> Data:
+def _data_in_subfolder(data: Data, folder: str) -> Data:
     return dataclasses.replace(data, root=f"{data.root}/{folder}") if folder else data
 
 
 def split_names(data: Data) -> tuple[str, ...]:
     """Return the names of the splits that `open_source` can open. Raises UserError as `find_format` does."""
-    return _format_module(find_format(data)).split_names(data)
+    return _import_format_module(find_format(data)).split_names(data)
 
 
 def missing_split(data: Data, split: str) -> str | None:
     """Return a message about the first split in a specification that does not exist, or None if all splits exist."""
     for term in parse_split(split):
-        part = _subfolder(data, term.folder)
+        part = _data_in_subfolder(data, term.folder)
         splits = split_names(part)
         if not set(split_aliases(term.name)) & set(splits):
             return f"{part.root} has no split '{term.name}'. Available splits: {join_names(splits)}."
@@ -149,20 +149,22 @@ def find_format(data: Data) -> str:
         return data.format
     name = _recognise_format(root)
     if name is None:
-        layouts = "".join(f"\n  {name}: {_folder_format(name).LAYOUT}" for name in FOLDER_FORMATS)
-        raise UserError(f"data.root: '{root}' is in no known format.{_suggestion(root)} Known formats:{layouts}")
+        layouts = "".join(f"\n  {name}: {_import_folder_format_module(name).LAYOUT}" for name in FOLDER_FORMATS)
+        raise UserError(
+            f"data.root: '{root}' is in no known format.{_hint_for_unknown_format(root)} Known formats:{layouts}"
+        )
     return name
 
 
 def _recognise_format(root: Path) -> str | None:
-    return next((name for name in FOLDER_FORMATS if _folder_format(name).matches(root)), None)
+    return next((name for name in FOLDER_FORMATS if _import_folder_format_module(name).matches(root)), None)
 
 
-def _suggestion(root: Path) -> str:
+def _hint_for_unknown_format(root: Path) -> str:
     """Return a hint for the message about a path in no known format, preceded by a space, or an empty string."""
-    from ssd_jax.data.formats.coco import find_error
+    from ssd_jax.data.formats.coco import find_error_message
 
-    coco_error = find_error(root)
+    coco_error = find_error_message(root)
     coco_hint = coco_error and f" As a COCO data set, it is malformed: {coco_error}"
     if root.is_file():
         return coco_hint or " It is a file; if it is an archive, unpack it and give the folder."

@@ -88,22 +88,22 @@ class _LocalArchives(tfds.download.DownloadManager):
         return sum(self._sizes.values())
 
     def download(self, url_or_urls: Any) -> Any:
-        self._check_all_exist(url_or_urls)
-        return _map_leaves(lambda leaf: self._verified_file(_url(leaf)), url_or_urls)
+        self._check_archives_exist(url_or_urls)
+        return _map_leaves(lambda leaf: self._verified_file(_leaf_url(leaf)), url_or_urls)
 
     def download_and_extract(self, url_or_urls: Any) -> Any:
-        self._check_all_exist(url_or_urls)
-        return self.extract(_map_leaves(self._archive, url_or_urls))
+        self._check_archives_exist(url_or_urls)
+        return self.extract(_map_leaves(self._archive_resource, url_or_urls))
 
     def download_kaggle_data(self, competition_or_dataset: str) -> Any:
         raise UserError(f"{self._set}: tfds downloads it with Kaggle's program, so archives can't be used.")
 
-    def _archive(self, leaf: Any) -> tfds.download.Resource:
+    def _archive_resource(self, leaf: Any) -> tfds.download.Resource:
         resource = leaf if isinstance(leaf, tfds.download.Resource) else tfds.download.Resource(url=str(leaf))
         resource.path = tfds.core.as_path(self._verified_file(resource.url))
         return resource
 
-    def _file(self, url: str) -> Path:
+    def _archive_path(self, url: str) -> Path:
         """Return the path of the archive for a URL.
 
         The file name is registered in tfds together with the checksum. If none is registered, it is the last part of
@@ -112,8 +112,8 @@ class _LocalArchives(tfds.download.DownloadManager):
         known = self._known_files.get(url)
         return self._archives / ((known and known.filename) or os.path.basename(url))
 
-    def _check_all_exist(self, urls: Any) -> None:
-        files = {url: self._file(url) for url in map(_url, _leaves(urls))}
+    def _check_archives_exist(self, urls: Any) -> None:
+        files = {url: self._archive_path(url) for url in map(_leaf_url, _leaves(urls))}
         missing = [f"  {file.name}  from {url}" for url, file in files.items() if not file.exists()]
         if missing:
             raise UserError("\n".join([
@@ -122,7 +122,7 @@ class _LocalArchives(tfds.download.DownloadManager):
             ]))  # fmt: skip
 
     def _verified_file(self, url: str) -> Path:
-        file, known = self._file(url), self._known_files.get(url)
+        file, known = self._archive_path(url), self._known_files.get(url)
         if file not in self._sizes:
             if known is not None and not self._any_checksum and _sha256(file) != known.checksum:
                 raise UserError(
@@ -138,7 +138,7 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _url(leaf: Any) -> str:
+def _leaf_url(leaf: Any) -> str:
     return leaf.url if isinstance(leaf, tfds.download.Resource) else str(leaf)
 
 

@@ -11,16 +11,16 @@ from ssd_jax.data.source import (
     FolderSource,
     RawObject,
     annotation_from_objects,
-    hash_split,
     join_names,
     split_aliases,
+    split_by_hash,
 )
 from ssd_jax.errors import UserError
 
 T = TypeVar("T")
 
 HASHED_SPLITS = ("train", "val")
-"""Splits of a folder that does not define any splits; `hash_split` assigns its images to them."""
+"""Splits of a folder that does not define any splits; `split_by_hash` assigns its images to them."""
 
 
 def find_split(root: object, split: str, splits: Sequence[str]) -> str:
@@ -49,7 +49,7 @@ def missing_split_error(root: object, split: str, splits: Iterable[object], reas
 
 
 def select_by_hash(items: Sequence[T], image_ids: Sequence[str], split: str, val_fraction: float) -> list[T]:
-    """Return the items whose images `hash_split` assigns to a split.
+    """Return the items whose images `split_by_hash` assigns to a split.
 
     Args:
         items: One item for each image.
@@ -57,7 +57,7 @@ def select_by_hash(items: Sequence[T], image_ids: Sequence[str], split: str, val
         split: Name of the split, one of `HASHED_SPLITS`.
         val_fraction: Expected fraction of the images in val.
     """
-    in_val = hash_split(image_ids, val_fraction)
+    in_val = split_by_hash(image_ids, val_fraction)
     return [item for item, val in zip(items, in_val, strict=True) if val == (split == "val")]
 
 

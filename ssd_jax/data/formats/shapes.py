@@ -99,7 +99,7 @@ class ShapesSource(Source):
 
     def annotation(self, index: int) -> Annotation:
         if index not in self._annotations:
-            shapes = sample_shapes(self._generator(index, 0), self._size)
+            shapes = sample_shapes(self._random_generator(index, 0), self._size)
             self._annotations[index] = make_annotation(
                 f"{self._split}_{index:06d}",
                 f"generated image {index} of {self._split}",
@@ -119,14 +119,14 @@ class ShapesSource(Source):
         """
         image = self._images.get(index)
         if image is None:
-            shapes = sample_shapes(self._generator(index, 0), self._size)
-            image = paint_image(self._generator(index, 1), shapes, self._size)
+            shapes = sample_shapes(self._random_generator(index, 0), self._size)
+            image = paint_image(self._random_generator(index, 1), shapes, self._size)
             image.setflags(write=False)
             if len(self._images) * image.nbytes < _MAX_CACHE_BYTES:
                 self._images[index] = image
         return image
 
-    def _generator(self, index: int, stream: int) -> np.random.Generator:
+    def _random_generator(self, index: int, stream: int) -> np.random.Generator:
         if not 0 <= index < self._length:
             raise IndexError(f"index {index} of {self._length} images")
         return np.random.Generator(np.random.PCG64([*self._seeds, index, stream]))
@@ -153,7 +153,7 @@ def sample_shapes(rng: np.random.Generator, size: int) -> list[Shape]:
     for _ in range(4 * target):
         shape = _sample_shape(rng, size)
         remaining = [
-            points[~_contains(shape, points)] if _boxes_overlap(shape.box_px, other.box_px) else points
+            points[~_contains_points(shape, points)] if _boxes_overlap(shape.box_px, other.box_px) else points
             for other, points in zip(shapes, visible, strict=True)
         ]
         if any(len(points) < (1 - _MAX_OCCLUSION) * total for points, total in zip(remaining, totals, strict=True)):
@@ -165,8 +165,8 @@ def sample_shapes(rng: np.random.Generator, size: int) -> list[Shape]:
     return shapes
 
 
-def _boxes_overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def _boxes_overlap(box: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
 
 
 def _sample_shape(rng: np.random.Generator, size: int) -> Shape:
@@ -201,10 +201,10 @@ def _grid_points(shape: Shape) -> Float[np.ndarray, "m 2"]:
     steps = (np.arange(14) + 0.5) / 14
     x, y = np.meshgrid(left + (right - left) * steps, top + (bottom - top) * steps)
     points = np.stack([x.ravel(), y.ravel()], axis=-1)
-    return points[_contains(shape, points)]
+    return points[_contains_points(shape, points)]
 
 
-def _contains(shape: Shape, points: Float[np.ndarray, "m 2"]) -> Bool[np.ndarray, " m"]:
+def _contains_points(shape: Shape, points: Float[np.ndarray, "m 2"]) -> Bool[np.ndarray, " m"]:
     """Return whether each point is inside a shape.
 
     By the even-odd rule, a point is inside if a ray from it to the right crosses the outline an odd number of times.
@@ -282,7 +282,7 @@ def _stripes_mask(rng: np.random.Generator, size: tuple[int, int]) -> UInt8[np.n
     return (127.5 + 127.5 * np.sin(ramp * (2 * math.pi / rng.uniform(4, 24)) + rng.uniform(0, 6))).astype(np.uint8)
 
 
-def _checks_mask(rng: np.random.Generator, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+def _checkerboard_mask(rng: np.random.Generator, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
     side, angle = rng.uniform(2, 12), rng.uniform(0, math.pi)
     one, other = (np.floor(_axis_coordinate(size, a) / side).astype(np.int32) for a in (angle, angle + math.pi / 2))
     return ((one ^ other) & 1).astype(np.uint8) * np.uint8(255)
@@ -293,7 +293,7 @@ def _gradient_mask(rng: np.random.Generator, size: tuple[int, int]) -> UInt8[np.
     return ((ramp - ramp.min()) * (255 / max(np.ptp(ramp), 1))).astype(np.uint8)
 
 
-_MASKS = (_stripes_mask, _checks_mask, _gradient_mask)
+_MASKS = (_stripes_mask, _checkerboard_mask, _gradient_mask)
 
 
 def _paint_camouflage(rng: np.random.Generator, canvas: Image.Image) -> None:
@@ -333,21 +333,21 @@ def _paint_shape(rng: np.random.Generator, canvas: Image.Image, shape: Shape) ->
     size = (right - left, bottom - top)
     around = np.asarray(canvas.resize((1, 1), Image.Resampling.BOX, window))[0, 0]
     spread = rng.uniform(5, 20) if rng.random() < 0.2 else rng.uniform(25, 60)
-    cover = _coverage(shape.corners - (left, top), size)
+    cover = _polygon_coverage(shape.corners - (left, top), size)
     canvas.paste(_draw_noise(rng, size, _contrasting_colour(rng, around), spread), window, cover)
 
 
-def _contrasting_colour(rng: np.random.Generator, other: UInt8[np.ndarray, " 3"]) -> Float[np.ndarray, " 3"]:
-    """Return a random colour (RGB 0-255) whose distance from another colour is at least _MIN_CONTRAST.
+def _contrasting_colour(rng: np.random.Generator, surroundings: UInt8[np.ndarray, " 3"]) -> Float[np.ndarray, " 3"]:
+    """Return a random colour (RGB 0-255) whose distance from the surrounding colour is at least _MIN_CONTRAST.
 
     If none of 20 random colours has this distance, return the most distant of them.
     """
     colours = rng.uniform(20, 235, (20, 3))
-    distance = np.linalg.norm(colours - other, axis=-1)
+    distance = np.linalg.norm(colours - surroundings, axis=-1)
     return colours[np.argmax(np.minimum(distance, _MIN_CONTRAST))]
 
 
-def _coverage(corners: Float[np.ndarray, "k 2"], size: tuple[int, int]) -> Image.Image:
+def _polygon_coverage(corners: Float[np.ndarray, "k 2"], size: tuple[int, int]) -> Image.Image:
     """Return the fraction of each pixel that is inside a polygon, as an image of (width, height) with values 0-255."""
     mask = Image.new("L", (size[0] * _SUPERSAMPLING, size[1] * _SUPERSAMPLING))
     fine = corners * _SUPERSAMPLING - 0.5  # in Pillow, integer coordinates are pixel centres

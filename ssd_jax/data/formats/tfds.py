@@ -61,7 +61,7 @@ class TfdsSource(Source):
         self._features = _select_features(self._where, info.features)
         self._set_names = _label_names(self._where, info.features)
         self.class_names = tuple(class_names) or self._set_names
-        self.notes = _notes(info)
+        self.notes = _data_set_notes(info)
         self.annotated = not (split.startswith("test") and f"{info.name}/{info.config_name}" in _WITHOUT_TRUTH)
         self._problems = problems
         self._labels = {name: label for label, name in enumerate(self.class_names, 1)}
@@ -95,13 +95,13 @@ class TfdsSource(Source):
         size = stored_size(example["image"], name)
         boxes = _boxes_px(np.reshape(example["objects"]["bbox"], (-1, 4)).astype(np.float32), size, name)
 
-        def column(feature: str, default: Any) -> Sequence[Any]:
-            return example["objects"].get(feature, [default] * len(boxes))
+        def object_feature(name: str, default: Any) -> Sequence[Any]:
+            return example["objects"].get(name, [default] * len(boxes))
 
-        labels = [int(label) for label in column("label", 0)]
+        labels = [int(label) for label in object_feature("label", 0)]
         if not all(0 <= label < len(self._set_names) for label in labels):
             raise UserError(f"{name}: one of its labels {labels} has no name in the data set. Correct the data set.")
-        flags = column("is_difficult", False), column("is_crowd", False)
+        flags = object_feature("is_difficult", False), object_feature("is_crowd", False)
         objects = [
             RawObject(
                 f"object {position}",
@@ -112,7 +112,7 @@ class TfdsSource(Source):
                 None if area is None else float(area),
             )
             for position, (box, label, difficult, crowd, area) in enumerate(
-                zip(boxes.tolist(), labels, *flags, column("area", None), strict=True), 1
+                zip(boxes.tolist(), labels, *flags, object_feature("area", None), strict=True), 1
             )
         ]
         number = example.get("image/id")
@@ -214,7 +214,7 @@ def prepared_builder(data: Data) -> tfds.core.DatasetBuilder:
     except tfds.core.DatasetNotFoundError:
         existing = join_names(sorted(_prepared_names(folder)))
         raise UserError(
-            f"{data.root}: not prepared in '{folder}' (prepared there: {existing}).\n{_how_to_prepare(data)}"
+            f"{data.root}: not prepared in '{folder}' (prepared there: {existing}).\n{_preparation_advice(data)}"
         ) from None
     except ValueError:
         raise UserError(
@@ -226,12 +226,12 @@ def prepared_builder(data: Data) -> tfds.core.DatasetBuilder:
         raise UserError(
             f"{data.root}: '{builder.data_dir}' contains {join_names(f.value for f in formats)} files, which cannot be "
             f"read without TensorFlow. Move that folder, or give another one with --data.tfds_dir.\n"
-            f"{_how_to_prepare(data)}"
+            f"{_preparation_advice(data)}"
         )
     return builder
 
 
-def _how_to_prepare(data: Data) -> str:
+def _preparation_advice(data: Data) -> str:
     option = f" --data.tfds_dir {data.tfds_dir}" if data.tfds_dir else ""
     return (
         "To prepare it as ArrayRecord from its archives, with TensorFlow installed:\n"
@@ -247,7 +247,7 @@ def _prepared_names(folder: Path) -> set[str]:
     return {file.parent.parent.relative_to(folder).as_posix() for file in files}
 
 
-def _notes(info: tfds.core.DatasetInfo) -> tuple[str, ...]:
+def _data_set_notes(info: tfds.core.DatasetInfo) -> tuple[str, ...]:
     if info.name != "coco":
         return ()
     return (

@@ -15,7 +15,7 @@ from ssd_jax.config import Data
 from ssd_jax.data.formats.reader import HASHED_SPLITS, SplitBuilder, find_split, select_by_hash
 from ssd_jax.data.image import EXTENSIONS, image_size
 from ssd_jax.data.problems import Kind, Problems
-from ssd_jax.data.source import FolderSource, RawObject, join_names, read_text, warn_if_normalised
+from ssd_jax.data.source import FolderSource, RawObject, add_problem_if_normalised, join_names, read_text
 from ssd_jax.errors import UserError, user_errors
 from ssd_jax.files import user_errors_on_read
 
@@ -39,7 +39,7 @@ class VocAnnotation(NamedTuple):
 
 def matches(root: Path) -> bool:
     """Return whether a folder or one of its subfolders contains XML files."""
-    return root.is_dir() and any(_has_xml(folder) for folder in (root, *root.iterdir()))
+    return root.is_dir() and any(_has_xml_files(folder) for folder in (root, *root.iterdir()))
 
 
 def split_names(data: Data) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ def open_split(
     """Open a split of a VOC folder, reading its annotation files and the headers of its images.
 
     A split is a list ``ImageSets/Main/<split>.txt`` or, without ``ImageSets/Main``, a folder such as ``train/`` or
-    ``valid/``. Without either, images are assigned to train and val by `hash_split`. Annotation files are in
+    ``valid/``. Without either, images are assigned to train and val by `split_by_hash`. Annotation files are in
     ``Annotations/``, ``annotations/`` or ``labels/``, or in the folder itself; images are in ``JPEGImages/``,
     ``images/``, ``Images/`` or ``img/``, or in the folder of the annotation files.
 
@@ -74,20 +74,20 @@ def open_split(
     root, problems = Path(data.root), problems or Problems()
     if split == "test" and _is_test_without_boxes(root):
         return _open_test_without_boxes(root, class_names, problems)
-    xml_files, images = _split_files(root, data, split, problems)
+    xml_files, images = _files_of_split(root, data, split, problems)
     if not xml_files:
         others = join_names(name for name in _find_split_names(root) if name != split)
         raise UserError(
             f"{root}: the split '{split}' is empty. Other splits: {others}. A folder without lists and without a "
             "folder for each split needs at least two annotated images to make train and val of."
         )
-    parsed = {file: content for file in xml_files if (content := _parse_or_collect(file, problems)) is not None}
-    builder = SplitBuilder(class_names or _class_names(root, parsed, problems), problems)
-    for file, content in parsed.items():
-        warn_if_normalised(content.objects, problems, file=file)
-        with problems.collecting(Kind.MISSING, file):
+    parsed_files = {file: content for file in xml_files if (content := _parse_if_valid(file, problems)) is not None}
+    builder = SplitBuilder(class_names or _class_names(root, parsed_files, problems), problems)
+    for file, content in parsed_files.items():
+        add_problem_if_normalised(content.objects, problems, file=file)
+        with problems.collect_errors(Kind.MISSING, file):
             image = _find_image(file, images, content.filename)
-            with problems.collecting(Kind.UNREADABLE, image):
+            with problems.collect_errors(Kind.UNREADABLE, image):
                 size = true_size(image, content)
                 if content.size is not None and content.size != size:
                     stated, actual = (f"{width} x {height}" for width, height in (content.size, size))
@@ -127,7 +127,7 @@ def _open_test_without_boxes(root: Path, class_names: Sequence[str], problems: P
             text = f"image {names[-1]} is missing in {folder}. Add it, or remove the line from the list."
             problems.add(Kind.MISSING, f"{file} line {number}", text)
             continue
-        with problems.collecting(Kind.UNREADABLE, image):
+        with problems.collect_errors(Kind.UNREADABLE, image):
             builder.add(image.stem, image, image_size(image), [], file=image)
     return builder.build(annotated=False)
 
@@ -135,8 +135,8 @@ def _open_test_without_boxes(root: Path, class_names: Sequence[str], problems: P
 # ---- annotation files ----
 
 
-def _parse_or_collect(file: Path, problems: Problems) -> VocAnnotation | None:
-    with problems.collecting(Kind.MALFORMED, file):
+def _parse_if_valid(file: Path, problems: Problems) -> VocAnnotation | None:
+    with problems.collect_errors(Kind.MALFORMED, file):
         return parse_voc_xml(file, problems)
     return None
 
@@ -164,7 +164,7 @@ def parse_voc_xml(file: Path, problems: Problems | None = None) -> VocAnnotation
     width, height = (_parse_size(root.findtext(f"size/{side}")) for side in ("width", "height"))
     objects = []
     for number, node in enumerate(root.findall("object"), start=1):
-        with problems.collecting(Kind.MALFORMED, file):
+        with problems.collect_errors(Kind.MALFORMED, file):
             objects.append(_parse_object(file, number, node))
     size = (width, height) if min(width, height) > 0 else None
     return VocAnnotation((root.findtext("filename") or "").strip(), size, tuple(objects))
@@ -248,18 +248,18 @@ def _find_split_names(root: Path) -> tuple[str, ...]:
         names = sorted(file.stem for file in main.glob("*.txt"))
         # VOC's lists for single classes are not splits; their names end in that of a split, as in aeroplane_train.txt.
         return tuple(n for n in names if not any(n.endswith("_" + other) for other in names))
-    folders = tuple(sorted(f.name for f in root.iterdir() if f.is_dir() and _has_xml(f)))
+    folders = tuple(sorted(f.name for f in root.iterdir() if f.is_dir() and _has_xml_files(f)))
     return tuple(f for f in folders if f not in _ANNOTATION_FOLDERS) or HASHED_SPLITS
 
 
-def _split_files(root: Path, data: Data, split: str, problems: Problems) -> tuple[list[Path], dict[str, list[Path]]]:
+def _files_of_split(root: Path, data: Data, split: str, problems: Problems) -> tuple[list[Path], dict[str, list[Path]]]:
     """Return the annotation files of a split, and a dict from file stems to the images in the image folder."""
     name = find_split(root, split, _find_split_names(root))
     if (root / "ImageSets" / "Main").is_dir():
         folder = _annotation_folder(root)
-        files = _read_list(root / "ImageSets" / "Main" / f"{name}.txt", folder, problems)
+        files = _listed_annotation_files(root / "ImageSets" / "Main" / f"{name}.txt", folder, problems)
         return files, _images_by_stem(_image_folder(root, folder))
-    if _has_xml(root / name):
+    if _has_xml_files(root / name):
         return sorted((root / name).glob("*.xml")), _images_by_stem(root / name)
     folder = _annotation_folder(root)
     files = sorted(folder.glob("*.xml"))
@@ -267,13 +267,13 @@ def _split_files(root: Path, data: Data, split: str, problems: Problems) -> tupl
     return selected, _images_by_stem(_image_folder(root, folder))
 
 
-def _has_xml(folder: Path) -> bool:
+def _has_xml_files(folder: Path) -> bool:
     return folder.is_dir() and next(folder.glob("*.xml"), None) is not None
 
 
 def _annotation_folder(root: Path) -> Path:
     for name in _ANNOTATION_FOLDERS:
-        if _has_xml(root / name):
+        if _has_xml_files(root / name):
             return root / name
     raise UserError(
         f"{root}: no .xml files in Annotations/, annotations/, labels/ or the folder itself. Add the annotation files."
@@ -292,7 +292,7 @@ def _images_by_stem(folder: Path) -> dict[str, list[Path]]:
     return images
 
 
-def _read_list(file: Path, annotations: Path, problems: Problems) -> list[Path]:
+def _listed_annotation_files(file: Path, annotations: Path, problems: Problems) -> list[Path]:
     """Return the annotation files of the images in a list, in the order of the list, without repetitions."""
     files = []
     for number, names in _read_lines(file):
@@ -339,14 +339,14 @@ def _unannotated_images(root: Path, images: dict[str, list[Path]]) -> list[Path]
 
 
 def _all_xml_files(root: Path) -> list[Path]:
-    splits = [root / name for name in _find_split_names(root) if _has_xml(root / name)]
+    splits = [root / name for name in _find_split_names(root) if _has_xml_files(root / name)]
     folders = splits if splits and not (root / "ImageSets" / "Main").is_dir() else [_annotation_folder(root)]
     return [file for folder in folders for file in sorted(folder.glob("*.xml"))]
 
 
-def _class_names(root: Path, parsed: dict[Path, VocAnnotation], problems: Problems) -> tuple[str, ...]:
+def _class_names(root: Path, parsed_files: dict[Path, VocAnnotation], problems: Problems) -> tuple[str, ...]:
     other_splits = Problems(raise_errors=problems.raise_errors)  # discarded: opening those splits finds them again
-    contents = (parsed.get(file) or _parse_or_collect(file, other_splits) for file in _all_xml_files(root))
+    contents = (parsed_files.get(file) or _parse_if_valid(file, other_splits) for file in _all_xml_files(root))
     names = sorted({o.name for content in contents if content for o in content.objects})
     if not names:
         raise UserError(f"{root}: no annotation file contains an object, so there is nothing to learn. Add boxes.")

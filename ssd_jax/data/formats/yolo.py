@@ -76,7 +76,7 @@ def open_split(
     split is a folder of images, a .txt list of images, or a list of such folders and files. Without a YAML file,
     classes are named by ``classes.txt``, ``names.txt``, ``*.names`` or ``_darknet.labels``, and a split is the folder
     ``images/<split>``, the folder ``<split>/images``, the list ``<split>.txt``, or the folder ``<split>`` with both
-    images and labels. If there are no splits, images are assigned to train and val by `hash_split`.
+    images and labels. If there are no splits, images are assigned to train and val by `split_by_hash`.
 
     Labels: the path of a label file is that of the image, with the folder ``images`` or ``JPEGImages`` replaced
     by ``labels``; or the label file is in the folder of the image. An image without a label file, or with an empty one,
@@ -120,7 +120,7 @@ def open_split(
         label_file = label_files[image]
         if label_file is None:
             problems.add(Kind.NO_LABELS, image, "")
-        with problems.collecting(Kind.UNREADABLE, image):
+        with problems.collect_errors(Kind.UNREADABLE, image):
             size = image_size(image)
             objects = _read_objects(label_file, classes, size, problems) if label_file else []
             builder.add(image_id, image, size, objects, file=label_file or image)
@@ -213,11 +213,13 @@ def _has_labels(root: Path, place: Path) -> bool:
     if place.is_file():
         return True  # no other format lists images in a file named like a split
     return any(
-        _looks_like_labels(file) for folder in _label_folders(place) for file in _iterate_files(root, folder, (".txt",))
+        _looks_like_label_file(file)
+        for folder in _label_folders(place)
+        for file in _iterate_files(root, folder, (".txt",))
     )
 
 
-def _looks_like_labels(file: Path) -> bool:
+def _looks_like_label_file(file: Path) -> bool:
     """Return whether the first line of a file is a label, as in label files but not in classes.txt or README files."""
     with file.open("rb") as stream:
         fields = stream.readline(1000).split()
@@ -315,7 +317,7 @@ def _check_labels_without_image(root: Path, folder: Path, images: Iterable[Path]
     for labels in _label_folders(folder):
         for file in sorted(_iterate_files(root, labels, (".txt",))):
             image = folder / file.relative_to(labels).with_suffix("")
-            if image not in stems and _looks_like_labels(file):
+            if image not in stems and _looks_like_label_file(file):
                 text = f"its image is missing: there is no {image} with {', '.join(EXTENSIONS)}. Add the image, or "
                 problems.add(Kind.MISSING, file, text + "remove the label file.")
 
@@ -324,12 +326,12 @@ def _read_objects(file: Path, classes: _Classes, size: tuple[int, int], problems
     """Return the objects of a label file. A malformed line or a class without a name becomes a problem."""
     objects = []
     text = ""
-    with problems.collecting(Kind.MALFORMED, file):
+    with problems.collect_errors(Kind.MALFORMED, file):
         text = read_text(file)
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
-        with problems.collecting(Kind.MALFORMED, file):
+        with problems.collect_errors(Kind.MALFORMED, file):
             label = _parse_line(file, number, line, classes)
             if label.class_number in classes.names:
                 x, y, width, height = label.box

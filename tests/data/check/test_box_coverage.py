@@ -11,12 +11,12 @@ from ssd_jax.data.check.box_coverage import (
     PUBLISHED,
     Coverage,
     best_iou,
-    compare_box_configs,
     coverage_by_class,
+    coverage_by_published_boxes,
     coverage_by_size,
     measure_box_coverage,
     size_bins,
-    suggest_box_config,
+    suggest_box_change,
 )
 from ssd_jax.data.source import FolderSource, make_annotation
 from ssd_jax.ops.default_boxes import make_default_boxes
@@ -114,7 +114,7 @@ def random_squares(side_px, count=50, image_size=300):
         (np.zeros((0, 4), np.float32), "without objects"),
     ],
 )
-def test_suggest_box_config_depends_on_the_objects(boxes, words):
+def test_suggest_box_change_depends_on_the_objects(boxes, words):
     box_config = config.SSD300_VOC_BOXES
     own = Coverage(len(boxes), int((best_iou(boxes, box_config) < 0.5).sum()))
-    assert words in suggest_box_config(own, compare_box_configs(boxes, 0.5), boxes, box_config)
+    assert words in suggest_box_change(own, coverage_by_published_boxes(boxes, 0.5), boxes, box_config)

@@ -10,7 +10,7 @@ from ssd_jax.config import Data
 from ssd_jax.data.formats.coco import open_split
 from ssd_jax.data.formats.open import find_format, open_source, split_names
 from ssd_jax.data.problems import Problems
-from ssd_jax.data.source import hash_split
+from ssd_jax.data.source import split_by_hash
 from ssd_jax.errors import UserError
 
 
@@ -185,7 +185,7 @@ def test_single_file_is_split_by_hash(tmp_path, name, by_file):
     parts = [open_source(data, split) for split in ("train", "val")]
     ids = [[annotation.number for annotation in part.annotations()] for part in parts]
     assert sorted(ids[0] + ids[1]) == list(range(10))
-    assert ids[1] == [k for k, in_val in enumerate(hash_split([f"{k}.jpg" for k in range(10)], 0.3)) if in_val]
+    assert ids[1] == [k for k, in_val in enumerate(split_by_hash([f"{k}.jpg" for k in range(10)], 0.3)) if in_val]
     with pytest.raises(UserError, match=r"'test'.*train, val"):
         open_source(data, "test")
 

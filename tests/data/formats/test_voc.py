@@ -12,7 +12,7 @@ from ssd_jax.data.formats.open import find_format, open_source, split_names
 from ssd_jax.data.formats.voc import open_split, parse_voc_xml
 from ssd_jax.data.image import reduce_to_fit
 from ssd_jax.data.loader import train_batches
-from ssd_jax.data.source import RawObject, clip_box, hash_split
+from ssd_jax.data.source import RawObject, clip_box, split_by_hash
 from ssd_jax.errors import UserError
 
 
@@ -115,7 +115,7 @@ def test_folder_without_lists_is_split_by_hash(tmp_path, images, extension):
     ids = [[annotation.image_id for annotation in part.annotations()] for part in parts]
     every = sorted(f"i{k}" for k in range(12))
     assert sorted(ids[0] + ids[1]) == every
-    assert ids[1] == [image_id for image_id, in_val in zip(every, hash_split(every, 0.3), strict=True) if in_val]
+    assert ids[1] == [image_id for image_id, in_val in zip(every, split_by_hash(every, 0.3), strict=True) if in_val]
     with pytest.raises(UserError, match=r"'test'.*train, val"):
         open_folder(tmp_path, "test")
 
@@ -165,20 +165,20 @@ def test_copied_annotation_does_not_use_the_image_of_the_original(voc):
         open_folder(voc)
 
 
-def test_hash_split_of_an_image_does_not_depend_on_the_other_images():
+def test_split_by_hash_assigns_an_image_independently_of_other_images():
     ids = [f"image_{k}" for k in range(1000)]
-    in_val = hash_split(ids, 0.1)
+    in_val = split_by_hash(ids, 0.1)
     assert 70 < sum(in_val) < 130  # three standard deviations are 28 images
-    assert hash_split(ids[::2], 0.1) == in_val[::2]
+    assert split_by_hash(ids[::2], 0.1) == in_val[::2]
     # "printf image_0 | b2sum -l 64" and so on print e7cc..., a27d..., 8366... and 1bf5..., which are .905, .635, .513
     # and .109 times 2**64.
-    assert hash_split(ids[:4], 0.6) == [False, False, True, True]
+    assert split_by_hash(ids[:4], 0.6) == [False, False, True, True]
 
 
 @pytest.mark.parametrize("fraction", [1e-9, 1 - 1e-9])
-def test_hash_split_puts_one_of_two_images_into_val(fraction):
-    assert sorted(hash_split(["a", "b"], fraction)) == [False, True]
-    assert hash_split(["a"], 1e-9) == [False] and hash_split([], 0.5) == []
+def test_split_by_hash_puts_one_of_two_images_into_val(fraction):
+    assert sorted(split_by_hash(["a", "b"], fraction)) == [False, True]
+    assert split_by_hash(["a"], 1e-9) == [False] and split_by_hash([], 0.5) == []
 
 
 # ---- sizes and odd boxes ----

@@ -12,7 +12,7 @@ from ssd_jax.config import Data
 from ssd_jax.data.formats.open import find_format, open_source, split_names
 from ssd_jax.data.formats.yolo import open_split
 from ssd_jax.data.problems import Kind, Problems
-from ssd_jax.data.source import hash_split
+from ssd_jax.data.source import split_by_hash
 from ssd_jax.errors import UserError
 
 CAT = "0 0.25 0.5 0.5 0.2\n"  # the xyxy box 0 12 20 18 in an image of 40 x 30 pixels
@@ -483,7 +483,7 @@ def test_folder_without_splits_is_split_by_hash(tmp_path, image, label):
     prefix = "cam/" if "cam" in image else ""
     every = sorted(f"{prefix}i{k}" for k in range(12))
     assert sorted(parts[0] + parts[1]) == every
-    assert parts[1] == [i for i, in_val in zip(every, hash_split(every, 0.3), strict=True) if in_val]
+    assert parts[1] == [i for i, in_val in zip(every, split_by_hash(every, 0.3), strict=True) if in_val]
     with pytest.raises(UserError, match=r"'test'.*: train, val"):
         open_folder(tmp_path, "test")
 
@@ -508,7 +508,7 @@ def test_hashed_split_may_have_no_labels(tmp_path):
     """Check that val can be opened if only one image of train has a label file."""
     for k in range(8):
         write_image(tmp_path / f"i{k}.jpg")
-    in_val = hash_split([f"i{k}" for k in range(8)], 0.1)
+    in_val = split_by_hash([f"i{k}" for k in range(8)], 0.1)
     write_text(tmp_path / f"i{in_val.index(False)}.txt", CAT)
     (tmp_path / "classes.txt").write_text("cat\n")
     assert len(open_folder(tmp_path, "val")) == sum(in_val)
