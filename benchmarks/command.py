@@ -8,7 +8,7 @@ from ssd_jax.errors import UserError
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
-    """Run ``main`` with the command line arguments and exit with its return value.
+    """Run ``main`` with the command-line arguments, and exit with its return value.
 
     If ``main`` raises a UserError, print its message and exit with 2.
     """

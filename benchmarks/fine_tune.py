@@ -5,7 +5,7 @@
 1. Copy a part of the images, with the objects of some classes only.
 2. Train the base, a detector of these classes, on the copy. With `--base RUN`, an existing run is the base.
 3. Train detectors of all classes on a few images that the base was not trained on. For each seed, one detector starts
-   from scratch and one from the base, whose class predictors are copied by class name. They differ in nothing else.
+   from scratch and one from the base, whose class predictors are copied by class name. All other settings are the same.
 4. Print tables and write them to table.md. Write the numbers to results.json and the curves to curves.png.
 
 If the comparison is interrupted, the same command continues it. The default options give the comparison in
@@ -285,7 +285,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def compare(options: Options) -> None:
-    """Run the comparison, or the part of it that is not done yet, and write the results."""
+    """Run the comparison, or continue an interrupted one, and write the results."""
     config = with_data_root(load_config(options.config), str(options.data))
     source = open_source(config.data, options.train_split)
     epoch_steps = steps_per_epoch(len(source), config.train.batch_size)

@@ -1,4 +1,4 @@
-"""Check whether ssd-jax became slower. Takes under two minutes and does not need torch.
+"""Check whether ssd-jax has become slower. The check takes under two minutes and does not need torch.
 
     make bench-quick
     python -m benchmarks.quick [--store]
@@ -91,7 +91,7 @@ def make_reference_task() -> Callable[[], Any]:
 def time_interleaved(call: Callable[[], Any], reference: Callable[[], Any]) -> tuple[float, float]:
     """Return the median time of ``call`` in seconds, and the median ratio of its time to that of ``reference``.
 
-    The medians are over ROUNDS rounds, in which both are timed in turns.
+    The medians are taken over ROUNDS rounds. In each round, both functions are timed one after the other.
     """
     timed = [(seconds_per_call(call), seconds_per_call(reference)) for _ in range(ROUNDS + 1)][1:]
     return median(a for a, _ in timed), median(a / b for a, b in timed)

@@ -9,7 +9,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand and return the exit code.
 
     Args:
-        argv: Arguments after ``ssd-jax``. None: those of the process.
+        argv: Arguments after ``ssd-jax``. None: the arguments of the process.
     """
     # XLA prints its warnings unless this is set before it is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

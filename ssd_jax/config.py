@@ -51,12 +51,12 @@ class DefaultBoxes:
     feature_maps: Annotated[tuple[PositiveInt, ...], Meta(min_length=1)] = (38, 19, 10, 5, 3, 1)
     """Number of cells along a side of each feature map."""
     min_sizes: tuple[PositiveFloat, ...] = (30, 60, 111, 162, 213, 264)
-    """Smallest size of each feature map: the side of the first square, in pixels of the network's input."""
+    """Side of the first square default box of each feature map, in pixels of the network's input."""
     max_sizes: tuple[PositiveFloat | None, ...] = (60, 111, 162, 213, 264, 315)
-    """Largest size of each feature map, in pixels. The second square has the side sqrt(min * max). None: there is no
-    second square."""
+    """Sizes that give the second square default box of each feature map, in pixels. With an entry min of min_sizes and
+    the entry max of this field, the side is sqrt(min * max). None: there is no second square."""
     aspect_ratios: tuple[tuple[PositiveFloat, ...], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
-    """Aspect ratios other than 1 of each feature map."""
+    """Aspect ratios of the default boxes of each feature map, without 1."""
     steps: tuple[PositiveFloat, ...] | None = (8, 16, 32, 64, 100, 300)
     """Distance between cell centres, in pixels. None: image size / feature map size, as in the first versions of the
     paper. With Caffe's fixed steps, the last centres of the 38 x 38 map lie on the image border, and those of the
@@ -68,7 +68,7 @@ class DefaultBoxes:
     truncate_sizes: bool = False
     """Round min_sizes and max_sizes down to whole pixels, as Caffe's C++ does since June 2016 (SSD512)."""
     variances: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (0.1, 0.1, 0.2, 0.2)
-    """Divisors of the encoded offsets of x, y, log width and log height."""
+    """Divisors of the four encoded offsets: x, y, log width and log height."""
 
     def __post_init__(self) -> None:
         maps = len(self.feature_maps)
@@ -168,10 +168,10 @@ SSD500_EXTRAS = (Extra(256, 512), Extra(128, 256), Extra(128, 256), Extra(128, 2
 
 @dataclass(frozen=True)
 class Model:
-    """The network. The defaults are those of SSD300 in the paper."""
+    """Settings of the network. The defaults are those of SSD300 in the paper."""
 
     class_names: tuple[str, ...] = ()
-    """Class names without background. Empty: read from the data when a run starts, and kept with the run."""
+    """Class names without background. If empty, they are read from the data when a run starts, and stored with it."""
     default_boxes: DefaultBoxes = field(default_factory=DefaultBoxes)
     extras: tuple[Extra, ...] = SSD300_EXTRAS
     """The layers conv6_1 and conv6_2, conv7_1 and conv7_2, ... on top of fc7."""
@@ -180,9 +180,9 @@ class Model:
     width: PositiveFloat = 1.0
     """Multiplier for the channels of all layers except the predictors. With 0.25, training is possible on a CPU."""
     norm: Literal["none", "group"] = "none"
-    """none: as in the paper, for pretrained weights. group: for training from scratch, with weight
-    standardization and GroupNorm (8 channels per group) in backbone and extras; the predictors start with zero
-    offsets and with the prior class probabilities under the loss."""
+    """Normalization. none: no normalization, as in the paper, for pretrained weights. group: for training from scratch,
+    with weight standardization and GroupNorm (8 channels per group) in backbone and extras. With group, the initial
+    predictors output zero offsets, and class probabilities equal to the class frequencies in the loss."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Data type of the convolutions. Parameters, L2Norm and the loss stay float32."""
     precision: Literal["default", "high", "highest"] = "default"
@@ -191,7 +191,7 @@ class Model:
     remat: bool = False
     """Recompute the activations of the backbone in the backward pass: less memory, more time."""
     mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
-    """Mean that is subtracted from the RGB values 0-255 (Caffe), and fill colour of zoom-out."""
+    """Mean that is subtracted from the RGB values, 0-255 (Caffe). It is also the fill colour of zoom-out."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
     """Divisors of the RGB values after the mean is subtracted; 1 in Caffe. For training from scratch use about 64,
     the standard deviation of pixel values: the weights of conv1_1 then have the scale of those of other layers,
@@ -267,7 +267,7 @@ class Data:
     test_split: str = "test"
     """Split for evaluate.py. If the data set has no such split, evaluate.py uses val_split and says so."""
     val_fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.1
-    """Fraction of the images in the val split if the folder has no splits. A hash of the image id chooses them."""
+    """Fraction of the images that form the val split if the folder has no splits. A hash of the id selects an image."""
     max_image_size: PositiveInt = 640
     """Longest side of an image in a batch, in pixels; larger images are reduced on the host."""
     max_objects: PositiveInt = 64
@@ -289,13 +289,13 @@ class Augment:
     contrast_first_probability: Probability = 0.5
     """Probability that contrast is changed before saturation and hue instead of after them."""
     brightness: NonNegativeFloat = 32.0
-    """Largest value added or subtracted, on a scale of 0-255."""
+    """Largest value that is added to or subtracted from the RGB values, on a scale of 0-255."""
     contrast: tuple[NonNegativeFloat, NonNegativeFloat] = (0.5, 1.5)
     """Range of the factor of the contrast."""
     saturation: tuple[NonNegativeFloat, NonNegativeFloat] = (0.5, 1.5)
     """Range of the factor of the saturation S in HSV."""
     hue: NonNegativeFloat = 18.0
-    """Largest value added or subtracted, on OpenCV's scale of 0-179 (two degrees per unit)."""
+    """Largest value that is added to or subtracted from the hue, on OpenCV's scale of 0-179 (two degrees per unit)."""
     channel_shuffle_probability: Probability = 0.0
     """Probability of a random order of the colour channels."""
     expand_probability: Probability = 0.5
@@ -309,7 +309,8 @@ class Augment:
     crop_trials: PositiveInt = 50
     """Number of random crops that each sampler tries."""
     crop_scale: tuple[Annotated[float, Meta(gt=0)], Annotated[float, Meta(le=1)]] = (0.3, 1.0)
-    """Range of the square root of the crop's area relative to the image. The paper's text says 0.1, Caffe has 0.3."""
+    """Range of the scale of a crop: the square root of its area, relative to that of the image. The minimum is 0.1 in
+    the text of the paper, and 0.3 in Caffe."""
     crop_aspect_ratio: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)
     """Range of the width / height of a crop, in normalised coordinates."""
     flip_probability: Probability = 0.5
@@ -335,7 +336,7 @@ class Loss:
     """The loss (paper section 2.2, "Training objective" and "Hard negative mining")."""
 
     neg_pos_ratio: NonNegativeFloat = 3.0
-    """Number of negatives in the loss per positive."""
+    """Maximum number of negatives per positive in the loss."""
     min_negatives: NonNegativeInt = 0
     """Minimum number of negatives per image, so that images without objects contribute to the loss. Caffe: 0."""
     location_weight: NonNegativeFloat = 1.0
@@ -346,8 +347,8 @@ class Loss:
 class Detect:
     """Decoding and non-maximum suppression (paper section 3.7 and Caffe's DetectionOutput).
 
-    The last four fields exist for imported networks of other libraries. torchvision: models/detection/ssd.py.
-    mmdetection: since 2.17, mmdet/models/dense_heads/base_dense_head.py.
+    The last four fields exist for networks that are imported from torchvision (models/detection/ssd.py) or from
+    mmdetection since 2.17 (mmdet/models/dense_heads/base_dense_head.py).
     """
 
     score_threshold: Probability = 0.01
@@ -355,7 +356,7 @@ class Detect:
     top_k: PositiveInt = 400
     """Number of candidates with the highest scores that enter NMS, per class or per feature map (see top_k_per)."""
     nms_iou_threshold: Probability = 0.45
-    """A candidate that overlaps a better one of its class by more than this IoU is suppressed."""
+    """A candidate is suppressed if its IoU with a better candidate of the same class exceeds this value."""
     max_detections: PositiveInt = 200
     """Maximum number of detections per image."""
     top_k_per: Literal["class", "map"] = "class"
@@ -363,7 +364,8 @@ class Detect:
     (mmdetection: filter_scores_and_topk, nms_pre)."""
     log_scale_bounds: tuple[Annotated[float, Meta(lt=0)] | None, Annotated[float, Meta(gt=0)] | None] = (None, None)
     """Bounds of log(width / default width) and log(height / default height) of a decoded box. None: no bound, as in
-    Caffe. torchvision has the upper bound ln(1000 / 16) (BoxCoder); mmdetection has both (DeltaXYWHBBoxCoder)."""
+    Caffe. torchvision has only the upper bound, ln(1000 / 16) (BoxCoder); mmdetection has both bounds
+    (DeltaXYWHBBoxCoder)."""
     clip_before_nms: bool = False
     """Clip boxes to the image before NMS computes overlaps (torchvision, mmdetection)."""
     drop_empty: bool = False
@@ -402,17 +404,18 @@ class Optimizer:
 class Devices:
     """Distribution of a run over its devices. All visible devices are used.
 
-    These fields change results only in their last bits.
+    These fields change results only by rounding errors.
     """
 
     fsdp: PositiveInt = 1
     """Number of neighbouring devices that share large parameters and their optimizer state, one slice each."""
     virtual_shards: NonNegativeInt = 0
-    """Sum gradients in a fixed order over this many parts of the batch, which gives the same bits on 1, 2, 4, ...
-    devices of a kind. A power of two, at least the number of devices. 0: sum in the fastest order."""
+    """Number of parts of the batch over which gradients are summed in a fixed order, so that results are bitwise
+    identical on 1, 2, 4, ... devices of the same kind. It must be a power of two, and at least the number of devices.
+    0: sum in the fastest order."""
     deterministic: bool = False
-    """Use deterministic GPU kernels, which may be slower. Without them, a resumed run is not bit for bit equal to one
-    that was never stopped. CPUs and TPUs are always deterministic."""
+    """Use deterministic GPU kernels, which may be slower. Without them, a resumed run is not bitwise identical to
+    an uninterrupted run. CPUs and TPUs are always deterministic."""
 
     def __post_init__(self) -> None:
         parts = self.virtual_shards
@@ -432,7 +435,7 @@ class Train:
     batch_size: PositiveInt = 32
     """Number of images per step, over all devices and accumulation steps."""
     accumulation_steps: PositiveInt = 1
-    """Number of parts of the batch that are computed one after another, for less memory. The loss and its divisor N
+    """Number of parts of the batch that are processed one after another, to save memory. The loss and its divisor N
     stay those of the whole batch."""
     seed: NonNegativeInt = 0
     """Seed of the initial parameters, the order of images and the augmentation."""
@@ -443,8 +446,8 @@ class Train:
     checkpoint_every: PositiveInt = 1_000
     """Number of steps between checkpoints."""
     ema_decay: Decay = 0.0
-    """Decay of an exponential moving average of the parameters, which is evaluated and loaded instead of
-    them. 0: no average."""
+    """Decay of an exponential moving average of the parameters. The average is evaluated and loaded in place of the
+    parameters. 0: no average."""
     pretrained: str = ""
     """Run folder (its best checkpoint) or weight file (a detector or VGG16) to start from, with a new optimizer."""
     backbone_only: bool = False

@@ -1,1 +1,1 @@
-"""Comparison of the speed of ssd-jax and torchvision on the same tasks and arrays, timed in turns."""
+"""Speed comparison of ssd-jax and torchvision, which are timed in turns on the same tasks and arrays."""

@@ -80,7 +80,7 @@ def table_header() -> list[str]:
 
 
 def format_row(timed: Timed) -> str:
-    """Return the table row of a task, with the other variants in order of time."""
+    """Return the table row of a task, with the other variants from the fastest to the slowest."""
     medians = timed.median
     other_variants = sorted(timed.task.other_variants, key=medians.__getitem__)
     cells = [

@@ -21,7 +21,7 @@ class Timed:
 
     task: Task
     seconds: Mapping[str, Sequence[float]]
-    """Seconds per image or per call of each round, by variant. ssd-jax is the first variant."""
+    """Seconds per image, or per call, in each round, by variant. ssd-jax is the first variant."""
     peak_mb: Mapping[str, float]
     """Peak resident memory of each variant's process in MB, including the preparation of the task."""
     results: Mapping[str, Any]

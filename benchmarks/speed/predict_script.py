@@ -33,7 +33,11 @@ class ProcessResult(NamedTuple):
 
 
 def run_script(*command: str | Path, **environment: str) -> ProcessResult:
-    """Run Python with some arguments in a new process and return its time and memory.
+    """Run Python in a new process, and return the wall time and the peak memory of the process.
+
+    Args:
+        command: Arguments of Python.
+        environment: Environment variables to set in addition.
 
     Raises:
         UserError: If the process fails.

@@ -8,7 +8,7 @@ OURS = "ssd-jax"
 
 
 class Task(NamedTuple):
-    """A task to time. Tasks in TASKS have functions called ``name`` in ssd_jax_side.py and torchvision_side.py."""
+    """A task to time. For a task in TASKS, ssd_jax_side.py and torchvision_side.py have a function called ``name``."""
 
     name: str
     title: str

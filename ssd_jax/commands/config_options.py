@@ -42,8 +42,8 @@ def parse_config_options(kind: type[T], command: str, argv: Sequence[str], commo
     Args:
         kind: Dataclass of the options. Its field ``config`` receives the config with all overrides.
         command: Name of the command, for messages.
-        argv: Arguments after the name of the command. The config file is the first one if that is no option, otherwise
-            the first one that ends with .py.
+        argv: Arguments after the name of the command. The config file is the first argument or, if that is an
+            option, the first argument that ends with .py.
         common: Names of the config options that ``--help`` lists, such as ``train.steps``.
 
     Raises:
@@ -108,7 +108,7 @@ def _merge_values(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, Any
 
 
 def _replace_former_name(word: str) -> str:
-    """Return an argument with a former option name, or an alias, replaced by the current name."""
+    """Return an argument in which a former name or an alias of an option is replaced by the current name."""
     match = re.fullmatch(r"--((?:\w+\.)?)(no-)?([\w-]+)(=.*)?", word)
     name = match and _ALIASES.get(match[1] + match[3].replace("-", "_"))
     if not name:
@@ -160,7 +160,7 @@ def _format_short_help(kind: type, program: str, config: Config, common: Sequenc
 
 
 def _add_option(parser: argparse.ArgumentParser, name: str, kind: Any, doc: str, default: Any) -> None:
-    """Add an option to the parser, with the first sentence of its doc as its help."""
+    """Add an option to the parser, with the first sentence of ``doc`` as its help."""
     sentence = re.split(r"(?<=[^.]\.)\s", doc, maxsplit=1)[0].rstrip(".")
     if kind is bool:
         negative = re.sub(r"([\w-]+)$", r"no-\1", name)

@@ -22,9 +22,9 @@ class EvaluateOptions:
     checkpoint: Literal["best", "last"] = "best"
     """best: the checkpoint with the highest mAP (area) on the val split. last: the latest one."""
     data_root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
-    """Folder of the data set, if it moved, or another data set."""
+    """Folder of the data set if it has moved, or another data set."""
     strict: bool = False
-    """Stop at an unreadable image. By default, it counts as having no detections."""
+    """Stop at an unreadable image. By default, such an image counts as having no detections."""
     results: bool = False
     """Also write the detections to RUN/results: in COCO's result format for COCO data, otherwise in VOC's. This is
     always done if the split has no annotations."""

@@ -27,7 +27,7 @@ class ImportOptions:
     """Scales of the default boxes. Default: inferred from the number of classes. Use coco for VOC weights that were
     fine-tuned from COCO."""
     channels: Literal["rgb", "bgr"] | None = None
-    """Channel order of the file's first layer. Default: that of the project that published it."""
+    """Channel order of the file's first layer. Default: that of the project that published the file."""
 
 
 def run(argv: Sequence[str]) -> None:

@@ -118,7 +118,7 @@ class _StderrHandler(logging.Handler):
 
 @contextmanager
 def warnings_on_stderr() -> Iterator[None]:
-    """Print the warnings that the package logs to stderr while the context is active, above progress bars."""
+    """Print the warnings of the package to stderr during the ``with`` block, above progress bars."""
     logger, handler = logging.getLogger("ssd_jax"), _StderrHandler(logging.WARNING)
     logger.addHandler(handler)
     logger.propagate = False

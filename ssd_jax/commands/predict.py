@@ -89,7 +89,7 @@ def predict(options: PredictOptions) -> None:
 
 
 def choose_output_files(images: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """Return the output file of each image to read. Images of a folder keep their paths below it.
+    """Return a dict from each input image to its output file. Images of a folder keep their relative paths.
 
     Raises:
         UserError: If there are no images, or two of them have the same output file.
@@ -116,7 +116,7 @@ def write_predictions(out: Path, images: list[dict[str, Any]]) -> None:
 
 
 def picture_path(out: Path, relative: Path) -> Path:
-    """Return the output file of an image. It is a.png.jpg for a.png, so that a.png and a.jpg have different files."""
+    """Return the output file of an image. That of a.png is a.png.jpg, so that it differs from that of a.jpg."""
     suffix = relative.suffix.lower()
     return out / (relative if suffix in (".jpg", ".jpeg") else relative.with_name(relative.name + ".jpg"))
 

@@ -25,7 +25,7 @@ class ShowOptions:
     out: Path | None = None
     """Output file. Default: RUN/shown/<image>_epoch<epoch>.jpg."""
     data_root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
-    """Folder of the data set, if it moved."""
+    """Folder of the data set, if it has moved."""
 
 
 def run(argv: Sequence[str]) -> None:

@@ -38,9 +38,9 @@ def predict_split(
         source: The split.
         config: Config of the run. ``train.batch_size`` is rounded up to a multiple of the number of devices.
         mesh: Devices to run on.
-        progress: Called after each batch with its number of images.
-        unreadable: Dictionary to which the message about each unreadable image is added, by its position. Pass the
-            same dictionary whenever a split is evaluated, so that each image is reported only once.
+        progress: Function that is called after each batch with the number of images in the batch.
+        unreadable: Dict from the positions of unreadable images to error messages; new messages are added to it. Pass
+            the same dict whenever a split is evaluated, so that each image is reported only once.
 
     Returns:
         The detections of each image, with boxes in pixels of the original image.
@@ -82,7 +82,7 @@ def compute_metrics(
     Args:
         detections: Detections of each image of the split, in order.
         source: The split.
-        annotations: Annotations of the split, if they have been read already.
+        annotations: Annotations of the split, if they have been read already. None: read them from ``source``.
 
     Returns:
         The entries of `VocResult` and the twelve metrics of `evaluate_coco`, in one dict.

@@ -29,7 +29,7 @@ from ssd_jax.metrics.average_precision import xyxy_to_xywh
 
 @dataclass(frozen=True)
 class SubmissionWriter:
-    """Writes the detections of one split as result files. `make_submission_writer` creates it."""
+    """Writer of the result files for one split. Call `make_submission_writer` to create it."""
 
     annotations: Sequence[Annotation]
     class_names: Sequence[str]
@@ -98,9 +98,10 @@ def make_submission_writer(source: Source, annotations: Sequence[Annotation]) ->
 
 
 def _has_unique_ids(annotations: Sequence[Annotation]) -> bool:
-    """Return whether every image has a numeric id (``Annotation.number``) and no two are equal.
+    """Return whether every image has a numeric id (``Annotation.number``) that no other image has.
 
-    Splits joined from several COCO files may repeat ids."""
+    In a split that is joined from several COCO files, several images may have the same id.
+    """
     numbers = {annotation.number for annotation in annotations}
     return None not in numbers and len(numbers) == len(annotations)
 
@@ -134,7 +135,7 @@ def _coco_entries(
 def _voc_texts(
     annotations: Sequence[Annotation], class_names: Sequence[str], detections: Sequence[ImageDetections]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the name of each class and the content of its result file, which is empty without detections."""
+    """Yield the name of each class and the content of its result file, which is empty if nothing was detected."""
     for label, name in enumerate(class_names, start=1):
         lines = []
         for annotation, (boxes, scores, labels) in zip(annotations, detections, strict=True):

@@ -27,7 +27,7 @@ def make_predict_fn(config: Config, mesh: Mesh) -> PredictFn:
     """Return a jitted function that detects objects in a batch of images.
 
     The function resizes the images to the input size of the network, applies the network, decodes the boxes and
-    suppresses overlapping ones. All of it runs on the devices, without a transfer to the host in between.
+    suppresses overlapping ones. All these steps run on the devices, without a transfer to the host in between.
 
     Args:
         config: Config of the run.

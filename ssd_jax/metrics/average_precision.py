@@ -1,4 +1,4 @@
-"""The VOC metric in numpy, and the twelve COCO metrics by hotcoco.
+"""The VOC metric, computed with numpy, and the twelve COCO metrics, computed with hotcoco.
 
 `evaluate_voc` and `evaluate_coco` take the detections and the annotations of a split, in pixels of the original
 images. Their results hold only dicts, strings, numbers and None, so that they can be written as JSON. None means that a
@@ -59,7 +59,7 @@ class VocClass(TypedDict):
 
 
 class VocResult(TypedDict):
-    """VOC metrics of a split. The means leave out classes without objects. They are None if there are no objects."""
+    """VOC metrics of a split. The means leave out classes without objects, and are None if the split has no objects."""
 
     voc_map_11point: float | None
     voc_map_area: float | None
@@ -138,12 +138,12 @@ does not reach the point 0.30000000000000004. Published results were computed wi
 
 
 def _eleven_point_ap(precision: Float64[np.ndarray, " j"], recall: Float64[np.ndarray, " j"]) -> float:
-    """Return the mean, over the eleven RECALL_POINTS, of the highest precision at this recall or a larger one."""
+    """Return the mean precision at the eleven RECALL_POINTS: the highest precision at each point or a larger recall."""
     return float(np.mean([precision[recall >= point].max(initial=0.0) for point in RECALL_POINTS]))
 
 
 def _area_ap(precision: Float64[np.ndarray, " j"], recall: Float64[np.ndarray, " j"]) -> float:
-    """Return the area under the curve of the highest precision at each recall or a larger one."""
+    """Return the area under the monotone curve: the highest precision at each recall or a larger one."""
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
 
@@ -160,7 +160,7 @@ def voc_average_precision(
     The detections of all images are processed by descending score; ties keep their order. Each detection is compared
     with the object of its image with the highest IoU, which may be an ignored one. It is correct if that IoU is at
     least ``iou_threshold`` and no earlier detection hit the same object, and wrong otherwise. A detection on an
-    ignored object is neither.
+    ignored object is neither correct nor wrong.
 
     Args:
         detections: Detections of each image.
@@ -202,7 +202,7 @@ def _evaluate_class(
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Return the mean of the values that are not None, or None if there are none."""
+    """Return the mean of the values that are not None, or None if all values are None."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
@@ -222,7 +222,7 @@ def _check_inputs(
 def select_class(
     label: int, detections: Sequence[ImageDetections], annotations: Sequence[Annotation]
 ) -> tuple[list[ScoredBoxes], list[TrueBoxes]]:
-    """Return the detections and objects of one class by image. Difficult objects and crowds are marked as ignored."""
+    """Return the detections and objects of a class in each image. Difficult objects and crowds are marked as ignored."""
     selected = [ScoredBoxes(d.boxes_px[d.labels == label], d.scores[d.labels == label]) for d in detections]
     truth = [TrueBoxes(a.boxes_px[a.labels == label], (a.difficult | a.crowd)[a.labels == label]) for a in annotations]
     return selected, truth
@@ -309,7 +309,7 @@ def match_coco(
     image_ids: Sequence[int] | None = None,
     truth: CocoTruth | None = None,
 ) -> COCOeval:
-    """Match detections with objects by hotcoco, and return its evaluation object, which computes the metrics.
+    """Match detections with objects, and return the ``COCOeval`` of hotcoco that computes the metrics from the matches.
 
     The arguments are those of `evaluate_coco`. In the evaluation, images and categories are numbered from 1 in the
     order of their ids, because hotcoco accepts no ids below 0 or above 2^53. Only the order affects the results.
@@ -365,10 +365,10 @@ def evaluate_coco(
         category_ids: Id of each class in the data set. None: the labels.
         image_ids: Id of each image in the data set. None: 1, 2, ... The ids only matter if detections in different
             images have the same score, as COCO takes the lower id first.
-        truth: The objects as stated in the COCO file, identified by ``image_ids`` and ``category_ids``. It may hold
-            more images. With it, the metrics equal those of pycocotools for that file bit for bit, except for objects
-            with id 0, which pycocotools never counts as detected. None: the objects of ``annotations``, whose
-            float32 boxes differ from those of the file in the last digits.
+        truth: The objects as stated in the COCO file, identified by ``image_ids`` and ``category_ids``. It may also
+            hold objects of other images. With it, the metrics are bitwise identical to those of pycocotools for that
+            file, except for objects with id 0, which pycocotools never counts as detected. None: the objects of
+            ``annotations``, whose float32 boxes differ from those of the file in the last digits.
 
     Returns:
         A dict from the names in COCO_KEYS to the metrics. A metric is None if the split has no objects that it counts;

@@ -77,7 +77,7 @@ class Interval(NamedTuple):
 
 
 class Intervals(NamedTuple):
-    """95 % bootstrap intervals of the VOC metrics. They are None with fewer than two images, or without objects."""
+    """95 % bootstrap intervals of the VOC metrics. With fewer than two images or no objects, an interval is None."""
 
     map_11point: Interval | None
     map_area: Interval | None
@@ -93,15 +93,15 @@ class ImageDiagnosis(NamedTuple):
     shown: tuple[int, ...]
     """Positions of the classified detections, best first: those with a score of at least SCORE."""
     outcomes: tuple[ErrorType, ...]
-    """Outcome of each of these detections."""
+    """Outcome of each detection in ``shown``."""
     objects: tuple[int | None, ...]
-    """Position of the object that each of these detections is matched with. None if its outcome is neither CORRECT nor
+    """Position of the object that each detection in ``shown`` is matched with. None for all outcomes except CORRECT and
     CLASS."""
     missed: tuple[int, ...]
-    """Positions of the objects, without ignored ones, that are not matched with a detection."""
+    """Positions of the objects that are neither ignored nor matched with a detection."""
 
     def errors(self) -> dict[ErrorType, int]:
-        """Return the number of errors of each type, without types that do not occur."""
+        """Return a dict from each type of error that occurs in the image to the number of errors."""
         counts = {kind: self.outcomes.count(kind) for kind in ERRORS} | {ErrorType.MISSED: len(self.missed)}
         return {kind: count for kind, count in counts.items() if count}
 
@@ -110,9 +110,9 @@ class TideError(NamedTuple):
     """Number of errors of one of TIDE's types, and the AP that they cost."""
 
     gain: float
-    """Increase of COCO's AP at IoU 0.5 if only these errors were corrected."""
+    """Increase of COCO's AP at IoU 0.5 if only the errors of this type were corrected."""
     errors: int
-    """Number of these errors."""
+    """Number of errors of this type."""
 
 
 class Diagnosis(NamedTuple):
@@ -122,10 +122,10 @@ class Diagnosis(NamedTuple):
     """Curve of each class. None for a class without objects."""
     intervals: Intervals
     confusion: Int64[np.ndarray, "c c"]
-    """Rows are classes of objects, columns classes of detections, both in order of labels. The last row holds
-    detections without an object, and the last column holds objects without a detection."""
+    """Confusion matrix. A row is a class of objects and a column a class of detections, in the order of the labels. The
+    last row holds detections without an object, and the last column holds objects without a detection."""
     tide: dict[ErrorType, TideError]
-    """TIDE's six types of errors."""
+    """Number and cost of the errors of each of TIDE's six types."""
     images: tuple[ImageDiagnosis, ...]
     """Diagnosis of each image of the split, in order."""
 
@@ -173,7 +173,7 @@ def bootstrap(matches: Sequence[ClassMatches], resamples: int = RESAMPLES, seed:
 
     A resample draws as many images as the split has, with replacement, and counts an image as often as it was drawn.
     A class without objects in a resample is left out of the mean of that resample. The intervals show how much the
-    metrics depend on which images are in the split, not how much they depend on the seed of the training.
+    metrics depend on the choice of the images, but not how much they depend on the seed of the training.
 
     Args:
         matches: Matches of each class, over the same images.
@@ -266,8 +266,8 @@ def diagnose_image(
     In order of descending score, each detection is matched with an object of any class: of the objects that are not
     matched yet, the one with the highest IoU, if this IoU is at least ``iou_threshold`` (IoU as in VOC). A detection
     that reaches the threshold only with objects that are already matched is a duplicate. A detection that reaches it
-    with no object is a location, both or background error, depending on its IoUs. An ignored object can be matched with
-    any number of detections; all of them are ignored.
+    with no object has the outcome LOCATION, BOTH or BACKGROUND, depending on its IoUs. An ignored object can be matched
+    with any number of detections; all of them are ignored.
 
     Args:
         detections: Detections of the image.

@@ -252,7 +252,7 @@ METRIC_CURVES = {"voc_map_11point": "VOC mAP, 11-point", "voc_map_area": "VOC mA
 def draw_curves(rows: Sequence[Row], path: str | Path) -> None:
     """Draw the losses, the learning rate and the mAP of a run over its steps.
 
-    Rows hold numbers (log.jsonl) or text (results.csv), and may lack values. A panel without values says so. If there
+    Values may be numbers or text, and rows may lack values. A panel without values says so. If there
     are many points of a loss, they are drawn pale behind their running mean. The scale of the loss is logarithmic.
 
     Args:
@@ -364,7 +364,7 @@ def _draw_panel(axes: Axes, title: str, rows: Sequence[Row], curves: Mapping[str
 
 
 def _curve(rows: Sequence[Row], key: str) -> tuple[Float64[np.ndarray, " r"], Float64[np.ndarray, " r"]]:
-    """Return the steps and values of the rows that have a value. Empty cells of a CSV file have no value."""
+    """Return the steps and values of the rows that have a value for ``key``. Empty cells of a CSV file are left out."""
     points = [(float(row["step"]), float(row[key])) for row in rows if row.get(key) not in (None, "")]
     table = np.array(points, np.float64).reshape(-1, 2)
     return table[:, 0], table[:, 1]

@@ -29,7 +29,7 @@ WORST_IMAGES = 12
 """Maximum number of images that the report shows."""
 FEW_OBJECTS = 20
 """Number of objects below which the report warns about the AP of a class, which then depends much on chance. For
-synthetic classes with fewer objects, it was too high on average."""
+synthetic classes with fewer objects, the AP was too high on average."""
 MOST_CONFUSED = 6
 """Maximum number of confusions that the report lists."""
 

@@ -98,7 +98,7 @@ def _evenly_spread_images(source: Source) -> Iterator[tuple[int, UInt8[np.ndarra
 
 
 def truth_tile(source: Source, index: int, image: UInt8[np.ndarray, "h w 3"], side: int = TILE) -> Image.Image:
-    """Draw an image of a split with its annotated boxes and its id. Its longest side gets ``side`` pixels."""
+    """Draw an image of a split with its annotated boxes and its id, scaled to a longest side of ``side`` pixels."""
     annotation = source.annotation(index)
     names = [source.class_names[label - 1] for label in annotation.labels]
     return _draw_tile(

@@ -164,8 +164,8 @@ class Checkpoints:
         A warning is logged for each corrupt checkpoint.
 
         Args:
-            target: As for `restore`.
-            class_names: As for `restore`.
+            target: Trees to restore, as for `restore`.
+            class_names: Class names in the config of the run.
 
         Returns:
             The checkpoint, or None if the folder has no checkpoint.

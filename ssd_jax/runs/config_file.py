@@ -50,7 +50,7 @@ def config_from_builtins(tree: Any) -> Config:
 
 
 def decode_config(data: bytes) -> Config:
-    """Decode the bytes of a config.json to a config. Options may have their former names.
+    """Decode the bytes of a config.json into a config. Options may have their former names.
 
     Raises:
         UserError: If the data is not valid JSON, or if a value is not allowed.

@@ -57,7 +57,7 @@ class RunLog:
 
         Args:
             step: Step of the evaluation.
-            values: Metrics by name; None for a metric that could not be computed. Each call must have the same names.
+            values: Metrics by name; None for a metric that could not be computed. Each call must pass the same names.
 
         Raises:
             UserError: If a file cannot be written.

@@ -143,7 +143,7 @@ def _lock(workdir: Path, folder: int) -> None:
 def has_checkpoint(workdir: Path) -> bool:
     """Return whether a run has a complete checkpoint.
 
-    The name of the folder of a complete checkpoint is the step; for an incomplete checkpoint, it also has a suffix.
+    The folder of a complete checkpoint is named after its step; the name of an incomplete one also has a suffix.
 
     Args:
         workdir: The run folder.

@@ -30,12 +30,12 @@ _BARRIER_TIMEOUT_MS = 86_400_000  # a day, because the heartbeat already detects
 
 
 def initialize(options: DistributedOptions) -> None:
-    """Connect the processes of the run, after waiting until all of them have started. Call before using any device.
+    """Connect the processes of the run, after waiting until all of them have started.
 
-    Afterwards only the primary process prints to stdout; all processes print warnings and errors to stderr. Two
-    environment variables set time limits in seconds: SSD_JAX_JOIN_SECONDS (default 300) is the time to wait for the
-    other processes, and SSD_JAX_HEARTBEAT_SECONDS (default 100) is the time without a heartbeat after which a process
-    counts as dead and the other processes end.
+    Call this before any use of a device. Afterwards only the primary process prints to stdout; all processes print
+    warnings and errors to stderr. Two environment variables set time limits in seconds: SSD_JAX_JOIN_SECONDS (default
+    300) is the time to wait for the other processes, and SSD_JAX_HEARTBEAT_SECONDS (default 100) is the time without a
+    heartbeat after which a process counts as dead and the other processes end.
 
     Args:
         options: Options of this process. If neither ``distributed`` nor ``coordinator`` is set, nothing is done.
@@ -79,7 +79,7 @@ def initialize(options: DistributedOptions) -> None:
 
 @contextmanager
 def _time_limit(seconds: int, message: str) -> Iterator[None]:
-    """End the process with a message and exit code 2 if the ``with`` block takes longer than a number of seconds.
+    """End the process with a message and exit code 2 if the ``with`` block takes longer than ``seconds``.
 
     The block is a call into C++, which Python cannot interrupt. Therefore Ctrl-C, too, ends the process at once.
     """
@@ -195,7 +195,7 @@ def run_on_primary(work: Callable[[], T], failure: type[UserError] = UserError) 
 
 
 def start_together(program: Callable[..., T]) -> Callable[..., T]:
-    """Return a wrapper of a jitted function that runs it only after all processes have compiled it.
+    """Wrap a jitted function, so that its first call runs only after all processes have compiled the function.
 
     On CPUs, the Gloo library waits only 30 s for the other processes when a program first communicates, and the compile
     times of the processes may differ by more than that.

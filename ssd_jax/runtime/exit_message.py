@@ -19,7 +19,7 @@ _observer: subprocess.Popen[str] | None = None
 
 
 def set_exit_message(message: str) -> None:
-    """Set the message that is printed if this process is killed, in place of the previous message.
+    """Replace the message that is printed if this process is killed.
 
     This function does nothing if `start_observer` was not called before.
 

@@ -35,7 +35,7 @@ from ssd_jax.training.train_step import (
 
 
 class DueActions(NamedTuple):
-    """Which actions are due after a step. They are done in the order of the fields."""
+    """Flags of the actions that are due after a step. The actions are done in the order of the fields."""
 
     log: bool
     evaluate: bool
@@ -121,7 +121,7 @@ class StepTimer:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Return a context manager whose time counts as waiting for data."""
+        """Return a context manager that counts the duration of its block as time spent waiting for data."""
         start = time.perf_counter()
         yield
         self._waited += time.perf_counter() - start
@@ -169,7 +169,7 @@ class Trainer:
         self.timer = StepTimer()
 
     def run(self) -> int:
-        """Train, and return the number of the last step done.
+        """Train until the last step or until SIGTERM, and return the number of the last completed step.
 
         This number is ``train.steps``, or the step of the saved checkpoint if SIGTERM stopped training earlier.
         """
@@ -216,7 +216,7 @@ class Trainer:
         return TrainState(step, training.get("params", params), training["opt_state"], params if has_ema else None)
 
     def preview_batch(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Return the augmented images of the next batch that are on the devices of this process.
+        """Augment the images of the next batch that this process has loaded, and return them.
 
         The stream of batches is not advanced: the first step trains on the same batch.
 
@@ -232,7 +232,7 @@ class Trainer:
     def train_steps(
         self, state: TrainState, checkpoints: Checkpoints, reporter: NullReporter, stop: StopRequest
     ) -> int:
-        """Train from a state until the last step or a stop request, and return the number of the last step done."""
+        """Train from a state until the last step or a stop request. Return the number of the last completed step."""
         train = self.config.train
         pending: list[DispatchedStep] = []
         self.timer.restart()

@@ -40,7 +40,7 @@ def _leaf_name(path: tuple) -> str:
 
 
 def _name_mask(name: str) -> Callable[[optax.Params], optax.Params]:
-    """Return a function that returns a mask for a tree of parameters, with True for each array of this name."""
+    """Return a function that makes a mask of a tree of parameters, with True for each array with this name."""
     return lambda params: jax.tree_util.tree_map_with_path(lambda path, _: _leaf_name(path) == name, params)
 
 
@@ -78,7 +78,7 @@ def freeze(params: optax.Params, blocks: int) -> optax.Params:
 
 
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
-    """Return the optimizer that a config selects, for gradients of the loss that are not scaled in any way.
+    """Return the optimizer that a config selects, for unscaled gradients of the loss.
 
     ``sgd`` is Caffe's SGDSolver (src/caffe/solvers/sgd_solver.cpp). It clips the gradient, adds weight decay times the
     parameter (not for biases), multiplies by the learning rate (for biases, times ``bias_lr_multiplier``, which is 2 in

@@ -26,7 +26,7 @@ from ssd_jax.weights.importing import import_weights
 Leaf = Array | np.ndarray
 
 _COMPATIBLE_FIELDS = ("model.class_names", "model.dtype", "model.precision", "model.remat", "model.l2_norm_scale")
-"""Options for which no difference from the pretrained run is printed: its parameters fit any of their values."""
+"""Options whose differences from the pretrained run are not printed, because its parameters remain valid."""
 
 
 class ClassMapping(NamedTuple):
@@ -40,7 +40,7 @@ class ClassMapping(NamedTuple):
     """Names of the classes that only the old network has."""
 
     def table(self) -> str:
-        """Return a text with a line each for the kept, the new and the dropped classes, with number and names."""
+        """Return a text with the numbers and names of the kept, the new and the dropped classes, one group per line."""
         kept = [name if name == old else f"{name} (there: {old})" for name, old in self.kept.items()]
         rows = (("kept", kept), ("new", self.new), ("dropped", self.dropped))
         return "\n".join(format_names(f"{title:7} {len(names):3}", names or ("-",)) for title, names in rows)
@@ -87,7 +87,7 @@ def transfer_params(
         kept: Dict from new names to old names, as in `ClassMapping.kept`.
 
     Returns:
-        The parameters. In the class predictors, the channels of background and of the kept classes
+        The parameters of the new network. In the class predictors, the channels of background and of the kept classes
         come from ``params``, and those of the other classes from ``fresh``. All other layers come from ``params``.
     """
     labels = [0, *(new.index(name) + 1 for name in kept)]
@@ -135,7 +135,7 @@ class Pretrained(NamedTuple):
     """Parameters from a weight file, or None if ``path`` is a run, whose checkpoints have the parameters."""
 
     def load(self) -> tuple[Params, str]:
-        """Return the parameters, and a text to print that says where they are from."""
+        """Return the parameters, and a text that says where they come from."""
         if self.imported is not None:
             return self.imported, str(self.path)
         params, step = detector.restore_params(self.path, self.config, "best")
@@ -180,7 +180,7 @@ def open_pretrained(config: Config) -> Pretrained | None:
 
 
 def initial_params(config: Config, pretrained: Pretrained | None, fresh: Params) -> Params:
-    """Return the parameters that a run starts from, and print where they are from.
+    """Return the parameters that a run starts from, and print where they come from.
 
     Args:
         config: Config of the run.

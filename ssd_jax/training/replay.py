@@ -6,9 +6,9 @@
 
 The random numbers for a training image depend only on ``train.seed``, the epoch and the position of the image in the
 split. The loader places images on a canvas, whose size depends on all images of the split. Therefore the split must not
-have changed since the training. On the same kind of device, the result is equal to the last bit to the result of
-`augment_batch` for the whole batch. The training step compiles the augmentation together with the matching, so the edge
-of a box may differ there in its last bit.
+have changed since the training. On the same kind of device, the result is bitwise identical to that of
+`augment_batch` for the whole batch. The training step compiles the augmentation together with the matching, so the
+corners of a box in the training step may differ by a rounding error.
 """
 
 import difflib
@@ -46,7 +46,7 @@ class AugmentedImage(NamedTuple):
 
 
 def replay_image(config: Config, source: Source, image_id: str, epoch: int) -> AugmentedImage:
-    """Augment a training image in the same way as a run augmented it in an epoch.
+    """Augment a training image as a run augmented it in a given epoch.
 
     Args:
         config: Config of the run.
@@ -83,7 +83,7 @@ def find_image(source: Source, image_id: str) -> int:
 
 
 def find_step(config: Config, source: Source, index: int, epoch: int) -> int:
-    """Return the number of the training step, from 1, whose batch contains an image in an epoch.
+    """Return the number, from 1, of the training step whose batch contains an image in a given epoch.
 
     Raises:
         UserError: If the run ends before this step.

@@ -28,7 +28,7 @@ class NullReporter:
         pass
 
     def report_train_batch(self, source: Source, index: Any, batch: Any) -> None:
-        """Report the first batch.
+        """Report the first training batch.
 
         Args:
             source: The train split.

@@ -1,4 +1,4 @@
-"""Training steps whose results are equal to the last bit on 1, 2, 4, ... devices.
+"""Training steps whose results are bitwise identical on 1, 2, 4, ... devices.
 
 A sum of floating-point numbers depends on the order of its terms, and this order usually depends on the number of
 devices. A run on eight devices therefore soon differs from a run on one device, and such a rounding difference looks
@@ -12,9 +12,9 @@ programs for a single device, which depend on neither number: the first computes
 computes the next state from the sums over the batch. Every device runs the same two programs.
 
 This method needs no additional arithmetic, but the network processes only batch size / shards images at a time, every
-device compiles the programs for itself, and a device holds as many sums in memory as the tree has levels. The bits are
-equal only for the same kind of device and the same version of the compiler. On CPUs, the number of threads must also be
-the same; the environment variable NPROC sets it.
+device compiles the programs for itself, and a device holds as many sums in memory as the tree has levels. Results are
+bitwise identical only on the same kind of device and with the same version of the compiler. On CPUs, the number of
+threads must also be the same; the environment variable NPROC sets it.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def make_reproducible_step(
         options: Compiler options.
 
     Returns:
-        A function with the arguments and results of the one that `make_train_step` returns.
+        A function with the same arguments and results as the function that `make_train_step` returns.
     """
 
     def shard_sums(params: Tree, batch: Tree) -> tuple[Tree, Tree]:
@@ -137,7 +137,7 @@ _add = jax.jit(jnp.add)
 
 @jax.jit
 def _sum_devices(sums: Float[Array, "devices p"]) -> Float[Array, " p"]:
-    """Return the sum of the rows, one for each device. Neighbours are added in pairs until one row is left."""
+    """Return the sum over the devices, which have one row each. Neighbours are added in pairs until one row is left."""
     while len(sums) > 1:
         sums = sums[0::2] + sums[1::2]
     return sums[0]

@@ -250,7 +250,7 @@ def ema_update(ema_params: Params | None, params: Params, step: Int32[Array, ""]
     if ema_params is None:
         return None
     d = jnp.minimum(decay, (1 + step) / (10 + step))
-    # In this form of the equation, the average of frozen parameters keeps the same bits.
+    # In this form of the equation, the average of frozen parameters stays exactly the same.
     return jax.tree.map(lambda ema, p: ema + (p - ema) * (1 - d), ema_params, params)
 
 
@@ -258,7 +258,7 @@ def ema_update(ema_params: Params | None, params: Params, step: Int32[Array, ""]
 
 
 def make_augmentation(config: Config) -> Callable[..., tuple[Array, Array, Array]]:
-    """Return a function that augments one image. Its random numbers depend on ``train.seed``, epoch and index only.
+    """Return a function that augments one image. It draws its random numbers from ``train.seed``, epoch and index.
 
     Returns:
         A function of the `augmentation_arrays` of one image. It returns the augmented image (size, size, 3), 0 to 255,
