@@ -601,8 +601,8 @@ MUTANTS = (
     Mutant(
         "square_images_as_stored",
         "data/image",
-        "return orientation in _SWAP_SIDES and stored[0] != stored[1] and annotated == stored",
-        "return orientation in _SWAP_SIDES and annotated == stored",
+        "return orientation in _SWAP_SIDES and size[0] != size[1] and annotated_size == size",
+        "return orientation in _SWAP_SIDES and annotated_size == size",
         ("data/test_image",),
     ),
     Mutant(
