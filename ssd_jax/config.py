@@ -81,7 +81,7 @@ class DefaultBoxes:
             )
         for low, high in zip(self.min_sizes, self.max_sizes, strict=True):
             _require(
-                high is None or high > low, f"default_boxes.max_sizes: {high} is not larger than its min_sizes {low}"
+                high is None or high > low, f"default_boxes.max_sizes: {high} is not larger than {low} in min_sizes"
             )
         ratios = [ratio for row in self.aspect_ratios for ratio in row]
         _require(1 not in ratios, "default_boxes.aspect_ratios must not contain 1: the squares are always included")

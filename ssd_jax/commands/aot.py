@@ -22,7 +22,7 @@ AOT_HELP = f"""usage: ssd-jax aot --target TARGET CONFIG [--train.batch_size N .
 
 Compiles the training step and the detection program of CONFIG for devices that
 need not be present. Reports FLOPs, memory, communication between devices, and
-an upper bound of the images per second. Takes minutes on all cores.
+an upper bound on the images per second. This takes minutes on all cores.
 
   --target TARGET              {TARGETS}
   --train.batch_size N         images per step over all devices

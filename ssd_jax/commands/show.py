@@ -53,4 +53,4 @@ def run(argv: Sequence[str]) -> None:
     unused = len(source.annotation(augmented.index).labels) - int((augmented.labels > 0).sum())
     print(f"{options.image}, epoch {options.epoch}: step {augmented.step} of {config.train.steps}. Written: {out}")
     if unused:
-        print(f"{unused} of its objects were not trained on: they lie outside the augmented image, or are difficult.")
+        print(f"Objects that were not trained on: {unused}. They lie outside the augmented image, or are difficult.")

@@ -36,7 +36,10 @@ def run(argv: Sequence[str]) -> int:
     print(f"{options.file}: {imported.mapping.title}, on an image of {image.shape[1]} x {image.shape[0]}")
     print(format_comparison(comparisons))
     failed = [comparison.name for comparison in comparisons if not comparison.passed]
-    print(f"Exceeds tolerance: {', '.join(failed)}." if failed else "All differences are within their tolerances.")
+    if failed:
+        print(f"Differences that exceed their tolerances: {', '.join(failed)}.")
+    else:
+        print("All differences are within their tolerances.")
     return 1 if failed else 0
 
 

@@ -149,7 +149,7 @@ def read_detector_config(run: Path) -> Config:
     if not config.model.class_names:
         raise UserError(
             f"{run} holds only the VGG16 backbone, which is not a detector. "
-            f"Train one from it with train.py CONFIG --train.pretrained {run}"
+            f"Train a detector from it with train.py CONFIG --train.pretrained {run}"
         )
     return config
 

@@ -222,7 +222,7 @@ def _check_inputs(
 def select_class(
     label: int, detections: Sequence[ImageDetections], annotations: Sequence[Annotation]
 ) -> tuple[list[ScoredBoxes], list[TrueBoxes]]:
-    """Return the detections and objects of a class in each image. Difficult objects and crowds are marked as ignored."""
+    """Return the detections and the objects of a class by image. Difficult objects and crowds are marked as ignored."""
     selected = [ScoredBoxes(d.boxes_px[d.labels == label], d.scores[d.labels == label]) for d in detections]
     truth = [TrueBoxes(a.boxes_px[a.labels == label], (a.difficult | a.crowd)[a.labels == label]) for a in annotations]
     return selected, truth
@@ -320,8 +320,8 @@ def match_coco(
     images = np.unique(ids)
     if len(class_ids) != len(class_names) or len(ids) != len(annotations) or len(images) != len(ids):
         raise ValueError(
-            f"{len(class_ids)} ids of {len(class_names)} classes, {len(images)} different ids of {len(annotations)} "
-            "images"
+            f"got {len(class_ids)} ids of {len(class_names)} classes, and {len(images)} different ids of "
+            f"{len(annotations)} images"
         )
     if truth is None:
         truth = _to_coco_truth(annotations, class_ids, ids)

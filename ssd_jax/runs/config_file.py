@@ -130,7 +130,7 @@ def load_config(file: str | Path, options: Mapping[str, Any] | None = None) -> C
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
-            raise UserError("a config file must define a function get_config(), which returns a ssd_jax.Config")
+            raise UserError("a config file must define a function get_config(), which returns an ssd_jax.Config")
         config = module.get_config()
         if isinstance(config, Config):
             return config_from_builtins(_replace_options(msgspec.to_builtins(config), options or {}))
@@ -138,7 +138,7 @@ def load_config(file: str | Path, options: Mapping[str, Any] | None = None) -> C
         raise UserError(f"{file}: {error}") from None
     except (Exception, SystemExit) as error:
         raise UserError(f"{file}: {type(error).__name__}: {error}{_line_suffix(error, file)}") from error
-    raise UserError(f"{file}: get_config() must return a ssd_jax.config.Config, not {type(config).__name__}")
+    raise UserError(f"{file}: get_config() must return an ssd_jax.config.Config, not {type(config).__name__}")
 
 
 def _option_names(tree: Mapping[str, Any], prefix: str = "") -> list[str]:

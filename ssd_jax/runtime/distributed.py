@@ -68,8 +68,8 @@ def initialize(options: DistributedOptions) -> None:
             _check_process_count()
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"cannot connect the processes of this run ({error_reason(error)}). If no cluster tells them about each "
-            "other, give every process --coordinator HOST:PORT --process-index I --process-count N, with a free port "
+            f"cannot connect the processes of this run ({error_reason(error)}). Without a cluster manager, give "
+            "every process --coordinator HOST:PORT --process-index I --process-count N, with a free port "
             "on the host of process 0"
         ) from error
     set_exit_message(f"{EXIT_REASON} Start all processes again with the same command.")

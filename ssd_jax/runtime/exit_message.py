@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 
 EXIT_REASON = (
-    "This process was killed, or it ended because another process of the run died; see the messages of that one."
+    "This process was killed, or it ended because another process of the run died; see the messages of that process."
 )
 
 # The child prints only the last message that it read. Each message starts with "\0".

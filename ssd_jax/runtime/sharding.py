@@ -36,7 +36,7 @@ def make_mesh(devices: Sequence[Any] | None = None, fsdp: int = 1) -> Mesh:
     """
     devices = jax.devices() if devices is None else devices
     if len(devices) % fsdp:
-        raise UserError(f"devices.fsdp is {fsdp}, but the number of devices, {len(devices)}, must be a multiple of it")
+        raise UserError(f"devices.fsdp is {fsdp}, but must be a divisor of the number of devices, {len(devices)}")
     shape = (len(devices) // fsdp, fsdp)
     # Explicit axes, the default of jax.make_mesh, do not support the reshape in the prediction heads.
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)

@@ -95,11 +95,11 @@ def check_batch_size(config: Config, devices: int) -> None:
     """
     size, parts, shards = config.train.batch_size, config.train.accumulation_steps, config.devices.virtual_shards
     if shards % devices:
-        raise UserError(f"devices.virtual_shards is {shards}, must be a multiple of the number of devices, {devices}")
+        raise UserError(f"devices.virtual_shards is {shards}, but must be a multiple of the device count, {devices}")
     if size % (devices * parts):
         in_parts = f" times {parts} accumulation steps" if parts > 1 else ""
         raise UserError(
-            f"train.batch_size is {size}, must be a multiple of {devices * parts}: {devices} devices{in_parts}"
+            f"train.batch_size is {size}, but must be a multiple of {devices * parts}: {devices} devices{in_parts}"
         )
 
 
