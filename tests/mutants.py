@@ -123,8 +123,8 @@ MUTANTS = (
     Mutant(
         "one_round_of_proposals",
         "ops/matching",
-        "return jax.lax.while_loop(lambda state: state[2].any(), next_round, state)[1]",
-        "return next_round(state)[1]",
+        "return jax.lax.while_loop(lambda state: state[2].any(), run_round, state)[1]",
+        "return run_round(state)[1]",
         ("ops/test_matching",),
     ),
     Mutant(

@@ -32,7 +32,7 @@ class Collective:
     @property
     def size(self) -> int:
         """Total size of the arrays, in bytes."""
-        return sum(array_bytes(array) for array in self.arrays)
+        return sum(count_array_bytes(array) for array in self.arrays)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def read_compiled(compiled: jax.stages.Compiled, model_flops: float, compile_sec
 def find_collectives(hlo: str) -> tuple[Collective, ...]:
     """Return the collectives of an HLO text in order. An instruction in the body of a loop is listed only once."""
     collectives = []
-    for types, opcode, line in _instructions(hlo):
+    for types, opcode, line in _parse_instructions(hlo):
         kind = opcode.removesuffix("-start")
         if kind not in COLLECTIVES or _is_host_transfer(line):
             continue
@@ -136,7 +136,7 @@ def find_host_transfers(hlo: str) -> tuple[str, ...]:
     Each operation is given by its opcode, or by its target if it is a custom call.
     """
     transfers = []
-    for _, opcode, line in _instructions(hlo):
+    for _, opcode, line in _parse_instructions(hlo):
         call = _HOST_CALL.search(line) if opcode == "custom-call" else None
         if call:
             transfers.append(call[1])
@@ -151,7 +151,7 @@ def _is_host_transfer(line: str) -> bool:
     return "is_host_transfer=true" in line
 
 
-def _instructions(hlo: str) -> list[tuple[str, str, str]]:
+def _parse_instructions(hlo: str) -> list[tuple[str, str, str]]:
     """Return the type, opcode and line of each instruction in an HLO text.
 
     Layouts such as {1,0:T(8,128)} are removed from the types.
@@ -164,7 +164,7 @@ def _instructions(hlo: str) -> list[tuple[str, str, str]]:
     return instructions
 
 
-def array_bytes(array: str) -> int:
+def count_array_bytes(array: str) -> int:
     """Return the size in bytes of an HLO array type such as f32[3,3,512,512].
 
     Each element counts as at least one byte, also for the types pred and s4.
@@ -183,7 +183,7 @@ _OUT_OF_MEMORY = (
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def read_out_of_memory(error: Exception, model_flops: float, compile_seconds: float) -> Costs | None:
+def read_out_of_memory_error(error: Exception, model_flops: float, compile_seconds: float) -> Costs | None:
     """Read the costs of a program that does not fit in memory from the error of its compilation.
 
     Args:

@@ -33,13 +33,14 @@ def _count_jaxpr(jaxpr: Jaxpr, share: float) -> float:
     total = 0.0
     for eqn in jaxpr.eqns:
         inner = [
-            _count_jaxpr(sub, 1.0 if eqn.primitive.name == "shard_map" else share) for sub in _inner_jaxprs(eqn.params)
+            _count_jaxpr(sub, 1.0 if eqn.primitive.name == "shard_map" else share)
+            for sub in _find_inner_jaxprs(eqn.params)
         ]
         match eqn.primitive.name:
             case "conv_general_dilated":
-                total += share * _convolution_flops(eqn)
+                total += share * _count_convolution_flops(eqn)
             case "dot_general":
-                total += share * _product_flops(eqn)
+                total += share * _count_product_flops(eqn)
             case "scan":
                 total += eqn.params["length"] * sum(inner)
             case "cond":
@@ -49,7 +50,7 @@ def _count_jaxpr(jaxpr: Jaxpr, share: float) -> float:
     return total
 
 
-def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Jaxpr]:
+def _find_inner_jaxprs(params: dict[str, Any]) -> Iterator[Jaxpr]:
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if isinstance(item, ClosedJaxpr):
@@ -58,20 +59,20 @@ def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Jaxpr]:
                 yield item
 
 
-def _product_flops(eqn: Any) -> float:
+def _count_product_flops(eqn: Any) -> float:
     (contracted, _), _ = eqn.params["dimension_numbers"]
     left = eqn.invars[0].aval.shape
     return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
 
 
-def _convolution_flops(eqn: Any) -> float:
+def _count_convolution_flops(eqn: Any) -> float:
     params = eqn.params
     image, kernel = (v.aval.shape for v in eqn.invars)
     out = eqn.outvars[0].aval.shape
     image_axes, kernel_axes, out_axes = params["dimension_numbers"]
     pairs = 1
     for axis, (low, _) in enumerate(params["padding"], start=2):
-        pairs *= valid_taps(
+        pairs *= count_valid_taps(
             image[image_axes[axis]],
             kernel[kernel_axes[axis]],
             out[out_axes[axis]],
@@ -83,7 +84,7 @@ def _convolution_flops(eqn: Any) -> float:
     return 2.0 * pairs * out[out_axes[0]] * out[out_axes[1]] * kernel[kernel_axes[1]]
 
 
-def valid_taps(
+def count_valid_taps(
     image: int, kernel: int, out: int, *, stride: int, low_padding: int, image_dilation: int, kernel_dilation: int
 ) -> int:
     """Return how many multiplications a convolution along one axis has to compute.

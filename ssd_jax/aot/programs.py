@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ssd_jax.aot.compiled import Costs, read_compiled, read_out_of_memory
+from ssd_jax.aot.compiled import Costs, read_compiled, read_out_of_memory_error
 from ssd_jax.aot.flops import count_flops
-from ssd_jax.aot.targets import Target, compiler_version, target_devices
+from ssd_jax.aot.targets import Target, find_compiler_version, make_target_devices
 from ssd_jax.config import Config
 from ssd_jax.data.loader import Batch
 from ssd_jax.errors import UserError
@@ -68,7 +68,7 @@ def compile_programs(
     """
     if config.devices.virtual_shards:
         raise UserError("devices.virtual_shards splits the training step into several programs: set it to 0")
-    mesh = make_mesh(target_devices(target), config.devices.fsdp)
+    mesh = make_mesh(make_target_devices(target), config.devices.fsdp)
     check_batch_size(config, mesh.size)
     costs: dict[Program, Costs] = {}
     for program in programs:
@@ -83,7 +83,7 @@ def compile_programs(
         dtype=config.model.dtype,
         batch_size=config.train.batch_size,
         jax=jax.__version__,
-        compiler=compiler_version(target),
+        compiler=find_compiler_version(target),
         programs=costs,
     )
 
@@ -111,7 +111,7 @@ def compile_program(config: Config, mesh: Mesh, program: Program, platform: str)
     try:
         compiled = traced.lower(lowering_platforms=(platform,)).compile()
     except jax.errors.JaxRuntimeError as error:
-        costs = read_out_of_memory(error, model_flops, time.perf_counter() - start)
+        costs = read_out_of_memory_error(error, model_flops, time.perf_counter() - start)
         if costs is None:
             raise
         return costs
@@ -123,18 +123,18 @@ def batch_shapes(config: Config, mesh: Mesh) -> Batch:
     split = batch_sharding(mesh)
     b, side, g = config.train.batch_size, config.data.max_image_size, config.data.max_objects
 
-    def array(dtype: type, *shape: int) -> jax.ShapeDtypeStruct:
+    def make_shape(dtype: type, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((b, *shape), dtype, sharding=split)
 
     fields: dict[str, Any] = {
-        "canvas": array(np.uint8, side, side, 3),
-        "height": array(np.int32),
-        "width": array(np.int32),
-        "gt_boxes": array(np.float32, g, 4),
-        "gt_labels": array(np.int32, g),
-        "gt_difficult": array(np.bool_, g),
-        "index": array(np.int32),
-        "epoch": array(np.int32),
-        "valid": array(np.bool_),
+        "canvas": make_shape(np.uint8, side, side, 3),
+        "height": make_shape(np.int32),
+        "width": make_shape(np.int32),
+        "gt_boxes": make_shape(np.float32, g, 4),
+        "gt_labels": make_shape(np.int32, g),
+        "gt_difficult": make_shape(np.bool_, g),
+        "index": make_shape(np.int32),
+        "epoch": make_shape(np.int32),
+        "valid": make_shape(np.bool_),
     }
     return Batch(**fields)

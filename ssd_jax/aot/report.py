@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from ssd_jax.aot.compiled import Collective, Costs, array_bytes
+from ssd_jax.aot.compiled import Collective, Costs, count_array_bytes
 from ssd_jax.aot.programs import Program, Report
 from ssd_jax.aot.targets import GIB, Chip, parse_target
 
@@ -33,7 +33,7 @@ class Roofline(NamedTuple):
         return max(self.compute, self.traffic or 0.0)
 
 
-def roofline(costs: Costs, chip: Chip, dtype: str) -> Roofline:
+def compute_roofline(costs: Costs, chip: Chip, dtype: str) -> Roofline:
     """Return lower bounds of the time that a chip needs for a program.
 
     FLOPs are counted by the compiler, which counts loop bodies once, and in the jaxpr, where the lengths of most loops
@@ -49,7 +49,7 @@ def roofline(costs: Costs, chip: Chip, dtype: str) -> Roofline:
     return Roofline(flops / (chip.bfloat16 if dtype == "bfloat16" else chip.float32), traffic)
 
 
-def memory_problem(costs: Costs, chip: Chip) -> str | None:
+def describe_memory_problem(costs: Costs, chip: Chip) -> str | None:
     """Return the text ``does not fit: needs X of Y GiB``, or None if the program fits in the memory of the chip."""
     needed, available = costs.needed_memory, costs.available_memory
     if costs.memory is not None:
@@ -70,15 +70,15 @@ def format_report(report: Report) -> str:
         f"{report.images_per_device} per device\n"
         f"jax {report.jax}, {report.compiler}. Costs of one device:"
     )
-    return "\n\n".join([head, *(_program_text(report, chip, name) for name in report.programs)])
+    return "\n\n".join([head, *(_format_program(report, chip, name) for name in report.programs)])
 
 
-def _program_text(report: Report, chip: Chip, name: Program) -> str:
+def _format_program(report: Report, chip: Chip, name: Program) -> str:
     costs = report.programs[name]
-    rows = [("FLOPs", _flops_text(costs))]
+    rows = [("FLOPs", _format_flops(costs))]
     if costs.bytes_accessed is not None:
         rows.append(("bytes accessed", f"{costs.bytes_accessed / 1e9:.1f} GB"))
-    problem = memory_problem(costs, chip)
+    problem = describe_memory_problem(costs, chip)
     if costs.memory is not None:
         parts = costs.memory
         sizes = (parts.arguments, parts.temporaries, parts.outputs, parts.aliased)
@@ -87,41 +87,41 @@ def _program_text(report: Report, chip: Chip, name: Program) -> str:
         )
         note = "; cuDNN's workspace is not included" if chip.platform == "cuda" else ""
         rows.append(("memory", f"{parts.peak / GIB:.2f} GiB of {chip.memory / GIB:.1f}: {split}{note}"))
-        rows.append(("collectives", _collectives_text(costs.collectives)))
+        rows.append(("collectives", _format_collectives(costs.collectives)))
         rows.append(("host transfers", ", ".join(costs.host_transfers) or "none"))
-    rows.append(("max. images/s", problem or _roofline_text(report, chip, costs)))
+    rows.append(("max. images/s", problem or _format_roofline(report, chip, costs)))
     title = f"{TITLES[name]} (compiled in {costs.compile_seconds:.0f} s)"
     table = tabulate(rows, tablefmt="plain", disable_numparse=True)
     return f"{title}\n{textwrap.indent(table, '  ')}"
 
 
-def _flops_text(costs: Costs) -> str:
+def _format_flops(costs: Costs) -> str:
     model = f"{costs.model_flops:.4g} of convolutions and matrix products"
     if costs.flops is None:
         return f"{model}, counted in the program; the compiler reports none"
     return f"{costs.flops:.4g}, {costs.flops / costs.model_flops:.3f} times the {model}"
 
 
-def _collectives_text(collectives: Sequence[Collective]) -> str:
+def _format_collectives(collectives: Sequence[Collective]) -> str:
     if not collectives:
         return "none"
     lines = []
     for c in sorted(collectives, key=lambda c: -c.size):
-        largest = max(c.arrays, key=array_bytes)
+        largest = max(c.arrays, key=count_array_bytes)
         more = f" and {len(c.arrays) - 1} more" if len(c.arrays) > 1 else ""
-        lines.append(f"{c.kind} of {_size_text(c.size)}: {largest}{more}")
+        lines.append(f"{c.kind} of {_format_size(c.size)}: {largest}{more}")
     return "\n".join(lines)
 
 
-def _size_text(size: float) -> str:
+def _format_size(size: float) -> str:
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if size >= unit:
             return f"{size / unit:.3g} {name}"
     return f"{size:.0f} bytes"
 
 
-def _roofline_text(report: Report, chip: Chip, costs: Costs) -> str:
-    limit = roofline(costs, chip, report.dtype)
+def _format_roofline(report: Report, chip: Chip, costs: Costs) -> str:
+    limit = compute_roofline(costs, chip, report.dtype)
     compute = f"FLOPs take {limit.compute * 1e3:.1f} ms"
     traffic = (
         "the time of memory traffic is not known"
@@ -141,14 +141,14 @@ _HEADER = (
 
 def format_table(reports: Sequence[Report]) -> str:
     """Return a Markdown table of the costs for one device, with a row for each program of each report."""
-    rows = [_table_row(report, name) for report in reports for name in report.programs]
+    rows = [_make_table_row(report, name) for report in reports for name in report.programs]
     return tabulate(rows, _HEADER, tablefmt="github", disable_numparse=True)
 
 
-def _table_row(report: Report, name: Program) -> tuple[str, ...]:
+def _make_table_row(report: Report, name: Program) -> tuple[str, ...]:
     costs, chip = report.programs[name], parse_target(report.target).chip
-    limit = roofline(costs, chip, report.dtype)
-    problem, memory = memory_problem(costs, chip), costs.memory
+    limit = compute_roofline(costs, chip, report.dtype)
+    problem, memory = describe_memory_problem(costs, chip), costs.memory
     flops = f"{costs.model_flops:.3g} (in the program)" if costs.flops is None else f"{costs.flops:.3g}"
     return (
         f"SSD{report.image_size}, {report.num_classes} classes, {report.dtype}",
@@ -158,6 +158,6 @@ def _table_row(report: Report, name: Program) -> tuple[str, ...]:
         flops,
         "unknown" if costs.bytes_accessed is None else f"{costs.bytes_accessed / 1e9:.1f} GB",
         problem or ("" if memory is None else f"{memory.peak / GIB:.1f} GiB"),
-        "" if memory is None else _size_text(sum(c.size for c in costs.collectives)),
+        "" if memory is None else _format_size(sum(c.size for c in costs.collectives)),
         "" if problem else f"{report.images_per_device / limit.seconds:.0f}",
     )

@@ -137,7 +137,7 @@ def parse_target(text: str) -> Target:
     return Target(text, chip, shape)
 
 
-def compiler_version(target: Target) -> str:
+def find_compiler_version(target: Target) -> str:
     """Return the package and the version of the compiler for a target, such as ``libtpu 0.0.42``.
 
     Raises:
@@ -160,7 +160,7 @@ def compiler_version(target: Target) -> str:
     raise UserError(f"--target {target.name}: the compiler {packages[0]} is not installed. Install it with: {install}")
 
 
-def target_devices(target: Target) -> list[Any]:
+def make_target_devices(target: Target) -> list[Any]:
     """Return the devices of a target. Programs can be compiled for a mesh of these devices, but not run on them.
 
     Call this in a process that does nothing else. It sets environment variables that JAX's plugins read only when they
@@ -169,7 +169,7 @@ def target_devices(target: Target) -> list[Any]:
     Raises:
         UserError: If the compiler for the target is missing or does not support the target.
     """
-    compiler_version(target)
+    find_compiler_version(target)
     options: dict[str, Any] = {}
     if target.chip.platform == "tpu":
         os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # do not query the metadata server of a cloud
@@ -183,7 +183,7 @@ def target_devices(target: Target) -> list[Any]:
         per_host = min(target.count, GPUS_PER_HOST)
         options |= {
             "topology": f"1x{target.count // per_host}x{per_host}",
-            "target_config": gpu_target_config(target.chip_name),
+            "target_config": format_gpu_target_config(target.chip_name),
         }
     jax.config.update("jax_enable_compilation_cache", False)
     jax.config.update("jax_platforms", "cpu")  # computations during tracing run on the CPU
@@ -196,7 +196,7 @@ def target_devices(target: Target) -> list[Any]:
     raise UserError(f"--target {target.name}: {message}")
 
 
-def gpu_target_config(chip_name: str) -> str:
+def format_gpu_target_config(chip_name: str) -> str:
     """Return the description of a GPU that XLA compiles for, as the text of a GpuTargetConfigProto."""
     device, major, numbers = _GPUS[chip_name]
     numbers = {**_EVERY_GPU, **numbers, "device_memory_size": int(CHIPS[chip_name].memory)}

@@ -28,7 +28,7 @@ def run(argv: Sequence[str]) -> None:
     """Run ``ssd-jax export-weights`` with the arguments ``argv``."""
     options = parse_options(ExportOptions, "export-weights", argv)
     from ssd_jax.data.class_names import format_names
-    from ssd_jax.weights.exporting import export_weights, torchvision_code
+    from ssd_jax.weights.exporting import export_weights, make_torchvision_code
 
     config, step, mapping = export_weights(options.run, options.out, options.layout, options.checkpoint)
     model = config.model
@@ -37,4 +37,4 @@ def run(argv: Sequence[str]) -> None:
     if options.layout == "ssd.pytorch":
         print(f"  Preprocessing: RGB minus {model.mean}, divided by {model.std}. Default boxes: {model.default_boxes}")
     if options.layout == "torchvision":
-        print(f"In Python:\n\n{torchvision_code(config, str(options.out))}")
+        print(f"In Python:\n\n{make_torchvision_code(config, str(options.out))}")

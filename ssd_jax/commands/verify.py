@@ -28,9 +28,9 @@ def run(argv: Sequence[str]) -> int:
     """Run ``ssd-jax verify``, and return the exit code: 1 if a difference exceeds its tolerance."""
     options = parse_options(VerifyOptions, "verify", argv)
     from ssd_jax.data.image import read_image
-    from ssd_jax.weights.verification import sample_image, verify_weights
+    from ssd_jax.weights.verification import make_sample_image, verify_weights
 
-    image = sample_image() if options.image is None else read_image(options.image)
+    image = make_sample_image() if options.image is None else read_image(options.image)
     bgr = None if options.channels is None else options.channels == "bgr"
     imported, comparisons = verify_weights(options.file, image, options.scales, bgr)
     print(f"{options.file}: {imported.mapping.title}, on an image of {image.shape[1]} x {image.shape[0]}")

@@ -35,7 +35,7 @@ NEG_POS_RATIO = 3.0
 BOX_PREDICTOR, CLASS_PREDICTOR = "_mbox_loc", "_mbox_conf"
 
 
-def prediction_head(
+def apply_prediction_head(
     feature_map: Float[Array, "b h w d"],
     name: str,
     boxes_per_cell: int,
@@ -95,9 +95,9 @@ class SSD(nn.Module):
         offsets, logits = [], []
         boxes_per_cell = self.config.default_boxes.boxes_per_cell
         for (name, feature_map), boxes in zip(self.feature_maps(x, dtype), boxes_per_cell, strict=True):
-            offsets.append(prediction_head(feature_map, name + BOX_PREDICTOR, boxes, 4, dtype, prior_offsets))
+            offsets.append(apply_prediction_head(feature_map, name + BOX_PREDICTOR, boxes, 4, dtype, prior_offsets))
             logits.append(
-                prediction_head(
+                apply_prediction_head(
                     feature_map, name + CLASS_PREDICTOR, boxes, self.config.num_classes, dtype, prior_logits
                 )
             )

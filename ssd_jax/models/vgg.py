@@ -56,7 +56,7 @@ def relu_and_max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c
     the maximum, the first of them gets the gradient on a TPU, as in Caffe; on other platforms they share it.
     """
     return jax.lax.platform_dependent(
-        x, tpu=lambda x: nn.relu(max_pool_argmax(x)), default=lambda x: max_pool_elementwise(nn.relu(x))
+        x, tpu=lambda x: nn.relu(max_pool_keeping_argmax(x)), default=lambda x: max_pool_elementwise(nn.relu(x))
     )
 
 
@@ -77,7 +77,7 @@ def max_pool_elementwise(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"
     return jnp.maximum(rows[:, :, :, 0], rows[:, :, :, 1])
 
 
-def max_pool_argmax(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+def max_pool_keeping_argmax(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """Return the maximum of each 2x2 cell like `max_pool_elementwise`, but with less memory for the gradient, for TPUs.
 
     For the gradient, only the index of the maximum of each cell is kept, as one byte. Compiled for a TPU, a training
@@ -94,13 +94,13 @@ def _max_pool_2x2(cells: Cells) -> Float[Array, "b rows columns c"]:
 def _max_and_argmax(cells: Cells) -> tuple[Float[Array, "b rows columns c"], UInt8[Array, "b rows columns c"]]:
     """Return the maximum of each cell and the index of its first occurrence, in one pass over the cells."""
 
-    def maximum(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
+    def select_larger(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
         (a, index_a), (b, index_b) = first, second
         take_a = jnp.isnan(a) | (a > b) | ((a == b) & (index_a < index_b))
         return jnp.where(take_a, a, b), jnp.where(take_a, index_a, index_b)
 
     indices = jnp.broadcast_to(CELL_INDICES, cells.shape)
-    result = jax.lax.reduce((cells, indices), (cells.dtype.type(-jnp.inf), jnp.uint8(4)), maximum, (2, 4))
+    result = jax.lax.reduce((cells, indices), (cells.dtype.type(-jnp.inf), jnp.uint8(4)), select_larger, (2, 4))
     # Without the barrier, XLA repeats half of the reduction at each use of the results and reads twice as many bytes.
     return jax.lax.optimization_barrier(result)
 
@@ -209,7 +209,7 @@ class VGG16(nn.Module):
         options: dict[str, Any] = {"norm": self.norm, "dtype": self.dtype}
         conv1_1_init = nn.initializers.variance_scaling(2.0 / self.input_spread**2, "fan_in", "truncated_normal")
 
-        def block(module: nn.Module, x: Array, number: int) -> tuple[Array, Array]:
+        def run_block(module: nn.Module, x: Array, number: int) -> tuple[Array, Array]:
             """Return two outputs of a block: the input of its last ReLU, and the output of its pool."""
             *first_layers, (last, channels) = BLOCKS[number - 1]
             for name, channels in first_layers:
@@ -219,7 +219,7 @@ class VGG16(nn.Module):
             return x, relu_and_max_pool_2x2(x) if number < 5 else max_pool_3x3_stride1(nn.relu(x))
 
         for number in range(1, len(BLOCKS) + 1):
-            apply_block = nn.remat(block, static_argnums=2) if self.remat else block
+            apply_block = nn.remat(run_block, static_argnums=2) if self.remat else run_block
             end, x = apply_block(self, x, number)
             if number == 4:
                 conv4_3 = nn.relu(end)

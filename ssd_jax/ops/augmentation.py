@@ -266,13 +266,13 @@ def _adjust_hsv(
     hue_sixths = jnp.maximum(hue_sixths + hue / 30, 0)
     chroma = jnp.minimum(chroma * saturation, value)
 
-    def channel(offset: int) -> Float[Array, "h w"]:
+    def compute_channel(offset: int) -> Float[Array, "h w"]:
         # https://en.wikipedia.org/wiki/HSL_and_HSV#HSV_to_RGB_alternative
         k = hue_sixths + offset
         k = k - 6 * jnp.floor(k / 6)
         return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
 
-    return jnp.stack([channel(5), channel(3), channel(1)])
+    return jnp.stack([compute_channel(5), compute_channel(3), compute_channel(1)])
 
 
 def _interpolate(low: Number, high: Number, weight: Float[Array, "*n"]) -> Float[Array, "*n"]:

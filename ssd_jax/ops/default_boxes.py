@@ -36,15 +36,15 @@ def make_default_boxes(config: DefaultBoxes = DefaultBoxes()) -> Float32[np.ndar
         in float64 and rounded once to float32. With `clip="none"`, boxes may lie partly outside the image; with fixed
         steps, their centres may also lie outside.
     """
-    boxes = np.concatenate([_boxes_of_map(config, k) for k in range(len(config.feature_maps))])
+    boxes = np.concatenate([_make_boxes_of_map(config, k) for k in range(len(config.feature_maps))])
     return _clip(boxes, config.clip).astype(np.float32)
 
 
-def _boxes_of_map(config: DefaultBoxes, k: int) -> Float64[np.ndarray, "n 4"]:
+def _make_boxes_of_map(config: DefaultBoxes, k: int) -> Float64[np.ndarray, "n 4"]:
     cells = config.feature_maps[k]
     step = config.image_size / cells if config.steps is None else config.steps[k]
     centers = (np.arange(cells) + 0.5) * step / config.image_size
-    sizes = _sizes_of_map(config, k)
+    sizes = _make_box_sizes_of_map(config, k)
     shape = (cells, cells, len(sizes))
     return np.stack(
         [
@@ -57,7 +57,7 @@ def _boxes_of_map(config: DefaultBoxes, k: int) -> Float64[np.ndarray, "n 4"]:
     ).reshape(-1, 4)
 
 
-def _sizes_of_map(config: DefaultBoxes, k: int) -> Float64[np.ndarray, "k 2"]:
+def _make_box_sizes_of_map(config: DefaultBoxes, k: int) -> Float64[np.ndarray, "k 2"]:
     low, high = config.min_sizes[k], config.max_sizes[k]
     if config.truncate_sizes:
         low, high = int(low), None if high is None else int(high)

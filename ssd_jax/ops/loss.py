@@ -109,14 +109,14 @@ def hard_negative_mask(
     eligible = ~jnp.asarray(positive)
     wanted = jnp.maximum(jnp.floor(neg_pos_ratio * (~eligible).sum()), min_negatives)
     count = jnp.minimum(wanted, eligible.sum()).astype(jnp.int32)
-    keys = jnp.where(eligible, _ordered_bits(jnp.asarray(background_loss, jnp.float32)), 0)
+    keys = jnp.where(eligible, _to_ordered_integers(jnp.asarray(background_loss, jnp.float32)), 0)
     threshold = _kth_largest(keys, count)
     above = keys > threshold
     tied = keys == threshold  # False for boxes that are not eligible: their key is 0, the threshold is positive
     return above | (tied & (jnp.cumsum(tied) <= count - above.sum()))
 
 
-def _ordered_bits(values: Float32[Array, " n"]) -> UInt32[Array, " n"]:
+def _to_ordered_integers(values: Float32[Array, " n"]) -> UInt32[Array, " n"]:
     """Map floats to positive integers in the same order. 0 and -0 map to one integer, and all NaNs to the largest."""
     values = jnp.where(values == 0, 0, jnp.where(jnp.isnan(values), jnp.nan, values))
     bits = jax.lax.bitcast_convert_type(values, jnp.uint32)

@@ -113,7 +113,7 @@ def _match_bipartite(iou: Float[Array, "g n"]) -> Int[Array, " g"]:
         best_iou, best_box = _max_and_first_index(iou, axis=1)
         return best_iou, jnp.where(best_iou > _MIN_IOU, best_box, num_boxes)
 
-    def next_round(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def run_round(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         values, boxes, rejected = state
         kept = jnp.where(rejected, num_boxes, boxes)
         kept_iou = jnp.zeros(num_boxes, iou.dtype).at[kept].set(values, mode="drop")
@@ -125,14 +125,14 @@ def _match_bipartite(iou: Float[Array, "g n"]) -> Int[Array, " g"]:
         new_values, new_boxes = propose(jnp.where(accepts, rows, 0))
         values = values.at[proposers].set(new_values, mode="drop")
         boxes = boxes.at[proposers].set(new_boxes, mode="drop")
-        return values, boxes, _is_outbid(values, boxes) & (boxes < num_boxes)
+        return values, boxes, _find_outbid_objects(values, boxes) & (boxes < num_boxes)
 
     values, boxes = propose(iou)
-    state = values, boxes, _is_outbid(values, boxes) & (boxes < num_boxes)
-    return jax.lax.while_loop(lambda state: state[2].any(), next_round, state)[1]
+    state = values, boxes, _find_outbid_objects(values, boxes) & (boxes < num_boxes)
+    return jax.lax.while_loop(lambda state: state[2].any(), run_round, state)[1]
 
 
-def _is_outbid(values: Float[Array, " g"], boxes: Int[Array, " g"]) -> Bool[Array, " g"]:
+def _find_outbid_objects(values: Float[Array, " g"], boxes: Int[Array, " g"]) -> Bool[Array, " g"]:
     """Return a mask of the objects whose box has a better proposal from another object.
 
     A proposal is better if its IoU is higher, or if the IoUs are equal and the index of its object is lower.

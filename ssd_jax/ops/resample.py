@@ -108,14 +108,14 @@ def interpolate_gather(image: Canvas, rows: Float[Array, " y"], columns: Float[A
 
     All positions lie within the image. The centre of pixel i has position i.
     """
-    (top, bottom, down), (left, right, across) = _neighbours(rows), _neighbours(columns)
+    (top, bottom, down), (left, right, across) = _find_neighbours(rows), _find_neighbours(columns)
 
-    def pixels(row: Int[Array, " y"], column: Int[Array, " x"]) -> Float[Array, "y x 3"]:
+    def gather_pixels(row: Int[Array, " y"], column: Int[Array, " x"]) -> Float[Array, "y x 3"]:
         return jnp.asarray(image)[row[:, None], column[None, :]].astype(jnp.float32)
 
     across, down = across[None, :, None], down[:, None, None]
-    upper = _blend(pixels(top, left), pixels(top, right), across)
-    lower = _blend(pixels(bottom, left), pixels(bottom, right), across)
+    upper = _blend(gather_pixels(top, left), gather_pixels(top, right), across)
+    lower = _blend(gather_pixels(bottom, left), gather_pixels(bottom, right), across)
     return _blend(upper, lower, down)
 
 
@@ -132,13 +132,15 @@ def interpolate_chunks(image: Canvas, rows: Float[Array, " y"], columns: Float[A
     return pixels.reshape(-1, len(columns), 3)[: len(rows)]
 
 
-def _neighbours(positions: Float[Array, " n"]) -> tuple[Int[Array, " n"], Int[Array, " n"], Float[Array, " n"]]:
+def _find_neighbours(positions: Float[Array, " n"]) -> tuple[Int[Array, " n"], Int[Array, " n"], Float[Array, " n"]]:
     low = jnp.floor(positions)
     return low.astype(jnp.int32), jnp.ceil(positions).astype(jnp.int32), positions - low
 
 
-def _blend(a: Float[Array, "y x 3"], b: Float[Array, "y x 3"], weight: Float[Array, "..."]) -> Float[Array, "y x 3"]:
-    return a + (b - a) * weight
+def _blend(
+    first: Float[Array, "y x 3"], second: Float[Array, "y x 3"], weight: Float[Array, "..."]
+) -> Float[Array, "y x 3"]:
+    return first + (second - first) * weight
 
 
 def interpolate_dense(image: Canvas, rows: Float[Array, " y"], columns: Float[Array, " x"]) -> Float[Array, "y x 3"]:
@@ -147,14 +149,14 @@ def interpolate_dense(image: Canvas, rows: Float[Array, " y"], columns: Float[Ar
     Gathers are slow on TPUs. From a canvas of 640 x 640 to 300 x 300 pixels, the products take 1.1 GFLOP per image, 2 %
     of the forward pass of SSD300.
     """
-    vertical = _hat_weights(rows, image.shape[0])
-    horizontal = _hat_weights(columns, image.shape[1])
+    vertical = _compute_pixel_weights(rows, image.shape[0])
+    horizontal = _compute_pixel_weights(columns, image.shape[1])
     # By default, TPUs round the operands of a product to bfloat16.
     highest = jax.lax.Precision.HIGHEST
     mixed_rows = jnp.einsum("yh,hwc->ywc", vertical, image.astype(jnp.float32), precision=highest)
     return jnp.einsum("xw,ywc->yxc", horizontal, mixed_rows, precision=highest)
 
 
-def _hat_weights(positions: Float[Array, " n"], length: int) -> Float[Array, "n {length}"]:
+def _compute_pixel_weights(positions: Float[Array, " n"], length: int) -> Float[Array, "n {length}"]:
     """Return the weight of each pixel in each sample, which is 0 except for the pixels around the sample."""
     return jnp.maximum(0, 1 - jnp.abs(positions[:, None] - jnp.arange(length)))

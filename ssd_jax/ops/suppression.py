@@ -99,7 +99,7 @@ def multiclass_nms(
     rows_per_block = min(_BLOCK, n)
     pairs_per_block = min(_BLOCK, rows_per_block * c)
 
-    def above_threshold(scores: Array) -> Array:
+    def apply_threshold(scores: Array) -> Array:
         return jnp.where(scores > score_threshold, scores, 0)  # a comparison with NaN is False, so NaN becomes 0
 
     def is_unfinished(state: _State) -> Array:
@@ -110,13 +110,13 @@ def multiclass_nms(
         # here and below; the rows are sorted so that pairs of equal score are ordered by row, too.
         rows = jnp.sort(lax.top_k(state.best, rows_per_block)[1])
         pairs = rows[:, None] * c + jnp.arange(c, dtype=jnp.int32)
-        remaining = _scores_after(above_threshold(scores[rows]), pairs, *state.last)
+        remaining = _zero_processed_scores(apply_threshold(scores[rows]), pairs, *state.last)
         top, order = lax.top_k(remaining.ravel(), pairs_per_block)
         chosen = pairs.ravel()[order]
         # This equals top[-1], but XLA turns top_k into a full sort if a slice of its result is used.
         lowest = jnp.min(top)
         last = (lowest, jnp.max(jnp.where(top == lowest, chosen, -1)))
-        best = state.best.at[rows].set(jnp.max(_scores_after(remaining, pairs, *last), axis=1))
+        best = state.best.at[rows].set(jnp.max(_zero_processed_scores(remaining, pairs, *last), axis=1))
 
         candidates, classes = chosen // c, chosen % c
         same_class = classes[:, None] == classes
@@ -144,13 +144,13 @@ def multiclass_nms(
     none = jnp.zeros(k, jnp.int32)
     before_all = (jnp.array(jnp.inf, scores.dtype), jnp.int32(-1))
     # Only this maximum uses the whole array. Applying the threshold to all scores first would take longer.
-    best = above_threshold(jnp.max(scores, axis=1))
+    best = apply_threshold(jnp.max(scores, axis=1))
     start = _State(best, before_all, jnp.zeros(c, jnp.int32), none, none, jnp.int32(0))
     end = lax.while_loop(is_unfinished, process_block, start)
     return KeptPairs(end.boxes, end.classes, jnp.arange(k) < end.num_kept)
 
 
-def _scores_after(
+def _zero_processed_scores(
     scores: Float[Array, "m c"], pairs: Int32[Array, "m c"], last_score: Array, last_pair: Array
 ) -> Float[Array, "m c"]:
     """Return the scores, with the scores of pairs that are already processed set to 0.
@@ -170,8 +170,8 @@ def _greedy_keep_mask(suppresses: Bool[Array, "m m"], valid: Bool[Array, " m"]) 
     """
     suppresses = jnp.triu(suppresses, k=1)
 
-    def settle(pair: tuple[Array, Array]) -> tuple[Array, Array]:
+    def update_mask(pair: tuple[Array, Array]) -> tuple[Array, Array]:
         keep, _ = pair
         return valid & ~jnp.any(suppresses & keep[:, None], axis=0), keep
 
-    return lax.while_loop(lambda pair: jnp.any(pair[0] != pair[1]), settle, (valid, jnp.zeros_like(valid)))[0]
+    return lax.while_loop(lambda pair: jnp.any(pair[0] != pair[1]), update_mask, (valid, jnp.zeros_like(valid)))[0]

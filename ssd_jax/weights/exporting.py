@@ -77,7 +77,7 @@ def find_export_mapping(model: Model, project: Project) -> KeyMapping:
         _check_torchvision_boxes(model.default_boxes)
     mappings = [mapping for mapping in KEY_MAPPINGS["torch"] if mapping.project == project and mapping.network]
     for mapping in mappings:
-        if _has_network(mapping, model):
+        if _matches_network(mapping, model):
             return mapping
     raise UserError(
         f"the network has feature maps of sizes {model.feature_map_sizes} with {model.default_boxes.boxes_per_cell} "
@@ -85,7 +85,7 @@ def find_export_mapping(model: Model, project: Project) -> KeyMapping:
     )
 
 
-def _has_network(mapping: KeyMapping, model: Model) -> bool:
+def _matches_network(mapping: KeyMapping, model: Model) -> bool:
     """Return whether a model has the layers of the network that a key mapping belongs to."""
     network = mapping.network
     return network is not None and (
@@ -115,7 +115,7 @@ def to_tensors(params: Params, mapping: KeyMapping) -> dict[str, np.ndarray]:
     return tensors
 
 
-def torchvision_code(config: Config, file: str) -> str:
+def make_torchvision_code(config: Config, file: str) -> str:
     """Return Python code that loads an exported file with torchvision.
 
     The code sets the preprocessing, default boxes and thresholds of ``config``. Two things cannot be set in

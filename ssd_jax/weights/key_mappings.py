@@ -106,39 +106,39 @@ _DECIMATED = {
 }
 
 
-def _chain(conversion: Conversion, load: Callable[[Array], Array], dump: Callable[[Array], Array]) -> Conversion:
+def _add_step(conversion: Conversion, load: Callable[[Array], Array], dump: Callable[[Array], Array]) -> Conversion:
     """Return the conversion with a further step: ``load`` after loading, and its inverse ``dump`` before dumping."""
     outer_load, outer_dump = conversion.load, conversion.dump
     assert outer_dump is not None
     return Conversion(conversion.shape, lambda file: load(outer_load(file)), lambda ours: outer_dump(dump(ours)))
 
 
-def _swap_channels(conversion: Conversion) -> Conversion:
+def _add_channel_swap(conversion: Conversion) -> Conversion:
     """Return a conversion that also reverses the input channels of a kernel, from BGR to RGB and back."""
 
-    def swap(kernel: Array) -> Array:
+    def reverse_channels(kernel: Array) -> Array:
         return kernel[:, :, ::-1]
 
-    return _chain(conversion, swap, swap)
+    return _add_step(conversion, reverse_channels, reverse_channels)
 
 
-def _background_first(conversion: Conversion, boxes: int) -> Conversion:
+def _move_background_first(conversion: Conversion, boxes: int) -> Conversion:
     """Return a conversion that also moves background, the last class of each box in the file, to the first place.
 
     Class c of box b has the channel b * classes + c.
     """
 
-    def roll(array: Array, by: int) -> Array:
+    def rotate_classes(array: Array, shift: int) -> Array:
         by_box = array.reshape(*array.shape[:-1], boxes, -1)
-        return np.roll(by_box, by, axis=-1).reshape(array.shape)
+        return np.roll(by_box, shift, axis=-1).reshape(array.shape)
 
-    return _chain(conversion, lambda array: roll(array, 1), lambda array: roll(array, -1))
+    return _add_step(conversion, lambda array: rotate_classes(array, 1), lambda array: rotate_classes(array, -1))
 
 
 # ---- entries ----
 
 
-def _entries(
+def _make_entries(
     prefixes: Mapping[str, str],
     suffixes: tuple[str, str] = (".weight", ".bias"),
     kernel: Conversion = _OIHW,
@@ -159,12 +159,12 @@ def _entries(
             entries[f"{layer}/scale"] = Entry(prefix + weight, _SAME)
         else:
             swap = bgr and layer == "vgg/conv1_1"
-            entries[f"{layer}/kernel"] = Entry(prefix + weight, _swap_channels(kernel) if swap else kernel)
+            entries[f"{layer}/kernel"] = Entry(prefix + weight, _add_channel_swap(kernel) if swap else kernel)
             entries[f"{layer}/bias"] = Entry(prefix + bias, _SAME)
     return entries
 
 
-def _classifier_entries(fc6: str, fc7: str, suffixes: tuple[str, str], axes: str) -> Entries:
+def _make_classifier_entries(fc6: str, fc7: str, suffixes: tuple[str, str], axes: str) -> Entries:
     """Return the entries of fc6 and fc7 for files that have the first two layers of VGG16's classifier instead."""
     (weight, bias), (first, second) = suffixes, _DECIMATED[axes]
     return {
@@ -247,13 +247,13 @@ _SEQUENCE_KEYS = (
 )  # fmt: skip
 
 
-def _sequence_mapping(keys: _SequenceKeys, network: Network) -> KeyMapping:
+def _make_sequence_mapping(keys: _SequenceKeys, network: Network) -> KeyMapping:
     """Return the key mapping of a torch detector that has conv1_1 to fc7 in one sequence."""
     extras = {
         name: keys.extras.format(i=number, pair=number // 2, j=number % 2)
         for number, name in enumerate(network.extra_convs)
     }
-    entries = _entries(
+    entries = _make_entries(
         _vgg_and_fc_prefixes(keys.backbone)
         | {"conv4_3_norm": keys.norm}
         | extras
@@ -263,11 +263,11 @@ def _sequence_mapping(keys: _SequenceKeys, network: Network) -> KeyMapping:
         for name, boxes in zip(network.feature_maps, network.boxes_per_cell, strict=True):
             for leaf in ("kernel", "bias"):
                 path = f"{name}{CLASS_PREDICTOR}/{leaf}"
-                entries[path] = Entry(entries[path].key, _background_first(entries[path].conversion, boxes))
+                entries[path] = Entry(entries[path].key, _move_background_first(entries[path].conversion, boxes))
     return KeyMapping(keys.project, keys.title.format(network.title), entries, network)
 
 
-def _torchvision_mapping() -> KeyMapping:
+def _make_torchvision_mapping() -> KeyMapping:
     """Return the key mapping of torchvision's SSD300: torchvision/models/detection/ssd.py.
 
     conv5, fc6 and fc7 are in the first of the "extra" blocks.
@@ -281,7 +281,7 @@ def _torchvision_mapping() -> KeyMapping:
     heads = _predictor_prefixes(
         SSD300, "head.regression_head.module_list.{}", "head.classification_head.module_list.{}"
     )
-    entries = _entries(backbone | extras | heads) | {"conv4_3_norm/scale": Entry("backbone.scale_weight", _SAME)}
+    entries = _make_entries(backbone | extras | heads) | {"conv4_3_norm/scale": Entry("backbone.scale_weight", _SAME)}
     return KeyMapping("torchvision", "torchvision's SSD300", entries, SSD300)
 
 
@@ -293,23 +293,23 @@ def _caffe_names(layers: tuple[str, ...]) -> dict[str, str]:
     return {layer: layer.removeprefix("vgg/") for layer in layers}
 
 
-def _caffe_mapping(network: Network) -> KeyMapping:
+def _make_caffe_mapping(network: Network) -> KeyMapping:
     """Return the key mapping of a Caffe detector.
 
     Source: github.com/weiliu89/caffe, branch ssd, examples/ssd and python/caffe/model_libs.py.
     """
-    entries = _entries(_caffe_names(network.layers()), _NUMBERED, bgr=True)
+    entries = _make_entries(_caffe_names(network.layers()), _NUMBERED, bgr=True)
     return KeyMapping("caffe", f"Caffe's {network.title}", entries, network, bgr=True)
 
 
-def _keras_mapping(network: Network) -> KeyMapping:
+def _make_keras_mapping(network: Network) -> KeyMapping:
     """Return the key mapping of an ssd_keras detector.
 
     The weights were ported from Caffe, so they have Caffe's layer names, and their channel order is BGR.
 
     Source: github.com/pierluigiferrari/ssd_keras, folder models.
     """
-    entries = _entries(_caffe_names(network.layers()), _NUMBERED, _SAME, bgr=True)
+    entries = _make_entries(_caffe_names(network.layers()), _NUMBERED, _SAME, bgr=True)
     return KeyMapping("ssd_keras", f"ssd_keras' {network.title}", entries, network, bgr=True)
 
 
@@ -318,17 +318,17 @@ def _keras_mapping(network: Network) -> KeyMapping:
 TORCHVISION_FEATURES = KeyMapping(
     "torchvision_features",
     "torchvision's VGG16 features",
-    _entries(_vgg_prefixes("features.{}")),
+    _make_entries(_vgg_prefixes("features.{}")),
     ignored=("classifier.",),
 )
 """Key mapping of vgg16_features-amdegroot-88682ab5.pth, whose classifier contains NaN."""
 
 
-def _torch_backbone_mappings() -> tuple[KeyMapping, ...]:
+def _make_torch_backbone_mappings() -> tuple[KeyMapping, ...]:
     """Return the key mappings of VGG16 in torch projects."""
-    classifier = _classifier_entries("classifier.0", "classifier.3", (".weight", ".bias"), "oihw")
+    classifier = _make_classifier_entries("classifier.0", "classifier.3", (".weight", ".bias"), "oihw")
     return (
-        KeyMapping("vgg16_reducedfc", "ssd.pytorch's vgg16_reducedfc", _entries(_vgg_and_fc_prefixes("{}"))),
+        KeyMapping("vgg16_reducedfc", "ssd.pytorch's vgg16_reducedfc", _make_entries(_vgg_and_fc_prefixes("{}"))),
         KeyMapping(
             "torchvision_vgg16",
             "torchvision's VGG16",
@@ -342,10 +342,10 @@ def _torch_backbone_mappings() -> tuple[KeyMapping, ...]:
 _BACKBONE_LAYERS = (*BACKBONE_CONVS, "vgg/fc6", "vgg/fc7")
 
 
-def _caffe_backbone_mappings() -> tuple[KeyMapping, ...]:
+def _make_caffe_backbone_mappings() -> tuple[KeyMapping, ...]:
     """Return the key mappings of VGG16 in Caffe."""
-    reduced = _entries(_caffe_names(_BACKBONE_LAYERS), _NUMBERED, bgr=True)
-    full = _entries(_caffe_names(BACKBONE_CONVS), _NUMBERED, bgr=True) | _classifier_entries(
+    reduced = _make_entries(_caffe_names(_BACKBONE_LAYERS), _NUMBERED, bgr=True)
+    full = _make_entries(_caffe_names(BACKBONE_CONVS), _NUMBERED, bgr=True) | _make_classifier_entries(
         "fc6", "fc7", _NUMBERED, "oihw"
     )
     title = "Caffe's VGG16 with reduced fc6 and fc7"
@@ -355,15 +355,15 @@ def _caffe_backbone_mappings() -> tuple[KeyMapping, ...]:
     )
 
 
-def _keras_backbone_mappings() -> tuple[KeyMapping, ...]:
+def _make_keras_backbone_mappings() -> tuple[KeyMapping, ...]:
     """Return the key mappings of VGG16 in Keras. The weights were ported from Caffe, so their channel order is BGR.
 
     Source: keras.applications.vgg16.
     """
     names = {layer: f"block{layer[-3]}_conv{layer[-1]}" for layer in BACKBONE_CONVS}
-    convs = _entries(names, _NUMBERED, _SAME, bgr=True)
-    full = convs | _classifier_entries("fc1", "fc2", _NUMBERED, "hwio")
-    reduced = _entries(_caffe_names(_BACKBONE_LAYERS), _NUMBERED, _SAME, bgr=True)
+    convs = _make_entries(names, _NUMBERED, _SAME, bgr=True)
+    full = convs | _make_classifier_entries("fc1", "fc2", _NUMBERED, "hwio")
+    reduced = _make_entries(_caffe_names(_BACKBONE_LAYERS), _NUMBERED, _SAME, bgr=True)
     return (
         KeyMapping("keras_vgg16", "Keras' VGG16", full, bgr=True, ignored=("predictions.",)),
         KeyMapping("keras_vgg16", "Keras' VGG16 without its top", convs, bgr=True),
@@ -373,15 +373,15 @@ def _keras_backbone_mappings() -> tuple[KeyMapping, ...]:
 
 KEY_MAPPINGS: dict[str, tuple[KeyMapping, ...]] = {
     "torch": (
-        _torchvision_mapping(),
-        *(_sequence_mapping(keys, network) for keys in _SEQUENCE_KEYS for network in (SSD300, SSD512)),
-        *_torch_backbone_mappings(),
+        _make_torchvision_mapping(),
+        *(_make_sequence_mapping(keys, network) for keys in _SEQUENCE_KEYS for network in (SSD300, SSD512)),
+        *_make_torch_backbone_mappings(),
     ),
     "caffe": (
-        *(_caffe_mapping(network) for network in (SSD300, SSD512, SSD500, SSD300_POOL6)),
-        *_caffe_backbone_mappings(),
+        *(_make_caffe_mapping(network) for network in (SSD300, SSD512, SSD500, SSD300_POOL6)),
+        *_make_caffe_backbone_mappings(),
     ),
-    "keras": (*(_keras_mapping(network) for network in (SSD300, SSD512)), *_keras_backbone_mappings()),
+    "keras": (*(_make_keras_mapping(network) for network in (SSD300, SSD512)), *_make_keras_backbone_mappings()),
 }
 """Key mappings by the kind of file: torch (also safetensors), caffe or keras."""
 
@@ -399,10 +399,10 @@ def find_key_mapping(shapes: Mapping[str, Shape], kind: str) -> tuple[KeyMapping
         number of axes, because Caffe's fc6 can be a matrix or a convolution with the same key.
     """
 
-    def similarity(mapping: KeyMapping) -> float:
+    def compute_similarity(mapping: KeyMapping) -> float:
         ranks = {key: len(shape) for key, shape in shapes.items() if not mapping.ignores(key)}
         expected = mapping.ranks
         return len(ranks.items() & expected.items()) / max(1, len(ranks.keys() | expected.keys()))
 
-    best = max(KEY_MAPPINGS[kind], key=similarity)
-    return best, similarity(best)
+    best = max(KEY_MAPPINGS[kind], key=compute_similarity)
+    return best, compute_similarity(best)

@@ -238,14 +238,14 @@ def _forward(project: str, tensors: Tensors, x: Any) -> tuple[Arrays, list[str]]
     import torch.nn.functional as F  # noqa: N812
 
     layers: Arrays = {}
-    weight, bias = _suffixes(project)
+    weight, bias = _key_suffixes(project)
     prefixes = {name: prefix for name, prefix in _key_prefixes(project, tensors).items() if prefix + weight in tensors}
 
-    def tensor(key: str, name: str) -> Any:
+    def load_tensor(key: str, name: str) -> Any:
         return torch.from_numpy(np.ascontiguousarray(_to_oihw(project, tensors[key], name), np.float32))
 
     def conv(name: str, x: Any, **options: Any) -> Any:
-        x = F.conv2d(x, tensor(prefixes[name] + weight, name), tensor(prefixes[name] + bias, name), **options)
+        x = F.conv2d(x, load_tensor(prefixes[name] + weight, name), load_tensor(prefixes[name] + bias, name), **options)
         layers[name] = _to_hwc(x)
         return x
 
@@ -260,7 +260,7 @@ def _forward(project: str, tensors: Tensors, x: Any) -> tuple[Arrays, list[str]]
     x = F.relu(conv("fc7", x))
     if "conv4_3_norm" not in prefixes:
         return layers, []
-    scale = tensor(prefixes["conv4_3_norm"] + weight, "conv4_3_norm")
+    scale = load_tensor(prefixes["conv4_3_norm"] + weight, "conv4_3_norm")
     normed = scale[:, None, None] * conv4_3 / (conv4_3.square().sum(1, keepdim=True) + 1e-10).sqrt()
     layers["conv4_3_norm"] = _to_hwc(normed)
     maps = {"conv4_3_norm": normed, "fc7": x}
@@ -284,7 +284,7 @@ def _forward(project: str, tensors: Tensors, x: Any) -> tuple[Arrays, list[str]]
 _NUMBERED_BLOBS = ("caffe", "ssd_keras", "caffe_vgg16", "caffe_vgg16_reduced", "keras_vgg16")
 
 
-def _suffixes(project: str) -> tuple[str, str]:
+def _key_suffixes(project: str) -> tuple[str, str]:
     """Return the suffix of the keys of weights, and that of the keys of biases."""
     return (".0", ".1") if project in _NUMBERED_BLOBS else (".weight", ".bias")
 

@@ -86,16 +86,18 @@ def verify_weights(
         raise UserError(
             f"verify needs torch and torchvision ({error}). In a checkout: pip install -e '.[parity]'"
         ) from None
-    return imported, compare(imported, reference, image)
+    return imported, compare_with_reference(imported, reference, image)
 
 
-def sample_image() -> UInt8[np.ndarray, "375 500 3"]:
+def make_sample_image() -> UInt8[np.ndarray, "375 500 3"]:
     """Return an image of smooth random colours, which is the same on every call."""
     noise = np.random.RandomState(0).randint(0, 256, (12, 16, 3)).astype(np.uint8)
     return np.asarray(Image.fromarray(noise).resize((500, 375), Image.Resampling.BICUBIC))
 
 
-def compare(imported: Imported, reference: Reference, image: UInt8[np.ndarray, "h w 3"]) -> list[Comparison]:
+def compare_with_reference(
+    imported: Imported, reference: Reference, image: UInt8[np.ndarray, "h w 3"]
+) -> list[Comparison]:
     """Run imported weights on an image and compare all outputs with those of the reference.
 
     Args:
@@ -109,7 +111,7 @@ def compare(imported: Imported, reference: Reference, image: UInt8[np.ndarray, "
         (clipped, in pixels of ``image``), scores and final detections follow.
     """
     model = imported.config.model
-    outputs = layer_outputs(imported.params, model, image)
+    outputs = compute_layer_outputs(imported.params, model, image)
     comparisons = []
     for name, expected in reference.layers.items():
         largest = float(np.abs(expected).max())
@@ -120,7 +122,7 @@ def compare(imported: Imported, reference: Reference, image: UInt8[np.ndarray, "
     return comparisons
 
 
-def layer_outputs(params: Params, model: Model, image: UInt8[np.ndarray, "h w 3"]) -> dict[str, np.ndarray]:
+def compute_layer_outputs(params: Params, model: Model, image: UInt8[np.ndarray, "h w 3"]) -> dict[str, np.ndarray]:
     """Return the output (h, w, channels) of every layer with parameters for one image, by the name of the layer."""
 
     def run_network(params: Params, image: UInt8[Array, "h w 3"]) -> Any:
@@ -132,13 +134,13 @@ def layer_outputs(params: Params, model: Model, image: UInt8[np.ndarray, "h w 3"
         return VGG16(model.width, dtype=jnp.dtype(jnp.float32)).apply({"params": params}, x, **capture)[1]
 
     if not model.class_names:
-        params = _with_missing_layers(params, model)["vgg"]
+        params = _add_missing_layers(params, model)["vgg"]
     compiled = jax.jit(run_network, compiler_options=compilation.compiler_options())
     outputs = flatten_dict(sharding.fetch(compiled(params, image)["intermediates"]))
     return {path[-2]: value[0][0] for path, value in outputs.items() if len(path) > 1 and path[-2] != "vgg"}
 
 
-def _with_missing_layers(params: Params, model: Model) -> Params:
+def _add_missing_layers(params: Params, model: Model) -> Params:
     """Return the parameters, with zeros for fc6 and fc7 if a backbone does not have these layers."""
     zeros = {path: np.zeros(shape, np.float32) for path, shape in parameter_shapes(model).items()}
     return unflatten_dict(zeros | flatten_dict(params, sep="/"), sep="/")

@@ -2,7 +2,7 @@
 
 from ssd_jax.aot.compiled import (
     Collective,
-    array_bytes,
+    count_array_bytes,
     find_collectives,
     find_host_transfers,
 )
@@ -63,6 +63,6 @@ def test_find_host_transfers_lists_opcodes_and_call_targets():
     assert find_collectives(HOST_HLO) == ()
 
 
-def test_array_bytes_returns_the_size_of_an_hlo_type():
+def test_count_array_bytes_returns_the_size_of_an_hlo_type():
     sizes = {"f32[3,3,512,512]": 9437184, "bf16[7]": 14, "s32[]": 4, "pred[3]": 3, "f8e4m3fn[5]": 5, "s4[4]": 4}
-    assert {array: array_bytes(array) for array in sizes} == sizes
+    assert {array: count_array_bytes(array) for array in sizes} == sizes

@@ -9,7 +9,7 @@ from helpers.cli import ROOT
 from jax import lax
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from ssd_jax.aot.flops import count_flops, valid_taps
+from ssd_jax.aot.flops import count_flops, count_valid_taps
 from ssd_jax.models.ssd import SSD
 from ssd_jax.runs.config_file import load_config
 
@@ -26,14 +26,14 @@ from ssd_jax.runs.config_file import load_config
         (6, 2, 1, (-1, 0), 1, 1),
     ],
 )
-def test_valid_taps_equals_a_convolution_of_ones(
+def test_count_valid_taps_equals_a_convolution_of_ones(
     image: int, kernel: int, stride: int, padding: tuple[int, int], image_dilation: int, kernel_dilation: int
 ):
     # If image and kernel consist of ones, each output is the number of taps inside the image.
     met = lax.conv_general_dilated(
         jnp.ones((1, 1, image)), jnp.ones((1, 1, kernel)), (stride,), [padding], (image_dilation,), (kernel_dilation,)
     )
-    counted = valid_taps(
+    counted = count_valid_taps(
         image,
         kernel,
         met.shape[-1],

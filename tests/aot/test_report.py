@@ -11,9 +11,9 @@ from ssd_jax.aot.compiled import (
     Collective,
     Costs,
     Memory,
-    read_out_of_memory,
+    read_out_of_memory_error,
 )
-from ssd_jax.aot.report import format_report, format_table, memory_problem, roofline
+from ssd_jax.aot.report import compute_roofline, describe_memory_problem, format_report, format_table
 from ssd_jax.aot.targets import CHIPS, GIB
 
 
@@ -28,7 +28,7 @@ from ssd_jax.aot.targets import CHIPS, GIB
         ("v5e", "bfloat16", 1e12, 819e6, 98.95 / 197, 1e-3, 98.95 / 197),
     ],
 )
-def test_roofline_equals_hand_computed_times(
+def test_compute_roofline_equals_hand_computed_times(
     chip: str,
     dtype: str,
     flops: float | None,
@@ -37,7 +37,9 @@ def test_roofline_equals_hand_computed_times(
     traffic: float | None,
     seconds: float,
 ):
-    limit = roofline(Costs(model_flops=98.95e12, flops=flops, bytes_accessed=bytes_accessed), CHIPS[chip], dtype)
+    limit = compute_roofline(
+        Costs(model_flops=98.95e12, flops=flops, bytes_accessed=bytes_accessed), CHIPS[chip], dtype
+    )
     assert limit.compute == pytest.approx(compute) and limit.seconds == pytest.approx(seconds)
     assert limit.traffic == (None if traffic is None else pytest.approx(traffic))
 
@@ -62,16 +64,16 @@ ALL_MEMORY_MESSAGE = (
         ("RESOURCE_EXHAUSTED: Attempting to allocate", "does not fit: the compiler ran out of the device's memory"),
     ],
 )
-def test_read_out_of_memory_returns_needed_and_available_memory(message: str, problem: str):
-    costs = read_out_of_memory(RuntimeError(message), 1e9, 2.0)
+def test_read_out_of_memory_error_returns_needed_and_available_memory(message: str, problem: str):
+    costs = read_out_of_memory_error(RuntimeError(message), 1e9, 2.0)
     assert costs is not None and (costs.model_flops, costs.compile_seconds, costs.memory) == (1e9, 2.0, None)
-    assert memory_problem(costs, CHIPS["v5e"]) == problem
-    assert read_out_of_memory(RuntimeError("INTERNAL: Used 2G of 1G hbm"), 1e9, 2.0) is None
+    assert describe_memory_problem(costs, CHIPS["v5e"]) == problem
+    assert read_out_of_memory_error(RuntimeError("INTERNAL: Used 2G of 1G hbm"), 1e9, 2.0) is None
 
 
-def test_memory_problem_is_none_up_to_the_memory_of_the_chip():
+def test_describe_memory_problem_returns_none_up_to_the_memory_of_the_chip():
     def problem(temporaries: int) -> str | None:
-        return memory_problem(Costs(1.0, memory=Memory(3 * GIB, temporaries, 2 * GIB, 2 * GIB)), CHIPS["v5e"])
+        return describe_memory_problem(Costs(1.0, memory=Memory(3 * GIB, temporaries, 2 * GIB, 2 * GIB)), CHIPS["v5e"])
 
     assert problem(13 * GIB) is None, "fits exactly"
     assert problem(13 * GIB + 1) == "does not fit: needs 16.0 of 16.0 GiB"

@@ -58,8 +58,8 @@ def test_chips_have_the_published_specifications():
     }
 
 
-def test_gpu_target_config_needs_no_driver():
-    described = targets.gpu_target_config("h100").splitlines()
+def test_format_gpu_target_config_needs_no_driver():
+    described = targets.format_gpu_target_config("h100").splitlines()
     assert described[0] == "gpu_device_info {" and described.count("}") == 1
     # XLA looks for a driver if one of these is missing: openxla/xla#25919.
     assert "runtime_version { major: 12 minor: 8 }" in described
@@ -69,7 +69,7 @@ def test_gpu_target_config_needs_no_driver():
 
 
 @pytest.mark.parametrize(("name", "install"), [("v5e:2x4", "jax[tpu]"), ("h100x8", "--no-deps jax-cuda12-plugin==")])
-def test_target_devices_error_says_how_to_install_the_compiler(
+def test_make_target_devices_error_says_how_to_install_the_compiler(
     name: str, install: str, monkeypatch: pytest.MonkeyPatch
 ):
     def raise_not_found(package: str) -> str:
@@ -77,7 +77,7 @@ def test_target_devices_error_says_how_to_install_the_compiler(
 
     monkeypatch.setattr(importlib.metadata, "version", raise_not_found)
     with pytest.raises(UserError) as error:
-        targets.target_devices(parse_target(name))
+        targets.make_target_devices(parse_target(name))
     assert name in str(error.value) and "not installed" in str(error.value) and install in str(error.value)
 
 

@@ -18,14 +18,14 @@ from helpers.random_predictors import randomize_predictors
 
 from ssd_jax import config
 from ssd_jax.errors import UserError
-from ssd_jax.models.ssd import SSD, prediction_head
+from ssd_jax.models.ssd import SSD, apply_prediction_head
 from ssd_jax.models.vgg import (
     VGG16,
     L2Norm,
     conv_norm_relu,
     max_pool_3x3_stride1,
-    max_pool_argmax,
     max_pool_elementwise,
+    max_pool_keeping_argmax,
 )
 
 Pool = Callable[[jax.Array], jax.Array]
@@ -103,13 +103,13 @@ def test_ssd300_has_the_layer_shapes_of_the_paper() -> None:
         assert shapes[name]["__call__"][0].shape == (1, side, side, channels), name
 
 
-def test_prediction_head_follows_the_order_of_the_default_boxes() -> None:
+def test_apply_prediction_head_follows_the_order_of_the_default_boxes() -> None:
     """A single non-zero pixel changes only the outputs of its cell, which are in the order row, column, box."""
 
     class Head(nn.Module):
         @nn.compact
         def __call__(self, feature_map: jax.Array) -> jax.Array:
-            return prediction_head(feature_map, "head", 4, 4, jnp.dtype("float32"))
+            return apply_prediction_head(feature_map, "head", 4, 4, jnp.dtype("float32"))
 
     kernel = jnp.zeros((3, 3, 8, 16)).at[1, 1].set(1.0)
     feature_map = jnp.zeros((1, 8, 8, 8)).at[0, 2, 5].set(1.0)
@@ -130,7 +130,7 @@ def max_pool_by_loops(x: np.ndarray, kernel: int, stride: int, pad: int) -> np.n
     return out
 
 
-POOLS = [(max_pool_elementwise, 2, 2), (max_pool_argmax, 2, 2), (max_pool_3x3_stride1, 3, 1)]
+POOLS = [(max_pool_elementwise, 2, 2), (max_pool_keeping_argmax, 2, 2), (max_pool_3x3_stride1, 3, 1)]
 
 
 @pytest.mark.parametrize(("pool", "window", "stride"), POOLS)
@@ -154,20 +154,22 @@ def test_max_pool_gradients_equal_those_of_flax_without_ties(pool: Pool, window:
 
 
 @pytest.mark.parametrize("side", [(4, 6), (5, 7), (1, 1), (2, 3)])
-def test_max_pool_argmax_gives_the_gradient_to_the_first_of_equal_pixels(side: tuple[int, int]) -> None:
+def test_max_pool_keeping_argmax_gives_the_gradient_to_the_first_of_equal_pixels(side: tuple[int, int]) -> None:
     x = np.random.default_rng(0).integers(-1, 2, (2, *side, 3)).astype(np.float32)
     expected = np.zeros_like(x)
-    weights = np.random.default_rng(1).normal(size=max_pool_argmax(jnp.array(x)).shape).astype(np.float32)
+    weights = np.random.default_rng(1).normal(size=max_pool_keeping_argmax(jnp.array(x)).shape).astype(np.float32)
     for b, i, j, c in np.ndindex(weights.shape):
         cell = x[b, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, c]
         row, column = np.unravel_index(cell.argmax(), cell.shape)
         expected[b, 2 * i + row, 2 * j + column, c] = weights[b, i, j, c]
-    np.testing.assert_array_equal(jax.grad(lambda x: jnp.sum(weights * max_pool_argmax(x)))(jnp.array(x)), expected)
+    np.testing.assert_array_equal(
+        jax.grad(lambda x: jnp.sum(weights * max_pool_keeping_argmax(x)))(jnp.array(x)), expected
+    )
 
 
 def test_max_pools_commute_with_relu() -> None:
     x = jax.random.permutation(jax.random.key(0), jnp.arange(-100, 110.0)).reshape(2, 5, 7, 3)
-    a, b = (lambda x: nn.relu(max_pool_argmax(x))), (lambda x: max_pool_elementwise(nn.relu(x)))
+    a, b = (lambda x: nn.relu(max_pool_keeping_argmax(x))), (lambda x: max_pool_elementwise(nn.relu(x)))
     np.testing.assert_array_equal(a(x), b(x))
     np.testing.assert_array_equal(*(jax.grad(lambda x: jnp.sum(f(x) ** 2))(x) for f in (a, b)))  # noqa: B023
 
@@ -178,7 +180,9 @@ def test_max_pools_propagate_infinities_and_nan(dtype: str) -> None:
     x[x == -2] = -np.inf
     x[0, :2, :2, 0] = -np.inf
     x[0, 1, 3] = np.nan
-    pooled = [np.asarray(pool(jnp.array(x, dtype)), np.float32) for pool in (max_pool_argmax, max_pool_elementwise)]
+    pooled = [
+        np.asarray(pool(jnp.array(x, dtype)), np.float32) for pool in (max_pool_keeping_argmax, max_pool_elementwise)
+    ]
     np.testing.assert_array_equal(*pooled)
     assert pooled[0][0, 0, 0, 0] == -np.inf and np.isnan(pooled[0][0, 0, 1]).all() and np.isnan(pooled[0]).sum() == 5
 

@@ -27,7 +27,7 @@ from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.weights import torch_reference
 from ssd_jax.weights.importing import import_weights, write_run
 from ssd_jax.weights.presets import Scales
-from ssd_jax.weights.verification import sample_image, verify_weights
+from ssd_jax.weights.verification import make_sample_image, verify_weights
 
 pytest.importorskip("torch", reason="needs torch and torchvision: make parity")
 pytest.importorskip("torchvision", reason="needs torch and torchvision: make parity")
@@ -54,7 +54,7 @@ def test_imported_detectors_equal_the_reference(project, maps, tmp_path):
             "test_torchvision.py compares this network, with full width, because torchvision's own network is run"
         )
     file = WRITERS[project](tmp_path / "file", published.make_random_ssd_pytorch(maps, 21, WIDTH, seed=maps))
-    names = assert_verified(file, sample_image())
+    names = assert_verified(file, make_sample_image())
     assert len(names) == 15 + 1 + (8 if maps == 6 else 10) + 2 * maps + 6
 
 
@@ -69,21 +69,21 @@ def test_coco_detectors_equal_the_reference_on_a_real_image(project, bccd, tmp_p
 def test_first_caffe_versions_equal_the_reference(extras, tmp_path):
     layers = [(n, BLOBS[b[0].ndim], b) for n, b in published.make_random_caffe_pool6(extras, 21, WIDTH).items()]
     (tmp_path / "file").write_bytes(encode_caffemodel(layers))
-    assert "pool6_mbox_conf" in assert_verified(tmp_path / "file", sample_image())
+    assert "pool6_mbox_conf" in assert_verified(tmp_path / "file", make_sample_image())
 
 
 def test_lufficc_release_1_0_equals_the_reference(tmp_path):
     names = {"loc": "regression_headers", "conf": "classification_headers", "L2Norm": "l2_norm"}
     tensors = published.make_random_ssd_pytorch(7, 21, WIDTH).items()
     renamed = {".".join([names.get(k.split(".")[0], k.split(".")[0]), *k.split(".")[1:]]): v for k, v in tensors}
-    assert_verified(save_safetensors(tmp_path / "file", renamed), sample_image())
+    assert_verified(save_safetensors(tmp_path / "file", renamed), make_sample_image())
 
 
 def test_import_with_stored_default_boxes_or_options_equals_the_reference(tmp_path):
     tensors = published.make_random_ssd_pytorch(6, 21, WIDTH)
     (tmp_path / "caffe").write_bytes(make_caffe_file(tensors, COCO_PRIORS))
-    assert_verified(tmp_path / "caffe", sample_image())
-    assert_verified(save_safetensors(tmp_path / "file", tensors), sample_image(), bgr=True, scales="coco")
+    assert_verified(tmp_path / "caffe", make_sample_image())
+    assert_verified(save_safetensors(tmp_path / "file", tensors), make_sample_image(), bgr=True, scales="coco")
 
 
 def test_imported_backbones_equal_the_reference(tmp_path):
@@ -110,7 +110,7 @@ def test_imported_backbones_equal_the_reference(tmp_path):
         layers = [(layer, BLOBS[b[0].ndim], b) for layer, b in blobs.items()]
         files[-1].write_bytes(encode_caffemodel(layers, v1=True))
     for file in files:
-        assert len(assert_verified(file, sample_image())) == (13 if file.name == "features" else 15)
+        assert len(assert_verified(file, make_sample_image())) == (13 if file.name == "features" else 15)
 
 
 def test_verify_command_passes_for_a_torchvision_file(tmp_path, capsys):
@@ -125,7 +125,7 @@ def test_verify_command_passes_for_a_torchvision_file(tmp_path, capsys):
 
 def test_torchvision_file_with_given_options_equals_torchvision(tmp_path):
     file = save_safetensors(tmp_path / "file", published.to_torchvision(published.make_random_ssd_pytorch(6, 21, 1.0)))
-    assert_verified(file, sample_image(), bgr=True, scales="voc")
+    assert_verified(file, make_sample_image(), bgr=True, scales="voc")
 
 
 def test_verify_command_reports_a_difference(tmp_path, capsys, monkeypatch):

@@ -316,12 +316,12 @@ def _convolve(x: Any, kernel: Any, strides: Any, padding: Any, *, rhs_dilation: 
 @contextmanager
 def in_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make the network and the loss compute in float64 within the context, except the ranking of negatives."""
-    ordered_bits = loss._ordered_bits
+    to_ordered_integers = loss._to_ordered_integers
     with jax.enable_x64(True), monkeypatch.context() as patch:
         patch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the type annotations demand Float32
         for module in (ssd, vgg, loss):
             patch.setattr(module, "jnp", _Float64Numpy())
-        patch.setattr(loss, "_ordered_bits", lambda values: ordered_bits(values.astype(np.float32)))
+        patch.setattr(loss, "_to_ordered_integers", lambda values: to_ordered_integers(values.astype(np.float32)))
         patch.setattr(jax.lax, "conv_general_dilated", _convolve)
         yield
 

@@ -11,7 +11,7 @@ from ssd_jax.commands.verify import format_comparison
 from ssd_jax.errors import UserError
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.weights.torch_reference import Detection
-from ssd_jax.weights.verification import Comparison, compare_detections, sample_image, verify_weights
+from ssd_jax.weights.verification import Comparison, compare_detections, make_sample_image, verify_weights
 
 BOXES = [(0.1, 0.1, 0.3, 0.4), (0.2, 0.3, 0.6, 0.8), (0.0, 0.0, 1.0, 1.0), (0.5, 0.5, 0.53, 0.53)]
 EXPECTED = [
@@ -80,10 +80,10 @@ def test_verify_weights_requires_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     file = save_safetensors(tmp_path / "file", published.make_random_ssd_pytorch(6, 21, 0.125))
     with pytest.raises(UserError, match=r"torch.*\[parity\]"):
-        verify_weights(file, sample_image())
+        verify_weights(file, make_sample_image())
 
 
-def test_sample_image_is_always_the_same():
-    image = sample_image()
+def test_make_sample_image_returns_the_same_image_on_every_call():
+    image = make_sample_image()
     assert image.shape == (375, 500, 3) and image.dtype == np.uint8
-    np.testing.assert_array_equal(image, sample_image())
+    np.testing.assert_array_equal(image, make_sample_image())

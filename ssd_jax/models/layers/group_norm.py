@@ -24,11 +24,11 @@ def _sum_pixels(x: Float32[Array, "b h w c"]) -> Float32[Array, "b c"]:
     return rows.reshape(b, w, c).sum(1)
 
 
-def _group_means(per_channel: Float32[Array, "b c"], pixels: int, group_size: int) -> Float32[Array, "b c"]:
+def _group_means(channel_sums: Float32[Array, "b c"], pixels: int, group_size: int) -> Float32[Array, "b c"]:
     """Return, for each channel, the mean of the group that it is in, given the sum of each channel over the pixels."""
-    b, c = per_channel.shape
-    sums = per_channel.reshape(b, c // group_size, group_size).sum(-1) / (pixels * group_size)
-    return jnp.repeat(sums, group_size, axis=1)
+    b, c = channel_sums.shape
+    means = channel_sums.reshape(b, c // group_size, group_size).sum(-1) / (pixels * group_size)
+    return jnp.repeat(means, group_size, axis=1)
 
 
 def _broadcast_over_pixels(per_channel: Float32[Array, "b c"]) -> Float32[Array, "b 1 1 c"]:

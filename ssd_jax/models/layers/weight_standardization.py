@@ -37,13 +37,13 @@ def standardize(kernel: Float[Array, "h w i o"]) -> Float[Array, "h w i o"]:
 
 def standardized_conv(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
     """Convolve with a standardized kernel. Use it as `nn.Conv(conv_general_dilated=standardized_conv)`."""
-    return winograd.conv(x, _in_float32(standardize, kernel), *args, **kwargs)
+    return winograd.conv(x, _apply_in_float32(standardize, kernel), *args, **kwargs)
 
 
 def centered_conv(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
     """Convolve with a centered kernel. The kernel is not rescaled, because predictors have to learn the scale."""
-    return jax.lax.conv_general_dilated(x, _in_float32(center, kernel), *args, **kwargs)
+    return jax.lax.conv_general_dilated(x, _apply_in_float32(center, kernel), *args, **kwargs)
 
 
-def _in_float32(transform: Callable[[Array], Array], kernel: Array) -> Array:
+def _apply_in_float32(transform: Callable[[Array], Array], kernel: Array) -> Array:
     return transform(kernel.astype(jnp.float32)).astype(kernel.dtype)

@@ -40,7 +40,7 @@ def conv(x: Array, kernel: Array, strides: Sequence[int], padding: Any, **option
     Use it as `nn.Conv(conv_general_dilated=conv)`. The layouts are NHWC and HWIO.
     """
 
-    def plain(x: Array, kernel: Array) -> Array:
+    def convolve_directly(x: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
     is_supported = (
@@ -52,8 +52,8 @@ def conv(x: Array, kernel: Array, strides: Sequence[int], padding: Any, **option
     )
     c, d = kernel.shape[2:]
     if not is_supported or c * d < MIN_SAVING * (c + d):
-        return plain(x, kernel)
-    return lax.platform_dependent(x, kernel, cpu=conv3x3, default=plain)
+        return convolve_directly(x, kernel)
+    return lax.platform_dependent(x, kernel, cpu=conv3x3, default=convolve_directly)
 
 
 @jax.custom_vjp

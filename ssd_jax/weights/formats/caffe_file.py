@@ -66,7 +66,7 @@ def read_caffe(file: Path) -> CaffeNet:
     """
     check_file(file)
     with user_errors_on_parse(file):
-        net = _net_class().FromString(file.read_bytes())
+        net = _make_net_class().FromString(file.read_bytes())
         if any(layer.HasField("layer") for layer in net.layers):
             raise UserError(
                 f"{file}: is written in Caffe's format of 2013. Convert it with Caffe's tool upgrade_net_proto_binary."
@@ -225,7 +225,7 @@ _FIELD = re.compile(r"(optional|repeated) (\w+) (\w+) = (\d+)(?: \[default = ([\
 
 
 @cache
-def _net_class() -> Any:
+def _make_net_class() -> Any:
     """Return the class that protobuf generates for the message NetParameter of the schema."""
     package = "ssd_jax.caffe"
     schema = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto2")

@@ -40,7 +40,9 @@ def user_errors_on_parse(file: Path) -> Iterator[None]:
     """
     with (
         user_errors_on_read(file, "Check its permissions."),
-        user_errors(f"{file}: is corrupt, or not a weight file", "Copy or download it again.", reason=_parse_reason),
+        user_errors(
+            f"{file}: is corrupt, or not a weight file", "Copy or download it again.", reason=_describe_parse_error
+        ),
         # pyfive warns about attributes that are not used here. numpy warns about values that are infinite as float32;
         # `importing` refuses such values.
         warnings.catch_warnings(action="ignore"),
@@ -48,7 +50,7 @@ def user_errors_on_parse(file: Path) -> Iterator[None]:
         yield
 
 
-def _parse_reason(error: Exception) -> str | None:
+def _describe_parse_error(error: Exception) -> str | None:
     """Return the reason for a parsing error in ASCII, or None for an OSError, which is not a parsing error."""
     return None if isinstance(error, OSError) else ascii(error_reason(error)[:200])
 

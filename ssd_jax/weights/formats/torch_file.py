@@ -21,7 +21,7 @@ from ssd_jax.weights.formats.reading import (
     to_native_array,
     user_errors_on_parse,
 )
-from ssd_jax.weights.formats.torch_pickle import PickleLoader, StateDict, Storage, Tensor, is_size
+from ssd_jax.weights.formats.torch_pickle import PickleLoader, StateDict, Storage, Tensor, is_non_negative_int
 
 _MAGIC_NUMBER, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
@@ -189,7 +189,7 @@ def _make_view(name: str, tensor: Tensor, buffer: bytes | memoryview) -> np.ndar
         raise ValueError(f"{name}: the storage has {len(buffer)} bytes, not {storage.length} {storage.dtype} numbers")
     if type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride) or len(size) > 32:
         raise ValueError(f"{name}: the size and stride are not a shape")
-    if not all(is_size(number) for number in (*size, *stride, tensor.offset, storage.start)):
+    if not all(is_non_negative_int(number) for number in (*size, *stride, tensor.offset, storage.start)):
         raise ValueError(f"{name}: a size, stride or offset is negative or not an integer")
     first = storage.start + tensor.offset
     last = first + sum((number - 1) * step for number, step in zip(size, stride, strict=True))

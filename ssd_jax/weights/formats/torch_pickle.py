@@ -120,7 +120,7 @@ class _Function:
         raise ValueError("the pickle changes a function")
 
 
-def _ordered_dict(pairs: Any = None) -> StateDict:
+def _make_ordered_dict(pairs: Any = None) -> StateDict:
     """Return a dict with the given items. Pickles of Python 2 pass them here, those of Python 3 add them afterwards."""
     state_dict = StateDict()
     if pairs is not None:
@@ -130,7 +130,7 @@ def _ordered_dict(pairs: Any = None) -> StateDict:
     return state_dict
 
 
-def _first_argument(value: Any, *rest: Any) -> Any:
+def _return_first_argument(value: Any, *rest: Any) -> Any:
     return value
 
 
@@ -150,9 +150,9 @@ _IGNORED_NAMES = {
 }
 _IGNORE = _Function(lambda *args: _Ignored())
 _TENSOR = _Function(lambda storage, offset, size, stride, *rest: Tensor(storage, offset, size, stride))
-_FIRST = _Function(_first_argument)
+_FIRST = _Function(_return_first_argument)
 _GLOBALS: dict[str, Any] = {
-    "collections.OrderedDict": _Function(_ordered_dict),
+    "collections.OrderedDict": _Function(_make_ordered_dict),
     "torch._utils._rebuild_tensor": _TENSOR,  # torch 0.2 and 0.3
     "torch._utils._rebuild_tensor_v2": _TENSOR,
     "torch._utils._rebuild_parameter": _FIRST,
@@ -249,7 +249,7 @@ class _Unpickler(pickle.Unpickler):
             raise ValueError("a persistent id is not a tuple of five or six items")
         kind, storage_type, key, _, length, *view = pid
         is_storage = kind == "storage" and type(storage_type) is _StorageType
-        if not is_storage or type(key) is not str or not is_size(length):
+        if not is_storage or type(key) is not str or not is_non_negative_int(length):
             raise ValueError("a persistent id does not describe a storage")
         storage = Storage(storage_type.dtype, key, length)
         if self.loader.storages.setdefault(key, storage) != storage:
@@ -260,7 +260,7 @@ class _Unpickler(pickle.Unpickler):
         return storage._replace(start=start)
 
 
-def is_size(value: Any) -> bool:
+def is_non_negative_int(value: Any) -> bool:
     """Return whether a value from a pickle is a non-negative integer."""
     return type(value) is int and value >= 0
 

@@ -253,7 +253,7 @@ def test_schema_has_the_published_field_numbers_and_defaults():
             assert published[message][name][1] == int(number), f"{message}.{name}"
             if "default" in line:
                 assert line in text
-    net = caffe_file._net_class()
+    net = caffe_file._make_net_class()
     assert len(net.DESCRIPTOR.fields) == 2, "every line of the schema is parsed"
     assert (
         len(net.DESCRIPTOR.fields_by_name["layer"].message_type.fields_by_name["prior_box_param"].message_type.fields)
