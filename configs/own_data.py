@@ -7,8 +7,8 @@ Class names and splits are read from the folder. The network is an SSD300 with a
 GroupNorm and weight standardization, for training from scratch. The default boxes are those of SSD300 on COCO, which
 suit small objects: the side of the smallest ones is 21 px in an image of 300 px.
 
-Training uses steps x batch_size images: 9 600 by default. For a data set of a thousand images or more, increase
-the steps; on a GPU, also use --model.width 0.5 or 1.
+A run uses steps x batch_size images: 9 600 by default. For a data set of a thousand images or more, increase the
+steps; on a GPU, also use --model.width 0.5 or 1.
 """
 
 from ssd_jax.config import SSD300_COCO_BOXES, Augment, Config, Data, Loss, Model, Optimizer, Train

@@ -1,4 +1,4 @@
-"""A detector for your own images, started from a detector for COCO's classes.
+"""A detector for your own images, fine-tuned from a detector for COCO's classes.
 
 1. Put the images and annotations into a folder, in VOC, COCO or YOLO format.
 2. Download torchvision's SSD300, ssd300_vgg16_coco-b556d3b4.pth (download.pytorch.org/models), or another weight

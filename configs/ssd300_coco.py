@@ -1,15 +1,15 @@
 """SSD300 on COCO.
 
-Published results (test-dev2015, trained on trainval35k). Not measured with this implementation:
+Published results (test-dev2015, trained on trainval35k), not measured with this implementation:
 
     |                       | AP .50:.95 | .50  | .75  |
     |-----------------------|------------|------|------|
     | Table 5               | 23.2       | 41.2 | 23.4 |
     | zoom-out, Table 6     | 25.1       | 43.1 | 25.8 |  this file
 
-Schedule with zoom-out, from Caffe's examples/ssd/ssd_coco.py: batch 32, 1e-3 for 280k steps, 1e-4 for 80k,
-1e-5 for 40k. The network in the row of Table 5 was trained without zoom-out, for 160k, 40k and 40k steps
-(section 3.4), which these options select:
+The schedule with zoom-out is that of Caffe's examples/ssd/ssd_coco.py: a batch size of 32, and a learning rate of
+1e-3 for 280k steps, 1e-4 for 80k and 1e-5 for 40k. The network in the row of Table 5 was trained without zoom-out,
+for 160k, 40k and 40k steps (section 3.4). These options select that schedule:
 
     --augment.expand-probability 0 --optimizer.milestones 160000 200000 --train.steps 240000
 

@@ -1,13 +1,13 @@
 """SSD300 on ILSVRC2014 DET, the 200 classes of ImageNet's detection task.
 
-Published result (val2, mAP at IoU 0.5): 43.4, trained on train and val1 (paper section 3.5). Not measured with this
-implementation. The paper reports only SSD300. The authors' list of models also names an SSD500, from the first
-versions of the paper, with an mAP of 46.4; they published no script for it.
+The published result is an mAP of 43.4 at IoU 0.5 on val2, after training on train and val1 (paper section 3.5). It
+was not measured with this implementation. The paper reports only SSD300. The authors' list of models also names an
+SSD500, from the first versions of the paper, with an mAP of 46.4; they published no script for it.
 
-Schedule (section 3.5, and Caffe, examples/ssd/ssd_ilsvrc.py): batch 32, 1e-3 for 320k steps, 1e-4 for 80k, 1e-5
-for 40k. Where paper and script differ, this file follows the script: its default boxes are VOC's, while section 3.5
-says "the same network architecture we used for COCO"; and it uses zoom-out, which section 3.5 does not mention
-(--augment.expand-probability 0).
+The schedule is that of section 3.5 and of Caffe's examples/ssd/ssd_ilsvrc.py: a batch size of 32, and a learning rate
+of 1e-3 for 320k steps, 1e-4 for 80k and 1e-5 for 40k. Where paper and script differ, this file follows the script:
+its default boxes are VOC's, while section 3.5 says "the same network architecture we used for COCO"; and it uses
+zoom-out, which section 3.5 does not mention (--augment.expand-probability 0 disables it).
 
     python train.py configs/ssd300_ilsvrc.py --data.root ILSVRC --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd300_ilsvrc --checkpoint last

@@ -1,16 +1,16 @@
 """SSD300 on PASCAL VOC 2007.
 
-Published results, Table 1 (VOC2007 test, 11-point mAP). Not measured with this implementation:
+Published results, Table 1 (VOC2007 test, 11-point mAP), not measured with this implementation:
 
     | trained on           | mAP  |
     |----------------------|------|
     | VOC07 trainval       | 68.0 |  this file
     | VOC07+12 trainval    | 74.3 |  ssd300_voc0712.py
     | the same, zoom-out   | 77.2 |  Table 6, ssd300_voc0712.py
-    | VOC07+12 after COCO  | 81.2 |  Table 6, ssd300_voc0712_from_coco.py
+    | COCO, then VOC07+12  | 81.2 |  Table 6, ssd300_voc0712_from_coco.py
 
-Schedule, paper section 3.1: batch 32, 1e-3 for 40k steps, 1e-4 for 10k, 1e-5 for 10k. Zoom-out was added
-later (section 3.6) and is off, as in the first row.
+The schedule is that of paper section 3.1: a batch size of 32, and a learning rate of 1e-3 for 40k steps, 1e-4 for 10k
+and 1e-5 for 10k. Zoom-out was added later (section 3.6) and is off, as in the first row.
 
     python train.py configs/ssd300_voc.py --data.root VOCdevkit/VOC2007 --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd300_voc --checkpoint last

@@ -1,6 +1,6 @@
 """SSD300 on PASCAL VOC 2007 and 2012.
 
-Published results (VOC2007 test, 11-point mAP; trained on trainval of both years). Not measured with this
+Published results (VOC2007 test, 11-point mAP; trained on trainval of both years), not measured with this
 implementation:
 
     |                   | mAP  |
@@ -8,9 +8,9 @@ implementation:
     | Table 1           | 74.3 |
     | zoom-out, Table 6 | 77.2 |  this file
 
-Schedule with zoom-out, from Caffe's examples/ssd/ssd_pascal.py: batch 32, 1e-3 for 80k steps, 1e-4 for 20k,
-1e-5 for 20k. The network in the row of Table 1 was trained without zoom-out, for 40k, 10k and 10k steps
-(section 3.1), which these options select:
+The schedule with zoom-out is that of Caffe's examples/ssd/ssd_pascal.py: a batch size of 32, and a learning rate of
+1e-3 for 80k steps, 1e-4 for 20k and 1e-5 for 20k. The network in the row of Table 1 was trained without zoom-out, for
+40k, 10k and 10k steps (section 3.1). These options select that schedule:
 
     --augment.expand-probability 0 --optimizer.milestones 40000 50000 --train.steps 60000
 

@@ -1,6 +1,6 @@
-"""SSD300 on PASCAL VOC 2007 and 2012, started from a run on COCO: "07+12+COCO".
+"""SSD300 on PASCAL VOC 2007 and 2012, fine-tuned from a run on COCO: "07+12+COCO".
 
-Published results (VOC2007 test, 11-point mAP). Not measured with this implementation:
+Published results (VOC2007 test, 11-point mAP), not measured with this implementation:
 
     |                   | mAP  |
     |-------------------|------|

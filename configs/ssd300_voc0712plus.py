@@ -1,15 +1,16 @@
 """SSD300 for the test set of PASCAL VOC 2012: trained on trainval of 2007 and 2012 and on test of 2007, "07++12".
 
-Published results (VOC2012 test, mAP from the PASCAL VOC evaluation server). Not measured with this implementation:
+Published results (VOC2012 test, mAP from the PASCAL VOC evaluation server), not measured with this implementation:
 
     |                   | mAP  |
     |-------------------|------|
     | Table 4           | 72.4 |  this file
     | zoom-out, Table 6 | 75.8 |
 
-Schedule, paper section 3.3: batch 32, 1e-3 for 60k steps, 1e-4 for 20k; 21 503 images. For the row with zoom-out,
-the paper says only that the number of steps is doubled (section 3.6), while the name of the authors' weight file
-contains iter_240000. The milestones are not published; therefore this file does not use zoom-out.
+The schedule is that of paper section 3.3: a batch size of 32, and a learning rate of 1e-3 for 60k steps and 1e-4 for
+20k. There are 21 503 training images. For the row with zoom-out, the paper says only that the number of steps is
+doubled (section 3.6), while the name of the authors' weight file contains iter_240000. The milestones are not
+published; therefore this file does not use zoom-out.
 
     python train.py configs/ssd300_voc0712plus.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd300_voc0712plus --checkpoint last --results

@@ -1,6 +1,6 @@
-"""SSD300 for the test set of PASCAL VOC 2012, started from a run on COCO: "07++12+COCO".
+"""SSD300 for the test set of PASCAL VOC 2012, fine-tuned from a run on COCO: "07++12+COCO".
 
-Published results (VOC2012 test, mAP from the PASCAL VOC evaluation server). Not measured with this implementation:
+Published results (VOC2012 test, mAP from the PASCAL VOC evaluation server), not measured with this implementation:
 
     |                   | mAP  |
     |-------------------|------|

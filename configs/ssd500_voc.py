@@ -1,13 +1,13 @@
 """SSD500 on PASCAL VOC 2007: the predecessor of SSD512.
 
-The final paper (arXiv 1512.02325v5) has no results for it, because SSD512 replaced SSD500 in its tables. This config
-is for weights and results named SSD_500x500; for new work use ssd512_voc.py. The published result is for training
-on VOC07 and VOC12: see ssd500_voc0712.py.
+The final version of the paper (arXiv 1512.02325v5) has no results for SSD500, because SSD512 replaced it in the
+tables. This config is for weights and results named SSD_500x500; for new work, use ssd512_voc.py. The published
+result is for training on VOC07 and VOC12: see ssd500_voc0712.py.
 
-Network and boxes are from Caffe, examples/ssd/ssd_pascal_500.py of August 2016: the last feature map is the global
+Network and boxes are from Caffe's examples/ssd/ssd_pascal_500.py of August 2016: the last feature map is the global
 average of conv9_2 (pool6), the distance between cell centres is image size / feature map size, and the 20097 boxes
-are clipped to the image. That script ends at 60k steps of batch 32; the milestones are the paper's (section 3.1:
-40k, 10k, 10k). The script does not use zoom-out, nor does this file.
+are clipped to the image. That script ends after 60k steps with a batch size of 32; the milestones are the paper's
+(section 3.1: 40k, 10k and 10k steps). The script does not use zoom-out, nor does this file.
 
     python train.py configs/ssd500_voc.py --data.root VOCdevkit/VOC2007 --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd500_voc --checkpoint last

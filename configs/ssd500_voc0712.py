@@ -1,9 +1,10 @@
 """SSD500 on PASCAL VOC 2007 and 2012: the predecessor of SSD512.
 
-Published result: 75.1 mAP (VOC2007 test) for a 500 x 500 input, in the abstract of the paper's earlier versions
-(arXiv 1512.02325); the final version replaced SSD500 by SSD512. Not measured with this implementation.
+The published result is an mAP of 75.1 on VOC2007 test for a 500 x 500 input, in the abstract of the paper's earlier
+versions (arXiv 1512.02325); the final version replaced SSD500 by SSD512. It was not measured with this
+implementation.
 
-Data, network, boxes and schedule are from Caffe, examples/ssd/ssd_pascal_500.py of August 2016, which trains on
+Data, network, boxes and schedule are from Caffe's examples/ssd/ssd_pascal_500.py of August 2016, which trains on
 trainval of both years (VOC0712); see ssd500_voc.py.
 
     python train.py configs/ssd500_voc0712.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth

@@ -1,6 +1,6 @@
 """SSD512 on COCO.
 
-Published results (test-dev2015, trained on trainval35k). Not measured with this implementation:
+Published results (test-dev2015, trained on trainval35k), not measured with this implementation:
 
     |                       | AP .50:.95 | .50  | .75  |
     |-----------------------|------------|------|------|

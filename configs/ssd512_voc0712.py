@@ -1,6 +1,6 @@
 """SSD512 on PASCAL VOC 2007 and 2012.
 
-Published results (VOC2007 test, 11-point mAP; trained on trainval of both years). Not measured with this
+Published results (VOC2007 test, 11-point mAP; trained on trainval of both years), not measured with this
 implementation:
 
     |                   | mAP  |
@@ -8,8 +8,8 @@ implementation:
     | Table 1           | 76.8 |
     | zoom-out, Table 6 | 79.8 |  this file
 
-Schedule, splits and the options for the row of Table 1 are those of ssd300_voc0712.py; the reasons are explained
-there. The authors published no script for SSD512; the name of their weight file contains iter_120000, which is also
+Schedule, splits and the options for the row of Table 1 are those of ssd300_voc0712.py, which also explains the
+reasons. The authors published no script for SSD512; the name of their weight file contains iter_120000, which is also
 the number of steps in ssd300_voc0712.py. Network and boxes are those of ssd512_voc.py.
 
     python train.py configs/ssd512_voc0712.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth

@@ -1,14 +1,14 @@
 """SSD512 for the test set of PASCAL VOC 2012: trained on trainval of 2007 and 2012 and on test of 2007, "07++12".
 
-Published results (VOC2012 test, mAP from the PASCAL VOC evaluation server). Not measured with this implementation:
+Published results (VOC2012 test, mAP from the PASCAL VOC evaluation server), not measured with this implementation:
 
     |                   | mAP  |
     |-------------------|------|
     | Table 4           | 74.9 |  this file
     | zoom-out, Table 6 | 78.5 |
 
-Schedule (paper section 3.3: 60k and 20k steps, batch 32) and splits are those of ssd300_voc0712plus.py, which also
-explains how to use a test set without public annotations. Network and boxes are those of ssd512_voc.py.
+Schedule (paper section 3.3: 60k and 20k steps with a batch size of 32) and splits are those of ssd300_voc0712plus.py,
+which also explains how to use a test set without public annotations. Network and boxes are those of ssd512_voc.py.
 
     python train.py configs/ssd512_voc0712plus.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
     python evaluate.py runs/ssd512_voc0712plus --checkpoint last --results
