@@ -12,11 +12,11 @@ from PIL import Image
 from ssd_jax.config import Shapes
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 
-ErrorMessage = Callable[..., str]
+FailingCommand = Callable[..., str]
 
 
 @pytest.fixture
-def error_message(capsys: pytest.CaptureFixture[str]) -> ErrorMessage:
+def run_failing_command(capsys: pytest.CaptureFixture[str]) -> FailingCommand:
     """A function that runs a command, checks that it ends with exit code 2 and no traceback, and returns its output."""
 
     def run(*argv: str | Path) -> str:

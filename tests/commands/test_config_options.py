@@ -13,7 +13,7 @@ from ssd_jax.config import Config
 from ssd_jax.runs.config_file import RENAMED_OPTIONS, load_config
 
 
-def parse(*argv: str) -> Config:
+def parse_config(*argv: str) -> Config:
     return parse_config_options(TrainOptions, "train", [TINY, *argv]).config
 
 
@@ -21,7 +21,7 @@ def parse(*argv: str) -> Config:
 
 
 def test_options_override_values_of_the_config_file():
-    parsed = parse(
+    parsed = parse_config(
         "--train.steps", "7", "--optimizer.learning-rate", "0.5", "--data.no-train-on-difficult",
         "--model.class-names", "a", "b", "--optimizer.clip-norm", "None", "--augment.contrast", "0.25", "2",
     )  # fmt: skip
@@ -36,15 +36,15 @@ def test_options_override_values_of_the_config_file():
     )
 
 
-def test_config_without_options_equals_that_of_the_file():
-    assert parse() == load_config(TINY)
+def test_config_without_options_equals_the_config_file():
+    assert parse_config() == load_config(TINY)
 
 
 def test_former_option_names_and_aliases_are_accepted():
-    parsed = parse("--data.canvas=96", "--optimizer.adam-rate", "0.2", "--train.start-from", "coco", "--strict")
+    parsed = parse_config("--data.canvas=96", "--optimizer.adam-rate", "0.2", "--train.start-from", "coco", "--strict")
     assert (parsed.data.max_image_size, parsed.optimizer.adam_lr_multiplier) == (96, 0.2)
     assert (parsed.train.pretrained, parsed.data.strict) == ("coco", True)
-    assert parse("--train.trunk_only", "--train.no-trunk-only") == load_config(TINY)
+    assert parse_config("--train.trunk_only", "--train.no-trunk-only") == load_config(TINY)
 
 
 def test_former_option_names_are_not_current_names():
@@ -72,26 +72,26 @@ def test_config_file_may_follow_the_options():
         (["stray"], ["stray"]),
     ],
 )
-def test_message_about_an_invalid_option_names_the_option(error_message, tmp_path, options, words):
-    message = error_message("train", TINY, "--workdir", tmp_path / "run", *options)
+def test_message_about_an_invalid_option_names_the_option(run_failing_command, tmp_path, options, words):
+    message = run_failing_command("train", TINY, "--workdir", tmp_path / "run", *options)
     for word in words:
         assert word in message
     assert not (tmp_path / "run").exists()
 
 
-def test_message_about_a_missing_config_file_names_the_file(error_message, tmp_path):
+def test_message_about_a_missing_config_file_names_the_file(run_failing_command, tmp_path):
     (tmp_path / "config.yaml").write_text("steps: 5")
     for file in (tmp_path / "typo.py", tmp_path, tmp_path / "config.yaml"):
-        assert str(file) in error_message("train", file)
-    assert "configs/shapes.py" in error_message("train")
-    assert "configs/shapes.py" in error_message("train", "--train.steps", "5")
+        assert str(file) in run_failing_command("train", file)
+    assert "configs/shapes.py" in run_failing_command("train")
+    assert "configs/shapes.py" in run_failing_command("train", "--train.steps", "5")
 
 
 # ---- help ----
 
 
 @pytest.mark.parametrize("name", ["train", "check-data", "aot"])
-def test_help_with_a_config_file_fits_a_screen(capsys, name):
+def test_help_with_a_config_file_fits_on_a_screen(capsys, name):
     assert run_command(name, TINY, "--help") == 0
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
@@ -99,7 +99,7 @@ def test_help_with_a_config_file_fits_a_screen(capsys, name):
     assert "--help-all" in printed.out and "{fixed}" not in printed.out
 
 
-def test_help_of_train_shows_the_common_options_with_the_values_of_the_file(capsys):
+def test_train_help_shows_common_options_with_values_of_the_config_file(capsys):
     run_command("train", TINY, "--help")
     printed = " ".join(capsys.readouterr().out.split())
     assert "64 px" in printed
@@ -112,7 +112,7 @@ def test_help_of_train_shows_the_common_options_with_the_values_of_the_file(caps
         assert option in printed
 
 
-def test_help_all_lists_every_option_that_can_be_set(capsys):
+def test_help_all_lists_all_options_that_can_be_set(capsys):
     assert run_command("train", TINY, "--help-all") == 0
     printed = capsys.readouterr().out
     assert "{fixed}" not in printed

@@ -68,7 +68,7 @@ def test_evaluate_agrees_with_the_evaluation_during_training(run_copy):
         assert metrics[key] == row[key]
 
 
-def test_evaluate_agrees_with_pycocotools_on_its_result_file(run_copy, coco_root, capsys):
+def test_evaluate_agrees_with_pycocotools_on_the_result_file(run_copy, coco_root, capsys):
     assert run_command("evaluate", run_copy, "--data.root", coco_root, "--split", "val2017", "--results") == 0
     file = run_copy / "results" / "detections_val2017_tiny_results.json"
     assert str(file) in capsys.readouterr().out
@@ -99,15 +99,15 @@ def test_evaluate_writes_a_result_file_per_class_for_voc_data(run_copy, capsys):
     assert (run_copy / "metrics.json").exists()
 
 
-def test_evaluate_rejects_invalid_arguments(error_message, tmp_path, trained_run):
-    assert f"{tmp_path}" in (message := error_message("evaluate", tmp_path)) and "config.json" in message
-    assert "'tset'" in error_message("evaluate", trained_run, "--split", "tset")
-    assert "first" in error_message("evaluate", trained_run, "--checkpoint", "first")
+def test_evaluate_rejects_invalid_arguments(run_failing_command, tmp_path, trained_run):
+    assert f"{tmp_path}" in (message := run_failing_command("evaluate", tmp_path)) and "config.json" in message
+    assert "'tset'" in run_failing_command("evaluate", trained_run, "--split", "tset")
+    assert "first" in run_failing_command("evaluate", trained_run, "--checkpoint", "first")
 
 
-def test_evaluate_rejects_data_with_classes_unknown_to_the_run(error_message, trained_run, voc_folder):
+def test_evaluate_rejects_data_with_classes_unknown_to_the_run(run_failing_command, trained_run, voc_folder):
     file = voc_folder / "Annotations" / "val0.xml"
     file.write_text(file.read_text().replace("<name>", "<name>un", 1))
-    message = error_message("evaluate", trained_run, "--data.root", voc_folder, "--split", "val")
+    message = run_failing_command("evaluate", trained_run, "--data.root", voc_folder, "--split", "val")
     assert "val0.xml" in message and "'un" in message
     assert "circle, square, star, triangle" in message

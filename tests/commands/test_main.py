@@ -20,7 +20,7 @@ CPU_SECONDS = 1.0  # on an idle machine, a quarter of this time is needed
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_a_module_with_run(name):
+def test_every_command_has_a_module_with_a_run_function(name):
     assert callable(importlib.import_module(f"ssd_jax.commands.{COMMANDS[name].module}").run)
 
 
@@ -51,7 +51,7 @@ def test_help_lists_all_commands(capsys):
     ids=lambda value: value[0],
 )
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_command_help_lists_its_options(capsys, argv, options, flag):
+def test_help_of_each_command_lists_important_options(capsys, argv, options, flag):
     assert run_command(*argv, flag) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
@@ -60,7 +60,7 @@ def test_command_help_lists_its_options(capsys, argv, options, flag):
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["evaluate", "--help"], ["train", TINY, "--help"]], ids=str)
-def test_help_imports_nothing_heavy_and_takes_less_than_half_a_second(argv):
+def test_help_imports_no_heavy_package_and_takes_less_than_one_second(argv):
     program = f"""
 import sys
 from ssd_jax.__main__ import main
@@ -79,7 +79,7 @@ assert not loaded, loaded
     assert seconds < CPU_SECONDS
 
 
-def test_public_names_are_imported_at_their_first_use():
+def test_public_names_are_imported_on_first_use():
     program = """
 import sys, ssd_jax
 assert not {"jax", "numpy", "msgspec"} & set(sys.modules)
@@ -97,7 +97,7 @@ assert not unneeded, unneeded
 
 
 @pytest.mark.filterwarnings("default")
-def test_warnings_of_libraries_about_large_images_and_missing_glyphs_are_hidden(monkeypatch, recwarn, tmp_path):
+def test_library_warnings_about_large_images_and_missing_glyphs_are_hidden(monkeypatch, recwarn, tmp_path):
     file = tmp_path / "a.png"
     Image.new("RGB", (64, 48)).save(file)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 64 - 1)
@@ -111,14 +111,14 @@ def test_warnings_of_libraries_about_large_images_and_missing_glyphs_are_hidden(
     assert [str(warning.message) for warning in recwarn] == []
 
 
-def test_missing_and_unknown_commands_print_the_list_of_commands(error_message):
-    assert "usage: ssd-jax COMMAND" in error_message()
-    message = error_message("trian", "configs/shapes.py")
+def test_missing_and_unknown_commands_print_the_list_of_commands(run_failing_command):
+    assert "usage: ssd-jax COMMAND" in run_failing_command()
+    message = run_failing_command("trian", "configs/shapes.py")
     assert message.startswith("error:") and "'trian'" in message
     assert "train CONFIG" in message
 
 
-def test_ctrl_c_ends_a_command_with_one_line(monkeypatch, capsys):
+def test_ctrl_c_ends_a_command_with_a_message_of_one_line(monkeypatch, capsys):
     def run(argv: Sequence[str]) -> None:
         raise KeyboardInterrupt
 

@@ -52,7 +52,7 @@ def test_predict_writes_drawings_and_detections_for_a_folder(trained_run, photos
     assert f"{count} detections in 4 images" in capsys.readouterr().out
 
 
-def test_predict_uses_a_score_of_one_half_by_default(trained_run, photos, tmp_path):
+def test_predict_uses_a_score_threshold_of_one_half_by_default(trained_run, photos, tmp_path):
     out = tmp_path / "out"
     assert run_command("predict", trained_run, photos / "a.png", "--out", out) == 0
     (image,) = json.loads((out / "predictions.json").read_text())["images"]
@@ -68,22 +68,22 @@ def test_predict_prints_the_best_score_if_there_are_no_detections(trained_run, p
     assert {p.name for p in (tmp_path / "out").rglob("*.jpg")} == {"a.png.jpg", "b.PNG.jpg"}
 
 
-def test_predict_does_not_overwrite_input_images(trained_run, photos, tmp_path, monkeypatch, error_message):
+def test_predict_does_not_overwrite_input_images(trained_run, photos, tmp_path, monkeypatch, run_failing_command):
     before = {file: file.read_bytes() for file in photos.rglob("*.*")}
     monkeypatch.chdir(photos)
     for images, out in ((".", "."), ("a.jpg", "."), ("holiday/sea", photos), (photos, "holiday/sea")):
-        assert "--out" in error_message("predict", trained_run, images, "--out", out)
+        assert "--out" in run_failing_command("predict", trained_run, images, "--out", out)
     assert {file: file.read_bytes() for file in photos.rglob("*.*")} == before
     shutil.copy(photos / "a.jpg", photos / "holiday")
-    message = error_message("predict", trained_run, "a.jpg", "holiday/a.jpg", "--out", tmp_path / "out")
+    message = run_failing_command("predict", trained_run, "a.jpg", "holiday/a.jpg", "--out", tmp_path / "out")
     assert "a.jpg and holiday/a.jpg" in message and "out/a.jpg" in message
 
 
-def test_predict_skips_and_names_unreadable_images(trained_run, photos, tmp_path, error_message):
+def test_predict_skips_and_names_unreadable_images(trained_run, photos, tmp_path, run_failing_command):
     whole = (photos / "a.jpg").read_bytes()
     (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     out = tmp_path / "out"
-    message = error_message("predict", trained_run, photos, "--out", out)
+    message = run_failing_command("predict", trained_run, photos, "--out", out)
     assert "1 of 5 images" in message and f"{photos / 'cut.jpg'}: " in message
     assert len(json.loads((out / "predictions.json").read_text())["images"]) == 4
 
@@ -95,18 +95,18 @@ def test_predict_does_not_read_its_own_output(trained_run, photos):
         assert len(json.loads((out / "predictions.json").read_text())["images"]) == 4
 
 
-def test_predict_rejects_invalid_arguments(error_message, tmp_path, trained_run, photos):
+def test_predict_rejects_invalid_arguments(run_failing_command, tmp_path, trained_run, photos):
     (tmp_path / "file").write_text("")
-    message = error_message("predict", trained_run, photos, "--out", tmp_path / "file" / "out")
+    message = run_failing_command("predict", trained_run, photos, "--out", tmp_path / "file" / "out")
     assert "file/out: " in message and "Not a directory" in message and "--out" in message
     out = tmp_path / "out"
     (tmp_path / "notes.txt").write_text("no image")
-    message = error_message("predict", trained_run, tmp_path / "notes.txt", "--out", tmp_path / "other")
+    message = run_failing_command("predict", trained_run, tmp_path / "notes.txt", "--out", tmp_path / "other")
     assert "1 of 1 images" in message and "detections" not in message
-    assert "IMAGES" in error_message("predict", trained_run, "--out", out)
-    assert "--score is 1.5" in error_message("predict", trained_run, photos, "--score", "1.5", "--out", out)
-    assert str(tmp_path / "typo") in error_message("predict", trained_run, tmp_path / "typo", "--out", out)
+    assert "IMAGES" in run_failing_command("predict", trained_run, "--out", out)
+    assert "--score is 1.5" in run_failing_command("predict", trained_run, photos, "--score", "1.5", "--out", out)
+    assert str(tmp_path / "typo") in run_failing_command("predict", trained_run, tmp_path / "typo", "--out", out)
     (tmp_path / "empty").mkdir()
-    assert f"{tmp_path / 'empty'} " in error_message("predict", trained_run, tmp_path / "empty", "--out", out)
-    assert "config.json" in error_message("predict", tmp_path, photos, "--out", out)
+    assert f"{tmp_path / 'empty'} " in run_failing_command("predict", trained_run, tmp_path / "empty", "--out", out)
+    assert "config.json" in run_failing_command("predict", tmp_path, photos, "--out", out)
     assert not out.exists(), "the folder is created only after all checks"

@@ -45,7 +45,7 @@ def test_train_writes_the_documented_files(trained_run):
         assert read_image(file).std() > 10
 
 
-def test_train_does_nothing_for_a_finished_run(trained_run, capsys):
+def test_train_does_not_train_a_finished_run_again(trained_run, capsys):
     before = (trained_run / "log.jsonl").read_text()
     assert run_command("train", TINY, "--workdir", trained_run) == 0
     printed = capsys.readouterr().out
@@ -57,7 +57,7 @@ def test_train_does_nothing_for_a_finished_run(trained_run, capsys):
 
 
 @pytest.mark.slow  # trains twice
-def test_interrupted_run_resumes_and_ends_like_an_uninterrupted_one(tmp_path, trained_run, monkeypatch, capsys):
+def test_interrupted_run_resumes_and_gives_the_uninterrupted_result(tmp_path, trained_run, monkeypatch, capsys):
     run = tmp_path / "run"
     log_step = RunLog.log_step
 
@@ -82,18 +82,18 @@ def test_interrupted_run_resumes_and_ends_like_an_uninterrupted_one(tmp_path, tr
         assert (ours.latest, ours.best, sorted(ours.steps)) == (expected.latest, expected.best, sorted(expected.steps))
 
 
-def test_train_rejects_changed_options_of_a_run(trained_run, error_message):
-    message = error_message("train", TINY, "--workdir", trained_run, "--train.steps", "31", "--train.seed", "5")
+def test_train_rejects_options_that_differ_from_those_of_the_run(trained_run, run_failing_command):
+    message = run_failing_command("train", TINY, "--workdir", trained_run, "--train.steps", "31", "--train.seed", "5")
     assert "train.steps: 30 -> 31" in message
     assert "train.seed: 0 -> 5" in message
     assert len([line for line in message.splitlines() if "->" in line]) == 3, "a header and two differences"
 
 
 @pytest.mark.slow  # trains
-def test_train_stops_at_a_loss_that_is_not_finite_and_keeps_the_checkpoint(tmp_path, error_message):
+def test_train_stops_at_a_non_finite_loss_and_keeps_the_last_checkpoint(tmp_path, run_failing_command):
     run = tmp_path / "run"
     options = ("--optimizer.learning-rate", "1e30", "--train.checkpoint-every", "1", "--train.eval-every", "0")
-    message = error_message("train", TINY, "--workdir", run, *options)
+    message = run_failing_command("train", TINY, "--workdir", run, *options)
     match = re.search(r"step (\d): the loss is (nan|inf)", message)
     assert match, message
     last_good = int(match[1]) - 1
@@ -139,7 +139,7 @@ def test_train_reports_time_spent_waiting_for_data(tmp_path, monkeypatch, capsys
 # ---- mistakes in the data ----
 
 
-def remove(file: str) -> Callable[[Path], None]:
+def make_remover(file: str) -> Callable[[Path], None]:
     """Return a function that removes the given file from a folder."""
     return lambda root: (root / file).unlink()
 
@@ -149,37 +149,37 @@ def remove(file: str) -> Callable[[Path], None]:
     [
         (lambda root: shutil.rmtree(root), ["data.root", "--data.root FOLDER"]),
         (lambda root: (root / "ImageSets/Main/train.txt").write_text(""), ["'train'", "empty"]),
-        (remove("ImageSets/Main/val.txt"), ["'val'", "test, train", "--data.val_split", "--train.eval_every 0"]),
-        (remove("Annotations/train3.xml"), ["train.txt line 4", "train3.xml"]),
-        (remove("JPEGImages/train3.png"), ["train3.xml", "image"]),
+        (make_remover("ImageSets/Main/val.txt"), ["'val'", "test, train", "--data.val_split", "--train.eval_every 0"]),
+        (make_remover("Annotations/train3.xml"), ["train.txt line 4", "train3.xml"]),
+        (make_remover("JPEGImages/train3.png"), ["train3.xml", "image"]),
         (lambda root: (root / "Annotations/val0.xml").write_text("<annotation>\n<object>"), ["val0.xml", "line 2"]),
         (lambda root: shutil.rmtree(root / "Annotations"), ["data.root", "voc:", "coco:"]),
     ],
 )
-def test_message_about_a_mistake_in_the_data_names_the_file(error_message, tmp_path, voc_folder, damage, words):
+def test_message_about_a_mistake_in_the_data_names_the_file(run_failing_command, tmp_path, voc_folder, damage, words):
     damage(voc_folder)
-    message = error_message("train", TINY, "--workdir", tmp_path / "run", "--data.root", voc_folder)
+    message = run_failing_command("train", TINY, "--workdir", tmp_path / "run", "--data.root", voc_folder)
     for word in words:
         assert word in message
     assert not (tmp_path / "run").exists(), "the same command must work after the data is corrected"
 
 
-def test_train_without_data_root_asks_for_a_folder(error_message, tmp_path):
-    message = error_message("train", ROOT / "configs" / "own_data.py", "--workdir", tmp_path / "run")
+def test_train_without_data_root_asks_for_a_folder(run_failing_command, tmp_path):
+    message = run_failing_command("train", ROOT / "configs" / "own_data.py", "--workdir", tmp_path / "run")
     assert "--data.root FOLDER" in message
 
 
-def test_message_about_an_unwritable_workdir_names_the_folder(error_message, tmp_path):
+def test_message_about_an_unwritable_workdir_names_the_folder(run_failing_command, tmp_path):
     (tmp_path / "file").write_text("")
-    message = error_message("train", TINY, "--workdir", tmp_path / "file" / "run")
+    message = run_failing_command("train", TINY, "--workdir", tmp_path / "file" / "run")
     assert "file/run: " in message and "--workdir" in message
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_train_rejects_splits_without_annotations(error_message, tmp_path, coco_root, part):
+def test_train_rejects_splits_without_annotations(run_failing_command, tmp_path, coco_root, part):
     splits = {"train": "val2017", "val": "val2017"} | {part: "test-dev2017"}
     options = [word for name, split in splits.items() for word in (f"--data.{name}_split", split)]
-    message = error_message("train", TINY, "--workdir", tmp_path / "run", "--data.root", coco_root, *options)
+    message = run_failing_command("train", TINY, "--workdir", tmp_path / "run", "--data.root", coco_root, *options)
     assert "'test-dev2017'" in message
     assert not (tmp_path / "run").exists()
 

@@ -52,10 +52,10 @@ def test_unreadable_images_are_skipped_and_named(folder_run):
         assert lines[index + 1].startswith(f"  {images}/{file}: ")
 
 
-def test_strict_option_stops_at_an_unreadable_image(folder_run, tmp_path, error_message):
+def test_strict_option_stops_commands_at_an_unreadable_image(folder_run, tmp_path, run_failing_command):
     argv = "train", TINY, "--workdir", tmp_path / "run", "--data.root", folder_run.root, "--strict"
-    assert "train5.png" in (message := error_message(*argv)) and "--strict" in message
-    assert "val1.png" in error_message("evaluate", folder_run.run, "--split", "val", "--strict")
+    assert "train5.png" in (message := run_failing_command(*argv)) and "--strict" in message
+    assert "val1.png" in run_failing_command("evaluate", folder_run.run, "--split", "val", "--strict")
 
 
 def test_val_images_that_are_also_in_the_train_split_are_reported(folder_run, tmp_path, capsys):
@@ -64,13 +64,13 @@ def test_val_images_that_are_also_in_the_train_split_are_reported(folder_run, tm
     assert "note: 2 of the 6 val images" in capsys.readouterr().out
 
 
-def test_objects_beyond_max_objects_are_counted(folder_run):
+def test_number_of_objects_beyond_max_objects_is_printed(folder_run):
     objects = (folder_run.root / "Annotations" / "train0.xml").read_text().count("<object>")
     assert f"note: {objects - MAX_OBJECTS} objects" in folder_run.output
     assert "--data.max_objects" in folder_run.output
 
 
-def test_run_resumes_if_its_data_folder_is_spelled_differently(folder_run, monkeypatch, capsys):
+def test_run_resumes_if_the_path_of_the_data_folder_is_written_differently(folder_run, monkeypatch, capsys):
     monkeypatch.chdir(folder_run.root.parent)
     assert run_command("train", TINY, "--workdir", "run", "--data.root", "data/", "--train.log-every", "5") == 0
     assert "train.log_every: 1 -> 5\ntrain: 24 images" in capsys.readouterr().out
@@ -86,7 +86,7 @@ def test_evaluate_uses_the_val_split_if_there_is_no_test_split(folder_run, tmp_p
     assert '"split": "val"' in (folder_run.run / "metrics.json").read_text()
 
 
-def test_evaluate_does_not_use_val_instead_of_a_broken_test_split(folder_run, tmp_path, error_message):
+def test_evaluate_does_not_use_val_instead_of_a_broken_test_split(folder_run, tmp_path, run_failing_command):
     root = Path(shutil.copytree(folder_run.root, tmp_path / "data"))
     (root / "Annotations" / "test2.xml").unlink()
-    assert "test2.xml" in error_message("evaluate", folder_run.run, "--data.root", root)
+    assert "test2.xml" in run_failing_command("evaluate", folder_run.run, "--data.root", root)

@@ -144,7 +144,7 @@ def test_predict_fn_equals_the_network_followed_by_caffes_detection_output(param
 MAP_CONFIG = dataclasses.replace(TINY, detect=dataclasses.replace(TINY.detect, top_k=2, top_k_per="map"))
 
 
-def test_predict_fn_passes_the_number_of_boxes_of_each_feature_map(params):
+def test_predict_fn_gives_detect_the_box_count_of_each_feature_map(params):
     """`detect` raises ValueError while it is traced if it does not get these numbers."""
     predict = make_predict_fn(MAP_CONFIG, sharding.single_device_mesh())
     canvas, side = jax.ShapeDtypeStruct((1, 64, 64, 3), np.uint8), jax.ShapeDtypeStruct((1,), np.int32)
@@ -152,7 +152,7 @@ def test_predict_fn_passes_the_number_of_boxes_of_each_feature_map(params):
 
 
 @pytest.mark.slow
-def test_predict_fn_can_choose_candidates_per_feature_map(params, network):
+def test_predict_fn_can_select_candidates_per_feature_map(params, network):
     """Like mmdetection, the function chooses two candidates of each of the three feature maps."""
     image = ShapesSource(TINY.data.shapes, "val").image(0)[None]
     limit = float(np.log(1000 / 16))
@@ -177,7 +177,7 @@ def test_predict_split_compiles_the_program_once(params, predict):
     assert predict._cache_size() == 1
 
 
-def test_compute_metrics_can_be_written_as_json():
+def test_result_of_compute_metrics_can_be_written_as_json():
     source = ShapesSource(TINY.data.shapes, "val")
     annotations = [source.annotation(i) for i in range(6)]
     exact = [

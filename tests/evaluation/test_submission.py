@@ -37,7 +37,7 @@ EMPTY = IMAGE_IDS[-2:]
 """Ids of the images without objects."""
 
 
-def random_content(rng: np.random.Generator) -> dict[str, Any]:
+def make_random_content(rng: np.random.Generator) -> dict[str, Any]:
     """Return the content of a COCO file. Boxes have two decimals, so most numbers are not exact in float32."""
     entries = []
     for image_id in IMAGE_IDS[:-2]:
@@ -72,7 +72,7 @@ def random_content(rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def random_detections(rng: np.random.Generator, content: dict[str, Any]) -> dict[int, ImageDetections]:
+def make_random_detections(rng: np.random.Generator, content: dict[str, Any]) -> dict[int, ImageDetections]:
     """Return detections by image id. Most boxes lie near or exactly on objects, and there are few different scores."""
     predictions = {}
     for image_id in IMAGE_IDS:
@@ -112,7 +112,9 @@ def write_coco(root: Path, content: dict[str, Any], name: str = "instances_val20
     return file
 
 
-def pycocotools_stats(file: Path, results: Path, image_ids: Sequence[int] | None = None) -> list[float | None]:
+def compute_pycocotools_metrics(
+    file: Path, results: Path, image_ids: Sequence[int] | None = None
+) -> list[float | None]:
     """Return pycocotools' twelve metrics of a result file, for all images or for those in ``image_ids``."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(file))
@@ -125,7 +127,9 @@ def pycocotools_stats(file: Path, results: Path, image_ids: Sequence[int] | None
     return [None if value == -1 else float(value) for value in evaluation.stats]
 
 
-def metrics_and_result_file(root: Path, source: Source, predictions: dict[int, ImageDetections]) -> tuple[list, Path]:
+def compute_metrics_and_write_results(
+    root: Path, source: Source, predictions: dict[int, ImageDetections]
+) -> tuple[list, Path]:
     """Return the COCO metrics that `compute_metrics` computes, and the result file of the same detections."""
     numbers = [annotation.number for annotation in source.annotations()]
     detections = [predictions[number] for number in numbers if number is not None]
@@ -141,8 +145,8 @@ def test_random_files_contain_the_hard_cases():
     counts: Counter[str] = Counter()
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
-        content = random_content(rng)
-        predictions = random_detections(rng, content)
+        content = make_random_content(rng)
+        predictions = make_random_detections(rng, content)
         for entry in content["annotations"]:
             x, y, w, h = entry["bbox"]
             rle = isinstance(entry["segmentation"], dict)
@@ -164,25 +168,25 @@ def test_random_files_contain_the_hard_cases():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_coco_metrics_of_a_file_equal_pycocotools_bit_for_bit(tmp_path, seed):
+def test_coco_metrics_of_a_file_equal_those_of_pycocotools_exactly(tmp_path, seed):
     rng = np.random.default_rng(seed)
-    content = random_content(rng)
+    content = make_random_content(rng)
     file = write_coco(tmp_path, content)
     source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
-    metrics, results = metrics_and_result_file(tmp_path, source, random_detections(rng, content))
+    metrics, results = compute_metrics_and_write_results(tmp_path, source, make_random_detections(rng, content))
     assert results.name == "detections_val2017_ssd_results.json"
-    expected = pycocotools_stats(file, results)
+    expected = compute_pycocotools_metrics(file, results)
     assert None not in expected and min(expected) > 0
     assert metrics == expected
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_coco_metrics_of_some_images_of_a_file_equal_pycocotools(tmp_path, seed):
+def test_coco_metrics_of_some_images_equal_those_of_pycocotools_exactly(tmp_path, seed):
     """The sources are a split that a hash chose, the same split with shuffled images, and a slice of a split."""
     rng = np.random.default_rng(seed)
-    content = random_content(rng)
+    content = make_random_content(rng)
     file = write_coco(tmp_path, content, "labels")
-    predictions = random_detections(rng, content)
+    predictions = make_random_detections(rng, content)
     train, val = (
         coco.open_split(Data(root=str(tmp_path), val_fraction=0.4), split, NAMES if split == "val" else ())
         for split in ("train", "val")
@@ -193,40 +197,40 @@ def test_coco_metrics_of_some_images_of_a_file_equal_pycocotools(tmp_path, seed)
     sliced = open_source(Data(root=str(tmp_path), val_fraction=0.4), "train[1:-1]", NAMES)
     for source in (val, part, sliced):
         numbers = [annotation.number for annotation in (source.annotation(i) for i in range(len(source)))]
-        metrics, results = metrics_and_result_file(tmp_path, source, predictions)
+        metrics, results = compute_metrics_and_write_results(tmp_path, source, predictions)
         assert {entry["image_id"] for entry in json.loads(results.read_text())} <= set(numbers)
-        assert metrics == pycocotools_stats(file, results, numbers)
+        assert metrics == compute_pycocotools_metrics(file, results, numbers)
     assert train.class_names == ("car", "sign", "unused", "brush")
 
 
 def test_coco_metrics_are_computed_from_the_file(tmp_path):
     """The annotations in memory have fewer digits and objects, so the metrics computed from them differ."""
     rng = np.random.default_rng(0)
-    content = random_content(rng)
+    content = make_random_content(rng)
     write_coco(tmp_path, content)
-    predictions = random_detections(rng, content)
+    predictions = make_random_detections(rng, content)
     source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
     assert sum(len(source.annotation(i).labels) for i in range(len(source))) < len(content["annotations"])
-    metrics, _ = metrics_and_result_file(tmp_path, source, predictions)
+    metrics, _ = compute_metrics_and_write_results(tmp_path, source, predictions)
     source.coco_truth = None
-    assert metrics != metrics_and_result_file(tmp_path, source, predictions)[0]
+    assert metrics != compute_metrics_and_write_results(tmp_path, source, predictions)[0]
 
 
 def test_coco_metrics_use_all_digits_of_the_file(tmp_path):
     """The IoU is 5 / 10.0000001, just below 0.5, and the area is just above that of small objects."""
     entry = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [0, 0, 10.0000001, 10], "iscrowd": 0}
     entry["area"] = 1024.00001
-    file = write_coco(tmp_path, {**random_content(np.random.default_rng(0)), "annotations": [entry]})
-    predictions = dict.fromkeys(IMAGE_IDS, NO_DETECTIONS) | {7: image_detections((0, 0, 5, 10, 0.9, 4))}
+    file = write_coco(tmp_path, {**make_random_content(np.random.default_rng(0)), "annotations": [entry]})
+    predictions = dict.fromkeys(IMAGE_IDS, NO_DETECTIONS) | {7: make_image_detections((0, 0, 5, 10, 0.9, 4))}
     source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
-    metrics, results = metrics_and_result_file(tmp_path, source, predictions)
-    assert metrics == pycocotools_stats(file, results)
+    metrics, results = compute_metrics_and_write_results(tmp_path, source, predictions)
+    assert metrics == compute_pycocotools_metrics(file, results)
     assert (metrics[COCO_KEYS.index("coco_ap50")], metrics[COCO_KEYS.index("coco_ap_small")]) == (0, None)
 
 
 def test_joined_splits_with_equal_ids_can_be_evaluated(tmp_path):
     """Both parts have the same image ids, but the objects of one part must not count in images of the other part."""
-    content = random_content(np.random.default_rng(0))
+    content = make_random_content(np.random.default_rng(0))
     write_coco(tmp_path, content)
     data = Data(root=str(tmp_path))
     joined, whole = open_source(data, "val+val[:]"), open_source(data, "val")
@@ -241,40 +245,40 @@ def test_joined_splits_with_equal_ids_can_be_evaluated(tmp_path):
         compute_metrics(predictions, joined)
 
 
-def test_object_with_id_zero_is_evaluated_and_reported_in_a_note(tmp_path):
+def test_object_with_id_zero_is_evaluated_and_mentioned_in_a_note(tmp_path):
     """pycocotools interprets id 0 as "no match", so its AP is 0 although the object is detected."""
     entry = {"id": 0, "image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 50], "area": 2500, "iscrowd": 0}
-    file = write_coco(tmp_path, {**random_content(np.random.default_rng(0)), "annotations": [entry]})
+    file = write_coco(tmp_path, {**make_random_content(np.random.default_rng(0)), "annotations": [entry]})
     source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
-    predictions = dict.fromkeys(IMAGE_IDS, NO_DETECTIONS) | {7: image_detections((10, 10, 60, 60, 0.9, 4))}
-    metrics, results = metrics_and_result_file(tmp_path, source, predictions)
-    assert (metrics[0], pycocotools_stats(file, results)[0]) == (pytest.approx(1), 0)
+    predictions = dict.fromkeys(IMAGE_IDS, NO_DETECTIONS) | {7: make_image_detections((10, 10, 60, 60, 0.9, 4))}
+    metrics, results = compute_metrics_and_write_results(tmp_path, source, predictions)
+    assert (metrics[0], compute_pycocotools_metrics(file, results)[0]) == (pytest.approx(1), 0)
     assert "id 0" in source.notes[0]
 
 
 # ---- the files ----
 
 
-def image_detections(*rows: tuple[float, ...]) -> ImageDetections:
+def make_image_detections(*rows: tuple[float, ...]) -> ImageDetections:
     """Return the detections of an image from rows of (x1, y1, x2, y2, score, label)."""
     table = np.array(rows, np.float32).reshape(-1, 6)
     return ImageDetections(table[:, :4], table[:, 4], table[:, 5].astype(np.int32))
 
 
-def small_source(**changes: Any) -> FolderSource:
+def make_small_source(**changes: Any) -> FolderSource:
     annotations = [make_annotation(f"2008_{k:06d}", "", (640, 480), [], [], number=139 + k) for k in (3, 1)]
     return FolderSource(annotations, ("dog", "tv/monitor", "cat"), **changes)
 
 
 PREDICTIONS = (
-    image_detections((1, 2.5, 10, 20, 0.25, 3), (0, 0, 640, 480, 0.0625, 1)),
-    image_detections((0.5, 1, 8, 9, 0.1, 3)),
+    make_image_detections((1, 2.5, 10, 20, 0.25, 3), (0, 0, 640, 480, 0.0625, 1)),
+    make_image_detections((0.5, 1, 8, 9, 0.1, 3)),
 )
 
 
-def test_coco_file_has_a_line_per_detection(tmp_path):
-    source = small_source(category_ids=(18, -1, 17))
-    unknown = image_detections((1, 1, 2, 2, 0.5, 2))  # a class that the data set does not have
+def test_coco_result_file_has_one_line_per_detection(tmp_path):
+    source = make_small_source(category_ids=(18, -1, 17))
+    unknown = make_image_detections((1, 1, 2, 2, 0.5, 2))  # a class that the data set does not have
     predictions = [
         PREDICTIONS[0],
         ImageDetections(*(np.concatenate(pair) for pair in zip(PREDICTIONS[1], unknown, strict=True))),
@@ -290,14 +294,14 @@ def test_coco_file_has_a_line_per_detection(tmp_path):
     ]
 
 
-def test_coco_file_without_detections_is_an_empty_list(tmp_path):
-    (file,) = write_results(tmp_path, "val", "ssd", small_source(category_ids=(18, 1, 17)), [NO_DETECTIONS] * 2)
+def test_coco_result_file_without_detections_is_an_empty_list(tmp_path):
+    (file,) = write_results(tmp_path, "val", "ssd", make_small_source(category_ids=(18, 1, 17)), [NO_DETECTIONS] * 2)
     assert json.loads(file.read_text()) == []
 
 
-def test_voc_files_have_a_line_per_detection(tmp_path):
+def test_voc_result_files_have_one_line_per_detection(tmp_path):
     """Coordinates are written without an offset. A class without detections has an empty file."""
-    files = write_results(tmp_path / "results", "test", "ssd", small_source(), PREDICTIONS)
+    files = write_results(tmp_path / "results", "test", "ssd", make_small_source(), PREDICTIONS)
     assert [(file.name, file.read_text()) for file in files] == [
         ("comp4_det_test_dog.txt", "2008_000003 0.0625 0 0 640 480\n"),
         ("comp4_det_test_tv_monitor.txt", ""),
@@ -306,12 +310,12 @@ def test_voc_files_have_a_line_per_detection(tmp_path):
 
 
 def test_special_characters_of_a_split_are_replaced_in_file_names(tmp_path):
-    (file, *_) = write_results(tmp_path, "VOC2007/train[:50%]+val", "ssd", small_source(), PREDICTIONS)
+    (file, *_) = write_results(tmp_path, "VOC2007/train[:50%]+val", "ssd", make_small_source(), PREDICTIONS)
     assert file == tmp_path / "comp4_det_train__50__+val_dog.txt"
 
 
 def test_folder_of_a_split_is_left_out_of_file_names(tmp_path):
-    (file, *_) = write_results(tmp_path, "VOC2012/test", "ssd", small_source(), PREDICTIONS)
+    (file, *_) = write_results(tmp_path, "VOC2012/test", "ssd", make_small_source(), PREDICTIONS)
     assert file == tmp_path / "comp4_det_test_dog.txt"
 
 
@@ -341,10 +345,10 @@ def test_evaluate_checks_image_ids_before_detection(trained_run, tmp_path, monke
 def test_write_results_rejects_a_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "results").touch()
     with pytest.raises(UserError, match="results: can't be written"):
-        write_results(tmp_path / "results", "test", "ssd", small_source(), PREDICTIONS)
+        write_results(tmp_path / "results", "test", "ssd", make_small_source(), PREDICTIONS)
 
 
-def test_voc_files_give_the_same_ap_when_read_back(tmp_path):
+def test_ap_computed_from_voc_result_files_is_unchanged(tmp_path):
     """The files are read as the development kit reads them. No digit of a score may be lost."""
     rng = np.random.default_rng(0)
     annotations, predictions = [], []

@@ -35,7 +35,7 @@ def image(trained_run: Path) -> np.ndarray:
     return ShapesSource(run_folder.read_config(trained_run).data.shapes, "test").image(0)
 
 
-def changed_run(trained_run: Path, folder: Path, **model: Any) -> Path:
+def copy_run_with_changed_model(trained_run: Path, folder: Path, **model: Any) -> Path:
     """Return a copy of a run in which values of the model in config.json are changed."""
     shutil.copytree(trained_run, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -208,7 +208,7 @@ def test_load_uses_the_averaged_parameters(trained_run):
 
 
 def test_load_best_uses_the_last_checkpoint_of_a_run_without_evaluations(trained_run, tmp_path):
-    run = changed_run(trained_run, tmp_path / "run")
+    run = copy_run_with_changed_model(trained_run, tmp_path / "run")
     for metrics in (run / "checkpoints").glob("*/metrics"):
         shutil.rmtree(metrics)
         (metrics.parent / "checksums.json").unlink()  # as in a run that was killed before it wrote them
@@ -231,7 +231,7 @@ def test_restore_params_rejects_an_unknown_checkpoint_name(trained_run):
 
 
 @pytest.mark.parametrize("empty_folder", [False, True])
-def test_load_rejects_a_run_without_checkpoint(trained_run, tmp_path, empty_folder):
+def test_load_rejects_a_run_without_checkpoints(trained_run, tmp_path, empty_folder):
     shutil.copy(trained_run / "config.json", tmp_path)
     if empty_folder:
         (tmp_path / "checkpoints").mkdir()
@@ -241,7 +241,7 @@ def test_load_rejects_a_run_without_checkpoint(trained_run, tmp_path, empty_fold
 
 def test_load_rejects_a_checkpoint_of_a_different_architecture(trained_run, tmp_path):
     with pytest.raises(UserError) as error:
-        detector.load(changed_run(trained_run, tmp_path / "run", width=0.25))
+        detector.load(copy_run_with_changed_model(trained_run, tmp_path / "run", width=0.25))
     # fc7 has 1024 channels at full width.
     assert "another architecture" in str(error.value)
     assert "vgg/conv1_1/kernel: (3, 3, 3, 8), (3, 3, 3, 16) expected" in str(error.value)
@@ -250,7 +250,7 @@ def test_load_rejects_a_checkpoint_of_a_different_architecture(trained_run, tmp_
 
 def test_load_rejects_a_checkpoint_whose_classes_differ_from_the_config(trained_run, tmp_path):
     with pytest.raises(UserError, match=r"only in the checkpoint: circle, .*\n  only in config.json: cat, dog"):
-        detector.load(changed_run(trained_run, tmp_path / "run", class_names=["cat", "dog"]))
+        detector.load(copy_run_with_changed_model(trained_run, tmp_path / "run", class_names=["cat", "dog"]))
 
 
 def test_load_does_not_change_the_run(trained_run, trained_detector):

@@ -18,19 +18,19 @@ from ssd_jax.metrics import average_precision
 from ssd_jax.metrics.average_precision import ScoredBoxes, TrueBoxes
 
 
-def scored_boxes(*rows):
+def make_scored_boxes(*rows):
     """Return detections of one class from rows of (x1, y1, x2, y2, score)."""
     table = np.array(rows, np.float32).reshape(-1, 5)
     return ScoredBoxes(table[:, :4], table[:, 4])
 
 
-def true_boxes(*rows):
+def make_true_boxes(*rows):
     """Return objects of one class from rows of (x1, y1, x2, y2, ignored)."""
     table = np.array(rows, np.float32).reshape(-1, 5)
     return TrueBoxes(table[:, :4], table[:, 4].astype(bool))
 
 
-def annotation(boxes=(), labels=(), difficult=None, crowd=None, area=None):
+def make_annotation(boxes=(), labels=(), difficult=None, crowd=None, area=None):
     """Return the annotation of an image of 640 x 480 px. The default area of an object is that of its box."""
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     box_area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -47,7 +47,7 @@ def annotation(boxes=(), labels=(), difficult=None, crowd=None, area=None):
     )
 
 
-def image_detections(boxes=(), scores=(), labels=()):
+def make_image_detections(boxes=(), scores=(), labels=()):
     return ImageDetections(
         np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.int32)
     )
@@ -57,7 +57,7 @@ A, B, C = (0, 0, 9, 9), (100, 100, 109, 109), (200, 200, 209, 209)
 NOWHERE = (400, 400, 409, 409)
 
 
-def both_aps(detections, truth, **kwargs):
+def compute_both_aps(detections, truth, **kwargs):
     """Return the 11-point AP and the area AP."""
     return tuple(
         average_precision.voc_average_precision(detections, truth, eleven_point=e, **kwargs) for e in (True, False)
@@ -74,37 +74,37 @@ def test_voc_average_precision_equals_hand_computed_values():
     at 0.4 to 0.6 (three points), and 0 from 0.7 on. The 11-point AP is (4 + 3 * 2/3) / 11 = 6/11, and the area AP is
     1/3 * 1 + 1/3 * 2/3 = 5/9.
     """
-    detections = [scored_boxes((*A, 0.9), (*NOWHERE, 0.8)), scored_boxes((*C, 0.7))]
-    truth = [true_boxes((*A, 0), (*B, 0)), true_boxes((*C, 0))]
-    assert both_aps(detections, truth) == pytest.approx((6 / 11, 5 / 9), rel=1e-12)
+    detections = [make_scored_boxes((*A, 0.9), (*NOWHERE, 0.8)), make_scored_boxes((*C, 0.7))]
+    truth = [make_true_boxes((*A, 0), (*B, 0)), make_true_boxes((*C, 0))]
+    assert compute_both_aps(detections, truth) == pytest.approx((6 / 11, 5 / 9), rel=1e-12)
 
 
 def test_area_ap_uses_the_monotone_curve():
     """One wrong and then two correct detections give precision 0, 1/2, 2/3. The area uses 2/3 at both recalls."""
-    detections = [scored_boxes((*NOWHERE, 0.9), (*A, 0.8), (*B, 0.7))]
-    assert both_aps(detections, [true_boxes((*A, 0), (*B, 0))]) == pytest.approx((2 / 3, 2 / 3))
+    detections = [make_scored_boxes((*NOWHERE, 0.9), (*A, 0.8), (*B, 0.7))]
+    assert compute_both_aps(detections, [make_true_boxes((*A, 0), (*B, 0))]) == pytest.approx((2 / 3, 2 / 3))
 
 
-def test_ap_is_one_with_all_objects_detected_and_zero_with_none():
-    truth = [true_boxes((*A, 0), (*B, 0)), true_boxes()]
-    assert both_aps([scored_boxes((*A, 0.1), (*B, 0.2)), scored_boxes()], truth) == (1.0, 1.0)
-    assert both_aps([scored_boxes(), scored_boxes()], truth) == (0.0, 0.0)
+def test_ap_is_one_if_all_objects_are_detected_and_zero_if_none_are():
+    truth = [make_true_boxes((*A, 0), (*B, 0)), make_true_boxes()]
+    assert compute_both_aps([make_scored_boxes((*A, 0.1), (*B, 0.2)), make_scored_boxes()], truth) == (1.0, 1.0)
+    assert compute_both_aps([make_scored_boxes(), make_scored_boxes()], truth) == (0.0, 0.0)
 
 
 def test_last_pixel_of_a_box_counts_in_the_iou():
     """The IoU of 10 x 10 pixels and their upper half is 50 / 100. Without the last pixels, it would be 36 / 81."""
-    assert both_aps([scored_boxes((0, 0, 9, 4, 0.9))], [true_boxes((*A, 0))]) == (1.0, 1.0)
+    assert compute_both_aps([make_scored_boxes((0, 0, 9, 4, 0.9))], [make_true_boxes((*A, 0))]) == (1.0, 1.0)
 
 
 def test_detection_with_an_iou_below_the_threshold_is_wrong():
-    assert both_aps([scored_boxes((0, 0, 9, 3, 0.9))], [true_boxes((*A, 0))]) == (0.0, 0.0)
+    assert compute_both_aps([make_scored_boxes((0, 0, 9, 3, 0.9))], [make_true_boxes((*A, 0))]) == (0.0, 0.0)
 
 
 def test_iou_threshold_is_inclusive():
     """The IoU of boxes with 10 x 6 and 10 x 8 pixels is 60 / 80."""
-    detections, truth = [scored_boxes((0, 0, 9, 5, 0.9))], [true_boxes((0, 0, 9, 7, 0))]
-    assert both_aps(detections, truth, iou_threshold=0.75) == (1.0, 1.0)
-    assert both_aps(detections, truth, iou_threshold=0.7500001) == (0.0, 0.0)
+    detections, truth = [make_scored_boxes((0, 0, 9, 5, 0.9))], [make_true_boxes((0, 0, 9, 7, 0))]
+    assert compute_both_aps(detections, truth, iou_threshold=0.75) == (1.0, 1.0)
+    assert compute_both_aps(detections, truth, iou_threshold=0.7500001) == (0.0, 0.0)
 
 
 def test_second_detection_of_an_object_is_wrong_even_if_it_fits_better():
@@ -113,89 +113,94 @@ def test_second_detection_of_an_object_is_wrong_even_if_it_fits_better():
     Precision is 1, 1/2, 2/3 at recall 1/2, 1/2, 1. The 11-point AP has six points of 1 (recall 0 to 0.5) and five of
     2/3. The area AP is 1/2 + 1/2 * 2/3.
     """
-    detections = [scored_boxes((0, 0, 9, 7, 0.9), (*A, 0.8), (*B, 0.7))]
-    truth = [true_boxes((*A, 0), (*B, 0))]
-    assert both_aps(detections, truth) == pytest.approx(((6 + 5 * 2 / 3) / 11, 5 / 6))
+    detections = [make_scored_boxes((0, 0, 9, 7, 0.9), (*A, 0.8), (*B, 0.7))]
+    truth = [make_true_boxes((*A, 0), (*B, 0))]
+    assert compute_both_aps(detections, truth) == pytest.approx(((6 + 5 * 2 / 3) / 11, 5 / 6))
 
 
-def test_detection_is_compared_only_with_the_object_of_highest_iou():
+def test_detection_is_compared_only_with_the_object_of_the_highest_iou():
     """Both detections have their highest IoU with A. The second one also fits the neighbour, which is still missed."""
     neighbour = (0, 2, 9, 11)  # IoU with A 80 / 120
-    detections = [scored_boxes((*A, 0.9), (0, 0, 9, 8, 0.8))]  # IoU with A 0.9, with the neighbour 70 / 120
-    assert both_aps(detections, [true_boxes((*A, 0), (*neighbour, 0))]) == pytest.approx((6 / 11, 1 / 2))
+    detections = [make_scored_boxes((*A, 0.9), (0, 0, 9, 8, 0.8))]  # IoU with A 0.9, with the neighbour 70 / 120
+    assert compute_both_aps(detections, [make_true_boxes((*A, 0), (*neighbour, 0))]) == pytest.approx((6 / 11, 1 / 2))
 
 
 def test_detections_on_a_difficult_object_are_ignored():
-    truth = [true_boxes((*A, 1), (*B, 0))]
-    assert both_aps([scored_boxes((*A, 0.9), (*A, 0.8), (*B, 0.7))], truth) == (1.0, 1.0)
+    truth = [make_true_boxes((*A, 1), (*B, 0))]
+    assert compute_both_aps([make_scored_boxes((*A, 0.9), (*A, 0.8), (*B, 0.7))], truth) == (1.0, 1.0)
 
 
 def test_detection_is_ignored_if_a_difficult_object_has_the_highest_iou():
     """The IoU is 0.9 with the difficult object and 0.8 with the ordinary one, so the detection is ignored."""
-    truth = [true_boxes((0, 0, 9, 8, 1), (0, 0, 9, 7, 0))]
-    assert both_aps([scored_boxes((*A, 0.9))], truth) == (0.0, 0.0)
+    truth = [make_true_boxes((0, 0, 9, 8, 1), (0, 0, 9, 7, 0))]
+    assert compute_both_aps([make_scored_boxes((*A, 0.9))], truth) == (0.0, 0.0)
 
 
 def test_detection_with_equal_ious_is_matched_with_the_first_object():
     """Two objects have the same box. Both detections are compared with the first object, which may be difficult."""
-    detections = [scored_boxes((*A, 0.9), (*A, 0.8))]
-    assert both_aps(detections, [true_boxes((*A, 0), (*A, 0))]) == pytest.approx((6 / 11, 1 / 2))
-    assert both_aps(detections, [true_boxes((*A, 1), (*A, 0))]) == (0.0, 0.0)
+    detections = [make_scored_boxes((*A, 0.9), (*A, 0.8))]
+    assert compute_both_aps(detections, [make_true_boxes((*A, 0), (*A, 0))]) == pytest.approx((6 / 11, 1 / 2))
+    assert compute_both_aps(detections, [make_true_boxes((*A, 1), (*A, 0))]) == (0.0, 0.0)
 
 
 def test_ap_without_objects_is_nan():
-    assert np.isnan(both_aps([scored_boxes((*A, 0.9))], [true_boxes((*A, 1))])).all()
-    assert np.isnan(both_aps([scored_boxes((*A, 0.9))], [true_boxes()])).all()
-    assert np.isnan(both_aps([], [])).all()
+    assert np.isnan(compute_both_aps([make_scored_boxes((*A, 0.9))], [make_true_boxes((*A, 1))])).all()
+    assert np.isnan(compute_both_aps([make_scored_boxes((*A, 0.9))], [make_true_boxes()])).all()
+    assert np.isnan(compute_both_aps([], [])).all()
 
 
 def test_detections_with_equal_scores_keep_their_order():
     """There is one object. AP is 1 if the correct detection comes first, and 1/2 if the wrong detection does."""
-    truth = [true_boxes(), true_boxes((*A, 0))]
-    right_first = [true_boxes((*A, 0)), true_boxes()], [scored_boxes((*A, 0.5)), scored_boxes((*NOWHERE, 0.5))]
-    assert both_aps(right_first[1], right_first[0]) == (1.0, 1.0)
-    assert both_aps([scored_boxes((*NOWHERE, 0.5)), scored_boxes((*A, 0.5))], truth) == (0.5, 0.5)
-    assert both_aps([scored_boxes((*A, 0.5), (*NOWHERE, 0.5))], [true_boxes((*A, 0))]) == (1.0, 1.0)
-    assert both_aps([scored_boxes((*NOWHERE, 0.5), (*A, 0.5))], [true_boxes((*A, 0))]) == (0.5, 0.5)
+    truth = [make_true_boxes(), make_true_boxes((*A, 0))]
+    right_first = (
+        [make_true_boxes((*A, 0)), make_true_boxes()],
+        [make_scored_boxes((*A, 0.5)), make_scored_boxes((*NOWHERE, 0.5))],
+    )
+    assert compute_both_aps(right_first[1], right_first[0]) == (1.0, 1.0)
+    assert compute_both_aps([make_scored_boxes((*NOWHERE, 0.5)), make_scored_boxes((*A, 0.5))], truth) == (0.5, 0.5)
+    assert compute_both_aps([make_scored_boxes((*A, 0.5), (*NOWHERE, 0.5))], [make_true_boxes((*A, 0))]) == (1.0, 1.0)
+    assert compute_both_aps([make_scored_boxes((*NOWHERE, 0.5), (*A, 0.5))], [make_true_boxes((*A, 0))]) == (0.5, 0.5)
 
 
-def test_eleven_recall_points_are_those_of_numpy():
+def test_11_point_ap_uses_the_recall_points_of_numpy():
     """Three of ten objects are detected. Their recall, 3/10, is smaller than the point 0.30000000000000004.
 
     The points 0, 0.1 and 0.2 are reached with precision 1, so AP is 3/11. With exact decimals, it would be 4/11.
     """
     boxes = [(20 * i, 0, 20 * i + 9, 9) for i in range(10)]
-    detections = [scored_boxes(*((*box, 0.9) for box in boxes[:3]))]
-    assert both_aps(detections, [true_boxes(*((*box, 0) for box in boxes))]) == pytest.approx((3 / 11, 0.3))
+    detections = [make_scored_boxes(*((*box, 0.9) for box in boxes[:3]))]
+    assert compute_both_aps(detections, [make_true_boxes(*((*box, 0) for box in boxes))]) == pytest.approx(
+        (3 / 11, 0.3)
+    )
 
 
 def test_boxes_without_area_cause_no_division_by_zero():
     """A box with swapped corners may have no area: here, x2 - x1 + 1 = 0."""
-    assert both_aps(
-        [scored_boxes((5, 5, 4, 4, 0.9), (*A, 0.8))], [true_boxes((5, 5, 4, 4, 0), (*A, 0))]
+    assert compute_both_aps(
+        [make_scored_boxes((5, 5, 4, 4, 0.9), (*A, 0.8))], [make_true_boxes((5, 5, 4, 4, 0), (*A, 0))]
     ) == pytest.approx(((6 * 0.5) / 11, 0.25))
 
 
-def test_voc_functions_reject_different_numbers_of_images():
+def test_voc_metrics_reject_different_numbers_of_images():
     with pytest.raises(ValueError, match=r"1 images.* 2"):
-        average_precision.voc_average_precision([scored_boxes()], [true_boxes(), true_boxes()])
+        average_precision.voc_average_precision([make_scored_boxes()], [make_true_boxes(), make_true_boxes()])
     with pytest.raises(ValueError, match=r"1 images.* 0"):
-        average_precision.evaluate_voc([image_detections()], [], ("a",))
+        average_precision.evaluate_voc([make_image_detections()], [], ("a",))
 
 
 @pytest.mark.parametrize("label", [0, 2, -1])
 @pytest.mark.parametrize("evaluate", [average_precision.evaluate_voc, average_precision.evaluate_coco])
-def test_metrics_reject_labels_without_a_name(evaluate, label):
+def test_metrics_reject_labels_without_a_class_name(evaluate, label):
     with pytest.raises(ValueError, match=f"label {label} .*1 to 1"):
-        evaluate([image_detections([A], [0.9], [label])], [annotation()], ("a",))
+        evaluate([make_image_detections([A], [0.9], [label])], [make_annotation()], ("a",))
     with pytest.raises(ValueError, match=f"label {label} .*1 to 1"):
-        evaluate([image_detections()], [annotation([A], [label])], ("a",))
+        evaluate([make_image_detections()], [make_annotation([A], [label])], ("a",))
 
 
 # ---- VOC, random against the loops ----
 
 
-def random_split(rng, images, classes):
+def make_random_split(rng, images, classes):
     """Return random boxes in whole pixels, with few different scores. Ties and IoUs on the threshold are common."""
     detections, annotations = [], []
     for _ in range(images):
@@ -203,7 +208,7 @@ def random_split(rng, images, classes):
         corner = rng.integers(0, 40, (g, 2))
         boxes = np.concatenate([corner, corner + rng.integers(5, 20, (g, 2))], 1)
         labels = rng.integers(1, classes + 1, g)
-        annotations.append(annotation(boxes, labels, rng.random(g) < 0.3, rng.random(g) < 0.1))
+        annotations.append(make_annotation(boxes, labels, rng.random(g) < 0.3, rng.random(g) < 0.1))
         copies = rng.integers(0, g, 8) if g else np.zeros(0, int)
         noise = rng.integers(0, 40, (4, 2))
         detection_boxes = np.concatenate(
@@ -211,7 +216,7 @@ def random_split(rng, images, classes):
         )
         k = len(detection_boxes)
         detection_labels = np.concatenate([labels[copies], rng.integers(1, classes + 1, 4)])
-        detections.append(image_detections(detection_boxes, rng.integers(1, 8, k) / 8, detection_labels))
+        detections.append(make_image_detections(detection_boxes, rng.integers(1, 8, k) / 8, detection_labels))
     return detections, annotations
 
 
@@ -219,7 +224,7 @@ def random_split(rng, images, classes):
 @pytest.mark.parametrize("iou_threshold", [0.5, 0.7])
 def test_evaluate_voc_equals_the_reference_implementation(seed, iou_threshold):
     names = ("ant", "bee", "cat")
-    detections, annotations = random_split(np.random.default_rng(seed), 10, 3)
+    detections, annotations = make_random_split(np.random.default_rng(seed), 10, 3)
     result = average_precision.evaluate_voc(detections, annotations, names, iou_threshold)
     maps = {"ap_11point": [], "ap_area": []}
     for label, name in enumerate(names, start=1):
@@ -247,7 +252,7 @@ def test_evaluate_voc_equals_the_reference_implementation(seed, iou_threshold):
 # ---- VOC, many small random cases against the loops ----
 
 
-def random_class(rng):
+def make_random_class(rng):
     """Return one class in a few images, with whole pixels in a small area, few different scores, and equal boxes."""
     detections, truth = [], []
     difficult_share = rng.choice([0.0, 0.3, 1.0], p=[0.4, 0.5, 0.1])
@@ -264,7 +269,7 @@ def random_class(rng):
     return detections, truth
 
 
-def hard_cases(detections, truth):
+def check_hard_cases(detections, truth):
     """Yield the name of each property that implementations often get wrong, and whether the case has this property."""
     levels = [set(image.scores.tolist()) for image in detections]
     yield "equal scores in two images", any(a & b for i, a in enumerate(levels) for b in levels[:i])
@@ -290,10 +295,10 @@ def hard_cases(detections, truth):
 def test_voc_average_precision_equals_the_reference_on_random_cases(cases):
     rng, seen, values = np.random.default_rng(0), Counter(), Counter()
     for case in range(cases):
-        detections, truth = random_class(rng)
-        has = dict(hard_cases(detections, truth))
+        detections, truth = make_random_class(rng)
+        has = dict(check_hard_cases(detections, truth))
         seen.update({name: int(there) for name, there in has.items()})
-        result = both_aps(detections, truth)
+        result = compute_both_aps(detections, truth)
         if has["no object to find"]:
             assert np.isnan(result).all()
             continue
@@ -310,21 +315,21 @@ def test_voc_average_precision_equals_the_reference_on_random_cases(cases):
 # ---- evaluate_voc ----
 
 
-def small_result():
+def evaluate_small_split():
     """Return the result for three classes.
 
     One of two ants is detected, so the APs are 6/11 and 1/2. The only bee is difficult. There are no cats.
     """
     annotations = [
-        annotation([A, B, C], [1, 1, 2], difficult=[0, 0, 1]),
-        annotation([A], [1], crowd=[1]),
+        make_annotation([A, B, C], [1, 1, 2], difficult=[0, 0, 1]),
+        make_annotation([A], [1], crowd=[1]),
     ]
-    detections = [image_detections([A, C], [0.9, 0.8], [1, 2]), image_detections([A], [0.95], [1])]
+    detections = [make_image_detections([A, C], [0.9, 0.8], [1, 2]), make_image_detections([A], [0.95], [1])]
     return average_precision.evaluate_voc(detections, annotations, ("ant", "bee", "cat"))
 
 
 def test_evaluate_voc_returns_counts_and_means():
-    result = small_result()
+    result = evaluate_small_split()
     assert result["voc_classes"] == {
         "ant": {
             "objects": 2,
@@ -340,7 +345,10 @@ def test_evaluate_voc_returns_counts_and_means():
 
 
 def test_metrics_can_be_written_as_json():
-    result = {**small_result(), **average_precision.evaluate_coco([image_detections()], [annotation()], ("ant",))}
+    result = {
+        **evaluate_small_split(),
+        **average_precision.evaluate_coco([make_image_detections()], [make_annotation()], ("ant",)),
+    }
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
@@ -353,7 +361,7 @@ def test_evaluate_voc_returns_none_for_an_empty_split():
 # ---- COCO ----
 
 
-def pycocotools_stats(detections, annotations, categories, image_ids):
+def compute_pycocotools_metrics(detections, annotations, categories, image_ids):
     """Return pycocotools' metrics of the same detections and annotations."""
     truth, results = [], []
     for image_id, a, d in zip(image_ids, annotations, detections, strict=True):
@@ -388,7 +396,7 @@ def pycocotools_stats(detections, annotations, categories, image_ids):
     return evaluation.stats
 
 
-def random_coco_split(rng, images, classes):
+def make_random_coco_split(rng, images, classes):
     """Return a split with small to large objects, crowds, areas below those of boxes, fractional pixels and ties."""
     detections, annotations = [], []
     for _ in range(images):
@@ -397,14 +405,14 @@ def random_coco_split(rng, images, classes):
         boxes = np.concatenate([corner, corner + np.exp(rng.uniform(2, 5.5, (g, 2)))], 1)
         area = (boxes[:, 2:] - boxes[:, :2]).prod(1) * rng.uniform(0.4, 1, g)
         labels = rng.integers(1, classes + 1, g)
-        annotations.append(annotation(boxes, labels, rng.random(g) < 0.2, rng.random(g) < 0.1, area))
+        annotations.append(make_annotation(boxes, labels, rng.random(g) < 0.2, rng.random(g) < 0.1, area))
         copies = rng.integers(0, g, 140) if g else np.zeros(0, int)  # more than the 100 detections that count
         sides = (boxes[:, 2:] - boxes[:, :2])[copies]
         shift = rng.normal(0, 0.1, (len(copies), 4)) * np.tile(sides, 2)
         noise = rng.uniform(0, 300, (5, 2))
         k = len(copies) + 5
         detections.append(
-            image_detections(
+            make_image_detections(
                 np.concatenate([boxes[copies] + shift, np.concatenate([noise, noise + 50], 1)]),
                 np.round(rng.random(k), 2),
                 np.concatenate([labels[copies], rng.integers(1, classes + 1, 5)]),
@@ -414,10 +422,10 @@ def random_coco_split(rng, images, classes):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_evaluate_coco_equals_pycocotools_bit_for_bit(seed):
-    detections, annotations = random_coco_split(np.random.default_rng(seed), 12, 3)
+def test_evaluate_coco_equals_pycocotools_exactly(seed):
+    detections, annotations = make_random_coco_split(np.random.default_rng(seed), 12, 3)
     result = average_precision.evaluate_coco(detections, annotations, ("a", "b", "c"))
-    stats = pycocotools_stats(detections, annotations, [1, 2, 3], range(1, 13))
+    stats = compute_pycocotools_metrics(detections, annotations, [1, 2, 3], range(1, 13))
     assert list(result) == list(average_precision.COCO_KEYS)
     assert (stats > 0).all() and (stats < 1).all()
     assert list(result.values()) == list(stats)
@@ -425,55 +433,62 @@ def test_evaluate_coco_equals_pycocotools_bit_for_bit(seed):
 
 def test_evaluate_coco_orders_equal_scores_by_image_id():
     """All scores are equal, and the ids are descending, so the last image comes first, as in pycocotools."""
-    detections, annotations = random_coco_split(np.random.default_rng(5), 6, 2)
+    detections, annotations = make_random_coco_split(np.random.default_rng(5), 6, 2)
     detections = [d._replace(scores=np.full_like(d.scores, 0.5)) for d in detections]
     categories, image_ids = [90, 17], [600, 500, 400, 300, 200, 139]
     result = average_precision.evaluate_coco(detections, annotations, ("a", "b"), categories, image_ids)
-    assert list(result.values()) == list(pycocotools_stats(detections, annotations, categories, image_ids))
+    assert list(result.values()) == list(compute_pycocotools_metrics(detections, annotations, categories, image_ids))
     assert result != average_precision.evaluate_coco(detections, annotations, ("a", "b"))
 
 
 def test_evaluate_coco_does_not_ignore_difficult_objects():
-    annotations = [annotation([A, B], [1, 1], difficult=[True, False])]
-    assert average_precision.evaluate_coco([image_detections([A], [0.9], [1])], annotations, ("a",))["coco_ar1"] == 0.5
+    annotations = [make_annotation([A, B], [1, 1], difficult=[True, False])]
+    assert (
+        average_precision.evaluate_coco([make_image_detections([A], [0.9], [1])], annotations, ("a",))["coco_ar1"]
+        == 0.5
+    )
 
 
 def test_evaluate_coco_ignores_detections_on_a_crowd():
-    annotations = [annotation([A, (50, 50, 250, 250)], [1, 1], crowd=[False, True])]
-    detections = [image_detections([(60, 60, 80, 80), A], [0.9, 0.8], [1, 1])]
+    annotations = [make_annotation([A, (50, 50, 250, 250)], [1, 1], crowd=[False, True])]
+    detections = [make_image_detections([(60, 60, 80, 80), A], [0.9, 0.8], [1, 1])]
     assert average_precision.evaluate_coco(detections, annotations, ("a",))["coco_ap"] == pytest.approx(1)
 
 
 def test_evaluate_coco_returns_none_for_sizes_without_objects():
     """The only object, A, has 9 x 9 px and is small."""
-    result = average_precision.evaluate_coco([image_detections([A], [0.9], [1])], [annotation([A], [1])], ("a",))
+    result = average_precision.evaluate_coco(
+        [make_image_detections([A], [0.9], [1])], [make_annotation([A], [1])], ("a",)
+    )
     absent = [key for key, value in result.items() if value is None]
     assert absent == ["coco_ap_medium", "coco_ap_large", "coco_ar_medium", "coco_ar_large"]
 
 
 def test_evaluate_coco_returns_zero_without_detections_and_none_without_objects():
-    without_detections = average_precision.evaluate_coco([image_detections()], [annotation([A], [1])], ("a",))
+    without_detections = average_precision.evaluate_coco([make_image_detections()], [make_annotation([A], [1])], ("a",))
     assert without_detections["coco_ap"] == without_detections["coco_ar100"] == 0
-    without_objects = average_precision.evaluate_coco([image_detections([A], [0.9], [1])], [annotation()], ("a",))
+    without_objects = average_precision.evaluate_coco(
+        [make_image_detections([A], [0.9], [1])], [make_annotation()], ("a",)
+    )
     assert set(without_objects.values()) == {None}
     assert set(average_precision.evaluate_coco([], [], ("a",)).values()) == {None}
 
 
 def test_evaluate_coco_prints_nothing(capfd):
-    average_precision.evaluate_coco([image_detections([A], [0.9], [1])], [annotation([A], [1])], ("a",))
+    average_precision.evaluate_coco([make_image_detections([A], [0.9], [1])], [make_annotation([A], [1])], ("a",))
     assert capfd.readouterr() == ("", "")
 
 
 def test_evaluate_coco_rejects_arguments_of_different_lengths():
     with pytest.raises(ValueError, match=r"1 images.* 0"):
-        average_precision.evaluate_coco([image_detections()], [], ("a",))
+        average_precision.evaluate_coco([make_image_detections()], [], ("a",))
     with pytest.raises(ValueError):
-        average_precision.evaluate_coco([image_detections()], [annotation()], ("a",), category_ids=[1, 2])
+        average_precision.evaluate_coco([make_image_detections()], [make_annotation()], ("a",), category_ids=[1, 2])
     with pytest.raises(ValueError):
-        average_precision.evaluate_coco([image_detections()], [annotation()], ("a",), image_ids=[1, 2])
+        average_precision.evaluate_coco([make_image_detections()], [make_annotation()], ("a",), image_ids=[1, 2])
 
 
-def test_coco_keys_have_the_order_of_hotcocos_metric_keys():
+def test_coco_keys_have_the_same_order_as_the_metric_keys_of_hotcoco():
     """hotcoco's keys are AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, in the order of stats."""
     long = {"_small": "s", "_medium": "m", "_large": "l"}
     short = [key.removeprefix("coco_") for key in average_precision.COCO_KEYS]

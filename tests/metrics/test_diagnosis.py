@@ -12,12 +12,12 @@ from ssd_jax.metrics.average_precision import ClassMatches
 from ssd_jax.metrics.diagnosis import Interval
 
 
-def annotation(boxes=(), labels=(), difficult=None, crowd=None) -> Annotation:
+def make_boxes_annotation(boxes=(), labels=(), difficult=None, crowd=None) -> Annotation:
     lists = (None if part is None else np.asarray(part).tolist() for part in (boxes, labels, difficult, crowd))
     return make_annotation("a", "a.jpg", (640, 480), *lists)
 
 
-def image_detections(*rows) -> ImageDetections:
+def make_image_detections(*rows) -> ImageDetections:
     """Return the detections of an image from rows of (box, score, label)."""
     boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
     return ImageDetections(
@@ -30,7 +30,7 @@ NOWHERE = (500, 10, 599, 99)
 NAMES = ("ant", "bee", "cat")
 
 
-def random_split(seed: int, images: int = 12) -> tuple[list[ImageDetections], list[Annotation]]:
+def make_random_split(seed: int, images: int = 12) -> tuple[list[ImageDetections], list[Annotation]]:
     """Return a split with boxes in whole pixels and different scores, where IoUs near the threshold are common."""
     rng = np.random.default_rng(seed)
     detections, annotations = [], []
@@ -40,7 +40,7 @@ def random_split(seed: int, images: int = 12) -> tuple[list[ImageDetections], li
         corner = rng.integers(0, 40, (g, 2))
         boxes = np.concatenate([corner, corner + rng.integers(5, 20, (g, 2))], 1)
         labels = rng.integers(1, 4, g)
-        annotations.append(annotation(boxes, labels, rng.random(g) < 0.25, rng.random(g) < 0.1))
+        annotations.append(make_boxes_annotation(boxes, labels, rng.random(g) < 0.25, rng.random(g) < 0.1))
         copies = rng.integers(0, g, 8) if g else np.zeros(0, int)
         noise = rng.integers(0, 40, (4, 2))
         near = boxes[copies] + rng.integers(-2, 3, (len(copies), 4))
@@ -49,11 +49,11 @@ def random_split(seed: int, images: int = 12) -> tuple[list[ImageDetections], li
             *zip(near, of, strict=True),
             *zip(np.concatenate([noise, noise + 9], 1), rng.integers(1, 4, 4), strict=True),
         ]
-        detections.append(image_detections(*((box, next(scores), label) for box, label in rows)))
+        detections.append(make_image_detections(*((box, next(scores), label) for box, label in rows)))
     return detections, annotations
 
 
-def match_all(detections, annotations) -> list[ClassMatches]:
+def match_all_classes(detections, annotations) -> list[ClassMatches]:
     return [
         average_precision.match_class(*average_precision.select_class(label, detections, annotations))
         for label in (1, 2, 3)
@@ -65,7 +65,7 @@ def match_all(detections, annotations) -> list[ClassMatches]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_curves_equal_the_reference_implementation(seed):
-    detections, annotations = random_split(seed)
+    detections, annotations = make_random_split(seed)
     curves = diagnosis.diagnose(detections, annotations, NAMES, resamples=2).curves
     for label, curve in enumerate(curves, start=1):
         assert curve is not None
@@ -79,10 +79,10 @@ def test_curves_equal_the_reference_implementation(seed):
         np.testing.assert_allclose([p for p in actual if any(p)], [p for p in points if any(p)])
 
 
-def test_operating_point_is_the_last_shown_detection():
+def test_operating_point_of_a_curve_is_the_last_shown_detection():
     """The scores are .9 (correct), .5 (wrong) and .4 (correct). Two are shown, with precision 1/2 and recall 1/2."""
-    detections = [image_detections((A, 0.9, 1), (NOWHERE, 0.5, 1), (B, 0.4, 1))]
-    ant, bee, _ = diagnosis.diagnose(detections, [annotation([A, B], [1, 1])], NAMES).curves
+    detections = [make_image_detections((A, 0.9, 1), (NOWHERE, 0.5, 1), (B, 0.4, 1))]
+    ant, bee, _ = diagnosis.diagnose(detections, [make_boxes_annotation([A, B], [1, 1])], NAMES).curves
     assert ant is not None and ant.shown == 2
     assert (ant.precision[1], ant.recall[1]) == (0.5, 0.5)
     assert bee is None
@@ -94,9 +94,9 @@ def test_operating_point_is_the_last_shown_detection():
 @pytest.mark.parametrize("seed", range(6))
 def test_resampled_ap_equals_the_ap_of_the_resampled_split(seed):
     """In the resampled split, each image is repeated as often as it was drawn."""
-    detections, annotations = random_split(seed)
+    detections, annotations = make_random_split(seed)
     times = np.random.default_rng(100 + seed).multinomial(12, np.full(12, 1 / 12), 8).T
-    for label, matches in enumerate(match_all(detections, annotations), start=1):
+    for label, matches in enumerate(match_all_classes(detections, annotations), start=1):
         actual = diagnosis.resampled_ap(matches, times)
         for r in range(8):
             drawn = [i for i in range(12) for _ in range(times[i, r])]
@@ -113,10 +113,10 @@ def test_resampled_ap_uses_the_recall_points_of_numpy():
     np.testing.assert_allclose(diagnosis.resampled_ap(matches, np.array([[1, 2]])), [[3 / 11] * 2, [0.3] * 2])
 
 
-def test_bootstrap_interval_equals_that_of_a_plain_loop():
+def test_bootstrap_interval_is_close_to_that_of_a_plain_loop():
     """The function and the loop draw different resamples, so the ends of their intervals differ slightly."""
-    detections, annotations = random_split(3, images=20)
-    actual = diagnosis.bootstrap(match_all(detections, annotations), resamples=2000)
+    detections, annotations = make_random_split(3, images=20)
+    actual = diagnosis.bootstrap(match_all_classes(detections, annotations), resamples=2000)
     rng, means = np.random.default_rng(99), []
     for _ in range(200):
         drawn = rng.integers(0, 20, 20)
@@ -127,8 +127,8 @@ def test_bootstrap_interval_equals_that_of_a_plain_loop():
         assert interval is not None and interval.high - interval.low > 0.1
 
 
-def test_bootstrap_draws_more_resamples_than_one_block():
-    matches = match_all(*random_split(1))
+def test_bootstrap_can_draw_more_resamples_than_fit_into_one_block():
+    matches = match_all_classes(*make_random_split(1))
     one, many = diagnosis.bootstrap(matches, 1), diagnosis.bootstrap(matches, 130)
     assert one.map_area is not None and one.map_area.low == one.map_area.high
     assert many.map_area is not None and many.map_area.low < many.map_area.high
@@ -138,38 +138,46 @@ def test_bootstrap_draws_more_resamples_than_one_block():
 
 
 def test_intervals_have_zero_width_if_all_or_no_objects_are_detected():
-    annotations = [annotation([A], [1]), annotation([B], [1]), annotation()]
-    none_detected = diagnosis.diagnose([image_detections()] * 3, annotations, NAMES).intervals
+    annotations = [make_boxes_annotation([A], [1]), make_boxes_annotation([B], [1]), make_boxes_annotation()]
+    none_detected = diagnosis.diagnose([make_image_detections()] * 3, annotations, NAMES).intervals
     assert none_detected.map_11point == none_detected.map_area == Interval(0, 0)
     all_detected = diagnosis.diagnose(
-        [image_detections((A, 0.9, 1)), image_detections((B, 0.8, 1)), image_detections()], annotations, NAMES
+        [make_image_detections((A, 0.9, 1)), make_image_detections((B, 0.8, 1)), make_image_detections()],
+        annotations,
+        NAMES,
     ).intervals
     assert all_detected.map_11point == all_detected.map_area == Interval(1, 1)
     assert all_detected.classes_area == (Interval(1, 1), None, None)
 
 
 @pytest.mark.parametrize("images", [0, 1])
-def test_no_interval_with_fewer_than_two_images(images):
+def test_intervals_are_none_with_fewer_than_two_images(images):
     intervals = diagnosis.diagnose(
-        [image_detections((A, 0.9, 1))] * images, [annotation([A], [1])] * images, NAMES
+        [make_image_detections((A, 0.9, 1))] * images, [make_boxes_annotation([A], [1])] * images, NAMES
     ).intervals
     assert intervals == (None, None, (None,) * 3, (None,) * 3, 0)
 
 
-def test_no_interval_without_objects():
-    intervals = diagnosis.diagnose([image_detections((A, 0.9, 1))] * 2, [annotation()] * 2, NAMES).intervals
+def test_intervals_are_none_without_objects():
+    intervals = diagnosis.diagnose(
+        [make_image_detections((A, 0.9, 1))] * 2, [make_boxes_annotation()] * 2, NAMES
+    ).intervals
     assert intervals.map_area is None and intervals.classes_11point == (None,) * 3
 
 
 def test_class_without_objects_in_a_resample_is_left_out_of_the_mean():
     """All ants are detected. The only bee is missed, so the mean AP is 1/2, or 1 in resamples without its image."""
-    annotations = [annotation([A], [1]), annotation([A], [1]), annotation([A, B], [1, 2])]
-    intervals = diagnosis.diagnose([image_detections((A, 0.9, 1))] * 3, annotations, NAMES).intervals
+    annotations = [
+        make_boxes_annotation([A], [1]),
+        make_boxes_annotation([A], [1]),
+        make_boxes_annotation([A, B], [1, 2]),
+    ]
+    intervals = diagnosis.diagnose([make_image_detections((A, 0.9, 1))] * 3, annotations, NAMES).intervals
     assert intervals.map_area == Interval(0.5, 1)
     assert intervals.classes_area == (Interval(1, 1), Interval(0, 0), None)
 
 
-def synthetic_class(rng: np.random.Generator, images: int) -> ClassMatches:
+def make_synthetic_class(rng: np.random.Generator, images: int) -> ClassMatches:
     """Return a class with 1.2 objects per image, 90 % of them detected, and 0.5 wrong detections per image."""
     objects = rng.poisson(1.2, images)
     rights, wrongs = (np.repeat(np.arange(images), n) for n in (rng.binomial(objects, 0.9), rng.poisson(0.5, images)))
@@ -182,11 +190,11 @@ def synthetic_class(rng: np.random.Generator, images: int) -> ClassMatches:
 def test_95_percent_of_the_intervals_contain_the_true_ap():
     """The true AP is that over 100,000 images. 95 of 100 intervals should contain it (standard deviation 2.2)."""
     rng = np.random.default_rng(5)
-    everything = synthetic_class(rng, 100_000)
+    everything = make_synthetic_class(rng, 100_000)
     truth = diagnosis.resampled_ap(everything, np.ones((100_000, 1), int))[1, 0]
     intervals_with_truth, intervals_with_ap = 0, 0
     for _ in range(100):
-        sample = synthetic_class(rng, 80)
+        sample = make_synthetic_class(rng, 80)
         interval = diagnosis.bootstrap([sample], resamples=200).map_area
         point = diagnosis.resampled_ap(sample, np.ones((80, 1), int))[1, 0]
         assert interval is not None
@@ -204,8 +212,8 @@ def test_diagnose_image_classifies_each_detection():
 
     They are not sorted by score. One of those on background has a score below 0.5 and is not classified.
     """
-    truth = annotation([A, B, C], [1, 2, 1], difficult=[False, False, True])
-    detections = image_detections(
+    truth = make_boxes_annotation([A, B, C], [1, 2, 1], difficult=[False, False, True])
+    detections = make_image_detections(
         (A, 0.6, 1), ((0, 0, 99, 89), 0.8, 1), (B, 0.7, 3), (NOWHERE, 0.5, 2), (NOWHERE, 0.49, 2), (C, 0.9, 2)
     )
     result = diagnosis.diagnose_image(detections, truth)
@@ -216,12 +224,12 @@ def test_diagnose_image_classifies_each_detection():
     assert result.errors() == {"class": 1, "duplicate": 1, "background": 1}
 
 
-def test_objects_without_detection_are_missed_unless_ignored():
-    truth = annotation([A, B, C], [1, 2, 3], crowd=[False, True, False])
-    result = diagnosis.diagnose_image(image_detections((A, 0.4, 1)), truth)
+def test_objects_without_detections_are_missed_unless_they_are_ignored():
+    truth = make_boxes_annotation([A, B, C], [1, 2, 3], crowd=[False, True, False])
+    result = diagnosis.diagnose_image(make_image_detections((A, 0.4, 1)), truth)
     assert result == ((), (), (), (0, 2))
     assert result.errors() == {"missed": 2}
-    assert diagnosis.diagnose_image(image_detections(), annotation()).errors() == {}
+    assert diagnosis.diagnose_image(make_image_detections(), make_boxes_annotation()).errors() == {}
 
 
 def test_diagnose_image_counts_the_last_pixel_in_the_iou():
@@ -229,18 +237,18 @@ def test_diagnose_image_counts_the_last_pixel_in_the_iou():
 
     A detection of 10 x 5 of them has IoU 0.5 and is correct; with 10 x 4, the IoU is below 0.5.
     """
-    truth = annotation([(0, 0, 9, 9)], [1])
-    assert diagnosis.diagnose_image(image_detections(((0, 0, 9, 4), 0.9, 1)), truth).outcomes == ("correct",)
-    assert diagnosis.diagnose_image(image_detections(((0, 0, 9, 3), 0.9, 1)), truth).outcomes == ("location",)
+    truth = make_boxes_annotation([(0, 0, 9, 9)], [1])
+    assert diagnosis.diagnose_image(make_image_detections(((0, 0, 9, 4), 0.9, 1)), truth).outcomes == ("correct",)
+    assert diagnosis.diagnose_image(make_image_detections(((0, 0, 9, 3), 0.9, 1)), truth).outcomes == ("location",)
 
 
-def test_low_iou_gives_location_both_or_background_error_types():
+def test_detection_with_low_iou_is_a_location_both_or_background_error():
     """A detection of 10 x 1 of the object's 10 x 10 pixels has IoU 0.1.
 
     A detection that overlaps only an ignored object, with an IoU from 0.1 to 0.5, is a background error.
     """
-    truth = annotation([(0, 0, 9, 9), (50, 50, 59, 59)], [1, 2], difficult=[False, True])
-    detections = image_detections(
+    truth = make_boxes_annotation([(0, 0, 9, 9), (50, 50, 59, 59)], [1, 2], difficult=[False, True])
+    detections = make_image_detections(
         ((0, 0, 9, 0), 0.9, 1), ((0, 0, 9, 3), 0.8, 2), ((0, 0, 8, 0), 0.7, 1), ((50, 50, 59, 52), 0.6, 2)
     )
     result = diagnosis.diagnose_image(detections, truth)
@@ -249,13 +257,13 @@ def test_low_iou_gives_location_both_or_background_error_types():
 
 
 def test_all_detections_on_an_ignored_object_are_ignored():
-    truth = annotation([A], [1], difficult=[True])
-    assert diagnosis.diagnose_image(image_detections((A, 0.9, 1), (A, 0.8, 2)), truth).outcomes == ("ignored",) * 2
+    truth = make_boxes_annotation([A], [1], difficult=[True])
+    assert diagnosis.diagnose_image(make_image_detections((A, 0.9, 1), (A, 0.8, 2)), truth).outcomes == ("ignored",) * 2
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_diagnose_image_equals_the_reference_implementation(seed):
-    detections, annotations = random_split(seed, images=30)
+    detections, annotations = make_random_split(seed, images=30)
     kinds = set()
     for d, a in zip(detections, annotations, strict=True):
         result = diagnosis.diagnose_image(d, a)
@@ -266,7 +274,7 @@ def test_diagnose_image_equals_the_reference_implementation(seed):
     assert len(kinds) == 7
 
 
-def test_worst_images_are_sorted_by_errors_and_ties_keep_their_order():
+def test_worst_images_are_sorted_by_error_count_and_ties_keep_their_order():
     errors = (1, 3, 0, 3, 2)
     images = [diagnosis.ImageDiagnosis((), (), (), tuple(range(n))) for n in errors]
     assert diagnosis.worst_images(images, 10) == [1, 3, 4, 0]
@@ -282,10 +290,10 @@ def test_confusion_matrix_equals_hand_computed_counts():
 
     The cat is detected only with a score below 0.5, so it is missed, and a bee is detected on background.
     """
-    annotations = [annotation([A, B], [1, 2]), annotation([C], [3])]
+    annotations = [make_boxes_annotation([A, B], [1, 2]), make_boxes_annotation([C], [3])]
     detections = [
-        image_detections((A, 0.9, 1), (B, 0.8, 3), (A, 0.7, 1)),
-        image_detections((NOWHERE, 0.9, 2), (C, 0.3, 3)),
+        make_image_detections((A, 0.9, 1), (B, 0.8, 3), (A, 0.7, 1)),
+        make_image_detections((NOWHERE, 0.9, 2), (C, 0.3, 3)),
     ]
     assert diagnosis.diagnose(detections, annotations, NAMES).confusion.tolist() == [
         [1, 0, 0, 0],
@@ -297,7 +305,7 @@ def test_confusion_matrix_equals_hand_computed_counts():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_confusion_matrix_sums_equal_the_numbers_of_objects_and_detections(seed):
-    detections, annotations = random_split(seed, images=30)
+    detections, annotations = make_random_split(seed, images=30)
     result = diagnosis.diagnose(detections, annotations, NAMES, resamples=2)
     for label in (1, 2, 3):
         objects = sum(int(((a.labels == label) & ~a.difficult & ~a.crowd).sum()) for a in annotations)
@@ -308,7 +316,7 @@ def test_confusion_matrix_sums_equal_the_numbers_of_objects_and_detections(seed)
     assert errors == result.confusion.sum() - np.trace(result.confusion)
 
 
-def test_confusion_matrix_equals_hotcocos_without_ignored_objects():
+def test_confusion_matrix_equals_that_of_hotcoco_if_no_object_is_ignored():
     """Detections are either close to an object or far from all objects, so the +1 of VOC's IoU makes no difference."""
     rng = np.random.default_rng(2)
     detections, annotations, rows, objects = [], [], [], []
@@ -316,12 +324,12 @@ def test_confusion_matrix_equals_hotcocos_without_ignored_objects():
         corners = np.array([(x, y) for x in (0, 200, 400) for y in (0, 200)])[rng.random(6) < 0.7]
         boxes = np.concatenate([corners, corners + rng.integers(60, 120, corners.shape)], 1)
         labels = rng.integers(1, 4, len(boxes))
-        annotations.append(annotation(boxes, labels))
+        annotations.append(make_boxes_annotation(boxes, labels))
         copies = rng.integers(0, len(boxes), 6) if len(boxes) else np.zeros(0, int)
         near = boxes[copies] + rng.integers(-3, 4, (len(copies), 4))
         of = np.where(rng.random(len(copies)) < 0.7, labels[copies], rng.integers(1, 4, len(copies)))
         listed = [*zip(near, rng.random(len(copies)), of, strict=True), ((560, 420, 600, 460), rng.random(), 1)]
-        detections.append(image_detections(*listed))
+        detections.append(make_image_detections(*listed))
         rows += [[image, b[0], b[1], b[2] - b[0], b[3] - b[1], np.float32(s), c] for b, s, c in listed]
         for box, label in zip(boxes.tolist(), labels.tolist(), strict=True):
             sides = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
@@ -373,7 +381,7 @@ SQUARE, OTHER, FAR = (0, 0, 100, 100), (500, 300, 600, 400), (200, 200, 300, 300
 )
 def test_tide_errors_equal_hand_computed_gains(kind, detections, objects, gain, errors):
     boxes, labels = zip(*objects, strict=True)
-    tide = diagnosis.tide_errors([image_detections(*detections)], [annotation(boxes, labels)], NAMES)
+    tide = diagnosis.tide_errors([make_image_detections(*detections)], [make_boxes_annotation(boxes, labels)], NAMES)
     assert tide[kind] == pytest.approx((gain, errors))
     assert list(tide) == list(diagnosis.ERRORS)
 
@@ -389,8 +397,8 @@ def test_diagnose_returns_no_errors_for_an_empty_split():
     assert all(error == (0, 0) for error in result.tide.values())
 
 
-def test_diagnose_rejects_different_lengths_and_labels_without_a_name():
+def test_diagnose_rejects_different_numbers_of_images_and_labels_without_a_class_name():
     with pytest.raises(ValueError, match=r"1 images.* 0"):
-        diagnosis.diagnose([image_detections()], [], NAMES)
+        diagnosis.diagnose([make_image_detections()], [], NAMES)
     with pytest.raises(ValueError, match=r"label 4 .*1 to 3"):
-        diagnosis.diagnose([image_detections((A, 0.9, 4))], [annotation()], NAMES)
+        diagnosis.diagnose([make_image_detections((A, 0.9, 4))], [make_boxes_annotation()], NAMES)

@@ -14,7 +14,7 @@ RESULT = {
 }
 
 
-def test_format_voc_has_a_row_per_class_and_one_for_all():
+def test_format_voc_writes_one_row_per_class_and_one_for_all_classes():
     rows = [line.split() for line in format_voc(RESULT).splitlines() if "--" not in line]
     assert rows[1:] == [
         ["ant", "2", "12", "0.5455", "0.5000"],
@@ -24,12 +24,12 @@ def test_format_voc_has_a_row_per_class_and_one_for_all():
     ]
 
 
-def test_format_voc_without_classes_has_only_the_row_for_all():
+def test_format_voc_without_classes_writes_only_the_row_for_all_classes():
     result = {"voc_map_11point": None, "voc_map_area": None, "voc_classes": {}}
     assert format_voc(result).splitlines()[-1].split() == ["all,", "mean", "0", "0", "-", "-"]
 
 
-def test_format_metrics_has_the_twelve_coco_metrics_in_order():
+def test_format_metrics_writes_the_twelve_coco_metrics_in_order():
     assert tuple(COCO_LABELS) == COCO_KEYS
     values = [None, *(k / 100 for k in range(1, 12))]
     lines = format_metrics(RESULT | dict(zip(COCO_KEYS, values, strict=True))).splitlines()[-12:]

@@ -16,20 +16,20 @@ GREY = 90
 RED, BLUE = draw.PALETTE[:2]
 
 
-def blank_image(height=480, width=640):
+def make_blank_image(height=480, width=640):
     return np.full((height, width, 3), GREY, np.uint8)
 
 
-def boxes(*rows):
+def make_boxes(*rows):
     return np.array(rows, np.float32).reshape(-1, 4)
 
 
-def changed_pixels(drawing, original):
+def find_changed_pixels(drawing, original):
     """Return the positions of the pixels that differ, as (y, x) pairs."""
     return np.argwhere((np.asarray(drawing) != original).any(axis=2))
 
 
-def is_colour(pixels, colour):
+def match_colour(pixels, colour):
     """Return a mask of the pixels that have the colour."""
     return (np.asarray(pixels) == colour).all(axis=-1)
 
@@ -46,31 +46,37 @@ def label_rectangles(monkeypatch):
 # ---- boxes ----
 
 
-def test_draw_boxes_colours_the_edges_and_not_the_inside():
+def test_draw_boxes_draws_the_edges_and_leaves_the_inside_unchanged():
     """In an image of 640 x 480 px, lines are 2 px wide, and the label lies above the box."""
-    drawing = np.asarray(draw.draw_boxes(blank_image(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": BLUE}))
-    assert is_colour(drawing[100:102, 50:250], BLUE).all()
-    assert is_colour(drawing[298:300, 50:250], BLUE).all()
-    assert is_colour(drawing[100:300, 50:52], BLUE).all()
-    assert is_colour(drawing[100:300, 248:250], BLUE).all()
+    drawing = np.asarray(
+        draw.draw_boxes(make_blank_image(), make_boxes([50, 100, 249, 299]), ["cat"], colours={"cat": BLUE})
+    )
+    assert match_colour(drawing[100:102, 50:250], BLUE).all()
+    assert match_colour(drawing[298:300, 50:250], BLUE).all()
+    assert match_colour(drawing[100:300, 50:52], BLUE).all()
+    assert match_colour(drawing[100:300, 248:250], BLUE).all()
     assert (drawing[102:298, 52:248] == GREY).all()
     assert (drawing[300:] == GREY).all()
 
 
-def test_label_lies_on_its_box_and_is_readable():
-    drawing = np.asarray(draw.draw_boxes(blank_image(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": BLUE}))
+def test_label_is_drawn_above_the_box_and_is_readable():
+    drawing = np.asarray(
+        draw.draw_boxes(make_blank_image(), make_boxes([50, 100, 249, 299]), ["cat"], colours={"cat": BLUE})
+    )
     label = drawing[84:100, 50:70]
-    assert is_colour(label[-1], BLUE).all()
-    assert is_colour(label, (255, 255, 255)).any(), "white letters on blue"
+    assert match_colour(label[-1], BLUE).all()
+    assert match_colour(label, (255, 255, 255)).any(), "white letters on blue"
     yellow = draw.PALETTE[2]
-    drawing = np.asarray(draw.draw_boxes(blank_image(), boxes([50, 100, 249, 299]), ["cat"], colours={"cat": yellow}))
-    assert is_colour(drawing[84:100, 50:70], (0, 0, 0)).any(), "black letters on yellow"
+    drawing = np.asarray(
+        draw.draw_boxes(make_blank_image(), make_boxes([50, 100, 249, 299]), ["cat"], colours={"cat": yellow})
+    )
+    assert match_colour(drawing[84:100, 50:70], (0, 0, 0)).any(), "black letters on yellow"
 
 
 def test_score_makes_the_label_longer():
-    args = blank_image(), boxes([50, 100, 249, 299]), ["cat"]
-    without = changed_pixels(draw.draw_boxes(*args), args[0])
-    with_score = changed_pixels(draw.draw_boxes(*args, np.array([0.876], np.float32)), args[0])
+    args = make_blank_image(), make_boxes([50, 100, 249, 299]), ["cat"]
+    without = find_changed_pixels(draw.draw_boxes(*args), args[0])
+    with_score = find_changed_pixels(draw.draw_boxes(*args, np.array([0.876], np.float32)), args[0])
     row = 95  # in the label
     assert (with_score[:, 0] == row).sum() > (without[:, 0] == row).sum() + 15
 
@@ -87,7 +93,7 @@ def test_score_makes_the_label_longer():
     ],
 )
 def test_label_is_inside_the_image_for_boxes_at_the_border(box, label_rectangles):
-    draw.draw_boxes(blank_image(), boxes(box), ["a rather long name"], np.array([0.5], np.float32))
+    draw.draw_boxes(make_blank_image(), make_boxes(box), ["a rather long name"], np.array([0.5], np.float32))
     ((x1, y1, x2, y2),) = label_rectangles
     assert 0 <= x1 < x2 <= 639
     assert 0 <= y1 < y2 <= 479
@@ -96,8 +102,10 @@ def test_label_is_inside_the_image_for_boxes_at_the_border(box, label_rectangles
 
 def test_box_beyond_the_border_is_clipped():
     """x2 = 640 is the edge of the image, so the line lies in the last columns."""
-    drawing = np.asarray(draw.draw_boxes(blank_image(), boxes([600, 100, 640, 200]), ["a"], colours={"a": RED}))
-    assert is_colour(drawing[100:201, 638:], RED).all()
+    drawing = np.asarray(
+        draw.draw_boxes(make_blank_image(), make_boxes([600, 100, 640, 200]), ["a"], colours={"a": RED})
+    )
+    assert match_colour(drawing[100:201, 638:], RED).all()
 
 
 @pytest.mark.parametrize(
@@ -111,34 +119,36 @@ def test_box_beyond_the_border_is_clipped():
         (0, 0, np.inf, 5),
     ],
 )
-def test_boxes_outside_the_image_or_not_finite_are_left_out(box):
-    assert len(changed_pixels(draw.draw_boxes(blank_image(), boxes(box), ["a"]), blank_image())) == 0
+def test_boxes_that_lie_outside_the_image_or_are_not_finite_are_left_out(box):
+    assert (
+        len(find_changed_pixels(draw.draw_boxes(make_blank_image(), make_boxes(box), ["a"]), make_blank_image())) == 0
+    )
 
 
 def test_boxes_with_swapped_corners_and_single_pixel_boxes_are_drawn():
-    swapped = draw.draw_boxes(blank_image(), boxes([249, 299, 50, 100]), ["a"])
-    assert np.array_equal(swapped, draw.draw_boxes(blank_image(), boxes([50, 100, 249, 299]), ["a"]))
-    point = np.asarray(draw.draw_boxes(blank_image(), boxes([50, 100, 50, 100]), ["a"], colours={"a": RED}))
-    assert is_colour(point[100, 50], RED)
+    swapped = draw.draw_boxes(make_blank_image(), make_boxes([249, 299, 50, 100]), ["a"])
+    assert np.array_equal(swapped, draw.draw_boxes(make_blank_image(), make_boxes([50, 100, 249, 299]), ["a"]))
+    point = np.asarray(draw.draw_boxes(make_blank_image(), make_boxes([50, 100, 50, 100]), ["a"], colours={"a": RED}))
+    assert match_colour(point[100, 50], RED)
 
 
 def test_draw_boxes_without_boxes_returns_an_equal_image():
-    drawing = draw.draw_boxes(blank_image(), np.zeros((0, 4), np.float32), [], np.zeros(0, np.float32))
-    assert np.array_equal(drawing, blank_image())
+    drawing = draw.draw_boxes(make_blank_image(), np.zeros((0, 4), np.float32), [], np.zeros(0, np.float32))
+    assert np.array_equal(drawing, make_blank_image())
 
 
 def test_draw_boxes_does_not_change_its_argument():
-    image = blank_image()
-    draw.draw_boxes(image, boxes([50, 100, 249, 299]), ["a"])
+    image = make_blank_image()
+    draw.draw_boxes(image, make_boxes([50, 100, 249, 299]), ["a"])
     assert (image == GREY).all()
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 40), (40, 1), (5, 5), (12, 30), (30, 12), (12, 200)])
-def test_tiny_images_have_boxes_without_labels(height, width, label_rectangles):
-    image = blank_image(height, width)
-    drawing = draw.draw_boxes(image, boxes([0, 0, width, height]), ["a long name"], np.array([1], np.float32))
+def test_boxes_on_tiny_images_are_drawn_without_labels(height, width, label_rectangles):
+    image = make_blank_image(height, width)
+    drawing = draw.draw_boxes(image, make_boxes([0, 0, width, height]), ["a long name"], np.array([1], np.float32))
     assert drawing.size == (width, height)
-    assert is_colour(np.asarray(drawing)[-1, -1], RED).all()
+    assert match_colour(np.asarray(drawing)[-1, -1], RED).all()
     assert label_rectangles == []
 
 
@@ -148,23 +158,25 @@ def test_tiny_images_have_boxes_without_labels(height, width, label_rectangles):
 )
 def test_any_name_can_be_drawn(name, label_rectangles):
     drawing = np.asarray(
-        draw.draw_boxes(blank_image(), boxes([50, 100, 249, 299]), [name], np.array([0.5], np.float32))
+        draw.draw_boxes(make_blank_image(), make_boxes([50, 100, 249, 299]), [name], np.array([0.5], np.float32))
     )
-    assert is_colour(drawing[100, 50:250], RED).all()
-    assert len(changed_pixels(drawing[:100], blank_image()[:100])) > 0, (
+    assert match_colour(drawing[100, 50:250], RED).all()
+    assert len(find_changed_pixels(drawing[:100], make_blank_image()[:100])) > 0, (
         "there is a label, which may contain only the score"
     )
     assert 0 <= label_rectangles[0][0] < label_rectangles[0][2] <= 639
 
 
-def test_letters_beyond_ascii_are_drawn_as_letters():
+def test_non_ascii_letters_are_drawn_as_letters():
     """A font without é and ü would draw the same empty square for both."""
-    drawings = [draw.draw_boxes(blank_image(), boxes([50, 100, 249, 299]), [name]) for name in ("é", "ü", "ж")]
+    drawings = [
+        draw.draw_boxes(make_blank_image(), make_boxes([50, 100, 249, 299]), [name]) for name in ("é", "ü", "ж")
+    ]
     assert not np.array_equal(drawings[0], drawings[1])
     assert not np.array_equal(drawings[1], drawings[2])
 
 
-def test_long_names_are_shortened_and_keep_the_score():
+def test_long_names_are_shortened_and_the_score_is_kept():
     font = draw._font(12, True)
     text = draw._make_label_text("domestic cat, house cat", " 0.75", font, 80)
     assert text.startswith("dom")
@@ -179,7 +191,7 @@ def test_labels_of_thirty_boxes_hardly_overlap(label_rectangles):
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, [540, 380], (30, 2))
     corners = np.concatenate([corner, corner + 90], axis=1).astype(np.float32)
-    draw.draw_boxes(blank_image(), corners, ["RBC"] * 30, rng.random(30).astype(np.float32))
+    draw.draw_boxes(make_blank_image(), corners, ["RBC"] * 30, rng.random(30).astype(np.float32))
     covered = np.zeros((480, 640), int)
     for x1, y1, x2, y2 in label_rectangles:
         covered[y1 : y2 + 1, x1 : x2 + 1] += 1
@@ -189,30 +201,34 @@ def test_labels_of_thirty_boxes_hardly_overlap(label_rectangles):
 
 def test_boxes_with_high_scores_are_drawn_last():
     """If two classes have the same box, the one with the higher score is visible, whatever their order."""
-    pair = boxes([50, 100, 249, 299], [50, 100, 249, 299])
+    pair = make_boxes([50, 100, 249, 299], [50, 100, 249, 299])
     colours = {"a": RED, "b": BLUE}
     for scores, on_top in (([0.9, 0.1], RED), ([0.1, 0.9], BLUE)):
-        drawing = draw.draw_boxes(blank_image(), pair, ["a", "b"], np.array(scores, np.float32), colours=colours)
-        assert is_colour(np.asarray(drawing)[299, 50:250], on_top).all()
-        assert is_colour(np.asarray(drawing)[99, 50:60], on_top).all(), "the label of the box on top has the best place"
+        drawing = draw.draw_boxes(make_blank_image(), pair, ["a", "b"], np.array(scores, np.float32), colours=colours)
+        assert match_colour(np.asarray(drawing)[299, 50:250], on_top).all()
+        assert match_colour(np.asarray(drawing)[99, 50:60], on_top).all(), (
+            "the label of the box on top has the best place"
+        )
 
 
 def test_scale_enlarges_the_image_and_its_boxes():
-    drawing = draw.draw_boxes(blank_image(100, 120), boxes([10, 50, 59, 79]), ["a"], colours={"a": RED}, scale=3)
+    drawing = draw.draw_boxes(
+        make_blank_image(100, 120), make_boxes([10, 50, 59, 79]), ["a"], colours={"a": RED}, scale=3
+    )
     assert drawing.size == (360, 300)
-    assert is_colour(np.asarray(drawing)[237, 30:178], RED).all()
+    assert match_colour(np.asarray(drawing)[237, 30:178], RED).all()
 
 
-def test_draw_boxes_rejects_different_lengths_and_names_without_colour():
+def test_draw_boxes_rejects_different_lengths_and_names_without_a_colour():
     with pytest.raises(ValueError, match="1 boxes, 2 names"):
-        draw.draw_boxes(blank_image(), boxes([0, 0, 5, 5]), ["a", "b"])
+        draw.draw_boxes(make_blank_image(), make_boxes([0, 0, 5, 5]), ["a", "b"])
     with pytest.raises((ValueError, jaxtyping.TypeCheckError)):  # the latter where shapes are checked
-        draw.draw_boxes(blank_image(), boxes([0, 0, 5, 5]), ["a"], np.zeros(2, np.float32))
+        draw.draw_boxes(make_blank_image(), make_boxes([0, 0, 5, 5]), ["a"], np.zeros(2, np.float32))
     with pytest.raises(KeyError):
-        draw.draw_boxes(blank_image(), boxes([0, 0, 5, 5]), ["a"], colours={})
+        draw.draw_boxes(make_blank_image(), make_boxes([0, 0, 5, 5]), ["a"], colours={})
 
 
-def test_class_colours_differ_and_repeat_after_twenty():
+def test_class_colours_differ_and_repeat_after_twenty_classes():
     palette = np.array(draw.PALETTE, int)
     distance = np.linalg.norm(palette[:, None] - palette[None], axis=2) + 1000 * np.eye(len(palette))
     assert distance.min() > 50
@@ -226,14 +242,14 @@ def test_class_colours_differ_and_repeat_after_twenty():
 
 @pytest.mark.parametrize("text", ["train_000012", "", "猫/кошка.jpg", "two\nlines", "broken \udcff", "x" * 3000])
 def test_caption_lies_below_the_image(text):
-    drawing = np.asarray(draw.add_caption(Image.fromarray(blank_image(30, 100)), text))
+    drawing = np.asarray(draw.add_caption(Image.fromarray(make_blank_image(30, 100)), text))
     assert drawing.shape == (48, 100, 3)
     assert (drawing[:30] == GREY).all()
     assert (drawing[30:].max() > 150) == bool(text), "the caption has light letters, unless it is empty"
     assert (drawing[[30, -1]] == 40).all() and (drawing[30:, [0, -1]] == 40).all(), "no letter is cut at the border"
 
 
-def test_long_captions_keep_their_end():
+def test_long_captions_are_shortened_at_the_beginning():
     font = draw._font(13, True)
     text = draw._shorten_at_the_left("JPEGImages/day 2/BloodImage_00012.jpg", font, 120)
     assert text.startswith("…") and text.endswith("00012.jpg") and 90 < font.getlength(text) <= 120
@@ -247,11 +263,11 @@ def test_grid_arranges_images_in_rows_and_centres_smaller_ones():
     sheet = draw.grid(images, columns=2)
     assert sheet.size == (4 + 20 + 4 + 20 + 4, 4 + 10 + 4 + 10 + 4)
     pixels = np.asarray(sheet)
-    assert is_colour(pixels[4:14, 4:24], RED).all()
-    assert is_colour(pixels[4:14, 33:43], BLUE).all()
-    assert is_colour(pixels[18:28, 4:24], BLUE).all()
-    assert is_colour(pixels, RED).sum() == 200
-    assert is_colour(pixels, BLUE).sum() == 300
+    assert match_colour(pixels[4:14, 4:24], RED).all()
+    assert match_colour(pixels[4:14, 33:43], BLUE).all()
+    assert match_colour(pixels[18:28, 4:24], BLUE).all()
+    assert match_colour(pixels, RED).sum() == 200
+    assert match_colour(pixels, BLUE).sum() == 300
 
 
 def test_grid_is_no_wider_than_its_images():
@@ -279,12 +295,12 @@ def test_draw_curves_draws_each_panel(tmp_path):
     full, empty = (np.asarray(Image.open(tmp_path / name).convert("RGB")) for name in ("curves.png", "empty.png"))
     assert full.shape == empty.shape == (450, 1600, 3)
     tab_blue = (31, 119, 180)
-    thirds = [is_colour(third, tab_blue).any() for third in np.array_split(full, 3, axis=1)]
+    thirds = [match_colour(third, tab_blue).any() for third in np.array_split(full, 3, axis=1)]
     assert thirds == [True, True, True]
-    assert not is_colour(empty, tab_blue).any()
+    assert not match_colour(empty, tab_blue).any()
 
 
-def test_draw_curves_draws_text_values_like_numbers(tmp_path):
+def test_draw_curves_accepts_numbers_as_text(tmp_path):
     keys = sorted({key for row in ROWS for key in row})
     with open(tmp_path / "results.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, keys)
@@ -297,7 +313,7 @@ def test_draw_curves_draws_text_values_like_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("loss", [0.0, -1.0, float("nan"), float("inf"), 3.0])
-def test_draw_curves_accepts_zero_negative_and_infinite_losses(tmp_path, loss):
+def test_draw_curves_accepts_zero_negative_and_non_finite_losses(tmp_path, loss):
     draw.draw_curves([{"step": step, "loss": loss} for step in range(100)], tmp_path / "curves.png")
 
 

@@ -42,7 +42,7 @@ class GreyImages(FolderSource):
         return np.full((80, 100, 3), 128, np.uint8)
 
 
-def image_detections(*rows) -> ImageDetections:
+def make_image_detections(*rows) -> ImageDetections:
     """Return the detections of an image from rows of (box, score, label)."""
     boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
     return ImageDetections(
@@ -50,16 +50,18 @@ def image_detections(*rows) -> ImageDetections:
     )
 
 
-def config(names: Sequence[str] = NAMES) -> Config:
+def make_config(names: Sequence[str] = NAMES) -> Config:
     return Config(name="tiny", model=Model(class_names=tuple(names)), train=Train(steps=1000))
 
 
-def metrics_of(detections: Sequence[ImageDetections], annotations: Sequence[Annotation], names=NAMES) -> dict[str, Any]:
+def compute_report_metrics(
+    detections: Sequence[ImageDetections], annotations: Sequence[Annotation], names=NAMES
+) -> dict[str, Any]:
     measured = evaluator.compute_metrics(detections, FolderSource(annotations, names))
     return {"split": "test", "images": len(annotations), "checkpoint_step": 1234, **measured}
 
 
-def small_split() -> tuple[GreyImages, list[ImageDetections]]:
+def make_small_split() -> tuple[GreyImages, list[ImageDetections]]:
     """Return a split with several errors and a difficult object, and its detections. The class yak has no objects."""
     annotations = [
         make_annotation("empty", "b.jpg", (100, 80), [], []),
@@ -67,24 +69,26 @@ def small_split() -> tuple[GreyImages, list[ImageDetections]]:
         make_annotation("unreadable", "c.jpg", (100, 80), [A], [3]),
     ]
     detections = [
-        image_detections((A, 0.95, 1)),
-        image_detections((A, 0.9, 1), (B, 0.8, 3), (B, 0.7, 2), (C, 0.6, 3)),
-        image_detections(),
+        make_image_detections((A, 0.95, 1)),
+        make_image_detections((A, 0.9, 1), (B, 0.8, 3), (B, 0.7, 2), (C, 0.6, 3)),
+        make_image_detections(),
     ]
     return GreyImages(annotations, NAMES), detections
 
 
 @pytest.fixture
 def small_page(tmp_path: Path) -> str:
-    source, detections = small_split()
+    source, detections = make_small_split()
     annotations = [source.annotation(i) for i in range(3)]
     file = tmp_path / "my & run" / "report.html"
     file.parent.mkdir()
-    page.write_report(file, config(), source, detections, metrics_of(detections, annotations), annotations)
+    page.write_report(
+        file, make_config(), source, detections, compute_report_metrics(detections, annotations), annotations
+    )
     return file.read_text()
 
 
-class Reader(html.parser.HTMLParser):
+class PageParser(html.parser.HTMLParser):
     """Parser that collects the text and the elements of a page, and fails at a wrong end tag."""
 
     def __init__(self, page: str) -> None:
@@ -115,7 +119,7 @@ class Reader(html.parser.HTMLParser):
 
 
 def test_page_is_well_formed_and_loads_no_other_file(small_page: str):
-    elements = Reader(small_page).elements
+    elements = PageParser(small_page).elements
     assert not {name for name, _ in elements} & {"script", "link", "iframe", "object", "base"}
     for name, attributes in elements:
         assert not [key for key in attributes if key.startswith("on") or key == "href"], name
@@ -124,8 +128,8 @@ def test_page_is_well_formed_and_loads_no_other_file(small_page: str):
     assert small_page.isascii(), "so that the encoding does not matter"
 
 
-def test_names_from_users_are_escaped(small_page: str):
-    text = Reader(small_page).text
+def test_class_names_image_ids_and_run_names_are_escaped(small_page: str):
+    text = PageParser(small_page).text
     assert "my & run on test" in text
     for name in NAMES:
         assert name in text
@@ -135,8 +139,8 @@ def test_names_from_users_are_escaped(small_page: str):
 # ---- texts and numbers ----
 
 
-def test_head_of_the_page_names_images_objects_and_checkpoint(small_page: str):
-    text = Reader(small_page).text
+def test_head_of_the_page_contains_counts_and_checkpoint_step(small_page: str):
+    text = PageParser(small_page).text
     assert "3 images with 3 objects of 4 classes, and 1 more" in text
     assert "step 1,234" in text
     assert "300 px, 8,732 default boxes on 6 feature maps" in text
@@ -144,17 +148,17 @@ def test_head_of_the_page_names_images_objects_and_checkpoint(small_page: str):
     assert "3 classes have fewer than 20" in text
 
 
-def test_page_shows_the_numbers_of_the_metrics():
+def test_page_shows_each_metric_in_the_right_place():
     """All numbers differ, so that a number in the wrong place is noticed."""
-    source, detections = small_split()
+    source, detections = make_small_split()
     annotations = [source.annotation(i) for i in range(3)]
-    metrics = metrics_of(detections, annotations)
+    metrics = compute_report_metrics(detections, annotations)
     metrics |= {"voc_map_11point": 0.101, "voc_map_area": 0.102}
     metrics |= {key: 0.201 + i / 1000 for i, key in enumerate(COCO_KEYS)} | {"coco_ap_large": None}
     for i, name in enumerate(NAMES[:3]):
         metrics["voc_classes"][name] |= {"ap_11point": 0.301 + i / 1000, "ap_area": 0.403 - i / 1000}
     result = diagnosis.diagnose(detections, annotations, NAMES)
-    text = Reader(page.render_page(page.report_context("run", config(), metrics, result))).text
+    text = PageParser(page.render_page(page.report_context("run", make_config(), metrics, result))).text
     assert re.search(r"VOC07 mAP, 11-point 0\.101 95 %: 0\.\d+ to \d\.\d+ ", text)
     assert re.search(r"VOC mAP, area 0\.102 95 %: 0\.\d+ to \d\.\d+ ", text)
     assert "COCO AP, .50:.95 0.201" in text
@@ -168,11 +172,11 @@ def test_page_shows_the_numbers_of_the_metrics():
     assert "have no curve: yak." in text
 
 
-def test_report_context_holds_the_numbers_of_the_page():
-    source, detections = small_split()
+def test_report_context_contains_the_numbers_of_the_page():
+    source, detections = make_small_split()
     annotations = list(source.annotations())
     result = diagnosis.diagnose(detections, annotations, NAMES)
-    context = page.report_context("run", config(), metrics_of(detections, annotations), result)
+    context = page.report_context("run", make_config(), compute_report_metrics(detections, annotations), result)
     assert (context["objects"], context["ignored_objects"], context["classes_with_few_objects"]) == (3, 1, 3)
     aps = [row.metrics["ap_area"] for row in context["classes"]]
     assert aps == [*sorted(aps[:-1]), None] and context["classes_without_curve"] == ["yak"]
@@ -187,11 +191,11 @@ def test_report_context_holds_the_numbers_of_the_page():
 
 def test_operating_point_is_printed_below_the_curve(small_page: str):
     """The class ant has a wrong detection and a correct one. The numbers before "precision" are axis labels."""
-    assert "ant 0.500 0 0 0.5 0.5 1 1 precision 0.50, recall 1.00" in Reader(small_page).text
+    assert "ant 0.500 0 0 0.5 0.5 1 1 precision 0.50, recall 1.00" in PageParser(small_page).text
 
 
 def test_page_lists_confusions_and_errors_of_the_worst_images(small_page: str):
-    text = Reader(small_page).text
+    text = PageParser(small_page).text
     assert f"{NAMES[1]} detected as {NAMES[2]} (once)." in text
     assert "3 images have errors, 0 none." in text
     order = [text.find(f"{name} {why}") for name, why in (
@@ -232,32 +236,32 @@ def test_svg_points_leaves_out_points_within_a_third_of_a_unit():
     ("annotations", "detections"),
     [
         ([], []),
-        ([make_annotation("a", "a.jpg", (9, 9), [], [])], [image_detections()]),
-        ([make_annotation("a", "a.jpg", (9, 9), [], [])], [image_detections(((1, 1, 5, 5), 0.9, 1))]),
-        ([make_annotation("a", "a.jpg", (9, 9), [(1, 1, 5, 5)], [2])] * 2, [image_detections()] * 2),
+        ([make_annotation("a", "a.jpg", (9, 9), [], [])], [make_image_detections()]),
+        ([make_annotation("a", "a.jpg", (9, 9), [], [])], [make_image_detections(((1, 1, 5, 5), 0.9, 1))]),
+        ([make_annotation("a", "a.jpg", (9, 9), [(1, 1, 5, 5)], [2])] * 2, [make_image_detections()] * 2),
         (
             [make_annotation("a", "a.jpg", (9, 9), [(1, 1, 5, 5)], [2])] * 2,
-            [image_detections(((1, 1, 5, 5), 0.3, 2))] * 2,
+            [make_image_detections(((1, 1, 5, 5), 0.3, 2))] * 2,
         ),
         (
             [make_annotation("a", "a.jpg", (9, 9), [(1, 1, 5, 5)], [2], [True])] * 2,
-            [image_detections(((1, 1, 5, 5), 0.9, 2))] * 2,
+            [make_image_detections(((1, 1, 5, 5), 0.9, 2))] * 2,
         ),
     ],
     ids=["no images", "nothing", "no objects", "no detections", "low scores", "only difficult"],
 )
-def test_page_of_a_degenerate_split_has_no_undefined_numbers(annotations, detections, tmp_path):
+def test_page_of_a_degenerate_split_contains_no_undefined_numbers(annotations, detections, tmp_path):
     file = tmp_path / "report.html"
-    metrics = metrics_of(detections, annotations)
-    page.write_report(file, config(), GreyImages(annotations, NAMES), detections, metrics, annotations)
-    text = Reader(file.read_text()).text
+    metrics = compute_report_metrics(detections, annotations)
+    page.write_report(file, make_config(), GreyImages(annotations, NAMES), detections, metrics, annotations)
+    text = PageParser(file.read_text()).text
     assert "nan" not in text and "None" not in text and "inf" not in text
 
 
 # ---- error images ----
 
 
-def pixel(jpeg: bytes | None, x: float, y: float) -> list[int]:
+def read_pixel(jpeg: bytes | None, x: float, y: float) -> list[int]:
     """Return the colour at a position, in pixels of the original, of an image that was enlarged 6.4 times."""
     assert jpeg is not None
     image = Image.open(io.BytesIO(jpeg))
@@ -265,7 +269,7 @@ def pixel(jpeg: bytes | None, x: float, y: float) -> list[int]:
     return list(image.getpixel((round(6.4 * x), round(6.4 * y))))
 
 
-def near(colour: list[int], expected: Sequence[int]) -> bool:
+def is_near(colour: list[int], expected: Sequence[int]) -> bool:
     """Return whether a colour is similar to the expected one."""
     return bool(np.abs(np.array(colour) - expected).max() < 70)  # JPEG blurs thin lines of strong colours
 
@@ -273,22 +277,22 @@ def near(colour: list[int], expected: Sequence[int]) -> bool:
 def test_draw_error_image_colours_boxes_by_outcome():
     """A is detected, B is missed, C is difficult. Pixels on the left edges are compared, where no label lies."""
     truth = make_annotation("a", "a.jpg", (100, 80), [A, B, C], [1, 1, 1], [False, False, True])
-    detections = image_detections((A, 0.9, 1), ((60, 45, 90, 75), 0.8, 1), (C, 0.7, 2))
+    detections = make_image_detections((A, 0.9, 1), ((60, 45, 90, 75), 0.8, 1), (C, 0.7, 2))
     result = diagnosis.diagnose_image(detections, truth)
     drawn = error_images.draw_error_image(GreyImages([truth], NAMES), 0, detections, result)
-    assert near(pixel(drawn.truth, 10, 25), error_images.CORRECT)
-    assert near(pixel(drawn.truth, 60, 25), error_images.MISSED)
-    assert near(pixel(drawn.truth, 10, 60), error_images.IGNORED)
-    assert near(pixel(drawn.detections, 10, 25), error_images.CORRECT)
-    assert near(pixel(drawn.detections, 60, 60), error_images.ERROR)
-    assert near(pixel(drawn.detections, 10, 60), error_images.IGNORED)
-    assert near(pixel(drawn.detections, 60, 25), (128, 128, 128)), "there is no detection of B"
+    assert is_near(read_pixel(drawn.truth, 10, 25), error_images.CORRECT)
+    assert is_near(read_pixel(drawn.truth, 60, 25), error_images.MISSED)
+    assert is_near(read_pixel(drawn.truth, 10, 60), error_images.IGNORED)
+    assert is_near(read_pixel(drawn.detections, 10, 25), error_images.CORRECT)
+    assert is_near(read_pixel(drawn.detections, 60, 60), error_images.ERROR)
+    assert is_near(read_pixel(drawn.detections, 10, 60), error_images.IGNORED)
+    assert is_near(read_pixel(drawn.detections, 60, 25), (128, 128, 128)), "there is no detection of B"
     assert (drawn.objects, drawn.errors) == (2, {"missed": 1, "background": 1})
 
 
-def test_labels_on_error_images_name_the_error():
+def test_labels_on_error_images_name_the_errors():
     truth = make_annotation("a", "a.jpg", (100, 80), [A, B, C], [1, 2, 4], [False, False, True])
-    detections = image_detections((A, 0.9, 4), (A, 0.8, 1), (C, 0.7, 1), ((60, 45, 90, 75), 0.6, 3), (C, 0.2, 1))
+    detections = make_image_detections((A, 0.9, 4), (A, 0.8, 1), (C, 0.7, 1), ((60, 45, 90, 75), 0.6, 3), (C, 0.2, 1))
     result = diagnosis.diagnose_image(detections, truth)
     assert error_images.truth_labels(truth, result, NAMES) == ["", f"{NAMES[1]}, missed", " "]
     labels = error_images.detection_labels(detections, truth, result, NAMES)
@@ -312,12 +316,12 @@ def test_evaluate_writes_the_report_page(trained_run: Path, tmp_path: Path, caps
     assert run_command("evaluate", run, "--report") == 0
     assert f"Report: {run / 'report.html'}" in capsys.readouterr().out
     before = (run / "report.html").read_text()
-    assert "run on test" in Reader(before).text
+    assert "run on test" in PageParser(before).text
     metrics = evaluate(run, "val", report=True)
     assert json.loads((run / "metrics_val.json").read_text()) == metrics
     assert (metrics["split"], metrics["images"], metrics["coco_ap"] is None) == ("val", 6, False)
     assert {"val_truth.jpg", "val_pred.jpg"} <= {file.name for file in run.iterdir()}
-    assert "run on val" in Reader((run / "report_val.html").read_text()).text
+    assert "run on val" in PageParser((run / "report_val.html").read_text()).text
     assert (run / "report.html").read_text() == before
 
 
@@ -333,7 +337,7 @@ def chromium() -> str:
     pytest.skip("needs a browser: there is no chromium, chromium-browser or google-chrome in the PATH")
 
 
-def browse(chromium: str, file: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def run_browser(chromium: str, file: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr"]
     profile = f"--user-data-dir={file.parent / 'profile'}"
     return subprocess.run(
@@ -355,10 +359,17 @@ def page_of_bccd(bccd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         corners = rng.uniform(0, 300, (3, 2))
         rows = [*zip(boxes, rng.beta(5, 2, len(boxes)), labels, strict=True)]
         rows += [((*c, *(c + 80)), rng.uniform(0, 0.6), int(rng.integers(1, 4))) for c in corners]
-        detections.append(image_detections(*rows))
+        detections.append(make_image_detections(*rows))
     file = tmp_path_factory.mktemp("bccd") / "report.html"
     names = source.class_names
-    page.write_report(file, config(names), source, detections, metrics_of(detections, annotations, names), annotations)
+    page.write_report(
+        file,
+        make_config(names),
+        source,
+        detections,
+        compute_report_metrics(detections, annotations, names),
+        annotations,
+    )
     return file
 
 
@@ -369,7 +380,7 @@ def test_page_is_drawn_in_a_browser_without_console_messages(
     assert page_of_bccd.stat().st_size < 5e6
     shot = tmp_path / "shot.png"
     dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
-    browser_log = browse(chromium, page_of_bccd, f"--screenshot={shot}", "--window-size=1280,3000", *dark).stderr
+    browser_log = run_browser(chromium, page_of_bccd, f"--screenshot={shot}", "--window-size=1280,3000", *dark).stderr
     assert "CONSOLE" not in browser_log
     drawn = np.asarray(Image.open(shot).convert("RGB"))
     assert drawn.shape == (3000, 1280, 3)
@@ -388,12 +399,12 @@ def test_page_is_not_wider_than_the_window(chromium: str, page_of_bccd: Path, tm
     file = tmp_path / "measured.html"
     measure = "<script>document.body.append(`measured ${innerWidth} ${document.documentElement.scrollWidth}`)</script>"
     file.write_text(page_of_bccd.read_text().replace("</body>", measure + "</body>"))
-    dom = browse(chromium, file, "--dump-dom", f"--window-size={width},900").stdout
+    dom = run_browser(chromium, file, "--dump-dom", f"--window-size={width},900").stdout
     assert f"measured {width} {width}" in dom
 
 
 def test_embedded_pictures_are_jpeg_files(small_page: str):
-    sources = [a["src"] for name, a in Reader(small_page).elements if name == "img"]
+    sources = [a["src"] for name, a in PageParser(small_page).elements if name == "img"]
     assert len(sources) == 4, "there are two pictures of each image that can be read"
     for source in sources:
         image = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))

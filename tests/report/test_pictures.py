@@ -32,7 +32,7 @@ def test_write_truth_and_predictions_shows_the_same_images(captions, tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {"val_truth.jpg", "val_pred.jpg"}
 
 
-def test_captions_of_a_train_batch_are_its_image_ids(captions, tmp_path):
+def test_captions_of_a_train_batch_are_image_ids(captions, tmp_path):
     images = np.zeros((3, 64, 64, 3), np.float32), np.zeros((3, 2, 4), np.float32), np.zeros((3, 2), np.int32)
     pictures.write_train_batch(tmp_path, SOURCE, np.array([7, 0, 22], np.int32), images)
     assert captions == ["train_000007", "train_000000", "train_000022"]

@@ -48,7 +48,7 @@ def assert_restores(folder: Path, step: int) -> None:
     assert restored.metadata == METADATA
 
 
-def test_restore_returns_the_saved_arrays_bit_for_bit(tmp_path):
+def test_restore_returns_exactly_the_saved_arrays(tmp_path):
     assert_restores(save_steps(tmp_path / "c", (7, None)), 7)
 
 
@@ -68,7 +68,7 @@ def test_restore_reads_only_the_requested_trees(tmp_path):
         ([None], [1], None),
     ],
 )
-def test_save_keeps_the_latest_two_and_the_best(tmp_path, metrics, kept, best):
+def test_save_keeps_the_latest_two_checkpoints_and_the_best_one(tmp_path, metrics, kept, best):
     with Checkpoints(save_steps(tmp_path / "c", *enumerate(metrics, start=1))) as checkpoints:
         assert sorted(checkpoints.steps) == kept
         assert (checkpoints.latest, checkpoints.best) == (len(metrics), best)
@@ -79,7 +79,7 @@ def test_latest_and_best_are_none_without_checkpoints(tmp_path):
         assert (checkpoints.latest, checkpoints.best) == (None, None)
 
 
-def test_only_a_writer_deletes_incomplete_checkpoints(tmp_path):
+def test_incomplete_checkpoints_are_deleted_only_when_opened_for_writing(tmp_path):
     folder = save_steps(tmp_path / "c", (1, None))
     incomplete = copy_as_incomplete_checkpoint(folder, 1, as_step=2)
     with Checkpoints(folder) as checkpoints:
@@ -212,7 +212,7 @@ def test_save_reports_a_full_file_system(tmp_path, caplog):
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
-def test_save_propagates_errors_that_are_not_from_the_operating_system(tmp_path, monkeypatch):
+def test_save_propagates_errors_other_than_os_errors(tmp_path, monkeypatch):
     def raise_value_error(*_: object, **__: object) -> None:
         raise ValueError("a bug")
 
@@ -231,7 +231,7 @@ def test_raise_if_failed_writes_the_checksums_of_a_finished_save(tmp_path):
         assert checksums.is_file()
 
 
-def test_exception_in_the_with_block_takes_precedence_over_a_failed_save(tmp_path, monkeypatch):
+def test_exception_in_a_with_block_takes_precedence_over_a_failed_save(tmp_path, monkeypatch):
     with pytest.raises(KeyError, match="the first"), Checkpoints(tmp_path / "c", for_writing=True) as checkpoints:
         checkpoints.save(1, make_trees(), METADATA)
         monkeypatch.setattr(checkpoints, "wait_until_finished", lambda: 1 / 0)

@@ -103,7 +103,7 @@ def test_resume_returns_none_without_checkpoints(tmp_path):
         assert checkpoints.resume(make_tree(0), NAMES) is None
 
 
-def test_resume_moves_no_checkpoint_if_all_are_corrupt(folder):
+def test_resume_moves_no_checkpoint_if_all_checkpoints_are_corrupt(folder):
     for step in ("1", "2"):
         flip_bit_in_largest_file(folder / step)
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}

@@ -17,11 +17,11 @@ from ssd_jax.runs import config_file
 from ssd_jax.runs.config_file import RENAMED_OPTIONS, decode_config, load_config, validate
 
 
-def set_option(config: Any, option: str, value: Any) -> Any:
+def replace_option(config: Any, option: str, value: Any) -> Any:
     """Return a copy of a config with another value of an option, which may have a wrong type."""
     name, _, rest = option.partition(".")
     copy = dataclasses.replace(config)
-    object.__setattr__(copy, name, set_option(getattr(copy, name), rest, value) if rest else value)
+    object.__setattr__(copy, name, replace_option(getattr(copy, name), rest, value) if rest else value)
     return copy
 
 
@@ -62,9 +62,9 @@ def set_option(config: Any, option: str, value: Any) -> Any:
         ("model.default_boxes.variances", (0.1, 0.1, 0.2), "length 4"),
     ],
 )
-def test_validate_error_names_option_value_and_bound(option, value, expected):
+def test_validate_error_names_the_option_the_value_and_the_bound(option, value, expected):
     with pytest.raises(UserError) as error:
-        validate(set_option(Config(), option, value))
+        validate(replace_option(Config(), option, value))
     assert f"{option} is {value!r}" in str(error.value).replace("is nan", f"is {value!r}")
     assert expected in str(error.value).partition(" is ")[2]
 
@@ -83,7 +83,7 @@ def test_validate_error_names_option_value_and_bound(option, value, expected):
 )
 def test_validate_error_names_the_tuple_entry(option, value, place):
     with pytest.raises(UserError) as error:
-        validate(set_option(Config(), option, value))
+        validate(replace_option(Config(), option, value))
     assert f"{place} is " in str(error.value)
 
 
@@ -108,7 +108,7 @@ def test_validate_error_names_the_tuple_entry(option, value, place):
         ),
     ],
 )
-def test_config_constructors_check_rules_about_several_fields(build, words):
+def test_config_constructors_check_rules_that_involve_several_fields(build, words):
     with pytest.raises(UserError) as error:
         build()
     for word in words:
@@ -186,7 +186,7 @@ def test_load_config_error_names_the_file_and_the_mistake(tmp_path, text, words)
         assert word.lower() in str(error.value).lower()
 
 
-def test_load_config_replaces_values_by_the_given_options():
+def test_load_config_replaces_values_with_the_given_options():
     base = load_config(TINY)
     options = {"data.root": "folder", "train.steps": 7, "model.std": (2.0, 2.0, 2.0), "data.canvas": 96}
     config = load_config(TINY, options)
@@ -223,6 +223,6 @@ def test_load_config_accepts_a_path_as_the_value_of_an_option():
 
 
 @pytest.mark.parametrize("config", [{"train.steps": 3}, "configs/shapes.py", None])
-def test_validate_refuses_anything_but_a_config(config):
+def test_validate_rejects_arguments_other_than_a_config(config):
     with pytest.raises(UserError, match="load_config"):
         inspect.unwrap(validate)(config)  # without the type checks of the tests

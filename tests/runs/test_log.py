@@ -11,7 +11,7 @@ from ssd_jax.errors import UserError
 from ssd_jax.runs.log import RunLog, read_log, read_results
 
 
-def test_run_log_removes_entries_after_the_step_it_resumes_from(tmp_path):
+def test_run_log_removes_entries_after_the_step_that_the_run_resumes_from(tmp_path):
     with RunLog(tmp_path, 0) as log:
         for step in (1, 2, 3):
             log.log_step(step, {"loss": step / 3})

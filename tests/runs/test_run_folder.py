@@ -17,11 +17,11 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 TINY = tiny_config.get_config()
 
 
-def config_with_steps(steps: int) -> config.Config:
+def make_config_with_steps(steps: int) -> config.Config:
     return dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, steps=steps))
 
 
-def write_run(folder: Path, text: str) -> Path:
+def write_config_json(folder: Path, text: str) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(text)
     return folder
@@ -37,7 +37,7 @@ def test_read_config_returns_the_written_config(tmp_path, file):
     assert run_folder.read_config(tmp_path / "run") == written
 
 
-def test_read_config_returns_options_that_imitate_other_libraries(tmp_path):
+def test_read_config_restores_options_that_imitate_other_libraries(tmp_path):
     detect = config.Detect(top_k_per="map", log_scale_bounds=(None, 4.0), clip_before_nms=True, drop_empty=True)
     written = dataclasses.replace(TINY, detect=detect)
     run_folder.create_or_resume(tmp_path / "run", written)
@@ -54,7 +54,7 @@ def test_read_config_returns_options_that_imitate_other_libraries(tmp_path):
 )
 def test_read_config_error_names_the_file_and_the_invalid_option(tmp_path, text, words):
     with pytest.raises(UserError) as error:
-        run_folder.read_config(write_run(tmp_path / "run", text))
+        run_folder.read_config(write_config_json(tmp_path / "run", text))
     assert all(word in str(error.value) for word in words)
 
 
@@ -77,8 +77,8 @@ def test_create_or_resume_resumes_only_from_a_complete_checkpoint(tmp_path):
 
 def test_create_or_resume_accepts_any_options_without_a_checkpoint(tmp_path):
     run_folder.create_or_resume(tmp_path / "run", TINY)
-    assert run_folder.create_or_resume(tmp_path / "run", config_with_steps(31)) == (False, [])
-    assert run_folder.read_config(tmp_path / "run") == config_with_steps(31)
+    assert run_folder.create_or_resume(tmp_path / "run", make_config_with_steps(31)) == (False, [])
+    assert run_folder.read_config(tmp_path / "run") == make_config_with_steps(31)
 
 
 def test_create_or_resume_accepts_options_that_may_change_on_resume(tmp_path):
@@ -99,10 +99,10 @@ def create_run_with_checkpoint(run: Path) -> None:
     (run / "checkpoints" / "7").mkdir(parents=True)
 
 
-def test_create_or_resume_error_lists_changed_options_and_keeps_config_json(tmp_path):
+def test_create_or_resume_rejects_and_lists_changed_options(tmp_path):
     create_run_with_checkpoint(tmp_path / "run")
     before = (tmp_path / "run" / "config.json").read_text()
-    other = dataclasses.replace(config_with_steps(31), name="tiny2")
+    other = dataclasses.replace(make_config_with_steps(31), name="tiny2")
     with pytest.raises(UserError) as error:
         run_folder.create_or_resume(tmp_path / "run", other)
     changed = [line.strip() for line in str(error.value).splitlines() if line.startswith("  ")]

@@ -49,7 +49,7 @@ def test_release_compiler_memory_trims_after_a_long_compilation():
         ("tpu", True, None),
     ],
 )
-def test_compiler_options_are_deterministic_only_on_request(kind, deterministic, options):
+def test_compiler_options_make_gpu_operations_deterministic_only_on_request(kind, deterministic, options):
     chosen = compilation.compiler_options(make_fake_mesh(platform=kind), deterministic=deterministic)
     assert chosen == options or set(chosen) == options
 
@@ -64,7 +64,7 @@ def test_compiler_options_of_a_cpu_are_set_only_for_jax_0_10(version, has_option
 
 
 @pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "HOME"])
-def test_enable_compilation_cache_uses_the_users_cache_folder(variable, tmp_path, monkeypatch):
+def test_enable_compilation_cache_uses_a_subfolder_of_the_users_cache_folder(variable, tmp_path, monkeypatch):
     name, before = "jax_compilation_cache_dir", jax.config.jax_compilation_cache_dir
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv(variable, str(tmp_path))

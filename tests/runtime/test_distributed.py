@@ -36,7 +36,7 @@ def two_processes(tmp_path_factory) -> tuple[list[dict], list[FinishedProcess]]:
     return [json.loads((out / f"{index}.json").read_text()) for index in range(2)], ended
 
 
-def test_is_primary_is_true_for_process_0_alone(two_processes):
+def test_is_primary_returns_true_only_in_process_0(two_processes):
     results, _ = two_processes
     assert [r["primary"] for r in results] == [True, False]
     assert [r["multi"] for r in results] == [True, True]
@@ -49,7 +49,7 @@ def test_only_the_primary_process_prints_to_stdout(two_processes):
     assert (first.err, second.err) == ("", "")
 
 
-def test_run_on_primary_returns_none_in_all_processes_but_the_primary(two_processes):
+def test_run_on_primary_returns_none_in_the_other_processes(two_processes):
     results, _ = two_processes
     assert [r["on_primary"] for r in results] == [5, None]
 
@@ -66,7 +66,7 @@ def test_assert_same_raises_in_all_processes_if_texts_differ(two_processes):
         assert "the config of process 1" in result["differs"]
 
 
-def test_local_rows_of_two_processes_cover_a_batch_once(two_processes):
+def test_local_rows_of_two_processes_contain_each_image_of_a_batch_once(two_processes):
     rows = [r["rows"] for r in two_processes[0]]
     assert sorted(rows[0] + rows[1]) == list(range(8)) and len(rows[0]) == len(rows[1]) == 4
 
@@ -101,7 +101,7 @@ def test_should_stop_returns_true_at_the_same_step_in_all_processes(tmp_path):
     assert first == second and first >= 3
 
 
-def test_exit_message_appears_when_process_0_is_killed(tmp_path):
+def test_exit_message_is_printed_if_process_0_is_killed(tmp_path):
     """Process 0 runs JAX's coordination service, so JAX then aborts process 1 at once, from C++."""
     processes = start_workers("wait_to_be_killed", tmp_path)
     wait_for_files([tmp_path / "started.0", tmp_path / "started.1"], processes)
@@ -112,7 +112,7 @@ def test_exit_message_appears_when_process_0_is_killed(tmp_path):
 
 
 @pytest.mark.slow
-def test_exit_message_appears_when_a_heartbeat_stops(tmp_path):
+def test_exit_message_is_printed_if_the_heartbeat_of_a_process_stops(tmp_path):
     seconds = 10
     processes = start_workers("wait_to_be_killed", tmp_path, SSD_JAX_HEARTBEAT_SECONDS=seconds)
     wait_for_files([tmp_path / "started.0", tmp_path / "started.1"], processes)
@@ -138,7 +138,7 @@ def test_initialize_rejects_different_process_counts(counts, tmp_path):
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_initialize_ends_the_process_if_the_others_do_not_start(index, tmp_path):
+def test_initialize_ends_the_process_if_other_processes_do_not_start(index, tmp_path):
     options = {"coordinator": find_free_address(), "process_index": index, "process_count": 2}
     (ended,) = wait_until_finished(
         [start_worker("only_initialize", tmp_path, options, SSD_JAX_JOIN_SECONDS=3)], timeout=90
@@ -149,7 +149,7 @@ def test_initialize_ends_the_process_if_the_others_do_not_start(index, tmp_path)
     assert f"3 s waiting for the other processes at {options['coordinator']}" in message
 
 
-def test_ctrl_c_ends_a_process_that_waits_for_the_others(tmp_path):
+def test_ctrl_c_ends_a_process_that_waits_for_other_processes(tmp_path):
     options = {"coordinator": find_free_address(), "process_index": 0, "process_count": 2}
     process = start_worker("only_initialize", tmp_path, options)
     assert process.stdout is not None and str(options["coordinator"]) in process.stdout.readline()
@@ -190,7 +190,7 @@ def test_distributed_options_error_names_the_wrong_option(options, words):
 # ---- a run of one process ----
 
 
-def test_functions_need_no_communication_in_a_run_of_one_process():
+def test_functions_return_without_communication_in_a_run_of_one_process():
     program = abs
     distributed.initialize(DistributedOptions())
     assert distributed.is_primary() and not distributed.is_multi_process()

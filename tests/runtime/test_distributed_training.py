@@ -16,7 +16,7 @@ from helpers.processes import FinishedProcess, find_free_address, make_environme
 HEARTBEAT = 25  # seconds; with a shorter limit, a live process on a busy machine may count as dead
 
 
-def train_options(steps: int) -> tuple[str | Path, ...]:
+def make_train_options(steps: int) -> tuple[str | Path, ...]:
     return (TINY, "--train.steps", str(steps), "--train.checkpoint_every", "3", "--train.eval_every", "0",
             "--data.shapes.test_images", "5")  # fmt: skip
 
@@ -31,7 +31,7 @@ def start_two_processes(
 
 
 def train_with_two_processes(steps: int, run: Path) -> list[FinishedProcess]:
-    ended = wait_until_finished(start_two_processes("train.py", *train_options(steps), "--workdir", run))
+    ended = wait_until_finished(start_two_processes("train.py", *make_train_options(steps), "--workdir", run))
     assert [process.code for process in ended] == [0, 0], ended
     return ended
 
@@ -98,8 +98,8 @@ def uninterrupted_run(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_train_gives_the_same_bits_with_one_process_of_two_devices(uninterrupted_run, tmp_path):
-    process = start_script("train.py", *train_options(STEPS), "--workdir", tmp_path / "run", **make_environment(2))
+def test_train_gives_the_same_result_with_one_process_of_two_devices(uninterrupted_run, tmp_path):
+    process = start_script("train.py", *make_train_options(STEPS), "--workdir", tmp_path / "run", **make_environment(2))
     (ended,) = wait_until_finished([process])
     assert ended.code == 0, ended.err
     assert_same_result(tmp_path / "run", uninterrupted_run)
@@ -111,9 +111,9 @@ def wait_for_step(run: Path, step: int, processes: list[subprocess.Popen[str]]) 
     assert read_last_step(run) >= step, wait_until_finished(processes)
 
 
-def kill_one_process(run: Path, killed: int, step: int) -> FinishedProcess:
+def train_and_kill_one_process(run: Path, killed: int, step: int) -> FinishedProcess:
     """Train with two processes, kill one of them after a step, wait until the other one ends, and return it."""
-    processes = start_two_processes("train.py", *train_options(STEPS), "--workdir", run, heartbeat=HEARTBEAT)
+    processes = start_two_processes("train.py", *make_train_options(STEPS), "--workdir", run, heartbeat=HEARTBEAT)
     wait_for_step(run, step, processes)
     processes[killed].kill()
     start_time = time.monotonic()
@@ -130,9 +130,9 @@ def assert_message_says_how_to_resume(survivor: FinishedProcess, run: Path) -> N
 
 
 @pytest.mark.slow
-def test_train_resumes_bit_for_bit_after_sigterm_two_kills_and_a_corrupt_checkpoint(uninterrupted_run, tmp_path):
+def test_train_resumes_exactly_after_sigterm_two_kills_and_a_corrupt_checkpoint(uninterrupted_run, tmp_path):
     run = tmp_path / "run"
-    processes = start_two_processes("train.py", *train_options(STEPS), "--workdir", run)
+    processes = start_two_processes("train.py", *make_train_options(STEPS), "--workdir", run)
     wait_for_step(run, 2, processes)
     processes[1].terminate()
     first, second = wait_until_finished(processes)
@@ -140,8 +140,8 @@ def test_train_resumes_bit_for_bit_after_sigterm_two_kills_and_a_corrupt_checkpo
     stopped = read_last_step(run)
     assert f"step {stopped}" in first.out.splitlines()[-1]
     assert stopped < STEPS and (run / "checkpoints" / str(stopped) / "checksums.json").is_file()
-    assert_message_says_how_to_resume(kill_one_process(run, 1, stopped + 2), run)
-    assert_message_says_how_to_resume(kill_one_process(run, 0, stopped + 4), run)
+    assert_message_says_how_to_resume(train_and_kill_one_process(run, 1, stopped + 2), run)
+    assert_message_says_how_to_resume(train_and_kill_one_process(run, 0, stopped + 4), run)
     latest = find_checkpoint_folders(run)[-1]
     file = find_largest_array_file(latest)
     os.truncate(file, file.stat().st_size // 2)
