@@ -29,7 +29,7 @@ from ssd_jax.weights.presets import (
     Network,
     Scales,
     Shape,
-    numbered_classes,
+    make_numbered_classes,
     parameter_shapes,
 )
 
@@ -76,8 +76,8 @@ def import_weights(
     network = mapping.network or SSD300
     width = _find_width(mapping, weights.tensors)
     class_count = _count_classes(mapping, weights.tensors)
-    boxes = presets.default_boxes(preset, network, class_count, scales)
-    expected = parameter_shapes(network.model(boxes, numbered_classes(class_count), width))
+    boxes = presets.choose_default_boxes(preset, network, class_count, scales)
+    expected = parameter_shapes(network.make_model(boxes, make_numbered_classes(class_count), width))
     _check_tensors(file, mapping, weights.tensors, expected)
     flat = {path: conversion.load(weights.tensors[key]) for path, (key, conversion) in mapping.entries.items()}
     if bgr is not None and bgr != mapping.bgr:
@@ -87,9 +87,9 @@ def import_weights(
         if class_names or scales:
             raise UserError(f"{file}: is a VGG16 without predictors, so class names and scales cannot be set")
     else:
-        names = presets.class_names(file, class_count, class_names)
-        boxes = boxes if scales else _stored_default_boxes(file, network, boxes, weights.priors)
-    config = presets.make_config(file.stem, network.model(boxes, names, width), preset)
+        names = presets.choose_class_names(file, class_count, class_names)
+        boxes = boxes if scales else _read_stored_default_boxes(file, network, boxes, weights.priors)
+    config = presets.make_config(file.stem, network.make_model(boxes, names, width), preset)
     params = {path: np.ascontiguousarray(value, np.float32) for path, value in flat.items()}
     return Imported(mapping, config, unflatten_dict(params, sep="/"))
 
@@ -165,7 +165,7 @@ def _check_tensors(file: Path, mapping: KeyMapping, tensors: Tensors, expected: 
         raise UserError(f"{file}: looks like {mapping.title}, but these tensors do not fit:\n  {listing}")
 
 
-def _stored_default_boxes(
+def _read_stored_default_boxes(
     file: Path, network: Network, published: DefaultBoxes, priors: Mapping[str, PriorBox]
 ) -> DefaultBoxes:
     """Return the default boxes stored in a Caffe snapshot, or ``published`` if those of a feature map are missing."""

@@ -298,7 +298,7 @@ def _make_caffe_mapping(network: Network) -> KeyMapping:
 
     Source: github.com/weiliu89/caffe, branch ssd, examples/ssd and python/caffe/model_libs.py.
     """
-    entries = _make_entries(_caffe_names(network.layers()), _NUMBERED, bgr=True)
+    entries = _make_entries(_caffe_names(network.layer_paths()), _NUMBERED, bgr=True)
     return KeyMapping("caffe", f"Caffe's {network.title}", entries, network, bgr=True)
 
 
@@ -309,7 +309,7 @@ def _make_keras_mapping(network: Network) -> KeyMapping:
 
     Source: github.com/pierluigiferrari/ssd_keras, folder models.
     """
-    entries = _make_entries(_caffe_names(network.layers()), _NUMBERED, _SAME, bgr=True)
+    entries = _make_entries(_caffe_names(network.layer_paths()), _NUMBERED, _SAME, bgr=True)
     return KeyMapping("ssd_keras", f"ssd_keras' {network.title}", entries, network, bgr=True)
 
 

@@ -63,12 +63,12 @@ class Network(NamedTuple):
         """Names of the convolutions after fc7: conv6_1, conv6_2, conv7_1 and so on."""
         return tuple(f"conv{number}_{i}" for number, _ in enumerate(self.extras, start=6) for i in (1, 2))
 
-    def layers(self) -> tuple[str, ...]:
+    def layer_paths(self) -> tuple[str, ...]:
         """Return the paths of all layers with parameters in the order of the forward pass, with the predictors last."""
         predictors = [name + kind for name in self.feature_maps for kind in (BOX_PREDICTOR, CLASS_PREDICTOR)]
         return (*BACKBONE_CONVS, "vgg/fc6", "vgg/fc7", "conv4_3_norm", *self.extra_convs, *predictors)
 
-    def model(self, default_boxes: DefaultBoxes, class_names: tuple[str, ...] = (), width: float = 1.0) -> Model:
+    def make_model(self, default_boxes: DefaultBoxes, class_names: tuple[str, ...] = (), width: float = 1.0) -> Model:
         """Return the model config of this network with the given default boxes, class names and width."""
         return Model(
             class_names=class_names,
@@ -189,7 +189,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType({
 })  # fmt: skip
 
 
-def default_boxes(preset: Preset, network: Network, classes: int, scales: Scales | None) -> DefaultBoxes:
+def choose_default_boxes(preset: Preset, network: Network, classes: int, scales: Scales | None) -> DefaultBoxes:
     """Return the default boxes that a project uses with a network.
 
     Args:
@@ -242,34 +242,35 @@ PUBLISHED_CLASSES = {len(names): names for names in _CLASS_LISTS}
 """Class names of VOC, COCO and ILSVRC by the number of classes."""
 
 
-def numbered_classes(count: int) -> tuple[str, ...]:
+def make_numbered_classes(count: int) -> tuple[str, ...]:
     """Return the names "1", "2", ... for ``count`` classes whose names do not matter."""
     return tuple(str(number) for number in range(1, count + 1))
 
 
-def class_names(file: object, count: int, given: Sequence[str] | None) -> tuple[str, ...]:
+def choose_class_names(file: object, count: int, requested: Sequence[str] | None) -> tuple[str, ...]:
     """Return the class names of a weight file, without background.
 
     Args:
         file: Name of the file, for messages.
         count: Number of classes in the file, without background.
-        given: Names from the user. Empty: the published names for this count are used. None: numbers are used as names.
+        requested: Names from the user. Empty: the published names for this count are used. None: the classes are named
+            by numbers.
 
     Raises:
-        UserError: If ``given`` has a wrong number of names or includes background, or if ``given`` is empty and no
+        UserError: If ``requested`` has a wrong number of names or includes background, or if it is empty and no
             published data set has ``count`` classes.
     """
-    if given is None:
-        return numbered_classes(count)
-    if given:
-        invalid = [name for name in given if not name.strip() or name.lower() in ("background", "__background__")]
+    if requested is None:
+        return make_numbered_classes(count)
+    if requested:
+        invalid = [name for name in requested if not name.strip() or name.lower() in ("background", "__background__")]
         if invalid:
             raise UserError(
                 f"--class-names: {invalid[0]!r} is not a class name. Leave out background, which is label 0"
             )
-        if len(given) != count:
-            raise UserError(f"--class-names: {len(given)} names, but {file} has {count} classes besides background")
-        return tuple(given)
+        if len(requested) != count:
+            raise UserError(f"--class-names: {len(requested)} names, but {file} has {count} classes besides background")
+        return tuple(requested)
     if count not in PUBLISHED_CLASSES:
         raise UserError(
             f"{file}: has {count} classes besides background, and no published data set has this number. Name them in "

@@ -74,7 +74,7 @@ def test_export_command_requires_the_suffix_safetensors(run, tmp_path, capsys):
 def test_export_refuses_unsupported_networks(run, tmp_path, capsys):
     assert run_command("export-weights", run, "--out", tmp_path / "out.safetensors") == 2
     assert "model.width" in capsys.readouterr().err
-    ssd300 = SSD300.model(config.SSD300_VOC_BOXES)
+    ssd300 = SSD300.make_model(config.SSD300_VOC_BOXES)
     boxes = dataclasses.replace(config.SSD300_VOC_BOXES, variances=(0.1, 0.1, 0.1, 0.1))
     for model, words in (
         (dataclasses.replace(ssd300, norm="group"), "model.norm"),
@@ -93,5 +93,5 @@ def test_export_refuses_unsupported_networks(run, tmp_path, capsys):
 def test_export_refuses_default_boxes_that_torchvision_cannot_make(changes):
     boxes = dataclasses.replace(config.SSD300_VOC_BOXES, **changes)
     with pytest.raises(UserError, match=r"torchvision.*min_sizes"):
-        find_export_mapping(SSD300.model(boxes), "torchvision")
-    assert find_export_mapping(SSD300.model(config.SSD300_VOC_BOXES), "torchvision").project == "torchvision"
+        find_export_mapping(SSD300.make_model(boxes), "torchvision")
+    assert find_export_mapping(SSD300.make_model(config.SSD300_VOC_BOXES), "torchvision").project == "torchvision"

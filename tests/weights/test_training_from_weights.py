@@ -48,7 +48,7 @@ def random_params(model: config.Model) -> Any:
 @pytest.fixture(scope="module")
 def cell_model() -> config.Model:
     """Model config of an SSD300 with the width of the fixture ``ssd300``, for two classes: one of VOC and one new."""
-    return dataclasses.replace(SSD300.model(config.SSD300_VOC_BOXES), class_names=("RBC", "car"), width=WIDTH)
+    return dataclasses.replace(SSD300.make_model(config.SSD300_VOC_BOXES), class_names=("RBC", "car"), width=WIDTH)
 
 
 def test_training_starts_from_a_backbone(ssd300, imported_ssd300, cell_model, tmp_path, capsys):
