@@ -30,7 +30,7 @@ def full_optimization() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def bccd() -> Path:
-    """Folder of 364 photographs of blood cells in VOC layout, with three classes.
+    """Return a folder with 364 photographs of blood cells of three classes, in VOC layout.
 
     The data set is github.com/Shenggan/BCCD_Dataset.
     """
@@ -42,7 +42,7 @@ def bccd() -> Path:
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a finished run of tiny_config.py. Tests that change it make a copy first.
+    """Return the folder of a finished run of tiny_config.py. Tests that change the run make a copy first.
 
     The first pytest-xdist worker that needs the run trains it; every worker gets its own copy.
     """

@@ -1,4 +1,4 @@
-"""Tests of the conversion of exceptions into UserErrors, of atomic writes, and of safe file names."""
+"""Tests that exceptions become UserErrors, that writes are atomic, and that file names are safe."""
 
 import errno
 import os
@@ -78,10 +78,10 @@ def test_failed_write_text_keeps_the_old_file(tmp_path, monkeypatch):
     file = tmp_path / "metrics.json"
     write_text(file, "old")
 
-    def fail(*_: object) -> None:
+    def raise_disk_full_error(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "replace", fail)
+    monkeypatch.setattr(os, "replace", raise_disk_full_error)
     with pytest.raises(UserError, match=r"metrics\.json.*No space left on device"):
         write_text(file, "new")
     assert file.read_text() == "old"

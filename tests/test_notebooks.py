@@ -23,7 +23,7 @@ def read_notebook(name: str) -> Any:
 
 
 def execute_notebook(name: str, folder: Path, **parameters: object) -> Any:
-    """Execute a notebook in a folder that contains only the notebooks and the configs. Raise the error of a cell."""
+    """Execute a notebook in a folder that contains only notebooks and configs, and raise the error of a failed cell."""
     for part in ("notebooks", "configs"):
         shutil.copytree(ROOT / part, folder / part)
     notebook = read_notebook(name)
@@ -38,7 +38,7 @@ def execute_notebook(name: str, folder: Path, **parameters: object) -> Any:
     return notebook
 
 
-def printed_text(notebook: Any, stream: str = "stdout") -> str:
+def get_printed_text(notebook: Any, stream: str = "stdout") -> str:
     """Return all text that the cells printed to a stream."""
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
     return "".join(o.text for o in outputs if o.output_type == "stream" and o.name == stream)
@@ -51,13 +51,13 @@ def count_pictures(notebook: Any) -> int:
 
 
 def assert_clean(notebook: Any, allowed_path: Path | None = None) -> None:
-    """Check that the outputs have no error, no warning and no absolute path, and only progress bars on stderr."""
+    """Assert that the outputs have no error, warning or absolute path, and only progress bars on stderr."""
     for cell in notebook.cells:
         assert not any(output.output_type == "error" for output in cell.get("outputs", ()))
-    printed = (printed_text(notebook) + printed_text(notebook, "stderr")).replace(str(allowed_path), "")
+    printed = (get_printed_text(notebook) + get_printed_text(notebook, "stderr")).replace(str(allowed_path), "")
     assert not re.search(r"warning|traceback|error:", printed, re.IGNORECASE), printed
     assert not re.search(r"(?<![\w.:/])/\w+/\w", printed), printed
-    assert all("%|" in line for line in printed_text(notebook, "stderr").splitlines() if line)
+    assert all("%|" in line for line in get_printed_text(notebook, "stderr").splitlines() if line)
 
 
 @pytest.mark.slow
@@ -65,7 +65,7 @@ def test_first_tour_trains_a_run_if_there_is_none(tmp_path):
     notebook = execute_notebook("first_tour", tmp_path, STEPS=2)
     assert_clean(notebook)
     assert count_pictures(notebook) == count_pictures(read_notebook("first_tour")) == 8
-    printed = printed_text(notebook)
+    printed = get_printed_text(notebook)
     assert "circle, square, star, triangle" in printed
     for numbers in (r"\b1856\b.*\b128 px", r"\b32 of 1856\b", r"\b32 positives, 96\b"):
         assert re.search(numbers, printed), numbers
@@ -78,7 +78,7 @@ def test_own_data_generates_a_data_set_and_finds_its_mistake(tmp_path):
     notebook = execute_notebook("own_data", tmp_path, STEPS=4)
     assert_clean(notebook)
     assert count_pictures(notebook) == count_pictures(read_notebook("own_data")) == 6
-    printed = printed_text(notebook)
+    printed = get_printed_text(notebook)
     assert "train: 240 images" in printed
     assert re.search(r"note: 1 .*train_0007", printed), "the note about the wrong box"
     assert re.search(r"Split test\b", printed)
@@ -88,11 +88,11 @@ def test_own_data_generates_a_data_set_and_finds_its_mistake(tmp_path):
 
 @pytest.mark.slow  # trains in a notebook
 def test_own_data_runs_on_a_folder_without_test_split(tmp_path):
-    """Only the parameters of the notebook are changed."""
+    """The test changes only the parameters of the notebook."""
     root = write_voc_folder(tmp_path / "mine", {"train": 12, "val": 3})
     notebook = execute_notebook("own_data", tmp_path, FOLDER=str(root), RUN="../runs/mine", CONFIG=TINY, STEPS=2)
     assert_clean(notebook, allowed_path=root)
-    printed = printed_text(notebook)
+    printed = get_printed_text(notebook)
     assert "train: 12 images" in printed and "val: 3 of 3 images" in printed
     assert "'val' instead" in printed
     assert (tmp_path / "runs" / "mine" / "report.html").exists()
@@ -109,14 +109,14 @@ def test_saved_outputs_are_clean_and_from_one_execution(name):
 
 
 def test_saved_first_tour_has_a_trained_detector():
-    printed = printed_text(read_notebook("first_tour"))
+    printed = get_printed_text(read_notebook("first_tour"))
     assert "Step 540." in printed, "the notebook used the run of make demo"
     untrained, trained, _ = re.findall(r"(\d\.\d{3})$", printed, re.MULTILINE)[-7:-4]
     assert float(trained) < 0.3 * float(untrained)
 
 
 def test_saved_own_data_finds_the_wrong_class():
-    printed = printed_text(read_notebook("own_data"))
+    printed = get_printed_text(read_notebook("own_data"))
     assert re.search(r"test_0005 .*: triangle 0\.\d+ +missed: star\n", printed)
     (area,) = re.findall(r"^all, mean .* (\d\.\d+)$", printed, re.MULTILINE)
     assert float(area) > 0.8

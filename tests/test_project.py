@@ -1,4 +1,4 @@
-"""Tests of the project: dependencies, import order of packages, module sizes, side effects of imports, configs."""
+"""Tests of the project: dependencies, layers of packages, sizes of modules, side effects of imports, and configs."""
 
 import ast
 import dataclasses
@@ -42,8 +42,8 @@ LAYERS = [
 ]
 
 
-def package_modules() -> dict[str, Path]:
-    """Return a dict from dotted names below ssd_jax to the files of the modules, without __init__ files."""
+def find_package_modules() -> dict[str, Path]:
+    """Return a dict from the dotted name of each module below ssd_jax to its file. __init__ files are omitted."""
     package = ROOT / "ssd_jax"
     return {
         ".".join(path.relative_to(package).with_suffix("").parts): path
@@ -52,8 +52,8 @@ def package_modules() -> dict[str, Path]:
     }
 
 
-def imported_names(path: Path) -> set[str]:
-    """Return the absolute dotted name of each module or object that a file imports, also inside functions."""
+def find_imported_names(path: Path) -> set[str]:
+    """Return the absolute dotted names of the modules and objects that a file imports, also inside functions."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -64,11 +64,11 @@ def imported_names(path: Path) -> set[str]:
     return names
 
 
-def imported_modules(path: Path) -> set[str]:
+def find_imported_modules(path: Path) -> set[str]:
     """Return the modules of ssd_jax that a file imports, as dotted names below ssd_jax."""
-    modules = package_modules()
+    modules = find_package_modules()
     imported = set()
-    for name in imported_names(path):
+    for name in find_imported_names(path):
         head, _, rest = name.partition(".")
         if head != "ssd_jax" or not rest:
             continue
@@ -81,9 +81,9 @@ def imported_modules(path: Path) -> set[str]:
     return imported
 
 
-def top_level_packages(path: Path) -> set[str]:
+def find_top_level_packages(path: Path) -> set[str]:
     """Return the names of the top-level packages that a file imports."""
-    return {name.partition(".")[0] for name in imported_names(path)}
+    return {name.partition(".")[0] for name in find_imported_names(path)}
 
 
 def load_file(path: Path) -> ModuleType:
@@ -122,9 +122,9 @@ def test_every_import_of_the_package_is_a_dependency():
     }
     distributions = [re.match(r"[\w-]+", line)[0] for line in project["dependencies"]]
     allowed = {import_name.get(name, name) for name in distributions} | {"ssd_jax"} | set(sys.stdlib_module_names)
-    for name, path in package_modules().items():
+    for name, path in find_package_modules().items():
         oracle = {"torch", "torchvision"} if name == "weights.torch_reference" else set()  # the extra `parity`
-        extra = top_level_packages(path) - allowed - oracle
+        extra = find_top_level_packages(path) - allowed - oracle
         assert not extra, f"ssd_jax.{name} imports {sorted(extra)}, not in pyproject.toml's dependencies"
 
 
@@ -132,7 +132,7 @@ def test_every_import_of_the_package_is_a_dependency():
 
 
 def test_modules_have_at_most_500_lines():
-    for name, path in package_modules().items():
+    for name, path in find_package_modules().items():
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 500, f"ssd_jax.{name}"
 
 
@@ -149,30 +149,30 @@ def test_docstrings_do_not_start_like_fragments(folder: str):
             assert not DOCSTRING_FRAGMENTS.intersection(first_word), f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
-def test_packages_import_only_from_rows_above_their_own():
+def test_packages_import_only_from_lower_layers():
     row = {package: number for number, packages in enumerate(LAYERS) for package in packages}
-    for name, path in package_modules().items():
+    for name, path in find_package_modules().items():
         package = "__main__" if name.endswith("__main__") else name.partition(".")[0]
         assert package in row, f"ssd_jax.{package} has no row in LAYERS of tests/test_project.py"
-        for other in imported_modules(path):
+        for other in find_imported_modules(path):
             imported = other.partition(".")[0]
             assert imported == package or row[imported] < row[package], f"ssd_jax.{name} imports ssd_jax.{other}"
 
 
 def test_modules_have_no_import_cycles():
-    modules = package_modules()
-    graphlib.TopologicalSorter({name: imported_modules(path) for name, path in modules.items()}).prepare()
+    modules = find_package_modules()
+    graphlib.TopologicalSorter({name: find_imported_modules(path) for name, path in modules.items()}).prepare()
 
 
 def test_data_does_not_import_jax():
-    for name, path in package_modules().items():
+    for name, path in find_package_modules().items():
         if name.startswith("data."):
-            assert not top_level_packages(path) & {"jax", "flax", "optax", "orbax", "chex"}, name
+            assert not find_top_level_packages(path) & {"jax", "flax", "optax", "orbax", "chex"}, name
 
 
 def test_importing_a_package_loads_none_of_its_modules():
     for path in (ROOT / "ssd_jax").rglob("__init__.py"):
-        assert imported_names(path) <= {"lazy_loader"}, f"{path} imports more than lazy_loader"
+        assert find_imported_names(path) <= {"lazy_loader"}, f"{path} imports more than lazy_loader"
 
 
 def test_importing_modules_uses_no_device_and_sets_no_flag():
@@ -187,7 +187,7 @@ assert not xla_bridge.backends_are_initialized(), "an import asked for a device"
 changed = {k for k, v in jax.config.values.items() if k in before and before[k] != v}
 assert not changed, f"an import set {changed}"
 """
-    names = [f"ssd_jax.{name}" for name in package_modules()]
+    names = [f"ssd_jax.{name}" for name in find_package_modules()]
     result = subprocess.run([sys.executable, "-c", program, *names], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
@@ -195,7 +195,7 @@ assert not changed, f"an import set {changed}"
 def test_modules_do_not_import_future_annotations():
     # With future annotations, jaxtyping would see strings instead of types.
     for path in (ROOT / "ssd_jax").rglob("*.py"):
-        assert "__future__.annotations" not in imported_names(path), path
+        assert "__future__.annotations" not in find_imported_names(path), path
 
 
 # ---- configs ----
@@ -204,7 +204,7 @@ def test_modules_do_not_import_future_annotations():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config_file_has_its_name_and_its_command(path: Path):
     allowed = ("ssd_jax.config.", "ssd_jax.data.class_names.")
-    assert all(n.partition(".")[0] == "dataclasses" or n.startswith(allowed) for n in imported_names(path))
+    assert all(n.partition(".")[0] == "dataclasses" or n.startswith(allowed) for n in find_imported_names(path))
     module = load_file(path)
     assert isinstance(module.get_config(), config.Config)
     assert module.get_config().name == path.stem, "--workdir defaults to runs/<name>"
@@ -305,7 +305,7 @@ def test_class_names_of_coco_map_to_voc_as_in_caffe():
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_script_only_calls_its_command(script: str):
     path = ROOT / f"{script}.py"
-    assert imported_names(path) == {"sys", "ssd_jax.__main__.main"}
+    assert find_imported_names(path) == {"sys", "ssd_jax.__main__.main"}
     calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
     main_calls = [ast.unparse(c) for c in calls if ast.unparse(c.func) == "main"]
     assert main_calls == [f"main(['{script}', *sys.argv[1:]])"]

@@ -1,4 +1,7 @@
-"""Tests against torchvision's ssd300_vgg16 with random weights: predictions, detections, loss, gradient, matching."""
+"""Tests that compare predictions, detections, loss, gradient and matching with torchvision's ssd300_vgg16.
+
+The weights are random.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -60,7 +63,7 @@ def model(state) -> "torch.nn.Module":
 
 @pytest.fixture(scope="module")
 def images() -> dict[str, np.ndarray]:
-    """Return images of the input size of the network, and smaller and larger images."""
+    """Return images of the network's input size, and smaller and larger images."""
     return {
         "noise": np.random.RandomState(7).randint(0, 256, (300, 300, 3)).astype(np.uint8),
         "patches": make_random_image(1, 300, 300),
@@ -86,7 +89,7 @@ def get_anchors(model: "torch.nn.Module") -> "torch.Tensor":
 
 
 def test_default_boxes_equal_torchvision(model):
-    """This package computes default boxes in float64, so they differ from torchvision's in the last digits."""
+    """This package computes default boxes in float64. Their last digits therefore differ from those of torchvision."""
     actual, expected = cxcywh_to_xyxy(DEFAULT_BOXES), get_anchors(model).numpy() / 300
     np.testing.assert_allclose(actual, expected, rtol=0, atol=3e-7)
 
@@ -206,15 +209,15 @@ def test_multiclass_nms_equals_torchvision_on_crowded_boxes(model):
 
 
 class Scene:
-    """Objects in an image of 300 x 300 pixels, one for each feature map, and torchvision's matching of them."""
+    """Objects in an image of 300 x 300 pixels, one per feature map, and the boxes that torchvision matches to them."""
 
     def __init__(self, model: "torch.nn.Module", seed: int):
         self.boxes, self.labels = make_random_scene(seed)
         iou = torchvision.ops.box_iou(torch.from_numpy(self.boxes), get_anchors(model))
         self.matched = model.proposal_matcher(iou).numpy()
 
-    def targets(self, dtype: Any = np.float32) -> Targets:
-        """Return the targets of a batch of one image, with the objects that torchvision matched."""
+    def make_targets(self, dtype: Any = np.float32) -> Targets:
+        """Return the targets of a batch of one image, made from torchvision's matching."""
         positive = self.matched >= 0
         boxes = self.boxes[self.matched].astype(dtype) / 300
         offsets = encode_boxes(boxes, DEFAULT_BOXES.astype(dtype))
@@ -222,10 +225,10 @@ class Scene:
         return Targets(jnp.where(positive[:, None], offsets, 0)[None], labels[None])
 
 
-def torchvision_loss_and_gradient(
+def compute_torchvision_loss_and_gradient(
     model: "torch.nn.Module", pixels: np.ndarray, scenes: list[Scene], dtype: "torch.dtype"
 ) -> tuple[dict[str, float], State]:
-    """Return both losses of torchvision in training mode, and the gradient of their sum, with torchvision's keys."""
+    """Return both losses of torchvision's model, and the gradient of their sum by torchvision's parameter names."""
     model.to(dtype).train()
     try:
         model.zero_grad()
@@ -240,8 +243,8 @@ def torchvision_loss_and_gradient(
         model.to(torch.float32).eval()
 
 
-def loss_and_gradient(params: Any, pixels: np.ndarray, targets: Targets) -> tuple[Any, Any]:
-    """Return the loss of this package with its parts, and the gradient, as a training step computes them."""
+def compute_loss_and_gradient(params: Any, pixels: np.ndarray, targets: Targets) -> tuple[Any, Any]:
+    """Return loss, parts of the loss, and gradient of this package, computed as in a training step."""
 
     def compute_loss(params: Any, pixels: Any) -> Any:
         predictions = ssd.SSD(CONFIG.model).apply({"params": params}, pixels)
@@ -251,16 +254,16 @@ def loss_and_gradient(params: Any, pixels: np.ndarray, targets: Targets) -> tupl
     return sharding.fetch(step(params, pixels))
 
 
-def relative_distances(gradient: Any, expected: State) -> dict[str, float]:
-    """Return for each parameter the norm of the difference of the gradients, divided by that of the expected one."""
+def compute_relative_distances(gradient: Any, expected: State) -> dict[str, float]:
+    """Return the norm of the error of each parameter's gradient, relative to the norm of the expected gradient."""
     distance = {}
 
-    def compare(path: Any, actual: np.ndarray, expected: np.ndarray) -> None:
+    def record_distance(path: Any, actual: np.ndarray, expected: np.ndarray) -> None:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         assert np.linalg.norm(expected) > 0, f"{name} has no gradient"
         distance[name] = float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
-    jax.tree_util.tree_map_with_path(compare, gradient, to_params(expected))
+    jax.tree_util.tree_map_with_path(record_distance, gradient, to_params(expected))
     worst = sorted(distance, key=distance.__getitem__)[-3:]
     print(", ".join(f"{name} {distance[name]:.1e}" for name in worst))
     return distance
@@ -269,21 +272,21 @@ def relative_distances(gradient: Any, expected: State) -> dict[str, float]:
 def test_loss_and_gradient_equal_torchvision(model, params, images):
     """The comparison uses two images and float32.
 
-    Predictors and L2Norm come after the last ReLU. For the layers before it, the tolerance is larger: a few of tens of
-    millions of activations are so close to zero that rounding makes them positive in only one of the programs, and each
-    of them changes the gradient of the layers before it by up to a thousandth. (For conv1_1, torchvision's gradient in
+    Predictors and L2Norm come after the last ReLU. The layers before it have a larger tolerance: among tens of millions
+    of activations, a few are so close to zero that rounding makes them positive in only one of the programs, and each
+    of these changes the gradient of the layers before it by up to a thousandth. (For conv1_1, torchvision's gradient in
     float32 differs by 2e-4 from that in float64.) The next test uses float64, where rounding is negligible.
     """
     pixels = np.stack([images["noise"], images["patches"]])
     scenes = [Scene(model, seed=1), Scene(model, seed=2)]
-    targets = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(scene.targets() for scene in scenes))
-    expected, expected_gradient = torchvision_loss_and_gradient(model, pixels, scenes, torch.float32)
-    (total, parts), gradient = loss_and_gradient(params, pixels.astype(np.float32), targets)
+    targets = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(scene.make_targets() for scene in scenes))
+    expected, expected_gradient = compute_torchvision_loss_and_gradient(model, pixels, scenes, torch.float32)
+    (total, parts), gradient = compute_loss_and_gradient(params, pixels.astype(np.float32), targets)
     assert parts["num_positives"] == sum((scene.matched >= 0).sum() for scene in scenes)
     assert parts["loc_loss"] == pytest.approx(expected["bbox_regression"], rel=1e-5)
     assert parts["conf_loss"] == pytest.approx(expected["classification"], rel=1e-5)
     assert total == pytest.approx(sum(expected.values()), rel=1e-5)
-    for name, distance in relative_distances(gradient, expected_gradient).items():
+    for name, distance in compute_relative_distances(gradient, expected_gradient).items():
         after_last_relu = "mbox" in name or "norm" in name
         assert distance < (1e-4 if after_last_relu else 1e-2), name
 
@@ -300,8 +303,8 @@ class _Float64Numpy:
         return jnp.dtype(name.replace("32", "64"))
 
 
-def _convolve(x: Any, kernel: Any, strides: Any, padding: Any, *, rhs_dilation: Any, **_: Any) -> Any:
-    """Convolve like lax.conv_general_dilated, by matrix products. XLA's float64 convolution is slow on a CPU."""
+def _convolve_by_matmuls(x: Any, kernel: Any, strides: Any, padding: Any, *, rhs_dilation: Any, **_: Any) -> Any:
+    """Convolve like lax.conv_general_dilated. Matrix products are faster than XLA's float64 convolution on a CPU."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     (rows, columns), (down, across), (dy, dx) = kernel.shape[:2], strides, rhs_dilation
     height = (x.shape[1] - dy * (rows - 1) - 1) // down + 1
@@ -314,35 +317,37 @@ def _convolve(x: Any, kernel: Any, strides: Any, padding: Any, *, rhs_dilation: 
 
 
 @contextmanager
-def in_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make the network and the loss compute in float64 within the context, except the ranking of negatives."""
+def use_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Compute network and loss in float64 within the context. Only the ranking of negatives stays in float32."""
     to_ordered_integers = loss._to_ordered_integers
     with jax.enable_x64(True), monkeypatch.context() as patch:
         patch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the type annotations demand Float32
         for module in (ssd, vgg, loss):
             patch.setattr(module, "jnp", _Float64Numpy())
         patch.setattr(loss, "_to_ordered_integers", lambda values: to_ordered_integers(values.astype(np.float32)))
-        patch.setattr(jax.lax, "conv_general_dilated", _convolve)
+        patch.setattr(jax.lax, "conv_general_dilated", _convolve_by_matmuls)
         yield
 
 
 def test_loss_and_gradient_in_float64_equal_torchvision(model, params, images, monkeypatch):
     """In float64, the gradients of all parameters agree to nine digits."""
     pixels, scene = images["patches"][None], Scene(model, seed=1)
-    expected, expected_gradient = torchvision_loss_and_gradient(model, pixels, [scene], torch.float64)
-    with in_float64(monkeypatch):
+    expected, expected_gradient = compute_torchvision_loss_and_gradient(model, pixels, [scene], torch.float64)
+    with use_float64(monkeypatch):
         doubles = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
-        (total, _), gradient = loss_and_gradient(doubles, pixels.astype(np.float64), scene.targets(np.float64))
+        (total, _), gradient = compute_loss_and_gradient(
+            doubles, pixels.astype(np.float64), scene.make_targets(np.float64)
+        )
     assert {leaf.dtype for leaf in (total, *jax.tree.leaves(gradient))} == {np.dtype(np.float64)}
     assert total == pytest.approx(sum(expected.values()), rel=1e-9)
-    assert max(relative_distances(gradient, expected_gradient).values()) < 1e-9
+    assert max(compute_relative_distances(gradient, expected_gradient).values()) < 1e-9
 
 
 # ---- the matcher ----
 
 
 def match_with_both(model: "torch.nn.Module", iou: Any) -> tuple[list[int], list[int]]:
-    """Return the object of each default box according to this package and to torchvision's SSDMatcher."""
+    """Return the object index of each default box according to this package, and according to torchvision."""
     iou = np.array(iou, np.float32)
     return np.asarray(assign_objects(iou, 0.5)).tolist(), model.proposal_matcher(torch.from_numpy(iou)).tolist()
 
@@ -378,15 +383,15 @@ def test_assign_objects_breaks_ties_like_torchvision(model):
 
 
 def test_assign_objects_keeps_the_best_box_of_an_object_like_torchvision(model):
-    """Box 0 is the best box of object 1. It stays with object 1 although object 0 overlaps it more than object 1."""
+    """Box 0 is the best box of object 1, and stays with object 1 although object 0 has a higher IoU with the box."""
     actual, expected = match_with_both(model, [[0.8, 0.9], [0.3, 0.0]])
     assert actual == expected == [1, 0]
 
 
 def test_assign_objects_differs_from_torchvision_if_two_objects_share_a_best_box(model):
-    """In this package, the object with the higher IoU gets the box, and the other object gets its second best box.
+    """Here, the object with the higher IoU gets the shared box, and the other object gets its own second best box.
 
-    In torchvision, the later object gets the box, and the earlier object gets no box.
+    In torchvision, the later object gets the shared box, and the earlier object gets no box.
     """
     actual, expected = match_with_both(model, [[0.1, 0.4, 0.0], [0.0, 0.3, 0.2]])
     assert expected == [-1, 1, -1]
@@ -406,7 +411,7 @@ def test_assign_objects_ignores_objects_without_overlap_unlike_torchvision(model
 
 
 def test_assign_objects_matches_both_of_two_nested_objects_unlike_torchvision(model):
-    """Objects 2 and 4 have the same best box, and in torchvision the outer one, object 2, is left without a box."""
+    """Objects 2 and 4 have the same best box. In torchvision, object 2, the outer of the two, gets no box."""
     boxes = np.array(
         [(0.1, 0.1, 0.3, 0.4), (0.2, 0.3, 0.6, 0.8), (0.5, 0.5, 0.53, 0.53), (0, 0, 1, 1), (0.505, 0.505, 0.525, 0.525)]
     )

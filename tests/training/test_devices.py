@@ -1,4 +1,4 @@
-"""Tests that training gives the same numbers on any number of devices, to the last bit with virtual shards.
+"""Tests that training gives the same results on any number of devices, bitwise with virtual shards.
 
 The devices are virtual CPU devices, in processes that run tests/helpers/device_worker.py.
 """
@@ -37,7 +37,7 @@ def start_device_worker(devices: int, cases: Sequence[Case], **options: Any) -> 
 
 
 def wait_for_results(processes: Sequence[subprocess.Popen[str]]) -> list[Any]:
-    """Wait for processes, and return the results that the first one printed as JSON. The others must print none."""
+    """Wait for processes, and return the results that the first prints as JSON. The other processes print no JSON."""
     outputs = [process.communicate(timeout=1200) for process in processes]
     for process, (_, errors) in zip(processes, outputs, strict=True):
         assert process.returncode == 0, errors
@@ -54,7 +54,7 @@ def run_in_two_processes(devices: int, cases: Sequence[Case]) -> list[Any]:
     return wait_for_results([start_device_worker(devices, cases, **options, process_index=i) for i in range(2)])
 
 
-def assert_same_numbers(result: Any, expected: Any, tolerances: Sequence[float]) -> None:
+def assert_results_are_close(result: Any, expected: Any, tolerances: Sequence[float]) -> None:
     """Assert that two results agree within a relative tolerance for each step.
 
     Rounding differences grow from step to step. They can also make hard negative mining select another negative, which
@@ -69,14 +69,14 @@ def assert_same_numbers(result: Any, expected: Any, tolerances: Sequence[float])
 
 @pytest.mark.slow  # compiles for several numbers of devices
 def test_losses_do_not_depend_on_the_number_of_devices():
-    """A run on a mesh of 2 x 4 devices, with split parameters, is compared with a run on one device."""
+    """A run on a mesh of 2 x 4 devices with sharded parameters is compared with a run on one device."""
     (result,) = wait_for_results([start_device_worker(8, [{"steps": 2, "fsdp": 4, "detect": True}])])
     assert (result["devices"], result["processes"], result["programs"]) == (8, 1, 1)
     assert result["sharded"] > 0
     expected = device_worker.run_case(steps=2, devices=1, detect=True)
     assert expected["sharded"] == 0
     # Adam's first update is large even where the gradient is only a rounding error, so the second step differs more.
-    assert_same_numbers(result, expected, [1e-5, 1e-3])
+    assert_results_are_close(result, expected, [1e-5, 1e-3])
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_losses_do_not_depend_on_the_number_of_devices_or_processes(fsdp):
     for result in (whole, split):
         assert result["programs"] == 1
         assert (result["sharded"] > 0) == (fsdp > 1)
-        assert_same_numbers(result, expected, [1e-5] + [1e-3] * (steps - 1))
+        assert_results_are_close(result, expected, [1e-5] + [1e-3] * (steps - 1))
         assert result["sum"] == pytest.approx(expected["sum"], rel=1e-6), "parameters, momentum, moving average"
 
 
@@ -146,8 +146,8 @@ print(json.dumps([lines, expected, float(np.abs(np.asarray(state.params) - param
 """
 
 
-def test_reproducible_step_has_the_same_bits_on_any_number_of_devices():
-    """A small model replaces the network. Loss and parameters are also compared with a computation in NumPy."""
+def test_reproducible_step_gives_bitwise_equal_results_on_any_number_of_devices():
+    """A small model replaces the network. Loss and parameters are also compared with a NumPy computation."""
     lines, expected, difference = wait_for_results([start_python(["-c", ORDERED_STEPS], 8)])
     assert len(lines) == 4 and all(line == lines[0] for line in lines)
     for (loss, count), (expected_loss, expected_count) in zip(lines[0][0], expected, strict=True):
@@ -157,7 +157,7 @@ def test_reproducible_step_has_the_same_bits_on_any_number_of_devices():
 
 
 @pytest.mark.slow
-def test_virtual_shards_give_the_same_bits_on_any_number_of_devices_and_processes():
+def test_virtual_shards_give_bitwise_equal_results_on_any_number_of_devices_and_processes():
     case = {"steps": 20, "virtual_shards": 8, "sgd": True}
     runs = wait_for_results([start_device_worker(8, [case | {"devices": devices} for devices in (1, 2, 4, 8)])])
     runs += run_in_two_processes(4, [case])

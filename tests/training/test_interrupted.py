@@ -1,6 +1,6 @@
 """Tests of runs that are killed, stopped by SIGTERM, run out of disk space, or have corrupt checkpoints.
 
-Runs that are resumed must have the same result as an uninterrupted run, to the last bit.
+The result of a resumed run must be bitwise equal to that of an uninterrupted run.
 """
 
 import json
@@ -38,14 +38,14 @@ from ssd_jax.runs.log import RunLog, read_results
 SAVE_OFTEN = ("--train.checkpoint_every", "2")
 
 
-def incomplete_checkpoints(run: Path) -> list[Path]:
+def find_incomplete_checkpoints(run: Path) -> list[Path]:
     return list((run / "checkpoints").glob("*.orbax-checkpoint-tmp"))
 
 
 # ---- killed ----
 
 
-def test_killed_training_resumes_bit_for_bit(trained_run, tmp_path):
+def test_killed_run_resumes_with_a_bitwise_equal_result(trained_run, tmp_path):
     run = tmp_path / "run"
     killed = train_until_signal(16, signal.SIGKILL, TINY, "--workdir", run, awaited=run / "checkpoints" / "14")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -60,7 +60,7 @@ def resume_and_kill(run: Path, rng: random.Random, while_saving: bool) -> str | 
     """Resume a run in another process, and kill the process after its first step.
 
     Returns:
-        A text that says when the process was killed, or None if the process had already finished.
+        A text that says when the process was killed. None if the process had already finished.
     """
     before = read_last_step(run)
     stamp = (run / "log.jsonl").stat().st_mtime_ns if before else 0
@@ -72,7 +72,7 @@ def resume_and_kill(run: Path, rng: random.Random, while_saving: bool) -> str | 
     opened = read_last_step(run)
     while process.poll() is None and read_last_step(run) <= opened:
         time.sleep(0.005)
-    while process.poll() is None and while_saving and not incomplete_checkpoints(run):
+    while process.poll() is None and while_saving and not find_incomplete_checkpoints(run):
         time.sleep(0.001)
     time.sleep(rng.uniform(0, 0.05 if while_saving else 1.5))
     process.kill()
@@ -80,11 +80,11 @@ def resume_and_kill(run: Path, rng: random.Random, while_saving: bool) -> str | 
     if process.returncode == 0:
         return None
     assert process.returncode == -signal.SIGKILL, errors
-    return f"after step {read_last_step(run)}{', saving' if incomplete_checkpoints(run) else ''}"
+    return f"after step {read_last_step(run)}{', saving' if find_incomplete_checkpoints(run) else ''}"
 
 
 @pytest.mark.slow
-def test_training_killed_twenty_times_resumes_bit_for_bit(trained_run, tmp_path):
+def test_run_killed_twenty_times_ends_with_a_bitwise_equal_result(trained_run, tmp_path):
     rng = random.Random(5)
     moments: list[str] = []
     runs = 0
@@ -97,7 +97,7 @@ def test_training_killed_twenty_times_resumes_bit_for_bit(trained_run, tmp_path)
                 break
             moments.append(moment)
         assert run_command("train", TINY, "--workdir", run, *SAVE_OFTEN) == 0
-        assert not incomplete_checkpoints(run)
+        assert not find_incomplete_checkpoints(run)
         assert_same_result(run, trained_run)
         assert (run / "results.csv").read_text() == (trained_run / "results.csv").read_text()
     print(f"{len(moments)} kills in {runs} runs: {'; '.join(moments)}")
@@ -105,12 +105,12 @@ def test_training_killed_twenty_times_resumes_bit_for_bit(trained_run, tmp_path)
 
 
 @pytest.mark.slow
-def test_run_resumes_bit_for_bit_on_one_device_and_then_on_eight_again(tmp_path):
+def test_run_resumed_on_other_device_counts_ends_with_a_bitwise_equal_result(tmp_path):
     devices = {n: {"XLA_FLAGS": f"--xla_force_host_platform_device_count={n}", "NPROC": "8"} for n in (1, 8)}
     argv = (TINY, "--train.batch_size", "8", "--devices.virtual_shards", "8", "--train.steps", "40")
 
     def train(run: Path, device_count: int, stop_step: int | None) -> None:
-        """Train on ``device_count`` devices, and send SIGTERM after the step ``stop_step`` unless it is None."""
+        """Train on ``device_count`` devices. Send SIGTERM after step ``stop_step``, unless ``stop_step`` is None."""
         process = start_script("train.py", *argv, "--workdir", run, **devices[device_count])
         while stop_step is not None and process.poll() is None and read_last_step(run) < stop_step:
             time.sleep(0.01)
@@ -137,13 +137,13 @@ def test_sigterm_saves_a_checkpoint_and_skips_the_evaluation(trained_run, tmp_pa
     log_step = RunLog.log_step
     for step in (5, 14):  # Step 14 is logged right before its evaluation, which SIGTERM then interrupts.
 
-        def terminate(self: RunLog, at: int, values: dict[str, float], step: int = step) -> None:
-            log_step(self, at, values)
-            if at == step:
+        def log_and_terminate(self: RunLog, logged_step: int, values: dict[str, float], step: int = step) -> None:
+            log_step(self, logged_step, values)
+            if logged_step == step:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         with monkeypatch.context() as patch:
-            patch.setattr(RunLog, "log_step", terminate)
+            patch.setattr(RunLog, "log_step", log_and_terminate)
             assert run_command("train", TINY, "--workdir", run) == 0
         last = read_last_step(run)
         assert step <= last <= step + 1
@@ -164,14 +164,14 @@ def test_training_exits_with_2_on_a_full_disk_and_can_be_resumed(trained_run, tm
     run, limits = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
     log_step = RunLog.log_step
 
-    def limit_files(self: RunLog, step: int, values: dict[str, float]) -> None:
+    def log_and_limit_file_size(self: RunLog, step: int, values: dict[str, float]) -> None:
         log_step(self, step, values)
         if step == 17:  # The next checkpoint, of step 21, is saved without an evaluation and without pictures.
             while not (run / "checkpoints" / "14").exists():
                 time.sleep(0.01)
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
 
-    monkeypatch.setattr(RunLog, "log_step", limit_files)
+    monkeypatch.setattr(RunLog, "log_step", log_and_limit_file_size)
     try:
         assert run_command("train", TINY, "--workdir", run) == 2
     finally:
@@ -200,7 +200,7 @@ def wait_for_orbax_threads(folder: Path) -> None:
 
 @pytest.fixture
 def run(trained_run, tmp_path) -> Path:
-    """Folder of a copy of the finished run, which a test may change."""
+    """Return the folder of a copy of the finished run, which a test may change."""
     return Path(shutil.copytree(trained_run, tmp_path / "run"))
 
 
@@ -209,7 +209,7 @@ def test_incomplete_checkpoint_is_skipped_and_removed(run, trained_run, capsys):
     latest.rename(latest.with_name("30.orbax-checkpoint-tmp"))
     assert run_command("train", TINY, "--workdir", run) == 0
     assert "checkpoint at step 28." in capsys.readouterr().out
-    assert not incomplete_checkpoints(run)
+    assert not find_incomplete_checkpoints(run)
     assert_same_result(run, trained_run)
 
 
@@ -223,7 +223,7 @@ CORRUPTIONS: list[tuple[Callable[[Path], None], str]] = [
 
 
 @pytest.mark.parametrize(("corrupt", "words"), CORRUPTIONS, ids=[corrupt.__name__ for corrupt, _ in CORRUPTIONS])
-def test_corrupt_checkpoint_is_moved_and_the_previous_one_restored(corrupt, words, run, caplog):
+def test_corrupt_checkpoint_is_moved_and_the_previous_one_is_restored(corrupt, words, run, caplog):
     latest, moved = run / "checkpoints" / "30", run / "damaged_checkpoints" / "30"
     corrupt(latest)
     assert restore_latest_checkpoint(run).step == 28

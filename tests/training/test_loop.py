@@ -61,7 +61,7 @@ def test_step_timer_separates_waiting_from_computing(monkeypatch):
 
 
 class SlowMetric:
-    """Imitation of a metric that a device is still computing. Each takes 0.25 s, one after another."""
+    """A fake metric that a device is still computing. The metrics take 0.25 s each, one after another."""
 
     free = 0.0
 

@@ -30,8 +30,8 @@ def test_cosine_schedule_ends_at_zero() -> None:
     np.testing.assert_allclose([float(schedule(s)) for s in (9, 10, 60, 110)], [1e-3, 1e-3, 5e-4, 0], atol=1e-9)
 
 
-def caffe_sgd(parameters: dict, gradients: list[dict], config: Optimizer) -> dict:
-    """Return parameters after updates as in ClipGradients, Regularize and ComputeUpdateValue of sgd_solver.cpp."""
+def update_like_caffe(parameters: dict, gradients: list[dict], config: Optimizer) -> dict:
+    """Return parameters after some updates. Source: Caffe's sgd_solver.cpp (ClipGradients, ComputeUpdateValue, ...)."""
     history = {name: np.zeros_like(value) for name, value in parameters.items()}
     parameters = {name: value.copy() for name, value in parameters.items()}
     for step, gradient in enumerate(gradients):
@@ -67,7 +67,7 @@ def test_sgd_equals_the_solver_of_caffe(clip_norm: float | None) -> None:
     for gradient in gradients:
         updates, state = optimizer.update(nest(gradient), state, params)
         params = optax.apply_updates(params, updates)
-    expected = nest(caffe_sgd(start, gradients, config))
+    expected = nest(update_like_caffe(start, gradients, config))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), params, expected)
 
 

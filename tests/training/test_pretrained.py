@@ -41,27 +41,27 @@ BOXES = {"conv4_3_norm": 4, "fc7": 6, "conv6_2": 1}
 
 
 def make_params(classes: int, seed: int) -> dict[str, Any]:
-    """Return parameters of one backbone layer and of two predictors for each feature map. All values are different."""
+    """Return parameters of a backbone layer and of two predictors per feature map. All values are different."""
     numbers = iter(np.random.default_rng(seed).permutation(100_000).astype(np.float32))
 
-    def array(*shape: int) -> np.ndarray:
+    def make_array(*shape: int) -> np.ndarray:
         return np.array([next(numbers) for _ in range(np.prod(shape))], np.float32).reshape(shape)
 
-    params = {"vgg": {"conv1_1": {"kernel": array(3, 3, 3, 2), "bias": array(2)}}}
+    params = {"vgg": {"conv1_1": {"kernel": make_array(3, 3, 3, 2), "bias": make_array(2)}}}
     for source, boxes in BOXES.items():
         for name, each in ((f"{source}_mbox_loc", 4), (f"{source}_mbox_conf", classes + 1)):
-            params[name] = {"kernel": array(3, 3, 2, boxes * each), "bias": array(boxes * each)}
+            params[name] = {"kernel": make_array(3, 3, 2, boxes * each), "bias": make_array(boxes * each)}
     return params
 
 
-def test_transfer_params_equals_a_hand_computed_example():
+def test_transfer_params_returns_hand_computed_biases():
     """The predictor has two default boxes per cell. The first channel of each box is the score of background."""
 
-    def bias(*numbers: float) -> dict[str, Any]:
+    def make_bias(*numbers: float) -> dict[str, Any]:
         return {"fc7_mbox_conf": {"bias": np.array(numbers, np.float32)}}
 
-    old = bias(10, 11, 12, 20, 21, 22)
-    fresh = bias(0, 1, 2, 3, 4, 5)
+    old = make_bias(10, 11, 12, 20, 21, 22)
+    fresh = make_bias(0, 1, 2, 3, 4, 5)
     moved = transfer_params(old, fresh, ("cat", "dog"), ("dog", "cow"), {"dog": "dog"})
     np.testing.assert_array_equal(moved["fc7_mbox_conf"]["bias"], [10, 12, 2, 20, 22, 5])
     np.testing.assert_array_equal(fresh["fc7_mbox_conf"]["bias"], [0, 1, 2, 3, 4, 5], "untouched")
@@ -106,13 +106,13 @@ def test_transfer_params_copies_the_channels_of_each_kept_class(old, new, synony
             assert seen == layer.shape[-1]
 
 
-def model_with_classes(names: tuple[str, ...]) -> Any:
+def make_model_with_classes(names: tuple[str, ...]) -> Any:
     return dataclasses.replace(tiny_config.get_config().model, class_names=names)
 
 
-def random_params(names: tuple[str, ...], images: np.ndarray, seed: int) -> Any:
-    """Return random parameters of a network. They are drawn with NumPy, to avoid compiling the initialisation."""
-    shapes = jax.eval_shape(SSD(model_with_classes(names)).init, jax.random.key(0), images)["params"]
+def make_random_params(names: tuple[str, ...], images: np.ndarray, seed: int) -> Any:
+    """Return random parameters of a network, drawn with NumPy to avoid the compilation of the initialisation."""
+    shapes = jax.eval_shape(SSD(make_model_with_classes(names)).init, jax.random.key(0), images)["params"]
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32), shapes)
 
@@ -120,10 +120,10 @@ def random_params(names: tuple[str, ...], images: np.ndarray, seed: int) -> Any:
 def test_transferred_network_has_the_same_logits_for_kept_classes():
     images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
     old, new = ("cat", "dog", "cow", "ant"), ("ant", "cat", "cow", "dog")
-    params = random_params(old, images, 0)
-    moved = transfer_params(params, random_params(new, images, 1), old, new, match_classes(old, new).kept)
-    before: Any = jax.jit(SSD(model_with_classes(old)).apply)({"params": params}, images)
-    after: Any = jax.jit(SSD(model_with_classes(new)).apply)({"params": moved}, images)
+    params = make_random_params(old, images, 0)
+    moved = transfer_params(params, make_random_params(new, images, 1), old, new, match_classes(old, new).kept)
+    before: Any = jax.jit(SSD(make_model_with_classes(old)).apply)({"params": params}, images)
+    after: Any = jax.jit(SSD(make_model_with_classes(new)).apply)({"params": moved}, images)
     np.testing.assert_array_equal(after.offsets, before.offsets)
     np.testing.assert_array_equal(after.logits, before.logits[..., [0, 4, 1, 3, 2]])
     assert len(np.unique(before.logits)) > 1000
@@ -187,13 +187,13 @@ def test_train_config_rejects_invalid_transfer_names(options, words):
 # ---- models that differ ----
 
 
-def open_initial_params(config: Config, fresh: Any) -> Any:
+def open_initial_params(config: Config, fresh_params: Any) -> Any:
     """Return the parameters that a run with this config starts from."""
-    return initial_params(config, open_pretrained(config), fresh)
+    return initial_params(config, open_pretrained(config), fresh_params)
 
 
-def config_with_pretrained(run: Path, **options: Any) -> Config:
-    """Return a config whose ``train.pretrained`` is a run. ``options`` are other values for options of the model."""
+def make_config_with_pretrained(run: Path, **options: Any) -> Config:
+    """Return a config whose ``train.pretrained`` is a run. ``options`` replaces fields of the model config."""
     config = tiny_config.get_config()
     boxes = dataclasses.replace(config.model.default_boxes, **options.pop("boxes", {}))
     model = dataclasses.replace(config.model, **{"class_names": CLASS_NAMES, "default_boxes": boxes} | options)
@@ -201,30 +201,30 @@ def config_with_pretrained(run: Path, **options: Any) -> Config:
 
 
 @pytest.fixture(scope="module")
-def fresh(trained_run) -> Any:
+def fresh_params(trained_run) -> Any:
     return init_state(run_folder.read_config(trained_run), sharding.make_mesh()).params
 
 
-def stored_params(run: Path, checkpoint: str = "best") -> Any:
-    """Return the parameters in a checkpoint of a run, and the step of the checkpoint."""
+def read_stored_params(run: Path, checkpoint: str = "best") -> Any:
+    """Return the parameters and the step of a checkpoint of a run."""
     return detector.restore_params(run, run_folder.read_config(run), checkpoint)
 
 
-def test_initial_params_equal_those_of_a_run_with_the_same_classes(trained_run, fresh, capsys):
-    params, step = stored_params(trained_run)
-    started = open_initial_params(config_with_pretrained(trained_run), fresh)
+def test_initial_params_equal_those_of_a_run_with_the_same_classes(trained_run, fresh_params, capsys):
+    params, step = read_stored_params(trained_run)
+    started = open_initial_params(make_config_with_pretrained(trained_run), fresh_params)
     jax.tree.map(np.testing.assert_array_equal, started, params)
     assert capsys.readouterr().out == f"Starting from {trained_run}, step {step}.\n"
-    kernels = [tree["conv4_3_norm_mbox_conf"]["kernel"] for tree in (started, fresh)]
+    kernels = [tree["conv4_3_norm_mbox_conf"]["kernel"] for tree in (started, fresh_params)]
     assert (kernels[0] != kernels[1]).any()
 
 
-def test_initial_params_prints_allowed_differences_of_the_model(trained_run, fresh, capsys):
+def test_initial_params_prints_allowed_differences_of_the_model(trained_run, fresh_params, capsys):
     options = {"mean": (0.0, 0.0, 0.0), "l2_norm_scale": 3.0, "boxes": {"min_sizes": (6, 18, 36)}}
-    params, step = stored_params(trained_run)
+    params, step = read_stored_params(trained_run)
     jax.tree.map(
         np.testing.assert_array_equal,
-        open_initial_params(config_with_pretrained(trained_run, **options), fresh),
+        open_initial_params(make_config_with_pretrained(trained_run, **options), fresh_params),
         params,
     )
     assert capsys.readouterr().out.splitlines() == [
@@ -238,7 +238,7 @@ def test_initial_params_prints_allowed_differences_of_the_model(trained_run, fre
 def test_open_pretrained_rejects_a_run_with_another_architecture(trained_run):
     options = {"width": 0.25, "norm": "none", "boxes": {"aspect_ratios": ((2,), (2, 3), (2,))}}
     with pytest.raises(UserError) as error:
-        open_initial_params(config_with_pretrained(trained_run, **options), {})
+        open_initial_params(make_config_with_pretrained(trained_run, **options), {})
     assert str(error.value).splitlines()[:4] == [
         f"{trained_run}: its architecture differs (pretrained -> this config):",
         "  model.norm: group -> none",
@@ -251,7 +251,7 @@ def test_open_pretrained_rejects_a_run_with_another_architecture(trained_run):
 
 
 def test_refit_first_conv_keeps_the_output_for_another_mean_and_std():
-    """At the image border, the output changes if the means differ, because zero padding is then another colour."""
+    """If the means differ, the output at the image border changes, because zero padding stands for another colour."""
     model = tiny_config.get_config().model
     there = dataclasses.replace(model, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
     rng = np.random.default_rng(0)
@@ -282,33 +282,33 @@ def test_refit_first_conv_keeps_the_output_for_another_mean_and_std():
 
 def test_pretrained_folder_without_config_json_or_checkpoint_is_rejected(tmp_path, trained_run):
     with pytest.raises(UserError, match=r"config\.json is missing"):
-        open_initial_params(config_with_pretrained(tmp_path), {})
+        open_initial_params(make_config_with_pretrained(tmp_path), {})
     shutil.copy(trained_run / "config.json", tmp_path)
     with pytest.raises(UserError, match="has no checkpoint yet"):
-        open_initial_params(config_with_pretrained(tmp_path), {})
+        open_initial_params(make_config_with_pretrained(tmp_path), {})
 
 
-def test_initial_params_returns_fresh_params_without_pretrained(fresh, capsys):
-    assert open_initial_params(tiny_config.get_config(), fresh) is fresh
+def test_initial_params_returns_fresh_params_without_pretrained(fresh_params, capsys):
+    assert open_initial_params(tiny_config.get_config(), fresh_params) is fresh_params
     assert capsys.readouterr().out == ""
     config = tiny_config.get_config()
     plain = dataclasses.replace(config, model=dataclasses.replace(config.model, norm="none"))
-    assert open_initial_params(plain, fresh) is fresh
+    assert open_initial_params(plain, fresh_params) is fresh_params
     assert "Starting from random weights" in capsys.readouterr().out, "unlike the networks of the paper"
 
 
-def test_pretrained_file_is_read_once(trained_run, fresh, tmp_path, monkeypatch):
-    params, _ = stored_params(trained_run)
+def test_pretrained_file_is_read_once(trained_run, fresh_params, tmp_path, monkeypatch):
+    params, _ = read_stored_params(trained_run)
     model = run_folder.read_config(trained_run).model
-    config = config_with_pretrained(tmp_path / "weights.safetensors")
+    config = make_config_with_pretrained(tmp_path / "weights.safetensors")
     (tmp_path / "weights.safetensors").touch()
     reads = []
 
-    def read(path: Path, **options: Any) -> Any:
+    def fake_import_weights(path: Path, **options: Any) -> Any:
         reads.append(path)
         return SimpleNamespace(config=dataclasses.replace(config, model=model), params=params)
 
-    monkeypatch.setattr(pretrained, "import_weights", read)
+    monkeypatch.setattr(pretrained, "import_weights", fake_import_weights)
     opened = open_pretrained(config)
     trainer = Trainer(config, tmp_path, ShapesSource(config.data.shapes, "train"), None, opened)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
@@ -324,8 +324,8 @@ CLASSES = ("hexagon", "star", "triangle")
 
 
 @pytest.fixture(scope="module")
-def hexagon_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of generated images, in which squares are annotated as hexagons and circles are not annotated."""
+def hexagon_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of generated images. Squares are annotated as hexagons, and circles are not annotated."""
     root = write_voc_folder(tmp_path_factory.mktemp("other") / "data", {"train": 8, "val": 4, "test": 4})
     for file in (root / "Annotations").iterdir():
         start, *objects = file.read_text().removesuffix("</annotation>").split("<object>")
@@ -343,17 +343,17 @@ class TransferRun(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def transfer_run(trained_run, hexagon_data, tmp_path_factory) -> TransferRun:
+def transfer_run(trained_run, hexagon_folder, tmp_path_factory) -> TransferRun:
     base = tmp_path_factory.mktemp("transferred")
     start = Path(shutil.copytree(trained_run, base / "start"))
-    options = (TINY, "--data.root", hexagon_data, *OPTIONS, "--train.pretrained", start, "--train.transfer")
+    options = (TINY, "--data.root", hexagon_folder, *OPTIONS, "--train.pretrained", start, "--train.transfer")
     with redirect_stdout(io.StringIO()) as printed:
         assert run_command("train", *options, "--workdir", base / "run") == 0
     return TransferRun(start, options, base / "run", printed.getvalue())
 
 
 def test_train_prints_which_classes_are_transferred(transfer_run):
-    step = stored_params(transfer_run.start)[1]
+    step = read_stored_params(transfer_run.start)[1]
     assert (
         f"Starting from {transfer_run.start}, step {step}.\n"
         "Classes, by name:\n"
@@ -364,14 +364,14 @@ def test_train_prints_which_classes_are_transferred(transfer_run):
 
 
 def test_run_with_transfer_starts_from_pretrained_params_and_fresh_optimizer_state(transfer_run, tmp_path):
-    """Parameters come from the moving average of the pretrained run; everything else is as in a fresh run."""
+    """Parameters come from the moving average of the pretrained run. The rest of the state is that of a new run."""
     config = run_folder.read_config(transfer_run.run)
     assert config.model.class_names == CLASSES
     trainer = Trainer(config, tmp_path, open_source(config.data, "train"), None)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         state = trainer.restore_or_init(checkpoints)
     fresh = init_state(config, sharding.make_mesh())
-    params, _ = stored_params(transfer_run.start)
+    params, _ = read_stored_params(transfer_run.start)
     assert int(state.step) == 0
     jax.tree.map(np.testing.assert_array_equal, state.opt_state, fresh.opt_state)
     jax.tree.map(np.testing.assert_array_equal, state.ema_params, state.params)
@@ -391,8 +391,8 @@ def test_run_with_transfer_starts_from_pretrained_params_and_fresh_optimizer_sta
             jax.tree.map(np.testing.assert_array_equal, layer, params[name])
 
 
-def test_train_rejects_different_classes_without_the_transfer_option(trained_run, hexagon_data, tmp_path, capsys):
-    options = (TINY, "--workdir", tmp_path / "run", "--data.root", hexagon_data, *OPTIONS)
+def test_train_rejects_different_classes_without_the_transfer_option(trained_run, hexagon_folder, tmp_path, capsys):
+    options = (TINY, "--workdir", tmp_path / "run", "--data.root", hexagon_folder, *OPTIONS)
     assert run_command("train", *options, "--train.pretrained", trained_run) == 2
     error = capsys.readouterr().err
     assert f"error: {trained_run}: " in error
@@ -405,7 +405,7 @@ def test_train_rejects_different_classes_without_the_transfer_option(trained_run
 def test_resumed_run_does_not_read_pretrained_and_gives_the_same_result(transfer_run, tmp_path, capsys):
     run = Path(shutil.copytree(transfer_run.run, tmp_path / "run"))
     shutil.rmtree(run / "checkpoints" / "6")
-    assert stored_params(run, "last")[1] == 3
+    assert read_stored_params(run, "last")[1] == 3
     away = transfer_run.start.rename(transfer_run.start.with_name("away"))
     try:
         assert run_command("train", *transfer_run.options, "--workdir", run) == 0
@@ -415,19 +415,21 @@ def test_resumed_run_does_not_read_pretrained_and_gives_the_same_result(transfer
     assert "checkpoint at step 3" in printed and "Starting from" not in printed
     losses = [[line["loss"] for line in read_log(folder)] for folder in (run, transfer_run.run)]
     assert len(losses[0]) == 6 and losses[0] == losses[1]
-    jax.tree.map(np.testing.assert_array_equal, stored_params(run, "last"), stored_params(transfer_run.run, "last"))
+    jax.tree.map(
+        np.testing.assert_array_equal, read_stored_params(run, "last"), read_stored_params(transfer_run.run, "last")
+    )
 
 
 def test_train_records_the_absolute_path_of_pretrained(transfer_run, tmp_path, monkeypatch, capsys):
-    """Therefore the same command, with a relative path to the pretrained run, resumes the run."""
+    """A run can thus be resumed by the same command with a relative path to the pretrained run."""
     monkeypatch.chdir(transfer_run.start.parent)
     options = ["start" if word == transfer_run.start else word for word in transfer_run.options]
     assert run_command("train", *options, "--workdir", transfer_run.run) == 0
     assert run_folder.read_config(transfer_run.run).train.pretrained == str(transfer_run.start)
 
 
-def test_evaluate_rejects_data_with_a_class_that_the_run_lacks(trained_run, hexagon_data, capsys):
-    assert run_command("evaluate", trained_run, "--data.root", hexagon_data) == 2
+def test_evaluate_rejects_data_with_a_class_that_the_run_lacks(trained_run, hexagon_folder, capsys):
+    assert run_command("evaluate", trained_run, "--data.root", hexagon_folder) == 2
     error = capsys.readouterr().err
     assert "is of class 'hexagon'" in error
     assert "\n  only in the run: circle, square\n  only in the data: hexagon\n" in error

@@ -40,7 +40,7 @@ class Run(NamedTuple):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run whose batches were augmented without training. One of its images is too large for the canvas."""
+    """Return a run whose batches were augmented without training. One image is too large for the canvas."""
     base = tmp_path_factory.mktemp("replay")
     root = write_voc_folder(base / "data", {"train": 11})
     for number, size in ((3, (96, 50)), (7, (40, 60))):
@@ -67,13 +67,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(config, source, base / "run", images, steps)
 
 
-def test_replay_equals_the_augmented_batch_to_the_last_bit(run):
-    """Images of all epochs are compared, including batches that span two epochs."""
+def test_replay_is_bitwise_equal_to_the_augmented_batch(run):
+    """The images of all epochs are compared, also those of batches that span two epochs."""
     assert len(run.augmented) == 40 and {epoch for _, epoch in run.augmented} == {0, 1, 2, 3}
     for (index, epoch), augmented in run.augmented.items():
         replayed = replay.replay_image(run.config, run.source, f"train{index}", epoch)
         assert (replayed.index, replayed.step) == (index, run.steps[index, epoch])
-        assert all(map(have_same_bits, (replayed.image, replayed.boxes, replayed.labels), augmented)), (index, epoch)
+        assert all(map(are_bitwise_equal, (replayed.image, replayed.boxes, replayed.labels), augmented)), (index, epoch)
 
 
 def test_replay_equals_the_preview_of_the_first_batch(run):
@@ -84,12 +84,12 @@ def test_replay_equals_the_preview_of_the_first_batch(run):
         replayed = replay.replay_image(run.config, run.source, f"train{index}", 0)
         slots.append(slot := previewed[replayed.image.tobytes()])
         assert positions[slot] == index, "the id of this image is shown"
-        assert have_same_bits(replayed.boxes, boxes[slot]) and have_same_bits(replayed.labels, labels[slot])
+        assert are_bitwise_equal(replayed.boxes, boxes[slot]) and are_bitwise_equal(replayed.labels, labels[slot])
     assert sorted(slots) == [0, 1, 2, 3]
 
 
 def test_replay_equals_augment_without_a_batch_up_to_rounding(run):
-    """`augment` is called for a single image without a canvas, so the results agree only up to rounding."""
+    """``augment`` is called for a single image without a canvas, so the results agree only up to rounding."""
     for index, epoch in [(4, 0), (7, 1), (5, 2)]:
         annotation, image = run.source.annotation(index), run.source.image(index)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(5), epoch), index)
@@ -104,8 +104,8 @@ def test_replay_equals_augment_without_a_batch_up_to_rounding(run):
         np.testing.assert_array_equal(replayed.labels, labels)
 
 
-def have_same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    return (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+def are_bitwise_equal(first: np.ndarray, second: np.ndarray) -> bool:
+    return (first.dtype, first.shape, first.tobytes()) == (second.dtype, second.shape, second.tobytes())
 
 
 def test_replay_differs_between_epochs(run):

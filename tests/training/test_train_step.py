@@ -38,14 +38,14 @@ TRAIN = ShapesSource(TINY.data.shapes, "train")
 MESH = sharding.make_mesh()
 
 
-def first_batches(count: int) -> list[Batch]:
+def read_first_batches(count: int) -> list[Batch]:
     stream = train_batches(TRAIN, TINY.data, TINY.train.batch_size, TINY.train.seed)
     return [next(stream) for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
 def initial_state() -> TrainState:
-    """The initial state as NumPy arrays. Each test puts its own copy on the device, because the step donates it."""
+    """Return the initial state as NumPy arrays. Each test puts a copy on the device, because the step donates it."""
     return jax.tree.map(np.asarray, init_state(TINY, MESH))
 
 
@@ -58,8 +58,8 @@ def to_device(state: TrainState) -> TrainState:
     return jax.device_put(state, sharding.fsdp_sharding(state, MESH))
 
 
-def state_with_random_predictors(state: TrainState) -> TrainState:
-    """Return the state with random predictors, on the device. The initial predictors have constant outputs."""
+def make_state_with_random_predictors(state: TrainState) -> TrainState:
+    """Return the state on the device with random predictors, since the initial predictors have constant outputs."""
     return to_device(state._replace(params=jax.tree.map(np.asarray, randomize_predictors(state.params))))
 
 
@@ -134,9 +134,9 @@ def prepare_image_by_image(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.nda
     return np.stack(images), np.stack(offsets), np.stack(labels)
 
 
-def test_train_step_loss_equals_that_of_a_pipeline_composed_by_hand(train_step, initial_state):
-    (batch,) = first_batches(1)
-    state = state_with_random_predictors(initial_state)
+def test_train_step_loss_equals_that_of_a_hand_written_pipeline(train_step, initial_state):
+    (batch,) = read_first_batches(1)
+    state = make_state_with_random_predictors(initial_state)
     images, target_offsets, labels = prepare_image_by_image(batch)
     offsets, logits = jax.jit(SSD(TINY.model).apply)({"params": state.params}, images)
     loss, loc, conf, positives = reference.multibox_loss(
@@ -151,7 +151,7 @@ def test_train_step_loss_equals_that_of_a_pipeline_composed_by_hand(train_step, 
 
 
 def test_train_step_updates_parameters_and_moving_average(train_step, initial_state):
-    (batch,) = first_batches(1)
+    (batch,) = read_first_batches(1)
     after, metrics = run_step(train_step, to_device(initial_state), batch)
     assert int(after.step) == 1
     assert float(metrics["gradient_norm"]) > 0
@@ -165,7 +165,7 @@ def test_train_step_updates_parameters_and_moving_average(train_step, initial_st
 
 def test_train_step_reduces_the_loss_of_a_repeated_batch(train_step, initial_state):
     """The augmented images are the same in each step, because they depend only on seed, epoch and index."""
-    (batch,) = first_batches(1)
+    (batch,) = read_first_batches(1)
     state = to_device(initial_state)
     losses = []
     for _ in range(TINY.train.steps):
@@ -175,12 +175,12 @@ def test_train_step_reduces_the_loss_of_a_repeated_batch(train_step, initial_sta
 
 
 def test_train_step_ignores_an_invalid_image(train_step, initial_state):
-    (batch,) = first_batches(1)
+    (batch,) = read_first_batches(1)
     blank = batch._replace(valid=np.arange(8) != 2)
     noise = np.random.default_rng(0).integers(0, 256, batch.canvas[2].shape, np.uint8)
     other = blank._replace(canvas=batch.canvas.copy())
     other.canvas[2] = noise
-    metrics = [run_step(train_step, state_with_random_predictors(initial_state), b)[1] for b in (blank, other)]
+    metrics = [run_step(train_step, make_state_with_random_predictors(initial_state), b)[1] for b in (blank, other)]
     # Only rounding differs: GroupNorm and all other layers process each image on its own.
     assert float(metrics[0]["loss"]) == pytest.approx(float(metrics[1]["loss"]), rel=1e-6)
     assert float(metrics[0]["gradient_norm"]) == pytest.approx(float(metrics[1]["gradient_norm"]), rel=1e-5)
@@ -188,23 +188,24 @@ def test_train_step_ignores_an_invalid_image(train_step, initial_state):
     assert int(metrics[0]["num_positives"]) < int(whole["num_positives"])
 
 
-def test_loss_does_not_depend_on_batch_position(train_step, initial_state):
-    (batch,) = first_batches(1)
+def test_loss_does_not_depend_on_the_order_of_the_images(train_step, initial_state):
+    (batch,) = read_first_batches(1)
     rolled = Batch(*(np.roll(field, 1, axis=0) for field in batch))
     one, other = (
-        float(run_step(train_step, state_with_random_predictors(initial_state), b)[1]["loss"]) for b in (batch, rolled)
+        float(run_step(train_step, make_state_with_random_predictors(initial_state), b)[1]["loss"])
+        for b in (batch, rolled)
     )
     assert one == pytest.approx(other, rel=1e-5)
 
 
 def test_train_step_is_not_compiled_again_for_a_restored_state(train_step, initial_state, trained_run):
-    """The training step is compiled again unless a restored state has the shardings of an initial state."""
+    """The restored state must have the shardings of the initial state to avoid a second compilation."""
     trainer = Trainer(run_folder.read_config(trained_run), trained_run, TRAIN, None)
     with Checkpoints(trained_run / "checkpoints") as checkpoints:
         restored = trainer.restore_or_init(checkpoints)
     assert int(restored.step) == 30
     for state in (to_device(initial_state), restored):
-        for batch in first_batches(2):
+        for batch in read_first_batches(2):
             state, _ = run_step(train_step, state, batch)
     assert train_step._cache_size() == 1
 
@@ -213,7 +214,7 @@ def test_train_step_is_not_compiled_again_for_a_restored_state(train_step, initi
 
 
 def test_accumulated_gradient_equals_that_of_the_whole_batch():
-    """A small model replaces the network."""
+    """The test uses a small model in place of the network."""
     rng = np.random.default_rng(0)
     params = {"kernel": rng.normal(size=(5, 3)).astype(np.float32)}
     images, labels = rng.normal(size=(12, 5)).astype(np.float32), rng.integers(0, 3, 12).astype(np.int32)
@@ -232,9 +233,9 @@ def test_accumulated_gradient_equals_that_of_the_whole_batch():
         np.testing.assert_allclose(grads["kernel"], expected_grads["kernel"], rtol=1e-5, atol=1e-6)
 
 
-def test_train_step_processes_a_batch_in_accumulation_steps():
+def test_train_step_splits_a_batch_into_accumulation_steps():
     config = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, accumulation_steps=4))
-    (batch,) = first_batches(1)
+    (batch,) = read_first_batches(1)
     jaxpr = str(make_train_step(config, MESH).trace(state_shapes(config, MESH), batch).jaxpr)
     assert "f32[2,64,64,3]" in jaxpr, "two images at a time"
 
@@ -247,7 +248,7 @@ def test_accumulated_update_of_the_network_equals_that_of_the_whole_batch(initia
         config = dataclasses.replace(TINY, train=train, optimizer=Optimizer(learning_rate=0.1, clip_norm=1.0))
         batch = next(train_batches(TRAIN, config.data, 32, 0))
         batch = batch._replace(valid=np.arange(32) % 5 > 0)
-        state = init_state(config, MESH)._replace(params=state_with_random_predictors(initial_state).params)
+        state = init_state(config, MESH)._replace(params=make_state_with_random_predictors(initial_state).params)
         return make_train_step(config, MESH)(state, batch)
 
     (whole, expected), (parts, metrics) = step(1), step(4)

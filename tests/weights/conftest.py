@@ -13,19 +13,19 @@ from ssd_jax.weights.importing import Imported, import_weights
 
 @pytest.fixture(scope="session")
 def ssd300() -> Tensors:
-    """State dict of a narrow SSD300 for VOC with the keys of ssd.pytorch."""
+    """Return the state dict of a narrow SSD300 for VOC with the keys of ssd.pytorch."""
     return published.make_random_ssd_pytorch(6, 21, WIDTH)
 
 
 @pytest.fixture(scope="session")
 def imported_ssd300(ssd300, tmp_path_factory) -> Imported:
-    """Imported weights of the fixture ``ssd300``."""
+    """Return the imported weights of the fixture ``ssd300``."""
     return import_weights(save_safetensors(tmp_path_factory.mktemp("weights") / "ssd300.safetensors", ssd300))
 
 
 @pytest.fixture(scope="session")
 def run(ssd300, tmp_path_factory) -> Path:
-    """Run folder that the command import-weights made from the fixture ``ssd300``."""
+    """Return the run folder that the command import-weights makes from the fixture ``ssd300``."""
     folder = tmp_path_factory.mktemp("imported")
     assert (
         run_command("import-weights", save_safetensors(folder / "voc.safetensors", ssd300), "--out", folder / "run")

@@ -39,7 +39,7 @@ def test_to_tensors_is_the_inverse_of_import_weights(maps, tmp_path):
             np.testing.assert_array_equal(actual[key], value)
 
 
-def test_import_and_export_commands_keep_every_bit(tmp_path, capsys):
+def test_import_and_export_commands_preserve_all_values(tmp_path, capsys):
     tensors = published.make_random_ssd_pytorch(6, 4, 1.0)
     names = ("RBC", "WBC", "Platelets")
     run, out = tmp_path / "run", tmp_path / "out.safetensors"

@@ -22,7 +22,7 @@ from helpers.published_files import (
 )
 from helpers.weight_writers import encode_caffemodel
 from PIL import Image
-from safetensors.numpy import save as safetensors_bytes
+from safetensors.numpy import save as encode_safetensors
 
 from ssd_jax import config, files
 from ssd_jax.data.class_names import COCO_CLASSES, VOC_CLASSES
@@ -34,7 +34,7 @@ from ssd_jax.weights.importing import import_weights, write_run
 
 
 def test_import_transposes_oihw_to_hwio(ssd300, imported_ssd300):
-    """Single numbers of our parameters (HWIO) are compared with those of ssd.pytorch's tensors (OIHW)."""
+    """Single values of the imported parameters (HWIO) are compared with values of ssd.pytorch's tensors (OIHW)."""
     params = imported_ssd300.params
     assert params["vgg"]["conv1_1"]["kernel"].shape == (3, 3, 3, 8)
     assert params["vgg"]["conv1_1"]["kernel"][0, 1, 2, 3] == ssd300["vgg.0.weight"][3, 2, 0, 1]
@@ -98,7 +98,7 @@ def test_import_sets_classes_and_default_boxes(project, classes, names, boxes, t
         ("ssd_keras", (123, 117, 104), config.Detect(0.01, 1_000_000, 0.45, 200)),
     ],
 )
-def test_import_sets_preprocessing_and_post_processing(project, mean, detect, ssd300, tmp_path):
+def test_import_sets_preprocessing_and_postprocessing(project, mean, detect, ssd300, tmp_path):
     actual = import_weights(WRITERS[project](tmp_path / "file", ssd300)).config
     assert (actual.model.mean, actual.model.std, actual.detect) == (mean, (1, 1, 1), detect)
     assert actual.model.default_boxes.variances == (0.1, 0.1, 0.2, 0.2)
@@ -114,7 +114,7 @@ def test_torchvision_labels_are_coco_category_ids(tmp_path):
 
 
 def test_torchvision_import_equals_the_independent_conversion(tmp_path):
-    """The expected parameters come from helpers/torchvision_ssd.py. ``make parity`` compares that with torchvision."""
+    """The expected parameters come from helpers/torchvision_ssd.py, which ``make parity`` compares with torchvision."""
     state = torchvision_ssd.make_random_state_dict(0)
     actual = import_weights(save_safetensors(tmp_path / "file", state))
     jax.tree.map(np.testing.assert_array_equal, actual.params, torchvision_ssd.to_params(state))
@@ -151,8 +151,8 @@ def test_import_applies_given_scales_and_channel_order(ssd300, imported_ssd300, 
     np.testing.assert_array_equal(unchanged, imported_ssd300.params["vgg"]["conv1_1"]["kernel"])
 
 
-def coco_priors_with_changed_fc7(**settings: Any) -> dict[str, Any]:
-    """Return COCO_PRIORS with changed settings of the feature map fc7."""
+def change_fc7_of_coco_priors(**settings: Any) -> dict[str, Any]:
+    """Return COCO_PRIORS with the given settings for the feature map fc7."""
     return COCO_PRIORS | {"fc7_mbox_priorbox": COCO_PRIORS["fc7_mbox_priorbox"] | settings}
 
 
@@ -168,7 +168,7 @@ def test_import_uses_the_default_boxes_stored_in_a_caffe_snapshot(ssd300, tmp_pa
     assert import_weights(file).config.model.default_boxes == voc, (
         "the published default boxes are used if a layer has none"
     )
-    file.write_bytes(make_caffe_file(ssd300, coco_priors_with_changed_fc7(step=17.0)))
+    file.write_bytes(make_caffe_file(ssd300, change_fc7_of_coco_priors(step=17.0)))
     assert import_weights(file).config.model.default_boxes.steps == (8, 17, 32, 64, 100, 300)
     without = {name: {k: v for k, v in p.items() if k != "step"} | {"clip": True} for name, p in COCO_PRIORS.items()}
     file.write_bytes(make_caffe_file(ssd300, without))
@@ -181,7 +181,7 @@ def test_import_uses_the_default_boxes_stored_in_a_caffe_snapshot(ssd300, tmp_pa
 )
 def test_import_refuses_unsupported_default_boxes(settings, ssd300, tmp_path):
     file = tmp_path / "file"
-    file.write_bytes(make_caffe_file(ssd300, coco_priors_with_changed_fc7(**settings)))
+    file.write_bytes(make_caffe_file(ssd300, change_fc7_of_coco_priors(**settings)))
     with pytest.raises(UserError, match=r"file: .*default boxes"):
         import_weights(file)
 
@@ -226,11 +226,11 @@ def test_import_refuses_unknown_networks(tensors, tmp_path):
         import_weights(save_safetensors(tmp_path / "file", tensors))
 
 
-def test_safetensors_is_recognised_for_any_header_length(tmp_path):
+def test_safetensors_file_is_recognised_for_any_header_length(tmp_path):
     """A safetensors file begins with the header's length, whose first byte may be the first byte of another format."""
     first_bytes = set()
     for padding in range(256):
-        data = safetensors_bytes({"a" * (padding + 1): np.ones(3, np.float32)})
+        data = encode_safetensors({"a" * (padding + 1): np.ones(3, np.float32)})
         first_bytes.add(data[0])
         (tmp_path / "file").write_bytes(data)
         actual = read_weights(tmp_path / "file")

@@ -34,7 +34,7 @@ PUBLISHED = [
 
 
 def read_published_shapes(name: str) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the tensors in a published file, by key."""
+    """Return a dict from each key of a published file to the shape of its tensor."""
     lines = (KEY_LISTS / f"{name}.txt").read_text().splitlines()
     pairs = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
     return {key: tuple(int(n) for n in shape.strip("()").split(",") if n.strip()) for key, shape in pairs}
@@ -54,12 +54,12 @@ def test_key_mapping_has_every_published_key_with_its_shape(name, kind, classes,
         assert set(mapping.entries) == set(shapes), "every parameter has a key"
 
 
-def test_every_list_of_keys_is_tested():
+def test_every_key_list_is_tested():
     assert {path.stem for path in KEY_LISTS.glob("*.txt")} == {row[0] for row in PUBLISHED}
 
 
 def test_find_key_mapping_tolerates_a_missing_or_additional_key():
-    """A file is also recognised if one of its keys is missing, or if it has an additional key."""
+    """The mapping of a file is also found if one key is missing, or if there is an additional key."""
     for kind, mappings in KEY_MAPPINGS.items():
         for mapping in mappings:
             ranks = {key: (1,) * rank for key, rank in mapping.ranks.items()}
@@ -70,7 +70,7 @@ def test_find_key_mapping_tolerates_a_missing_or_additional_key():
 
 
 @pytest.mark.parametrize("kind", ["torch", "caffe", "keras"])
-def test_conversions_give_our_shapes_and_are_invertible(kind):
+def test_conversions_give_parameter_shapes_and_are_invertible(kind):
     rng = np.random.default_rng(0)
     for mapping in KEY_MAPPINGS[kind]:
         model = mapping.network or SSD300
@@ -84,12 +84,12 @@ def test_conversions_give_our_shapes_and_are_invertible(kind):
 
 
 def load_parameter(kind: str, title: str, path: str, stored: np.ndarray) -> np.ndarray:
-    """Convert a stored tensor to our parameter at ``path``, with the key mapping that has this title."""
+    """Convert a stored tensor to the parameter at ``path`` with the key mapping of the given title."""
     (mapping,) = [mapping for mapping in KEY_MAPPINGS[kind] if mapping.title == title]
     return mapping.entries[path].conversion.load(stored)
 
 
-def test_conversion_of_torch_fc6_equals_loops():
+def test_torch_fc6_conversion_equals_a_plain_loop():
     """fc6 keeps every fourth unit and every third row and column. The input is flattened as channel, row, column."""
     units, channels = 8, 3
     full = np.arange(units * channels * 49, dtype=np.float32).reshape(units, channels * 49)
@@ -103,7 +103,7 @@ def test_conversion_of_torch_fc6_equals_loops():
                     assert reduced[row, column, channel, unit] == expected
 
 
-def test_conversion_of_keras_fc6_equals_loops():
+def test_keras_fc6_conversion_equals_a_plain_loop():
     """In Keras, the input of fc6 is flattened as row, column, channel."""
     units, channels = 8, 3
     full = np.arange(units * channels * 49, dtype=np.float32).reshape(channels * 49, units)
@@ -116,7 +116,7 @@ def test_conversion_of_keras_fc6_equals_loops():
                     assert reduced[row, column, channel, unit] == expected
 
 
-def test_conversion_of_fc7_equals_loops():
+def test_fc7_conversions_equal_a_plain_loop():
     full = np.arange(12 * 8, dtype=np.float32).reshape(12, 8)  # (units, units of fc6)
     torch = load_parameter("torch", "torchvision's VGG16", "vgg/fc7/kernel", full)
     keras = load_parameter("keras", "Keras' VGG16", "vgg/fc7/kernel", full.T)
@@ -126,7 +126,7 @@ def test_conversion_of_fc7_equals_loops():
             assert torch[0, 0, channel, unit] == keras[0, 0, channel, unit] == full[4 * unit, 4 * channel]
 
 
-def test_conversion_of_mmdetection_makes_background_the_first_class():
+def test_mmdetection_conversion_makes_background_the_first_class():
     """There are four boxes per cell and three classes. The value 32 means class 2 of box 3; 0 is background."""
     stored = np.array([11, 12, 10, 21, 22, 20, 31, 32, 30, 41, 42, 40], np.float32)
     loaded = load_parameter("torch", "MMDetection's SSD300", "conv4_3_norm_mbox_conf/bias", stored)

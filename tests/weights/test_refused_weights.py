@@ -27,13 +27,13 @@ from safetensors.numpy import save
 Change = Callable[[Tensors], Tensors]
 
 
-def torch_file_bytes(tensors: Tensors, write: Callable = make_zip_file, more: bytes = b"") -> bytes:
+def make_torch_file_bytes(tensors: Tensors, write: Callable = make_zip_file, extra_instructions: bytes = b"") -> bytes:
     """Return the bytes of a file as torch.save writes it for a state dict.
 
     Args:
         tensors: State dict.
         write: Function that makes a file in one of the formats of torch.save.
-        more: Further instructions of the pickle.
+        extra_instructions: Further instructions of the pickle.
     """
     kinds = {"float32": "Float", "float64": "Double", "int64": "Long", "uint8": "Byte", "int32": "Int"}
     entries, storages = {}, {}
@@ -42,7 +42,7 @@ def torch_file_bytes(tensors: Tensors, write: Callable = make_zip_file, more: by
         stored = push_storage(value.size, str(number), f"torch.{kinds[value.dtype.name]}Storage")
         entries[name] = push_tensor(stored, 0, push_integers(*value.shape), push_integers(*strides))
         storages[str(number)] = value.tobytes()
-    return write(push_dict(**entries) + more, storages)
+    return write(push_dict(**entries) + extra_instructions, storages)
 
 
 def make_bytes_function(write: Callable[[Path, Tensors], Path]) -> Callable[[Tensors, Path], bytes]:
@@ -51,8 +51,8 @@ def make_bytes_function(write: Callable[[Path, Tensors], Path]) -> Callable[[Ten
 
 
 FORMATS: dict[str, Callable[[Tensors, Path], bytes]] = {
-    "pth": lambda tensors, folder: torch_file_bytes(published.to_torchvision(tensors)),
-    "old.pth": lambda tensors, folder: torch_file_bytes(tensors, make_legacy_file),
+    "pth": lambda tensors, folder: make_torch_file_bytes(published.to_torchvision(tensors)),
+    "old.pth": lambda tensors, folder: make_torch_file_bytes(tensors, make_legacy_file),
     "safetensors": lambda tensors, folder: save({k: np.ascontiguousarray(v) for k, v in tensors.items()}),
     "caffemodel": make_bytes_function(save_caffe),
     "h5": make_bytes_function(save_keras),
@@ -62,27 +62,27 @@ CUTS = (0, 1, 7, 300, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, -1)
 
 
 def transpose_tensor(key: str) -> Change:
-    """Return a change that moves the first axis of one tensor to the end."""
+    """Return a function that moves the first axis of the tensor ``key`` to the end."""
     return lambda tensors: tensors | {key: np.ascontiguousarray(np.moveaxis(tensors[key], 0, -1))}
 
 
 def halve_tensor(key: str) -> Change:
-    """Return a change that removes the second half of one tensor."""
+    """Return a function that removes the second half of the tensor ``key``."""
     return lambda tensors: tensors | {key: tensors[key][: len(tensors[key]) // 2]}
 
 
 def flatten_tensor(key: str) -> Change:
-    """Return a change that flattens one tensor."""
+    """Return a function that flattens the tensor ``key``."""
     return lambda tensors: tensors | {key: tensors[key].reshape(-1)}
 
 
 def remove_tensor(key: str) -> Change:
-    """Return a change that removes one tensor."""
+    """Return a function that removes the tensor ``key``."""
     return lambda tensors: {k: v for k, v in tensors.items() if k != key}
 
 
 def fill_tensor(key: str, value: float) -> Change:
-    """Return a change that sets all elements of one tensor to a value."""
+    """Return a function that sets all elements of the tensor ``key`` to a value."""
     return lambda tensors: tensors | {key: np.full_like(tensors[key], value)}
 
 
@@ -103,7 +103,7 @@ HOSTILE = [
 ]
 
 
-def external_link(folder: Path, tensors: Tensors) -> bytes:
+def make_external_link_file(folder: Path, tensors: Tensors) -> bytes:
     """Return the bytes of a Keras file in which one kernel is a link to another file."""
     file = save_keras(folder / "whole", tensors)
     with h5py.File(folder / "other", "w") as other:
@@ -115,7 +115,7 @@ def external_link(folder: Path, tensors: Tensors) -> bytes:
     return file.read_bytes()
 
 
-def huge_dataset(folder: Path, tensors: Tensors) -> bytes:
+def make_huge_dataset_file(folder: Path, tensors: Tensors) -> bytes:
     """Return the bytes of a Keras file that declares a kernel of a terabyte without its data."""
     file = save_keras(folder / "whole", tensors)
     with h5py.File(file, "r+") as root:
@@ -125,18 +125,18 @@ def huge_dataset(folder: Path, tensors: Tensors) -> bytes:
     return file.read_bytes()
 
 
-def oversized_header(folder: Path, tensors: Tensors) -> bytes:
+def make_oversized_header_file(folder: Path, tensors: Tensors) -> bytes:
     """Return the bytes of a safetensors file that has only a header, which declares a tensor of four terabytes."""
     header = json.dumps({"vgg.0.weight": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}).encode()
     return struct.pack("<Q", len(header)) + header
 
 
-def oversized_length(folder: Path, tensors: Tensors) -> bytes:
+def make_oversized_length_file(folder: Path, tensors: Tensors) -> bytes:
     """Return the bytes of a Caffe file with a layer whose declared length is far beyond the end of the file."""
     return b"\xa2\x06" + b"\xff" * 9 + b"\x01" + b"\x0a\x02ab"
 
 
-def cases() -> Iterator[tuple[str, str]]:
+def list_cases() -> Iterator[tuple[str, str]]:
     """Yield the format and the fault of each invalid file."""
     for kind in FORMATS:
         yield from ((kind, f"cut {cut}") for cut in CUTS)
@@ -145,28 +145,28 @@ def cases() -> Iterator[tuple[str, str]]:
         yield from ((kind, f"type {name}") for name in TYPES if not (kind == "old.pth" and name in ("int64", "uint8")))
     yield from (("pth", f"hostile {name}") for name in HOSTILE)
     yield from (("old.pth", f"hostile {name}") for name in HOSTILE)
-    yield from (("h5", name) for name in ("external_link", "huge_dataset"))
-    yield ("safetensors", "oversized_header")
-    yield ("caffemodel", "oversized_length")
+    yield from (("h5", name) for name in ("make_external_link_file", "make_huge_dataset_file"))
+    yield ("safetensors", "make_oversized_header_file")
+    yield ("caffemodel", "make_oversized_length_file")
 
 
-CASES = list(cases())
+CASES = list(list_cases())
 
 
-def test_cases_are_at_least_a_hundred():
+def test_there_are_at_least_a_hundred_cases():
     assert len(CASES) >= 100 and len(set(CASES)) == len(CASES)
     assert len(HOSTILE) >= 5
 
 
 @pytest.fixture(scope="module")
 def tensors() -> Tensors:
-    """State dict of a narrow SSD300 for three classes with the keys of ssd.pytorch."""
+    """Return the state dict of a narrow SSD300 for three classes with the keys of ssd.pytorch."""
     return published.make_random_ssd_pytorch(6, 4, 0.125)
 
 
 @pytest.fixture(scope="module")
 def valid_files(tensors, tmp_path_factory) -> dict[str, bytes]:
-    """Bytes of a valid file in each format, by the name of the format."""
+    """Return a dict from the name of each format to the bytes of a valid file."""
     return {kind: write(tensors, tmp_path_factory.mktemp("whole")) for kind, write in FORMATS.items()}
 
 
@@ -196,9 +196,15 @@ def test_invalid_files_are_refused(kind, case, tensors, valid_files, tmp_path, c
         write = make_zip_file if kind == "pth" else make_legacy_file
         data = write(push_dict(weights=attack), {"0": np.ones(6, np.float32).tobytes()})
     else:
-        data = {f.__name__: f for f in (external_link, huge_dataset, oversized_header, oversized_length)}[fault](
-            tmp_path, tensors
-        )
+        data = {
+            f.__name__: f
+            for f in (
+                make_external_link_file,
+                make_huge_dataset_file,
+                make_oversized_header_file,
+                make_oversized_length_file,
+            )
+        }[fault](tmp_path, tensors)
     file = tmp_path / f"file.{kind}"
     file.write_bytes(data)
     assert run_command("import-weights", file, "--out", tmp_path / "run", *NAME_OPTIONS) == 2

@@ -28,18 +28,18 @@ from ssd_jax.weights.importing import import_weights, write_run
 from ssd_jax.weights.presets import SSD300, parameter_shapes
 
 
-def pretrained_params(config, random_start):
+def open_pretrained_params(config, random_start):
     """Return the parameters that a run with this config starts from, given its random initial parameters."""
     return initial_params(config, open_pretrained(config), random_start)
 
 
-def config_with_pretrained(path: Path, model: config.Model, **options: Any) -> config.Config:
+def make_config_with_pretrained(path: Path, model: config.Model, **options: Any) -> config.Config:
     """Return the config of a run that starts from a file or run at ``path``."""
     return config.Config(model=model, train=config.Train(pretrained=str(path), **options))
 
 
-def random_params(model: config.Model) -> Any:
-    """Return random parameters of a model. Drawing them with NumPy needs no compilation."""
+def make_random_params(model: config.Model) -> Any:
+    """Return random parameters of a model, drawn with NumPy to avoid a compilation."""
     rng = np.random.default_rng(9)
     shapes = parameter_shapes(model).items()
     return unflatten_dict({path: jnp.asarray(rng.normal(size=s), jnp.float32) for path, s in shapes}, sep="/")
@@ -47,29 +47,29 @@ def random_params(model: config.Model) -> Any:
 
 @pytest.fixture(scope="module")
 def cell_model() -> config.Model:
-    """Model config of an SSD300 with the width of the fixture ``ssd300``, for two classes: one of VOC and one new."""
+    """Return the model config of an SSD300 as narrow as the fixture ``ssd300``, for one VOC class and one new class."""
     return dataclasses.replace(SSD300.make_model(config.SSD300_VOC_BOXES), class_names=("RBC", "car"), width=WIDTH)
 
 
 def test_training_starts_from_a_backbone(ssd300, imported_ssd300, cell_model, tmp_path, capsys):
     file = save_safetensors(tmp_path / "vgg.safetensors", select_backbone(ssd300))
-    random_start = random_params(cell_model)
-    started = pretrained_params(config_with_pretrained(file, cell_model), random_start)
+    random_start = make_random_params(cell_model)
+    started = open_pretrained_params(make_config_with_pretrained(file, cell_model), random_start)
     jax.tree.map(np.testing.assert_array_equal, started["vgg"], imported_ssd300.params["vgg"])
     for name in random_start.keys() - {"vgg"}:
         jax.tree.map(np.testing.assert_array_equal, started[name], random_start[name])
     assert f"Starting from {file}: conv1_1, conv1_2" in capsys.readouterr().out
     write_run(import_weights(file), tmp_path / "run")
-    again = pretrained_params(config_with_pretrained(tmp_path / "run", cell_model), random_start)
+    again = open_pretrained_params(make_config_with_pretrained(tmp_path / "run", cell_model), random_start)
     jax.tree.map(np.testing.assert_array_equal, again, started)
 
 
 def test_training_from_features_initialises_fc6_and_fc7(ssd300, imported_ssd300, cell_model, tmp_path, capsys):
     file, random_start = (
         save_safetensors(tmp_path / "features", make_classifier_and_features(ssd300)[1]),
-        random_params(cell_model),
+        make_random_params(cell_model),
     )
-    started = pretrained_params(config_with_pretrained(file, cell_model), random_start)
+    started = open_pretrained_params(make_config_with_pretrained(file, cell_model), random_start)
     for name, layer in started["vgg"].items():
         expected = random_start["vgg"][name] if name in ("fc6", "fc7") else imported_ssd300.params["vgg"][name]
         if name != "conv1_1":  # conv1_1 is adapted to the config's mean
@@ -78,12 +78,12 @@ def test_training_from_features_initialises_fc6_and_fc7(ssd300, imported_ssd300,
 
 
 def test_training_from_a_detector_copies_class_channels_by_name(ssd300, imported_ssd300, cell_model, tmp_path, capsys):
-    file, random_start = save_safetensors(tmp_path / "voc", ssd300), random_params(cell_model)
+    file, random_start = save_safetensors(tmp_path / "voc", ssd300), make_random_params(cell_model)
     boxes = imported_ssd300.config.model.default_boxes
     model = dataclasses.replace(cell_model, default_boxes=boxes)
     with pytest.raises(UserError, match=r"--train\.transfer"):
-        pretrained_params(config_with_pretrained(file, model), random_start)
-    started = pretrained_params(config_with_pretrained(file, model, transfer=True), random_start)
+        open_pretrained_params(make_config_with_pretrained(file, model), random_start)
+    started = open_pretrained_params(make_config_with_pretrained(file, model, transfer=True), random_start)
     assert "kept      1: car" in capsys.readouterr().out
     jax.tree.map(np.testing.assert_array_equal, started["conv9_2"], imported_ssd300.params["conv9_2"])
     conf = "fc7_mbox_conf"
@@ -91,15 +91,15 @@ def test_training_from_a_detector_copies_class_channels_by_name(ssd300, imported
         bias = np.asarray(started[conf]["bias"]).reshape(6, 3)[box]
         voc = ssd300["conf.1.bias"].reshape(6, 21)[box]
         assert bias.tolist() == [voc[0], random_start[conf]["bias"][3 * box + 1], voc[1 + VOC_CLASSES.index("car")]]
-    backbone = pretrained_params(config_with_pretrained(file, model, backbone_only=True), random_start)
+    backbone = open_pretrained_params(make_config_with_pretrained(file, model, backbone_only=True), random_start)
     jax.tree.map(np.testing.assert_array_equal, backbone["vgg"], imported_ssd300.params["vgg"])
     jax.tree.map(np.testing.assert_array_equal, backbone["conv9_2"], random_start["conv9_2"])
     own = save_safetensors(tmp_path / "own", published.make_random_ssd_pytorch(6, 8, WIDTH))
-    assert pretrained_params(config_with_pretrained(own, model, backbone_only=True), random_start), (
+    assert open_pretrained_params(make_config_with_pretrained(own, model, backbone_only=True), random_start), (
         "class names are not needed for a backbone"
     )
     with pytest.raises(UserError, match="ssd-jax import-weights"):
-        pretrained_params(config_with_pretrained(own, model, transfer=True), random_start)
+        open_pretrained_params(make_config_with_pretrained(own, model, transfer=True), random_start)
 
 
 def test_training_refuses_weights_of_another_network(ssd300, cell_model, tmp_path):
@@ -109,11 +109,11 @@ def test_training_refuses_weights_of_another_network(ssd300, cell_model, tmp_pat
     for model, line in ((wide, "model.width: 0.125 -> 0.25"), (normed, "model.norm: none -> group")):
         for options in ({"transfer": True}, {"backbone_only": True}):
             with pytest.raises(UserError, match=f"{file}: .*\n  {line}"):
-                pretrained_params(config_with_pretrained(file, model, **options), {})
+                open_pretrained_params(make_config_with_pretrained(file, model, **options), {})
     with pytest.raises(UserError, match="there is no file or folder"):
-        pretrained_params(config_with_pretrained(tmp_path / "gone", cell_model), {})
+        open_pretrained_params(make_config_with_pretrained(tmp_path / "gone", cell_model), {})
     with pytest.raises(UserError, match=r"--train\.pretrained"):
-        pretrained_params(config.Config(train=config.Train(backbone_only=True)), {})
+        open_pretrained_params(config.Config(train=config.Train(backbone_only=True)), {})
 
 
 @pytest.mark.slow

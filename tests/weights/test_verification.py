@@ -24,7 +24,7 @@ WIDTH, HEIGHT = 200, 100
 
 
 def make_detections(*order: int, shift: float = 0.0, score_shift: float = 0.0) -> ImageDetections:
-    """Return the detections of EXPECTED with these indices, with shifted boxes (in pixels) and scores."""
+    """Return the detections of EXPECTED with the given indices, after shifting boxes (in pixels) and scores."""
     chosen = [EXPECTED[i] for i in order]
     boxes = np.array([d.box for d in chosen], np.float32).reshape(-1, 4) * [WIDTH, HEIGHT, WIDTH, HEIGHT] + shift
     scores = np.array([d.score + score_shift for d in chosen], np.float32)

@@ -19,30 +19,30 @@ from ssd_jax.weights.formats.caffe_file import CaffeNet, PriorBox, read_caffe
 RANDOM = np.random.default_rng(0)
 
 
-def random_array(*shape: int) -> np.ndarray:
+def make_random_array(*shape: int) -> np.ndarray:
     return RANDOM.standard_normal(shape).astype(np.float32)
 
 
 LAYERS = [
-    ("conv1_1", "Convolution", [random_array(4, 3, 3, 3), random_array(4)]),
+    ("conv1_1", "Convolution", [make_random_array(4, 3, 3, 3), make_random_array(4)]),
     ("relu1_1", "ReLU", []),
-    ("fc6", "InnerProduct", [random_array(5, 12), random_array(5)]),
-    ("conv4_3_norm", "Normalize", [random_array(4)]),
-    ("conv6_1", "Convolution", [random_array(1, 1, 1, 1), random_array(1)]),
+    ("fc6", "InnerProduct", [make_random_array(5, 12), make_random_array(5)]),
+    ("conv4_3_norm", "Normalize", [make_random_array(4)]),
+    ("conv6_1", "Convolution", [make_random_array(1, 1, 1, 1), make_random_array(1)]),
 ]
 V1_LAYERS = [layer for layer in LAYERS if layer[1] != "Normalize"]
 PRIORS = {"fc7_mbox_priorbox": SSD300_PRIOR}
 
 
 def read_net(folder: Path, data: bytes) -> CaffeNet:
-    """Write the bytes to a file, read it with read_caffe, and return the result."""
+    """Write bytes to a file, and return the network that read_caffe reads from the file."""
     file = folder / "net.caffemodel"
     file.write_bytes(data)
     return read_caffe(file)
 
 
 def assert_contains(net: CaffeNet, layers: list[tuple[str, str, list[np.ndarray]]]) -> None:
-    """Assert that a network has exactly the blobs of some layers, as float32."""
+    """Assert that a network has exactly the blobs of the given layers, as float32."""
     expected = {f"{name}.{number}": blob for name, _, blobs in layers for number, blob in enumerate(blobs)}
     assert list(net.tensors) == list(expected)
     for name, blob in expected.items():
@@ -111,7 +111,7 @@ def test_last_value_of_a_field_set_twice_is_used(tmp_path: Path):
 
 
 def read_stored_prior(folder: Path, **settings: Any) -> PriorBox:
-    """Return the settings of a PriorBox layer as read_caffe reads them from a file with the given settings."""
+    """Write a file with a PriorBox layer of the given settings, and return the settings that read_caffe reads."""
     return read_net(folder, encode_caffemodel(LAYERS, {"prior": settings})).priors["prior"]
 
 
@@ -176,16 +176,16 @@ def test_invalid_default_boxes_are_refused(tmp_path: Path, settings: dict[str, A
 # ---- invalid files ----
 
 
-def caffemodel_with_blob(blob: bytes) -> bytes:
+def make_caffemodel_with_blob(blob: bytes) -> bytes:
     """Return the bytes of a .caffemodel file with one convolution that has a single encoded blob."""
     layer = encode_message("LayerParameter", {"name": "conv", "type": "Convolution", "blobs": [blob]})
     return encode_message("NetParameter", {"layer": [layer]})
 
 
-def caffemodel_with_shape(*dim: int, numbers: int = 4) -> bytes:
-    """Return the bytes of a .caffemodel file with one blob that declares a shape but has ``numbers`` values."""
-    fields = {"data": np.zeros(numbers), "shape": encode_message("BlobShape", {"dim": list(dim)})}
-    return caffemodel_with_blob(encode_message("BlobProto", fields))
+def make_caffemodel_with_shape(*dim: int, value_count: int = 4) -> bytes:
+    """Return the bytes of a .caffemodel file with one blob that declares a shape but has ``value_count`` values."""
+    fields = {"data": np.zeros(value_count), "shape": encode_message("BlobShape", {"dim": list(dim)})}
+    return make_caffemodel_with_blob(encode_message("BlobProto", fields))
 
 
 V0 = encode_message(
@@ -203,16 +203,16 @@ V0 = encode_message(
         (encode_caffemodel([("relu", "ReLU", [])], PRIORS), "no layer with weights"),
         (encode_message("NetParameter", {"layers": [V0]}), "upgrade_net_proto_binary"),
         (encode_caffemodel(LAYERS) + encode_caffemodel(LAYERS), "two layers .*'conv1_1'"),
-        (encode_caffemodel([("a\nb", "ReLU", [random_array(1)])]), "unprintable"),
-        (caffemodel_with_shape(2, 3), r"'conv.0' has the shape \(2, 3\), but 4 values"),
-        (caffemodel_with_shape(-2, -2), r"\(-2, -2\)"),
-        (caffemodel_with_shape(0, numbers=0), r"\(0,\), but 0 values"),
-        (caffemodel_with_shape(1 << 62, 1 << 62), "but 4 values"),
-        (caffemodel_with_shape(*[1] * 65, numbers=1), "corrupt"),
-        (caffemodel_with_blob(encode_message("BlobProto", {"data": np.zeros(4), "num": 4})),
+        (encode_caffemodel([("a\nb", "ReLU", [make_random_array(1)])]), "unprintable"),
+        (make_caffemodel_with_shape(2, 3), r"'conv.0' has the shape \(2, 3\), but 4 values"),
+        (make_caffemodel_with_shape(-2, -2), r"\(-2, -2\)"),
+        (make_caffemodel_with_shape(0, value_count=0), r"\(0,\), but 0 values"),
+        (make_caffemodel_with_shape(1 << 62, 1 << 62), "but 4 values"),
+        (make_caffemodel_with_shape(*[1] * 65, value_count=1), "corrupt"),
+        (make_caffemodel_with_blob(encode_message("BlobProto", {"data": np.zeros(4), "num": 4})),
          r"\(4, 0, 0, 0\), but 4 values"),
-        (caffemodel_with_blob(encode_message("BlobProto", {"data": np.zeros(4)})), r"\(\), but 4 values"),
-        (caffemodel_with_blob(b"\x2a\x03abc"), "corrupt"),
+        (make_caffemodel_with_blob(encode_message("BlobProto", {"data": np.zeros(4)})), r"\(\), but 4 values"),
+        (make_caffemodel_with_blob(b"\x2a\x03abc"), "corrupt"),
     ],
 )  # fmt: skip
 def test_invalid_files_are_refused(tmp_path: Path, data: bytes, message: str):

@@ -22,16 +22,16 @@ DATA = ASSETS / "weights"
 RANDOM = np.random.default_rng(0)
 
 
-def random_array(*shape: int) -> np.ndarray:
+def make_random_array(*shape: int) -> np.ndarray:
     return RANDOM.standard_normal(shape).astype(np.float32)
 
 
 # Layers are not in alphabetical order, so that a reader that sorts them fails.
 LAYERS: list[tuple[str, list[tuple[str, np.ndarray]]]] = [
     ("input_1", []),
-    ("conv2_1", [("conv2_1/kernel:0", random_array(3, 3, 3, 4)), ("conv2_1/bias:0", random_array(4))]),
-    ("conv1_1", [("conv1_1/kernel:0", random_array(1, 1, 4, 2)), ("conv1_1/bias:0", random_array(2))]),
-    ("norm", [("norm/norm_gamma:0", random_array(2))]),
+    ("conv2_1", [("conv2_1/kernel:0", make_random_array(3, 3, 3, 4)), ("conv2_1/bias:0", make_random_array(4))]),
+    ("conv1_1", [("conv1_1/kernel:0", make_random_array(1, 1, 4, 2)), ("conv1_1/bias:0", make_random_array(2))]),
+    ("norm", [("norm/norm_gamma:0", make_random_array(2))]),
 ]
 
 
@@ -43,7 +43,7 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
 
 
 def assert_contains(tensors: dict[str, np.ndarray], layers: list[tuple[str, list[tuple[str, np.ndarray]]]]) -> None:
-    """Assert that the tensors are exactly the weights of some layers, in the same order."""
+    """Assert that the tensors are exactly the weights of the given layers, in the same order."""
     expected = {f"{name}.{number}": value for name, weights in layers for number, (_, value) in enumerate(weights)}
     assert list(tensors) == list(expected)
     for name, value in expected.items():
@@ -88,7 +88,7 @@ def test_early_keras_3_without_layer_names_is_refused(tmp_path: Path):
 
 
 def test_read_keras_reads_many_layers(tmp_path: Path):
-    """The file has more layer names than fit in one attribute, and more groups than fit in one node of HDF5's tree."""
+    """There are too many layer names for one attribute, and too many groups for one node of HDF5's tree."""
     layers = [(f"layer_{number}_{'x' * 90}", [("w", np.float32([number]))]) for number in range(900)]
     write_keras(tmp_path / "a.h5", layers)
     with h5py.File(tmp_path / "a.h5") as root:
@@ -119,7 +119,7 @@ def test_read_keras_does_not_convert_integers(tmp_path: Path):
 )
 def test_read_keras_reads_chunks_and_gzip(tmp_path: Path, storage: dict[str, Any]):
     """Some datasets have a last chunk that is only partly used. Random numbers do not become smaller by compression."""
-    layers = [("a", [("w", random_array(5))]), ("b", [("w", np.ones(9, np.float32))])]
+    layers = [("a", [("w", make_random_array(5))]), ("b", [("w", np.ones(9, np.float32))])]
     write_keras(tmp_path / "a.h5", layers, **storage)
     assert_contains(read_arrays(tmp_path / "a.h5"), layers)
 
@@ -141,7 +141,7 @@ def test_read_keras_ignores_everything_but_weights(tmp_path: Path):
 
 
 @pytest.mark.parametrize("libver", ["v108", "v110", "latest"])
-def test_read_keras_reads_newer_hdf5_versions(tmp_path: Path, libver: str):
+def test_read_keras_reads_files_of_newer_hdf5_versions(tmp_path: Path, libver: str):
     with h5py.File(tmp_path / "a.h5", "w", libver=libver) as root:
         root.attrs["layer_names"] = [f"layer_{number}" for number in range(30)]  # stored as text of variable length
         for number in range(30):
@@ -224,7 +224,7 @@ def write_compression_bomb(group: h5py.Group, other_file: Path) -> None:
 
 
 def write_chunk_with_a_bomb(group: h5py.Group, other_file: Path) -> None:
-    """Write a dataset whose only chunk unpacks to more bytes than the chunk's declared size."""
+    """Write a dataset whose only chunk decompresses to more bytes than its declared size."""
     dataset = group.create_dataset("w", (4,), "f4", chunks=(4,), compression="gzip")
     packed = io.BytesIO()
     with h5py.File(packed, "w") as file:
@@ -233,7 +233,7 @@ def write_chunk_with_a_bomb(group: h5py.Group, other_file: Path) -> None:
 
 
 def write_chunk_compressed_twice(group: h5py.Group, other_file: Path) -> None:
-    """Write a chunk that was compressed twice, so that only the second unpacking exceeds the declared size."""
+    """Write a chunk that is compressed twice, so that only the second decompression exceeds the declared size."""
     options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     options.set_chunk((1 << 12,))
     for _ in range(2):
@@ -244,7 +244,7 @@ def write_chunk_compressed_twice(group: h5py.Group, other_file: Path) -> None:
 
 
 def write_repeated_weight(group: h5py.Group, other_file: Path) -> None:
-    """Use one float16 dataset as six weights. As float32, they take twelve times the size of the file."""
+    """Use one float16 dataset as six weights. As float32, the weights are twelve times as large as the file."""
     group["w"] = np.zeros(100_000, "f2")
     group.attrs["weight_names"] = [b"w"] * 6
 
@@ -340,7 +340,7 @@ def test_invalid_weights_are_refused(tmp_path: Path, write_weight: Callable[[h5p
     tracemalloc.stop()
 
 
-def circular_header() -> bytes:
+def make_circular_header() -> bytes:
     """Return the bytes of an HDF5 file whose root has an object header that refers to itself 65535 times.
 
     Each message of the header says that the header continues at the beginning of the file.
@@ -357,7 +357,7 @@ def circular_header() -> bytes:
     return (superblock + root + header + message * 1000).ljust(end, b"\0")
 
 
-def file_with_base_address() -> bytes:
+def make_file_with_base_address() -> bytes:
     """Return the bytes of a valid HDF5 file after a user block, with addresses relative to the end of the block."""
     good = (DATA / "keras3.h5").read_bytes()
     return (good[:24] + struct.pack("<Q", 512) + good[32:96]).ljust(512, b"\0") + good
@@ -371,8 +371,8 @@ def file_with_base_address() -> bytes:
         (b"PK\x03\x04config.json", r"a \.keras archive"),
         (b"\x89HDF\r\n\x1a\n", "corrupt"),
         (b"\x89HDF\r\n\x1a\n" + bytes(4000), "corrupt"),
-        (circular_header(), "in circles"),
-        (file_with_base_address(), "user block"),
+        (make_circular_header(), "in circles"),
+        (make_file_with_base_address(), "user block"),
     ],
 )
 def test_read_keras_refuses_files_not_written_by_keras(tmp_path: Path, data: bytes, message: str):
@@ -382,8 +382,8 @@ def test_read_keras_refuses_files_not_written_by_keras(tmp_path: Path, data: byt
 
 
 def test_truncated_files_are_refused(tmp_path: Path):
-    """A reader without this check could replace the missing values by zeros."""
-    write_keras(tmp_path / "a.h5", [("a", [("w", random_array(1000))])])
+    """A reader without this check could replace missing values with zeros."""
+    write_keras(tmp_path / "a.h5", [("a", [("w", make_random_array(1000))])])
     whole = (tmp_path / "a.h5").read_bytes()
     for size in range(0, len(whole), 293):
         (tmp_path / "a.h5").write_bytes(whole[:size])

@@ -19,11 +19,11 @@ DTYPES = {
 }  # fmt: skip
 
 
-def safetensors_bytes(tensors: dict[str, tuple[str, np.ndarray]]) -> bytes:
+def encode_safetensors(tensors: dict[str, tuple[str, np.ndarray]]) -> bytes:
     """Return the bytes of a safetensors file: length of the header, header in JSON, data.
 
     Args:
-        tensors: Name of the dtype in the file, and array, by name.
+        tensors: Dict from the name of a tensor to the name of its dtype in the file and its array.
     """
     header, data = {}, b""
     for name, (dtype, array) in tensors.items():
@@ -35,7 +35,7 @@ def safetensors_bytes(tensors: dict[str, tuple[str, np.ndarray]]) -> bytes:
 
 
 def parse_safetensors(data: bytes) -> dict[str, tuple[str, list[int], bytes]]:
-    """Return dtype, shape and bytes of each tensor in the bytes of a safetensors file."""
+    """Return a dict from the name of each tensor of a safetensors file to its dtype, shape and bytes."""
     size = struct.unpack("<Q", data[:8])[0]
     header, body = json.loads(data[8 : 8 + size]), data[8 + size :]
     return {name: (e["dtype"], e["shape"], body[slice(*e["data_offsets"])]) for name, e in header.items()}
@@ -49,7 +49,7 @@ def test_read_safetensors_reads_every_dtype(tmp_path: Path):
         "double": EIGHTHS.astype(np.float64),
     }
     file = tmp_path / "some.safetensors"
-    file.write_bytes(safetensors_bytes({name: (DTYPES[a.dtype.name], a) for name, a in stored.items()}))
+    file.write_bytes(encode_safetensors({name: (DTYPES[a.dtype.name], a) for name, a in stored.items()}))
     actual = read_safetensors(file)
     assert_same({name: actual[name] for name in arrays}, arrays)
 
@@ -103,5 +103,5 @@ def test_invalid_safetensors_are_refused(tmp_path: Path, data: bytes):
 @pytest.mark.parametrize("count", [120, pytest.param(4000, marks=pytest.mark.slow)])
 def test_corrupt_safetensors_are_refused_or_read(tmp_path: Path, count: int):
     file = tmp_path / "some.safetensors"
-    good = safetensors_bytes({name: (DTYPES[a.dtype.name], a) for name, a in EXPECTED.items()})
+    good = encode_safetensors({name: (DTYPES[a.dtype.name], a) for name, a in EXPECTED.items()})
     assert count_rejected(read_safetensors, file, damaged_copies(good, count, seed=3)) > count // 2

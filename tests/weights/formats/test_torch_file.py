@@ -108,7 +108,7 @@ def test_read_torch_takes_the_weights_from_a_checkpoint(name: str):
     assert_same(tensors, expected)
 
 
-def test_pickled_model_is_refused_with_code_that_converts_it():
+def test_pickled_model_is_refused_with_conversion_code_in_the_message():
     message = assert_refused(
         DATA / "whole_module.pth", "'torch.nn.modules.container.Sequential'", "loaded.state_dict()"
     )
@@ -121,12 +121,12 @@ SIX = np.arange(6, dtype=F4)
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Path of a file for a test to write."""
+    """Return the path of a file that a test may write."""
     return tmp_path / "some.pth"
 
 
 def test_read_torch_reads_files_built_by_the_helpers(file: Path):
-    """Files built in the same way as in the tests below, but without a fault, can be read."""
+    """The files are built as in the tests of invalid files below, but have no fault."""
     value = push_dict(a=push_tensor(push_storage(6), 1, push_integers(2, 2), push_integers(1, 2)))
     for write in (make_zip_file, make_legacy_file):
         file.write_bytes(write(value, {"0": SIX.tobytes()}))
@@ -136,22 +136,22 @@ def test_read_torch_reads_files_built_by_the_helpers(file: Path):
 def test_read_torch_reads_files_of_torch_0_1_from_python_2_and_a_gpu(file: Path):
     """Such a file has byte strings, an OrderedDict made from pairs, and storages that are views.
 
-    Its tensors get their state after they are made.
+    The pickle makes empty tensors first, and sets their state afterwards.
 
     Source: torch/tensor.py and torch/serialization.py before `_rebuild_tensor`.
     """
 
-    def short_bytes(value: str) -> bytes:
-        """Return the instruction that pushes a byte string in pickles of Python 2."""
+    def encode_short_bytes(value: str) -> bytes:
+        """Return the pickle instruction of Python 2 that pushes a byte string."""
         return b"U" + bytes([len(value)]) + value.encode()
 
-    def tensor_0_1(view: bytes, size: bytes, stride: bytes) -> bytes:
+    def encode_torch_0_1_tensor(view: bytes, size: bytes, stride: bytes) -> bytes:
         """Return the instructions that make an empty tensor and set its state, as torch 0.1 writes them."""
         parts = [
-            short_bytes("storage"),
+            encode_short_bytes("storage"),
             push_global("torch.cuda.FloatStorage"),
-            short_bytes("7"),
-            short_bytes("cuda:0"),
+            encode_short_bytes("7"),
+            encode_short_bytes("cuda:0"),
             push_integer(6),
             view,
         ]
@@ -162,14 +162,14 @@ def test_read_torch_reads_files_of_torch_0_1_from_python_2_and_a_gpu(file: Path)
             + b"b"
         )
 
-    first = tensor_0_1(b"N", push_integers(5), push_integers(1)) + b"q\x01"
-    second = tensor_0_1(
-        push_tuple(short_bytes("8"), push_integer(2), push_integer(4)), push_integers(1, 2), push_integers(2, 1)
+    first = encode_torch_0_1_tensor(b"N", push_integers(5), push_integers(1)) + b"q\x01"
+    second = encode_torch_0_1_tensor(
+        push_tuple(encode_short_bytes("8"), push_integer(2), push_integer(4)), push_integers(1, 2), push_integers(2, 1)
     )
     pairs = [
-        short_bytes("first") + first + b"\x86",
-        short_bytes("second") + second + b"\x86",
-        short_bytes("again") + b"h\x01\x86",
+        encode_short_bytes("first") + first + b"\x86",
+        encode_short_bytes("second") + second + b"\x86",
+        encode_short_bytes("again") + b"h\x01\x86",
     ]
     value = push_global("collections.OrderedDict") + b"](" + b"".join(pairs) + b"e\x85R"
     file.write_bytes(make_legacy_file(value, {"7": SIX.tobytes()}))
@@ -205,7 +205,7 @@ def test_read_torch_ignores_harmless_objects(file: Path, value: bytes):
 
 
 def test_pickles_with_a_large_memo_index_are_refused(file: Path):
-    """Python's unpickler allocates memory for all indices up to the given index."""
+    """Python's unpickler allocates memory for all indices up to the largest memo index."""
     for index, valid in [(3, True), (1 << 20, False)]:
         put = b"r" + struct.pack("<I", index)
         file.write_bytes(make_zip_file(push_dict(a=push_vector(6), b=push_integer(1) + put), {"0": ONES}))
@@ -251,7 +251,7 @@ def test_read_torch_finds_the_dict_of_weights(file: Path, content: bytes, names:
 
 
 @pytest.mark.parametrize(("version", "accepted"), [("1.0rc0+5f2c9a5", False), ("0.5.4", False), ("2.3.0", True)])
-def test_mmdetection_before_2_0_is_refused_by_its_metadata(file: Path, version: str, accepted: bool):
+def test_mmdetection_before_2_0_is_recognised_by_its_metadata_and_refused(file: Path, version: str, accepted: bool):
     meta = push_dict(mmdet_version=push_string(version), config=push_string("model = ..."))
     file.write_bytes(make_zip_file(push_dict(meta=meta, state_dict=push_dict(a=push_vector(6))), {"0": ONES}))
     if accepted:
@@ -515,7 +515,7 @@ NESTED_TUPLE = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # a nested tuple of 62 o
     ids=range(21),
 )  # fmt: skip
 def test_small_files_that_would_need_much_time_or_memory_are_refused_soon(file: Path, value: bytes):
-    """Refusing a file takes about a second. Copying or hashing its objects could take minutes or never end."""
+    """A file is rejected after about a second. Copying or hashing its objects could take minutes or never end."""
     file.write_bytes(make_zip_file(value, {"0": ONES}))
     before = time.process_time()
     assert_refused(file)
@@ -533,7 +533,7 @@ def test_calls_with_more_than_100_arguments_are_refused(file: Path):
 
 
 def test_list_of_pairs_is_emptied_when_its_dict_is_made(file: Path):
-    """3000 dicts are made from one list. If it stayed full, the dicts would have 3 million entries of 100 bytes."""
+    """3000 dicts are made from one list. If the list stayed full, they would have 3 million entries of 100 bytes."""
     pairs = b"](" + b"".join(push_string(f"{i:03}") + b"N\x86" for i in range(1000)) + b"e\x85q\x01"
     file.write_bytes(
         make_zip_file(push_global("collections.OrderedDict") + b"q\x02" + pairs + b"h\x02h\x01R" * 3000, {})
@@ -611,8 +611,8 @@ def test_unreadable_file_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch)
 # ---- corrupt files ----
 
 
-def valid_files() -> dict[str, bytes]:
-    """Return the bytes of valid files by the name of their format."""
+def read_valid_files() -> dict[str, bytes]:
+    """Return a dict from the name of each format to the bytes of a valid file."""
     return {
         "zip": (DATA / "zip.pth").read_bytes(),
         "legacy": (DATA / "legacy.pth").read_bytes(),
@@ -623,13 +623,13 @@ def valid_files() -> dict[str, bytes]:
 @pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["zip", "legacy", "legacy checkpoint"])
 def test_corrupt_files_are_refused_or_read(file: Path, kind: str, count: int):
-    def read(file: Path) -> dict[str, np.ndarray]:
+    def read_and_check(file: Path) -> dict[str, np.ndarray]:
         tensors = read_torch(file)
         if kind == "zip":  # the checksums of a zip file cover everything that is read
             assert_same(tensors, EXPECTED)
         return tensors
 
-    assert count_rejected(read, file, damaged_copies(valid_files()[kind], count, seed=3)) > count // 2
+    assert count_rejected(read_and_check, file, damaged_copies(read_valid_files()[kind], count, seed=3)) > count // 2
 
 
 @pytest.mark.parametrize("count", [120, pytest.param(4000, marks=pytest.mark.slow)])
