@@ -69,7 +69,7 @@ def _read_pixels_and_size(
     if not data:
         raise UserError(f"{path}: the file is empty. Copy it again, or remove it.")
     with _user_errors_on_decode(path):
-        pixels, stored_size = _decode(data, canvas)
+        pixels, stored_size = _decode_pixels_and_size(data, canvas)
         orientation = _stored_orientation(data)
     if _is_annotation_unrotated(stored_size, orientation, annotated_size):
         return pixels, stored_size
@@ -111,7 +111,7 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
         UserError: If the bytes are truncated or not an image; the message begins with ``name``.
     """
     with _user_errors_on_decode(name):
-        return _decode(data)[0]
+        return _decode_pixels_and_size(data)[0]
 
 
 def stored_size(data: bytes, name: str) -> tuple[int, int]:
@@ -178,7 +178,9 @@ def reduce_to_fit(image: UInt8[np.ndarray, "h w 3"], canvas: tuple[int, int]) ->
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0))
 
 
-def _decode(data: bytes, canvas: tuple[int, int] | None = None) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
+def _decode_pixels_and_size(
+    data: bytes, canvas: tuple[int, int] | None = None
+) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
     """Return the unrotated pixels of an encoded image, and its (width, height) at full size.
 
     If a canvas is given, a large JPEG image is decoded at a reduced size, see `read_reduced_image`.

@@ -134,7 +134,7 @@ def single_image_batch(source: Source, data: Data, index: int, epoch: int) -> Ba
     """
     shape = canvas_shape(source, data.max_image_size)
     example = _load_example(source, index, data.train_on_difficult, shape, epoch, {}, data.strict)
-    return _collate([example], shape, data.max_objects)
+    return _collate_examples([example], shape, data.max_objects)
 
 
 def stream_position(length: int, seed: int, index: int, epoch: int) -> int:
@@ -254,7 +254,7 @@ def _empty_example(index: int, epoch: int) -> _Example:
     return _Example(np.zeros((1, 1, 3), np.uint8), *no_objects, index, epoch, False)
 
 
-def _collate(examples: Sequence[_Example], shape: tuple[int, int], max_objects: int) -> Batch:
+def _collate_examples(examples: Sequence[_Example], shape: tuple[int, int], max_objects: int) -> Batch:
     size = len(examples)
     canvas = np.zeros((size, *shape, 3), np.uint8)
     boxes = np.zeros((size, max_objects, 4), np.float32)
@@ -288,7 +288,7 @@ def _load_batches(
     unreadable: dict[int, str],
 ) -> Batches:
     """Return a stream of batches that threads load. The threads run in parallel, since decoding releases the GIL."""
-    batches = dataset.batch(batch_size, batch_fn=lambda examples: _collate(examples, shape, max_objects))
+    batches = dataset.batch(batch_size, batch_fn=lambda examples: _collate_examples(examples, shape, max_objects))
     threads = min(os.cpu_count() or 1, _MAX_THREADS)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
     return Batches(batches.to_iter_dataset(options), unreadable)

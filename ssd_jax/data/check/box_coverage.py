@@ -80,11 +80,11 @@ def measure_box_coverage(source: Source, config: Config) -> BoxCoverage:
     return BoxCoverage(
         boxes,
         unmatched,
-        _count_unmatched(unmatched),
+        _compute_coverage(unmatched),
         coverage_by_class(unmatched, labels, source.class_names),
         coverage_by_size(unmatched, size_bins(boxes, box_config.image_size)),
         published,
-        suggest_box_change(_count_unmatched(unmatched), published, boxes, box_config),
+        suggest_box_change(_compute_coverage(unmatched), published, boxes, box_config),
     )
 
 
@@ -128,7 +128,7 @@ def _pairwise_iou(boxes: Float[np.ndarray, "m 4"], others: Float[np.ndarray, "n 
     height = np.maximum(np.minimum(ay2, by2) - np.maximum(ay1, by1), 0)
     intersection = width * height
     union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - intersection
-    return _divide_or_zero(intersection, union)
+    return _iou_from_areas(intersection, union)
 
 
 def _best_iou_by_shape(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) -> Float[np.ndarray, " g"]:
@@ -150,12 +150,12 @@ def _best_iou_by_shape(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes
         for size in grid[0, 0, :, 2:]:
             sides = np.minimum((size + extents) / 2 - distance, np.minimum(size, extents)).clip(0)
             intersection = sides.prod(axis=1)
-            best = np.maximum(best, _divide_or_zero(intersection, size.prod() + extents.prod(axis=1) - intersection))
+            best = np.maximum(best, _iou_from_areas(intersection, size.prod() + extents.prod(axis=1) - intersection))
         start = stop
     return best
 
 
-def _divide_or_zero(
+def _iou_from_areas(
     intersection: Float[np.ndarray, "..."], union: Float[np.ndarray, "..."]
 ) -> Float[np.ndarray, "..."]:
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
@@ -165,7 +165,7 @@ def coverage_by_class(
     unmatched: Bool[np.ndarray, " g"], labels: Int32[np.ndarray, " g"], class_names: Sequence[str]
 ) -> dict[str, Coverage]:
     """Count the objects and the unmatched objects of each class. Labels count from 1."""
-    return {name: _count_unmatched(unmatched[labels == label]) for label, name in enumerate(class_names, start=1)}
+    return {name: _compute_coverage(unmatched[labels == label]) for label, name in enumerate(class_names, start=1)}
 
 
 def size_bins(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Int[np.ndarray, " g"]:
@@ -175,28 +175,28 @@ def size_bins(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Int[np.ndarra
         boxes: Boxes, xyxy, normalised.
         image_size: Side of the network's input in pixels.
     """
-    return np.searchsorted(SIZE_EDGES, _box_sides_px(boxes, image_size), side="right")
+    return np.searchsorted(SIZE_EDGES, _box_sizes_px(boxes, image_size), side="right")
 
 
 def coverage_by_size(unmatched: Bool[np.ndarray, " g"], bins: Int[np.ndarray, " g"]) -> dict[str, Coverage]:
     """Count the objects and the unmatched objects in each size range, given the range of each object (`size_bins`)."""
     names = [f"below {SIZE_EDGES[0]}", *(f"{a} to {b}" for a, b in itertools.pairwise(SIZE_EDGES))]
     names.append(f"{SIZE_EDGES[-1]} and more")
-    return {f"{name} px": _count_unmatched(unmatched[bins == k]) for k, name in enumerate(names)}
+    return {f"{name} px": _compute_coverage(unmatched[bins == k]) for k, name in enumerate(names)}
 
 
-def _count_unmatched(unmatched: Bool[np.ndarray, " g"]) -> Coverage:
+def _compute_coverage(unmatched: Bool[np.ndarray, " g"]) -> Coverage:
     return Coverage(len(unmatched), int(unmatched.sum()))
 
 
-def _box_sides_px(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Float[np.ndarray, " g"]:
+def _box_sizes_px(boxes: Float[np.ndarray, "g 4"], image_size: int) -> Float[np.ndarray, " g"]:
     """Return the square root of the area of each normalised box, in pixels of the network's input."""
     return np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) * image_size
 
 
 def coverage_by_published_boxes(boxes: Float[np.ndarray, "g 4"], threshold: float) -> dict[str, Coverage]:
     """Return the coverage of objects by each published set of default boxes. ``boxes`` are xyxy, normalised."""
-    return {name: _count_unmatched(best_iou(boxes, box_config) < threshold) for name, box_config in PUBLISHED.items()}
+    return {name: _compute_coverage(best_iou(boxes, box_config) < threshold) for name, box_config in PUBLISHED.items()}
 
 
 def suggest_box_change(
@@ -221,10 +221,10 @@ def suggest_box_change(
         name = min(candidates, key=lambda n: (candidates[n].unmatched, PUBLISHED[n].count))
         cost = "" if name in same_size else ", at the cost of a larger input"
         return f"With {name}, {candidates[name]} of the objects would be unmatched{cost}. See the configs of that name."
-    sides = _box_sides_px(boxes, box_config.image_size)
+    sizes = _box_sizes_px(boxes, box_config.image_size)
     smallest = min(box_config.min_sizes)
     largest = max(high or low for low, high in zip(box_config.min_sizes, box_config.max_sizes, strict=True))
-    small, large = (float(np.mean(mask)) for mask in (sides < 0.7 * smallest, sides > 1.4 * largest))
+    small, large = (float(np.mean(mask)) for mask in (sizes < 0.7 * smallest, sizes > 1.4 * largest))
     if max(small, large) * coverage.objects >= 0.5 * coverage.unmatched:
         range_end = f"smaller than the smallest default box ({smallest:g} px of {box_config.image_size})"
         if large > small:

@@ -159,7 +159,7 @@ def check_images(splits: dict[str, Source], problems: Problems, progress: Callab
             if twin != file:
                 twin_splits = [split for split, _, _ in places[twin]]
                 kind = Kind.TWICE if set(own_splits) == set(twin_splits) else Kind.TWO_SPLITS
-                problems.add(kind, file, f"({own_splits[0]}) has the pixels of {twin} ({twin_splits[0]})")
+                problems.add(kind, file, f"({own_splits[0]}) has the same pixels as {twin} ({twin_splits[0]})")
     return digests
 
 

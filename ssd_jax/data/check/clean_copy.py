@@ -87,13 +87,13 @@ def write_clean_copy(
     return dict(reversed(written.items()))
 
 
-def _write_split(out: Path, split: str, source: Source, kept: list[int]) -> None:
+def _write_split(out: Path, split: str, source: Source, indices: list[int]) -> None:
     folder = out / "images" / split
     content: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
     content["categories"] = [{"id": label, "name": name} for label, name in enumerate(source.class_names, start=1)]
     with user_errors_on_write(folder):
         folder.mkdir(parents=True)
-    for number, index in enumerate(kept, start=1):
+    for number, index in enumerate(indices, start=1):
         annotation = source.annotation(index)
         target = _write_image(folder, source, index)
         entry = {"id": number, "file_name": target.name, "width": annotation.width, "height": annotation.height}

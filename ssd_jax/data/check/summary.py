@@ -73,7 +73,7 @@ def format_box_coverage(coverage: BoxCoverage, config: Config) -> str:
     )
 
 
-def to_json(check: DataSetCheck) -> dict[str, Any]:
+def check_to_json(check: DataSetCheck) -> dict[str, Any]:
     """Return the result of a data set check as a JSON-compatible dict.
 
     The dict contains the number of problems of each kind, the numbers of images and objects in each split, and the
@@ -111,4 +111,4 @@ def write_check_files(out: Path, check: DataSetCheck) -> None:
     writer.writerow(("severity", "kind", "file", "problem"))
     writer.writerows((p.kind.severity.value, p.kind.title, p.file, p.text) for p in check.problems)
     write_text(out / "problems.csv", rows.getvalue())
-    write_text(out / "check.json", json.dumps(to_json(check), indent=2) + "\n")
+    write_text(out / "check.json", json.dumps(check_to_json(check), indent=2) + "\n")

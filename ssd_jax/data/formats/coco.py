@@ -72,7 +72,7 @@ class _File(msgspec.Struct):
 def matches(root: Path) -> bool:
     """Return whether a path is a COCO file, or a folder that contains COCO files."""
     return any(
-        file.name.startswith("instances_") or file.name == _ROBOFLOW_FILE or _looks_like_coco(file)
+        file.name.startswith("instances_") or file.name == _ROBOFLOW_FILE or _looks_like_coco_file(file)
         for file in _annotation_files(root).values()
     )
 
@@ -151,7 +151,7 @@ def _open_file(
     name of the split. If there is only a single file with another name, `split_by_hash` selects its images.
     """
     root, problems = Path(data.root), problems or Problems()
-    name = part.file if part else _find_file(root, files, split)
+    name = part.file if part else _find_file_key(root, files, split)
     file = files[name] if name else next(iter(files.values()))
     content, positions = _read_file(file, problems)
     images = content.images
@@ -196,7 +196,7 @@ def _annotation_files(root: Path) -> dict[str, Path]:
     )
     # Files with other names are used only if there is no instances_* or image_info_* file: the folder of COCO's
     # instances_* files also contains files with captions and keypoints of the same images.
-    return roboflow or published or {f.stem: f for f in json_files if _looks_like_coco(f)}
+    return roboflow or published or {f.stem: f for f in json_files if _looks_like_coco_file(f)}
 
 
 def _json_files(root: Path) -> list[Path]:
@@ -209,7 +209,7 @@ def _files_with_prefix(prefix: str, files: Iterable[Path]) -> dict[str, Path]:
     return {file.stem.removeprefix(prefix): file for file in files if file.name.startswith(prefix)}
 
 
-def _looks_like_coco(file: Path) -> bool:
+def _looks_like_coco_file(file: Path) -> bool:
     try:
         content = file.read_bytes()
     except OSError:
@@ -222,7 +222,7 @@ def _is_split_by_hash(files: dict[str, Path]) -> bool:
     return len(files) == 1 and not any(map(is_split_name, files))
 
 
-def _find_file(root: Path, files: dict[str, Path], split: str) -> str | None:
+def _find_file_key(root: Path, files: dict[str, Path], split: str) -> str | None:
     """Return the key of a split's file in ``files``, or None if the images of the only file are split by hash."""
     if not files:
         raise UserError(
@@ -343,13 +343,13 @@ def _objects_by_image(
                     names[entry.category_id],
                     (left, top, left + width, top + height),
                     crowd=bool(entry.iscrowd),
-                    area_px=_area(entry),
+                    area_px=_object_area(entry),
                 )
             )
     return objects
 
 
-def _area(entry: _Object) -> float:
+def _object_area(entry: _Object) -> float:
     return entry.bbox[2] * entry.bbox[3] if entry.area is None else entry.area
 
 
@@ -360,7 +360,7 @@ def _coco_truth(content: _File) -> CocoTruth:
         np.array([entry.image_id for entry in entries], np.int64),
         np.array([entry.category_id for entry in entries], np.int64),
         np.array([entry.bbox for entry in entries], np.float64).reshape(-1, 4),
-        np.array([_area(entry) for entry in entries], np.float64),
+        np.array([_object_area(entry) for entry in entries], np.float64),
         np.array([entry.iscrowd for entry in entries], bool),
     )
 

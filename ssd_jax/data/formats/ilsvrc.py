@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ssd_jax.config import Data
 from ssd_jax.data.formats.reader import SplitBuilder, find_split, missing_split_error
-from ssd_jax.data.formats.voc import parse_voc_xml, true_size
+from ssd_jax.data.formats.voc import header_or_stated_size, parse_voc_xml
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import FolderSource, RawObject, read_text
 from ssd_jax.errors import UserError
@@ -125,7 +125,7 @@ def open_split(
                 content = parse_voc_xml(xml, problems)
                 objects = _rename_synsets(content.objects, names_by_synset, xml, problems)
                 with problems.collect_errors(Kind.UNREADABLE, image):
-                    builder.add(image_id, image, true_size(image, content), objects, file=xml)
+                    builder.add(image_id, image, header_or_stated_size(image, content), objects, file=xml)
     if not len(builder):
         raise UserError(
             f"{root}: the split '{split}' has no annotation file in Annotations/DET. Unpack the annotation files there."

@@ -40,8 +40,8 @@ def prepare_tfds(data: Data, archives: Path, any_checksum: bool = False) -> tfds
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
-            "prepare-data needs TensorFlow, which is not installed: pip install tensorflow. All other commands, also "
-            "with the prepared set, work without it."
+            "prepare-data needs TensorFlow, which is not installed. Install it with: pip install tensorflow. All other "
+            "commands work without it, also on the prepared data set."
         )
     if not archives.is_dir():
         raise UserError(f"--archives: the folder '{archives}' does not exist. Give the folder of the archives.")
@@ -96,7 +96,9 @@ class _LocalArchives(tfds.download.DownloadManager):
         return self.extract(_map_leaves(self._archive_resource, url_or_urls))
 
     def download_kaggle_data(self, competition_or_dataset: str) -> Any:
-        raise UserError(f"{self._set}: tfds downloads it with Kaggle's program, so archives can't be used.")
+        raise UserError(
+            f"{self._set}: tfds downloads this data set with Kaggle's program, so it can't be prepared from archives."
+        )
 
     def _archive_resource(self, leaf: Any) -> tfds.download.Resource:
         resource = leaf if isinstance(leaf, tfds.download.Resource) else tfds.download.Resource(url=str(leaf))

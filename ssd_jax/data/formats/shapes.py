@@ -53,7 +53,7 @@ def open_split(
     """
     if class_names and tuple(class_names) != CLASS_NAMES:
         raise UserError(
-            f"shapes: its classes are {join_names(CLASS_NAMES)}, not {join_names(class_names)}. Use the data set that "
+            f"shapes: the classes are {join_names(CLASS_NAMES)}, not {join_names(class_names)}. Use the data set that "
             "the model was trained on."
         )
     return ShapesSource(data.shapes, split)

@@ -72,7 +72,7 @@ def open_split(
             missing or malformed, or if a class is not in ``class_names``.
     """
     root, problems = Path(data.root), problems or Problems()
-    if split == "test" and _is_test_without_boxes(root):
+    if split == "test" and _has_test_without_boxes(root):
         return _open_test_without_boxes(root, class_names, problems)
     xml_files, images = _files_of_split(root, data, split, problems)
     if not xml_files:
@@ -88,7 +88,7 @@ def open_split(
         with problems.collect_errors(Kind.MISSING, file):
             image = _find_image(file, images, content.filename)
             with problems.collect_errors(Kind.UNREADABLE, image):
-                size = true_size(image, content)
+                size = header_or_stated_size(image, content)
                 if content.size is not None and content.size != size:
                     stated, actual = (f"{width} x {height}" for width, height in (content.size, size))
                     text = f"<size> is {stated}, but the image is {actual}. Check that the boxes fit the image."
@@ -102,7 +102,7 @@ def open_split(
 # ---- a test split without public boxes ----
 
 
-def _is_test_without_boxes(root: Path) -> bool:
+def _has_test_without_boxes(root: Path) -> bool:
     """Return whether most images of the list ``test`` have no annotation file.
 
     In VOC 2012, some images of ``test`` have an annotation file for other tasks (person layout and action
@@ -201,7 +201,7 @@ def _parse_number(file: Path, number: int, node: ElementTree.Element, path: str)
     return value
 
 
-def true_size(image: Path, content: VocAnnotation) -> tuple[int, int]:
+def header_or_stated_size(image: Path, content: VocAnnotation) -> tuple[int, int]:
     """Return the (width, height) of an image in pixels, from its header.
 
     Many tools write no <size> into the annotation file, or a wrong one. The <size> is therefore returned only if the

@@ -56,7 +56,7 @@ def matches(root: Path) -> bool:
     """
     if _yaml_files(root):
         return True
-    return any(_has_labels(root, place) for places in _folder_splits(root).values() for place in places)
+    return any(_has_labels(root, place) for places in _find_folder_splits(root).values() for place in places)
 
 
 def split_names(data: Data) -> tuple[str, ...]:
@@ -156,12 +156,12 @@ def _find_splits(root: Path) -> dict[str, list[Path]]:
     """
     file = _yaml_file(root)
     if file is None:
-        return _folder_splits(root)
+        return _find_folder_splits(root)
     content = _read_yaml(file)
     # An entry without a value counts as absent.
     named = {key: content[key] for key in content if is_split_name(key) and content[key] not in ("", "null", "~")}
     if not named:
-        return _folder_splits(file.parent)
+        return _find_folder_splits(file.parent)
     bases = [file.parent / str(content.get("path", "")), file.parent]
     return {
         key: [_resolve_path(bases, str(place)) for place in (places if isinstance(places, list) else [places])]
@@ -185,7 +185,7 @@ def _join_paths(*parts: str | Path) -> Path:
     return Path(os.path.normpath(os.path.join(*parts)))
 
 
-def _folder_splits(root: Path) -> dict[str, list[Path]]:
+def _find_folder_splits(root: Path) -> dict[str, list[Path]]:
     """Return the folder or .txt list of each split, as `_find_splits` does, for a folder without a YAML file."""
     if not root.is_dir():
         return {}
@@ -214,7 +214,7 @@ def _has_labels(root: Path, place: Path) -> bool:
         return True  # no other format lists images in a file named like a split
     return any(
         _looks_like_label_file(file)
-        for folder in _label_folders(place)
+        for folder in _possible_label_folders(place)
         for file in _iterate_files(root, folder, (".txt",))
     )
 
@@ -290,7 +290,7 @@ def _read_lines(file: Path) -> list[tuple[int, str]]:
 # ---- labels ----
 
 
-def _label_folders(folder: Path) -> list[Path]:
+def _possible_label_folders(folder: Path) -> list[Path]:
     """Return the folders that may contain the labels of a folder of images.
 
     If the path contains ``images`` or ``JPEGImages``, the first folder is the path with the last of these names
@@ -304,7 +304,7 @@ def _label_folders(folder: Path) -> list[Path]:
 
 
 def _possible_label_files(image: Path) -> list[Path]:
-    return [folder / f"{image.stem}.txt" for folder in _label_folders(image.parent)]
+    return [folder / f"{image.stem}.txt" for folder in _possible_label_folders(image.parent)]
 
 
 def _find_label_file(image: Path) -> Path | None:
@@ -314,7 +314,7 @@ def _find_label_file(image: Path) -> Path | None:
 def _check_labels_without_image(root: Path, folder: Path, images: Iterable[Path], problems: Problems) -> None:
     """Add a problem for each label file whose image is missing in a folder of images."""
     stems = {image.with_suffix("") for image in images}
-    for labels in _label_folders(folder):
+    for labels in _possible_label_folders(folder):
         for file in sorted(_iterate_files(root, labels, (".txt",))):
             image = folder / file.relative_to(labels).with_suffix("")
             if image not in stems and _looks_like_label_file(file):
@@ -447,8 +447,8 @@ def _class_list_files(root: Path) -> list[Path]:
 
     Some tools write these lists into the folders of labels.
     """
-    places = [place for places in _folder_splits(root).values() for place in places if place.is_dir()]
-    folders = [root, root / "labels", *(folder for place in places for folder in _label_folders(place))]
+    places = [place for places in _find_folder_splits(root).values() for place in places if place.is_dir()]
+    folders = [root, root / "labels", *(folder for place in places for folder in _possible_label_folders(place))]
     return [file for f in dict.fromkeys(folders) for pattern in _NAME_LISTS for file in sorted(f.glob(pattern))]
 
 
