@@ -164,7 +164,7 @@ def test_modules_have_no_import_cycles():
     graphlib.TopologicalSorter({name: find_imported_modules(path) for name, path in modules.items()}).prepare()
 
 
-def test_data_does_not_import_jax():
+def test_data_package_does_not_import_jax():
     for name, path in find_package_modules().items():
         if name.startswith("data."):
             assert not find_top_level_packages(path) & {"jax", "flax", "optax", "orbax", "chex"}, name
@@ -289,7 +289,7 @@ def test_every_published_config_is_tested():
     assert {path.stem for path in CONFIGS} - listed == {"own_data", "own_data_from_coco", "shapes"}
 
 
-def test_class_names_of_coco_map_to_voc_as_in_caffe():
+def test_coco_class_names_map_to_voc_as_in_caffe():
     assert len(set(VOC_CLASSES)) == len(VOC_CLASSES) == 20 and list(VOC_CLASSES) == sorted(VOC_CLASSES)
     assert len(set(COCO_CLASSES)) == len(COCO_CLASSES) == 80
     # These are COCO's labels of the classes of VOC, from Caffe, data/VOC0712/coco_voc_map.txt.

@@ -79,11 +79,11 @@ def test_count_flops_counts_taps_inside_the_image():
     # Along a side of 4 with padding 1, two outputs have 2 taps inside the image, and two have 3.
     forward = 2 * (2 * 2 + 2 * 3) ** 2 * 6 * 5 * 7
     assert count_traced_flops(convolve, (6, 4, 4, 5), (3, 3, 5, 7)) == forward
-    loss = lambda x, kernel: convolve(x, kernel).sum()  # noqa: E731
-    assert count_traced_flops(jax.grad(loss, argnums=1), (6, 4, 4, 5), (3, 3, 5, 7)) == 2 * forward, (
+    compute_loss = lambda x, kernel: convolve(x, kernel).sum()  # noqa: E731
+    assert count_traced_flops(jax.grad(compute_loss, argnums=1), (6, 4, 4, 5), (3, 3, 5, 7)) == 2 * forward, (
         "images need no gradient"
     )
-    assert count_traced_flops(jax.grad(loss, argnums=(0, 1)), (6, 4, 4, 5), (3, 3, 5, 7)) == 3 * forward
+    assert count_traced_flops(jax.grad(compute_loss, argnums=(0, 1)), (6, 4, 4, 5), (3, 3, 5, 7)) == 3 * forward
     strided = partial(lax.conv_general_dilated, window_strides=(2,), padding=[(1, 1)])
     assert count_traced_flops(
         jax.grad(lambda x, k: strided(x, k).sum(), argnums=(0, 1)), (1, 1, 4), (1, 1, 3)
@@ -145,10 +145,10 @@ def trace_ssd300(batch_size: int, differentiate: bool):
     images = jax.ShapeDtypeStruct((batch_size, 300, 300, 3), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
 
-    def loss(params, images):
+    def compute_loss(params, images):
         return sum(output.sum() for output in model.apply({"params": params}, images))
 
-    return jax.make_jaxpr(jax.grad(loss) if differentiate else loss)(params, images)
+    return jax.make_jaxpr(jax.grad(compute_loss) if differentiate else compute_loss)(params, images)
 
 
 def test_count_flops_equals_the_formulas_for_the_forward_pass_of_ssd300():

@@ -112,21 +112,25 @@ def test_find_increases_names_every_increased_cost():
         1e9, 1e9, 1e9, Memory(100, 100, 0, 0), collectives=(Collective("all-reduce", ("f32[10]", "f32[]")),) * 2
     )
 
-    def increased_costs(**fields) -> list[str]:
+    def list_increased_costs(**fields) -> list[str]:
         return [line.partition(":")[0] for line in find_increases(old, msgspec.structs.replace(old, **fields))]
 
     assert (
-        increased_costs() == increased_costs(flops=0.5e9, bytes_accessed=1.0005e9, memory=Memory(100, 101, 0, 0)) == []
+        list_increased_costs()
+        == list_increased_costs(flops=0.5e9, bytes_accessed=1.0005e9, memory=Memory(100, 101, 0, 0))
+        == []
     )
-    assert increased_costs(flops=1.002e9) == ["FLOPs"] and increased_costs(bytes_accessed=1.002e9) == ["bytes accessed"]
-    assert increased_costs(memory=Memory(100, 103, 0, 0)) == ["memory"]
-    assert increased_costs(host_transfers=("outfeed",)) == ["transfers to the host"]
-    assert increased_costs(collectives=(Collective("all-reduce", ("f32[23]",)),)) == ["bytes of all-reduce"], (
+    assert list_increased_costs(flops=1.002e9) == ["FLOPs"] and list_increased_costs(bytes_accessed=1.002e9) == [
+        "bytes accessed"
+    ]
+    assert list_increased_costs(memory=Memory(100, 103, 0, 0)) == ["memory"]
+    assert list_increased_costs(host_transfers=("outfeed",)) == ["transfers to the host"]
+    assert list_increased_costs(collectives=(Collective("all-reduce", ("f32[23]",)),)) == ["bytes of all-reduce"], (
         "fewer, larger"
     )
-    assert increased_costs(collectives=(Collective("all-reduce", ("f32[]",)),) * 3) == ["number of all-reduce"]
+    assert list_increased_costs(collectives=(Collective("all-reduce", ("f32[]",)),) * 3) == ["number of all-reduce"]
     gathered = (*old.collectives, Collective("all-gather", ("f32[8]",)))
-    assert increased_costs(collectives=gathered) == ["number of all-gather", "bytes of all-gather"]
+    assert list_increased_costs(collectives=gathered) == ["number of all-gather", "bytes of all-gather"]
 
 
 def test_stored_baseline_has_the_options_of_its_command():

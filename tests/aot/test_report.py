@@ -72,11 +72,11 @@ def test_read_out_of_memory_error_returns_needed_and_available_memory(message: s
 
 
 def test_describe_memory_problem_returns_none_up_to_the_memory_of_the_chip():
-    def problem(temporaries: int) -> str | None:
+    def find_memory_problem(temporaries: int) -> str | None:
         return describe_memory_problem(Costs(1.0, memory=Memory(3 * GIB, temporaries, 2 * GIB, 2 * GIB)), CHIPS["v5e"])
 
-    assert problem(13 * GIB) is None, "fits exactly"
-    assert problem(13 * GIB + 1) == "does not fit: needs 16.0 of 16.0 GiB"
+    assert find_memory_problem(13 * GIB) is None, "fits exactly"
+    assert find_memory_problem(13 * GIB + 1) == "does not fit: needs 16.0 of 16.0 GiB"
 
 
 def make_report(target: str, **costs) -> programs.Report:

@@ -55,7 +55,7 @@ def test_select_classes_does_not_change_the_source():
     assert source.annotation(0).labels.tolist() == [2, 1, 3, 1]
 
 
-def test_select_classes_refuses_an_unknown_class():
+def test_select_classes_rejects_an_unknown_class():
     with pytest.raises(UserError, match=r"'cells'.*cell, clot, dust"):
         fine_tune.select_classes(make_three_class_source(), ("cells",))
 

@@ -124,7 +124,7 @@ def test_growth_programs_have_the_given_sizes():
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "no JSON", '{"machine": "that one", "ratios": {}}'])
-def test_quick_refuses_an_incomplete_baseline(text, tmp_path, monkeypatch):
+def test_quick_rejects_an_incomplete_baseline(text, tmp_path, monkeypatch):
     baseline = tmp_path / "baseline.json"
     baseline.write_text(text)
     monkeypatch.setattr(quick, "BASELINE", baseline)
@@ -132,7 +132,7 @@ def test_quick_refuses_an_incomplete_baseline(text, tmp_path, monkeypatch):
         quick.main([])
 
 
-def test_growth_refuses_unknown_axes_and_an_invalid_folder(tmp_path):
+def test_growth_rejects_unknown_axes_and_an_invalid_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--only nothing.*'objects per image'"):
         growth.main(["--out", str(tmp_path), "--only", "objects", "nothing"])
@@ -152,7 +152,7 @@ def test_quick_fails_if_a_ratio_exceeds_the_margin(stored_ratio, exit_code, tmp_
     baseline.write_text(json.dumps({"machine": "that one", "ratios": {"JPEG to array": stored_ratio}}))
     monkeypatch.setattr(quick, "BASELINE", baseline)
     monkeypatch.setattr(quick, "TASKS", {"JPEG to array": ssd_jax_side.read})
-    monkeypatch.setattr(quick, "time_interleaved", lambda call, reference: (0.001, 1.0))
+    monkeypatch.setattr(quick, "time_interleaved", lambda advance_clock, reference: (0.001, 1.0))
     assert quick.main([]) == exit_code
     assert ("SLOWER: JPEG to array" in capsys.readouterr().err) == (exit_code == 1)
 
@@ -164,9 +164,9 @@ def test_time_interleaved_returns_seconds_per_call(monkeypatch):
     def make_call(seconds: float) -> Any:
         """Return a function that lets the clock advance by some seconds."""
 
-        def call() -> None:
+        def advance_clock() -> None:
             now.time += seconds
 
-        return call
+        return advance_clock
 
     assert quick.time_interleaved(make_call(0.25), make_call(0.5)) == (0.25, 0.5)

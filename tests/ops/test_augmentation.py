@@ -275,7 +275,7 @@ def test_random_crop_window_accepts_patches_with_exactly_the_minimum_overlap(ove
 # ---- boxes ----
 
 
-def test_crop_boxes_keeps_boxes_with_centre_inside_or_on_the_border():
+def test_crop_boxes_keeps_boxes_with_centres_inside_the_window_or_on_its_border():
     window = np.array([0.25, 0.25, 0.75, 0.75], np.float32)
     boxes = [
         [0.0, 0.25, 0.5, 0.5],  # centre exactly on the left border
@@ -529,11 +529,11 @@ def test_augment_uses_a_separate_key_for_each_step(monkeypatch):
     used = []
 
     def make_recorder(result):
-        def record(key, *_):
+        def record_key(key, *_):
             used.append(tuple(jax.random.key_data(key).tolist()))
             return result
 
-        return record
+        return record_key
 
     monkeypatch.setattr(augmentation, "random_expand_window", make_recorder(jnp.array(WHOLE)))
     monkeypatch.setattr(augmentation, "random_crop_window", make_recorder(jnp.array(WHOLE)))

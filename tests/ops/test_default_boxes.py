@@ -117,7 +117,7 @@ def test_boxes_per_map_has_known_values(box_config, per_map):
         (SSD512_COCO, 24564, 12282, 2192.471071),
     ],
 )
-def test_make_default_boxes_has_known_counts_and_sums(box_config, count, center_sum, size_sum):
+def test_make_default_boxes_returns_known_counts_and_sums(box_config, count, center_sum, size_sum):
     boxes = make_default_boxes(box_config)
     assert boxes.shape == (count, 4) and boxes.dtype == np.float32 and box_config.count == count
     sums = boxes.sum(axis=0, dtype=np.float64)
@@ -127,7 +127,7 @@ def test_make_default_boxes_has_known_counts_and_sums(box_config, count, center_
 @pytest.mark.parametrize(
     ("box_config", "num_outside"), [(SSD300_VOC, 2869), (SSD300_COCO, 2223), (SSD512_VOC, 5486), (SSD512_COCO, 4118)]
 )
-def test_make_default_boxes_has_a_known_number_of_boxes_outside_the_image(box_config, num_outside):
+def test_make_default_boxes_returns_a_known_number_of_boxes_outside_the_image(box_config, num_outside):
     corners = np.asarray(cxcywh_to_xyxy(make_default_boxes(box_config)))
     # Rounding to float32 moves some edges from the border slightly beyond it.
     assert ((corners < -1e-6) | (corners > 1 + 1e-6)).any(axis=1).sum() == num_outside

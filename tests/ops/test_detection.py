@@ -106,7 +106,7 @@ def test_detect_equals_caffe_with_few_candidates():
     assert 5 < len(detections.scores) < 200
 
 
-def test_detect_drops_scores_at_the_threshold():
+def test_detect_drops_detections_with_scores_at_the_threshold():
     logits = np.zeros((3, 4), np.float32)  # the softmax of a row of zeros is exactly 1/4
     logits[1, 2] = 1e-3
     detections = run_detect(
@@ -133,7 +133,7 @@ def test_detect_applies_top_k_before_nms():
     np.testing.assert_allclose(detections.boxes, [[0, 0, 0.5, 1]], atol=1e-6)
 
 
-def test_detect_orders_by_score_then_box_then_class():
+def test_detect_sorts_detections_by_score_then_box_then_class():
     logits = np.full((4, 3), -9, np.float32)
     logits[:, 1] = [5, 0, 0, 0]
     logits[:, 2] = [-9, 0, 0, 5]
@@ -143,7 +143,7 @@ def test_detect_orders_by_score_then_box_then_class():
     np.testing.assert_allclose(detections.boxes[:, 0], [0, 0.75, 0.25, 0.25, 0.5], atol=1e-6)
 
 
-def test_detect_suppresses_within_classes_only():
+def test_detect_suppresses_boxes_only_within_a_class():
     logits = np.array([[0, 2, 1], [0, 1.5, 0.5]], np.float32)
     detections = run_detect(np.zeros((2, 4), np.float32), logits, make_side_by_side_boxes(1)[[0, 0]])
     assert detections.labels.tolist() == [1, 2]
@@ -170,7 +170,7 @@ def test_detect_ignores_boxes_with_nan_logits():
     chex.assert_trees_all_close(run_detect(offsets, logits, default_boxes), expected, rtol=1e-6)
 
 
-def test_detect_computes_bfloat16_inputs_in_float32():
+def test_detect_processes_bfloat16_inputs_in_float32():
     offsets, logits, default_boxes = make_random_predictions(3, 100, 4)
     offsets, logits = jnp.asarray(offsets, jnp.bfloat16), jnp.asarray(logits, jnp.bfloat16)
     expected = run_detect(np.asarray(offsets, np.float32), np.asarray(logits, np.float32), default_boxes)
@@ -269,7 +269,7 @@ def test_detect_top_k_per_map_ignores_boxes_with_nan_logits():
     assert detections.labels.tolist() == [2] and detections.scores[0] > 0.99
 
 
-def test_detect_top_k_per_map_drops_scores_at_the_threshold():
+def test_detect_top_k_per_map_drops_detections_with_scores_at_the_threshold():
     logits = np.zeros((3, 4), np.float32)  # the softmax of a row of zeros is exactly 1/4
     logits[1, 2] = 1e-3
     config = Detect(score_threshold=0.25, top_k_per="map")

@@ -55,19 +55,19 @@ def test_sgd_equals_the_solver_of_caffe(clip_norm: float | None) -> None:
     draw = lambda: {name: rng.normal(size=shape) for name, shape in shapes.items()}  # noqa: E731
     start, gradients = draw(), [draw() for _ in range(7)]
 
-    def nest(flat: dict) -> dict:
+    def make_parameter_tree(flat: dict) -> dict:
         return {
             "conv": {"kernel": jnp.asarray(flat["conv/kernel"]), "bias": jnp.asarray(flat["conv/bias"])},
             "norm": {"scale": jnp.asarray(flat["norm/scale"])},
         }
 
     optimizer = make_optimizer(config, 7)
-    params = nest(start)
+    params = make_parameter_tree(start)
     state = optimizer.init(params)
     for gradient in gradients:
-        updates, state = optimizer.update(nest(gradient), state, params)
+        updates, state = optimizer.update(make_parameter_tree(gradient), state, params)
         params = optax.apply_updates(params, updates)
-    expected = nest(update_like_caffe(start, gradients, config))
+    expected = make_parameter_tree(update_like_caffe(start, gradients, config))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), params, expected)
 
 

@@ -147,7 +147,7 @@ def test_match_classes_lists_kept_new_and_dropped_classes():
     ]
 
 
-def test_match_classes_with_no_and_with_all_classes_in_common():
+def test_match_classes_accepts_no_and_all_classes_in_common():
     assert match_classes(("a",), ("b",)).table().splitlines() == [
         "  kept      0: -",
         "  new       1: b",

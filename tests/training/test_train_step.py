@@ -226,8 +226,8 @@ def test_accumulated_gradient_equals_that_of_the_whole_batch():
 
     arguments = params, images, labels, valid, jnp.int32(7)
     expected, expected_grads = make_grad_fn(loss_fn, 1)(*arguments)
-    for parts in (2, 3, 12):
-        metrics, grads = jax.jit(make_grad_fn(loss_fn, parts))(*arguments)
+    for accumulation_steps in (2, 3, 12):
+        metrics, grads = jax.jit(make_grad_fn(loss_fn, accumulation_steps))(*arguments)
         assert int(metrics["count"]) == int(expected["count"]) == 9
         assert float(metrics["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-5)
         np.testing.assert_allclose(grads["kernel"], expected_grads["kernel"], rtol=1e-5, atol=1e-6)
@@ -241,9 +241,9 @@ def test_train_step_splits_a_batch_into_accumulation_steps():
 
 
 @pytest.mark.slow
-def test_accumulated_update_of_the_network_equals_that_of_the_whole_batch(initial_state):
-    def step(parts: int) -> tuple[TrainState, Any]:
-        train = dataclasses.replace(TINY.train, batch_size=32, accumulation_steps=parts)
+def test_accumulated_network_update_equals_that_of_the_whole_batch(initial_state):
+    def train_one_step(accumulation_steps: int) -> tuple[TrainState, Any]:
+        train = dataclasses.replace(TINY.train, batch_size=32, accumulation_steps=accumulation_steps)
         # The optimizer is SGD, because Adam's first update depends only on the sign of each gradient.
         config = dataclasses.replace(TINY, train=train, optimizer=Optimizer(learning_rate=0.1, clip_norm=1.0))
         batch = next(train_batches(TRAIN, config.data, 32, 0))
@@ -251,13 +251,13 @@ def test_accumulated_update_of_the_network_equals_that_of_the_whole_batch(initia
         state = init_state(config, MESH)._replace(params=make_state_with_random_predictors(initial_state).params)
         return make_train_step(config, MESH)(state, batch)
 
-    (whole, expected), (parts, metrics) = step(1), step(4)
+    (whole, expected), (accumulated, metrics) = train_one_step(1), train_one_step(4)
     assert int(metrics["num_positives"]) == int(expected["num_positives"]) > 100
     for name in expected:
         assert float(metrics[name]) == pytest.approx(float(expected[name]), rel=1e-5), name
-    difference = jax.tree.map(lambda a, b: a - b, parts.params, whole.params)
+    difference = jax.tree.map(lambda a, b: a - b, accumulated.params, whole.params)
     assert float(optax.tree.norm(difference)) <= 1e-6 * float(optax.tree.norm(whole.params))
-    for ours, whole_leaf in zip(jax.tree.leaves(parts.opt_state), jax.tree.leaves(whole.opt_state), strict=True):
+    for ours, whole_leaf in zip(jax.tree.leaves(accumulated.opt_state), jax.tree.leaves(whole.opt_state), strict=True):
         assert np.abs(ours - whole_leaf).max() <= 1e-3 * np.abs(whole_leaf).max(), "momentum: the update itself"
 
 

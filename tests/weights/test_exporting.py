@@ -71,7 +71,7 @@ def test_export_command_requires_the_suffix_safetensors(run, tmp_path, capsys):
     assert ".safetensors" in capsys.readouterr().err
 
 
-def test_export_refuses_unsupported_networks(run, tmp_path, capsys):
+def test_export_rejects_unsupported_networks(run, tmp_path, capsys):
     assert run_command("export-weights", run, "--out", tmp_path / "out.safetensors") == 2
     assert "model.width" in capsys.readouterr().err
     ssd300 = SSD300.make_model(config.SSD300_VOC_BOXES)
@@ -90,7 +90,7 @@ def test_export_refuses_unsupported_networks(run, tmp_path, capsys):
     "changes",
     [{"clip": "center_size"}, {"clip": "corners"}, {"min_sizes": (29.0, 61.0, 111.0, 162.0, 213.0, 264.0)}],
 )
-def test_export_refuses_default_boxes_that_torchvision_cannot_make(changes):
+def test_export_rejects_default_boxes_that_torchvision_cannot_make(changes):
     boxes = dataclasses.replace(config.SSD300_VOC_BOXES, **changes)
     with pytest.raises(UserError, match=r"torchvision.*min_sizes"):
         find_export_mapping(SSD300.make_model(boxes), "torchvision")

@@ -179,7 +179,7 @@ def test_import_uses_the_default_boxes_stored_in_a_caffe_snapshot(ssd300, tmp_pa
 @pytest.mark.parametrize(
     "settings", [{"flip": False}, {"offset": 0.0}, {"clip": True}, {"variance": [0.1]}, {"max_size": [400.0, 500.0]}]
 )
-def test_import_refuses_unsupported_default_boxes(settings, ssd300, tmp_path):
+def test_import_rejects_unsupported_default_boxes(settings, ssd300, tmp_path):
     file = tmp_path / "file"
     file.write_bytes(make_caffe_file(ssd300, change_fc7_of_coco_priors(**settings)))
     with pytest.raises(UserError, match=r"file: .*default boxes"):
@@ -221,7 +221,7 @@ def test_import_removes_key_prefixes_of_wrappers(prefix, ssd300, imported_ssd300
         {"vgg.0.weight": np.zeros((64, 3, 3, 3), np.float32)},
     ],
 )
-def test_import_refuses_unknown_networks(tensors, tmp_path):
+def test_import_rejects_unknown_networks(tensors, tmp_path):
     with pytest.raises(UserError, match=f"file: .*{len(tensors)} tensors"):
         import_weights(save_safetensors(tmp_path / "file", tensors))
 
@@ -242,7 +242,7 @@ def test_safetensors_file_is_recognised_for_any_header_length(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"class_names": ("a", "b")}, {"scales": "coco"}])
-def test_import_refuses_class_names_and_scales_for_a_backbone(options, ssd300, tmp_path):
+def test_import_rejects_class_names_and_scales_for_a_backbone(options, ssd300, tmp_path):
     with pytest.raises(UserError, match=r"file: .*VGG16"):
         import_weights(save_safetensors(tmp_path / "file", select_backbone(ssd300)), **options)
 
@@ -319,7 +319,7 @@ def test_import_command_describes_the_weights(run, ssd300, tmp_path, capsys):
     assert "--out" in capsys.readouterr().err
 
 
-def test_import_command_creates_no_folder_for_a_refused_file(tmp_path, capsys):
+def test_import_command_creates_no_folder_for_a_rejected_file(tmp_path, capsys):
     for name, content in (("empty", b""), ("page.pth", b"<!DOCTYPE html>"), ("text", b"hello")):
         (tmp_path / name).write_bytes(content)
         assert run_command("import-weights", tmp_path / name, "--out", tmp_path / "run") == 2
@@ -341,7 +341,7 @@ def test_write_run_removes_an_incomplete_folder(imported_ssd300, tmp_path, monke
     assert not (tmp_path / "run").exists()
 
 
-def test_predict_and_evaluate_refuse_a_backbone(ssd300, tmp_path, capsys):
+def test_predict_and_evaluate_reject_a_backbone(ssd300, tmp_path, capsys):
     file = save_safetensors(tmp_path / "vgg.safetensors", select_backbone(ssd300))
     assert run_command("import-weights", file, "--out", tmp_path / "vgg") == 0
     assert "--train.pretrained" in capsys.readouterr().out

@@ -180,7 +180,7 @@ def test_unchanged_files_are_imported(kind, valid_files, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "case"), CASES)
-def test_invalid_files_are_refused(kind, case, tensors, valid_files, tmp_path, capsys):
+def test_invalid_files_are_rejected(kind, case, tensors, valid_files, tmp_path, capsys):
     marker = tmp_path / "marker"
     fault, _, name = case.partition(" ")
     if fault == "cut":

@@ -102,7 +102,7 @@ def test_training_from_a_detector_copies_class_channels_by_name(ssd300, imported
         open_pretrained_params(make_config_with_pretrained(own, model, transfer=True), random_start)
 
 
-def test_training_refuses_weights_of_another_network(ssd300, cell_model, tmp_path):
+def test_training_rejects_weights_of_another_network(ssd300, cell_model, tmp_path):
     file = save_safetensors(tmp_path / "voc", ssd300)
     wide = dataclasses.replace(cell_model, width=0.25)
     normed = dataclasses.replace(cell_model, norm="group")

@@ -82,7 +82,7 @@ def test_scale_shared_by_channels_is_read_with_one_axis(tmp_path: Path):
     assert net.tensors["norm.0"].tolist() == [20]
 
 
-def test_doubles_beyond_float32_become_infinite(tmp_path: Path):
+def test_doubles_beyond_the_range_of_float32_become_infinite(tmp_path: Path):
     net = read_net(tmp_path, encode_caffemodel([("a", "Convolution", [np.full((1, 1, 1, 1), 1e300)])], double=True))
     assert net.tensors["a.0"] == np.inf
 
@@ -168,7 +168,7 @@ def test_default_boxes_may_have_equal_settings_for_height_and_width(tmp_path: Pa
         {"min_size": [30.0], "img_h": 300, "img_w": 500},
     ],
 )
-def test_invalid_default_boxes_are_refused(tmp_path: Path, settings: dict[str, Any]):
+def test_invalid_default_boxes_are_rejected(tmp_path: Path, settings: dict[str, Any]):
     with pytest.raises(UserError, match=r"net\.caffemodel: .*'prior'"):
         read_stored_prior(tmp_path, **settings)
 
@@ -215,12 +215,12 @@ V0 = encode_message(
         (make_caffemodel_with_blob(b"\x2a\x03abc"), "corrupt"),
     ],
 )  # fmt: skip
-def test_invalid_files_are_refused(tmp_path: Path, data: bytes, message: str):
+def test_invalid_files_are_rejected(tmp_path: Path, data: bytes, message: str):
     with pytest.raises(UserError, match=r"net\.caffemodel: .*" + message):
         read_net(tmp_path, data)
 
 
-def test_missing_file_and_folder_are_refused(tmp_path: Path):
+def test_missing_file_and_folder_are_rejected(tmp_path: Path):
     with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'gone.caffemodel'}: no such file")):
         read_caffe(tmp_path / "gone.caffemodel")
     with pytest.raises(UserError, match=re.escape(str(tmp_path))):
@@ -229,7 +229,7 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("count", [48, pytest.param(2000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("v1", [False, True])
-def test_corrupt_files_are_refused_or_read(tmp_path: Path, v1: bool, count: int):
+def test_corrupt_files_are_rejected_or_read(tmp_path: Path, v1: bool, count: int):
     good = encode_caffemodel(V1_LAYERS if v1 else LAYERS, PRIORS, v1)
     tracemalloc.start()
     refused = count_rejected(
