@@ -17,7 +17,10 @@ FailingCommand = Callable[..., str]
 
 @pytest.fixture
 def run_failing_command(capsys: pytest.CaptureFixture[str]) -> FailingCommand:
-    """A function that runs a command, checks that it ends with exit code 2 and no traceback, and returns its output."""
+    """Return a function that runs a command, checks that the exit code is 2, and returns the output.
+
+    The function also checks that the output contains no traceback.
+    """
 
     def run(*argv: str | Path) -> str:
         capsys.readouterr()
@@ -31,16 +34,16 @@ def run_failing_command(capsys: pytest.CaptureFixture[str]) -> FailingCommand:
 
 @pytest.fixture
 def voc_folder(tmp_path: Path) -> Path:
-    """A VOC folder with 8 train, 4 val and 6 test images."""
+    """Create a VOC folder with 8 train, 4 val and 6 test images, and return its path."""
     return write_voc_folder(tmp_path / "data", {"train": 8, "val": 4, "test": 6})
 
 
 @pytest.fixture(scope="session")
 def coco_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A COCO folder: annotated images in val2017, and the same images without annotations in test-dev2017.
+    """Create a COCO folder with annotated images in val2017 and the same images, unannotated, in test-dev2017.
 
-    Image ids are descending, category ids are multiples of 10, one object is a crowd, and the area of an object is the
-    area of its mask, not of its box.
+    Image ids are descending, category ids are multiples of 10, one object is a crowd, and the areas of objects are
+    smaller than those of the boxes, like areas of masks.
     """
     root = tmp_path_factory.mktemp("coco")
     source = ShapesSource(Shapes(val_images=6, image_size=64), "val")

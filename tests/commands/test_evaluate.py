@@ -25,13 +25,13 @@ def read_metrics(run: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def run_copy(trained_run: Path, tmp_path: Path) -> Path:
-    """A copy of the trained run in a folder named tiny."""
+    """Copy the trained run to a folder named tiny, and return its path."""
     return Path(shutil.copytree(trained_run, tmp_path / "tiny"))
 
 
 @pytest.fixture
 def run_with_worse_last_checkpoint(run_copy: Path) -> Path:
-    """A copy of the trained run with one more checkpoint, which has noisy parameters and is not the best one."""
+    """Return a copy of the trained run with an additional last checkpoint, which has noisy parameters and a low mAP."""
     params, step = detector.restore_params(run_copy, run_folder.read_config(run_copy), "best")
     noise = jax.tree.map(lambda p: p + jax.random.normal(jax.random.key(0), p.shape), params)
     with Checkpoints(run_copy / "checkpoints", for_writing=True) as checkpoints:

@@ -16,7 +16,10 @@ from ssd_jax.runs import run_folder
 
 @pytest.fixture
 def photos(tmp_path: Path, trained_run: Path) -> Path:
-    """A folder with images of 64 x 64 and 256 x 128 px in nested folders. The max_image_size of trained_run is 64."""
+    """Create a folder with images of 64 x 64 and 256 x 128 px, one of them in a subfolder, and return its path.
+
+    The max_image_size of trained_run is 64.
+    """
     source = ShapesSource(run_folder.read_config(trained_run).data.shapes, "test")
     folder = tmp_path / "photos"
     (folder / "holiday" / "sea").mkdir(parents=True)

@@ -105,7 +105,7 @@ def test_train_stops_at_a_non_finite_loss_and_keeps_the_last_checkpoint(tmp_path
 
 @pytest.mark.slow  # trains and evaluates
 def test_train_traces_each_program_once(tmp_path, monkeypatch):
-    """The run has an unreadable image and two evaluations, whose last batch is only partly filled."""
+    """The run has an unreadable image and two evaluations. The last batch of an evaluation is only partly filled."""
     monkeypatch.setattr(train_step, "multibox_loss", chex.assert_max_traces(multibox_loss, 1))
     monkeypatch.setattr("ssd_jax.inference.program.detect", chex.assert_max_traces(detect, 1))
     data = write_voc_folder(tmp_path / "data", {"train": 7, "val": 6})
@@ -185,7 +185,7 @@ def test_train_rejects_splits_without_annotations(run_failing_command, tmp_path,
 
 
 def test_images_without_objects_are_reported_if_the_loss_ignores_them(voc_folder, capsys):
-    """`train` prints its notes with the function `print_split`, which is tested here without training."""
+    """`train` prints such notes with the function `print_split`, which is tested here without training."""
     (voc_folder / "Annotations" / "train0.xml").write_text("<annotation></annotation>")
     config, train_source, _ = open_training_splits(load_config(TINY, {"data.root": str(voc_folder)}))
     print_split("train", train_source, config)

@@ -14,7 +14,7 @@ MAX_OBJECTS = 8  # the value in the config
 
 
 class FolderRun(NamedTuple):
-    """Data folder and run folder of a training run, and what it printed to stdout and stderr."""
+    """Data folder, run folder, standard output and standard error of a training run."""
 
     root: Path
     run: Path
@@ -24,7 +24,7 @@ class FolderRun(NamedTuple):
 
 @pytest.fixture(scope="module")
 def folder_run(tmp_path_factory: pytest.TempPathFactory) -> FolderRun:
-    """A run on a folder with one unreadable image in train, one in val, and an image with too many objects."""
+    """Train on a folder with an unreadable train image, an unreadable val image, and an image with too many objects."""
     base = tmp_path_factory.mktemp("own")
     stars = [("star", (x, y, x + 9.5, y + 9.0)) for x in (0, 20, 40) for y in (0, 20, 40, 55)]
     root = write_voc_folder(base / "data", {"train": 24, "val": 6, "test": 6}, extra_objects=stars)

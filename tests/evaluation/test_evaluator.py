@@ -32,20 +32,20 @@ TINY = dataclasses.replace(TINY, detect=dataclasses.replace(TINY.detect, score_t
 
 @pytest.fixture(scope="module")
 def params() -> dict[str, Any]:
-    """Parameters with random predictors, because a new network gives every box the same score."""
+    """Return parameters with random predictors, because a new network gives every box the same score."""
     fresh = jax.jit(SSD(TINY.model).init)(jax.random.key(3, impl="rbg"), jnp.zeros((1, 64, 64, 3)))["params"]
     return randomize_predictors(fresh)
 
 
 @pytest.fixture(scope="module")
 def predict() -> PredictFn:
-    """A compiled function for batches of four images of 64 px, which all tests share."""
+    """Return a compiled function for batches of four images of 64 px, which all tests share."""
     return make_predict_fn(TINY, sharding.make_mesh())
 
 
 @pytest.fixture(scope="module")
 def network() -> Callable[..., Any]:
-    """The network without preprocessing and detection."""
+    """Return the network without preprocessing and detection, as a function of parameters and images."""
     return jax.jit(SSD(TINY.model).apply)
 
 
@@ -79,7 +79,7 @@ class GreyImages(Source):
 
 
 def predict_grey(params: object, canvas: Any, height: Any, width: Any) -> Detections:
-    """Return one box in the middle of each image, whose score is the grey value / 100, instead of using a network."""
+    """Return one detection in the middle of each image, without a network. The score is the grey value / 100."""
     grey = np.asarray(canvas)[:, 0, 0, 0] / 100
     boxes = np.tile(np.array([0.25, 0.25, 0.75, 0.75], np.float32), (len(grey), 2, 1))
     scores = np.stack([grey, np.zeros_like(grey)], axis=1).astype(np.float32)
@@ -153,7 +153,7 @@ def test_predict_fn_gives_detect_the_box_count_of_each_feature_map(params):
 
 @pytest.mark.slow
 def test_predict_fn_can_select_candidates_per_feature_map(params, network):
-    """Like mmdetection, the function chooses two candidates of each of the three feature maps."""
+    """As in mmdetection, two candidates are selected from each of the three feature maps."""
     image = ShapesSource(TINY.data.shapes, "val").image(0)[None]
     limit = float(np.log(1000 / 16))
     detect = Detect(0.02, 2, 0.45, 200, "map", (-limit, limit), clip_before_nms=True, drop_empty=True)

@@ -1,4 +1,4 @@
-"""Tests of the result files, and of the COCO metrics of data sets in JSON files, against pycocotools."""
+"""Tests of the result files for servers, and comparisons of COCO metrics with pycocotools on random JSON files."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ from ssd_jax.metrics.average_precision import COCO_KEYS
 
 CATEGORIES = {90: "brush", 3: "car", 55: "unused", 13: "sign"}
 NAMES = ("sign", "unicorn", "brush", "car")
-"""Classes of a model. The file has no category "unicorn", and the model does not know the category "unused"."""
+"""Class names of a model. The files have no category "unicorn", and the model has no class "unused"."""
 IMAGE_IDS = (2**60 + 1, 139, 0, 581929, 42, 2**60, 7, 1000, 25, 24, 285, 632)
 """Image ids in the order of the file. The two largest ids are equal in float64."""
 EMPTY = IMAGE_IDS[-2:]
@@ -38,7 +38,7 @@ EMPTY = IMAGE_IDS[-2:]
 
 
 def make_random_content(rng: np.random.Generator) -> dict[str, Any]:
-    """Return the content of a COCO file. Boxes have two decimals, so most numbers are not exact in float32."""
+    """Return the random content of a COCO file. Boxes have two decimals, so most numbers are not exact in float32."""
     entries = []
     for image_id in IMAGE_IDS[:-2]:
         for _ in range(rng.integers(1, 9)):
@@ -73,7 +73,7 @@ def make_random_content(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def make_random_detections(rng: np.random.Generator, content: dict[str, Any]) -> dict[int, ImageDetections]:
-    """Return detections by image id. Most boxes lie near or exactly on objects, and there are few different scores."""
+    """Return random detections by image id. Most boxes lie near or exactly on objects; many scores are equal."""
     predictions = {}
     for image_id in IMAGE_IDS:
         objects = [entry for entry in content["annotations"] if entry["image_id"] == image_id]
@@ -97,12 +97,12 @@ def make_random_detections(rng: np.random.Generator, content: dict[str, Any]) ->
 def write_results(
     folder: Path, split: str, algorithm: str, source: Source, detections: Sequence[ImageDetections]
 ) -> list[Path]:
-    """Write the result files of a split, and return them."""
+    """Write the result files of a split, and return their paths."""
     return make_submission_writer(source, list(source.annotations())).write(folder, split, algorithm, detections)
 
 
 def write_coco(root: Path, content: dict[str, Any], name: str = "instances_val2017") -> Path:
-    """Write a COCO folder with empty image files, and return its annotation file."""
+    """Write a COCO folder with empty image files, and return the path of the annotation file."""
     file = root / "annotations" / f"{name}.json"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(content))
@@ -115,7 +115,13 @@ def write_coco(root: Path, content: dict[str, Any], name: str = "instances_val20
 def compute_pycocotools_metrics(
     file: Path, results: Path, image_ids: Sequence[int] | None = None
 ) -> list[float | None]:
-    """Return pycocotools' twelve metrics of a result file, for all images or for those in ``image_ids``."""
+    """Return the twelve metrics that pycocotools computes from a result file.
+
+    Args:
+        file: Annotation file.
+        results: Result file.
+        image_ids: Ids of the images to evaluate. None: all images.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(file))
         evaluation = COCOeval(truth, truth.loadRes(str(results)), "bbox")
@@ -130,7 +136,7 @@ def compute_pycocotools_metrics(
 def compute_metrics_and_write_results(
     root: Path, source: Source, predictions: dict[int, ImageDetections]
 ) -> tuple[list, Path]:
-    """Return the COCO metrics that `compute_metrics` computes, and the result file of the same detections."""
+    """Return the COCO metrics of detections by `compute_metrics`, and the path of the result file of the detections."""
     numbers = [annotation.number for annotation in source.annotations()]
     detections = [predictions[number] for number in numbers if number is not None]
     (file,) = write_results(root / "results", "val2017", "ssd", source, detections)
@@ -182,7 +188,7 @@ def test_coco_metrics_of_a_file_equal_those_of_pycocotools_exactly(tmp_path, see
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_coco_metrics_of_some_images_equal_those_of_pycocotools_exactly(tmp_path, seed):
-    """The sources are a split that a hash chose, the same split with shuffled images, and a slice of a split."""
+    """The sources are a split chosen by hash, most images of this split in another order, and a slice of a split."""
     rng = np.random.default_rng(seed)
     content = make_random_content(rng)
     file = write_coco(tmp_path, content, "labels")
@@ -229,7 +235,7 @@ def test_coco_metrics_use_all_digits_of_the_file(tmp_path):
 
 
 def test_joined_splits_with_equal_ids_can_be_evaluated(tmp_path):
-    """Both parts have the same image ids, but the objects of one part must not count in images of the other part."""
+    """The joined parts have the same image ids, but objects of one part must not count in images of the other."""
     content = make_random_content(np.random.default_rng(0))
     write_coco(tmp_path, content)
     data = Data(root=str(tmp_path))
@@ -246,7 +252,7 @@ def test_joined_splits_with_equal_ids_can_be_evaluated(tmp_path):
 
 
 def test_object_with_id_zero_is_evaluated_and_mentioned_in_a_note(tmp_path):
-    """pycocotools interprets id 0 as "no match", so its AP is 0 although the object is detected."""
+    """pycocotools interprets id 0 as "no match" and computes an AP of 0, although the object is detected."""
     entry = {"id": 0, "image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 50], "area": 2500, "iscrowd": 0}
     file = write_coco(tmp_path, {**make_random_content(np.random.default_rng(0)), "annotations": [entry]})
     source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
@@ -300,7 +306,7 @@ def test_coco_result_file_without_detections_is_an_empty_list(tmp_path):
 
 
 def test_voc_result_files_have_one_line_per_detection(tmp_path):
-    """Coordinates are written without an offset. A class without detections has an empty file."""
+    """No offset is added to the coordinates. The file of a class without detections is empty."""
     files = write_results(tmp_path / "results", "test", "ssd", make_small_source(), PREDICTIONS)
     assert [(file.name, file.read_text()) for file in files] == [
         ("comp4_det_test_dog.txt", "2008_000003 0.0625 0 0 640 480\n"),
@@ -349,7 +355,7 @@ def test_write_results_rejects_a_folder_that_cannot_be_created(tmp_path):
 
 
 def test_ap_computed_from_voc_result_files_is_unchanged(tmp_path):
-    """The files are read as the development kit reads them. No digit of a score may be lost."""
+    """The files are read as in the VOC development kit. The test fails if scores are written with too few digits."""
     rng = np.random.default_rng(0)
     annotations, predictions = [], []
     for k in range(30):

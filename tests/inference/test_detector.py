@@ -26,7 +26,7 @@ LOW = 0.02  # a network that is hardly trained reaches this score
 
 @pytest.fixture(scope="module")
 def trained_detector(trained_run: Path) -> detector.Detector:
-    """The detector of the best checkpoint of a short run."""
+    """Return the detector with the best checkpoint of a short run."""
     return detector.load(trained_run)
 
 
@@ -36,7 +36,7 @@ def image(trained_run: Path) -> np.ndarray:
 
 
 def copy_run_with_changed_model(trained_run: Path, folder: Path, **model: Any) -> Path:
-    """Return a copy of a run in which values of the model in config.json are changed."""
+    """Copy a run, change options of the model in config.json, and return the folder of the copy."""
     shutil.copytree(trained_run, folder)
     config = json.loads((folder / "config.json").read_text())
     config["model"] |= model
@@ -90,7 +90,7 @@ def test_detector_does_not_reduce_an_image_that_fits_into_the_canvas(trained_det
 
 @pytest.mark.slow
 def test_detector_samples_large_images_without_averaging(trained_detector):
-    """The network gets single rows of an image of alternating black and white rows, not the mean of these rows."""
+    """The image has alternating black and white rows. The network gets some of these rows, not their mean."""
     config = dataclasses.replace(
         trained_detector.config, data=dataclasses.replace(trained_detector.config.data, max_image_size=4096)
     )
@@ -129,16 +129,16 @@ def test_detector_converts_grey_and_16_bit_images(trained_detector, image):
 
 @pytest.mark.parametrize("size", [(100, 50), (64, 64), (20, 30), (640, 320)])  # the run's canvas is 64
 def test_boxes_are_in_pixels_of_the_original_image(trained_detector, monkeypatch, size):
-    """The network is replaced by a function that detects one box, from a quarter to three quarters of each side."""
+    """A function replaces the network. It detects one box, from a quarter to three quarters of each side."""
     calls: list[tuple[int, ...]] = []
 
-    def middle(params: object, canvas: Any, height: Any, width: Any) -> Detections:
+    def predict_middle_box(params: object, canvas: Any, height: Any, width: Any) -> Detections:
         calls.append((*canvas.shape, int(height[0]), int(width[0])))
         boxes = jnp.asarray([[[0.25, 0.25, 0.75, 0.75], [0, 0, 0, 0]]], jnp.float32)
         scores, labels = jnp.asarray([[0.75, 0]], jnp.float32), jnp.asarray([[3, 0]], jnp.int32)
         return Detections(boxes, scores, labels, jnp.asarray([[True, False]]))
 
-    monkeypatch.setattr(trained_detector, "_predict", middle)
+    monkeypatch.setattr(trained_detector, "_predict", predict_middle_box)
     width, height = size
     (detection,) = trained_detector(np.zeros((height, width, 3), np.uint8))
     assert (detection.name, detection.score) == (CLASS_NAMES[2], 0.75)
@@ -196,7 +196,7 @@ def test_load_best_uses_the_checkpoint_with_the_highest_map(trained_run, trained
 
 
 def test_load_uses_the_averaged_parameters(trained_run):
-    """The averaged parameters are `ema_params` of the checkpoint, which differ from `params`."""
+    """The averaged parameters are `ema_params` in the checkpoint. They differ from `params`."""
     config = run_folder.read_config(trained_run)
     trainer = Trainer(config, trained_run, ShapesSource(config.data.shapes, "train"), None)
     with Checkpoints(trained_run / "checkpoints") as checkpoints:
@@ -254,12 +254,12 @@ def test_load_rejects_a_checkpoint_whose_classes_differ_from_the_config(trained_
 
 
 def test_load_does_not_change_the_run(trained_run, trained_detector):
-    def listing() -> dict[str, int]:
+    def list_modification_times() -> dict[str, int]:
         return {str(file): file.stat().st_mtime_ns for file in trained_run.rglob("*") if file.is_file()}
 
-    before = listing()
+    before = list_modification_times()
     detector.load(trained_run, "last")
-    assert listing() == before
+    assert list_modification_times() == before
 
 
 # ---- finding images ----

@@ -1,4 +1,4 @@
-"""Tests of the VOC metric against hand-computed values and plain loops, and of the COCO metrics against pycocotools."""
+"""Tests of VOC metrics against hand-computed values and plain loops, and of COCO metrics against pycocotools."""
 
 import contextlib
 import io
@@ -31,7 +31,7 @@ def make_true_boxes(*rows):
 
 
 def make_annotation(boxes=(), labels=(), difficult=None, crowd=None, area=None):
-    """Return the annotation of an image of 640 x 480 px. The default area of an object is that of its box."""
+    """Return the annotation of an image of 640 x 480 px. By default, the area of an object is that of the box."""
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     box_area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return Annotation(
@@ -68,7 +68,7 @@ def compute_both_aps(detections, truth, **kwargs):
 
 
 def test_voc_average_precision_equals_hand_computed_values():
-    """In order of score, the detections are A, a wrong box and C. The third object, B, is missed.
+    """By descending score, the detections are A, a wrong box and C. The object B is missed.
 
     Precision is 1, 1/2, 2/3 at recall 1/3, 1/3, 2/3. The best precision is 1 at the recalls 0 to 0.3 (four points), 2/3
     at 0.4 to 0.6 (three points), and 0 from 0.7 on. The 11-point AP is (4 + 3 * 2/3) / 11 = 6/11, and the area AP is
@@ -80,7 +80,7 @@ def test_voc_average_precision_equals_hand_computed_values():
 
 
 def test_area_ap_uses_the_monotone_curve():
-    """One wrong and then two correct detections give precision 0, 1/2, 2/3. The area uses 2/3 at both recalls."""
+    """A wrong and then two correct detections give precision 0, 1/2, 2/3. The area AP uses 2/3 at both recalls."""
     detections = [make_scored_boxes((*NOWHERE, 0.9), (*A, 0.8), (*B, 0.7))]
     assert compute_both_aps(detections, [make_true_boxes((*A, 0), (*B, 0))]) == pytest.approx((2 / 3, 2 / 3))
 
@@ -119,7 +119,7 @@ def test_second_detection_of_an_object_is_wrong_even_if_it_fits_better():
 
 
 def test_detection_is_compared_only_with_the_object_of_the_highest_iou():
-    """Both detections have their highest IoU with A. The second one also fits the neighbour, which is still missed."""
+    """Each detection has its highest IoU with A. The second one also fits the neighbour, which is still missed."""
     neighbour = (0, 2, 9, 11)  # IoU with A 80 / 120
     detections = [make_scored_boxes((*A, 0.9), (0, 0, 9, 8, 0.8))]  # IoU with A 0.9, with the neighbour 70 / 120
     assert compute_both_aps(detections, [make_true_boxes((*A, 0), (*neighbour, 0))]) == pytest.approx((6 / 11, 1 / 2))
@@ -150,7 +150,7 @@ def test_ap_without_objects_is_nan():
 
 
 def test_detections_with_equal_scores_keep_their_order():
-    """There is one object. AP is 1 if the correct detection comes first, and 1/2 if the wrong detection does."""
+    """With one object, the AP is 1 if the correct detection comes first, and 1/2 if the wrong one comes first."""
     truth = [make_true_boxes(), make_true_boxes((*A, 0))]
     right_first = (
         [make_true_boxes((*A, 0)), make_true_boxes()],
@@ -201,7 +201,10 @@ def test_metrics_reject_labels_without_a_class_name(evaluate, label):
 
 
 def make_random_split(rng, images, classes):
-    """Return random boxes in whole pixels, with few different scores. Ties and IoUs on the threshold are common."""
+    """Return random detections and annotations with integer coordinates and few different scores.
+
+    Ties and IoUs on the threshold are therefore common.
+    """
     detections, annotations = [], []
     for _ in range(images):
         g = rng.integers(0, 6)
@@ -253,7 +256,10 @@ def test_evaluate_voc_equals_the_reference_implementation(seed, iou_threshold):
 
 
 def make_random_class(rng):
-    """Return one class in a few images, with whole pixels in a small area, few different scores, and equal boxes."""
+    """Return random detections and objects of one class in one to four images.
+
+    Coordinates are integers in a small range, and there are four different scores, so ties are common.
+    """
     detections, truth = [], []
     difficult_share = rng.choice([0.0, 0.3, 1.0], p=[0.4, 0.5, 0.1])
     for _ in range(rng.integers(1, 5)):
@@ -270,7 +276,7 @@ def make_random_class(rng):
 
 
 def check_hard_cases(detections, truth):
-    """Yield the name of each property that implementations often get wrong, and whether the case has this property."""
+    """Yield the names of properties that implementations often get wrong, and whether a case has each property."""
     levels = [set(image.scores.tolist()) for image in detections]
     yield "equal scores in two images", any(a & b for i, a in enumerate(levels) for b in levels[:i])
     detected = [[tuple(box) for box in image.boxes_px.tolist()] for image in detections]
@@ -316,7 +322,7 @@ def test_voc_average_precision_equals_the_reference_on_random_cases(cases):
 
 
 def evaluate_small_split():
-    """Return the result for three classes.
+    """Return the VOC metrics of two images and three classes.
 
     One of two ants is detected, so the APs are 6/11 and 1/2. The only bee is difficult. There are no cats.
     """
@@ -362,7 +368,7 @@ def test_evaluate_voc_returns_none_for_an_empty_split():
 
 
 def compute_pycocotools_metrics(detections, annotations, categories, image_ids):
-    """Return pycocotools' metrics of the same detections and annotations."""
+    """Return the twelve metrics that pycocotools computes from detections and annotations."""
     truth, results = [], []
     for image_id, a, d in zip(image_ids, annotations, detections, strict=True):
         for i in range(len(a.labels)):
@@ -397,7 +403,10 @@ def compute_pycocotools_metrics(detections, annotations, categories, image_ids):
 
 
 def make_random_coco_split(rng, images, classes):
-    """Return a split with small to large objects, crowds, areas below those of boxes, fractional pixels and ties."""
+    """Return random detections and annotations with crowds, ties, and objects of all sizes.
+
+    Coordinates are not integers, and the areas of objects are smaller than those of the boxes.
+    """
     detections, annotations = [], []
     for _ in range(images):
         g = rng.integers(0, 12)
@@ -432,7 +441,7 @@ def test_evaluate_coco_equals_pycocotools_exactly(seed):
 
 
 def test_evaluate_coco_orders_equal_scores_by_image_id():
-    """All scores are equal, and the ids are descending, so the last image comes first, as in pycocotools."""
+    """All scores are equal, and image ids are descending, so the last image comes first, as in pycocotools."""
     detections, annotations = make_random_coco_split(np.random.default_rng(5), 6, 2)
     detections = [d._replace(scores=np.full_like(d.scores, 0.5)) for d in detections]
     categories, image_ids = [90, 17], [600, 500, 400, 300, 200, 139]
@@ -456,7 +465,7 @@ def test_evaluate_coco_ignores_detections_on_a_crowd():
 
 
 def test_evaluate_coco_returns_none_for_sizes_without_objects():
-    """The only object, A, has 9 x 9 px and is small."""
+    """The only object has 9 x 9 px, which is small in COCO's sense."""
     result = average_precision.evaluate_coco(
         [make_image_detections([A], [0.9], [1])], [make_annotation([A], [1])], ("a",)
     )
@@ -489,7 +498,7 @@ def test_evaluate_coco_rejects_arguments_of_different_lengths():
 
 
 def test_coco_keys_have_the_same_order_as_the_metric_keys_of_hotcoco():
-    """hotcoco's keys are AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, in the order of stats."""
+    """hotcoco's keys are AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm and ARl, in this order."""
     long = {"_small": "s", "_medium": "m", "_large": "l"}
     short = [key.removeprefix("coco_") for key in average_precision.COCO_KEYS]
     for word, letter in long.items():

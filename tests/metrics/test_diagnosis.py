@@ -1,4 +1,7 @@
-"""Tests of curves, intervals, confusions and errors against reference code, hand-computed values and hotcoco."""
+"""Tests of precision-recall curves, intervals, confusion matrices and errors.
+
+They are compared with reference code, hand-computed values and hotcoco.
+"""
 
 import numpy as np
 import pytest
@@ -31,7 +34,10 @@ NAMES = ("ant", "bee", "cat")
 
 
 def make_random_split(seed: int, images: int = 12) -> tuple[list[ImageDetections], list[Annotation]]:
-    """Return a split with boxes in whole pixels and different scores, where IoUs near the threshold are common."""
+    """Return random detections and annotations with integer coordinates and different scores.
+
+    IoUs near the threshold are common.
+    """
     rng = np.random.default_rng(seed)
     detections, annotations = [], []
     scores = iter(rng.permutation(images * 12) / (images * 12))
@@ -80,7 +86,7 @@ def test_curves_equal_the_reference_implementation(seed):
 
 
 def test_operating_point_of_a_curve_is_the_last_shown_detection():
-    """The scores are .9 (correct), .5 (wrong) and .4 (correct). Two are shown, with precision 1/2 and recall 1/2."""
+    """The scores are 0.9 (correct), 0.5 (wrong) and 0.4 (correct, but not shown). Precision and recall are 1/2."""
     detections = [make_image_detections((A, 0.9, 1), (NOWHERE, 0.5, 1), (B, 0.4, 1))]
     ant, bee, _ = diagnosis.diagnose(detections, [make_boxes_annotation([A, B], [1, 1])], NAMES).curves
     assert ant is not None and ant.shown == 2
@@ -93,7 +99,7 @@ def test_operating_point_of_a_curve_is_the_last_shown_detection():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_resampled_ap_equals_the_ap_of_the_resampled_split(seed):
-    """In the resampled split, each image is repeated as often as it was drawn."""
+    """The resampled split contains each image as often as it was drawn."""
     detections, annotations = make_random_split(seed)
     times = np.random.default_rng(100 + seed).multinomial(12, np.full(12, 1 / 12), 8).T
     for label, matches in enumerate(match_all_classes(detections, annotations), start=1):
@@ -114,7 +120,7 @@ def test_resampled_ap_uses_the_recall_points_of_numpy():
 
 
 def test_bootstrap_interval_is_close_to_that_of_a_plain_loop():
-    """The function and the loop draw different resamples, so the ends of their intervals differ slightly."""
+    """The function and the loop draw different resamples, so the limits of the intervals differ slightly."""
     detections, annotations = make_random_split(3, images=20)
     actual = diagnosis.bootstrap(match_all_classes(detections, annotations), resamples=2000)
     rng, means = np.random.default_rng(99), []
@@ -166,7 +172,7 @@ def test_intervals_are_none_without_objects():
 
 
 def test_class_without_objects_in_a_resample_is_left_out_of_the_mean():
-    """All ants are detected. The only bee is missed, so the mean AP is 1/2, or 1 in resamples without its image."""
+    """All ants are detected, and the only bee is missed. The mAP is 1/2, or 1 in resamples without the bee."""
     annotations = [
         make_boxes_annotation([A], [1]),
         make_boxes_annotation([A], [1]),
@@ -178,7 +184,7 @@ def test_class_without_objects_in_a_resample_is_left_out_of_the_mean():
 
 
 def make_synthetic_class(rng: np.random.Generator, images: int) -> ClassMatches:
-    """Return a class with 1.2 objects per image, 90 % of them detected, and 0.5 wrong detections per image."""
+    """Return random matches: 1.2 objects and 0.5 wrong detections per image. 90 % of the objects are detected."""
     objects = rng.poisson(1.2, images)
     rights, wrongs = (np.repeat(np.arange(images), n) for n in (rng.binomial(objects, 0.9), rng.poisson(0.5, images)))
     scores = np.concatenate([rng.beta(3, 2, len(rights)), rng.beta(1, 3, len(wrongs))])
@@ -188,7 +194,7 @@ def make_synthetic_class(rng: np.random.Generator, images: int) -> ClassMatches:
 
 
 def test_95_percent_of_the_intervals_contain_the_true_ap():
-    """The true AP is that over 100,000 images. 95 of 100 intervals should contain it (standard deviation 2.2)."""
+    """The true AP is that of 100,000 images. On average, 95 of 100 intervals contain it (standard deviation 2.2)."""
     rng = np.random.default_rng(5)
     everything = make_synthetic_class(rng, 100_000)
     truth = diagnosis.resampled_ap(everything, np.ones((100_000, 1), int))[1, 0]
@@ -210,7 +216,7 @@ def test_95_percent_of_the_intervals_contain_the_true_ap():
 def test_diagnose_image_classifies_each_detection():
     """The detections are a duplicate, a correct one, one of a wrong class, two on background, and an ignored one.
 
-    They are not sorted by score. One of those on background has a score below 0.5 and is not classified.
+    The detections are not sorted by score. One on background has a score below 0.5 and is not classified.
     """
     truth = make_boxes_annotation([A, B, C], [1, 2, 1], difficult=[False, False, True])
     detections = make_image_detections(
@@ -233,9 +239,9 @@ def test_objects_without_detections_are_missed_unless_they_are_ignored():
 
 
 def test_diagnose_image_counts_the_last_pixel_in_the_iou():
-    """The object covers 10 x 10 pixels.
+    """A detection of 10 x 5 of the 10 x 10 pixels of an object has an IoU of 0.5, so it is correct.
 
-    A detection of 10 x 5 of them has IoU 0.5 and is correct; with 10 x 4, the IoU is below 0.5.
+    A detection of 10 x 4 of these pixels has an IoU of 0.4 and is a location error.
     """
     truth = make_boxes_annotation([(0, 0, 9, 9)], [1])
     assert diagnosis.diagnose_image(make_image_detections(((0, 0, 9, 4), 0.9, 1)), truth).outcomes == ("correct",)
@@ -243,7 +249,7 @@ def test_diagnose_image_counts_the_last_pixel_in_the_iou():
 
 
 def test_detection_with_low_iou_is_a_location_both_or_background_error():
-    """A detection of 10 x 1 of the object's 10 x 10 pixels has IoU 0.1.
+    """A detection of 10 x 1 of the 10 x 10 pixels of an object has an IoU of 0.1 and is a location error.
 
     A detection that overlaps only an ignored object, with an IoU from 0.1 to 0.5, is a background error.
     """
@@ -317,7 +323,7 @@ def test_confusion_matrix_sums_equal_the_numbers_of_objects_and_detections(seed)
 
 
 def test_confusion_matrix_equals_that_of_hotcoco_if_no_object_is_ignored():
-    """Detections are either close to an object or far from all objects, so the +1 of VOC's IoU makes no difference."""
+    """Detections are close to an object or far from all objects, so it does not matter that only VOC's IoU adds 1."""
     rng = np.random.default_rng(2)
     detections, annotations, rows, objects = [], [], [], []
     for image in range(40):

@@ -1,4 +1,4 @@
-"""Tests of the text tables: each value must be in its row and column."""
+"""Tests of the text tables: each value must be in the right row and column."""
 
 from ssd_jax.metrics.average_precision import COCO_KEYS
 from ssd_jax.metrics.tables import COCO_LABELS, format_metrics, format_voc

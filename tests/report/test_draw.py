@@ -30,13 +30,13 @@ def find_changed_pixels(drawing, original):
 
 
 def match_colour(pixels, colour):
-    """Return a mask of the pixels that have the colour."""
+    """Return a boolean mask of the pixels that have a colour."""
     return (np.asarray(pixels) == colour).all(axis=-1)
 
 
 @pytest.fixture
 def label_rectangles(monkeypatch):
-    """List of the rectangles of the labels that draw_boxes draws."""
+    """Return a list to which draw_boxes appends the rectangle of each label that it draws."""
     seen = []
     choose = draw._least_covered_place
     monkeypatch.setattr(draw, "_least_covered_place", lambda *args: seen.append(choose(*args)) or seen[-1])
@@ -168,7 +168,7 @@ def test_any_name_can_be_drawn(name, label_rectangles):
 
 
 def test_non_ascii_letters_are_drawn_as_letters():
-    """A font without é and ü would draw the same empty square for both."""
+    """A font without the letters é and ü would draw the same empty square for é and ü."""
     drawings = [
         draw.draw_boxes(make_blank_image(), make_boxes([50, 100, 249, 299]), [name]) for name in ("é", "ü", "ж")
     ]
@@ -200,7 +200,7 @@ def test_labels_of_thirty_boxes_hardly_overlap(label_rectangles):
 
 
 def test_boxes_with_high_scores_are_drawn_last():
-    """If two classes have the same box, the one with the higher score is visible, whatever their order."""
+    """If the boxes of two classes are equal, the one with the higher score is visible, whatever the order is."""
     pair = make_boxes([50, 100, 249, 299], [50, 100, 249, 299])
     colours = {"a": RED, "b": BLUE}
     for scores, on_top in (([0.9, 0.1], RED), ([0.1, 0.9], BLUE)):
@@ -258,7 +258,7 @@ def test_long_captions_are_shortened_at_the_beginning():
 
 
 def test_grid_arranges_images_in_rows_and_centres_smaller_ones():
-    """Cells have 20 x 10 px and gaps of 4 px. The smaller image, of 10 x 10 px, is moved to the right by 5 px."""
+    """Cells have 20 x 10 px, with gaps of 4 px. An image of 10 x 10 px is moved to the right by 5 px."""
     images = [Image.new("RGB", size, colour) for size, colour in (((20, 10), RED), ((10, 10), BLUE), ((20, 10), BLUE))]
     sheet = draw.grid(images, columns=2)
     assert sheet.size == (4 + 20 + 4 + 20 + 4, 4 + 10 + 4 + 10 + 4)
@@ -333,7 +333,7 @@ def test_curve_leaves_out_missing_values():
 
 
 def test_running_mean_averages_each_value_with_its_neighbours():
-    """For 160 values, each one is averaged with two neighbours on both sides, and with fewer at the ends."""
+    """Each of 160 values is averaged with two neighbours on each side, or with fewer at the ends."""
     values = np.arange(160.0) ** 2
     expected = [values[max(i - 2, 0) : i + 3].mean() for i in range(160)]
     np.testing.assert_allclose(draw._running_mean(values), expected)

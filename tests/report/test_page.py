@@ -62,7 +62,7 @@ def compute_report_metrics(
 
 
 def make_small_split() -> tuple[GreyImages, list[ImageDetections]]:
-    """Return a split with several errors and a difficult object, and its detections. The class yak has no objects."""
+    """Return a source and detections with several errors and a difficult object. The class yak has no objects."""
     annotations = [
         make_annotation("empty", "b.jpg", (100, 80), [], []),
         make_annotation(EVIL_ID, "a.jpg", (100, 80), [A, B, C], [1, 2, 3], [False, False, True]),
@@ -89,7 +89,7 @@ def small_page(tmp_path: Path) -> str:
 
 
 class PageParser(html.parser.HTMLParser):
-    """Parser that collects the text and the elements of a page, and fails at a wrong end tag."""
+    """Parser that collects the text and the elements of a page, and raises an error at a wrong end tag."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ def test_head_of_the_page_contains_counts_and_checkpoint_step(small_page: str):
 
 
 def test_page_shows_each_metric_in_the_right_place():
-    """All numbers differ, so that a number in the wrong place is noticed."""
+    """All numbers are different, so the test fails if a number is in the wrong place."""
     source, detections = make_small_split()
     annotations = [source.annotation(i) for i in range(3)]
     metrics = compute_report_metrics(detections, annotations)
@@ -190,7 +190,7 @@ def test_report_context_contains_the_numbers_of_the_page():
 
 
 def test_operating_point_is_printed_below_the_curve(small_page: str):
-    """The class ant has a wrong detection and a correct one. The numbers before "precision" are axis labels."""
+    """The class ant has a wrong and a correct detection. The numbers before "precision" are axis labels."""
     assert "ant 0.500 0 0 0.5 0.5 1 1 precision 0.50, recall 1.00" in PageParser(small_page).text
 
 
@@ -213,14 +213,14 @@ def test_make_curve_plot_returns_paths_through_the_points():
     left, middle, right = 22, 22 + 170 / 2, 22 + 170
     top, half, third, bottom = 6, 6 + 116 / 2, 6 + 116 / 3, 6 + 116
 
-    def numbers(path: str | None) -> list[float]:
+    def parse_numbers(path: str | None) -> list[float]:
         return [float(number) for number in re.findall(r"[\d.]+", path or "")]
 
     line = [middle, top, middle, half, right, third]
-    np.testing.assert_allclose(numbers(plot.line)[: len(line)], line, atol=0.06)
-    np.testing.assert_allclose(numbers(plot.line)[-2:], [right, third], atol=0.06)
+    np.testing.assert_allclose(parse_numbers(plot.line)[: len(line)], line, atol=0.06)
+    np.testing.assert_allclose(parse_numbers(plot.line)[-2:], [right, third], atol=0.06)
     ground = [left, bottom, left, top, middle, top, middle, third, right, third]
-    np.testing.assert_allclose(numbers(plot.area)[: len(ground)], ground, atol=0.06)
+    np.testing.assert_allclose(parse_numbers(plot.area)[: len(ground)], ground, atol=0.06)
     assert plot.point == pytest.approx((middle, half))
 
 
@@ -262,7 +262,7 @@ def test_page_of_a_degenerate_split_contains_no_undefined_numbers(annotations, d
 
 
 def read_pixel(jpeg: bytes | None, x: float, y: float) -> list[int]:
-    """Return the colour at a position, in pixels of the original, of an image that was enlarged 6.4 times."""
+    """Return the colour of an enlarged image (6.4 times) at a position in pixels of the original image."""
     assert jpeg is not None
     image = Image.open(io.BytesIO(jpeg))
     assert image.size == (640, 512)
@@ -270,12 +270,12 @@ def read_pixel(jpeg: bytes | None, x: float, y: float) -> list[int]:
 
 
 def is_near(colour: list[int], expected: Sequence[int]) -> bool:
-    """Return whether a colour is similar to the expected one."""
+    """Return whether a colour is similar to the expected colour."""
     return bool(np.abs(np.array(colour) - expected).max() < 70)  # JPEG blurs thin lines of strong colours
 
 
 def test_draw_error_image_colours_boxes_by_outcome():
-    """A is detected, B is missed, C is difficult. Pixels on the left edges are compared, where no label lies."""
+    """Object A is detected, B is missed, and C is difficult. Only the left edges are checked: they have no labels."""
     truth = make_annotation("a", "a.jpg", (100, 80), [A, B, C], [1, 1, 1], [False, False, True])
     detections = make_image_detections((A, 0.9, 1), ((60, 45, 90, 75), 0.8, 1), (C, 0.7, 2))
     result = diagnosis.diagnose_image(detections, truth)
@@ -348,7 +348,10 @@ def run_browser(chromium: str, file: Path, *options: str) -> subprocess.Complete
 
 @pytest.fixture(scope="module")
 def page_of_bccd(bccd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page about real images. The detections are shifted annotations, some with wrong labels, and added boxes."""
+    """Write a report page about real images, and return its path.
+
+    The detections are shifted annotations, some of them with wrong labels, and random boxes.
+    """
     source = open_source(Data(root=str(bccd)), "test")
     rng, detections = np.random.default_rng(0), []
     annotations = list(source.annotations())

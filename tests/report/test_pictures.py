@@ -1,4 +1,4 @@
-"""Tests of the image files of a run: the images that are shown, and their ids as captions."""
+"""Tests of the image files of a run: the images that they show, and the image ids as captions."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ SPREAD = [f"train_{number:06}" for number in range(0, 23, 2)]
 
 @pytest.fixture
 def captions(monkeypatch):
-    """List of the captions on the contact sheets that a test writes."""
+    """Return a list to which each caption on a contact sheet is appended."""
     shown = []
     caption = pictures.add_caption
     monkeypatch.setattr(pictures, "add_caption", lambda picture, text: shown.append(text) or caption(picture, text))

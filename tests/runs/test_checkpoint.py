@@ -1,4 +1,4 @@
-"""Tests of saving and restoring checkpoints, of which checkpoints are kept, and of errors."""
+"""Tests of saving, restoring and deleting checkpoints, and of error messages."""
 
 import errno
 import logging
@@ -26,7 +26,7 @@ METADATA = {"config": {"model": {"class_names": list(NAMES)}}, "stream": {"next_
 
 
 def make_trees(seed: int = 0, **kernels: tuple[int, ...]) -> dict[str, Any]:
-    """Return trees for a checkpoint, with random kernels. ``kernels`` are shapes of additional or changed kernels."""
+    """Return trees for a checkpoint, with random kernels. ``kernels`` adds kernels or replaces shapes, by name."""
     rng = np.random.default_rng(seed)
     shapes = {"conv1_1": (3, 3, 3, 8), "conv1_2": (3, 3, 8, 8)} | kernels
     params = {name: {"kernel": jnp.asarray(rng.normal(size=shape), jnp.float32)} for name, shape in shapes.items()}
@@ -34,7 +34,7 @@ def make_trees(seed: int = 0, **kernels: tuple[int, ...]) -> dict[str, Any]:
 
 
 def save_steps(folder: Path, *steps: tuple[int, float | None]) -> Path:
-    """Save a checkpoint for each pair of a step and its metric, and return the folder."""
+    """Save a checkpoint for each pair of a step and a metric, and return the folder of the checkpoints."""
     with Checkpoints(folder, for_writing=True) as checkpoints:
         for step, metric in steps:
             checkpoints.save(step, make_trees(step), METADATA, metric)

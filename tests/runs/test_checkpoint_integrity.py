@@ -47,7 +47,7 @@ def saved_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(saved_folder, tmp_path) -> Path:
-    """Copy of a folder with two checkpoints, which a test may change."""
+    """Copy the folder with two checkpoints, so that a test may change it, and return the path of the copy."""
     return Path(shutil.copytree(saved_folder, tmp_path / "run" / "checkpoints"))
 
 

@@ -1,4 +1,4 @@
-"""Tests of loading config files, of checking their values, and of former option names."""
+"""Tests of loading config files, of checking the values of options, and of former option names."""
 
 import dataclasses
 import inspect
@@ -18,7 +18,7 @@ from ssd_jax.runs.config_file import RENAMED_OPTIONS, decode_config, load_config
 
 
 def replace_option(config: Any, option: str, value: Any) -> Any:
-    """Return a copy of a config with another value of an option, which may have a wrong type."""
+    """Return a copy of a config with another value of an option. The type of the value is not checked."""
     name, _, rest = option.partition(".")
     copy = dataclasses.replace(config)
     object.__setattr__(copy, name, replace_option(getattr(copy, name), rest, value) if rest else value)

@@ -1,4 +1,4 @@
-"""Tests of run folders: creation, config.json and the lock. test_log.py tests the logs."""
+"""Tests of run folders: creation, config.json and the lock. Tests of the logs are in test_log.py."""
 
 import dataclasses
 from pathlib import Path

@@ -35,7 +35,7 @@ jax.monitoring.record_event_duration_secs("/jax/another", 2.0)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is a function of glibc")
 def test_release_compiler_memory_trims_after_a_long_compilation():
-    """The test also checks that JAX still records the event, whose name is not documented."""
+    """The test also checks that JAX still records the compilation event, whose name is not documented."""
     result = subprocess.run([sys.executable, "-c", COUNT_TRIMS], capture_output=True, text=True, check=True)
     assert result.stdout.split("\n") == ["events 1", "trimmed", ""]
 

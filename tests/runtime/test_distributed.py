@@ -1,4 +1,4 @@
-"""Tests of functions for runs of several processes. They are called by two processes that do not train."""
+"""Tests of functions for runs of several processes. Two processes call the functions, without training."""
 
 import ast
 import json
@@ -29,7 +29,7 @@ def wait_for_files(files: list[Path], processes: list) -> None:
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory) -> tuple[list[dict], list[FinishedProcess]]:
-    """Results of call_functions in the two processes, and the finished processes."""
+    """Return the results of call_functions in two processes, and the finished processes."""
     out = tmp_path_factory.mktemp("two")
     ended = wait_until_finished(start_workers("call_functions", out, devices=2))
     assert [process.code for process in ended] == [0, 0], ended
@@ -102,7 +102,7 @@ def test_should_stop_returns_true_at_the_same_step_in_all_processes(tmp_path):
 
 
 def test_exit_message_is_printed_if_process_0_is_killed(tmp_path):
-    """Process 0 runs JAX's coordination service, so JAX then aborts process 1 at once, from C++."""
+    """JAX aborts process 1 at once, from C++, because process 0 ran JAX's coordination service."""
     processes = start_workers("wait_to_be_killed", tmp_path)
     wait_for_files([tmp_path / "started.0", tmp_path / "started.1"], processes)
     processes[0].kill()

@@ -24,7 +24,10 @@ def make_train_options(steps: int) -> tuple[str | Path, ...]:
 def start_two_processes(
     script: str, *argv: str | Path, second: tuple[str, ...] = (), heartbeat: int = 100
 ) -> list[subprocess.Popen[str]]:
-    """Start a script in the two processes of a run. Only the second process gets the options ``second``."""
+    """Start a script in the two processes of a run, and return the processes.
+
+    Only the second process gets the options ``second``.
+    """
     common = ("--coordinator", find_free_address(), "--process-count", "2", "--process-index")
     variables = make_environment(1, SSD_JAX_HEARTBEAT_SECONDS=heartbeat)
     return [start_script(script, *argv, *common, str(i), *second[: i * len(second)], **variables) for i in range(2)]
@@ -38,7 +41,7 @@ def train_with_two_processes(steps: int, run: Path) -> list[FinishedProcess]:
 
 @pytest.fixture(scope="module")
 def run_of_two_processes(tmp_path_factory) -> tuple[Path, list[FinishedProcess]]:
-    """The folder of a run of four steps by two processes, and the finished processes."""
+    """Train for four steps with two processes. Return the run folder and the finished processes."""
     run = tmp_path_factory.mktemp("distributed") / "run"
     return run, train_with_two_processes(4, run)
 
@@ -56,7 +59,7 @@ def test_train_with_two_processes_writes_one_run_folder(run_of_two_processes):
 
 @pytest.mark.slow
 def test_evaluate_with_two_processes_counts_each_image_once(run_of_two_processes, tmp_path):
-    """The five images are processed in batches of four, which are split over the two processes."""
+    """The five images are evaluated in batches of four images, which are split over the two processes."""
     run = Path(shutil.copytree(run_of_two_processes[0], tmp_path / "run"))
     assert run_command("evaluate", run) == 0
     expected = json.loads((run / "metrics.json").read_text())
@@ -112,7 +115,7 @@ def wait_for_step(run: Path, step: int, processes: list[subprocess.Popen[str]]) 
 
 
 def train_and_kill_one_process(run: Path, killed: int, step: int) -> FinishedProcess:
-    """Train with two processes, kill one of them after a step, wait until the other one ends, and return it."""
+    """Train with two processes, kill one of them after a step, and return the other one after it has ended."""
     processes = start_two_processes("train.py", *make_train_options(STEPS), "--workdir", run, heartbeat=HEARTBEAT)
     wait_for_step(run, step, processes)
     processes[killed].kill()

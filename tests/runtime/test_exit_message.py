@@ -1,4 +1,4 @@
-"""Tests of the message that a child process prints when the main process is killed."""
+"""Tests of the message that a child process prints if the main process is killed."""
 
 import signal
 import subprocess

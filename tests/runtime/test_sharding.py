@@ -1,4 +1,4 @@
-"""Tests of meshes and shardings in one process. test_distributed.py tests them in two processes."""
+"""Tests of meshes and shardings in one process. Tests with two processes are in test_distributed.py."""
 
 import jax
 import numpy as np

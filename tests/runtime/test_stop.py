@@ -1,4 +1,4 @@
-"""Tests of stopping by SIGTERM in a run of one process."""
+"""Tests of stopping a run of one process by SIGTERM."""
 
 import os
 import signal
