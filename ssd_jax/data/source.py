@@ -83,7 +83,7 @@ def normalised_boxes(annotation: Annotation) -> Float32[np.ndarray, "g 4"]:
 
 
 class Source(ABC):
-    """A split of a data set: random access to its annotations and images, safe to use from many threads.
+    """A split of a data set. Its annotations and images can be read in any order and from many threads at once.
 
     A subclass sets `class_names` and defines `__len__`, `sizes`, `annotation` and `image`.
     """

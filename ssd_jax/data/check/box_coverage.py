@@ -132,7 +132,7 @@ def _pairwise_iou(boxes: Float[np.ndarray, "m 4"], others: Float[np.ndarray, "n 
 
 
 def _best_iou_by_shape(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) -> Float[np.ndarray, " g"]:
-    """Return the highest IoU of each box with any default box, if the default boxes are not clipped to the image.
+    """Return the highest IoU of each box with any default box, for default boxes that are not clipped to the image.
 
     This takes less time than `_best_iou_of_all_boxes`.
 

@@ -109,7 +109,7 @@ def check_annotations(splits: dict[str, Source], data: Data, problems: Problems)
     for name in next(iter(splits.values())).class_names:
         spelling = "".join(letter for letter in name.casefold() if letter.isalnum()) or name
         if spelling in by_spelling:
-            text = f"'{by_spelling[spelling]}' and '{name}' are two classes. If they are one, give them one name."
+            text = f"'{by_spelling[spelling]}' and '{name}' are two classes. If they mean the same, give them one name."
             problems.add(Kind.SIMILAR_NAMES, data.root, text)
         by_spelling.setdefault(spelling, name)
 

@@ -263,7 +263,7 @@ def _read_file(file: Path, problems: Problems) -> tuple[_File, Sequence[int]]:
         raise UserError(f"{file}: not valid JSON: {error}{_json_error_context(data, error)}") from error
     for what, ids in (("images", content.images), ("categories", content.categories)):
         for number in [number for number, count in Counter(entry.id for entry in ids).items() if count > 1]:
-            text = f"the id {number} is used by two {what}. Ids must be unique; change one."
+            text = f"the id {number} occurs more than once in '{what}'. Ids must be unique; change one of them."
             problems.add(Kind.MALFORMED, file, text)
     for image in content.images:
         if image.width < 1 or image.height < 1:
@@ -306,7 +306,7 @@ def _valid_entries(file: Path, content: Any, problems: Problems) -> tuple[_File,
 
 
 def _class_categories(file: Path, content: _File) -> list[_Category]:
-    """Return the categories of an annotation file that are classes, in the order of their ids.
+    """Return those categories of an annotation file that are classes, in the order of their ids.
 
     A category is left out if it has no objects and is the supercategory of another category, as in Roboflow's exports.
     """
@@ -379,7 +379,7 @@ def _notes_on_id_zero(content: _File) -> list[str]:
 
 
 class _ImageFiles:
-    """Finds the path of an image by its ``file_name``. Each folder is listed only once, to save time."""
+    """Index of the image files of a split by ``file_name``. Each folder is listed only once, to save time."""
 
     def __init__(self, root: Path, file: Path, name: str):
         top = root.parent if root.is_file() else root

@@ -135,7 +135,7 @@ def open_split(
 
 
 def _image_ids(data: Data, split: str) -> dict[str, str]:
-    """Return the ids of the images of a split, each with the place that names the image.
+    """Return the image ids of a split, each with the place that names the image.
 
     The place is a line of the split's list or, without a list, the annotation file.
     """

@@ -48,6 +48,6 @@ def find_parts(split: str, files: Container[str]) -> tuple[Part, ...]:
 
 @functools.cache
 def minival_ids() -> frozenset[int]:
-    """Return COCO's ids of the 5000 images of minival."""
+    """Return the COCO ids of the 5000 minival images."""
     text = resources.files("ssd_jax.data.formats").joinpath("coco_minival.txt").read_text(encoding="utf-8")
     return frozenset(int(number) for line in text.splitlines() if not line.startswith("#") for number in line.split())

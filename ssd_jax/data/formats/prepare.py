@@ -21,7 +21,7 @@ from ssd_jax.errors import UserError, user_errors
 
 
 def prepare_tfds(data: Data, archives: Path, any_checksum: bool = False) -> tfds.core.DatasetBuilder:
-    """Prepare the data set that ``data.root`` names as ArrayRecord files in the folder of prepared data sets.
+    """Write the data set named by ``data.root`` to ArrayRecord files in the folder of prepared data sets.
 
     A data set that is already prepared is left unchanged. The archives are unpacked into a temporary folder in the
     folder of prepared data sets.

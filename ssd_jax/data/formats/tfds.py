@@ -31,7 +31,7 @@ _WITHOUT_TRUTH = ("coco/2014", "coco/2017", "voc/2012")  # data sets whose test 
 
 
 class TfdsSource(Source):
-    """A split of a data set that tfds has prepared. An image and its boxes are one record, read on each access.
+    """A split of a data set that tfds has prepared. Image and boxes are stored in one record, which is read on access.
 
     ``category_ids`` is None, since tfds renumbers the classes and does not keep COCO's ids.
     """
@@ -299,7 +299,7 @@ def _inner_feature(feature: Any) -> Any:
 
 
 def _boxes_px(bbox: Float32[np.ndarray, "g 4"], size: tuple[int, int], name: str) -> Float32[np.ndarray, "g 4"]:
-    """Return normalised boxes (ymin, xmin, ymax, xmax) as xyxy in pixels of an image of (width, height)."""
+    """Convert normalised boxes (ymin, xmin, ymax, xmax) to xyxy in pixels, for an image of (width, height)."""
     if not ((bbox >= 0) & (bbox <= 1)).all():
         raise UserError(f"{name}: its boxes {bbox.tolist()} are not all from 0 to 1. Correct the data set.")
     width, height = size

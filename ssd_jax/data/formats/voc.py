@@ -79,7 +79,7 @@ def open_split(
         others = join_names(name for name in _find_split_names(root) if name != split)
         raise UserError(
             f"{root}: the split '{split}' is empty. Other splits: {others}. A folder without lists and without a "
-            "folder for each split needs at least two annotated images to make train and val of."
+            "folder for each split needs at least two annotated images, which are divided into train and val."
         )
     parsed_files = {file: content for file in xml_files if (content := _parse_if_valid(file, problems)) is not None}
     builder = SplitBuilder(class_names or _class_names(root, parsed_files, problems), problems)
@@ -202,7 +202,7 @@ def _parse_number(file: Path, number: int, node: ElementTree.Element, path: str)
 
 
 def header_or_stated_size(image: Path, content: VocAnnotation) -> tuple[int, int]:
-    """Return the (width, height) of an image in pixels, from its header.
+    """Return the (width, height) in pixels from an image's header or, if it cannot be read, from the annotation file.
 
     Many tools write no <size> into the annotation file, or a wrong one. The <size> is therefore returned only if the
     image cannot be read. The loader reports such an image later, when it tries to read it.
