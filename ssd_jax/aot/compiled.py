@@ -62,7 +62,7 @@ _JSON_NAMES = {
 
 
 class Costs(msgspec.Struct, frozen=True, rename=_JSON_NAMES):
-    """Costs of one execution of a program, for one device."""
+    """Costs of one execution of a program on one device."""
 
     model_flops: float
     """FLOPs of the convolutions and matrix products before compilation, as `flops.count_flops` counts them."""

@@ -22,8 +22,8 @@ def count_flops(jaxpr: ClosedJaxpr, devices: int) -> float:
         devices: Number of devices.
 
     Returns:
-        The number of FLOPs. The body of a loop of unknown length counts once. Only the branch of a conditional that has
-        the most FLOPs counts.
+        The number of FLOPs. The body of a loop of unknown length counts once. If a conditional has several branches,
+        only the branch with the most FLOPs counts.
     """
     return _count_jaxpr(jaxpr.jaxpr, 1 / devices)
 

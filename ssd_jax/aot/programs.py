@@ -119,7 +119,7 @@ def compile_program(config: Config, mesh: Mesh, program: Program, platform: str)
 
 
 def batch_shapes(config: Config, mesh: Mesh) -> Batch:
-    """Return a batch of abstract arrays, with canvases that are squares with a side of ``data.max_image_size``."""
+    """Return a batch that has shapes in place of arrays. Its canvases are squares of side ``data.max_image_size``."""
     split = batch_sharding(mesh)
     b, side, g = config.train.batch_size, config.data.max_image_size, config.data.max_objects
 

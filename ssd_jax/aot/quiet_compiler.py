@@ -14,7 +14,7 @@ from contextlib import contextmanager
 def suppress_stderr() -> Iterator[None]:
     """Hide the stderr output of the ``with`` block, including that of C++ code, unless the block raises an exception.
 
-    Without this, libtpu and the stubs of the CUDA libraries print that there is no accelerator, whatever the value of
+    Otherwise, libtpu and the stubs of the CUDA libraries print that there is no accelerator, whatever the value of
     TF_CPP_MIN_LOG_LEVEL is.
     """
     sys.stderr.flush()

@@ -1,6 +1,6 @@
 """The SSD network: backbone, extra layers, and two predictors for each feature map.
 
-Paper, section 2.1 and figure 2. SSD300, SSD512 and SSD500 are one module with three configs.
+See the paper, section 2.1 and figure 2. SSD300, SSD512 and SSD500 are one module with three configs.
 """
 
 from typing import Any, NamedTuple

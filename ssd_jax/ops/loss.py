@@ -125,7 +125,7 @@ def _to_ordered_integers(values: Float32[Array, " n"]) -> UInt32[Array, " n"]:
 
 
 def _kth_largest(keys: UInt32[Array, " n"], k: Int[Array, ""]) -> UInt32[Array, ""]:
-    """Return the largest t such that at least k keys are >= t, which is 2**32 - 1 for k = 0.
+    """Return the largest integer t such that at least k keys are >= t. For k = 0, the result is 2**32 - 1.
 
     The result is found bit by bit, from the highest bit, by counting keys. `lax.top_k` cannot be used, because k is
     only known at run time. Sorting takes about ten times as long on a CPU: 6 ms instead of 0.6 ms for four images of

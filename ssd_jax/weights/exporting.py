@@ -105,7 +105,7 @@ def _check_torchvision_boxes(boxes: DefaultBoxes) -> None:
 
 
 def to_tensors(params: Params, mapping: KeyMapping) -> dict[str, np.ndarray]:
-    """Convert our parameters to tensors of a file, by key. Importing these tensors gives identical parameters."""
+    """Convert our parameters to the tensors of a weight file, by key. Importing them gives the same parameters."""
     flat = flatten_dict(params, sep="/")
     tensors = {}
     for path, (key, conversion) in mapping.entries.items():

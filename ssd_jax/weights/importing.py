@@ -39,7 +39,7 @@ Tensors = Mapping[str, np.ndarray]
 
 
 class Imported(NamedTuple):
-    """Weights with the config that they are used with."""
+    """Imported weights, and the config to use them with."""
 
     mapping: KeyMapping
     """Key mapping of the file."""
@@ -67,8 +67,8 @@ def import_weights(
         The key mapping of the file, the config to use the weights with, and the parameters with our names and axes.
 
     Raises:
-        UserError: If the file cannot be read, belongs to no known project, or has missing, unexpected or misshapen
-            tensors. The message lists all of these tensors.
+        UserError: If the file cannot be read, belongs to no known project, or has tensors that are missing, unexpected
+            or of a wrong shape. The message lists all of these tensors.
     """
     weights = read_weights(file)
     mapping = _find_mapping(file, weights)
@@ -147,7 +147,7 @@ def _count_classes(mapping: KeyMapping, tensors: Tensors) -> int:
 
 
 def _check_tensors(file: Path, mapping: KeyMapping, tensors: Tensors, expected: Mapping[str, Shape]) -> None:
-    """Raise UserError with a list of all tensors that are missing, unexpected, misshapen, not floats or not finite."""
+    """Raise UserError with a list of all tensors that are missing, unexpected or have wrong shapes, types or values."""
     shapes = {key: conversion.shape(expected[path]) for path, (key, conversion) in mapping.entries.items()}
     problems = [f"missing     {key} {shape}" for key, shape in shapes.items() if key not in tensors]
     for key, value in tensors.items():

@@ -40,12 +40,12 @@ Entries = dict[str, Entry]
 
 
 class KeyMapping(NamedTuple):
-    """Keys of one kind of weight file."""
+    """Mapping of our parameters to the keys of one kind of weight file."""
 
     project: str
     """Project that published the files, as a key of `presets.PRESETS`."""
     title: str
-    """Name of the network and its project, for messages."""
+    """Name of the network and of its project, for messages."""
     entries: Mapping[str, Entry]
     """Key and conversion of each parameter, by the path of our parameter."""
     network: Network | None = None

@@ -197,7 +197,8 @@ def choose_default_boxes(preset: Preset, network: Network, classes: int, scales:
         network: Network of the project.
         classes: Number of classes without background. It determines the scales if ``scales`` is None, unless the
             project uses COCO's scales for any number of classes.
-        scales: Data set whose scales are used, for weights that were trained on COCO first and then on VOC.
+        scales: Data set whose scales are used, for weights that were trained on COCO first and then on VOC. None: the
+            scales follow from ``classes``.
 
     Raises:
         UserError: If the network was not published with these scales.

@@ -1,4 +1,4 @@
-"""Run SSD in torch with the tensors of a published file. The command `verify` compares our outputs with its outputs.
+"""Run SSD in torch with the tensors of a published file. The command `verify` compares these outputs with ours.
 
 torchvision's weights are run with torchvision's own model. For the other projects, this module implements the network
 with torch.nn.functional, and the default boxes, decoding and NMS of each project with NumPy.
@@ -43,7 +43,7 @@ class ProjectSettings(NamedTuple):
     log_limit: float | None = None
     """Maximum absolute value of the decoded log scales. None: no limit."""
     clip_first: bool = False
-    """Whether boxes are clipped to the image before NMS, and boxes without area are dropped."""
+    """Whether, before NMS, boxes are clipped to the image and boxes without area are dropped."""
     threshold: float = 0.01
     """Boxes with a score above this threshold are candidates for NMS."""
     per_class: int | None = 400
@@ -77,7 +77,7 @@ PROJECT_SETTINGS = {
 
 
 class Detection(NamedTuple):
-    """One detection. The box is xyxy from 0 to 1, labels start at 1."""
+    """A detection with a box as xyxy from 0 to 1. Labels start at 1."""
 
     label: int
     score: float
@@ -285,7 +285,7 @@ _NUMBERED_BLOBS = ("caffe", "ssd_keras", "caffe_vgg16", "caffe_vgg16_reduced", "
 
 
 def _key_suffixes(project: str) -> tuple[str, str]:
-    """Return the suffix of the keys of weights, and that of the keys of biases."""
+    """Return two key suffixes: that of weights and that of biases."""
     return (".0", ".1") if project in _NUMBERED_BLOBS else (".weight", ".bias")
 
 
@@ -327,7 +327,7 @@ def _key_prefixes(project: str, tensors: Tensors) -> dict[str, str]:
 
 
 def _to_oihw(project: str, array: np.ndarray, name: str) -> np.ndarray:
-    """Return a kernel with the axes (out, in, height, width), or a bias unchanged.
+    """Return a kernel with the axes (out, in, height, width), or a bias.
 
     If fc6 and fc7 come from a full VGG16 classifier, only every fourth unit is returned, and only rows and columns 0, 3
     and 6 of the 7 x 7 inputs of fc6.
@@ -355,7 +355,7 @@ class _BoxSizes(NamedTuple):
     """Parameters of the default boxes of one feature map. Lengths are in pixels of the resized image."""
 
     smallest: float
-    """Side of the smaller square."""
+    """Side of the smaller square box."""
     largest: float | None
     """Size that determines the side of the larger square, sqrt(smallest * largest). None: there is only one square."""
     ratios: tuple[float, ...]

@@ -84,7 +84,7 @@ def verify_weights(
         reference = run_reference(mapping.project, weights.tensors, image, model.image_size, coco, priors, bgr)
     except ImportError as error:
         raise UserError(
-            f"verify needs torch and torchvision ({error}). In a checkout: pip install -e '.[parity]'"
+            f"verify needs torch and torchvision ({error}). Install them in a checkout: pip install -e '.[parity]'"
         ) from None
     return imported, compare_with_reference(imported, reference, image)
 

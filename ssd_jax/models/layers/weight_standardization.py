@@ -1,8 +1,8 @@
 """Weight standardization: convolutions whose kernels have mean zero, for training from scratch.
 
-After a ReLU, no feature is negative. What all features have in common then dominates the output of a convolution. An
-optimizer that takes steps of equal size for every weight, such as Adam, changes this common part much faster than the
-differences between locations. Kernels with mean zero ignore the common part.
+After a ReLU, no feature is negative. The part that all features have in common then dominates the output of a
+convolution. An optimizer that takes steps of equal size for every weight, such as Adam, changes this common part much
+faster than the differences between locations. Kernels with mean zero ignore the common part.
 
 Qiao, Wang, Liu, Shen and Yuille, Micro-Batch Training with Batch-Channel Normalization and Weight Standardization, 2019
 (arXiv 1903.10520).

@@ -1,15 +1,15 @@
 """Winograd's F(2x2, 3x3): 3x3 convolutions that compute 2x2 outputs with 16 products instead of 36.
 
-On a CPU, the speed of the widest layers is limited by arithmetic, and they become faster; on other platforms, the plain
-convolution is used. The result differs from that of the plain sum by rounding: in float32, by about 1e-6 of the largest
-output. Networks of full width become faster on a CPU in detection and in fine-tuning: two of their layers took 0.57 and
-0.61 of the time (see `MIN_SAVING`). docs/performance.md has the times of whole networks.
+The algorithm is used on CPUs, where arithmetic limits the speed of the widest layers; on other platforms, the plain
+convolution is used. The two results differ by rounding: in float32, by about 1e-6 of the largest output. Networks of
+full width become faster on a CPU in detection and in fine-tuning: two of their layers took 0.57 and 0.61 of the time
+(see `MIN_SAVING`). docs/performance.md has the times of whole networks.
 
 Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016 (arXiv 1509.09308), section 4.1. The letters are
 those of the paper: with U the transformed kernel and V the transformed 4x4 tiles of the input, a tile of the output is
-A^T [sum over channels of U * V] A. The gradients have the same form. The gradient with respect to the input is such a
-convolution of the output gradient, with the kernel rotated by 180 degrees. The gradient with respect to the kernel is a
-sum over tiles of V times the transformed output gradient.
+A^T [sum over channels of U * V] A. The gradients have the same form. The gradient with respect to the input is the
+convolution of the output gradient with the kernel rotated by 180 degrees. The gradient with respect to the kernel is
+the sum over all tiles of V times the transformed output gradient, transformed back.
 """
 
 from collections.abc import Callable, Sequence
@@ -118,7 +118,7 @@ def _input_terms(x: Float[Array, "h w c"]) -> Terms:
 def _output_terms(g: Float[Array, "h w d"]) -> Terms:
     """Return the 16 entries of A g A^T for the 2x2 tiles g of the output gradient.
 
-    This is the transpose of `_output_from_products`.
+    This linear map is the transpose of `_output_from_products`.
     """
     h, w, _ = g.shape
     g = jnp.pad(g, ((0, h % 2), (0, w % 2), (0, 0)))

@@ -23,10 +23,10 @@ class PriorBox(NamedTuple):
     """Settings of a PriorBox layer, which makes default boxes. Lengths are in pixels of the network's input."""
 
     min_sizes: tuple[float, ...]
-    """Sides of the smaller squares."""
+    """Sides of the smaller square boxes."""
     max_sizes: tuple[float, ...]
-    """Sizes that determine the sides of the larger squares: a side is sqrt(min_size * max_size). Either empty, or as
-    many as ``min_sizes``."""
+    """Sizes that determine the sides of the larger square boxes: a side is sqrt(min_size * max_size). Either empty, or
+    as many as ``min_sizes``."""
     aspect_ratios: tuple[float, ...]
     """Ratios of width to height as stored: without 1, which is always used, and without those that ``flip`` adds."""
     flip: bool

@@ -143,8 +143,8 @@ def _get_child(file: Path, group: Any, name: str, kind: type = pyfive.Group) -> 
     child = group.get(name)
     if not isinstance(child, kind):
         raise UserError(
-            f"{file}: {name!a} is in its list of names, but the file has no such {kind.__name__.lower()}. Save the "
-            "model again, into one file."
+            f"{file}: {name!a} is in its list of names, but there is no {kind.__name__.lower()} with this name. Save "
+            "the model again, into one file."
         )
     return child
 

@@ -36,7 +36,7 @@ def read_torch(file: Path) -> dict[str, np.ndarray]:
     The file can name modules and functions; none of them is imported or called.
 
     Returns:
-        C-contiguous arrays by name; floats are converted to float32. Of a training checkpoint only the weights are
+        C-contiguous arrays by name; floats are converted to float32. Only the weights of a training checkpoint are
         returned. Prefixes of wrappers such as DataParallel are removed from the names.
 
     Raises:
@@ -85,7 +85,7 @@ def _load_zip(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
 def _load_legacy(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
     """Load a file of torch before 1.6, and return the unpickled content and a function that reads storages.
 
-    The file has five pickles. The storages follow, each one after its number of elements.
+    The file has five pickles, followed by the storages. Before each storage is its number of elements.
     """
     if data[257:262] == b"ustar":
         raise UserError(
@@ -126,7 +126,7 @@ def _load_legacy(file: Path, data: bytes) -> tuple[Any, _StorageBytes]:
 def _check_mmdetection_version(file: Path, content: Any) -> None:
     """Raise UserError if a file was written by MMDetection before 2.0.
 
-    The keys are the same as in version 2.0, but the classes are in another order. Only the metadata tells the version.
+    The keys are the same as in version 2.0, but the order of the classes differs. Only the metadata has the version.
     """
     meta = content.get("meta") if type(content) is StateDict else None
     version = meta.get("mmdet_version") if type(meta) is StateDict else None
@@ -153,7 +153,7 @@ def _find_tensors(file: Path, content: Any) -> dict[str, Tensor]:
 
 
 def _get_tensors_of_only_dict(saved: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of the only dict in ``saved`` that contains any, or an empty dict."""
+    """Return the tensors of the only dict in ``saved`` that has tensors, or an empty dict if there is no such dict."""
     distinct = {id(value): value for value in saved.values()}
     groups = [tensors for value in distinct.values() if (tensors := _get_tensors(value))]
     return groups[0] if len(groups) == 1 else {}

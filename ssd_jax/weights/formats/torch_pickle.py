@@ -121,7 +121,10 @@ class _Function:
 
 
 def _make_ordered_dict(pairs: Any = None) -> StateDict:
-    """Return a dict with the given items. Pickles of Python 2 pass them here, those of Python 3 add them afterwards."""
+    """Return a dict with the given items.
+
+    A pickle of Python 2 passes the items as ``pairs``; a pickle of Python 3 adds them to the dict afterwards.
+    """
     state_dict = StateDict()
     if pairs is not None:
         for key, value in pairs:
@@ -243,7 +246,7 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Storage:
         """Return the storage that a persistent id describes.
 
-        The id is ("storage", type, key, device, length). In the legacy format, a view or None follows.
+        The id is ("storage", type, key, device, length). In the legacy format, a sixth item is a view or None.
         """
         if type(pid) is not tuple or len(pid) not in (5, 6):
             raise ValueError("a persistent id is not a tuple of five or six items")
