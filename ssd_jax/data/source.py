@@ -374,7 +374,7 @@ def clip_box(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float,
 
 
 def split_by_hash(image_ids: Sequence[str], fraction: float) -> list[bool]:
-    """Assign each image of a data set without splits to val (True) or to train (False).
+    """Assign each image of a data set without splits to val or to train.
 
     The assignment depends on a hash of the image's id, so an image stays in its split when other images are added or
     removed. There is one exception: if all of two or more images would be in the same split, one of them is moved, so

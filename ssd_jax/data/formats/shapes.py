@@ -264,7 +264,7 @@ def _draw_texture(
 def _draw_noise(
     rng: np.random.Generator, size: tuple[int, int], colour: Float[np.ndarray, " 3"], spread: float
 ) -> Image.Image:
-    """Return an image of smooth noise around a colour. The sides of the patches are 1/4 and 1/16 of the image's sides."""
+    """Return an image of smooth noise around a colour, in patches with sides of 1/4 and 1/16 of the image's sides."""
     noise = np.repeat(np.repeat(rng.uniform(-0.6, 0.6, (4, 4, 3)), 4, axis=0), 4, axis=1)
     noise += rng.uniform(-0.4, 0.4, (16, 16, 3))
     coarse = np.clip(colour + spread * noise, 0, 255).astype(np.uint8)

@@ -131,7 +131,7 @@ def open_split(
 
 
 def _yaml_files(root: Path) -> list[Path]:
-    """Return a list of the path itself if it is a YAML file, or of the YAML files that name classes if it is a folder."""
+    """Return the YAML files that name classes in a folder. If the path is a YAML file itself, return only this file."""
     if root.is_file():
         return [root] if root.suffix in _YAML else []
     files = (file for file in sorted(root.glob("*")) if file.suffix in _YAML and file.is_file())
