@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from ssd_jax.commands.main import warnings_on_stderr
+from ssd_jax.commands.main import print_warnings_to_stderr
 from ssd_jax.errors import UserError
 
 
@@ -13,7 +13,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     If ``main`` raises a UserError, print its message and exit with 2.
     """
     try:
-        with warnings_on_stderr():
+        with print_warnings_to_stderr():
             sys.exit(main(sys.argv[1:]))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -28,7 +28,7 @@ import tyro
 
 from ssd_jax import files
 from ssd_jax.commands import evaluate
-from ssd_jax.commands.main import warnings_on_stderr
+from ssd_jax.commands.main import print_warnings_to_stderr
 from ssd_jax.config import Config
 from ssd_jax.data.check.clean_copy import write_clean_copy
 from ssd_jax.data.formats.open import open_source
@@ -138,7 +138,7 @@ def train_base(config: Config, options: Options) -> Path:
 # ---- the runs that are compared ----
 
 
-def steps_per_epoch(images: int, batch_size: int) -> int:
+def count_steps_per_epoch(images: int, batch_size: int) -> int:
     """Return the number of steps in an epoch: the smallest number that uses every image."""
     return math.ceil(images / batch_size)
 
@@ -225,10 +225,10 @@ def make_tables(runs: Sequence[Run]) -> str:
         (f"AP of each class after epoch {epochs}, 11-point:", ["", "seed", *runs[0].per_class], class_rows),
         (f"mAP after epoch {epochs}, fine-tuned minus from scratch:", ["", *seeds, "median"], gain_rows),
     )
-    return "\n\n".join(f"{title}\n\n{_markdown(header, rows)}" for title, header, rows in parts) + "\n"
+    return "\n\n".join(f"{title}\n\n{_format_markdown_table(header, rows)}" for title, header, rows in parts) + "\n"
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _format_markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
@@ -276,7 +276,7 @@ def draw_curves(runs: Sequence[Run], new_classes: Sequence[str], file: Path) -> 
 def main(argv: Sequence[str]) -> int:
     options = tyro.cli(Options, args=list(argv), prog="fine_tune", description=__doc__)
     try:
-        with warnings_on_stderr():
+        with print_warnings_to_stderr():
             compare(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -288,7 +288,7 @@ def compare(options: Options) -> None:
     """Run the comparison, or continue an interrupted one, and write the results."""
     config = with_data_root(load_config(options.config), str(options.data))
     source = open_source(config.data, options.train_split)
-    epoch_steps = steps_per_epoch(len(source), config.train.batch_size)
+    epoch_steps = count_steps_per_epoch(len(source), config.train.batch_size)
     base = options.base or train_base(config, options)
     base_classes = run_folder.read_config(base).model.class_names
     runs = []

@@ -54,11 +54,11 @@ class Program(NamedTuple):
 # ---- programs ----
 
 
-def matching_and_loss_program(objects: int = 4, classes: int = CLASSES, batch: int = 4) -> Program:
+def make_matching_and_loss_program(objects: int = 4, classes: int = CLASSES, batch: int = 4) -> Program:
     """Return a program that matches random objects and computes the loss and its gradient."""
     random = np.random.default_rng(0)
-    boxes, labels = random_boxes(random, (batch, objects)), random.integers(1, classes, (batch, objects))
-    offsets, logits = random_network_output(random, batch, classes)
+    boxes, labels = make_random_boxes(random, (batch, objects)), random.integers(1, classes, (batch, objects))
+    offsets, logits = make_random_network_output(random, batch, classes)
     defaults = make_default_boxes(BOXES)
 
     def compute_loss(offsets: Any, logits: Any, boxes: Any, labels: Any) -> Any:
@@ -67,11 +67,11 @@ def matching_and_loss_program(objects: int = 4, classes: int = CLASSES, batch: i
     return Program(jax.value_and_grad(compute_loss, (0, 1)), (offsets, logits, boxes, labels))
 
 
-def augmentation_program(objects: int = 4, batch: int = 4, side: int = 500) -> Program:
+def make_augmentation_program(objects: int = 4, batch: int = 4, side: int = 500) -> Program:
     """Return a program that augments random images with a side of ``side`` pixels."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (batch, side, side, 3), np.uint8)
-    boxes, labels = random_boxes(random, (batch, objects)), np.ones((batch, objects), np.int32)
+    boxes, labels = make_random_boxes(random, (batch, objects)), np.ones((batch, objects), np.int32)
     one_image = partial(_augment_image, Augment())
     return Program(jax.vmap(one_image), (jax.random.split(jax.random.key(0), batch), images, boxes, labels))
 
@@ -80,14 +80,14 @@ def _augment_image(config: Augment, key: Any, image: Any, boxes: Any, labels: An
     return augment(key, image, 300, boxes, labels, config)
 
 
-def detection_program(classes: int = CLASSES, batch: int = 4) -> Program:
+def make_detection_program(classes: int = CLASSES, batch: int = 4) -> Program:
     """Return a program that decodes random network outputs and suppresses overlapping boxes."""
-    offsets, logits = random_network_output(np.random.default_rng(0), batch, classes)
+    offsets, logits = make_random_network_output(np.random.default_rng(0), batch, classes)
     one_image = partial(detect, default_boxes=make_default_boxes(BOXES), variances=BOXES.variances, config=Detect())
     return Program(jax.vmap(one_image), (offsets, logits))
 
 
-def network_program(side: int = 300, batch: int = 1, gradient: bool = False) -> Program:
+def make_network_program(side: int = 300, batch: int = 1, gradient: bool = False) -> Program:
     """Return the forward pass of the network as a program, or the gradient of the sum of its squared outputs."""
     module = SSD(make_model(side))
     images = np.random.default_rng(0).uniform(0, 255, (batch, side, side, 3)).astype(np.float32)
@@ -96,16 +96,16 @@ def network_program(side: int = 300, batch: int = 1, gradient: bool = False) -> 
     def forward(params: Any, images: Any) -> Any:
         return module.apply({"params": params}, images)
 
-    def sum_of_squares(params: Any, images: Any) -> Any:
+    def compute_sum_of_squares(params: Any, images: Any) -> Any:
         return sum((leaf**2).sum() for leaf in jax.tree.leaves(forward(params, images)))
 
-    return Program(jax.grad(sum_of_squares) if gradient else forward, (params, images))
+    return Program(jax.grad(compute_sum_of_squares) if gradient else forward, (params, images))
 
 
-def detector_program(side: int = 300, batch: int = 1) -> Program:
+def make_detector_program(side: int = 300, batch: int = 1) -> Program:
     """Return the program of a detector, from uint8 images to detections."""
     config = Config(name="growth", model=make_model(side))
-    params = network_program(side).arguments[0]
+    params = make_network_program(side).arguments[0]
     images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
     sizes = np.full(batch, side, np.int32)
     return Program(make_predict_fn(config, sharding.single_device_mesh()), (params, images, sizes, sizes))
@@ -126,14 +126,14 @@ def make_model(side: int) -> Model:
     return Model(class_names=names, default_boxes=boxes, extras=extras)
 
 
-def random_boxes(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def make_random_boxes(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Return random boxes (..., 4) as normalised xyxy, with sides of 0.05 to 0.5."""
     extent = random.uniform(0.05, 0.5, (*shape, 2))
     corner = random.uniform(0, 1, (*shape, 2)) * (1 - extent)
     return np.concatenate([corner, corner + extent], axis=-1).astype(np.float32)
 
 
-def random_network_output(random: np.random.Generator, batch: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def make_random_network_output(random: np.random.Generator, batch: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return random offsets and logits. For any number of classes, about 1 default box in 100 has a high score."""
     logits = random.normal(0, 1, (batch, BOXES.count, classes)).astype(np.float32)
     logits[..., 0] += 8 + np.log(classes / CLASSES)
@@ -160,24 +160,24 @@ class Axis(NamedTuple):
 
 AXES = (
     Axis("objects per image", (1, 10, 50, 100, 200), {
-        "matching, loss, gradient": lambda n: matching_and_loss_program(objects=n),
-        "augmentation": lambda n: augmentation_program(objects=n),
+        "matching, loss, gradient": lambda n: make_matching_and_loss_program(objects=n),
+        "augmentation": lambda n: make_augmentation_program(objects=n),
     }),
     Axis("classes", (2, 21, 91, 200, 400), {
-        "matching, loss, gradient": lambda n: matching_and_loss_program(classes=n),
-        "decode and NMS": lambda n: detection_program(classes=n),
+        "matching, loss, gradient": lambda n: make_matching_and_loss_program(classes=n),
+        "decode and NMS": lambda n: make_detection_program(classes=n),
     }),
     Axis("image side", (100, 200, 300, 512, 1024), {
-        "network, forward": lambda n: network_program(side=n),
-        "network, gradient": lambda n: network_program(side=n, gradient=True),
-        "image to detections": lambda n: detector_program(side=n),
-        "augmentation": lambda n: augmentation_program(side=n),
+        "network, forward": lambda n: make_network_program(side=n),
+        "network, gradient": lambda n: make_network_program(side=n, gradient=True),
+        "image to detections": lambda n: make_detector_program(side=n),
+        "augmentation": lambda n: make_augmentation_program(side=n),
     }, power=2),
     Axis("batch", (1, 4, 16, 64), {
-        "network, forward": lambda n: network_program(batch=n),
-        "matching, loss, gradient": lambda n: matching_and_loss_program(batch=n),
-        "decode and NMS": lambda n: detection_program(batch=n),
-        "augmentation": lambda n: augmentation_program(batch=n),
+        "network, forward": lambda n: make_network_program(batch=n),
+        "matching, loss, gradient": lambda n: make_matching_and_loss_program(batch=n),
+        "decode and NMS": lambda n: make_detection_program(batch=n),
+        "augmentation": lambda n: make_augmentation_program(batch=n),
     }),
 )  # fmt: skip
 
@@ -212,7 +212,7 @@ def measure_program(program: Program, size: int, min_seconds: float) -> Point:
     return Point(size, median(times), memory.temp_size_in_bytes + memory.output_size_in_bytes)
 
 
-def growth_exponent(points: Sequence[Point], name: str, power: int) -> float:
+def compute_growth_exponent(points: Sequence[Point], name: str, power: int) -> float:
     """Return p such that, between the last two points, the field ``name`` grows as (size ** power) ** p."""
     (a, b) = points[-2:]
     return math.log(getattr(b, name) / getattr(a, name)) / math.log((b.size / a.size) ** power)
@@ -260,7 +260,9 @@ def format_row(axis: Axis, name: str, points: Sequence[Point]) -> str:
     sizes = " ".join(str(p.size) for p in points)
     times = " ".join(f"{1e3 * p.seconds:.3g}" for p in points)
     memory = " ".join(f"{p.bytes / 1e6:.3g}" for p in points)
-    time_exponent, memory_exponent = (growth_exponent(points, field, axis.power) for field in ("seconds", "bytes"))
+    time_exponent, memory_exponent = (
+        compute_growth_exponent(points, field, axis.power) for field in ("seconds", "bytes")
+    )
     return f"| {axis.title}: {name} | {sizes} | {times} | {time_exponent:.2f} | {memory} | {memory_exponent:.2f} |"
 
 

@@ -24,7 +24,7 @@ from ssd_jax.config import Config
 from ssd_jax.data.loader import Batch, train_batches
 from ssd_jax.data.run_splits import open_training_splits, with_data_root
 from ssd_jax.runtime import sharding
-from ssd_jax.training.train_step import augmentation_arrays, init_state, make_augmentation, make_train_step
+from ssd_jax.training.train_step import get_augmentation_arrays, init_state, make_augmentation, make_train_step
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
     step, state = make_train_step(config, mesh), init_state(config, mesh)
 
     def augment_batch(batch: Batch) -> Any:
-        return augment(*augmentation_arrays(sharding.shard_batch(batch, mesh)))
+        return augment(*get_augmentation_arrays(sharding.shard_batch(batch, mesh)))
 
     def train_on_batch(batch: Batch) -> Any:
         nonlocal state
@@ -56,12 +56,14 @@ def main(argv: Sequence[str]) -> None:
     print(f"{describe_machine()}\n{len(source)} images of {config.data.root}, {size} at a time\n")
     stages = (("reading", None), ("reading, augmentation", augment_batch), ("training steps", train_on_batch))
     for title, work in stages:
-        rate, core = images_per_second(batches, work, options.seconds)
+        rate, core = measure_images_per_second(batches, work, options.seconds)
         cost = f", {1000 * core:.2f} ms of one core per image" if work is None else ""
         print(f"{title:24} {rate:8.1f} images/s{cost}", flush=True)
 
 
-def images_per_second(batches: Any, work: Callable[[Batch], Any] | None, min_seconds: float) -> tuple[float, float]:
+def measure_images_per_second(
+    batches: Any, work: Callable[[Batch], Any] | None, min_seconds: float
+) -> tuple[float, float]:
     """Return the number of images per second, and the CPU time of this process per image in seconds.
 
     Compilation, and batches that were prefetched before the measurement, are not counted.

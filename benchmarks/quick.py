@@ -93,11 +93,11 @@ def time_interleaved(call: Callable[[], Any], reference: Callable[[], Any]) -> t
 
     The medians are taken over ROUNDS rounds. In each round, both functions are timed one after the other.
     """
-    timed = [(seconds_per_call(call), seconds_per_call(reference)) for _ in range(ROUNDS + 1)][1:]
+    timed = [(measure_seconds_per_call(call), measure_seconds_per_call(reference)) for _ in range(ROUNDS + 1)][1:]
     return median(a for a, _ in timed), median(a / b for a, b in timed)
 
 
-def seconds_per_call(call: Callable[[], Any]) -> float:
+def measure_seconds_per_call(call: Callable[[], Any]) -> float:
     """Return the mean time of a call in seconds. Calls are repeated for at least MIN_SECONDS."""
     start, calls = time.perf_counter(), 0
     while calls == 0 or time.perf_counter() - start < MIN_SECONDS:

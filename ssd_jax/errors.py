@@ -12,7 +12,7 @@ class UserError(Exception):
     """
 
 
-def error_reason(error: BaseException) -> str:
+def format_error_reason(error: BaseException) -> str:
     """Return the reason of an error in one line, such as "No space left on device" for an OSError."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
@@ -24,7 +24,7 @@ def user_errors(
     advice: str = "",
     *,
     catch: type[Exception] | tuple[type[Exception], ...] = Exception,
-    reason: Callable[[Exception], str | None] = error_reason,
+    reason: Callable[[Exception], str | None] = format_error_reason,
     error_type: Callable[[str], UserError] = UserError,
 ) -> Iterator[None]:
     """Convert an exception of the ``with`` block into a UserError with the message "{problem} ({reason}). {advice}".

@@ -34,7 +34,7 @@ def write_text(file: Path, text: str) -> None:
         os.replace(temporary, file)
 
 
-def safe_file_name(name: str) -> str:
+def make_safe_file_name(name: str) -> str:
     """Replace the characters of a name that are not safe in a file name.
 
     For example, ``VOC2007/trainval[:50%]`` becomes ``VOC2007_trainval_to50pct``.

@@ -341,7 +341,7 @@ MUTANTS = (
     Mutant(
         "adamw_decays_biases",
         "training/optimizer",
-        'optax.adamw(schedule, weight_decay=config.weight_decay, mask=_name_mask("kernel"))',
+        'optax.adamw(schedule, weight_decay=config.weight_decay, mask=_make_name_mask("kernel"))',
         "optax.adamw(schedule, weight_decay=config.weight_decay)",
         ("training/test_optimizer",),
     ),

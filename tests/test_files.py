@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from ssd_jax.errors import UserError, error_reason, user_errors
-from ssd_jax.files import safe_file_name, user_errors_on_read, user_errors_on_write, write_text
+from ssd_jax.errors import UserError, format_error_reason, user_errors
+from ssd_jax.files import make_safe_file_name, user_errors_on_read, user_errors_on_write, write_text
 
 
 class SpecialError(UserError):
@@ -24,7 +24,7 @@ class SpecialError(UserError):
     ],
 )
 def test_error_reason_is_one_line(error, reason):
-    assert error_reason(error) == reason
+    assert format_error_reason(error) == reason
 
 
 def test_user_errors_message_has_problem_reason_and_advice():
@@ -98,4 +98,4 @@ def test_failed_write_text_keeps_the_old_file(tmp_path, monkeypatch):
     ],
 )
 def test_safe_file_name_replaces_special_characters(name, safe):
-    assert safe_file_name(name) == safe
+    assert make_safe_file_name(name) == safe

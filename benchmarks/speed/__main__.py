@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
             raise UserError(f"--only {name}: unknown task. Choose from {', '.join(names)}")
     machine_line = describe_machine("torch", "torchvision")
     print(machine_line + "\n", flush=True)
-    print("\n".join(table_header()), flush=True)
+    print("\n".join(make_table_header()), flush=True)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         write_scene(Path(folder), options.batch)
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
             print(format_row(timed), flush=True)
             rows.append(timed)
     for timed in rows:
-        print(roofline_line(timed), end="")
+        print(format_roofline(timed), end="")
         if FIRST in timed.results:
             print(f"\npredict.py with an empty compilation cache: {format_duration(timed.results[FIRST])}")
     if options.json is not None:
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> None:
         write_text(options.json, json.dumps(figures, indent=1) + "\n")
 
 
-def table_header() -> list[str]:
+def make_table_header() -> list[str]:
     """Return the first two lines of the Markdown table."""
     titles = ["task, per image", "ssd-jax", "other", "ratio", "target", "memory, MB: ssd-jax, other"]
     return [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
@@ -98,7 +98,7 @@ KINDS = {"H100": "h100", "A100": "a100", "TPU v5 lite": "v5e", "TPU v5": "v5p", 
 """Names of chips in ssd_jax.aot, by a part of JAX's device name. The first matching part is used."""
 
 
-def roofline_line(timed: Timed) -> str:
+def format_roofline(timed: Timed) -> str:
     """Return a line with the images per second and the share of the accelerator's peak FLOP/s.
 
     The share is left out for chips that are not in KINDS. The whole line is empty on a CPU, and for tasks whose FLOPs

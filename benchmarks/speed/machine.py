@@ -21,10 +21,10 @@ def describe_machine(*packages: str) -> str:
             f"{error.name} is not installed. `make bench` installs it into .venv-parity and runs this benchmark"
         ) from None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ", ".join([f"{processor_name()}, {cores} cores; Python {platform.python_version()}", *versions])
+    return ", ".join([f"{find_processor_name()}, {cores} cores; Python {platform.python_version()}", *versions])
 
 
-def processor_name() -> str:
+def find_processor_name() -> str:
     """Return the model name of the CPU, or its architecture if the name is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

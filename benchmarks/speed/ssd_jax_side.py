@@ -50,7 +50,7 @@ def compile_function(function: Callable) -> Callable:
     return jax.jit(function, compiler_options=compilation.compiler_options())
 
 
-def flops_and_device(program: Any, images: int, *arguments: Any) -> dict[str, Any]:
+def describe_program(program: Any, images: int, *arguments: Any) -> dict[str, Any]:
     """Return the FLOPs of a program per image, and the platform and kind of the device."""
     device = jax.devices()[0]
     flops = count_flops(program.trace(*arguments).jaxpr, 1) / images
@@ -69,7 +69,7 @@ def forward(folder: Path, variant: str) -> Call:
     images = jnp.asarray(read_scene(folder)["images"], jnp.float32)
     module, params = make_network()
     program = compile_function(lambda params, images: module.apply({"params": params}, images))
-    result = flops_and_device(program, len(images), params, images)
+    result = describe_program(program, len(images), params, images)
     return lambda: jax.block_until_ready(program(params, images)) and result
 
 
@@ -95,7 +95,7 @@ def _train(scene: dict[str, np.ndarray], model: Model) -> Call:
 
     program = compile_function(jax.value_and_grad(compute_loss))
     arrays = jnp.asarray(scene["images"], jnp.float32), jnp.asarray(scene["boxes"]), jnp.asarray(scene["labels"])
-    result = flops_and_device(program, len(arrays[0]), params, *arrays)
+    result = describe_program(program, len(arrays[0]), params, *arrays)
     return lambda: jax.block_until_ready(program(params, *arrays)) and result
 
 

@@ -51,7 +51,7 @@ def to_memory_format(network: Any, images: torch.Tensor, variant: str) -> tuple[
     return network.to(memory_format=torch.channels_last), images.contiguous(memory_format=torch.channels_last)
 
 
-def image_tensor(scene: dict[str, np.ndarray]) -> torch.Tensor:
+def make_image_tensor(scene: dict[str, np.ndarray]) -> torch.Tensor:
     """Return the images of a scene as a tensor (images, 3, h, w) with values from 0 to 1."""
     return torch.from_numpy(scene["images"]).to(DEVICE).permute(0, 3, 1, 2).contiguous() / 255
 
@@ -66,7 +66,7 @@ def make_targets(scene: dict[str, np.ndarray]) -> list[dict[str, torch.Tensor]]:
 
 def forward(folder: Path, variant: str) -> Call:
     """Prepare the forward pass of the network on the images of the scene."""
-    network, images = to_memory_format(make_model().eval(), image_tensor(read_scene(folder)), variant)
+    network, images = to_memory_format(make_model().eval(), make_image_tensor(read_scene(folder)), variant)
 
     @torch.no_grad()
     def call() -> int:
@@ -80,7 +80,7 @@ def forward(folder: Path, variant: str) -> Call:
 def train(folder: Path, variant: str) -> Call:
     """Prepare a training step: forward pass, matching, loss and gradients."""
     scene = read_scene(folder)
-    network, images = to_memory_format(make_model().train(), image_tensor(scene), variant)
+    network, images = to_memory_format(make_model().train(), make_image_tensor(scene), variant)
     targets = make_targets(scene)
 
     def call() -> bool:

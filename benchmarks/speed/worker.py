@@ -31,10 +31,10 @@ def main(library: str, task: str, variant: str, folder: str, cores: str) -> None
         for _ in range(calls):
             call()
         seconds = (time.perf_counter() - start) / calls
-        print_answer({"seconds": seconds, "peak_mb": peak_mb()})
+        print_answer({"seconds": seconds, "peak_mb": read_peak_mb()})
 
 
-def peak_mb() -> float:
+def read_peak_mb() -> float:
     """Return the peak resident memory of this process in MB.
 
     On Linux, getrusage would include the memory of the process that this process was forked from.

@@ -16,8 +16,8 @@ from ssd_jax.config import Config
 from ssd_jax.data.loader import Batch
 from ssd_jax.errors import UserError
 from ssd_jax.inference.program import make_predict_fn
-from ssd_jax.runtime.sharding import batch_sharding, make_mesh
-from ssd_jax.training.train_step import check_batch_size, make_train_step, state_shapes
+from ssd_jax.runtime.sharding import make_batch_sharding, make_mesh
+from ssd_jax.training.train_step import check_batch_size, compute_state_shapes, make_train_step
 
 Program = Literal["train", "detect"]
 PROGRAMS: tuple[Program, ...] = ("train", "detect")
@@ -97,7 +97,7 @@ def compile_program(config: Config, mesh: Mesh, program: Program, platform: str)
         program: ``train`` or ``detect``.
         platform: Platform of the devices, such as ``tpu`` or ``cuda``.
     """
-    state, batch = state_shapes(config, mesh), batch_shapes(config, mesh)
+    state, batch = compute_state_shapes(config, mesh), batch_shapes(config, mesh)
     function: Any  # a jitted function; the return types above do not say so
     if program == "train":
         function = make_train_step(config, mesh)
@@ -120,7 +120,7 @@ def compile_program(config: Config, mesh: Mesh, program: Program, platform: str)
 
 def batch_shapes(config: Config, mesh: Mesh) -> Batch:
     """Return a batch that has shapes in place of arrays. Its canvases are squares of side ``data.max_image_size``."""
-    split = batch_sharding(mesh)
+    split = make_batch_sharding(mesh)
     b, side, g = config.train.batch_size, config.data.max_image_size, config.data.max_objects
 
     def make_shape(dtype: type, *shape: int) -> jax.ShapeDtypeStruct:

@@ -76,7 +76,7 @@ def compile_and_report(options: AotOptions) -> None:
     from ssd_jax.aot.targets import parse_target
 
     target = parse_target(options.target)
-    config = config_with_classes(options.config, options.classes)
+    config = add_class_names(options.config, options.classes)
     programs = (options.only,) if options.only else PROGRAMS
     if options.json is not None:
         with files.user_errors_on_write(options.json, "Name another --json."):  # fails early
@@ -91,7 +91,7 @@ def compile_and_report(options: AotOptions) -> None:
     print(format_report(report))
 
 
-def config_with_classes(config: Config, classes: int | None) -> Config:
+def add_class_names(config: Config, classes: int | None) -> Config:
     """Return the config, with generated class names if it has none.
 
     Args:

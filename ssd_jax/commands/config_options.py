@@ -17,7 +17,7 @@ import tyro
 
 from ssd_jax.config import Config, DefaultBoxes, Model, Train
 from ssd_jax.errors import UserError
-from ssd_jax.runs.config_file import RENAMED_OPTIONS, config_from_builtins, load_config
+from ssd_jax.runs.config_file import RENAMED_OPTIONS, build_config, load_config
 
 T = TypeVar("T")
 HELP = ("-h", "--help")
@@ -63,7 +63,7 @@ def parse_config_options(kind: type[T], command: str, argv: Sequence[str], commo
     if HELP_ALL in words:
         words = ["--help"]
     registry = tyro.constructors.ConstructorRegistry()
-    registry.struct_rule(_config_rule)
+    registry.struct_rule(_describe_config_type)
     return tyro.cli(
         kind,
         default=kind(config),  # type: ignore[call-arg]
@@ -74,7 +74,7 @@ def parse_config_options(kind: type[T], command: str, argv: Sequence[str], commo
     )
 
 
-def _config_rule(info: Any) -> Any:
+def _describe_config_type(info: Any) -> Any:
     """Return tyro's description of `Config` or a part of it, without fields that only a file can set.
 
     For all other types, return None.
@@ -82,11 +82,11 @@ def _config_rule(info: Any) -> Any:
     kind: Any = info.type
     if getattr(kind, "__module__", None) != Config.__module__:
         return None
-    docs, types = field_docs(kind), typing.get_type_hints(kind)
+    docs, types = read_field_docs(kind), typing.get_type_hints(kind)
     shown = [f for f in dataclasses.fields(kind) if f.name not in _FILE_ONLY.get(kind, ())]
     return tyro.constructors.StructConstructorSpec(
         # The values are checked once, by msgspec on the whole config, whose messages name the option.
-        instantiate=functools.partial(_config_with_values, info.default) if kind is Config else dict,
+        instantiate=functools.partial(_override_values, info.default) if kind is Config else dict,
         fields=tuple(
             tyro.constructors.StructFieldSpec(
                 f.name, types[f.name], getattr(info.default, f.name), docs.get(f.name, "")
@@ -96,9 +96,9 @@ def _config_rule(info: Any) -> Any:
     )
 
 
-def _config_with_values(config: Config, **values: Any) -> Config:
+def _override_values(config: Config, **values: Any) -> Config:
     """Return a config in which ``values``, a nested dict of options, replace those of ``config``."""
-    return config_from_builtins(_merge_values(msgspec.to_builtins(config), values))
+    return build_config(_merge_values(msgspec.to_builtins(config), values))
 
 
 def _merge_values(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
@@ -107,12 +107,12 @@ def _merge_values(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, Any
     return tree | merged
 
 
-def _replace_former_name(word: str) -> str:
+def _replace_former_name(argument: str) -> str:
     """Return an argument in which a former name or an alias of an option is replaced by the current name."""
-    match = re.fullmatch(r"--((?:\w+\.)?)(no-)?([\w-]+)(=.*)?", word)
+    match = re.fullmatch(r"--((?:\w+\.)?)(no-)?([\w-]+)(=.*)?", argument)
     name = match and _ALIASES.get(match[1] + match[3].replace("-", "_"))
     if not name:
-        return word
+        return argument
     section, _, present = name.rpartition(".")
     return f"--{section}.{match[2] or ''}{present}{match[4] or ''}"  # type: ignore[index]
 
@@ -120,7 +120,7 @@ def _replace_former_name(word: str) -> str:
 # ---- help ----
 
 
-def field_docs(kind: type) -> dict[str, str]:
+def read_field_docs(kind: type) -> dict[str, str]:
     """Return the docs below the fields of a dataclass by field name, each in one line."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(body, ast.ClassDef)
@@ -145,7 +145,7 @@ def _format_short_help(kind: type, program: str, config: Config, common: Sequenc
         ),
         epilog=f"{HELP_ALL} lists every option. The image size and other nested values are set in the config file.",
     )
-    docs, types = field_docs(kind), typing.get_type_hints(kind)
+    docs, types = read_field_docs(kind), typing.get_type_hints(kind)
     for f in dataclasses.fields(kind):
         if f.name in docs:
             _add_option(parser, f.name.replace("_", "-"), types[f.name], docs[f.name], f.default)
@@ -155,7 +155,7 @@ def _format_short_help(kind: type, program: str, config: Config, common: Sequenc
         for section in sections:
             part = getattr(part, section)
         kind = type(part)
-        _add_option(parser, name, typing.get_type_hints(kind)[leaf], field_docs(kind)[leaf], getattr(part, leaf))
+        _add_option(parser, name, typing.get_type_hints(kind)[leaf], read_field_docs(kind)[leaf], getattr(part, leaf))
     return parser.format_help().rstrip()
 
 

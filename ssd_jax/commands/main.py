@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         return 2
     module = importlib.import_module(f"ssd_jax.commands.{COMMANDS[name].module}")
     try:
-        with warnings_on_stderr(), warnings.catch_warnings():
+        with print_warnings_to_stderr(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"Image size .* exceeds limit")  # Pillow: images may be large
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing")  # matplotlib: a character of a class name
             code = module.run(argv[1:]) or 0
@@ -117,7 +117,7 @@ class _StderrHandler(logging.Handler):
 
 
 @contextmanager
-def warnings_on_stderr() -> Iterator[None]:
+def print_warnings_to_stderr() -> Iterator[None]:
     """Print the warnings of the package to stderr during the ``with`` block, above progress bars."""
     logger, handler = logging.getLogger("ssd_jax"), _StderrHandler(logging.WARNING)
     logger.addHandler(handler)

@@ -100,7 +100,7 @@ def choose_output_files(images: Sequence[Path], out: Path) -> dict[Path, Path]:
     for path in images:
         root = path if path.is_dir() else path.parent
         for file in find_images(path, exclude=out):
-            targets[file] = picture_path(out, file.relative_to(root))
+            targets[file] = make_picture_path(out, file.relative_to(root))
     inputs: dict[Path, Path] = {}
     for file, target in targets.items():
         other = inputs.setdefault(target, file)
@@ -115,7 +115,7 @@ def write_predictions(out: Path, images: list[dict[str, Any]]) -> None:
     files.write_text(out / PREDICTIONS, text + "\n")
 
 
-def picture_path(out: Path, relative: Path) -> Path:
+def make_picture_path(out: Path, relative: Path) -> Path:
     """Return the output file of an image. That of a.png is a.png.jpg, so that it differs from that of a.jpg."""
     suffix = relative.suffix.lower()
     return out / (relative if suffix in (".jpg", ".jpeg") else relative.with_name(relative.name + ".jpg"))

@@ -34,7 +34,7 @@ def run(argv: Sequence[str]) -> int:
     bgr = None if options.channels is None else options.channels == "bgr"
     imported, comparisons = verify_weights(options.file, image, options.scales, bgr)
     print(f"{options.file}: {imported.mapping.title}, on an image of {image.shape[1]} x {image.shape[0]}")
-    print(format_comparison(comparisons))
+    print(format_comparisons(comparisons))
     failed = [comparison.name for comparison in comparisons if not comparison.passed]
     if failed:
         print(f"Differences that exceed their tolerances: {', '.join(failed)}.")
@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def format_comparison(rows: Sequence[Any]) -> str:
+def format_comparisons(comparisons: Sequence[Any]) -> str:
     """Return a text table with one line per compared layer."""
     from tabulate import tabulate
 
@@ -58,7 +58,7 @@ def format_comparison(rows: Sequence[Any]) -> str:
             f"{row.tolerance:.1e}",
             "" if row.passed else "<-- too large",
         )
-        for row in rows
+        for row in comparisons
     ]
     align = ("left", "right", "right", "right", "right", "right", "left")
     return tabulate(lines, header, tablefmt="plain", disable_numparse=True, colalign=align)

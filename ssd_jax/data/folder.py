@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from ssd_jax.data.image import EXTENSIONS
-from ssd_jax.errors import error_reason
+from ssd_jax.errors import format_error_reason
 
 _LEFTOVERS = frozenset({
     "__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "@eadir", "lost+found",
@@ -60,7 +60,7 @@ def list_files(root: str | Path) -> Listing:
                 continue
             names = os.listdir(path)
         except OSError as error:
-            unread.append(f"{prefix or root} ({error_reason(error)})")
+            unread.append(f"{prefix or root} ({format_error_reason(error)})")
             continue
         for name in names:
             if is_hidden(name):
@@ -70,7 +70,7 @@ def list_files(root: str | Path) -> Listing:
             try:
                 mode = os.stat(os.path.join(path, name)).st_mode
             except OSError as error:
-                unread.append(f"{relative} ({error_reason(error)})")
+                unread.append(f"{relative} ({format_error_reason(error)})")
                 continue
             if stat.S_ISDIR(mode):
                 folders.append((f"{relative}/", parents | {key}))

@@ -11,7 +11,7 @@ import simplejpeg
 from jaxtyping import Integer, UInt8
 from PIL import Image, UnidentifiedImageError
 
-from ssd_jax.errors import UserError, error_reason, user_errors
+from ssd_jax.errors import UserError, format_error_reason, user_errors
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
@@ -150,7 +150,11 @@ def _user_errors_on_decode(name: str | Path) -> Iterator[None]:
 
 
 def _decode_error_reason(error: Exception) -> str:
-    return "not an image format that Pillow knows" if isinstance(error, UnidentifiedImageError) else error_reason(error)
+    return (
+        "not an image format that Pillow knows"
+        if isinstance(error, UnidentifiedImageError)
+        else format_error_reason(error)
+    )
 
 
 def fitted_size(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:

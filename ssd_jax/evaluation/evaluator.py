@@ -49,7 +49,7 @@ def predict_split(
     already_reported = len(unreadable)
     batch_size = -(-config.train.batch_size // mesh.size) * mesh.size
     detections: list[ImageDetections] = []
-    rows = sharding.local_rows(mesh, batch_size)
+    rows = sharding.find_local_positions(mesh, batch_size)
     for batch in eval_batches(source, config.data, batch_size, unreadable, rows):
         canvas, height, width, *origin = sharding.shard_batch(
             (batch.canvas, batch.height, batch.width, batch.index, batch.valid), mesh

@@ -83,7 +83,7 @@ def evaluate(
         return metrics
     if source.annotated:
         # The metrics of another split must not replace those of the test split.
-        suffix = "" if is_default_split else f"_{files.safe_file_name(split)}"
+        suffix = "" if is_default_split else f"_{files.make_safe_file_name(split)}"
         _write_metrics(run / f"metrics{suffix}.json", metrics)
         pictures.write_truth_and_predictions(run, split, source, detections)
         if report:
@@ -108,7 +108,7 @@ def _predict(run: Path, config: Config, source: Source, checkpoint: str) -> tupl
 
 def _write_metrics(file: Path, metrics: dict[str, Any]) -> None:
     files.write_text(file, json.dumps(metrics, indent=2) + "\n")
-    pictures_stem = files.safe_file_name(metrics["split"])
+    pictures_stem = files.make_safe_file_name(metrics["split"])
     print(format_metrics(metrics))
     print(
         f"Split {metrics['split']}, checkpoint of step {metrics['checkpoint_step']}. Written: {file}, "

@@ -53,14 +53,14 @@ class SubmissionWriter:
         """
         split = re.sub(r"[^+]*/", "", split)
         if self.category_ids is None:
-            by_class = _voc_texts(self.annotations, self.class_names, detections)
+            by_class = _iterate_voc_texts(self.annotations, self.class_names, detections)
             texts = {f"comp4_det_{split}_{name}.txt": text for name, text in by_class}
         else:
-            text = _coco_text(self.annotations, self.category_ids, detections)
+            text = _format_coco_text(self.annotations, self.category_ids, detections)
             texts = {f"detections_{split}_{algorithm}_results.json": text}
         with user_errors_on_write(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        files = {folder / _result_file_name(name): text for name, text in texts.items()}
+        files = {folder / _make_result_file_name(name): text for name, text in texts.items()}
         for file, text in files.items():
             write_text(file, text)
         return list(files)
@@ -88,7 +88,7 @@ def make_submission_writer(source: Source, annotations: Sequence[Annotation]) ->
         )
     class_of_file: dict[str, str] = {}
     for name in source.class_names:
-        other = class_of_file.setdefault(_result_file_name(name), name)
+        other = class_of_file.setdefault(_make_result_file_name(name), name)
         if other != name:
             raise UserError(
                 f"the VOC result files of the classes '{other}' and '{name}' would have the same name. Rename one of "
@@ -106,20 +106,20 @@ def _has_unique_ids(annotations: Sequence[Annotation]) -> bool:
     return None not in numbers and len(numbers) == len(annotations)
 
 
-def _result_file_name(name: str) -> str:
+def _make_result_file_name(name: str) -> str:
     """Return a name for a result file: every character except letters, digits and ``_.+-`` becomes ``_``."""
     return re.sub(r"[^\w.+-]", "_", name)
 
 
-def _coco_text(
+def _format_coco_text(
     annotations: Sequence[Annotation], category_ids: Sequence[int], detections: Sequence[ImageDetections]
 ) -> str:
     """Return the content of COCO's result file: a JSON list with one line per detection."""
-    entries = _coco_entries(annotations, category_ids, detections)
+    entries = _iterate_coco_entries(annotations, category_ids, detections)
     return "[\n" + ",\n".join(msgspec.json.encode(entry).decode() for entry in entries) + "\n]\n"
 
 
-def _coco_entries(
+def _iterate_coco_entries(
     annotations: Sequence[Annotation], category_ids: Sequence[int], detections: Sequence[ImageDetections]
 ) -> Iterator[dict[str, Any]]:
     """Yield the entries of COCO's result file, without classes that the data set lacks (negative ids)."""
@@ -132,7 +132,7 @@ def _coco_entries(
                 yield {"image_id": annotation.number, "category_id": category_id, "bbox": box, "score": score}
 
 
-def _voc_texts(
+def _iterate_voc_texts(
     annotations: Sequence[Annotation], class_names: Sequence[str], detections: Sequence[ImageDetections]
 ) -> Iterator[tuple[str, str]]:
     """Yield the name of each class and the content of its result file, which is empty if nothing was detected."""

@@ -83,12 +83,12 @@ class Detector:
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold must be in [0, 1], got {score_threshold}")
         if isinstance(images, str | Path | np.ndarray | Image.Image):
-            return self._detect_one(_as_array(images), score_threshold)
-        return [self._detect_one(_as_array(image), score_threshold) for image in images]
+            return self._detect_one(_to_array(images), score_threshold)
+        return [self._detect_one(_to_array(image), score_threshold) for image in images]
 
     def _detect_one(self, image: UInt8[np.ndarray, "h w 3"], score_threshold: float) -> list[Detection]:
         height, width = image.shape[:2]
-        side = canvas_side(max(height, width), self.config.data.max_image_size)
+        side = choose_canvas_side(max(height, width), self.config.data.max_image_size)
         canvas = np.zeros((1, side, side, 3), np.uint8)
         content = reduce_to_fit(image, (side, side))
         canvas[0, : content.shape[0], : content.shape[1]] = content
@@ -102,7 +102,7 @@ class Detector:
         ]
 
 
-def canvas_side(longest: int, largest: int) -> int:
+def choose_canvas_side(longest: int, largest: int) -> int:
     """Return the side in pixels of the square canvas that an image is placed on.
 
     The side is the smallest of 640, 1280, 2560, ... that is at least ``longest``, limited to ``largest``. There are
@@ -176,7 +176,7 @@ def restore_params(run: Path, config: Config, checkpoint: str, mesh: Mesh | None
     size = config.model.image_size
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     shapes = jax.eval_shape(SSD(config.model).init, jax.random.key(0), images)["params"]
-    placement = sharding.replicated(mesh or sharding.single_device_mesh())
+    placement = sharding.make_replicated_sharding(mesh or sharding.single_device_mesh())
     target = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=placement), shapes)
     with Checkpoints(folder) as checkpoints:
         step = checkpoints.latest if checkpoint == "last" else checkpoints.best or checkpoints.latest
@@ -189,7 +189,7 @@ def restore_params(run: Path, config: Config, checkpoint: str, mesh: Mesh | None
     return saved.trees["params"], step
 
 
-def _as_array(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
+def _to_array(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
     if isinstance(image, str | Path):
         return read_image(Path(image))
     if isinstance(image, Image.Image):

@@ -70,14 +70,16 @@ class VocResult(TypedDict):
 # ---- VOC ----
 
 
-def pairwise_iou_inclusive(a: Float[np.ndarray, "k 4"], b: Float[np.ndarray, "g 4"]) -> Float64[np.ndarray, "k g"]:
+def compute_inclusive_iou(
+    boxes: Float[np.ndarray, "k 4"], others: Float[np.ndarray, "g 4"]
+) -> Float64[np.ndarray, "k g"]:
     """Return the IoU of each pair of xyxy pixel boxes as VOC computes it: the width of a box is x2 - x1 + 1."""
-    a, b = a.astype(np.float64), b.astype(np.float64)  # exact at the threshold for whole pixels
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    boxes, others = boxes.astype(np.float64), others.astype(np.float64)  # exact at the threshold for whole pixels
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     intersection = (high - low + 1).clip(0).prod(axis=2)
-    areas_a, areas_b = ((box[:, 2:] - box[:, :2] + 1).clip(0).prod(axis=1) for box in (a, b))
-    union = areas_a[:, None] + areas_b[None, :] - intersection
+    areas, other_areas = ((xyxy[:, 2:] - xyxy[:, :2] + 1).clip(0).prod(axis=1) for xyxy in (boxes, others))
+    union = areas[:, None] + other_areas[None, :] - intersection
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 
@@ -90,7 +92,7 @@ def _match_image(
     correct = np.zeros(len(order), bool)
     if len(order) == 0 or len(truth.boxes_px) == 0:
         return scores, correct
-    iou = pairwise_iou_inclusive(detections.boxes_px[order], truth.boxes_px)
+    iou = compute_inclusive_iou(detections.boxes_px[order], truth.boxes_px)
     best = iou.argmax(axis=1)  # the first of several objects with equal IoU, as in the development kit
     hit = iou.max(axis=1) >= iou_threshold
     # Only the first detection that hits an object is correct, even if a later one fits better.
@@ -123,7 +125,9 @@ def match_class(
     return ClassMatches(scores[order], correct[order], images[order], objects)
 
 
-def precision_recall(matches: ClassMatches) -> tuple[Float64[np.ndarray, " j"], Float64[np.ndarray, " j"]] | None:
+def compute_precision_recall(
+    matches: ClassMatches,
+) -> tuple[Float64[np.ndarray, " j"], Float64[np.ndarray, " j"]] | None:
     """Return precision and recall after each detection, best first, or None if the class has no objects."""
     objects = int(matches.objects.sum())
     if objects == 0:
@@ -137,12 +141,12 @@ RECALL_POINTS = np.arange(0, 1.1, 0.1)
 does not reach the point 0.30000000000000004. Published results were computed with these points, so they are kept."""
 
 
-def _eleven_point_ap(precision: Float64[np.ndarray, " j"], recall: Float64[np.ndarray, " j"]) -> float:
+def _compute_eleven_point_ap(precision: Float64[np.ndarray, " j"], recall: Float64[np.ndarray, " j"]) -> float:
     """Return the mean precision at the eleven RECALL_POINTS: the highest precision at each point or a larger recall."""
     return float(np.mean([precision[recall >= point].max(initial=0.0) for point in RECALL_POINTS]))
 
 
-def _area_ap(precision: Float64[np.ndarray, " j"], recall: Float64[np.ndarray, " j"]) -> float:
+def _compute_area_ap(precision: Float64[np.ndarray, " j"], recall: Float64[np.ndarray, " j"]) -> float:
     """Return the area under the monotone curve: the highest precision at each recall or a larger one."""
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
@@ -181,27 +185,27 @@ def voc_average_precision(
     """
     if len(detections) != len(ground_truth):
         raise ValueError(f"got detections of {len(detections)} images, but ground truth of {len(ground_truth)}")
-    curve = precision_recall(match_class(detections, ground_truth, iou_threshold))
+    curve = compute_precision_recall(match_class(detections, ground_truth, iou_threshold))
     if curve is None:
         return float("nan")
-    return _eleven_point_ap(*curve) if eleven_point else _area_ap(*curve)
+    return _compute_eleven_point_ap(*curve) if eleven_point else _compute_area_ap(*curve)
 
 
 def _evaluate_class(
     detections: Sequence[ScoredBoxes], ground_truth: Sequence[TrueBoxes], iou_threshold: float
 ) -> VocClass:
-    curve = precision_recall(match_class(detections, ground_truth, iou_threshold))
+    curve = compute_precision_recall(match_class(detections, ground_truth, iou_threshold))
     ignored = sum(int(truth.ignored.sum()) for truth in ground_truth)
     return VocClass(
         objects=sum(len(truth.ignored) for truth in ground_truth) - ignored,
         ignored_objects=ignored,
         detections=sum(len(boxes.scores) for boxes in detections),
-        ap_11point=None if curve is None else _eleven_point_ap(*curve),
-        ap_area=None if curve is None else _area_ap(*curve),
+        ap_11point=None if curve is None else _compute_eleven_point_ap(*curve),
+        ap_area=None if curve is None else _compute_area_ap(*curve),
     )
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def _compute_mean(values: Sequence[float | None]) -> float | None:
     """Return the mean of the values that are not None, or None if all values are None."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
@@ -252,8 +256,8 @@ def evaluate_voc(
     for label, name in enumerate(class_names, start=1):
         classes[name] = _evaluate_class(*select_class(label, detections, annotations), iou_threshold)
     return VocResult(
-        voc_map_11point=_mean([c["ap_11point"] for c in classes.values()]),
-        voc_map_area=_mean([c["ap_area"] for c in classes.values()]),
+        voc_map_11point=_compute_mean([c["ap_11point"] for c in classes.values()]),
+        voc_map_area=_compute_mean([c["ap_area"] for c in classes.values()]),
         voc_iou_threshold=iou_threshold,
         voc_classes=classes,
     )

@@ -2,8 +2,8 @@
 
 `diagnose` takes the same arguments as the metrics: the detections and the annotations of a split, in pixels of the
 original images. Objects that are difficult (VOC) or crowds (COCO) are ignored, as in the VOC metric: a detection on
-an ignored object is neither correct nor an error. Only `tide_errors` follows COCO, where difficult objects count like
-any other.
+an ignored object is neither correct nor an error. Only `compute_tide_errors` follows COCO, where difficult objects
+count like any other.
 """
 
 import enum
@@ -18,10 +18,10 @@ from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics.average_precision import (
     RECALL_POINTS,
     ClassMatches,
+    compute_inclusive_iou,
+    compute_precision_recall,
     match_class,
     match_coco,
-    pairwise_iou_inclusive,
-    precision_recall,
     select_class,
 )
 
@@ -100,7 +100,7 @@ class ImageDiagnosis(NamedTuple):
     missed: tuple[int, ...]
     """Positions of the objects that are neither ignored nor matched with a detection."""
 
-    def errors(self) -> dict[ErrorType, int]:
+    def count_errors(self) -> dict[ErrorType, int]:
         """Return a dict from each type of error that occurs in the image to the number of errors."""
         counts = {kind: self.outcomes.count(kind) for kind in ERRORS} | {ErrorType.MISSED: len(self.missed)}
         return {kind: count for kind, count in counts.items() if count}
@@ -147,21 +147,21 @@ def diagnose(
     Raises:
         ValueError: If the numbers of detections and annotations differ, or a label has no name.
     """
-    tide = tide_errors(detections, annotations, class_names)  # also checks the arguments
+    tide = compute_tide_errors(detections, annotations, class_names)  # also checks the arguments
     labels = range(1, len(class_names) + 1)
     matches = [match_class(*select_class(label, detections, annotations), IOU) for label in labels]
     images = tuple(diagnose_image(d, a) for d, a in zip(detections, annotations, strict=True))
     return Diagnosis(
-        curves=tuple(_curve(one) for one in matches),
+        curves=tuple(_make_curve(one) for one in matches),
         intervals=bootstrap(matches, resamples),
-        confusion=confusion_matrix(images, detections, annotations, len(class_names)),
+        confusion=compute_confusion_matrix(images, detections, annotations, len(class_names)),
         tide=tide,
         images=images,
     )
 
 
-def _curve(matches: ClassMatches) -> Curve | None:
-    curve = precision_recall(matches)
+def _make_curve(matches: ClassMatches) -> Curve | None:
+    curve = compute_precision_recall(matches)
     return None if curve is None else Curve(*curve, shown=int((matches.scores >= SCORE).sum()))
 
 
@@ -195,18 +195,18 @@ def bootstrap(matches: Sequence[ClassMatches], resamples: int = RESAMPLES, seed:
     for start in range(0, resamples, 50):  # in blocks, to limit the memory for a frequent class
         drawn = generator.multinomial(images, np.full(images, 1 / images), min(50, resamples - start))
         times = np.ascontiguousarray(drawn.T, np.int32)
-        blocks.append(np.stack([resampled_ap(one, times) for one in matches]))
+        blocks.append(np.stack([compute_resampled_ap(one, times) for one in matches]))
     eleven_point, area = np.concatenate(blocks, axis=2).swapaxes(0, 1)
     return Intervals(
-        _percentile_interval(_mean_of_known(eleven_point)),
-        _percentile_interval(_mean_of_known(area)),
-        tuple(map(_percentile_interval, eleven_point)),
-        tuple(map(_percentile_interval, area)),
+        _compute_percentile_interval(_compute_mean_of_known(eleven_point)),
+        _compute_percentile_interval(_compute_mean_of_known(area)),
+        tuple(map(_compute_percentile_interval, eleven_point)),
+        tuple(map(_compute_percentile_interval, area)),
         resamples,
     )
 
 
-def resampled_ap(matches: ClassMatches, times: Int[np.ndarray, "i r"]) -> Float64[np.ndarray, "2 r"]:
+def compute_resampled_ap(matches: ClassMatches, times: Int[np.ndarray, "i r"]) -> Float64[np.ndarray, "2 r"]:
     """Compute the AP of one class, by 11 points and by area, for each of several resamples of the images.
 
     The result equals `voc_average_precision` of a split that holds each image as often as it was drawn, in order.
@@ -242,14 +242,14 @@ def resampled_ap(matches: ClassMatches, times: Int[np.ndarray, "i r"]) -> Float6
     return np.where(objects > 0, [np.mean(at_points, axis=0), area], np.nan)
 
 
-def _mean_of_known(values: Float64[np.ndarray, "c r"]) -> Float64[np.ndarray, " r"]:
+def _compute_mean_of_known(values: Float64[np.ndarray, "c r"]) -> Float64[np.ndarray, " r"]:
     """Return the mean of each column over the classes whose value is not nan, or nan if all values are nan."""
     known = ~np.isnan(values)
     total = np.where(known, values, 0).sum(axis=0)
     return np.divide(total, known.sum(axis=0), out=np.full(len(total), np.nan), where=known.any(axis=0))
 
 
-def _percentile_interval(values: Float64[np.ndarray, " r"]) -> Interval | None:
+def _compute_percentile_interval(values: Float64[np.ndarray, " r"]) -> Interval | None:
     """Return the percentiles 2.5 and 97.5 of the values that are not nan, or None if all are nan."""
     known = values[~np.isnan(values)]
     return Interval(*(float(v) for v in np.percentile(known, (2.5, 97.5)))) if len(known) else None
@@ -277,7 +277,7 @@ def diagnose_image(
     """
     order = np.argsort(-detections.scores, kind="stable")
     shown = order[detections.scores[order] >= score].tolist()
-    iou = pairwise_iou_inclusive(detections.boxes_px[shown], annotation.boxes_px)
+    iou = compute_inclusive_iou(detections.boxes_px[shown], annotation.boxes_px)
     ignored = annotation.difficult | annotation.crowd
     unmatched = np.ones(len(annotation.labels), bool)
     outcomes: list[ErrorType] = []
@@ -306,17 +306,17 @@ def diagnose_image(
     return ImageDiagnosis(tuple(shown), tuple(outcomes), tuple(objects), tuple(map(int, missed)))
 
 
-def worst_images(images: Sequence[ImageDiagnosis], count: int) -> list[int]:
+def find_worst_images(images: Sequence[ImageDiagnosis], count: int) -> list[int]:
     """Return the positions of the ``count`` images with the most errors, worst first.
 
     Images with equally many errors keep their order. Images without errors are left out.
     """
-    errors = [sum(image.errors().values()) for image in images]
+    errors = [sum(image.count_errors().values()) for image in images]
     order = sorted(range(len(images)), key=lambda i: -errors[i])
     return [i for i in order[:count] if errors[i]]
 
 
-def confusion_matrix(
+def compute_confusion_matrix(
     images: Sequence[ImageDiagnosis],
     detections: Sequence[ImageDetections],
     annotations: Sequence[Annotation],
@@ -330,14 +330,14 @@ def confusion_matrix(
     """
     matrix = np.zeros((classes + 1, classes + 1), np.int64)
     for image, image_detections, annotation in zip(images, detections, annotations, strict=True):
-        for i, target in _matched_pairs(image):
+        for i, target in _iterate_matched_pairs(image):
             row = classes if target is None else annotation.labels[target] - 1
             column = classes if i is None else image_detections.labels[i] - 1
             matrix[row, column] += 1
     return matrix
 
 
-def _matched_pairs(image: ImageDiagnosis) -> Iterator[tuple[int | None, int | None]]:
+def _iterate_matched_pairs(image: ImageDiagnosis) -> Iterator[tuple[int | None, int | None]]:
     """Yield pairs of the positions of a detection and its object. None stands for no object, or for no detection."""
     for i, outcome, target in zip(image.shown, image.outcomes, image.objects, strict=True):
         if outcome is not ErrorType.IGNORED:
@@ -358,7 +358,7 @@ _HOTCOCO_NAMES = {
 }
 
 
-def tide_errors(
+def compute_tide_errors(
     detections: Sequence[ImageDetections], annotations: Sequence[Annotation], class_names: Sequence[str]
 ) -> dict[ErrorType, TideError]:
     """Compute, with hotcoco, the number of errors of each of TIDE's types and the AP that correcting them would gain.

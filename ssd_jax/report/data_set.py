@@ -6,7 +6,7 @@ import numpy as np
 
 from ssd_jax.config import DefaultBoxes
 from ssd_jax.data.check.checks import DataSetCheck
-from ssd_jax.files import safe_file_name, user_errors_on_write
+from ssd_jax.files import make_safe_file_name, user_errors_on_write
 from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.report.draw import draw_data_set
 from ssd_jax.report.pictures import write_samples
@@ -31,4 +31,4 @@ def write_data_set_figures(out: Path, check: DataSetCheck, box_config: DefaultBo
     for stale in out.glob("*_samples.jpg"):
         stale.unlink()
     for split, source in check.splits.items():
-        write_samples(out / f"{safe_file_name(split)}_samples.jpg", source)
+        write_samples(out / f"{make_safe_file_name(split)}_samples.jpg", source)

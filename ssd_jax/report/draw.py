@@ -100,8 +100,8 @@ def draw_boxes(
     occupied: list[Rectangle] = []
     for i in reversed(boxes):
         score = "" if scores is None else f" {scores[i]:.2f}"
-        text = _in_one_line(names[i])
-        font = _font(max(11, round(side / 42)), text.isascii())
+        text = _join_lines(names[i])
+        font = _load_font(max(11, round(side / 42)), text.isascii())
         _draw_label(drawing, canvas.size, boxes[i], (text, score), font, colours[names[i]], occupied)
     return canvas
 
@@ -134,20 +134,20 @@ def _draw_label(
     label_size = (math.ceil(font.getlength(text)) + 2 * padding, sum(font.getmetrics()))
     if not text or label_size[1] > size[1]:
         return
-    place = _least_covered_place(_label_places(box, label_size, size), occupied)
+    place = _choose_least_covered_place(_list_label_places(box, label_size, size), occupied)
     occupied.append(place)
     luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
     drawing.rectangle(place, fill=colour)
     drawing.text((place[0] + padding, place[1]), text, fill="black" if luminance > 120 else "white", font=font)
 
 
-def _in_one_line(text: str) -> str:
+def _join_lines(text: str) -> str:
     """Return a text without line breaks, with invalid characters replaced."""
     return " ".join(text.encode(errors="replace").decode().split())
 
 
 @functools.lru_cache
-def _font(size: int, ascii_only: bool) -> ImageFont.FreeTypeFont:
+def _load_font(size: int, ascii_only: bool) -> ImageFont.FreeTypeFont:
     """Return Pillow's font, or matplotlib's font for texts with non-ASCII characters, which Pillow's font lacks."""
     if ascii_only:
         font = ImageFont.load_default(size)
@@ -164,7 +164,7 @@ def _make_label_text(name: str, score: str, font: ImageFont.FreeTypeFont, limit:
     return next((text.strip() for text in texts if font.getlength(text) <= limit), "")
 
 
-def _label_places(box: Rectangle, label: tuple[int, int], size: tuple[int, int]) -> list[Rectangle]:
+def _list_label_places(box: Rectangle, label: tuple[int, int], size: tuple[int, int]) -> list[Rectangle]:
     """Return possible places for a label of the given width and height inside the image, best first."""
     (x1, y1, x2, y2), (w, h) = box, label
     above, below, left, right = y1 - h, y2 + 1, x1, x2 - w + 1
@@ -174,15 +174,15 @@ def _label_places(box: Rectangle, label: tuple[int, int], size: tuple[int, int])
     return [(x, y, x + w - 1, y + h - 1) for x, y in inside]
 
 
-def _least_covered_place(places: Sequence[Rectangle], occupied: Sequence[Rectangle]) -> Rectangle:
+def _choose_least_covered_place(places: Sequence[Rectangle], occupied: Sequence[Rectangle]) -> Rectangle:
     """Return the first of the places that share the fewest pixels with the occupied rectangles."""
 
-    def shared(place: Rectangle) -> int:
+    def count_shared_pixels(place: Rectangle) -> int:
         widths = (min(place[2], other[2]) - max(place[0], other[0]) + 1 for other in occupied)
         heights = (min(place[3], other[3]) - max(place[1], other[1]) + 1 for other in occupied)
         return sum(max(w, 0) * max(h, 0) for w, h in zip(widths, heights, strict=True))
 
-    return min(places, key=shared)
+    return min(places, key=count_shared_pixels)
 
 
 # ---- contact sheet ----
@@ -193,9 +193,9 @@ CAPTION = 18
 
 def add_caption(image: Image.Image, text: str) -> Image.Image:
     """Return an image with a caption below it. A long text is cut at its beginning, because paths differ at the end."""
-    font = _font(13, text.isascii())
+    font = _load_font(13, text.isascii())
     strip = Image.new("RGB", (image.width, CAPTION), (40, 40, 40))
-    shown = _shorten_at_the_left(_in_one_line(text), font, image.width - 4)
+    shown = _shorten_at_the_left(_join_lines(text), font, image.width - 4)
     ImageDraw.Draw(strip).text((2, CAPTION // 2), shown, fill=(225, 225, 225), font=font, anchor="lm")
     combined = Image.new("RGB", (image.width, image.height + CAPTION))
     combined.paste(image)
@@ -286,7 +286,7 @@ def draw_data_set(
         shapes_px: Width and height of each different shape of the default boxes, in the same pixels.
         path: File to write. Its suffix selects the format.
     """
-    classes = _most_and_least_frequent(
+    classes = _choose_most_and_least_frequent(
         {name: sum(c[name] for c in counts.values()) for name in next(iter(counts.values()))}
     )
     figure = _new_figure(17, max(5.0, 1.5 + 0.2 * len(classes)))
@@ -334,7 +334,7 @@ def _new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def _most_and_least_frequent(counts: Mapping[str, int], shown: int = 40) -> list[str]:
+def _choose_most_and_least_frequent(counts: Mapping[str, int], shown: int = 40) -> list[str]:
     """Return the class names in order; if there are more than ``shown``, only the most and the least frequent ones."""
     if len(counts) <= shown:
         return list(counts)
@@ -348,13 +348,13 @@ def _draw_panel(axes: Axes, title: str, rows: Sequence[Row], curves: Mapping[str
     axes.set_xlabel("step")
     axes.grid(alpha=0.3)
     for number, (key, label) in enumerate(curves.items()):
-        steps, values = _curve(rows, key)
+        steps, values = _read_curve(rows, key)
         if len(steps) == 0:
             continue
         style = {"color": f"C{number}", "marker": "." if len(steps) <= 40 else None}
         if smooth and len(steps) > 40:
             axes.plot(steps, values, linewidth=0.8, alpha=0.25, **style)
-            values = _running_mean(values)
+            values = _compute_running_mean(values)
         axes.plot(steps, values, label=label, linewidth=1.8, **style)
     if not axes.lines:
         axes.tick_params(labelbottom=False, labelleft=False)
@@ -363,14 +363,14 @@ def _draw_panel(axes: Axes, title: str, rows: Sequence[Row], curves: Mapping[str
         axes.legend()
 
 
-def _curve(rows: Sequence[Row], key: str) -> tuple[Float64[np.ndarray, " r"], Float64[np.ndarray, " r"]]:
+def _read_curve(rows: Sequence[Row], key: str) -> tuple[Float64[np.ndarray, " r"], Float64[np.ndarray, " r"]]:
     """Return the steps and values of the rows that have a value for ``key``. Empty cells of a CSV file are left out."""
     points = [(float(row["step"]), float(row[key])) for row in rows if row.get(key) not in (None, "")]
     table = np.array(points, np.float64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 
 
-def _running_mean(values: Float64[np.ndarray, " r"]) -> Float64[np.ndarray, " r"]:
+def _compute_running_mean(values: Float64[np.ndarray, " r"]) -> Float64[np.ndarray, " r"]:
     """Return the mean of the values around each value: about 1/40 of all values, and fewer at both ends."""
     kernel = np.ones(2 * (len(values) // 80) + 1)
     return np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")

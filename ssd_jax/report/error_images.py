@@ -63,19 +63,19 @@ def draw_error_image(source: Source, index: int, detections: ImageDetections, di
     """
     annotation = source.annotation(index)
     objects = int((~(annotation.difficult | annotation.crowd)).sum())
-    drawn = ErrorImage(annotation.image_id, objects, diagnosis.errors(), None, None)
+    drawn = ErrorImage(annotation.image_id, objects, diagnosis.count_errors(), None, None)
     try:
         image = source.image(index)
     except UserError:  # the image cannot be read, which was reported before
         return drawn
     names, shown = source.class_names, detections.boxes_px[list(diagnosis.shown)]
     return drawn._replace(
-        truth=_draw_as_jpeg(image, annotation.boxes_px, truth_labels(annotation, diagnosis, names), MISSED),
-        detections=_draw_as_jpeg(image, shown, detection_labels(detections, annotation, diagnosis, names), ERROR),
+        truth=_draw_as_jpeg(image, annotation.boxes_px, make_truth_labels(annotation, diagnosis, names), MISSED),
+        detections=_draw_as_jpeg(image, shown, make_detection_labels(detections, annotation, diagnosis, names), ERROR),
     )
 
 
-def truth_labels(annotation: Annotation, diagnosis: ImageDiagnosis, names: Sequence[str]) -> list[str]:
+def make_truth_labels(annotation: Annotation, diagnosis: ImageDiagnosis, names: Sequence[str]) -> list[str]:
     """Return a label for each object: its class name and "missed" if it was missed, otherwise a blank label."""
     ignored = annotation.difficult | annotation.crowd
     labels = []
@@ -87,7 +87,7 @@ def truth_labels(annotation: Annotation, diagnosis: ImageDiagnosis, names: Seque
     return labels
 
 
-def detection_labels(
+def make_detection_labels(
     detections: ImageDetections, annotation: Annotation, diagnosis: ImageDiagnosis, names: Sequence[str]
 ) -> list[str]:
     """Return a label for each shown detection: class, score and error if it is wrong, otherwise a blank label."""

@@ -1,7 +1,7 @@
 """The report: one HTML page with the metrics of a run, their confidence intervals, curves and errors.
 
-`report_context` computes everything that the page shows; the template page.html.j2 holds the text and the layout, and
-escapes the names of classes, images and runs. The page contains its style and its images and runs no script.
+`make_report_context` computes everything that the page shows; the template page.html.j2 holds the text and the layout,
+and escapes the names of classes, images and runs. The page contains its style and its images and runs no script.
 """
 
 import base64
@@ -61,9 +61,9 @@ def write_report(
     result = diagnosis.diagnose(detections, annotations, config.model.class_names)
     worst = [
         draw_error_image(source, i, detections[i], result.images[i])
-        for i in diagnosis.worst_images(result.images, WORST_IMAGES)
+        for i in diagnosis.find_worst_images(result.images, WORST_IMAGES)
     ]
-    files.write_text(file, render_page(report_context(file.resolve().parent.name, config, metrics, result, worst)))
+    files.write_text(file, render_page(make_report_context(file.resolve().parent.name, config, metrics, result, worst)))
 
 
 def render_page(context: Mapping[str, Any]) -> str:
@@ -72,20 +72,25 @@ def render_page(context: Mapping[str, Any]) -> str:
     The text is ASCII with character references, so that it is read correctly whatever encoding a browser assumes.
 
     Args:
-        context: Content of the page, from `report_context`.
+        context: Content of the page, from `make_report_context`.
     """
-    page = _environment().get_template("page.html.j2").render(context)
+    page = _make_environment().get_template("page.html.j2").render(context)
     return page.encode("ascii", "xmlcharrefreplace").decode("ascii")
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def _make_environment() -> jinja2.Environment:
     """Return the template environment: strict, with autoescape."""
     loader = jinja2.FunctionLoader(_read_resource)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": _number, "listing": _listing, "count": _count, "data_uri": _data_uri}
+    environment.filters |= {
+        "number": _format_number,
+        "listing": _format_listing,
+        "count": _format_count,
+        "data_uri": _make_data_uri,
+    }
     return environment
 
 
@@ -96,22 +101,22 @@ def _read_resource(name: str) -> str:
 # ---- filters of the template ----
 
 
-def _number(value: float | None, digits: int = 3) -> str:
+def _format_number(value: float | None, digits: int = 3) -> str:
     """Return a number with a fixed number of decimals, or a dash for None."""
     return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"
 
 
-def _listing(parts: Sequence[str]) -> str:
+def _format_listing(parts: Sequence[str]) -> str:
     """Return the parts as one text, such as "a, b and c"."""
     return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
 
 
-def _count(number: int, singular: str, plural: str) -> str:
+def _format_count(number: int, singular: str, plural: str) -> str:
     """Return a number with its noun, such as "1 image" or "2 images"."""
     return f"{number:,} {singular if number == 1 else plural}"
 
 
-def _data_uri(jpeg: bytes) -> str:
+def _make_data_uri(jpeg: bytes) -> str:
     """Return the content of a JPEG file as a data URI, which embeds it in the page."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
@@ -151,7 +156,7 @@ class MatrixCell(NamedTuple):
     """Opacity of the shading, which grows with the cell's share of its row."""
 
 
-def report_context(
+def make_report_context(
     run: str, config: Config, metrics: Metrics, result: Diagnosis, worst: Sequence[ErrorImage] = ()
 ) -> dict[str, Any]:
     """Return the variables of the template of the report page.
@@ -164,9 +169,9 @@ def report_context(
         result: Diagnosis of the same detections.
         worst: Images to show, the worst first.
     """
-    classes = _class_rows(metrics, result)
+    classes = _make_class_rows(metrics, result)
     objects, ignored = (sum(row.metrics[key] for row in classes) for key in ("objects", "ignored_objects"))
-    images_with_errors = sum(bool(image.errors()) for image in result.images)
+    images_with_errors = sum(bool(image.count_errors()) for image in result.images)
     return {
         "css": _read_resource("page.css"),
         "version": __version__,
@@ -186,17 +191,17 @@ def report_context(
         "score": diagnosis.SCORE,
         "iou": diagnosis.IOU,
         "background_iou": diagnosis.BACKGROUND_IOU,
-        "errors": _error_rows(result),
+        "errors": _make_error_rows(result),
         "error_names": ERROR_NAMES,
-        "confusion": _matrix_cells(result.confusion),
-        "confused": _most_confused(config.model.class_names, result.confusion),
+        "confusion": _make_matrix_cells(result.confusion),
+        "confused": _find_most_confused(config.model.class_names, result.confusion),
         "worst": worst,
         "images_with_errors": images_with_errors,
         "images_without_errors": len(result.images) - images_with_errors,
     }
 
 
-def _class_rows(metrics: Metrics, result: Diagnosis) -> list[ClassRow]:
+def _make_class_rows(metrics: Metrics, result: Diagnosis) -> list[ClassRow]:
     """Return one row per class, by ascending AP. Classes without objects come last."""
     rows = [
         ClassRow(name, values, interval, curve, None if curve is None else make_curve_plot(curve))
@@ -207,7 +212,7 @@ def _class_rows(metrics: Metrics, result: Diagnosis) -> list[ClassRow]:
     return sorted(rows, key=lambda row: math.inf if row.metrics["ap_area"] is None else row.metrics["ap_area"])
 
 
-def _error_rows(result: Diagnosis) -> list[ErrorRow]:
+def _make_error_rows(result: Diagnosis) -> list[ErrorRow]:
     """Return one row per type of errors, by descending gain in AP."""
     highest = max(0.01, *(error.gain for error in result.tide.values()))
     rows = sorted(result.tide.items(), key=lambda item: -item[1].gain)
@@ -217,7 +222,7 @@ def _error_rows(result: Diagnosis) -> list[ErrorRow]:
     ]
 
 
-def _matrix_cells(matrix: Int64[np.ndarray, "c c"]) -> list[list[MatrixCell]]:
+def _make_matrix_cells(matrix: Int64[np.ndarray, "c c"]) -> list[list[MatrixCell]]:
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     return [
         [MatrixCell(number, i == j, 0.08 + 0.62 * float(shares[i, j])) for j, number in enumerate(row)]
@@ -225,7 +230,7 @@ def _matrix_cells(matrix: Int64[np.ndarray, "c c"]) -> list[list[MatrixCell]]:
     ]
 
 
-def _most_confused(names: Sequence[str], matrix: Int64[np.ndarray, "c c"]) -> list[tuple[str, str, int]]:
+def _find_most_confused(names: Sequence[str], matrix: Int64[np.ndarray, "c c"]) -> list[tuple[str, str, int]]:
     """Return the most frequent confusions as tuples: class of the objects, class of the detections, and number."""
     between = matrix[:-1, :-1] * ~np.eye(len(names), dtype=bool)
     most = [divmod(int(i), len(names)) for i in np.argsort(-between, axis=None, kind="stable")[:MOST_CONFUSED]]
@@ -277,13 +282,13 @@ def make_curve_plot(curve: Curve) -> CurvePlot:
     starts = np.concatenate([[area.left], points[:-1, 0]])
     steps = np.column_stack([starts, heights, points[:, 0], heights]).reshape(-1, 2)
     return CurvePlot(
-        line=f"M{svg_points(points)}",
-        area=f"M{area.left} {area.bottom}L{svg_points(steps)}V{area.bottom}Z",
+        line=f"M{format_svg_points(points)}",
+        area=f"M{area.left} {area.bottom}L{format_svg_points(steps)}V{area.bottom}Z",
         point=(float(points[curve.shown - 1, 0]), float(points[curve.shown - 1, 1])) if curve.shown else None,
     )
 
 
-def svg_points(points: Float[np.ndarray, "p 2"]) -> str:
+def format_svg_points(points: Float[np.ndarray, "p 2"]) -> str:
     """Return points as "x y x y ..." for an SVG path, without points within a third of a unit of the previous one."""
     kept = [points[0]]
     for point in points[1:]:

@@ -11,7 +11,7 @@ from PIL import Image
 from ssd_jax import files
 from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
-from ssd_jax.files import safe_file_name
+from ssd_jax.files import make_safe_file_name
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.report.draw import add_caption, class_colours, draw_boxes, draw_curves, grid
 from ssd_jax.runs.log import read_log, read_results
@@ -39,7 +39,7 @@ def _draw_tile(
     return add_caption(tile, caption) if caption else tile
 
 
-def augmented_tile(
+def draw_augmented_tile(
     image: Float[np.ndarray, "s s 3"],
     boxes: Float[np.ndarray, "g 4"],
     labels: Int32[np.ndarray, " g"],
@@ -83,13 +83,13 @@ def write_train_batch(
         batch: Augmented images (0 to 255), normalised boxes and labels.
     """
     tiles = [
-        augmented_tile(image, boxes, labels, source.class_names, source.annotation(i).image_id)
+        draw_augmented_tile(image, boxes, labels, source.class_names, source.annotation(i).image_id)
         for i, image, boxes, labels in list(zip(index.tolist(), *batch, strict=True))[:SHOWN_IMAGES]
     ]
     _save(grid(tiles, columns=4), workdir / "train_batch.jpg")
 
 
-def _evenly_spread_images(source: Source) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
+def _read_evenly_spread_images(source: Source) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
     """Yield images evenly spread over a split with their positions, without unreadable ones."""
     chosen = np.linspace(0, len(source) - 1, min(SHOWN_IMAGES, len(source))).round().astype(int)
     for i in map(int, np.unique(chosen)):
@@ -97,7 +97,7 @@ def _evenly_spread_images(source: Source) -> Iterator[tuple[int, UInt8[np.ndarra
             yield i, source.image(i)
 
 
-def truth_tile(source: Source, index: int, image: UInt8[np.ndarray, "h w 3"], side: int = TILE) -> Image.Image:
+def draw_truth_tile(source: Source, index: int, image: UInt8[np.ndarray, "h w 3"], side: int = TILE) -> Image.Image:
     """Draw an image of a split with its annotated boxes and its id, scaled to a longest side of ``side`` pixels."""
     annotation = source.annotation(index)
     names = [source.class_names[label - 1] for label in annotation.labels]
@@ -108,7 +108,7 @@ def truth_tile(source: Source, index: int, image: UInt8[np.ndarray, "h w 3"], si
 
 def write_samples(file: Path, source: Source) -> None:
     """Write a contact sheet of images evenly spread over a split, with their boxes and ids."""
-    tiles = [truth_tile(source, i, image) for i, image in _evenly_spread_images(source)]
+    tiles = [draw_truth_tile(source, i, image) for i, image in _read_evenly_spread_images(source)]
     if tiles:
         _save(grid(tiles, columns=4), file)
 
@@ -126,16 +126,16 @@ def write_truth_and_predictions(
     """
     colours = class_colours(source.class_names)
     truth, predictions = [], []
-    for i, image in _evenly_spread_images(source):
+    for i, image in _read_evenly_spread_images(source):
         boxes, scores, labels = detections[i]
-        truth.append(truth_tile(source, i, image))
+        truth.append(draw_truth_tile(source, i, image))
         shown = scores >= SHOWN_SCORE
         names = [source.class_names[label - 1] for label in labels[shown]]
         image_id = source.annotation(i).image_id
         predictions.append(_draw_tile(image, boxes[shown], names, scores[shown], colours, image_id))
     if truth:
-        _save(grid(truth, columns=4), workdir / f"{safe_file_name(split)}_truth.jpg")
-        _save(grid(predictions, columns=4), workdir / f"{safe_file_name(split)}_pred.jpg")
+        _save(grid(truth, columns=4), workdir / f"{make_safe_file_name(split)}_truth.jpg")
+        _save(grid(predictions, columns=4), workdir / f"{make_safe_file_name(split)}_pred.jpg")
 
 
 def write_curves(workdir: Path) -> None:

@@ -62,11 +62,11 @@ class Checkpoints:
         self._failed = False
         self._contexts = ExitStack()
         self._checkpointer = ocp.training.Checkpointer(
-            self.folder, preservation_policy=_preservation_policy(), cleanup_tmp_directories=for_writing
+            self.folder, preservation_policy=_make_preservation_policy(), cleanup_tmp_directories=for_writing
         )
 
     def __enter__(self) -> "Checkpoints":
-        self._contexts.enter_context(_without_orbax_logs())
+        self._contexts.enter_context(_drop_orbax_logs())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -116,7 +116,7 @@ class Checkpoints:
             UserError: If this checkpoint or the previous one cannot be written. Earlier checkpoints are kept.
         """
         self.wait_until_finished()
-        with self._write_errors(step):
+        with self._convert_write_errors(step):
             future = self._checkpointer.save_checkpointables_async(
                 step,
                 trees,
@@ -140,19 +140,19 @@ class Checkpoints:
         if self._pending is None:
             return
         (step, future), self._pending = self._pending, None
-        with self._write_errors(step):
+        with self._convert_write_errors(step):
             future.result()
         if distributed.is_primary():
             write_checksums(self.folder / str(step))
 
     @contextmanager
-    def _write_errors(self, step: int) -> Iterator[None]:
+    def _convert_write_errors(self, step: int) -> Iterator[None]:
         problem = f"{self.folder}: the checkpoint of step {step} could not be written"
         advice = (
             "Earlier checkpoints are kept. Free some space and give the same command again to resume from the latest"
         )
         try:
-            with user_errors(problem, advice, reason=_system_reason):
+            with user_errors(problem, advice, reason=_find_system_reason):
                 yield
         except Exception:
             self._failed = True
@@ -216,11 +216,11 @@ class Checkpoints:
                 raise ValueError("its parameters are missing")
             check_same_classes(path, metadata["config"]["model"]["class_names"], class_names)
             check_same_parameters(path, stored["params"], target["params"])
-            trees = self._checkpointer.load_checkpointables(step, jax.tree.map(_abstract_array, target))
+            trees = self._checkpointer.load_checkpointables(step, jax.tree.map(_to_abstract_array, target))
         return RestoredCheckpoint(step, trees, metadata)
 
 
-def _preservation_policy() -> Any:
+def _make_preservation_policy() -> Any:
     """Return the Orbax policy that keeps the latest two checkpoints and the best one."""
     policies = ocp.training.preservation_policies
     best = policies.BestN(
@@ -232,7 +232,7 @@ def _preservation_policy() -> Any:
 
 
 @contextmanager
-def _without_orbax_logs() -> Iterator[None]:
+def _drop_orbax_logs() -> Iterator[None]:
     """Drop log records of Orbax and TensorStore in the ``with`` block."""
 
     def is_of_another_library(record: logging.LogRecord) -> bool:
@@ -278,7 +278,7 @@ def check_same_parameters(path: Path, stored: Any, expected: Any) -> None:
         UserError: If names or shapes differ. The message lists at most 20 parameters that are missing, not expected, or
             of another shape.
     """
-    have, want = _shapes(stored), _shapes(expected)
+    have, want = _list_shapes(stored), _list_shapes(expected)
     lines = [f"  {name}: missing, {want[name]} expected" for name in want.keys() - have.keys()]
     lines += [f"  {name}: {have[name]}, not in this model" for name in have.keys() - want.keys()]
     lines += [f"  {n}: {have[n]}, {want[n]} expected" for n in want.keys() & have.keys() if want[n] != have[n]]
@@ -288,16 +288,16 @@ def check_same_parameters(path: Path, stored: Any, expected: Any) -> None:
         raise UserError("\n".join([header, *sorted(lines)[:_MAX_LISTED], *more]))
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def _list_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
     return {"/".join(str(key.key) for key in path): tuple(leaf.shape) for path, leaf in leaves}
 
 
-def _abstract_array(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+def _to_abstract_array(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
-def _system_reason(error: BaseException | None) -> str | None:
+def _find_system_reason(error: BaseException | None) -> str | None:
     """Return the operating system's reason for a failed write, or None if the operating system reported no error.
 
     The reason is searched for in the exception and its causes, since Orbax wraps the errors of its writer threads in

@@ -56,7 +56,7 @@ def write_checksums(checkpoint: Path) -> None:
     Raises:
         UserError: If the file cannot be written.
     """
-    write_text(checkpoint / CHECKSUMS, json.dumps(_checksums(checkpoint), indent=1))
+    write_text(checkpoint / CHECKSUMS, json.dumps(_compute_checksums(checkpoint), indent=1))
 
 
 def verify_checksums(checkpoint: Path) -> None:
@@ -70,7 +70,8 @@ def verify_checksums(checkpoint: Path) -> None:
     with corrupt_checkpoint_errors(checkpoint):
         file = checkpoint / CHECKSUMS
         expected = json.loads(file.read_text()) if file.exists() else {}
-        changed = [name for name, actual in _checksums(checkpoint).items() if expected.get(name, actual) != actual]
+        checksums = _compute_checksums(checkpoint)
+        changed = [name for name, actual in checksums.items() if expected.get(name, actual) != actual]
     changed += sorted(name for name in expected if not (checkpoint / name).exists())
     if changed:
         raise CorruptCheckpointError(f"{checkpoint}: this checkpoint is corrupt, the checksum of {changed[0]} differs")
@@ -112,7 +113,7 @@ def restore_newest_intact(folder: Path, steps: Iterable[int], restore: Callable[
     return None
 
 
-def _checksums(checkpoint: Path) -> dict[str, str]:
+def _compute_checksums(checkpoint: Path) -> dict[str, str]:
     """Return a dict from the path of each file, relative to the checkpoint, to its SHA-256."""
     checksums = {}
     for file in sorted(file for file in checkpoint.rglob("*") if file.is_file() and file.name != CHECKSUMS):

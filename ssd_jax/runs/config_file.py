@@ -33,10 +33,10 @@ def validate(config: Config) -> Config:
     """
     if not isinstance(config, Config):
         raise UserError(f"expected a Config, got a {type(config).__name__}. Load a file with ssd_jax.load_config(FILE)")
-    return config_from_builtins(msgspec.to_builtins(config))
+    return build_config(msgspec.to_builtins(config))
 
 
-def config_from_builtins(tree: Any) -> Config:
+def build_config(tree: Any) -> Config:
     """Build a config from nested dicts with the structure of config.json, and check every value.
 
     Raises:
@@ -64,7 +64,7 @@ def decode_config(data: bytes) -> Config:
         part = tree.get(section) if isinstance(tree, dict) else None
         if isinstance(part, dict) and old_name in part:
             part.setdefault(new.split(".")[1], part.pop(old_name))
-    return config_from_builtins(tree)
+    return build_config(tree)
 
 
 def _require_finite(tree: Any, path: str = "") -> None:
@@ -133,18 +133,18 @@ def load_config(file: str | Path, options: Mapping[str, Any] | None = None) -> C
             raise UserError("a config file must define a function get_config(), which returns an ssd_jax.Config")
         config = module.get_config()
         if isinstance(config, Config):
-            return config_from_builtins(_replace_options(msgspec.to_builtins(config), options or {}))
+            return build_config(_replace_options(msgspec.to_builtins(config), options or {}))
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     except (Exception, SystemExit) as error:
-        raise UserError(f"{file}: {type(error).__name__}: {error}{_line_suffix(error, file)}") from error
+        raise UserError(f"{file}: {type(error).__name__}: {error}{_format_line_suffix(error, file)}") from error
     raise UserError(f"{file}: get_config() must return an ssd_jax.config.Config, not {type(config).__name__}")
 
 
-def _option_names(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _list_option_names(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
     names: list[str] = []
     for name, value in tree.items():
-        names += _option_names(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
+        names += _list_option_names(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
     return names
 
 
@@ -155,7 +155,7 @@ def _replace_options(tree: dict[str, Any], options: Mapping[str, Any]) -> dict[s
         for section in sections:
             part = part.get(section) if isinstance(part, dict) else None
         if not isinstance(part, dict) or name not in part:
-            similar = difflib.get_close_matches(option, _option_names(tree), n=3, cutoff=0.5)
+            similar = difflib.get_close_matches(option, _list_option_names(tree), n=3, cutoff=0.5)
             suggestion = f". Similar options: {', '.join(similar)}" if similar else ""
             raise UserError(f"there is no option {option}{suggestion}")
         if isinstance(part[name], dict):
@@ -166,7 +166,7 @@ def _replace_options(tree: dict[str, Any], options: Mapping[str, Any]) -> dict[s
     return tree
 
 
-def _line_suffix(error: BaseException, file: Path) -> str:
+def _format_line_suffix(error: BaseException, file: Path) -> str:
     """Return " (line N)", where N is the last line of the file in the traceback of an error, or an empty text."""
     trace, line = error.__traceback__, None
     while trace is not None:

@@ -54,7 +54,7 @@ def read_config(run: Path) -> Config:
         raise UserError(f"{file}: {error}. The file was changed, or written by another version") from None
 
 
-def config_differences(old: Config, new: Config) -> list[str]:
+def list_config_differences(old: Config, new: Config) -> list[str]:
     """Return a line ``option: old value -> new value`` for every option that differs between two configs."""
     before, after = (_flatten(dataclasses.asdict(config)) for config in (old, new))
     return [f"{name}: {before[name]!r} -> {after.get(name)!r}" for name in before if before[name] != after.get(name)]
@@ -76,7 +76,7 @@ class RunStatus(NamedTuple):
     resumed: bool
     """Whether the folder has a checkpoint from which training resumes."""
     changed: list[str]
-    """A line of `config_differences` for each option whose value has changed since the run was started."""
+    """A line of `list_config_differences` for each option whose value has changed since the run was started."""
 
 
 def create_or_resume(workdir: Path, config: Config) -> RunStatus:
@@ -108,7 +108,7 @@ def create_or_resume(workdir: Path, config: Config) -> RunStatus:
 
 
 @contextmanager
-def exclusive_lock(workdir: Path) -> Iterator[None]:
+def hold_exclusive_lock(workdir: Path) -> Iterator[None]:
     """Lock a run folder during the ``with`` block, so that no other process trains in it.
 
     The operating system releases the lock of a process that is killed. On file systems without locks, such as some
@@ -160,12 +160,12 @@ def check_resumable_config(run: Path, config: Config) -> list[str]:
         config: The config to resume with.
 
     Returns:
-        The lines of `config_differences`, all about options that may change when a run is resumed.
+        The lines of `list_config_differences`, all about options that may change when a run is resumed.
 
     Raises:
         UserError: If an option that must not change differs. The message lists all such options.
     """
-    changed = config_differences(read_config(run), config)
+    changed = list_config_differences(read_config(run), config)
     refused = [line for line in changed if not line.startswith(tuple(f"{name}:" for name in _MAY_CHANGE))]
     if refused:
         raise UserError(

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ssd_jax.errors import UserError, error_reason
+from ssd_jax.errors import UserError, format_error_reason
 from ssd_jax.runtime.distributed_options import DistributedOptions
 from ssd_jax.runtime.exit_message import EXIT_REASON, set_exit_message, start_observer
 
@@ -46,8 +46,8 @@ def initialize(options: DistributedOptions) -> None:
     """
     if not options.distributed and not options.coordinator:
         return
-    join_seconds = _seconds_from_environment("SSD_JAX_JOIN_SECONDS", 300)
-    heartbeat_seconds = _seconds_from_environment("SSD_JAX_HEARTBEAT_SECONDS", 100)
+    join_seconds = _read_seconds("SSD_JAX_JOIN_SECONDS", 300)
+    heartbeat_seconds = _read_seconds("SSD_JAX_HEARTBEAT_SECONDS", 100)
     start_observer()
     address = options.coordinator or "the address given by the cluster"
     message = (
@@ -57,7 +57,7 @@ def initialize(options: DistributedOptions) -> None:
     set_exit_message(f"error: {message}")
     print(f"Waiting up to {join_seconds} s for the other processes at {address}...", flush=True)
     try:
-        with _time_limit(join_seconds, message):
+        with _limit_time(join_seconds, message):
             jax.distributed.initialize(
                 options.coordinator or None,
                 options.process_count,
@@ -68,7 +68,7 @@ def initialize(options: DistributedOptions) -> None:
             _check_process_count()
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"cannot connect the processes of this run ({error_reason(error)}). Without a cluster manager, give "
+            f"cannot connect the processes of this run ({format_error_reason(error)}). Without a cluster manager, give "
             "every process --coordinator HOST:PORT --process-index I --process-count N, with a free port "
             "on the host of process 0"
         ) from error
@@ -78,7 +78,7 @@ def initialize(options: DistributedOptions) -> None:
 
 
 @contextmanager
-def _time_limit(seconds: int, message: str) -> Iterator[None]:
+def _limit_time(seconds: int, message: str) -> Iterator[None]:
     """End the process with a message and exit code 2 if the ``with`` block takes longer than ``seconds``.
 
     The block is a call into C++, which Python cannot interrupt. Therefore Ctrl-C, too, ends the process at once.
@@ -145,7 +145,7 @@ def _check_process_count() -> None:
             )
 
 
-def _seconds_from_environment(variable: str, default: int) -> int:
+def _read_seconds(variable: str, default: int) -> int:
     """Return the number of seconds that an environment variable sets, or the default if the variable is not set.
 
     Raises:
@@ -236,7 +236,7 @@ def _wait_for_all_processes(barrier: str) -> None:
     multihost.get_barrier_sync_fn()(key=barrier, timeout_ms=_BARRIER_TIMEOUT_MS)
 
 
-def assert_same(text: str, name: str) -> None:
+def assert_same_text(text: str, name: str) -> None:
     """Raise a UserError in all processes if the processes pass different texts.
 
     Args:

@@ -47,17 +47,17 @@ def single_device_mesh() -> Mesh:
     return make_mesh(jax.local_devices()[:1])
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def make_replicated_sharding(mesh: Mesh) -> NamedSharding:
     """Return the sharding that keeps a copy of the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def make_batch_sharding(mesh: Mesh) -> NamedSharding:
     """Return the sharding that splits the leading batch axis over all devices."""
     return NamedSharding(mesh, BATCH_SPEC)
 
 
-def fsdp_sharding(tree: Any, mesh: Mesh) -> Any:
+def make_fsdp_sharding(tree: Any, mesh: Mesh) -> Any:
     """Return a sharding for each array of a training state, with large arrays split over ``fsdp``.
 
     A large array is split along its longest axis whose length is a multiple of the length of ``fsdp``. Small arrays,
@@ -72,24 +72,24 @@ def fsdp_sharding(tree: Any, mesh: Mesh) -> Any:
     """
     parts = mesh.shape["fsdp"]
 
-    def sharding(leaf: Any) -> NamedSharding:
+    def choose_sharding(leaf: Any) -> NamedSharding:
         axes = [axis for axis in range(leaf.ndim) if leaf.shape[axis] % parts == 0]
         if parts == 1 or leaf.size < _MIN_SPLIT_SIZE or not axes:
-            return replicated(mesh)
+            return make_replicated_sharding(mesh)
         longest = max(axes, key=lambda axis: leaf.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
 
-    return jax.tree.map(sharding, tree)
+    return jax.tree.map(choose_sharding, tree)
 
 
-def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
+def find_local_positions(mesh: Mesh, batch_size: int) -> list[int]:
     """Return the positions in the batch of the images that this process has to load for its own devices.
 
     Args:
         mesh: Mesh from `make_mesh`.
         batch_size: Number of images in the whole batch, over all processes.
     """
-    indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+    indices = make_batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
     return sorted({row for index in indices.values() if index for row in range(batch_size)[index[0]]})
 
 
@@ -97,13 +97,14 @@ def shard_batch(batch: T, mesh: Mesh) -> T:
     """Convert a batch to JAX arrays that are split over the devices.
 
     Args:
-        batch: Tree of NumPy arrays with a leading batch axis. Each process passes only the images of its `local_rows`.
+        batch: Tree of NumPy arrays with a leading batch axis. Each process passes only the images
+            that `find_local_positions` selects.
         mesh: Mesh from `make_mesh`.
 
     Returns:
         The same tree with global JAX arrays, which contain the whole batch.
     """
-    sharding = batch_sharding(mesh)
+    sharding = make_batch_sharding(mesh)
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
 
 

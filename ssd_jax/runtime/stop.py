@@ -29,14 +29,14 @@ class StopRequest:
         # main thread.
         self._installed = not is_multi_process() and threading.current_thread() is threading.main_thread()
         if self._installed:
-            self._previous = signal.signal(signal.SIGTERM, self._handle)
+            self._previous = signal.signal(signal.SIGTERM, self._record_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._installed:
             signal.signal(signal.SIGTERM, self._previous)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _record_signal(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
 
     def should_stop(self, step: int) -> bool:

@@ -22,7 +22,7 @@ from ssd_jax.runs.checkpoint import BEST_METRIC, Checkpoints
 from ssd_jax.runtime import distributed, exit_message, sharding
 from ssd_jax.runtime.stop import Stopped, StopRequest
 from ssd_jax.training.optimizer import make_schedule
-from ssd_jax.training.pretrained import Pretrained, initial_params, open_pretrained
+from ssd_jax.training.pretrained import Pretrained, load_initial_params, open_pretrained
 from ssd_jax.training.reporter import NullReporter, Reporter, print_summary
 from ssd_jax.training.train_step import (
     Metrics,
@@ -42,7 +42,7 @@ class DueActions(NamedTuple):
     save: bool
 
 
-def due_after(step: int, train: Train, stopping: bool) -> DueActions:
+def find_due_actions(step: int, train: Train, stopping: bool) -> DueActions:
     """Return the actions that are due after a step.
 
     A checkpoint follows every evaluation, so that the best checkpoint can be chosen. Before a checkpoint is saved, the
@@ -60,7 +60,7 @@ def due_after(step: int, train: Train, stopping: bool) -> DueActions:
     return DueActions(save or step % train.log_every == 0, evaluate, save)
 
 
-def checkpoint_trees(state: TrainState) -> dict[str, Any]:
+def make_checkpoint_trees(state: TrainState) -> dict[str, Any]:
     """Return the trees of arrays that are saved in a checkpoint, by name.
 
     ``params`` is for inference, and ``training`` is needed to resume training. If ``params`` is a moving average,
@@ -120,13 +120,13 @@ class StepTimer:
         self._start, self._waited = time.perf_counter(), 0.0
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def measure_waiting(self) -> Iterator[None]:
         """Return a context manager that counts the duration of its block as time spent waiting for data."""
         start = time.perf_counter()
         yield
         self._waited += time.perf_counter() - start
 
-    def lap(self) -> tuple[float, float]:
+    def end_lap(self) -> tuple[float, float]:
         """End the lap, and return its time and the part of it that was spent waiting, both in seconds."""
         seconds, waited = time.perf_counter() - self._start, self._waited
         self.total, self.total_waited = self.total + seconds, self.total_waited + waited
@@ -163,7 +163,7 @@ class Trainer:
         self.schedule = make_schedule(config.optimizer, config.train.steps)
         self.train_step = make_train_step(config, self.mesh)
         self.predict: PredictFn = distributed.start_together(make_predict_fn(config, self.mesh))
-        rows = sharding.local_rows(self.mesh, config.train.batch_size)
+        rows = sharding.find_local_positions(self.mesh, config.train.batch_size)
         self.batches = train_batches(train_source, config.data, config.train.batch_size, config.train.seed, rows)
         self.unreadable_val: dict[int, str] = {}
         self.timer = StepTimer()
@@ -202,10 +202,10 @@ class Trainer:
         If a checkpoint is restored, the stream of batches continues with the batch after that step.
         """
         state = init_state(self.config, self.mesh)
-        saved = checkpoints.resume(checkpoint_trees(state), self.config.model.class_names)
+        saved = checkpoints.resume(make_checkpoint_trees(state), self.config.model.class_names)
         has_ema = state.ema_params is not None
         if saved is None:
-            params = initial_params(self.config, self.pretrained or open_pretrained(self.config), state.params)
+            params = load_initial_params(self.config, self.pretrained or open_pretrained(self.config), state.params)
             return state._replace(params=params, ema_params=jax.tree.map(jnp.copy, params) if has_ema else None)
         self.batches.set_state(saved.metadata["stream"])
         tqdm.write(f"Resuming from the checkpoint at step {saved.step}.")
@@ -237,7 +237,7 @@ class Trainer:
         pending: list[DispatchedStep] = []
         self.timer.restart()
         for step in range(int(state.step) + 1, train.steps + 1):
-            with self.timer.waiting():
+            with self.timer.measure_waiting():
                 batch = next(self.batches)
             state, metrics = self.train_step(state, sharding.shard_batch(batch, self.mesh))
             if pending:  # Stay at most one step ahead of the devices, so that batches do not pile up.
@@ -245,7 +245,7 @@ class Trainer:
             pending.append(DispatchedStep(step, batch.index[batch.valid], metrics))
             reporter.report_step()
             stopping = stop.should_stop(step)
-            due = due_after(step, train, stopping)
+            due = find_due_actions(step, train, stopping)
             if due.log:
                 jax.block_until_ready(metrics)  # The time of a lap includes the computation of its last step.
                 self._log(pending, reporter)
@@ -262,7 +262,7 @@ class Trainer:
         return train.steps
 
     def _log(self, steps: list[DispatchedStep], reporter: NullReporter) -> None:
-        seconds, waited = self.timer.lap()
+        seconds, waited = self.timer.end_lap()
         fetched = read_metrics(steps, self.train_source)
         mean = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
         last = steps[-1].step
@@ -298,4 +298,4 @@ class Trainer:
 
     def _save(self, step: int, state: TrainState, checkpoints: Checkpoints, best_metric: float | None) -> None:
         metadata = {"stream": self.batches.get_state(), "config": msgspec.to_builtins(self.config)}
-        checkpoints.save(step, checkpoint_trees(state), metadata, best_metric)
+        checkpoints.save(step, make_checkpoint_trees(state), metadata, best_metric)

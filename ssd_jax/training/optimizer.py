@@ -35,31 +35,31 @@ def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
     return optax.join_schedules([warmup, main], [config.warmup_steps])
 
 
-def _leaf_name(path: tuple) -> str:
+def _get_leaf_name(path: tuple) -> str:
     return path[-1].key
 
 
-def _name_mask(name: str) -> Callable[[optax.Params], optax.Params]:
+def _make_name_mask(name: str) -> Callable[[optax.Params], optax.Params]:
     """Return a function that makes a mask of a tree of parameters, with True for each array with this name."""
-    return lambda params: jax.tree_util.tree_map_with_path(lambda path, _: _leaf_name(path) == name, params)
+    return lambda params: jax.tree_util.tree_map_with_path(lambda path, _: _get_leaf_name(path) == name, params)
 
 
-def _non_bias_mask(params: optax.Params) -> optax.Params:
-    return jax.tree_util.tree_map_with_path(lambda path, _: _leaf_name(path) != "bias", params)
+def _make_non_bias_mask(params: optax.Params) -> optax.Params:
+    return jax.tree_util.tree_map_with_path(lambda path, _: _get_leaf_name(path) != "bias", params)
 
 
-def _muon_dimension_numbers(params: optax.Params) -> optax.Params:
+def _choose_muon_dimension_numbers(params: optax.Params) -> optax.Params:
     """Return the dimension numbers of each kernel that Muon updates, and None for all other arrays.
 
     Muon updates the kernels of backbone and extras, as matrices with the output channels as columns. It is meant for
     hidden layers, so Adam updates the predictors, which are the output layers.
     """
 
-    def dimension_numbers(path: tuple, leaf: jax.Array) -> MuonDimensionNumbers | None:
+    def choose_dimension_numbers(path: tuple, leaf: jax.Array) -> MuonDimensionNumbers | None:
         hidden = leaf.ndim == 4 and not any("mbox" in key.key for key in path)
         return MuonDimensionNumbers((0, 1, 2), (3,)) if hidden else None
 
-    return jax.tree_util.tree_map_with_path(dimension_numbers, params)
+    return jax.tree_util.tree_map_with_path(choose_dimension_numbers, params)
 
 
 def _is_frozen(path: tuple, blocks: int) -> bool:
@@ -97,19 +97,19 @@ def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformatio
     if config.freeze_blocks == 0:
         return trained
 
-    def labels(params: optax.Params) -> optax.Params:
+    def label_params(params: optax.Params) -> optax.Params:
         return jax.tree_util.tree_map_with_path(
             lambda path, _: "frozen" if _is_frozen(path, config.freeze_blocks) else "trained", params
         )
 
-    return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, labels)
+    return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, label_params)
 
 
 def _make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
     schedule = make_schedule(config, steps)
     clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
     if config.name == "adamw":
-        adamw = optax.adamw(schedule, weight_decay=config.weight_decay, mask=_name_mask("kernel"))
+        adamw = optax.adamw(schedule, weight_decay=config.weight_decay, mask=_make_name_mask("kernel"))
         return optax.chain(*clip, adamw)
     if config.name == "muon":
         adam_schedule = make_schedule(
@@ -120,13 +120,13 @@ def _make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformati
             consistent_rms=0.2,
             weight_decay=config.weight_decay,
             adam_learning_rate=adam_schedule,
-            muon_weight_dimension_numbers=_muon_dimension_numbers,
+            muon_weight_dimension_numbers=_choose_muon_dimension_numbers,
         )
         return optax.chain(*clip, muon_and_adam)
     return optax.chain(
         *clip,
-        optax.add_decayed_weights(config.weight_decay, mask=_non_bias_mask),
-        optax.masked(optax.scale(config.bias_lr_multiplier), _name_mask("bias")),
+        optax.add_decayed_weights(config.weight_decay, mask=_make_non_bias_mask),
+        optax.masked(optax.scale(config.bias_lr_multiplier), _make_name_mask("bias")),
         optax.scale_by_learning_rate(schedule),
         optax.trace(decay=config.momentum),
     )

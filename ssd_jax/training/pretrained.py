@@ -39,7 +39,7 @@ class ClassMapping(NamedTuple):
     dropped: tuple[str, ...]
     """Names of the classes that only the old network has."""
 
-    def table(self) -> str:
+    def format_table(self) -> str:
         """Return a text with the numbers and names of the kept, the new and the dropped classes, one group per line."""
         kept = [name if name == old else f"{name} (there: {old})" for name, old in self.kept.items()]
         rows = (("kept", kept), ("new", self.new), ("dropped", self.dropped))
@@ -179,7 +179,7 @@ def open_pretrained(config: Config) -> Pretrained | None:
     return pretrained
 
 
-def initial_params(config: Config, pretrained: Pretrained | None, fresh: Params) -> Params:
+def load_initial_params(config: Config, pretrained: Pretrained | None, fresh: Params) -> Params:
     """Return the parameters that a run starts from, and print where they come from.
 
     Args:
@@ -211,7 +211,7 @@ def initial_params(config: Config, pretrained: Pretrained | None, fresh: Params)
         print(f"Starting from {name}.")
         if config.train.transfer:
             classes = match_classes(old.class_names, model.class_names, config.train.transfer_names)
-            print(f"Classes, by name:\n{classes.table()}")
+            print(f"Classes, by name:\n{classes.format_table()}")
             params = transfer_params(params, fresh, old.class_names, model.class_names, classes.kept)
     return jax.tree.map(lambda p, f: jax.device_put(p, f.sharding), params, fresh)
 
@@ -252,7 +252,7 @@ def _print_model_differences(pretrained: Pretrained, config: Config) -> None:
     ignored = _COMPATIBLE_FIELDS + (("model.mean", "model.std") if config.model.norm == "none" else ())
     lines = [
         line
-        for line in run_folder.config_differences(pretrained.config, config)
+        for line in run_folder.list_config_differences(pretrained.config, config)
         if line.startswith("model.") and not line.startswith(ignored)
     ]
     if lines:

@@ -114,8 +114,8 @@ def draw(source: Source, augmented: AugmentedImage, side: int = 600) -> Image.Im
         UserError: If the image cannot be read.
     """
     index, caption = augmented.index, f"epoch {augmented.epoch}, step {augmented.step}"
-    left = pictures.truth_tile(source, index, source.image(index), side)
-    right = pictures.augmented_tile(
+    left = pictures.draw_truth_tile(source, index, source.image(index), side)
+    right = pictures.draw_augmented_tile(
         augmented.image, augmented.boxes, augmented.labels, source.class_names, caption, side
     )
     return grid([left, right], columns=2)

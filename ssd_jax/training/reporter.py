@@ -130,8 +130,8 @@ class Reporter(NullReporter):
         if val_source is not None and detections is not None:
             pictures.write_truth_and_predictions(self._workdir, "val", val_source, detections)
             tqdm.write(
-                f"step {step}: val mAP@0.5 {_percent(row['voc_map_area'])} (area), "
-                f"{_percent(row['voc_map_11point'])} (11-point), COCO AP {_percent(row['coco_ap'])}"
+                f"step {step}: val mAP@0.5 {_format_percent(row['voc_map_area'])} (area), "
+                f"{_format_percent(row['voc_map_11point'])} (11-point), COCO AP {_format_percent(row['coco_ap'])}"
             )
         self._log.log_evaluation(step, row)
         pictures.write_curves(self._workdir)
@@ -156,5 +156,5 @@ def print_summary(unreadable: dict[str, tuple[Source, dict[int, str]]], seconds:
         )
 
 
-def _percent(value: float | None) -> str:
+def _format_percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"

@@ -56,7 +56,7 @@ def make_reproducible_step(
         A function with the same arguments and results as the function that `make_train_step` returns.
     """
 
-    def shard_sums(params: Tree, batch: Tree) -> tuple[Tree, Tree]:
+    def compute_shard_sums(params: Tree, batch: Tree) -> tuple[Tree, Tree]:
         """Return the metrics and the gradient of a shard as float32 sums that are not yet divided by N."""
         images, targets = prepare(batch, jax.vmap)
         metrics, grads = grad_fn(params, images, targets, batch.valid, jnp.int32(1))
@@ -68,7 +68,7 @@ def make_reproducible_step(
         metrics, grads = jax.tree.map(lambda x: x / jnp.maximum(count, 1), (metrics, grads))
         return update(state, metrics | {"num_positives": count.astype(jnp.int32)}, grads)
 
-    return make_ordered_step(shard_sums, apply_sums, shards, mesh, options)
+    return make_ordered_step(compute_shard_sums, apply_sums, shards, mesh, options)
 
 
 def make_ordered_step(
@@ -95,16 +95,16 @@ def make_ordered_step(
     shards_per_device = shards // mesh.size
     layout: dict[str, Callable] = {}  # known once the first shard is traced
 
-    def flat_sums(params: Tree, part: Tree) -> Float32[Array, " p"]:
+    def compute_flat_sums(params: Tree, part: Tree) -> Float32[Array, " p"]:
         flat, layout["unravel"] = ravel_pytree(shard_sums(params, part))
         return flat
 
-    def next_state(state: Tree, flat: Float32[Array, " p"]) -> tuple[Tree, Tree]:
+    def compute_next_state(state: Tree, flat: Float32[Array, " p"]) -> tuple[Tree, Tree]:
         return apply_sums(state, layout["unravel"](flat))
 
-    compiled_sums = jax.jit(flat_sums, compiler_options=options)
-    compiled_next_state = jax.jit(next_state, donate_argnums=0, compiler_options=options)
-    all_gather = start_together(jax.jit(lambda sums: sums, out_shardings=sharding.replicated(mesh)))
+    compiled_sums = jax.jit(compute_flat_sums, compiler_options=options)
+    compiled_next_state = jax.jit(compute_next_state, donate_argnums=0, compiler_options=options)
+    all_gather = start_together(jax.jit(lambda sums: sums, out_shardings=sharding.make_replicated_sharding(mesh)))
 
     def sum_shards(params: Tree, batch: Tree, first: int, count: int) -> Float32[Array, " p"]:
         if count == 1:
@@ -113,12 +113,14 @@ def make_ordered_step(
         return _add(sum_shards(params, batch, first, half), sum_shards(params, batch, first + half, half))
 
     def step(state: Any, batch: Tree) -> tuple[Any, Tree]:
-        states, batches = _by_device(state), _by_device(batch)
+        states, batches = _split_by_device(state), _split_by_device(batch)
         sums = [sum_shards(s.params, b, 0, shards_per_device)[None] for s, b in zip(states, batches, strict=True)]
         shape = (mesh.size, sums[0].shape[1])
-        gathered = all_gather(jax.make_array_from_single_device_arrays(shape, sharding.batch_sharding(mesh), sums))
-        results = [compiled_next_state(s, _sum_devices(g)) for s, g in zip(states, _by_device(gathered), strict=True)]
-        return jax.tree.map(partial(_from_replicas, mesh), *results)
+        gathered = all_gather(jax.make_array_from_single_device_arrays(shape, sharding.make_batch_sharding(mesh), sums))
+        results = [
+            compiled_next_state(s, _sum_devices(g)) for s, g in zip(states, _split_by_device(gathered), strict=True)
+        ]
+        return jax.tree.map(partial(_join_replicas, mesh), *results)
 
     return step
 
@@ -143,13 +145,15 @@ def _sum_devices(sums: Float[Array, "devices p"]) -> Float[Array, " p"]:
     return sums[0]
 
 
-def _by_device(tree: Tree) -> list[Tree]:
+def _split_by_device(tree: Tree) -> list[Tree]:
     """Split a tree of global arrays into a list of trees, one for each local device."""
     leaves, structure = jax.tree.flatten(tree)
     shards = [[shard.data for shard in leaf.addressable_shards] for leaf in leaves]
     return [jax.tree.unflatten(structure, device_leaves) for device_leaves in zip(*shards, strict=True)]
 
 
-def _from_replicas(mesh: Mesh, *copies: Array) -> Array:
+def _join_replicas(mesh: Mesh, *copies: Array) -> Array:
     """Return a replicated global array, made of one copy for each local device. The copies must be equal."""
-    return jax.make_array_from_single_device_arrays(copies[0].shape, sharding.replicated(mesh), list(copies))
+    return jax.make_array_from_single_device_arrays(
+        copies[0].shape, sharding.make_replicated_sharding(mesh), list(copies)
+    )

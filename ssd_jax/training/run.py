@@ -37,7 +37,7 @@ def train(config: Config, workdir: str | Path | None = None) -> Path:
     workdir = Path("runs") / config.name if workdir is None else Path(workdir)
     compilation.release_compiler_memory()
     config, train_source, val_source = open_training_splits(_with_absolute_paths(config))
-    distributed.assert_same(run_folder.config_to_json(config), "the config, with the data it names,")
+    distributed.assert_same_text(run_folder.config_to_json(config), "the config, with the data it names,")
     # Checked before the folder is created, so that a wrong option does not leave an empty run folder.
     pretrained = None if run_folder.has_checkpoint(workdir) else open_pretrained(config)
     trainer = Trainer(config, workdir, train_source, val_source, pretrained)
@@ -46,7 +46,7 @@ def train(config: Config, workdir: str | Path | None = None) -> Path:
     if val_source is not None:
         print_split("val", val_source)
         print_overlap(train_source, val_source)
-    with run_folder.exclusive_lock(workdir) if distributed.is_primary() else nullcontext():
+    with run_folder.hold_exclusive_lock(workdir) if distributed.is_primary() else nullcontext():
         last = trainer.run()
     run = shlex.quote(str(workdir))
     if last < config.train.steps:

@@ -58,22 +58,22 @@ UpdateFn = Callable[[TrainState, Metrics, Params], tuple[TrainState, Metrics]]
 
 def init_state(config: Config, mesh: Mesh) -> TrainState:
     """Return the initial training state. The values of its parameters depend on ``train.seed``, not on the mesh."""
-    state = jax.jit(partial(_fresh_state, config), out_shardings=sharding.replicated(mesh))()
+    state = jax.jit(partial(_make_initial_state, config), out_shardings=sharding.make_replicated_sharding(mesh))()
     # A separate program shards the state, because the rbg generator draws other numbers if its output is sharded.
-    return jax.jit(lambda state: state, out_shardings=sharding.fsdp_sharding(state, mesh))(state)
+    return jax.jit(lambda state: state, out_shardings=sharding.make_fsdp_sharding(state, mesh))(state)
 
 
-def state_shapes(config: Config, mesh: Mesh) -> TrainState:
+def compute_state_shapes(config: Config, mesh: Mesh) -> TrainState:
     """Return the shape, dtype and sharding of each array of the initial state, without computing the state."""
-    shapes = jax.eval_shape(partial(_fresh_state, config))
+    shapes = jax.eval_shape(partial(_make_initial_state, config))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
-        sharding.fsdp_sharding(shapes, mesh),
+        sharding.make_fsdp_sharding(shapes, mesh),
     )
 
 
-def _fresh_state(config: Config) -> TrainState:
+def _make_initial_state(config: Config) -> TrainState:
     # rbg compiles far faster on a CPU than the default generator, whose code is unrolled for each kernel.
     key = jax.random.key(config.train.seed, impl="rbg")
     size = config.model.image_size
@@ -86,7 +86,7 @@ def _fresh_state(config: Config) -> TrainState:
 # ---- the step ----
 
 
-def check_batch_size(config: Config, devices: int) -> None:
+def check_batch_size(config: Config, device_count: int) -> None:
     """Raise a UserError if the batch or the virtual shards cannot be split evenly over the devices.
 
     Raises:
@@ -94,12 +94,15 @@ def check_batch_size(config: Config, devices: int) -> None:
             if ``devices.virtual_shards`` is not a multiple of the number of devices. The message names the option.
     """
     size, parts, shards = config.train.batch_size, config.train.accumulation_steps, config.devices.virtual_shards
-    if shards % devices:
-        raise UserError(f"devices.virtual_shards is {shards}, but must be a multiple of the device count, {devices}")
-    if size % (devices * parts):
+    if shards % device_count:
+        raise UserError(
+            f"devices.virtual_shards is {shards}, but must be a multiple of the number of devices, {device_count}"
+        )
+    if size % (device_count * parts):
         in_parts = f" times {parts} accumulation steps" if parts > 1 else ""
         raise UserError(
-            f"train.batch_size is {size}, but must be a multiple of {devices * parts}: {devices} devices{in_parts}"
+            f"train.batch_size is {size}, but must be a multiple of {device_count * parts}: {device_count} "
+            f"devices{in_parts}"
         )
 
 
@@ -123,10 +126,10 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch],
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         images, targets = prepare(batch, partial(sharding.map_images, mesh=mesh))
-        params = jax.lax.with_sharding_constraint(state.params, sharding.replicated(mesh))
-        metrics, grads = grad_fn(params, images, targets, batch.valid, num_positives(targets, batch.valid))
+        params = jax.lax.with_sharding_constraint(state.params, sharding.make_replicated_sharding(mesh))
+        metrics, grads = grad_fn(params, images, targets, batch.valid, count_positives(targets, batch.valid))
         new_state, metrics = update(state, metrics, grads)
-        return jax.lax.with_sharding_constraint(new_state, sharding.fsdp_sharding(new_state, mesh)), metrics
+        return jax.lax.with_sharding_constraint(new_state, sharding.make_fsdp_sharding(new_state, mesh)), metrics
 
     return start_together(jax.jit(train_step, donate_argnums=0, compiler_options=options))
 
@@ -146,7 +149,7 @@ def make_prepare_fn(config: Config) -> Prepare:
         return match(boxes, labels, default_boxes, boxes_config.variances, config.match)
 
     def prepare(batch: Batch, map_images: MapImages) -> tuple[Array, Targets]:
-        images, boxes, labels = map_images(augment_image)(*augmentation_arrays(batch))
+        images, boxes, labels = map_images(augment_image)(*get_augmentation_arrays(batch))
         return images, map_images(match_image)(boxes, labels)
 
     return prepare
@@ -212,14 +215,14 @@ def make_update_fn(config: Config) -> UpdateFn:
     def update(state: TrainState, metrics: Metrics, grads: Params) -> tuple[TrainState, Metrics]:
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema_params = ema_update(state.ema_params, params, state.step, config.train.ema_decay)
+        ema_params = update_ema(state.ema_params, params, state.step, config.train.ema_decay)
         new_state = TrainState(state.step + 1, params, opt_state, ema_params)
         return new_state, metrics | {"gradient_norm": optax.tree.norm(grads)}
 
     return update
 
 
-def num_positives(targets: Targets, valid: Bool[Array | np.ndarray, " b"]) -> Int32[Array, ""]:
+def count_positives(targets: Targets, valid: Bool[Array | np.ndarray, " b"]) -> Int32[Array, ""]:
     """Return the number of default boxes in a batch that are matched to an object, or 1 if there are none.
 
     This is N in the paper. It is known before the network runs, so the loss of each part of a batch can be divided by
@@ -241,7 +244,7 @@ def accumulate_microbatches(f: Callable[..., Any], batch: tuple, parts: int) -> 
     return jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, f(*part)), None), zeros, stacked)[0]
 
 
-def ema_update(ema_params: Params | None, params: Params, step: Int32[Array, ""], decay: float) -> Params | None:
+def update_ema(ema_params: Params | None, params: Params, step: Int32[Array, ""], decay: float) -> Params | None:
     """Return the updated moving average ``ema + (params - ema) * (1 - d)``, or None if there is no moving average.
 
     d = min(decay, (1 + step) / (10 + step)), where ``step`` is the number of steps done before this one. d is small at
@@ -261,8 +264,8 @@ def make_augmentation(config: Config) -> Callable[..., tuple[Array, Array, Array
     """Return a function that augments one image. It draws its random numbers from ``train.seed``, epoch and index.
 
     Returns:
-        A function of the `augmentation_arrays` of one image. It returns the augmented image (size, size, 3), 0 to 255,
-        its normalised xyxy boxes (g, 4) and its labels (g).
+        A function of the arrays of one image, as in `get_augmentation_arrays`. It returns the augmented image
+        (size, size, 3), 0 to 255, its normalised xyxy boxes (g, 4) and its labels (g).
     """
 
     def augment_image(
@@ -281,7 +284,7 @@ def make_augmentation(config: Config) -> Callable[..., tuple[Array, Array, Array
     return augment_image
 
 
-def augmentation_arrays(batch: Batch) -> tuple:
+def get_augmentation_arrays(batch: Batch) -> tuple:
     """Return the fields of a batch that are the arguments of a function from `make_augmentation`."""
     return (batch.canvas, batch.height, batch.width, batch.gt_boxes, batch.gt_labels, batch.index, batch.epoch)
 
@@ -292,7 +295,7 @@ def augment_batch(config: Config, batch: Batch, mesh: Mesh) -> tuple[np.ndarray,
     Returns:
         Images (b, size, size, 3), 0 to 255, normalised xyxy boxes (b, g, 4), and labels (b, g), as NumPy arrays.
     """
-    arrays = sharding.shard_batch(augmentation_arrays(batch), mesh)
+    arrays = sharding.shard_batch(get_augmentation_arrays(batch), mesh)
     return sharding.fetch(_augment_arrays(config, mesh, arrays))
 
 

@@ -22,7 +22,7 @@ from ssd_jax.aot.compiled import (
     Memory,
 )
 from ssd_jax.aot.report import format_report
-from ssd_jax.commands.aot import config_with_classes
+from ssd_jax.commands.aot import add_class_names
 from ssd_jax.runs.config_file import load_config
 from ssd_jax.runtime import sharding
 from ssd_jax.training import train_step
@@ -39,7 +39,7 @@ BASELINE_COMMAND = (
 @pytest.mark.parametrize("program", [pytest.param("train", marks=pytest.mark.slow), "detect"])
 def test_compile_program_returns_costs_on_the_local_cpu(program: programs.Program):
     """The training step and the detection program are compiled for the CPU of this machine."""
-    config = config_with_classes(load_config(Path(TINY)), 3)
+    config = add_class_names(load_config(Path(TINY)), 3)
     mesh = sharding.make_mesh(jax.devices("cpu")[:1])
     costs = programs.compile_program(config, mesh, program, "cpu")
     assert costs.memory is not None and costs.flops and costs.bytes_accessed
@@ -47,7 +47,7 @@ def test_compile_program_returns_costs_on_the_local_cpu(program: programs.Progra
     assert costs.flops > 0.95 * costs.model_flops, "XLA skips taps on padding"
     assert (costs.collectives, costs.host_transfers) == ((), ())
     canvases = 4 * 64 * 64 * 3
-    parameters = sum(4 * leaf.size for leaf in jax.tree.leaves(train_step.state_shapes(config, mesh).params))
+    parameters = sum(4 * leaf.size for leaf in jax.tree.leaves(train_step.compute_state_shapes(config, mesh).params))
     assert costs.memory.arguments > parameters + canvases
     assert (costs.memory.aliased > 2 * parameters) == (program == "train"), (
         "the training step reuses the memory of its state"

@@ -92,7 +92,7 @@ def test_write_copy_rewrites_an_incomplete_copy_and_keeps_a_complete_one(tmp_pat
 
 @pytest.mark.parametrize(("images", "steps"), [(144, 18), (145, 19), (8, 1), (7, 1), (292, 37)])
 def test_steps_per_epoch_rounds_up(images: int, steps: int):
-    assert fine_tune.steps_per_epoch(images, 8) == steps
+    assert fine_tune.count_steps_per_epoch(images, 8) == steps
 
 
 def test_run_configs_differ_only_in_start_and_seed(tmp_path):
@@ -101,8 +101,8 @@ def test_run_configs_differ_only_in_start_and_seed(tmp_path):
         fine_tune.make_run_config(config, options, start, tmp_path / "base", seed, epoch_steps=18)
         for start, seed in (("from scratch", 0), ("fine-tuned", 0), ("from scratch", 1))
     )
-    assert run_folder.config_differences(scratch, other) == ["train.seed: 0 -> 1"]
-    changed = {line.split(":")[0] for line in run_folder.config_differences(scratch, tuned)}
+    assert run_folder.list_config_differences(scratch, other) == ["train.seed: 0 -> 1"]
+    changed = {line.split(":")[0] for line in run_folder.list_config_differences(scratch, tuned)}
     assert "train.transfer" in changed and len(changed) == 2
     assert (scratch.train.steps, scratch.train.eval_every) == (72, 18), "the metrics are computed after each epoch"
     assert (scratch.data.train_split, scratch.data.val_split) == (options.train_split, "test")

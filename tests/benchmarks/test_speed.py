@@ -13,7 +13,7 @@ from PIL import Image
 from benchmarks import growth, quick
 from benchmarks.speed import interleaved, ssd_jax_side
 from benchmarks.speed import scene as scenes
-from benchmarks.speed.__main__ import format_duration, format_row, roofline_line
+from benchmarks.speed.__main__ import format_duration, format_roofline, format_row
 from benchmarks.speed.machine import describe_machine
 from benchmarks.speed.tasks import OURS, TASKS, Task
 from ssd_jax.errors import UserError
@@ -101,25 +101,25 @@ def test_roofline_line_has_the_share_of_the_peak(device, share):
     """1000 images/s at 98.9e9 FLOPs per image are 98.9 TFLOP/s. The peak is 494.5 TFLOP/s on an H100, 197 on a v5e."""
     result = {"flops": 98.9e9, "platform": "gpu", "device": device}
     timed = dataclasses.replace(make_measurements([1e-3], [1], [1]), results={OURS: result})
-    assert roofline_line(timed) == f"\nforward: 1000 images/s on {device}{share}\n"
+    assert format_roofline(timed) == f"\nforward: 1000 images/s on {device}{share}\n"
     on_cpu = dataclasses.replace(timed, results={OURS: result | {"platform": "cpu"}})
-    assert roofline_line(on_cpu) == ""
+    assert format_roofline(on_cpu) == ""
 
 
 def test_growth_exponent_uses_the_last_two_sizes():
     points = [growth.Point(1, 5.0, 7), growth.Point(10, 1.0, 10), growth.Point(20, 4.0, 80)]
-    assert growth.growth_exponent(points, "seconds", 1) == pytest.approx(2)
-    assert growth.growth_exponent(points, "bytes", 1) == pytest.approx(3)
-    assert growth.growth_exponent(points, "seconds", 2) == pytest.approx(1), (
+    assert growth.compute_growth_exponent(points, "seconds", 1) == pytest.approx(2)
+    assert growth.compute_growth_exponent(points, "bytes", 1) == pytest.approx(3)
+    assert growth.compute_growth_exponent(points, "seconds", 2) == pytest.approx(1), (
         "growth is relative to the number of pixels of an image"
     )
 
 
 def test_growth_programs_have_the_given_sizes():
     assert growth.make_model(300).feature_map_sizes == (38, 19, 10, 5, 3, 2)
-    assert growth.matching_and_loss_program(objects=7).arguments[2].shape == (4, 7, 4)
-    assert growth.detection_program(classes=5, batch=3).arguments[1].shape == (3, 8732, 5)
-    point = growth.measure_program(growth.detection_program(classes=3, batch=1), 3, 0.01)
+    assert growth.make_matching_and_loss_program(objects=7).arguments[2].shape == (4, 7, 4)
+    assert growth.make_detection_program(classes=5, batch=3).arguments[1].shape == (3, 8732, 5)
+    point = growth.measure_program(growth.make_detection_program(classes=3, batch=1), 3, 0.01)
     assert point.size == 3 and point.seconds > 0 and point.bytes > 1000
 
 

@@ -7,7 +7,7 @@ import pytest
 from helpers.cli import TINY, run_command
 
 from ssd_jax import config
-from ssd_jax.commands.config_options import field_docs, parse_config_options
+from ssd_jax.commands.config_options import parse_config_options, read_field_docs
 from ssd_jax.commands.train import TrainOptions
 from ssd_jax.config import Config
 from ssd_jax.runs.config_file import RENAMED_OPTIONS, load_config
@@ -126,9 +126,9 @@ def test_most_config_fields_have_docs():
     parts = [kind for kind in vars(config).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
     fields = [(kind.__name__, f.name) for kind in parts for f in dataclasses.fields(kind)]
     undocumented = [(kind.__name__, f.name) for kind in parts for f in dataclasses.fields(kind)
-                    if f.name not in field_docs(kind)]  # fmt: skip
+                    if f.name not in read_field_docs(kind)]  # fmt: skip
     assert len(undocumented) < len(fields) / 4
-    assert field_docs(config.Train)["steps"] == "Number of training steps."
+    assert read_field_docs(config.Train)["steps"] == "Number of training steps."
     for kind in parts:
-        for doc in field_docs(kind).values():
+        for doc in read_field_docs(kind).values():
             assert "\n" not in doc and "``" not in doc

@@ -20,7 +20,7 @@ from ssd_jax.runs.checkpoint import Checkpoints, RestoredCheckpoint
 from ssd_jax.runs.log import read_log
 from ssd_jax.runtime import sharding
 from ssd_jax.training import loop
-from ssd_jax.training.train_step import state_shapes
+from ssd_jax.training.train_step import compute_state_shapes
 
 TINY = str(TESTS / "helpers" / "tiny_config.py")
 
@@ -91,7 +91,7 @@ def read_last_step(run: Path) -> int:
 def restore_latest_checkpoint(run: Path) -> RestoredCheckpoint:
     """Return the checkpoint from which training would resume."""
     config = run_folder.read_config(run)
-    trees = loop.checkpoint_trees(state_shapes(config, sharding.make_mesh()))
+    trees = loop.make_checkpoint_trees(compute_state_shapes(config, sharding.make_mesh()))
     with Checkpoints(run / "checkpoints") as checkpoints:
         saved = checkpoints.resume(trees, config.model.class_names)
     assert saved is not None

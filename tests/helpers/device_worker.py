@@ -53,7 +53,7 @@ def run_case(
     mesh = sharding.make_mesh(jax.devices()[:devices], fsdp=fsdp)
     batch_size = config.train.batch_size
     check_batch_size(config, mesh.size)
-    rows = sharding.local_rows(mesh, batch_size)
+    rows = sharding.find_local_positions(mesh, batch_size)
     stream = train_batches(ShapesSource(config.data.shapes, "train"), config.data, batch_size, config.train.seed, rows)
     state, step = init_state(config, mesh), make_train_step(config, mesh)
     program = inspect.unwrap(step, stop=lambda f: hasattr(f, "_cache_size"))

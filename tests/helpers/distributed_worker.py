@@ -48,21 +48,21 @@ def call_functions(out: Path) -> dict[str, Any]:
     results: dict[str, Any] = {"primary": distributed.is_primary(), "multi": distributed.is_multi_process()}
     results["on_primary"] = distributed.run_on_primary(lambda: 5)
     results["failure"] = catch_error_message(lambda: distributed.run_on_primary(fail, OwnError), OwnError)
-    results["same"] = catch_error_message(lambda: distributed.assert_same("a", "the config"), UserError)
-    results["differs"] = catch_error_message(lambda: distributed.assert_same(f"a{index}", "the config"), UserError)
+    results["same"] = catch_error_message(lambda: distributed.assert_same_text("a", "the config"), UserError)
+    results["differs"] = catch_error_message(lambda: distributed.assert_same_text(f"a{index}", "the config"), UserError)
 
     mesh = sharding.make_mesh(fsdp=2)
-    rows = sharding.local_rows(mesh, 8)
+    rows = sharding.find_local_positions(mesh, 8)
     images = np.arange(24, dtype=np.float32).reshape(8, 3)
     batch = sharding.shard_batch({"images": images[rows]}, mesh)["images"]
     double = jax.jit(sharding.map_images(lambda image: 2 * image, mesh))
     results["rows"] = rows
     results["doubled"] = sharding.fetch(double(batch)).tolist()
-    total = distributed.start_together(jax.jit(jnp.sum, out_shardings=sharding.replicated(mesh)))
+    total = distributed.start_together(jax.jit(jnp.sum, out_shardings=sharding.make_replicated_sharding(mesh)))
     results["sums"] = [float(sharding.fetch(total(batch))), float(sharding.fetch(total(batch)))]
     large = jax.ShapeDtypeStruct((512, 256), np.float32)
     split = jax.device_put(
-        np.arange(512 * 256, dtype=np.float32).reshape(512, 256), sharding.fsdp_sharding(large, mesh)
+        np.arange(512 * 256, dtype=np.float32).reshape(512, 256), sharding.make_fsdp_sharding(large, mesh)
     )
     results["split"] = [split.is_fully_replicated, float(np.abs(np.diff(sharding.fetch(split).ravel()) - 1).max())]
 
@@ -102,7 +102,7 @@ def save_and_resume(out: Path) -> dict[str, Any]:
     metadata = {"config": {"model": {"class_names": ["cat"]}}}
 
     def make_trees(step: int) -> dict[str, Any]:
-        kernel = jax.device_put(np.full(1000, step, np.float32), sharding.replicated(mesh))
+        kernel = jax.device_put(np.full(1000, step, np.float32), sharding.make_replicated_sharding(mesh))
         split = sharding.shard_batch(np.full((4, 3), 10.0 * step, np.float32), mesh)
         return {"params": {"conv": {"kernel": kernel}}, "training": {"split": split}}
 

@@ -64,7 +64,7 @@ def test_detector_accepts_arrays_paths_and_pillow_images(trained_detector, image
      (2561, 4096, 4096), (9000, 4096, 4096)],
 )  # fmt: skip
 def test_canvas_side_is_640_times_a_power_of_two_up_to_the_limit(longest, largest, side):
-    assert detector.canvas_side(longest, largest) == side
+    assert detector.choose_canvas_side(longest, largest) == side
 
 
 def test_detector_does_not_reduce_an_image_that_fits_into_the_canvas(trained_detector, monkeypatch):

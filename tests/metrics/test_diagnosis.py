@@ -103,7 +103,7 @@ def test_resampled_ap_equals_the_ap_of_the_resampled_split(seed):
     detections, annotations = make_random_split(seed)
     times = np.random.default_rng(100 + seed).multinomial(12, np.full(12, 1 / 12), 8).T
     for label, matches in enumerate(match_all_classes(detections, annotations), start=1):
-        actual = diagnosis.resampled_ap(matches, times)
+        actual = diagnosis.compute_resampled_ap(matches, times)
         for r in range(8):
             drawn = [i for i in range(12) for _ in range(times[i, r])]
             resampled = [detections[i] for i in drawn], [annotations[i] for i in drawn]
@@ -116,7 +116,7 @@ def test_resampled_ap_equals_the_ap_of_the_resampled_split(seed):
 def test_resampled_ap_uses_the_recall_points_of_numpy():
     """Three of ten objects are detected. Their recall of 3/10 does not reach the point 0.30000000000000004."""
     matches = ClassMatches(np.array([0.9, 0.8, 0.7]), np.ones(3, bool), np.zeros(3, np.int64), np.array([10]))
-    np.testing.assert_allclose(diagnosis.resampled_ap(matches, np.array([[1, 2]])), [[3 / 11] * 2, [0.3] * 2])
+    np.testing.assert_allclose(diagnosis.compute_resampled_ap(matches, np.array([[1, 2]])), [[3 / 11] * 2, [0.3] * 2])
 
 
 def test_bootstrap_interval_is_close_to_that_of_a_plain_loop():
@@ -197,12 +197,12 @@ def test_95_percent_of_the_intervals_contain_the_true_ap():
     """The true AP is that of 100,000 images. On average, 95 of 100 intervals contain it (standard deviation 2.2)."""
     rng = np.random.default_rng(5)
     everything = make_synthetic_class(rng, 100_000)
-    truth = diagnosis.resampled_ap(everything, np.ones((100_000, 1), int))[1, 0]
+    truth = diagnosis.compute_resampled_ap(everything, np.ones((100_000, 1), int))[1, 0]
     intervals_with_truth, intervals_with_ap = 0, 0
     for _ in range(100):
         sample = make_synthetic_class(rng, 80)
         interval = diagnosis.bootstrap([sample], resamples=200).map_area
-        point = diagnosis.resampled_ap(sample, np.ones((80, 1), int))[1, 0]
+        point = diagnosis.compute_resampled_ap(sample, np.ones((80, 1), int))[1, 0]
         assert interval is not None
         intervals_with_truth += interval.low <= truth <= interval.high
         intervals_with_ap += interval.low <= point <= interval.high
@@ -227,15 +227,15 @@ def test_diagnose_image_classifies_each_detection():
     assert result.outcomes == ("ignored", "correct", "class", "duplicate", "background")
     assert result.objects == (None, 0, 1, None, None)
     assert result.missed == ()
-    assert result.errors() == {"class": 1, "duplicate": 1, "background": 1}
+    assert result.count_errors() == {"class": 1, "duplicate": 1, "background": 1}
 
 
 def test_objects_without_detections_are_missed_unless_they_are_ignored():
     truth = make_boxes_annotation([A, B, C], [1, 2, 3], crowd=[False, True, False])
     result = diagnosis.diagnose_image(make_image_detections((A, 0.4, 1)), truth)
     assert result == ((), (), (), (0, 2))
-    assert result.errors() == {"missed": 2}
-    assert diagnosis.diagnose_image(make_image_detections(), make_boxes_annotation()).errors() == {}
+    assert result.count_errors() == {"missed": 2}
+    assert diagnosis.diagnose_image(make_image_detections(), make_boxes_annotation()).count_errors() == {}
 
 
 def test_diagnose_image_counts_the_last_pixel_in_the_iou():
@@ -259,7 +259,7 @@ def test_detection_with_low_iou_is_a_location_both_or_background_error():
     )
     result = diagnosis.diagnose_image(detections, truth)
     assert result.outcomes == ("location", "both", "background", "background")
-    assert result.errors() == {"location": 1, "both": 1, "background": 2, "missed": 1}
+    assert result.count_errors() == {"location": 1, "both": 1, "background": 2, "missed": 1}
 
 
 def test_all_detections_on_an_ignored_object_are_ignored():
@@ -283,9 +283,9 @@ def test_diagnose_image_equals_the_reference_implementation(seed):
 def test_worst_images_are_sorted_by_error_count_and_ties_keep_their_order():
     errors = (1, 3, 0, 3, 2)
     images = [diagnosis.ImageDiagnosis((), (), (), tuple(range(n))) for n in errors]
-    assert diagnosis.worst_images(images, 10) == [1, 3, 4, 0]
-    assert diagnosis.worst_images(images, 2) == [1, 3]
-    assert diagnosis.worst_images([], 2) == []
+    assert diagnosis.find_worst_images(images, 10) == [1, 3, 4, 0]
+    assert diagnosis.find_worst_images(images, 2) == [1, 3]
+    assert diagnosis.find_worst_images([], 2) == []
 
 
 # ---- confusion ----
@@ -318,7 +318,7 @@ def test_confusion_matrix_sums_equal_the_numbers_of_objects_and_detections(seed)
         assert result.confusion[label - 1].sum() == objects
     counted = sum(result != "ignored" for image in result.images for result in image.outcomes)
     assert result.confusion[:, :-1].sum() == counted
-    errors = sum(sum(image.errors().values()) for image in result.images)
+    errors = sum(sum(image.count_errors().values()) for image in result.images)
     assert errors == result.confusion.sum() - np.trace(result.confusion)
 
 
@@ -387,7 +387,9 @@ SQUARE, OTHER, FAR = (0, 0, 100, 100), (500, 300, 600, 400), (200, 200, 300, 300
 )
 def test_tide_errors_equal_hand_computed_gains(kind, detections, objects, gain, errors):
     boxes, labels = zip(*objects, strict=True)
-    tide = diagnosis.tide_errors([make_image_detections(*detections)], [make_boxes_annotation(boxes, labels)], NAMES)
+    tide = diagnosis.compute_tide_errors(
+        [make_image_detections(*detections)], [make_boxes_annotation(boxes, labels)], NAMES
+    )
     assert tide[kind] == pytest.approx((gain, errors))
     assert list(tide) == list(diagnosis.ERRORS)
 

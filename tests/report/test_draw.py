@@ -38,8 +38,8 @@ def match_colour(pixels, colour):
 def label_rectangles(monkeypatch):
     """Return a list to which draw_boxes appends the rectangle of each label that it draws."""
     seen = []
-    choose = draw._least_covered_place
-    monkeypatch.setattr(draw, "_least_covered_place", lambda *args: seen.append(choose(*args)) or seen[-1])
+    choose = draw._choose_least_covered_place
+    monkeypatch.setattr(draw, "_choose_least_covered_place", lambda *args: seen.append(choose(*args)) or seen[-1])
     return seen
 
 
@@ -177,7 +177,7 @@ def test_non_ascii_letters_are_drawn_as_letters():
 
 
 def test_long_names_are_shortened_and_the_score_is_kept():
-    font = draw._font(12, True)
+    font = draw._load_font(12, True)
     text = draw._make_label_text("domestic cat, house cat", " 0.75", font, 80)
     assert text.startswith("dom")
     assert text.endswith("… 0.75")
@@ -250,7 +250,7 @@ def test_caption_lies_below_the_image(text):
 
 
 def test_long_captions_are_shortened_at_the_beginning():
-    font = draw._font(13, True)
+    font = draw._load_font(13, True)
     text = draw._shorten_at_the_left("JPEGImages/day 2/BloodImage_00012.jpg", font, 120)
     assert text.startswith("…") and text.endswith("00012.jpg") and 90 < font.getlength(text) <= 120
     assert draw._shorten_at_the_left("00012", font, 120) == "00012"
@@ -336,7 +336,7 @@ def test_running_mean_averages_each_value_with_its_neighbours():
     """Each of 160 values is averaged with two neighbours on each side, or with fewer at the ends."""
     values = np.arange(160.0) ** 2
     expected = [values[max(i - 2, 0) : i + 3].mean() for i in range(160)]
-    np.testing.assert_allclose(draw._running_mean(values), expected)
+    np.testing.assert_allclose(draw._compute_running_mean(values), expected)
 
 
 def test_draw_curves_does_not_import_pyplot(tmp_path):

@@ -158,7 +158,7 @@ def test_page_shows_each_metric_in_the_right_place():
     for i, name in enumerate(NAMES[:3]):
         metrics["voc_classes"][name] |= {"ap_11point": 0.301 + i / 1000, "ap_area": 0.403 - i / 1000}
     result = diagnosis.diagnose(detections, annotations, NAMES)
-    text = PageParser(page.render_page(page.report_context("run", make_config(), metrics, result))).text
+    text = PageParser(page.render_page(page.make_report_context("run", make_config(), metrics, result))).text
     assert re.search(r"VOC07 mAP, 11-point 0\.101 95 %: 0\.\d+ to \d\.\d+ ", text)
     assert re.search(r"VOC mAP, area 0\.102 95 %: 0\.\d+ to \d\.\d+ ", text)
     assert "COCO AP, .50:.95 0.201" in text
@@ -176,7 +176,7 @@ def test_report_context_contains_the_numbers_of_the_page():
     source, detections = make_small_split()
     annotations = list(source.annotations())
     result = diagnosis.diagnose(detections, annotations, NAMES)
-    context = page.report_context("run", make_config(), compute_report_metrics(detections, annotations), result)
+    context = page.make_report_context("run", make_config(), compute_report_metrics(detections, annotations), result)
     assert (context["objects"], context["ignored_objects"], context["classes_with_few_objects"]) == (3, 1, 3)
     aps = [row.metrics["ap_area"] for row in context["classes"]]
     assert aps == [*sorted(aps[:-1]), None] and context["classes_without_curve"] == ["yak"]
@@ -226,7 +226,7 @@ def test_make_curve_plot_returns_paths_through_the_points():
 
 def test_svg_points_leaves_out_points_within_a_third_of_a_unit():
     points = np.column_stack([np.linspace(0, 100, 50_000), np.sin(np.linspace(0, 6, 50_000)) * 50])
-    drawn = np.array(page.svg_points(points).split(), float).reshape(-1, 2)
+    drawn = np.array(page.format_svg_points(points).split(), float).reshape(-1, 2)
     assert len(drawn) < 700
     assert drawn[-1] == pytest.approx(points[-1], abs=0.06)
     assert np.abs(np.diff(drawn, axis=0)).max() < 0.6
@@ -294,8 +294,8 @@ def test_labels_on_error_images_name_the_errors():
     truth = make_annotation("a", "a.jpg", (100, 80), [A, B, C], [1, 2, 4], [False, False, True])
     detections = make_image_detections((A, 0.9, 4), (A, 0.8, 1), (C, 0.7, 1), ((60, 45, 90, 75), 0.6, 3), (C, 0.2, 1))
     result = diagnosis.diagnose_image(detections, truth)
-    assert error_images.truth_labels(truth, result, NAMES) == ["", f"{NAMES[1]}, missed", " "]
-    labels = error_images.detection_labels(detections, truth, result, NAMES)
+    assert error_images.make_truth_labels(truth, result, NAMES) == ["", f"{NAMES[1]}, missed", " "]
+    labels = error_images.make_detection_labels(detections, truth, result, NAMES)
     assert labels == ["yak 0.90, is ant", "ant 0.80, duplicate", " ", f"{NAMES[2]} 0.60, background"]
 
 

@@ -129,14 +129,14 @@ def test_create_or_resume_error_names_a_folder_that_cannot_be_created(tmp_path):
 
 
 def test_exclusive_lock_can_be_held_only_once(tmp_path):
-    with run_folder.exclusive_lock(tmp_path):
+    with run_folder.hold_exclusive_lock(tmp_path):
         with pytest.raises(UserError, match=r"another process .*--workdir.*--distributed"):
-            run_folder.exclusive_lock(tmp_path).__enter__()
-        with run_folder.exclusive_lock(tmp_path.parent):
+            run_folder.hold_exclusive_lock(tmp_path).__enter__()
+        with run_folder.hold_exclusive_lock(tmp_path.parent):
             pass
-    with pytest.raises(ValueError, match="fails"), run_folder.exclusive_lock(tmp_path):
+    with pytest.raises(ValueError, match="fails"), run_folder.hold_exclusive_lock(tmp_path):
         raise ValueError("fails")
-    with run_folder.exclusive_lock(tmp_path):
+    with run_folder.hold_exclusive_lock(tmp_path):
         pass
 
 
@@ -145,5 +145,5 @@ def test_exclusive_lock_does_nothing_on_a_file_system_without_locks(tmp_path, mo
         raise OSError("not supported")
 
     monkeypatch.setattr("fcntl.flock", raise_not_supported)
-    with run_folder.exclusive_lock(tmp_path), run_folder.exclusive_lock(tmp_path):
+    with run_folder.hold_exclusive_lock(tmp_path), run_folder.hold_exclusive_lock(tmp_path):
         pass

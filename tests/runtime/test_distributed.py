@@ -196,7 +196,7 @@ def test_functions_return_without_communication_in_a_run_of_one_process():
     assert distributed.is_primary() and not distributed.is_multi_process()
     assert distributed.run_on_primary(lambda: 5) == 5
     assert distributed.start_together(program) is program
-    distributed.assert_same("a", "the config")
+    distributed.assert_same_text("a", "the config")
     distributed.exit_now(3)
 
 

@@ -27,19 +27,19 @@ MESH = make_fake_mesh(2, 4)
 )
 def test_fsdp_sharding_splits_the_longest_divisible_axis_of_large_arrays(shape, spec):
     tree = {"kernel": jax.ShapeDtypeStruct(shape, np.float32)}
-    assert sharding.fsdp_sharding(tree, MESH)["kernel"].spec == PartitionSpec(*spec)
+    assert sharding.make_fsdp_sharding(tree, MESH)["kernel"].spec == PartitionSpec(*spec)
 
 
 def test_fsdp_sharding_replicates_all_arrays_if_the_fsdp_axis_has_one_device():
     assert (
-        sharding.fsdp_sharding(jax.ShapeDtypeStruct((1024, 1024), np.float32), make_fake_mesh(8, 1)).spec
+        sharding.make_fsdp_sharding(jax.ShapeDtypeStruct((1024, 1024), np.float32), make_fake_mesh(8, 1)).spec
         == PartitionSpec()
     )
 
 
 def test_batch_sharding_splits_the_leading_axis_over_both_mesh_axes():
-    assert sharding.batch_sharding(MESH).spec == PartitionSpec(("data", "fsdp"))
-    assert sharding.replicated(MESH).spec == PartitionSpec()
+    assert sharding.make_batch_sharding(MESH).spec == PartitionSpec(("data", "fsdp"))
+    assert sharding.make_replicated_sharding(MESH).spec == PartitionSpec()
 
 
 def test_make_mesh_rejects_a_device_count_that_is_not_a_multiple_of_fsdp():

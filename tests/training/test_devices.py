@@ -129,7 +129,7 @@ lines = []
 for devices in (1, 2, 4, 8):
     mesh = sharding.make_mesh(jax.devices()[:devices])
     step = make_reproducible_step(prepare, grad_fn, update, 8, mesh)
-    state = jax.device_put(State(initial), sharding.replicated(mesh))
+    state = jax.device_put(State(initial), sharding.make_replicated_sharding(mesh))
     metrics = []
     for batch in batches:
         state, values = step(state, sharding.shard_batch(batch, mesh))

@@ -15,7 +15,7 @@ from ssd_jax.errors import UserError
 from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runtime.stop import StopRequest
 from ssd_jax.training import loop
-from ssd_jax.training.loop import DispatchedStep, DueActions, StepTimer, Trainer, due_after, read_metrics
+from ssd_jax.training.loop import DispatchedStep, DueActions, StepTimer, Trainer, find_due_actions, read_metrics
 from ssd_jax.training.reporter import NullReporter
 from ssd_jax.training.train_step import TrainState
 
@@ -38,12 +38,12 @@ TRAIN = ShapesSource(TINY.data.shapes, "train")
 )
 def test_due_after_returns_the_actions_of_a_step(step, stopping, expected):
     train = Train(steps=20, log_every=3, checkpoint_every=5, eval_every=7)
-    assert due_after(step, train, stopping) == expected
+    assert find_due_actions(step, train, stopping) == expected
 
 
 def test_due_after_evaluates_only_the_last_step_if_eval_every_is_0():
     train = Train(steps=20, log_every=3, checkpoint_every=5, eval_every=0)
-    assert [step for step in range(1, 21) if due_after(step, train, False).evaluate] == [20]
+    assert [step for step in range(1, 21) if find_due_actions(step, train, False).evaluate] == [20]
 
 
 def test_step_timer_separates_waiting_from_computing(monkeypatch):
@@ -53,10 +53,10 @@ def test_step_timer_separates_waiting_from_computing(monkeypatch):
     for waited, computed in ((1.0, 2.0), (0.5, 4.0)):
         now[0] += 100  # time between two laps, such as an evaluation, which does not count
         timer.restart()
-        with timer.waiting():
+        with timer.measure_waiting():
             now[0] += waited
         now[0] += computed
-        assert timer.lap() == (waited + computed, waited)
+        assert timer.end_lap() == (waited + computed, waited)
     assert (timer.total, timer.total_waited) == (7.5, 1.5)
 
 

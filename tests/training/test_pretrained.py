@@ -27,7 +27,7 @@ from ssd_jax.runtime import sharding
 from ssd_jax.training import pretrained
 from ssd_jax.training.loop import Trainer
 from ssd_jax.training.pretrained import (
-    initial_params,
+    load_initial_params,
     match_classes,
     open_pretrained,
     refit_first_conv,
@@ -140,7 +140,7 @@ def test_match_classes_lists_kept_new_and_dropped_classes():
     )
     assert classes.kept == {"aeroplane": "airplane", "cat": "cat", "sofa": "couch"}
     assert (classes.new, classes.dropped) == (("ant", "bee"), ("person",))
-    assert classes.table().splitlines() == [
+    assert classes.format_table().splitlines() == [
         "  kept      3: aeroplane (there: airplane), cat, sofa (there: couch)",
         "  new       2: ant, bee",
         "  dropped   1: person",
@@ -148,7 +148,7 @@ def test_match_classes_lists_kept_new_and_dropped_classes():
 
 
 def test_match_classes_accepts_no_and_all_classes_in_common():
-    assert match_classes(("a",), ("b",)).table().splitlines() == [
+    assert match_classes(("a",), ("b",)).format_table().splitlines() == [
         "  kept      0: -",
         "  new       1: b",
         "  dropped   1: a",
@@ -189,7 +189,7 @@ def test_train_config_rejects_invalid_transfer_names(options, words):
 
 def open_initial_params(config: Config, fresh_params: Any) -> Any:
     """Return the parameters that a run with this config starts from."""
-    return initial_params(config, open_pretrained(config), fresh_params)
+    return load_initial_params(config, open_pretrained(config), fresh_params)
 
 
 def make_config_with_pretrained(run: Path, **options: Any) -> Config:

@@ -26,11 +26,11 @@ from ssd_jax.training.loop import Trainer
 from ssd_jax.training.train_step import (
     TrainState,
     check_batch_size,
-    ema_update,
+    compute_state_shapes,
     init_state,
     make_grad_fn,
     make_train_step,
-    state_shapes,
+    update_ema,
 )
 
 TINY = tiny_config.get_step_config()
@@ -55,7 +55,7 @@ def train_step() -> Any:
 
 
 def to_device(state: TrainState) -> TrainState:
-    return jax.device_put(state, sharding.fsdp_sharding(state, MESH))
+    return jax.device_put(state, sharding.make_fsdp_sharding(state, MESH))
 
 
 def make_state_with_random_predictors(state: TrainState) -> TrainState:
@@ -78,7 +78,9 @@ def test_init_state_starts_the_moving_average_from_the_parameters(initial_state)
     jax.tree.map(np.testing.assert_array_equal, state, initial_state)
     assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), state)
-    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), state_shapes(TINY, MESH)) == shapes
+    assert (
+        jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), compute_state_shapes(TINY, MESH)) == shapes
+    )
 
 
 def test_init_state_depends_on_the_seed_and_has_no_average_without_ema_decay(initial_state):
@@ -98,9 +100,9 @@ def test_ema_update_equals_a_plain_loop():
         decay = min(0.8, (1 + step) / (10 + step))  # 0.1, 2/11, ... up to 0.8, at step 35
         expected = expected * decay + value * (1 - decay)
         new = {"kernel": jnp.asarray(value, jnp.float32)}
-        ema = ema_update(ema, new, jnp.int32(step), 0.8)
+        ema = update_ema(ema, new, jnp.int32(step), 0.8)
         np.testing.assert_allclose(ema["kernel"], expected, rtol=1e-5, atol=1e-6)
-    assert ema_update(None, new, jnp.int32(0), 0.0) is None
+    assert update_ema(None, new, jnp.int32(0), 0.0) is None
 
 
 # ---- the step ----
@@ -236,7 +238,7 @@ def test_accumulated_gradient_equals_that_of_the_whole_batch():
 def test_train_step_splits_a_batch_into_accumulation_steps():
     config = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, accumulation_steps=4))
     (batch,) = read_first_batches(1)
-    jaxpr = str(make_train_step(config, MESH).trace(state_shapes(config, MESH), batch).jaxpr)
+    jaxpr = str(make_train_step(config, MESH).trace(compute_state_shapes(config, MESH), batch).jaxpr)
     assert "f32[2,64,64,3]" in jaxpr, "two images at a time"
 
 

@@ -23,14 +23,14 @@ from ssd_jax.data.class_names import VOC_CLASSES
 from ssd_jax.errors import UserError
 from ssd_jax.inference import detector
 from ssd_jax.runs import run_folder
-from ssd_jax.training.pretrained import initial_params, open_pretrained
+from ssd_jax.training.pretrained import load_initial_params, open_pretrained
 from ssd_jax.weights.importing import import_weights, write_run
 from ssd_jax.weights.presets import SSD300, parameter_shapes
 
 
 def open_pretrained_params(config, random_start):
     """Return the parameters that a run with this config starts from, given its random initial parameters."""
-    return initial_params(config, open_pretrained(config), random_start)
+    return load_initial_params(config, open_pretrained(config), random_start)
 
 
 def make_config_with_pretrained(path: Path, model: config.Model, **options: Any) -> config.Config:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers.published_files import save_safetensors
 
-from ssd_jax.commands.verify import format_comparison
+from ssd_jax.commands.verify import format_comparisons
 from ssd_jax.errors import UserError
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.weights.torch_reference import Detection
@@ -67,7 +67,7 @@ def test_comparison_with_nan_fails():
 
 
 def test_format_comparison_has_a_row_per_comparison_and_marks_failures():
-    lines = format_comparison(
+    lines = format_comparisons(
         [Comparison("conv1_1", (2, 3), 0.5, 1e-6, 5e-5), Comparison("scores", (4,), 1.0, 2e-5, 1e-5)]
     ).splitlines()
     assert lines[0].split() == ["shape", "largest", "difference", "relative", "tolerance"]

@@ -13,7 +13,7 @@ from ssd_jax.data.image import mode_and_orientation
 from ssd_jax.data.problems import Kind, Problem
 from ssd_jax.data.source import Annotation, Source, clip_box
 from ssd_jax.errors import UserError
-from ssd_jax.files import safe_file_name, user_errors_on_write, write_text
+from ssd_jax.files import make_safe_file_name, user_errors_on_write, write_text
 
 _OTHER_FOLDER = "Name a new folder for the cleaned copy."
 
@@ -82,7 +82,7 @@ def write_clean_copy(
                 seen.add(digest)
                 kept.append(index)
             progress(1)
-        _write_split(out, safe_file_name(split), source, kept)
+        _write_split(out, make_safe_file_name(split), source, kept)
         written[split] = len(kept)
     return dict(reversed(written.items()))
 
@@ -123,7 +123,7 @@ def _write_image(folder: Path, source: Source, index: int) -> Path:
     read the original in another way.
     """
     annotation = source.annotation(index)
-    stem, file = safe_file_name(annotation.image_id), Path(annotation.file)
+    stem, file = make_safe_file_name(annotation.image_id), Path(annotation.file)
     stem = stem.removesuffix(file.suffix)
     is_plain = file.is_file() and mode_and_orientation(file) == ("RGB", 1)
     is_lossy = file.suffix.lower() in (".jpg", ".jpeg")

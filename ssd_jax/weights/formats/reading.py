@@ -9,7 +9,7 @@ from typing import TypeVar
 import ml_dtypes
 import numpy as np
 
-from ssd_jax.errors import UserError, error_reason, user_errors
+from ssd_jax.errors import UserError, format_error_reason, user_errors
 from ssd_jax.files import user_errors_on_read
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ def user_errors_on_parse(file: Path) -> Iterator[None]:
 
 def _describe_parse_error(error: Exception) -> str | None:
     """Return the reason for a parsing error in ASCII, or None for an OSError, which is not a parsing error."""
-    return None if isinstance(error, OSError) else ascii(error_reason(error)[:200])
+    return None if isinstance(error, OSError) else ascii(format_error_reason(error)[:200])
 
 
 def check_printable(names: Iterable[str]) -> None:
