@@ -97,7 +97,7 @@ def compile_program(config: Config, mesh: Mesh, program: Program, platform: str)
         program: ``train`` or ``detect``.
         platform: Platform of the devices, such as ``tpu`` or ``cuda``.
     """
-    state, batch = compute_state_shapes(config, mesh), batch_shapes(config, mesh)
+    state, batch = compute_state_shapes(config, mesh), make_batch_shapes(config, mesh)
     function: Any  # a jitted function; the return types above do not say so
     if program == "train":
         function = make_train_step(config, mesh)
@@ -118,7 +118,7 @@ def compile_program(config: Config, mesh: Mesh, program: Program, platform: str)
     return read_compiled(compiled, model_flops, time.perf_counter() - start)
 
 
-def batch_shapes(config: Config, mesh: Mesh) -> Batch:
+def make_batch_shapes(config: Config, mesh: Mesh) -> Batch:
     """Return a batch that has shapes in place of arrays. Its canvases are squares of side ``data.max_image_size``."""
     split = make_batch_sharding(mesh)
     b, side, g = config.train.batch_size, config.data.max_image_size, config.data.max_objects

@@ -88,10 +88,10 @@ def max_pool_keeping_argmax(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2
 
 @jax.custom_vjp
 def _max_pool_2x2(cells: Cells) -> Float[Array, "b rows columns c"]:
-    return _max_and_argmax(cells)[0]
+    return _find_max_and_argmax(cells)[0]
 
 
-def _max_and_argmax(cells: Cells) -> tuple[Float[Array, "b rows columns c"], UInt8[Array, "b rows columns c"]]:
+def _find_max_and_argmax(cells: Cells) -> tuple[Float[Array, "b rows columns c"], UInt8[Array, "b rows columns c"]]:
     """Return the maximum of each cell and the index of its first occurrence, in one pass over the cells."""
 
     def select_larger(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -114,7 +114,7 @@ def _max_pool_backward(
     return (jax.lax.optimization_barrier(spread),)
 
 
-_max_pool_2x2.defvjp(_max_and_argmax, _max_pool_backward)
+_max_pool_2x2.defvjp(_find_max_and_argmax, _max_pool_backward)
 
 
 def max_pool_3x3_stride1(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:

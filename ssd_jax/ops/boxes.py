@@ -101,7 +101,7 @@ def decode_boxes(
         offsets: Offsets as `encode_boxes` defines them.
         default_boxes: Default box of each row, cxcywh, normalised.
         variances: Variances that the offsets were encoded with.
-        log_scale_bounds: Lower and upper bound of ln(width / width of the default box) and of
+        log_scale_bounds: Lower and upper bounds of ln(width / width of the default box) and of
             ln(height / height of the default box). None means no bound, as in Caffe; very large offsets then give boxes
             of infinite size.
 

@@ -28,7 +28,7 @@ def make_default_boxes(config: DefaultBoxes = DefaultBoxes()) -> Float32[np.ndar
         (s sqrt(r), s / sqrt(r)) and (s / sqrt(r), s sqrt(r))  for each aspect ratio r
 
     Args:
-        config: Sizes, steps and aspect ratios of each feature map. Defaults to SSD300 for VOC.
+        config: Sizes, steps and aspect ratios of each feature map. Defaults to those of SSD300 for VOC.
 
     Returns:
         Boxes (n, 4), cxcywh, normalised; n is `config.count`, 8732 for SSD300. They are ordered by feature map, row of

@@ -110,7 +110,7 @@ def hard_negative_mask(
     wanted = jnp.maximum(jnp.floor(neg_pos_ratio * (~eligible).sum()), min_negatives)
     count = jnp.minimum(wanted, eligible.sum()).astype(jnp.int32)
     keys = jnp.where(eligible, _to_ordered_integers(jnp.asarray(background_loss, jnp.float32)), 0)
-    threshold = _kth_largest(keys, count)
+    threshold = _find_kth_largest(keys, count)
     above = keys > threshold
     tied = keys == threshold  # False for boxes that are not eligible: their key is 0, the threshold is positive
     return above | (tied & (jnp.cumsum(tied) <= count - above.sum()))
@@ -124,7 +124,7 @@ def _to_ordered_integers(values: Float32[Array, " n"]) -> UInt32[Array, " n"]:
     return jnp.where(bits < sign, bits | sign, ~bits)
 
 
-def _kth_largest(keys: UInt32[Array, " n"], k: Int[Array, ""]) -> UInt32[Array, ""]:
+def _find_kth_largest(keys: UInt32[Array, " n"], k: Int[Array, ""]) -> UInt32[Array, ""]:
     """Return the largest integer t such that at least k keys are >= t. For k = 0, the result is 2**32 - 1.
 
     The result is found bit by bit, from the highest bit, by counting keys. `lax.top_k` cannot be used, because k is

@@ -96,7 +96,7 @@ def assign_objects(iou: Float[Array | np.ndarray, "g n"], iou_threshold: float =
         The index of the object of each default box; -1 for a default box without an object.
     """
     iou = jnp.asarray(iou)
-    best_iou, best_object = _max_and_first_index(iou, axis=0)
+    best_iou, best_object = _find_max_and_first_index(iou, axis=0)
     objects = jnp.where((best_iou >= iou_threshold) & (best_iou > _MIN_IOU), best_object, -1)
     return objects.at[_match_bipartite(iou)].set(jnp.arange(len(iou), dtype=jnp.int32), mode="drop")
 
@@ -110,7 +110,7 @@ def _match_bipartite(iou: Float[Array, "g n"]) -> Int[Array, " g"]:
     order = jnp.arange(num_objects, dtype=jnp.int32)
 
     def propose(iou: Array) -> tuple[Array, Array]:
-        best_iou, best_box = _max_and_first_index(iou, axis=1)
+        best_iou, best_box = _find_max_and_first_index(iou, axis=1)
         return best_iou, jnp.where(best_iou > _MIN_IOU, best_box, num_boxes)
 
     def run_round(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -142,7 +142,7 @@ def _find_outbid_objects(values: Float[Array, " g"], boxes: Int[Array, " g"]) ->
     return (better & (boxes == boxes[:, None])).any(axis=1)
 
 
-def _max_and_first_index(values: Float[Array, "g n"], axis: int) -> tuple[Float[Array, " _"], Int[Array, " _"]]:
+def _find_max_and_first_index(values: Float[Array, "g n"], axis: int) -> tuple[Float[Array, " _"], Int[Array, " _"]]:
     """Return the maximum of non-negative values along an axis, and the lowest index where it occurs.
 
     Along an empty axis, the maximum is 0 and the index 2**24. XLA does not vectorise argmax or an integer minimum on a

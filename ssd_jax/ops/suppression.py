@@ -130,7 +130,7 @@ def multiclass_nms(
         is_same_class = (state.classes[:, None] == classes) & (jnp.arange(k)[:, None] < state.num_kept)
         suppressed = is_same_class & (pairwise_iou(boxes[state.boxes], boxes[candidates]) > iou_threshold)
         within_block = same_class & (pairwise_iou(boxes[candidates], boxes[candidates]) > iou_threshold)
-        keep = _greedy_keep_mask(within_block, valid & ~jnp.any(suppressed, axis=0))
+        keep = _compute_greedy_keep_mask(within_block, valid & ~jnp.any(suppressed, axis=0))
         slots = jnp.where(keep, state.num_kept + jnp.cumsum(keep, dtype=jnp.int32) - 1, k)
         return _State(
             best,
@@ -161,7 +161,7 @@ def _zero_processed_scores(
     return jnp.where((scores < last_score) | ((scores == last_score) & (pairs > last_pair)), scores, 0)
 
 
-def _greedy_keep_mask(suppresses: Bool[Array, "m m"], valid: Bool[Array, " m"]) -> Bool[Array, " m"]:
+def _compute_greedy_keep_mask(suppresses: Bool[Array, "m m"], valid: Bool[Array, " m"]) -> Bool[Array, " m"]:
     """Return a mask of the boxes that the greedy algorithm keeps, given m boxes in order of descending score.
 
     The result is the only fixed point of this rule: box j is kept if it is valid and no kept box i < j suppresses it.

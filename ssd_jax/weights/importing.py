@@ -29,8 +29,8 @@ from ssd_jax.weights.presets import (
     Network,
     Scales,
     Shape,
+    compute_parameter_shapes,
     make_numbered_classes,
-    parameter_shapes,
 )
 
 # Minimum similarity of a file and its key mapping. Files of unsupported networks are less similar to every mapping.
@@ -77,7 +77,7 @@ def import_weights(
     width = _find_width(mapping, weights.tensors)
     class_count = _count_classes(mapping, weights.tensors)
     boxes = presets.choose_default_boxes(preset, network, class_count, scales)
-    expected = parameter_shapes(network.make_model(boxes, make_numbered_classes(class_count), width))
+    expected = compute_parameter_shapes(network.make_model(boxes, make_numbered_classes(class_count), width))
     _check_tensors(file, mapping, weights.tensors, expected)
     flat = {path: conversion.load(weights.tensors[key]) for path, (key, conversion) in mapping.entries.items()}
     if bgr is not None and bgr != mapping.bgr:

@@ -175,7 +175,7 @@ def _make_classifier_entries(fc6: str, fc7: str, suffixes: tuple[str, str], axes
     }
 
 
-def _predictor_prefixes(network: Network, boxes: str, classes: str) -> dict[str, str]:
+def _make_predictor_prefixes(network: Network, boxes: str, classes: str) -> dict[str, str]:
     """Return the key prefix of each predictor. ``{}`` in ``boxes`` and ``classes`` stands for a feature map's index."""
     prefixes: dict[str, str] = {}
     for number, name in enumerate(network.feature_maps):
@@ -188,14 +188,14 @@ def _predictor_prefixes(network: Network, boxes: str, classes: str) -> dict[str,
 _TORCH_INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 
 
-def _vgg_prefixes(prefix: str) -> dict[str, str]:
+def _make_vgg_prefixes(prefix: str) -> dict[str, str]:
     """Return the key prefixes of conv1_1 to conv5_3. ``{}`` in ``prefix`` stands for the index in torch's sequence."""
     return {layer: prefix.format(index) for layer, index in zip(BACKBONE_CONVS, _TORCH_INDICES, strict=True)}
 
 
-def _vgg_and_fc_prefixes(prefix: str) -> dict[str, str]:
+def _make_vgg_and_fc_prefixes(prefix: str) -> dict[str, str]:
     """Return the key prefixes of conv1_1 to fc7 for a torch sequence in which fc6 and fc7 are convolutions."""
-    return _vgg_prefixes(prefix) | {"vgg/fc6": prefix.format(31), "vgg/fc7": prefix.format(33)}
+    return _make_vgg_prefixes(prefix) | {"vgg/fc6": prefix.format(31), "vgg/fc7": prefix.format(33)}
 
 
 # ---- detectors ----
@@ -254,10 +254,10 @@ def _make_sequence_mapping(keys: _SequenceKeys, network: Network) -> KeyMapping:
         for number, name in enumerate(network.extra_convs)
     }
     entries = _make_entries(
-        _vgg_and_fc_prefixes(keys.backbone)
+        _make_vgg_and_fc_prefixes(keys.backbone)
         | {"conv4_3_norm": keys.norm}
         | extras
-        | _predictor_prefixes(network, keys.boxes, keys.classes)
+        | _make_predictor_prefixes(network, keys.boxes, keys.classes)
     )
     if keys.project == "mmdetection":  # background is the last class since version 2.0
         for name, boxes in zip(network.feature_maps, network.boxes_per_cell, strict=True):
@@ -272,13 +272,13 @@ def _make_torchvision_mapping() -> KeyMapping:
 
     conv5, fc6 and fc7 are in the first of the "extra" blocks.
     """
-    backbone = _vgg_prefixes("backbone.features.{}")
+    backbone = _make_vgg_prefixes("backbone.features.{}")
     first_block = dict(zip(BACKBONE_CONVS[10:], ("1", "3", "5"), strict=True)) | {"vgg/fc6": "7.1", "vgg/fc7": "7.3"}
     backbone |= {layer: f"backbone.extra.0.{place}" for layer, place in first_block.items()}
     extras = {
         name: f"backbone.extra.{number // 2 + 1}.{number % 2 * 2}" for number, name in enumerate(SSD300.extra_convs)
     }
-    heads = _predictor_prefixes(
+    heads = _make_predictor_prefixes(
         SSD300, "head.regression_head.module_list.{}", "head.classification_head.module_list.{}"
     )
     entries = _make_entries(backbone | extras | heads) | {"conv4_3_norm/scale": Entry("backbone.scale_weight", _SAME)}
@@ -288,7 +288,7 @@ def _make_torchvision_mapping() -> KeyMapping:
 _NUMBERED = (".0", ".1")
 
 
-def _caffe_names(layers: tuple[str, ...]) -> dict[str, str]:
+def _map_to_caffe_names(layers: tuple[str, ...]) -> dict[str, str]:
     """Return Caffe's name of each layer, by the layer's path. The name is the last part of the path."""
     return {layer: layer.removeprefix("vgg/") for layer in layers}
 
@@ -298,7 +298,7 @@ def _make_caffe_mapping(network: Network) -> KeyMapping:
 
     Source: github.com/weiliu89/caffe, branch ssd, examples/ssd and python/caffe/model_libs.py.
     """
-    entries = _make_entries(_caffe_names(network.layer_paths()), _NUMBERED, bgr=True)
+    entries = _make_entries(_map_to_caffe_names(network.layer_paths()), _NUMBERED, bgr=True)
     return KeyMapping("caffe", f"Caffe's {network.title}", entries, network, bgr=True)
 
 
@@ -309,7 +309,7 @@ def _make_keras_mapping(network: Network) -> KeyMapping:
 
     Source: github.com/pierluigiferrari/ssd_keras, folder models.
     """
-    entries = _make_entries(_caffe_names(network.layer_paths()), _NUMBERED, _SAME, bgr=True)
+    entries = _make_entries(_map_to_caffe_names(network.layer_paths()), _NUMBERED, _SAME, bgr=True)
     return KeyMapping("ssd_keras", f"ssd_keras' {network.title}", entries, network, bgr=True)
 
 
@@ -318,7 +318,7 @@ def _make_keras_mapping(network: Network) -> KeyMapping:
 TORCHVISION_FEATURES = KeyMapping(
     "torchvision_features",
     "torchvision's VGG16 features",
-    _make_entries(_vgg_prefixes("features.{}")),
+    _make_entries(_make_vgg_prefixes("features.{}")),
     ignored=("classifier.",),
 )
 """Key mapping of vgg16_features-amdegroot-88682ab5.pth, whose classifier contains NaN."""
@@ -328,7 +328,7 @@ def _make_torch_backbone_mappings() -> tuple[KeyMapping, ...]:
     """Return the key mappings of VGG16 in torch projects."""
     classifier = _make_classifier_entries("classifier.0", "classifier.3", (".weight", ".bias"), "oihw")
     return (
-        KeyMapping("vgg16_reducedfc", "ssd.pytorch's vgg16_reducedfc", _make_entries(_vgg_and_fc_prefixes("{}"))),
+        KeyMapping("vgg16_reducedfc", "ssd.pytorch's vgg16_reducedfc", _make_entries(_make_vgg_and_fc_prefixes("{}"))),
         KeyMapping(
             "torchvision_vgg16",
             "torchvision's VGG16",
@@ -344,8 +344,8 @@ _BACKBONE_LAYERS = (*BACKBONE_CONVS, "vgg/fc6", "vgg/fc7")
 
 def _make_caffe_backbone_mappings() -> tuple[KeyMapping, ...]:
     """Return the key mappings of VGG16 in Caffe."""
-    reduced = _make_entries(_caffe_names(_BACKBONE_LAYERS), _NUMBERED, bgr=True)
-    full = _make_entries(_caffe_names(BACKBONE_CONVS), _NUMBERED, bgr=True) | _make_classifier_entries(
+    reduced = _make_entries(_map_to_caffe_names(_BACKBONE_LAYERS), _NUMBERED, bgr=True)
+    full = _make_entries(_map_to_caffe_names(BACKBONE_CONVS), _NUMBERED, bgr=True) | _make_classifier_entries(
         "fc6", "fc7", _NUMBERED, "oihw"
     )
     title = "Caffe's VGG16 with reduced fc6 and fc7"
@@ -363,7 +363,7 @@ def _make_keras_backbone_mappings() -> tuple[KeyMapping, ...]:
     names = {layer: f"block{layer[-3]}_conv{layer[-1]}" for layer in BACKBONE_CONVS}
     convs = _make_entries(names, _NUMBERED, _SAME, bgr=True)
     full = convs | _make_classifier_entries("fc1", "fc2", _NUMBERED, "hwio")
-    reduced = _make_entries(_caffe_names(_BACKBONE_LAYERS), _NUMBERED, _SAME, bgr=True)
+    reduced = _make_entries(_map_to_caffe_names(_BACKBONE_LAYERS), _NUMBERED, _SAME, bgr=True)
     return (
         KeyMapping("keras_vgg16", "Keras' VGG16", full, bgr=True, ignored=("predictions.",)),
         KeyMapping("keras_vgg16", "Keras' VGG16 without its top", convs, bgr=True),

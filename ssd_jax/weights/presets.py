@@ -100,7 +100,7 @@ SSD300_POOL6 = Network(
 
 
 @cache
-def parameter_shapes(model: Model) -> Mapping[str, Shape]:
+def compute_parameter_shapes(model: Model) -> Mapping[str, Shape]:
     """Return the shape of every parameter of a model by its path, such as (3, 3, 3, 64) for ``vgg/conv1_1/kernel``."""
     images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
     tree = jax.eval_shape(SSD(model).init, jax.random.key(0), images)["params"]
@@ -227,7 +227,7 @@ def make_config(name: str, model: Model, preset: Preset) -> Config:
 # ---- class names ----
 
 
-def _coco_names_by_category_id() -> tuple[str, ...]:
+def _make_coco_names_by_category_id() -> tuple[str, ...]:
     """Return 90 class names in the order of COCO's category ids. Unused ids have names such as "n/a 12".
 
     A network with 91 outputs has a channel for background and for each of the 90 ids.
@@ -237,7 +237,7 @@ def _coco_names_by_category_id() -> tuple[str, ...]:
     return tuple(f"n/a {number}" if number in unused else next(names) for number in range(1, 91))
 
 
-COCO_NAMES_BY_ID = _coco_names_by_category_id()
+COCO_NAMES_BY_ID = _make_coco_names_by_category_id()
 _CLASS_LISTS = (VOC_CLASSES, COCO_CLASSES, COCO_NAMES_BY_ID, tuple(SYNSETS.values()))
 PUBLISHED_CLASSES = {len(names): names for names in _CLASS_LISTS}
 """Class names of VOC, COCO and ILSVRC by the number of classes."""

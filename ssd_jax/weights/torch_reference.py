@@ -143,8 +143,8 @@ def run_reference(
             each = np.concatenate([each[:, -1:], each[:, :-1]], axis=1)
             layers[f"{name}_mbox_conf"] = each.reshape(conf.shape)  # our imported network has background first, too
         logits.append(each)
-    box_sizes = _box_sizes(size, shapes, settings, coco_scales, priors)
-    default_boxes = np.array(list(_default_boxes(size, shapes, box_sizes)), np.float64)
+    box_sizes = _make_box_sizes(size, shapes, settings, coco_scales, priors)
+    default_boxes = np.array(list(_generate_default_boxes(size, shapes, box_sizes)), np.float64)
     boxes = _decode(np.concatenate(offsets).astype(np.float64), default_boxes, settings)
     scores = _softmax(np.concatenate(logits))
     return Reference(layers, default_boxes, boxes, scores, _detect(boxes, scores, shapes, settings))
@@ -238,8 +238,10 @@ def _forward(project: str, tensors: Tensors, x: Any) -> tuple[Arrays, list[str]]
     import torch.nn.functional as F  # noqa: N812
 
     layers: Arrays = {}
-    weight, bias = _key_suffixes(project)
-    prefixes = {name: prefix for name, prefix in _key_prefixes(project, tensors).items() if prefix + weight in tensors}
+    weight, bias = _choose_key_suffixes(project)
+    prefixes = {
+        name: prefix for name, prefix in _make_key_prefixes(project, tensors).items() if prefix + weight in tensors
+    }
 
     def load_tensor(key: str, name: str) -> Any:
         return torch.from_numpy(np.ascontiguousarray(_to_oihw(project, tensors[key], name), np.float32))
@@ -284,12 +286,12 @@ def _forward(project: str, tensors: Tensors, x: Any) -> tuple[Arrays, list[str]]
 _NUMBERED_BLOBS = ("caffe", "ssd_keras", "caffe_vgg16", "caffe_vgg16_reduced", "keras_vgg16")
 
 
-def _key_suffixes(project: str) -> tuple[str, str]:
+def _choose_key_suffixes(project: str) -> tuple[str, str]:
     """Return two key suffixes: that of weights and that of biases."""
     return (".0", ".1") if project in _NUMBERED_BLOBS else (".weight", ".bias")
 
 
-def _key_prefixes(project: str, tensors: Tensors) -> dict[str, str]:
+def _make_key_prefixes(project: str, tensors: Tensors) -> dict[str, str]:
     """Return the key prefix of each layer that the project's networks may have, by Caffe's layer name."""
     extras = [f"conv{n}_{i}" for n in range(6, 11) for i in (1, 2)]
     feature_maps = ["conv4_3_norm", "fc7", *extras[1::2]]
@@ -376,7 +378,7 @@ _SCALES = {
 }
 
 
-def _box_sizes(
+def _make_box_sizes(
     size: int, shapes: Sequence[tuple[int, int]], settings: ProjectSettings, coco_scales: bool, priors: Sequence[Any]
 ) -> list[_BoxSizes]:
     """Return the parameters of the default boxes of each feature map.
@@ -409,7 +411,7 @@ def _box_sizes(
     return [_BoxSizes(*row, settings.box_clip) for row in zip(sizes, sizes[1:], ratios, steps, strict=False)]
 
 
-def _default_boxes(
+def _generate_default_boxes(
     size: int, shapes: Sequence[tuple[int, int]], box_sizes: Sequence[_BoxSizes]
 ) -> Iterator[list[float]]:
     """Yield cx, cy, w, h of each default box, relative to the image side."""
@@ -482,13 +484,13 @@ def _detect(
         while len(remaining):
             best, remaining = remaining[0], remaining[1:]
             kept.append(best)
-            remaining = remaining[_iou(boxes[best], boxes[remaining]) <= 0.45]
+            remaining = remaining[_compute_iou(boxes[best], boxes[remaining]) <= 0.45]
         detections += [Detection(label, float(scores[i, label]), tuple(np.clip(boxes[i], 0, 1).tolist())) for i in kept]
     detections.sort(key=lambda d: -d.score)
     return detections if settings.keep_per_class else detections[: settings.keep]
 
 
-def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _compute_iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the IoU of a box (4,) with each of ``others`` (n, 4). All boxes are xyxy."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     common = np.clip(sides, 0, None).prod(axis=1)

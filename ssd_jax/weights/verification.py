@@ -23,7 +23,7 @@ from ssd_jax.ops.resample import resize
 from ssd_jax.runtime import compilation, sharding
 from ssd_jax.weights.formats.weight_file import read_weights
 from ssd_jax.weights.importing import Imported, import_weights
-from ssd_jax.weights.presets import Scales, parameter_shapes
+from ssd_jax.weights.presets import Scales, compute_parameter_shapes
 from ssd_jax.weights.torch_reference import Detection, Reference, run_reference
 
 LAYER_TOLERANCE = 1e-4
@@ -142,7 +142,7 @@ def compute_layer_outputs(params: Params, model: Model, image: UInt8[np.ndarray,
 
 def _add_missing_layers(params: Params, model: Model) -> Params:
     """Return the parameters, with zeros for fc6 and fc7 if a backbone does not have these layers."""
-    zeros = {path: np.zeros(shape, np.float32) for path, shape in parameter_shapes(model).items()}
+    zeros = {path: np.zeros(shape, np.float32) for path, shape in compute_parameter_shapes(model).items()}
     return unflatten_dict(zeros | flatten_dict(params, sep="/"), sep="/")
 
 

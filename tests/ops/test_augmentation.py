@@ -76,7 +76,7 @@ def test_resize_fills_an_image_without_pixels():
 
 
 @pytest.mark.parametrize(
-    "interpolate", [resample.interpolate_gather, resample.interpolate_chunks, resample.interpolate_dense]
+    "interpolate", [resample.interpolate_by_gather, resample.interpolate_in_chunks, resample.interpolate_by_products]
 )
 @pytest.mark.parametrize("count", [1, 4, 11])
 def test_interpolation_functions_equal_a_plain_loop(interpolate, count):

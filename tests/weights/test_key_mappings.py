@@ -5,7 +5,7 @@ import pytest
 from helpers.paths import ASSETS
 
 from ssd_jax.weights.key_mappings import KEY_MAPPINGS, find_key_mapping
-from ssd_jax.weights.presets import SSD300, make_numbered_classes, parameter_shapes
+from ssd_jax.weights.presets import SSD300, compute_parameter_shapes, make_numbered_classes
 
 KEY_LISTS = ASSETS / "weight_keys"
 # Name of the list, kind of file, number of classes without background, and the expected project and network.
@@ -47,7 +47,7 @@ def test_key_mapping_has_every_published_key_with_its_shape(name, kind, classes,
     assert (mapping.project, mapping.network and mapping.network.title) == (project, network)
     assert similarity == 1
     model = mapping.network or SSD300
-    shapes = parameter_shapes(model.make_model(model.default_boxes["voc"], make_numbered_classes(classes or 1)))
+    shapes = compute_parameter_shapes(model.make_model(model.default_boxes["voc"], make_numbered_classes(classes or 1)))
     expected = {key: conversion.shape(shapes[path]) for path, (key, conversion) in mapping.entries.items()}
     assert expected == {key: shape for key, shape in published.items() if not mapping.ignores(key)}
     if mapping.network is not None:
@@ -74,7 +74,7 @@ def test_conversions_give_parameter_shapes_and_are_invertible(kind):
     rng = np.random.default_rng(0)
     for mapping in KEY_MAPPINGS[kind]:
         model = mapping.network or SSD300
-        shapes = parameter_shapes(model.make_model(model.default_boxes["voc"], ("a", "b"), width=0.125))
+        shapes = compute_parameter_shapes(model.make_model(model.default_boxes["voc"], ("a", "b"), width=0.125))
         for path, (_, conversion) in mapping.entries.items():
             stored = rng.normal(size=conversion.shape(shapes[path])).astype(np.float32)
             loaded = conversion.load(stored)

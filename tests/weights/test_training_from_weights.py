@@ -25,7 +25,7 @@ from ssd_jax.inference import detector
 from ssd_jax.runs import run_folder
 from ssd_jax.training.pretrained import load_initial_params, open_pretrained
 from ssd_jax.weights.importing import import_weights, write_run
-from ssd_jax.weights.presets import SSD300, parameter_shapes
+from ssd_jax.weights.presets import SSD300, compute_parameter_shapes
 
 
 def open_pretrained_params(config, random_start):
@@ -41,7 +41,7 @@ def make_config_with_pretrained(path: Path, model: config.Model, **options: Any)
 def make_random_params(model: config.Model) -> Any:
     """Return random parameters of a model, drawn with NumPy to avoid a compilation."""
     rng = np.random.default_rng(9)
-    shapes = parameter_shapes(model).items()
+    shapes = compute_parameter_shapes(model).items()
     return unflatten_dict({path: jnp.asarray(rng.normal(size=s), jnp.float32) for path, s in shapes}, sep="/")
 
 

@@ -24,7 +24,7 @@ def _sum_pixels(x: Float32[Array, "b h w c"]) -> Float32[Array, "b c"]:
     return rows.reshape(b, w, c).sum(1)
 
 
-def _group_means(channel_sums: Float32[Array, "b c"], pixels: int, group_size: int) -> Float32[Array, "b c"]:
+def _compute_group_means(channel_sums: Float32[Array, "b c"], pixels: int, group_size: int) -> Float32[Array, "b c"]:
     """Return, for each channel, the mean of the group that it is in, given the sum of each channel over the pixels."""
     b, c = channel_sums.shape
     means = channel_sums.reshape(b, c // group_size, group_size).sum(-1) / (pixels * group_size)
@@ -44,10 +44,10 @@ def _forward(
     x: Float32[Array, "b h w c"], scale: Float32[Array, " c"], bias: Float32[Array, " c"], group_size: int
 ) -> tuple[Float32[Array, "b h w c"], Residuals]:
     pixels = x.shape[1] * x.shape[2]
-    mean = _group_means(_sum_pixels(x), pixels, group_size)
+    mean = _compute_group_means(_sum_pixels(x), pixels, group_size)
     # This difference loses precision if the mean is large compared with the standard deviation. Here the mean is close
     # to zero, because the inputs come from convolutions with standardized kernels.
-    variance = _group_means(_sum_pixels(x * x), pixels, group_size) - mean * mean
+    variance = _compute_group_means(_sum_pixels(x * x), pixels, group_size) - mean * mean
     inverse = jax.lax.rsqrt(jnp.maximum(variance, 0) + EPS)
     y = x * _broadcast_over_pixels(inverse * scale) + _broadcast_over_pixels(bias - mean * inverse * scale)
     return y, (x, scale, mean, inverse)
@@ -63,8 +63,8 @@ def _backward(group_size: int, residuals: Residuals, g: Float32[Array, "b h w c"
     pixels = x.shape[1] * x.shape[2]
     sum_g = _sum_pixels(g)
     sum_gz = (_sum_pixels(g * x) - mean * sum_g) * inverse
-    mean_h = _group_means(sum_g * scale, pixels, group_size)
-    mean_hz = _group_means(sum_gz * scale, pixels, group_size)
+    mean_h = _compute_group_means(sum_g * scale, pixels, group_size)
+    mean_hz = _compute_group_means(sum_gz * scale, pixels, group_size)
     slope = inverse * inverse * mean_hz
     dx = (
         g * _broadcast_over_pixels(inverse * scale)

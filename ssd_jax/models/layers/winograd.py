@@ -67,8 +67,8 @@ def conv3x3(x: Float32[Array, "b h w c"], kernel: Float32[Array, "3 3 c d"]) -> 
     transformed = lax.optimization_barrier(_transform_kernel(kernel))
 
     def convolve_image(image: Array) -> Array:
-        terms = [_flatten_tiles(term) @ transformed[k] for k, term in enumerate(_input_terms(image))]
-        return _output_from_products(terms, image.shape)
+        terms = [_flatten_tiles(term) @ transformed[k] for k, term in enumerate(_transform_input_tiles(image))]
+        return _assemble_output(terms, image.shape)
 
     return lax.map(convolve_image, x)
 
@@ -82,7 +82,7 @@ def _backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
 
     def add_image(total: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
         image, output_gradient = pair
-        terms = zip(_input_terms(image), _output_terms(output_gradient), strict=True)
+        terms = zip(_transform_input_tiles(image), _transform_gradient_tiles(output_gradient), strict=True)
         return total + jnp.stack([_flatten_tiles(v).T @ _flatten_tiles(m) for v, m in terms]), None
 
     c, d = kernel.shape[2:]
@@ -102,7 +102,7 @@ def _transform_kernel(kernel: Float[Array, "3 3 c d"]) -> Float[Array, "16 c d"]
     return (jnp.asarray(_KERNEL) @ kernel.reshape(9, c * d)).reshape(16, c, d)
 
 
-def _input_terms(x: Float[Array, "h w c"]) -> Terms:
+def _transform_input_tiles(x: Float[Array, "h w c"]) -> Terms:
     """Return the 16 entries of V = B^T d B for the 4x4 tiles d of the input, whose corners are two pixels apart."""
     h, w, _ = x.shape
     x = jnp.pad(x, ((1, 1 + h % 2), (1, 1 + w % 2), (0, 0)))
@@ -115,10 +115,10 @@ def _input_terms(x: Float[Array, "h w c"]) -> Terms:
     return [v for r in along_rows for v in combine(lambda i, r=r: r[:, i : i + columns : 2])]  # type: ignore[misc]
 
 
-def _output_terms(g: Float[Array, "h w d"]) -> Terms:
+def _transform_gradient_tiles(g: Float[Array, "h w d"]) -> Terms:
     """Return the 16 entries of A g A^T for the 2x2 tiles g of the output gradient.
 
-    This linear map is the transpose of `_output_from_products`.
+    This linear map is the transpose of `_assemble_output`.
     """
     h, w, _ = g.shape
     g = jnp.pad(g, ((0, h % 2), (0, w % 2), (0, 0)))
@@ -137,7 +137,7 @@ def _flatten_tiles(term: Float[Array, "rows columns c"]) -> Float[Array, "n c"]:
     return lax.optimization_barrier(term.reshape(-1, term.shape[-1]))
 
 
-def _output_from_products(products: Terms, shape: tuple[int, ...]) -> Float[Array, "h w d"]:
+def _assemble_output(products: Terms, shape: tuple[int, ...]) -> Float[Array, "h w d"]:
     """Return the output Y = A^T m A from the 16 entries of the tiles m, cropped to the given height and width."""
     h, w, _ = shape
     rows, columns = (h + 1) // 2, (w + 1) // 2
