@@ -326,10 +326,10 @@ def test_loss_axis_is_logarithmic_if_values_are_positive(values, scale):
 
 
 def test_curve_leaves_out_missing_values():
-    steps, values = draw._curve(ROWS, "voc_map_11point")
+    steps, values = draw._read_curve(ROWS, "voc_map_11point")
     assert (steps.tolist(), values.tolist()) == ([20], [0.4])
-    assert draw._curve([{"step": "30", "loss": "2.5"}, {"step": "40", "loss": ""}], "loss")[1].tolist() == [2.5]
-    assert len(draw._curve(ROWS, "coco_ap")[0]) == 0
+    assert draw._read_curve([{"step": "30", "loss": "2.5"}, {"step": "40", "loss": ""}], "loss")[1].tolist() == [2.5]
+    assert len(draw._read_curve(ROWS, "coco_ap")[0]) == 0
 
 
 def test_running_mean_averages_each_value_with_its_neighbours():
