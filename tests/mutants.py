@@ -3,10 +3,10 @@
     make mutants
     python tests/mutants.py [--only NAME ...]
 
-Each mutant replaces one piece of text in one module. At least one of the fast tests in the files that the mutant
-names has to fail then. The mutants are made in a copy of the checkout. The script prints a line for each mutant. Its
-exit code is 1 if a mutant survives, that is, if the tests pass. If the text that a mutant replaces is not found, the
-script stops: adapt the mutant when the code changes.
+Each mutant replaces one piece of text in one module. Then at least one fast test in the test files of the mutant has
+to fail. The mutants are made in a copy of the checkout. The script prints a line for each mutant. Its exit code is 1
+if a mutant survives, that is, if the tests pass. If the text that a mutant replaces is not found, the script stops:
+adapt the mutant when the code changes.
 """
 
 import argparse

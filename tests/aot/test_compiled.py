@@ -1,4 +1,4 @@
-"""Tests of reading collectives, host transfers and array sizes from HLO text."""
+"""Tests of finding collectives, host transfers and array sizes in HLO text."""
 
 from ssd_jax.aot.compiled import (
     Collective,

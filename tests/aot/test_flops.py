@@ -1,4 +1,4 @@
-"""Tests that compare the FLOPs counted in a jaxpr with convolutions of ones and with formulas."""
+"""Tests that compare the FLOPs counted in a jaxpr with formulas, and the counted taps with convolutions of ones."""
 
 from functools import partial
 

@@ -120,9 +120,8 @@ def test_find_increases_names_every_increased_cost():
         == list_increased_costs(flops=0.5e9, bytes_accessed=1.0005e9, memory=Memory(100, 101, 0, 0))
         == []
     )
-    assert list_increased_costs(flops=1.002e9) == ["FLOPs"] and list_increased_costs(bytes_accessed=1.002e9) == [
-        "bytes accessed"
-    ]
+    assert list_increased_costs(flops=1.002e9) == ["FLOPs"]
+    assert list_increased_costs(bytes_accessed=1.002e9) == ["bytes accessed"]
     assert list_increased_costs(memory=Memory(100, 103, 0, 0)) == ["memory"]
     assert list_increased_costs(host_transfers=("outfeed",)) == ["transfers to the host"]
     assert list_increased_costs(collectives=(Collective("all-reduce", ("f32[23]",)),)) == ["bytes of all-reduce"], (

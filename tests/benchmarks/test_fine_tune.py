@@ -61,7 +61,7 @@ def test_select_classes_rejects_an_unknown_class():
 
 
 def test_write_copy_keeps_all_images_and_the_selected_classes(tmp_path):
-    """The copy has COCO's format, the original has VOC's."""
+    """The copy is in COCO's format, and the original in VOC's."""
     root = write_voc_folder(tmp_path / "whole", {"train": 6, "val": 2})
     whole = open_source(Data(root=str(root)), "train[1:]")
     name = whole.class_names[1]
@@ -109,7 +109,7 @@ def test_run_configs_differ_only_in_start_and_seed(tmp_path):
 
 
 def make_runs(last: dict[tuple[str, int], float]) -> list[Run]:
-    """Return runs of two epochs. ``last`` maps start and seed of a run to the metric after the last epoch."""
+    """Return runs of two epochs. ``last`` maps (start, seed) of each run to its metric after the last epoch."""
 
     def make_metrics(value: float) -> dict[str, float]:
         return {"voc_map_11point": value, "voc_map_area": value + 0.01}
@@ -144,7 +144,7 @@ def test_tables_group_runs_by_initialization():
 
 
 class FakeProgram:
-    """A fake of training and evaluation, which take minutes. It records arguments and writes the same files."""
+    """Fake training and evaluation, which record their arguments and write the files of real runs within milliseconds."""
 
     def __init__(self) -> None:
         self.trained: dict[str, Config] = {}

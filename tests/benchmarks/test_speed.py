@@ -1,4 +1,4 @@
-"""Tests of the speed benchmarks: results of the tasks, ratios, exponents, and refused options."""
+"""Tests of the speed benchmarks: results of the tasks, ratios, exponents, and rejected options."""
 
 import dataclasses
 import json
@@ -152,7 +152,7 @@ def test_quick_fails_if_a_ratio_exceeds_the_margin(stored_ratio, exit_code, tmp_
     baseline.write_text(json.dumps({"machine": "that one", "ratios": {"JPEG to array": stored_ratio}}))
     monkeypatch.setattr(quick, "BASELINE", baseline)
     monkeypatch.setattr(quick, "TASKS", {"JPEG to array": ssd_jax_side.read})
-    monkeypatch.setattr(quick, "time_interleaved", lambda advance_clock, reference: (0.001, 1.0))
+    monkeypatch.setattr(quick, "time_interleaved", lambda call, reference: (0.001, 1.0))
     assert quick.main([]) == exit_code
     assert ("SLOWER: JPEG to array" in capsys.readouterr().err) == (exit_code == 1)
 
@@ -162,7 +162,7 @@ def test_time_interleaved_returns_seconds_per_call(monkeypatch):
     monkeypatch.setattr(quick.time, "perf_counter", lambda: now.time)
 
     def make_call(seconds: float) -> Any:
-        """Return a function that lets the clock advance by some seconds."""
+        """Return a function that advances the clock by some seconds."""
 
         def advance_clock() -> None:
             now.time += seconds

@@ -1,4 +1,4 @@
-"""Tests of augmentation and resampling against plain loops written after Caffe and OpenCV, and against closed forms."""
+"""Tests of augmentation and resampling against plain loops that follow Caffe and OpenCV, and against closed forms."""
 
 import functools
 import inspect

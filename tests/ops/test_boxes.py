@@ -141,5 +141,5 @@ def test_encode_boxes_of_a_box_without_area_is_finite():
 
 
 def test_encode_boxes_relative_to_a_default_box_without_area_is_finite():
-    """Clipping the corners of a default box that lies outside the image makes such a box."""
+    """Clipping the corners of a default box outside the image gives a box without area."""
     assert np.isfinite(encode_boxes(np.array([[0.2, 0.2, 0.4, 0.4]]), np.array([[1.0, 1.0, 0.0, 0.0]]))).all()

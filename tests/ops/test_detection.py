@@ -48,7 +48,7 @@ def make_side_by_side_boxes(n):
 
 
 def run_detect(offsets, logits, default_boxes, config=Detect(), boxes_per_map=()):
-    """Return the detections without padding, after checking their shapes and types and the padding."""
+    """Return the detections without padding, after checking shapes, types and padding."""
     k = config.max_detections
     detections = jax.tree.map(np.asarray, jit_detect(offsets, logits, default_boxes, VARIANCES, config, boxes_per_map))
     shapes = Detections((k, 4), (k,), (k,), (k,))

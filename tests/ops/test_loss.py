@@ -188,7 +188,7 @@ def test_hard_negative_mask_returns_hand_computed_masks(losses, positives, optio
 
 @pytest.mark.parametrize("levels", [3, 50, 10**6])
 def test_hard_negative_mask_equals_selection_by_sorting(levels):
-    """With few different losses, several equal the threshold. The number of negatives must be exact all the same."""
+    """With few distinct losses, several equal the threshold, but the number of negatives must still be exact."""
     rng = np.random.default_rng(levels)
     losses = (rng.integers(0, levels, (20, 200)) / 7).astype(np.float32)
     positive = rng.random((20, 200)) < rng.choice([0, 0.02, 0.1, 0.5], (20, 1))

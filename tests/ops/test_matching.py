@@ -53,7 +53,7 @@ EXAMPLE = np.array(
 def test_match_equals_the_worked_example(box_config, positives, bipartite):
     """The numbers come from a greedy matching with NumPy in float64.
 
-    C and E are so small that many boxes have nearly the same IoU with them, so only the number of boxes and the IoU are
+    Objects C and E are so small that many boxes have nearly the same IoU with them, so only the number of boxes and the IoU are
     checked for these two. Both are matched, even if they have the same best box (SSD512) or if torchvision's matcher
     leaves C without a box (SSD300 for COCO).
     """
@@ -118,7 +118,7 @@ def test_assign_objects_with_threshold_zero_ignores_boxes_without_overlap():
 
 @pytest.mark.parametrize("levels", [2, 4, 1000])
 def test_assign_objects_equals_caffe_on_random_overlaps(levels):
-    """With few different IoUs, most pairs are equal, and objects displace each other many times."""
+    """With few distinct IoUs, most pairs tie, and objects displace each other many times."""
     rng = np.random.default_rng(levels)
     for _ in range(60):
         iou = (rng.integers(0, levels + 1, (6, 9)) / levels * (rng.random((6, 9)) < 0.7)).astype(np.float32)
@@ -190,7 +190,7 @@ def test_match_under_vmap_equals_single_images():
 
 
 def test_match_gives_every_object_a_default_box():
-    """64 objects of 7 x 7 pixels lie close together. In some ports, some of them lose their boxes to other objects."""
+    """64 objects of 7 x 7 pixels lie close together. In some other implementations, a few of them get no box."""
     rng = np.random.default_rng(5)
     low = rng.uniform(0.4, 0.5, (64, 2))
     gt = np.concatenate([low, low + 0.024], axis=1).astype(np.float32)

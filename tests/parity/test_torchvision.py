@@ -228,7 +228,7 @@ class Scene:
 def compute_torchvision_loss_and_gradient(
     model: "torch.nn.Module", pixels: np.ndarray, scenes: list[Scene], dtype: "torch.dtype"
 ) -> tuple[dict[str, float], State]:
-    """Return both losses of torchvision's model, and the gradient of their sum by torchvision's parameter names."""
+    """Return both losses of torchvision's model, and the gradient of their sum with torchvision's parameter names."""
     model.to(dtype).train()
     try:
         model.zero_grad()
@@ -244,7 +244,7 @@ def compute_torchvision_loss_and_gradient(
 
 
 def compute_loss_and_gradient(params: Any, pixels: np.ndarray, targets: Targets) -> tuple[Any, Any]:
-    """Return loss, parts of the loss, and gradient of this package, computed as in a training step."""
+    """Return the loss, its parts and the gradient, which this package computes as in a training step."""
 
     def compute_loss(params: Any, pixels: Any) -> Any:
         predictions = ssd.SSD(CONFIG.model).apply({"params": params}, pixels)
@@ -389,7 +389,7 @@ def test_assign_objects_keeps_the_best_box_of_an_object_like_torchvision(model):
 
 
 def test_assign_objects_differs_from_torchvision_if_two_objects_share_a_best_box(model):
-    """Here, the object with the higher IoU gets the shared box, and the other object gets its own second best box.
+    """In this package, the object with the higher IoU gets the shared box, and the other gets its second best box.
 
     In torchvision, the later object gets the shared box, and the earlier object gets no box.
     """

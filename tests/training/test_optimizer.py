@@ -11,7 +11,7 @@ from ssd_jax.training.optimizer import freeze, make_optimizer, make_schedule
 
 
 def test_multistep_schedule_equals_that_of_caffe() -> None:
-    """Caffe's rate is base_lr * gamma ^ (number of milestones reached), so step 80000 is the first with 1e-4."""
+    """Caffe's rate is base_lr * gamma ^ (number of milestones reached), so step 80000 is the first with a rate of 1e-4."""
     schedule = make_schedule(Optimizer(), 120_000)
     for step, rate in [(0, 1e-3), (79_999, 1e-3), (80_000, 1e-4), (99_999, 1e-4), (100_000, 1e-5), (119_999, 1e-5)]:
         assert schedule(step) == pytest.approx(rate, rel=1e-5), step
@@ -31,7 +31,7 @@ def test_cosine_schedule_ends_at_zero() -> None:
 
 
 def update_like_caffe(parameters: dict, gradients: list[dict], config: Optimizer) -> dict:
-    """Return parameters after some updates. Source: Caffe's sgd_solver.cpp (ClipGradients, ComputeUpdateValue, ...)."""
+    """Return parameters after updates by ClipGradients, Regularize and ComputeUpdateValue of Caffe's SGD solver."""
     history = {name: np.zeros_like(value) for name, value in parameters.items()}
     parameters = {name: value.copy() for name, value in parameters.items()}
     for step, gradient in enumerate(gradients):
@@ -55,10 +55,10 @@ def test_sgd_equals_the_solver_of_caffe(clip_norm: float | None) -> None:
     draw = lambda: {name: rng.normal(size=shape) for name, shape in shapes.items()}  # noqa: E731
     start, gradients = draw(), [draw() for _ in range(7)]
 
-    def make_parameter_tree(flat: dict) -> dict:
+    def make_parameter_tree(arrays: dict) -> dict:
         return {
-            "conv": {"kernel": jnp.asarray(flat["conv/kernel"]), "bias": jnp.asarray(flat["conv/bias"])},
-            "norm": {"scale": jnp.asarray(flat["norm/scale"])},
+            "conv": {"kernel": jnp.asarray(arrays["conv/kernel"]), "bias": jnp.asarray(arrays["conv/bias"])},
+            "norm": {"scale": jnp.asarray(arrays["norm/scale"])},
         }
 
     optimizer = make_optimizer(config, 7)
@@ -85,7 +85,7 @@ def test_muon_updates_hidden_kernels_and_adam_updates_all_other_parameters() -> 
     """Muon's first step is the semi-orthogonal matrix nearest to the gradient, scaled to an RMS of 0.2 x learning rate.
 
     The singular value decomposition gives the expected matrix. Five Newton-Schulz iterations only bring the singular
-    values to between 0.7 and 1.2.
+    values into the range from 0.7 to 1.2.
     """
     config = Optimizer(name="muon", learning_rate=1.0, adam_lr_multiplier=0.1, weight_decay=0.0, schedule="cosine")
     gradient = {

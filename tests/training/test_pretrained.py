@@ -421,7 +421,7 @@ def test_resumed_run_does_not_read_pretrained_and_gives_the_same_result(transfer
 
 
 def test_train_records_the_absolute_path_of_pretrained(transfer_run, tmp_path, monkeypatch, capsys):
-    """A run can thus be resumed by the same command with a relative path to the pretrained run."""
+    """The absolute path lets the same command, with a relative path to the pretrained run, resume the run."""
     monkeypatch.chdir(transfer_run.start.parent)
     options = ["start" if word == transfer_run.start else word for word in transfer_run.options]
     assert run_command("train", *options, "--workdir", transfer_run.run) == 0

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("full_optimization")
 
 
 class Run(NamedTuple):
-    """A run of 10 steps of 4 images on a split of 11 images: three whole epochs and seven images of epoch 3."""
+    """A run of 10 steps with batches of 4 images. The split has 11 images, so the run has 3 epochs and 7 images more."""
 
     config: Config
     source: Source
@@ -35,7 +35,7 @@ class Run(NamedTuple):
     augmented: dict[tuple[int, int], list[np.ndarray]]
     """Augmented image, boxes and labels from the batches of the trainer; the keys are (index, epoch)."""
     steps: dict[tuple[int, int], int]
-    """Number of the training step, from 1; the keys are (index, epoch)."""
+    """Training step, counted from 1, that used an image; the keys are (index, epoch)."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Tests of importing weights: all key mappings, the settings of each project, and refused tensors."""
+"""Tests of importing weights: all key mappings, the settings of each project, and rejected tensors."""
 
 import dataclasses
 from pathlib import Path

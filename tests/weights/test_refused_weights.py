@@ -1,4 +1,4 @@
-"""Tests of many invalid weight files: each is refused with a message that names the file, and its code is not run."""
+"""Tests of many invalid weight files: each is rejected with a message that names the file, and its code is not run."""
 
 import json
 import struct

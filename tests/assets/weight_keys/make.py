@@ -170,7 +170,7 @@ def list_torchvision_vgg16_shapes() -> Shapes:
 
 
 def list_vgg_convolutions() -> Iterator[tuple[str, int, int]]:
-    """Yield name, input channels and output channels of each convolution of VGG16, with Caffe's names."""
+    """Yield Caffe's name, the input channels and the output channels of each convolution of VGG16."""
     block, layer, channels = 1, 1, 3
     for entry in VGG16:
         if entry == "M":

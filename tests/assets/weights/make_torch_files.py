@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 
 def make_state_dict() -> OrderedDict[str, torch.Tensor]:
-    """Return a state dict with tensors of every supported dtype and with every kind of view of a storage."""
+    """Return a state dict with tensors that cover every supported dtype and every kind of view into a storage."""
     base = torch.arange(10, dtype=torch.float32) / 2
     tensors = {
         "conv.weight": (torch.arange(24, dtype=torch.float32) / 4 - 1).reshape(2, 3, 2, 2),

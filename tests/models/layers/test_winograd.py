@@ -65,7 +65,7 @@ def test_conv3x3_gradients_equal_a_plain_loop(shape):
 def uses_winograd(
     x: tuple[int, ...], kernel: tuple[int, ...], strides=(1, 1), padding=((1, 1), (1, 1)), **options
 ) -> bool:
-    """Return whether the program for a CPU contains no plain convolution."""
+    """Return whether winograd.conv compiles to a program without a plain convolution on a CPU."""
     dtype = options.pop("dtype", jnp.float32)
     arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape in (x, kernel)]
     lowered = jax.jit(lambda x, k: winograd.conv(x, k, strides, padding, **(OPTIONS | options))).lower(*arrays)

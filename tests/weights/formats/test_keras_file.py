@@ -1,4 +1,4 @@
-"""Tests of reading HDF5 files of Keras 1, 2 and 3, and of refusing corrupt or hostile files."""
+"""Tests of reading HDF5 files of Keras 1, 2 and 3, and of rejecting corrupt or hostile files."""
 
 import io
 import struct
@@ -328,7 +328,7 @@ def write_theano_backend(group: h5py.Group, other_file: Path) -> None:
     ],
 )
 def test_invalid_weights_are_rejected(tmp_path: Path, write_weight: Callable[[h5py.Group, Path], None], message: str):
-    """The reader must refuse the weight without reading ``other.h5``, and must use little memory."""
+    """The reader must reject the weight without reading ``other.h5``, and must use little memory."""
     with h5py.File(tmp_path / "other.h5", "w") as other_file:
         other_file["secret"] = np.arange(4, dtype=np.float32)
     with h5py.File(tmp_path / "a.h5", "w") as root:
@@ -345,7 +345,7 @@ def make_circular_header() -> bytes:
 
     Each message of the header says that the header continues at the beginning of the file.
 
-    HDF5 File Format Specification: superblock version 0, object header version 1, message 16.
+    Source: HDF5 File Format Specification, superblock version 0, object header version 1, message 16.
     """
     end, nowhere = 1 << 20, (1 << 64) - 1
     superblock = b"\x89HDF\r\n\x1a\n" + struct.pack(

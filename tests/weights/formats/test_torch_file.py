@@ -134,7 +134,7 @@ def test_read_torch_reads_files_built_by_the_helpers(file: Path):
 
 
 def test_read_torch_reads_files_of_torch_0_1_from_python_2_and_a_gpu(file: Path):
-    """Such a file has byte strings, an OrderedDict made from pairs, and storages that are views.
+    """A file of torch 0.1 has byte strings, an OrderedDict made from pairs, and storages that are views.
 
     The pickle makes empty tensors first, and sets their state afterwards.
 
