@@ -144,7 +144,7 @@ def test_tables_group_runs_by_initialization():
 
 
 class FakeProgram:
-    """Fake training and evaluation, which record their arguments and write the files of real runs within milliseconds."""
+    """A fake of training and evaluation. It records their arguments, and writes the files that real runs write."""
 
     def __init__(self) -> None:
         self.trained: dict[str, Config] = {}

@@ -122,9 +122,9 @@ def test_detections_in_a_resized_image_equal_torchvision(golden, params):
 def test_loss_and_gradient_equal_torchvision(golden, params):
     """torchvision's gradient was computed in float64.
 
-    A few activations near zero have another sign in float32 than in float64 before a ReLU. Each of them changes the gradient of
-    the layers before it by up to a thousandth. The tolerance is lower for the predictors and L2Norm, which come after
-    the last ReLU.
+    Before a ReLU, a few activations near zero have another sign in float32 than in float64. Each of them changes the
+    gradient of the layers before it by up to a thousandth. The tolerance is lower for the predictors and L2Norm, which
+    come after the last ReLU.
     """
     targets = compute_golden_targets()
 

@@ -53,9 +53,9 @@ EXAMPLE = np.array(
 def test_match_equals_the_worked_example(box_config, positives, bipartite):
     """The numbers come from a greedy matching with NumPy in float64.
 
-    Objects C and E are so small that many boxes have nearly the same IoU with them, so only the number of boxes and the IoU are
-    checked for these two. Both are matched, even if they have the same best box (SSD512) or if torchvision's matcher
-    leaves C without a box (SSD300 for COCO).
+    Objects C and E are so small that many boxes have nearly the same IoU with them. Therefore only their number of
+    boxes and their IoU are checked. Both are matched, even if they have the same best box (SSD512) or if torchvision's
+    matcher leaves C without a box (SSD300 for COCO).
     """
     default_boxes = make_default_boxes(box_config)
     targets = jit_match(EXAMPLE, np.arange(1, 6, dtype=np.int32), default_boxes)

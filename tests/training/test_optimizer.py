@@ -11,7 +11,7 @@ from ssd_jax.training.optimizer import freeze, make_optimizer, make_schedule
 
 
 def test_multistep_schedule_equals_that_of_caffe() -> None:
-    """Caffe's rate is base_lr * gamma ^ (number of milestones reached), so step 80000 is the first with a rate of 1e-4."""
+    """Caffe's rate is base_lr * gamma ^ (number of milestones reached), so it is 1e-4 from step 80000."""
     schedule = make_schedule(Optimizer(), 120_000)
     for step, rate in [(0, 1e-3), (79_999, 1e-3), (80_000, 1e-4), (99_999, 1e-4), (100_000, 1e-5), (119_999, 1e-5)]:
         assert schedule(step) == pytest.approx(rate, rel=1e-5), step

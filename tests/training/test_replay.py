@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("full_optimization")
 
 
 class Run(NamedTuple):
-    """A run of 10 steps with batches of 4 images. The split has 11 images, so the run has 3 epochs and 7 images more."""
+    """A run of 10 steps with 4 images each. The split has 11 images, so these are three epochs and seven images."""
 
     config: Config
     source: Source
