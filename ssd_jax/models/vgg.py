@@ -44,7 +44,7 @@ PIXEL_SPREAD = 64.0
 
 
 def scale_channels(channels: int, width: float) -> int:
-    """Return `channels` times `width`, rounded to a multiple of 8 (the group size of GroupNorm), at least 8."""
+    """Return `channels` times `width`, rounded to a multiple of 8 (the group size of GroupNorm), but at least 8."""
     return max(GROUP_SIZE, round(channels * width / GROUP_SIZE) * GROUP_SIZE)
 
 

@@ -36,15 +36,15 @@ def make_default_boxes(config: DefaultBoxes = DefaultBoxes()) -> Float32[np.ndar
         in float64 and rounded once to float32. With `clip="none"`, boxes may lie partly outside the image; with fixed
         steps, their centres may also lie outside.
     """
-    boxes = np.concatenate([_make_boxes_of_map(config, k) for k in range(len(config.feature_maps))])
+    boxes = np.concatenate([_make_boxes_of_map(config, map_index) for map_index in range(len(config.feature_maps))])
     return _clip(boxes, config.clip).astype(np.float32)
 
 
-def _make_boxes_of_map(config: DefaultBoxes, k: int) -> Float64[np.ndarray, "n 4"]:
-    cells = config.feature_maps[k]
-    step = config.image_size / cells if config.steps is None else config.steps[k]
+def _make_boxes_of_map(config: DefaultBoxes, map_index: int) -> Float64[np.ndarray, "n 4"]:
+    cells = config.feature_maps[map_index]
+    step = config.image_size / cells if config.steps is None else config.steps[map_index]
     centers = (np.arange(cells) + 0.5) * step / config.image_size
-    sizes = _make_box_sizes_of_map(config, k)
+    sizes = _make_box_sizes_of_map(config, map_index)
     shape = (cells, cells, len(sizes))
     return np.stack(
         [
@@ -57,14 +57,14 @@ def _make_boxes_of_map(config: DefaultBoxes, k: int) -> Float64[np.ndarray, "n 4
     ).reshape(-1, 4)
 
 
-def _make_box_sizes_of_map(config: DefaultBoxes, k: int) -> Float64[np.ndarray, "k 2"]:
-    low, high = config.min_sizes[k], config.max_sizes[k]
+def _make_box_sizes_of_map(config: DefaultBoxes, map_index: int) -> Float64[np.ndarray, "k 2"]:
+    low, high = config.min_sizes[map_index], config.max_sizes[map_index]
     if config.truncate_sizes:
         low, high = int(low), None if high is None else int(high)
     sizes = [(low, low)]
     if high is not None:
         sizes.append((math.sqrt(low * high),) * 2)
-    for ratio in config.aspect_ratios[k]:
+    for ratio in config.aspect_ratios[map_index]:
         long, short = low * math.sqrt(ratio), low / math.sqrt(ratio)
         sizes += [(long, short), (short, long)]
     return np.array(sizes, np.float64) / config.image_size

@@ -80,8 +80,8 @@ def multiclass_nms(
 
     Args:
         boxes: Boxes, xyxy, in any unit.
-        scores: Score of each box for each class. A pair whose score is NaN is never kept, and the other pairs of its
-            box may not be kept either.
+        scores: Score of each box for each class. A pair whose score is NaN is never kept, and other pairs of the same
+            box can be lost.
         iou_threshold: A box is suppressed if its IoU with a kept box of the same class is above this value.
         max_outputs: Maximum number of pairs to keep over all classes, k. The pairs with the highest scores are kept.
         score_threshold: Pairs with this score or a lower one are ignored. At least 0.

@@ -31,8 +31,8 @@ def _compute_group_means(channel_sums: Float32[Array, "b c"], pixels: int, group
     return jnp.repeat(means, group_size, axis=1)
 
 
-def _broadcast_over_pixels(per_channel: Float32[Array, "b c"]) -> Float32[Array, "b 1 1 c"]:
-    return per_channel[:, None, None, :]
+def _broadcast_over_pixels(channel_values: Float32[Array, "b c"]) -> Float32[Array, "b 1 1 c"]:
+    return channel_values[:, None, None, :]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -130,7 +130,7 @@ def _transform_gradient_tiles(g: Float[Array, "h w d"]) -> Terms:
 
 
 def _flatten_tiles(term: Float[Array, "rows columns c"]) -> Float[Array, "n c"]:
-    """Return a term as a matrix with a row for each tile.
+    """Return a term, which holds one entry of every tile, as a matrix with a row for each tile.
 
     The barrier keeps XLA from computing the term inside the loops of the following product.
     """

@@ -129,15 +129,15 @@ def _remove_leading_axes(layer_type: str | int, number: int, blob: np.ndarray) -
 # ---- default boxes ----
 
 
-def _read_prior(file: Path, layer: str, param: Any) -> PriorBox:
+def _read_prior(file: Path, layer: str, settings: Any) -> PriorBox:
     """Return the settings of a PriorBox layer, with the defaults of src/caffe/layers/prior_box_layer.cpp."""
-    min_sizes, max_sizes = _to_decimals(param.min_size), _to_decimals(param.max_size)
-    ratios = _to_decimals(param.aspect_ratio)
-    variances = _to_decimals(param.variance) or (0.1,)
+    min_sizes, max_sizes = _to_decimals(settings.min_size), _to_decimals(settings.max_size)
+    ratios = _to_decimals(settings.aspect_ratio)
+    variances = _to_decimals(settings.variance) or (0.1,)
     variances = variances * 4 if len(variances) == 1 else variances
-    step = _read_square_setting(file, layer, param, "step", "step_h", "step_w")
-    image_size = _read_square_setting(file, layer, param, "img_size", "img_h", "img_w")
-    (offset,) = _to_decimals([param.offset])
+    step = _read_square_setting(file, layer, settings, "step", "step_h", "step_w")
+    image_size = _read_square_setting(file, layer, settings, "img_size", "img_h", "img_w")
+    (offset,) = _to_decimals([settings.offset])
     positive = (*min_sizes, *max_sizes, *ratios, *variances, 1 if step is None else step)
     if (
         not min_sizes
@@ -151,13 +151,13 @@ def _read_prior(file: Path, layer: str, param: Any) -> PriorBox:
             f"{file}: the settings of {layer!a} do not describe valid default boxes. Copy or download the file again."
         )
     side = None if image_size is None else int(image_size)
-    return PriorBox(min_sizes, max_sizes, ratios, param.flip, param.clip, variances, step, offset, side)
+    return PriorBox(min_sizes, max_sizes, ratios, settings.flip, settings.clip, variances, step, offset, side)
 
 
-def _read_square_setting(file: Path, layer: str, param: Any, side: str, height: str, width: str) -> float | None:
+def _read_square_setting(file: Path, layer: str, settings: Any, side: str, height: str, width: str) -> float | None:
     """Return a setting that is stored in one field, or in two equal fields for height and width; None if missing."""
-    stored = [name for name in (side, height, width) if param.HasField(name)]
-    values = set(_to_decimals([getattr(param, name) for name in stored]))
+    stored = [name for name in (side, height, width) if settings.HasField(name)]
+    values = set(_to_decimals([getattr(settings, name) for name in stored]))
     if not stored:
         return None
     if stored not in ([side], [height, width]) or len(values) > 1:
