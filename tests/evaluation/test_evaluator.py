@@ -153,7 +153,7 @@ def test_predict_fn_gives_detect_the_box_count_of_each_feature_map(params):
 
 @pytest.mark.slow
 def test_predict_fn_can_select_candidates_per_feature_map(params, network):
-    """As in mmdetection, two candidates are selected from each of the three feature maps."""
+    """Two candidates are selected from each of the three feature maps, as in mmdetection."""
     image = ShapesSource(TINY.data.shapes, "val").image(0)[None]
     limit = float(np.log(1000 / 16))
     detect = Detect(0.02, 2, 0.45, 200, "map", (-limit, limit), clip_before_nms=True, drop_empty=True)

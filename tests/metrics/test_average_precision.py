@@ -68,7 +68,7 @@ def compute_both_aps(detections, truth, **kwargs):
 
 
 def test_voc_average_precision_equals_hand_computed_values():
-    """By descending score, the detections are A, a wrong box and C. The object B is missed.
+    """In order of descending score, the detections are A, a wrong box and C. The object B is missed.
 
     Precision is 1, 1/2, 2/3 at recall 1/3, 1/3, 2/3. The best precision is 1 at the recalls 0 to 0.3 (four points), 2/3
     at 0.4 to 0.6 (three points), and 0 from 0.7 on. The 11-point AP is (4 + 3 * 2/3) / 11 = 6/11, and the area AP is

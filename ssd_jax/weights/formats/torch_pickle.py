@@ -58,7 +58,7 @@ class Storage(NamedTuple):
     length: int
     """Number of elements."""
     start: int = 0
-    """Element that tensor offsets are counted from. It is 0 except for views of a storage in the legacy format."""
+    """Index of the element that tensor offsets are counted from. It is 0 except for views in the legacy format."""
 
 
 @dataclass(slots=True)
