@@ -25,14 +25,14 @@ def test_describe_class_difference_lists_names_missing_in_either_list(old, new, 
     assert describe_class_difference(old, new).splitlines() == lines
 
 
-def test_describe_class_difference_uses_the_given_places():
+def test_describe_class_difference_contains_the_given_places():
     assert (
         describe_class_difference(["a"], ["b"], old_place="the run", new_place="val")
         == "  only in the run: a\n  only in val: b"
     )
 
 
-def test_format_names_wraps_between_names():
+def test_format_names_breaks_lines_only_between_names():
     names = [f"class-{number}" for number in range(40)]
     lines = format_names("kept", names).splitlines()
     assert 3 < len(lines) < 6 and all(len(line) <= 110 for line in lines)

@@ -29,14 +29,14 @@ def read_with_pillow(file, mode="RGB"):
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 2}])
-def test_read_image_decodes_jpeg_exactly_as_pillow(photo, tmp_path, options):
+def test_read_image_decodes_jpeg_files_exactly_like_pillow(photo, tmp_path, options):
     file = tmp_path / "a.jpg"
     file.write_bytes(encode_jpeg(photo, **options))
     np.testing.assert_array_equal(read_image(file), read_with_pillow(file))
     assert image_size(file) == (64, 48)
 
 
-def test_read_image_decodes_jpeg_of_odd_size_as_pillow(tmp_path):
+def test_read_image_decodes_jpeg_files_of_odd_size_like_pillow(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (33, 17, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.jpg")
     np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), read_with_pillow(tmp_path / "a.jpg"))
@@ -44,7 +44,7 @@ def test_read_image_decodes_jpeg_of_odd_size_as_pillow(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("extension", ["jpg", "png"])
-def test_read_image_rotates_by_exif_orientation(photo, tmp_path, orientation, extension):
+def test_read_image_rotates_images_by_the_exif_orientation(photo, tmp_path, orientation, extension):
     file = tmp_path / f"a.{extension}"
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -69,7 +69,7 @@ def test_read_image_does_not_rotate_if_the_annotated_size_is_the_stored_size(pho
         assert image_size(file, annotated) == (48, 64)
 
 
-def test_read_image_rotates_square_image_regardless_of_annotated_size(tmp_path):
+def test_read_image_rotates_a_square_image_regardless_of_the_annotated_size(tmp_path):
     file = tmp_path / "a.png"
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -79,7 +79,7 @@ def test_read_image_rotates_square_image_regardless_of_annotated_size(tmp_path):
 
 
 @pytest.mark.parametrize("value", [0, 9, 77])
-def test_read_image_ignores_invalid_orientation(photo, tmp_path, value):
+def test_read_image_ignores_an_invalid_orientation(photo, tmp_path, value):
     exif = Image.Exif()
     exif[0x0112] = value
     photo.save(tmp_path / "a.png", exif=exif)
@@ -87,14 +87,14 @@ def test_read_image_ignores_invalid_orientation(photo, tmp_path, value):
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_read_image_repeats_grey_in_three_channels(photo, tmp_path, name):
+def test_read_image_repeats_grey_values_in_three_channels(photo, tmp_path, name):
     photo.convert("L").save(tmp_path / name)
     pixels = read_image(tmp_path / name)
     for channel in range(3):
         np.testing.assert_array_equal(pixels[..., channel], read_with_pillow(tmp_path / name, "L"))
 
 
-def test_read_image_scales_sixteen_bit_grey(tmp_path):
+def test_read_image_scales_16_bit_grey_values_to_8_bits(tmp_path):
     grey = np.array([[0, 128, 129, 257, 32768, 65535]], np.uint16)
     Image.fromarray(grey).save(tmp_path / "a.png")
     # The expected value is round(v / 257), which maps 0-65535 to 0-255.
@@ -107,13 +107,13 @@ def test_read_image_rejects_floating_point_pixels(tmp_path):
         read_image(tmp_path / "a.tif")
 
 
-def test_read_image_blends_transparency_with_white(tmp_path):
+def test_read_image_blends_transparent_pixels_with_white(tmp_path):
     rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 51]]], np.uint8)
     Image.fromarray(rgba).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), [[[10, 20, 30], [255, 255, 255], [204, 204, 204]]])
 
 
-def test_read_image_blends_transparent_palette_entry_with_white(tmp_path):
+def test_read_image_blends_a_transparent_palette_entry_with_white(tmp_path):
     image = Image.new("P", (2, 1))
     image.putpalette([200, 100, 50, 1, 2, 3])
     image.putpixel((1, 0), 1)
@@ -123,7 +123,7 @@ def test_read_image_blends_transparent_palette_entry_with_white(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "holes.png"), [[[200, 100, 50], [255, 255, 255]]])
 
 
-def test_read_image_converts_cmyk(photo, tmp_path):
+def test_read_image_converts_cmyk_to_rgb(photo, tmp_path):
     # As Photoshop does, Pillow writes inverted CMYK values and Adobe's marker.
     (tmp_path / "a.jpg").write_bytes(encode_jpeg(photo.convert("CMYK")))
     difference = np.abs(read_image(tmp_path / "a.jpg").astype(int) - np.asarray(photo))
@@ -131,21 +131,21 @@ def test_read_image_converts_cmyk(photo, tmp_path):
 
 
 @pytest.mark.parametrize("extension", ["bmp", "gif", "tif", "webp"])
-def test_read_image_reads_bmp_gif_tif_and_webp_as_pillow(photo, tmp_path, extension):
+def test_read_image_reads_bmp_gif_tif_and_webp_like_pillow(photo, tmp_path, extension):
     photo.save(tmp_path / f"a.{extension}")
     np.testing.assert_array_equal(
         read_image(tmp_path / f"a.{extension}"), read_with_pillow(tmp_path / f"a.{extension}")
     )
 
 
-def test_read_image_detects_format_by_content(photo, tmp_path):
+def test_read_image_detects_the_format_from_the_content(photo, tmp_path):
     photo.save(tmp_path / "a.jpg", "PNG")
     np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), np.asarray(photo))
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.3, 0.7, 0.98])
 @pytest.mark.parametrize("kind", ["JPEG", "JPEG closed", "PNG"])
-def test_read_image_rejects_truncated_file(tmp_path, fraction, kind):
+def test_read_image_rejects_a_truncated_file(tmp_path, fraction, kind):
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)).save(buffer, kind.split()[0])
     content = buffer.getvalue()[: int(len(buffer.getvalue()) * fraction)]
@@ -156,7 +156,7 @@ def test_read_image_rejects_truncated_file(tmp_path, fraction, kind):
 
 
 @pytest.mark.parametrize("read", [read_image, image_size])
-def test_read_image_rejects_image_above_pixel_limit(photo, tmp_path, monkeypatch, read):
+def test_read_image_rejects_an_image_above_the_pixel_limit(photo, tmp_path, monkeypatch, read):
     """Set Pillow's limit so that the image has more than twice as many pixels, which Pillow rejects."""
     Image.fromarray(np.asarray(photo)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 64 // 2 - 1)
@@ -171,7 +171,7 @@ def test_read_image_ignores_bytes_after_the_end_of_a_jpeg(photo, tmp_path):
 
 @pytest.mark.parametrize("read", [read_image, image_size])
 @pytest.mark.parametrize(("content", "word"), [(None, "No such file"), (b"", "a.jpg"), (b"<html></html>", "Pillow")])
-def test_read_image_names_an_unreadable_file(tmp_path, read, content, word):
+def test_read_image_error_names_the_unreadable_file(tmp_path, read, content, word):
     file = tmp_path / "a.jpg"
     if content is not None:
         file.write_bytes(content)
@@ -205,7 +205,7 @@ def make_smooth_image(width, height):
         ((3001, 5), 8),
     ],
 )
-def test_read_reduced_image_decodes_large_jpeg_at_a_fraction_of_its_size(tmp_path, size, divisor):
+def test_read_reduced_image_decodes_a_large_jpeg_at_a_fraction_of_the_size(tmp_path, size, divisor):
     file = tmp_path / "a.jpg"
     make_smooth_image(*size).save(file, quality=95)
     expected = read_with_pillow(file) if divisor == 1 else np.asarray(Image.open(file).convert("RGB").reduce(divisor))
@@ -217,7 +217,7 @@ def test_read_reduced_image_decodes_large_jpeg_at_a_fraction_of_its_size(tmp_pat
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_read_reduced_image_rotates_by_exif_orientation(tmp_path, orientation):
+def test_read_reduced_image_rotates_images_by_the_exif_orientation(tmp_path, orientation):
     file = tmp_path / "a.jpg"
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -229,14 +229,14 @@ def test_read_reduced_image_rotates_by_exif_orientation(tmp_path, orientation):
     assert pixels.shape == (120, 160, 3) and full_size == (640, 480)
 
 
-def test_read_reduced_image_decodes_png_at_full_size(tmp_path):
+def test_read_reduced_image_decodes_a_png_at_full_size(tmp_path):
     make_smooth_image(640, 480).save(tmp_path / "a.png")
     pixels, full_size = read_reduced_image(tmp_path / "a.png", None, (50, 50))
     np.testing.assert_array_equal(pixels, read_with_pillow(tmp_path / "a.png"))
     assert full_size == (640, 480)
 
 
-def test_read_reduced_image_rejects_truncated_file(tmp_path):
+def test_read_reduced_image_rejects_a_truncated_file(tmp_path):
     data = encode_jpeg(make_smooth_image(640, 480))
     (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match=r"a\.jpg: "):

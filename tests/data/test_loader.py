@@ -46,11 +46,11 @@ class FakeSource(Source):
         return np.full((height, width, 3), index, np.uint8)
 
 
-def make_small_images(count, **options):
+def make_small_source(count, **options):
     return FakeSource([(16, 8)] * count, **options)
 
 
-def take(batches, count):
+def take_batches(batches, count):
     return [next(batches) for _ in range(count)]
 
 
@@ -62,7 +62,7 @@ def concatenate_field(batches, field):
 
 
 def test_train_batches_have_a_new_order_in_every_epoch():
-    batches = take(train_batches(make_small_images(7), Data(), 3, seed=0), 14)
+    batches = take_batches(train_batches(make_small_source(7), Data(), 3, seed=0), 14)
     index, epoch = concatenate_field(batches, "index"), concatenate_field(batches, "epoch")
     np.testing.assert_array_equal(epoch, np.arange(42) // 7)
     epochs = index.reshape(6, 7)
@@ -70,19 +70,19 @@ def test_train_batches_have_a_new_order_in_every_epoch():
     assert len({tuple(order) for order in epochs}) == 6
 
 
-def test_train_batches_keep_image_and_index_together():
-    for batch in take(train_batches(make_small_images(7, wait=0.002), Data(), 3, seed=0), 8):
+def test_train_batches_contain_each_image_with_the_index_of_the_image():
+    for batch in take_batches(train_batches(make_small_source(7, wait=0.002), Data(), 3, seed=0), 8):
         np.testing.assert_array_equal(batch.canvas[:, 0, 0, 0], batch.index)
 
 
 def test_train_batches_may_be_larger_than_the_source():
-    batch = next(train_batches(make_small_images(3), Data(), 8, seed=0))
+    batch = next(train_batches(make_small_source(3), Data(), 8, seed=0))
     np.testing.assert_array_equal(batch.epoch, [0, 0, 0, 1, 1, 1, 2, 2])
 
 
 def test_train_batches_depend_on_the_seed():
     first, again, other = (
-        concatenate_field(take(train_batches(make_small_images(30), Data(), 10, seed), 3), "index")
+        concatenate_field(take_batches(train_batches(make_small_source(30), Data(), 10, seed), 3), "index")
         for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
@@ -92,30 +92,30 @@ def test_train_batches_depend_on_the_seed():
 @pytest.mark.parametrize("after", [0, 5])
 def test_train_batches_resume_from_a_saved_state(after):
     """Convert the state to JSON and back. Batches that threads have read ahead must not count."""
-    source = make_small_images(7, wait=0.002)
+    source = make_small_source(7, wait=0.002)
     stream = train_batches(source, Data(), 4, seed=3)
-    take(stream, after)
+    take_batches(stream, after)
     time.sleep(0.05)
     state = json.dumps(stream.get_state())
-    expected = take(stream, 5)
+    expected = take_batches(stream, 5)
     fresh = train_batches(source, Data(), 4, seed=3)
     fresh.set_state(json.loads(state))
     used = train_batches(source, Data(), 4, seed=3)
-    take(used, 9)
+    take_batches(used, 9)
     used.set_state(json.loads(state))
     stream.set_state(json.loads(state))
     for resumed in (fresh, used, stream):
-        for wanted, got in zip(expected, take(resumed, 5), strict=True):
+        for wanted, got in zip(expected, take_batches(resumed, 5), strict=True):
             for a, b in zip(wanted, got, strict=True):
                 np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_train_batches_do_not_depend_on_the_number_of_processes(processes):
-    all_rows = take(train_batches(make_small_images(7), Data(), 4, seed=0), 6)
+    all_rows = take_batches(train_batches(make_small_source(7), Data(), 4, seed=0), 6)
     share = 4 // processes
     shares = [[3, 1, 0, 2][p * share : (p + 1) * share] for p in range(processes)]  # rows of each process, unordered
-    streams = [train_batches(make_small_images(7), Data(), 4, seed=0, rows=rows) for rows in shares]
+    streams = [train_batches(make_small_source(7), Data(), 4, seed=0, rows=rows) for rows in shares]
     for expected in all_rows:
         for rows, stream in zip(shares, streams, strict=True):
             for wanted, got in zip(expected, next(stream), strict=True):
@@ -127,15 +127,15 @@ def test_train_batches_do_not_depend_on_the_number_of_processes(processes):
 
 @pytest.mark.parametrize("length", [7, 8])
 def test_eval_batches_do_not_depend_on_the_number_of_processes(length):
-    all_rows = list(eval_batches(make_small_images(length), Data(), 4))
+    all_rows = list(eval_batches(make_small_source(length), Data(), 4))
     for rows in ([0, 1], [2, 3]):
-        for expected, part in zip(all_rows, eval_batches(make_small_images(length), Data(), 4, rows=rows), strict=True):
+        for expected, part in zip(all_rows, eval_batches(make_small_source(length), Data(), 4, rows=rows), strict=True):
             for wanted, got in zip(expected, part, strict=True):
                 np.testing.assert_array_equal(wanted[rows], got)
 
 
 def test_eval_batches_contain_each_image_once_in_order_with_padding():
-    batches = list(eval_batches(make_small_images(7, wait=0.002), Data(), 3))
+    batches = list(eval_batches(make_small_source(7, wait=0.002), Data(), 3))
     assert len(batches) == 3
     np.testing.assert_array_equal(concatenate_field(batches, "index"), [0, 1, 2, 3, 4, 5, 6, -1, -1])
     np.testing.assert_array_equal(concatenate_field(batches, "valid"), [True] * 7 + [False] * 2)
@@ -143,13 +143,13 @@ def test_eval_batches_contain_each_image_once_in_order_with_padding():
     assert {batch.canvas.shape for batch in batches} == {(3, 32, 32, 3)}
 
 
-def test_eval_batches_have_no_empty_batch():
-    assert [batch.valid.all() for batch in eval_batches(make_small_images(6), Data(), 3)] == [True, True]
+def test_eval_batches_do_not_end_with_an_empty_batch():
+    assert [batch.valid.all() for batch in eval_batches(make_small_source(6), Data(), 3)] == [True, True]
 
 
-def test_single_image_batch_equals_the_slot_at_stream_position():
+def test_single_image_batch_equals_the_slot_at_the_stream_position():
     source = FakeSource([(8 + k, 8) for k in range(5)], {2: {"boxes_px": [[0, 0, 4, 4]], "labels": [1]}})
-    batches = take(train_batches(source, Data(), 3, seed=4), 5)
+    batches = take_batches(train_batches(source, Data(), 3, seed=4), 5)
     for index, epoch in ((2, 0), (0, 1), (4, 2)):
         step, slot = divmod(stream_position(5, 4, index, epoch), 3)
         for expected, result in zip(batches[step], single_image_batch(source, Data(), index, epoch), strict=True):
@@ -159,9 +159,9 @@ def test_single_image_batch_equals_the_slot_at_stream_position():
 # ---- content ----
 
 
-def test_batch_has_documented_shapes_and_dtypes():
+def test_batch_has_the_documented_shapes_and_dtypes():
     boxes = {0: {"boxes_px": [[0, 0, 4, 4]], "labels": [1]}}
-    batch = next(train_batches(make_small_images(3, objects=boxes), Data(max_objects=5), 3, seed=0))
+    batch = next(train_batches(make_small_source(3, objects=boxes), Data(max_objects=5), 3, seed=0))
     assert [(name, array.shape, array.dtype.name) for name, array in batch._asdict().items()] == [
         ("canvas", (3, 32, 32, 3), "uint8"),
         ("height", (3,), "int32"),
@@ -177,7 +177,7 @@ def test_batch_has_documented_shapes_and_dtypes():
 
 def test_batch_boxes_are_normalised_and_clipped_to_the_image():
     objects = {0: {"boxes_px": [[4, 2, 8, 8], [-3, 0, 20, 4]], "labels": [1, 1], "difficult": [False, True]}}
-    batch = next(eval_batches(make_small_images(1, objects=objects), Data(max_objects=3), 1))
+    batch = next(eval_batches(make_small_source(1, objects=objects), Data(max_objects=3), 1))
     np.testing.assert_array_equal(batch.gt_boxes[0], [[0.25, 0.25, 0.5, 1], [0, 0, 1, 0.5], [0, 0, 0, 0]])
     np.testing.assert_array_equal(batch.gt_labels[0], [1, 1, 0])
     np.testing.assert_array_equal(batch.gt_difficult[0], [False, True, False])
@@ -192,7 +192,7 @@ def test_batches_leave_out_crowds_and_optionally_difficult_objects():
         "difficult": [False, True, False, True],
         "crowd": [False, False, True, True],
     }
-    source = make_small_images(1, objects={0: objects})
+    source = make_small_source(1, objects={0: objects})
     with_difficult = next(train_batches(source, Data(), 1, seed=0))
     without = next(train_batches(source, Data(train_on_difficult=False), 1, seed=0))
     evaluated = next(eval_batches(source, Data(train_on_difficult=False), 1))
@@ -204,7 +204,7 @@ def test_batches_leave_out_crowds_and_optionally_difficult_objects():
 def test_objects_beyond_max_objects_are_dropped_and_counted():
     boxes = {"boxes_px": [[0, 0, k, 4] for k in range(1, 6)], "labels": [1] * 5}
     crowd = {"boxes_px": [[0, 0, 4, 4]] * 4, "labels": [1] * 4, "crowd": [False, False, True, True]}
-    source = make_small_images(3, objects={0: boxes, 1: crowd})
+    source = make_small_source(3, objects={0: boxes, 1: crowd})
     batch = next(eval_batches(source, Data(max_objects=2), 1))
     np.testing.assert_array_equal(batch.gt_boxes[0, :, 2], [1 / 16, 2 / 16])
     assert [count_dropped_objects(source, Data(max_objects=n)) for n in (1, 2, 4, 5)] == [5, 3, 1, 0]
@@ -212,11 +212,11 @@ def test_objects_beyond_max_objects_are_dropped_and_counted():
 
 def test_unreadable_image_keeps_its_slot_and_is_logged_once(caplog):
     boxes = {2: {"boxes_px": [[0, 0, 4, 4]], "labels": [1]}}
-    good, bad = make_small_images(5, objects=boxes), make_small_images(5, objects=boxes, broken={2})
+    good, bad = make_small_source(5, objects=boxes), make_small_source(5, objects=boxes, broken={2})
     stream = train_batches(bad, Data(), 5, seed=0)
     with caplog.at_level(logging.WARNING):
-        batches = take(stream, 4)
-    expected = take(train_batches(good, Data(), 5, seed=0), 4)
+        batches = take_batches(stream, 4)
+    expected = take_batches(train_batches(good, Data(), 5, seed=0), 4)
     for got, wanted in zip(batches, expected, strict=True):
         np.testing.assert_array_equal(got.index, wanted.index)
         np.testing.assert_array_equal(got.epoch, wanted.epoch)
@@ -232,11 +232,11 @@ def test_unreadable_image_keeps_its_slot_and_is_logged_once(caplog):
 @pytest.mark.parametrize("batches", [lambda *a: train_batches(*a, seed=0), eval_batches])
 def test_strict_batches_raise_for_an_unreadable_image(batches):
     with pytest.raises(UserError, match=r"^2\.jpg: broken\n.*--strict"):
-        take(batches(make_small_images(4, broken={2}), Data(strict=True), 4), 1)
+        take_batches(batches(make_small_source(4, broken={2}), Data(strict=True), 4), 1)
 
 
 def test_unreadable_image_keeps_its_slot_in_evaluation():
-    (batch,) = eval_batches(make_small_images(2, broken={0}), Data(), 2)
+    (batch,) = eval_batches(make_small_source(2, broken={0}), Data(), 2)
     np.testing.assert_array_equal(batch.valid, [False, True])
     np.testing.assert_array_equal(batch.index, [0, 1])
 
@@ -282,7 +282,7 @@ def test_canvas_shape_holds_all_images(sizes, canvas, expected):
         ((10_000, 1), (480, 640), (480, 1)),
     ],
 )
-def test_fitted_size_keeps_the_aspect_ratio(size, canvas, expected):
+def test_fitted_size_has_the_aspect_ratio_of_the_image(size, canvas, expected):
     assert fitted_size(size, canvas) == expected
 
 

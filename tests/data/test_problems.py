@@ -18,7 +18,7 @@ def annotate(objects, problems, size=(40, 30)):
     return annotation_from_objects("a", "a.jpg", size, objects, labels, problems, file="a.xml")
 
 
-def test_problems_raise_or_collect_errors_and_collect_warnings():
+def test_problems_raises_or_collects_errors_and_collects_warnings():
     for raise_errors in (True, False):
         problems = Problems(raise_errors=raise_errors)
         problems.add(Kind.NO_AREA, "a.xml", "object 1")
@@ -67,7 +67,7 @@ def test_annotation_from_objects_checks_every_object():
         ((50, 5, 60, 9), []),
     ],
 )
-def test_annotation_from_objects_names_swapped_corners(box, swapped):
+def test_annotation_from_objects_names_swapped_coordinates(box, swapped):
     problems = Problems()
     annotate([RawObject("object 1", "cat", box)], problems)
     (problem,) = problems.collected

@@ -65,7 +65,7 @@ def test_slice_positions_agrees_with_tensorflow_datasets():
             assert slice_positions(Term("", "train", f"{start}%", f"{stop}%"), length) == expected
 
 
-def write_voc(folder, names):
+def write_voc_folder(folder, names):
     """Write a VOC folder with one image for each class name; its grey value is the position of the name."""
     for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / part).mkdir(parents=True)
@@ -80,8 +80,8 @@ def write_voc(folder, names):
 
 @pytest.fixture
 def two_folders(tmp_path):
-    write_voc(tmp_path / "VOC2007", ["cat", "dog", "cat"])
-    write_voc(tmp_path / "VOC2012", ["dog", "bird"])
+    write_voc_folder(tmp_path / "VOC2007", ["cat", "dog", "cat"])
+    write_voc_folder(tmp_path / "VOC2012", ["dog", "bird"])
     return Data(root=str(tmp_path))
 
 

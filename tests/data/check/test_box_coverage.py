@@ -30,7 +30,7 @@ BOX_CONFIGS = {
 }
 
 
-def max_iou(box, box_config):
+def compute_max_iou(box, box_config):
     """Return the highest IoU of a box with any default box, computed in float64."""
     cx, cy, w, h = make_default_boxes(box_config).astype(np.float64).T
     x1, y1, x2, y2 = (float(edge) for edge in box)
@@ -51,13 +51,13 @@ def test_best_iou_equals_the_maximum_over_all_default_boxes(name):
     boxes = np.concatenate([boxes, odd]).astype(np.float32)
     result = best_iou(boxes, BOX_CONFIGS[name])
     checked = [*range(0, 250, 5), *range(250, len(boxes))]
-    expected = [max_iou(boxes[k], BOX_CONFIGS[name]) for k in checked]
+    expected = [compute_max_iou(boxes[k], BOX_CONFIGS[name]) for k in checked]
     np.testing.assert_allclose(result[checked], expected, atol=2e-6)
     assert result[-1] == 0
 
 
 @pytest.mark.parametrize("name", ["ssd300", "corners"])
-def test_best_iou_of_a_default_box_is_one_and_of_no_boxes_is_empty(name):
+def test_best_iou_is_one_for_a_default_box_and_empty_for_no_boxes(name):
     cx, cy, w, h = make_default_boxes(BOX_CONFIGS[name])[4000]
     assert best_iou(np.array([[cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]]), BOX_CONFIGS[name]) > 0.9999
     assert best_iou(np.zeros((0, 4), np.float32), BOX_CONFIGS[name]).shape == (0,)
@@ -93,7 +93,7 @@ def test_measure_box_coverage_counts_only_objects_used_in_training():
         np.testing.assert_allclose(coverage.boxes[-1], [0, 0, 0.3, 0.5])
 
 
-def random_squares(side_px, count=50, image_size=300):
+def make_random_squares(side_px, count=50, image_size=300):
     rng = np.random.default_rng(1)
     side = side_px / image_size
     corner = rng.random((count, 2)) * (1 - side)
@@ -103,13 +103,16 @@ def random_squares(side_px, count=50, image_size=300):
 @pytest.mark.parametrize(
     ("boxes", "words"),
     [
-        (random_squares(60), "nothing to change"),
-        (random_squares(17), "SSD300, COCO's boxes"),  # the smallest default box is 30 px wide for VOC, 21 px for COCO
+        (make_random_squares(60), "nothing to change"),
         (
-            random_squares(11),
+            make_random_squares(17),
+            "SSD300, COCO's boxes",
+        ),  # the smallest default box is 30 px wide for VOC, 21 px for COCO
+        (
+            make_random_squares(11),
             "larger input",
         ),  # in an input of 512 px, these have 19 px; COCO's smallest default box is 20 px wide
-        (random_squares(3), "smallest default box (30 px of 300)"),
+        (make_random_squares(3), "smallest default box (30 px of 300)"),
         (np.array([[0.1, 0.5, 0.9, 0.52]] * 20, np.float32), "aspect_ratios"),
         (np.zeros((0, 4), np.float32), "without objects"),
     ],

@@ -18,7 +18,7 @@ from ssd_jax.data.problems import Kind, Problem, Problems
 GOOD = ("cat", (2, 2, 30, 20))
 
 
-def noise_image(seed, size=(40, 30)):
+def make_noise_image(seed, size=(40, 30)):
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     return Image.fromarray(pixels)
 
@@ -54,18 +54,18 @@ def write_voc_image(root, split, stem, objects, image):
 def faulty_folder(tmp_path):
     """VOC folder in which the name of a train image states its problem. An image of val repeats an image of train."""
     root = tmp_path / "data"
-    repeated = noise_image(7)
-    write_voc_image(root, "train", "good", [GOOD], noise_image(0))
-    write_voc_image(root, "train", "outside", [("cat", (-5, 0, 20, 20))], noise_image(1))
-    write_voc_image(root, "train", "empty_box", [("cat", (5, 5, 5, 9)), GOOD], noise_image(2))
-    write_voc_image(root, "train", "duplicate", [GOOD, GOOD], noise_image(3))
+    repeated = make_noise_image(7)
+    write_voc_image(root, "train", "good", [GOOD], make_noise_image(0))
+    write_voc_image(root, "train", "outside", [("cat", (-5, 0, 20, 20))], make_noise_image(1))
+    write_voc_image(root, "train", "empty_box", [("cat", (5, 5, 5, 9)), GOOD], make_noise_image(2))
+    write_voc_image(root, "train", "duplicate", [GOOD, GOOD], make_noise_image(3))
     write_voc_image(root, "train", "missing", [GOOD], None)
-    complete = write_voc_image(root, "train", "other_size", [GOOD], noise_image(4, (200, 150))).read_bytes()
+    complete = write_voc_image(root, "train", "other_size", [GOOD], make_noise_image(4, (200, 150))).read_bytes()
     write_voc_image(root, "val", "truncated", [GOOD], complete[: len(complete) // 2])
-    write_voc_image(root, "train", "rotated", [GOOD], noise_image(5))
-    write_voc_image(root, "train", "grey", [GOOD], noise_image(6).convert("L"))
-    write_voc_image(root, "train", "cmyk", [("Cat", (1, 1, 9, 9))], noise_image(16).convert("CMYK"))
-    write_voc_image(root, "train", "many", [("dog", (k, k, k + 9, k + 9)) for k in range(9)], noise_image(8))
+    write_voc_image(root, "train", "rotated", [GOOD], make_noise_image(5))
+    write_voc_image(root, "train", "grey", [GOOD], make_noise_image(6).convert("L"))
+    write_voc_image(root, "train", "cmyk", [("Cat", (1, 1, 9, 9))], make_noise_image(16).convert("CMYK"))
+    write_voc_image(root, "train", "many", [("dog", (k, k, k + 9, k + 9)) for k in range(9)], make_noise_image(8))
     write_voc_image(root, "train", "first", [GOOD], repeated)
     write_voc_image(root, "val", "second", [GOOD], repeated)
     (root / "Annotations" / "good.xml").rename(root / "Annotations" / "kept.xml")
@@ -78,11 +78,11 @@ def check_folder(root, **data):
     return check_data_set(config)
 
 
-def kinds_and_files(problems):
+def list_kinds_and_files(problems):
     return [(problem.kind, Path(problem.file).name) for problem in problems]
 
 
-def test_check_data_set_finds_every_problem_and_names_its_file(faulty_folder):
+def test_check_data_set_finds_every_problem_and_names_the_files(faulty_folder):
     result = check_folder(faulty_folder)
     found = {(p.kind, p.file.removeprefix(f"{faulty_folder}/")) for p in result.problems}
     assert found == {
@@ -105,7 +105,7 @@ def test_check_data_set_finds_every_problem_and_names_its_file(faulty_folder):
     assert set(result.splits) == {"train", "val"}
 
 
-def test_check_data_set_without_images_finds_only_problems_of_annotations(faulty_folder):
+def test_check_data_set_without_reading_images_finds_only_problems_of_annotations(faulty_folder):
     result = check_data_set(Config(data=Data(root=str(faulty_folder), max_objects=8)), read_images=False)
     kinds = {problem.kind for problem in result.problems}
     assert {Kind.MALFORMED, Kind.DUPLICATE, Kind.TOO_MANY} <= kinds and not result.digests
@@ -114,9 +114,9 @@ def test_check_data_set_without_images_finds_only_problems_of_annotations(faulty
 
 def test_check_data_set_allows_exactly_max_objects(tmp_path):
     boxes = [("dog", (k, k, k + 9, k + 9)) for k in range(9)]
-    write_voc_image(tmp_path, "train", "full", boxes[:8], noise_image(0))
-    write_voc_image(tmp_path, "val", "over", boxes, noise_image(1))
-    assert kinds_and_files(check_folder(tmp_path).problems) == [(Kind.TOO_MANY, "over.jpg")]
+    write_voc_image(tmp_path, "train", "full", boxes[:8], make_noise_image(0))
+    write_voc_image(tmp_path, "val", "over", boxes, make_noise_image(1))
+    assert list_kinds_and_files(check_folder(tmp_path).problems) == [(Kind.TOO_MANY, "over.jpg")]
 
 
 def test_check_data_set_finds_class_names_that_differ_only_in_case(faulty_folder):
@@ -125,20 +125,20 @@ def test_check_data_set_finds_class_names_that_differ_only_in_case(faulty_folder
 
 
 def test_check_data_set_lists_a_file_in_two_splits_once(tmp_path):
-    write_voc_image(tmp_path, "train", "a", [GOOD], noise_image(0))
-    write_voc_image(tmp_path, "train", "b", [GOOD], noise_image(1))
+    write_voc_image(tmp_path, "train", "a", [GOOD], make_noise_image(0))
+    write_voc_image(tmp_path, "train", "b", [GOOD], make_noise_image(1))
     (tmp_path / "ImageSets" / "Main" / "test.txt").write_text("b\na\n")
     problems = check_folder(tmp_path, val_split="test").problems
-    assert kinds_and_files(problems) == [(Kind.TWO_SPLITS, "a.jpg"), (Kind.TWO_SPLITS, "b.jpg")]
+    assert list_kinds_and_files(problems) == [(Kind.TWO_SPLITS, "a.jpg"), (Kind.TWO_SPLITS, "b.jpg")]
     assert all("train" in p.text and "test" in p.text for p in problems)
 
 
 def test_open_splits_lists_a_problem_of_a_folder_without_splits_once(tmp_path):
     for k in range(4):
-        write_voc_image(tmp_path, "train", f"i{k}", [GOOD], noise_image(k))
+        write_voc_image(tmp_path, "train", f"i{k}", [GOOD], make_noise_image(k))
     (tmp_path / "ImageSets" / "Main" / "train.txt").unlink()
     (tmp_path / "ImageSets" / "Main").rmdir()
-    noise_image(9).save(tmp_path / "JPEGImages" / "alone.jpg")
+    make_noise_image(9).save(tmp_path / "JPEGImages" / "alone.jpg")
     problems = Problems(raise_errors=False)
     splits = checks.open_splits(Config(data=Data(root=str(tmp_path))), problems)
     assert sum(map(len, splits.values())) == 4 and len(splits) == 2
@@ -148,9 +148,9 @@ def test_open_splits_lists_a_problem_of_a_folder_without_splits_once(tmp_path):
 def test_check_data_set_finds_equal_pixels_in_different_files(tmp_path):
     for level, (split, stem) in enumerate((("train", "a"), ("train", "b"), ("val", "c"))):
         write_voc_image(tmp_path, split, stem, [GOOD], None)
-        noise_image(0).save(tmp_path / "JPEGImages" / f"{stem}.png", compress_level=3 * level)
+        make_noise_image(0).save(tmp_path / "JPEGImages" / f"{stem}.png", compress_level=3 * level)
     assert len({file.read_bytes() for file in (tmp_path / "JPEGImages").iterdir()}) > 1
-    assert kinds_and_files(check_folder(tmp_path).problems) == [(Kind.TWICE, "b.png"), (Kind.TWO_SPLITS, "c.png")]
+    assert list_kinds_and_files(check_folder(tmp_path).problems) == [(Kind.TWICE, "b.png"), (Kind.TWO_SPLITS, "c.png")]
 
 
 def test_check_data_set_finds_a_coco_class_that_is_missing_in_train(tmp_path):
@@ -159,17 +159,17 @@ def test_check_data_set_finds_a_coco_class_that_is_missing_in_train(tmp_path):
         entry = {"image_id": 1, "category_id": 5, "bbox": [1, 1, 9, 9]}
         content = {"images": [image], "annotations": [entry], "categories": [{"id": 5, "name": name}]}
         (tmp_path / f"{split}.json").write_text(json.dumps(content))
-        noise_image(len(split)).save(tmp_path / f"{split}.png")
-    assert kinds_and_files(check_folder(tmp_path).problems) == [(Kind.UNKNOWN_CLASS, "val.json")]
+        make_noise_image(len(split)).save(tmp_path / f"{split}.png")
+    assert list_kinds_and_files(check_folder(tmp_path).problems) == [(Kind.UNKNOWN_CLASS, "val.json")]
 
 
-def test_check_data_set_finds_that_the_val_split_is_missing(tmp_path):
-    write_voc_image(tmp_path, "train", "a", [GOOD], noise_image(0))
+def test_check_data_set_reports_a_missing_val_split(tmp_path):
+    write_voc_image(tmp_path, "train", "a", [GOOD], make_noise_image(0))
     (problem,) = check_folder(tmp_path).problems
     assert problem.kind is Kind.MISSING and "'val'" in problem.text
 
 
-def test_check_data_set_reads_generated_images():
+def test_check_data_set_finds_no_problems_in_generated_images():
     shapes = Shapes(train_images=3, val_images=2, test_images=1, image_size=64)
     result = check_data_set(Config(data=Data(root="shapes", shapes=shapes)))
     assert not result.problems and len(result.digests) == 6
@@ -182,9 +182,9 @@ def test_check_data_set_counts_objects_and_unmatched_objects(tmp_path):
     The images have 40 x 30 px, so 10 x 10 px become 75 x 100 px in the network's input of 300 x 300 px.
     """
     objects = [("cat", (0, 0, 10, 10)), ("cat", (20, 10, 30, 20)), ("dog", (5, 5, 6, 6))]
-    write_voc_image(tmp_path, "train", "a", objects, noise_image(0))
-    write_voc_image(tmp_path, "train", "b", [], noise_image(1))
-    write_voc_image(tmp_path, "val", "c", [("dog", (0, 0, 10, 10))], noise_image(2))
+    write_voc_image(tmp_path, "train", "a", objects, make_noise_image(0))
+    write_voc_image(tmp_path, "train", "b", [], make_noise_image(1))
+    write_voc_image(tmp_path, "val", "c", [("dog", (0, 0, 10, 10))], make_noise_image(2))
     result = check_folder(tmp_path)
     assert result.counts["train"] == SplitCount(2, 1, {"cat": 2, "dog": 1})
     assert result.counts["val"] == SplitCount(1, 0, {"cat": 0, "dog": 1})
@@ -214,7 +214,7 @@ def test_format_problems_sorts_by_severity_and_limits_each_kind():
 # ---- the command ----
 
 
-def read_rows(out):
+def read_problems_csv(out):
     with (out / "problems.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -224,7 +224,7 @@ def test_check_data_prints_and_writes_problems_and_exits_with_1(faulty_folder, t
     assert run_command("check-data", TINY, "--data.root", faulty_folder, "--out", out) == 1
     screen = capsys.readouterr().out
     assert "error: malformed: 1" in screen and "good.xml" in screen and "warning: no area: 1" in screen
-    rows = read_rows(out)
+    rows = read_problems_csv(out)
     assert {row["kind"] for row in rows} >= {"malformed", "no area", "in two splits", "rotated by EXIF"}
     content = json.loads((out / "check.json").read_text())
     assert content["splits"]["train"]["objects"]["dog"] == 9 and content["problems"]["no_area"] == 1
@@ -254,7 +254,7 @@ def test_check_data_exits_with_2_if_the_data_set_cannot_be_opened(tmp_path, caps
 def test_check_data_finds_the_two_empty_boxes_of_bccd(bccd, tmp_path, capsys):
     out = tmp_path / "out"
     assert run_command("check-data", ROOT / "configs" / "own_data.py", "--data.root", bccd, "--out", out) == 1
-    rows = read_rows(out)
+    rows = read_problems_csv(out)
     assert {(row["kind"], Path(row["file"]).name, row["problem"]) for row in rows} == {
         ("no area", "BloodImage_00338.xml", "object 13 (RBC 504 337 504 337)"),
         ("no area", "BloodImage_00343.xml", "object 4 (RBC 181 329 181 329)"),

@@ -33,9 +33,9 @@ def make_content(**changes):
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories, **changes}
 
 
-def write_json(file, what):
+def write_json(file, content):
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(what if isinstance(what, str) else json.dumps(what))
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
 
 
 def write_images(folder, names=("one.jpg", "two.jpg")):
@@ -58,7 +58,7 @@ def open_folder(root, split="val", class_names=()):
     return open_split(Data(root=str(root)), split, class_names)
 
 
-def test_annotations_have_boxes_as_xyxy(coco):
+def test_boxes_are_converted_to_xyxy(coco):
     source = open_folder(coco)
     annotation = source.annotation(0)
     assert source.class_names == ("car", "sign", "brush")  # in the order of the category ids 3, 13, 90
@@ -202,11 +202,11 @@ def test_json_files_without_coco_keys_are_ignored(tmp_path):
 @pytest.mark.parametrize("by_file", [False, True])
 @pytest.mark.parametrize("name", ["result.json", "annotations/result.json"])
 @pytest.mark.parametrize(
-    ("what", "error"),
+    ("content", "error"),
     [(json.dumps(make_content())[:300], "truncated"), ({"images": [], "annotations": []}, "`categories`")],
 )
-def test_find_format_error_contains_the_error_in_a_json_file(tmp_path, name, by_file, what, error):
-    write_json(tmp_path / name, what)
+def test_find_format_error_contains_the_error_in_a_json_file(tmp_path, name, by_file, content, error):
+    write_json(tmp_path / name, content)
     with pytest.raises(UserError, match=rf"data\.root: .*{name}: .*{error}"):
         find_format(Data(root=str(tmp_path / name if by_file else tmp_path)))
 
@@ -266,45 +266,45 @@ def test_box_beyond_the_image_is_kept_with_a_note(coco):
 # ---- errors ----
 
 
-def content_without(key, section):
+def make_content_without(key, section):
     entries = make_content()[section]
     del entries[1][key]
     return make_content(**{section: entries})
 
 
-def content_with(key, value, section):
+def make_content_with(key, value, section):
     entries = make_content()[section]
     entries[1][key] = value
     return make_content(**{section: entries})
 
 
 @pytest.mark.parametrize(
-    ("what", "position"),
+    ("content", "position"),
     [
         ("{", "JSON"),
         ("", "JSON"),
         ("[]", "`object`"),
         ({k: v for k, v in make_content().items() if k != "categories"}, "`categories`"),
-        (content_without("bbox", "annotations"), "$.annotations[1]"),
-        (content_without("file_name", "images"), "$.images[1]"),
-        (content_without("name", "categories"), "$.categories[1]"),
-        (content_with("bbox", [1, 2, 3], "annotations"), "$.annotations[1].bbox"),
-        (content_with("bbox", [1, 2, 3, 4, 5], "annotations"), "$.annotations[1].bbox"),
-        (content_with("bbox", [1, 2, "3", 4], "annotations"), "$.annotations[1].bbox"),
-        (content_with("bbox", None, "annotations"), "$.annotations[1].bbox"),
-        (content_with("category_id", 91, "annotations"), "annotations[1] has category_id 91"),
-        (content_with("image_id", 5, "annotations"), "annotations[1] has image_id 5"),
-        (content_with("id", 139, "images"), "id 139"),
-        (content_with("id", 90, "categories"), "id 90"),
-        (content_with("name", "brush", "categories"), "'brush'"),
-        (content_with("width", 0, "images"), "image 42 (two.jpg) has the size 0 x 30"),
+        (make_content_without("bbox", "annotations"), "$.annotations[1]"),
+        (make_content_without("file_name", "images"), "$.images[1]"),
+        (make_content_without("name", "categories"), "$.categories[1]"),
+        (make_content_with("bbox", [1, 2, 3], "annotations"), "$.annotations[1].bbox"),
+        (make_content_with("bbox", [1, 2, 3, 4, 5], "annotations"), "$.annotations[1].bbox"),
+        (make_content_with("bbox", [1, 2, "3", 4], "annotations"), "$.annotations[1].bbox"),
+        (make_content_with("bbox", None, "annotations"), "$.annotations[1].bbox"),
+        (make_content_with("category_id", 91, "annotations"), "annotations[1] has category_id 91"),
+        (make_content_with("image_id", 5, "annotations"), "annotations[1] has image_id 5"),
+        (make_content_with("id", 139, "images"), "id 139"),
+        (make_content_with("id", 90, "categories"), "id 90"),
+        (make_content_with("name", "brush", "categories"), "'brush'"),
+        (make_content_with("width", 0, "images"), "image 42 (two.jpg) has the size 0 x 30"),
         (make_content(categories=[], annotations=[]), "'categories'"),
         (make_content(images=[], annotations=[]), "'val'"),
     ],
 )
-def test_malformed_file_is_reported_with_its_position(coco, what, position):
+def test_malformed_file_is_reported_with_the_position_of_the_error(coco, content, position):
     file = coco / "annotations" / "instances_val2017.json"
-    write_json(file, what)
+    write_json(file, content)
     with pytest.raises(UserError) as error:
         open_folder(coco)
     assert str(file) in str(error.value) and position in str(error.value)
@@ -322,15 +322,15 @@ def test_normalised_boxes_are_rejected(coco):
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
-def test_nan_and_infinity_are_reported_with_their_line(coco, value):
+def test_nan_and_infinity_are_reported_with_the_line_number(coco, value):
     file = coco / "annotations" / "instances_val2017.json"
-    write_json(file, json.dumps(content_with("area", float(value), "annotations"), indent=1))
+    write_json(file, json.dumps(make_content_with("area", float(value), "annotations"), indent=1))
     line = next(k for k, line in enumerate(file.read_text().splitlines(), start=1) if value in line)
     with pytest.raises(UserError, match=rf'line {line}: .*"area": {value}.*NaN or Infinity'):
         open_folder(coco)
 
 
-def test_invalid_json_is_reported_with_its_line(coco):
+def test_invalid_json_is_reported_with_the_line_number(coco):
     write_json(coco / "annotations" / "instances_val2017.json", '{"images": [],\n"categories": (1)}')
     with pytest.raises(UserError, match=r'line 2: .*"categories": \(1\)}'):
         open_folder(coco)

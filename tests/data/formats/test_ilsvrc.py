@@ -61,7 +61,7 @@ def open_folder(root, split="train", class_names=(), problems=None):
     return open_split(Data(root=str(root)), split, class_names, problems)
 
 
-def image_ids(source):
+def list_image_ids(source):
     return [annotation.image_id for annotation in source.annotations()]
 
 
@@ -79,9 +79,9 @@ def test_synsets_match_the_label_map_of_caffe():
     assert list(SYNSETS.values()).index("dog") == 57 and SYNSETS["n03942813"] == "ping-pong_ball"
 
 
-def test_training_images_without_annotation_file_are_left_out(ilsvrc):
+def test_training_images_without_an_annotation_file_are_left_out(ilsvrc):
     source = open_folder(ilsvrc)
-    assert source.class_names == tuple(SYNSETS.values()) and image_ids(source) == [NEW, OLD]
+    assert source.class_names == tuple(SYNSETS.values()) and list_image_ids(source) == [NEW, OLD]
     first = source.annotation(0)
     assert [source.class_names[label - 1] for label in first.labels] == ["zebra", "person"]
     np.testing.assert_array_equal(first.labels, [200, 124])
@@ -92,15 +92,15 @@ def test_training_images_without_annotation_file_are_left_out(ilsvrc):
     assert note.startswith("1 images of 'train' have no annotation file")
 
 
-def test_split_without_a_list_contains_the_images_of_its_folder(ilsvrc):
+def test_split_without_a_list_contains_the_annotated_images_of_the_folder(ilsvrc):
     (ilsvrc / "ImageSets" / "DET" / "train.txt").unlink()
     source = open_folder(ilsvrc)
-    assert image_ids(source) == [OLD, NEW] and source.notes == ()
+    assert list_image_ids(source) == [OLD, NEW] and source.notes == ()
 
 
 def test_validation_image_without_objects_is_kept(ilsvrc):
     source = open_folder(ilsvrc, "valid")
-    assert image_ids(source) == VAL and [len(source.annotation(i).labels) for i in range(3)] == [1, 0, 1]
+    assert list_image_ids(source) == VAL and [len(source.annotation(i).labels) for i in range(3)] == [1, 0, 1]
 
 
 def test_open_split_rejects_test_and_unknown_splits(ilsvrc):
@@ -120,7 +120,7 @@ def test_find_format_suggests_a_subfolder_in_a_known_format(ilsvrc):
         find_format(Data(root=str(ilsvrc)))
 
 
-def test_lists_of_rcnn_are_splits(ilsvrc):
+def test_lists_of_rcnn_are_read_as_splits(ilsvrc):
     """Open splits of the lists val1 and val2 of R-CNN, which is trained on train and val1 and tested on val2."""
     lists = ilsvrc / "ImageSets" / "DET"
     (lists / "val1.txt").write_text(f"{VAL[2]} 3\n{VAL[0]} 1\n")
@@ -128,14 +128,14 @@ def test_lists_of_rcnn_are_splits(ilsvrc):
     data = Data(root=str(ilsvrc))
     assert split_names(data) == ("train", "val", "val1", "val2")
     train = open_source(data, "train+val1")
-    assert image_ids(train) == [NEW, OLD, VAL[2], VAL[0]] and train.class_names == tuple(SYNSETS.values())
-    assert image_ids(open_source(data, "val2")) == [VAL[1]]
+    assert list_image_ids(train) == [NEW, OLD, VAL[2], VAL[0]] and train.class_names == tuple(SYNSETS.values())
+    assert list_image_ids(open_source(data, "val2")) == [VAL[1]]
     (lists / "trainval1.txt").write_text(f"{OLD}\n{VAL[0]}\n")
-    assert image_ids(open_folder(ilsvrc, "trainval1")) == [OLD, VAL[0]]
+    assert list_image_ids(open_folder(ilsvrc, "trainval1")) == [OLD, VAL[0]]
 
 
 @pytest.mark.parametrize("folder", [".", "devkit/data"])
-def test_map_det_file_names_the_classes(ilsvrc, folder):
+def test_class_names_are_read_from_map_det_txt(ilsvrc, folder):
     file = ilsvrc / folder / "map_det.txt"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f"{ZEBRA} 1 striped horse\n\n{DOG} 2 dog\n{PERSON} 3 person\n")
@@ -161,7 +161,7 @@ def test_given_class_names_determine_the_labels(ilsvrc):
 # ---- errors ----
 
 
-def collect_problem(root, split, kind, count):
+def collect_only_problem(root, split, kind, count):
     """Return the only problem of a split, after checking its kind and the number of images that can be used."""
     problems = Problems(raise_errors=False)
     source = open_folder(root, split, problems=problems)
@@ -174,14 +174,14 @@ def test_unknown_synset_is_reported(ilsvrc):
     write_xml(file, ("n01440764", (1, 1, 9, 9)), (DOG, (1, 1, 9, 9)))
     with pytest.raises(UserError, match=r"00001\.xml: object 1 .*'n01440764'"):
         open_folder(ilsvrc, "val")
-    assert collect_problem(ilsvrc, "val", Kind.UNKNOWN_CLASS, 3).file == str(file)
+    assert collect_only_problem(ilsvrc, "val", Kind.UNKNOWN_CLASS, 3).file == str(file)
 
 
 def test_missing_image_is_reported(ilsvrc):
     (ilsvrc / "Data" / "DET" / "val" / f"{VAL[1]}.JPEG").unlink()
     with pytest.raises(UserError, match=r"val\.txt line 2: .*00002\.JPEG"):
         open_folder(ilsvrc, "val")
-    assert collect_problem(ilsvrc, "val", Kind.MISSING, 2).file.endswith("val.txt line 2")
+    assert collect_only_problem(ilsvrc, "val", Kind.MISSING, 2).file.endswith("val.txt line 2")
     (ilsvrc / "ImageSets" / "DET" / "val.txt").unlink()
     with pytest.raises(UserError, match=r"00002\.xml: .*00002\.JPEG"):
         open_folder(ilsvrc, "val")
@@ -191,21 +191,21 @@ def test_missing_annotation_of_a_validation_image_is_reported(ilsvrc):
     (ilsvrc / "Annotations" / "DET" / "val" / f"{VAL[1]}.xml").unlink()
     with pytest.raises(UserError, match=r"val\.txt line 2: .*00002\.xml"):
         open_folder(ilsvrc, "val")
-    collect_problem(ilsvrc, "val", Kind.MISSING, 2)
+    collect_only_problem(ilsvrc, "val", Kind.MISSING, 2)
 
 
 def test_list_line_without_an_image_id_is_reported(ilsvrc):
     (ilsvrc / "ImageSets" / "DET" / "val.txt").write_text(f"\n{VAL[0]} 1\nmy_values/1.jpg 1\n")
     with pytest.raises(UserError, match=r"val\.txt line 3: 'my_values/1\.jpg'"):
         open_folder(ilsvrc, "val")
-    collect_problem(ilsvrc, "val", Kind.MISSING, 1)
+    collect_only_problem(ilsvrc, "val", Kind.MISSING, 1)
 
 
 def test_malformed_annotation_is_reported(ilsvrc):
     (ilsvrc / "Annotations" / "DET" / "val" / f"{VAL[1]}.xml").write_text("<annotation>\n<object>\n</annotation>")
     with pytest.raises(UserError, match=r"00002\.xml: .*line 3"):
         open_folder(ilsvrc, "val")
-    collect_problem(ilsvrc, "val", Kind.MALFORMED, 2)
+    collect_only_problem(ilsvrc, "val", Kind.MALFORMED, 2)
 
 
 def test_split_without_annotations_is_rejected(ilsvrc):

@@ -53,7 +53,7 @@ def write_2014(root: Path) -> None:
     write_coco_file(root, "val2014", val, "val2014")
 
 
-def content_by_id(source: Source) -> dict[int | None, tuple[list, ...]]:
+def read_content_by_id(source: Source) -> dict[int | None, tuple[list, ...]]:
     """Return boxes, labels, areas, size and the red value of the first pixel of each image, by the id of the image."""
     content = {}
     for k in range(len(source)):
@@ -64,7 +64,7 @@ def content_by_id(source: Source) -> dict[int | None, tuple[list, ...]]:
     return content
 
 
-def test_minival_ids_match_published_lists():
+def test_minival_ids_match_the_published_lists():
     ids = sorted(minival_ids())
     assert len(ids) == 5000 and ids[:3] == [139, 285, 632] and ids[-1] == 581781
     # These ids are at the same positions in two published lists: data/coco/val2017.txt of sweetagar/yolov5 and, with
@@ -79,8 +79,8 @@ def test_derived_splits_are_equal_for_files_of_2014_and_2017(tmp_path: Path, spl
     write_2017(tmp_path / "2017")
     write_2014(tmp_path / "2014")
     later, earlier = (open_source(Data(root=str(tmp_path / year)), split) for year in ("2017", "2014"))
-    assert content_by_id(later) == content_by_id(earlier)
-    assert sorted(content_by_id(earlier)) == ids
+    assert read_content_by_id(later) == read_content_by_id(earlier)
+    assert sorted(read_content_by_id(earlier)) == ids
     for source in (later, earlier):
         assert source.class_names == ("person", "dog") and source.category_ids == (1, 18)
 
@@ -130,7 +130,7 @@ def test_derived_split_has_separate_notes_for_each_file(tmp_path: Path):
     assert [note.split("instances_")[1].split(".json")[0] for note in notes] == ["train2014", "val2014"]
 
 
-def test_coco_metrics_of_minival_use_only_the_images_of_minival(tmp_path: Path):
+def test_coco_metrics_on_minival_use_only_images_of_minival(tmp_path: Path):
     write_2014(tmp_path)
     source = open_source(Data(root=str(tmp_path)), "minival")
     perfect = [
@@ -153,14 +153,14 @@ def test_minival_prefers_val2017_to_files_of_2014(tmp_path: Path):
     write_2014(tmp_path)
     write_coco_file(tmp_path, "val2017", {MINIVAL[0]: "one.jpg"}, "val2017")
     data = Data(root=str(tmp_path))
-    assert sorted(content_by_id(open_source(data, "trainval35k"))) == sorted(TRAIN + OTHER_VAL)
-    assert sorted(content_by_id(open_source(data, "minival"))) == [MINIVAL[0]]
+    assert sorted(read_content_by_id(open_source(data, "trainval35k"))) == sorted(TRAIN + OTHER_VAL)
+    assert sorted(read_content_by_id(open_source(data, "minival"))) == [MINIVAL[0]]
 
 
 def test_derived_split_prefers_a_file_with_the_name_of_the_split(tmp_path: Path):
     write_2014(tmp_path)
     write_coco_file(tmp_path, "minival", {42: "mine.jpg"}, "minival")
-    assert sorted(content_by_id(open_source(Data(root=str(tmp_path)), "minival"))) == [42]
+    assert sorted(read_content_by_id(open_source(Data(root=str(tmp_path)), "minival"))) == [42]
 
 
 @pytest.mark.parametrize(("kept", "split"), [("val2014", "trainval35k"), ("train2014", "minival")])

@@ -37,7 +37,7 @@ def read_voc(root: Path, split: str):
         yield stem, image, size, objects
 
 
-def to_coco(voc: Path, out: Path, splits: list[str], names: list[str]) -> Path:
+def convert_to_coco(voc: Path, out: Path, splits: list[str], names: list[str]) -> Path:
     (out / "annotations").mkdir(parents=True)
     for split in splits:
         content = {
@@ -62,7 +62,7 @@ def to_coco(voc: Path, out: Path, splits: list[str], names: list[str]) -> Path:
     return out
 
 
-def to_yolo(voc: Path, out: Path, splits: list[str], names: list[str]) -> Path:
+def convert_to_yolo(voc: Path, out: Path, splits: list[str], names: list[str]) -> Path:
     for split in splits:
         for part in ("images", "labels"):
             (out / part / split).mkdir(parents=True)
@@ -79,7 +79,7 @@ def to_yolo(voc: Path, out: Path, splits: list[str], names: list[str]) -> Path:
     return out
 
 
-def sorted_annotations(root: Path, split: str):
+def read_sorted_annotations(root: Path, split: str):
     source = open_source(Data(root=str(root)), split)
     annotations = list(source.annotations())
     return source, sorted(annotations, key=lambda a: Path(a.file).stem)
@@ -87,10 +87,10 @@ def sorted_annotations(root: Path, split: str):
 
 def assert_equal_annotations(roots: dict[str, Path], splits: list[str]) -> None:
     for split in splits:
-        source, expected = sorted_annotations(roots["voc"], split)
+        source, expected = read_sorted_annotations(roots["voc"], split)
         for kind, root in roots.items():
             assert find_format(Data(root=str(root))) == kind
-            other, annotations = sorted_annotations(root, split)
+            other, annotations = read_sorted_annotations(root, split)
             assert other.class_names == source.class_names and len(annotations) == len(expected)
             for a, b in zip(annotations, expected, strict=True):
                 assert Path(a.file).name == Path(b.file).name and (a.width, a.height) == (b.width, b.height)
@@ -102,7 +102,10 @@ def assert_equal_annotations(roots: dict[str, Path], splits: list[str]) -> None:
 
 def test_annotations_of_bccd_are_equal_in_three_formats(bccd, tmp_path):
     splits, names = ["val", "test"], ["Platelets", "RBC", "WBC"]
-    coco, yolo = (to_coco(bccd, tmp_path / "coco", splits, names), to_yolo(bccd, tmp_path / "yolo", splits, names))
+    coco, yolo = (
+        convert_to_coco(bccd, tmp_path / "coco", splits, names),
+        convert_to_yolo(bccd, tmp_path / "yolo", splits, names),
+    )
     assert_equal_annotations({"voc": bccd, "coco": coco, "yolo": yolo}, splits)
 
 
@@ -112,8 +115,8 @@ def voc_coco_yolo(tmp_path_factory):
     voc = write_voc_folder(base / "voc", {"train": 4, "test": 12})
     return {
         "voc": voc,
-        "coco": to_coco(voc, base / "coco", ["train", "test"], list(CLASS_NAMES)),
-        "yolo": to_yolo(voc, base / "yolo", ["train", "test"], list(CLASS_NAMES)),
+        "coco": convert_to_coco(voc, base / "coco", ["train", "test"], list(CLASS_NAMES)),
+        "yolo": convert_to_yolo(voc, base / "yolo", ["train", "test"], list(CLASS_NAMES)),
     }
 
 
@@ -139,7 +142,7 @@ def test_metrics_of_a_checkpoint_are_equal_in_three_formats(voc_coco_yolo, train
 # ---- the list of formats ----
 
 
-def test_format_option_has_all_formats():
+def test_format_option_accepts_all_formats():
     choices = get_args(get_type_hints(Data)["format"])
     assert sorted(choices) == sorted(["auto", "shapes", "tfds", *FOLDER_FORMATS])
 
@@ -153,7 +156,7 @@ def test_folder_formats_have_the_attributes_of_a_format_module(name):
         assert list(inspect.signature(getattr(module, function)).parameters) == expected
 
 
-def test_opening_generated_images_imports_no_reader_of_files():
+def test_opening_generated_images_imports_no_file_readers():
     program = """
 import sys
 from ssd_jax.config import Data

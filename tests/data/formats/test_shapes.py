@@ -21,12 +21,12 @@ def source():
     return ShapesSource(Shapes(), "train")
 
 
-def sampled_shapes(count, size=128):
+def sample_many_shapes(count, size=128):
     """Return the shapes of some images, sampled from another random stream than that of the data set."""
     return [sample_shapes(np.random.default_rng([7, index]), size) for index in range(count)]
 
 
-def silhouette(shape, size, scale=4):
+def draw_silhouette(shape, size, scale=4):
     """Return a mask of the pixels inside a shape's polygon, at ``scale`` times the resolution of the image."""
     image = Image.new("1", (size * scale, size * scale))
     ImageDraw.Draw(image).polygon([tuple(c) for c in (shape.corners * scale - 0.5).tolist()], fill=1)
@@ -36,7 +36,7 @@ def silhouette(shape, size, scale=4):
 # ---- reproducibility ----
 
 
-def test_boxes_of_a_known_image_have_golden_values(source):
+def test_boxes_of_a_known_image_have_the_stored_values(source):
     """Check that the generator has not changed, which would invalidate every published result on this data set."""
     annotation = source.annotation(11)
     assert [CLASS_NAMES[label - 1] for label in annotation.labels] == ["square", "circle", "circle", "star"]
@@ -49,7 +49,7 @@ def test_boxes_of_a_known_image_have_golden_values(source):
     np.testing.assert_array_equal(annotation.boxes_px, boxes)
 
 
-def test_boxes_are_multiples_of_a_64th_pixel(source):
+def test_box_coordinates_are_multiples_of_one_64th_of_a_pixel(source):
     boxes = np.concatenate([source.annotation(i).boxes_px for i in range(50)])
     np.testing.assert_array_equal(boxes * 64, np.round(boxes * 64))
 
@@ -74,7 +74,7 @@ def test_images_do_not_depend_on_the_number_of_images():
     np.testing.assert_array_equal(few.image(1), many.image(1))
 
 
-def test_shapes_source_has_configured_lengths_and_rejects_invalid_requests():
+def test_shapes_source_has_the_configured_length_and_rejects_invalid_arguments():
     config = Shapes(train_images=3, val_images=2, test_images=1)
     assert [len(ShapesSource(config, split)) for split in ("train", "val", "test")] == [3, 2, 1]
     assert open_source(Data(shapes=config), "val").annotation(1).image_id == "val_000001"
@@ -102,9 +102,9 @@ def test_images_of_any_size_can_be_drawn(size):
 
 def test_boxes_are_tight_around_the_silhouette():
     """Compare with the silhouette at four times the resolution, whose edges are exact to half a sample."""
-    for shapes in sampled_shapes(20):
+    for shapes in sample_many_shapes(20):
         for shape in shapes:
-            rows, columns = np.nonzero(silhouette(shape, 128))
+            rows, columns = np.nonzero(draw_silhouette(shape, 128))
             drawn = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 4
             np.testing.assert_allclose(shape.box_px, drawn, atol=0.5)
 
@@ -112,7 +112,7 @@ def test_boxes_are_tight_around_the_silhouette():
 def test_painted_pixels_match_the_box():
     """Check that painting a shape changes the image only inside the shape's box, and up to its edges."""
     blank = Image.new("RGB", (128, 128), (128, 128, 128))
-    for shapes in sampled_shapes(20):
+    for shapes in sample_many_shapes(20):
         canvas = blank.copy()
         _paint_shape(np.random.default_rng(0), canvas, shapes[0])
         rows, columns = np.nonzero((np.asarray(canvas) != np.asarray(blank)).any(-1))
@@ -123,10 +123,10 @@ def test_painted_pixels_match_the_box():
 @pytest.mark.parametrize(
     ("name", "fill"), [("circle", math.pi / 4), ("square", None), ("triangle", None), ("star", None)]
 )
-def test_area_ratios_of_each_class_match_its_geometry(name, fill):
+def test_area_ratios_match_the_geometry_of_each_class(name, fill):
     """Check the ratio of a shape's area to the area of its convex hull and, for circles, to the area of its box."""
     hollow = {"circle": 1.0, "square": 1.0, "triangle": 1.0, "star": 0.45 / math.cos(math.pi / 5)}
-    shapes = [s for many in sampled_shapes(60) for s in many if CLASS_NAMES[s.label - 1] == name]
+    shapes = [s for many in sample_many_shapes(60) for s in many if CLASS_NAMES[s.label - 1] == name]
     assert len(shapes) > 10
     for shape in shapes:
         x, y = shape.corners.T
@@ -141,8 +141,8 @@ def test_area_ratios_of_each_class_match_its_geometry(name, fill):
 def test_occlusion_is_limited():
     """Check that at most 40 % of a shape is covered. The margin allows for the generator's grid of 14 x 14 points."""
     worst = 0.0
-    for shapes in sampled_shapes(150):
-        masks = [silhouette(shape, 128, scale=2) for shape in shapes]
+    for shapes in sample_many_shapes(150):
+        masks = [draw_silhouette(shape, 128, scale=2) for shape in shapes]
         for k, mask in enumerate(masks):
             over = np.any(masks[k + 1 :], axis=0) if k + 1 < len(masks) else np.zeros_like(mask)
             worst = max(worst, (mask & over).sum() / mask.sum())
@@ -152,7 +152,9 @@ def test_occlusion_is_limited():
 def test_rotation_is_limited():
     """Check that the direction from the centre of a triangle or star to its top is within 15 degrees of upright."""
     turns = []
-    for shape in (s for many in sampled_shapes(60) for s in many if CLASS_NAMES[s.label - 1] in ("triangle", "star")):
+    for shape in (
+        s for many in sample_many_shapes(60) for s in many if CLASS_NAMES[s.label - 1] in ("triangle", "star")
+    ):
         x, y = (shape.corners - shape.corners.mean(0)).T
         top = np.argmin(y)
         turns.append(math.degrees(math.atan2(x[top], -y[top])))
@@ -162,7 +164,7 @@ def test_rotation_is_limited():
 # ---- difficulty ----
 
 
-def test_distribution_of_counts_sizes_and_classes(source):
+def test_counts_sizes_and_classes_have_the_intended_distribution(source):
     annotations = [source.annotation(i) for i in range(300)]
     counts = np.array([len(a.labels) for a in annotations])
     boxes = np.concatenate([a.boxes_px for a in annotations])
@@ -242,7 +244,7 @@ def classify_region(region):
     return name, -distance[name]
 
 
-def mean_ap_by_colour(images, truths, clusters):
+def compute_map_by_colour(images, truths, clusters):
     """Return the mAP of `detect_by_colour` on images. ``truths`` contains (class name, box) of each object by image."""
     by_image = [detect_by_colour(image, clusters) for image in images]
     aps = []
@@ -263,14 +265,14 @@ def test_colour_clustering_does_not_find_the_shapes(clusters, count):
         [(CLASS_NAMES[label - 1], box) for label, box in zip(a.labels, a.boxes_px, strict=True)]
         for a in map(source.annotation, range(count))
     ]
-    assert mean_ap_by_colour([source.image(i) for i in range(count)], truths, clusters) < 0.3
+    assert compute_map_by_colour([source.image(i) for i in range(count)], truths, clusters) < 0.3
 
 
 def test_colour_clustering_finds_plain_shapes_on_plain_backgrounds():
     """Check that the detection by colour is a fair baseline: it finds single shapes of uniform colour."""
     images, truths = [], []
-    for shapes in sampled_shapes(60):
-        inside = silhouette(shapes[0], 128, scale=1)
+    for shapes in sample_many_shapes(60):
+        inside = draw_silhouette(shapes[0], 128, scale=1)
         images.append(np.where(inside[..., None], (250, 200, 30), (20, 60, 90)).astype(np.uint8))
         truths.append([(CLASS_NAMES[shapes[0].label - 1], shapes[0].box_px)])
-    assert mean_ap_by_colour(images, truths, clusters=2) > 0.8
+    assert compute_map_by_colour(images, truths, clusters=2) > 0.8

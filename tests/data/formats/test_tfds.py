@@ -81,7 +81,7 @@ def prepared_sets(request: pytest.FixtureRequest) -> str:
     return request.getfixturevalue(request.param)
 
 
-def assert_matches(source: Source, index: int, spec: ImageSpec) -> None:
+def assert_image_matches(source: Source, index: int, spec: ImageSpec) -> None:
     """Check that the annotation and the pixels of an image are equal to those of an image of tiny_archives."""
     annotation = source.annotation(index)
     assert (annotation.width, annotation.height) == spec.size
@@ -99,21 +99,21 @@ def assert_matches(source: Source, index: int, spec: ImageSpec) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_prepared_voc_matches_its_archives(prepared_sets: str, split: str):
+def test_prepared_voc_matches_the_archives(prepared_sets: str, split: str):
     source = open_source(Data(root="tfds:voc/2007", tfds_dir=prepared_sets), split)
     assert source.class_names[:3] == ("aeroplane", "bicycle", "bird") and len(source.class_names) == 20
     assert source.notes == ()
     indices = {source.annotation(i).image_id: i for i in range(len(source))}
     assert sorted(indices) == sorted(spec.stem for spec in VOC[split])
     for spec in VOC[split]:
-        assert_matches(source, indices[spec.stem], spec)
+        assert_image_matches(source, indices[spec.stem], spec)
         areas = [(o.box[2] - o.box[0]) * (o.box[3] - o.box[1]) for o in spec.objects]
         np.testing.assert_allclose(source.annotation(indices[spec.stem]).area_px, areas, rtol=1e-6)
         assert source.annotation(indices[spec.stem]).number is None
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_prepared_coco_matches_its_archives_with_integer_areas(prepared_sets: str, split: str):
+def test_prepared_coco_matches_the_archives_with_areas_as_integers(prepared_sets: str, split: str):
     source = open_source(Data(root="tfds:coco/2017", tfds_dir=prepared_sets), split)
     assert len(source.class_names) == 80 and source.class_names.index("bowl") == 51 - 6  # COCO skips 5 ids below 51
     assert source.category_ids is None
@@ -121,7 +121,7 @@ def test_prepared_coco_matches_its_archives_with_integer_areas(prepared_sets: st
     assert sorted(indices) == sorted(int(spec.stem) for spec in COCO[split])
     for spec in COCO[split]:
         index = indices[int(spec.stem)]
-        assert_matches(source, index, spec)
+        assert_image_matches(source, index, spec)
         assert source.annotation(index).image_id == spec.stem
         assert source.annotation(index).area_px.tolist() == [int(entry.area) for entry in spec.objects]
     assert "JSON" in source.notes[0]
@@ -199,7 +199,7 @@ def test_invalid_name_is_rejected(root: str, stored_sets: str):
         open_source(Data(root=root, tfds_dir=stored_sets), "train")
 
 
-def copy_with_change(stored_sets: str, tmp_path: Path, file: str, old: str, new: str) -> Data:
+def copy_with_changed_file(stored_sets: str, tmp_path: Path, file: str, old: str, new: str) -> Data:
     folder = shutil.copytree(stored_sets, tmp_path / "changed")
     path = folder / "voc" / "2007" / "5.0.0" / file
     text = path.read_text()
@@ -208,19 +208,19 @@ def copy_with_change(stored_sets: str, tmp_path: Path, file: str, old: str, new:
     return Data(root="tfds:voc/2007", tfds_dir=str(folder))
 
 
-def test_tfrecord_is_rejected_with_the_command_to_prepare_array_record(stored_sets: str, tmp_path: Path):
-    data = copy_with_change(stored_sets, tmp_path, "dataset_info.json", '"array_record"', '"tfrecord"')
+def test_tfrecord_files_are_rejected_with_the_command_to_prepare_array_record_files(stored_sets: str, tmp_path: Path):
+    data = copy_with_changed_file(stored_sets, tmp_path, "dataset_info.json", '"array_record"', '"tfrecord"')
     with pytest.raises(UserError, match=r"tfrecord(.|\n)*ssd-jax prepare-data tfds:voc/2007 --archives"):
         open_source(data, "train")
 
 
-def test_missing_box_format_means_relative_boxes_and_unknown_formats_are_rejected(stored_sets: str, tmp_path: Path):
+def test_box_format_is_relative_by_default_and_unknown_formats_are_rejected(stored_sets: str, tmp_path: Path):
     file, stated = "features.json", '"bboxFormat": "REL_YXYX",'
-    unstated = open_source(copy_with_change(stored_sets, tmp_path / "a", file, stated, ""), "val")
-    assert_matches(unstated, 0, VOC["val"][0])
+    unstated = open_source(copy_with_changed_file(stored_sets, tmp_path / "a", file, stated, ""), "val")
+    assert_image_matches(unstated, 0, VOC["val"][0])
     with pytest.raises(UserError, match="REL_YXYX"):
         open_source(
-            copy_with_change(stored_sets, tmp_path / "b", file, stated, stated.replace("REL_YXYX", "XYWH")), "val"
+            copy_with_changed_file(stored_sets, tmp_path / "b", file, stated, stated.replace("REL_YXYX", "XYWH")), "val"
         )
 
 
@@ -251,13 +251,13 @@ BOX = tfds.features.BBox(0.1, 0.2, 0.5, 0.8)
 LABELLED = {"bbox": tfds.features.BBoxFeature(), "label": tfds.features.ClassLabel(names=["cat", "dog"])}
 
 
-def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+def encode_image(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def red_image(width: int = 40, height: int = 20) -> Image.Image:
+def make_red_image(width: int = 40, height: int = 20) -> Image.Image:
     return Image.new("RGB", (width, height), "red")
 
 
@@ -281,20 +281,20 @@ def write_data_set(folder: Path, features: dict[str, Any], examples: list[dict[s
     return Data(root=f"tfds:my_set/{config}" if config else "tfds:my_set", tfds_dir=str(folder))
 
 
-def detection_features(objects: Any, **more: Any) -> dict[str, Any]:
+def make_detection_features(objects: Any, **more: Any) -> dict[str, Any]:
     return {"image": tfds.features.Image(), "objects": objects, **more}
 
 
 def test_minimal_data_set_is_read(tmp_path: Path):
-    red_png, grey_png = encode(red_image(), "PNG"), encode(Image.new("L", (30, 10), 77), "PNG")
-    deep_png = encode(Image.fromarray(np.full((8, 9), 257 * 200, np.uint16)), "PNG")
+    red_png, grey_png = encode_image(make_red_image(), "PNG"), encode_image(Image.new("L", (30, 10), 77), "PNG")
+    deep_png = encode_image(Image.fromarray(np.full((8, 9), 257 * 200, np.uint16)), "PNG")
     dog, flat = {"bbox": BOX, "label": "dog"}, tfds.features.BBox(0.5, 0.5, 0.5, 0.9)
     examples = [
         {"image": red_png, "objects": [dog]},
         {"image": grey_png, "objects": []},
         {"image": deep_png, "objects": [dog, dog, {"bbox": flat, "label": "cat"}]},
     ]
-    data = write_data_set(tmp_path, detection_features(tfds.features.Sequence(LABELLED)), examples)
+    data = write_data_set(tmp_path, make_detection_features(tfds.features.Sequence(LABELLED)), examples)
     source = open_source(data, "train")
     assert source.class_names == ("cat", "dog") and source.notes == ()
     assert sorted(source.annotation(i).image_id for i in range(3)) == ["train-0", "train-1", "train-2"]
@@ -314,8 +314,8 @@ def test_minimal_data_set_is_read(tmp_path: Path):
 
 
 def test_name_may_contain_config_and_version(tmp_path: Path):
-    examples = [{"image": encode(red_image(), "PNG"), "objects": []}]
-    data = write_data_set(tmp_path, detection_features(tfds.features.Sequence(LABELLED)), examples, config="big")
+    examples = [{"image": encode_image(make_red_image(), "PNG"), "objects": []}]
+    data = write_data_set(tmp_path, make_detection_features(tfds.features.Sequence(LABELLED)), examples, config="big")
     for root in ("tfds:my_set/big", "tfds:my_set/big:1.0.0", "tfds:my_set:1.0.0", "tfds:my_set"):
         assert len(open_source(Data(root=root, tfds_dir=data.tfds_dir), "train")) == 1
     with pytest.raises(UserError, match="not prepared"):
@@ -327,11 +327,11 @@ def test_alternative_features_are_read(tmp_path: Path):
 
     A feature that is not needed (mask) is not decoded.
     """
-    features = detection_features(
+    features = make_detection_features(
         {"bbox": tfds.features.Sequence(tfds.features.BBoxFeature())},
         **{"image/id": tfds.features.Text(), "image/filename": tfds.features.Text(), "mask": tfds.features.Image()},
     )
-    common = {"image": encode(red_image(), "PNG"), "objects": {"bbox": [BOX]}, "mask": b"no image"}
+    common = {"image": encode_image(make_red_image(), "PNG"), "objects": {"bbox": [BOX]}, "mask": b"no image"}
     named = {"image/id": "x7", "image/filename": "day1/cam.2/a.b.png"}
     unnamed = {"image/id": "x8", "image/filename": ""}
     source = open_source(write_data_set(tmp_path, features, [common | named, common | unnamed]), "train")
@@ -354,10 +354,10 @@ def test_exif_orientation_is_ignored(tmp_path: Path):
     for orientation in (3, 6):
         exif = Image.Exif()
         exif[0x0112] = orientation
-        image = encode(Image.fromarray(two_halves), "JPEG", exif=exif)
+        image = encode_image(Image.fromarray(two_halves), "JPEG", exif=exif)
         examples = [{"image": image, "objects": [{"bbox": BOX, "label": "cat"}]}]
         data = write_data_set(
-            tmp_path / str(orientation), detection_features(tfds.features.Sequence(LABELLED)), examples
+            tmp_path / str(orientation), make_detection_features(tfds.features.Sequence(LABELLED)), examples
         )
         source = open_source(data, "train")
         assert (source.annotation(0).width, source.annotation(0).height) == (40, 20)
@@ -367,12 +367,12 @@ def test_exif_orientation_is_ignored(tmp_path: Path):
 
 def test_unreadable_images_are_reported_and_keep_their_slot(tmp_path: Path):
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
-    whole = encode(Image.fromarray(noise), "JPEG")
+    whole = encode_image(Image.fromarray(noise), "JPEG")
     examples = [
         {"image": image, "image/filename": name, "objects": []}
         for image, name in ((whole, "whole.jpg"), (whole[: len(whole) // 2], "cut.jpg"), (b"no image", "none.jpg"))
     ]
-    features = detection_features(tfds.features.Sequence(LABELLED), **{"image/filename": tfds.features.Text()})
+    features = make_detection_features(tfds.features.Sequence(LABELLED), **{"image/filename": tfds.features.Text()})
     data = write_data_set(tmp_path, features, examples)
     source = open_source(data, "train")
     failed = []
@@ -390,21 +390,23 @@ def test_unreadable_images_are_reported_and_keep_their_slot(tmp_path: Path):
 
 
 def test_data_sets_without_boxes_or_class_names_are_rejected(tmp_path: Path):
-    image = {"image": encode(red_image(), "PNG")}
+    image = {"image": encode_image(make_red_image(), "PNG")}
     sets: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         ({"image": tfds.features.Image(), "label": np.int64}, {**image, "label": 1}, "image, label"),
         (
-            detection_features(tfds.features.Sequence(tfds.features.BBoxFeature())),
+            make_detection_features(tfds.features.Sequence(tfds.features.BBoxFeature())),
             {**image, "objects": [BOX]},
             "objects/bbox",
         ),
         (
-            detection_features(tfds.features.Sequence({"bbox": tfds.features.BBoxFeature(), "label": np.int64})),
+            make_detection_features(tfds.features.Sequence({"bbox": tfds.features.BBoxFeature(), "label": np.int64})),
             {**image, "objects": []},
             "ClassLabel",
         ),
         (
-            detection_features(tfds.features.Sequence({"bbox": tfds.features.Tensor(shape=(4,), dtype=np.float32)})),
+            make_detection_features(
+                tfds.features.Sequence({"bbox": tfds.features.Tensor(shape=(4,), dtype=np.float32)})
+            ),
             {**image, "objects": []},
             "REL_YXYX",
         ),
@@ -422,8 +424,8 @@ def test_label_without_a_name_and_boxes_in_pixels_are_reported(tmp_path: Path):
         (BOX, -1, r"my_set/1\.0\.0 train\[0\].*\[-1\]"),
         (tfds.features.BBox(2.0, 8.0, 10.0, 32.0), 0, r"train\[0\].*8\.0, 2\.0|train\[0\].*2\.0, 8\.0"),
     ]):  # fmt: skip
-        features = detection_features(tfds.features.Sequence({**LABELLED, "bbox": bbox}))
-        examples = [{"image": encode(red_image(), "PNG"), "objects": [{"bbox": box, "label": label}]}]
+        features = make_detection_features(tfds.features.Sequence({**LABELLED, "bbox": bbox}))
+        examples = [{"image": encode_image(make_red_image(), "PNG"), "objects": [{"bbox": box, "label": label}]}]
         source = open_source(write_data_set(tmp_path / str(number), features, examples), "train")
         with pytest.raises(UserError, match=message):
             source.annotation(0)
@@ -441,9 +443,9 @@ def test_train_and_evaluate_read_a_prepared_data_set(tmp_path: Path):
         boxes = (annotation.boxes_px[:, [1, 0, 3, 2]] / 64).tolist()
         names = [CLASS_NAMES[label - 1] for label in annotation.labels]
         objects = [{"bbox": tfds.features.BBox(*box), "label": name} for box, name in zip(boxes, names, strict=True)]
-        examples.append({"image": encode(Image.fromarray(shapes.image(i)), "PNG"), "objects": objects})
+        examples.append({"image": encode_image(Image.fromarray(shapes.image(i)), "PNG"), "objects": objects})
     label = tfds.features.ClassLabel(names=list(CLASS_NAMES))
-    features = detection_features(tfds.features.Sequence({**LABELLED, "label": label}))
+    features = make_detection_features(tfds.features.Sequence({**LABELLED, "label": label}))
     data = write_data_set(tmp_path, features, examples)
     run = tmp_path / "run"
     options = ["--data.root", data.root, "--data.tfds-dir", data.tfds_dir, "--train.eval-every", "0"]
@@ -546,20 +548,20 @@ class Downloads(tfds.core.GeneratorBasedBuilder):
 
     def _info(self):
         return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(detection_features(tfds.features.Sequence(LABELLED)))
+            builder=self, features=tfds.features.FeaturesDict(make_detection_features(tfds.features.Sequence(LABELLED)))
         )
 
     def _split_generators(self, dl_manager):
         first = dl_manager.download({"a": ["http://example.org/x?id=7"]})
         second = dl_manager.download((tfds.download.Resource(url="http://example.org/unregistered.txt"),))
         texts = [Path(first["a"][0]).read_text(), Path(second[0]).read_text()]
-        return {"train": ((text, {"image": encode(red_image(), "PNG"), "objects": []}) for text in texts)}
+        return {"train": ((text, {"image": encode_image(make_red_image(), "PNG"), "objects": []}) for text in texts)}
 
     def _generate_examples(self):
         raise NotImplementedError
 
 
-def test_prepare_finds_archives_of_nested_and_unregistered_urls(offline_tfds: None, tmp_path: Path):
+def test_prepare_tfds_finds_archives_of_nested_and_unregistered_urls(offline_tfds: None, tmp_path: Path):
     data, folder = Data(root="tfds:downloads", tfds_dir=str(tmp_path / "sets")), tmp_path / "archives"
     folder.mkdir()
     with pytest.raises(UserError, match=r"registered\.txt  from http://example\.org/x\?id=7"):

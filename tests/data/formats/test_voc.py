@@ -16,12 +16,12 @@ from ssd_jax.data.source import RawObject, clip_box, split_by_hash
 from ssd_jax.errors import UserError
 
 
-def box_xml(name="cat", box=(1, 2, 30, 20), extra=""):
+def make_object_xml(name="cat", box=(1, 2, 30, 20), extra=""):
     edges = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
     return f"<object><name>{name}</name>{extra}<bndbox>{edges}</bndbox></object>"
 
 
-def annotation_xml(*objects, size="<size><width>40</width><height>30</height></size>", filename="other.jpg"):
+def make_annotation_xml(*objects, size="<size><width>40</width><height>30</height></size>", filename="other.jpg"):
     return f"<annotation><filename>{filename}</filename>{size}{''.join(objects)}</annotation>"
 
 
@@ -36,10 +36,10 @@ def write_voc_image(folder: Path, stem: str, xml: str, images=None, extension=".
 def voc(tmp_path):
     """VOC folder with three images: a (one cat) and b (no objects) in train, c (a dog and a difficult cat) in val."""
     images = tmp_path / "JPEGImages"
-    write_voc_image(tmp_path / "Annotations", "a", annotation_xml(box_xml()), images)
-    write_voc_image(tmp_path / "Annotations", "b", annotation_xml(), images)
-    both = box_xml("dog", (0.5, 0, 40, 30)), box_xml("cat", (3, 4, 5, 6), "<difficult>1</difficult>")
-    write_voc_image(tmp_path / "Annotations", "c", annotation_xml(*both), images)
+    write_voc_image(tmp_path / "Annotations", "a", make_annotation_xml(make_object_xml()), images)
+    write_voc_image(tmp_path / "Annotations", "b", make_annotation_xml(), images)
+    both = make_object_xml("dog", (0.5, 0, 40, 30)), make_object_xml("cat", (3, 4, 5, 6), "<difficult>1</difficult>")
+    write_voc_image(tmp_path / "Annotations", "c", make_annotation_xml(*both), images)
     lists = tmp_path / "ImageSets" / "Main"
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text("a\n\nb \n")
@@ -56,7 +56,7 @@ def write_annotation(root, xml, stem="a"):
     (root / "Annotations" / f"{stem}.xml").write_text(xml)
 
 
-def test_annotations_have_boxes_as_in_the_file(voc):
+def test_annotations_have_the_boxes_of_the_file(voc):
     source = open_folder(voc, "val")
     annotation = source.annotation(0)
     assert source.class_names == ("cat", "dog") and len(source) == 1 and source.notes == ()
@@ -87,7 +87,7 @@ def test_list_with_a_second_column_is_read_as_a_split(voc):
     assert [annotation.image_id for annotation in source.annotations()] == ["c", "a"]
 
 
-def test_class_names_are_collected_over_all_splits(voc):
+def test_class_names_are_collected_from_all_splits(voc):
     assert open_folder(voc, "train").class_names == open_folder(voc, "val").class_names == ("cat", "dog")
 
 
@@ -99,7 +99,7 @@ def test_given_class_names_determine_the_labels(voc):
 def test_parts_of_objects_are_ignored(voc):
     """Read an object with a <part>, which has a name and a box of its own, such as the heads and hands in VOC 2012."""
     part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
-    write_annotation(voc, annotation_xml(box_xml(extra=part)))
+    write_annotation(voc, make_annotation_xml(make_object_xml(extra=part)))
     assert open_folder(voc).class_names == ("cat", "dog")
 
 
@@ -110,7 +110,9 @@ def test_parts_of_objects_are_ignored(voc):
 @pytest.mark.parametrize("extension", [".jpg", ".JPG", ".jpeg", ".PNG"])
 def test_folder_without_lists_is_split_by_hash(tmp_path, images, extension):
     for k in range(12):
-        write_voc_image(tmp_path / "annotations", f"i{k}", annotation_xml(box_xml()), tmp_path / images, extension)
+        write_voc_image(
+            tmp_path / "annotations", f"i{k}", make_annotation_xml(make_object_xml()), tmp_path / images, extension
+        )
     parts = [open_folder(tmp_path, split, val_fraction=0.3) for split in ("train", "val")]
     ids = [[annotation.image_id for annotation in part.annotations()] for part in parts]
     every = sorted(f"i{k}" for k in range(12))
@@ -120,17 +122,17 @@ def test_folder_without_lists_is_split_by_hash(tmp_path, images, extension):
         open_folder(tmp_path, "test")
 
 
-def test_images_in_the_folder_of_their_annotations_are_found(tmp_path):
+def test_images_in_the_folder_of_the_annotations_are_found(tmp_path):
     for k in range(4):
-        write_voc_image(tmp_path, f"i{k}", annotation_xml(box_xml()))
+        write_voc_image(tmp_path, f"i{k}", make_annotation_xml(make_object_xml()))
     data = Data(root=str(tmp_path))
     assert find_format(data) == "voc"
     assert len(open_source(data, "train")) + len(open_source(data, "val")) == 4
 
 
 def test_folders_are_read_as_splits(tmp_path):
-    write_voc_image(tmp_path / "train", "a", annotation_xml(box_xml("cat")))
-    write_voc_image(tmp_path / "valid", "b", annotation_xml(box_xml("ant")))
+    write_voc_image(tmp_path / "train", "a", make_annotation_xml(make_object_xml("cat")))
+    write_voc_image(tmp_path / "valid", "b", make_annotation_xml(make_object_xml("ant")))
     source = open_folder(tmp_path, "val")
     assert source.annotation(0).image_id == "b"
     assert source.class_names == ("ant", "cat")
@@ -140,7 +142,7 @@ def test_folders_are_read_as_splits(tmp_path):
 
 def test_image_without_annotation_is_left_out_with_a_note(tmp_path):
     for k in range(4):
-        write_voc_image(tmp_path, f"i{k}", annotation_xml(box_xml()))
+        write_voc_image(tmp_path, f"i{k}", make_annotation_xml(make_object_xml()))
     Image.new("RGB", (4, 4)).save(tmp_path / "stray.png")
     (note,) = open_folder(tmp_path).notes
     assert note.startswith("1 ") and "annotation file" in note and "stray.png" in note
@@ -148,7 +150,7 @@ def test_image_without_annotation_is_left_out_with_a_note(tmp_path):
 
 def test_filename_selects_between_images_of_the_same_stem(voc):
     Image.new("RGB", (40, 30)).save(voc / "JPEGImages" / "a.png")
-    write_annotation(voc, annotation_xml(box_xml(), filename="a.png"))
+    write_annotation(voc, make_annotation_xml(make_object_xml(), filename="a.png"))
     assert open_folder(voc).annotation(0).file.endswith("a.png")
 
 
@@ -160,7 +162,7 @@ def test_image_with_another_name_is_found_by_filename(voc):
 def test_copied_annotation_does_not_use_the_image_of_the_original(voc):
     """Check that a.xml, a copy of b.xml whose image is missing, is not read with the image of b.xml."""
     (voc / "JPEGImages" / "a.jpg").unlink()
-    write_annotation(voc, annotation_xml(box_xml(), filename="b.jpg"))
+    write_annotation(voc, make_annotation_xml(make_object_xml(), filename="b.jpg"))
     with pytest.raises(UserError, match=r"a\.xml: .*image"):
         open_folder(voc)
 
@@ -188,13 +190,15 @@ def test_split_by_hash_puts_one_of_two_images_into_val(fraction):
     "size", ["", "<size><width>0</width><height>0</height></size>", "<size><width>w</width></size>"]
 )
 def test_missing_size_is_read_from_the_image(voc, size):
-    write_annotation(voc, annotation_xml(box_xml(), size=size))
+    write_annotation(voc, make_annotation_xml(make_object_xml(), size=size))
     assert open_folder(voc).annotation(0)[2:4] == (40, 30)
     assert open_folder(voc).notes == ()
 
 
 def test_wrong_size_is_replaced_by_the_image_size_with_a_note(voc):
-    write_annotation(voc, annotation_xml(box_xml(), size="<size><width>80</width><height>60</height></size>"))
+    write_annotation(
+        voc, make_annotation_xml(make_object_xml(), size="<size><width>80</width><height>60</height></size>")
+    )
     assert open_folder(voc).annotation(0)[2:4] == (40, 30)
     assert open_folder(voc).image(0).shape == (30, 40, 3)
     (note,) = open_folder(voc).notes
@@ -207,7 +211,7 @@ def test_rotated_image_is_read_with_the_stated_size_if_possible(voc, stated, exp
     exif[0x0112] = 6
     Image.new("RGB", (40, 30)).save(voc / "JPEGImages" / "a.jpg", exif=exif)
     size = f"<size><width>{stated[0]}</width><height>{stated[1]}</height></size>"
-    write_annotation(voc, annotation_xml(box_xml(), size=size))
+    write_annotation(voc, make_annotation_xml(make_object_xml(), size=size))
     source = open_folder(voc)
     assert source.annotation(0)[2:4] == expected
     assert source.image(0).shape[1::-1] == expected
@@ -220,7 +224,7 @@ def test_unreadable_image_with_stated_size_is_reported_on_access(voc):
     assert source.annotation(0)[2:4] == (40, 30)
     with pytest.raises(UserError, match=r"a\.jpg"):
         source.image(0)
-    write_annotation(voc, annotation_xml(box_xml(), size=""))
+    write_annotation(voc, make_annotation_xml(make_object_xml(), size=""))
     with pytest.raises(UserError, match=r"a\.jpg"):
         open_folder(voc)
 
@@ -237,7 +241,7 @@ def test_large_image_is_decoded_at_reduced_size_with_matching_boxes(voc):
     pixels[200:600, 300:900] = 220
     Image.fromarray(pixels).save(voc / "JPEGImages" / "a.jpg", quality=95)
     size = "<size><width>1500</width><height>1000</height></size>"
-    write_annotation(voc, annotation_xml(box_xml(box=(300, 200, 900, 600)), size=size))
+    write_annotation(voc, make_annotation_xml(make_object_xml(box=(300, 200, 900, 600)), size=size))
     source = open_folder(voc)
     assert source.image(0).shape == (1000, 1500, 3)
     assert source.reduced_image(0, (320, 320)).shape == (500, 750, 3)
@@ -262,7 +266,7 @@ def test_reduced_image_whose_full_size_has_changed_is_rejected(voc):
 
 @pytest.mark.parametrize("box", [(5, 5, 5, 9), (5, 9, 8, 9), (8, 5, 5, 9), (40, 0, 50, 9), (-9, 2, 0, 9)])
 def test_box_without_area_is_left_out_with_a_note(voc, box):
-    write_annotation(voc, annotation_xml(box_xml(box=box), box_xml("dog")))
+    write_annotation(voc, make_annotation_xml(make_object_xml(box=box), make_object_xml("dog")))
     source = open_folder(voc)
     np.testing.assert_array_equal(source.annotation(0).labels, [2])
     (note,) = source.notes
@@ -270,7 +274,9 @@ def test_box_without_area_is_left_out_with_a_note(voc, box):
 
 
 def test_box_beyond_the_image_is_kept_with_a_note(voc):
-    write_annotation(voc, annotation_xml(box_xml(box=(-2, 1, 41, 30)), box_xml(box=(0, 0, 40, 30))))
+    write_annotation(
+        voc, make_annotation_xml(make_object_xml(box=(-2, 1, 41, 30)), make_object_xml(box=(0, 0, 40, 30)))
+    )
     source = open_folder(voc)
     np.testing.assert_array_equal(source.annotation(0).boxes_px, [[-2, 1, 41, 30], [0, 0, 40, 30]])
     (note,) = source.notes
@@ -284,7 +290,7 @@ def test_clip_box_returns_the_part_inside_the_image():
 
 
 def test_float_coordinates_are_read(voc):
-    write_annotation(voc, annotation_xml(box_xml(box=("1.25", " 2.5 ", "3e1", "20"))))
+    write_annotation(voc, make_annotation_xml(make_object_xml(box=("1.25", " 2.5 ", "3e1", "20"))))
     np.testing.assert_array_equal(open_folder(voc).annotation(0).boxes_px, [[1.25, 2.5, 30, 20]])
 
 
@@ -298,16 +304,16 @@ NO_XMAX = "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><ymax>4</
     [
         ("<annotation>\n<object>\n</annotation>", "line 3"),
         ("", "empty"),
-        (annotation_xml(box_xml(), NO_XMAX), "object 2 has no <xmax>"),
-        (annotation_xml("<object><name>cat</name></object>"), "object 1 has no <xmin>"),
-        (annotation_xml(box_xml(box=(1, "two", 3, 4))), "object 1 has <ymin> 'two'"),
-        (annotation_xml(box_xml(box=(1, "nan", 3, 4))), "object 1 has <ymin> 'nan'"),
-        (annotation_xml(box_xml(box=(1, 2, "inf", 4))), "object 1 has <xmax> 'inf'"),
-        (annotation_xml(box_xml(extra="<difficult>perhaps</difficult>")), "<difficult> 'perhaps'"),
-        (annotation_xml(box_xml(name=" ")), "object 1 has no <name>"),
+        (make_annotation_xml(make_object_xml(), NO_XMAX), "object 2 has no <xmax>"),
+        (make_annotation_xml("<object><name>cat</name></object>"), "object 1 has no <xmin>"),
+        (make_annotation_xml(make_object_xml(box=(1, "two", 3, 4))), "object 1 has <ymin> 'two'"),
+        (make_annotation_xml(make_object_xml(box=(1, "nan", 3, 4))), "object 1 has <ymin> 'nan'"),
+        (make_annotation_xml(make_object_xml(box=(1, 2, "inf", 4))), "object 1 has <xmax> 'inf'"),
+        (make_annotation_xml(make_object_xml(extra="<difficult>perhaps</difficult>")), "<difficult> 'perhaps'"),
+        (make_annotation_xml(make_object_xml(name=" ")), "object 1 has no <name>"),
     ],
 )
-def test_malformed_file_is_reported_with_its_position(voc, xml, position):
+def test_malformed_file_is_reported_with_the_position_of_the_error(voc, xml, position):
     write_annotation(voc, xml)
     with pytest.raises(UserError) as error:
         open_folder(voc)
@@ -316,14 +322,14 @@ def test_malformed_file_is_reported_with_its_position(voc, xml, position):
 
 @pytest.mark.parametrize("box", [(0.1, 0.2, 0.5, 1), (0, 0, 1, 0.9), (0.5, 0.5, 0.5, 0.5)])
 def test_normalised_boxes_are_rejected(voc, box):
-    write_annotation(voc, annotation_xml(box_xml(box=box), box_xml(box=(0, 0, 1, 1))))
+    write_annotation(voc, make_annotation_xml(make_object_xml(box=box), make_object_xml(box=(0, 0, 1, 1))))
     with pytest.raises(UserError, match=r"a\.xml: .*between 0 and 1.*pixels"):
         open_folder(voc)
 
 
 @pytest.mark.parametrize("boxes", [[(0, 0, 1, 1)], [(0.1, 0.1, 0.9, 1.1)], [(0.1, 0, 1, 1), (5, 5, 9, 9)], []])
 def test_small_boxes_in_pixels_are_not_rejected_as_normalised(voc, boxes):
-    write_annotation(voc, annotation_xml(*(box_xml(box=box) for box in boxes)))
+    write_annotation(voc, make_annotation_xml(*(make_object_xml(box=box) for box in boxes)))
     assert len(open_folder(voc).annotation(0).labels) == len(boxes)
 
 
@@ -385,8 +391,8 @@ def test_unknown_split_is_reported_with_the_available_splits(voc):
 
 
 def test_folder_without_any_object_is_rejected(tmp_path):
-    write_voc_image(tmp_path, "a", annotation_xml())
-    write_voc_image(tmp_path, "b", annotation_xml())
+    write_voc_image(tmp_path, "a", make_annotation_xml())
+    write_voc_image(tmp_path, "b", make_annotation_xml())
     with pytest.raises(UserError, match="object"):
         open_folder(tmp_path)
 

@@ -43,7 +43,7 @@ def open_folder(root, split="train", class_names=(), problems=None, **data):
     return open_split(Data(root=str(root), **data), split, class_names, problems)
 
 
-def image_ids(source):
+def list_image_ids(source):
     return [annotation.image_id for annotation in source.annotations()]
 
 
@@ -60,7 +60,7 @@ def test_annotations_have_boxes_in_pixels(yolo):
     source = open_folder(yolo)
     annotation = source.annotation(0)
     assert source.class_names == ("cat", "dog") and source.category_ids is None and source.notes == ()
-    assert image_ids(source) == ["a", "b"] and (annotation.width, annotation.height) == (40, 30)
+    assert list_image_ids(source) == ["a", "b"] and (annotation.width, annotation.height) == (40, 30)
     assert annotation.file == str(yolo / "images" / "train" / "a.jpg")
     np.testing.assert_allclose(annotation.boxes_px, [[0, 12, 20, 18]], atol=1e-5)
     np.testing.assert_array_equal(annotation.labels, [1])
@@ -80,7 +80,7 @@ def test_image_without_a_label_file_is_kept_with_a_note(yolo):
     (yolo / "labels" / "train" / "b.txt").unlink()
     problems = Problems(raise_errors=False)
     source = open_folder(yolo, problems=problems)
-    assert image_ids(source) == ["a", "b"] and len(source.annotation(1).labels) == 0
+    assert list_image_ids(source) == ["a", "b"] and len(source.annotation(1).labels) == 0
     assert [(p.kind, p.file) for p in problems.collected] == [
         (Kind.NO_LABELS, str(yolo / "images" / "train" / "b.jpg"))
     ]
@@ -126,7 +126,7 @@ def test_boxes_are_relative_to_the_upright_image(yolo, orientation):
 # ---- lines ----
 
 
-def test_polygon_becomes_its_bounding_box(yolo):
+def test_polygon_is_replaced_by_the_bounding_box(yolo):
     boxes_px = read_boxes(yolo, "0 0.5 0.1 0.75 0.5 0.25 0.2\n1 0.1 0.2 0.3 0.2 0.3 0.6 0.1 0.6\n" + CAT)
     np.testing.assert_allclose(boxes_px, [[10, 3, 30, 15], [4, 6, 12, 18], [0, 12, 20, 18]], atol=1e-5)
 
@@ -154,7 +154,7 @@ def test_edges_at_the_border_are_corrected_for_rounding(yolo, decimals):
     assert boxes_px.min() == 0 and boxes_px[1, 2] == 40 and boxes_px[1, 3] == 30
 
 
-def test_out_of_image_empty_and_repeated_boxes_are_noted(yolo):
+def test_out_of_image_empty_and_repeated_boxes_are_reported_in_notes(yolo):
     write_labels(yolo, "0 0.1 0.5 0.4 0.2\n0 0.5 0.5 0 0.2\n" + CAT + CAT)
     source = open_folder(yolo)
     np.testing.assert_allclose(source.annotation(0).boxes_px[0], [-4, 12, 12, 18], atol=1e-5)
@@ -238,7 +238,7 @@ def test_unreadable_image_is_reported(yolo):
     with pytest.raises(UserError, match=r"b\.jpg: .*image"):
         open_folder(yolo)
     problems = Problems(raise_errors=False)
-    assert image_ids(open_folder(yolo, problems=problems)) == ["a"]
+    assert list_image_ids(open_folder(yolo, problems=problems)) == ["a"]
     assert [p.kind for p in problems.collected] == [Kind.UNREADABLE]
 
 
@@ -247,7 +247,7 @@ def test_label_file_without_an_image_is_reported(yolo):
     with pytest.raises(UserError, match=r"labels.train.a\.txt: .*images.train.a with \.jpg"):
         open_folder(yolo)
     problems = Problems(raise_errors=False)
-    assert image_ids(open_folder(yolo, problems=problems)) == ["b"]
+    assert list_image_ids(open_folder(yolo, problems=problems)) == ["b"]
     assert [p.kind for p in problems.collected] == [Kind.MISSING]
 
 
@@ -257,19 +257,19 @@ def test_files_that_are_neither_labels_nor_images_are_ignored(yolo):
     (yolo / "labels" / "train" / "._a.txt").write_bytes(b"\x00\x05\x16\x07")
     (yolo / "images" / "train" / "._a.jpg").write_bytes(b"\x00\x05\x16\x07")
     (yolo / "images" / "train" / "Thumbs.db").write_bytes(b"")
-    assert image_ids(open_folder(yolo)) == ["a", "b"]
+    assert list_image_ids(open_folder(yolo)) == ["a", "b"]
 
 
 def test_image_ids_contain_folder_and_extension_if_stems_repeat(yolo):
     write_image(yolo / "images" / "train" / "a.png")
-    assert image_ids(open_folder(yolo)) == ["images/train/a.jpg", "images/train/a.png", "images/train/b.jpg"]
+    assert list_image_ids(open_folder(yolo)) == ["images/train/a.jpg", "images/train/a.png", "images/train/b.jpg"]
     (yolo / "images" / "train" / "a.png").unlink()
     write_image(yolo / "images" / "train" / "more" / "a.png")
-    assert image_ids(open_folder(yolo)) == ["a", "b", "more/a"]
+    assert list_image_ids(open_folder(yolo)) == ["a", "b", "more/a"]
     (yolo / "data.yaml").write_text("train: [images/train/more, images/val, images/train]\nnames: [cat, dog]\n")
-    assert image_ids(open_folder(yolo)) == ["more/a", "c", "a", "b"]
+    assert list_image_ids(open_folder(yolo)) == ["more/a", "c", "a", "b"]
     write_image(yolo / "images" / "val" / "a.jpg")
-    assert image_ids(open_folder(yolo))[1:3] == ["images/val/a.jpg", "images/val/c.jpg"]
+    assert list_image_ids(open_folder(yolo))[1:3] == ["images/val/a.jpg", "images/val/c.jpg"]
 
 
 # ---- YAML files ----
@@ -324,11 +324,11 @@ def test_yaml_splits_can_be_opened_by_alias_and_joined(yolo):
     data = Data(root=str(yolo))
     assert find_format(data) == "yolo" and split_names(data) == ("train", "val")
     for split in ("valid", "validation"):
-        assert image_ids(open_folder(yolo, split)) == ["c"]
+        assert list_image_ids(open_folder(yolo, split)) == ["c"]
     with pytest.raises(UserError, match=r"'test'.*: train, val"):
         open_folder(yolo, "test")
     joined = open_source(data, "val+train[:1]")
-    assert image_ids(joined) == ["c", "a"]
+    assert list_image_ids(joined) == ["c", "a"]
 
 
 def test_root_may_be_a_yaml_file(yolo):
@@ -337,7 +337,7 @@ def test_root_may_be_a_yaml_file(yolo):
         open_source(Data(root=str(yolo / "labels" / "train" / "a.txt")), "train")
     data = Data(root=str(yolo / "other.yaml"))
     source = open_source(data, "train")
-    assert find_format(data) == "yolo" and image_ids(source) == ["c"] and source.class_names == ("ant", "bee")
+    assert find_format(data) == "yolo" and list_image_ids(source) == ["c"] and source.class_names == ("ant", "bee")
     assert open_folder(yolo).class_names == ("cat", "dog"), "data.yaml is preferred"
     (yolo / "data.yaml").rename(yolo / "third.yml")
     with pytest.raises(UserError, match=r"other\.yaml, third\.yml.*--data\.root"):
@@ -385,10 +385,10 @@ def test_missing_image_of_a_list_is_reported(yolo):
     with pytest.raises(UserError, match=r"train\.txt line 3: .*'images/train/z\.jpg'"):
         open_folder(yolo)
     problems = Problems(raise_errors=False)
-    assert image_ids(open_folder(yolo, problems=problems)) == ["images/train/a"]
+    assert list_image_ids(open_folder(yolo, problems=problems)) == ["images/train/a"]
     assert [p.kind for p in problems.collected] == [Kind.MISSING]
     (yolo / "train.txt").write_text("/content/pets/images/train/b.jpg\nimages/train/a.jpg\n")
-    assert image_ids(open_folder(yolo)) == ["images/train/b", "images/train/a"]
+    assert list_image_ids(open_folder(yolo)) == ["images/train/b", "images/train/a"]
     (yolo / "train.txt").write_text("\n")
     for entry in ("train.txt", "[]"):
         (yolo / "data.yaml").write_text(f"train: {entry}\nnames: [cat, dog]\n")
@@ -399,26 +399,26 @@ def test_missing_image_of_a_list_is_reported(yolo):
 def test_yaml_without_splits_uses_the_folders_as_splits(yolo):
     (yolo / "data.yaml").write_text("names: [cat, dog]\n")
     assert split_names(Data(root=str(yolo))) == ("train", "val")
-    assert image_ids(open_folder(yolo)) == ["a", "b"]
+    assert list_image_ids(open_folder(yolo)) == ["a", "b"]
 
 
 # ---- without a YAML file ----
 
 
-def write_layout(root, where):
+def write_layout(root, path_templates):
     """Write the images a and b (train) and c (valid), and the label files of a and c.
 
-    ``where`` contains the paths of an image and of its label file, with ``{split}`` and ``{stem}``.
+    ``path_templates`` contains the paths of an image and of its label file, with ``{split}`` and ``{stem}``.
     """
     for split, stem, label in (("train", "a", CAT), ("train", "b", None), ("valid", "c", DOG)):
-        image, text = (root / path.format(split=split, stem=stem) for path in where)
+        image, text = (root / path.format(split=split, stem=stem) for path in path_templates)
         write_image(image)
         if label is not None:
             write_text(text, label)
 
 
 @pytest.mark.parametrize(
-    "where",
+    "path_templates",
     [
         ("images/{split}/{stem}.jpg", "labels/{split}/{stem}.txt"),
         ("{split}/images/{stem}.PNG", "{split}/labels/{stem}.txt"),
@@ -428,18 +428,18 @@ def write_layout(root, where):
     ],
 )
 @pytest.mark.parametrize("names", ["classes.txt", "obj.names", "names.txt"])
-def test_folders_are_read_as_splits(tmp_path, where, names):
-    write_layout(tmp_path, where)
+def test_folders_are_read_as_splits(tmp_path, path_templates, names):
+    write_layout(tmp_path, path_templates)
     (tmp_path / names).write_text("cat\ndog\n\n")
     data = Data(root=str(tmp_path))
     assert find_format(data) == "yolo" and split_names(data) == ("train", "valid")
     train, val = (open_source(data, split) for split in ("train", "val"))
-    assert image_ids(train) == ["a", "b"] and image_ids(val) == ["c"]
+    assert list_image_ids(train) == ["a", "b"] and list_image_ids(val) == ["c"]
     assert train.class_names == val.class_names == ("cat", "dog")
     np.testing.assert_array_equal(val.annotation(0).labels, [2])
 
 
-def test_darknet_lists_are_splits(tmp_path):
+def test_darknet_lists_are_read_as_splits(tmp_path):
     """Read lists as in CVAT's exports, where paths start with a folder that does not exist."""
     write_layout(tmp_path, ("obj_train_data/{stem}.jpg", "obj_train_data/{stem}.txt"))
     (tmp_path / "obj.names").write_text("cat\ndog\n")
@@ -447,7 +447,7 @@ def test_darknet_lists_are_splits(tmp_path):
     (tmp_path / "valid.txt").write_text("data/obj_train_data/c.jpg\n")
     data = Data(root=str(tmp_path))
     assert find_format(data) == "yolo" and split_names(data) == ("train", "valid")
-    assert image_ids(open_source(data, "train")) == ["obj_train_data/b", "obj_train_data/a"]
+    assert list_image_ids(open_source(data, "train")) == ["obj_train_data/b", "obj_train_data/a"]
 
 
 def test_class_lists_in_label_folders_must_be_equal_in_all_splits(tmp_path):
@@ -479,7 +479,7 @@ def test_folder_without_splits_is_split_by_hash(tmp_path, image, label):
     write_image(tmp_path / "runs" / "train_batch.jpg")
     data = Data(root=str(tmp_path), val_fraction=0.3)
     assert find_format(data) == "yolo" and split_names(data) == ("train", "val")
-    parts = [image_ids(open_source(data, split)) for split in ("train", "val")]
+    parts = [list_image_ids(open_source(data, split)) for split in ("train", "val")]
     prefix = "cam/" if "cam" in image else ""
     every = sorted(f"{prefix}i{k}" for k in range(12))
     assert sorted(parts[0] + parts[1]) == every
@@ -504,7 +504,7 @@ def test_classes_txt_is_required_and_validated(tmp_path):
         open_folder(tmp_path)
 
 
-def test_hashed_split_may_have_no_labels(tmp_path):
+def test_split_by_hash_may_have_no_label_files(tmp_path):
     """Check that val can be opened if only one image of train has a label file."""
     for k in range(8):
         write_image(tmp_path / f"i{k}.jpg")
@@ -514,7 +514,7 @@ def test_hashed_split_may_have_no_labels(tmp_path):
     assert len(open_folder(tmp_path, "val")) == sum(in_val)
 
 
-def test_images_without_labels_are_not_recognised(tmp_path):
+def test_folder_of_images_without_labels_is_not_recognised(tmp_path):
     write_image(tmp_path / "images" / "train" / "a.jpg")
     (tmp_path / "README.txt").write_text("photos of five cats\n")
     (tmp_path / "config.yaml").write_text("train: x\n")
