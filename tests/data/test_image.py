@@ -1,4 +1,4 @@
-"""Tests of reading image files of all kinds; the expected pixels are those that Pillow reads."""
+"""Tests of reading image files. Most of the expected pixels are those that Pillow reads."""
 
 import io
 
@@ -12,7 +12,7 @@ from ssd_jax.errors import UserError
 
 @pytest.fixture
 def photo():
-    """Smooth image of 64 x 48 pixels, which JPEG compression hardly changes."""
+    """Return a smooth image of 64 x 48 pixels, which JPEG compression hardly changes."""
     y, x = np.mgrid[:48, :64]
     return Image.fromarray(np.stack([x * 3, y * 5, 255 - x * 2 - y], axis=-1).astype(np.uint8))
 
@@ -157,7 +157,7 @@ def test_read_image_rejects_a_truncated_file(tmp_path, fraction, kind):
 
 @pytest.mark.parametrize("read", [read_image, image_size])
 def test_read_image_rejects_an_image_above_the_pixel_limit(photo, tmp_path, monkeypatch, read):
-    """Set Pillow's limit so that the image has more than twice as many pixels, which Pillow rejects."""
+    """Pillow rejects an image with more than twice as many pixels as MAX_IMAGE_PIXELS."""
     Image.fromarray(np.asarray(photo)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 64 // 2 - 1)
     with pytest.raises(UserError, match=r"a\.png: .*3072 pixels"):

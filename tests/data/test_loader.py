@@ -1,4 +1,4 @@
-"""Tests of batches: their content, their order, and resuming the stream."""
+"""Tests of the order and the content of batches, and of resuming a stream of batches."""
 
 import json
 import logging
@@ -16,9 +16,9 @@ from ssd_jax.errors import UserError
 
 
 class FakeSource(Source):
-    """Source whose images have given sizes (width, height). Every pixel has the index of its image as its value.
+    """Source with images of given sizes (width, height). The value of every pixel is the index of the image.
 
-    Reading an image whose index is in ``broken`` raises a UserError. ``wait`` delays some of the images, in seconds.
+    Reading an image whose index is in ``broken`` raises a UserError. Reading image i takes ``wait * (i % 3)`` seconds.
     """
 
     class_names = ("cat",)
@@ -91,7 +91,7 @@ def test_train_batches_depend_on_the_seed():
 
 @pytest.mark.parametrize("after", [0, 5])
 def test_train_batches_resume_from_a_saved_state(after):
-    """Convert the state to JSON and back. Batches that threads have read ahead must not count."""
+    """The state is converted to JSON and back. It must not count batches that threads have read ahead."""
     source = make_small_source(7, wait=0.002)
     stream = train_batches(source, Data(), 4, seed=3)
     take_batches(stream, after)

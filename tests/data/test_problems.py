@@ -1,4 +1,4 @@
-"""Tests of the problems of a data set, which are raised or collected."""
+"""Tests of the problems of a data set, which are raised as errors or collected."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Tests of split specifications, and of sources that are joined and sliced by them."""
+"""Tests of split specifications, and of the joined and sliced sources that the specifications describe."""
 
 import re
 
@@ -66,7 +66,7 @@ def test_slice_positions_agrees_with_tensorflow_datasets():
 
 
 def write_voc_folder(folder, names):
-    """Write a VOC folder with one image for each class name; its grey value is the position of the name."""
+    """Write a VOC folder with one image per class name. The grey value of an image is the index of the name."""
     for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / part).mkdir(parents=True)
     for k, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""Tests of the coverage of objects by default boxes; the expected IoU is computed with every default box."""
+"""Tests of the coverage of objects by default boxes. The expected IoU is the maximum over all default boxes."""
 
 import dataclasses
 
@@ -78,9 +78,9 @@ def test_coverage_is_counted_by_class_and_by_size():
 
 
 def test_measure_box_coverage_counts_only_objects_used_in_training():
-    """Use objects of 1 x 1 px in an image of 100 x 100 px, which no default box matches, and two large objects.
+    """Use two large objects, and three objects of 1 x 1 px in an image of 100 x 100 px that match no default box.
 
-    One of the small objects is difficult, and one is a crowd object.
+    One of the small objects is difficult, and another one is a crowd.
     """
     boxes = [[0, 0, 60, 60], [5, 5, 6, 6], [7, 7, 8, 8], [9, 9, 10, 10], [-20, 0, 30, 50]]
     flags = {"difficult": [False, False, True, False, False], "crowd": [False, False, False, True, False]}

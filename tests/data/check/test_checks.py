@@ -52,7 +52,10 @@ def write_voc_image(root, split, stem, objects, image):
 
 @pytest.fixture
 def faulty_folder(tmp_path):
-    """VOC folder in which the name of a train image states its problem. An image of val repeats an image of train."""
+    """Create a VOC folder in which most train images are named after their problems, and return the path.
+
+    One val image is truncated, and the other one repeats a train image.
+    """
     root = tmp_path / "data"
     repeated = make_noise_image(7)
     write_voc_image(root, "train", "good", [GOOD], make_noise_image(0))
@@ -177,7 +180,7 @@ def test_check_data_set_finds_no_problems_in_generated_images():
 
 
 def test_check_data_set_counts_objects_and_unmatched_objects(tmp_path):
-    """Count objects of 10 x 10 px, which SSD300's default boxes match, and of 1 x 1 px, which they do not match.
+    """Count objects of 10 x 10 px, which match default boxes of SSD300, and objects of 1 x 1 px, which match none.
 
     The images have 40 x 30 px, so 10 x 10 px become 75 x 100 px in the network's input of 300 x 300 px.
     """

@@ -46,7 +46,7 @@ def write_images(folder, names=("one.jpg", "two.jpg")):
 
 @pytest.fixture
 def coco(tmp_path):
-    """Folder in the layout of COCO 2017."""
+    """Create a folder in the layout of COCO 2017, and return the path."""
     for split in ("train", "val"):
         write_json(tmp_path / "annotations" / f"instances_{split}2017.json", make_content())
         write_images(tmp_path / f"{split}2017")
@@ -95,7 +95,7 @@ def test_given_class_names_may_omit_an_unused_category(coco):
 
 
 def test_category_that_names_a_group_is_not_a_class(coco):
-    """Read categories as in Roboflow's exports, where the category with the id 0 is the group of all others."""
+    """Read categories as in Roboflow's exports, where category 0 is the group that contains all other categories."""
     groups = [{"id": 0, "name": "things", "supercategory": "none"}] + [
         {**category, "supercategory": "things"} for category in make_content()["categories"]
     ]

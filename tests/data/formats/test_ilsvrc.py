@@ -121,7 +121,7 @@ def test_find_format_suggests_a_subfolder_in_a_known_format(ilsvrc):
 
 
 def test_lists_of_rcnn_are_read_as_splits(ilsvrc):
-    """Open splits of the lists val1 and val2 of R-CNN, which is trained on train and val1 and tested on val2."""
+    """Open the lists val1 and val2 of R-CNN as splits. R-CNN was trained on train and val1, and tested on val2."""
     lists = ilsvrc / "ImageSets" / "DET"
     (lists / "val1.txt").write_text(f"{VAL[2]} 3\n{VAL[0]} 1\n")
     (lists / "val2.txt").write_text(f"{VAL[1]} 2\n")

@@ -24,7 +24,7 @@ CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}]
 
 
 def write_coco_file(root: Path, name: str, images: dict[int, str], folder: str) -> None:
-    """Write images (file name by id) and their COCO file. The objects of an image are determined by its id."""
+    """Write images and a COCO file. ``images`` maps ids to file names; the id of an image determines the objects."""
     content = {
         "images": [{"id": i, "file_name": file, "width": 40, "height": 30} for i, file in images.items()],
         "annotations": [
@@ -54,7 +54,7 @@ def write_2014(root: Path) -> None:
 
 
 def read_content_by_id(source: Source) -> dict[int | None, tuple[list, ...]]:
-    """Return boxes, labels, areas, size and the red value of the first pixel of each image, by the id of the image."""
+    """Return the boxes, labels and areas of each image, the size, and the red value of the first pixel, by image id."""
     content = {}
     for k in range(len(source)):
         a = source.annotation(k)

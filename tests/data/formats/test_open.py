@@ -24,7 +24,7 @@ from ssd_jax.data.problems import Kind, Problems
 
 
 def read_voc(root: Path, split: str):
-    """Yield stem, path, size and objects (class name and xyxy box) of each image, parsed only with ElementTree."""
+    """Yield the stem, path, size and objects (class name and xyxy box) of each image, parsed with ElementTree."""
     for stem in (root / "ImageSets" / "Main" / f"{split}.txt").read_text().split():
         (image,) = (root / "JPEGImages").glob(f"{stem}.*")
         with Image.open(image) as opened:

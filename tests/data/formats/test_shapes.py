@@ -22,7 +22,7 @@ def source():
 
 
 def sample_many_shapes(count, size=128):
-    """Return the shapes of some images, sampled from another random stream than that of the data set."""
+    """Return the shapes of ``count`` images, sampled with seeds that the data set does not use."""
     return [sample_shapes(np.random.default_rng([7, index]), size) for index in range(count)]
 
 
@@ -37,7 +37,7 @@ def draw_silhouette(shape, size, scale=4):
 
 
 def test_boxes_of_a_known_image_have_the_stored_values(source):
-    """Check that the generator has not changed, which would invalidate every published result on this data set."""
+    """Check that the generator is unchanged. A change would invalidate every published result on this data set."""
     annotation = source.annotation(11)
     assert [CLASS_NAMES[label - 1] for label in annotation.labels] == ["square", "circle", "circle", "star"]
     boxes = [
@@ -101,7 +101,7 @@ def test_images_of_any_size_can_be_drawn(size):
 
 
 def test_boxes_are_tight_around_the_silhouette():
-    """Compare with the silhouette at four times the resolution, whose edges are exact to half a sample."""
+    """Compare the boxes with silhouettes that are drawn at four times the resolution of the image."""
     for shapes in sample_many_shapes(20):
         for shape in shapes:
             rows, columns = np.nonzero(draw_silhouette(shape, 128))
@@ -110,7 +110,7 @@ def test_boxes_are_tight_around_the_silhouette():
 
 
 def test_painted_pixels_match_the_box():
-    """Check that painting a shape changes the image only inside the shape's box, and up to its edges."""
+    """Check that painting a shape changes only pixels inside the box of the shape, and some at each edge of the box."""
     blank = Image.new("RGB", (128, 128), (128, 128, 128))
     for shapes in sample_many_shapes(20):
         canvas = blank.copy()
@@ -124,7 +124,7 @@ def test_painted_pixels_match_the_box():
     ("name", "fill"), [("circle", math.pi / 4), ("square", None), ("triangle", None), ("star", None)]
 )
 def test_area_ratios_match_the_geometry_of_each_class(name, fill):
-    """Check the ratio of a shape's area to the area of its convex hull and, for circles, to the area of its box."""
+    """Check the ratio of the areas of a shape and of its convex hull and, for circles, of the shape and of its box."""
     hollow = {"circle": 1.0, "square": 1.0, "triangle": 1.0, "star": 0.45 / math.cos(math.pi / 5)}
     shapes = [s for many in sample_many_shapes(60) for s in many if CLASS_NAMES[s.label - 1] == name]
     assert len(shapes) > 10
@@ -200,7 +200,7 @@ def test_backgrounds_are_textured_and_varied(source):
 
 
 def test_contrasting_colour_has_the_minimum_distance(source):
-    """Check that the distance between the colour of a shape and that of its surroundings is at least 90 (RGB 0-255)."""
+    """Check that the colours of a shape and of its surroundings have a distance of at least 90 (RGB from 0 to 255)."""
     rng = np.random.default_rng(0)
     for around in ((0, 0, 0), (128, 128, 128), (255, 255, 255), (255, 0, 128)):
         assert min(np.linalg.norm(_contrasting_colour(rng, np.uint8(around)) - around) for _ in range(50)) >= 90
@@ -245,7 +245,7 @@ def classify_region(region):
 
 
 def compute_map_by_colour(images, truths, clusters):
-    """Return the mAP of `detect_by_colour` on images. ``truths`` contains (class name, box) of each object by image."""
+    """Return the mAP of `detect_by_colour`. ``truths`` has a list of objects (class name, box) for each image."""
     by_image = [detect_by_colour(image, clusters) for image in images]
     aps = []
     for name in CLASS_NAMES:
@@ -269,7 +269,7 @@ def test_colour_clustering_does_not_find_the_shapes(clusters, count):
 
 
 def test_colour_clustering_finds_plain_shapes_on_plain_backgrounds():
-    """Check that the detection by colour is a fair baseline: it finds single shapes of uniform colour."""
+    """Check that detection by colour is a fair baseline, because it finds single shapes of uniform colour."""
     images, truths = [], []
     for shapes in sample_many_shapes(60):
         inside = draw_silhouette(shapes[0], 128, scale=1)

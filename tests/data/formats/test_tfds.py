@@ -82,7 +82,7 @@ def prepared_sets(request: pytest.FixtureRequest) -> str:
 
 
 def assert_image_matches(source: Source, index: int, spec: ImageSpec) -> None:
-    """Check that the annotation and the pixels of an image are equal to those of an image of tiny_archives."""
+    """Assert that the annotation and the pixels of an image match the specification in tiny_archives."""
     annotation = source.annotation(index)
     assert (annotation.width, annotation.height) == spec.size
     assert [source.class_names[label - 1] for label in annotation.labels] == [entry.name for entry in spec.objects]
@@ -262,7 +262,7 @@ def make_red_image(width: int = 40, height: int = 20) -> Image.Image:
 
 
 def write_data_set(folder: Path, features: dict[str, Any], examples: list[dict[str, Any]], config: str = "") -> Data:
-    """Write the data set tfds:my_set with the split train, and return the options to open it."""
+    """Write the data set tfds:my_set with the split train, and return the data options that open it."""
 
     class MySet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
@@ -345,7 +345,7 @@ def test_alternative_features_are_read(tmp_path: Path):
 
 
 def test_exif_orientation_is_ignored(tmp_path: Path):
-    """Check that images are not rotated, since boxes of tfds refer to the pixels as stored.
+    """Check that images are not rotated, because boxes of tfds refer to the pixels as stored.
 
     Orientation 6 would swap width and height, and orientation 3 would swap the two halves of the image.
     """
@@ -491,7 +491,7 @@ def test_prepare_data_fails_without_tensorflow(
 
 @pytest.fixture
 def offline_tfds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pretend that TensorFlow is installed, which the tested steps do not need, and fail if the network is used."""
+    """Pretend that TensorFlow is installed, which the tested steps do not need, and let any network access fail."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("network access"))
 
@@ -537,7 +537,7 @@ def test_prepare_tfds_leaves_a_prepared_data_set_unchanged(offline_tfds: None, s
 
 
 class Downloads(tfds.core.GeneratorBasedBuilder):
-    """Data set that requests files in all possible ways: nested, as a resource, with and without known checksum."""
+    """Data set that requests nested URLs, resources, and URLs with and without a registered checksum."""
 
     VERSION = tfds.core.Version("1.0.0")
     url_infos = {  # noqa: RUF012

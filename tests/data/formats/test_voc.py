@@ -34,7 +34,10 @@ def write_voc_image(folder: Path, stem: str, xml: str, images=None, extension=".
 
 @pytest.fixture
 def voc(tmp_path):
-    """VOC folder with three images: a (one cat) and b (no objects) in train, c (a dog and a difficult cat) in val."""
+    """Create a VOC folder with three images, and return the path.
+
+    Images a (one cat) and b (no objects) are in train; image c (a dog and a difficult cat) is in val.
+    """
     images = tmp_path / "JPEGImages"
     write_voc_image(tmp_path / "Annotations", "a", make_annotation_xml(make_object_xml()), images)
     write_voc_image(tmp_path / "Annotations", "b", make_annotation_xml(), images)
@@ -160,7 +163,7 @@ def test_image_with_another_name_is_found_by_filename(voc):
 
 
 def test_copied_annotation_does_not_use_the_image_of_the_original(voc):
-    """Check that a.xml, a copy of b.xml whose image is missing, is not read with the image of b.xml."""
+    """Check that a.xml, a copy of b.xml, is not read with the image of b.xml if the image of a.xml is missing."""
     (voc / "JPEGImages" / "a.jpg").unlink()
     write_annotation(voc, make_annotation_xml(make_object_xml(), filename="b.jpg"))
     with pytest.raises(UserError, match=r"a\.xml: .*image"):
@@ -422,7 +425,7 @@ def test_folder_without_annotations_is_rejected(tmp_path):
 
 
 def test_bccd_has_the_known_numbers_of_images_and_objects(bccd):
-    """Compare with numbers counted by grep: 4888 <object> elements, two of which have xmin = xmax."""
+    """Compare with numbers counted by grep: there are 4888 <object> elements, two of which have xmin = xmax."""
     sources = {split: open_folder(bccd, split) for split in ("train", "val", "test", "trainval")}
     assert {split: len(source) for split, source in sources.items()} == {
         "train": 205, "val": 87, "test": 72, "trainval": 292,
@@ -448,9 +451,9 @@ def test_parse_voc_xml_keeps_a_box_without_area(bccd):
 
 
 def write_test_list(root, listed="one two three", annotated=("a",)):
-    """Write the list ``test`` with some images, and the image files of those that are not in ``annotated``.
+    """Write the list of the split ``test``, and the files of the listed images that are not in ``annotated``.
 
-    Only the images in ``annotated`` have an annotation file.
+    The folder already has images and annotation files for the stems in ``annotated``; no annotation file is written.
     """
     for stem in listed.split():
         if stem not in annotated:

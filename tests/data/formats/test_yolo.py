@@ -31,7 +31,10 @@ def write_text(file: Path, text: str):
 
 @pytest.fixture
 def yolo(tmp_path):
-    """YOLO folder with three images: a (one cat) and b (no objects) in images/train, c (one dog) in images/val."""
+    """Create a YOLO folder with three images, and return the path.
+
+    Images a (one cat) and b (no objects) are in images/train; image c (one dog) is in images/val.
+    """
     write_text(tmp_path / "data.yaml", "train: images/train\nval: images/val\ntest:\nnames: [cat, dog]\n")
     for split, stem, label in (("train", "a", CAT), ("train", "b", ""), ("val", "c", DOG)):
         write_image(tmp_path / "images" / split / f"{stem}.jpg")
@@ -132,7 +135,7 @@ def test_polygon_is_replaced_by_the_bounding_box(yolo):
 
 
 def test_keypoints_are_ignored(yolo):
-    """Read lines with keypoints of three and of two numbers. The latter lines look like lines with a polygon."""
+    """Read keypoints of three numbers and of two numbers. Lines with the latter look like lines with polygons."""
     for shape, rest in (("[2, 3]", " 0.9 0.9 2 0.8 0.8 1"), ("[2, 2]", " 0.9 0.9 0.8 0.8")):
         (yolo / "data.yaml").write_text(f"train: images/train\nkpt_shape: {shape}\nnames: [cat]\n")
         np.testing.assert_allclose(read_boxes(yolo, CAT.strip() + rest), [[0, 12, 20, 18]], atol=1e-5)
@@ -144,7 +147,7 @@ def test_class_number_may_be_written_as_a_float(yolo):
 
 @pytest.mark.parametrize("decimals", [4, 5, 6])
 def test_edges_at_the_border_are_corrected_for_rounding(yolo, decimals):
-    """Use rounded boxes of two thirds of the image: .3333 - .6667 / 2 is below 0, and .6667 + .6667 / 2 is above 1."""
+    """Rounding moves the edges of these boxes beyond the image: .3333 - .6667 / 2 < 0 and .6667 + .6667 / 2 > 1."""
     third, two = (f"{v:.{decimals}f}" for v in (1 / 3, 2 / 3))
     write_labels(yolo, f"0 {third} {third} {two} {two}\n0 {two} {two} {two} {two}\n")
     source = open_folder(yolo)
@@ -408,7 +411,7 @@ def test_yaml_without_splits_uses_the_folders_as_splits(yolo):
 def write_layout(root, path_templates):
     """Write the images a and b (train) and c (valid), and the label files of a and c.
 
-    ``path_templates`` contains the paths of an image and of its label file, with ``{split}`` and ``{stem}``.
+    ``path_templates`` contains templates for the paths of images and of label files, with ``{split}`` and ``{stem}``.
     """
     for split, stem, label in (("train", "a", CAT), ("train", "b", None), ("valid", "c", DOG)):
         image, text = (root / path.format(split=split, stem=stem) for path in path_templates)
@@ -505,7 +508,7 @@ def test_classes_txt_is_required_and_validated(tmp_path):
 
 
 def test_split_by_hash_may_have_no_label_files(tmp_path):
-    """Check that val can be opened if only one image of train has a label file."""
+    """Check that val can be opened if the only label file is that of a train image."""
     for k in range(8):
         write_image(tmp_path / f"i{k}.jpg")
     in_val = split_by_hash([f"i{k}" for k in range(8)], 0.1)
@@ -533,7 +536,7 @@ def test_find_format_suggests_a_subfolder_in_a_known_format(yolo, tmp_path_facto
 
 
 def test_annotations_of_bccd_are_equal_in_yolo_and_voc(bccd, tmp_path):
-    """Compare BCCD's XML files with their conversion to YOLO's format with six decimals, as LabelImg writes them."""
+    """Compare BCCD's XML files with the same boxes in YOLO's format, with six decimals, as LabelImg writes them."""
     numbers = {"WBC": 0, "RBC": 1, "Platelets": 2}
     (tmp_path / "data.yaml").write_text("train: train/images\nval: valid/images\nnames: [WBC, RBC, Platelets]\n")
     for split, folder in (("train", "train"), ("val", "valid")):
