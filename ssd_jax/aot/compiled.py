@@ -51,7 +51,7 @@ class Memory:
         return self.arguments + self.temporaries + self.outputs - self.aliased
 
 
-# Names in the JSON files of `ssd-jax aot --json` of those fields that have another name here.
+# Fields of Costs that have another name in the JSON files of `ssd-jax aot --json`, and their names there.
 _JSON_NAMES = {
     "model_flops": "asked_flops",
     "needed_memory": "needed",

@@ -28,7 +28,7 @@ class Predictions(NamedTuple):
     """Logits of c classes; class 0 is background."""
 
 
-# Ratio of negatives to positives in the loss that hard negative mining leads to in the paper.
+# Ratio of negatives to positives in the loss after hard negative mining, as in the paper.
 NEG_POS_RATIO = 3.0
 
 # Suffixes of the names of the two predictors of a feature map, as in Caffe.

@@ -152,7 +152,7 @@ class Preset(NamedTuple):
     """Default boxes that replace `Network.default_boxes` for these weights, by the network's title and the scales."""
 
 
-# The settings were read in the source code of each project. docs/weights.md has them as a table.
+# The settings are taken from the source code of each project. docs/weights.md has them as a table.
 PRESETS: Mapping[str, Preset] = MappingProxyType({
     "torchvision": Preset(
         mean=TORCHVISION_MEAN,

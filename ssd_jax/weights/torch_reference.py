@@ -271,7 +271,7 @@ def _forward(project: str, tensors: Tensors, x: Any) -> tuple[Arrays, list[str]]
     large = 10 in extras or pooled
     for n in extras:
         x = F.relu(conv(f"conv{n}_1", x))
-        # conv10_2 has a kernel of 4 x 4 and no stride.
+        # conv10_2 has a kernel of 4 x 4 and stride 1.
         padded: dict[str, int] = {"padding": 1} if n == 10 else {"stride": 2, "padding": 1}
         options = padded if n < 8 or large else {}
         maps[f"conv{n}_2"] = x = F.relu(conv(f"conv{n}_2", x, **options))
