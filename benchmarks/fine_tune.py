@@ -64,7 +64,7 @@ class Options:
     train_split: str = "trainval[148:188]"
     """Images that the compared runs are trained on. An epoch of 40 images is exactly 5 steps of 8 images."""
     test_split: str = "test"
-    """Split that is evaluated after every epoch. No choice depends on its metrics."""
+    """Split that is evaluated after every epoch. No choice depends on the metrics of this split."""
     epochs: int = 5
     """Number of epochs of each compared run."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -201,7 +201,7 @@ def compute_gains(runs: Sequence[Run], metric: str) -> list[float]:
 
 
 def make_results(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return the content of results.json: the metrics of all runs and the gains by fine-tuning."""
+    """Return the content of results.json: the metrics of all runs and the gains from fine-tuning."""
     differences = {metric: compute_gains(runs, metric) for metric in METRICS}
     summary = {key: {"per_seed": values, "median": median(values)} for key, values in differences.items()}
     return {"fine_tuned_minus_from_scratch_after_the_last_epoch": summary, "runs": [run._asdict() for run in runs]}

@@ -49,7 +49,7 @@ ROUNDS = 9
 @dataclass(frozen=True)
 class Options:
     store: bool = False
-    """Store the measured ratios in quick_baseline.json instead of comparing them."""
+    """Store the measured ratios in quick_baseline.json instead of comparing them with the stored ratios."""
 
 
 def main(argv: Sequence[str]) -> int:

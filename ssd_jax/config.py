@@ -259,13 +259,13 @@ class Data:
     format: Literal["auto", "voc", "coco", "yolo", "ilsvrc", "tfds", "shapes"] = "auto"
     """Format of the data set. auto: inferred from the folder, or from root."""
     tfds_dir: str = ""
-    """Folder of prepared tfds sets. Empty: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    """Folder of data sets that tensorflow-datasets prepared. Empty: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     train_split: str = "train"
     """Split to train on."""
     val_split: str = "val"
     """Split to evaluate on during training; the best checkpoint is chosen on it."""
     test_split: str = "test"
-    """Split for evaluate.py. If the data set has no such split, evaluate.py uses val_split and says so."""
+    """Split for evaluate.py. If the data set has no such split, evaluate.py uses val_split and prints a note."""
     val_fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.1
     """Fraction of the images that form the val split if the folder has no splits. A hash of the id selects an image."""
     max_image_size: PositiveInt = 640
@@ -291,9 +291,9 @@ class Augment:
     brightness: NonNegativeFloat = 32.0
     """Largest value that is added to or subtracted from the RGB values, on a scale of 0-255."""
     contrast: tuple[NonNegativeFloat, NonNegativeFloat] = (0.5, 1.5)
-    """Range of the factor of the contrast."""
+    """Range of the factor by which RGB values are multiplied to change the contrast."""
     saturation: tuple[NonNegativeFloat, NonNegativeFloat] = (0.5, 1.5)
-    """Range of the factor of the saturation S in HSV."""
+    """Range of the factor by which the saturation S in HSV is multiplied."""
     hue: NonNegativeFloat = 18.0
     """Largest value that is added to or subtracted from the hue, on OpenCV's scale of 0-179 (two degrees per unit)."""
     channel_shuffle_probability: Probability = 0.0
@@ -360,8 +360,8 @@ class Detect:
     max_detections: PositiveInt = 200
     """Maximum number of detections per image."""
     top_k_per: Literal["class", "map"] = "class"
-    """class: top_k candidates per class (Caffe). map: top_k candidates per feature map, over all classes
-    (mmdetection: filter_scores_and_topk, nms_pre)."""
+    """Group of candidates that top_k applies to. class: the candidates of a class (Caffe). map: the candidates of a
+    feature map, over all classes (mmdetection: filter_scores_and_topk, nms_pre)."""
     log_scale_bounds: tuple[Annotated[float, Meta(lt=0)] | None, Annotated[float, Meta(gt=0)] | None] = (None, None)
     """Bounds of log(width / default width) and log(height / default height) of a decoded box. None: no bound, as in
     Caffe. torchvision has only the upper bound, ln(1000 / 16) (BoxCoder); mmdetection has both bounds
@@ -384,15 +384,16 @@ class Optimizer:
     """Steps at which multistep multiplies the learning rate by gamma."""
     gamma: PositiveFloat = 0.1
     warmup_steps: NonNegativeInt = 0
-    """Number of steps in which the learning rate rises linearly from near 0."""
+    """Number of warm-up steps, in which the learning rate rises linearly from near 0 to learning_rate."""
     momentum: Decay = 0.9
     weight_decay: NonNegativeFloat = 5e-4
-    """sgd: added to the gradients of all parameters except biases (Caffe includes L2Norm's scale). adamw: decoupled,
-    on kernels only. muon: decoupled, on the parameters that Muon updates."""
+    """Weight decay. sgd: added to the gradients of all parameters except biases, and, as in Caffe, also to that of the
+    scale of L2Norm. adamw: decoupled, for kernels only. muon: decoupled, for the parameters that Muon updates."""
     bias_lr_multiplier: PositiveFloat = 2.0
-    """sgd: learning rate of biases relative to that of weights."""
+    """Learning rate of biases relative to that of weights. Only sgd uses it."""
     adam_lr_multiplier: PositiveFloat = 0.1
-    """muon: learning rate of the parameters that Adam updates (predictors, biases, norms) relative to the rest."""
+    """Learning rate of the parameters that Adam updates (predictors, biases, norms), relative to that of the parameters
+    that Muon updates. Only muon uses it."""
     clip_norm: PositiveFloat | None = None
     """Scale gradients down to this global norm if they exceed it."""
     freeze_blocks: Annotated[int, Meta(ge=0, le=5)] = 0
@@ -408,7 +409,7 @@ class Devices:
     """
 
     fsdp: PositiveInt = 1
-    """Number of neighbouring devices that share large parameters and their optimizer state, one slice each."""
+    """Number of neighbouring devices over which large parameters and their optimizer state are split."""
     virtual_shards: NonNegativeInt = 0
     """Number of parts of the batch over which gradients are summed in a fixed order, so that results are bitwise
     identical on 1, 2, 4, ... devices of the same kind. It must be a power of two, and at least the number of devices.

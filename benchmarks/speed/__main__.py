@@ -34,7 +34,7 @@ class Options:
     batch: int = BATCH
     """Images per call. Use more on an accelerator, such as 32."""
     json: Path | None = None
-    """File to write the measurements of every round to."""
+    """JSON file for the measurements of every round."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -95,7 +95,7 @@ def format_row(timed: Timed) -> str:
 
 
 KINDS = {"H100": "h100", "A100": "a100", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}
-"""Names of chips in ssd_jax.aot, by a part of JAX's device name. The first matching part is used."""
+"""Dict from a part of JAX's device name to the name of the chip in ssd_jax.aot. The first matching part is used."""
 
 
 def format_roofline(timed: Timed) -> str:

@@ -23,7 +23,7 @@ class Timed:
     seconds: Mapping[str, Sequence[float]]
     """Seconds per image, or per call, in each round, by variant. ssd-jax is the first variant."""
     peak_mb: Mapping[str, float]
-    """Peak resident memory of each variant's process in MB, including the preparation of the task."""
+    """Peak resident memory in MB of the process of each variant, including the preparation of the task."""
     results: Mapping[str, Any]
     """Result of one call, by variant."""
 

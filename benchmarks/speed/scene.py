@@ -43,7 +43,7 @@ def write_large_photo(folder: Path) -> None:
 
 
 SCALES = (4, 60), (16, 40), (64, 20), (256, 8)
-"""Noise of a random image: pairs of the number of cells along each side and the standard deviation."""
+"""Noise of a random image, as pairs: the number of cells along each side, and the standard deviation."""
 
 
 def make_random_image(

@@ -183,7 +183,7 @@ def coco(folder: Path, variant: str) -> Call:
 
 
 def group_by_image(entries: list[dict[str, Any]]) -> dict[int, dict[str, np.ndarray]]:
-    """Return the arrays of `to_arrays` for the entries of each image in a COCO file, by image id."""
+    """Return a dict from each image id to the entries of the image in a COCO file, converted by `to_arrays`."""
     entries_of_image: dict[int, list[dict[str, Any]]] = {}
     for entry in entries:
         entries_of_image.setdefault(entry["image_id"], []).append(entry)

@@ -50,7 +50,7 @@ class AotOptions:
     classes: int | None = None
     """Number of classes without background, if the config names none."""
     json: Path | None = None
-    """File to which the report is also written."""
+    """JSON file to which the report is also written."""
 
 
 def run(argv: Sequence[str]) -> None:

@@ -18,18 +18,18 @@ class EvaluateOptions:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder."""
     split: str | None = None
-    """Split to evaluate on. Default: the run's data.test_split, or data.val_split if there is no such split."""
+    """Split to evaluate on. Default: data.test_split of the run, or data.val_split if there is no test split."""
     checkpoint: Literal["best", "last"] = "best"
-    """best: the checkpoint with the highest mAP (area) on the val split. last: the latest one."""
+    """Checkpoint to load. best: the one with the highest mAP (area) on the val split. last: the latest one."""
     data_root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
     """Folder of the data set if it has moved, or another data set."""
     strict: bool = False
     """Stop at an unreadable image. By default, such an image counts as having no detections."""
     results: bool = False
-    """Also write the detections to RUN/results: in COCO's result format for COCO data, otherwise in VOC's. This is
-    always done if the split has no annotations."""
+    """Also write the detections to RUN/results, in the result format of COCO for COCO data and of VOC for other data. This
+    is always done if the split has no annotations."""
     report: bool = False
-    """Also write report.html: curves, confidence intervals, confusions and the worst images."""
+    """Also write report.html, a page with curves, confidence intervals, confusions and the worst images."""
     distributed: Annotated[DistributedOptions, tyro.conf.arg(name="")] = field(default_factory=DistributedOptions)
 
 

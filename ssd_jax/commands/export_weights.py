@@ -19,9 +19,9 @@ class ExportOptions:
     out: Path
     """File to write, such as ssd300.safetensors."""
     layout: Literal["torchvision", "ssd.pytorch"] = "torchvision"
-    """Project whose keys are used."""
+    """Project whose parameter names are used as keys."""
     checkpoint: Literal["best", "last"] = "best"
-    """best: the checkpoint with the highest mAP (area) on the val split. last: the latest one."""
+    """Checkpoint to load. best: the one with the highest mAP (area) on the val split. last: the latest one."""
 
 
 def run(argv: Sequence[str]) -> None:

@@ -22,13 +22,13 @@ class PredictOptions:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
-    """Images, and folders of images."""
+    """Image files, or folders of images."""
     out: Path = Path("predictions")
-    """Output folder: a new or empty one, or that of earlier predictions."""
+    """Output folder: a new or empty folder, or the output folder of earlier predictions."""
     score: float = 0.5
     """Minimum score of the detections."""
     checkpoint: Literal["best", "last"] = "best"
-    """best: the checkpoint with the highest mAP (area) on the val split. last: the latest one."""
+    """Checkpoint to load. best: the one with the highest mAP (area) on the val split. last: the latest one."""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -116,7 +116,7 @@ def write_predictions(out: Path, images: list[dict[str, Any]]) -> None:
 
 
 def make_picture_path(out: Path, relative: Path) -> Path:
-    """Return the output file of an image. That of a.png is a.png.jpg, so that it differs from that of a.jpg."""
+    """Return the output file of an image: a.png.jpg for a.png, so that a.png and a.jpg have different output files."""
     suffix = relative.suffix.lower()
     return out / (relative if suffix in (".jpg", ".jpeg") else relative.with_name(relative.name + ".jpg"))
 

@@ -13,14 +13,14 @@ from ssd_jax.config import Data
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """Prepare a data set of tensorflow-datasets. This needs TensorFlow; reading the prepared set does not."""
+    """Prepare a data set of tensorflow-datasets. This needs TensorFlow; reading the prepared data set does not."""
 
     root: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="tfds:NAME")]
-    """Name of the set, such as tfds:voc/2007 or tfds:coco/2017."""
+    """Name of the data set, such as tfds:voc/2007 or tfds:coco/2017."""
     archives: Path
-    """Folder with the archives of the set, under their original names."""
+    """Folder with the archives of the data set, under their original names."""
     tfds_dir: Annotated[str, tyro.conf.arg(name="data.tfds_dir")] = Data.tfds_dir
-    """Folder for prepared sets. Default: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    """Folder for prepared data sets. Default: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     any_checksum: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Accept archives whose checksums tfds does not know."""
 

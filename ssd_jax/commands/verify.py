@@ -17,7 +17,7 @@ class VerifyOptions:
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """Weight file: .pth, .safetensors, .caffemodel or .h5."""
     image: Path | None = None
-    """Image to compute on. Default: a generated one."""
+    """Image to compare on. Default: a generated image."""
     scales: Literal["voc", "coco"] | None = None
     """Scales of the default boxes, as for import-weights."""
     channels: Literal["rgb", "bgr"] | None = None

@@ -28,26 +28,26 @@ class TrueBoxes(NamedTuple):
 
     boxes_px: Float[np.ndarray, "g 4"]
     ignored: Bool[np.ndarray, " g"]
-    """Whether each object is difficult or a crowd: a detection on it is neither correct nor wrong."""
+    """Whether each object is difficult or a crowd. A detection on such an object is neither correct nor wrong."""
 
 
 class ClassMatches(NamedTuple):
-    """Detections of one class over a split, best first, without those on ignored objects."""
+    """Detections of one class in a split, best first. Detections on ignored objects are left out."""
 
     scores: Float64[np.ndarray, " j"]
     correct: Bool[np.ndarray, " j"]
     """Whether each detection is correct."""
     images: Int64[np.ndarray, " j"]
-    """Position of each detection's image in the split."""
+    """Position in the split of the image that each detection belongs to."""
     objects: Int64[np.ndarray, " i"]
-    """Number of objects in each image of the split, without ignored ones."""
+    """Number of objects in each image of the split, without ignored objects."""
 
 
 class VocClass(TypedDict):
     """VOC metrics of one class."""
 
     objects: int
-    """Number of objects, without ignored ones."""
+    """Number of objects, without ignored objects."""
     ignored_objects: int
     """Number of difficult objects and crowds."""
     detections: int
@@ -137,7 +137,7 @@ def compute_precision_recall(
 
 
 RECALL_POINTS = np.arange(0, 1.1, 0.1)
-"""The eleven recalls of VOC2007, 0 to 1. Some of numpy's numbers are slightly above the decimal ones: a recall of 0.3
+"""The eleven recalls of VOC2007, 0 to 1. Some of these floats are slightly above the decimal numbers: a recall of 0.3
 does not reach the point 0.30000000000000004. Published results were computed with these points, so they are kept."""
 
 
@@ -226,7 +226,10 @@ def _check_inputs(
 def select_class(
     label: int, detections: Sequence[ImageDetections], annotations: Sequence[Annotation]
 ) -> tuple[list[ScoredBoxes], list[TrueBoxes]]:
-    """Return the detections and the objects of a class by image. Difficult objects and crowds are marked as ignored."""
+    """Return the detections and the objects of one class, for each image.
+
+    Difficult objects and crowds are marked as ignored.
+    """
     selected = [ScoredBoxes(d.boxes_px[d.labels == label], d.scores[d.labels == label]) for d in detections]
     truth = [TrueBoxes(a.boxes_px[a.labels == label], (a.difficult | a.crowd)[a.labels == label]) for a in annotations]
     return selected, truth

@@ -28,7 +28,7 @@ from ssd_jax.metrics.average_precision import (
 SCORE = 0.5
 """Minimum score of the detections that are shown and classified one by one. The APs use all detections."""
 IOU = 0.5
-"""Minimum IoU of a detection with the object that it is matched with."""
+"""Minimum IoU of a detection and the object that is matched with the detection."""
 BACKGROUND_IOU = 0.1
 """A detection whose IoU with every object that is not ignored is lower than this value is a background error."""
 RESAMPLES = 1000
@@ -66,7 +66,7 @@ class Curve(NamedTuple):
     precision: Float64[np.ndarray, " j"]
     recall: Float64[np.ndarray, " j"]
     shown: int
-    """Number of detections with a score of at least SCORE. The operating point is the last of them."""
+    """Number of detections with a score of at least SCORE. The operating point is at the last of these detections."""
 
 
 class Interval(NamedTuple):
@@ -84,7 +84,7 @@ class Intervals(NamedTuple):
     classes_11point: tuple[Interval | None, ...]
     classes_area: tuple[Interval | None, ...]
     resamples: int
-    """Number of resamples. 0 if there are fewer than two images."""
+    """Number of resamples, which is 0 if there are fewer than two images."""
 
 
 class ImageDiagnosis(NamedTuple):
@@ -107,7 +107,7 @@ class ImageDiagnosis(NamedTuple):
 
 
 class TideError(NamedTuple):
-    """Number of errors of one of TIDE's types, and the AP that they cost."""
+    """Number of errors of one of TIDE's types, and the AP that these errors cost."""
 
     gain: float
     """Increase of COCO's AP at IoU 0.5 if only the errors of this type were corrected."""

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
-"""x1, y1, x2, y2 in whole pixels. The last pixel belongs to the rectangle."""
+"""Corners x1, y1, x2, y2 in whole pixels. The pixel (x2, y2) belongs to the rectangle."""
 
 # Neighbouring colours differ in hue, and none is so dark or pale that it looks like a shadow or a highlight.
 PALETTE: tuple[Colour, ...] = (
@@ -242,7 +242,7 @@ Row = Mapping[str, Any]
 """One record of log.jsonl or one row of results.csv: ``step`` and the values at that step."""
 
 Axes = Any
-"""Class ``Axes`` of matplotlib, which is imported only when a figure is drawn."""
+"""Stand-in for matplotlib's class ``Axes``, because matplotlib is imported only when a figure is drawn."""
 
 LOSS_CURVES = {"loss": "loss", "conf_loss": "confidence", "loc_loss": "location"}
 RATE_CURVES = {"learning_rate": "learning rate"}

@@ -14,7 +14,7 @@ from ssd_jax.metrics.diagnosis import ErrorType, ImageDiagnosis
 from ssd_jax.report.draw import Colour, draw_boxes
 
 IMAGE_SIDE = 640
-"""Longest side of an embedded image in pixels. A wide screen shows two of them side by side."""
+"""Longest side of an embedded image in pixels. A wide screen shows two such images side by side."""
 
 # page.css contains the same colours, for the legend.
 CORRECT: Colour = (45, 190, 165)

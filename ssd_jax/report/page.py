@@ -129,9 +129,9 @@ class ClassRow(NamedTuple):
 
     name: str
     metrics: Mapping[str, Any]
-    """Entry of ``voc_classes``."""
+    """VOC metrics of the class: its entry in ``voc_classes``."""
     interval: Interval | None
-    """95 % interval of the area AP."""
+    """95 % confidence interval of the area AP."""
     curve: Curve | None
     plot: "CurvePlot | None"
 
@@ -159,7 +159,7 @@ class MatrixCell(NamedTuple):
 def make_report_context(
     run: str, config: Config, metrics: Metrics, result: Diagnosis, worst: Sequence[ErrorImage] = ()
 ) -> dict[str, Any]:
-    """Return the variables of the template of the report page.
+    """Return the variables for the template of the report page.
 
     Args:
         run: Name of the run.
@@ -231,7 +231,7 @@ def _make_matrix_cells(matrix: Int64[np.ndarray, "c c"]) -> list[list[MatrixCell
 
 
 def _find_most_confused(names: Sequence[str], matrix: Int64[np.ndarray, "c c"]) -> list[tuple[str, str, int]]:
-    """Return the most frequent confusions as tuples: class of the objects, class of the detections, and number."""
+    """Return the most frequent confusions as tuples (class of the objects, class of the detections, count)."""
     between = matrix[:-1, :-1] * ~np.eye(len(names), dtype=bool)
     most = [divmod(int(i), len(names)) for i in np.argsort(-between, axis=None, kind="stable")[:MOST_CONFUSED]]
     return [(names[i], names[j], int(between[i, j])) for i, j in most if between[i, j]]
@@ -241,7 +241,7 @@ def _find_most_confused(names: Sequence[str], matrix: Int64[np.ndarray, "c c"]) 
 
 
 class PlotArea(NamedTuple):
-    """The rectangle of an SVG drawing in which a curve is plotted, in units of the drawing."""
+    """Rectangle of an SVG drawing in which a curve is plotted, in units of the drawing."""
 
     left: int
     top: int
@@ -264,11 +264,11 @@ class CurvePlot(NamedTuple):
     """A precision-recall curve as paths of an SVG drawing."""
 
     line: str
-    """Path of the curve as measured. Empty if there are no detections."""
+    """Path of the measured curve. Empty if there are no detections."""
     area: str
     """Path around the area that AP measures."""
     point: tuple[float, float] | None
-    """Position of the operating point. None if no detection reaches the score."""
+    """Position of the operating point. None if no detection has a score of at least SCORE."""
 
 
 def make_curve_plot(curve: Curve) -> CurvePlot:

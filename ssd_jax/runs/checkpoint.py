@@ -233,7 +233,7 @@ def _make_preservation_policy() -> Any:
 
 @contextmanager
 def _drop_orbax_logs() -> Iterator[None]:
-    """Drop log records of Orbax and TensorStore in the ``with`` block."""
+    """Drop the log records of Orbax and TensorStore during the ``with`` block."""
 
     def is_of_another_library(record: logging.LogRecord) -> bool:
         return "orbax" not in record.pathname and "tensorstore" not in record.getMessage()

@@ -22,7 +22,7 @@ RENAMED_OPTIONS = {
     "train.start_from": "train.pretrained",
     "train.trunk_only": "train.backbone_only",
 }
-"""Dict from the former name of each renamed option to its present name."""
+"""Dict from the former name of each renamed option to the present name."""
 
 
 def validate(config: Config) -> Config:

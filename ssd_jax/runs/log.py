@@ -91,7 +91,7 @@ def _open_tensorboard(folder: Path, step: int) -> "EventsWriter":
     """Return a writer of a new event file, whose first event makes TensorBoard discard the scalars after ``step``.
 
     tensorboardX's SummaryWriter is not used, because it writes in a thread that ends silently when the disk is full;
-    writing the next scalar then waits forever.
+    the next write then blocks forever.
     """
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog

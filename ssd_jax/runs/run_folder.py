@@ -51,7 +51,7 @@ def read_config(run: Path) -> Config:
     try:
         return decode_config(text)
     except UserError as error:
-        raise UserError(f"{file}: {error}. The file was changed, or written by another version") from None
+        raise UserError(f"{file}: {error}. The file was changed, or was written by another version") from None
 
 
 def list_config_differences(old: Config, new: Config) -> list[str]:

@@ -109,7 +109,7 @@ class _Coordination(NamedTuple):
     """Client of the key-value store that all processes share."""
     process_index: int
     process_count: int
-    """Process count that this process was started with, which can be read without waiting for other processes."""
+    """Process count that this process was started with. It can be read without waiting for other processes."""
 
 
 def _find_coordination() -> _Coordination | None:
@@ -163,7 +163,7 @@ def is_multi_process() -> bool:
 
 
 def is_primary() -> bool:
-    """Return whether this is the primary process, which prints and writes logs and pictures."""
+    """Return whether this is the primary process, which prints output and writes logs and pictures."""
     return not is_multi_process() or jax.process_index() == 0
 
 

@@ -15,7 +15,7 @@ class DistributedOptions:
     distributed: bool = False
     """Connect to the other processes that Slurm, Open MPI, Kubernetes or Cloud TPU started for this run."""
     coordinator: str = ""
-    """HOST:PORT of process 0. Without a cluster manager, give it together with --process-index and --process-count."""
+    """HOST:PORT of process 0. Without a cluster manager, --process-index and --process-count are needed, too."""
     process_index: int | None = None
     """Index of this process, counted from 0."""
     process_count: int | None = None

@@ -104,7 +104,7 @@ def transfer_params(
 
 
 def refit_first_conv(params: Params, old: Model, new: Model) -> Params:
-    """Convert the first layer, conv1_1, to another mean and std of the images, so that its output stays the same.
+    """Adapt the first layer, conv1_1, to another mean and std of the images, without changing the output of the layer.
 
     If the means differ, the output changes at the border of the image, because zero padding then corresponds to another
     colour. The conversion is not valid for ``norm="group"``, whose convolutions normalise their weights.
@@ -132,7 +132,7 @@ class Pretrained(NamedTuple):
     config: Config
     """Config of the pretrained network. It has no class names if the network is only a backbone."""
     imported: Params | None
-    """Parameters from a weight file, or None if ``path`` is a run, whose checkpoints have the parameters."""
+    """Parameters from a weight file. None if ``path`` is a run: its checkpoints contain the parameters."""
 
     def load(self) -> tuple[Params, str]:
         """Return the parameters, and a text that says where they come from."""

@@ -15,7 +15,7 @@ from ssd_jax.runs.log import RunLog
 RESULTS_COLUMNS = ("voc_map_11point", "voc_map_area", "coco_ap", "coco_ap50")
 """Metrics of the val split that are written to results.csv."""
 DATA_WAIT_WARNING = 0.1
-"""Fraction of the training time above which waiting for data is reported."""
+"""Fraction of the training time. If more time is spent waiting for data, this is reported."""
 
 
 class NullReporter:
