@@ -26,8 +26,8 @@ class EvaluateOptions:
     strict: bool = False
     """Stop at an unreadable image. By default, such an image counts as having no detections."""
     results: bool = False
-    """Also write the detections to RUN/results, in the result format of COCO for COCO data and of VOC for other data. This
-    is always done if the split has no annotations."""
+    """Also write the detections to RUN/results, in the result format of COCO for COCO data and of VOC for other data.
+    This is always done if the split has no annotations."""
     report: bool = False
     """Also write report.html, a page with curves, confidence intervals, confusions and the worst images."""
     distributed: Annotated[DistributedOptions, tyro.conf.arg(name="")] = field(default_factory=DistributedOptions)
