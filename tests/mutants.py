@@ -665,7 +665,7 @@ MUTANTS = (
 )
 
 
-def apply(mutant: Mutant, tree: Path) -> str:
+def apply_mutant(mutant: Mutant, tree: Path) -> str:
     """Apply a mutant to a copy of the checkout, and return the text that its module had before."""
     file = tree / "ssd_jax" / f"{mutant.module}.py"
     text = file.read_text()
@@ -704,7 +704,7 @@ def main() -> int:
         shutil.copytree(ROOT / "ssd_jax" / "runs", tree / "ssd_jax" / "runs")
         shutil.copytree(ROOT / "tests" / "runs", tree / "tests" / "runs")
         for mutant in chosen:
-            start, text = time.perf_counter(), apply(mutant, tree)
+            start, text = time.perf_counter(), apply_mutant(mutant, tree)
             survived = survives(mutant, tree)
             (tree / "ssd_jax" / f"{mutant.module}.py").write_text(text)
             survivors += [mutant.name] * survived

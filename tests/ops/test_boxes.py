@@ -18,7 +18,7 @@ def make_random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.concatenate([low, low + rng.uniform(0.01, 0.8, (count, 2))], axis=1).astype(np.float32)
 
 
-def test_conversions_return_hand_computed_boxes():
+def test_box_conversions_return_hand_computed_boxes():
     boxes = np.array([[0.25, 0.5, 0.75, 0.625], [-0.5, 0.0, 1.5, 1.0]], np.float32)
     boxes_cxcywh = np.array([[0.5, 0.5625, 0.5, 0.125], [0.5, 0.5, 2.0, 1.0]], np.float32)
     np.testing.assert_array_equal(xyxy_to_cxcywh(boxes), boxes_cxcywh)

@@ -59,20 +59,20 @@ def test_imported_detectors_equal_the_reference(project, maps, tmp_path):
 
 
 @pytest.mark.parametrize("project", ["ssd.pytorch", "mmdetection", "caffe"])
-def test_coco_detectors_equal_the_reference_on_a_real_image(project, bccd, tmp_path):
+def test_imported_coco_detectors_equal_the_reference_on_a_real_image(project, bccd, tmp_path):
     image = read_image(sorted((bccd / "JPEGImages").iterdir())[0])
     file = WRITERS[project](tmp_path / "file", published.make_random_ssd_pytorch(7, 81, WIDTH, seed=2))
     assert_verified(file, image)
 
 
 @pytest.mark.parametrize("extras", [3, 4])
-def test_first_caffe_versions_equal_the_reference(extras, tmp_path):
+def test_imported_first_caffe_versions_equal_the_reference(extras, tmp_path):
     layers = [(n, BLOBS[b[0].ndim], b) for n, b in published.make_random_caffe_pool6(extras, 21, WIDTH).items()]
     (tmp_path / "file").write_bytes(encode_caffemodel(layers))
     assert "pool6_mbox_conf" in assert_verified(tmp_path / "file", make_sample_image())
 
 
-def test_lufficc_release_1_0_equals_the_reference(tmp_path):
+def test_imported_lufficc_release_1_0_equals_the_reference(tmp_path):
     names = {"loc": "regression_headers", "conf": "classification_headers", "L2Norm": "l2_norm"}
     tensors = published.make_random_ssd_pytorch(7, 21, WIDTH).items()
     renamed = {".".join([names.get(k.split(".")[0], k.split(".")[0]), *k.split(".")[1:]]): v for k, v in tensors}
@@ -123,7 +123,7 @@ def test_verify_command_passes_for_a_torchvision_file(tmp_path, capsys):
     assert run_command("verify", tmp_path / "gone") == 2
 
 
-def test_torchvision_file_with_given_options_equals_torchvision(tmp_path):
+def test_imported_torchvision_file_with_given_options_equals_the_reference(tmp_path):
     file = save_safetensors(tmp_path / "file", published.to_torchvision(published.make_random_ssd_pytorch(6, 21, 1.0)))
     assert_verified(file, make_sample_image(), bgr=True, scales="voc")
 

@@ -280,7 +280,7 @@ def test_refit_first_conv_keeps_the_output_for_another_mean_and_std():
 # ---- missing files ----
 
 
-def test_pretrained_folder_without_config_json_or_checkpoint_is_rejected(tmp_path, trained_run):
+def test_open_pretrained_rejects_a_folder_without_config_json_or_checkpoint(tmp_path, trained_run):
     with pytest.raises(UserError, match=r"config\.json is missing"):
         open_initial_params(make_config_with_pretrained(tmp_path), {})
     shutil.copy(trained_run / "config.json", tmp_path)

@@ -126,7 +126,7 @@ def test_torchvision_import_equals_the_independent_conversion(tmp_path):
     np.testing.assert_allclose(actual.config.model.mean, expected.model.mean, rtol=1e-12)
 
 
-def test_class_names_are_required_for_an_unpublished_number_of_classes(tmp_path):
+def test_import_requires_class_names_for_an_unpublished_number_of_classes(tmp_path):
     file = save_safetensors(tmp_path / "cells.safetensors", published.make_random_ssd_pytorch(6, 4, WIDTH))
     with pytest.raises(UserError, match=r"3 classes .*cells\.safetensors.* --class-names"):
         import_weights(file)
@@ -226,7 +226,7 @@ def test_import_rejects_unknown_networks(tensors, tmp_path):
         import_weights(save_safetensors(tmp_path / "file", tensors))
 
 
-def test_safetensors_file_is_recognised_for_any_header_length(tmp_path):
+def test_read_weights_recognises_safetensors_with_any_header_length(tmp_path):
     """A safetensors file begins with the header's length, whose first byte may be the first byte of another format."""
     first_bytes = set()
     for padding in range(256):

@@ -174,13 +174,13 @@ NAME_OPTIONS = ("--class-names", "RBC", "WBC", "Platelets")
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_unchanged_files_are_imported(kind, valid_files, tmp_path):
+def test_import_command_accepts_unchanged_files(kind, valid_files, tmp_path):
     (tmp_path / "file").write_bytes(valid_files[kind])
     assert run_command("import-weights", tmp_path / "file", "--out", tmp_path / "run", *NAME_OPTIONS) == 0
 
 
 @pytest.mark.parametrize(("kind", "case"), CASES)
-def test_invalid_files_are_rejected(kind, case, tensors, valid_files, tmp_path, capsys):
+def test_import_command_rejects_invalid_files(kind, case, tensors, valid_files, tmp_path, capsys):
     marker = tmp_path / "marker"
     fault, _, name = case.partition(" ")
     if fault == "cut":

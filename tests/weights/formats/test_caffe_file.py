@@ -77,17 +77,17 @@ def test_read_caffe_reads_handwritten_bytes(tmp_path: Path):
     assert net.tensors["c.1"].tolist() == [-2]
 
 
-def test_scale_shared_by_channels_is_read_with_one_axis(tmp_path: Path):
+def test_read_caffe_reads_a_scale_shared_by_channels_with_one_axis(tmp_path: Path):
     net = read_net(tmp_path, encode_caffemodel([("norm", "Normalize", [np.float32(20).reshape(())])]))
     assert net.tensors["norm.0"].tolist() == [20]
 
 
-def test_doubles_beyond_the_range_of_float32_become_infinite(tmp_path: Path):
+def test_read_caffe_converts_doubles_beyond_the_range_of_float32_to_infinity(tmp_path: Path):
     net = read_net(tmp_path, encode_caffemodel([("a", "Convolution", [np.full((1, 1, 1, 1), 1e300)])], double=True))
     assert net.tensors["a.0"] == np.inf
 
 
-def test_unknown_fields_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_read_caffe_skips_unknown_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Every message has unknown fields, as in other forks of Caffe: a varint, a double, bytes, a group and a float."""
     unknown = b"\xc8\xbb\x03\x96\x01" + b"\xc9\xbb\x03eightbyt" + b"\xca\xbb\x03\x03abc"
     unknown += b"\xcb\xbb\x03\x08\x01\xcc\xbb\x03" + b"\xcd\xbb\x03four"
@@ -98,7 +98,7 @@ def test_unknown_fields_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert net.priors["fc7_mbox_priorbox"].step == 16
 
 
-def test_last_value_of_a_field_set_twice_is_used(tmp_path: Path):
+def test_read_caffe_uses_the_last_value_of_a_field_set_twice(tmp_path: Path):
     prior = encode_message("PriorBoxParameter", {"min_size": [30.0], "step": 8.0}) + encode_message(
         "PriorBoxParameter", {"step": 16.0}
     )
@@ -124,14 +124,14 @@ def test_read_caffe_reads_default_boxes(tmp_path: Path):
     assert_contains(net, LAYERS)
 
 
-def test_missing_default_box_settings_have_the_defaults_of_caffe(tmp_path: Path):
+def test_read_caffe_uses_the_defaults_of_caffe_for_missing_default_box_settings(tmp_path: Path):
     """Caffe's defaults are flip = true, clip = false, offset = 0.5 and variance = 0.1."""
     assert read_stored_prior(tmp_path, min_size=[35.84]) == PriorBox(
         (35.84,), (), (), True, False, (0.1,) * 4, None, 0.5, None
     )
 
 
-def test_default_boxes_may_have_equal_settings_for_height_and_width(tmp_path: Path):
+def test_read_caffe_accepts_equal_default_box_settings_for_height_and_width(tmp_path: Path):
     prior = read_stored_prior(
         tmp_path,
         min_size=[1.0, 2.0],
@@ -168,7 +168,7 @@ def test_default_boxes_may_have_equal_settings_for_height_and_width(tmp_path: Pa
         {"min_size": [30.0], "img_h": 300, "img_w": 500},
     ],
 )
-def test_invalid_default_boxes_are_rejected(tmp_path: Path, settings: dict[str, Any]):
+def test_read_caffe_rejects_invalid_default_boxes(tmp_path: Path, settings: dict[str, Any]):
     with pytest.raises(UserError, match=r"net\.caffemodel: .*'prior'"):
         read_stored_prior(tmp_path, **settings)
 
@@ -215,12 +215,12 @@ V0 = encode_message(
         (make_caffemodel_with_blob(b"\x2a\x03abc"), "corrupt"),
     ],
 )  # fmt: skip
-def test_invalid_files_are_rejected(tmp_path: Path, data: bytes, message: str):
+def test_read_caffe_rejects_invalid_files(tmp_path: Path, data: bytes, message: str):
     with pytest.raises(UserError, match=r"net\.caffemodel: .*" + message):
         read_net(tmp_path, data)
 
 
-def test_missing_file_and_folder_are_rejected(tmp_path: Path):
+def test_read_caffe_rejects_a_missing_file_and_a_folder(tmp_path: Path):
     with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'gone.caffemodel'}: no such file")):
         read_caffe(tmp_path / "gone.caffemodel")
     with pytest.raises(UserError, match=re.escape(str(tmp_path))):
@@ -229,7 +229,7 @@ def test_missing_file_and_folder_are_rejected(tmp_path: Path):
 
 @pytest.mark.parametrize("count", [48, pytest.param(2000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("v1", [False, True])
-def test_corrupt_files_are_rejected_or_read(tmp_path: Path, v1: bool, count: int):
+def test_read_caffe_reads_or_rejects_corrupt_files(tmp_path: Path, v1: bool, count: int):
     good = encode_caffemodel(V1_LAYERS if v1 else LAYERS, PRIORS, v1)
     tracemalloc.start()
     refused = count_rejected(

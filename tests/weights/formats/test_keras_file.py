@@ -79,7 +79,7 @@ def test_read_keras_reads_files_of_keras_3(name: str):
     np.testing.assert_array_equal(tensors["conv1_1.1"], np.float32([100]), strict=True)
 
 
-def test_early_keras_3_without_layer_names_is_rejected(tmp_path: Path):
+def test_read_keras_rejects_early_keras_3_files_without_layer_names(tmp_path: Path):
     (tmp_path / "a.h5").write_bytes((DATA / "keras3.weights.h5").read_bytes())
     with h5py.File(tmp_path / "a.h5", "a") as root:
         del root["layers/conv2d/vars"].attrs["name"]
@@ -327,7 +327,9 @@ def write_theano_backend(group: h5py.Group, other_file: Path) -> None:
         (write_theano_backend, "Theano"),
     ],
 )
-def test_invalid_weights_are_rejected(tmp_path: Path, write_weight: Callable[[h5py.Group, Path], None], message: str):
+def test_read_keras_rejects_invalid_weights(
+    tmp_path: Path, write_weight: Callable[[h5py.Group, Path], None], message: str
+):
     """The reader must reject the weight without reading ``other.h5``, and must use little memory."""
     with h5py.File(tmp_path / "other.h5", "w") as other_file:
         other_file["secret"] = np.arange(4, dtype=np.float32)
@@ -381,7 +383,7 @@ def test_read_keras_rejects_files_not_written_by_keras(tmp_path: Path, data: byt
         read_arrays(tmp_path / "a.h5")
 
 
-def test_truncated_files_are_rejected(tmp_path: Path):
+def test_read_keras_rejects_truncated_files(tmp_path: Path):
     """A reader without this check could replace missing values with zeros."""
     write_keras(tmp_path / "a.h5", [("a", [("w", make_random_array(1000))])])
     whole = (tmp_path / "a.h5").read_bytes()
@@ -393,7 +395,7 @@ def test_truncated_files_are_rejected(tmp_path: Path):
 
 @pytest.mark.parametrize("count", [48, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["keras_2", "gzip", "keras_3"])
-def test_corrupt_files_are_rejected_or_read(tmp_path: Path, kind: str, count: int):
+def test_read_keras_reads_or_rejects_corrupt_files(tmp_path: Path, kind: str, count: int):
     file = tmp_path / "a.h5"
     write_keras(file, LAYERS[1:], **({"compression": "gzip"} if kind == "gzip" else {}))
     good = (DATA / "keras3.weights.h5").read_bytes() if kind == "keras_3" else file.read_bytes()

@@ -91,7 +91,7 @@ def test_write_safetensors_is_atomic(tmp_path: Path):
     "data",
     [b"", b"x", struct.pack("<Q", 1 << 60) + b"{}", struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 100) + b"{}"],
 )
-def test_invalid_safetensors_are_rejected(tmp_path: Path, data: bytes):
+def test_read_safetensors_rejects_invalid_files(tmp_path: Path, data: bytes):
     file = tmp_path / "some.safetensors"
     with pytest.raises(UserError, match=str(file)):
         read_safetensors(file)
@@ -101,7 +101,7 @@ def test_invalid_safetensors_are_rejected(tmp_path: Path, data: bytes):
 
 
 @pytest.mark.parametrize("count", [120, pytest.param(4000, marks=pytest.mark.slow)])
-def test_corrupt_safetensors_are_rejected_or_read(tmp_path: Path, count: int):
+def test_read_safetensors_reads_or_rejects_corrupt_files(tmp_path: Path, count: int):
     file = tmp_path / "some.safetensors"
     good = encode_safetensors({name: (DTYPES[a.dtype.name], a) for name, a in EXPECTED.items()})
     assert count_rejected(read_safetensors, file, damaged_copies(good, count, seed=3)) > count // 2

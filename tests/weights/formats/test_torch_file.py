@@ -108,7 +108,7 @@ def test_read_torch_takes_the_weights_from_a_checkpoint(name: str):
     assert_same(tensors, expected)
 
 
-def test_pickled_model_is_rejected_with_conversion_code_in_the_message():
+def test_read_torch_rejects_a_pickled_model_with_conversion_code_in_the_message():
     message = assert_rejected(
         DATA / "whole_module.pth", "'torch.nn.modules.container.Sequential'", "loaded.state_dict()"
     )
@@ -204,7 +204,7 @@ def test_read_torch_ignores_harmless_objects(file: Path, value: bytes):
         assert_same(read_torch(file), {"a": np.ones(6, F4)})
 
 
-def test_pickles_with_a_large_memo_index_are_rejected(file: Path):
+def test_read_torch_rejects_pickles_with_a_large_memo_index(file: Path):
     """Python's unpickler allocates memory for all indices up to the largest memo index."""
     for index, valid in [(3, True), (1 << 20, False)]:
         put = b"r" + struct.pack("<I", index)
@@ -215,7 +215,7 @@ def test_pickles_with_a_large_memo_index_are_rejected(file: Path):
             assert_rejected(file, f"memo index {index}")
 
 
-def test_doubles_beyond_the_range_of_float32_become_infinite(file: Path):
+def test_read_torch_converts_doubles_beyond_the_range_of_float32_to_infinity(file: Path):
     double = push_tensor(push_storage(3, "0", "torch.DoubleStorage"), 0, push_integers(3), push_integers(1))
     file.write_bytes(make_zip_file(push_dict(a=double), {"0": np.array([1e300, -np.inf, np.nan]).tobytes()}))
     assert_same(read_torch(file), {"a": np.array([np.inf, -np.inf, np.nan], F4)})
@@ -251,9 +251,7 @@ def test_read_torch_finds_the_dict_of_weights(file: Path, content: bytes, names:
 
 
 @pytest.mark.parametrize(("version", "accepted"), [("1.0rc0+5f2c9a5", False), ("0.5.4", False), ("2.3.0", True)])
-def test_file_of_mmdetection_before_2_0_is_recognised_by_its_metadata_and_rejected(
-    file: Path, version: str, accepted: bool
-):
+def test_read_torch_rejects_files_of_mmdetection_before_2_0(file: Path, version: str, accepted: bool):
     meta = push_dict(mmdet_version=push_string(version), config=push_string("model = ..."))
     file.write_bytes(make_zip_file(push_dict(meta=meta, state_dict=push_dict(a=push_vector(6))), {"0": ONES}))
     if accepted:
@@ -281,7 +279,7 @@ def test_attacks_run_code_if_pickle_loads_them(tmp_path: Path, attack: str):
 
 @pytest.mark.parametrize("write", [make_zip_file, make_legacy_file])
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_attacks_are_rejected_and_not_run(tmp_path: Path, file: Path, attack: str, write):
+def test_read_torch_rejects_attacks_without_running_them(tmp_path: Path, file: Path, attack: str, write):
     marker = tmp_path / "marker"
     file.write_bytes(write(make_attack(attack, marker), {"0": ONES}))
     message = assert_rejected(file, ATTACKS[attack][1])
@@ -293,7 +291,7 @@ def test_attacks_are_rejected_and_not_run(tmp_path: Path, file: Path, attack: st
 
 
 @pytest.mark.parametrize("place", range(5))
-def test_attack_in_each_pickle_of_a_legacy_file_is_rejected(tmp_path: Path, file: Path, place: int):
+def test_read_torch_rejects_an_attack_in_each_pickle_of_a_legacy_file(tmp_path: Path, file: Path, place: int):
     marker = tmp_path / "marker"
     parts = [make_pickle(part) for part in (push_integer(0x1950A86A20F9469CFC6C), push_integer(1001), b"}", b"}", b"]")]
     parts[place] = make_pickle(make_attack("REDUCE os.system", marker))
@@ -302,7 +300,7 @@ def test_attack_in_each_pickle_of_a_legacy_file_is_rejected(tmp_path: Path, file
     assert not marker.exists()
 
 
-def test_pickles_not_written_by_torch_save_are_rejected(file: Path):
+def test_read_torch_rejects_pickles_not_written_by_torch_save(file: Path):
     file.write_bytes(pickle.dumps({"a": 1}))
     assert_rejected(file, "torch.save")
 
@@ -387,7 +385,7 @@ def test_pickles_not_written_by_torch_save_are_rejected(file: Path):
         push_integer(1) + push_integer(2) + b"\x93",
     ],
 )
-def test_invalid_pickles_are_rejected(file: Path, value: bytes):
+def test_read_torch_rejects_invalid_pickles(file: Path, value: bytes):
     for write in (make_zip_file, make_legacy_file):
         file.write_bytes(write(value, {"0": ONES}))
         assert_rejected(file, "corrupt")
@@ -431,14 +429,14 @@ def push_storage_view(offset: int, length: int) -> bytes:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_tensors_beyond_their_storage_are_rejected(file: Path, value: bytes, reason: str):
+def test_read_torch_rejects_tensors_that_do_not_fit_in_their_storage(file: Path, value: bytes, reason: str):
     for write in (make_zip_file, make_legacy_file):
         file.write_bytes(write(push_dict(a=value), {"0": ONES}))
         assert_rejected(file, reason)
 
 
 @pytest.mark.parametrize("length", [5, 7, 1 << 40])
-def test_storages_with_a_length_other_than_in_the_pickle_are_rejected(file: Path, length: int):
+def test_read_torch_rejects_storages_with_a_length_other_than_in_the_pickle(file: Path, length: int):
     for write in (make_zip_file, make_legacy_file):
         file.write_bytes(
             write(push_dict(a=push_tensor(push_storage(length), 0, push_integers(2), push_integers(1))), {"0": ONES})
@@ -446,13 +444,13 @@ def test_storages_with_a_length_other_than_in_the_pickle_are_rejected(file: Path
         assert_rejected(file, "corrupt")
 
 
-def test_missing_storage_is_rejected(file: Path):
+def test_read_torch_rejects_a_missing_storage(file: Path):
     for write in (make_zip_file, make_legacy_file):
         file.write_bytes(write(push_dict(a=push_vector(6, key="1")), {"0": ONES}))
         assert_rejected(file, "corrupt")
 
 
-def test_legacy_files_with_wrong_storage_sizes_are_rejected(file: Path):
+def test_read_torch_rejects_legacy_files_with_wrong_storage_sizes(file: Path):
     good = make_legacy_file(push_dict(a=push_vector(6)), {"0": ONES})
     for data, reason in [(good[:-1], "the file ends early"), (good + b"x", "continues after its end")]:
         file.write_bytes(data)
@@ -465,7 +463,7 @@ def test_legacy_files_with_wrong_storage_sizes_are_rejected(file: Path):
     assert_rejected(file, "not text")
 
 
-def test_size_limit_counts_each_tensor_of_a_shared_storage(file: Path):
+def test_read_torch_counts_each_tensor_of_a_shared_storage_for_the_size_limit(file: Path):
     data = np.ones(5000, F4).tobytes()
     for number, good in [(8, True), (9, False)]:
         file.write_bytes(make_zip_file(push_dict(**{f"t{i}": push_vector(5000) for i in range(number)}), {"0": data}))
@@ -475,7 +473,7 @@ def test_size_limit_counts_each_tensor_of_a_shared_storage(file: Path):
             assert_rejected(file, "8 times the bytes of the file")
 
 
-def test_size_limit_counts_half_floats_as_float32(file: Path):
+def test_read_torch_counts_half_floats_as_float32_for_the_size_limit(file: Path):
     half = push_tensor(push_storage(5000, "0", "torch.HalfStorage"), 0, push_integers(5000), push_integers(1))
     data = np.ones(5000, np.float16).tobytes()
     file.write_bytes(make_zip_file(push_dict(**{f"t{i}": half for i in range(5)}), {"0": data}))
@@ -516,7 +514,7 @@ NESTED_TUPLE = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # a nested tuple of 62 o
     ],
     ids=range(21),
 )  # fmt: skip
-def test_small_files_that_would_need_much_time_or_memory_are_rejected_quickly(file: Path, value: bytes):
+def test_read_torch_quickly_rejects_small_files_that_would_need_much_time_or_memory(file: Path, value: bytes):
     """A file is rejected after about a second. Copying or hashing its objects could take minutes or never end."""
     file.write_bytes(make_zip_file(value, {"0": ONES}))
     before = time.process_time()
@@ -524,7 +522,7 @@ def test_small_files_that_would_need_much_time_or_memory_are_rejected_quickly(fi
     assert time.process_time() - before < 12
 
 
-def test_calls_with_more_than_100_arguments_are_rejected(file: Path):
+def test_read_torch_rejects_calls_with_more_than_100_arguments(file: Path):
     for number in (100, 101):
         call = push_global("argparse.Namespace") + b"(" + b"N" * number + b"tR"
         file.write_bytes(make_zip_file(push_dict(a=push_vector(6), b=call), {"0": ONES}))
@@ -534,7 +532,7 @@ def test_calls_with_more_than_100_arguments_are_rejected(file: Path):
             assert_rejected(file, "arguments")
 
 
-def test_list_of_pairs_is_emptied_when_its_dict_is_made(file: Path):
+def test_read_torch_empties_a_list_of_pairs_when_it_makes_the_dict(file: Path):
     """3000 dicts are made from one list. If the list stayed full, they would have 3 million entries of 100 bytes."""
     pairs = b"](" + b"".join(push_string(f"{i:03}") + b"N\x86" for i in range(1000)) + b"e\x85q\x01"
     file.write_bytes(
@@ -547,7 +545,7 @@ def test_list_of_pairs_is_emptied_when_its_dict_is_made(file: Path):
     assert peak < 20e6
 
 
-def test_overlapping_zip_entries_are_rejected(file: Path):
+def test_read_torch_rejects_overlapping_zip_entries(file: Path):
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a/data.pkl", make_pickle(push_dict(**{f"t{i}": push_vector(500, str(i)) for i in range(20)})))
         archive.writestr("a/data/0", np.ones(500, F4).tobytes())
@@ -561,7 +559,7 @@ def test_overlapping_zip_entries_are_rejected(file: Path):
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\x1b[2Jb", "\x00"])
-def test_unprintable_names_are_rejected(file: Path, name: str):
+def test_read_torch_rejects_unprintable_names(file: Path, name: str):
     file.write_bytes(make_zip_file(push_dict(**{name: push_vector(6)}), {"0": ONES}))
     assert_rejected(file, "unprintable")
     file.write_bytes(make_zip_file(b"cos\n" + name.replace("\n", "\r").encode() + b"\n", {}))
@@ -588,7 +586,7 @@ def test_read_torch_rejects_files_not_written_by_torch_save(tmp_path: Path, file
     assert_rejected(file, "tar file")
 
 
-def test_unsupported_zip_files_are_rejected(file: Path):
+def test_read_torch_rejects_unsupported_zip_files(file: Path):
     value = push_dict(a=push_vector(6))
     file.write_bytes(make_zip_file(value, {"0": ONES}, compression=zipfile.ZIP_DEFLATED))
     assert_rejected(file, "compressed")
@@ -601,7 +599,7 @@ def test_unsupported_zip_files_are_rejected(file: Path):
     assert_rejected(file, "one data.pkl")
 
 
-def test_unreadable_file_is_rejected(file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_read_torch_rejects_an_unreadable_file(file: Path, monkeypatch: pytest.MonkeyPatch):
     def raise_permission_error(self: Path) -> bytes:
         raise PermissionError(13, "Permission denied")
 
@@ -624,7 +622,7 @@ def read_valid_files() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["zip", "legacy", "legacy checkpoint"])
-def test_corrupt_files_are_rejected_or_read(file: Path, kind: str, count: int):
+def test_read_torch_reads_or_rejects_corrupt_files(file: Path, kind: str, count: int):
     def read_and_check(file: Path) -> dict[str, np.ndarray]:
         tensors = read_torch(file)
         if kind == "zip":  # the checksums of a zip file cover everything that is read
@@ -635,7 +633,7 @@ def test_corrupt_files_are_rejected_or_read(file: Path, kind: str, count: int):
 
 
 @pytest.mark.parametrize("count", [120, pytest.param(4000, marks=pytest.mark.slow)])
-def test_corrupt_pickles_with_a_valid_checksum_are_rejected_or_read(file: Path, count: int):
+def test_read_torch_reads_or_rejects_corrupt_pickles_with_a_valid_checksum(file: Path, count: int):
     with zipfile.ZipFile(DATA / "zip.pth") as archive:
         good = archive.read("zip/data.pkl")
         storages = {n.removeprefix("zip/data/"): archive.read(n) for n in archive.namelist() if "/data/" in n}
