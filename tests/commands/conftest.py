@@ -22,14 +22,14 @@ def run_failing_command(capsys: pytest.CaptureFixture[str]) -> FailingCommand:
     The function also checks that the output contains no traceback.
     """
 
-    def run(*argv: str | Path) -> str:
+    def run_and_check(*argv: str | Path) -> str:
         capsys.readouterr()
         assert run_command(*argv) == 2
         captured = capsys.readouterr()
         assert "Traceback" not in captured.err + captured.out
         return captured.err + captured.out
 
-    return run
+    return run_and_check
 
 
 @pytest.fixture

@@ -102,11 +102,11 @@ def test_library_warnings_about_large_images_and_missing_glyphs_are_hidden(monke
     Image.new("RGB", (64, 48)).save(file)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 64 - 1)
 
-    def run(argv: Sequence[str]) -> None:
+    def cause_warnings(argv: Sequence[str]) -> None:
         read_image(file)
         Figure().text(0, 0, "猫").figure.savefig(tmp_path / "glyph.png")
 
-    monkeypatch.setattr(show, "run", run)
+    monkeypatch.setattr(show, "run", cause_warnings)
     assert run_command("show") == 0
     assert [str(warning.message) for warning in recwarn] == []
 
@@ -119,10 +119,10 @@ def test_missing_and_unknown_commands_print_the_list_of_commands(run_failing_com
 
 
 def test_ctrl_c_ends_a_command_with_a_message_of_one_line(monkeypatch, capsys):
-    def run(argv: Sequence[str]) -> None:
+    def raise_keyboard_interrupt(argv: Sequence[str]) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(show, "run", run)
+    monkeypatch.setattr(show, "run", raise_keyboard_interrupt)
     assert run_command("show") == 130
     printed = capsys.readouterr()
     assert printed.err.strip() == "Stopped." and not printed.out

@@ -38,7 +38,7 @@ def params() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def predict() -> PredictFn:
+def predict_fn() -> PredictFn:
     """Return a compiled function for batches of four images of 64 px, which all tests share."""
     return make_predict_fn(TINY, sharding.make_mesh())
 
@@ -121,17 +121,17 @@ def test_predict_split_reports_unreadable_images_once(caplog):
     assert unreadable == {1: "grey1.png: cut short"}
 
 
-def test_predict_fn_equals_the_network_followed_by_caffes_detection_output(params, predict, network):
+def test_predict_fn_equals_the_network_followed_by_caffes_detection_output(params, predict_fn, network):
     """The images have the size of the network's input, so resizing does not change them."""
     source = ShapesSource(TINY.data.shapes, "val")
     images = np.stack([source.image(i) for i in range(4)])
     side = np.full(4, 64, np.int32)
     batch = sharding.shard_batch((images, side, side), sharding.make_mesh())
-    detections = sharding.fetch(predict(params, *batch))
+    detections = sharding.fetch(predict_fn(params, *batch))
     offsets, logits = network({"params": params}, images.astype(np.float32))
     default_boxes, variances = make_default_boxes(TINY.model.default_boxes), TINY.model.default_boxes.variances
     for slot in range(4):
-        expected = reference.detection_output(
+        expected = reference.detect_like_caffe(
             np.asarray(offsets[slot]), np.asarray(logits[slot]), default_boxes, variances, 0.2, 400, 0.45, 200
         )
         predictions = to_image_detections(detections, slot, 64, 64)
@@ -171,10 +171,10 @@ def test_predict_fn_can_select_candidates_per_feature_map(params, network):
     np.testing.assert_allclose(predictions.boxes_px, [64 * np.array(box) for _, _, _, box in expected], atol=1e-2)
 
 
-def test_predict_split_compiles_the_program_once(params, predict):
+def test_predict_split_compiles_the_program_once(params, predict_fn):
     source = ShapesSource(TINY.data.shapes, "val")  # six images: the second batch is half full
-    evaluator.predict_split(predict, params, source, TINY, sharding.make_mesh())
-    assert predict._cache_size() == 1
+    evaluator.predict_split(predict_fn, params, source, TINY, sharding.make_mesh())
+    assert predict_fn._cache_size() == 1
 
 
 def test_result_of_compute_metrics_can_be_written_as_json():

@@ -133,7 +133,7 @@ def greedy_multiclass_nms(boxes, scores, iou_threshold, top_k=None, eligible=Non
     return kept
 
 
-def detection_output(offsets, logits, default_boxes, variances, score_threshold, top_k, iou_threshold, keep_top_k):
+def detect_like_caffe(offsets, logits, default_boxes, variances, score_threshold, top_k, iou_threshold, keep_top_k):
     """Return the detections of Caffe's DetectionOutput layer in one image as a list of (score, label, box).
 
     The list is sorted by descending score, then by box index, then by label.
@@ -297,27 +297,27 @@ def resize_like_cv2(image, size):
 def distort_pixel(rgb, brightness, contrast, saturation, hue, contrast_first, channel_order):
     """Return one RGB pixel after Caffe's ApplyDistort, computed with Python's colorsys and without rounding."""
 
-    def saturate(values):
+    def clip_to_byte_range(values):
         return [min(max(v, 0.0), 255.0) for v in values]
 
     def change_in_hsv(values, change):
         h, s, v = colorsys.rgb_to_hsv(*(x / 255 for x in values))
         # In OpenCV's 8-bit HSV, H is from 0 to 180 and S from 0 to 255. Both are clipped to [0, 255].
         h, s = change(h * 180, s * 255)
-        (h,), (s,) = saturate([h]), saturate([s])
+        (h,), (s,) = clip_to_byte_range([h]), clip_to_byte_range([s])
         return [x * 255 for x in colorsys.hsv_to_rgb(h % 180 / 180, s / 255, v)]
 
-    def adjust(values, operation):
+    def apply_operation(values, operation):
         if operation == "contrast":
-            return saturate([x * contrast for x in values])
+            return clip_to_byte_range([x * contrast for x in values])
         if operation == "saturation":
             return change_in_hsv(values, lambda h, s: (h, s * saturation))
         return change_in_hsv(values, lambda h, s: (h + hue, s))
 
-    values = saturate([x + brightness for x in rgb])
+    values = clip_to_byte_range([x + brightness for x in rgb])
     orders = {True: ("contrast", "saturation", "hue"), False: ("saturation", "hue", "contrast")}
     for operation in orders[bool(contrast_first)]:
-        values = adjust(values, operation)
+        values = apply_operation(values, operation)
     return [values[c] for c in channel_order]
 
 

@@ -76,15 +76,15 @@ def make_random_state_dict(seed: int) -> StateDict:
     """
     random = np.random.RandomState(seed)
 
-    def uniform(bound: float, *shape: int) -> np.ndarray:
+    def draw_uniform(bound: float, *shape: int) -> np.ndarray:
         return (bound * (2 * random.random_sample(shape) - 1)).astype(np.float32)
 
-    state = {L2_NORM: (15 + uniform(5.0, 512)).astype(np.float32)}
+    state = {L2_NORM: (15 + draw_uniform(5.0, 512)).astype(np.float32)}
     for name, (stem, inputs, outputs, side) in list_layers().items():
         # He's variance is 2 / fan-in. The inputs of conv1_1 are pixels with a standard deviation of about 64.
         gain = {"vgg/conv1_1": 2 / 64**2}.get(name, 1 if name.endswith("_loc") else 2)
-        state[f"{stem}.weight"] = uniform(math.sqrt(3 * gain / (inputs * side**2)), outputs, inputs, side, side)
-        state[f"{stem}.bias"] = uniform(0.2, outputs)
+        state[f"{stem}.weight"] = draw_uniform(math.sqrt(3 * gain / (inputs * side**2)), outputs, inputs, side, side)
+        state[f"{stem}.bias"] = draw_uniform(0.2, outputs)
     return state
 
 

@@ -74,12 +74,12 @@ def test_detector_does_not_reduce_an_image_that_fits_into_the_canvas(trained_det
     large = detector.Detector(config, trained_detector.params, trained_detector.step)
     calls: list[tuple[Any, ...]] = []
 
-    def predict(params: object, canvas: Any, height: Any, width: Any) -> Detections:
+    def predict_nothing(params: object, canvas: Any, height: Any, width: Any) -> Detections:
         calls.append((canvas, int(height[0]), int(width[0])))
         zeros = jnp.zeros((1, 1))
         return Detections(jnp.zeros((1, 1, 4)), zeros, zeros.astype(jnp.int32), zeros.astype(bool))
 
-    monkeypatch.setattr(large, "_predict", predict)
+    monkeypatch.setattr(large, "_predict", predict_nothing)
     rows = np.zeros((960, 900, 3), np.uint8)
     rows[::2] = 255
     assert large(rows) == []

@@ -15,7 +15,7 @@ from ssd_jax.metrics.average_precision import ClassMatches
 from ssd_jax.metrics.diagnosis import Interval
 
 
-def make_boxes_annotation(boxes=(), labels=(), difficult=None, crowd=None) -> Annotation:
+def make_test_annotation(boxes=(), labels=(), difficult=None, crowd=None) -> Annotation:
     lists = (None if part is None else np.asarray(part).tolist() for part in (boxes, labels, difficult, crowd))
     return make_annotation("a", "a.jpg", (640, 480), *lists)
 
@@ -46,7 +46,7 @@ def make_random_split(seed: int, images: int = 12) -> tuple[list[ImageDetections
         corner = rng.integers(0, 40, (g, 2))
         boxes = np.concatenate([corner, corner + rng.integers(5, 20, (g, 2))], 1)
         labels = rng.integers(1, 4, g)
-        annotations.append(make_boxes_annotation(boxes, labels, rng.random(g) < 0.25, rng.random(g) < 0.1))
+        annotations.append(make_test_annotation(boxes, labels, rng.random(g) < 0.25, rng.random(g) < 0.1))
         copies = rng.integers(0, g, 8) if g else np.zeros(0, int)
         noise = rng.integers(0, 40, (4, 2))
         near = boxes[copies] + rng.integers(-2, 3, (len(copies), 4))
@@ -88,7 +88,7 @@ def test_curves_equal_the_reference_implementation(seed):
 def test_operating_point_of_a_curve_is_the_last_shown_detection():
     """The scores are 0.9 (correct), 0.5 (wrong) and 0.4 (correct, but not shown). Precision and recall are 1/2."""
     detections = [make_image_detections((A, 0.9, 1), (NOWHERE, 0.5, 1), (B, 0.4, 1))]
-    ant, bee, _ = diagnosis.diagnose(detections, [make_boxes_annotation([A, B], [1, 1])], NAMES).curves
+    ant, bee, _ = diagnosis.diagnose(detections, [make_test_annotation([A, B], [1, 1])], NAMES).curves
     assert ant is not None and ant.shown == 2
     assert (ant.precision[1], ant.recall[1]) == (0.5, 0.5)
     assert bee is None
@@ -144,7 +144,7 @@ def test_bootstrap_can_draw_more_resamples_than_fit_into_one_block():
 
 
 def test_intervals_have_zero_width_if_all_or_no_objects_are_detected():
-    annotations = [make_boxes_annotation([A], [1]), make_boxes_annotation([B], [1]), make_boxes_annotation()]
+    annotations = [make_test_annotation([A], [1]), make_test_annotation([B], [1]), make_test_annotation()]
     none_detected = diagnosis.diagnose([make_image_detections()] * 3, annotations, NAMES).intervals
     assert none_detected.map_11point == none_detected.map_area == Interval(0, 0)
     all_detected = diagnosis.diagnose(
@@ -159,14 +159,14 @@ def test_intervals_have_zero_width_if_all_or_no_objects_are_detected():
 @pytest.mark.parametrize("images", [0, 1])
 def test_intervals_are_none_with_fewer_than_two_images(images):
     intervals = diagnosis.diagnose(
-        [make_image_detections((A, 0.9, 1))] * images, [make_boxes_annotation([A], [1])] * images, NAMES
+        [make_image_detections((A, 0.9, 1))] * images, [make_test_annotation([A], [1])] * images, NAMES
     ).intervals
     assert intervals == (None, None, (None,) * 3, (None,) * 3, 0)
 
 
 def test_intervals_are_none_without_objects():
     intervals = diagnosis.diagnose(
-        [make_image_detections((A, 0.9, 1))] * 2, [make_boxes_annotation()] * 2, NAMES
+        [make_image_detections((A, 0.9, 1))] * 2, [make_test_annotation()] * 2, NAMES
     ).intervals
     assert intervals.map_area is None and intervals.classes_11point == (None,) * 3
 
@@ -174,9 +174,9 @@ def test_intervals_are_none_without_objects():
 def test_class_without_objects_in_a_resample_is_left_out_of_the_mean():
     """All ants are detected, and the only bee is missed. The mAP is 1/2, or 1 in resamples without the bee."""
     annotations = [
-        make_boxes_annotation([A], [1]),
-        make_boxes_annotation([A], [1]),
-        make_boxes_annotation([A, B], [1, 2]),
+        make_test_annotation([A], [1]),
+        make_test_annotation([A], [1]),
+        make_test_annotation([A, B], [1, 2]),
     ]
     intervals = diagnosis.diagnose([make_image_detections((A, 0.9, 1))] * 3, annotations, NAMES).intervals
     assert intervals.map_area == Interval(0.5, 1)
@@ -218,7 +218,7 @@ def test_diagnose_image_classifies_each_detection():
 
     The detections are not sorted by score. One on background has a score below 0.5 and is not classified.
     """
-    truth = make_boxes_annotation([A, B, C], [1, 2, 1], difficult=[False, False, True])
+    truth = make_test_annotation([A, B, C], [1, 2, 1], difficult=[False, False, True])
     detections = make_image_detections(
         (A, 0.6, 1), ((0, 0, 99, 89), 0.8, 1), (B, 0.7, 3), (NOWHERE, 0.5, 2), (NOWHERE, 0.49, 2), (C, 0.9, 2)
     )
@@ -231,11 +231,11 @@ def test_diagnose_image_classifies_each_detection():
 
 
 def test_objects_without_detections_are_missed_unless_they_are_ignored():
-    truth = make_boxes_annotation([A, B, C], [1, 2, 3], crowd=[False, True, False])
+    truth = make_test_annotation([A, B, C], [1, 2, 3], crowd=[False, True, False])
     result = diagnosis.diagnose_image(make_image_detections((A, 0.4, 1)), truth)
     assert result == ((), (), (), (0, 2))
     assert result.count_errors() == {"missed": 2}
-    assert diagnosis.diagnose_image(make_image_detections(), make_boxes_annotation()).count_errors() == {}
+    assert diagnosis.diagnose_image(make_image_detections(), make_test_annotation()).count_errors() == {}
 
 
 def test_diagnose_image_counts_the_last_pixel_in_the_iou():
@@ -243,7 +243,7 @@ def test_diagnose_image_counts_the_last_pixel_in_the_iou():
 
     A detection of 10 x 4 of these pixels has an IoU of 0.4 and is a location error.
     """
-    truth = make_boxes_annotation([(0, 0, 9, 9)], [1])
+    truth = make_test_annotation([(0, 0, 9, 9)], [1])
     assert diagnosis.diagnose_image(make_image_detections(((0, 0, 9, 4), 0.9, 1)), truth).outcomes == ("correct",)
     assert diagnosis.diagnose_image(make_image_detections(((0, 0, 9, 3), 0.9, 1)), truth).outcomes == ("location",)
 
@@ -253,7 +253,7 @@ def test_detection_with_low_iou_is_a_location_both_or_background_error():
 
     A detection that overlaps only an ignored object, with an IoU from 0.1 to 0.5, is a background error.
     """
-    truth = make_boxes_annotation([(0, 0, 9, 9), (50, 50, 59, 59)], [1, 2], difficult=[False, True])
+    truth = make_test_annotation([(0, 0, 9, 9), (50, 50, 59, 59)], [1, 2], difficult=[False, True])
     detections = make_image_detections(
         ((0, 0, 9, 0), 0.9, 1), ((0, 0, 9, 3), 0.8, 2), ((0, 0, 8, 0), 0.7, 1), ((50, 50, 59, 52), 0.6, 2)
     )
@@ -263,7 +263,7 @@ def test_detection_with_low_iou_is_a_location_both_or_background_error():
 
 
 def test_all_detections_on_an_ignored_object_are_ignored():
-    truth = make_boxes_annotation([A], [1], difficult=[True])
+    truth = make_test_annotation([A], [1], difficult=[True])
     assert diagnosis.diagnose_image(make_image_detections((A, 0.9, 1), (A, 0.8, 2)), truth).outcomes == ("ignored",) * 2
 
 
@@ -296,7 +296,7 @@ def test_confusion_matrix_equals_hand_computed_counts():
 
     The cat is detected only with a score below 0.5, so it is missed, and a bee is detected on background.
     """
-    annotations = [make_boxes_annotation([A, B], [1, 2]), make_boxes_annotation([C], [3])]
+    annotations = [make_test_annotation([A, B], [1, 2]), make_test_annotation([C], [3])]
     detections = [
         make_image_detections((A, 0.9, 1), (B, 0.8, 3), (A, 0.7, 1)),
         make_image_detections((NOWHERE, 0.9, 2), (C, 0.3, 3)),
@@ -330,7 +330,7 @@ def test_confusion_matrix_equals_that_of_hotcoco_if_no_object_is_ignored():
         corners = np.array([(x, y) for x in (0, 200, 400) for y in (0, 200)])[rng.random(6) < 0.7]
         boxes = np.concatenate([corners, corners + rng.integers(60, 120, corners.shape)], 1)
         labels = rng.integers(1, 4, len(boxes))
-        annotations.append(make_boxes_annotation(boxes, labels))
+        annotations.append(make_test_annotation(boxes, labels))
         copies = rng.integers(0, len(boxes), 6) if len(boxes) else np.zeros(0, int)
         near = boxes[copies] + rng.integers(-3, 4, (len(copies), 4))
         of = np.where(rng.random(len(copies)) < 0.7, labels[copies], rng.integers(1, 4, len(copies)))
@@ -388,7 +388,7 @@ SQUARE, OTHER, FAR = (0, 0, 100, 100), (500, 300, 600, 400), (200, 200, 300, 300
 def test_tide_errors_equal_hand_computed_gains(kind, detections, objects, gain, errors):
     boxes, labels = zip(*objects, strict=True)
     tide = diagnosis.compute_tide_errors(
-        [make_image_detections(*detections)], [make_boxes_annotation(boxes, labels)], NAMES
+        [make_image_detections(*detections)], [make_test_annotation(boxes, labels)], NAMES
     )
     assert tide[kind] == pytest.approx((gain, errors))
     assert list(tide) == list(diagnosis.ERRORS)
@@ -409,4 +409,4 @@ def test_diagnose_rejects_different_numbers_of_images_and_labels_without_a_class
     with pytest.raises(ValueError, match=r"1 images.* 0"):
         diagnosis.diagnose([make_image_detections()], [], NAMES)
     with pytest.raises(ValueError, match=r"label 4 .*1 to 3"):
-        diagnosis.diagnose([make_image_detections((A, 0.9, 4))], [make_boxes_annotation()], NAMES)
+        diagnosis.diagnose([make_image_detections((A, 0.9, 4))], [make_test_annotation()], NAMES)

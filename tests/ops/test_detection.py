@@ -75,7 +75,9 @@ def assert_detections(detections, expected):
 def assert_equals_caffe(offsets, logits, default_boxes, config=Detect()):
     """Assert that the detections equal those of Caffe's DetectionOutput, and return them."""
     detections = run_detect(offsets, logits, default_boxes, config)
-    expected = reference.detection_output(offsets, logits, default_boxes, VARIANCES, *get_thresholds_and_limits(config))
+    expected = reference.detect_like_caffe(
+        offsets, logits, default_boxes, VARIANCES, *get_thresholds_and_limits(config)
+    )
     assert detections.labels.tolist() == [label for _, label, _ in expected]
     np.testing.assert_allclose(detections.scores, [score for score, _, _ in expected], rtol=1e-5)
     np.testing.assert_allclose(detections.boxes, np.array([box for _, _, box in expected]).reshape(-1, 4), atol=1e-6)

@@ -329,7 +329,7 @@ def test_evaluate_writes_the_report_page(trained_run: Path, tmp_path: Path, caps
 
 
 @pytest.fixture(scope="session")
-def chromium() -> str:
+def chromium_path() -> str:
     for name in ("chromium", "chromium-browser", "google-chrome"):
         path = shutil.which(name)
         if path is not None:
@@ -337,8 +337,15 @@ def chromium() -> str:
     pytest.skip("needs a browser: there is no chromium, chromium-browser or google-chrome in the PATH")
 
 
-def run_browser(chromium: str, file: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr"]
+def run_browser(chromium_path: str, file: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        chromium_path,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--enable-logging=stderr",
+    ]
     profile = f"--user-data-dir={file.parent / 'profile'}"
     return subprocess.run(
         [*command, profile, *options, file.as_uri()],
@@ -378,12 +385,14 @@ def page_of_bccd(bccd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_is_drawn_in_a_browser_without_console_messages(
-    chromium: str, page_of_bccd: Path, tmp_path: Path, scheme: str
+    chromium_path: str, page_of_bccd: Path, tmp_path: Path, scheme: str
 ):
     assert page_of_bccd.stat().st_size < 5e6
     shot = tmp_path / "shot.png"
     dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
-    browser_log = run_browser(chromium, page_of_bccd, f"--screenshot={shot}", "--window-size=1280,3000", *dark).stderr
+    browser_log = run_browser(
+        chromium_path, page_of_bccd, f"--screenshot={shot}", "--window-size=1280,3000", *dark
+    ).stderr
     assert "CONSOLE" not in browser_log
     drawn = np.asarray(Image.open(shot).convert("RGB"))
     assert drawn.shape == (3000, 1280, 3)
@@ -398,11 +407,11 @@ def test_page_is_drawn_in_a_browser_without_console_messages(
 
 
 @pytest.mark.parametrize("width", [500, 1600])  # chromium's windows are not narrower
-def test_page_is_not_wider_than_the_window(chromium: str, page_of_bccd: Path, tmp_path: Path, width: int):
+def test_page_is_not_wider_than_the_window(chromium_path: str, page_of_bccd: Path, tmp_path: Path, width: int):
     file = tmp_path / "measured.html"
     measure = "<script>document.body.append(`measured ${innerWidth} ${document.documentElement.scrollWidth}`)</script>"
     file.write_text(page_of_bccd.read_text().replace("</body>", measure + "</body>"))
-    dom = run_browser(chromium, file, "--dump-dom", f"--window-size={width},900").stdout
+    dom = run_browser(chromium_path, file, "--dump-dom", f"--window-size={width},900").stdout
     assert f"measured {width} {width}" in dom
 
 

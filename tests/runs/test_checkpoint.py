@@ -41,7 +41,7 @@ def save_steps(folder: Path, *steps: tuple[int, float | None]) -> Path:
     return folder
 
 
-def assert_restores(folder: Path, step: int) -> None:
+def assert_checkpoint_is_restored(folder: Path, step: int) -> None:
     with Checkpoints(folder) as checkpoints:
         restored = checkpoints.restore(step, make_trees(), NAMES)
     jax.tree.map(np.testing.assert_array_equal, restored.trees, make_trees(step))
@@ -49,7 +49,7 @@ def assert_restores(folder: Path, step: int) -> None:
 
 
 def test_restore_returns_exactly_the_saved_arrays(tmp_path):
-    assert_restores(save_steps(tmp_path / "c", (7, None)), 7)
+    assert_checkpoint_is_restored(save_steps(tmp_path / "c", (7, None)), 7)
 
 
 def test_restore_reads_only_the_requested_trees(tmp_path):
@@ -177,7 +177,7 @@ def assert_full_disk_is_reported(folder: Path, fill_disk: Callable[[], object], 
     assert not caplog.records, "nothing is logged besides the UserError"
     threads = [thread for thread in threading.enumerate() if type(thread).__module__.startswith("orbax.")]
     assert not threads, "they would log the error later"
-    assert_restores(folder, 1)
+    assert_checkpoint_is_restored(folder, 1)
 
 
 def test_save_reports_an_out_of_space_error_raised_by_orbax(tmp_path, monkeypatch, caplog):

@@ -46,19 +46,19 @@ def saved_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def folder(saved_folder, tmp_path) -> Path:
+def checkpoints_folder(saved_folder, tmp_path) -> Path:
     """Copy the folder with two checkpoints, so that a test may change it, and return the path of the copy."""
     return Path(shutil.copytree(saved_folder, tmp_path / "run" / "checkpoints"))
 
 
-def break_metadata_and_its_checksum(checkpoint: Path) -> None:
-    break_metadata(checkpoint)
-    write_checksums(checkpoint)
+def break_metadata_and_its_checksum(small_checkpoint: Path) -> None:
+    break_metadata(small_checkpoint)
+    write_checksums(small_checkpoint)
 
 
-def empty_array_files_and_remove_checksums(checkpoint: Path) -> None:
-    empty_array_files(checkpoint)
-    (checkpoint / "checksums.json").unlink()
+def empty_array_files_and_remove_checksums(small_checkpoint: Path) -> None:
+    empty_array_files(small_checkpoint)
+    (small_checkpoint / "checksums.json").unlink()
 
 
 CORRUPTIONS: list[Callable[[Path], None]] = [
@@ -68,34 +68,34 @@ CORRUPTIONS: list[Callable[[Path], None]] = [
 
 
 @pytest.mark.parametrize("corrupt", CORRUPTIONS, ids=lambda corrupt: corrupt.__name__)
-def test_restore_error_names_the_corrupt_checkpoint(corrupt, folder):
-    corrupt(folder / "2")
-    with Checkpoints(folder) as checkpoints, pytest.raises(CorruptCheckpointError) as error:
+def test_restore_error_names_the_corrupt_checkpoint(corrupt, checkpoints_folder):
+    corrupt(checkpoints_folder / "2")
+    with Checkpoints(checkpoints_folder) as checkpoints, pytest.raises(CorruptCheckpointError) as error:
         checkpoints.restore(2, make_tree(0), NAMES)
-    assert str(folder / "2") in error.value.reason
+    assert str(checkpoints_folder / "2") in error.value.reason
     assert str(error.value).startswith(error.value.reason) and len(str(error.value)) > len(error.value.reason)
 
 
 @pytest.mark.parametrize("corrupt", CORRUPTIONS, ids=lambda corrupt: corrupt.__name__)
-def test_resume_moves_a_corrupt_checkpoint_and_restores_the_previous_one(corrupt, folder, caplog):
-    corrupt(folder / "2")
-    aside = folder.parent / "damaged_checkpoints" / "2"
-    with Checkpoints(folder) as checkpoints:
+def test_resume_moves_a_corrupt_checkpoint_and_restores_the_previous_one(corrupt, checkpoints_folder, caplog):
+    corrupt(checkpoints_folder / "2")
+    aside = checkpoints_folder.parent / "damaged_checkpoints" / "2"
+    with Checkpoints(checkpoints_folder) as checkpoints:
         restored = checkpoints.resume(make_tree(0), NAMES)
         assert list(checkpoints.steps) == [1]
     assert restored is not None and restored.step == 1
     np.testing.assert_array_equal(restored.trees["params"]["conv"]["kernel"], make_tree(1)["params"]["conv"]["kernel"])
     (message,) = (record.getMessage() for record in caplog.records)
-    assert str(folder / "2") in message and str(aside) in message
-    assert aside.is_dir() and not (folder / "2").exists()
+    assert str(checkpoints_folder / "2") in message and str(aside) in message
+    assert aside.is_dir() and not (checkpoints_folder / "2").exists()
 
 
-def test_resume_restores_the_latest_checkpoint_if_it_is_intact(folder, caplog):
-    with Checkpoints(folder) as checkpoints:
+def test_resume_restores_the_latest_checkpoint_if_it_is_intact(checkpoints_folder, caplog):
+    with Checkpoints(checkpoints_folder) as checkpoints:
         restored = checkpoints.resume(make_tree(0), NAMES)
         assert sorted(checkpoints.steps) == [1, 2]
     assert restored is not None and restored.step == 2
-    assert not caplog.records and not (folder.parent / "damaged_checkpoints").exists()
+    assert not caplog.records and not (checkpoints_folder.parent / "damaged_checkpoints").exists()
 
 
 def test_resume_returns_none_without_checkpoints(tmp_path):
@@ -103,22 +103,22 @@ def test_resume_returns_none_without_checkpoints(tmp_path):
         assert checkpoints.resume(make_tree(0), NAMES) is None
 
 
-def test_resume_moves_no_checkpoint_if_all_checkpoints_are_corrupt(folder):
+def test_resume_moves_no_checkpoint_if_all_checkpoints_are_corrupt(checkpoints_folder):
     for step in ("1", "2"):
-        flip_bit_in_largest_file(folder / step)
-    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match="--workdir") as error:
+        flip_bit_in_largest_file(checkpoints_folder / step)
+    before = {file: file.read_bytes() for file in checkpoints_folder.rglob("*") if file.is_file()}
+    with Checkpoints(checkpoints_folder) as checkpoints, pytest.raises(UserError, match="--workdir") as error:
         checkpoints.resume(make_tree(0), NAMES)
     assert not isinstance(error.value, CorruptCheckpointError)
-    assert all(str(folder / step) in str(error.value) for step in ("1", "2"))
-    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+    assert all(str(checkpoints_folder / step) in str(error.value) for step in ("1", "2"))
+    assert {file: file.read_bytes() for file in checkpoints_folder.rglob("*") if file.is_file()} == before
 
 
-def test_resume_does_not_move_a_checkpoint_of_another_architecture(folder):
+def test_resume_does_not_move_a_checkpoint_of_another_architecture(checkpoints_folder):
     other = {"params": {"conv": {"kernel": jax.ShapeDtypeStruct((7,), np.float32)}}}
-    with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match="conv/kernel"):
+    with Checkpoints(checkpoints_folder) as checkpoints, pytest.raises(UserError, match="conv/kernel"):
         checkpoints.resume(other, NAMES)
-    assert (folder / "2").is_dir()
+    assert (checkpoints_folder / "2").is_dir()
 
 
 def test_resume_restores_the_same_checkpoint_in_two_processes(tmp_path):
@@ -137,7 +137,7 @@ def test_resume_restores_the_same_checkpoint_in_two_processes(tmp_path):
 
 
 @pytest.fixture
-def checkpoint(tmp_path) -> Path:
+def small_checkpoint(tmp_path) -> Path:
     folder = tmp_path / "7"
     (folder / "a").mkdir(parents=True)
     (folder / "a" / "b.bin").write_bytes(b"abc")
@@ -146,36 +146,36 @@ def checkpoint(tmp_path) -> Path:
     return folder
 
 
-def test_write_checksums_writes_the_sha256_of_each_file(checkpoint):
-    assert json.loads((checkpoint / "checksums.json").read_text()) == {
+def test_write_checksums_writes_the_sha256_of_each_file(small_checkpoint):
+    assert json.loads((small_checkpoint / "checksums.json").read_text()) == {
         "a/b.bin": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",  # FIPS 180-2, appendix B.1
         "c.json": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
     }
-    verify_checksums(checkpoint)
+    verify_checksums(small_checkpoint)
 
 
 @pytest.mark.parametrize("missing", ["a/b.bin", "c.json"])
-def test_verify_checksums_error_names_the_missing_file(checkpoint, missing):
-    (checkpoint / missing).unlink()
-    with pytest.raises(CorruptCheckpointError, match=f"{checkpoint}: .*{missing}"):
-        verify_checksums(checkpoint)
+def test_verify_checksums_error_names_the_missing_file(small_checkpoint, missing):
+    (small_checkpoint / missing).unlink()
+    with pytest.raises(CorruptCheckpointError, match=f"{small_checkpoint}: .*{missing}"):
+        verify_checksums(small_checkpoint)
 
 
-def test_verify_checksums_error_names_the_changed_file(checkpoint):
-    (checkpoint / "a" / "b.bin").write_bytes(b"abd")
+def test_verify_checksums_error_names_the_changed_file(small_checkpoint):
+    (small_checkpoint / "a" / "b.bin").write_bytes(b"abd")
     with pytest.raises(CorruptCheckpointError, match=r"a/b\.bin"):
-        verify_checksums(checkpoint)
+        verify_checksums(small_checkpoint)
 
 
-def test_verify_checksums_accepts_a_checkpoint_without_checksums(checkpoint):
-    (checkpoint / "checksums.json").unlink()
-    (checkpoint / "c.json").unlink()
-    verify_checksums(checkpoint)
+def test_verify_checksums_accepts_a_checkpoint_without_checksums(small_checkpoint):
+    (small_checkpoint / "checksums.json").unlink()
+    (small_checkpoint / "c.json").unlink()
+    verify_checksums(small_checkpoint)
 
 
-def test_verify_checksums_accepts_an_additional_file(checkpoint):
-    (checkpoint / "note.txt").write_text("of a user")
-    verify_checksums(checkpoint)
+def test_verify_checksums_accepts_an_additional_file(small_checkpoint):
+    (small_checkpoint / "note.txt").write_text("of a user")
+    verify_checksums(small_checkpoint)
 
 
 def test_restore_newest_intact_replaces_a_checkpoint_that_was_moved_before(tmp_path):

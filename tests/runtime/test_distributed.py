@@ -28,7 +28,7 @@ def wait_for_files(files: list[Path], processes: list) -> None:
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory) -> tuple[list[dict], list[FinishedProcess]]:
+def two_process_results(tmp_path_factory) -> tuple[list[dict], list[FinishedProcess]]:
     """Return the results of call_functions in two processes, and the finished processes."""
     out = tmp_path_factory.mktemp("two")
     ended = wait_until_finished(start_workers("call_functions", out, devices=2))
@@ -36,56 +36,56 @@ def two_processes(tmp_path_factory) -> tuple[list[dict], list[FinishedProcess]]:
     return [json.loads((out / f"{index}.json").read_text()) for index in range(2)], ended
 
 
-def test_is_primary_returns_true_only_in_process_0(two_processes):
-    results, _ = two_processes
+def test_is_primary_returns_true_only_in_process_0(two_process_results):
+    results, _ = two_process_results
     assert [r["primary"] for r in results] == [True, False]
     assert [r["multi"] for r in results] == [True, True]
 
 
-def test_only_the_primary_process_prints_to_stdout(two_processes):
-    _, (first, second) = two_processes
+def test_only_the_primary_process_prints_to_stdout(two_process_results):
+    _, (first, second) = two_process_results
     assert "printed by process 0" in first.out
     assert "printed by process 1" not in second.out
     assert (first.err, second.err) == ("", "")
 
 
-def test_run_on_primary_returns_none_in_the_other_processes(two_processes):
-    results, _ = two_processes
+def test_run_on_primary_returns_none_in_the_other_processes(two_process_results):
+    results, _ = two_process_results
     assert [r["on_primary"] for r in results] == [5, None]
 
 
-def test_run_on_primary_raises_a_failure_in_all_processes(two_processes):
-    first, second = (r["failure"] for r in two_processes[0])
+def test_run_on_primary_raises_a_failure_in_all_processes(two_process_results):
+    first, second = (r["failure"] for r in two_process_results[0])
     assert first == "only process 0 knows why"
     assert "process 0" in second
 
 
-def test_assert_same_raises_in_all_processes_if_texts_differ(two_processes):
-    for result in two_processes[0]:
+def test_assert_same_raises_in_all_processes_if_texts_differ(two_process_results):
+    for result in two_process_results[0]:
         assert result["same"] is None
         assert "the config of process 1" in result["differs"]
 
 
-def test_local_rows_of_two_processes_contain_each_image_of_a_batch_once(two_processes):
-    rows = [r["rows"] for r in two_processes[0]]
+def test_local_rows_of_two_processes_contain_each_image_of_a_batch_once(two_process_results):
+    rows = [r["rows"] for r in two_process_results[0]]
     assert sorted(rows[0] + rows[1]) == list(range(8)) and len(rows[0]) == len(rows[1]) == 4
 
 
-def test_map_images_and_fetch_return_the_whole_batch(two_processes):
+def test_map_images_and_fetch_return_the_whole_batch(two_process_results):
     expected = [[2.0 * (3 * row + column) for column in range(3)] for row in range(8)]
-    assert [r["doubled"] for r in two_processes[0]] == [expected, expected]
+    assert [r["doubled"] for r in two_process_results[0]] == [expected, expected]
 
 
-def test_jitted_sums_include_the_images_of_all_processes(two_processes):
-    assert [r["sums"] for r in two_processes[0]] == [[276.0, 276.0]] * 2
+def test_jitted_sums_include_the_images_of_all_processes(two_process_results):
+    assert [r["sums"] for r in two_process_results[0]] == [[276.0, 276.0]] * 2
 
 
-def test_fetch_gathers_arrays_that_are_split_over_devices(two_processes):
-    assert [r["split"] for r in two_processes[0]] == [[False, 0.0]] * 2
+def test_fetch_gathers_arrays_that_are_split_over_devices(two_process_results):
+    assert [r["split"] for r in two_process_results[0]] == [[False, 0.0]] * 2
 
 
-def test_start_together_compiles_in_all_processes_before_the_first_call(two_processes):
-    (first, second), _ = two_processes
+def test_start_together_compiles_in_all_processes_before_the_first_call(two_process_results):
+    (first, second), _ = two_process_results
     assert [first["value"], second["value"]] == [4, 4]
     compiled, called = max(r["times"][0] for r in (first, second)), min(r["times"][1] for r in (first, second))
     assert called >= compiled

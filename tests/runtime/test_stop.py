@@ -36,11 +36,11 @@ def test_stop_request_outside_the_main_thread_installs_no_handler():
     before = signal.getsignal(signal.SIGTERM)
     handlers = []
 
-    def run() -> None:
+    def use_stop_request() -> None:
         with StopRequest() as stop:
             handlers.append((signal.getsignal(signal.SIGTERM), stop.should_stop(1)))
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=use_stop_request)
     thread.start()
     thread.join()
     assert handlers == [(before, False)]

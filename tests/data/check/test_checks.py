@@ -264,7 +264,7 @@ def test_check_data_finds_the_two_empty_boxes_of_bccd(bccd, tmp_path, capsys):
     }
 
 
-def read_files(root):
+def read_all_files(root):
     return {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
 
 
@@ -313,10 +313,10 @@ def test_fix_option_writes_a_copy_without_problems(faulty_folder, tmp_path, caps
     annotations = faulty_folder / "Annotations"
     (annotations / "cmyk.xml").write_text((annotations / "cmyk.xml").read_text().replace("Cat", "dog"))
     (annotations / "kept.xml").replace(annotations / "good.xml")
-    before, fixed = read_files(faulty_folder), tmp_path / "fixed"
+    before, fixed = read_all_files(faulty_folder), tmp_path / "fixed"
     argv = "check-data", TINY, "--data.root", faulty_folder, "--out", tmp_path / "out", "--data.max-objects", "9"
     assert run_command(*argv, "--fix", fixed) == 1
-    assert read_files(faulty_folder) == before
+    assert read_all_files(faulty_folder) == before
     assert str(fixed) in capsys.readouterr().out
     result = check_folder(fixed)
     assert [p.kind for p in result.problems] == [Kind.TOO_MANY]  # check_folder() allows only 8 objects per image

@@ -45,7 +45,7 @@ def write_images(folder, names=("one.jpg", "two.jpg")):
 
 
 @pytest.fixture
-def coco(tmp_path):
+def coco_folder(tmp_path):
     """Create a folder in the layout of COCO 2017, and return the path."""
     for split in ("train", "val"):
         write_json(tmp_path / "annotations" / f"instances_{split}2017.json", make_content())
@@ -58,13 +58,13 @@ def open_folder(root, split="val", class_names=()):
     return open_split(Data(root=str(root)), split, class_names)
 
 
-def test_boxes_are_converted_to_xyxy(coco):
-    source = open_folder(coco)
+def test_boxes_are_converted_to_xyxy(coco_folder):
+    source = open_folder(coco_folder)
     annotation = source.annotation(0)
     assert source.class_names == ("car", "sign", "brush")  # in the order of the category ids 3, 13, 90
     assert source.category_ids == (3, 13, 90)
     assert (annotation.image_id, annotation.width, annotation.height) == ("one.jpg", 40, 30)
-    assert annotation.file == str(coco / "val2017" / "one.jpg")
+    assert annotation.file == str(coco_folder / "val2017" / "one.jpg")
     np.testing.assert_array_equal(annotation.boxes_px, [[1, 2, 11, 22], [0.5, 0.25, 4.5, 8.25], [5, 5, 10, 10]])
     np.testing.assert_array_equal(annotation.labels, [3, 1, 1])
     np.testing.assert_array_equal(annotation.crowd, [False, True, False])
@@ -75,57 +75,61 @@ def test_boxes_are_converted_to_xyxy(coco):
     assert source.notes == () and source.image(0).shape == (30, 40, 3)
 
 
-def test_image_without_objects_is_kept(coco):
-    source = open_folder(coco)
+def test_image_without_objects_is_kept(coco_folder):
+    source = open_folder(coco_folder)
     assert len(source) == 2 and source.annotation(1).boxes_px.shape == (0, 4)
 
 
-def test_annotation_number_is_the_image_id(coco):
-    assert [open_folder(coco).annotation(i).number for i in range(2)] == [139, 42]
+def test_annotation_number_is_the_image_id(coco_folder):
+    assert [open_folder(coco_folder).annotation(i).number for i in range(2)] == [139, 42]
 
 
-def test_given_class_names_determine_the_labels(coco):
-    source = open_folder(coco, class_names=("brush", "bird", "car", "sign"))
+def test_given_class_names_determine_the_labels(coco_folder):
+    source = open_folder(coco_folder, class_names=("brush", "bird", "car", "sign"))
     np.testing.assert_array_equal(source.annotation(0).labels, [1, 3, 3])
     assert source.category_ids == (90, -1, 3, 13)
 
 
-def test_given_class_names_may_omit_an_unused_category(coco):
-    np.testing.assert_array_equal(open_folder(coco, class_names=("car", "brush")).annotation(0).labels, [2, 1, 1])
+def test_given_class_names_may_omit_an_unused_category(coco_folder):
+    np.testing.assert_array_equal(
+        open_folder(coco_folder, class_names=("car", "brush")).annotation(0).labels, [2, 1, 1]
+    )
 
 
-def test_category_that_names_a_group_is_not_a_class(coco):
+def test_category_that_names_a_group_is_not_a_class(coco_folder):
     """Read categories as in Roboflow's exports, where category 0 is the group that contains all other categories."""
     groups = [{"id": 0, "name": "things", "supercategory": "none"}] + [
         {**category, "supercategory": "things"} for category in make_content()["categories"]
     ]
-    write_json(coco / "annotations" / "instances_val2017.json", make_content(categories=groups))
-    assert open_folder(coco).class_names == ("car", "sign", "brush")
+    write_json(coco_folder / "annotations" / "instances_val2017.json", make_content(categories=groups))
+    assert open_folder(coco_folder).class_names == ("car", "sign", "brush")
 
 
 # ---- layouts ----
 
 
-def test_layout_of_coco_2017_is_recognised(coco):
-    data = Data(root=str(coco))
+def test_layout_of_coco_2017_is_recognised(coco_folder):
+    data = Data(root=str(coco_folder))
     assert find_format(data) == "coco"
     assert split_names(data) == ("train2017", "val2017", "trainval35k", "minival")
-    assert open_folder(coco, "val2017").annotation(0).file == open_folder(coco, "val").annotation(0).file
+    assert open_folder(coco_folder, "val2017").annotation(0).file == open_folder(coco_folder, "val").annotation(0).file
     with pytest.raises(UserError, match=r"'test'.*: train2017, val2017, "):
         open_source(data, "test")
 
 
-def test_split_train_does_not_match_the_file_of_trainval(coco):
-    (coco / "annotations" / "instances_train2017.json").rename(coco / "annotations" / "instances_trainval2017.json")
+def test_split_train_does_not_match_the_file_of_trainval(coco_folder):
+    (coco_folder / "annotations" / "instances_train2017.json").rename(
+        coco_folder / "annotations" / "instances_trainval2017.json"
+    )
     with pytest.raises(UserError, match="split 'train'"):
-        open_folder(coco, "train")
+        open_folder(coco_folder, "train")
 
 
-def test_split_with_files_of_two_years_is_ambiguous(coco):
-    write_json(coco / "annotations" / "instances_val2014.json", make_content())
+def test_split_with_files_of_two_years_is_ambiguous(coco_folder):
+    write_json(coco_folder / "annotations" / "instances_val2014.json", make_content())
     with pytest.raises(UserError, match=r"'val'.*val2014, val2017"):
-        open_folder(coco, "val")
-    assert len(open_folder(coco, "val2017")) == 2
+        open_folder(coco_folder, "val")
+    assert len(open_folder(coco_folder, "val2017")) == 2
 
 
 @pytest.mark.parametrize("images", ["val", "images/val", "images", ".", "data"])
@@ -217,47 +221,47 @@ def test_find_format_error_names_an_unreadable_file(tmp_path):
         find_format(Data(root=str(tmp_path)))
 
 
-def test_image_info_file_gives_an_unannotated_source(coco):
+def test_image_info_file_gives_an_unannotated_source(coco_folder):
     """Read files like COCO's image_info_test2017.json and image_info_test-dev2017.json, which have no boxes."""
     images_alone = {key: value for key, value in make_content().items() if key != "annotations"}
     for split in ("test", "test-dev"):
-        write_json(coco / "annotations" / f"image_info_{split}2017.json", images_alone)
-    write_json(coco / "annotations" / "image_info_val2017.json", images_alone)
-    write_images(coco / "test2017")
-    assert split_names(Data(root=str(coco))) == (
+        write_json(coco_folder / "annotations" / f"image_info_{split}2017.json", images_alone)
+    write_json(coco_folder / "annotations" / "image_info_val2017.json", images_alone)
+    write_images(coco_folder / "test2017")
+    assert split_names(Data(root=str(coco_folder))) == (
         "test-dev2017", "test2017", "train2017", "val2017", "trainval35k", "minival",
     )  # fmt: skip
     for split in ("test", "test-dev", "test-dev2017"):
-        source = open_folder(coco, split)
-        assert source.annotation(0).file == str(coco / "test2017" / "one.jpg")
+        source = open_folder(coco_folder, split)
+        assert source.annotation(0).file == str(coco_folder / "test2017" / "one.jpg")
         assert not source.annotated and source.class_names == ("car", "sign", "brush")
         assert [source.annotation(i).number for i in range(2)] == [139, 42]
         assert source.annotation(0).boxes_px.shape == (0, 4)
-    assert open_folder(coco, "val").annotated, "the file with objects is preferred"
-    write_json(coco / "annotations" / "instances_val2017.json", make_content(annotations=[]))
-    assert open_folder(coco, "val").annotated, "an empty list of annotations is not the same as none"
+    assert open_folder(coco_folder, "val").annotated, "the file with objects is preferred"
+    write_json(coco_folder / "annotations" / "instances_val2017.json", make_content(annotations=[]))
+    assert open_folder(coco_folder, "val").annotated, "an empty list of annotations is not the same as none"
 
 
 # ---- odd boxes ----
 
 
 @pytest.mark.parametrize("bbox", [[5, 5, 0, 9], [5, 5, 9, 0], [5, 5, -2, 9], [40, 0, 5, 5], [-5, 0, 5, 5]])
-def test_box_without_area_is_left_out_with_a_note(coco, bbox):
+def test_box_without_area_is_left_out_with_a_note(coco_folder, bbox):
     entries = [
         {"image_id": 42, "category_id": 3, "bbox": bbox},
         {"image_id": 42, "category_id": 13, "bbox": [0, 0, 9, 9]},
     ]
-    write_json(coco / "annotations" / "instances_val2017.json", make_content(annotations=entries))
-    source = open_folder(coco)
+    write_json(coco_folder / "annotations" / "instances_val2017.json", make_content(annotations=entries))
+    source = open_folder(coco_folder)
     np.testing.assert_array_equal(source.annotation(1).labels, [2])
     (note,) = source.notes
     assert note.startswith("1 ") and "area" in note and "two.jpg" in note
 
 
-def test_box_beyond_the_image_is_kept_with_a_note(coco):
+def test_box_beyond_the_image_is_kept_with_a_note(coco_folder):
     entries = [{"image_id": 42, "category_id": 3, "bbox": [-1, 0, 42, 30]}]
-    write_json(coco / "annotations" / "instances_val2017.json", make_content(annotations=entries))
-    source = open_folder(coco)
+    write_json(coco_folder / "annotations" / "instances_val2017.json", make_content(annotations=entries))
+    source = open_folder(coco_folder)
     np.testing.assert_array_equal(source.annotation(1).boxes_px, [[-1, 0, 41, 30]])
     (note,) = source.notes
     assert note.startswith("1 ") and "beyond" in note and "two.jpg" in note
@@ -302,65 +306,65 @@ def make_content_with(key, value, section):
         (make_content(images=[], annotations=[]), "'val'"),
     ],
 )
-def test_malformed_file_is_reported_with_the_position_of_the_error(coco, content, position):
-    file = coco / "annotations" / "instances_val2017.json"
+def test_malformed_file_is_reported_with_the_position_of_the_error(coco_folder, content, position):
+    file = coco_folder / "annotations" / "instances_val2017.json"
     write_json(file, content)
     with pytest.raises(UserError) as error:
-        open_folder(coco)
+        open_folder(coco_folder)
     assert str(file) in str(error.value) and position in str(error.value)
 
 
-def test_normalised_boxes_are_rejected(coco):
+def test_normalised_boxes_are_rejected(coco_folder):
     """Check that normalised boxes of one image are rejected even if another image has boxes in pixels."""
     entries = [
         {"image_id": 139, "category_id": 3, "bbox": [5, 5, 9, 9]},
         {"image_id": 42, "category_id": 3, "bbox": [0.25, 0.5, 0.5, 0.5]},
     ]
-    write_json(coco / "annotations" / "instances_val2017.json", make_content(annotations=entries))
+    write_json(coco_folder / "annotations" / "instances_val2017.json", make_content(annotations=entries))
     with pytest.raises(UserError, match=r"val2017\.json: two\.jpg: .*between 0 and 1"):
-        open_folder(coco)
+        open_folder(coco_folder)
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
-def test_nan_and_infinity_are_reported_with_the_line_number(coco, value):
-    file = coco / "annotations" / "instances_val2017.json"
+def test_nan_and_infinity_are_reported_with_the_line_number(coco_folder, value):
+    file = coco_folder / "annotations" / "instances_val2017.json"
     write_json(file, json.dumps(make_content_with("area", float(value), "annotations"), indent=1))
     line = next(k for k, line in enumerate(file.read_text().splitlines(), start=1) if value in line)
     with pytest.raises(UserError, match=rf'line {line}: .*"area": {value}.*NaN or Infinity'):
-        open_folder(coco)
+        open_folder(coco_folder)
 
 
-def test_invalid_json_is_reported_with_the_line_number(coco):
-    write_json(coco / "annotations" / "instances_val2017.json", '{"images": [],\n"categories": (1)}')
+def test_invalid_json_is_reported_with_the_line_number(coco_folder):
+    write_json(coco_folder / "annotations" / "instances_val2017.json", '{"images": [],\n"categories": (1)}')
     with pytest.raises(UserError, match=r'line 2: .*"categories": \(1\)}'):
-        open_folder(coco)
+        open_folder(coco_folder)
 
 
 @pytest.mark.parametrize("rest", ['{"bbox": [NaN', '{"bbox": [1, 2', '{"bbox": [1, 2, 1e999, 1]}]}'])
-def test_invalid_json_after_a_malformed_entry_is_reported(coco, rest):
-    write_json(coco / "annotations" / "instances_val2017.json", '{"images": [], "annotations": [{}, ' + rest)
+def test_invalid_json_after_a_malformed_entry_is_reported(coco_folder, rest):
+    write_json(coco_folder / "annotations" / "instances_val2017.json", '{"images": [], "annotations": [{}, ' + rest)
     with pytest.raises(UserError, match="not valid JSON"):
-        open_split(Data(root=str(coco)), "val", (), Problems(raise_errors=False))
+        open_split(Data(root=str(coco_folder)), "val", (), Problems(raise_errors=False))
 
 
-def test_byte_order_mark_is_accepted(coco):
-    file = coco / "annotations" / "instances_val2017.json"
+def test_byte_order_mark_is_accepted(coco_folder):
+    file = coco_folder / "annotations" / "instances_val2017.json"
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
-    assert len(open_folder(coco)) == 2
+    assert len(open_folder(coco_folder)) == 2
 
 
-def test_unknown_class_is_reported(coco):
+def test_unknown_class_is_reported(coco_folder):
     with pytest.raises(UserError, match=r"instances_val2017\.json.*'brush'"):
-        open_folder(coco, class_names=("car", "sign"))
+        open_folder(coco_folder, class_names=("car", "sign"))
 
 
-def test_missing_image_is_reported_with_the_searched_folders(coco):
-    (coco / "val2017" / "two.jpg").unlink()
+def test_missing_image_is_reported_with_the_searched_folders(coco_folder):
+    (coco_folder / "val2017" / "two.jpg").unlink()
     with pytest.raises(UserError, match=r"'two\.jpg'.*val2017"):
-        open_folder(coco)
+        open_folder(coco_folder)
 
 
-def test_image_whose_size_differs_from_the_stated_size_is_rejected(coco):
-    Image.new("RGB", (20, 15)).save(coco / "val2017" / "one.jpg")
+def test_image_whose_size_differs_from_the_stated_size_is_rejected(coco_folder):
+    Image.new("RGB", (20, 15)).save(coco_folder / "val2017" / "one.jpg")
     with pytest.raises(UserError, match=r"one\.jpg.*20 x 15.*40 x 30"):
-        open_folder(coco).image(0)
+        open_folder(coco_folder).image(0)

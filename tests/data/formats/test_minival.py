@@ -41,13 +41,13 @@ def write_coco_file(root: Path, name: str, images: dict[int, str], folder: str) 
         Image.new("RGB", (40, 30), (i % 256, 0, 0)).save(root / folder / file)
 
 
-def write_2017(root: Path) -> None:
+def write_files_of_2017(root: Path) -> None:
     train = {i: f"{i:012}.jpg" for i in sorted(TRAIN + OTHER_VAL, reverse=True)}  # the file is not sorted by id
     write_coco_file(root, "train2017", train, "train2017")
     write_coco_file(root, "val2017", {i: f"{i:012}.jpg" for i in MINIVAL}, "val2017")
 
 
-def write_2014(root: Path) -> None:
+def write_files_of_2014(root: Path) -> None:
     write_coco_file(root, "train2014", {i: f"COCO_train2014_{i:012}.jpg" for i in TRAIN}, "train2014")
     val = {i: f"COCO_val2014_{i:012}.jpg" for i in sorted(MINIVAL + OTHER_VAL)}
     write_coco_file(root, "val2014", val, "val2014")
@@ -76,8 +76,8 @@ def test_minival_ids_match_the_published_lists():
 
 @pytest.mark.parametrize(("split", "ids"), [("trainval35k", sorted(TRAIN + OTHER_VAL)), ("minival", sorted(MINIVAL))])
 def test_derived_splits_are_equal_for_files_of_2014_and_2017(tmp_path: Path, split: str, ids: list[int]):
-    write_2017(tmp_path / "2017")
-    write_2014(tmp_path / "2014")
+    write_files_of_2017(tmp_path / "2017")
+    write_files_of_2014(tmp_path / "2014")
     later, earlier = (open_source(Data(root=str(tmp_path / year)), split) for year in ("2017", "2014"))
     assert read_content_by_id(later) == read_content_by_id(earlier)
     assert sorted(read_content_by_id(earlier)) == ids
@@ -86,7 +86,7 @@ def test_derived_splits_are_equal_for_files_of_2014_and_2017(tmp_path: Path, spl
 
 
 def test_images_of_2014_keep_their_folders_and_names(tmp_path: Path):
-    write_2014(tmp_path)
+    write_files_of_2014(tmp_path)
     source = open_source(Data(root=str(tmp_path)), "trainval35k")
     files = [annotation.file for annotation in source.annotations()]
     train = [str(tmp_path / "train2014" / f"COCO_train2014_{i:012}.jpg") for i in TRAIN]
@@ -95,7 +95,7 @@ def test_images_of_2014_keep_their_folders_and_names(tmp_path: Path):
 
 
 def test_derived_splits_can_be_listed_joined_and_sliced(tmp_path: Path):
-    write_2014(tmp_path)
+    write_files_of_2014(tmp_path)
     data = Data(root=str(tmp_path))
     assert split_names(data) == ("train2014", "val2014", "trainval35k", "minival")
     assert missing_split(data, "trainval35k+minival") is None
@@ -114,7 +114,7 @@ def update_file(root: Path, name: str, **values) -> None:
 
 
 def test_derived_split_has_the_classes_of_the_first_file(tmp_path: Path):
-    write_2014(tmp_path)
+    write_files_of_2014(tmp_path)
     dog = {"image_id": OTHER_VAL[0], "category_id": 18, "bbox": [1, 1, 9, 9]}
     update_file(tmp_path, "val2014", categories=CATEGORIES[:1], annotations=[dog])
     source = open_source(Data(root=str(tmp_path)), "trainval35k")
@@ -123,7 +123,7 @@ def test_derived_split_has_the_classes_of_the_first_file(tmp_path: Path):
 
 
 def test_derived_split_has_separate_notes_for_each_file(tmp_path: Path):
-    write_2014(tmp_path)
+    write_files_of_2014(tmp_path)
     for name, i in (("train2014", TRAIN[0]), ("val2014", OTHER_VAL[0])):
         update_file(tmp_path, name, annotations=[{"image_id": i, "category_id": 1, "bbox": [1, 1, 90, 9]}])
     notes = open_source(Data(root=str(tmp_path)), "trainval35k").notes
@@ -131,7 +131,7 @@ def test_derived_split_has_separate_notes_for_each_file(tmp_path: Path):
 
 
 def test_coco_metrics_on_minival_use_only_images_of_minival(tmp_path: Path):
-    write_2014(tmp_path)
+    write_files_of_2014(tmp_path)
     source = open_source(Data(root=str(tmp_path)), "minival")
     perfect = [
         ImageDetections(a.boxes_px, np.ones(len(a.labels), np.float32), a.labels)
@@ -142,15 +142,15 @@ def test_coco_metrics_on_minival_use_only_images_of_minival(tmp_path: Path):
 
 
 def test_derived_splits_prefer_files_of_2017(tmp_path: Path):
-    write_2014(tmp_path)
-    write_2017(tmp_path)
+    write_files_of_2014(tmp_path)
+    write_files_of_2017(tmp_path)
     data = Data(root=str(tmp_path))
     assert "train2017" in open_source(data, "trainval35k").annotation(0).file
     assert "val2017" in open_source(data, "minival").annotation(0).file
 
 
 def test_minival_prefers_val2017_to_files_of_2014(tmp_path: Path):
-    write_2014(tmp_path)
+    write_files_of_2014(tmp_path)
     write_coco_file(tmp_path, "val2017", {MINIVAL[0]: "one.jpg"}, "val2017")
     data = Data(root=str(tmp_path))
     assert sorted(read_content_by_id(open_source(data, "trainval35k"))) == sorted(TRAIN + OTHER_VAL)
@@ -158,14 +158,14 @@ def test_minival_prefers_val2017_to_files_of_2014(tmp_path: Path):
 
 
 def test_derived_split_prefers_a_file_with_the_name_of_the_split(tmp_path: Path):
-    write_2014(tmp_path)
+    write_files_of_2014(tmp_path)
     write_coco_file(tmp_path, "minival", {42: "mine.jpg"}, "minival")
     assert sorted(read_content_by_id(open_source(Data(root=str(tmp_path)), "minival"))) == [42]
 
 
 @pytest.mark.parametrize(("kept", "split"), [("val2014", "trainval35k"), ("train2014", "minival")])
 def test_derived_split_with_missing_files_is_rejected(tmp_path: Path, kept: str, split: str):
-    write_2014(tmp_path)
+    write_files_of_2014(tmp_path)
     other = "val2014" if kept == "train2014" else "train2014"
     (tmp_path / "annotations" / f"instances_{other}.json").unlink()
     data = Data(root=str(tmp_path))

@@ -110,7 +110,7 @@ def test_annotations_of_bccd_are_equal_in_three_formats(bccd, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def voc_coco_yolo(tmp_path_factory):
+def folders_in_three_formats(tmp_path_factory):
     base = tmp_path_factory.mktemp("formats")
     voc = write_voc_folder(base / "voc", {"train": 4, "test": 12})
     return {
@@ -120,14 +120,14 @@ def voc_coco_yolo(tmp_path_factory):
     }
 
 
-def test_annotations_of_generated_images_are_equal_in_three_formats(voc_coco_yolo):
-    assert_equal_annotations(voc_coco_yolo, ["train", "test"])
+def test_annotations_of_generated_images_are_equal_in_three_formats(folders_in_three_formats):
+    assert_equal_annotations(folders_in_three_formats, ["train", "test"])
 
 
 @pytest.mark.slow
-def test_metrics_of_a_checkpoint_are_equal_in_three_formats(voc_coco_yolo, trained_run, tmp_path):
+def test_metrics_of_a_checkpoint_are_equal_in_three_formats(folders_in_three_formats, trained_run, tmp_path):
     metrics = {}
-    for kind, root in voc_coco_yolo.items():
+    for kind, root in folders_in_three_formats.items():
         run = shutil.copytree(trained_run, tmp_path / kind)
         assert run_command("evaluate", run, "--data.root", root) == 0
         metrics[kind] = json.loads((run / "metrics.json").read_text())

@@ -17,7 +17,7 @@ from ssd_jax.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def source():
+def shapes_source():
     return ShapesSource(Shapes(), "train")
 
 
@@ -36,9 +36,9 @@ def draw_silhouette(shape, size, scale=4):
 # ---- reproducibility ----
 
 
-def test_boxes_of_a_known_image_have_the_stored_values(source):
+def test_boxes_of_a_known_image_have_the_stored_values(shapes_source):
     """Check that the generator is unchanged. A change would invalidate every published result on this data set."""
-    annotation = source.annotation(11)
+    annotation = shapes_source.annotation(11)
     assert [CLASS_NAMES[label - 1] for label in annotation.labels] == ["square", "circle", "circle", "star"]
     boxes = [
         [0.5, 90.71875, 28.71875, 118.921875],
@@ -49,8 +49,8 @@ def test_boxes_of_a_known_image_have_the_stored_values(source):
     np.testing.assert_array_equal(annotation.boxes_px, boxes)
 
 
-def test_box_coordinates_are_multiples_of_one_64th_of_a_pixel(source):
-    boxes = np.concatenate([source.annotation(i).boxes_px for i in range(50)])
+def test_box_coordinates_are_multiples_of_one_64th_of_a_pixel(shapes_source):
+    boxes = np.concatenate([shapes_source.annotation(i).boxes_px for i in range(50)])
     np.testing.assert_array_equal(boxes * 64, np.round(boxes * 64))
 
 
@@ -86,9 +86,9 @@ def test_shapes_source_has_the_configured_length_and_rejects_invalid_arguments()
         ShapesSource(config, "val").image(2)
 
 
-def test_cached_images_are_read_only(source):
+def test_cached_images_are_read_only(shapes_source):
     with pytest.raises(ValueError, match="read-only"):
-        source.image(0)[:] = 0
+        shapes_source.image(0)[:] = 0
 
 
 @pytest.mark.parametrize("size", [32, 128, 301])
@@ -164,8 +164,8 @@ def test_rotation_is_limited():
 # ---- difficulty ----
 
 
-def test_counts_sizes_and_classes_have_the_intended_distribution(source):
-    annotations = [source.annotation(i) for i in range(300)]
+def test_counts_sizes_and_classes_have_the_intended_distribution(shapes_source):
+    annotations = [shapes_source.annotation(i) for i in range(300)]
     counts = np.array([len(a.labels) for a in annotations])
     boxes = np.concatenate([a.boxes_px for a in annotations])
     sides = (boxes[:, 2:] - boxes[:, :2]).max(-1) / 128
@@ -185,12 +185,12 @@ def test_counts_sizes_and_classes_have_the_intended_distribution(source):
     assert 0.25 < np.mean(overlapping) < 0.75
 
 
-def test_backgrounds_are_textured_and_varied(source):
+def test_backgrounds_are_textured_and_varied(shapes_source):
     """Check that the background of an image has many colours, and that the mean colours of backgrounds differ."""
     means = []
     for index in range(60):
-        image, outside = source.image(index).astype(float), np.ones((128, 128), bool)
-        for left, top, right, bottom in source.annotation(index).boxes_px.astype(int):
+        image, outside = shapes_source.image(index).astype(float), np.ones((128, 128), bool)
+        for left, top, right, bottom in shapes_source.annotation(index).boxes_px.astype(int):
             outside[top : bottom + 1, left : right + 1] = False
         if outside.sum() < 2000:
             continue
@@ -199,7 +199,7 @@ def test_backgrounds_are_textured_and_varied(source):
     assert len(means) > 20 and np.std(means, axis=0).min() > 20
 
 
-def test_contrasting_colour_has_the_minimum_distance(source):
+def test_contrasting_colour_has_the_minimum_distance(shapes_source):
     """Check that the colours of a shape and of its surroundings have a distance of at least 90 (RGB from 0 to 255)."""
     rng = np.random.default_rng(0)
     for around in ((0, 0, 0), (128, 128, 128), (255, 255, 255), (255, 0, 128)):

@@ -33,7 +33,7 @@ def write_voc_image(folder: Path, stem: str, xml: str, images=None, extension=".
 
 
 @pytest.fixture
-def voc(tmp_path):
+def voc_folder(tmp_path):
     """Create a VOC folder with three images, and return the path.
 
     Images a (one cat) and b (no objects) are in train; image c (a dog and a difficult cat) is in val.
@@ -59,12 +59,12 @@ def write_annotation(root, xml, stem="a"):
     (root / "Annotations" / f"{stem}.xml").write_text(xml)
 
 
-def test_annotations_have_the_boxes_of_the_file(voc):
-    source = open_folder(voc, "val")
+def test_annotations_have_the_boxes_of_the_file(voc_folder):
+    source = open_folder(voc_folder, "val")
     annotation = source.annotation(0)
     assert source.class_names == ("cat", "dog") and len(source) == 1 and source.notes == ()
     assert (annotation.image_id, annotation.width, annotation.height) == ("c", 40, 30)
-    assert annotation.file == str(voc / "JPEGImages" / "c.jpg")
+    assert annotation.file == str(voc_folder / "JPEGImages" / "c.jpg")
     np.testing.assert_array_equal(annotation.boxes_px, [[0.5, 0, 40, 30], [3, 4, 5, 6]])
     np.testing.assert_array_equal(annotation.labels, [2, 1])
     np.testing.assert_array_equal(annotation.difficult, [False, True])
@@ -73,37 +73,37 @@ def test_annotations_have_the_boxes_of_the_file(voc):
     assert source.image(0).shape == (30, 40, 3)
 
 
-def test_image_without_objects_is_kept(voc):
-    source = open_folder(voc)
+def test_image_without_objects_is_kept(voc_folder):
+    source = open_folder(voc_folder)
     assert [annotation.image_id for annotation in source.annotations()] == ["a", "b"]
     assert source.annotation(1).boxes_px.shape == (0, 4)
 
 
-def test_split_names_exclude_lists_of_single_classes(voc):
-    assert split_names(Data(root=str(voc))) == ("train", "val")
-    assert find_format(Data(root=str(voc))) == "voc"
+def test_split_names_exclude_lists_of_single_classes(voc_folder):
+    assert split_names(Data(root=str(voc_folder))) == ("train", "val")
+    assert find_format(Data(root=str(voc_folder))) == "voc"
 
 
-def test_list_with_a_second_column_is_read_as_a_split(voc):
-    (voc / "ImageSets" / "Main" / "pets.txt").write_text("c  1\na -1\nc  1\n")
-    source = open_folder(voc, "pets")
+def test_list_with_a_second_column_is_read_as_a_split(voc_folder):
+    (voc_folder / "ImageSets" / "Main" / "pets.txt").write_text("c  1\na -1\nc  1\n")
+    source = open_folder(voc_folder, "pets")
     assert [annotation.image_id for annotation in source.annotations()] == ["c", "a"]
 
 
-def test_class_names_are_collected_from_all_splits(voc):
-    assert open_folder(voc, "train").class_names == open_folder(voc, "val").class_names == ("cat", "dog")
+def test_class_names_are_collected_from_all_splits(voc_folder):
+    assert open_folder(voc_folder, "train").class_names == open_folder(voc_folder, "val").class_names == ("cat", "dog")
 
 
-def test_given_class_names_determine_the_labels(voc):
-    source = open_folder(voc, "val", ("bird", "dog", "cat"))
+def test_given_class_names_determine_the_labels(voc_folder):
+    source = open_folder(voc_folder, "val", ("bird", "dog", "cat"))
     np.testing.assert_array_equal(source.annotation(0).labels, [2, 3])
 
 
-def test_parts_of_objects_are_ignored(voc):
+def test_parts_of_objects_are_ignored(voc_folder):
     """Read an object with a <part>, which has a name and a box of its own, such as the heads and hands in VOC 2012."""
     part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
-    write_annotation(voc, make_annotation_xml(make_object_xml(extra=part)))
-    assert open_folder(voc).class_names == ("cat", "dog")
+    write_annotation(voc_folder, make_annotation_xml(make_object_xml(extra=part)))
+    assert open_folder(voc_folder).class_names == ("cat", "dog")
 
 
 # ---- layouts ----
@@ -151,23 +151,23 @@ def test_image_without_annotation_is_left_out_with_a_note(tmp_path):
     assert note.startswith("1 ") and "annotation file" in note and "stray.png" in note
 
 
-def test_filename_selects_between_images_of_the_same_stem(voc):
-    Image.new("RGB", (40, 30)).save(voc / "JPEGImages" / "a.png")
-    write_annotation(voc, make_annotation_xml(make_object_xml(), filename="a.png"))
-    assert open_folder(voc).annotation(0).file.endswith("a.png")
+def test_filename_selects_between_images_of_the_same_stem(voc_folder):
+    Image.new("RGB", (40, 30)).save(voc_folder / "JPEGImages" / "a.png")
+    write_annotation(voc_folder, make_annotation_xml(make_object_xml(), filename="a.png"))
+    assert open_folder(voc_folder).annotation(0).file.endswith("a.png")
 
 
-def test_image_with_another_name_is_found_by_filename(voc):
-    (voc / "JPEGImages" / "a.jpg").rename(voc / "JPEGImages" / "other.jpg")
-    assert open_folder(voc).annotation(0).file.endswith("other.jpg")
+def test_image_with_another_name_is_found_by_filename(voc_folder):
+    (voc_folder / "JPEGImages" / "a.jpg").rename(voc_folder / "JPEGImages" / "other.jpg")
+    assert open_folder(voc_folder).annotation(0).file.endswith("other.jpg")
 
 
-def test_copied_annotation_does_not_use_the_image_of_the_original(voc):
+def test_copied_annotation_does_not_use_the_image_of_the_original(voc_folder):
     """Check that a.xml, a copy of b.xml, is not read with the image of b.xml if the image of a.xml is missing."""
-    (voc / "JPEGImages" / "a.jpg").unlink()
-    write_annotation(voc, make_annotation_xml(make_object_xml(), filename="b.jpg"))
+    (voc_folder / "JPEGImages" / "a.jpg").unlink()
+    write_annotation(voc_folder, make_annotation_xml(make_object_xml(), filename="b.jpg"))
     with pytest.raises(UserError, match=r"a\.xml: .*image"):
-        open_folder(voc)
+        open_folder(voc_folder)
 
 
 def test_split_by_hash_assigns_an_image_independently_of_other_images():
@@ -192,60 +192,60 @@ def test_split_by_hash_puts_one_of_two_images_into_val(fraction):
 @pytest.mark.parametrize(
     "size", ["", "<size><width>0</width><height>0</height></size>", "<size><width>w</width></size>"]
 )
-def test_missing_size_is_read_from_the_image(voc, size):
-    write_annotation(voc, make_annotation_xml(make_object_xml(), size=size))
-    assert open_folder(voc).annotation(0)[2:4] == (40, 30)
-    assert open_folder(voc).notes == ()
+def test_missing_size_is_read_from_the_image(voc_folder, size):
+    write_annotation(voc_folder, make_annotation_xml(make_object_xml(), size=size))
+    assert open_folder(voc_folder).annotation(0)[2:4] == (40, 30)
+    assert open_folder(voc_folder).notes == ()
 
 
-def test_wrong_size_is_replaced_by_the_image_size_with_a_note(voc):
+def test_wrong_size_is_replaced_by_the_image_size_with_a_note(voc_folder):
     write_annotation(
-        voc, make_annotation_xml(make_object_xml(), size="<size><width>80</width><height>60</height></size>")
+        voc_folder, make_annotation_xml(make_object_xml(), size="<size><width>80</width><height>60</height></size>")
     )
-    assert open_folder(voc).annotation(0)[2:4] == (40, 30)
-    assert open_folder(voc).image(0).shape == (30, 40, 3)
-    (note,) = open_folder(voc).notes
+    assert open_folder(voc_folder).annotation(0)[2:4] == (40, 30)
+    assert open_folder(voc_folder).image(0).shape == (30, 40, 3)
+    (note,) = open_folder(voc_folder).notes
     assert note.startswith("1 ") and "a.xml" in note and "80 x 60" in note and "40 x 30" in note
 
 
 @pytest.mark.parametrize(("stated", "expected"), [((40, 30), (40, 30)), ((30, 40), (30, 40)), ((5, 5), (30, 40))])
-def test_rotated_image_is_read_with_the_stated_size_if_possible(voc, stated, expected):
+def test_rotated_image_is_read_with_the_stated_size_if_possible(voc_folder, stated, expected):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (40, 30)).save(voc / "JPEGImages" / "a.jpg", exif=exif)
+    Image.new("RGB", (40, 30)).save(voc_folder / "JPEGImages" / "a.jpg", exif=exif)
     size = f"<size><width>{stated[0]}</width><height>{stated[1]}</height></size>"
-    write_annotation(voc, make_annotation_xml(make_object_xml(), size=size))
-    source = open_folder(voc)
+    write_annotation(voc_folder, make_annotation_xml(make_object_xml(), size=size))
+    source = open_folder(voc_folder)
     assert source.annotation(0)[2:4] == expected
     assert source.image(0).shape[1::-1] == expected
     assert bool(source.notes) == (stated != expected)
 
 
-def test_unreadable_image_with_stated_size_is_reported_on_access(voc):
-    (voc / "JPEGImages" / "a.jpg").write_bytes(b"no image")
-    source = open_folder(voc)
+def test_unreadable_image_with_stated_size_is_reported_on_access(voc_folder):
+    (voc_folder / "JPEGImages" / "a.jpg").write_bytes(b"no image")
+    source = open_folder(voc_folder)
     assert source.annotation(0)[2:4] == (40, 30)
     with pytest.raises(UserError, match=r"a\.jpg"):
         source.image(0)
-    write_annotation(voc, make_annotation_xml(make_object_xml(), size=""))
+    write_annotation(voc_folder, make_annotation_xml(make_object_xml(), size=""))
     with pytest.raises(UserError, match=r"a\.jpg"):
-        open_folder(voc)
+        open_folder(voc_folder)
 
 
-def test_image_whose_size_has_changed_is_rejected(voc):
-    source = open_folder(voc)
-    Image.new("RGB", (20, 15)).save(voc / "JPEGImages" / "a.jpg")
+def test_image_whose_size_has_changed_is_rejected(voc_folder):
+    source = open_folder(voc_folder)
+    Image.new("RGB", (20, 15)).save(voc_folder / "JPEGImages" / "a.jpg")
     with pytest.raises(UserError, match=r"a\.jpg.*20 x 15.*40 x 30"):
         source.image(0)
 
 
-def test_large_image_is_decoded_at_reduced_size_with_matching_boxes(voc):
+def test_large_image_is_decoded_at_reduced_size_with_matching_boxes(voc_folder):
     pixels = np.full((1000, 1500, 3), 40, np.uint8)
     pixels[200:600, 300:900] = 220
-    Image.fromarray(pixels).save(voc / "JPEGImages" / "a.jpg", quality=95)
+    Image.fromarray(pixels).save(voc_folder / "JPEGImages" / "a.jpg", quality=95)
     size = "<size><width>1500</width><height>1000</height></size>"
-    write_annotation(voc, make_annotation_xml(make_object_xml(box=(300, 200, 900, 600)), size=size))
-    source = open_folder(voc)
+    write_annotation(voc_folder, make_annotation_xml(make_object_xml(box=(300, 200, 900, 600)), size=size))
+    source = open_folder(voc_folder)
     assert source.image(0).shape == (1000, 1500, 3)
     assert source.reduced_image(0, (320, 320)).shape == (500, 750, 3)
     batch = next(train_batches(source, Data(max_image_size=320), len(source), seed=0))
@@ -257,30 +257,30 @@ def test_large_image_is_decoded_at_reduced_size_with_matching_boxes(voc):
     assert np.abs(batch.canvas[slot, :height, :width] - whole).mean() < 0.5
 
 
-def test_reduced_image_whose_full_size_has_changed_is_rejected(voc):
-    source = open_folder(voc)
-    Image.new("RGB", (400, 300)).save(voc / "JPEGImages" / "a.jpg")
+def test_reduced_image_whose_full_size_has_changed_is_rejected(voc_folder):
+    source = open_folder(voc_folder)
+    Image.new("RGB", (400, 300)).save(voc_folder / "JPEGImages" / "a.jpg")
     with pytest.raises(UserError, match=r"a\.jpg.*400 x 300.*40 x 30"):
         source.reduced_image(0, (5, 5))
-    Image.new("RGB", (80, 60)).save(voc / "JPEGImages" / "a.jpg")
+    Image.new("RGB", (80, 60)).save(voc_folder / "JPEGImages" / "a.jpg")
     with pytest.raises(UserError, match=r"a\.jpg.*80 x 60.*40 x 30"):
         source.reduced_image(0, (25, 25))  # the image is decoded at half its size, which equals the stated size
 
 
 @pytest.mark.parametrize("box", [(5, 5, 5, 9), (5, 9, 8, 9), (8, 5, 5, 9), (40, 0, 50, 9), (-9, 2, 0, 9)])
-def test_box_without_area_is_left_out_with_a_note(voc, box):
-    write_annotation(voc, make_annotation_xml(make_object_xml(box=box), make_object_xml("dog")))
-    source = open_folder(voc)
+def test_box_without_area_is_left_out_with_a_note(voc_folder, box):
+    write_annotation(voc_folder, make_annotation_xml(make_object_xml(box=box), make_object_xml("dog")))
+    source = open_folder(voc_folder)
     np.testing.assert_array_equal(source.annotation(0).labels, [2])
     (note,) = source.notes
     assert note.startswith("1 ") and "area" in note and "a.xml object 1 (cat" in note
 
 
-def test_box_beyond_the_image_is_kept_with_a_note(voc):
+def test_box_beyond_the_image_is_kept_with_a_note(voc_folder):
     write_annotation(
-        voc, make_annotation_xml(make_object_xml(box=(-2, 1, 41, 30)), make_object_xml(box=(0, 0, 40, 30)))
+        voc_folder, make_annotation_xml(make_object_xml(box=(-2, 1, 41, 30)), make_object_xml(box=(0, 0, 40, 30)))
     )
-    source = open_folder(voc)
+    source = open_folder(voc_folder)
     np.testing.assert_array_equal(source.annotation(0).boxes_px, [[-2, 1, 41, 30], [0, 0, 40, 30]])
     (note,) = source.notes
     assert note.startswith("1 ") and "beyond" in note and "a.xml object 1" in note
@@ -292,9 +292,9 @@ def test_clip_box_returns_the_part_inside_the_image():
     assert clip_box((40, 0, 41, 5), (40, 30)) is None
 
 
-def test_float_coordinates_are_read(voc):
-    write_annotation(voc, make_annotation_xml(make_object_xml(box=("1.25", " 2.5 ", "3e1", "20"))))
-    np.testing.assert_array_equal(open_folder(voc).annotation(0).boxes_px, [[1.25, 2.5, 30, 20]])
+def test_float_coordinates_are_read(voc_folder):
+    write_annotation(voc_folder, make_annotation_xml(make_object_xml(box=("1.25", " 2.5 ", "3e1", "20"))))
+    np.testing.assert_array_equal(open_folder(voc_folder).annotation(0).boxes_px, [[1.25, 2.5, 30, 20]])
 
 
 # ---- errors ----
@@ -316,35 +316,35 @@ NO_XMAX = "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><ymax>4</
         (make_annotation_xml(make_object_xml(name=" ")), "object 1 has no <name>"),
     ],
 )
-def test_malformed_file_is_reported_with_the_position_of_the_error(voc, xml, position):
-    write_annotation(voc, xml)
+def test_malformed_file_is_reported_with_the_position_of_the_error(voc_folder, xml, position):
+    write_annotation(voc_folder, xml)
     with pytest.raises(UserError) as error:
-        open_folder(voc)
-    assert str(voc / "Annotations" / "a.xml") in str(error.value) and position in str(error.value)
+        open_folder(voc_folder)
+    assert str(voc_folder / "Annotations" / "a.xml") in str(error.value) and position in str(error.value)
 
 
 @pytest.mark.parametrize("box", [(0.1, 0.2, 0.5, 1), (0, 0, 1, 0.9), (0.5, 0.5, 0.5, 0.5)])
-def test_normalised_boxes_are_rejected(voc, box):
-    write_annotation(voc, make_annotation_xml(make_object_xml(box=box), make_object_xml(box=(0, 0, 1, 1))))
+def test_normalised_boxes_are_rejected(voc_folder, box):
+    write_annotation(voc_folder, make_annotation_xml(make_object_xml(box=box), make_object_xml(box=(0, 0, 1, 1))))
     with pytest.raises(UserError, match=r"a\.xml: .*between 0 and 1.*pixels"):
-        open_folder(voc)
+        open_folder(voc_folder)
 
 
 @pytest.mark.parametrize("boxes", [[(0, 0, 1, 1)], [(0.1, 0.1, 0.9, 1.1)], [(0.1, 0, 1, 1), (5, 5, 9, 9)], []])
-def test_small_boxes_in_pixels_are_not_rejected_as_normalised(voc, boxes):
-    write_annotation(voc, make_annotation_xml(*(make_object_xml(box=box) for box in boxes)))
-    assert len(open_folder(voc).annotation(0).labels) == len(boxes)
+def test_small_boxes_in_pixels_are_not_rejected_as_normalised(voc_folder, boxes):
+    write_annotation(voc_folder, make_annotation_xml(*(make_object_xml(box=box) for box in boxes)))
+    assert len(open_folder(voc_folder).annotation(0).labels) == len(boxes)
 
 
-def test_unknown_class_is_reported_with_the_known_classes(voc):
+def test_unknown_class_is_reported_with_the_known_classes(voc_folder):
     with pytest.raises(UserError, match=r"c\.xml: object 1 .*'dog'.*cat, bird"):
-        open_folder(voc, "val", ("cat", "bird"))
+        open_folder(voc_folder, "val", ("cat", "bird"))
 
 
-def test_missing_annotation_is_reported_with_the_list_line(voc):
-    (voc / "Annotations" / "b.xml").unlink()
+def test_missing_annotation_is_reported_with_the_list_line(voc_folder):
+    (voc_folder / "Annotations" / "b.xml").unlink()
     with pytest.raises(UserError, match=r"train\.txt line 3: .*b\.xml.*<annotation></annotation>"):
-        open_folder(voc)
+        open_folder(voc_folder)
 
 
 @pytest.mark.parametrize(
@@ -357,40 +357,40 @@ def test_missing_annotation_is_reported_with_the_list_line(voc):
         ("b.v2", "b.v2.jpg  -1"),
     ],
 )
-def test_list_lines_may_have_spaces_extensions_and_columns(voc, stem, line):
+def test_list_lines_may_have_spaces_extensions_and_columns(voc_folder, stem, line):
     for folder, ending in (("Annotations", ".xml"), ("JPEGImages", ".jpg")):
-        (voc / folder / f"b{ending}").rename(voc / folder / f"{stem}{ending}")
-    (voc / "ImageSets" / "Main" / "train.txt").write_text(f"{line}\n", encoding="utf-8-sig")
-    source = open_folder(voc)
+        (voc_folder / folder / f"b{ending}").rename(voc_folder / folder / f"{stem}{ending}")
+    (voc_folder / "ImageSets" / "Main" / "train.txt").write_text(f"{line}\n", encoding="utf-8-sig")
+    source = open_folder(voc_folder)
     assert [annotation.image_id for annotation in source.annotations()] == [stem]
 
 
-def test_unreadable_encodings_are_reported(voc):
-    (voc / "ImageSets" / "Main" / "train.txt").write_bytes("b\nB\u00e4r\n".encode("latin-1"))
+def test_unreadable_encodings_are_reported(voc_folder):
+    (voc_folder / "ImageSets" / "Main" / "train.txt").write_bytes("b\nB\u00e4r\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"train\.txt: .*UTF-8"):
-        open_folder(voc)
-    (voc / "ImageSets" / "Main" / "train.txt").write_text("a\n")
+        open_folder(voc_folder)
+    (voc_folder / "ImageSets" / "Main" / "train.txt").write_text("a\n")
     for declared in ("gb2312", "klingon"):
-        (voc / "Annotations" / "a.xml").write_text(f'<?xml version="1.0" encoding="{declared}"?><annotation/>')
+        (voc_folder / "Annotations" / "a.xml").write_text(f'<?xml version="1.0" encoding="{declared}"?><annotation/>')
         with pytest.raises(UserError, match=r"a\.xml: .*XML.*UTF-8"):
-            open_folder(voc)
+            open_folder(voc_folder)
 
 
-def test_missing_image_is_reported(voc):
-    (voc / "JPEGImages" / "b.jpg").unlink()
+def test_missing_image_is_reported(voc_folder):
+    (voc_folder / "JPEGImages" / "b.jpg").unlink()
     with pytest.raises(UserError, match=r"b\.xml: .*image"):
-        open_folder(voc)
+        open_folder(voc_folder)
 
 
-def test_empty_split_is_rejected(voc):
-    (voc / "ImageSets" / "Main" / "train.txt").write_text("\n")
+def test_empty_split_is_rejected(voc_folder):
+    (voc_folder / "ImageSets" / "Main" / "train.txt").write_text("\n")
     with pytest.raises(UserError, match="'train'"):
-        open_folder(voc)
+        open_folder(voc_folder)
 
 
-def test_unknown_split_is_reported_with_the_available_splits(voc):
+def test_unknown_split_is_reported_with_the_available_splits(voc_folder):
     with pytest.raises(UserError, match=r"'test'.*: train, val"):
-        open_folder(voc, "test")
+        open_folder(voc_folder, "test")
 
 
 def test_folder_without_any_object_is_rejected(tmp_path):
@@ -407,13 +407,13 @@ def test_unknown_format_and_missing_folder_are_rejected(tmp_path):
         open_source(Data(root=str(tmp_path / "nowhere")), "train")
 
 
-def test_open_source_suggests_a_subfolder_or_unpacking_an_archive(voc, tmp_path_factory):
+def test_open_source_suggests_a_subfolder_or_unpacking_an_archive(voc_folder, tmp_path_factory):
     outer = tmp_path_factory.mktemp("outer")
-    shutil.copytree(voc, outer / "inner")
+    shutil.copytree(voc_folder, outer / "inner")
     with pytest.raises(UserError, match=f"'{outer / 'inner'}'"):
         open_source(Data(root=str(outer)), "train")
     with pytest.raises(UserError, match=r"a\.jpg.*archive"):
-        open_source(Data(root=str(voc / "JPEGImages" / "a.jpg")), "train")
+        open_source(Data(root=str(voc_folder / "JPEGImages" / "a.jpg")), "train")
 
 
 def test_folder_without_annotations_is_rejected(tmp_path):
@@ -461,37 +461,37 @@ def write_test_list(root, listed="one two three", annotated=("a",)):
     (root / "ImageSets" / "Main" / "test.txt").write_text(listed.replace(" ", "\n"))
 
 
-def test_test_split_without_public_boxes_is_unannotated(voc):
-    write_test_list(voc, "one two a three")
-    source = open_folder(voc, "test")
+def test_test_split_without_public_boxes_is_unannotated(voc_folder):
+    write_test_list(voc_folder, "one two a three")
+    source = open_folder(voc_folder, "test")
     assert not source.annotated and source.class_names == ("cat", "dog")
     annotations = list(source.annotations())
     assert [a.image_id for a in annotations] == ["one", "two", "a", "three"]
     assert (annotations[0].width, annotations[0].height) == (50, 20) and source.image(0).shape == (20, 50, 3)
     assert not any(len(a.labels) for a in annotations), "the boxes of a are for another task"
-    assert open_folder(voc, "val").annotated
-    assert open_folder(voc, "test", ("dog", "bird")).class_names == ("dog", "bird")
+    assert open_folder(voc_folder, "val").annotated
+    assert open_folder(voc_folder, "test", ("dog", "bird")).class_names == ("dog", "bird")
 
 
 @pytest.mark.parametrize(("listed", "missing"), [("a one", "one"), ("a b one", "one")])
-def test_missing_annotations_of_a_half_annotated_test_split_are_reported(voc, listed, missing):
-    write_test_list(voc, listed, annotated=("a", "b"))
+def test_missing_annotations_of_a_half_annotated_test_split_are_reported(voc_folder, listed, missing):
+    write_test_list(voc_folder, listed, annotated=("a", "b"))
     with pytest.raises(UserError, match=rf"test\.txt line \d: .*{missing}\.xml"):
-        open_folder(voc, "test")
+        open_folder(voc_folder, "test")
 
 
-def test_missing_annotations_of_val_are_reported(voc):
-    write_test_list(voc)
-    (voc / "ImageSets" / "Main" / "test.txt").rename(voc / "ImageSets" / "Main" / "val.txt")
+def test_missing_annotations_of_val_are_reported(voc_folder):
+    write_test_list(voc_folder)
+    (voc_folder / "ImageSets" / "Main" / "test.txt").rename(voc_folder / "ImageSets" / "Main" / "val.txt")
     with pytest.raises(UserError, match=r"val\.txt line 1: .*one\.xml"):
-        open_folder(voc, "val")
+        open_folder(voc_folder, "val")
 
 
-def test_missing_and_corrupt_images_of_an_unannotated_test_split_are_reported(voc):
-    write_test_list(voc)
-    (voc / "JPEGImages" / "two.jpg").unlink()
+def test_missing_and_corrupt_images_of_an_unannotated_test_split_are_reported(voc_folder):
+    write_test_list(voc_folder)
+    (voc_folder / "JPEGImages" / "two.jpg").unlink()
     with pytest.raises(UserError, match=r"test\.txt line 2: .*two.*JPEGImages"):
-        open_folder(voc, "test")
-    (voc / "JPEGImages" / "two.jpg").write_bytes(b"")
+        open_folder(voc_folder, "test")
+    (voc_folder / "JPEGImages" / "two.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"two\.jpg"):
-        open_folder(voc, "test")
+        open_folder(voc_folder, "test")

@@ -30,7 +30,7 @@ def write_text(file: Path, text: str):
 
 
 @pytest.fixture
-def yolo(tmp_path):
+def yolo_folder(tmp_path):
     """Create a YOLO folder with three images, and return the path.
 
     Images a (one cat) and b (no objects) are in images/train; image c (one dog) is in images/val.
@@ -59,33 +59,33 @@ def read_boxes(root, text):
     return open_folder(root).annotation(0).boxes_px
 
 
-def test_annotations_have_boxes_in_pixels(yolo):
-    source = open_folder(yolo)
+def test_annotations_have_boxes_in_pixels(yolo_folder):
+    source = open_folder(yolo_folder)
     annotation = source.annotation(0)
     assert source.class_names == ("cat", "dog") and source.category_ids is None and source.notes == ()
     assert list_image_ids(source) == ["a", "b"] and (annotation.width, annotation.height) == (40, 30)
-    assert annotation.file == str(yolo / "images" / "train" / "a.jpg")
+    assert annotation.file == str(yolo_folder / "images" / "train" / "a.jpg")
     np.testing.assert_allclose(annotation.boxes_px, [[0, 12, 20, 18]], atol=1e-5)
     np.testing.assert_array_equal(annotation.labels, [1])
     assert source.image(0).shape == (30, 40, 3)
     assert source.annotation(1).boxes_px.shape == (0, 4)
-    np.testing.assert_array_equal(open_folder(yolo, "val").annotation(0).labels, [2])
+    np.testing.assert_array_equal(open_folder(yolo_folder, "val").annotation(0).labels, [2])
 
 
-def test_labels_are_mapped_by_name(yolo):
-    source = open_folder(yolo, "val", ("dog", "bird", "cat"))
+def test_labels_are_mapped_by_name(yolo_folder):
+    source = open_folder(yolo_folder, "val", ("dog", "bird", "cat"))
     np.testing.assert_array_equal(source.annotation(0).labels, [1])
     with pytest.raises(UserError, match=r"a\.txt: line 1 .*'cat'.*dog, bird"):
-        open_folder(yolo, "train", ("dog", "bird"))
+        open_folder(yolo_folder, "train", ("dog", "bird"))
 
 
-def test_image_without_a_label_file_is_kept_with_a_note(yolo):
-    (yolo / "labels" / "train" / "b.txt").unlink()
+def test_image_without_a_label_file_is_kept_with_a_note(yolo_folder):
+    (yolo_folder / "labels" / "train" / "b.txt").unlink()
     problems = Problems(raise_errors=False)
-    source = open_folder(yolo, problems=problems)
+    source = open_folder(yolo_folder, problems=problems)
     assert list_image_ids(source) == ["a", "b"] and len(source.annotation(1).labels) == 0
     assert [(p.kind, p.file) for p in problems.collected] == [
-        (Kind.NO_LABELS, str(yolo / "images" / "train" / "b.jpg"))
+        (Kind.NO_LABELS, str(yolo_folder / "images" / "train" / "b.jpg"))
     ]
     (note,) = source.notes
     assert note.startswith("1 ") and "label file" in note and "b.jpg" in note
@@ -107,18 +107,18 @@ def test_label_files_for_less_than_half_of_the_images_give_a_warning(tmp_path, l
         assert f"images/train/{labelled}.jpg" in problem.text and f"labels/train/{labelled}.txt" in problem.text
 
 
-def test_split_without_any_label_file_is_rejected(yolo):
-    shutil.move(yolo / "labels", yolo / "annotations")
+def test_split_without_any_label_file_is_rejected(yolo_folder):
+    shutil.move(yolo_folder / "labels", yolo_folder / "annotations")
     with pytest.raises(UserError, match=r"2 images of 'train'.*a\.jpg.*labels"):
-        open_folder(yolo)
+        open_folder(yolo_folder)
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_boxes_are_relative_to_the_upright_image(yolo, orientation):
+def test_boxes_are_relative_to_the_upright_image(yolo_folder, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    write_image(yolo / "images" / "train" / "a.jpg", exif=exif)
-    source = open_folder(yolo)
+    write_image(yolo_folder / "images" / "train" / "a.jpg", exif=exif)
+    source = open_folder(yolo_folder)
     annotation = source.annotation(0)
     assert (annotation.width, annotation.height) == ((40, 30) if orientation < 5 else (30, 40))
     expected = [0, 12, 20, 18] if orientation < 5 else [0, 16, 15, 24]
@@ -129,37 +129,39 @@ def test_boxes_are_relative_to_the_upright_image(yolo, orientation):
 # ---- lines ----
 
 
-def test_polygon_is_replaced_by_the_bounding_box(yolo):
-    boxes_px = read_boxes(yolo, "0 0.5 0.1 0.75 0.5 0.25 0.2\n1 0.1 0.2 0.3 0.2 0.3 0.6 0.1 0.6\n" + CAT)
+def test_polygon_is_replaced_by_the_bounding_box(yolo_folder):
+    boxes_px = read_boxes(yolo_folder, "0 0.5 0.1 0.75 0.5 0.25 0.2\n1 0.1 0.2 0.3 0.2 0.3 0.6 0.1 0.6\n" + CAT)
     np.testing.assert_allclose(boxes_px, [[10, 3, 30, 15], [4, 6, 12, 18], [0, 12, 20, 18]], atol=1e-5)
 
 
-def test_keypoints_are_ignored(yolo):
+def test_keypoints_are_ignored(yolo_folder):
     """Read keypoints of three numbers and of two numbers. Lines with the latter look like lines with polygons."""
     for shape, rest in (("[2, 3]", " 0.9 0.9 2 0.8 0.8 1"), ("[2, 2]", " 0.9 0.9 0.8 0.8")):
-        (yolo / "data.yaml").write_text(f"train: images/train\nkpt_shape: {shape}\nnames: [cat]\n")
-        np.testing.assert_allclose(read_boxes(yolo, CAT.strip() + rest), [[0, 12, 20, 18]], atol=1e-5)
+        (yolo_folder / "data.yaml").write_text(f"train: images/train\nkpt_shape: {shape}\nnames: [cat]\n")
+        np.testing.assert_allclose(read_boxes(yolo_folder, CAT.strip() + rest), [[0, 12, 20, 18]], atol=1e-5)
 
 
-def test_class_number_may_be_written_as_a_float(yolo):
-    np.testing.assert_allclose(read_boxes(yolo, "\n0.000000  0.25\t0.5 5e-1 0.2 \r\n\n"), [[0, 12, 20, 18]], atol=1e-5)
+def test_class_number_may_be_written_as_a_float(yolo_folder):
+    np.testing.assert_allclose(
+        read_boxes(yolo_folder, "\n0.000000  0.25\t0.5 5e-1 0.2 \r\n\n"), [[0, 12, 20, 18]], atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("decimals", [4, 5, 6])
-def test_edges_at_the_border_are_corrected_for_rounding(yolo, decimals):
+def test_edges_at_the_border_are_corrected_for_rounding(yolo_folder, decimals):
     """Rounding moves the edges of these boxes beyond the image: .3333 - .6667 / 2 < 0 and .6667 + .6667 / 2 > 1."""
     third, two = (f"{v:.{decimals}f}" for v in (1 / 3, 2 / 3))
-    write_labels(yolo, f"0 {third} {third} {two} {two}\n0 {two} {two} {two} {two}\n")
-    source = open_folder(yolo)
+    write_labels(yolo_folder, f"0 {third} {third} {two} {two}\n0 {two} {two} {two} {two}\n")
+    source = open_folder(yolo_folder)
     assert source.notes == ()
     boxes_px = source.annotation(0).boxes_px
     np.testing.assert_allclose(boxes_px, [[0, 0, 80 / 3, 20], [40 / 3, 10, 40, 30]], atol=40 * 10**-decimals)
     assert boxes_px.min() == 0 and boxes_px[1, 2] == 40 and boxes_px[1, 3] == 30
 
 
-def test_out_of_image_empty_and_repeated_boxes_are_reported_in_notes(yolo):
-    write_labels(yolo, "0 0.1 0.5 0.4 0.2\n0 0.5 0.5 0 0.2\n" + CAT + CAT)
-    source = open_folder(yolo)
+def test_out_of_image_empty_and_repeated_boxes_are_reported_in_notes(yolo_folder):
+    write_labels(yolo_folder, "0 0.1 0.5 0.4 0.2\n0 0.5 0.5 0 0.2\n" + CAT + CAT)
+    source = open_folder(yolo_folder)
     np.testing.assert_allclose(source.annotation(0).boxes_px[0], [-4, 12, 12, 18], atol=1e-5)
     assert len(source.annotation(0).labels) == 3
     beyond, no_area, repeated = source.notes
@@ -168,11 +170,11 @@ def test_out_of_image_empty_and_repeated_boxes_are_reported_in_notes(yolo):
     assert "line 4" in repeated and "line 3" in repeated
 
 
-def test_values_beyond_the_tolerance_are_rejected(yolo):
-    assert len(read_boxes(yolo, "0 1.01 -0.01 0.5 0.5\n")) == 1
+def test_values_beyond_the_tolerance_are_rejected(yolo_folder):
+    assert len(read_boxes(yolo_folder, "0 1.01 -0.01 0.5 0.5\n")) == 1
     for line in ("0 1.0101 0.5 0.5 0.5", "0 0.5 -0.0101 0.5 0.5"):
         with pytest.raises(UserError, match="line 1 "):
-            read_boxes(yolo, line)
+            read_boxes(yolo_folder, line)
 
 
 @pytest.mark.parametrize(
@@ -194,85 +196,89 @@ def test_values_beyond_the_tolerance_are_rejected(yolo):
         ("0 10 10 20 10 20 20", [" 15,", "pixels"]),
     ],
 )
-def test_malformed_line_is_reported_and_the_other_lines_are_kept(yolo, line, identifiers):
-    write_labels(yolo, f"{CAT}{line}\n1 0.5 0.5 0.5 0.5\n")
+def test_malformed_line_is_reported_and_the_other_lines_are_kept(yolo_folder, line, identifiers):
+    write_labels(yolo_folder, f"{CAT}{line}\n1 0.5 0.5 0.5 0.5\n")
     with pytest.raises(UserError) as error:
-        open_folder(yolo)
-    file = str(yolo / "labels" / "train" / "a.txt")
+        open_folder(yolo_folder)
+    file = str(yolo_folder / "labels" / "train" / "a.txt")
     assert str(error.value).startswith(f"{file}: line 2 ")
     assert all(text in str(error.value) for text in identifiers)
     problems = Problems(raise_errors=False)
-    source = open_folder(yolo, problems=problems)
+    source = open_folder(yolo_folder, problems=problems)
     (problem,) = problems.collected
     assert problem.kind is Kind.MALFORMED and problem.file == file and problem.text.startswith("line 2 ")
     np.testing.assert_array_equal(source.annotation(0).labels, [1, 2])
 
 
-def test_class_number_without_a_name_is_reported(yolo):
-    write_labels(yolo, CAT + "2 0.5 0.5 0.5 0.5\n")
+def test_class_number_without_a_name_is_reported(yolo_folder):
+    write_labels(yolo_folder, CAT + "2 0.5 0.5 0.5 0.5\n")
     with pytest.raises(UserError, match=r"a\.txt: line 2 .*class 2.*data\.yaml.* 0 to 1"):
-        open_folder(yolo)
+        open_folder(yolo_folder)
     problems = Problems(raise_errors=False)
-    assert len(open_folder(yolo, problems=problems).annotation(0).labels) == 1
+    assert len(open_folder(yolo_folder, problems=problems).annotation(0).labels) == 1
     assert [p.kind for p in problems.collected] == [Kind.UNKNOWN_CLASS]
 
 
-def test_binary_label_file_is_reported(yolo):
-    (yolo / "labels" / "train" / "a.txt").write_bytes(b"0 0.5\xff\xfe")
+def test_binary_label_file_is_reported(yolo_folder):
+    (yolo_folder / "labels" / "train" / "a.txt").write_bytes(b"0 0.5\xff\xfe")
     with pytest.raises(UserError, match=r"a\.txt: .*UTF-8"):
-        open_folder(yolo)
+        open_folder(yolo_folder)
     problems = Problems(raise_errors=False)
-    assert len(open_folder(yolo, problems=problems)) == 2
+    assert len(open_folder(yolo_folder, problems=problems)) == 2
     assert [p.kind for p in problems.collected] == [Kind.MALFORMED]
 
 
-def test_byte_order_mark_is_accepted(yolo):
-    (yolo / "labels" / "train" / "a.txt").write_text(CAT, encoding="utf-8-sig")
-    assert len(open_folder(yolo).annotation(0).labels) == 1
-    (yolo / "data.yaml").write_text("names: [cow, hen]\n", encoding="utf-8-sig")
-    assert open_folder(yolo).class_names == ("cow", "hen")
+def test_byte_order_mark_is_accepted(yolo_folder):
+    (yolo_folder / "labels" / "train" / "a.txt").write_text(CAT, encoding="utf-8-sig")
+    assert len(open_folder(yolo_folder).annotation(0).labels) == 1
+    (yolo_folder / "data.yaml").write_text("names: [cow, hen]\n", encoding="utf-8-sig")
+    assert open_folder(yolo_folder).class_names == ("cow", "hen")
 
 
 # ---- images ----
 
 
-def test_unreadable_image_is_reported(yolo):
-    (yolo / "images" / "train" / "b.jpg").write_bytes(b"no image")
+def test_unreadable_image_is_reported(yolo_folder):
+    (yolo_folder / "images" / "train" / "b.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"b\.jpg: .*image"):
-        open_folder(yolo)
+        open_folder(yolo_folder)
     problems = Problems(raise_errors=False)
-    assert list_image_ids(open_folder(yolo, problems=problems)) == ["a"]
+    assert list_image_ids(open_folder(yolo_folder, problems=problems)) == ["a"]
     assert [p.kind for p in problems.collected] == [Kind.UNREADABLE]
 
 
-def test_label_file_without_an_image_is_reported(yolo):
-    (yolo / "images" / "train" / "a.jpg").unlink()
+def test_label_file_without_an_image_is_reported(yolo_folder):
+    (yolo_folder / "images" / "train" / "a.jpg").unlink()
     with pytest.raises(UserError, match=r"labels.train.a\.txt: .*images.train.a with \.jpg"):
-        open_folder(yolo)
+        open_folder(yolo_folder)
     problems = Problems(raise_errors=False)
-    assert list_image_ids(open_folder(yolo, problems=problems)) == ["b"]
+    assert list_image_ids(open_folder(yolo_folder, problems=problems)) == ["b"]
     assert [p.kind for p in problems.collected] == [Kind.MISSING]
 
 
-def test_files_that_are_neither_labels_nor_images_are_ignored(yolo):
-    (yolo / "labels" / "train" / "classes.txt").write_text("cat\ndog\n")
-    (yolo / "labels" / "train" / "notes.txt").write_text("1 2 3 4 are the numbers of the good ones\n")
-    (yolo / "labels" / "train" / "._a.txt").write_bytes(b"\x00\x05\x16\x07")
-    (yolo / "images" / "train" / "._a.jpg").write_bytes(b"\x00\x05\x16\x07")
-    (yolo / "images" / "train" / "Thumbs.db").write_bytes(b"")
-    assert list_image_ids(open_folder(yolo)) == ["a", "b"]
+def test_files_that_are_neither_labels_nor_images_are_ignored(yolo_folder):
+    (yolo_folder / "labels" / "train" / "classes.txt").write_text("cat\ndog\n")
+    (yolo_folder / "labels" / "train" / "notes.txt").write_text("1 2 3 4 are the numbers of the good ones\n")
+    (yolo_folder / "labels" / "train" / "._a.txt").write_bytes(b"\x00\x05\x16\x07")
+    (yolo_folder / "images" / "train" / "._a.jpg").write_bytes(b"\x00\x05\x16\x07")
+    (yolo_folder / "images" / "train" / "Thumbs.db").write_bytes(b"")
+    assert list_image_ids(open_folder(yolo_folder)) == ["a", "b"]
 
 
-def test_image_ids_contain_folder_and_extension_if_stems_repeat(yolo):
-    write_image(yolo / "images" / "train" / "a.png")
-    assert list_image_ids(open_folder(yolo)) == ["images/train/a.jpg", "images/train/a.png", "images/train/b.jpg"]
-    (yolo / "images" / "train" / "a.png").unlink()
-    write_image(yolo / "images" / "train" / "more" / "a.png")
-    assert list_image_ids(open_folder(yolo)) == ["a", "b", "more/a"]
-    (yolo / "data.yaml").write_text("train: [images/train/more, images/val, images/train]\nnames: [cat, dog]\n")
-    assert list_image_ids(open_folder(yolo)) == ["more/a", "c", "a", "b"]
-    write_image(yolo / "images" / "val" / "a.jpg")
-    assert list_image_ids(open_folder(yolo))[1:3] == ["images/val/a.jpg", "images/val/c.jpg"]
+def test_image_ids_contain_folder_and_extension_if_stems_repeat(yolo_folder):
+    write_image(yolo_folder / "images" / "train" / "a.png")
+    assert list_image_ids(open_folder(yolo_folder)) == [
+        "images/train/a.jpg",
+        "images/train/a.png",
+        "images/train/b.jpg",
+    ]
+    (yolo_folder / "images" / "train" / "a.png").unlink()
+    write_image(yolo_folder / "images" / "train" / "more" / "a.png")
+    assert list_image_ids(open_folder(yolo_folder)) == ["a", "b", "more/a"]
+    (yolo_folder / "data.yaml").write_text("train: [images/train/more, images/val, images/train]\nnames: [cat, dog]\n")
+    assert list_image_ids(open_folder(yolo_folder)) == ["more/a", "c", "a", "b"]
+    write_image(yolo_folder / "images" / "val" / "a.jpg")
+    assert list_image_ids(open_folder(yolo_folder))[1:3] == ["images/val/a.jpg", "images/val/c.jpg"]
 
 
 # ---- YAML files ----
@@ -289,9 +295,9 @@ def test_image_ids_contain_folder_and_extension_if_stems_repeat(yolo):
         ("names:\n  0: cat\n  1: dog\n  7: cow", ("cat", "dog", "cow")),
     ],
 )
-def test_yaml_names_are_read_as_written(yolo, text, names):
-    (yolo / "data.yaml").write_text(f"train: images/train\nval: images/val\n{text}\n")
-    source = open_folder(yolo, "val")
+def test_yaml_names_are_read_as_written(yolo_folder, text, names):
+    (yolo_folder / "data.yaml").write_text(f"train: images/train\nval: images/val\n{text}\n")
+    source = open_folder(yolo_folder, "val")
     assert source.class_names == names
     np.testing.assert_array_equal(source.annotation(0).labels, [2])
 
@@ -309,42 +315,42 @@ def test_yaml_names_are_read_as_written(yolo, text, names):
         ("names: [cat]\n- dog", "YAML"),
     ],
 )
-def test_malformed_yaml_is_reported(yolo, text, identifier):
-    (yolo / "data.yaml").write_text(f"train: images/train\n{text}\n")
-    assert find_format(Data(root=str(yolo))) == "yolo"
+def test_malformed_yaml_is_reported(yolo_folder, text, identifier):
+    (yolo_folder / "data.yaml").write_text(f"train: images/train\n{text}\n")
+    assert find_format(Data(root=str(yolo_folder))) == "yolo"
     with pytest.raises(UserError) as error:
-        open_folder(yolo)
-    assert str(error.value).startswith(f"{yolo / 'data.yaml'}: ") and identifier in str(error.value)
+        open_folder(yolo_folder)
+    assert str(error.value).startswith(f"{yolo_folder / 'data.yaml'}: ") and identifier in str(error.value)
 
 
-def test_yaml_without_names_is_rejected_as_root(yolo):
-    (yolo / "other.yaml").write_text("a: b\n")
+def test_yaml_without_names_is_rejected_as_root(yolo_folder):
+    (yolo_folder / "other.yaml").write_text("a: b\n")
     with pytest.raises(UserError, match=r"other\.yaml: .*'names'"):
-        open_source(Data(root=str(yolo / "other.yaml")), "train")
+        open_source(Data(root=str(yolo_folder / "other.yaml")), "train")
 
 
-def test_yaml_splits_can_be_opened_by_alias_and_joined(yolo):
-    data = Data(root=str(yolo))
+def test_yaml_splits_can_be_opened_by_alias_and_joined(yolo_folder):
+    data = Data(root=str(yolo_folder))
     assert find_format(data) == "yolo" and split_names(data) == ("train", "val")
     for split in ("valid", "validation"):
-        assert list_image_ids(open_folder(yolo, split)) == ["c"]
+        assert list_image_ids(open_folder(yolo_folder, split)) == ["c"]
     with pytest.raises(UserError, match=r"'test'.*: train, val"):
-        open_folder(yolo, "test")
+        open_folder(yolo_folder, "test")
     joined = open_source(data, "val+train[:1]")
     assert list_image_ids(joined) == ["c", "a"]
 
 
-def test_root_may_be_a_yaml_file(yolo):
-    (yolo / "other.yaml").write_text("train: images/val\nval: images/train\nnames: [ant, bee]\n")
+def test_root_may_be_a_yaml_file(yolo_folder):
+    (yolo_folder / "other.yaml").write_text("train: images/val\nval: images/train\nnames: [ant, bee]\n")
     with pytest.raises(UserError, match=r"data\.root: .*a\.txt"):
-        open_source(Data(root=str(yolo / "labels" / "train" / "a.txt")), "train")
-    data = Data(root=str(yolo / "other.yaml"))
+        open_source(Data(root=str(yolo_folder / "labels" / "train" / "a.txt")), "train")
+    data = Data(root=str(yolo_folder / "other.yaml"))
     source = open_source(data, "train")
     assert find_format(data) == "yolo" and list_image_ids(source) == ["c"] and source.class_names == ("ant", "bee")
-    assert open_folder(yolo).class_names == ("cat", "dog"), "data.yaml is preferred"
-    (yolo / "data.yaml").rename(yolo / "third.yml")
+    assert open_folder(yolo_folder).class_names == ("cat", "dog"), "data.yaml is preferred"
+    (yolo_folder / "data.yaml").rename(yolo_folder / "third.yml")
     with pytest.raises(UserError, match=r"other\.yaml, third\.yml.*--data\.root"):
-        open_folder(yolo)
+        open_folder(yolo_folder)
 
 
 @pytest.mark.parametrize(
@@ -364,45 +370,47 @@ def test_root_may_be_a_yaml_file(yolo):
         "train: [lists/part.txt, images/train]",
     ],
 )
-def test_yaml_paths_are_resolved(yolo, text):
-    (yolo / "train.txt").write_text("./images/train/a.jpg\n\nimages\\train\\b.jpg\n")
-    write_text(yolo / "lists" / "part.txt", f"{yolo}/images/train/a.jpg\n../images/train/b.jpg\n")
-    (yolo / "data.yaml").write_text(text.format(root=yolo) + "\nnames: [cat, dog]\n")
-    source = open_folder(yolo)
+def test_yaml_paths_are_resolved(yolo_folder, text):
+    (yolo_folder / "train.txt").write_text("./images/train/a.jpg\n\nimages\\train\\b.jpg\n")
+    write_text(yolo_folder / "lists" / "part.txt", f"{yolo_folder}/images/train/a.jpg\n../images/train/b.jpg\n")
+    (yolo_folder / "data.yaml").write_text(text.format(root=yolo_folder) + "\nnames: [cat, dog]\n")
+    source = open_folder(yolo_folder)
     assert sorted(Path(source.annotation(i).file).name for i in range(len(source))) == ["a.jpg", "b.jpg"]
     assert sum(len(source.annotation(i).labels) for i in range(len(source))) == 1
 
 
-def test_missing_folder_of_a_yaml_is_reported(yolo):
-    (yolo / "data.yaml").write_text("train: images/train\nval: ../valid/images\ntest: images.zip\nnames: [cat, dog]\n")
-    (yolo / "images.zip").write_bytes(b"")
-    assert split_names(Data(root=str(yolo))) == ("train", "test")
+def test_missing_folder_of_a_yaml_is_reported(yolo_folder):
+    (yolo_folder / "data.yaml").write_text(
+        "train: images/train\nval: ../valid/images\ntest: images.zip\nnames: [cat, dog]\n"
+    )
+    (yolo_folder / "images.zip").write_bytes(b"")
+    assert split_names(Data(root=str(yolo_folder))) == ("train", "test")
     for split, entry in (("val", "valid/images"), ("test", r"images\.zip")):
         with pytest.raises(UserError, match=f"'{split}' .*{entry}"):
-            open_folder(yolo, split)
+            open_folder(yolo_folder, split)
 
 
-def test_missing_image_of_a_list_is_reported(yolo):
-    (yolo / "data.yaml").write_text("train: train.txt\nnames: [cat, dog]\n")
-    (yolo / "train.txt").write_text("images/train/a.jpg\n\nimages/train/z.jpg\nimages/train/a.jpg\n")
+def test_missing_image_of_a_list_is_reported(yolo_folder):
+    (yolo_folder / "data.yaml").write_text("train: train.txt\nnames: [cat, dog]\n")
+    (yolo_folder / "train.txt").write_text("images/train/a.jpg\n\nimages/train/z.jpg\nimages/train/a.jpg\n")
     with pytest.raises(UserError, match=r"train\.txt line 3: .*'images/train/z\.jpg'"):
-        open_folder(yolo)
+        open_folder(yolo_folder)
     problems = Problems(raise_errors=False)
-    assert list_image_ids(open_folder(yolo, problems=problems)) == ["images/train/a"]
+    assert list_image_ids(open_folder(yolo_folder, problems=problems)) == ["images/train/a"]
     assert [p.kind for p in problems.collected] == [Kind.MISSING]
-    (yolo / "train.txt").write_text("/content/pets/images/train/b.jpg\nimages/train/a.jpg\n")
-    assert list_image_ids(open_folder(yolo)) == ["images/train/b", "images/train/a"]
-    (yolo / "train.txt").write_text("\n")
+    (yolo_folder / "train.txt").write_text("/content/pets/images/train/b.jpg\nimages/train/a.jpg\n")
+    assert list_image_ids(open_folder(yolo_folder)) == ["images/train/b", "images/train/a"]
+    (yolo_folder / "train.txt").write_text("\n")
     for entry in ("train.txt", "[]"):
-        (yolo / "data.yaml").write_text(f"train: {entry}\nnames: [cat, dog]\n")
+        (yolo_folder / "data.yaml").write_text(f"train: {entry}\nnames: [cat, dog]\n")
         with pytest.raises(UserError, match="'train'"):
-            open_folder(yolo)
+            open_folder(yolo_folder)
 
 
-def test_yaml_without_splits_uses_the_folders_as_splits(yolo):
-    (yolo / "data.yaml").write_text("names: [cat, dog]\n")
-    assert split_names(Data(root=str(yolo))) == ("train", "val")
-    assert list_image_ids(open_folder(yolo)) == ["a", "b"]
+def test_yaml_without_splits_uses_the_folders_as_splits(yolo_folder):
+    (yolo_folder / "data.yaml").write_text("names: [cat, dog]\n")
+    assert split_names(Data(root=str(yolo_folder))) == ("train", "val")
+    assert list_image_ids(open_folder(yolo_folder)) == ["a", "b"]
 
 
 # ---- without a YAML file ----
@@ -525,9 +533,9 @@ def test_folder_of_images_without_labels_is_not_recognised(tmp_path):
         find_format(Data(root=str(tmp_path)))
 
 
-def test_find_format_suggests_a_subfolder_in_a_known_format(yolo, tmp_path_factory):
+def test_find_format_suggests_a_subfolder_in_a_known_format(yolo_folder, tmp_path_factory):
     outer = tmp_path_factory.mktemp("outer")
-    shutil.copytree(yolo, outer / "inner")
+    shutil.copytree(yolo_folder, outer / "inner")
     with pytest.raises(UserError, match=f"'{outer / 'inner'}'"):
         find_format(Data(root=str(outer)))
 
