@@ -108,15 +108,15 @@ def test_run_configs_differ_only_in_start_and_seed(tmp_path):
     assert (scratch.data.train_split, scratch.data.val_split) == (options.train_split, "test")
 
 
-def make_runs(last: dict[tuple[str, int], float]) -> list[Run]:
-    """Return runs of two epochs. ``last`` maps (start, seed) of each run to its metric after the last epoch."""
+def make_runs(last_metrics: dict[tuple[str, int], float]) -> list[Run]:
+    """Return runs of two epochs. ``last_metrics`` maps (start, seed) of each run to its metric after the last epoch."""
 
     def make_metrics(value: float) -> dict[str, float]:
         return {"voc_map_11point": value, "voc_map_area": value + 0.01}
 
     return [
         Run(start, seed, [make_metrics(0.1), make_metrics(value)], {"cell": value, "clot": 0.5})
-        for (start, seed), value in last.items()
+        for (start, seed), value in last_metrics.items()
     ]
 
 
