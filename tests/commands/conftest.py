@@ -19,7 +19,7 @@ FailingCommand = Callable[..., str]
 def run_failing_command(capsys: pytest.CaptureFixture[str]) -> FailingCommand:
     """Return a function that runs a command, checks that the exit code is 2, and returns the output.
 
-    The function also checks that the output contains no traceback.
+    The output must not contain a traceback.
     """
 
     def run_and_check(*argv: str | Path) -> str:

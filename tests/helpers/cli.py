@@ -29,7 +29,7 @@ loop.make_train_step = functools.cache(loop.make_train_step)
 
 
 def run_command(*argv: str | Path) -> int:
-    """Run ``ssd-jax ARGV`` in this process, and return its exit code."""
+    """Run ``ssd-jax ARGV`` in this process, and return the exit code."""
     try:
         return main([str(word) for word in argv])
     except SystemExit as end:
@@ -89,7 +89,7 @@ def read_last_step(run: Path) -> int:
 
 
 def restore_latest_checkpoint(run: Path) -> RestoredCheckpoint:
-    """Return the checkpoint from which training would resume."""
+    """Restore the checkpoint from which training would resume, and return it."""
     config = run_folder.read_config(run)
     trees = loop.make_checkpoint_trees(compute_state_shapes(config, sharding.make_mesh()))
     with Checkpoints(run / "checkpoints") as checkpoints:
@@ -99,13 +99,13 @@ def restore_latest_checkpoint(run: Path) -> RestoredCheckpoint:
 
 
 def read_log_without_timings(run: Path) -> list[dict[str, float]]:
-    """Return the lines of log.jsonl without the values that differ between any two runs."""
+    """Return the lines of log.jsonl without timings, which differ between any two runs."""
     timings = ("images_per_second", "waited_for_data")
     return [{k: v for k, v in line.items() if k not in timings} for line in read_log(run)]
 
 
 def assert_same_result(run: Path, expected: Path) -> None:
-    """Assert that logs, parameters, moving average and optimizer state of two runs are equal to the last bit."""
+    """Assert that two runs have exactly equal logs, parameters, moving averages and optimizer states."""
     assert read_log_without_timings(run) == read_log_without_timings(expected)
     trees, expected_trees = restore_latest_checkpoint(run).trees, restore_latest_checkpoint(expected).trees
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(expected_trees)]
@@ -117,7 +117,7 @@ def assert_same_result(run: Path, expected: Path) -> None:
 def write_voc_folder(
     root: Path, splits: dict[str, int], *, extra_objects: Sequence[tuple[str, tuple[float, ...]]] = ()
 ) -> Path:
-    """Create a folder in VOC layout with generated PNG images of 64 x 64 pixels, and return the folder.
+    """Create a folder in VOC layout with generated PNG images of 64 x 64 pixels, and return its path.
 
     Args:
         root: Folder to create.

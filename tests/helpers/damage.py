@@ -12,7 +12,7 @@ from ssd_jax.errors import UserError
 _NEAR_AN_END = 512  # bytes; headers and directories are near the beginning or the end of a file
 
 
-def damaged_copies(data: bytes, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+def make_damaged_copies(data: bytes, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
     """Yield a description of the damage and the bytes for each of ``count`` damaged copies of ``data``.
 
     The kind of damage and the damaged part of the file (beginning, end or anywhere) change from copy to copy. The same
@@ -95,26 +95,26 @@ def _write_large_number(data: bytes, start: int, rng: random.Random) -> bytes:
 
 
 def _zero_bytes(data: bytes, start: int, rng: random.Random) -> bytes:
-    """Return the data with up to 64 bytes from ``start`` on set to zero."""
+    """Return the data with 1 to 64 bytes set to zero, the first one at ``start``."""
     return _overwrite(data, start, bytes(rng.randint(1, 64)))
 
 
 def _remove_bytes(data: bytes, start: int, rng: random.Random) -> bytes:
-    """Return the data without the next 1 to 64 bytes after ``start``."""
+    """Return the data without 1 to 64 bytes, the first one at ``start``."""
     return data[:start] + data[start + rng.randint(1, 64) :]
 
 
 def _repeat_bytes(data: bytes, start: int, rng: random.Random) -> bytes:
-    """Return the data with the next 1 to 64 bytes after ``start`` repeated."""
+    """Return the data with 1 to 64 bytes repeated, the first one at ``start``."""
     end = start + rng.randint(1, 64)
     return data[:end] + data[start:]
 
 
 def _append_copy(data: bytes, start: int, rng: random.Random) -> bytes:
-    """Return the data followed by a copy of up to 64 bytes from ``start`` on."""
+    """Return the data followed by a copy of the 64 bytes that begin at ``start``."""
     return data + data[start : start + 64]
 
 
 def _overwrite(data: bytes, start: int, piece: bytes) -> bytes:
-    """Return the data with the bytes from ``start`` on replaced by ``piece``; the length stays the same."""
+    """Return the data with ``piece`` written over the bytes that begin at ``start``. The length stays the same."""
     return (data[:start] + piece + data[start + len(piece) :])[: len(data)]

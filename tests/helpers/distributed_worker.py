@@ -91,7 +91,7 @@ class SlowProgram:
         return argument + 1
 
 
-def only_initialize(out: Path) -> dict[str, Any]:
+def count_processes(out: Path) -> dict[str, Any]:
     """Return the process count. This task is for tests of `initialize` itself."""
     return {"count": jax.process_count()}
 

@@ -128,7 +128,7 @@ def test_exit_message_is_printed_if_the_heartbeat_of_a_process_stops(tmp_path):
 
 @pytest.mark.parametrize("counts", [(2, 3), (3, 2)])
 def test_initialize_rejects_different_process_counts(counts, tmp_path):
-    ended = wait_until_finished(start_workers("only_initialize", tmp_path, counts, SSD_JAX_JOIN_SECONDS=10))
+    ended = wait_until_finished(start_workers("count_processes", tmp_path, counts, SSD_JAX_JOIN_SECONDS=10))
     for process in ended:
         assert process.code == 2, process
         assert "--process-count" in process.err and "Traceback" not in process.err
@@ -141,7 +141,7 @@ def test_initialize_rejects_different_process_counts(counts, tmp_path):
 def test_initialize_ends_the_process_if_other_processes_do_not_start(index, tmp_path):
     options = {"coordinator": find_free_address(), "process_index": index, "process_count": 2}
     (ended,) = wait_until_finished(
-        [start_worker("only_initialize", tmp_path, options, SSD_JAX_JOIN_SECONDS=3)], timeout=90
+        [start_worker("count_processes", tmp_path, options, SSD_JAX_JOIN_SECONDS=3)], timeout=90
     )
     assert ended.code == 2
     assert options["coordinator"] in ended.out, "the address at which it waits"
@@ -151,7 +151,7 @@ def test_initialize_ends_the_process_if_other_processes_do_not_start(index, tmp_
 
 def test_ctrl_c_ends_a_process_that_waits_for_other_processes(tmp_path):
     options = {"coordinator": find_free_address(), "process_index": 0, "process_count": 2}
-    process = start_worker("only_initialize", tmp_path, options)
+    process = start_worker("count_processes", tmp_path, options)
     assert process.stdout is not None and str(options["coordinator"]) in process.stdout.readline()
     time.sleep(1)  # time for JAX to start waiting in C++
     process.send_signal(signal.SIGINT)

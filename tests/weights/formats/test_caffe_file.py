@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import weight_writers
-from helpers.damage import count_rejected, damaged_copies
+from helpers.damage import count_rejected, make_damaged_copies
 from helpers.weight_writers import SSD300_PRIOR, encode_caffemodel, encode_message
 
 from ssd_jax.errors import UserError
@@ -233,7 +233,7 @@ def test_read_caffe_reads_or_rejects_corrupt_files(tmp_path: Path, v1: bool, cou
     good = encode_caffemodel(V1_LAYERS if v1 else LAYERS, PRIORS, v1)
     tracemalloc.start()
     refused = count_rejected(
-        lambda file: read_caffe(file).tensors, tmp_path / "net.caffemodel", damaged_copies(good, count, seed=v1)
+        lambda file: read_caffe(file).tensors, tmp_path / "net.caffemodel", make_damaged_copies(good, count, seed=v1)
     )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

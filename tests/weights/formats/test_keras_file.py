@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from helpers.damage import count_rejected, damaged_copies
+from helpers.damage import count_rejected, make_damaged_copies
 from helpers.paths import ASSETS
 from helpers.weight_writers import write_keras
 
@@ -400,7 +400,7 @@ def test_read_keras_reads_or_rejects_corrupt_files(tmp_path: Path, kind: str, co
     write_keras(file, LAYERS[1:], **({"compression": "gzip"} if kind == "gzip" else {}))
     good = (DATA / "keras3.weights.h5").read_bytes() if kind == "keras_3" else file.read_bytes()
     tracemalloc.start()
-    refused = count_rejected(read_arrays, file, damaged_copies(good, count, seed=1))
+    refused = count_rejected(read_arrays, file, make_damaged_copies(good, count, seed=1))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert count // 5 < refused < count and peak < 20_000_000

@@ -7,7 +7,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from helpers.damage import count_rejected, damaged_copies
+from helpers.damage import count_rejected, make_damaged_copies
 from weights.formats.test_torch_file import EIGHTHS, EXPECTED, SIX, assert_same
 
 from ssd_jax.errors import UserError
@@ -104,4 +104,4 @@ def test_read_safetensors_rejects_invalid_files(tmp_path: Path, data: bytes):
 def test_read_safetensors_reads_or_rejects_corrupt_files(tmp_path: Path, count: int):
     file = tmp_path / "some.safetensors"
     good = encode_safetensors({name: (DTYPES[a.dtype.name], a) for name, a in EXPECTED.items()})
-    assert count_rejected(read_safetensors, file, damaged_copies(good, count, seed=3)) > count // 2
+    assert count_rejected(read_safetensors, file, make_damaged_copies(good, count, seed=3)) > count // 2

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.damage import count_rejected, damaged_copies
+from helpers.damage import count_rejected, make_damaged_copies
 from helpers.paths import ASSETS
 from helpers.pickles import (
     ATTACKS,
@@ -629,7 +629,9 @@ def test_read_torch_reads_or_rejects_corrupt_files(file: Path, kind: str, count:
             assert_same(tensors, EXPECTED)
         return tensors
 
-    assert count_rejected(read_and_check, file, damaged_copies(read_valid_files()[kind], count, seed=3)) > count // 2
+    assert (
+        count_rejected(read_and_check, file, make_damaged_copies(read_valid_files()[kind], count, seed=3)) > count // 2
+    )
 
 
 @pytest.mark.parametrize("count", [120, pytest.param(4000, marks=pytest.mark.slow)])
@@ -638,6 +640,6 @@ def test_read_torch_reads_or_rejects_corrupt_pickles_with_a_valid_checksum(file:
         good = archive.read("zip/data.pkl")
         storages = {n.removeprefix("zip/data/"): archive.read(n) for n in archive.namelist() if "/data/" in n}
     copies = (
-        (damage, make_zip_file_from_pickle(data, storages)) for damage, data in damaged_copies(good, count, seed=5)
+        (damage, make_zip_file_from_pickle(data, storages)) for damage, data in make_damaged_copies(good, count, seed=5)
     )
     assert count_rejected(read_torch, file, copies) > count // 2
