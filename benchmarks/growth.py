@@ -88,7 +88,7 @@ def make_detection_program(classes: int = CLASSES, batch: int = 4) -> Program:
 
 
 def make_network_program(side: int = 300, batch: int = 1, gradient: bool = False) -> Program:
-    """Return the forward pass of the network as a program, or the gradient of the sum of its squared outputs."""
+    """Return a program for the forward pass of the network, or for the gradient of the sum of the squared outputs."""
     module = SSD(make_model(side))
     images = np.random.default_rng(0).uniform(0, 255, (batch, side, side, 3)).astype(np.float32)
     params = jax.jit(module.init)(jax.random.key(0, impl="rbg"), images[:1])["params"]

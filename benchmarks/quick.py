@@ -89,7 +89,7 @@ def make_reference_task() -> Callable[[], Any]:
 
 
 def time_interleaved(call: Callable[[], Any], reference: Callable[[], Any]) -> tuple[float, float]:
-    """Return the median time of ``call`` in seconds, and the median ratio of its time to that of ``reference``.
+    """Return the median time of ``call`` in seconds, and the median ratio of this time to that of ``reference``.
 
     The medians are taken over ROUNDS rounds. In each round, both functions are timed one after the other.
     """

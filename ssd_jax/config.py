@@ -251,7 +251,7 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Data:
-    """The data set, and the shape of a batch."""
+    """Settings of the data set and of the batches."""
 
     root: str = "shapes"
     """Folder of the data set (VOC, COCO JSON, YOLO or its .yaml, ILSVRC DET), a prepared set of
@@ -281,7 +281,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Augment:
-    """Augmentation of the paper's final version (sections 2.2 and 3.6), with Caffe's numbers
+    """Settings of the augmentation of the paper's final version (sections 2.2 and 3.6), with Caffe's numbers
     (examples/ssd/ssd_pascal.py, src/caffe/util/sampler.cpp and im_transforms.cpp)."""
 
     distort_probability: Probability = 0.5
@@ -324,7 +324,7 @@ class Augment:
 
 @dataclass(frozen=True)
 class Match:
-    """Matching of default boxes to objects (paper section 2.2, "Matching strategy")."""
+    """Settings for matching default boxes to objects (paper section 2.2, "Matching strategy")."""
 
     iou_threshold: Annotated[float, Meta(gt=0, le=1)] = 0.5
     """A default box is matched to the object that it overlaps most, if their IoU is at least this value. Before
@@ -333,7 +333,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss (paper section 2.2, "Training objective" and "Hard negative mining")."""
+    """Settings of the loss (paper section 2.2, "Training objective" and "Hard negative mining")."""
 
     neg_pos_ratio: NonNegativeFloat = 3.0
     """Maximum number of negatives per positive in the loss."""
@@ -345,7 +345,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Detect:
-    """Decoding and non-maximum suppression (paper section 3.7 and Caffe's DetectionOutput).
+    """Settings of decoding and non-maximum suppression (paper section 3.7 and Caffe's DetectionOutput).
 
     The last four fields exist for networks that are imported from torchvision (models/detection/ssd.py) or from
     mmdetection since 2.17 (mmdet/models/dense_heads/base_dense_head.py).
@@ -374,7 +374,7 @@ class Detect:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Optimizer and schedule. sgd is Caffe's solver; muon and adamw are for training from scratch."""
+    """Settings of the optimizer and the learning rate schedule. sgd is Caffe's solver; muon and adamw are for training from scratch."""
 
     name: Literal["sgd", "adamw", "muon"] = "sgd"
     learning_rate: PositiveFloat = 1e-3
@@ -387,8 +387,8 @@ class Optimizer:
     """Number of warm-up steps, in which the learning rate rises linearly from near 0 to learning_rate."""
     momentum: Decay = 0.9
     weight_decay: NonNegativeFloat = 5e-4
-    """Weight decay. sgd: added to the gradients of all parameters except biases; the scale of L2Norm decays, as in Caffe.
-    adamw: decoupled, for kernels only. muon: decoupled, for the parameters that Muon updates."""
+    """Weight decay. sgd: added to the gradients of all parameters except biases; as in Caffe, the scale of L2Norm decays,
+    too. adamw: decoupled, for kernels only. muon: decoupled, for the parameters that Muon updates."""
     bias_lr_multiplier: PositiveFloat = 2.0
     """Learning rate of biases relative to that of weights. Only sgd uses it."""
     adam_lr_multiplier: PositiveFloat = 0.1
@@ -403,7 +403,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Devices:
-    """Distribution of a run over its devices. All visible devices are used.
+    """Settings for distributing a run over all visible devices.
 
     These fields change results only by rounding errors.
     """
@@ -429,7 +429,7 @@ class Devices:
 
 @dataclass(frozen=True)
 class Train:
-    """Length of a training run, its batches, and its initial parameters."""
+    """Settings of the training: its length, its batches, its outputs and its initial parameters."""
 
     steps: PositiveInt = 120_000
     """Number of training steps."""

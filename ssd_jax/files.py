@@ -11,14 +11,14 @@ from ssd_jax.errors import user_errors
 def user_errors_on_write(
     target: Path, advice: str = "Free some space or make it writable, then give the same command again."
 ) -> AbstractContextManager[None]:
-    """Return a context manager that converts an OSError while ``target`` is written into a UserError."""
+    """Return a context manager that converts an OSError into a UserError about writing ``target``."""
     return user_errors(f"{target}: can't be written", advice, catch=OSError)
 
 
 def user_errors_on_read(
     source: Path, advice: str = "Check the path and its permissions."
 ) -> AbstractContextManager[None]:
-    """Return a context manager that converts an OSError while ``source`` is read into a UserError."""
+    """Return a context manager that converts an OSError into a UserError about reading ``source``."""
     return user_errors(f"{source}: can't be read", advice, catch=OSError)
 
 
@@ -35,7 +35,7 @@ def write_text(file: Path, text: str) -> None:
 
 
 def make_safe_file_name(name: str) -> str:
-    """Replace the characters of a name that are not safe in a file name.
+    """Return a name in which all characters that are not safe in a file name are replaced.
 
     For example, ``VOC2007/trainval[:50%]`` becomes ``VOC2007_trainval_to50pct``.
     """

@@ -34,7 +34,7 @@ class Timed:
 
     @property
     def ratio(self) -> float:
-        """Median over the rounds of the time of ssd-jax divided by the time of the fastest other variant."""
+        """Median ratio, over the rounds, of the time of ssd-jax to the time of the fastest other variant."""
         fastest = min(self.task.other_variants, key=self.median.__getitem__)
         return median(a / b for a, b in zip(self.seconds[OURS], self.seconds[fastest], strict=True))
 
@@ -56,7 +56,11 @@ class Worker:
         return self._read_answer()
 
     def _read_answer(self) -> dict[str, Any]:
-        """Return the next JSON object that the process prints. Raises UserError if the process ends instead."""
+        """Return the next JSON object that the process prints.
+
+        Raises:
+            UserError: If the process ends before it prints a JSON object.
+        """
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("{"):

@@ -68,7 +68,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def compile_and_report(options: AotOptions) -> None:
-    """Compile the programs of a config, print the report, and write it to the file of ``--json`` if there is one."""
+    """Compile the programs of a config, print the report, and write it to the file that ``--json`` names, if any."""
     if not options.target:
         raise UserError(f"aot: name the devices to compile for with --target: {TARGETS}")
     from ssd_jax.aot.programs import PROGRAMS, Program, compile_programs

@@ -97,12 +97,12 @@ def _describe_config_type(info: Any) -> Any:
 
 
 def _override_values(config: Config, **values: Any) -> Config:
-    """Return a config in which ``values``, a nested dict of options, replace those of ``config``."""
+    """Return a copy of ``config`` in which ``values``, a nested dict of options, replace the present values."""
     return build_config(_merge_values(msgspec.to_builtins(config), values))
 
 
 def _merge_values(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Return a nested dict in which ``values`` replace those of ``tree``."""
+    """Return a copy of the nested dict ``tree`` in which ``values`` replace the present values."""
     merged = {name: _merge_values(tree[name], v) if isinstance(v, dict) else v for name, v in values.items()}
     return tree | merged
 
@@ -121,7 +121,7 @@ def _replace_former_name(argument: str) -> str:
 
 
 def read_field_docs(kind: type) -> dict[str, str]:
-    """Return the docs below the fields of a dataclass by field name, each in one line."""
+    """Return a dict from the name of each documented field of a dataclass to its doc, as one line."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(body, ast.ClassDef)
     docs = {}

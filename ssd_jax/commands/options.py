@@ -16,7 +16,7 @@ OUT_ADVICE = "Name another --out."
 
 
 def parse_options(kind: type[T], command: str, argv: Sequence[str]) -> T:
-    """Return the options of a command, parsed into a dataclass. The docs of its fields are the help texts.
+    """Return the options of a command, parsed into a dataclass. The docs of the fields are the help texts.
 
     Raises:
         SystemExit: If an option is unknown or cannot be parsed, or help was requested.

@@ -14,7 +14,7 @@ from ssd_jax.errors import UserError
 
 @dataclass(frozen=True)
 class ShowOptions:
-    """Draw an image with its boxes, next to the augmented image that was trained on in an epoch."""
+    """Draw an image with its boxes, next to the augmented image that was used in a training epoch."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder."""

@@ -105,7 +105,7 @@ def _match_image(
 def match_class(
     detections: Sequence[ScoredBoxes], ground_truth: Sequence[TrueBoxes], iou_threshold: float = 0.5
 ) -> ClassMatches:
-    """Match the detections of one class with its objects, by the rules of `voc_average_precision`.
+    """Match the detections of one class with the objects of this class, by the rules of `voc_average_precision`.
 
     Args:
         detections: Detections of each image.

@@ -250,7 +250,7 @@ def _compute_mean_of_known(values: Float64[np.ndarray, "c r"]) -> Float64[np.nda
 
 
 def _compute_percentile_interval(values: Float64[np.ndarray, " r"]) -> Interval | None:
-    """Return the percentiles 2.5 and 97.5 of the values that are not nan, or None if all are nan."""
+    """Return the 2.5th and the 97.5th percentile of the values that are not nan, or None if all values are nan."""
     known = values[~np.isnan(values)]
     return Interval(*(float(v) for v in np.percentile(known, (2.5, 97.5)))) if len(known) else None
 
@@ -361,9 +361,9 @@ _HOTCOCO_NAMES = {
 def compute_tide_errors(
     detections: Sequence[ImageDetections], annotations: Sequence[Annotation], class_names: Sequence[str]
 ) -> dict[ErrorType, TideError]:
-    """Compute, with hotcoco, the number of errors of each of TIDE's types and the AP that correcting them would gain.
+    """Return, for each of TIDE's types, the number of errors and the AP that correcting these errors would gain.
 
-    COCO's rules apply: all detections count (at most 100 per class and image), difficult objects are ordinary objects,
+    The computation is that of hotcoco. COCO's rules apply: all detections count (at most 100 per class and image), difficult objects are ordinary objects,
     and crowds are ignored.
 
     References:

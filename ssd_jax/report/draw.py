@@ -128,7 +128,7 @@ def _draw_label(
     colour: Colour,
     occupied: list[Rectangle],
 ) -> None:
-    """Draw a label on a background of the colour of its box, and append its rectangle to ``occupied``."""
+    """Draw a label on a background with the colour of the box, and append the label's rectangle to ``occupied``."""
     padding = round(font.size) // 5
     text = _make_label_text(*name_and_score, font, size[0] - 2 * padding)
     label_size = (math.ceil(font.getlength(text)) + 2 * padding, sum(font.getmetrics()))

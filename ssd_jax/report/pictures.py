@@ -33,7 +33,7 @@ def _draw_tile(
     caption: str,
     side: int = TILE,
 ) -> Image.Image:
-    """Draw boxes on an image, scaled so that its longest side has ``side`` pixels, with a caption below it."""
+    """Draw boxes on an image, scaled to a longest side of ``side`` pixels, with a caption below the image."""
     scale = side / max(image.shape[:2])
     tile = draw_boxes(image, boxes_px, names, scores, colours=colours, scale=scale)
     return add_caption(tile, caption) if caption else tile

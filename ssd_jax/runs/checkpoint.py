@@ -94,7 +94,7 @@ class Checkpoints:
 
     @property
     def best(self) -> int | None:
-        """Step of the checkpoint with the highest mAP (area) on the val split, or None if none has an mAP."""
+        """Step of the checkpoint with the highest mAP (area) on the val split, or None if no checkpoint has an mAP."""
         evaluated = [c for c in self._checkpointer.checkpoints if c.metrics]
         return max(evaluated, key=lambda c: c.metrics[BEST_METRIC]).step if evaluated else None
 

@@ -80,7 +80,7 @@ def _require_finite(tree: Any, path: str = "") -> None:
 
 
 def _explain_error(error: str, tree: Any) -> str:
-    """Convert an error message of msgspec to one that names the option and its value.
+    """Convert an error message of msgspec into a message that names the option and its value.
 
     "Expected `int` >= 1 - at `$.train.steps`" becomes "train.steps is 0: expected int >= 1".
     """

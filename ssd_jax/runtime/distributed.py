@@ -113,7 +113,7 @@ class _Coordination(NamedTuple):
 
 
 def _find_coordination() -> _Coordination | None:
-    """Return the connection to JAX's coordination service, or None if this version of JAX has no such attribute.
+    """Return the connection to JAX's coordination service, or None if this version of JAX does not expose it.
 
     JAX has no public function for this, so a private module of JAX is used.
     """

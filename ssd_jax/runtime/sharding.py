@@ -83,7 +83,7 @@ def make_fsdp_sharding(tree: Any, mesh: Mesh) -> Any:
 
 
 def find_local_positions(mesh: Mesh, batch_size: int) -> list[int]:
-    """Return the positions in the batch of the images that this process has to load for its own devices.
+    """Return the batch positions of the images that this process has to load for its own devices.
 
     Args:
         mesh: Mesh from `make_mesh`.

@@ -143,7 +143,7 @@ class Pretrained(NamedTuple):
 
 
 def open_pretrained(config: Config) -> Pretrained | None:
-    """Return the run or weight file that ``train.pretrained`` names, after checking that training can start from it.
+    """Open the run or weight file that ``train.pretrained`` names, and check that training can start from it.
 
     A weight file is read here, once. For a run, only the config is read here; `Pretrained.load` reads the parameters.
 
