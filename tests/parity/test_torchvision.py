@@ -45,19 +45,19 @@ Arrays = tuple[np.ndarray, ...]
 
 
 @pytest.fixture(scope="module")
-def state() -> State:
+def random_state() -> State:
     return make_random_state_dict(seed=0)
 
 
 @pytest.fixture(scope="module")
-def params(state) -> dict[str, Any]:
-    return to_params(state)
+def params(random_state) -> dict[str, Any]:
+    return to_params(random_state)
 
 
 @pytest.fixture(scope="module")
-def model(state) -> "torch.nn.Module":
+def model(random_state) -> "torch.nn.Module":
     model = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=CLASSES)
-    model.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()}, strict=True)
+    model.load_state_dict({key: torch.from_numpy(value) for key, value in random_state.items()}, strict=True)
     return model.eval()
 
 

@@ -199,18 +199,18 @@ def wait_for_orbax_threads(folder: Path) -> None:
 
 
 @pytest.fixture
-def run(trained_run, tmp_path) -> Path:
+def run_copy(trained_run, tmp_path) -> Path:
     """Return the folder of a copy of the finished run, which a test may change."""
     return Path(shutil.copytree(trained_run, tmp_path / "run"))
 
 
-def test_incomplete_checkpoint_is_skipped_and_removed(run, trained_run, capsys):
-    latest = run / "checkpoints" / "30"
+def test_incomplete_checkpoint_is_skipped_and_removed(run_copy, trained_run, capsys):
+    latest = run_copy / "checkpoints" / "30"
     latest.rename(latest.with_name("30.orbax-checkpoint-tmp"))
-    assert run_command("train", TINY, "--workdir", run) == 0
+    assert run_command("train", TINY, "--workdir", run_copy) == 0
     assert "checkpoint at step 28." in capsys.readouterr().out
-    assert not find_incomplete_checkpoints(run)
-    assert_same_result(run, trained_run)
+    assert not find_incomplete_checkpoints(run_copy)
+    assert_same_result(run_copy, trained_run)
 
 
 CORRUPTIONS: list[tuple[Callable[[Path], None], str]] = [
@@ -223,42 +223,42 @@ CORRUPTIONS: list[tuple[Callable[[Path], None], str]] = [
 
 
 @pytest.mark.parametrize(("corrupt", "words"), CORRUPTIONS, ids=[corrupt.__name__ for corrupt, _ in CORRUPTIONS])
-def test_corrupt_checkpoint_is_moved_and_the_previous_one_is_restored(corrupt, words, run, caplog):
-    latest, moved = run / "checkpoints" / "30", run / "damaged_checkpoints" / "30"
+def test_corrupt_checkpoint_is_moved_and_the_previous_one_is_restored(corrupt, words, run_copy, caplog):
+    latest, moved = run_copy / "checkpoints" / "30", run_copy / "damaged_checkpoints" / "30"
     corrupt(latest)
-    assert restore_latest_checkpoint(run).step == 28
+    assert restore_latest_checkpoint(run_copy).step == 28
     (message,) = (record.getMessage() for record in caplog.records)
     assert str(latest) in message and words in message
     assert str(moved) in message and "step 28" in message
     assert moved.is_dir() and not latest.exists()
 
 
-def test_training_resumes_from_the_checkpoint_before_a_corrupt_one(run, trained_run, capsys):
-    flip_bit_in_largest_file(run / "checkpoints" / "30")
-    assert run_command("train", TINY, "--workdir", run) == 0
+def test_training_resumes_from_the_checkpoint_before_a_corrupt_one(run_copy, trained_run, capsys):
+    flip_bit_in_largest_file(run_copy / "checkpoints" / "30")
+    assert run_command("train", TINY, "--workdir", run_copy) == 0
     out, errors = capsys.readouterr()
-    assert f"warning: {run / 'checkpoints' / '30'}:" in errors
+    assert f"warning: {run_copy / 'checkpoints' / '30'}:" in errors
     assert "checkpoint at step 28." in out
-    assert_same_result(run, trained_run)
+    assert_same_result(run_copy, trained_run)
 
 
-def test_train_changes_nothing_if_all_checkpoints_are_corrupt(run, capsys):
-    for checkpoint in (run / "checkpoints").iterdir():
+def test_train_changes_nothing_if_all_checkpoints_are_corrupt(run_copy, capsys):
+    for checkpoint in (run_copy / "checkpoints").iterdir():
         flip_bit_in_largest_file(checkpoint)
-    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
-    assert run_command("train", TINY, "--workdir", run) == 2
+    before = {file: file.read_bytes() for file in run_copy.rglob("*") if file.is_file()}
+    assert run_command("train", TINY, "--workdir", run_copy) == 2
     errors = capsys.readouterr().err
     assert "error: " in errors and "--workdir" in errors
-    assert all(f"{checkpoint}:" in errors for checkpoint in (run / "checkpoints").iterdir())
-    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+    assert all(f"{checkpoint}:" in errors for checkpoint in (run_copy / "checkpoints").iterdir())
+    assert {file: file.read_bytes() for file in run_copy.rglob("*") if file.is_file()} == before
 
 
 @pytest.mark.parametrize("argv", [("evaluate", "--checkpoint", "last"), ("predict", str(ROOT))])
-def test_evaluate_and_predict_reject_a_corrupt_checkpoint(argv, run, capsys):
-    for checkpoint in (run / "checkpoints").iterdir():
+def test_evaluate_and_predict_reject_a_corrupt_checkpoint(argv, run_copy, capsys):
+    for checkpoint in (run_copy / "checkpoints").iterdir():
         truncate_largest_file(checkpoint)
-    assert run_command(argv[0], run, *argv[1:]) == 2
+    assert run_command(argv[0], run_copy, *argv[1:]) == 2
     errors = capsys.readouterr().err
-    assert f"error: {run / 'checkpoints'}" in errors and "checksum of" in errors
+    assert f"error: {run_copy / 'checkpoints'}" in errors and "checksum of" in errors
     assert "Traceback" not in errors
-    assert json.loads((run / "config.json").read_text())["name"] == "tiny"
+    assert json.loads((run_copy / "config.json").read_text())["name"] == "tiny"

@@ -39,7 +39,7 @@ class Run(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def replay_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a run whose batches were augmented without training. One image is too large for the canvas."""
     base = tmp_path_factory.mktemp("replay")
     root = write_voc_folder(base / "data", {"train": 11})
@@ -67,38 +67,45 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(config, source, base / "run", images, steps)
 
 
-def test_replay_is_bitwise_equal_to_the_augmented_batch(run):
+def test_replay_is_bitwise_equal_to_the_augmented_batch(replay_run):
     """The images of all epochs are compared, also those of batches that span two epochs."""
-    assert len(run.augmented) == 40 and {epoch for _, epoch in run.augmented} == {0, 1, 2, 3}
-    for (index, epoch), augmented in run.augmented.items():
-        replayed = replay.replay_image(run.config, run.source, f"train{index}", epoch)
-        assert (replayed.index, replayed.step) == (index, run.steps[index, epoch])
+    assert len(replay_run.augmented) == 40 and {epoch for _, epoch in replay_run.augmented} == {0, 1, 2, 3}
+    for (index, epoch), augmented in replay_run.augmented.items():
+        replayed = replay.replay_image(replay_run.config, replay_run.source, f"train{index}", epoch)
+        assert (replayed.index, replayed.step) == (index, replay_run.steps[index, epoch])
         assert all(map(are_bitwise_equal, (replayed.image, replayed.boxes, replayed.labels), augmented)), (index, epoch)
 
 
-def test_replay_equals_the_preview_of_the_first_batch(run):
-    positions, (images, boxes, labels) = Trainer(run.config, run.folder, run.source, None).preview_batch()
+def test_replay_equals_the_preview_of_the_first_batch(replay_run):
+    positions, (images, boxes, labels) = Trainer(
+        replay_run.config, replay_run.folder, replay_run.source, None
+    ).preview_batch()
     previewed = {image.tobytes(): slot for slot, image in enumerate(images)}
     slots = []
-    for index in (index for (index, _), step in run.steps.items() if step == 1):
-        replayed = replay.replay_image(run.config, run.source, f"train{index}", 0)
+    for index in (index for (index, _), step in replay_run.steps.items() if step == 1):
+        replayed = replay.replay_image(replay_run.config, replay_run.source, f"train{index}", 0)
         slots.append(slot := previewed[replayed.image.tobytes()])
         assert positions[slot] == index, "the id of this image is shown"
         assert are_bitwise_equal(replayed.boxes, boxes[slot]) and are_bitwise_equal(replayed.labels, labels[slot])
     assert sorted(slots) == [0, 1, 2, 3]
 
 
-def test_replay_equals_augment_without_a_batch_up_to_rounding(run):
+def test_replay_equals_augment_without_a_batch_up_to_rounding(replay_run):
     """``augment`` is called for a single image without a canvas, so the results agree only up to rounding."""
     for index, epoch in [(4, 0), (7, 1), (5, 2)]:
-        annotation, image = run.source.annotation(index), run.source.image(index)
+        annotation, image = replay_run.source.annotation(index), replay_run.source.image(index)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(5), epoch), index)
         boxes = np.clip(annotation.boxes_px / np.float32([*image.shape[1::-1], *image.shape[1::-1]]), 0, 1)
         padding = (0, 8 - len(boxes))
         picture, boxes, labels = jax.jit(augment, static_argnums=(2, 5))(
-            key, image, 64, np.pad(boxes, (padding, (0, 0))), np.pad(annotation.labels, padding), run.config.augment
+            key,
+            image,
+            64,
+            np.pad(boxes, (padding, (0, 0))),
+            np.pad(annotation.labels, padding),
+            replay_run.config.augment,
         )
-        replayed = replay.replay_image(run.config, run.source, f"train{index}", epoch)
+        replayed = replay.replay_image(replay_run.config, replay_run.source, f"train{index}", epoch)
         np.testing.assert_allclose(replayed.image, picture, atol=0.05)
         np.testing.assert_allclose(replayed.boxes, boxes, atol=1e-6)
         np.testing.assert_array_equal(replayed.labels, labels)
@@ -108,20 +115,22 @@ def are_bitwise_equal(first: np.ndarray, second: np.ndarray) -> bool:
     return (first.dtype, first.shape, first.tobytes()) == (second.dtype, second.shape, second.tobytes())
 
 
-def test_replay_differs_between_epochs(run):
-    pictures = {replay.replay_image(run.config, run.source, "train4", epoch).image.tobytes() for epoch in range(3)}
+def test_replay_differs_between_epochs(replay_run):
+    pictures = {
+        replay.replay_image(replay_run.config, replay_run.source, "train4", epoch).image.tobytes() for epoch in range(3)
+    }
     assert len(pictures) == 3
 
 
-def test_replay_omits_difficult_objects_if_training_omits_them(run):
-    data = dataclasses.replace(run.config.data, train_on_difficult=False)
+def test_replay_omits_difficult_objects_if_training_omits_them(replay_run):
+    data = dataclasses.replace(replay_run.config.data, train_on_difficult=False)
     file = Path(data.root) / "Annotations" / "train2.xml"
     before = file.read_text()
     try:
         file.write_text(before.replace("<object>", "<object><difficult>1</difficult>"))
         source = open_source(data, "train")
-        with_them = replay.replay_image(run.config, source, "train2", 0)
-        without = replay.replay_image(dataclasses.replace(run.config, data=data), source, "train2", 0)
+        with_them = replay.replay_image(replay_run.config, source, "train2", 0)
+        without = replay.replay_image(dataclasses.replace(replay_run.config, data=data), source, "train2", 0)
     finally:
         file.write_text(before)
     assert (with_them.labels > 0).any() and not (without.labels > 0).any()
@@ -130,28 +139,28 @@ def test_replay_omits_difficult_objects_if_training_omits_them(run):
 # ---- the drawing ----
 
 
-def test_draw_shows_the_augmented_image_beside_the_original(run):
-    replayed = replay.replay_image(run.config, run.source, "train3", 1)
-    picture = np.asarray(replay.draw(run.source, replayed, side=192))
+def test_draw_shows_the_augmented_image_beside_the_original(replay_run):
+    replayed = replay.replay_image(replay_run.config, replay_run.source, "train3", 1)
+    picture = np.asarray(replay.draw(replay_run.source, replayed, side=192))
     assert picture.shape == (218, 396, 3), "a gap of 4 around two cells of 192 and their captions"
     # The image of 96 x 50 pixels is enlarged by a factor of 2, and the augmented image of 64 x 64 pixels by 3.
     left, right = picture[50:150, 4:196], picture[4:196, 200:392]
     np.testing.assert_array_equal(
         picture[4:46, 4:196], np.full((42, 192, 3), 40), "background above the image, which is not as high as the cell"
     )
-    original = np.asarray(Image.fromarray(run.source.image(3)).resize((192, 100), Image.Resampling.BICUBIC))
+    original = np.asarray(Image.fromarray(replay_run.source.image(3)).resize((192, 100), Image.Resampling.BICUBIC))
     pixels = Image.fromarray(replayed.image.round().clip(0, 255).astype(np.uint8))
     augmented = np.asarray(pixels.resize((192, 192), Image.Resampling.BICUBIC))
-    colours = class_colours(run.source.class_names)
+    colours = class_colours(replay_run.source.class_names)
     for shown, plain, labels in (
-        (left, original, run.source.annotation(3).labels),
+        (left, original, replay_run.source.annotation(3).labels),
         (right, augmented, replayed.labels),
     ):
         changed = (shown != plain).any(-1)
         assert 0 < changed.mean() < 0.6, "lines and names"
         drawn = {tuple(map(int, colour)) for colour in shown[changed]}
         for label in set(labels[labels > 0].tolist()):
-            assert colours[run.source.class_names[label - 1]] in drawn
+            assert colours[replay_run.source.class_names[label - 1]] in drawn
     captions = picture[150:168, 4:196], picture[196:214, 200:392]
     for shown, text in zip(captions, ("train3", f"epoch 1, step {replayed.step}"), strict=True):
         np.testing.assert_array_equal(shown, np.asarray(add_caption(Image.new("RGB", (192, 1)), text))[1:])
@@ -160,41 +169,43 @@ def test_draw_shows_the_augmented_image_beside_the_original(run):
 # ---- the command ----
 
 
-def test_show_writes_the_picture(run, capsys):
-    assert run_command("show", run.folder, "--image", "train7", "--epoch", "2") == 0
-    file = run.folder / "shown" / "train7_epoch2.jpg"
+def test_show_writes_the_picture(replay_run, capsys):
+    assert run_command("show", replay_run.folder, "--image", "train7", "--epoch", "2") == 0
+    file = replay_run.folder / "shown" / "train7_epoch2.jpg"
     printed = capsys.readouterr().out
-    assert printed.startswith(f"train7, epoch 2: step {run.steps[7, 2]} of 10. Written: {file}\n")
-    replayed = replay.replay_image(run.config, run.source, "train7", 2)
-    drawn = np.asarray(replay.draw(run.source, replayed), np.float32)
+    assert printed.startswith(f"train7, epoch 2: step {replay_run.steps[7, 2]} of 10. Written: {file}\n")
+    replayed = replay.replay_image(replay_run.config, replay_run.source, "train7", 2)
+    drawn = np.asarray(replay.draw(replay_run.source, replayed), np.float32)
     assert np.abs(read_image(file) - drawn).mean() < 4, "apart from JPEG compression"
 
 
-def test_show_counts_objects_outside_the_augmented_image(run, capsys):
+def test_show_counts_objects_outside_the_augmented_image(replay_run, capsys):
     lost = {
-        (index, epoch): len(run.source.annotation(index).labels) - int((augmented[2] > 0).sum())
-        for (index, epoch), augmented in run.augmented.items()
+        (index, epoch): len(replay_run.source.annotation(index).labels) - int((augmented[2] > 0).sum())
+        for (index, epoch), augmented in replay_run.augmented.items()
     }
     assert 0 in lost.values() and max(lost.values()) > 0
     for wanted in (0, max(lost.values())):
         index, epoch = next(key for key, count in lost.items() if count == wanted)
-        assert run_command("show", run.folder, "--image", f"train{index}", "--epoch", epoch) == 0
+        assert run_command("show", replay_run.folder, "--image", f"train{index}", "--epoch", epoch) == 0
         assert (f"\n{wanted} " in capsys.readouterr().out) == (wanted > 0)
 
 
-def test_show_accepts_the_options_out_and_data_root(run, tmp_path, capsys):
+def test_show_accepts_the_options_out_and_data_root(replay_run, tmp_path, capsys):
     moved = tmp_path / "moved"
-    Path(run.config.data.root).rename(moved)
+    Path(replay_run.config.data.root).rename(moved)
     out = tmp_path / "new" / "picture.png"
     try:
         assert (
-            run_command("show", run.folder, "--image", "train1", "--epoch", "0", "--out", out, "--data.root", moved)
+            run_command(
+                "show", replay_run.folder, "--image", "train1", "--epoch", "0", "--out", out, "--data.root", moved
+            )
             == 0
         )
     finally:
-        moved.rename(run.config.data.root)
-    replayed = replay.replay_image(run.config, run.source, "train1", 0)
-    np.testing.assert_array_equal(read_image(out), np.asarray(replay.draw(run.source, replayed)))
+        moved.rename(replay_run.config.data.root)
+    replayed = replay.replay_image(replay_run.config, replay_run.source, "train1", 0)
+    np.testing.assert_array_equal(read_image(out), np.asarray(replay.draw(replay_run.source, replayed)))
 
 
 @pytest.mark.parametrize(
@@ -210,33 +221,33 @@ def test_show_accepts_the_options_out_and_data_root(run, tmp_path, capsys):
         (["--image", "train1", "--epoch", "0", "--out", "picture"], ["--out picture", ".jpg"]),
     ],
 )
-def test_show_rejects_wrong_options(run, capsys, argv, words):
+def test_show_rejects_wrong_options(replay_run, capsys, argv, words):
     capsys.readouterr()
-    assert run_command("show", run.folder, *argv) == 2
+    assert run_command("show", replay_run.folder, *argv) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: ")
     for word in words:
         assert word in message
 
 
-def test_find_step_rejects_images_that_the_run_does_not_reach(run):
+def test_find_step_rejects_images_that_the_run_does_not_reach(replay_run):
     """The run reaches seven of the eleven images in its last epoch."""
-    reached = {index for index, epoch in run.augmented if epoch == 3}
+    reached = {index for index, epoch in replay_run.augmented if epoch == 3}
     assert len(reached) == 7
     for index in range(11):
         if index in reached:
-            assert replay.find_step(run.config, run.source, index, 3) in (9, 10)
+            assert replay.find_step(replay_run.config, replay_run.source, index, 3) in (9, 10)
         else:
             with pytest.raises(UserError, match="epoch 3:"):
-                replay.find_step(run.config, run.source, index, 3)
+                replay.find_step(replay_run.config, replay_run.source, index, 3)
 
 
-def test_show_rejects_an_unreadable_image(run, capsys):
-    file = Path(run.config.data.root) / "JPEGImages" / "train9.png"
+def test_show_rejects_an_unreadable_image(replay_run, capsys):
+    file = Path(replay_run.config.data.root) / "JPEGImages" / "train9.png"
     before = file.read_bytes()
     try:
         file.write_bytes(before[:300])
-        assert run_command("show", run.folder, "--image", "train9", "--epoch", "0") == 2
+        assert run_command("show", replay_run.folder, "--image", "train9", "--epoch", "0") == 2
     finally:
         file.write_bytes(before)
     assert "train9.png" in capsys.readouterr().err

@@ -24,8 +24,8 @@ def imported_ssd300(ssd300, tmp_path_factory) -> Imported:
 
 
 @pytest.fixture(scope="session")
-def run(ssd300, tmp_path_factory) -> Path:
-    """Return the run folder that the command import-weights makes from the fixture ``ssd300``."""
+def imported_run(ssd300, tmp_path_factory) -> Path:
+    """Return the folder of a run that the command import-weights makes from the fixture ``ssd300``."""
     folder = tmp_path_factory.mktemp("imported")
     assert (
         run_command("import-weights", save_safetensors(folder / "voc.safetensors", ssd300), "--out", folder / "run")

@@ -66,13 +66,13 @@ def test_import_and_export_commands_preserve_all_values(tmp_path, capsys):
     assert "center_size" in capsys.readouterr().err
 
 
-def test_export_command_requires_the_suffix_safetensors(run, tmp_path, capsys):
-    assert run_command("export-weights", run, "--out", tmp_path / "out.pth") == 2
+def test_export_command_requires_the_suffix_safetensors(imported_run, tmp_path, capsys):
+    assert run_command("export-weights", imported_run, "--out", tmp_path / "out.pth") == 2
     assert ".safetensors" in capsys.readouterr().err
 
 
-def test_export_rejects_unsupported_networks(run, tmp_path, capsys):
-    assert run_command("export-weights", run, "--out", tmp_path / "out.safetensors") == 2
+def test_export_rejects_unsupported_networks(imported_run, tmp_path, capsys):
+    assert run_command("export-weights", imported_run, "--out", tmp_path / "out.safetensors") == 2
     assert "model.width" in capsys.readouterr().err
     ssd300 = SSD300.make_model(config.SSD300_VOC_BOXES)
     boxes = dataclasses.replace(config.SSD300_VOC_BOXES, variances=(0.1, 0.1, 0.1, 0.1))

@@ -292,16 +292,16 @@ def test_import_of_torchvision_features_ignores_an_invalid_classifier(ssd300, im
 # ---- commands ----
 
 
-def test_imported_run_detects_objects(run, imported_ssd300):
-    params, step = detector.restore_params(run, run_folder.read_config(run), "best")
+def test_imported_run_detects_objects(imported_run, imported_ssd300):
+    params, step = detector.restore_params(imported_run, run_folder.read_config(imported_run), "best")
     assert step == 0
     jax.tree.map(np.testing.assert_array_equal, params, imported_ssd300.params)
     image = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
-    actual = detector.load(run)(image, score_threshold=0.0)
+    actual = detector.load(imported_run)(image, score_threshold=0.0)
     assert actual and {d.name for d in actual} <= set(VOC_CLASSES)
 
 
-def test_import_command_describes_the_weights(run, ssd300, tmp_path, capsys):
+def test_import_command_describes_the_weights(imported_run, ssd300, tmp_path, capsys):
     file = save_safetensors(tmp_path / "voc.safetensors", ssd300)
     assert run_command("import-weights", file, "--out", tmp_path / "run") == 0
     printed = capsys.readouterr().out
