@@ -61,13 +61,13 @@ def test_interrupted_run_resumes_and_gives_the_uninterrupted_result(tmp_path, tr
     run = tmp_path / "run"
     log_step = RunLog.log_step
 
-    def interrupt(log: RunLog, step: int, values: dict[str, float]) -> None:
+    def log_and_interrupt(log: RunLog, step: int, values: dict[str, float]) -> None:
         log_step(log, step, values)
         if step == 10:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunLog, "log_step", interrupt)
+        patch.setattr(RunLog, "log_step", log_and_interrupt)
         assert run_command("train", TINY, "--workdir", run) == 130
     errors = capsys.readouterr().err
     assert "Traceback" not in errors and errors.splitlines()[-1].startswith("Stopped.")
@@ -185,7 +185,7 @@ def test_train_rejects_splits_without_annotations(run_failing_command, tmp_path,
 
 
 def test_images_without_objects_are_reported_if_the_loss_ignores_them(voc_folder, capsys):
-    """`train` prints such notes with the function `print_split`, which is tested here without training."""
+    """`train` prints notes about a split with the function `print_split`, which is tested here without training."""
     (voc_folder / "Annotations" / "train0.xml").write_text("<annotation></annotation>")
     config, train_source, _ = open_training_splits(load_config(TINY, {"data.root": str(voc_folder)}))
     print_split("train", train_source, config)

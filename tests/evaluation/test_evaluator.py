@@ -145,7 +145,7 @@ MAP_CONFIG = dataclasses.replace(TINY, detect=dataclasses.replace(TINY.detect, t
 
 
 def test_predict_fn_gives_detect_the_box_count_of_each_feature_map(params):
-    """`detect` raises ValueError while it is traced if it does not get these numbers."""
+    """`detect` raises a ValueError while it is traced if the box counts are missing."""
     predict = make_predict_fn(MAP_CONFIG, sharding.single_device_mesh())
     canvas, side = jax.ShapeDtypeStruct((1, 64, 64, 3), np.uint8), jax.ShapeDtypeStruct((1,), np.int32)
     assert jax.eval_shape(predict, params, canvas, side, side).boxes.shape == (1, TINY.detect.max_detections, 4)

@@ -95,17 +95,17 @@ def _write_large_number(data: bytes, start: int, rng: random.Random) -> bytes:
 
 
 def _zero_bytes(data: bytes, start: int, rng: random.Random) -> bytes:
-    """Return the data with 1 to 64 bytes set to zero, the first one at ``start``."""
+    """Return the data with 1 to 64 bytes set to zero, beginning at ``start``."""
     return _overwrite(data, start, bytes(rng.randint(1, 64)))
 
 
 def _remove_bytes(data: bytes, start: int, rng: random.Random) -> bytes:
-    """Return the data without 1 to 64 bytes, the first one at ``start``."""
+    """Return the data with 1 to 64 bytes removed, beginning at ``start``."""
     return data[:start] + data[start + rng.randint(1, 64) :]
 
 
 def _repeat_bytes(data: bytes, start: int, rng: random.Random) -> bytes:
-    """Return the data with 1 to 64 bytes repeated, the first one at ``start``."""
+    """Return the data with 1 to 64 bytes repeated, beginning at ``start``."""
     end = start + rng.randint(1, 64)
     return data[:end] + data[start:]
 

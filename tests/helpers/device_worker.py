@@ -25,7 +25,7 @@ from ssd_jax.runtime.distributed_options import DistributedOptions
 from ssd_jax.training.train_step import check_batch_size, init_state, make_train_step
 
 SGD = Optimizer(learning_rate=1e-5, momentum=0.9, clip_norm=10.0)
-"""SGD with a low learning rate: at 3e-5, rounding differences grow to 4e-3 of the norm within 20 steps."""
+"""SGD with a low learning rate: at 3e-5, rounding differences grow to 4e-3 of the gradient norm within 20 steps."""
 
 
 def make_config(fsdp: int = 1, virtual_shards: int = 0, sgd: bool = False) -> Config:

@@ -186,7 +186,7 @@ ATTACKS = {
 
 
 def make_attack(attack: str, marker: Path) -> bytes:
-    """Return the instructions of an attack in `ATTACKS`, which creates the file ``marker`` if they are executed."""
+    """Return the instructions of an attack in `ATTACKS`. They create the file ``marker`` if they are executed."""
     value = ATTACKS[attack][0]
     for template in (TOUCH, EVAL):
         value = value.replace(push_string(template), push_string(template.format(marker=marker)))

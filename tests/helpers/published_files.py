@@ -12,7 +12,7 @@ from helpers.published_keys import Tensors
 from helpers.weight_writers import encode_caffemodel, write_keras
 
 WIDTH = 0.125
-"""Width of the networks in tests: their number of channels divided by that of VGG16."""
+"""Width of the networks in tests: the number of channels divided by that of VGG16."""
 
 
 def save_safetensors(file: Path, tensors: Tensors) -> Path:

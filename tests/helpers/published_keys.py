@@ -73,7 +73,7 @@ def make_random_ssd_pytorch(maps: int, classes: int, width: float, seed: int = 0
 def make_random_caffe_pool6(extras: int, classes: int, width: float, seed: int = 0) -> dict[str, list[np.ndarray]]:
     """Return random Caffe blobs of SSD500 or of the first SSD300, by layer.
 
-    Both have three default boxes per cell of the first feature map, and a last feature map, pool6, that is the mean
+    Both networks have three default boxes per cell of the first feature map. The last feature map, pool6, is the mean
     over the cells of the feature map before it.
 
     Args:
@@ -137,7 +137,7 @@ def to_lufficc(tensors: Tensors) -> Tensors:
 def _move_background_last(value: np.ndarray, boxes: int) -> np.ndarray:
     """Return a class predictor's tensor with background as the last class of each box.
 
-    The first axis has the channels; class c of box b has the channel b * classes + c.
+    The first axis is the channel axis. The channel of class c of box b is b * classes + c.
     """
     each = value.reshape(boxes, -1, *value.shape[1:])
     return np.concatenate([each[:, 1:], each[:, :1]], axis=1).reshape(value.shape)

@@ -1,6 +1,7 @@
 """Slow and simple reference implementations in plain Python and NumPy, which tests compare the package with.
 
-They were written from the paper and from descriptions of the reference code, and share no code with the package.
+The implementations were written from the paper and from descriptions of the reference code, without code of the
+package.
 """
 
 import colorsys
@@ -283,7 +284,7 @@ def interpolate_bilinearly(image, y, x):
 
 
 def resize_like_cv2(image, size):
-    """Return the image resized to size x size, in floats, as by cv2.resize with INTER_LINEAR."""
+    """Return the image resized to size x size pixels as by cv2.resize with INTER_LINEAR, in float64."""
     height, width = image.shape[:2]
     out = np.empty((size, size, 3))
     for i in range(size):
@@ -386,7 +387,7 @@ def voc_ap(precision, recall, eleven_point):
 def classify_detections(boxes, scores, labels, gt_boxes, gt_labels, ignored, score, iou_threshold):
     """Return the outcomes (index, type, matched object or None) of the detections, and the indices of missed objects.
 
-    Only detections with at least the given score count. The outcomes are sorted by descending score.
+    Detections below the given score are left out. The outcomes are sorted by descending score.
     """
     taken = [False] * len(gt_boxes)
     outcomes = []

@@ -1,6 +1,7 @@
 """Write archives like those of VOC 2007 and COCO 2017, with the same layout and names but only a few small images.
 
-The constants VOC and COCO contain the images and objects of each split, which tests compare with the data they read.
+The constants VOC and COCO describe the images and objects of each split. Tests compare the data that they read with
+these constants.
 """
 
 import io
@@ -85,7 +86,7 @@ def make_pixels(spec: ImageSpec) -> np.ndarray:
 
 
 def encode_jpeg(spec: ImageSpec) -> bytes:
-    """Return the content of a JPEG file with an image."""
+    """Return an image as the content of a JPEG file."""
     buffer = io.BytesIO()
     image = Image.fromarray(make_pixels(spec))
     (image.convert("L") if spec.grey else image).save(buffer, "JPEG", quality=95)

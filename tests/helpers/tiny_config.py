@@ -30,7 +30,7 @@ def get_config() -> Config:
 def get_step_config() -> Config:
     """Return a config for tests of the training step.
 
-    Variances, matching and loss options differ from their defaults, so that a test notices if one is not used.
+    Variances, matching and loss options differ from the defaults, so that a test fails if an option is ignored.
     """
     config = get_config()
     boxes = dataclasses.replace(config.model.default_boxes, variances=(0.11, 0.12, 0.23, 0.24))

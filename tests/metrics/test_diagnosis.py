@@ -1,6 +1,6 @@
 """Tests of precision-recall curves, intervals, confusion matrices and errors.
 
-They are compared with reference code, hand-computed values and hotcoco.
+The expected values come from reference code, hand computation and hotcoco.
 """
 
 import numpy as np

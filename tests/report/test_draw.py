@@ -200,7 +200,7 @@ def test_labels_of_thirty_boxes_hardly_overlap(label_rectangles):
 
 
 def test_boxes_with_high_scores_are_drawn_last():
-    """If the boxes of two classes are equal, the one with the higher score is visible, whatever the order is."""
+    """If the boxes of two classes are equal, the class with the higher score is visible, in either order."""
     pair = make_boxes([50, 100, 249, 299], [50, 100, 249, 299])
     colours = {"a": RED, "b": BLUE}
     for scores, on_top in (([0.9, 0.1], RED), ([0.1, 0.9], BLUE)):

@@ -78,7 +78,7 @@ def test_coverage_is_counted_by_class_and_by_size():
 
 
 def test_measure_box_coverage_counts_only_objects_used_in_training():
-    """Use two large objects, and three objects of 1 x 1 px in an image of 100 x 100 px that match no default box.
+    """Use two large objects, and three of 1 x 1 px that match no default box, in an image of 100 x 100 px.
 
     One of the small objects is difficult, and another one is a crowd.
     """

@@ -21,7 +21,7 @@ VAL = [f"ILSVRC2012_val_0000000{k}" for k in (1, 2, 3)]
 
 
 def write_xml(file: Path, *objects):
-    """Write an annotation file as in the challenge: <name> is a synset, and there is <occluded> but no <difficult>."""
+    """Write an annotation file as in ILSVRC: <name> contains a synset, and there is <occluded> but no <difficult>."""
     nodes = "".join(
         f"<object><name>{name}</name><bndbox><xmin>{box[0]}</xmin><xmax>{box[2]}</xmax><ymin>{box[1]}</ymin>"
         f"<ymax>{box[3]}</ymax></bndbox><subcategory>n02095314</subcategory><occluded>0</occluded></object>"

@@ -54,7 +54,7 @@ def write_files_of_2014(root: Path) -> None:
 
 
 def read_content_by_id(source: Source) -> dict[int | None, tuple[list, ...]]:
-    """Return the boxes, labels and areas of each image, the size, and the red value of the first pixel, by image id."""
+    """Return, by image id, the boxes, labels, areas and size of each image, and the red value of the first pixel."""
     content = {}
     for k in range(len(source)):
         a = source.annotation(k)

@@ -210,7 +210,7 @@ def test_contrasting_colour_has_the_minimum_distance(shapes_source):
 
 
 def detect_by_colour(image, clusters):
-    """Return the shapes that colours and geometry reveal, as tuples of class name, xyxy box in pixels, and score.
+    """Return the shapes that are found by colour and geometry, as tuples of class name, box (xyxy, pixels) and score.
 
     The colours of the image are clustered by k-means, and connected regions of one cluster are classified.
     """

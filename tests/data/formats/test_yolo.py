@@ -135,7 +135,7 @@ def test_polygon_is_replaced_by_the_bounding_box(yolo_folder):
 
 
 def test_keypoints_are_ignored(yolo_folder):
-    """Read keypoints of three numbers and of two numbers. Lines with the latter look like lines with polygons."""
+    """Read lines with keypoints of three or two numbers. Keypoints of two numbers look like the rest of a polygon."""
     for shape, rest in (("[2, 3]", " 0.9 0.9 2 0.8 0.8 1"), ("[2, 2]", " 0.9 0.9 0.8 0.8")):
         (yolo_folder / "data.yaml").write_text(f"train: images/train\nkpt_shape: {shape}\nnames: [cat]\n")
         np.testing.assert_allclose(read_boxes(yolo_folder, CAT.strip() + rest), [[0, 12, 20, 18]], atol=1e-5)
