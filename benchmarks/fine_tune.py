@@ -266,7 +266,7 @@ def draw_curves(runs: Sequence[Run], new_classes: Sequence[str], file: Path) -> 
     for axes in (curves, classes):
         axes.set_ylim(0, 1)
         axes.grid(alpha=0.3)
-    with files.user_errors_on_write(file):
+    with files.convert_write_errors(file):
         figure.savefig(file)
 
 

@@ -32,12 +32,12 @@ from ssd_jax.errors import UserError
 from ssd_jax.files import write_text
 
 TASKS: dict[str, Callable[[Path, str], ssd_jax_side.Call]] = {
-    "network, forward": ssd_jax_side.forward,
-    "narrow network, training step": ssd_jax_side.train_narrow,
-    "matching, mining, loss": ssd_jax_side.loss,
-    "decode, threshold, NMS": ssd_jax_side.detect_21,
-    "augmentation": ssd_jax_side.augment,
-    "JPEG to array": ssd_jax_side.read,
+    "network, forward": ssd_jax_side.prepare_forward,
+    "narrow network, training step": ssd_jax_side.prepare_train_narrow,
+    "matching, mining, loss": ssd_jax_side.prepare_loss,
+    "decode, threshold, NMS": ssd_jax_side.prepare_detect_21,
+    "augmentation": ssd_jax_side.prepare_augment,
+    "JPEG to array": ssd_jax_side.prepare_read,
 }
 BASELINE = Path(__file__).parent / "quick_baseline.json"
 MARGIN = 1.3

@@ -374,7 +374,7 @@ class Detect:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Settings of the optimizer and the learning rate schedule. sgd is Caffe's solver; muon and adamw are for training from scratch."""
+    """Settings of the optimizer and schedule. sgd is Caffe's solver; muon and adamw are for training from scratch."""
 
     name: Literal["sgd", "adamw", "muon"] = "sgd"
     learning_rate: PositiveFloat = 1e-3
@@ -387,8 +387,8 @@ class Optimizer:
     """Number of warm-up steps, in which the learning rate rises linearly from near 0 to learning_rate."""
     momentum: Decay = 0.9
     weight_decay: NonNegativeFloat = 5e-4
-    """Weight decay. sgd: added to the gradients of all parameters except biases; as in Caffe, the scale of L2Norm decays,
-    too. adamw: decoupled, for kernels only. muon: decoupled, for the parameters that Muon updates."""
+    """Weight decay. sgd: added to the gradients of all parameters except biases (Caffe includes the scale of L2Norm).
+    adamw: decoupled, for kernels only. muon: decoupled, for the parameters that Muon updates."""
     bias_lr_multiplier: PositiveFloat = 2.0
     """Learning rate of biases relative to that of weights. Only sgd uses it."""
     adam_lr_multiplier: PositiveFloat = 0.1

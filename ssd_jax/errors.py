@@ -19,7 +19,7 @@ def format_error_reason(error: BaseException) -> str:
 
 
 @contextmanager
-def user_errors(
+def convert_errors(
     problem: str,
     advice: str = "",
     *,

@@ -5,21 +5,21 @@ import re
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from ssd_jax.errors import user_errors
+from ssd_jax.errors import convert_errors
 
 
-def user_errors_on_write(
+def convert_write_errors(
     target: Path, advice: str = "Free some space or make it writable, then give the same command again."
 ) -> AbstractContextManager[None]:
     """Return a context manager that converts an OSError into a UserError about writing ``target``."""
-    return user_errors(f"{target}: can't be written", advice, catch=OSError)
+    return convert_errors(f"{target}: can't be written", advice, catch=OSError)
 
 
-def user_errors_on_read(
+def convert_read_errors(
     source: Path, advice: str = "Check the path and its permissions."
 ) -> AbstractContextManager[None]:
     """Return a context manager that converts an OSError into a UserError about reading ``source``."""
-    return user_errors(f"{source}: can't be read", advice, catch=OSError)
+    return convert_errors(f"{source}: can't be read", advice, catch=OSError)
 
 
 def write_text(file: Path, text: str) -> None:
@@ -29,7 +29,7 @@ def write_text(file: Path, text: str) -> None:
         UserError: If the file cannot be written.
     """
     temporary = file.with_name(file.name + ".tmp")
-    with user_errors_on_write(file):
+    with convert_write_errors(file):
         temporary.write_text(text)
         os.replace(temporary, file)
 

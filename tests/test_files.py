@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from ssd_jax.errors import UserError, format_error_reason, user_errors
-from ssd_jax.files import make_safe_file_name, user_errors_on_read, user_errors_on_write, write_text
+from ssd_jax.errors import UserError, convert_errors, format_error_reason
+from ssd_jax.files import convert_read_errors, convert_write_errors, make_safe_file_name, write_text
 
 
 class SpecialError(UserError):
@@ -27,39 +27,39 @@ def test_error_reason_is_one_line(error, reason):
     assert format_error_reason(error) == reason
 
 
-def test_user_errors_message_has_problem_reason_and_advice():
+def test_convert_errors_message_has_problem_reason_and_advice():
     cause = ValueError("cut short")
-    with pytest.raises(UserError) as raised, user_errors("a.json: not JSON", "Copy it again."):
+    with pytest.raises(UserError) as raised, convert_errors("a.json: not JSON", "Copy it again."):
         raise cause
     assert str(raised.value) == "a.json: not JSON (cut short). Copy it again."
     assert raised.value.__cause__ is cause
 
 
-def test_user_errors_message_without_advice_ends_with_the_reason():
-    with pytest.raises(UserError) as raised, user_errors("a.json: not JSON"):
+def test_convert_errors_message_without_advice_ends_with_the_reason():
+    with pytest.raises(UserError) as raised, convert_errors("a.json: not JSON"):
         raise ValueError("cut short")
     assert str(raised.value) == "a.json: not JSON (cut short)"
 
 
-def test_user_errors_raises_the_given_error_type():
-    with pytest.raises(SpecialError), user_errors("a", error_type=SpecialError):
+def test_convert_errors_raises_the_given_error_type():
+    with pytest.raises(SpecialError), convert_errors("a", error_type=SpecialError):
         raise ValueError
 
 
 @pytest.mark.parametrize("error", [UserError("one of ours"), KeyError("another type"), KeyboardInterrupt()])
-def test_user_errors_propagates_exceptions_of_types_not_in_catch(error):
-    with pytest.raises(type(error)) as raised, user_errors("a", catch=(OSError, ValueError)):
+def test_convert_errors_propagates_exceptions_of_types_not_in_catch(error):
+    with pytest.raises(type(error)) as raised, convert_errors("a", catch=(OSError, ValueError)):
         raise error
     assert raised.value is error
 
 
-def test_user_errors_propagates_an_exception_if_reason_returns_none():
-    with pytest.raises(ValueError, match=r"^b$"), user_errors("a", reason=lambda error: None):
+def test_convert_errors_propagates_an_exception_if_reason_returns_none():
+    with pytest.raises(ValueError, match=r"^b$"), convert_errors("a", reason=lambda error: None):
         raise ValueError("b")
 
 
-@pytest.mark.parametrize("convert", [user_errors_on_read, user_errors_on_write])
-def test_user_errors_on_read_and_write_convert_only_os_errors(convert, tmp_path):
+@pytest.mark.parametrize("convert", [convert_read_errors, convert_write_errors])
+def test_converters_of_read_and_write_errors_convert_only_os_errors(convert, tmp_path):
     message = r"a\.txt: .*\(No such file or directory\)\. Name another"
     with pytest.raises(UserError, match=message), convert(tmp_path / "a.txt", "Name another."):
         (tmp_path / "a.txt").read_bytes()

@@ -1,8 +1,8 @@
 """The benchmark tasks, implemented with ssd_jax.
 
-For each task, a function with its name prepares the task and returns a function that runs the task once. The returned
+The function prepare_<name of the task> prepares a task and returns a function that runs the task once. The returned
 function blocks until everything is computed, and returns numbers to compare with those of torchvision_side.py. All
-tasks take the folder of the scene and the name of a variant, which is not used here.
+prepare functions take the folder of the scene and the name of a variant, which is not used here.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ def make_network(model: Model = MODEL) -> tuple[SSD, Any]:
     return module, init(jax.random.key(0, impl="rbg"), jnp.zeros((1, size, size, 3)))["params"]
 
 
-def forward(folder: Path, variant: str) -> Call:
+def prepare_forward(folder: Path, variant: str) -> Call:
     """Prepare the forward pass of the network on the images of the scene."""
     images = jnp.asarray(read_scene(folder)["images"], jnp.float32)
     module, params = make_network()
@@ -73,17 +73,17 @@ def forward(folder: Path, variant: str) -> Call:
     return lambda: jax.block_until_ready(program(params, images)) and result
 
 
-def train(folder: Path, variant: str) -> Call:
+def prepare_train(folder: Path, variant: str) -> Call:
     """Prepare a training step: forward pass, matching, loss and gradients."""
-    return _train(read_scene(folder), MODEL)
+    return _prepare_training(read_scene(folder), MODEL)
 
 
-def train_narrow(folder: Path, variant: str) -> Call:
+def prepare_train_narrow(folder: Path, variant: str) -> Call:
     """Prepare a training step of the network in configs/own_data.py: a quarter of the channels, with GroupNorm."""
-    return _train(read_scene(folder), dataclasses.replace(MODEL, width=0.25, norm="group"))
+    return _prepare_training(read_scene(folder), dataclasses.replace(MODEL, width=0.25, norm="group"))
 
 
-def _train(scene: dict[str, np.ndarray], model: Model) -> Call:
+def _prepare_training(scene: dict[str, np.ndarray], model: Model) -> Call:
     """Prepare a training step of a model on the images and objects of the scene."""
     module, params = make_network(model)
     defaults = make_default_boxes(model.default_boxes)
@@ -99,7 +99,7 @@ def _train(scene: dict[str, np.ndarray], model: Model) -> Call:
     return lambda: jax.block_until_ready(program(params, *arrays)) and result
 
 
-def _detect(folder: Path, classes: int) -> Call:
+def _prepare_detection(folder: Path, classes: int) -> Call:
     """Prepare decoding and NMS of the network outputs in the scene."""
     scene = read_scene(folder)
     defaults = make_default_boxes(BOXES)
@@ -109,17 +109,17 @@ def _detect(folder: Path, classes: int) -> Call:
     return lambda: jax.block_until_ready(program(*arrays)).valid.sum(axis=1).tolist()
 
 
-def detect_21(folder: Path, variant: str) -> Call:
+def prepare_detect_21(folder: Path, variant: str) -> Call:
     """Prepare decoding and NMS with 21 classes."""
-    return _detect(folder, 21)
+    return _prepare_detection(folder, 21)
 
 
-def detect_91(folder: Path, variant: str) -> Call:
+def prepare_detect_91(folder: Path, variant: str) -> Call:
     """Prepare decoding and NMS with 91 classes."""
-    return _detect(folder, 91)
+    return _prepare_detection(folder, 91)
 
 
-def loss(folder: Path, variant: str) -> Call:
+def prepare_loss(folder: Path, variant: str) -> Call:
     """Prepare matching, hard negative mining and the loss of the network outputs in the scene."""
     scene = read_scene(folder)
     defaults = make_default_boxes(BOXES)
@@ -133,7 +133,7 @@ def loss(folder: Path, variant: str) -> Call:
     return lambda: round(float(program(*arrays)), 2)
 
 
-def augment(folder: Path, variant: str) -> Call:
+def prepare_augment(folder: Path, variant: str) -> Call:
     """Prepare the augmentation of the images of the scene, with a new seed in each call."""
     scene = read_scene(folder)
 
@@ -150,19 +150,19 @@ def augment(folder: Path, variant: str) -> Call:
     return lambda: list(jax.block_until_ready(program(next(seeds), *arrays))[0].shape)
 
 
-def read(folder: Path, variant: str) -> Call:
+def prepare_read(folder: Path, variant: str) -> Call:
     """Prepare reading of the JPEG files of the scene, as in the loader."""
     files = sorted(folder.glob("*.jpg"))
     return lambda: [list(read_reduced_image(file, None, (640, 640))[0].shape) for file in files]
 
 
-def large_photo(folder: Path, variant: str) -> Call:
+def prepare_large_photo(folder: Path, variant: str) -> Call:
     """Prepare reading of a large image as in the loader, for a canvas of 640 pixels."""
     file, canvas = folder / "large_photo.jpeg", (640, 640)
     return lambda: list(reduce_to_fit(read_reduced_image(file, None, canvas)[0], canvas).shape)
 
 
-def coco(folder: Path, variant: str) -> Call:
+def prepare_coco(folder: Path, variant: str) -> Call:
     """Prepare the evaluation of the detections that `scene.write_coco` wrote."""
     truth, predictions = (json.loads((folder / name).read_text()) for name in ("truth.json", "detections.json"))
     names = [category["name"] for category in truth["categories"]]

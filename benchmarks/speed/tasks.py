@@ -8,7 +8,7 @@ OURS = "ssd-jax"
 
 
 class Task(NamedTuple):
-    """A task to time. For a task in TASKS, ssd_jax_side.py and torchvision_side.py have a function called ``name``."""
+    """A task to time. For a task in TASKS, ssd_jax_side.py and torchvision_side.py have a function prepare_<name>."""
 
     name: str
     title: str

@@ -64,7 +64,7 @@ def make_targets(scene: dict[str, np.ndarray]) -> list[dict[str, torch.Tensor]]:
     ]
 
 
-def forward(folder: Path, variant: str) -> Call:
+def prepare_forward(folder: Path, variant: str) -> Call:
     """Prepare the forward pass of the network on the images of the scene."""
     network, images = to_memory_format(make_model().eval(), make_image_tensor(read_scene(folder)), variant)
 
@@ -77,7 +77,7 @@ def forward(folder: Path, variant: str) -> Call:
     return call
 
 
-def train(folder: Path, variant: str) -> Call:
+def prepare_train(folder: Path, variant: str) -> Call:
     """Prepare a training step: forward pass, matching, loss and gradients."""
     scene = read_scene(folder)
     network, images = to_memory_format(make_model().train(), make_image_tensor(scene), variant)
@@ -93,7 +93,7 @@ def train(folder: Path, variant: str) -> Call:
     return call
 
 
-def _detect(folder: Path, classes: int) -> Call:
+def _prepare_detection(folder: Path, classes: int) -> Call:
     """Prepare decoding and NMS of the network outputs in the scene."""
     scene = read_scene(folder)
     network = make_model(classes).eval()
@@ -111,14 +111,14 @@ def _detect(folder: Path, classes: int) -> Call:
     return call
 
 
-def detect_21(folder: Path, variant: str) -> Call:
+def prepare_detect_21(folder: Path, variant: str) -> Call:
     """Prepare decoding and NMS with 21 classes."""
-    return _detect(folder, 21)
+    return _prepare_detection(folder, 21)
 
 
-def detect_91(folder: Path, variant: str) -> Call:
+def prepare_detect_91(folder: Path, variant: str) -> Call:
     """Prepare decoding and NMS with 91 classes."""
-    return _detect(folder, 91)
+    return _prepare_detection(folder, 91)
 
 
 def make_anchors(network: Any, images: int) -> list[torch.Tensor]:
@@ -128,7 +128,7 @@ def make_anchors(network: Any, images: int) -> list[torch.Tensor]:
     return network.anchor_generator(ImageList(empty, [(300, 300)] * images), maps)
 
 
-def loss(folder: Path, variant: str) -> Call:
+def prepare_loss(folder: Path, variant: str) -> Call:
     """Prepare matching, hard negative mining and the loss of the network outputs in the scene."""
     scene = read_scene(folder)
     network, targets = make_model().train(), make_targets(scene)
@@ -149,7 +149,7 @@ def loss(folder: Path, variant: str) -> Call:
     return call
 
 
-def augment(folder: Path, variant: str) -> Call:
+def prepare_augment(folder: Path, variant: str) -> Call:
     """Prepare the augmentation of torchvision's recipe for SSD (references/detection/presets.py), and resizing."""
     torch.set_num_threads(1)
     scene = read_scene(folder)
@@ -183,7 +183,7 @@ def augment(folder: Path, variant: str) -> Call:
     return call
 
 
-def read(folder: Path, variant: str) -> Call:
+def prepare_read(folder: Path, variant: str) -> Call:
     """Prepare reading of JPEG files as in torchvision's reference scripts: with Pillow, into uint8 tensors."""
     files = sorted(folder.glob("*.jpg"))
 
@@ -194,7 +194,7 @@ def read(folder: Path, variant: str) -> Call:
     return call
 
 
-def large_photo(folder: Path, variant: str) -> Call:
+def prepare_large_photo(folder: Path, variant: str) -> Call:
     """Prepare reading of a large JPEG file as in torchvision's reference scripts, and resizing with antialiasing."""
     torch.set_num_threads(1)
     file = folder / "large_photo.jpeg"
@@ -206,7 +206,7 @@ def large_photo(folder: Path, variant: str) -> Call:
     return call
 
 
-def coco(folder: Path, variant: str) -> Call:
+def prepare_coco(folder: Path, variant: str) -> Call:
     """Prepare the evaluation of the detections that `scene.write_coco` wrote."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval

@@ -20,7 +20,8 @@ MIN_SECONDS = 0.5  # duration of a round
 def main(library: str, task: str, variant: str, folder: str, cores: str) -> None:
     if cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
-    call = getattr(importlib.import_module(f"benchmarks.speed.{library}"), task)(Path(folder), variant)
+    prepare = getattr(importlib.import_module(f"benchmarks.speed.{library}"), f"prepare_{task}")
+    call = prepare(Path(folder), variant)
     result = call()
     start = time.perf_counter()
     call()

@@ -79,7 +79,7 @@ def compile_and_report(options: AotOptions) -> None:
     config = add_class_names(options.config, options.classes)
     programs = (options.only,) if options.only else PROGRAMS
     if options.json is not None:
-        with files.user_errors_on_write(options.json, "Name another --json."):  # fails early
+        with files.convert_write_errors(options.json, "Name another --json."):  # fails early
             options.json.parent.mkdir(parents=True, exist_ok=True)
 
     def report_progress(program: Program) -> None:

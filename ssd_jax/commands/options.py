@@ -47,7 +47,7 @@ def check_out_folder(out: Path, marker: str) -> None:
     Raises:
         UserError: If the folder contains files, but no file named ``marker``, or if it is a file.
     """
-    with files.user_errors_on_write(out, OUT_ADVICE):
+    with files.convert_write_errors(out, OUT_ADVICE):
         has_other_files = out.exists() and any(out.iterdir()) and not (out / marker).exists()
     if has_other_files:
         raise UserError(f"--out {out}: the folder contains other files. {OUT_ADVICE}")
@@ -59,7 +59,7 @@ def check_new_folder(out: Path) -> None:
     Raises:
         UserError: If the folder is not empty, or it is a file.
     """
-    with files.user_errors_on_write(out, OUT_ADVICE):
+    with files.convert_write_errors(out, OUT_ADVICE):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"--out {out} exists already. {OUT_ADVICE}")
 
@@ -70,5 +70,5 @@ def make_out_folder(out: Path) -> None:
     Raises:
         UserError: If the folder cannot be created.
     """
-    with files.user_errors_on_write(out, OUT_ADVICE):
+    with files.convert_write_errors(out, OUT_ADVICE):
         out.mkdir(parents=True, exist_ok=True)

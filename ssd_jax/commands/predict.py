@@ -130,6 +130,6 @@ def save_picture(target: Path, image: Any, detections: Sequence[Any], colours: M
     boxes = np.array([d.box for d in detections], np.float32).reshape(-1, 4)
     scores = np.array([d.score for d in detections], np.float32)
     picture = draw_boxes(image, boxes, [d.name for d in detections], scores, colours=colours)
-    with files.user_errors_on_write(target, OUT_ADVICE):
+    with files.convert_write_errors(target, OUT_ADVICE):
         target.parent.mkdir(parents=True, exist_ok=True)
         picture.save(target, quality=92)

@@ -46,8 +46,8 @@ def run(argv: Sequence[str]) -> None:
     augmented = replay.replay_image(config, source, options.image, options.epoch)
     name = options.image.replace("/", "_")  # an id may be a path
     out = options.out or options.run / "shown" / f"{name}_epoch{options.epoch}.jpg"
-    picture = replay.draw(source, augmented)
-    with files.user_errors_on_write(out, OUT_ADVICE):
+    picture = replay.draw_comparison(source, augmented)
+    with files.convert_write_errors(out, OUT_ADVICE):
         out.parent.mkdir(parents=True, exist_ok=True)
         picture.save(out, quality=92)
     unused = len(source.annotation(augmented.index).labels) - int((augmented.labels > 0).sum())

@@ -11,7 +11,7 @@ import simplejpeg
 from jaxtyping import Integer, UInt8
 from PIL import Image, UnidentifiedImageError
 
-from ssd_jax.errors import UserError, format_error_reason, user_errors
+from ssd_jax.errors import UserError, convert_errors, format_error_reason
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
@@ -64,7 +64,7 @@ def read_reduced_image(
 def _read_pixels_and_size(
     path: str | Path, annotated_size: tuple[int, int] | None, canvas: tuple[int, int] | None
 ) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
-    with user_errors(f"{path}: can't be read", _ADVICE, catch=OSError):
+    with convert_errors(f"{path}: can't be read", _ADVICE, catch=OSError):
         data = Path(path).read_bytes()
     if not data:
         raise UserError(f"{path}: the file is empty. Copy it again, or remove it.")
@@ -128,7 +128,9 @@ def stored_size(data: bytes, name: str) -> tuple[int, int]:
 def _open_image(path: str | Path) -> Iterator[Image.Image]:
     with (
         _user_errors_on_decode(path),
-        user_errors(f"{path}: can't be read", _ADVICE, catch=(FileNotFoundError, IsADirectoryError, PermissionError)),
+        convert_errors(
+            f"{path}: can't be read", _ADVICE, catch=(FileNotFoundError, IsADirectoryError, PermissionError)
+        ),
         Image.open(path) as image,
     ):
         yield image
@@ -138,13 +140,13 @@ def _open_image(path: str | Path) -> Iterator[Image.Image]:
 def _user_errors_on_decode(name: str | Path) -> Iterator[None]:
     """Convert the exceptions that Pillow and simplejpeg raise for an invalid image to UserErrors."""
     with (
-        user_errors(
+        convert_errors(
             f"{name}: can't be read as an image",
             "Copy it again, or remove it.",
             catch=_PILLOW_ERRORS,
             reason=_decode_error_reason,
         ),
-        user_errors(f"{name}: the image is too large", "Reduce its size.", catch=Image.DecompressionBombError),
+        convert_errors(f"{name}: the image is too large", "Reduce its size.", catch=Image.DecompressionBombError),
     ):
         yield
 

@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 from ssd_jax.config import Data
 from ssd_jax.data.image import read_image, read_reduced_image
 from ssd_jax.data.problems import Kind, Problems
-from ssd_jax.errors import UserError, user_errors
-from ssd_jax.files import user_errors_on_read
+from ssd_jax.errors import UserError, convert_errors
+from ssd_jax.files import convert_read_errors
 
 
 class Annotation(NamedTuple):
@@ -428,8 +428,8 @@ def read_text(file: Path) -> str:
         UserError: If the file cannot be read or is not in UTF-8; the message names the file.
     """
     with (
-        user_errors_on_read(file, "Check its permissions."),
-        user_errors(
+        convert_read_errors(file, "Check its permissions."),
+        convert_errors(
             f"{file}: not text in UTF-8", "Save it as UTF-8.", catch=UnicodeDecodeError, reason=_decode_error_reason
         ),
     ):

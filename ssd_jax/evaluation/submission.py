@@ -22,7 +22,7 @@ import msgspec
 
 from ssd_jax.data.source import Annotation, Source
 from ssd_jax.errors import UserError
-from ssd_jax.files import user_errors_on_write, write_text
+from ssd_jax.files import convert_write_errors, write_text
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics.average_precision import xyxy_to_xywh
 
@@ -58,7 +58,7 @@ class SubmissionWriter:
         else:
             text = _format_coco_text(self.annotations, self.category_ids, detections)
             texts = {f"detections_{split}_{algorithm}_results.json": text}
-        with user_errors_on_write(folder):
+        with convert_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         files = {folder / _make_result_file_name(name): text for name, text in texts.items()}
         for file, text in files.items():

@@ -363,8 +363,8 @@ def compute_tide_errors(
 ) -> dict[ErrorType, TideError]:
     """Return, for each of TIDE's types, the number of errors and the AP that correcting these errors would gain.
 
-    The computation is that of hotcoco. COCO's rules apply: all detections count (at most 100 per class and image), difficult objects are ordinary objects,
-    and crowds are ignored.
+    hotcoco computes the result. COCO's rules apply: all detections count (at most 100 per class and image), difficult
+    objects are ordinary objects, and crowds are ignored.
 
     References:
         Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020.

@@ -6,7 +6,7 @@ import numpy as np
 
 from ssd_jax.config import DefaultBoxes
 from ssd_jax.data.check.checks import DataSetCheck
-from ssd_jax.files import make_safe_file_name, user_errors_on_write
+from ssd_jax.files import convert_write_errors, make_safe_file_name
 from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.report.draw import draw_data_set
 from ssd_jax.report.pictures import write_samples
@@ -26,7 +26,7 @@ def write_data_set_figures(out: Path, check: DataSetCheck, box_config: DefaultBo
     size = box_config.image_size
     shapes = np.unique(make_default_boxes(box_config)[:, 2:], axis=0) * size
     objects = {split: count.objects for split, count in check.counts.items()}
-    with user_errors_on_write(out / "data.png"):
+    with convert_write_errors(out / "data.png"):
         draw_data_set(objects, check.coverage.boxes * size, check.coverage.unmatched, shapes, out / "data.png")
     for stale in out.glob("*_samples.jpg"):
         stale.unlink()

@@ -64,7 +64,7 @@ def draw_augmented_tile(
 
 
 def _save(image: Image.Image, file: Path) -> None:
-    with files.user_errors_on_write(file):
+    with files.convert_write_errors(file):
         image.save(file, quality=90)
 
 
@@ -143,5 +143,5 @@ def write_curves(workdir: Path) -> None:
     metrics = [
         {name: value for name, value in row.items() if not name.endswith("loss")} for row in read_results(workdir)
     ]
-    with files.user_errors_on_write(workdir / "curves.png"):
+    with files.convert_write_errors(workdir / "curves.png"):
         draw_curves([*read_log(workdir), *metrics], workdir / "curves.png")

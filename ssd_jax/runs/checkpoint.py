@@ -20,10 +20,10 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from ssd_jax.data.class_names import describe_class_difference
-from ssd_jax.errors import UserError, user_errors
+from ssd_jax.errors import UserError, convert_errors
 from ssd_jax.runs.checkpoint_integrity import (
     CorruptCheckpointError,
-    corrupt_checkpoint_errors,
+    convert_corruption_errors,
     restore_newest_intact,
     verify_checksums,
     write_checksums,
@@ -152,7 +152,7 @@ class Checkpoints:
             "Earlier checkpoints are kept. Free some space and give the same command again to resume from the latest"
         )
         try:
-            with user_errors(problem, advice, reason=_find_system_reason):
+            with convert_errors(problem, advice, reason=_find_system_reason):
                 yield
         except Exception:
             self._failed = True
@@ -189,7 +189,7 @@ class Checkpoints:
         Raises:
             CorruptCheckpointError: If the checkpoint cannot be read.
         """
-        with corrupt_checkpoint_errors(self.folder / str(step)):
+        with convert_corruption_errors(self.folder / str(step)):
             return list(self._checkpointer.checkpointables_metadata(step).metadata["params"][module])
 
     def restore(self, step: int, target: dict[str, Any], class_names: Sequence[str]) -> RestoredCheckpoint:
@@ -209,7 +209,7 @@ class Checkpoints:
         """
         path = self.folder / str(step)
         distributed.run_on_primary(lambda: verify_checksums(path), CorruptCheckpointError)
-        with corrupt_checkpoint_errors(path):
+        with convert_corruption_errors(path):
             metadata = self._checkpointer.metadata(step).custom_metadata
             stored = self._checkpointer.checkpointables_metadata(step).metadata
             if not stored.get("params"):

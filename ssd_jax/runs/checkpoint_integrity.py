@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from ssd_jax.errors import UserError, user_errors
-from ssd_jax.files import user_errors_on_write, write_text
+from ssd_jax.errors import UserError, convert_errors
+from ssd_jax.files import convert_write_errors, write_text
 from ssd_jax.runtime import distributed
 
 T = TypeVar("T")
@@ -38,13 +38,13 @@ class CorruptCheckpointError(UserError):
         self.reason = reason
 
 
-def corrupt_checkpoint_errors(checkpoint: Path) -> AbstractContextManager[None]:
+def convert_corruption_errors(checkpoint: Path) -> AbstractContextManager[None]:
     """Return a context manager that converts exceptions of its block into a CorruptCheckpointError.
 
     The code in the block should read a checkpoint. Orbax, TensorStore and json raise exceptions of many types if files
     are missing or truncated. A UserError is not converted.
     """
-    return user_errors(
+    return convert_errors(
         f"{checkpoint}: cannot read this checkpoint, it is corrupt or was written by another version",
         error_type=CorruptCheckpointError,
     )
@@ -67,7 +67,7 @@ def verify_checksums(checkpoint: Path) -> None:
     Raises:
         CorruptCheckpointError: If a file is missing or has changed.
     """
-    with corrupt_checkpoint_errors(checkpoint):
+    with convert_corruption_errors(checkpoint):
         file = checkpoint / CHECKSUMS
         expected = json.loads(file.read_text()) if file.exists() else {}
         checksums = _compute_checksums(checkpoint)
@@ -123,7 +123,7 @@ def _compute_checksums(checkpoint: Path) -> dict[str, str]:
 
 
 def _move_folder(checkpoint: Path, target: Path) -> None:
-    with user_errors_on_write(target):
+    with convert_write_errors(target):
         target.parent.mkdir(exist_ok=True)
         if target.exists():  # an earlier checkpoint of the same step was also corrupt
             shutil.rmtree(target)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssd_jax.files import user_errors_on_write, write_text
+from ssd_jax.files import convert_write_errors, write_text
 
 if TYPE_CHECKING:  # tensorboardX imports torch if torch is installed, which takes seconds
     from tensorboardX.event_file_writer import EventsWriter
@@ -48,7 +48,7 @@ class RunLog:
         Raises:
             UserError: If a file cannot be written.
         """
-        with user_errors_on_write(self.log_file), self.log_file.open("a") as file:
+        with convert_write_errors(self.log_file), self.log_file.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         self._write_scalars(step, "train", values)
 
@@ -70,7 +70,7 @@ class RunLog:
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
-        with user_errors_on_write(self.log_file.parent / "tensorboard"):
+        with convert_write_errors(self.log_file.parent / "tensorboard"):
             for name, value in values.items():
                 if value is not None:
                     summary = scalar(f"{group}/{name}", value)
@@ -96,7 +96,7 @@ def _open_tensorboard(folder: Path, step: int) -> "EventsWriter":
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-    with user_errors_on_write(folder):
+    with convert_write_errors(folder):
         folder.mkdir(exist_ok=True)
         writer = EventsWriter(str(folder / "events"))
         writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=SessionLog(status=SessionLog.START)))

@@ -17,7 +17,7 @@ import msgspec
 
 from ssd_jax.config import Config
 from ssd_jax.errors import UserError
-from ssd_jax.files import user_errors_on_read, user_errors_on_write, write_text
+from ssd_jax.files import convert_read_errors, convert_write_errors, write_text
 from ssd_jax.runs.config_file import decode_config
 
 # Options that may change when a run is resumed: the folder of the data, whether the run stops at an unreadable image,
@@ -43,7 +43,7 @@ def read_config(run: Path) -> Config:
         UserError: If the folder is not a run folder, or if its config.json is not valid for this version.
     """
     file = run / "config.json"
-    with user_errors_on_read(file, "Check its permissions."):
+    with convert_read_errors(file, "Check its permissions."):
         if not file.exists():
             hint = "" if run.exists() else " (there is no such folder)"
             raise UserError(f"{run} is not a run folder: config.json is missing{hint}")
@@ -79,7 +79,7 @@ class RunStatus(NamedTuple):
     """A line of `list_config_differences` for each option whose value has changed since the run was started."""
 
 
-def create_or_resume(workdir: Path, config: Config) -> RunStatus:
+def create_or_resume_run(workdir: Path, config: Config) -> RunStatus:
     """Create a run folder with its config.json, or check that the folder belongs to a run with this config.
 
     If the run has no checkpoint yet, any config is accepted, because no training is lost.
@@ -95,7 +95,7 @@ def create_or_resume(workdir: Path, config: Config) -> RunStatus:
     """
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"{workdir} is a file, not a run folder. Name another --workdir")
-    with user_errors_on_write(workdir, "Name another --workdir."):
+    with convert_write_errors(workdir, "Name another --workdir."):
         workdir.mkdir(parents=True, exist_ok=True)
         file = workdir / "config.json"
         if not file.exists() and any(workdir.iterdir()):
@@ -120,7 +120,7 @@ def hold_exclusive_lock(workdir: Path) -> Iterator[None]:
     Raises:
         UserError: If another process has the lock.
     """
-    with user_errors_on_write(workdir):
+    with convert_write_errors(workdir):
         folder = os.open(workdir, os.O_RDONLY)
     try:
         with suppress(OSError):  # the file system has no locks

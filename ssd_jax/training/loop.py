@@ -178,13 +178,13 @@ class Trainer:
             "same command to resume from the latest one."
         )
         with StopRequest() as stop, Checkpoints(self.workdir / "checkpoints", for_writing=True) as checkpoints:
-            state = self.restore_or_init(checkpoints)
+            state = self.restore_or_init_state(checkpoints)
             start = int(state.step)
             with self._make_reporter(start) as reporter:
                 if start == 0:
                     # All processes compute the preview. If only the primary process computed it, the others could
                     # wait for longer than Gloo's limit of 30 s.
-                    index, batch = self.preview_batch()
+                    index, batch = self.augment_next_batch()
                     reporter.report_train_batch(self.train_source, index, batch)
                 last = self.train_steps(state, checkpoints, reporter, stop)
         unreadable = {"train": (self.train_source, self.batches.unreadable)}
@@ -196,7 +196,7 @@ class Trainer:
     def _make_reporter(self, start: int) -> NullReporter:
         return Reporter(self.workdir, self.config.train, start) if distributed.is_primary() else NullReporter()
 
-    def restore_or_init(self, checkpoints: Checkpoints) -> TrainState:
+    def restore_or_init_state(self, checkpoints: Checkpoints) -> TrainState:
         """Return the training state of the latest checkpoint, or the initial state if there is no checkpoint.
 
         If a checkpoint is restored, the stream of batches continues with the batch after that step.
@@ -215,7 +215,7 @@ class Trainer:
         step = jax.device_put(np.int32(saved.step), state.step.sharding)
         return TrainState(step, training.get("params", params), training["opt_state"], params if has_ema else None)
 
-    def preview_batch(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def augment_next_batch(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Augment the images of the next batch that this process has loaded, and return them.
 
         The stream of batches is not advanced: the first step trains on the same batch.

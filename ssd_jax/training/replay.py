@@ -2,7 +2,7 @@
 
     config = run_folder.read_config(Path("runs/my_run"))
     source = open_source(config.data, config.data.train_split, config.model.class_names)
-    replay.draw(source, replay.replay_image(config, source, "000012", epoch=3))
+    replay.draw_comparison(source, replay.replay_image(config, source, "000012", epoch=3))
 
 The random numbers for a training image depend only on ``train.seed``, the epoch and the position of the image in the
 split. The loader places images on a canvas, whose size depends on all images of the split. Therefore the split must not
@@ -58,7 +58,7 @@ def replay_image(config: Config, source: Source, image_id: str, epoch: int) -> A
         UserError: If the split has no image with this id, if the run ends before it reaches the image in this epoch, or
             if the image file cannot be read.
     """
-    index = find_image(source, image_id)
+    index = find_image_position(source, image_id)
     step = find_step(config, source, index, epoch)
     source.image(index)  # raises an error for an unreadable image, which the loader would only skip
     batch = single_image_batch(source, config.data, index, epoch)
@@ -66,7 +66,7 @@ def replay_image(config: Config, source: Source, image_id: str, epoch: int) -> A
     return AugmentedImage(index, epoch, step, images[0], boxes[0], labels[0])
 
 
-def find_image(source: Source, image_id: str) -> int:
+def find_image_position(source: Source, image_id: str) -> int:
     """Return the position of an image in a split, given the id of the image.
 
     Raises:
@@ -100,7 +100,7 @@ def find_step(config: Config, source: Source, index: int, epoch: int) -> int:
     )
 
 
-def draw(source: Source, augmented: AugmentedImage, side: int = 600) -> Image.Image:
+def draw_comparison(source: Source, augmented: AugmentedImage, side: int = 600) -> Image.Image:
     """Draw an image with its boxes on the left, and the augmented image with its boxes on the right.
 
     The captions name the id of the image, the epoch and the step.

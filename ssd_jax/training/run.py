@@ -64,7 +64,7 @@ def _with_absolute_paths(config: Config) -> Config:
 
 def _open_run_folder(workdir: Path, config: Config) -> None:
     """Create the run folder, or check that it belongs to a run with this config, and print a summary of the run."""
-    resumed, changed = run_folder.create_or_resume(workdir, config)
+    resumed, changed = run_folder.create_or_resume_run(workdir, config)
     model, names = config.model, config.model.class_names
     print(
         f"{'Resuming' if resumed else 'New run in'} {workdir}: {model.image_size} px, "

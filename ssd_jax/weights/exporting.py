@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 
 from ssd_jax.config import Config, DefaultBoxes, Model
 from ssd_jax.errors import UserError
-from ssd_jax.files import user_errors_on_write
+from ssd_jax.files import convert_write_errors
 from ssd_jax.inference import detector
 from ssd_jax.models.ssd import Params
 from ssd_jax.runtime import sharding
@@ -54,7 +54,7 @@ def export_weights(
     config = detector.read_detector_config(run)
     mapping = find_export_mapping(config.model, project)
     params, step = detector.restore_params(run, config, checkpoint)
-    with user_errors_on_write(file):
+    with convert_write_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
     write_safetensors(file, to_tensors(sharding.fetch(params), mapping))
     return Exported(config, step, mapping)

@@ -99,7 +99,7 @@ def write_run(imported: Imported, folder: Path) -> None:
 
     If an error occurs, the incomplete folder is removed.
     """
-    with files.user_errors_on_write(folder, "Name another --out."):
+    with files.convert_write_errors(folder, "Name another --out."):
         folder.mkdir(parents=True, exist_ok=True)
     try:
         with Checkpoints(folder / "checkpoints", for_writing=True) as checkpoints:

@@ -52,7 +52,7 @@ def test_network_output_has_scores_like_those_of_a_trained_network(scene_folder)
     "task", ["loss", "read", *(pytest.param(task, marks=pytest.mark.slow) for task in ("detect_21", "augment"))]
 )
 def test_tasks_return_the_expected_results(scene_folder, task):
-    result = getattr(ssd_jax_side, task)(scene_folder, "")()
+    result = getattr(ssd_jax_side, f"prepare_{task}")(scene_folder, "")()
     expected: dict[str, Any] = {
         "detect_21": [200] * 4, "augment": [4, 300, 300, 3], "read": [[375, 500, 3]] * 4,
     }  # fmt: skip
@@ -64,15 +64,15 @@ def test_large_photo_is_reduced_to_the_canvas(tmp_path):
     scenes.write_large_photo(tmp_path)
     with Image.open(tmp_path / "large_photo.jpeg") as image:
         assert image.size == (4000, 3000)
-    assert ssd_jax_side.large_photo(tmp_path, "")() == [480, 640, 3]
+    assert ssd_jax_side.prepare_large_photo(tmp_path, "")() == [480, 640, 3]
 
 
 def test_both_libraries_have_every_task():
     """torchvision_side.py needs torch, so the test searches its source text instead of importing it."""
     source = (Path(interleaved.ROOT) / "benchmarks" / "speed" / "torchvision_side.py").read_text()
     for task in TASKS:
-        assert callable(getattr(ssd_jax_side, task.name))
-        assert f"\ndef {task.name}(folder: Path, variant: str) -> Call:" in source
+        assert callable(getattr(ssd_jax_side, f"prepare_{task.name}"))
+        assert f"\ndef prepare_{task.name}(folder: Path, variant: str) -> Call:" in source
 
 
 def make_measurements(ssd_jax: list[float], first: list[float], second: list[float]) -> interleaved.Timed:
@@ -151,7 +151,7 @@ def test_quick_fails_if_a_ratio_exceeds_the_margin(stored_ratio, exit_code, tmp_
     baseline = tmp_path / "baseline.json"
     baseline.write_text(json.dumps({"machine": "that one", "ratios": {"JPEG to array": stored_ratio}}))
     monkeypatch.setattr(quick, "BASELINE", baseline)
-    monkeypatch.setattr(quick, "TASKS", {"JPEG to array": ssd_jax_side.read})
+    monkeypatch.setattr(quick, "TASKS", {"JPEG to array": ssd_jax_side.prepare_read})
     monkeypatch.setattr(quick, "time_interleaved", lambda call, reference: (0.001, 1.0))
     assert quick.main([]) == exit_code
     assert ("SLOWER: JPEG to array" in capsys.readouterr().err) == (exit_code == 1)

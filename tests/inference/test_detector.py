@@ -200,7 +200,7 @@ def test_load_uses_the_averaged_parameters(trained_run):
     config = run_folder.read_config(trained_run)
     trainer = Trainer(config, trained_run, ShapesSource(config.data.shapes, "train"), None)
     with Checkpoints(trained_run / "checkpoints") as checkpoints:
-        state = trainer.restore_or_init(checkpoints)
+        state = trainer.restore_or_init_state(checkpoints)
     loaded = detector.load(trained_run, "last").params
     jax.tree.map(np.testing.assert_array_equal, loaded, state.ema_params)
     difference = jax.tree.map(lambda a, p: float(np.abs(np.asarray(a) - np.asarray(p)).max()), loaded, state.params)

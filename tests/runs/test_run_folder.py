@@ -33,14 +33,14 @@ def write_config_json(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_read_config_returns_the_written_config(tmp_path, file):
     written = load_config(file)
-    run_folder.create_or_resume(tmp_path / "run", written)
+    run_folder.create_or_resume_run(tmp_path / "run", written)
     assert run_folder.read_config(tmp_path / "run") == written
 
 
 def test_read_config_restores_options_that_imitate_other_libraries(tmp_path):
     detect = config.Detect(top_k_per="map", log_scale_bounds=(None, 4.0), clip_before_nms=True, drop_empty=True)
     written = dataclasses.replace(TINY, detect=detect)
-    run_folder.create_or_resume(tmp_path / "run", written)
+    run_folder.create_or_resume_run(tmp_path / "run", written)
     assert run_folder.read_config(tmp_path / "run") == written
 
 
@@ -65,23 +65,23 @@ def test_read_config_rejects_a_folder_without_config_json(tmp_path):
         run_folder.read_config(tmp_path)
 
 
-def test_create_or_resume_resumes_only_from_a_complete_checkpoint(tmp_path):
+def test_create_or_resume_run_resumes_only_from_a_complete_checkpoint(tmp_path):
     run = tmp_path / "deep" / "run"
-    assert run_folder.create_or_resume(run, TINY) == (False, [])
-    assert run_folder.create_or_resume(run, TINY) == (False, []), "no checkpoint yet"
+    assert run_folder.create_or_resume_run(run, TINY) == (False, [])
+    assert run_folder.create_or_resume_run(run, TINY) == (False, []), "no checkpoint yet"
     incomplete_checkpoint_path(run / "checkpoints", 7).mkdir(parents=True)
-    assert run_folder.create_or_resume(run, TINY) == (False, []), "an incomplete checkpoint"
+    assert run_folder.create_or_resume_run(run, TINY) == (False, []), "an incomplete checkpoint"
     (run / "checkpoints" / "7").mkdir()
-    assert run_folder.create_or_resume(run, TINY) == (True, [])
+    assert run_folder.create_or_resume_run(run, TINY) == (True, [])
 
 
-def test_create_or_resume_accepts_any_options_without_a_checkpoint(tmp_path):
-    run_folder.create_or_resume(tmp_path / "run", TINY)
-    assert run_folder.create_or_resume(tmp_path / "run", make_config_with_steps(31)) == (False, [])
+def test_create_or_resume_run_accepts_any_options_without_a_checkpoint(tmp_path):
+    run_folder.create_or_resume_run(tmp_path / "run", TINY)
+    assert run_folder.create_or_resume_run(tmp_path / "run", make_config_with_steps(31)) == (False, [])
     assert run_folder.read_config(tmp_path / "run") == make_config_with_steps(31)
 
 
-def test_create_or_resume_accepts_options_that_may_change_on_resume(tmp_path):
+def test_create_or_resume_run_accepts_options_that_may_change_on_resume(tmp_path):
     create_run_with_checkpoint(tmp_path / "run")
     moved = dataclasses.replace(
         TINY,
@@ -89,40 +89,40 @@ def test_create_or_resume_accepts_options_that_may_change_on_resume(tmp_path):
         train=dataclasses.replace(TINY.train, log_every=3),
     )
     changed = ["data.root: 'shapes' -> '/elsewhere'", "train.log_every: 1 -> 3"]
-    assert run_folder.create_or_resume(tmp_path / "run", moved) == (True, changed)
+    assert run_folder.create_or_resume_run(tmp_path / "run", moved) == (True, changed)
     assert run_folder.read_config(tmp_path / "run") == moved
 
 
 def create_run_with_checkpoint(run: Path) -> None:
     """Create a run folder with a checkpoint."""
-    run_folder.create_or_resume(run, TINY)
+    run_folder.create_or_resume_run(run, TINY)
     (run / "checkpoints" / "7").mkdir(parents=True)
 
 
-def test_create_or_resume_rejects_and_lists_changed_options(tmp_path):
+def test_create_or_resume_run_rejects_and_lists_changed_options(tmp_path):
     create_run_with_checkpoint(tmp_path / "run")
     before = (tmp_path / "run" / "config.json").read_text()
     other = dataclasses.replace(make_config_with_steps(31), name="tiny2")
     with pytest.raises(UserError) as error:
-        run_folder.create_or_resume(tmp_path / "run", other)
+        run_folder.create_or_resume_run(tmp_path / "run", other)
     changed = [line.strip() for line in str(error.value).splitlines() if line.startswith("  ")]
     assert changed == ["name: 'tiny' -> 'tiny2'", "train.steps: 30 -> 31"]
     assert (tmp_path / "run" / "config.json").read_text() == before
 
 
-def test_create_or_resume_rejects_a_folder_that_is_not_a_run_folder(tmp_path):
+def test_create_or_resume_run_rejects_a_folder_that_is_not_a_run_folder(tmp_path):
     (tmp_path / "thesis.tex").write_text("a file of a user")
     with pytest.raises(UserError, match="not empty"):
-        run_folder.create_or_resume(tmp_path, TINY)
+        run_folder.create_or_resume_run(tmp_path, TINY)
     with pytest.raises(UserError, match="is a file"):
-        run_folder.create_or_resume(tmp_path / "thesis.tex", TINY)
+        run_folder.create_or_resume_run(tmp_path / "thesis.tex", TINY)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_create_or_resume_error_names_a_folder_that_cannot_be_created(tmp_path):
+def test_create_or_resume_run_error_names_a_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/run: .*\(Not a directory\).*--workdir"):
-        run_folder.create_or_resume(tmp_path / "file" / "run", TINY)
+        run_folder.create_or_resume_run(tmp_path / "file" / "run", TINY)
 
 
 # ---- lock ----

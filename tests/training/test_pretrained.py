@@ -312,7 +312,7 @@ def test_pretrained_file_is_read_once(trained_run, fresh_params, tmp_path, monke
     opened = open_pretrained(config)
     trainer = Trainer(config, tmp_path, ShapesSource(config.data.shapes, "train"), None, opened)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        state = trainer.restore_or_init(checkpoints)
+        state = trainer.restore_or_init_state(checkpoints)
     jax.tree.map(np.testing.assert_array_equal, state.params, params)
     assert reads == [tmp_path / "weights.safetensors"]
 
@@ -369,7 +369,7 @@ def test_run_with_transfer_starts_from_pretrained_params_and_fresh_optimizer_sta
     assert config.model.class_names == CLASSES
     trainer = Trainer(config, tmp_path, open_source(config.data, "train"), None)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        state = trainer.restore_or_init(checkpoints)
+        state = trainer.restore_or_init_state(checkpoints)
     fresh = init_state(config, sharding.make_mesh())
     params, _ = read_stored_params(transfer_run.start)
     assert int(state.step) == 0

@@ -54,7 +54,7 @@ def replay_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
     source = open_source(config.data, "train")
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, class_names=source.class_names))
-    run_folder.create_or_resume(base / "run", config)
+    run_folder.create_or_resume_run(base / "run", config)
     trainer = Trainer(config, base / "run", source, None)
     images: dict[tuple[int, int], list[np.ndarray]] = {}
     steps: dict[tuple[int, int], int] = {}
@@ -79,7 +79,7 @@ def test_replay_is_bitwise_equal_to_the_augmented_batch(replay_run):
 def test_replay_equals_the_preview_of_the_first_batch(replay_run):
     positions, (images, boxes, labels) = Trainer(
         replay_run.config, replay_run.folder, replay_run.source, None
-    ).preview_batch()
+    ).augment_next_batch()
     previewed = {image.tobytes(): slot for slot, image in enumerate(images)}
     slots = []
     for index in (index for (index, _), step in replay_run.steps.items() if step == 1):
@@ -141,7 +141,7 @@ def test_replay_omits_difficult_objects_if_training_omits_them(replay_run):
 
 def test_draw_shows_the_augmented_image_beside_the_original(replay_run):
     replayed = replay.replay_image(replay_run.config, replay_run.source, "train3", 1)
-    picture = np.asarray(replay.draw(replay_run.source, replayed, side=192))
+    picture = np.asarray(replay.draw_comparison(replay_run.source, replayed, side=192))
     assert picture.shape == (218, 396, 3), "a gap of 4 around two cells of 192 and their captions"
     # The image of 96 x 50 pixels is enlarged by a factor of 2, and the augmented image of 64 x 64 pixels by 3.
     left, right = picture[50:150, 4:196], picture[4:196, 200:392]
@@ -175,7 +175,7 @@ def test_show_writes_the_picture(replay_run, capsys):
     printed = capsys.readouterr().out
     assert printed.startswith(f"train7, epoch 2: step {replay_run.steps[7, 2]} of 10. Written: {file}\n")
     replayed = replay.replay_image(replay_run.config, replay_run.source, "train7", 2)
-    drawn = np.asarray(replay.draw(replay_run.source, replayed), np.float32)
+    drawn = np.asarray(replay.draw_comparison(replay_run.source, replayed), np.float32)
     assert np.abs(read_image(file) - drawn).mean() < 4, "apart from JPEG compression"
 
 
@@ -205,7 +205,7 @@ def test_show_accepts_the_options_out_and_data_root(replay_run, tmp_path, capsys
     finally:
         moved.rename(replay_run.config.data.root)
     replayed = replay.replay_image(replay_run.config, replay_run.source, "train1", 0)
-    np.testing.assert_array_equal(read_image(out), np.asarray(replay.draw(replay_run.source, replayed)))
+    np.testing.assert_array_equal(read_image(out), np.asarray(replay.draw_comparison(replay_run.source, replayed)))
 
 
 @pytest.mark.parametrize(

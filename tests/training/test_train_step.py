@@ -204,7 +204,7 @@ def test_train_step_is_not_compiled_again_for_a_restored_state(train_step, initi
     """The restored state must have the shardings of the initial state to avoid a second compilation."""
     trainer = Trainer(run_folder.read_config(trained_run), trained_run, TRAIN, None)
     with Checkpoints(trained_run / "checkpoints") as checkpoints:
-        restored = trainer.restore_or_init(checkpoints)
+        restored = trainer.restore_or_init_state(checkpoints)
     assert int(restored.step) == 30
     for state in (to_device(initial_state), restored):
         for batch in read_first_batches(2):

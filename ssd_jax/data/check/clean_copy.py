@@ -13,7 +13,7 @@ from ssd_jax.data.image import mode_and_orientation
 from ssd_jax.data.problems import Kind, Problem
 from ssd_jax.data.source import Annotation, Source, clip_box
 from ssd_jax.errors import UserError
-from ssd_jax.files import make_safe_file_name, user_errors_on_write, write_text
+from ssd_jax.files import convert_write_errors, make_safe_file_name, write_text
 
 _OTHER_FOLDER = "Name a new folder for the cleaned copy."
 
@@ -24,7 +24,7 @@ def check_copy_folder(out: Path, root: Path) -> None:
     Raises:
         UserError: If the folder is not empty, or is inside ``root``.
     """
-    with user_errors_on_write(out, _OTHER_FOLDER):
+    with convert_write_errors(out, _OTHER_FOLDER):
         if out.exists() and any(out.iterdir()):
             raise UserError(f"{out} is not empty. {_OTHER_FOLDER}")
     if out.resolve().is_relative_to(root.resolve()):
@@ -70,7 +70,7 @@ def write_clean_copy(
     Raises:
         UserError: If the folder cannot be written.
     """
-    with user_errors_on_write(out, _OTHER_FOLDER):
+    with convert_write_errors(out, _OTHER_FOLDER):
         (out / "annotations").mkdir(parents=True, exist_ok=True)
     seen: set[bytes] = set()
     written = {}
@@ -91,7 +91,7 @@ def _write_split(out: Path, split: str, source: Source, indices: list[int]) -> N
     folder = out / "images" / split
     content: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
     content["categories"] = [{"id": label, "name": name} for label, name in enumerate(source.class_names, start=1)]
-    with user_errors_on_write(folder):
+    with convert_write_errors(folder):
         folder.mkdir(parents=True)
     for number, index in enumerate(indices, start=1):
         annotation = source.annotation(index)
@@ -131,7 +131,7 @@ def _write_image(folder: Path, source: Source, index: int) -> Path:
     number = 2
     while target.exists():
         target, number = target.with_name(f"{stem}_{number}{target.suffix}"), number + 1
-    with user_errors_on_write(target):
+    with convert_write_errors(target):
         if is_plain:
             shutil.copyfile(file, target)
         else:

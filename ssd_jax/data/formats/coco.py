@@ -34,7 +34,7 @@ from ssd_jax.data.source import (
 )
 from ssd_jax.data.splits import JoinedSource, Term
 from ssd_jax.errors import UserError
-from ssd_jax.files import user_errors_on_read
+from ssd_jax.files import convert_read_errors
 
 LAYOUT = ".json files with the key 'images' in annotations/, in a folder for each split, or in the folder itself"
 
@@ -248,7 +248,7 @@ def _find_file_key(root: Path, files: dict[str, Path], split: str) -> str | None
 
 def _read_file(file: Path, problems: Problems) -> tuple[_File, Sequence[int]]:
     """Return the valid entries of an annotation file, and the position in the file of each valid annotation."""
-    with user_errors_on_read(file):
+    with convert_read_errors(file):
         data = file.read_bytes().removeprefix(codecs.BOM_UTF8)
     try:
         try:

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 
 from ssd_jax.config import Data
 from ssd_jax.data.formats.tfds import PREFIX, prepared_builder, tfds_dir
-from ssd_jax.errors import UserError, user_errors
+from ssd_jax.errors import UserError, convert_errors
 
 
 def prepare_tfds(data: Data, archives: Path, any_checksum: bool = False) -> tfds.core.DatasetBuilder:
@@ -58,7 +58,7 @@ def prepare_tfds(data: Data, archives: Path, any_checksum: bool = False) -> tfds
         # tfds has no public way to supply a download manager, and its own would access the network.
         builder._make_download_manager = lambda **_: manager
         # The code of the data set, tfds and TensorFlow raise exceptions of many types.
-        with user_errors(
+        with convert_errors(
             f"{data.root}: can't be prepared from '{archives}'",
             "Check that the archives are complete.",
             reason=lambda error: f"{type(error).__name__}: {error}",

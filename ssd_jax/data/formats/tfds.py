@@ -22,7 +22,7 @@ from ssd_jax.data.formats.reader import missing_split_error
 from ssd_jax.data.image import decode_image, stored_size
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import Annotation, RawObject, Source, annotation_from_objects, join_names, split_aliases
-from ssd_jax.errors import UserError, user_errors
+from ssd_jax.errors import UserError, convert_errors
 
 PREFIX = "tfds:"
 
@@ -142,7 +142,7 @@ class TfdsSource(Source):
         """Return the record at an index, with its image still encoded, and the name of the record for messages."""
         name = f"{self._where}[{index}]"
         # The reader of ArrayRecord, and tfds while decoding, raise exceptions of many types.
-        with user_errors(f"{name}: the file is damaged", "Copy it or prepare the data set again."):
+        with convert_errors(f"{name}: the file is damaged", "Copy it or prepare the data set again."):
             example = self._features.deserialize_example_np(
                 self._records[index], decoders={"image": tfds.decode.SkipDecoding()}
             )

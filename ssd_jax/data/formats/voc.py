@@ -16,8 +16,8 @@ from ssd_jax.data.formats.reader import HASHED_SPLITS, SplitBuilder, find_split,
 from ssd_jax.data.image import EXTENSIONS, image_size
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import FolderSource, RawObject, add_problem_if_normalised, join_names, read_text
-from ssd_jax.errors import UserError, user_errors
-from ssd_jax.files import user_errors_on_read
+from ssd_jax.errors import UserError, convert_errors
+from ssd_jax.files import convert_read_errors
 
 LAYOUT = ".xml files in Annotations/, in a folder for each split, or next to the images"
 
@@ -154,9 +154,11 @@ def parse_voc_xml(file: Path, problems: Problems | None = None) -> VocAnnotation
     """
     problems = problems or Problems()
     # An unknown encoding raises ValueError or LookupError.
-    encoding_errors = user_errors(f"{file}: can't be read as XML", "Save it as UTF-8.", catch=(ValueError, LookupError))
+    encoding_errors = convert_errors(
+        f"{file}: can't be read as XML", "Save it as UTF-8.", catch=(ValueError, LookupError)
+    )
     try:
-        with user_errors_on_read(file), encoding_errors:
+        with convert_read_errors(file), encoding_errors:
             root = ElementTree.parse(file).getroot()
     except ElementTree.ParseError as error:
         text = f"not well-formed XML ({error}). Correct that line" if file.stat().st_size else "empty. Copy it again"

@@ -9,8 +9,8 @@ from typing import TypeVar
 import ml_dtypes
 import numpy as np
 
-from ssd_jax.errors import UserError, format_error_reason, user_errors
-from ssd_jax.files import user_errors_on_read
+from ssd_jax.errors import UserError, convert_errors, format_error_reason
+from ssd_jax.files import convert_read_errors
 
 T = TypeVar("T")
 
@@ -39,8 +39,8 @@ def user_errors_on_parse(file: Path) -> Iterator[None]:
     A corrupt file can make protobuf, pyfive, zipfile and numpy raise almost anything.
     """
     with (
-        user_errors_on_read(file, "Check its permissions."),
-        user_errors(
+        convert_read_errors(file, "Check its permissions."),
+        convert_errors(
             f"{file}: is corrupt, or not a weight file", "Copy or download it again.", reason=_describe_parse_error
         ),
         # pyfive warns about attributes that are not used here. numpy warns about values that are infinite as float32;

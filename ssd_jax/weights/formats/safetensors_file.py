@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from ssd_jax.files import user_errors_on_write
+from ssd_jax.files import convert_write_errors
 from ssd_jax.weights.formats.reading import check_file, strip_prefixes, to_native_array, user_errors_on_parse
 
 
@@ -38,6 +38,6 @@ def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
     # safetensors writes the memory of an array as it is, so a transposed view would be read back as another array.
     data = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in tensors.items()})
     temporary = file.with_name(file.name + ".tmp")
-    with user_errors_on_write(file):
+    with convert_write_errors(file):
         temporary.write_bytes(data)
         os.replace(temporary, file)

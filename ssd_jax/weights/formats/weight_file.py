@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssd_jax.errors import UserError
-from ssd_jax.files import user_errors_on_read
+from ssd_jax.files import convert_read_errors
 from ssd_jax.weights.formats.caffe_file import PriorBox, read_caffe
 from ssd_jax.weights.formats.keras_file import read_keras
 from ssd_jax.weights.formats.reading import check_file
@@ -33,7 +33,7 @@ def read_weights(file: Path) -> WeightFile:
         UserError: If the file is missing or corrupt, or has another format.
     """
     check_file(file)
-    with user_errors_on_read(file, "Check its permissions."), file.open("rb") as stream:
+    with convert_read_errors(file, "Check its permissions."), file.open("rb") as stream:
         start = stream.read(512)
     match _find_format(start):
         case "safetensors":
