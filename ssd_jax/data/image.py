@@ -68,7 +68,7 @@ def _read_pixels_and_size(
         data = Path(path).read_bytes()
     if not data:
         raise UserError(f"{path}: the file is empty. Copy it again, or remove it.")
-    with _user_errors_on_decode(path):
+    with _convert_decode_errors(path):
         pixels, stored_size = _decode_pixels_and_size(data, canvas)
         orientation = _stored_orientation(data)
     if _is_annotation_unrotated(stored_size, orientation, annotated_size):
@@ -110,7 +110,7 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
         UserError: If the bytes are truncated or not an image; the message begins with ``name``.
     """
-    with _user_errors_on_decode(name):
+    with _convert_decode_errors(name):
         return _decode_pixels_and_size(data)[0]
 
 
@@ -120,14 +120,14 @@ def stored_size(data: bytes, name: str) -> tuple[int, int]:
     Raises:
         UserError: If the bytes are not an image; the message begins with ``name``.
     """
-    with _user_errors_on_decode(name), Image.open(io.BytesIO(data)) as image:
+    with _convert_decode_errors(name), Image.open(io.BytesIO(data)) as image:
         return image.size
 
 
 @contextmanager
 def _open_image(path: str | Path) -> Iterator[Image.Image]:
     with (
-        _user_errors_on_decode(path),
+        _convert_decode_errors(path),
         convert_errors(
             f"{path}: can't be read", _ADVICE, catch=(FileNotFoundError, IsADirectoryError, PermissionError)
         ),
@@ -137,7 +137,7 @@ def _open_image(path: str | Path) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _user_errors_on_decode(name: str | Path) -> Iterator[None]:
+def _convert_decode_errors(name: str | Path) -> Iterator[None]:
     """Convert the exceptions that Pillow and simplejpeg raise for an invalid image to UserErrors."""
     with (
         convert_errors(

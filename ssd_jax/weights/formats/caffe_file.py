@@ -16,7 +16,7 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from ssd_jax.errors import UserError
-from ssd_jax.weights.formats.reading import check_file, check_printable, to_native_array, user_errors_on_parse
+from ssd_jax.weights.formats.reading import check_file, check_printable, convert_parse_errors, to_native_array
 
 
 class PriorBox(NamedTuple):
@@ -65,7 +65,7 @@ def read_caffe(file: Path) -> CaffeNet:
         UserError: If the file is missing or corrupt, has another format, or has inconsistent content.
     """
     check_file(file)
-    with user_errors_on_parse(file):
+    with convert_parse_errors(file):
         net = _make_net_class().FromString(file.read_bytes())
         if any(layer.HasField("layer") for layer in net.layers):
             raise UserError(

@@ -25,8 +25,8 @@ from ssd_jax.weights.formats.reading import (
     MAX_EXPANSION,
     check_file,
     check_printable,
+    convert_parse_errors,
     to_native_array,
-    user_errors_on_parse,
 )
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -47,7 +47,7 @@ def read_keras(file: Path) -> dict[str, np.ndarray]:
             with the Theano backend, whose kernels are mirrored.
     """
     check_file(file)
-    with user_errors_on_parse(file):
+    with convert_parse_errors(file):
         data = file.read_bytes()
         if data.startswith(b"PK\x03\x04"):
             raise UserError(f"{file}: is a .keras archive. Unpack it (it is a zip file) and name its model.weights.h5.")

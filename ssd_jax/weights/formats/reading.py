@@ -33,7 +33,7 @@ def check_file(file: Path) -> None:
 
 
 @contextmanager
-def user_errors_on_parse(file: Path) -> Iterator[None]:
+def convert_parse_errors(file: Path) -> Iterator[None]:
     """Convert any exception in the ``with`` block, which parses ``file``, into a UserError that names the file.
 
     A corrupt file can make protobuf, pyfive, zipfile and numpy raise almost anything.

@@ -8,7 +8,7 @@ import numpy as np
 import safetensors.numpy
 
 from ssd_jax.files import convert_write_errors
-from ssd_jax.weights.formats.reading import check_file, strip_prefixes, to_native_array, user_errors_on_parse
+from ssd_jax.weights.formats.reading import check_file, convert_parse_errors, strip_prefixes, to_native_array
 
 
 def read_safetensors(file: Path) -> dict[str, np.ndarray]:
@@ -22,7 +22,7 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
         UserError: If the file is missing or corrupt, or has another format.
     """
     check_file(file)
-    with user_errors_on_parse(file):
+    with convert_parse_errors(file):
         tensors = safetensors.numpy.load_file(file)
         return strip_prefixes({name: to_native_array(array) for name, array in tensors.items()})
 

@@ -17,9 +17,9 @@ from ssd_jax.weights.formats.reading import (
     MAX_EXPANSION,
     check_file,
     check_printable,
+    convert_parse_errors,
     strip_prefixes,
     to_native_array,
-    user_errors_on_parse,
 )
 from ssd_jax.weights.formats.torch_pickle import PickleLoader, StateDict, Storage, Tensor, is_non_negative_int
 
@@ -44,7 +44,7 @@ def read_torch(file: Path) -> dict[str, np.ndarray]:
             tensors, such as a call of ``os.system``.
     """
     check_file(file)
-    with user_errors_on_parse(file):
+    with convert_parse_errors(file):
         data = file.read_bytes()
         load = _load_zip if data.startswith(b"PK\x03\x04") else _load_legacy
         content, storage_bytes = load(file, data)
