@@ -42,12 +42,12 @@ def call_functions(out: Path) -> dict[str, Any]:
     """Call each function of distributed.py and sharding.py that communicates, and return the results."""
     index = jax.process_index()
 
-    def fail() -> None:
+    def raise_own_error() -> None:
         raise OwnError("only process 0 knows why")
 
     results: dict[str, Any] = {"primary": distributed.is_primary(), "multi": distributed.is_multi_process()}
     results["on_primary"] = distributed.run_on_primary(lambda: 5)
-    results["failure"] = catch_error_message(lambda: distributed.run_on_primary(fail, OwnError), OwnError)
+    results["failure"] = catch_error_message(lambda: distributed.run_on_primary(raise_own_error, OwnError), OwnError)
     results["same"] = catch_error_message(lambda: distributed.assert_same_text("a", "the config"), UserError)
     results["differs"] = catch_error_message(lambda: distributed.assert_same_text(f"a{index}", "the config"), UserError)
 

@@ -36,9 +36,9 @@ def push_dict(**entries: bytes) -> bytes:
     return b"}(" + b"".join(push_string(name) + value for name, value in entries.items()) + b"u"
 
 
-def push_global(dotted: str) -> bytes:
+def push_global(dotted_name: str) -> bytes:
     """Return the instruction GLOBAL that pushes the function or class with a dotted name."""
-    module, _, name = dotted.rpartition(".")
+    module, _, name = dotted_name.rpartition(".")
     return f"c{module}\n{name}\n".encode()
 
 
@@ -59,10 +59,10 @@ def push_storage(length: int, key: str = "0", kind: str = "torch.FloatStorage", 
     )
 
 
-def push_tensor(stored: bytes, offset: int, size: bytes, stride: bytes) -> bytes:
+def push_tensor(storage: bytes, offset: int, size: bytes, stride: bytes) -> bytes:
     """Return the instructions that push a tensor in a storage. The offset and the strides are in elements."""
     args = push_tuple(
-        stored, push_integer(offset), size, stride, b"\x89", push_global("collections.OrderedDict") + b")R"
+        storage, push_integer(offset), size, stride, b"\x89", push_global("collections.OrderedDict") + b")R"
     )
     return push_global("torch._utils._rebuild_tensor_v2") + args + b"R"
 

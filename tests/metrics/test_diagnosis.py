@@ -70,7 +70,7 @@ def match_all_classes(detections, annotations) -> list[ClassMatches]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_curves_equal_the_reference_implementation(seed):
+def test_curves_equal_those_of_the_reference_implementation(seed):
     detections, annotations = make_random_split(seed)
     curves = diagnosis.diagnose(detections, annotations, NAMES, resamples=2).curves
     for label, curve in enumerate(curves, start=1):

@@ -136,7 +136,7 @@ def test_check_data_set_lists_a_file_in_two_splits_once(tmp_path):
     assert all("train" in p.text and "test" in p.text for p in problems)
 
 
-def test_open_splits_lists_a_problem_of_a_folder_without_splits_once(tmp_path):
+def test_open_splits_lists_each_problem_of_a_folder_without_splits_once(tmp_path):
     for k in range(4):
         write_voc_image(tmp_path, "train", f"i{k}", [GOOD], make_noise_image(k))
     (tmp_path / "ImageSets" / "Main" / "train.txt").unlink()

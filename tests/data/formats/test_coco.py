@@ -159,7 +159,7 @@ def test_file_name_from_another_machine_is_resolved(tmp_path, start):
     assert open_folder(tmp_path).image(0).shape == (30, 40, 3)
 
 
-def test_file_name_with_folder_selects_between_images_of_the_same_name(tmp_path):
+def test_file_name_with_a_folder_selects_between_images_of_the_same_name(tmp_path):
     images = [{**image, "file_name": f"proj\\b\\{image['file_name']}"} for image in make_content()["images"]]
     write_json(tmp_path / "val.json", make_content(images=images))
     for folder in (tmp_path / "val", tmp_path / "images" / "b"):
@@ -270,13 +270,13 @@ def test_box_beyond_the_image_is_kept_with_a_note(coco_folder):
 # ---- errors ----
 
 
-def make_content_without(key, section):
+def make_content_without_key(key, section):
     entries = make_content()[section]
     del entries[1][key]
     return make_content(**{section: entries})
 
 
-def make_content_with(key, value, section):
+def make_content_with_value(key, value, section):
     entries = make_content()[section]
     entries[1][key] = value
     return make_content(**{section: entries})
@@ -289,19 +289,19 @@ def make_content_with(key, value, section):
         ("", "JSON"),
         ("[]", "`object`"),
         ({k: v for k, v in make_content().items() if k != "categories"}, "`categories`"),
-        (make_content_without("bbox", "annotations"), "$.annotations[1]"),
-        (make_content_without("file_name", "images"), "$.images[1]"),
-        (make_content_without("name", "categories"), "$.categories[1]"),
-        (make_content_with("bbox", [1, 2, 3], "annotations"), "$.annotations[1].bbox"),
-        (make_content_with("bbox", [1, 2, 3, 4, 5], "annotations"), "$.annotations[1].bbox"),
-        (make_content_with("bbox", [1, 2, "3", 4], "annotations"), "$.annotations[1].bbox"),
-        (make_content_with("bbox", None, "annotations"), "$.annotations[1].bbox"),
-        (make_content_with("category_id", 91, "annotations"), "annotations[1] has category_id 91"),
-        (make_content_with("image_id", 5, "annotations"), "annotations[1] has image_id 5"),
-        (make_content_with("id", 139, "images"), "id 139"),
-        (make_content_with("id", 90, "categories"), "id 90"),
-        (make_content_with("name", "brush", "categories"), "'brush'"),
-        (make_content_with("width", 0, "images"), "image 42 (two.jpg) has the size 0 x 30"),
+        (make_content_without_key("bbox", "annotations"), "$.annotations[1]"),
+        (make_content_without_key("file_name", "images"), "$.images[1]"),
+        (make_content_without_key("name", "categories"), "$.categories[1]"),
+        (make_content_with_value("bbox", [1, 2, 3], "annotations"), "$.annotations[1].bbox"),
+        (make_content_with_value("bbox", [1, 2, 3, 4, 5], "annotations"), "$.annotations[1].bbox"),
+        (make_content_with_value("bbox", [1, 2, "3", 4], "annotations"), "$.annotations[1].bbox"),
+        (make_content_with_value("bbox", None, "annotations"), "$.annotations[1].bbox"),
+        (make_content_with_value("category_id", 91, "annotations"), "annotations[1] has category_id 91"),
+        (make_content_with_value("image_id", 5, "annotations"), "annotations[1] has image_id 5"),
+        (make_content_with_value("id", 139, "images"), "id 139"),
+        (make_content_with_value("id", 90, "categories"), "id 90"),
+        (make_content_with_value("name", "brush", "categories"), "'brush'"),
+        (make_content_with_value("width", 0, "images"), "image 42 (two.jpg) has the size 0 x 30"),
         (make_content(categories=[], annotations=[]), "'categories'"),
         (make_content(images=[], annotations=[]), "'val'"),
     ],
@@ -328,7 +328,7 @@ def test_normalised_boxes_are_rejected(coco_folder):
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
 def test_nan_and_infinity_are_reported_with_the_line_number(coco_folder, value):
     file = coco_folder / "annotations" / "instances_val2017.json"
-    write_json(file, json.dumps(make_content_with("area", float(value), "annotations"), indent=1))
+    write_json(file, json.dumps(make_content_with_value("area", float(value), "annotations"), indent=1))
     line = next(k for k, line in enumerate(file.read_text().splitlines(), start=1) if value in line)
     with pytest.raises(UserError, match=rf'line {line}: .*"area": {value}.*NaN or Infinity'):
         open_folder(coco_folder)

@@ -221,7 +221,7 @@ def test_rotated_image_is_read_with_the_stated_size_if_possible(voc_folder, stat
     assert bool(source.notes) == (stated != expected)
 
 
-def test_unreadable_image_with_stated_size_is_reported_on_access(voc_folder):
+def test_unreadable_image_with_a_stated_size_is_reported_on_access(voc_folder):
     (voc_folder / "JPEGImages" / "a.jpg").write_bytes(b"no image")
     source = open_folder(voc_folder)
     assert source.annotation(0)[2:4] == (40, 30)
@@ -474,7 +474,7 @@ def test_test_split_without_public_boxes_is_unannotated(voc_folder):
 
 
 @pytest.mark.parametrize(("listed", "missing"), [("a one", "one"), ("a b one", "one")])
-def test_missing_annotations_of_a_half_annotated_test_split_are_reported(voc_folder, listed, missing):
+def test_missing_annotations_of_a_partly_annotated_test_split_are_reported(voc_folder, listed, missing):
     write_test_list(voc_folder, listed, annotated=("a", "b"))
     with pytest.raises(UserError, match=rf"test\.txt line \d: .*{missing}\.xml"):
         open_folder(voc_folder, "test")
