@@ -24,20 +24,20 @@ def read_metrics(run: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def run_copy(trained_run: Path, tmp_path: Path) -> Path:
+def copied_run(trained_run: Path, tmp_path: Path) -> Path:
     """Copy the trained run to a folder named tiny, and return its path."""
     return Path(shutil.copytree(trained_run, tmp_path / "tiny"))
 
 
 @pytest.fixture
-def run_with_worse_last_checkpoint(run_copy: Path) -> Path:
+def run_with_worse_last_checkpoint(copied_run: Path) -> Path:
     """Return a copy of the trained run with an additional last checkpoint, which has noisy parameters and a low mAP."""
-    params, step = detector.restore_params(run_copy, run_folder.read_config(run_copy), "best")
+    params, step = detector.restore_params(copied_run, run_folder.read_config(copied_run), "best")
     noise = jax.tree.map(lambda p: p + jax.random.normal(jax.random.key(0), p.shape), params)
-    with Checkpoints(run_copy / "checkpoints", for_writing=True) as checkpoints:
-        metadata = {"config": json.loads((run_copy / "config.json").read_text())}
+    with Checkpoints(copied_run / "checkpoints", for_writing=True) as checkpoints:
+        metadata = {"config": json.loads((copied_run / "config.json").read_text())}
         checkpoints.save(step + 100, {"params": noise}, metadata, best_metric=-1.0)
-    return run_copy
+    return copied_run
 
 
 def test_evaluate_uses_the_best_checkpoint_and_the_test_split(run_with_worse_last_checkpoint, capsys):
@@ -60,19 +60,19 @@ def test_evaluate_uses_the_best_checkpoint_and_the_test_split(run_with_worse_las
     assert last["voc_map_area"] != best["voc_map_area"]
 
 
-def test_evaluate_agrees_with_the_evaluation_during_training(run_copy):
-    assert run_command("evaluate", run_copy, "--split", "val", "--checkpoint", "last") == 0
-    row = read_results(run_copy)[-1]
-    metrics = json.loads((run_copy / "metrics_val.json").read_text())
+def test_evaluate_agrees_with_the_evaluation_during_training(copied_run):
+    assert run_command("evaluate", copied_run, "--split", "val", "--checkpoint", "last") == 0
+    row = read_results(copied_run)[-1]
+    metrics = json.loads((copied_run / "metrics_val.json").read_text())
     for key in ("voc_map_11point", "voc_map_area", "coco_ap"):
         assert metrics[key] == row[key]
 
 
-def test_evaluate_agrees_with_pycocotools_on_the_result_file(run_copy, coco_root, capsys):
-    assert run_command("evaluate", run_copy, "--data.root", coco_root, "--split", "val2017", "--results") == 0
-    file = run_copy / "results" / "detections_val2017_tiny_results.json"
+def test_evaluate_agrees_with_pycocotools_on_the_result_file(copied_run, coco_root, capsys):
+    assert run_command("evaluate", copied_run, "--data.root", coco_root, "--split", "val2017", "--results") == 0
+    file = copied_run / "results" / "detections_val2017_tiny_results.json"
     assert str(file) in capsys.readouterr().out
-    metrics = json.loads((run_copy / "metrics_val2017.json").read_text())
+    metrics = json.loads((copied_run / "metrics_val2017.json").read_text())
     truth = COCO(coco_root / "annotations" / "instances_val2017.json")
     evaluation = COCOeval(truth, truth.loadRes(str(file)), "bbox")
     evaluation.evaluate()
@@ -82,21 +82,23 @@ def test_evaluate_agrees_with_pycocotools_on_the_result_file(run_copy, coco_root
     assert [-1 if metrics[key] is None else metrics[key] for key in COCO_KEYS] == list(evaluation.stats)
 
 
-def test_evaluate_writes_only_result_files_for_a_split_without_annotations(run_copy, coco_root, capsys):
-    before = {file.name for file in run_copy.iterdir()}
-    assert run_command("evaluate", run_copy, "--data.root", coco_root, "--split", "test-dev2017") == 0
+def test_evaluate_writes_only_result_files_for_a_split_without_annotations(copied_run, coco_root, capsys):
+    before = {file.name for file in copied_run.iterdir()}
+    assert run_command("evaluate", copied_run, "--data.root", coco_root, "--split", "test-dev2017") == 0
     assert "test-dev2017" in capsys.readouterr().out
-    assert {file.name for file in run_copy.iterdir()} == before | {"results"}
-    (file,) = (run_copy / "results").iterdir()
+    assert {file.name for file in copied_run.iterdir()} == before | {"results"}
+    (file,) = (copied_run / "results").iterdir()
     assert file.name == "detections_test-dev2017_tiny_results.json"
     assert {entry["category_id"] for entry in json.loads(file.read_text())} <= {10, 20, 30, 40}
 
 
-def test_evaluate_writes_a_result_file_per_class_for_voc_data(run_copy, capsys):
-    assert run_command("evaluate", run_copy, "--results") == 0
+def test_evaluate_writes_a_result_file_per_class_for_voc_data(copied_run, capsys):
+    assert run_command("evaluate", copied_run, "--results") == 0
     assert "comp4_det_test_circle.txt" in capsys.readouterr().out
-    assert {file.name for file in (run_copy / "results").iterdir()} == {f"comp4_det_test_{n}.txt" for n in CLASS_NAMES}
-    assert (run_copy / "metrics.json").exists()
+    assert {file.name for file in (copied_run / "results").iterdir()} == {
+        f"comp4_det_test_{n}.txt" for n in CLASS_NAMES
+    }
+    assert (copied_run / "metrics.json").exists()
 
 
 def test_evaluate_rejects_invalid_arguments(run_failing_command, tmp_path, trained_run):

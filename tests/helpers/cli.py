@@ -137,11 +137,11 @@ def write_voc_folder(
             names = [CLASS_NAMES[label - 1] for label in annotation.labels]
             objects = [*zip(names, annotation.boxes_px.tolist(), strict=True), *extra]
             extra = []
-            (root / "Annotations" / f"{stem}.xml").write_text(_annotation_xml(f"{stem}.png", objects))
+            (root / "Annotations" / f"{stem}.xml").write_text(_make_annotation_xml(f"{stem}.png", objects))
     return root
 
 
-def _annotation_xml(filename: str, objects: Sequence[tuple[str, Sequence[float]]]) -> str:
+def _make_annotation_xml(filename: str, objects: Sequence[tuple[str, Sequence[float]]]) -> str:
     text = f"<annotation><filename>{filename}</filename><size><width>64</width><height>64</height></size>"
     for name, box in objects:
         edges = "".join(f"<{tag}>{x}</{tag}>" for tag, x in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
