@@ -233,7 +233,7 @@ def main(argv: Sequence[str]) -> None:
     for only in options.only:
         if not any(axis.title.startswith(only) for axis in AXES):
             titles = ", ".join(repr(axis.title) for axis in AXES)
-            raise UserError(f"--only {only}: no quantity has a title that begins like this. Choose from {titles}")
+            raise UserError(f"--only {only}: no quantity has a title that begins with this text. Choose from {titles}")
     axes = [axis for axis in AXES if not options.only or axis.title.startswith(options.only)]
     compilation.release_compiler_memory()
     try:

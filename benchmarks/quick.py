@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
             print(f"baseline: {file['machine']}")
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {error}"
-            raise UserError(f"{BASELINE}: cannot be read ({reason}). Write a new one with --store") from error
+            raise UserError(f"{BASELINE}: cannot be read ({reason}). Write a new baseline with --store") from error
     print(f"here:     {describe_machine()}\n\n{'task':34} {'ms':>8} {'of reference':>13} {'stored':>8} {'ratio':>6}")
     ratios, slower = {}, []
     with tempfile.TemporaryDirectory() as folder:

@@ -460,7 +460,7 @@ class Train:
 
     def __post_init__(self) -> None:
         _require(self.transfer or not self.transfer_names, "train.transfer_names needs train.transfer")
-        _require(not (self.transfer and self.backbone_only), "train.transfer has no effect with train.backbone_only")
+        _require(not (self.transfer and self.backbone_only), "train.transfer cannot be used with train.backbone_only")
         _require(
             len(dict(self.transfer_names)) == len(self.transfer_names),
             f"train.transfer_names lists a class twice: {self.transfer_names}",
@@ -491,5 +491,5 @@ class Config:
         )
         _require(
             parts == 0 or self.train.accumulation_steps == 1,
-            "devices.virtual_shards already computes the batch in parts: set train.accumulation_steps to 1",
+            "devices.virtual_shards already splits the batch into parts: set train.accumulation_steps to 1",
         )

@@ -133,7 +133,7 @@ def write_coco(folder: Path) -> None:
     (folder / "detections.json").write_text(json.dumps(detections))
 
 
-def make_coco_entry(image: int, box: np.ndarray, label: int, more: dict[str, Any]) -> dict[str, Any]:
+def make_coco_entry(image: int, box: np.ndarray, label: int, extra_fields: dict[str, Any]) -> dict[str, Any]:
     """Return an annotation or a detection in COCO's format, for a box as xyxy in pixels."""
     x1, y1, x2, y2 = (float(x) for x in box)
-    return {"image_id": image, "category_id": int(label), "bbox": [x1, y1, x2 - x1, y2 - y1]} | more
+    return {"image_id": image, "category_id": int(label), "bbox": [x1, y1, x2 - x1, y2 - y1]} | extra_fields

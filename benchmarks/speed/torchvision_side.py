@@ -69,12 +69,12 @@ def prepare_forward(folder: Path, variant: str) -> Call:
     network, images = to_memory_format(make_model().eval(), make_image_tensor(read_scene(folder)), variant)
 
     @torch.no_grad()
-    def call() -> int:
+    def run_task() -> int:
         boxes = network.head(list(network.backbone(images).values()))["bbox_regression"]
         synchronize()
         return boxes.shape[1]
 
-    return call
+    return run_task
 
 
 def prepare_train(folder: Path, variant: str) -> Call:
@@ -83,14 +83,14 @@ def prepare_train(folder: Path, variant: str) -> Call:
     network, images = to_memory_format(make_model().train(), make_image_tensor(scene), variant)
     targets = make_targets(scene)
 
-    def call() -> bool:
+    def run_task() -> bool:
         network.zero_grad(set_to_none=True)
         loss = sum(network(list(images), targets).values())
         loss.backward()
         synchronize()
         return loss.item() > 0
 
-    return call
+    return run_task
 
 
 def _prepare_detection(folder: Path, classes: int) -> Call:
@@ -104,11 +104,11 @@ def _prepare_detection(folder: Path, classes: int) -> Call:
     anchors = make_anchors(network, len(scene["images"]))
 
     @torch.no_grad()
-    def call() -> list[int]:
+    def run_task() -> list[int]:
         detections = network.postprocess_detections(outputs, anchors, [(300, 300)] * len(anchors))
         return [len(image["scores"]) for image in detections]
 
-    return call
+    return run_task
 
 
 def prepare_detect_21(folder: Path, variant: str) -> Call:
@@ -139,14 +139,14 @@ def prepare_loss(folder: Path, variant: str) -> Call:
     anchors = make_anchors(network, len(targets))
 
     @torch.no_grad()
-    def call() -> float:
+    def run_task() -> float:
         matched = [
             network.proposal_matcher(torchvision.ops.box_iou(target["boxes"], boxes))
             for target, boxes in zip(targets, anchors, strict=True)
         ]
         return round(float(sum(network.compute_loss(targets, outputs, anchors, matched).values())), 2)
 
-    return call
+    return run_task
 
 
 def prepare_augment(folder: Path, variant: str) -> Call:
@@ -176,22 +176,22 @@ def prepare_augment(folder: Path, variant: str) -> Call:
         for boxes, labels in zip(scene["boxes"], scene["labels"], strict=True)
     ]
 
-    def call() -> list[int]:
+    def run_task() -> list[int]:
         augmented = [transform(image, target)[0] for image, target in zip(images, targets, strict=True)]
         return [len(augmented), *augmented[0].shape[1:], augmented[0].shape[0]]
 
-    return call
+    return run_task
 
 
 def prepare_read(folder: Path, variant: str) -> Call:
     """Prepare reading of JPEG files as in torchvision's reference scripts: with Pillow, into uint8 tensors."""
     files = sorted(folder.glob("*.jpg"))
 
-    def call() -> list[list[int]]:
+    def run_task() -> list[list[int]]:
         tensors = [v2.functional.pil_to_tensor(Image.open(file).convert("RGB")) for file in files]
         return [list(tensor.permute(1, 2, 0).shape) for tensor in tensors]
 
-    return call
+    return run_task
 
 
 def prepare_large_photo(folder: Path, variant: str) -> Call:
@@ -199,11 +199,11 @@ def prepare_large_photo(folder: Path, variant: str) -> Call:
     torch.set_num_threads(1)
     file = folder / "large_photo.jpeg"
 
-    def call() -> list[int]:
+    def run_task() -> list[int]:
         tensor = v2.functional.pil_to_tensor(Image.open(file).convert("RGB"))
         return list(v2.functional.resize(tensor, [480, 640], antialias=True).permute(1, 2, 0).shape)
 
-    return call
+    return run_task
 
 
 def prepare_coco(folder: Path, variant: str) -> Call:
@@ -214,7 +214,7 @@ def prepare_coco(folder: Path, variant: str) -> Call:
     truth, predictions = (json.loads((folder / name).read_text()) for name in ("truth.json", "detections.json"))
     rows = np.array([[d["image_id"], *d["bbox"], d["score"], d["category_id"]] for d in predictions])
 
-    def call() -> list[float]:
+    def run_task() -> list[float]:
         with contextlib.redirect_stdout(io.StringIO()):
             objects = COCO()
             objects.dataset = truth
@@ -225,4 +225,4 @@ def prepare_coco(folder: Path, variant: str) -> Call:
             evaluation.summarize()
         return [round(float(number), 3) for number in evaluation.stats]
 
-    return call
+    return run_task

@@ -105,7 +105,7 @@ def add_class_names(config: Config, classes: int | None) -> Config:
     if names and classes is not None:
         raise UserError(f"--classes {classes}: the config already names {len(names)} classes")
     if classes is None and not names:
-        raise UserError("the config names no classes. Give their number, such as --classes 20")
+        raise UserError("the config names no classes. Give the number of classes, such as --classes 20")
     if classes is None:
         return config
     if classes < 1:

@@ -220,7 +220,7 @@ def _check_inputs(
     for labels in (*(d.labels for d in detections), *(a.labels for a in annotations)):
         wrong = labels[(labels < 1) | (labels > len(class_names))]
         if len(wrong):
-            raise ValueError(f"label {wrong[0]} is outside 1 to {len(class_names)}; padding must be removed")
+            raise ValueError(f"label {wrong[0]} is not in the range 1 to {len(class_names)}; remove padding")
 
 
 def select_class(

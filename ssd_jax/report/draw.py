@@ -83,7 +83,7 @@ def draw_boxes(
     """
     if len(names) != len(boxes_px) or (scores is not None and len(scores) != len(boxes_px)):
         raise ValueError(
-            f"{len(boxes_px)} boxes, {len(names)} names, scores: {None if scores is None else len(scores)}"
+            f"got {len(boxes_px)} boxes, {len(names)} names and {'no' if scores is None else len(scores)} scores"
         )
     colours = class_colours(sorted(set(names))) if colours is None else colours
     canvas = Image.fromarray(image)
@@ -224,7 +224,7 @@ def grid(
         ValueError: If there are no images, or ``columns`` is below 1.
     """
     if not images or columns < 1:
-        raise ValueError(f"{len(images)} images in {columns} columns: at least one of each is needed")
+        raise ValueError(f"got {len(images)} images and {columns} columns, expected at least one of each")
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
     width, height = max(i.width for i in images) + gap, max(i.height for i in images) + gap

@@ -45,7 +45,7 @@ def convert_corruption_errors(checkpoint: Path) -> AbstractContextManager[None]:
     are missing or truncated. A UserError is not converted.
     """
     return convert_errors(
-        f"{checkpoint}: cannot read this checkpoint, it is corrupt or was written by another version",
+        f"{checkpoint}: cannot read this checkpoint, which is corrupt or was written by another version",
         error_type=CorruptCheckpointError,
     )
 
@@ -74,7 +74,7 @@ def verify_checksums(checkpoint: Path) -> None:
         changed = [name for name, actual in checksums.items() if expected.get(name, actual) != actual]
     changed += sorted(name for name in expected if not (checkpoint / name).exists())
     if changed:
-        raise CorruptCheckpointError(f"{checkpoint}: this checkpoint is corrupt, the checksum of {changed[0]} differs")
+        raise CorruptCheckpointError(f"{checkpoint}: this checkpoint is corrupt: the checksum of {changed[0]} differs")
 
 
 def restore_newest_intact(folder: Path, steps: Iterable[int], restore: Callable[[int], T]) -> T | None:

@@ -116,7 +116,9 @@ def load_config(file: str | Path, options: Mapping[str, Any] | None = None) -> C
     """
     file = Path(file)
     if options is not None and not isinstance(options, Mapping):
-        raise UserError(f"options must map names to values, as {{'train.steps': 500}}, got a {type(options).__name__}")
+        raise UserError(
+            f"options must map names to values, such as {{'train.steps': 500}}, got a {type(options).__name__}"
+        )
     if file.is_dir():
         raise UserError(
             f"{file} is a folder. Name a config first, then the data: configs/own_data.py --data.root {file}"

@@ -121,18 +121,18 @@ def hold_exclusive_lock(workdir: Path) -> Iterator[None]:
         UserError: If another process has the lock.
     """
     with convert_write_errors(workdir):
-        folder = os.open(workdir, os.O_RDONLY)
+        descriptor = os.open(workdir, os.O_RDONLY)
     try:
         with suppress(OSError):  # the file system has no locks
-            _lock(workdir, folder)
+            _lock(workdir, descriptor)
         yield
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
-def _lock(workdir: Path, folder: int) -> None:
+def _lock(workdir: Path, descriptor: int) -> None:
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(
             f"{workdir}: another process is training in this folder. Wait for it, or name another --workdir; to train "

@@ -201,7 +201,7 @@ def load_initial_params(config: Config, pretrained: Pretrained | None, fresh: Pa
     params, name = pretrained.load()
     old = pretrained.config.model
     if model.norm == "none" and (old.mean, old.std) != (model.mean, model.std):
-        print(f"  conv1_1 is converted from mean {old.mean}, std {old.std} to this config's {model.mean}, {model.std}.")
+        print(f"  conv1_1 is converted from mean {old.mean}, std {old.std} to mean {model.mean}, std {model.std}.")
         params = refit_first_conv(params, old, model)
     if _uses_backbone_only(pretrained, config):
         print(f"Starting from {name}: {', '.join(params['vgg'])}. All other layers are new.")
@@ -229,7 +229,7 @@ def _check_architecture(pretrained: Pretrained, config: Config) -> None:
     if lines:
         listing = "\n".join(lines)
         raise UserError(
-            f"{pretrained.path}: its architecture differs (pretrained -> this config):\n{listing}\nUse its model in "
+            f"{pretrained.path}: the architecture differs (pretrained -> this config):\n{listing}\nUse its model in "
             "the config, or train without --train.pretrained"
         )
 
@@ -239,7 +239,7 @@ def _check_classes(pretrained: Pretrained, config: Config) -> None:
     difference = describe_class_difference(old, new)
     if difference and not config.train.transfer:
         raise UserError(
-            f"{pretrained.path}: its classes are not those of the data:\n{difference}\n"
+            f"{pretrained.path}: the classes of this detector are not those of the data:\n{difference}\n"
             "To keep the classes that have the same name in both, and start the others from random weights, add "
             "--train.transfer. To use only the VGG16 backbone, add --train.backbone-only. If a class has two names, "
             "list both in train.transfer_names of the config"

@@ -95,7 +95,7 @@ def find_step(config: Config, source: Source, index: int, epoch: int) -> int:
         if place < images:
             return place // train.batch_size + 1
     raise UserError(
-        f"epoch {epoch}: the run does not reach this image. Its {train.steps} steps of {train.batch_size} images are "
+        f"epoch {epoch}: the run does not reach this image. {train.steps} steps of {train.batch_size} images are "
         f"{images / length:.2f} epochs of {length} images; epochs are counted from 0"
     )
 

@@ -240,7 +240,7 @@ def test_open_pretrained_rejects_a_run_with_another_architecture(trained_run):
     with pytest.raises(UserError) as error:
         open_initial_params(make_config_with_pretrained(trained_run, **options), {})
     assert str(error.value).splitlines()[:4] == [
-        f"{trained_run}: its architecture differs (pretrained -> this config):",
+        f"{trained_run}: the architecture differs (pretrained -> this config):",
         "  model.norm: group -> none",
         "  model.width: 0.125 -> 0.25",
         "  model.default_boxes.boxes_per_cell: (4, 4, 4) -> (4, 6, 4)",
