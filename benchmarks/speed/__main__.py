@@ -1,4 +1,4 @@
-"""Compare the speed of ssd-jax with torchvision and pycocotools on the same arrays, timed in turns.
+"""Compare the speed of ssd-jax with that of torchvision and pycocotools on the same arrays, timed in turns.
 
     make bench
     python -m benchmarks.speed [--only forward train] [--rounds 7] [--json bench.json]

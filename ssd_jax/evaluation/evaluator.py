@@ -1,4 +1,4 @@
-"""Detection on a whole split, and the metrics of the result."""
+"""Detection on a whole split, and the metrics of the detections."""
 
 import logging
 from collections.abc import Callable, Sequence

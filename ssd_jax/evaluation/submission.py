@@ -9,7 +9,7 @@ VOC: one text file per class, ``comp4_det_<split>_<class>.txt``, with lines "ima
 coordinates of the annotation files, which the network was trained on, and nothing is added to them. In the kit's own
 files, the first pixel is 1, and the last pixel lies inside the box.
 
-Numbers are written with all their digits, so that metrics computed from these files equal our own.
+Numbers are written with all their digits, so that metrics computed from these files equal those of ``evaluate``.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Creation of run folders, their config.json, and a lock against a second training process in the same folder.
+"""Creation of run folders with config.json, and a lock against a second training process in the same folder.
 
 A run folder has ``config.json`` (the config with all options, written before the first step), ``checkpoints/``,
 ``log.jsonl`` (a line for every ``train.log_every`` steps), ``results.csv`` (a row for each evaluation) and
