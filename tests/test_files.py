@@ -23,7 +23,7 @@ class SpecialError(UserError):
         (OSError(), "OSError"),
     ],
 )
-def test_error_reason_is_one_line(error, reason):
+def test_format_error_reason_returns_one_line(error, reason):
     assert format_error_reason(error) == reason
 
 
@@ -97,5 +97,5 @@ def test_failed_write_text_keeps_the_old_file(tmp_path, monkeypatch):
         ("a b/Zürich-1.5", "a_b_Zürich-1.5"),
     ],
 )
-def test_safe_file_name_replaces_special_characters(name, safe):
+def test_make_safe_file_name_replaces_special_characters(name, safe):
     assert make_safe_file_name(name) == safe

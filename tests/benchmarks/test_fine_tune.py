@@ -91,7 +91,7 @@ def test_write_copy_rewrites_an_incomplete_copy_and_keeps_a_complete_one(tmp_pat
 
 
 @pytest.mark.parametrize(("images", "steps"), [(144, 18), (145, 19), (8, 1), (7, 1), (292, 37)])
-def test_steps_per_epoch_rounds_up(images: int, steps: int):
+def test_count_steps_per_epoch_rounds_up(images: int, steps: int):
     assert fine_tune.count_steps_per_epoch(images, 8) == steps
 
 

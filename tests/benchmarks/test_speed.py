@@ -97,7 +97,7 @@ def test_timed_ratio_is_relative_to_the_fastest_variant_of_each_round():
         ("A1", ""),
     ],
 )
-def test_roofline_line_has_the_share_of_the_peak(device, share):
+def test_format_roofline_contains_the_share_of_the_peak(device, share):
     """1000 images/s at 98.9e9 FLOPs per image are 98.9 TFLOP/s. The peak is 494.5 TFLOP/s on an H100, 197 on a v5e."""
     result = {"flops": 98.9e9, "platform": "gpu", "device": device}
     timed = dataclasses.replace(make_measurements([1e-3], [1], [1]), results={OURS: result})
@@ -106,7 +106,7 @@ def test_roofline_line_has_the_share_of_the_peak(device, share):
     assert format_roofline(on_cpu) == ""
 
 
-def test_growth_exponent_uses_the_last_two_sizes():
+def test_compute_growth_exponent_uses_the_last_two_sizes():
     points = [growth.Point(1, 5.0, 7), growth.Point(10, 1.0, 10), growth.Point(20, 4.0, 80)]
     assert growth.compute_growth_exponent(points, "seconds", 1) == pytest.approx(2)
     assert growth.compute_growth_exponent(points, "bytes", 1) == pytest.approx(3)

@@ -63,7 +63,7 @@ def test_detector_accepts_arrays_paths_and_pillow_images(trained_detector, image
     [(64, 64, 64), (500, 128, 128), (500, 640, 640), (640, 4096, 640), (641, 4096, 1280), (2000, 4096, 2560),
      (2561, 4096, 4096), (9000, 4096, 4096)],
 )  # fmt: skip
-def test_canvas_side_is_640_times_a_power_of_two_up_to_the_limit(longest, largest, side):
+def test_choose_canvas_side_returns_640_times_a_power_of_two_up_to_the_limit(longest, largest, side):
     assert detector.choose_canvas_side(longest, largest) == side
 
 

@@ -98,7 +98,7 @@ def test_operating_point_of_a_curve_is_the_last_shown_detection():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_resampled_ap_equals_the_ap_of_the_resampled_split(seed):
+def test_compute_resampled_ap_equals_the_ap_of_the_resampled_split(seed):
     """The resampled split contains each image as often as it was drawn."""
     detections, annotations = make_random_split(seed)
     times = np.random.default_rng(100 + seed).multinomial(12, np.full(12, 1 / 12), 8).T
@@ -113,7 +113,7 @@ def test_resampled_ap_equals_the_ap_of_the_resampled_split(seed):
                 np.testing.assert_allclose(actual[row, r], expected, rtol=1e-12)
 
 
-def test_resampled_ap_uses_the_recall_points_of_numpy():
+def test_compute_resampled_ap_uses_the_recall_points_of_numpy():
     """Three of ten objects are detected. Their recall of 3/10 does not reach the point 0.30000000000000004."""
     matches = ClassMatches(np.array([0.9, 0.8, 0.7]), np.ones(3, bool), np.zeros(3, np.int64), np.array([10]))
     np.testing.assert_allclose(diagnosis.compute_resampled_ap(matches, np.array([[1, 2]])), [[3 / 11] * 2, [0.3] * 2])

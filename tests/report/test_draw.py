@@ -332,7 +332,7 @@ def test_curve_leaves_out_missing_values():
     assert len(draw._read_curve(ROWS, "coco_ap")[0]) == 0
 
 
-def test_running_mean_averages_each_value_with_its_neighbours():
+def test_compute_running_mean_averages_each_value_with_its_neighbours():
     """Each of 160 values is averaged with two neighbours on each side, or with fewer at the ends."""
     values = np.arange(160.0) ** 2
     expected = [values[max(i - 2, 0) : i + 3].mean() for i in range(160)]

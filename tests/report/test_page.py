@@ -172,7 +172,7 @@ def test_page_shows_each_metric_in_the_right_place():
     assert "have no curve: yak." in text
 
 
-def test_report_context_contains_the_numbers_of_the_page():
+def test_make_report_context_contains_the_numbers_of_the_page():
     source, detections = make_small_split()
     annotations = list(source.annotations())
     result = diagnosis.diagnose(detections, annotations, NAMES)
@@ -224,7 +224,7 @@ def test_make_curve_plot_returns_paths_through_the_points():
     assert plot.point == pytest.approx((middle, half))
 
 
-def test_svg_points_leaves_out_points_within_a_third_of_a_unit():
+def test_format_svg_points_leaves_out_points_within_a_third_of_a_unit():
     points = np.column_stack([np.linspace(0, 100, 50_000), np.sin(np.linspace(0, 6, 50_000)) * 50])
     drawn = np.array(page.format_svg_points(points).split(), float).reshape(-1, 2)
     assert len(drawn) < 700

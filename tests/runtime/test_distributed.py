@@ -60,13 +60,13 @@ def test_run_on_primary_raises_a_failure_in_all_processes(two_process_results):
     assert "process 0" in second
 
 
-def test_assert_same_raises_in_all_processes_if_texts_differ(two_process_results):
+def test_assert_same_text_raises_in_all_processes_if_texts_differ(two_process_results):
     for result in two_process_results[0]:
         assert result["same"] is None
         assert "the config of process 1" in result["differs"]
 
 
-def test_local_rows_of_two_processes_contain_each_image_of_a_batch_once(two_process_results):
+def test_local_positions_of_two_processes_contain_each_image_of_a_batch_once(two_process_results):
     rows = [r["rows"] for r in two_process_results[0]]
     assert sorted(rows[0] + rows[1]) == list(range(8)) and len(rows[0]) == len(rows[1]) == 4
 

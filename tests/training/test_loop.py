@@ -36,12 +36,12 @@ TRAIN = ShapesSource(TINY.data.shapes, "train")
         (20, True, DueActions(log=True, evaluate=True, save=True)),
     ],
 )
-def test_due_after_returns_the_actions_of_a_step(step, stopping, expected):
+def test_find_due_actions_returns_the_actions_of_a_step(step, stopping, expected):
     train = Train(steps=20, log_every=3, checkpoint_every=5, eval_every=7)
     assert find_due_actions(step, train, stopping) == expected
 
 
-def test_due_after_evaluates_only_the_last_step_if_eval_every_is_0():
+def test_find_due_actions_evaluates_only_the_last_step_if_eval_every_is_0():
     train = Train(steps=20, log_every=3, checkpoint_every=5, eval_every=0)
     assert [step for step in range(1, 21) if find_due_actions(step, train, False).evaluate] == [20]
 

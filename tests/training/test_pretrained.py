@@ -219,7 +219,7 @@ def test_initial_params_equal_those_of_a_run_with_the_same_classes(trained_run, 
     assert (kernels[0] != kernels[1]).any()
 
 
-def test_initial_params_prints_allowed_differences_of_the_model(trained_run, fresh_params, capsys):
+def test_load_initial_params_prints_allowed_differences_of_the_model(trained_run, fresh_params, capsys):
     options = {"mean": (0.0, 0.0, 0.0), "l2_norm_scale": 3.0, "boxes": {"min_sizes": (6, 18, 36)}}
     params, step = read_stored_params(trained_run)
     jax.tree.map(
@@ -288,7 +288,7 @@ def test_open_pretrained_rejects_a_folder_without_config_json_or_checkpoint(tmp_
         open_initial_params(make_config_with_pretrained(tmp_path), {})
 
 
-def test_initial_params_returns_fresh_params_without_pretrained(fresh_params, capsys):
+def test_load_initial_params_returns_fresh_params_without_pretrained(fresh_params, capsys):
     assert open_initial_params(tiny_config.get_config(), fresh_params) is fresh_params
     assert capsys.readouterr().out == ""
     config = tiny_config.get_config()

@@ -139,7 +139,7 @@ def test_replay_omits_difficult_objects_if_training_omits_them(replay_run):
 # ---- the drawing ----
 
 
-def test_draw_shows_the_augmented_image_beside_the_original(replay_run):
+def test_draw_comparison_shows_the_augmented_image_beside_the_original(replay_run):
     replayed = replay.replay_image(replay_run.config, replay_run.source, "train3", 1)
     picture = np.asarray(replay.draw_comparison(replay_run.source, replayed, side=192))
     assert picture.shape == (218, 396, 3), "a gap of 4 around two cells of 192 and their captions"

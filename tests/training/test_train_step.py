@@ -92,7 +92,7 @@ def test_init_state_depends_on_the_seed_and_has_no_average_without_ema_decay(ini
     assert (kernel != initial_state.params["vgg"]["conv1_1"]["kernel"]).all()
 
 
-def test_ema_update_equals_a_plain_loop():
+def test_update_ema_equals_a_plain_loop():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(60, 3))
     expected, ema = values[0].copy(), {"kernel": jnp.asarray(values[0], jnp.float32)}

@@ -66,7 +66,7 @@ def test_comparison_with_nan_fails():
     assert not Comparison("conv1_1", (1,), 1.0, float("nan"), 1.0).passed
 
 
-def test_format_comparison_returns_a_row_per_comparison_and_marks_failures():
+def test_format_comparisons_returns_a_row_per_comparison_and_marks_failures():
     lines = format_comparisons(
         [Comparison("conv1_1", (2, 3), 0.5, 1e-6, 5e-5), Comparison("scores", (4,), 1.0, 2e-5, 1e-5)]
     ).splitlines()
