@@ -53,8 +53,8 @@ class DefaultBoxes:
     min_sizes: tuple[PositiveFloat, ...] = (30, 60, 111, 162, 213, 264)
     """Side of the first square default box of each feature map, in pixels of the network's input."""
     max_sizes: tuple[PositiveFloat | None, ...] = (60, 111, 162, 213, 264, 315)
-    """Sizes that give the second square default box of each feature map, in pixels. With an entry min of min_sizes and
-    the entry max of this field, the side is sqrt(min * max). None: there is no second square."""
+    """Upper sizes of the default boxes of each feature map, in pixels. The side of the second square default box is
+    sqrt(min_size * max_size). None: there is no second square."""
     aspect_ratios: tuple[tuple[PositiveFloat, ...], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
     """Aspect ratios of the default boxes of each feature map, without 1."""
     steps: tuple[PositiveFloat, ...] | None = (8, 16, 32, 64, 100, 300)
@@ -191,7 +191,7 @@ class Model:
     remat: bool = False
     """Recompute the activations of the backbone in the backward pass: less memory, more time."""
     mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
-    """Mean that is subtracted from the RGB values, 0-255 (Caffe). It is also the fill colour of zoom-out."""
+    """Mean RGB value, 0-255, that is subtracted from the image (Caffe). It is also the fill colour of zoom-out."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
     """Divisors of the RGB values after the mean is subtracted; 1 in Caffe. For training from scratch use about 64,
     the standard deviation of pixel values: the weights of conv1_1 then have the scale of those of other layers,
@@ -281,11 +281,11 @@ class Data:
 
 @dataclass(frozen=True)
 class Augment:
-    """Settings of the augmentation of the paper's final version (sections 2.2 and 3.6), with Caffe's numbers
+    """Settings of the augmentation in the final version of the paper (sections 2.2 and 3.6), with Caffe's numbers
     (examples/ssd/ssd_pascal.py, src/caffe/util/sampler.cpp and im_transforms.cpp)."""
 
     distort_probability: Probability = 0.5
-    """Probability of each of brightness, contrast, saturation and hue, drawn independently."""
+    """Probability that each of brightness, contrast, saturation and hue is changed, drawn independently."""
     contrast_first_probability: Probability = 0.5
     """Probability that contrast is changed before saturation and hue instead of after them."""
     brightness: NonNegativeFloat = 32.0
@@ -299,11 +299,11 @@ class Augment:
     channel_shuffle_probability: Probability = 0.0
     """Probability of a random order of the colour channels."""
     expand_probability: Probability = 0.5
-    """Probability of zoom-out."""
+    """Probability that an image is zoomed out."""
     expand_max_ratio: Annotated[float, Meta(ge=1)] = 4.0
     """Largest side of the zoom-out canvas relative to the image; the ratio is uniform from 1 to this value."""
     crop: bool = True
-    """Crop with the batch sampler."""
+    """Crop images with the batch sampler of Caffe."""
     crop_min_overlaps: tuple[Probability, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
     """Minimum IoU of each sampler. The whole image and a crop without a minimum are always among the choices."""
     crop_trials: PositiveInt = 50

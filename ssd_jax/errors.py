@@ -39,7 +39,7 @@ def convert_errors(
         error_type: Class of the exception that is raised instead.
 
     Raises:
-        UserError: If the block raises an exception of a type in ``catch``. It has that exception as its cause.
+        UserError: If the block raises an exception of a type in ``catch``. This exception is the cause of the error.
     """
     try:
         yield

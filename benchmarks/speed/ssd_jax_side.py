@@ -199,7 +199,7 @@ def to_arrays(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def make_annotation(image: dict[str, Any], objects: dict[str, np.ndarray]) -> Annotation:
-    """Return the annotation of an image, made from its entry in a COCO file and its objects."""
+    """Return the annotation of an image, made from the entry and the objects of the image in a COCO file."""
     boxes, labels = objects["boxes"].astype(np.float32), objects["labels"]
     none = np.zeros(len(labels), bool)
     area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)

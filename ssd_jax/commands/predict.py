@@ -105,7 +105,9 @@ def choose_output_files(images: Sequence[Path], out: Path) -> dict[Path, Path]:
     for file, target in targets.items():
         other = inputs.setdefault(target, file)
         if other != file:
-            raise UserError(f"{other} and {file} have the same output file {target}: predict them with different --out")
+            raise UserError(
+                f"{other} and {file} have the same output file {target}: use another --out for one of the images"
+            )
     return targets
 
 

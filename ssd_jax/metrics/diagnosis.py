@@ -322,7 +322,7 @@ def compute_confusion_matrix(
     annotations: Sequence[Annotation],
     classes: int,
 ) -> Int64[np.ndarray, "c c"]:
-    """Count how often objects of each class were detected as each class.
+    """Return a matrix that counts how often objects of each class were detected as each class.
 
     Returns:
         A row for each class of objects and a column for each class of detections. The last row counts detections

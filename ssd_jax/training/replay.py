@@ -78,7 +78,7 @@ def find_image_position(source: Source, image_id: str) -> int:
         if ids[index] == image_id:
             return index
     near = difflib.get_close_matches(image_id, ids)
-    hint = f"Similar ids: {', '.join(near)}" if near else f"Its ids look like {', '.join(ids[:3])}"
+    hint = f"Similar ids: {', '.join(near)}" if near else f"The ids look like {', '.join(ids[:3])}"
     raise UserError(f"the train split has {len(ids)} images but no image '{image_id}'. {hint}")
 
 
