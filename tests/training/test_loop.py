@@ -1,4 +1,4 @@
-"""Tests of the training loop: actions that are due after a step, timings, and losses that are not finite."""
+"""Tests of the training loop: actions after each step, measured times, and the error about infinite or NaN losses."""
 
 import dataclasses
 import time

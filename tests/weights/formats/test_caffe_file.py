@@ -1,4 +1,4 @@
-"""Tests of reading .caffemodel files: both formats of layers and of blobs, default boxes, and corrupt files."""
+"""Tests of reading .caffemodel files: both formats of layers, both formats of blobs, default boxes, corrupt files."""
 
 import math
 import re
