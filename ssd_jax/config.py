@@ -336,7 +336,7 @@ class Loss:
     """Settings of the loss (paper section 2.2, "Training objective" and "Hard negative mining")."""
 
     neg_pos_ratio: NonNegativeFloat = 3.0
-    """Maximum number of negatives per positive in the loss."""
+    """Number of negatives per positive in the loss."""
     min_negatives: NonNegativeInt = 0
     """Minimum number of negatives per image, so that images without objects contribute to the loss. Caffe: 0."""
     location_weight: NonNegativeFloat = 1.0
