@@ -593,7 +593,7 @@ MUTANTS = (
     ),
     Mutant(
         "orientation_5_mirrored",
-        "data/image",
+        "data/pixels",
         "if orientation in (2, 3, 6, 7):",
         "if orientation in (2, 3, 5, 6, 7):",
         ("data/test_image",),
@@ -601,13 +601,13 @@ MUTANTS = (
     Mutant(
         "square_images_as_stored",
         "data/image",
-        "return orientation in _SWAP_SIDES and size[0] != size[1] and annotated_size == size",
-        "return orientation in _SWAP_SIDES and annotated_size == size",
+        "return orientation in SWAP_SIDES and size[0] != size[1] and annotated_size == size",
+        "return orientation in SWAP_SIDES and annotated_size == size",
         ("data/test_image",),
     ),
     Mutant(
         "jpeg_reduced_too_far",
-        "data/image",
+        "data/jpeg",
         "if d * 1.5 * canvas_side <= longest_side",
         "if d * canvas_side <= longest_side",
         ("data/test_image",),

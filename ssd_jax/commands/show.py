@@ -11,6 +11,8 @@ from ssd_jax import files
 from ssd_jax.commands.options import OUT_ADVICE, parse_options
 from ssd_jax.errors import UserError
 
+_PICTURE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
 
 @dataclass(frozen=True)
 class ShowOptions:
@@ -32,12 +34,11 @@ def run(argv: Sequence[str]) -> None:
     """Run ``ssd-jax show`` with the arguments ``argv``."""
     options = parse_options(ShowOptions, "show", argv)
     from ssd_jax.data.formats.open import open_source
-    from ssd_jax.data.image import EXTENSIONS
     from ssd_jax.data.run_splits import with_data_root
     from ssd_jax.runs.run_folder import read_config
     from ssd_jax.training import replay
 
-    if options.out is not None and options.out.suffix.lower() not in EXTENSIONS:
+    if options.out is not None and options.out.suffix.lower() not in _PICTURE_EXTENSIONS:
         raise UserError(f"--out {options.out}: use a name that ends with .jpg or .png")
     config = read_config(options.run)
     if options.data_root is not None:

@@ -1,31 +1,64 @@
 """Read image files as upright RGB pixels."""
 
 import io
-import struct
+import logging
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import simplejpeg
-from jaxtyping import Integer, UInt8
-from PIL import Image, UnidentifiedImageError
+from jaxtyping import UInt8
+from PIL import Image
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
-from ssd_jax.errors import UserError, convert_errors, format_error_reason
+from ssd_jax.data import jpeg
+from ssd_jax.data.image_formats import (
+    LARGE_PIXELS,
+    check_size,
+    convert_decode_errors,
+    open_image,
+    opened_file,
+    read_bytes,
+)
+from ssd_jax.data.pixels import SWAP_SIDES, exif_orientation, load_scaled, rotate_upright, to_rgb, undo_rotation
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+logger = logging.getLogger(__name__)
 
-_ORIENTATION_TAG = 0x0112
-_SWAP_SIDES = (5, 6, 7, 8)  # EXIF orientations for which rotating the image upright swaps its width and height
-_ADVICE = "Check the path and its permissions."
-_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError)
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp"),
+    *(".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+"""Endings of image files in lower case. They are Pillow's endings of the formats in `ssd_jax.data.image_formats`,
+except those of films and of floating-point pixels."""
+
+
+_large_image = threading.Lock()  # large images are decoded one at a time, whatever the number of threads
+_notes: ContextVar[list[str] | None] = ContextVar("notes on images", default=None)
+_logged_notes: set[str] = set()
+_REDUCIBLE_MODES = ("L", "LA", "RGB", "RGBA", "CMYK")
+
+
+class _StoredImage(NamedTuple):
+    pixels: UInt8[np.ndarray, "h w 3"]
+    """Pixels as they are stored, not rotated; perhaps at a reduced size."""
+    size: tuple[int, int]
+    """(Width, height) of the stored image at full size in pixels."""
+    orientation: int
+    """EXIF orientation, 1 to 8."""
 
 
 def read_image(path: str | Path, annotated_size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w 3"]:
     """Read an image file as RGB pixels, rotated upright by its EXIF orientation.
 
-    Transparent images are blended with white, and 16-bit grey is scaled to 8 bits. If the file is an animation, its
-    first frame is read.
+    Transparent images are blended with white. Pixels of more than 8 bits are scaled to 8 bits by the range that they
+    really use, see `ssd_jax.data.pixels.scale_to_8_bits`. If the file is an animation, its first frame is read. A JPEG
+    file of which only the last few rows are missing is completed with grey, and a note is logged once or collected,
+    see `collect_image_notes`.
 
     Args:
         path: Image file.
@@ -33,59 +66,57 @@ def read_image(path: str | Path, annotated_size: tuple[int, int] | None = None) 
             image has this size, the boxes were drawn on the unrotated image, which is then returned.
 
     Raises:
-        UserError: If the file is missing, empty, truncated or not an image; the message names the file.
+        UserError: If the file is missing, empty, truncated, too large or not an image; the message names the file.
     """
-    return _read_pixels_and_size(path, annotated_size, None)[0]
+    return _read_pixels_and_size(path, annotated_size, None, 0)[0]
 
 
 def read_reduced_image(
-    path: str | Path, annotated_size: tuple[int, int] | None, canvas: tuple[int, int]
+    path: str | Path, annotated_size: tuple[int, int] | None, canvas: tuple[int, int], min_pixels: int = 0
 ) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
     """Read an image file as `read_image` does, but at a reduced size if it is much larger than a canvas.
 
     A JPEG file whose longer side is at least three times that of the canvas is decoded at a half, a quarter or an
     eighth of its size, which is faster. The longer side of a reduced image is still at least 1.5 times that of the
-    canvas; `reduce_to_fit` then shrinks the image with antialiasing. All other images are read at full size.
+    canvas; `reduce_to_fit` then shrinks the image with antialiasing. Images in other formats are read at full size
+    unless they have more than 64 million pixels; those are reduced, too, which saves memory.
 
     Args:
         path: Image file.
         annotated_size: Width and height of the image according to its annotation, see `read_image`.
         canvas: Height and width of the canvas in pixels.
+        min_pixels: Images with fewer pixels are read at full size.
 
     Returns:
         The RGB pixels, and the (width, height) of the image at full size in pixels.
 
     Raises:
-        UserError: If the file is missing, empty, truncated or not an image; the message names the file.
+        UserError: If the file is missing, empty, truncated, too large or not an image; the message names the file.
     """
-    return _read_pixels_and_size(path, annotated_size, canvas)
+    return _read_pixels_and_size(path, annotated_size, canvas, min_pixels)
 
 
 def _read_pixels_and_size(
-    path: str | Path, annotated_size: tuple[int, int] | None, canvas: tuple[int, int] | None
+    path: str | Path, annotated_size: tuple[int, int] | None, canvas: tuple[int, int] | None, min_pixels: int
 ) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
-    with convert_errors(f"{path}: can't be read", _ADVICE, catch=OSError):
-        data = Path(path).read_bytes()
-    if not data:
-        raise UserError(f"{path}: the file is empty. Copy it again, or remove it.")
-    with _convert_decode_errors(path):
-        pixels, stored_size = _decode_pixels_and_size(data, canvas)
-        orientation = _stored_orientation(data)
-    if _is_annotation_unrotated(stored_size, orientation, annotated_size):
-        return pixels, stored_size
-    width, height = stored_size
-    return _rotate_upright(pixels, orientation), (height, width) if orientation in _SWAP_SIDES else stored_size
+    data = read_bytes(path)
+    with convert_decode_errors(path):
+        pixels, size, orientation = _decode(data, path, canvas, min_pixels)
+    if _is_annotation_unrotated(size, orientation, annotated_size):
+        return np.ascontiguousarray(pixels), size
+    upright = np.ascontiguousarray(rotate_upright(pixels, orientation))
+    return upright, size[::-1] if orientation in SWAP_SIDES else size
 
 
 def image_size(path: str | Path, annotated_size: tuple[int, int] | None = None) -> tuple[int, int]:
     """Return the (width, height) in pixels of the array that `read_image` returns, reading only the file's header.
 
     Raises:
-        UserError: If the file is missing, empty or not an image; the message names the file.
+        UserError: If the file is missing, empty, too large or not an image; the message names the file.
     """
-    with _open_image(path) as image:
-        size, orientation = image.size, _exif_orientation(image)
-    if orientation in _SWAP_SIDES and not _is_annotation_unrotated(size, orientation, annotated_size):
+    with opened_file(path) as image:
+        size, orientation = _stored_size(image), exif_orientation(image)
+    if orientation in SWAP_SIDES and not _is_annotation_unrotated(size, orientation, annotated_size):
         return size[1], size[0]
     return size
 
@@ -96,8 +127,8 @@ def mode_and_orientation(path: str | Path) -> tuple[str, int]:
     Raises:
         UserError: If the file is missing, empty or not an image; the message names the file.
     """
-    with _open_image(path) as image:
-        return image.mode, _exif_orientation(image)
+    with opened_file(path) as image:
+        return image.mode, exif_orientation(image)
 
 
 def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
@@ -105,13 +136,13 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
 
     Args:
         data: Content of the image file.
-        name: Name of the image for the error message.
+        name: Name of the image for messages.
 
     Raises:
         UserError: If the bytes are truncated or not an image; the message begins with ``name``.
     """
-    with _convert_decode_errors(name):
-        return _decode_pixels_and_size(data)[0]
+    with convert_decode_errors(name):
+        return np.ascontiguousarray(_decode(data, name, None, 0).pixels)
 
 
 def stored_size(data: bytes, name: str) -> tuple[int, int]:
@@ -120,43 +151,35 @@ def stored_size(data: bytes, name: str) -> tuple[int, int]:
     Raises:
         UserError: If the bytes are not an image; the message begins with ``name``.
     """
-    with _convert_decode_errors(name), Image.open(io.BytesIO(data)) as image:
-        return image.size
+    with convert_decode_errors(name), open_image(io.BytesIO(data)) as image:
+        return _stored_size(image)
 
 
 @contextmanager
-def _open_image(path: str | Path) -> Iterator[Image.Image]:
-    with (
-        _convert_decode_errors(path),
-        convert_errors(
-            f"{path}: can't be read", _ADVICE, catch=(FileNotFoundError, IsADirectoryError, PermissionError)
-        ),
-        Image.open(path) as image,
-    ):
-        yield image
+def collect_image_notes() -> Iterator[list[str]]:
+    """Collect notes about images that are read in the ``with`` block, by this thread, instead of logging them.
+
+    Yields:
+        A list of notes, which do not name the image, such as "the file is truncated; up to 8 of its 480 rows are grey
+        at the lower edge".
+    """
+    notes: list[str] = []
+    token = _notes.set(notes)
+    try:
+        yield notes
+    finally:
+        _notes.reset(token)
 
 
-@contextmanager
-def _convert_decode_errors(name: str | Path) -> Iterator[None]:
-    """Convert the exceptions that Pillow and simplejpeg raise for an invalid image to UserErrors."""
-    with (
-        convert_errors(
-            f"{name}: can't be read as an image",
-            "Copy it again, or remove it.",
-            catch=_PILLOW_ERRORS,
-            reason=_decode_error_reason,
-        ),
-        convert_errors(f"{name}: the image is too large", "Reduce its size.", catch=Image.DecompressionBombError),
-    ):
-        yield
-
-
-def _decode_error_reason(error: Exception) -> str:
-    return (
-        "not an image format that Pillow knows"
-        if isinstance(error, UnidentifiedImageError)
-        else format_error_reason(error)
-    )
+def _add_note(name: str | Path, note: str) -> None:
+    notes = _notes.get()
+    if notes is not None:
+        notes.append(note)
+        return
+    line = f"{name}: {note}"
+    if line not in _logged_notes:  # an image is read in every epoch
+        _logged_notes.add(line)
+        logger.warning("%s", line)
 
 
 def fitted_size(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
@@ -184,80 +207,78 @@ def reduce_to_fit(image: UInt8[np.ndarray, "h w 3"], canvas: tuple[int, int]) ->
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0))
 
 
-def _decode_pixels_and_size(
-    data: bytes, canvas: tuple[int, int] | None = None
-) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
-    """Return the unrotated pixels of an encoded image, and its (width, height) at full size.
+def _decode(data: bytes, name: str | Path, canvas: tuple[int, int] | None, min_pixels: int) -> _StoredImage:
+    """Decode an image file, and add a note if it had to be completed.
 
-    If a canvas is given, a large JPEG image is decoded at a reduced size, see `read_reduced_image`.
+    If a canvas is given and the image has at least ``min_pixels`` pixels, the pixels may be at a reduced size, see
+    `read_reduced_image`.
     """
-    if data[:2] == b"\xff\xd8":
-        try:
-            height, width = simplejpeg.decode_jpeg_header(data)[:2]
-            divisor = 1 if canvas is None else _jpeg_divisor(max(height, width), max(canvas))
-            # simplejpeg chooses the smallest size that is not below this minimum.
-            min_size = {"min_height": -(-height // divisor), "min_width": -(-width // divisor)}
-            return simplejpeg.decode_jpeg(data, "RGB", **min_size), (width, height)
-        except ValueError as error:
-            # Pillow reads files with harmless defects that simplejpeg rejects. However, Pillow can also fill the
-            # missing part of a truncated image with grey, so a truncated file is not passed on to Pillow.
-            if "premature" in str(error).lower():
-                raise
-    with Image.open(io.BytesIO(data)) as image:
-        return to_rgb(image), image.size
+    if jpeg.is_jpeg(data):
+        decoded, note = _decode_jpeg(data, canvas, min_pixels)
+        if note:
+            _add_note(name, note)
+        if decoded is not None:
+            return decoded
+    with open_image(io.BytesIO(data)) as image, _lock_if_large(image.size):
+        size = _stored_size(image)
+        divisor = _choose_divisor(size, canvas, max(min_pixels, LARGE_PIXELS))
+        if divisor > 1 and isinstance(image, Jpeg2KImageFile):
+            image.reduce = min(divisor.bit_length() - 1, _jpeg2000_levels(data))
+        orientation = exif_orientation(image)
+        loaded = load_scaled(image, lambda: open_image(io.BytesIO(data)))
+        factor = round(divisor * max(loaded.size) / max(size))
+        if factor > 1:
+            loaded = loaded if loaded.mode in _REDUCIBLE_MODES else loaded.convert("RGB")
+            loaded = Image.Image.reduce(loaded, factor)  # the plugin for JPEG 2000 hides this method
+        pixels = to_rgb(loaded)
+        # Pillow itself rotates TIFF files when it loads them, and then removes their orientation.
+        is_rotated = exif_orientation(image) != orientation
+        return _StoredImage(undo_rotation(pixels, orientation) if is_rotated else pixels, size, orientation)
 
 
-def _jpeg_divisor(longest_side: int, canvas_side: int) -> int:
-    # libjpeg can decode at any multiple of 1/8 of the size, but only 1/2, 1/4 and 1/8 are fast.
-    return next((d for d in (8, 4, 2) if d * 1.5 * canvas_side <= longest_side), 1)
-
-
-def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    """Return the RGB pixels of a Pillow image, without rotating the image.
-
-    Raises:
-        ValueError: If the image has floating-point pixels.
-    """
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range; save the image with 8 bits per channel")
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255
-        return np.repeat(_convert_16_to_8_bits(np.asarray(image))[..., None], 3, axis=-1)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
-
-
-def _convert_16_to_8_bits(grey: Integer[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    return ((np.clip(grey, 0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _stored_orientation(data: bytes) -> int:
-    if data[:2] == b"\xff\xd8" and b"Exif" not in data:  # so that most JPEG files are not opened a second time
-        return 1
-    with Image.open(io.BytesIO(data)) as image:
-        return _exif_orientation(image)
-
-
-def _exif_orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation of a Pillow image, 1 (upright) to 8. A missing or invalid value counts as 1."""
+def _decode_jpeg(data: bytes, canvas: tuple[int, int] | None, min_pixels: int) -> tuple[_StoredImage | None, str]:
+    """Decode a JPEG file, and return it with a note. The image is None if Pillow may be able to read it."""
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except (struct.error, Image.DecompressionBombError, *_PILLOW_ERRORS):
+        size = jpeg.read_size(data)
+        check_size(size)
+        with _lock_if_large(size):
+            pixels, note = jpeg.decode_jpeg(data, size, _choose_divisor(size, canvas, min_pixels))
+    except ValueError as error:
+        # Pillow reads files with harmless defects that simplejpeg rejects. However, Pillow can also fill the
+        # missing part of a truncated image with grey, so a truncated file is not passed on to Pillow.
+        return None, jpeg.describe_damage(error)
+    return _StoredImage(pixels, size, _jpeg_orientation(data)), note
+
+
+def _choose_divisor(size: tuple[int, int], canvas: tuple[int, int] | None, min_pixels: int) -> int:
+    if canvas is None or size[0] * size[1] < min_pixels:
         return 1
-    return orientation if orientation in range(1, 9) else 1
+    return jpeg.choose_divisor(max(size), max(canvas))
+
+
+def _lock_if_large(size: tuple[int, int]) -> AbstractContextManager[object]:
+    return _large_image if size[0] * size[1] > LARGE_PIXELS else nullcontext()
+
+
+def _jpeg_orientation(data: bytes) -> int:
+    if b"Exif" not in data and b"tiff:Orientation" not in data:  # so that most files are not opened a second time
+        return 1
+    with open_image(io.BytesIO(data)) as image:
+        return exif_orientation(image)
+
+
+def _jpeg2000_levels(data: bytes) -> int:
+    """Return how many times the size of a JPEG 2000 image can be halved when it is decoded."""
+    position = data.find(b"\xff\x52")  # the marker of the coding style
+    return data[position + 9] if 0 <= position < len(data) - 9 else 0
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Return the (width, height) of an image that is opened, but not loaded, before it is rotated upright."""
+    if isinstance(image, TiffImageFile):  # Pillow states the size of the upright image if it knows the orientation
+        return image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+    return image.size
 
 
 def _is_annotation_unrotated(size: tuple[int, int], orientation: int, annotated_size: tuple[int, int] | None) -> bool:
-    return orientation in _SWAP_SIDES and size[0] != size[1] and annotated_size == size
-
-
-def _rotate_upright(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Return pixels rotated and mirrored to the upright image, given their EXIF orientation (EXIF 2.3, table 6)."""
-    if orientation in _SWAP_SIDES:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+    return orientation in SWAP_SIDES and size[0] != size[1] and annotated_size == size

@@ -16,7 +16,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ssd_jax.config import Config
-from ssd_jax.data.image import EXTENSIONS, read_image, reduce_to_fit, to_rgb
+from ssd_jax.data.image import EXTENSIONS, read_image, reduce_to_fit
+from ssd_jax.data.pixels import to_rgb
 from ssd_jax.errors import UserError
 from ssd_jax.inference.program import make_predict_fn, to_image_detections
 from ssd_jax.models.ssd import SSD, Params

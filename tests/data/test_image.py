@@ -1,12 +1,24 @@
 """Tests of reading image files. Most of the expected pixels are those that Pillow reads."""
 
 import io
+import os
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
-from ssd_jax.data.image import image_size, read_image, read_reduced_image
+from ssd_jax.data import image
+from ssd_jax.data.image import (
+    EXTENSIONS,
+    collect_image_notes,
+    decode_image,
+    image_size,
+    mode_and_orientation,
+    read_image,
+    read_reduced_image,
+    stored_size,
+)
+from ssd_jax.data.image_formats import FORMATS
 from ssd_jax.errors import UserError
 
 
@@ -42,31 +54,75 @@ def test_read_image_decodes_jpeg_files_of_odd_size_like_pillow(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), read_with_pillow(tmp_path / "a.jpg"))
 
 
+OPTIONS = {  # options with which a format stores the pixels exactly, or nearly
+    "a.png": {}, "a.webp": {"lossless": True}, "a.tif": {}, "lzw.tif": {"compression": "tiff_lzw"},
+    "a.avif": {"quality": 100, "subsampling": "4:4:4"}, "a.jpg": {"quality": 100, "subsampling": 0},
+}  # fmt: skip
+
+
+def exif_with_orientation(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif.tobytes()
+
+
+def rotate(pixels, orientation):
+    """Return the pixels as a viewer shows them, by the table of the EXIF standard."""
+    turned = pixels.transpose(1, 0, 2) if orientation > 4 else pixels
+    turned = turned[::-1] if orientation in (3, 4, 7, 8) else turned
+    return turned[:, ::-1] if orientation in (2, 3, 6, 7) else turned
+
+
+def assert_similar(pixels, expected):
+    assert pixels.shape == expected.shape
+    assert np.abs(pixels.astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("extension", ["jpg", "png"])
-def test_read_image_rotates_images_by_the_exif_orientation(photo, tmp_path, orientation, extension):
-    file = tmp_path / f"a.{extension}"
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    photo.save(file, exif=exif)
-    with Image.open(file) as image:
-        expected = ImageOps.exif_transpose(image)
-    np.testing.assert_array_equal(read_image(file), np.asarray(expected))
-    assert image_size(file) == expected.size
-
-
-@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_read_image_does_not_rotate_if_the_annotated_size_is_the_stored_size(photo, tmp_path, orientation):
-    file = tmp_path / "a.jpg"
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    file.write_bytes(encode_jpeg(photo, exif=exif))
-    stored = read_with_pillow(file)
-    np.testing.assert_array_equal(read_image(file, (64, 48)), stored)
-    assert image_size(file, (64, 48)) == (64, 48)
+def test_all_readers_apply_the_orientation_once_in_every_format(photo, tmp_path, orientation, name):
+    """Pillow rotates TIFF files when it loads them, and no others."""
+    file, pixels = tmp_path / name, np.asarray(photo)
+    photo.save(file, exif=exif_with_orientation(orientation), **OPTIONS[name])
+    upright = rotate(pixels, orientation)
+    assert_similar(read_image(file), upright)
+    assert image_size(file) == upright.shape[1::-1]
+    assert mode_and_orientation(file) == ("RGB", orientation)
+    data = file.read_bytes()
+    assert_similar(decode_image(data, name), pixels)
+    assert stored_size(data, name) == (64, 48)
+    # An annotation of the stored size was made on the unrotated image.
+    as_annotated = pixels if orientation > 4 else upright
+    assert_similar(read_image(file, (64, 48)), as_annotated)
+    assert image_size(file, (64, 48)) == as_annotated.shape[1::-1]
+    reduced, size = read_reduced_image(file, (64, 48), (500, 500))
+    assert_similar(reduced, as_annotated)
+    assert size == as_annotated.shape[1::-1]
     for annotated in ((48, 64), (10, 10)):  # the size of the upright image, and another size
-        assert read_image(file, annotated).shape == (64, 48, 3)
-        assert image_size(file, annotated) == (48, 64)
+        assert_similar(read_image(file, annotated), upright)
+        assert image_size(file, annotated) == upright.shape[1::-1]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.tif"])
+def test_read_image_and_image_size_agree_on_an_orientation_in_xmp(photo, tmp_path, name):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    photo.save(tmp_path / name, **({"xmp": xmp} if name == "a.jpg" else {"tiffinfo": {700: xmp}}))
+    assert read_image(tmp_path / name).shape == (64, 48, 3)
+    assert image_size(tmp_path / name) == (48, 64)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_image_size_of_a_png_reads_an_orientation_before_and_after_the_pixels(photo, tmp_path, monkeypatch, late):
+    file = tmp_path / "a.png"
+    photo.save(file, exif=exif_with_orientation(6))
+    if late:
+        data = file.read_bytes()
+        start = data.index(b"eXIf") - 4
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        file.write_bytes(data[:start] + data[end:-12] + data[start:end] + data[-12:])
+    else:
+        monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("the pixels are decoded"))
+    assert image_size(file) == (48, 64)
 
 
 def test_read_image_rotates_a_square_image_regardless_of_the_annotated_size(tmp_path):
@@ -143,7 +199,7 @@ def test_read_image_detects_the_format_from_the_content(photo, tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), np.asarray(photo))
 
 
-@pytest.mark.parametrize("fraction", [0.01, 0.3, 0.7, 0.98])
+@pytest.mark.parametrize("fraction", [0.01, 0.3, 0.7, 0.9])
 @pytest.mark.parametrize("kind", ["JPEG", "JPEG closed", "PNG"])
 def test_read_image_rejects_a_truncated_file(tmp_path, fraction, kind):
     buffer = io.BytesIO()
@@ -156,12 +212,14 @@ def test_read_image_rejects_a_truncated_file(tmp_path, fraction, kind):
 
 
 @pytest.mark.parametrize("read", [read_image, image_size])
-def test_read_image_rejects_an_image_above_the_pixel_limit(photo, tmp_path, monkeypatch, read):
-    """Pillow rejects an image with more than twice as many pixels as MAX_IMAGE_PIXELS."""
-    Image.fromarray(np.asarray(photo)).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 64 // 2 - 1)
-    with pytest.raises(UserError, match=r"a\.png: .*3072 pixels"):
-        read(tmp_path / "a.png")
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp", "a.bmp", "a.gif", "a.avif", "a.jp2", "a.ppm"])
+def test_read_image_rejects_an_image_above_the_pixel_limit(photo, tmp_path, monkeypatch, read, name):
+    photo.save(tmp_path / name)
+    monkeypatch.setenv("SSD_JAX_MAX_PIXELS", str(48 * 64 - 1))
+    with pytest.raises(UserError, match=rf"{name}: the image is too large \(64 x 48 pixels\).*SSD_JAX_MAX_PIXELS"):
+        read(tmp_path / name)
+    monkeypatch.setenv("SSD_JAX_MAX_PIXELS", str(48 * 64))
+    read(tmp_path / name)
 
 
 def test_read_image_ignores_bytes_after_the_end_of_a_jpeg(photo, tmp_path):
@@ -170,7 +228,9 @@ def test_read_image_ignores_bytes_after_the_end_of_a_jpeg(photo, tmp_path):
 
 
 @pytest.mark.parametrize("read", [read_image, image_size])
-@pytest.mark.parametrize(("content", "word"), [(None, "No such file"), (b"", "a.jpg"), (b"<html></html>", "Pillow")])
+@pytest.mark.parametrize(
+    ("content", "word"), [(None, "No such file"), (b"", "a.jpg"), (b"<html></html>", "not an image format")]
+)
 def test_read_image_error_names_the_unreadable_file(tmp_path, read, content, word):
     file = tmp_path / "a.jpg"
     if content is not None:
@@ -184,6 +244,20 @@ def test_read_image_error_names_the_unreadable_file(tmp_path, read, content, wor
 def test_read_image_rejects_a_folder(tmp_path, read):
     with pytest.raises(UserError, match="Is a directory"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("read", [read_image, image_size])
+def test_read_image_does_not_open_a_named_pipe(tmp_path, read):
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match=r"a\.jpg: is a named pipe"):
+        read(tmp_path / "a.jpg")
+
+
+def test_extensions_are_those_of_the_formats_that_are_read():
+    films, floating_point = {".avifs"}, {".pfm"}
+    Image.init()
+    known = {extension for extension, name in Image.registered_extensions().items() if name in FORMATS}
+    assert set(EXTENSIONS) - {".heic", ".heif", ".hif"} == known - films - floating_point
 
 
 def make_smooth_image(width, height):
@@ -234,6 +308,29 @@ def test_read_reduced_image_decodes_a_png_at_full_size(tmp_path):
     pixels, full_size = read_reduced_image(tmp_path / "a.png", None, (50, 50))
     np.testing.assert_array_equal(pixels, read_with_pillow(tmp_path / "a.png"))
     assert full_size == (640, 480)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jp2", "one_level.jp2", "grey.png", "palette.png"])
+def test_read_reduced_image_reduces_a_large_image_of_any_format(tmp_path, monkeypatch, name):
+    """The limit of what counts as large is set below the size of the image."""
+    monkeypatch.setattr(image, "LARGE_PIXELS", 640 * 480 - 1)
+    large = make_smooth_image(640, 480).convert({"grey.png": "L", "palette.png": "P"}.get(name, "RGB"))
+    large.save(tmp_path / name, **({"num_resolutions": 2} if name == "one_level.jp2" else {}))
+    pixels, full_size = read_reduced_image(tmp_path / name, None, (100, 100))
+    assert full_size == (640, 480)
+    assert_similar(pixels, np.asarray(large.convert("RGB").reduce(4)))
+    assert read_reduced_image(tmp_path / name, None, (100, 100), min_pixels=640 * 480 + 1)[0].shape == (480, 640, 3)
+
+
+def test_read_image_notes_a_jpeg_without_its_last_bytes(photo, tmp_path, caplog):
+    file = tmp_path / "a.jpg"
+    file.write_bytes(encode_jpeg(photo)[:-2])
+    with collect_image_notes() as notes:
+        np.testing.assert_array_equal(read_image(file), np.asarray(Image.open(io.BytesIO(encode_jpeg(photo)))))
+    assert notes == ["the file lacks its end marker, but no pixels"] and not caplog.messages
+    for _ in range(3):  # logged once, although an image is read in every epoch
+        read_image(file)
+    assert caplog.messages == [f"{file}: {notes[0]}"]
 
 
 def test_read_reduced_image_rejects_a_truncated_file(tmp_path):

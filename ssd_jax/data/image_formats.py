@@ -1,0 +1,209 @@
+"""Formats of image files that are read, and limits on the size of an image."""
+
+import io
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from ssd_jax.errors import UserError, convert_errors, format_error_reason
+
+# Formats in which photographs are kept. The order is that in which they are tried; Pillow loads its other plugins only
+# when the first five do not fit. Left out are the formats that Pillow knows for documents (PDF, EPS, PSD), icons,
+# textures, films and numbers, some of which run other programs or are recognized by accident.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000")
+
+MAX_PIXELS_VARIABLE = "SSD_JAX_MAX_PIXELS"
+DEFAULT_MAX_PIXELS = 250_000_000  # more than the largest sensors of phones and cameras have
+LARGE_PIXELS = (
+    64_000_000  # larger images are decoded one at a time, and at a fraction of their size where that is enough
+)
+
+_HEIF = "HEIF"
+_HEIF_PLUGINS = ("pillow_heif", "pi_heif")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+_BYTES_PER_PIXEL = 8  # of the largest files: four uncompressed channels of 16 bits
+_ADVICE = "Check the path and its permissions."
+
+
+class _HeifPluginMissingError(Exception):
+    """Raised for a HEIC file if no plugin of Pillow for this format is installed."""
+
+
+def max_pixels() -> int:
+    """Return the largest number of pixels of an image, from the environment variable SSD_JAX_MAX_PIXELS if it is set.
+
+    Raises:
+        UserError: If the variable is not a positive integer.
+    """
+    text = os.environ.get(MAX_PIXELS_VARIABLE)
+    if not text:
+        return DEFAULT_MAX_PIXELS
+    if not text.isdecimal() or int(text) == 0:
+        raise UserError(f"{MAX_PIXELS_VARIABLE} is '{text}': expected a number of pixels, such as {DEFAULT_MAX_PIXELS}")
+    return int(text)
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Raise an error if an image of (width, height) has too many pixels.
+
+    Raises:
+        DecompressionBombError: If the image has more than `max_pixels` pixels; `convert_decode_errors` converts it.
+    """
+    width, height = size
+    if width * height > max_pixels():
+        raise Image.DecompressionBombError(f"{width} x {height} pixels")
+
+
+def check_is_file(path: str | Path) -> None:
+    """Raise an error if a path is neither a file nor a folder, without opening it. Opening a pipe would wait for ever.
+
+    Raises:
+        UserError: If the path is a named pipe, a socket or a device, or does not exist.
+        OSError: If the path is a folder.
+    """
+    with convert_errors(f"{path}: can't be read", _ADVICE, catch=OSError):
+        mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kind = "a named pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise UserError(f"{path}: is {kind}, not an image file. Save the image as a file.")
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Return the content of an image file.
+
+    Raises:
+        UserError: If the path is not a file, or the file cannot be read, is empty or is larger than any image may be.
+    """
+    check_is_file(path)
+    with convert_errors(f"{path}: can't be read", _ADVICE, catch=OSError), open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_pixels() * _BYTES_PER_PIXEL:
+            raise UserError(f"{path}: the file is too large for an image ({size / 1e9:.1f} GB). {_limit_advice()}")
+        data = file.read()
+    if not data:
+        raise UserError(f"{path}: the file is empty. Copy it again, or remove it.")
+    return data
+
+
+def open_image(source: str | Path | io.BytesIO) -> Image.Image:
+    """Open an image with Pillow, which reads its header. Only the formats that photographs are kept in are tried.
+
+    Args:
+        source: Path, or the content of the file. Use `convert_decode_errors` to convert the exceptions.
+
+    Raises:
+        DecompressionBombError: If the image has too many pixels.
+        Exception: Exceptions of many types if the file is not an image.
+    """
+    # Pillow's own limit is the same for all images that a program reads. It refuses photographs of 180 megapixels.
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels() > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels()
+    try:
+        image = Image.open(source, formats=_formats())
+    except UnidentifiedImageError:
+        if not _is_heif(source):
+            raise
+        _register_heif_plugin()
+        image = Image.open(source, formats=_formats())
+    try:
+        check_size(image.size)
+    except Image.DecompressionBombError:
+        image.close()
+        raise
+    return image
+
+
+@contextmanager
+def convert_decode_errors(name: str | Path) -> Iterator[None]:
+    """Convert the exceptions that decoders raise for an invalid image to UserErrors."""
+    # For files that were made to cause harm, the decoders raise exceptions of any type.
+    with (
+        convert_errors(
+            f"{name}: can't be read as an image", "Copy it again, or remove it.", reason=_decode_error_reason
+        ),
+        convert_errors(
+            f"{name}: the file is in the format HEIC",
+            "Install its reader with: pip install 'ssd-jax[heic]'",
+            catch=_HeifPluginMissingError,
+        ),
+        convert_errors(
+            f"{name}: the image is too large",
+            _limit_advice(),
+            catch=(Image.DecompressionBombError, Image.DecompressionBombWarning),
+            reason=_size_error_reason,
+        ),
+    ):
+        yield
+
+
+@contextmanager
+def opened_file(path: str | Path) -> Iterator[Image.Image]:
+    """Open an image file with Pillow, and close it after the ``with`` block.
+
+    Raises:
+        UserError: If the file is missing, is not a file or is not an image; the message names the file. Exceptions of
+            the decoder in the ``with`` block are converted, too.
+    """
+    check_is_file(path)
+    with (
+        convert_decode_errors(path),
+        convert_errors(
+            f"{path}: can't be read", _ADVICE, catch=(FileNotFoundError, IsADirectoryError, PermissionError)
+        ),
+        open_image(path) as image,
+    ):
+        yield image
+
+
+def _limit_advice() -> str:
+    return (
+        f"The limit is {max_pixels() / 1e6:g} million pixels. For a true photograph, set {MAX_PIXELS_VARIABLE} to a "
+        "larger number; otherwise remove the file."
+    )
+
+
+def _size_error_reason(error: Exception) -> str:
+    text = str(error)
+    pixels = re.search(r"\((\d+) pixels\)", text)  # Pillow's message
+    return f"{int(pixels[1]):,} pixels" if pixels else text
+
+
+def _decode_error_reason(error: Exception) -> str:
+    return (
+        "not an image format that is read" if isinstance(error, UnidentifiedImageError) else format_error_reason(error)
+    )
+
+
+def _formats() -> tuple[str, ...]:
+    return (*FORMATS, _HEIF) if _HEIF in Image.OPEN else FORMATS
+
+
+def _is_heif(source: str | Path | io.BytesIO) -> bool:
+    if isinstance(source, io.BytesIO):
+        header = source.getvalue()[:12]
+    else:
+        with open(source, "rb") as file:
+            header = file.read(12)
+    return header[4:8] == b"ftyp" and header[8:12] in _HEIF_BRANDS
+
+
+def _register_heif_plugin() -> None:
+    """Register a plugin of Pillow for HEIC files.
+
+    Raises:
+        _HeifPluginMissingError: If none is installed.
+    """
+    import importlib
+
+    for name in _HEIF_PLUGINS:
+        try:
+            importlib.import_module(name).register_heif_opener()
+        except ImportError:
+            continue
+        return
+    raise _HeifPluginMissingError("its reader is not installed")
