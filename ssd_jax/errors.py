@@ -3,13 +3,25 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ssd_jax.text import escape_text
+
 
 class UserError(Exception):
     """Raised for a mistake that the user can correct, such as a wrong option or a missing file.
 
     The message names the file or option and says what to do. Commands print the message without a traceback and exit
     with code 2. In Python code and notebooks, UserError is an ordinary exception.
+
+    Args:
+        lines: Lines of the message; most messages have one. `escape_text` is applied to each line, because names from
+            the data may contain any character, and must neither begin a new line nor control a terminal.
     """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*lines)
+
+    def __str__(self) -> str:
+        return "\n".join(map(escape_text, self.args))
 
 
 def format_error_reason(error: BaseException) -> str:

@@ -1,11 +1,19 @@
 """Safe file names, atomic writes, and conversion of file system errors into errors for users."""
 
+import csv
+import hashlib
+import io
 import os
 import re
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ssd_jax.errors import convert_errors
+from ssd_jax.text import escape_text
+
+MAX_NAME_BYTES = 255
+"""Length that most file systems allow for a file name."""
 
 
 def convert_write_errors(
@@ -23,20 +31,62 @@ def convert_read_errors(
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text file atomically, so that an interrupted write does not change an existing file.
+    r"""Write a text file in UTF-8 atomically, so that an interrupted write does not change an existing file.
+
+    A byte of a file name that is not UTF-8, such as E9, is written as ``\udce9``. In a JSON file, Python's json module
+    reads this back as the same file name.
 
     Raises:
         UserError: If the file cannot be written.
     """
-    temporary = file.with_name(file.name + ".tmp")
+    temporary = file.with_name(append_to_file_name(file.name, ".tmp"))
     with convert_write_errors(file):
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
         os.replace(temporary, file)
 
 
+def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table as a CSV file, so that it is safe to open in a spreadsheet.
+
+    `escape_text` is applied to each text. A text that a spreadsheet would compute as a formula gets an apostrophe in
+    front, which spreadsheets take as the mark of a text.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([_make_cell(value) for value in row] for row in (header, *rows))
+    write_text(file, text.getvalue())
+
+
+def _make_cell(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = escape_text(value)
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
+
+
+def append_to_file_name(name: str, suffix: str, limit: int = MAX_NAME_BYTES) -> str:
+    """Return a file name with a suffix. A name that would be too long is cut and gets a hash of the whole name.
+
+    Args:
+        name: A file name of any length.
+        suffix: Text to append, such as ``.tmp``.
+        limit: Maximum length of the result in bytes.
+    """
+    if len(os.fsencode(name + suffix)) <= limit:
+        return name + suffix
+    suffix = f"_{hashlib.blake2b(os.fsencode(name), digest_size=4).hexdigest()}{suffix}"
+    while len(os.fsencode(name + suffix)) > limit:
+        name = name[:-1]
+    return name + suffix
+
+
 def make_safe_file_name(name: str) -> str:
-    """Return a name in which all characters that are not safe in a file name are replaced.
+    """Replace the characters of a name that are not safe in a file name, and cut it so that suffixes can be appended.
 
     For example, ``VOC2007/trainval[:50%]`` becomes ``VOC2007_trainval_to50pct``.
     """
-    return re.sub(r"[^\w.-]+", "_", name.replace(":", "to").replace("%", "pct")).strip("_")
+    safe = re.sub(r"[^\w.-]+", "_", name.replace(":", "to").replace("%", "pct")).strip("_")
+    return append_to_file_name(safe, "", MAX_NAME_BYTES - 55)

@@ -1,12 +1,21 @@
 """Tests that exceptions become UserErrors, that writes are atomic, and that file names are safe."""
 
+import csv
 import errno
+import json
 import os
 
 import pytest
 
 from ssd_jax.errors import UserError, convert_errors, format_error_reason
-from ssd_jax.files import convert_read_errors, convert_write_errors, make_safe_file_name, write_text
+from ssd_jax.files import (
+    append_to_file_name,
+    convert_read_errors,
+    convert_write_errors,
+    make_safe_file_name,
+    write_csv,
+    write_text,
+)
 
 
 class SpecialError(UserError):
@@ -99,3 +108,37 @@ def test_failed_write_text_keeps_the_old_file(tmp_path, monkeypatch):
 )
 def test_make_safe_file_name_replaces_special_characters(name, safe):
     assert make_safe_file_name(name) == safe
+
+
+def test_write_text_accepts_names_that_are_not_utf8_and_names_of_maximum_length(tmp_path):
+    name, file = os.fsdecode(b"caf\xe9.jpg"), tmp_path / ("a" * 250 + ".json")
+    write_text(file, json.dumps({"猫": name}, ensure_ascii=False))
+    assert json.loads(file.read_bytes()) == {"猫": name}
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_write_csv_escapes_control_codes_and_formulas(tmp_path):
+    rows = [("=cmd|' /C calc'!A0", "+1", -1.5, "a=b"), ("@x", "-y", None, "two\nlines"), (" =1", "\t=1", 2, 'a,"b"')]
+    write_csv(tmp_path / "problems.csv", ("file", "one", "two", "three"), rows)
+    with (tmp_path / "problems.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [
+            ["file", "one", "two", "three"],
+            ["'=cmd|' /C calc'!A0", "'+1", "-1.5", "a=b"],
+            ["'@x", "'-y", "", r"two\x0alines"],
+            ["' =1", r"\x09=1", "2", 'a,"b"'],
+        ]
+
+
+@pytest.mark.parametrize("letter", ["a", "猫", os.fsdecode(b"\xe9")], ids=ascii)
+def test_append_to_file_name_cuts_long_names_to_different_names(letter):
+    assert append_to_file_name(letter * 5, ".jpg") == f"{letter * 5}.jpg"
+    count = 255 // len(os.fsencode(letter))
+    names = {append_to_file_name(letter * count + end, ".jpg") for end in "xyz"}
+    assert len(names) == 3
+    assert all(245 < len(os.fsencode(name)) <= 255 and name.endswith(".jpg") for name in names)
+
+
+def test_make_safe_file_name_leaves_room_for_suffixes():
+    assert make_safe_file_name("x" * 200) == "x" * 200
+    assert len(make_safe_file_name("猫" * 100).encode()) <= 200
+    assert make_safe_file_name(os.fsdecode(b"caf\xe9")) == "caf"

@@ -26,6 +26,7 @@ SCRIPTS = ("train", "evaluate", "predict")
 
 # A package may import only packages in rows above its own.
 LAYERS = [
+    ["text"],
     ["errors"],
     ["config", "files"],
     ["runtime", "ops", "models"],
@@ -196,6 +197,15 @@ def test_modules_do_not_import_future_annotations():
     # With future annotations, jaxtyping would see strings instead of types.
     for path in (ROOT / "ssd_jax").rglob("*.py"):
         assert "__future__.annotations" not in find_imported_names(path), path
+
+
+def test_user_errors_pass_their_lines_separately():
+    """A line break within a line would be escaped, as one in a name is."""
+    for name, path in find_package_modules().items():
+        for call in (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)):
+            if ast.unparse(call.func).endswith("UserError"):
+                texts = [node.value for node in ast.walk(call) if isinstance(node, ast.Constant)]
+                assert not [text for text in texts if "\n" in str(text)], f"ssd_jax.{name}:{call.lineno}"
 
 
 # ---- configs ----

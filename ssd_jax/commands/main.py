@@ -6,14 +6,13 @@ It is imported only when it is run, and imports what needs JAX inside its functi
 
 import difflib
 import importlib
-import logging
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import ssd_jax
+from ssd_jax.commands.output import escape_output, print_warnings_to_stderr
 from ssd_jax.errors import UserError
 from ssd_jax.runtime.exit_message import set_exit_message
 
@@ -57,6 +56,11 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code. It is 2 after a mistake of the user, which is printed without a traceback.
     """
+    with escape_output():
+        return _run_command(argv)
+
+
+def _run_command(argv: Sequence[str]) -> int:
     name = argv[0] if argv else ""
     if name in ("-h", "--help"):
         print(format_usage())
@@ -107,23 +111,3 @@ def _is_lost_connection(error: Exception) -> bool:
     import jax
 
     return isinstance(error, jax.errors.JaxRuntimeError)
-
-
-class _StderrHandler(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        from tqdm.auto import tqdm  # writes above a progress bar
-
-        tqdm.write(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
-
-
-@contextmanager
-def print_warnings_to_stderr() -> Iterator[None]:
-    """Print the warnings of the package to stderr during the ``with`` block, above progress bars."""
-    logger, handler = logging.getLogger("ssd_jax"), _StderrHandler(logging.WARNING)
-    logger.addHandler(handler)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.propagate = True
-        logger.removeHandler(handler)

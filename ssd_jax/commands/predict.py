@@ -66,7 +66,7 @@ def predict(options: PredictOptions) -> None:
         try:
             image = read_image(file)
         except UserError as error:
-            unreadable.append(str(error))
+            unreadable += error.args
             continue
         detections = detect(image, score_threshold=0.0)
         best_score = max(best_score, *(d.score for d in detections), 0.0)
@@ -85,7 +85,7 @@ def predict(options: PredictOptions) -> None:
             f"Written to {options.out}: {PREDICTIONS}, and the images with their boxes"
         )
     if unreadable:
-        raise UserError("\n".join([f"{len(unreadable)} of {len(targets)} images could not be read:", *unreadable]))
+        raise UserError(f"{len(unreadable)} of {len(targets)} images could not be read:", *unreadable)
 
 
 def choose_output_files(images: Sequence[Path], out: Path) -> dict[Path, Path]:

@@ -6,6 +6,8 @@ The order of a list is the order of the labels: the first name has label 1.
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from ssd_jax.text import escape_text
+
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
@@ -66,7 +68,7 @@ def describe_class_difference(
 def format_names(title: str, names: Iterable[str]) -> str:
     """Return the text "title: a, b, c" as an indented paragraph with lines of at most 110 characters."""
     return textwrap.fill(
-        f"{title}: {', '.join(names)}",
+        f"{title}: {', '.join(map(escape_text, names))}",
         width=110,
         initial_indent="  ",
         subsequent_indent="    ",

@@ -237,9 +237,8 @@ def _load_example(
         image = source.reduced_image(index, shape)
     except UserError as error:
         if strict:
-            raise UserError(
-                f"{error}\nStopped because of --strict; without this option, the image is skipped"
-            ) from error
+            advice = "Stopped because of --strict; without this option, the image is skipped"
+            raise UserError(*error.args, advice) from error
         message = str(error)
         # setdefault is atomic: two threads may reach an image at the same time, and only one of them logs it.
         if unreadable.setdefault(index, message) is message:

@@ -96,7 +96,7 @@ class Problems:
         except UserError as error:
             if self.raise_errors:
                 raise
-            self.collected.append(Problem(kind, str(file), str(error).removeprefix(f"{file}: ")))
+            self.collected.append(Problem(kind, str(file), " ".join(error.args).removeprefix(f"{file}: ")))
 
     def notes(self) -> list[str]:
         """Return a sentence for each collected kind of warning or note, with the paths of the first five files."""

@@ -9,6 +9,7 @@ from ssd_jax.data.formats.open import is_generated, is_tfds, missing_split, open
 from ssd_jax.data.problems import Problems
 from ssd_jax.data.source import Source, count_dropped_objects
 from ssd_jax.errors import UserError
+from ssd_jax.text import escape_text
 
 
 def with_data_root(config: Config, root: str) -> Config:
@@ -57,8 +58,9 @@ def _open_val_split(config: Config) -> Source:
         if missing_split(config.data, split) is None:
             raise
         raise UserError(
-            f"{error}\nThe best checkpoint is chosen on this split. Name another split with --data.val_split, or "
-            "disable evaluation during training with --train.eval_every 0"
+            *error.args,
+            "The best checkpoint is chosen on this split. Name another split with --data.val_split, or "
+            "disable evaluation during training with --train.eval_every 0",
         ) from None
 
 
@@ -95,23 +97,23 @@ def open_split(config: Config, split: str) -> Source:
     try:
         return open_source(config.data, split, config.model.class_names)
     except UserError as error:
-        raise UserError(f"{error}{_describe_class_mismatch(config, split)}") from error
+        raise UserError(*error.args, *_describe_class_mismatch(config, split)) from error
 
 
-def _describe_class_mismatch(config: Config, split: str) -> str:
-    """Return a text about the differences between the classes of the data and the classes of the run.
+def _describe_class_mismatch(config: Config, split: str) -> list[str]:
+    """Return lines about the differences between the classes of the data and the classes of the run.
 
-    The text is empty if the run knows all classes of the data.
+    There are none if the run knows all classes of the data.
     """
     names = config.model.class_names
     try:
         data_names = open_source(config.data, split, problems=Problems(raise_errors=False)).class_names if names else ()
     except UserError:
-        return ""
+        return []
     if set(data_names) <= set(names):
-        return ""
+        return []
     difference = describe_class_difference(names, data_names, old_place="the run")
-    return f"\nThe classes of the data differ from those of the run:\n{difference}"
+    return ["The classes of the data differ from those of the run:", *difference.splitlines()]
 
 
 def print_split(name: str, source: Source, training_config: Config | None = None) -> None:
@@ -139,7 +141,7 @@ def print_split(name: str, source: Source, training_config: Config | None = None
                 "them, each with the weight of an image with one matched default box"
             )
     for note in notes:
-        print(f"  note: {note}")
+        print(f"  note: {escape_text(note)}")
 
 
 def print_overlap(train_source: Source, val_source: Source) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from tabulate import SEPARATING_LINE, tabulate
 
 from ssd_jax.metrics.average_precision import VocResult
+from ssd_jax.text import escape_text
 
 COCO_LABELS = {
     "coco_ap": "AP @ IoU .50:.95",
@@ -29,7 +30,7 @@ def format_voc(result: VocResult | Mapping[str, Any]) -> str:
     header = ["class", "objects", "detections", "AP 11-point", "AP area"]
     classes: Mapping[str, Any] = result["voc_classes"]
     rows: list[Any] = [
-        [name, c["objects"], c["detections"], c["ap_11point"], c["ap_area"]] for name, c in classes.items()
+        [escape_text(name), c["objects"], c["detections"], c["ap_11point"], c["ap_area"]] for name, c in classes.items()
     ]
     objects, detections = (sum(c[key] for c in classes.values()) for key in ("objects", "detections"))
     rows += [SEPARATING_LINE, ["all, mean", objects, detections, result["voc_map_11point"], result["voc_map_area"]]]

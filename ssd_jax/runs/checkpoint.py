@@ -267,7 +267,8 @@ def check_same_classes(path: Path, stored: Sequence[str], expected: Sequence[str
     difference = describe_class_difference(stored, expected, new_place="config.json")
     if difference:
         raise UserError(
-            f"{path}: the classes of this checkpoint differ from {path.parents[1] / 'config.json'}:\n{difference}"
+            f"{path}: the classes of this checkpoint differ from {path.parents[1] / 'config.json'}:",
+            *difference.splitlines(),
         )
 
 
@@ -285,7 +286,7 @@ def check_same_parameters(path: Path, stored: Any, expected: Any) -> None:
     if lines:
         header = f"{path}: this checkpoint has another architecture or number of classes:"
         more = [f"  and {len(lines) - _MAX_LISTED} more"] if len(lines) > _MAX_LISTED else []
-        raise UserError("\n".join([header, *sorted(lines)[:_MAX_LISTED], *more]))
+        raise UserError(header, *sorted(lines)[:_MAX_LISTED], *more)
 
 
 def _list_shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -108,8 +108,8 @@ def restore_newest_intact(folder: Path, steps: Iterable[int], restore: Callable[
             distributed.run_on_primary(partial(_move_folder, folder / str(other), target))
         return restored
     if corrupt:
-        reasons = "\n  ".join(error.reason for error in corrupt.values())
-        raise UserError(f"there is no intact checkpoint to resume from; start again in another --workdir:\n  {reasons}")
+        reasons = (f"  {error.reason}" for error in corrupt.values())
+        raise UserError("there is no intact checkpoint to resume from; start again in another --workdir:", *reasons)
     return None
 
 

@@ -169,8 +169,8 @@ def check_resumable_config(run: Path, config: Config) -> list[str]:
     refused = [line for line in changed if not line.startswith(tuple(f"{name}:" for name in _MAY_CHANGE))]
     if refused:
         raise UserError(
-            f"{run} was started with a different config (saved -> given):\n  "
-            + "\n  ".join(refused)
-            + "\nTo resume this run, give the same options; to start a new run, name another --workdir"
+            f"{run} was started with a different config (saved -> given):",
+            *(f"  {line}" for line in refused),
+            "To resume this run, give the same options; to start a new run, name another --workdir",
         )
     return changed

@@ -227,10 +227,10 @@ def _check_architecture(pretrained: Pretrained, config: Config) -> None:
     values = [(f, attrgetter(f)(pretrained.config.model), attrgetter(f)(config.model)) for f in fields]
     lines = [f"  model.{field}: {old} -> {new}" for field, old, new in values if old != new]
     if lines:
-        listing = "\n".join(lines)
         raise UserError(
-            f"{pretrained.path}: the architecture differs (pretrained -> this config):\n{listing}\nUse its model in "
-            "the config, or train without --train.pretrained"
+            f"{pretrained.path}: the architecture differs (pretrained -> this config):",
+            *lines,
+            "Use its model in the config, or train without --train.pretrained",
         )
 
 
@@ -239,10 +239,11 @@ def _check_classes(pretrained: Pretrained, config: Config) -> None:
     difference = describe_class_difference(old, new)
     if difference and not config.train.transfer:
         raise UserError(
-            f"{pretrained.path}: the classes of this detector are not those of the data:\n{difference}\n"
+            f"{pretrained.path}: the classes of this detector are not those of the data:",
+            *difference.splitlines(),
             "To keep the classes that have the same name in both, and start the others from random weights, add "
             "--train.transfer. To use only the VGG16 backbone, add --train.backbone-only. If a class has two names, "
-            "list both in train.transfer_names of the config"
+            "list both in train.transfer_names of the config",
         )
     match_classes(old, new, config.train.transfer_names)
 

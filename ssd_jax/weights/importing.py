@@ -161,8 +161,8 @@ def _check_tensors(file: Path, mapping: KeyMapping, tensors: Tensors, expected: 
         elif not np.isfinite(value).all():
             problems.append(f"not finite  {key} contains NaN or infinity")
     if problems:
-        listing = "\n  ".join(problems)
-        raise UserError(f"{file}: looks like {mapping.title}, but these tensors do not fit:\n  {listing}")
+        listing = (f"  {problem}" for problem in problems)
+        raise UserError(f"{file}: looks like {mapping.title}, but these tensors do not fit:", *listing)
 
 
 def _read_stored_default_boxes(

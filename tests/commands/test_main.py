@@ -1,6 +1,8 @@
 """Tests of the command line: the list of commands, help, warnings, and the time until help is printed."""
 
 import importlib
+import io
+import logging
 import resource
 import subprocess
 import sys
@@ -10,10 +12,12 @@ import pytest
 from helpers.cli import ROOT, TINY, run_command
 from matplotlib.figure import Figure
 from PIL import Image
+from tqdm.auto import tqdm
 
 from ssd_jax.commands import show
 from ssd_jax.commands.main import COMMANDS
 from ssd_jax.data.image import read_image
+from ssd_jax.errors import UserError
 
 HEAVY = {"jax", "flax", "grain", "orbax", "matplotlib", "tensorboardX", "tensorflow", "tensorflow_datasets", "torch"}
 CPU_SECONDS = 1.0  # on an idle machine, a quarter of this time is needed
@@ -109,6 +113,39 @@ def test_library_warnings_about_large_images_and_missing_glyphs_are_hidden(monke
     monkeypatch.setattr(show, "run", cause_warnings)
     assert run_command("show") == 0
     assert [str(warning.message) for warning in recwarn] == []
+
+
+HOSTILE = "\x1b]0;title\x07\x1b[31mred\r\udce9\u202e"
+
+
+def test_output_of_commands_contains_no_control_codes_of_names(monkeypatch, capfd):
+    """The line break in the name is escaped, too, in error messages and warnings, which have one line each."""
+
+    def run(argv: Sequence[str]) -> None:
+        print(f"Reading {HOSTILE}")
+        tqdm.write(f"Skipped {HOSTILE}")
+        logging.getLogger("ssd_jax.data").warning("%s\nerror: forged", HOSTILE)
+        for _ in tqdm(range(1), desc=HOSTILE):
+            pass
+        raise UserError(f"{HOSTILE}\nerror: forged", "Rename it.")
+
+    monkeypatch.setattr(show, "run", run)
+    assert run_command("show") == 2
+    printed = capfd.readouterr()
+    escaped = r"\x1b]0;title\x07\x1b[31mred\x0d\xe9\u202e"
+    assert printed.out == f"Reading {escaped}\nSkipped {escaped}\n"
+    lines = printed.err.splitlines()
+    assert lines[0] == rf"warning: {escaped}\x0aerror: forged"
+    assert lines[-2:] == [rf"error: {escaped}\x0aerror: forged", "Rename it."]
+    assert "\x1b" not in printed.err and "\u202e" not in printed.err
+
+
+def test_output_escapes_characters_that_the_terminal_cannot_encode(monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), "ascii"))
+    monkeypatch.setattr(show, "run", lambda argv: print("Kätzchen 猫"))
+    assert run_command("show") == 0
+    assert sys.stdout.buffer.getvalue() == b"K\\xe4tzchen \\u732b\n"
 
 
 def test_missing_and_unknown_commands_print_the_list_of_commands(run_failing_command):

@@ -1,7 +1,5 @@
 """Format the result of a data set check as text, and write it to files."""
 
-import csv
-import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +11,8 @@ from ssd_jax.config import Config
 from ssd_jax.data.check.box_coverage import BoxCoverage, Coverage
 from ssd_jax.data.check.checks import DataSetCheck
 from ssd_jax.data.problems import Kind, Problem
-from ssd_jax.files import write_text
+from ssd_jax.files import write_csv, write_text
+from ssd_jax.text import escape_text
 
 
 def format_problems(problems: Iterable[Problem], max_shown: int = 10) -> str:
@@ -32,7 +31,7 @@ def format_problems(problems: Iterable[Problem], max_shown: int = 10) -> str:
         if not same_kind:
             continue
         lines.append(f"{kind.severity.value}: {kind.title}: {len(same_kind)}")
-        lines += [f"    {problem.file}: {problem.text}".rstrip(": ") for problem in same_kind[:max_shown]]
+        lines += [escape_text(f"    {p.file}: {p.text}".rstrip(": ")) for p in same_kind[:max_shown]]
         if len(same_kind) > max_shown:
             lines.append(f"    and {len(same_kind) - max_shown} more")
     return "\n".join(lines) or "no problems"
@@ -46,7 +45,8 @@ def format_counts(check: DataSetCheck) -> str:
     """
     counts, coverage = check.counts.values(), check.coverage
     rows: list[Any] = [
-        [name, *(count.objects[name] for count in counts), share] for name, share in coverage.by_class.items()
+        [escape_text(name), *(count.objects[name] for count in counts), share]
+        for name, share in coverage.by_class.items()
     ]
     rows.append(tabulate.SEPARATING_LINE)
     rows.append(["all objects", *(sum(count.objects.values()) for count in counts), coverage.all])
@@ -106,9 +106,6 @@ def write_check_files(out: Path, check: DataSetCheck) -> None:
     Raises:
         UserError: If a file cannot be written.
     """
-    rows = io.StringIO(newline="")
-    writer = csv.writer(rows, lineterminator="\n")
-    writer.writerow(("severity", "kind", "file", "problem"))
-    writer.writerows((p.kind.severity.value, p.kind.title, p.file, p.text) for p in check.problems)
-    write_text(out / "problems.csv", rows.getvalue())
+    rows = [(p.kind.severity.value, p.kind.title, p.file, p.text) for p in check.problems]
+    write_csv(out / "problems.csv", ("severity", "kind", "file", "problem"), rows)
     write_text(out / "check.json", json.dumps(check_to_json(check), indent=2) + "\n")

@@ -149,9 +149,10 @@ def find_format(data: Data) -> str:
         return data.format
     name = _recognise_format(root)
     if name is None:
-        layouts = "".join(f"\n  {name}: {_import_folder_format_module(name).LAYOUT}" for name in FOLDER_FORMATS)
+        layouts = (f"  {name}: {_import_folder_format_module(name).LAYOUT}" for name in FOLDER_FORMATS)
         raise UserError(
-            f"data.root: '{root}' is in no known format.{_hint_for_unknown_format(root)} Known formats:{layouts}"
+            f"data.root: '{root}' is in no known format.{_hint_for_unknown_format(root)} Known formats:",
+            *layouts,
         )
     return name
 

@@ -118,10 +118,11 @@ class _LocalArchives(tfds.download.DownloadManager):
         files = {url: self._archive_path(url) for url in map(_leaf_url, _leaves(urls))}
         missing = [f"  {file.name}  from {url}" for url, file in files.items() if not file.exists()]
         if missing:
-            raise UserError("\n".join([
-                f"{self._set}: missing in '{self._archives}' (nothing is downloaded):", *dict.fromkeys(missing),
+            raise UserError(
+                f"{self._set}: missing in '{self._archives}' (nothing is downloaded):",
+                *dict.fromkeys(missing),
                 "Put these archives there, under these names.",
-            ]))  # fmt: skip
+            )
 
     def _verified_file(self, url: str) -> Path:
         file, known = self._archive_path(url), self._known_files.get(url)

@@ -214,7 +214,7 @@ def prepared_builder(data: Data) -> tfds.core.DatasetBuilder:
     except tfds.core.DatasetNotFoundError:
         existing = join_names(sorted(_prepared_names(folder)))
         raise UserError(
-            f"{data.root}: not prepared in '{folder}' (prepared there: {existing}).\n{_preparation_advice(data)}"
+            f"{data.root}: not prepared in '{folder}' (prepared there: {existing}).", *_list_preparation_steps(data)
         ) from None
     except ValueError:
         raise UserError(
@@ -225,19 +225,19 @@ def prepared_builder(data: Data) -> tfds.core.DatasetBuilder:
     if tfds.core.FileFormat.ARRAY_RECORD not in formats:
         raise UserError(
             f"{data.root}: '{builder.data_dir}' contains {join_names(f.value for f in formats)} files, which cannot be "
-            f"read without TensorFlow. Move that folder, or give another one with --data.tfds_dir.\n"
-            f"{_preparation_advice(data)}"
+            "read without TensorFlow. Move that folder, or give another one with --data.tfds_dir.",
+            *_list_preparation_steps(data),
         )
     return builder
 
 
-def _preparation_advice(data: Data) -> str:
+def _list_preparation_steps(data: Data) -> tuple[str, ...]:
     option = f" --data.tfds_dir {data.tfds_dir}" if data.tfds_dir else ""
     return (
-        "To prepare it as ArrayRecord from its archives, with TensorFlow installed:\n"
-        f"  ssd-jax prepare-data {data.root} --archives FOLDER{option}\n"
-        "To prepare a data set of your own, in the folder of its code:\n"
-        f"  tfds build --file_format=array_record --data_dir={tfds_dir(data)}"
+        "To prepare it as ArrayRecord from its archives, with TensorFlow installed:",
+        f"  ssd-jax prepare-data {data.root} --archives FOLDER{option}",
+        "To prepare a data set of your own, in the folder of its code:",
+        f"  tfds build --file_format=array_record --data_dir={tfds_dir(data)}",
     )
 
 

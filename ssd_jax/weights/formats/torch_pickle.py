@@ -240,7 +240,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         stand_in = _GLOBALS.get(f"{module}.{name}")
         if stand_in is None:
-            raise UserError(_refusal_message(self.loader.file, module, name))
+            raise UserError(*_list_reasons_for_refusal(self.loader.file, module, name))
         return stand_in
 
     def persistent_load(self, pid: Any) -> Storage:
@@ -275,21 +275,22 @@ _DANGEROUS = {
 }  # fmt: skip
 
 
-def _refusal_message(file: Path, module: str, name: str) -> str:
-    """Return the error message for a name that is not in the table of stand-ins."""
+def _list_reasons_for_refusal(file: Path, module: str, name: str) -> list[str]:
+    """Return the lines of the error message for a name that is not in the table of stand-ins."""
     if _DANGEROUS & set(f"{module}.{name}".split(".")):
-        return (
+        return [
             f"{file}: is refused. It tries to run {f'{module}.{name}'[:200]!a}, which no weight file needs, so it may "
             "be an attack. Nothing was run. Do not load it elsewhere, and get the weights from another place."
-        )
+        ]
     is_module = module.startswith(("torch.nn.", "torchvision.models."))
     what = "a pickled model instead of its state_dict" if is_module else "code, or an object that needs code"
     weights = "loaded.state_dict()" if is_module else 'loaded["state_dict"]'
-    others = "" if is_module else '\nor loaded.state_dict() or loaded["model"]: whichever has the tensors by name.'
-    return (
+    others = () if is_module else ('or loaded.state_dict() or loaded["model"]: whichever has the tensors by name.',)
+    return [
         f"{file}: is refused. It contains {f'{module}.{name}'[:200]!a}: {what}, and code in weight files is never run "
-        "here. If you trust its source, save only the tensors, where torch and that code are installed:\n"
-        "  import torch, safetensors.torch\n"
-        f'  loaded = torch.load({file.name!r}, map_location="cpu", weights_only=False)\n'
-        f"  safetensors.torch.save_file({weights}, {file.stem + '.safetensors'!r}){others}"
-    )
+        "here. If you trust its source, save only the tensors, where torch and that code are installed:",
+        "  import torch, safetensors.torch",
+        f'  loaded = torch.load({file.name!r}, map_location="cpu", weights_only=False)',
+        f"  safetensors.torch.save_file({weights}, {file.stem + '.safetensors'!r})",
+        *others,
+    ]

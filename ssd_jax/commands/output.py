@@ -1,0 +1,74 @@
+"""Output of the commands: no text that comes from the data, such as a file name, may control the terminal."""
+
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
+
+from ssd_jax.text import escape_text
+
+_LINES = re.compile(r"([\n\t])")
+_LINES_AND_PROGRESS = re.compile(r"([\n\t\r]|\x1b\[A)")
+"""Also the codes by which tqdm moves the cursor."""
+
+
+class _EscapedStream:
+    """Text stream that applies `escape_text` to everything that is written to another stream.
+
+    Characters that the encoding of the stream lacks are escaped as well, so that no text raises an error.
+
+    Args:
+        stream: The other text stream.
+        kept: Pattern of the control characters that are not escaped, as a group.
+    """
+
+    def __init__(self, stream: Any, kept: re.Pattern[str]) -> None:
+        self._stream, self._kept = stream, kept
+
+    def write(self, text: str) -> int:
+        parts = self._kept.split(text)
+        parts[::2] = map(escape_text, parts[::2])
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        self._stream.write("".join(parts).encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def isatty(self) -> bool:
+        """Return False, because colours would be escaped."""
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def escape_output() -> Iterator[None]:
+    """Escape what is printed during the ``with`` block, except line breaks, tabs and the codes of progress bars.
+
+    The message of a `UserError` escapes the line breaks in names itself, and so do the functions that format tables.
+    """
+    out: Any = _EscapedStream(sys.stdout, _LINES)
+    err: Any = _EscapedStream(sys.stderr, _LINES_AND_PROGRESS)
+    with redirect_stdout(out), redirect_stderr(err):
+        yield
+
+
+class _StderrHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm.auto import tqdm  # writes above a progress bar
+
+        tqdm.write(f"{record.levelname.lower()}: {escape_text(record.getMessage())}", file=sys.stderr)
+
+
+@contextmanager
+def print_warnings_to_stderr() -> Iterator[None]:
+    """Print the warnings of the package to stderr during the ``with`` block, above progress bars."""
+    logger, handler = logging.getLogger("ssd_jax"), _StderrHandler(logging.WARNING)
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = True
+        logger.removeHandler(handler)
