@@ -37,8 +37,8 @@ class CheckDataOptions:
     """Also decode every image, and find repeated images."""
     fix: Path | None = None
     """New folder for a corrected copy in COCO's format. In the copy, boxes are clipped to their image; empty and
-    repeated boxes, unusable images and repeated images are left out; all images are upright and RGB. The original
-    data is not changed."""
+    repeated boxes and unusable images are left out; images with equal pixels become one image with the objects of all
+    of them; all images are upright and RGB. The original data is not changed."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -85,7 +85,6 @@ def check_data(options: CheckDataOptions) -> int:
     if options.fix is not None:
         check_annotations_readable(check.problems)
         with tqdm(total=sum(map(len, check.splits.values())), unit="image", dynamic_ncols=True) as bar:
-            kept = write_clean_copy(options.fix, check.splits, check.digests, bar.update)
-        counts = ", ".join(f"{split} {images} of {len(check.splits[split])} images" for split, images in kept.items())
-        print(f"Corrected copy in {options.fix}: {counts}. It does not keep VOC's difficult flag")
+            counts = write_clean_copy(options.fix, check.splits, check.digests, bar.update)
+        print(f"Corrected copy in {options.fix}: {summary.format_copy(counts)}. It does not keep VOC's difficult flag")
     return int(any(problem.kind.severity is not Severity.NOTE for problem in check.problems))

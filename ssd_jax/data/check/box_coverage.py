@@ -116,11 +116,12 @@ def _best_iou_of_all_boxes(boxes: Float[np.ndarray, "g 4"], box_config: DefaultB
     corners = np.concatenate([center - size / 2, center + size / 2], axis=1)
     best = np.zeros(len(boxes), np.float32)
     for start in range(0, len(boxes), _CHUNK):
-        best[start : start + _CHUNK] = _pairwise_iou(boxes[start : start + _CHUNK], corners).max(axis=1)
+        best[start : start + _CHUNK] = pairwise_iou(boxes[start : start + _CHUNK], corners).max(axis=1)
     return best
 
 
-def _pairwise_iou(boxes: Float[np.ndarray, "m 4"], others: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "m n"]:
+def pairwise_iou(boxes: Float[np.ndarray, "m 4"], others: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "m n"]:
+    """Return the IoU of each box with each of the other boxes. Boxes are xyxy."""
     # This repeats a function of ops.boxes in NumPy, because loading JAX would delay the start of the check.
     ax1, ay1, ax2, ay2 = boxes.T[:, :, None]
     bx1, by1, bx2, by2 = others.T[:, None, :]

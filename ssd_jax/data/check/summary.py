@@ -1,7 +1,7 @@
 """Format the result of a data set check as text, and write it to files."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import tabulate
 from ssd_jax.config import Config
 from ssd_jax.data.check.box_coverage import BoxCoverage, Coverage
 from ssd_jax.data.check.checks import DataSetCheck
+from ssd_jax.data.check.clean_copy import CopyCount
 from ssd_jax.data.problems import Kind, Problem
 from ssd_jax.files import write_csv, write_text
 from ssd_jax.text import escape_text
@@ -71,6 +72,22 @@ def format_box_coverage(coverage: BoxCoverage, config: Config) -> str:
             f"  {coverage.advice}",
         ]
     )
+
+
+def format_copy(counts: Mapping[str, CopyCount]) -> str:
+    """Return a text with the numbers of images and objects of a corrected copy, for each split."""
+    return ", ".join(f"{split} {_format_copy_count(count)}" for split, count in counts.items())
+
+
+def _format_copy_count(count: CopyCount) -> str:
+    total = count.images + count.merged + count.dropped
+    details = []
+    if count.merged:
+        details.append(f"{count.merged} with the pixels of another image, which has their objects now")
+    if count.dropped:
+        details.append(f"{count.dropped} unusable with {count.dropped_objects} objects")
+    left_out = f" (left out: {'; '.join(details)})" if details else ""
+    return f"{count.images} of {total} images with {count.objects} objects{left_out}"
 
 
 def check_to_json(check: DataSetCheck) -> dict[str, Any]:
