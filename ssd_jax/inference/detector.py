@@ -22,7 +22,8 @@ from ssd_jax.errors import UserError
 from ssd_jax.inference.program import make_predict_fn, to_image_detections
 from ssd_jax.models.ssd import SSD, Params
 from ssd_jax.runs import run_folder
-from ssd_jax.runs.checkpoint import Checkpoints
+from ssd_jax.runs.checkpoint import Checkpoints, RestoredCheckpoint
+from ssd_jax.runs.checkpoint_integrity import CorruptCheckpointError
 from ssd_jax.runtime import sharding
 
 ImageLike = str | Path | np.ndarray | Image.Image
@@ -158,6 +159,8 @@ def read_detector_config(run: Path) -> Config:
 def restore_params(run: Path, config: Config, checkpoint: str, mesh: Mesh | None = None) -> tuple[Params, int]:
     """Return the parameters for inference from a checkpoint of a run, and the training step of the checkpoint.
 
+    If the checkpoint is corrupt, or has parameters that are not finite, another one is used and a warning is logged.
+
     Args:
         run: Folder of the run.
         config: Config of the run. If it has no classes, the parameters are those of the backbone.
@@ -165,8 +168,8 @@ def restore_params(run: Path, config: Config, checkpoint: str, mesh: Mesh | None
         mesh: Devices that each get a copy of the parameters. None: one device.
 
     Raises:
-        UserError: If ``checkpoint`` is neither "best" nor "last", the run has no checkpoint, or the checkpoint does not
-            fit the config.
+        UserError: If ``checkpoint`` is neither "best" nor "last", the run has no intact checkpoint, or the checkpoint
+            does not fit the config.
     """
     if checkpoint not in ("best", "last"):
         raise UserError(f"checkpoint must be 'best' or 'last', got {checkpoint!r}")
@@ -180,14 +183,21 @@ def restore_params(run: Path, config: Config, checkpoint: str, mesh: Mesh | None
     placement = sharding.make_replicated_sharding(mesh or sharding.single_device_mesh())
     target = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=placement), shapes)
     with Checkpoints(folder) as checkpoints:
-        step = checkpoints.latest if checkpoint == "last" else checkpoints.best or checkpoints.latest
-        if step is None:
-            raise no_checkpoint
-        if not config.model.class_names:
-            names = checkpoints.parameter_names(step, "vgg")
-            target = {"vgg": {name: target["vgg"][name] for name in names}}
-        saved = checkpoints.restore(step, {"params": target}, config.model.class_names)
-    return saved.trees["params"], step
+
+        def restore(step: int) -> RestoredCheckpoint:
+            wanted = target
+            if not config.model.class_names:
+                names = checkpoints.parameter_names(step, "vgg")
+                wanted = {"vgg": {name: target["vgg"][name] for name in names}}
+            saved = checkpoints.restore(step, {"params": wanted}, config.model.class_names)
+            if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(saved.trees)):
+                raise CorruptCheckpointError(f"{folder / str(step)}: some parameters of this checkpoint are NaN or inf")
+            return saved
+
+        saved = checkpoints.restore_preferred(checkpoint, restore)
+    if saved is None:
+        raise no_checkpoint
+    return saved.trees["params"], saved.step
 
 
 def _to_array(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:

@@ -6,17 +6,21 @@ data. Orbax writes a checkpoint to a temporary folder and renames that folder at
 checkpoint never has the name of a complete one.
 """
 
+import json
 import logging
+import math
 import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from ssd_jax.data.class_names import describe_class_difference
@@ -24,11 +28,18 @@ from ssd_jax.errors import UserError, convert_errors
 from ssd_jax.runs.checkpoint_integrity import (
     CorruptCheckpointError,
     convert_corruption_errors,
+    move_aside,
+    restore_first_intact,
     restore_newest_intact,
     verify_checksums,
     write_checksums,
 )
+from ssd_jax.runs.plain_path import plain_path
+from ssd_jax.runs.run_folder import list_checkpoint_steps
 from ssd_jax.runtime import distributed
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 BEST_METRIC = "voc_map_area"
 _MAX_LISTED = 20
@@ -58,19 +69,22 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, for_writing: bool = False) -> None:
         self.folder = folder.absolute()
+        self._for_writing = for_writing
+        self._plain_folder = self.folder  # the same folder, under a path that Orbax takes literally
+        self._writer: ocp.training.Checkpointer | None = None  # created by the first save
         self._pending: tuple[int, Any] | None = None  # step and Orbax's future of a save that is not finished
         self._failed = False
         self._contexts = ExitStack()
-        self._checkpointer = ocp.training.Checkpointer(
-            self.folder, preservation_policy=_make_preservation_policy(), cleanup_tmp_directories=for_writing
-        )
 
     def __enter__(self) -> "Checkpoints":
         self._contexts.enter_context(_drop_orbax_logs())
+        self._plain_folder = self._contexts.enter_context(plain_path(self.folder))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._contexts:
+            if self._writer is None:
+                return
             try:
                 # An exception of the block must not be replaced by an error of the last save.
                 with suppress(Exception) if kind else nullcontext():
@@ -78,14 +92,14 @@ class Checkpoints:
             finally:
                 # After a failed save, close() raises the same error again.
                 with suppress(Exception) if self._failed else nullcontext():
-                    self._checkpointer.close()
+                    self._writer.close()
                 if self._failed:
                     _wait_for_orbax_threads()
 
     @property
-    def steps(self) -> Sequence[int]:
-        """Steps of all checkpoints."""
-        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+    def steps(self) -> list[int]:
+        """Steps of all checkpoints, in ascending order."""
+        return list_checkpoint_steps(self.folder)
 
     @property
     def latest(self) -> int | None:
@@ -94,9 +108,35 @@ class Checkpoints:
 
     @property
     def best(self) -> int | None:
-        """Step of the checkpoint with the highest mAP (area) on the val split, or None if no checkpoint has an mAP."""
-        evaluated = [c for c in self._checkpointer.checkpoints if c.metrics]
-        return max(evaluated, key=lambda c: c.metrics[BEST_METRIC]).step if evaluated else None
+        """Step of the checkpoint with the highest mAP (area) on the val split, or None if none has an mAP."""
+        return next(iter(self._steps_by_metric()), None)
+
+    def _steps_by_metric(self) -> list[int]:
+        """Return the steps of the evaluated checkpoints, in descending order of their mAP."""
+        metrics: dict[int, float] = {}
+        for step in self.steps:
+            with suppress(CorruptCheckpointError):
+                metric = self._read_metric(step)
+                if metric is not None:
+                    metrics[step] = metric
+        return sorted(metrics, key=metrics.__getitem__, reverse=True)
+
+    def _read_metric(self, step: int) -> float | None:
+        """Return the mAP (area) of a checkpoint, or None if there was no evaluation after its step.
+
+        Orbax itself fails on the whole folder if the file with the mAP of one checkpoint is corrupt.
+
+        Raises:
+            CorruptCheckpointError: If the file with the mAP cannot be read, or does not have a finite number.
+        """
+        file = self.folder / str(step) / "metrics" / "metrics"
+        if not file.parent.exists():
+            return None
+        with convert_corruption_errors(self.folder / str(step)):
+            metric = json.loads(file.read_bytes())[BEST_METRIC]
+            if not isinstance(metric, int | float) or not math.isfinite(metric):
+                raise ValueError(f"its metric is {metric!r}")
+            return float(metric)
 
     def save(
         self, step: int, trees: dict[str, Any], metadata: dict[str, Any], best_metric: float | None = None
@@ -116,8 +156,15 @@ class Checkpoints:
             UserError: If this checkpoint or the previous one cannot be written. Earlier checkpoints are kept.
         """
         self.wait_until_finished()
+        is_first = not self.steps
         with self._convert_write_errors(step):
-            future = self._checkpointer.save_checkpointables_async(
+            if self._writer is None:
+                self._writer = ocp.training.Checkpointer(
+                    self._plain_folder,
+                    preservation_policy=_make_preservation_policy(),
+                    cleanup_tmp_directories=self._for_writing,
+                )
+            future = self._writer.save_checkpointables_async(
                 step,
                 trees,
                 force=True,
@@ -125,10 +172,26 @@ class Checkpoints:
                 custom_metadata=metadata,
             )
         self._pending = step, future
+        if is_first:
+            self._read_back(step, trees["params"], metadata)
+
+    def _read_back(self, step: int, params: Any, metadata: dict[str, Any]) -> None:
+        """Wait until a checkpoint is written, and check that it can be read and has the parameters that were saved."""
+        self.wait_until_finished()
+        params = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf), params)
+        try:
+            restored = self.restore(step, {"params": params}, metadata["config"]["model"]["class_names"])
+            if not all(jax.tree.leaves(jax.tree.map(_have_same_bits, restored.trees["params"], params))):
+                raise CorruptCheckpointError("its parameters differ from those in memory")
+        except CorruptCheckpointError as error:
+            raise UserError(
+                f"{self.folder / str(step)}: the first checkpoint was written, but it cannot be read back "
+                f"({error.reason}). A longer training would be lost. Name another --workdir, on another disk"
+            ) from error
 
     def raise_if_failed(self) -> None:
         """Raise a UserError if writing the last checkpoint has failed. This does not wait for a write in progress."""
-        if self._pending is not None and not self._checkpointer.is_saving_in_progress():
+        if self._pending is not None and self._writer is not None and not self._writer.is_saving_in_progress():
             self.wait_until_finished()
 
     def wait_until_finished(self) -> None:
@@ -175,9 +238,42 @@ class Checkpoints:
                 are corrupt.
         """
         restored = restore_newest_intact(self.folder, self.steps, lambda step: self.restore(step, target, class_names))
-        if restored is not None and restored.step != self.latest:  # newer checkpoints were moved
-            self._checkpointer.reload()
+        if restored is not None:
+            self._move_checkpoints_without_readable_metric()
         return restored
+
+    def _move_checkpoints_without_readable_metric(self) -> None:
+        """Move the checkpoints whose mAP cannot be read to the folder of corrupt checkpoints, with a warning for each.
+
+        Orbax reads the mAP of each checkpoint when it chooses the checkpoints to keep.
+        """
+        corrupt = {}
+        for step in self.steps:
+            try:
+                self._read_metric(step)
+            except CorruptCheckpointError as error:
+                corrupt[step] = error
+        move_aside(self.folder, corrupt)
+
+    def restore_preferred(self, checkpoint: str, restore: Callable[[int], T]) -> T | None:
+        """Restore the best or the latest checkpoint. If it is corrupt, restore another one and log a warning.
+
+        No file is moved or changed.
+
+        Args:
+            checkpoint: "best" for the checkpoint with the highest mAP, then the one with the next lower mAP, and so on;
+                the latest one if none has an mAP. "last" for the latest checkpoint, then the one before it.
+            restore: Function that returns the checkpoint of a step, or raises CorruptCheckpointError if it is corrupt.
+
+        Returns:
+            The result of ``restore``, or None if there is no checkpoint.
+
+        Raises:
+            UserError: If all checkpoints are corrupt.
+        """
+        newest_first = self.steps[::-1]
+        best_first = self._steps_by_metric() if checkpoint == "best" else []
+        return restore_first_intact(dict.fromkeys([*best_first, *newest_first]), restore)
 
     def parameter_names(self, step: int, module: str) -> list[str]:
         """Return the names of the layers that a checkpoint has in a module, such as ``vgg``.
@@ -190,7 +286,7 @@ class Checkpoints:
             CorruptCheckpointError: If the checkpoint cannot be read.
         """
         with convert_corruption_errors(self.folder / str(step)):
-            return list(self._checkpointer.checkpointables_metadata(step).metadata["params"][module])
+            return list(ocp.checkpointables_metadata(self._plain_folder / str(step)).metadata["params"][module])
 
     def restore(self, step: int, target: dict[str, Any], class_names: Sequence[str]) -> RestoredCheckpoint:
         """Restore trees of arrays from the checkpoint of a step.
@@ -209,14 +305,16 @@ class Checkpoints:
         """
         path = self.folder / str(step)
         distributed.run_on_primary(lambda: verify_checksums(path), CorruptCheckpointError)
+        self._read_metric(step)
         with convert_corruption_errors(path):
-            metadata = self._checkpointer.metadata(step).custom_metadata
-            stored = self._checkpointer.checkpointables_metadata(step).metadata
-            if not stored.get("params"):
+            plain_path = self._plain_folder / str(step)
+            stored = ocp.checkpointables_metadata(plain_path)
+            metadata: Any = stored.custom_metadata
+            if not stored.metadata.get("params"):
                 raise ValueError("its parameters are missing")
             check_same_classes(path, metadata["config"]["model"]["class_names"], class_names)
-            check_same_parameters(path, stored["params"], target["params"])
-            trees = self._checkpointer.load_checkpointables(step, jax.tree.map(_to_abstract_array, target))
+            check_same_parameters(path, stored.metadata["params"], target["params"])
+            trees = ocp.load_checkpointables(plain_path, jax.tree.map(_to_abstract_array, target))
         return RestoredCheckpoint(step, trees, metadata)
 
 
@@ -296,6 +394,12 @@ def _list_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 def _to_abstract_array(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _have_same_bits(one: jax.Array, other: jax.Array) -> bool:
+    """Return whether the parts of two arrays on the devices of this process have the same bits."""
+    pairs = zip(one.addressable_shards, other.addressable_shards, strict=True)
+    return all(np.asarray(a.data).tobytes() == np.asarray(b.data).tobytes() for a, b in pairs)
 
 
 def _find_system_reason(error: BaseException | None) -> str | None:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -100,16 +100,55 @@ def restore_newest_intact(folder: Path, steps: Iterable[int], restore: Callable[
         except CorruptCheckpointError as error:
             corrupt[step] = error
             continue
-        for other, corruption in corrupt.items():
-            target = folder.with_name(CORRUPT_FOLDER) / str(other)
-            logger.warning(
-                "%s. Moving it to %s and resuming from the checkpoint at step %d", corruption.reason, target, step
-            )
-            distributed.run_on_primary(partial(_move_folder, folder / str(other), target))
+        move_aside(folder, corrupt, f" and resuming from the checkpoint at step {step}")
         return restored
     if corrupt:
         reasons = (f"  {error.reason}" for error in corrupt.values())
         raise UserError("there is no intact checkpoint to resume from; start again in another --workdir:", *reasons)
+    return None
+
+
+def move_aside(folder: Path, corrupt: Mapping[int, CorruptCheckpointError], consequence: str = "") -> None:
+    """Move corrupt checkpoints to the folder ``damaged_checkpoints`` of their run, and log a warning for each.
+
+    All processes of the run have to call this.
+
+    Args:
+        folder: The folder ``checkpoints`` of the run.
+        corrupt: Dict from the step of each corrupt checkpoint to its error.
+        consequence: End of each warning, such as " and resuming from the checkpoint at step 7".
+    """
+    for step, corruption in corrupt.items():
+        target = folder.with_name(CORRUPT_FOLDER) / str(step)
+        logger.warning("%s. Moving it to %s%s", corruption.reason, target, consequence)
+        distributed.run_on_primary(partial(_move_folder, folder / str(step), target))
+
+
+def restore_first_intact(steps: Iterable[int], restore: Callable[[int], T]) -> T | None:
+    """Restore the first checkpoint that is intact, and log a warning for each corrupt one before it.
+
+    Args:
+        steps: Steps of checkpoints, in order of preference.
+        restore: Function that returns the checkpoint of a step, or raises CorruptCheckpointError if it is corrupt.
+
+    Returns:
+        The result of ``restore`` for the first intact checkpoint, or None if there are no checkpoints.
+
+    Raises:
+        UserError: If all checkpoints are corrupt. The message has a line for each.
+    """
+    corrupt: list[CorruptCheckpointError] = []
+    for step in steps:
+        try:
+            restored = restore(step)
+        except CorruptCheckpointError as error:
+            corrupt.append(error)
+            continue
+        for corruption in corrupt:
+            logger.warning("%s. Using the checkpoint of step %d instead", corruption.reason, step)
+        return restored
+    if corrupt:
+        raise UserError("\n".join([*(error.reason for error in corrupt), "The run has no other checkpoint"]))
     return None
 
 

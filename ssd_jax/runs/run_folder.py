@@ -8,6 +8,7 @@ A run folder has ``config.json`` (the config with all options, written before th
 import dataclasses
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ _MAY_CHANGE = (
     "data.root", "data.tfds_dir", "data.strict", "model.remat", "devices.fsdp", "devices.deterministic",
     "train.accumulation_steps", "train.log_every", "train.eval_every", "train.checkpoint_every",
 )  # fmt: skip
+_WORKDIR_ADVICE = "Name another --workdir."
 
 
 def config_to_json(config: Config) -> str:
@@ -82,7 +84,8 @@ class RunStatus(NamedTuple):
 def create_or_resume_run(workdir: Path, config: Config) -> RunStatus:
     """Create a run folder with its config.json, or check that the folder belongs to a run with this config.
 
-    If the run has no checkpoint yet, any config is accepted, because no training is lost.
+    If the run has no checkpoint yet, any config is accepted, because no training is lost. Call this while the folder is
+    locked, because another process may be training in it.
 
     Args:
         workdir: The run folder.
@@ -93,13 +96,11 @@ def create_or_resume_run(workdir: Path, config: Config) -> RunStatus:
         UserError: If the folder cannot be written, contains files but no config.json, or belongs to a run with another
             config.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise UserError(f"{workdir} is a file, not a run folder. Name another --workdir")
-    with convert_write_errors(workdir, "Name another --workdir."):
-        workdir.mkdir(parents=True, exist_ok=True)
+    _make_folder(workdir)
+    with convert_write_errors(workdir, _WORKDIR_ADVICE):
         file = workdir / "config.json"
         if not file.exists() and any(workdir.iterdir()):
-            raise UserError(f"{workdir} is not empty and not a run folder. Name another --workdir")
+            raise UserError(f"{workdir} is not empty and not a run folder. {_WORKDIR_ADVICE}")
         resumed = file.exists() and has_checkpoint(workdir)
         changed = check_resumable_config(workdir, config) if resumed else []
         if changed or not resumed:
@@ -107,19 +108,27 @@ def create_or_resume_run(workdir: Path, config: Config) -> RunStatus:
     return RunStatus(resumed, changed)
 
 
+def _make_folder(workdir: Path) -> None:
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"{workdir} is a file, not a run folder. {_WORKDIR_ADVICE}")
+    with convert_write_errors(workdir, _WORKDIR_ADVICE):
+        workdir.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def hold_exclusive_lock(workdir: Path) -> Iterator[None]:
     """Lock a run folder during the ``with`` block, so that no other process trains in it.
 
-    The operating system releases the lock of a process that is killed. On file systems without locks, such as some
-    network drives, nothing is locked.
+    The folder is created if it does not exist. The operating system releases the lock of a process that is killed. On
+    file systems without locks, such as some network drives, nothing is locked.
 
     Args:
         workdir: The run folder.
 
     Raises:
-        UserError: If another process has the lock.
+        UserError: If another process has the lock, or if the folder cannot be created.
     """
+    _make_folder(workdir)
     with convert_write_errors(workdir):
         descriptor = os.open(workdir, os.O_RDONLY)
     try:
@@ -143,13 +152,23 @@ def _lock(workdir: Path, descriptor: int) -> None:
 def has_checkpoint(workdir: Path) -> bool:
     """Return whether a run has a complete checkpoint.
 
-    The folder of a complete checkpoint is named after its step; the name of an incomplete one also has a suffix.
-
     Args:
         workdir: The run folder.
     """
-    folder = workdir / "checkpoints"
-    return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
+    return bool(list_checkpoint_steps(workdir / "checkpoints"))
+
+
+def list_checkpoint_steps(folder: Path) -> list[int]:
+    """Return the steps of the complete checkpoints in a folder, in ascending order.
+
+    The name of the folder of a complete checkpoint is the step; for an incomplete checkpoint, it also has a suffix.
+
+    Args:
+        folder: The folder ``checkpoints`` of a run, which need not exist.
+    """
+    with convert_read_errors(folder):
+        names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9][0-9]*", name))
 
 
 def check_resumable_config(run: Path, config: Config) -> list[str]:

@@ -3,12 +3,14 @@
 import errno
 import logging
 import os
+import re
 import resource
 import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -20,6 +22,7 @@ from helpers.orbax_files import copy_as_incomplete_checkpoint
 from ssd_jax.errors import UserError
 from ssd_jax.runs.checkpoint import Checkpoints, check_same_parameters
 from ssd_jax.runs.checkpoint_integrity import CorruptCheckpointError
+from ssd_jax.runs.plain_path import plain_path
 
 NAMES = ("cat", "dog")
 METADATA = {"config": {"model": {"class_names": list(NAMES)}}, "stream": {"next_index": 7}}
@@ -141,6 +144,57 @@ def test_check_same_parameters_lists_at_most_20_parameters(tmp_path):
         check_same_parameters(tmp_path, {}, expected)
     lines = str(error.value).splitlines()
     assert len(lines) == 1 + 20 + 1 and lines[1].strip().startswith("conv0: missing") and "5 more" in lines[-1]
+
+
+# ---- folders of any name ----
+
+
+@pytest.mark.parametrize("name", ["exp[1]", "back\\slash", "logs:", os.fsdecode(b"caf\xe9")])
+def test_checkpoints_can_be_read_in_a_folder_of_any_name(tmp_path, name):
+    folder = tmp_path / name / "run" / "c"
+    folder.parent.mkdir(parents=True)
+    save_steps(folder, (1, 0.5), (2, 0.3), (3, 0.2), (4, 0.1))
+    assert_restores(folder, 1)
+    with Checkpoints(folder) as checkpoints:
+        assert (checkpoints.steps, checkpoints.best) == ([1, 3, 4], 1)
+
+
+def test_plain_path_is_the_path_itself_or_a_temporary_link(tmp_path):
+    with plain_path(Path("/a b/c-1/d.2")) as path:
+        assert path == Path("/a b/c-1/d.2")
+    for name in ("a*", "a?", "[a]", "\\", "a:", "é", "a\nb", "~", "%20", "{a}", "'"):
+        (tmp_path / name).mkdir()
+        with plain_path(tmp_path / name / "c") as path:
+            assert re.fullmatch(r"[\w./-]+", str(path), re.ASCII) and path.name == "c"
+            path.mkdir()
+        assert (tmp_path / name / "c").is_dir()
+        assert not path.exists() and not path.parent.parent.exists(), "the link is removed"
+
+
+@pytest.mark.parametrize("root", ["/gs/a", "/s3/a"])
+def test_plain_path_does_not_look_like_cloud_storage(root):
+    with plain_path(Path(root) / "c") as path:
+        assert path.parent.is_symlink()
+
+
+# ---- the first checkpoint is read back ----
+
+
+def test_first_save_fails_if_the_checkpoint_cannot_be_read_back(tmp_path, monkeypatch):
+    def return_nothing(path: Path) -> Any:
+        return SimpleNamespace(metadata={}, custom_metadata=METADATA)
+
+    folder = save_steps(tmp_path / "c", (1, None))
+    monkeypatch.setattr("orbax.checkpoint.v1.checkpointables_metadata", return_nothing)
+    with pytest.raises(UserError, match=rf"{tmp_path / 'd' / '1'}: .*cannot be read back.*--workdir"):
+        save_steps(tmp_path / "d", (1, None))
+    save_steps(folder, (2, None))  # only the first checkpoint of a run is read
+
+
+def test_first_save_fails_if_other_parameters_are_read_back(tmp_path, monkeypatch):
+    monkeypatch.setattr("orbax.checkpoint.v1.load_checkpointables", lambda *_: make_trees(2))
+    with pytest.raises(UserError, match="parameters differ"):
+        save_steps(tmp_path / "c", (1, None))
 
 
 # ---- logs of other libraries ----

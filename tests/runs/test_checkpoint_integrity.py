@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -131,6 +132,72 @@ def test_resume_restores_the_same_checkpoint_in_two_processes(tmp_path):
     run = tmp_path / "run"
     assert (run / "checkpoints" / "1" / "checksums.json").is_file()
     assert [path.name for path in (run / "damaged_checkpoints").iterdir()] == ["2"]
+
+
+# ---- the file with the metric of a checkpoint ----
+
+GARBLED = [b"", b"\0" * 30, b'{"voc_map_', b"[]", b"{}", b'{"voc_map_area": "0.5"}', b'{"voc_map_area": NaN}', b"\xff"]
+
+
+@pytest.fixture(scope="module")
+def evaluated_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluated") / "checkpoints"
+    with Checkpoints(folder, for_writing=True) as checkpoints:
+        for step, metric in ((1, 0.9), (2, 0.2), (3, 0.1)):
+            checkpoints.save(step, make_tree(step), METADATA, metric)
+    return folder
+
+
+def garble_metric(folder: Path, step: int, content: bytes, *, with_checksums: bool) -> None:
+    (folder / str(step) / "metrics" / "metrics").write_bytes(content)
+    if not with_checksums:
+        (folder / str(step) / "checksums.json").unlink()
+
+
+@pytest.mark.parametrize("with_checksums", [True, False])
+@pytest.mark.parametrize("content", GARBLED)
+def test_restore_preferred_skips_a_checkpoint_with_a_garbled_metric(
+    evaluated_folder, tmp_path, caplog, content, with_checksums
+):
+    folder = Path(shutil.copytree(evaluated_folder, tmp_path / "checkpoints"))
+    garble_metric(folder, 3, content, with_checksums=with_checksums)
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.best == 1
+        restore = partial(checkpoints.restore, target=make_tree(0), class_names=NAMES)
+        assert checkpoints.restore_preferred("best", restore).step == 1
+        assert not caplog.records
+        assert checkpoints.restore_preferred("last", restore).step == 2
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message.startswith(f"{folder / '3'}: ") and "step 2 instead" in message
+    assert checkpoints.steps == [1, 2, 3], "only training moves a checkpoint"
+
+
+def test_restore_preferred_uses_the_next_best_checkpoint_if_the_best_is_corrupt(evaluated_folder, tmp_path, caplog):
+    folder = Path(shutil.copytree(evaluated_folder, tmp_path / "checkpoints"))
+    flip_bit_in_largest_file(folder / "1")
+    with Checkpoints(folder) as checkpoints:
+        restore = partial(checkpoints.restore, target=make_tree(0), class_names=NAMES)
+        assert checkpoints.restore_preferred("best", restore).step == 2
+        assert str(folder / "1") in caplog.text
+        for step in (2, 3):
+            flip_bit_in_largest_file(folder / str(step))
+        with pytest.raises(UserError, match=r"(?s)/1: .*/2: .*/3: .*no other checkpoint"):
+            checkpoints.restore_preferred("best", restore)
+    with Checkpoints(tmp_path / "none") as checkpoints:
+        assert checkpoints.restore_preferred("best", restore) is None
+
+
+@pytest.mark.parametrize("damaged", [1, 3])
+def test_training_continues_after_the_metric_of_a_checkpoint_was_garbled(evaluated_folder, tmp_path, caplog, damaged):
+    folder = Path(shutil.copytree(evaluated_folder, tmp_path / "checkpoints"))
+    garble_metric(folder, damaged, b"", with_checksums=damaged == 3)
+    with Checkpoints(folder, for_writing=True) as checkpoints:
+        restored = checkpoints.resume(make_tree(0), NAMES)
+        assert restored is not None and restored.step == {1: 3, 3: 2}[damaged]
+        checkpoints.save(4, make_tree(4), METADATA, 0.3)
+    assert f"{folder / str(damaged)}: " in caplog.text
+    assert (tmp_path / "damaged_checkpoints" / str(damaged)).is_dir()
+    assert checkpoints.best == {1: 4, 3: 1}[damaged]
 
 
 # ---- functions that do not use Orbax ----

@@ -128,6 +128,15 @@ def test_create_or_resume_run_error_names_a_folder_that_cannot_be_created(tmp_pa
 # ---- lock ----
 
 
+def test_exclusive_lock_creates_the_folder(tmp_path):
+    with run_folder.hold_exclusive_lock(tmp_path / "deep" / "run"):
+        assert (tmp_path / "deep" / "run").is_dir()
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UserError, match=r"file.*--workdir"):
+            run_folder.hold_exclusive_lock(folder).__enter__()
+
+
 def test_exclusive_lock_can_be_held_only_once(tmp_path):
     with run_folder.hold_exclusive_lock(tmp_path):
         with pytest.raises(UserError, match=r"another process .*--workdir.*--distributed"):
