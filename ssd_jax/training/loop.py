@@ -1,5 +1,6 @@
 """The training loop: steps, logging, evaluation and checkpoints."""
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -134,7 +135,11 @@ class StepTimer:
 
 
 class Trainer:
-    """Trainer of a detector. Its method `run` trains until the last step, or until SIGTERM stops the training."""
+    """Trainer of a detector. Its method `run` trains until the last step, or until a signal stops the training.
+
+    Attributes:
+        stopped_by: Signal that stopped the training, or None.
+    """
 
     def __init__(
         self,
@@ -167,11 +172,12 @@ class Trainer:
         self.batches = train_batches(train_source, config.data, config.train.batch_size, config.train.seed, rows)
         self.unreadable_val: dict[int, str] = {}
         self.timer = StepTimer()
+        self.stopped_by: signal.Signals | None = None
 
     def run(self) -> int:
         """Train until the last step or until SIGTERM, and return the number of the last completed step.
 
-        This number is ``train.steps``, or the step of the saved checkpoint if SIGTERM stopped training earlier.
+        This number is ``train.steps``, or the step of the saved checkpoint if a signal stopped training earlier.
         """
         exit_message.set_exit_message(
             f"{exit_message.EXIT_REASON} Checkpoints in {self.workdir} are kept: start all processes again with the "
@@ -187,6 +193,7 @@ class Trainer:
                     index, batch = self.augment_next_batch()
                     reporter.report_train_batch(self.train_source, index, batch)
                 last = self.train_steps(state, checkpoints, reporter, stop)
+            self.stopped_by = stop.signal
         unreadable = {"train": (self.train_source, self.batches.unreadable)}
         if self.val_source is not None:
             unreadable["val"] = self.val_source, self.unreadable_val

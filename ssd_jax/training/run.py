@@ -2,7 +2,8 @@
 
 import dataclasses
 import shlex
-from contextlib import nullcontext
+import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 from ssd_jax.config import Config
@@ -19,7 +20,8 @@ def train(config: Config, workdir: str | Path | None = None) -> Path:
 
     The folder is created, the detector is trained for ``config.train.steps`` steps, and logs, pictures and checkpoints
     are written into the folder. If the folder already contains a checkpoint, training resumes from the latest one.
-    SIGTERM stops training after the current step and saves a checkpoint.
+    Ctrl-C (SIGINT) and SIGTERM stop training after the current step and save a checkpoint. After Ctrl-C, this function
+    then raises KeyboardInterrupt.
 
     Args:
         config: Config of the run. If ``config.model.class_names`` is empty, the class names come from the data.
@@ -41,17 +43,24 @@ def train(config: Config, workdir: str | Path | None = None) -> Path:
     # Checked before the folder is created, so that a wrong option does not leave an empty run folder.
     pretrained = None if run_folder.has_checkpoint(workdir) else open_pretrained(config)
     trainer = Trainer(config, workdir, train_source, val_source, pretrained)
-    distributed.run_on_primary(lambda: _open_run_folder(workdir, config))
-    print_split("train", train_source, config)
-    if val_source is not None:
-        print_split("val", val_source)
-        print_overlap(train_source, val_source)
-    with run_folder.hold_exclusive_lock(workdir) if distributed.is_primary() else nullcontext():
+    with ExitStack() as stack:
+        distributed.run_on_primary(lambda: _open_run_folder(stack, workdir, config))
+        print_split("train", train_source, config)
+        if val_source is not None:
+            print_split("val", val_source)
+            print_overlap(train_source, val_source)
         last = trainer.run()
-    run = shlex.quote(str(workdir))
     if last < config.train.steps:
-        print(f"Stopped by SIGTERM after step {last}, which is saved. The same command resumes from there.")
+        by_user = trainer.stopped_by is signal.SIGINT
+        message = (
+            f"Stopped by {'Ctrl-C' if by_user else 'SIGTERM'} after step {last}, which is saved. The same command "
+            "resumes from there."
+        )
+        if by_user:
+            raise KeyboardInterrupt(message)
+        print(message)
     else:
+        run = shlex.quote(str(workdir))
         print(f"Done. Next: evaluate.py {run}, predict.py {run} IMAGES")
     return workdir
 
@@ -62,8 +71,15 @@ def _with_absolute_paths(config: Config) -> Config:
     return with_data_root(config, config.data.root)
 
 
-def _open_run_folder(workdir: Path, config: Config) -> None:
-    """Create the run folder, or check that it belongs to a run with this config, and print a summary of the run."""
+def _open_run_folder(stack: ExitStack, workdir: Path, config: Config) -> None:
+    """Lock the run folder, create its files or check that it belongs to this config, and print a summary of the run.
+
+    Args:
+        stack: Stack of context managers, which holds the lock.
+        workdir: Run folder.
+        config: Config of the run.
+    """
+    stack.enter_context(run_folder.hold_exclusive_lock(workdir))
     resumed, changed = run_folder.create_or_resume_run(workdir, config)
     model, names = config.model, config.model.class_names
     print(

@@ -129,27 +129,31 @@ def test_run_resumed_on_other_device_counts_ends_with_a_bitwise_equal_result(tmp
     assert_same_result(tmp_path / "run", tmp_path / "whole")
 
 
-# ---- stopped by SIGTERM ----
+# ---- stopped by SIGTERM or Ctrl-C ----
 
 
-def test_sigterm_saves_a_checkpoint_and_skips_the_evaluation(trained_run, tmp_path, monkeypatch, capsys):
+def test_signal_saves_a_checkpoint_and_skips_the_evaluation(trained_run, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     log_step = RunLog.log_step
-    for step in (5, 14):  # Step 14 is logged right before its evaluation, which SIGTERM then interrupts.
+    # Step 14 is logged right before its evaluation, which the signal then interrupts.
+    for step, number, name, code in ((5, signal.SIGINT, "Ctrl-C", 130), (14, signal.SIGTERM, "SIGTERM", 0)):
 
-        def log_and_terminate(self: RunLog, logged_step: int, values: dict[str, float], step: int = step) -> None:
+        def log_and_stop(
+            self: RunLog, logged_step: int, values: dict[str, float], step: int = step, number: int = number
+        ) -> None:
             log_step(self, logged_step, values)
             if logged_step == step:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
 
         with monkeypatch.context() as patch:
-            patch.setattr(RunLog, "log_step", log_and_terminate)
-            assert run_command("train", TINY, "--workdir", run) == 0
+            patch.setattr(RunLog, "log_step", log_and_stop)
+            assert run_command("train", TINY, "--workdir", run) == code
         last = read_last_step(run)
         assert step <= last <= step + 1
         assert (run / "checkpoints" / str(last)).is_dir()
-        message = capsys.readouterr().out.splitlines()[-1]
-        assert "SIGTERM" in message and f"step {last}," in message
+        printed = capsys.readouterr()
+        assert f"Stopped by {name} after step {last}, which is saved" in printed.out + printed.err
+        assert "A second signal" in printed.err and "Traceback" not in printed.err
     assert not read_results(run), "the interrupted evaluation is not recorded"
     assert run_command("train", TINY, "--workdir", run) == 0
     assert_same_result(run, trained_run)
