@@ -1,35 +1,107 @@
 """Entry point of ``ssd-jax`` and of ``python -m ssd_jax``."""
 
+import io
 import os
+import re
+import signal
+import stat
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand and return the exit code.
 
     Args:
-        argv: Arguments after ``ssd-jax``. None: the arguments of the process.
+        argv: Arguments after ``ssd-jax``. None: those of the process.
     """
     # XLA prints its warnings unless this is set before it is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    argv = sys.argv[1:] if argv is None else argv
+    argv = [expand_home(word) for word in (sys.argv[1:] if argv is None else argv)]
     try:
-        # Imported here, so that Ctrl-C during the imports is handled as well.
-        from ssd_jax.commands.main import main as run_command
+        with second_interrupt_ends_process(), closed_pipes_ignored():
+            # Imported here, so that Ctrl-C during the imports is handled as well.
+            from ssd_jax.commands.main import main as run_command
 
-        code = run_command(argv)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # The reader of the pipe, such as `head`, has closed it. Without this redirection, the interpreter would fail
-        # again when it flushes stdout at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
+            return run_command(argv)
+    except KeyboardInterrupt as interrupt:
         advice = " The same command resumes from the last checkpoint, if there is one." if argv[:1] == ["train"] else ""
-        print(f"\nStopped.{advice}", file=sys.stderr)
+        print(f"\n{interrupt}" if interrupt.args else f"\nStopped.{advice}", file=sys.stderr)
         return 130
+
+
+def expand_home(word: str) -> str:
+    """Return an argument with a leading ``~`` of a path replaced by the home folder, also in ``--data.root=~/x``.
+
+    Shells replace only a ``~`` at the start of an argument.
+    """
+    option, path = re.fullmatch(r"(--[\w.-]+=)?(.*)", word, re.DOTALL).groups("")  # type: ignore[union-attr]
+    return option + os.path.expanduser(path)
+
+
+@contextmanager
+def second_interrupt_ends_process() -> Iterator[None]:
+    """Make the second Ctrl-C in the ``with`` block end the process at once, even during a call into C++.
+
+    The first one raises KeyboardInterrupt, as usual. But Python drops an exception that is raised in a callback of the
+    garbage collector, which JAX runs often while it compiles, and C++ code delays it until it returns.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Python allows signal handlers only there
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+class _PipeWriter(io.FileIO):
+    """Output to a pipe. After the reader of the pipe has closed it, as `head` does, all output is discarded."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return len(data)
+
+
+@contextmanager
+def closed_pipes_ignored() -> Iterator[None]:
+    """Let a command finish and write its files, although the reader of its output has closed the pipe.
+
+    In the ``with`` block, the standard streams that are pipes discard their output after that.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(_with_ignored_closed_pipe, before)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _with_ignored_closed_pipe(stream: Any) -> Any:
+    try:
+        number = stream.fileno()
+        if not stat.S_ISFIFO(os.fstat(number).st_mode):
+            return stream
+    except (AttributeError, OSError, ValueError):  # None, a closed stream, or an object without a file
+        return stream
+    stream.flush()
+    buffer = io.BufferedWriter(_PipeWriter(number, "w", closefd=False))
+    return io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=stream.line_buffering)
 
 
 if __name__ == "__main__":
