@@ -154,7 +154,7 @@ def test_checkpoints_can_be_read_in_a_folder_of_any_name(tmp_path, name):
     folder = tmp_path / name / "run" / "c"
     folder.parent.mkdir(parents=True)
     save_steps(folder, (1, 0.5), (2, 0.3), (3, 0.2), (4, 0.1))
-    assert_restores(folder, 1)
+    assert_checkpoint_is_restored(folder, 1)
     with Checkpoints(folder) as checkpoints:
         assert (checkpoints.steps, checkpoints.best) == ([1, 3, 4], 1)
 
