@@ -100,6 +100,12 @@ def split_path(path: str) -> list[str]:
     return [part for part in parts if part not in ("", ".", "..") and not part.endswith(":")]
 
 
+def path_tails(path: str) -> list[str]:
+    """Return a path as in `split_path`, and the paths that remain when its first 1, 2, ... folders are removed."""
+    parts = split_path(path)
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
 class AmbiguousPathError(Exception):
     """Raised if several files of a folder may be the file that a path refers to.
 
@@ -124,11 +130,19 @@ class Folder:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.root = self.path if self.path.is_dir() else self.path.parent
+        self._listing: Listing | None = None
 
-    @cached_property
+    @property
     def listing(self) -> Listing:
         """All files of the folder."""
-        return list_files(self.root)
+        if self._listing is None:
+            self._listing = list_files(self.root)
+        return self._listing
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Paths that were passed over when the files were listed, see `Listing.unread`."""
+        return self._listing.unread if self._listing is not None else ()
 
     @cached_property
     def images(self) -> tuple[str, ...]:
@@ -163,7 +177,7 @@ class Folder:
         Args:
             path: Path as written in an annotation, perhaps on another machine.
             rank: Function that returns a value for the relative path of a folder. Images are more likely to be in
-                a folder with a lower value.
+                a folder with a lower value, and are not in a folder with the value None.
 
         Raises:
             AmbiguousPathError: If several images fit equally well.
@@ -171,6 +185,7 @@ class Folder:
         parts = split_path(path)
         keys = [spelling_key(part) for part in parts]
         candidates = self._images_by_key.get(keys[-1], []) if keys else []
+        candidates = [candidate for candidate in candidates if rank(parent(candidate)) is not None]
         if len(candidates) < 2:
             return candidates[0] if candidates else None
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ssd_jax.config import Config
 from ssd_jax.data.class_names import describe_class_difference
-from ssd_jax.data.formats.open import is_generated, is_tfds, missing_split, open_source
+from ssd_jax.data.formats.open import is_generated, is_tfds, missing_split_message, open_source
 from ssd_jax.data.problems import Problems
 from ssd_jax.data.source import Source, count_dropped_objects
 from ssd_jax.errors import UserError
@@ -55,7 +55,7 @@ def _open_val_split(config: Config) -> Source:
     try:
         return open_split(config, split)
     except UserError as error:
-        if missing_split(config.data, split) is None:
+        if missing_split_message(config.data, split) is None:
             raise
         raise UserError(
             *error.args,
@@ -80,7 +80,7 @@ def open_evaluation_split(config: Config, split: str | None) -> tuple[str, Sourc
     """
     if split is None:
         split = config.data.test_split
-        missing = missing_split(config.data, split)
+        missing = missing_split_message(config.data, split)
         if missing:
             split = config.data.val_split
             print(f"{missing} Evaluating on '{split}' instead, the split on which the best checkpoint was chosen.")

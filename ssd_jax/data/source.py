@@ -4,8 +4,7 @@ A module that reads a format (`ssd_jax.data.formats`) returns a `Source`: one sp
 evaluation and the check access the data only through this interface.
 """
 
-import hashlib
-import re
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -181,6 +180,12 @@ class FolderSource(Source):
         self.annotated = annotated
         self.notes = tuple(notes)
         self._annotations = tuple(annotations)
+
+    def select(self, positions: Iterable[int]) -> "FolderSource":
+        """Return a source with the images at some positions."""
+        selected = copy.copy(self)
+        selected._annotations = tuple(self._annotations[position] for position in positions)
+        return selected
 
     def __len__(self) -> int:
         return len(self._annotations)
@@ -371,54 +376,6 @@ def clip_box(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float,
     left, top = max(box[0], 0.0), max(box[1], 0.0)
     right, bottom = min(box[2], float(size[0])), min(box[3], float(size[1]))
     return (left, top, right, bottom) if right > left and bottom > top else None
-
-
-def split_by_hash(image_ids: Sequence[str], fraction: float) -> list[bool]:
-    """Assign each image of a data set without splits to val or to train.
-
-    The assignment depends on a hash of the image's id, so an image stays in its split when other images are added or
-    removed. There is one exception: if all of two or more images would be in the same split, one of them is moved, so
-    that neither split is empty.
-
-    Args:
-        image_ids: Ids of all images.
-        fraction: Expected fraction of the images in val, from 0 to 1.
-
-    Returns:
-        True for each image in val, False for each image in train.
-    """
-    hashes = [int.from_bytes(hashlib.blake2b(i.encode(), digest_size=8).digest()) / 2**64 for i in image_ids]
-    in_val = [value < fraction for value in hashes]
-    if len(in_val) > 1 and len(set(in_val)) == 1:
-        in_val[hashes.index(max(hashes) if in_val[0] else min(hashes))] ^= True
-    return in_val
-
-
-_SPLIT_NAME = re.compile(r"(train|trainval|val|valid|validation|minival|test|test-dev)[-_]?\d*")
-
-
-def is_split_name(name: str) -> bool:
-    """Return whether a file or folder name is a usual split name, such as ``train`` or ``val2017``."""
-    return _SPLIT_NAME.fullmatch(name) is not None
-
-
-def split_aliases(split: str) -> tuple[str, ...]:
-    """Return the names that a split may have in a data set, the given name first.
-
-    ``val``, ``valid`` and ``validation`` are names of the same split.
-    """
-    aliases = ("val", "valid", "validation")
-    return (split, *(name for name in aliases if name != split)) if split in aliases else (split,)
-
-
-def path_suffixes(path: str) -> list[str]:
-    """Return a path, and the paths that remain after removing its first 0, 1, 2, ... folders.
-
-    The path may have been written on another machine, perhaps on Windows. Here, the same file may exist under one of
-    the returned paths.
-    """
-    parts = Path(path.replace("\\", "/")).parts
-    return [path, *(str(Path(*parts[start:])) for start in range(len(parts)))]
 
 
 def read_text(file: Path) -> str:

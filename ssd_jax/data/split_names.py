@@ -1,8 +1,9 @@
 """Recognise the names of splits, and divide a data set without splits into train and val."""
 
+import functools
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ssd_jax.errors import UserError
 
@@ -34,7 +35,7 @@ def _words(name: str) -> list[str]:
     """Return the words of a name in lower case, without numbers: ``obj_TrainData2`` consists of obj, train and data."""
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
     for suffix in _SUFFIXES:  # trainset, valdata
-        words = [word[: -len(suffix)] if word.removesuffix(suffix) in _KINDS else word for word in words]
+        words = [shorter if (shorter := word.removesuffix(suffix)) in _KINDS else word for word in words]
     return words
 
 
@@ -62,22 +63,8 @@ def find_split_name(split: str, names: Iterable[str]) -> str | None:
         UserError: If several names fit equally well.
     """
     names = list(names)
-    folded = split.casefold()
-    dated = re.compile(re.escape(folded) + r"[-_]?\d+")
-    tests = [
-        lambda name: name == split,
-        lambda name: name.casefold() == folded,
-        lambda name: dated.fullmatch(name.casefold()),
-    ]
-    synonyms = _SYNONYMS.get(split_kind(split) or "", ())
-    if folded in synonyms:
-        is_wide = folded == "trainval"  # it contains val, so train is no synonym of it
-        others = () if is_wide else tuple(name for name in synonyms if name != folded)
-        tests += [lambda name, other=other: re.fullmatch(rf"{other}[-_]?\d*", name.casefold()) for other in others]
-        if not is_wide:
-            tests.append(lambda name: split_kind(name) == _KINDS[folded])
-    for test in tests:
-        found = [name for name in names if test(name)]
+    for fits in _name_tests(split):
+        found = [name for name in names if fits(name)]
         if len(found) > 1:
             raise UserError(f"the split '{split}' is ambiguous: {', '.join(found)}. Use one of these names.")
         if found:
@@ -85,7 +72,20 @@ def find_split_name(split: str, names: Iterable[str]) -> str | None:
     return None
 
 
-def hash_split(image_ids: Sequence[str], fraction: float) -> list[bool]:
+def _name_tests(split: str) -> Iterator[Callable[[str], object]]:
+    """Yield the tests by which `find_split_name` finds the name of a split, in order."""
+    folded = split.casefold()
+    yield lambda name: name == split
+    yield lambda name: name.casefold() == folded
+    yield lambda name: re.fullmatch(re.escape(folded) + r"[-_]?\d+", name.casefold())
+    if folded in _KINDS and folded != "trainval":  # trainval contains val, so train is no synonym of it
+        kind = _KINDS[folded]
+        for synonym in _SYNONYMS[kind]:
+            yield functools.partial(re.fullmatch, rf"(?i){synonym}[-_]?\d*")
+        yield lambda name: split_kind(name) == kind
+
+
+def split_by_hash(image_ids: Sequence[str], fraction: float) -> list[bool]:
     """Assign each image of a data set without splits to val (True) or to train (False).
 
     The assignment depends on a hash of the image's id, so an image stays in its split when other images are added or
@@ -99,7 +99,7 @@ def hash_split(image_ids: Sequence[str], fraction: float) -> list[bool]:
     Returns:
         True for each image in val, False for each image in train.
     """
-    digests = (hashlib.blake2b(i.encode(errors="surrogateescape"), digest_size=8).digest() for i in image_ids)
+    digests = (hashlib.blake2b(i.encode(errors="backslashreplace"), digest_size=8).digest() for i in image_ids)
     hashes = [int.from_bytes(digest) / 2**64 for digest in digests]
     in_val = [value < fraction for value in hashes]
     if len(in_val) > 1 and len(set(in_val)) == 1:

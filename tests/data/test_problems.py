@@ -104,12 +104,13 @@ def test_voc_reader_collects_all_problems(tmp_path):
     problems = Problems(raise_errors=False)
     source = open_source(Data(root=str(tmp_path)), "train", (), problems)
     assert {(p.kind, p.file.split("/")[-1]) for p in problems.collected} == {
+        (Kind.HELD_OUT, tmp_path.name),
         (Kind.MISSING, "train.txt line 5"),
         (Kind.MALFORMED, "truncated.xml"),
         (Kind.MALFORMED, "nameless.xml"),
         (Kind.MISSING, "no_image.xml"),
     }
-    assert [annotation.labels.tolist() for annotation in source.annotations()] == [[1], [1]]
+    assert [annotation.labels.tolist() for annotation in source.annotations()] == [[1]]
     with pytest.raises(UserError, match=r"train\.txt line 5"):
         open_source(Data(root=str(tmp_path)), "train")
 
@@ -118,7 +119,7 @@ def test_coco_reader_collects_all_problems(tmp_path):
     image = {"id": 1, "file_name": "a.png", "width": 40, "height": 30}
     good = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 8, 6]}
     content = {
-        "images": [image, {"id": 2, "file_name": "b.png", "width": 40}, image | {"id": 3, "file_name": "gone.png"}],
+        "images": [image, {"id": 2, "width": 40, "height": 30}, image | {"id": 3, "file_name": "gone.png"}],
         "annotations": [
             good, good | {"bbox": [1, 2, 3]}, good | {"category_id": 9}, good | {"image_id": 7}, good | {"bbox": "x"},
         ],
@@ -135,6 +136,7 @@ def test_coco_reader_collects_all_problems(tmp_path):
         (Kind.UNKNOWN_CLASS, r"annotations\[2\].*\b9\b"),
         (Kind.MALFORMED, r"annotations\[3\].*\b7\b"),
         (Kind.MISSING, "gone.png"),
+        (Kind.HELD_OUT, "0 of 1 images"),
     ]
     assert len(problems.collected) == len(expected)
     for kind, pattern in expected:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ssd_jax.config import Data
-from ssd_jax.data.formats.open import missing_split, open_source
+from ssd_jax.data.formats.open import missing_split_message, open_source
 from ssd_jax.data.splits import Term, parse_split, slice_positions
 from ssd_jax.errors import UserError
 
@@ -122,8 +122,8 @@ def test_slice_of_one_folder_keeps_image_ids(two_folders):
 
 
 def test_errors_name_missing_splits_and_folders(two_folders):
-    assert missing_split(two_folders, "VOC2007/test+VOC2012/trainval") is None
-    message = missing_split(two_folders, "VOC2007/test+VOC2012/val")
+    assert missing_split_message(two_folders, "VOC2007/test+VOC2012/trainval") is None
+    message = missing_split_message(two_folders, "VOC2007/test+VOC2012/val")
     assert "VOC2012" in message and "'val'" in message and "test, trainval" in message
     with pytest.raises(UserError, match=r"VOC2012.*'val'"):
         open_source(two_folders, "VOC2007/test+VOC2012/val")

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from ssd_jax.config import Config, Data
 from ssd_jax.data.check.box_coverage import BoxCoverage, measure_box_coverage
-from ssd_jax.data.formats.open import missing_split, open_source
+from ssd_jax.data.formats.open import missing_split_message, open_source
 from ssd_jax.data.image import mode_and_orientation
 from ssd_jax.data.problems import Kind, Problem, Problems
 from ssd_jax.data.source import Source, keep_trainable_objects
@@ -85,7 +85,7 @@ def open_splits(config: Config, problems: Problems) -> dict[str, Source]:
     names = splits[data.train_split].class_names
     is_needed = {data.val_split: config.train.eval_every > 0, data.test_split: False}
     for split, needed in is_needed.items():
-        if split in splits or not (needed or missing_split(data, split) is None):
+        if split in splits or not (needed or missing_split_message(data, split) is None):
             continue
         with problems.collect_errors(Kind.MISSING, data.root):
             splits[split] = open_source(data, split, names, problems)

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssd_jax.config import Data
-from ssd_jax.data.formats.reader import SplitBuilder, find_split, missing_split_error
-from ssd_jax.data.formats.voc import header_or_stated_size, parse_voc_xml
+from ssd_jax.data.folder import Folder
+from ssd_jax.data.formats.reader import PUBLISHED, SplitBuilder
+from ssd_jax.data.formats.voc_xml import header_or_stated_size, parse_voc_xml
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import FolderSource, RawObject, read_text
 from ssd_jax.errors import UserError
@@ -72,25 +73,22 @@ n04591713 wine_bottle n02391049 zebra
 _CLASS_LIST = re.compile(r"train_(pos_|part_|neg_)?\d+")
 
 
-def matches(root: Path) -> bool:
-    """Return whether a folder contains ``Annotations/DET``."""
-    return (root / "Annotations" / "DET").is_dir()
+def count_annotated(folder: Folder) -> int:
+    """Return a large number if a folder contains ``Annotations/DET``, or 0. The XML files are not counted."""
+    return PUBLISHED if (folder.root / "Annotations" / "DET").is_dir() else 0
 
 
-def split_names(data: Data) -> tuple[str, ...]:
+def split_names(folder: Folder, data: Data) -> tuple[str, ...]:
     """Return the names of the splits: the folders of annotations, and the lists except those for single classes.
 
     The split ``test`` is left out, since its annotations were never released.
     """
-    root = Path(data.root)
-    lists = {file.stem for file in (root / "ImageSets" / "DET").glob("*.txt")}
-    folders = {folder.name for folder in (root / "Annotations" / "DET").glob("*/")}
+    lists = {file.stem for file in (folder.root / "ImageSets" / "DET").glob("*.txt")}
+    folders = {place.name for place in (folder.root / "Annotations" / "DET").glob("*/")}
     return tuple(sorted(name for name in lists | folders if name != "test" and not _CLASS_LIST.fullmatch(name)))
 
 
-def open_split(
-    data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None
-) -> FolderSource:
+def open_split(folder: Folder, data: Data, split: str, class_names: Sequence[str], problems: Problems) -> FolderSource:
     """Open a split of ILSVRC DET, reading all its annotation files and the headers of its images.
 
     A split is a list ``ImageSets/DET/<split>.txt`` or, if there is no such list, the folder
@@ -99,23 +97,24 @@ def open_split(
     in the lists.
 
     Args:
-        data: ``data.root`` is the folder.
+        folder: The folder.
+        data: Options of the data set.
         split: Name of the split.
         class_names: Class names in the order of their labels. Empty: the classes in ``map_det.txt`` in the folder or
             in its ``devkit/data``, where each line contains a synset, a number and a name, or the 200 classes of the
             challenge if there is no such file.
-        problems: Object that collects errors and warnings. By default, the first error is raised.
+        problems: Object that collects errors and warnings.
 
     Raises:
-        UserError: If the split does not exist or has no annotation file. If ``problems`` raises errors, also if an
+        UserError: If the split has no annotation file. If ``problems`` raises errors, also if an
             image or the annotation file of a validation image is missing, an XML file is malformed, or a synset has no
             name.
     """
-    root, problems = Path(data.root), problems or Problems()
+    root = folder.root
     names_by_synset = _names_by_synset(root)
     builder = SplitBuilder(class_names or tuple(names_by_synset.values()), problems)
     negatives = 0
-    for image_id, where in _image_ids(data, split).items():
+    for image_id, where in _image_ids(root, split).items():
         with problems.collect_errors(Kind.MISSING, where):
             xml, image = _find_files(root, image_id, where)
             if xml is None:
@@ -134,20 +133,16 @@ def open_split(
     return builder.build(notes=[text] if negatives else [])
 
 
-def _image_ids(data: Data, split: str) -> dict[str, str]:
+def _image_ids(root: Path, split: str) -> dict[str, str]:
     """Return the image ids of a split, each with the place that names the image.
 
     The place is a line of the split's list or, without a list, the annotation file.
     """
-    root, splits = Path(data.root), split_names(data)
-    if split == "test" and split not in splits:
-        raise missing_split_error(root, split, splits, "the annotations of 'test' were never released")
-    name = find_split(root, split, splits)
-    file = root / "ImageSets" / "DET" / f"{name}.txt"
+    file = root / "ImageSets" / "DET" / f"{split}.txt"
     if file.is_file():
         lines = enumerate(read_text(file).splitlines(), start=1)
         return {line.split()[0]: f"{file} line {number}" for number, line in lines if line.strip()}
-    folder = root / "Annotations" / "DET" / name
+    folder = root / "Annotations" / "DET" / split
     return {xml.relative_to(folder).with_suffix("").as_posix(): str(xml) for xml in sorted(folder.rglob("*.xml"))}
 
 

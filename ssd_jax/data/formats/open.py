@@ -1,30 +1,36 @@
 """Find the format of the data set that `config.Data` names, and open its splits with the module for this format.
 
 To add a format, write a module of this package with the interface of `FolderFormatModule`, and add its name to
-`FOLDER_FORMATS` below and to the choices of ``Data.format`` in ``config.py``. `ssd_jax.data.formats.reader` contains
-functions that such modules share.
+`FOLDER_FORMATS` below and to the choices of ``Data.format`` in ``config.py``. `ssd_jax.data.formats.reader` and
+`ssd_jax.data.formats.layout` contain functions that such modules share.
 """
 
 import dataclasses
 import importlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 from ssd_jax.config import Data
-from ssd_jax.data.problems import Problems
-from ssd_jax.data.source import Source, join_names, split_aliases
-from ssd_jax.data.splits import JoinedSource, Term, parse_split, slice_positions
+from ssd_jax.data.folder import Folder
+from ssd_jax.data.formats.other_formats import name_other_format
+from ssd_jax.data.formats.reader import PUBLISHED, WHOLE
+from ssd_jax.data.problems import Kind, Problems
+from ssd_jax.data.source import FolderSource, Source, join_names
+from ssd_jax.data.split_names import find_split_name, split_by_hash, split_kind
+from ssd_jax.data.splits import JoinedSource, parse_split, slice_positions
 from ssd_jax.errors import UserError
 
-FOLDER_FORMATS = ("coco", "voc", "yolo", "ilsvrc")
-"""Formats that are recognised by the content of a folder, in the order in which they are tried. Each format has the
-name of the module of this package that reads it. The module is imported when it is needed."""
+FOLDER_FORMATS = ("ilsvrc", "coco", "voc", "yolo")
+"""Formats that are recognised by the content of a folder. If a folder is in two formats, the one with more annotated
+images is used, or the first of those with equally many. Each format has the name of the module of this package that
+reads it. The module is imported when it is needed."""
 
 
 @runtime_checkable
 class FormatModule(Protocol):
-    """Interface of a module that reads one format."""
+    """Interface of a module that reads data sets that are not folders."""
 
     def split_names(self, data: Data) -> tuple[str, ...]:
         """Return the names of the splits that `open_split` can open."""
@@ -33,19 +39,29 @@ class FormatModule(Protocol):
     def open_split(
         self, data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None
     ) -> Source:
-        """Open one split, without slices or sums. See `open_source` for the arguments and errors."""
+        """Open the split with one of the names in `split_names`. See `open_source` for the arguments and errors."""
         ...
 
 
 @runtime_checkable
-class FolderFormatModule(FormatModule, Protocol):
+class FolderFormatModule(Protocol):
     """Interface of a module that reads a format of `FOLDER_FORMATS`."""
 
     LAYOUT: str
     """Description of the files by which the format is recognised, for the message about an unknown folder."""
 
-    def matches(self, root: Path) -> bool:
-        """Return whether a file or folder is in this format. Any existing path is allowed; the check must be fast."""
+    def count_annotated(self, folder: Folder) -> int:
+        """Return the approximate number of annotated images; 0 if a folder is not in this format. It must be fast."""
+        ...
+
+    def split_names(self, folder: Folder, data: Data) -> tuple[str, ...]:
+        """Return the names of the splits that the data set defines; empty if it has no splits."""
+        ...
+
+    def open_split(
+        self, folder: Folder, data: Data, split: str, class_names: Sequence[str], problems: Problems
+    ) -> Source:
+        """Open the split with one of the names in `split_names`, or all images if ``split`` is `WHOLE`."""
         ...
 
 
@@ -54,13 +70,16 @@ def _import_format_module(name: str) -> FormatModule:
 
 
 def _import_folder_format_module(name: str) -> FolderFormatModule:
-    return cast(FolderFormatModule, _import_format_module(name))
+    return cast(FolderFormatModule, importlib.import_module(f"ssd_jax.data.formats.{name}"))
 
 
 def open_source(data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None) -> Source:
     """Open a split of the data set that ``data`` names.
 
-    If the data set is a folder, its annotation files are read by this function, and its images on access.
+    If the data set is a folder, its annotation files are read by this function, and its images on access. A split may
+    have another usual name in the data set (``valid`` for ``val``, see `ssd_jax.data.split_names`). If a folder has no
+    splits, its images are divided into train and val by `split_by_hash`. If it has train, but no val, and
+    ``data.val_split`` requires val, val is held out of train.
 
     Args:
         data: Options of the data set, such as ``data.root`` and ``data.format``.
@@ -79,7 +98,8 @@ def open_source(data: Data, split: str, class_names: Sequence[str] = (), problem
             ``class_names``.
     """
     terms = parse_split(split)
-    sources = [_open_term(data, term, class_names, problems) for term in terms]
+    problems = problems or Problems()
+    sources = [_open_data_set(data, term.folder).open(term.name, class_names, problems) for term in terms]
     positions = [slice_positions(term, len(source)) for term, source in zip(terms, sources, strict=True)]
     if not any(map(len, positions)):
         raise UserError(f"{data.root}: the split '{split}' contains no images.")
@@ -88,31 +108,29 @@ def open_source(data: Data, split: str, class_names: Sequence[str] = (), problem
     return JoinedSource(list(zip(terms, sources, positions, strict=True)))
 
 
-def _open_term(data: Data, term: Term, class_names: Sequence[str], problems: Problems | None) -> Source:
-    data = _data_in_subfolder(data, term.folder)
-    return _import_format_module(find_format(data)).open_split(data, term.name, class_names, problems)
-
-
-def _data_in_subfolder(data: Data, folder: str) -> Data:
-    return dataclasses.replace(data, root=f"{data.root}/{folder}") if folder else data
-
-
 def split_names(data: Data) -> tuple[str, ...]:
     """Return the names of the splits that `open_source` can open. Raises UserError as `find_format` does."""
-    return _import_format_module(find_format(data)).split_names(data)
+    return _open_data_set(data, "").available
 
 
-def missing_split(data: Data, split: str) -> str | None:
+def missing_split_message(data: Data, split: str) -> str | None:
     """Return a message about the first split in a specification that does not exist, or None if all splits exist."""
     for term in parse_split(split):
-        part = _data_in_subfolder(data, term.folder)
-        splits = split_names(part)
-        if not set(split_aliases(term.name)) & set(splits):
-            return f"{part.root} has no split '{term.name}'. Available splits: {join_names(splits)}."
+        data_set = _open_data_set(data, term.folder)
+        if not data_set.has_split(term.name):
+            return data_set.missing_split_message(term.name)
     return None
 
 
-# ---- finding the format ----
+def find_format(data: Data) -> str:
+    """Return the name of a data set's format: ``shapes``, ``tfds`` or one of `FOLDER_FORMATS`.
+
+    With ``data.format="auto"``, the format of a folder is recognised by its files.
+
+    Raises:
+        UserError: If ``data.root`` is empty, does not exist, or is in no known format.
+    """
+    return _open_data_set(data, "").format
 
 
 def is_generated(data: Data) -> bool:
@@ -125,51 +143,207 @@ def is_tfds(data: Data) -> bool:
     return data.format == "tfds" or data.root.startswith("tfds:")
 
 
-def find_format(data: Data) -> str:
-    """Return the name of a data set's format: ``shapes``, ``tfds`` or one of `FOLDER_FORMATS`.
+# ---- data sets ----
 
-    With ``data.format="auto"``, the format of a folder is recognised by its files.
 
-    Raises:
-        UserError: If ``data.root`` is empty, does not exist, or is in no known format.
-    """
-    if is_generated(data):
-        return "shapes"
-    if is_tfds(data):
-        return "tfds"
+def _open_data_set(data: Data, subfolder: str) -> "_DataSet":
+    """Return the data set in a subfolder of ``data.root``, or in ``data.root`` itself if ``subfolder`` is empty."""
+    if is_generated(data) or is_tfds(data):
+        part = dataclasses.replace(data, root=f"{data.root}/{subfolder}") if subfolder else data
+        return _NamedDataSet(part)
     if not data.root:
         raise UserError("data.root is empty. Give the folder of images and annotations with --data.root FOLDER.")
-    root = Path(data.root)
+    root = Path(data.root, subfolder)
     if not root.exists():
         raise UserError(
             f"data.root: the folder '{root}' does not exist. Give an existing folder with --data.root FOLDER, or "
             "--data.root shapes for generated images."
         )
-    if data.format != "auto":
-        return data.format
-    name = _recognise_format(root)
-    if name is None:
-        layouts = (f"  {name}: {_import_folder_format_module(name).LAYOUT}" for name in FOLDER_FORMATS)
-        raise UserError(
-            f"data.root: '{root}' is in no known format.{_hint_for_unknown_format(root)} Known formats:",
-            *layouts,
+    return _FolderDataSet(data, subfolder, Folder(root))
+
+
+class _DataSet:
+    """A data set whose splits can be opened by the names that users give."""
+
+    data: Data
+    format: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the splits that the data set defines."""
+        raise NotImplementedError
+
+    @property
+    def divided(self) -> str | None:
+        """Name of the split that is divided into train and val (`WHOLE` for all images), or None."""
+        return None
+
+    @property
+    def available(self) -> tuple[str, ...]:
+        """Names of the splits that can be opened."""
+        if self.divided is None:
+            return self.names
+        return ("train", "val") if self.divided == WHOLE else (*self.names, "val")
+
+    def has_split(self, split: str) -> bool:
+        return self._find(split) is not None or self._is_part(split)
+
+    def open(self, split: str, class_names: Sequence[str], problems: Problems) -> Source:
+        name = self._find(split)
+        if self._is_part(split) and (name is None or name == self.divided):
+            return self._open_part(split, class_names, problems)
+        if name is None:
+            raise UserError(self.missing_split_message(split))
+        return self._open_named(name, class_names, problems)
+
+    def missing_split_message(self, split: str) -> str:
+        options = ("train_split", "val_split", "test_split")
+        option = next((f"--data.{name}" for name in options if getattr(self.data, name) == split), "--split")
+        return f"{self.data.root}: there is no split '{split}'. Choose one with {option}: {join_names(self.available)}."
+
+    def _find(self, split: str) -> str | None:
+        names = self.names
+        try:
+            return find_split_name(split, names)
+        except UserError as error:
+            raise UserError(f"{self.data.root}: {error}") from None
+
+    def _is_part(self, split: str) -> bool:
+        """Return whether a split is one of the two parts of the split that is divided."""
+        return self.divided is not None and split_kind(split) in ("train", "val")
+
+    def _open_part(self, split: str, class_names: Sequence[str], problems: Problems) -> Source:
+        raise NotImplementedError
+
+    def _open_named(self, name: str, class_names: Sequence[str], problems: Problems) -> Source:
+        raise NotImplementedError
+
+
+class _NamedDataSet(_DataSet):
+    """A data set of tensorflow-datasets, or generated images."""
+
+    def __init__(self, data: Data):
+        self.data = data
+        self.format = "shapes" if is_generated(data) else "tfds"
+        self._module = _import_format_module(self.format)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return self._module.split_names(self.data)
+
+    def _open_named(self, name: str, class_names: Sequence[str], problems: Problems) -> Source:
+        return self._module.open_split(self.data, name, class_names, problems)
+
+
+class _FolderDataSet(_DataSet):
+    """A data set that consists of files in a folder.
+
+    Args:
+        data: Options of the data set.
+        subfolder: Path of the folder relative to ``data.root``; empty for ``data.root`` itself.
+        folder: The folder.
+    """
+
+    def __init__(self, data: Data, subfolder: str, folder: Folder):
+        self.data = dataclasses.replace(data, root=str(folder.path))
+        self._folder, self._subfolder = folder, subfolder
+        self.format, self._ignored_formats = _recognise_format(self.data, folder)
+        self._module = _import_folder_format_module(self.format)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return self._module.split_names(self._folder, self.data)
+
+    @cached_property
+    def divided(self) -> str | None:
+        if not self.names:
+            return WHOLE
+        if len(self.names) == 1 and split_kind(self.names[0]) is None:
+            return WHOLE  # a list such as default.txt
+        has_val = any(split_kind(name) == "val" for name in self.names)
+        needs_val = any(
+            term.folder == self._subfolder and split_kind(term.name) == "val"
+            for term in parse_split(self.data.val_split)
         )
-    return name
+        return self._find("train") if needs_val and not has_val else None
+
+    def _open_named(self, name: str, class_names: Sequence[str], problems: Problems) -> Source:
+        for other in self._ignored_formats:
+            text = f"has annotations in two formats; {self.format.upper()} is used, which has "
+            text += f"at least as many annotated images as {other.upper()}. Choose with --data.format"
+            problems.add(Kind.TWO_FORMATS, self._folder.path, text)
+        source = self._module.open_split(self._folder, self.data, name, class_names, problems)
+        for path in self._folder.unread:
+            problems.add(Kind.PASSED_OVER, self._folder.path, f"{path} was passed over")
+        return source
+
+    def _open_part(self, split: str, class_names: Sequence[str], problems: Problems) -> Source:
+        assert self.divided is not None
+        whole = self._open_named(self.divided, class_names, problems)
+        assert isinstance(whole, FolderSource)
+        in_val = split_by_hash([annotation.image_id for annotation in whole.annotations()], self.data.val_fraction)
+        is_val = split_kind(split) == "val"
+        part = whole.select(position for position, val in enumerate(in_val) if val == is_val)
+        place = f"'{self.divided}'" if self.divided else "the images"
+        text = (
+            f"there is no val split, so {sum(in_val)} of {len(in_val)} images are held out of {place} as val "
+            "(data.val_fraction)"
+        )
+        part.notes = (*part.notes, text)
+        problems.add(Kind.HELD_OUT, self._folder.path, text)
+        if not len(part):
+            raise UserError(
+                f"{self.data.root}: the split '{split}' is empty. A folder without splits needs at least two annotated "
+                "images, for train and val."
+            )
+        return part
 
 
-def _recognise_format(root: Path) -> str | None:
-    return next((name for name in FOLDER_FORMATS if _import_folder_format_module(name).matches(root)), None)
+# ---- recognising a format ----
 
 
-def _hint_for_unknown_format(root: Path) -> str:
-    """Return a hint for the message about a path in no known format, preceded by a space, or an empty string."""
+def _recognise_format(data: Data, folder: Folder) -> tuple[str, list[str]]:
+    """Return the format of a folder, and the other formats in which it has annotations.
+
+    Raises:
+        UserError: If the folder is in no known format.
+    """
+    if data.format != "auto":
+        return data.format, []
+    counts: dict[str, int] = {}
+    for name in FOLDER_FORMATS:
+        count = _import_folder_format_module(name).count_annotated(folder)
+        if count == PUBLISHED:
+            return name, []
+        if count:
+            counts[name] = count
+    if not counts:
+        layouts = (f"  {name}: {_import_folder_format_module(name).LAYOUT}" for name in FOLDER_FORMATS)
+        hint = _hint_for_unknown_format(folder)
+        raise UserError(f"data.root: '{folder.path}' is in no known format.{hint} Known formats:", *layouts)
+    best = max(counts, key=lambda name: counts[name])
+    if best == "voc" and any("Annotations/DET/" in file for file in folder.with_extension(".xml")):
+        inner = next(file for file in folder.with_extension(".xml") if "Annotations/DET/" in file)
+        outer = folder.root / inner.partition("Annotations/DET/")[0]
+        raise UserError(f"data.root: '{folder.path}' contains the ILSVRC data set. Did you mean '{outer}'?")
+    return best, [name for name in counts if name != best]
+
+
+def _hint_for_unknown_format(folder: Folder) -> str:
+    """Return a sentence, preceded by a space, that guesses what a path in no known format is; empty without a guess."""
     from ssd_jax.data.formats.coco import find_error_message
 
-    coco_error = find_error_message(root)
-    coco_hint = coco_error and f" As a COCO data set, it is malformed: {coco_error}"
-    if root.is_file():
-        return coco_hint or " It is a file; if it is an archive, unpack it and give the folder."
-    for folder in sorted(f for f in root.iterdir() if f.is_dir()):
-        if _recognise_format(folder):
-            return f" Did you mean '{folder}'?"
-    return coco_hint
+    other = name_other_format(folder)
+    if other:
+        return f" {other}"
+    coco_error = find_error_message(folder)
+    if coco_error:
+        return f" As a COCO data set, it is malformed: {coco_error}"
+    if folder.path.is_file():
+        return " It is a file; if it is an archive, unpack it and give the folder."
+    for above in folder.path.absolute().parents[:2]:
+        if folder.images and any(
+            _import_folder_format_module(n).count_annotated(Folder(above)) for n in FOLDER_FORMATS
+        ):
+            return f" It contains images only. Did you mean '{above}'?"
+    return ""

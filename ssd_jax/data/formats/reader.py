@@ -1,8 +1,8 @@
-"""Find a split, split images by hash, and build a source, in the same way for all folder formats."""
+"""Build a source and report a missing split, in the same way for all formats."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from ssd_jax.data.problems import Problems
 from ssd_jax.data.source import (
@@ -12,32 +12,14 @@ from ssd_jax.data.source import (
     RawObject,
     annotation_from_objects,
     join_names,
-    split_aliases,
-    split_by_hash,
 )
 from ssd_jax.errors import UserError
 
-T = TypeVar("T")
+PUBLISHED = sys.maxsize
+"""Number of annotated images that stands for a published data set in its original folders, which are not listed."""
 
-HASHED_SPLITS = ("train", "val")
-"""Splits of a folder that does not define any splits; `split_by_hash` assigns its images to them."""
-
-
-def find_split(root: object, split: str, splits: Sequence[str]) -> str:
-    """Return the name that a requested split has in a data set: the same name or an alias (val, valid, validation).
-
-    Args:
-        root: Folder or name of the data set, for the message.
-        split: Requested name.
-        splits: Names of the splits of the data set.
-
-    Raises:
-        UserError: If the data set has no such split.
-    """
-    name = next((alias for alias in split_aliases(split) if alias in splits), None)
-    if name is None:
-        raise missing_split_error(root, split, splits)
-    return name
+WHOLE = ""
+"""Name under which a folder format opens all images of a data set without splits."""
 
 
 def missing_split_error(root: object, split: str, splits: Iterable[object], reason: str = "") -> UserError:
@@ -46,19 +28,6 @@ def missing_split_error(root: object, split: str, splits: Iterable[object], reas
     The default reason is "there is no split ...".
     """
     return UserError(f"{root}: {reason or f'there is no split {split!r}'}. Available splits: {join_names(splits)}.")
-
-
-def select_by_hash(items: Sequence[T], image_ids: Sequence[str], split: str, val_fraction: float) -> list[T]:
-    """Return the items whose images `split_by_hash` assigns to a split.
-
-    Args:
-        items: One item for each image.
-        image_ids: Id of each image.
-        split: Name of the split, one of `HASHED_SPLITS`.
-        val_fraction: Expected fraction of the images in val.
-    """
-    in_val = split_by_hash(image_ids, val_fraction)
-    return [item for item, val in zip(items, in_val, strict=True) if val == (split == "val")]
 
 
 class SplitBuilder:

@@ -21,7 +21,7 @@ from ssd_jax.config import Data
 from ssd_jax.data.formats.reader import missing_split_error
 from ssd_jax.data.image import decode_image, stored_size
 from ssd_jax.data.problems import Kind, Problems
-from ssd_jax.data.source import Annotation, RawObject, Source, annotation_from_objects, join_names, split_aliases
+from ssd_jax.data.source import Annotation, RawObject, Source, annotation_from_objects, join_names
 from ssd_jax.errors import UserError, convert_errors
 
 PREFIX = "tfds:"
@@ -189,14 +189,13 @@ def open_split(data: Data, split: str, class_names: Sequence[str] = (), problems
     """
     builder = prepared_builder(data)
     splits = builder.info.splits
-    name = next((name for name in split_aliases(split) if name in splits), "")
-    if not name or not splits[name].num_examples:
+    if not splits[split].num_examples:
         sizes = [f"{name} ({info.num_examples} images)" for name, info in splits.items()]
         raise missing_split_error(data.root, split, sizes, f"there is no split {split!r} with images")
-    for file in splits[name].filepaths:
+    for file in splits[split].filepaths:
         if not os.path.exists(file):
             raise UserError(f"{file}: this file of {data.root} is missing. Copy it or prepare the data set again.")
-    return TfdsSource(builder, name, class_names, problems)
+    return TfdsSource(builder, split, class_names, problems)
 
 
 # ---- finding a prepared data set ----

@@ -90,6 +90,7 @@ def test_check_data_set_finds_every_problem_and_names_the_files(faulty_folder):
     found = {(p.kind, p.file.removeprefix(f"{faulty_folder}/")) for p in result.problems}
     assert found == {
         (Kind.MALFORMED, "Annotations/good.xml"),
+        (Kind.IN_NO_SPLIT, "Annotations/kept.xml"),
         (Kind.MISSING, "Annotations/missing.xml"),
         (Kind.OUT_OF_IMAGE, "Annotations/outside.xml"),
         (Kind.NO_AREA, "Annotations/empty_box.xml"),
@@ -145,7 +146,9 @@ def test_open_splits_lists_each_problem_of_a_folder_without_splits_once(tmp_path
     problems = Problems(raise_errors=False)
     splits = checks.open_splits(Config(data=Data(root=str(tmp_path))), problems)
     assert sum(map(len, splits.values())) == 4 and len(splits) == 2
-    assert problems.collected == [Problem(Kind.UNANNOTATED, str(tmp_path / "JPEGImages" / "alone.jpg"), "")]
+    unannotated, held_out = problems.collected
+    assert unannotated == Problem(Kind.UNANNOTATED, str(tmp_path / "JPEGImages" / "alone.jpg"), "")
+    assert held_out.kind is Kind.HELD_OUT and "1 of 4 images" in held_out.text
 
 
 def test_check_data_set_finds_equal_pixels_in_different_files(tmp_path):
@@ -168,8 +171,8 @@ def test_check_data_set_finds_a_coco_class_that_is_missing_in_train(tmp_path):
 
 def test_check_data_set_reports_a_missing_val_split(tmp_path):
     write_voc_image(tmp_path, "train", "a", [GOOD], make_noise_image(0))
-    (problem,) = check_folder(tmp_path).problems
-    assert problem.kind is Kind.MISSING and "'val'" in problem.text
+    held_out, problem = check_folder(tmp_path).problems
+    assert held_out.kind is Kind.HELD_OUT and problem.kind is Kind.MISSING and "'val'" in problem.text
 
 
 def test_check_data_set_finds_no_problems_in_generated_images():
@@ -243,6 +246,7 @@ def test_check_data_exits_with_0_without_problems_and_removes_old_sample_images(
     assert run_command(*argv) == 0 and (tmp_path / "out" / "test_samples.jpg").exists()
     assert "no problems" in capsys.readouterr().out
     (root / "ImageSets" / "Main" / "test.txt").unlink()
+    (root / "Annotations" / "test0.xml").unlink()
     assert run_command(*argv, "--no-images") == 0 and not (tmp_path / "out" / "test_samples.jpg").exists()
 
 

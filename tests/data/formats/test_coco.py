@@ -7,10 +7,9 @@ import pytest
 from PIL import Image
 
 from ssd_jax.config import Data
-from ssd_jax.data.formats.coco import open_split
 from ssd_jax.data.formats.open import find_format, open_source, split_names
-from ssd_jax.data.problems import Problems
-from ssd_jax.data.source import split_by_hash
+from ssd_jax.data.problems import Kind, Problems
+from ssd_jax.data.split_names import split_by_hash
 from ssd_jax.errors import UserError
 
 
@@ -55,7 +54,7 @@ def coco_folder(tmp_path):
 
 
 def open_folder(root, split="val", class_names=()):
-    return open_split(Data(root=str(root)), split, class_names)
+    return open_source(Data(root=str(root)), split, class_names)
 
 
 def test_boxes_are_converted_to_xyxy(coco_folder):
@@ -117,12 +116,15 @@ def test_layout_of_coco_2017_is_recognised(coco_folder):
         open_source(data, "test")
 
 
-def test_split_train_does_not_match_the_file_of_trainval(coco_folder):
+def test_split_train_matches_the_file_of_trainval_if_there_is_no_other(coco_folder):
     (coco_folder / "annotations" / "instances_train2017.json").rename(
         coco_folder / "annotations" / "instances_trainval2017.json"
     )
-    with pytest.raises(UserError, match="split 'train'"):
-        open_folder(coco_folder, "train")
+    assert len(open_folder(coco_folder, "train")) == 2
+    write_json(
+        coco_folder / "annotations" / "instances_train2014.json", make_content(images=make_content()["images"][:1])
+    )
+    assert len(open_folder(coco_folder, "train")) == 1
 
 
 def test_split_with_files_of_two_years_is_ambiguous(coco_folder):
@@ -196,9 +198,8 @@ def test_single_file_is_split_by_hash(tmp_path, name, by_file):
 
 def test_json_files_without_coco_keys_are_ignored(tmp_path):
     write_json(tmp_path / "settings.json", {"a": 1})
-    assert split_names(Data(root=str(tmp_path), format="coco")) == ()
-    with pytest.raises(UserError, match="annotations/"):
-        open_folder(tmp_path)
+    with pytest.raises(UserError, match="'categories'"):
+        open_source(Data(root=str(tmp_path), format="coco"), "train")
     with pytest.raises(UserError, match=r"data\.root: .*format"):
         find_format(Data(root=str(tmp_path)))
 
@@ -213,12 +214,6 @@ def test_find_format_error_contains_the_error_in_a_json_file(tmp_path, name, by_
     write_json(tmp_path / name, content)
     with pytest.raises(UserError, match=rf"data\.root: .*{name}: .*{error}"):
         find_format(Data(root=str(tmp_path / name if by_file else tmp_path)))
-
-
-def test_find_format_error_names_an_unreadable_file(tmp_path):
-    (tmp_path / "result.json").mkdir()
-    with pytest.raises(UserError, match=r"data\.root: .*result\.json: .*Is a directory"):
-        find_format(Data(root=str(tmp_path)))
 
 
 def test_image_info_file_gives_an_unannotated_source(coco_folder):
@@ -289,21 +284,20 @@ def make_content_with_value(key, value, section):
         ("", "JSON"),
         ("[]", "`object`"),
         ({k: v for k, v in make_content().items() if k != "categories"}, "`categories`"),
-        (make_content_without_key("bbox", "annotations"), "$.annotations[1]"),
+        (make_content_without_key("bbox", "annotations"), "annotations[1] of one.jpg"),
         (make_content_without_key("file_name", "images"), "$.images[1]"),
         (make_content_without_key("name", "categories"), "$.categories[1]"),
-        (make_content_with_value("bbox", [1, 2, 3], "annotations"), "$.annotations[1].bbox"),
-        (make_content_with_value("bbox", [1, 2, 3, 4, 5], "annotations"), "$.annotations[1].bbox"),
-        (make_content_with_value("bbox", [1, 2, "3", 4], "annotations"), "$.annotations[1].bbox"),
-        (make_content_with_value("bbox", None, "annotations"), "$.annotations[1].bbox"),
+        (make_content_with_value("bbox", [1, 2, 3], "annotations"), "annotations[1]"),
+        (make_content_with_value("bbox", [1, 2, 3, 4, 5], "annotations"), "annotations[1]"),
+        (make_content_with_value("bbox", [1, 2, "3", 4], "annotations"), "annotations[1]"),
+        (make_content_with_value("bbox", None, "annotations"), "annotations[1]"),
         (make_content_with_value("category_id", 91, "annotations"), "annotations[1] has category_id 91"),
         (make_content_with_value("image_id", 5, "annotations"), "annotations[1] has image_id 5"),
         (make_content_with_value("id", 139, "images"), "id 139"),
         (make_content_with_value("id", 90, "categories"), "id 90"),
         (make_content_with_value("name", "brush", "categories"), "'brush'"),
-        (make_content_with_value("width", 0, "images"), "image 42 (two.jpg) has the size 0 x 30"),
         (make_content(categories=[], annotations=[]), "'categories'"),
-        (make_content(images=[], annotations=[]), "'val'"),
+        (make_content(images=[], annotations=[]), "'val2017'"),
     ],
 )
 def test_malformed_file_is_reported_with_the_position_of_the_error(coco_folder, content, position):
@@ -344,7 +338,7 @@ def test_invalid_json_is_reported_with_the_line_number(coco_folder):
 def test_invalid_json_after_a_malformed_entry_is_reported(coco_folder, rest):
     write_json(coco_folder / "annotations" / "instances_val2017.json", '{"images": [], "annotations": [{}, ' + rest)
     with pytest.raises(UserError, match="not valid JSON"):
-        open_split(Data(root=str(coco_folder)), "val", (), Problems(raise_errors=False))
+        open_source(Data(root=str(coco_folder)), "val", (), Problems(raise_errors=False))
 
 
 def test_byte_order_mark_is_accepted(coco_folder):
@@ -360,7 +354,7 @@ def test_unknown_class_is_reported(coco_folder):
 
 def test_missing_image_is_reported_with_the_searched_folders(coco_folder):
     (coco_folder / "val2017" / "two.jpg").unlink()
-    with pytest.raises(UserError, match=r"'two\.jpg'.*val2017"):
+    with pytest.raises(UserError, match=r"instances_val2017\.json: .*'two\.jpg'"):
         open_folder(coco_folder)
 
 
@@ -368,3 +362,142 @@ def test_image_whose_size_differs_from_the_stated_size_is_rejected(coco_folder):
     Image.new("RGB", (20, 15)).save(coco_folder / "val2017" / "one.jpg")
     with pytest.raises(UserError, match=r"one\.jpg.*20 x 15.*40 x 30"):
         open_folder(coco_folder).image(0)
+
+
+# ---- deviations from the format ----
+
+
+def open_content(tmp_path, content, names=("one.jpg", "two.jpg"), problems=None):
+    write_json(tmp_path / "val.json", content)
+    write_images(tmp_path / "val", names)
+    return open_source(Data(root=str(tmp_path)), "val", problems=problems)
+
+
+@pytest.mark.parametrize("convert", [str, float, lambda number: 2**63 + number, "id-{}".format])
+def test_ids_may_be_texts_floats_or_large_numbers(tmp_path, convert):
+    content = make_content()
+    for entry in content["images"]:
+        entry["id"] = convert(entry["id"])
+    for entry in content["annotations"]:
+        entry["image_id"], entry["id"] = convert(entry["image_id"]), convert(entry["id"])
+    source = open_content(tmp_path, content)
+    assert [len(annotation.labels) for annotation in source.annotations()] == [3, 0]
+    assert [annotation.number for annotation in source.annotations()] == (
+        [139, 42] if convert in (str, float) else [1, 2]
+    )
+    assert set(source.coco_truth.image_ids) == {source.annotation(0).number}
+
+
+def test_id_may_have_another_form_in_an_annotation(tmp_path):
+    content = make_content()
+    for entry in content["annotations"]:
+        entry["image_id"], entry["category_id"] = str(entry["image_id"]), float(entry["category_id"])
+    assert len(open_content(tmp_path, content).annotation(0).labels) == 3
+
+
+@pytest.mark.parametrize(
+    "size", [{}, {"width": None, "height": None}, {"width": 0, "height": 30}, {"width": "w", "height": "h"}]
+)
+def test_missing_size_is_read_from_the_image(tmp_path, size):
+    images = [{"id": image["id"], "file_name": image["file_name"], **size} for image in make_content()["images"]]
+    source = open_content(tmp_path, make_content(images=images))
+    assert [(a.width, a.height) for a in source.annotations()] == [(40, 30)] * 2
+
+
+@pytest.mark.parametrize("bbox", [{}, {"bbox": None}, {"bbox": []}])
+def test_polygon_without_a_bbox_becomes_its_bounding_box(tmp_path, bbox):
+    entry = {"id": 1, "image_id": 42, "category_id": 3, "segmentation": [[5, 6, 9, 6, 9, 20], [2, 8, 3, 8, 3, 9]]}
+    source = open_content(tmp_path, make_content(annotations=[entry | bbox]))
+    np.testing.assert_array_equal(source.annotation(1).boxes_px, [[2, 6, 9, 20]])
+
+
+@pytest.mark.parametrize("flag", [None, 0, 1, "1", "0", True, 1.0])
+def test_crowd_flag_may_have_any_type(tmp_path, flag):
+    entry = {"id": 1, "image_id": 42, "category_id": 3, "bbox": [1, 2, 3, 4], "iscrowd": flag}
+    source = open_content(tmp_path, make_content(annotations=[entry]))
+    assert source.annotation(1).crowd.tolist() == [flag in (1, "1")]
+
+
+def test_category_name_may_be_a_number(tmp_path):
+    categories = [{"id": 3, "name": 7}, {"id": 13, "name": "sign"}, {"id": 90, "name": 1.5}]
+    assert open_content(tmp_path, make_content(categories=categories)).class_names == ("7", "sign", "1.5")
+
+
+def test_group_with_the_name_of_its_only_class_is_not_a_class(tmp_path):
+    categories = [{"id": 0, "name": "red", "supercategory": "none"}, {"id": 1, "name": "red", "supercategory": "red"}]
+    entry = {"id": 1, "image_id": 42, "category_id": 1, "bbox": [1, 2, 3, 4]}
+    source = open_content(tmp_path, make_content(categories=categories, annotations=[entry]))
+    assert source.class_names == ("red",) and source.category_ids == (1,)
+    assert source.annotation(1).labels.tolist() == [1]
+
+
+def test_records_of_one_image_are_joined(tmp_path):
+    content = make_content()
+    content["images"][1]["file_name"] = "one.jpg"
+    content["annotations"][1]["image_id"] = 42
+    problems = Problems(raise_errors=False)
+    source = open_content(tmp_path, content, problems=problems)
+    assert len(source) == 1 and sorted(source.annotation(0).labels.tolist()) == [1, 1, 3]
+    assert source.annotation(0).number == 139 and set(source.coco_truth.image_ids) == {139}
+    assert [p.kind for p in problems.collected] == [Kind.JOINED]
+
+
+def test_repeated_annotation_ids_are_a_warning(tmp_path):
+    content = make_content()
+    content["annotations"][1]["id"] = content["annotations"][0]["id"]
+    problems = Problems(raise_errors=False)
+    assert len(open_content(tmp_path, content, problems=problems).annotation(0).labels) == 3
+    assert [p.kind for p in problems.collected] == [Kind.REPEATED_ID] and "7" in problems.collected[0].text
+
+
+@pytest.mark.parametrize(
+    ("written", "stored"),
+    [
+        ("caf%C3%A9%20bar.jpg", "caf\u00e9 bar.jpg"),
+        ("cafe\u0301.jpg", "caf\u00e9.jpg"),
+        ("one.jpg?size=big", "one.jpg"),
+        ("ONE.JPG", "one.jpg"),
+        ("https://example.org/a/one.jpg", "one.jpg"),
+    ],
+)
+def test_file_name_in_another_spelling_is_found(tmp_path, written, stored):
+    images = [{"id": 42, "file_name": written, "width": 40, "height": 30}]
+    source = open_content(tmp_path, make_content(images=images, annotations=[]), [stored])
+    assert source.annotation(0).file == str(tmp_path / "val" / stored)
+    assert any(stored in note for note in source.notes) == (not written.startswith("https"))
+
+
+def test_missing_image_error_names_the_most_similar_file(tmp_path):
+    images = [{"id": 42, "file_name": "photo_00l.jpg", "width": 40, "height": 30}]
+    with pytest.raises(UserError, match=r"'photo_00l\.jpg'.*val/photo_001\.jpg"):
+        open_content(tmp_path, make_content(images=images, annotations=[]), ["photo_001.jpg", "other.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("annotations/instances_Train.json", "annotations/instances_Validation.json"),
+        ("custom_train.json", "custom_val.json"),
+        ("labels_train.json", "labels_valid.json"),
+        ("train/labels.json", "val/labels.json"),
+        ("coco/training.json", "coco/eval.json"),
+    ],
+)
+def test_annotation_files_of_splits_have_many_names(tmp_path, train, val):
+    """Open splits whose images have the same names, in the folders images/Train and images/Validation."""
+    for file, folder, colour in ((train, "Train", "red"), (val, "Validation", "blue")):
+        write_json(tmp_path / file, make_content())
+        write_images(tmp_path / "images" / folder)
+        for name in ("one.jpg", "two.jpg"):
+            Image.new("RGB", (40, 30), colour).save(tmp_path / "images" / folder / name)
+    data = Data(root=str(tmp_path))
+    for split, folder in (("train", "Train"), ("val", "Validation")):
+        assert open_source(data, split).annotation(0).file == str(tmp_path / "images" / folder / "one.jpg")
+
+
+def test_image_in_one_of_two_equal_folders_is_ambiguous(tmp_path):
+    for folder in ("photos_a", "photos_b"):
+        write_images(tmp_path / folder)
+    write_json(tmp_path / "val.json", make_content())
+    with pytest.raises(UserError, match=r"one\.jpg.*photos_a/one\.jpg, photos_b/one\.jpg"):
+        open_source(Data(root=str(tmp_path)), "val")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ssd_jax.config import Data
-from ssd_jax.data.formats.ilsvrc import SYNSETS, open_split
+from ssd_jax.data.formats.ilsvrc import SYNSETS
 from ssd_jax.data.formats.open import find_format, open_source, split_names
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.errors import UserError
@@ -58,7 +58,7 @@ def ilsvrc_folder(tmp_path):
 
 
 def open_folder(root, split="train", class_names=(), problems=None):
-    return open_split(Data(root=str(root)), split, class_names, problems)
+    return open_source(Data(root=str(root)), split, class_names, problems)
 
 
 def list_image_ids(source):
@@ -106,7 +106,7 @@ def test_validation_image_without_objects_is_kept(ilsvrc_folder):
 def test_open_split_rejects_test_and_unknown_splits(ilsvrc_folder):
     data = Data(root=str(ilsvrc_folder))
     assert find_format(data) == "ilsvrc" and split_names(data) == ("train", "val")
-    with pytest.raises(UserError, match=r"'test' were never released.*train, val"):
+    with pytest.raises(UserError, match=r"'test'.*: train, val"):
         open_folder(ilsvrc_folder, "test")
     with pytest.raises(UserError, match=r"'val2'.*train, val"):
         open_folder(ilsvrc_folder, "val2")

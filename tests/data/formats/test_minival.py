@@ -9,7 +9,7 @@ from PIL import Image
 
 from ssd_jax.config import Data
 from ssd_jax.data.formats.minival import minival_ids
-from ssd_jax.data.formats.open import missing_split, open_source, split_names
+from ssd_jax.data.formats.open import missing_split_message, open_source, split_names
 from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation.evaluator import compute_metrics
@@ -98,7 +98,7 @@ def test_derived_splits_can_be_listed_joined_and_sliced(tmp_path: Path):
     write_files_of_2014(tmp_path)
     data = Data(root=str(tmp_path))
     assert split_names(data) == ("train2014", "val2014", "trainval35k", "minival")
-    assert missing_split(data, "trainval35k+minival") is None
+    assert missing_split_message(data, "trainval35k+minival") is None
     assert len(open_source(data, "trainval35k+minival")) == len(TRAIN + OTHER_VAL + MINIVAL)
     assert len(open_source(data, "trainval35k[:2]")) == 2
     dogs_first = open_source(data, "trainval35k", ("dog", "person"))
@@ -169,6 +169,6 @@ def test_derived_split_with_missing_files_is_rejected(tmp_path: Path, kept: str,
     other = "val2014" if kept == "train2014" else "train2014"
     (tmp_path / "annotations" / f"instances_{other}.json").unlink()
     data = Data(root=str(tmp_path))
-    assert missing_split(data, split)
+    assert missing_split_message(data, split)
     with pytest.raises(UserError, match=rf"'{split}'.*: {kept}"):
         open_source(data, split)

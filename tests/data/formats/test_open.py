@@ -80,7 +80,7 @@ def convert_to_yolo(voc: Path, out: Path, splits: list[str], names: list[str]) -
 
 
 def read_sorted_annotations(root: Path, split: str):
-    source = open_source(Data(root=str(root)), split)
+    source = open_source(Data(root=str(root), val_split="test"), split)
     annotations = list(source.annotations())
     return source, sorted(annotations, key=lambda a: Path(a.file).stem)
 

@@ -132,7 +132,7 @@ def test_splits_are_opened_by_name_and_alias(stored_sets: str):
     data = Data(root="tfds:voc/2007", tfds_dir=stored_sets)
     assert set(split_names(data)) == {"train", "validation", "test"}
     assert len(open_source(data, "validation")) == len(open_source(data, "val")) == 1
-    with pytest.raises(UserError, match=r"'minival'.*train \(3 images\).*validation \(1 images\)"):
+    with pytest.raises(UserError, match=r"'minival'.*train, validation"):
         open_source(data, "minival")
 
 
