@@ -11,6 +11,7 @@ import tyro
 from ssd_jax import files
 from ssd_jax.commands.options import OUT_ADVICE, check_out_folder, initialize_jax, make_out_folder, parse_options
 from ssd_jax.errors import UserError
+from ssd_jax.text import escape_text
 
 PREDICTIONS = "predictions.json"
 
@@ -51,29 +52,39 @@ def predict(options: PredictOptions) -> None:
     """
     from tqdm.auto import tqdm
 
-    from ssd_jax.data.image import read_image
+    from ssd_jax.commands.predict_images import find_images
+    from ssd_jax.data.image import collect_image_notes
     from ssd_jax.inference import detector
     from ssd_jax.report.draw import class_colours
 
     check_out_folder(options.out, PREDICTIONS)
-    targets = choose_output_files(options.images, options.out)
+    targets, skipped = find_images(options.images, options.out)
     detect = detector.load(options.run, options.checkpoint)
     make_out_folder(options.out)
     write_predictions(options.out, [])
     colours = class_colours(detect.class_names)
-    written, unreadable, best_score = [], [], 0.0
+    written: list[dict[str, Any]] = []
+    unreadable: list[str] = []
+    notes: list[str] = []
+    best_score = 0.0
     for file, target in tqdm(targets.items(), unit="image", dynamic_ncols=True, disable=len(targets) == 1):
         try:
-            image = read_image(file)
+            with collect_image_notes() as image_notes:
+                pixels, (width, height) = detect.read(file)
         except UserError as error:
             unreadable += error.args
             continue
-        detections = detect(image, score_threshold=0.0)
+        if pixels.shape[:2] != (height, width):
+            image_notes.append(
+                f"{width} x {height} pixels; it is drawn at {pixels.shape[1]} x {pixels.shape[0]} pixels"
+            )
+        notes += [f"{file}: {note}" for note in image_notes]
+        detections = detect.detect_reduced(pixels, (width, height), score_threshold=0.0)
         best_score = max(best_score, *(d.score for d in detections), 0.0)
         detections = [d for d in detections if d.score >= options.score]
-        save_picture(target, image, detections, colours)
+        save_picture(target, pixels, detections, pixels.shape[1] / width, colours)
         written.append({
-            "file": str(file), "width": image.shape[1], "height": image.shape[0], "picture": str(target),
+            "file": str(file), "width": width, "height": height, "picture": str(target),
             "detections": [{"name": d.name, "score": d.score, "box": list(d.box)} for d in detections],
         })  # fmt: skip
     write_predictions(options.out, written)
@@ -84,31 +95,10 @@ def predict(options: PredictOptions) -> None:
             f"{count} detections in {len(written)} images with a score of at least {options.score}{hint}. "
             f"Written to {options.out}: {PREDICTIONS}, and the images with their boxes"
         )
+    for line in [*notes, *skipped]:
+        print(escape_text(line))
     if unreadable:
         raise UserError(f"{len(unreadable)} of {len(targets)} images could not be read:", *unreadable)
-
-
-def choose_output_files(images: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """Return a dict from each input image to its output file. Images of a folder keep their relative paths.
-
-    Raises:
-        UserError: If there are no images, or two of them have the same output file.
-    """
-    from ssd_jax.inference.detector import find_images
-
-    targets: dict[Path, Path] = {}
-    for path in images:
-        root = path if path.is_dir() else path.parent
-        for file in find_images(path, exclude=out):
-            targets[file] = make_picture_path(out, file.relative_to(root))
-    inputs: dict[Path, Path] = {}
-    for file, target in targets.items():
-        other = inputs.setdefault(target, file)
-        if other != file:
-            raise UserError(
-                f"{other} and {file} have the same output file {target}: use another --out for one of the images"
-            )
-    return targets
 
 
 def write_predictions(out: Path, images: list[dict[str, Any]]) -> None:
@@ -117,19 +107,13 @@ def write_predictions(out: Path, images: list[dict[str, Any]]) -> None:
     files.write_text(out / PREDICTIONS, text + "\n")
 
 
-def make_picture_path(out: Path, relative: Path) -> Path:
-    """Return the output file of an image: a.png.jpg for a.png, so that a.png and a.jpg have different output files."""
-    suffix = relative.suffix.lower()
-    return out / (relative if suffix in (".jpg", ".jpeg") else relative.with_name(relative.name + ".jpg"))
-
-
-def save_picture(target: Path, image: Any, detections: Sequence[Any], colours: Mapping[str, Any]) -> None:
-    """Draw the detections on the image, and save it as a JPEG file."""
+def save_picture(target: Path, image: Any, detections: Sequence[Any], scale: float, colours: Mapping[str, Any]) -> None:
+    """Draw the detections on an image that was reduced by a factor, and save it as a JPEG file."""
     import numpy as np
 
     from ssd_jax.report.draw import draw_boxes
 
-    boxes = np.array([d.box for d in detections], np.float32).reshape(-1, 4)
+    boxes = np.array([d.box for d in detections], np.float32).reshape(-1, 4) * np.float32(scale)
     scores = np.array([d.score for d in detections], np.float32)
     picture = draw_boxes(image, boxes, [d.name for d in detections], scores, colours=colours)
     with files.convert_write_errors(target, OUT_ADVICE):

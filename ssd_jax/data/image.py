@@ -172,14 +172,14 @@ def collect_image_notes() -> Iterator[list[str]]:
 
 
 def _add_note(name: str | Path, note: str) -> None:
+    """Collect a note about an image, or log it. A note is logged only once, although images are read in every epoch."""
+    line = f"{name}: {note}"
     notes = _notes.get()
     if notes is not None:
         notes.append(note)
-        return
-    line = f"{name}: {note}"
-    if line not in _logged_notes:  # an image is read in every epoch
-        _logged_notes.add(line)
+    elif line not in _logged_notes:
         logger.warning("%s", line)
+    _logged_notes.add(line)
 
 
 def fitted_size(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:

@@ -54,6 +54,7 @@ class Kind(Enum):
     NAME_DIFFERS = ("other spelling", Severity.NOTE, "file names are spelled in another way than in the annotations")
     FIELD_IGNORED = ("ignored field", Severity.NOTE, "fields have an unknown value and are ignored")
     NO_LABELS = ("no label file", Severity.NOTE, "images have no label file and count as images without objects")
+    INCOMPLETE = ("incomplete image", Severity.NOTE, "images were completed")
     ROTATED = ("rotated by EXIF", Severity.NOTE, "images are rotated by their EXIF orientation")
     NOT_RGB = ("not RGB", Severity.NOTE, "images are converted to RGB")
 

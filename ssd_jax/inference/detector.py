@@ -16,7 +16,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ssd_jax.config import Config
-from ssd_jax.data.image import EXTENSIONS, read_image, reduce_to_fit
+from ssd_jax.data.image import read_reduced_image, reduce_to_fit
+from ssd_jax.data.image_formats import LARGE_PIXELS
 from ssd_jax.data.pixels import to_rgb
 from ssd_jax.errors import UserError
 from ssd_jax.inference.program import make_predict_fn, to_image_detections
@@ -70,7 +71,7 @@ class Detector:
 
         Args:
             images: An image, or a list of images. An image is a path, a uint8 RGB array of shape (h, w, 3), or a
-                Pillow image, which is converted to RGB.
+                Pillow image, which is converted to RGB and not rotated, so that boxes are in its own pixels.
             score_threshold: Smallest score of the detections to return, in [0, 1]. Detections with scores up to
                 the run's ``detect.score_threshold`` are never returned.
 
@@ -85,23 +86,57 @@ class Detector:
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold must be in [0, 1], got {score_threshold}")
         if isinstance(images, str | Path | np.ndarray | Image.Image):
-            return self._detect_one(_to_array(images), score_threshold)
-        return [self._detect_one(_to_array(image), score_threshold) for image in images]
+            return self._detect_one(images, score_threshold)
+        return [self._detect_one(image, score_threshold) for image in images]
 
-    def _detect_one(self, image: UInt8[np.ndarray, "h w 3"], score_threshold: float) -> list[Detection]:
-        height, width = image.shape[:2]
-        side = choose_canvas_side(max(height, width), self.config.data.max_image_size)
+    def read(self, path: str | Path) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
+        """Read an image file for detection.
+
+        An image with more than 64 million pixels is read at a reduced size, which takes less memory. The reduced image
+        is still larger than what the network samples.
+
+        Returns:
+            The RGB pixels, and the (width, height) of the image at full size in pixels.
+
+        Raises:
+            UserError: If the file cannot be read.
+        """
+        side = self.config.data.max_image_size
+        return read_reduced_image(path, None, (side, side), min_pixels=LARGE_PIXELS)
+
+    def detect_reduced(
+        self, pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int], *, score_threshold: float = 0.5
+    ) -> list[Detection]:
+        """Detect objects in an image that may have been read at a reduced size.
+
+        Args:
+            pixels: The RGB pixels.
+            size: (Width, height) of the image at full size in pixels. The boxes are in pixels of this size.
+            score_threshold: Smallest score of the detections to return, in [0, 1].
+
+        Returns:
+            The detections of the image, best first.
+        """
+        side = choose_canvas_side(max(pixels.shape[:2]), self.config.data.max_image_size)
         canvas = np.zeros((1, side, side, 3), np.uint8)
-        content = reduce_to_fit(image, (side, side))
+        content = reduce_to_fit(pixels, (side, side))
         canvas[0, : content.shape[0], : content.shape[1]] = content
         shape = np.array(content.shape[:2], np.int32)
         outputs = sharding.fetch(self._predict(self.params, canvas, shape[:1], shape[1:]))
-        detections = to_image_detections(outputs, 0, width, height)
+        detections = to_image_detections(outputs, 0, *size)
         return [
             Detection(self.class_names[label - 1], float(score), (float(x1), float(y1), float(x2), float(y2)))
             for (x1, y1, x2, y2), score, label in zip(*detections, strict=True)
             if score >= score_threshold
         ]
+
+    def _detect_one(self, image: ImageLike, score_threshold: float) -> list[Detection]:
+        if isinstance(image, str | Path):
+            pixels, size = self.read(image)
+        else:
+            pixels = _to_array(image)
+            size = pixels.shape[1], pixels.shape[0]
+        return self.detect_reduced(pixels, size, score_threshold=score_threshold)
 
 
 def choose_canvas_side(longest: int, largest: int) -> int:
@@ -200,9 +235,7 @@ def restore_params(run: Path, config: Config, checkpoint: str, mesh: Mesh | None
     return saved.trees["params"], saved.step
 
 
-def _to_array(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
-    if isinstance(image, str | Path):
-        return read_image(Path(image))
+def _to_array(image: np.ndarray | Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     if isinstance(image, Image.Image):
         return to_rgb(image)
     if not isinstance(image, np.ndarray):
@@ -210,25 +243,3 @@ def _to_array(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ValueError(f"expected a uint8 RGB array of shape (h, w, 3), got {image.dtype} of shape {image.shape}")
     return image
-
-
-def find_images(path: Path, exclude: Path | None = None) -> list[Path]:
-    """Return the image files in a folder and its subfolders, sorted by path, or a single given file.
-
-    Args:
-        path: A folder, or a single file, which is returned whatever its name.
-        exclude: Folder whose files are left out, such as the output folder.
-
-    Raises:
-        UserError: If the path does not exist, or the folder has no images.
-    """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UserError(f"{path}: no such file or folder")
-    images = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in EXTENSIONS and file.is_file()]
-    if exclude is not None:
-        images = [file for file in images if not file.resolve().is_relative_to(exclude.resolve())]
-    if not images:
-        raise UserError(f"{path} contains no images ({' '.join(sorted(EXTENSIONS))})")
-    return images

@@ -1,8 +1,8 @@
 """Tests of ``ssd-jax predict``."""
 
 import json
+import os
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -71,15 +71,54 @@ def test_predict_prints_the_best_score_if_there_are_no_detections(trained_run, p
     assert {p.name for p in (tmp_path / "out").rglob("*.jpg")} == {"a.png.jpg", "b.PNG.jpg"}
 
 
-def test_predict_does_not_overwrite_input_images(trained_run, photos, tmp_path, monkeypatch, run_failing_command):
+def test_predict_does_not_overwrite_input_images(trained_run, photos, monkeypatch, run_failing_command):
     before = {file: file.read_bytes() for file in photos.rglob("*.*")}
     monkeypatch.chdir(photos)
     for images, out in ((".", "."), ("a.jpg", "."), ("holiday/sea", photos), (photos, "holiday/sea")):
         assert "--out" in run_failing_command("predict", trained_run, images, "--out", out)
     assert {file: file.read_bytes() for file in photos.rglob("*.*")} == before
-    shutil.copy(photos / "a.jpg", photos / "holiday")
-    message = run_failing_command("predict", trained_run, "a.jpg", "holiday/a.jpg", "--out", tmp_path / "out")
-    assert "a.jpg and holiday/a.jpg" in message and "out/a.jpg" in message
+
+
+def test_predict_writes_the_results_of_images_with_equal_names_to_different_files(trained_run, photos, tmp_path):
+    (photos / "holiday" / "a.jpg").write_bytes((photos / "a.jpg").read_bytes())
+    out = tmp_path / "out"
+    assert run_command("predict", trained_run, photos / "a.jpg", photos / "holiday" / "a.jpg", "--out", out) == 0
+    images = json.loads((out / "predictions.json").read_text())["images"]
+    assert [image["picture"] for image in images] == [str(out / "a.jpg"), str(out / "holiday" / "a.jpg")]
+    assert all(Path(image["picture"]).is_file() for image in images)
+
+
+def test_predict_tells_what_it_skipped_and_completed(trained_run, photos, tmp_path, capsys):
+    (photos / "notes.txt").write_text("no image")
+    (photos / ".hidden.jpg").write_bytes((photos / "a.jpg").read_bytes())
+    (photos / "cut.jpg").write_bytes((photos / "a.jpg").read_bytes()[:-2])
+    os.mkfifo(photos / "pipe.jpg")
+    assert run_command("predict", trained_run, photos, "--out", tmp_path / "out") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "detections in 5 images" in lines[0]
+    assert lines[1:] == [
+        f"{photos / 'cut.jpg'}: the file lacks its end marker, but no pixels",
+        f"{photos}: skipped 1 file that is not an image by its name: notes.txt",
+        f"{photos}: skipped 1 hidden file or folder",
+        f"{photos}: skipped 1 that cannot be read: pipe.jpg (not a regular file)",
+    ]
+
+
+def test_predict_draws_a_large_image_at_a_reduced_size(trained_run, photos, tmp_path, capsys, monkeypatch):
+    from ssd_jax.inference import detector
+
+    large = tmp_path / "large.jpg"
+    with Image.open(photos / "a.jpg") as image:
+        image.resize((1024, 512)).save(large, quality=95)
+    argv = ("predict", trained_run, large, "--score", "0.02", "--out", tmp_path / "out")
+    monkeypatch.setattr(detector, "LARGE_PIXELS", 1024 * 512)
+    assert run_command(*argv) == 0
+    assert f"{large}: 1024 x 512 pixels; it is drawn at 128 x 64 pixels" in capsys.readouterr().out
+    (predicted,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
+    assert (predicted["width"], predicted["height"]) == (1024, 512)
+    assert max(detection["box"][2] for detection in predicted["detections"]) > 128, "boxes are in original pixels"
+    with Image.open(tmp_path / "out" / "large.jpg") as picture:
+        assert picture.size == (128, 64)
 
 
 def test_predict_skips_and_names_unreadable_images(trained_run, photos, tmp_path, run_failing_command):

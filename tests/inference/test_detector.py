@@ -147,6 +147,23 @@ def test_boxes_are_in_pixels_of_the_original_image(trained_detector, monkeypatch
     assert calls == [(1, 64, 64, 3, round(height / reduced), round(width / reduced))]
 
 
+def test_detector_reads_a_large_file_at_a_reduced_size_and_returns_boxes_of_the_full_size(
+    trained_detector, image, tmp_path, monkeypatch
+):
+    large = np.tile(image.repeat(16, axis=0).repeat(16, axis=1), (1, 2, 1))  # 2048 x 1024 pixels; the canvas is 64
+    Image.fromarray(large).save(tmp_path / "a.jpg", quality=95)
+    pixels, size = trained_detector.read(tmp_path / "a.jpg")
+    assert pixels.shape == (1024, 2048, 3) and size == (2048, 1024)
+    at_full_size = trained_detector(tmp_path / "a.jpg", score_threshold=LOW)
+    monkeypatch.setattr(detector, "LARGE_PIXELS", 2**20)
+    pixels, size = trained_detector.read(tmp_path / "a.jpg")
+    assert pixels.shape == (128, 256, 3) and size == (2048, 1024)
+    reduced = trained_detector(tmp_path / "a.jpg", score_threshold=LOW)
+    assert len(at_full_size) > 3
+    np.testing.assert_allclose(reduced[0].box, at_full_size[0].box, atol=60)
+    assert reduced[0].name == at_full_size[0].name
+
+
 def test_detector_compiles_once_for_images_of_all_sizes(trained_detector, image):
     for resized in (image, image[:10, :40], np.tile(image, (3, 2, 1))):
         trained_detector(resized)
@@ -260,23 +277,3 @@ def test_load_does_not_change_the_run(trained_run, trained_detector):
     before = list_modification_times()
     detector.load(trained_run, "last")
     assert list_modification_times() == before
-
-
-# ---- finding images ----
-
-
-def test_find_images_returns_image_files_sorted_by_path(tmp_path):
-    for name in ("b.jpg", "a.PNG", "notes.txt", "deep/er/c.webp", "out/b.jpg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("")
-    names = [str(file.relative_to(tmp_path)) for file in detector.find_images(tmp_path, exclude=tmp_path / "out")]
-    assert names == ["a.PNG", "b.jpg", "deep/er/c.webp"]
-    assert len(detector.find_images(tmp_path)) == 4
-    assert detector.find_images(tmp_path / "notes.txt") == [tmp_path / "notes.txt"], (
-        "a named file is returned whatever its suffix"
-    )
-    with pytest.raises(UserError, match="typo"):
-        detector.find_images(tmp_path / "typo")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty.*\.jpg"):
-        detector.find_images(tmp_path / "empty")

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from ssd_jax.config import Config, Data
 from ssd_jax.data.check.box_coverage import BoxCoverage, measure_box_coverage
 from ssd_jax.data.formats.open import missing_split_message, open_source
-from ssd_jax.data.image import mode_and_orientation
+from ssd_jax.data.image import collect_image_notes, mode_and_orientation
 from ssd_jax.data.problems import Kind, Problem, Problems
 from ssd_jax.data.source import Source, keep_trainable_objects
 
@@ -166,7 +166,10 @@ def check_images(splits: dict[str, Source], problems: Problems, progress: Callab
 def _check_image(source: Source, index: int, file: str) -> _CheckedImage:
     problems = Problems(raise_errors=False)
     with problems.collect_errors(Kind.UNREADABLE, file):
-        pixels = source.image(index)
+        with collect_image_notes() as notes:
+            pixels = source.image(index)
+        for note in notes:
+            problems.add(Kind.INCOMPLETE, file, note)
         if Path(file).is_file():  # generated images and images in a record have no file
             mode, orientation = mode_and_orientation(file)
             if orientation != 1:

@@ -159,6 +159,15 @@ def test_check_data_set_finds_equal_pixels_in_different_files(tmp_path):
     assert list_kinds_and_files(check_folder(tmp_path).problems) == [(Kind.TWICE, "b.png"), (Kind.TWO_SPLITS, "c.png")]
 
 
+def test_check_data_set_notes_a_jpeg_that_was_completed(tmp_path, caplog):
+    file = write_voc_image(tmp_path, "train", "short", [GOOD], make_noise_image(0))
+    write_voc_image(tmp_path, "val", "whole", [GOOD], make_noise_image(1))
+    file.write_bytes(file.read_bytes()[:-2])
+    problems = check_data_set(Config(data=Data(root=str(tmp_path)))).problems
+    assert problems == [Problem(Kind.INCOMPLETE, str(file), "the file lacks its end marker, but no pixels")]
+    assert not caplog.messages
+
+
 def test_check_data_set_finds_a_coco_class_that_is_missing_in_train(tmp_path):
     for split, name in (("train", "cat"), ("val", "cow")):
         image = {"id": 1, "file_name": f"{split}.png", "width": 40, "height": 30}

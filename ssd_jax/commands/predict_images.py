@@ -1,0 +1,125 @@
+"""Find the images of ``ssd-jax predict``, and choose the output file of each."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ssd_jax.data.folder import list_files
+from ssd_jax.data.image import EXTENSIONS
+from ssd_jax.data.image_formats import check_is_file
+from ssd_jax.errors import UserError
+
+_JPEG_SUFFIXES = (".jpg", ".jpeg")
+_MAX_STEM_BYTES = 240  # file systems allow names of 255 bytes; the rest is for a number and the suffix
+
+
+class InputImage(NamedTuple):
+    """An image to predict."""
+
+    file: Path
+    relative: Path
+    """Path relative to the folder that the user named, or the name of the file."""
+
+
+class InputImages(NamedTuple):
+    """The images to predict."""
+
+    targets: dict[Path, Path]
+    """Output file of each image."""
+    skipped: list[str]
+    """One line for each folder and each reason for which files in it are not read."""
+
+
+def find_images(paths: Sequence[Path], out: Path) -> InputImages:
+    """Return the images in files and folders, with their output files and a list of what was skipped.
+
+    Images in a folder keep their paths relative to it. If two images would have the same output file, all images keep
+    their paths relative to the folder that contains all of them.
+
+    Args:
+        paths: Folders, which are searched with their subfolders, and files, which are read whatever their names are.
+        out: The output folder, whose files are left out.
+
+    Raises:
+        UserError: If a path does not exist or is a named pipe or a device, or if a folder has no images.
+    """
+    images: dict[str, InputImage] = {}
+    skipped: list[str] = []
+    for path in paths:
+        if path.is_dir():
+            found, lines = _find_in_folder(path, out)
+            if not found:
+                raise UserError(f"{path} contains no images ({' '.join(EXTENSIONS)}). {' '.join(lines)}".rstrip())
+            skipped += lines
+        else:
+            check_is_file(path)
+            found = [InputImage(path, Path(path.name))]
+        for image in found:
+            images.setdefault(os.path.abspath(image.file), image)
+    return InputImages(choose_output_files(list(images.values()), out), list(dict.fromkeys(skipped)))
+
+
+def choose_output_files(images: Sequence[InputImage], out: Path) -> dict[Path, Path]:
+    """Return a different output file for each image."""
+    targets = [make_picture_path(out, image.relative) for image in images]
+    if len({_comparable(target) for target in targets}) < len(targets):
+        absolute = [os.path.abspath(image.file) for image in images]
+        common = os.path.commonpath([os.path.dirname(file) for file in absolute])
+        targets = [make_picture_path(out, Path(os.path.relpath(file, common))) for file in absolute]
+    chosen: dict[Path, Path] = {}
+    used: set[str] = set()
+    for image, target in zip(images, targets, strict=True):
+        number, first = 2, target
+        while _comparable(target) in used:  # a.png and a.png.jpg in one folder
+            target, number = first.with_name(f"{first.stem}_{number}{first.suffix}"), number + 1
+        used.add(_comparable(target))
+        chosen[image.file] = target
+    return chosen
+
+
+def make_picture_path(out: Path, relative: Path) -> Path:
+    """Return the output file of an image: a.png.jpg for a.png, so that a.png and a.jpg have different output files."""
+    stem, suffix = relative.name, ".jpg"
+    if relative.suffix.lower() in _JPEG_SUFFIXES:
+        stem, suffix = relative.stem, relative.suffix
+    if len(os.fsencode(stem)) > _MAX_STEM_BYTES:
+        stem = os.fsencode(stem)[:_MAX_STEM_BYTES].decode(errors="ignore")
+    return out / relative.with_name(stem + suffix)
+
+
+def list_first(names: Sequence[str], count: int = 3) -> str:
+    """Return the first few of some names, separated by commas."""
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def _find_in_folder(folder: Path, out: Path) -> tuple[list[InputImage], list[str]]:
+    """Return the images in a folder, and one line for each reason for which other files in it are not read."""
+    listing = list_files(folder)
+    files = list(_leave_out(listing.files, folder, out))
+    names = [name for name in files if name.lower().endswith(EXTENSIONS)]
+    others = [name for name in files if not name.lower().endswith(EXTENSIONS)]
+    lines = []
+    if others:
+        text = (
+            "1 file that is not an image by its name"
+            if len(others) == 1
+            else (f"{len(others)} files that are not images by their names")
+        )
+        lines.append(f"{folder}: skipped {text}: {list_first(others)}")
+    if listing.hidden:
+        text = "1 hidden file or folder" if listing.hidden == 1 else f"{listing.hidden} hidden files and folders"
+        lines.append(f"{folder}: skipped {text}")
+    if listing.unread:
+        lines.append(f"{folder}: skipped {len(listing.unread)} that cannot be read: {list_first(listing.unread)}")
+    return [InputImage(folder / name, Path(name)) for name in names], lines
+
+
+def _leave_out(names: Iterable[str], folder: Path, out: Path) -> Iterable[str]:
+    """Return the names of the files in a folder that are not in the output folder."""
+    resolved_out = out.resolve()
+    return (name for name in names if not (folder / name).resolve().is_relative_to(resolved_out))
+
+
+def _comparable(path: Path) -> str:
+    return str(path).casefold()  # names that differ only in case are the same on many systems
