@@ -46,6 +46,13 @@ def find_error_message(folder: Folder) -> str:
     return ""
 
 
+def find_record(folder: Folder, image: str) -> bool:
+    """Return whether a COCO file in a folder, or in a folder directly in it, names an image."""
+    name = image.rpartition("/")[2].encode(errors="surrogateescape")
+    files = [folder.full_path(file) for file in _json_files(folder) if file.count("/") < 2]
+    return any(_count_images(file) and name in file.read_bytes() for file in files)
+
+
 def split_names(folder: Folder, data: Data) -> tuple[str, ...]:
     """Return the names of the splits of a COCO folder or file; empty for a single file with another name."""
     files = _annotation_files(folder)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 from ssd_jax.config import Data
-from ssd_jax.data.folder import Folder
+from ssd_jax.data.folder import Folder, spelling_key, stem
 from ssd_jax.data.formats.other_formats import name_other_format
 from ssd_jax.data.formats.reader import PUBLISHED, WHOLE
 from ssd_jax.data.problems import Kind, Problems
@@ -331,7 +331,7 @@ def _recognise_format(data: Data, folder: Folder) -> tuple[str, list[str]]:
 
 def _hint_for_unknown_format(folder: Folder) -> str:
     """Return a sentence, preceded by a space, that guesses what a path in no known format is; empty without a guess."""
-    from ssd_jax.data.formats.coco import find_error_message
+    from ssd_jax.data.formats.coco import find_error_message, find_record
 
     other = name_other_format(folder)
     if other:
@@ -341,9 +341,9 @@ def _hint_for_unknown_format(folder: Folder) -> str:
         return f" As a COCO data set, it is malformed: {coco_error}"
     if folder.path.is_file():
         return " It is a file; if it is an archive, unpack it and give the folder."
-    for above in folder.path.absolute().parents[:2]:
-        if folder.images and any(
-            _import_folder_format_module(n).count_annotated(Folder(above)) for n in FOLDER_FORMATS
-        ):
-            return f" It contains images only. Did you mean '{above}'?"
+    stems = {spelling_key(stem(image)) for image in folder.images}
+    for above in map(Folder, folder.path.absolute().parents[:2] if stems else ()):
+        files = above.with_extension(".xml", ".txt")
+        if any(spelling_key(stem(file)) in stems for file in files) or find_record(above, folder.images[0]):
+            return f" It contains images only. Did you mean '{above.path}'?"
     return ""

@@ -37,7 +37,8 @@ def count_annotated(folder: Folder) -> int:
     files = [file for file in folder.with_extension(".txt") if folder.images_named(stem(file))]
     if any(looks_like_label_file(folder.full_path(file)) for file in islice(files, _SNIFFED_FILES)):
         return len(files)
-    return int(bool(_find_lists(folder)) or _has_yaml_file(folder))
+    has_lists = bool(_find_lists(folder)) and not folder.with_extension(".xml")  # VOC has such lists, too
+    return int(has_lists or _has_yaml_file(folder))
 
 
 def _has_yaml_file(folder: Folder) -> bool:

@@ -7,6 +7,7 @@ A line contains the number of a class, followed by one of these, normalised to t
 - x and y of at least three points of a polygon, which is converted to its bounding box.
 """
 
+import itertools
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,7 @@ from ssd_jax.errors import UserError
 _TOLERANCE = 0.01  # coordinates may be outside [0, 1] by this much, as in Ultralytics' software
 _ROUNDING = 1e-4  # maximum rounding error of normalised coordinates, which are written with at least four decimals
 _MAX_FIRST_LINE = 1000  # bytes
+_MAX_SIDES = 50  # sides of a polygon that are examined
 
 
 class _Label(NamedTuple):
@@ -51,31 +53,52 @@ def _is_number(field: bytes) -> bool:
 def have_keypoints(files: Iterable[Path]) -> bool:
     """Return whether the lines of label files look like boxes with keypoints instead of polygons.
 
-    They do if all lines have the same number of values, and all points after the first four values are inside of the
-    box that the first four values describe. Keypoints with a third number, their visibility (0, 1 or 2), are
-    recognised, too.
+    They do if all lines have the same number of values, the first four values of each line are a box inside the image,
+    and either all other points are inside of their boxes, or the lines would be polygons that cross themselves.
     """
-    lengths: set[int] = set()
+    rows: list[list[float]] = []
     for file in files:
         try:
             lines = file.read_bytes().splitlines()
-            rows = [[float(field) for field in line.split()[1:]] for line in lines if line.strip()]
+            rows += [[float(field) for field in line.split()[1:]] for line in lines if line.strip()]
         except (OSError, ValueError):
             return False
-        for values in rows:
-            lengths.add(len(values))
-            if len(lengths) > 1 or len(values) < 6 or not any(_points_in_box(values, step) for step in (2, 3)):
-                return False
-    return bool(lengths)
+    lengths = {len(row) for row in rows}
+    if len(lengths) != 1 or min(lengths) < 6 or not all(map(_starts_with_box, rows)):
+        return False
+    if any(all(_points_in_box(row, step) for row in rows) for step in (2, 3)):
+        return True
+    return any(len(row) % 2 == 0 and _crosses_itself(row) for row in rows)
+
+
+def _starts_with_box(values: list[float]) -> bool:
+    x, y, width, height = values[:4]
+    edges = (x - width / 2, x + width / 2, y - height / 2, y + height / 2)
+    return all(-_TOLERANCE <= edge <= 1 + _TOLERANCE for edge in edges)
 
 
 def _points_in_box(values: list[float], step: int) -> bool:
+    """Return whether the keypoints after a box are in it; with ``step`` 3, each has a visibility of 0, 1 or 2."""
     x, y, width, height = values[:4]
     points = values[4:]
     if len(points) % step or (step == 3 and not set(points[2::3]) <= {0.0, 1.0, 2.0}):
         return False
     pairs = [(px, py) for px, py in zip(points[::step], points[1::step], strict=True) if (px, py) != (0, 0)]
     return all(abs(px - x) <= width / 2 + _TOLERANCE and abs(py - y) <= height / 2 + _TOLERANCE for px, py in pairs)
+
+
+def _crosses_itself(values: list[float]) -> bool:
+    """Return whether two sides of the polygon with these points (x, y, x, y, ...) cross each other."""
+    points = list(zip(values[::2], values[1::2], strict=True))
+    sides = list(zip(points, points[1:] + points[:1], strict=True))
+
+    def turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
+        return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+    return any(
+        turn(a, b, c) * turn(a, b, d) < 0 and turn(c, d, a) * turn(c, d, b) < 0
+        for (a, b), (c, d) in itertools.combinations(sides[:_MAX_SIDES], 2)
+    )
 
 
 def read_objects(file: Path, classes: Classes, size: tuple[int, int], problems: Problems) -> list[RawObject]:

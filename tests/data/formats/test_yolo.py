@@ -140,6 +140,30 @@ def test_keypoints_are_ignored(yolo_folder):
         np.testing.assert_allclose(read_boxes(yolo_folder, CAT.strip() + rest), [[0, 12, 20, 18]], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("lines", "boxes"),
+    [
+        # Two keypoints inside of each box; with and without a visibility.
+        (["0 0.5 0.5 0.4 0.4 0.4 0.4 0.6 0.6"] * 2, [[12, 9, 28, 21]] * 2),
+        (["0 0.5 0.5 0.4 0.4 0.4 0.4 2 0 0 0"], [[12, 9, 28, 21]]),
+        # Two keypoints outside of the box, with which the line would be a polygon that crosses itself.
+        (["0 0.5 0.3 0.2 0.4 0.9 0.9 0.1 0.95"], [[16, 3, 24, 15]]),
+        # A quadrilateral; an oriented box; polygons with different numbers of points.
+        (["0 0.1 0.1 0.5 0.2 0.6 0.8 0.2 0.6"], [[4, 3, 24, 24]]),
+        (["0 0.5 0.1 0.75 0.5 0.5 0.9 0.25 0.5"], [[10, 3, 30, 27]]),
+        (["0 0.1 0.1 0.5 0.2 0.6 0.8", "0 0.1 0.1 0.5 0.2 0.6 0.8 0.2 0.6"], [[4, 3, 24, 24]] * 2),
+    ],
+)
+def test_keypoints_without_a_yaml_file_are_recognised(yolo_folder, lines, boxes):
+    (yolo_folder / "data.yaml").unlink()
+    (yolo_folder / "classes.txt").write_text("cat\n")
+    write_labels(yolo_folder, "\n".join(lines))
+    source = open_folder(yolo_folder)
+    np.testing.assert_allclose(source.annotation(0).boxes_px, boxes, atol=1e-4)
+    is_pose = boxes[0] in ([12, 9, 28, 21], [16, 3, 24, 15])
+    assert any("keypoints are ignored" in note for note in source.notes) == is_pose
+
+
 def test_class_number_may_be_written_as_a_float(yolo_folder):
     np.testing.assert_allclose(
         read_boxes(yolo_folder, "\n0.000000  0.25\t0.5 5e-1 0.2 \r\n\n"), [[0, 12, 20, 18]], atol=1e-5
