@@ -24,12 +24,25 @@ from msgspec import Meta
 
 from ssd_jax.errors import UserError
 
-PositiveInt = Annotated[int, Meta(gt=0)]
-NonNegativeInt = Annotated[int, Meta(ge=0)]
+# The upper bounds are far above useful values. They keep numbers within the range of the types on the devices, and
+# memory from being allocated for a number with a typing mistake.
+PositiveInt = Annotated[int, Meta(gt=0, le=2**31 - 1)]
+NonNegativeInt = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Count = Annotated[int, Meta(gt=0, le=100_000)]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+KernelSize = Annotated[int, Meta(gt=0, le=100)]
+NetworkPixels = Annotated[int, Meta(gt=0, le=8192)]
+PixelSize = Annotated[float, Meta(gt=0, le=100_000)]
+AspectRatio = Annotated[float, Meta(ge=0.001, le=1000)]
+Divisor = Annotated[float, Meta(ge=1e-6, le=1e6)]
+Factor = Annotated[float, Meta(ge=0, le=1000)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Decay = Annotated[float, Meta(ge=0, lt=1)]
+
+
+_MAX_DEFAULT_BOXES = 20_000_000
 
 
 def _require(condition: bool, message: str) -> None:
@@ -46,18 +59,18 @@ class DefaultBoxes:
     min / sqrt(r), followed by the same box with width and height exchanged.
     """
 
-    image_size: PositiveInt = 300
+    image_size: NetworkPixels = 300
     """Side of the network's square input, in pixels."""
-    feature_maps: Annotated[tuple[PositiveInt, ...], Meta(min_length=1)] = (38, 19, 10, 5, 3, 1)
+    feature_maps: Annotated[tuple[NetworkPixels, ...], Meta(min_length=1)] = (38, 19, 10, 5, 3, 1)
     """Number of cells along a side of each feature map."""
-    min_sizes: tuple[PositiveFloat, ...] = (30, 60, 111, 162, 213, 264)
+    min_sizes: tuple[PixelSize, ...] = (30, 60, 111, 162, 213, 264)
     """Side of the first square default box of each feature map, in pixels of the network's input."""
-    max_sizes: tuple[PositiveFloat | None, ...] = (60, 111, 162, 213, 264, 315)
+    max_sizes: tuple[PixelSize | None, ...] = (60, 111, 162, 213, 264, 315)
     """Upper sizes of the default boxes of each feature map, in pixels. The side of the second square default box is
     sqrt(min_size * max_size). None: there is no second square."""
-    aspect_ratios: tuple[tuple[PositiveFloat, ...], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
+    aspect_ratios: tuple[tuple[AspectRatio, ...], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
     """Aspect ratios of the default boxes of each feature map, without 1."""
-    steps: tuple[PositiveFloat, ...] | None = (8, 16, 32, 64, 100, 300)
+    steps: tuple[PixelSize, ...] | None = (8, 16, 32, 64, 100, 300)
     """Distance between cell centres, in pixels. None: image size / feature map size, as in the first versions of the
     paper. With Caffe's fixed steps, the last centres of the 38 x 38 map lie on the image border, and those of the
     10 x 10 map lie beyond it; published weights expect this."""
@@ -67,7 +80,7 @@ class DefaultBoxes:
     before August 2016)."""
     truncate_sizes: bool = False
     """Round min_sizes and max_sizes down to whole pixels, as Caffe's C++ does since June 2016 (SSD512)."""
-    variances: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (0.1, 0.1, 0.2, 0.2)
+    variances: tuple[Divisor, Divisor, Divisor, Divisor] = (0.1, 0.1, 0.2, 0.2)
     """Divisors of the four encoded offsets: x, y, log width and log height."""
 
     def __post_init__(self) -> None:
@@ -85,6 +98,9 @@ class DefaultBoxes:
             )
         ratios = [ratio for row in self.aspect_ratios for ratio in row]
         _require(1 not in ratios, "default_boxes.aspect_ratios must not contain 1: the squares are always included")
+        _require(
+            self.count <= _MAX_DEFAULT_BOXES, f"default_boxes: there are {self.count}, at most {_MAX_DEFAULT_BOXES} fit"
+        )
 
     @property
     def boxes_per_cell(self) -> tuple[int, ...]:
@@ -142,11 +158,14 @@ class Extra:
     The output of the second one is a feature map for predictions.
     """
 
-    bottleneck: PositiveInt
-    channels: PositiveInt
-    kernel: PositiveInt = 3
-    stride: PositiveInt = 2
-    padding: NonNegativeInt = 1
+    bottleneck: Count
+    channels: Count
+    kernel: KernelSize = 3
+    stride: KernelSize = 2
+    padding: Annotated[int, Meta(ge=0, le=100)] = 1
+
+    def __post_init__(self) -> None:
+        _require(self.stride > 0, f"model.extras: a stride is {self.stride}, expected at least 1")
 
 
 # Paper section 3 and figure 2. For 512, Caffe's released models, which have no script.
@@ -177,7 +196,7 @@ class Model:
     """The layers conv6_1 and conv6_2, conv7_1 and conv7_2, ... on top of fc7."""
     global_pool: bool = False
     """Add the spatial average of the last extra layer as a feature map of one cell (Caffe's pool6: SSD500)."""
-    width: PositiveFloat = 1.0
+    width: Annotated[float, Meta(gt=0, le=100)] = 1.0
     """Multiplier for the channels of all layers except the predictors. With 0.25, training is possible on a CPU."""
     norm: Literal["none", "group"] = "none"
     """Normalization. none: no normalization, as in the paper, for pretrained weights. group: for training from scratch,
@@ -192,7 +211,7 @@ class Model:
     """Recompute the activations of the backbone in the backward pass: less memory, more time."""
     mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
     """Mean RGB value, 0-255, that is subtracted from the image (Caffe). It is also the fill colour of zoom-out."""
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
+    std: tuple[Divisor, Divisor, Divisor] = (1.0, 1.0, 1.0)
     """Divisors of the RGB values after the mean is subtracted; 1 in Caffe. For training from scratch use about 64,
     the standard deviation of pixel values: the weights of conv1_1 then have the scale of those of other layers,
     which matters for Adam."""
@@ -244,9 +263,9 @@ class Shapes:
     train_images: PositiveInt = 4000
     val_images: PositiveInt = 200
     test_images: PositiveInt = 500
-    image_size: Annotated[int, Meta(ge=16)] = 128
+    image_size: Annotated[int, Meta(ge=16, le=8192)] = 128
     """Side of the images, in pixels."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -268,9 +287,9 @@ class Data:
     """Split for evaluate.py. If the data set has no such split, evaluate.py uses val_split and prints a note."""
     val_fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.1
     """Fraction of the images that form the val split if the folder has no splits. A hash of the id selects an image."""
-    max_image_size: PositiveInt = 640
+    max_image_size: Annotated[int, Meta(gt=0, le=65_535)] = 640
     """Longest side of an image in a batch, in pixels; larger images are reduced on the host."""
-    max_objects: PositiveInt = 64
+    max_objects: Count = 64
     """Maximum number of boxes per image in a batch. Further boxes are not trained on; their number is reported."""
     train_on_difficult: bool = True
     """Train on objects marked as difficult in VOC, as Caffe does; ssd.pytorch leaves them out."""
@@ -288,30 +307,30 @@ class Augment:
     """Probability that each of brightness, contrast, saturation and hue is changed, drawn independently."""
     contrast_first_probability: Probability = 0.5
     """Probability that contrast is changed before saturation and hue instead of after them."""
-    brightness: NonNegativeFloat = 32.0
+    brightness: Factor = 32.0
     """Largest value that is added to or subtracted from the RGB values, on a scale of 0-255."""
-    contrast: tuple[NonNegativeFloat, NonNegativeFloat] = (0.5, 1.5)
+    contrast: tuple[Factor, Factor] = (0.5, 1.5)
     """Range of the factor by which RGB values are multiplied to change the contrast."""
-    saturation: tuple[NonNegativeFloat, NonNegativeFloat] = (0.5, 1.5)
+    saturation: tuple[Factor, Factor] = (0.5, 1.5)
     """Range of the factor by which the saturation S in HSV is multiplied."""
-    hue: NonNegativeFloat = 18.0
+    hue: Factor = 18.0
     """Largest value that is added to or subtracted from the hue, on OpenCV's scale of 0-179 (two degrees per unit)."""
     channel_shuffle_probability: Probability = 0.0
     """Probability of a random order of the colour channels."""
     expand_probability: Probability = 0.5
     """Probability that an image is zoomed out."""
-    expand_max_ratio: Annotated[float, Meta(ge=1)] = 4.0
+    expand_max_ratio: Annotated[float, Meta(ge=1, le=1000)] = 4.0
     """Largest side of the zoom-out canvas relative to the image; the ratio is uniform from 1 to this value."""
     crop: bool = True
     """Crop images with the batch sampler of Caffe."""
     crop_min_overlaps: tuple[Probability, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
     """Minimum IoU of each sampler. The whole image and a crop without a minimum are always among the choices."""
-    crop_trials: PositiveInt = 50
+    crop_trials: Count = 50
     """Number of random crops that each sampler tries."""
-    crop_scale: tuple[Annotated[float, Meta(gt=0)], Annotated[float, Meta(le=1)]] = (0.3, 1.0)
+    crop_scale: tuple[Annotated[float, Meta(ge=0.001)], Annotated[float, Meta(le=1)]] = (0.3, 1.0)
     """Range of the scale of a crop: the square root of its area, relative to that of the image. The minimum is 0.1 in
     the text of the paper, and 0.3 in Caffe."""
-    crop_aspect_ratio: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)
+    crop_aspect_ratio: tuple[AspectRatio, AspectRatio] = (0.5, 2.0)
     """Range of the width / height of a crop, in normalised coordinates."""
     flip_probability: Probability = 0.5
     """Probability of a horizontal flip."""
@@ -335,7 +354,7 @@ class Match:
 class Loss:
     """Settings of the loss (paper section 2.2, "Training objective" and "Hard negative mining")."""
 
-    neg_pos_ratio: NonNegativeFloat = 3.0
+    neg_pos_ratio: Factor = 3.0
     """Number of negatives per positive in the loss."""
     min_negatives: NonNegativeInt = 0
     """Minimum number of negatives per image, so that images without objects contribute to the loss. Caffe: 0."""
@@ -357,7 +376,7 @@ class Detect:
     """Number of candidates with the highest scores that enter NMS, per class or per feature map (see top_k_per)."""
     nms_iou_threshold: Probability = 0.45
     """A candidate is suppressed if its IoU with a better candidate of the same class exceeds this value."""
-    max_detections: PositiveInt = 200
+    max_detections: Count = 200
     """Maximum number of detections per image."""
     top_k_per: Literal["class", "map"] = "class"
     """Group of candidates that top_k applies to. class: the candidates of a class (Caffe). map: the candidates of a
@@ -380,7 +399,7 @@ class Optimizer:
     learning_rate: PositiveFloat = 1e-3
     """Peak learning rate. It is not scaled with the batch size; the default is Caffe's for a batch of 32."""
     schedule: Literal["multistep", "cosine"] = "multistep"
-    milestones: tuple[int, ...] = (80_000, 100_000)
+    milestones: tuple[PositiveInt, ...] = (80_000, 100_000)
     """Steps at which multistep multiplies the learning rate by gamma."""
     gamma: PositiveFloat = 0.1
     warmup_steps: NonNegativeInt = 0
@@ -433,12 +452,12 @@ class Train:
 
     steps: PositiveInt = 120_000
     """Number of training steps."""
-    batch_size: PositiveInt = 32
+    batch_size: Count = 32
     """Number of images per step, over all devices and accumulation steps."""
     accumulation_steps: PositiveInt = 1
     """Number of parts of the batch that are processed one after another, to save memory. The loss and its divisor N
     stay those of the whole batch."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of the initial parameters, the order of images and the augmentation."""
     log_every: PositiveInt = 50
     """Number of steps between lines of log.jsonl."""
@@ -471,7 +490,7 @@ class Train:
 class Config:
     """All settings of a run."""
 
-    name: str = "ssd"
+    name: Annotated[str, Meta(min_length=1)] = "ssd"
     """Name of the config. The default of --workdir is runs/<name>."""
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)

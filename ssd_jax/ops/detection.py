@@ -48,7 +48,8 @@ def detect(
     Softmax turns the logits into scores. For each class except background, the boxes that score above
     `config.score_threshold`, at most the best `config.top_k` of them, enter non-maximum suppression. With
     `config.top_k_per="map"`, the `config.top_k` best scores of each feature map enter it instead, whatever their
-    classes. The best `config.max_detections` (k) detections of all classes are returned.
+    classes. The best `config.max_detections` (k) detections of all classes are returned. A box or score that is not
+    finite is never a detection.
 
     Everything is computed in float32, whatever the types of the inputs. For a batch, bind `variances` and `config` as
     constants and use `jax.vmap` with axes `(0, 0, None)` within `jax.jit`.
@@ -71,6 +72,7 @@ def detect(
     offsets, logits = jnp.asarray(offsets, jnp.float32), jnp.asarray(logits, jnp.float32)
     default_boxes = jnp.asarray(default_boxes, jnp.float32)
     boxes = decode_boxes(offsets, default_boxes, variances, config.log_scale_bounds)
+    usable = jnp.all(jnp.isfinite(boxes), axis=1)  # before the boxes are clipped, which hides infinite ones
     if config.clip_before_nms:
         boxes = jnp.clip(boxes, 0, 1)
     scores = jax.nn.softmax(logits)[:, 1:]
@@ -78,9 +80,10 @@ def detect(
     if config.top_k_per == "map":
         scores = jnp.where(scores > config.score_threshold, scores, 0)  # top_k ranks NaN highest
         scores, top_k = _keep_best_per_map(scores, config.top_k, boxes_per_map), None
-    has_area = jnp.all(boxes[:, 2:] > boxes[:, :2], axis=1) if config.drop_empty else None
+    if config.drop_empty:
+        usable &= jnp.all(boxes[:, 2:] > boxes[:, :2], axis=1)
     kept = multiclass_nms(
-        boxes, scores, config.nms_iou_threshold, config.max_detections, config.score_threshold, top_k, has_area
+        boxes, scores, config.nms_iou_threshold, config.max_detections, config.score_threshold, top_k, usable
     )
     return Detections(
         jnp.where(kept.valid[:, None], jnp.clip(boxes[kept.boxes], 0, 1), 0),

@@ -1,5 +1,6 @@
 """Loading of configs from ``configs/*.py`` and ``config.json``, with a check of every value."""
 
+import dataclasses
 import difflib
 import importlib.util
 import math
@@ -23,6 +24,8 @@ RENAMED_OPTIONS = {
     "train.trunk_only": "train.backbone_only",
 }
 """Dict from the former name of each renamed option to the present name."""
+_SMALLEST, _LARGEST = 1.2e-38, 3.4e38  # of float32
+_MAX_SHOWN = 200
 
 
 def validate(config: Config) -> Config:
@@ -42,7 +45,7 @@ def build_config(tree: Any) -> Config:
     Raises:
         UserError: If a value is not allowed.
     """
-    _require_finite(tree)
+    _require_usable_numbers(tree)
     try:
         return msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
@@ -57,8 +60,10 @@ def decode_config(data: bytes) -> Config:
     """
     try:
         tree = msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(str(error)) from None
+    except RecursionError:
+        raise UserError("the JSON is nested too deeply") from None
     for old, new in RENAMED_OPTIONS.items():
         section, old_name = old.split(".")
         part = tree.get(section) if isinstance(tree, dict) else None
@@ -67,36 +72,49 @@ def decode_config(data: bytes) -> Config:
     return build_config(tree)
 
 
-def _require_finite(tree: Any, path: str = "") -> None:
-    """Raise a UserError if a number is infinite or NaN: JSON has no such numbers, so config.json could not be read."""
+def _require_usable_numbers(tree: Any, path: str = "") -> None:
+    """Raise a UserError if the programs for the devices cannot compute with a number.
+
+    They use float32. JSON has no numbers for infinity and NaN, so config.json could not be read.
+    """
     if isinstance(tree, dict):
         for name, value in tree.items():
-            _require_finite(value, f"{path}.{name}" if path else name)
+            _require_usable_numbers(value, f"{path}.{name}" if path else str(name))
     elif isinstance(tree, list | tuple):
         for index, value in enumerate(tree):
-            _require_finite(value, f"{path}[{index}]")
-    elif isinstance(tree, float) and not math.isfinite(tree):
-        raise UserError(f"config: {path} is {tree}: expected a finite number")
+            _require_usable_numbers(value, f"{path}[{index}]")
+    elif isinstance(tree, float):
+        if not math.isfinite(tree):
+            raise UserError(f"config: {path} is {tree}: expected a finite number")
+        if tree and not _SMALLEST <= abs(tree) <= _LARGEST:
+            raise UserError(f"config: {path} is {tree}: expected 0, or a number from {_SMALLEST} to {_LARGEST}")
 
 
 def _explain_error(error: str, tree: Any) -> str:
-    """Convert an error message of msgspec into a message that names the option and its value.
+    """Convert an error message of msgspec to one that names the option and its value.
 
     "Expected `int` >= 1 - at `$.train.steps`" becomes "train.steps is 0: expected int >= 1".
     """
-    match = re.fullmatch(r"(.*) - at `\$\.?(.*)`", error)
+    match = re.fullmatch(r"(.*) - at `\$\.?(.*)`", error, re.DOTALL)
     if match is None:
         return error
     expected, path = match[1].replace("`", "").replace("-0.0", "0.0"), match[2]
     kind: Any = Config
-    for name, index in re.findall(r"(\w+)|\[(\d+)\]", path):
+    for name, index in re.findall(r"(\w+)|\[(\d+|\.\.\.)\]", path):
         if name:
-            kind, tree = typing.get_type_hints(kind).get(name), tree[name]
+            kind = typing.get_type_hints(kind).get(name) if dataclasses.is_dataclass(kind) else None
+            tree = tree[name]
+        elif index == "...":  # msgspec does not name keys of dicts
+            break
         else:
-            kind, tree = None, tree[int(index)]
+            kind = (*typing.get_args(kind), None)[0]  # the type of the entries of a tuple
+            tree = tree[int(index)]
     if typing.get_origin(kind) is Literal:
         expected = f"expected one of {', '.join(map(repr, typing.get_args(kind)))}"
-    return f"{path} is {tree!r}: {expected[0].lower()}{expected[1:]}"
+    text = repr(tree)
+    if len(text) > _MAX_SHOWN:
+        text = f"{text[:_MAX_SHOWN]}..."
+    return f"{path or 'the config'} is {text}: {expected[0].lower()}{expected[1:]}"
 
 
 def load_config(file: str | Path, options: Mapping[str, Any] | None = None) -> Config:

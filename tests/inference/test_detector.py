@@ -17,7 +17,7 @@ from ssd_jax.errors import UserError
 from ssd_jax.inference import detector
 from ssd_jax.ops.detection import Detections
 from ssd_jax.runs import run_folder
-from ssd_jax.runs.checkpoint import Checkpoints
+from ssd_jax.runs.checkpoint import Checkpoints, RestoredCheckpoint
 from ssd_jax.runs.log import read_results
 from ssd_jax.training.loop import Trainer
 
@@ -268,6 +268,20 @@ def test_load_rejects_a_checkpoint_of_a_different_architecture(trained_run, tmp_
 def test_load_rejects_a_checkpoint_whose_classes_differ_from_the_config(trained_run, tmp_path):
     with pytest.raises(UserError, match=r"only in the checkpoint: circle, .*\n  only in config.json: cat, dog"):
         detector.load(copy_run_with_changed_model(trained_run, tmp_path / "run", class_names=["cat", "dog"]))
+
+
+def test_load_skips_a_checkpoint_with_nan_parameters(trained_run, monkeypatch, caplog):
+    restore = Checkpoints.restore
+
+    def restore_with_nan(self: Checkpoints, step: int, *arguments: Any) -> RestoredCheckpoint:
+        saved = restore(self, step, *arguments)
+        if step == 30:
+            saved.trees["params"]["vgg"]["conv1_1"]["bias"] *= np.nan
+        return saved
+
+    monkeypatch.setattr(Checkpoints, "restore", restore_with_nan)
+    assert detector.load(trained_run, "last").step == 28
+    assert "NaN" in caplog.text and f"{trained_run / 'checkpoints' / '30'}: " in caplog.text
 
 
 def test_load_does_not_change_the_run(trained_run, trained_detector):

@@ -4,6 +4,7 @@ The loops follow Caffe's DetectionOutput layer and the postprocessing of torchvi
 """
 
 import dataclasses
+from functools import partial
 
 import chex
 import jax
@@ -106,6 +107,25 @@ def test_detect_equals_caffe_with_few_candidates():
     logits[:, 0] += 9  # most boxes are background, as after training
     detections = assert_equals_caffe(offsets, logits, default_boxes)
     assert 5 < len(detections.scores) < 200
+
+
+@pytest.mark.parametrize("clip_before_nms", [False, True])
+def test_detect_drops_boxes_and_scores_that_are_not_finite(clip_before_nms):
+    """In each image of the batch, one offset or one logit of the second of four boxes has an unusual value."""
+    cases = [
+        (array, column, value) for value in (np.nan, np.inf, -np.inf, 1e38) for array in (0, 1) for column in range(3)
+    ]
+    offsets, logits = np.zeros((len(cases), 4, 4), np.float32), np.zeros((len(cases), 4, 3), np.float32)
+    for image, (array, column, value) in enumerate(cases):
+        (offsets, logits)[array][image, 1, column + (array == 0)] = value
+    detect_image = partial(detect, variances=VARIANCES, config=Detect(clip_before_nms=clip_before_nms))
+    batch = jax.jit(jax.vmap(detect_image, in_axes=(0, 0, None)))(offsets, logits, make_side_by_side_boxes(4))
+    assert np.isfinite(batch.boxes).all() and np.isfinite(batch.scores).all()
+    for case, boxes, valid in zip(cases, np.asarray(batch.boxes), np.asarray(batch.valid), strict=True):
+        kept = boxes[valid]
+        assert all(np.isclose(kept[:, 0], edge).any() for edge in (0, 0.5, 0.75)), f"other boxes are kept: {case}"
+        if case[0] == 0 and not case[2] < np.inf:  # a width of exp(-inf) is finite
+            assert len(kept) == 6, f"two classes of three boxes: {case}"
 
 
 def test_detect_drops_detections_with_scores_at_the_threshold():

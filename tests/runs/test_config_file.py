@@ -1,20 +1,28 @@
 """Tests of loading config files, of checking the values of options, and of former option names."""
 
+import contextlib
 import dataclasses
 import inspect
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from helpers.cli import TINY
 from helpers.paths import ROOT
 
 from ssd_jax.config import Augment, Config, Data, DefaultBoxes, Detect, Devices, Model, Optimizer, Shapes, Train
 from ssd_jax.errors import UserError
+from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.runs import config_file
 from ssd_jax.runs.config_file import RENAMED_OPTIONS, decode_config, load_config, validate
+from ssd_jax.runtime import sharding
+from ssd_jax.training.optimizer import make_schedule
+from ssd_jax.training.train_step import compute_state_shapes
 
 
 def replace_option(config: Any, option: str, value: Any) -> Any:
@@ -60,6 +68,17 @@ def replace_option(config: Any, option: str, value: Any) -> Any:
         ("devices.virtual_shards", -2, ">= 0"),
         ("model.width", 0.0, "> 0"),
         ("model.default_boxes.variances", (0.1, 0.1, 0.2), "length 4"),
+        ("optimizer.learning_rate", 1e300, "3.4e+38"),
+        ("optimizer.weight_decay", 1e-300, "1.2e-38"),
+        ("model.width", 1e9, "<= 100"),
+        ("model.default_boxes.image_size", 10**9, "<= 8192"),
+        ("data.max_image_size", 10**9, "<= 65535"),
+        ("data.max_objects", 10**9, "<= 100000"),
+        ("train.batch_size", 10**9, "<= 100000"),
+        ("train.steps", 2**31, "<= 2147483647"),
+        ("train.seed", 2**63, "<= 9223372036854775807"),
+        ("train.seed", 10**40, "<= 9223372036854775807"),
+        ("name", "", "length >= 1"),
     ],
 )
 def test_validate_error_names_the_option_the_value_and_the_bound(option, value, expected):
@@ -79,6 +98,9 @@ def test_validate_error_names_the_option_the_value_and_the_bound(option, value, 
         ("augment.crop_scale", (0.5, 1.5), "augment.crop_scale[1]"),
         ("augment.contrast", (-0.5, 1.5), "augment.contrast[0]"),
         ("detect.log_scale_bounds", (0.0, None), "detect.log_scale_bounds[0]"),
+        ("model.default_boxes.min_sizes", (1e9, 60, 111, 162, 213, 264), "model.default_boxes.min_sizes[0]"),
+        ("model.default_boxes.variances", (1e-30, 0.1, 0.2, 0.2), "model.default_boxes.variances[0]"),
+        ("optimizer.milestones", (-1,), "optimizer.milestones[0]"),
     ],
 )
 def test_validate_error_names_the_tuple_entry(option, value, place):
@@ -121,6 +143,75 @@ def test_validate_returns_an_equal_config():
 
 
 # ---- config.json ----
+
+
+def test_decode_config_error_names_an_option_inside_a_list():
+    tree = msgspec.to_builtins(Config())
+    tree["model"]["extras"][0]["stride"] = 0
+    with pytest.raises(UserError, match=r"model\.extras\[0\]\.stride is 0: expected int >= 1"):
+        decode_config(msgspec.json.encode(tree))
+
+
+VALUES = (0, -1, 1, 0.5, 1e-300, 1e300, 1e38, 2**31, 2**64, True, None, "", "x" * 10_000, [], {}, [0], [[]], [None],
+          [1, 2], [1.0] * 50, [["a", "b"]], {"a": {}})  # fmt: skip
+
+
+def iterate_paths(tree: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yield the path to each value in nested dicts and lists."""
+    yield path
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        yield from iterate_paths(value, (*path, key))
+
+
+def replace_value(tree: Any, path: tuple[str | int, ...], value: Any) -> Any:
+    """Return a copy of nested dicts and lists with another value at a path."""
+    if not path:
+        return value
+    copy = tree.copy()
+    copy[path[0]] = replace_value(tree[path[0]], path[1:], value)
+    return copy
+
+
+def mutated_configs() -> Iterator[tuple[tuple[str | int, ...], Any, dict[str, Any]]]:
+    """Yield each path in a small config.json and each value, with the tree that has this value at the path."""
+    tree = json.loads(msgspec.json.encode(load_config(TINY)))
+    for path, value in itertools.product(iterate_paths(tree), VALUES):
+        yield path, value, replace_value(tree, path, value)
+
+
+def test_decode_config_accepts_or_explains_any_value_of_any_option():
+    accepted = refused = 0
+    for path, value, tree in mutated_configs():
+        try:
+            decode_config(json.dumps(tree).encode())
+            accepted += 1
+        except UserError as error:
+            assert "\n" not in str(error) and len(str(error)) < 600, (path, value)
+            refused += 1
+    assert accepted > 100 and refused > 1000
+
+
+@pytest.mark.slow
+def test_every_accepted_value_gives_a_network_and_an_optimizer():
+    mesh = sharding.make_mesh()
+    for path, value, tree in mutated_configs():
+        with contextlib.suppress(UserError):
+            config = decode_config(json.dumps(tree).encode())
+            assert np.isfinite(make_default_boxes(config.model.default_boxes)).all(), (path, value)
+            if path and path[0] in ("model", "optimizer"):
+                compute_state_shapes(config, mesh)
+                make_schedule(config.optimizer, config.train.steps)(0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\0", b"\xff{}", b'{"name": "\xff"}', b"[" * 100_000, b'{"train":' * 100_000,
+     b'{"train": {"seed": ' + b"9" * 5000 + b"}}"],
+    ids=range(7),
+)  # fmt: skip
+def test_decode_config_rejects_odd_bytes_and_deep_nesting(data):
+    with pytest.raises(UserError):
+        decode_config(data)
 
 
 def test_decode_config_translates_former_option_names():
