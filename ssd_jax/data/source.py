@@ -307,6 +307,7 @@ def annotation_from_objects(
         UserError: If an object is of an unknown class, and ``problems`` raises errors.
     """
     kept: list[RawObject] = []
+    first_with: dict[tuple[str, tuple[float, ...]], RawObject] = {}  # by class and box
     for entry in objects:
         if entry.name not in labels:
             problems.add(
@@ -323,9 +324,9 @@ def annotation_from_objects(
             continue
         if inside != entry.box_px:
             problems.add(Kind.OUT_OF_IMAGE, file, text)
-        twin = next((k for k in kept if k.name == entry.name and k.box_px == entry.box_px), None)
-        if twin is not None:
-            problems.add(Kind.DUPLICATE, file, f"{text}, same as {twin.where}")
+        first = first_with.setdefault((entry.name, entry.box_px), entry)
+        if first is not entry:
+            problems.add(Kind.DUPLICATE, file, f"{text}, same as {first.where}")
         kept.append(entry)
     areas = [(x2 - x1) * (y2 - y1) if o.area_px is None else o.area_px for o in kept for x1, y1, x2, y2 in [o.box_px]]
     return make_annotation(

@@ -6,7 +6,9 @@ a notebook's own plots does not change.
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,11 @@ from PIL import Image, ImageDraw, ImageFont
 Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 """Corners x1, y1, x2, y2 in whole pixels. The pixel (x2, y2) belongs to the rectangle."""
+
+CROWD = 50
+"""Number of boxes up to which every box of an image has a label, and lines and letters have their usual size."""
+LABELLED_AREA = 0.3
+"""Share of an image with more than `CROWD` boxes that labels may cover."""
 
 # Neighbouring colours differ in hue, and none is so dark or pale that it looks like a shadow or a highlight.
 PALETTE: tuple[Colour, ...] = (
@@ -65,6 +72,10 @@ def draw_boxes(
     Labels are placed so that they cover as little of other labels as possible, and always inside the image. Lines and
     letters grow with the image. Boxes outside of the image and boxes with non-finite numbers are left out.
 
+    With more than `CROWD` boxes, lines are thinner and letters smaller, the more boxes there are. Labels are then
+    drawn only where they cover no other label, the best scores first, and only until they cover `LABELLED_AREA` of the
+    image. The time grows linearly with the number of boxes.
+
     Args:
         image: RGB image.
         boxes_px: Boxes as xyxy in pixels of ``image``. Corners may be swapped.
@@ -90,55 +101,69 @@ def draw_boxes(
     if scale != 1:
         size = (max(1, round(canvas.width * scale)), max(1, round(canvas.height * scale)))
         canvas = canvas.resize(size, Image.Resampling.BICUBIC)
+    boxes = _clip_to_image(boxes_px * scale, canvas.size)
     order = range(len(names)) if scores is None else np.argsort(scores, kind="stable").tolist()
-    boxes = {i: box for i in order if (box := _clip_to_image(boxes_px[i] * scale, canvas.size))}
+    visible = [i for i in order if i in boxes]
     drawing = ImageDraw.Draw(canvas)
-    side = math.sqrt(canvas.width * canvas.height)
-    for i, box in boxes.items():
-        drawing.rectangle(box, outline=colours[names[i]], width=max(1, round(side / 280)))
+    side = math.sqrt(canvas.width * canvas.height) * min(1, math.sqrt(CROWD / max(1, len(visible))))
+    for i in visible:
+        drawing.rectangle(boxes[i], outline=colours[names[i]], width=max(1, round(side / 280)))
     # Labels are drawn after all boxes, so that no line crosses them. The label with the best score is placed first.
-    occupied: list[Rectangle] = []
-    for i in reversed(boxes):
+    is_crowded = len(visible) > CROWD
+    if is_crowded and scores is None:
+        visible = np.random.default_rng(0).permutation(visible).tolist()  # so that labels lie in all parts of the image
+    labels = _Labels(drawing, canvas.size, may_cover=not is_crowded)
+    for i in reversed(visible):
         score = "" if scores is None else f" {scores[i]:.2f}"
         text = _join_lines(names[i])
         font = _load_font(max(11, round(side / 42)), text.isascii())
-        _draw_label(drawing, canvas.size, boxes[i], (text, score), font, colours[names[i]], occupied)
+        labels.draw(boxes[i], text, score, font, colours[names[i]])
     return canvas
 
 
-def _clip_to_image(box_px: Float[np.ndarray, "4"], size: tuple[int, int]) -> Rectangle | None:
-    """Return a box clipped to an image of width and height ``size``, or None if no part of the box is visible."""
-    if not np.isfinite(box_px).all():
-        return None
-    (x1, x2), (y1, y2) = np.sort(box_px[[0, 2]]), np.sort(box_px[[1, 3]])
-    width, height = size
-    if x2 < 0 or y2 < 0 or x1 >= width or y1 >= height:
-        return None
-    left, right = (round(float(np.clip(x, 0, width - 1))) for x in (x1, x2))
-    top, bottom = (round(float(np.clip(y, 0, height - 1))) for y in (y1, y2))
-    return left, top, right, bottom
+def _clip_to_image(boxes_px: Float[np.ndarray, "k 4"], size: tuple[int, int]) -> dict[int, Rectangle]:
+    """Return the boxes that are visible in an image of width and height ``size`` by their positions, clipped to it."""
+    first, second = boxes_px[:, :2], boxes_px[:, 2:]
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    visible = np.isfinite(boxes_px).all(axis=1) & (high >= 0).all(axis=1) & (low < size).all(axis=1)
+    corners = np.concatenate([low, high], axis=1)[visible]
+    whole = np.rint(np.clip(corners, 0, np.subtract((*size, *size), 1))).astype(int)
+    return dict(zip(np.flatnonzero(visible).tolist(), map(tuple, whole.tolist()), strict=True))
 
 
-def _draw_label(
-    drawing: ImageDraw.ImageDraw,
-    size: tuple[int, int],
-    box: Rectangle,
-    name_and_score: tuple[str, str],
-    font: ImageFont.FreeTypeFont,
-    colour: Colour,
-    occupied: list[Rectangle],
-) -> None:
-    """Draw a label on a background with the colour of the box, and append the label's rectangle to ``occupied``."""
-    padding = round(font.size) // 5
-    text = _make_label_text(*name_and_score, font, size[0] - 2 * padding)
-    label_size = (math.ceil(font.getlength(text)) + 2 * padding, sum(font.getmetrics()))
-    if not text or label_size[1] > size[1]:
-        return
-    place = _choose_least_covered_place(_list_label_places(box, label_size, size), occupied)
-    occupied.append(place)
-    luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
-    drawing.rectangle(place, fill=colour)
-    drawing.text((place[0] + padding, place[1]), text, fill="black" if luminance > 120 else "white", font=font)
+class _Labels:
+    """The labels of an image. A label is drawn on a background with the colour of its box.
+
+    Args:
+        drawing: The drawing of the image.
+        size: Width and height of the image.
+        may_cover: Whether labels may cover each other. If not, labels without room are left out.
+    """
+
+    def __init__(self, drawing: ImageDraw.ImageDraw, size: tuple[int, int], *, may_cover: bool) -> None:
+        self._drawing, self._size, self._may_cover = drawing, size, may_cover
+        self._cover = np.zeros(size[::-1], np.uint8)
+        """Number of labels that cover each pixel."""
+        self._room = LABELLED_AREA * self._cover.size
+
+    def draw(self, box: Rectangle, name: str, score: str, font: ImageFont.FreeTypeFont, colour: Colour) -> None:
+        """Draw the label of a box, if there is room for it."""
+        if self._room <= 0 and not self._may_cover:
+            return
+        padding = round(font.size) // 5
+        text = _make_label_text(name, score, font, self._size[0] - 2 * padding)
+        width, height = math.ceil(_measure_text(text, font)) + 2 * padding, sum(font.getmetrics())
+        if not text or height > self._size[1]:
+            return
+        place = _choose_place(_list_label_places(box, (width, height), self._size), self._cover, self._may_cover)
+        if place is None:
+            return
+        _crop(self._cover, place)[:] += 1
+        self._room -= width * height
+        luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+        self._drawing.rectangle(place, fill=colour)
+        ink = "black" if luminance > 120 else "white"
+        self._drawing.text((place[0] + padding, place[1]), text, fill=ink, font=font)
 
 
 def _join_lines(text: str) -> str:
@@ -158,6 +183,13 @@ def _load_font(size: int, ascii_only: bool) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 
+@functools.lru_cache(maxsize=4096)
+def _measure_text(text: str, font: ImageFont.FreeTypeFont) -> float:
+    """Return the width of a text in pixels."""
+    return font.getlength(text)
+
+
+@functools.lru_cache(maxsize=4096)  # many boxes of an image have the same name and score
 def _make_label_text(name: str, score: str, font: ImageFont.FreeTypeFont, limit: float) -> str:
     """Return name and score as one text, with the name cut to fit into ``limit`` pixels, or "" if nothing fits."""
     texts = [name + score, *(name[:end].rstrip() + "…" + score for end in range(min(len(name) - 1, 100), 0, -1))]
@@ -174,15 +206,23 @@ def _list_label_places(box: Rectangle, label: tuple[int, int], size: tuple[int, 
     return [(x, y, x + w - 1, y + h - 1) for x, y in inside]
 
 
-def _choose_least_covered_place(places: Sequence[Rectangle], occupied: Sequence[Rectangle]) -> Rectangle:
-    """Return the first of the places that share the fewest pixels with the occupied rectangles."""
+def _choose_place(places: Sequence[Rectangle], cover: UInt8[np.ndarray, "h w"], may_cover: bool) -> Rectangle | None:
+    """Return the first of the places that cover other labels the least.
 
-    def count_shared_pixels(place: Rectangle) -> int:
-        widths = (min(place[2], other[2]) - max(place[0], other[0]) + 1 for other in occupied)
-        heights = (min(place[3], other[3]) - max(place[1], other[1]) + 1 for other in occupied)
-        return sum(max(w, 0) * max(h, 0) for w, h in zip(widths, heights, strict=True))
+    Args:
+        places: Possible places of a label.
+        cover: Number of labels that cover each pixel.
+        may_cover: Whether the label may cover other labels. If not, and all places would, the result is None.
+    """
+    free = next((place for place in places if not _crop(cover, place).any()), None)
+    if free is not None or not may_cover:
+        return free
+    return min(places, key=lambda place: int(_crop(cover, place).sum()))
 
-    return min(places, key=count_shared_pixels)
+
+def _crop(pixels: UInt8[np.ndarray, "h w"], part: Rectangle) -> UInt8[np.ndarray, "a b"]:
+    """Return a view of the pixels in a rectangle."""
+    return pixels[part[1] : part[3] + 1, part[0] : part[2] + 1]
 
 
 # ---- contact sheet ----
@@ -259,15 +299,14 @@ def draw_curves(rows: Sequence[Row], path: str | Path) -> None:
         rows: Rows with ``step`` and any of the keys of LOSS_CURVES, RATE_CURVES and METRIC_CURVES.
         path: File to write. Its suffix selects the format.
     """
-    figure = _new_figure(16, 4.5)
-    loss, rate, metric = figure.subplots(1, 3)
-    _draw_panel(loss, "loss", rows, LOSS_CURVES, smooth=True)
-    _draw_panel(rate, "learning rate", rows, RATE_CURVES)
-    _draw_panel(metric, "mAP on the validation split", rows, METRIC_CURVES)
-    _use_log_scale(loss)
-    rate.set_ylim(bottom=0)
-    metric.set_ylim(0, 1)
-    figure.savefig(path)
+    with _write_figure(path, 16, 4.5) as figure:
+        loss, rate, metric = figure.subplots(1, 3)
+        _draw_panel(loss, "loss", rows, LOSS_CURVES, smooth=True)
+        _draw_panel(rate, "learning rate", rows, RATE_CURVES)
+        _draw_panel(metric, "mAP on the validation split", rows, METRIC_CURVES)
+        _use_log_scale(loss)
+        rate.set_ylim(bottom=0)
+        metric.set_ylim(0, 1)
 
 
 def draw_data_set(
@@ -289,49 +328,65 @@ def draw_data_set(
     classes = _choose_most_and_least_frequent(
         {name: sum(c[name] for c in counts.values()) for name in next(iter(counts.values()))}
     )
-    figure = _new_figure(17, max(5.0, 1.5 + 0.2 * len(classes)))
-    bars, sizes, shapes = figure.subplots(1, 3)
-    left = np.zeros(len(classes))
-    for split, count_of_class in counts.items():
-        values = [count_of_class[name] for name in classes]
-        bars.barh(classes, values, left=left, label=split)
-        left += values
-    bars.invert_yaxis()
-    bars.legend()
-    bars.set_title("objects per class")
-    extents = np.maximum(boxes_px[:, 2:] - boxes_px[:, :2], 0.5)
-    sides = np.sqrt(extents.prod(axis=1))
-    edges = np.geomspace(2, max(sides.max(initial=0), shapes_px.max()) * 1.1, 40)
-    sizes.hist([sides[~unmatched], sides[unmatched]], edges, stacked=True, color=["C0", "C3"], label=["", "unmatched"])
-    for side in np.unique(np.sqrt(shapes_px.prod(axis=1)).round(1)):
-        sizes.axvline(side, color="gray", linewidth=0.7, linestyle=":")
-    sizes.set_title("square root of the box area, input pixels\n(dotted: default boxes)")
-    shown = np.random.default_rng(0).permutation(len(extents))[:5000]  # more points would only overlap
-    for mask, colour, label in ((~unmatched, "C0", "matched"), (unmatched, "C3", "unmatched")):
-        w, h = extents[shown[mask[shown]]].T
-        shapes.plot(w, h, ".", color=colour, alpha=0.35, markersize=4, label=label)
-    shapes.plot(*shapes_px.T, "k+", markersize=8, label="default boxes")
-    shapes.set_title("width (horizontal) and height of the boxes,\ninput pixels")
-    shapes.legend()
-    for axes in (sizes, shapes):
-        axes.set_xscale("log")
-        _set_plain_ticks(axes.xaxis)
-    shapes.set_yscale("log")
-    _set_plain_ticks(shapes.yaxis)
-    for axes in (bars, sizes, shapes):
-        axes.grid(alpha=0.3)
-    figure.savefig(path)
+    with _write_figure(path, 17, max(5.0, 1.5 + 0.2 * len(classes))) as figure:
+        bars, sizes, shapes = figure.subplots(1, 3)
+        left = np.zeros(len(classes))
+        for split, count_of_class in counts.items():
+            values = [count_of_class[name] for name in classes]
+            bars.barh(range(len(classes)), values, left=left, label=split)
+            left += values
+        bars.set_yticks(range(len(classes)), [_shorten_for_axis(_join_lines(name)) for name in classes])
+        bars.invert_yaxis()
+        bars.legend()
+        bars.set_title("objects per class")
+        extents = np.maximum(boxes_px[:, 2:] - boxes_px[:, :2], 0.5)
+        sides = np.sqrt(extents.prod(axis=1))
+        edges = np.geomspace(2, max(sides.max(initial=0), shapes_px.max()) * 1.1, 40)
+        sizes.hist(
+            [sides[~unmatched], sides[unmatched]], edges, stacked=True, color=["C0", "C3"], label=["", "unmatched"]
+        )
+        for side in np.unique(np.sqrt(shapes_px.prod(axis=1)).round(1)):
+            sizes.axvline(side, color="gray", linewidth=0.7, linestyle=":")
+        sizes.set_title("square root of the box area, input pixels\n(dotted: default boxes)")
+        shown = np.random.default_rng(0).permutation(len(extents))[:5000]  # more points would only overlap
+        for mask, colour, label in ((~unmatched, "C0", "matched"), (unmatched, "C3", "unmatched")):
+            w, h = extents[shown[mask[shown]]].T
+            shapes.plot(w, h, ".", color=colour, alpha=0.35, markersize=4, label=label)
+        shapes.plot(*shapes_px.T, "k+", markersize=8, label="default boxes")
+        shapes.set_title("width (horizontal) and height of the boxes,\ninput pixels")
+        shapes.legend()
+        for axes in (sizes, shapes):
+            axes.set_xscale("log")
+            _set_plain_ticks(axes.xaxis)
+        shapes.set_yscale("log")
+        _set_plain_ticks(shapes.yaxis)
+        for axes in (bars, sizes, shapes):
+            axes.grid(alpha=0.3)
 
 
-def _new_figure(width: float, height: float) -> Any:
-    """Return a matplotlib figure of the given size in inches."""
+@contextmanager
+def _write_figure(path: str | Path, width: float, height: float) -> Iterator[Any]:
+    """Return a context manager with a matplotlib figure, which is written to a file after the ``with`` block.
+
+    All text of the figure is literal: ``$``, ``_`` and ``^`` are no formula. Characters that the font lacks become
+    empty squares, without warnings.
+
+    Args:
+        path: File to write. Its suffix selects the format.
+        width: Width in inches.
+        height: Height in inches.
+    """
     # Imported here because it takes half a second. pyplot would select a backend and keep the figure in memory.
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing|Matplotlib currently does not support")
+        figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        figure.savefig(path)
 
 
 def _choose_most_and_least_frequent(counts: Mapping[str, int], shown: int = 40) -> list[str]:
@@ -340,6 +395,11 @@ def _choose_most_and_least_frequent(counts: Mapping[str, int], shown: int = 40) 
         return list(counts)
     names = sorted(counts, key=lambda name: -counts[name])
     return [*names[: shown // 2], *names[-shown // 2 :]]
+
+
+def _shorten_for_axis(name: str, shown: int = 40) -> str:
+    """Return a class name cut to ``shown`` characters, because a long name would leave no room for the bars."""
+    return name if len(name) <= shown else name[: shown - 1] + "…"
 
 
 def _draw_panel(axes: Axes, title: str, rows: Sequence[Row], curves: Mapping[str, str], smooth: bool = False) -> None:

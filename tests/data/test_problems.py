@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import pytest
 from PIL import Image
@@ -55,6 +56,17 @@ def test_annotation_from_objects_checks_every_object():
     ]
     assert "'cow'" in problems.collected[0].text and "cat, dog" in problems.collected[0].text
     assert "object 1" in problems.collected[3].text
+
+
+def test_repeated_objects_of_a_crowded_image_are_found_in_linear_time():
+    """Each of 10,000 boxes is repeated once. Comparing all pairs would take ten times as long as is allowed here."""
+    boxes = [(float(i % 100), float(i // 100), 120.0, 120.0) for i in range(10_000)] * 2
+    problems = Problems(raise_errors=False)
+    start = time.process_time()
+    annotate([RawObject(f"object {i}", "cat", box) for i, box in enumerate(boxes)], problems, (200, 200))
+    assert time.process_time() - start < 2
+    texts = [problem.text for problem in problems.collected]
+    assert len(texts) == 10_000 and texts[77].endswith("same as object 77")
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,13 @@
 import csv
 import json
 import sys
+import time
+import warnings
 
 import jaxtyping
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -38,9 +41,29 @@ def match_colour(pixels, colour):
 def label_rectangles(monkeypatch):
     """Return a list to which draw_boxes appends the rectangle of each label that it draws."""
     seen = []
-    choose = draw._choose_least_covered_place
-    monkeypatch.setattr(draw, "_choose_least_covered_place", lambda *args: seen.append(choose(*args)) or seen[-1])
+    choose = draw._choose_place
+
+    def choose_and_record(*args):
+        place = choose(*args)
+        seen.extend([place] if place else [])
+        return place
+
+    monkeypatch.setattr(draw, "_choose_place", choose_and_record)
     return seen
+
+
+def count_covering_labels(rectangles, height=480, width=640):
+    """Return the number of labels that cover each pixel."""
+    covered = np.zeros((height, width), int)
+    for x1, y1, x2, y2 in rectangles:
+        covered[y1 : y2 + 1, x1 : x2 + 1] += 1
+    return covered
+
+
+def make_crowd(count, side=8):
+    """Return boxes of the given side in pixels that are scattered over an image of 640 x 480 px."""
+    corner = np.random.default_rng(0).uniform(0, [640 - side, 480 - side], (count, 2))
+    return np.concatenate([corner, corner + side], axis=1).astype(np.float32)
 
 
 # ---- boxes ----
@@ -192,11 +215,65 @@ def test_labels_of_thirty_boxes_hardly_overlap(label_rectangles):
     corner = rng.uniform(0, [540, 380], (30, 2))
     corners = np.concatenate([corner, corner + 90], axis=1).astype(np.float32)
     draw.draw_boxes(make_blank_image(), corners, ["RBC"] * 30, rng.random(30).astype(np.float32))
-    covered = np.zeros((480, 640), int)
-    for x1, y1, x2, y2 in label_rectangles:
-        covered[y1 : y2 + 1, x1 : x2 + 1] += 1
+    covered = count_covering_labels(label_rectangles)
     assert len(label_rectangles) == 30
     assert (covered > 1).sum() / (covered > 0).sum() < 0.01
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_choose_place_returns_the_first_of_the_places_that_share_the_fewest_pixels_with_labels(seed):
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.integers(0, 40, (28, 2, 2)), axis=1)
+    rectangles = [tuple(corner.ravel().tolist()) for corner in corners]
+    places, labels = rectangles[:8], rectangles[8:]
+    cover = count_covering_labels(labels, 40, 40).astype(np.uint8)
+    shared = [
+        sum(
+            max(0, min(a[2], b[2]) - max(a[0], b[0]) + 1) * max(0, min(a[3], b[3]) - max(a[1], b[1]) + 1)
+            for b in labels
+        )
+        for a in places
+    ]
+    assert draw._choose_place(places, cover, True) == places[int(np.argmin(shared))]
+
+
+@pytest.mark.parametrize("with_scores", [True, False])
+def test_labels_of_a_crowd_cover_no_other_label_and_leave_most_of_the_image_free(label_rectangles, with_scores):
+    boxes = make_crowd(600)
+    scores = np.linspace(0, 1, 600, dtype=np.float32) if with_scores else None
+    drawing = draw.draw_boxes(make_blank_image(), boxes, ["RBC"] * 600, scores, colours={"RBC": RED})
+    covered = count_covering_labels(label_rectangles)
+    assert covered.max() == 1
+    assert draw.LABELLED_AREA <= covered.mean() < draw.LABELLED_AREA + 0.01
+    quarters = [part for half in np.array_split(covered, 2) for part in np.array_split(half, 2, axis=1)]
+    assert all(quarter.mean() > 0.2 for quarter in quarters), "the labels lie in all parts of the image"
+    corners = boxes.round().astype(int)[:, :2].T
+    visible = covered[corners[1], corners[0]] == 0
+    assert match_colour(np.asarray(drawing)[corners[1], corners[0]], RED)[visible].all(), "every box is drawn"
+
+
+def test_best_scores_of_a_crowd_are_labelled(label_rectangles):
+    """The last ten of 600 boxes have the highest scores, and their labels lie at their boxes."""
+    boxes = make_crowd(600)
+    draw.draw_boxes(make_blank_image(), boxes, ["RBC"] * 600, np.linspace(0, 1, 600, dtype=np.float32))
+    for box, (x1, y1, x2, y2) in zip(boxes[::-1][:10], label_rectangles, strict=False):
+        assert x1 - 9 <= box[2] and x2 + 9 >= box[0] and y1 - 9 <= box[3] and y2 + 9 >= box[1]
+
+
+def test_lines_are_thinner_in_a_crowd():
+    """In an image of 640 x 480 px, lines are 2 px wide for up to 50 boxes, and 1 px wide for 200."""
+    for count, width in ((50, 2), (200, 1)):
+        boxes = np.tile(make_boxes([50, 100, 249, 299]), (count, 1))
+        drawing = np.asarray(draw.draw_boxes(make_blank_image(), boxes, [""] * count, colours={"": RED}))
+        assert match_colour(drawing[200, 50:100], RED).sum() == width
+
+
+def test_ten_thousand_boxes_are_drawn_in_less_than_two_seconds():
+    """They take 0.1 s on an idle machine."""
+    boxes, names = make_crowd(10_000), [f"class {i % 30}" for i in range(10_000)]
+    start = time.process_time()
+    draw.draw_boxes(make_blank_image(), boxes, names, np.linspace(0, 1, 10_000, dtype=np.float32))
+    assert time.process_time() - start < 2
 
 
 def test_boxes_with_high_scores_are_drawn_last():
@@ -337,6 +414,44 @@ def test_compute_running_mean_averages_each_value_with_its_neighbours():
     values = np.arange(160.0) ** 2
     expected = [values[max(i - 2, 0) : i + 3].mean() for i in range(160)]
     np.testing.assert_allclose(draw._compute_running_mean(values), expected)
+
+
+# ---- data set ----
+
+SHAPES = np.array([[30, 30], [100, 200]], np.float32)
+
+
+def draw_data_set_of(names, path):
+    """Draw a data set that has one box in each of the classes."""
+    boxes = np.array([[0, 0, 50, 70]] * len(names), np.float32)
+    counts = {"train": dict.fromkeys(names, 1), "val": dict.fromkeys(names, 2)}
+    draw.draw_data_set(counts, boxes, np.zeros(len(names), bool), SHAPES, path)
+
+
+def test_class_names_in_figures_are_literal(tmp_path, monkeypatch):
+    """Between two dollar signs, matplotlib would draw a formula, or raise an error if the formula is invalid."""
+    texts = set()
+    draw_text = RendererAgg.draw_text
+
+    def record_text(self, gc, x, y, s, prop, angle, ismath=False, mtext=None):
+        texts.add((s, bool(ismath)))
+        return draw_text(self, gc, x, y, s, prop, angle, ismath, mtext)
+
+    monkeypatch.setattr(RendererAgg, "draw_text", record_text)
+    names = ["$5_$10", "$x^2$", "a_b^c", r"\frac{", r"$\frac{$", "{}", "%s", "100 %", r"\$"]
+    draw_data_set_of(names, tmp_path / "data.png")
+    assert {(name, False) for name in names} <= texts
+    assert not any(is_formula for _, is_formula in texts)
+
+
+@pytest.mark.parametrize(
+    "name", ["猫", "🐈", "קטה", "قط", "हिन्दी", "x" * 3000, "two\nlines", "broken \udcff", "\x1b[31m", "\0", "", "_"]
+)
+def test_data_sets_with_any_class_name_are_drawn_without_warnings(tmp_path, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_data_set_of([name, "cat"], tmp_path / "data.png")
+    assert Image.open(tmp_path / "data.png").size == (1700, 500)
 
 
 def test_draw_curves_does_not_import_pyplot(tmp_path):
