@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from ssd_jax.text import escape_text
+
 Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 """Corners x1, y1, x2, y2 in whole pixels. The pixel (x2, y2) belongs to the rectangle."""
@@ -115,7 +117,7 @@ def draw_boxes(
     labels = _Labels(drawing, canvas.size, may_cover=not is_crowded)
     for i in reversed(visible):
         score = "" if scores is None else f" {scores[i]:.2f}"
-        text = _join_lines(names[i])
+        text = escape_text(names[i])
         font = _load_font(max(11, round(side / 42)), text.isascii())
         labels.draw(boxes[i], text, score, font, colours[names[i]])
     return canvas
@@ -164,11 +166,6 @@ class _Labels:
         self._drawing.rectangle(place, fill=colour)
         ink = "black" if luminance > 120 else "white"
         self._drawing.text((place[0] + padding, place[1]), text, fill=ink, font=font)
-
-
-def _join_lines(text: str) -> str:
-    """Return a text without line breaks, with invalid characters replaced."""
-    return " ".join(text.encode(errors="replace").decode().split())
 
 
 @functools.lru_cache
@@ -235,7 +232,7 @@ def add_caption(image: Image.Image, text: str) -> Image.Image:
     """Return an image with a caption below it. A long text is cut at its beginning, because paths differ at the end."""
     font = _load_font(13, text.isascii())
     strip = Image.new("RGB", (image.width, CAPTION), (40, 40, 40))
-    shown = _shorten_at_the_left(_join_lines(text), font, image.width - 4)
+    shown = _shorten_at_the_left(escape_text(text), font, image.width - 4)
     ImageDraw.Draw(strip).text((2, CAPTION // 2), shown, fill=(225, 225, 225), font=font, anchor="lm")
     combined = Image.new("RGB", (image.width, image.height + CAPTION))
     combined.paste(image)
@@ -335,7 +332,7 @@ def draw_data_set(
             values = [count_of_class[name] for name in classes]
             bars.barh(range(len(classes)), values, left=left, label=split)
             left += values
-        bars.set_yticks(range(len(classes)), [_shorten_for_axis(_join_lines(name)) for name in classes])
+        bars.set_yticks(range(len(classes)), [_shorten_for_axis(escape_text(name)) for name in classes])
         bars.invert_yaxis()
         bars.legend()
         bars.set_title("objects per class")

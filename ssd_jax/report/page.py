@@ -24,6 +24,7 @@ from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics import diagnosis
 from ssd_jax.metrics.diagnosis import Curve, Diagnosis, ErrorType, Interval
 from ssd_jax.report.error_images import ERROR_NAMES, ErrorImage, draw_error_image
+from ssd_jax.text import escape_text
 
 WORST_IMAGES = 12
 """Maximum number of images that the report shows."""
@@ -80,10 +81,15 @@ def render_page(context: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _make_environment() -> jinja2.Environment:
-    """Return the template environment: strict, with autoescape."""
+    """Return the template environment: strict, with markup and control characters escaped in all values."""
     loader = jinja2.FunctionLoader(_read_resource)
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        finalize=_escape_if_text,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "number": _format_number,
@@ -92,6 +98,11 @@ def _make_environment() -> jinja2.Environment:
         "data_uri": _make_data_uri,
     }
     return environment
+
+
+def _escape_if_text(value: object) -> object:
+    """Return a value of the template with `escape_text` applied to texts. Markup stays as it is."""
+    return escape_text(value) if type(value) is str else value
 
 
 def _read_resource(name: str) -> str:

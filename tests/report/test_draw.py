@@ -353,7 +353,7 @@ def test_grid_is_no_wider_than_its_images():
 
 @pytest.mark.parametrize("count, columns", [(0, 3), (1, 0)])
 def test_grid_rejects_zero_images_or_columns(count, columns):
-    with pytest.raises(ValueError, match=f"{count} images in {columns} columns"):
+    with pytest.raises(ValueError, match=f"got {count} images and {columns} columns"):
         draw.grid([Image.new("RGB", (5, 5))] * count, columns)
 
 
@@ -451,7 +451,8 @@ def test_data_sets_with_any_class_name_are_drawn_without_warnings(tmp_path, name
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         draw_data_set_of([name, "cat"], tmp_path / "data.png")
-    assert Image.open(tmp_path / "data.png").size == (1700, 500)
+    with Image.open(tmp_path / "data.png") as figure:
+        assert figure.size == (1700, 500)
 
 
 def test_draw_curves_does_not_import_pyplot(tmp_path):

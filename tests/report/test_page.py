@@ -27,6 +27,7 @@ from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics import diagnosis
 from ssd_jax.metrics.average_precision import COCO_KEYS
 from ssd_jax.report import error_images, page
+from ssd_jax.text import escape_text
 
 A, B, C = (10, 10, 40, 40), (60, 10, 90, 40), (10, 50, 40, 70)
 NAMES = ("ant", "<script>alert('bee')</script>", 'cat & "dog" 漢字', "yak")
@@ -133,7 +134,30 @@ def test_class_names_image_ids_and_run_names_are_escaped(small_page: str):
     assert "my & run on test" in text
     for name in NAMES:
         assert name in text
-    assert EVIL_ID.replace("\udcff", "\ufffd") in text, "invalid characters are replaced"
+    assert EVIL_ID.replace("\udcff", r"\xff") in text, "the byte FF is no character in UTF-8"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a\nb", "\x1b]0;title\x07", "\u202etxt.exe", "\udce9", "\0", "'\"><i onload=x", "{{ 7 * 7 }}", "&lt;"],
+    ids=ascii,
+)
+def test_page_shows_control_characters_and_markup_of_names_as_text(name: str, tmp_path: Path):
+    annotations = [make_annotation(name, name, (100, 80), [A, B], [1, 2])]
+    source, detections = GreyImages(annotations, (name, "ant")), [make_image_detections((A, 0.9, 2), (B, 0.8, 1))]
+    metrics = compute_report_metrics(detections, annotations, (name, "ant"))
+    page.write_report(tmp_path / "r.html", make_config((name, "ant")), source, detections, metrics, annotations)
+    html = (tmp_path / "r.html").read_text()
+    assert not [letter for letter in html if not letter.isprintable() and letter != "\n"]
+    assert not re.search(r"&#(8238|56553);", html)
+    page_content = PageParser(html)
+    texts = [text.strip() for text in page_content.texts]
+    # The name stands in the tables of classes and of confusions (twice), above its curve, in a confusion, and above
+    # the image, and it is a part of the list of classes.
+    assert texts.count(escape_text(name)) == 7
+    titles = [attributes["title"] for _, attributes in page_content.elements if "title" in attributes]
+    assert titles.count(escape_text(name)) == 2
+    assert not [attributes for _, attributes in page_content.elements if "onload" in attributes]
 
 
 # ---- texts and numbers ----
@@ -199,7 +223,7 @@ def test_page_lists_confusions_and_errors_of_the_worst_images(small_page: str):
     assert f"{NAMES[1]} detected as {NAMES[2]} (once)." in text
     assert "3 images have errors, 0 none." in text
     order = [text.find(f"{name} {why}") for name, why in (
-        (EVIL_ID.replace("\udcff", "\ufffd"), "1 wrong class, 1 duplicate 2 objects"),
+        (EVIL_ID.replace("\udcff", r"\xff"), "1 wrong class, 1 duplicate 2 objects"),
         ("empty", "1 background 0 objects"),
         ("unreadable", "1 missed 1 object The image cannot be read."),
     )]  # fmt: skip
@@ -407,10 +431,15 @@ def test_page_is_drawn_in_a_browser_without_console_messages(
 
 
 @pytest.mark.parametrize("width", [500, 1600])  # chromium's windows are not narrower
-def test_page_is_not_wider_than_the_window(chromium_path: str, page_of_bccd: Path, tmp_path: Path, width: int):
-    file = tmp_path / "measured.html"
+@pytest.mark.parametrize("has_long_names", [False, True])
+def test_page_is_not_wider_than_the_window(
+    chromium_path: str, page_of_bccd: Path, tmp_path: Path, width: int, has_long_names: bool
+):
+    file, content = tmp_path / "measured.html", page_of_bccd.read_text()
+    if has_long_names:
+        content = content.replace("Platelets", "x" * 255)
     measure = "<script>document.body.append(`measured ${innerWidth} ${document.documentElement.scrollWidth}`)</script>"
-    file.write_text(page_of_bccd.read_text().replace("</body>", measure + "</body>"))
+    file.write_text(content.replace("</body>", measure + "</body>"))
     dom = run_browser(chromium_path, file, "--dump-dom", f"--window-size={width},900").stdout
     assert f"measured {width} {width}" in dom
 
