@@ -90,7 +90,7 @@ def split_by_hash(image_ids: Sequence[str], fraction: float) -> list[bool]:
 
     The assignment depends on a hash of the image's id, so an image stays in its split when other images are added or
     removed. There is one exception: if all of two or more images would be in the same split, one of them is moved, so
-    that neither split is empty.
+    that neither split is empty. A single image is in train.
 
     Args:
         image_ids: Ids of all images.
@@ -102,6 +102,8 @@ def split_by_hash(image_ids: Sequence[str], fraction: float) -> list[bool]:
     digests = (hashlib.blake2b(i.encode(errors="backslashreplace"), digest_size=8).digest() for i in image_ids)
     hashes = [int.from_bytes(digest) / 2**64 for digest in digests]
     in_val = [value < fraction for value in hashes]
+    if len(in_val) == 1:
+        return [False]
     if len(in_val) > 1 and len(set(in_val)) == 1:
         in_val[hashes.index(max(hashes) if in_val[0] else min(hashes))] ^= True
     return in_val

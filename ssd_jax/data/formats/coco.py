@@ -5,6 +5,7 @@ Boxes are converted to xyxy. `ssd_jax.data.formats.coco_file` reads the annotati
 
 import itertools
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +40,11 @@ def count_annotated(folder: Folder) -> int:
 def find_error_message(folder: Folder) -> str:
     """Return the error message about the first .json file that is not a valid COCO file, or an empty string."""
     for file in _json_files(folder):
+        try:
+            if not re.search(rb'"(images|annotations)"', folder.full_path(file).read_bytes()):
+                continue
+        except OSError:
+            continue
         try:
             read_coco_file(folder.full_path(file), Problems())
         except UserError as error:

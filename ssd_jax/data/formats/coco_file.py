@@ -36,10 +36,10 @@ class CocoImage(msgspec.Struct):
 class _RawObject(msgspec.Struct):
     image_id: Number
     category_id: Number
-    bbox: list[float] | None = None
+    bbox: list[float | str] | None = None
     segmentation: msgspec.Raw = msgspec.Raw(b"null")
     id: Number | None = None
-    area: float | None = None
+    area: float | str | None = None
     iscrowd: int | float | str | bool | None = 0
 
 
@@ -200,15 +200,17 @@ def _objects(
             text = f"{where} of {name} has no 'bbox' of four numbers and no polygon. Correct it, or remove it."
             problems.add(Kind.MALFORMED, file, text)
             continue
-        area = box[2] * box[3] if entry.area is None else entry.area
+        area = _to_float(entry.area)
+        area = box[2] * box[3] if math.isnan(area) else area
         objects.append(CocoObject(position, image, category, box, area, _is_true(entry.iscrowd)))
     return objects
 
 
 def _box(entry: _RawObject) -> tuple[float, float, float, float] | None:
     """Return the bbox of an entry or, if it is missing or empty, the box around its polygons; None without either."""
-    if entry.bbox is not None and len(entry.bbox) == 4 and all(map(math.isfinite, entry.bbox)):
-        left, top, width, height = entry.bbox
+    numbers = [_to_float(value) for value in entry.bbox or ()]
+    if len(numbers) == 4 and all(map(math.isfinite, numbers)):
+        left, top, width, height = numbers
         return left, top, width, height
     if entry.bbox:
         return None
@@ -220,6 +222,14 @@ def _box(entry: _RawObject) -> tuple[float, float, float, float] | None:
     if len(xs) < 2 or len(xs) != len(ys):
         return None
     return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+
+
+def _to_float(value: float | str | None) -> float:
+    """Return a number that may be written as a text, or NaN if it is no number."""
+    try:
+        return math.nan if value is None else float(value)
+    except ValueError:
+        return math.nan
 
 
 def _is_true(flag: Any) -> bool:

@@ -83,14 +83,16 @@ def open_split(folder: Folder, data: Data, split: str, class_names: Sequence[str
     """
     reader = _VocReader(folder, problems)
     lists = _find_lists(folder)
-    if split in lists and split.lower() == "test" and reader.is_test_without_boxes(lists[split]):
-        return reader.open_test_without_boxes(lists[split], class_names)
+    if split in lists and split.lower() == "test" and reader.is_test_without_boxes(lists[split][0]):
+        return reader.open_test_without_boxes(lists[split][0], class_names)
     if split in lists:
-        files = reader.read_list(lists[split])
+        files = [xml for file in lists[split] for xml in reader.read_list(file)]
     elif split:
         files = _folder_splits(folder)[split]
     else:
-        files = [file for name in lists for file in reader.read_list(lists[name])] or list(reader.xml_files)
+        files = [xml for same in lists.values() for file in same for xml in reader.read_list(file)] or list(
+            reader.xml_files
+        )
     if not reader.xml_files:
         raise UserError(f"{folder.path}: it contains no .xml files. Add the annotation files.")
     if not files:
@@ -101,11 +103,15 @@ def open_split(folder: Folder, data: Data, split: str, class_names: Sequence[str
 # ---- splits ----
 
 
-def _find_lists(folder: Folder) -> dict[str, str]:
+def _find_lists(folder: Folder) -> dict[str, list[str]]:
     """Return a dict from the names of splits to the relative paths of the lists of their images.
 
     The lists are the .txt files in ``ImageSets/Main`` or, if there are none, files with the name of a split in
-    ``ImageSets`` or in the folder itself.
+    ``ImageSets`` or in the folder itself. If all lists in ``ImageSets/Main`` are for single classes, as in the exports
+    of VoTT, the lists of a split are joined.
+
+    Raises:
+        UserError: If several folders in the folder have lists in ``ImageSets/Main``.
     """
     texts = folder.with_extension(".txt")
     mains = sorted({parent(file) for file in texts if f"/{parent(file)}".endswith(f"/{_MAIN}")})
@@ -117,11 +123,17 @@ def _find_lists(folder: Folder) -> dict[str, str]:
     if mains:
         names = {stem(file): file for file in texts if parent(file) == mains[0]}
         # VOC's lists for single classes are not splits; their names end in that of a split (aeroplane_train).
-        return {n: file for n, file in names.items() if not any(n.endswith("_" + other) for other in names)}
+        own = {n: [file] for n, file in names.items() if not any(n.endswith("_" + other) for other in names)}
+        endings = {name: name.rpartition("_")[2] for name in own}
+        if len(set(endings.values())) == len(own) or not all(map(is_split_name, endings.values())):
+            return own
+        return {
+            end: [names[n] for n, other in endings.items() if other == end] for end in sorted(set(endings.values()))
+        }
     for place in ("ImageSets", ""):
-        names = {stem(file): file for file in texts if parent(file) == place and is_split_name(stem(file))}
-        if names:
-            return names
+        lists = {stem(file): [file] for file in texts if parent(file) == place and is_split_name(stem(file))}
+        if lists:
+            return lists
     return {}
 
 
@@ -156,7 +168,7 @@ class _VocReader:
         self._xml_by_stem = group_by_stem(self.xml_files)
         self._parsed: dict[str, VocAnnotation | None] = {}
 
-    def open(self, files: Sequence[str], lists: dict[str, str], class_names: Sequence[str]) -> FolderSource:
+    def open(self, files: Sequence[str], lists: dict[str, list[str]], class_names: Sequence[str]) -> FolderSource:
         """Return a source with the images of annotation files. Files that no split uses become problems."""
         problems, images = self._problems, []
         contents = {file: content for file in files if (content := self._parse(file, problems)) is not None}
@@ -276,16 +288,15 @@ class _VocReader:
         place = "/".join(parts[:-1])
         return min(candidates, key=lambda xml: (stem(xml) != parts[-1], folder_distance(place, parent(xml)), xml))
 
-    def _report_unused(self, lists: dict[str, str]) -> None:
+    def _report_unused(self, lists: dict[str, list[str]]) -> None:
         """Add a problem for each image without an annotation file, or each annotation file that is in no list.
 
         Images without an annotation file are reported in folders of annotated images only, since other folders may
         contain masks or results.
         """
         if lists:
-            known = {
-                stem(xml) for file in lists.values() for _, names in self._lines(file) for xml in self._found(names)
-            }
+            lines = [names for same in lists.values() for file in same for _, names in self._lines(file)]
+            known = {stem(xml) for names in lines for xml in self._found(names)}
             for xml in self.xml_files:
                 if stem(xml) not in known:
                     self._problems.add(Kind.IN_NO_SPLIT, self._folder.full_path(xml), "")

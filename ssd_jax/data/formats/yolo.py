@@ -119,8 +119,8 @@ def _find_splits(folder: Folder) -> dict[str, list[Path]]:
     Splits of a YAML file that do not exist are left out, except for train.
     """
     splits = _find_yaml_splits(folder)
-    if not splits:
-        return _find_folder_splits(folder)
+    if not any(_all_exist(places) for places in splits.values()):
+        return _find_folder_splits(folder) or splits
     return {key: places for key, places in splits.items() if split_kind(key) == "train" or _all_exist(places)}
 
 
@@ -155,11 +155,15 @@ def _resolve_path(folder: Folder, bases: Sequence[Path], entry: str) -> Path:
     existing = next((path for path in candidates if path.exists()), None)
     if existing is not None:
         return existing
-    known = {spelling_key(path): path for file in folder.listing.files for path in _parents(file)}
+    known = {path: f"/{spelling_key(path)}" for file in folder.listing.files for path in _parents(file)}
     split = split_of_path("/".join(split_path(entry)))
-    tails = [tail for tail in path_tails(entry) if split is None or split in tail.split("/")]
-    tail = next((known[key] for key in map(spelling_key, tails) if key in known), None)
-    return candidates[0] if tail is None else folder.full_path(tail)
+    for tail in path_tails(str(candidates[0])):
+        if split is not None and split not in tail.split("/"):
+            break
+        found = [path for path, key in known.items() if key.endswith(f"/{spelling_key(tail)}")]
+        if len(found) == 1:
+            return folder.full_path(found[0])
+    return candidates[0]
 
 
 def _parents(file: str) -> list[str]:
@@ -215,6 +219,8 @@ def _find_images(folder: Folder, split: str, places: Sequence[Path], problems: P
     for place in places:
         if place.is_dir():
             images |= dict.fromkeys(_images_in(folder, place), place)
+        elif place.is_file() and place.name.lower().endswith(EXTENSIONS):
+            images[place] = place.parent
         elif _is_list(place):
             images |= dict.fromkeys(_read_image_list(folder, place, problems), place.parent)
         else:

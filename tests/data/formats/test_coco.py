@@ -289,7 +289,7 @@ def make_content_with_value(key, value, section):
         (make_content_without_key("name", "categories"), "$.categories[1]"),
         (make_content_with_value("bbox", [1, 2, 3], "annotations"), "annotations[1]"),
         (make_content_with_value("bbox", [1, 2, 3, 4, 5], "annotations"), "annotations[1]"),
-        (make_content_with_value("bbox", [1, 2, "3", 4], "annotations"), "annotations[1]"),
+        (make_content_with_value("bbox", [1, 2, "x", 4], "annotations"), "annotations[1]"),
         (make_content_with_value("bbox", None, "annotations"), "annotations[1]"),
         (make_content_with_value("category_id", 91, "annotations"), "annotations[1] has category_id 91"),
         (make_content_with_value("image_id", 5, "annotations"), "annotations[1] has image_id 5"),
@@ -409,6 +409,13 @@ def test_polygon_without_a_bbox_becomes_its_bounding_box(tmp_path, bbox):
     entry = {"id": 1, "image_id": 42, "category_id": 3, "segmentation": [[5, 6, 9, 6, 9, 20], [2, 8, 3, 8, 3, 9]]}
     source = open_content(tmp_path, make_content(annotations=[entry | bbox]))
     np.testing.assert_array_equal(source.annotation(1).boxes_px, [[2, 6, 9, 20]])
+
+
+def test_numbers_of_a_bbox_may_be_texts(tmp_path):
+    entry = {"id": 1, "image_id": 42, "category_id": 3, "bbox": ["1", 2, "3.5", "4"], "area": "7"}
+    source = open_content(tmp_path, make_content(annotations=[entry]))
+    np.testing.assert_array_equal(source.annotation(1).boxes_px, [[1, 2, 4.5, 6]])
+    assert source.annotation(1).area_px.tolist() == [7]
 
 
 @pytest.mark.parametrize("flag", [None, 0, 1, "1", "0", True, 1.0])

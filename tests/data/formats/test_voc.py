@@ -135,6 +135,18 @@ def test_images_in_the_folder_of_the_annotations_are_found(tmp_path):
     assert len(open_source(data, "train")) + len(open_source(data, "val")) == 4
 
 
+def test_lists_of_single_classes_are_joined_if_there_are_no_others(voc_folder):
+    """Read lists as in VoTT's exports, where each list names the images of one class."""
+    lists = voc_folder / "ImageSets" / "Main"
+    for name in ("train", "val", "cat_train"):
+        (lists / f"{name}.txt").unlink()
+    for name, text in (("cat_train", "a.jpg 1\n"), ("dog_train", "b.jpg -1\na.jpg -1\n"), ("dog_val", "c.jpg 1\n")):
+        (lists / f"{name}.txt").write_text(text)
+    assert split_names(Data(root=str(voc_folder))) == ("train", "val")
+    assert [annotation.image_id for annotation in open_folder(voc_folder).annotations()] == ["a", "b"]
+    assert [annotation.image_id for annotation in open_folder(voc_folder, "val").annotations()] == ["c"]
+
+
 def test_folders_are_read_as_splits(tmp_path):
     write_voc_image(tmp_path / "train", "a", make_annotation_xml(make_object_xml("cat")))
     write_voc_image(tmp_path / "valid", "b", make_annotation_xml(make_object_xml("ant")))
@@ -185,7 +197,7 @@ def test_split_by_hash_assigns_an_image_independently_of_other_images():
 @pytest.mark.parametrize("fraction", [1e-9, 1 - 1e-9])
 def test_split_by_hash_puts_one_of_two_images_into_val(fraction):
     assert sorted(split_by_hash(["a", "b"], fraction)) == [False, True]
-    assert split_by_hash(["a"], 1e-9) == [False] and split_by_hash([], 0.5) == []
+    assert split_by_hash(["a"], 1e-9) == split_by_hash(["a"], 1 - 1e-9) == [False] and split_by_hash([], 0.5) == []
 
 
 # ---- sizes and odd boxes ----

@@ -388,6 +388,9 @@ def test_root_may_be_a_yaml_file(yolo_folder):
         "train: train.txt",
         "path: lists\ntrain: part.txt",
         "train: [lists/part.txt, images/train]",
+        "train: [images/train/a.jpg, images/train/b.jpg]",
+        "path: /content/drive/pets\ntrain: images/train",
+        "train: C:\\pets\\Images\\train",
     ],
 )
 def test_yaml_paths_are_resolved(yolo_folder, text):
@@ -411,9 +414,16 @@ def test_missing_folder_of_a_yaml_is_reported(yolo_folder):
     assert sorted(map(len, parts)) == [1, 1], "val is held out of train"
     for part in parts:
         assert any("'val'" in note and "valid/images" in note for note in part.notes)
-    (yolo_folder / "data.yaml").write_text("train: train/images\nnames: [cat, dog]\n")
+    (yolo_folder / "data.yaml").write_text("train: train/images\nval: images/val\nnames: [cat, dog]\n")
     with pytest.raises(UserError, match=r"'train' .*train/images"):
         open_folder(yolo_folder)
+
+
+def test_folders_are_used_if_those_of_the_yaml_do_not_exist(yolo_folder):
+    (yolo_folder / "data.yaml").write_text("train: ../train/images\nval: ../valid/images\nnames: [cat, dog]\n")
+    parts = [open_source(Data(root=str(yolo_folder)), split) for split in ("train", "val")]
+    assert list(map(list_image_ids, parts)) == [["a", "b"], ["c"]]
+    assert all(any("valid/images" in note for note in part.notes) for part in parts)
 
 
 def test_missing_image_of_a_list_is_reported(yolo_folder):
