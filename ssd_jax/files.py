@@ -16,6 +16,11 @@ MAX_NAME_BYTES = 255
 """Length that most file systems allow for a file name."""
 
 
+def make_user_path(path: str | Path) -> Path:
+    """Return a path that a user gave, with a leading ``~`` replaced by the home folder."""
+    return Path(os.path.expanduser(path))
+
+
 def convert_write_errors(
     target: Path, advice: str = "Free some space or make it writable, then give the same command again."
 ) -> AbstractContextManager[None]:

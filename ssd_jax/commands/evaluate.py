@@ -30,6 +30,8 @@ class EvaluateOptions:
     This is always done if the split has no annotations."""
     report: bool = False
     """Also write report.html, a page with curves, confidence intervals, confusions and the worst images."""
+    out: Path | None = None
+    """Folder for all files. Default: the run folder."""
     distributed: Annotated[DistributedOptions, tyro.conf.arg(name="")] = field(default_factory=DistributedOptions)
 
 
@@ -47,4 +49,5 @@ def run(argv: Sequence[str]) -> None:
         results=options.results,
         report=options.report,
         strict=options.strict,
+        out=options.out,
     )

@@ -1,7 +1,6 @@
 """Open the splits on which a run is trained and evaluated, and print information about them."""
 
 import dataclasses
-from pathlib import Path
 
 from ssd_jax.config import Config
 from ssd_jax.data.class_names import describe_class_difference
@@ -9,6 +8,7 @@ from ssd_jax.data.formats.open import is_generated, is_tfds, missing_split_messa
 from ssd_jax.data.problems import Problems
 from ssd_jax.data.source import Source, count_dropped_objects
 from ssd_jax.errors import UserError
+from ssd_jax.files import make_user_path
 from ssd_jax.text import escape_text
 
 
@@ -19,9 +19,9 @@ def with_data_root(config: Config, root: str) -> Config:
     """
     data = dataclasses.replace(config.data, root=root)
     if is_tfds(data):
-        data = dataclasses.replace(data, tfds_dir=data.tfds_dir and str(Path(data.tfds_dir).expanduser().absolute()))
+        data = dataclasses.replace(data, tfds_dir=data.tfds_dir and str(make_user_path(data.tfds_dir).absolute()))
     elif root and not is_generated(data):
-        data = dataclasses.replace(data, root=str(Path(root).absolute()))
+        data = dataclasses.replace(data, root=str(make_user_path(root).absolute()))
     return dataclasses.replace(config, data=data)
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import logging
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +14,7 @@ from ssd_jax import files
 from ssd_jax.config import Config
 from ssd_jax.data.run_splits import open_evaluation_split, print_split, with_data_root
 from ssd_jax.data.source import Source
+from ssd_jax.errors import UserError
 from ssd_jax.evaluation.evaluator import compute_metrics, predict_split
 from ssd_jax.evaluation.submission import SubmissionWriter, make_submission_writer
 from ssd_jax.inference.detections import ImageDetections
@@ -20,6 +23,8 @@ from ssd_jax.inference.program import make_predict_fn
 from ssd_jax.metrics.tables import format_metrics
 from ssd_jax.report import page, pictures
 from ssd_jax.runtime import distributed, sharding
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -31,10 +36,11 @@ def evaluate(
     results: bool = False,
     report: bool = False,
     strict: bool = False,
+    out: str | Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate a trained detector on a split of its data set.
 
-    Print the metrics, and write into the run folder:
+    Print the metrics, and write into the run folder, or into the folder ``out``:
 
     * ``metrics.json``: the metrics that are returned,
     * ``<split>_truth.jpg`` and ``<split>_pred.jpg``: the same images with their annotations and their detections,
@@ -43,6 +49,7 @@ def evaluate(
 
     If ``split`` names another split than ``data.test_split``, the first and the last file are named
     ``metrics_<split>.json`` and ``report_<split>.html``. For a split without annotations, only ``results/`` is written.
+    If the run folder cannot be written and only the metrics were asked for, they are printed and a warning is logged.
 
     In a multi-process run all processes must call this function; only the primary process writes.
 
@@ -56,6 +63,7 @@ def evaluate(
         results: Whether to write the detections in the result format of COCO (COCO data) or VOC (all other data).
         report: Whether to write the HTML report.
         strict: Whether to stop at an unreadable image. Otherwise it counts as an image without detections.
+        out: Folder for the files. It is created if it does not exist. None: the run folder.
 
     Returns:
         ``split``, ``images``, ``checkpoint_step`` and, if the split has annotations, the entries of
@@ -65,7 +73,7 @@ def evaluate(
         UserError: If the run has no checkpoint, the split cannot be opened, its images or classes cannot be named in a
             result file, or a file cannot be written.
     """
-    run = Path(run)
+    run = files.make_user_path(run)
     config = read_detector_config(run)
     if data_root is not None:
         config = with_data_root(config, data_root)
@@ -75,26 +83,51 @@ def evaluate(
     print_split(split, source)
     annotations = list(source.annotations())
     writer = make_submission_writer(source, annotations) if results or not source.annotated else None
+    folder = run if out is None else files.make_user_path(out)
+    is_required = out is not None or report or writer is not None
+    is_writable = distributed.run_on_primary(lambda: _check_writable(folder, is_required))
     detections, step = _predict(run, config, source, checkpoint)
     metrics: dict[str, Any] = {"split": split, "images": len(source), "checkpoint_step": step}
     if source.annotated:
         metrics |= compute_metrics(detections, source, annotations)
     if not distributed.is_primary():
         return metrics
-    if source.annotated:
+    if not source.annotated:
+        print(f"Split '{split}' has no annotations; metrics were not computed.")
+    else:
+        print(format_metrics(metrics))  # before anything is written, because a write may fail
+        print(f"Split {split}, checkpoint of step {step}.")
+    if source.annotated and is_writable:
         # The metrics of another split must not replace those of the test split.
         suffix = "" if is_default_split else f"_{files.make_safe_file_name(split)}"
-        _write_metrics(run / f"metrics{suffix}.json", metrics)
-        pictures.write_truth_and_predictions(run, split, source, detections)
+        _write_metrics(folder / f"metrics{suffix}.json", metrics)
+        pictures.write_truth_and_predictions(folder, split, source, detections)
         if report:
-            report_file = run / f"report{suffix}.html"
+            report_file = folder / f"report{suffix}.html"
             page.write_report(report_file, config, source, detections, metrics, annotations)
             print(f"Report: {report_file}, to open in a browser")
-    else:
-        print(f"Split '{split}' has no annotations; metrics were not computed.")
     if writer is not None:
-        _write_results(run, split, writer, detections)
+        _write_results(folder, split, writer, detections, run.resolve().name)
     return metrics
+
+
+def _check_writable(folder: Path, is_required: bool) -> bool:
+    """Return whether files can be written into a folder, after creating it. If not, log a warning or raise an error.
+
+    Args:
+        folder: The folder.
+        is_required: Whether to raise a UserError if it cannot be written.
+    """
+    try:
+        with files.convert_write_errors(folder, "Name a folder for the files with --out."):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+    except UserError as error:
+        if is_required:
+            raise
+        logger.warning("%s The metrics are only printed.", error)
+        return False
+    return True
 
 
 def _predict(run: Path, config: Config, source: Source, checkpoint: str) -> tuple[list[ImageDetections], int]:
@@ -109,14 +142,12 @@ def _predict(run: Path, config: Config, source: Source, checkpoint: str) -> tupl
 def _write_metrics(file: Path, metrics: dict[str, Any]) -> None:
     files.write_text(file, json.dumps(metrics, indent=2) + "\n")
     pictures_stem = files.make_safe_file_name(metrics["split"])
-    print(format_metrics(metrics))
-    print(
-        f"Split {metrics['split']}, checkpoint of step {metrics['checkpoint_step']}. Written: {file}, "
-        f"{pictures_stem}_truth.jpg and {pictures_stem}_pred.jpg"
-    )
+    print(f"Written: {file}, {pictures_stem}_truth.jpg and {pictures_stem}_pred.jpg")
 
 
-def _write_results(run: Path, split: str, writer: SubmissionWriter, detections: Sequence[ImageDetections]) -> None:
-    written = writer.write(run / "results", split, run.resolve().name, detections)
+def _write_results(
+    folder: Path, split: str, writer: SubmissionWriter, detections: Sequence[ImageDetections], run_name: str
+) -> None:
+    written = writer.write(folder / "results", split, run_name, detections)
     others = f" and {len(written) - 1} others" if len(written) > 1 else ""
     print(f"Result files for the challenge server: {written[0]}{others}")

@@ -20,6 +20,7 @@ from ssd_jax.data.image import read_reduced_image, reduce_to_fit
 from ssd_jax.data.image_formats import LARGE_PIXELS
 from ssd_jax.data.pixels import to_rgb
 from ssd_jax.errors import UserError
+from ssd_jax.files import make_user_path
 from ssd_jax.inference.program import make_predict_fn, to_image_detections
 from ssd_jax.models.ssd import SSD, Params
 from ssd_jax.runs import run_folder
@@ -170,7 +171,7 @@ def load(run: str | Path, checkpoint: Literal["best", "last"] = "best") -> Detec
         UserError: If the folder is not a run folder, holds only a backbone, or has no checkpoint, or if the checkpoint
             does not fit the run's config.
     """
-    folder = Path(run)
+    folder = make_user_path(run)
     config = read_detector_config(folder)
     params, step = restore_params(folder, config, checkpoint)
     return Detector(config, params, step)

@@ -14,6 +14,7 @@ import msgspec
 
 from ssd_jax.config import Config
 from ssd_jax.errors import UserError
+from ssd_jax.files import make_user_path
 
 RENAMED_OPTIONS = {
     "data.canvas": "data.max_image_size",
@@ -132,7 +133,7 @@ def load_config(file: str | Path, options: Mapping[str, Any] | None = None) -> C
         UserError: If the file does not exist or raises an exception, if an option does not exist, or if a value is not
             allowed.
     """
-    file = Path(file)
+    file = make_user_path(file)
     if options is not None and not isinstance(options, Mapping):
         raise UserError(
             f"options must map names to values, such as {{'train.steps': 500}}, got a {type(options).__name__}"

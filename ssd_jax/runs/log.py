@@ -3,14 +3,19 @@
 import csv
 import io
 import json
+import logging
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssd_jax.files import convert_write_errors, write_text
+from ssd_jax.files import convert_read_errors, convert_write_errors, write_text
 
 if TYPE_CHECKING:  # tensorboardX imports torch if torch is installed, which takes seconds
     from tensorboardX.event_file_writer import EventsWriter
+
+logger = logging.getLogger(__name__)
 
 
 class RunLog:
@@ -26,9 +31,10 @@ class RunLog:
 
     def __init__(self, workdir: Path, step: int) -> None:
         self.log_file, self.results_file = workdir / "log.jsonl", workdir / "results.csv"
-        lines = [line for line in read_log(workdir) if line["step"] <= step]
-        write_text(self.log_file, "".join(json.dumps(line) + "\n" for line in lines))
-        self._results = [row for row in read_results(workdir) if int(row["step"] or 0) <= step]
+        lines = _read_and_keep_damaged(self.log_file, _parse_log)
+        write_text(self.log_file, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
+        rows = _read_and_keep_damaged(self.results_file, _parse_results)
+        self._results = [row for row in rows if row["step"] <= step]
         self._write_results()
         self._tensorboard = _open_tensorboard(workdir / "tensorboard", step)
 
@@ -81,7 +87,9 @@ class RunLog:
         if not self._results:
             return
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, fieldnames=list(self._results[0]), lineterminator="\n")
+        # After the header was damaged, the rows may have different columns.
+        columns = dict.fromkeys(name for row in self._results for name in row)
+        writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._results)
         write_text(self.results_file, text.getvalue())
@@ -106,32 +114,90 @@ def _open_tensorboard(folder: Path, step: int) -> "EventsWriter":
 def read_log(workdir: Path) -> list[dict[str, float]]:
     """Return the lines of log.jsonl as dicts with ``step`` and the training metrics.
 
-    An incomplete last line, which a killed run may leave, is omitted. If there is no log.jsonl, the list is empty.
+    Lines that cannot be read are left out. There is a warning about them, except about an incomplete last line, which a
+    killed run may leave. If there is no log.jsonl, the list is empty.
 
     Args:
         workdir: The run folder.
     """
-    file = workdir / "log.jsonl"
-    lines = []
-    for text in file.read_text().splitlines() if file.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
+    return _read_entries(workdir / "log.jsonl", _parse_log)[0]
 
 
 def read_results(workdir: Path) -> list[dict[str, float | None]]:
     """Return the rows of results.csv as dicts with ``step`` and the metrics of an evaluation.
 
-    The value of an empty cell is None. If there is no results.csv, the list is empty.
+    The value of an empty cell is None. Rows that cannot be read are left out, with a warning. If there is no
+    results.csv, the list is empty.
 
     Args:
         workdir: The run folder.
     """
-    file = workdir / "results.csv"
-    if not file.exists():
-        return []
-    with file.open(newline="") as stream:
-        rows = [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(stream)]
-    return [row | {"step": int(row["step"] or 0)} for row in rows]
+    return _read_entries(workdir / "results.csv", _parse_results)[0]
+
+
+_Parser = Callable[[list[str]], list[dict[str, Any] | None]]
+
+
+def _read_entries(file: Path, parse: _Parser, consequence: str = "") -> tuple[list[dict[str, Any]], bool]:
+    """Read the entries of a log file, and log a warning if some cannot be read.
+
+    Args:
+        file: The file, which need not exist.
+        parse: Function that returns the entry of each line, or None if the line cannot be read.
+        consequence: End of the warning.
+
+    Returns:
+        The entries that could be read, and whether there was a warning about others.
+
+    Raises:
+        UserError: If the file exists but cannot be opened.
+    """
+    with convert_read_errors(file):
+        text = file.read_bytes().decode(errors="replace") if file.exists() else ""
+    parsed = parse(text.split("\n"))
+    if parsed and parsed[-1] is None:
+        parsed.pop()  # what follows the last line break: nothing, or an incomplete line
+    entries = [entry for entry in parsed if entry is not None]
+    if len(entries) < len(parsed):
+        bad = len(parsed) - len(entries)
+        logger.warning("%s: %d of %d lines cannot be read, and are left out%s", file, bad, len(parsed), consequence)
+    return entries, len(entries) < len(parsed)
+
+
+def _read_and_keep_damaged(file: Path, parse: _Parser) -> list[dict[str, Any]]:
+    """Return the entries of a log file that can be read. If there are others, copy the file before it is written."""
+    copy = file.with_name(f"{file.name}.damaged")
+    entries, is_damaged = _read_entries(file, parse, f". A copy of the file is kept in {copy.name}")
+    if is_damaged:
+        with convert_write_errors(copy):
+            shutil.copyfile(file, copy)
+    return entries
+
+
+def _parse_log(lines: list[str]) -> list[dict[str, Any] | None]:
+    return [_parse_log_line(line) for line in lines]
+
+
+def _parse_log_line(line: str) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_valid = isinstance(entry, dict) and isinstance(entry.get("step"), int)
+    return entry if is_valid and all(isinstance(value, int | float) for value in entry.values()) else None
+
+
+def _parse_results(lines: list[str]) -> list[dict[str, Any] | None]:
+    header = lines[0].split(",")
+    return [_parse_results_row(header, line) for line in lines[1:]]
+
+
+def _parse_results_row(header: list[str], line: str) -> dict[str, Any] | None:
+    cells = line.split(",")
+    if "step" not in header or len(cells) != len(header):
+        return None
+    try:
+        row: dict[str, Any] = {name: float(cell) if cell else None for name, cell in zip(header, cells, strict=True)}
+        return row | {"step": int(row["step"])}
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -1,6 +1,7 @@
 """The function `train`, which trains a detector or resumes its training. ``ssd-jax train`` calls it."""
 
 import dataclasses
+import logging
 import shlex
 import signal
 from contextlib import ExitStack
@@ -8,11 +9,15 @@ from pathlib import Path
 
 from ssd_jax.config import Config
 from ssd_jax.data.run_splits import open_training_splits, print_overlap, print_split, with_data_root
-from ssd_jax.runs import run_folder
+from ssd_jax.data.source import Source
+from ssd_jax.files import make_user_path
+from ssd_jax.runs import data_fingerprint, run_folder
 from ssd_jax.runs.config_file import validate
 from ssd_jax.runtime import compilation, distributed
 from ssd_jax.training.loop import Trainer
 from ssd_jax.training.pretrained import open_pretrained
+
+logger = logging.getLogger(__name__)
 
 
 def train(config: Config, workdir: str | Path | None = None) -> Path:
@@ -36,7 +41,7 @@ def train(config: Config, workdir: str | Path | None = None) -> Path:
             do.
     """
     config = validate(config)
-    workdir = Path("runs") / config.name if workdir is None else Path(workdir)
+    workdir = Path("runs") / config.name if workdir is None else make_user_path(workdir)
     compilation.release_compiler_memory()
     config, train_source, val_source = open_training_splits(_with_absolute_paths(config))
     distributed.assert_same_text(run_folder.config_to_json(config), "the config, with the data it names,")
@@ -44,7 +49,10 @@ def train(config: Config, workdir: str | Path | None = None) -> Path:
     pretrained = None if run_folder.has_checkpoint(workdir) else open_pretrained(config)
     trainer = Trainer(config, workdir, train_source, val_source, pretrained)
     with ExitStack() as stack:
-        distributed.run_on_primary(lambda: _open_run_folder(stack, workdir, config))
+        sources = {config.data.train_split: train_source}
+        if val_source is not None:
+            sources[config.data.val_split] = val_source
+        distributed.run_on_primary(lambda: _open_run_folder(stack, workdir, config, sources))
         print_split("train", train_source, config)
         if val_source is not None:
             print_split("val", val_source)
@@ -66,18 +74,19 @@ def train(config: Config, workdir: str | Path | None = None) -> Path:
 
 
 def _with_absolute_paths(config: Config) -> Config:
-    path = config.train.pretrained and str(Path(config.train.pretrained).expanduser().absolute())
+    path = config.train.pretrained and str(make_user_path(config.train.pretrained).absolute())
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, pretrained=path))
     return with_data_root(config, config.data.root)
 
 
-def _open_run_folder(stack: ExitStack, workdir: Path, config: Config) -> None:
+def _open_run_folder(stack: ExitStack, workdir: Path, config: Config, sources: dict[str, Source]) -> None:
     """Lock the run folder, create its files or check that it belongs to this config, and print a summary of the run.
 
     Args:
         stack: Stack of context managers, which holds the lock.
         workdir: Run folder.
         config: Config of the run.
+        sources: Splits of the run, by name.
     """
     stack.enter_context(run_folder.hold_exclusive_lock(workdir))
     resumed, changed = run_folder.create_or_resume_run(workdir, config)
@@ -90,3 +99,6 @@ def _open_run_folder(stack: ExitStack, workdir: Path, config: Config) -> None:
     )
     for change in changed:
         print(f"  changed: {change}")
+    for change in data_fingerprint.update_fingerprints(workdir, sources):
+        if resumed:
+            logger.warning("%s. Training continues with the data as they are now", change)

@@ -1,6 +1,8 @@
 """Tests of ``ssd-jax evaluate``."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,30 @@ def test_evaluate_writes_a_result_file_per_class_for_voc_data(copied_run, capsys
         f"comp4_det_test_{n}.txt" for n in CLASS_NAMES
     }
     assert (copied_run / "metrics.json").exists()
+
+
+def test_evaluate_prints_the_metrics_of_a_run_that_cannot_be_written(trained_run, tmp_path, monkeypatch, capsys):
+    def raise_read_only(**_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def list_files() -> list[Path]:
+        return sorted(trained_run.rglob("*"))
+
+    before = list_files()
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.TemporaryFile", raise_read_only)
+        assert run_command("evaluate", trained_run) == 0
+        printed = capsys.readouterr()
+        assert "AP @ IoU .50:.95" in printed.out and "Written" not in printed.out
+        assert f"warning: {trained_run}: can't be written (Read-only file system)" in printed.err
+        assert "--out" in printed.err
+        assert run_command("evaluate", trained_run, "--report") == 2, "the report was asked for"
+        assert "--out" in capsys.readouterr().err
+    assert run_command("evaluate", trained_run, "--out", tmp_path / "a" / "b", "--results", "--report") == 0
+    assert {file.name for file in (tmp_path / "a" / "b").iterdir()} == {
+        "metrics.json", "report.html", "results", "test_pred.jpg", "test_truth.jpg",
+    }  # fmt: skip
+    assert list_files() == before
 
 
 def test_evaluate_rejects_invalid_arguments(run_failing_command, tmp_path, trained_run):

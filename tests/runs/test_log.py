@@ -33,6 +33,51 @@ def test_read_log_and_read_results_return_empty_lists_for_a_new_run(tmp_path):
     assert read_results(tmp_path) == []
 
 
+ODD_LINES = (
+    b"\xff\xfe",
+    b"\0" * 40,
+    b"5",
+    b'{"loss": 1}',
+    b'{"step": "x"}',
+    b'{"step": 1, "loss": []}',
+    b"[" * 9000,
+    b"",
+)
+
+
+@pytest.mark.parametrize("odd", ODD_LINES, ids=range(len(ODD_LINES)))
+def test_run_log_keeps_the_good_lines_and_a_copy_of_a_damaged_log(tmp_path, caplog, odd):
+    (tmp_path / "log.jsonl").write_bytes(b'{"step": 1, "loss": 2.0}\n' + odd + b'\n{"step": 2, "loss": 1.0}\n{"st')
+    before = (tmp_path / "log.jsonl").read_bytes()
+    with RunLog(tmp_path, 2):
+        pass
+    assert read_log(tmp_path) == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
+    assert (tmp_path / "log.jsonl.damaged").read_bytes() == before
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message.startswith(f"{tmp_path / 'log.jsonl'}: 1 of 3 lines") and "log.jsonl.damaged" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        (b"step,coco_ap\n1,0.5\n\xff,0.1\n2,\n", [{"step": 1, "coco_ap": 0.5}, {"step": 2, "coco_ap": None}]),
+        (b"step,coco_ap\n1,0.5,7\n2,0\0.5\n,1\ninf,1\n", []),
+        (b"st\xffep,coco_ap\n1,0.5\n", []),
+        (b"\0" * 100 + b"\n1\n", []),
+    ],
+    ids=range(4),
+)
+def test_run_log_continues_after_a_damaged_results_file(tmp_path, caplog, text, good):
+    (tmp_path / "results.csv").write_bytes(text)
+    assert read_results(tmp_path) == good
+    with RunLog(tmp_path, 2) as log:
+        log.log_evaluation(3, {"voc_map_area": 0.25})
+    assert [row["step"] for row in read_results(tmp_path)] == [*(row["step"] for row in good), 3]
+    assert read_results(tmp_path)[-1]["voc_map_area"] == 0.25
+    assert (tmp_path / "results.csv.damaged").read_bytes() == text
+    assert all("results.csv: " in record.getMessage() for record in caplog.records) and caplog.records
+
+
 def read_events(folder: Path) -> list[Event]:
     """Return the events in the TFRecord files of a folder.
 
