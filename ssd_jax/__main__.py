@@ -47,14 +47,18 @@ def expand_home(word: str) -> str:
 def second_interrupt_ends_process() -> Iterator[None]:
     """Make the second Ctrl-C in the ``with`` block end the process at once, even during a call into C++.
 
-    The first one raises KeyboardInterrupt, as usual. But Python drops an exception that is raised in a callback of the
-    garbage collector, which JAX runs often while it compiles, and C++ code delays it until it returns.
+    The first one raises KeyboardInterrupt, as usual. But C++ code delays it until it returns. Python drops an exception
+    in a callback of the garbage collector; JAX has one, so that there the exception is raised a little later.
     """
     if threading.current_thread() is not threading.main_thread():  # Python allows signal handlers only there
         yield
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        if frame is not None and frame.f_code.co_name == "_xla_gc_callback":
+            # Try again when the callback has returned.
+            threading.Timer(0.05, signal.pthread_kill, [threading.main_thread().ident, number]).start()
+            return
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         raise KeyboardInterrupt
 

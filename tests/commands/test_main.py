@@ -1,11 +1,15 @@
 """Tests of the command line: the list of commands, help, warnings, and the time until help is printed."""
 
+import gc
 import importlib
 import io
 import logging
+import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -163,3 +167,92 @@ def test_ctrl_c_ends_a_command_with_a_message_of_one_line(monkeypatch, capsys):
     assert run_command("show") == 130
     printed = capsys.readouterr()
     assert printed.err.strip() == "Stopped." and not printed.out
+
+
+def test_ctrl_c_in_garbage_collector_callback_of_jax_is_not_lost(monkeypatch):
+    def _xla_gc_callback(*_: object) -> None:  # the name of JAX's callback
+        gc.callbacks.remove(_xla_gc_callback)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def run(argv: Sequence[str]) -> None:
+        gc.callbacks.append(_xla_gc_callback)
+        gc.collect()
+        time.sleep(10)
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(show, "run", run)
+    start = time.monotonic()
+    assert run_command("show") == 130
+    assert time.monotonic() - start < 5
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_second_ctrl_c_ends_command_at_once():
+    program = """
+import time
+from ssd_jax.__main__ import main
+from ssd_jax.commands import show
+
+def run(argv):
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    finally:
+        print("cleaning up", flush=True)
+        time.sleep(60)
+
+show.run = run
+main(["show"])
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        for line in (b"ready\n", b"cleaning up\n"):
+            while process.stdout.readline() != line:
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)
+    finally:
+        process.kill()
+    assert process.returncode == -signal.SIGINT
+
+
+# ---- pipes ----
+
+
+def run_without_reader(*argv: str, stderr_too: bool = False) -> subprocess.CompletedProcess[bytes]:
+    """Run ``ssd-jax ARGV`` with its output in a pipe that is closed at the other end, as after `head` has ended."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        command = [sys.executable, "-m", "ssd_jax", *argv]
+        errors = writer if stderr_too else subprocess.PIPE
+        return subprocess.run(command, cwd=ROOT, stdout=writer, stderr=errors, check=False)
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.parametrize("stderr_too", [False, True])
+def test_command_without_reader_of_its_output_writes_its_files(tmp_path, stderr_too):
+    result = run_without_reader("check-data", TINY, "--out", str(tmp_path / "out"), stderr_too=stderr_too)
+    assert result.returncode in (0, 1)
+    assert b"Error" not in (result.stderr or b"")
+    assert (tmp_path / "out" / "check.json").exists()
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["evaluate", "--help"], ["train", TINY, "--help"]])
+def test_help_without_reader_of_its_output_ends_quietly(argv):
+    result = run_without_reader(*argv)
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
+# ---- paths ----
+
+
+def test_home_folder_is_expanded_in_every_argument(monkeypatch):
+    words: list[str] = []
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setattr(show, "run", words.extend)
+    given = ["~/a b", "--data.root=~/x", "--train.pretrained=~", "--split=a~b", "a/~", "--x", "~nobody-of-this-name/x"]
+    assert run_command("show", *given) == 0
+    assert words == ["/home/ann/a b", "--data.root=/home/ann/x", "--train.pretrained=/home/ann", *given[3:]]
