@@ -4,7 +4,7 @@ import codecs
 import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import yaml
@@ -12,8 +12,6 @@ import yaml
 from ssd_jax.data.source import read_text
 from ssd_jax.errors import UserError
 from ssd_jax.files import convert_read_errors
-
-T = TypeVar("T")
 
 MAX_YAML_ENTRIES = 1_000_000
 """Largest number of entries of a YAML file, counted after its aliases are replaced by what they stand for."""
@@ -74,7 +72,7 @@ def _check_keys(file: Path, node: yaml.MappingNode) -> None:
             seen.add(key.value)
 
 
-def read_json(file: Path, kind: type[T]) -> T:
+def read_json(file: Path, kind: Any) -> Any:
     """Return the content of a JSON file as a type that msgspec knows.
 
     Raises:

@@ -5,20 +5,20 @@ numbers are converted to class names, which are read from a YAML file or from a 
 """
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
 from ssd_jax.config import Data
-from ssd_jax.data.folder import Folder, group_by_stem, list_files, parent, path_tails, spelling_key, split_path, stem
+from ssd_jax.data.folder import Folder, group_by_stem, list_files, parent, spelling_key, stem
 from ssd_jax.data.formats.layout import describe_layout, folder_distance, is_side_folder
 from ssd_jax.data.formats.reader import SplitBuilder
-from ssd_jax.data.formats.yolo_classes import find_yaml_file, read_classes, read_description
+from ssd_jax.data.formats.yolo_classes import read_classes
 from ssd_jax.data.formats.yolo_labels import have_keypoints, looks_like_label_file, read_objects
+from ssd_jax.data.formats.yolo_yaml import find_yaml_file, find_yaml_places, join_paths
 from ssd_jax.data.image import EXTENSIONS, image_size
 from ssd_jax.data.problems import Kind, Problems
-from ssd_jax.data.source import FolderSource, join_names, read_text
+from ssd_jax.data.source import FolderSource, read_text
 from ssd_jax.data.split_names import is_split_name, split_kind, split_of_path
 from ssd_jax.errors import UserError
 
@@ -102,10 +102,7 @@ def open_split(folder: Folder, data: Data, split: str, class_names: Sequence[str
             size = image_size(image)
             objects = read_objects(label_file, classes, size, problems) if label_file else []
             builder.add(ids[image], image, size, objects, file=label_file or image)
-    for name, places in _find_yaml_splits(folder).items():
-        if not _all_exist(places):
-            text = f"the split '{name}' is in {join_names(places)}, which does not exist"
-            problems.add(Kind.MISSING_SPLIT, classes.file, text)
+    _report_yaml_places(folder, classes.file, problems)
     _report_unused(folder, splits, split, labels, finder, problems)
     return builder.build()
 
@@ -118,63 +115,14 @@ def _find_splits(folder: Folder) -> dict[str, list[Path]]:
 
     Splits of a YAML file that do not exist are left out, except for train.
     """
-    splits = _find_yaml_splits(folder)
+    splits = {name: [place.path for place in places] for name, places in find_yaml_places(folder).items()}
     if not any(_all_exist(places) for places in splits.values()):
         return _find_folder_splits(folder) or splits
     return {key: places for key, places in splits.items() if split_kind(key) == "train" or _all_exist(places)}
 
 
-def _find_yaml_splits(folder: Folder) -> dict[str, list[Path]]:
-    """Return the folders and .txt lists that a YAML file names for each split, whether they exist or not."""
-    file = find_yaml_file(folder)
-    content = {} if file is None else read_description(file)
-    # An entry without a value counts as absent.
-    named = {key: content[key] for key in content if is_split_name(key) and content[key] not in ("", "null", "~")}
-    if file is None or not named:
-        return {}
-    bases = [file.parent / str(content.get("path", "")).replace("\\", "/"), file.parent]
-    return {
-        key: [_resolve_path(folder, bases, str(place)) for place in (places if isinstance(places, list) else [places])]
-        for key, places in named.items()
-    }
-
-
 def _all_exist(places: Iterable[Path]) -> bool:
     return all(place.exists() for place in places)
-
-
-def _resolve_path(folder: Folder, bases: Sequence[Path], entry: str) -> Path:
-    """Return the existing file or folder that a path in a YAML file refers to, or the literal path if none exists.
-
-    Roboflow writes ``../train/images`` for ``train/images`` in the folder of the YAML file. In Ultralytics' software,
-    ``path`` is relative to a folder that contains all data sets. A path may also be that of another machine; then the
-    longest end of it that exists in the folder is used.
-    """
-    entry = entry.replace("\\", "/")
-    candidates = [_join_paths(base, text) for text in (entry, re.sub(r"^(\.\./)+", "", entry)) for base in bases]
-    existing = next((path for path in candidates if path.exists()), None)
-    if existing is not None:
-        return existing
-    known = {path: f"/{spelling_key(path)}" for file in folder.listing.files for path in _parents(file)}
-    split = split_of_path("/".join(split_path(entry)))
-    for tail in path_tails(str(candidates[0])):
-        if split is not None and split not in tail.split("/"):
-            break
-        found = [path for path, key in known.items() if key.endswith(f"/{spelling_key(tail)}")]
-        if len(found) == 1:
-            return folder.full_path(found[0])
-    return candidates[0]
-
-
-def _parents(file: str) -> list[str]:
-    """Return a relative path and the paths of its folders, except the root."""
-    parts = file.split("/")
-    return ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
-
-
-def _join_paths(*parts: str | Path) -> Path:
-    """Return joined paths without ``.`` and ``..``, so that each image has only one path."""
-    return Path(os.path.normpath(os.path.join(*parts)))
 
 
 def _find_folder_splits(folder: Folder) -> dict[str, list[Path]]:
@@ -254,7 +202,7 @@ def _read_image_list(folder: Folder, file: Path, problems: Problems) -> list[Pat
     images = []
     lines = enumerate(read_text(file).splitlines(), start=1)
     for number, line in ((number, line.strip()) for number, line in lines if line.strip()):
-        exact = _join_paths(file.parent, line.replace("\\", "/"))
+        exact = join_paths(file.parent, line.replace("\\", "/"))
         if exact.is_file():
             images.append(exact)
             continue
@@ -405,6 +353,17 @@ def _check_label_files(
     if len(unlabelled) > _MANY_UNLABELLED * len(labels):
         text = f"{len(unlabelled)} of {len(labels)} images have no label file. {expected}"
         problems.add(Kind.FEW_LABELS, places[0], text)
+
+
+def _report_yaml_places(folder: Folder, file: Path, problems: Problems) -> None:
+    """Add problems for the paths in a YAML file that do not exist as they are written."""
+    for name, places in find_yaml_places(folder).items():
+        for place in places:
+            if not place.path.exists():
+                text = f"the split '{name}' is in {place.path}, which does not exist"
+                problems.add(Kind.MISSING_SPLIT, file, text)
+            elif place.is_moved:
+                problems.add(Kind.NAME_DIFFERS, file, f"'{place.entry}' is {_relative(folder, place.path)}")
 
 
 def _report_unused(

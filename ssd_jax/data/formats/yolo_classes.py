@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ssd_jax.data.folder import Folder, parent
-from ssd_jax.data.formats.documents import read_yaml
-from ssd_jax.data.source import join_names, read_text
+from ssd_jax.data.folder import Folder
+from ssd_jax.data.formats.yolo_yaml import find_yaml_file, read_description
+from ssd_jax.data.source import read_text
 from ssd_jax.errors import UserError
 
-_YAML = (".yaml", ".yml")
 _NAME_LISTS = re.compile(r"(classes|names|class_names|labels)\.txt|.*\.names|_darknet\.labels", re.IGNORECASE)
-_YAML_NAMES = re.compile(rb"(?m)^(\xef\xbb\xbf)?[\"']?names[\"']?\s*:")
 
 
 class Classes(NamedTuple):
@@ -25,49 +23,6 @@ class Classes(NamedTuple):
     """Class name by class number."""
     has_keypoints: bool = False
     """True if keypoints follow the box in each line of a label file."""
-
-
-def find_yaml_file(folder: Folder) -> Path | None:
-    """Return the YAML file that names the classes of a data set, or None if there is none.
-
-    It is the path of the folder itself, if this is a YAML file, or the file that is the least deep in the folder.
-
-    Raises:
-        UserError: If several YAML files name classes, and none of them is called ``data``.
-    """
-    if folder.path.is_file():
-        return folder.path if folder.path.suffix.lower() in _YAML else None
-    files = [file for file in folder.with_extension(*_YAML) if _names_classes(folder.full_path(file))]
-    depths = [file.count("/") for file in files]
-    files = [file for file, depth in zip(files, depths, strict=True) if depth == min(depths)]
-    if len(files) < 2:
-        return folder.full_path(files[0]) if files else None
-    if len({parent(file) for file in files}) == 1:
-        for file in files:
-            if Path(file).stem.lower() == "data":
-                return folder.full_path(file)
-    raise UserError(
-        f"{folder.path}: several YAML files name classes: {join_names(files)}. Choose one with --data.root FILE."
-    )
-
-
-def _names_classes(file: Path) -> bool:
-    try:
-        return _YAML_NAMES.search(file.read_bytes()) is not None
-    except OSError:
-        return False
-
-
-def read_description(file: Path) -> dict[str, Any]:
-    """Return the content of a YAML file that describes a data set.
-
-    Raises:
-        UserError: If the file cannot be read, or does not name classes.
-    """
-    content = read_yaml(file)
-    if not isinstance(content, dict) or "names" not in content:
-        raise UserError(f"{file}: the key 'names' is missing. Write, for example, names: [cat, dog].")
-    return content
 
 
 def read_classes(folder: Folder) -> Classes:
