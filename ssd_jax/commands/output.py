@@ -22,10 +22,11 @@ class _EscapedStream:
     Args:
         stream: The other text stream.
         kept: Pattern of the control characters that are not escaped, as a group.
+        is_terminal: Result of ``isatty``.
     """
 
-    def __init__(self, stream: Any, kept: re.Pattern[str]) -> None:
-        self._stream, self._kept = stream, kept
+    def __init__(self, stream: Any, kept: re.Pattern[str], is_terminal: bool) -> None:
+        self._stream, self._kept, self._is_terminal = stream, kept, is_terminal
 
     def write(self, text: str) -> int:
         parts = self._kept.split(text)
@@ -35,8 +36,7 @@ class _EscapedStream:
         return len(text)
 
     def isatty(self) -> bool:
-        """Return False, because colours would be escaped."""
-        return False
+        return self._is_terminal
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -48,8 +48,9 @@ def escape_output() -> Iterator[None]:
 
     The message of a `UserError` escapes the line breaks in names itself, and so do the functions that format tables.
     """
-    out: Any = _EscapedStream(sys.stdout, _LINES)
-    err: Any = _EscapedStream(sys.stderr, _LINES_AND_PROGRESS)
+    # tyro colours its help if stdout is a terminal, and the codes of the colours would be escaped.
+    out: Any = _EscapedStream(sys.stdout, _LINES, is_terminal=False)
+    err: Any = _EscapedStream(sys.stderr, _LINES_AND_PROGRESS, sys.stderr.isatty())
     with redirect_stdout(out), redirect_stderr(err):
         yield
 

@@ -9,9 +9,9 @@ from ssd_jax.data.folder import list_files
 from ssd_jax.data.image import EXTENSIONS
 from ssd_jax.data.image_formats import check_is_file
 from ssd_jax.errors import UserError
+from ssd_jax.files import append_to_file_name
 
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
-_MAX_STEM_BYTES = 240  # file systems allow names of 255 bytes; the rest is for a number and the suffix
 
 
 class InputImage(NamedTuple):
@@ -72,7 +72,8 @@ def choose_output_files(images: Sequence[InputImage], out: Path) -> dict[Path, P
     for image, target in zip(images, targets, strict=True):
         number, first = 2, target
         while _comparable(target) in used:  # a.png and a.png.jpg in one folder
-            target, number = first.with_name(f"{first.stem}_{number}{first.suffix}"), number + 1
+            target = first.with_name(append_to_file_name(first.stem, f"_{number}{first.suffix}"))
+            number += 1
         used.add(_comparable(target))
         chosen[image.file] = target
     return chosen
@@ -83,9 +84,7 @@ def make_picture_path(out: Path, relative: Path) -> Path:
     stem, suffix = relative.name, ".jpg"
     if relative.suffix.lower() in _JPEG_SUFFIXES:
         stem, suffix = relative.stem, relative.suffix
-    if len(os.fsencode(stem)) > _MAX_STEM_BYTES:
-        stem = os.fsencode(stem)[:_MAX_STEM_BYTES].decode(errors="ignore")
-    return out / relative.with_name(stem + suffix)
+    return out / relative.with_name(append_to_file_name(stem, suffix))
 
 
 def list_first(names: Sequence[str], count: int = 3) -> str:

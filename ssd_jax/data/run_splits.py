@@ -83,7 +83,8 @@ def open_evaluation_split(config: Config, split: str | None) -> tuple[str, Sourc
         missing = missing_split_message(config.data, split)
         if missing:
             split = config.data.val_split
-            print(f"{missing} Evaluating on '{split}' instead, the split on which the best checkpoint was chosen.")
+            reason = "the split on which the best checkpoint was chosen."
+            print(f"{escape_text(missing)} Evaluating on '{split}' instead, {reason}")
     return split, open_split(config, split)
 
 

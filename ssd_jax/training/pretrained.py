@@ -21,6 +21,7 @@ from ssd_jax.errors import UserError
 from ssd_jax.inference import detector
 from ssd_jax.models.ssd import CLASS_PREDICTOR, Params
 from ssd_jax.runs import run_folder
+from ssd_jax.text import escape_text
 from ssd_jax.weights.importing import import_weights
 
 Leaf = Array | np.ndarray
@@ -257,4 +258,8 @@ def _print_model_differences(pretrained: Pretrained, config: Config) -> None:
         if line.startswith("model.") and not line.startswith(ignored)
     ]
     if lines:
-        print(f"  note: the model of {pretrained.path} differs (pretrained -> this config):", *lines, sep="\n    ")
+        print(
+            f"  note: the model of {pretrained.path} differs (pretrained -> this config):",
+            *map(escape_text, lines),
+            sep="\n    ",
+        )

@@ -14,6 +14,7 @@ from ssd_jax.files import make_user_path
 from ssd_jax.runs import data_fingerprint, run_folder
 from ssd_jax.runs.config_file import validate
 from ssd_jax.runtime import compilation, distributed
+from ssd_jax.text import escape_text
 from ssd_jax.training.loop import Trainer
 from ssd_jax.training.pretrained import open_pretrained
 
@@ -94,11 +95,11 @@ def _open_run_folder(stack: ExitStack, workdir: Path, config: Config, sources: d
     print(
         f"{'Resuming' if resumed else 'New run in'} {workdir}: {model.image_size} px, "
         f"{model.default_boxes.count} default boxes, {len(names)} classes "
-        f"({', '.join(names[:8])}{', ...' if len(names) > 8 else ''}), "
+        f"({', '.join(map(escape_text, names[:8]))}{', ...' if len(names) > 8 else ''}), "
         f"{config.train.steps} steps of {config.train.batch_size} images"
     )
     for change in changed:
-        print(f"  changed: {change}")
+        print(f"  changed: {escape_text(change)}")
     for change in data_fingerprint.update_fingerprints(workdir, sources):
         if resumed:
             logger.warning("%s. Training continues with the data as they are now", change)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.runs import run_folder
+from ssd_jax.text import escape_text
 
 
 @pytest.fixture
@@ -128,6 +129,29 @@ def test_predict_skips_and_names_unreadable_images(trained_run, photos, tmp_path
     message = run_failing_command("predict", trained_run, photos, "--out", out)
     assert "1 of 5 images" in message and f"{photos / 'cut.jpg'}: " in message
     assert len(json.loads((out / "predictions.json").read_text())["images"]) == 4
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"caf\xe9", b"a\nerror: forged", b"\x1b]0;title\x07", "\u202egpj.exe".encode(), b"=cmd", b"$x_1^2$", b"z" * 251],
+    ids=ascii,
+)
+def test_predict_names_an_image_exactly_whatever_its_name(name, trained_run, photos, tmp_path, monkeypatch, capfd):
+    """predictions.json holds the names as Python's json module writes and reads them."""
+    monkeypatch.chdir(tmp_path)
+    file, cut = Path("in") / os.fsdecode(name + b".jpg"), Path("in") / os.fsdecode(name[:245] + b".cut.png")
+    file.parent.mkdir()
+    file.write_bytes((photos / "a.jpg").read_bytes())
+    cut.write_bytes((photos / "a.png").read_bytes()[:100])
+    assert run_command("predict", trained_run, "in") == 2
+    (image,) = json.loads(Path("predictions/predictions.json").read_text())["images"]
+    assert Path(image["file"]) == file
+    with Image.open(image["picture"]) as picture:
+        assert picture.size == (image["width"], image["height"])
+    printed = capfd.readouterr()
+    assert not re.search(r"[^\n\t -~]", printed.out)
+    assert f"in/{escape_text(cut.name)}: " in printed.err
+    assert not [line for line in printed.err.splitlines() if line.startswith("error:")][1:]
 
 
 def test_predict_does_not_read_its_own_output(trained_run, photos):
