@@ -240,7 +240,7 @@ def _decode_jpeg(data: bytes, canvas: tuple[int, int] | None, min_pixels: int) -
     """Decode a JPEG file, and return it with a note. The image is None if Pillow may be able to read it."""
     try:
         size = jpeg.read_size(data)
-        check_size(size)
+        check_size(size, len(data))
         with _lock_if_large(size):
             pixels, note = jpeg.decode_jpeg(data, size, _choose_divisor(size, canvas, min_pixels))
     except ValueError as error:
@@ -261,7 +261,7 @@ def _lock_if_large(size: tuple[int, int]) -> AbstractContextManager[object]:
 
 
 def _jpeg_orientation(data: bytes) -> int:
-    if b"Exif" not in data and b"tiff:Orientation" not in data:  # so that most files are not opened a second time
+    if not jpeg.has_metadata(data):  # so that most files are not opened a second time
         return 1
     with open_image(io.BytesIO(data)) as image:
         return exif_orientation(image)

@@ -18,7 +18,7 @@ from ssd_jax.errors import UserError, convert_errors, format_error_reason
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000")
 
 MAX_PIXELS_VARIABLE = "SSD_JAX_MAX_PIXELS"
-DEFAULT_MAX_PIXELS = 250_000_000  # more than the largest sensors of phones and cameras have
+DEFAULT_MAX_PIXELS = 200_000_000  # the largest sensors of phones and cameras
 LARGE_PIXELS = (
     64_000_000  # larger images are decoded one at a time, and at a fraction of their size where that is enough
 )
@@ -26,6 +26,7 @@ LARGE_PIXELS = (
 _HEIF = "HEIF"
 _HEIF_PLUGINS = ("pillow_heif", "pi_heif")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+_MAX_PIXELS_PER_BYTE = 1000  # of large images; even drawings have fewer
 _BYTES_PER_PIXEL = 8  # of the largest files: four uncompressed channels of 16 bits
 _ADVICE = "Check the path and its permissions."
 
@@ -48,29 +49,42 @@ def max_pixels() -> int:
     return int(text)
 
 
-def check_size(size: tuple[int, int]) -> None:
+def check_size(size: tuple[int, int], length: int | None = None) -> None:
     """Raise an error if an image of (width, height) has too many pixels.
 
+    Unless the limit was set by the user, a large image must also have a plausible number of bytes, so that a file of a
+    few bytes does not take gigabytes of memory.
+
+    Args:
+        size: Width and height of the image in pixels.
+        length: Length of the file in bytes, if it is known.
+
     Raises:
-        DecompressionBombError: If the image has more than `max_pixels` pixels; `convert_decode_errors` converts it.
+        DecompressionBombError: If the image has too many pixels; `convert_decode_errors` converts it.
     """
-    width, height = size
-    if width * height > max_pixels():
-        raise Image.DecompressionBombError(f"{width} x {height} pixels")
+    pixels = size[0] * size[1]
+    if pixels > max_pixels():
+        raise Image.DecompressionBombError(f"{size[0]} x {size[1]} pixels")
+    is_limit_set = bool(os.environ.get(MAX_PIXELS_VARIABLE))
+    if length is not None and not is_limit_set and pixels > max(LARGE_PIXELS, length * _MAX_PIXELS_PER_BYTE):
+        raise Image.DecompressionBombError(f"{size[0]} x {size[1]} pixels in only {length} bytes")
 
 
-def check_is_file(path: str | Path) -> None:
-    """Raise an error if a path is neither a file nor a folder, without opening it. Opening a pipe would wait for ever.
+def check_is_file(path: str | Path) -> int:
+    """Return the length of a file in bytes, without opening it. Opening a named pipe would wait forever.
 
     Raises:
         UserError: If the path is a named pipe, a socket or a device, or does not exist.
-        OSError: If the path is a folder.
     """
-    with convert_errors(f"{path}: can't be read", _ADVICE, catch=OSError):
-        mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        mode = status.st_mode
         kind = "a named pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
         raise UserError(f"{path}: is {kind}, not an image file. Save the image as a file.")
+    return status.st_size
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -79,12 +93,13 @@ def read_bytes(path: str | Path) -> bytes:
     Raises:
         UserError: If the path is not a file, or the file cannot be read, is empty or is larger than any image may be.
     """
-    check_is_file(path)
-    with convert_errors(f"{path}: can't be read", _ADVICE, catch=OSError), open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > max_pixels() * _BYTES_PER_PIXEL:
-            raise UserError(f"{path}: the file is too large for an image ({size / 1e9:.1f} GB). {_limit_advice()}")
-        data = file.read()
+    length = check_is_file(path)
+    if length > max_pixels() * _BYTES_PER_PIXEL:
+        raise UserError(f"{path}: the file is too large for an image ({length / 1e9:.1f} GB). {_limit_advice()}")
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
     if not data:
         raise UserError(f"{path}: the file is empty. Copy it again, or remove it.")
     return data
@@ -110,8 +125,9 @@ def open_image(source: str | Path | io.BytesIO) -> Image.Image:
             raise
         _register_heif_plugin()
         image = Image.open(source, formats=_formats())
+    length = len(source.getbuffer()) if isinstance(source, io.BytesIO) else None
     try:
-        check_size(image.size)
+        check_size(image.size, length)
     except Image.DecompressionBombError:
         image.close()
         raise
@@ -121,24 +137,20 @@ def open_image(source: str | Path | io.BytesIO) -> Image.Image:
 @contextmanager
 def convert_decode_errors(name: str | Path) -> Iterator[None]:
     """Convert the exceptions that decoders raise for an invalid image to UserErrors."""
-    # For files that were made to cause harm, the decoders raise exceptions of any type.
-    with (
-        convert_errors(
-            f"{name}: can't be read as an image", "Copy it again, or remove it.", reason=_decode_error_reason
-        ),
-        convert_errors(
-            f"{name}: the file is in the format HEIC",
-            "Install its reader with: pip install 'ssd-jax[heic]'",
-            catch=_HeifPluginMissingError,
-        ),
-        convert_errors(
-            f"{name}: the image is too large",
-            _limit_advice(),
-            catch=(Image.DecompressionBombError, Image.DecompressionBombWarning),
-            reason=_size_error_reason,
-        ),
-    ):
+    try:
         yield
+    except UserError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"{name}: the image is too large ({_size_reason(error)}). {_limit_advice()}") from error
+    except _HeifPluginMissingError as error:
+        raise UserError(
+            f"{name}: is in the format HEIC. Install its reader with: pip install 'ssd-jax[heic]'"
+        ) from error
+    except Exception as error:  # of any type: decoders raise many for files that were made to cause harm
+        is_unknown = isinstance(error, UnidentifiedImageError)
+        reason = "not in a known image format" if is_unknown else format_error_reason(error)
+        raise UserError(f"{name}: can't be read as an image ({reason}). Copy it again, or remove it.") from error
 
 
 @contextmanager
@@ -167,16 +179,14 @@ def _limit_advice() -> str:
     )
 
 
-def _size_error_reason(error: Exception) -> str:
+def _size_reason(error: Exception) -> str:
     text = str(error)
     pixels = re.search(r"\((\d+) pixels\)", text)  # Pillow's message
     return f"{int(pixels[1]):,} pixels" if pixels else text
 
 
-def _decode_error_reason(error: Exception) -> str:
-    return (
-        "not an image format that is read" if isinstance(error, UnidentifiedImageError) else format_error_reason(error)
-    )
+def _unreadable(path: str | Path, error: OSError) -> UserError:
+    return UserError(f"{path}: can't be read ({format_error_reason(error)}). {_ADVICE}")
 
 
 def _formats() -> tuple[str, ...]:
@@ -206,4 +216,4 @@ def _register_heif_plugin() -> None:
         except ImportError:
             continue
         return
-    raise _HeifPluginMissingError("its reader is not installed")
+    raise _HeifPluginMissingError

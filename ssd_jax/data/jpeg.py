@@ -1,5 +1,6 @@
 """Decode JPEG files with libjpeg-turbo, at a fraction of their size if that is enough, and complete truncated ones."""
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -7,12 +8,9 @@ import numpy as np
 import simplejpeg
 from jaxtyping import Bool, UInt8
 
-from ssd_jax.data.image_formats import LARGE_PIXELS
-
-_SCAN, _END, _PROGRESSIVE = 0xDA, 0xD9, (0xC2, 0xCA)  # markers
+_SCAN, _END, _METADATA, _PROGRESSIVE = 0xDA, 0xD9, 0xE1, (0xC2, 0xCA)  # markers
 _GREY = 128  # value of the pixels that libjpeg fills in where the data is missing
-_MAX_SCANS = 500  # a progressive JPEG has about ten; every scan takes time, but few bytes
-_MAX_PIXELS_PER_BYTE = 1024  # an empty block of 64 pixels takes at least one bit
+_MAX_SCANS = 100  # a progressive JPEG has about ten; every scan takes time, but few bytes
 _MISSING_FRACTION = 0.04  # largest part of the pixels that may be missing: a row of blocks of an image of 400 rows
 
 
@@ -25,6 +23,11 @@ def read_size(data: bytes) -> tuple[int, int]:
     """Return the (width, height) in pixels of a JPEG file. Raises ValueError if its header is invalid."""
     height, width = simplejpeg.decode_jpeg_header(data)[:2]
     return width, height
+
+
+def has_metadata(data: bytes) -> bool:
+    """Return whether a JPEG file may contain an orientation, in EXIF or in XMP."""
+    return _METADATA in _iterate_header_markers(data)
 
 
 def decode_jpeg(data: bytes, size: tuple[int, int], divisor: int) -> tuple[UInt8[np.ndarray, "h w 3"], str]:
@@ -45,7 +48,7 @@ def decode_jpeg(data: bytes, size: tuple[int, int], divisor: int) -> tuple[UInt8
         ValueError: If the file has a defect, perhaps one that Pillow ignores, or was made to take a long time.
     """
     width, height = size
-    _check_effort(data, width * height)
+    _check_scans(data)
     # simplejpeg chooses the smallest size that is not below this minimum.
     options = {"min_height": -(-height // divisor), "min_width": -(-width // divisor)}
     try:
@@ -79,12 +82,13 @@ def describe_damage(error: ValueError) -> str:
     return "the file is damaged; a part of its pixels is grey or shifted" if is_damaged else ""
 
 
-def _check_effort(data: bytes, pixels: int) -> None:
-    """Raise an error if decoding a file would take memory or time out of proportion to its length."""
-    if pixels > LARGE_PIXELS and pixels > _MAX_PIXELS_PER_BYTE * len(data):
-        raise EOFError(f"{len(data)} bytes cannot hold {pixels:,} pixels; the file is truncated")
-    if data.count(b"\xff\xda") > _MAX_SCANS and sum(1 for _ in _iterate_scans(data)) > _MAX_SCANS:
-        raise EOFError(f"more than {_MAX_SCANS} scans")
+def _check_scans(data: bytes) -> None:
+    """Raise an EOFError if a file has so many scans that decoding it would take minutes."""
+    # A film may follow the image in the file, so the whole file may contain more of these two bytes.
+    if _is_progressive(data) and data.count(b"\xff\xda") > _MAX_SCANS:
+        scans = sum(marker == _SCAN for marker, _ in _iterate_segments(data))
+        if scans > _MAX_SCANS:
+            raise EOFError(f"it has {scans} scans, more than {_MAX_SCANS}")
 
 
 def _describe_missing_part(data: bytes, pixels: UInt8[np.ndarray, "h w 3"], height: int) -> str:
@@ -114,7 +118,7 @@ def _count_leading(flags: Bool[np.ndarray, " n"]) -> int:
 
 
 def _is_progressive(data: bytes) -> bool:
-    return any(marker in _PROGRESSIVE for marker, _ in _iterate_segments(data))
+    return any(marker in _PROGRESSIVE for marker in _iterate_header_markers(data))
 
 
 def _lacks_only_last_bits(data: bytes) -> bool:
@@ -133,8 +137,9 @@ def _lacks_only_last_bits(data: bytes) -> bool:
     return bool(components) and is_refinement and not lowest_bit[sorted(components)].any()
 
 
-def _iterate_scans(data: bytes) -> Iterator[bytes]:
-    return (segment for marker, segment in _iterate_segments(data) if marker == _SCAN)
+def _iterate_header_markers(data: bytes) -> Iterator[int]:
+    """Return an iterator over the markers before the pixels."""
+    return itertools.takewhile(lambda marker: marker != _SCAN, (marker for marker, _ in _iterate_segments(data)))
 
 
 # A marker is 0xff and a byte that is neither 0 (an escaped 0xff), 0xff (padding) nor a restart marker.

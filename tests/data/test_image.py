@@ -229,7 +229,7 @@ def test_read_image_ignores_bytes_after_the_end_of_a_jpeg(photo, tmp_path):
 
 @pytest.mark.parametrize("read", [read_image, image_size])
 @pytest.mark.parametrize(
-    ("content", "word"), [(None, "No such file"), (b"", "a.jpg"), (b"<html></html>", "not an image format")]
+    ("content", "word"), [(None, "No such file"), (b"", "a.jpg"), (b"<html></html>", "known image format")]
 )
 def test_read_image_error_names_the_unreadable_file(tmp_path, read, content, word):
     file = tmp_path / "a.jpg"

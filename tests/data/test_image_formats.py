@@ -52,6 +52,17 @@ def test_read_image_reads_a_jpeg_that_is_named_heic(tmp_path):
     assert read_image(tmp_path / "a.HEIC").shape == (4, 8, 3)
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.gif", "a.jp2"])
+def test_read_image_rejects_a_large_image_in_a_few_bytes(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(image_formats, "LARGE_PIXELS", 100 * 100)
+    monkeypatch.setattr(image_formats, "_MAX_PIXELS_PER_BYTE", 10)
+    Image.new("RGB", (200, 100)).save(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name}: the image is too large \(200 x 100 pixels in only \d+ bytes\)"):
+        read_image(tmp_path / name)
+    monkeypatch.setenv("SSD_JAX_MAX_PIXELS", "1000000")
+    assert read_image(tmp_path / name).shape == (100, 200, 3)
+
+
 def test_read_bytes_rejects_a_file_that_is_larger_than_any_image(tmp_path, monkeypatch):
     (tmp_path / "a.jpg").write_bytes(bytes(801))
     monkeypatch.setenv("SSD_JAX_MAX_PIXELS", "100")
@@ -74,5 +85,5 @@ def test_open_image_raises_the_limit_of_pillow(tmp_path, monkeypatch):
 
 def test_read_image_does_not_open_documents_as_images(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
-    with pytest.raises(UserError, match="not an image format"):
+    with pytest.raises(UserError, match="not in a known image format"):
         read_image(tmp_path / "a.jpg")

@@ -76,25 +76,14 @@ def test_decode_jpeg_completes_up_to_four_percent_of_the_pixels(noise, fraction,
             decode(cut)
 
 
-def with_size(data, width, height):
-    """Return a JPEG file that claims another size."""
-    start = data.index(b"\xff\xc0") + 5
-    return data[:start] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[start + 4 :]
-
-
-def test_decode_jpeg_rejects_a_claim_that_the_file_is_too_short_for(noise):
-    with pytest.raises(EOFError, match="cannot hold 225,000,000 pixels"):
-        decode(with_size(encode(noise), 15000, 15000))
-
-
-def test_decode_jpeg_rejects_thousands_of_scans(noise):
+def test_decode_jpeg_rejects_more_than_100_scans(noise):
     data = encode(noise.resize((16, 16)), progressive=True)
     start = data.rindex(b"\xff\xda")
-    repeated = data[:-2] + data[start:-2] * 600 + data[-2:]
-    with pytest.raises(EOFError, match="more than 500 scans"):
+    repeated = data[:-2] + data[start:-2] * 120 + data[-2:]
+    with pytest.raises(EOFError, match="scans, more than 100"):
         decode(repeated)
     # Pixels and films that follow the image are not counted.
-    assert decode(data + b"\xff\xda" * 600)[1] == ""
+    assert decode(data + b"\xff\xda" * 200)[1] == ""
 
 
 @pytest.mark.parametrize(
