@@ -233,7 +233,9 @@ def _decode(data: bytes, name: str | Path, canvas: tuple[int, int] | None, min_p
         pixels = to_rgb(loaded)
         # Pillow itself rotates TIFF files when it loads them, and then removes their orientation.
         is_rotated = exif_orientation(image) != orientation
-        return _StoredImage(undo_rotation(pixels, orientation) if is_rotated else pixels, size, orientation)
+        stored = undo_rotation(pixels, orientation) if is_rotated else pixels
+        # The header of a damaged HEIC file may state another size than that of its pixels.
+        return _StoredImage(stored, size if divisor > 1 else (stored.shape[1], stored.shape[0]), orientation)
 
 
 def _decode_jpeg(data: bytes, canvas: tuple[int, int] | None, min_pixels: int) -> tuple[_StoredImage | None, str]:
