@@ -35,6 +35,21 @@ def config_to_json(config: Config) -> str:
     return msgspec.json.format(msgspec.json.encode(config), indent=2).decode()
 
 
+def write_config(workdir: Path, config: Config) -> None:
+    """Write the config.json of a run, after creating its folder if it does not exist.
+
+    Raises:
+        UserError: If the folder or the file cannot be written.
+    """
+    _make_folder(workdir)
+    write_text(workdir / "config.json", config_to_json(config))
+
+
+def is_run_folder(workdir: Path) -> bool:
+    """Return whether a folder exists and has a config.json."""
+    return (workdir / "config.json").is_file()
+
+
 def read_config(run: Path) -> Config:
     """Read the config of a run from its config.json.
 
@@ -104,7 +119,7 @@ def create_or_resume_run(workdir: Path, config: Config) -> RunStatus:
         resumed = file.exists() and has_checkpoint(workdir)
         changed = check_resumable_config(workdir, config) if resumed else []
         if changed or not resumed:
-            write_text(file, config_to_json(config))
+            write_config(workdir, config)
     return RunStatus(resumed, changed)
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation.evaluator import compute_metrics, predict_split
 from ssd_jax.inference.program import PredictFn, make_predict_fn
+from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import BEST_METRIC, Checkpoints
 from ssd_jax.runtime import distributed, exit_message, sharding
 from ssd_jax.runtime.stop import Stopped, StopRequest
@@ -175,7 +176,7 @@ class Trainer:
         self.stopped_by: signal.Signals | None = None
 
     def run(self) -> int:
-        """Train until the last step or until SIGTERM, and return the number of the last completed step.
+        """Train until the last step or until a signal, and return the number of the last completed step.
 
         This number is ``train.steps``, or the step of the saved checkpoint if a signal stopped training earlier.
         """
@@ -255,6 +256,8 @@ class Trainer:
             due = find_due_actions(step, train, stopping)
             if due.log:
                 jax.block_until_ready(metrics)  # The time of a lap includes the computation of its last step.
+                if not distributed.is_multi_process() and not run_folder.is_run_folder(self.workdir):
+                    self._save_in_new_folder(step, state)
                 self._log(pending, reporter)
                 pending.clear()
             if due.save:
@@ -267,6 +270,16 @@ class Trainer:
                 checkpoints.raise_if_failed()
                 self.timer.restart()
         return train.steps
+
+    def _save_in_new_folder(self, step: int, state: TrainState) -> NoReturn:
+        """Save a checkpoint in a new folder in place of the run folder, which has disappeared, and raise UserError."""
+        run_folder.write_config(self.workdir, self.config)
+        with Checkpoints(self.workdir / "checkpoints", for_writing=True) as checkpoints:
+            self._save(step, state, checkpoints, None)
+        raise UserError(
+            f"{self.workdir}: this run folder was moved or deleted during training. A new one has the checkpoint of "
+            f"step {step}, without earlier checkpoints and logs. The same command resumes from it"
+        )
 
     def _log(self, steps: list[DispatchedStep], reporter: NullReporter) -> None:
         seconds, waited = self.timer.end_lap()

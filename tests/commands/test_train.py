@@ -21,8 +21,10 @@ from ssd_jax.data.run_splits import open_training_splits, print_split
 from ssd_jax.inference import detector
 from ssd_jax.inference.program import detect
 from ssd_jax.ops.loss import multibox_loss
+from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runs.config_file import load_config
+from ssd_jax.runs.data_fingerprint import update_fingerprints
 from ssd_jax.runs.log import RunLog, read_log, read_results
 from ssd_jax.training import reporter, train_step
 
@@ -134,6 +136,32 @@ def test_train_reports_time_spent_waiting_for_data(tmp_path, monkeypatch, capsys
     assert 1 <= waited <= seconds
     headings = re.findall(r"^## (.+)$", (ROOT / "docs" / "scale.md").read_text(), re.MULTILINE)
     assert any(heading in printed for heading in headings), "the message names a section of the guide"
+
+
+def test_refused_second_start_does_not_change_the_config_of_the_run(run_failing_command, tmp_path):
+    run = tmp_path / "run"
+    with run_folder.hold_exclusive_lock(run):
+        run_folder.create_or_resume_run(run, load_config(TINY))
+        before = (run / "config.json").read_bytes()
+        message = run_failing_command("train", TINY, "--workdir", run, "--train.log_every", "7")
+        assert "another process is training" in message
+        assert (run / "config.json").read_bytes() == before
+        assert [file.name for file in run.iterdir()] == ["config.json"]
+
+
+def test_train_warns_if_the_data_have_changed_since_the_run_was_stopped(run_failing_command, tmp_path, voc_folder):
+    """The run has a checkpoint without content, so that training ends after the warning."""
+    run, options = tmp_path / "run", {"data.root": str(voc_folder)}
+    config, train_source, val_source = open_training_splits(load_config(TINY, options))
+    run_folder.create_or_resume_run(run, config)
+    update_fingerprints(run, {"train": train_source, "val": val_source})
+    (run / "checkpoints" / "7").mkdir(parents=True)
+    assert "warning" not in run_failing_command("train", TINY, "--workdir", run, "--data.root", voc_folder)
+    split = voc_folder / "ImageSets" / "Main" / "train.txt"
+    split.write_text("\n".join(split.read_text().split()[2:]))
+    message = run_failing_command("train", TINY, "--workdir", run, "--data.root", voc_folder)
+    assert "warning: the data of split 'train' have changed" in message and "8 images" in message
+    assert "6 images" in message and "'val'" not in message
 
 
 # ---- mistakes in the data ----

@@ -28,11 +28,13 @@ from helpers.cli import (
 from helpers.orbax_files import (
     break_checksums,
     break_metadata,
+    find_checkpoint_folders,
     flip_bit_in_largest_file,
     remove_largest_file,
     truncate_largest_file,
 )
 
+from ssd_jax.runs import run_folder
 from ssd_jax.runs.log import RunLog, read_results
 
 SAVE_OFTEN = ("--train.checkpoint_every", "2")
@@ -158,6 +160,27 @@ def test_signal_saves_a_checkpoint_and_skips_the_evaluation(trained_run, tmp_pat
     assert run_command("train", TINY, "--workdir", run) == 0
     assert_same_result(run, trained_run)
     assert read_results(run) == read_results(trained_run)[1:]
+
+
+# ---- a folder that disappears ----
+
+
+def test_training_saves_a_checkpoint_if_its_folder_was_moved(tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    log_step = RunLog.log_step
+
+    def log_and_move(self: RunLog, logged_step: int, values: dict[str, float]) -> None:
+        log_step(self, logged_step, values)
+        if logged_step == 3:
+            run.rename(tmp_path / "moved")
+
+    monkeypatch.setattr(RunLog, "log_step", log_and_move)
+    assert run_command("train", TINY, "--workdir", run) == 2
+    (message,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert f"{run}: " in message and "moved or deleted" in message and "step 4" in message
+    assert [folder.name for folder in find_checkpoint_folders(run)] == ["4"]
+    assert run_folder.read_config(run) == run_folder.read_config(tmp_path / "moved")
+    assert read_last_step(tmp_path / "moved") == 3
 
 
 # ---- a full disk ----
