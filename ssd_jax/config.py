@@ -24,25 +24,10 @@ from msgspec import Meta
 
 from ssd_jax.errors import UserError
 
-# The upper bounds are far above useful values. They keep numbers within the range of the types on the devices, and
-# memory from being allocated for a number with a typing mistake.
-PositiveInt = Annotated[int, Meta(gt=0, le=2**31 - 1)]
-NonNegativeInt = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-Count = Annotated[int, Meta(gt=0, le=100_000)]
-Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-KernelSize = Annotated[int, Meta(gt=0, le=100)]
-NetworkPixels = Annotated[int, Meta(gt=0, le=8192)]
-PixelSize = Annotated[float, Meta(gt=0, le=100_000)]
-AspectRatio = Annotated[float, Meta(ge=0.001, le=1000)]
-Divisor = Annotated[float, Meta(ge=1e-6, le=1e6)]
-Factor = Annotated[float, Meta(ge=0, le=1000)]
-PositiveFloat = Annotated[float, Meta(gt=0)]
-NonNegativeFloat = Annotated[float, Meta(ge=0)]
-Probability = Annotated[float, Meta(ge=0, le=1)]
-Decay = Annotated[float, Meta(ge=0, lt=1)]
-
-
-_MAX_DEFAULT_BOXES = 20_000_000
+from ssd_jax.number_types import (  # isort: skip
+    AspectRatio, Count, Decay, Divisor, Factor, KernelSize, NetworkPixels, NonNegativeFloat, NonNegativeInt, PixelSize,
+    PositiveFloat, PositiveInt, Probability, Seed,
+)  # fmt: skip
 
 
 def _require(condition: bool, message: str) -> None:
@@ -98,9 +83,7 @@ class DefaultBoxes:
             )
         ratios = [ratio for row in self.aspect_ratios for ratio in row]
         _require(1 not in ratios, "default_boxes.aspect_ratios must not contain 1: the squares are always included")
-        _require(
-            self.count <= _MAX_DEFAULT_BOXES, f"default_boxes: there are {self.count}, at most {_MAX_DEFAULT_BOXES} fit"
-        )
+        _require(self.count <= 20_000_000, f"default_boxes: {self.count} boxes are too many, at most 20,000,000")
 
     @property
     def boxes_per_cell(self) -> tuple[int, ...]:

@@ -253,8 +253,8 @@ MUTANTS = (
     Mutant(
         "empty_boxes_kept",
         "ops/detection",
-        "boxes[:, 2:] > boxes[:, :2], axis=1) if",
-        "boxes[:, 2:] >= boxes[:, :2], axis=1) if",
+        "boxes[:, 2:] > boxes[:, :2], axis=1)",
+        "boxes[:, 2:] >= boxes[:, :2], axis=1)",
         ("ops/test_detection",),
     ),
     Mutant(

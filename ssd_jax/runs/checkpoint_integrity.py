@@ -148,7 +148,7 @@ def restore_first_intact(steps: Iterable[int], restore: Callable[[int], T]) -> T
             logger.warning("%s. Using the checkpoint of step %d instead", corruption.reason, step)
         return restored
     if corrupt:
-        raise UserError("\n".join([*(error.reason for error in corrupt), "The run has no other checkpoint"]))
+        raise UserError(*(error.reason for error in corrupt), "The run has no other checkpoint")
     return None
 
 

@@ -251,8 +251,8 @@ def test_help_without_reader_of_its_output_ends_quietly(argv):
 
 def test_home_folder_is_expanded_in_every_argument(monkeypatch):
     words: list[str] = []
-    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("HOME", "/people/ann")
     monkeypatch.setattr(show, "run", words.extend)
     given = ["~/a b", "--data.root=~/x", "--train.pretrained=~", "--split=a~b", "a/~", "--x", "~nobody-of-this-name/x"]
     assert run_command("show", *given) == 0
-    assert words == ["/home/ann/a b", "--data.root=/home/ann/x", "--train.pretrained=/home/ann", *given[3:]]
+    assert words == ["/people/ann/a b", "--data.root=/people/ann/x", "--train.pretrained=/people/ann", *given[3:]]
