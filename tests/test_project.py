@@ -296,7 +296,13 @@ def test_published_config_follows_the_paper(
 def test_every_published_config_is_tested():
     (marker,) = test_published_config_follows_the_paper.pytestmark
     listed = {row[0] for row in marker.args[1]}
-    assert {path.stem for path in CONFIGS} - listed == {"own_data", "own_data_from_coco", "shapes"}
+    assert {path.stem for path in CONFIGS} - listed == {
+        "own_data",
+        "own_data_512",
+        "own_data_from_coco",
+        "own_data_small",
+        "shapes",
+    }
 
 
 def test_coco_class_names_map_to_voc_as_in_caffe():

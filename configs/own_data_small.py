@@ -1,0 +1,44 @@
+"""A small, fast detector for your own images of 160 px, trained from scratch on a CPU.
+
+1. Put the images and annotations into a folder, in VOC, COCO or YOLO format.
+2. python train.py configs/own_data_small.py --data.root FOLDER
+
+Use it instead of own_data.py if the images are small, if the objects are large in their images, or for a first result
+on a CPU: its input has 160 x 160 instead of 300 x 300 pixels, so that an image takes about a quarter of the time.
+Objects whose side is below a twelfth of the image side are hard to find for it; ``check-data`` says which share of
+the objects is concerned, and recommends one of own_data_small.py, own_data.py and own_data_512.py.
+
+A run uses steps x batch_size images: 9 600 by default, as with own_data.py.
+"""
+
+from ssd_jax.config import Augment, Config, Data, DefaultBoxes, Extra, Loss, Model, Optimizer, Train
+
+
+def get_config() -> Config:
+    boxes = DefaultBoxes(
+        image_size=160,
+        feature_maps=(20, 10, 10, 5, 3),
+        min_sizes=(14, 28, 50, 80, 112),
+        max_sizes=(28, 50, 80, 112, 150),
+        aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2,)),
+        steps=None,
+    )
+    return Config(
+        name="own_data_small",
+        model=Model(
+            default_boxes=boxes,
+            # The first stride is 1 where SSD300 has 2, so that objects of 50 to 80 px are matched to several boxes.
+            extras=(Extra(256, 512, stride=1), Extra(128, 256), Extra(128, 256, stride=1, padding=0)),
+            width=0.25,
+            norm="group",
+            std=(64, 64, 64),
+            l2_norm_scale=5.0,
+        ),
+        data=Data(root="", max_image_size=320),
+        augment=Augment(expand_probability=0.3, expand_max_ratio=1.5, crop_scale=(0.6, 1.0)),  # as in own_data.py
+        loss=Loss(min_negatives=3),  # so that images without objects contribute
+        optimizer=Optimizer(
+            name="muon", learning_rate=1e-2, schedule="cosine", warmup_steps=30, weight_decay=0.02, clip_norm=10.0
+        ),
+        train=Train(steps=600, batch_size=16, eval_every=100, checkpoint_every=100, ema_decay=0.998),
+    )

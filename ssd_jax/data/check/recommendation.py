@@ -1,0 +1,140 @@
+"""Recommend a config for own data from the sizes of the objects and images, and from the device."""
+
+import math
+import os
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from ssd_jax.config import SSD300_COCO_BOXES, SSD512_COCO_BOXES, Config, Data, DefaultBoxes
+from ssd_jax.data.check.box_coverage import Coverage, best_iou, training_boxes
+from ssd_jax.data.source import Source
+
+OWN_DATA_BOXES = {
+    "own_data_small": DefaultBoxes(
+        image_size=160,
+        feature_maps=(20, 10, 10, 5, 3),
+        min_sizes=(14, 28, 50, 80, 112),
+        max_sizes=(28, 50, 80, 112, 150),
+        aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2,)),
+        steps=None,
+    ),
+    "own_data": SSD300_COCO_BOXES,
+    "own_data_512": SSD512_COCO_BOXES,
+}
+"""Default boxes of each config for own data, by the name of the config. The input grows from one to the next."""
+
+_MIN_GAIN = 0.05  # fraction of the objects that a larger input must match additionally
+_SMALL_IMAGE_PX = 240  # enlarging smaller images to 300 px adds no information
+_IMAGES_OF_A_RUN = 9600  # steps x batch size of the configs
+_EPOCHS = 10  # a run should use each image at least this often
+_ACCELERATORS = ("nvidia[0-9]*", "accel[0-9]*", "vfio/[0-9]*", "kfd")  # files in /dev of GPUs and TPUs
+
+
+class Recommendation(NamedTuple):
+    """A recommended config for a data set."""
+
+    name: str
+    """Name of the config."""
+    reason: str
+    """Reasons for the choice, in one or two sentences."""
+    command: str
+    """Command that trains with the config."""
+
+
+def recommend_config(source: Source, config: Config, *, has_accelerator: bool) -> Recommendation | None:
+    """Return the config that fits a train split and the device best.
+
+    Args:
+        source: The train split.
+        config: Config whose data options the recommended command contains.
+        has_accelerator: Whether training would run on a GPU or TPU.
+
+    Returns:
+        The recommendation, or None if the config defines the classes, as those for published data sets do, or if the
+        split has no objects.
+    """
+    boxes, _ = training_boxes(source, config.data)
+    if config.model.class_names or not len(boxes):
+        return None
+    unmatched = count_unmatched(boxes, config.match.iou_threshold)
+    sizes = source.sizes()
+    side = float(np.median([max(size) for size in sizes])) if sizes else math.inf
+    name, reason = choose_config(unmatched, side, has_accelerator=has_accelerator)
+    command = f"ssd-jax train configs/{name}.py {format_data_options(config.data)}"
+    if has_accelerator and len(source) * _EPOCHS > _IMAGES_OF_A_RUN:
+        steps = math.ceil(len(source) * _EPOCHS / 8 / 100) * 100
+        command += f" --train.steps {steps} --model.width 0.5"
+        reason += f" For {len(source)} images, more steps and a wider network are worth their time on a GPU or TPU."
+    return Recommendation(name, reason, command)
+
+
+def count_unmatched(boxes: Float[np.ndarray, "g 4"], threshold: float) -> dict[str, Coverage]:
+    """Return the coverage of objects by the default boxes of each config of `OWN_DATA_BOXES`."""
+    return {
+        name: Coverage(len(boxes), int((best_iou(boxes, box_config) < threshold).sum()))
+        for name, box_config in OWN_DATA_BOXES.items()
+    }
+
+
+def choose_config(unmatched: Mapping[str, Coverage], image_side: float, *, has_accelerator: bool) -> tuple[str, str]:
+    """Return the name of a config and the reasons for it.
+
+    Args:
+        unmatched: Coverage of the objects by the default boxes of each config.
+        image_side: Median of the longer side of the images, in pixels.
+        has_accelerator: Whether training would run on a GPU or TPU.
+    """
+    small, medium, large = (unmatched[name].unmatched / unmatched[name].objects for name in OWN_DATA_BOXES)
+    if medium - large >= _MIN_GAIN:
+        reason = (
+            f"{medium:.0%} of the objects are out of reach with an input of 300 px, mostly because they are too small; "
+            f"with 512 px, it is {large:.0%}."
+        )
+        if large >= _MIN_GAIN:
+            reason += " To reach the others, cut large images into tiles before labelling."
+        if not has_accelerator:
+            reason += " No GPU or TPU was found; an image takes about three times as long as with own_data.py."
+        return "own_data_512", reason
+    if medium >= _MIN_GAIN:
+        reason = f"{medium:.0%} of the objects are out of reach with an input of 300 px, and {large:.0%} with 512 px."
+        return (
+            "own_data",
+            f"{reason} To reach them, change the default boxes (see above), or cut large images into tiles.",
+        )
+    if small - medium < _MIN_GAIN and image_side <= _SMALL_IMAGE_PX:
+        return "own_data_small", f"the images are small (median of the longer side: {image_side:g} px)."
+    if small - medium < _MIN_GAIN and not has_accelerator:
+        return "own_data_small", (
+            f"no GPU or TPU was found, and the objects are large enough for an input of 160 px ({small:.0%} are out of "
+            f"reach). It needs about a quarter of the time of own_data.py, which finds more details with 300 px."
+        )
+    if small - medium < _MIN_GAIN:
+        return (
+            "own_data",
+            f"{medium:.0%} of the objects are out of reach with an input of 300 px, and a GPU or TPU was found.",
+        )
+    return "own_data", f"{small:.0%} of the objects are out of reach with 160 px, and {medium:.0%} with 300 px."
+
+
+def format_data_options(data: Data) -> str:
+    """Return command-line options for the folder and, if they differ from the defaults, the format and the splits."""
+    names = ("root", "format", "train_split", "val_split", "test_split")
+    values: Sequence[tuple[str, str]] = [(name, getattr(data, name)) for name in names]
+    defaults = Data()
+    return " ".join(f"--data.{n} {shlex.quote(v)}" for n, v in values if n == "root" or v != getattr(defaults, n))
+
+
+def find_accelerator() -> bool:
+    """Return whether the machine seems to have a GPU or TPU that JAX may use.
+
+    JAX itself is not asked, because it takes seconds to start and may occupy the device.
+    """
+    if os.environ.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
+        return False
+    return shutil.which("nvidia-smi") is not None or any(any(Path("/dev").glob(name)) for name in _ACCELERATORS)
