@@ -72,11 +72,15 @@ def check_data(options: CheckDataOptions) -> int:
         check = check_data_set(config, read_images=options.images, show_progress=True, problems=problems)
     except UserError:
         if problems.collected:
-            print(summary.format_problems(problems.collected))
+            print(summary.format_headline(problems.collected, config.data.root))
+            print(summary.format_problems(problems.collected, config.data.root))
         raise
-    print(summary.format_problems(check.problems), end="\n\n")
+    print(summary.format_headline(check.problems, config.data.root))
+    print(summary.format_problems(check.problems, config.data.root), end="\n\n")
     print(summary.format_counts(check), end="\n\n")
     print(summary.format_box_coverage(check.coverage, config), end="\n\n")
+    if check.recommendation is not None:
+        print(summary.format_recommendation(check.recommendation, config), end="\n\n")
     summary.write_check_files(options.out, check)
     write_data_set_figures(options.out, check, config.model.default_boxes)
     print(

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 import re
+import shlex
 import textwrap
 import typing
 from collections.abc import Sequence
@@ -56,6 +57,12 @@ def parse_config_options(kind: type[T], command: str, argv: Sequence[str], commo
     words = list(argv)
     words.remove(file)
     config = load_config(file)
+    folder = _find_positional_word(words)
+    if folder is not None:
+        raise UserError(
+            f"{command}: '{folder}' is not an option. To name the folder of the data, write --data.root "
+            f"{shlex.quote(folder)}"
+        )
     program = f"ssd-jax {command} {file}"
     if any(word in HELP for word in words):
         print(_format_short_help(kind, program, config, common))
@@ -72,6 +79,14 @@ def parse_config_options(kind: type[T], command: str, argv: Sequence[str], commo
         description=f"The defaults are the values of {file}.",
         registry=registry,
     )
+
+
+def _find_positional_word(words: Sequence[str]) -> str | None:
+    """Return the first argument that is neither an option nor its value, as far as this is clear; else None."""
+    for word, before in zip(words, ["--no-", *words], strict=False):
+        if not word.startswith("-") and before.startswith("--no-"):
+            return word
+    return None
 
 
 def _describe_config_type(info: Any) -> Any:

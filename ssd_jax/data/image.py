@@ -131,6 +131,16 @@ def mode_and_orientation(path: str | Path) -> tuple[str, int]:
         return image.mode, exif_orientation(image)
 
 
+def image_format(path: str | Path) -> str:
+    """Return Pillow's name of the format of an image file (JPEG, PNG, ...), which its name may contradict.
+
+    Raises:
+        UserError: If the file is missing, empty or not an image; the message names the file.
+    """
+    with opened_file(path) as image:
+        return image.format or ""
+
+
 def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
     """Decode the bytes of an image file as RGB pixels. The EXIF orientation is ignored.
 

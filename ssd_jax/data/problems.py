@@ -1,6 +1,11 @@
-"""Define and collect the problems of a data set. Training stops at the first error; a check collects all problems."""
+"""Define, collect and summarise the problems of a data set.
 
-from collections.abc import Iterator, Sequence
+A fault of a labelling tool or of a script is often found in hundreds of files. A summary therefore has one line for all
+problems that are alike, in training as in a check.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from typing import NamedTuple
@@ -26,18 +31,27 @@ class Kind(Enum):
     MISSING = ("missing file", Severity.ERROR, "")
     UNKNOWN_CLASS = ("unknown class", Severity.ERROR, "")
     UNREADABLE = ("unusable image", Severity.ERROR, "")
+    NO_OBJECTS = ("no objects", Severity.ERROR, "")
     OUT_OF_IMAGE = ("out of image", Severity.WARNING, "boxes reach beyond their image; training uses the part inside")
     NO_AREA = ("no area", Severity.WARNING, "boxes have no area inside their image and were left out")
     SIZE_DIFFERS = ("other size", Severity.WARNING, "images have another size than their annotation states")
-    DUPLICATE = ("duplicate", Severity.WARNING, "boxes repeat another box of their class and count twice")
+    DUPLICATE = (
+        "duplicate",
+        Severity.WARNING,
+        "boxes repeat another box of their class and count twice; check-data --fix removes them",
+    )
     TOO_MANY = (
         "too many objects",
         Severity.WARNING,
-        "images have more than data.max_objects objects; training drops the rest",
+        "images have more than data.max_objects objects; training drops the rest; increase --data.max_objects",
     )
     SIMILAR_NAMES = ("similar names", Severity.WARNING, "class names differ only in case, spaces or punctuation")
-    TWO_SPLITS = ("in two splits", Severity.WARNING, "images are in two splits")
-    TWICE = ("twice in a split", Severity.WARNING, "images are repeated")
+    TWO_SPLITS = (
+        "in two splits",
+        Severity.WARNING,
+        "images are in two splits, so that metrics are too high; check-data --fix keeps one",
+    )
+    TWICE = ("twice in a split", Severity.WARNING, "images are repeated; check-data --fix keeps one")
     UNANNOTATED = ("no annotation", Severity.WARNING, "images have no annotation file and were left out")
     FEW_LABELS = ("few label files", Severity.WARNING, "folders lack label files for many of their images")
     IN_NO_SPLIT = ("in no split", Severity.WARNING, "annotated images are in no list of a split, and are not used")
@@ -49,10 +63,25 @@ class Kind(Enum):
     TWO_FORMATS = ("two formats", Severity.WARNING, "folders have annotations in two formats")
     MISSING_SPLIT = ("missing split", Severity.WARNING, "splits are named, but do not exist")
     PASSED_OVER = ("passed over", Severity.WARNING, "files or folders cannot be read and were passed over")
+    NO_BEST = ("no best checkpoint", Severity.WARNING, "")
+    NOT_IN_TRAIN = ("class without objects", Severity.WARNING, "classes have no object in the train split")
+    ONE_OBJECT = ("class with one object", Severity.WARNING, "classes have only one object in the train split")
+    BACKGROUND_CLASS = (
+        "background class",
+        Severity.WARNING,
+        "classes are named like the background, which the network has anyway; they are learned like any other class, "
+        "so remove them unless they mark real objects",
+    )
+    SLIVER = (
+        "sliver",
+        Severity.WARNING,
+        "boxes are narrower or lower than a pixel, so they are probably mistakes; training uses them",
+    )
     LAYOUT = ("layout", Severity.NOTE, "folders have an unusual layout")
     HELD_OUT = ("val held out", Severity.NOTE, "")
     NAME_DIFFERS = ("other spelling", Severity.NOTE, "file names are spelled in another way than in the annotations")
     FIELD_IGNORED = ("ignored field", Severity.NOTE, "fields have an unknown value and are ignored")
+    OTHER_TYPE = ("other file type", Severity.NOTE, "files are of another type than their name says")
     NO_LABELS = ("no label file", Severity.NOTE, "images have no label file and count as images without objects")
     INCOMPLETE = ("incomplete image", Severity.NOTE, "images were completed")
     ROTATED = ("rotated by EXIF", Severity.NOTE, "images are rotated by their EXIF orientation")
@@ -70,6 +99,10 @@ class Problem(NamedTuple):
     """Path of the file or folder, perhaps followed by the number of a line."""
     text: str
     """Description of the problem and, for an error, advice on how to correct it."""
+    group: str = ""
+    """Phrase or name that is the same for problems that are alike, such as ``PNG files are named .jpg`` or the name of
+    an unknown class. If empty, errors are alike if their texts differ only in numbers and names of files, and warnings
+    and notes are alike if they are of the same kind."""
 
 
 class Problems:
@@ -84,15 +117,15 @@ class Problems:
         self.raise_errors = raise_errors
         self.collected: list[Problem] = []
 
-    def add(self, kind: Kind, file: object, text: str) -> None:
-        """Collect a problem, or raise a UserError for it.
+    def add(self, kind: Kind, file: object, text: str, group: str = "") -> None:
+        """Collect a problem, or raise a UserError for it. See `Problem` for the arguments.
 
         Raises:
             UserError: If the problem is an error, and ``raise_errors`` is set.
         """
         if self.raise_errors and kind.severity is Severity.ERROR:
             raise UserError(f"{file}: {text}")
-        self.collected.append(Problem(kind, str(file), text))
+        self.collected.append(Problem(kind, str(file), text, group))
 
     @contextmanager
     def collect_errors(self, kind: Kind, file: object) -> Iterator[None]:
@@ -113,13 +146,82 @@ class Problems:
             self.collected.append(Problem(kind, str(file), " ".join(error.args).removeprefix(f"{file}: ")))
 
     def notes(self) -> list[str]:
-        """Return a sentence for each collected kind of warning or note, with the paths of the first five files."""
-        by_kind: dict[Kind, list[str]] = {}
-        for problem in self.collected:
-            if problem.kind.training_note:
-                by_kind.setdefault(problem.kind, []).append(f"{problem.file}{problem.text and ' '}{problem.text}")
-        return [f"{len(places)} {kind.training_note}: {_join_first_five(places)}" for kind, places in by_kind.items()]
+        """Return a sentence for all warnings and notes that are alike, see `summarise_problems`."""
+        return summarise_problems(problem for problem in self.collected if problem.kind.training_note)
+
+    def raise_collected_errors(self) -> None:
+        """Raise one UserError for all collected errors, with a line for all errors that are alike.
+
+        Raises:
+            UserError: If an error was collected.
+        """
+        lines = summarise_problems(p for p in self.collected if p.kind.severity is Severity.ERROR)
+        if len(lines) > _MAX_LINES:
+            lines[_MAX_LINES:] = [f"and {len(lines) - _MAX_LINES} other errors; ssd-jax check-data lists all of them."]
+        if lines:
+            raise UserError(*lines)
 
 
-def _join_first_five(places: Sequence[str]) -> str:
-    return "; ".join(places[:5]) + ("; ..." if len(places) > 5 else "")
+# ---- summaries ----
+
+_MAX_LINES = 10
+_MAX_PLACES = 3
+_VARIABLE_PARTS = re.compile(
+    r"""'[^']*'|"[^"]*"|\S*[/\\]\S*|\S+\.\w{2,4}\b|[-+]?\d[\d.]*(?:e[-+]?\d+)?|\bnan\b|\binf\b""", re.IGNORECASE
+)
+"""Parts of a text that may differ between like errors: quoted names, paths, names of files, and numbers."""
+
+
+def summarise_problems(problems: Iterable[Problem]) -> list[str]:
+    """Return a line for all problems that are alike, with their number, the first three places, and the advice."""
+    return [summarise_group(group) for group in group_problems(problems)]
+
+
+def group_problems(problems: Iterable[Problem]) -> list[list[Problem]]:
+    """Return lists of problems that are alike (see `Problem.group`), in the order of the first problem of each list."""
+    groups: dict[tuple[Kind, str], list[Problem]] = {}
+    for problem in problems:
+        is_sentence_known = bool(problem.kind.training_note)
+        key = problem.group or ("" if is_sentence_known else _VARIABLE_PARTS.sub("#", problem.text))
+        groups.setdefault((problem.kind, key), []).append(problem)
+    return list(groups.values())
+
+
+def summarise_group(problems: Sequence[Problem]) -> str:
+    """Return a line for problems that are alike, see `summarise_problems`."""
+    first, count = problems[0], len(problems)
+    sentence = first.kind.training_note and (first.group or first.kind.training_note)
+    if sentence:
+        places = [f"{p.file} {p.text}".strip() for p in problems[:_MAX_PLACES]]
+        if len({p.file for p in problems}) == 1 < count:  # the path of a COCO file, for example, is not repeated
+            places[1:] = [p.text for p in problems[1:_MAX_PLACES]]
+        return f"{count} {sentence}: {_join_places(places, count)}"
+    text = f"{first.file}: {first.text}".removesuffix(": ")
+    if count == 1:
+        return text
+    others = _other_places(problems)
+    return f"{count} times: {text} Also: {_join_places(others[: _MAX_PLACES - 1], len(others) + 1)}"
+
+
+def _other_places(problems: Sequence[Problem]) -> list[str]:
+    """Return the files of all problems except the first, or words of their texts if all are in the same file."""
+    first = problems[0]
+    files = list(dict.fromkeys(p.file for p in problems))
+    if len(files) > 1:
+        return files[1:]
+    return [_first_difference(problem.text, first.text) or problem.file for problem in problems[1:]]
+
+
+def _first_difference(text: str, other: str) -> str:
+    """Return the first words of a text that differ from another text, and the word before if they are a number."""
+    words, other_words = text.split(), other.split()
+    differs = [k >= len(other_words) or word != other_words[k] for k, word in enumerate(words)]
+    start = differs.index(True) if True in differs else len(words)
+    stop = differs.index(False, start) if False in differs[start:] else len(words)
+    if start and "".join(words[start:stop]).isdecimal():
+        start -= 1
+    return " ".join(words[start:stop])
+
+
+def _join_places(places: Sequence[str], count: int) -> str:
+    return "; ".join(places) + ("; ..." if count > _MAX_PLACES else "")

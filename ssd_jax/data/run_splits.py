@@ -3,9 +3,10 @@
 import dataclasses
 
 from ssd_jax.config import Config
+from ssd_jax.data.check.contents import check_contents, count_images_and_objects
 from ssd_jax.data.class_names import describe_class_difference
 from ssd_jax.data.formats.open import is_generated, is_tfds, missing_split_message, open_source
-from ssd_jax.data.problems import Problems
+from ssd_jax.data.problems import Problems, summarise_problems
 from ssd_jax.data.source import Source, count_dropped_objects
 from ssd_jax.errors import UserError
 from ssd_jax.files import make_user_path
@@ -43,11 +44,28 @@ def open_training_splits(config: Config) -> tuple[Config, Source, Source | None]
     val_source = _open_val_split(config) if config.train.eval_every else None
     for split, source in ((config.data.train_split, train_source), (config.data.val_split, val_source)):
         if source is not None and not source.annotated:
+            option = "train_split" if source is train_source else "val_split"
             raise UserError(
                 f"{config.data.root}: the split '{split}' has no annotations, so it cannot be used during training. "
-                "Name another split. evaluate.py can detect objects in the images of this split"
+                f"Name another split with --data.{option}. evaluate.py can detect objects in the images of this split"
             )
+    check_training_splits(config, train_source, val_source).raise_collected_errors()
     return config, train_source, val_source
+
+
+def check_training_splits(config: Config, train_source: Source, val_source: Source | None) -> Problems:
+    """Return the problems of the contents of the train and val splits, such as classes without objects.
+
+    Splits whose annotations are not in memory are not checked, because reading all of them may take minutes.
+    """
+    problems = Problems(raise_errors=False)
+    splits = {config.data.train_split: train_source}
+    if val_source is not None:
+        splits.setdefault(config.data.val_split, val_source)
+    if all(source.in_memory for source in splits.values()):
+        counts = {split: count_images_and_objects(source) for split, source in splits.items()}
+        check_contents(splits, counts, config, problems)
+    return problems
 
 
 def _open_val_split(config: Config) -> Source:
@@ -92,13 +110,17 @@ def open_split(config: Config, split: str) -> Source:
     """Open a split with the class names of the run.
 
     Raises:
-        UserError: If the split cannot be opened, or if it has classes that the run does not know. In the latter case,
-            the message lists the differences.
+        UserError: If the split cannot be opened, if files are malformed or missing, or if the split has classes that
+            the run does not know. The message has a line for all errors that are alike and, in the latter case, lists
+            the differences of the classes.
     """
+    problems = Problems(raise_errors=False)
     try:
-        return open_source(config.data, split, config.model.class_names)
+        source = open_source(config.data, split, config.model.class_names, problems)
+        problems.raise_collected_errors()
     except UserError as error:
         raise UserError(*error.args, *_describe_class_mismatch(config, split)) from error
+    return source
 
 
 def _describe_class_mismatch(config: Config, split: str) -> list[str]:
@@ -143,6 +165,12 @@ def print_split(name: str, source: Source, training_config: Config | None = None
             )
     for note in notes:
         print(f"  note: {escape_text(note)}")
+
+
+def print_content_warnings(config: Config, train_source: Source, val_source: Source | None) -> None:
+    """Print warnings about the contents of the train and val splits, see `check_training_splits`."""
+    for line in summarise_problems(check_training_splits(config, train_source, val_source).collected):
+        print(f"  warning: {escape_text(line)}")
 
 
 def print_overlap(train_source: Source, val_source: Source) -> None:

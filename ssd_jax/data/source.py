@@ -5,8 +5,10 @@ evaluation and the check access the data only through this interface.
 """
 
 import copy
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -314,7 +316,8 @@ def annotation_from_objects(
                 Kind.UNKNOWN_CLASS,
                 file,
                 f"{entry.where} is of class '{entry.name}', which is not among the classes {join_names(labels)}. "
-                "Correct the name, or add the class.",
+                f"{_suggest_name(entry.name, tuple(labels))}Correct the name, or add the class.",
+                group=entry.name,
             )
             continue
         text = f"{entry.where} ({entry.name} {' '.join(f'{edge:g}' for edge in entry.box_px)})"
@@ -340,6 +343,13 @@ def annotation_from_objects(
         areas,
         number,
     )
+
+
+@lru_cache
+def _suggest_name(name: str, names: Sequence[str]) -> str:
+    """Return a question about the most similar name, followed by a space, or an empty string."""
+    similar = difflib.get_close_matches(name, names, 1)
+    return f"Did you mean '{similar[0]}'? " if similar else ""
 
 
 def _describe_swapped_corners(box: Sequence[float]) -> str:

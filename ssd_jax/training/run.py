@@ -8,7 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ssd_jax.config import Config
-from ssd_jax.data.run_splits import open_training_splits, print_overlap, print_split, with_data_root
+from ssd_jax.data.run_splits import (
+    open_training_splits,
+    print_content_warnings,
+    print_overlap,
+    print_split,
+    with_data_root,
+)
 from ssd_jax.data.source import Source
 from ssd_jax.files import make_user_path
 from ssd_jax.runs import data_fingerprint, run_folder
@@ -58,6 +64,7 @@ def train(config: Config, workdir: str | Path | None = None) -> Path:
         if val_source is not None:
             print_split("val", val_source)
             print_overlap(train_source, val_source)
+        print_content_warnings(config, train_source, val_source)
         last = trainer.run()
     if last < config.train.steps:
         by_user = trainer.stopped_by is signal.SIGINT

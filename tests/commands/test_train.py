@@ -17,7 +17,7 @@ from ssd_jax.config import Loss
 from ssd_jax.data.formats.shapes import CLASS_NAMES
 from ssd_jax.data.image import read_image
 from ssd_jax.data.loader import Batch, Batches
-from ssd_jax.data.run_splits import open_training_splits, print_split
+from ssd_jax.data.run_splits import open_training_splits, print_content_warnings, print_split
 from ssd_jax.inference import detector
 from ssd_jax.inference.program import detect
 from ssd_jax.ops.loss import multibox_loss
@@ -172,16 +172,22 @@ def make_remover(file: str) -> Callable[[Path], None]:
     return lambda root: (root / file).unlink()
 
 
+def remove_objects(root: Path, split: str) -> None:
+    """Remove all objects from the annotation files of a split."""
+    for file in (root / "Annotations").glob(f"{split}*.xml"):
+        file.write_text("<annotation></annotation>")
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         (lambda root: shutil.rmtree(root), ["data.root", "--data.root FOLDER"]),
         (lambda root: (root / "ImageSets/Main/train.txt").write_text(""), ["'train'", "empty"]),
-        (make_remover("ImageSets/Main/val.txt"), ["'val'", "test, train", "--data.val_split", "--train.eval_every 0"]),
         (make_remover("Annotations/train3.xml"), ["train.txt line 4", "train3.xml"]),
         (make_remover("JPEGImages/train3.png"), ["train3.xml", "image"]),
         (lambda root: (root / "Annotations/val0.xml").write_text("<annotation>\n<object>"), ["val0.xml", "line 2"]),
         (lambda root: shutil.rmtree(root / "Annotations"), ["data.root", "voc:", "coco:"]),
+        (lambda root: remove_objects(root, "train"), ["'train'", "no object", "--data.train_split"]),
     ],
 )
 def test_message_about_a_mistake_in_the_data_names_the_file(run_failing_command, tmp_path, voc_folder, damage, words):
@@ -190,6 +196,32 @@ def test_message_about_a_mistake_in_the_data_names_the_file(run_failing_command,
     for word in words:
         assert word in message
     assert not (tmp_path / "run").exists(), "the same command must work after the data is corrected"
+
+
+def test_message_about_a_missing_val_split_names_the_options(run_failing_command, tmp_path, voc_folder):
+    argv = "train", TINY, "--workdir", tmp_path / "run", "--data.root", voc_folder, "--data.val_split", "check"
+    message = run_failing_command(*argv)
+    for word in ("'check'", "test, train", "--data.val_split", "--train.eval_every 0"):
+        assert word in message
+
+
+def test_message_about_many_like_mistakes_is_one_line(run_failing_command, tmp_path, voc_folder):
+    for k in range(40):
+        shutil.copy(voc_folder / "Annotations" / "train0.xml", voc_folder / "Annotations" / f"alone{k}.xml")
+    with (voc_folder / "ImageSets/Main/train.txt").open("a") as names:
+        names.write("\n" + "\n".join(f"alone{k}" for k in range(40)))
+    (voc_folder / "Annotations" / "train1.xml").write_text("<annotation>")
+    message = run_failing_command("train", TINY, "--workdir", tmp_path / "run", "--data.root", voc_folder)
+    assert message.count("alone") < 10 and "40 times" in message and "train1.xml" in message
+    assert len(message.strip().splitlines()) == 2
+
+
+def test_training_warns_about_a_val_split_without_objects(voc_folder, capsys):
+    remove_objects(voc_folder, "val")
+    config = load_config(TINY, {"data.root": voc_folder})
+    print_content_warnings(*open_training_splits(config))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "'val'" in line]
+    assert line.startswith("  warning: ") and "no best checkpoint" in line and "--data.val_split" in line
 
 
 def test_train_without_data_root_asks_for_a_folder(run_failing_command, tmp_path):

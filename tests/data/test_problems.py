@@ -9,7 +9,7 @@ from PIL import Image
 
 from ssd_jax.config import Data
 from ssd_jax.data.formats.open import open_source
-from ssd_jax.data.problems import Kind, Problem, Problems
+from ssd_jax.data.problems import Kind, Problem, Problems, summarise_problems
 from ssd_jax.data.source import RawObject, annotation_from_objects
 from ssd_jax.errors import UserError
 
@@ -88,13 +88,74 @@ def test_annotation_from_objects_names_swapped_coordinates(box, swapped):
     assert re.findall("[xy](?:min|max)", problem.text) == swapped
 
 
-def test_notes_contain_the_count_and_the_first_five_files():
+def test_notes_contain_the_count_and_the_first_three_files():
     problems = Problems()
     for k in range(7):
         problems.add(Kind.OUT_OF_IMAGE, f"{k}.xml", "object 1 (cat 0 0 9 9)")
     (note,) = problems.notes()
     assert note.startswith(f"7 {Kind.OUT_OF_IMAGE.training_note}: 0.xml object 1 (cat 0 0 9 9)")
-    assert "4.xml" in note and "5.xml" not in note and note.endswith("; ...")
+    assert "2.xml" in note and "3.xml" not in note and note.endswith("; ...")
+
+
+def test_like_errors_are_summarised_in_one_line():
+    problems = [
+        Problem(Kind.MALFORMED, f"{k}.xml", f"object {k} has the width '{k + 3}'. Correct it.") for k in range(100)
+    ]
+    problems += [Problem(Kind.MALFORMED, "x.xml", "not well-formed XML. Correct that line.")]
+    assert summarise_problems(problems) == [
+        "100 times: 0.xml: object 0 has the width '3'. Correct it. Also: 1.xml; 2.xml; ...",
+        "x.xml: not well-formed XML. Correct that line.",
+    ]
+
+
+def test_like_errors_of_one_file_are_summarised_by_the_words_that_differ():
+    texts = [f"annotations[{k}] of {name} has no 'bbox'. Add it." for k, name in enumerate(("a.jpg", "b.png", "c.jpg"))]
+    (line,) = summarise_problems(Problem(Kind.MALFORMED, "train.json", text) for text in texts)
+    assert line == f"3 times: train.json: {texts[0]} Also: annotations[1]; annotations[2]"
+    texts = [f"line {k} contains 1.{k}. Correct it." for k in range(5)]
+    (line,) = summarise_problems(Problem(Kind.MALFORMED, "a.txt", text) for text in texts)
+    assert line == f"5 times: a.txt: {texts[0]} Also: line 1; line 2; ..."
+
+
+def test_objects_of_unknown_classes_are_summarised_by_class():
+    problems = Problems(raise_errors=False)
+    for k, name in enumerate(["cta", "cta", "bird", "cta"]):
+        annotation_from_objects(
+            "a",
+            "a.jpg",
+            (40, 30),
+            [RawObject(f"object {k}", name, (1, 2, 9, 8))],
+            {"cat": 1},
+            problems,
+            file=f"{k}.xml",
+        )
+    cta, bird = summarise_problems(problems.collected)
+    assert cta.startswith("3 times: 0.xml: object 0 is of class 'cta'") and cta.endswith("Also: 1.xml; 3.xml")
+    assert "Did you mean 'cat'?" in cta and bird.startswith("2.xml:") and "Did you mean" not in bird
+
+
+def test_a_group_replaces_the_sentence_of_a_warning_and_its_file_is_stated_once():
+    problems = [Problem(Kind.OTHER_TYPE, f"{k}.jpg", "", "PNG files are named .jpg") for k in range(5)]
+    problems += [Problem(Kind.OUT_OF_IMAGE, "train.json", f"annotations[{k}]") for k in range(2)]
+    assert summarise_problems(problems) == [
+        "5 PNG files are named .jpg: 0.jpg; 1.jpg; 2.jpg; ...",
+        f"2 {Kind.OUT_OF_IMAGE.training_note}: train.json annotations[0]; annotations[1]",
+    ]
+
+
+def test_raise_collected_errors_has_a_line_for_like_errors():
+    problems = Problems(raise_errors=False)
+    problems.add(Kind.OUT_OF_IMAGE, "a.xml", "object 1")
+    problems.raise_collected_errors()
+    for k in range(400):
+        problems.add(Kind.MALFORMED, f"{k}.xml", f"object {k} has no <name>. Add it.")
+    for k in range(30):
+        problems.add(Kind.UNKNOWN_CLASS, "a.xml", "unknown", group=str(k))
+    with pytest.raises(UserError) as caught:
+        problems.raise_collected_errors()
+    first, *others, last = str(caught.value).splitlines()
+    assert first.startswith("400 times: 0.xml: object 0") and len(others) == 9
+    assert last.startswith("and 21 other errors") and "check-data" in last
 
 
 BROKEN = {

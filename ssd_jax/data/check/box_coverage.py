@@ -37,6 +37,14 @@ PUBLISHED = {
 }
 """Published sets of default boxes by name. A check compares their coverage with that of the config's default boxes."""
 
+_CONFIGS = {
+    "SSD300, VOC's boxes": "ssd300_voc",
+    "SSD300, COCO's boxes": "own_data",
+    "SSD512, VOC's boxes": "ssd512_voc",
+    "SSD512, COCO's boxes": "own_data_512",
+}
+"""Config that has each of the published sets of default boxes."""
+
 _CHUNK = 256  # objects whose IoU with all default boxes is in memory at the same time
 
 
@@ -221,7 +229,8 @@ def suggest_box_change(
     if candidates:
         name = min(candidates, key=lambda n: (candidates[n].unmatched, PUBLISHED[n].count))
         cost = "" if name in same_size else ", at the cost of a larger input"
-        return f"With {name}, {candidates[name]} of the objects would be unmatched{cost}. See the configs of that name."
+        config = f"configs/{_CONFIGS[name]}.py"
+        return f"With {name}, {candidates[name]} of the objects would be unmatched{cost}. {config} has these boxes."
     sizes = _box_sizes_px(boxes, box_config.image_size)
     smallest = min(box_config.min_sizes)
     largest = max(high or low for low, high in zip(box_config.min_sizes, box_config.max_sizes, strict=True))

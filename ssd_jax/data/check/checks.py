@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -12,21 +12,12 @@ from tqdm.auto import tqdm
 
 from ssd_jax.config import Config, Data
 from ssd_jax.data.check.box_coverage import BoxCoverage, measure_box_coverage
+from ssd_jax.data.check.contents import Place, SplitCount, check_contents, count_images_and_objects
+from ssd_jax.data.check.recommendation import Recommendation, find_accelerator, recommend_config
 from ssd_jax.data.formats.open import missing_split_message, open_source
-from ssd_jax.data.image import collect_image_notes, mode_and_orientation
+from ssd_jax.data.image import collect_image_notes, image_format, mode_and_orientation
 from ssd_jax.data.problems import Kind, Problem, Problems
 from ssd_jax.data.source import Source, keep_trainable_objects
-
-
-class SplitCount(NamedTuple):
-    """Numbers of images and objects in a split."""
-
-    images: int
-    """Number of images."""
-    background: int
-    """Number of images without objects, or with crowd objects only."""
-    objects: dict[str, int]
-    """Number of objects of each class, without crowd objects."""
 
 
 class DataSetCheck(NamedTuple):
@@ -40,6 +31,8 @@ class DataSetCheck(NamedTuple):
     """Numbers of images and objects in each split, by its name."""
     coverage: BoxCoverage
     """Fit of the config's default boxes to the objects of the train split."""
+    recommendation: Recommendation | None
+    """The config that fits the data set best; None if the config is one for published data, see `recommend_config`."""
     digests: dict[str, bytes]
     """Hash of the pixels of each usable image, by the path of its file. Empty if no images were read."""
 
@@ -61,15 +54,19 @@ def check_data_set(
     """
     problems = Problems(raise_errors=False) if problems is None else problems
     splits = open_splits(config, problems)
-    check_annotations(splits, config.data, problems)
+    check_object_counts(splits, config.data, problems)
+    counts = {split: count_images_and_objects(source) for split, source in splits.items()}
+    check_contents(splits, counts, config, problems)
     digests: dict[str, bytes] = {}
     if read_images:
         total = sum(map(len, splits.values()))
         with tqdm(total=total, unit="image", dynamic_ncols=True, disable=not show_progress) as bar:
             digests = check_images(splits, problems, bar.update)
-    counts = {split: count_images_and_objects(source) for split, source in splits.items()}
-    coverage = measure_box_coverage(splits[config.data.train_split], config)
-    return DataSetCheck(splits, problems.collected, counts, coverage, digests)
+    train = splits[config.data.train_split]
+    recommendation = recommend_config(train, config, has_accelerator=find_accelerator())
+    return DataSetCheck(
+        splits, problems.collected, counts, measure_box_coverage(train, config), recommendation, digests
+    )
 
 
 def open_splits(config: Config, problems: Problems) -> dict[str, Source]:
@@ -94,24 +91,14 @@ def open_splits(config: Config, problems: Problems) -> dict[str, Source]:
     return splits
 
 
-def check_annotations(splits: dict[str, Source], data: Data, problems: Problems) -> None:
-    """Add problems for images with too many objects, and for class names that differ only in spelling.
-
-    An image has too many objects if training uses more than ``data.max_objects`` of them.
-    """
+def check_object_counts(splits: dict[str, Source], data: Data, problems: Problems) -> None:
+    """Add a problem for each image of which training uses more than ``data.max_objects`` objects."""
     for split, source in splits.items():
         for annotation in source.annotations():
             count = len(keep_trainable_objects(annotation, data.train_on_difficult).labels)
             if count > data.max_objects:
                 text = f"{count} objects, of which {data.max_objects} fit (data.max_objects), in {split}"
                 problems.add(Kind.TOO_MANY, annotation.file, text)
-    by_spelling: dict[str, str] = {}
-    for name in next(iter(splits.values())).class_names:
-        spelling = "".join(letter for letter in name.casefold() if letter.isalnum()) or name
-        if spelling in by_spelling:
-            text = f"'{by_spelling[spelling]}' and '{name}' are two classes. If they mean the same, give them one name."
-            problems.add(Kind.SIMILAR_NAMES, data.root, text)
-        by_spelling.setdefault(spelling, name)
 
 
 class _CheckedImage(NamedTuple):
@@ -132,14 +119,14 @@ def check_images(splits: dict[str, Source], problems: Problems, progress: Callab
     Returns:
         Hash of the pixels of each usable image, by the path of its file.
     """
-    places: dict[str, list[tuple[str, Source, int]]] = {}
+    places: dict[str, list[Place]] = {}
     for split, source in splits.items():
         for index, annotation in enumerate(source.annotations()):
-            places.setdefault(annotation.file, []).append((split, source, index))
+            places.setdefault(annotation.file, []).append(Place(split, source, index))
 
     def check_file(file: str) -> _CheckedImage:
-        _, source, index = places[file][0]
-        return _check_image(source, index, file)
+        place = places[file][0]
+        return _check_image(place.source, place.position, file)
 
     digests: dict[str, bytes] = {}
     first_file: dict[bytes, str] = {}
@@ -147,20 +134,58 @@ def check_images(splits: dict[str, Source], problems: Problems, progress: Callab
         for file, checked in zip(places, threads.map(check_file, places), strict=True):
             progress(len(places[file]))
             problems.collected += checked.problems
-            own_splits = [split for split, _, _ in places[file]]
-            if len(set(own_splits)) > 1:
-                problems.add(Kind.TWO_SPLITS, file, f"is in {' and '.join(dict.fromkeys(own_splits))}")
-            elif len(own_splits) > 1:
-                problems.add(Kind.TWICE, file, f"is in {own_splits[0]} {len(own_splits)} times")
+            own = places[file]
+            own_splits = list(dict.fromkeys(place.split for place in own))
+            if len(own) > 1:
+                text = (
+                    f"is in {' and '.join(own_splits)}" if own_splits[1:] else f"is in {own_splits[0]} {len(own)} times"
+                )
+                _add_repetition(own, Kind.TWO_SPLITS if own_splits[1:] else Kind.TWICE, text, problems)
             if checked.digest is None:
                 continue
             digests[file] = checked.digest
             twin = first_file.setdefault(checked.digest, file)
             if twin != file:
-                twin_splits = [split for split, _, _ in places[twin]]
+                twin_splits = list(dict.fromkeys(place.split for place in places[twin]))
                 kind = Kind.TWICE if set(own_splits) == set(twin_splits) else Kind.TWO_SPLITS
-                problems.add(kind, file, f"({own_splits[0]}) has the same pixels as {twin} ({twin_splits[0]})")
+                text = f"({own_splits[0]}) has the same pixels as {twin} ({twin_splits[0]})"
+                _add_repetition([own[0], places[twin][0]], kind, text, problems)
     return digests
+
+
+def _sort_objects(place: Place) -> list[tuple[str, list[float]]]:
+    """Return the class and the box of each object in a fixed order, with boxes rounded to a tenth of a pixel."""
+    annotation = place.annotation()
+    names = [place.source.class_names[label - 1] for label in annotation.labels]
+    return sorted(zip(names, annotation.boxes_px.round(1).tolist(), strict=True))
+
+
+def _add_repetition(places: Sequence[Place], kind: Kind, text: str, problems: Problems) -> None:
+    """Add a problem for an image that is in several places, and say whether its objects differ between them."""
+    first, *others = (_sort_objects(place) for place in places)
+    has_same_objects = all(objects == first for objects in others)
+    start = kind.training_note.partition(";")[0]
+    group = "" if has_same_objects else f"{start}, with other objects; check-data --fix joins the objects"
+    problems.add(kind, places[0].annotation().file, text, group)
+
+
+_USUAL_EXTENSIONS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+
+
+def _check_extension(file: str, problems: Problems) -> None:
+    """Add a problem if the name of an image file says that it is of another type than it is."""
+    extension = Path(file).suffix.lower()
+    file_type = image_format(file)
+    is_known = any(extension in extensions for extensions in _USUAL_EXTENSIONS.values())
+    if is_known and extension not in _USUAL_EXTENSIONS.get(file_type, (extension,)):
+        problems.add(Kind.OTHER_TYPE, file, f"({file_type})", f"{file_type} files are named {extension}")
 
 
 def _check_image(source: Source, index: int, file: str) -> _CheckedImage:
@@ -172,6 +197,7 @@ def _check_image(source: Source, index: int, file: str) -> _CheckedImage:
             problems.add(Kind.INCOMPLETE, file, note)
         if Path(file).is_file():  # generated images and images in a record have no file
             mode, orientation = mode_and_orientation(file)
+            _check_extension(file, problems)
             if orientation != 1:
                 problems.add(Kind.ROTATED, file, f"(orientation {orientation})")
             if mode != "RGB":
@@ -180,17 +206,3 @@ def _check_image(source: Source, index: int, file: str) -> _CheckedImage:
         digest = hashlib.blake2b(shape + pixels.tobytes(), digest_size=16).digest()
         return _CheckedImage(digest, problems.collected)
     return _CheckedImage(None, problems.collected)
-
-
-def count_images_and_objects(source: Source) -> SplitCount:
-    """Return the numbers of images, images without objects, and objects of each class in a split.
-
-    Crowd objects are not counted.
-    """
-    counts = np.zeros(len(source.class_names), np.int64)
-    background = 0
-    for annotation in source.annotations():
-        labels = annotation.labels[~annotation.crowd]
-        counts += np.bincount(labels - 1, minlength=len(counts))
-        background += len(labels) == 0
-    return SplitCount(len(source), background, dict(zip(source.class_names, counts.tolist(), strict=True)))

@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 
 from ssd_jax.data.check.box_coverage import pairwise_iou
+from ssd_jax.data.check.contents import Place
 from ssd_jax.data.image import mode_and_orientation
 from ssd_jax.data.problems import Kind, Problem
-from ssd_jax.data.source import Annotation, Source, clip_box
+from ssd_jax.data.source import Source, clip_box
 from ssd_jax.errors import UserError
 from ssd_jax.files import convert_write_errors, make_safe_file_name, write_text
 
@@ -66,17 +67,6 @@ class CopyCount(NamedTuple):
     """Number of objects of the images that cannot be read."""
 
 
-class _Place(NamedTuple):
-    """Place of an image in a data set."""
-
-    split: str
-    source: Source
-    index: int
-
-    def annotation(self) -> Annotation:
-        return self.source.annotation(self.index)
-
-
 class _Object(NamedTuple):
     """An object, with its box clipped to the image."""
 
@@ -123,7 +113,7 @@ def write_clean_copy(
         (out / "annotations").mkdir(parents=True, exist_ok=True)
     counts = {}
     for split, source in splits.items():
-        kept = {own[0].index: objects[digest] for digest, own in places.items() if own[0].split == split}
+        kept = {own[0].position: objects[digest] for digest, own in places.items() if own[0].split == split}
         _write_split(out, make_safe_file_name(split), source, dict(sorted(kept.items())), progress)
         merged = sum(place.split == split for own in places.values() for place in own[1:])
         progress(merged + len(dropped[split]))
@@ -135,24 +125,24 @@ def write_clean_copy(
 
 def _group_by_pixels(
     splits: Mapping[str, Source], digests: Mapping[str, bytes]
-) -> tuple[dict[bytes, list[_Place]], dict[str, list[int]]]:
+) -> tuple[dict[bytes, list[Place]], dict[str, list[int]]]:
     """Return the places of each image by its digest, and the number of objects of each unusable image by split.
 
     The first place of an image is in the last of its splits.
     """
-    places: dict[bytes, list[_Place]] = {}
+    places: dict[bytes, list[Place]] = {}
     dropped: dict[str, list[int]] = {split: [] for split in splits}
-    for split, source in reversed(splits.items()):
+    for split, source in reversed(list(splits.items())):
         for index, annotation in enumerate(source.annotations()):
             digest = digests.get(annotation.file)
             if digest is None:
                 dropped[split].append(len(annotation.labels))
             else:
-                places.setdefault(digest, []).append(_Place(split, source, index))
+                places.setdefault(digest, []).append(Place(split, source, index))
     return places, dropped
 
 
-def _read_objects(place: _Place) -> list[_Object]:
+def _read_objects(place: Place) -> list[_Object]:
     """Return the objects of an image with clipped boxes, without repeated objects."""
     annotation, names = place.annotation(), place.source.class_names
     rows = zip(annotation.boxes_px.tolist(), annotation.labels.tolist(), annotation.crowd.tolist(), strict=True)
@@ -198,7 +188,7 @@ def _find_same_boxes(objects: Sequence[_Object], others: Sequence[_Object]) -> l
     boxes, other_boxes = (np.array([o.box for o in group], np.float64).reshape(-1, 4) for group in (objects, others))
     # One row at a time, because all pairs of thousands of boxes would need much memory.
     rows = (pairwise_iou(box[None], other_boxes)[0] > SAME_IOU for box in boxes)
-    return [[others[k] for k in np.flatnonzero(row)] for row in rows]
+    return [[others[k] for k in np.flatnonzero(row).tolist()] for row in rows]
 
 
 def _write_split(

@@ -1,6 +1,7 @@
 """Format the result of a data set check as text, and write it to files."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,44 +12,62 @@ from ssd_jax.config import Config
 from ssd_jax.data.check.box_coverage import BoxCoverage, Coverage
 from ssd_jax.data.check.checks import DataSetCheck
 from ssd_jax.data.check.clean_copy import CopyCount
-from ssd_jax.data.problems import Kind, Problem
+from ssd_jax.data.check.recommendation import Recommendation
+from ssd_jax.data.problems import Kind, Problem, Severity, group_problems, summarise_group
 from ssd_jax.files import write_csv, write_text
 from ssd_jax.text import escape_text
 
+_SEVERITIES = list(Severity)  # in decreasing order
+_MAX_GROUPS = 5  # lines for problems of one kind
+_MAX_CLASSES = 24  # classes in the table
 
-def format_problems(problems: Iterable[Problem], max_shown: int = 10) -> str:
-    """Return a text that lists problems by kind, the most severe kind first, with one problem per line.
+
+def format_problems(problems: Iterable[Problem], root: str = "") -> str:
+    """Return a text with a line for all problems that are alike, the most severe ones first.
 
     Args:
         problems: The problems.
-        max_shown: Maximum number of problems of one kind that are listed; the other problems are only counted.
+        root: Folder of the data set. Paths inside it are relative to it.
     """
     lines: list[str] = []
-    by_kind: dict[Kind, list[Problem]] = {}
-    for problem in problems:
-        by_kind.setdefault(problem.kind, []).append(problem)
-    for kind in Kind:  # in order of severity
-        same_kind = by_kind.get(kind, [])
-        if not same_kind:
-            continue
-        lines.append(f"{kind.severity.value}: {kind.title}: {len(same_kind)}")
-        lines += [escape_text(f"    {p.file}: {p.text}".rstrip(": ")) for p in same_kind[:max_shown]]
-        if len(same_kind) > max_shown:
-            lines.append(f"    and {len(same_kind) - max_shown} more")
-    return "\n".join(lines) or "no problems"
+    order = {kind: index for index, kind in enumerate(Kind)}
+    by_kind: dict[Kind, list[list[Problem]]] = {}
+    for group in group_problems(problems):
+        by_kind.setdefault(group[0].kind, []).append(group)
+    for kind in sorted(by_kind, key=lambda kind: (_SEVERITIES.index(kind.severity), order[kind])):
+        groups = sorted(by_kind[kind], key=len, reverse=True)
+        for group in groups[:_MAX_GROUPS]:
+            lines.append(f"{kind.severity.value}: {_shorten_paths(summarise_group(group), root)}")
+        hidden = sum(map(len, groups[_MAX_GROUPS:]))
+        if hidden:
+            lines.append(f"{kind.severity.value}: {hidden} more of the kind '{kind.title}', see problems.csv")
+    return "\n".join(map(escape_text, lines)) or "no problems"
+
+
+def _shorten_paths(line: str, root: str) -> str:
+    """Return a line with paths relative to a folder, except for the path of the folder itself."""
+    return line.replace(f"{root.rstrip('/')}/", "").replace(f": {root} ", ": ") if root else line
 
 
 def format_counts(check: DataSetCheck) -> str:
     """Return a table of the numbers of objects by class and split, as text.
 
     The last column contains the percentage of the objects in the train split that are unmatched (see `box_coverage`),
-    and the last rows contain totals.
+    and the last rows contain totals. Of many classes, the most frequent
+    ones have a row each.
     """
     counts, coverage = check.counts.values(), check.coverage
+    names = sorted(coverage.by_class, key=lambda name: -sum(count.objects[name] for count in counts))
+    shown = set(names if len(names) <= _MAX_CLASSES else names[: _MAX_CLASSES - 1])
     rows: list[Any] = [
         [escape_text(name), *(count.objects[name] for count in counts), share]
         for name, share in coverage.by_class.items()
+        if name in shown
     ]
+    others = [name for name in names if name not in shown]
+    if others:
+        totals = [sum(count.objects[name] for name in others) for count in counts]
+        rows.append([f"{len(others)} rarer classes", *totals, ""])
     rows.append(tabulate.SEPARATING_LINE)
     rows.append(["all objects", *(sum(count.objects.values()) for count in counts), coverage.all])
     rows.append(["images", *(count.images for count in counts), ""])
@@ -72,6 +91,20 @@ def format_box_coverage(coverage: BoxCoverage, config: Config) -> str:
             f"  {coverage.advice}",
         ]
     )
+
+
+def format_headline(problems: Iterable[Problem], root: str) -> str:
+    """Return a line with the folder of the data set and the number of its problems by severity."""
+    counts = Counter(problem.kind.severity for problem in problems)
+    names = {Severity.ERROR: "errors", Severity.WARNING: "warnings", Severity.NOTE: "notes"}
+    return f"{root}: {', '.join(f'{counts[severity]} {name}' for severity, name in names.items())}"
+
+
+def format_recommendation(recommendation: Recommendation, config: Config) -> str:
+    """Return a text that recommends a config, with the reason and the command."""
+    other = "" if recommendation.name == config.name else f" instead of {config.name}.py"
+    title = f"Recommended: configs/{recommendation.name}.py{other}, because {recommendation.reason}"
+    return f"{title}\n  {recommendation.command}"
 
 
 def format_copy(counts: Mapping[str, CopyCount]) -> str:
@@ -105,6 +138,7 @@ def check_to_json(check: DataSetCheck) -> dict[str, Any]:
     return {
         "problems": by_kind,
         "splits": {split: count._asdict() for split, count in check.counts.items()},
+        "recommended": check.recommendation and check.recommendation._asdict(),
         "recall_ceiling": {
             "all": _coverage_to_json(coverage.all),
             **{key: {name: _coverage_to_json(c) for name, c in group.items()} for key, group in groups.items()},

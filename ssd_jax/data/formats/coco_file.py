@@ -192,7 +192,8 @@ def _objects(
         if category is None:
             names = ", ".join(c.name for c in categories) or "none"
             text = f"{where} has category_id {entry.category_id}, which is not in 'categories' ({names}). "
-            problems.add(Kind.UNKNOWN_CLASS, file, text + "Correct the id, or add the category.")
+            text += "Correct the id, or add the category."
+            problems.add(Kind.UNKNOWN_CLASS, file, text, group=str(entry.category_id))
             continue
         box = _box(entry)
         if box is None:

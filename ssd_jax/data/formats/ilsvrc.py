@@ -177,6 +177,7 @@ def _rename_synsets(
                 file,
                 f"{entry.where} has the class '{entry.name}', which is not one of the {len(names_by_synset)} synsets. "
                 "Correct it, or add a map_det.txt with all classes.",
+                group=entry.name,
             )
     return [o._replace(name=names_by_synset[o.name]) for o in objects if o.name in names_by_synset]
 

@@ -130,6 +130,7 @@ def read_objects(file: Path, classes: Classes, size: tuple[int, int], problems: 
                     file,
                     f"line {number} has the class {label.class_number}, which has no name in {classes.file} (it names "
                     f"{min(classes.names)} to {max(classes.names)}). Correct the number, or add the name.",
+                    group=str(label.class_number),
                 )
     return objects
 

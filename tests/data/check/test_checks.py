@@ -11,7 +11,8 @@ from PIL import Image
 
 from ssd_jax.config import Config, Data, Shapes
 from ssd_jax.data.check import checks, summary
-from ssd_jax.data.check.checks import SplitCount, check_data_set
+from ssd_jax.data.check.checks import check_data_set
+from ssd_jax.data.check.contents import SplitCount
 from ssd_jax.data.image import image_size
 from ssd_jax.data.problems import Kind, Problem, Problems
 
@@ -104,6 +105,7 @@ def test_check_data_set_finds_every_problem_and_names_the_files(faulty_folder):
         (Kind.TOO_MANY, "JPEGImages/many.jpg"),
         (Kind.TWO_SPLITS, "JPEGImages/second.jpg"),
         (Kind.SIMILAR_NAMES, str(faulty_folder)),
+        (Kind.ONE_OBJECT, str(faulty_folder)),
     }
     assert len(result.problems) == len(found)
     assert set(result.splits) == {"train", "val"}
@@ -160,12 +162,33 @@ def test_check_data_set_finds_equal_pixels_in_different_files(tmp_path):
 
 
 def test_check_data_set_notes_a_jpeg_that_was_completed(tmp_path, caplog):
-    file = write_voc_image(tmp_path, "train", "short", [GOOD], make_noise_image(0))
+    file = write_voc_image(tmp_path, "train", "short", [GOOD, ("cat", (5, 5, 20, 25))], make_noise_image(0))
     write_voc_image(tmp_path, "val", "whole", [GOOD], make_noise_image(1))
     file.write_bytes(file.read_bytes()[:-2])
     problems = check_data_set(Config(data=Data(root=str(tmp_path)))).problems
     assert problems == [Problem(Kind.INCOMPLETE, str(file), "the file lacks its end marker, but no pixels")]
     assert not caplog.messages
+
+
+def test_check_data_set_says_whether_repeated_images_have_other_objects(tmp_path):
+    other = ("cat", (5, 5, 20, 25))
+    for stem, objects in (("a", [GOOD, other]), ("b", [other, GOOD]), ("c", [GOOD])):
+        write_voc_image(tmp_path, "train", stem, objects, make_noise_image(0))
+    write_voc_image(tmp_path, "val", "d", [other], make_noise_image(0))
+    problems = check_folder(tmp_path).problems
+    assert list_kinds_and_files(problems) == [(Kind.TWICE, "b.jpg"), (Kind.TWICE, "c.jpg"), (Kind.TWO_SPLITS, "d.jpg")]
+    assert ["other objects" in problem.group for problem in problems] == [False, True, True]
+
+
+def test_check_data_set_counts_files_whose_name_states_another_type(tmp_path):
+    for k in range(4):
+        file = write_voc_image(tmp_path, "train", f"i{k}", [GOOD], make_noise_image(k))
+        if k:
+            make_noise_image(k).save(file, format="PNG")
+    write_voc_image(tmp_path, "val", "v", [GOOD], make_noise_image(9))
+    problems = check_folder(tmp_path).problems
+    assert list_kinds_and_files(problems) == [(Kind.OTHER_TYPE, f"i{k}.jpg") for k in (1, 2, 3)]
+    assert summary.format_problems(problems).startswith("note: 3 PNG files are named .jpg: ")
 
 
 def test_check_data_set_finds_a_coco_class_that_is_missing_in_train(tmp_path):
@@ -175,11 +198,13 @@ def test_check_data_set_finds_a_coco_class_that_is_missing_in_train(tmp_path):
         content = {"images": [image], "annotations": [entry], "categories": [{"id": 5, "name": name}]}
         (tmp_path / f"{split}.json").write_text(json.dumps(content))
         make_noise_image(len(split)).save(tmp_path / f"{split}.png")
-    assert list_kinds_and_files(check_folder(tmp_path).problems) == [(Kind.UNKNOWN_CLASS, "val.json")]
+    problems = check_folder(tmp_path).problems
+    assert (Kind.UNKNOWN_CLASS, "val.json") in list_kinds_and_files(problems)
+    assert {p.kind for p in problems} == {Kind.UNKNOWN_CLASS, Kind.NO_BEST, Kind.ONE_OBJECT}
 
 
 def test_check_data_set_reports_a_missing_val_split(tmp_path):
-    write_voc_image(tmp_path, "train", "a", [GOOD], make_noise_image(0))
+    write_voc_image(tmp_path, "train", "a", [GOOD, ("cat", (5, 5, 20, 25))], make_noise_image(0))
     held_out, problem = check_folder(tmp_path).problems
     assert held_out.kind is Kind.HELD_OUT and problem.kind is Kind.MISSING and "'val'" in problem.text
 
@@ -217,13 +242,38 @@ def test_check_data_set_counts_objects_and_unmatched_objects(tmp_path):
     ]
 
 
-def test_format_problems_sorts_by_severity_and_limits_each_kind():
-    problems = [Problem(Kind.ROTATED, f"{k}.jpg", "(orientation 3)") for k in range(12)]
-    problems.append(Problem(Kind.MALFORMED, "a.xml", "cut short"))
-    lines = summary.format_problems(problems).splitlines()
-    assert lines[:3] == ["error: malformed: 1", "    a.xml: cut short", "note: rotated by EXIF: 12"]
-    assert lines[-1] == "    and 2 more" and len(lines) == 14
+def test_format_problems_has_a_line_for_like_problems_sorted_by_severity():
+    problems = [Problem(Kind.ROTATED, f"/data/{k}.jpg", "(orientation 3)") for k in range(12)]
+    problems += [Problem(Kind.SLIVER, "/data/s.jpg", "(cat)")]
+    problems += [Problem(Kind.MALFORMED, f"/data/{k}.xml", f"object {k} has no <name>. Add it.") for k in range(400)]
+    problems += [Problem(Kind.MALFORMED, "/data/a.xml", "cut short")]
+    lines = summary.format_problems(problems, "/data").splitlines()
+    assert lines == [
+        "error: 400 times: 0.xml: object 0 has no <name>. Add it. Also: 1.xml; 2.xml; ...",
+        "error: a.xml: cut short",
+        f"warning: 1 {Kind.SLIVER.training_note}: s.jpg (cat)",
+        f"note: 12 {Kind.ROTATED.training_note}: "
+        "0.jpg (orientation 3); 1.jpg (orientation 3); 2.jpg (orientation 3); ...",
+    ]
+    assert summary.format_headline(problems, "/data") == "/data: 401 errors, 1 warnings, 12 notes"
     assert summary.format_problems([]) == "no problems"
+
+
+def test_format_problems_limits_the_lines_of_a_kind():
+    problems = [Problem(Kind.UNKNOWN_CLASS, "a.xml", f"class {k} is unknown", f"{k}") for k in range(300)]
+    lines = summary.format_problems(problems).splitlines()
+    assert len(lines) < 10 and "problems.csv" in lines[-1] and f"{300 - len(lines) + 1} more" in lines[-1]
+
+
+def test_format_counts_joins_the_rarest_of_many_classes(tmp_path):
+    names = [f"c{k:02}" for k in range(40)]
+    objects = [(name, (0, 0, 10, 10)) for k, name in enumerate(names) for _ in range(1 + (k < 10))]
+    write_voc_image(tmp_path, "train", "a", objects, make_noise_image(0))
+    write_voc_image(tmp_path, "val", "b", objects, make_noise_image(1))
+    result = check_data_set(Config(data=Data(root=str(tmp_path))), read_images=False)
+    rows = [line.split() for line in summary.format_counts(result).splitlines()]
+    assert [row[1:3] for row in rows if row[0] in names[:10]] == [["2", "2"]] * 10
+    assert ["17", "rarer", "classes", "17", "17"] in rows and len(rows) < 35
 
 
 # ---- the command ----
@@ -238,7 +288,7 @@ def test_check_data_prints_and_writes_problems_and_exits_with_1(faulty_folder, t
     out = tmp_path / "out"
     assert run_command("check-data", TINY, "--data.root", faulty_folder, "--out", out) == 1
     screen = capsys.readouterr().out
-    assert "error: malformed: 1" in screen and "good.xml" in screen and "warning: no area: 1" in screen
+    assert "error: Annotations/good.xml" in screen and "warning: 1 boxes have no area" in screen
     rows = read_problems_csv(out)
     assert {row["kind"] for row in rows} >= {"malformed", "no area", "in two splits", "rotated by EXIF"}
     content = json.loads((out / "check.json").read_text())
@@ -250,7 +300,7 @@ def test_check_data_prints_and_writes_problems_and_exits_with_1(faulty_folder, t
 
 
 def test_check_data_exits_with_0_without_problems_and_removes_old_sample_images(tmp_path, capsys):
-    root = write_voc_folder(tmp_path / "data", {"train": 2, "val": 1, "test": 1})
+    root = write_voc_folder(tmp_path / "data", {"train": 6, "val": 1, "test": 1})
     argv = "check-data", TINY, "--data.root", root, "--out", tmp_path / "out"
     assert run_command(*argv) == 0 and (tmp_path / "out" / "test_samples.jpg").exists()
     assert "no problems" in capsys.readouterr().out
@@ -264,7 +314,7 @@ def test_check_data_exits_with_2_if_the_data_set_cannot_be_opened(tmp_path, caps
     write_voc_image(tmp_path / "data", "train", "a", [GOOD], None)
     assert run_command("check-data", TINY, "--data.root", tmp_path / "data", "--out", tmp_path / "out") == 2
     screen = capsys.readouterr()
-    assert "missing file: 1" in screen.out and "a.xml" in screen.out, "problems found so far are printed"
+    assert "error: Annotations/a.xml" in screen.out, "problems found so far are printed"
 
 
 def test_check_data_finds_the_two_empty_boxes_of_bccd(bccd, tmp_path, capsys):
@@ -282,7 +332,7 @@ def read_all_files(root):
 
 
 def test_check_data_writes_separate_files_for_two_slices_of_a_split(tmp_path):
-    root = write_voc_folder(tmp_path / "data", {"train": 4})
+    root = write_voc_folder(tmp_path / "data", {"train": 12})
     halves = "--data.train-split", "train[:50%]", "--data.val-split", "train[50%:]"
     argv = "check-data", TINY, "--data.root", root, *halves, "--out", tmp_path / "out", "--fix", tmp_path / "fixed"
     assert run_command(*argv) == 0

@@ -19,7 +19,7 @@ print(code, sorted({name.partition(".")[0] for name in sys.modules} & {"jax", "j
 
 def test_data_modules_and_check_data_do_not_import_jax(tmp_path):
     """Import all modules of ssd_jax.data except those that need grain, which imports JAX, or tensorflow-datasets."""
-    root = write_voc_folder(tmp_path / "data", {"train": 2, "val": 1})
+    root = write_voc_folder(tmp_path / "data", {"train": 6, "val": 1})
     argv = [TINY, "--data.root", str(root), "--out", str(tmp_path / "out"), "--fix", str(tmp_path / "fixed")]
     program = [sys.executable, "-c", PROGRAM, *map(str, argv)]
     result = subprocess.run(program, capture_output=True, text=True, check=True)
