@@ -61,6 +61,7 @@ class Kind(Enum):
     JOINED = ("joined records", Severity.WARNING, "images have several records, whose objects were joined")
     NOTHING_READ = ("nothing read", Severity.WARNING, "files have content, but no object could be read from them")
     TWO_FORMATS = ("two formats", Severity.WARNING, "folders have annotations in two formats")
+    UNUSED_SPLIT = ("unused split", Severity.WARNING, "splits are not used")
     MISSING_SPLIT = ("missing split", Severity.WARNING, "splits are named, but do not exist")
     PASSED_OVER = ("passed over", Severity.WARNING, "files or folders cannot be read and were passed over")
     NO_BEST = ("no best checkpoint", Severity.WARNING, "")

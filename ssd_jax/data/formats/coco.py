@@ -6,16 +6,19 @@ Boxes are converted to xyxy. `ssd_jax.data.formats.coco_file` reads the annotati
 import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from ssd_jax.config import Data
-from ssd_jax.data.folder import AmbiguousPathError, Folder, parent, path_tails, stem
+from ssd_jax.data.folder import AmbiguousPathError, Folder, parent, path_tails, spelling_key, stem
 from ssd_jax.data.formats import minival
 from ssd_jax.data.formats.coco_file import CocoFile, class_categories, objects_by_image, read_coco_file, stated_size
+from ssd_jax.data.formats.documents import read_json
 from ssd_jax.data.formats.layout import folder_distance
 from ssd_jax.data.formats.reader import PUBLISHED, SplitBuilder
 from ssd_jax.data.image import image_size
@@ -28,6 +31,7 @@ from ssd_jax.errors import UserError
 LAYOUT = ".json files with the keys 'images' and 'categories'"
 
 _ROBOFLOW_FILE = "_annotations.coco.json"
+_OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_")  # files beside COCO's instances_* files
 
 
 def count_annotated(folder: Folder) -> int:
@@ -94,6 +98,7 @@ def open_split(folder: Folder, data: Data, split: str, class_names: Sequence[str
             ``class_names``.
     """
     files = _annotation_files(folder)
+    _report_unused(folder, problems)
     parts = minival.find_parts(split, files)
     if not parts:
         return _open_file(
@@ -211,13 +216,42 @@ def _annotation_files(folder: Folder) -> dict[str, Path]:
     if not files:
         raise UserError(f"{folder.path}: no .json file has the keys 'images' and 'categories'. Add the annotations.")
     roboflow = [file for file in files if file.endswith(_ROBOFLOW_FILE)]
-    instances = [file for file in files if stem(file).startswith("instances_")]
-    # A folder with instances_* files often contains files with captions and keypoints of the same images, too.
-    files = roboflow or instances or files
+    if any(stem(file).startswith("instances_") for file in files):
+        files = [file for file in files if not stem(file).startswith(_OTHER_TASKS)]
+    files = roboflow or files
     names = [_split_name(file) for file in files]
     if len(set(names)) < len(names):
         names = [os.path.splitext(file)[0] for file in files]
     return {name: folder.full_path(file) for name, file in zip(names, files, strict=True)}
+
+
+def _report_unused(folder: Folder, problems: Problems) -> None:
+    """Add problems for .json files that are not valid JSON, and for images that no annotation file names.
+
+    The files may have been annotation files. COCO's own layout is not examined, because that would take a long time.
+    """
+    if folder.path.is_file() or _published_files(folder):
+        return
+    named: set[str] = set()
+    for file in map(folder.full_path, _json_files(folder)):
+        if _count_images(file):
+            named |= set(map(_name_key, re.findall(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', file.read_bytes())))
+            continue
+        try:
+            read_json(file, Any)
+        except UserError as error:
+            problems.add(Kind.NOTHING_READ, file, " ".join(error.args).removeprefix(f"{file}: "))
+    unnamed = Counter(parent(image) for image in folder.images if spelling_key(image.rpartition("/")[2]) not in named)
+    for place, count in unnamed.items():
+        problems.add(Kind.UNANNOTATED, folder.full_path(place), f"has {count} images that no annotation file names")
+
+
+def _name_key(text: bytes) -> str:
+    """Return the spelling key of the file name at the end of a path that is a JSON text."""
+    try:
+        return spelling_key(path_tails(msgspec.json.decode(text, type=str))[-1])
+    except (msgspec.DecodeError, UnicodeDecodeError, IndexError):
+        return ""
 
 
 def _split_name(file: str) -> str:

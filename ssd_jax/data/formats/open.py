@@ -18,7 +18,7 @@ from ssd_jax.data.formats.other_formats import name_other_format
 from ssd_jax.data.formats.reader import PUBLISHED, WHOLE
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import FolderSource, Source, join_names
-from ssd_jax.data.split_names import find_split_name, split_by_hash, split_kind
+from ssd_jax.data.split_names import find_split_name, is_split_name, split_by_hash, split_kind
 from ssd_jax.data.splits import JoinedSource, parse_split, slice_positions
 from ssd_jax.errors import UserError
 
@@ -272,10 +272,25 @@ class _FolderDataSet(_DataSet):
             text = f"has annotations in two formats; {self.format.upper()} is used, which has "
             text += f"at least as many annotated images as {other.upper()}. Choose with --data.format"
             problems.add(Kind.TWO_FORMATS, self._folder.path, text)
+        for other in self._unused_splits():
+            text = f"the split '{other}' is not used. To use it, name it with --data.train_split, for example"
+            problems.add(Kind.UNUSED_SPLIT, self._folder.path, text)
         source = self._module.open_split(self._folder, self.data, name, class_names, problems)
         for path in self._folder.unread:
             problems.add(Kind.PASSED_OVER, self._folder.path, f"{path} was passed over")
         return source
+
+    def _unused_splits(self) -> list[str]:
+        """Return the splits that are neither named by an option nor known as train, val or test.
+
+        Lists in ``ImageSets`` are left out, because they often name images that are in other lists, too.
+        """
+        if any(file.startswith("ImageSets/") for file in self._folder.with_extension(".txt")):
+            return []
+        options = (self.data.train_split, self.data.val_split, self.data.test_split)
+        used = {term.name.casefold() for option in options for term in parse_split(option)}
+        names = [name for name in self.names if name.casefold() not in used and not is_split_name(name)]
+        return [] if names == [self.divided] else names
 
     def _open_part(self, split: str, class_names: Sequence[str], problems: Problems) -> Source:
         assert self.divided is not None

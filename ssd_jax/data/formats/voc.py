@@ -28,6 +28,7 @@ from ssd_jax.data.image import EXTENSIONS, image_size
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import FolderSource, add_problem_if_normalised, join_names, read_text
 from ssd_jax.data.split_names import is_split_name, split_of_path
+from ssd_jax.data.splits import parse_split
 from ssd_jax.errors import UserError
 
 LAYOUT = ".xml files with the root element <annotation>, and images with the same names"
@@ -97,7 +98,10 @@ def open_split(folder: Folder, data: Data, split: str, class_names: Sequence[str
         raise UserError(f"{folder.path}: it contains no .xml files. Add the annotation files.")
     if not files:
         raise UserError(f"{folder.path}: the split '{split}' is empty. Other splits: {join_names(lists)}.")
-    return reader.open(list(dict.fromkeys(files)), lists, class_names)
+    options = (data.train_split, data.val_split, data.test_split)
+    used = {term.name for option in options for term in parse_split(option)}
+    known = {name: same for name, same in lists.items() if is_split_name(name) or name in used}
+    return reader.open(list(dict.fromkeys(files)), known or lists, class_names)
 
 
 # ---- splits ----

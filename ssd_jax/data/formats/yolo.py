@@ -94,7 +94,7 @@ def open_split(folder: Folder, data: Data, split: str, class_names: Sequence[str
         text = "the labels look like boxes with keypoints; the keypoints are ignored"
         problems.add(Kind.LAYOUT, folder.root, text)
     builder = SplitBuilder(class_names or tuple(classes.names.values()), problems)
-    ids = _image_ids(folder, {image: images[image] for image in labels}, listed=any(map(Path.is_file, places)))
+    ids = _image_ids(folder, {image: images[image] for image in labels}, listed=any(map(os.path.isfile, places)))
     for image, label_file in labels.items():
         if label_file is None:
             problems.add(Kind.NO_LABELS, image, "")
@@ -122,7 +122,7 @@ def _find_splits(folder: Folder) -> dict[str, list[Path]]:
 
 
 def _all_exist(places: Iterable[Path]) -> bool:
-    return all(place.exists() for place in places)
+    return all(os.path.exists(place) for place in places)
 
 
 def _find_folder_splits(folder: Folder) -> dict[str, list[Path]]:
@@ -165,9 +165,9 @@ def _find_images(folder: Folder, split: str, places: Sequence[Path], problems: P
     """
     images: dict[Path, Path] = {}
     for place in places:
-        if place.is_dir():
+        if os.path.isdir(place):
             images |= dict.fromkeys(_images_in(folder, place), place)
-        elif place.is_file() and place.name.lower().endswith(EXTENSIONS):
+        elif os.path.isfile(place) and place.name.lower().endswith(EXTENSIONS):
             images[place] = place.parent
         elif _is_list(place):
             images |= dict.fromkeys(_read_image_list(folder, place, problems), place.parent)
@@ -182,7 +182,7 @@ def _find_images(folder: Folder, split: str, places: Sequence[Path], problems: P
 
 
 def _is_list(place: Path) -> bool:
-    return place.is_file() and place.suffix.lower() == ".txt"
+    return os.path.isfile(place) and place.suffix.lower() == ".txt"
 
 
 def _images_in(folder: Folder, place: Path) -> list[Path]:
@@ -203,7 +203,7 @@ def _read_image_list(folder: Folder, file: Path, problems: Problems) -> list[Pat
     lines = enumerate(read_text(file).splitlines(), start=1)
     for number, line in ((number, line.strip()) for number, line in lines if line.strip()):
         exact = join_paths(file.parent, line.replace("\\", "/"))
-        if exact.is_file():
+        if os.path.isfile(exact):
             images.append(exact)
             continue
         tail = folder.find_image(line)
@@ -260,7 +260,7 @@ class _LabelFinder:
 
     def find(self, image: Path) -> Path | None:
         """Return the label file of an image, or None if there is none."""
-        usual = next((file for file in self.expected_files(image) if file.is_file()), None)
+        usual = next((file for file in self.expected_files(image) if os.path.isfile(file)), None)
         if usual is not None or not image.is_relative_to(self._folder.root):
             return usual
         place = image.parent.relative_to(self._folder.root).as_posix().removeprefix(".")
@@ -359,7 +359,7 @@ def _report_yaml_places(folder: Folder, file: Path, problems: Problems) -> None:
     """Add problems for the paths in a YAML file that do not exist as they are written."""
     for name, places in find_yaml_places(folder).items():
         for place in places:
-            if not place.path.exists():
+            if not os.path.exists(place.path):
                 text = f"the split '{name}' is in {place.path}, which does not exist"
                 problems.add(Kind.MISSING_SPLIT, file, text)
             elif place.is_moved:
@@ -378,7 +378,7 @@ def _report_unused(
     in_splits: set[Path] = set()
     silent = Problems(raise_errors=False)
     for name, places in splits.items():
-        if all(place.is_dir() or _is_list(place) for place in places):
+        if all(os.path.isdir(place) or _is_list(place) for place in places):
             in_splits |= set(_find_images(folder, name, places, silent))
     used = [file for file in labels.values() if file is not None]
     others = {file for image in in_splits if (file := finder.find(image)) is not None}

@@ -74,11 +74,18 @@ def find_yaml_places(folder: Folder) -> dict[str, list[Place]]:
     """Return the folders and lists of images that a YAML file names for each split, whether they exist or not."""
     file = find_yaml_file(folder)
     content = {} if file is None else read_description(file)
-    # An entry without a value counts as absent.
-    named = {key: content[key] for key in content if is_split_name(key) and content[key] not in ("", "null", "~")}
-    if file is None or not named:
+    if file is None:
         return {}
     bases = [file.parent / str(content.get("path", "")).replace("\\", "/"), file.parent]
+
+    def is_split(key: str) -> bool:
+        entry = content[key]
+        if is_split_name(key):
+            return entry not in ("", "null", "~")  # an entry without a value counts as absent
+        is_place = isinstance(entry, str) and any(os.path.isdir(base / entry) for base in bases)
+        return is_place and entry != "" and key != "path"
+
+    named = {key: content[key] for key in content if is_split(key)}
     return {
         key: [_find_place(folder, bases, str(entry)) for entry in (entries if isinstance(entries, list) else [entries])]
         for key, entries in named.items()
@@ -94,7 +101,7 @@ def _find_place(folder: Folder, bases: Sequence[Path], entry: str) -> Place:
     """
     text = entry.replace("\\", "/")
     candidates = [join_paths(base, end) for end in (text, re.sub(r"^(\.\./)+", "", text)) for base in bases]
-    existing = next((path for path in candidates if path.exists()), None)
+    existing = next((path for path in candidates if os.path.exists(path)), None)
     if existing is not None:
         return Place(entry, existing, False)
     known = {path: f"/{spelling_key(path)}" for file in folder.listing.files for path in _parents(file)}

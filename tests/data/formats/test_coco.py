@@ -446,7 +446,7 @@ def test_records_of_one_image_are_joined(tmp_path):
     source = open_content(tmp_path, content, problems=problems)
     assert len(source) == 1 and sorted(source.annotation(0).labels.tolist()) == [1, 1, 3]
     assert source.annotation(0).number == 139 and set(source.coco_truth.image_ids) == {139}
-    assert [p.kind for p in problems.collected] == [Kind.JOINED]
+    assert [p.kind for p in problems.collected] == [Kind.UNANNOTATED, Kind.JOINED], "nothing names two.jpg any more"
 
 
 def test_repeated_annotation_ids_are_a_warning(tmp_path):
