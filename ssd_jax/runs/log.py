@@ -106,7 +106,8 @@ def _open_tensorboard(folder: Path, step: int) -> "EventsWriter":
 
     with convert_write_errors(folder):
         folder.mkdir(exist_ok=True)
-        writer = EventsWriter(str(folder / "events"))
+        # tensorboardX takes a relative path that begins with "s3:" or "gs:" for cloud storage.
+        writer = EventsWriter(str((folder / "events").absolute()))
         writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=SessionLog(status=SessionLog.START)))
     return writer
 
