@@ -166,4 +166,4 @@ def _move_folder(checkpoint: Path, target: Path) -> None:
         target.parent.mkdir(exist_ok=True)
         if target.exists():  # an earlier checkpoint of the same step was also corrupt
             shutil.rmtree(target)
-        checkpoint.rename(target)
+        shutil.move(checkpoint, target)  # the folder checkpoints may be a link to another disk

@@ -116,6 +116,9 @@ def create_or_resume_run(workdir: Path, config: Config) -> RunStatus:
         file = workdir / "config.json"
         if not file.exists() and any(workdir.iterdir()):
             raise UserError(f"{workdir} is not empty and not a run folder. {_WORKDIR_ADVICE}")
+        checkpoints = workdir / "checkpoints"
+        if os.path.lexists(checkpoints) and not checkpoints.is_dir():
+            raise UserError(f"{checkpoints} is not a folder, so no checkpoint can be saved. Move it away")
         resumed = file.exists() and has_checkpoint(workdir)
         changed = check_resumable_config(workdir, config) if resumed else []
         if changed or not resumed:

@@ -119,6 +119,19 @@ def test_create_or_resume_run_rejects_a_folder_that_is_not_a_run_folder(tmp_path
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_create_or_resume_run_rejects_a_run_folder_in_which_no_checkpoint_can_be_saved(tmp_path):
+    run_folder.create_or_resume_run(tmp_path, TINY)
+    checkpoints = tmp_path / "checkpoints"
+    for make in (checkpoints.touch, lambda: checkpoints.symlink_to("nowhere")):
+        make()
+        with pytest.raises(UserError, match="checkpoints is not a folder"):
+            run_folder.create_or_resume_run(tmp_path, TINY)
+        checkpoints.unlink()
+    (tmp_path / "disk").mkdir()
+    checkpoints.symlink_to("disk")
+    run_folder.create_or_resume_run(tmp_path, TINY)
+
+
 def test_create_or_resume_run_error_names_a_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/run: .*\(Not a directory\).*--workdir"):
