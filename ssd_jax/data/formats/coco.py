@@ -30,6 +30,7 @@ from ssd_jax.errors import UserError
 
 LAYOUT = ".json files with the keys 'images' and 'categories'"
 
+_COCO_KEY = re.compile(rb'"(images|annotations)"')
 _ROBOFLOW_FILE = "_annotations.coco.json"
 _OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_")  # files beside COCO's instances_* files
 
@@ -45,7 +46,8 @@ def find_error_message(folder: Folder) -> str:
     """Return the error message about the first .json file that is not a valid COCO file, or an empty string."""
     for file in _json_files(folder):
         try:
-            if not re.search(rb'"(images|annotations)"', folder.full_path(file).read_bytes()):
+            content = folder.full_path(file).read_bytes()
+            if content and not stem(file).startswith("instances_") and not _COCO_KEY.search(content):
                 continue
         except OSError:
             continue
@@ -215,10 +217,8 @@ def _annotation_files(folder: Folder) -> dict[str, Path]:
     files = [file for file in _json_files(folder) if _count_images(folder.full_path(file))]
     if not files:
         raise UserError(f"{folder.path}: no .json file has the keys 'images' and 'categories'. Add the annotations.")
-    roboflow = [file for file in files if file.endswith(_ROBOFLOW_FILE)]
     if any(stem(file).startswith("instances_") for file in files):
         files = [file for file in files if not stem(file).startswith(_OTHER_TASKS)]
-    files = roboflow or files
     names = [_split_name(file) for file in files]
     if len(set(names)) < len(names):
         names = [os.path.splitext(file)[0] for file in files]
@@ -261,13 +261,12 @@ def _split_name(file: str) -> str:
     name of a split.
     """
     name = stem(file).removeprefix("instances_").removeprefix("image_info_")
+    own_folder = parent(file).rpartition("/")[2]
     if is_split_name(name):
         return name
-    return (
-        split_of_path(parent(file))
-        or (parent(file).rpartition("/")[2] if file.endswith(_ROBOFLOW_FILE) else "")
-        or name
-    )
+    if is_split_name(own_folder) or file.endswith(_ROBOFLOW_FILE):
+        return own_folder or name
+    return split_of_path(parent(file)) or name
 
 
 def _published_files(folder: Folder) -> dict[str, Path]:

@@ -22,6 +22,7 @@ from ssd_jax.errors import UserError
 Number = int | float | str
 """A number as some tools write it: an integer, a float such as 1.0, or a text."""
 _MAX_INT64 = 2**63 - 1
+_MAX_SIDE = 10**6  # pixels; a larger size is a mistake
 
 
 class CocoImage(msgspec.Struct):
@@ -243,7 +244,7 @@ def stated_size(image: CocoImage) -> tuple[int, int] | None:
         width, height = (int(float(side or 0)) for side in (image.width, image.height))
     except (ValueError, OverflowError):
         return None
-    return (width, height) if min(width, height) >= 1 else None
+    return (width, height) if min(width, height) >= 1 and max(width, height) <= _MAX_SIDE else None
 
 
 def class_categories(file: Path, content: CocoFile) -> dict[int, CocoCategory]:

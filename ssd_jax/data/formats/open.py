@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 from ssd_jax.config import Data
-from ssd_jax.data.folder import Folder, spelling_key, stem
+from ssd_jax.data.folder import Folder, parent, spelling_key, stem
+from ssd_jax.data.formats.layout import folder_distance
 from ssd_jax.data.formats.other_formats import name_other_format
 from ssd_jax.data.formats.reader import PUBLISHED, WHOLE
 from ssd_jax.data.problems import Kind, Problems
@@ -299,10 +300,10 @@ class _FolderDataSet(_DataSet):
         in_val = split_by_hash([annotation.image_id for annotation in whole.annotations()], self.data.val_fraction)
         is_val = split_kind(split) == "val"
         part = whole.select(position for position, val in enumerate(in_val) if val == is_val)
-        place = f"'{self.divided}'" if self.divided else "the images"
+        place = f" of '{self.divided}'" if self.divided else ""
         text = (
-            f"there is no val split, so {sum(in_val)} of {len(in_val)} images are held out of {place} as val "
-            "(data.val_fraction)"
+            f"there is no val split: {sum(in_val)} of {len(in_val)} images{place} are held out for it "
+            f"(--data.val_fraction {self.data.val_fraction:g})"
         )
         part.notes = (*part.notes, text)
         problems.add(Kind.HELD_OUT, self._folder.path, text)
@@ -358,7 +359,13 @@ def _hint_for_unknown_format(folder: Folder) -> str:
         return " It is a file; if it is an archive, unpack it and give the folder."
     stems = {spelling_key(stem(image)) for image in folder.images}
     for above in map(Folder, folder.path.absolute().parents[:2] if stems else ()):
-        files = above.with_extension(".xml", ".txt")
-        if any(spelling_key(stem(file)) in stems for file in files) or find_record(above, folder.images[0]):
+        place = folder.path.absolute().relative_to(above.path).as_posix()
+        files = [file for file in above.with_extension(".xml", ".txt") if spelling_key(stem(file)) in stems]
+        if any(_is_beside(parent(file), place) for file in files) or find_record(above, folder.images[0]):
             return f" It contains images only. Did you mean '{above.path}'?"
     return ""
+
+
+def _is_beside(annotations: str, images: str) -> bool:
+    """Return whether a folder of annotations is at the top, or is parallel to a folder of images."""
+    return annotations.count("/") < 1 or folder_distance(annotations, images)[0] < 0

@@ -174,7 +174,8 @@ class _VocReader:
 
     def open(self, files: Sequence[str], lists: dict[str, list[str]], class_names: Sequence[str]) -> FolderSource:
         """Return a source with the images of annotation files. Files that no split uses become problems."""
-        problems, images = self._problems, []
+        problems = self._problems
+        images: dict[str, str] = {}  # the annotation file of each image
         contents = {file: content for file in files if (content := self._parse(file, problems)) is not None}
         builder = SplitBuilder(class_names or self._class_names(), problems)
         for relative, content in contents.items():
@@ -189,8 +190,11 @@ class _VocReader:
                         stated, actual = (f"{width} x {height}" for width, height in (content.size, size))
                         text = f"<size> is {stated}, but the image is {actual}. Check that the boxes fit the image."
                         problems.add(Kind.SIZE_DIFFERS, file, text)
+                    if image in images:
+                        text = f"its image also has the annotation file {images[image]}. Keep one of the two files."
+                        raise UserError(f"{file}: {text}")
                     builder.add(stem(relative), path, size, content.objects, file=file)
-                    images.append(image)
+                    images[image] = relative
         layout = describe_layout(contents, images, "VOC annotations")
         if layout:
             problems.add(Kind.LAYOUT, self._folder.root, layout)

@@ -10,7 +10,16 @@ from itertools import islice
 from pathlib import Path
 
 from ssd_jax.config import Data
-from ssd_jax.data.folder import Folder, group_by_stem, list_files, parent, spelling_key, stem
+from ssd_jax.data.folder import (
+    AmbiguousPathError,
+    Folder,
+    group_by_stem,
+    list_files,
+    lowest,
+    parent,
+    spelling_key,
+    stem,
+)
 from ssd_jax.data.formats.layout import describe_layout, folder_distance, is_side_folder
 from ssd_jax.data.formats.reader import SplitBuilder
 from ssd_jax.data.formats.yolo_classes import read_classes
@@ -18,7 +27,7 @@ from ssd_jax.data.formats.yolo_labels import have_keypoints, looks_like_label_fi
 from ssd_jax.data.formats.yolo_yaml import find_yaml_file, find_yaml_places, join_paths
 from ssd_jax.data.image import EXTENSIONS, image_size
 from ssd_jax.data.problems import Kind, Problems
-from ssd_jax.data.source import FolderSource, read_text
+from ssd_jax.data.source import FolderSource, join_names, read_text
 from ssd_jax.data.split_names import is_split_name, split_kind, split_of_path
 from ssd_jax.errors import UserError
 
@@ -83,7 +92,10 @@ def open_split(folder: Folder, data: Data, split: str, class_names: Sequence[str
     splits = _find_splits(folder)
     places = splits[split] if split else [folder.root]
     images = _find_images(folder, split, places, problems)
-    labels = {image: finder.find(image) for image in images}
+    labels: dict[Path, Path | None] = {}
+    for image in images:
+        with problems.collect_errors(Kind.MALFORMED, image):
+            labels[image] = finder.find(image)
     if not split:
         labels = _keep_labelled_folders(labels, folder, problems)
     labels = _leave_out_masks(labels, problems)
@@ -259,7 +271,11 @@ class _LabelFinder:
         return [folder / f"{image.stem}.txt" for folder in folders]
 
     def find(self, image: Path) -> Path | None:
-        """Return the label file of an image, or None if there is none."""
+        """Return the label file of an image, or None if there is none.
+
+        Raises:
+            UserError: If the label files in two folders fit equally well.
+        """
         usual = next((file for file in self.expected_files(image) if os.path.isfile(file)), None)
         if usual is not None or not image.is_relative_to(self._folder.root):
             return usual
@@ -270,16 +286,35 @@ class _LabelFinder:
             for file in self._by_stem.get(spelling_key(image.stem), [])
             if split_of_path(parent(file)) in (own_split, None) or own_split is None
         ]
-        candidates.sort(key=lambda file: (folder_distance(place, parent(file)), file))
-        paths = map(self._folder.full_path, candidates)
-        return next((path for path in paths if looks_like_label_file(path) or not path.stat().st_size), None)
+        candidates = [file for file in candidates if self._is_label_file(self._folder.full_path(file))]
+        if not candidates:
+            return None
+        try:
+            return self._folder.full_path(lowest(candidates, lambda file: folder_distance(place, parent(file))))
+        except AmbiguousPathError as error:
+            raise UserError(
+                f"{image}: its label file may be any of {join_names(error.choices)}. Remove or rename the folders that "
+                "do not belong to the images."
+            ) from None
+
+    def _is_label_file(self, path: Path) -> bool:
+        return looks_like_label_file(path) or path.stat().st_size == 0
 
     def unused(self, used: Iterable[Path]) -> list[Path]:
-        """Return the label files in the folders of the given label files, except for these files themselves."""
+        """Return the label files that are not among the given ones.
+
+        Files in other folders than the given ones count only if there is an image of the same name.
+        """
         known = set(used)
         places = {file.parent for file in known}
         files = (self._folder.full_path(file) for files in self._by_stem.values() for file in files)
-        return sorted(f for f in files if f.parent in places and f not in known and looks_like_label_file(f))
+        return sorted(
+            file
+            for file in files
+            if file not in known
+            and (file.parent in places or self._folder.images_named(file.stem))
+            and looks_like_label_file(file)
+        )
 
 
 def _keep_labelled_folders(
@@ -359,6 +394,8 @@ def _report_yaml_places(folder: Folder, file: Path, problems: Problems) -> None:
     """Add problems for the paths in a YAML file that do not exist as they are written."""
     for name, places in find_yaml_places(folder).items():
         for place in places:
+            if split_kind(name) == "test" and not os.path.exists(place.path):
+                continue  # Roboflow names test even if it was not exported
             if not os.path.exists(place.path):
                 text = f"the split '{name}' is in {place.path}, which does not exist"
                 problems.add(Kind.MISSING_SPLIT, file, text)
@@ -389,7 +426,7 @@ def _report_unused(
         if named and splits:
             problems.add(Kind.IN_NO_SPLIT, folder.full_path(named[0]), "")
         elif not named:
-            text = f"its image is missing: there is no {file.stem} with {', '.join(EXTENSIONS)}"
+            text = f"its image is missing: no image is named '{file.stem}'"
             problems.add(Kind.NO_IMAGE, file, text)
     label_files = [_relative(folder, file) for file in used]
     images = [_relative(folder, image) for image, file in labels.items() if file is not None]

@@ -110,6 +110,19 @@ def test_image_in_two_equal_folders_is_rejected_with_the_choices(tmp_path):
         open_source(Data(root=str(tmp_path)), "train")
 
 
+@pytest.mark.parametrize("kind", ["voc", "yolo"])
+def test_two_folders_of_annotations_for_the_same_images_are_rejected(tmp_path, kind):
+    for k in range(4):
+        write_image(tmp_path / "photos" / f"{k}.jpg", "train")
+        for folder in ("by_anna", "by_bob"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            file, text = (f"{k}.xml", XML.format(x=1)) if kind == "voc" else (f"{k}.txt", "0 0.5 0.5 0.5 0.5\n")
+            (tmp_path / folder / file).write_text(text)
+    (tmp_path / "classes.txt").write_text("cat\n")
+    with pytest.raises(UserError, match=r"by_anna.*by_bob|by_bob.*by_anna"):
+        open_source(Data(root=str(tmp_path)), "train")
+
+
 def test_folder_distance_orders_folders():
     order = ["a/labels", "a/images", "a/b/other", "a/masks", "b/images", "masks"]
     assert sorted(order, key=lambda place: folder_distance("a/labels", place)) == order
@@ -142,7 +155,7 @@ def test_val_is_held_out_of_train_only_if_it_is_needed(tmp_path, val_split):
         return
     files = [{annotation.file for annotation in source.annotations()} for source in (train, val)]
     assert not files[0] & files[1] and len(files[0] | files[1]) == 10 and files[1]
-    assert all(any("held out of 'train'" in note for note in source.notes) for source in (train, val))
+    assert all(any("images of 'train' are held out" in note for note in source.notes) for source in (train, val))
     assert missing_split_message(data, val_split) is None
     assert len(open_source(data, "test")) == 2
 

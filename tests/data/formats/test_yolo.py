@@ -433,7 +433,7 @@ def test_missing_image_of_a_list_is_reported(yolo_folder):
         open_folder(yolo_folder)
     problems = Problems(raise_errors=False)
     assert list_image_ids(open_folder(yolo_folder, problems=problems)) == ["images/train/a"]
-    assert [p.kind for p in problems.collected] == [Kind.MISSING]
+    assert [p.kind for p in problems.collected] == [Kind.MISSING, Kind.IN_NO_SPLIT]
     (yolo_folder / "train.txt").write_text("/content/pets/images/train/b.jpg\nimages/train/a.jpg\n")
     assert list_image_ids(open_folder(yolo_folder)) == ["images/train/b", "images/train/a"]
     (yolo_folder / "train.txt").write_text("\n")
