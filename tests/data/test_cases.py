@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     objects: Mapping[str, int] | int
     """Number of objects in each split, or in train and val together if images are held out of train."""
     problems: Mapping[Kind, str]
-    """Regular expression that the file and text of at least one problem matches, by kind. There are no other kinds."""
+    """Regular expression by kind that the file and text of at least one problem match. There are no other kinds."""
 
 
 OUTCOMES = {
@@ -68,6 +68,8 @@ OUTCOMES = {
     "d_pct": Outcome(COCO, {Kind.NAME_DIFFERS: "photos of t00"}),
     "d_strid": Outcome(COCO, {}),
     "d_url": Outcome(COCO, {Kind.NAME_DIFFERS: r"sig=abc"}),
+    "d_allempty": Outcome({"train": 0, "val": 0}, {Kind.NO_OBJECTS: "'train' have no object", Kind.NO_BEST: "'val'"}),
+    "d_valempty": Outcome({"train": 16, "val": 0}, {Kind.NO_BEST: "'val' have no object.*best checkpoint"}),
     "e_gbk": Outcome(ALL_VOC, HELD_OUT),
     "e_jfif": Outcome(ALL_VOC, HELD_OUT),
     "e_masks_yolo": Outcome(COCO, {Kind.SAME_NAME: r"q00\.png.*mask"}),
@@ -77,15 +79,16 @@ OUTCOMES = {
     "g_dollar": Outcome(COCO, {}),
     "g_tif3": Outcome(COCO, {}),
     "h_both": Outcome(ALL_VOC, HELD_OUT | {Kind.TWO_FORMATS: "VOC is used"}),
+    "h_sliver": Outcome(32, HELD_OUT | {Kind.SLIVER: r"p00\.jpg.*159\.999"}),
     "hostile/json_i64": Outcome(4, HELD_OUT),
-    "j_cvat_ultra": Outcome(ALL_VOC, HELD_OUT),
+    "j_cvat_ultra": Outcome(ALL_VOC, HELD_OUT | {Kind.IN_NO_SPLIT: "images/val"}),
     "j_cvatvoc": Outcome(ALL_VOC, HELD_OUT),
     "j_fo_voc": Outcome(ALL_VOC, HELD_OUT | {Kind.LAYOUT: r"labels/.*data/"}),
     "j_imgroot": Outcome(ALL_VOC, HELD_OUT | {Kind.LAYOUT: "labels/"}),
     "j_trainlabels": Outcome(SMALL, {Kind.LAYOUT: r"train.labels.*train.img"}),
     "j_trainonly": Outcome(ALL_VOC, HELD_OUT),
     "m_jpgxml": Outcome(ALL_VOC, HELD_OUT),
-    "n_add": Outcome(SMALL, {}),
+    "n_add": Outcome(SMALL, {Kind.UNANNOTATED: "images/train: has 2 images that no annotation file names"}),
 }
 """Expected outcome of each folder that can be read."""
 
