@@ -24,9 +24,9 @@ from msgspec import Meta
 
 from ssd_jax.errors import UserError
 
-from ssd_jax.number_types import (  # isort: skip
+from ssd_jax.config_fields import (  # isort: skip
     AspectRatio, Count, Decay, Divisor, Factor, KernelSize, NetworkPixels, NonNegativeFloat, NonNegativeInt, PixelSize,
-    PositiveFloat, PositiveInt, Probability, Seed,
+    PositiveFloat, PositiveInt, Probability, Seed, section,
 )  # fmt: skip
 
 
@@ -251,7 +251,7 @@ class Shapes:
     seed: Seed = 0
 
 
-@dataclass(frozen=True)
+@section
 class Data:
     """Settings of the data set and of the batches."""
 
@@ -345,7 +345,7 @@ class Loss:
     """Weight of the localization loss (alpha in the paper)."""
 
 
-@dataclass(frozen=True)
+@section
 class Detect:
     """Settings of decoding and non-maximum suppression (paper section 3.7 and Caffe's DetectionOutput).
 
@@ -374,7 +374,7 @@ class Detect:
     """Remove candidates without width or height before NMS (mmdetection's min_bbox_size of 0)."""
 
 
-@dataclass(frozen=True)
+@section
 class Optimizer:
     """Settings of the optimizer and schedule. sgd is Caffe's solver; muon and adamw are for training from scratch."""
 
@@ -429,7 +429,7 @@ class Devices:
         )
 
 
-@dataclass(frozen=True)
+@section
 class Train:
     """Settings of the training: its length, its batches, its outputs and its initial parameters."""
 

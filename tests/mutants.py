@@ -650,8 +650,8 @@ MUTANTS = (
     Mutant(
         "repeated_box_of_other_class",
         "data/source",
-        "twin = next((k for k in kept if k.name == entry.name and k.box_px == entry.box_px), None)",
-        "twin = next((k for k in kept if k.box_px == entry.box_px), None)",
+        "first_with.setdefault((entry.name, entry.box_px), entry)",
+        'first_with.setdefault(("", entry.box_px), entry)',
         (
             "data/test_problems",
             "data/formats/test_voc",
@@ -696,6 +696,55 @@ MUTANTS = (
             "weights/test_importing",
             "weights/test_key_mappings",
         ),
+    ),
+    Mutant(
+        "images_of_other_splits_are_found",
+        "data/formats/coco",
+        "return None  # an image of another split may have the same name",
+        "pass",
+        ("data/formats/test_layout", "data/formats/test_coco"),
+    ),
+    Mutant(
+        "labels_of_other_splits_are_found",
+        "data/formats/yolo",
+        "if split_of_path(parent(file)) in (own_split, None) or own_split is None",
+        "if True",
+        ("data/formats/test_layout", "data/formats/test_yolo"),
+    ),
+    Mutant(
+        "links_in_loops_are_followed",
+        "data/folder",
+        "if key in parents or visits[key] > _MAX_VISITS or",
+        "if visits[key] > 10**9 or",
+        ("data/test_folder",),
+    ),
+    Mutant(
+        "hidden_files_are_listed",
+        "data/folder",
+        'return name.startswith(".") or name.casefold() in _LEFTOVERS',
+        "return name.casefold() in _LEFTOVERS",
+        ("data/test_folder",),
+    ),
+    Mutant(
+        "aliases_are_counted_once",
+        "data/formats/documents",
+        "sizes[id(node)] = 1 + sum(map(size, children))",
+        "sizes[id(node)] = 1 + len(children)",
+        ("data/formats/test_documents",),
+    ),
+    Mutant(
+        "train_is_trainval",
+        "data/split_names",
+        'if folded in _KINDS and folded != "trainval":',
+        "if folded in _KINDS:",
+        ("data/test_split_names",),
+    ),
+    Mutant(
+        "val_is_always_held_out",
+        "data/formats/open",
+        'return self._find("train") if needs_val and not has_val else None',
+        'return self._find("train")',
+        ("data/formats/test_layout", "data/formats/test_voc"),
     ),
 )
 

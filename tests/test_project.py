@@ -26,7 +26,7 @@ SCRIPTS = ("train", "evaluate", "predict")
 
 # A package may import only packages in rows above its own.
 LAYERS = [
-    ["text", "number_types"],
+    ["text", "config_fields"],
     ["errors"],
     ["config", "files"],
     ["runtime", "ops", "models"],

@@ -17,8 +17,9 @@ import msgspec
 import tyro
 
 from ssd_jax.config import Config, DefaultBoxes, Model, Train
+from ssd_jax.config_fields import RENAMED_OPTIONS
 from ssd_jax.errors import UserError
-from ssd_jax.runs.config_file import RENAMED_OPTIONS, build_config, load_config
+from ssd_jax.runs.config_file import build_config, load_config
 
 T = TypeVar("T")
 HELP = ("-h", "--help")

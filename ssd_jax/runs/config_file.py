@@ -13,18 +13,10 @@ from typing import Any, Literal
 import msgspec
 
 from ssd_jax.config import Config
+from ssd_jax.config_fields import RENAMED_OPTIONS
 from ssd_jax.errors import UserError
 from ssd_jax.files import make_user_path
 
-RENAMED_OPTIONS = {
-    "data.canvas": "data.max_image_size",
-    "detect.candidates": "detect.top_k_per",
-    "optimizer.adam_rate": "optimizer.adam_lr_multiplier",
-    "optimizer.bias_rate": "optimizer.bias_lr_multiplier",
-    "train.start_from": "train.pretrained",
-    "train.trunk_only": "train.backbone_only",
-}
-"""Dict from the former name of each renamed option to the present name."""
 _SMALLEST, _LARGEST = 1.2e-38, 3.4e38  # of float32
 _MAX_SHOWN = 200
 

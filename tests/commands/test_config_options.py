@@ -10,7 +10,8 @@ from ssd_jax import config
 from ssd_jax.commands.config_options import parse_config_options, read_field_docs
 from ssd_jax.commands.train import TrainOptions
 from ssd_jax.config import Config
-from ssd_jax.runs.config_file import RENAMED_OPTIONS, load_config
+from ssd_jax.config_fields import RENAMED_OPTIONS
+from ssd_jax.runs.config_file import load_config
 
 
 def parse_config(*argv: str) -> Config:

@@ -16,10 +16,11 @@ from helpers.cli import TINY
 from helpers.paths import ROOT
 
 from ssd_jax.config import Augment, Config, Data, DefaultBoxes, Detect, Devices, Model, Optimizer, Shapes, Train
+from ssd_jax.config_fields import RENAMED_OPTIONS
 from ssd_jax.errors import UserError
 from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.runs import config_file
-from ssd_jax.runs.config_file import RENAMED_OPTIONS, decode_config, load_config, validate
+from ssd_jax.runs.config_file import decode_config, load_config, validate
 from ssd_jax.runtime import sharding
 from ssd_jax.training.optimizer import make_schedule
 from ssd_jax.training.train_step import compute_state_shapes
@@ -217,6 +218,19 @@ def test_every_accepted_value_gives_a_network_and_an_optimizer():
 def test_decode_config_rejects_odd_bytes_and_deep_nesting(data):
     with pytest.raises(UserError):
         decode_config(data)
+
+
+def test_constructors_accept_former_option_names(tmp_path):
+    for old, new in RENAMED_OPTIONS.items():
+        (section, old_name), new_name = old.split("."), new.split(".")[1]
+        cls = {"data": Data, "detect": Detect, "optimizer": Optimizer, "train": Train}[section]
+        value = getattr(cls(), new_name)
+        with pytest.warns(FutureWarning, match=f"{cls.__name__}.{old_name} .* {new_name}"):
+            assert cls(**{old_name: value}) == cls()
+    with pytest.warns(FutureWarning):
+        assert dataclasses.replace(Data(), canvas=96) == Data(max_image_size=96)
+    with pytest.raises(TypeError, match="canvass"):
+        Data(canvass=96)
 
 
 def test_decode_config_translates_former_option_names():
