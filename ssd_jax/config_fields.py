@@ -57,12 +57,11 @@ def section(cls: type[T]) -> type[T]:
     }
     constructor: Any = cls.__init__
 
-    @functools.wraps(constructor)
     def construct(self: T, *args: Any, **options: Any) -> None:
         for old in options.keys() & new_names.keys():
             warnings.warn(f"{cls.__name__}.{old} is now called {new_names[old]}", FutureWarning, stacklevel=2)
             options[new_names[old]] = options.pop(old)
         constructor(self, *args, **options)
 
-    cls.__init__ = construct  # type: ignore[misc]
+    type.__setattr__(cls, "__init__", functools.wraps(constructor)(construct))
     return cls
