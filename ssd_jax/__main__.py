@@ -47,26 +47,31 @@ def expand_home(word: str) -> str:
 def second_interrupt_ends_process() -> Iterator[None]:
     """Make the second Ctrl-C in the ``with`` block end the process at once, even during a call into C++.
 
-    The first one raises KeyboardInterrupt, as usual. But C++ code delays it until it returns. Python drops an exception
-    in a callback of the garbage collector; JAX has one, so that there the exception is raised a little later.
+    The first one raises KeyboardInterrupt, as usual. But C++ code delays it until it returns, and Python drops an
+    exception in a callback of the garbage collector, such as the one of JAX. It is then raised again a little later.
     """
     if threading.current_thread() is not threading.main_thread():  # Python allows signal handlers only there
         yield
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if frame is not None and frame.f_code.co_name == "_xla_gc_callback":
-            # Try again when the callback has returned.
-            threading.Timer(0.05, signal.pthread_kill, [threading.main_thread().ident, number]).start()
-            return
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         raise KeyboardInterrupt
 
+    def repeat_dropped_interrupt(dropped: Any) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            previous_hook(dropped)
+            return
+        signal.signal(signal.SIGINT, interrupt)
+        threading.Timer(0.05, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
+
+    previous_hook, sys.unraisablehook = sys.unraisablehook, repeat_dropped_interrupt
     previous = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
+        sys.unraisablehook = previous_hook
 
 
 class _PipeWriter(io.FileIO):
@@ -91,21 +96,24 @@ def closed_pipes_ignored() -> Iterator[None]:
     try:
         yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # a process without a console has None
             stream.flush()
         sys.stdout, sys.stderr = before
 
 
 def _with_ignored_closed_pipe(stream: Any) -> Any:
-    try:
-        number = stream.fileno()
-        if not stat.S_ISFIFO(os.fstat(number).st_mode):
-            return stream
-    except (AttributeError, OSError, ValueError):  # None, a closed stream, or an object without a file
+    if not isinstance(stream, io.TextIOWrapper) or stream.closed or not _is_pipe(stream):
         return stream
     stream.flush()
-    buffer = io.BufferedWriter(_PipeWriter(number, "w", closefd=False))
+    buffer = io.BufferedWriter(_PipeWriter(stream.fileno(), "w", closefd=False))
     return io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=stream.line_buffering)
+
+
+def _is_pipe(stream: io.TextIOWrapper) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+    except OSError:  # not an open file
+        return False
 
 
 if __name__ == "__main__":

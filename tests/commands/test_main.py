@@ -169,22 +169,22 @@ def test_ctrl_c_ends_a_command_with_a_message_of_one_line(monkeypatch, capsys):
     assert printed.err.strip() == "Stopped." and not printed.out
 
 
-def test_ctrl_c_in_garbage_collector_callback_of_jax_is_not_lost(monkeypatch):
-    def _xla_gc_callback(*_: object) -> None:  # the name of JAX's callback
-        gc.callbacks.remove(_xla_gc_callback)
-        os.kill(os.getpid(), signal.SIGINT)
+def test_ctrl_c_in_garbage_collector_callback_is_not_lost(monkeypatch):
+    def interrupt(*_: object) -> None:
+        gc.callbacks.remove(interrupt)
+        signal.raise_signal(signal.SIGINT)
 
     def run(argv: Sequence[str]) -> None:
-        gc.callbacks.append(_xla_gc_callback)
+        gc.callbacks.append(interrupt)
         gc.collect()
         time.sleep(10)
 
-    handler = signal.getsignal(signal.SIGINT)
+    handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
     monkeypatch.setattr(show, "run", run)
     start = time.monotonic()
     assert run_command("show") == 130
     assert time.monotonic() - start < 5
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert (signal.getsignal(signal.SIGINT), sys.unraisablehook) == (handler, hook)
 
 
 def test_second_ctrl_c_ends_command_at_once():
