@@ -12,6 +12,7 @@ from helpers import tiny_config
 from ssd_jax.config import Train
 from ssd_jax.data.formats.shapes import ShapesSource
 from ssd_jax.errors import UserError
+from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runtime.stop import StopRequest
 from ssd_jax.training import loop
@@ -110,6 +111,7 @@ def test_train_steps_measures_time_until_the_devices_are_done(tmp_path, monkeypa
     monkeypatch.setattr(
         loop, "make_train_step", lambda *_: lambda state, batch: (state, dict.fromkeys(names, SlowMetric()))
     )
+    run_folder.write_config(tmp_path, config)
     trainer, reporter, checkpoints = Trainer(config, tmp_path, TRAIN, None), SpyReporter(), SpyCheckpoints()
     state: Any = TrainState(np.int32(0), {}, (), None)
     assert trainer.train_steps(state, checkpoints, reporter, StopRequest()) == 6
