@@ -35,18 +35,21 @@ def convert_read_errors(
     return convert_errors(f"{source}: can't be read", advice, catch=OSError)
 
 
-def write_text(file: Path, text: str) -> None:
+def write_text(file: Path, text: str, errors: str = "backslashreplace") -> None:
     r"""Write a text file in UTF-8 atomically, so that an interrupted write does not change an existing file.
 
-    A byte of a file name that is not UTF-8, such as E9, is written as ``\udce9``. In a JSON file, Python's json module
-    reads this back as the same file name.
+    Args:
+        file: File to write.
+        text: Content.
+        errors: How to write a byte of a file name that is not UTF-8, such as E9. "backslashreplace": as ``\udce9``. In
+            a JSON file, Python's json module reads this back as the same file name. "surrogateescape": as this byte.
 
     Raises:
         UserError: If the file cannot be written.
     """
     temporary = file.with_name(append_to_file_name(file.name, ".tmp"))
     with convert_write_errors(file):
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors=errors, newline="\n")
         os.replace(temporary, file)
 
 

@@ -10,6 +10,7 @@ import tyro
 from ssd_jax import files
 from ssd_jax.commands.options import OUT_ADVICE, parse_options
 from ssd_jax.errors import UserError
+from ssd_jax.text import escape_text
 
 _PICTURE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -45,13 +46,16 @@ def run(argv: Sequence[str]) -> None:
         config = with_data_root(config, options.data_root)
     source = open_source(config.data, config.data.train_split, config.model.class_names)
     augmented = replay.replay_image(config, source, options.image, options.epoch)
-    name = options.image.replace("/", "_")  # an id may be a path
-    out = options.out or options.run / "shown" / f"{name}_epoch{options.epoch}.jpg"
+    name = files.append_to_file_name(
+        options.image.replace("/", "_"), f"_epoch{options.epoch}.jpg"
+    )  # an id may be a path
+    out = options.out or options.run / "shown" / name
     picture = replay.draw_comparison(source, augmented)
     with files.convert_write_errors(out, OUT_ADVICE):
         out.parent.mkdir(parents=True, exist_ok=True)
         picture.save(out, quality=92)
     unused = len(source.annotation(augmented.index).labels) - int((augmented.labels > 0).sum())
-    print(f"{options.image}, epoch {options.epoch}: step {augmented.step} of {config.train.steps}. Written: {out}")
+    text = f"{options.image}, epoch {options.epoch}: step {augmented.step} of {config.train.steps}. Written: {out}"
+    print(escape_text(text))
     if unused:
         print(f"Objects that were not trained on: {unused}. They lie outside the augmented image, or are difficult.")

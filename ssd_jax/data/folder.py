@@ -183,6 +183,9 @@ class Folder:
             AmbiguousPathError: If several images fit equally well.
         """
         parts = split_path(path)
+        literal = path.split("/")
+        if "\\" in path and spelling_key(literal[-1]) in self._images_by_key:
+            parts = literal  # the backslash is a part of the file name
         keys = [spelling_key(part) for part in parts]
         candidates = self._images_by_key.get(keys[-1], []) if keys else []
         candidates = [candidate for candidate in candidates if rank(parent(candidate)) is not None]

@@ -22,7 +22,7 @@ import msgspec
 
 from ssd_jax.data.source import Annotation, Source
 from ssd_jax.errors import UserError
-from ssd_jax.files import convert_write_errors, write_text
+from ssd_jax.files import append_to_file_name, convert_write_errors, write_text
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics.average_precision import xyxy_to_xywh
 
@@ -54,15 +54,19 @@ class SubmissionWriter:
         split = re.sub(r"[^+]*/", "", split)
         if self.category_ids is None:
             by_class = _iterate_voc_texts(self.annotations, self.class_names, detections)
-            texts = {f"comp4_det_{split}_{name}.txt": text for name, text in by_class}
+            suffix, texts = ".txt", {f"comp4_det_{split}_{name}": text for name, text in by_class}
         else:
             text = _format_coco_text(self.annotations, self.category_ids, detections)
-            texts = {f"detections_{split}_{algorithm}_results.json": text}
+            suffix, texts = ".json", {f"detections_{split}_{algorithm}_results": text}
         with convert_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        files = {folder / _make_result_file_name(name): text for name, text in texts.items()}
+        files = {
+            folder / append_to_file_name(_replace_special_characters(name), suffix): text
+            for name, text in texts.items()
+        }
         for file, text in files.items():
-            write_text(file, text)
+            # An image id that is not UTF-8 is written as the bytes of the file name, which is what the server compares.
+            write_text(file, text, errors="surrogateescape")
         return list(files)
 
 
@@ -88,7 +92,7 @@ def make_submission_writer(source: Source, annotations: Sequence[Annotation]) ->
         )
     class_of_file: dict[str, str] = {}
     for name in source.class_names:
-        other = class_of_file.setdefault(_make_result_file_name(name), name)
+        other = class_of_file.setdefault(_replace_special_characters(name), name)
         if other != name:
             raise UserError(
                 f"the VOC result files of the classes '{other}' and '{name}' would have the same name. Rename one of "
@@ -106,8 +110,8 @@ def _has_unique_ids(annotations: Sequence[Annotation]) -> bool:
     return None not in numbers and len(numbers) == len(annotations)
 
 
-def _make_result_file_name(name: str) -> str:
-    """Return a name for a result file: every character except letters, digits and ``_.+-`` becomes ``_``."""
+def _replace_special_characters(name: str) -> str:
+    """Return a name in which every character except letters, digits and ``_.+-`` is replaced by ``_``."""
     return re.sub(r"[^\w.+-]", "_", name)
 
 

@@ -7,6 +7,7 @@ A run folder has ``config.json`` (the config with all options, written before th
 
 import dataclasses
 import fcntl
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -31,8 +32,9 @@ _WORKDIR_ADVICE = "Name another --workdir."
 
 
 def config_to_json(config: Config) -> str:
-    """Return a config as the text of a config.json."""
-    return msgspec.json.format(msgspec.json.encode(config), indent=2).decode()
+    r"""Return a config as the text of a config.json. Bytes of a path that are not UTF-8 become such as ``\udce9``."""
+    text = json.dumps(msgspec.to_builtins(config), indent=2, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_config(workdir: Path, config: Config) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -313,6 +314,14 @@ def test_voc_result_files_have_one_line_per_detection(tmp_path):
         ("comp4_det_test_tv_monitor.txt", ""),
         ("comp4_det_test_cat.txt", "2008_000003 0.25 1 2.5 10 20\n2008_000001 0.100000001 0.5 1 8 9\n"),
     ]
+
+
+def test_voc_result_files_contain_image_ids_that_are_not_utf8_as_they_are(tmp_path):
+    annotations = [make_annotation(os.fsdecode(b"caf\xe9"), "a.jpg", (100, 80), [], [])]
+    source = FolderSource(annotations, ("cat", "x" * 255, "x" * 254 + "y"))
+    files = write_results(tmp_path, "test", "ssd", source, [make_image_detections((1, 2, 3, 4, 0.5, 1))])
+    assert files[0].read_bytes() == b"caf\xe9 0.5 1 2 3 4\n"
+    assert len({file.name for file in files}) == 3 and all(file.name.endswith(".txt") for file in files)
 
 
 def test_special_characters_of_a_split_are_replaced_in_file_names(tmp_path):

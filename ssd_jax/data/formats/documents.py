@@ -17,6 +17,15 @@ MAX_YAML_ENTRIES = 1_000_000
 """Largest number of entries of a YAML file, counted after its aliases are replaced by what they stand for."""
 
 
+class _Loader(yaml.BaseLoader):
+    """Loader that reads all scalars as strings."""
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        r"""Return a string in which pairs of surrogates, such as ``\ud83d\udc08`` in JSON, are joined to characters."""
+        text = super().construct_scalar(node)
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(text, str) else text
+
+
 def read_yaml(file: Path) -> Any:
     """Return the content of a YAML file, with all scalars as strings because a class may be called 3, no or 1.10.
 
@@ -26,11 +35,11 @@ def read_yaml(file: Path) -> Any:
     """
     text = read_text(file)
     try:
-        node = yaml.compose(text, yaml.BaseLoader)
+        node = yaml.compose(text, _Loader)
         if node is None:
             return None
         _check_node(file, node)
-        loader = yaml.BaseLoader("")
+        loader = _Loader("")
         try:
             return loader.construct_document(node)
         finally:
