@@ -17,7 +17,6 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ssd_jax.config import Data
-from ssd_jax.data.formats import coco
 from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.source import FolderSource, Source, make_annotation
 from ssd_jax.errors import UserError
@@ -179,7 +178,7 @@ def test_coco_metrics_of_a_file_equal_those_of_pycocotools_exactly(tmp_path, see
     rng = np.random.default_rng(seed)
     content = make_random_content(rng)
     file = write_coco(tmp_path, content)
-    source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
+    source = open_source(Data(root=str(tmp_path)), "val", NAMES)
     metrics, results = compute_metrics_and_write_results(tmp_path, source, make_random_detections(rng, content))
     assert results.name == "detections_val2017_ssd_results.json"
     expected = compute_pycocotools_metrics(file, results)
@@ -195,7 +194,7 @@ def test_coco_metrics_of_some_images_equal_those_of_pycocotools_exactly(tmp_path
     file = write_coco(tmp_path, content, "labels")
     predictions = make_random_detections(rng, content)
     train, val = (
-        coco.open_split(Data(root=str(tmp_path), val_fraction=0.4), split, NAMES if split == "val" else ())
+        open_source(Data(root=str(tmp_path), val_fraction=0.4), split, NAMES if split == "val" else ())
         for split in ("train", "val")
     )
     assert len(train) + len(val) == len(IMAGE_IDS) and min(len(train), len(val)) >= 3
@@ -216,7 +215,7 @@ def test_coco_metrics_are_computed_from_the_file(tmp_path):
     content = make_random_content(rng)
     write_coco(tmp_path, content)
     predictions = make_random_detections(rng, content)
-    source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
+    source = open_source(Data(root=str(tmp_path)), "val", NAMES)
     assert sum(len(source.annotation(i).labels) for i in range(len(source))) < len(content["annotations"])
     metrics, _ = compute_metrics_and_write_results(tmp_path, source, predictions)
     source.coco_truth = None
@@ -229,7 +228,7 @@ def test_coco_metrics_use_all_digits_of_the_file(tmp_path):
     entry["area"] = 1024.00001
     file = write_coco(tmp_path, {**make_random_content(np.random.default_rng(0)), "annotations": [entry]})
     predictions = dict.fromkeys(IMAGE_IDS, NO_DETECTIONS) | {7: make_image_detections((0, 0, 5, 10, 0.9, 4))}
-    source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
+    source = open_source(Data(root=str(tmp_path)), "val", NAMES)
     metrics, results = compute_metrics_and_write_results(tmp_path, source, predictions)
     assert metrics == compute_pycocotools_metrics(file, results)
     assert (metrics[COCO_KEYS.index("coco_ap50")], metrics[COCO_KEYS.index("coco_ap_small")]) == (0, None)
@@ -256,7 +255,7 @@ def test_object_with_id_zero_is_evaluated_and_mentioned_in_a_note(tmp_path):
     """pycocotools interprets id 0 as "no match" and computes an AP of 0, although the object is detected."""
     entry = {"id": 0, "image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 50], "area": 2500, "iscrowd": 0}
     file = write_coco(tmp_path, {**make_random_content(np.random.default_rng(0)), "annotations": [entry]})
-    source = coco.open_split(Data(root=str(tmp_path)), "val", NAMES)
+    source = open_source(Data(root=str(tmp_path)), "val", NAMES)
     predictions = dict.fromkeys(IMAGE_IDS, NO_DETECTIONS) | {7: make_image_detections((10, 10, 60, 60, 0.9, 4))}
     metrics, results = compute_metrics_and_write_results(tmp_path, source, predictions)
     assert (metrics[0], compute_pycocotools_metrics(file, results)[0]) == (pytest.approx(1), 0)
