@@ -641,6 +641,27 @@ MUTANTS = (
         ("data/test_image",),
     ),
     Mutant(
+        "tiff_rotated_twice",
+        "data/image",
+        "is_rotated = exif_orientation(image) != orientation",
+        "is_rotated = False",
+        ("data/test_image",),
+    ),
+    Mutant(
+        "twelve_bits_are_black",
+        "data/pixels",
+        "_BITS = (8, 10, 12, 14, 16, 24, 32)",
+        "_BITS = (16, 24, 32)",
+        ("data/test_pixels",),
+    ),
+    Mutant(
+        "grey_half_of_a_jpeg_accepted",
+        "data/jpeg",
+        "_MISSING_FRACTION = 0.04",
+        "_MISSING_FRACTION = 0.5",
+        ("data/test_jpeg",),
+    ),
+    Mutant(
         "jpeg_reduced_too_far",
         "data/jpeg",
         "if d * 1.5 * canvas_side <= longest_side",
