@@ -4,10 +4,11 @@ Boxes are xyxy in pixels of the image that they are drawn on. matplotlib is used
 a notebook's own plots does not change.
 """
 
+import bisect
 import functools
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ Rectangle = tuple[int, int, int, int]
 
 CROWD = 50
 """Number of boxes up to which every box of an image has a label, and lines and letters have their usual size."""
-LABELLED_AREA = 0.3
+LABELLED_AREA = 0.15
 """Share of an image with more than `CROWD` boxes that labels may cover."""
 
 # Neighbouring colours differ in hue, and none is so dark or pale that it looks like a shadow or a highlight.
@@ -117,7 +118,7 @@ def draw_boxes(
     labels = _Labels(drawing, canvas.size, may_cover=not is_crowded)
     for i in reversed(visible):
         score = "" if scores is None else f" {scores[i]:.2f}"
-        text = escape_text(names[i])
+        text = " ".join(escape_text(names[i]).split())
         font = _load_font(max(11, round(side / 42)), text.isascii())
         labels.draw(boxes[i], text, score, font, colours[names[i]])
     return canvas
@@ -180,17 +181,32 @@ def _load_font(size: int, ascii_only: bool) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1 << 14)  # measuring takes longer than drawing, and many labels are equal
 def _measure_text(text: str, font: ImageFont.FreeTypeFont) -> float:
     """Return the width of a text in pixels."""
     return font.getlength(text)
 
 
-@functools.lru_cache(maxsize=4096)  # many boxes of an image have the same name and score
 def _make_label_text(name: str, score: str, font: ImageFont.FreeTypeFont, limit: float) -> str:
     """Return name and score as one text, with the name cut to fit into ``limit`` pixels, or "" if nothing fits."""
-    texts = [name + score, *(name[:end].rstrip() + "…" + score for end in range(min(len(name) - 1, 100), 0, -1))]
-    return next((text.strip() for text in texts if font.getlength(text) <= limit), "")
+    return _fit_text(name + score, lambda count: name[:count].rstrip() + "…" + score, 100, font, limit)
+
+
+def _fit_text(text: str, cut: Callable[[int], str], most: int, font: ImageFont.FreeTypeFont, limit: float) -> str:
+    """Return a text if it fits into ``limit`` pixels, or else the longest cut text that fits, or "" if none does.
+
+    Args:
+        text: The whole text.
+        cut: Function that returns the text cut to a number of its characters.
+        most: Maximum number of characters of a cut text.
+        font: Font of the text.
+        limit: Maximum width of the text in pixels.
+    """
+    if _measure_text(text, font) <= limit:
+        return text.strip()
+    counts = range(1, min(len(text) - 1, most) + 1)
+    fitting = bisect.bisect_right(counts, limit, key=lambda count: _measure_text(cut(count), font))
+    return cut(fitting).strip() if fitting else ""
 
 
 def _list_label_places(box: Rectangle, label: tuple[int, int], size: tuple[int, int]) -> list[Rectangle]:
@@ -242,8 +258,7 @@ def add_caption(image: Image.Image, text: str) -> Image.Image:
 
 def _shorten_at_the_left(text: str, font: ImageFont.FreeTypeFont, limit: float) -> str:
     """Return a text cut at its beginning to fit into ``limit`` pixels, or "" if nothing fits."""
-    texts = [text, *("…" + text[-length:].lstrip() for length in range(min(len(text) - 1, 200), 0, -1))]
-    return next((shown for shown in texts if font.getlength(shown) <= limit), "")
+    return _fit_text(text, lambda count: "…" + text[-count:].lstrip(), 200, font, limit)
 
 
 def grid(
