@@ -25,7 +25,10 @@ class Severity(Enum):
 
 
 class Kind(Enum):
-    """Kind of problem: its title, its severity, and the text that training prints after the number of such problems."""
+    """Kind of problem: its title, its severity, and the text that follows the number of such problems in a summary.
+
+    If this text is empty, as for most errors, a summary contains the text of the first of several like problems.
+    """
 
     MALFORMED = ("malformed", Severity.ERROR, "")
     MISSING = ("missing file", Severity.ERROR, "")
@@ -57,13 +60,14 @@ class Kind(Enum):
     IN_NO_SPLIT = ("in no split", Severity.WARNING, "annotated images are in no list of a split, and are not used")
     SAME_NAME = ("same name", Severity.WARNING, "images have the name of another image and were left out")
     NO_IMAGE = ("no image", Severity.WARNING, "label files have no image and were left out")
-    REPEATED_ID = ("repeated id", Severity.WARNING, "ids of annotations are repeated")
+    REPEATED_ID = ("repeated id", Severity.WARNING, "files contain ids of annotations twice")
     JOINED = ("joined records", Severity.WARNING, "images have several records, whose objects were joined")
     NOTHING_READ = ("nothing read", Severity.WARNING, "files have content, but no object could be read from them")
-    TWO_FORMATS = ("two formats", Severity.WARNING, "folders have annotations in two formats")
+    TWO_FORMATS = ("two formats", Severity.WARNING, "")
     UNUSED_SPLIT = ("unused split", Severity.WARNING, "splits are not used")
     MISSING_SPLIT = ("missing split", Severity.WARNING, "splits are named, but do not exist")
     PASSED_OVER = ("passed over", Severity.WARNING, "files or folders cannot be read and were passed over")
+    MANY_EMPTY = ("many images without objects", Severity.WARNING, "")
     NO_BEST = ("no best checkpoint", Severity.WARNING, "")
     NOT_IN_TRAIN = ("class without objects", Severity.WARNING, "classes have no object in the train split")
     ONE_OBJECT = ("class with one object", Severity.WARNING, "classes have only one object in the train split")
@@ -78,7 +82,7 @@ class Kind(Enum):
         Severity.WARNING,
         "boxes are narrower or lower than a pixel, so they are probably mistakes; training uses them",
     )
-    LAYOUT = ("layout", Severity.NOTE, "folders have an unusual layout")
+    LAYOUT = ("layout", Severity.NOTE, "")
     HELD_OUT = ("val held out", Severity.NOTE, "")
     NAME_DIFFERS = ("other spelling", Severity.NOTE, "file names are spelled in another way than in the annotations")
     FIELD_IGNORED = ("ignored field", Severity.NOTE, "fields have an unknown value and are ignored")
@@ -147,8 +151,8 @@ class Problems:
             self.collected.append(Problem(kind, str(file), " ".join(error.args).removeprefix(f"{file}: ")))
 
     def notes(self) -> list[str]:
-        """Return a sentence for all warnings and notes that are alike, see `summarise_problems`."""
-        return summarise_problems(problem for problem in self.collected if problem.kind.training_note)
+        """Return a line for all warnings and notes that are alike, see `summarise_problems`."""
+        return summarise_problems(p for p in self.collected if p.kind.severity is not Severity.ERROR)
 
     def raise_collected_errors(self) -> None:
         """Raise one UserError for all collected errors, with a line for all errors that are alike.

@@ -15,6 +15,7 @@ from ssd_jax.data.source import Annotation, Source, clip_box
 
 _BACKGROUND_NAMES = ("background", "bg")
 _MIN_SIDE_PX = 0.95  # a box of one pixel in normalised coordinates may be a little smaller because of rounding
+_MANY_EMPTY = 0.1  # fraction of images without annotations
 _RARE = 0.05  # number of objects of a misspelt class, relative to that of the correct class
 _MIN_SIMILARITY = 0.8  # of names with at least five letters
 
@@ -92,6 +93,13 @@ def check_contents(
         problems.add(Kind.NO_BEST, root, text)
     if counts[train].total:
         check_class_counts(root, train, counts, problems)
+        # In VOC's and YOLO's formats, an annotation file without content says that an image has no objects.
+        if splits[train].coco_truth is not None and counts[train].background > _MANY_EMPTY * counts[train].images:
+            text = (
+                f"{counts[train].background} of the {counts[train].images} images of the split '{train}' have no "
+                "annotation. Training treats them as background; if they show objects, annotate or remove them."
+            )
+            problems.add(Kind.MANY_EMPTY, root, text)
     check_class_names(root, _sum_by_class(counts), problems)
     for source in splits.values():
         for annotation in source.annotations():

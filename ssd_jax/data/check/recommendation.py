@@ -31,6 +31,7 @@ OWN_DATA_BOXES = {
 
 _MIN_GAIN = 0.05  # fraction of the objects that a larger input must match additionally
 _SMALL_IMAGE_PX = 240  # enlarging smaller images to 300 px adds no information
+_MIN_SIDE = 0.001  # of an object, relative to the image
 _IMAGES_OF_A_RUN = 9600  # steps x batch size of the configs
 _EPOCHS = 10  # a run should use each image at least this often
 _ACCELERATORS = ("nvidia[0-9]*", "accel[0-9]*", "vfio/[0-9]*", "kfd")  # files in /dev of GPUs and TPUs
@@ -60,6 +61,7 @@ def recommend_config(source: Source, config: Config, *, has_accelerator: bool) -
         split has no objects.
     """
     boxes, _ = training_boxes(source, config.data)
+    boxes = boxes[(boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=1) > _MIN_SIDE]  # others are mistakes
     if config.model.class_names or not len(boxes):
         return None
     unmatched = count_unmatched(boxes, config.match.iou_threshold)

@@ -37,7 +37,8 @@ def format_problems(problems: Iterable[Problem], root: str = "") -> str:
     for kind in sorted(by_kind, key=lambda kind: (_SEVERITIES.index(kind.severity), order[kind])):
         groups = sorted(by_kind[kind], key=len, reverse=True)
         for group in groups[:_MAX_GROUPS]:
-            lines.append(f"{kind.severity.value}: {_shorten_paths(summarise_group(group), root)}")
+            line = _shorten_paths(summarise_group(group).removeprefix(f"{root}: "), root)
+            lines.append(f"{kind.severity.value}: {line}")
         hidden = sum(map(len, groups[_MAX_GROUPS:]))
         if hidden:
             lines.append(f"{kind.severity.value}: {hidden} more of the kind '{kind.title}', see problems.csv")

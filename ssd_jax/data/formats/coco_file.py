@@ -116,7 +116,7 @@ def read_coco_file(file: Path, problems: Problems) -> CocoFile:
     ids = [_id_key(entry.id) for entry in raw.annotations or () if entry.id is not None]
     repeated = _repeated(ids)
     if repeated:
-        text = f"{len(repeated)} ids occur more than once in 'annotations', such as {repeated[0]}"
+        text = f"({len(repeated)} ids, such as {repeated[0]})"
         problems.add(Kind.REPEATED_ID, file, text)
     notes = []
     if 0 in ids:

@@ -270,7 +270,7 @@ class _FolderDataSet(_DataSet):
 
     def _open_named(self, name: str, class_names: Sequence[str], problems: Problems) -> Source:
         for other in self._ignored_formats:
-            text = f"has annotations in two formats; {self.format.upper()} is used, which has "
+            text = f"the folder has annotations in two formats; {self.format.upper()} is used, which has "
             text += f"at least as many annotated images as {other.upper()}. Choose with --data.format"
             problems.add(Kind.TWO_FORMATS, self._folder.path, text)
         for other in self._unused_splits():

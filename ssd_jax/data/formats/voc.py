@@ -197,7 +197,7 @@ class _VocReader:
                     images[image] = relative
         layout = describe_layout(contents, images, "VOC annotations")
         if layout:
-            problems.add(Kind.LAYOUT, self._folder.root, layout)
+            problems.add(Kind.LAYOUT, self._folder.root, layout, group=layout)
         self._report_unused(lists)
         return builder.build()
 

@@ -104,7 +104,7 @@ def open_split(folder: Folder, data: Data, split: str, class_names: Sequence[str
     if not classes.has_keypoints and have_keypoints(islice(label_files, _KEYPOINT_FILES)):
         classes = classes._replace(has_keypoints=True)
         text = "the labels look like boxes with keypoints; the keypoints are ignored"
-        problems.add(Kind.LAYOUT, folder.root, text)
+        problems.add(Kind.LAYOUT, folder.root, text, group=text)
     builder = SplitBuilder(class_names or tuple(classes.names.values()), problems)
     ids = _image_ids(folder, {image: images[image] for image in labels}, listed=any(map(os.path.isfile, places)))
     for image, label_file in labels.items():
@@ -432,7 +432,7 @@ def _report_unused(
     images = [_relative(folder, image) for image, file in labels.items() if file is not None]
     layout = describe_layout(label_files, images, "YOLO labels")
     if layout:
-        problems.add(Kind.LAYOUT, folder.root, layout)
+        problems.add(Kind.LAYOUT, folder.root, layout, group=layout)
 
 
 def _relative(folder: Folder, path: Path) -> str:
