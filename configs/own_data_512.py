@@ -5,8 +5,8 @@
 
 Use it instead of own_data.py if many objects are too small for an input of 300 px, which ``check-data`` finds out. It
 is own_data.py with the input, the default boxes and the layers of SSD512 on COCO: the side of the smallest default
-boxes is 20 px in an image of 512 px, 4 % of the image side. An image takes about three times the time and the memory
-that it takes with own_data.py, so use a GPU for more than a few hundred images.
+boxes is 20 px in an image of 512 px, 4 % of the image side. The input has about three times as many pixels as that of
+own_data.py, so that training takes more time and memory; a GPU is recommended. This config was not measured.
 """
 
 from ssd_jax.config import SSD512_COCO_BOXES, SSD512_EXTRAS, Augment, Config, Data, Loss, Model, Optimizer, Train

@@ -4,9 +4,12 @@
 2. python train.py configs/own_data_small.py --data.root FOLDER
 
 Use it instead of own_data.py if the images are small, if the objects are large in their images, or for a first result
-on a CPU: its input has 160 x 160 instead of 300 x 300 pixels, so that an image takes about a quarter of the time.
-Objects whose side is below a twelfth of the image side are hard to find for it; ``check-data`` says which share of
-the objects is concerned, and recommends one of own_data_small.py, own_data.py and own_data_512.py.
+on a CPU: its input has 160 x 160 pixels, about a quarter of the pixels of own_data.py's. It can hardly find objects
+whose side is below a twelfth of the image side. ``check-data`` says how many these are, and recommends one of
+own_data_small.py, own_data.py and own_data_512.py.
+
+On BCCD (docs/bccd.md), 184 steps took 10 minutes on two CPU cores that other programs used, too. mAP on the test split
+was then 0.79 (11-point) and 0.82 (area). A whole run has 600 steps.
 
 A run uses steps x batch_size images: 9 600 by default, as with own_data.py.
 """

@@ -88,7 +88,7 @@ OUTCOMES = {
     "j_trainlabels": Outcome(SMALL, {Kind.LAYOUT: r"train.labels.*train.img"}),
     "j_trainonly": Outcome(ALL_VOC, HELD_OUT),
     "m_jpgxml": Outcome(ALL_VOC, HELD_OUT),
-    "n_add": Outcome(SMALL, {Kind.UNANNOTATED: "images/train: has 2 images that no annotation file names"}),
+    "n_add": Outcome(SMALL, {Kind.MANY_EMPTY: "5 of the 11 images", Kind.UNANNOTATED: r"images/train.* 2 images"}),
 }
 """Expected outcome of each folder that can be read."""
 

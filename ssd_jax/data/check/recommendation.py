@@ -101,7 +101,9 @@ def choose_config(unmatched: Mapping[str, Coverage], image_side: float, *, has_a
         if large >= _MIN_GAIN:
             reason += " To reach the others, cut large images into tiles before labelling."
         if not has_accelerator:
-            reason += " No GPU or TPU was found; an image takes about three times as long as with own_data.py."
+            reason += (
+                " No GPU or TPU was found: the input has three times as many pixels as own_data.py's, so be patient."
+            )
         return "own_data_512", reason
     if medium >= _MIN_GAIN:
         reason = f"{medium:.0%} of the objects are out of reach with an input of 300 px, and {large:.0%} with 512 px."
@@ -114,7 +116,7 @@ def choose_config(unmatched: Mapping[str, Coverage], image_side: float, *, has_a
     if small - medium < _MIN_GAIN and not has_accelerator:
         return "own_data_small", (
             f"no GPU or TPU was found, and the objects are large enough for an input of 160 px ({small:.0%} are out of "
-            f"reach). It needs about a quarter of the time of own_data.py, which finds more details with 300 px."
+            "reach). It has about a quarter of the pixels of own_data.py's input of 300 px, which shows more details."
         )
     if small - medium < _MIN_GAIN:
         return (

@@ -243,7 +243,8 @@ def _report_unused(folder: Folder, problems: Problems) -> None:
             problems.add(Kind.NOTHING_READ, file, " ".join(error.args).removeprefix(f"{file}: "))
     unnamed = Counter(parent(image) for image in folder.images if spelling_key(image.rpartition("/")[2]) not in named)
     for place, count in unnamed.items():
-        problems.add(Kind.UNANNOTATED, folder.full_path(place), f"has {count} images that no annotation file names")
+        text = f"has {count} images that no annotation file names"
+        problems.add(Kind.UNANNOTATED, folder.full_path(place), text, "folders contain images that are left out")
 
 
 def _name_key(text: bytes) -> str:

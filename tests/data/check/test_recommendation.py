@@ -38,7 +38,7 @@ def make_source(side, size, images=20):
         (0.07, 640, False, "own_data", "160 px"),
         (0.07, 128, True, "own_data", "160 px"),
         (0.04, 1024, True, "own_data_512", "100% of the objects"),
-        (0.04, 1024, False, "own_data_512", "three times as long"),
+        (0.04, 1024, False, "own_data_512", "three times as many pixels"),
         (0.01, 4000, True, "own_data", "100% with 512 px"),
     ],
 )
