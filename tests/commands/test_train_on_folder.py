@@ -58,6 +58,7 @@ def test_strict_option_stops_commands_at_an_unreadable_image(folder_run, tmp_pat
     assert "val1.png" in run_failing_command("evaluate", folder_run.run, "--split", "val", "--strict")
 
 
+@pytest.mark.slow
 def test_val_images_that_are_also_in_the_train_split_are_reported(folder_run, tmp_path, capsys):
     argv = "train", TINY, "--workdir", tmp_path / "run", "--data.root", folder_run.root, "--train.steps", "1"
     assert run_command(*argv, "--data.train-split", "train+val[:2]") == 0
