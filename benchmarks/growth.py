@@ -154,7 +154,7 @@ class Axis(NamedTuple):
     programs: dict[str, Callable[[int], Program]]
     """Functions that make a program for a size, by the title of the program."""
     power: int = 1
-    """Power of the size relative to which the growth is measured: 2 for an image side, because the number of pixels is
+    """Growth is measured relative to size ** power. The power is 2 for an image side, because the number of pixels is
     proportional to the square of the side."""
 
 

@@ -130,7 +130,7 @@ def test_write_csv_escapes_control_codes_and_formulas(tmp_path):
 
 
 @pytest.mark.parametrize("letter", ["a", "猫", os.fsdecode(b"\xe9")], ids=ascii)
-def test_append_to_file_name_cuts_long_names_to_different_names(letter):
+def test_append_to_file_name_keeps_shortened_names_distinct(letter):
     assert append_to_file_name(letter * 5, ".jpg") == f"{letter * 5}.jpg"
     count = 255 // len(os.fsencode(letter))
     names = {append_to_file_name(letter * count + end, ".jpg") for end in "xyz"}

@@ -200,7 +200,7 @@ def test_modules_do_not_import_future_annotations():
 
 
 def test_user_errors_pass_their_lines_separately():
-    """A line break within a line would be escaped, as one in a name is."""
+    """Each line is an argument of its own, because a line break inside of an argument is escaped."""
     for name, path in find_package_modules().items():
         for call in (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)):
             if ast.unparse(call.func).endswith("UserError"):

@@ -92,7 +92,7 @@ def predict(options: PredictOptions) -> None:
         count = sum(len(w["detections"]) for w in written)
         hint = "" if count else f" (the best score is {best_score:.2f}; use a lower --score)"
         print(
-            f"{count} detections in {len(written)} images with a score of at least {options.score}{hint}. "
+            f"{count} detections with a score of at least {options.score} in {len(written)} images{hint}. "
             f"Written to {options.out}: {PREDICTIONS}, and the images with their boxes"
         )
     for line in [*notes, *skipped]:

@@ -200,7 +200,7 @@ class Folder:
         return lowest(candidates, order)
 
     def images_named(self, stem: str) -> list[str]:
-        """Return the relative paths of the images whose file name without extension is ``stem`` in any spelling."""
+        """Return the relative paths of the images whose file name without extension has the same `spelling_key`."""
         return self._images_by_stem.get(spelling_key(stem), [])
 
     def closest_image(self, path: str) -> str | None:

@@ -190,7 +190,10 @@ class Checkpoints:
             ) from error
 
     def raise_if_failed(self) -> None:
-        """Raise a UserError if writing the last checkpoint has failed. This does not wait for a write in progress."""
+        """Complete the last checkpoint if its data is written, and raise a UserError if writing has failed.
+
+        This does not wait for a write in progress.
+        """
         if self._pending is not None and self._writer is not None and not self._writer.is_saving_in_progress():
             self.wait_until_finished()
 

@@ -18,10 +18,10 @@ _PLAIN = re.compile(r"(?!/(?:gs|s3|az|hf)/)[\w ./+=,@-]*", re.ASCII)
 
 @contextmanager
 def plain_path(folder: Path) -> Iterator[Path]:
-    """Return a path of a folder that consists of letters, digits and a few other characters, for a ``with`` block.
+    """Yield a path to a folder that has only letters, digits and a few other characters.
 
-    This is the path itself if it has only such characters. Otherwise it leads through a temporary symbolic link to the
-    parent of the folder, which is removed at the end of the block.
+    This is the path itself if it has only such characters. Otherwise, it leads through a temporary symbolic link to the
+    parent of the folder; the link is removed at the end of the ``with`` block.
 
     Args:
         folder: Absolute path of a folder, which need not exist. Its own name must have only such characters.

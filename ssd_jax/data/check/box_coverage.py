@@ -115,10 +115,10 @@ def best_iou(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) -> Float
     """
     if box_config.clip in ("none", "sizes"):
         return _best_iou_by_shape(boxes, box_config)
-    return _best_iou_of_all_boxes(boxes, box_config)
+    return _best_iou_over_default_boxes(boxes, box_config)
 
 
-def _best_iou_of_all_boxes(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) -> Float[np.ndarray, " g"]:
+def _best_iou_over_default_boxes(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) -> Float[np.ndarray, " g"]:
     default_boxes = make_default_boxes(box_config)
     center, size = default_boxes[:, :2], default_boxes[:, 2:]
     corners = np.concatenate([center - size / 2, center + size / 2], axis=1)
@@ -143,7 +143,7 @@ def pairwise_iou(boxes: Float[np.ndarray, "m 4"], others: Float[np.ndarray, "n 4
 def _best_iou_by_shape(boxes: Float[np.ndarray, "g 4"], box_config: DefaultBoxes) -> Float[np.ndarray, " g"]:
     """Return the highest IoU of each box with any default box, for default boxes that are not clipped to the image.
 
-    This takes less time than `_best_iou_of_all_boxes`.
+    This takes less time than `_best_iou_over_default_boxes`.
 
     Among the default boxes of one shape, the box whose centre is nearest to an object in x and in y has the largest
     intersection with the object. Since the areas are equal, it also has the smallest union and the highest IoU.

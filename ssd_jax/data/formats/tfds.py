@@ -183,9 +183,9 @@ def open_split(data: Data, split: str, class_names: Sequence[str] = (), problems
             raised and warnings are ignored.
 
     Raises:
-        UserError: If the data set is not prepared as ArrayRecord files, has no images with boxes, or has no such
-            split, or if one of its files is missing. If ``problems`` raises errors, also if it has a class that is
-            not in ``class_names``.
+        UserError: If the data set is not prepared as ArrayRecord files, if it has no images with boxes, or if a file of
+            the split is missing. A class that is not in ``class_names`` is an error, too, unless ``problems`` collects
+            errors.
     """
     builder = prepared_builder(data)
     splits = builder.info.splits

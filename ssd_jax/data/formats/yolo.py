@@ -230,10 +230,9 @@ def _read_image_list(folder: Folder, file: Path, problems: Problems) -> list[Pat
 
 
 def _image_ids(folder: Folder, images: Mapping[Path, Path], *, listed: bool) -> dict[Path, str]:
-    """Return an id for each image: its path below its place, without extension.
+    """Return an id for each image: its path relative to its place (see `_find_images`), without extension.
 
-    If all images of a place are in its folder ``images``, the path is relative to this folder, except for images of a
-    list.
+    If all images of a place that is not a list are in its subfolder ``images``, the path is relative to the subfolder.
     """
     starts = {}
     for place in set(images.values()):
@@ -346,7 +345,7 @@ def _leave_out_masks(labels: dict[Path, Path | None], problems: Problems) -> dic
     for image, file in labels.items():
         if file is not None:
             owner = owners.setdefault(file, image)
-            if _distance(file, image) < _distance(file, owner):
+            if _closeness_key(file, image) < _closeness_key(file, owner):
                 owners[file] = image
     kept: dict[Path, Path | None] = {}
     for image, file in labels.items():
@@ -360,7 +359,7 @@ def _leave_out_masks(labels: dict[Path, Path | None], problems: Problems) -> dic
     return kept
 
 
-def _distance(label_file: Path, image: Path) -> tuple[tuple[int, int], bool, str]:
+def _closeness_key(label_file: Path, image: Path) -> tuple[tuple[int, int], bool, str]:
     distance = folder_distance(label_file.parent.as_posix(), image.parent.as_posix())
     return distance, image.suffix.lower() not in (".jpg", ".jpeg"), image.name
 
