@@ -21,8 +21,8 @@ def get_config() -> Config:
     boxes = DefaultBoxes(
         image_size=160,
         feature_maps=(20, 10, 10, 5, 3),
-        min_sizes=(14, 28, 50, 80, 112),
-        max_sizes=(28, 50, 80, 112, 150),
+        min_sizes=(15, 36, 54, 82, 116),
+        max_sizes=(40, 54, 82, 116, 150),
         aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2,)),
         steps=None,
     )
@@ -30,7 +30,7 @@ def get_config() -> Config:
         name="own_data_small",
         model=Model(
             default_boxes=boxes,
-            # The first stride is 1 where SSD300 has 2, so that objects of 50 to 80 px are matched to several boxes.
+            # The first stride is 1 where SSD300 has 2, so that objects of 54 to 82 px are matched to several boxes.
             extras=(Extra(256, 512, stride=1), Extra(128, 256), Extra(128, 256, stride=1, padding=0)),
             width=0.25,
             norm="group",

@@ -160,9 +160,12 @@ class Problems:
         Raises:
             UserError: If an error was collected.
         """
-        lines = summarise_problems(p for p in self.collected if p.kind.severity is Severity.ERROR)
+        errors = [p for p in self.collected if p.kind.severity is Severity.ERROR]
+        lines = summarise_problems(errors)
         if len(lines) > _MAX_LINES:
-            lines[_MAX_LINES:] = [f"and {len(lines) - _MAX_LINES} other errors; ssd-jax check-data lists all of them."]
+            lines[_MAX_LINES:] = [f"and {len(lines) - _MAX_LINES} other lines like these."]
+        if len(lines) < len(errors):
+            lines.append(f"ssd-jax check-data lists each of these {len(errors)} errors.")
         if lines:
             raise UserError(*lines)
 

@@ -213,7 +213,7 @@ def test_message_about_many_like_mistakes_is_one_line(run_failing_command, tmp_p
     (voc_folder / "Annotations" / "train1.xml").write_text("<annotation>")
     message = run_failing_command("train", TINY, "--workdir", tmp_path / "run", "--data.root", voc_folder)
     assert message.count("alone") < 10 and "40 times" in message and "train1.xml" in message
-    assert len(message.strip().splitlines()) == 2
+    assert len(message.strip().splitlines()) == 3 and "check-data lists each of these 41 errors" in message
 
 
 def test_training_warns_about_a_val_split_without_objects(voc_folder, capsys):

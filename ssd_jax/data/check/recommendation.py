@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ssd_jax.config import SSD300_COCO_BOXES, SSD512_COCO_BOXES, Config, Data, DefaultBoxes
-from ssd_jax.data.check.box_coverage import Coverage, best_iou, training_boxes
+from ssd_jax.data.check.box_coverage import best_iou, training_boxes
 from ssd_jax.data.source import Source
 
 OWN_DATA_BOXES = {
     "own_data_small": DefaultBoxes(
         image_size=160,
         feature_maps=(20, 10, 10, 5, 3),
-        min_sizes=(14, 28, 50, 80, 112),
-        max_sizes=(28, 50, 80, 112, 150),
+        min_sizes=(15, 36, 54, 82, 116),
+        max_sizes=(40, 54, 82, 116, 150),
         aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2,)),
         steps=None,
     ),
@@ -33,6 +33,7 @@ _MIN_GAIN = 0.05  # fraction of the objects that a larger input must match addit
 _SMALL_IMAGE_PX = 240  # enlarging smaller images to 300 px adds no information
 _MIN_SIDE = 0.001  # of an object, relative to the image
 _IMAGES_OF_A_RUN = 9600  # steps x batch size of the configs
+_MIN_OBJECTS = 5  # of a class that the choice depends on
 _EPOCHS = 10  # a run should use each image at least this often
 _ACCELERATORS = ("nvidia[0-9]*", "accel[0-9]*", "vfio/[0-9]*", "kfd")  # files in /dev of GPUs and TPUs
 
@@ -60,39 +61,50 @@ def recommend_config(source: Source, config: Config, *, has_accelerator: bool) -
         The recommendation, or None if the config defines the classes, as those for published data sets do, or if the
         split has no objects.
     """
-    boxes, _ = training_boxes(source, config.data)
-    boxes = boxes[(boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=1) > _MIN_SIDE]  # others are mistakes
-    if config.model.class_names or not len(boxes):
+    boxes, labels = training_boxes(source, config.data)
+    is_sound = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=1) > _MIN_SIDE  # other boxes are mistakes
+    if config.model.class_names or not is_sound.any():
         return None
-    unmatched = count_unmatched(boxes, config.match.iou_threshold)
+    unmatched = measure_unmatched(boxes[is_sound], labels[is_sound], config.match.iou_threshold)
     sizes = source.sizes()
     side = float(np.median([max(size) for size in sizes])) if sizes else math.inf
     name, reason = choose_config(unmatched, side, has_accelerator=has_accelerator)
     command = f"ssd-jax train configs/{name}.py {format_data_options(config.data)}"
     if has_accelerator and len(source) * _EPOCHS > _IMAGES_OF_A_RUN:
-        steps = math.ceil(len(source) * _EPOCHS / 8 / 100) * 100
+        batch_size = 16 if name == "own_data_small" else 8
+        steps = math.ceil(len(source) * _EPOCHS / batch_size / 100) * 100
         command += f" --train.steps {steps} --model.width 0.5"
         reason += f" For {len(source)} images, more steps and a wider network are worth their time on a GPU or TPU."
     return Recommendation(name, reason, command)
 
 
-def count_unmatched(boxes: Float[np.ndarray, "g 4"], threshold: float) -> dict[str, Coverage]:
-    """Return the coverage of objects by the default boxes of each config of `OWN_DATA_BOXES`."""
-    return {
-        name: Coverage(len(boxes), int((best_iou(boxes, box_config) < threshold).sum()))
-        for name, box_config in OWN_DATA_BOXES.items()
-    }
+def measure_unmatched(
+    boxes: Float[np.ndarray, "g 4"], labels: Int[np.ndarray, " g"], threshold: float
+) -> dict[str, float]:
+    """Return the fraction of unmatched objects for each config of `OWN_DATA_BOXES`, as a mean over the classes.
+
+    mAP is a mean over the classes, too: a rare class of small objects matters as much as a frequent one. Classes with a
+    few objects are left out unless there are no others.
+    """
+    counts = np.bincount(labels)
+    classes = np.flatnonzero(counts >= _MIN_OBJECTS)
+    classes = classes if len(classes) else np.flatnonzero(counts)
+    fractions = {}
+    for name, box_config in OWN_DATA_BOXES.items():
+        unmatched = best_iou(boxes, box_config) < threshold
+        fractions[name] = float(np.mean([unmatched[labels == label].mean() for label in classes]))
+    return fractions
 
 
-def choose_config(unmatched: Mapping[str, Coverage], image_side: float, *, has_accelerator: bool) -> tuple[str, str]:
+def choose_config(unmatched: Mapping[str, float], image_side: float, *, has_accelerator: bool) -> tuple[str, str]:
     """Return the name of a config and the reasons for it.
 
     Args:
-        unmatched: Coverage of the objects by the default boxes of each config.
+        unmatched: Fraction of unmatched objects for each config, see `measure_unmatched`.
         image_side: Median of the longer side of the images, in pixels.
         has_accelerator: Whether training would run on a GPU or TPU.
     """
-    small, medium, large = (unmatched[name].unmatched / unmatched[name].objects for name in OWN_DATA_BOXES)
+    small, medium, large = (unmatched[name] for name in OWN_DATA_BOXES)
     if medium - large >= _MIN_GAIN:
         reason = (
             f"{medium:.0%} of the objects are out of reach with an input of 300 px, mostly because they are too small; "
@@ -123,7 +135,9 @@ def choose_config(unmatched: Mapping[str, Coverage], image_side: float, *, has_a
             "own_data",
             f"{medium:.0%} of the objects are out of reach with an input of 300 px, and a GPU or TPU was found.",
         )
-    return "own_data", f"{small:.0%} of the objects are out of reach with 160 px, and {medium:.0%} with 300 px."
+    return "own_data", (
+        f"{small:.0%} of the objects (mean over the classes) are out of reach with 160 px, {medium:.0%} with 300 px."
+    )
 
 
 def format_data_options(data: Data) -> str:

@@ -47,6 +47,14 @@ def test_recommend_config_depends_on_objects_images_and_device(side, size, has_a
     assert result.name == name and words in result.reason
 
 
+def test_recommend_config_gives_a_rare_class_of_small_objects_the_same_weight():
+    frequent, rare = make_source(0.4, 640, images=50), make_source(0.07, 640, images=4)
+    annotations = [*frequent.annotations(), *(a._replace(labels=a.labels + 1) for a in rare.annotations())]
+    both = FolderSource(annotations, ("cat", "mouse"))
+    assert recommend_config(frequent, CONFIG, has_accelerator=False).name == "own_data_small"
+    assert recommend_config(both, CONFIG, has_accelerator=False).name == "own_data"
+
+
 def test_recommended_command_can_be_run_and_keeps_the_splits(monkeypatch):
     monkeypatch.chdir(ROOT)
     result = recommend_config(make_source(0.4, 640), CONFIG, has_accelerator=False)
