@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from ssd_jax.errors import convert_errors
-from ssd_jax.text import escape_text
+from ssd_jax.errors import convert_errors, escape_text
 
 MAX_NAME_BYTES = 255
 """Length that most file systems allow for a file name."""

@@ -26,8 +26,7 @@ SCRIPTS = ("train", "evaluate", "predict")
 
 # A package may import only packages in rows above its own.
 LAYERS = [
-    ["text", "config_fields"],
-    ["errors"],
+    ["errors", "config_fields"],
     ["config", "files"],
     ["runtime", "ops", "models"],
     ["data"],

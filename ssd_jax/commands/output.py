@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
-from ssd_jax.text import escape_text
+from ssd_jax.errors import escape_text
 
 _LINES = re.compile(r"([\n\t])")
 _LINES_AND_PROGRESS = re.compile(r"([\n\t\r]|\x1b\[A)")

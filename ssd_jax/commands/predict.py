@@ -10,8 +10,7 @@ import tyro
 
 from ssd_jax import files
 from ssd_jax.commands.options import OUT_ADVICE, check_out_folder, initialize_jax, make_out_folder, parse_options
-from ssd_jax.errors import UserError
-from ssd_jax.text import escape_text
+from ssd_jax.errors import UserError, escape_text
 
 PREDICTIONS = "predictions.json"
 

@@ -9,8 +9,7 @@ import tyro
 
 from ssd_jax import files
 from ssd_jax.commands.options import OUT_ADVICE, parse_options
-from ssd_jax.errors import UserError
-from ssd_jax.text import escape_text
+from ssd_jax.errors import UserError, escape_text
 
 _PICTURE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 

@@ -6,7 +6,7 @@ The order of a list is the order of the labels: the first name has label 1.
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from ssd_jax.text import escape_text
+from ssd_jax.errors import escape_text
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

@@ -8,9 +8,8 @@ from ssd_jax.data.class_names import describe_class_difference
 from ssd_jax.data.formats.open import is_generated, is_tfds, missing_split_message, open_source
 from ssd_jax.data.problems import Problems, summarise_problems
 from ssd_jax.data.source import Source, count_dropped_objects
-from ssd_jax.errors import UserError
+from ssd_jax.errors import UserError, escape_text
 from ssd_jax.files import make_user_path
-from ssd_jax.text import escape_text
 
 
 def with_data_root(config: Config, root: str) -> Config:

@@ -5,8 +5,8 @@ from typing import Any
 
 from tabulate import SEPARATING_LINE, tabulate
 
+from ssd_jax.errors import escape_text
 from ssd_jax.metrics.average_precision import VocResult
-from ssd_jax.text import escape_text
 
 COCO_LABELS = {
     "coco_ap": "AP @ IoU .50:.95",

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from ssd_jax.text import escape_text
+from ssd_jax.errors import escape_text
 
 Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]

@@ -20,11 +20,11 @@ from jaxtyping import Float, Int64
 from ssd_jax import __version__, files
 from ssd_jax.config import Config
 from ssd_jax.data.source import Annotation, Source
+from ssd_jax.errors import escape_text
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics import diagnosis
 from ssd_jax.metrics.diagnosis import Curve, Diagnosis, ErrorType, Interval
 from ssd_jax.report.error_images import ERROR_NAMES, ErrorImage, draw_error_image
-from ssd_jax.text import escape_text
 
 WORST_IMAGES = 12
 """Maximum number of images that the report shows."""

@@ -17,11 +17,10 @@ from jaxtyping import Float32
 
 from ssd_jax.config import Config, Model
 from ssd_jax.data.class_names import describe_class_difference, format_names
-from ssd_jax.errors import UserError
+from ssd_jax.errors import UserError, escape_text
 from ssd_jax.inference import detector
 from ssd_jax.models.ssd import CLASS_PREDICTOR, Params
 from ssd_jax.runs import run_folder
-from ssd_jax.text import escape_text
 from ssd_jax.weights.importing import import_weights
 
 Leaf = Array | np.ndarray

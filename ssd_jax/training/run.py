@@ -16,11 +16,11 @@ from ssd_jax.data.run_splits import (
     with_data_root,
 )
 from ssd_jax.data.source import Source
+from ssd_jax.errors import escape_text
 from ssd_jax.files import make_user_path
 from ssd_jax.runs import data_fingerprint, run_folder
 from ssd_jax.runs.config_file import validate
 from ssd_jax.runtime import compilation, distributed
-from ssd_jax.text import escape_text
 from ssd_jax.training.loop import Trainer
 from ssd_jax.training.pretrained import open_pretrained
 

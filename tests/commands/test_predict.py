@@ -11,8 +11,8 @@ from helpers.cli import run_command
 from PIL import Image
 
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
+from ssd_jax.errors import escape_text
 from ssd_jax.runs import run_folder
-from ssd_jax.text import escape_text
 
 
 @pytest.fixture

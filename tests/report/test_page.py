@@ -21,13 +21,12 @@ from PIL import Image
 from ssd_jax.config import Config, Data, Model, Train
 from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.source import Annotation, FolderSource, make_annotation
-from ssd_jax.errors import UserError
+from ssd_jax.errors import UserError, escape_text
 from ssd_jax.evaluation import evaluate, evaluator
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics import diagnosis
 from ssd_jax.metrics.average_precision import COCO_KEYS
 from ssd_jax.report import error_images, page
-from ssd_jax.text import escape_text
 
 A, B, C = (10, 10, 40, 40), (60, 10, 90, 40), (10, 50, 40, 70)
 NAMES = ("ant", "<script>alert('bee')</script>", 'cat & "dog" 漢字', "yak")

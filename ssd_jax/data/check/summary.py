@@ -14,8 +14,8 @@ from ssd_jax.data.check.checks import DataSetCheck
 from ssd_jax.data.check.clean_copy import CopyCount
 from ssd_jax.data.check.recommendation import Recommendation
 from ssd_jax.data.problems import Kind, Problem, Severity, group_problems, summarise_group
+from ssd_jax.errors import escape_text
 from ssd_jax.files import write_csv, write_text
-from ssd_jax.text import escape_text
 
 _SEVERITIES = list(Severity)  # in decreasing order
 _MAX_GROUPS = 5  # lines for problems of one kind

@@ -4,8 +4,7 @@ import os
 
 import pytest
 
-from ssd_jax.errors import UserError
-from ssd_jax.text import escape_text
+from ssd_jax.errors import UserError, escape_text
 
 
 @pytest.mark.parametrize(
