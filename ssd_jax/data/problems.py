@@ -212,12 +212,13 @@ def summarise_group(problems: Sequence[Problem]) -> str:
 
 
 def _other_places(problems: Sequence[Problem]) -> list[str]:
-    """Return the files of all problems except the first, or words of their texts if all are in the same file."""
+    """Return the files of all problems except the first, or words of their texts if most are in the same file."""
     first = problems[0]
     files = list(dict.fromkeys(p.file for p in problems))
-    if len(files) > 1:
+    if len(files) >= min(len(problems), _MAX_PLACES):
         return files[1:]
-    return [_first_difference(problem.text, first.text) or problem.file for problem in problems[1:]]
+    places = [(problem.file, _first_difference(problem.text, first.text)) for problem in problems[1 : _MAX_PLACES + 1]]
+    return [words if words and file == first.file else f"{file} {words}".strip() for file, words in places]
 
 
 def _first_difference(text: str, other: str) -> str:

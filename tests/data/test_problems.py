@@ -112,6 +112,11 @@ def test_like_errors_of_one_file_are_summarised_by_the_words_that_differ():
     texts = [f"annotations[{k}] of {name} has no 'bbox'. Add it." for k, name in enumerate(("a.jpg", "b.png", "c.jpg"))]
     (line,) = summarise_problems(Problem(Kind.MALFORMED, "train.json", text) for text in texts)
     assert line == f"3 times: train.json: {texts[0]} Also: annotations[1]; annotations[2]"
+    files = ("train.json", "train.json", "val.json")
+    problems = [Problem(Kind.MALFORMED, file, text) for file, text in zip(files, texts, strict=True)]
+    assert summarise_problems(problems) == [
+        f"3 times: train.json: {texts[0]} Also: annotations[1]; val.json annotations[2]"
+    ]
     texts = [f"line {k} contains 1.{k}. Correct it." for k in range(5)]
     (line,) = summarise_problems(Problem(Kind.MALFORMED, "a.txt", text) for text in texts)
     assert line == f"5 times: a.txt: {texts[0]} Also: line 1; line 2; ..."
