@@ -317,6 +317,13 @@ def test_check_data_exits_with_2_if_the_data_set_cannot_be_opened(tmp_path, caps
     assert "error: Annotations/a.xml" in screen.out, "problems found so far are printed"
 
 
+@pytest.mark.parametrize("options", [[], ["--no-images"]])
+def test_check_data_names_the_option_for_a_folder_that_is_given_without_it(options, tmp_path, capsys):
+    assert run_command("check-data", TINY, *options, tmp_path / "my data") == 2
+    message = capsys.readouterr().err
+    assert f"--data.root '{tmp_path / 'my data'}'" in message and len(message.splitlines()) == 1
+
+
 def test_check_data_finds_the_two_empty_boxes_of_bccd(bccd, tmp_path, capsys):
     out = tmp_path / "out"
     assert run_command("check-data", ROOT / "configs" / "own_data.py", "--data.root", bccd, "--out", out) == 1
