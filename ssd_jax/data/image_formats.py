@@ -148,9 +148,20 @@ def convert_decode_errors(name: str | Path) -> Iterator[None]:
             f"{name}: is in the format HEIC. Install its reader with: pip install 'ssd-jax[heic]'"
         ) from error
     except Exception as error:  # of any type: decoders raise many for files that were made to cause harm
+        if _is_git_lfs_pointer(name):
+            text = "is a placeholder of Git LFS, not the image. Download the images with: git lfs pull"
+            raise UserError(f"{name}: {text}") from error
         is_unknown = isinstance(error, UnidentifiedImageError)
         reason = "not in a known image format" if is_unknown else format_error_reason(error)
         raise UserError(f"{name}: can't be read as an image ({reason}). Copy it again, or remove it.") from error
+
+
+def _is_git_lfs_pointer(path: str | Path) -> bool:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(30).startswith(b"version https://git-lfs")
+    except (OSError, ValueError):
+        return False  # for example, if the name is that of an image in a record
 
 
 @contextmanager

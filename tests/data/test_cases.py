@@ -81,7 +81,7 @@ OUTCOMES = {
     "h_both": Outcome(ALL_VOC, HELD_OUT | {Kind.TWO_FORMATS: "VOC is used"}),
     "h_sliver": Outcome(32, HELD_OUT | {Kind.SLIVER: r"p00\.jpg.*159\.999"}),
     "hostile/json_i64": Outcome(4, HELD_OUT),
-    "j_cvat_ultra": Outcome(ALL_VOC, HELD_OUT | {Kind.IN_NO_SPLIT: r"q00\.jpg"}),
+    "j_cvat_ultra": Outcome(ALL_VOC, HELD_OUT | {Kind.IN_NO_SPLIT: r"images/val/q00\.jpg"}),
     "j_cvatvoc": Outcome(ALL_VOC, HELD_OUT),
     "j_fo_voc": Outcome(ALL_VOC, HELD_OUT | {Kind.LAYOUT: r"labels/.*data/"}),
     "j_imgroot": Outcome(ALL_VOC, HELD_OUT | {Kind.LAYOUT: "labels/"}),

@@ -339,3 +339,11 @@ def test_read_reduced_image_rejects_a_truncated_file(tmp_path):
     (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match=r"a\.jpg: "):
         read_reduced_image(tmp_path / "a.jpg", None, (50, 50))
+
+
+def test_placeholder_of_git_lfs_is_called_by_its_name(tmp_path):
+    file = tmp_path / "a.jpg"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    for read in (read_image, image_size):
+        with pytest.raises(UserError, match=r"a\.jpg: .*git lfs pull"):
+            read(file)

@@ -57,6 +57,7 @@ def check_data_set(
     check_object_counts(splits, config.data, problems)
     counts = {split: count_images_and_objects(source) for split, source in splits.items()}
     check_contents(splits, counts, config, problems)
+    check_repeated_files(splits, problems)
     digests: dict[str, bytes] = {}
     if read_images:
         total = sum(map(len, splits.values()))
@@ -106,10 +107,29 @@ class _CheckedImage(NamedTuple):
     problems: list[Problem]
 
 
+def _group_by_file(splits: dict[str, Source]) -> dict[str, list[Place]]:
+    """Return the places of each image in the splits, by the path of its file."""
+    places: dict[str, list[Place]] = {}
+    for split, source in splits.items():
+        for index, annotation in enumerate(source.annotations()):
+            places.setdefault(annotation.file, []).append(Place(split, source, index))
+    return places
+
+
+def check_repeated_files(splits: dict[str, Source], problems: Problems) -> None:
+    """Add a problem for each image file that is in two splits, or in one split more than once."""
+    for own in _group_by_file(splits).values():
+        names = list(dict.fromkeys(place.split for place in own))
+        if len(names) > 1:
+            _add_repetition(own, Kind.TWO_SPLITS, f"is in {' and '.join(names)}", problems)
+        elif len(own) > 1:
+            _add_repetition(own, Kind.TWICE, f"is in {names[0]} {len(own)} times", problems)
+
+
 def check_images(splits: dict[str, Source], problems: Problems, progress: Callable[[int], object]) -> dict[str, bytes]:
     """Decode every image file once, and add problems for images that are unusable, rotated, not RGB or repeated.
 
-    An image is repeated if another file has the same pixels, or if its own file is listed twice.
+    An image is repeated if another file has the same pixels.
 
     Args:
         splits: The splits by name.
@@ -119,10 +139,7 @@ def check_images(splits: dict[str, Source], problems: Problems, progress: Callab
     Returns:
         Hash of the pixels of each usable image, by the path of its file.
     """
-    places: dict[str, list[Place]] = {}
-    for split, source in splits.items():
-        for index, annotation in enumerate(source.annotations()):
-            places.setdefault(annotation.file, []).append(Place(split, source, index))
+    places = _group_by_file(splits)
 
     def check_file(file: str) -> _CheckedImage:
         place = places[file][0]
@@ -136,11 +153,6 @@ def check_images(splits: dict[str, Source], problems: Problems, progress: Callab
             problems.collected += checked.problems
             own = places[file]
             own_splits = list(dict.fromkeys(place.split for place in own))
-            if len(own) > 1:
-                text = (
-                    f"is in {' and '.join(own_splits)}" if own_splits[1:] else f"is in {own_splits[0]} {len(own)} times"
-                )
-                _add_repetition(own, Kind.TWO_SPLITS if own_splits[1:] else Kind.TWICE, text, problems)
             if checked.digest is None:
                 continue
             digests[file] = checked.digest

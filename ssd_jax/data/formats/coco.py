@@ -217,12 +217,14 @@ def _annotation_files(folder: Folder) -> dict[str, Path]:
     files = [file for file in _json_files(folder) if _count_images(folder.full_path(file))]
     if not files:
         raise UserError(f"{folder.path}: no .json file has the keys 'images' and 'categories'. Add the annotations.")
-    if any(stem(file).startswith("instances_") for file in files):
-        files = [file for file in files if not stem(file).startswith(_OTHER_TASKS)]
-    names = [_split_name(file) for file in files]
-    if len(set(names)) < len(names):
-        names = [os.path.splitext(file)[0] for file in files]
-    return {name: folder.full_path(file) for name, file in zip(names, files, strict=True)}
+    files = [file for file in files if not stem(file).startswith(_OTHER_TASKS)] or files
+    by_name: dict[str, list[str]] = {}
+    for file in files:
+        by_name.setdefault(_split_name(file), []).append(file)
+    by_name = {name: [f for f in same if stem(f).startswith("instances_")] or same for name, same in by_name.items()}
+    if any(len(same) > 1 for same in by_name.values()):
+        by_name = {os.path.splitext(file)[0]: [file] for same in by_name.values() for file in same}
+    return {name: folder.full_path(file) for name, (file,) in by_name.items()}
 
 
 def _report_unused(folder: Folder, problems: Problems) -> None:

@@ -421,9 +421,10 @@ def _report_unused(
     for file in finder.unused(used):
         if file in others:
             continue
-        named = folder.images_named(file.stem)
+        named = [folder.full_path(image) for image in folder.images_named(file.stem)]
+        own = [image for image in named if finder.find(image) == file]
         if named and splits:
-            problems.add(Kind.IN_NO_SPLIT, folder.full_path(named[0]), "")
+            problems.add(Kind.IN_NO_SPLIT, (own or named)[0], "")
         elif not named:
             text = f"its image is missing: no image is named '{file.stem}'"
             problems.add(Kind.NO_IMAGE, file, text)
