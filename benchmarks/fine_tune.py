@@ -287,6 +287,7 @@ def main(argv: Sequence[str]) -> int:
 def compare(options: Options) -> None:
     """Run the comparison, or continue an interrupted one, and write the results."""
     config = with_data_root(load_config(options.config), str(options.data))
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, val_split=options.test_split))
     source = open_source(config.data, options.train_split)
     epoch_steps = count_steps_per_epoch(len(source), config.train.batch_size)
     base = options.base or train_base(config, options)

@@ -8,6 +8,7 @@ from ssd_jax.data.class_names import describe_class_difference
 from ssd_jax.data.formats.open import is_generated, is_tfds, missing_split_message, open_source
 from ssd_jax.data.problems import Problems, summarise_problems
 from ssd_jax.data.source import Source, count_dropped_objects
+from ssd_jax.data.splits import select_required_splits
 from ssd_jax.errors import UserError, escape_text
 from ssd_jax.files import make_user_path
 
@@ -72,7 +73,7 @@ def _open_val_split(config: Config) -> Source:
     try:
         return open_split(config, split)
     except UserError as error:
-        if missing_split_message(config.data, split) is None:
+        if missing_split_message(select_required_splits(config), split) is None:
             raise
         raise UserError(
             *error.args,
@@ -97,7 +98,7 @@ def open_evaluation_split(config: Config, split: str | None) -> tuple[str, Sourc
     """
     if split is None:
         split = config.data.test_split
-        missing = missing_split_message(config.data, split)
+        missing = missing_split_message(select_required_splits(config), split)
         if missing:
             split = config.data.val_split
             reason = "the split on which the best checkpoint was chosen."
@@ -115,7 +116,7 @@ def open_split(config: Config, split: str) -> Source:
     """
     problems = Problems(raise_errors=False)
     try:
-        source = open_source(config.data, split, config.model.class_names, problems)
+        source = open_source(select_required_splits(config), split, config.model.class_names, problems)
         problems.raise_collected_errors()
     except UserError as error:
         raise UserError(*error.args, *_describe_class_mismatch(config, split)) from error
@@ -129,7 +130,11 @@ def _describe_class_mismatch(config: Config, split: str) -> list[str]:
     """
     names = config.model.class_names
     try:
-        data_names = open_source(config.data, split, problems=Problems(raise_errors=False)).class_names if names else ()
+        data_names = (
+            open_source(select_required_splits(config), split, problems=Problems(raise_errors=False)).class_names
+            if names
+            else ()
+        )
     except UserError:
         return []
     if set(data_names) <= set(names):

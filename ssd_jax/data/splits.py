@@ -5,6 +5,7 @@ Examples of specifications are ``train``, ``train+validation``, ``train[:50%]`` 
 before a name is relative to ``data.root``, so that several data sets can be joined.
 """
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from ssd_jax.config import Config, Data
 from ssd_jax.data.source import Annotation, Source
 from ssd_jax.errors import UserError
 
@@ -49,6 +51,16 @@ def _parse_term(text: str, part: str) -> Term:
             "[100:200]."
         )
     return Term(*(match[group] or "" for group in Term._fields))
+
+
+def select_required_splits(config: Config) -> Data:
+    """Return the options of the data set of a run, which ask for no val split if training does not evaluate.
+
+    Then no images are held out of train for val, see `ssd_jax.data.formats.open.open_source`.
+    """
+    if config.train.eval_every:
+        return config.data
+    return dataclasses.replace(config.data, val_split=config.data.train_split)
 
 
 def slice_positions(term: Term, length: int) -> range:

@@ -18,6 +18,7 @@ from ssd_jax.data.formats.open import missing_split_message, open_source
 from ssd_jax.data.image import collect_image_notes, image_format, mode_and_orientation
 from ssd_jax.data.problems import Kind, Problem, Problems
 from ssd_jax.data.source import Source, keep_trainable_objects
+from ssd_jax.data.splits import select_required_splits
 
 
 class DataSetCheck(NamedTuple):
@@ -78,15 +79,15 @@ def open_splits(config: Config, problems: Problems) -> dict[str, Source]:
     Raises:
         UserError: If the train split cannot be opened.
     """
-    data = config.data
-    splits = {data.train_split: open_source(data, data.train_split, config.model.class_names, problems)}
+    data, required = config.data, select_required_splits(config)
+    splits = {data.train_split: open_source(required, data.train_split, config.model.class_names, problems)}
     names = splits[data.train_split].class_names
     is_needed = {data.val_split: config.train.eval_every > 0, data.test_split: False}
     for split, needed in is_needed.items():
-        if split in splits or not (needed or missing_split_message(data, split) is None):
+        if split in splits or not (needed or missing_split_message(required, split) is None):
             continue
         with problems.collect_errors(Kind.MISSING, data.root):
-            splits[split] = open_source(data, split, names, problems)
+            splits[split] = open_source(required, split, names, problems)
     # If a folder without splits is split by hash, each problem of the folder is found once for each split.
     problems.collected = list(dict.fromkeys(problems.collected))
     return splits

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd_jax.config import Data
+from ssd_jax.config import Config, Data, Train
 from ssd_jax.data.formats.layout import folder_distance
 from ssd_jax.data.formats.open import find_format, missing_split_message, open_source, split_names
 from ssd_jax.data.problems import Kind, Problems
+from ssd_jax.data.run_splits import open_training_splits
 from ssd_jax.errors import UserError
 
 XML = (
@@ -158,6 +159,16 @@ def test_val_is_held_out_of_train_only_if_it_is_needed(tmp_path, val_split):
     assert all(any("images of 'train' are held out" in note for note in source.notes) for source in (train, val))
     assert missing_split_message(data, val_split) is None
     assert len(open_source(data, "test")) == 2
+
+
+def test_val_is_not_held_out_if_training_does_not_evaluate(tmp_path):
+    for k in range(10):
+        write_image(tmp_path / "train" / f"{k}.jpg", "train")
+        (tmp_path / "train" / f"{k}.xml").write_text(XML.format(x=1))
+    for eval_every, count in ((0, 10), (5, 9)):
+        config = Config(data=Data(root=str(tmp_path)), train=Train(eval_every=eval_every))
+        _, train_source, val_source = open_training_splits(config)
+        assert len(train_source) == count and (val_source is None) == (eval_every == 0)
 
 
 def test_message_about_a_missing_split_names_the_option(tmp_path):
