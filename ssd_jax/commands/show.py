@@ -33,8 +33,7 @@ class ShowOptions:
 def run(argv: Sequence[str]) -> None:
     """Run ``ssd-jax show`` with the arguments ``argv``."""
     options = parse_options(ShowOptions, "show", argv)
-    from ssd_jax.data.formats.open import open_source
-    from ssd_jax.data.run_splits import with_data_root
+    from ssd_jax.data.run_splits import open_split, with_data_root
     from ssd_jax.runs.run_folder import read_config
     from ssd_jax.training import replay
 
@@ -43,7 +42,7 @@ def run(argv: Sequence[str]) -> None:
     config = read_config(options.run)
     if options.data_root is not None:
         config = with_data_root(config, options.data_root)
-    source = open_source(config.data, config.data.train_split, config.model.class_names)
+    source = open_split(config, config.data.train_split)
     augmented = replay.replay_image(config, source, options.image, options.epoch)
     name = files.append_to_file_name(
         options.image.replace("/", "_"), f"_epoch{options.epoch}.jpg"

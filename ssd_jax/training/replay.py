@@ -1,7 +1,7 @@
 """Reproduce an augmented training image from the id of the image and the epoch::
 
     config = run_folder.read_config(Path("runs/my_run"))
-    source = open_source(config.data, config.data.train_split, config.model.class_names)
+    source = open_split(config, config.data.train_split)
     replay.draw_comparison(source, replay.replay_image(config, source, "000012", epoch=3))
 
 The random numbers for a training image depend only on ``train.seed``, the epoch and the position of the image in the

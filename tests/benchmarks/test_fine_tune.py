@@ -68,7 +68,7 @@ def test_write_copy_keeps_all_images_and_the_selected_classes(tmp_path):
     wanted = [[label == 2 for label in whole.annotation(i).labels] for i in range(5)]
     assert any(map(any, wanted)) and not all(map(any, wanted)), "some objects have the class and some do not"
     fine_tune.write_copy(tmp_path / "copy", fine_tune.select_classes(whole, (name,)))
-    copy = open_source(Data(root=str(tmp_path / "copy")), "train")
+    copy = open_source(Data(root=str(tmp_path / "copy"), val_split="train"), "train")
     assert copy.class_names == (name,) and len(copy) == 5
     for i, mask in enumerate(wanted):
         here, there = copy.annotation(i), whole.annotation(i)
@@ -79,7 +79,7 @@ def test_write_copy_keeps_all_images_and_the_selected_classes(tmp_path):
 
 def test_write_copy_rewrites_an_incomplete_copy_and_keeps_a_complete_one(tmp_path):
     root = write_voc_folder(tmp_path / "whole", {"train": 3})
-    source, copy = open_source(Data(root=str(root)), "train"), tmp_path / "copy"
+    source, copy = open_source(Data(root=str(root), val_split="train"), "train"), tmp_path / "copy"
     (copy / "images" / "train").mkdir(parents=True)
     (copy / "images" / "train" / "train0.png").write_bytes(b"half a pic")
     fine_tune.write_copy(copy, source)

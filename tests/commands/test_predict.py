@@ -53,7 +53,7 @@ def test_predict_writes_drawings_and_detections_for_a_folder(trained_run, photos
     right = max(detection["box"][2] for detection in images["holiday/sea/b.PNG"]["detections"])
     assert right > 64, "boxes are in pixels of the original image"
     count = sum(len(image["detections"]) for image in images.values())
-    assert f"{count} detections in 4 images" in capsys.readouterr().out
+    assert f"{count} detections with a score of at least 0.02 in 4 images" in capsys.readouterr().out
 
 
 def test_predict_uses_a_score_threshold_of_one_half_by_default(trained_run, photos, tmp_path):
@@ -68,7 +68,7 @@ def test_predict_prints_the_best_score_if_there_are_no_detections(trained_run, p
     argv = (photos / "a.png", photos / "holiday", "--out", tmp_path / "out")
     assert run_command("predict", trained_run, *argv, "--score", "1") == 0
     printed = capsys.readouterr().out
-    assert re.search(r"0 detections in 2 images .*\(the best score is 0\.\d\d; .*--score", printed)
+    assert re.search(r"0 detections .* in 2 images \(the best score is 0\.\d\d; .*--score", printed)
     assert {p.name for p in (tmp_path / "out").rglob("*.jpg")} == {"a.png.jpg", "b.PNG.jpg"}
 
 
@@ -96,7 +96,7 @@ def test_predict_tells_what_it_skipped_and_completed(trained_run, photos, tmp_pa
     os.mkfifo(photos / "pipe.jpg")
     assert run_command("predict", trained_run, photos, "--out", tmp_path / "out") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "detections in 5 images" in lines[0]
+    assert "in 5 images" in lines[0]
     assert lines[1:] == [
         f"{photos / 'cut.jpg'}: the file lacks its end marker, but no pixels",
         f"{photos}: skipped 1 file that is not an image by its name: notes.txt",
