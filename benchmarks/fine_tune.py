@@ -79,7 +79,7 @@ class Run(NamedTuple):
     """Metrics of one run of the comparison."""
 
     start: str
-    """Initial parameters: "from scratch" or "fine-tuned"."""
+    """Kind of run: "from scratch" (random initial parameters) or "fine-tuned" (those of the base)."""
     seed: int
     epochs: list[dict[str, float]]
     """Metrics after each epoch, with the keys of METRICS."""
@@ -149,7 +149,7 @@ def make_run_config(config: Config, options: Options, start: str, base: Path, se
     Args:
         config: Config of the base.
         options: Options of the comparison.
-        start: Initial parameters: "from scratch" or "fine-tuned".
+        start: Kind of run: "from scratch" (random initial parameters) or "fine-tuned" (those of the base).
         base: Run folder of the base.
         seed: Seed of the run.
         epoch_steps: Number of steps in an epoch.

@@ -150,7 +150,7 @@ def prepare_loss(folder: Path, variant: str) -> Call:
 
 
 def prepare_augment(folder: Path, variant: str) -> Call:
-    """Prepare the augmentation of torchvision's recipe for SSD (references/detection/presets.py), and resizing."""
+    """Prepare the augmentation of torchvision's SSD recipe (references/detection/presets.py), followed by resizing."""
     torch.set_num_threads(1)
     scene = read_scene(folder)
     transform = v2.Compose(
@@ -195,7 +195,7 @@ def prepare_read(folder: Path, variant: str) -> Call:
 
 
 def prepare_large_photo(folder: Path, variant: str) -> Call:
-    """Prepare reading of a large JPEG file as in torchvision's reference scripts, and resizing with antialiasing."""
+    """Prepare reading a large JPEG file as in torchvision's reference scripts, followed by antialiased resizing."""
     torch.set_num_threads(1)
     file = folder / "large_photo.jpeg"
 

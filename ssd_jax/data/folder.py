@@ -203,7 +203,7 @@ class Folder:
         """Return the relative paths of the images whose file name without extension has the same `spelling_key`."""
         return self._images_by_stem.get(spelling_key(stem), [])
 
-    def closest_image(self, path: str) -> str | None:
+    def image_with_most_similar_name(self, path: str) -> str | None:
         """Return the image whose file name is most similar to that of a path, or None if no name is similar."""
         parts = split_path(path)
         matches = difflib.get_close_matches(spelling_key(parts[-1]), self._images_by_key, 1) if parts else []

@@ -140,20 +140,20 @@ class Detector:
         return self.detect_reduced(pixels, size, score_threshold=score_threshold)
 
 
-def choose_canvas_side(longest: int, largest: int) -> int:
+def choose_canvas_side(image_side: int, max_side: int) -> int:
     """Return the side in pixels of the square canvas that an image is placed on.
 
-    The side is the smallest of 640, 1280, 2560, ... that is at least ``longest``, limited to ``largest``. There are
+    The side is the smallest of 640, 1280, 2560, ... that is at least ``image_side``, limited to ``max_side``. There are
     only a few different sides, so that images of all sizes need few compiled programs.
 
     Args:
-        longest: Longer side of the image in pixels.
-        largest: Upper limit of the result. Larger images are reduced to it.
+        image_side: Longer side of the image in pixels.
+        max_side: Upper limit of the result. Larger images are reduced to it.
     """
     side = 640
-    while side < longest:
+    while side < image_side:
         side *= 2
-    return min(side, largest)
+    return min(side, max_side)
 
 
 def load(run: str | Path, checkpoint: Literal["best", "last"] = "best") -> Detector:

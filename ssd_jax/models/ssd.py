@@ -54,8 +54,9 @@ def apply_prediction_head(
         outputs_per_box: Number of outputs for each default box. Output i of box k of a cell is channel
             k * outputs_per_box + i of the convolution.
         dtype: Type that the convolution computes in.
-        prior: Outputs (outputs_per_box,) of the untrained predictor, which has a centered kernel that starts at zero.
-            If None, the kernel is not centered and starts as in the paper.
+        prior: Outputs (outputs_per_box,) before training. If given, the bias starts at these values, the kernel starts
+            at zero, and the convolution subtracts the mean of the kernel. If None, the kernel starts as in the paper,
+            and its mean is not subtracted.
 
     Returns:
         The predictions in the order row, column, box; n is h * w * boxes_per_cell.

@@ -189,7 +189,7 @@ class Checkpoints:
                 f"({error.reason}). A longer training would be lost. Name another --workdir, on another disk"
             ) from error
 
-    def raise_if_failed(self) -> None:
+    def complete_if_written(self) -> None:
         """Complete the last checkpoint if its data is written, and raise a UserError if writing has failed.
 
         This does not wait for a write in progress.

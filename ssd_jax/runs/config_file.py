@@ -182,7 +182,7 @@ def _replace_options(tree: dict[str, Any], options: Mapping[str, Any]) -> dict[s
 
 
 def _format_line_suffix(error: BaseException, file: Path) -> str:
-    """Return " (line N)", where N is the last line of the file in the traceback of an error, or an empty text."""
+    """Return " (line N)" for the innermost line of a file in a traceback, or an empty string if there is none."""
     trace, line = error.__traceback__, None
     while trace is not None:
         if Path(trace.tb_frame.f_code.co_filename).resolve() == file.resolve():

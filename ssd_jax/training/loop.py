@@ -267,7 +267,7 @@ class Trainer:
                 if (stopping or stop.requested) and step < train.steps:
                     return step
             if due.log:
-                checkpoints.raise_if_failed()
+                checkpoints.complete_if_written()
                 self.timer.restart()
         return train.steps
 

@@ -131,7 +131,7 @@ MAX_IMAGE_SIZE = 4096
 
 
 class Preset(NamedTuple):
-    """Settings that a project uses with its weights."""
+    """Settings that another SSD implementation uses with its published weights."""
 
     mean: Triple = CAFFE_MEAN
     """Mean of red, green and blue, for values from 0 to 255. The order is RGB also for projects that use BGR,

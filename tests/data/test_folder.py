@@ -109,8 +109,8 @@ def test_find_image_uses_the_rank_of_folders(tmp_path):
 
 def test_closest_image_is_the_one_with_the_most_similar_name(tmp_path):
     write_files(tmp_path, "x/photo_01.jpg", "y/scan_77.jpg")
-    assert Folder(tmp_path).closest_image("z/photo_O1.jpg") == "x/photo_01.jpg"
-    assert Folder(tmp_path).closest_image("q.jpg") is None
+    assert Folder(tmp_path).image_with_most_similar_name("z/photo_O1.jpg") == "x/photo_01.jpg"
+    assert Folder(tmp_path).image_with_most_similar_name("q.jpg") is None
 
 
 @pytest.mark.parametrize("name", [".git", "._a.jpg", "__MACOSX", "THUMBS.DB", "Desktop.ini", "lost+found"])

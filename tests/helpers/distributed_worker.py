@@ -1,7 +1,7 @@
 """Program of one process in tests of multi-process runs. It calls functions of ssd_jax.runtime, without training.
 
 ``distributed_worker.py TASK OUT OPTIONS`` calls `initialize` with OPTIONS (fields of DistributedOptions as JSON), then
-the function TASK of this file, and writes the result to OUT/INDEX.json.
+the function TASK of this file, and writes the result to OUT/INDEX.json, where INDEX is the index of the process.
 """
 
 import json

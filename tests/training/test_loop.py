@@ -100,7 +100,7 @@ class SpyCheckpoints(Checkpoints):
     def save(self, step: int, *_: Any) -> None:
         self.saved.append(step)
 
-    def raise_if_failed(self) -> None:
+    def complete_if_written(self) -> None:
         pass
 
 

@@ -108,7 +108,7 @@ def format_recommendation(recommendation: Recommendation, config: Config) -> str
     return f"{title}\n  {recommendation.command}"
 
 
-def format_copy(counts: Mapping[str, CopyCount]) -> str:
+def format_copy_counts(counts: Mapping[str, CopyCount]) -> str:
     """Return a text with the numbers of images and objects of a corrected copy, for each split."""
     return ", ".join(f"{split} {_format_copy_count(count)}" for split, count in counts.items())
 

@@ -352,7 +352,7 @@ class _ImageFiles:
         return self._folder.full_path(image)
 
     def _missing_message(self, file_name: str) -> str:
-        closest = self._folder.closest_image(file_name)
+        closest = self._folder.image_with_most_similar_name(file_name)
         hint = f" The most similar name is {closest}." if closest else ""
         return (
             f"{self._file}: the image '{file_name}' is missing in {self._folder.root} and its subfolders.{hint} Add "

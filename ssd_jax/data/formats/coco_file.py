@@ -248,7 +248,7 @@ def stated_size(image: CocoImage) -> tuple[int, int] | None:
 
 
 def class_categories(file: Path, content: CocoFile) -> dict[int, CocoCategory]:
-    """Return those categories that are classes by their position in the file, in the order of their ids.
+    """Return a dict from the position in the file to the category, for all categories that are classes, ordered by id.
 
     A category without objects is left out if it is the supercategory of another category, as in Roboflow's exports, or
     if another category has the same name.

@@ -262,7 +262,7 @@ class _VocReader:
         return image
 
     def _missing_image_text(self, name: str, named: Sequence[str]) -> str:
-        closest = self._folder.closest_image((named or [name])[0])
+        closest = self._folder.image_with_most_similar_name((named or [name])[0])
         texts = [f"its image is missing: there is no image '{name}'"]
         if named and stem(named[0]) != name:
             texts.append(f"and no '{named[0]}'")

@@ -220,7 +220,7 @@ def _read_image_list(folder: Folder, file: Path, problems: Problems) -> list[Pat
             continue
         tail = folder.find_image(line)
         if tail is None:
-            closest = folder.closest_image(line)
+            closest = folder.image_with_most_similar_name(line)
             hint = f" The most similar name is {closest}." if closest else ""
             text = f"the image '{line}' is missing.{hint} Add it, or remove the line from the list."
             problems.add(Kind.MISSING, f"{file} line {number}", text)

@@ -208,4 +208,4 @@ def _check_chunks(file: Path, name: str, dataset: Any, max_bytes: int) -> None:
             _, stored = storage.read_direct_chunk(chunk.chunk_offset)
             unpacked = zlib.decompressobj().decompress(stored, size + 5)
             if len(unpacked) > size + 4:  # the chunk may include a checksum of four bytes
-                raise ValueError(f"{name}: a chunk unpacks to more than its size")
+                raise ValueError(f"{name}: a chunk unpacks to more bytes than its declared shape allows")
