@@ -90,7 +90,6 @@ def check_data(options: CheckDataOptions) -> int:
         check_annotations_readable(check.problems)
         with tqdm(total=sum(map(len, check.splits.values())), unit="image", dynamic_ncols=True) as bar:
             counts = write_clean_copy(options.fix, check.splits, check.digests, bar.update)
-        print(
-            f"Corrected copy in {options.fix}: {summary.format_copy_counts(counts)}. It does not keep VOC's difficult flag"
-        )
+        text = summary.format_copy_counts(counts)
+        print(f"Corrected copy in {options.fix}: {text}. It does not keep VOC's difficult flag")
     return int(any(problem.kind.severity is not Severity.NOTE for problem in check.problems))
