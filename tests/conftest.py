@@ -30,13 +30,29 @@ def full_optimization() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", disabled)
 
 
+MAX_RESIDENT_BYTES = 1_800_000_000
+
+
 @pytest.fixture(scope="module", autouse=True)
 def release_compiled_programs() -> Iterator[None]:
-    """Free the compiled programs of a module after its tests, so that a worker does not hold all of them."""
+    """Free the compiled programs after the tests of a module if the process has become large.
+
+    Without this, two workers need more than 6 GB. Programs that are needed again are compiled again, so the programs
+    of a small process are kept.
+    """
     yield
-    if "jax" in sys.modules:
+    if "jax" in sys.modules and resident_bytes() > MAX_RESIDENT_BYTES:
         sys.modules["jax"].clear_caches()
         gc.collect()
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process uses now, or 0 if the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture(scope="session")
