@@ -97,8 +97,8 @@ def format_box_coverage(coverage: BoxCoverage, config: Config) -> str:
 def format_headline(problems: Iterable[Problem], root: str) -> str:
     """Return a line with the folder of the data set and the number of its problems by severity."""
     counts = Counter(problem.kind.severity for problem in problems)
-    names = {Severity.ERROR: "errors", Severity.WARNING: "warnings", Severity.NOTE: "notes"}
-    return f"{root}: {', '.join(f'{counts[severity]} {name}' for severity, name in names.items())}"
+    texts = [f"{counts[severity]} {severity.value}{'s' * (counts[severity] != 1)}" for severity in Severity]
+    return f"{root}: {', '.join(texts)}"
 
 
 def format_recommendation(recommendation: Recommendation, config: Config) -> str:

@@ -255,7 +255,7 @@ def test_format_problems_has_a_line_for_like_problems_sorted_by_severity():
         f"note: 12 {Kind.ROTATED.training_note}: "
         "0.jpg (orientation 3); 1.jpg (orientation 3); 2.jpg (orientation 3); ...",
     ]
-    assert summary.format_headline(problems, "/data") == "/data: 401 errors, 1 warnings, 12 notes"
+    assert summary.format_headline(problems, "/data") == "/data: 401 errors, 1 warning, 12 notes"
     assert summary.format_problems([]) == "no problems"
 
 
