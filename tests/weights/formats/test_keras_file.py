@@ -311,7 +311,7 @@ def write_theano_backend(group: h5py.Group, other_file: Path) -> None:
         (write_missing_chunks, "'a.0' lacks chunks"),
         (write_huge_padding, "padding"),
         (write_compression_bomb, "more than 8 times the bytes of the file.*h5repack"),
-        (write_chunk_with_a_bomb, "unpacks to more than its size"),
+        (write_chunk_with_a_bomb, "unpacks to more bytes"),
         (write_chunk_compressed_twice, "not compressed with gzip"),
         (write_repeated_weight, "'a.4' of shape .* more than 8 times"),
         (write_lzf_dataset, "not compressed with gzip"),
