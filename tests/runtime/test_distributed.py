@@ -130,7 +130,9 @@ def test_exit_message_is_printed_if_the_heartbeat_of_a_process_stops(tmp_path):
 def test_initialize_rejects_different_process_counts(counts, tmp_path):
     ended = wait_until_finished(start_workers("count_processes", tmp_path, counts, SSD_JAX_JOIN_SECONDS=10))
     for process in ended:
-        assert process.code == 2, process
+        # JAX aborts a process that notices the end of the other one before it has ended itself. It has printed the
+        # message by then.
+        assert process.code in (2, -signal.SIGABRT), process
         assert "--process-count" in process.err and "Traceback" not in process.err
     if counts == (2, 3):
         assert "3 for process 1, but 2 for process 0" in ended[1].err
