@@ -30,7 +30,7 @@ def full_optimization() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", disabled)
 
 
-MAX_RESIDENT_BYTES = 1_800_000_000
+MAX_RESIDENT_BYTES = 2_200_000_000
 
 
 @pytest.fixture(scope="module", autouse=True)

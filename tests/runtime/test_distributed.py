@@ -128,7 +128,7 @@ def test_exit_message_is_printed_if_the_heartbeat_of_a_process_stops(tmp_path):
 
 @pytest.mark.parametrize("counts", [(2, 3), (3, 2)])
 def test_initialize_rejects_different_process_counts(counts, tmp_path):
-    ended = wait_until_finished(start_workers("count_processes", tmp_path, counts, SSD_JAX_JOIN_SECONDS=10))
+    ended = wait_until_finished(start_workers("count_processes", tmp_path, counts, SSD_JAX_JOIN_SECONDS=6))
     for process in ended:
         # JAX aborts a process that notices the end of the other one before it has ended itself. It has printed the
         # message by then.
