@@ -265,6 +265,21 @@ def test_strided_convolution_pads_all_sides() -> None:
     np.testing.assert_array_equal(out[4], [6, 9, 9, 9, 9])
 
 
+def test_images_are_normalised_by_mean_and_std() -> None:
+    boxes = config.DefaultBoxes(
+        image_size=64, feature_maps=(8, 4, 2), min_sizes=(8, 16, 32), max_sizes=(16, 32, 64),
+        aspect_ratios=((2,), (2,), (2,)), steps=None,
+    )  # fmt: skip
+    mean, std = (100.0, 120.0, 90.0), (50.0, 60.0, 70.0)
+    model = config.Model(class_names=("a",), default_boxes=boxes, extras=(config.Extra(32, 64),), width=0.125)
+    images = 255 * jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
+    plain = dataclasses.replace(model, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    variables = jax.jit(SSD(plain).init)(jax.random.key(0, impl="rbg"), images)
+    expected = jax.jit(SSD(plain).apply)(variables, (images - jnp.array(mean)) / jnp.array(std))
+    actual = jax.jit(SSD(dataclasses.replace(model, mean=mean, std=std)).apply)(variables, images)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), actual, expected)
+
+
 @pytest.mark.parametrize(
     ("norm", "dtype"),
     [
