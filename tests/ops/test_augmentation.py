@@ -580,3 +580,25 @@ def test_augmentation_functions_take_the_key_first_and_options_as_keywords():
 def test_config_rejects_invalid_augmentation_values(changes):
     with pytest.raises(UserError, match=next(iter(changes))):
         validate(Config(augment=Augment(**changes)))
+
+
+def test_random_crop_window_is_the_first_accepted_patch_of_a_sampler():
+    """Compare with a plain loop over the same patches. The last accepted patch would have the same distribution."""
+    config = Augment()
+    boxes, labels = jnp.array([[0.1, 0.2, 0.5, 0.7]]), jnp.array([1])
+    min_overlaps = [*config.crop_min_overlaps, 0.0]
+    crop = jax.jit(lambda key: augmentation.random_crop_window(key, boxes, labels, config))
+    count = len(min_overlaps) * config.crop_trials
+    draw = jax.jit(lambda key: augmentation.random_patches(jax.random.split(key)[0], count, config))
+    chosen = set()
+    for key in jax.random.split(jax.random.key(3), 30):
+        patches = np.asarray(draw(key)).reshape(len(min_overlaps), -1, 4)
+        allowed = [np.array([0, 0, 1, 1], np.float32)]
+        for sampler, min_overlap in zip(patches, min_overlaps, strict=True):
+            accepted = [patch for patch in sampler if reference.box_iou(patch, np.asarray(boxes[0])) >= min_overlap]
+            allowed += accepted[:1]
+        window = np.asarray(crop(key))
+        matches = [index for index, patch in enumerate(allowed) if np.allclose(patch, window, atol=1e-6)]
+        assert matches, (window, allowed)
+        chosen.add(min(matches) > 0)
+    assert chosen == {True, False}

@@ -18,7 +18,7 @@ from ssd_jax.errors import UserError
 from ssd_jax.models.ssd import SSD
 from ssd_jax.ops.augmentation import augment
 from ssd_jax.ops.default_boxes import make_default_boxes
-from ssd_jax.ops.matching import match
+from ssd_jax.ops.matching import Targets, match
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runtime import sharding
@@ -27,6 +27,7 @@ from ssd_jax.training.train_step import (
     TrainState,
     check_batch_size,
     compute_state_shapes,
+    count_positives,
     init_state,
     make_grad_fn,
     make_train_step,
@@ -188,6 +189,15 @@ def test_train_step_ignores_an_invalid_image(train_step, initial_state):
     assert float(metrics[0]["gradient_norm"]) == pytest.approx(float(metrics[1]["gradient_norm"]), rel=1e-5)
     whole = run_step(train_step, to_device(initial_state), batch)[1]
     assert int(metrics[0]["num_positives"]) < int(whole["num_positives"])
+
+
+@pytest.mark.parametrize(
+    ("valid", "expected"), [([True, True], 3), ([True, False], 1), ([False, True], 2), ([False] * 2, 1)]
+)
+def test_count_positives_counts_boxes_of_valid_images(valid, expected):
+    """The result is at least 1, because the loss is divided by it."""
+    targets = Targets(labels=jnp.array([[1, 0, 0], [2, 3, 0]]), offsets=jnp.zeros((2, 3, 4)))
+    assert int(count_positives(targets, jnp.array(valid))) == expected
 
 
 def test_loss_does_not_depend_on_the_order_of_the_images(train_step, initial_state):
