@@ -737,10 +737,10 @@ MUTANTS = (
         ("metrics/test_diagnosis",),
     ),
     Mutant(
-        "box_counts_reversed",
+        "background_counts_as_a_class",
         "weights/importing",
-        "network.boxes_per_cell, strict=True):\n        bias",
-        "network.boxes_per_cell[::-1], strict=True):\n        bias",
+        "counts[bias.size // boxes - 1] += 1",
+        "counts[bias.size // boxes] += 1",
         (
             "weights/test_importing",
             "weights/test_key_mappings",

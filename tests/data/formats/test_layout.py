@@ -67,6 +67,17 @@ def test_images_of_splits_with_equal_names_are_paired(tmp_path, kind, image, ann
             assert abs(int(source.image(index).mean()) - COLOURS[split]) < 3
 
 
+def test_image_does_not_get_the_label_file_of_another_split(tmp_path):
+    write_layout(
+        tmp_path,
+        *(path.format(labels="labels", ending=".txt", split="{split}", k="{k}") for path in LAYOUTS[0]),
+        "yolo",
+    )
+    write_image(tmp_path / "images" / "val" / "1.jpg", "val")  # train has an image and a label file of this name
+    source = open_source(Data(root=str(tmp_path)), "val")
+    assert [len(record.labels) for record in source.annotations()] == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("image", "annotation", "told"),
     [
