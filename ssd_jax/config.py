@@ -105,10 +105,7 @@ class DefaultBoxes:
 
 
 SSD300_VOC_BOXES = DefaultBoxes()
-SSD300_COCO_BOXES = DefaultBoxes(
-    min_sizes=(21, 45, 99, 153, 207, 261),
-    max_sizes=(45, 99, 153, 207, 261, 315),
-)
+SSD300_COCO_BOXES = DefaultBoxes(min_sizes=(21, 45, 99, 153, 207, 261), max_sizes=(45, 99, 153, 207, 261, 315))
 SSD512_VOC_BOXES = DefaultBoxes(
     image_size=512,
     feature_maps=(64, 32, 16, 8, 4, 2, 1),
@@ -132,6 +129,10 @@ SSD500_VOC_BOXES = DefaultBoxes(
     steps=None,
     clip="corners",
 )
+SMALL_BOXES = DefaultBoxes(  # of configs/own_data_small.py
+    image_size=160, feature_maps=(20, 10, 10, 5, 3), min_sizes=(15, 36, 54, 82, 116), max_sizes=(40, 54, 82, 116, 150),
+    aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2,)), steps=None,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

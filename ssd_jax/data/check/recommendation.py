@@ -11,19 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from ssd_jax.config import SSD300_COCO_BOXES, SSD512_COCO_BOXES, Config, Data, DefaultBoxes
+from ssd_jax.config import SMALL_BOXES, SSD300_COCO_BOXES, SSD512_COCO_BOXES, Config, Data
 from ssd_jax.data.check.box_coverage import best_iou, training_boxes
 from ssd_jax.data.source import Source
 
 OWN_DATA_BOXES = {
-    "own_data_small": DefaultBoxes(
-        image_size=160,
-        feature_maps=(20, 10, 10, 5, 3),
-        min_sizes=(15, 36, 54, 82, 116),
-        max_sizes=(40, 54, 82, 116, 150),
-        aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2,)),
-        steps=None,
-    ),
+    "own_data_small": SMALL_BOXES,
     "own_data": SSD300_COCO_BOXES,
     "own_data_512": SSD512_COCO_BOXES,
 }
