@@ -20,6 +20,7 @@ from ssd_jax.config import Config, DefaultBoxes, Model, Train
 from ssd_jax.config_fields import RENAMED_OPTIONS
 from ssd_jax.errors import UserError
 from ssd_jax.runs.config_file import build_config, load_config
+from ssd_jax.runs.config_names import list_configs
 
 T = TypeVar("T")
 HELP = ("-h", "--help")
@@ -44,19 +45,19 @@ def parse_config_options(kind: type[T], command: str, argv: Sequence[str], commo
     Args:
         kind: Dataclass of the options. Its field ``config`` receives the config with all overrides.
         command: Name of the command, for messages.
-        argv: Arguments after the name of the command. The config file is the first argument or, if that is an
-            option, the first argument that ends with .py.
+        argv: Arguments after the name of the command. The config is the first argument, unless that is an option; see
+            `_find_config_position`.
         common: Names of the config options that ``--help`` lists, such as ``train.steps``.
 
     Raises:
-        UserError: If the config file is missing or invalid, or a value is not allowed.
+        UserError: If the config is missing or invalid, or a value is not allowed.
         SystemExit: If an option is unknown or cannot be parsed, or help was requested.
     """
-    file = argv[0] if argv and not argv[0].startswith("-") else next((w for w in argv if w.endswith(".py")), None)
-    if file is None:
-        raise UserError(f"{command} CONFIG [options]: name a config file first, such as configs/shapes.py")
     words = list(argv)
-    words.remove(file)
+    position = _find_config_position(words)
+    if position is None:
+        raise UserError(f"{command} CONFIG [options]: name a config first. `ssd-jax configs` lists them")
+    file = words.pop(position)
     config = load_config(file)
     folder = _find_positional_word(words)
     if folder is not None:
@@ -80,6 +81,22 @@ def parse_config_options(kind: type[T], command: str, argv: Sequence[str], commo
         description=f"The defaults are the values of {file}.",
         registry=registry,
     )
+
+
+def _find_config_position(words: Sequence[str]) -> int | None:
+    """Return the index of the argument that names the config, or None if there is none.
+
+    This is the first argument or, if that is an option, the first argument that ends with .py or, if there is none, an
+    argument that is the name of a config. A name may also be the value of an option, as in ``--workdir shapes``;
+    therefore an argument that does not follow an option is preferred, and then the last one.
+    """
+    if words and not words[0].startswith("-"):
+        return 0
+    files = [index for index, word in enumerate(words) if word.endswith(".py")]
+    if files:
+        return files[0]
+    names = [index for index, word in enumerate(words) if word in list_configs()]
+    return max(names, key=lambda index: (not words[index - 1].startswith("-"), index), default=None)
 
 
 def _find_positional_word(words: Sequence[str]) -> str | None:

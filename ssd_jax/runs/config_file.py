@@ -1,4 +1,4 @@
-"""Loading of configs from ``configs/*.py`` and ``config.json``, with a check of every value."""
+"""Loading of configs by name, from Python files and from ``config.json``, with a check of every value."""
 
 import dataclasses
 import difflib
@@ -16,7 +16,7 @@ import msgspec
 from ssd_jax.config import Config
 from ssd_jax.config_fields import RENAMED_OPTIONS
 from ssd_jax.errors import UserError
-from ssd_jax.files import make_user_path
+from ssd_jax.runs.config_names import find_config_file
 
 _SMALLEST, _LARGEST = 1.2e-38, 3.4e38  # of float32
 _MAX_SHOWN = 200
@@ -113,10 +113,10 @@ def _explain_error(error: str, tree: Any) -> str:
 
 
 def load_config(file: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """Load a config from a Python file that defines ``get_config()``, such as ``configs/own_data.py``.
+    """Load a config by its name, such as ``own_data``, or from a Python file that defines ``get_config()``.
 
     Args:
-        file: The config file.
+        file: Name of a config that comes with the package (``ssd-jax configs`` lists them), or path of a config file.
         options: Values that replace those of the file: a dict with the names of command-line options as keys, such as
             ``{"data.root": "FOLDER", "train.steps": 500}``.
 
@@ -124,21 +124,17 @@ def load_config(file: str | Path, options: Mapping[str, Any] | None = None) -> C
         The config, with every value checked.
 
     Raises:
-        UserError: If the file does not exist or raises an exception, if an option does not exist, or if a value is not
-            allowed.
+        UserError: If there is no such name or file, if the file raises an exception, if an option does not exist, or
+            if a value is not allowed.
     """
-    file = make_user_path(file)
     if options is not None and not isinstance(options, Mapping):
         raise UserError(
             f"options must map names to values, such as {{'train.steps': 500}}, got a {type(options).__name__}"
         )
-    if file.is_dir():
-        raise UserError(
-            f"{file} is a folder. Name a config first, then the data: configs/own_data.py --data.root {file}"
-        )
-    if not file.is_file():
-        raise UserError(f"{file}: no such config file")
-    spec = importlib.util.spec_from_file_location("user_config", file)
+    path = find_config_file(file)
+    if path.is_dir():
+        raise UserError(f"{file} is a folder. Name a config first, then the data: own_data --data.root {file}")
+    spec = importlib.util.spec_from_file_location("user_config", path)
     if spec is None or spec.loader is None:
         raise UserError(f"{file}: not a Python file. A config is a Python file with a function get_config()")
     module = importlib.util.module_from_spec(spec)
@@ -152,7 +148,7 @@ def load_config(file: str | Path, options: Mapping[str, Any] | None = None) -> C
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     except (Exception, SystemExit) as error:
-        raise UserError(f"{file}: {type(error).__name__}: {error}{_format_line_suffix(error, file)}") from error
+        raise UserError(f"{file}: {type(error).__name__}: {error}{_format_line_suffix(error, path)}") from error
     raise UserError(f"{file}: get_config() must return an ssd_jax.config.Config, not {type(config).__name__}")
 
 

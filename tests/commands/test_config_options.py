@@ -61,6 +61,26 @@ def test_config_file_may_follow_the_options():
 
 
 @pytest.mark.parametrize(
+    "argv",
+    [
+        ["shapes", "--workdir", "w"],
+        ["--workdir", "w", "shapes"],
+        ["--data.strict", "shapes", "--workdir", "w"],
+        ["--workdir", "own_data", "shapes"],
+        ["--workdir", "own_data", "--data.strict", "shapes"],
+    ],
+)
+def test_config_name_may_follow_the_options(argv):
+    options = parse_config_options(TrainOptions, "train", argv)
+    assert (options.config.name, options.workdir) == ("shapes", Path("own_data" if "own_data" in argv else "w"))
+
+
+def test_config_file_is_found_before_a_config_name():
+    options = parse_config_options(TrainOptions, "train", ["--workdir", "shapes", "--data.strict", TINY])
+    assert (options.config.name, options.workdir) == ("tiny", Path("shapes"))
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--train.step", "5"], ["--train.step"]),
@@ -84,8 +104,8 @@ def test_message_about_a_missing_config_file_names_the_file(run_failing_command,
     (tmp_path / "config.yaml").write_text("steps: 5")
     for file in (tmp_path / "typo.py", tmp_path, tmp_path / "config.yaml"):
         assert str(file) in run_failing_command("train", file)
-    assert "configs/shapes.py" in run_failing_command("train")
-    assert "configs/shapes.py" in run_failing_command("train", "--train.steps", "5")
+    assert "ssd-jax configs" in run_failing_command("train")
+    assert "ssd-jax configs" in run_failing_command("train", "--train.steps", "5")
 
 
 # ---- help ----
