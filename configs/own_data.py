@@ -1,7 +1,7 @@
 """A detector for your own images, trained from scratch on a CPU or GPU, without pretrained weights.
 
 1. Put the images and annotations into a folder, in VOC, COCO or YOLO format.
-2. python train.py configs/own_data.py --data.root FOLDER
+2. ssd-jax train own_data --data.root FOLDER
 
 Class names and splits are read from the folder. The network is an SSD300 with a quarter of the paper's channels,
 GroupNorm and weight standardization, for training from scratch. The default boxes are those of SSD300 on COCO, which
@@ -12,6 +12,8 @@ steps; on a GPU, also use --model.width 0.5 or 1.
 """
 
 from ssd_jax.config import SSD300_COCO_BOXES, Augment, Config, Data, Loss, Model, Optimizer, Train
+
+ABOUT = {"data": "yours", "source": "ssd-jax"}
 
 
 def get_config() -> Config:

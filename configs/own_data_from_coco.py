@@ -3,7 +3,7 @@
 1. Put the images and annotations into a folder, in VOC, COCO or YOLO format.
 2. Download torchvision's SSD300, ssd300_vgg16_coco-b556d3b4.pth (download.pytorch.org/models), or another weight
    file that docs/weights.md lists.
-3. python train.py configs/own_data_from_coco.py --data.root FOLDER --train.pretrained FILE
+3. ssd-jax train own_data_from_coco --data.root FOLDER --train.pretrained FILE
 
 Class names and splits are read from the folder. Predictors are copied by class name: a class that has the same
 name in COCO, such as "person" or "car", starts with its trained predictors; other classes start with new predictors
@@ -19,6 +19,8 @@ import dataclasses
 
 from ssd_jax.config import SSD300_COCO_BOXES, Augment, Config, Data, Loss, Model, Optimizer, Train
 
+ABOUT = {"data": "yours+COCO", "source": "ssd-jax"}
+
 
 def get_config() -> Config:
     return Config(
@@ -27,7 +29,7 @@ def get_config() -> Config:
             default_boxes=dataclasses.replace(SSD300_COCO_BOXES, clip="sizes"), mean=(122.99925, 116.9991, 103.9992)
         ),
         data=Data(root=""),
-        augment=Augment(expand_probability=0.3, expand_max_ratio=1.5, crop_scale=(0.6, 1.0)),  # as in own_data.py
+        augment=Augment(expand_probability=0.3, expand_max_ratio=1.5, crop_scale=(0.6, 1.0)),  # as in own_data
         loss=Loss(min_negatives=3),  # so that images without objects contribute
         optimizer=Optimizer(learning_rate=2.5e-4, schedule="cosine", warmup_steps=100, clip_norm=10.0, freeze_blocks=1),
         train=Train(

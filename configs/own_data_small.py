@@ -1,19 +1,21 @@
 """A small, fast detector for your own images of 160 px, trained from scratch on a CPU.
 
 1. Put the images and annotations into a folder, in VOC, COCO or YOLO format.
-2. python train.py configs/own_data_small.py --data.root FOLDER
+2. ssd-jax train own_data_small --data.root FOLDER
 
-Use it instead of own_data.py if the images are small, if the objects are large in their images, or for a first result
-on a CPU: its input has 160 x 160 pixels, about a quarter of the pixels of own_data.py's. It can hardly find objects
+Use it instead of own_data if the images are small, if the objects are large in their images, or for a first result
+on a CPU: its input has 160 x 160 pixels, about a quarter of the pixels of own_data's. It can hardly find objects
 whose side is below a twelfth of the image side. ``check-data`` says how many these are, and recommends one of
-own_data_small.py, own_data.py and own_data_512.py.
+own_data_small, own_data and own_data_512.
 
 The accuracy of a whole run was not measured yet.
 
-A run uses steps x batch_size images: 9 600 by default, as with own_data.py.
+A run uses steps x batch_size images: 9 600 by default, as with own_data.
 """
 
 from ssd_jax.config import SMALL_BOXES, Augment, Config, Data, Extra, Loss, Model, Optimizer, Train
+
+ABOUT = {"data": "yours", "source": "ssd-jax"}
 
 
 def get_config() -> Config:
@@ -29,7 +31,7 @@ def get_config() -> Config:
             l2_norm_scale=5.0,
         ),
         data=Data(root="", max_image_size=320),
-        augment=Augment(expand_probability=0.3, expand_max_ratio=1.5, crop_scale=(0.6, 1.0)),  # as in own_data.py
+        augment=Augment(expand_probability=0.3, expand_max_ratio=1.5, crop_scale=(0.6, 1.0)),  # as in own_data
         loss=Loss(min_negatives=3),  # so that images without objects contribute
         optimizer=Optimizer(
             name="muon", learning_rate=1e-2, schedule="cosine", warmup_steps=30, weight_decay=0.02, clip_norm=10.0

@@ -1,9 +1,11 @@
 """A small SSD for generated images. `make demo` trains it from scratch on a CPU in minutes.
 
-python train.py configs/shapes.py
+ssd-jax train shapes
 """
 
 from ssd_jax.config import Augment, Config, Data, DefaultBoxes, Extra, Model, Optimizer, Train
+
+ABOUT = {"data": "generated", "source": "ssd-jax"}
 
 
 def get_config() -> Config:

@@ -16,9 +16,9 @@ for 160k, 40k and 40k steps (section 3.4). These options select that schedule:
 The side of the smallest default boxes is 0.07 of the image side (0.1 for VOC), because COCO's objects are smaller
 (section 3.4).
 
-    python train.py configs/ssd300_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
-    python evaluate.py runs/ssd300_coco
-    python evaluate.py runs/ssd300_coco --split test-dev2017 --results
+    ssd-jax train ssd300_coco --data.root coco --train.pretrained vgg16_reducedfc.pth
+    ssd-jax evaluate runs/ssd300_coco
+    ssd-jax evaluate runs/ssd300_coco --split test-dev2017 --results
 
 trainval35k is train2017; with the files of 2014, it is train2014 and the images of val2014 that are not in minival.
 minival is val2017. The best checkpoint is chosen on minival and also evaluated on it, because the annotations of
@@ -28,6 +28,8 @@ for COCO's evaluation server.
 
 from ssd_jax.config import SSD300_COCO_BOXES, Config, Data, Model, Optimizer, Train
 from ssd_jax.data.class_names import COCO_CLASSES
+
+ABOUT = {"data": "COCO", "source": "Table 6"}
 
 
 def get_config() -> Config:

@@ -9,16 +9,18 @@ of 1e-3 for 320k steps, 1e-4 for 80k and 1e-5 for 40k. Where paper and script di
 its default boxes are VOC's, while section 3.5 says "the same network architecture we used for COCO"; and it uses
 zoom-out, which section 3.5 does not mention (--augment.expand-probability 0 disables it).
 
-    python train.py configs/ssd300_ilsvrc.py --data.root ILSVRC --train.pretrained vgg16_reducedfc.pth
-    python evaluate.py runs/ssd300_ilsvrc --checkpoint last
+    ssd-jax train ssd300_ilsvrc --data.root ILSVRC --train.pretrained vgg16_reducedfc.pth
+    ssd-jax evaluate runs/ssd300_ilsvrc --checkpoint last
 
 val1 and val2 are the two halves into which Girshick et al. split val (R-CNN, arXiv 1311.2524); val2 has 9 917 images.
-The script's mAP is the area under the curve; evaluate.py prints it beside VOC's 11-point mAP. During training, val2 is
+The script's mAP is the area under the curve; `evaluate` prints it beside VOC's 11-point mAP. During training, val2 is
 also evaluated to choose the best checkpoint; therefore use the last checkpoint for results. The classes are read from
 the data.
 """
 
 from ssd_jax.config import Config, Data, Optimizer, Train
+
+ABOUT = {"data": "ILSVRC DET", "source": "section 3.5"}
 
 
 def get_config() -> Config:

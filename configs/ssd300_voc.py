@@ -12,8 +12,8 @@ Published results, Table 1 (VOC2007 test, 11-point mAP), not measured with this 
 The schedule is that of paper section 3.1: a batch size of 32, and a learning rate of 1e-3 for 40k steps, 1e-4 for 10k
 and 1e-5 for 10k. Zoom-out was added later (section 3.6) and is off, as in the first row.
 
-    python train.py configs/ssd300_voc.py --data.root VOCdevkit/VOC2007 --train.pretrained vgg16_reducedfc.pth
-    python evaluate.py runs/ssd300_voc --checkpoint last
+    ssd-jax train ssd300_voc --data.root VOCdevkit/VOC2007 --train.pretrained vgg16_reducedfc.pth
+    ssd-jax evaluate runs/ssd300_voc --checkpoint last
 
 The paper trains on trainval and uses the last checkpoint. The val split, which is evaluated during training, is part
 of trainval: its mAP shows whether training works, but is not meaningful for new images.
@@ -24,6 +24,8 @@ the class names from the data.
 
 from ssd_jax.config import Augment, Config, Data, Model, Optimizer, Train
 from ssd_jax.data.class_names import VOC_CLASSES
+
+ABOUT = {"data": "VOC07", "source": "Table 1"}
 
 
 def get_config() -> Config:

@@ -17,8 +17,8 @@ The schedule with zoom-out is that of Caffe's examples/ssd/ssd_pascal.py: a batc
 VOCdevkit is the folder that contains VOC2007, with its test images, and VOC2012: 16 551 images for training and
 4 952 for testing.
 
-    python train.py configs/ssd300_voc0712.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
-    python evaluate.py runs/ssd300_voc0712 --checkpoint last
+    ssd-jax train ssd300_voc0712 --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
+    ssd-jax evaluate runs/ssd300_voc0712 --checkpoint last
 
 The paper uses the last checkpoint. The val split of VOC2007, which is evaluated during training, is part of the
 training data: its mAP shows whether training works, but is not meaningful for new images.
@@ -26,6 +26,8 @@ training data: its mAP shows whether training works, but is not meaningful for n
 
 from ssd_jax.config import Config, Data, Model, Optimizer, Train
 from ssd_jax.data.class_names import VOC_CLASSES
+
+ABOUT = {"data": "VOC07+12", "source": "Table 6"}
 
 
 def get_config() -> Config:

@@ -18,9 +18,9 @@ from those of the COCO class with the same name, or with the name in VOC_NAMES_I
 (ssd_jax/data/class_names.py). The authors' models that apply COCO detectors to VOC do the same (Caffe,
 data/VOC0712/coco_voc_map.txt). Whether their fine-tuning started this way or with new predictors is not published.
 
-    python train.py configs/ssd300_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
-    python train.py configs/ssd300_voc0712_from_coco.py --data.root VOCdevkit
-    python evaluate.py runs/ssd300_voc0712_from_coco --checkpoint last
+    ssd-jax train ssd300_coco --data.root coco --train.pretrained vgg16_reducedfc.pth
+    ssd-jax train ssd300_voc0712_from_coco --data.root VOCdevkit
+    ssd-jax evaluate runs/ssd300_voc0712_from_coco --checkpoint last
 
 The run on COCO is expected in runs/ssd300_coco; name another one with --train.pretrained RUN. Its best checkpoint is
 used. For the splits, see ssd300_voc0712.py.
@@ -28,6 +28,8 @@ used. For the splits, see ssd300_voc0712.py.
 
 from ssd_jax.config import SSD300_COCO_BOXES, Config, Data, Model, Optimizer, Train
 from ssd_jax.data.class_names import VOC_CLASSES, VOC_NAMES_IN_COCO
+
+ABOUT = {"data": "VOC07+12+COCO", "source": "Table 6"}
 
 
 def get_config() -> Config:

@@ -12,8 +12,8 @@ The schedule is that of paper section 3.3: a batch size of 32, and a learning ra
 doubled (section 3.6), while the name of the authors' weight file contains iter_240000. The milestones are not
 published; therefore this file does not use zoom-out.
 
-    python train.py configs/ssd300_voc0712plus.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
-    python evaluate.py runs/ssd300_voc0712plus --checkpoint last --results
+    ssd-jax train ssd300_voc0712plus --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
+    ssd-jax evaluate runs/ssd300_voc0712plus --checkpoint last --results
 
 The annotations of VOC2012 test are not public: metrics are not computed, and --results writes the files
 comp4_det_test_<class>.txt for the evaluation server. The val split of VOC2012, which is evaluated during training, is
@@ -22,6 +22,8 @@ part of the training data, as are all public annotations: its mAP shows only whe
 
 from ssd_jax.config import Augment, Config, Data, Model, Optimizer, Train
 from ssd_jax.data.class_names import VOC_CLASSES
+
+ABOUT = {"data": "VOC07++12", "source": "Table 4"}
 
 
 def get_config() -> Config:

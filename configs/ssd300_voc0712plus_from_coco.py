@@ -11,15 +11,17 @@ The number of steps is that of ssd300_voc0712plus.py (section 3.3: 60k and 20k),
 This gives 160k, which agrees with the name of the authors' weight file, VGG_VOC0712Plus_SSD_300x300_ft_iter_160000.
 The milestones and the initial learning rate are not published; see also ssd300_voc0712_from_coco.py.
 
-    python train.py configs/ssd300_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
-    python train.py configs/ssd300_voc0712plus_from_coco.py --data.root VOCdevkit
-    python evaluate.py runs/ssd300_voc0712plus_from_coco --checkpoint last --results
+    ssd-jax train ssd300_coco --data.root coco --train.pretrained vgg16_reducedfc.pth
+    ssd-jax train ssd300_voc0712plus_from_coco --data.root VOCdevkit
+    ssd-jax evaluate runs/ssd300_voc0712plus_from_coco --checkpoint last --results
 
 For the splits, and for a test set without public annotations, see ssd300_voc0712plus.py.
 """
 
 from ssd_jax.config import SSD300_COCO_BOXES, Config, Data, Model, Optimizer, Train
 from ssd_jax.data.class_names import VOC_CLASSES, VOC_NAMES_IN_COCO
+
+ABOUT = {"data": "VOC07++12+COCO", "source": "Table 6"}
 
 
 def get_config() -> Config:

@@ -9,14 +9,16 @@ average of conv9_2 (pool6), the distance between cell centres is image size / fe
 are clipped to the image. That script ends after 60k steps with a batch size of 32; the milestones are the paper's
 (section 3.1: 40k, 10k and 10k steps). The script does not use zoom-out, nor does this file.
 
-    python train.py configs/ssd500_voc.py --data.root VOCdevkit/VOC2007 --train.pretrained vgg16_reducedfc.pth
-    python evaluate.py runs/ssd500_voc --checkpoint last
+    ssd-jax train ssd500_voc --data.root VOCdevkit/VOC2007 --train.pretrained vgg16_reducedfc.pth
+    ssd-jax evaluate runs/ssd500_voc --checkpoint last
 
 For the splits, see ssd300_voc.py.
 """
 
 from ssd_jax.config import SSD500_EXTRAS, SSD500_VOC_BOXES, Augment, Config, Data, Model, Optimizer, Train
 from ssd_jax.data.class_names import VOC_CLASSES
+
+ABOUT = {"data": "VOC07", "source": "Caffe script"}
 
 
 def get_config() -> Config:

@@ -7,14 +7,16 @@ implementation.
 Data, network, boxes and schedule are from Caffe's examples/ssd/ssd_pascal_500.py of August 2016, which trains on
 trainval of both years (VOC0712); see ssd500_voc.py.
 
-    python train.py configs/ssd500_voc0712.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
-    python evaluate.py runs/ssd500_voc0712 --checkpoint last
+    ssd-jax train ssd500_voc0712 --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
+    ssd-jax evaluate runs/ssd500_voc0712 --checkpoint last
 
 For the splits, see ssd300_voc0712.py.
 """
 
 from ssd_jax.config import SSD500_EXTRAS, SSD500_VOC_BOXES, Augment, Config, Data, Model, Optimizer, Train
 from ssd_jax.data.class_names import VOC_CLASSES
+
+ABOUT = {"data": "VOC07+12", "source": "Caffe script"}
 
 
 def get_config() -> Config:

@@ -11,14 +11,16 @@ The schedule and the options for the row of Table 5 are those of ssd300_coco.py.
 SSD512; the name of their weight file contains iter_360000, and the milestones are not published. The side of the
 smallest default boxes is 0.04 of the image side (section 3.4).
 
-    python train.py configs/ssd512_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
-    python evaluate.py runs/ssd512_coco
+    ssd-jax train ssd512_coco --data.root coco --train.pretrained vgg16_reducedfc.pth
+    ssd-jax evaluate runs/ssd512_coco
 
 For the splits, see ssd300_coco.py.
 """
 
 from ssd_jax.config import SSD512_COCO_BOXES, SSD512_EXTRAS, Config, Data, Model, Optimizer, Train
 from ssd_jax.data.class_names import COCO_CLASSES
+
+ABOUT = {"data": "COCO", "source": "Table 6"}
 
 
 def get_config() -> Config:

@@ -15,12 +15,14 @@ conv10_2 adds a seventh feature map (section 3.1). Caffe rounds the box sizes do
 not, like the ports that reproduce the published mAP with the authors' weights (``truncate_sizes`` gives Caffe's
 sizes).
 
-    python train.py configs/ssd512_voc.py --data.root VOCdevkit/VOC2007 --train.pretrained vgg16_reducedfc.pth
-    python evaluate.py runs/ssd512_voc --checkpoint last
+    ssd-jax train ssd512_voc --data.root VOCdevkit/VOC2007 --train.pretrained vgg16_reducedfc.pth
+    ssd-jax evaluate runs/ssd512_voc --checkpoint last
 """
 
 from ssd_jax.config import SSD512_EXTRAS, SSD512_VOC_BOXES, Augment, Config, Data, Model, Optimizer, Train
 from ssd_jax.data.class_names import VOC_CLASSES
+
+ABOUT = {"data": "VOC07", "source": "Table 1"}
 
 
 def get_config() -> Config:

@@ -12,12 +12,14 @@ Schedule, splits and the options for the row of Table 1 are those of ssd300_voc0
 reasons. The authors published no script for SSD512; the name of their weight file contains iter_120000, which is also
 the number of steps in ssd300_voc0712.py. Network and boxes are those of ssd512_voc.py.
 
-    python train.py configs/ssd512_voc0712.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
-    python evaluate.py runs/ssd512_voc0712 --checkpoint last
+    ssd-jax train ssd512_voc0712 --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
+    ssd-jax evaluate runs/ssd512_voc0712 --checkpoint last
 """
 
 from ssd_jax.config import SSD512_EXTRAS, SSD512_VOC_BOXES, Config, Data, Model, Optimizer, Train
 from ssd_jax.data.class_names import VOC_CLASSES
+
+ABOUT = {"data": "VOC07+12", "source": "Table 6"}
 
 
 def get_config() -> Config:

@@ -10,13 +10,15 @@ Published results (VOC2007 test, 11-point mAP), not measured with this implement
 Everything else is as in ssd300_voc0712_from_coco.py, which also says what is not published. Network and boxes are
 those of ssd512_coco.py.
 
-    python train.py configs/ssd512_coco.py --data.root coco --train.pretrained vgg16_reducedfc.pth
-    python train.py configs/ssd512_voc0712_from_coco.py --data.root VOCdevkit
-    python evaluate.py runs/ssd512_voc0712_from_coco --checkpoint last
+    ssd-jax train ssd512_coco --data.root coco --train.pretrained vgg16_reducedfc.pth
+    ssd-jax train ssd512_voc0712_from_coco --data.root VOCdevkit
+    ssd-jax evaluate runs/ssd512_voc0712_from_coco --checkpoint last
 """
 
 from ssd_jax.config import SSD512_COCO_BOXES, SSD512_EXTRAS, Config, Data, Model, Optimizer, Train
 from ssd_jax.data.class_names import VOC_CLASSES, VOC_NAMES_IN_COCO
+
+ABOUT = {"data": "VOC07+12+COCO", "source": "Table 6"}
 
 
 def get_config() -> Config:

@@ -10,12 +10,14 @@ Published results (VOC2012 test, mAP from the PASCAL VOC evaluation server), not
 Schedule (paper section 3.3: 60k and 20k steps with a batch size of 32) and splits are those of ssd300_voc0712plus.py,
 which also explains how to use a test set without public annotations. Network and boxes are those of ssd512_voc.py.
 
-    python train.py configs/ssd512_voc0712plus.py --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
-    python evaluate.py runs/ssd512_voc0712plus --checkpoint last --results
+    ssd-jax train ssd512_voc0712plus --data.root VOCdevkit --train.pretrained vgg16_reducedfc.pth
+    ssd-jax evaluate runs/ssd512_voc0712plus --checkpoint last --results
 """
 
 from ssd_jax.config import SSD512_EXTRAS, SSD512_VOC_BOXES, Augment, Config, Data, Model, Optimizer, Train
 from ssd_jax.data.class_names import VOC_CLASSES
+
+ABOUT = {"data": "VOC07++12", "source": "Table 4"}
 
 
 def get_config() -> Config:

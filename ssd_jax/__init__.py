@@ -2,7 +2,7 @@
 
 Example, from a config file to detections::
 
-    config = ssd_jax.load_config("configs/own_data.py")
+    config = ssd_jax.load_config("own_data")
     run = ssd_jax.train(config, workdir="runs/mine")
     metrics = ssd_jax.evaluate(run, split="test")
     detector = ssd_jax.load(run)

@@ -4,7 +4,7 @@ A file in ``configs/`` defines ``get_config()`` and states only what differs fro
 line overrides single fields (``--train.steps 100``); fields that hold nested tuples can only be set in a file.
 In Python::
 
-    config = ssd_jax.load_config("configs/own_data.py", {"train.steps": 100})
+    config = ssd_jax.load_config("own_data", {"train.steps": 100})
 
 All classes are hashable, so that a part of the config can be a static argument of a jitted function.
 

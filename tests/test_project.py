@@ -218,7 +218,7 @@ def test_config_file_has_its_name_and_its_command(path: Path):
     assert isinstance(module.get_config(), config.Config)
     assert module.get_config().name == path.stem, "--workdir defaults to runs/<name>"
     assert hash(module.get_config()) == hash(module.get_config())
-    assert module.__doc__ and f"python train.py configs/{path.name}" in module.__doc__, (
+    assert module.__doc__ and f"ssd-jax train {path.stem}" in module.__doc__, (
         "the docstring contains the command that uses the config"
     )
     assert load_config(path) == module.get_config(), "config.json is read back as it was written"

@@ -27,6 +27,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "prepare-data": Command("prepare_data", "tfds:NAME --archives FOLDER", "prepare a public data set (TensorFlow)"),
+    "configs": Command("configs", "[NAME] [--copy FILE]", "list the configs, or copy one to edit it"),
     "check-data": Command("check_data", "CONFIG [--data.root FOLDER]", "find mistakes in a data set"),
     "train": Command("train", "CONFIG [--workdir RUN] [...]", "train a detector, or resume a run"),
     "evaluate": Command("evaluate", "RUN [--report]", "compute mAP and COCO metrics of a run"),

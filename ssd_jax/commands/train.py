@@ -14,8 +14,9 @@ from ssd_jax.runtime.distributed_options import DistributedOptions
 
 TRAIN_HELP = """usage: ssd-jax train CONFIG [--workdir RUN] [--train.steps N ...]
 
-Trains a detector with the settings of CONFIG, a file such as configs/shapes.py.
-The same command again resumes the run from its last checkpoint.
+Trains a detector with the settings of CONFIG: a name that ssd-jax configs lists,
+such as own_data, or a Python file. The same command again resumes the run from
+its last checkpoint.
 
   --workdir RUN                run folder; default runs/<name of the config>
   --data.root FOLDER           images and annotations to train on

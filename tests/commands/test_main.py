@@ -46,6 +46,7 @@ def test_help_lists_all_commands(capsys):
     ("argv", "options"),
     [
         (["train"], ["CONFIG", "--data.root", "--workdir", "--help-all"]),
+        (["configs"], ["NAME", "--copy"]),
         (["check-data"], ["CONFIG", "--no-images", "--fix"]),
         (["aot"], ["CONFIG", "--target", "h100x8", "--table"]),
         (["evaluate"], ["RUN", "--split", "--checkpoint", "best,last", "--data.root", "--distributed"]),

@@ -229,8 +229,10 @@ def suggest_box_change(
     if candidates:
         name = min(candidates, key=lambda n: (candidates[n].unmatched, PUBLISHED[n].count))
         cost = "" if name in same_size else ", at the cost of a larger input"
-        config = f"configs/{_CONFIGS[name]}.py"
-        return f"With {name}, {candidates[name]} of the objects would be unmatched{cost}. {config} has these boxes."
+        return (
+            f"With {name}, {candidates[name]} of the objects would be unmatched{cost}. The config {_CONFIGS[name]} "
+            "has these boxes."
+        )
     sizes = _box_sizes_px(boxes, box_config.image_size)
     smallest = min(box_config.min_sizes)
     largest = max(high or low for low, high in zip(box_config.min_sizes, box_config.max_sizes, strict=True))

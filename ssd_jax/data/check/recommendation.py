@@ -62,7 +62,7 @@ def recommend_config(source: Source, config: Config, *, has_accelerator: bool) -
     sizes = source.sizes()
     side = float(np.median([max(size) for size in sizes])) if sizes else math.inf
     name, reason = choose_config(unmatched, side, has_accelerator=has_accelerator)
-    command = f"ssd-jax train configs/{name}.py {format_data_options(config.data)}"
+    command = f"ssd-jax train {name} {format_data_options(config.data)}"
     if has_accelerator and len(source) * _EPOCHS > _IMAGES_OF_A_RUN:
         batch_size = 16 if name == "own_data_small" else 8
         steps = math.ceil(len(source) * _EPOCHS / batch_size / 100) * 100
@@ -106,9 +106,7 @@ def choose_config(unmatched: Mapping[str, float], image_side: float, *, has_acce
         if large >= _MIN_GAIN:
             reason += " To reach the others, cut large images into tiles before labelling."
         if not has_accelerator:
-            reason += (
-                " No GPU or TPU was found: the input has three times as many pixels as own_data.py's, so be patient."
-            )
+            reason += " No GPU or TPU was found: the input has three times as many pixels as own_data's, so be patient."
         return "own_data_512", reason
     if medium >= _MIN_GAIN:
         reason = f"{medium:.0%} of the objects are out of reach with an input of 300 px, and {large:.0%} with 512 px."
@@ -121,7 +119,7 @@ def choose_config(unmatched: Mapping[str, float], image_side: float, *, has_acce
     if small - medium < _MIN_GAIN and not has_accelerator:
         return "own_data_small", (
             f"no GPU or TPU was found, and the objects are large enough for an input of 160 px ({small:.0%} are out of "
-            "reach). It has about a quarter of the pixels of own_data.py's input of 300 px, which shows more details."
+            "reach). It has about a quarter of the pixels of own_data's input of 300 px, which shows more details."
         )
     if small - medium < _MIN_GAIN:
         return (

@@ -103,8 +103,8 @@ def format_headline(problems: Iterable[Problem], root: str) -> str:
 
 def format_recommendation(recommendation: Recommendation, config: Config) -> str:
     """Return a text that recommends a config, with the reason and the command."""
-    other = "" if recommendation.name == config.name else f" instead of {config.name}.py"
-    title = f"Recommended: configs/{recommendation.name}.py{other}, because {recommendation.reason}"
+    other = "" if recommendation.name == config.name else f" instead of {config.name}"
+    title = f"Recommended: the config {recommendation.name}{other}, because {recommendation.reason}"
     return f"{title}\n  {recommendation.command}"
 
 
