@@ -20,6 +20,7 @@ from ssd_jax.evaluation.submission import SubmissionWriter, make_submission_writ
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.inference.detector import read_detector_config, restore_params
 from ssd_jax.inference.program import make_predict_fn
+from ssd_jax.metrics import diagnosis
 from ssd_jax.metrics.tables import format_metrics
 from ssd_jax.report import page, pictures
 from ssd_jax.runtime import distributed, sharding
@@ -42,7 +43,7 @@ def evaluate(
 
     Print the metrics, and write into the run folder, or into the folder ``out``:
 
-    * ``metrics.json``: the metrics that are returned,
+    * ``metrics.json``: the metrics that are returned, with 95 % confidence intervals,
     * ``<split>_truth.jpg`` and ``<split>_pred.jpg``: the same images with their annotations and their detections,
     * ``results/``: the detections in the format of a challenge server, if ``results`` is set,
     * ``report.html``: a page with curves, confidence intervals and errors, if ``report`` is set.
@@ -67,7 +68,8 @@ def evaluate(
 
     Returns:
         ``split``, ``images``, ``checkpoint_step`` and, if the split has annotations, the entries of
-        `compute_metrics`: ``voc_map_11point``, ``voc_map_area``, ``voc_classes``, ``coco_ap``, ...
+        `compute_metrics`: ``voc_map_11point``, ``voc_map_area``, ``voc_classes``, ``coco_ap``, ..., and the confidence
+        intervals of the VOC metrics as ``voc_intervals``.
 
     Raises:
         UserError: If the run has no checkpoint, the split cannot be opened, its images or classes cannot be named in a
@@ -90,6 +92,8 @@ def evaluate(
     metrics: dict[str, Any] = {"split": split, "images": len(source), "checkpoint_step": step}
     if source.annotated:
         metrics |= compute_metrics(detections, source, annotations)
+        intervals = diagnosis.bootstrap(diagnosis.match_classes(detections, annotations, source.class_names))
+        metrics["voc_intervals"] = diagnosis.make_interval_tree(intervals, source.class_names)
     if not distributed.is_primary():
         return metrics
     if not source.annotated:

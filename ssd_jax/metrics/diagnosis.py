@@ -8,7 +8,7 @@ count like any other.
 
 import enum
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int, Int64
@@ -148,8 +148,7 @@ def diagnose(
         ValueError: If the numbers of detections and annotations differ, or a label has no name.
     """
     tide = compute_tide_errors(detections, annotations, class_names)  # also checks the arguments
-    labels = range(1, len(class_names) + 1)
-    matches = [match_class(*select_class(label, detections, annotations), IOU) for label in labels]
+    matches = match_classes(detections, annotations, class_names)
     images = tuple(diagnose_image(d, a) for d, a in zip(detections, annotations, strict=True))
     return Diagnosis(
         curves=tuple(_make_curve(one) for one in matches),
@@ -158,6 +157,14 @@ def diagnose(
         tide=tide,
         images=images,
     )
+
+
+def match_classes(
+    detections: Sequence[ImageDetections], annotations: Sequence[Annotation], class_names: Sequence[str]
+) -> list[ClassMatches]:
+    """Return the result of `match_class` for each class, in the order of the labels."""
+    labels = range(1, len(class_names) + 1)
+    return [match_class(*select_class(label, detections, annotations), IOU) for label in labels]
 
 
 def _make_curve(matches: ClassMatches) -> Curve | None:
@@ -204,6 +211,31 @@ def bootstrap(matches: Sequence[ClassMatches], resamples: int = RESAMPLES, seed:
         tuple(map(_compute_percentile_interval, area)),
         resamples,
     )
+
+
+def make_interval_tree(intervals: Intervals, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return intervals as nested dicts, as ``evaluate`` writes them to metrics.json.
+
+    Returns:
+        ``resamples``; ``map_11point`` and ``map_area``; and ``classes``, a dict from each class name to a dict with
+        ``ap_11point`` and ``ap_area``. An interval is a list [low, high], or None.
+    """
+    eleven_point, area = (
+        [None if interval is None else list(interval) for interval in classes]
+        for classes in (
+            (intervals.map_11point, *intervals.classes_11point),
+            (intervals.map_area, *intervals.classes_area),
+        )
+    )
+    return {
+        "resamples": intervals.resamples,
+        "map_11point": eleven_point[0],
+        "map_area": area[0],
+        "classes": {
+            name: {"ap_11point": one, "ap_area": other}
+            for name, one, other in zip(class_names, eleven_point[1:], area[1:], strict=True)
+        },
+    }
 
 
 def compute_resampled_ap(matches: ClassMatches, times: Int[np.ndarray, "i r"]) -> Float64[np.ndarray, "2 r"]:

@@ -13,6 +13,8 @@ from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
 from ssd_jax.files import convert_read_errors, write_text
 
+_FILE = "data.json"
+
 
 class Fingerprint(msgspec.Struct, frozen=True):
     """Summary of the ids and the annotations of a split."""
@@ -52,16 +54,22 @@ def update_fingerprints(workdir: Path, sources: Mapping[str, Source]) -> list[st
     Raises:
         UserError: If data.json cannot be written.
     """
-    file = workdir / "data.json"
-    before = _read(file)
+    before = read_fingerprints(workdir)
     now = {name: compute_fingerprint(source) for name, source in sources.items() if source.in_memory}
     if before | now != before:
-        write_text(file, msgspec.json.format(msgspec.json.encode(before | now)).decode() + "\n")
+        write_text(workdir / _FILE, msgspec.json.format(msgspec.json.encode(before | now)).decode() + "\n")
     return [_describe(name, before[name], now[name]) for name in now if before.get(name, now[name]) != now[name]]
 
 
-def _read(file: Path) -> dict[str, Fingerprint]:
-    """Return the fingerprints in a file; none if it does not exist or is corrupt, because they are not necessary."""
+def read_fingerprints(workdir: Path) -> dict[str, Fingerprint]:
+    """Return the fingerprints of the splits of a run, by name.
+
+    The result is empty if data.json does not exist or is corrupt, because the fingerprints are not necessary.
+
+    Args:
+        workdir: Run folder.
+    """
+    file = workdir / _FILE
     try:
         with convert_read_errors(file):
             return msgspec.json.decode(file.read_bytes(), type=dict[str, Fingerprint]) if file.exists() else {}

@@ -52,7 +52,9 @@ def test_evaluate_uses_the_best_checkpoint_and_the_test_split(run_with_worse_las
     assert (best["split"], best["images"]) == ("test", 6)
     for key in ("voc_map_11point", "voc_map_area", "coco_ap"):
         assert 0 <= best[key] <= 1
-    assert set(best["voc_classes"]) == set(CLASS_NAMES)
+    assert set(best["voc_classes"]) == set(best["voc_intervals"]["classes"]) == set(CLASS_NAMES)
+    low, high = best["voc_intervals"]["map_area"]
+    assert low <= best["voc_map_area"] <= high
     for words in (*CLASS_NAMES, "AP 11-point", "AP @ IoU .50:.95", "AR, large", "metrics.json"):
         assert words in printed
     assert (run / "test_truth.jpg").exists() and (run / "test_pred.jpg").exists()

@@ -183,6 +183,21 @@ def test_class_without_objects_in_a_resample_is_left_out_of_the_mean():
     assert intervals.classes_area == (Interval(1, 1), Interval(0, 0), None)
 
 
+def test_interval_tree_names_the_classes():
+    intervals = diagnosis.Intervals(
+        Interval(0.1, 0.2), Interval(0.3, 0.4), (Interval(0.5, 0.6), None), (Interval(0.7, 0.8), None), 9
+    )
+    assert diagnosis.make_interval_tree(intervals, ["ant", "bee"]) == {
+        "resamples": 9,
+        "map_11point": [0.1, 0.2],
+        "map_area": [0.3, 0.4],
+        "classes": {
+            "ant": {"ap_11point": [0.5, 0.6], "ap_area": [0.7, 0.8]},
+            "bee": {"ap_11point": None, "ap_area": None},
+        },
+    }
+
+
 def make_synthetic_class(rng: np.random.Generator, images: int) -> ClassMatches:
     """Return random matches: 1.2 objects and 0.5 wrong detections per image. 90 % of the objects are detected."""
     objects = rng.poisson(1.2, images)
