@@ -28,6 +28,11 @@ class _EscapedStream:
     def __init__(self, stream: Any, kept: re.Pattern[str], is_terminal: bool) -> None:
         self._stream, self._kept, self._is_terminal = stream, kept, is_terminal
 
+    @property
+    def unescaped(self) -> Any:
+        """The other stream, for a progress display that moves the cursor and escapes all texts itself."""
+        return self._stream
+
     def write(self, text: str) -> int:
         parts = self._kept.split(text)
         parts[::2] = map(escape_text, parts[::2])
