@@ -48,8 +48,9 @@ docs: $(VENV)/.ready-docs ## build the documentation into build/docs; a broken l
 	@"$(BIN)/python" -m sphinx -b html -W --keep-going -q -d build/doctrees docs build/docs
 	@echo "Open build/docs/index.html"
 
-wheel: $(VENV)/.ready ## build the wheel into dist
-	@"$(BIN)/python" -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
+wheel: $(VENV)/.ready-dev ## build the sdist and, from it, the wheel into dist
+	@"$(BIN)/python" -m build --no-isolation --outdir dist . >/dev/null
+	@echo "Built:"; ls dist
 
 parity: ## compare with torch and torchvision, in a .venv-parity of its own (5.5 GB)
 	@$(MAKE) --no-print-directory VENV="$(PARITY_VENV)" ACCELERATOR=cpu "$(PARITY_VENV)/.ready-parity"
