@@ -3,7 +3,7 @@ from .errors import UserError as UserError
 from .evaluation.run import evaluate as evaluate
 from .inference.detector import Detection as Detection
 from .inference.detector import Detector as Detector
-from .inference.detector import load as load
+from .model_zoo.opening import load as load
 from .runs.config_file import load_config as load_config
 from .training.run import train as train
 

@@ -34,6 +34,7 @@ LAYERS = [
     ["inference"],
     ["metrics"],
     ["weights", "report"],
+    ["model_zoo"],
     ["evaluation"],
     ["training"],
     ["aot"],

@@ -36,7 +36,7 @@ COMMANDS = {
     "import-weights": Command("import_weights", "FILE --out RUN", "convert published weights to a run folder"),
     "verify": Command("verify", "FILE", "compare imported weights with torch, layer by layer"),
     "export-weights": Command(
-        "export_weights", "RUN --out FILE", "write a run's weights for torchvision or ssd.pytorch"
+        "export_weights", "RUN --out FILE", "write weights for torchvision or ssd.pytorch, or a model folder"
     ),
     "aot": Command("aot", "--target TARGET CONFIG", "estimate memory and speed on other devices"),
 }

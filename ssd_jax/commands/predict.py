@@ -53,12 +53,12 @@ def predict(options: PredictOptions) -> None:
 
     from ssd_jax.commands.predict_images import find_images
     from ssd_jax.data.image import collect_image_notes
-    from ssd_jax.inference import detector
+    from ssd_jax.model_zoo.opening import load
     from ssd_jax.report.draw import class_colours
 
     check_out_folder(options.out, PREDICTIONS)
     targets, skipped = find_images(options.images, options.out)
-    detect = detector.load(options.run, options.checkpoint)
+    detect = load(options.run, options.checkpoint)
     make_out_folder(options.out)
     write_predictions(options.out, [])
     colours = class_colours(detect.class_names)

@@ -18,10 +18,10 @@ from ssd_jax.errors import UserError
 from ssd_jax.evaluation.evaluator import compute_metrics, predict_split
 from ssd_jax.evaluation.submission import SubmissionWriter, make_submission_writer
 from ssd_jax.inference.detections import ImageDetections
-from ssd_jax.inference.detector import read_detector_config, restore_params
 from ssd_jax.inference.program import make_predict_fn
 from ssd_jax.metrics import diagnosis
 from ssd_jax.metrics.tables import format_metrics
+from ssd_jax.model_zoo.opening import OpenedModel, open_detector
 from ssd_jax.report import page, pictures
 from ssd_jax.runtime import distributed, sharding
 
@@ -51,11 +51,12 @@ def evaluate(
     If ``split`` names another split than ``data.test_split``, the first and the last file are named
     ``metrics_<split>.json`` and ``report_<split>.html``. For a split without annotations, only ``results/`` is written.
     If the run folder cannot be written and only the metrics were asked for, they are printed and a warning is logged.
+    For anything else than a run folder, nothing is written without ``out``.
 
     In a multi-process run all processes must call this function; only the primary process writes.
 
     Args:
-        run: Folder of the run.
+        run: Run folder, model folder, or weight file of another project.
         split: Name of the split. None: the run's ``data.test_split``, or ``data.val_split`` if the data set has no
             such split.
         data_root: Data set to use instead of that of the run, or the new path of the same one.
@@ -64,7 +65,7 @@ def evaluate(
         results: Whether to write the detections in the result format of COCO (COCO data) or VOC (all other data).
         report: Whether to write the HTML report.
         strict: Whether to stop at an unreadable image. Otherwise it counts as an image without detections.
-        out: Folder for the files. It is created if it does not exist. None: the run folder.
+        out: Folder for the files. It is created if it does not exist. None: the run folder, if ``run`` is one.
 
     Returns:
         ``split``, ``images``, ``checkpoint_step`` and, if the split has annotations, the entries of
@@ -75,8 +76,8 @@ def evaluate(
         UserError: If the run has no checkpoint, the split cannot be opened, its images or classes cannot be named in a
             result file, or a file cannot be written.
     """
-    run = files.make_user_path(run)
-    config = read_detector_config(run)
+    model = open_detector(run)
+    config = model.config
     if data_root is not None:
         config = with_data_root(config, data_root)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, strict=strict))
@@ -85,10 +86,12 @@ def evaluate(
     print_split(split, source)
     annotations = list(source.annotations())
     writer = make_submission_writer(source, annotations) if results or not source.annotated else None
-    folder = run if out is None else files.make_user_path(out)
+    folder = model.folder if out is None else files.make_user_path(out)
     is_required = out is not None or report or writer is not None
-    is_writable = distributed.run_on_primary(lambda: _check_writable(folder, is_required))
-    detections, step = _predict(run, config, source, checkpoint)
+    if folder is None and is_required:
+        raise UserError(f"{run}: name a folder for the files with --out, because this is not a run folder")
+    is_writable = folder and distributed.run_on_primary(lambda: _check_writable(folder, is_required))
+    detections, step = _predict(model, config, source, checkpoint)
     metrics: dict[str, Any] = {"split": split, "images": len(source), "checkpoint_step": step}
     if source.annotated:
         metrics |= compute_metrics(detections, source, annotations)
@@ -101,7 +104,9 @@ def evaluate(
     else:
         print(format_metrics(metrics))  # before anything is written, because a write may fail
         print(f"Split {split}, checkpoint of step {step}.")
-    if source.annotated and is_writable:
+    if folder is None:
+        print("No file was written. To write metrics.json and images with boxes, name a folder with --out.")
+    if folder and source.annotated and is_writable:
         # The metrics of another split must not replace those of the test split.
         suffix = "" if is_default_split else f"_{files.make_safe_file_name(split)}"
         _write_metrics(folder / f"metrics{suffix}.json", metrics)
@@ -110,8 +115,8 @@ def evaluate(
             report_file = folder / f"report{suffix}.html"
             page.write_report(report_file, config, source, detections, metrics, annotations)
             print(f"Report: {report_file}, to open in a browser")
-    if writer is not None:
-        _write_results(folder, split, writer, detections, run.resolve().name)
+    if folder and writer is not None:
+        _write_results(folder, split, writer, detections, files.make_user_path(run).resolve().name)
     return metrics
 
 
@@ -134,10 +139,10 @@ def _check_writable(folder: Path, is_required: bool) -> bool:
     return True
 
 
-def _predict(run: Path, config: Config, source: Source, checkpoint: str) -> tuple[list[ImageDetections], int]:
+def _predict(model: OpenedModel, config: Config, source: Source, checkpoint: str) -> tuple[list[ImageDetections], int]:
     """Return the detections in a split, and the training step of the checkpoint."""
     mesh = sharding.make_mesh()
-    params, step = restore_params(run, config, checkpoint, mesh)
+    params, step = model.load_params(checkpoint, mesh)
     predict = distributed.start_together(make_predict_fn(config, mesh))
     with tqdm(total=len(source), unit="image", dynamic_ncols=True, disable=not distributed.is_primary()) as bar:
         return predict_split(predict, params, source, config, mesh, bar.update), step

@@ -6,12 +6,9 @@
 """
 
 from pathlib import Path
-from typing import Literal, NamedTuple, overload
+from typing import NamedTuple, overload
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import UInt8
 from PIL import Image
 
@@ -19,13 +16,8 @@ from ssd_jax.config import Config
 from ssd_jax.data.image import read_reduced_image, reduce_to_fit
 from ssd_jax.data.image_formats import LARGE_PIXELS
 from ssd_jax.data.pixels import to_rgb
-from ssd_jax.errors import UserError
-from ssd_jax.files import make_user_path
 from ssd_jax.inference.program import make_predict_fn, to_image_detections
-from ssd_jax.models.ssd import SSD, Params
-from ssd_jax.runs import run_folder
-from ssd_jax.runs.checkpoint import Checkpoints, RestoredCheckpoint
-from ssd_jax.runs.checkpoint_integrity import CorruptCheckpointError
+from ssd_jax.models.ssd import Params
 from ssd_jax.runtime import sharding
 
 ImageLike = str | Path | np.ndarray | Image.Image
@@ -44,10 +36,10 @@ class Detection(NamedTuple):
 
 
 class Detector:
-    """A trained network that detects objects in images, on one device. `load` creates it.
+    """A trained network that detects objects in images, on one device. `ssd_jax.load` creates it.
 
     Attributes:
-        config: Config of the run.
+        config: Config of the network.
         class_names: Names of the classes, in the order of their labels 1 to C.
         params: Parameters of the network.
         step: Training step of the checkpoint.
@@ -154,86 +146,6 @@ def choose_canvas_side(image_side: int, max_side: int) -> int:
     while side < image_side:
         side *= 2
     return min(side, max_side)
-
-
-def load(run: str | Path, checkpoint: Literal["best", "last"] = "best") -> Detector:
-    """Load a trained detector.
-
-    Args:
-        run: Folder of the run.
-        checkpoint: "best" for the checkpoint with the highest mAP on the val split during training, "last" for the
-            latest one. A run that was never evaluated has no best checkpoint, so its last one is loaded.
-
-    Returns:
-        The detector. Call it on images.
-
-    Raises:
-        UserError: If the folder is not a run folder, holds only a backbone, or has no checkpoint, or if the checkpoint
-            does not fit the run's config.
-    """
-    folder = make_user_path(run)
-    config = read_detector_config(folder)
-    params, step = restore_params(folder, config, checkpoint)
-    return Detector(config, params, step)
-
-
-def read_detector_config(run: Path) -> Config:
-    """Return the config of a run, after checking that the run holds a detector.
-
-    Raises:
-        UserError: If the folder is not a run folder, or holds a backbone without class predictors.
-    """
-    config = run_folder.read_config(run)
-    if not config.model.class_names:
-        raise UserError(
-            f"{run} holds only the VGG16 backbone, which is not a detector. "
-            f"Train a detector from it with train.py CONFIG --train.pretrained {run}"
-        )
-    return config
-
-
-def restore_params(run: Path, config: Config, checkpoint: str, mesh: Mesh | None = None) -> tuple[Params, int]:
-    """Return the parameters for inference from a checkpoint of a run, and the training step of the checkpoint.
-
-    If the checkpoint is corrupt, or has parameters that are not finite, another one is used and a warning is logged.
-
-    Args:
-        run: Folder of the run.
-        config: Config of the run. If it has no classes, the parameters are those of the backbone.
-        checkpoint: "best" or "last", as in `load`.
-        mesh: Devices that each get a copy of the parameters. None: one device.
-
-    Raises:
-        UserError: If ``checkpoint`` is neither "best" nor "last", the run has no intact checkpoint, or the checkpoint
-            does not fit the config.
-    """
-    if checkpoint not in ("best", "last"):
-        raise UserError(f"checkpoint must be 'best' or 'last', got {checkpoint!r}")
-    folder = run / "checkpoints"
-    no_checkpoint = UserError(f"{run} has no checkpoint yet. Train the run first")
-    if not folder.is_dir():
-        raise no_checkpoint
-    size = config.model.image_size
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    shapes = jax.eval_shape(SSD(config.model).init, jax.random.key(0), images)["params"]
-    placement = sharding.make_replicated_sharding(mesh or sharding.single_device_mesh())
-    target = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=placement), shapes)
-    with Checkpoints(folder) as checkpoints:
-
-        def restore(step: int) -> RestoredCheckpoint:
-            wanted = target
-            if not config.model.class_names:
-                names = checkpoints.parameter_names(step, "vgg")
-                wanted = {"vgg": {name: target["vgg"][name] for name in names}}
-            saved = checkpoints.restore(step, {"params": wanted}, config.model.class_names)
-            if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(saved.trees)):
-                raise CorruptCheckpointError(f"{folder / str(step)}: some parameters of this checkpoint are NaN or inf")
-            return saved
-
-        saved = checkpoints.restore_preferred(checkpoint, restore)
-    if saved is None:
-        raise no_checkpoint
-    return saved.trees["params"], saved.step
 
 
 def _to_array(image: np.ndarray | Image.Image) -> UInt8[np.ndarray, "h w 3"]:

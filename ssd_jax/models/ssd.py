@@ -3,11 +3,15 @@
 See the paper, section 2.1 and figure 2. SSD300, SSD512 and SSD500 are one module with three configs.
 """
 
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 from jax import Array
 from jaxtyping import Float, Float32
 
@@ -17,6 +21,7 @@ from ssd_jax.models.vgg import CAFFE_XAVIER, PIXEL_SPREAD, VGG16, L2Norm, conv_n
 
 Params = dict[str, Any]
 """Parameters of the network, nested as `SSD.init` returns them."""
+Shape = tuple[int, ...]
 
 
 class Predictions(NamedTuple):
@@ -142,3 +147,12 @@ class SSD(nn.Module):
         if config.global_pool:
             feature_maps.append(("pool6", jnp.mean(x, axis=(1, 2), keepdims=True)))
         return feature_maps
+
+
+@cache
+def compute_parameter_shapes(model: Model) -> Mapping[str, Shape]:
+    """Return the shape of every parameter of a model by its path, such as (3, 3, 3, 64) for ``vgg/conv1_1/kernel``."""
+    images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
+    tree = jax.eval_shape(SSD(model).init, jax.random.key(0), images)["params"]
+    shapes = flatten_dict(tree, sep="/").items()
+    return MappingProxyType({path: tuple(leaf.shape) for path, leaf in shapes})

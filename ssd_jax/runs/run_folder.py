@@ -65,12 +65,26 @@ def read_config(run: Path) -> Config:
     with convert_read_errors(file, "Check its permissions."):
         if not file.exists():
             hint = "" if run.exists() else " (there is no such folder)"
-            raise UserError(f"{run} is not a run folder: config.json is missing{hint}")
+            raise UserError(f"{run} is not a run folder or model folder: config.json is missing{hint}")
         text = file.read_bytes()
     try:
         return decode_config(text)
     except UserError as error:
         raise UserError(f"{file}: {error}. The file was changed, or was written by another version") from None
+
+
+def check_is_detector(config: Config, name: object) -> None:
+    """Raise a UserError if a config belongs to a backbone without class predictors.
+
+    Args:
+        config: Config of the network.
+        name: Run or file of the network, for the message.
+    """
+    if not config.model.class_names:
+        raise UserError(
+            f"{name} holds only the VGG16 backbone, which is not a detector. "
+            f"Train a detector from it with train.py CONFIG --train.pretrained {name}"
+        )
 
 
 def list_config_differences(old: Config, new: Config) -> list[str]:

@@ -19,12 +19,13 @@ from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation.evaluator import compute_metrics, predict_split
 from ssd_jax.inference.program import PredictFn, make_predict_fn
+from ssd_jax.model_zoo.opening import OpenedModel
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import BEST_METRIC, Checkpoints
 from ssd_jax.runtime import distributed, exit_message, sharding
 from ssd_jax.runtime.stop import Stopped, StopRequest
 from ssd_jax.training.optimizer import make_schedule
-from ssd_jax.training.pretrained import Pretrained, load_initial_params, open_pretrained
+from ssd_jax.training.pretrained import load_initial_params, open_pretrained
 from ssd_jax.training.reporter import NullReporter, Reporter, print_summary
 from ssd_jax.training.train_step import (
     Metrics,
@@ -148,7 +149,7 @@ class Trainer:
         workdir: Path,
         train_source: Source,
         val_source: Source | None,
-        pretrained: Pretrained | None = None,
+        pretrained: OpenedModel | None = None,
     ) -> None:
         """Create the jitted functions and the stream of training batches.
 

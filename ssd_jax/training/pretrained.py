@@ -18,10 +18,9 @@ from jaxtyping import Float32
 from ssd_jax.config import Config, Model
 from ssd_jax.data.class_names import describe_class_difference, format_names
 from ssd_jax.errors import UserError, escape_text
-from ssd_jax.inference import detector
+from ssd_jax.model_zoo.opening import OpenedModel, open_model
 from ssd_jax.models.ssd import CLASS_PREDICTOR, Params
 from ssd_jax.runs import run_folder
-from ssd_jax.weights.importing import import_weights
 
 Leaf = Array | np.ndarray
 
@@ -125,33 +124,17 @@ def refit_first_conv(params: Params, old: Model, new: Model) -> Params:
     return params | {"vgg": params["vgg"] | {"conv1_1": converted}}
 
 
-class Pretrained(NamedTuple):
-    """The detector or backbone that ``train.pretrained`` names, with the architecture of the new run."""
-
-    path: Path
-    config: Config
-    """Config of the pretrained network. It has no class names if the network is only a backbone."""
-    imported: Params | None
-    """Parameters from a weight file. None if ``path`` is a run: its checkpoints contain the parameters."""
-
-    def load(self) -> tuple[Params, str]:
-        """Return the parameters, and a text that says where they come from."""
-        if self.imported is not None:
-            return self.imported, str(self.path)
-        params, step = detector.restore_params(self.path, self.config, "best")
-        return params, f"{self.path}, step {step}" if self.config.model.class_names else str(self.path)
-
-
-def open_pretrained(config: Config) -> Pretrained | None:
+def open_pretrained(config: Config) -> OpenedModel | None:
     """Open the run or weight file that ``train.pretrained`` names, and check that training can start from it.
 
-    A weight file is read here, once. For a run, only the config is read here; `Pretrained.load` reads the parameters.
+    A weight file is read here, once. Otherwise, only the config is read here; `OpenedModel.load_params` reads the
+    parameters.
 
     Returns:
         The pretrained detector or backbone, or None if ``train.pretrained`` is empty.
 
     Raises:
-        UserError: If the path is neither a run nor a weight file, if the architecture differs, if the classes differ
+        UserError: If there is no such run, model folder or weight file, if the architecture or the classes differ
             without ``train.transfer``, or if ``train.pretrained`` is empty and an option is set that needs it.
     """
     train = config.train
@@ -162,24 +145,19 @@ def open_pretrained(config: Config) -> Pretrained | None:
                 "--train.pretrained PATH"
             )
         return None
-    path = Path(train.pretrained)
-    if path.is_file():
-        imported = import_weights(path, class_names=None if train.backbone_only else ())
-        pretrained = Pretrained(path, imported.config, imported.params)
-    elif path.exists():
-        pretrained = Pretrained(path, run_folder.read_config(path), None)
-    else:
+    if not Path(train.pretrained).exists():
         raise UserError(
-            f"train.pretrained: there is no file or folder '{path}'. Name a run or a weight file with "
+            f"train.pretrained: there is no file or folder '{train.pretrained}'. Name a run or a weight file with "
             "--train.pretrained PATH; docs/weights.md lists the files that can be read"
         )
+    pretrained = open_model(train.pretrained, class_names=None if train.backbone_only else ())
     _check_architecture(pretrained, config)
     if not _uses_backbone_only(pretrained, config):
         _check_classes(pretrained, config)
     return pretrained
 
 
-def load_initial_params(config: Config, pretrained: Pretrained | None, fresh: Params) -> Params:
+def load_initial_params(config: Config, pretrained: OpenedModel | None, fresh: Params) -> Params:
     """Return the parameters that a run starts from, and print where they come from.
 
     Args:
@@ -191,15 +169,16 @@ def load_initial_params(config: Config, pretrained: Pretrained | None, fresh: Pa
         Parameters with the shapes and the shardings of ``fresh``; ``fresh`` itself if ``pretrained`` is None.
 
     Raises:
-        UserError: If ``pretrained`` is a run without a readable checkpoint.
+        UserError: If the parameters of ``pretrained`` cannot be read.
     """
     model = config.model
     if pretrained is None:
         if model.norm == "none":
             print("Starting from random weights. The paper starts from a trained VGG16: --train.pretrained FILE.")
         return fresh
-    params, name = pretrained.load()
+    params, step = pretrained.load_params()
     old = pretrained.config.model
+    name = f"{pretrained.name}, step {step}" if step else pretrained.name
     if model.norm == "none" and (old.mean, old.std) != (model.mean, model.std):
         print(f"  conv1_1 is converted from mean {old.mean}, std {old.std} to mean {model.mean}, std {model.std}.")
         params = refit_first_conv(params, old, model)
@@ -216,11 +195,11 @@ def load_initial_params(config: Config, pretrained: Pretrained | None, fresh: Pa
     return jax.tree.map(lambda p, f: jax.device_put(p, f.sharding), params, fresh)
 
 
-def _uses_backbone_only(pretrained: Pretrained, config: Config) -> bool:
+def _uses_backbone_only(pretrained: OpenedModel, config: Config) -> bool:
     return config.train.backbone_only or not pretrained.config.model.class_names
 
 
-def _check_architecture(pretrained: Pretrained, config: Config) -> None:
+def _check_architecture(pretrained: OpenedModel, config: Config) -> None:
     fields = ["norm", "width"]
     if not _uses_backbone_only(pretrained, config):
         fields += ["extras", "global_pool", "default_boxes.boxes_per_cell"]
@@ -228,18 +207,18 @@ def _check_architecture(pretrained: Pretrained, config: Config) -> None:
     lines = [f"  model.{field}: {old} -> {new}" for field, old, new in values if old != new]
     if lines:
         raise UserError(
-            f"{pretrained.path}: the architecture differs (pretrained -> this config):",
+            f"{pretrained.name}: the architecture differs (pretrained -> this config):",
             *lines,
             "Use its model in the config, or train without --train.pretrained",
         )
 
 
-def _check_classes(pretrained: Pretrained, config: Config) -> None:
+def _check_classes(pretrained: OpenedModel, config: Config) -> None:
     old, new = pretrained.config.model.class_names, config.model.class_names
     difference = describe_class_difference(old, new)
     if difference and not config.train.transfer:
         raise UserError(
-            f"{pretrained.path}: the classes of this detector are not those of the data:",
+            f"{pretrained.name}: the classes of this detector are not those of the data:",
             *difference.splitlines(),
             "To keep the classes that have the same name in both, and start the others from random weights, add "
             "--train.transfer. To use only the VGG16 backbone, add --train.backbone-only. If a class has two names, "
@@ -248,7 +227,7 @@ def _check_classes(pretrained: Pretrained, config: Config) -> None:
     match_classes(old, new, config.train.transfer_names)
 
 
-def _print_model_differences(pretrained: Pretrained, config: Config) -> None:
+def _print_model_differences(pretrained: OpenedModel, config: Config) -> None:
     """Print the options of the model that differ and affect the results, but do not prevent training."""
     ignored = _COMPATIBLE_FIELDS + (("model.mean", "model.std") if config.model.norm == "none" else ())
     lines = [
@@ -258,7 +237,7 @@ def _print_model_differences(pretrained: Pretrained, config: Config) -> None:
     ]
     if lines:
         print(
-            f"  note: the model of {pretrained.path} differs (pretrained -> this config):",
+            f"  note: the model of {pretrained.name} differs (pretrained -> this config):",
             *map(escape_text, lines),
             sep="\n    ",
         )

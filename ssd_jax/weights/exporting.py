@@ -9,8 +9,9 @@ from flax.traverse_util import flatten_dict
 from ssd_jax.config import Config, DefaultBoxes, Model
 from ssd_jax.errors import UserError
 from ssd_jax.files import convert_write_errors
-from ssd_jax.inference import detector
+from ssd_jax.inference.restoring import restore_params
 from ssd_jax.models.ssd import Params
+from ssd_jax.runs import run_folder
 from ssd_jax.runtime import sharding
 from ssd_jax.weights.formats.safetensors_file import write_safetensors
 from ssd_jax.weights.key_mappings import KEY_MAPPINGS, KeyMapping
@@ -51,9 +52,10 @@ def export_weights(
         raise UserError(f"--out {file}: the file exists already. Choose another name")
     if file.suffix != ".safetensors":
         raise UserError(f"--out {file}: the file is written as safetensors, so its name must end in .safetensors")
-    config = detector.read_detector_config(run)
+    config = run_folder.read_config(run)
+    run_folder.check_is_detector(config, run)
     mapping = find_export_mapping(config.model, project)
-    params, step = detector.restore_params(run, config, checkpoint)
+    params, step = restore_params(run, config, checkpoint)
     with convert_write_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
     write_safetensors(file, to_tensors(sharding.fetch(params), mapping))

@@ -15,7 +15,7 @@ from flax.traverse_util import unflatten_dict
 from ssd_jax import files
 from ssd_jax.config import Config, DefaultBoxes
 from ssd_jax.errors import UserError
-from ssd_jax.models.ssd import CLASS_PREDICTOR, Params
+from ssd_jax.models.ssd import CLASS_PREDICTOR, Params, Shape, compute_parameter_shapes
 from ssd_jax.models.vgg import BLOCKS
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
@@ -28,8 +28,6 @@ from ssd_jax.weights.presets import (
     SSD300,
     Network,
     Scales,
-    Shape,
-    compute_parameter_shapes,
     make_numbered_classes,
 )
 

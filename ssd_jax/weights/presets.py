@@ -8,23 +8,17 @@ its networks: preprocessing, default boxes and post-processing. The detections d
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 from types import MappingProxyType
 from typing import Literal, NamedTuple
-
-import jax
-import jax.numpy as jnp
-from flax.traverse_util import flatten_dict
 
 from ssd_jax import config
 from ssd_jax.config import Config, Data, DefaultBoxes, Detect, Extra, Model
 from ssd_jax.data.class_names import COCO_CLASSES, VOC_CLASSES
 from ssd_jax.data.formats.ilsvrc import SYNSETS
 from ssd_jax.errors import UserError
-from ssd_jax.models.ssd import BOX_PREDICTOR, CLASS_PREDICTOR, SSD
+from ssd_jax.models.ssd import BOX_PREDICTOR, CLASS_PREDICTOR
 from ssd_jax.models.vgg import BLOCKS
 
-Shape = tuple[int, ...]
 Triple = tuple[float, float, float]
 Scales = Literal["voc", "coco"]
 
@@ -97,15 +91,6 @@ SSD300_POOL6 = Network(
     },
     global_pool=True,
 )
-
-
-@cache
-def compute_parameter_shapes(model: Model) -> Mapping[str, Shape]:
-    """Return the shape of every parameter of a model by its path, such as (3, 3, 3, 64) for ``vgg/conv1_1/kernel``."""
-    images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
-    tree = jax.eval_shape(SSD(model).init, jax.random.key(0), images)["params"]
-    shapes = flatten_dict(tree, sep="/").items()
-    return MappingProxyType({path: tuple(leaf.shape) for path, leaf in shapes})
 
 
 # ---- settings of the projects ----

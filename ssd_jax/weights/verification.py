@@ -15,7 +15,7 @@ from ssd_jax.config import Model
 from ssd_jax.errors import UserError
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.inference.program import make_predict_fn, to_image_detections
-from ssd_jax.models.ssd import BOX_PREDICTOR, CLASS_PREDICTOR, SSD, Params
+from ssd_jax.models.ssd import BOX_PREDICTOR, CLASS_PREDICTOR, SSD, Params, compute_parameter_shapes
 from ssd_jax.models.vgg import VGG16
 from ssd_jax.ops.boxes import decode_boxes
 from ssd_jax.ops.default_boxes import make_default_boxes
@@ -23,7 +23,7 @@ from ssd_jax.ops.resample import resize
 from ssd_jax.runtime import compilation, sharding
 from ssd_jax.weights.formats.weight_file import read_weights
 from ssd_jax.weights.importing import Imported, import_weights
-from ssd_jax.weights.presets import Scales, compute_parameter_shapes
+from ssd_jax.weights.presets import Scales
 from ssd_jax.weights.torch_reference import Detection, Reference, run_reference
 
 LAYER_TOLERANCE = 1e-4

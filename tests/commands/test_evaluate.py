@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ssd_jax.data.formats.shapes import CLASS_NAMES
-from ssd_jax.inference import detector
+from ssd_jax.inference.restoring import restore_params
 from ssd_jax.metrics.average_precision import COCO_KEYS
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
@@ -34,7 +34,7 @@ def copied_run(trained_run: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def run_with_worse_last_checkpoint(copied_run: Path) -> Path:
     """Return a copy of the trained run with an additional last checkpoint, which has noisy parameters and a low mAP."""
-    params, step = detector.restore_params(copied_run, run_folder.read_config(copied_run), "best")
+    params, step = restore_params(copied_run, run_folder.read_config(copied_run), "best")
     noise = jax.tree.map(lambda p: p + jax.random.normal(jax.random.key(0), p.shape), params)
     with Checkpoints(copied_run / "checkpoints", for_writing=True) as checkpoints:
         metadata = {"config": json.loads((copied_run / "config.json").read_text())}

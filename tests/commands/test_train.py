@@ -18,8 +18,8 @@ from ssd_jax.data.formats.shapes import CLASS_NAMES
 from ssd_jax.data.image import read_image
 from ssd_jax.data.loader import Batch, Batches
 from ssd_jax.data.run_splits import open_training_splits, print_content_warnings, print_split
-from ssd_jax.inference import detector
 from ssd_jax.inference.program import detect
+from ssd_jax.model_zoo.opening import load
 from ssd_jax.ops.loss import multibox_loss
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
@@ -101,7 +101,7 @@ def test_train_stops_at_a_non_finite_loss_and_keeps_the_last_checkpoint(tmp_path
     last_good = int(match[1]) - 1
     assert message.count("train_0") == 4, "the images of the step"
     assert "--optimizer.learning_rate" in message
-    assert last_good > 0 and detector.load(run, "last").step == last_good
+    assert last_good > 0 and load(run, "last").step == last_good
     assert read_last_step(run) == last_good
 
 

@@ -15,6 +15,8 @@ from PIL import Image
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.errors import UserError
 from ssd_jax.inference import detector
+from ssd_jax.inference.restoring import restore_params
+from ssd_jax.model_zoo.opening import load
 from ssd_jax.ops.detection import Detections
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints, RestoredCheckpoint
@@ -27,7 +29,7 @@ LOW = 0.02  # a network that is hardly trained reaches this score
 @pytest.fixture(scope="module")
 def trained_detector(trained_run: Path) -> detector.Detector:
     """Return the detector with the best checkpoint of a short run."""
-    return detector.load(trained_run)
+    return load(trained_run)
 
 
 @pytest.fixture(scope="module")
@@ -208,8 +210,8 @@ def test_load_best_uses_the_checkpoint_with_the_highest_map(trained_run, trained
     rows = read_results(trained_run)
     best = max(rows, key=lambda row: row["voc_map_area"])["step"]
     assert trained_detector.step == best
-    assert detector.load(trained_run, "last").step == 30
-    assert detector.load(str(trained_run)).step == best
+    assert load(trained_run, "last").step == 30
+    assert load(str(trained_run)).step == best
 
 
 def test_load_uses_the_averaged_parameters(trained_run):
@@ -218,7 +220,7 @@ def test_load_uses_the_averaged_parameters(trained_run):
     trainer = Trainer(config, trained_run, ShapesSource(config.data.shapes, "train"), None)
     with Checkpoints(trained_run / "checkpoints") as checkpoints:
         state = trainer.restore_or_init_state(checkpoints)
-    loaded = detector.load(trained_run, "last").params
+    loaded = load(trained_run, "last").params
     jax.tree.map(np.testing.assert_array_equal, loaded, state.ema_params)
     difference = jax.tree.map(lambda a, p: float(np.abs(np.asarray(a) - np.asarray(p)).max()), loaded, state.params)
     assert max(jax.tree.leaves(difference)) > 1e-6
@@ -229,7 +231,7 @@ def test_load_best_uses_the_last_checkpoint_of_a_run_without_evaluations(trained
     for metrics in (run / "checkpoints").glob("*/metrics"):
         shutil.rmtree(metrics)
         (metrics.parent / "checksums.json").unlink()  # as in a run that was killed before it wrote them
-    assert detector.load(run).step == 30
+    assert load(run).step == 30
 
 
 # ---- runs that cannot be loaded ----
@@ -237,14 +239,14 @@ def test_load_best_uses_the_last_checkpoint_of_a_run_without_evaluations(trained
 
 def test_load_rejects_a_folder_that_is_not_a_run(tmp_path):
     with pytest.raises(UserError, match=r"config\.json is missing"):
-        detector.load(tmp_path)
+        load(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
-        detector.load(tmp_path / "typo")
+        load(tmp_path / "typo")
 
 
 def test_restore_params_rejects_an_unknown_checkpoint_name(trained_run):
     with pytest.raises(UserError, match="'latest'"):
-        detector.restore_params(trained_run, run_folder.read_config(trained_run), "latest")
+        restore_params(trained_run, run_folder.read_config(trained_run), "latest")
 
 
 @pytest.mark.parametrize("empty_folder", [False, True])
@@ -253,12 +255,12 @@ def test_load_rejects_a_run_without_checkpoints(trained_run, tmp_path, empty_fol
     if empty_folder:
         (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match="no checkpoint"):
-        detector.load(tmp_path)
+        load(tmp_path)
 
 
 def test_load_rejects_a_checkpoint_of_a_different_architecture(trained_run, tmp_path):
     with pytest.raises(UserError) as error:
-        detector.load(copy_run_with_changed_model(trained_run, tmp_path / "run", width=0.25))
+        load(copy_run_with_changed_model(trained_run, tmp_path / "run", width=0.25))
     # fc7 has 1024 channels at full width.
     assert "another architecture" in str(error.value)
     assert "vgg/conv1_1/kernel: (3, 3, 3, 8), (3, 3, 3, 16) expected" in str(error.value)
@@ -267,7 +269,7 @@ def test_load_rejects_a_checkpoint_of_a_different_architecture(trained_run, tmp_
 
 def test_load_rejects_a_checkpoint_whose_classes_differ_from_the_config(trained_run, tmp_path):
     with pytest.raises(UserError, match=r"only in the checkpoint: circle, .*\n  only in config.json: cat, dog"):
-        detector.load(copy_run_with_changed_model(trained_run, tmp_path / "run", class_names=["cat", "dog"]))
+        load(copy_run_with_changed_model(trained_run, tmp_path / "run", class_names=["cat", "dog"]))
 
 
 def test_load_skips_a_checkpoint_with_nan_parameters(trained_run, monkeypatch, caplog):
@@ -280,7 +282,7 @@ def test_load_skips_a_checkpoint_with_nan_parameters(trained_run, monkeypatch, c
         return saved
 
     monkeypatch.setattr(Checkpoints, "restore", restore_with_nan)
-    assert detector.load(trained_run, "last").step == 28
+    assert load(trained_run, "last").step == 28
     assert "NaN" in caplog.text and f"{trained_run / 'checkpoints' / '30'}: " in caplog.text
 
 
@@ -289,5 +291,5 @@ def test_load_does_not_change_the_run(trained_run, trained_detector):
         return {str(file): file.stat().st_mtime_ns for file in trained_run.rglob("*") if file.is_file()}
 
     before = list_modification_times()
-    detector.load(trained_run, "last")
+    load(trained_run, "last")
     assert list_modification_times() == before

@@ -18,13 +18,12 @@ from ssd_jax.config import Config, Train
 from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.errors import UserError
-from ssd_jax.inference import detector
+from ssd_jax.inference.restoring import restore_params
 from ssd_jax.models.ssd import SSD
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runs.log import read_log
 from ssd_jax.runtime import sharding
-from ssd_jax.training import pretrained
 from ssd_jax.training.loop import Trainer
 from ssd_jax.training.pretrained import (
     load_initial_params,
@@ -34,6 +33,7 @@ from ssd_jax.training.pretrained import (
     transfer_params,
 )
 from ssd_jax.training.train_step import init_state
+from ssd_jax.weights import importing
 
 # ---- transfer of parameters ----
 
@@ -207,7 +207,7 @@ def fresh_params(trained_run) -> Any:
 
 def read_stored_params(run: Path, checkpoint: str = "best") -> Any:
     """Return the parameters and the step of a checkpoint of a run."""
-    return detector.restore_params(run, run_folder.read_config(run), checkpoint)
+    return restore_params(run, run_folder.read_config(run), checkpoint)
 
 
 def test_initial_params_equal_those_of_a_run_with_the_same_classes(trained_run, fresh_params, capsys):
@@ -308,7 +308,7 @@ def test_pretrained_file_is_read_once(trained_run, fresh_params, tmp_path, monke
         reads.append(path)
         return SimpleNamespace(config=dataclasses.replace(config, model=model), params=params)
 
-    monkeypatch.setattr(pretrained, "import_weights", fake_import_weights)
+    monkeypatch.setattr(importing, "import_weights", fake_import_weights)
     opened = open_pretrained(config)
     trainer = Trainer(config, tmp_path, ShapesSource(config.data.shapes, "train"), None, opened)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:

@@ -27,7 +27,8 @@ from safetensors.numpy import save as encode_safetensors
 from ssd_jax import config, files
 from ssd_jax.data.class_names import COCO_CLASSES, VOC_CLASSES
 from ssd_jax.errors import UserError
-from ssd_jax.inference import detector
+from ssd_jax.inference.restoring import restore_params
+from ssd_jax.model_zoo.opening import load
 from ssd_jax.runs import run_folder
 from ssd_jax.weights.formats.weight_file import read_weights
 from ssd_jax.weights.importing import import_weights, write_run
@@ -293,11 +294,11 @@ def test_import_of_torchvision_features_ignores_an_invalid_classifier(ssd300, im
 
 
 def test_imported_run_detects_objects(imported_run, imported_ssd300):
-    params, step = detector.restore_params(imported_run, run_folder.read_config(imported_run), "best")
+    params, step = restore_params(imported_run, run_folder.read_config(imported_run), "best")
     assert step == 0
     jax.tree.map(np.testing.assert_array_equal, params, imported_ssd300.params)
     image = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
-    actual = detector.load(imported_run)(image, score_threshold=0.0)
+    actual = load(imported_run)(image, score_threshold=0.0)
     assert actual and {d.name for d in actual} <= set(VOC_CLASSES)
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from helpers.paths import ASSETS
 
+from ssd_jax.models.ssd import compute_parameter_shapes
 from ssd_jax.weights.key_mappings import KEY_MAPPINGS, find_key_mapping
-from ssd_jax.weights.presets import SSD300, compute_parameter_shapes, make_numbered_classes
+from ssd_jax.weights.presets import SSD300, make_numbered_classes
 
 KEY_LISTS = ASSETS / "weight_keys"
 # Name of the list, kind of file, number of classes without background, and the expected project and network.

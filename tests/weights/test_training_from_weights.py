@@ -21,11 +21,12 @@ from helpers.published_files import (
 from ssd_jax import config
 from ssd_jax.data.class_names import VOC_CLASSES
 from ssd_jax.errors import UserError
-from ssd_jax.inference import detector
+from ssd_jax.inference.restoring import restore_params
+from ssd_jax.models.ssd import compute_parameter_shapes
 from ssd_jax.runs import run_folder
 from ssd_jax.training.pretrained import load_initial_params, open_pretrained
 from ssd_jax.weights.importing import import_weights, write_run
-from ssd_jax.weights.presets import SSD300, compute_parameter_shapes
+from ssd_jax.weights.presets import SSD300
 
 
 def open_pretrained_params(config, random_start):
@@ -131,7 +132,7 @@ def test_training_from_a_backbone_keeps_frozen_blocks(ssd300, imported_ssd300, t
     )
     std = ("--model.std", "1", "1", "1")
     assert run_command("train", TINY, "--workdir", tmp_path / "run", "--train.pretrained", file, *options, *std) == 0
-    params, step = detector.restore_params(tmp_path / "run", run_folder.read_config(tmp_path / "run"), "last")
+    params, step = restore_params(tmp_path / "run", run_folder.read_config(tmp_path / "run"), "last")
     assert step == 3
     for name, layer in params["vgg"].items():
         unchanged = jax.tree.map(lambda a, b: (np.asarray(a) == b).all(), layer, imported_ssd300.params["vgg"][name])
