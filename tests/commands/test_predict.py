@@ -106,6 +106,7 @@ def test_predict_tells_what_it_skipped_and_completed(trained_run, photos, tmp_pa
 
 
 def test_predict_draws_a_large_image_at_a_reduced_size(trained_run, photos, tmp_path, capsys, monkeypatch):
+    from ssd_jax.inference import detector
 
     large = tmp_path / "large.jpg"
     with Image.open(photos / "a.jpg") as image:
