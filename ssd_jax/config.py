@@ -268,7 +268,7 @@ class Data:
     val_split: str = "val"
     """Split to evaluate on during training; the best checkpoint is chosen on it."""
     test_split: str = "test"
-    """Split for evaluate.py. If the data set has no such split, evaluate.py uses val_split and prints a note."""
+    """Split for ``evaluate``. If the data set has no such split, ``evaluate`` uses val_split and prints a note."""
     val_fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.1
     """Fraction of the images that form the val split if the folder has no splits. A hash of the id selects an image."""
     max_image_size: Annotated[int, Meta(gt=0, le=65_535)] = 640

@@ -23,9 +23,8 @@ def read_notebook(name: str) -> Any:
 
 
 def execute_notebook(name: str, folder: Path, **parameters: object) -> Any:
-    """Execute a notebook in a folder that contains only notebooks and configs, and raise the error of a failed cell."""
-    for part in ("notebooks", "configs"):
-        shutil.copytree(ROOT / part, folder / part)
+    """Execute a notebook in a folder that contains only notebooks, and raise the error of a failed cell."""
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
     notebook = read_notebook(name)
     (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
     for key, value in parameters.items():

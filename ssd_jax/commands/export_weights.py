@@ -58,4 +58,4 @@ def _write_model_folder(options: ExportOptions) -> None:
     folder = save_model_folder(options.run, options.out, dtype=dtype, checkpoint=options.checkpoint)
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{folder}: model folder of {options.run} in {dtype}, {size / 1e6:.1f} MB")
-    print(f"Describe the model in its README.md. Next: predict.py {shlex.quote(str(folder))} IMAGES")
+    print(f"Describe the model in its README.md. Next: ssd-jax predict {shlex.quote(str(folder))} IMAGES")

@@ -71,7 +71,7 @@ def describe_import(imported: Any, class_names: Sequence[str]) -> list[str]:
 def format_next_step(config: Config, out: Path) -> str:
     """Return a sentence that names the commands to use next."""
     run = shlex.quote(str(out))
-    train = f"train.py CONFIG --train.pretrained {run}"
+    train = f"ssd-jax train CONFIG --train.pretrained {run}"
     if not config.model.class_names:
         return f"Train from it: {train}"
-    return f"Next: predict.py {run} IMAGES, evaluate.py {run} --data.root FOLDER, or {train}"
+    return f"Next: ssd-jax predict {run} IMAGES, ssd-jax evaluate {run} --data.root FOLDER, or {train}"

@@ -33,4 +33,4 @@ def run(argv: Sequence[str]) -> None:
     builder = prepare_tfds(Data(root=options.root, tfds_dir=options.tfds_dir), options.archives, options.any_checksum)
     splits = ", ".join(f"{name} ({info.num_examples} images)" for name, info in builder.info.splits.items())
     folder = f" --data.tfds_dir {options.tfds_dir}" if options.tfds_dir else ""
-    print(f"Prepared: {builder.data_dir}: {splits}. Next: train.py CONFIG --data.root {options.root}{folder}")
+    print(f"Prepared: {builder.data_dir}: {splits}. Next: ssd-jax train CONFIG --data.root {options.root}{folder}")

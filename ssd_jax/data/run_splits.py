@@ -47,7 +47,7 @@ def open_training_splits(config: Config) -> tuple[Config, Source, Source | None]
             option = "train_split" if source is train_source else "val_split"
             raise UserError(
                 f"{config.data.root}: the split '{split}' has no annotations, so it cannot be used during training. "
-                f"Name another split with --data.{option}. evaluate.py can detect objects in the images of this split"
+                f"Name another split with --data.{option}. `evaluate` can detect objects in the images of this split"
             )
     check_training_splits(config, train_source, val_source).raise_collected_errors()
     return config, train_source, val_source

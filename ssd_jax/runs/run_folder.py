@@ -83,7 +83,7 @@ def check_is_detector(config: Config, name: object) -> None:
     if not config.model.class_names:
         raise UserError(
             f"{name} holds only the VGG16 backbone, which is not a detector. "
-            f"Train a detector from it with train.py CONFIG --train.pretrained {name}"
+            f"Train a detector from it with ssd-jax train CONFIG --train.pretrained {name}"
         )
 
 

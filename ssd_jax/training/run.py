@@ -77,7 +77,7 @@ def train(config: Config, workdir: str | Path | None = None) -> Path:
         print(message)
     else:
         run = shlex.quote(str(workdir))
-        print(f"Done. Next: evaluate.py {run}, predict.py {run} IMAGES")
+        print(f"Done. Next: ssd-jax evaluate {run}, ssd-jax predict {run} IMAGES")
     return workdir
 
 

@@ -54,7 +54,7 @@ def test_train_does_not_train_a_finished_run_again(trained_run, capsys):
     for words in (str(trained_run), "64 px", "336 default boxes", "4 classes (circle, square, star, triangle)"):
         assert words in printed
     assert "train: 24 images\nval: 6 images\n" in printed
-    assert f"evaluate.py {trained_run}, predict.py {trained_run} IMAGES" in printed
+    assert f"ssd-jax evaluate {trained_run}, ssd-jax predict {trained_run} IMAGES" in printed
     assert (trained_run / "log.jsonl").read_text() == before
 
 
