@@ -19,8 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments after ``ssd-jax``. None: those of the process.
     """
-    # XLA prints its warnings unless this is set before it is imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # XLA prints its warnings, and errors such as "very slow compile", unless this is set before it is imported.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     argv = [expand_home(word) for word in (sys.argv[1:] if argv is None else argv)]
     try:
         with second_interrupt_ends_process(), closed_pipes_ignored():

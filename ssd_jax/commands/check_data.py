@@ -51,14 +51,13 @@ def run(argv: Sequence[str]) -> int:
 
 def check_data(options: CheckDataOptions) -> int:
     """Check a data set, print and write its problems, and return the exit code: 1 if there is something to correct."""
-    from tqdm.auto import tqdm
-
     from ssd_jax.data.check import summary
     from ssd_jax.data.check.checks import check_data_set
     from ssd_jax.data.check.clean_copy import check_annotations_readable, check_copy_folder, write_clean_copy
     from ssd_jax.data.problems import Problems, Severity
     from ssd_jax.data.run_splits import with_data_root
     from ssd_jax.report.data_set import write_data_set_figures
+    from ssd_jax.runtime.progress import show_progress
 
     config = with_data_root(options.config, options.config.data.root)
     check_out_folder(options.out, "check.json")
@@ -88,8 +87,8 @@ def check_data(options: CheckDataOptions) -> int:
     )
     if options.fix is not None:
         check_annotations_readable(check.problems)
-        with tqdm(total=sum(map(len, check.splits.values())), unit="image", dynamic_ncols=True) as bar:
-            counts = write_clean_copy(options.fix, check.splits, check.digests, bar.update)
+        with show_progress("copying images", sum(map(len, check.splits.values()))) as task:
+            counts = write_clean_copy(options.fix, check.splits, check.digests, task.update)
         text = summary.format_copy_counts(counts)
         print(f"Corrected copy in {options.fix}: {text}. It does not keep VOC's difficult flag")
     return int(any(problem.kind.severity is not Severity.NOTE for problem in check.problems))

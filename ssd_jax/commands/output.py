@@ -11,7 +11,7 @@ from ssd_jax.errors import escape_text
 
 _LINES = re.compile(r"([\n\t])")
 _LINES_AND_PROGRESS = re.compile(r"([\n\t\r]|\x1b\[A)")
-"""Also the codes by which tqdm moves the cursor."""
+"""Also the codes by which the progress bars of tensorflow-datasets move the cursor."""
 
 
 class _EscapedStream:
@@ -38,6 +38,8 @@ class _EscapedStream:
         parts[::2] = map(escape_text, parts[::2])
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         self._stream.write("".join(parts).encode(encoding, "backslashreplace").decode(encoding))
+        if "\n" in text:
+            self._stream.flush()  # so that a log file is up to date, and has both streams in order
         return len(text)
 
     def isatty(self) -> bool:
@@ -62,9 +64,7 @@ def escape_output() -> Iterator[None]:
 
 class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        from tqdm.auto import tqdm  # writes above a progress bar
-
-        tqdm.write(f"{record.levelname.lower()}: {escape_text(record.getMessage())}", file=sys.stderr)
+        print(f"{record.levelname.lower()}: {escape_text(record.getMessage())}", file=sys.stderr)
 
 
 @contextmanager

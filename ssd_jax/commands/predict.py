@@ -49,43 +49,43 @@ def predict(options: PredictOptions) -> None:
         UserError: If there are no images, the output folder cannot be used, or an image cannot be read. The results of
             readable images are written before the error about unreadable ones.
     """
-    from tqdm.auto import tqdm
-
     from ssd_jax.commands.predict_images import find_images
     from ssd_jax.data.image import collect_image_notes
     from ssd_jax.model_zoo.opening import load
     from ssd_jax.report.draw import class_colours
+    from ssd_jax.runtime.progress import show_progress
 
     check_out_folder(options.out, PREDICTIONS)
     targets, skipped = find_images(options.images, options.out)
-    detect = load(options.run, options.checkpoint)
-    make_out_folder(options.out)
-    write_predictions(options.out, [])
-    colours = class_colours(detect.class_names)
     written: list[dict[str, Any]] = []
     unreadable: list[str] = []
     notes: list[str] = []
     best_score = 0.0
-    for file, target in tqdm(targets.items(), unit="image", dynamic_ncols=True, disable=len(targets) == 1):
-        try:
-            with collect_image_notes() as image_notes:
-                pixels, (width, height) = detect.read(file)
-        except UserError as error:
-            unreadable += error.args
-            continue
-        if pixels.shape[:2] != (height, width):
-            image_notes.append(
-                f"{width} x {height} pixels; it is drawn at {pixels.shape[1]} x {pixels.shape[0]} pixels"
-            )
-        notes += [f"{file}: {note}" for note in image_notes]
-        detections = detect.detect_reduced(pixels, (width, height), score_threshold=0.0)
-        best_score = max(best_score, *(d.score for d in detections), 0.0)
-        detections = [d for d in detections if d.score >= options.score]
-        save_picture(target, pixels, detections, pixels.shape[1] / width, colours)
-        written.append({
-            "file": str(file), "width": width, "height": height, "picture": str(target),
-            "detections": [{"name": d.name, "score": d.score, "box": list(d.box)} for d in detections],
-        })  # fmt: skip
+    with show_progress("detecting", len(targets), stage="loading and compiling the network") as task:
+        detect = load(options.run, options.checkpoint)
+        make_out_folder(options.out)
+        write_predictions(options.out, [])
+        colours = class_colours(detect.class_names)
+        for file, target in task.count_items(targets.items()):
+            try:
+                with collect_image_notes() as image_notes:
+                    pixels, (width, height) = detect.read(file)
+            except UserError as error:
+                unreadable += error.args
+                continue
+            if pixels.shape[:2] != (height, width):
+                image_notes.append(
+                    f"{width} x {height} pixels; it is drawn at {pixels.shape[1]} x {pixels.shape[0]} pixels"
+                )
+            notes += [f"{file}: {note}" for note in image_notes]
+            detections = detect.detect_reduced(pixels, (width, height), score_threshold=0.0)
+            best_score = max(best_score, *(d.score for d in detections), 0.0)
+            detections = [d for d in detections if d.score >= options.score]
+            save_picture(target, pixels, detections, pixels.shape[1] / width, colours)
+            written.append({
+                "file": str(file), "width": width, "height": height, "picture": str(target),
+                "detections": [{"name": d.name, "score": d.score, "box": list(d.box)} for d in detections],
+            })  # fmt: skip
     write_predictions(options.out, written)
     if written:
         count = sum(len(w["detections"]) for w in written)

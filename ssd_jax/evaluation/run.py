@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm.auto import tqdm
-
 from ssd_jax import files
 from ssd_jax.config import Config
 from ssd_jax.data.run_splits import open_evaluation_split, print_split, with_data_root
@@ -24,6 +22,7 @@ from ssd_jax.metrics.tables import format_metrics
 from ssd_jax.model_zoo.opening import OpenedModel, open_detector
 from ssd_jax.report import page, pictures
 from ssd_jax.runtime import distributed, sharding
+from ssd_jax.runtime.progress import show_progress
 
 logger = logging.getLogger(__name__)
 
@@ -144,8 +143,10 @@ def _predict(model: OpenedModel, config: Config, source: Source, checkpoint: str
     mesh = sharding.make_mesh()
     params, step = model.load_params(checkpoint, mesh)
     predict = distributed.start_together(make_predict_fn(config, mesh))
-    with tqdm(total=len(source), unit="image", dynamic_ncols=True, disable=not distributed.is_primary()) as bar:
-        return predict_split(predict, params, source, config, mesh, bar.update), step
+    with show_progress(
+        "evaluating", len(source), stage="compiling the detection", enabled=distributed.is_primary()
+    ) as task:
+        return predict_split(predict, params, source, config, mesh, task.update), step
 
 
 def _write_metrics(file: Path, metrics: dict[str, Any]) -> None:

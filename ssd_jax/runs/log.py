@@ -44,6 +44,11 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         self._tensorboard.close()
 
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """The rows of results.csv, as `read_results` returns them."""
+        return self._results
+
     def log_step(self, step: int, values: dict[str, float]) -> None:
         """Write the training metrics of a step as a line of log.jsonl and as TensorBoard scalars named ``train/...``.
 

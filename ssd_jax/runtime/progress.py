@@ -1,6 +1,6 @@
 """The progress display of all commands: what is being done, how far it is, and how long it will still take.
 
-In a terminal, the display is a few lines at the bottom that are redrawn several times per second by a thread, so that
+In a terminal, the display is a few lines at the bottom that are redrawn twice per second by a thread, so that
 its clock moves while a call into C++ compiles. All other output is printed above it. If stderr is not a terminal, such
 as a file, a pipe or a notebook, a plain line is printed every `LINE_SECONDS` instead.
 
@@ -94,7 +94,7 @@ def show_progress(
     unit: str = "image",
     *,
     done: int = 0,
-    starting: str = "",
+    stage: str = "",
     shows_speed: bool = True,
     enabled: bool = True,
 ) -> Iterator[Task]:
@@ -108,12 +108,12 @@ def show_progress(
         total: Number of units of the task. None: only the time is shown.
         unit: Name of one unit. "B" stands for bytes, which are shown as kB or MB.
         done: Number of units that were done before.
-        starting: Text to show until the first update or lap, such as "compiling, about 20 s".
+        stage: Text to show instead of the count until the first update or lap, such as "compiling".
         shows_speed: Whether to show the units per second.
         enabled: Whether to show the task at all. False for the secondary processes of a run.
     """
     global _display
-    task = Task(title, total, unit, done, starting, shows_speed)
+    task = Task(title, total, unit, done, stage, shows_speed)
     if not enabled or _hidden:
         yield task
         return

@@ -8,7 +8,6 @@ import time
 from types import FrameType
 
 from jax.experimental import multihost_utils
-from tqdm.auto import tqdm
 
 from ssd_jax.runtime.distributed import is_multi_process
 
@@ -116,9 +115,10 @@ class _SecondSignalWatcher:
                 continue
             if first is None:
                 first = time.monotonic()
-                tqdm.write(
+                print(  # above the progress display
                     "Stopping after the current step, which will be saved. A second signal ends this process at once.",
                     file=sys.stderr,
+                    flush=True,
                 )
             elif time.monotonic() - first > _REPEAT_SECONDS:
                 print("\nEnded at once. Checkpoints that were complete are kept.", file=sys.stderr, flush=True)

@@ -2,10 +2,12 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from ssd_jax.errors import escape_text
 
+T = TypeVar("T")
 LINE_WIDTH = 80
 """Maximum number of columns of the plain line of a task."""
 _SPEED_SAMPLES = 100
@@ -23,9 +25,9 @@ class Task:
         done: Number of units that are done.
     """
 
-    def __init__(self, title: str, total: int | None, unit: str, done: int, starting: str, shows_speed: bool) -> None:
+    def __init__(self, title: str, total: int | None, unit: str, done: int, stage: str, shows_speed: bool) -> None:
         self.total, self.done = total, done
-        self._title, self._unit, self._starting, self._shows_speed = title, unit, starting, shows_speed
+        self._title, self._unit, self._stage, self._shows_speed = title, unit, stage, shows_speed
         self._details: Sequence[str] = ()
         self._start = time.monotonic()
         self._lap: float | None = None
@@ -41,13 +43,23 @@ class Task:
         if self._lap is not None and count:
             self._samples.append((now - self._lap, count))
         self._lap = now
-        self._starting = ""
+        self._stage = ""
         self.done += count
+
+    def count_items(self, items: Iterable[T]) -> Iterator[T]:
+        """Iterate over items, each of which is one unit. An item is done when the next one is asked for."""
+        for item in items:
+            yield item
+            self.update()
 
     def start_lap(self) -> None:
         """Let the time for the next units start now, so that the time since the last update does not count."""
         self._lap = time.monotonic()
-        self._starting = ""
+        self._stage = ""
+
+    def start_stage(self, stage: str) -> None:
+        """Show a text and the time from now on, instead of the count, until the next update or lap."""
+        self._stage, self._start = stage, time.monotonic()
 
     def set_details(self, parts: Sequence[str]) -> None:
         """Show texts on a second line, separated by commas. Those at the end are left out if the line is too short."""
@@ -87,17 +99,18 @@ class Task:
 
     @property
     def fraction(self) -> float | None:
-        """Part of the task that is done, from 0 to 1; None if it is not known, or if the task is still starting."""
-        return min(1.0, self.done / self.total) if self.total and not self._starting else None
+        """Part of the task that is done, from 0 to 1; None if it is not known, or if a stage is shown."""
+        return min(1.0, self.done / self.total) if self.total and not self._stage else None
 
     def format_status(self) -> list[str]:
         """Return the texts that follow the title: the count, the speed and the remaining time.
 
-        While the task is starting, and if its size is not known, the elapsed time is shown instead.
+        Instead of the remaining time, the elapsed time is shown if the former is not known. Before the first update,
+        there may be a stage, such as "compiling", instead of the count.
         """
         elapsed = format_duration(time.monotonic() - self._start)
-        if self._starting:
-            return [f"{escape_text(self._starting)}  {elapsed}"]
+        if self._stage:
+            return [f"{escape_text(self._stage)}  {elapsed}"]
         parts = [format_count(self.done, self.total, self._unit)] if self.total is not None or self.done else []
         if self._shows_speed and self.speed is not None:
             parts.append(f"{format_quantity(self.speed, self._unit)}/s")

@@ -13,7 +13,7 @@ from rich.text import Text
 from ssd_jax.errors import escape_text
 from ssd_jax.runtime.task import Task, join_while_fitting
 
-_REFRESHES_PER_SECOND = 4
+_REFRESHES_PER_SECOND = 2
 _MAX_BAR, _MIN_BAR = 40, 5
 _MAX_TITLE = 30
 
@@ -55,7 +55,7 @@ class _AboveDisplay:
 
 
 class TerminalDisplay:
-    """Lines at the bottom of a terminal, one or two for each task, which a thread redraws several times per second.
+    """Lines at the bottom of a terminal, one or two for each task, which a thread redraws twice per second.
 
     Until ``stop``, what is printed to stdout and stderr appears above these lines, with all control codes escaped.
 

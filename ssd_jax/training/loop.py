@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import msgspec
 import numpy as np
-from tqdm.auto import tqdm
 
 from ssd_jax.config import Config, Train
 from ssd_jax.data.loader import train_batches
@@ -23,6 +22,7 @@ from ssd_jax.model_zoo.opening import OpenedModel
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import BEST_METRIC, Checkpoints
 from ssd_jax.runtime import distributed, exit_message, sharding
+from ssd_jax.runtime.progress import show_progress
 from ssd_jax.runtime.stop import Stopped, StopRequest
 from ssd_jax.training.optimizer import make_schedule
 from ssd_jax.training.pretrained import load_initial_params, open_pretrained
@@ -82,6 +82,12 @@ class DispatchedStep(NamedTuple):
     images: np.ndarray
     """Positions of the images of this step in the train split."""
     metrics: Metrics
+
+
+def wait_for_step(step: DispatchedStep, reporter: NullReporter) -> None:
+    """Wait until the devices have done a step, and report it."""
+    jax.block_until_ready(step.metrics)
+    reporter.report_step(step.step, step.metrics)
 
 
 def read_metrics(steps: list[DispatchedStep], source: Source) -> list[dict[str, float]]:
@@ -186,7 +192,8 @@ class Trainer:
             "same command to resume from the latest one."
         )
         with StopRequest() as stop, Checkpoints(self.workdir / "checkpoints", for_writing=True) as checkpoints:
-            state = self.restore_or_init_state(checkpoints)
+            with show_progress("initializing the network", enabled=distributed.is_primary()):
+                state = self.restore_or_init_state(checkpoints)
             start = int(state.step)
             with self._make_reporter(start) as reporter:
                 if start == 0:
@@ -203,7 +210,9 @@ class Trainer:
         return last
 
     def _make_reporter(self, start: int) -> NullReporter:
-        return Reporter(self.workdir, self.config.train, start) if distributed.is_primary() else NullReporter()
+        if not distributed.is_primary():
+            return NullReporter()
+        return Reporter(self.workdir, self.config.train, start, len(self.train_source))
 
     def restore_or_init_state(self, checkpoints: Checkpoints) -> TrainState:
         """Return the training state of the latest checkpoint, or the initial state if there is no checkpoint.
@@ -217,7 +226,7 @@ class Trainer:
             params = load_initial_params(self.config, self.pretrained or open_pretrained(self.config), state.params)
             return state._replace(params=params, ema_params=jax.tree.map(jnp.copy, params) if has_ema else None)
         self.batches.set_state(saved.metadata["stream"])
-        tqdm.write(f"Resuming from the checkpoint at step {saved.step}.")
+        print(f"Resuming from the checkpoint at step {saved.step}.")
         params, training = saved.trees["params"], saved.trees["training"]
         # The step number gets the sharding of an initial state. With another sharding, the training step would be
         # compiled a second time.
@@ -249,14 +258,14 @@ class Trainer:
             with self.timer.measure_waiting():
                 batch = next(self.batches)
             state, metrics = self.train_step(state, sharding.shard_batch(batch, self.mesh))
+            reporter.report_dispatch()
             if pending:  # Stay at most one step ahead of the devices, so that batches do not pile up.
-                jax.block_until_ready(pending[-1].metrics)
+                wait_for_step(pending[-1], reporter)
             pending.append(DispatchedStep(step, batch.index[batch.valid], metrics))
-            reporter.report_step()
             stopping = stop.should_stop(step)
             due = find_due_actions(step, train, stopping)
             if due.log:
-                jax.block_until_ready(metrics)  # The time of a lap includes the computation of its last step.
+                wait_for_step(pending[-1], reporter)  # The time of a lap includes the computation of its last step.
                 if not distributed.is_multi_process() and not run_folder.is_run_folder(self.workdir):
                     self._save_in_new_folder(step, state)
                 self._log(pending, reporter)
@@ -300,19 +309,25 @@ class Trainer:
         detections = None
         if self.val_source is not None:
             is_last = step == self.config.train.steps
-            progress = (lambda images: None) if is_last else stop.raise_if_requested
-            try:
-                detections = predict_split(
-                    self.predict,
-                    state.eval_params,
-                    self.val_source,
-                    self.config,
-                    self.mesh,
-                    progress,
-                    self.unreadable_val,
-                )
-            except Stopped:
-                return None
+            with reporter.show_evaluation(self.val_source) as show_images:
+
+                def progress(images: int) -> None:
+                    show_images(images)
+                    if not is_last:
+                        stop.raise_if_requested()
+
+                try:
+                    detections = predict_split(
+                        self.predict,
+                        state.eval_params,
+                        self.val_source,
+                        self.config,
+                        self.mesh,
+                        progress,
+                        self.unreadable_val,
+                    )
+                except Stopped:
+                    return None
             metrics = compute_metrics(detections, self.val_source)
         reporter.report_evaluation(step, metrics, self.val_source, detections)
         return metrics.get(BEST_METRIC)

@@ -1,19 +1,22 @@
-"""Output of a training run: progress bar, log.jsonl, results.csv, TensorBoard events and pictures."""
+"""Output of a training run: progress display, log.jsonl, results.csv, TensorBoard events and pictures."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-
-from tqdm.auto import tqdm
 
 from ssd_jax.config import Train
 from ssd_jax.data.source import Source
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.report import pictures
+from ssd_jax.runs.checkpoint import BEST_METRIC
 from ssd_jax.runs.log import RunLog
+from ssd_jax.runtime.progress import is_progress_hidden, show_progress
 
 RESULTS_COLUMNS = ("voc_map_11point", "voc_map_area", "coco_ap", "coco_ap50")
 """Metrics of the val split that are written to results.csv."""
+COMPILING = "compiling the training step, once; about a minute"
 DATA_WAIT_WARNING = 0.1
 """Fraction of the training time. If more time is spent waiting for data, this is reported."""
 
@@ -36,8 +39,16 @@ class NullReporter:
             batch: Augmented images, boxes and labels, as `augment_batch` returns them.
         """
 
-    def report_step(self) -> None:
-        """Report that a step was dispatched."""
+    def report_dispatch(self) -> None:
+        """Report that a step was sent to the devices. Before the first step is sent, it is compiled."""
+
+    def report_step(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Report that the devices have done a step.
+
+        Args:
+            step: Number of the step.
+            metrics: Metrics of the step, as scalar arrays that have been computed.
+        """
 
     def report_train_metrics(
         self, step: int, metrics: dict[str, float], learning_rate: float, images: int, seconds: float, waited: float
@@ -52,6 +63,18 @@ class NullReporter:
             seconds: Duration of these steps, in seconds.
             waited: Part of this duration that was spent waiting for data, in seconds.
         """
+
+    @contextmanager
+    def show_evaluation(self, source: Source) -> Iterator[Callable[[int], object]]:
+        """Show the progress of an evaluation in the ``with`` block.
+
+        Args:
+            source: The split on which the network is evaluated.
+
+        Returns:
+            A function that is to be called with the number of images that were just evaluated.
+        """
+        yield lambda images: None
 
     def report_evaluation(
         self,
@@ -71,49 +94,95 @@ class NullReporter:
 
 
 class Reporter(NullReporter):
-    """Writer of log.jsonl, results.csv, TensorBoard events and pictures of a run. It also shows a progress bar."""
+    """Writer of log.jsonl, results.csv, TensorBoard events and pictures of a run, which also shows the progress."""
 
-    def __init__(self, workdir: Path, train: Train, start: int) -> None:
+    def __init__(self, workdir: Path, train: Train, start: int, images: int) -> None:
         """Open the logs of a run.
 
         Args:
             workdir: Run folder.
             train: The ``train`` section of the config.
             start: Step of the restored checkpoint; 0 for a new run. Log entries of later steps are removed.
+            images: Number of images of the train split.
         """
-        self._workdir = workdir
+        self._workdir, self._train, self._start, self._images = workdir, train, start, images
         self._log = RunLog(workdir, start)
-        self._bar = tqdm(
-            total=train.steps, initial=start, unit="step", dynamic_ncols=True, disable=start >= train.steps
-        )
-        self._bar.set_postfix_str("compiling")
+        self._stack = ExitStack()
         self._last_metrics: dict[str, float] = {}
+        self._loss = ""
+        self._next_reading = 0.0
+        self._waiting = ""
+        self._map: tuple[str, ...] = ()
+        self._has_evaluated = False
+
+    def __enter__(self) -> "Reporter":
+        self._stack.enter_context(self._log)
+        self._task = self._stack.enter_context(
+            show_progress(
+                "training",
+                self._train.steps,
+                "step",
+                done=self._start,
+                stage="augmenting the first images" if self._start == 0 else COMPILING,
+                shows_speed=False,
+                enabled=self._start < self._train.steps,
+            )
+        )
+        self._is_compiled = False
+        self._show_map()
+        return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bar.close()
-        self._log.__exit__(*exception)
+        self._stack.close()
 
     def report_train_batch(self, source: Source, index: Any, batch: Any) -> None:
         """Write train_batch.jpg with the first images of the batch."""
         pictures.write_train_batch(self._workdir, source, index, batch)
+        self._task.start_stage(COMPILING)
 
-    def report_step(self) -> None:
-        """Advance the progress bar."""
-        self._bar.update(1)
+    def report_dispatch(self) -> None:
+        """Show the steps instead of the compilation, and start the measurement of the speed."""
+        if not self._is_compiled:
+            self._is_compiled = True
+            self._task.start_lap()
+
+    def report_step(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Show the step, and its loss if the last loss was shown a second ago or earlier."""
+        self._task.update()
+        now = time.monotonic()
+        if now >= self._next_reading:  # Reading the loss of each step would take time on a fast device.
+            self._next_reading = now + 1
+            self._loss = f"loss {float(metrics['loss']):.3f}"
+        self._show_details()
+
+    def _show_details(self) -> None:
+        images_done, total = self._task.done * self._train.batch_size, self._train.steps * self._train.batch_size
+        epoch, epochs = (-(-images // max(1, self._images)) for images in (images_done, total))
+        speed = self._task.speed
+        parts = [
+            f"epoch {epoch}/{epochs}", self._loss, f"{speed * self._train.batch_size:.1f} images/s" if speed else "",
+            *self._map, self._waiting,
+        ]  # fmt: skip
+        self._task.set_details(list(filter(None, parts)))
 
     def report_train_metrics(
         self, step: int, metrics: dict[str, float], learning_rate: float, images: int, seconds: float, waited: float
     ) -> None:
-        """Write the metrics to log.jsonl and TensorBoard, and show them beside the progress bar."""
-        speed = images / seconds
-        extra = {"learning_rate": learning_rate, "images_per_second": speed, "waited_for_data": waited / seconds}
-        self._log.log_step(step, metrics | extra)
+        """Write the metrics to log.jsonl and TensorBoard, and show the loss."""
+        extra = {"learning_rate": learning_rate, "images_per_second": images / seconds}
+        self._log.log_step(step, metrics | extra | {"waited_for_data": waited / seconds})
         self._last_metrics = metrics
-        waits = f", waiting for data {waited / seconds:.0%}" if waited > DATA_WAIT_WARNING * seconds else ""
-        self._bar.set_postfix_str(
-            f"loss {metrics['loss']:.3f} (boxes {metrics['loc_loss']:.3f}, classes {metrics['conf_loss']:.3f}), "
-            f"rate {learning_rate:.2g}, {speed:.1f} images/s{waits}"
-        )
+        self._loss, self._next_reading = f"loss {metrics['loss']:.3f}", time.monotonic() + 1
+        self._waiting = f"{waited / seconds:.0%} waiting for data" if waited > DATA_WAIT_WARNING * seconds else ""
+        self._show_details()
+
+    @contextmanager
+    def show_evaluation(self, source: Source) -> Iterator[Callable[[int], object]]:
+        """Show the progress of an evaluation below that of the training in the ``with`` block."""
+        stage = "" if self._has_evaluated else "compiling the detection, once"
+        with show_progress("evaluating", len(source), stage=stage) as task:
+            yield task.update
+        self._has_evaluated = True
 
     def report_evaluation(
         self,
@@ -129,12 +198,25 @@ class Reporter(NullReporter):
         row = self._last_metrics | {name: metrics[name] for name in RESULTS_COLUMNS if name in metrics}
         if val_source is not None and detections is not None:
             pictures.write_truth_and_predictions(self._workdir, "val", val_source, detections)
-            tqdm.write(
-                f"step {step}: val mAP@0.5 {_format_percent(row['voc_map_area'])} (area), "
-                f"{_format_percent(row['voc_map_11point'])} (11-point), COCO AP {_format_percent(row['coco_ap'])}"
-            )
         self._log.log_evaluation(step, row)
+        is_best = self._show_map()
+        if val_source is not None and not is_progress_hidden():
+            print(
+                f"step {step}: val mAP {_format_percent(row['voc_map_area'])}, "
+                f"11-point mAP {_format_percent(row['voc_map_11point'])}, COCO AP {_format_percent(row['coco_ap'])}"
+                f"{', the best so far' if is_best else ''}"
+            )
         pictures.write_curves(self._workdir)
+        self._task.resume_lap()
+
+    def _show_map(self) -> bool:
+        """Show the latest and the best mAP, and return whether the latest one is the best."""
+        values = [row[BEST_METRIC] for row in self._log.results if row.get(BEST_METRIC) is not None]
+        if not values:
+            return False
+        self._map = (f"mAP {_format_percent(values[-1])}", f"best {_format_percent(max(values))}")
+        self._show_details()
+        return values[-1] == max(values)
 
 
 def print_summary(unreadable: dict[str, tuple[Source, dict[int, str]]], seconds: float, waited: float) -> None:

@@ -16,12 +16,13 @@ import pytest
 from helpers.cli import ROOT, TINY, run_command
 from matplotlib.figure import Figure
 from PIL import Image
-from tqdm.auto import tqdm
 
 from ssd_jax.commands import show
 from ssd_jax.commands.main import COMMANDS
 from ssd_jax.data.image import read_image
 from ssd_jax.errors import UserError
+from ssd_jax.runtime import progress
+from ssd_jax.runtime.progress import show_progress
 
 HEAVY = {"jax", "flax", "grain", "orbax", "matplotlib", "tensorboardX", "tensorflow", "tensorflow_datasets", "torch"}
 CPU_SECONDS = 1.0  # on an idle machine, a quarter of this time is needed
@@ -128,19 +129,20 @@ def test_output_of_commands_contains_no_control_codes_of_names(monkeypatch, capf
 
     def run(argv: Sequence[str]) -> None:
         print(f"Reading {HOSTILE}")
-        tqdm.write(f"Skipped {HOSTILE}")
         logging.getLogger("ssd_jax.data").warning("%s\nerror: forged", HOSTILE)
-        for _ in tqdm(range(1), desc=HOSTILE):
-            pass
+        with show_progress(HOSTILE, stage="reading"):
+            time.sleep(0.05)
         raise UserError(f"{HOSTILE}\nerror: forged", "Rename it.")
 
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.01)
     monkeypatch.setattr(show, "run", run)
     assert run_command("show") == 2
     printed = capfd.readouterr()
     escaped = r"\x1b]0;title\x07\x1b[31mred\x0d\xe9\u202e"
-    assert printed.out == f"Reading {escaped}\nSkipped {escaped}\n"
+    assert printed.out == f"Reading {escaped}\n"
     lines = printed.err.splitlines()
     assert lines[0] == rf"warning: {escaped}\x0aerror: forged"
+    assert rf"{escaped}: reading  0:00" in lines, "the progress"
     assert lines[-2:] == [rf"error: {escaped}\x0aerror: forged", "Rename it."]
     assert "\x1b" not in printed.err and "\u202e" not in printed.err
 

@@ -16,14 +16,14 @@ def clock(monkeypatch):
 
 
 def make_task(total: int | None = 10, unit: str = "step", **options) -> Task:
-    return Task("training", total, unit, **({"done": 0, "starting": "", "shows_speed": True} | options))
+    return Task("training", total, unit, **({"done": 0, "stage": "", "shows_speed": True} | options))
 
 
 # ---- tasks ----
 
 
 def test_first_update_does_not_count_for_the_speed(clock):
-    steps = make_task(total=100, starting="compiling")
+    steps = make_task(total=100, stage="compiling")
     clock[0] += 65
     assert steps.format_status() == ["compiling  1:05"] and steps.fraction is None
     steps.update()

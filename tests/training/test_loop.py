@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -83,8 +84,9 @@ class SpyReporter(NullReporter):
         self.steps = 0
         self.lines: list[tuple[int, float, int, float]] = []
 
-    def report_step(self) -> None:
+    def report_step(self, step: int, metrics: Mapping[str, Any]) -> None:
         self.steps += 1
+        assert step == self.steps and float(metrics["loss"]) == 1.0
 
     def report_train_metrics(
         self, step: int, metrics: dict[str, float], learning_rate: float, images: int, seconds: float, waited: float

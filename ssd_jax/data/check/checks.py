@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ssd_jax.config import Config, Data
 from ssd_jax.data.check.box_coverage import BoxCoverage, measure_box_coverage
@@ -19,6 +18,7 @@ from ssd_jax.data.image import collect_image_notes, image_format, mode_and_orien
 from ssd_jax.data.problems import Kind, Problem, Problems
 from ssd_jax.data.source import Source, keep_trainable_objects
 from ssd_jax.data.splits import select_required_splits
+from ssd_jax.runtime import progress
 
 
 class DataSetCheck(NamedTuple):
@@ -62,8 +62,8 @@ def check_data_set(
     digests: dict[str, bytes] = {}
     if read_images:
         total = sum(map(len, splits.values()))
-        with tqdm(total=total, unit="image", dynamic_ncols=True, disable=not show_progress) as bar:
-            digests = check_images(splits, problems, bar.update)
+        with progress.show_progress("reading images", total, enabled=show_progress) as task:
+            digests = check_images(splits, problems, task.update)
     train = splits[config.data.train_split]
     recommendation = recommend_config(train, config, has_accelerator=find_accelerator())
     return DataSetCheck(
