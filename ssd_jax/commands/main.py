@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import ssd_jax
 from ssd_jax.commands.output import escape_output, print_warnings_to_stderr
 from ssd_jax.errors import UserError
 from ssd_jax.runtime.exit_message import set_exit_message
@@ -67,7 +66,9 @@ def _run_command(argv: Sequence[str]) -> int:
         print(format_usage())
         return 0
     if name == "--version":
-        print(f"ssd-jax {ssd_jax.__version__}")
+        from ssd_jax.commands.version import format_versions
+
+        print(format_versions())
         return 0
     if name not in COMMANDS:
         similar = difflib.get_close_matches(name.lower().replace("_", "-"), COMMANDS, n=1)
