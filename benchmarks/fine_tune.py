@@ -187,7 +187,7 @@ def train_and_evaluate(config: Config, folder: Path, start: str) -> Run:
     if not (folder / "metrics.json").exists():
         evaluate.run([str(folder), "--checkpoint", "last"])
     epochs = [{key: row[key] or 0.0 for key in METRICS} for row in read_results(folder)]
-    per_class = json.loads((folder / "metrics.json").read_text())["voc_classes"]
+    per_class = json.loads((folder / "metrics.json").read_bytes())["voc_classes"]
     return Run(start, config.train.seed, epochs, {name: c["ap_11point"] or 0.0 for name, c in per_class.items()})
 
 

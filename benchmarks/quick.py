@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     stored: dict[str, float] = {}
     if not options.store:
         try:
-            file = json.loads(BASELINE.read_text())
+            file = json.loads(BASELINE.read_bytes())
             stored = {name: float(file["ratios"][name]) for name in TASKS}
             print(f"baseline: {file['machine']}")
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -68,8 +68,8 @@ def write_api_pages(app: Sphinx) -> None:
         modules = [module for module in modules if not module.endswith("__main__")]
         directives = "\n\n".join(_module_section(module) for module in modules)
         file = API_FOLDER / f"{page}.md"
-        if not file.exists() or file.read_text() != directives:
-            file.write_text(directives)
+        if not file.exists() or file.read_text(encoding="utf-8") != directives:
+            file.write_text(directives, encoding="utf-8")
 
 
 def _module_section(module: str) -> str:

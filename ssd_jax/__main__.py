@@ -1,8 +1,8 @@
 """Entry point of ``ssd-jax`` and of ``python -m ssd_jax``."""
 
+import errno
 import io
 import os
-import re
 import signal
 import stat
 import sys
@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+from ssd_jax.portability import interrupt_main_thread
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     # XLA prints its warnings, and errors such as "very slow compile", unless this is set before it is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    argv = [expand_home(word) for word in (sys.argv[1:] if argv is None else argv)]
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
         with second_interrupt_ends_process(), closed_pipes_ignored():
             # Imported here, so that Ctrl-C during the imports is handled as well.
@@ -32,15 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         advice = " The same command resumes from the last checkpoint, if there is one." if argv[:1] == ["train"] else ""
         print(f"\n{interrupt}" if interrupt.args else f"\nStopped.{advice}", file=sys.stderr)
         return 130
-
-
-def expand_home(word: str) -> str:
-    """Return an argument with a leading ``~`` of a path replaced by the home folder, also in ``--data.root=~/x``.
-
-    Shells replace only a ``~`` at the start of an argument.
-    """
-    option, path = re.fullmatch(r"(--[\w.-]+=)?(.*)", word, re.DOTALL).groups("")  # type: ignore[union-attr]
-    return option + os.path.expanduser(path)
 
 
 @contextmanager
@@ -63,7 +56,7 @@ def second_interrupt_ends_process() -> Iterator[None]:
             previous_hook(dropped)
             return
         signal.signal(signal.SIGINT, interrupt)
-        threading.Timer(0.05, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
+        threading.Timer(0.05, interrupt_main_thread).start()
 
     previous_hook, sys.unraisablehook = sys.unraisablehook, repeat_dropped_interrupt
     previous = signal.signal(signal.SIGINT, interrupt)
@@ -80,7 +73,10 @@ class _PipeWriter(io.FileIO):
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
+            # Windows reports a closed pipe as an invalid argument.
+            if not isinstance(error, BrokenPipeError) and error.errno != errno.EINVAL:
+                raise
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
             return len(data)
 

@@ -10,9 +10,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ssd_jax.errors import convert_errors, escape_text
+from ssd_jax.portability import WINDOWS_FORBIDDEN
 
 MAX_NAME_BYTES = 255
 """Length that most file systems allow for a file name."""
+_WINDOWS_DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
+"""File names that mean devices on Windows, with any extension."""
 
 
 def make_user_path(path: str | Path) -> Path:
@@ -93,7 +96,15 @@ def append_to_file_name(name: str, suffix: str, limit: int = MAX_NAME_BYTES) -> 
 def make_safe_file_name(name: str) -> str:
     """Replace the characters of a name that are not safe in a file name, and cut it so that suffixes can be appended.
 
-    For example, ``VOC2007/trainval[:50%]`` becomes ``VOC2007_trainval_to50pct``.
+    For example, ``VOC2007/trainval[:50%]`` becomes ``VOC2007_trainval_to50pct``. The result is also safe on Windows,
+    which has names for devices, such as ``aux``, and drops a dot at the end of a name.
     """
-    safe = re.sub(r"[^\w.-]+", "_", name.replace(":", "to").replace("%", "pct")).strip("_")
+    safe = re.sub(r"[^\w.-]+", "_", name.replace(":", "to").replace("%", "pct")).strip("_").rstrip(".")
+    if _WINDOWS_DEVICES.fullmatch(safe):
+        safe = f"_{safe}"
     return append_to_file_name(safe, "", MAX_NAME_BYTES - 55)
+
+
+def replace_forbidden_characters(name: str) -> str:
+    """Return a name in which the characters that Windows forbids in file names are replaced by ``_``."""
+    return re.sub(rf"[\x00-\x1f{re.escape(WINDOWS_FORBIDDEN)}]", "_", name)

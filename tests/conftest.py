@@ -1,6 +1,5 @@
 """Fixtures for all tests, and environment variables that have to be set before JAX is imported."""
 
-import fcntl
 import gc
 import os
 import shutil
@@ -9,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from helpers import network
 
 # Most of the time of the tests is spent on compilation, so compiled programs are kept for the next run. The settings
 # are environment variables, so that processes started by tests get them, too.
@@ -17,6 +18,17 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # Tests run each program only a few times, so optimizations of the compiler take more time than they save.
 # `make test-all` sets this to 0, to test the programs as users run them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+
+network.refuse_other_machines()
+
+
+@pytest.fixture(autouse=True)
+def no_connection() -> Iterator[None]:
+    """Fail a test in which this process tried to connect to another machine."""
+    before = len(network.ATTEMPTS)
+    yield
+    assert network.ATTEMPTS[before:] == []
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +61,7 @@ def release_compiled_programs() -> Iterator[None]:
 def resident_bytes() -> int:
     """Return the memory that this process uses now, or 0 if the system does not tell."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     except OSError:
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
@@ -78,8 +90,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained_run"
     done = shared.with_name("trained_run.done")
-    with shared.with_name("trained_run.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(shared.with_name("trained_run.lock")):
         if not done.exists():
             shutil.rmtree(shared, ignore_errors=True)
             assert run_command("train", TINY, "--workdir", shared) == 0

@@ -544,7 +544,7 @@ MUTANTS = (
     Mutant(
         "path_with_special_characters_kept",
         "runs/plain_path",
-        "yield link / folder.name",
+        "yield parent / folder.name",
         "yield folder",
         ("runs/test_checkpoint",),
     ),
@@ -570,10 +570,10 @@ MUTANTS = (
         ("ops/test_detection",),
     ),
     Mutant(
-        "lock_shared",
+        "no_lock",
         "runs/run_folder",
-        "fcntl.LOCK_EX | fcntl.LOCK_NB",
-        "fcntl.LOCK_SH | fcntl.LOCK_NB",
+        "return lock_descriptor(descriptor, blocking=False)",
+        "return True",
         (
             "runs/test_run_folder",
             "runs/test_log",

@@ -27,7 +27,7 @@ def describe_machine(*packages: str) -> str:
 def find_processor_name() -> str:
     """Return the model name of the CPU, or its architecture if the name is unknown."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.machine()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -9,7 +9,6 @@ task for about half a second and prints the seconds per call. It sleeps while it
 import importlib
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ MIN_SECONDS = 0.5  # duration of a round
 
 
 def main(library: str, task: str, variant: str, folder: str, cores: str) -> None:
-    if cores:
+    if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
     prepare = getattr(importlib.import_module(f"benchmarks.speed.{library}"), f"prepare_{task}")
     call = prepare(Path(folder), variant)
@@ -36,14 +35,18 @@ def main(library: str, task: str, variant: str, folder: str, cores: str) -> None
 
 
 def read_peak_mb() -> float:
-    """Return the peak resident memory of this process in MB.
+    """Return the peak resident memory of this process in MB. On Windows, it is not a number.
 
     On Linux, getrusage would include the memory of the process that this process was forked from.
     """
     status = Path("/proc/self/status")
     if not status.is_file():
+        try:
+            import resource
+        except ImportError:
+            return float("nan")
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    (line,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import inspect
 import re
-import shlex
 import textwrap
 import typing
 from collections.abc import Sequence
@@ -16,9 +15,11 @@ from typing import Any, Literal, TypeVar
 import msgspec
 import tyro
 
+from ssd_jax.commands.options import make_registry
 from ssd_jax.config import Config, DefaultBoxes, Model, Train
 from ssd_jax.config_fields import RENAMED_OPTIONS
 from ssd_jax.errors import UserError
+from ssd_jax.portability import quote_argument
 from ssd_jax.runs.config_file import build_config, load_config
 from ssd_jax.runs.config_names import list_configs
 
@@ -63,7 +64,7 @@ def parse_config_options(kind: type[T], command: str, argv: Sequence[str], commo
     if folder is not None:
         raise UserError(
             f"{command}: '{folder}' is not an option. To name the folder of the data, write --data.root "
-            f"{shlex.quote(folder)}"
+            f"{quote_argument(folder)}"
         )
     program = f"ssd-jax {command} {file}"
     if any(word in HELP for word in words):
@@ -71,7 +72,7 @@ def parse_config_options(kind: type[T], command: str, argv: Sequence[str], commo
         raise SystemExit(0)
     if HELP_ALL in words:
         words = ["--help"]
-    registry = tyro.constructors.ConstructorRegistry()
+    registry = make_registry()
     registry.struct_rule(_describe_config_type)
     return tyro.cli(
         kind,

@@ -1,6 +1,5 @@
 """``ssd-jax export-weights``: write a run's weights for torchvision or ssd.pytorch, or as a model folder."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import tyro
 
 from ssd_jax.commands.options import parse_options
 from ssd_jax.errors import UserError
+from ssd_jax.portability import quote_argument
 
 
 @dataclass(frozen=True)
@@ -58,4 +58,4 @@ def _write_model_folder(options: ExportOptions) -> None:
     folder = save_model_folder(options.run, options.out, dtype=dtype, checkpoint=options.checkpoint)
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{folder}: model folder of {options.run} in {dtype}, {size / 1e6:.1f} MB")
-    print(f"Describe the model in its README.md. Next: ssd-jax predict {shlex.quote(str(folder))} IMAGES")
+    print(f"Describe the model in its README.md. Next: ssd-jax predict {quote_argument(str(folder))} IMAGES")

@@ -1,6 +1,5 @@
 """``ssd-jax import-weights``: convert published weights to a run folder."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import tyro
 
 from ssd_jax.commands.options import check_new_folder, parse_options
 from ssd_jax.config import Config
+from ssd_jax.portability import quote_argument
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def describe_import(imported: Any, class_names: Sequence[str]) -> list[str]:
 
 def format_next_step(config: Config, out: Path) -> str:
     """Return a sentence that names the commands to use next."""
-    run = shlex.quote(str(out))
+    run = quote_argument(str(out))
     train = f"ssd-jax train CONFIG --train.pretrained {run}"
     if not config.model.class_names:
         return f"Train from it: {train}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -21,7 +21,30 @@ def parse_options(kind: type[T], command: str, argv: Sequence[str]) -> T:
     Raises:
         SystemExit: If an option is unknown or cannot be parsed, or help was requested.
     """
-    return tyro.cli(kind, args=list(argv), prog=f"ssd-jax {command}")
+    return tyro.cli(kind, args=list(argv), prog=f"ssd-jax {command}", registry=make_registry())
+
+
+def make_registry() -> tyro.constructors.ConstructorRegistry:
+    """Return tyro's rules for the types of options. In a path, a leading ``~`` becomes the home folder.
+
+    Shells replace a ``~`` at the start of an argument, but not in ``--out=~/x``. An option that is not a path, such as
+    the id of an image, is taken literally.
+    """
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(_describe_path)
+    return registry
+
+
+def _describe_path(info: Any) -> Any:
+    if info.type is not Path:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: files.make_user_path(words[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    )
 
 
 def initialize_jax(distributed: DistributedOptions = SINGLE_PROCESS) -> None:

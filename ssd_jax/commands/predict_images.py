@@ -64,9 +64,7 @@ def choose_output_files(images: Sequence[InputImage], out: Path) -> dict[Path, P
     """Return a different output file for each image."""
     targets = [make_picture_path(out, image.relative) for image in images]
     if len({_comparable(target) for target in targets}) < len(targets):
-        absolute = [os.path.abspath(image.file) for image in images]
-        common = os.path.commonpath([os.path.dirname(file) for file in absolute])
-        targets = [make_picture_path(out, Path(os.path.relpath(file, common))) for file in absolute]
+        targets = [make_picture_path(out, file) for file in remove_common_folder([image.file for image in images])]
     chosen: dict[Path, Path] = {}
     used: set[str] = set()
     for image, target in zip(images, targets, strict=True):
@@ -77,6 +75,20 @@ def choose_output_files(images: Sequence[InputImage], out: Path) -> dict[Path, P
         used.add(_comparable(target))
         chosen[image.file] = target
     return chosen
+
+
+def remove_common_folder(files: Sequence[Path]) -> list[Path]:
+    """Return the paths of files relative to the innermost folder that contains all of them.
+
+    If there is no such folder, because the files are on several drives of Windows, the paths begin with the letters of
+    the drives.
+    """
+    absolute = [file.absolute() for file in files]
+    try:
+        common = os.path.commonpath([file.parent for file in absolute])
+    except ValueError:
+        return [Path(file.drive.rstrip(":"), *file.parts[1:]) for file in absolute]
+    return [Path(os.path.relpath(file, common)) for file in absolute]
 
 
 def make_picture_path(out: Path, relative: Path) -> Path:

@@ -44,9 +44,8 @@ def run(argv: Sequence[str]) -> None:
         config = with_data_root(config, options.data_root)
     source = open_split(config, config.data.train_split)
     augmented = replay.replay_image(config, source, options.image, options.epoch)
-    name = files.append_to_file_name(
-        options.image.replace("/", "_"), f"_epoch{options.epoch}.jpg"
-    )  # an id may be a path
+    safe_id = files.replace_forbidden_characters(options.image)  # an id may be a path
+    name = files.append_to_file_name(safe_id, f"_epoch{options.epoch}.jpg")
     out = options.out or options.run / "shown" / name
     picture = replay.draw_comparison(source, augmented)
     with files.convert_write_errors(out, OUT_ADVICE):

@@ -69,7 +69,7 @@ def verify_checksums(checkpoint: Path) -> None:
     """
     with convert_corruption_errors(checkpoint):
         file = checkpoint / CHECKSUMS
-        expected = json.loads(file.read_text()) if file.exists() else {}
+        expected = json.loads(file.read_bytes()) if file.exists() else {}
         checksums = _compute_checksums(checkpoint)
         changed = [name for name, actual in checksums.items() if expected.get(name, actual) != actual]
     changed += sorted(name for name in expected if not (checkpoint / name).exists())

@@ -59,7 +59,7 @@ class RunLog:
         Raises:
             UserError: If a file cannot be written.
         """
-        with convert_write_errors(self.log_file), self.log_file.open("a") as file:
+        with convert_write_errors(self.log_file), self.log_file.open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         self._write_scalars(step, "train", values)
 

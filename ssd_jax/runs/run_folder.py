@@ -6,20 +6,21 @@ A run folder has ``config.json`` (the config with all options, written before th
 """
 
 import dataclasses
-import fcntl
 import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from filelock import lock_descriptor
 
 from ssd_jax.config import Config
 from ssd_jax.errors import UserError
 from ssd_jax.files import convert_read_errors, convert_write_errors, write_text
+from ssd_jax.portability import LOCK_FILE, open_for_lock
 from ssd_jax.runs.config_file import decode_config
 
 # Options that may change when a run is resumed: the folder of the data, whether the run stops at an unreadable image,
@@ -130,7 +131,7 @@ def create_or_resume_run(workdir: Path, config: Config) -> RunStatus:
     _make_folder(workdir)
     with convert_write_errors(workdir, _WORKDIR_ADVICE):
         file = workdir / "config.json"
-        if not file.exists() and any(workdir.iterdir()):
+        if not file.exists() and any(entry.name != LOCK_FILE for entry in workdir.iterdir()):
             raise UserError(f"{workdir} is not empty and not a run folder. {_WORKDIR_ADVICE}")
         checkpoints = workdir / "checkpoints"
         if os.path.lexists(checkpoints) and not checkpoints.is_dir():
@@ -164,23 +165,24 @@ def hold_exclusive_lock(workdir: Path) -> Iterator[None]:
     """
     _make_folder(workdir)
     with convert_write_errors(workdir):
-        descriptor = os.open(workdir, os.O_RDONLY)
+        descriptor = open_for_lock(workdir)
     try:
-        with suppress(OSError):  # the file system has no locks
-            _lock(workdir, descriptor)
+        if not _lock_if_possible(descriptor):
+            raise UserError(
+                f"{workdir}: another process is training in this folder. Wait for it, or name another --workdir; to "
+                "train one run with several processes, start each with --distributed"
+            )
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(workdir: Path, descriptor: int) -> None:
+def _lock_if_possible(descriptor: int) -> bool:
+    """Lock a file, and return whether no other process has locked it, as far as the file system can tell."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(
-            f"{workdir}: another process is training in this folder. Wait for it, or name another --workdir; to train "
-            "one run with several processes, start each with --distributed"
-        ) from None
+        return lock_descriptor(descriptor, blocking=False)
+    except OSError:  # the file system has no locks
+        return True
 
 
 def has_checkpoint(workdir: Path) -> bool:

@@ -74,7 +74,7 @@ def initialize(options: DistributedOptions) -> None:
         ) from error
     set_exit_message(f"{EXIT_REASON} Start all processes again with the same command.")
     if not is_primary():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # stays open until the process ends
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # stays open until the process ends
 
 
 @contextmanager

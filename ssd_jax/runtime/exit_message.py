@@ -9,6 +9,8 @@ import subprocess
 import sys
 from contextlib import suppress
 
+from ssd_jax.portability import make_detached_options
+
 EXIT_REASON = (
     "This process was killed, or it ended because another process of the run died; see the messages of that process."
 )
@@ -35,6 +37,8 @@ def set_exit_message(message: str) -> None:
 def start_observer() -> None:
     """Start the child process that prints the message when this process has ended."""
     global _observer
-    command = [sys.executable, "-IS", "-c", _OBSERVER]
-    # The child gets a session of its own, so that Ctrl-C in the terminal does not also end the child.
-    _observer = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
+    # Windows would otherwise use its own encoding on both sides of the pipe, and lacks characters of many names.
+    command = [sys.executable, "-IS", "-Xutf8", "-c", _OBSERVER]
+    # Ctrl-C in the terminal must not also end the child.
+    detached = make_detached_options()
+    _observer = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, encoding="utf-8", **detached)

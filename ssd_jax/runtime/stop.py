@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -59,7 +60,7 @@ class StopRequest:
 
     def _record_signal(self, number: int, frame: FrameType | None) -> None:
         if self._multi_process:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         elif self.signal is None:
             self.signal = signal.Signals(number)
 
@@ -87,7 +88,7 @@ class _SecondSignalWatcher:
     """Thread that ends the process at the second signal.
 
     Python calls a signal handler in the main thread, and only after a call into C++, such as a compilation, has
-    returned. But it writes the number of the signal to a pipe at once, which this thread reads.
+    returned. But it writes the number of the signal to a socket at once, which this thread reads.
 
     Args:
         signals: Signals to watch. They must have a handler.
@@ -95,22 +96,22 @@ class _SecondSignalWatcher:
 
     def __init__(self, signals: tuple[signal.Signals, ...]) -> None:
         self._signals = signals
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)
-        self._previous = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._reader, self._writer = socket.socketpair()  # Windows has no pipes that do not block
+        self._writer.setblocking(False)
+        self._previous = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """End the thread."""
         signal.set_wakeup_fd(self._previous)
-        os.close(self._writer)
+        self._writer.close()
         self._thread.join()
-        os.close(self._reader)
+        self._reader.close()
 
     def _watch(self) -> None:
         first = None
-        while number := os.read(self._reader, 1):
+        while number := self._reader.recv(1):
             if number[0] not in self._signals:
                 continue
             if first is None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import shlex
 import signal
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +17,7 @@ from ssd_jax.data.run_splits import (
 from ssd_jax.data.source import Source
 from ssd_jax.errors import escape_text
 from ssd_jax.files import make_user_path
+from ssd_jax.portability import quote_argument
 from ssd_jax.runs import data_fingerprint, run_folder
 from ssd_jax.runs.config_file import validate
 from ssd_jax.runtime import compilation, distributed
@@ -76,7 +76,7 @@ def train(config: Config, workdir: str | Path | None = None) -> Path:
             raise KeyboardInterrupt(message)
         print(message)
     else:
-        run = shlex.quote(str(workdir))
+        run = quote_argument(str(workdir))
         print(f"Done. Next: ssd-jax evaluate {run}, ssd-jax predict {run} IMAGES")
     return workdir
 

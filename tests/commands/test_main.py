@@ -5,22 +5,31 @@ import importlib
 import io
 import logging
 import os
-import resource
+import platform
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers.cli import ROOT, TINY, run_command
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ssd_jax.commands import show
+import ssd_jax
+from ssd_jax.commands import predict, show
 from ssd_jax.commands.main import COMMANDS
+from ssd_jax.commands.options import parse_options
 from ssd_jax.data.image import read_image
+from ssd_jax.data.run_splits import with_data_root
 from ssd_jax.errors import UserError
+from ssd_jax.runs.config_file import load_config
 from ssd_jax.runtime import progress
 from ssd_jax.runtime.progress import show_progress
 
@@ -81,12 +90,33 @@ except SystemExit:
 loaded = {HEAVY!r} & set(sys.modules)
 assert not loaded, loaded
 """
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = os.times()
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    after = os.times()
     assert result.returncode == 0, result.stderr
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert seconds < CPU_SECONDS
+    # On Windows, the times of child processes are always 0.
+    assert after.children_user + after.children_system - before.children_user - before.children_system < CPU_SECONDS
+
+
+def test_version_names_what_a_bug_report_needs(monkeypatch, capsys):
+    devices = [SimpleNamespace(device_kind="H100", platform="gpu")] * 2 + [
+        SimpleNamespace(device_kind="cpu", platform="cpu")
+    ]
+    monkeypatch.setattr("jax.devices", lambda: devices)
+    assert run_command("--version") == 0
+    printed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert printed["ssd-jax"] == ssd_jax.__version__ and printed["Python"] == platform.python_version()
+    for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"):
+        assert printed[name] == version(name)
+    assert printed["devices"] == "2 x H100 (gpu), 1 x cpu"
+    assert platform.system() in printed["system"]
+
+    def fail() -> None:
+        raise RuntimeError("no driver\nsecond line")
+
+    monkeypatch.setattr("jax.devices", fail)
+    assert run_command("--version") == 0
+    assert re.search(r"^devices +none \(no driver\)$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_public_names_are_imported_on_first_use():
@@ -252,10 +282,26 @@ def test_help_without_reader_of_its_output_ends_quietly(argv):
 # ---- paths ----
 
 
-def test_home_folder_is_expanded_in_every_argument(monkeypatch):
-    words: list[str] = []
-    monkeypatch.setenv("HOME", "/people/ann")
-    monkeypatch.setattr(show, "run", words.extend)
-    given = ["~/a b", "--data.root=~/x", "--train.pretrained=~", "--split=a~b", "a/~", "--x", "~nobody-of-this-name/x"]
-    assert run_command("show", *given) == 0
-    assert words == ["/people/ann/a b", "--data.root=/people/ann/x", "--train.pretrained=/people/ann", *given[3:]]
+@pytest.fixture
+def home(monkeypatch, tmp_path):
+    """Return a home folder, which is that of this process during the test."""
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    return tmp_path
+
+
+def test_home_folder_is_expanded_in_paths_and_only_there(home):
+    argv = ["~/a b", "--image=~/x", "--epoch=0", "--out=~/b.jpg"]
+    options = parse_options(show.ShowOptions, "show", argv)
+    assert (options.run, options.image, options.out) == (home / "a b", "~/x", home / "b.jpg")
+    argv = ["~nobody-of-this-name/r", "a/~", "~/c.png"]
+    predicted = parse_options(predict.PredictOptions, "predict", argv)
+    assert predicted.run == Path(argv[0]) and predicted.images == (Path("a/~"), home / "c.png")
+
+
+def test_home_folder_is_expanded_in_the_paths_of_a_config(home, monkeypatch, capsys):
+    shutil.copy(TINY, home / "tiny.py")
+    monkeypatch.setattr("ssd_jax.commands.check_data.check_data", lambda options: print(options.out) or 0)
+    assert run_command("check-data", "~/tiny.py", "--out=~/o", "--data.root=~/d") == 0
+    assert capsys.readouterr().out == f"{home / 'o'}\n"
+    assert with_data_root(load_config(TINY), "~/d").data.root == str(home / "d")

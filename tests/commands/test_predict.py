@@ -144,7 +144,7 @@ def test_predict_names_an_image_exactly_whatever_its_name(name, trained_run, pho
     file.write_bytes((photos / "a.jpg").read_bytes())
     cut.write_bytes((photos / "a.png").read_bytes()[:100])
     assert run_command("predict", trained_run, "in") == 2
-    (image,) = json.loads(Path("predictions/predictions.json").read_text())["images"]
+    (image,) = json.loads(Path("predictions/predictions.json").read_text(encoding="utf-8"))["images"]
     assert Path(image["file"]) == file
     with Image.open(image["picture"]) as picture:
         assert picture.size == (image["width"], image["height"])

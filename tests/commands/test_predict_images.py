@@ -17,7 +17,7 @@ def make_files(tmp_path, monkeypatch):
     def make(*names):
         for name in names:
             Path(name).parent.mkdir(parents=True, exist_ok=True)
-            Path(name).write_text("")
+            Path(name).write_text("", encoding="utf-8")
 
     return make
 
@@ -74,7 +74,7 @@ def test_find_images_shortens_names_that_would_become_too_long(make_files):
     targets = list(find("d").values())
     assert len(set(targets)) == 2
     for target in targets:
-        Path(target).write_text("")
+        Path(target).write_text("", encoding="utf-8")
 
 
 def test_find_images_counts_and_names_what_it_skips(make_files):

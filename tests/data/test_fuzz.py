@@ -91,7 +91,7 @@ def list_stems() -> dict[str, list[str]]:
 
 def write(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
 
 
 def write_image(file: Path) -> None:

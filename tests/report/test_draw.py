@@ -379,11 +379,11 @@ def test_draw_curves_draws_each_panel(tmp_path):
 
 def test_draw_curves_accepts_numbers_as_text(tmp_path):
     keys = sorted({key for row in ROWS for key in row})
-    with open(tmp_path / "results.csv", "w", newline="") as file:
+    with open(tmp_path / "results.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, keys)
         writer.writeheader()
         writer.writerows(ROWS)
-    with open(tmp_path / "results.csv", newline="") as file:
+    with open(tmp_path / "results.csv", encoding="utf-8", newline="") as file:
         draw.draw_curves(list(csv.DictReader(file)), tmp_path / "csv.png")
     draw.draw_curves([json.loads(json.dumps(row)) for row in ROWS], tmp_path / "json.png")
     assert np.array_equal(*(np.asarray(Image.open(tmp_path / name)) for name in ("csv.png", "json.png")))

@@ -434,7 +434,7 @@ def test_page_is_drawn_in_a_browser_without_console_messages(
 def test_page_is_not_wider_than_the_window(
     chromium_path: str, page_of_bccd: Path, tmp_path: Path, width: int, has_long_names: bool
 ):
-    file, content = tmp_path / "measured.html", page_of_bccd.read_text()
+    file, content = tmp_path / "measured.html", page_of_bccd.read_text(encoding="utf-8")
     if has_long_names:
         content = content.replace("Platelets", "x" * 255)
     measure = "<script>document.body.append(`measured ${innerWidth} ${document.documentElement.scrollWidth}`)</script>"

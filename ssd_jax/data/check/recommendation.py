@@ -2,7 +2,6 @@
 
 import math
 import os
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from jaxtyping import Float, Int
 from ssd_jax.config import SMALL_BOXES, SSD300_COCO_BOXES, SSD512_COCO_BOXES, Config, Data
 from ssd_jax.data.check.box_coverage import best_iou, training_boxes
 from ssd_jax.data.source import Source
+from ssd_jax.portability import quote_argument
 
 OWN_DATA_BOXES = {
     "own_data_small": SMALL_BOXES,
@@ -136,7 +136,7 @@ def format_data_options(data: Data) -> str:
     names = ("root", "format", "train_split", "val_split", "test_split")
     values: Sequence[tuple[str, str]] = [(name, getattr(data, name)) for name in names]
     defaults = Data()
-    return " ".join(f"--data.{n} {shlex.quote(v)}" for n, v in values if n == "root" or v != getattr(defaults, n))
+    return " ".join(f"--data.{n} {quote_argument(v)}" for n, v in values if n == "root" or v != getattr(defaults, n))
 
 
 def find_accelerator() -> bool:

@@ -1,6 +1,7 @@
 """Format the result of a data set check as text, and write it to files."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -47,7 +48,9 @@ def format_problems(problems: Iterable[Problem], root: str = "") -> str:
 
 def _shorten_paths(line: str, root: str) -> str:
     """Return a line with paths relative to a folder, except for the path of the folder itself."""
-    return line.replace(f"{root.rstrip('/')}/", "").replace(f": {root} ", ": ") if root else line
+    if not root:
+        return line
+    return re.sub(re.escape(root.rstrip("/\\")) + r"[/\\]", "", line).replace(f": {root} ", ": ")
 
 
 def format_counts(check: DataSetCheck) -> str:

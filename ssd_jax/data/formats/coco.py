@@ -27,6 +27,7 @@ from ssd_jax.data.source import CocoTruth, FolderSource, RawObject, Source, add_
 from ssd_jax.data.split_names import is_split_name, split_kind, split_of_path
 from ssd_jax.data.splits import JoinedSource, Term
 from ssd_jax.errors import UserError
+from ssd_jax.portability import make_relative_path
 
 LAYOUT = ".json files with the keys 'images' and 'categories'"
 
@@ -330,7 +331,7 @@ class _ImageFiles:
             if os.path.basename(path) in self._file_names(os.path.dirname(path)):
                 return Path(path)
         own_kind = split_kind(self._split)
-        start = os.path.relpath(self._file.parent, self._folder.root).replace(os.sep, "/").removeprefix(".")
+        start = make_relative_path(self._file.parent, self._folder.root).removeprefix(".")
 
         def rank(place: str) -> tuple[bool, tuple[int, int]] | None:
             kind = split_kind(split_of_path(place) or "")

@@ -4,6 +4,7 @@ Any data set with the features ``image`` and ``objects/bbox`` can be read. `ssd_
 public data sets from their archives. Format: https://www.tensorflow.org/datasets/external_tfrecord.
 """
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -208,6 +209,11 @@ def prepared_builder(data: Data) -> tfds.core.DatasetBuilder:
         UserError: If the data set is not prepared as ArrayRecord files, or if ``data.root`` is not a valid name.
     """
     name, folder = data.root.removeprefix(PREFIX), tfds_dir(data)
+    if importlib.util.find_spec("array_record") is None:
+        raise UserError(
+            f"{data.root}: the package array_record, which reads it, exists only for Linux and macOS. On Windows, use "
+            "WSL, or a folder of images and annotations"
+        )
     try:
         builder = builder_from_files(name, data_dir=folder)
     except tfds.core.DatasetNotFoundError:

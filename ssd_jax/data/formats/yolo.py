@@ -30,6 +30,7 @@ from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import FolderSource, join_names, read_text
 from ssd_jax.data.split_names import is_split_name, split_kind, split_of_path
 from ssd_jax.errors import UserError
+from ssd_jax.portability import make_relative_path
 
 LAYOUT = "a .yaml file with the key 'names', or .txt labels with the names of the images"
 
@@ -239,10 +240,10 @@ def _image_ids(folder: Folder, images: Mapping[Path, Path], *, listed: bool) -> 
         own = [image for image, other in images.items() if other == place]
         inner = place / "images"
         starts[place] = inner if not listed and all(image.is_relative_to(inner) for image in own) else place
-    ids = [os.path.splitext(os.path.relpath(image, starts[place]))[0] for image, place in images.items()]
+    ids = [os.path.splitext(make_relative_path(image, starts[place]))[0] for image, place in images.items()]
     if len(set(ids)) < len(ids):  # some images differ only by their extension or their folder
-        ids = [os.path.relpath(image, folder.root) for image in images]
-    return dict(zip(images, (text.replace(os.sep, "/") for text in ids), strict=True))
+        ids = [make_relative_path(image, folder.root) for image in images]
+    return dict(zip(images, ids, strict=True))
 
 
 # ---- label files ----
@@ -428,12 +429,8 @@ def _report_unused(
         elif not named:
             text = f"its image is missing: no image is named '{file.stem}'"
             problems.add(Kind.NO_IMAGE, file, text)
-    label_files = [_relative(folder, file) for file in used]
-    images = [_relative(folder, image) for image, file in labels.items() if file is not None]
+    label_files = [make_relative_path(file, folder.root) for file in used]
+    images = [make_relative_path(image, folder.root) for image, file in labels.items() if file is not None]
     layout = describe_layout(label_files, images, "YOLO labels")
     if layout:
         problems.add(Kind.LAYOUT, folder.root, layout, group=layout)
-
-
-def _relative(folder: Folder, path: Path) -> str:
-    return Path(os.path.relpath(path, folder.root)).as_posix()

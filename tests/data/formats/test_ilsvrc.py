@@ -30,7 +30,8 @@ def write_xml(file: Path, *objects):
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(
         f"<annotation><folder>x</folder><filename>{file.stem}</filename><size><width>40</width><height>30</height>"
-        f"<depth>3</depth></size>{nodes}</annotation>"
+        f"<depth>3</depth></size>{nodes}</annotation>",
+        encoding="utf-8",
     )
 
 

@@ -208,6 +208,12 @@ def copy_with_changed_file(stored_sets: str, tmp_path: Path, file: str, old: str
     return Data(root="tfds:voc/2007", tfds_dir=str(folder))
 
 
+def test_prepared_data_sets_are_rejected_where_their_reader_is_missing(stored_sets: str, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"tfds:voc.*array_record.*Windows"):
+        split_names(Data(root="tfds:voc/2007", tfds_dir=stored_sets))
+
+
 def test_tfrecord_files_are_rejected_with_the_command_to_prepare_array_record_files(stored_sets: str, tmp_path: Path):
     data = copy_with_changed_file(stored_sets, tmp_path, "dataset_info.json", '"array_record"', '"tfrecord"')
     with pytest.raises(UserError, match=r"tfrecord(.|\n)*ssd-jax prepare-data tfds:voc/2007 --archives"):
@@ -554,7 +560,7 @@ class Downloads(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager):
         first = dl_manager.download({"a": ["http://example.org/x?id=7"]})
         second = dl_manager.download((tfds.download.Resource(url="http://example.org/unregistered.txt"),))
-        texts = [Path(first["a"][0]).read_text(), Path(second[0]).read_text()]
+        texts = [Path(first["a"][0]).read_text(encoding="utf-8"), Path(second[0]).read_text(encoding="utf-8")]
         return {"train": ((text, {"image": encode_image(make_red_image(), "PNG"), "objects": []}) for text in texts)}
 
     def _generate_examples(self):

@@ -25,7 +25,7 @@ def write_image(file: Path, size=(40, 30), **options):
 
 def write_text(file: Path, text: str):
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
 
 
 @pytest.fixture
