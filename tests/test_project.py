@@ -112,6 +112,12 @@ def test_requirements_match_the_dependencies_with_cuda_and_the_dev_extra():
     assert [line for line in lines if line and not line.startswith("#")] == wanted
 
 
+OPTIONAL_IMPORTS = {
+    "weights.torch_reference": {"torch", "torchvision"},  # the extra `parity`
+    "model_zoo.hub": {"huggingface_hub"},  # the extra `hub`
+}
+
+
 def test_every_import_of_the_package_is_a_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     import_name = {
@@ -124,8 +130,8 @@ def test_every_import_of_the_package_is_a_dependency():
     distributions = [re.match(r"[\w-]+", line)[0] for line in project["dependencies"]]
     allowed = {import_name.get(name, name) for name in distributions} | {"ssd_jax"} | set(sys.stdlib_module_names)
     for name, path in find_package_modules().items():
-        oracle = {"torch", "torchvision"} if name == "weights.torch_reference" else set()  # the extra `parity`
-        extra = find_top_level_packages(path) - allowed - oracle
+        optional = OPTIONAL_IMPORTS.get(name, set())
+        extra = find_top_level_packages(path) - allowed - optional
         assert not extra, f"ssd_jax.{name} imports {sorted(extra)}, not in pyproject.toml's dependencies"
 
 

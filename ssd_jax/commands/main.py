@@ -37,6 +37,7 @@ COMMANDS = {
     "export-weights": Command(
         "export_weights", "RUN --out FILE", "write weights for torchvision or ssd.pytorch, or a model folder"
     ),
+    "push": Command("push", "RUN USER/NAME", "upload a detector to the Hugging Face Hub"),
     "aot": Command("aot", "--target TARGET CONFIG", "estimate memory and speed on other devices"),
 }
 

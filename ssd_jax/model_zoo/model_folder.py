@@ -25,7 +25,9 @@ from ssd_jax.weights.formats.safetensors_file import read_metadata, read_safeten
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "README.md"
 FILE_NAMES = ("config.json", WEIGHTS_NAME, CARD_NAME)
-"""Names of all files of a model folder."""
+"""Names of the files of a model folder."""
+PICTURE_NAME = "detections.jpg"
+"""Name of a picture with detections, which the card of a model folder may show."""
 
 Dtype = Literal["float16", "float32"]
 """Types in which parameters can be stored."""
@@ -129,7 +131,7 @@ detections = detector("photo.jpg")
 def _check_can_write(folder: Path) -> None:
     with convert_write_errors(folder, "Name another folder."):
         names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
-    others = sorted(names - set(FILE_NAMES))
+    others = sorted(names - {*FILE_NAMES, PICTURE_NAME})
     if others or (names and not is_model_folder(folder)):
         raise UserError(f"{folder}: the folder has other files ({(others or sorted(names))[0]}). Name another folder")
 

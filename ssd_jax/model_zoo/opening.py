@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from ssd_jax.config import Config
 from ssd_jax.files import make_user_path
 from ssd_jax.inference.detector import Detector
+from ssd_jax.model_zoo import hub
 from ssd_jax.model_zoo.model_folder import Dtype, is_model_folder, read_params, write_model_folder
 from ssd_jax.models.ssd import Params
 from ssd_jax.runs import run_folder
@@ -49,13 +50,14 @@ def open_model(source: str | Path, class_names: Sequence[str] | None = ()) -> Op
     """Open a trained network.
 
     Args:
-        source: Run folder, model folder or weight file of another project.
+        source: Run folder, model folder, weight file of another project, or the address of a model on the Hugging Face
+            Hub, such as ``hf://user/name`` or ``hf://user/name@revision``, which is downloaded.
         class_names: Class names of a weight file, as for `import_weights`.
 
     Raises:
-        UserError: If there is no such run, folder or file, or if its config is not valid.
+        UserError: If there is no such run, folder, file or model on the Hub, or if its config is not valid.
     """
-    path = make_user_path(source)
+    path = hub.download_model(source) if hub.is_address(source) else make_user_path(source)
     if path.is_file():
         return _open_weight_file(path, str(source), class_names)
     config = run_folder.read_config(path)
@@ -85,7 +87,8 @@ def load(run: str | Path, checkpoint: Checkpoint = "best") -> Detector:
     """Load a trained detector.
 
     Args:
-        run: Run folder, model folder, or weight file of another project.
+        run: Run folder, model folder, weight file of another project, or an address on the Hugging Face Hub, such as
+            ``hf://user/name`` or ``hf://user/name@revision``.
         checkpoint: "best" for the checkpoint with the highest mAP on the val split during training, "last" for the
             latest one. A run that was never evaluated has no best checkpoint, so its last one is loaded.
 

@@ -61,8 +61,8 @@ def test_float16_rounds_each_parameter_to_11_bits_and_halves_the_file(trained_ru
 def test_model_folder_has_no_paths_of_the_machine(trained_run, tmp_path):
     detector = ssd_jax.load(trained_run)
     config = ssd_jax.load_config("configs/own_data.py", {
-        "data.root": "/home/someone/photos", "data.tfds_dir": "/home/someone/tfds",
-        "train.pretrained": "/home/someone/vgg.pth",
+        "data.root": "/srv/someone/photos", "data.tfds_dir": "/srv/someone/tfds",
+        "train.pretrained": "/srv/someone/vgg.pth",
     })  # fmt: skip
     from ssd_jax.model_zoo.model_folder import remove_local_paths
 
