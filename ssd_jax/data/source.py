@@ -293,7 +293,8 @@ def annotation_from_objects(
 ) -> Annotation:
     """Return the annotation of an image, after checking its objects.
 
-    Objects of an unknown class and objects without an area inside the image are left out.
+    Objects of an unknown class and objects without an area inside the image are left out. Swapped corners of boxes are
+    put in order.
 
     Args:
         image_id: Unique identifier of the image.
@@ -321,9 +322,13 @@ def annotation_from_objects(
             )
             continue
         text = f"{entry.where} ({entry.name} {' '.join(f'{edge:g}' for edge in entry.box_px)})"
+        ordered = order_corners(entry.box_px)
+        if ordered != entry.box_px:
+            problems.add(Kind.SWAPPED, file, text)
+            entry = entry._replace(box_px=ordered)
         inside = clip_box(entry.box_px, size)
         if inside is None:
-            problems.add(Kind.NO_AREA, file, text + _describe_swapped_corners(entry.box_px))
+            problems.add(Kind.NO_AREA, file, text)
             continue
         if inside != entry.box_px:
             problems.add(Kind.OUT_OF_IMAGE, file, text)
@@ -352,12 +357,10 @@ def _suggest_name(name: str, names: Sequence[str]) -> str:
     return f"Did you mean '{similar[0]}'? " if similar else ""
 
 
-def _describe_swapped_corners(box: Sequence[float]) -> str:
-    """Return a remark on the swapped corners of an xyxy box to append to a message, or an empty string."""
-    swapped = [
-        f"{axis}max is below {axis}min" for axis, low, high in zip("xy", box[:2], box[2:], strict=True) if high < low
-    ]
-    return f": {' and '.join(swapped)} (swapped corners or a negative size?)" if swapped else ""
+def order_corners(box: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return an xyxy box with its corners in order, so that x1 <= x2 and y1 <= y2."""
+    x1, y1, x2, y2 = box
+    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
 
 
 def add_problem_if_normalised(

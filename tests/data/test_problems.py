@@ -4,6 +4,7 @@ import json
 import re
 import time
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -69,23 +70,21 @@ def test_repeated_objects_of_a_crowded_image_are_found_in_linear_time():
     assert len(texts) == 10_000 and texts[77].endswith("same as object 77")
 
 
-@pytest.mark.parametrize(
-    ("box", "swapped"),
-    [
-        ((9, 2, 1, 8), ["xmax", "xmin"]),
-        ((1, 8, 9, 2), ["ymax", "ymin"]),
-        ((9, 8, 1, 2), ["xmax", "xmin", "ymax", "ymin"]),
-        ((5, 5, 5, 9), []),
-        ((50, 5, 60, 9), []),
-    ],
-)
-def test_annotation_from_objects_names_swapped_coordinates(box, swapped):
+@pytest.mark.parametrize("box", [(9, 2, 1, 8), (1, 8, 9, 2), (9, 8, 1, 2)])
+def test_annotation_from_objects_puts_swapped_corners_in_order(box):
     problems = Problems()
-    annotate([RawObject("object 1", "cat", box)], problems)
+    annotation = annotate([RawObject("object 1", "cat", box)], problems)
+    np.testing.assert_array_equal(annotation.boxes_px, [[1, 2, 9, 8]])
+    np.testing.assert_array_equal(annotation.area_px, [48])
     (problem,) = problems.collected
-    assert problem.kind is Kind.NO_AREA
-    assert problem.text.startswith(f"object 1 (cat {' '.join(map(str, box))})")
-    assert re.findall("[xy](?:min|max)", problem.text) == swapped
+    assert problem.kind is Kind.SWAPPED and problem.text == f"object 1 (cat {' '.join(map(str, box))})"
+
+
+@pytest.mark.parametrize("box", [(5, 5, 5, 9), (50, 5, 60, 9), (60, 9, 50, 5)])
+def test_annotation_from_objects_leaves_out_boxes_without_area(box):
+    problems = Problems()
+    assert len(annotate([RawObject("object 1", "cat", box)], problems).labels) == 0
+    assert problems.collected[-1].kind is Kind.NO_AREA
 
 
 def test_notes_contain_the_count_and_the_first_three_files():

@@ -86,7 +86,7 @@ def open_splits(config: Config, problems: Problems) -> dict[str, Source]:
     for split, needed in is_needed.items():
         if split in splits or not (needed or missing_split_message(required, split) is None):
             continue
-        with problems.collect_errors(Kind.MISSING, data.root):
+        with problems.collect_errors(Kind.UNUSABLE_SPLIT, data.root):
             splits[split] = open_source(required, split, names, problems)
     # If a folder without splits is split by hash, each problem of the folder is found once for each split.
     problems.collected = list(dict.fromkeys(problems.collected))

@@ -35,19 +35,23 @@ def check_copy_folder(out: Path, root: Path) -> None:
         raise UserError(f"{out} is inside the data set, {root}. {_OTHER_FOLDER}")
 
 
+_LOSES_OBJECTS = (Kind.MALFORMED, Kind.UNKNOWN_CLASS, Kind.UNUSABLE_SPLIT, Kind.NO_OBJECTS)
+
+
 def check_annotations_readable(problems: Iterable[Problem]) -> None:
-    """Check that every annotation could be read.
+    """Check that every annotation and every split could be read.
 
     In a copy, the objects of an unreadable annotation would be missing, and training would treat them as background.
 
     Raises:
-        UserError: If an annotation is malformed or of an unknown class.
+        UserError: If an annotation is malformed or of an unknown class, if a split cannot be opened, or if there is no
+            object.
     """
-    unread = [p for p in problems if p.kind in (Kind.MALFORMED, Kind.UNKNOWN_CLASS)]
+    unread = [p for p in problems if p.kind in _LOSES_OBJECTS]
     if unread:
         raise UserError(
-            f"no corrected copy is written: {len(unread)} annotations are malformed or of an unknown class, the first "
-            f"in {unread[0].file}. Their objects would become background; correct them first"
+            f"no corrected copy is written: objects could not be read because of {len(unread)} errors, the first in "
+            f"{unread[0].file}. They would become background; correct them first"
         )
 
 
@@ -104,7 +108,9 @@ def write_clean_copy(
         digest: merge_objects([(p.annotation().file, _read_objects(p)) for p in own]) for digest, own in places.items()
     }
     for split in splits:
-        if places and not any(own[0].split == split for own in places.values()):
+        if not places:
+            raise UserError("no corrected copy is written: none of the images is usable. Correct the errors above.")
+        if not any(own[0].split == split for own in places.values()):
             raise UserError(
                 f"no corrected copy is written: each usable image of the split '{split}' is also in a later split, so "
                 "the split would be empty. Use separate images for each split."

@@ -8,6 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -238,7 +239,7 @@ def _report_unused(folder: Folder, problems: Problems) -> None:
     named: set[str] = set()
     for file in map(folder.full_path, _json_files(folder)):
         if _count_images(file):
-            named |= set(map(_name_key, re.findall(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', file.read_bytes())))
+            named |= _named_images(file)
             continue
         try:
             read_json(file, Any)
@@ -248,6 +249,11 @@ def _report_unused(folder: Folder, problems: Problems) -> None:
     for place, count in unnamed.items():
         text = f"has {count} images that no annotation file names"
         problems.add(Kind.UNANNOTATED, folder.full_path(place), text, "folders contain images that are left out")
+
+
+def _named_images(file: Path) -> set[str]:
+    """Return the spelling keys of the names of the images in a COCO file, without their folders."""
+    return set(map(_name_key, re.findall(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', file.read_bytes())))
 
 
 def _name_key(text: bytes) -> str:
@@ -336,11 +342,14 @@ class _ImageFiles:
         def rank(place: str) -> tuple[bool, tuple[int, int]] | None:
             kind = split_kind(split_of_path(place) or "")
             if own_kind is not None and kind not in (own_kind, None):
-                return None  # an image of another split may have the same name
+                return None  # an image of another split may have the same name; see below
             return kind is None, folder_distance(start, place)
 
+        is_moved = False
         try:
             image = self._folder.find_image(file_name, rank)
+            if image is None and spelling_key(path_tails(file_name)[-1]) not in self._named_by_other_files:
+                image, is_moved = self._folder.find_image(file_name), True
         except AmbiguousPathError as error:
             raise UserError(
                 f"{self._file}: the image '{file_name}' may be any of {join_names(error.choices)}. Remove or rename "
@@ -348,9 +357,16 @@ class _ImageFiles:
             ) from None
         if image is None:
             raise UserError(self._missing_message(file_name))
-        if image.rpartition("/")[2] != path_tails(file_name)[-1]:
+        if is_moved or image.rpartition("/")[2] != path_tails(file_name)[-1]:
             problems.add(Kind.NAME_DIFFERS, self._file, f"'{file_name}' is {image}")
         return self._folder.full_path(image)
+
+    @cached_property
+    def _named_by_other_files(self) -> set[str]:
+        """Spelling keys of the images that other annotation files name."""
+        files = (self._folder.full_path(file) for file in _json_files(self._folder))
+        others = (file for file in files if file != self._file and _count_images(file))
+        return set().union(*map(_named_images, others))
 
     def _missing_message(self, file_name: str) -> str:
         closest = self._folder.image_with_most_similar_name(file_name)

@@ -9,7 +9,7 @@ Only what is used has to be right: ids may be texts, sizes may be missing, and a
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +17,13 @@ import msgspec
 
 from ssd_jax.data.formats.documents import read_json
 from ssd_jax.data.problems import Kind, Problems
+from ssd_jax.data.source import order_corners
 from ssd_jax.errors import UserError
 
 Number = int | float | str
 """A number as some tools write it: an integer, a float such as 1.0, or a text."""
 _MAX_INT64 = 2**63 - 1
+_MAX_EXACT_FLOAT = 2**53  # larger integers are not all exact as floating-point numbers
 _MAX_SIDE = 10**6  # pixels; a larger size is a mistake
 
 
@@ -102,18 +104,27 @@ def read_coco_file(file: Path, problems: Problems) -> CocoFile:
             malformed or an id is unknown or not unique.
     """
     try:
-        raw = read_json(file, _RawFile)
+        raw = read_json(file, _RawFile, unique_keys=_RawFile.__struct_fields__)
         positions: Sequence[int] = range(len(raw.annotations or ()))
     except msgspec.ValidationError as error:
         with problems.collect_errors(Kind.MALFORMED, file):
             text = f"not in COCO's format: {error} (counted from 0). Correct that entry."
             raise UserError(f"{file}: {text}") from error
         raw, positions = _valid_entries(file, read_json(file, Any), problems)
+    annotations = raw.annotations or []
+    _check_ids_exact(
+        file,
+        {
+            "the id of an image": (image.id for image in raw.images),
+            "image_id": (entry.image_id for entry in annotations),
+            "category_id": (entry.category_id for entry in annotations),
+        },
+    )
     for what, entries in (("images", raw.images), ("categories", raw.categories)):
         for number in _repeated(_id_key(entry.id) for entry in entries):
             text = f"the id {number} occurs more than once in '{what}'. Ids must be unique; change one of them."
             problems.add(Kind.MALFORMED, file, text)
-    ids = [_id_key(entry.id) for entry in raw.annotations or () if entry.id is not None]
+    ids = [_id_key(entry.id) for entry in annotations if entry.id is not None]
     repeated = _repeated(ids)
     if repeated:
         text = f"({len(repeated)} ids, such as {repeated[0]})"
@@ -146,6 +157,21 @@ def _id_key(number: Number) -> Hashable:
         text = number.strip()
         return int(text) if text.isdecimal() and text.isascii() and len(text) < 40 else number
     return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+def _check_ids_exact(file: Path, ids: Mapping[str, Iterable[Number]]) -> None:
+    """Check that no id is a floating-point number that may have lost digits.
+
+    Raises:
+        UserError: If there is such an id, because it may stand for another image or category.
+    """
+    for key, numbers in ids.items():
+        for number in numbers:
+            if isinstance(number, float) and abs(number) > _MAX_EXACT_FLOAT:
+                raise UserError(
+                    f"{file}: {key} {number:g} is a floating-point number above 2^53, which may have lost digits, so "
+                    "it is unclear what it names. Write ids as integers or texts."
+                )
 
 
 def _integer_ids(ids: Sequence[Number], what: str) -> tuple[list[int], str]:
@@ -202,8 +228,13 @@ def _objects(
             text = f"{where} of {name} has no 'bbox' of four numbers and no polygon. Correct it, or remove it."
             problems.add(Kind.MALFORMED, file, text)
             continue
+        if min(box[2:]) < 0:
+            text = f"{where} ({raw.images[image].file_name} {' '.join(f'{edge:g}' for edge in box)})"
+            problems.add(Kind.SWAPPED, file, text)
+            x1, y1, x2, y2 = order_corners((box[0], box[1], box[0] + box[2], box[1] + box[3]))
+            box = x1, y1, x2 - x1, y2 - y1
         area = _to_float(entry.area)
-        area = box[2] * box[3] if math.isnan(area) else area
+        area = box[2] * box[3] if math.isnan(area) or area < 0 else area
         objects.append(CocoObject(position, image, category, box, area, _is_true(entry.iscrowd)))
     return objects
 

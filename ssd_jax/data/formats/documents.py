@@ -1,8 +1,10 @@
 """Read YAML and JSON files, with limits against files that would need unlimited time or memory."""
 
 import codecs
+import json
 import re
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,23 +83,45 @@ def _check_keys(file: Path, node: yaml.MappingNode) -> None:
             seen.add(key.value)
 
 
-def read_json(file: Path, kind: Any) -> Any:
+def read_json(file: Path, kind: Any, unique_keys: Sequence[str] = ()) -> Any:
     """Return the content of a JSON file as a type that msgspec knows.
 
+    Args:
+        file: The file.
+        kind: The type.
+        unique_keys: Keys that must not occur twice in one object. Of other repeated keys, the last one is used.
+
     Raises:
-        UserError: If the file cannot be read, is not valid JSON, or is nested too deeply.
+        UserError: If the file cannot be read, is not valid JSON, is nested too deeply, or has one of the unique keys
+            twice in one object.
         msgspec.ValidationError: If the content is not of this type.
     """
     with convert_read_errors(file):
         data = file.read_bytes().removeprefix(codecs.BOM_UTF8)
     try:
-        return msgspec.json.decode(data, type=kind)
+        content = msgspec.json.decode(data, type=kind)
+        _check_unique_keys(file, data, unique_keys)
+        return content
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         if isinstance(error, msgspec.ValidationError) and kind is not Any:
             raise
         raise UserError(f"{file}: not valid JSON: {error}{_json_error_context(data, error)}") from error
     except RecursionError:
         raise UserError(f"{file}: its entries are nested too deeply. Export the file again.") from None
+
+
+def _check_unique_keys(file: Path, data: bytes, keys: Sequence[str]) -> None:
+    """Raise a UserError if one of the keys occurs twice in one object of a valid JSON document."""
+    repeated = {key for key in keys if data.count(f'"{key}"'.encode()) > 1}
+    if not repeated:  # the usual case, found without parsing the document again
+        return
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        for key, count in Counter(key for key, _ in pairs if key in repeated).items():
+            if count > 1:
+                raise UserError(f"{file}: the key '{key}' occurs twice. Join the values, or remove one of the keys.")
+
+    json.loads(data, object_pairs_hook=check)
 
 
 def _json_error_context(data: bytes, error: Exception) -> str:

@@ -5,6 +5,7 @@ To add a format, write a module of this package with the interface of `FolderFor
 `ssd_jax.data.formats.layout` contain functions that such modules share.
 """
 
+import contextlib
 import dataclasses
 import importlib
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from ssd_jax.data.formats.reader import PUBLISHED, WHOLE
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import FolderSource, Source, join_names
 from ssd_jax.data.split_names import find_split_name, is_split_name, split_by_hash, split_kind
-from ssd_jax.data.splits import JoinedSource, parse_split, slice_positions
+from ssd_jax.data.splits import JoinedSource, Term, parse_split, slice_positions
 from ssd_jax.errors import UserError
 
 FOLDER_FORMATS = ("ilsvrc", "coco", "voc", "yolo")
@@ -100,7 +101,8 @@ def open_source(data: Data, split: str, class_names: Sequence[str] = (), problem
     """
     terms = parse_split(split)
     problems = problems or Problems()
-    sources = [_open_data_set(data, term.folder).open(term.name, class_names, problems) for term in terms]
+    found = [_find_split(data, term) for term in terms]
+    sources = [data_set.open(name, class_names, problems) for data_set, name in found]
     positions = [slice_positions(term, len(source)) for term, source in zip(terms, sources, strict=True)]
     if not any(map(len, positions)):
         raise UserError(f"{data.root}: the split '{split}' contains no images.")
@@ -117,9 +119,9 @@ def split_names(data: Data) -> tuple[str, ...]:
 def missing_split_message(data: Data, split: str) -> str | None:
     """Return a message about the first split in a specification that does not exist, or None if all splits exist."""
     for term in parse_split(split):
-        data_set = _open_data_set(data, term.folder)
-        if not data_set.has_split(term.name):
-            return data_set.missing_split_message(term.name)
+        data_set, name = _find_split(data, term)
+        if not data_set.has_split(name):
+            return data_set.missing_split_message(name)
     return None
 
 
@@ -163,6 +165,21 @@ def _open_data_set(data: Data, subfolder: str) -> "_DataSet":
     return _FolderDataSet(data, subfolder, Folder(root))
 
 
+def _find_split(data: Data, term: Term) -> "tuple[_DataSet, str]":
+    """Return the data set that a term names, and the name of the split in it.
+
+    The term ``a/b`` stands for the split ``b`` of the data set in the subfolder ``a`` or, if there is no such split,
+    for the split ``a/b`` of the data set in ``data.root``.
+    """
+    data_set = _open_data_set(data, term.folder)
+    if term.folder and not data_set.has_split(term.name):
+        outer, name = _open_data_set(data, ""), f"{term.folder}/{term.name}"
+        with contextlib.suppress(UserError):
+            if name in outer.names:
+                return outer, name
+    return data_set, term.name
+
+
 class _DataSet:
     """A data set whose splits can be opened by the names that users give."""
 
@@ -199,7 +216,8 @@ class _DataSet:
 
     def missing_split_message(self, split: str) -> str:
         options = ("train_split", "val_split", "test_split")
-        option = next((f"--data.{name}" for name in options if getattr(self.data, name) == split), "--split")
+        naming = (name for name in options if split in [term.name for term in parse_split(getattr(self.data, name))])
+        option = next((f"--data.{name}" for name in naming), "--split")
         return f"{self.data.root}: there is no split '{split}'. Choose one with {option}: {join_names(self.available)}."
 
     def _find(self, split: str) -> str | None:
@@ -273,25 +291,48 @@ class _FolderDataSet(_DataSet):
             text = f"the folder has annotations in two formats; {self.format.upper()} is used, which has "
             text += f"at least as many annotated images as {other.upper()}. Choose with --data.format"
             problems.add(Kind.TWO_FORMATS, self._folder.path, text)
-        for other in self._unused_splits():
-            text = f"the split '{other}' is not used. To use it, name it with --data.train_split, for example"
+        for other in self._unused_splits:
+            text = f"'{other}' (to use it, add it to --data.train_split: '{self.data.train_split}+{other}')"
             problems.add(Kind.UNUSED_SPLIT, self._folder.path, text)
         source = self._module.open_split(self._folder, self.data, name, class_names, problems)
         for path in self._folder.unread:
             problems.add(Kind.PASSED_OVER, self._folder.path, f"{path} was passed over")
         return source
 
+    @cached_property
     def _unused_splits(self) -> list[str]:
-        """Return the splits that are neither named by an option nor known as train, val or test.
+        """Splits that no option names, and that contain images which are in no split that an option names.
 
-        Lists in ``ImageSets`` are left out, because they often name images that are in other lists, too.
+        Lists in ``ImageSets`` are not examined, because the VOC reader reports each image that no used list contains.
+        Neither are published data sets, because reading them takes long.
         """
-        if any(file.startswith("ImageSets/") for file in self._folder.with_extension(".txt")):
+        if self.divided == WHOLE:
             return []
-        options = (self.data.train_split, self.data.val_split, self.data.test_split)
-        used = {term.name.casefold() for option in options for term in parse_split(option)}
-        names = [name for name in self.names if name.casefold() not in used and not is_split_name(name)]
-        return [] if names == [self.divided] else names
+        used = {self.divided}
+        for option in (self.data.train_split, self.data.val_split, self.data.test_split):
+            for term in parse_split(option):
+                with contextlib.suppress(UserError):  # an ambiguous name; opening this split reports it
+                    used |= {self._find(term.name), self._find(f"{term.folder}/{term.name}")}
+        used_kinds = {split_kind(name) for name in used if name}
+        # A run may have no use for val or test, but of two splits of one kind, it should use both.
+        others = [
+            name
+            for name in self.names
+            if name not in used and (split_kind(name) in used_kinds or not is_split_name(name))
+        ]
+        has_lists = any(file.startswith("ImageSets/") for file in self._folder.with_extension(".txt"))
+        if not others or has_lists or self._module.count_annotated(self._folder) == PUBLISHED:
+            return []
+        in_used = set().union(*(self._image_files(name) for name in used if name))
+        return [name for name in others if not self._image_files(name) <= in_used]
+
+    def _image_files(self, split: str) -> set[str]:
+        """Return the image files of a split that exists; empty if the split cannot be opened."""
+        try:
+            source = self._module.open_split(self._folder, self.data, split, (), Problems(raise_errors=False))
+        except UserError:
+            return set()
+        return {annotation.file for annotation in source.annotations()}
 
     def _open_part(self, split: str, class_names: Sequence[str], problems: Problems) -> Source:
         assert self.divided is not None

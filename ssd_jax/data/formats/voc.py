@@ -7,6 +7,7 @@ tools that write this format today count from 0.
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from ssd_jax.data.formats.voc_xml import ADVICE_NO_OBJECTS, VocAnnotation, heade
 from ssd_jax.data.image import EXTENSIONS, image_size
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import FolderSource, add_problem_if_normalised, join_names, read_text
-from ssd_jax.data.split_names import is_split_name, split_of_path
+from ssd_jax.data.split_names import find_split_name, is_split_name, split_of_path
 from ssd_jax.data.splits import parse_split
 from ssd_jax.errors import UserError
 
@@ -99,8 +100,11 @@ def open_split(folder: Folder, data: Data, split: str, class_names: Sequence[str
     if not files:
         raise UserError(f"{folder.path}: the split '{split}' is empty. Other splits: {join_names(lists)}.")
     options = (data.train_split, data.val_split, data.test_split)
-    used = {term.name for option in options for term in parse_split(option)}
-    known = {name: same for name, same in lists.items() if is_split_name(name) or name in used}
+    used = {split}
+    for name in {term.name for option in options for term in parse_split(option)}:
+        with suppress(UserError):  # an ambiguous name; opening this split reports it
+            used.add(find_split_name(name, lists) or name)
+    known = {name: same for name, same in lists.items() if name in used}
     return reader.open(list(dict.fromkeys(files)), known or lists, class_names)
 
 
@@ -192,7 +196,8 @@ class _VocReader:
                         problems.add(Kind.SIZE_DIFFERS, file, text)
                     if image in images:
                         text = f"its image also has the annotation file {images[image]}. Keep one of the two files."
-                        raise UserError(f"{file}: {text}")
+                        problems.add(Kind.MALFORMED, file, text)
+                        continue
                     builder.add(stem(relative), path, size, content.objects, file=file)
                     images[image] = relative
         layout = describe_layout(contents, images, "VOC annotations")
@@ -239,14 +244,17 @@ class _VocReader:
         named = split_path(content.filename)[-1:]
         others = [] if own or not named else self._folder.images_named(stem(named[0]))
         if others and any(parent(xml) == place for xml in self._xml_by_stem.get(spelling_key(stem(named[0])), [])):
-            others = []
+            text = f"there is no image '{own_name}', and '{named[0]}' in <filename> has its own annotation file. "
+            raise UserError(f"{self._folder.full_path(relative)}: {text}Rename or remove one of the files.")
         candidates = own or others
         if not candidates:
             raise UserError(f"{self._folder.full_path(relative)}: {self._missing_image_text(own_name, named)}")
 
         def order(image: str) -> tuple[object, ...]:
-            is_named = bool(named) and spelling_key(image.rpartition("/")[2]) == spelling_key(named[0])
-            return not is_named if others else 0, folder_distance(place, parent(image)), not is_named
+            name = image.rpartition("/")[2]
+            is_named = bool(named) and spelling_key(name) == spelling_key(named[0])
+            is_exact = own_name in (name, stem(name))
+            return not is_named if others else 0, folder_distance(place, parent(image)), not is_exact, not is_named
 
         try:
             image = lowest(candidates, order)
@@ -297,10 +305,10 @@ class _VocReader:
         return min(candidates, key=lambda xml: (stem(xml) != parts[-1], folder_distance(place, parent(xml)), xml))
 
     def _report_unused(self, lists: dict[str, list[str]]) -> None:
-        """Add a problem for each image without an annotation file, or each annotation file that is in no list.
+        """Add a problem for each annotation file that is in no split, or each image without an annotation file.
 
-        Images without an annotation file are reported in folders of annotated images only, since other folders may
-        contain masks or results.
+        Images without an annotation file are reported if there are no lists, and in folders of annotated images only,
+        since other folders may contain masks or results.
         """
         if lists:
             lines = [names for same in lists.values() for file in same for _, names in self._lines(file)]
@@ -309,6 +317,11 @@ class _VocReader:
                 if stem(xml) not in known:
                     self._problems.add(Kind.IN_NO_SPLIT, self._folder.full_path(xml), "")
             return
+        splits = _folder_splits(self._folder)
+        in_splits = {xml for files in splits.values() for xml in files}
+        for xml in self.xml_files if splits else ():
+            if xml not in in_splits and self._parse(xml, Problems(raise_errors=False)) is not None:
+                self._problems.add(Kind.IN_NO_SPLIT, self._folder.full_path(xml), "")
         places = {parent(image) for stems in self._xml_by_stem for image in self._folder.images_named(stems)}
         for image in self._folder.images:
             annotated = {spelling_key(stem(image)), spelling_key(image.rpartition("/")[2])} & self._xml_by_stem.keys()

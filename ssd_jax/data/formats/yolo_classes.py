@@ -29,28 +29,30 @@ def read_classes(folder: Folder) -> Classes:
     """Return the class names of a data set.
 
     Raises:
-        UserError: If no file names the classes, if two files name different classes, or if two classes have the same
-            name.
+        UserError: If no file names the classes, if two files give different names to the same class number, or if two
+            classes have the same name.
     """
     file = find_yaml_file(folder)
     content = {} if file is None else read_description(file)
+    files = [f for f in folder.listing.files if _NAME_LISTS.fullmatch(f.rpartition("/")[2])]
+    lists = {path: _read_names(path) for path in map(folder.full_path, files)}
     if file is not None:
         names = _class_names_in_yaml(file, content)
-    else:
-        files = [f for f in folder.listing.files if _NAME_LISTS.fullmatch(f.rpartition("/")[2])]
-        lists = {path: _read_names(path) for path in map(folder.full_path, files)}
-        if not lists:
-            raise UserError(
-                f"{folder.path}: no file names the classes, which are numbers in the labels. Write the names into "
-                f"{folder.root / 'classes.txt'}, one per line, starting with class 0."
-            )
+        # The YAML file may name additional classes, or fewer, but a class number has only one meaning.
+        conflicts = [other for other, given in lists.items() if any(given[k] != names[k] for k in given.keys() & names)]
+    elif lists:
         (file, names), *others = lists.items()
-        for other, other_names in others:
-            if other_names != names:
-                raise UserError(
-                    f"{file} and {other} name different classes, so the same number has two meanings. Correct the "
-                    "labels and make the lists equal, or remove the wrong list."
-                )
+        conflicts = [other for other, given in others if given != names]
+    else:
+        raise UserError(
+            f"{folder.path}: no file names the classes, which are numbers in the labels. Write the names into "
+            f"{folder.root / 'classes.txt'}, one per line, starting with class 0."
+        )
+    if conflicts:
+        raise UserError(
+            f"{file} and {conflicts[0]} name different classes, so the same number has two meanings. Correct the "
+            "labels and make the names equal, or remove the wrong file."
+        )
     repeated = [name for name, count in Counter(names.values()).items() if count > 1]
     if repeated:
         raise UserError(f"{file}: two classes have the name '{repeated[0]}'. Rename one of them.")
@@ -58,9 +60,19 @@ def read_classes(folder: Folder) -> Classes:
 
 
 def _read_names(file: Path) -> dict[int, str]:
+    """Return the class names in a list. Each line contains a name, or each line contains its class number and a name.
+
+    Raises:
+        UserError: If a line is empty or is a comment.
+    """
     names = [line.strip() for line in read_text(file).rstrip().splitlines()]
-    if not all(names):
-        raise UserError(f"{file}: line {names.index('') + 1} is empty. Write the name of a class on each line.")
+    for number, name in enumerate(names, start=1):
+        if not name or name.startswith("#"):
+            state = "is a comment" if name else "is empty"
+            raise UserError(f"{file}: line {number} {state}. Write the name of a class on each line.")
+    numbered = [re.fullmatch(rf"{number}(?:\s*[:,;]\s*|\s+)(\S.*)", name) for number, name in enumerate(names)]
+    if names and all(numbered):
+        names = [match[1] for match in numbered if match]
     return dict(enumerate(names))
 
 

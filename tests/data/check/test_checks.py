@@ -206,7 +206,7 @@ def test_check_data_set_finds_a_coco_class_that_is_missing_in_train(tmp_path):
 def test_check_data_set_reports_a_missing_val_split(tmp_path):
     write_voc_image(tmp_path, "train", "a", [GOOD, ("cat", (5, 5, 20, 25))], make_noise_image(0))
     held_out, problem = check_folder(tmp_path).problems
-    assert held_out.kind is Kind.HELD_OUT and problem.kind is Kind.MISSING and "'val'" in problem.text
+    assert held_out.kind is Kind.HELD_OUT and problem.kind is Kind.UNUSABLE_SPLIT and "'val'" in problem.text
 
 
 def test_check_data_set_finds_no_problems_in_generated_images():

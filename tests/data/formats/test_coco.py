@@ -240,7 +240,7 @@ def test_image_info_file_gives_an_unannotated_source(coco_folder):
 # ---- odd boxes ----
 
 
-@pytest.mark.parametrize("bbox", [[5, 5, 0, 9], [5, 5, 9, 0], [5, 5, -2, 9], [40, 0, 5, 5], [-5, 0, 5, 5]])
+@pytest.mark.parametrize("bbox", [[5, 5, 0, 9], [5, 5, 9, 0], [40, 0, 5, 5], [-5, 0, 5, 5]])
 def test_box_without_area_is_left_out_with_a_note(coco_folder, bbox):
     entries = [
         {"image_id": 42, "category_id": 3, "bbox": bbox},
@@ -251,6 +251,17 @@ def test_box_without_area_is_left_out_with_a_note(coco_folder, bbox):
     np.testing.assert_array_equal(source.annotation(1).labels, [2])
     (note,) = source.notes
     assert note.startswith("1 ") and "area" in note and "two.jpg" in note
+
+
+def test_box_of_negative_size_is_read_with_its_corners_in_order(coco_folder):
+    entries = [{"image_id": 42, "category_id": 3, "bbox": [20, 25, -15, -5]}]
+    write_json(coco_folder / "annotations" / "instances_val2017.json", make_content(annotations=entries))
+    source = open_folder(coco_folder)
+    np.testing.assert_array_equal(source.annotation(1).boxes_px, [[5, 20, 20, 25]])
+    np.testing.assert_array_equal(source.coco_truth.boxes_px_xywh, [[5, 20, 15, 5]])
+    np.testing.assert_array_equal(source.coco_truth.area_px, [75])
+    (note,) = source.notes
+    assert note.startswith("1 ") and "swapped" in note and "two.jpg" in note
 
 
 def test_box_beyond_the_image_is_kept_with_a_note(coco_folder):
@@ -508,3 +519,61 @@ def test_image_in_one_of_two_equal_folders_is_ambiguous(tmp_path):
     write_json(tmp_path / "val.json", make_content())
     with pytest.raises(UserError, match=r"one\.jpg.*photos_a/one\.jpg, photos_b/one\.jpg"):
         open_source(Data(root=str(tmp_path)), "val")
+
+
+# ---- nothing is lost in silence ----
+
+
+def test_images_in_the_folder_of_another_split_are_found_if_its_file_does_not_name_them(tmp_path):
+    write_images(tmp_path / "train", ("one.jpg", "two.jpg", "three.jpg"))
+    three = make_content(images=[{"id": 1, "file_name": "three.jpg", "width": 40, "height": 30}], annotations=[])
+    write_json(tmp_path / "annotations" / "train.json", make_content())
+    write_json(tmp_path / "annotations" / "val.json", three)
+    assert [a.file for a in open_folder(tmp_path).annotations()] == [str(tmp_path / "train" / "three.jpg")]
+    write_json(tmp_path / "annotations" / "val.json", make_content())
+    with pytest.raises(UserError, match=r"val\.json: the image 'one\.jpg' is missing"):
+        open_folder(tmp_path)  # these may be other images of the same names
+
+
+def test_second_file_of_a_split_is_a_warning(tmp_path):
+    write_images(tmp_path / "images", ("one.jpg", "two.jpg", "three.jpg"))
+    three = make_content(images=[{"id": 1, "file_name": "three.jpg", "width": 40, "height": 30}], annotations=[])
+    write_json(tmp_path / "train.json", make_content())
+    write_json(tmp_path / "val.json", make_content())
+    write_json(tmp_path / "train_batch2.json", three)
+    problems = Problems()
+    open_source(Data(root=str(tmp_path)), "train", problems=problems)
+    assert [p.text.split("'")[1] for p in problems.collected if p.kind is Kind.UNUSED_SPLIT] == ["train_batch2"]
+    write_json(tmp_path / "train_batch2.json", make_content())  # the same images as in train.json
+    problems = Problems()
+    open_source(Data(root=str(tmp_path)), "train", problems=problems)
+    assert Kind.UNUSED_SPLIT not in [p.kind for p in problems.collected]
+
+
+def test_split_whose_name_contains_folders_can_be_named(tmp_path):
+    for job, name in (("job1", "one.jpg"), ("job2", "two.jpg")):
+        image = {"id": 1, "file_name": name, "width": 40, "height": 30}
+        content = make_content(images=[image], annotations=[])
+        write_json(tmp_path / job / "annotations" / "instances_default.json", content)
+        write_images(tmp_path / job / "images", (name,))
+    names = [f"{job}/annotations/instances_default" for job in ("job1", "job2")]
+    assert sorted(split_names(Data(root=str(tmp_path)))) == names
+    data = Data(root=str(tmp_path), train_split="+".join(names), val_split=names[1])
+    assert len(open_source(data, data.train_split)) == 2 and len(open_source(data, data.val_split)) == 1
+
+
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+def test_repeated_key_of_a_file_is_rejected(coco_folder, key):
+    text = json.dumps(make_content())
+    file = coco_folder / "annotations" / "instances_val2017.json"
+    write_json(file, f'{text[:-1]}, "{key}": []}}')
+    with pytest.raises(UserError, match=rf"instances_val2017\.json: the key '{key}' occurs twice"):
+        open_folder(coco_folder)
+
+
+def test_ids_that_may_have_lost_digits_are_rejected(coco_folder):
+    content = make_content()
+    content["annotations"][0]["image_id"] = 2.0**53 + 2
+    write_json(coco_folder / "annotations" / "instances_val2017.json", content)
+    with pytest.raises(UserError, match=r"image_id .* may have lost digits"):
+        open_folder(coco_folder)

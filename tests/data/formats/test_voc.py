@@ -281,7 +281,7 @@ def test_reduced_image_whose_full_size_has_changed_is_rejected(voc_folder):
         source.reduced_image(0, (25, 25))  # the image is decoded at half its size, which equals the stated size
 
 
-@pytest.mark.parametrize("box", [(5, 5, 5, 9), (5, 9, 8, 9), (8, 5, 5, 9), (40, 0, 50, 9), (-9, 2, 0, 9)])
+@pytest.mark.parametrize("box", [(5, 5, 5, 9), (5, 9, 8, 9), (40, 0, 50, 9), (-9, 2, 0, 9)])
 def test_box_without_area_is_left_out_with_a_note(voc_folder, box):
     write_annotation(voc_folder, make_annotation_xml(make_object_xml(box=box), make_object_xml("dog")))
     source = open_folder(voc_folder)
@@ -558,3 +558,74 @@ def test_missing_and_corrupt_images_of_an_unannotated_test_split_are_reported(vo
     (voc_folder / "JPEGImages" / "two.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"two\.jpg"):
         open_folder(voc_folder, "test")
+
+
+# ---- nothing is lost in silence ----
+
+
+def list_kinds_and_files(root, split="train", **data):
+    problems = Problems(raise_errors=False)
+    open_source(Data(root=str(root), **data), split, problems=problems)
+    return [(p.kind, p.file, p.text) for p in problems.collected if p.kind is not Kind.LAYOUT]
+
+
+def write_three_folders(root, names):
+    for number, name in enumerate(names):
+        write_voc_image(root / name, f"image{number}", make_annotation_xml(make_object_xml()))
+
+
+@pytest.mark.parametrize(
+    ("names", "unused"),
+    [
+        (("train", "val", "train2"), "train2"),
+        (("train", "val", "training"), "training"),
+        (("train", "val", "trainval"), "trainval"),
+        (("train", "val", "valid"), "valid"),
+        (("train", "val", "extra"), "extra"),
+        (("train", "val", "test"), None),
+    ],
+)
+def test_split_that_no_option_names_is_a_warning(tmp_path, names, unused):
+    write_three_folders(tmp_path, names)
+    found = [text for kind, _, text in list_kinds_and_files(tmp_path) if kind is Kind.UNUSED_SPLIT]
+    assert [text.split("'")[1] for text in found] == ([unused] if unused else [])
+    if unused:
+        assert f"'train+{unused}'" in found[0]
+        joined = list_kinds_and_files(tmp_path, f"train+{unused}", train_split=f"train+{unused}")
+        assert Kind.UNUSED_SPLIT not in [kind for kind, _, _ in joined]
+
+
+def test_annotated_image_beside_the_folders_of_the_splits_is_a_warning(tmp_path):
+    write_three_folders(tmp_path, ("train", "val", ""))
+    file = str(tmp_path / "image2.xml")
+    assert list_kinds_and_files(tmp_path) == [(Kind.IN_NO_SPLIT, file, "")]
+
+
+def test_list_that_only_repeats_the_images_of_others_is_not_a_warning(voc_folder):
+    lists = voc_folder / "ImageSets" / "Main"
+    (lists / "trainval.txt").write_text("a\nb\nc\n")
+    assert list_kinds_and_files(voc_folder) == []
+    write_voc_image(voc_folder / "Annotations", "d", make_annotation_xml(make_object_xml()), voc_folder / "JPEGImages")
+    (lists / "trainval.txt").write_text("a\nb\nc\nd\n")
+    file = str(voc_folder / "Annotations" / "d.xml")
+    assert list_kinds_and_files(voc_folder) == [(Kind.IN_NO_SPLIT, file, "")]
+    assert list_kinds_and_files(voc_folder, "trainval", train_split="trainval") == []
+
+
+def test_names_that_differ_in_case_or_unicode_form_have_their_own_annotation(tmp_path):
+    boxes = {"a": (1, 1, 9, 9), "A": (2, 2, 8, 8), "caf\u00e9": (3, 3, 7, 7), "cafe\u0301": (4, 4, 6, 6)}
+    for stem, box in boxes.items():
+        write_voc_image(tmp_path / "train", stem, make_annotation_xml(make_object_xml(box=box)))
+    if len(list((tmp_path / "train").iterdir())) < 8:
+        pytest.skip("the file system does not distinguish these names")
+    source = open_folder(tmp_path, val_split="train")
+    found = {annotation.image_id: tuple(annotation.boxes_px[0]) for annotation in source.annotations()}
+    assert found == boxes
+    assert all(Path(annotation.file).stem == annotation.image_id for annotation in source.annotations())
+
+
+def test_annotation_file_whose_image_has_another_annotation_file_is_reported_as_such(tmp_path):
+    write_voc_image(tmp_path / "train", "a", make_annotation_xml(make_object_xml(), filename="a.jpg"))
+    (tmp_path / "train" / "a_2.xml").write_text(make_annotation_xml(make_object_xml(), filename="a.jpg"))
+    with pytest.raises(UserError, match=r"a_2\.xml: there is no image 'a_2', and 'a\.jpg' in <filename> has its own"):
+        open_folder(tmp_path, val_split="train")

@@ -622,3 +622,49 @@ def test_annotations_of_bccd_are_equal_in_yolo_and_voc(bccd, tmp_path):
             # Rounding changes centre and width by up to 0.5e-6, so an edge is wrong by up to 0.75e-6.
             np.testing.assert_allclose(a.boxes_px, b.boxes_px, atol=0.75e-6 * 640 + 1e-4)
         np.testing.assert_array_equal(yolo.image(0), voc.image(index_by_id[yolo.annotation(0).image_id]))
+
+
+# ---- names of classes ----
+
+
+@pytest.mark.parametrize("file", ["classes.txt", "b/classes.txt", "obj.names"])
+def test_yaml_file_and_list_that_name_different_classes_are_rejected(yolo_folder, file):
+    write_text(yolo_folder / file, "dog\ncat\n")
+    with pytest.raises(UserError, match=rf"data\.yaml and \S*{file} name different classes"):
+        open_folder(yolo_folder)
+
+
+@pytest.mark.parametrize("names", ["cat\ndog\n", "cat\n", "cat\ndog\nbird\n", "0 cat\n1 dog\n", "0: cat\n1: dog\n"])
+def test_yaml_file_and_list_that_agree_are_accepted(yolo_folder, names):
+    write_text(yolo_folder / "classes.txt", names)
+    assert open_folder(yolo_folder).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("0 cat\n1 dog\n", ("cat", "dog")),
+        ("0 cat\n2 dog\n", ("0 cat", "2 dog")),  # not the class numbers
+        ("7 up\ncola\n", ("7 up", "cola")),
+    ],
+)
+def test_class_numbers_before_the_names_in_a_list_are_removed(yolo_folder, names, expected):
+    (yolo_folder / "data.yaml").unlink()
+    write_text(yolo_folder / "classes.txt", names)
+    assert open_folder(yolo_folder).class_names == expected
+
+
+def test_comment_in_a_list_of_names_is_rejected(yolo_folder):
+    (yolo_folder / "data.yaml").unlink()
+    write_text(yolo_folder / "classes.txt", "# my classes\ncat\ndog\n")
+    with pytest.raises(UserError, match=r"classes\.txt: line 1 is a comment"):
+        open_folder(yolo_folder)
+
+
+def test_second_val_folder_is_a_warning(yolo_folder):
+    write_image(yolo_folder / "images" / "valid" / "d.jpg")
+    write_text(yolo_folder / "labels" / "valid" / "d.txt", DOG)
+    (yolo_folder / "data.yaml").write_text("names: [cat, dog]\n")
+    problems = Problems()
+    open_folder(yolo_folder, problems=problems, val_split="val")
+    assert [p.text.split("'")[1] for p in problems.collected if p.kind is Kind.UNUSED_SPLIT] == ["valid"]
