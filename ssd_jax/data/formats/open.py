@@ -292,7 +292,8 @@ class _FolderDataSet(_DataSet):
             text += f"at least as many annotated images as {other.upper()}. Choose with --data.format"
             problems.add(Kind.TWO_FORMATS, self._folder.path, text)
         for other in self._unused_splits:
-            text = f"'{other}' (to use it, add it to --data.train_split: '{self.data.train_split}+{other}')"
+            option = f"{split_kind(other) or 'train'}_split"
+            text = f"'{other}' (to use it, add it to --data.{option}: '{getattr(self.data, option)}+{other}')"
             problems.add(Kind.UNUSED_SPLIT, self._folder.path, text)
         source = self._module.open_split(self._folder, self.data, name, class_names, problems)
         for path in self._folder.unread:

@@ -590,8 +590,9 @@ def test_split_that_no_option_names_is_a_warning(tmp_path, names, unused):
     found = [text for kind, _, text in list_kinds_and_files(tmp_path) if kind is Kind.UNUSED_SPLIT]
     assert [text.split("'")[1] for text in found] == ([unused] if unused else [])
     if unused:
-        assert f"'train+{unused}'" in found[0]
-        joined = list_kinds_and_files(tmp_path, f"train+{unused}", train_split=f"train+{unused}")
+        kind = "val" if unused == "valid" else "train"
+        assert f"--data.{kind}_split: '{kind}+{unused}'" in found[0]
+        joined = list_kinds_and_files(tmp_path, "train", **{f"{kind}_split": f"{kind}+{unused}"})
         assert Kind.UNUSED_SPLIT not in [kind for kind, _, _ in joined]
 
 
