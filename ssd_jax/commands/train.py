@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -35,6 +35,8 @@ class TrainOptions:
     config: Annotated[Config, tyro.conf.arg(name="")]
     workdir: Path | None = None
     """Run folder, by default runs/<config name>. If it has a checkpoint, training resumes from it."""
+    track: Literal["mlflow", "wandb"] | None = None
+    """Also send the options and metrics to MLflow or Weights & Biases (extra of the same name)."""
     distributed: Annotated[DistributedOptions, tyro.conf.arg(name="")] = field(default_factory=DistributedOptions)
 
 
@@ -47,4 +49,4 @@ def run(argv: Sequence[str]) -> None:
     initialize_jax(options.distributed)
     from ssd_jax.training.run import train
 
-    train(options.config, options.workdir)
+    train(options.config, options.workdir, track=options.track)

@@ -1,25 +1,23 @@
-"""Writing and reading of the logs of a run: log.jsonl, results.csv and TensorBoard scalars."""
+"""Writing and reading of the logs of a run: log.jsonl, results.csv, TensorBoard scalars and a tracker."""
 
 import csv
 import io
 import json
 import logging
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ssd_jax.files import convert_read_errors, convert_write_errors, write_text
-
-if TYPE_CHECKING:  # tensorboardX imports torch if torch is installed, which takes seconds
-    from tensorboardX.event_file_writer import EventsWriter
+from ssd_jax.runs.tensorboard import TensorBoardWriter
+from ssd_jax.runs.tracking import ScalarWriter, open_tracker
 
 logger = logging.getLogger(__name__)
 
 
 class RunLog:
-    """Context manager that writes log.jsonl, results.csv and TensorBoard scalars.
+    """Context manager that writes log.jsonl, results.csv, TensorBoard scalars and the metrics for a tracker.
 
     Its constructor removes all entries of log.jsonl and results.csv that are later than ``step``, because a run
     that resumes from the checkpoint of this step logs the later steps again.
@@ -36,13 +34,17 @@ class RunLog:
         rows = _read_and_keep_damaged(self.results_file, _parse_results)
         self._results = [row for row in rows if row["step"] <= step]
         self._write_results()
-        self._tensorboard = _open_tensorboard(workdir / "tensorboard", step)
+        tracker = open_tracker(workdir)
+        self._writers: list[ScalarWriter] = [TensorBoardWriter(workdir / "tensorboard", step)]
+        if tracker is not None:
+            self._writers.append(tracker)
 
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._tensorboard.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        for writer in self._writers:
+            writer.close(failed=kind is not None)
 
     @property
     def results(self) -> list[dict[str, Any]]:
@@ -50,7 +52,7 @@ class RunLog:
         return self._results
 
     def log_step(self, step: int, values: dict[str, float]) -> None:
-        """Write the training metrics of a step as a line of log.jsonl and as TensorBoard scalars named ``train/...``.
+        """Write the training metrics of a step as a line of log.jsonl and as scalars named ``train/...``.
 
         Args:
             step: Step of the metrics.
@@ -64,7 +66,7 @@ class RunLog:
         self._write_scalars(step, "train", values)
 
     def log_evaluation(self, step: int, values: dict[str, float | None]) -> None:
-        """Write the metrics of an evaluation as a row of results.csv and as TensorBoard scalars named ``val/...``.
+        """Write the metrics of an evaluation as a row of results.csv and as scalars named ``val/...``.
 
         Args:
             step: Step of the evaluation.
@@ -78,15 +80,9 @@ class RunLog:
         self._write_scalars(step, "val", values)
 
     def _write_scalars(self, step: int, group: str, values: dict[str, Any]) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.summary import scalar
-
-        with convert_write_errors(self.log_file.parent / "tensorboard"):
-            for name, value in values.items():
-                if value is not None:
-                    summary = scalar(f"{group}/{name}", value)
-                    self._tensorboard.write_event(Event(wall_time=time.time(), step=step, summary=summary))
-            self._tensorboard.flush()
+        named = {f"{group}/{name}": value for name, value in values.items() if value is not None}
+        for writer in self._writers:
+            writer.write(step, named)
 
     def _write_results(self) -> None:
         if not self._results:
@@ -98,23 +94,6 @@ class RunLog:
         writer.writeheader()
         writer.writerows(self._results)
         write_text(self.results_file, text.getvalue())
-
-
-def _open_tensorboard(folder: Path, step: int) -> "EventsWriter":
-    """Return a writer of a new event file, whose first event makes TensorBoard discard the scalars after ``step``.
-
-    tensorboardX's SummaryWriter is not used, because it writes in a thread that ends silently when the disk is full;
-    the next write then blocks forever.
-    """
-    from tensorboardX.event_file_writer import EventsWriter
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-    with convert_write_errors(folder):
-        folder.mkdir(exist_ok=True)
-        # tensorboardX takes a relative path that begins with "s3:" or "gs:" for cloud storage.
-        writer = EventsWriter(str((folder / "events").absolute()))
-        writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=SessionLog(status=SessionLog.START)))
-    return writer
 
 
 def read_log(workdir: Path) -> list[dict[str, float]]:

@@ -90,8 +90,13 @@ def check_is_detector(config: Config, name: object) -> None:
 
 def list_config_differences(old: Config, new: Config) -> list[str]:
     """Return a line ``option: old value -> new value`` for every option that differs between two configs."""
-    before, after = (_flatten(dataclasses.asdict(config)) for config in (old, new))
+    before, after = (flatten_config(config) for config in (old, new))
     return [f"{name}: {before[name]!r} -> {after.get(name)!r}" for name in before if before[name] != after.get(name)]
+
+
+def flatten_config(config: Config) -> dict[str, Any]:
+    """Return a dict from the name of each option of a config, such as ``train.steps``, to its value."""
+    return _flatten(dataclasses.asdict(config))
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ssd_jax.data.source import Source
 from ssd_jax.errors import escape_text
 from ssd_jax.files import make_user_path
 from ssd_jax.portability import quote_argument
-from ssd_jax.runs import data_fingerprint, run_folder
+from ssd_jax.runs import data_fingerprint, run_folder, tracking
 from ssd_jax.runs.config_file import validate
 from ssd_jax.runtime import compilation, distributed
 from ssd_jax.training.loop import Trainer
@@ -27,7 +27,7 @@ from ssd_jax.training.pretrained import open_pretrained
 logger = logging.getLogger(__name__)
 
 
-def train(config: Config, workdir: str | Path | None = None) -> Path:
+def train(config: Config, workdir: str | Path | None = None, *, track: tracking.TrackerName | None = None) -> Path:
     """Train a detector in a run folder, or resume its training, and return the folder.
 
     The folder is created, the detector is trained for ``config.train.steps`` steps, and logs, pictures and checkpoints
@@ -38,6 +38,8 @@ def train(config: Config, workdir: str | Path | None = None) -> Path:
     Args:
         config: Config of the run. If ``config.model.class_names`` is empty, the class names come from the data.
         workdir: Run folder; ``runs/<config.name>`` by default.
+        track: Tracker that also gets the options and metrics of the run: "mlflow" or "wandb". A run that is resumed is
+            tracked as before.
 
     Returns:
         The run folder, which `ssd_jax.evaluate` and `ssd_jax.load` take.
@@ -59,7 +61,7 @@ def train(config: Config, workdir: str | Path | None = None) -> Path:
         sources = {config.data.train_split: train_source}
         if val_source is not None:
             sources[config.data.val_split] = val_source
-        distributed.run_on_primary(lambda: _open_run_folder(stack, workdir, config, sources))
+        distributed.run_on_primary(lambda: _open_run_folder(stack, workdir, config, sources, track))
         print_split("train", train_source, config)
         if val_source is not None:
             print_split("val", val_source)
@@ -87,7 +89,13 @@ def _with_absolute_paths(config: Config) -> Config:
     return with_data_root(config, config.data.root)
 
 
-def _open_run_folder(stack: ExitStack, workdir: Path, config: Config, sources: dict[str, Source]) -> None:
+def _open_run_folder(
+    stack: ExitStack,
+    workdir: Path,
+    config: Config,
+    sources: dict[str, Source],
+    track: tracking.TrackerName | None,
+) -> None:
     """Lock the run folder, create its files or check that it belongs to this config, and print a summary of the run.
 
     Args:
@@ -95,9 +103,13 @@ def _open_run_folder(stack: ExitStack, workdir: Path, config: Config, sources: d
         workdir: Run folder.
         config: Config of the run.
         sources: Splits of the run, by name.
+        track: Tracker of the run, or None.
     """
+    if track is not None:
+        tracking.import_tracker(track)  # before the folder is created
     stack.enter_context(run_folder.hold_exclusive_lock(workdir))
     resumed, changed = run_folder.create_or_resume_run(workdir, config)
+    tracking.start_tracking(workdir, track)
     model, names = config.model, config.model.class_names
     print(
         f"{'Resuming' if resumed else 'New run in'} {workdir}: {model.image_size} px, "
