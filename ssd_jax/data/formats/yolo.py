@@ -400,7 +400,9 @@ def _report_yaml_places(folder: Folder, file: Path, problems: Problems) -> None:
                 text = f"the split '{name}' is in {place.path}, which does not exist"
                 problems.add(Kind.MISSING_SPLIT, file, text)
             elif place.is_moved:
-                problems.add(Kind.NAME_DIFFERS, file, f"'{place.entry}' is {_relative(folder, place.path)}")
+                problems.add(
+                    Kind.NAME_DIFFERS, file, f"'{place.entry}' is {make_relative_path(place.path, folder.root)}"
+                )
 
 
 def _report_unused(
