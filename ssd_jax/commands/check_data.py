@@ -1,5 +1,6 @@
 """``ssd-jax check-data``: find mistakes in a data set."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,13 @@ def check_data(options: CheckDataOptions) -> int:
     """Check a data set, print and write its problems, and return the exit code: 1 if there is something to correct."""
     from ssd_jax.data.check import summary
     from ssd_jax.data.check.checks import check_data_set
-    from ssd_jax.data.check.clean_copy import check_annotations_readable, check_copy_folder, write_clean_copy
+    from ssd_jax.data.check.clean_copy import (
+        check_annotations_readable,
+        check_copy_folder,
+        describe_copy,
+        write_clean_copy,
+    )
+    from ssd_jax.data.check.recommendation import find_accelerator, recommend_config
     from ssd_jax.data.problems import Problems, Severity
     from ssd_jax.data.run_splits import with_data_root
     from ssd_jax.report.data_set import write_data_set_figures
@@ -78,7 +85,7 @@ def check_data(options: CheckDataOptions) -> int:
     print(summary.format_problems(check.problems, config.data.root), end="\n\n")
     print(summary.format_counts(check), end="\n\n")
     print(summary.format_box_coverage(check.coverage, config), end="\n\n")
-    if check.recommendation is not None:
+    if check.recommendation is not None and options.fix is None:
         print(summary.format_recommendation(check.recommendation, config), end="\n\n")
     summary.write_check_files(options.out, check)
     write_data_set_figures(options.out, check, config.model.default_boxes)
@@ -91,4 +98,10 @@ def check_data(options: CheckDataOptions) -> int:
             counts = write_clean_copy(options.fix, check.splits, check.digests, task.update)
         text = summary.format_copy_counts(counts)
         print(f"Corrected copy in {options.fix}: {text}. It does not keep VOC's difficult flag")
+        copied = dataclasses.replace(config, data=describe_copy(config.data, options.fix))
+        recommendation = recommend_config(
+            check.splits[config.data.train_split], copied, has_accelerator=find_accelerator()
+        )
+        if recommendation is not None:
+            print(summary.format_recommendation(recommendation, config))
     return int(any(problem.kind.severity is not Severity.NOTE for problem in check.problems))

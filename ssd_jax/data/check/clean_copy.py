@@ -1,5 +1,6 @@
 """Write a copy of a data set, in COCO's format and without the problems that can be corrected automatically."""
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import msgspec
 import numpy as np
 from PIL import Image
 
+from ssd_jax.config import Data
 from ssd_jax.data.check.box_coverage import pairwise_iou
 from ssd_jax.data.check.contents import Place
 from ssd_jax.data.image import mode_and_orientation
@@ -53,6 +55,15 @@ def check_annotations_readable(problems: Iterable[Problem]) -> None:
             f"no corrected copy is written: objects could not be read because of {len(unread)} errors, the first in "
             f"{unread[0].file}. They would become background; correct them first"
         )
+
+
+def describe_copy(data: Data, out: Path) -> Data:
+    """Return the options of a data set that are those of its corrected copy: the folder, and the names of its files."""
+    names = (data.train_split, data.val_split, data.test_split)
+    train, val, test = (make_safe_file_name(name) for name in names)
+    return dataclasses.replace(
+        data, root=str(out.absolute()), format="auto", train_split=train, val_split=val, test_split=test
+    )
 
 
 class CopyCount(NamedTuple):

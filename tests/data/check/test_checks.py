@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -338,11 +339,13 @@ def read_all_files(root):
     return {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
 
 
-def test_check_data_writes_separate_files_for_two_slices_of_a_split(tmp_path):
+def test_check_data_writes_separate_files_for_two_slices_of_a_split(tmp_path, capsys):
     root = write_voc_folder(tmp_path / "data", {"train": 12})
     halves = "--data.train-split", "train[:50%]", "--data.val-split", "train[50%:]"
     argv = "check-data", TINY, "--data.root", root, *halves, "--out", tmp_path / "out", "--fix", tmp_path / "fixed"
     assert run_command(*argv) == 0
+    options = re.search(r"ssd-jax train \S+ (.*)", capsys.readouterr().out)[1].split()
+    assert run_command("check-data", TINY, *options, "--out", tmp_path / "again") == 0, "the command fits the copy"
     names = {f.name for f in (tmp_path / "out").glob("*.jpg")}
     assert names == {"train_to50pct_samples.jpg", "train_50pctto_samples.jpg"}
     assert len(list((tmp_path / "fixed" / "images").iterdir())) == 2
@@ -387,7 +390,8 @@ def test_fix_option_writes_a_copy_without_problems(faulty_folder, tmp_path, caps
     argv = "check-data", TINY, "--data.root", faulty_folder, "--out", tmp_path / "out", "--data.max-objects", "9"
     assert run_command(*argv, "--fix", fixed) == 1
     assert read_all_files(faulty_folder) == before
-    assert str(fixed) in capsys.readouterr().out
+    (command,) = re.findall(r"ssd-jax train .*", capsys.readouterr().out)
+    assert f"--data.root {fixed}" in command and str(faulty_folder) not in command
     result = check_folder(fixed)
     assert [p.kind for p in result.problems] == [Kind.TOO_MANY]  # check_folder() allows only 8 objects per image
     # Three images are not in the copy: "missing" has no image file, "first" has the same pixels as "second" in
