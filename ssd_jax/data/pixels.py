@@ -22,6 +22,8 @@ _OTHER_BYTE = {
     for mode in ("RGB", "RGBA")
     for order, other in (("B", "L"), ("L", "B"), ("N", _OTHER))
 }
+_GREY_ALPHA = "LA;16B"  # of PNG files, which Pillow opens in the mode RGBA; read as RGBA, they give both bytes of each
+_OTHER_BYTE[_GREY_ALPHA] = "RGBA"
 
 
 def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
@@ -83,7 +85,8 @@ def load_scaled(image: Image.Image, open_again: Callable[[], Image.Image]) -> Im
     Returns:
         The image with 8 bits per channel, or grey of up to 32 bits.
     """
-    other_byte = _OTHER_BYTE.get(_raw_mode(image), "")
+    raw_mode = _raw_mode(image)
+    other_byte = _OTHER_BYTE.get(raw_mode, "")
     image.load()
     if not other_byte:
         return image
@@ -93,7 +96,10 @@ def load_scaled(image: Image.Image, open_again: Callable[[], Image.Image]) -> Im
     with open_again() as twin:
         assert isinstance(twin, ImageFile.ImageFile)
         twin.tile = [tile._replace(args=_replace_raw_mode(tile.args, other_byte)) for tile in twin.tile]
-        values = high.astype(np.uint16) * 256 + np.asarray(twin)
+        stored = np.asarray(twin)
+    if raw_mode == _GREY_ALPHA:
+        high, stored = (stored[..., [byte, byte, byte, byte + 2]] for byte in (0, 1))
+    values = high.astype(np.uint16) * 256 + stored
     scaled = np.concatenate([scale_to_8_bits(values[..., :3]), scale_to_8_bits(values[..., 3:])], axis=-1)
     return Image.fromarray(scaled)
 

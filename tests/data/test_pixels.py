@@ -77,6 +77,18 @@ def test_read_image_scales_colours_by_their_real_range(tmp_path, bits, name):
     assert np.abs(difference).max() <= (1 if bits == 16 else 0)  # Pillow drops the lower byte of 16 bits
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_read_image_scales_grey_with_transparency_by_its_real_range(tmp_path, bits):
+    grey = ramp(bits)
+    alpha = np.full_like(grey, 65535)
+    alpha[0] = 0
+    write_png(tmp_path / "a.png", np.stack([grey, alpha], -1), 4)
+    expected = expected_pixels(grey, bits)
+    expected[0] = 255  # transparent pixels are white
+    difference = read_image(tmp_path / "a.png") - expected[..., None]
+    assert np.abs(difference).max() <= (1 if bits == 16 else 0)  # Pillow drops the lower byte of 16 bits
+
+
 def test_read_image_keeps_the_transparency_of_dark_colours(tmp_path):
     pixels = np.zeros((2, 2, 4), np.uint16)
     pixels[..., :3], pixels[0, :, 3] = 1000, 65535
