@@ -27,6 +27,8 @@ CROWD = 50
 """Number of boxes up to which every box of an image has a label, and lines and letters have their usual size."""
 LABELLED_AREA = 0.15
 """Share of an image with more than `CROWD` boxes that labels may cover."""
+_LONGEST = 100
+"""Number of characters to which a name is cut if its label does not fit into the image."""
 
 # Neighbouring colours differ in hue, and none is so dark or pale that it looks like a shadow or a highlight.
 PALETTE: tuple[Colour, ...] = (
@@ -151,12 +153,13 @@ class _Labels:
 
     def draw(self, box: Rectangle, name: str, score: str, font: ImageFont.FreeTypeFont, colour: Colour) -> None:
         """Draw the label of a box, if there is room for it."""
-        if self._room <= 0 and not self._may_cover:
+        padding, height = round(font.size) // 5, sum(font.getmetrics())
+        limit = self._size[0] - 2 * padding
+        if height > self._size[1] or not (self._may_cover or self._has_room(box, name, font, limit, height)):
             return
-        padding = round(font.size) // 5
-        text = _make_label_text(name, score, font, self._size[0] - 2 * padding)
-        width, height = math.ceil(_measure_text(text, font)) + 2 * padding, sum(font.getmetrics())
-        if not text or height > self._size[1]:
+        text = _make_label_text(name, score, font, limit)
+        width = math.ceil(_measure_text(text, font)) + 2 * padding
+        if not text:
             return
         place = _choose_place(_list_label_places(box, (width, height), self._size), self._cover, self._may_cover)
         if place is None:
@@ -167,6 +170,19 @@ class _Labels:
         self._drawing.rectangle(place, fill=colour)
         ink = "black" if luminance > 120 else "white"
         self._drawing.text((place[0] + padding, place[1]), text, fill=ink, font=font)
+
+    def _has_room(self, box: Rectangle, name: str, font: ImageFont.FreeTypeFont, limit: float, height: int) -> bool:
+        """Return whether there may be room for the label of a box, without measuring its text, which takes longer.
+
+        Each place of a label contains the place of a narrower label. The width is therefore estimated a little too low.
+        """
+        if self._room <= 0:
+            return False
+        width = _estimate_width(name[:_LONGEST], font)
+        # Kerning moves letters together, and a text that is cut to fit lacks a letter and a space.
+        narrow = max(1, int(0.9 * width if width < limit else 0.9 * limit - 3 * font.size))
+        places = _list_label_places(box, (narrow, height), self._size)
+        return not all(_crop(self._cover, place).any() for place in places)
 
 
 @functools.lru_cache
@@ -187,9 +203,15 @@ def _measure_text(text: str, font: ImageFont.FreeTypeFont) -> float:
     return font.getlength(text)
 
 
+@functools.lru_cache(maxsize=1 << 14)
+def _estimate_width(text: str, font: ImageFont.FreeTypeFont) -> float:
+    """Return the sum of the widths of the characters of a text in pixels, which leaves out kerning."""
+    return sum(_measure_text(character, font) for character in text)
+
+
 def _make_label_text(name: str, score: str, font: ImageFont.FreeTypeFont, limit: float) -> str:
     """Return name and score as one text, with the name cut to fit into ``limit`` pixels, or "" if nothing fits."""
-    return _fit_text(name + score, lambda count: name[:count].rstrip() + "…" + score, 100, font, limit)
+    return _fit_text(name + score, lambda count: name[:count].rstrip() + "…" + score, _LONGEST, font, limit)
 
 
 def _fit_text(text: str, cut: Callable[[int], str], most: int, font: ImageFont.FreeTypeFont, limit: float) -> str:

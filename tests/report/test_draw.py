@@ -459,3 +459,29 @@ def test_draw_curves_does_not_import_pyplot(tmp_path):
     loaded = "matplotlib.pyplot" in sys.modules
     draw.draw_curves(ROWS, tmp_path / "curves.png")
     assert ("matplotlib.pyplot" in sys.modules) == loaded
+
+
+def test_labels_of_identical_boxes_are_left_out_without_measuring_each_text(monkeypatch):
+    """The names differ, so that no text is measured twice. Measuring a long text takes a millisecond."""
+    measured = []
+    measure = draw._measure_text
+    monkeypatch.setattr(draw, "_measure_text", lambda text, font: measured.append(text) or measure(text, font))
+    names = [f"{i} {'a long name of a class ' * 12}" for i in range(500)]
+    draw.draw_boxes(np.zeros((600, 800, 3), np.uint8), np.tile(np.float32([200, 200, 400, 400]), (500, 1)), names)
+    assert len({text for text in measured if len(text) > 1}) < 100
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_estimated_room_changes_no_label(monkeypatch, seed):
+    rng = np.random.default_rng(seed)
+    count, size = int(rng.integers(60, 300)), rng.integers(40, 400, 2)
+    corner, extent = rng.random((count, 2)) * size, rng.random((count, 2)) * size * rng.choice([0.1, 0.5])
+    boxes = np.concatenate([corner, corner + extent], 1).astype(np.float32)
+    if seed % 2:
+        boxes[:] = boxes[0]
+    letters = list("AVToy. il猫W")
+    names = ["".join(rng.choice(letters, rng.integers(1, 60))) for _ in range(count)]
+    image = np.zeros((*size, 3), np.uint8)
+    drawn = np.asarray(draw.draw_boxes(image, boxes, names))
+    monkeypatch.setattr(draw._Labels, "_has_room", lambda labels, *_: labels._room > 0)
+    assert np.array_equal(drawn, np.asarray(draw.draw_boxes(image, boxes, names)))
