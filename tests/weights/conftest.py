@@ -1,6 +1,9 @@
 """Fixtures with random weights of SSD300, and the result of importing them."""
 
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import helpers.published_keys as published
 import pytest
@@ -9,6 +12,13 @@ from helpers.published_files import WIDTH, save_safetensors
 from helpers.published_keys import Tensors
 
 from ssd_jax.weights.importing import Imported, import_weights
+
+
+@pytest.fixture
+def memory_trace() -> Iterator[ModuleType]:
+    """Return the module tracemalloc. A trace that the test starts ends with the test, also if the test fails."""
+    yield tracemalloc
+    tracemalloc.stop()
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,8 @@
 
 import math
 import re
-import tracemalloc
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -229,14 +229,13 @@ def test_read_caffe_rejects_a_missing_file_and_a_folder(tmp_path: Path):
 
 @pytest.mark.parametrize("count", [48, pytest.param(2000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("v1", [False, True])
-def test_read_caffe_reads_or_rejects_corrupt_files(tmp_path: Path, v1: bool, count: int):
+def test_read_caffe_reads_or_rejects_corrupt_files(memory_trace: ModuleType, tmp_path: Path, v1: bool, count: int):
     good = encode_caffemodel(V1_LAYERS if v1 else LAYERS, PRIORS, v1)
-    tracemalloc.start()
+    memory_trace.start()
     refused = count_rejected(
         lambda file: read_caffe(file).tensors, tmp_path / "net.caffemodel", make_damaged_copies(good, count, seed=v1)
     )
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    _, peak = memory_trace.get_traced_memory()
     assert count // 5 < refused < count and peak < 10_000_000
 
 

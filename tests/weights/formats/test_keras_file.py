@@ -2,10 +2,10 @@
 
 import io
 import struct
-import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import h5py
@@ -328,18 +328,17 @@ def write_theano_backend(group: h5py.Group, other_file: Path) -> None:
     ],
 )
 def test_read_keras_rejects_invalid_weights(
-    tmp_path: Path, write_weight: Callable[[h5py.Group, Path], None], message: str
+    memory_trace: ModuleType, tmp_path: Path, write_weight: Callable[[h5py.Group, Path], None], message: str
 ):
     """The reader must reject the weight without reading ``other.h5``, and must use little memory."""
     with h5py.File(tmp_path / "other.h5", "w") as other_file:
         other_file["secret"] = np.arange(4, dtype=np.float32)
     with h5py.File(tmp_path / "a.h5", "w") as root:
         write_weight(make_layer(root), tmp_path / "other.h5")
-    tracemalloc.start()
+    memory_trace.start()
     with pytest.raises(UserError, match=r"a\.h5: .*" + message):
         read_arrays(tmp_path / "a.h5")
-    assert tracemalloc.get_traced_memory()[1] < 10_000_000
-    tracemalloc.stop()
+    assert memory_trace.get_traced_memory()[1] < 10_000_000
 
 
 def make_circular_header() -> bytes:
@@ -395,12 +394,11 @@ def test_read_keras_rejects_truncated_files(tmp_path: Path):
 
 @pytest.mark.parametrize("count", [48, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["keras_2", "gzip", "keras_3"])
-def test_read_keras_reads_or_rejects_corrupt_files(tmp_path: Path, kind: str, count: int):
+def test_read_keras_reads_or_rejects_corrupt_files(memory_trace: ModuleType, tmp_path: Path, kind: str, count: int):
     file = tmp_path / "a.h5"
     write_keras(file, LAYERS[1:], **({"compression": "gzip"} if kind == "gzip" else {}))
     good = (DATA / "keras3.weights.h5").read_bytes() if kind == "keras_3" else file.read_bytes()
-    tracemalloc.start()
+    memory_trace.start()
     refused = count_rejected(read_arrays, file, make_damaged_copies(good, count, seed=1))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    _, peak = memory_trace.get_traced_memory()
     assert count // 5 < refused < count and peak < 20_000_000

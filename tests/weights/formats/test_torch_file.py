@@ -5,9 +5,9 @@ import pickle
 import struct
 import tarfile
 import time
-import tracemalloc
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -532,16 +532,15 @@ def test_read_torch_rejects_calls_with_more_than_100_arguments(file: Path):
             assert_rejected(file, "arguments")
 
 
-def test_read_torch_empties_a_list_of_pairs_when_it_makes_the_dict(file: Path):
+def test_read_torch_empties_a_list_of_pairs_when_it_makes_the_dict(memory_trace: ModuleType, file: Path):
     """3000 dicts are made from one list. If the list stayed full, they would have 3 million entries of 100 bytes."""
     pairs = b"](" + b"".join(push_string(f"{i:03}") + b"N\x86" for i in range(1000)) + b"e\x85q\x01"
     file.write_bytes(
         make_zip_file(push_global("collections.OrderedDict") + b"q\x02" + pairs + b"h\x02h\x01R" * 3000, {})
     )
-    tracemalloc.start()
+    memory_trace.start()
     assert_rejected(file)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    peak = memory_trace.get_traced_memory()[1]
     assert peak < 20e6
 
 
