@@ -238,6 +238,7 @@ def log_twice(run: Path, tracker: str, **environment: str) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore")  # MLflow and SQLAlchemy warn about each other
 def test_mlflow_stores_the_metrics_in_its_local_store(run):
     store = f"sqlite:///{run.parent / 'mlflow.db'}"
     log_twice(run, "mlflow", MLFLOW_TRACKING_URI=store)
