@@ -12,6 +12,7 @@ from ssd_jax.commands.config_options import HELP, parse_config_options
 from ssd_jax.commands.options import check_out_folder, make_out_folder
 from ssd_jax.config import Config
 from ssd_jax.errors import UserError
+from ssd_jax.runtime.progress import hide_progress, show_progress
 
 CHECK_DATA_HELP = """usage: ssd-jax check-data CONFIG [--data.root FOLDER] [--out FOLDER] ...
 
@@ -40,6 +41,8 @@ class CheckDataOptions:
     """New folder for a corrected copy in COCO's format. In the copy, boxes are clipped to their image; empty and
     repeated boxes and unusable images are left out; images with equal pixels become one image with the objects of all
     of them; all images are upright and RGB. The original data is not changed."""
+    quiet: bool = False
+    """Show no progress: print only results, warnings and errors."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -47,7 +50,9 @@ def run(argv: Sequence[str]) -> int:
     if argv and argv[0] in HELP:
         print(CHECK_DATA_HELP)
         return 0
-    return check_data(parse_config_options(CheckDataOptions, "check-data", argv, COMMON_OPTIONS))
+    options = parse_config_options(CheckDataOptions, "check-data", argv, COMMON_OPTIONS)
+    with hide_progress(options.quiet):
+        return check_data(options)
 
 
 def check_data(options: CheckDataOptions) -> int:
@@ -64,7 +69,6 @@ def check_data(options: CheckDataOptions) -> int:
     from ssd_jax.data.problems import Problems, Severity
     from ssd_jax.data.run_splits import with_data_root
     from ssd_jax.report.data_set import write_data_set_figures
-    from ssd_jax.runtime.progress import show_progress
 
     config = with_data_root(options.config, options.config.data.root)
     check_out_folder(options.out, "check.json")

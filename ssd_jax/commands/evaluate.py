@@ -9,6 +9,7 @@ import tyro
 
 from ssd_jax.commands.options import initialize_jax, parse_options
 from ssd_jax.runtime.distributed_options import DistributedOptions
+from ssd_jax.runtime.progress import hide_progress
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class EvaluateOptions:
     """Also write report.html, a page with curves, confidence intervals, confusions and the worst images."""
     out: Path | None = None
     """Folder for all files. Default: the run folder."""
+    quiet: bool = False
+    """Show no progress: print only results, warnings and errors."""
     distributed: Annotated[DistributedOptions, tyro.conf.arg(name="")] = field(default_factory=DistributedOptions)
 
 
@@ -41,13 +44,14 @@ def run(argv: Sequence[str]) -> None:
     initialize_jax(options.distributed)
     from ssd_jax.evaluation.run import evaluate  # not above, so that --help is fast
 
-    evaluate(
-        options.run,
-        options.split,
-        data_root=options.data_root,
-        checkpoint=options.checkpoint,
-        results=options.results,
-        report=options.report,
-        strict=options.strict,
-        out=options.out,
-    )
+    with hide_progress(options.quiet):
+        evaluate(
+            options.run,
+            options.split,
+            data_root=options.data_root,
+            checkpoint=options.checkpoint,
+            results=options.results,
+            report=options.report,
+            strict=options.strict,
+            out=options.out,
+        )

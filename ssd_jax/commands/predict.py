@@ -11,6 +11,7 @@ import tyro
 from ssd_jax import files
 from ssd_jax.commands.options import OUT_ADVICE, check_out_folder, initialize_jax, make_out_folder, parse_options
 from ssd_jax.errors import UserError, escape_text
+from ssd_jax.runtime.progress import hide_progress, show_progress
 
 PREDICTIONS = "predictions.json"
 
@@ -29,6 +30,8 @@ class PredictOptions:
     """Minimum score of the detections."""
     checkpoint: Literal["best", "last"] = "best"
     """Checkpoint to load. best: the one with the highest mAP (area) on the val split. last: the latest one."""
+    quiet: bool = False
+    """Show no progress: print only results, warnings and errors."""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -39,7 +42,8 @@ def run(argv: Sequence[str]) -> None:
     if not 0 <= options.score <= 1:
         raise UserError(f"--score is {options.score}: expected a number from 0 to 1")
     initialize_jax()
-    predict(options)
+    with hide_progress(options.quiet):
+        predict(options)
 
 
 def predict(options: PredictOptions) -> None:
@@ -53,7 +57,6 @@ def predict(options: PredictOptions) -> None:
     from ssd_jax.data.image import collect_image_notes
     from ssd_jax.model_zoo.opening import load
     from ssd_jax.report.draw import class_colours
-    from ssd_jax.runtime.progress import show_progress
 
     check_out_folder(options.out, PREDICTIONS)
     targets, skipped = find_images(options.images, options.out)

@@ -11,6 +11,7 @@ from ssd_jax.commands.config_options import HELP, parse_config_options
 from ssd_jax.commands.options import initialize_jax
 from ssd_jax.config import Config
 from ssd_jax.runtime.distributed_options import DistributedOptions
+from ssd_jax.runtime.progress import hide_progress
 
 TRAIN_HELP = """usage: ssd-jax train CONFIG [--workdir RUN] [--train.steps N ...]
 
@@ -37,6 +38,8 @@ class TrainOptions:
     """Run folder, by default runs/<config name>. If it has a checkpoint, training resumes from it."""
     track: Literal["mlflow", "wandb"] | None = None
     """Also send the options and metrics to MLflow or Weights & Biases (extra of the same name)."""
+    quiet: bool = False
+    """Show no progress: print only results, warnings and errors."""
     distributed: Annotated[DistributedOptions, tyro.conf.arg(name="")] = field(default_factory=DistributedOptions)
 
 
@@ -49,4 +52,5 @@ def run(argv: Sequence[str]) -> None:
     initialize_jax(options.distributed)
     from ssd_jax.training.run import train
 
-    train(options.config, options.workdir, track=options.track)
+    with hide_progress(options.quiet):
+        train(options.config, options.workdir, track=options.track)

@@ -143,8 +143,14 @@ def _describe_class_mismatch(config: Config, split: str) -> list[str]:
     return ["The classes of the data differ from those of the run:", *difference.splitlines()]
 
 
+def describe_split(source: Source) -> str:
+    """Return the number of images of a split and, if they are known without reading files, of its objects."""
+    images = f"{len(source)} images"
+    return f"{images}, {count_images_and_objects(source).total} objects" if source.in_memory else images
+
+
 def print_split(name: str, source: Source, training_config: Config | None = None) -> None:
-    """Print the number of images of a split, and the notes about its problems.
+    """Print the numbers of images and objects of a split, and the notes about its problems.
 
     Args:
         name: Name of the split to print.
@@ -152,7 +158,12 @@ def print_split(name: str, source: Source, training_config: Config | None = None
         training_config: Config of the run that trains on this split, or None. If given, notes about objects and
             images that training will not use are also printed.
     """
-    print(f"{name}: {len(source)} images")
+    print(f"{name}: {describe_split(source)}")
+    print_notes(source, training_config)
+
+
+def print_notes(source: Source, training_config: Config | None = None) -> None:
+    """Print the notes about the problems of a split, see `print_split`."""
     notes = list(source.notes)
     if training_config is not None and source.in_memory:
         cut = count_dropped_objects(source, training_config.data)

@@ -53,3 +53,8 @@ def format_coco(metrics: Mapping[str, Any]) -> str:
 def format_metrics(metrics: Mapping[str, Any]) -> str:
     """Return the tables of the VOC and the COCO metrics, as printed by ``evaluate``."""
     return f"{format_voc(metrics)}\n\n{format_coco(metrics)}"
+
+
+def format_percent(value: float | None) -> str:
+    """Return a metric in percent, such as "61.2 %", or "-" if it could not be computed."""
+    return "-" if value is None else f"{100 * value:.1f} %"

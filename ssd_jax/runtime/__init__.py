@@ -1,9 +1,11 @@
 """Devices and processes: the mesh and shardings, compilation, and several processes as one run.
 
-The modules import only ``ssd_jax.errors`` from this project. ``data`` and all packages above it may import them.
+The modules import only ``ssd_jax.errors`` and ``ssd_jax.portability`` from this project. ``data``
+and all packages above it may import them.
 ``sharding`` distributes arrays over devices, ``compilation`` sets compiler options and the compilation cache,
 ``distributed`` and ``distributed_options`` connect processes, ``stop`` notices requests to stop training, and
-``exit_message`` tells the user what to do after a process was killed. Code that decides how a program runs, but not
+``exit_message`` tells the user what to do after a process was killed. ``progress`` shows what is being done, with
+``task`` for its texts and ``terminal_display`` for terminals. Code that decides how a program runs, but not
 what it computes, belongs here.
 """
 

@@ -57,7 +57,8 @@ class LineDisplay:
         while not self._ended.wait(max(0.0, _next_line.time - time.monotonic())):
             _next_line.time = time.monotonic() + LINE_SECONDS
             if tasks := tuple(self._tasks):
-                sys.stdout.flush()  # so that the lines are in order if both streams go to one file
+                if sys.stdout is not None:  # a process without a console has no streams
+                    sys.stdout.flush()  # so that the lines are in order if both streams go to one file
                 print(tasks[-1].format_line(), file=sys.stderr, flush=True)
 
 

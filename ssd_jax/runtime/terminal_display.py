@@ -74,10 +74,10 @@ class TerminalDisplay:
         self._redirected: dict[str, _AboveDisplay] = {}
 
     def start(self) -> None:
-        self._live.start()
+        self._live.start(refresh=True)
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
-            if getattr(stream, "unescaped", stream).isatty():
+            if stream is not None and getattr(stream, "unescaped", stream).isatty():
                 self._redirected[name] = _AboveDisplay(self._console, stream)
                 setattr(sys, name, self._redirected[name])
 
@@ -103,7 +103,8 @@ def _render_task(task: Task, width: int, console: Console) -> list[RenderableTyp
     if task.fraction is None or bar < _MIN_BAR:
         row.add_row(title, status)
     else:
-        row.add_row(title, ProgressBar(total=1.0, completed=task.fraction, width=bar), status)
+        shown = ProgressBar(1.0, task.fraction, width=bar, complete_style="green", finished_style="green")
+        row.add_row(title, shown, status)
     lines: list[RenderableType] = [row]
     if details := task.format_details():
         indent = " " * (title.cell_len + 2)

@@ -26,7 +26,8 @@ from ssd_jax.runtime.progress import show_progress
 from ssd_jax.runtime.stop import Stopped, StopRequest
 from ssd_jax.training.optimizer import make_schedule
 from ssd_jax.training.pretrained import load_initial_params, open_pretrained
-from ssd_jax.training.reporter import NullReporter, Reporter, print_summary
+from ssd_jax.training.reporter import NullReporter, Reporter
+from ssd_jax.training.summary import Evaluation, format_problems
 from ssd_jax.training.train_step import (
     Metrics,
     TrainState,
@@ -147,6 +148,7 @@ class Trainer:
 
     Attributes:
         stopped_by: Signal that stopped the training, or None.
+        best_evaluation: The evaluation with the highest mAP since training was started or resumed, or None.
     """
 
     def __init__(
@@ -181,6 +183,7 @@ class Trainer:
         self.unreadable_val: dict[int, str] = {}
         self.timer = StepTimer()
         self.stopped_by: signal.Signals | None = None
+        self.best_evaluation: Evaluation | None = None
 
     def run(self) -> int:
         """Train until the last step or until a signal, and return the number of the last completed step.
@@ -206,7 +209,8 @@ class Trainer:
         unreadable = {"train": (self.train_source, self.batches.unreadable)}
         if self.val_source is not None:
             unreadable["val"] = self.val_source, self.unreadable_val
-        print_summary(unreadable, self.timer.total, self.timer.total_waited)
+        if problems := format_problems(unreadable, self.timer.total, self.timer.total_waited):
+            print(problems)
         return last
 
     def _make_reporter(self, start: int) -> NullReporter:
@@ -330,7 +334,10 @@ class Trainer:
                     return None
             metrics = compute_metrics(detections, self.val_source)
         reporter.report_evaluation(step, metrics, self.val_source, detections)
-        return metrics.get(BEST_METRIC)
+        best, value = self.best_evaluation, metrics.get(BEST_METRIC)
+        if metrics and (best is None or (value or 0) >= (best.metrics[BEST_METRIC] or 0)):
+            self.best_evaluation = Evaluation(step, metrics)
+        return value
 
     def _save(self, step: int, state: TrainState, checkpoints: Checkpoints, best_metric: float | None) -> None:
         metadata = {"stream": self.batches.get_state(), "config": msgspec.to_builtins(self.config)}

@@ -9,16 +9,16 @@ from typing import Any
 from ssd_jax.config import Train
 from ssd_jax.data.source import Source
 from ssd_jax.inference.detections import ImageDetections
+from ssd_jax.metrics.tables import format_percent
 from ssd_jax.report import pictures
 from ssd_jax.runs.checkpoint import BEST_METRIC
 from ssd_jax.runs.log import RunLog
 from ssd_jax.runtime.progress import is_progress_hidden, show_progress
+from ssd_jax.training.summary import DATA_WAIT_WARNING
 
 RESULTS_COLUMNS = ("voc_map_11point", "voc_map_area", "coco_ap", "coco_ap50")
 """Metrics of the val split that are written to results.csv."""
-COMPILING = "compiling the training step, once; about a minute"
-DATA_WAIT_WARNING = 0.1
-"""Fraction of the training time. If more time is spent waiting for data, this is reported."""
+_COMPILING = "compiling the training step, once; about a minute"
 
 
 class NullReporter:
@@ -123,7 +123,7 @@ class Reporter(NullReporter):
                 self._train.steps,
                 "step",
                 done=self._start,
-                stage="augmenting the first images" if self._start == 0 else COMPILING,
+                stage="augmenting the first images" if self._start == 0 else _COMPILING,
                 shows_speed=False,
                 enabled=self._start < self._train.steps,
             )
@@ -138,7 +138,7 @@ class Reporter(NullReporter):
     def report_train_batch(self, source: Source, index: Any, batch: Any) -> None:
         """Write train_batch.jpg with the first images of the batch."""
         pictures.write_train_batch(self._workdir, source, index, batch)
-        self._task.start_stage(COMPILING)
+        self._task.start_stage(_COMPILING)
 
     def report_dispatch(self) -> None:
         """Show the steps instead of the compilation, and start the measurement of the speed."""
@@ -202,8 +202,8 @@ class Reporter(NullReporter):
         is_best = self._show_map()
         if val_source is not None and not is_progress_hidden():
             print(
-                f"step {step}: val mAP {_format_percent(row['voc_map_area'])}, "
-                f"11-point mAP {_format_percent(row['voc_map_11point'])}, COCO AP {_format_percent(row['coco_ap'])}"
+                f"step {step}: val mAP {format_percent(row['voc_map_area'])}, "
+                f"11-point mAP {format_percent(row['voc_map_11point'])}, COCO AP {format_percent(row['coco_ap'])}"
                 f"{', the best so far' if is_best else ''}"
             )
         pictures.write_curves(self._workdir)
@@ -214,29 +214,6 @@ class Reporter(NullReporter):
         values = [row[BEST_METRIC] for row in self._log.results if row.get(BEST_METRIC) is not None]
         if not values:
             return False
-        self._map = (f"mAP {_format_percent(values[-1])}", f"best {_format_percent(max(values))}")
+        self._map = (f"mAP {format_percent(values[-1])}", f"best {format_percent(max(values))}")
         self._show_details()
         return values[-1] == max(values)
-
-
-def print_summary(unreadable: dict[str, tuple[Source, dict[int, str]]], seconds: float, waited: float) -> None:
-    """Print the images that could not be read, and the time spent waiting for data if it was long.
-
-    Args:
-        unreadable: Dict from the name of a split to the split and its error messages. The messages are a dict from the
-            position of an unreadable image to the message.
-        seconds: Time spent in training steps, in seconds.
-        waited: Part of this time that was spent waiting for data, in seconds.
-    """
-    for split, (source, messages) in unreadable.items():
-        if messages:
-            print(f"{len(messages)} of {len(source)} {split} images could not be used:", *messages.values(), sep="\n  ")
-    if waited > DATA_WAIT_WARNING * seconds:
-        print(
-            f"Training spent {waited:.0f} of {seconds:.0f} s waiting for data. See 'When input limits the speed' in "
-            "docs/scale.md."
-        )
-
-
-def _format_percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"

@@ -8,19 +8,21 @@ from pathlib import Path
 
 from ssd_jax.config import Config
 from ssd_jax.data.run_splits import (
+    describe_split,
     open_training_splits,
     print_content_warnings,
+    print_notes,
     print_overlap,
-    print_split,
     with_data_root,
 )
 from ssd_jax.data.source import Source
 from ssd_jax.errors import escape_text
 from ssd_jax.files import make_user_path
-from ssd_jax.portability import quote_argument
 from ssd_jax.runs import data_fingerprint, run_folder, tracking
 from ssd_jax.runs.config_file import validate
 from ssd_jax.runtime import compilation, distributed
+from ssd_jax.runtime.progress import is_progress_hidden
+from ssd_jax.training import summary
 from ssd_jax.training.loop import Trainer
 from ssd_jax.training.pretrained import open_pretrained
 
@@ -62,11 +64,7 @@ def train(config: Config, workdir: str | Path | None = None, *, track: tracking.
         if val_source is not None:
             sources[config.data.val_split] = val_source
         distributed.run_on_primary(lambda: _open_run_folder(stack, workdir, config, sources, track))
-        print_split("train", train_source, config)
-        if val_source is not None:
-            print_split("val", val_source)
-            print_overlap(train_source, val_source)
-        print_content_warnings(config, train_source, val_source)
+        _print_start(workdir, config, train_source, val_source, trainer)
         last = trainer.run()
     if last < config.train.steps:
         by_user = trainer.stopped_by is signal.SIGINT
@@ -78,8 +76,8 @@ def train(config: Config, workdir: str | Path | None = None, *, track: tracking.
             raise KeyboardInterrupt(message)
         print(message)
     else:
-        run = quote_argument(str(workdir))
-        print(f"Done. Next: ssd-jax evaluate {run}, ssd-jax predict {run} IMAGES")
+        example = summary.find_example_image(val_source or train_source)
+        print(summary.format_end(workdir, config.data.val_split, trainer.best_evaluation, example))
     return workdir
 
 
@@ -89,6 +87,25 @@ def _with_absolute_paths(config: Config) -> Config:
     return with_data_root(config, config.data.root)
 
 
+def _print_start(
+    workdir: Path, config: Config, train_source: Source, val_source: Source | None, trainer: Trainer
+) -> None:
+    """Print what is known about a run before its first step, unless the progress is hidden, and all notes."""
+    for name, source in (("train", train_source), ("val", val_source)):
+        if source is not None:
+            if not is_progress_hidden():
+                print(f"  {name:7}  {describe_split(source)}")
+            print_notes(source, config if source is train_source else None)
+    if val_source is not None:
+        print_overlap(train_source, val_source)
+    print_content_warnings(config, train_source, val_source)
+    if not is_progress_hidden():
+        print(summary.format_run(config, len(train_source), list(trainer.mesh.devices.flat)))
+        done = max(run_folder.list_checkpoint_steps(workdir / "checkpoints"), default=0)
+        if time := summary.format_expected_time(workdir, config.train, done):
+            print(time)
+
+
 def _open_run_folder(
     stack: ExitStack,
     workdir: Path,
@@ -96,7 +113,7 @@ def _open_run_folder(
     sources: dict[str, Source],
     track: tracking.TrackerName | None,
 ) -> None:
-    """Lock the run folder, create its files or check that it belongs to this config, and print a summary of the run.
+    """Lock the run folder, create its files or check that it belongs to this config, and print what it is.
 
     Args:
         stack: Stack of context managers, which holds the lock.
@@ -110,13 +127,7 @@ def _open_run_folder(
     stack.enter_context(run_folder.hold_exclusive_lock(workdir))
     resumed, changed = run_folder.create_or_resume_run(workdir, config)
     tracking.start_tracking(workdir, track)
-    model, names = config.model, config.model.class_names
-    print(
-        f"{'Resuming' if resumed else 'New run in'} {workdir}: {model.image_size} px, "
-        f"{model.default_boxes.count} default boxes, {len(names)} classes "
-        f"({', '.join(map(escape_text, names[:8]))}{', ...' if len(names) > 8 else ''}), "
-        f"{config.train.steps} steps of {config.train.batch_size} images"
-    )
+    print(summary.format_headline(workdir, resumed, config.train.steps))
     for change in changed:
         print(f"  changed: {escape_text(change)}")
     for change in data_fingerprint.update_fingerprints(workdir, sources):

@@ -51,10 +51,12 @@ def test_train_does_not_train_a_finished_run_again(trained_run, capsys):
     before = (trained_run / "log.jsonl").read_text()
     assert run_command("train", TINY, "--workdir", trained_run) == 0
     printed = capsys.readouterr().out
-    for words in (str(trained_run), "64 px", "336 default boxes", "4 classes (circle, square, star, triangle)"):
+    for words in ("is finished: all 30 steps", "64 px, 336 default boxes", "4: circle, square, star, triangle"):
         assert words in printed
-    assert "train: 24 images\nval: 6 images\n" in printed
-    assert f"ssd-jax evaluate {trained_run}, ssd-jax predict {trained_run} IMAGES" in printed
+    assert "  train    24 images\n  val      6 images\n" in printed
+    assert (
+        f"ssd-jax evaluate {trained_run} --report\n" in printed and f"ssd-jax predict {trained_run} IMAGE\n" in printed
+    )
     assert (trained_run / "log.jsonl").read_text() == before
 
 

@@ -74,7 +74,7 @@ def test_number_of_objects_beyond_max_objects_is_printed(folder_run):
 def test_run_resumes_if_the_path_of_the_data_folder_is_written_differently(folder_run, monkeypatch, capsys):
     monkeypatch.chdir(folder_run.root.parent)
     assert run_command("train", TINY, "--workdir", "run", "--data.root", "data/", "--train.log-every", "5") == 0
-    assert "train.log_every: 1 -> 5\ntrain: 24 images" in capsys.readouterr().out
+    assert re.search(r"train.log_every: 1 -> 5\n +train +24 images, \d+ objects\n", capsys.readouterr().out)
 
 
 def test_evaluate_uses_the_val_split_if_there_is_no_test_split(folder_run, tmp_path, capsys):

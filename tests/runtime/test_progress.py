@@ -1,9 +1,16 @@
 """Tests of the progress display: in a terminal, read by a terminal emulator, and as plain lines."""
 
+import os
+import re
+import subprocess
+import sys
+
 import pytest
+from helpers.paths import ROOT
+from helpers.terminal import run_in_terminal
 
 from ssd_jax.runtime import progress, task
-from ssd_jax.runtime.progress import show_progress
+from ssd_jax.runtime.progress import hide_progress, is_progress_hidden, show_progress
 from ssd_jax.runtime.task import Task, format_count, format_duration, join_while_fitting
 
 
@@ -108,3 +115,97 @@ def test_line_of_a_long_run_fits_80_columns(clock):
     assert line == "training: 119001/120000 steps, 32:58:01 left, epoch 1000/1000, loss 12.345"
     steps.set_details(["x" * 200])
     assert len(steps.format_line()) <= 80
+
+
+# ---- displays ----
+
+PROGRAM = r"""
+import sys, time
+from ssd_jax.runtime import progress
+
+progress.LINE_SECONDS = 0.3
+with progress.show_progress("tr\x1b[2Jäining", 540, "step", stage="compiling", shows_speed=False) as steps:
+    time.sleep(1.6)  # as a compilation does, this blocks only the main thread
+    print("note: \x1b]0;title\x07 \u732b")
+    print("warning: forged?\rx", file=sys.stderr)
+    steps.start_lap()
+    steps.update(120)
+    steps.set_details(["epoch 1/9", "loss 1.234", "mAP 61.2 %", "best 63.0 %", "9 % waiting for data"])
+    time.sleep(0.7)
+    with progress.show_progress("evaluating", 36) as images:
+        images.update(9)
+        time.sleep(0.7)
+    print("incomplete", end="")
+print(" line")
+"""
+COMMAND = [sys.executable, "-c", PROGRAM]
+
+
+@pytest.fixture(scope="module")
+def shown():
+    return run_in_terminal(COMMAND, PYTHONPATH=str(ROOT))
+
+
+def find_lines(screens: list[list[str]], pattern: str) -> list[str]:
+    """Return the different lines of all screens that match a pattern."""
+    return list(dict.fromkeys(line for screen in screens for line in screen if re.search(pattern, line)))
+
+
+def test_clock_moves_in_a_terminal_while_the_main_thread_is_blocked(shown):
+    lines = find_lines(shown.screens, "compiling")
+    assert len(lines) >= 2 and all(re.search(r"  compiling  0:0\d$", line) for line in lines)
+
+
+def test_terminal_shows_the_tasks_below_all_other_output(shown):
+    full = next(screen for screen in reversed(shown.screens) if any("evaluating" in line for line in screen))
+    lines = [re.sub(r"[━╸╺]+", "#", line) for line in full]
+    before = ["note: \\x1b]0;title\\x07 猫", "warning: forged?\\x0dx"]
+    assert lines[:2] == before
+    assert re.fullmatch(r"tr\\x1b\[2Jäining  #  120/540 steps  0:0\d left", lines[2])
+    assert lines[3].split() == ["epoch", "1/9,", "loss", "1.234,", "mAP", "61.2", "%,", "best", "63.0", "%"]
+    assert re.fullmatch(r"evaluating  #  9/36 images  0:0\d", lines[4])
+    assert shown.screens[-1] == [*before, "incomplete", " line"], "the tasks are gone"
+
+
+def test_terminal_gets_no_codes_from_texts(shown):
+    assert b"\x1b]" not in shown.raw and b"\x1b[2J" not in shown.raw
+    assert b"\x1b[?25l" not in shown.raw, "the cursor is never hidden: a killed process could not show it again"
+    assert re.search(rb"\x1b\[[0-9;]*3[0-9]m", shown.raw), "colours"
+
+
+def test_terminal_display_has_no_colours_with_no_color_and_fits_a_narrow_ascii_terminal():
+    shown = run_in_terminal(
+        COMMAND, columns=44, PYTHONPATH=str(ROOT), NO_COLOR="1", PYTHONIOENCODING="ascii:backslashreplace"
+    )
+    assert shown.raw.isascii() and not re.search(rb"\x1b\[[0-9;]*3[0-9]m", shown.raw)
+    assert find_lines(shown.screens, r"^tr.*  120/540 steps") and find_lines(shown.screens, "^ +epoch 1/9")
+    assert shown.screens[-1][0] == r"note: \x1b]0;title\x07 \u732b"
+    assert len(max(shown.screens, key=len)) == 5, "no line is broken into two"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_plain_lines_are_printed_now_and_then_without_a_terminal_that_moves_the_cursor(terminal):
+    if terminal:
+        text = run_in_terminal(COMMAND, PYTHONPATH=str(ROOT), TERM="dumb").raw.decode().replace("\r\n", "\n")
+    else:
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", "FORCE_COLOR": "1"}
+        text = subprocess.run(
+            COMMAND, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True
+        ).stdout.decode()  # fmt: skip
+    lines = [line for line in text.splitlines() if re.match(r"(tr.*ining|evaluating):", line)]
+    assert 3 <= len(lines) <= 20, text
+    assert lines[0] == r"tr\x1b[2Jäining: compiling  0:00"
+    assert any(re.fullmatch(r"tr.*ining: 120/540 steps, 0:0\d left, epoch 1/9, loss 1.234, .*", line) for line in lines)
+    assert re.fullmatch(r"evaluating: 9/36 images, 0:0\d", lines[-1]) and max(map(len, lines)) <= 80
+    assert text.index("compiling") < text.index("note: ") < text.index("evaluating"), "in order in one file"
+
+
+def test_hidden_progress_shows_nothing(capfd, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.01)
+    with hide_progress():
+        assert is_progress_hidden()
+        with show_progress("training", 3) as steps:
+            for _ in steps.count_items(range(3)):
+                task.time.sleep(0.02)
+    assert steps.done == 3 and not is_progress_hidden()
+    assert capfd.readouterr() == ("", "")
