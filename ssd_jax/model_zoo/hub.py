@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from types import ModuleType
 
 from ssd_jax import __version__
@@ -20,6 +21,9 @@ from ssd_jax.runtime.progress import show_progress
 _ADDRESS = re.compile(r"hf:[\\/]{1,2}(?=[^\\/])")
 """Start of an address. A path object has only one of the two slashes."""
 _ADVICE_TOKEN = "Log in with `hf auth login`, or set HF_TOKEN to a token of https://huggingface.co/settings/tokens"
+
+MAX_REASON = 300
+"""Maximum number of characters of a reason that huggingface_hub gives."""
 
 
 def is_address(source: str | Path) -> bool:
@@ -159,7 +163,7 @@ def _convert_errors(hub: ModuleType, subject: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (ValueError, OSError, hub.errors.HTTPError, RuntimeError) as error:
+    except Exception as error:  # whatever an answer of the server makes huggingface_hub raise
         logging.getLogger(__name__).debug("%s", subject, exc_info=True)
         raise UserError(f"{subject}: {_explain(hub, error)}") from None
 
@@ -181,7 +185,9 @@ def _explain(hub: ModuleType, error: Exception) -> str:
         return "not in the cache, and HF_HUB_OFFLINE forbids to download it"
     if isinstance(error, errors.HTTPError):
         return f"{hub.constants.ENDPOINT} cannot be reached ({format_error_reason(error)}). Check the network"
-    return format_error_reason(error)
+    if isinstance(error, ValueError):
+        return shorten(str(error), MAX_REASON, placeholder=" ...")  # such as the reasons why a card is refused
+    return f"{type(error).__name__}: {format_error_reason(error)}"
 
 
 def _explain_status(status: int, server_message: str | None) -> str:

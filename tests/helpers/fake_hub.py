@@ -20,6 +20,8 @@ import yaml
 
 USER, TOKEN = "mia", "hf_token_that_may_write"
 READ_TOKEN = "hf_token_that_may_read"
+LICENSES = ["apache-2.0", "mit"]
+"""Licenses that the stand-in accepts in a card."""
 
 
 class RefusedError(Exception):
@@ -178,7 +180,12 @@ class _Handler(BaseHTTPRequestHandler):
             content, headers = self._find_answer(body)
             status = 200
         except RefusedError as refused:
-            content, status = json.dumps({"error": refused.message, "url": refused.url}).encode(), refused.status
+            content, status = (
+                json.dumps(
+                    {"error": refused.message, "url": refused.url, "errors": [{"message": refused.message}]}
+                ).encode(),
+                refused.status,
+            )
             headers = {"X-Error-Code": refused.code, "X-Error-Message": refused.message}
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
@@ -202,7 +209,9 @@ class _Handler(BaseHTTPRequestHandler):
             case ["api", "validate-yaml"]:
                 _, front_matter, _ = json.loads(body)["content"].split("---\n", 2)
                 metadata = yaml.safe_load(front_matter)
-                answer = {"errors": [], "warnings": [] if metadata else [{"message": "empty or missing"}]}
+                if metadata.get("license", "mit") not in LICENSES:
+                    raise RefusedError(400, message=f'"license" must be one of {LICENSES}')
+                answer = {"errors": [], "warnings": []}
             case ["api", "models", user, name]:
                 answer = hub.describe(f"{user}/{name}", "main", token)
             case ["api", "models", user, name, "revision", revision]:

@@ -228,6 +228,20 @@ def test_upload_without_a_token_is_refused_before_any_request(fake_hub: FakeHub)
 
 
 @pytest.mark.usefixtures("token")
+def test_upload_of_a_card_with_a_wrong_license_gives_the_reason(fake_hub: FakeHub, files):
+    (card,) = (file for file in files if file.name == "README.md")
+    card.write_text("---\nlicense: my own\n---\n")
+    assert_refused('"license" must be one of', hub.upload_files, files, "mia/cells")
+    assert len(fake_hub.repositories["mia/cells"].commits) == 1
+
+
+@pytest.mark.usefixtures("token")
+def test_answer_of_another_kind_of_server_is_an_error_in_one_line(fake_hub: FakeHub, monkeypatch, files):
+    monkeypatch.setattr(fake_hub, "create", lambda body, token: {})
+    assert_refused("mia/cells.*url", hub.upload_files, files, "mia/cells")
+
+
+@pytest.mark.usefixtures("token")
 @pytest.mark.parametrize("repository", ["cells", "a/b/c", "mia/", "mia/ce lls", "mia/a--b", "hf://mia/cells"])
 def test_upload_refuses_a_wrong_name(fake_hub: FakeHub, repository):
     assert_refused(re.escape(repository), hub.check_can_upload, repository)
