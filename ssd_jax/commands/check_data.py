@@ -91,8 +91,9 @@ def check_data(options: CheckDataOptions) -> int:
     print(summary.format_box_coverage(check.coverage, config), end="\n\n")
     if check.recommendation is not None and options.fix is None:
         print(summary.format_recommendation(check.recommendation, config), end="\n\n")
-    summary.write_check_files(options.out, check)
-    write_data_set_figures(options.out, check, config.model.default_boxes)
+    with show_progress("drawing figures"):
+        summary.write_check_files(options.out, check)
+        write_data_set_figures(options.out, check, config.model.default_boxes)
     print(
         f"Written to {options.out}: problems.csv (all problems), check.json, data.png, sample images with their boxes"
     )

@@ -93,7 +93,8 @@ def evaluate(
     detections, step = _predict(model, config, source, checkpoint)
     metrics: dict[str, Any] = {"split": split, "images": len(source), "checkpoint_step": step}
     if source.annotated:
-        metrics |= compute_metrics(detections, source, annotations)
+        with show_progress("computing the metrics", enabled=distributed.is_primary()):
+            metrics |= compute_metrics(detections, source, annotations)
         intervals = diagnosis.bootstrap(diagnosis.match_classes(detections, annotations, source.class_names))
         metrics["voc_intervals"] = diagnosis.make_interval_tree(intervals, source.class_names)
     if not distributed.is_primary():
@@ -141,11 +142,11 @@ def _check_writable(folder: Path, is_required: bool) -> bool:
 def _predict(model: OpenedModel, config: Config, source: Source, checkpoint: str) -> tuple[list[ImageDetections], int]:
     """Return the detections in a split, and the training step of the checkpoint."""
     mesh = sharding.make_mesh()
-    params, step = model.load_params(checkpoint, mesh)
-    predict = distributed.start_together(make_predict_fn(config, mesh))
     with show_progress(
-        "evaluating", len(source), stage="compiling the detection", enabled=distributed.is_primary()
+        "evaluating", len(source), stage="loading and compiling the network", enabled=distributed.is_primary()
     ) as task:
+        params, step = model.load_params(checkpoint, mesh)
+        predict = distributed.start_together(make_predict_fn(config, mesh))
         return predict_split(predict, params, source, config, mesh, task.update), step
 
 

@@ -230,7 +230,8 @@ class Trainer:
             params = load_initial_params(self.config, self.pretrained or open_pretrained(self.config), state.params)
             return state._replace(params=params, ema_params=jax.tree.map(jnp.copy, params) if has_ema else None)
         self.batches.set_state(saved.metadata["stream"])
-        print(f"Resuming from the checkpoint at step {saved.step}.")
+        if saved.step < self.config.train.steps:
+            print(f"Resuming from the checkpoint at step {saved.step}.")
         params, training = saved.trees["params"], saved.trees["training"]
         # The step number gets the sharding of an initial state. With another sharding, the training step would be
         # compiled a second time.
@@ -332,7 +333,7 @@ class Trainer:
                     )
                 except Stopped:
                     return None
-            metrics = compute_metrics(detections, self.val_source)
+                metrics = compute_metrics(detections, self.val_source)
         reporter.report_evaluation(step, metrics, self.val_source, detections)
         best, value = self.best_evaluation, metrics.get(BEST_METRIC)
         if metrics and (best is None or (value or 0) >= (best.metrics[BEST_METRIC] or 0)):

@@ -37,7 +37,7 @@ class Evaluation(NamedTuple):
 
 
 def format_headline(workdir: Path, resumed: bool, steps: int) -> str:
-    """Return a line that says whether a run is new, resumed or finished.
+    """Return a text that says whether a run is new, resumed or finished.
 
     Args:
         workdir: Run folder.
@@ -50,8 +50,8 @@ def format_headline(workdir: Path, resumed: bool, steps: int) -> str:
     if done < steps:
         return f"Resuming {workdir}: {done} of {steps} steps are done"
     return (
-        f"The run in {workdir} is finished: all {steps} steps are done. To train longer, start another run: "
-        "--workdir NEW --train.steps N"
+        f"The run in {workdir} is finished: all {steps} steps are done.\n"
+        "  To train longer, start another run: --workdir NEW --train.steps N"
     )
 
 
