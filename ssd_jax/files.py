@@ -49,9 +49,18 @@ def write_text(file: Path, text: str, errors: str = "backslashreplace") -> None:
     Raises:
         UserError: If the file cannot be written.
     """
+    write_bytes(file, text.encode("utf-8", errors))
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Write a file atomically, so that an interrupted write does not change an existing file.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
     temporary = file.with_name(append_to_file_name(file.name, ".tmp"))
     with convert_write_errors(file):
-        temporary.write_text(text, encoding="utf-8", errors=errors, newline="\n")
+        temporary.write_bytes(content)
         os.replace(temporary, file)
 
 

@@ -421,8 +421,8 @@ MUTANTS = (
     Mutant(
         "group_norm_without_epsilon",
         "models/layers/group_norm",
-        "jax.lax.rsqrt(jnp.maximum(variance, 0) + EPS)",
-        "jax.lax.rsqrt(variance)",
+        "jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + EPS)",
+        "jax.lax.rsqrt(square - mean * mean)",
         ("models/layers/test_group_norm",),
     ),
     Mutant(

@@ -9,10 +9,10 @@ from jax.sharding import Mesh
 from ssd_jax.config import Config
 from ssd_jax.data.loader import eval_batches
 from ssd_jax.data.source import Annotation, Source
-from ssd_jax.inference.detections import NO_DETECTIONS, ImageDetections
-from ssd_jax.inference.program import PredictFn, to_image_detections
+from ssd_jax.inference.detections import NO_DETECTIONS, ImageDetections, to_image_detections
+from ssd_jax.inference.program import PredictFn
 from ssd_jax.metrics.average_precision import evaluate_coco, evaluate_voc
-from ssd_jax.models.ssd import Params
+from ssd_jax.models.parameters import Params
 from ssd_jax.runtime import sharding
 
 logger = logging.getLogger(__name__)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32
 
+from ssd_jax.ops.detection import Detections
+
 
 class ImageDetections(NamedTuple):
     """Detections of one image, without padding."""
@@ -19,3 +21,17 @@ class ImageDetections(NamedTuple):
 
 NO_DETECTIONS = ImageDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
 """Value for an image without detections: three empty arrays."""
+
+
+def to_image_detections(detections: Detections, slot: int, width: int, height: int) -> ImageDetections:
+    """Return the detections of one image of a batch in pixels, without padding.
+
+    Args:
+        detections: Output of a `PredictFn`, already on the host.
+        slot: Position of the image in the batch.
+        width: Width of the original image in pixels.
+        height: Height of the original image in pixels.
+    """
+    boxes, scores, labels, valid = (np.asarray(field[slot]) for field in detections)
+    to_pixels = np.array([width, height, width, height], np.float32)
+    return ImageDetections(boxes[valid] * to_pixels, scores[valid], labels[valid])

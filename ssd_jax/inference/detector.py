@@ -5,9 +5,11 @@
 [Detection(name='cat', score=0.93, box=(40.2, 18.5, 211.0, 190.7))]
 """
 
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, overload
 
+import jax
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -16,8 +18,9 @@ from ssd_jax.config import Config
 from ssd_jax.data.image import read_reduced_image, reduce_to_fit
 from ssd_jax.data.image_formats import LARGE_PIXELS
 from ssd_jax.data.pixels import to_rgb
-from ssd_jax.inference.program import make_predict_fn, to_image_detections
-from ssd_jax.models.ssd import Params
+from ssd_jax.inference.detections import to_image_detections
+from ssd_jax.inference.stored_program import make_stored_predict_fn
+from ssd_jax.models.parameters import Params, standardize_kernels
 from ssd_jax.runtime import sharding
 
 ImageLike = str | Path | np.ndarray | Image.Image
@@ -48,7 +51,12 @@ class Detector:
     def __init__(self, config: Config, params: Params, step: int) -> None:
         self.config, self.params, self.step = config, params, step
         self.class_names = config.model.class_names
-        self._predict = make_predict_fn(config, sharding.single_device_mesh())
+        self._predict = make_stored_predict_fn(config)
+
+    @cached_property
+    def _network_params(self) -> Params:
+        """Parameters as the compiled program takes them, on its device."""
+        return jax.device_put(standardize_kernels(self.params, self.config.model), jax.local_devices()[0])
 
     @overload
     def __call__(self, images: ImageLike, *, score_threshold: float = 0.5) -> list[Detection]: ...
@@ -59,8 +67,8 @@ class Detector:
     ) -> list[Detection] | list[list[Detection]]:
         """Detect objects in one image or in a list of images.
 
-        The first call compiles the network. Images are processed one at a time, so a list needs no more memory than
-        a single image.
+        The first call compiles the network, and keeps the program in the user's cache folder for later processes.
+        Images are processed one at a time, so a list needs no more memory than a single image.
 
         Args:
             images: An image, or a list of images. An image is a path, a uint8 RGB array of shape (h, w, 3), or a
@@ -115,7 +123,7 @@ class Detector:
         content = reduce_to_fit(pixels, (side, side))
         canvas[0, : content.shape[0], : content.shape[1]] = content
         shape = np.array(content.shape[:2], np.int32)
-        outputs = sharding.fetch(self._predict(self.params, canvas, shape[:1], shape[1:]))
+        outputs = sharding.fetch(self._predict(self._network_params, canvas, shape[:1], shape[1:]))
         detections = to_image_detections(outputs, 0, *size)
         return [
             Detection(self.class_names[label - 1], float(score), (float(x1), float(y1), float(x2), float(y2)))

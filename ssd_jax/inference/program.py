@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 from jaxtyping import Float32, Int32, UInt8
 
 from ssd_jax.config import Config
-from ssd_jax.inference.detections import ImageDetections
-from ssd_jax.models.ssd import SSD, Params
+from ssd_jax.models.parameters import Params
+from ssd_jax.models.ssd import SSD
 from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.ops.detection import Detections, detect
 from ssd_jax.ops.resample import resize
@@ -24,7 +24,12 @@ PredictFn = Callable[
 
 
 def make_predict_fn(config: Config, mesh: Mesh) -> PredictFn:
-    """Return a jitted function that detects objects in a batch of images.
+    """Return the function of `make_predict`, jitted."""
+    return jax.jit(make_predict(config, mesh), compiler_options=compilation.compiler_options(mesh))
+
+
+def make_predict(config: Config, mesh: Mesh, *, is_standardized: bool = False) -> PredictFn:
+    """Return a function that detects objects in a batch of images, to be jitted.
 
     The function resizes the images to the input size of the network, applies the network, decodes the boxes and
     suppresses overlapping ones. All these steps run on the devices, without a transfer to the host in between.
@@ -32,6 +37,7 @@ def make_predict_fn(config: Config, mesh: Mesh) -> PredictFn:
     Args:
         config: Config of the run.
         mesh: Devices to run on. The batch is split over them.
+        is_standardized: Whether the function will get the parameters that `standardize_kernels` returns.
 
     Returns:
         ``predict(params, canvas, height, width)``, which returns `Detections`. Each image, RGB from 0 to 255, fills the
@@ -52,21 +58,7 @@ def make_predict_fn(config: Config, mesh: Mesh) -> PredictFn:
         params: Params, canvas: UInt8[Array, "b h w 3"], height: Int32[Array, " b"], width: Int32[Array, " b"]
     ) -> Detections:
         images = sharding.map_images(resize_image, mesh)(canvas, height, width)
-        predictions = SSD(config.model).apply({"params": params}, images)
+        predictions = SSD(config.model, is_standardized).apply({"params": params}, images)
         return sharding.map_images(detect_image, mesh)(*predictions)
 
-    return jax.jit(predict, compiler_options=compilation.compiler_options(mesh))
-
-
-def to_image_detections(detections: Detections, slot: int, width: int, height: int) -> ImageDetections:
-    """Return the detections of one image of a batch in pixels, without padding.
-
-    Args:
-        detections: Output of a `PredictFn`, already on the host.
-        slot: Position of the image in the batch.
-        width: Width of the original image in pixels.
-        height: Height of the original image in pixels.
-    """
-    boxes, scores, labels, valid = (np.asarray(field[slot]) for field in detections)
-    to_pixels = np.array([width, height, width, height], np.float32)
-    return ImageDetections(boxes[valid] * to_pixels, scores[valid], labels[valid])
+    return predict

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from ssd_jax.config import Config
 from ssd_jax.errors import UserError
-from ssd_jax.models.ssd import SSD, Params
+from ssd_jax.models.parameters import Params, compute_parameter_shapes, nest_parameters
 from ssd_jax.runs.checkpoint import Checkpoints, RestoredCheckpoint
 from ssd_jax.runs.checkpoint_integrity import CorruptCheckpointError
 from ssd_jax.runtime import sharding
@@ -36,11 +35,9 @@ def restore_params(run: Path, config: Config, checkpoint: str, mesh: Mesh | None
     no_checkpoint = UserError(f"{run} has no checkpoint yet. Train the run first")
     if not folder.is_dir():
         raise no_checkpoint
-    size = config.model.image_size
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    shapes = jax.eval_shape(SSD(config.model).init, jax.random.key(0), images)["params"]
     placement = sharding.make_replicated_sharding(mesh or sharding.single_device_mesh())
-    target = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=placement), shapes)
+    shapes = compute_parameter_shapes(config.model).items()
+    target = nest_parameters({path: jax.ShapeDtypeStruct(s, np.float32, sharding=placement) for path, s in shapes})
     with Checkpoints(folder) as checkpoints:
 
         def restore(step: int) -> RestoredCheckpoint:

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 import ssd_jax
 from ssd_jax.config import Config, Data
 from ssd_jax.data.formats.open import is_generated, is_tfds
 from ssd_jax.errors import UserError, escape_text
 from ssd_jax.files import convert_write_errors, write_text
-from ssd_jax.models.ssd import Params, Shape, compute_parameter_shapes
+from ssd_jax.models.parameters import Params, Shape, compute_parameter_shapes, nest_parameters
 from ssd_jax.runs import run_folder
 from ssd_jax.weights.formats.safetensors_file import read_metadata, read_safetensors, write_safetensors
 
@@ -57,6 +56,8 @@ def write_model_folder(
         UserError: If the folder has other files or cannot be written, or if a parameter is too large for float16.
     """
     _check_can_write(folder)
+    from flax.traverse_util import flatten_dict  # imported here, because reading a model folder does not need Flax
+
     tensors = {path: _convert(path, value, dtype) for path, value in flatten_dict(params, sep="/").items()}
     with convert_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,7 @@ def read_params(folder: Path, config: Config) -> tuple[Params, int]:
     if problem:
         raise UserError(f"{file}: {problem}. Copy or download the folder again")
     step = read_metadata(file).get("step", "")
-    return unflatten_dict(tensors, sep="/"), int(step) if step.isdecimal() else 0
+    return nest_parameters(tensors), int(step) if step.isdecimal() else 0
 
 
 def remove_local_paths(config: Config) -> Config:

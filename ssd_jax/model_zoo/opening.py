@@ -13,7 +13,7 @@ from ssd_jax.files import make_user_path
 from ssd_jax.inference.detector import Detector
 from ssd_jax.model_zoo import hub
 from ssd_jax.model_zoo.model_folder import Dtype, is_model_folder, read_params, write_model_folder
-from ssd_jax.models.ssd import Params
+from ssd_jax.models.parameters import Params
 from ssd_jax.runs import run_folder
 from ssd_jax.runtime import sharding
 

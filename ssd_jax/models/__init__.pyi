@@ -1,5 +1,5 @@
+from .parameters import Params as Params
 from .ssd import SSD as SSD
-from .ssd import Params as Params
 from .ssd import Predictions as Predictions
 from .vgg import VGG16 as VGG16
 from .vgg import L2Norm as L2Norm

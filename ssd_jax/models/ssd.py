@@ -3,25 +3,18 @@
 See the paper, section 2.1 and figure 2. SSD300, SSD512 and SSD500 are one module with three configs.
 """
 
-from collections.abc import Mapping
-from functools import cache
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict
 from jax import Array
 from jaxtyping import Float, Float32
 
 from ssd_jax.config import Model
-from ssd_jax.models.layers.weight_standardization import centered_conv
-from ssd_jax.models.vgg import CAFFE_XAVIER, PIXEL_SPREAD, VGG16, L2Norm, conv_norm_relu, scale_channels
-
-Params = dict[str, Any]
-"""Parameters of the network, nested as `SSD.init` returns them."""
-Shape = tuple[int, ...]
+from ssd_jax.models.layers.weight_standardization import centered_conv, predictor_conv
+from ssd_jax.models.parameters import BOX_PREDICTOR, CLASS_PREDICTOR, scale_channels
+from ssd_jax.models.vgg import CAFFE_XAVIER, PIXEL_SPREAD, VGG16, L2Norm, conv_norm_relu
 
 
 class Predictions(NamedTuple):
@@ -35,9 +28,6 @@ class Predictions(NamedTuple):
 
 # Ratio of negatives to positives in the loss after hard negative mining, as in the paper.
 NEG_POS_RATIO = 3.0
-
-# Suffixes of the names of the two predictors of a feature map, as in Caffe.
-BOX_PREDICTOR, CLASS_PREDICTOR = "_mbox_loc", "_mbox_conf"
 
 
 def apply_prediction_head(
@@ -66,7 +56,7 @@ def apply_prediction_head(
     Returns:
         The predictions in the order row, column, box; n is h * w * boxes_per_cell.
     """
-    options: dict[str, Any] = {"kernel_init": CAFFE_XAVIER}
+    options: dict[str, Any] = {"kernel_init": CAFFE_XAVIER, "conv_general_dilated": predictor_conv}
     if prior is not None:
         constant = nn.initializers.constant(jnp.tile(prior, boxes_per_cell))
         options = {"kernel_init": nn.initializers.zeros, "bias_init": constant, "conv_general_dilated": centered_conv}
@@ -86,6 +76,8 @@ class SSD(nn.Module):
 
     config: Model
     """Architecture, classes and normalisation of the images."""
+    is_standardized: bool = False
+    """True if the parameters are those that `ssd_jax.models.parameters.standardize_kernels` returns."""
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"]) -> Predictions:
@@ -117,7 +109,7 @@ class SSD(nn.Module):
         network without pretrained features takes many steps to unlearn them. Lin et al., Focal Loss for Dense Object
         Detection, 2017 (arXiv 1708.02002), section 4.1, initialise their network similarly.
         """
-        if self.config.norm == "none":
+        if self.config.norm == "none" or self.is_standardized:
             return None, None
         objects = self.config.num_classes - 1
         return jnp.zeros(4), jnp.zeros(1 + objects).at[0].set(jnp.log(NEG_POS_RATIO * max(1, objects)))
@@ -125,13 +117,19 @@ class SSD(nn.Module):
     def feature_maps(self, x: Float[Array, "b h w 3"], dtype: jnp.dtype) -> list[tuple[str, Array]]:
         """Return the feature maps, each with its name in Caffe: conv4_3_norm, fc7, conv6_2, conv7_2, ..."""
         config = self.config
-        backbone = VGG16(config.width, config.norm, PIXEL_SPREAD / max(config.std), dtype, config.remat, name="vgg")
+        spread = PIXEL_SPREAD / max(config.std)
+        backbone = VGG16(
+            config.width, config.norm, spread, dtype, config.remat, is_standardized=self.is_standardized, name="vgg"
+        )
         conv4_3, x = backbone(x)
         normalised = L2Norm(config.l2_norm_scale, name="conv4_3_norm")(conv4_3).astype(dtype)
         feature_maps = [("conv4_3_norm", normalised), ("fc7", x)]
         for number, extra in enumerate(config.extras, start=6):
             # The extra layers start with Caffe's xavier, as in the paper. With a norm, their scale has no effect.
-            options: dict[str, Any] = {"norm": config.norm, "dtype": dtype, "kernel_init": CAFFE_XAVIER}
+            options: dict[str, Any] = {
+                "norm": config.norm, "dtype": dtype, "kernel_init": CAFFE_XAVIER,
+                "is_standardized": self.is_standardized,
+            }  # fmt: skip
             bottleneck = scale_channels(extra.bottleneck, config.width)
             x = conv_norm_relu(x, f"conv{number}_1", bottleneck, kernel=1, padding=0, **options)
             x = conv_norm_relu(
@@ -147,12 +145,3 @@ class SSD(nn.Module):
         if config.global_pool:
             feature_maps.append(("pool6", jnp.mean(x, axis=(1, 2), keepdims=True)))
         return feature_maps
-
-
-@cache
-def compute_parameter_shapes(model: Model) -> Mapping[str, Shape]:
-    """Return the shape of every parameter of a model by its path, such as (3, 3, 3, 64) for ``vgg/conv1_1/kernel``."""
-    images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
-    tree = jax.eval_shape(SSD(model).init, jax.random.key(0), images)["params"]
-    shapes = flatten_dict(tree, sep="/").items()
-    return MappingProxyType({path: tuple(leaf.shape) for path, leaf in shapes})

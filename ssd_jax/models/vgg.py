@@ -17,17 +17,7 @@ from jaxtyping import Float, Float32, UInt8
 from ssd_jax.models.layers import winograd
 from ssd_jax.models.layers.group_norm import GroupNorm
 from ssd_jax.models.layers.weight_standardization import standardized_conv
-
-# (name, channels) of the convolutions of each block. A pool follows each block.
-BLOCKS = (
-    (("conv1_1", 64), ("conv1_2", 64)),
-    (("conv2_1", 128), ("conv2_2", 128)),
-    (("conv3_1", 256), ("conv3_2", 256), ("conv3_3", 256)),
-    (("conv4_1", 512), ("conv4_2", 512), ("conv4_3", 512)),
-    (("conv5_1", 512), ("conv5_2", 512), ("conv5_3", 512)),
-)
-# Channels per group of GroupNorm.
-GROUP_SIZE = 8
+from ssd_jax.models.parameters import BLOCKS, FC_CHANNELS, GROUP_SIZE, scale_channels
 
 Cells = Float[Array, "b rows 2 columns 2 c"]
 # Index of each pixel within a 2x2 cell: 2 * row + column.
@@ -41,11 +31,6 @@ CAFFE_XAVIER = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 HE_NORMAL = nn.initializers.he_normal()
 # Typical standard deviation of pixels, 0 to 255.
 PIXEL_SPREAD = 64.0
-
-
-def scale_channels(channels: int, width: float) -> int:
-    """Return `channels` times `width`, rounded to a multiple of 8 (the group size of GroupNorm), but at least 8."""
-    return max(GROUP_SIZE, round(channels * width / GROUP_SIZE) * GROUP_SIZE)
 
 
 def relu_and_max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
@@ -136,10 +121,12 @@ def conv_norm(
     padding: int = 1,
     dilation: int = 1,
     kernel_init: nn.initializers.Initializer = HE_NORMAL,
+    is_standardized: bool = False,
 ) -> Float[Array, "b h2 w2 c2"]:
     """Apply a convolution or, with norm="group", a weight-standardized convolution followed by GroupNorm.
 
-    Call this function within a compact module, which then owns the parameters. The padding is explicit, because for
+    Call this function within a compact module, which then owns the parameters. With ``is_standardized``, the kernel is
+    standardized already (`ssd_jax.models.parameters.standardize_kernels`). The padding is explicit, because for
     inputs of even size, `SAME` pads a 3x3 convolution with stride 2 only at the bottom and on the right, which shifts
     the feature map.
     """
@@ -150,7 +137,7 @@ def conv_norm(
         padding=padding,
         kernel_dilation=dilation,
         kernel_init=kernel_init,
-        conv_general_dilated=standardized_conv if norm == "group" else winograd.conv,
+        conv_general_dilated=standardized_conv if norm == "group" and not is_standardized else winograd.conv,
         dtype=dtype,
         name=name,
     )(x)
@@ -203,10 +190,12 @@ class VGG16(nn.Module):
     """Type that the convolutions compute in."""
     remat: bool = False
     """True to store only the outputs of the blocks for the gradient, and to recompute all other activations."""
+    is_standardized: bool = False
+    """True if the kernels in the parameters are standardized already, see `conv_norm`."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b h8 w8 c8"], Float[Array, "b h16 w16 c16"]]:
-        options: dict[str, Any] = {"norm": self.norm, "dtype": self.dtype}
+        options: dict[str, Any] = {"norm": self.norm, "dtype": self.dtype, "is_standardized": self.is_standardized}
         conv1_1_init = nn.initializers.variance_scaling(2.0 / self.input_spread**2, "fan_in", "truncated_normal")
 
         def run_block(module: nn.Module, x: Array, number: int) -> tuple[Array, Array]:
@@ -223,6 +212,6 @@ class VGG16(nn.Module):
             end, x = apply_block(self, x, number)
             if number == 4:
                 conv4_3 = nn.relu(end)
-        x = conv_norm_relu(x, "fc6", scale_channels(1024, self.width), padding=6, dilation=6, **options)
-        fc7 = conv_norm_relu(x, "fc7", scale_channels(1024, self.width), kernel=1, padding=0, **options)
+        x = conv_norm_relu(x, "fc6", scale_channels(FC_CHANNELS, self.width), padding=6, dilation=6, **options)
+        fc7 = conv_norm_relu(x, "fc7", scale_channels(FC_CHANNELS, self.width), kernel=1, padding=0, **options)
         return conv4_3, fc7

@@ -3,10 +3,13 @@
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import jax
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jax.sharding import Mesh
 
 
@@ -44,6 +47,38 @@ def enable_compilation_cache() -> None:
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(caches / "ssd_jax" / "compiled"))
+
+
+@contextmanager
+def compilation_cache(min_seconds: float) -> Iterator[Path | None]:
+    """Use the cache of compiled programs in the ``with`` block, also in a process that has not enabled it.
+
+    A notebook or another program that uses a detector keeps its own settings for everything that it compiles itself.
+
+    Args:
+        min_seconds: Programs that compile in less time are not saved.
+
+    Yields:
+        The folder of the cache, which exists, or None if there is none: it is turned off or cannot be created.
+    """
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    try:
+        enable_compilation_cache()
+        folder = Path(jax.config.jax_compilation_cache_dir)  # type: ignore[attr-defined]
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # a read-only home folder, or none
+        jax.config.update(names[0], before[names[0]])
+        yield None
+        return
+    jax.config.update(names[1], min_seconds)
+    try:
+        yield folder if jax.config.jax_enable_compilation_cache else None  # type: ignore[attr-defined]
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        if before[names[0]] is None:
+            reset_cache()  # or JAX would go on using the folder
 
 
 @cache

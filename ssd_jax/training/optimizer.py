@@ -8,7 +8,7 @@ import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
 from ssd_jax.config import Optimizer
-from ssd_jax.models.vgg import BLOCKS
+from ssd_jax.models.parameters import BLOCKS
 
 
 def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:

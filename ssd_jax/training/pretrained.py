@@ -19,7 +19,7 @@ from ssd_jax.config import Config, Model
 from ssd_jax.data.class_names import describe_class_difference, format_names
 from ssd_jax.errors import UserError, escape_text
 from ssd_jax.model_zoo.opening import OpenedModel, open_model
-from ssd_jax.models.ssd import CLASS_PREDICTOR, Params
+from ssd_jax.models.parameters import CLASS_PREDICTOR, Params
 from ssd_jax.runs import run_folder
 
 Leaf = Array | np.ndarray

@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float, Int32, UInt8
 from ssd_jax.config import Config
 from ssd_jax.data.loader import Batch
 from ssd_jax.errors import UserError
-from ssd_jax.models.ssd import SSD, Params
+from ssd_jax.models.parameters import Params
+from ssd_jax.models.ssd import SSD
 from ssd_jax.ops.augmentation import augment
 from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.ops.loss import multibox_loss

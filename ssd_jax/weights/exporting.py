@@ -10,7 +10,7 @@ from ssd_jax.config import Config, DefaultBoxes, Model
 from ssd_jax.errors import UserError
 from ssd_jax.files import convert_write_errors
 from ssd_jax.inference.restoring import restore_params
-from ssd_jax.models.ssd import Params
+from ssd_jax.models.parameters import Params
 from ssd_jax.runs import run_folder
 from ssd_jax.runtime import sharding
 from ssd_jax.weights.formats.safetensors_file import write_safetensors

@@ -15,8 +15,7 @@ from flax.traverse_util import unflatten_dict
 from ssd_jax import files
 from ssd_jax.config import Config, DefaultBoxes
 from ssd_jax.errors import UserError
-from ssd_jax.models.ssd import CLASS_PREDICTOR, Params, Shape, compute_parameter_shapes
-from ssd_jax.models.vgg import BLOCKS
+from ssd_jax.models.parameters import BLOCKS, CLASS_PREDICTOR, Params, Shape, compute_parameter_shapes
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.weights import presets

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssd_jax.models.ssd import BOX_PREDICTOR, CLASS_PREDICTOR, Shape
+from ssd_jax.models.parameters import BOX_PREDICTOR, CLASS_PREDICTOR, Shape
 from ssd_jax.weights.presets import BACKBONE_CONVS, SSD300, SSD300_POOL6, SSD500, SSD512, Network
 
 Array = np.ndarray

@@ -16,8 +16,7 @@ from ssd_jax.config import Config, Data, DefaultBoxes, Detect, Extra, Model
 from ssd_jax.data.class_names import COCO_CLASSES, VOC_CLASSES
 from ssd_jax.data.formats.ilsvrc import SYNSETS
 from ssd_jax.errors import UserError
-from ssd_jax.models.ssd import BOX_PREDICTOR, CLASS_PREDICTOR
-from ssd_jax.models.vgg import BLOCKS
+from ssd_jax.models.parameters import BLOCKS, BOX_PREDICTOR, CLASS_PREDICTOR
 
 Triple = tuple[float, float, float]
 Scales = Literal["voc", "coco"]

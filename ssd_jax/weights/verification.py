@@ -13,9 +13,10 @@ from PIL import Image
 
 from ssd_jax.config import Model
 from ssd_jax.errors import UserError
-from ssd_jax.inference.detections import ImageDetections
-from ssd_jax.inference.program import make_predict_fn, to_image_detections
-from ssd_jax.models.ssd import BOX_PREDICTOR, CLASS_PREDICTOR, SSD, Params, compute_parameter_shapes
+from ssd_jax.inference.detections import ImageDetections, to_image_detections
+from ssd_jax.inference.program import make_predict_fn
+from ssd_jax.models.parameters import BOX_PREDICTOR, CLASS_PREDICTOR, Params, compute_parameter_shapes
+from ssd_jax.models.ssd import SSD
 from ssd_jax.models.vgg import VGG16
 from ssd_jax.ops.boxes import decode_boxes
 from ssd_jax.ops.default_boxes import make_default_boxes

@@ -19,7 +19,8 @@ from ssd_jax.data.source import Annotation, Source, make_annotation
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation import evaluator
 from ssd_jax.inference import detections
-from ssd_jax.inference.program import PredictFn, make_predict_fn, to_image_detections
+from ssd_jax.inference.detections import to_image_detections
+from ssd_jax.inference.program import PredictFn, make_predict_fn
 from ssd_jax.models.ssd import SSD
 from ssd_jax.ops.default_boxes import make_default_boxes
 from ssd_jax.ops.detection import Detections

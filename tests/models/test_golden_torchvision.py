@@ -26,7 +26,8 @@ from helpers.torchvision_ssd import (
     to_params,
 )
 
-from ssd_jax.inference.program import make_predict_fn, to_image_detections
+from ssd_jax.inference.detections import to_image_detections
+from ssd_jax.inference.program import make_predict_fn
 from ssd_jax.models.ssd import SSD
 from ssd_jax.ops.boxes import cxcywh_to_xyxy
 from ssd_jax.ops.default_boxes import make_default_boxes

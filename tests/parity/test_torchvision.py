@@ -24,7 +24,8 @@ from helpers.torchvision_ssd import (
 )
 
 from ssd_jax.data.image import read_image
-from ssd_jax.inference.program import make_predict_fn, to_image_detections
+from ssd_jax.inference.detections import to_image_detections
+from ssd_jax.inference.program import make_predict_fn
 from ssd_jax.models import ssd, vgg
 from ssd_jax.ops import loss
 from ssd_jax.ops.boxes import cxcywh_to_xyxy, encode_boxes, pairwise_iou

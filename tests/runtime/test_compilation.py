@@ -1,5 +1,6 @@
 """Tests of compiler options, of the compilation cache, and of the release of memory after compilations."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -78,3 +79,33 @@ def test_enable_compilation_cache_uses_a_subfolder_of_the_users_cache_folder(var
         assert jax.config.jax_compilation_cache_dir == "another"
     finally:
         jax.config.update(name, before)
+
+
+KEEP_SETTINGS = """
+import os, pathlib, sys, warnings
+import jax
+from ssd_jax.runtime import compilation
+
+warnings.simplefilter("error")
+jax.jit(lambda x: x - 1)(1)  # as a notebook may do before
+with compilation.compilation_cache(min_seconds=0.0) as folder:
+    jax.jit(lambda x: x + 1)(1)
+assert jax.config.jax_compilation_cache_dir is None
+assert jax.config.jax_persistent_cache_min_compile_time_secs == 1
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.jit(lambda x: x * 3)(1)
+print(folder, len(list(folder.glob("jit_*-cache"))) if folder else None)
+"""
+
+
+@pytest.mark.parametrize("home", ["folder", "file"])
+def test_compilation_cache_is_used_only_within_the_block(home, tmp_path):
+    """In the second case, the cache folder cannot be created, so there is no cache."""
+    (tmp_path / "file").write_text("")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path / home), "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(
+        [sys.executable, "-c", KEEP_SETTINGS], env=environment, capture_output=True, text=True, check=True
+    )
+    folder = tmp_path / home / "ssd_jax" / "compiled"
+    assert result.stdout.split() == ([str(folder), "1"] if home == "folder" else ["None", "None"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers.paths import ASSETS
 
-from ssd_jax.models.ssd import compute_parameter_shapes
+from ssd_jax.models.parameters import compute_parameter_shapes
 from ssd_jax.weights.key_mappings import KEY_MAPPINGS, find_key_mapping
 from ssd_jax.weights.presets import SSD300, make_numbered_classes
 

@@ -22,7 +22,7 @@ from ssd_jax import config
 from ssd_jax.data.class_names import VOC_CLASSES
 from ssd_jax.errors import UserError
 from ssd_jax.inference.restoring import restore_params
-from ssd_jax.models.ssd import compute_parameter_shapes
+from ssd_jax.models.parameters import compute_parameter_shapes
 from ssd_jax.runs import run_folder
 from ssd_jax.training.pretrained import load_initial_params, open_pretrained
 from ssd_jax.weights.importing import import_weights, write_run

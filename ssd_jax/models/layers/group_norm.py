@@ -9,6 +9,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Float32
 
@@ -37,7 +38,47 @@ def _broadcast_over_pixels(channel_values: Float32[Array, "b c"]) -> Float32[Arr
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _normalise(x: Array, scale: Array, bias: Array, group_size: int) -> Array:
-    return _forward(x, scale, bias, group_size)[0]
+    """Return the normalised pixels, without what the gradient needs: a program that compiles in less time.
+
+    The two sums of `_forward` are computed together, which needs a third of the operations.
+    """
+    b, h, w, c = x.shape
+    sums = _sum_values_and_squares(x.reshape(b, h, w * c), x.reshape(b, h, w * c) ** 2)
+    sums = _sum_values_and_squares(*(part.reshape(b, w, c) for part in sums))
+    mean, square = (_compute_group_means(part, h * w, group_size) for part in sums)
+    return _apply_statistics(x, scale, bias, mean, _compute_inverse_deviation(mean, square))
+
+
+def _sum_values_and_squares(
+    values: Float32[Array, "b n m"], squares: Float32[Array, "b n m"]
+) -> tuple[Float32[Array, "b m"], Float32[Array, "b m"]]:
+    """Return the sums of two arrays over their second axis, computed in one loop."""
+
+    def add(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
+        return first[0] + second[0], first[1] + second[1]
+
+    # Without the barrier, the compiler merges the reduction with that of the next call.
+    zero = np.float32(0)
+    return jax.lax.optimization_barrier(jax.lax.reduce((values, squares), (zero, zero), add, (1,)))
+
+
+def _compute_inverse_deviation(mean: Float32[Array, "b c"], square: Float32[Array, "b c"]) -> Float32[Array, "b c"]:
+    """Return the inverse of the standard deviation, given the mean and the mean square.
+
+    The difference loses precision if the mean is large compared with the standard deviation. Here the mean is close to
+    zero, because the inputs come from convolutions with standardized kernels.
+    """
+    return jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + EPS)
+
+
+def _apply_statistics(
+    x: Float32[Array, "b h w c"],
+    scale: Float32[Array, " c"],
+    bias: Float32[Array, " c"],
+    mean: Float32[Array, "b c"],
+    inverse: Float32[Array, "b c"],
+) -> Float32[Array, "b h w c"]:
+    return x * _broadcast_over_pixels(inverse * scale) + _broadcast_over_pixels(bias - mean * inverse * scale)
 
 
 def _forward(
@@ -45,12 +86,8 @@ def _forward(
 ) -> tuple[Float32[Array, "b h w c"], Residuals]:
     pixels = x.shape[1] * x.shape[2]
     mean = _compute_group_means(_sum_pixels(x), pixels, group_size)
-    # This difference loses precision if the mean is large compared with the standard deviation. Here the mean is close
-    # to zero, because the inputs come from convolutions with standardized kernels.
-    variance = _compute_group_means(_sum_pixels(x * x), pixels, group_size) - mean * mean
-    inverse = jax.lax.rsqrt(jnp.maximum(variance, 0) + EPS)
-    y = x * _broadcast_over_pixels(inverse * scale) + _broadcast_over_pixels(bias - mean * inverse * scale)
-    return y, (x, scale, mean, inverse)
+    inverse = _compute_inverse_deviation(mean, _compute_group_means(_sum_pixels(x * x), pixels, group_size))
+    return _apply_statistics(x, scale, bias, mean, inverse), (x, scale, mean, inverse)
 
 
 def _backward(group_size: int, residuals: Residuals, g: Float32[Array, "b h w c"]) -> tuple[Array, Array, Array]:

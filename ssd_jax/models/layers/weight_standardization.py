@@ -8,7 +8,7 @@ Qiao, Wang, Liu, Shen and Yuille, Micro-Batch Training with Batch-Channel Normal
 (arXiv 1903.10520).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,8 +17,7 @@ from jax import Array
 from jaxtyping import Float
 
 from ssd_jax.models.layers import winograd
-
-_EPS = 1e-8
+from ssd_jax.models.parameters import STANDARDIZATION_EPS
 
 
 def center(kernel: Float[Array, "h w i o"]) -> Float[Array, "h w i o"]:
@@ -32,7 +31,7 @@ def standardize(kernel: Float[Array, "h w i o"]) -> Float[Array, "h w i o"]:
     A convolution with this kernel keeps the scale of its input.
     """
     kernel = center(kernel)
-    return kernel / jnp.sqrt((kernel**2).sum((0, 1, 2), keepdims=True) + _EPS)
+    return kernel / jnp.sqrt((kernel**2).sum((0, 1, 2), keepdims=True) + STANDARDIZATION_EPS)
 
 
 def standardized_conv(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
@@ -42,7 +41,18 @@ def standardized_conv(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Arr
 
 def centered_conv(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
     """Convolve with a centered kernel. The kernel is not rescaled, because predictors have to learn the scale."""
-    return jax.lax.conv_general_dilated(x, _apply_in_float32(center, kernel), *args, **kwargs)
+    return predictor_conv(x, _apply_in_float32(center, kernel), *args, **kwargs)
+
+
+def predictor_conv(x: Array, kernel: Array, strides: Sequence[int], padding: Any, **options: Any) -> Array:
+    """Convolve a feature map with a 3x3 kernel, one pixel of zero padding and stride 1.
+
+    If the feature map is a single cell, only the center of the kernel meets it. XLA would compile a long program for
+    the other eight products with zeros.
+    """
+    if x.shape[1:3] == (1, 1):
+        kernel, padding = kernel[1:2, 1:2], [(0, 0), (0, 0)]
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
 def _apply_in_float32(transform: Callable[[Array], Array], kernel: Array) -> Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssd_jax.models.layers.weight_standardization import centered_conv, standardized_conv
+from ssd_jax.models.layers.weight_standardization import centered_conv, predictor_conv, standardized_conv
 
 
 def make_kernel_and_bias() -> tuple[np.ndarray, np.ndarray]:
@@ -57,3 +57,11 @@ def test_standardized_conv_has_a_finite_gradient_for_a_constant_kernel() -> None
     layer = nn.Conv(5, (3, 3), conv_general_dilated=standardized_conv)
     gradient = jax.grad(lambda p: (layer.apply(p, x) ** 2).sum())(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_predictor_conv_on_a_single_cell_equals_a_padded_convolution() -> None:
+    rng = np.random.default_rng(0)
+    kernel, x = rng.normal(size=(3, 3, 4, 5)).astype(np.float32), rng.normal(size=(2, 1, 1, 4)).astype(np.float32)
+    layer = nn.Conv(5, (3, 3), padding=1, use_bias=False, conv_general_dilated=predictor_conv)
+    actual = layer.apply({"params": {"kernel": kernel}}, x)
+    np.testing.assert_allclose(actual[:, 0, 0], x[:, 0, 0] @ kernel[1, 1], rtol=1e-5, atol=1e-6)
