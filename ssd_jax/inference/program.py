@@ -28,7 +28,7 @@ def make_predict_fn(config: Config, mesh: Mesh) -> PredictFn:
     return jax.jit(make_predict(config, mesh), compiler_options=compilation.compiler_options(mesh))
 
 
-def make_predict(config: Config, mesh: Mesh, *, is_standardized: bool = False) -> PredictFn:
+def make_predict(config: Config, mesh: Mesh, *, is_standardized: bool = False) -> Callable[..., Detections]:
     """Return a function that detects objects in a batch of images, to be jitted.
 
     The function resizes the images to the input size of the network, applies the network, decodes the boxes and

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.errors import UserError
-from ssd_jax.inference import detector
+from ssd_jax.inference import detector, stored_program
 from ssd_jax.inference.restoring import restore_params
 from ssd_jax.model_zoo.opening import load
 from ssd_jax.ops.detection import Detections
@@ -166,10 +166,14 @@ def test_detector_reads_a_large_file_at_a_reduced_size_and_returns_boxes_of_the_
     assert reduced[0].name == at_full_size[0].name
 
 
-def test_detector_compiles_once_for_images_of_all_sizes(trained_detector, image):
+def test_detector_compiles_once_for_images_of_all_sizes(trained_detector, image, monkeypatch):
+    sides: list[int] = []
+    load = stored_program._load_or_compile
+    monkeypatch.setattr(stored_program, "_load_or_compile", lambda c, side: (sides.append(side), load(c, side))[1])
+    fresh = detector.Detector(trained_detector.config, trained_detector.params, trained_detector.step)
     for resized in (image, image[:10, :40], np.tile(image, (3, 2, 1))):
-        trained_detector(resized)
-    assert trained_detector._predict._cache_size() == 1
+        fresh(resized)
+    assert sides == [64]
 
 
 @pytest.mark.parametrize(
