@@ -14,7 +14,7 @@ from ssd_jax.config import Config
 from ssd_jax.data.source import Source
 from ssd_jax.errors import escape_text
 from ssd_jax.metrics.tables import format_percent, format_voc
-from ssd_jax.models.ssd import compute_parameter_shapes
+from ssd_jax.models.parameters import compute_parameter_shapes
 from ssd_jax.portability import make_relative_path, quote_argument
 from ssd_jax.runs.checkpoint import BEST_METRIC
 from ssd_jax.runs.log import read_log, read_results
