@@ -17,8 +17,8 @@ class ExportOptions:
     """Write the weights of a run to a safetensors file, with the keys of torchvision or ssd.pytorch, or write a model
     folder, which has only what is needed to detect objects."""
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder."""
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder. For --layout ssd-jax, also a weight file, or the name of a model (`ssd-jax models` lists them)."""
     out: Path
     """File to write, such as ssd300.safetensors, or model folder for the layout ssd-jax."""
     layout: Literal["torchvision", "ssd.pytorch", "ssd-jax"] = "torchvision"
@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> None:
     from ssd_jax.data.class_names import format_names
     from ssd_jax.weights.exporting import export_weights, make_torchvision_code
 
-    config, step, mapping = export_weights(options.run, options.out, options.layout, options.checkpoint)
+    config, step, mapping = export_weights(Path(options.run), options.out, options.layout, options.checkpoint)
     model = config.model
     print(f"{options.out}: step {step} of {options.run} as {mapping.title}. Label 0 is background, followed by:")
     print(format_names(f"{len(model.class_names)} classes", model.class_names))

@@ -1,6 +1,7 @@
 """``ssd-jax import-weights``: convert published weights to a run folder."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +10,7 @@ import tyro
 
 from ssd_jax.commands.options import check_new_folder, parse_options
 from ssd_jax.config import Config
+from ssd_jax.errors import UserError
 from ssd_jax.portability import quote_argument
 
 
@@ -16,8 +18,9 @@ from ssd_jax.portability import quote_argument
 class ImportOptions:
     """Convert published weights to a run folder, for prediction, evaluation and training."""
 
-    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Weight file: .pth, .safetensors, .caffemodel or .h5."""
+    file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """Weight file: .pth, .safetensors, .caffemodel or .h5. Or a model folder, or the name of a model (`ssd-jax models`
+    lists them)."""
     out: Path
     """New run folder to write."""
     class_names: tuple[str, ...] = ()
@@ -34,14 +37,48 @@ def run(argv: Sequence[str]) -> None:
     """Run ``ssd-jax import-weights`` with the arguments ``argv``."""
     options = parse_options(ImportOptions, "import-weights", argv)
     check_new_folder(options.out)
+    from ssd_jax.model_zoo import hub
+    from ssd_jax.model_zoo.opening import find_model, provide_weight_file
+
+    path, is_address = Path(options.file), hub.is_address(options.file)
+    model = None if is_address else find_model(options.file)
+    if is_address or path.is_dir() if model is None else model.is_bundled:
+        config = _write_model_folder_as_run(options)
+    else:
+        with provide_weight_file(model) if model else nullcontext(path) as file:
+            config = _write_weight_file_as_run(file, options)
+    print(f"Written to {options.out}. {format_next_step(config, options.out)}")
+
+
+def _write_weight_file_as_run(file: Path, options: ImportOptions) -> Config:
     from ssd_jax.weights.importing import import_weights, write_run
 
     bgr = None if options.channels is None else options.channels == "bgr"
-    imported = import_weights(options.file, class_names=options.class_names, scales=options.scales, bgr=bgr)
+    imported = import_weights(file, class_names=options.class_names, scales=options.scales, bgr=bgr)
     write_run(imported, options.out)
     print(f"{options.file}: {imported.mapping.title}")
     print("\n".join(describe_import(imported, options.class_names)))
-    print(f"Written to {options.out}. {format_next_step(imported.config, options.out)}")
+    return imported.config
+
+
+def _write_model_folder_as_run(options: ImportOptions) -> Config:
+    """Write a model folder, whose config has all settings, to a run folder, and return the config."""
+    from ssd_jax.data.class_names import format_names
+    from ssd_jax.model_zoo.opening import open_detector
+    from ssd_jax.runtime import sharding
+    from ssd_jax.weights.importing import write_params_as_run
+
+    for option, value in (
+        ("class-names", options.class_names), ("scales", options.scales), ("channels", options.channels),
+    ):  # fmt: skip
+        if value:
+            raise UserError(f"--{option} is only for weight files of other projects; {options.file} is a model folder")
+    model = open_detector(options.file)
+    params, step = model.load_params()
+    write_params_as_run(model.config, sharding.fetch(params), step, options.out)
+    names = model.config.model.class_names
+    print(format_names(f"{options.file}: step {step}, {len(names)} classes", names))
+    return model.config
 
 
 def describe_import(imported: Any, class_names: Sequence[str]) -> list[str]:

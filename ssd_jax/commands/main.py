@@ -31,6 +31,7 @@ COMMANDS = {
     "train": Command("train", "CONFIG [--workdir RUN] [...]", "train a detector, or resume a run"),
     "evaluate": Command("evaluate", "RUN [--report]", "compute mAP and COCO metrics of a run"),
     "predict": Command("predict", "RUN IMAGES...", "detect objects in images"),
+    "models": Command("models", "[NAME]", "list trained networks that can be had by name"),
     "show": Command("show", "RUN --image ID --epoch E", "draw an image as it was augmented in training"),
     "import-weights": Command("import_weights", "FILE --out RUN", "convert published weights to a run folder"),
     "verify": Command("verify", "FILE", "compare imported weights with torch, layer by layer"),

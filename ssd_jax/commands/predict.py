@@ -20,8 +20,8 @@ PREDICTIONS = "predictions.json"
 class PredictOptions:
     """Detect objects in images. Write the images with their boxes, and predictions.json."""
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder."""
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder, model folder, weight file, or name of a model (`ssd-jax models` lists them)."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
     """Image files, or folders of images."""
     out: Path = Path("predictions")

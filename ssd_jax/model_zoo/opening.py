@@ -1,6 +1,11 @@
-"""Open a trained network that a user named: a run folder, a model folder or a weight file."""
+"""Open a trained network that a user named: a run folder, a model folder, a weight file, or a model of the catalog."""
 
-from collections.abc import Callable, Sequence
+import logging
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,15 +14,18 @@ import jax
 from jax.sharding import Mesh
 
 from ssd_jax.config import Config
+from ssd_jax.errors import UserError, convert_errors
 from ssd_jax.files import make_user_path
 from ssd_jax.inference.detector import Detector
-from ssd_jax.model_zoo import hub
+from ssd_jax.model_zoo import catalog, hub
+from ssd_jax.model_zoo.catalog import CatalogModel
 from ssd_jax.model_zoo.model_folder import Dtype, is_model_folder, read_params, write_model_folder
 from ssd_jax.models.parameters import Params
 from ssd_jax.runs import run_folder
 from ssd_jax.runtime import sharding
 
 Checkpoint = Literal["best", "last"]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class OpenedModel:
         """Return the parameters for inference, and their training step.
 
         Args:
-            checkpoint: Checkpoint of a run, "best" or "last". A model folder or a weight file has only one.
+            checkpoint: Checkpoint of a run, "best" or "last". Everything else has only one.
             mesh: Devices that each get a copy of the parameters. None: one device.
 
         Raises:
@@ -49,27 +57,78 @@ class OpenedModel:
 def open_model(source: str | Path, class_names: Sequence[str] | None = ()) -> OpenedModel:
     """Open a trained network.
 
+    A file, or a folder with a config.json, takes precedence over a model of the catalog with the same name.
+
     Args:
-        source: Run folder, model folder, weight file of another project, or the address of a model on the Hugging Face
-            Hub, such as ``hf://user/name`` or ``hf://user/name@revision``, which is downloaded.
+        source: Run folder, model folder, weight file of another project, name of a model in the catalog, or the address
+            of a model on the Hugging Face Hub, such as ``hf://user/name`` or ``hf://user/name@revision``. What is not
+            on this machine is downloaded.
         class_names: Class names of a weight file, as for `import_weights`.
 
     Raises:
-        UserError: If there is no such run, folder, file or model on the Hub, or if its config is not valid.
+        UserError: If there is nothing of this name, if its config is not valid, or if it cannot be downloaded.
     """
-    path = hub.download_model(source) if hub.is_address(source) else make_user_path(source)
-    if path.is_file():
-        return _open_weight_file(path, str(source), class_names)
-    config = run_folder.read_config(path)
-    if is_model_folder(path) and not run_folder.has_checkpoint(path):
-        return OpenedModel(str(source), config, None, lambda _, mesh: _place(*read_params(path, config), mesh))
+    if hub.is_address(source):
+        return _open_path(hub.download_model(source), str(source), class_names)
+    model = find_model(source)
+    if model is None:
+        return _open_path(make_user_path(source), str(source), class_names)
+    if model.is_bundled:
+        return _open_path(model.folder, model.name, class_names)
+    with provide_weight_file(model) as file:
+        return _open_path(file, model.name, class_names)
 
-    def restore(checkpoint: str, mesh: Mesh) -> tuple[Params, int]:
-        from ssd_jax.inference.restoring import restore_params  # imports Orbax, which only runs need
 
-        return restore_params(path, config, checkpoint, mesh)
+def find_model(source: str | Path) -> CatalogModel | None:
+    """Return the model of the catalog that a user named, or None if the user named a file or folder.
 
-    return OpenedModel(str(source), config, path, restore)
+    Raises:
+        UserError: If there is neither a file nor a folder nor a model of this name. The message lists similar names.
+    """
+    name, path = str(source), make_user_path(source)
+    is_path = _is_network_path(path)
+    if name in catalog.CATALOG and is_path:
+        logger.warning("%s is the one in this folder, not the model that ssd-jax has under this name", name)
+    if name in catalog.CATALOG and not is_path:
+        return catalog.CATALOG[name]
+    if path.exists():
+        return None
+    raise UserError(
+        f"{name}: there is no such run, model folder or weight file, and no model of this name. "
+        f"{catalog.format_similar_names(name)}`ssd-jax models` lists the names"
+    )
+
+
+def make_location_absolute(source: str | Path) -> str:
+    """Return what a user named as an absolute path, or as it is if it is a name in the catalog or an address."""
+    path = make_user_path(source)
+    is_name = str(source) in catalog.CATALOG and not _is_network_path(path)
+    return str(source) if is_name or hub.is_address(source) else str(path.absolute())
+
+
+@contextmanager
+def provide_weight_file(model: CatalogModel) -> Iterator[Path]:
+    """Yield the weight file of a model of the catalog, after downloading it if it is not in the cache.
+
+    If the download is an archive, the file is only there during the ``with`` block.
+
+    Raises:
+        UserError: If the file cannot be downloaded, or is not in the archive.
+    """
+    from ssd_jax.model_zoo.download import fetch_model  # most networks are not downloaded
+
+    file = fetch_model(model)
+    if not model.member:
+        yield file
+        return
+    with tempfile.TemporaryDirectory(prefix="ssd_jax_") as temporary:
+        extracted = Path(temporary) / Path(model.member).name
+        with convert_errors(f"{file}: {model.member} can't be extracted"), tarfile.open(file) as archive:
+            stream = archive.extractfile(model.member)
+            assert stream is not None, "it is not a file"
+            with stream, extracted.open("wb") as out:
+                shutil.copyfileobj(stream, out)
+        yield extracted
 
 
 def open_detector(source: str | Path) -> OpenedModel:
@@ -87,8 +146,9 @@ def load(run: str | Path, checkpoint: Checkpoint = "best") -> Detector:
     """Load a trained detector.
 
     Args:
-        run: Run folder, model folder, weight file of another project, or an address on the Hugging Face Hub, such as
-            ``hf://user/name`` or ``hf://user/name@revision``.
+        run: Run folder, model folder, weight file of another project, name of a model that ``ssd-jax models`` lists,
+            such as "blood-cells", or an address on the Hugging Face Hub, such as ``hf://user/name`` or
+            ``hf://user/name@revision``.
         checkpoint: "best" for the checkpoint with the highest mAP on the val split during training, "last" for the
             latest one. A run that was never evaluated has no best checkpoint, so its last one is loaded.
 
@@ -96,8 +156,8 @@ def load(run: str | Path, checkpoint: Checkpoint = "best") -> Detector:
         The detector. Call it on images.
 
     Raises:
-        UserError: If there is no such run, folder or file, if it holds only a backbone or has no checkpoint, or if the
-            parameters do not fit the config.
+        UserError: If there is no such run, folder, file or model, if it holds only a backbone or has no checkpoint, if
+            it cannot be downloaded, or if the parameters do not fit the config.
     """
     model = open_detector(run)
     return Detector(model.config, *model.load_params(checkpoint))
@@ -135,6 +195,26 @@ def save_model_folder(
         config, (params, step) = opened.config, opened.load_params(checkpoint)
     write_model_folder(config, sharding.fetch(params), step, folder, dtype=dtype, card=card)
     return folder
+
+
+def _is_network_path(path: Path) -> bool:
+    return path.is_file() or run_folder.is_run_folder(path)
+
+
+def _open_path(path: Path, name: str, class_names: Sequence[str] | None) -> OpenedModel:
+    """Open a weight file, a model folder or a run folder."""
+    if path.is_file():
+        return _open_weight_file(path, name, class_names)
+    config = run_folder.read_config(path)
+    if is_model_folder(path) and not run_folder.has_checkpoint(path):
+        return OpenedModel(name, config, None, lambda _, mesh: _place(*read_params(path, config), mesh))
+
+    def restore(checkpoint: str, mesh: Mesh) -> tuple[Params, int]:
+        from ssd_jax.inference.restoring import restore_params  # imports Orbax, which only runs need
+
+        return restore_params(path, config, checkpoint, mesh)
+
+    return OpenedModel(name, config, path, restore)
 
 
 def _open_weight_file(file: Path, name: str, class_names: Sequence[str] | None) -> OpenedModel:

@@ -7,7 +7,6 @@ channels are transferred by class name.
 
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -145,11 +144,6 @@ def open_pretrained(config: Config) -> OpenedModel | None:
                 "--train.pretrained PATH"
             )
         return None
-    if not Path(train.pretrained).exists():
-        raise UserError(
-            f"train.pretrained: there is no file or folder '{train.pretrained}'. Name a run or a weight file with "
-            "--train.pretrained PATH; docs/weights.md lists the files that can be read"
-        )
     pretrained = open_model(train.pretrained, class_names=None if train.backbone_only else ())
     _check_architecture(pretrained, config)
     if not _uses_backbone_only(pretrained, config):

@@ -18,6 +18,7 @@ from ssd_jax.data.run_splits import (
 from ssd_jax.data.source import Source
 from ssd_jax.errors import escape_text
 from ssd_jax.files import make_user_path
+from ssd_jax.model_zoo.opening import make_location_absolute
 from ssd_jax.runs import data_fingerprint, run_folder, tracking
 from ssd_jax.runs.config_file import validate
 from ssd_jax.runtime import compilation, distributed
@@ -82,7 +83,7 @@ def train(config: Config, workdir: str | Path | None = None, *, track: tracking.
 
 
 def _with_absolute_paths(config: Config) -> Config:
-    path = config.train.pretrained and str(make_user_path(config.train.pretrained).absolute())
+    path = config.train.pretrained and make_location_absolute(config.train.pretrained)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, pretrained=path))
     return with_data_root(config, config.data.root)
 

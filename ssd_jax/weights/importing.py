@@ -96,12 +96,20 @@ def write_run(imported: Imported, folder: Path) -> None:
 
     If an error occurs, the incomplete folder is removed.
     """
+    write_params_as_run(imported.config, imported.params, 0, folder)
+
+
+def write_params_as_run(config: Config, params: Params, step: int, folder: Path) -> None:
+    """Write the parameters of a network to a new run folder, as the checkpoint of a step.
+
+    If an error occurs, the incomplete folder is removed.
+    """
     with files.convert_write_errors(folder, "Name another --out."):
         folder.mkdir(parents=True, exist_ok=True)
     try:
         with Checkpoints(folder / "checkpoints", for_writing=True) as checkpoints:
-            checkpoints.save(0, {"params": imported.params}, {"config": msgspec.to_builtins(imported.config)})
-        files.write_text(folder / "config.json", run_folder.config_to_json(imported.config))
+            checkpoints.save(step, {"params": params}, {"config": msgspec.to_builtins(config)})
+        files.write_text(folder / "config.json", run_folder.config_to_json(config))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -244,7 +244,7 @@ def test_load_best_uses_the_last_checkpoint_of_a_run_without_evaluations(trained
 def test_load_rejects_a_folder_that_is_not_a_run(tmp_path):
     with pytest.raises(UserError, match=r"config\.json is missing"):
         load(tmp_path)
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="typo: there is no such run"):
         load(tmp_path / "typo")
 
 

@@ -111,7 +111,7 @@ def test_training_rejects_weights_of_another_network(ssd300, cell_model, tmp_pat
         for options in ({"transfer": True}, {"backbone_only": True}):
             with pytest.raises(UserError, match=f"{file}: .*\n  {line}"):
                 open_pretrained_params(make_config_with_pretrained(file, model, **options), {})
-    with pytest.raises(UserError, match="there is no file or folder"):
+    with pytest.raises(UserError, match="gone: there is no such run"):
         open_pretrained_params(make_config_with_pretrained(tmp_path / "gone", cell_model), {})
     with pytest.raises(UserError, match=r"--train\.pretrained"):
         open_pretrained_params(config.Config(train=config.Train(backbone_only=True)), {})
