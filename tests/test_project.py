@@ -354,7 +354,7 @@ def test_files_contain_no_absolute_paths():
     machine_path = re.compile(r"(?<![\w.:/])/(?:home|Users|root|work|mnt)/\w")
     for name in listed.stdout.splitlines():
         path = ROOT / name
-        if path.suffix in {".png", ".jpg", ".gif", ".xz", ".npz", ".pth", ".h5"} or not path.is_file():
+        if path.suffix in {".png", ".jpg", ".gif", ".xz", ".npz", ".pth", ".h5", ".safetensors"} or not path.is_file():
             continue
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             assert not machine_path.search(line), f"{name}:{number}: {line.strip()}"

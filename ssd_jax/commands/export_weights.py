@@ -9,6 +9,7 @@ import tyro
 
 from ssd_jax.commands.options import parse_options
 from ssd_jax.errors import UserError
+from ssd_jax.files import make_user_path
 from ssd_jax.portability import quote_argument
 
 
@@ -41,7 +42,7 @@ def run(argv: Sequence[str]) -> None:
     from ssd_jax.data.class_names import format_names
     from ssd_jax.weights.exporting import export_weights, make_torchvision_code
 
-    config, step, mapping = export_weights(Path(options.run), options.out, options.layout, options.checkpoint)
+    config, step, mapping = export_weights(make_user_path(options.run), options.out, options.layout, options.checkpoint)
     model = config.model
     print(f"{options.out}: step {step} of {options.run} as {mapping.title}. Label 0 is background, followed by:")
     print(format_names(f"{len(model.class_names)} classes", model.class_names))

@@ -11,6 +11,7 @@ import tyro
 from ssd_jax.commands.options import check_new_folder, parse_options
 from ssd_jax.config import Config
 from ssd_jax.errors import UserError
+from ssd_jax.files import make_user_path
 from ssd_jax.portability import quote_argument
 
 
@@ -40,7 +41,7 @@ def run(argv: Sequence[str]) -> None:
     from ssd_jax.model_zoo import hub
     from ssd_jax.model_zoo.opening import find_model, provide_weight_file
 
-    path, is_address = Path(options.file), hub.is_address(options.file)
+    path, is_address = make_user_path(options.file), hub.is_address(options.file)
     model = None if is_address else find_model(options.file)
     if is_address or path.is_dir() if model is None else model.is_bundled:
         config = _write_model_folder_as_run(options)

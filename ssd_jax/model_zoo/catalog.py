@@ -36,7 +36,7 @@ class CatalogModel:
     accuracy: str
     """Accuracy as it was published, with the data. Empty if none was published."""
     source: str
-    """Where the accuracy was published."""
+    """Place at which the accuracy was published."""
     url: str = ""
     """Address of the file. Empty for a model that comes with the package."""
     digest: str = ""
