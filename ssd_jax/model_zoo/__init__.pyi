@@ -1,6 +1,9 @@
 from .card import CardFacts as CardFacts
 from .card import make_card as make_card
 from .card import read_card_facts as read_card_facts
+from .catalog import CATALOG as CATALOG
+from .catalog import CatalogModel as CatalogModel
+from .download import fetch_model as fetch_model
 from .model_folder import is_model_folder as is_model_folder
 from .model_folder import read_model_folder as read_model_folder
 from .model_folder import write_model_folder as write_model_folder
@@ -12,9 +15,12 @@ from .publishing import Pushed as Pushed
 from .publishing import push as push
 
 __all__ = [
+    "CATALOG",
     "CardFacts",
+    "CatalogModel",
     "OpenedModel",
     "Pushed",
+    "fetch_model",
     "is_model_folder",
     "load",
     "make_card",

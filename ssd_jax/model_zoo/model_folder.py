@@ -6,6 +6,7 @@ keys; ``README.md`` is the card of the model, a text for readers.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -96,7 +97,7 @@ def read_params(folder: Path, config: Config) -> tuple[Params, int]:
     if problem:
         raise UserError(f"{file}: {problem}. Copy or download the folder again")
     step = read_metadata(file).get("step", "")
-    return nest_parameters(tensors), int(step) if step.isdecimal() else 0
+    return nest_parameters(tensors), int(step) if re.fullmatch(r"[0-9]{1,15}", step) else 0
 
 
 def remove_local_paths(config: Config) -> Config:

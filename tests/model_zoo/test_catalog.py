@@ -34,13 +34,24 @@ TINY = CatalogModel("tiny", "SSD", 4, "generated images", "Apache-2.0 (us)", "0.
 
 
 @pytest.fixture
-def tiny(trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CatalogModel:
-    """Return the only model of a catalog: a bundled one. The current folder is empty."""
+def small_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, CatalogModel]:
+    """Return a catalog that has only the bundled model tiny. The current folder and the cache are empty."""
+    models = {"tiny": TINY}
+    monkeypatch.setattr(catalog, "CATALOG", models)
     monkeypatch.setattr(catalog, "BUNDLED_FOLDER", tmp_path / "bundled")
-    monkeypatch.setattr(catalog, "CATALOG", {"tiny": TINY})
-    save_model_folder(trained_run, tmp_path / "bundled" / "tiny", card="# The tiny one\n")
+    (tmp_path / "bundled" / "tiny").mkdir(parents=True)
+    (tmp_path / "bundled" / "tiny" / "README.md").write_text("# The tiny one\n")
+    monkeypatch.setenv("SSD_JAX_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
+    return models
+
+
+@pytest.fixture
+def tiny(trained_run: Path, small_catalog: dict[str, CatalogModel]) -> CatalogModel:
+    """Return the bundled model tiny of the small catalog, with the parameters of a short run."""
+    (TINY.folder / "README.md").unlink()
+    save_model_folder(trained_run, TINY.folder)
     return TINY
 
 
@@ -119,7 +130,7 @@ def test_a_run_in_the_current_folder_takes_precedence_over_a_name(tiny, trained_
     assert "tiny" in caplog.text
 
 
-def test_unknown_names_get_similar_ones(tiny, capsys):
+def test_unknown_names_get_similar_ones(small_catalog, capsys):
     with pytest.raises(UserError, match="Did you mean tiny"):
         ssd_jax.load("Tinny")
     for argv in (("predict", "tinny", "a.jpg"), ("models", "tinny"), ("import-weights", "tinny", "--out", "run")):
@@ -134,8 +145,7 @@ def test_unknown_names_get_similar_ones(tiny, capsys):
 
 
 @pytest.mark.parametrize("is_archive", [False, True])
-def test_a_downloaded_file_is_used_with_the_settings_of_its_project(tiny, tmp_path, monkeypatch, capsys, is_archive):
-    monkeypatch.setenv("SSD_JAX_CACHE", str(tmp_path / "cache"))
+def test_a_downloaded_file_is_used_with_the_settings_of_its_project(small_catalog, tmp_path, capsys, is_archive):
     tensors = published.make_random_ssd_pytorch(6, 21, WIDTH)
     content = make_caffe_file(tensors, COCO_PRIORS)
     file = tmp_path / "net.caffemodel"
@@ -148,11 +158,10 @@ def test_a_downloaded_file_is_used_with_the_settings_of_its_project(tiny, tmp_pa
         content = archive.getvalue()
     with run_file_server(content) as server:
         name = "net.tar.gz" if is_archive else "net.caffemodel"
-        row = CatalogModel(
+        small_catalog["small-net"] = CatalogModel(
             "small-net", "SSD300", 20, "VOC", "MIT (us)", "", "", f"{server.url}good/{name}",
             f"sha256:{hashlib.sha256(content).hexdigest()}", 10, "models/net.caffemodel" if is_archive else "", "caffe",
         )  # fmt: skip
-        monkeypatch.setattr(catalog, "CATALOG", {"small-net": row})
         assert run_command("models", "small-net") == 0
         assert "to be downloaded" in capsys.readouterr().out
         assert run_command("import-weights", "small-net", "--out", "run") == 0
@@ -165,15 +174,14 @@ def test_a_downloaded_file_is_used_with_the_settings_of_its_project(tiny, tmp_pa
         np.testing.assert_array_equal(value, flatten_dict(expected.params)[path])
 
 
-def test_an_archive_without_the_file_is_an_error(tiny, tmp_path, monkeypatch):
-    monkeypatch.setenv("SSD_JAX_CACHE", str(tmp_path / "cache"))
+def test_an_archive_without_the_file_is_an_error(small_catalog, tmp_path):
     file = tmp_path / "cache" / "models" / "net.tar.gz"
     file.parent.mkdir(parents=True)
     with tarfile.open(file, "w:gz"):
         pass
     digest = f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
-    row = CatalogModel("net", "SSD300", 20, "VOC", "MIT", "", "", "http://127.0.0.1:1/net.tar.gz", digest, 1, "a/b")
-    monkeypatch.setattr(catalog, "CATALOG", {"net": row})
+    url = "http://127.0.0.1:1/net.tar.gz"
+    small_catalog["net"] = CatalogModel("net", "SSD300", 20, "VOC", "MIT", "", "", url, digest, 1, "a/b")
     with pytest.raises(UserError, match=r"net\.tar\.gz: a/b can't be extracted"):
         ssd_jax.load("net")
 
@@ -181,23 +189,21 @@ def test_an_archive_without_the_file_is_an_error(tiny, tmp_path, monkeypatch):
 # ---- the command models ----
 
 
-def test_models_lists_the_catalog_and_describes_a_model(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("SSD_JAX_CACHE", str(tmp_path / "cache"))
+def test_models_lists_the_catalog_and_describes_a_model(small_catalog, tmp_path, capsys):
     assert run_command("models") == 0
     output = capsys.readouterr().out
     assert re.search(r"^tiny .* 0\.1 mAP .* Apache-2\.0 .* bundled$", output, re.MULTILINE)
     assert str(tmp_path / "cache") in output
     assert run_command("models", "tiny") == 0
     output = capsys.readouterr().out
-    assert output.startswith("# The tiny one\n") and str(tiny.folder) in output
+    assert output.startswith("# The tiny one\n") and str(TINY.folder) in output
 
 
-def test_models_puts_a_file_into_the_cache(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("SSD_JAX_CACHE", str(tmp_path / "cache"))
+def test_models_puts_a_file_into_the_cache(small_catalog, capsys):
     Path("right.bin").write_bytes(b"right")
     digest = f"sha256:{hashlib.sha256(b'right').hexdigest()}"
-    row = CatalogModel("net", "SSD300", 20, "VOC", "MIT (us)", "", "", "http://127.0.0.1:1/net.pth", digest, 1)
-    monkeypatch.setattr(catalog, "CATALOG", {"net": row, "tiny": TINY})
+    url = "http://127.0.0.1:1/net.pth"
+    small_catalog["net"] = CatalogModel("net", "SSD300", 20, "VOC", "MIT (us)", "", "", url, digest, 1)
     assert run_command("models", "net", "--from", "missing.bin") == 2
     assert "missing.bin" in capsys.readouterr().err
     assert run_command("models", "net", "--from", "right.bin") == 0
