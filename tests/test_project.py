@@ -26,7 +26,7 @@ SCRIPTS = ("train", "evaluate", "predict")
 
 # A package may import only packages in rows above its own.
 LAYERS = [
-    ["errors", "config_fields", "portability"],
+    ["errors", "config_fields", "portability", "plurals"],
     ["config", "files"],
     ["runtime", "ops", "models"],
     ["data"],

@@ -11,6 +11,7 @@ import tyro
 from ssd_jax import files
 from ssd_jax.commands.options import OUT_ADVICE, check_out_folder, initialize_jax, make_out_folder, parse_options
 from ssd_jax.errors import UserError, escape_text
+from ssd_jax.plurals import format_count
 from ssd_jax.runtime.progress import hide_progress, show_progress
 
 PREDICTIONS = "predictions.json"
@@ -94,7 +95,8 @@ def predict(options: PredictOptions) -> None:
         count = sum(len(w["detections"]) for w in written)
         hint = "" if count else f" (the best score is {best_score:.2f}; use a lower --score)"
         print(
-            f"{count} detections with a score of at least {options.score} in {len(written)} images{hint}. "
+            f"{format_count(count, 'detections')} with a score of at least {options.score} in "
+            f"{format_count(len(written), 'images')}{hint}. "
             f"Written to {options.out}: {PREDICTIONS}, and the images with their boxes"
         )
     for line in [*notes, *skipped]:

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from ssd_jax.errors import UserError
+from ssd_jax.plurals import format_count
 
 
 class Severity(Enum):
@@ -50,7 +51,11 @@ class Kind(Enum):
         Severity.WARNING,
         "images have more than data.max_objects objects; training drops the rest; increase --data.max_objects",
     )
-    SIMILAR_NAMES = ("similar names", Severity.WARNING, "class names differ only in case, spaces or punctuation")
+    SIMILAR_NAMES = (
+        "similar names",
+        Severity.WARNING,
+        "pairs of class names differ only in case, spaces or punctuation",
+    )
     TWO_SPLITS = (
         "in two splits",
         Severity.WARNING,
@@ -67,7 +72,7 @@ class Kind(Enum):
     NOTHING_READ = ("nothing read", Severity.WARNING, "files have content, but no object could be read from them")
     TWO_FORMATS = ("two formats", Severity.WARNING, "")
     UNUSED_SPLIT = ("unused split", Severity.WARNING, "splits are not used")
-    MISSING_SPLIT = ("missing split", Severity.WARNING, "splits are named, but do not exist")
+    MISSING_SPLIT = ("missing split", Severity.WARNING, "splits are named but do not exist")
     PASSED_OVER = ("passed over", Severity.WARNING, "files or folders cannot be read and were passed over")
     MANY_EMPTY = ("many images without objects", Severity.WARNING, "")
     NO_BEST = ("no best checkpoint", Severity.WARNING, "")
@@ -82,14 +87,14 @@ class Kind(Enum):
     SLIVER = (
         "sliver",
         Severity.WARNING,
-        "boxes are narrower or lower than a pixel, so they are probably mistakes; training uses them",
+        "boxes are narrower or lower than a pixel and probably wrong; training uses them",
     )
     LAYOUT = ("layout", Severity.NOTE, "")
     HELD_OUT = ("val held out", Severity.NOTE, "")
     NAME_DIFFERS = ("other spelling", Severity.NOTE, "file names are spelled in another way than in the annotations")
     FIELD_IGNORED = ("ignored field", Severity.NOTE, "fields have an unknown value and are ignored")
     OTHER_TYPE = ("other file type", Severity.NOTE, "files are of another type than their name says")
-    NO_LABELS = ("no label file", Severity.NOTE, "images have no label file and count as images without objects")
+    NO_LABELS = ("no label file", Severity.NOTE, "images have no label file and count as background")
     INCOMPLETE = ("incomplete image", Severity.NOTE, "images were completed")
     ROTATED = ("rotated by EXIF", Severity.NOTE, "images are rotated by their EXIF orientation")
     NOT_RGB = ("not RGB", Severity.NOTE, "images are converted to RGB")
@@ -205,7 +210,7 @@ def summarise_group(problems: Sequence[Problem]) -> str:
         places = [f"{p.file} {p.text}".strip() for p in problems[:_MAX_PLACES]]
         if len({p.file for p in problems}) == 1 < count:  # the path of a COCO file, for example, is not repeated
             places[1:] = [p.text for p in problems[1:_MAX_PLACES]]
-        return f"{count} {sentence}: {_join_places(places, count)}"
+        return f"{format_count(count, sentence)}: {_join_places(places, count)}"
     text = f"{first.file}: {first.text}".removesuffix(": ")
     if count == 1:
         return text

@@ -11,6 +11,7 @@ from ssd_jax.data.source import Source, count_dropped_objects
 from ssd_jax.data.splits import select_required_splits
 from ssd_jax.errors import UserError, escape_text
 from ssd_jax.files import make_user_path
+from ssd_jax.plurals import format_count
 
 
 def with_data_root(config: Config, root: str) -> Config:
@@ -145,8 +146,10 @@ def _describe_class_mismatch(config: Config, split: str) -> list[str]:
 
 def describe_split(source: Source) -> str:
     """Return the number of images of a split and, if they are known without reading files, of its objects."""
-    images = f"{len(source)} images"
-    return f"{images}, {count_images_and_objects(source).total} objects" if source.in_memory else images
+    images = format_count(len(source), "images")
+    if not source.in_memory:
+        return images
+    return f"{images}, {format_count(count_images_and_objects(source).total, 'objects')}"
 
 
 def print_split(name: str, source: Source, training_config: Config | None = None) -> None:
@@ -169,14 +172,14 @@ def print_notes(source: Source, training_config: Config | None = None) -> None:
         cut = count_dropped_objects(source, training_config.data)
         if cut:
             notes.append(
-                f"{cut} objects are not used in training, because their images have more than "
+                f"{format_count(cut, 'objects are not used in training')}, because their images have more than "
                 f"{training_config.data.max_objects} objects; increase --data.max_objects to use all of them"
             )
         empty = sum(len(annotation.labels) == 0 for annotation in source.annotations())
         if empty and not training_config.loss.min_negatives:
             notes.append(
-                f"{empty} images have no objects and are ignored by the loss; use --loss.min_negatives 3 to include "
-                "them, each with the weight of an image with one matched default box"
+                f"{format_count(empty, 'images have no objects and are ignored by the loss; to include them, use')} "
+                "--loss.min_negatives 3, each with the weight of an image with one matched default box"
             )
     for note in notes:
         print(f"  note: {escape_text(note)}")

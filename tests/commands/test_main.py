@@ -220,6 +220,7 @@ def test_ctrl_c_in_garbage_collector_callback_is_not_lost(monkeypatch):
     assert (signal.getsignal(signal.SIGINT), sys.unraisablehook) == (handler, hook)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal, which Windows lacks")
 def test_second_ctrl_c_ends_command_at_once():
     program = """
 import time

@@ -251,6 +251,6 @@ def test_images_without_objects_are_reported_if_the_loss_ignores_them(voc_folder
     (voc_folder / "Annotations" / "train0.xml").write_text("<annotation></annotation>")
     config, train_source, _ = open_training_splits(load_config(TINY, {"data.root": str(voc_folder)}))
     print_split("train", train_source, config)
-    assert "note: 1 images" in (printed := capsys.readouterr().out) and "--loss.min_negatives" in printed
+    assert "note: 1 image has" in (printed := capsys.readouterr().out) and "--loss.min_negatives" in printed
     print_split("train", train_source, dataclasses.replace(config, loss=Loss(min_negatives=3)))
-    assert "note: 1 images" not in capsys.readouterr().out
+    assert "note: 1 image has" not in capsys.readouterr().out

@@ -4,7 +4,6 @@ import errno
 import logging
 import os
 import re
-import resource
 import subprocess
 import threading
 import time
@@ -247,6 +246,7 @@ def test_save_reports_an_out_of_space_error_raised_by_orbax(tmp_path, monkeypatc
 # Orbax raises the error of a failed save in each of its threads, too.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_save_reports_a_file_that_exceeds_the_size_limit(tmp_path, caplog):
+    resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         fill_disk = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))  # noqa: E731

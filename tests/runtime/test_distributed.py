@@ -17,6 +17,8 @@ from ssd_jax.errors import UserError
 from ssd_jax.runtime import distributed
 from ssd_jax.runtime.distributed_options import DistributedOptions
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends signals that Windows lacks")
+
 
 def wait_for_files(files: list[Path], processes: list) -> None:
     while not all(file.exists() for file in files):

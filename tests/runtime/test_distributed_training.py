@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from helpers.cli import TINY, assert_same_result, read_last_step, run_command, start_script
 from helpers.orbax_files import find_checkpoint_folders, find_largest_array_file
 from helpers.processes import FinishedProcess, find_free_address, make_environment, wait_until_finished
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends signals that Windows lacks")
 
 HEARTBEAT = 25  # seconds; with a shorter limit, a live process on a busy machine may count as dead
 

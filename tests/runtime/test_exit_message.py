@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends signals that Windows lacks")
+
 PROGRAM = """
 import os, signal, sys
 from ssd_jax.runtime import exit_message

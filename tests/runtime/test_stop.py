@@ -13,6 +13,8 @@ import pytest
 from ssd_jax.runtime import stop as stop_module
 from ssd_jax.runtime.stop import Stopped, StopRequest
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends signals that Windows lacks")
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 

@@ -6,9 +6,9 @@ The result of a resumed run must be bitwise equal to that of an uninterrupted ru
 import json
 import os
 import random
-import resource
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +36,8 @@ from helpers.orbax_files import (
 
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.log import RunLog, read_results
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends signals that Windows lacks")
 
 SAVE_OFTEN = ("--train.checkpoint_every", "2")
 
@@ -188,6 +190,7 @@ def test_training_saves_a_checkpoint_if_its_folder_was_moved(tmp_path, monkeypat
 
 @pytest.mark.slow  # trains twice
 def test_training_exits_with_2_on_a_full_disk_and_can_be_resumed(trained_run, tmp_path, monkeypatch, capsys):
+    resource = pytest.importorskip("resource")
     run, limits = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
     log_step = RunLog.log_step
 

@@ -17,6 +17,7 @@ from ssd_jax.data.check.recommendation import Recommendation
 from ssd_jax.data.problems import Kind, Problem, Severity, group_problems, summarise_group
 from ssd_jax.errors import escape_text
 from ssd_jax.files import write_csv, write_text
+from ssd_jax.plurals import format_count
 
 _SEVERITIES = list(Severity)  # in decreasing order
 _MAX_GROUPS = 5  # lines for problems of one kind
@@ -122,9 +123,9 @@ def _format_copy_count(count: CopyCount) -> str:
     if count.merged:
         details.append(f"{count.merged} with the pixels of another image, which has their objects now")
     if count.dropped:
-        details.append(f"{count.dropped} unusable with {count.dropped_objects} objects")
+        details.append(f"{count.dropped} unusable with {format_count(count.dropped_objects, 'objects')}")
     left_out = f" (left out: {'; '.join(details)})" if details else ""
-    return f"{count.images} of {total} images with {count.objects} objects{left_out}"
+    return f"{count.images} of {format_count(total, 'images')} with {format_count(count.objects, 'objects')}{left_out}"
 
 
 def check_to_json(check: DataSetCheck) -> dict[str, Any]:

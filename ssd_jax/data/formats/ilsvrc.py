@@ -21,6 +21,7 @@ from ssd_jax.data.formats.voc_xml import header_or_stated_size, parse_voc_xml
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import FolderSource, RawObject, read_text
 from ssd_jax.errors import UserError
+from ssd_jax.plurals import format_count
 
 LAYOUT = ".xml files in Annotations/DET, images in Data/DET"
 
@@ -129,7 +130,8 @@ def open_split(folder: Folder, data: Data, split: str, class_names: Sequence[str
         raise UserError(
             f"{root}: the split '{split}' has no annotation file in Annotations/DET. Unpack the annotation files there."
         )
-    text = f"{negatives} images of '{split}' have no annotation file and were left out, as in the authors' experiment"
+    sentence = f"images of '{split}' have no annotation file and were left out, as in the authors' experiment"
+    text = format_count(negatives, sentence)
     return builder.build(notes=[text] if negatives else [])
 
 

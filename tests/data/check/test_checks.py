@@ -252,7 +252,7 @@ def test_format_problems_has_a_line_for_like_problems_sorted_by_severity():
     assert lines == [
         "error: 400 times: 0.xml: object 0 has no <name>. Add it. Also: 1.xml; 2.xml; ...",
         "error: a.xml: cut short",
-        f"warning: 1 {Kind.SLIVER.training_note}: s.jpg (cat)",
+        "warning: 1 box is narrower or lower than a pixel and probably wrong; training uses it: s.jpg (cat)",
         f"note: 12 {Kind.ROTATED.training_note}: "
         "0.jpg (orientation 3); 1.jpg (orientation 3); 2.jpg (orientation 3); ...",
     ]
@@ -289,7 +289,7 @@ def test_check_data_prints_and_writes_problems_and_exits_with_1(faulty_folder, t
     out = tmp_path / "out"
     assert run_command("check-data", TINY, "--data.root", faulty_folder, "--out", out) == 1
     screen = capsys.readouterr().out
-    assert "error: Annotations/good.xml" in screen and "warning: 1 boxes have no area" in screen
+    assert "error: Annotations/good.xml" in screen and "warning: 1 box has no area" in screen
     rows = read_problems_csv(out)
     assert {row["kind"] for row in rows} >= {"malformed", "no area", "in two splits", "rotated by EXIF"}
     content = json.loads((out / "check.json").read_text())

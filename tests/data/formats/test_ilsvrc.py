@@ -90,7 +90,7 @@ def test_training_images_without_an_annotation_file_are_left_out(ilsvrc_folder):
     assert (first.width, first.height) == (40, 30) and source.image(0).shape == (30, 40, 3)
     assert first.file == str(ilsvrc_folder / "Data" / "DET" / "train" / f"{NEW}.JPEG")
     (note,) = source.notes
-    assert note.startswith("1 images of 'train' have no annotation file")
+    assert note.startswith("1 image of 'train' has no annotation file")
 
 
 def test_split_without_a_list_contains_the_annotated_images_of_the_folder(ilsvrc_folder):
