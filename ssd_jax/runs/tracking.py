@@ -216,7 +216,8 @@ class WandbWriter:
             resume="allow",
             dir=workdir,
             config=msgspec.to_builtins(config),
-            settings=wandb.Settings(console="off", save_code=False),  # our output and code stay here
+            # Neither our output nor the code is sent, and no summary is printed over the progress display.
+            settings=wandb.Settings(console="off", save_code=False, quiet=True),
         )
         # A resumed run repeats steps, but wandb's own step cannot go back.
         self._run.define_metric("step")
