@@ -24,6 +24,7 @@ from ssd_jax.config import Config
 from ssd_jax.data.loader import Batch, train_batches
 from ssd_jax.data.run_splits import open_training_splits, with_data_root
 from ssd_jax.runtime import sharding
+from ssd_jax.training.optimizer import make_schedule_point
 from ssd_jax.training.train_step import get_augmentation_arrays, init_state, make_augmentation, make_train_step
 
 
@@ -44,13 +45,14 @@ def main(argv: Sequence[str]) -> None:
     batches = train_batches(source, config.data, size, config.train.seed)
     augment = jax.jit(sharding.map_images(make_augmentation(config), mesh))
     step, state = make_train_step(config, mesh), init_state(config, mesh)
+    point = make_schedule_point(config.optimizer, 0, config.train.steps)
 
     def augment_batch(batch: Batch) -> Any:
         return augment(*get_augmentation_arrays(sharding.shard_batch(batch, mesh)))
 
     def train_on_batch(batch: Batch) -> Any:
         nonlocal state
-        state, metrics = step(state, sharding.shard_batch(batch, mesh))
+        state, metrics = step(state, sharding.shard_batch(batch, mesh), point)
         return metrics
 
     print(f"{describe_machine()}\n{len(source)} images of {config.data.root}, {size} at a time\n")

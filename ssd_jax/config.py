@@ -22,17 +22,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from ssd_jax.errors import UserError
+from ssd_jax.config_train import Train
 
 from ssd_jax.config_fields import (  # isort: skip
-    AspectRatio, Count, Decay, Divisor, Factor, KernelSize, NetworkPixels, NonNegativeFloat, NonNegativeInt, PixelSize,
-    PositiveFloat, PositiveInt, Probability, Seed, section,
+    AspectRatio, Count, Decay, Divisor, Factor, Fraction, KernelSize, NetworkPixels, NonNegativeFloat, NonNegativeInt,
+    PixelSize, PositiveFloat, PositiveInt, Probability, Seed, require, section,
 )  # fmt: skip
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(f"config: {message}")
 
 
 @dataclass(frozen=True)
@@ -72,18 +67,18 @@ class DefaultBoxes:
         maps = len(self.feature_maps)
         for name in ("min_sizes", "max_sizes", "aspect_ratios", "steps"):
             value = getattr(self, name)
-            _require(
+            require(
                 value is None or len(value) == maps,
                 f"default_boxes.{name} has {len(value or ())} entries, expected one for each of the {maps} "
                 f"feature_maps {self.feature_maps}",
             )
         for low, high in zip(self.min_sizes, self.max_sizes, strict=True):
-            _require(
+            require(
                 high is None or high > low, f"default_boxes.max_sizes: {high} is not larger than {low} in min_sizes"
             )
         ratios = [ratio for row in self.aspect_ratios for ratio in row]
-        _require(1 not in ratios, "default_boxes.aspect_ratios must not contain 1: the squares are always included")
-        _require(self.count <= 20_000_000, f"default_boxes: {self.count} boxes are too many, at most 20,000,000")
+        require(1 not in ratios, "default_boxes.aspect_ratios must not contain 1: the squares are always included")
+        require(self.count <= 20_000_000, f"default_boxes: {self.count} boxes are too many, at most 20,000,000")
 
     @property
     def boxes_per_cell(self) -> tuple[int, ...]:
@@ -149,7 +144,7 @@ class Extra:
     padding: Annotated[int, Meta(ge=0, le=100)] = 1
 
     def __post_init__(self) -> None:
-        _require(self.stride > 0, f"model.extras: a stride is {self.stride}, expected at least 1")
+        require(self.stride > 0, f"model.extras: a stride is {self.stride}, expected at least 1")
 
 
 # Paper section 3 and figure 2. For 512, Caffe's released models, which have no script.
@@ -203,12 +198,12 @@ class Model:
     """Initial scale of the L2Norm on conv4_3 (paper section 3.1)."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             len(set(self.class_names)) == len(self.class_names),
             f"model.class_names contains a name twice: {self.class_names}",
         )
         maps = self.feature_map_sizes
-        _require(
+        require(
             maps == self.default_boxes.feature_maps,
             f"default_boxes.feature_maps is {self.default_boxes.feature_maps}, but the network computes feature maps "
             f"of {maps} from an image of {self.image_size} px. Set feature_maps to these sizes, or change model.extras",
@@ -322,7 +317,7 @@ class Augment:
     def __post_init__(self) -> None:
         for name in ("contrast", "saturation", "crop_scale", "crop_aspect_ratio"):
             low, high = getattr(self, name)
-            _require(low <= high, f"augment.{name} is {low} to {high}, expected the smaller number first")
+            require(low <= high, f"augment.{name} is {low} to {high}, expected the smaller number first")
 
 
 @dataclass(frozen=True)
@@ -383,8 +378,8 @@ class Optimizer:
     learning_rate: PositiveFloat = 1e-3
     """Peak learning rate. It is not scaled with the batch size; the default is Caffe's for a batch of 32."""
     schedule: Literal["multistep", "cosine"] = "multistep"
-    milestones: tuple[PositiveInt, ...] = (80_000, 100_000)
-    """Steps at which multistep multiplies the learning rate by gamma."""
+    milestones: tuple[PositiveInt | Fraction, ...] = (80_000, 100_000)
+    """Steps at which multistep multiplies the learning rate by gamma. A number below 1 is a fraction of the run."""
     gamma: PositiveFloat = 0.1
     warmup_steps: NonNegativeInt = 0
     """Number of warm-up steps, in which the learning rate rises linearly from near 0 to learning_rate."""
@@ -423,50 +418,10 @@ class Devices:
 
     def __post_init__(self) -> None:
         parts = self.virtual_shards
-        _require(parts <= 0 or parts & (parts - 1) == 0, f"devices.virtual_shards is {parts}: expected a power of two")
-        _require(
+        require(parts <= 0 or parts & (parts - 1) == 0, f"devices.virtual_shards is {parts}: expected a power of two")
+        require(
             parts == 0 or self.fsdp == 1,
             f"devices.virtual_shards needs all parameters on each device: devices.fsdp is {self.fsdp}, expected 1",
-        )
-
-
-@section
-class Train:
-    """Settings of the training: its length, its batches, its outputs and its initial parameters."""
-
-    steps: PositiveInt = 120_000
-    """Number of training steps."""
-    batch_size: Count = 32
-    """Number of images per step, over all devices and accumulation steps."""
-    accumulation_steps: PositiveInt = 1
-    """Number of parts of the batch that are processed one after another, to save memory. The loss and its divisor N
-    stay those of the whole batch."""
-    seed: Seed = 0
-    """Seed of the initial parameters, the order of images and the augmentation."""
-    log_every: PositiveInt = 50
-    """Number of steps between lines of log.jsonl."""
-    eval_every: NonNegativeInt = 5_000
-    """Number of steps between evaluations on data.val_split. 0: no evaluation."""
-    checkpoint_every: PositiveInt = 1_000
-    """Number of steps between checkpoints."""
-    ema_decay: Decay = 0.0
-    """Decay of an exponential moving average of the parameters. The average is evaluated and loaded in place of the
-    parameters. 0: no average."""
-    pretrained: str = ""
-    """Run folder (its best checkpoint) or weight file (a detector or VGG16) to start from, with a new optimizer."""
-    backbone_only: bool = False
-    """Load only the backbone (conv1_1 to fc7) from a pretrained detector."""
-    transfer: bool = False
-    """Start from a detector with other classes: predictors of classes with the same name are copied."""
-    transfer_names: tuple[tuple[str, str], ...] = ()
-    """Classes that have another name in the pretrained detector, as pairs (name here, name in that detector)."""
-
-    def __post_init__(self) -> None:
-        _require(self.transfer or not self.transfer_names, "train.transfer_names needs train.transfer")
-        _require(not (self.transfer and self.backbone_only), "train.transfer cannot be used with train.backbone_only")
-        _require(
-            len(dict(self.transfer_names)) == len(self.transfer_names),
-            f"train.transfer_names lists a class twice: {self.transfer_names}",
         )
 
 
@@ -488,11 +443,11 @@ class Config:
 
     def __post_init__(self) -> None:
         parts = self.devices.virtual_shards
-        _require(
+        require(
             parts <= 0 or self.train.batch_size % parts == 0,
             f"train.batch_size is {self.train.batch_size}: expected a multiple of devices.virtual_shards, {parts}",
         )
-        _require(
+        require(
             parts == 0 or self.train.accumulation_steps == 1,
             "devices.virtual_shards already splits the batch into parts: set train.accumulation_steps to 1",
         )

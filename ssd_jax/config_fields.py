@@ -1,4 +1,4 @@
-"""Types and former names of the options in a config."""
+"""Types and former names of the options in a config, and a function for rules that involve several of them."""
 
 import functools
 import warnings
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from msgspec import Meta
+
+from ssd_jax.errors import UserError
 
 T = TypeVar("T")
 
@@ -26,8 +28,18 @@ Divisor = Annotated[float, Meta(ge=1e-6, le=1e6)]
 Factor = Annotated[float, Meta(ge=0, le=1000)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
+Fraction = Annotated[float, Meta(gt=0, lt=1)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Decay = Annotated[float, Meta(ge=0, lt=1)]
+
+# ---- rules of several fields ----
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise a UserError with a message about the config if a condition is false."""
+    if not condition:
+        raise UserError(f"config: {message}")
+
 
 # ---- former names ----
 

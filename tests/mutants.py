@@ -334,8 +334,8 @@ MUTANTS = (
     Mutant(
         "warmup_one_step_longer",
         "training/optimizer",
-        "[config.warmup_steps])",
-        "[config.warmup_steps + 1])",
+        "jnp.where(point.step < warmup_steps, warmup",
+        "jnp.where(point.step < warmup_steps + 1, warmup",
         ("training/test_optimizer",),
     ),
     Mutant(
@@ -473,8 +473,8 @@ MUTANTS = (
     Mutant(
         "logged_rate_of_next_step",
         "training/loop",
-        "float(self.schedule(last - 1))",
-        "float(self.schedule(last))",
+        "make_schedule_point(self.config.optimizer, step)",
+        "make_schedule_point(self.config.optimizer, step + 1)",
         (
             "training/test_loop",
             "training/test_train_step",

@@ -26,7 +26,9 @@ SCRIPTS = ("train", "evaluate", "predict")
 
 # A package may import only packages in rows above its own.
 LAYERS = [
-    ["errors", "config_fields", "portability", "plurals"],
+    ["errors", "portability", "plurals"],
+    ["config_fields"],
+    ["config_train"],
     ["config", "files"],
     ["runtime", "ops", "models"],
     ["data"],

@@ -17,6 +17,7 @@ from ssd_jax.data.loader import Batch
 from ssd_jax.errors import UserError
 from ssd_jax.inference.program import make_predict_fn
 from ssd_jax.runtime.sharding import make_batch_sharding, make_mesh
+from ssd_jax.training.optimizer import make_schedule_point
 from ssd_jax.training.train_step import check_batch_size, compute_state_shapes, make_train_step
 
 Program = Literal["train", "detect"]
@@ -101,7 +102,7 @@ def compile_program(config: Config, mesh: Mesh, program: Program, platform: str)
     function: Any  # a jitted function; the return types above do not say so
     if program == "train":
         function = make_train_step(config, mesh)
-        arguments: tuple = (state, batch)
+        arguments: tuple = (state, batch, make_schedule_point(config.optimizer, 0, config.train.steps))
     else:
         function = make_predict_fn(config, mesh)
         arguments = (state.params, batch.canvas, batch.height, batch.width)

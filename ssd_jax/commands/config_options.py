@@ -8,7 +8,7 @@ import inspect
 import re
 import textwrap
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,7 +20,7 @@ from ssd_jax.config import Config, DefaultBoxes, Model, Train
 from ssd_jax.config_fields import RENAMED_OPTIONS
 from ssd_jax.errors import UserError
 from ssd_jax.portability import quote_argument
-from ssd_jax.runs.config_file import build_config, load_config
+from ssd_jax.runs.config_file import build_config, load_config, select_length
 from ssd_jax.runs.config_names import list_configs
 
 T = TypeVar("T")
@@ -72,12 +72,14 @@ def parse_config_options(kind: type[T], command: str, argv: Sequence[str], commo
         raise SystemExit(0)
     if HELP_ALL in words:
         words = ["--help"]
+    words = [_replace_former_name(word) for word in words]
+    given = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in words if word.startswith("--")}
     registry = make_registry()
-    registry.struct_rule(_describe_config_type)
+    registry.struct_rule(functools.partial(_describe_config_type, given))
     return tyro.cli(
         kind,
         default=kind(config),  # type: ignore[call-arg]
-        args=[_replace_former_name(word) for word in words],
+        args=words,
         prog=program,
         description=f"The defaults are the values of {file}.",
         registry=registry,
@@ -108,19 +110,23 @@ def _find_positional_word(words: Sequence[str]) -> str | None:
     return None
 
 
-def _describe_config_type(info: Any) -> Any:
+def _describe_config_type(given: Collection[str], info: Any) -> Any:
     """Return tyro's description of `Config` or a part of it, without fields that only a file can set.
 
     For all other types, return None.
+
+    Args:
+        given: Names of the options on the command line.
+        info: tyro's information about the type.
     """
     kind: Any = info.type
-    if getattr(kind, "__module__", None) != Config.__module__:
+    if getattr(kind, "__module__", None) not in (Config.__module__, Train.__module__):
         return None
     docs, types = read_field_docs(kind), typing.get_type_hints(kind)
     shown = [f for f in dataclasses.fields(kind) if f.name not in _FILE_ONLY.get(kind, ())]
     return tyro.constructors.StructConstructorSpec(
         # The values are checked once, by msgspec on the whole config, whose messages name the option.
-        instantiate=functools.partial(_override_values, info.default) if kind is Config else dict,
+        instantiate=functools.partial(_override_values, info.default, given) if kind is Config else dict,
         fields=tuple(
             tyro.constructors.StructFieldSpec(
                 f.name, types[f.name], getattr(info.default, f.name), docs.get(f.name, "")
@@ -130,9 +136,12 @@ def _describe_config_type(info: Any) -> Any:
     )
 
 
-def _override_values(config: Config, **values: Any) -> Config:
-    """Return a copy of ``config`` in which ``values``, a nested dict of options, replace the present values."""
-    return build_config(_merge_values(msgspec.to_builtins(config), values))
+def _override_values(config: Config, given: Collection[str], **values: Any) -> Config:
+    """Return a copy of ``config`` in which ``values``, a nested dict of options, replace the present values.
+
+    The options in ``given`` were on the command line; all others have the values of the config file.
+    """
+    return build_config(select_length(_merge_values(msgspec.to_builtins(config), values), given))
 
 
 def _merge_values(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

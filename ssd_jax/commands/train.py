@@ -1,5 +1,6 @@
 """``ssd-jax train``: train a detector, or resume a run."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from ssd_jax.config import Config
 from ssd_jax.runtime.distributed_options import DistributedOptions
 from ssd_jax.runtime.progress import hide_progress
 
-TRAIN_HELP = """usage: ssd-jax train CONFIG [--workdir RUN] [--train.steps N ...]
+TRAIN_HELP = """usage: ssd-jax train CONFIG [--workdir RUN] [--train.minutes M ...]
 
 Trains a detector with the settings of CONFIG: a name that ssd-jax configs lists,
 such as own_data, or a Python file. The same command again resumes the run from
@@ -26,8 +27,8 @@ its last checkpoint.
 
 COMMON_OPTIONS = (
     "data.root", "data.train_split", "data.val_split", "data.test_split",
-    "train.steps", "train.batch_size", "optimizer.learning_rate", "train.pretrained", "train.seed",
-    "train.eval_every", "train.checkpoint_every",
+    "train.steps", "train.epochs", "train.minutes", "train.batch_size", "optimizer.learning_rate",
+    "train.pretrained", "train.seed", "train.eval_every", "train.checkpoint_every",
 )  # fmt: skip
 
 
@@ -48,9 +49,11 @@ def run(argv: Sequence[str]) -> None:
     if argv and argv[0] in HELP:
         print(TRAIN_HELP)
         return
+    # The CPU time is about the time since the start of the process, most of which Python spent on imports.
+    started = time.perf_counter() - time.process_time()
     options = parse_config_options(TrainOptions, "train", argv, COMMON_OPTIONS)
     initialize_jax(options.distributed)
     from ssd_jax.training.run import train
 
     with hide_progress(options.quiet):
-        train(options.config, options.workdir, track=options.track)
+        train(options.config, options.workdir, track=options.track, started=started)

@@ -42,7 +42,7 @@ def open_training_splits(config: Config) -> tuple[Config, Source, Source | None]
     train_source = open_split(config, config.data.train_split)
     model = dataclasses.replace(config.model, class_names=tuple(train_source.class_names))
     config = dataclasses.replace(config, model=model)
-    val_source = _open_val_split(config) if config.train.eval_every else None
+    val_source = _open_val_split(config) if config.train.eval_every != 0 else None
     for split, source in ((config.data.train_split, train_source), (config.data.val_split, val_source)):
         if source is not None and not source.annotated:
             option = "train_split" if source is train_source else "val_split"

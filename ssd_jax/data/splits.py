@@ -58,7 +58,7 @@ def select_required_splits(config: Config) -> Data:
 
     Then no images are held out of train for val, see `ssd_jax.data.formats.open.open_source`.
     """
-    if config.train.eval_every:
+    if config.train.eval_every != 0:
         return config.data
     return dataclasses.replace(config.data, val_split=config.data.train_split)
 

@@ -7,14 +7,15 @@ import json
 import math
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from ssd_jax.config import Config
+from ssd_jax.config import Config, Train
 from ssd_jax.config_fields import RENAMED_OPTIONS
+from ssd_jax.config_train import LENGTHS
 from ssd_jax.errors import UserError
 from ssd_jax.runs.config_names import find_config_file
 
@@ -144,12 +145,52 @@ def load_config(file: str | Path, options: Mapping[str, Any] | None = None) -> C
             raise UserError("a config file must define a function get_config(), which returns an ssd_jax.Config")
         config = module.get_config()
         if isinstance(config, Config):
-            return build_config(_replace_options(msgspec.to_builtins(config), options or {}))
+            _require_one_length(config.train)
+            options = {RENAMED_OPTIONS.get(name, name): value for name, value in (options or {}).items()}
+            given = [name for name in options if options[name] is not None]
+            return build_config(select_length(_replace_options(msgspec.to_builtins(config), options), given))
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     except (Exception, SystemExit) as error:
         raise UserError(f"{file}: {type(error).__name__}: {error}{_format_line_suffix(error, path)}") from error
     raise UserError(f"{file}: get_config() must return an ssd_jax.config.Config, not {type(config).__name__}")
+
+
+def select_length(tree: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """Return the values of a config in which a given length of the run replaces the length that the file states.
+
+    With another unit, what the file states in steps is adapted: milestones become fractions of the run and, with
+    ``train.minutes``, the interval of evaluations follows from the length.
+
+    Args:
+        tree: The values as nested dicts, with those of the given options.
+        given: Names of the options that are given, such as ``train.steps``. Only these are not adapted.
+
+    Raises:
+        UserError: If several lengths are given.
+    """
+    lengths = [name for name in LENGTHS if f"train.{name}" in given]
+    if not lengths:
+        return tree
+    if len(lengths) > 1:
+        names = " and ".join(f"train.{name}" for name in lengths)
+        raise UserError(f"{names} are given, but a run has one length. Give only one of them")
+    train, optimizer = dict(tree["train"]), dict(tree["optimizer"])
+    steps = train["steps"]
+    train |= {name: None for name in LENGTHS if name not in lengths}
+    if "train.steps_range" not in given:
+        train["steps_range"] = None
+    if lengths != ["steps"] and steps is not None and "optimizer.milestones" not in given:
+        optimizer["milestones"] = [m / steps if 1 <= m < steps else m for m in optimizer["milestones"]]
+    if lengths == ["minutes"] and train["eval_every"] != 0 and "train.eval_every" not in given:
+        train["eval_every"] = None
+    return tree | {"train": train, "optimizer": optimizer}
+
+
+def _require_one_length(train: Train) -> None:
+    lengths = [f"train.{name}" for name in LENGTHS if getattr(train, name) is not None]
+    if len(lengths) > 1:
+        raise UserError(f"{' and '.join(lengths)} are set, but a run has one length. Set only one of them")
 
 
 def _list_option_names(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -162,7 +203,7 @@ def _list_option_names(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
 def _replace_options(tree: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     for option, value in options.items():
         part: Any = tree
-        *sections, name = RENAMED_OPTIONS.get(option, option).split(".")
+        *sections, name = option.split(".")
         for section in sections:
             part = part.get(section) if isinstance(part, dict) else None
         if not isinstance(part, dict) or name not in part:

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NamedTuple, TypeVar
@@ -192,6 +192,23 @@ def run_on_primary(work: Callable[[], T], failure: type[UserError] = UserError) 
     if multihost_utils.broadcast_one_to_all(np.array(error is not None)):
         raise error or failure("stopped because process 0 reported an error")
     return result
+
+
+def share_integers(work: Callable[[], Sequence[int]], count: int) -> list[int]:
+    """Call a function in the primary process only, and return its result in all processes.
+
+    Args:
+        work: Function of no arguments that returns integers below 2**31.
+        count: Number of these integers.
+
+    Raises:
+        UserError: If ``work`` raises a UserError, see `run_on_primary`.
+    """
+    values = run_on_primary(work)
+    if is_multi_process():
+        values = multihost_utils.broadcast_one_to_all(np.array([0] * count if values is None else values, np.int32))
+    assert values is not None
+    return [int(value) for value in values]
 
 
 def start_together(program: Callable[..., T]) -> Callable[..., T]:

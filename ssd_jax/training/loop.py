@@ -1,9 +1,11 @@
 """The training loop: steps, logging, evaluation and checkpoints."""
 
+import dataclasses
+import math
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -17,6 +19,7 @@ from ssd_jax.data.loader import train_batches
 from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation.evaluator import compute_metrics, predict_split
+from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.inference.program import PredictFn, make_predict_fn
 from ssd_jax.model_zoo.opening import OpenedModel
 from ssd_jax.runs import run_folder
@@ -24,10 +27,12 @@ from ssd_jax.runs.checkpoint import BEST_METRIC, Checkpoints
 from ssd_jax.runtime import distributed, exit_message, sharding
 from ssd_jax.runtime.progress import show_progress
 from ssd_jax.runtime.stop import Stopped, StopRequest
-from ssd_jax.training.optimizer import make_schedule
+from ssd_jax.training.length import Length
+from ssd_jax.training.optimizer import SchedulePoint, compute_learning_rate
 from ssd_jax.training.pretrained import load_initial_params, open_pretrained
 from ssd_jax.training.reporter import NullReporter, Reporter
 from ssd_jax.training.summary import Evaluation, format_problems
+from ssd_jax.training.timed_length import TimedLength
 from ssd_jax.training.train_step import (
     Metrics,
     TrainState,
@@ -46,7 +51,7 @@ class DueActions(NamedTuple):
     save: bool
 
 
-def find_due_actions(step: int, train: Train, stopping: bool) -> DueActions:
+def find_due_actions(step: int, train: Train, length: Length, stopping: bool) -> DueActions:
     """Return the actions that are due after a step.
 
     A checkpoint follows every evaluation, so that the best checkpoint can be chosen. Before a checkpoint is saved, the
@@ -55,11 +60,12 @@ def find_due_actions(step: int, train: Train, stopping: bool) -> DueActions:
     Args:
         step: Number of the step, from 1.
         train: The ``train`` section of a config.
+        length: Length of the run, which decides when to evaluate.
         stopping: Whether training stops after this step. A checkpoint is then saved without an evaluation, unless this
             is the last step of the run.
     """
-    is_last = step == train.steps
-    evaluate = is_last or (train.eval_every > 0 and step % train.eval_every == 0 and not stopping)
+    is_last = step == length.steps
+    evaluate = is_last or (length.evaluates_after(step) and not stopping)
     save = evaluate or stopping or step % train.checkpoint_every == 0
     return DueActions(save or step % train.log_every == 0, evaluate, save)
 
@@ -83,6 +89,7 @@ class DispatchedStep(NamedTuple):
     images: np.ndarray
     """Positions of the images of this step in the train split."""
     metrics: Metrics
+    point: SchedulePoint
 
 
 def wait_for_step(step: DispatchedStep, reporter: NullReporter) -> None:
@@ -130,6 +137,13 @@ class StepTimer:
         self._start, self._waited = time.perf_counter(), 0.0
 
     @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Return a context manager that does not count the duration of its block as part of the lap."""
+        start = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - start
+
+    @contextmanager
     def measure_waiting(self) -> Iterator[None]:
         """Return a context manager that counts the duration of its block as time spent waiting for data."""
         start = time.perf_counter()
@@ -158,6 +172,7 @@ class Trainer:
         train_source: Source,
         val_source: Source | None,
         pretrained: OpenedModel | None = None,
+        started: float | None = None,
     ) -> None:
         """Create the jitted functions and the stream of training batches.
 
@@ -167,6 +182,7 @@ class Trainer:
             train_source: Split to train on.
             val_source: Split to evaluate on; None to train without evaluation.
             pretrained: Result of `open_pretrained` for this config. If None, it is opened when it is needed.
+            started: Value of `time.perf_counter` from which ``train.minutes`` counts. None: now.
 
         Raises:
             UserError: If the batch cannot be split evenly over the devices.
@@ -175,7 +191,12 @@ class Trainer:
         self.train_source, self.val_source = train_source, val_source
         self.mesh = sharding.make_mesh(fsdp=config.devices.fsdp)
         check_batch_size(config, self.mesh.size)
-        self.schedule = make_schedule(config.optimizer, config.train.steps)
+        self.length: Length
+        if config.train.minutes is None:
+            self.length = Length(config.train)
+        else:
+            started = time.perf_counter() if started is None else started
+            self.length = TimedLength(config.train, started, config.optimizer.warmup_steps)
         self.train_step = make_train_step(config, self.mesh)
         self.predict: PredictFn = distributed.start_together(make_predict_fn(config, self.mesh))
         rows = sharding.find_local_positions(self.mesh, config.train.batch_size)
@@ -188,7 +209,7 @@ class Trainer:
     def run(self) -> int:
         """Train until the last step or until a signal, and return the number of the last completed step.
 
-        This number is ``train.steps``, or the step of the saved checkpoint if a signal stopped training earlier.
+        This number is ``self.length.steps``, or the step of the saved checkpoint if a signal stopped training earlier.
         """
         exit_message.set_exit_message(
             f"{exit_message.EXIT_REASON} Checkpoints in {self.workdir} are kept: start all processes again with the "
@@ -230,7 +251,9 @@ class Trainer:
             params = load_initial_params(self.config, self.pretrained or open_pretrained(self.config), state.params)
             return state._replace(params=params, ema_params=jax.tree.map(jnp.copy, params) if has_ema else None)
         self.batches.set_state(saved.metadata["stream"])
-        if saved.step < self.config.train.steps:
+        if saved.metadata.get("length"):
+            self.length.set_state(saved.metadata["length"])
+        if saved.step != self.length.steps:
             print(f"Resuming from the checkpoint at step {saved.step}.")
         params, training = saved.trees["params"], saved.trees["training"]
         # The step number gets the sharding of an initial state. With another sharding, the training step would be
@@ -256,19 +279,24 @@ class Trainer:
         self, state: TrainState, checkpoints: Checkpoints, reporter: NullReporter, stop: StopRequest
     ) -> int:
         """Train from a state until the last step or a stop request. Return the number of the last completed step."""
-        train = self.config.train
         pending: list[DispatchedStep] = []
         self.timer.restart()
-        for step in range(int(state.step) + 1, train.steps + 1):
+        step = int(state.step)
+        while step != self.length.steps:
             with self.timer.measure_waiting():
                 batch = next(self.batches)
-            state, metrics = self.train_step(state, sharding.shard_batch(batch, self.mesh))
+            point = self.length.make_schedule_point(self.config.optimizer, step)
+            state, metrics = self.train_step(state, sharding.shard_batch(batch, self.mesh), point)
+            step += 1
             reporter.report_dispatch()
             if pending:  # Stay at most one step ahead of the devices, so that batches do not pile up.
                 wait_for_step(pending[-1], reporter)
-            pending.append(DispatchedStep(step, batch.index[batch.valid], metrics))
+            pending.append(DispatchedStep(step, batch.index[batch.valid], metrics, point))
             stopping = stop.should_stop(step)
-            due = find_due_actions(step, train, stopping)
+            if self.length.is_due(step) and not stopping:
+                jax.block_until_ready(metrics)
+                self._revise_length(step, state, reporter)
+            due = find_due_actions(step, self.config.train, self.length, stopping)
             if due.log:
                 wait_for_step(pending[-1], reporter)  # The time of a lap includes the computation of its last step.
                 if not distributed.is_multi_process() and not run_folder.is_run_folder(self.workdir):
@@ -279,12 +307,43 @@ class Trainer:
                 best_metric = self._evaluate(step, state, reporter, stop) if due.evaluate else None
                 self._save(step, state, checkpoints, best_metric)
                 # A stop request that came after `should_stop` was called is followed, too: this step was just saved.
-                if (stopping or stop.requested) and step < train.steps:
+                if (stopping or stop.requested) and step != self.length.steps:
                     return step
             if due.log:
                 checkpoints.complete_if_written()
                 self.timer.restart()
-        return train.steps
+        return step
+
+    def _revise_length(self, step: int, state: TrainState, reporter: NullReporter) -> None:
+        """Let the length of the run be chosen again after a step, and store a new length in config.json."""
+        before = self.length.steps
+        with self.timer.pause():
+            message = self.length.revise(step, lambda: self._measure_evaluation(state, reporter))
+        if self.length.steps not in (None, before):
+            train = dataclasses.replace(self.config.train, steps=self.length.steps)
+            self.config = dataclasses.replace(self.config, train=train)
+            distributed.run_on_primary(lambda: run_folder.write_config(self.workdir, self.config))
+            reporter.report_length(train.known_steps, message)
+
+    def _measure_evaluation(self, state: TrainState, reporter: NullReporter) -> float:
+        """Return about how many seconds an evaluation takes, without compilation.
+
+        The second batch of the val split is measured, or the first one a second time.
+        """
+        if self.val_source is None:
+            return 0.0
+        times: list[float] = []
+
+        def stop_after_two_batches(images: int) -> None:
+            times.append(time.perf_counter())
+            if len(times) == 2:
+                raise Stopped
+
+        with suppress(Stopped), reporter.show_evaluation(self.val_source):
+            for _ in range(2):
+                self._predict_val(state, stop_after_two_batches)
+        batches = math.ceil(len(self.val_source) / self.config.train.batch_size)
+        return batches * (times[1] - times[0])
 
     def _save_in_new_folder(self, step: int, state: TrainState) -> NoReturn:
         """Save a checkpoint in a new folder in place of the run folder, which has disappeared, and raise UserError."""
@@ -302,7 +361,8 @@ class Trainer:
         mean = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
         last = steps[-1].step
         images = len(steps) * self.config.train.batch_size
-        reporter.report_train_metrics(last, mean, float(self.schedule(last - 1)), images, seconds, waited)
+        rate = float(compute_learning_rate(self.config.optimizer, steps[-1].point))
+        reporter.report_train_metrics(last, mean, rate, images, seconds, waited)
 
     def _evaluate(self, step: int, state: TrainState, reporter: NullReporter, stop: StopRequest) -> float | None:
         """Evaluate on the val split, and return the metric by which the best checkpoint is chosen.
@@ -310,36 +370,37 @@ class Trainer:
         A stop request interrupts the evaluation, except after the last step. The result is None if the evaluation was
         interrupted, or if there is no val split.
         """
-        metrics: dict[str, Any] = {}
-        detections = None
-        if self.val_source is not None:
-            is_last = step == self.config.train.steps
-            with reporter.show_evaluation(self.val_source) as show_images:
+        with self.length.measure("evaluation"):
+            metrics: dict[str, Any] = {}
+            detections = None
+            if self.val_source is not None:
+                with reporter.show_evaluation(self.val_source) as show_images:
 
-                def progress(images: int) -> None:
-                    show_images(images)
-                    if not is_last:
-                        stop.raise_if_requested()
+                    def progress(images: int) -> None:
+                        show_images(images)
+                        if step != self.length.steps:
+                            stop.raise_if_requested()
 
-                try:
-                    detections = predict_split(
-                        self.predict,
-                        state.eval_params,
-                        self.val_source,
-                        self.config,
-                        self.mesh,
-                        progress,
-                        self.unreadable_val,
-                    )
-                except Stopped:
-                    return None
-                metrics = compute_metrics(detections, self.val_source)
-        reporter.report_evaluation(step, metrics, self.val_source, detections)
+                    try:
+                        detections = self._predict_val(state, progress)
+                    except Stopped:
+                        return None
+                    metrics = compute_metrics(detections, self.val_source)
+            reporter.report_evaluation(step, metrics, self.val_source, detections)
+        self.length.note_evaluation(step)
         best, value = self.best_evaluation, metrics.get(BEST_METRIC)
         if metrics and (best is None or (value or 0) >= (best.metrics[BEST_METRIC] or 0)):
             self.best_evaluation = Evaluation(step, metrics)
         return value
 
+    def _predict_val(self, state: TrainState, progress: Callable[[int], object]) -> list[ImageDetections]:
+        """Return the detections in the val split; `predict_split` calls ``progress`` after each batch."""
+        assert self.val_source is not None
+        params, unreadable = state.eval_params, self.unreadable_val
+        return predict_split(self.predict, params, self.val_source, self.config, self.mesh, progress, unreadable)
+
     def _save(self, step: int, state: TrainState, checkpoints: Checkpoints, best_metric: float | None) -> None:
-        metadata = {"stream": self.batches.get_state(), "config": msgspec.to_builtins(self.config)}
-        checkpoints.save(step, make_checkpoint_trees(state), metadata, best_metric)
+        config = msgspec.to_builtins(self.config)
+        with self.length.measure("checkpoint"):
+            metadata = {"stream": self.batches.get_state(), "config": config, "length": self.length.get_state()}
+            checkpoints.save(step, make_checkpoint_trees(state), metadata, best_metric)

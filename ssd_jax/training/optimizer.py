@@ -2,37 +2,83 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
+from jax import Array
+from jaxtyping import Float32
 from optax.contrib import MuonDimensionNumbers, muon
 
 from ssd_jax.config import Optimizer
 from ssd_jax.models.parameters import BLOCKS
 
 
-def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
-    """Return the learning rate schedule: a linear warm-up, followed by drops at milestones or by cosine decay to 0.
+class SchedulePoint(NamedTuple):
+    """Place of a training step in the learning rate schedule, and the length of the schedule.
+
+    The values are arguments of the compiled training step. Therefore it is not compiled again if the number of steps
+    changes, even during a run.
+    """
+
+    step: Float32[Array | np.ndarray | np.floating, ""]
+    """Number of steps done, counted from 0. During a run whose length changes, it may be a fraction."""
+    angle_per_step: Float32[Array | np.ndarray | np.floating, ""]
+    """Angle of cosine decay, in radians per step."""
+    milestones: Float32[Array | np.ndarray, " m"]
+    """Steps at which the learning rate drops."""
+
+
+def make_schedule_point(config: Optimizer, step: float, steps: int | None) -> SchedulePoint:
+    """Return the place of a step in the schedule as NumPy arrays.
+
+    Args:
+        config: The optimizer section of a config.
+        step: Number of steps done, counted from 0.
+        steps: Number of training steps, after which cosine decay reaches 0. None: so large that the learning rate does
+            not decay, as long as it is not known.
+    """
+    if steps is None:
+        milestones = [float(m) if m >= 1 else np.inf for m in config.milestones]
+        return SchedulePoint(np.float32(step), np.float32(0), np.array(milestones, np.float32))
+    # The compiler turns a division by a constant into this product. The schedule has the same bits with both.
+    angle = np.float32(np.pi) * (np.float32(1) / np.float32(max(1, steps - config.warmup_steps)))
+    milestones = [float(m) if m >= 1 else round(m * steps) for m in config.milestones]
+    return SchedulePoint(np.float32(min(step, steps)), angle, np.array(milestones, np.float32))
+
+
+def compute_learning_rate(config: Optimizer, point: SchedulePoint) -> Float32[Array, ""]:
+    """Return the learning rate: a linear warm-up, followed by drops at milestones or by cosine decay to 0.
 
     The first step of the warm-up uses ``learning_rate / warmup_steps``. Caffe has no warm-up (``warmup_steps`` 0).
 
     Args:
         config: The optimizer section of a config.
-        steps: Number of training steps, after which cosine decay reaches 0.
-
-    Returns:
-        A function from the step, counted from 0, to the learning rate.
+        point: Place of the step in the schedule.
     """
+    rate, warmup_steps = config.learning_rate, config.warmup_steps
     if config.schedule == "cosine":
-        main = optax.cosine_decay_schedule(config.learning_rate, max(1, steps - config.warmup_steps))
+        main = rate * (0.5 * (1 + jnp.cos((point.step - warmup_steps) * point.angle_per_step)))
     else:
-        boundaries = {step - config.warmup_steps: config.gamma for step in config.milestones}
-        main = optax.piecewise_constant_schedule(config.learning_rate, boundaries)
-    if config.warmup_steps == 0:
+        main = jnp.float32(rate)
+        for milestone in point.milestones:
+            main = jnp.where(point.step < milestone, main, main * config.gamma)
+    if warmup_steps == 0:
         return main
-    first = config.learning_rate / config.warmup_steps
-    warmup = optax.linear_schedule(first, config.learning_rate, max(1, config.warmup_steps - 1))
-    return optax.join_schedules([warmup, main], [config.warmup_steps])
+    warmup = optax.linear_schedule(rate / warmup_steps, rate, max(1, warmup_steps - 1))
+    return jnp.where(point.step < warmup_steps, warmup(point.step), main)
+
+
+def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
+    """Return the learning rate schedule as a function from the step, counted from 0, to the learning rate.
+
+    Args:
+        config: The optimizer section of a config.
+        steps: Number of training steps, after which cosine decay reaches 0.
+    """
+    return lambda step: compute_learning_rate(config, make_schedule_point(config, step, steps))
 
 
 def _get_leaf_name(path: tuple) -> str:
@@ -77,8 +123,8 @@ def freeze(params: optax.Params, blocks: int) -> optax.Params:
     )
 
 
-def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
-    """Return the optimizer that a config selects, for unscaled gradients of the loss.
+def make_optimizer(config: Optimizer, point: SchedulePoint) -> optax.GradientTransformation:
+    """Return the optimizer that a config selects, for unscaled gradients of the loss and a place in the schedule.
 
     ``sgd`` is Caffe's SGDSolver (src/caffe/solvers/sgd_solver.cpp). It clips the gradient, adds weight decay times the
     parameter (not for biases), multiplies by the learning rate (for biases, times ``bias_lr_multiplier``, which is 2 in
@@ -91,9 +137,9 @@ def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformatio
 
     Args:
         config: The optimizer section of a config. The first ``config.freeze_blocks`` blocks of VGG16 are not updated.
-        steps: Number of training steps.
+        point: Place of the next update in the learning rate schedule. The state does not depend on it.
     """
-    trained = _make_optimizer(config, steps)
+    trained = _make_optimizer(config, point)
     if config.freeze_blocks == 0:
         return trained
 
@@ -105,21 +151,20 @@ def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformatio
     return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, label_params)
 
 
-def _make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
-    schedule = make_schedule(config, steps)
+def _make_optimizer(config: Optimizer, point: SchedulePoint) -> optax.GradientTransformation:
+    # As functions of the count of updates, although they ignore it, so that checkpoints of earlier versions fit.
+    schedule = lambda count: compute_learning_rate(config, point)  # noqa: E731
     clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
     if config.name == "adamw":
         adamw = optax.adamw(schedule, weight_decay=config.weight_decay, mask=_make_name_mask("kernel"))
         return optax.chain(*clip, adamw)
     if config.name == "muon":
-        adam_schedule = make_schedule(
-            dataclasses.replace(config, learning_rate=config.learning_rate * config.adam_lr_multiplier), steps
-        )
+        adam = dataclasses.replace(config, learning_rate=config.learning_rate * config.adam_lr_multiplier)
         muon_and_adam = muon(
             schedule,
             consistent_rms=0.2,
             weight_decay=config.weight_decay,
-            adam_learning_rate=adam_schedule,
+            adam_learning_rate=lambda count: compute_learning_rate(adam, point),
             muon_weight_dimension_numbers=_choose_muon_dimension_numbers,
         )
         return optax.chain(*clip, muon_and_adam)

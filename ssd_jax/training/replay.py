@@ -89,7 +89,7 @@ def find_step(config: Config, source: Source, index: int, epoch: int) -> int:
         UserError: If the run ends before this step.
     """
     train, length = config.train, len(source)
-    images = train.steps * train.batch_size
+    images = train.known_steps * train.batch_size
     if 0 <= epoch * length < images:
         place = stream_position(length, train.seed, index, epoch)
         if place < images:

@@ -42,6 +42,14 @@ class NullReporter:
     def report_dispatch(self) -> None:
         """Report that a step was sent to the devices. Before the first step is sent, it is compiled."""
 
+    def report_length(self, steps: int, message: str) -> None:
+        """Report a change of the number of steps of the run.
+
+        Args:
+            steps: The new number of steps.
+            message: Message for the user about it; empty for a small change.
+        """
+
     def report_step(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Report that the devices have done a step.
 
@@ -125,7 +133,7 @@ class Reporter(NullReporter):
                 done=self._start,
                 stage="augmenting the first images" if self._start == 0 else _COMPILING,
                 shows_speed=False,
-                enabled=self._start < self._train.steps,
+                enabled=self._start != self._train.steps,
             )
         )
         self._is_compiled = False
@@ -146,6 +154,12 @@ class Reporter(NullReporter):
             self._is_compiled = True
             self._task.start_lap()
 
+    def report_length(self, steps: int, message: str) -> None:
+        """Change the number of steps that are shown, and print the message."""
+        self._task.total = steps
+        if message:
+            print(message)
+
     def report_step(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Show the step, and its loss if the last loss was shown a second ago or earlier."""
         self._task.update()
@@ -156,12 +170,14 @@ class Reporter(NullReporter):
         self._show_details()
 
     def _show_details(self) -> None:
-        images_done, total = self._task.done * self._train.batch_size, self._train.steps * self._train.batch_size
-        epoch, epochs = (-(-images // max(1, self._images)) for images in (images_done, total))
+        batch_size = self._train.batch_size
+        epochs = [
+            -(-steps * batch_size // max(1, self._images)) for steps in (self._task.done, self._task.total) if steps
+        ]
         speed = self._task.speed
         parts = [
-            f"epoch {epoch}/{epochs}", self._loss, f"{speed * self._train.batch_size:.1f} images/s" if speed else "",
-            *self._map, self._waiting,
+            f"epoch {'/'.join(map(str, epochs))}" if epochs else "", self._loss,
+            f"{speed * batch_size:.1f} images/s" if speed else "", *self._map, self._waiting,
         ]  # fmt: skip
         self._task.set_details(list(filter(None, parts)))
 
@@ -181,8 +197,8 @@ class Reporter(NullReporter):
         """Show the progress of an evaluation below that of the training in the ``with`` block."""
         stage = "" if self._has_evaluated else "compiling the detection, once"
         with show_progress("evaluating", len(source), stage=stage) as task:
+            self._has_evaluated = True
             yield task.update
-        self._has_evaluated = True
 
     def report_evaluation(
         self,

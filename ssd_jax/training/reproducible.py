@@ -37,11 +37,11 @@ Tree = Any
 def make_reproducible_step(
     prepare: Callable[..., tuple[Tree, Tree]],
     grad_fn: Callable[..., tuple[Tree, Tree]],
-    update: Callable[[Tree, Tree, Tree], tuple[Tree, Tree]],
+    update: Callable[[Tree, Tree, Tree, Tree], tuple[Tree, Tree]],
     shards: int,
     mesh: Mesh,
     options: dict[str, str] | None = None,
-) -> Callable[[Any, Tree], tuple[Any, Tree]]:
+) -> Callable[[Any, Tree, Tree], tuple[Any, Tree]]:
     """Return a training step whose result does not depend on the number of devices.
 
     Args:
@@ -62,35 +62,37 @@ def make_reproducible_step(
         metrics, grads = grad_fn(params, images, targets, batch.valid, jnp.int32(1))
         return jax.tree.map(lambda x: x.astype(jnp.float32), metrics), grads  # float32 counts are exact below 2**24
 
-    def apply_sums(state: Tree, sums: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+    def apply_sums(state: Tree, sums: tuple[Tree, Tree], point: Tree) -> tuple[Tree, Tree]:
         metrics, grads = sums
         count = metrics.pop("num_positives")
         metrics, grads = jax.tree.map(lambda x: x / jnp.maximum(count, 1), (metrics, grads))
-        return update(state, metrics | {"num_positives": count.astype(jnp.int32)}, grads)
+        return update(state, metrics | {"num_positives": count.astype(jnp.int32)}, grads, point)
 
     return make_ordered_step(compute_shard_sums, apply_sums, shards, mesh, options)
 
 
 def make_ordered_step(
     shard_sums: Callable[[Tree, Tree], Tree],
-    apply_sums: Callable[[Tree, Tree], tuple[Tree, Tree]],
+    apply_sums: Callable[..., tuple[Tree, Tree]],
     shards: int,
     mesh: Mesh,
     options: dict[str, str] | None = None,
-) -> Callable[[Any, Tree], tuple[Any, Tree]]:
+) -> Callable[..., tuple[Any, Tree]]:
     """Return a step that adds the sums over the shards of a batch in a fixed order.
 
     The step donates the buffers of the state, which must not be used afterwards.
 
     Args:
         shard_sums: Function of ``state.params`` and a shard of the batch. It returns float32 sums over the shard.
-        apply_sums: Function of the state and the sums over the whole batch. It returns the next state and metrics.
+        apply_sums: Function of the state, the sums over the whole batch, and further arguments of the step. It returns
+            the next state and metrics.
         shards: Number of virtual shards: a power of two, and a multiple of the number of devices.
         mesh: Devices to run on.
         options: Compiler options.
 
     Returns:
-        A function of the state and a batch. It returns the next state and the metrics.
+        A function of the state, a batch, and further arguments, which are the same on all devices. It returns the next
+        state and the metrics.
     """
     shards_per_device = shards // mesh.size
     layout: dict[str, Callable] = {}  # known once the first shard is traced
@@ -99,8 +101,8 @@ def make_ordered_step(
         flat, layout["unravel"] = ravel_pytree(shard_sums(params, part))
         return flat
 
-    def compute_next_state(state: Tree, flat: Float32[Array, " p"]) -> tuple[Tree, Tree]:
-        return apply_sums(state, layout["unravel"](flat))
+    def compute_next_state(state: Tree, flat: Float32[Array, " p"], *rest: Tree) -> tuple[Tree, Tree]:
+        return apply_sums(state, layout["unravel"](flat), *rest)
 
     compiled_sums = jax.jit(compute_flat_sums, compiler_options=options)
     compiled_next_state = jax.jit(compute_next_state, donate_argnums=0, compiler_options=options)
@@ -112,13 +114,14 @@ def make_ordered_step(
         half = count // 2
         return _add(sum_shards(params, batch, first, half), sum_shards(params, batch, first + half, half))
 
-    def step(state: Any, batch: Tree) -> tuple[Any, Tree]:
+    def step(state: Any, batch: Tree, *rest: Tree) -> tuple[Any, Tree]:
         states, batches = _split_by_device(state), _split_by_device(batch)
         sums = [sum_shards(s.params, b, 0, shards_per_device)[None] for s, b in zip(states, batches, strict=True)]
         shape = (mesh.size, sums[0].shape[1])
         gathered = all_gather(jax.make_array_from_single_device_arrays(shape, sharding.make_batch_sharding(mesh), sums))
         results = [
-            compiled_next_state(s, _sum_devices(g)) for s, g in zip(states, _split_by_device(gathered), strict=True)
+            compiled_next_state(s, _sum_devices(g), *rest)
+            for s, g in zip(states, _split_by_device(gathered), strict=True)
         ]
         return jax.tree.map(partial(_join_replicas, mesh), *results)
 

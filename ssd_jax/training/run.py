@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import signal
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,25 +25,33 @@ from ssd_jax.runs.config_file import validate
 from ssd_jax.runtime import compilation, distributed
 from ssd_jax.runtime.progress import is_progress_hidden
 from ssd_jax.training import summary
+from ssd_jax.training.length import adopt_length, resolve_length
 from ssd_jax.training.loop import Trainer
 from ssd_jax.training.pretrained import open_pretrained
 
 logger = logging.getLogger(__name__)
 
 
-def train(config: Config, workdir: str | Path | None = None, *, track: tracking.TrackerName | None = None) -> Path:
+def train(
+    config: Config,
+    workdir: str | Path | None = None,
+    *,
+    track: tracking.TrackerName | None = None,
+    started: float | None = None,
+) -> Path:
     """Train a detector in a run folder, or resume its training, and return the folder.
 
-    The folder is created, the detector is trained for ``config.train.steps`` steps, and logs, pictures and checkpoints
-    are written into the folder. If the folder already contains a checkpoint, training resumes from the latest one.
-    Ctrl-C (SIGINT) and SIGTERM stop training after the current step and save a checkpoint. After Ctrl-C, this function
-    then raises KeyboardInterrupt.
+    The folder is created, the detector is trained for the steps, epochs or minutes that the config states, and logs,
+    pictures and checkpoints are written into the folder. If the folder already contains a checkpoint, training resumes
+    from the latest one. Ctrl-C (SIGINT) and SIGTERM stop training after the current step and save a checkpoint. After
+    Ctrl-C, this function then raises KeyboardInterrupt.
 
     Args:
         config: Config of the run. If ``config.model.class_names`` is empty, the class names come from the data.
         workdir: Run folder; ``runs/<config.name>`` by default.
         track: Tracker that also gets the options and metrics of the run: "mlflow" or "wandb". A run that is resumed is
             tracked as before.
+        started: Value of `time.perf_counter` from which ``config.train.minutes`` counts. None: now.
 
     Returns:
         The run folder, which `ssd_jax.evaluate` and `ssd_jax.load` take.
@@ -52,14 +61,20 @@ def train(config: Config, workdir: str | Path | None = None, *, track: tracking.
             the folder belongs to a run with a different config, or if the loss is not finite. The message says what to
             do.
     """
+    started = time.perf_counter() if started is None else started
     config = validate(config)
     workdir = Path("runs") / config.name if workdir is None else make_user_path(workdir)
     compilation.release_compiler_memory()
     config, train_source, val_source = open_training_splits(_with_absolute_paths(config))
+    has_checkpoint = run_folder.has_checkpoint(workdir)
+    if has_checkpoint:
+        config = adopt_length(config, run_folder.read_config(workdir))
+    if not has_checkpoint or config.train.steps is None:
+        config = resolve_length(config, len(train_source))
     distributed.assert_same_text(run_folder.config_to_json(config), "the config, with the data it names,")
     # Checked before the folder is created, so that a wrong option does not leave an empty run folder.
-    pretrained = None if run_folder.has_checkpoint(workdir) else open_pretrained(config)
-    trainer = Trainer(config, workdir, train_source, val_source, pretrained)
+    pretrained = None if has_checkpoint else open_pretrained(config)
+    trainer = Trainer(config, workdir, train_source, val_source, pretrained, started)
     with ExitStack() as stack:
         sources = {config.data.train_split: train_source}
         if val_source is not None:
@@ -67,7 +82,7 @@ def train(config: Config, workdir: str | Path | None = None, *, track: tracking.
         distributed.run_on_primary(lambda: _open_run_folder(stack, workdir, config, sources, track))
         _print_start(workdir, config, train_source, val_source, trainer)
         last = trainer.run()
-    if last < config.train.steps:
+    if last != trainer.length.steps:
         by_user = trainer.stopped_by is signal.SIGINT
         message = (
             f"Stopped by {'Ctrl-C' if by_user else 'SIGTERM'} after step {last}, which is saved. The same command "

@@ -23,7 +23,7 @@ from ssd_jax.ops.loss import multibox_loss
 from ssd_jax.ops.matching import Targets, match
 from ssd_jax.runtime import compilation, sharding
 from ssd_jax.runtime.distributed import start_together
-from ssd_jax.training.optimizer import freeze, make_optimizer
+from ssd_jax.training.optimizer import SchedulePoint, freeze, make_optimizer, make_schedule_point
 from ssd_jax.training.reproducible import make_reproducible_step
 
 Metrics = dict[str, Array]
@@ -51,7 +51,8 @@ class TrainState(NamedTuple):
         return self.params if self.ema_params is None else self.ema_params
 
 
-UpdateFn = Callable[[TrainState, Metrics, Params], tuple[TrainState, Metrics]]
+UpdateFn = Callable[[TrainState, Metrics, Params, SchedulePoint], tuple[TrainState, Metrics]]
+TrainStepFn = Callable[[TrainState, Batch, SchedulePoint], tuple[TrainState, Metrics]]
 
 
 # ---- the state ----
@@ -79,7 +80,7 @@ def _make_initial_state(config: Config) -> TrainState:
     key = jax.random.key(config.train.seed, impl="rbg")
     size = config.model.image_size
     params = SSD(config.model).init(key, jnp.zeros((1, size, size, 3)))["params"]
-    opt_state = make_optimizer(config.optimizer, config.train.steps).init(params)
+    opt_state = make_optimizer(config.optimizer, make_schedule_point(config.optimizer, 0, None)).init(params)
     ema_params = jax.tree.map(jnp.copy, params) if config.train.ema_decay else None
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state, ema_params)
 
@@ -107,7 +108,7 @@ def check_batch_size(config: Config, device_count: int) -> None:
         )
 
 
-def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+def make_train_step(config: Config, mesh: Mesh) -> TrainStepFn:
     """Return the jitted training step.
 
     Args:
@@ -115,8 +116,9 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch],
         mesh: Devices to train on.
 
     Returns:
-        A function of a training state and of a batch from `sharding.shard_batch`. It returns the next state and the
-        metrics of the whole batch. It donates the buffers of the old state, which must not be used afterwards.
+        A function of a training state, of a batch from `sharding.shard_batch` and of the place of the step in the
+        learning rate schedule, from `make_schedule_point`. It returns the next state and the metrics of the whole
+        batch. It donates the buffers of the old state, which must not be used afterwards.
     """
     prepare = make_prepare_fn(config)
     grad_fn = make_grad_fn(make_loss_fn(config), config.train.accumulation_steps)
@@ -125,11 +127,11 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable[[TrainState, Batch],
     if config.devices.virtual_shards:
         return make_reproducible_step(prepare, grad_fn, update, config.devices.virtual_shards, mesh, options)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch, point: SchedulePoint) -> tuple[TrainState, Metrics]:
         images, targets = prepare(batch, partial(sharding.map_images, mesh=mesh))
         params = jax.lax.with_sharding_constraint(state.params, sharding.make_replicated_sharding(mesh))
         metrics, grads = grad_fn(params, images, targets, batch.valid, count_positives(targets, batch.valid))
-        new_state, metrics = update(state, metrics, grads)
+        new_state, metrics = update(state, metrics, grads, point)
         return jax.lax.with_sharding_constraint(new_state, sharding.make_fsdp_sharding(new_state, mesh)), metrics
 
     return start_together(jax.jit(train_step, donate_argnums=0, compiler_options=options))
@@ -208,12 +210,12 @@ def make_update_fn(config: Config) -> UpdateFn:
     """Return a function that updates the training state with a gradient.
 
     Returns:
-        A function of the state, the metrics and the gradient. It returns the next state, and the metrics with
-        ``gradient_norm`` added.
+        A function of the state, the metrics, the gradient, and the place of the step in the learning rate schedule. It
+        returns the next state, and the metrics with ``gradient_norm`` added.
     """
-    optimizer = make_optimizer(config.optimizer, config.train.steps)
 
-    def update(state: TrainState, metrics: Metrics, grads: Params) -> tuple[TrainState, Metrics]:
+    def update(state: TrainState, metrics: Metrics, grads: Params, point: SchedulePoint) -> tuple[TrainState, Metrics]:
+        optimizer = make_optimizer(config.optimizer, point)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema_params = update_ema(state.ema_params, params, state.step, config.train.ema_decay)

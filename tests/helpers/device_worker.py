@@ -22,6 +22,7 @@ from ssd_jax.evaluation.evaluator import predict_split
 from ssd_jax.inference.program import make_predict_fn
 from ssd_jax.runtime import distributed, sharding
 from ssd_jax.runtime.distributed_options import DistributedOptions
+from ssd_jax.training.optimizer import make_schedule_point
 from ssd_jax.training.train_step import check_batch_size, init_state, make_train_step
 
 SGD = Optimizer(learning_rate=1e-5, momentum=0.9, clip_norm=10.0)
@@ -58,8 +59,9 @@ def run_case(
     state, step = init_state(config, mesh), make_train_step(config, mesh)
     program = inspect.unwrap(step, stop=lambda f: hasattr(f, "_cache_size"))
     lines = []
-    for _ in range(steps):
-        state, metrics = step(state, sharding.shard_batch(next(stream), mesh))
+    for number in range(steps):
+        point = make_schedule_point(config.optimizer, number, config.train.steps)
+        state, metrics = step(state, sharding.shard_batch(next(stream), mesh), point)
         lines.append({name: float(value) for name, value in metrics.items()})
     sharded = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.params))
     leaves = jax.tree.leaves(sharding.fetch((state.params, state.opt_state, state.ema_params)))

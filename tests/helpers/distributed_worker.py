@@ -48,6 +48,7 @@ def call_functions(out: Path) -> dict[str, Any]:
     results: dict[str, Any] = {"primary": distributed.is_primary(), "multi": distributed.is_multi_process()}
     results["on_primary"] = distributed.run_on_primary(lambda: 5)
     results["failure"] = catch_error_message(lambda: distributed.run_on_primary(raise_own_error, OwnError), OwnError)
+    results["shared"] = distributed.share_integers(lambda: [3, 4 + index], 2)
     results["same"] = catch_error_message(lambda: distributed.assert_same_text("a", "the config"), UserError)
     results["differs"] = catch_error_message(lambda: distributed.assert_same_text(f"a{index}", "the config"), UserError)
 

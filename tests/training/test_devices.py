@@ -119,8 +119,8 @@ def grad_fn(params, images, targets, valid, normalizer):
     loss, grads = jax.value_and_grad(loss_fn)(params)
     return {"loss": loss, "num_positives": ((targets > 0) & valid[:, None]).sum()}, grads
 
-def update(state, metrics, grads):
-    return State(state.params - 0.1 * grads), metrics
+def update(state, metrics, grads, rate):
+    return State(state.params - rate * grads), metrics
 
 rng = np.random.default_rng(0)
 initial = rng.normal(size=(6, 6)).astype(np.float32)
@@ -132,7 +132,7 @@ for devices in (1, 2, 4, 8):
     state = jax.device_put(State(initial), sharding.make_replicated_sharding(mesh))
     metrics = []
     for batch in batches:
-        state, values = step(state, sharding.shard_batch(batch, mesh))
+        state, values = step(state, sharding.shard_batch(batch, mesh), np.float32(0.1))
         metrics.append([float(values["loss"]).hex(), int(values["num_positives"])])
     lines.append([metrics, np.asarray(state.params).tobytes().hex()])
 params, expected = initial.astype(np.float64), []

@@ -17,7 +17,9 @@ from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runtime.stop import StopRequest
 from ssd_jax.training import loop
+from ssd_jax.training.length import Length
 from ssd_jax.training.loop import DispatchedStep, DueActions, StepTimer, Trainer, find_due_actions, read_metrics
+from ssd_jax.training.optimizer import make_schedule_point
 from ssd_jax.training.reporter import NullReporter
 from ssd_jax.training.train_step import TrainState
 
@@ -40,12 +42,12 @@ TRAIN = ShapesSource(TINY.data.shapes, "train")
 )
 def test_find_due_actions_returns_the_actions_of_a_step(step, stopping, expected):
     train = Train(steps=20, log_every=3, checkpoint_every=5, eval_every=7)
-    assert find_due_actions(step, train, stopping) == expected
+    assert find_due_actions(step, train, Length(train), stopping) == expected
 
 
 def test_find_due_actions_evaluates_only_the_last_step_if_eval_every_is_0():
     train = Train(steps=20, log_every=3, checkpoint_every=5, eval_every=0)
-    assert [step for step in range(1, 21) if find_due_actions(step, train, False).evaluate] == [20]
+    assert [step for step in range(1, 21) if find_due_actions(step, train, Length(train), False).evaluate] == [20]
 
 
 def test_step_timer_separates_waiting_from_computing(monkeypatch):
@@ -111,7 +113,7 @@ def test_train_steps_measures_time_until_the_devices_are_done(tmp_path, monkeypa
     config = dataclasses.replace(TINY, train=train)
     names = ("loss", "loc_loss", "conf_loss", "gradient_norm")
     monkeypatch.setattr(
-        loop, "make_train_step", lambda *_: lambda state, batch: (state, dict.fromkeys(names, SlowMetric()))
+        loop, "make_train_step", lambda *_: lambda state, batch, point: (state, dict.fromkeys(names, SlowMetric()))
     )
     run_folder.write_config(tmp_path, config)
     trainer, reporter, checkpoints = Trainer(config, tmp_path, TRAIN, None), SpyReporter(), SpyCheckpoints()
@@ -126,10 +128,11 @@ def test_train_steps_measures_time_until_the_devices_are_done(tmp_path, monkeypa
 @pytest.mark.parametrize("name", ["loss", "gradient_norm"])
 def test_read_metrics_error_names_the_step_and_its_images(name):
     finite = {"loss": jnp.float32(1.5), "gradient_norm": jnp.float32(2)}
+    point = make_schedule_point(TINY.optimizer, 6, 30)
     steps = [
-        DispatchedStep(7, np.array([0, 1]), finite),
-        DispatchedStep(8, np.array([2, 5]), finite | {name: jnp.float32(np.nan)}),
-        DispatchedStep(9, np.array([3, 4]), finite | {name: jnp.float32(np.nan)}),
+        DispatchedStep(7, np.array([0, 1]), finite, point),
+        DispatchedStep(8, np.array([2, 5]), finite | {name: jnp.float32(np.nan)}, point),
+        DispatchedStep(9, np.array([3, 4]), finite | {name: jnp.float32(np.nan)}, point),
     ]
     assert read_metrics(steps[:1], TRAIN) == [{"loss": 1.5, "gradient_norm": 2.0}]
     with pytest.raises(UserError) as error:

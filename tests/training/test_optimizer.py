@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from ssd_jax.config import Optimizer
-from ssd_jax.training.optimizer import freeze, make_optimizer, make_schedule
+from ssd_jax.training.optimizer import freeze, make_optimizer, make_schedule, make_schedule_point
 
 
 def test_multistep_schedule_equals_that_of_caffe() -> None:
@@ -61,10 +61,10 @@ def test_sgd_equals_the_solver_of_caffe(clip_norm: float | None) -> None:
             "norm": {"scale": jnp.asarray(arrays["norm/scale"])},
         }
 
-    optimizer = make_optimizer(config, 7)
     params = make_parameter_tree(start)
-    state = optimizer.init(params)
-    for gradient in gradients:
+    state = make_optimizer(config, make_schedule_point(config, 0, 7)).init(params)
+    for step, gradient in enumerate(gradients):
+        optimizer = make_optimizer(config, make_schedule_point(config, step, 7))
         updates, state = optimizer.update(make_parameter_tree(gradient), state, params)
         params = optax.apply_updates(params, updates)
     expected = make_parameter_tree(update_like_caffe(start, gradients, config))
@@ -74,7 +74,7 @@ def test_sgd_equals_the_solver_of_caffe(clip_norm: float | None) -> None:
 def test_adamw_decays_kernels_only() -> None:
     config = Optimizer(name="adamw", learning_rate=0.1, weight_decay=0.5, milestones=())
     params = {"conv": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "norm": {"scale": jnp.ones(2)}}
-    optimizer = make_optimizer(config, 10)
+    optimizer = make_optimizer(config, make_schedule_point(config, 0, 10))
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
     np.testing.assert_allclose(updates["conv"]["kernel"], -0.05, rtol=1e-6)
     np.testing.assert_array_equal(updates["conv"]["bias"], 0)
@@ -93,7 +93,7 @@ def test_muon_updates_hidden_kernels_and_adam_updates_all_other_parameters() -> 
         "conv4_3_norm_mbox_conf": {"kernel": jax.random.normal(jax.random.key(1), (3, 3, 4, 8))},
     }
     params = jax.tree.map(jnp.ones_like, gradient)
-    optimizer = make_optimizer(config, 10)
+    optimizer = make_optimizer(config, make_schedule_point(config, 0, 10))
     updates, _ = optimizer.update(gradient, optimizer.init(params), params)
     step = -np.asarray(updates["vgg"]["conv1_1"]["kernel"]).reshape(36, 8)
     u, _, v = np.linalg.svd(np.asarray(gradient["vgg"]["conv1_1"]["kernel"]).reshape(36, 8), full_matrices=False)
@@ -112,7 +112,7 @@ def test_muon_decays_hidden_kernels_only() -> None:
         "conv1_1": {"kernel": jnp.ones((3, 3, 4, 8)), "bias": jnp.ones(8)},
         "fc7_mbox_loc": {"kernel": jnp.ones((3, 3, 4, 8))},
     }
-    optimizer = make_optimizer(config, 10)
+    optimizer = make_optimizer(config, make_schedule_point(config, 0, 10))
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
     np.testing.assert_allclose(updates["conv1_1"]["kernel"], -0.05, rtol=1e-5)
     np.testing.assert_array_equal(updates["conv1_1"]["bias"], 0)
@@ -136,7 +136,8 @@ def test_freeze_blocks_does_not_change_updates_of_the_other_layers(name: str) ->
     params, gradient = draw(), draw()
     moved = {}
     for blocks in (0, 2):
-        optimizer = make_optimizer(Optimizer(name=name, learning_rate=0.1, freeze_blocks=blocks), 10)
+        config = Optimizer(name=name, learning_rate=0.1, freeze_blocks=blocks)
+        optimizer = make_optimizer(config, make_schedule_point(config, 0, 10))
         updates, _ = optimizer.update(gradient, optimizer.init(params), params)
         moved[blocks] = optax.apply_updates(params, updates)
     for layer, arrays in params["vgg"].items():

@@ -23,6 +23,7 @@ from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runtime import sharding
 from ssd_jax.training.loop import Trainer
+from ssd_jax.training.optimizer import SchedulePoint, make_schedule_point
 from ssd_jax.training.train_step import (
     TrainState,
     check_batch_size,
@@ -64,8 +65,12 @@ def make_state_with_random_predictors(state: TrainState) -> TrainState:
     return to_device(state._replace(params=jax.tree.map(np.asarray, randomize_predictors(state.params))))
 
 
+def make_point(step: int, config: Config = TINY) -> SchedulePoint:
+    return make_schedule_point(config.optimizer, step, config.train.steps)
+
+
 def run_step(train_step: Any, state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
-    return train_step(state, sharding.shard_batch(batch, MESH))
+    return train_step(state, sharding.shard_batch(batch, MESH), make_point(int(state.step)))
 
 
 # ---- the state ----
@@ -248,7 +253,7 @@ def test_accumulated_gradient_equals_that_of_the_whole_batch():
 def test_train_step_splits_a_batch_into_accumulation_steps():
     config = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, accumulation_steps=4))
     (batch,) = read_first_batches(1)
-    jaxpr = str(make_train_step(config, MESH).trace(compute_state_shapes(config, MESH), batch).jaxpr)
+    jaxpr = str(make_train_step(config, MESH).trace(compute_state_shapes(config, MESH), batch, make_point(0)).jaxpr)
     assert "f32[2,64,64,3]" in jaxpr, "two images at a time"
 
 
@@ -261,7 +266,7 @@ def test_accumulated_network_update_equals_that_of_the_whole_batch(initial_state
         batch = next(train_batches(TRAIN, config.data, 32, 0))
         batch = batch._replace(valid=np.arange(32) % 5 > 0)
         state = init_state(config, MESH)._replace(params=make_state_with_random_predictors(initial_state).params)
-        return make_train_step(config, MESH)(state, batch)
+        return make_train_step(config, MESH)(state, batch, make_point(0, config))
 
     (whole, expected), (accumulated, metrics) = train_one_step(1), train_one_step(4)
     assert int(metrics["num_positives"]) == int(expected["num_positives"]) > 100

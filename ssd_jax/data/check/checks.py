@@ -82,7 +82,7 @@ def open_splits(config: Config, problems: Problems) -> dict[str, Source]:
     data, required = config.data, select_required_splits(config)
     splits = {data.train_split: open_source(required, data.train_split, config.model.class_names, problems)}
     names = splits[data.train_split].class_names
-    is_needed = {data.val_split: config.train.eval_every > 0, data.test_split: False}
+    is_needed = {data.val_split: config.train.eval_every != 0, data.test_split: False}
     for split, needed in is_needed.items():
         if split in splits or not (needed or missing_split_message(required, split) is None):
             continue

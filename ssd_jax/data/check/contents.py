@@ -85,7 +85,7 @@ def check_contents(
             "Check that the annotation files have content, or choose another split with --data.train_split."
         )
         problems.add(Kind.NO_OBJECTS, root, text)
-    if config.train.eval_every and val in counts and splits[val].annotated and not counts[val].total:
+    if config.train.eval_every != 0 and val in counts and splits[val].annotated and not counts[val].total:
         text = (
             f"the {counts[val].images} images of the split '{val}' have no object, so no best checkpoint can be "
             "chosen, and the last one counts as the best. Choose another split with --data.val_split."
