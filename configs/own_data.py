@@ -7,8 +7,9 @@ Class names and splits are read from the folder. The network is an SSD300 with a
 GroupNorm and weight standardization, for training from scratch. The default boxes are those of SSD300 on COCO, which
 suit small objects: the side of the smallest ones is 21 px in an image of 300 px.
 
-A run uses steps x batch_size images: 9 600 by default. For a data set of a thousand images or more, increase the
-steps; on a GPU, also use --model.width 0.5 or 1.
+The number of steps follows from the number of images: 15 epochs, but at least 1200 steps (as for all sets of up to 640
+images) and at most 12 000. docs/own_data.md shows the measurements behind this rule. For a thousand images or more, use
+--model.width 0.5 or 1 on a GPU.
 """
 
 from ssd_jax.config import SSD300_COCO_BOXES, Augment, Config, Data, Loss, Model, Optimizer, Train
@@ -28,5 +29,7 @@ def get_config() -> Config:
         optimizer=Optimizer(
             name="muon", learning_rate=1e-2, schedule="cosine", warmup_steps=30, weight_decay=0.02, clip_norm=10.0
         ),
-        train=Train(steps=1200, batch_size=8, eval_every=200, checkpoint_every=200, ema_decay=0.998),
+        train=Train(
+            epochs=15, steps_range=(1200, 12_000), batch_size=8, eval_every=None, checkpoint_every=200, ema_decay=0.998
+        ),
     )

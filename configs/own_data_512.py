@@ -31,5 +31,7 @@ def get_config() -> Config:
         optimizer=Optimizer(
             name="muon", learning_rate=1e-2, schedule="cosine", warmup_steps=30, weight_decay=0.02, clip_norm=10.0
         ),
-        train=Train(steps=1200, batch_size=8, eval_every=200, checkpoint_every=200, ema_decay=0.998),
+        train=Train(  # as in own_data.py
+            epochs=15, steps_range=(1200, 12_000), batch_size=8, eval_every=None, checkpoint_every=200, ema_decay=0.998
+        ),
     )

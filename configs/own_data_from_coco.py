@@ -33,9 +33,10 @@ def get_config() -> Config:
         loss=Loss(min_negatives=3),  # so that images without objects contribute
         optimizer=Optimizer(learning_rate=2.5e-4, schedule="cosine", warmup_steps=100, clip_norm=10.0, freeze_blocks=1),
         train=Train(
-            steps=1200,
+            epochs=15,  # as in own_data.py
+            steps_range=(1200, 12_000),
             batch_size=8,
-            eval_every=200,
+            eval_every=None,
             checkpoint_every=200,
             pretrained="ssd300_vgg16_coco-b556d3b4.pth",
             transfer=True,

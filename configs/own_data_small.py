@@ -8,9 +8,8 @@ on a CPU: its input has 160 x 160 pixels, about a quarter of the pixels of own_d
 whose side is below a twelfth of the image side. ``check-data`` says how many these are, and recommends one of
 own_data_small, own_data and own_data_512.
 
-The accuracy of a whole run was not measured yet.
-
-A run uses steps x batch_size images: 9 600 by default, as with own_data.
+The number of steps follows from the number of images, as with own_data: 15 epochs, but at least 600 steps of 16 images
+(as for all sets of up to 640 images) and at most 6000. docs/own_data.md shows what whole runs reached.
 """
 
 from ssd_jax.config import SMALL_BOXES, Augment, Config, Data, Extra, Loss, Model, Optimizer, Train
@@ -36,5 +35,7 @@ def get_config() -> Config:
         optimizer=Optimizer(
             name="muon", learning_rate=1e-2, schedule="cosine", warmup_steps=30, weight_decay=0.02, clip_norm=10.0
         ),
-        train=Train(steps=600, batch_size=16, eval_every=100, checkpoint_every=100, ema_decay=0.998),
+        train=Train(
+            epochs=15, steps_range=(600, 6000), batch_size=16, eval_every=None, checkpoint_every=100, ema_decay=0.998
+        ),
     )

@@ -153,3 +153,46 @@ def test_most_config_fields_have_docs():
     for kind in parts:
         for doc in read_field_docs(kind).values():
             assert "\n" not in doc and "``" not in doc
+
+
+@pytest.mark.parametrize("second", ["--train.minutes", "--train.steps"])
+def test_two_lengths_on_the_command_line_are_an_error(second):
+    with pytest.raises(UserError) as error:
+        parse_config_options(TrainOptions, "train", [TINY, "--train.epochs", "3", second, "30"])
+    for word in ("train.epochs", second.removeprefix("--"), "one length"):
+        assert word in str(error.value)
+
+
+def test_given_length_replaces_that_of_the_file():
+    def parse_train(*words: str) -> config.Train:
+        return parse_config_options(TrainOptions, "train", [*words]).config.train
+
+    train = parse_train("own_data", "--train.minutes=2.5")
+    assert (train.steps, train.epochs, train.minutes, train.steps_range) == (None, None, 2.5, None)
+    train = parse_train("own_data", "--train.steps", "1200")
+    assert (train.steps, train.epochs, train.minutes, train.steps_range) == (1200, None, None, None)
+    train = parse_train("own_data", "--train.epochs", "7")
+    assert (train.steps, train.epochs, train.minutes, train.steps_range) == (None, 7, None, None)
+    train = parse_train("own_data", "--train.epochs", "7", "--train.steps-range", "10", "20")
+    assert (train.epochs, train.steps_range) == (7, (10, 20))
+    assert (parse_train("own_data").epochs, parse_train(TINY).steps) == (15, 30)
+
+
+def test_interval_of_evaluations_follows_from_minutes_unless_it_is_given():
+    def parse_interval(*words: str) -> int | None:
+        return parse_config_options(TrainOptions, "train", [TINY, *words]).config.train.eval_every
+
+    assert parse_interval("--train.minutes", "3") is None
+    assert parse_interval("--train.minutes", "3", "--train.eval-every", "14") == 14
+    assert parse_interval("--train.minutes", "3", "--train.eval_every", "0") == 0
+    assert parse_interval("--train.epochs", "3") == parse_interval("--train.steps", "3") == 14
+
+
+def test_milestones_become_fractions_of_a_run_with_another_length():
+    def parse_milestones(*words: str) -> tuple[float, ...]:
+        return parse_config_options(TrainOptions, "train", ["ssd300_voc0712", *words]).config.optimizer.milestones
+
+    assert parse_milestones("--train.steps", "600") == parse_milestones() == (80_000, 100_000)
+    for option in ("--train.epochs", "--train.minutes"):
+        assert parse_milestones(option, "5") == pytest.approx((2 / 3, 5 / 6))
+    assert parse_milestones("--train.epochs", "5", "--optimizer.milestones", "100", "0.5") == (100, 0.5)

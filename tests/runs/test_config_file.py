@@ -305,6 +305,19 @@ def test_load_config_replaces_values_with_the_given_options():
     assert dataclasses.replace(config, data=base.data, train=base.train, model=base.model) == base
 
 
+def test_load_config_replaces_the_length_with_the_given_one(tmp_path):
+    train = load_config(TINY, {"train.minutes": 2}).train
+    assert (train.steps, train.minutes, train.eval_every) == (None, 2, None)
+    train = load_config(TINY, {"train.epochs": 2, "train.minutes": None}).train
+    assert (train.steps, train.epochs, train.minutes) == (None, 2, None)
+    with pytest.raises(UserError, match=r"train\.steps and train\.epochs are given"):
+        load_config(TINY, {"train.epochs": 2, "train.steps": 5})
+    file = tmp_path / "two_lengths.py"
+    file.write_text("from ssd_jax.config import *\ndef get_config(): return Config(train=Train(steps=5, minutes=2))\n")
+    with pytest.raises(UserError, match=r"two_lengths\.py.*train\.steps and train\.minutes are set"):
+        load_config(file)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

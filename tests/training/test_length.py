@@ -6,6 +6,7 @@ import pytest
 
 from ssd_jax.config import Config, Train
 from ssd_jax.errors import UserError
+from ssd_jax.runs.config_file import load_config
 from ssd_jax.training.length import Length, adopt_length, count_steps, describe_length, resolve_length
 
 
@@ -73,3 +74,24 @@ def test_describe_length_names_steps_epochs_and_images():
     assert "30 epochs, but 1,200 to 12,000 steps" in text
     assert describe_length(make_config(steps=100).train, 1600) == "100 steps of 8 images = 0.5 epochs of 1,600 images"
     assert "2.5 minutes" in describe_length(make_config(minutes=2.5).train, 1600)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("own_data", {50: 1200, 205: 1200, 292: 1200, 640: 1200, 1000: 1875, 100_000: 12_000}),
+        ("own_data_512", {640: 1200, 1000: 1875}),
+        ("own_data_from_coco", {640: 1200, 1000: 1875}),
+        ("own_data_small", {75: 600, 640: 600, 1000: 938, 100_000: 6000}),
+    ],
+)
+def test_configs_for_own_data_choose_steps_from_the_number_of_images(name, steps):
+    """205 and 292 images are the train splits of docs/bccd.md, whose runs had 1200 steps."""
+    config = load_config(name)
+    for images, expected in steps.items():
+        train = resolve_length(config, images).train
+        assert (train.steps, train.eval_every) == (expected, -(-expected // 6))
+    assert resolve_length(load_config(name, {"train.steps": 500}), 205).train.steps == 500
+    assert resolve_length(load_config(name, {"train.epochs": 4}), 1000).train.steps == round(
+        4000 / config.train.batch_size
+    )

@@ -25,9 +25,8 @@ OWN_DATA_BOXES = {
 _MIN_GAIN = 0.05  # fraction of the objects that a larger input must match additionally
 _SMALL_IMAGE_PX = 240  # enlarging smaller images to 300 px adds no information
 _MIN_SIDE = 0.001  # of an object, relative to the image
-_IMAGES_OF_A_RUN = 9600  # steps x batch size of the configs
+_MANY_IMAGES = 1000  # from which a wider network is recommended on a GPU or TPU
 _MIN_OBJECTS = 5  # of a class that the choice depends on
-_EPOCHS = 10  # a run should use each image at least this often
 _ACCELERATORS = ("nvidia[0-9]*", "accel[0-9]*", "vfio/[0-9]*", "kfd")  # files in /dev of GPUs and TPUs
 
 
@@ -63,11 +62,9 @@ def recommend_config(source: Source, config: Config, *, has_accelerator: bool) -
     side = float(np.median([max(size) for size in sizes])) if sizes else math.inf
     name, reason = choose_config(unmatched, side, has_accelerator=has_accelerator)
     command = f"ssd-jax train {name} {format_data_options(config.data)}"
-    if has_accelerator and len(source) * _EPOCHS > _IMAGES_OF_A_RUN:
-        batch_size = 16 if name == "own_data_small" else 8
-        steps = math.ceil(len(source) * _EPOCHS / batch_size / 100) * 100
-        command += f" --train.steps {steps} --model.width 0.5"
-        reason += f" For {len(source)} images, more steps and a wider network are worth their time on a GPU or TPU."
+    if has_accelerator and len(source) >= _MANY_IMAGES:
+        command += " --model.width 0.5"
+        reason += f" For {len(source)} images, a wider network is worth its time on a GPU or TPU."
     return Recommendation(name, reason, command)
 
 

@@ -65,10 +65,10 @@ def test_recommended_command_can_be_run_and_keeps_the_splits(monkeypatch):
     assert (config.data.root, config.data.val_split, config.data.train_split) == ("my data", "check", "train")
 
 
-def test_recommended_command_has_more_steps_for_many_images_on_a_gpu(monkeypatch):
+def test_recommended_command_has_a_wider_network_for_many_images_on_a_gpu(monkeypatch):
     source = make_source(0.4, 640, images=2000)
-    assert "--train.steps 2500" in recommend_config(source, CONFIG, has_accelerator=True).command
-    assert "--train.steps" not in recommend_config(source, CONFIG, has_accelerator=False).command
+    assert "--model.width 0.5" in recommend_config(source, CONFIG, has_accelerator=True).command
+    assert "--model.width" not in recommend_config(source, CONFIG, has_accelerator=False).command
 
 
 def test_recommend_config_returns_none_for_published_data_and_without_objects():
