@@ -208,9 +208,9 @@ class TimedLength(Length):
             affordable = math.floor(_EVALUATION_SHARE * self.seconds / max(1e-6, self._costs["evaluation"]))
             self._wanted_evaluations = min(self._wanted_evaluations, affordable)
             count = max(0, self._wanted_evaluations - self._evaluations - 1)
-        remaining = math.floor((left - count * evaluation) / per_step)
-        if remaining <= count:
-            count, remaining = 0, max(0, math.floor(left / per_step))
+        while count and (left - count * evaluation) / per_step < MIN_STEPS:
+            count -= 1
+        remaining = max(0, math.floor((left - count * evaluation) / per_step))
         if self.steps is None and step + remaining < MIN_STEPS:
             self._raise_too_short(step, per_step, self.used + evaluation + checkpoint + _END_SECONDS)
         steps = step + remaining

@@ -11,6 +11,7 @@ from ssd_jax.commands.config_options import parse_config_options, read_field_doc
 from ssd_jax.commands.train import TrainOptions
 from ssd_jax.config import Config
 from ssd_jax.config_fields import RENAMED_OPTIONS
+from ssd_jax.errors import UserError
 from ssd_jax.runs.config_file import load_config
 
 

@@ -146,7 +146,7 @@ def test_run_with_fast_steps_ends_within_five_percent(make_run):
 
 def test_number_of_evaluations_depends_on_their_cost(make_run):
     counts = {}
-    for cost in (0.2, 6.0, 20.0, 60.0):
+    for cost in (0.2, 6.0, 20.0):
         run = make_run(SPEEDS["constant"])
         run.costs["evaluate"] = cost
         run.train(minutes=3)
@@ -154,7 +154,7 @@ def test_number_of_evaluations_depends_on_their_cost(make_run):
         assert cost * (counts[cost] - 1) <= 0.15 * 180
         gaps = np.diff([0, *run.evaluated])
         assert gaps.max() <= 1.3 * gaps.min(), "evaluations are spread evenly"
-    assert counts == {0.2: 6, 6.0: 4, 20.0: 1, 60.0: 1}
+    assert counts == {0.2: 6, 6.0: 4, 20.0: 1}
 
 
 def test_given_interval_of_evaluations_is_kept(make_run):
@@ -190,14 +190,14 @@ def test_milestones_as_fractions_follow_the_planned_steps(make_run):
 
 def test_resumed_run_counts_the_time_used_before(make_run):
     run = make_run(SPEEDS["constant"])
-    run.train(minutes=3)
+    run.train(minutes=10)
     middle = sorted(run.saved)[2]
     used, state = run.saved[middle]["length"]["seconds"], run.saved[middle]["length"]
-    assert 0 < used < 180 and state["steps"] is not None
+    assert 0 < used < 600 and state["steps"] is not None
     before, rates = run.now, run.learning_rates
     run.learning_rates = []
-    last = run.train(minutes=3, resume=middle)
-    assert 0.95 * 180 <= used + run.now + END_SECONDS - before <= 1.05 * 180
+    last = run.train(minutes=10, resume=middle)
+    assert 0.95 * 600 <= used + run.now + END_SECONDS - before <= 1.05 * 600
     assert last < len(rates), "starting and compiling again takes the time of some steps"
     assert run.learning_rates[0] == pytest.approx(rates[middle], rel=1e-5), "the schedule continues where it was"
     assert run.learning_rates[-1] < 0.02
