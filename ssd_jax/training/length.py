@@ -69,24 +69,24 @@ def adopt_length(config: Config, saved: Config) -> Config:
 
 
 def describe_length(train: Train, images: int) -> str:
-    """Return the length of a run in words, such as "1,200 steps of 8 images = 46.8 epochs of 205 images".
+    """Return the length of a run in words, such as "1200 steps of 8 images = 46.8 epochs of 205 images".
 
     Args:
         train: The ``train`` section of a config after `resolve_length`.
         images: Number of images of the train split.
     """
     if train.steps is None:
-        return f"{train.minutes:g} minutes in steps of {train.batch_size} images"
-    text = f"{train.steps:,} steps of {train.batch_size} images = {describe_epochs(train.steps, train, images)}"
-    if train.epochs is not None and train.steps_range is not None:
-        low, high = train.steps_range
-        text += f" (chosen from the number of images: {train.epochs:g} epochs, but {low:,} to {high:,} steps)"
-    return text
+        return f"{train.minutes:g} minutes, in steps of {train.batch_size} images"
+    epochs = train.steps * train.batch_size / max(1, images)
+    return f"{train.steps} steps of {train.batch_size} images = {epochs:.3g} epochs of {images} images"
 
 
-def describe_epochs(steps: int, train: Train, images: int) -> str:
-    """Return the epochs of a number of steps in words, such as "46.8 epochs of 205 images"."""
-    return f"{steps * train.batch_size / images:.3g} epochs of {images:,} images"
+def describe_rule(train: Train) -> str:
+    """Return the rule by which the number of steps was chosen in words; an empty string if there is none."""
+    if train.epochs is None or train.steps_range is None:
+        return ""
+    low, high = train.steps_range
+    return f"chosen by the rule: {train.epochs:g} epochs, but {low} to {high} steps"
 
 
 class Length:

@@ -20,6 +20,7 @@ from ssd_jax.runs.checkpoint import BEST_METRIC
 from ssd_jax.runs.log import read_log, read_results
 from ssd_jax.runs.run_folder import list_checkpoint_steps
 from ssd_jax.runtime.task import format_duration
+from ssd_jax.training.length import describe_length, describe_rule
 
 DATA_WAIT_WARNING = 0.1
 """Fraction of the training time. If more time is spent waiting for data, this is reported."""
@@ -36,22 +37,23 @@ class Evaluation(NamedTuple):
     """Result of `ssd_jax.evaluation.evaluator.compute_metrics`."""
 
 
-def format_headline(workdir: Path, resumed: bool, steps: int) -> str:
+def format_headline(workdir: Path, resumed: bool, steps: int | None) -> str:
     """Return a text that says whether a run is new, resumed or finished.
 
     Args:
         workdir: Run folder.
         resumed: Whether the folder has a checkpoint.
-        steps: Number of steps of the whole run.
+        steps: Number of steps of the whole run; None if it is not known yet.
     """
     if not resumed:
         return f"New run in {workdir}"
     done = max(list_checkpoint_steps(workdir / "checkpoints"))
-    if done < steps:
-        return f"Resuming {workdir}: {done} of {steps} steps are done"
+    if steps is None or done < steps:
+        return f"Resuming {workdir}: {done}{'' if steps is None else f' of {steps}'} steps are done"
     return (
         f"The run in {workdir} is finished: all {steps} steps are done.\n"
-        "  To train longer, start another run: --workdir NEW --train.steps N"
+        "  To train longer, start another run: --workdir NEW and --train.steps N,\n"
+        "  --train.epochs E or --train.minutes M"
     )
 
 
@@ -65,15 +67,16 @@ def format_run(config: Config, train_images: int, devices: Sequence[Device]) -> 
     """
     model, train = config.model, config.train
     count = sum(math.prod(shape) for shape in compute_parameter_shapes(model).values())
-    epochs = train.steps * train.batch_size / max(1, train_images)
-    evaluation = f"evaluation every {train.eval_every} steps" if train.eval_every else "no evaluation"
+    evaluation = "at most six times" if train.eval_every is None else f"every {train.eval_every} steps"
     rows = {
         "classes": f"{len(model.class_names)}: {_join_names(model.class_names)}",
         "network": f"{model.image_size} px, {model.default_boxes.count} default boxes, {count:,} parameters",
         "device": _describe_devices(devices),
-        "steps": f"{train.steps} of {train.batch_size} images: {epochs:.3g} epochs; {evaluation}",
+        "length": describe_length(train, train_images),
+        "": describe_rule(train),
+        "metrics": "none" if train.eval_every == 0 else evaluation,
     }
-    return "\n".join(f"  {title:7}  {text}" for title, text in rows.items())
+    return "\n".join(f"  {title:7}  {text}" for title, text in rows.items() if text)
 
 
 def format_expected_time(workdir: Path, train: Any, done: int) -> str | None:
@@ -85,7 +88,7 @@ def format_expected_time(workdir: Path, train: Any, done: int) -> str | None:
         done: Number of steps that are done.
     """
     speeds = [line["images_per_second"] for line in read_log(workdir) if line.get("images_per_second", 0) > 0]
-    if not speeds or done >= train.steps:
+    if not speeds or train.steps is None or train.minutes is not None or done >= train.steps:
         return None
     seconds = (train.steps - done) * train.batch_size / speeds[-1]
     return (

@@ -233,6 +233,6 @@ class TimedLength(Length):
         speed = f"{seconds:.2g} s per step" if seconds > 0.5 else f"{1 / seconds:.3g} steps per second"
         evaluation = self._costs["evaluation"]
         return (
-            f"step {step}: {self.steps:,} steps for {self._minutes:g} minutes, of which {self.used / 60:.1f} have "
+            f"step {step}: {self.steps} steps for {self._minutes:g} minutes, of which {self.used / 60:.1f} have "
             f"passed ({speed}; an evaluation takes {evaluation:.2g} s)"
         )

@@ -7,7 +7,7 @@ import pytest
 from ssd_jax.config import Config, Train
 from ssd_jax.errors import UserError
 from ssd_jax.runs.config_file import load_config
-from ssd_jax.training.length import Length, adopt_length, count_steps, describe_length, resolve_length
+from ssd_jax.training.length import Length, adopt_length, count_steps, describe_length, describe_rule, resolve_length
 
 
 def make_config(**options) -> Config:
@@ -68,12 +68,11 @@ def test_adopt_length_does_not_hide_other_steps():
 
 
 def test_describe_length_names_steps_epochs_and_images():
-    limited = make_config(epochs=30, steps_range=(1200, 12_000)).train
-    text = describe_length(dataclasses.replace(limited, steps=1200), 205)
-    assert text.startswith("1,200 steps of 8 images = 46.8 epochs of 205 images (")
-    assert "30 epochs, but 1,200 to 12,000 steps" in text
-    assert describe_length(make_config(steps=100).train, 1600) == "100 steps of 8 images = 0.5 epochs of 1,600 images"
+    limited = dataclasses.replace(make_config(epochs=15, steps_range=(1200, 12_000)).train, steps=1200)
+    assert describe_length(limited, 205) == "1200 steps of 8 images = 46.8 epochs of 205 images"
+    assert "15 epochs, but 1200 to 12000 steps" in describe_rule(limited)
     assert "2.5 minutes" in describe_length(make_config(minutes=2.5).train, 1600)
+    assert describe_rule(make_config(epochs=3).train) == describe_rule(make_config(steps=3).train) == ""
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_description_of_a_run_counts_parameters_and_epochs():
     config = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, class_names=names))
     text = summary.format_run(config, train_images=160, devices=jax.devices()[:1])
     assert "80: class 000, class 001, class 002, class 003, class 004, ..." in text
-    assert "30 of 8 images: 1.5 epochs; evaluation every 14 steps" in text
+    assert "30 steps of 8 images = 1.5 epochs of 160 images" in text and "every 14 steps" in text
     assert "64 px, 336 default boxes" in text and "CPU" in text
     assert max(map(len, text.splitlines())) <= 80
     params = SSD(config.model).init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
