@@ -297,7 +297,7 @@ def test_home_folder_is_expanded_in_paths_and_only_there(home):
     assert (options.run, options.image, options.out) == (home / "a b", "~/x", home / "b.jpg")
     argv = ["~nobody-of-this-name/r", "a/~", "~/c.png"]
     predicted = parse_options(predict.PredictOptions, "predict", argv)
-    assert predicted.run == Path(argv[0]) and predicted.images == (Path("a/~"), home / "c.png")
+    assert predicted.run == argv[0] and predicted.images == (Path("a/~"), home / "c.png")
 
 
 def test_home_folder_is_expanded_in_the_paths_of_a_config(home, monkeypatch, capsys):
