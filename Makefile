@@ -27,12 +27,8 @@ setup: $(VENV)/.ready ## install the package and its dependencies into .venv
 
 setup-dev: $(VENV)/.ready-dev ## setup, plus the test dependencies
 
-demo: $(VENV)/.ready ## train on generated images, evaluate, and name the resulting images
-	@echo "Training on generated images. Results go to $(DEMO)."
-	@"$(BIN)/python" train.py configs/shapes.py --workdir "$(DEMO)"
-	@"$(BIN)/python" evaluate.py "$(DEMO)"
-	@echo
-	@echo "Compare $(DEMO)/test_truth.jpg (ground truth) with $(DEMO)/test_pred.jpg (detections)."
+demo: $(VENV)/.ready ## detect cells with a bundled detector, train on generated images, and evaluate
+	@"$(BIN)/python" -m ssd_jax demo --out "$(DEMO)"
 
 # Two processes run the tests; each one runs whole test files.
 test: lint ## lint, types and the fast tests

@@ -25,6 +25,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "demo": Command("demo", "[--out FOLDER] [--no-train]", "detect cells, and train on generated images"),
     "prepare-data": Command("prepare_data", "tfds:NAME --archives FOLDER", "prepare a public data set (TensorFlow)"),
     "configs": Command("configs", "[NAME] [--copy FILE]", "list the configs, or copy one to edit it"),
     "check-data": Command("check_data", "CONFIG [--data.root FOLDER]", "find mistakes in a data set"),

@@ -1,0 +1,42 @@
+"""Tests of the command demo."""
+
+import json
+
+import pytest
+from helpers.cli import TINY, run_command
+
+from ssd_jax.commands import demo
+from ssd_jax.runs import config_file
+
+
+def count_detections(out):
+    images = json.loads((out / "photographs" / "predictions.json").read_text())["images"]
+    assert len(images) == 3
+    return [len(image["detections"]) for image in images]
+
+
+def test_demo_detects_trains_and_evaluates(tmp_path, trained_run, capsys, monkeypatch):
+    load_config = config_file.load_config
+    monkeypatch.setattr(demo, "DETECTOR", str(trained_run))
+    monkeypatch.setattr(config_file, "load_config", lambda name: load_config(TINY))
+    assert run_command("demo", "--out", tmp_path / "out") == 0
+    count_detections(tmp_path / "out")
+    written = {path.name for path in (tmp_path / "out" / "shapes").iterdir()}
+    assert {"metrics.json", "report.html", "test_truth.jpg", "test_pred.jpg"} <= written
+    printed = capsys.readouterr().out
+    assert printed.index("1. ") < printed.index("2. ") < printed.index("3. ") < printed.index("ssd-jax models")
+
+
+def test_demo_without_training_only_detects(tmp_path, trained_run, capsys, monkeypatch):
+    monkeypatch.setattr(demo, "DETECTOR", str(trained_run))
+    assert run_command("demo", "--out", tmp_path, "--no-train") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["photographs"]
+    assert "2. " not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_demo_finds_cells_in_all_photographs(tmp_path):
+    """The photographs are from the test split; their annotations contain 11, 9 and 16 cells."""
+    assert run_command("demo", "--out", tmp_path, "--no-train") == 0
+    for found, annotated in zip(count_detections(tmp_path), (11, 9, 16), strict=True):
+        assert 0.7 * annotated <= found <= 1.5 * annotated
