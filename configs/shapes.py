@@ -1,6 +1,9 @@
-"""A small SSD for generated images. `make demo` trains it from scratch on a CPU in minutes.
+"""A small SSD for generated images. `ssd-jax demo` trains it from scratch on a CPU in minutes.
 
 ssd-jax train shapes
+
+The network has three sixteenths of the paper's channels. The batches are small because many steps matter more than
+exact gradients in a training as short as this.
 """
 
 from ssd_jax.config import Augment, Config, Data, DefaultBoxes, Extra, Model, Optimizer, Train
@@ -25,7 +28,7 @@ def get_config() -> Config:
             # SSD300 on larger images.
             extras=(Extra(256, 512, stride=1), Extra(128, 256, stride=1), Extra(128, 256)),
             l2_norm_scale=5.0,
-            width=0.25,
+            width=0.1875,
             norm="group",
             std=(64, 64, 64),
         ),
@@ -42,5 +45,5 @@ def get_config() -> Config:
             weight_decay=0.02,
             clip_norm=10.0,
         ),
-        train=Train(steps=540, batch_size=16, eval_every=270, checkpoint_every=270, ema_decay=0.99),
+        train=Train(steps=1000, batch_size=8, eval_every=500, checkpoint_every=500, ema_decay=0.99),
     )
