@@ -1,6 +1,5 @@
 """``ssd-jax demo``: show what the program does, without any files of the user."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +59,9 @@ def train_and_evaluate(run: Path) -> None:
 
 def format_next_steps(out: Path) -> str:
     """Return the text about what to do after the demo."""
-    image = shlex.quote(str(out / "photographs"))
     return "\n".join([
-        f"Look at the images in {image}. Then:",
-        "  ssd-jax models                            lists the detectors that you can use by name",
-        "  ssd-jax check-data own_data --data.root F  finds mistakes in a folder of images and boxes",
-        "  ssd-jax train own_data --data.root F       trains a detector on it",
+        f"Look at the images in {out / 'photographs'}. Then:",
+        "  ssd-jax models                                   lists the detectors that you can use by name",
+        "  ssd-jax check-data own_data --data.root FOLDER   finds mistakes in your images and boxes",
+        "  ssd-jax train own_data --data.root FOLDER        trains a detector on them",
     ])  # fmt: skip
