@@ -9,7 +9,9 @@ whose side is below a twelfth of the image side. ``check-data`` says how many th
 own_data_small, own_data and own_data_512.
 
 The number of steps follows from the number of images, as with own_data: 15 epochs, but at least 600 steps of 16 images
-(as for all sets of up to 640 images) and at most 6000. docs/own_data.md shows what whole runs reached.
+(as for all sets of up to 640 images) and at most 6000. Three runs of 600 steps on two CPU cores, beside other programs,
+took 9 to 19 minutes. They reached a VOC mAP (11-point) of 0.58 on shoes (75 training images, 12 test images), 0.99 on
+raccoons (179, 21 val images) and 1.00 on toys (638, 41 test images). docs/own_data.md shows the curves.
 """
 
 from ssd_jax.config import SMALL_BOXES, Augment, Config, Data, Extra, Loss, Model, Optimizer, Train
