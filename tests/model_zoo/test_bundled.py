@@ -4,10 +4,13 @@ import re
 import zlib
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.paths import ROOT
 
 import ssd_jax
+from ssd_jax.config import Shapes
+from ssd_jax.data.formats.shapes import ShapesSource
 from ssd_jax.model_zoo.catalog import CATALOG, CatalogModel
 from ssd_jax.model_zoo.model_folder import FILE_NAMES
 
@@ -53,6 +56,18 @@ def test_catalog_states_what_card_and_config_state(name):
     assert f"--train.seed {detector.config.train.seed}" in text and f"step {detector.step}" in text
 
 
+def test_shapes_finds_most_objects_of_some_generated_images():
+    detector, source = ssd_jax.load("shapes"), ShapesSource(Shapes(), "test")
+    found = total = 0
+    for index in range(8):
+        names = [detector.class_names[label - 1] for label in source.annotation(index).labels]
+        detected = [detection.name for detection in detector(np.array(source.image(index)))]
+        found += sum(min(names.count(name), detected.count(name)) for name in set(names))
+        total += len(names)
+    assert found >= 0.8 * total > 10
+
+
+@pytest.mark.slow
 def test_shapes_reaches_the_accuracy_of_its_card_on_generated_images():
     metrics = ssd_jax.evaluate("shapes")
     assert_metrics_match_card(BUNDLED["shapes"], metrics)
