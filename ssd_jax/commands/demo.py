@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssd_jax import model_zoo
 from ssd_jax.commands.options import initialize_jax, parse_options
 from ssd_jax.commands.predict import PredictOptions, predict
+from ssd_jax.model_zoo.catalog import BUNDLED_FOLDER
 
 DETECTOR = "blood-cells"
 """Bundled detector that is applied to `PHOTOGRAPHS`."""
-PHOTOGRAPHS = Path(model_zoo.__file__).parent / "photographs"
+PHOTOGRAPHS = BUNDLED_FOLDER.parent / "photographs"
 """Folder of photographs that come with the package. They are from the test split of the detector's data set."""
 
 
@@ -38,7 +38,7 @@ def demo(options: DemoOptions) -> None:
         UserError: If the results cannot be written.
     """
     print(f"1. The bundled detector {DETECTOR} finds cells in photographs that it was not trained on.")
-    predict(PredictOptions(Path(DETECTOR), (PHOTOGRAPHS,), out=options.out / "photographs"))
+    predict(PredictOptions(DETECTOR, (PHOTOGRAPHS,), out=options.out / "photographs"))
     if options.train:
         train_and_evaluate(options.out / "shapes")
     print(f"\n{format_next_steps(options.out)}")
