@@ -119,14 +119,15 @@ class Length:
         """Return whether the number of steps is to be chosen again after a step, with `revise`."""
         return False
 
-    def revise(self, step: int, probe: Callable[[], float]) -> str:
+    def revise(self, step: int, probe: Callable[[float], float]) -> str:
         """Choose the number of steps again after a step, and return a message for the user, or an empty string.
 
         Call this in all processes, after the computation of the step is done.
 
         Args:
             step: Number of the step.
-            probe: Function that measures the seconds of an evaluation.
+            probe: Function that measures the seconds of an evaluation. Its argument is about how many seconds it may
+                take, without the compilation.
         """
         return ""
 

@@ -318,32 +318,37 @@ class Trainer:
         """Let the length of the run be chosen again after a step, and store a new length in config.json."""
         before = self.length.steps
         with self.timer.pause():
-            message = self.length.revise(step, lambda: self._measure_evaluation(state, reporter))
+            message = self.length.revise(step, lambda seconds: self._measure_evaluation(state, reporter, seconds))
         if self.length.steps not in (None, before):
             train = dataclasses.replace(self.config.train, steps=self.length.steps)
             self.config = dataclasses.replace(self.config, train=train)
             distributed.run_on_primary(lambda: run_folder.write_config(self.workdir, self.config))
             reporter.report_length(train.known_steps, message)
 
-    def _measure_evaluation(self, state: TrainState, reporter: NullReporter) -> float:
+    def _measure_evaluation(self, state: TrainState, reporter: NullReporter, seconds: float) -> float:
         """Return about how many seconds an evaluation takes, without compilation.
 
-        The second batch of the val split is measured, or the first one a second time.
+        Up to four batches of the val split are measured after a first one; if there is only one, it is repeated.
+
+        Args:
+            state: State to evaluate.
+            reporter: Reporter that shows the work.
+            seconds: Time after which no other batch is measured.
         """
         if self.val_source is None:
             return 0.0
         times: list[float] = []
 
-        def stop_after_two_batches(images: int) -> None:
+        def stop_after_some_batches(images: int) -> None:
             times.append(time.perf_counter())
-            if len(times) == 2:
+            if len(times) > 1 and (len(times) == 5 or times[-1] - times[0] > seconds):
                 raise Stopped
 
         with suppress(Stopped), reporter.show_evaluation(self.val_source):
-            for _ in range(2):
-                self._predict_val(state, stop_after_two_batches)
+            while True:
+                self._predict_val(state, stop_after_some_batches)
         batches = math.ceil(len(self.val_source) / self.config.train.batch_size)
-        return batches * (times[1] - times[0])
+        return batches * float(np.median(np.diff(times)))
 
     def _save_in_new_folder(self, step: int, state: TrainState) -> NoReturn:
         """Save a checkpoint in a new folder in place of the run folder, which has disappeared, and raise UserError."""

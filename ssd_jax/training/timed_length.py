@@ -29,6 +29,7 @@ _FIRST_SECONDS = 5.0  # duration of the steps that are measured for the first pl
 _FIRST_FRACTION = 0.03  # at most this fraction of the run
 _WINDOW = 0.05  # fraction of the run whose steps determine the present speed
 _LONGEST_INTERVAL = 60.0  # seconds between two revisions of the plan
+_LONGEST_AGE = 0.4  # fraction of the run after which the time of an evaluation is measured again near the end
 _EVALUATION_SHARE = 0.15  # largest fraction of the run for evaluations, if their interval is not given
 _CHECKPOINT_SECONDS = 1.0  # before the first checkpoint is measured
 _END_SECONDS = 1.0  # from the last checkpoint to the end of the process
@@ -45,6 +46,8 @@ class _Plan(NamedTuple):
     """Number of steps from this evaluation to the one after it."""
     next_revision: int
     """Step after which the plan is revised."""
+    measures_evaluation: int
+    """Whether the time of an evaluation is measured again at that step, 0 or 1."""
 
 
 class TimedLength(Length):
@@ -67,7 +70,8 @@ class TimedLength(Length):
         self._wanted_evaluations = EVALUATIONS
         self._costs: dict[str, float] = {}
         self._first: int | None = None  # first step of this process
-        self._plan = _Plan(train.steps or 0, 0, 0, 0)
+        self._plan = _Plan(train.steps or 0, 0, 0, 0, 0)
+        self._measured_evaluation = 0.0  # value of `used` at that time
         self._mark: tuple[int, float] | None = None  # step and time from which the present speed is measured
         self._other = 0.0  # time since then that was not spent on steps
         self._measured: list[tuple[int, float]] = []  # steps and their seconds, in order
@@ -116,6 +120,8 @@ class TimedLength(Length):
         seconds = time.perf_counter() - start
         self._other += seconds
         self._costs[work] = seconds
+        if work == "evaluation":
+            self._measured_evaluation = self.used
 
     def note_evaluation(self, step: int) -> None:
         """Take note of an evaluation that is done after a step."""
@@ -143,7 +149,7 @@ class TimedLength(Length):
 
     # ---- the plan ----
 
-    def revise(self, step: int, probe: Callable[[], float]) -> str:
+    def revise(self, step: int, probe: Callable[[float], float]) -> str:
         """Choose the number of steps again after a step, see `Length.revise`.
 
         Raises:
@@ -152,10 +158,10 @@ class TimedLength(Length):
         assert self._first is not None
         done = step - self._first + 1  # steps of this process
         has_speed = done > _DISCARDED_STEPS
-        if has_speed and "evaluation" not in self._costs:
+        if has_speed and ("evaluation" not in self._costs or self._plan.measures_evaluation):
             with self.measure("probe"):
-                seconds = probe()
-            self._costs["evaluation"] = seconds
+                seconds = probe(_FIRST_FRACTION * self.seconds)
+            self._costs["evaluation"], self._measured_evaluation = seconds, self.used
         plan = _Plan(*distributed.share_integers(lambda: self._decide(step, done), len(_Plan._fields)))
         self._plan = plan
         if not has_speed:
@@ -217,7 +223,11 @@ class TimedLength(Length):
         interval = max(1, math.ceil((steps - self._last_evaluation) / (count + 1)))
         next_evaluation = max(step + 1, self._last_evaluation + interval)
         until_revision = math.ceil(min(remaining / 8, _LONGEST_INTERVAL / self.step_seconds))
-        return _Plan(steps, next_evaluation if count else steps, interval, step + max(1, until_revision))
+        # A run with a single evaluation would otherwise rely on the speed at its start.
+        is_old = self.used - self._measured_evaluation > _LONGEST_AGE * self.seconds
+        is_near_end = remaining * per_step < _LONGEST_AGE / 2 * self.seconds
+        next_evaluation = next_evaluation if count else steps
+        return _Plan(steps, next_evaluation, interval, step + max(1, until_revision), int(is_old and is_near_end))
 
     def _raise_too_short(self, step: int, per_step: float, other: float) -> None:
         needed = (other + max(0, MIN_STEPS - step) * per_step) / AIM

@@ -46,11 +46,15 @@ class FakeRun(NullReporter, Checkpoints):
         self.saved: dict[int, dict[str, Any]] = {}
         self.lengths: list[int] = []
         self._compiled: set[str] = set()
+        self._monkeypatch = monkeypatch
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
         monkeypatch.setattr(loop, "make_train_step", lambda *_: self.train_step)
         monkeypatch.setattr(loop, "predict_split", self.predict_split)
         monkeypatch.setattr(loop, "compute_metrics", lambda *_: {"voc_map_area": 0.5})
         monkeypatch.setattr(loop.sharding, "shard_batch", lambda batch, mesh: batch)
+
+    def patch_predict_split(self, function: Callable[..., Any]) -> None:
+        self._monkeypatch.setattr(loop, "predict_split", function)
 
     def _compile(self, cost: str) -> None:
         if cost not in self._compiled:
@@ -155,6 +159,24 @@ def test_number_of_evaluations_depends_on_their_cost(make_run):
         gaps = np.diff([0, *run.evaluated])
         assert gaps.max() <= 1.3 * gaps.min(), "evaluations are spread evenly"
     assert counts == {0.2: 6, 6.0: 4, 20.0: 1}
+
+
+def test_single_evaluation_is_measured_again_near_the_end(make_run):
+    """An evaluation that takes long at the start, because other programs use the machine, is short at the end."""
+    run = make_run(SPEEDS["constant"])
+    run.costs["evaluate"] = 30.0
+    measured: list[float] = []
+    original = run.predict_split
+
+    def predict_split(*arguments: Any) -> list[Any]:
+        measured.append(run.now - 1000)
+        run.costs["evaluate"] = 30.0 if run.now < 1200 else 10.0
+        return original(*arguments)
+
+    run.patch_predict_split(predict_split)
+    run.train(minutes=10, eval_every=10**6)
+    assert len(run.evaluated) == 1 and sum(0.6 * 600 < now < 0.99 * 600 for now in measured) >= 3
+    assert 0.95 * 600 <= run.now + END_SECONDS - 1000 <= 1.05 * 600
 
 
 def test_given_interval_of_evaluations_is_kept(make_run):
