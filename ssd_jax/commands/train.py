@@ -49,8 +49,9 @@ def run(argv: Sequence[str]) -> None:
     if argv and argv[0] in HELP:
         print(TRAIN_HELP)
         return
-    # The CPU time is about the time since the start of the process, most of which Python spent on imports.
-    started = time.perf_counter() - time.process_time()
+    # The CPU time is about the time since the start of the process, most of which Python spent on imports. It is
+    # limited because this function may be called in a process that has done other work.
+    started = time.perf_counter() - min(time.process_time(), 3.0)
     options = parse_config_options(TrainOptions, "train", argv, COMMON_OPTIONS)
     initialize_jax(options.distributed)
     from ssd_jax.training.run import train

@@ -170,7 +170,7 @@ class TimedLength(Length):
         if previous is not None and step >= self._warmup_steps:
             self._start, self._fraction = step, self._find_fraction(step)
         self.steps = plan.steps
-        if previous is None or abs(plan.steps - previous) > 0.1 * (previous - step):
+        if previous is None or abs(plan.steps - previous) > 0.1 * previous:
             return self._describe(step) if distributed.is_primary() else ""
         return ""
 

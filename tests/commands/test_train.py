@@ -11,7 +11,17 @@ from pathlib import Path
 import chex
 import numpy as np
 import pytest
-from helpers.cli import ROOT, TINY, assert_same_result, read_last_step, run_command, write_voc_folder
+from helpers import tiny_config
+from helpers.cli import (
+    ROOT,
+    TINY,
+    assert_same_result,
+    read_last_step,
+    run_command,
+    start_script,
+    write_voc_folder,
+)
+from helpers.processes import wait_until_finished
 
 from ssd_jax.config import Loss
 from ssd_jax.data.formats.shapes import CLASS_NAMES
@@ -118,6 +128,22 @@ def test_train_traces_each_program_once(tmp_path, monkeypatch):
     options = ("--data.root", data, "--train.steps", "6", "--train.eval_every", "3", "--model.class-names")
     assert run_command("train", TINY, "--workdir", tmp_path / "run", *options) == 0
     assert len(read_results(tmp_path / "run")) == 2
+
+
+@pytest.mark.slow  # trains for a minute
+def test_train_for_a_minute_ends_within_five_percent_and_stores_its_length(tmp_path, capsys):
+    run = tmp_path / "run"
+    start = time.perf_counter()
+    (ended,) = wait_until_finished([start_script("train.py", TINY, "--workdir", run, "--train.minutes", "1")])
+    seconds = time.perf_counter() - start
+    assert ended.code == 0, ended
+    assert 0.95 * 60 <= seconds <= 1.05 * 60
+    train = run_folder.read_config(run).train
+    assert (train.minutes, train.steps) == (1, read_last_step(run))
+    assert read_results(run)[-1]["step"] == train.steps and 1 <= len(read_results(run)) <= 6
+    assert read_log(run)[-1]["learning_rate"] < 0.01 * tiny_config.get_config().optimizer.learning_rate
+    assert run_command("train", TINY, "--workdir", run, "--train.minutes", "1") == 0
+    assert "is finished" in capsys.readouterr().out and read_last_step(run) == train.steps
 
 
 @pytest.mark.slow  # trains with a slow reader
