@@ -18,9 +18,21 @@ _WINDOWS_DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IG
 """File names that mean devices on Windows, with any extension."""
 
 
+CACHE_VARIABLE = "SSD_JAX_CACHE"
+"""Environment variable that names the folder of cached files."""
+
+
 def make_user_path(path: str | Path) -> Path:
     """Return a path that a user gave, with a leading ``~`` replaced by the home folder."""
     return Path(os.path.expanduser(path))
+
+
+def find_cache_folder() -> Path:
+    """Return the folder of cached files: ``SSD_JAX_CACHE``, or the folder that the platform has for caches."""
+    import platformdirs
+
+    variable = os.environ.get(CACHE_VARIABLE)
+    return make_user_path(variable) if variable else Path(platformdirs.user_cache_dir("ssd-jax", appauthor=False))
 
 
 def convert_write_errors(

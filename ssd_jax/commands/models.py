@@ -14,8 +14,8 @@ from ssd_jax.model_zoo.catalog import CatalogModel
 
 NOTES = """\
 accuracy: as published, for which `ssd-jax models NAME` gives the source; COCO's
-AP or VOC's mAP, in percent. bundled: comes with ssd-jax. fetched: downloaded at
-the first use; cached: already downloaded.
+AP or VOC's mAP, in percent. bundled: comes with ssd-jax. download: is fetched
+at the first use; cached: was fetched before.
 
 ssd-jax predict NAME IMAGES                         detects objects
 ssd-jax train CONFIG --train.pretrained NAME        trains from it
@@ -92,17 +92,17 @@ def format_size(model: CatalogModel) -> str:
 
 
 def find_place(model: CatalogModel) -> str:
-    """Return whether a model is "bundled", "cached", or still has to be "fetched"."""
+    """Return whether a model is "bundled", "cached", or has to be fetched by a "download"."""
     from ssd_jax.model_zoo.download import find_cached_path
 
     if model.is_bundled:
         return "bundled"
-    return "cached" if find_cached_path(model).is_file() else "fetched"
+    return "cached" if find_cached_path(model).is_file() else "download"
 
 
 def describe_cache() -> str:
     """Return a sentence that names the cache folder."""
-    from ssd_jax.model_zoo.download import CACHE_VARIABLE, find_cache_folder
+    from ssd_jax.files import CACHE_VARIABLE, find_cache_folder
 
     return f"Cache folder: {find_cache_folder()} ({CACHE_VARIABLE} names another one)"
 

@@ -15,16 +15,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import filelock
-import platformdirs
 
 from ssd_jax.errors import UserError
-from ssd_jax.files import convert_read_errors, convert_write_errors, make_user_path
+from ssd_jax.files import CACHE_VARIABLE, convert_read_errors, convert_write_errors, find_cache_folder
 from ssd_jax.model_zoo.catalog import CatalogModel
 from ssd_jax.runtime.progress import show_progress
 from ssd_jax.runtime.task import Task
-
-CACHE_VARIABLE = "SSD_JAX_CACHE"
-"""Environment variable that names another cache folder."""
 
 _CHUNK_BYTES = 1 << 18
 _TIMEOUTS_S = (10.0, 30.0)
@@ -39,12 +35,6 @@ _CACHE_ADVICE = f"Name another folder in the environment variable {CACHE_VARIABL
 
 class _LostConnectionError(Exception):
     """A try failed in a way that may be better the next time. The text is the reason."""
-
-
-def find_cache_folder() -> Path:
-    """Return the folder for downloaded files: ``SSD_JAX_CACHE``, or the folder that the platform has for caches."""
-    variable = os.environ.get(CACHE_VARIABLE)
-    return make_user_path(variable) if variable else Path(platformdirs.user_cache_dir("ssd-jax", appauthor=False))
 
 
 def find_cached_path(model: CatalogModel) -> Path:

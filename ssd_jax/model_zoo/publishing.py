@@ -1,5 +1,6 @@
 """The function `push`, which uploads a trained detector to the Hugging Face Hub. ``ssd-jax push`` calls it."""
 
+import re
 import shutil
 import tempfile
 from contextlib import nullcontext
@@ -8,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 
+from ssd_jax.errors import UserError
 from ssd_jax.files import convert_write_errors, make_safe_file_name, make_user_path
 from ssd_jax.model_zoo import hub
 from ssd_jax.model_zoo.card import CardFacts, make_card, read_card_facts
@@ -18,7 +20,7 @@ from ssd_jax.model_zoo.model_folder import (
     read_model_folder,
     write_model_folder,
 )
-from ssd_jax.model_zoo.opening import Checkpoint, open_detector
+from ssd_jax.model_zoo.opening import Checkpoint, find_model, open_detector
 from ssd_jax.runs import run_folder
 from ssd_jax.runtime import sharding
 
@@ -60,8 +62,11 @@ def push(
         dry_run: Folder in which the files are written instead of being uploaded.
 
     Raises:
-        UserError: If the detector cannot be loaded, or the files cannot be written or uploaded.
+        UserError: If the name of the repository is not valid, if the detector cannot be loaded, or if the files cannot
+            be written or uploaded.
     """
+    if not re.fullmatch(r"[^/\s]+/[^/\s]+", repository):
+        raise UserError(f"'{repository}' is not the name of a repository. Write USER/NAME.")
     if dry_run is None:
         hub.check_can_upload(repository)  # before the work
     target = tempfile.TemporaryDirectory(prefix="ssd_jax_") if dry_run is None else nullcontext(str(dry_run))
@@ -78,7 +83,8 @@ def _write_files(
     model: str | Path, folder: Path, repository: str, *, license_id: str, picture: bool, checkpoint: Checkpoint
 ) -> tuple[list[Path], bool]:
     """Write the files of a repository to a folder. Return their paths, and whether the card has metrics."""
-    source = make_user_path(model)
+    bundled = None if hub.is_address(model) else find_model(model)
+    source = bundled.folder if bundled is not None and bundled.is_bundled else make_user_path(model)
     if is_model_folder(source) and not run_folder.has_checkpoint(source):
         read_model_folder(source)  # checks the files
         names = [*FILE_NAMES, *([PICTURE_NAME] if picture else [])]

@@ -1,7 +1,6 @@
 """Compiler options, the persistent cache of compiled programs, and the release of memory after compilations."""
 
 import ctypes
-import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jax.sharding import Mesh
+
+from ssd_jax.files import find_cache_folder
 
 
 def compiler_options(mesh: Mesh | None = None, *, deterministic: bool = False) -> dict[str, str] | None:
@@ -45,8 +46,7 @@ def enable_compilation_cache() -> None:
     JAX_COMPILATION_CACHE_DIR selects another folder, and JAX_ENABLE_COMPILATION_CACHE=false turns the cache off.
     """
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(caches / "ssd_jax" / "compiled"))
+        jax.config.update("jax_compilation_cache_dir", str(find_cache_folder() / "compiled"))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from helpers.file_server import FileServer, run_file_server
 from helpers.paths import ROOT
 
 from ssd_jax.errors import UserError
+from ssd_jax.files import find_cache_folder
 from ssd_jax.model_zoo import download
 from ssd_jax.model_zoo.catalog import CatalogModel
 
@@ -209,8 +210,8 @@ def test_add_to_cache_takes_only_the_right_file(server, cache, tmp_path):
 
 def test_the_cache_folder_follows_the_platform_unless_the_variable_names_one(monkeypatch, tmp_path):
     monkeypatch.setenv("SSD_JAX_CACHE", "~/weights")
-    assert download.find_cache_folder() == Path.home() / "weights"
+    assert find_cache_folder() == Path.home() / "weights"
     monkeypatch.delenv("SSD_JAX_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(download.platformdirs, "user_cache_dir", lambda name, appauthor: f"{tmp_path}/{name}")
-    assert download.find_cache_folder() == tmp_path / "ssd-jax"
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name, appauthor: f"{tmp_path}/{name}")
+    assert find_cache_folder() == tmp_path / "ssd-jax"

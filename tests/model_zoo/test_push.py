@@ -13,8 +13,11 @@ from safetensors.numpy import save
 
 import ssd_jax
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
+from ssd_jax.errors import UserError
 from ssd_jax.metrics.average_precision import COCO_KEYS
 from ssd_jax.model_zoo import save_model_folder
+from ssd_jax.model_zoo.catalog import BUNDLED_FOLDER
+from ssd_jax.model_zoo.publishing import push
 
 RUN_FILES = {"config.json", "model.safetensors", "README.md", "detections.jpg"}
 
@@ -158,3 +161,17 @@ def test_hostile_repository_is_refused_in_one_line(fake_hub: FakeHub, trained_ru
     error = capsys.readouterr().err
     lines = [line for line in error.splitlines() if not line.startswith("downloading")]
     assert len(lines) == 1 and lines[0].startswith("error: ") and "\x1b" not in error
+
+
+@pytest.mark.parametrize("name", ["mex", "a/b/c", "/b", "a/", "a b/c"])
+def test_name_without_a_user_is_rejected(trained_run, tmp_path, name):
+    with pytest.raises(UserError, match="Write USER/NAME"):
+        push(trained_run, name, dry_run=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_of_a_bundled_model_are_uploaded_unchanged(tmp_path):
+    pushed = push("blood-cells", "me/cells", dry_run=tmp_path)
+    assert pushed.has_accuracy
+    for name in ("config.json", "model.safetensors", "README.md"):
+        assert (tmp_path / name).read_bytes() == (BUNDLED_FOLDER / "blood-cells" / name).read_bytes()

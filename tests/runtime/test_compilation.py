@@ -64,16 +64,17 @@ def test_compiler_options_of_a_cpu_are_set_only_for_jax_0_10(version, has_option
     assert compilation.compiler_options() == options
 
 
-@pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "HOME"])
+@pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "HOME", "SSD_JAX_CACHE"])
 def test_enable_compilation_cache_uses_a_subfolder_of_the_users_cache_folder(variable, tmp_path, monkeypatch):
     name, before = "jax_compilation_cache_dir", jax.config.jax_compilation_cache_dir
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for other in ("XDG_CACHE_HOME", "SSD_JAX_CACHE"):
+        monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv(variable, str(tmp_path))
-    caches = tmp_path / ".cache" if variable == "HOME" else tmp_path
+    cache = {"HOME": tmp_path / ".cache" / "ssd-jax", "XDG_CACHE_HOME": tmp_path / "ssd-jax"}.get(variable, tmp_path)
     try:
         jax.config.update(name, None)
         compilation.enable_compilation_cache()
-        assert Path(jax.config.jax_compilation_cache_dir) == caches / "ssd_jax" / "compiled"
+        assert Path(jax.config.jax_compilation_cache_dir) == cache / "compiled"
         jax.config.update(name, "another")
         compilation.enable_compilation_cache()
         assert jax.config.jax_compilation_cache_dir == "another"
@@ -102,10 +103,10 @@ print(folder, len(list(folder.glob("jit_*-cache"))) if folder else None)
 def test_compilation_cache_is_used_only_within_the_block(home, tmp_path):
     """In the second case, the cache folder cannot be created, so there is no cache."""
     (tmp_path / "file").write_text("")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "SSD_JAX_CACHE"))}
     environment |= {"XDG_CACHE_HOME": str(tmp_path / home), "JAX_PLATFORMS": "cpu"}
     result = subprocess.run(
         [sys.executable, "-c", KEEP_SETTINGS], env=environment, capture_output=True, text=True, check=True
     )
-    folder = tmp_path / home / "ssd_jax" / "compiled"
+    folder = tmp_path / home / "ssd-jax" / "compiled"
     assert result.stdout.split() == ([str(folder), "1"] if home == "folder" else ["None", "None"])
