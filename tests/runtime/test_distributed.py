@@ -56,6 +56,11 @@ def test_run_on_primary_returns_none_in_the_other_processes(two_process_results)
     assert [r["on_primary"] for r in results] == [5, None]
 
 
+def test_share_integers_returns_those_of_the_primary_process_in_all_processes(two_process_results):
+    results, _ = two_process_results
+    assert [r["shared"] for r in results] == [[3, 4], [3, 4]]
+
+
 def test_run_on_primary_raises_a_failure_in_all_processes(two_process_results):
     first, second = (r["failure"] for r in two_process_results[0])
     assert first == "only process 0 knows why"
