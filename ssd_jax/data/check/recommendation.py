@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from ssd_jax.config import SMALL_BOXES, SSD300_COCO_BOXES, SSD512_COCO_BOXES, Config, Data
 from ssd_jax.data.check.box_coverage import best_iou, training_boxes
-from ssd_jax.data.source import Source
+from ssd_jax.data.source import Source, keep_trainable_objects
 from ssd_jax.portability import quote_argument
 
 OWN_DATA_BOXES = {
@@ -22,11 +22,15 @@ OWN_DATA_BOXES = {
 }
 """Default boxes of each config for own data, by the name of the config. The input grows from one to the next."""
 
+DEFAULT_MAX_OBJECTS = {"own_data_small": 64, "own_data": 64, "own_data_512": 128}
+"""Value of ``data.max_objects`` in each config for own data."""
+
 _MIN_GAIN = 0.05  # fraction of the objects that a larger input must match additionally
 _SMALL_IMAGE_PX = 240  # enlarging smaller images to 300 px adds no information
 _MIN_SIDE = 0.001  # of an object, relative to the image
 _MANY_IMAGES = 1000  # from which a wider network is recommended on a GPU or TPU
 _MIN_OBJECTS = 5  # of a class that the choice depends on
+_MOST_OBJECTS = 1000  # of an image that a recommended command makes room for; the memory grows with this number
 _ACCELERATORS = ("nvidia[0-9]*", "accel[0-9]*", "vfio/[0-9]*", "kfd")  # files in /dev of GPUs and TPUs
 
 
@@ -46,26 +50,52 @@ def recommend_config(source: Source, config: Config, *, has_accelerator: bool) -
 
     Args:
         source: The train split.
-        config: Config whose data options the recommended command contains.
+        config: Config whose data options and class names the recommended command contains.
         has_accelerator: Whether training would run on a GPU or TPU.
 
     Returns:
-        The recommendation, or None if the config defines the classes, as those for published data sets do, or if the
+        The recommendation, or None if the config is for a published data set, whose classes it defines, or if the
         split has no objects.
     """
     boxes, labels = training_boxes(source, config.data)
     is_sound = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=1) > _MIN_SIDE  # other boxes are mistakes
-    if config.model.class_names or not is_sound.any():
+    is_published = config.model.class_names and config.name not in OWN_DATA_BOXES
+    if is_published or not is_sound.any():
         return None
     unmatched = measure_unmatched(boxes[is_sound], labels[is_sound], config.match.iou_threshold)
     sizes = source.sizes()
     side = float(np.median([max(size) for size in sizes])) if sizes else math.inf
     name, reason = choose_config(unmatched, side, has_accelerator=has_accelerator)
     command = f"ssd-jax train {name} {format_data_options(config.data)}"
+    most = max(len(keep_trainable_objects(a, config.data.train_on_difficult).labels) for a in source.annotations())
+    max_objects = choose_max_objects(config, name, most)
+    if max_objects != DEFAULT_MAX_OBJECTS[name]:
+        command += f" --data.max_objects {max_objects}"
+    if config.model.class_names:
+        command += f" --model.class_names {' '.join(map(quote_argument, config.model.class_names))}"
+    if not config.train.eval_every:
+        command += " --train.eval_every 0"
     if has_accelerator and len(source) >= _MANY_IMAGES:
         command += " --model.width 0.5"
         reason += f" For {len(source)} images, a wider network is worth its time on a GPU or TPU."
     return Recommendation(name, reason, command)
+
+
+def choose_max_objects(config: Config, name: str, most: int) -> int:
+    """Return the value of ``data.max_objects`` for a recommended config.
+
+    It is the value that the user gave or, without one, the default of the recommended config, or more if images have
+    more objects.
+
+    Args:
+        config: Config that was checked.
+        name: Name of the recommended config.
+        most: Largest number of objects in an image.
+    """
+    given = config.data.max_objects
+    if given != DEFAULT_MAX_OBJECTS.get(config.name, Data().max_objects):
+        return given
+    return max(DEFAULT_MAX_OBJECTS[name], min(most, _MOST_OBJECTS))
 
 
 def measure_unmatched(
@@ -129,11 +159,19 @@ def choose_config(unmatched: Mapping[str, float], image_side: float, *, has_acce
 
 
 def format_data_options(data: Data) -> str:
-    """Return command-line options for the folder and, if they differ from the defaults, the format and the splits."""
-    names = ("root", "format", "train_split", "val_split", "test_split")
-    values: Sequence[tuple[str, str]] = [(name, getattr(data, name)) for name in names]
+    """Return command-line options for the folder and for the options of the data set that differ from the defaults.
+
+    Options that depend on the network, such as ``max_image_size`` and ``max_objects``, are left out.
+    """
+    names = ("root", "format", "tfds_dir", "train_split", "val_split", "test_split", "val_fraction")
     defaults = Data()
-    return " ".join(f"--data.{n} {quote_argument(v)}" for n, v in values if n == "root" or v != getattr(defaults, n))
+    options = [
+        f"--data.{name} {quote_argument(str(getattr(data, name)))}"
+        for name in names
+        if name == "root" or getattr(data, name) != getattr(defaults, name)
+    ]
+    options += ["--data.no_train_on_difficult"] * (not data.train_on_difficult) + ["--data.strict"] * data.strict
+    return " ".join(options)
 
 
 def find_accelerator() -> bool:

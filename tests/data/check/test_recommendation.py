@@ -11,7 +11,13 @@ from ssd_jax.commands import train
 from ssd_jax.commands.config_options import parse_config_options
 from ssd_jax.config import Config, Data, Model
 from ssd_jax.data.check import recommendation
-from ssd_jax.data.check.recommendation import OWN_DATA_BOXES, find_accelerator, format_data_options, recommend_config
+from ssd_jax.data.check.recommendation import (
+    DEFAULT_MAX_OBJECTS,
+    OWN_DATA_BOXES,
+    find_accelerator,
+    format_data_options,
+    recommend_config,
+)
 from ssd_jax.data.source import FolderSource, make_annotation
 from ssd_jax.runs.config_file import load_config
 
@@ -63,6 +69,41 @@ def test_recommended_command_can_be_run_and_keeps_the_splits(monkeypatch):
     config = parse_config_options(train.TrainOptions, "train", argv).config
     assert config.name == result.name
     assert (config.data.root, config.data.val_split, config.data.train_split) == ("my data", "check", "train")
+
+
+def recommend_and_parse(source, config, monkeypatch):
+    """Return the config that the recommended command trains with."""
+    monkeypatch.chdir(ROOT)
+    command = recommend_config(source, config, has_accelerator=False).command
+    return parse_config_options(train.TrainOptions, "train", shlex.split(command)[2:]).config
+
+
+def test_recommended_command_keeps_the_options_that_the_user_gave(monkeypatch):
+    data = Data(root="d", val_fraction=0.3, max_objects=100, train_on_difficult=False, strict=True, tfds_dir="t f")
+    config = Config(name="own_data", data=data, model=Model(class_names=("cat", "a dog")))
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, eval_every=0))
+    parsed = recommend_and_parse(make_source(0.4, 640), config, monkeypatch)
+    assert parsed.name == "own_data_small" and parsed.train.eval_every == 0
+    assert dataclasses.replace(parsed.data, max_image_size=data.max_image_size) == data
+    assert parsed.model.class_names == ("cat", "a dog")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "most", "expected"),
+    [("own_data", 64, 5, 64), ("own_data", 64, 88, 88), ("own_data_512", 128, 100, 100), ("own_data", 30, 88, 30)],
+)
+def test_recommended_command_has_room_for_the_objects_of_each_image(name, given, most, expected, monkeypatch):
+    source = make_source(0.4, 640)
+    first = source.annotation(0)
+    boxes = [[k, 0, k + 200, 200] for k in range(most)]
+    crowded = FolderSource([make_annotation("a", "a.jpg", (first.width, 640), boxes, [1] * most)], ("cat",))
+    config = Config(name=name, data=Data(root="d", max_objects=given))
+    assert recommend_and_parse(crowded, config, monkeypatch).data.max_objects == expected
+
+
+@pytest.mark.parametrize("name", OWN_DATA_BOXES)
+def test_default_max_objects_is_that_of_the_config_files(name):
+    assert load_config(ROOT / "configs" / f"{name}.py").data.max_objects == DEFAULT_MAX_OBJECTS[name]
 
 
 def test_recommended_command_has_a_wider_network_for_many_images_on_a_gpu(monkeypatch):
