@@ -37,6 +37,7 @@ class Kind(Enum):
     UNREADABLE = ("unusable image", Severity.ERROR, "")
     UNUSABLE_SPLIT = ("unusable split", Severity.ERROR, "")
     NO_OBJECTS = ("no objects", Severity.ERROR, "")
+    BOX_FORMAT = ("other box format", Severity.ERROR, "")
     OUT_OF_IMAGE = ("out of image", Severity.WARNING, "boxes reach beyond their image; training uses the part inside")
     SWAPPED = ("swapped corners", Severity.WARNING, "boxes have swapped corners, which were put in order")
     NO_AREA = ("no area", Severity.WARNING, "boxes have no area inside their image and were left out")
@@ -70,6 +71,12 @@ class Kind(Enum):
     REPEATED_ID = ("repeated id", Severity.WARNING, "files contain ids of annotations twice")
     JOINED = ("joined records", Severity.WARNING, "images have several records, whose objects were joined")
     NOTHING_READ = ("nothing read", Severity.WARNING, "files have content, but no object could be read from them")
+    SECOND_VALUE = (
+        "second value",
+        Severity.WARNING,
+        "objects have a second box or name, which is not used; write an object for each box",
+    )
+    OTHER_FORMAT = ("other format", Severity.WARNING, "")
     TWO_FORMATS = ("two formats", Severity.WARNING, "")
     UNUSED_SPLIT = ("unused split", Severity.WARNING, "splits are not used")
     MISSING_SPLIT = ("missing split", Severity.WARNING, "splits are named but do not exist")
@@ -90,6 +97,7 @@ class Kind(Enum):
         "boxes are narrower or lower than a pixel and probably wrong; training uses them",
     )
     LAYOUT = ("layout", Severity.NOTE, "")
+    CROWD = ("crowds", Severity.NOTE, "")
     HELD_OUT = ("val held out", Severity.NOTE, "")
     NAME_DIFFERS = ("other spelling", Severity.NOTE, "file names are spelled in another way than in the annotations")
     FIELD_IGNORED = ("ignored field", Severity.NOTE, "fields have an unknown value and are ignored")

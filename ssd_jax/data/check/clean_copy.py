@@ -37,7 +37,7 @@ def check_copy_folder(out: Path, root: Path) -> None:
         raise UserError(f"{out} is inside the data set, {root}. {_OTHER_FOLDER}")
 
 
-_LOSES_OBJECTS = (Kind.MALFORMED, Kind.UNKNOWN_CLASS, Kind.UNUSABLE_SPLIT, Kind.NO_OBJECTS)
+_LOSES_OBJECTS = (Kind.MALFORMED, Kind.UNKNOWN_CLASS, Kind.UNUSABLE_SPLIT, Kind.NO_OBJECTS, Kind.BOX_FORMAT)
 
 
 def check_annotations_readable(problems: Iterable[Problem]) -> None:
@@ -46,14 +46,16 @@ def check_annotations_readable(problems: Iterable[Problem]) -> None:
     In a copy, the objects of an unreadable annotation would be missing, and training would treat them as background.
 
     Raises:
-        UserError: If an annotation is malformed or of an unknown class, if a split cannot be opened, or if there is no
-            object.
+        UserError: If an annotation is malformed or of an unknown class, if a split cannot be opened, if there is no
+            object, or if the boxes are in another format.
     """
     unread = [p for p in problems if p.kind in _LOSES_OBJECTS]
     if unread:
+        number = f"{len(unread)} error{'s' * (len(unread) > 1)}"
+        first = ", the first" * (len(unread) > 1)
         raise UserError(
-            f"no corrected copy is written: objects could not be read because of {len(unread)} errors, the first in "
-            f"{unread[0].file}. They would become background; correct them first"
+            f"no corrected copy is written: because of {number}{first} in {unread[0].file}, objects would be missing "
+            "from it and become background, or have wrong boxes. Correct the annotations first"
         )
 
 

@@ -145,7 +145,7 @@ def _open_file(
     names = tuple(class_names) or tuple(category.name for category in categories.values())
     records = _find_images(folder, file, split, content, positions, problems)
     objects = objects_by_image(content)
-    builder = SplitBuilder(names, problems)
+    builder = SplitBuilder(names, problems, box_format="xywh", place=file)
     for path, own in records:
         image = content.images[own[0]]
         with problems.collect_errors(Kind.UNREADABLE, path):
@@ -163,6 +163,10 @@ def _open_file(
             ]
             add_problem_if_normalised(raw, problems, file=file, where=f"{image.file_name}: ")
             builder.add(image.file_name, path, size, raw, file=file, number=content.image_ids[own[0]])
+    crowds = sum(entry.is_crowd for _, own in records for position in own for entry in objects[position])
+    if crowds:
+        text = f"{crowds} of the {len(content.objects)} objects are marked as crowds (iscrowd); they are not trained on"
+        problems.add(Kind.CROWD, file, text)
     ids_by_name = {category.name: category.id for category in content.categories}
     first = {position: own[0] for _, own in records for position in own}
     return builder.build(

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ssd_jax.data.formats.box_format import check_box_format
 from ssd_jax.data.problems import Problems
 from ssd_jax.data.source import (
     Annotation,
@@ -33,17 +34,22 @@ def missing_split_error(root: object, split: str, splits: Iterable[object], reas
 class SplitBuilder:
     """Builder of a `FolderSource` from the images of a split, which are added one by one."""
 
-    def __init__(self, class_names: Sequence[str], problems: Problems):
+    def __init__(self, class_names: Sequence[str], problems: Problems, *, box_format: str = "xyxy", place: object = ""):
         """Create a builder without images.
 
         Args:
             class_names: Names of the classes in the order of their labels.
             problems: Object that collects the problems of the added objects. The source gets notes about them.
+            box_format: Meaning of the four numbers of a box in the files, one of `box_format.FORMATS`.
+            place: Folder or file of the split, for messages about all of its boxes.
         """
         self._class_names = tuple(class_names)
         self._labels = {name: label for label, name in enumerate(self._class_names, start=1)}
         self._problems = problems
         self._annotations: list[Annotation] = []
+        self._box_format, self._place = box_format, place
+        self._boxes: list[tuple[float, float, float, float]] = []
+        self._box_sizes: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
         return len(self._annotations)
@@ -71,6 +77,9 @@ class SplitBuilder:
         Raises:
             UserError: If an object is of an unknown class, and ``problems`` raises errors.
         """
+        objects = list(objects)
+        self._boxes += [entry.box_px for entry in objects]
+        self._box_sizes += [size] * len(objects)
         self._annotations.append(
             annotation_from_objects(
                 image_id, str(image), size, objects, self._labels, self._problems, file=file, number=number
@@ -85,7 +94,12 @@ class SplitBuilder:
         coco_truth: CocoTruth | None = None,
         annotated: bool = True,
     ) -> FolderSource:
-        """Return a source with the images that were added. The notes about problems precede ``notes``."""
+        """Return a source with the images that were added. The notes about problems precede ``notes``.
+
+        Raises:
+            UserError: If the boxes are in another format than stated, and ``problems`` raises errors.
+        """
+        check_box_format(self._boxes, self._box_sizes, self._box_format, self._problems, self._place)
         return FolderSource(
             self._annotations,
             self._class_names,

@@ -181,7 +181,7 @@ class _VocReader:
         problems = self._problems
         images: dict[str, str] = {}  # the annotation file of each image
         contents = {file: content for file in files if (content := self._parse(file, problems)) is not None}
-        builder = SplitBuilder(class_names or self._class_names(), problems)
+        builder = SplitBuilder(class_names or self._class_names(), problems, place=self._folder.root)
         for relative, content in contents.items():
             file = self._folder.full_path(relative)
             add_problem_if_normalised(content.objects, problems, file=file)

@@ -114,6 +114,9 @@ def _parse_object(file: Path, number: int, node: ElementTree.Element, problems: 
             _parse_number(file, number, node, f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")
         )
         box = (left, top, right, bottom)
+    second = next((tag for tag in ("name", "bndbox") if len(node.findall(tag)) > 1), None)
+    if second is not None:
+        problems.add(Kind.SECOND_VALUE, file, f"object {number} (<{second}>)")
     return RawObject(f"object {number}", name, box, _parse_difficult(file, number, node, problems))
 
 

@@ -106,7 +106,7 @@ def open_split(folder: Folder, data: Data, split: str, class_names: Sequence[str
         classes = classes._replace(has_keypoints=True)
         text = "the labels look like boxes with keypoints; the keypoints are ignored"
         problems.add(Kind.LAYOUT, folder.root, text, group=text)
-    builder = SplitBuilder(class_names or tuple(classes.names.values()), problems)
+    builder = SplitBuilder(class_names or tuple(classes.names.values()), problems, box_format="cxcywh", place=places[0])
     ids = _image_ids(folder, {image: images[image] for image in labels}, listed=any(map(os.path.isfile, places)))
     for image, label_file in labels.items():
         if label_file is None:

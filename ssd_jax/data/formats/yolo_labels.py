@@ -9,7 +9,7 @@ A line contains the number of a class, followed by one of these, normalised to t
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,7 +54,8 @@ def have_keypoints(files: Iterable[Path]) -> bool:
     """Return whether the lines of label files look like boxes with keypoints instead of polygons.
 
     They do if all lines have the same number of values, the first four values of each line are a box inside the image,
-    and either all other points are inside of their boxes, or the lines would be polygons that cross themselves.
+    and one of the following holds: all other points are inside of their boxes; the number of values is odd, and each
+    point has a visibility; or the lines would be polygons that cross themselves.
     """
     rows: list[list[float]] = []
     for file in files:
@@ -68,6 +69,8 @@ def have_keypoints(files: Iterable[Path]) -> bool:
         return False
     if any(all(_points_in_box(row, step) for row in rows) for step in (2, 3)):
         return True
+    if len(rows[0]) % 2 and all(map(_has_visibilities, rows)):
+        return True
     return any(len(row) % 2 == 0 and _crosses_itself(row) for row in rows)
 
 
@@ -77,11 +80,16 @@ def _starts_with_box(values: list[float]) -> bool:
     return all(-_TOLERANCE <= edge <= 1 + _TOLERANCE for edge in edges)
 
 
+def _has_visibilities(values: Sequence[float]) -> bool:
+    """Return whether the values after a box are points, each with a visibility of 0, 1 or 2."""
+    return len(values) > 4 and (len(values) - 4) % 3 == 0 and set(values[6::3]) <= {0.0, 1.0, 2.0}
+
+
 def _points_in_box(values: list[float], step: int) -> bool:
     """Return whether the keypoints after a box are in it; with ``step`` 3, each has a visibility of 0, 1 or 2."""
     x, y, width, height = values[:4]
     points = values[4:]
-    if len(points) % step or (step == 3 and not set(points[2::3]) <= {0.0, 1.0, 2.0}):
+    if len(points) % step or (step == 3 and not _has_visibilities(values)):
         return False
     pairs = [(px, py) for px, py in zip(points[::step], points[1::step], strict=True) if (px, py) != (0, 0)]
     return all(abs(px - x) <= width / 2 + _TOLERANCE and abs(py - y) <= height / 2 + _TOLERANCE for px, py in pairs)
@@ -165,6 +173,11 @@ def _parse_line(file: Path, number: int, line: str, classes: Classes) -> _Label:
         (left, right), (top, bottom) = ((min(v), max(v)) for v in (values[::2], values[1::2]))
         x, y, width, height = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
     else:
+        if _has_visibilities(values):
+            raise UserError(
+                f"{where} has {len(fields)} numbers, like a box with {(len(values) - 4) // 3} keypoints. Write kpt_shape: "
+                f"[{(len(values) - 4) // 3}, 3] into the YAML file that names the classes; the keypoints are ignored."
+            )
         raise UserError(
             f"{where} has {len(fields)} numbers. A box has 5 (class, centre x, centre y, width, height); a polygon "
             "has the class and two numbers for each of at least 3 points. Correct the line, or remove it."

@@ -577,3 +577,10 @@ def test_ids_that_may_have_lost_digits_are_rejected(coco_folder):
     write_json(coco_folder / "annotations" / "instances_val2017.json", content)
     with pytest.raises(UserError, match=r"image_id .* may have lost digits"):
         open_folder(coco_folder)
+
+
+def test_crowds_are_counted_in_a_note(coco_folder):
+    problems = Problems()
+    open_source(Data(root=str(coco_folder)), "val", problems=problems)
+    (note,) = [p for p in problems.collected if p.kind is Kind.CROWD]
+    assert note.text.startswith("1 of the 3 objects")

@@ -630,3 +630,13 @@ def test_annotation_file_whose_image_has_another_annotation_file_is_reported_as_
     (tmp_path / "train" / "a_2.xml").write_text(make_annotation_xml(make_object_xml(), filename="a.jpg"))
     with pytest.raises(UserError, match=r"a_2\.xml: there is no image 'a_2', and 'a\.jpg' in <filename> has its own"):
         open_folder(tmp_path, val_split="train")
+
+
+@pytest.mark.parametrize("extra", ["<name>dog</name>", "<bndbox><xmin>3</xmin></bndbox>"])
+def test_second_name_or_box_of_an_object_is_a_warning(voc_folder, extra):
+    write_annotation(voc_folder, make_annotation_xml(make_object_xml(extra=extra), make_object_xml("dog")))
+    (note,) = open_folder(voc_folder).notes
+    assert note.startswith("1 object") and "second box or name" in note and "a.xml object 1" in note
+    part = "<part><name>head</name><bndbox><xmin>3</xmin></bndbox></part>"
+    write_annotation(voc_folder, make_annotation_xml(make_object_xml(extra=part)))
+    assert open_folder(voc_folder).notes == ()
