@@ -1,5 +1,6 @@
 """Safe file names, atomic writes, and conversion of file system errors into errors for users."""
 
+import codecs
 import csv
 import hashlib
 import io
@@ -47,6 +48,27 @@ def convert_read_errors(
 ) -> AbstractContextManager[None]:
     """Return a context manager that converts an OSError into a UserError about reading ``source``."""
     return convert_errors(f"{source}: can't be read", advice, catch=OSError)
+
+
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark is its start
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+def convert_to_utf8(data: bytes) -> bytes:
+    """Return a text in UTF-8 without a byte order mark, if it begins with the mark of UTF-8, UTF-16 or UTF-32.
+
+    Other bytes are returned as they are, as is a text that is cut in the middle of a character, except for that.
+    """
+    for mark, encoding in _BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            rest = data.removeprefix(mark)
+            return rest if encoding == "utf-8" else rest.decode(encoding, "ignore").encode(errors="replace")
+    return data
 
 
 def write_text(file: Path, text: str, errors: str = "backslashreplace") -> None:

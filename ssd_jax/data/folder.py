@@ -25,6 +25,11 @@ _LEFTOVERS = frozenset({
 })  # fmt: skip
 """Files and folders, in lower case, that operating systems and storage devices leave in folders. Files and folders
 whose name starts with a dot are passed over, too."""
+_OWN_OUTPUT = (
+    {"check.json", "problems.csv"},  # of check-data
+    {"config.json", "log.jsonl"},  # a run
+)
+"""Files by which folders that this program wrote are recognised. Inside a data set, they are passed over."""
 _MAX_VISITS = 4  # of one folder under different paths, so that folders that link to each other do not multiply
 _MAX_DEPTH = 32
 
@@ -37,7 +42,8 @@ class Listing(NamedTuple):
     unread: tuple[str, ...]
     """Paths that were passed over because they cannot be read, each with the reason in parentheses."""
     hidden: int
-    """Number of files and folders that were passed over as hidden files or as leftovers of an operating system."""
+    """Number of files and folders that were passed over as hidden files, leftovers of an operating system, or output of
+    this program."""
 
 
 def list_files(root: str | Path) -> Listing:
@@ -61,6 +67,9 @@ def list_files(root: str | Path) -> Listing:
             names = os.listdir(path)
         except OSError as error:
             unread.append(f"{prefix or root} ({format_error_reason(error)})")
+            continue
+        if prefix and any(own <= set(names) for own in _OWN_OUTPUT):
+            hidden += 1
             continue
         for name in names:
             if is_hidden(name):
@@ -200,8 +209,12 @@ class Folder:
         return lowest(candidates, order)
 
     def images_named(self, stem: str) -> list[str]:
-        """Return the relative paths of the images whose file name without extension has the same `spelling_key`."""
-        return self._images_by_stem.get(spelling_key(stem), [])
+        """Return the relative paths of the images whose file name without extension has the same `spelling_key`.
+
+        If there are none, the name may include the extension of the image, as in ``a.jpg.txt``.
+        """
+        key = spelling_key(stem)
+        return self._images_by_stem.get(key) or self._images_by_key.get(key, [])
 
     def image_with_most_similar_name(self, path: str) -> str | None:
         """Return the image whose file name is most similar to that of a path, or None if no name is similar."""

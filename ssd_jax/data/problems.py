@@ -62,6 +62,7 @@ class Kind(Enum):
         Severity.WARNING,
         "images are in two splits, so that metrics are too high; check-data --fix keeps one",
     )
+    SAME_SPLITS = ("same splits", Severity.WARNING, "")
     TWICE = ("twice in a split", Severity.WARNING, "images are repeated; check-data --fix keeps one")
     UNANNOTATED = ("no annotation", Severity.WARNING, "images have no annotation file and were left out")
     FEW_LABELS = ("few label files", Severity.WARNING, "folders lack label files for many of their images")
@@ -76,7 +77,11 @@ class Kind(Enum):
         Severity.WARNING,
         "objects have a second box or name, which is not used; write an object for each box",
     )
-    OTHER_FORMAT = ("other format", Severity.WARNING, "")
+    OTHER_FORMAT = (
+        "other format",
+        Severity.WARNING,
+        "images have an annotation file only in a format that is not read and were left out",
+    )
     TWO_FORMATS = ("two formats", Severity.WARNING, "")
     UNUSED_SPLIT = ("unused split", Severity.WARNING, "splits are not used")
     MISSING_SPLIT = ("missing split", Severity.WARNING, "splits are named but do not exist")

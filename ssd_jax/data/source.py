@@ -19,7 +19,7 @@ from ssd_jax.config import Data
 from ssd_jax.data.image import read_image, read_reduced_image
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.errors import UserError, convert_errors
-from ssd_jax.files import convert_read_errors
+from ssd_jax.files import convert_read_errors, convert_to_utf8
 
 
 class Annotation(NamedTuple):
@@ -393,10 +393,10 @@ def clip_box(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float,
 
 
 def read_text(file: Path) -> str:
-    """Return the content of a text file in UTF-8, without a byte order mark.
+    """Return the content of a text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
 
     Raises:
-        UserError: If the file cannot be read or is not in UTF-8; the message names the file.
+        UserError: If the file cannot be read or is in another encoding; the message names the file.
     """
     with (
         convert_read_errors(file, "Check its permissions."),
@@ -404,7 +404,8 @@ def read_text(file: Path) -> str:
             f"{file}: not text in UTF-8", "Save it as UTF-8.", catch=UnicodeDecodeError, reason=_decode_error_reason
         ),
     ):
-        return file.read_text(encoding="utf-8-sig")
+        text = convert_to_utf8(file.read_bytes()).decode()
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _decode_error_reason(error: Exception) -> str:

@@ -102,7 +102,7 @@ class JoinedSource(Source):
             are renumbered.
     """
 
-    def __init__(self, parts: Sequence[tuple[Term, Source, range]]):
+    def __init__(self, parts: Sequence[tuple[Term, Source, Sequence[int]]]):
         sources = [source for _, source, _ in parts]
         self.class_names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
         self._labels = [_label_map(source.class_names, self.class_names) for source in sources]

@@ -1,8 +1,9 @@
 """Check a data set before training: find its problems, count its objects, and measure the fit of the default boxes."""
 
 import hashlib
+import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -118,13 +119,42 @@ def _group_by_file(splits: dict[str, Source]) -> dict[str, list[Place]]:
 
 
 def check_repeated_files(splits: dict[str, Source], problems: Problems) -> None:
-    """Add a problem for each image file that is in two splits, or in one split more than once."""
-    for own in _group_by_file(splits).values():
+    """Add a problem for each image file that is in two splits, or in one split more than once.
+
+    There is only one problem for two splits of which one contains all images of the other, as ``val: images/train`` in
+    a YAML file says. A copy without the repeated images would have an empty split.
+    """
+    places = _group_by_file(splits)
+    same = _find_contained_split(places)
+    if same is not None:
+        inner, outer = same
+        text = (
+            f"all images of the split '{inner}' are in '{outer}', too, so the metrics would be too high. Use separate "
+            f"images, or a part for each: --data.train_split '{outer}[:90%]' --data.val_split '{outer}[90%:]'"
+        )
+        problems.add(Kind.SAME_SPLITS, next(iter(places)), text)
+    for own in places.values():
         names = list(dict.fromkeys(place.split for place in own))
+        if same is not None and set(same) >= set(names) and len(own) == len(names):
+            continue
         if len(names) > 1:
             _add_repetition(own, Kind.TWO_SPLITS, f"is in {' and '.join(names)}", problems)
         elif len(own) > 1:
             _add_repetition(own, Kind.TWICE, f"is in {names[0]} {len(own)} times", problems)
+
+
+def _find_contained_split(places: Mapping[str, Sequence[Place]]) -> tuple[str, str] | None:
+    """Return the names of a split and of another split that contains all its images, or None.
+
+    Args:
+        places: Places of each image file.
+    """
+    files: dict[str, set[str]] = {}
+    for file, own in places.items():
+        for place in own:
+            files.setdefault(place.split, set()).add(file)
+    pairs = itertools.permutations(files, 2)
+    return next(((inner, outer) for inner, outer in pairs if files[inner] <= files[outer]), None)
 
 
 def check_images(splits: dict[str, Source], problems: Problems, progress: Callable[[int], object]) -> dict[str, bytes]:

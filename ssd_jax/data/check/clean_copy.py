@@ -1,8 +1,9 @@
 """Write a copy of a data set, in COCO's format and without the problems that can be corrected automatically."""
 
+import contextlib
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,18 +129,37 @@ def write_clean_copy(
                 f"no corrected copy is written: each usable image of the split '{split}' is also in a later split, so "
                 "the split would be empty. Use separate images for each split."
             )
-    with convert_write_errors(out, _OTHER_FOLDER):
-        (out / "annotations").mkdir(parents=True, exist_ok=True)
     counts = {}
-    for split, source in splits.items():
-        kept = {own[0].position: objects[digest] for digest, own in places.items() if own[0].split == split}
-        _write_split(out, make_safe_file_name(split), source, dict(sorted(kept.items())), progress)
-        merged = sum(place.split == split for own in places.values() for place in own[1:])
-        progress(merged + len(dropped[split]))
-        counts[split] = CopyCount(
-            len(kept), sum(map(len, kept.values())), merged, len(dropped[split]), sum(dropped[split])
-        )
+    with _removed_on_failure(out):
+        with convert_write_errors(out, _OTHER_FOLDER):
+            (out / "annotations").mkdir(parents=True, exist_ok=True)
+        for split, source in splits.items():
+            kept = {own[0].position: objects[digest] for digest, own in places.items() if own[0].split == split}
+            _write_split(out, make_safe_file_name(split), source, dict(sorted(kept.items())), progress)
+            merged = sum(place.split == split for own in places.values() for place in own[1:])
+            progress(merged + len(dropped[split]))
+            counts[split] = CopyCount(
+                len(kept), sum(map(len, kept.values())), merged, len(dropped[split]), sum(dropped[split])
+            )
     return counts
+
+
+@contextlib.contextmanager
+def _removed_on_failure(out: Path) -> Iterator[None]:
+    """Remove what the ``with`` block has written to a new or empty folder if it ends with an exception.
+
+    After the user has freed some space, the same command then finds the folder empty again.
+    """
+    existed = out.exists()
+    try:
+        yield
+    except BaseException:
+        for path in out.iterdir() if out.exists() else ():
+            shutil.rmtree(path, ignore_errors=True)
+        if not existed:
+            with contextlib.suppress(OSError):
+                out.rmdir()
+        raise
 
 
 def _group_by_pixels(

@@ -79,13 +79,16 @@ def check_contents(
         UserError: If the train split has no objects, and ``problems`` raises errors.
     """
     root, train, val = config.data.root, config.data.train_split, config.data.val_split
-    if not counts[train].total:
+    # Objects that cannot be read have a problem of their own, so their absence is no second one.
+    is_read = not any(p.kind in (Kind.MALFORMED, Kind.UNKNOWN_CLASS, Kind.MISSING) for p in problems.collected)
+    if not counts[train].total and is_read:
         text = (
             f"the {counts[train].images} images of the split '{train}' have no object, so there is nothing to learn. "
             "Check that the annotation files have content, or choose another split with --data.train_split."
         )
         problems.add(Kind.NO_OBJECTS, root, text)
-    if config.train.eval_every != 0 and val in counts and splits[val].annotated and not counts[val].total:
+    is_needed = config.train.eval_every != 0 and val in counts and splits[val].annotated
+    if is_needed and not counts[val].total and is_read:
         text = (
             f"the {counts[val].images} images of the split '{val}' have no object, so no best checkpoint can be "
             "chosen, and the last one counts as the best. Choose another split with --data.val_split."

@@ -73,7 +73,7 @@ def recommend_config(source: Source, config: Config, *, has_accelerator: bool) -
         command += f" --data.max_objects {max_objects}"
     if config.model.class_names:
         command += f" --model.class_names {' '.join(map(quote_argument, config.model.class_names))}"
-    if not config.train.eval_every:
+    if config.train.eval_every == 0:
         command += " --train.eval_every 0"
     if has_accelerator and len(source) >= _MANY_IMAGES:
         command += " --model.width 0.5"

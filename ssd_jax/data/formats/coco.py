@@ -28,11 +28,12 @@ from ssd_jax.data.source import CocoTruth, FolderSource, RawObject, Source, add_
 from ssd_jax.data.split_names import is_split_name, split_kind, split_of_path
 from ssd_jax.data.splits import JoinedSource, Term
 from ssd_jax.errors import UserError
+from ssd_jax.files import convert_to_utf8
 from ssd_jax.portability import make_relative_path
 
 LAYOUT = ".json files with the keys 'images' and 'categories'"
 
-_COCO_KEY = re.compile(rb'"(images|annotations)"')
+_COCO_KEY = re.compile(rb"""["'](images|annotations)["']""")  # also in a printed Python dict
 _ROBOFLOW_FILE = "_annotations.coco.json"
 _OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_")  # files beside COCO's instances_* files
 
@@ -48,7 +49,7 @@ def find_error_message(folder: Folder) -> str:
     """Return the error message about the first .json file that is not a valid COCO file, or an empty string."""
     for file in _json_files(folder):
         try:
-            content = folder.full_path(file).read_bytes()
+            content = convert_to_utf8(folder.full_path(file).read_bytes())
             if content and not stem(file).startswith("instances_") and not _COCO_KEY.search(content):
                 continue
         except OSError:
@@ -64,7 +65,13 @@ def find_record(folder: Folder, image: str) -> bool:
     """Return whether a COCO file in a folder, or in a folder directly in it, names an image."""
     name = image.rpartition("/")[2].encode(errors="surrogateescape")
     files = [folder.full_path(file) for file in _json_files(folder) if file.count("/") < 2]
-    return any(_count_images(file) and name in file.read_bytes() for file in files)
+    return any(_count_images(file) and name in convert_to_utf8(file.read_bytes()) for file in files)
+
+
+def list_named_images(folder: Folder) -> list[str]:
+    """Return the spelling keys of the names of all images in the COCO files of a folder, without their folders."""
+    files = [file for file in map(folder.full_path, _json_files(folder)) if _count_images(file)]
+    return sorted(set().union(*map(_named_images, files)))
 
 
 def split_names(folder: Folder, data: Data) -> tuple[str, ...]:
@@ -257,7 +264,9 @@ def _report_unused(folder: Folder, problems: Problems) -> None:
 
 def _named_images(file: Path) -> set[str]:
     """Return the spelling keys of the names of the images in a COCO file, without their folders."""
-    return set(map(_name_key, re.findall(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', file.read_bytes())))
+    return set(
+        map(_name_key, re.findall(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', convert_to_utf8(file.read_bytes())))
+    )
 
 
 def _name_key(text: bytes) -> str:
@@ -306,7 +315,7 @@ def _json_files(folder: Folder) -> list[str]:
 def _count_images(file: Path) -> int:
     """Return the approximate number of images in a COCO file, or 0 if a file does not look like one."""
     try:
-        content = file.read_bytes()
+        content = convert_to_utf8(file.read_bytes())
     except OSError:
         return 0
     return max(content.count(b'"file_name"'), 1) if b'"images"' in content and b'"categories"' in content else 0

@@ -1,6 +1,5 @@
 """Read YAML and JSON files, with limits against files that would need unlimited time or memory."""
 
-import codecs
 import json
 import re
 from collections import Counter
@@ -13,7 +12,7 @@ import yaml
 
 from ssd_jax.data.source import read_text
 from ssd_jax.errors import UserError
-from ssd_jax.files import convert_read_errors
+from ssd_jax.files import convert_read_errors, convert_to_utf8
 
 MAX_YAML_ENTRIES = 1_000_000
 """Largest number of entries of a YAML file, counted after its aliases are replaced by what they stand for."""
@@ -97,7 +96,7 @@ def read_json(file: Path, kind: Any, unique_keys: Sequence[str] = ()) -> Any:
         msgspec.ValidationError: If the content is not of this type.
     """
     with convert_read_errors(file):
-        data = file.read_bytes().removeprefix(codecs.BOM_UTF8)
+        data = convert_to_utf8(file.read_bytes())
     try:
         content = msgspec.json.decode(data, type=kind)
         _check_unique_keys(file, data, unique_keys)
@@ -133,5 +132,7 @@ def _json_error_context(data: bytes, error: Exception) -> str:
     text = " ".join(data[max(position - 30, 0) : position + 10].decode(errors="replace").split())
     is_number = data.startswith((b"NaN", b"Infinity"), position)
     advice = "JSON has no NaN or Infinity; write a number." if is_number else "Export or copy it again."
+    if data[position : position + 1] == b"'":
+        advice = "It looks like a printed Python dict; write it with Python's json.dump."
     line = 1 + data.count(b"\n", 0, position)
     return f", in line {line}: ... {text} ... {advice}"

@@ -54,7 +54,7 @@ def is_side_folder(folder: str) -> bool:
 
 
 def describe_layout(annotations: Iterable[str], images: Iterable[str], what: str) -> str:
-    """Return a sentence about the folders of annotation files and images; empty for a usual layout.
+    """Return a sentence about the folders of annotation files and images; empty for a usual layout or without files.
 
     The usual layouts are annotation files in the folder of the images, in ``Annotations/`` with images in
     ``JPEGImages/``, and in ``labels/`` with images in ``images/``, also inside of the folder of a split.
@@ -65,6 +65,8 @@ def describe_layout(annotations: Iterable[str], images: Iterable[str], what: str
         what: Name of the annotation files, such as "VOC annotations".
     """
     places = Counter(map(parent, annotations)), Counter(map(parent, images))
+    if not all(places):
+        return ""
     pairs = zip(*(sorted(place) for place in places), strict=False)
     if len(places[0]) == len(places[1]) and all(_is_usual(one, other) for one, other in pairs):
         return ""

@@ -8,7 +8,7 @@ To add a format, write a module of this package with the interface of `FolderFor
 import contextlib
 import dataclasses
 import importlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
@@ -16,8 +16,9 @@ from typing import Protocol, cast, runtime_checkable
 from ssd_jax.config import Data
 from ssd_jax.data.folder import Folder, parent, spelling_key, stem
 from ssd_jax.data.formats.layout import folder_distance
-from ssd_jax.data.formats.other_formats import name_other_format
+from ssd_jax.data.formats.other_formats import name_other_files, name_other_format
 from ssd_jax.data.formats.reader import PUBLISHED, WHOLE
+from ssd_jax.data.image import image_format
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import FolderSource, Source, join_names
 from ssd_jax.data.split_names import find_split_name, is_split_name, split_by_hash, split_kind
@@ -99,8 +100,14 @@ def open_source(data: Data, split: str, class_names: Sequence[str] = (), problem
             empty. If ``problems`` raises errors, also if a file is malformed or missing, or if a class is not in
             ``class_names``.
     """
-    terms = parse_split(split)
     problems = problems or Problems()
+    if split in (data.train_split, data.val_split) and _holds_out_of_joined_train(data):
+        return _open_part_of_joined_train(data, split, class_names, problems)
+    return _open_terms(data, split, class_names, problems)
+
+
+def _open_terms(data: Data, split: str, class_names: Sequence[str], problems: Problems) -> Source:
+    terms = parse_split(split)
     found = [_find_split(data, term) for term in terms]
     sources = [data_set.open(name, class_names, problems) for data_set, name in found]
     positions = [slice_positions(term, len(source)) for term, source in zip(terms, sources, strict=True)]
@@ -111,6 +118,43 @@ def open_source(data: Data, split: str, class_names: Sequence[str] = (), problem
     return JoinedSource(list(zip(terms, sources, positions, strict=True)))
 
 
+def _holds_out_of_joined_train(data: Data) -> bool:
+    """Return whether there is no val split, and ``data.train_split`` joins splits from which val can be held out."""
+    train, val = parse_split(data.train_split), parse_split(data.val_split)
+    if is_tfds(data) or len(train) < 2 or len(val) > 1 or val[0].folder or split_kind(val[0].name) != "val":
+        return False
+    try:
+        if any(not data_set.has_split(name) for data_set, name in (_find_split(data, term) for term in train)):
+            return False
+    except UserError:
+        return False  # opening the train split reports the error
+    try:
+        data_set, name = _find_split(data, val[0])
+        return not data_set.has_split(name)
+    except UserError:
+        return True  # the folder contains data sets in subfolders, but is none itself
+
+
+def _open_part_of_joined_train(data: Data, split: str, class_names: Sequence[str], problems: Problems) -> Source:
+    whole = _open_terms(data, data.train_split, class_names, problems)
+    ids = [annotation.image_id for annotation in whole.annotations()]
+    in_val = split_by_hash(ids, data.val_fraction)
+    wanted = [position for position, is_val in enumerate(in_val) if is_val == (split == data.val_split)]
+    part = JoinedSource([(Term("", data.train_split, "", ""), whole, wanted)])
+    text = _held_out_text(in_val, data.train_split, data.val_fraction)
+    part.notes = (*part.notes, text)
+    problems.add(Kind.HELD_OUT, data.root, text)
+    return part
+
+
+def _held_out_text(in_val: Sequence[bool], split: str, fraction: float) -> str:
+    place = f" of '{split}'" if split else ""
+    return (
+        f"there is no val split: {sum(in_val)} of {len(in_val)} images{place} are held out for it "
+        f"(--data.val_fraction {fraction:g})"
+    )
+
+
 def split_names(data: Data) -> tuple[str, ...]:
     """Return the names of the splits that `open_source` can open. Raises UserError as `find_format` does."""
     return _open_data_set(data, "").available
@@ -118,6 +162,8 @@ def split_names(data: Data) -> tuple[str, ...]:
 
 def missing_split_message(data: Data, split: str) -> str | None:
     """Return a message about the first split in a specification that does not exist, or None if all splits exist."""
+    if split == data.val_split and _holds_out_of_joined_train(data):
+        return None
     for term in parse_split(split):
         data_set, name = _find_split(data, term)
         if not data_set.has_split(name):
@@ -268,6 +314,11 @@ class _FolderDataSet(_DataSet):
         self._folder, self._subfolder = folder, subfolder
         self.format, self._ignored_formats = _recognise_format(self.data, folder)
         self._module = _import_folder_format_module(self.format)
+        if self.format in ("voc", "coco") and folder.path.is_dir() and not folder.images:
+            hint = _hint_for_images_without_ending(folder)
+            outer = None if hint else _find_outer_data_set(folder)
+            hint = hint or (f" Did you mean '{outer}'?" if outer else " Give the folder that contains both.")
+            raise UserError(f"{folder.path}: it contains annotations, but no images.{hint}")
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -342,11 +393,7 @@ class _FolderDataSet(_DataSet):
         in_val = split_by_hash([annotation.image_id for annotation in whole.annotations()], self.data.val_fraction)
         is_val = split_kind(split) == "val"
         part = whole.select(position for position, val in enumerate(in_val) if val == is_val)
-        place = f" of '{self.divided}'" if self.divided else ""
-        text = (
-            f"there is no val split: {sum(in_val)} of {len(in_val)} images{place} are held out for it "
-            f"(--data.val_fraction {self.data.val_fraction:g})"
-        )
+        text = _held_out_text(in_val, self.divided, self.data.val_fraction)
         part.notes = (*part.notes, text)
         problems.add(Kind.HELD_OUT, self._folder.path, text)
         if not len(part):
@@ -389,7 +436,7 @@ def _recognise_format(data: Data, folder: Folder) -> tuple[str, list[str]]:
 
 def _hint_for_unknown_format(folder: Folder) -> str:
     """Return a sentence, preceded by a space, that guesses what a path in no known format is; empty without a guess."""
-    from ssd_jax.data.formats.coco import find_error_message, find_record
+    from ssd_jax.data.formats.coco import find_error_message
 
     other = name_other_format(folder)
     if other:
@@ -399,13 +446,52 @@ def _hint_for_unknown_format(folder: Folder) -> str:
         return f" As a COCO data set, it is malformed: {coco_error}"
     if folder.path.is_file():
         return " It is a file; if it is an archive, unpack it and give the folder."
-    stems = {spelling_key(stem(image)) for image in folder.images}
+    outer = _find_outer_data_set(folder)
+    if outer is not None:
+        what = "images" if folder.images else "annotations"
+        return f" It contains {what} only. Did you mean '{outer}'?"
+    if not folder.images:
+        return f" It contains no images.{_hint_for_images_without_ending(folder)}"
+    return f" {name_other_files(folder)}".rstrip() or " It contains images only. Give the folder of their annotations."
+
+
+def _hint_for_images_without_ending(folder: Folder) -> str:
+    """Return a sentence, preceded by a space, about the first file that is an image, but has no ending; or nothing."""
+    for file in folder.listing.files:
+        if "." not in file.rpartition("/")[2]:
+            with contextlib.suppress(UserError):
+                name = image_format(folder.full_path(file))
+                return f" The file {file} is an image, but its name has no ending. Add '.{name.lower()}' to it."
+    return ""
+
+
+def _find_outer_data_set(folder: Folder) -> Path | None:
+    """Return the folder above a folder of images or of annotations that is a data set with these files, or None."""
+    from ssd_jax.data.formats.coco import find_record, list_named_images
+
+    annotations = folder.with_extension(".xml", ".txt") or list_named_images(folder)
+    stems = {spelling_key(stem(file)) for file in folder.images or annotations}
     for above in map(Folder, folder.path.absolute().parents[:2] if stems else ()):
         place = folder.path.absolute().relative_to(above.path).as_posix()
-        files = [file for file in above.with_extension(".xml", ".txt") if spelling_key(stem(file)) in stems]
-        if any(_is_beside(parent(file), place) for file in files) or find_record(above, folder.images[0]):
-            return f" It contains images only. Did you mean '{above.path}'?"
-    return ""
+        others = above.with_extension(".xml", ".txt") if folder.images else above.images
+        fitting = [file for file in others if spelling_key(stem(file)) in stems]
+        has_record = bool(folder.images) and find_record(above, folder.images[0])
+        if (has_record or any(_is_beside(parent(file), place) for file in fitting)) and _reads(above, stems):
+            return above.path
+    return None
+
+
+def _reads(folder: Folder, stems: Set[str]) -> bool:
+    """Return whether a folder is a data set with annotated images of the given names."""
+    problems = Problems(raise_errors=False)
+    with contextlib.suppress(UserError):
+        data_set = _FolderDataSet(Data(root=str(folder.path)), "", folder)
+        for name in data_set.names or (WHOLE,):
+            source = data_set._module.open_split(folder, data_set.data, name, (), problems)
+            named = (spelling_key(stem(Path(a.file).name)) for a in source.annotations() if len(a.labels))
+            if not stems.isdisjoint(named):
+                return True
+    return False
 
 
 def _is_beside(annotations: str, images: str) -> bool:

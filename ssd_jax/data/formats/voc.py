@@ -23,6 +23,7 @@ from ssd_jax.data.folder import (
     stem,
 )
 from ssd_jax.data.formats.layout import describe_layout, folder_distance
+from ssd_jax.data.formats.other_formats import find_sidecar_files, report_sidecar_files
 from ssd_jax.data.formats.reader import SplitBuilder
 from ssd_jax.data.formats.voc_xml import ADVICE_NO_OBJECTS, VocAnnotation, header_or_stated_size, parse_voc_xml
 from ssd_jax.data.image import EXTENSIONS, image_size
@@ -238,9 +239,6 @@ class _VocReader:
         """
         own_name, place = stem(relative), parent(relative)
         own = self._folder.images_named(own_name)
-        if not own and own_name.lower().endswith(EXTENSIONS):
-            key = spelling_key(own_name)
-            own = [image for image in self._folder.images_named(stem(own_name)) if spelling_key(image).endswith(key)]
         named = split_path(content.filename)[-1:]
         others = [] if own or not named else self._folder.images_named(stem(named[0]))
         if others and any(parent(xml) == place for xml in self._xml_by_stem.get(spelling_key(stem(named[0])), [])):
@@ -323,9 +321,15 @@ class _VocReader:
             if xml not in in_splits and self._parse(xml, Problems(raise_errors=False)) is not None:
                 self._problems.add(Kind.IN_NO_SPLIT, self._folder.full_path(xml), "")
         places = {parent(image) for stems in self._xml_by_stem for image in self._folder.images_named(stems)}
-        for image in self._folder.images:
-            annotated = {spelling_key(stem(image)), spelling_key(image.rpartition("/")[2])} & self._xml_by_stem.keys()
-            if not annotated and parent(image) in places:
+        unannotated = [
+            image
+            for image in self._folder.images
+            if not {spelling_key(stem(image)), spelling_key(image.rpartition("/")[2])} & self._xml_by_stem.keys()
+        ]
+        sidecars = find_sidecar_files(self._folder, unannotated)
+        report_sidecar_files(self._folder, sidecars, self._problems)
+        for image in unannotated:
+            if parent(image) in places and image not in sidecars:
                 self._problems.add(Kind.UNANNOTATED, self._folder.full_path(image), "")
 
     def _lines(self, file: str) -> list[tuple[int, list[str]]]:

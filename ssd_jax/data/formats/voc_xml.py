@@ -4,6 +4,7 @@ Many programs write this format, each with its own deviations: a namespace, obje
 ``Unspecified`` in place of a flag, a polygon in place of a box, or an encoding that is not UTF-8.
 """
 
+import codecs
 import math
 import re
 import xml.etree.ElementTree as ElementTree
@@ -18,6 +19,7 @@ from ssd_jax.files import convert_read_errors
 
 ADVICE_NO_OBJECTS = "for an image without objects, write <annotation></annotation>"
 
+_UNKNOWN_CHARACTER = "\ufffd"
 _BOX_TAGS = ("bndbox", "box", "polygon", "xmin", "x1", "points")  # elements that contain the coordinates of an object
 
 
@@ -61,11 +63,15 @@ def parse_voc_xml(file: Path, problems: Problems | None = None) -> VocAnnotation
         )
         problems.add(Kind.NOTHING_READ, file, text)
     size = (width, height) if min(width, height) > 0 else None
-    return VocAnnotation((root.findtext("filename") or "").strip(), size, tuple(objects))
+    filename = (root.findtext("filename") or "").strip()
+    return VocAnnotation("" if _UNKNOWN_CHARACTER in filename else filename, size, tuple(objects))
 
 
 def _read_root(file: Path) -> ElementTree.Element:
     """Return the root element of an XML file, without the namespaces of its elements.
+
+    A byte that is not UTF-8 in a file that declares no other encoding becomes `_UNKNOWN_CHARACTER`, since it may be in
+    an element that is not used, such as <path>.
 
     Raises:
         UserError: If the file cannot be read, or is not well-formed.
@@ -79,6 +85,11 @@ def _read_root(file: Path) -> ElementTree.Element:
             # Python's XML parser does not know the multi-byte encodings of Asia, but Python's text decoder does.
             with convert_errors(f"{file}: can't be read as XML", "Save it as UTF-8.", catch=(ValueError, LookupError)):
                 root = ElementTree.fromstring(_decode_as_declared(data))
+        except ElementTree.ParseError:
+            text = data.decode(errors="replace")
+            if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or _UNKNOWN_CHARACTER not in text:
+                raise
+            root = ElementTree.fromstring(re.sub(r"^\ufeff?\s*<\?xml[^>]*\?>", "", text))
     except ElementTree.ParseError as error:
         text = f"not well-formed XML ({error}). Correct that line" if data else "empty. Copy it again"
         raise UserError(f"{file}: {text}; {ADVICE_NO_OBJECTS}.") from error
@@ -107,6 +118,12 @@ def _parse_object(file: Path, number: int, node: ElementTree.Element, problems: 
     name = (node.findtext("name") or "").strip()
     if not name:
         raise UserError(f"{file}: object {number} has no <name>. Add the name of its class.")
+    if _UNKNOWN_CHARACTER in name:
+        raise UserError(
+            f"{file}: object {number} has a <name> that is not in UTF-8, '{name}', and the file declares no other "
+            'encoding. Save it as UTF-8, or declare its encoding in the first line: <?xml version="1.0" '
+            'encoding="gb18030"?>.'
+        )
     if node.find("bndbox") is None and node.find("polygon") is not None:
         box = _polygon_box(file, number, node)
     else:

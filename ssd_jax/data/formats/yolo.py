@@ -21,6 +21,12 @@ from ssd_jax.data.folder import (
     stem,
 )
 from ssd_jax.data.formats.layout import describe_layout, folder_distance, is_side_folder
+from ssd_jax.data.formats.other_formats import (
+    find_sidecar_files,
+    name_other_files,
+    name_other_format,
+    report_sidecar_files,
+)
 from ssd_jax.data.formats.reader import SplitBuilder
 from ssd_jax.data.formats.yolo_classes import read_classes
 from ssd_jax.data.formats.yolo_labels import have_keypoints, looks_like_label_file, read_objects
@@ -100,6 +106,7 @@ def open_split(folder: Folder, data: Data, split: str, class_names: Sequence[str
     if not split:
         labels = _keep_labelled_folders(labels, folder, problems)
     labels = _leave_out_masks(labels, problems)
+    labels = _leave_out_other_formats(labels, folder, problems)
     _check_label_files(folder, split, places, labels, finder, problems)
     label_files = [file for file in labels.values() if file]
     if not classes.has_keypoints and have_keypoints(islice(label_files, _KEYPOINT_FILES)):
@@ -190,7 +197,8 @@ def _find_images(folder: Folder, split: str, places: Sequence[Path], problems: P
                 "Correct it; paths are relative to 'path', or to the YAML file."
             )
     if not images:
-        raise UserError(f"{folder.path}: the split '{split}' contains no images.")
+        what = f"the split '{split}'" if split else "it"
+        raise UserError(f"{folder.path}: {what} contains no images.")
     return images
 
 
@@ -281,10 +289,9 @@ class _LabelFinder:
             return usual
         place = image.parent.relative_to(self._folder.root).as_posix().removeprefix(".")
         own_split = split_of_path(place)
+        same_name = self._by_stem.get(spelling_key(image.stem)) or self._by_stem.get(spelling_key(image.name), [])
         candidates = [
-            file
-            for file in self._by_stem.get(spelling_key(image.stem), [])
-            if split_of_path(parent(file)) in (own_split, None) or own_split is None
+            file for file in same_name if split_of_path(parent(file)) in (own_split, None) or own_split is None
         ]
         candidates = [file for file in candidates if self._is_label_file(self._folder.full_path(file))]
         if not candidates:
@@ -360,6 +367,24 @@ def _leave_out_masks(labels: dict[Path, Path | None], problems: Problems) -> dic
     return kept
 
 
+def _leave_out_other_formats(
+    labels: dict[Path, Path | None], folder: Folder, problems: Problems
+) -> dict[Path, Path | None]:
+    """Return the images without those that have no label file, but an annotation file of a program such as labelme.
+
+    Such an image has objects, and must not count as an image without objects.
+    """
+    unlabelled = {
+        image.relative_to(folder.root).as_posix(): image
+        for image, file in labels.items()
+        if file is None and image.is_relative_to(folder.root)
+    }
+    found = find_sidecar_files(folder, unlabelled)
+    report_sidecar_files(folder, found, problems)
+    left_out = {unlabelled[image] for image in found}
+    return {image: file for image, file in labels.items() if image not in left_out} or labels
+
+
 def _closeness_key(label_file: Path, image: Path) -> tuple[tuple[int, int], bool, str]:
     distance = folder_distance(label_file.parent.as_posix(), image.parent.as_posix())
     return distance, image.suffix.lower() not in (".jpg", ".jpeg"), image.name
@@ -384,7 +409,10 @@ def _check_label_files(
     expected = " or ".join(map(str, finder.expected_files(unlabelled[0])))
     expected = f"The label file of {unlabelled[0]} would be {expected}."
     if len(unlabelled) == len(labels):
-        raise UserError(f"{folder.path}: none of the {len(labels)} images of '{split}' has a label file. {expected}")
+        of_split = f" of '{split}'" if split else ""
+        others = name_other_format(folder) or name_other_files(folder)
+        text = f"none of the {len(labels)} images{of_split} has a label file. {expected} {others}"
+        raise UserError(f"{folder.path}: {text.rstrip()}")
     if len(unlabelled) > _MANY_UNLABELLED * len(labels):
         text = f"{len(unlabelled)} of {len(labels)} images have no label file. {expected}"
         problems.add(Kind.FEW_LABELS, places[0], text)

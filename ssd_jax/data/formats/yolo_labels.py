@@ -17,6 +17,7 @@ from ssd_jax.data.formats.yolo_classes import Classes
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import RawObject, read_text
 from ssd_jax.errors import UserError
+from ssd_jax.files import convert_to_utf8
 
 _TOLERANCE = 0.01  # coordinates may be outside [0, 1] by this much, as in Ultralytics' software
 _ROUNDING = 1e-4  # maximum rounding error of normalised coordinates, which are written with at least four decimals
@@ -36,7 +37,7 @@ def looks_like_label_file(file: Path) -> bool:
     """Return whether the first line of a file is a label, as in label files but not in classes.txt or README files."""
     try:
         with file.open("rb") as stream:
-            fields = stream.readline(_MAX_FIRST_LINE).split()
+            fields = convert_to_utf8(stream.read(_MAX_FIRST_LINE)).split(b"\n")[0].split()
     except OSError:
         return False
     return len(fields) >= 5 and all(_is_number(field) for field in fields)
@@ -60,7 +61,7 @@ def have_keypoints(files: Iterable[Path]) -> bool:
     rows: list[list[float]] = []
     for file in files:
         try:
-            lines = file.read_bytes().splitlines()
+            lines = convert_to_utf8(file.read_bytes()).splitlines()
             rows += [[float(field) for field in line.split()[1:]] for line in lines if line.strip()]
         except (OSError, ValueError):
             return False
@@ -174,9 +175,10 @@ def _parse_line(file: Path, number: int, line: str, classes: Classes) -> _Label:
         x, y, width, height = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
     else:
         if _has_visibilities(values):
+            count = (len(values) - 4) // 3
             raise UserError(
-                f"{where} has {len(fields)} numbers, like a box with {(len(values) - 4) // 3} keypoints. Write kpt_shape: "
-                f"[{(len(values) - 4) // 3}, 3] into the YAML file that names the classes; the keypoints are ignored."
+                f"{where} has {len(fields)} numbers, like a box with {count} keypoints. Write kpt_shape: [{count}, 3] "
+                "into the YAML file that names the classes; the keypoints are ignored."
             )
         raise UserError(
             f"{where} has {len(fields)} numbers. A box has 5 (class, centre x, centre y, width, height); a polygon "

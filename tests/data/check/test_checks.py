@@ -412,3 +412,27 @@ def test_fix_option_writes_a_copy_without_problems(faulty_folder, tmp_path, caps
     assert np.abs(rotated - stored[::-1, ::-1]).mean() < np.abs(rotated - stored).mean() / 4
     assert run_command(*argv, "--fix", fixed) == 2, "the folder is no longer new"
     assert str(fixed) in capsys.readouterr().err
+
+
+def test_splits_with_the_same_images_are_one_problem_with_advice_that_works(tmp_path):
+    make_noise_image(0).save(tmp_path / "a.jpg")
+    for stem in "abcdefghij":
+        make_noise_image(ord(stem)).save(tmp_path / f"{stem}.jpg")
+        (tmp_path / f"{stem}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "data.yaml").write_text("train: .\nval: .\nnames: [cat]\n")
+    check = check_data_set(Config(data=Data(root=str(tmp_path))))
+    (problem,) = [p for p in check.problems if p.kind in (Kind.SAME_SPLITS, Kind.TWO_SPLITS)]
+    assert problem.kind is Kind.SAME_SPLITS
+    splits = dict(re.findall(r"--data.(\w+) '([^']*)'", problem.text))
+    check = check_data_set(Config(data=Data(root=str(tmp_path), **splits)))
+    assert check.problems == [] and [count.images for count in check.counts.values()] == [9, 1]
+
+
+def test_malformed_annotations_are_not_reported_as_missing_objects_too(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        make_noise_image(len(split)).save(tmp_path / split / "a.jpg")
+        (tmp_path / split / "a.txt").write_text("0 0.5 0.5 0.2 0.2 0.9\n")
+    (tmp_path / "classes.txt").write_text("cat\n")
+    problems = check_data_set(Config(data=Data(root=str(tmp_path)))).problems
+    assert {p.kind for p in problems} == {Kind.MALFORMED}

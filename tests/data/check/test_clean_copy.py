@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd_jax.data.check.clean_copy import SAME_IOU, CopyCount, write_clean_copy
+from ssd_jax.data.check import clean_copy
+from ssd_jax.data.check.clean_copy import SAME_IOU, CopyCount, check_copy_folder, write_clean_copy
 from ssd_jax.data.source import FolderSource, make_annotation
 from ssd_jax.errors import UserError
 
@@ -129,3 +130,21 @@ def test_write_clean_copy_calls_progress_once_for_each_image(tmp_path):
     digests = {annotation.file: f"{k % 3}".encode() for k, annotation in enumerate(source.annotations())}
     write_clean_copy(tmp_path / "copy", {"train": source}, dict(itertools.islice(digests.items(), 4)), done.append)
     assert sum(done) == 5
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_failed_copy_is_removed_so_that_the_same_command_works_again(exists, tmp_path, monkeypatch):
+    sources = {"train": make_source(tmp_path, {("a", 1): [(1, (1, 1, 9, 9))], ("b", 2): []})}
+    if exists:
+        (tmp_path / "copy").mkdir()
+    with monkeypatch.context() as patch:
+
+        def fail(*args):
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(clean_copy.shutil, "copyfile", fail)
+        with pytest.raises(UserError, match="No space left"):
+            write_copy(tmp_path, sources)
+    assert (tmp_path / "copy").exists() == exists
+    check_copy_folder(tmp_path / "copy", tmp_path / "other")
+    assert write_copy(tmp_path, sources)["train"].images == 2

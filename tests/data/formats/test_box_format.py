@@ -39,19 +39,19 @@ def to_box(numbers, name):
 @pytest.mark.parametrize("true", FORMATS)
 def test_find_box_format_returns_the_format_that_the_boxes_were_written_in(stated, true):
     read = np.array([to_box(to_numbers(box, true), stated) for box in draw_boxes()])
-    found = find_box_format(read, np.array([SIZE] * len(read)), stated)
+    found = find_box_format(read, np.array([SIZE] * len(read), float), stated)
     assert found is None if true == stated else found is not None and found[0] == true
 
 
 def test_find_box_format_returns_none_for_few_boxes_or_careless_ones():
     read = np.array([to_box(to_numbers(box, "xyxy"), "xywh") for box in draw_boxes()])
-    assert find_box_format(read[:9], np.array([SIZE] * 9), "xywh") is None
+    assert find_box_format(read[:9], np.array([SIZE] * 9, float), "xywh") is None
     # Careless boxes of objects that touch an edge reach beyond the image in every format.
     careless = draw_boxes()
     careless[::3, :2] -= 0.52 * np.array(SIZE)
     careless[1::3, 2:] += 0.52 * np.array(SIZE)
     for stated in FORMATS:
-        assert find_box_format(careless, np.array([SIZE] * len(careless)), stated) is None
+        assert find_box_format(careless, np.array([SIZE] * len(careless), float), stated) is None
 
 
 def write_coco(root, boxes):

@@ -1,5 +1,6 @@
 """Tests of all formats: equal annotations from VOC, COCO and YOLO, the list of formats, and joined splits."""
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -18,7 +19,13 @@ from helpers.paths import ROOT
 from PIL import Image
 
 from ssd_jax.config import Data
-from ssd_jax.data.formats.open import FOLDER_FORMATS, FolderFormatModule, find_format, open_source
+from ssd_jax.data.formats.open import (
+    FOLDER_FORMATS,
+    FolderFormatModule,
+    find_format,
+    missing_split_message,
+    open_source,
+)
 from ssd_jax.data.formats.shapes import CLASS_NAMES
 from ssd_jax.data.problems import Kind, Problems
 
@@ -189,3 +196,20 @@ def test_joined_splits_renumber_labels_and_collect_each_problem_once(tmp_path):
     assert source.class_names == ("ant", "bee", "cat") and source.category_ids is None
     assert [a.labels.tolist() for a in source.annotations()] == [[1, 2], [1], [3, 2], [3]]
     assert [problem.kind for problem in problems.collected] == [Kind.NO_AREA] * 2, "once for each folder"
+
+
+def test_val_is_held_out_of_joined_train_splits(tmp_path):
+    for batch in ("batch1", "batch2"):
+        content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+        for k in range(20):
+            Image.new("RGB", (40, 30)).save(tmp_path / f"{batch}_{k}.jpg")
+            content["images"].append({"id": k, "file_name": f"{batch}_{k}.jpg"})
+            content["annotations"].append({"id": k, "image_id": k, "category_id": 1, "bbox": [1, 1, 9, 9]})
+        (tmp_path / f"{batch}.json").write_text(json.dumps(content))
+    data = Data(root=str(tmp_path), train_split="batch1+batch2", val_fraction=0.3)
+    train, val = (open_source(data, split) for split in ("batch1+batch2", "val"))
+    ids = [[annotation.image_id for annotation in source.annotations()] for source in (train, val)]
+    assert len(set(ids[0])) + len(set(ids[1])) == len(set(ids[0] + ids[1])) == 40 and 3 <= len(ids[1]) <= 25
+    assert any("are held out for it (--data.val_fraction 0.3)" in note for note in train.notes)
+    assert missing_split_message(data, "val") is None
+    assert len(open_source(dataclasses.replace(data, val_split="batch1+batch2"), "batch1+batch2")) == 40

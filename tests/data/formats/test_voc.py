@@ -640,3 +640,18 @@ def test_second_name_or_box_of_an_object_is_a_warning(voc_folder, extra):
     part = "<part><name>head</name><bndbox><xmin>3</xmin></bndbox></part>"
     write_annotation(voc_folder, make_annotation_xml(make_object_xml(extra=part)))
     assert open_folder(voc_folder).notes == ()
+
+
+@pytest.mark.parametrize("declaration", ["", '<?xml version="1.0" encoding="utf-8"?>\n'])
+def test_bytes_that_are_not_utf8_matter_only_where_they_are_used(voc_folder, declaration):
+    file = voc_folder / "Annotations" / "a.xml"
+    xml = declaration + make_annotation_xml("<path>C:/José/a.jpg</path>", make_object_xml())
+    file.write_bytes(xml.encode("cp1252"))
+    assert len(open_folder(voc_folder).annotation(0).labels) == 1
+    file.write_bytes((declaration + make_annotation_xml(make_object_xml("猫"))).encode("gb18030"))
+    with pytest.raises(UserError, match=r"a.xml: object 1 has a <name> that is not in UTF-8.*gb18030"):
+        open_folder(voc_folder)
+    file.write_bytes(
+        ('<?xml version="1.0" encoding="gb18030"?>' + make_annotation_xml(make_object_xml("猫"))).encode("gb18030")
+    )
+    assert "猫" in open_folder(voc_folder).class_names

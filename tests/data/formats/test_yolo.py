@@ -668,3 +668,15 @@ def test_second_val_folder_is_a_warning(yolo_folder):
     problems = Problems()
     open_folder(yolo_folder, problems=problems, val_split="val")
     assert [p.text.split("'")[1] for p in problems.collected if p.kind is Kind.UNUSED_SPLIT] == ["valid"]
+
+
+def test_boxes_with_keypoints_outside_of_them_are_recognised_by_the_visibilities(yolo_folder):
+    points = " 0.9 0.9 2 0.95 0.1 0 0.1 0.1 1"
+    np.testing.assert_allclose(read_boxes(yolo_folder, CAT.strip() + points + "\n"), [[0, 12, 20, 18]], atol=1e-4)
+
+
+def test_keypoints_of_some_lines_are_named_in_the_error(yolo_folder):
+    with pytest.raises(
+        UserError, match=r"line 2 has 8 numbers, like a box with 1 keypoints. Write kpt_shape: \[1, 3\]"
+    ):
+        read_boxes(yolo_folder, CAT + CAT.strip() + " 0.9 0.9 2\n")
