@@ -664,7 +664,7 @@ MUTANTS = (
     Mutant(
         "train_split_without_objects_accepted",
         "data/check/contents",
-        "if not counts[train].total:",
+        "if not counts[train].total and is_read:",
         "if not counts[train].images:",
         ("data/check/test_contents",),
     ),

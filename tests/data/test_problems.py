@@ -1,6 +1,7 @@
 """Tests of the problems of a data set, which are raised as errors or collected."""
 
 import json
+import re
 import time
 
 import numpy as np

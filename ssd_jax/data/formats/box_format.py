@@ -71,7 +71,7 @@ def check_box_format(
 def _fits(corners: Float[np.ndarray, "g 4"], sizes: Float[np.ndarray, "g 2"]) -> Bool[np.ndarray, " g"]:
     """Return whether each box has an area and is inside its image, except for a margin."""
     low, high = corners[:, :2], corners[:, 2:]
-    return ((high > low) & (low >= -_MARGIN * sizes) & (high <= (1 + _MARGIN) * sizes)).all(axis=1)
+    return np.all((high > low) & (low >= -_MARGIN * sizes) & (high <= (1 + _MARGIN) * sizes), axis=1)
 
 
 def _from_corners(corners: Float[np.ndarray, "g 4"], name: str) -> Float[np.ndarray, "g 4"]:

@@ -314,7 +314,8 @@ class _FolderDataSet(_DataSet):
         self._folder, self._subfolder = folder, subfolder
         self.format, self._ignored_formats = _recognise_format(self.data, folder)
         self._module = _import_folder_format_module(self.format)
-        if self.format in ("voc", "coco") and folder.path.is_dir() and not folder.images:
+        is_whole = self.format not in ("voc", "coco") or folder.path.is_file() or folder.images
+        if not is_whole and self._module.count_annotated(folder):
             hint = _hint_for_images_without_ending(folder)
             outer = None if hint else _find_outer_data_set(folder)
             hint = hint or (f" Did you mean '{outer}'?" if outer else " Give the folder that contains both.")

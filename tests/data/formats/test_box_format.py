@@ -18,8 +18,8 @@ SIZE = (200, 100)
 def draw_boxes(count=40):
     """Return random xyxy boxes that touch no edge of an image of `SIZE`."""
     rng = np.random.default_rng(1)
-    low = rng.uniform(0.02, 0.5, (count, 2))
-    return np.concatenate([low, low + rng.uniform(0.1, 0.45, (count, 2))], axis=1) * np.array(SIZE * 2)
+    low = rng.uniform(0.1, 0.5, (count, 2))
+    return np.concatenate([low, low + rng.uniform(0.3, 0.48, (count, 2))], axis=1) * np.array(SIZE * 2)
 
 
 def to_numbers(box, name):

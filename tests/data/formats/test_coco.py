@@ -71,7 +71,7 @@ def test_boxes_are_converted_to_xyxy(coco_folder):
     np.testing.assert_array_equal(
         annotation.area_px, [150.5, 30, 25]
     )  # the last object has no key 'area', so the area of its box is used
-    assert source.notes == () and source.image(0).shape == (30, 40, 3)
+    assert len(source.notes) == 1 and source.image(0).shape == (30, 40, 3)  # the note is about a crowd
 
 
 def test_image_without_objects_is_kept(coco_folder):
@@ -457,7 +457,9 @@ def test_records_of_one_image_are_joined(tmp_path):
     source = open_content(tmp_path, content, problems=problems)
     assert len(source) == 1 and sorted(source.annotation(0).labels.tolist()) == [1, 1, 3]
     assert source.annotation(0).number == 139 and set(source.coco_truth.image_ids) == {139}
-    assert [p.kind for p in problems.collected] == [Kind.UNANNOTATED, Kind.JOINED], "nothing names two.jpg any more"
+    assert [p.kind for p in problems.collected] == [Kind.UNANNOTATED, Kind.JOINED, Kind.CROWD], (
+        "nothing names two.jpg any more"
+    )
 
 
 def test_repeated_annotation_ids_are_a_warning(tmp_path):

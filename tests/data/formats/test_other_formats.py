@@ -145,4 +145,4 @@ def test_output_of_the_program_inside_a_data_set_is_passed_over(tmp_path):
     write_files(tmp_path, {"a.jpg": "", "a.txt": LABEL, "classes.txt": "cat\n", **own})
     problems = Problems()
     assert len(open_folder(tmp_path, problems)) == 1
-    assert [p.kind for p in problems.collected] == []
+    assert {p.kind for p in problems.collected} == {Kind.HELD_OUT}
