@@ -16,9 +16,8 @@ from typing import Protocol, cast, runtime_checkable
 from ssd_jax.config import Data
 from ssd_jax.data.folder import Folder, parent, spelling_key, stem
 from ssd_jax.data.formats.layout import folder_distance
-from ssd_jax.data.formats.other_formats import name_other_files, name_other_format
+from ssd_jax.data.formats.other_formats import name_image_without_ending, name_other_files, name_other_format
 from ssd_jax.data.formats.reader import PUBLISHED, WHOLE
-from ssd_jax.data.image import image_format
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import FolderSource, Source, join_names
 from ssd_jax.data.split_names import find_split_name, is_split_name, split_by_hash, split_kind
@@ -316,7 +315,7 @@ class _FolderDataSet(_DataSet):
         self._module = _import_folder_format_module(self.format)
         is_whole = self.format not in ("voc", "coco") or folder.path.is_file() or folder.images
         if not is_whole and self._module.count_annotated(folder):
-            hint = _hint_for_images_without_ending(folder)
+            hint = name_image_without_ending(folder)
             outer = None if hint else _find_outer_data_set(folder)
             hint = hint or (f" Did you mean '{outer}'?" if outer else " Give the folder that contains both.")
             raise UserError(f"{folder.path}: it contains annotations, but no images.{hint}")
@@ -452,18 +451,8 @@ def _hint_for_unknown_format(folder: Folder) -> str:
         what = "images" if folder.images else "annotations"
         return f" It contains {what} only. Did you mean '{outer}'?"
     if not folder.images:
-        return f" It contains no images.{_hint_for_images_without_ending(folder)}"
+        return f" It contains no images.{name_image_without_ending(folder)}"
     return f" {name_other_files(folder)}".rstrip() or " It contains images only. Give the folder of their annotations."
-
-
-def _hint_for_images_without_ending(folder: Folder) -> str:
-    """Return a sentence, preceded by a space, about the first file that is an image, but has no ending; or nothing."""
-    for file in folder.listing.files:
-        if "." not in file.rpartition("/")[2]:
-            with contextlib.suppress(UserError):
-                name = image_format(folder.full_path(file))
-                return f" The file {file} is an image, but its name has no ending. Add '.{name.lower()}' to it."
-    return ""
 
 
 def _find_outer_data_set(folder: Folder) -> Path | None:
@@ -477,9 +466,14 @@ def _find_outer_data_set(folder: Folder) -> Path | None:
         others = above.with_extension(".xml", ".txt") if folder.images else above.images
         fitting = [file for file in others if spelling_key(stem(file)) in stems]
         has_record = bool(folder.images) and find_record(above, folder.images[0])
-        if (has_record or any(_is_beside(parent(file), place) for file in fitting)) and _reads(above, stems):
+        is_small = len(above.listing.files) <= _MAX_OUTER_FILES
+        is_beside = has_record or any(_is_beside(parent(file), place) for file in fitting)
+        if is_small and is_beside and _reads(above, stems):
             return above.path
     return None
+
+
+_MAX_OUTER_FILES = 3000  # in a folder that is read only to see whether it is a data set
 
 
 def _reads(folder: Folder, stems: Set[str]) -> bool:

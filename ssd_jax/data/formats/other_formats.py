@@ -1,11 +1,14 @@
 """Recognise the annotation files of formats that cannot be read, to name them in a message."""
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
 from ssd_jax.data.folder import Folder, group_by_stem, spelling_key, stem
+from ssd_jax.data.image import image_format
 from ssd_jax.data.problems import Kind, Problems
+from ssd_jax.errors import UserError
 from ssd_jax.files import convert_to_utf8
 
 _SIGNS = (
@@ -66,6 +69,16 @@ def name_other_files(folder: Folder) -> str:
     return (
         f"Beside images, it contains {names}. An annotation file has the name of its image: a.jpg and a.xml or a.txt."
     )
+
+
+def name_image_without_ending(folder: Folder) -> str:
+    """Return a sentence, preceded by a space, about the first file that is an image, but has no ending; or nothing."""
+    for file in folder.listing.files:
+        if "." not in file.rpartition("/")[2]:
+            with contextlib.suppress(UserError):
+                name = image_format(folder.full_path(file))
+                return f" The file {file} is an image, but its name has no ending. Add '.{name.lower()}' to it."
+    return ""
 
 
 def find_sidecar_files(folder: Folder, images: Iterable[str]) -> dict[str, tuple[str, str]]:

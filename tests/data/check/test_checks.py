@@ -134,7 +134,9 @@ def test_check_data_set_finds_class_names_that_differ_only_in_case(faulty_folder
 def test_check_data_set_lists_a_file_in_two_splits_once(tmp_path):
     write_voc_image(tmp_path, "train", "a", [GOOD], make_noise_image(0))
     write_voc_image(tmp_path, "train", "b", [GOOD], make_noise_image(1))
-    (tmp_path / "ImageSets" / "Main" / "test.txt").write_text("b\na\n")
+    write_voc_image(tmp_path, "train", "c", [GOOD], make_noise_image(2))
+    write_voc_image(tmp_path, "test", "d", [GOOD], make_noise_image(3))
+    (tmp_path / "ImageSets" / "Main" / "test.txt").write_text("b\na\nd\n")
     problems = check_folder(tmp_path, val_split="test").problems
     assert list_kinds_and_files(problems) == [(Kind.TWO_SPLITS, "a.jpg"), (Kind.TWO_SPLITS, "b.jpg")]
     assert all("train" in p.text and "test" in p.text for p in problems)
@@ -201,7 +203,7 @@ def test_check_data_set_finds_a_coco_class_that_is_missing_in_train(tmp_path):
         make_noise_image(len(split)).save(tmp_path / f"{split}.png")
     problems = check_folder(tmp_path).problems
     assert (Kind.UNKNOWN_CLASS, "val.json") in list_kinds_and_files(problems)
-    assert {p.kind for p in problems} == {Kind.UNKNOWN_CLASS, Kind.NO_BEST, Kind.ONE_OBJECT}
+    assert {p.kind for p in problems} == {Kind.UNKNOWN_CLASS, Kind.ONE_OBJECT}
 
 
 def test_check_data_set_reports_a_missing_val_split(tmp_path):
@@ -313,6 +315,7 @@ def test_check_data_exits_with_0_without_problems_and_removes_old_sample_images(
 def test_check_data_exits_with_2_if_the_data_set_cannot_be_opened(tmp_path, capsys):
     assert run_command("check-data", TINY, "--data.root", tmp_path / "absent", "--out", tmp_path / "out") == 2
     write_voc_image(tmp_path / "data", "train", "a", [GOOD], None)
+    make_noise_image(0).save(tmp_path / "data" / "other.png")
     assert run_command("check-data", TINY, "--data.root", tmp_path / "data", "--out", tmp_path / "out") == 2
     screen = capsys.readouterr()
     assert "error: Annotations/a.xml" in screen.out, "problems found so far are printed"
