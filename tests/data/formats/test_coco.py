@@ -467,7 +467,7 @@ def test_repeated_annotation_ids_are_a_warning(tmp_path):
     content["annotations"][1]["id"] = content["annotations"][0]["id"]
     problems = Problems(raise_errors=False)
     assert len(open_content(tmp_path, content, problems=problems).annotation(0).labels) == 3
-    assert [p.kind for p in problems.collected] == [Kind.REPEATED_ID] and "7" in problems.collected[0].text
+    assert [p.kind for p in problems.collected] == [Kind.REPEATED_ID, Kind.CROWD] and "7" in problems.collected[0].text
 
 
 @pytest.mark.parametrize(
