@@ -1,11 +1,10 @@
 """Detections of one image, as numpy arrays on the host."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32
-
-from ssd_jax.ops.detection import Detections
 
 
 class ImageDetections(NamedTuple):
@@ -23,11 +22,11 @@ NO_DETECTIONS = ImageDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.flo
 """Value for an image without detections: three empty arrays."""
 
 
-def to_image_detections(detections: Detections, slot: int, width: int, height: int) -> ImageDetections:
+def to_image_detections(detections: Sequence[Any], slot: int, width: int, height: int) -> ImageDetections:
     """Return the detections of one image of a batch in pixels, without padding.
 
     Args:
-        detections: Output of a `PredictFn`, already on the host.
+        detections: `Detections` of a `PredictFn`, already on the host. This module does not import JAX, nor their type.
         slot: Position of the image in the batch.
         width: Width of the original image in pixels.
         height: Height of the original image in pixels.

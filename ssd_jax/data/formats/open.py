@@ -479,7 +479,7 @@ _MAX_OUTER_FILES = 3000  # in a folder that is read only to see whether it is a 
 def _reads(folder: Folder, stems: Set[str]) -> bool:
     """Return whether a folder is a data set with annotated images of the given names."""
     problems = Problems(raise_errors=False)
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(UserError, KeyError):  # KeyError: another program removes files at the same time
         data_set = _FolderDataSet(Data(root=str(folder.path)), "", folder)
         for name in data_set.names or (WHOLE,):
             source = data_set._module.open_split(folder, data_set.data, name, (), problems)
