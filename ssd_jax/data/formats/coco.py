@@ -163,7 +163,7 @@ def _open_file(
                     content.categories[entry.category].name,
                     (entry.bbox[0], entry.bbox[1], entry.bbox[0] + entry.bbox[2], entry.bbox[1] + entry.bbox[3]),
                     crowd=entry.is_crowd,
-                    area_px=entry.area,
+                    area_px=abs(entry.area),
                 )
                 for position in own
                 for entry in objects[position]

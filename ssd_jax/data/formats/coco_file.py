@@ -17,7 +17,6 @@ import msgspec
 
 from ssd_jax.data.formats.documents import read_json
 from ssd_jax.data.problems import Kind, Problems
-from ssd_jax.data.source import order_corners
 from ssd_jax.errors import UserError
 
 Number = int | float | str
@@ -68,7 +67,7 @@ class CocoObject(NamedTuple):
     category: int
     """Position of its category in `CocoFile.categories`."""
     bbox: tuple[float, float, float, float]
-    """Left, top, width and height in pixels."""
+    """Left, top, width and height in pixels. The size may be negative, as in the file."""
     area: float
     """Area in square pixels: as stated, or the area of the box."""
     is_crowd: bool
@@ -228,13 +227,8 @@ def _objects(
             text = f"{where} of {name} has no 'bbox' of four numbers and no polygon. Correct it, or remove it."
             problems.add(Kind.MALFORMED, file, text)
             continue
-        if min(box[2:]) < 0:
-            text = f"{where} ({raw.images[image].file_name} {' '.join(f'{edge:g}' for edge in box)})"
-            problems.add(Kind.SWAPPED, file, text)
-            x1, y1, x2, y2 = order_corners((box[0], box[1], box[0] + box[2], box[1] + box[3]))
-            box = x1, y1, x2 - x1, y2 - y1
         area = _to_float(entry.area)
-        area = box[2] * box[3] if math.isnan(area) or area < 0 else area
+        area = box[2] * box[3] if math.isnan(area) else area
         objects.append(CocoObject(position, image, category, box, area, _is_true(entry.iscrowd)))
     return objects
 
