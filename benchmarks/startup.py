@@ -10,7 +10,6 @@ change less with other load of the machine than the time on the clock, but they 
 
 import dataclasses
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -96,17 +95,22 @@ def measure(checkout: Checkout, arguments: list[str], cache: Path) -> float:
         "PYTHONPATH": str(checkout.folder), "XDG_CACHE_HOME": str(cache), "JAX_PLATFORMS": "cpu",
     }  # fmt: skip
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = os.times()
     finished = subprocess.run(
-        [sys.executable, *arguments], cwd=cache.parent, env=environment, capture_output=True, text=True
+        [sys.executable, *arguments],
+        cwd=cache.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    after = os.times()
     if finished.returncode:
         raise UserError(f"{' '.join(arguments)[:200]}: failed", *finished.stderr.splitlines()[-3:])
     for line in finished.stdout.splitlines():
         if line.startswith("seconds "):
             return float(line.split()[1])
-    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return sum(after[2:4]) - sum(before[2:4])  # of child processes: user and system
 
 
 def measure_all(checkouts: Sequence[Checkout], image: Path, rounds: int) -> dict[str, list[float]]:
@@ -130,8 +134,6 @@ def main(argv: Sequence[str]) -> None:
     if options.against is not None:
         checkouts.append(Checkout(options.against.resolve(), (options.against_model or model).resolve()))
     print(describe_machine())
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     best = measure_all(checkouts, options.image.resolve(), options.rounds)
     header = ["CPU seconds, smallest of several runs", "this checkout", "the other checkout"][: 1 + len(checkouts)]
     rows = [[name, *(f"{seconds:.3g}" for seconds in times)] for name, times in best.items()]

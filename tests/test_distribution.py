@@ -113,8 +113,8 @@ def test_installed_check_data_takes_a_name_and_recommends_another(site, tmp_path
 def test_installed_train_takes_an_edited_copy(site, tmp_path):
     run_installed(site, tmp_path, "configs", "own_data_small", "--copy", "mine.py")
     file = tmp_path / "mine.py"
-    file.write_text(file.read_text(encoding="utf-8").replace("steps=600", "steps=77"), encoding="utf-8")
-    assert "(default: 77)" in run_installed(site, tmp_path, "train", "mine.py", "--help")
+    file.write_text(file.read_text(encoding="utf-8").replace("epochs=15", "epochs=77"), encoding="utf-8")
+    assert "(default: 77" in run_installed(site, tmp_path, "train", "mine.py", "--help")
 
 
 @pytest.mark.parametrize("script", ["train", "evaluate", "predict"])

@@ -57,8 +57,8 @@ def make_predict(config: Config, mesh: Mesh, *, is_standardized: bool = False) -
     def predict(
         params: Params, canvas: UInt8[Array, "b h w 3"], height: Int32[Array, " b"], width: Int32[Array, " b"]
     ) -> Detections:
-        images = sharding.map_images(resize_image, mesh)(canvas, height, width)
+        images = sharding.map_images(resize_image, mesh, vmap_single=False)(canvas, height, width)
         predictions = SSD(config.model, is_standardized).apply({"params": params}, images)
-        return sharding.map_images(detect_image, mesh)(*predictions)
+        return sharding.map_images(detect_image, mesh, vmap_single=False)(*predictions)
 
     return predict

@@ -50,7 +50,7 @@ def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray], metadata: M
     """
     # safetensors writes the memory of an array as it is, so a transposed view would be read back as another array.
     data = safetensors.numpy.save(
-        {name: np.asarray(array, order="C") for name, array in tensors.items()}, dict(metadata or {})
+        {name: np.asarray(array, order="C") for name, array in tensors.items()}, dict(metadata) if metadata else None
     )
     temporary = file.with_name(file.name + ".tmp")
     with convert_write_errors(file):
