@@ -1,4 +1,4 @@
-"""Measure how many CPU seconds pass until the first detection, in new processes on one core.
+"""Measure how many CPU seconds pass until the first detection, in new processes.
 
     python -m benchmarks.startup MODEL IMAGE [--against CHECKOUT]
 
