@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ssd_jax.commands.output import escape_output, print_warnings_to_stderr
-from ssd_jax.errors import UserError
+from ssd_jax.errors import UserError, format_error_reason
 from ssd_jax.runtime.exit_message import set_exit_message
 
 
@@ -59,8 +59,13 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code. It is 2 after a mistake of the user, which is printed without a traceback.
     """
-    with escape_output():
-        return _run_command(argv)
+    with escape_output() as output:
+        code = _run_command(argv)
+        if output.failure is not None:
+            reason = format_error_reason(output.failure)
+            print(f"error: not all of the output could be printed: {reason}. Free some space.", file=sys.stderr)
+            return code or 2
+        return code
 
 
 def _run_command(argv: Sequence[str]) -> int:

@@ -1,6 +1,7 @@
 """Output of the commands: no text that comes from the data, such as a file name, may control the terminal."""
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ _LINES_AND_PROGRESS = re.compile(r"([\n\t\r]|\x1b\[A)")
 class _EscapedStream:
     """Text stream that applies `escape_text` to everything that is written to another stream.
 
-    Characters that the encoding of the stream lacks are escaped as well, so that no text raises an error.
+    Characters that the encoding of the stream lacks are escaped as well, so that no text raises an error. If the output
+    can't be written, as to a file on a full disk, the rest of it is discarded, so that a training is not lost.
 
     Args:
         stream: The other text stream.
@@ -27,6 +29,8 @@ class _EscapedStream:
 
     def __init__(self, stream: Any, kept: re.Pattern[str], is_terminal: bool) -> None:
         self._stream, self._kept, self._is_terminal = stream, kept, is_terminal
+        self.failure: OSError | None = None
+        """Error of the first text that could not be written."""
 
     @property
     def unescaped(self) -> Any:
@@ -37,9 +41,13 @@ class _EscapedStream:
         parts = self._kept.split(text)
         parts[::2] = map(escape_text, parts[::2])
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        self._stream.write("".join(parts).encode(encoding, "backslashreplace").decode(encoding))
-        if "\n" in text:
-            self._stream.flush()  # so that a log file is up to date, and has both streams in order
+        try:
+            self._stream.write("".join(parts).encode(encoding, "backslashreplace").decode(encoding))
+            if "\n" in text:
+                self._stream.flush()  # so that a log file is up to date, and has both streams in order
+        except OSError as error:
+            self.failure = self.failure or error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
         return len(text)
 
     def isatty(self) -> bool:
@@ -50,8 +58,10 @@ class _EscapedStream:
 
 
 @contextmanager
-def escape_output() -> Iterator[None]:
+def escape_output() -> Iterator[_EscapedStream]:
     """Escape what is printed during the ``with`` block, except line breaks, tabs and the codes of progress bars.
+
+    The block gets the stream that replaces stdout.
 
     The message of a `UserError` escapes the line breaks in names itself, and so do the functions that format tables.
     """
@@ -59,7 +69,7 @@ def escape_output() -> Iterator[None]:
     out: Any = _EscapedStream(sys.stdout, _LINES, is_terminal=False)
     err: Any = _EscapedStream(sys.stderr, _LINES_AND_PROGRESS, sys.stderr.isatty())
     with redirect_stdout(out), redirect_stderr(err):
-        yield
+        yield out
 
 
 class _StderrHandler(logging.Handler):

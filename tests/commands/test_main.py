@@ -291,6 +291,18 @@ def home(monkeypatch, tmp_path):
     return tmp_path
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+def test_command_whose_output_cannot_be_written_writes_its_files_and_says_so(tmp_path):
+    arguments = ["configs", "own_data", "--copy", str(tmp_path / "mine.py")]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "ssd_jax", *arguments], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert result.returncode == 2 and (tmp_path / "mine.py").exists()
+    assert result.stderr.startswith("error: not all of the output could be printed: No space left")
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_home_folder_is_expanded_in_paths_and_only_there(home):
     argv = ["~/a b", "--image=~/x", "--epoch=0", "--out=~/b.jpg"]
     options = parse_options(show.ShowOptions, "show", argv)
