@@ -13,9 +13,9 @@ from ssd_jax.model_zoo import catalog
 from ssd_jax.model_zoo.catalog import CatalogModel
 
 NOTES = """\
-accuracy: as published, for which `ssd-jax models NAME` gives the source; COCO's
-AP or VOC's mAP, in percent. bundled: comes with ssd-jax. download: is fetched
-at the first use; cached: was fetched before.
+bundled: comes with ssd-jax. download: is fetched at the first use; cached: was
+fetched before. The second line names network, data and the published accuracy,
+COCO's AP or VOC's mAP in percent; `ssd-jax models NAME` gives its source.
 
 ssd-jax predict NAME IMAGES                         detects objects
 ssd-jax train CONFIG --train.pretrained NAME        trains from it
@@ -63,25 +63,16 @@ def find_catalog_model(name: str) -> CatalogModel:
 
 
 def format_catalog(models: Iterable[CatalogModel]) -> str:
-    """Return a table of models, one in each row."""
-    import tabulate
-
-    rows = [
-        [
-            model.name,
-            model.network,
-            model.classes or "-",
-            model.data,
-            model.accuracy or "-",
-            model.license.partition(" (")[0],
-            format_size(model),
-            find_place(model),
+    """Return two lines for each model, of at most 80 characters."""
+    lines = []
+    for model in models:
+        classes = f"{model.classes} classes, " if model.classes else ""
+        accuracy = f": {model.accuracy}" if model.accuracy else ""
+        lines += [
+            f"{model.name:27} {find_place(model):9} {format_size(model):>5} MB  {model.license.partition(' (')[0]}",
+            f"    {model.network}, {classes}{model.data}{accuracy}",
         ]
-        for model in models
-    ]
-    header = ["name", "network", "classes", "trained on", "accuracy", "license", "MB", "place"]
-    align = ("left", "left", "right", "left", "left", "left", "right", "left")
-    return tabulate.tabulate(rows, header, colalign=align, disable_numparse=True)
+    return "\n".join(lines)
 
 
 def format_size(model: CatalogModel) -> str:

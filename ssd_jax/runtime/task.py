@@ -110,7 +110,7 @@ class Task:
         """
         elapsed = format_duration(time.monotonic() - self._start)
         if self._stage:
-            return [f"{escape_text(self._stage)}  {elapsed}"]
+            return [f"{elapsed}  {escape_text(self._stage)}"]  # a narrow terminal cuts the end
         parts = [format_count(self.done, self.total, self._unit)] if self.total is not None or self.done else []
         if self._shows_speed and self.speed is not None:
             parts.append(f"{format_quantity(self.speed, self._unit)}/s")

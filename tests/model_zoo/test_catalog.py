@@ -192,7 +192,8 @@ def test_an_archive_without_the_file_is_an_error(small_catalog, tmp_path):
 def test_models_lists_the_catalog_and_describes_a_model(small_catalog, tmp_path, capsys):
     assert run_command("models") == 0
     output = capsys.readouterr().out
-    assert re.search(r"^tiny .* 0\.1 mAP .* Apache-2\.0 .* bundled$", output, re.MULTILINE)
+    assert re.search(r"^tiny +bundled .* MB  Apache-2\.0\n    SSD, 4 classes, .*: 0\.1 mAP", output, re.MULTILINE)
+    assert max(map(len, output.splitlines()[:-1])) <= 80
     assert str(tmp_path / "cache") in output
     assert run_command("models", "tiny") == 0
     output = capsys.readouterr().out
@@ -210,6 +211,6 @@ def test_models_puts_a_file_into_the_cache(small_catalog, capsys):
     assert "MIT (us)" in capsys.readouterr().out
     assert run_command("models", "net", "--fetch") == 0  # no connection is needed now
     assert run_command("models") == 0
-    assert re.search(r"^net .* cached$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^net +cached ", capsys.readouterr().out, re.MULTILINE)
     for argv in (("models", "--fetch"), ("models", "tiny", "--fetch")):
         assert run_command(*argv) == 2

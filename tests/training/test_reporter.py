@@ -53,7 +53,7 @@ def test_compilation_is_shown_with_a_clock_and_does_not_count_for_the_speed(cloc
         clock[0] += 5
         reporter.report_train_batch(ShapesSource(TINY.data.shapes, "train"), [], ())
         clock[0] += 65
-        assert show_line() == "training: compiling the training step, once; about a minute  1:05"
+        assert show_line() == "training: 1:05  compiling the training step, once; about a minute"
         reporter.report_dispatch()
         clock[0] += 0.5
         reporter.report_dispatch()
