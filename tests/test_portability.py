@@ -5,6 +5,7 @@ These tests imitate Windows on other systems. On Windows itself, only the workfl
 
 import ast
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -201,9 +202,14 @@ def test_lock_uses_a_file_where_folders_cannot_be_opened(monkeypatch, tmp_path):
 
 def test_interrupt_of_the_main_thread_needs_no_posix_signals(monkeypatch):
     monkeypatch.delattr("signal.pthread_kill")
-    with pytest.raises(KeyboardInterrupt):
-        portability.interrupt_main_thread()
-        sum(range(1000))  # the signal is handled between two instructions
+    # A process in the background inherits that SIGINT is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            portability.interrupt_main_thread()
+            sum(range(1000))  # the signal is handled between two instructions
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_child_process_gets_a_process_group_on_windows(like_windows):
