@@ -353,7 +353,7 @@ class _FolderDataSet(_DataSet):
 
     @cached_property
     def _unused_splits(self) -> list[str]:
-        """Splits that no option names, and that contain images which are in no split that an option names.
+        """Splits that no option names, and whose images are missing or are in no split that an option names.
 
         Lists in ``ImageSets`` are not examined, because the VOC reader reports each image that no used list contains.
         Neither are published data sets, because reading them takes long.
@@ -376,7 +376,8 @@ class _FolderDataSet(_DataSet):
         if not others or has_lists or self._module.count_annotated(self._folder) == PUBLISHED:
             return []
         in_used = set().union(*(self._image_files(name) for name in used if name))
-        return [name for name in others if not self._image_files(name) <= in_used]
+        files = {name: self._image_files(name) for name in others}
+        return [name for name in others if not files[name] or not files[name] <= in_used]
 
     def _image_files(self, split: str) -> set[str]:
         """Return the image files of a split that exists; empty if the split cannot be opened."""

@@ -94,7 +94,7 @@ def open_split(folder: Folder, data: Data, split: str, class_names: Sequence[str
             errors, also if a line is malformed, a class has no name, an image is unreadable, or an image of a list is
             missing.
     """
-    classes = read_classes(folder)
+    classes = read_classes(folder, problems)
     finder = _LabelFinder(folder)
     splits = _find_splits(folder)
     places = splits[split] if split else [folder.root]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ssd_jax.data.folder import Folder
 from ssd_jax.data.formats.yolo_yaml import find_yaml_file, read_description
+from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import read_text
 from ssd_jax.errors import UserError
 
@@ -25,12 +26,15 @@ class Classes(NamedTuple):
     """True if keypoints follow the box in each line of a label file."""
 
 
-def read_classes(folder: Folder) -> Classes:
+def read_classes(folder: Folder, problems: Problems) -> Classes:
     """Return the class names of a data set.
 
+    The names of a YAML file take precedence over a list. If the list has another spelling, or other names altogether,
+    this is a problem. If both have one name under different numbers, it is an error, because labels may be shifted.
+
     Raises:
-        UserError: If no file names the classes, if two files give different names to the same class number, or if two
-            classes have the same name.
+        UserError: If no file names the classes, if two files contradict each other, or if two classes have the same
+            name.
     """
     file = find_yaml_file(folder)
     content = {} if file is None else read_description(file)
@@ -38,8 +42,12 @@ def read_classes(folder: Folder) -> Classes:
     lists = {path: _read_names(path) for path in map(folder.full_path, files)}
     if file is not None:
         names = _class_names_in_yaml(file, content)
-        # The YAML file may name additional classes, or fewer, but a class number has only one meaning.
-        conflicts = [other for other, given in lists.items() if any(given[k] != names[k] for k in given.keys() & names)]
+        conflicts = [other for other, given in lists.items() if _have_moved_names(given, names)]
+        for other, given in lists.items():
+            for number in sorted(given.keys() & names):
+                if given[number] != names[number]:
+                    text = f"'{given[number]}' is '{names[number]}' in {file.name}, which is used"
+                    problems.add(Kind.SIMILAR_NAMES, other, text, "class names differ from those of the YAML file")
     elif lists:
         (file, names), *others = lists.items()
         conflicts = [other for other, given in others if given != names]
@@ -57,6 +65,14 @@ def read_classes(folder: Folder) -> Classes:
     if repeated:
         raise UserError(f"{file}: two classes have the name '{repeated[0]}'. Rename one of them.")
     return Classes(file, names, "kpt_shape" in content)
+
+
+def _have_moved_names(names: Mapping[int, str], others: Mapping[int, str]) -> bool:
+    """Return whether a name that two mappings share has different numbers in them."""
+    return bool(
+        {(name, number) for number, name in names.items() if name in others.values()}
+        - {(name, number) for number, name in others.items()}
+    )
 
 
 def _read_names(file: Path) -> dict[int, str]:

@@ -553,6 +553,17 @@ def test_second_file_of_a_split_is_a_warning(tmp_path):
     assert Kind.UNUSED_SPLIT not in [p.kind for p in problems.collected]
 
 
+def test_file_whose_images_are_missing_is_a_warning(tmp_path):
+    write_images(tmp_path / "images", ("one.jpg", "two.jpg"))
+    for name in ("train", "val"):
+        write_json(tmp_path / f"{name}.json", make_content())
+    absent = make_content(images=[{"id": 1, "file_name": "absent.jpg", "width": 40, "height": 30}], annotations=[])
+    write_json(tmp_path / "default.json", absent)
+    problems = Problems()
+    open_source(Data(root=str(tmp_path)), "train", problems=problems)
+    assert [p.text.split("'")[1] for p in problems.collected if p.kind is Kind.UNUSED_SPLIT] == ["default"]
+
+
 def test_split_whose_name_contains_folders_can_be_named(tmp_path):
     for job, name in (("job1", "one.jpg"), ("job2", "two.jpg")):
         image = {"id": 1, "file_name": name, "width": 40, "height": 30}

@@ -654,6 +654,16 @@ def test_class_numbers_before_the_names_in_a_list_are_removed(yolo_folder, names
     assert open_folder(yolo_folder).class_names == expected
 
 
+@pytest.mark.parametrize("names", ["cta\ndog\n", "bus\ntram\n"])
+def test_list_with_other_names_than_the_yaml_file_is_a_warning(yolo_folder, names):
+    write_text(yolo_folder / "classes.txt", names)
+    problems = Problems()
+    assert open_folder(yolo_folder, problems=problems).class_names == ("cat", "dog")
+    found = [p.text for p in problems.collected if p.kind is Kind.SIMILAR_NAMES]
+    assert found[0] == f"'{names.split()[0]}' is 'cat' in data.yaml, which is used"
+    assert len(found) == len({*names.split()} - {"dog"})
+
+
 def test_comment_in_a_list_of_names_is_rejected(yolo_folder):
     (yolo_folder / "data.yaml").unlink()
     write_text(yolo_folder / "classes.txt", "# my classes\ncat\ndog\n")
