@@ -44,8 +44,8 @@ class Train:
     """Decay of an exponential moving average of the parameters. The average is evaluated and loaded in place of the
     parameters. 0: no average."""
     pretrained: str = ""
-    """Network to start from, with a new optimizer: run folder (its best checkpoint), model folder, weight file, address
-    hf://user/name, or name of a model (`ssd-jax models` lists them)."""
+    """Network to start from, with a new optimizer: run folder (its best checkpoint), model folder, weight file, or name
+    of a model."""
     backbone_only: bool = False
     """Load only the backbone (conv1_1 to fc7) from a pretrained detector."""
     transfer: bool = False

@@ -172,7 +172,7 @@ def test_output_of_commands_contains_no_control_codes_of_names(monkeypatch, capf
     assert printed.out == f"Reading {escaped}\n"
     lines = printed.err.splitlines()
     assert lines[0] == rf"warning: {escaped}\x0aerror: forged"
-    assert rf"{escaped}: reading  0:00" in lines, "the progress"
+    assert rf"{escaped}: 0:00  reading" in lines, "the progress"
     assert lines[-2:] == [rf"error: {escaped}\x0aerror: forged", "Rename it."]
     assert "\x1b" not in printed.err and "\u202e" not in printed.err
 
