@@ -29,7 +29,7 @@ def _find_version(name: str) -> str:
 def _describe_devices() -> str:
     """Return the number, kind and platform of the devices, such as ``2 x NVIDIA H100 80GB HBM3 (gpu)``.
 
-    What keeps JAX from finding devices is a part of a bug report, so that no exception is raised.
+    If JAX finds no device, the reason is returned instead of being raised, because it belongs in a bug report.
     """
     try:
         import jax

@@ -50,7 +50,7 @@ def evaluate(
     If ``split`` names another split than ``data.test_split``, the first and the last file are named
     ``metrics_<split>.json`` and ``report_<split>.html``. For a split without annotations, only ``results/`` is written.
     If the run folder cannot be written and only the metrics were asked for, they are printed and a warning is logged.
-    For anything else than a run folder, nothing is written without ``out``.
+    Results for a model that is not a run folder are written only if ``out`` is given.
 
     In a multi-process run all processes must call this function; only the primary process writes.
 

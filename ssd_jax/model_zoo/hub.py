@@ -93,7 +93,7 @@ def upload_files(files: Sequence[Path], repository: str, *, private: bool = Fals
     with _convert_errors(hub, repository), _send_no_telemetry(hub):
         api = hub.HfApi()
         page = api.create_repo(repository, private=private or None, exist_ok=True)
-        # Of a repository that exists, create_repo does not change the visibility.
+        # create_repo does not change the visibility of a repository that exists.
         if private and not api.model_info(repository).private:
             raise UserError(f"{repository} exists and is public. Name another repository, or leave out --private")
         operations = [hub.CommitOperationAdd(file.name, file) for file in files]
