@@ -165,6 +165,7 @@ def test_output_of_commands_contains_no_control_codes_of_names(monkeypatch, capf
         raise UserError(f"{HOSTILE}\nerror: forged", "Rename it.")
 
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.01)
+    monkeypatch.setattr(progress._next_line, "time", 0.0)  # an earlier test may have printed a line
     monkeypatch.setattr(show, "run", run)
     assert run_command("show") == 2
     printed = capfd.readouterr()

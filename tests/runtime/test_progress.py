@@ -204,6 +204,7 @@ def test_plain_lines_are_printed_now_and_then_without_a_terminal_that_moves_the_
 
 def test_hidden_progress_shows_nothing(capfd, monkeypatch):
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.01)
+    monkeypatch.setattr(progress._next_line, "time", 0.0)  # so that a line would be due at once
     with hide_progress():
         assert is_progress_hidden()
         with show_progress("training", 3) as steps:
