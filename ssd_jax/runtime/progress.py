@@ -59,7 +59,9 @@ class LineDisplay:
             if tasks := tuple(self._tasks):
                 if sys.stdout is not None:  # a process without a console has no streams
                     sys.stdout.flush()  # so that the lines are in order if both streams go to one file
-                print(tasks[-1].format_line(), file=sys.stderr, flush=True)
+                # In one call, since `print` writes the newline by itself if Python runs unbuffered.
+                sys.stderr.write(tasks[-1].format_line() + "\n")
+                sys.stderr.flush()
 
 
 class _NextLine:
