@@ -5,11 +5,9 @@
 [Detection(name='cat', score=0.93, box=(40.2, 18.5, 211.0, 190.7))]
 """
 
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, overload
 
-import jax
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -19,8 +17,8 @@ from ssd_jax.data.image import read_reduced_image, reduce_to_fit
 from ssd_jax.data.image_formats import LARGE_PIXELS
 from ssd_jax.data.pixels import to_rgb
 from ssd_jax.inference.detections import to_image_detections
-from ssd_jax.inference.stored_program import make_stored_predict_fn
-from ssd_jax.models.parameters import Params, standardize_kernels
+from ssd_jax.inference.stored_program import DetectFn, make_detect_fn
+from ssd_jax.models.parameters import Params
 from ssd_jax.runtime import sharding
 
 ImageLike = str | Path | np.ndarray | Image.Image
@@ -44,19 +42,27 @@ class Detector:
     Attributes:
         config: Config of the network.
         class_names: Names of the classes, in the order of their labels 1 to C.
-        params: Parameters of the network.
+        params: Parameters of the network. None if the detector was loaded from an exported file.
         step: Training step of the checkpoint.
     """
 
-    def __init__(self, config: Config, params: Params, step: int) -> None:
+    def __init__(self, config: Config, detect: DetectFn, step: int, params: Params | None = None) -> None:
+        """Create a detector from a function.
+
+        Args:
+            config: Config of the network. The detector uses its class names, and the largest size of an image.
+            detect: Function from a batch of square canvases to detections, see `DetectFn`.
+            step: Training step of the parameters.
+            params: The parameters that ``detect`` uses, if they are known.
+        """
         self.config, self.params, self.step = config, params, step
         self.class_names = config.model.class_names
-        self._predict = make_stored_predict_fn(config)
+        self._detect = detect
 
-    @cached_property
-    def _network_params(self) -> Params:
-        """Parameters as the compiled program takes them, on its device."""
-        return jax.device_put(standardize_kernels(self.params, self.config.model), jax.local_devices()[0])
+    @classmethod
+    def from_params(cls, config: Config, params: Params, step: int) -> "Detector":
+        """Create a detector from the parameters of a network."""
+        return cls(config, make_detect_fn(config, params), step, params)
 
     @overload
     def __call__(self, images: ImageLike, *, score_threshold: float = 0.5) -> list[Detection]: ...
@@ -123,7 +129,7 @@ class Detector:
         content = reduce_to_fit(pixels, (side, side))
         canvas[0, : content.shape[0], : content.shape[1]] = content
         shape = np.array(content.shape[:2], np.int32)
-        outputs = sharding.fetch(self._predict(self._network_params, canvas, shape[:1], shape[1:]))
+        outputs = sharding.fetch(self._detect(canvas, shape[:1], shape[1:]))
         detections = to_image_detections(outputs, 0, *size)
         return [
             Detection(self.class_names[label - 1], float(score), (float(x1), float(y1), float(x2), float(y2)))

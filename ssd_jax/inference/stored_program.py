@@ -1,4 +1,4 @@
-"""The detection program of one image, traced and compiled once and then kept in the user's cache folder.
+"""The detection program of a batch of images, traced and compiled once and then kept in the user's cache folder.
 
 Tracing the network in Python and lowering it takes as long as all the rest of a short command. So the traced program is
 stored by ``jax.export``, and JAX's persistent cache holds the compiled one. The name of a stored program contains a
@@ -18,16 +18,20 @@ import jax
 import msgspec
 import numpy as np
 from jax import Array
+from jaxtyping import Int32, UInt8
 
 import ssd_jax
 from ssd_jax.config import Config
 from ssd_jax.errors import UserError
 from ssd_jax.files import write_bytes
-from ssd_jax.models.parameters import Params, compute_parameter_shapes, nest_parameters
+from ssd_jax.models.parameters import Params, compute_parameter_shapes, nest_parameters, standardize_kernels
 from ssd_jax.ops.detection import Detections
 from ssd_jax.runtime import compilation
 
 logger = logging.getLogger(__name__)
+
+DetectFn = Callable[[UInt8[np.ndarray, "b h w 3"], Int32[np.ndarray, " b"], Int32[np.ndarray, " b"]], Detections]
+"""A function ``detect(canvas, height, width)`` that detects objects in a batch of images, as of `make_predict`."""
 
 # Packages that decide what a traced program contains, and settings of JAX that change it.
 _PACKAGES = ("jax", "jaxlib", "flax")
@@ -35,34 +39,40 @@ _JAX_SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dt
 _DIGEST_BYTES = 32
 
 
-def make_stored_predict_fn(config: Config) -> Callable[[Params, np.ndarray, np.ndarray, np.ndarray], Detections]:
-    """Return a function that detects objects in one image, on the first device of this process.
+def make_detect_fn(config: Config, params: Params) -> DetectFn:
+    """Return a function that detects objects in a batch of images, on the first device of this process.
+
+    The first call copies the parameters to the device. The first call for each shape of the canvases,
+    (b, side, side, 3), loads or compiles a program.
 
     Args:
         config: Config of the run.
-
-    Returns:
-        ``predict(params, canvas, height, width)`` as of `make_predict_fn`, for a batch of one image. ``params`` are
-        those of `standardize_kernels`. The first call for each size of the canvas loads or compiles a program.
+        params: Parameters of the network, as they were trained.
     """
-    programs: dict[int, Callable[..., tuple[Array, ...]]] = {}
+    programs: dict[tuple[int, int], Callable[..., tuple[Array, ...]]] = {}
 
-    def predict(params: Params, canvas: np.ndarray, height: np.ndarray, width: np.ndarray) -> Detections:
-        side = canvas.shape[1]
-        if side not in programs:
-            programs[side] = _load_or_compile(config, side)
-        return Detections(*programs[side](params, canvas, height, width))
+    @cache
+    def place_params() -> Params:
+        return jax.device_put(standardize_kernels(params, config.model), jax.local_devices()[0])
 
-    return predict
+    def detect(canvas: np.ndarray, height: np.ndarray, width: np.ndarray) -> Detections:
+        batch, side = canvas.shape[:2]
+        if (batch, side) not in programs:
+            programs[batch, side] = _load_or_compile(config, batch, side)
+        return Detections(*programs[batch, side](place_params(), canvas, height, width))
+
+    return detect
 
 
-def _load_or_compile(config: Config, side: int) -> Callable[..., tuple[Array, ...]]:
-    """Return the compiled program for a canvas with a side in pixels."""
+def _load_or_compile(config: Config, batch: int, side: int) -> Callable[..., tuple[Array, ...]]:
+    """Return the compiled program for a batch of canvases with a side in pixels."""
     with compilation.compilation_cache(min_seconds=0.0) as folder:
-        file = None if folder is None else folder / f"ssd_jax_detect-{_hash_dependencies(config, side)}.jax_export"
+        file = (
+            None if folder is None else folder / f"ssd_jax_detect-{_hash_dependencies(config, batch, side)}.jax_export"
+        )
         exported = None if file is None else _read(file)
         if exported is None:
-            exported = _trace(config, side)
+            exported = _trace(config, batch, side)
             if file is not None:
                 _write(file, exported)
         arguments, _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
@@ -70,20 +80,20 @@ def _load_or_compile(config: Config, side: int) -> Callable[..., tuple[Array, ..
         return program.lower(*arguments).compile()
 
 
-def _trace(config: Config, side: int) -> jax.export.Exported:
+def _trace(config: Config, batch: int, side: int) -> jax.export.Exported:
     # Imported here, because Flax and the network are not needed if the program is stored.
     from ssd_jax.inference.program import make_predict
     from ssd_jax.runtime import sharding
 
     predict = make_predict(config, sharding.single_device_mesh(), is_standardized=True)
-    size = jax.ShapeDtypeStruct((1,), np.int32)
+    size = jax.ShapeDtypeStruct((batch,), np.int32)
     params = nest_parameters(
         {
             path: jax.ShapeDtypeStruct(shape, np.float32)
             for path, shape in compute_parameter_shapes(config.model).items()
         }
     )
-    canvas = jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
+    canvas = jax.ShapeDtypeStruct((batch, side, side, 3), np.uint8)
     # jax.export stores tuples, but not named tuples.
     return jax.export.export(jax.jit(lambda *arguments: tuple(predict(*arguments))))(params, canvas, size, size)
 
@@ -106,7 +116,7 @@ def _write(file: Path, exported: jax.export.Exported) -> None:
         logger.debug("%s", error)
 
 
-def _hash_dependencies(config: Config, side: int) -> str:
+def _hash_dependencies(config: Config, batch: int, side: int) -> str:
     """Return a hash of everything that the traced program depends on."""
     dependencies: Any = {
         "code": _hash_code(),
@@ -115,6 +125,7 @@ def _hash_dependencies(config: Config, side: int) -> str:
         "platform": jax.local_devices()[0].platform,
         "model": msgspec.to_builtins(config.model),
         "detect": msgspec.to_builtins(config.detect),
+        "batch": batch,
         "side": side,
     }
     return hashlib.sha256(json.dumps(dependencies, sort_keys=True).encode()).hexdigest()

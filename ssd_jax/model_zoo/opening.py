@@ -160,7 +160,7 @@ def load(run: str | Path, checkpoint: Checkpoint = "best") -> Detector:
             it cannot be downloaded, or if the parameters do not fit the config.
     """
     model = open_detector(run)
-    return Detector(model.config, *model.load_params(checkpoint))
+    return Detector.from_params(model.config, *model.load_params(checkpoint))
 
 
 def save_model_folder(
@@ -184,11 +184,13 @@ def save_model_folder(
         The folder, which `ssd_jax.load` takes.
 
     Raises:
-        UserError: If the detector cannot be loaded, if the folder has other files or cannot be written, or if a
-            parameter is too large for float16.
+        UserError: If the detector cannot be loaded or has no parameters, if the folder has other files or cannot be
+            written, or if a parameter is too large for float16.
     """
     folder = make_user_path(folder)
     if isinstance(model, Detector):
+        if model.params is None:
+            raise UserError(f"{folder}: an exported file has no parameters to write. Load the run that it is from")
         config, params, step = model.config, model.params, model.step
     else:
         opened = open_detector(model)

@@ -29,4 +29,4 @@ def make_random_params(model: config.Model = MODEL) -> Params:
 def make_detector(**detect: object) -> Detector:
     """Return a detector with random parameters and with options of `config.Detect`."""
     settings = dataclasses.replace(CONFIG, detect=config.Detect(**detect))  # type: ignore[arg-type]
-    return Detector(settings, make_random_params(), 0)
+    return Detector.from_params(settings, make_random_params(), 0)

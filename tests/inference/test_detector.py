@@ -73,15 +73,15 @@ def test_detector_does_not_reduce_an_image_that_fits_into_the_canvas(trained_det
     config = dataclasses.replace(
         trained_detector.config, data=dataclasses.replace(trained_detector.config.data, max_image_size=4096)
     )
-    large = detector.Detector(config, trained_detector.params, trained_detector.step)
+    large = detector.Detector.from_params(config, trained_detector.params, trained_detector.step)
     calls: list[tuple[Any, ...]] = []
 
-    def predict_nothing(params: object, canvas: Any, height: Any, width: Any) -> Detections:
+    def predict_nothing(canvas: Any, height: Any, width: Any) -> Detections:
         calls.append((canvas, int(height[0]), int(width[0])))
         zeros = jnp.zeros((1, 1))
         return Detections(jnp.zeros((1, 1, 4)), zeros, zeros.astype(jnp.int32), zeros.astype(bool))
 
-    monkeypatch.setattr(large, "_predict", predict_nothing)
+    monkeypatch.setattr(large, "_detect", predict_nothing)
     rows = np.zeros((960, 900, 3), np.uint8)
     rows[::2] = 255
     assert large(rows) == []
@@ -96,7 +96,7 @@ def test_detector_samples_large_images_without_averaging(trained_detector):
     config = dataclasses.replace(
         trained_detector.config, data=dataclasses.replace(trained_detector.config.data, max_image_size=4096)
     )
-    large = detector.Detector(config, trained_detector.params, trained_detector.step)
+    large = detector.Detector.from_params(config, trained_detector.params, trained_detector.step)
     rows = np.zeros((960, 960, 3), np.uint8)
     rows[::2] = 255
     sampled = rows[[int((i + 0.5) * 15) for i in range(64)]][:, [int((j + 0.5) * 15) for j in range(64)]]
@@ -134,13 +134,13 @@ def test_boxes_are_in_pixels_of_the_original_image(trained_detector, monkeypatch
     """A function replaces the network. It detects one box, from a quarter to three quarters of each side."""
     calls: list[tuple[int, ...]] = []
 
-    def predict_middle_box(params: object, canvas: Any, height: Any, width: Any) -> Detections:
+    def predict_middle_box(canvas: Any, height: Any, width: Any) -> Detections:
         calls.append((*canvas.shape, int(height[0]), int(width[0])))
         boxes = jnp.asarray([[[0.25, 0.25, 0.75, 0.75], [0, 0, 0, 0]]], jnp.float32)
         scores, labels = jnp.asarray([[0.75, 0]], jnp.float32), jnp.asarray([[3, 0]], jnp.int32)
         return Detections(boxes, scores, labels, jnp.asarray([[True, False]]))
 
-    monkeypatch.setattr(trained_detector, "_predict", predict_middle_box)
+    monkeypatch.setattr(trained_detector, "_detect", predict_middle_box)
     width, height = size
     (detection,) = trained_detector(np.zeros((height, width, 3), np.uint8))
     assert (detection.name, detection.score) == (CLASS_NAMES[2], 0.75)
@@ -169,8 +169,10 @@ def test_detector_reads_a_large_file_at_a_reduced_size_and_returns_boxes_of_the_
 def test_detector_compiles_once_for_images_of_all_sizes(trained_detector, image, monkeypatch):
     sides: list[int] = []
     load = stored_program._load_or_compile
-    monkeypatch.setattr(stored_program, "_load_or_compile", lambda c, side: (sides.append(side), load(c, side))[1])
-    fresh = detector.Detector(trained_detector.config, trained_detector.params, trained_detector.step)
+    monkeypatch.setattr(
+        stored_program, "_load_or_compile", lambda c, *shape: (sides.append(shape[1]), load(c, *shape))[1]
+    )
+    fresh = detector.Detector.from_params(trained_detector.config, trained_detector.params, trained_detector.step)
     for resized in (image, image[:10, :40], np.tile(image, (3, 2, 1))):
         fresh(resized)
     assert sides == [64]

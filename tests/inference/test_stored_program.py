@@ -34,9 +34,9 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sides: list[int] = []
     trace = stored_program._trace
 
-    def record(settings: config.Config, side: int) -> jax.export.Exported:
+    def record(settings: config.Config, batch: int, side: int) -> jax.export.Exported:
         sides.append(side)
-        return trace(settings, side)
+        return trace(settings, batch, side)
 
     monkeypatch.setattr(stored_program, "_trace", record)
     return sides
@@ -49,7 +49,7 @@ def test_stored_program_detects_the_same_as_the_jitted_function(cache: Path) -> 
     size = np.array([40]), np.array([30])
     predict = make_predict_fn(detector.config, sharding.single_device_mesh())
     expected = predict(detector.params, canvas, *size)
-    actual = detector._predict(detector._network_params, canvas, *size)
+    actual = detector._detect(canvas, *size)
     assert int(expected.valid.sum()) > 5
     np.testing.assert_array_equal(actual.labels, expected.labels)
     np.testing.assert_allclose(actual.boxes, expected.boxes, atol=1e-5)
@@ -88,12 +88,15 @@ def test_detector_works_without_a_cache_folder(
     assert traced == [64]
 
 
-def test_hash_depends_on_config_side_and_settings_of_jax() -> None:
+def test_hash_depends_on_config_shape_and_settings_of_jax() -> None:
     wider = dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, width=0.25))
     other_data = dataclasses.replace(CONFIG, data=config.Data(root="elsewhere"))
-    first = stored_program._hash_dependencies(CONFIG, 64)
-    hashes = [stored_program._hash_dependencies(*arguments) for arguments in ((wider, 64), (CONFIG, 640))]
+    first = stored_program._hash_dependencies(CONFIG, 1, 64)
+    hashes = [
+        stored_program._hash_dependencies(*arguments)
+        for arguments in ((wider, 1, 64), (CONFIG, 1, 640), (CONFIG, 8, 64))
+    ]
     with jax.default_matmul_precision("highest"):
-        hashes.append(stored_program._hash_dependencies(CONFIG, 64))
-    assert len({first, *hashes}) == 4
-    assert stored_program._hash_dependencies(other_data, 64) == first
+        hashes.append(stored_program._hash_dependencies(CONFIG, 1, 64))
+    assert len({first, *hashes}) == 5
+    assert stored_program._hash_dependencies(other_data, 1, 64) == first
