@@ -9,6 +9,7 @@ JSON files need no rule of their own, since JSON itself can escape any character
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _HIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode categories of control codes, format characters, surrogates, and separators of lines and paragraphs."""
@@ -58,6 +59,24 @@ def format_error_reason(error: BaseException) -> str:
     """Return the reason of an error in one line, such as "No space left on device" for an OSError."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def call_all(*functions: Callable[[], Any]) -> list[Any]:
+    """Call all functions, even if some of them fail, and return their results.
+
+    Raises:
+        UserError: If one or more functions raise a UserError. The message has the lines of all of these errors.
+    """
+    results = []
+    lines: list[str] = []
+    for function in functions:
+        try:
+            results.append(function())
+        except UserError as error:
+            lines += error.args
+    if lines:
+        raise UserError(*lines)
+    return results
 
 
 @contextmanager

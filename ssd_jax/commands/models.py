@@ -26,7 +26,7 @@ ssd-jax import-weights NAME --out RUN               writes it to a run folder"""
 class ModelsOptions:
     """List the trained networks that can be had by name. With NAME, describe one of them."""
 
-    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]", help_behavior_hint="")] = None
     """Name of a model. Without it, the models are listed."""
     fetch: bool = False
     """Download the model into the cache now."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ import tyro
 
 from ssd_jax import files
 from ssd_jax.commands.options import OUT_ADVICE, check_out_folder, initialize_jax, make_out_folder, parse_options
-from ssd_jax.errors import UserError, escape_text
+from ssd_jax.errors import UserError, call_all, escape_text
 from ssd_jax.plurals import format_count
 from ssd_jax.runtime.progress import hide_progress, show_progress
 
@@ -23,7 +24,9 @@ class PredictOptions:
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder, model folder, weight file, or name of a model (`ssd-jax models` lists them)."""
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
+    images: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES", help_behavior_hint="(required)")
+    ]
     """Image files, or folders of images."""
     out: Path = Path("predictions")
     """Output folder: a new or empty folder, or the output folder of earlier predictions."""
@@ -50,17 +53,21 @@ def run(argv: Sequence[str]) -> None:
 def predict(options: PredictOptions) -> None:
     """Detect objects in all images, and write predictions.json and the images with their boxes.
 
+    If no image can be read, a predictions.json of earlier predictions remains as it is.
+
     Raises:
-        UserError: If there are no images, the output folder cannot be used, or an image cannot be read. The results of
-            readable images are written before the error about unreadable ones.
+        UserError: If the model or an image does not exist, the output folder cannot be used, or an image cannot be
+            read. The results of readable images are written before the error about unreadable ones.
     """
     from ssd_jax.commands.predict_images import find_images
     from ssd_jax.data.image import collect_image_notes
-    from ssd_jax.model_zoo.opening import load
+    from ssd_jax.model_zoo.opening import check_model_exists, load
     from ssd_jax.report.draw import class_colours
 
     check_out_folder(options.out, PREDICTIONS)
-    targets, skipped = find_images(options.images, options.out)
+    _, (targets, skipped) = call_all(
+        partial(check_model_exists, options.run), partial(find_images, options.images, options.out)
+    )
     written: list[dict[str, Any]] = []
     unreadable: list[str] = []
     notes: list[str] = []
@@ -68,7 +75,8 @@ def predict(options: PredictOptions) -> None:
     with show_progress("detecting", len(targets), stage="loading and compiling the network") as task:
         detect = load(options.run, options.checkpoint)
         make_out_folder(options.out)
-        write_predictions(options.out, [])
+        if not (options.out / PREDICTIONS).exists():
+            write_predictions(options.out, [])  # so that the folder can be used again, even if this process is stopped
         colours = class_colours(detect.class_names)
         for file, target in task.count_items(targets.items()):
             try:
@@ -90,8 +98,8 @@ def predict(options: PredictOptions) -> None:
                 "file": str(file), "width": width, "height": height, "picture": str(target),
                 "detections": [{"name": d.name, "score": d.score, "box": list(d.box)} for d in detections],
             })  # fmt: skip
-    write_predictions(options.out, written)
     if written:
+        write_predictions(options.out, written)
         count = sum(len(w["detections"]) for w in written)
         hint = "" if count else f" (the best score is {best_score:.2f}; use a lower --score)"
         print(

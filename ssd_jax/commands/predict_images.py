@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from ssd_jax.data.folder import list_files
 from ssd_jax.data.image import EXTENSIONS
 from ssd_jax.data.image_formats import check_is_file
-from ssd_jax.errors import UserError
+from ssd_jax.errors import UserError, call_all
 from ssd_jax.files import append_to_file_name
 
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
@@ -42,19 +43,13 @@ def find_images(paths: Sequence[Path], out: Path) -> InputImages:
         out: The output folder, whose files are left out.
 
     Raises:
-        UserError: If a path does not exist or is a named pipe or a device, or if a folder has no images.
+        UserError: If paths do not exist or are named pipes or devices, or if folders have no images. The message names
+            all of them.
     """
     images: dict[str, InputImage] = {}
     skipped: list[str] = []
-    for path in paths:
-        if path.is_dir():
-            found, lines = _find_in_folder(path, out)
-            if not found:
-                raise UserError(f"{path} contains no images ({' '.join(EXTENSIONS)}). {' '.join(lines)}".rstrip())
-            skipped += lines
-        else:
-            check_is_file(path)
-            found = [InputImage(path, Path(path.name))]
+    for found, lines in call_all(*(partial(_find_in_path, path, out) for path in paths)):
+        skipped += lines
         for image in found:
             images.setdefault(os.path.abspath(image.file), image)
     return InputImages(choose_output_files(list(images.values()), out), list(dict.fromkeys(skipped)))
@@ -102,6 +97,17 @@ def make_picture_path(out: Path, relative: Path) -> Path:
 def list_first(names: Sequence[str], count: int = 3) -> str:
     """Return the first few of some names, separated by commas."""
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def _find_in_path(path: Path, out: Path) -> tuple[list[InputImage], list[str]]:
+    """Return the images in a file or a folder, and one line for each reason for which files are not read."""
+    if not path.is_dir():
+        check_is_file(path)
+        return [InputImage(path, Path(path.name))], []
+    found, lines = _find_in_folder(path, out)
+    if not found:
+        raise UserError(f"{path} contains no images ({' '.join(EXTENSIONS)}). {' '.join(lines)}".rstrip())
+    return found, lines
 
 
 def _find_in_folder(folder: Path, out: Path) -> tuple[list[InputImage], list[str]]:

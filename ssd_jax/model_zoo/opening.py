@@ -85,11 +85,16 @@ def find_model(source: str | Path) -> CatalogModel | None:
     Raises:
         UserError: If there is neither a file nor a folder nor a model of this name. The message lists similar names.
     """
+    model = _find_model(source)
+    if model is None and str(source) in catalog.CATALOG:
+        logger.warning("%s is the one in this folder, not the model that ssd-jax has under this name", source)
+    return model
+
+
+def _find_model(source: str | Path) -> CatalogModel | None:
+    """Do the same as `find_model`, without a warning about a file that has the name of a model."""
     name, path = str(source), make_user_path(source)
-    is_path = _is_network_path(path)
-    if name in catalog.CATALOG and is_path:
-        logger.warning("%s is the one in this folder, not the model that ssd-jax has under this name", name)
-    if name in catalog.CATALOG and not is_path:
+    if name in catalog.CATALOG and not _is_network_path(path):
         return catalog.CATALOG[name]
     if path.exists():
         return None
@@ -97,6 +102,16 @@ def find_model(source: str | Path) -> CatalogModel | None:
         f"{name}: there is no such run, model folder or weight file, and no model of this name. "
         f"{catalog.format_similar_names(name)}`ssd-jax models` lists the names"
     )
+
+
+def check_model_exists(source: str | Path) -> None:
+    """Raise an error if a user named nothing that `open_model` could open. Addresses on the Hub are not checked.
+
+    Raises:
+        UserError: As `find_model`.
+    """
+    if not hub.is_address(source):
+        _find_model(source)
 
 
 def make_location_absolute(source: str | Path) -> str:

@@ -131,6 +131,29 @@ def test_predict_skips_and_names_unreadable_images(trained_run, photos, tmp_path
     assert len(json.loads((out / "predictions.json").read_text())["images"]) == 4
 
 
+def test_predict_keeps_earlier_predictions_if_no_image_is_readable(trained_run, photos, tmp_path, run_failing_command):
+    out = tmp_path / "out"
+    assert run_command("predict", trained_run, photos / "a.png", "--out", out) == 0
+    before = (out / "predictions.json").read_bytes()
+    (tmp_path / "text.jpg").write_text("no image")
+    assert "text.jpg" in run_failing_command("predict", trained_run, tmp_path / "text.jpg", "--out", out)
+    assert (out / "predictions.json").read_bytes() == before
+
+
+def test_predict_names_the_model_and_all_images_that_do_not_exist(tmp_path, run_failing_command):
+    message = run_failing_command("predict", "blood-cell", tmp_path / "x.jpg", tmp_path / "y.jpg")
+    assert "Did you mean blood-cells?" in message
+    assert "x.jpg" in message and "y.jpg" in message
+
+
+def test_predict_accepts_its_output_folder_again_if_no_image_was_readable(trained_run, photos, tmp_path):
+    out = tmp_path / "out"
+    (tmp_path / "text.jpg").write_text("no image")
+    assert run_command("predict", trained_run, tmp_path / "text.jpg", "--out", out) == 2
+    assert json.loads((out / "predictions.json").read_text())["images"] == []
+    assert run_command("predict", trained_run, photos / "a.png", "--out", out) == 0
+
+
 @pytest.mark.parametrize(
     "name",
     [b"caf\xe9", b"a\nerror: forged", b"\x1b]0;title\x07", "\u202egpj.exe".encode(), b"=cmd", b"$x_1^2$", b"z" * 251],
