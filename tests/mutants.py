@@ -246,8 +246,8 @@ MUTANTS = (
     Mutant(
         "sigmoid_for_softmax",
         "ops/detection",
-        "scores = jax.nn.softmax(logits)[:, 1:]",
-        "scores = jax.nn.sigmoid(logits)[:, 1:]",
+        "return boxes, jax.nn.softmax(logits)[:, 1:]",
+        "return boxes, jax.nn.sigmoid(logits)[:, 1:]",
         ("ops/test_detection",),
     ),
     Mutant(

@@ -34,6 +34,7 @@ LAYERS = [
     ["data"],
     ["runs"],
     ["inference"],
+    ["exported"],
     ["metrics"],
     ["weights", "report"],
     ["model_zoo"],

@@ -69,13 +69,51 @@ def detect(
     Raises:
         ValueError: If `boxes_per_map` is used and does not add up to n.
     """
+    boxes, scores = compute_boxes_and_scores(offsets, logits, default_boxes, variances, config)
+    return select_detections(boxes, scores, config, boxes_per_map)
+
+
+def compute_boxes_and_scores(
+    offsets: Float[Array | np.ndarray, "n 4"],
+    logits: Float[Array | np.ndarray, "n c"],
+    default_boxes: Float[Array | np.ndarray, "n 4"],
+    variances: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
+    config: Detect = Detect(),
+) -> tuple[Float32[Array, "n 4"], Float32[Array, "n o"]]:
+    """Return the box of each default box, and its score for each class except background: the first half of `detect`.
+
+    The arguments are those of `detect`. The boxes are xyxy, normalised, and not clipped to the image.
+    """
     offsets, logits = jnp.asarray(offsets, jnp.float32), jnp.asarray(logits, jnp.float32)
     default_boxes = jnp.asarray(default_boxes, jnp.float32)
     boxes = decode_boxes(offsets, default_boxes, variances, config.log_scale_bounds)
+    return boxes, jax.nn.softmax(logits)[:, 1:]
+
+
+def select_detections(
+    boxes: Float32[Array | np.ndarray, "n 4"],
+    scores: Float32[Array | np.ndarray, "n o"],
+    config: Detect = Detect(),
+    boxes_per_map: Sequence[int] = (),
+) -> Detections:
+    """Return the detections of one image, given all boxes and scores: the second half of `detect`.
+
+    Args:
+        boxes: Boxes, xyxy, normalised, as `compute_boxes_and_scores` returns them.
+        scores: Scores of the classes, without background.
+        config: Thresholds and limits. Static under `jax.jit`.
+        boxes_per_map: Number of default boxes of each feature map, as for `detect`. Static under `jax.jit`.
+
+    Returns:
+        The detections, padded with zeros to exactly k rows.
+
+    Raises:
+        ValueError: If `boxes_per_map` is used and does not add up to n.
+    """
+    boxes, scores = jnp.asarray(boxes), jnp.asarray(scores)
     usable = jnp.all(jnp.isfinite(boxes), axis=1)  # before the boxes are clipped, which hides infinite ones
     if config.clip_before_nms:
         boxes = jnp.clip(boxes, 0, 1)
-    scores = jax.nn.softmax(logits)[:, 1:]
     top_k: int | None = config.top_k
     if config.top_k_per == "map":
         scores = jnp.where(scores > config.score_threshold, scores, 0)  # top_k ranks NaN highest

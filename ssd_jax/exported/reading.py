@@ -1,0 +1,72 @@
+"""Recognize exported files, and open them with the reader of their format."""
+
+import importlib
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+from ssd_jax.errors import UserError
+from ssd_jax.exported.program import Program
+from ssd_jax.files import convert_read_errors
+
+
+class FileFormat(NamedTuple):
+    """A format of exported files."""
+
+    ending: str
+    """Ending of the names of its files."""
+    title: str
+    """Name of the format for readers."""
+    module: str
+    """Module with ``read_program(file: Path) -> Program`` and
+    ``replace_metadata(file: Path, metadata: Metadata) -> None``, which may need the packages of an extra."""
+
+
+FORMATS = {
+    "stablehlo": FileFormat(".stablehlo", "StableHLO", "ssd_jax.exported.stablehlo_file"),
+    "onnx": FileFormat(".onnx", "ONNX", "ssd_jax.exported.onnx_file"),
+    "openvino": FileFormat(".xml", "OpenVINO", "ssd_jax.exported.openvino_file"),
+    "tflite": FileFormat(".tflite", "TFLite", "ssd_jax.exported.tflite_file"),
+}
+"""Formats by the names of ``ssd-jax export --format``."""
+MEMBERS = ("metadata.json", "program.bin")
+"""Names of the two members of a StableHLO file that are not weights."""
+
+
+def find_format(file: Path) -> str | None:
+    """Return the format of an exported file, or None if it is none. The content counts, then the ending.
+
+    Raises:
+        UserError: If the file cannot be read.
+    """
+    if not file.is_file():
+        return None
+    with convert_read_errors(file), file.open("rb") as stream:
+        start = stream.read(8)
+    if start[4:8] == b"TFL3":
+        return "tflite"
+    if start[:4] == b"PK\x03\x04" and _is_stablehlo(file):
+        return "stablehlo"
+    return next((name for name, entry in FORMATS.items() if entry.ending == file.suffix.lower()), None)
+
+
+def read_program(file: Path) -> Program:
+    """Read an exported file.
+
+    Raises:
+        UserError: If the file is damaged, if it was written by another version, or if a package that its format needs
+            is not installed.
+    """
+    name = find_format(file)
+    if name is None:
+        endings = ", ".join(entry.ending for entry in FORMATS.values())
+        raise UserError(f"{file}: not an exported file ({endings}). `ssd-jax export` writes them")
+    return importlib.import_module(FORMATS[name].module).read_program(file)
+
+
+def _is_stablehlo(file: Path) -> bool:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return set(MEMBERS) <= set(archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
