@@ -10,7 +10,7 @@ import numpy as np
 from helpers.tiny_detector import make_detector
 from PIL import Image
 
-from ssd_jax.model_zoo.opening import save_model_folder
+from ssd_jax.model_zoo.saving import save_model_folder
 
 # Large packages that detection with a model folder does not need. Flax is needed only to trace the network.
 HEAVY = {

@@ -53,10 +53,10 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _write_model_folder(options: ExportOptions) -> None:
-    from ssd_jax.model_zoo.opening import save_model_folder
+    from ssd_jax.model_zoo.saving import save_model_folder
 
     dtype = options.dtype or "float16"
     folder = save_model_folder(options.run, options.out, dtype=dtype, checkpoint=options.checkpoint)
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{folder}: model folder of {options.run} in {dtype}, {size / 1e6:.1f} MB")
-    print(f"Describe the model in its README.md. Next: ssd-jax predict {quote_argument(str(folder))} IMAGES")
+    print(f"Its README.md describes the model. Next: ssd-jax predict {quote_argument(str(folder))} IMAGES")

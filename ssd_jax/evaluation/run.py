@@ -113,10 +113,10 @@ def evaluate(
         pictures.write_truth_and_predictions(folder, split, source, detections)
         if report:
             report_file = folder / f"report{suffix}.html"
-            page.write_report(report_file, config, source, detections, metrics, annotations)
+            page.write_report(report_file, config, source, detections, metrics, annotations, model.short_name)
             print(f"Report: {report_file}, to open in a browser")
     if folder and writer is not None:
-        _write_results(folder, split, writer, detections, files.make_user_path(run).resolve().name)
+        _write_results(folder, split, writer, detections, model.short_name)
     return metrics
 
 

@@ -5,6 +5,7 @@
 [Detection(name='cat', score=0.93, box=(40.2, 18.5, 211.0, 190.7))]
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, overload
 
@@ -16,9 +17,11 @@ from ssd_jax.config import Config
 from ssd_jax.data.image import read_reduced_image, reduce_to_fit
 from ssd_jax.data.image_formats import LARGE_PIXELS
 from ssd_jax.data.pixels import to_rgb
+from ssd_jax.errors import escape_text
 from ssd_jax.inference.detections import to_image_detections
 from ssd_jax.inference.stored_program import DetectFn, make_detect_fn
 from ssd_jax.models.parameters import Params
+from ssd_jax.plurals import format_count
 from ssd_jax.runtime import sharding
 
 ImageLike = str | Path | np.ndarray | Image.Image
@@ -64,6 +67,12 @@ class Detector:
         """Create a detector from the parameters of a network."""
         return cls(config, make_detect_fn(config, params), step, params)
 
+    def __repr__(self) -> str:
+        names, side = self.class_names, self.config.model.image_size
+        listing = ", ".join(map(escape_text, names[:3])) + (", ..." if len(names) > 3 else "")
+        count = format_count(len(names), "classes")
+        return f"<Detector {self.config.name!r}: {count} ({listing}), {side} x {side} px, step {self.step}>"
+
     @overload
     def __call__(self, images: ImageLike, *, score_threshold: float = 0.5) -> list[Detection]: ...
     @overload
@@ -94,6 +103,8 @@ class Detector:
             raise ValueError(f"score_threshold must be in [0, 1], got {score_threshold}")
         if isinstance(images, str | Path | np.ndarray | Image.Image):
             return self._detect_one(images, score_threshold)
+        if not isinstance(images, Iterable):
+            raise _make_type_error(images)
         return [self._detect_one(image, score_threshold) for image in images]
 
     def read(self, path: str | Path) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
@@ -166,7 +177,11 @@ def _to_array(image: np.ndarray | Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     if isinstance(image, Image.Image):
         return to_rgb(image)
     if not isinstance(image, np.ndarray):
-        raise TypeError(f"expected a path, a uint8 RGB array or a PIL image, got {type(image).__name__}")
+        raise _make_type_error(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ValueError(f"expected a uint8 RGB array of shape (h, w, 3), got {image.dtype} of shape {image.shape}")
     return image
+
+
+def _make_type_error(image: object) -> TypeError:
+    return TypeError(f"expected a path, a uint8 RGB array or a PIL image, got {type(image).__name__}")

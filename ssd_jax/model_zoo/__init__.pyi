@@ -10,9 +10,9 @@ from .model_folder import write_model_folder as write_model_folder
 from .opening import OpenedModel as OpenedModel
 from .opening import load as load
 from .opening import open_model as open_model
-from .opening import save_model_folder as save_model_folder
 from .publishing import Pushed as Pushed
 from .publishing import push as push
+from .saving import save_model_folder as save_model_folder
 
 __all__ = [
     "CATALOG",

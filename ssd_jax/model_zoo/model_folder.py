@@ -16,7 +16,7 @@ import numpy as np
 import ssd_jax
 from ssd_jax.config import Config, Data
 from ssd_jax.data.formats.open import is_generated, is_tfds
-from ssd_jax.errors import UserError, escape_text
+from ssd_jax.errors import UserError
 from ssd_jax.files import convert_write_errors, write_text
 from ssd_jax.models.parameters import Params, Shape, compute_parameter_shapes, nest_parameters
 from ssd_jax.runs import run_folder
@@ -39,7 +39,7 @@ def is_model_folder(folder: Path) -> bool:
 
 
 def write_model_folder(
-    config: Config, params: Params, step: int, folder: Path, *, dtype: Dtype = "float16", card: str = ""
+    config: Config, params: Params, step: int, folder: Path, *, card: str, dtype: Dtype = "float16"
 ) -> None:
     """Write a trained network to a model folder.
 
@@ -50,8 +50,8 @@ def write_model_folder(
         params: Parameters for inference, as `Detector.params` has them.
         step: Training step of the parameters.
         folder: Folder to write: a new or empty one, or a model folder, whose files are replaced.
+        card: Text of README.md.
         dtype: Type of the stored parameters. float16 halves the size and keeps 11 significant bits of each number.
-        card: Text of README.md. If empty, a short one is written.
 
     Raises:
         UserError: If the folder has other files or cannot be written, or if a parameter is too large for float16.
@@ -64,7 +64,7 @@ def write_model_folder(
         folder.mkdir(parents=True, exist_ok=True)
     # config.json is written last, so that an incomplete folder is not taken for a model.
     write_safetensors(folder / WEIGHTS_NAME, tensors, {"step": str(step), "writer": f"ssd-jax {ssd_jax.__version__}"})
-    write_text(folder / CARD_NAME, card or make_short_card(config, step, folder.resolve().name))
+    write_text(folder / CARD_NAME, card)
     run_folder.write_config(folder, remove_local_paths(config))
 
 
@@ -107,27 +107,6 @@ def remove_local_paths(config: Config) -> Config:
         data = dataclasses.replace(data, root="")
     train = dataclasses.replace(config.train, pretrained=Path(config.train.pretrained).name)
     return dataclasses.replace(config, data=data, train=train)
-
-
-def make_short_card(config: Config, step: int, name: str) -> str:
-    """Return the text of a README.md that says what a network detects, and how to use it."""
-    model = config.model
-    classes = ", ".join(map(escape_text, model.class_names))
-    return f"""\
-# {escape_text(name)}
-
-An SSD detector (Liu et al. 2016) of ssd-jax {ssd_jax.__version__}, trained with the config `{escape_text(config.name)}`
-for {step} steps. Its input has {model.image_size} x {model.image_size} pixels.
-
-Classes: {classes}
-
-```python
-import ssd_jax
-
-detector = ssd_jax.load("FOLDER")  # this folder
-detections = detector("photo.jpg")
-```
-"""
 
 
 def _check_can_write(folder: Path) -> None:

@@ -19,7 +19,7 @@ from ssd_jax.files import make_user_path
 from ssd_jax.inference.detector import Detector
 from ssd_jax.model_zoo import catalog, hub
 from ssd_jax.model_zoo.catalog import CatalogModel
-from ssd_jax.model_zoo.model_folder import Dtype, is_model_folder, read_params, write_model_folder
+from ssd_jax.model_zoo.model_folder import is_model_folder, read_params
 from ssd_jax.models.parameters import Params
 from ssd_jax.runs import run_folder
 from ssd_jax.runtime import sharding
@@ -40,6 +40,13 @@ class OpenedModel:
     """Run folder, into which files about the network may be written. None for everything else."""
     read: Callable[[str, Mesh], tuple[Params, int]]
     """Function from a checkpoint, "best" or "last", and devices to the parameters and their training step."""
+    model_folder: Path | None = None
+    """Model folder, which has a card. None for everything else."""
+
+    @property
+    def short_name(self) -> str:
+        """Last part of the name, such as own_data for runs/own_data, for titles and file names."""
+        return make_user_path(self.name).resolve().name
 
     def load_params(self, checkpoint: str = "best", mesh: Mesh | None = None) -> tuple[Params, int]:
         """Return the parameters for inference, and their training step.
@@ -67,7 +74,10 @@ def open_model(source: str | Path, class_names: Sequence[str] | None = ()) -> Op
 
     Raises:
         UserError: If there is nothing of this name, if its config is not valid, or if it cannot be downloaded.
+        TypeError: If ``source`` is neither a text nor a path.
     """
+    if not isinstance(source, str | Path):
+        raise TypeError(f"expected the path or the name of a model, got {type(source).__name__}")
     if hub.is_address(source):
         return _open_path(hub.download_model(source), str(source), class_names)
     model = find_model(source)
@@ -178,42 +188,6 @@ def load(run: str | Path, checkpoint: Checkpoint = "best") -> Detector:
     return Detector.from_params(model.config, *model.load_params(checkpoint))
 
 
-def save_model_folder(
-    model: str | Path | Detector,
-    folder: str | Path,
-    *,
-    dtype: Dtype = "float16",
-    card: str = "",
-    checkpoint: Checkpoint = "best",
-) -> Path:
-    """Write a trained detector to a model folder, which has a config, the parameters for inference and a card.
-
-    Args:
-        model: Detector, run folder, or anything else that `load` takes.
-        folder: Folder to write: a new or empty one, or a model folder, whose files are replaced.
-        dtype: Type of the stored parameters. float16 halves the size and keeps 11 significant bits of each number.
-        card: Text of README.md. If empty, a short one is written.
-        checkpoint: Checkpoint of a run, as for `load`.
-
-    Returns:
-        The folder, which `ssd_jax.load` takes.
-
-    Raises:
-        UserError: If the detector cannot be loaded or has no parameters, if the folder has other files or cannot be
-            written, or if a parameter is too large for float16.
-    """
-    folder = make_user_path(folder)
-    if isinstance(model, Detector):
-        if model.params is None:
-            raise UserError(f"{folder}: an exported file has no parameters to write. Load the run that it is from")
-        config, params, step = model.config, model.params, model.step
-    else:
-        opened = open_detector(model)
-        config, (params, step) = opened.config, opened.load_params(checkpoint)
-    write_model_folder(config, sharding.fetch(params), step, folder, dtype=dtype, card=card)
-    return folder
-
-
 def _is_network_path(path: Path) -> bool:
     return path.is_file() or run_folder.is_run_folder(path)
 
@@ -224,7 +198,7 @@ def _open_path(path: Path, name: str, class_names: Sequence[str] | None) -> Open
         return _open_weight_file(path, name, class_names)
     config = run_folder.read_config(path)
     if is_model_folder(path) and not run_folder.has_checkpoint(path):
-        return OpenedModel(name, config, None, lambda _, mesh: _place(*read_params(path, config), mesh))
+        return OpenedModel(name, config, None, lambda _, mesh: _place(*read_params(path, config), mesh), path)
 
     def restore(checkpoint: str, mesh: Mesh) -> tuple[Params, int]:
         from ssd_jax.inference.restoring import restore_params  # imports Orbax, which only runs need

@@ -45,16 +45,18 @@ def write_report(
     detections: Sequence[ImageDetections],
     metrics: Metrics,
     annotations: Sequence[Annotation],
+    title: str = "",
 ) -> None:
     """Diagnose the detections of a split and write the report page.
 
     Args:
-        file: HTML file to write, in the folder of the run. The name of that folder becomes the title.
+        file: HTML file to write.
         config: Config of the run.
         source: The split.
         detections: Detections of each image of the split, in order.
         metrics: Content of metrics.json for the same detections.
         annotations: Annotations of the split, in order.
+        title: Name of the run or model. If empty, the name of the folder of the file is used.
 
     Raises:
         UserError: If the file cannot be written.
@@ -64,7 +66,8 @@ def write_report(
         draw_error_image(source, i, detections[i], result.images[i])
         for i in diagnosis.find_worst_images(result.images, WORST_IMAGES)
     ]
-    files.write_text(file, render_page(make_report_context(file.resolve().parent.name, config, metrics, result, worst)))
+    title = title or file.resolve().parent.name
+    files.write_text(file, render_page(make_report_context(title, config, metrics, result, worst)))
 
 
 def render_page(context: Mapping[str, Any]) -> str:

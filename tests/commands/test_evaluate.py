@@ -123,6 +123,8 @@ def test_evaluate_prints_the_metrics_of_a_run_that_cannot_be_written(trained_run
         assert run_command("evaluate", trained_run, "--report") == 2, "the report was asked for"
         assert "--out" in capsys.readouterr().err
     assert run_command("evaluate", trained_run, "--out", tmp_path / "a" / "b", "--results", "--report") == 0
+    title = f"<title>{trained_run.name} on test</title>"
+    assert title in (tmp_path / "a" / "b" / "report.html").read_text()
     assert {file.name for file in (tmp_path / "a" / "b").iterdir()} == {
         "metrics.json", "report.html", "results", "test_pred.jpg", "test_truth.jpg",
     }  # fmt: skip

@@ -60,6 +60,21 @@ def test_detector_accepts_arrays_paths_and_pillow_images(trained_detector, image
     assert trained_detector([]) == []
 
 
+def test_repr_of_a_detector_tells_its_classes_and_input_size(trained_detector):
+    text = repr(trained_detector)
+    assert "4 classes (circle, square, star, ...)" in text and "64 x 64 px" in text and "\n" not in text
+
+
+@pytest.mark.parametrize("value", [None, 3])
+def test_wrong_types_are_named_in_a_type_error(trained_detector, value):
+    name = type(value).__name__
+    with pytest.raises(TypeError):  # in the tests, the message is that of the type checker
+        load(value)
+    for images in (value, [value]):
+        with pytest.raises(TypeError, match=rf"array.*got {name}"):
+            trained_detector(images)
+
+
 @pytest.mark.parametrize(
     ("longest", "largest", "side"),
     [(64, 64, 64), (500, 128, 128), (500, 640, 640), (640, 4096, 640), (641, 4096, 1280), (2000, 4096, 2560),

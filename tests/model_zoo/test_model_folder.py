@@ -1,6 +1,7 @@
 """Tests of model folders: what is written, what is read back, and the messages about damaged folders."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import ssd_jax
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.errors import UserError
 from ssd_jax.model_zoo import open_model, save_model_folder
+from ssd_jax.model_zoo.catalog import BUNDLED_FOLDER
 from ssd_jax.runs import run_folder
 
 
@@ -43,6 +45,34 @@ def test_model_folder_has_the_parameters_of_the_run_and_gives_the_same_detection
     image = ShapesSource(expected.config.data.shapes, "test").image(0)
     detections = expected(image, score_threshold=0.02)
     assert detections and actual(image, score_threshold=0.02) == detections
+
+
+@pytest.mark.parametrize("source", ["shapes", BUNDLED_FOLDER / "shapes"])
+def test_exported_model_folder_keeps_its_card_and_numbers(source, tmp_path):
+    assert run_command("export-weights", source, "--layout", "ssd-jax", "--out", tmp_path / "model") == 0
+    for name in ("README.md", "config.json"):
+        assert (tmp_path / "model" / name).read_bytes() == (BUNDLED_FOLDER / "shapes" / name).read_bytes()
+    actual, expected = (load_file(f / "model.safetensors") for f in (tmp_path / "model", BUNDLED_FOLDER / "shapes"))
+    assert actual.keys() == expected.keys()
+    for path, value in expected.items():
+        np.testing.assert_array_equal(actual[path], value, err_msg=path, strict=True)
+
+
+def test_model_folder_can_be_rewritten_in_place_with_its_picture(model_folder, trained_run):
+    (model_folder / "README.md").write_text("# my text\n")
+    (model_folder / "detections.jpg").write_bytes(b"picture")
+    save_model_folder(model_folder, model_folder, dtype="float16")
+    assert (model_folder / "README.md").read_text() == "# my text\n"
+    assert (model_folder / "detections.jpg").read_bytes() == b"picture"
+    assert {value.dtype for value in load_file(model_folder / "model.safetensors").values()} == {np.dtype(np.float16)}
+
+
+def test_card_of_an_exported_run_has_its_metrics(trained_run, tmp_path):
+    run = Path(shutil.copytree(trained_run, tmp_path / "run"))
+    ssd_jax.evaluate(run)
+    value = json.loads((run / "metrics.json").read_text())["voc_map_area"]
+    card = (save_model_folder(run, tmp_path / "model") / "README.md").read_text()
+    assert f"| VOC mAP, area, IoU 0.5 | {value:.3f} |" in card and 'ssd_jax.load("model")' in card
 
 
 def test_float16_rounds_each_parameter_to_11_bits_and_halves_the_file(trained_run, model_folder, tmp_path):

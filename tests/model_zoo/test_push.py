@@ -163,11 +163,25 @@ def test_hostile_repository_is_refused_in_one_line(fake_hub: FakeHub, trained_ru
     assert len(lines) == 1 and lines[0].startswith("error: ") and "\x1b" not in error
 
 
-@pytest.mark.parametrize("name", ["mex", "a/b/c", "/b", "a/", "a b/c"])
+@pytest.mark.parametrize(
+    "name", ["mex", "a/b/c", "/b", "a/", "a b/c", "me/x y", "me/a--b", "me/x.git", "me/-x", "me/é"]
+)
 def test_name_without_a_user_is_rejected(trained_run, tmp_path, name):
     with pytest.raises(UserError, match="Write USER/NAME"):
         push(trained_run, name, dry_run=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_unknown_license_leads_to_a_warning_with_similar_ones(trained_run, tmp_path, capsys):
+    for license_id, words in (("cc-by-4", "Did you mean cc-by-4.0"), ("foo", "write other"), ("mit", "")):
+        assert run_command("push", trained_run, "me/x", "--license", license_id, "--dry-run", tmp_path / "out") == 0
+        assert (f"--license {license_id}: " in (printed := capsys.readouterr().err)) == bool(words) and words in printed
+
+
+@pytest.mark.parametrize("source", ["shapes", BUNDLED_FOLDER / "shapes"])
+def test_license_of_a_model_folder_is_not_replaced(tmp_path, source, capsys):
+    assert run_command("push", source, "me/x", "--license", "mit", "--dry-run", tmp_path / "out") == 2
+    assert "README.md" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_files_of_a_bundled_model_are_uploaded_unchanged(tmp_path):
