@@ -30,7 +30,7 @@ LAYERS = [
     ["config_fields"],
     ["config_train"],
     ["config", "files"],
-    ["runtime", "ops", "models"],
+    ["runtime", "ops", "models", "drawing"],
     ["data"],
     ["runs"],
     ["inference"],
