@@ -39,6 +39,7 @@ LAYERS = [
     ["weights", "report"],
     ["model_zoo"],
     ["evaluation"],
+    ["export"],
     ["training"],
     ["aot"],
     ["commands"],

@@ -59,10 +59,12 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     same_order: bool = True
     """Whether both have the same detections in the same order."""
     unrounded_boxes: float | None = None
-    """Largest difference of a box from the network whose weights are not rounded, in pixels. None if none is
-    rounded."""
+    """Largest difference of a coordinate from the network whose weights are not rounded, in pixels. None if the file
+    does not round them."""
     unrounded_scores: float | None = None
-    """Largest difference of a score from the network whose weights are not rounded. None if none is rounded."""
+    """Largest difference of a score from the network whose weights are not rounded."""
+    unrounded_alone: int | None = None
+    """As ``alone``, compared with the network whose weights are not rounded."""
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,11 +3,22 @@
 import importlib
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ssd_jax.errors import UserError
+from ssd_jax.exported.metadata import Metadata
 from ssd_jax.exported.program import Program
 from ssd_jax.files import convert_read_errors
+
+
+class Reader(Protocol):
+    """Functions that the reading module of a format has."""
+
+    def read_program(self, file: Path) -> Program:
+        """Read a file."""
+
+    def replace_metadata(self, file: Path, metadata: Metadata) -> None:
+        """Replace the metadata of a file."""
 
 
 class FileFormat(NamedTuple):
@@ -18,8 +29,7 @@ class FileFormat(NamedTuple):
     title: str
     """Name of the format for readers."""
     module: str
-    """Module with ``read_program(file: Path) -> Program`` and
-    ``replace_metadata(file: Path, metadata: Metadata) -> None``, which may need the packages of an extra."""
+    """Module with the functions of `Reader`. It may need the packages of an extra."""
 
 
 FORMATS = {
@@ -29,8 +39,7 @@ FORMATS = {
     "tflite": FileFormat(".tflite", "TFLite", "ssd_jax.exported.tflite_file"),
 }
 """Formats by the names of ``ssd-jax export --format``."""
-MEMBERS = ("metadata.json", "program.bin")
-"""Names of the two members of a StableHLO file that are not weights."""
+_STABLEHLO_MEMBERS = {"metadata.json", "program.bin"}
 
 
 def find_format(file: Path) -> str | None:
@@ -61,12 +70,21 @@ def read_program(file: Path) -> Program:
     if name is None:
         endings = ", ".join(entry.ending for entry in FORMATS.values())
         raise UserError(f"{file}: not an exported file ({endings}). `ssd-jax export` writes them")
-    return importlib.import_module(FORMATS[name].module).read_program(file)
+    return import_reader(name).read_program(file)
+
+
+def import_reader(format_name: str) -> Reader:
+    """Return the module that reads a format.
+
+    Raises:
+        UserError: If a package that it needs is not installed.
+    """
+    return importlib.import_module(FORMATS[format_name].module)  # type: ignore[return-value]
 
 
 def _is_stablehlo(file: Path) -> bool:
     try:
         with zipfile.ZipFile(file) as archive:
-            return set(MEMBERS) <= set(archive.namelist())
+            return set(archive.namelist()) >= _STABLEHLO_MEMBERS
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return False

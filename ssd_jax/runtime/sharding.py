@@ -108,7 +108,7 @@ def shard_batch(batch: T, mesh: Mesh) -> T:
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
 
 
-def map_images(f: Callable, mesh: Mesh, *, vmap_single: bool = True) -> Callable:
+def map_images(f: Callable, mesh: Mesh | None, *, vmap_single: bool = True) -> Callable:
     """Return a function of a batch that applies ``f`` to each image. Each device processes its own images.
 
     With ``jax.vmap`` alone, the XLA partitioner adds communication to ``while_loop`` and ``top_k``, although the images
@@ -116,11 +116,13 @@ def map_images(f: Callable, mesh: Mesh, *, vmap_single: bool = True) -> Callable
 
     Args:
         f: Function of the arrays of one image, without a batch axis.
-        mesh: Mesh from `make_mesh`.
+        mesh: Mesh from `make_mesh`. None: only ``jax.vmap`` is applied, as for a program that is exported to a file.
         vmap_single: Whether to use ``jax.vmap`` for a batch of one image as well, so that it gets exactly the same bits
             as in a larger batch. Without it, a loop over the image needs no masks for images that have finished
             earlier, and compiles faster.
     """
+    if mesh is None:
+        return jax.vmap(f)
 
     def map_local_images(*batch: Any) -> Any:
         if vmap_single or jax.tree.leaves(batch)[0].shape[0] > 1:

@@ -1,0 +1,70 @@
+"""The formats of ``ssd-jax export``, with the module that writes each."""
+
+import importlib
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Float32, Int32, UInt8
+
+from ssd_jax.errors import UserError
+from ssd_jax.export.network import Network
+from ssd_jax.exported.metadata import Metadata
+
+
+class Writer(Protocol):
+    """What the module of a format contains."""
+
+    def write(self, network: Network, metadata: Metadata, file: Path) -> None:
+        """Write a network to a file.
+
+        Args:
+            network: The network, and the options of the file.
+            metadata: Metadata to write into the file.
+            file: File to write, in a folder of its own. Another file beside it must have the same name, but for the
+                ending.
+        """
+
+    def compute_logits(
+        self,
+        network: Network,
+        metadata: Metadata,
+        file: Path,
+        canvas: UInt8[np.ndarray, "b h w 3"],
+        height: Int32[np.ndarray, " b"],
+        width: Int32[np.ndarray, " b"],
+    ) -> Float32[np.ndarray, "b n c"] | None:
+        """Return the logits that the written program computes for a batch of images, or None if it cannot tell them.
+
+        Each image fills the upper left of its canvas.
+        """
+
+
+class WriterEntry(NamedTuple):
+    """A format that can be written."""
+
+    module: str
+    """Module with the functions of `Writer`. It may need the packages of an extra."""
+    options: frozenset[str]
+    """Names of the fields of `ExportOptions` that the format has."""
+
+
+_COMMON = frozenset({"nms", "batch", "score_threshold", "max_detections", "half"})
+WRITERS = {
+    "stablehlo": WriterEntry("ssd_jax.export.stablehlo_writer", _COMMON),
+    "onnx": WriterEntry("ssd_jax.export.onnx_writer", _COMMON),
+    "openvino": WriterEntry("ssd_jax.export.openvino_writer", _COMMON | {"int8"}),
+    "tflite": WriterEntry("ssd_jax.export.tflite_writer", _COMMON),
+}
+"""Writers by the names of ``ssd-jax export --format``, which are those of `ssd_jax.exported.reading.FORMATS`."""
+
+
+def import_writer(format_name: str) -> Writer:
+    """Return the writer of a format.
+
+    Raises:
+        UserError: If there is no such format, or if a package that it needs is not installed.
+    """
+    if format_name not in WRITERS:
+        raise UserError(f"{format_name}: no format of exported files. Choose one of {', '.join(WRITERS)}")
+    return importlib.import_module(WRITERS[format_name].module)  # type: ignore[return-value]

@@ -1,0 +1,68 @@
+"""Pictures with which an exported file is compared with the original."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ssd_jax.config import Config
+from ssd_jax.data.image import read_image, reduce_to_fit
+from ssd_jax.data.run_splits import open_split
+from ssd_jax.data.source import Source
+from ssd_jax.errors import UserError
+from ssd_jax.model_zoo.catalog import BUNDLED_FOLDER
+
+Picture = UInt8[np.ndarray, "h w 3"]
+
+COUNT = 8
+"""Number of pictures."""
+
+
+def choose_pictures(config: Config) -> tuple[list[Picture], str]:
+    """Return pictures of the run's val split or, if its data cannot be read, pictures that come with the package.
+
+    Args:
+        config: Config of the run.
+
+    Returns:
+        The pictures, reduced to ``data.max_image_size`` as for detection, and in words where they are from.
+    """
+    side = config.data.max_image_size
+    try:
+        source = open_split(config, config.data.val_split) if config.data.root else None
+        pictures = _read_some(source) if source is not None else []
+    except UserError:
+        pictures = []
+    if pictures:
+        return [reduce_to_fit(picture, (side, side)) for picture in pictures], f"{config.data.val_split} split"
+    return [reduce_to_fit(picture, (side, side)) for picture in _make_bundled_pictures()], "photographs of the package"
+
+
+def place_on_canvases(
+    pictures: Sequence[Picture], side: int
+) -> tuple[UInt8[np.ndarray, "b side side 3"], np.ndarray, np.ndarray]:
+    """Return pictures in the upper left of square canvases, and their heights and widths."""
+    canvas = np.zeros((len(pictures), side, side, 3), np.uint8)
+    for slot, picture in zip(canvas, pictures, strict=True):
+        slot[: picture.shape[0], : picture.shape[1]] = picture
+    height, width = (np.array([picture.shape[axis] for picture in pictures], np.int32) for axis in (0, 1))
+    return canvas, height, width
+
+
+def _read_some(source: Source) -> list[Picture]:
+    """Return readable images that are spread evenly over a split."""
+    pictures: list[Picture] = []
+    for index in np.linspace(0, len(source) - 1, min(COUNT, len(source))).round().astype(int):
+        try:
+            pictures.append(np.asarray(source.image(int(index))))
+        except UserError:
+            continue
+    return pictures
+
+
+def _make_bundled_pictures() -> list[Picture]:
+    """Return photographs, and parts and mirror images of them of other sizes."""
+    files = sorted((BUNDLED_FOLDER.parent / "photographs").glob("*.jpg"))
+    photographs = [read_image(file) for file in files]
+    parts = [p[:: 2 if i else 1, i * 40 : i * 40 + 300].copy() for i, p in enumerate(photographs)]
+    return [*photographs, *parts, photographs[0][:, ::-1].copy(), photographs[1][::-1].copy()][:COUNT]
