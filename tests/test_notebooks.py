@@ -57,7 +57,7 @@ def assert_clean(notebook: Any, allowed_path: Path | None = None) -> None:
     assert not re.search(r"warning|traceback|error:", printed, re.IGNORECASE), printed
     assert not re.search(r"(?<![\w.:/])/\w+/\w", printed), printed
     lines = filter(None, get_printed_text(notebook, "stderr").splitlines())
-    shown = r"(training|evaluating|initializing the network|reading images):|.*%\|"
+    shown = r"(training|evaluating|initializing the network|reading images):"
     assert all(re.match(shown, line) for line in lines)
 
 
@@ -118,5 +118,5 @@ def test_saved_first_tour_has_a_trained_detector():
 def test_saved_own_data_finds_the_wrong_class():
     printed = get_printed_text(read_notebook("own_data"))
     assert re.search(r"test_0005 .*: triangle 0\.\d+ +missed: star\n", printed)
-    (area,) = re.findall(r"^all, mean .* (\d\.\d+)$", printed, re.MULTILINE)
-    assert float(area) > 0.8
+    val_area, test_area = re.findall(r"^all, mean .* (\d\.\d+)$", printed, re.MULTILINE)
+    assert min(float(val_area), float(test_area)) > 0.8
