@@ -39,6 +39,7 @@ COMMANDS = {
     "export-weights": Command(
         "export_weights", "RUN --out FILE", "write weights for torchvision or ssd.pytorch, or a model folder"
     ),
+    "export": Command("export", "RUN --format FORMAT", "write one file, from pixels to boxes, for other programs"),
     "push": Command("push", "RUN USER/NAME", "upload a detector to the Hugging Face Hub"),
     "aot": Command("aot", "--target TARGET CONFIG", "estimate memory and speed on other devices"),
 }

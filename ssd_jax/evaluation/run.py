@@ -15,6 +15,7 @@ from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation.evaluator import compute_metrics, predict_split
 from ssd_jax.evaluation.submission import SubmissionWriter, make_submission_writer
+from ssd_jax.exported.prediction import make_predict
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.inference.program import make_predict_fn
 from ssd_jax.metrics import diagnosis
@@ -55,7 +56,7 @@ def evaluate(
     In a multi-process run all processes must call this function; only the primary process writes.
 
     Args:
-        run: Run folder, model folder, or weight file of another project.
+        run: Run folder, model folder, weight file of another project, or file that ``ssd-jax export`` wrote.
         split: Name of the split. None: the run's ``data.test_split``, or ``data.val_split`` if the data set has no
             such split.
         data_root: Data set to use instead of that of the run, or the new path of the same one.
@@ -141,10 +142,14 @@ def _check_writable(folder: Path, is_required: bool) -> bool:
 
 def _predict(model: OpenedModel, config: Config, source: Source, checkpoint: str) -> tuple[list[ImageDetections], int]:
     """Return the detections in a split, and the training step of the checkpoint."""
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh() if model.program is None else sharding.single_device_mesh()
     with show_progress(
         "evaluating", len(source), stage="loading and compiling the network", enabled=distributed.is_primary()
     ) as task:
+        if model.program is not None:
+            run = make_predict(model.program)
+            step = model.program.metadata.source.step
+            return predict_split(lambda _, *batch: run(*batch), {}, source, config, mesh, task.update), step
         params, step = model.load_params(checkpoint, mesh)
         predict = distributed.start_together(make_predict_fn(config, mesh))
         return predict_split(predict, params, source, config, mesh, task.update), step

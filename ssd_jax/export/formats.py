@@ -13,7 +13,7 @@ from ssd_jax.exported.metadata import Metadata
 
 
 class Writer(Protocol):
-    """What the module of a format contains."""
+    """Functions that the writing module of a format has."""
 
     def write(self, network: Network, metadata: Metadata, file: Path) -> None:
         """Write a network to a file.

@@ -83,14 +83,14 @@ def export_model(
     writer = import_writer(format_name)
     _check_options(format_name, options)
     model = open_detector(run)
-    name = Path(os.path.abspath(model.folder)).name if model.folder else Path(model.name).name
-    file = make_user_path(out if out is not None else f"{make_safe_file_name(name)}{_find_ending(format_name)}")
+    default = f"{make_safe_file_name(model.short_name)}{_find_ending(format_name)}"
+    file = make_user_path(default if out is None else out)
     _check_out(file, format_name)
     with show_progress("exporting", stage="loading the network"):
         params, step = model.load_params(checkpoint)
         params = sharding.fetch(params)
         network = make_network(model.config, params, step, options)
-        source = Source(name=name, step=step, checkpoint=checkpoint if model.folder else "")
+        source = Source(name=model.short_name, step=step, checkpoint=checkpoint if model.folder else "")
         metadata = make_metadata(
             format_name, remove_local_paths(network.config), source,
             nms=options.nms, batch=options.batch, weights=_choose_weights(options), jax_version=jax.__version__,

@@ -1,5 +1,6 @@
-"""Open a trained network that a user named: a run folder, a model folder, a weight file, or a model of the catalog."""
+"""Open a trained network that a user named: a run folder, a model folder, a file, or a model of the catalog."""
 
+import json
 import logging
 import shutil
 import tarfile
@@ -8,20 +9,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import jax
 from jax.sharding import Mesh
 
 from ssd_jax.config import Config
 from ssd_jax.errors import UserError, convert_errors
+from ssd_jax.exported import reading
+from ssd_jax.exported.prediction import make_predict
+from ssd_jax.exported.program import Program
 from ssd_jax.files import make_user_path
 from ssd_jax.inference.detector import Detector
+from ssd_jax.inference.stored_program import DetectFn
 from ssd_jax.model_zoo import catalog, hub
 from ssd_jax.model_zoo.catalog import CatalogModel
 from ssd_jax.model_zoo.model_folder import is_model_folder, read_params
 from ssd_jax.models.parameters import Params
 from ssd_jax.runs import run_folder
+from ssd_jax.runs.config_file import decode_config
 from ssd_jax.runtime import sharding
 
 Checkpoint = Literal["best", "last"]
@@ -42,6 +48,8 @@ class OpenedModel:
     """Function from a checkpoint, "best" or "last", and devices to the parameters and their training step."""
     model_folder: Path | None = None
     """Model folder, which has a card. None for everything else."""
+    program: Program | None = None
+    """Program of an exported file, which has no parameters that another program could use. None for everything else."""
 
     @property
     def short_name(self) -> str:
@@ -60,6 +68,20 @@ class OpenedModel:
         """
         return self.read(checkpoint, mesh or sharding.single_device_mesh())
 
+    def load_detector(self, checkpoint: str = "best") -> Detector:
+        """Return the detector.
+
+        Args:
+            checkpoint: Checkpoint of a run, "best" or "last". Everything else has only one.
+
+        Raises:
+            UserError: As `load_params`.
+        """
+        if self.program is None:
+            return Detector.from_params(self.config, *self.load_params(checkpoint))
+        detect = cast(DetectFn, make_predict(self.program))  # its detections have the same fields
+        return Detector(self.config, detect, self.program.metadata.source.step)
+
 
 def open_model(source: str | Path, class_names: Sequence[str] | None = ()) -> OpenedModel:
     """Open a trained network.
@@ -67,9 +89,9 @@ def open_model(source: str | Path, class_names: Sequence[str] | None = ()) -> Op
     A file, or a folder with a config.json, takes precedence over a model of the catalog with the same name.
 
     Args:
-        source: Run folder, model folder, weight file of another project, name of a model in the catalog, or the address
-            of a model on the Hugging Face Hub, such as ``hf://user/name`` or ``hf://user/name@revision``. What is not
-            on this machine is downloaded.
+        source: Run folder, model folder, weight file of another project, file that ``ssd-jax export`` wrote, name of a
+            model in the catalog, or the address of a model on the Hugging Face Hub, such as ``hf://user/name`` or
+            ``hf://user/name@revision``. What is not on this machine is downloaded.
         class_names: Class names of a weight file, as for `import_weights`.
 
     Raises:
@@ -171,9 +193,9 @@ def load(run: str | Path, checkpoint: Checkpoint = "best") -> Detector:
     """Load a trained detector.
 
     Args:
-        run: Run folder, model folder, weight file of another project, name of a model that ``ssd-jax models`` lists,
-            such as "blood-cells", or an address on the Hugging Face Hub, such as ``hf://user/name`` or
-            ``hf://user/name@revision``.
+        run: Run folder, model folder, weight file of another project, file that ``ssd-jax export`` wrote, name of a
+            model that ``ssd-jax models`` lists, such as "blood-cells", or an address on the Hugging Face Hub, such as
+            ``hf://user/name`` or ``hf://user/name@revision``.
         checkpoint: "best" for the checkpoint with the highest mAP on the val split during training, "last" for the
             latest one. A run that was never evaluated has no best checkpoint, so its last one is loaded.
 
@@ -184,8 +206,7 @@ def load(run: str | Path, checkpoint: Checkpoint = "best") -> Detector:
         UserError: If there is no such run, folder, file or model, if it holds only a backbone or has no checkpoint, if
             it cannot be downloaded, or if the parameters do not fit the config.
     """
-    model = open_detector(run)
-    return Detector.from_params(model.config, *model.load_params(checkpoint))
+    return open_detector(run).load_detector(checkpoint)
 
 
 def _is_network_path(path: Path) -> bool:
@@ -193,9 +214,11 @@ def _is_network_path(path: Path) -> bool:
 
 
 def _open_path(path: Path, name: str, class_names: Sequence[str] | None) -> OpenedModel:
-    """Open a weight file, a model folder or a run folder."""
+    """Open an exported file, a weight file, a model folder or a run folder."""
     if path.is_file():
-        return _open_weight_file(path, name, class_names)
+        return (
+            _open_exported_file(path, name) if reading.find_format(path) else _open_weight_file(path, name, class_names)
+        )
     config = run_folder.read_config(path)
     if is_model_folder(path) and not run_folder.has_checkpoint(path):
         return OpenedModel(name, config, None, lambda _, mesh: _place(*read_params(path, config), mesh), path)
@@ -206,6 +229,22 @@ def _open_path(path: Path, name: str, class_names: Sequence[str] | None) -> Open
         return restore_params(path, config, checkpoint, mesh)
 
     return OpenedModel(name, config, path, restore)
+
+
+def _open_exported_file(file: Path, name: str) -> OpenedModel:
+    program = reading.read_program(file)
+    try:
+        config = decode_config(json.dumps(program.metadata.config).encode())
+    except UserError as error:
+        raise UserError(f"{file}: {error}. The file was changed, or was written by another version") from None
+    origin = program.metadata.source.name
+
+    def refuse(checkpoint: str, mesh: Mesh) -> tuple[Params, int]:
+        raise UserError(
+            f"{name} is an exported file, which only detects objects. Name the run it was made from, {origin}"
+        )
+
+    return OpenedModel(name, config, None, refuse, program=program)
 
 
 def _open_weight_file(file: Path, name: str, class_names: Sequence[str] | None) -> OpenedModel:

@@ -1,0 +1,96 @@
+"""``ssd-jax export``: write a trained detector to one file, from pixels to boxes, for other programs."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from ssd_jax.commands.options import initialize_jax, parse_options
+from ssd_jax.errors import escape_text
+from ssd_jax.portability import quote_argument
+from ssd_jax.runtime.progress import hide_progress
+
+if TYPE_CHECKING:
+    from ssd_jax.exported.metadata import Metadata
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Write a trained detector to one file that other programs run: pixels in, boxes out. The file is compared with the
+    original on eight pictures, and removed if it does not compute the same; the exit code is 1 then."""
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder, model folder, weight file, or name of a model (`ssd-jax models` lists them)."""
+    format: Literal["stablehlo", "onnx", "openvino", "tflite"] = "stablehlo"
+    """stablehlo: for JAX and XLA, on CPUs, GPUs and TPUs. onnx: for ONNX Runtime and many others (extra onnx).
+    openvino: for Intel's CPUs and GPUs (extra openvino). tflite: for LiteRT on phones (extra prepare)."""
+    out: Path | None = None
+    """File to write. Default: the name of RUN with the ending of the format."""
+    nms: bool = True
+    """Whether the file contains non-maximum suppression. With --no-nms, it returns the boxes and scores of all default
+    boxes."""
+    batch: int | None = None
+    """Number of images of each call. Default: any number."""
+    score_threshold: float | None = None
+    """Boxes with a score of at most this value are not detections. Default: as in the run (0.01)."""
+    max_detections: int | None = None
+    """Maximum number of detections per image. Default: as in the run (200)."""
+    half: bool = False
+    """Store the weights as float16, which halves the size."""
+    int8: bool = False
+    """Compute with integers of 8 bits, only for openvino. The loss of accuracy is measured and printed."""
+    checkpoint: Literal["best", "last"] = "best"
+    """Checkpoint to load. best: the one with the highest mAP (area) on the val split. last: the latest one."""
+    quiet: bool = False
+    """Show no progress: print only results, warnings and errors."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run ``ssd-jax export`` with the arguments ``argv``, and return the exit code."""
+    options = parse_options(ExportOptions, "export", argv)
+    initialize_jax()
+    from ssd_jax.export import network
+    from ssd_jax.export.run import ParityError, export_model
+
+    content = network.ExportOptions(
+        options.nms, options.batch, options.score_threshold, options.max_detections, options.half, options.int8
+    )
+    try:
+        with hide_progress(options.quiet):
+            written = export_model(options.run, options.format, options.out, content, checkpoint=options.checkpoint)
+    except ParityError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    megabytes = written.file.stat().st_size / 1e6
+    print(
+        f"{written.file}: {options.format} of {options.run}, {megabytes:.1f} MB, {describe_program(written.metadata)}"
+    )
+    print_parity(written.metadata, written.pictures)
+    name = quote_argument(str(written.file))
+    print(f"Next: ssd-jax predict {name} IMAGES, or ssd-jax evaluate {name} --data.root FOLDER")
+    return 0
+
+
+def describe_program(metadata: "Metadata") -> str:
+    """Return in a few words what goes into a file's program and what comes out."""
+    images = "any number of images" if metadata.batch is None else f"{metadata.batch} images at a time"
+    outputs = "detections" if metadata.nms else "boxes and scores of all default boxes"
+    return f"weights in {metadata.weights}; {images}, {outputs}"
+
+
+def print_parity(metadata: "Metadata", pictures: str) -> None:
+    """Print the comparison of a file with the original."""
+    from ssd_jax.export.parity import format_parity
+
+    parity = metadata.parity
+    assert parity is not None
+    original = "the original with weights rounded to float16" if metadata.weights == "float16" else "the original"
+    print(f"Compared with {original}: {format_parity(parity)} ({escape_text(pictures)}).")
+    if parity.unrounded_boxes is not None:
+        print(
+            f"Compared with the original: boxes {parity.unrounded_boxes:.1e} px, scores {parity.unrounded_scores:.1e}, "
+            f"{parity.unrounded_alone} detections of only one of them."
+        )
