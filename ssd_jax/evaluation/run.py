@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ssd_jax import files
 from ssd_jax.config import Config
@@ -17,7 +17,7 @@ from ssd_jax.evaluation.evaluator import compute_metrics, predict_split
 from ssd_jax.evaluation.submission import SubmissionWriter, make_submission_writer
 from ssd_jax.exported.prediction import make_predict
 from ssd_jax.inference.detections import ImageDetections
-from ssd_jax.inference.program import make_predict_fn
+from ssd_jax.inference.program import PredictFn, make_predict_fn
 from ssd_jax.metrics import diagnosis
 from ssd_jax.metrics.tables import format_metrics
 from ssd_jax.model_zoo.opening import OpenedModel, open_detector
@@ -147,9 +147,9 @@ def _predict(model: OpenedModel, config: Config, source: Source, checkpoint: str
         "evaluating", len(source), stage="loading and compiling the network", enabled=distributed.is_primary()
     ) as task:
         if model.program is not None:
-            run = make_predict(model.program)
-            step = model.program.metadata.source.step
-            return predict_split(lambda _, *batch: run(*batch), {}, source, config, mesh, task.update), step
+            run, step = make_predict(model.program), model.program.metadata.source.step
+            of_file = cast(PredictFn, lambda _, *batch: run(*batch))  # its detections have the same fields
+            return predict_split(of_file, {}, source, config, mesh, task.update), step
         params, step = model.load_params(checkpoint, mesh)
         predict = distributed.start_together(make_predict_fn(config, mesh))
         return predict_split(predict, params, source, config, mesh, task.update), step

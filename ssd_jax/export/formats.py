@@ -67,4 +67,4 @@ def import_writer(format_name: str) -> Writer:
     """
     if format_name not in WRITERS:
         raise UserError(f"{format_name}: no format of exported files. Choose one of {', '.join(WRITERS)}")
-    return importlib.import_module(WRITERS[format_name].module)  # type: ignore[return-value]
+    return importlib.import_module(WRITERS[format_name].module)

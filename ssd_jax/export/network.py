@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def apply_options(config: Config, options: ExportOptions) -> Config:
     """
     if options.batch is not None and options.batch < 1:
         raise UserError(f"--batch is {options.batch}: expected at least 1")
-    changes: dict[str, float | int] = {}
+    changes: dict[str, Any] = {}
     if options.score_threshold is not None:
         if not 0 <= options.score_threshold <= 1:
             raise UserError(f"--score-threshold is {options.score_threshold}: expected a number from 0 to 1")

@@ -5,7 +5,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import msgspec
@@ -38,7 +38,7 @@ from ssd_jax.runtime import compilation, sharding
 from ssd_jax.runtime.progress import show_progress
 
 DEFAULTS = ExportOptions()
-_Detect = Callable[[np.ndarray, np.ndarray, np.ndarray], Sequence[np.ndarray]]
+_Detect = Callable[[np.ndarray, np.ndarray, np.ndarray], Sequence[Any]]
 
 
 class ParityError(UserError):

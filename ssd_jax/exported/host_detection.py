@@ -33,7 +33,7 @@ def select_on_host(
 
 
 @cache
-def _make_select_fn(detect: Detect, boxes_per_map: tuple[int, ...]) -> Callable[[Array, Array], Detections]:
+def _make_select_fn(detect: Detect, boxes_per_map: tuple[int, ...]) -> Callable[[np.ndarray, np.ndarray], Detections]:
     def select(boxes: Array, scores: Array) -> Detections:
         return select_detections(boxes, scores, detect, boxes_per_map)
 

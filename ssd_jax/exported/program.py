@@ -38,7 +38,7 @@ class Outputs(NamedTuple):
     scores: Float32[np.ndarray, "b k"]
     labels: Int32[np.ndarray, "b k"]
     """Labels of the classes, 1 to C; 0 for padding."""
-    count: Int32[np.ndarray, " b"]
+    count: Int32[np.ndarray, " b"]  # type: ignore[assignment]  # hides tuple.count
     """Number of detections of each image."""
 
 

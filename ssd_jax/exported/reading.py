@@ -79,7 +79,7 @@ def import_reader(format_name: str) -> Reader:
     Raises:
         UserError: If a package that it needs is not installed.
     """
-    return importlib.import_module(FORMATS[format_name].module)  # type: ignore[return-value]
+    return importlib.import_module(FORMATS[format_name].module)
 
 
 def _is_stablehlo(file: Path) -> bool:

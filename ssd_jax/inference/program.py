@@ -77,6 +77,6 @@ def make_forward(config: Config, mesh: Mesh | None, *, is_standardized: bool = F
         params: Params, canvas: UInt8[Array, "b h w 3"], height: Int32[Array, " b"], width: Int32[Array, " b"]
     ) -> Predictions:
         images = sharding.map_images(resize_image, mesh, vmap_single=False)(canvas, height, width)
-        return SSD(config.model, is_standardized).apply({"params": params}, images)
+        return Predictions(*SSD(config.model, is_standardized).apply({"params": params}, images))
 
     return forward
