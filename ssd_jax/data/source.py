@@ -317,7 +317,7 @@ def annotation_from_objects(
                 Kind.UNKNOWN_CLASS,
                 file,
                 f"{entry.where} is of class '{entry.name}', which is not among the classes {join_names(labels)}. "
-                f"{_suggest_name(entry.name, tuple(labels))}Correct the name, or add the class.",
+                f"{suggest_name(entry.name, tuple(labels))}Correct the name, or add the class.",
                 group=entry.name,
             )
             continue
@@ -351,7 +351,7 @@ def annotation_from_objects(
 
 
 @lru_cache
-def _suggest_name(name: str, names: Sequence[str]) -> str:
+def suggest_name(name: str, names: Sequence[str]) -> str:
     """Return a question about the most similar name, followed by a space, or an empty string."""
     similar = difflib.get_close_matches(name, names, 1)
     return f"Did you mean '{similar[0]}'? " if similar else ""

@@ -7,7 +7,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import overload
 
 import numpy as np
 from jaxtyping import UInt8
@@ -19,24 +19,11 @@ from ssd_jax.data.image_formats import LARGE_PIXELS
 from ssd_jax.data.pixels import to_rgb
 from ssd_jax.errors import escape_text
 from ssd_jax.inference.detections import to_image_detections
+from ssd_jax.inference.results import Detections, ImageLike
 from ssd_jax.inference.stored_program import DetectFn, make_detect_fn
 from ssd_jax.models.parameters import Params
 from ssd_jax.plurals import format_count
 from ssd_jax.runtime import sharding
-
-ImageLike = str | Path | np.ndarray | Image.Image
-"""An image: a path, an RGB array of shape (h, w, 3) and type uint8, or a Pillow image."""
-
-
-class Detection(NamedTuple):
-    """One detected object."""
-
-    name: str
-    """Name of the class."""
-    score: float
-    """Confidence in [0, 1]."""
-    box: tuple[float, float, float, float]
-    """Corners x1, y1, x2, y2 in pixels of the original image."""
 
 
 class Detector:
@@ -74,12 +61,12 @@ class Detector:
         return f"<Detector {self.config.name!r}: {count} ({listing}), {side} x {side} px, step {self.step}>"
 
     @overload
-    def __call__(self, images: ImageLike, *, score_threshold: float = 0.5) -> list[Detection]: ...
+    def __call__(self, images: ImageLike, *, score_threshold: float = 0.5) -> Detections: ...
     @overload
-    def __call__(self, images: list[ImageLike], *, score_threshold: float = 0.5) -> list[list[Detection]]: ...
+    def __call__(self, images: list[ImageLike], *, score_threshold: float = 0.5) -> list[Detections]: ...
     def __call__(
         self, images: ImageLike | list[ImageLike], *, score_threshold: float = 0.5
-    ) -> list[Detection] | list[list[Detection]]:
+    ) -> Detections | list[Detections]:
         """Detect objects in one image or in a list of images.
 
         The first call compiles the network, and keeps the program in the user's cache folder for later processes.
@@ -124,7 +111,7 @@ class Detector:
 
     def detect_reduced(
         self, pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int], *, score_threshold: float = 0.5
-    ) -> list[Detection]:
+    ) -> Detections:
         """Detect objects in an image that may have been read at a reduced size.
 
         Args:
@@ -142,19 +129,19 @@ class Detector:
         shape = np.array(content.shape[:2], np.int32)
         outputs = sharding.fetch(self._detect(canvas, shape[:1], shape[1:]))
         detections = to_image_detections(outputs, 0, *size)
-        return [
-            Detection(self.class_names[label - 1], float(score), (float(x1), float(y1), float(x2), float(y2)))
-            for (x1, y1, x2, y2), score, label in zip(*detections, strict=True)
-            if score >= score_threshold
-        ]
+        return Detections.from_arrays(detections, self.class_names, size, pixels).filter(
+            score_threshold=score_threshold
+        )
 
-    def _detect_one(self, image: ImageLike, score_threshold: float) -> list[Detection]:
+    def _detect_one(self, image: ImageLike, score_threshold: float) -> Detections:
         if isinstance(image, str | Path):
             pixels, size = self.read(image)
         else:
             pixels = _to_array(image)
             size = pixels.shape[1], pixels.shape[0]
-        return self.detect_reduced(pixels, size, score_threshold=score_threshold)
+        found = self.detect_reduced(pixels, size, score_threshold=score_threshold)
+        found.image = image  # a path takes less memory than the pixels
+        return found
 
 
 def choose_canvas_side(image_side: int, max_side: int) -> int:

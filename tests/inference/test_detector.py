@@ -58,6 +58,9 @@ def test_detector_accepts_arrays_paths_and_pillow_images(trained_detector, image
     assert trained_detector(str(tmp_path / "a.png"), score_threshold=LOW) == detections
     assert trained_detector(Image.fromarray(image), score_threshold=LOW) == detections
     assert trained_detector([image, tmp_path / "a.png"], score_threshold=LOW) == [detections, detections]
+    assert (detections.size, detections.classes) == (image.shape[1::-1], CLASS_NAMES)
+    assert trained_detector(tmp_path / "a.png").image == tmp_path / "a.png", "the pixels are not kept"
+    assert np.array_equal(detections.plot(), trained_detector(tmp_path / "a.png", score_threshold=LOW).plot())
     assert trained_detector([]) == []
 
 
