@@ -120,6 +120,10 @@ OPTIONAL_IMPORTS = {
     "inference.results": {"supervision"},  # the extra `supervision`
     "weights.torch_reference": {"torch", "torchvision"},  # the extra `parity`
     "model_zoo.hub": {"huggingface_hub"},  # the extra `hub`
+    "export.onnx_detection": {"onnx"},  # the extra `onnx`, as the next three
+    "export.onnx_graph": {"onnx"},
+    "export.onnx_model": {"onnx"},
+    "export.onnx_network": {"onnx"},
 }
 
 

@@ -2,7 +2,7 @@
 
 import importlib
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
@@ -12,6 +12,7 @@ from ssd_jax.export.network import Network
 from ssd_jax.exported.metadata import Metadata
 
 
+@runtime_checkable
 class Writer(Protocol):
     """Functions that the writing module of a format has."""
 

@@ -3,7 +3,7 @@
 import importlib
 import zipfile
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from ssd_jax.errors import UserError
 from ssd_jax.exported.metadata import Metadata
@@ -11,6 +11,7 @@ from ssd_jax.exported.program import Program
 from ssd_jax.files import convert_read_errors
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Functions that the reading module of a format has."""
 

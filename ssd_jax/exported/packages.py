@@ -1,0 +1,25 @@
+"""Import packages that only some formats of files need."""
+
+import importlib
+from types import ModuleType
+
+from ssd_jax.errors import UserError
+
+
+def import_package(name: str, extra: str) -> ModuleType:
+    """Import a package, or a module of it.
+
+    Args:
+        name: Name of the package or module.
+        extra: Extra of this project that installs it.
+
+    Raises:
+        UserError: If it cannot be imported.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise UserError(
+            f"the package {package} can't be imported ({error}). Install it with: pip install 'ssd-jax[{extra}]'"
+        ) from None
