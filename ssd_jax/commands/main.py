@@ -61,7 +61,12 @@ def main(argv: Sequence[str]) -> int:
         The exit code. It is 2 after a mistake of the user, which is printed without a traceback.
     """
     with escape_output() as output:
-        code = _run_command(argv)
+        try:
+            code = _run_command(argv)
+        except SystemExit as exit_request:  # after the help of a command, or a wrong option
+            if output.failure is None:
+                raise
+            code = exit_request.code if isinstance(exit_request.code, int) else 2
         if output.failure is not None:
             reason = format_error_reason(output.failure)
             print(f"error: not all of the output could be printed: {reason}. Free some space.", file=sys.stderr)
@@ -88,6 +93,8 @@ def _run_command(argv: Sequence[str]) -> int:
     try:
         with print_warnings_to_stderr(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"Image size .* exceeds limit")  # Pillow: images may be large
+            # JAX. Commands warn once if the cache folder can't be written.
+            warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing")  # matplotlib: a character of a class name
             code = module.run(argv[1:]) or 0
         # The message is cleared here, not at exit: after an error, JAX may end the process earlier.

@@ -1,7 +1,9 @@
 """Compiler options, the persistent cache of compiled programs, and the release of memory after compilations."""
 
 import ctypes
+import logging
 import platform
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -11,7 +13,10 @@ import jax
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jax.sharding import Mesh
 
-from ssd_jax.files import find_cache_folder
+from ssd_jax.errors import format_error_reason
+from ssd_jax.files import CACHE_VARIABLE, find_cache_folder
+
+logger = logging.getLogger(__name__)
 
 
 def compiler_options(mesh: Mesh | None = None, *, deterministic: bool = False) -> dict[str, str] | None:
@@ -46,7 +51,22 @@ def enable_compilation_cache() -> None:
     JAX_COMPILATION_CACHE_DIR selects another folder, and JAX_ENABLE_COMPILATION_CACHE=false turns the cache off.
     """
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
-        jax.config.update("jax_compilation_cache_dir", str(find_cache_folder() / "compiled"))
+        folder = find_cache_folder() / "compiled"
+        _warn_if_read_only(folder)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+@cache
+def _warn_if_read_only(folder: Path) -> None:
+    """Log a warning if no file can be written into a folder. Further calls for the same folder do nothing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        logger.warning(
+            "%s can't be written (%s), so compiled programs are not kept for the next command. Name another folder in "
+            "the environment variable %s", folder, format_error_reason(error), CACHE_VARIABLE,
+        )  # fmt: skip
 
 
 @contextmanager

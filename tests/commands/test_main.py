@@ -304,6 +304,14 @@ def test_command_whose_output_cannot_be_written_writes_its_files_and_says_so(tmp
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+def test_help_that_cannot_be_printed_fails(monkeypatch, capsys):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert run_command("models", "--help") == 2
+    assert "could be printed: No space left" in capsys.readouterr().err
+
+
 def test_home_folder_is_expanded_in_paths_and_only_there(home):
     argv = ["~/a b", "--image=~/x", "--epoch=0", "--out=~/b.jpg"]
     options = parse_options(show.ShowOptions, "show", argv)

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -64,22 +65,27 @@ def test_compiler_options_of_a_cpu_are_set_only_for_jax_0_10(version, has_option
     assert compilation.compiler_options() == options
 
 
+@pytest.fixture
+def restored_cache_folder() -> Iterator[None]:
+    """Restore the folder of JAX's cache after the test."""
+    before = jax.config.jax_compilation_cache_dir
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.usefixtures("restored_cache_folder")
 @pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "HOME", "SSD_JAX_CACHE"])
 def test_enable_compilation_cache_uses_a_subfolder_of_the_users_cache_folder(variable, tmp_path, monkeypatch):
-    name, before = "jax_compilation_cache_dir", jax.config.jax_compilation_cache_dir
     for other in ("XDG_CACHE_HOME", "SSD_JAX_CACHE"):
         monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv(variable, str(tmp_path))
     cache = {"HOME": tmp_path / ".cache" / "ssd-jax", "XDG_CACHE_HOME": tmp_path / "ssd-jax"}.get(variable, tmp_path)
-    try:
-        jax.config.update(name, None)
-        compilation.enable_compilation_cache()
-        assert Path(jax.config.jax_compilation_cache_dir) == cache / "compiled"
-        jax.config.update(name, "another")
-        compilation.enable_compilation_cache()
-        assert jax.config.jax_compilation_cache_dir == "another"
-    finally:
-        jax.config.update(name, before)
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation.enable_compilation_cache()
+    assert Path(jax.config.jax_compilation_cache_dir) == cache / "compiled"
+    jax.config.update("jax_compilation_cache_dir", "another")
+    compilation.enable_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == "another"
 
 
 KEEP_SETTINGS = """
@@ -110,3 +116,14 @@ def test_compilation_cache_is_used_only_within_the_block(home, tmp_path):
     )
     folder = tmp_path / home / "ssd-jax" / "compiled"
     assert result.stdout.split() == ([str(folder), "1"] if home == "folder" else ["None", "None"])
+
+
+@pytest.mark.usefixtures("restored_cache_folder")
+def test_folder_that_cannot_be_written_leads_to_one_warning(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SSD_JAX_CACHE", str(tmp_path / "file" / "cache"))
+    for _ in range(2):
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation.enable_compilation_cache()
+    (record,) = caplog.records
+    assert "SSD_JAX_CACHE" in record.getMessage() and str(tmp_path) in record.getMessage()
