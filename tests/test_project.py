@@ -118,6 +118,7 @@ def test_requirements_match_the_dependencies_with_cuda_and_the_dev_extra():
 
 OPTIONAL_IMPORTS = {
     "inference.results": {"supervision"},  # the extra `supervision`
+    "exported.stablehlo_file": {"jaxlib"},  # comes with jax
     "weights.torch_reference": {"torch", "torchvision"},  # the extra `parity`
     "model_zoo.hub": {"huggingface_hub"},  # the extra `hub`
     "export.onnx_detection": {"onnx"},  # the extra `onnx`, as the next three

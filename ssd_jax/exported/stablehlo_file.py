@@ -11,6 +11,7 @@ images share one copy of them, and are compiled in less time.
 """
 
 import io
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
@@ -87,6 +88,7 @@ def read_program(file: Path) -> StableHLOProgram:
     metadata = decode_metadata(members[METADATA], file)
     with _convert_version_errors(file, metadata):
         exported = jax.export.deserialize(bytearray(members[PROGRAM]))
+        _check_stablehlo_version(exported.mlir_module_serialized)
     with convert_errors(f"{file}: {_DAMAGED}", _DAMAGED_ADVICE):
         weights = {
             name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
@@ -135,6 +137,23 @@ def check_platform(file: Path, platforms: tuple[str, ...]) -> None:
     names = {"gpu": ("cuda", "rocm")}.get(device.platform, (device.platform,))
     if not set(names) & set(platforms):
         raise UserError(f"{file}: the program is for {', '.join(platforms)}, not for {device.platform}")
+
+
+def _check_stablehlo_version(program: bytes) -> None:
+    """Raise an error if a program has a newer version of StableHLO than this JAX.
+
+    JAX finds this out only when it compiles the program, and its compiler then prints several lines.
+    """
+    from jaxlib.mlir.dialects import stablehlo
+
+    version = re.search(rb"StableHLO_v([0-9.]+)", program[:100])  # MLIR's bytecode begins with it
+    own = stablehlo.get_current_version()
+    if version is not None and _parse_version(version[1].decode()) > _parse_version(own):
+        raise ValueError(f"StableHLO {version[1].decode()} is newer than {own}")
+
+
+def _parse_version(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(".") if number)
 
 
 def _read_members(file: Path) -> dict[str, bytes]:
