@@ -109,11 +109,11 @@ def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([_make_cell(value) for value in row] for row in (header, *rows))
+    writer.writerows([make_cell(value) for value in row] for row in (header, *rows))
     write_text(file, text.getvalue())
 
 
-def _make_cell(value: object) -> object:
+def make_cell(value: object) -> object:
     if not isinstance(value, str):
         return value
     text = escape_text(value)

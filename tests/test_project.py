@@ -36,7 +36,7 @@ LAYERS = [
     ["inference"],
     ["exported"],
     ["metrics"],
-    ["weights", "report"],
+    ["weights", "report", "predictions"],
     ["model_zoo"],
     ["evaluation"],
     ["export"],
