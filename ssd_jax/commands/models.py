@@ -13,9 +13,10 @@ from ssd_jax.model_zoo import catalog
 from ssd_jax.model_zoo.catalog import CatalogModel
 
 NOTES = """\
-bundled: comes with ssd-jax. download: is fetched at the first use; cached: was
-fetched before. The second line names network, data and the published accuracy,
-COCO's AP or VOC's mAP in percent; `ssd-jax models NAME` gives its source.
+bundled: the model comes with ssd-jax. to download: it is downloaded when it is
+first used. cached: it was downloaded before. The second line shows the network,
+the data and the published accuracy, which is COCO's AP or VOC's mAP in percent.
+`ssd-jax models NAME` names its source.
 
 ssd-jax predict NAME IMAGES                         detects objects
 ssd-jax train CONFIG --train.pretrained NAME        trains from it
@@ -69,7 +70,7 @@ def format_catalog(models: Iterable[CatalogModel]) -> str:
         classes = f"{model.classes} classes, " if model.classes else ""
         accuracy = f": {model.accuracy}" if model.accuracy else ""
         lines += [
-            f"{model.name:27} {find_place(model):9} {format_size(model):>5} MB  {model.license.partition(' (')[0]}",
+            f"{model.name:27} {find_place(model):11} {format_size(model):>5} MB  {model.license.partition(' (')[0]}",
             f"    {model.network}, {classes}{model.data}{accuracy}",
         ]
     return "\n".join(lines)
@@ -83,12 +84,12 @@ def format_size(model: CatalogModel) -> str:
 
 
 def find_place(model: CatalogModel) -> str:
-    """Return whether a model is "bundled", "cached", or has to be fetched by a "download"."""
+    """Return where a model is: "bundled", "cached" or "to download"."""
     from ssd_jax.model_zoo.download import find_cached_path
 
     if model.is_bundled:
         return "bundled"
-    return "cached" if find_cached_path(model).is_file() else "download"
+    return "cached" if find_cached_path(model).is_file() else "to download"
 
 
 def describe_cache() -> str:

@@ -1,7 +1,7 @@
 """The catalog: all trained networks that can be had by name. A comment above each row names its sources.
 
-A row of a model to download is only added if the project that published it, or a project that checks its downloads,
-states its hash; `docs/models.md` lists what is left out for this reason.
+A model to download is only added if its hash is stated by the project that published it, or by a project that checks
+its downloads.
 """
 
 import difflib
@@ -21,7 +21,7 @@ OXFORD_LICENSE = "CC BY 4.0 (VGG, Oxford)"
 
 @dataclass(frozen=True)
 class CatalogModel:
-    """A row of the catalog: a trained network that comes with the package, or that can be downloaded."""
+    """A trained network that comes with the package or can be downloaded. It is a row of the catalog."""
 
     name: str
     """Name that commands and `ssd_jax.load` take."""

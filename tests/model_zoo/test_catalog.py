@@ -132,7 +132,7 @@ def test_a_run_in_the_current_folder_takes_precedence_over_a_name(tiny, trained_
 
 def test_unknown_names_get_similar_ones(small_catalog, capsys):
     with pytest.raises(UserError, match="Did you mean tiny"):
-        ssd_jax.load("Tinny")
+        ssd_jax.load("TINNY")
     for argv in (("predict", "tinny", "a.jpg"), ("models", "tinny"), ("import-weights", "tinny", "--out", "run")):
         Path("a.jpg").touch()
         assert run_command(*argv) == 2
