@@ -1,30 +1,25 @@
 """The report: one HTML page with the metrics of a run, their confidence intervals, curves and errors.
 
-`make_report_context` computes everything that the page shows; the template page.html.j2 holds the text and the layout,
-and escapes the names of classes, images and runs. The page contains its style and its images and runs no script.
+`make_report_context` computes everything that the page shows; the template page.html.j2 holds the text and the layout.
 """
 
-import base64
-import functools
 import importlib.metadata
-import importlib.resources
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 from jaxtyping import Float, Int64
 
-from ssd_jax import __version__, files
+from ssd_jax import files
 from ssd_jax.config import Config
 from ssd_jax.data.source import Annotation, Source
-from ssd_jax.errors import escape_text
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics import diagnosis
 from ssd_jax.metrics.diagnosis import Curve, Diagnosis, ErrorType, Interval
 from ssd_jax.report.error_images import ERROR_NAMES, ErrorImage, draw_error_image
+from ssd_jax.report.template import render_page
 
 WORST_IMAGES = 12
 """Maximum number of images that the report shows."""
@@ -68,71 +63,6 @@ def write_report(
     ]
     title = title or file.resolve().parent.name
     files.write_text(file, render_page(make_report_context(title, config, metrics, result, worst)))
-
-
-def render_page(context: Mapping[str, Any]) -> str:
-    """Return the page as HTML.
-
-    The text is ASCII with character references, so that it is read correctly whatever encoding a browser assumes.
-
-    Args:
-        context: Content of the page, from `make_report_context`.
-    """
-    page = _make_environment().get_template("page.html.j2").render(context)
-    return page.encode("ascii", "xmlcharrefreplace").decode("ascii")
-
-
-@functools.cache
-def _make_environment() -> jinja2.Environment:
-    """Return the template environment: strict, with markup and control characters escaped in all values."""
-    loader = jinja2.FunctionLoader(_read_resource)
-    environment = jinja2.Environment(
-        loader=loader,
-        autoescape=True,
-        finalize=_escape_if_text,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": _format_number,
-        "listing": _format_listing,
-        "count": _format_count,
-        "data_uri": _make_data_uri,
-    }
-    return environment
-
-
-def _escape_if_text(value: object) -> object:
-    """Return a value of the template with `escape_text` applied to texts. Markup stays as it is."""
-    return escape_text(value) if type(value) is str else value
-
-
-def _read_resource(name: str) -> str:
-    return importlib.resources.files("ssd_jax.report").joinpath(name).read_text(encoding="utf-8")
-
-
-# ---- filters of the template ----
-
-
-def _format_number(value: float | None, digits: int = 3) -> str:
-    """Return a number with a fixed number of decimals, or a dash for None."""
-    return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"
-
-
-def _format_listing(parts: Sequence[str]) -> str:
-    """Return the parts as one text, such as "a, b and c"."""
-    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
-
-
-def _format_count(number: int, singular: str, plural: str) -> str:
-    """Return a number with its noun, such as "1 image" or "2 images"."""
-    return f"{number:,} {singular if number == 1 else plural}"
-
-
-def _make_data_uri(jpeg: bytes) -> str:
-    """Return the content of a JPEG file as a data URI, which embeds it in the page."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
 # ---- context ----
@@ -187,8 +117,6 @@ def make_report_context(
     objects, ignored = (sum(row.metrics[key] for row in classes) for key in ("objects", "ignored_objects"))
     images_with_errors = sum(bool(image.count_errors()) for image in result.images)
     return {
-        "css": _read_resource("page.css"),
-        "version": __version__,
         "hotcoco_version": importlib.metadata.version("hotcoco"),
         "run": run,
         "config": config,

@@ -26,7 +26,7 @@ from ssd_jax.evaluation import evaluate, evaluator
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics import diagnosis
 from ssd_jax.metrics.average_precision import COCO_KEYS
-from ssd_jax.report import error_images, page
+from ssd_jax.report import error_images, page, template
 
 A, B, C = (10, 10, 40, 40), (60, 10, 90, 40), (10, 50, 40, 70)
 NAMES = ("ant", "<script>alert('bee')</script>", 'cat & "dog" 漢字', "yak")
@@ -181,7 +181,9 @@ def test_page_shows_each_metric_in_the_right_place():
     for i, name in enumerate(NAMES[:3]):
         metrics["voc_classes"][name] |= {"ap_11point": 0.301 + i / 1000, "ap_area": 0.403 - i / 1000}
     result = diagnosis.diagnose(detections, annotations, NAMES)
-    text = PageParser(page.render_page(page.make_report_context("run", make_config(), metrics, result))).text
+    text = PageParser(
+        template.render_page("page.html.j2", page.make_report_context("run", make_config(), metrics, result))
+    ).text
     assert re.search(r"VOC07 mAP, 11-point 0\.101 95 %: 0\.\d+ to \d\.\d+ ", text)
     assert re.search(r"VOC mAP, area 0\.102 95 %: 0\.\d+ to \d\.\d+ ", text)
     assert "COCO AP, .50:.95 0.201" in text
