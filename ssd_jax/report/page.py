@@ -62,7 +62,8 @@ def write_report(
         for i in diagnosis.find_worst_images(result.images, WORST_IMAGES)
     ]
     title = title or file.resolve().parent.name
-    files.write_text(file, render_page(make_report_context(title, config, metrics, result, worst)))
+    context = make_report_context(title, config, metrics, result, worst)
+    files.write_text(file, render_page("page.html.j2", context))
 
 
 # ---- context ----
