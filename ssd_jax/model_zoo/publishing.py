@@ -102,8 +102,8 @@ def _write_files(
                 f"{CARD_NAME} of {model}, and leave out --license"
             )
         names = [*FILE_NAMES, *([PICTURE_NAME] if picture else [])]
-        files = {opened.model_folder / name: name for name in names}
-        return copy_files({file: name for file, name in files.items() if file.is_file()}, folder), True
+        sources = {opened.model_folder / name: name for name in names}
+        return copy_files({file: name for file, name in sources.items() if file.is_file()}, folder), True
     described = describe_model(
         opened,
         params,

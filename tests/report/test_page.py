@@ -222,7 +222,7 @@ def test_operating_point_is_printed_below_the_curve(small_page: str):
 def test_page_lists_confusions_and_errors_of_the_worst_images(small_page: str):
     text = PageParser(small_page).text
     assert f"{NAMES[1]} detected as {NAMES[2]} (once)." in text
-    assert "3 images have errors, 0 none." in text
+    assert "3 images have errors, and 0 have none." in text
     order = [text.find(f"{name} {why}") for name, why in (
         (EVIL_ID.replace("\udcff", r"\xff"), "1 wrong class, 1 duplicate 2 objects"),
         ("empty", "1 background 0 objects"),
