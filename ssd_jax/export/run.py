@@ -52,7 +52,7 @@ class ExportedFile(NamedTuple):
     metadata: Metadata
     """Metadata of the file, with its comparison with the original."""
     pictures: str
-    """Where the pictures of the comparison are from."""
+    """Source of the pictures of the comparison."""
 
 
 def export_model(
