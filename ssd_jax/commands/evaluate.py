@@ -33,6 +33,11 @@ class EvaluateOptions:
     """Also write report.html, a page with curves, confidence intervals, confusions and the worst images."""
     out: Path | None = None
     """Folder for all files. Default: the run folder."""
+    tile: int | None = None
+    """Find small objects in large images: detect in overlapping tiles of this side in pixels, such as 640, and in the
+    whole image. The metrics without tiles are printed, too."""
+    overlap: float = 0.2
+    """Least share of the side of a tile that neighbouring tiles have in common."""
     quiet: bool = False
     """Show no progress: print only results, warnings and errors."""
     distributed: Annotated[DistributedOptions, tyro.conf.arg(name="")] = field(default_factory=DistributedOptions)
@@ -54,4 +59,6 @@ def run(argv: Sequence[str]) -> None:
             report=options.report,
             strict=options.strict,
             out=options.out,
+            tile=options.tile,
+            overlap=options.overlap,
         )

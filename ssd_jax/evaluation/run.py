@@ -15,9 +15,11 @@ from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation.evaluator import compute_metrics, predict_split
 from ssd_jax.evaluation.submission import SubmissionWriter, make_submission_writer
+from ssd_jax.evaluation.tiled import format_comparison, predict_split_in_tiles
 from ssd_jax.exported.prediction import make_predict
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.inference.program import PredictFn, make_predict_fn
+from ssd_jax.inference.tiles import TILE_OVERLAP, check_tile_options
 from ssd_jax.metrics import diagnosis
 from ssd_jax.metrics.tables import format_metrics
 from ssd_jax.model_zoo.opening import OpenedModel, open_detector
@@ -38,6 +40,8 @@ def evaluate(
     report: bool = False,
     strict: bool = False,
     out: str | Path | None = None,
+    tile: int | None = None,
+    overlap: float = TILE_OVERLAP,
 ) -> dict[str, Any]:
     """Evaluate a trained detector on a split of its data set.
 
@@ -66,6 +70,9 @@ def evaluate(
         report: Whether to write the HTML report.
         strict: Whether to stop at an unreadable image. Otherwise it counts as an image without detections.
         out: Folder for the files. It is created if it does not exist. None: the run folder, if ``run`` is one.
+        tile: Side in pixels of the tiles that the images are divided into, as in `Detector.tiled`. All results are
+            those with tiles; the metrics without tiles are added as ``without_tiles``. None: no tiles.
+        overlap: Least share of the side that neighbouring tiles have in common.
 
     Returns:
         ``split``, ``images``, ``checkpoint_step`` and, if the split has annotations, the entries of
@@ -76,6 +83,8 @@ def evaluate(
         UserError: If the run has no checkpoint, the split cannot be opened, its images or classes cannot be named in a
             result file, or a file cannot be written.
     """
+    if tile is not None:
+        check_tile_options(tile, overlap)
     model = open_detector(run)
     config = model.config
     if data_root is not None:
@@ -93,6 +102,10 @@ def evaluate(
     is_writable = folder and distributed.run_on_primary(lambda: _check_writable(folder, is_required))
     detections, step = _predict(model, config, source, checkpoint)
     metrics: dict[str, Any] = {"split": split, "images": len(source), "checkpoint_step": step}
+    if tile is not None:
+        without_tiles = compute_metrics(detections, source, annotations) if source.annotated else {}
+        detections = _predict_in_tiles(model, source, checkpoint, tile, overlap, strict)
+        metrics |= {"tile": tile, "overlap": overlap, "without_tiles": without_tiles}
     if source.annotated:
         with show_progress("computing the metrics", enabled=distributed.is_primary()):
             metrics |= compute_metrics(detections, source, annotations)
@@ -105,6 +118,8 @@ def evaluate(
     else:
         print(format_metrics(metrics))  # before anything is written, because a write may fail
         print(f"Split {split}, checkpoint of step {step}.")
+        if tile is not None:
+            print(format_comparison(metrics, metrics["without_tiles"]))
     if folder is None:
         print("No file was written. To write metrics.json and images with boxes, name a folder with --out.")
     if folder and source.annotated and is_writable:
@@ -153,6 +168,14 @@ def _predict(model: OpenedModel, config: Config, source: Source, checkpoint: str
         params, step = model.load_params(checkpoint, mesh)
         predict = distributed.start_together(make_predict_fn(config, mesh))
         return predict_split(predict, params, source, config, mesh, task.update), step
+
+
+def _predict_in_tiles(
+    model: OpenedModel, source: Source, checkpoint: str, tile: int, overlap: float, strict: bool
+) -> list[ImageDetections]:
+    with show_progress("evaluating in tiles", len(source), enabled=distributed.is_primary()) as task:
+        detector = model.load_detector(checkpoint)
+        return predict_split_in_tiles(detector, source, tile, overlap, strict, task.update)
 
 
 def _write_metrics(file: Path, metrics: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@
 [Detection(name='cat', score=0.93, box=(40.2, 18.5, 211.0, 190.7))]
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -14,13 +14,14 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ssd_jax.config import Config
-from ssd_jax.data.image import read_reduced_image, reduce_to_fit
+from ssd_jax.data.image import read_image, read_reduced_image, reduce_to_fit
 from ssd_jax.data.image_formats import LARGE_PIXELS
 from ssd_jax.data.pixels import to_rgb
 from ssd_jax.errors import escape_text
-from ssd_jax.inference.detections import to_image_detections
+from ssd_jax.inference.detections import ImageDetections, to_image_detections
 from ssd_jax.inference.results import Detections, ImageLike
 from ssd_jax.inference.stored_program import DetectFn, make_detect_fn
+from ssd_jax.inference.tiles import TILE_OVERLAP, detect_tiles
 from ssd_jax.models.parameters import Params
 from ssd_jax.plurals import format_count
 from ssd_jax.runtime import sharding
@@ -132,6 +133,43 @@ class Detector:
         return Detections.from_arrays(detections, self.class_names, size, pixels).filter(
             score_threshold=score_threshold
         )
+
+    def tiled(
+        self,
+        image: ImageLike,
+        *,
+        tile: int = 640,
+        overlap: float = TILE_OVERLAP,
+        score_threshold: float = 0.5,
+    ) -> Detections:
+        """Detect small objects in a large image, by detection in overlapping tiles and in the whole image.
+
+        The network sees each tile at its own input size. `ssd_jax.inference.tiles` describes how the boxes of all
+        tiles become one set. Up to ``detect.max_detections`` objects are found in each tile.
+
+        Args:
+            image: A path, a uint8 RGB array of shape (h, w, 3), or a Pillow image.
+            tile: Side of a tile in pixels of the image. The objects should be about as large in relation to a tile as
+                they are to the images of the training.
+            overlap: Least share of the side that neighbouring tiles have in common, in [0, 1). Objects up to this size
+                are seen whole in a tile.
+            score_threshold: Smallest score of the detections to return, in [0, 1].
+
+        Returns:
+            The detections of the image, best first.
+
+        Raises:
+            UserError: If an image file cannot be read, or there are no such tiles.
+            ValueError: If an array has another shape or type.
+        """
+        pixels = read_image(image) if isinstance(image, str | Path) else _to_array(image)
+
+        def detect_views(views: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[ImageDetections]:
+            return [found.to_arrays() for found in self(list(views), score_threshold=0.0)]
+
+        arrays = detect_tiles(detect_views, pixels, tile, overlap, self.config.detect.nms_iou_threshold)
+        found = Detections.from_arrays(arrays, self.class_names, (pixels.shape[1], pixels.shape[0]), image)
+        return found.filter(score_threshold=score_threshold)
 
     def _detect_one(self, image: ImageLike, score_threshold: float) -> Detections:
         if isinstance(image, str | Path):

@@ -69,6 +69,10 @@ class Detections(list[Detection]):
             (Detection(classes[label - 1], score, tuple(box)) for box, score, label in rows), classes, size, image
         )
 
+    def to_arrays(self) -> ImageDetections:
+        """Return the detections as a tuple of boxes, scores and labels."""
+        return ImageDetections(self.boxes, self.scores, self.labels)
+
     @property
     def boxes(self) -> Float32[np.ndarray, "k 4"]:
         """Boxes as xyxy in pixels of the original image."""

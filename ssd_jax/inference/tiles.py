@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64, UInt8
 
+from ssd_jax.errors import UserError
 from ssd_jax.inference.detections import ImageDetections
 
-DetectViews = Callable[[Sequence[UInt8[np.ndarray, "h w 3"]]], Sequence[ImageDetections]]
+DetectViews = Callable[[Sequence[UInt8[np.ndarray, "_ _ 3"]]], Sequence[ImageDetections]]
 """A function that detects objects in images of different sizes, with boxes in pixels of each."""
 
 TILE_OVERLAP = 0.2
@@ -26,6 +27,18 @@ CUT_RANK = 0.5
 place of the cut box even if its score is lower, but not if its score is so low that it is hardly an object."""
 CUT_COVER = 0.5
 """A cut box is suppressed if more than this share of its area lies in a kept box of the same class."""
+
+
+def check_tile_options(tile: int, overlap: float) -> None:
+    """Raise an error if a tile has no pixels, or if neighbouring tiles would be the same.
+
+    Raises:
+        UserError: If ``tile`` is below 1, or ``overlap`` is outside [0, 1).
+    """
+    if tile < 1:
+        raise UserError(f"tile is {tile}: expected the side of a tile in pixels, such as 640")
+    if not 0 <= overlap < 1:
+        raise UserError(f"overlap is {overlap}: expected a share of the side of a tile, such as 0.2")
 
 
 def make_tiles(width: int, height: int, tile: int, overlap: float = TILE_OVERLAP) -> Int32[np.ndarray, "t 4"]:
@@ -72,10 +85,9 @@ def detect_tiles(
         iou_threshold: Maximum IoU of two boxes of one class.
 
     Raises:
-        ValueError: If ``tile`` is below 1, or ``overlap`` is outside [0, 1).
+        UserError: As `check_tile_options`.
     """
-    if tile < 1 or not 0 <= overlap < 1:
-        raise ValueError(f"expected a tile of at least 1 px and an overlap in [0, 1), got {tile} and {overlap}")
+    check_tile_options(tile, overlap)
     height, width = pixels.shape[:2]
     whole = np.array([[0, 0, width, height]], np.int32)
     if max(width, height) <= tile:

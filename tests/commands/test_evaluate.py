@@ -64,6 +64,24 @@ def test_evaluate_uses_the_best_checkpoint_and_the_test_split(run_with_worse_las
     assert last["voc_map_area"] != best["voc_map_area"]
 
 
+def test_evaluate_in_tiles_prints_the_metrics_with_and_without_tiles(copied_run, tmp_path, capsys):
+    """The images have 64 x 64 px, so that tiles of 64 px change nothing, and tiles of 40 px do."""
+    assert run_command("evaluate", copied_run, "--out", tmp_path / "plain") == 0
+    plain = read_metrics(tmp_path / "plain")
+    for tile in (64, 40):
+        assert run_command("evaluate", copied_run, "--tile", tile, "--out", tmp_path / str(tile)) == 0
+        tiled = read_metrics(tmp_path / str(tile))
+        assert tiled["without_tiles"]["voc_map_area"] == plain["voc_map_area"]
+        assert (tiled["voc_map_area"] == pytest.approx(plain["voc_map_area"], abs=1e-6)) == (tile == 64)
+        line = next(line for line in capsys.readouterr().out.splitlines() if "without tiles" in line)
+        assert f"{tiled['voc_map_area']:.4f}" in line and f"{plain['voc_map_area']:.4f}" in line
+
+
+@pytest.mark.parametrize("options", [("--tile", 0), ("--tile", 64, "--overlap", 1)])
+def test_evaluate_rejects_impossible_tiles(run_failing_command, trained_run, options):
+    assert options[-2].removeprefix("--") in run_failing_command("evaluate", trained_run, *options)
+
+
 def test_evaluate_agrees_with_the_evaluation_during_training(copied_run):
     assert run_command("evaluate", copied_run, "--split", "val", "--checkpoint", "last") == 0
     row = read_results(copied_run)[-1]

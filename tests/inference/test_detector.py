@@ -319,3 +319,18 @@ def test_load_does_not_change_the_run(trained_run, trained_detector):
     before = list_modification_times()
     load(trained_run, "last")
     assert list_modification_times() == before
+
+
+# ---- tiles ----
+
+
+def test_tiled_detection_equals_that_in_cropped_images(trained_detector, image, tmp_path):
+    """The image is twice as wide as a tile. Boxes from the middle of a tile are those in the crop."""
+    wide = np.concatenate([image, image[:, ::-1]], axis=1)
+    found = trained_detector.tiled(wide, tile=64, overlap=0.0, score_threshold=LOW)
+    left = [d for d in trained_detector(image, score_threshold=LOW) if d.box[2] < 62]
+    assert left and {d for d in left if d in found}, "the tile is the image"
+    assert found.size == (128, 64) and max(d.box[2] for d in found) > 64
+    assert trained_detector.tiled(image, tile=64, score_threshold=LOW) == trained_detector(image, score_threshold=LOW)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    assert trained_detector.tiled(tmp_path / "wide.png", tile=64, overlap=0.0, score_threshold=LOW) == found

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ssd_jax.errors import UserError
 from ssd_jax.inference import tiles
 from ssd_jax.inference.detections import NO_DETECTIONS, ImageDetections
 
@@ -167,5 +168,5 @@ def test_merge_tiles_equals_a_slow_merge(seed):
 
 @pytest.mark.parametrize("tile, overlap", [(0, 0.2), (64, 1.0), (64, -0.1)])
 def test_detect_tiles_rejects_impossible_tiles(tile, overlap):
-    with pytest.raises(ValueError, match="tile"):
+    with pytest.raises(UserError, match="tile"):
         tiles.detect_tiles(lambda images: [], np.zeros((200, 200, 3), np.uint8), tile, overlap)

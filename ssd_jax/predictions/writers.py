@@ -1,0 +1,66 @@
+"""Choice of the files that ``ssd-jax predict`` writes."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Literal, get_args
+
+from ssd_jax.files import write_text
+from ssd_jax.predictions.data_sets import COCO, COCO_FILE, VOC, YOLO, CocoWriter, VocWriter, YoloWriter
+from ssd_jax.predictions.pictures import CROPS, DEFAULT_DRAWING, CropWriter, DrawingOptions, PictureWriter
+from ssd_jax.predictions.prediction import PredictionWriter
+from ssd_jax.predictions.tables import CSV_FILE, JSON_FILE, CsvWriter, JsonWriter
+
+Format = Literal["pictures", "json", "coco", "csv", "yolo", "voc", "crops"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+"""What ``--save`` can name."""
+WRITTEN: dict[Format, str] = {
+    "json": JSON_FILE,
+    "csv": CSV_FILE,
+    "coco": f"{COCO}/{COCO_FILE}",
+    "yolo": f"{YOLO}/",
+    "voc": f"{VOC}/",
+    "crops": f"{CROPS}/",
+    "pictures": "the images with their boxes",
+}
+"""What is written for each format, for messages."""
+MARKER = ".ssd_jax_predictions"
+"""Name of an empty file in an output folder without predictions.json, by which later predictions recognise it."""
+MARKERS = (JSON_FILE, MARKER)
+
+
+@contextmanager
+def open_writers(
+    formats: Sequence[Format], out: Path, class_names: tuple[str, ...], drawing: DrawingOptions = DEFAULT_DRAWING
+) -> Iterator[list[PredictionWriter]]:
+    """Yield the writers of some formats. Their files are complete after the ``with`` block.
+
+    If the block raises an exception, predictions.json and COCO's file are not replaced; the other files contain the
+    predictions up to then.
+
+    Args:
+        formats: Names of formats, without repetition.
+        out: The output folder, which exists.
+        class_names: Names of all classes, in the order of their labels.
+        drawing: Appearance of boxes and labels.
+
+    Raises:
+        UserError: If a file cannot be written.
+    """
+    if "json" not in formats:
+        write_text(out / MARKER, "")
+    simple = {"csv": CsvWriter, "coco": CocoWriter, "yolo": YoloWriter, "voc": VocWriter, "crops": CropWriter}
+    with ExitStack() as stack:
+        writers: list[PredictionWriter] = []
+        for name in formats:
+            if name == "pictures":
+                writer: PredictionWriter = PictureWriter(out, class_names, drawing)
+            elif name == "json":
+                writer = JsonWriter(out, class_names, "pictures" in formats)
+            else:
+                writer = simple[name](out, class_names)
+            stack.callback(writer.close)
+            writers.append(writer)
+        yield writers
+        for writer in writers:
+            writer.finish()
