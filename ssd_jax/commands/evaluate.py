@@ -17,7 +17,7 @@ class EvaluateOptions:
     """Compute the mAP of PASCAL VOC and the metrics of COCO. Print tables, and write all numbers to metrics.json."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder, model folder, weight file, exported file, or name of a model (`ssd-jax models` lists them)."""
+    """Run folder, model folder, weight file, exported file, name that `ssd-jax models` lists, or hf://USER/NAME."""
     split: str | None = None
     """Split to evaluate on. Default: data.test_split of the run, or data.val_split if there is no test split."""
     checkpoint: Literal["best", "last"] = "best"

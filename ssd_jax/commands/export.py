@@ -23,7 +23,7 @@ class ExportOptions:
     original on eight pictures, and removed if it does not compute the same; the exit code is 1 then."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder, model folder, weight file, or name of a model (`ssd-jax models` lists them)."""
+    """Run folder, model folder, weight file, name that `ssd-jax models` lists, or hf://USER/NAME."""
     format: Literal["stablehlo", "onnx", "openvino", "tflite"] = "stablehlo"
     """stablehlo: for JAX and XLA, on CPUs, GPUs and TPUs. onnx: for ONNX Runtime and many others (extra onnx).
     openvino: for Intel's CPUs and GPUs (extra openvino). tflite: for LiteRT on phones (extra prepare)."""

@@ -23,7 +23,7 @@ class PredictOptions:
     """Detect objects in images. Write the images with their boxes, and predictions.json."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder, model folder, weight file, exported file, or name of a model (`ssd-jax models` lists them)."""
+    """Run folder, model folder, weight file, exported file, name that `ssd-jax models` lists, or hf://USER/NAME."""
     images: Annotated[
         tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES", help_behavior_hint="(required)")
     ]

@@ -16,7 +16,7 @@ class PushOptions:
     picture with detections. Log in with `hf auth login` first, or set HF_TOKEN."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder, model folder, weight file, or name of a model (`ssd-jax models` lists them)."""
+    """Run folder, model folder, weight file, name that `ssd-jax models` lists, or hf://USER/NAME."""
     repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")]
     """Repository on the Hub. It is created if it does not exist."""
     private: bool = False

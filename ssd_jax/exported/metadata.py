@@ -64,7 +64,7 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     unrounded_scores: float | None = None
     """Largest difference of a score from the network whose weights are not rounded."""
     unrounded_alone: int | None = None
-    """As ``alone``, compared with the network whose weights are not rounded."""
+    """Value of ``alone`` in a comparison with the network whose weights are not rounded."""
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):

@@ -168,7 +168,7 @@ def _download_rest(model: CatalogModel, part: Path, task: Task) -> None:
     """Download the bytes of a file that are missing.
 
     Raises:
-        _LostConnectionError: If it is worth to try again.
+        _LostConnectionError: If another try may succeed.
         UserError: If the server refuses the file, or sends far more than it should.
     """
     import requests  # takes 0.1 s, and most commands download nothing
