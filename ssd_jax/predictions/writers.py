@@ -13,7 +13,7 @@ from ssd_jax.predictions.tables import CSV_FILE, JSON_FILE, CsvWriter, JsonWrite
 
 Format = Literal["pictures", "json", "coco", "csv", "yolo", "voc", "crops"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-"""What ``--save`` can name."""
+"""Formats that ``--save`` can name."""
 WRITTEN: dict[Format, str] = {
     "json": JSON_FILE,
     "csv": CSV_FILE,
@@ -23,7 +23,7 @@ WRITTEN: dict[Format, str] = {
     "crops": f"{CROPS}/",
     "pictures": "the images with their boxes",
 }
-"""What is written for each format, for messages."""
+"""Description of the output of each format, for messages."""
 MARKER = ".ssd_jax_predictions"
 """Name of an empty file in an output folder without predictions.json, by which later predictions recognise it."""
 MARKERS = (JSON_FILE, MARKER)
