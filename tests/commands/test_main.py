@@ -211,13 +211,13 @@ def test_ctrl_c_in_garbage_collector_callback_is_not_lost(monkeypatch):
     def run(argv: Sequence[str]) -> None:
         gc.callbacks.append(interrupt)
         gc.collect()
-        time.sleep(10)
+        time.sleep(600)
 
     handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
     monkeypatch.setattr(show, "run", run)
     start = time.monotonic()
     assert run_command("show") == 130
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 300
     assert (signal.getsignal(signal.SIGINT), sys.unraisablehook) == (handler, hook)
 
 

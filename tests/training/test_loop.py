@@ -65,15 +65,20 @@ def test_step_timer_separates_waiting_from_computing(monkeypatch):
 
 
 class SlowMetric:
-    """A fake metric that a device is still computing. The metrics take 0.25 s each, one after another."""
+    """A fake metric that a device is still computing. The metrics take 0.25 s each, one after another.
 
-    free = 0.0
+    Attributes:
+        now: The pretended time, in seconds. Waiting for a metric advances it.
+        free: The time at which the device has computed all metrics so far.
+    """
+
+    now = free = 0.0
 
     def __init__(self) -> None:
-        self.ready = SlowMetric.free = max(SlowMetric.free, time.perf_counter()) + 0.25
+        self.ready = SlowMetric.free = max(SlowMetric.free, SlowMetric.now) + 0.25
 
     def block_until_ready(self) -> "SlowMetric":
-        time.sleep(max(0.0, self.ready - time.perf_counter()))
+        SlowMetric.now = max(SlowMetric.now, self.ready)
         return self
 
     def __float__(self) -> float:
@@ -115,13 +120,14 @@ def test_train_steps_measures_time_until_the_devices_are_done(tmp_path, monkeypa
     monkeypatch.setattr(
         loop, "make_train_step", lambda *_: lambda state, batch, point: (state, dict.fromkeys(names, SlowMetric()))
     )
+    monkeypatch.setattr(time, "perf_counter", lambda: SlowMetric.now)
     run_folder.write_config(tmp_path, config)
     trainer, reporter, checkpoints = Trainer(config, tmp_path, TRAIN, None), SpyReporter(), SpyCheckpoints()
     state: Any = TrainState(np.int32(0), {}, (), None)
     assert trainer.train_steps(state, checkpoints, reporter, StopRequest()) == 6
     assert reporter.steps == 6 and checkpoints.saved == [6]
     assert [(step, images) for step, _, images, _ in reporter.lines] == [(3, 24), (6, 24)]
-    assert all(0.5 < seconds < 2 for *_, seconds in reporter.lines), "three steps of a quarter of a second"
+    assert [seconds for *_, seconds in reporter.lines] == [0.75, 0.75], "three steps of a quarter of a second"
     assert reporter.lines[0][1] == pytest.approx(3 / 4 * config.optimizer.learning_rate), "the rate of step 3"
 
 
