@@ -19,7 +19,8 @@ class ExportOptions:
     folder, which has only what is needed to detect objects."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder. For --layout ssd-jax, also a weight file, or the name of a model (`ssd-jax models` lists them)."""
+    """Run folder. For --layout ssd-jax, also a weight file, the name of a model (`ssd-jax models` lists them), or
+    hf://USER/NAME."""
     out: Path
     """File to write, such as ssd300.safetensors, or model folder for the layout ssd-jax."""
     layout: Literal["torchvision", "ssd.pytorch", "ssd-jax"] = "torchvision"
