@@ -5,9 +5,10 @@ std of the new run. The class predictors, ``*_mbox_conf``, have a channel for ea
 channels are transferred by class name.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,6 +26,16 @@ Leaf = Array | np.ndarray
 
 _COMPATIBLE_FIELDS = ("model.class_names", "model.dtype", "model.precision", "model.remat", "model.l2_norm_scale")
 """Options whose differences from the pretrained run are not printed, because its parameters remain valid."""
+
+
+_FIELD_TITLES = {
+    "norm": "normalization, model.norm",
+    "width": "width, model.width",
+    "extras": "layers on top of the backbone, model.extras",
+    "global_pool": "global pooling, model.global_pool",
+    "default_boxes.boxes_per_cell": "default boxes per cell of each feature map",
+}
+"""Options of the model that determine the shapes of its layers, in words."""
 
 
 class ClassMapping(NamedTuple):
@@ -197,14 +208,32 @@ def _check_architecture(pretrained: OpenedModel, config: Config) -> None:
     fields = ["norm", "width"]
     if not _uses_backbone_only(pretrained, config):
         fields += ["extras", "global_pool", "default_boxes.boxes_per_cell"]
-    values = [(f, attrgetter(f)(pretrained.config.model), attrgetter(f)(config.model)) for f in fields]
-    lines = [f"  model.{field}: {old} -> {new}" for field, old, new in values if old != new]
-    if lines:
+    values = {f: (attrgetter(f)(pretrained.config.model), attrgetter(f)(config.model)) for f in fields}
+    differing = {field: values for field, values in values.items() if values[0] != values[1]}
+    if differing:
+        has_same_backbone = not differing.keys() & {"norm", "width"}
         raise UserError(
-            f"{pretrained.name}: the architecture differs (pretrained -> this config):",
-            *lines,
-            "Use its model in the config, or train without --train.pretrained",
+            f"{pretrained.name}: its network has other layers than that of this config (there -> here):",
+            *(f"  {_FIELD_TITLES[field]}: {_describe_layers(field, *pair)}" for field, pair in differing.items()),
+            f"Train with the config of that network, {pretrained.config.name}, or without --train.pretrained"
+            + ("; with --train.backbone-only, only the backbone is used, which is the same" * has_same_backbone),
         )
+
+
+def _describe_layers(field: str, old: Any, new: Any) -> str:
+    """Return the difference between two values of an option of the model, such as "4, 6 -> 4, 4"."""
+    if field == "extras" and len(old) == len(new):
+        pairs = [tuple(map(dataclasses.asdict, pair)) for pair in zip(old, new, strict=True)]
+        return "; ".join(
+            f"block {k}: {name} {a[name]} -> {b[name]}"
+            for k, (a, b) in enumerate(pairs, 1)
+            for name in a
+            if a[name] != b[name]
+        )
+    if field == "extras":
+        old, new = (tuple(f"{extra.channels} channels" for extra in extras) or ("none",) for extras in (old, new))
+    old, new = (", ".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in (old, new))
+    return f"{old} -> {new}"
 
 
 def _check_classes(pretrained: OpenedModel, config: Config) -> None:

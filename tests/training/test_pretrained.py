@@ -14,7 +14,7 @@ import pytest
 from helpers import tiny_config
 from helpers.cli import TINY, run_command, write_voc_folder
 
-from ssd_jax.config import Config, Train
+from ssd_jax.config import Config, Extra, Train
 from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.errors import UserError
@@ -240,11 +240,41 @@ def test_open_pretrained_rejects_a_run_with_another_architecture(trained_run):
     with pytest.raises(UserError) as error:
         open_initial_params(make_config_with_pretrained(trained_run, **options), {})
     assert str(error.value).splitlines()[:4] == [
-        f"{trained_run}: the architecture differs (pretrained -> this config):",
-        "  model.norm: group -> none",
-        "  model.width: 0.125 -> 0.25",
-        "  model.default_boxes.boxes_per_cell: (4, 4, 4) -> (4, 6, 4)",
+        f"{trained_run}: its network has other layers than that of this config (there -> here):",
+        "  normalization, model.norm: group -> none",
+        "  width, model.width: 0.125 -> 0.25",
+        "  default boxes per cell of each feature map: 4, 4, 4 -> 4, 6, 4",
     ]
+    assert "--train.backbone-only" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("extras", "boxes", "line"),
+    [
+        (
+            (Extra(64, 128), Extra(32, 96)),
+            {
+                "feature_maps": (8, 4, 2, 1),
+                "min_sizes": (8, 20, 36, 60),
+                "max_sizes": (20, 36, 60, 70),
+                "aspect_ratios": ((2,),) * 4,
+            },
+            "128 channels -> 128 channels, 96 channels",
+        ),
+        (
+            (Extra(32, 128, stride=1),),
+            {"feature_maps": (8, 4, 4)},
+            "block 1: bottleneck 64 -> 32; block 1: stride 2 -> 1",
+        ),
+    ],
+)
+def test_open_pretrained_says_which_layers_on_top_of_the_backbone_differ(trained_run, extras, boxes, line):
+    config = make_config_with_pretrained(trained_run, extras=extras, boxes=boxes)
+    with pytest.raises(UserError) as error:
+        open_pretrained(config)
+    assert f"  layers on top of the backbone, model.extras: {line}" in str(error.value).splitlines()
+    assert "Extra(" not in str(error.value) and "the config of that network, tiny," in str(error.value)
+    assert "--train.backbone-only" in str(error.value)
 
 
 # ---- the first layer ----
@@ -412,7 +442,7 @@ def test_resumed_run_does_not_read_pretrained_and_gives_the_same_result(transfer
     finally:
         away.rename(transfer_run.start)
     printed = capsys.readouterr().out
-    assert "checkpoint at step 3" in printed and "Starting from" not in printed
+    assert "3 of 6 steps are done" in printed and "Starting from" not in printed
     losses = [[line["loss"] for line in read_log(folder)] for folder in (run, transfer_run.run)]
     assert len(losses[0]) == 6 and losses[0] == losses[1]
     jax.tree.map(
