@@ -5,7 +5,7 @@ import re
 _NOUNS = {
     "annotations": "annotation", "boxes": "box", "classes": "class", "detections": "detection", "fields": "field",
     "files": "file", "folders": "folder", "images": "image", "names": "name", "objects": "object", "pairs": "pair",
-    "splits": "split",
+    "splits": "split", "steps": "step",
 }  # fmt: skip
 _VERBS = {
     "are": "is", "contain": "contains", "count": "counts", "differ": "differs", "do": "does", "have": "has",

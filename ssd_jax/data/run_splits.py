@@ -1,6 +1,7 @@
 """Open the splits on which a run is trained and evaluated, and print information about them."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from ssd_jax.config import Config
 from ssd_jax.data.check.contents import check_contents, count_images_and_objects
@@ -165,9 +166,9 @@ def print_split(name: str, source: Source, training_config: Config | None = None
     print_notes(source, training_config)
 
 
-def print_notes(source: Source, training_config: Config | None = None) -> None:
-    """Print the notes about the problems of a split, see `print_split`."""
-    notes = list(source.notes)
+def print_notes(source: Source, training_config: Config | None = None, printed: Sequence[str] = ()) -> None:
+    """Print the notes about the problems of a split, see `print_split`, without those that were ``printed`` before."""
+    notes = [note for note in source.notes if note not in printed]
     if training_config is not None and source.in_memory:
         cut = count_dropped_objects(source, training_config.data)
         if cut:

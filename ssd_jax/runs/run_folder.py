@@ -212,6 +212,19 @@ def list_checkpoint_steps(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9][0-9]*", name))
 
 
+def _list_changeable_lengths(run: Path, saved: Config, config: Config) -> tuple[str, ...]:
+    """Return the options about the length of a run that may change when it is resumed.
+
+    Before the number of steps is chosen, these are all of them. Later, a run with ``train.minutes`` may get more or
+    fewer minutes until it is finished.
+    """
+    if saved.train.steps is None:
+        return ("train.steps", "train.epochs", "train.steps_range", "train.minutes")
+    has_minutes = saved.train.minutes is not None and config.train.minutes is not None
+    is_finished = saved.train.steps in list_checkpoint_steps(run / "checkpoints")
+    return ("train.minutes",) if has_minutes and not is_finished else ()
+
+
 def check_resumable_config(run: Path, config: Config) -> list[str]:
     """Check that a config can resume a run, and return the options that differ from the config of the run.
 
@@ -225,8 +238,10 @@ def check_resumable_config(run: Path, config: Config) -> list[str]:
     Raises:
         UserError: If an option that must not change differs. The message lists all such options.
     """
-    changed = list_config_differences(read_config(run), config)
-    refused = [line for line in changed if not line.startswith(tuple(f"{name}:" for name in _MAY_CHANGE))]
+    saved = read_config(run)
+    changed = list_config_differences(saved, config)
+    may_change = tuple(f"{name}:" for name in (*_MAY_CHANGE, *_list_changeable_lengths(run, saved, config)))
+    refused = [line for line in changed if not line.startswith(may_change)]
     if refused:
         raise UserError(
             f"{run} was started with a different config (saved -> given):",

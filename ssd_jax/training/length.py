@@ -11,10 +11,15 @@ from typing import Any
 
 from ssd_jax.config import Config, Optimizer, Train
 from ssd_jax.errors import UserError
+from ssd_jax.plurals import format_count
 from ssd_jax.training.optimizer import SchedulePoint, make_schedule_point
 
 EVALUATIONS = 6
 """Number of evaluations of a run whose ``train.eval_every`` is None."""
+
+
+class TooShortError(UserError):
+    """Raised if no other step fits into ``train.minutes``. The steps that are done are saved first."""
 
 
 def count_steps(train: Train, images: int) -> int:
@@ -53,7 +58,8 @@ def resolve_length(config: Config, images: int) -> Config:
 def adopt_length(config: Config, saved: Config) -> Config:
     """Return the config that resumes a run, with the number of steps and the interval that the run has resolved.
 
-    They stay those of the run even if the number of images has changed.
+    They stay those of the run even if the number of images has changed. With ``train.minutes``, the planned steps also
+    stay if the minutes change, because the plan will be revised.
 
     Args:
         config: The config to resume with.
@@ -61,7 +67,8 @@ def adopt_length(config: Config, saved: Config) -> Config:
     """
     given, train = config.train, saved.train
     has_same_rule = (given.epochs, given.steps_range, given.minutes) == (train.epochs, train.steps_range, train.minutes)
-    if given.steps is None and has_same_rule:
+    has_minutes = given.minutes is not None and train.minutes is not None
+    if given.steps is None and (has_same_rule or has_minutes):
         given = dataclasses.replace(given, steps=train.steps)
     if given.eval_every is None:
         given = dataclasses.replace(given, eval_every=train.eval_every)
@@ -76,9 +83,11 @@ def describe_length(train: Train, images: int) -> str:
         images: Number of images of the train split.
     """
     if train.steps is None:
-        return f"{train.minutes:g} minutes, in steps of {train.batch_size} images"
+        unit = "minute" if train.minutes == 1 else "minutes"
+        return f"{train.minutes:g} {unit}, in steps of {format_count(train.batch_size, 'images')}"
     epochs = train.steps * train.batch_size / max(1, images)
-    return f"{train.steps} steps of {train.batch_size} images = {epochs:.3g} epochs of {images} images"
+    steps, batch = format_count(train.steps, "steps"), format_count(train.batch_size, "images")
+    return f"{steps} of {batch} = {epochs:.3g} epochs of {format_count(images, 'images')}"
 
 
 def describe_rule(train: Train) -> str:
@@ -128,6 +137,9 @@ class Length:
             step: Number of the step.
             probe: Function that measures the seconds of an evaluation. Its argument is about how many seconds it may
                 take, without the compilation.
+
+        Raises:
+            TooShortError: If the length of a new run cannot be chosen, because no other step fits into its time.
         """
         return ""
 
@@ -142,6 +154,10 @@ class Length:
 
     def note_evaluation(self, step: int) -> None:
         """Take note of an evaluation that is done after a step."""
+
+    def describe_end(self) -> str:
+        """Return a text about the length of a run that has just ended; empty if the length was known before."""
+        return ""
 
     def get_state(self) -> dict[str, Any]:
         """Return the values that a checkpoint stores to resume the run."""

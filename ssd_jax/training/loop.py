@@ -27,7 +27,7 @@ from ssd_jax.runs.checkpoint import BEST_METRIC, Checkpoints
 from ssd_jax.runtime import distributed, exit_message, sharding
 from ssd_jax.runtime.progress import show_progress
 from ssd_jax.runtime.stop import Stopped, StopRequest
-from ssd_jax.training.length import Length
+from ssd_jax.training.length import Length, TooShortError
 from ssd_jax.training.optimizer import SchedulePoint, compute_learning_rate
 from ssd_jax.training.pretrained import load_initial_params, open_pretrained
 from ssd_jax.training.reporter import NullReporter, Reporter
@@ -237,7 +237,8 @@ class Trainer:
     def _make_reporter(self, start: int) -> NullReporter:
         if not distributed.is_primary():
             return NullReporter()
-        return Reporter(self.workdir, self.config.train, start, len(self.train_source))
+        val_images = 0 if self.val_source is None else len(self.val_source)
+        return Reporter(self.workdir, self.config.train, start, len(self.train_source), val_images)
 
     def restore_or_init_state(self, checkpoints: Checkpoints) -> TrainState:
         """Return the training state of the latest checkpoint, or the initial state if there is no checkpoint.
@@ -245,6 +246,7 @@ class Trainer:
         If a checkpoint is restored, the stream of batches continues with the batch after that step.
         """
         state = init_state(self.config, self.mesh)
+        latest = checkpoints.latest
         saved = checkpoints.resume(make_checkpoint_trees(state), self.config.model.class_names)
         has_ema = state.ema_params is not None
         if saved is None:
@@ -253,7 +255,7 @@ class Trainer:
         self.batches.set_state(saved.metadata["stream"])
         if saved.metadata.get("length"):
             self.length.set_state(saved.metadata["length"])
-        if saved.step != self.length.steps:
+        if saved.step != latest:  # the latest one, which the headline names, is corrupt
             print(f"Resuming from the checkpoint at step {saved.step}.")
         params, training = saved.trees["params"], saved.trees["training"]
         # The step number gets the sharding of an initial state. With another sharding, the training step would be
@@ -293,9 +295,13 @@ class Trainer:
                 wait_for_step(pending[-1], reporter)
             pending.append(DispatchedStep(step, batch.index[batch.valid], metrics, point))
             stopping = stop.should_stop(step)
+            shortage: TooShortError | None = None
             if self.length.is_due(step) and not stopping:
                 jax.block_until_ready(metrics)
-                self._revise_length(step, state, reporter)
+                try:
+                    self._revise_length(step, state, reporter)
+                except TooShortError as error:
+                    shortage, stopping = error, True
             due = find_due_actions(step, self.config.train, self.length, stopping)
             if due.log:
                 wait_for_step(pending[-1], reporter)  # The time of a lap includes the computation of its last step.
@@ -306,6 +312,8 @@ class Trainer:
             if due.save:
                 best_metric = self._evaluate(step, state, reporter, stop) if due.evaluate else None
                 self._save(step, state, checkpoints, best_metric)
+                if shortage is not None:
+                    raise shortage
                 # A stop request that came after `should_stop` was called is followed, too: this step was just saved.
                 if (stopping or stop.requested) and step != self.length.steps:
                     return step

@@ -14,10 +14,11 @@ from ssd_jax.report import pictures
 from ssd_jax.runs.checkpoint import BEST_METRIC
 from ssd_jax.runs.log import RunLog
 from ssd_jax.runtime.progress import is_progress_hidden, show_progress
-from ssd_jax.training.summary import DATA_WAIT_WARNING
+from ssd_jax.training.summary import DATA_WAIT_WARNING, find_logged_speed, format_expected_time
 
 RESULTS_COLUMNS = ("voc_map_11point", "voc_map_area", "coco_ap", "coco_ap50")
 """Metrics of the val split that are written to results.csv."""
+_MEASURED_STEPS, _MEASURED_SECONDS = 3, 5.0  # from which the time of the run is expected
 _COMPILING = "compiling the training step, once; about a minute"
 
 
@@ -104,7 +105,7 @@ class NullReporter:
 class Reporter(NullReporter):
     """Writer of log.jsonl, results.csv, TensorBoard events and pictures of a run, which also shows the progress."""
 
-    def __init__(self, workdir: Path, train: Train, start: int, images: int) -> None:
+    def __init__(self, workdir: Path, train: Train, start: int, images: int, val_images: int = 0) -> None:
         """Open the logs of a run.
 
         Args:
@@ -112,9 +113,13 @@ class Reporter(NullReporter):
             train: The ``train`` section of the config.
             start: Step of the restored checkpoint; 0 for a new run. Log entries of later steps are removed.
             images: Number of images of the train split.
+            val_images: Number of images of the val split; 0 if there is none.
         """
+        self._val_images = val_images
         self._workdir, self._train, self._start, self._images = workdir, train, start, images
         self._log = RunLog(workdir, start)
+        self._expects_time = start == 0 or find_logged_speed(workdir) is None  # otherwise, it was printed at the start
+        self._first_dispatch = 0.0
         self._stack = ExitStack()
         self._last_metrics: dict[str, float] = {}
         self._loss = ""
@@ -153,11 +158,12 @@ class Reporter(NullReporter):
         if not self._is_compiled:
             self._is_compiled = True
             self._task.start_lap()
+            self._first_dispatch = time.monotonic()
 
     def report_length(self, steps: int, message: str) -> None:
-        """Change the number of steps that are shown, and print the message."""
+        """Change the number of steps that are shown, and print the message unless the progress is hidden."""
         self._task.total = steps
-        if message:
+        if message and not is_progress_hidden():
             print(message)
 
     def report_step(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -168,6 +174,18 @@ class Reporter(NullReporter):
             self._next_reading = now + 1
             self._loss = f"loss {float(metrics['loss']):.3f}"
         self._show_details()
+        measured = self._task.done - self._start
+        has_speed = measured >= _MEASURED_STEPS and now - self._first_dispatch >= _MEASURED_SECONDS
+        if self._expects_time and has_speed:
+            self._expects_time = False
+            self._print_expected_time()
+
+    def _print_expected_time(self) -> None:
+        """Print the time of the whole run, or of the steps after it was resumed, unless the progress is hidden."""
+        speed = (self._task.speed or 0.0) * self._train.batch_size
+        text = format_expected_time(self._train, self._start, self._val_images, speed)
+        if text and not is_progress_hidden():
+            print(f"Expected time: {text}")
 
     def _show_details(self) -> None:
         batch_size = self._train.batch_size

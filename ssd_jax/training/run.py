@@ -38,6 +38,7 @@ def train(
     *,
     track: tracking.TrackerName | None = None,
     started: float | None = None,
+    shows_next: bool = True,
 ) -> Path:
     """Train a detector in a run folder, or resume its training, and return the folder.
 
@@ -52,6 +53,7 @@ def train(
         track: Tracker that also gets the options and metrics of the run: "mlflow" or "wandb". A run that is resumed is
             tracked as before.
         started: Value of `time.perf_counter` from which ``config.train.minutes`` counts. None: now.
+        shows_next: Whether to print the commands to run next.
 
     Returns:
         The run folder, which `ssd_jax.evaluate` and `ssd_jax.load` take.
@@ -63,13 +65,16 @@ def train(
     """
     started = time.perf_counter() if started is None else started
     config = validate(config)
+    is_root_absolute = make_user_path(config.data.root).is_absolute()
     workdir = Path("runs") / config.name if workdir is None else make_user_path(workdir)
     compilation.release_compiler_memory()
     config, train_source, val_source = open_training_splits(_with_absolute_paths(config))
     has_checkpoint = run_folder.has_checkpoint(workdir)
     if has_checkpoint:
         config = adopt_length(config, run_folder.read_config(workdir))
-    if not has_checkpoint or config.train.steps is None:
+    length = config.train
+    is_resolved = length.steps is not None and (length.minutes is not None or length.eval_every is not None)
+    if not (has_checkpoint and is_resolved):
         config = resolve_length(config, len(train_source))
     distributed.assert_same_text(run_folder.config_to_json(config), "the config, with the data it names,")
     # Checked before the folder is created, so that a wrong option does not leave an empty run folder.
@@ -92,8 +97,12 @@ def train(
             raise KeyboardInterrupt(message)
         print(message)
     else:
-        example = summary.find_example_image(val_source or train_source)
-        print(summary.format_end(workdir, config.data.val_split, trainer.best_evaluation, example))
+        if used := trainer.length.describe_end():
+            print(used)
+        print(summary.format_end(workdir, config.data.val_split, trainer.best_evaluation))
+        if shows_next:
+            example = summary.find_example_image(val_source or train_source, is_root_absolute)
+            print(summary.format_next_commands(workdir, example))
     return workdir
 
 
@@ -111,15 +120,19 @@ def _print_start(
         if source is not None:
             if not is_progress_hidden():
                 print(f"  {name:7}  {describe_split(source)}")
-            print_notes(source, config if source is train_source else None)
+            if source is train_source:
+                print_notes(source, config)
+            else:  # a note about the whole data set belongs to both splits
+                print_notes(source, printed=train_source.notes)
     if val_source is not None:
         print_overlap(train_source, val_source)
     print_content_warnings(config, train_source, val_source)
     if not is_progress_hidden():
         print(summary.format_run(config, len(train_source), list(trainer.mesh.devices.flat)))
         done = max(run_folder.list_checkpoint_steps(workdir / "checkpoints"), default=0)
-        if time := summary.format_expected_time(workdir, config.train, done):
-            print(time)
+        speed = summary.find_logged_speed(workdir) if done else None
+        if time := summary.format_expected_time(config.train, done, len(val_source or ()), speed):
+            print(f"  time     {time}")
 
 
 def _open_run_folder(

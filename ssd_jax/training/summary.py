@@ -10,20 +10,23 @@ from typing import Any, NamedTuple
 
 from jax import Device
 
-from ssd_jax.config import Config
+from ssd_jax.config import Config, Train
 from ssd_jax.data.source import Source
 from ssd_jax.errors import escape_text
 from ssd_jax.metrics.tables import format_percent, format_voc
 from ssd_jax.models.parameters import compute_parameter_shapes
-from ssd_jax.portability import make_relative_path, quote_argument
+from ssd_jax.plurals import format_count
+from ssd_jax.portability import quote_argument
 from ssd_jax.runs.checkpoint import BEST_METRIC
 from ssd_jax.runs.log import read_log, read_results
 from ssd_jax.runs.run_folder import list_checkpoint_steps
-from ssd_jax.runtime.task import format_duration
 from ssd_jax.training.length import describe_length, describe_rule
 
 DATA_WAIT_WARNING = 0.1
 """Fraction of the training time. If more time is spent waiting for data, this is reported."""
+EVALUATION_COST = 0.5
+"""Time to evaluate an image relative to the time to train on one, before it is measured. Training also computes the
+gradient, which costs twice as much as the network itself; evaluation also suppresses overlapping detections."""
 _MAX_NAMES = 60
 """Maximum length of the list of class names, in characters."""
 
@@ -67,7 +70,11 @@ def format_run(config: Config, train_images: int, devices: Sequence[Device]) -> 
     """
     model, train = config.model, config.train
     count = sum(math.prod(shape) for shape in compute_parameter_shapes(model).values())
-    evaluation = "at most six times" if train.eval_every is None else f"every {train.eval_every} steps"
+    evaluation = (
+        "at most six times"
+        if train.eval_every is None
+        else f"every {train.eval_every} steps".replace("every 1 steps", "every step")
+    )
     rows = {
         "classes": f"{len(model.class_names)}: {_join_names(model.class_names)}",
         "network": f"{model.image_size} px, {model.default_boxes.count} default boxes, {count:,} parameters",
@@ -79,32 +86,51 @@ def format_run(config: Config, train_images: int, devices: Sequence[Device]) -> 
     return "\n".join(f"  {title:7}  {text}" for title, text in rows.items() if text)
 
 
-def format_expected_time(workdir: Path, train: Any, done: int) -> str | None:
-    """Return a line with the time for the steps that are not done, or None if the run has no logged speed.
+def find_logged_speed(workdir: Path) -> float | None:
+    """Return the images per second of the last steps in the log of a run, or None if no step was logged."""
+    speeds = [line["images_per_second"] for line in read_log(workdir) if line.get("images_per_second", 0) > 0]
+    return speeds[-1] if speeds else None
+
+
+def format_expected_time(train: Train, done: int, val_images: int, speed: float | None) -> str | None:
+    """Return a text with the expected time for the steps that are not done, or None if it is not known.
+
+    The time of evaluations is only estimated, because none may have been measured.
 
     Args:
-        workdir: Run folder. The speed is that of the last steps in its log.
         train: The ``train`` section of the config.
         done: Number of steps that are done.
+        val_images: Number of images of the val split; 0 if there is none.
+        speed: Images per second in training, or None.
     """
-    speeds = [line["images_per_second"] for line in read_log(workdir) if line.get("images_per_second", 0) > 0]
-    if not speeds or train.steps is None or train.minutes is not None or done >= train.steps:
+    if not speed or train.steps is None or train.minutes is not None or done >= train.steps:
         return None
-    seconds = (train.steps - done) * train.batch_size / speeds[-1]
-    return (
-        f"  time     about {format_duration(seconds)} for the other {train.steps - done} steps at the speed before, "
-        f"{speeds[-1]:.1f} images/s"
-    )
+    steps = train.steps - done
+    evaluations = 1  # after the last step
+    if train.eval_every:
+        evaluations = math.ceil(train.steps / train.eval_every) - done // train.eval_every
+    seconds = (steps * train.batch_size + evaluations * val_images * EVALUATION_COST) / speed
+    which = "the other " * (done > 0)
+    included = ", evaluation included" if val_images else ""
+    return f"about {_format_rough_duration(seconds)} for {which}{format_count(steps, 'steps')}{included}"
 
 
-def format_end(workdir: Path, val_split: str, evaluation: Evaluation | None, example: str | None) -> str:
-    """Return the AP of each class, the place of the run, and the commands to run next.
+def _format_rough_duration(seconds: float) -> str:
+    """Return a duration with about two digits, such as "80 s", "12 min" or "3.5 h"."""
+    for limit, unit, name in ((100, 1, "s"), (6000, 60, "min"), (360_000, 3600, "h")):
+        if seconds < limit:
+            value = seconds / unit
+            return f"{value:.0f} {name}" if value >= 10 or unit == 1 else f"{value:.1f} {name}"
+    return f"{seconds / 86400:.1f} days"
+
+
+def format_end(workdir: Path, val_split: str, evaluation: Evaluation | None) -> str:
+    """Return the AP of each class, the place of the run, and its best checkpoint.
 
     Args:
         workdir: Run folder.
         val_split: Name of the val split.
         evaluation: The best evaluation of this process, or None if there was none.
-        example: An image for the commands, or None for a placeholder.
     """
     lines = []
     if evaluation is not None:
@@ -115,6 +141,16 @@ def format_end(workdir: Path, val_split: str, evaluation: Evaluation | None, exa
         lines.append(f"Done. Run folder: {workdir}. {text}")
     else:
         lines.append(f"Done. Run folder: {workdir}")
+    return "\n".join(lines)
+
+
+def format_next_commands(workdir: Path, example: str | None) -> str:
+    """Return the commands to run after training, which can be copied into a shell.
+
+    Args:
+        workdir: Run folder.
+        example: An image for the commands, or None for a placeholder.
+    """
     image = example or "IMAGE"
     code = f"import ssd_jax; print(ssd_jax.load({_quote(str(workdir))})({_quote(image)}))"
     commands = [
@@ -122,7 +158,7 @@ def format_end(workdir: Path, val_split: str, evaluation: Evaluation | None, exa
         format_command("predict", str(workdir), image),
         _join_words(["python", "-c", code]),
     ]
-    return "\n".join([*lines, "Next:", *(f"  {command}" for command in commands)])
+    return "\n".join(["Next:", *(f"  {command}" for command in commands)])
 
 
 def format_command(name: str, *words: str) -> str:
@@ -142,10 +178,20 @@ def format_command(name: str, *words: str) -> str:
     return _join_words([*program, *words])
 
 
-def find_example_image(source: Source) -> str | None:
-    """Return the file of the first image of a split, or None if the images are not files."""
+def find_example_image(source: Source, is_root_absolute: bool = False) -> str | None:
+    """Return the path of the first image of a split, or None if the images are not files.
+
+    Args:
+        source: The split.
+        is_root_absolute: Whether the user gave the folder of the data set as an absolute path. If so, the path is
+            absolute. Otherwise, it is relative if the image is below the current folder.
+    """
     file = source.annotation(0).file if len(source) else ""
-    return make_relative_path(file, os.curdir) if os.path.isfile(file) else None
+    if not os.path.isfile(file):
+        return None
+    path = Path(file).absolute()
+    is_below = path.is_relative_to(Path.cwd())
+    return str(path.relative_to(Path.cwd()) if is_below and not is_root_absolute else path)
 
 
 def format_problems(unreadable: Mapping[str, tuple[Source, dict[int, str]]], seconds: float, waited: float) -> str:

@@ -2,12 +2,15 @@
 
 The time of the whole command is planned: what has passed since its start, the remaining steps, evaluations and
 checkpoints, and the end. The first plan is made after a few steps. It is revised when an eighth of the remaining steps
-is done, or after a minute, and so on until the end, because the speed of a machine changes.
+is done, or after a minute, and so on until the end, because the speed of a machine changes. If few steps fit into the
+time, they are trained with a warning. If none fits, the run stops with a checkpoint, from which it can be continued
+with more minutes.
 
 The learning rate depends on the fraction of the run that is done. When the plan changes, this fraction continues from
 its present value, and reaches 1 at the new last step. So the learning rate does not jump.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -15,15 +18,17 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from ssd_jax.config import Optimizer, Train
-from ssd_jax.errors import UserError
 from ssd_jax.runtime import distributed
-from ssd_jax.training.length import EVALUATIONS, Length
+from ssd_jax.runtime.task import format_duration
+from ssd_jax.training.length import EVALUATIONS, Length, TooShortError
 from ssd_jax.training.optimizer import SchedulePoint, make_schedule_point
+
+logger = logging.getLogger(__name__)
 
 AIM = 0.985
 """Fraction of the time at which a run is planned to end, so that it rarely takes longer than asked for."""
 MIN_STEPS = 20
-"""A run whose time suffices only for fewer steps is refused."""
+"""If fewer steps fit into the time, a warning says how much time is needed for so many."""
 _DISCARDED_STEPS = 3  # the first one includes the compilation, and the next ones use batches that were loaded meanwhile
 _FIRST_SECONDS = 5.0  # duration of the steps that are measured for the first plan,
 _FIRST_FRACTION = 0.03  # at most this fraction of the run
@@ -32,6 +37,7 @@ _LONGEST_INTERVAL = 60.0  # seconds between two revisions of the plan
 _LONGEST_AGE = 0.4  # fraction of the run after which the time of an evaluation is measured again near the end
 _EVALUATION_SHARE = 0.15  # largest fraction of the run for evaluations, if their interval is not given
 _CHECKPOINT_SECONDS = 1.0  # before the first checkpoint is measured
+_SHOWN_CHANGE = 0.2  # relative change of the number of steps that is printed
 _END_SECONDS = 1.0  # from the last checkpoint to the end of the process
 
 
@@ -66,6 +72,9 @@ class TimedLength(Length):
         self._started = started
         self._start, self._fraction = warmup_steps, 0.0  # last revision after the warm-up, and the fraction done then
         self._warmup_steps = warmup_steps
+        self._shown_steps = 0  # that were printed last
+        self._used_before = 0.0  # time until the checkpoint was saved from which the run was resumed
+        self._startup = 0.0  # time until the first step of this process was done, which includes the compilation
         self._evaluations, self._last_evaluation = 0, 0
         self._wanted_evaluations = EVALUATIONS
         self._costs: dict[str, float] = {}
@@ -109,6 +118,7 @@ class TimedLength(Length):
         """Return whether the number of steps is to be chosen again after a step."""
         if self._first is None:
             self._first = step
+            self._startup = self.used - self._used_before
             self._plan = self._plan._replace(next_revision=step)
         return step == self._plan.next_revision
 
@@ -142,6 +152,7 @@ class TimedLength(Length):
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue with the values of a checkpoint. The time until it was saved counts as used."""
         self._started -= state["seconds"]
+        self._used_before = state["seconds"]
         self.steps = state["steps"]
         self._plan = self._plan._replace(steps=self.steps or 0)
         self._start, self._fraction = state["start"], state["fraction"]
@@ -153,11 +164,13 @@ class TimedLength(Length):
         """Choose the number of steps again after a step, see `Length.revise`.
 
         Raises:
-            UserError: If the time does not suffice for a new run. All processes raise it.
+            TooShortError: If no other step of a new run fits into the time. All processes raise it.
         """
         assert self._first is not None
         done = step - self._first + 1  # steps of this process
         has_speed = done > _DISCARDED_STEPS
+        if has_speed and self.steps is None:
+            distributed.run_on_primary(lambda: self._check_time(step), TooShortError)  # before detection is compiled
         if has_speed and ("evaluation" not in self._costs or self._plan.measures_evaluation):
             with self.measure("probe"):
                 seconds = probe(_FIRST_FRACTION * self.seconds)
@@ -167,11 +180,14 @@ class TimedLength(Length):
         if not has_speed:
             return ""
         previous = self.steps
+        if previous is None:
+            distributed.run_on_primary(lambda: self._check_plan(step), TooShortError)
         if previous is not None and step >= self._warmup_steps:
             self._start, self._fraction = step, self._find_fraction(step)
         self.steps = plan.steps
-        if previous is None or abs(plan.steps - previous) > 0.1 * previous:
-            return self._describe(step) if distributed.is_primary() else ""
+        if distributed.is_primary() and abs(plan.steps - self._shown_steps) > _SHOWN_CHANGE * self._shown_steps:
+            self._shown_steps = plan.steps
+            return self._describe(step)
         return ""
 
     def _decide(self, step: int, done: int) -> _Plan:
@@ -180,8 +196,7 @@ class TimedLength(Length):
         if done < _DISCARDED_STEPS:
             self._set_mark(step, now)
             return keep._replace(next_revision=step + _DISCARDED_STEPS - done)
-        assert self._mark is not None
-        steps, seconds = step - self._mark[0], max(1e-6, now - self._mark[1] - self._other)
+        steps, seconds = self._measure_since_mark(step)
         self._set_mark(step, now)
         if done == _DISCARDED_STEPS:
             wanted = min(_FIRST_SECONDS, _FIRST_FRACTION * self.seconds, 0.1 * max(0.0, self.seconds - self.used))
@@ -191,6 +206,11 @@ class TimedLength(Length):
 
     def _set_mark(self, step: int, now: float) -> None:
         self._mark, self._other = (step, now), 0.0
+
+    def _measure_since_mark(self, step: int) -> tuple[int, float]:
+        """Return the number of steps since the mark and their time, in seconds."""
+        assert self._mark is not None
+        return step - self._mark[0], max(1e-6, time.perf_counter() - self._mark[1] - self._other)
 
     @property
     def step_seconds(self) -> float:
@@ -217,8 +237,6 @@ class TimedLength(Length):
         while count and (left - count * evaluation) / per_step < MIN_STEPS:
             count -= 1
         remaining = max(0, math.floor((left - count * evaluation) / per_step))
-        if self.steps is None and step + remaining < MIN_STEPS:
-            self._raise_too_short(step, per_step, self.used + evaluation + checkpoint + _END_SECONDS)
         steps = step + remaining
         interval = max(1, math.ceil((steps - self._last_evaluation) / (count + 1)))
         next_evaluation = max(step + 1, self._last_evaluation + interval)
@@ -229,20 +247,64 @@ class TimedLength(Length):
         next_evaluation = next_evaluation if count else steps
         return _Plan(steps, next_evaluation, interval, step + max(1, until_revision), int(is_old and is_near_end))
 
-    def _raise_too_short(self, step: int, per_step: float, other: float) -> None:
-        needed = (other + max(0, MIN_STEPS - step) * per_step) / AIM
-        minutes = math.ceil(1.1 * needed / 6) / 10
-        raise UserError(
-            f"train.minutes {self._minutes:g} is too short: compilation and the first {step} steps took "
-            f"{self.used:.0f} s, each step takes {per_step:.2g} s, and the evaluation at the end about "
-            f"{self._costs['evaluation']:.0f} s. Give at least --train.minutes {minutes:g}, or --train.steps"
+    # ---- what the user is told ----
+
+    def _check_time(self, step: int) -> None:
+        """Check that time for another step is left, before the first evaluation is compiled and measured."""
+        count, seconds = self._measure_since_mark(step)
+        rest = _CHECKPOINT_SECONDS + _END_SECONDS
+        if self.used + seconds / count + rest > AIM * self.seconds:
+            self._raise_too_short(
+                step, seconds / count, self._estimate_minutes(step, seconds / count, rest), "more than "
+            )
+
+    def _check_plan(self, step: int) -> None:
+        """Check that the first plan has another step, and warn if it has few steps."""
+        if self._plan.steps >= MIN_STEPS:
+            return
+        rest = self._costs["evaluation"] + 2 * _CHECKPOINT_SECONDS + _END_SECONDS
+        minutes = self._estimate_minutes(step, self.step_seconds, rest)
+        if self._plan.steps == step:
+            self._raise_too_short(step, self.step_seconds, minutes)
+        logger.warning(
+            "only about %d steps fit into train.minutes %g, because %.0f s passed after %d steps. At least %d steps "
+            "need --train.minutes %g: to train so long, press Ctrl-C and repeat the command with this option",
+            self._plan.steps, self._minutes, self.used, step, MIN_STEPS, minutes,
+        )  # fmt: skip
+
+    def _estimate_minutes(self, step: int, per_step: float, rest: float) -> float:
+        """Return the minutes that `MIN_STEPS` steps need if the run is stopped after a step and resumed.
+
+        Args:
+            step: Number of the step.
+            per_step: Seconds of a step.
+            rest: Seconds of the remaining work apart from the steps.
+        """
+        steps = max(1, MIN_STEPS - step)
+        restart = self._startup + self._costs.get("probe", 0.0)  # which both include a compilation
+        return math.ceil(10 * (self.used + restart + steps * per_step + rest) / AIM / 60) / 10
+
+    def _raise_too_short(self, step: int, per_step: float, minutes: float, at_least: str = "") -> None:
+        raise TooShortError(
+            f"train.minutes {self._minutes:g} is too short for {MIN_STEPS} steps: {self.used:.0f} s have passed after "
+            f"step {step}, and a step takes {_format_seconds(per_step)}. The {step} steps are saved: the same command "
+            f"with {at_least}--train.minutes {minutes:g} continues from there"
         )
 
     def _describe(self, step: int) -> str:
-        seconds = self.step_seconds
-        speed = f"{seconds:.2g} s per step" if seconds > 0.5 else f"{1 / seconds:.3g} steps per second"
         evaluation = self._costs["evaluation"]
         return (
-            f"step {step}: {self.steps} steps for {self._minutes:g} minutes, of which {self.used / 60:.1f} have "
-            f"passed ({speed}; an evaluation takes {evaluation:.2g} s)"
+            f"step {step}: {self.steps} steps in {self._minutes:g} min; a step takes "
+            f"{_format_seconds(self.step_seconds)}"
+            + (f", an evaluation {_format_seconds(evaluation)}" if evaluation else "")
         )
+
+    def describe_end(self) -> str:
+        """Return the number of steps and the time used; an empty string if this process did no step."""
+        if self._first is None:
+            return ""
+        return f"{self.steps} steps in {format_duration(self.used)}, of {format_duration(self.seconds)} asked for."
+
+
+def _format_seconds(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 99.5 else f"{seconds:.0f} s"

@@ -24,10 +24,10 @@ from helpers.cli import (
 from helpers.processes import wait_until_finished
 
 from ssd_jax.config import Loss
-from ssd_jax.data.formats.shapes import CLASS_NAMES
+from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.data.image import read_image
 from ssd_jax.data.loader import Batch, Batches
-from ssd_jax.data.run_splits import open_training_splits, print_content_warnings, print_split
+from ssd_jax.data.run_splits import open_training_splits, print_content_warnings, print_notes, print_split
 from ssd_jax.inference.program import detect
 from ssd_jax.model_zoo.opening import load
 from ssd_jax.ops.loss import multibox_loss
@@ -94,6 +94,14 @@ def test_interrupted_run_resumes_and_gives_the_uninterrupted_result(tmp_path, tr
     assert (run / "results.csv").read_text() == (trained_run / "results.csv").read_text()
     with Checkpoints(run / "checkpoints") as ours, Checkpoints(trained_run / "checkpoints") as expected:
         assert (ours.latest, ours.best, sorted(ours.steps)) == (expected.latest, expected.best, sorted(expected.steps))
+
+
+def test_note_about_the_whole_data_set_is_printed_once(capsys):
+    train, val = (ShapesSource(tiny_config.get_config().data.shapes, split) for split in ("train", "val"))
+    train.notes, val.notes = ("no val split", "of train"), ("no val split", "of val")
+    print_notes(train)
+    print_notes(val, printed=train.notes)
+    assert capsys.readouterr().out.splitlines() == ["  note: no val split", "  note: of train", "  note: of val"]
 
 
 def test_train_rejects_options_that_differ_from_those_of_the_run(trained_run, run_failing_command):

@@ -99,6 +99,32 @@ def create_run_with_checkpoint(run: Path) -> None:
     (run / "checkpoints" / "7").mkdir(parents=True)
 
 
+@pytest.mark.parametrize(
+    ("saved", "given", "refused"),
+    [
+        ({"minutes": 1.0, "steps": None}, {"minutes": 3.0, "steps": None}, []),
+        ({"minutes": 1.0, "steps": None}, {"minutes": None, "steps": 300}, []),
+        ({"minutes": 1.0, "steps": 40}, {"minutes": 3.0, "steps": 40}, []),
+        ({"minutes": 1.0, "steps": 7}, {"minutes": 3.0, "steps": 7}, ["train.minutes: 1.0 -> 3.0"]),
+        ({"minutes": 1.0, "steps": 40}, {"minutes": None, "steps": 40}, ["train.minutes: 1.0 -> None"]),
+    ],
+    ids=["not planned", "not planned, to steps", "planned", "finished", "planned, to steps"],
+)
+def test_minutes_of_a_run_may_change_until_it_is_finished(tmp_path, saved, given, refused):
+    run = tmp_path / "run"
+    old, new = (
+        dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, **options)) for options in (saved, given)
+    )
+    run_folder.create_or_resume_run(run, old)
+    (run / "checkpoints" / "7").mkdir(parents=True)
+    if refused:
+        with pytest.raises(UserError) as error:
+            run_folder.create_or_resume_run(run, new)
+        assert [line.strip() for line in str(error.value).splitlines() if line.startswith("  ")] == refused
+    else:
+        assert run_folder.create_or_resume_run(run, new).resumed and run_folder.read_config(run) == new
+
+
 def test_create_or_resume_run_rejects_and_lists_changed_options(tmp_path):
     create_run_with_checkpoint(tmp_path / "run")
     before = (tmp_path / "run" / "config.json").read_text()

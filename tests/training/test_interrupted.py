@@ -211,7 +211,7 @@ def test_training_exits_with_2_on_a_full_disk_and_can_be_resumed(trained_run, tm
     assert message.startswith(f"error: {run}/checkpoints:") and "step 21" in message and "File too large" in message
     wait_for_orbax_threads(run / "checkpoints")
     assert run_command("train", TINY, "--workdir", run) == 0
-    assert "checkpoint at step 14." in capsys.readouterr().out
+    assert "14 of 30 steps are done" in capsys.readouterr().out
     assert_same_result(run, trained_run)
 
 
@@ -238,7 +238,7 @@ def test_incomplete_checkpoint_is_skipped_and_removed(run_copy, trained_run, cap
     latest = run_copy / "checkpoints" / "30"
     latest.rename(latest.with_name("30.orbax-checkpoint-tmp"))
     assert run_command("train", TINY, "--workdir", run_copy) == 0
-    assert "checkpoint at step 28." in capsys.readouterr().out
+    assert "28 of 30 steps are done" in capsys.readouterr().out
     assert not find_incomplete_checkpoints(run_copy)
     assert_same_result(run_copy, trained_run)
 

@@ -111,3 +111,35 @@ def test_quiet_training_prints_no_measurements(clock, tmp_path, capsys):
         reporter.report_step(1, {"loss": CountedLoss(1.0)})
         reporter.report_evaluation(1, make_metrics(0.5), ShapesSource(TINY.data.shapes, "val"), [])
     assert capsys.readouterr() == ("", "")
+
+
+def run_steps(reporter: Reporter, clock: list[float], start: int) -> None:
+    reporter.report_dispatch()
+    for step in range(start + 1, start + 13):
+        clock[0] += 1
+        reporter.report_step(step, {"loss": CountedLoss(1.0)})
+
+
+def test_expected_time_is_printed_once_when_some_steps_are_measured(clock, tmp_path, capsys):
+    with Reporter(tmp_path, TRAIN, 0, images=40, val_images=40) as reporter:
+        clock[0] += 60
+        reporter.report_dispatch()
+        clock[0] += 1
+        reporter.report_step(1, {"loss": CountedLoss(1.0)})
+        assert "Expected" not in capsys.readouterr().out
+        run_steps(reporter, clock, 1)
+    assert capsys.readouterr().out == "Expected time: about 2.0 min for 100 steps, evaluation included\n", (
+        "100 s + 8 * 2.5 s"
+    )
+    with Reporter(tmp_path, TRAIN, 50, images=40) as reporter:
+        run_steps(reporter, clock, 50)
+    assert capsys.readouterr().out == "Expected time: about 50 s for the other 50 steps\n", "no speed was logged"
+
+
+def test_expected_time_is_not_printed_if_it_was_printed_at_the_start(clock, tmp_path, capsys):
+    (tmp_path / "log.jsonl").write_text('{"step": 50, "images_per_second": 8.0}\n')
+    with Reporter(tmp_path, TRAIN, 50, images=40) as reporter:
+        run_steps(reporter, clock, 50)
+    with progress.hide_progress(), Reporter(tmp_path, TRAIN, 0, images=40) as reporter:
+        run_steps(reporter, clock, 0)
+    assert not capsys.readouterr().out

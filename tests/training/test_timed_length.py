@@ -1,6 +1,7 @@
 """Tests of ``train.minutes`` with a clock that only the pretended steps, evaluations and checkpoints advance."""
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +13,11 @@ from helpers import tiny_config
 from ssd_jax.config import Optimizer
 from ssd_jax.data.formats.shapes import ShapesSource
 from ssd_jax.data.loader import train_batches
-from ssd_jax.errors import UserError
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runtime.stop import StopRequest
 from ssd_jax.training import loop
+from ssd_jax.training.length import TooShortError
 from ssd_jax.training.loop import Trainer
 from ssd_jax.training.optimizer import compute_learning_rate
 from ssd_jax.training.reporter import NullReporter
@@ -45,6 +46,7 @@ class FakeRun(NullReporter, Checkpoints):
         self.evaluated: list[int] = []
         self.saved: dict[int, dict[str, Any]] = {}
         self.lengths: list[int] = []
+        self.messages: list[str] = []
         self._compiled: set[str] = set()
         self._monkeypatch = monkeypatch
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
@@ -78,6 +80,7 @@ class FakeRun(NullReporter, Checkpoints):
 
     def report_length(self, steps: int, message: str) -> None:
         self.lengths.append(steps)
+        self.messages += [message] * bool(message)
 
     def save(self, step: int, trees: Any, metadata: Any, *_: Any) -> None:  # type: ignore[override]
         self.now += self.costs["save"]
@@ -93,7 +96,8 @@ class FakeRun(NullReporter, Checkpoints):
         )
         self.config = dataclasses.replace(TINY, train=train, optimizer=optimizer)
         run_folder.write_config(self.folder, self.config)
-        trainer = Trainer(self.config, self.folder, TRAIN, VAL if train.eval_every != 0 else None, None, self.now)
+        val = VAL if train.eval_every != 0 else None
+        self.trainer = trainer = Trainer(self.config, self.folder, TRAIN, val, None, self.now)
         batch = next(train_batches(TRAIN, self.config.data, 8, 0))
         trainer.batches = FakeBatches(batch)  # type: ignore[assignment]
         self.now += self.costs["start"]
@@ -234,15 +238,49 @@ def test_resumed_run_without_time_left_ends_soon(make_run):
     assert middle < last <= middle + 10 and run.evaluated[-1] == last
 
 
-def test_time_that_is_too_short_is_refused_with_a_possible_time(make_run):
+def find_advised_minutes(text: str) -> float:
+    return float(re.findall(r"--train.minutes ([\d.]+\d)", text)[-1])
+
+
+def test_few_steps_that_fit_are_trained_with_a_warning(make_run, caplog):
     run = make_run(SPEEDS["constant"])
-    with pytest.raises(UserError) as error:
-        run.train(minutes=0.9)
+    last = run.train(minutes=1.2)
+    assert 6 < last < 20 and run.evaluated == [last]
+    assert 0.95 * 72 <= run.now + END_SECONDS - 1000 <= 1.05 * 72
+    (record,) = caplog.records
+    message = record.getMessage()
+    planned = int(re.findall(r"only about (\d+) steps fit", message)[0])
+    assert abs(planned - last) <= 2 and "At least 20 steps" in message
+    run = make_run(SPEEDS["constant"])
+    assert run.train(minutes=find_advised_minutes(message)) >= 20 and len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(("minutes", "evaluate", "compiles"), [(0.7, 3.0, False), (0.9, 15.0, True)])
+def test_time_without_another_step_saves_the_steps_and_can_be_extended(make_run, minutes, evaluate, compiles):
+    """In the first case, this is known before the detection is compiled."""
+    run = make_run(SPEEDS["constant"])
+    run.costs["evaluate"] = evaluate
+    with pytest.raises(TooShortError) as error:
+        run.train(minutes=minutes)
+    assert ("compile_evaluation" in run._compiled) == compiles
+    ((step, metadata),) = run.saved.items()
+    assert 4 <= step <= 7 and metadata["length"]["steps"] is None and not run.evaluated
     message = str(error.value)
-    assert "train.minutes 0.9 is too short" in message and "--train.steps" in message
-    possible = float(message.split("--train.minutes ")[1].split(",")[0])
-    assert 1 <= possible <= 1.6 and not run.saved
-    assert run.train(minutes=possible) >= 20
+    assert f"train.minutes {minutes} is too short for 20 steps" in message and f"The {step} steps are saved" in message
+    before, advised = run.now, find_advised_minutes(message)
+    rest = 0 if compiles else 20  # the time for the evaluation was not known
+    last = run.train(minutes=advised + rest / 60, resume=step)
+    used = metadata["length"]["seconds"] + run.now + END_SECONDS - before
+    assert last >= 20 and used <= 1.05 * 60 * advised + rest
+
+
+def test_printed_plan_is_short_and_is_repeated_only_if_it_changes_much(make_run):
+    run = make_run(SPEEDS["alternating"])
+    last = run.train(minutes=3)
+    assert len(run.lengths) > 2 * len(run.messages) and len(run.messages) <= 4
+    assert all(len(message) <= 80 for message in run.messages)
+    assert run.messages[0].split(";")[0].endswith(f"{run.lengths[0]} steps in 3 min")
+    assert re.fullmatch(rf"{last} steps in 2:5\d, of 3:00 asked for\.", run.trainer.length.describe_end())
 
 
 def test_state_of_the_length_can_be_stored_as_json():
