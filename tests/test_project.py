@@ -32,7 +32,7 @@ LAYERS = [
     ["config", "files"],
     ["runtime", "ops", "models", "drawing"],
     ["data"],
-    ["runs"],
+    ["runs", "inputs"],
     ["inference"],
     ["exported"],
     ["metrics"],

@@ -96,10 +96,36 @@ def read_reduced_image(
     return _read_pixels_and_size(path, annotated_size, canvas, min_pixels)
 
 
+def decode_reduced_image(
+    data: bytes, name: str, canvas: tuple[int, int], min_pixels: int = 0
+) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
+    """Decode the bytes of an image file as `read_reduced_image` does.
+
+    Args:
+        data: Content of the image file.
+        name: Name of the image for messages.
+        canvas: Height and width of the canvas in pixels.
+        min_pixels: Images with fewer pixels are decoded at full size.
+
+    Raises:
+        UserError: If the bytes are truncated or not an image; the message begins with ``name``.
+    """
+    return _decode_pixels_and_size(data, name, None, canvas, min_pixels)
+
+
 def _read_pixels_and_size(
     path: str | Path, annotated_size: tuple[int, int] | None, canvas: tuple[int, int] | None, min_pixels: int
 ) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
-    data = read_bytes(path)
+    return _decode_pixels_and_size(read_bytes(path), path, annotated_size, canvas, min_pixels)
+
+
+def _decode_pixels_and_size(
+    data: bytes,
+    path: str | Path,
+    annotated_size: tuple[int, int] | None,
+    canvas: tuple[int, int] | None,
+    min_pixels: int,
+) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
     with convert_decode_errors(path):
         pixels, size, orientation = _decode(data, path, canvas, min_pixels)
     if _is_annotation_unrotated(size, orientation, annotated_size):

@@ -5,10 +5,14 @@
 [Detection(name='cat', score=0.93, box=(40.2, 18.5, 211.0, 190.7))]
 """
 
-from collections.abc import Iterable, Sequence
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import overload
+from typing import Any, Literal, overload
 
+import jax
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -17,14 +21,26 @@ from ssd_jax.config import Config
 from ssd_jax.data.image import read_image, read_reduced_image, reduce_to_fit
 from ssd_jax.data.image_formats import LARGE_PIXELS
 from ssd_jax.data.pixels import to_rgb
-from ssd_jax.errors import escape_text
-from ssd_jax.inference.detections import ImageDetections, to_image_detections
-from ssd_jax.inference.results import Detections, ImageLike
+from ssd_jax.errors import UserError, escape_text
+from ssd_jax.inference import pipeline
+from ssd_jax.inference.detections import NO_DETECTIONS, ImageDetections, to_image_detections
+from ssd_jax.inference.pipeline import DetectedPicture
+from ssd_jax.inference.results import Detections, ImageLike, check_classes
 from ssd_jax.inference.stored_program import DetectFn, make_detect_fn
 from ssd_jax.inference.tiles import TILE_OVERLAP, detect_tiles
+from ssd_jax.inputs.finding import find_inputs
+from ssd_jax.inputs.reading import Picture, Reading, Unreadable, make_readings
 from ssd_jax.models.parameters import Params
 from ssd_jax.plurals import format_count
 from ssd_jax.runtime import sharding
+
+logger = logging.getLogger(__name__)
+
+Batching = Literal["single", "padded", "any"]
+"""How many images a function takes in one call: one, always the same number, or any number."""
+ScoreThreshold = float | Mapping[str, float]
+"""Smallest score, or a dict with the smallest scores of some classes."""
+_MAX_BATCH_SIZE = 8
 
 
 class Detector:
@@ -35,9 +51,17 @@ class Detector:
         class_names: Names of the classes, in the order of their labels 1 to C.
         params: Parameters of the network. None if the detector was loaded from an exported file.
         step: Training step of the checkpoint.
+        batch_size: Number of images in which objects are detected at the same time, if a call does not say it.
     """
 
-    def __init__(self, config: Config, detect: DetectFn, step: int, params: Params | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        detect: DetectFn,
+        step: int,
+        params: Params | None = None,
+        batching: Batching = "any",
+    ) -> None:
         """Create a detector from a function.
 
         Args:
@@ -45,15 +69,24 @@ class Detector:
             detect: Function from a batch of square canvases to detections, see `DetectFn`.
             step: Training step of the parameters.
             params: The parameters that ``detect`` uses, if they are known.
+            batching: How many images ``detect`` gets in one call. "single": one, and it is called in several threads.
+                "padded": as many as the size of a batch, with empty images at the end if there are fewer, because it is
+                compiled for each number. "any": as many as there are.
         """
         self.config, self.params, self.step = config, params, step
         self.class_names = config.model.class_names
-        self._detect = detect
+        self.batch_size = min(_MAX_BATCH_SIZE, os.cpu_count() or 1) if batching == "single" else _MAX_BATCH_SIZE
+        self._detect, self._batching = detect, batching
 
     @classmethod
     def from_params(cls, config: Config, params: Params, step: int) -> "Detector":
-        """Create a detector from the parameters of a network."""
-        return cls(config, make_detect_fn(config, params), step, params)
+        """Create a detector from the parameters of a network.
+
+        On a CPU, batches are single images in several threads: they keep all cores as busy as larger batches do, and
+        the detections in an image do not depend on the other images, up to the last bit.
+        """
+        batching: Batching = "single" if jax.local_devices()[0].platform == "cpu" else "padded"
+        return cls(config, make_detect_fn(config, params), step, params, batching)
 
     def __repr__(self) -> str:
         names, side = self.class_names, self.config.model.image_size
@@ -62,38 +95,147 @@ class Detector:
         return f"<Detector {self.config.name!r}: {count} ({listing}), {side} x {side} px, step {self.step}>"
 
     @overload
-    def __call__(self, images: ImageLike, *, score_threshold: float = 0.5) -> Detections: ...
-    @overload
-    def __call__(self, images: list[ImageLike], *, score_threshold: float = 0.5) -> list[Detections]: ...
     def __call__(
-        self, images: ImageLike | list[ImageLike], *, score_threshold: float = 0.5
+        self,
+        images: ImageLike,
+        *,
+        score_threshold: ScoreThreshold = 0.5,
+        classes: str | Iterable[str] | None = None,
+        batch_size: int | None = None,
+    ) -> Detections: ...
+    @overload
+    def __call__(
+        self,
+        images: Iterable[ImageLike],
+        *,
+        score_threshold: ScoreThreshold = 0.5,
+        classes: str | Iterable[str] | None = None,
+        batch_size: int | None = None,
+    ) -> list[Detections]: ...
+    def __call__(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        *,
+        score_threshold: ScoreThreshold = 0.5,
+        classes: str | Iterable[str] | None = None,
+        batch_size: int | None = None,
     ) -> Detections | list[Detections]:
-        """Detect objects in one image or in a list of images.
+        """Detect objects in one image or in several images.
 
-        The first call compiles the network, and keeps the program in the user's cache folder for later processes.
-        Images are processed one at a time, so a list needs no more memory than a single image.
+        The first call compiles the network, and keeps the program in the user's cache folder for later processes. On a
+        CPU, the detections in an image are exactly the same for every size of the batches.
 
         Args:
-            images: An image, or a list of images. An image is a path, a uint8 RGB array of shape (h, w, 3), or a
-                Pillow image, which is converted to RGB and not rotated, so that boxes are in its own pixels.
-            score_threshold: Smallest score of the detections to return, in [0, 1]. Detections with scores up to
-                the run's ``detect.score_threshold`` are never returned.
+            images: An image, or several. An image is a path, a uint8 RGB array of shape (h, w, 3), or a Pillow image,
+                which is converted to RGB and not rotated, so that boxes are in its own pixels.
+            score_threshold: Smallest score of the detections to return, in [0, 1], or a dict with the smallest scores
+                of some classes. Detections with scores up to the run's ``detect.score_threshold`` are never returned.
+            classes: Name of a class, or names of several, to return. None: all classes.
+            batch_size: Number of images in which objects are detected at the same time. None: `batch_size` of the
+                detector, which depends on the device.
 
         Returns:
-            The detections of the image, best first. For a list of images, a list with the detections of each image.
+            The detections of the image, best first. For several images, a list with the detections of each image.
 
         Raises:
-            UserError: If an image file cannot be read.
+            UserError: If an image file cannot be read, or there is no class of a name.
             TypeError: If an image is none of the types above.
-            ValueError: If an array has another shape or type, or ``score_threshold`` is outside [0, 1].
+            ValueError: If an array has another shape or type, or an argument is outside of its range.
         """
-        if not 0 <= score_threshold <= 1:
-            raise ValueError(f"score_threshold must be in [0, 1], got {score_threshold}")
+        classes = self._check_arguments(score_threshold, classes, batch_size)
         if isinstance(images, str | Path | np.ndarray | Image.Image):
-            return self._detect_one(images, score_threshold)
+            pixels, size = self._read_any(images)
+            found = self.detect_reduced(pixels, size, score_threshold=score_threshold, classes=classes)
+            found.image = images  # a path takes less memory than the pixels
+            return found
         if not isinstance(images, Iterable):
             raise _make_type_error(images)
-        return [self._detect_one(image, score_threshold) for image in images]
+        images = list(images)
+        results = []
+        for image, found in zip(
+            images,
+            self.stream(images, score_threshold=score_threshold, classes=classes, batch_size=batch_size),
+            strict=True,
+        ):
+            found.image = image
+            results.append(found)
+        return results
+
+    def stream(
+        self,
+        source: str | Path | int | Iterable[str | Path | np.ndarray | Image.Image],
+        *,
+        score_threshold: ScoreThreshold = 0.5,
+        classes: str | Iterable[str] | None = None,
+        batch_size: int | None = None,
+        every: int = 1,
+        skip_unreadable: bool = False,
+    ) -> Iterator[Detections]:
+        """Detect objects in images, in the frames of a video or of a camera, one after the other.
+
+        Each picture is yielded as soon as possible, while the next ones are already read. ``name``, ``frame`` and
+        ``seconds`` of the result tell which picture it is, and ``image`` has its pixels.
+
+        Args:
+            source: What ``ssd-jax predict`` takes: an image or video file, a folder, a pattern such as ``"*.jpg"``, a
+                list of paths in a ``.txt`` file, or an http(s) address; the number of a camera; or an iterable of
+                images as for a call, which may be endless.
+            score_threshold: As for a call.
+            classes: As for a call.
+            batch_size: As for a call.
+            every: 1 for all frames of a video, n for the frames 0, n, 2n, ...
+            skip_unreadable: Whether to log a warning about an image that cannot be read and go on, instead of raising
+                an error.
+
+        Yields:
+            The detections of each picture, best first.
+
+        Raises:
+            UserError: If there is nothing to read, an image or video cannot be read, or there is no class of a name.
+            TypeError: If an image of an iterable is of a wrong type.
+            ValueError: If an argument is outside of its range.
+        """
+        classes = self._check_arguments(score_threshold, classes, batch_size)
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        if isinstance(source, str | Path | int):
+            inputs = find_inputs([str(source)]).inputs
+            readings = make_readings(inputs, self.config.data.max_image_size, every)
+        else:
+            readings = (Reading(partial(self._read_picture, image), 0) for image in source)
+        return self._stream(readings, batch_size, skip_unreadable, classes=classes, score_threshold=score_threshold)
+
+    def _stream(
+        self, readings: Iterable[Reading], batch_size: int | None, skip_unreadable: bool, **chosen: Any
+    ) -> Iterator[Detections]:
+        for result in self.detect_in_order(readings, batch_size):
+            if isinstance(result, DetectedPicture):
+                yield result.detections.filter(**chosen)
+            elif skip_unreadable:
+                logger.warning("%s", "\n".join(map(escape_text, result.lines)))
+            else:
+                raise UserError(*result.lines)
+
+    def detect_in_order(
+        self, readings: Iterable[Reading], batch_size: int | None = None
+    ) -> Iterator[DetectedPicture | Unreadable]:
+        """Read pictures and detect objects in them, in several threads, and yield the results in order.
+
+        Args:
+            readings: The pictures to read, as of `make_readings`.
+            batch_size: As for a call.
+
+        Yields:
+            Each picture with all its detections, of any score, or the error if it cannot be read.
+        """
+        size = batch_size or self.batch_size
+
+        def detect(pictures: Sequence[Picture]) -> list[Detections]:
+            arrays = self._detect_batch([picture.pixels for picture in pictures], [p.size for p in pictures], size)
+            return [self._make_detections(*pair) for pair in zip(pictures, arrays, strict=True)]
+
+        is_stacked = self._batching != "single"
+        return pipeline.detect_in_order(detect, readings, batch_size=size, is_stacked=is_stacked)
 
     def read(self, path: str | Path) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
         """Read an image file for detection.
@@ -111,28 +253,27 @@ class Detector:
         return read_reduced_image(path, None, (side, side), min_pixels=LARGE_PIXELS)
 
     def detect_reduced(
-        self, pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int], *, score_threshold: float = 0.5
+        self,
+        pixels: UInt8[np.ndarray, "h w 3"],
+        size: tuple[int, int],
+        *,
+        score_threshold: ScoreThreshold = 0.5,
+        classes: str | Iterable[str] | None = None,
     ) -> Detections:
         """Detect objects in an image that may have been read at a reduced size.
 
         Args:
             pixels: The RGB pixels.
             size: (Width, height) of the image at full size in pixels. The boxes are in pixels of this size.
-            score_threshold: Smallest score of the detections to return, in [0, 1].
+            score_threshold: As for a call.
+            classes: As for a call.
 
         Returns:
             The detections of the image, best first.
         """
-        side = choose_canvas_side(max(pixels.shape[:2]), self.config.data.max_image_size)
-        canvas = np.zeros((1, side, side, 3), np.uint8)
-        content = reduce_to_fit(pixels, (side, side))
-        canvas[0, : content.shape[0], : content.shape[1]] = content
-        shape = np.array(content.shape[:2], np.int32)
-        outputs = sharding.fetch(self._detect(canvas, shape[:1], shape[1:]))
-        detections = to_image_detections(outputs, 0, *size)
-        return Detections.from_arrays(detections, self.class_names, size, pixels).filter(
-            score_threshold=score_threshold
-        )
+        (arrays,) = self._detect_batch([pixels], [size], 1)
+        found = Detections.from_arrays(arrays, self.class_names, size, pixels)
+        return found.filter(score_threshold=score_threshold, classes=classes)
 
     def tiled(
         self,
@@ -171,15 +312,59 @@ class Detector:
         found = Detections.from_arrays(arrays, self.class_names, (pixels.shape[1], pixels.shape[0]), image)
         return found.filter(score_threshold=score_threshold)
 
-    def _detect_one(self, image: ImageLike, score_threshold: float) -> Detections:
-        if isinstance(image, str | Path):
-            pixels, size = self.read(image)
-        else:
-            pixels = _to_array(image)
-            size = pixels.shape[1], pixels.shape[0]
-        found = self.detect_reduced(pixels, size, score_threshold=score_threshold)
-        found.image = image  # a path takes less memory than the pixels
+    def _detect_batch(
+        self, images: Sequence[UInt8[np.ndarray, "h w 3"]], sizes: Sequence[tuple[int, int]], batch_size: int
+    ) -> list[ImageDetections]:
+        """Return the detections in a few images, each in pixels of its (width, height) at full size.
+
+        Images whose canvases have the same size are passed to the network in one call.
+        """
+        largest = self.config.data.max_image_size
+        sides = [choose_canvas_side(max(image.shape[:2]), largest) for image in images]
+        results: list[ImageDetections] = [NO_DETECTIONS] * len(images)
+        for side in dict.fromkeys(sides):
+            chosen = [i for i, other in enumerate(sides) if other == side]
+            count = max(batch_size, len(chosen)) if self._batching == "padded" else len(chosen)
+            canvas = np.zeros((count, side, side, 3), np.uint8)
+            shapes = np.ones((count, 2), np.int32)
+            for slot, i in enumerate(chosen):
+                content = reduce_to_fit(images[i], (side, side))
+                shapes[slot] = content.shape[:2]
+                canvas[slot, : content.shape[0], : content.shape[1]] = content
+            outputs = sharding.fetch(self._detect(canvas, shapes[:, 0], shapes[:, 1]))
+            for slot, i in enumerate(chosen):
+                results[i] = to_image_detections(outputs, slot, *sizes[i])
+        return results
+
+    def _make_detections(self, picture: Picture, arrays: ImageDetections) -> Detections:
+        found = Detections.from_arrays(arrays, self.class_names, picture.size, picture.pixels)
+        found.name, found.frame, found.seconds = picture.name, picture.frame, picture.seconds
         return found
+
+    def _read_any(self, image: ImageLike) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
+        if isinstance(image, str | Path):
+            return self.read(image)
+        pixels = _to_array(image)
+        return pixels, (pixels.shape[1], pixels.shape[0])
+
+    def _read_picture(self, image: ImageLike) -> Picture | Unreadable:
+        try:
+            return Picture(str(image) if isinstance(image, str | Path) else "image", *self._read_any(image))
+        except UserError as error:
+            return Unreadable(error.args)
+
+    def _check_arguments(
+        self, score_threshold: ScoreThreshold, classes: str | Iterable[str] | None, batch_size: int | None
+    ) -> tuple[str, ...] | None:
+        """Raise an error for a wrong argument before anything is read, and return the names of the classes."""
+        thresholds = score_threshold if isinstance(score_threshold, Mapping) else {}
+        for score in thresholds.values() if isinstance(score_threshold, Mapping) else [score_threshold]:
+            if not 0 <= score <= 1:
+                raise ValueError(f"score_threshold must be in [0, 1], got {score}")
+        check_classes(thresholds, self.class_names, "score_threshold")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        return None if classes is None else check_classes(classes, self.class_names)
 
 
 def choose_canvas_side(image_side: int, max_side: int) -> int:

@@ -47,7 +47,17 @@ class Detections(list[Detection]):
         size: (Width, height) of the image in pixels.
         image: The image, to draw on: a path, an array or a Pillow image, of any size. It is neither copied nor read
             before it is needed.
+
+    Attributes:
+        name: Path or address of the image or video, or number of the camera. These three are only those of
+            `Detector.stream`.
+        frame: Position of the frame in the video, from 0. None for an image.
+        seconds: Time of the frame in the video. None for an image.
     """
+
+    name: str | None = None
+    frame: int | None = None
+    seconds: float | None = None
 
     def __init__(
         self,
@@ -211,7 +221,9 @@ class Detections(list[Detection]):
 
     def _replace(self, detections: Iterable[Detection]) -> "Detections":
         """Return other detections of the same image."""
-        return Detections(detections, self.classes, self.size, self.image)
+        found = Detections(detections, self.classes, self.size, self.image)
+        found.name, found.frame, found.seconds = self.name, self.frame, self.seconds
+        return found
 
 
 def check_classes(names: str | Iterable[str], classes: Sequence[str], option: str = "classes") -> tuple[str, ...]:

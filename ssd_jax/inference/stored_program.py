@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -51,14 +52,17 @@ def make_detect_fn(config: Config, params: Params) -> DetectFn:
     """
     programs: dict[tuple[int, int], Callable[..., tuple[Array, ...]]] = {}
 
+    lock = threading.Lock()
+
     @cache
     def place_params() -> Params:
         return jax.device_put(standardize_kernels(params, config.model), jax.local_devices()[0])
 
     def detect(canvas: np.ndarray, height: np.ndarray, width: np.ndarray) -> Detections:
         batch, side = canvas.shape[:2]
-        if (batch, side) not in programs:
-            programs[batch, side] = _load_or_compile(config, batch, side)
+        with lock:  # or several threads would compile the same program
+            if (batch, side) not in programs:
+                programs[batch, side] = _load_or_compile(config, batch, side)
         return Detections(*programs[batch, side](place_params(), canvas, height, width))
 
     return detect

@@ -1,0 +1,115 @@
+"""Read video files with PyAV, which the extra ``video`` installs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ssd_jax.errors import UserError, convert_errors
+
+
+class Frame(NamedTuple):
+    """A frame of a video."""
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    """Upright RGB pixels."""
+    index: int
+    """Position in the video, from 0."""
+    seconds: float
+    """Time in the video."""
+
+
+class VideoInfo(NamedTuple):
+    """What the header of a video says."""
+
+    frames: int | None
+    """Number of frames, which may be estimated. None if it is not known."""
+    size: tuple[int, int]
+    """(Width, height) of a frame in pixels, before it is rotated upright."""
+    rate: float
+    """Frames per second, on average. 0 if it is not known."""
+    has_audio: bool
+
+
+def read_info(path: str | Path) -> VideoInfo:
+    """Read the header of a video file.
+
+    Raises:
+        UserError: If the file cannot be read, or has no video; the message names the file.
+    """
+    with _open(path) as (container, stream):
+        rate = float(stream.average_rate or 0)
+        seconds = (container.duration or 0) / 1e6
+        frames = stream.frames or round(seconds * rate) or None
+        return VideoInfo(frames, (stream.width, stream.height), rate, bool(container.streams.audio))
+
+
+def read_frames(path: str | Path, every: int = 1) -> Iterator[Frame]:
+    """Yield the frames of a video file.
+
+    Damaged parts are left out. After the last frame, an error tells about them.
+
+    Args:
+        path: Video file.
+        every: 1 for all frames, n for the frames 0, n, 2n, ...
+
+    Raises:
+        UserError: If the file cannot be read, has no video, or is damaged; the message names the file.
+    """
+    av = import_av()
+    index = damaged = 0
+    with _open(path) as (container, stream):
+        stream.thread_type = "AUTO"
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:
+                damaged += 1
+                continue
+            for frame in frames:
+                if index % every == 0:
+                    seconds = frame.time if frame.time is not None else index / float(stream.average_rate or 25)
+                    yield Frame(_to_pixels(frame), index, float(seconds))
+                index += 1
+    if not index:
+        raise UserError(f"{path}: this video has no frames that can be read. Copy it again, or remove it.")
+    if damaged:
+        raise UserError(f"{path}: {damaged} parts of this video are damaged. The other {index} frames were read.")
+
+
+def _to_pixels(frame: Any) -> UInt8[np.ndarray, "h w 3"]:
+    """Return the upright RGB pixels of a frame of PyAV."""
+    pixels = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90) % 4  # counterclockwise, as of np.rot90
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+
+@contextmanager
+def _open(path: str | Path) -> Iterator[tuple[Any, Any]]:
+    """Open a video file, and yield its container and its first video stream."""
+    av = import_av()
+    with (
+        convert_errors(
+            f"{path}: can't be read as a video", "Copy it again, or remove it.", catch=(OSError, ValueError)
+        ),
+        av.open(str(path), metadata_errors="ignore") as container,
+    ):
+        if not container.streams.video:
+            raise UserError(f"{path}: this file has no video.")
+        yield container, container.streams.video[0]
+
+
+def import_av() -> Any:
+    """Return the module of PyAV.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    try:
+        import av
+    except ImportError:
+        raise UserError("Videos are read and written by PyAV. Install it with: pip install 'ssd-jax[video]'") from None
+    return av

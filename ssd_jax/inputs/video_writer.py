@@ -1,0 +1,95 @@
+"""Write video files with PyAV, which the extra ``video`` installs."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ssd_jax.errors import convert_errors
+from ssd_jax.files import append_to_file_name
+from ssd_jax.inputs.video import import_av
+
+_TICKS_PER_SECOND = 90_000  # the usual unit of time in videos, of which most frame rates have whole numbers
+_CODEC = "libx264"
+_ENCODER_OPTIONS = {"crf": "20", "preset": "veryfast"}
+
+
+class VideoWriter:
+    """Writer of a video file in the format MP4 with H.264, without audio.
+
+    The file gets its name when it is complete. Use the writer as a context manager; after an error, no file remains.
+
+    Args:
+        path: File to write.
+        rate: Frames per second, for players that show it. The time of each frame is its own.
+    """
+
+    def __init__(self, path: Path, rate: float) -> None:
+        self._av = import_av()
+        self._path = path
+        self._part = path.with_name(append_to_file_name(path.stem, ".part.mp4"))
+        self._rate = Fraction(rate if 0.1 <= rate <= 1000 else 25).limit_denominator(1001)
+        self._container: Any = None
+        self._stream: Any = None
+        self._last = -1
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(keep=kind is None)
+
+    def write(self, pixels: UInt8[np.ndarray, "h w 3"], seconds: float) -> None:
+        """Append a frame. Frames of another size than the first one are resized to it.
+
+        Args:
+            pixels: RGB pixels. If a side is odd, its last row or column is repeated, as the format needs even sides.
+            seconds: Time of the frame.
+
+        Raises:
+            UserError: If the file cannot be written.
+        """
+        with self._convert_errors():
+            if self._container is None:
+                self._open(pixels.shape[1], pixels.shape[0])
+            padded = np.pad(pixels, [(0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)], mode="edge")
+            frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
+            self._last = frame.pts = max(self._last + 1, round(seconds * _TICKS_PER_SECOND))
+            frame.time_base = Fraction(1, _TICKS_PER_SECOND)
+            self._container.mux(self._stream.encode(frame))
+
+    def close(self, *, keep: bool = True) -> None:
+        """Complete the file, or remove it. Without any frame, there is no file.
+
+        Raises:
+            UserError: If the file cannot be written.
+        """
+        container, self._container = self._container, None
+        if container is None:
+            return
+        with self._convert_errors():
+            try:
+                if keep:
+                    container.mux(self._stream.encode())
+            finally:
+                container.close()
+            if keep:
+                self._part.replace(self._path)
+            else:
+                self._part.unlink(missing_ok=True)
+
+    def _open(self, width: int, height: int) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._container = self._av.open(str(self._part), "w", format="mp4")
+        stream = self._container.add_stream(_CODEC, rate=self._rate, options=_ENCODER_OPTIONS)
+        stream.width, stream.height = width + width % 2, height + height % 2
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, _TICKS_PER_SECOND)
+        self._stream = stream
+
+    def _convert_errors(self) -> Any:
+        return convert_errors(
+            f"{self._path}: can't be written", "Free some space, or name another --out.", catch=OSError
+        )
