@@ -117,6 +117,8 @@ def test_requirements_match_the_dependencies_with_cuda_and_the_dev_extra():
 
 
 OPTIONAL_IMPORTS = {
+    "inputs.video": {"av"},  # the extra `video`
+    "inputs.camera": {"cv2"},  # the extra `camera`
     "inference.results": {"supervision"},  # the extra `supervision`
     "exported.stablehlo_file": {"jaxlib"},  # comes with jax
     "weights.torch_reference": {"torch", "torchvision"},  # the extra `parity`

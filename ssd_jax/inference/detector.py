@@ -106,7 +106,7 @@ class Detector:
     @overload
     def __call__(
         self,
-        images: Iterable[ImageLike],
+        images: list[ImageLike],
         *,
         score_threshold: ScoreThreshold = 0.5,
         classes: str | Iterable[str] | None = None,
@@ -114,20 +114,20 @@ class Detector:
     ) -> list[Detections]: ...
     def __call__(
         self,
-        images: ImageLike | Iterable[ImageLike],
+        images: ImageLike | list[ImageLike],
         *,
         score_threshold: ScoreThreshold = 0.5,
         classes: str | Iterable[str] | None = None,
         batch_size: int | None = None,
     ) -> Detections | list[Detections]:
-        """Detect objects in one image or in several images.
+        """Detect objects in one image or in a list of images.
 
         The first call compiles the network, and keeps the program in the user's cache folder for later processes. On a
         CPU, the detections in an image are exactly the same for every size of the batches.
 
         Args:
-            images: An image, or several. An image is a path, a uint8 RGB array of shape (h, w, 3), or a Pillow image,
-                which is converted to RGB and not rotated, so that boxes are in its own pixels.
+            images: An image, or a list of images. An image is a path, a uint8 RGB array of shape (h, w, 3), or a
+                Pillow image, which is converted to RGB and not rotated, so that boxes are in its own pixels.
             score_threshold: Smallest score of the detections to return, in [0, 1], or a dict with the smallest scores
                 of some classes. Detections with scores up to the run's ``detect.score_threshold`` are never returned.
             classes: Name of a class, or names of several, to return. None: all classes.
@@ -135,7 +135,7 @@ class Detector:
                 detector, which depends on the device.
 
         Returns:
-            The detections of the image, best first. For several images, a list with the detections of each image.
+            The detections of the image, best first. For a list of images, a list with the detections of each image.
 
         Raises:
             UserError: If an image file cannot be read, or there is no class of a name.

@@ -46,8 +46,10 @@ def detect_in_order(
             pictures = [result for _, result in group if isinstance(result, Picture)]
             detections = iter(detect(pictures) if pictures else ())
             for reading, result in group:
-                is_read = isinstance(result, Picture)
-                yield reading, DetectedPicture(result, next(detections)) if is_read else result
+                if isinstance(result, Picture):
+                    yield reading, DetectedPicture(result, next(detections))
+                else:
+                    yield reading, result
 
     def detect_one(reading: Reading) -> tuple[Reading, DetectedPicture | Unreadable]:
         result = reading.read()

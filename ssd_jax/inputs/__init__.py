@@ -1,4 +1,4 @@
-"""What a detector is applied to: images in files, folders, lists and at addresses, videos and cameras.
+"""Inputs of a detector: images in files, folders, lists and at addresses, videos and cameras.
 
 `ssd_jax.inputs.finding` turns what a user named into a list of inputs, and `ssd_jax.inputs.reading` reads them one
 after the other. This package imports neither JAX nor anything about networks. Code about the annotated images of a data

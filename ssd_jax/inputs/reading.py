@@ -80,14 +80,14 @@ def read_picture(item: Input, max_side: int) -> Picture | Unreadable:
         item: An image in a file or at an address.
         max_side: See `make_readings`.
     """
-    options = {"canvas": (max_side, max_side), "min_pixels": LARGE_PIXELS}
+    canvas = max_side, max_side
     try:
         with collect_image_notes() as notes:
             if item.kind == "address":
                 content = download_image(item.location)
-                pixels, size = decode_reduced_image(content, item.location, **options)
+                pixels, size = decode_reduced_image(content, item.location, canvas, LARGE_PIXELS)
             else:
-                pixels, size = read_reduced_image(item.location, None, **options)
+                pixels, size = read_reduced_image(item.location, None, canvas, LARGE_PIXELS)
     except UserError as error:
         return Unreadable(error.args)
     return Picture(item.location, pixels, size, notes=tuple(notes), input=item)
