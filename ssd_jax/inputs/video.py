@@ -23,7 +23,7 @@ class Frame(NamedTuple):
 
 
 class VideoInfo(NamedTuple):
-    """What the header of a video says."""
+    """Properties of a video, from its header."""
 
     frames: int | None
     """Number of frames, which may be estimated. None if it is not known."""
