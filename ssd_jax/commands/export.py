@@ -44,6 +44,8 @@ class ExportOptions:
     """Compute with integers of 8 bits, only for openvino. The loss of accuracy is measured and printed."""
     checkpoint: Literal["best", "last"] = "best"
     """Checkpoint to load. best: the one with the highest mAP (area) on the val split. last: the latest one."""
+    data_root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
+    """Folder of a data set whose val split is used for the comparison, and for int8. Default: that of the run."""
     quiet: bool = False
     """Show no progress: print only results, warnings and errors."""
 
@@ -54,17 +56,25 @@ def run(argv: Sequence[str]) -> int:
     initialize_jax()
     from ssd_jax.export import network
     from ssd_jax.export.run import ParityError, export_model
+    from ssd_jax.exported.reading import measure_size
 
     content = network.ExportOptions(
         options.nms, options.batch, options.score_threshold, options.max_detections, options.half, options.int8
     )
     try:
         with hide_progress(options.quiet):
-            written = export_model(options.run, options.format, options.out, content, checkpoint=options.checkpoint)
+            written = export_model(
+                options.run,
+                options.format,
+                options.out,
+                content,
+                checkpoint=options.checkpoint,
+                data_root=options.data_root,
+            )
     except ParityError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    megabytes = written.file.stat().st_size / 1e6
+    megabytes = measure_size(written.file) / 1e6
     print(
         f"{written.file}: {options.format} of {options.run}, {megabytes:.1f} MB, {describe_program(written.metadata)}"
     )
@@ -94,3 +104,7 @@ def print_parity(metadata: "Metadata", pictures: str) -> None:
             f"Compared with the original: boxes {parity.unrounded_boxes:.1e} px, scores {parity.unrounded_scores:.1e}, "
             f"{parity.unrounded_alone} detections of only one of them."
         )
+    if metadata.quantization is not None:
+        from ssd_jax.export.quantization import format_quantization
+
+        print(f"int8: {format_quantization(metadata.quantization)}.")

@@ -19,21 +19,22 @@ MAX_BYTES = 2**31 - 1
 
 def write(network: Network, metadata: Metadata, file: Path) -> None:
     """Write a network to an ONNX file."""
-    write_bytes(file, make_model(network, metadata, file).SerializeToString())
+    import_package("onnxruntime", "onnx")  # the comparison with the original needs it, after the work
+    model = make_model(network, file)
+    model.metadata_props.add(key=METADATA_KEY, value=encode_metadata(metadata))
+    write_bytes(file, model.SerializeToString())
 
 
-def make_model(network: Network, metadata: Metadata, file: Path) -> Any:
-    """Return a network as an ``onnx.ModelProto`` with metadata.
+def make_model(network: Network, file: Path) -> Any:
+    """Return a network as an ``onnx.ModelProto``.
 
     Raises:
-        UserError: If ONNX is not installed, or if the network is too large for a file.
+        UserError: If the package onnx is not installed, or if the network is too large for a file.
     """
-    helper = import_package("onnx.helper", "onnx")
-    import_package("onnxruntime", "onnx")  # the comparison needs it, after the work of this function
+    import_package("onnx", "onnx")
     from ssd_jax.export.onnx_model import make_onnx_model
 
     model = make_onnx_model(network)
-    helper.set_model_props(model, {METADATA_KEY: encode_metadata(metadata)})
     if model.ByteSize() > MAX_BYTES:
         raise UserError(f"{file}: the network is too large: ONNX files have at most 2 GB. Export it with --half")
     return model

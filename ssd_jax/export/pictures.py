@@ -12,17 +12,18 @@ from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
 from ssd_jax.model_zoo.catalog import BUNDLED_FOLDER
 
-Picture = UInt8[np.ndarray, "h w 3"]
+Picture = UInt8[np.ndarray, "_ _ 3"]  # a list of pictures has several sizes
 
 COUNT = 8
 """Number of pictures."""
 
 
-def choose_pictures(config: Config) -> tuple[list[Picture], str]:
+def choose_pictures(config: Config, count: int = COUNT) -> tuple[list[Picture], str]:
     """Return pictures of the run's val split or, if its data cannot be read, pictures that come with the package.
 
     Args:
         config: Config of the run.
+        count: Number of pictures, if there are as many.
 
     Returns:
         The pictures, reduced to ``data.max_image_size`` as for detection, and in words where they are from.
@@ -30,7 +31,7 @@ def choose_pictures(config: Config) -> tuple[list[Picture], str]:
     side = config.data.max_image_size
     try:
         source = open_split(config, config.data.val_split) if config.data.root else None
-        pictures = _read_some(source) if source is not None else []
+        pictures = _read_some(source, count) if source is not None else []
     except UserError:
         pictures = []
     if pictures:
@@ -49,12 +50,17 @@ def place_on_canvases(
     return canvas, height, width
 
 
-def _read_some(source: Source) -> list[Picture]:
+def choose_positions(length: int, count: int) -> list[int]:
+    """Return at most ``count`` positions that are spread evenly over a sequence."""
+    return [int(position) for position in np.linspace(0, length - 1, min(count, length)).round()]
+
+
+def _read_some(source: Source, count: int) -> list[Picture]:
     """Return readable images that are spread evenly over a split."""
     pictures: list[Picture] = []
-    for index in np.linspace(0, len(source) - 1, min(COUNT, len(source))).round().astype(int):
+    for index in choose_positions(len(source), count):
         try:
-            pictures.append(np.asarray(source.image(int(index))))
+            pictures.append(np.asarray(source.image(index)))
         except UserError:
             continue
     return pictures

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from ssd_jax.config import Config
+from ssd_jax.data.run_splits import open_split, with_data_root
 from ssd_jax.errors import UserError
 from ssd_jax.export.formats import WRITERS, Writer, import_writer
 from ssd_jax.export.network import ExportOptions, Network, make_network
@@ -23,6 +24,7 @@ from ssd_jax.export.parity import (
     is_within_tolerance,
 )
 from ssd_jax.export.pictures import Picture, choose_pictures, place_on_canvases
+from ssd_jax.export.quantization import compare_with_float32
 from ssd_jax.exported import reading
 from ssd_jax.exported.metadata import Metadata, Parity, Source, make_metadata
 from ssd_jax.exported.prediction import make_predict
@@ -62,6 +64,7 @@ def export_model(
     options: ExportOptions = DEFAULTS,
     *,
     checkpoint: Literal["best", "last"] = "best",
+    data_root: str | None = None,
 ) -> ExportedFile:
     """Write a trained detector to one file, from pixels to boxes, and compare the file with the original.
 
@@ -72,6 +75,7 @@ def export_model(
             file is replaced, but only if the new one is right.
         options: Options of the content.
         checkpoint: Checkpoint of a run, as for `ssd_jax.load`.
+        data_root: Data set to compare on, and to estimate the ranges of int8 on, instead of that of the run.
 
     Returns:
         The file, its metadata, and the pictures of the comparison.
@@ -83,19 +87,23 @@ def export_model(
     writer = import_writer(format_name)
     _check_options(format_name, options)
     model = open_detector(run)
+    config = model.config
+    if data_root is not None:
+        config = with_data_root(config, data_root)
+        open_split(config, config.data.val_split)  # raises an error if it is not there
     default = f"{make_safe_file_name(model.short_name)}{_find_ending(format_name)}"
     file = make_user_path(default if out is None else out)
     _check_out(file, format_name)
     with show_progress("exporting", stage="loading the network"):
         params, step = model.load_params(checkpoint)
         params = sharding.fetch(params)
-        network = make_network(model.config, params, step, options)
+        network = make_network(config, params, step, options)
         source = Source(name=model.short_name, step=step, checkpoint=checkpoint if model.folder else "")
         metadata = make_metadata(
             format_name, remove_local_paths(network.config), source,
             nms=options.nms, batch=options.batch, weights=_choose_weights(options), jax_version=jax.__version__,
         )  # fmt: skip
-        pictures, place = choose_pictures(model.config)
+        pictures, place = choose_pictures(config)
         with convert_write_errors(file), tempfile.TemporaryDirectory(dir=file.parent, prefix=".ssd_jax_") as folder:
             written = Path(folder) / file.name
             writer.write(network, metadata, written)
@@ -106,6 +114,9 @@ def export_model(
                     f"Allowed are {BOX_TOLERANCE} px and {SCORE_TOLERANCE}"
                 )
             metadata = msgspec.structs.replace(metadata, parity=parity)
+            if options.int8:
+                comparison = compare_with_float32(writer, network, metadata, written, pictures)
+                metadata = msgspec.structs.replace(metadata, quantization=comparison)
             reading.import_reader(format_name).replace_metadata(written, metadata)
             for part in Path(folder).iterdir():
                 os.replace(part, file.parent / part.name)

@@ -67,6 +67,21 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     """Value of ``alone`` in a comparison with the network whose weights are not rounded."""
 
 
+class Quantization(msgspec.Struct, frozen=True, kw_only=True):
+    """Comparison of a file that computes with integers of 8 bits with the same file in float32."""
+
+    float32_milliseconds: float
+    """Median time of a call in float32."""
+    int8_milliseconds: float
+    """Median time of a call in int8."""
+    annotated_pictures: int
+    """Number of pictures from which the mAP was computed; 0 if there were none."""
+    float32_map: float | None
+    """VOC's mAP by area in float32. None if it was not measured."""
+    int8_map: float | None
+    """VOC's mAP by area in int8. None if it was not measured."""
+
+
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a file says about itself."""
 
@@ -94,6 +109,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     parity: Parity | None = None
     """Comparison with the original when the file was written. None if there was none."""
+    quantization: Quantization | None = None
+    """Cost and gain of int8. None for other types of weights."""
     config: dict[str, Any]
     """Whole config, with the thresholds and limits of this file in ``detect``."""
 

@@ -31,12 +31,14 @@ class FileFormat(NamedTuple):
     """Name of the format for readers."""
     module: str
     """Module with the functions of `Reader`. It may need the packages of an extra."""
+    other_endings: tuple[str, ...] = ()
+    """Endings of further files, which have the same name and lie beside it."""
 
 
 FORMATS = {
     "stablehlo": FileFormat(".stablehlo", "StableHLO", "ssd_jax.exported.stablehlo_file"),
     "onnx": FileFormat(".onnx", "ONNX", "ssd_jax.exported.onnx_file"),
-    "openvino": FileFormat(".xml", "OpenVINO", "ssd_jax.exported.openvino_file"),
+    "openvino": FileFormat(".xml", "OpenVINO", "ssd_jax.exported.openvino_file", (".bin",)),
     "tflite": FileFormat(".tflite", "TFLite", "ssd_jax.exported.tflite_file"),
 }
 """Formats by the names of ``ssd-jax export --format``."""
@@ -72,6 +74,18 @@ def read_program(file: Path) -> Program:
         endings = ", ".join(entry.ending for entry in FORMATS.values())
         raise UserError(f"{file}: not an exported file ({endings}). `ssd-jax export` writes them")
     return import_reader(name).read_program(file)
+
+
+def measure_size(file: Path) -> int:
+    """Return the size of an exported file in bytes, together with the further files of its format.
+
+    Raises:
+        UserError: If a file cannot be read.
+    """
+    name = find_format(file)
+    endings = FORMATS[name].other_endings if name else ()
+    with convert_read_errors(file):
+        return sum(part.stat().st_size for part in (file, *(file.with_suffix(ending) for ending in endings)))
 
 
 def import_reader(format_name: str) -> Reader:

@@ -1,0 +1,109 @@
+"""Read and run OpenVINO files, of the extra ``openvino``: a pair of .xml, the graph, and .bin, the weights.
+
+JAX is not imported.
+"""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ssd_jax.errors import UserError, convert_errors
+from ssd_jax.exported.metadata import METADATA_KEY, Metadata, decode_metadata, encode_metadata
+from ssd_jax.exported.packages import import_package
+from ssd_jax.exported.program import Images, Outputs, Program, RawOutputs
+from ssd_jax.files import convert_read_errors, convert_write_errors
+
+
+class OpenVINOProgram(Program):
+    """A program that OpenVINO runs on the CPU."""
+
+    def __init__(self, compiled: Any, metadata: Metadata) -> None:
+        """Create a program from an ``openvino.CompiledModel``."""
+        self.metadata = metadata
+        self._compiled = compiled
+
+    def run(self, images: Images) -> Outputs | RawOutputs:
+        kind = Outputs if self.metadata.nms else RawOutputs
+        results = self._compiled({"images": images})
+        return kind(*(results[self._compiled.output(name)] for name in kind._fields))
+
+
+def import_openvino(name: str = "openvino") -> ModuleType:
+    """Import OpenVINO, or another package of the extra, without its telemetry.
+
+    Without this, it would send statistics about its use to Google, by a process that it starts. All of its modules
+    accept that the package for this is missing.
+
+    Raises:
+        UserError: If the package cannot be imported.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    return import_package(name, "openvino")
+
+
+def read_program(file: Path) -> OpenVINOProgram:
+    """Read an OpenVINO file that ``ssd-jax export`` wrote. The file of its weights must lie beside it.
+
+    Raises:
+        UserError: If a file is missing or damaged, was not written by ``ssd-jax export``, or if OpenVINO is missing.
+    """
+    model = read_model(file)
+    text = _find_metadata(model)
+    if text is None:
+        raise UserError(f"{file}: was not written by `ssd-jax export`, because it has no metadata named {METADATA_KEY}")
+    metadata = decode_metadata(text, file)
+    with convert_errors(f"{file}: OpenVINO can't compile it", "Export the file again."):
+        return OpenVINOProgram(compile_model(model), metadata)
+
+
+def read_model(file: Path) -> Any:
+    """Return the ``openvino.Model`` of a file.
+
+    Raises:
+        UserError: If one of the two files cannot be read, or if OpenVINO is missing.
+    """
+    openvino = import_openvino()
+    weights = file.with_suffix(".bin")
+    if not weights.is_file():
+        raise UserError(f"{file}: {weights.name}, the file of its weights, is not beside it. Copy both files")
+    contents = []
+    for part in (file, weights):
+        with convert_read_errors(part):
+            contents.append(part.read_bytes())
+    with convert_errors(f"{file}: OpenVINO can't read it", "Copy or export both files again."):
+        return openvino.Core().read_model(*contents)
+
+
+def compile_model(model: Any) -> Any:
+    """Return an ``openvino.CompiledModel`` for the CPU that computes in float32, whatever the CPU prefers."""
+    openvino = import_openvino()
+    return openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def save_model(model: Any, file: Path, metadata: Metadata) -> None:
+    """Write an ``openvino.Model`` with metadata to a file, and its weights beside it.
+
+    Raises:
+        UserError: If a file cannot be written.
+    """
+    openvino = import_openvino()
+    model.set_rt_info(encode_metadata(metadata), [METADATA_KEY])
+    with convert_write_errors(file), convert_errors(f"{file}: can't be written", catch=RuntimeError):
+        openvino.save_model(model, file, compress_to_fp16=False)
+
+
+def replace_metadata(file: Path, metadata: Metadata) -> None:
+    """Replace the metadata of an OpenVINO file.
+
+    Raises:
+        UserError: If the files cannot be read or written.
+    """
+    save_model(read_model(file), file, metadata)
+
+
+def _find_metadata(model: Any) -> str | None:
+    try:
+        return model.get_rt_info([METADATA_KEY]).astype(str)
+    except RuntimeError:
+        return None
