@@ -18,10 +18,8 @@ from PIL import Image
 from ssd_jax.data.image import EXTENSIONS
 from ssd_jax.errors import escape_text
 from ssd_jax.files import append_to_file_name, convert_write_errors, write_bytes, write_text
+from ssd_jax.predictions.formats import COCO_FILE, COCO_FOLDER, VOC_FOLDER, YOLO_FOLDER
 from ssd_jax.predictions.prediction import OUT_ADVICE, Prediction, PredictionWriter, save_image
-
-COCO, YOLO, VOC = "coco", "yolo", "voc"
-COCO_FILE = "annotations.json"
 
 
 class DataSetWriter(PredictionWriter):
@@ -81,7 +79,7 @@ class CocoWriter(DataSetWriter):
     """
 
     def __init__(self, out: Path, class_names: tuple[str, ...]) -> None:
-        super().__init__(out, class_names, COCO, "images")
+        super().__init__(out, class_names, COCO_FOLDER, "images")
         self._file = self.out / COCO_FILE
         self._temporary = [self.out / f"{COCO_FILE}.{part}.tmp" for part in ("images", "boxes")]
         with convert_write_errors(self._file, OUT_ADVICE):
@@ -129,7 +127,7 @@ class YoloWriter(DataSetWriter):
     """
 
     def __init__(self, out: Path, class_names: tuple[str, ...]) -> None:
-        super().__init__(out, class_names, YOLO, "images")
+        super().__init__(out, class_names, YOLO_FOLDER, "images")
         settings = {"train": "images", "names": dict(enumerate(class_names))}
         write_text(self.out / "data.yaml", yaml.safe_dump(settings, allow_unicode=True, sort_keys=False))
         if all(name == name.strip() and name.isprintable() and not name.startswith("#") for name in class_names):
@@ -154,7 +152,7 @@ class VocWriter(DataSetWriter):
     """
 
     def __init__(self, out: Path, class_names: tuple[str, ...]) -> None:
-        super().__init__(out, class_names, VOC, "JPEGImages")
+        super().__init__(out, class_names, VOC_FOLDER, "JPEGImages")
 
     def write(self, prediction: Prediction) -> None:
         name = self._provide_image(prediction)

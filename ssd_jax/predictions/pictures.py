@@ -8,9 +8,8 @@ from PIL import Image
 
 from ssd_jax.drawing.boxes import class_colours, draw_boxes
 from ssd_jax.files import append_to_file_name, make_safe_file_name
+from ssd_jax.predictions.formats import CROP_FOLDER
 from ssd_jax.predictions.prediction import Prediction, PredictionWriter, save_image
-
-CROPS = "crops"
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class CropWriter(PredictionWriter):
             if x1 == x2 or y1 == y2:  # a box on the border of the image
                 continue
             name = append_to_file_name(prediction.target.stem, f"_{number}.jpg")
-            file = self.out / CROPS / self._folders[detection.name] / prediction.target.with_name(name)
+            file = self.out / CROP_FOLDER / self._folders[detection.name] / prediction.target.with_name(name)
             save_image(file, Image.fromarray(prediction.pixels[y1:y2, x1:x2]), quality=95)
 
 

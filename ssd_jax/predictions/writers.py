@@ -3,30 +3,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal, get_args
 
 from ssd_jax.files import write_text
-from ssd_jax.predictions.data_sets import COCO, COCO_FILE, VOC, YOLO, CocoWriter, VocWriter, YoloWriter
-from ssd_jax.predictions.pictures import CROPS, DEFAULT_DRAWING, CropWriter, DrawingOptions, PictureWriter
+from ssd_jax.predictions.data_sets import CocoWriter, VocWriter, YoloWriter
+from ssd_jax.predictions.formats import MARKER, Format
+from ssd_jax.predictions.pictures import DEFAULT_DRAWING, CropWriter, DrawingOptions, PictureWriter
 from ssd_jax.predictions.prediction import PredictionWriter
-from ssd_jax.predictions.tables import CSV_FILE, JSON_FILE, CsvWriter, JsonWriter
-
-Format = Literal["pictures", "json", "coco", "csv", "yolo", "voc", "crops"]
-FORMATS: tuple[Format, ...] = get_args(Format)
-"""Formats that ``--save`` can name."""
-WRITTEN: dict[Format, str] = {
-    "json": JSON_FILE,
-    "csv": CSV_FILE,
-    "coco": f"{COCO}/{COCO_FILE}",
-    "yolo": f"{YOLO}/",
-    "voc": f"{VOC}/",
-    "crops": f"{CROPS}/",
-    "pictures": "the images with their boxes",
-}
-"""Description of the output of each format, for messages."""
-MARKER = ".ssd_jax_predictions"
-"""Name of an empty file in an output folder without predictions.json, by which later predictions recognise it."""
-MARKERS = (JSON_FILE, MARKER)
+from ssd_jax.predictions.tables import CsvWriter, JsonWriter
 
 
 @contextmanager

@@ -17,8 +17,9 @@ from ssd_jax.data.problems import Problems
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.inference.results import Detections
 from ssd_jax.predictions.data_sets import DataSetWriter
+from ssd_jax.predictions.formats import FORMATS, MARKER
 from ssd_jax.predictions.prediction import Prediction
-from ssd_jax.predictions.writers import FORMATS, MARKER, open_writers
+from ssd_jax.predictions.writers import open_writers
 
 CLASSES = ("cat", "=dog", "猫 & <x>")
 
