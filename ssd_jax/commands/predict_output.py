@@ -21,9 +21,9 @@ class OutputOptions:
     """Options for what is detected and for what is written."""
 
     save: tuple[Format, ...] = ("pictures", "json")
-    """Files to write, any of these. pictures: the images with their boxes. json: predictions.json. csv: predictions.csv,
-    a row per detection. coco, yolo, voc: a data set in this format, with links to the images, to correct and to train
-    on. crops: the part of the image in each box, by class."""
+    """Files to write, any of these. pictures: the images with their boxes. json: predictions.json. csv: a row per
+    detection in predictions.csv. coco, yolo, voc: a data set in this format, with links to the images, to correct and
+    to train on. crops: the part of the image in each box, by class."""
     pictures: bool = True
     """--no-pictures: do not write the images with their boxes."""
     score: float = 0.5

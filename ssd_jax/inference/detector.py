@@ -217,18 +217,33 @@ class Detector:
                 raise UserError(*result.lines)
 
     def detect_in_order(
-        self, readings: Iterable[Reading], batch_size: int | None = None
+        self,
+        readings: Iterable[Reading],
+        batch_size: int | None = None,
+        *,
+        tile: int | None = None,
+        overlap: float = TILE_OVERLAP,
     ) -> Iterator[DetectedPicture | Unreadable]:
         """Read pictures and detect objects in them, in several threads, and yield the results in order.
 
         Args:
             readings: The pictures to read, as of `make_readings`.
             batch_size: As for a call.
+            tile: Side of the tiles in pixels, as for `tiled`. None: no tiles.
+            overlap: As for `tiled`.
 
         Yields:
             Each picture with all its detections, of any score, or the error if it cannot be read.
         """
         size = batch_size or self.batch_size
+        if tile is not None:
+
+            def detect_in_tiles(pictures: Sequence[Picture]) -> list[Detections]:
+                found = [self._detect_tiles(p.pixels, p.size, tile, overlap, batch_size) for p in pictures]
+                return [self._make_detections(*pair) for pair in zip(pictures, found, strict=True)]
+
+            # The tiles of a picture are a batch.
+            return pipeline.detect_in_order(detect_in_tiles, readings, batch_size=1, is_stacked=True)
 
         def detect(pictures: Sequence[Picture]) -> list[Detections]:
             arrays = self._detect_batch([picture.pixels for picture in pictures], [p.size for p in pictures], size)
@@ -281,7 +296,9 @@ class Detector:
         *,
         tile: int = 640,
         overlap: float = TILE_OVERLAP,
-        score_threshold: float = 0.5,
+        score_threshold: ScoreThreshold = 0.5,
+        classes: str | Iterable[str] | None = None,
+        batch_size: int | None = None,
     ) -> Detections:
         """Detect small objects in a large image, by detection in overlapping tiles and in the whole image.
 
@@ -294,23 +311,39 @@ class Detector:
                 they are to the images of the training.
             overlap: Least share of the side that neighbouring tiles have in common, in [0, 1). Objects up to this size
                 are seen whole in a tile.
-            score_threshold: Smallest score of the detections to return, in [0, 1].
+            score_threshold: As for a call.
+            classes: As for a call.
+            batch_size: As for a call, a number of tiles.
 
         Returns:
             The detections of the image, best first.
 
         Raises:
-            UserError: If an image file cannot be read, or there are no such tiles.
-            ValueError: If an array has another shape or type.
+            UserError: If an image file cannot be read, there is no class of a name, or there are no such tiles.
+            ValueError: If an array has another shape or type, or an argument is outside of its range.
         """
+        classes = self._check_arguments(score_threshold, classes, batch_size)
         pixels = read_image(image) if isinstance(image, str | Path) else _to_array(image)
+        size = pixels.shape[1], pixels.shape[0]
+        arrays = self._detect_tiles(pixels, size, tile, overlap, batch_size)
+        found = Detections.from_arrays(arrays, self.class_names, size, image)
+        return found.filter(score_threshold=score_threshold, classes=classes)
+
+    def _detect_tiles(
+        self,
+        pixels: UInt8[np.ndarray, "h w 3"],
+        size: tuple[int, int],
+        tile: int,
+        overlap: float,
+        batch_size: int | None,
+    ) -> ImageDetections:
+        """Return the detections in an image, in pixels of its (width, height) at full size."""
 
         def detect_views(views: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[ImageDetections]:
-            return [found.to_arrays() for found in self(list(views), score_threshold=0.0)]
+            return [found.to_arrays() for found in self(views, score_threshold=0.0, batch_size=batch_size)]
 
-        arrays = detect_tiles(detect_views, pixels, tile, overlap, self.config.detect.nms_iou_threshold)
-        found = Detections.from_arrays(arrays, self.class_names, (pixels.shape[1], pixels.shape[0]), image)
-        return found.filter(score_threshold=score_threshold)
+        found = detect_tiles(detect_views, pixels, tile, overlap, self.config.detect.nms_iou_threshold)
+        return found._replace(boxes_px=found.boxes_px * np.float32(size[0] / pixels.shape[1]))
 
     def _detect_batch(
         self, images: Sequence[UInt8[np.ndarray, "h w 3"]], sizes: Sequence[tuple[int, int]], batch_size: int
