@@ -24,9 +24,9 @@ class Train:
     steps_range: tuple[PositiveInt, PositiveInt] | None = None
     """Smallest and largest number of steps that epochs may result in. None: no limits."""
     minutes: Annotated[float, Meta(gt=0, le=1e6)] | None = None
-    """Length of the run in minutes, in place of steps: the whole time of the command, including compilation,
-    evaluations and checkpoints. The speed of the first steps decides the number of steps, which should be at least 20.
-    A run that is not finished can be resumed with other minutes."""
+    """Length of the run in minutes, in place of steps: the whole time of the command, with compilation and
+    evaluations; at least 20 steps should fit. The speed of the first steps decides the number of steps. A run that is
+    not finished can be resumed with other minutes."""
     batch_size: Count = 32
     """Number of images per step, over all devices and accumulation steps."""
     accumulation_steps: PositiveInt = 1
@@ -45,8 +45,8 @@ class Train:
     """Decay of an exponential moving average of the parameters. The average is evaluated and loaded in place of the
     parameters. 0: no average."""
     pretrained: str = ""
-    """Network to start from, with a new optimizer: run folder (its best checkpoint), model folder, weight file, name of
-    a model (`ssd-jax models` lists them), or hf://USER/NAME."""
+    """Network to start from, with a new optimizer: run folder, model folder, weight file, name that `ssd-jax models`
+    lists, or hf://USER/NAME. The best checkpoint of a run is taken."""
     backbone_only: bool = False
     """Load only the backbone (conv1_1 to fc7) from a pretrained detector."""
     transfer: bool = False
