@@ -70,7 +70,7 @@ class TextFont:
         """Return the parts of a text that have one font each, from left to right."""
         if not self.files:
             return [(text, None)]
-        parts = list(_split_by_font(text, self.files))
+        parts: list[tuple[str, Path | None]] = [*_split_by_font(text, self.files)]
         return parts[::-1] if is_right_to_left(text) else parts
 
 

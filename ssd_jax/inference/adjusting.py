@@ -1,6 +1,7 @@
 """Change of the limits of a detector: non-maximum suppression and the number of detections."""
 
 import dataclasses
+from typing import Any
 
 from ssd_jax.errors import UserError
 from ssd_jax.inference.detector import Detector
@@ -18,7 +19,7 @@ def adjust_detector(detector: Detector, *, nms_iou: float | None = None, max_det
         UserError: If the detector is an exported file, whose limits are fixed, and they would have to change.
     """
     limits = detector.config.detect
-    changes: dict[str, float] = {}
+    changes: dict[str, Any] = {}
     if nms_iou is not None and nms_iou != limits.nms_iou_threshold:
         changes["nms_iou_threshold"] = nms_iou
     if max_detections is not None and max_detections > limits.max_detections:

@@ -220,7 +220,6 @@ class Detector:
         self,
         readings: Iterable[Reading],
         batch_size: int | None = None,
-        *,
         tile: int | None = None,
         overlap: float = TILE_OVERLAP,
     ) -> Iterator[DetectedPicture | Unreadable]:
@@ -340,7 +339,8 @@ class Detector:
         """Return the detections in an image, in pixels of its (width, height) at full size."""
 
         def detect_views(views: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[ImageDetections]:
-            return [found.to_arrays() for found in self(views, score_threshold=0.0, batch_size=batch_size)]
+            images: list[ImageLike] = [*views]
+            return [found.to_arrays() for found in self(images, score_threshold=0.0, batch_size=batch_size)]
 
         found = detect_tiles(detect_views, pixels, tile, overlap, self.config.detect.nms_iou_threshold)
         return found._replace(boxes_px=found.boxes_px * np.float32(size[0] / pixels.shape[1]))

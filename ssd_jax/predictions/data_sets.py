@@ -160,8 +160,8 @@ class VocWriter(DataSetWriter):
         _add(root, "folder", (Path("JPEGImages") / name.parent).as_posix())
         _add(root, "filename", name.name)
         size = _add(root, "size")
-        for side, value in zip(("width", "height", "depth"), (*prediction.detections.size, 3), strict=True):
-            _add(size, side, str(value))
+        for side, length in zip(("width", "height", "depth"), (*prediction.detections.size, 3), strict=True):
+            _add(size, side, str(length))
         _add(root, "segmented", "0")
         for detection in prediction.detections:
             node = _add(root, "object")

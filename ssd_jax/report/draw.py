@@ -176,7 +176,7 @@ def _write_figure(path: str | Path, width: float, height: float) -> Iterator[Any
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    settings = {"text.parse_math": False, "text.usetex": False, "font.family": register_fonts()}
+    settings: Any = {"text.parse_math": False, "text.usetex": False, "font.family": register_fonts()}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing|Matplotlib currently does not support")
         figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
