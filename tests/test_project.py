@@ -41,7 +41,7 @@ LAYERS = [
     ["evaluation"],
     ["export"],
     ["training"],
-    ["aot"],
+    ["aot", "auditing"],
     ["commands"],
     ["__main__"],
 ]

@@ -31,6 +31,7 @@ COMMANDS = {
     "check-data": Command("check_data", "CONFIG [--data.root FOLDER]", "find mistakes in a data set"),
     "train": Command("train", "CONFIG [--workdir RUN] [...]", "train a detector, or resume a run"),
     "evaluate": Command("evaluate", "RUN [--report]", "compute mAP and COCO metrics of a run"),
+    "audit": Command("audit", "RUN [--folds 5]", "find mistakes in the annotations with a detector"),
     "predict": Command("predict", "RUN IMAGES...", "detect objects in images"),
     "models": Command("models", "[NAME]", "list trained networks that can be had by name"),
     "show": Command("show", "RUN --image ID --epoch E", "draw an image as it was augmented in training"),

@@ -100,7 +100,7 @@ def evaluate(
     if folder is None and is_required:
         raise UserError(f"{run}: name a folder for the files with --out, because this is not a run folder")
     is_writable = folder and distributed.run_on_primary(lambda: _check_writable(folder, is_required))
-    detections, step = _predict(model, config, source, checkpoint)
+    detections, step = predict_with_model(model, config, source, checkpoint)
     metrics: dict[str, Any] = {"split": split, "images": len(source), "checkpoint_step": step}
     if tile is not None:
         without_tiles = compute_metrics(detections, source, annotations) if source.annotated else {}
@@ -155,8 +155,18 @@ def _check_writable(folder: Path, is_required: bool) -> bool:
     return True
 
 
-def _predict(model: OpenedModel, config: Config, source: Source, checkpoint: str) -> tuple[list[ImageDetections], int]:
-    """Return the detections in a split, and the training step of the checkpoint."""
+def predict_with_model(
+    model: OpenedModel, config: Config, source: Source, checkpoint: str, unreadable: dict[int, str] | None = None
+) -> tuple[list[ImageDetections], int]:
+    """Return the detections of a trained network in a split, and the training step of its checkpoint.
+
+    Args:
+        model: The network.
+        config: Config of the network, with the options of the data.
+        source: The split.
+        checkpoint: Checkpoint of a run, "best" or "last".
+        unreadable: As for `predict_split`.
+    """
     mesh = sharding.make_mesh() if model.program is None else sharding.single_device_mesh()
     with show_progress(
         "evaluating", len(source), stage="loading and compiling the network", enabled=distributed.is_primary()
@@ -164,10 +174,10 @@ def _predict(model: OpenedModel, config: Config, source: Source, checkpoint: str
         if model.program is not None:
             run, step = make_predict(model.program), model.program.metadata.source.step
             of_file = cast(PredictFn, lambda _, *batch: run(*batch))  # its detections have the same fields
-            return predict_split(of_file, {}, source, config, mesh, task.update), step
+            return predict_split(of_file, {}, source, config, mesh, task.update, unreadable), step
         params, step = model.load_params(checkpoint, mesh)
         predict = distributed.start_together(make_predict_fn(config, mesh))
-        return predict_split(predict, params, source, config, mesh, task.update), step
+        return predict_split(predict, params, source, config, mesh, task.update, unreadable), step
 
 
 def _predict_in_tiles(

@@ -316,3 +316,37 @@ def _doubt_duplicates(images: Sequence[_Image]) -> list[Doubt]:
             doubts.append(Doubt(DoubtKind.DUPLICATE, 0.0, i, j, None, float(among[j, kept]), kept))
     scores = score_duplicates(np.array([d.iou for d in doubts], float), np.array(agreed, float)).tolist()
     return [doubt._replace(score=score) for doubt, score in zip(doubts, scores, strict=True)]
+
+
+# ---- text ----
+
+
+def describe_doubt(
+    doubt: Doubt, annotation: Annotation, detections: ImageDetections, class_names: Sequence[str]
+) -> str:
+    """Return a doubt in a few words, such as "RBC is found (0.98), but there is no box".
+
+    Args:
+        doubt: The doubt.
+        annotation: Annotation of its image.
+        detections: Detections of its image.
+        class_names: Names of the labels 1 to C.
+    """
+    annotated = "" if doubt.object is None else class_names[annotation.labels[doubt.object] - 1]
+    found = ""
+    if doubt.detection is not None:
+        found = (
+            f"{class_names[detections.labels[doubt.detection] - 1]} is found ({detections.scores[doubt.detection]:.2f})"
+        )
+    match doubt.kind:
+        case DoubtKind.MISSING:
+            return f"{found}, but there is no box"
+        case DoubtKind.EMPTY:
+            return f"nothing is found in the box of {annotated}"
+        case DoubtKind.CLASS:
+            return f"{found} in the box of {annotated}"
+        case DoubtKind.LOOSE:
+            return f"{found}, but the IoU with the box is {doubt.iou:.2f}"
+    assert doubt.twin is not None
+    twin = class_names[annotation.labels[doubt.twin] - 1]
+    return f"the box of {annotated} has an IoU of {doubt.iou:.2f} with a box of {twin}"

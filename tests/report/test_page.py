@@ -2,7 +2,6 @@
 # ruff: noqa: RUF001 (the page has real apostrophes and dashes)
 
 import base64
-import html.parser
 import io
 import json
 import os
@@ -16,12 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.cli import run_command
+from helpers.pages import GreyImages, PageParser
 from PIL import Image
 
 from ssd_jax.config import Config, Data, Model, Train
 from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.source import Annotation, FolderSource, make_annotation
-from ssd_jax.errors import UserError, escape_text
+from ssd_jax.errors import escape_text
 from ssd_jax.evaluation import evaluate, evaluator
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics import diagnosis
@@ -31,15 +31,6 @@ from ssd_jax.report import error_images, page, template
 A, B, C = (10, 10, 40, 40), (60, 10, 90, 40), (10, 50, 40, 70)
 NAMES = ("ant", "<script>alert('bee')</script>", 'cat & "dog" 漢字', "yak")
 EVIL_ID = "../<img src=x onerror=alert(1)>\udcff"
-
-
-class GreyImages(FolderSource):
-    """Source of uniform grey images of 100 x 80 px. If there are several images, the last one cannot be read."""
-
-    def image(self, index: int) -> np.ndarray:
-        if index == len(self) - 1 > 0:
-            raise UserError("cut short")
-        return np.full((80, 100, 3), 128, np.uint8)
 
 
 def make_image_detections(*rows) -> ImageDetections:
@@ -86,33 +77,6 @@ def small_page(tmp_path: Path) -> str:
         file, make_config(), source, detections, compute_report_metrics(detections, annotations), annotations
     )
     return file.read_text()
-
-
-class PageParser(html.parser.HTMLParser):
-    """Parser that collects the text and the elements of a page, and raises an error at a wrong end tag."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open, self.elements, self.texts = [], [], []
-        self.feed(page)
-        self.close()
-        assert not self.open, f"left open: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open.pop() == tag, f"</{tag}> closes {self.open}"
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
 
 
 # ---- a single file with escaped names ----
