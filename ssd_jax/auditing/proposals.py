@@ -85,7 +85,8 @@ def make_proposals(
     by_image: dict[int, list[tuple[int, Doubt]]] = {}
     for rank, doubt in enumerate(doubts, start=1):
         by_image.setdefault(doubt.image, []).append((rank, doubt))
-    images, objects = [], []
+    images: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
     for i, annotation in enumerate(source.annotations()):
         name = _make_file_name(annotation.file, root)
         images.append({"id": i + 1, "file_name": name, "width": annotation.width, "height": annotation.height})
