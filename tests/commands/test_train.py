@@ -121,8 +121,11 @@ def test_train_stops_at_a_non_finite_loss_and_keeps_the_last_checkpoint(tmp_path
     last_good = int(match[1]) - 1
     assert message.count("train_0") == 4, f"the images of the step: {message}"
     assert "--optimizer.learning_rate" in message
-    assert last_good > 0 and load(run, "last").step == last_good
     assert read_last_step(run) == last_good
+    with Checkpoints(run / "checkpoints") as checkpoints:
+        assert checkpoints.latest == last_good
+    # The update of the last step with a finite loss may have overflowed. Then the checkpoint before it is loaded.
+    assert 0 < load(run, "last").step <= last_good
 
 
 @pytest.mark.slow  # trains and evaluates
