@@ -1,33 +1,26 @@
 """Find the format of the data set that `config.Data` names, and open its splits with the module for this format.
 
-To add a format, write a module of this package with the interface of `FolderFormatModule`, and add its name to
-`FOLDER_FORMATS` below and to the choices of ``Data.format`` in ``config.py``. `ssd_jax.data.formats.reader` and
-`ssd_jax.data.formats.layout` contain functions that such modules share.
+`ssd_jax.data.formats.recognition` recognises the format of a folder, and says how to add a format.
 """
 
 import contextlib
 import dataclasses
 import importlib
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 from ssd_jax.config import Data
-from ssd_jax.data.folder import Folder, parent, spelling_key, stem
-from ssd_jax.data.formats.layout import folder_distance
-from ssd_jax.data.formats.other_formats import name_image_without_ending, name_other_files, name_other_format
+from ssd_jax.data.folder import Folder
+from ssd_jax.data.formats.other_formats import name_image_without_ending
 from ssd_jax.data.formats.reader import PUBLISHED, WHOLE
+from ssd_jax.data.formats.recognition import find_outer_data_set, import_folder_format_module, recognise_format
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import FolderSource, Source, join_names
 from ssd_jax.data.split_names import find_split_name, is_split_name, split_by_hash, split_kind
 from ssd_jax.data.splits import JoinedSource, Term, parse_split, slice_positions
 from ssd_jax.errors import UserError
-
-FOLDER_FORMATS = ("ilsvrc", "coco", "voc", "yolo")
-"""Formats that are recognised by the content of a folder. If a folder is in two formats, the one with more annotated
-images is used, or the first of those with equally many. Each format has the name of the module of this package that
-reads it. The module is imported when it is needed."""
 
 
 @runtime_checkable
@@ -45,34 +38,8 @@ class FormatModule(Protocol):
         ...
 
 
-@runtime_checkable
-class FolderFormatModule(Protocol):
-    """Interface of a module that reads a format of `FOLDER_FORMATS`."""
-
-    LAYOUT: str
-    """Description of the files by which the format is recognised, for the message about an unknown folder."""
-
-    def count_annotated(self, folder: Folder) -> int:
-        """Return the approximate number of annotated images; 0 if a folder is not in this format. It must be fast."""
-        ...
-
-    def split_names(self, folder: Folder, data: Data) -> tuple[str, ...]:
-        """Return the names of the splits that the data set defines; empty if it has no splits."""
-        ...
-
-    def open_split(
-        self, folder: Folder, data: Data, split: str, class_names: Sequence[str], problems: Problems
-    ) -> Source:
-        """Open the split with one of the names in `split_names`, or all images if ``split`` is `WHOLE`."""
-        ...
-
-
 def _import_format_module(name: str) -> FormatModule:
     return cast(FormatModule, importlib.import_module(f"ssd_jax.data.formats.{name}"))
-
-
-def _import_folder_format_module(name: str) -> FolderFormatModule:
-    return cast(FolderFormatModule, importlib.import_module(f"ssd_jax.data.formats.{name}"))
 
 
 def open_source(data: Data, split: str, class_names: Sequence[str] = (), problems: Problems | None = None) -> Source:
@@ -171,7 +138,7 @@ def missing_split_message(data: Data, split: str) -> str | None:
 
 
 def find_format(data: Data) -> str:
-    """Return the name of a data set's format: ``shapes``, ``tfds`` or one of `FOLDER_FORMATS`.
+    """Return the name of a data set's format: ``shapes``, ``tfds`` or one of `recognition.FOLDER_FORMATS`.
 
     With ``data.format="auto"``, the format of a folder is recognised by its files.
 
@@ -311,12 +278,12 @@ class _FolderDataSet(_DataSet):
     def __init__(self, data: Data, subfolder: str, folder: Folder):
         self.data = dataclasses.replace(data, root=str(folder.path))
         self._folder, self._subfolder = folder, subfolder
-        self.format, self._ignored_formats = _recognise_format(self.data, folder)
-        self._module = _import_folder_format_module(self.format)
+        self.format, self._ignored_formats = recognise_format(self.data, folder)
+        self._module = import_folder_format_module(self.format)
         is_whole = self.format not in ("voc", "coco") or subfolder or folder.path.is_file() or folder.images
         if not is_whole and self._module.count_annotated(folder):
             hint = name_image_without_ending(folder)
-            outer = None if hint else _find_outer_data_set(folder)
+            outer = None if hint else find_outer_data_set(folder)
             hint = hint or (f" Did you mean '{outer}'?" if outer else " Give the folder that contains both.")
             raise UserError(f"{folder.path}: it contains annotations, but no images.{hint}")
 
@@ -403,93 +370,3 @@ class _FolderDataSet(_DataSet):
                 "images, for train and val."
             )
         return part
-
-
-# ---- recognising a format ----
-
-
-def _recognise_format(data: Data, folder: Folder) -> tuple[str, list[str]]:
-    """Return the format of a folder, and the other formats in which it has annotations.
-
-    Raises:
-        UserError: If the folder is in no known format.
-    """
-    if data.format != "auto":
-        return data.format, []
-    counts: dict[str, int] = {}
-    for name in FOLDER_FORMATS:
-        count = _import_folder_format_module(name).count_annotated(folder)
-        if count == PUBLISHED:
-            return name, []
-        if count:
-            counts[name] = count
-    if not counts:
-        layouts = (f"  {name}: {_import_folder_format_module(name).LAYOUT}" for name in FOLDER_FORMATS)
-        hint = _hint_for_unknown_format(folder)
-        raise UserError(f"data.root: '{folder.path}' is in no known format.{hint} Known formats:", *layouts)
-    best = max(counts, key=lambda name: counts[name])
-    if best == "voc" and any("Annotations/DET/" in file for file in folder.with_extension(".xml")):
-        inner = next(file for file in folder.with_extension(".xml") if "Annotations/DET/" in file)
-        outer = folder.root / inner.partition("Annotations/DET/")[0]
-        raise UserError(f"data.root: '{folder.path}' contains the ILSVRC data set. Did you mean '{outer}'?")
-    return best, [name for name in counts if name != best]
-
-
-def _hint_for_unknown_format(folder: Folder) -> str:
-    """Return a sentence, preceded by a space, that guesses what a path in no known format is; empty without a guess."""
-    from ssd_jax.data.formats.coco import find_error_message
-
-    other = name_other_format(folder)
-    if other:
-        return f" {other}"
-    coco_error = find_error_message(folder)
-    if coco_error:
-        return f" As a COCO data set, it is malformed: {coco_error}"
-    if folder.path.is_file():
-        return " It is a file; if it is an archive, unpack it and give the folder."
-    outer = _find_outer_data_set(folder)
-    if outer is not None:
-        what = "images" if folder.images else "annotations"
-        return f" It contains {what} only. Did you mean '{outer}'?"
-    if not folder.images:
-        return f" It contains no images.{name_image_without_ending(folder)}"
-    return f" {name_other_files(folder)}".rstrip() or " It contains images only. Give the folder of their annotations."
-
-
-def _find_outer_data_set(folder: Folder) -> Path | None:
-    """Return the folder above a folder of images or of annotations that is a data set with these files, or None."""
-    from ssd_jax.data.formats.coco import find_record, list_named_images
-
-    annotations = folder.with_extension(".xml", ".txt") or list_named_images(folder)
-    stems = {spelling_key(stem(file)) for file in folder.images or annotations}
-    for above in map(Folder, folder.path.absolute().parents[:2] if stems else ()):
-        place = folder.path.absolute().relative_to(above.path).as_posix()
-        others = above.with_extension(".xml", ".txt") if folder.images else above.images
-        fitting = [file for file in others if spelling_key(stem(file)) in stems]
-        has_record = bool(folder.images) and find_record(above, folder.images[0])
-        is_small = len(above.listing.files) <= _MAX_OUTER_FILES
-        is_beside = has_record or any(_is_beside(parent(file), place) for file in fitting)
-        if is_small and is_beside and _reads(above, stems):
-            return above.path
-    return None
-
-
-_MAX_OUTER_FILES = 3000  # in a folder that is read only to see whether it is a data set
-
-
-def _reads(folder: Folder, stems: Set[str]) -> bool:
-    """Return whether a folder is a data set with annotated images of the given names."""
-    problems = Problems(raise_errors=False)
-    with contextlib.suppress(UserError, KeyError):  # KeyError: another program removes files at the same time
-        data_set = _FolderDataSet(Data(root=str(folder.path)), "", folder)
-        for name in data_set.names or (WHOLE,):
-            source = data_set._module.open_split(folder, data_set.data, name, (), problems)
-            named = (spelling_key(stem(Path(a.file).name)) for a in source.annotations() if len(a.labels))
-            if not stems.isdisjoint(named):
-                return True
-    return False
-
-
-def _is_beside(annotations: str, images: str) -> bool:
-    """Return whether a folder of annotations is at the top, or is parallel to a folder of images."""
-    return annotations.count("/") < 1 or folder_distance(annotations, images)[0] < 0

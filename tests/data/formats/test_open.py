@@ -19,13 +19,8 @@ from helpers.paths import ROOT
 from PIL import Image
 
 from ssd_jax.config import Data
-from ssd_jax.data.formats.open import (
-    FOLDER_FORMATS,
-    FolderFormatModule,
-    find_format,
-    missing_split_message,
-    open_source,
-)
+from ssd_jax.data.formats.open import find_format, missing_split_message, open_source
+from ssd_jax.data.formats.recognition import FOLDER_FORMATS, FolderFormatModule
 from ssd_jax.data.formats.shapes import CLASS_NAMES
 from ssd_jax.data.problems import Kind, Problems
 
