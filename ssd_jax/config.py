@@ -252,9 +252,12 @@ class Data:
     """Settings of the data set and of the batches."""
 
     root: str = "shapes"
-    """Folder of the data set (VOC, COCO JSON, YOLO or its .yaml, ILSVRC DET), a prepared set of
-    tensorflow-datasets (``tfds:voc/2007``), or ``shapes`` for generated images."""
-    format: Literal["auto", "voc", "coco", "yolo", "ilsvrc", "tfds", "shapes"] = "auto"
+    """Folder of the data set (VOC, COCO JSON, YOLO or its .yaml, ILSVRC DET, or the files of a labelling tool), a
+    prepared set of tensorflow-datasets (``tfds:voc/2007``), or ``shapes`` for generated images."""
+    format: Literal[
+        "auto", "voc", "coco", "yolo", "ilsvrc", "labelme", "cvat", "label_studio", "via", "createml", "supervisely",
+        "kitti", "dota", "wider_face", "open_images", "csv", "tfds", "shapes",
+    ] = "auto"  # fmt: skip
     """Format of the data set. auto: inferred from the folder, or from root."""
     tfds_dir: str = ""
     """Folder of data sets that tensorflow-datasets prepared. Empty: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""

@@ -80,7 +80,13 @@ class Kind(Enum):
     OTHER_FORMAT = (
         "other format",
         Severity.WARNING,
-        "images have an annotation file only in a format that is not read and were left out",
+        "images have an annotation file only in another format and were left out",
+    )
+    NO_BOX = ("not a box", Severity.WARNING, "shapes or labels are not boxes and were left out")
+    OTHER_ENCODING = (
+        "other encoding",
+        Severity.WARNING,
+        "files are not in UTF-8 and were read as Windows-1252; check the class names",
     )
     TWO_FORMATS = ("two formats", Severity.WARNING, "")
     UNUSED_SPLIT = ("unused split", Severity.WARNING, "splits are not used")
@@ -103,6 +109,11 @@ class Kind(Enum):
     )
     LAYOUT = ("layout", Severity.NOTE, "")
     CROWD = ("crowds", Severity.NOTE, "")
+    OUTLINES = (
+        "outlines",
+        Severity.NOTE,
+        "images have outlines or rotated boxes; the upright box around each is used",
+    )
     HELD_OUT = ("val held out", Severity.NOTE, "")
     NAME_DIFFERS = ("other spelling", Severity.NOTE, "file names are spelled in another way than in the annotations")
     FIELD_IGNORED = ("ignored field", Severity.NOTE, "fields have an unknown value and are ignored")

@@ -44,6 +44,11 @@ def is_split_name(name: str) -> bool:
     return split_kind(name) is not None or _OTHER_SPLITS.fullmatch(name) is not None
 
 
+def is_plain_split_name(name: str) -> bool:
+    """Return whether a name is only that of a split, perhaps with a number: train, valid or val2017, not my_train."""
+    return re.fullmatch(rf"(?i)({'|'.join(_KINDS)})[-_]?\d*", name) is not None or bool(_OTHER_SPLITS.fullmatch(name))
+
+
 def split_of_path(folder: str) -> str | None:
     """Return the first part of a relative path that is a name of a split, or None if there is none."""
     return next((part for part in folder.split("/") if is_split_name(part)), None)

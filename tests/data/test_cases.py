@@ -46,6 +46,7 @@ OUTCOMES = {
     "c_appledouble": Outcome(ALL_VOC, HELD_OUT),
     "c_caps": Outcome(COCO, {}),
     "c_colab": Outcome(COCO, {Kind.NAME_DIFFERS: r"data\.yaml.*content/drive.* is images/val"}),
+    "c_cvat_img": Outcome(12, HELD_OUT),
     "c_cvat_yolo": Outcome(SMALL, {}),
     "c_cvat_yolo1": Outcome(ALL_VOC, HELD_OUT),
     "c_diff": Outcome(ALL_VOC, HELD_OUT | {Kind.FIELD_IGNORED: r"p00\.xml.*difficult.*Unspecified"}),
@@ -58,11 +59,11 @@ OUTCOMES = {
     "d_cvatcoco": Outcome(COCO, {}),
     "d_dupann": Outcome(COCO, {Kind.REPEATED_ID: r"instances_train\.json"}),
     "d_dupfile": Outcome(COCO, {Kind.JOINED: r"t00\.jpg.*2 records"}),
-    "d_emptybbox1": Outcome(COCO, {}),
+    "d_emptybbox1": Outcome(COCO, {Kind.OUTLINES: "polygon without bbox"}),
     "d_fiftyone": Outcome(COCO, {}),
     "d_floatid": Outcome(COCO, {}),
     "d_nfd": Outcome(COCO, {Kind.NAME_DIFFERS: "t00"}),
-    "d_nobbox": Outcome(COCO, {}),
+    "d_nobbox": Outcome(COCO, {Kind.OUTLINES: "polygon without bbox"}),
     "d_nowh": Outcome(COCO, {}),
     "d_nullwh": Outcome(COCO, {}),
     "d_pct": Outcome(COCO, {Kind.NAME_DIFFERS: "photos of t00"}),
@@ -93,7 +94,6 @@ OUTCOMES = {
 """Expected outcome of each folder that can be read."""
 
 REFUSED = {
-    "c_cvat_img": r"annotations\.xml is in the format of CVAT for images",
     "hostile/yaml_lol_train": r"data\.yaml: .*aliases expand",
     "jfifdir": "no known format",
     "m_dupkey": r"data\.yaml: line 5 has the key '0' a second time",

@@ -229,6 +229,8 @@ def _objects(
             continue
         area = _to_float(entry.area)
         area = box[2] * box[3] if math.isnan(area) else area
+        if not entry.bbox:
+            problems.add(Kind.OUTLINES, file, f"{where} of {raw.images[image].file_name} (polygon without bbox)")
         objects.append(CocoObject(position, image, category, box, area, _is_true(entry.iscrowd)))
     return objects
 

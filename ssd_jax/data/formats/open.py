@@ -280,7 +280,7 @@ class _FolderDataSet(_DataSet):
         self._folder, self._subfolder = folder, subfolder
         self.format, self._ignored_formats = recognise_format(self.data, folder)
         self._module = import_folder_format_module(self.format)
-        is_whole = self.format not in ("voc", "coco") or subfolder or folder.path.is_file() or folder.images
+        is_whole = self.format in ("ilsvrc", "yolo") or subfolder or folder.path.is_file() or folder.images
         if not is_whole and self._module.count_annotated(folder):
             hint = name_image_without_ending(folder)
             outer = None if hint else find_outer_data_set(folder)

@@ -1,4 +1,4 @@
-"""Recognise the annotation files of formats that cannot be read, to name them in a message."""
+"""Name the annotation files that are not read, and the format that they are in, in a message."""
 
 import contextlib
 import re
@@ -6,43 +6,29 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 
 from ssd_jax.data.folder import Folder, group_by_stem, spelling_key, stem
+from ssd_jax.data.formats.signs import SIGNS, find_sign
 from ssd_jax.data.image import image_format
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.errors import UserError
 from ssd_jax.files import convert_to_utf8
 
-_SIGNS = (
-    ("CVAT for images 1.1 (XML)", ".xml", rb"<annotations>.*<(version|meta|image)\b", "VOC, COCO or YOLO"),
-    ("labelme (JSON)", ".json", rb'"shapes"\s*:.*"imagePath"|"imagePath"\s*:.*"shapes"', "VOC or COCO"),
-    ("VGG Image Annotator (JSON)", ".json", rb'"_via_settings"|"region_attributes"', "COCO"),
-    ("Supervisely (JSON)", ".json", rb'"classTitle"', "VOC, COCO or YOLO"),
-    ("VoTT (JSON)", ".json", rb'"assets"\s*:.*"tags"|"tags"\s*:.*"assets"|"regions"\s*:.*"asset"', "VOC"),
-    ("Datumaro (JSON)", ".json", rb'"categories"\s*:\s*\{.*"items"\s*:|"items"\s*:.*"attr"', "VOC, COCO or YOLO"),
-    ("CreateML (JSON)", ".json", rb'"coordinates"\s*:\s*\{', "VOC or COCO"),
-    ("Label Studio (JSON)", ".json", rb'"(rectanglelabels|from_name)"', "COCO, Pascal VOC or YOLO"),
-    ("Ultralytics (NDJSON)", ".ndjson", rb'"type"\s*:', "YOLO"),
-    ("SageMaker Ground Truth (manifest)", ".manifest", rb'"source-ref"', "COCO"),
-    ("KITTI (text)", ".txt", rb"(?m)^[A-Za-z]\S* -?\d\S* -?\d\S*( -?\d\S*){12,13}\s*$", "VOC, COCO or YOLO"),
-    ("DOTA (text)", ".txt", rb"(?m)^\s*(-?\d\S*\s+){8}[^\s\d]\S*(\s+\d)?\s*$", "VOC, COCO or YOLO"),
-    ("Keras YOLOv3 (text)", ".txt", rb"(?mi)^[^\n]*\.(jpe?g|png|bmp)(\s+-?\d+(,-?\d+){4})+\s*$", "VOC, COCO or YOLO"),
-    ("a spreadsheet (CSV)", ".csv", rb"(?i)xmin|bbox", "VOC, COCO or YOLO"),
-)  # fmt: skip
-"""Name of each format, extension and pattern of its files, and formats that its tool can export instead."""
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 _MAX_FILES = 5  # of one extension that are examined
 _MAX_BYTES = 100_000
-
-
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 _ROOT_TAG = re.compile(rb"<([A-Za-z_][\w:.-]*)")
 _MAX_NAMED = 3  # files in a message
 
 
 def name_other_format(folder: Folder) -> str:
     """Return a sentence that names the format of a folder's annotation files and the way out; empty if unknown."""
-    for name, extension, pattern, exports in _SIGNS:
+    for extension in dict.fromkeys(sign.extension for sign in SIGNS):
         for file in islice(folder.with_extension(extension), _MAX_FILES):
-            if _shows(pattern, _read_start(folder, file)):
-                return f"{file} is in the format of {name}, which is not read. Export the data set as {exports}."
+            sign = find_sign(folder.full_path(file))
+            if sign is not None and not sign.reader:
+                return f"{file} is in the format of {sign.title}, which is not read. Export it as {sign.exports}."
+            if sign is not None and sign.reader == "csv":
+                names = "filename, class, xmin, ymin, xmax and ymax"
+                return f"{file} is a table, but its columns are not recognised. Name them {names} in the first row."
     for file in islice(folder.with_extension(".xml"), 1):
         tag = _ROOT_TAG.search(_read_start(folder, file).replace(b"\0", b""))
         if tag is not None:
@@ -82,11 +68,11 @@ def name_image_without_ending(folder: Folder) -> str:
 
 
 def find_sidecar_files(folder: Folder, images: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Find annotation files of single images in formats that cannot be read, such as labelme's.
+    """Find annotation files of single images in other .json formats than that of the data set, such as labelme's.
 
     Args:
         folder: Folder of the data set.
-        images: Relative paths of images without an annotation file that can be read.
+        images: Relative paths of images without an annotation file in the format of the data set.
 
     Returns:
         The relative path of the annotation file and the name of its format, by image.
@@ -96,10 +82,9 @@ def find_sidecar_files(folder: Folder, images: Iterable[str]) -> dict[str, tuple
     for image in images if by_stem else ():
         name = image.rpartition("/")[2]
         for file in by_stem.get(spelling_key(stem(image)), by_stem.get(spelling_key(name), [])):
-            start = _read_start(folder, file)
-            format_name = next((n for n, ending, sign, _ in _SIGNS if ending == ".json" and _shows(sign, start)), None)
-            if format_name is not None:
-                found[image] = file, format_name
+            sign = find_sign(folder.full_path(file))
+            if sign is not None:
+                found[image] = file, sign.title
     return found
 
 
@@ -108,10 +93,6 @@ def report_sidecar_files(folder: Folder, found: Mapping[str, tuple[str, str]], p
     for image, (file, format_name) in found.items():
         group = f"images have an annotation file only in the format of {format_name} and were left out"
         problems.add(Kind.OTHER_FORMAT, folder.full_path(image), f"({file})", group)
-
-
-def _shows(sign: bytes, start: bytes) -> bool:
-    return re.search(sign, start, re.DOTALL) is not None
 
 
 def _read_start(folder: Folder, file: str) -> bytes:

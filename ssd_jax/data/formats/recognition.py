@@ -20,7 +20,10 @@ from ssd_jax.data.problems import Problems
 from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError
 
-FOLDER_FORMATS = ("ilsvrc", "coco", "voc", "yolo")
+FOLDER_FORMATS = (
+    "ilsvrc", "coco", "voc", "yolo", "labelme", "cvat", "label_studio", "via", "createml", "supervisely", "kitti",
+    "dota", "wider_face", "open_images", "csv",
+)  # fmt: skip
 """Formats that are recognised by the content of a folder. If a folder is in two formats, the one with more annotated
 images is used, or the first of those with equally many. Each format has the name of the module of this package that
 reads it. The module is imported when it is needed."""
@@ -61,13 +64,7 @@ def recognise_format(data: Data, folder: Folder) -> tuple[str, list[str]]:
     """
     if data.format != "auto":
         return data.format, []
-    counts: dict[str, int] = {}
-    for name in FOLDER_FORMATS:
-        count = import_folder_format_module(name).count_annotated(folder)
-        if count == PUBLISHED:
-            return name, []
-        if count:
-            counts[name] = count
+    counts = _count_annotated(folder)
     if not counts:
         layouts = (f"  {name}: {import_folder_format_module(name).LAYOUT}" for name in FOLDER_FORMATS)
         hint = _hint_for_unknown_format(folder)
@@ -77,7 +74,20 @@ def recognise_format(data: Data, folder: Folder) -> tuple[str, list[str]]:
         inner = next(file for file in folder.with_extension(".xml") if "Annotations/DET/" in file)
         outer = folder.root / inner.partition("Annotations/DET/")[0]
         raise UserError(f"data.root: '{folder.path}' contains the ILSVRC data set. Did you mean '{outer}'?")
-    return best, [name for name in counts if name != best]
+    # A YAML file that names classes, as beside DOTA's labels, is no annotation in YOLO's format.
+    return best, [name for name in counts if name != best and not (name == "yolo" and counts[name] == 1 < counts[best])]
+
+
+def _count_annotated(folder: Folder) -> dict[str, int]:
+    """Return the number of annotated images of a folder by format, for all formats that it is in."""
+    counts: dict[str, int] = {}
+    for name in FOLDER_FORMATS:
+        count = import_folder_format_module(name).count_annotated(folder)
+        if count == PUBLISHED:
+            return {name: count}
+        if count:
+            counts[name] = count
+    return counts
 
 
 def _hint_for_unknown_format(folder: Folder) -> str:
@@ -126,8 +136,11 @@ def _reads(folder: Folder, stems: Set[str]) -> bool:
     """Return whether a folder is a data set with annotated images of the given names."""
     problems = Problems(raise_errors=False)
     with contextlib.suppress(UserError, KeyError):  # KeyError: another program removes files at the same time
+        counts = _count_annotated(folder)
+        if not counts:
+            return False
         data = Data(root=str(folder.path))
-        module = import_folder_format_module(recognise_format(data, folder)[0])
+        module = import_folder_format_module(max(counts, key=lambda name: counts[name]))
         for name in module.split_names(folder, data) or (WHOLE,):
             source = module.open_split(folder, data, name, (), problems)
             named = (spelling_key(stem(Path(a.file).name)) for a in source.annotations() if len(a.labels))

@@ -46,7 +46,7 @@ def parse_voc_xml(file: Path, problems: Problems | None = None) -> VocAnnotation
             ``problems`` raises errors. The message names the file and the line or object.
     """
     problems = problems or Problems()
-    root = _read_root(file)
+    root = read_xml_root(file)
     if root.tag != "annotation":
         raise UserError(
             f"{file}: the root element is <{root.tag}>, not <annotation> as in VOC's "
@@ -67,7 +67,7 @@ def parse_voc_xml(file: Path, problems: Problems | None = None) -> VocAnnotation
     return VocAnnotation("" if _UNKNOWN_CHARACTER in filename else filename, size, tuple(objects))
 
 
-def _read_root(file: Path) -> ElementTree.Element:
+def read_xml_root(file: Path) -> ElementTree.Element:
     """Return the root element of an XML file, without the namespaces of its elements.
 
     A byte that is not UTF-8 in a file that declares no other encoding becomes `_UNKNOWN_CHARACTER`, since it may be in
@@ -126,6 +126,7 @@ def _parse_object(file: Path, number: int, node: ElementTree.Element, problems: 
         )
     if node.find("bndbox") is None and node.find("polygon") is not None:
         box = _polygon_box(file, number, node)
+        problems.add(Kind.OUTLINES, file, f"object {number} (polygon)")
     else:
         left, top, right, bottom = (
             _parse_number(file, number, node, f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")

@@ -28,6 +28,7 @@ from ssd_jax.data.formats.other_formats import (
     report_sidecar_files,
 )
 from ssd_jax.data.formats.reader import SplitBuilder
+from ssd_jax.data.formats.signs import find_sign
 from ssd_jax.data.formats.yolo_classes import read_classes
 from ssd_jax.data.formats.yolo_labels import have_keypoints, looks_like_label_file, read_objects
 from ssd_jax.data.formats.yolo_yaml import find_yaml_file, find_yaml_places, join_paths
@@ -109,9 +110,11 @@ def open_split(folder: Folder, data: Data, split: str, class_names: Sequence[str
     labels = _leave_out_other_formats(labels, folder, problems)
     _check_label_files(folder, split, places, labels, finder, problems)
     label_files = [file for file in labels.values() if file]
+    text = "the labels are boxes with keypoints; the keypoints are ignored"
     if not classes.has_keypoints and have_keypoints(islice(label_files, _KEYPOINT_FILES)):
         classes = classes._replace(has_keypoints=True)
-        text = "the labels look like boxes with keypoints; the keypoints are ignored"
+        text = text.replace("are", "look like", 1)
+    if classes.has_keypoints:
         problems.add(Kind.LAYOUT, folder.root, text, group=text)
     builder = SplitBuilder(class_names or tuple(classes.names.values()), problems, box_format="cxcywh", place=places[0])
     ids = _image_ids(folder, {image: images[image] for image in labels}, listed=any(map(os.path.isfile, places)))
@@ -168,6 +171,8 @@ def _find_lists(folder: Folder) -> dict[str, str]:
 
 
 def _lists_images(file: Path) -> bool:
+    if find_sign(file) is not None:
+        return False  # such as WIDER FACE's annotations
     try:
         with file.open(encoding="utf-8-sig", errors="replace") as stream:
             return stream.readline(4000).strip().lower().endswith(EXTENSIONS)

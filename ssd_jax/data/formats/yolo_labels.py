@@ -120,6 +120,7 @@ def read_objects(file: Path, classes: Classes, size: tuple[int, int], problems: 
         problems: Object that collects the problems.
     """
     objects = []
+    outlines = 0
     text = ""
     with problems.collect_errors(Kind.MALFORMED, file):
         text = read_text(file)
@@ -128,6 +129,7 @@ def read_objects(file: Path, classes: Classes, size: tuple[int, int], problems: 
             continue
         with problems.collect_errors(Kind.MALFORMED, file):
             label = _parse_line(file, number, line, classes)
+            outlines += not classes.has_keypoints and len(line.split()) > 5
             if label.class_number in classes.names:
                 x, y, width, height = label.box
                 (left, right), (top, bottom) = _edges_px(x, width, size[0]), _edges_px(y, height, size[1])
@@ -141,6 +143,8 @@ def read_objects(file: Path, classes: Classes, size: tuple[int, int], problems: 
                     f"{min(classes.names)} to {max(classes.names)}). Correct the number, or add the name.",
                     group=str(label.class_number),
                 )
+    if outlines:
+        problems.add(Kind.OUTLINES, file, f"({outlines} with corners or polygons)")
     return objects
 
 

@@ -207,17 +207,12 @@ def test_single_list_with_another_name_is_divided(tmp_path, name):
 @pytest.mark.parametrize(
     ("file", "content", "name"),
     [
-        ("annotations.xml", "<?xml version='1.0'?>\n<annotations><version>1.1</version></annotations>", "CVAT"),
-        ("a.json", json.dumps({"version": "5.0", "shapes": [], "imagePath": "a.jpg"}), "labelme"),
-        ("via.json", json.dumps({"a": {"regions": [{"region_attributes": {}}]}}), "VGG Image Annotator"),
-        (
-            "a.json",
-            json.dumps([{"image": "a.jpg", "annotations": [{"label": "x", "coordinates": {"x": 1}}]}]),
-            "CreateML",
-        ),
-        ("ls.json", json.dumps([{"annotations": [{"result": [{"from_name": "label"}]}]}]), "Label Studio"),
-        ("boxes.csv", "filename,width,height,class,xmin,ymin,xmax,ymax\n", "a spreadsheet"),
-        ("ds/ann/a.jpg.json", json.dumps({"objects": [{"classTitle": "x"}]}), "Supervisely"),
+        ("annotations.xml", "<annotations><track id='0' label='cat'/></annotations>", "CVAT for video"),
+        ("via3.json", json.dumps({"view": {"1": {"fid_list": ["1"]}}}), "VGG Image Annotator 3"),
+        ("train.tfrecord", "abc", "TFRecord"),
+        ("labels.pkl", "abc", "Python's pickle"),
+        ("labels.xlsx", "abc", "Excel"),
+        ("boxes.csv", "name,bbox\na,[1 2 3 4]\n", "a spreadsheet"),
     ],
 )
 def test_formats_that_are_not_read_are_called_by_their_names(tmp_path, file, content, name):

@@ -42,13 +42,11 @@ def open_folder(root, problems=None):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("label_2/a.txt", "Car 0.00 0 -1.57 10.00 5.00 20.00 15.00 1.0 1.0 1.0 1.0 1.0 1.0 0.0\n", "KITTI"),
-        ("labelTxt/a.txt", "1 2 9 2 9 8 1 8 cat 0\n", "DOTA"),
         ("_annotations.txt", "a.jpg 1,2,9,8,0 3,4,5,6,0\n", "Keras YOLOv3"),
         ("output.manifest", '{"source-ref": "s3://b/a.jpg"}\n', "SageMaker"),
         ("a.ndjson", '{"type": "dataset", "task": "detect"}\n', "NDJSON"),
         ("default.json", '{"info": {}, "categories": {"label": {}}, "items": []}', "Datumaro"),
-        ("a.json", LABELME, "labelme"),
+        ("boxes.csv", "a.jpg,1,2,3,4,5,6,7,8,9\n", "columns are not recognised"),
         ("a.xml", "<annotations><object/></annotations>", "root element <annotations>"),
         ("a.json", str(COCO), "printed Python dict"),
         ("labels/a_label.txt", LABEL, "Beside images, it contains labels/a_label.txt"),
