@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from helpers.stablehlo_files import make_images, write_tiny_file
 from helpers.tiny_detector import make_detector
 from PIL import Image
 
@@ -60,3 +61,12 @@ def test_predict_compiles_one_program_and_later_loads_it_without_tracing(tmp_pat
     assert compilations == 1, "JAX counts a program that it loads from the cache as well"
     assert not modules & (HEAVY | {"flax"})
     assert json.loads((tmp_path / "out" / "predictions.json").read_text()) == first
+
+
+def test_predict_with_an_exported_file_does_not_import_the_network(tmp_path: Path) -> None:
+    file = write_tiny_file(tmp_path / "tiny.stablehlo")
+    Image.fromarray(make_images(40, 30)).save(tmp_path / "image.png")
+    command = ("predict", file, tmp_path / "image.png", "--out", tmp_path / "out", "--score", "0.02")
+    compilations, modules = run_and_inspect(*command, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "cache"))
+    assert compilations == 1 and not modules & (HEAVY | {"flax", "ssd_jax.models.ssd"})
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text())["images"][0]["detections"]

@@ -41,6 +41,7 @@ COMMANDS = {
         "export_weights", "RUN --out FILE", "write weights for torchvision or ssd.pytorch, or a model folder"
     ),
     "export": Command("export", "RUN --format FORMAT", "write one file, from pixels to boxes, for other programs"),
+    "benchmark": Command("benchmark", "RUN_OR_FILE...", "compare speed, memory and mAP of runs and exported files"),
     "push": Command("push", "RUN USER/NAME", "upload a detector to the Hugging Face Hub"),
     "aot": Command("aot", "--target TARGET CONFIG", "estimate memory and speed on other devices"),
 }

@@ -173,7 +173,7 @@ def predict_with_model(
     ) as task:
         if model.program is not None:
             run, step = make_predict(model.program), model.program.metadata.source.step
-            of_file = cast(PredictFn, lambda _, *batch: run(*batch))  # its detections have the same fields
+            of_file = cast(PredictFn, lambda _, *batch: run(*sharding.fetch(batch)))  # returns the same fields
             return predict_split(of_file, {}, source, config, mesh, task.update, unreadable), step
         params, step = model.load_params(checkpoint, mesh)
         predict = distributed.start_together(make_predict_fn(config, mesh))

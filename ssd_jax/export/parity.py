@@ -99,15 +99,15 @@ def format_parity(parity: Parity) -> str:
 def _is_near_tie(index: int, mine: ImageDetections, its: ImageDetections, config: Config) -> bool:
     """Return whether a detection that only one program kept has a score equal to another's or to the threshold.
 
-    Another score is that of a detection of the same class, or that of the last of the largest number of detections.
+    Another score is that of a detection of the same class, or that of the other program's last detection if it has the
+    largest number of detections.
     """
     limits = [config.detect.score_threshold]
     same_class = mine.labels == mine.labels[index]
     same_class[index] = False
     limits += [*mine.scores[same_class], *its.scores[its.labels == mine.labels[index]]]
-    for image in (mine, its):
-        if len(image.scores) == config.detect.max_detections:
-            limits.append(image.scores[-1])
+    if len(its.scores) == config.detect.max_detections:
+        limits.append(its.scores[-1])
     return bool(np.min(np.abs(np.array(limits) - mine.scores[index])) <= SCORE_TOLERANCE)
 
 

@@ -1,6 +1,7 @@
 """Write a network as a StableHLO program, from pixels to boxes, for any batch size and any size of the images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -106,4 +107,17 @@ def _serialize(function: Function, weights: dict[str, np.ndarray], batch: int | 
         jax.ShapeDtypeStruct((b, h, w, 3), np.uint8),
         jax.ShapeDtypeStruct((b, 2), np.int32),
     )
-    return bytes(jax.export.export(jax.jit(program), platforms=PLATFORMS)(*arguments).serialize())
+    with _without_source_paths():
+        return bytes(jax.export.export(jax.jit(program), platforms=PLATFORMS)(*arguments).serialize())
+
+
+@contextmanager
+def _without_source_paths() -> Iterator[None]:
+    """Keep JAX, during the ``with`` block, from adding to each operation the files on this machine that it is from."""
+    option = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, option)
+    jax.config.update(option, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)

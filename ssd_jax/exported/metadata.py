@@ -148,7 +148,7 @@ def make_metadata(
         writer=f"ssd-jax {ssd_jax.__version__}",
         jax_version=jax_version,
         source=source,
-        config=msgspec.to_builtins(config),
+        config=json.loads(json.dumps(msgspec.to_builtins(config))),  # tuples become lists, as in a file
     )
 
 

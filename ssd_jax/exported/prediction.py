@@ -21,7 +21,6 @@ def make_predict(program: Program) -> PredictFn:
     """
 
     def predict(canvas: Images, height: np.ndarray, width: np.ndarray) -> PaddedDetections:
-        canvas, height, width = (np.asarray(array) for array in (canvas, height, width))  # perhaps they were JAX arrays
         outputs = program.run_padded(canvas, height, width)
         to_pixels = np.stack([width, height, width, height], axis=1)[:, None].astype(np.float32)
         boxes = outputs.boxes / to_pixels

@@ -10,6 +10,8 @@ torch's interpolate with align_corners=False. As in Caffe, there is no antialias
 four pixels around it, whatever the distance between samples.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,8 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 Canvas = UInt8[Array | np.ndarray, "h w 3"]
 Length = int | Int[Array | np.ndarray, ""]
+Side = Any
+"""Side of an array: an integer, or a symbol in a program that `jax.export` exports for arrays of any size."""
 
 
 def resize(
@@ -163,6 +167,6 @@ def interpolate_by_products(
     return jnp.einsum("xw,ywc->yxc", horizontal, mixed_rows, precision=highest)
 
 
-def _compute_pixel_weights(positions: Float[Array, " n"], length: int) -> Float[Array, "n {length}"]:
+def _compute_pixel_weights(positions: Float[Array, " n"], length: Side) -> Float[Array, "n length"]:
     """Return the weight of each pixel in each sample, which is 0 except for the pixels around the sample."""
     return jnp.maximum(0, 1 - jnp.abs(positions[:, None] - jnp.arange(length)))
