@@ -17,6 +17,7 @@ from ssd_jax.errors import UserError
 from ssd_jax.evaluation.evaluator import compute_metrics
 from ssd_jax.evaluation.run import detect_in_split
 from ssd_jax.export.pictures import choose_pictures, place_on_canvases
+from ssd_jax.exported import reading
 from ssd_jax.exported.prediction import make_predict
 from ssd_jax.files import make_user_path
 from ssd_jax.inference.detector import choose_canvas_side
@@ -164,7 +165,7 @@ def measure_size(source: str, model: OpenedModel) -> int:
     """Return the size of a file with the other files that belong to it, or of the parameters of a run, in bytes."""
     path = make_user_path(source)
     if path.is_file():
-        return sum(part.stat().st_size for part in _list_parts(path))
+        return reading.measure_size(path)
     if model.model_folder is not None:
         return (model.model_folder / WEIGHTS_NAME).stat().st_size
     shapes = compute_parameter_shapes(model.config.model)
@@ -188,12 +189,6 @@ def measure_accuracy(model: OpenedModel, data_root: str, split: str | None) -> t
 
 def _bind(detect: Callable[..., Any], batch: _Batch) -> Callable[[], object]:
     return lambda: sharding.fetch(tuple(detect(*batch)))
-
-
-def _list_parts(file: Path) -> list[Path]:
-    """Return the files of an exported file: OpenVINO has the weights beside the graph."""
-    weights = file.with_suffix(".bin")
-    return [file, weights] if file.suffix.lower() == ".xml" and weights.exists() else [file]
 
 
 def _measure_own_memory(source: str, batch_size: int) -> float:
