@@ -15,7 +15,7 @@ import numpy as np
 from ssd_jax.data.run_splits import open_evaluation_split, with_data_root
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation.evaluator import compute_metrics
-from ssd_jax.evaluation.run import detect_in_split
+from ssd_jax.evaluation.run import predict_with_model
 from ssd_jax.export.pictures import choose_pictures, place_on_canvases
 from ssd_jax.exported import reading
 from ssd_jax.exported.prediction import make_predict
@@ -182,7 +182,7 @@ def measure_accuracy(model: OpenedModel, data_root: str, split: str | None) -> t
     name, source = open_evaluation_split(config, split)
     if not source.annotated:
         raise UserError(f"{data_root}: the split '{name}' has no annotations, so there is no mAP")
-    detections, _ = detect_in_split(model, config, source)
+    detections, _ = predict_with_model(model, config, source, "best")
     metrics = compute_metrics(detections, source)
     return metrics["voc_map_11point"], metrics["coco_ap"]
 
