@@ -4,7 +4,7 @@ import os
 import sys
 
 from ssd_jax.__main__ import main
-from ssd_jax.aot.quiet_compiler import suppress_stderr
+from ssd_jax.runtime.quiet_stderr import suppress_stderr
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides warnings about a missing GPU

@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 from jax.experimental import topologies
 
-from ssd_jax.aot.quiet_compiler import suppress_stderr
 from ssd_jax.errors import UserError
+from ssd_jax.runtime.quiet_stderr import suppress_stderr
 
 GIB = 2**30
 

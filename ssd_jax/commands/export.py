@@ -10,6 +10,7 @@ import tyro
 
 from ssd_jax.commands.options import initialize_jax, parse_options
 from ssd_jax.errors import escape_text
+from ssd_jax.plurals import format_count
 from ssd_jax.portability import quote_argument
 from ssd_jax.runtime.progress import hide_progress
 
@@ -86,7 +87,7 @@ def run(argv: Sequence[str]) -> int:
 
 def describe_program(metadata: "Metadata") -> str:
     """Return in a few words what goes into a file's program and what comes out."""
-    images = "any number of images" if metadata.batch is None else f"{metadata.batch} images at a time"
+    images = "any number of images" if metadata.batch is None else format_count(metadata.batch, "images at a time")
     outputs = "detections" if metadata.nms else "boxes and scores of all default boxes"
     return f"weights in {metadata.weights}; {images}, {outputs}"
 

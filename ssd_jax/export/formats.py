@@ -1,7 +1,9 @@
 """The formats of ``ssd-jax export``, with the module that writes each."""
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -48,6 +50,8 @@ class WriterEntry(NamedTuple):
     """Module with the functions of `Writer`. It may need the packages of an extra."""
     options: frozenset[str]
     """Names of the fields of `ExportOptions` that the format has."""
+    defaults: Mapping[str, object] = MappingProxyType({})
+    """Fields of `ExportOptions` that have other defaults in this format."""
 
 
 _COMMON = frozenset({"nms", "batch", "score_threshold", "max_detections", "half"})
@@ -55,7 +59,9 @@ WRITERS = {
     "stablehlo": WriterEntry("ssd_jax.export.stablehlo_writer", _COMMON),
     "onnx": WriterEntry("ssd_jax.export.onnx_writer", _COMMON),
     "openvino": WriterEntry("ssd_jax.export.openvino_writer", _COMMON | {"int8"}),
-    "tflite": WriterEntry("ssd_jax.export.tflite_writer", _COMMON),
+    "tflite": WriterEntry(
+        "ssd_jax.export.tflite_writer", _COMMON - {"half"}, MappingProxyType({"nms": False, "batch": 1})
+    ),
 }
 """Writers by the names of ``ssd-jax export --format``, which are those of `ssd_jax.exported.reading.FORMATS`."""
 

@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from ssd_jax.config import Model
 from ssd_jax.export.onnx_graph import GraphBuilder
-from ssd_jax.models.parameters import BLOCKS, BOX_PREDICTOR, CLASS_PREDICTOR, GROUP_SIZE, Params
+from ssd_jax.models.parameters import BLOCKS, BOX_PREDICTOR, CLASS_PREDICTOR, GROUP_SIZE, Params, find_layer
 
 GROUP_NORM_EPS = 1e-6  # ssd_jax.models.layers.group_norm.EPS, without an import of JAX
 L2_NORM_EPS = 1e-10  # L2Norm.eps of ssd_jax.models.vgg
@@ -172,10 +172,3 @@ def add_l2_norm(graph: GraphBuilder, x: str, path: str, params: Params) -> str:
         length = graph.add("Sqrt", graph.add("Add", squares, np.float32(L2_NORM_EPS)))
         scale = graph.weight(f"{path}/scale", np.asarray(find_layer(params, path)["scale"]).reshape(-1, 1, 1))
         return graph.add("Div", graph.add("Mul", x, scale), length)
-
-
-def find_layer(params: Params, path: str) -> Params:
-    """Return the parameters of a layer, or an empty dict if there is no such layer."""
-    for part in path.split("/"):
-        params = params.get(part, {})
-    return params

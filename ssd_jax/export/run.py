@@ -86,6 +86,7 @@ def export_model(
     """
     writer = import_writer(format_name)
     _check_options(format_name, options)
+    options = _fill_in_defaults(format_name, options)
     model = open_detector(run)
     config = model.config
     if data_root is not None:
@@ -194,6 +195,13 @@ def _check_options(format_name: str, options: ExportOptions) -> None:
             raise UserError(f"--format {format_name} has no option --{field.name.replace('_', '-')}")
     if options.half and options.int8:
         raise UserError("--half and --int8 are both given. Choose one of them")
+
+
+def _fill_in_defaults(format_name: str, options: ExportOptions) -> ExportOptions:
+    """Return the options with the defaults of a format in place of those that were not given."""
+    defaults = WRITERS[format_name].defaults.items()
+    changes = {name: value for name, value in defaults if getattr(options, name) == getattr(DEFAULTS, name)}
+    return dataclasses.replace(options, **changes)
 
 
 def _find_ending(format_name: str) -> str:

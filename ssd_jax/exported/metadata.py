@@ -98,6 +98,9 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     """How larger images are reduced before."""
     nms: bool = True
     """Whether the program returns detections. If not, it returns the boxes and scores of all default boxes."""
+    is_resized: bool = True
+    """Whether the program resizes uint8 images of any size itself. If not, it takes float32 images of ``image_size``,
+    resized by bilinear interpolation without antialiasing, and returns boxes that are normalised to [0, 1]."""
     batch: int | None = None
     """Number of images of each call. None for any number."""
     weights: Weights = "float32"
@@ -143,6 +146,7 @@ def make_metadata(
         image_size=config.model.image_size,
         max_image_size=config.data.max_image_size,
         nms=nms,
+        is_resized=format_name != "tflite",
         batch=batch,
         weights=weights,
         writer=f"ssd-jax {ssd_jax.__version__}",

@@ -80,6 +80,13 @@ def nest_parameters(values: Mapping[str, Any]) -> Params:
     return nested
 
 
+def find_layer(params: Params, path: str) -> Params:
+    """Return the parameters of a layer, such as ``vgg/conv1_1``, or an empty dict if there is no such layer."""
+    for part in path.split("/"):
+        params = params.get(part, {})
+    return params
+
+
 def standardize_kernels(params: Params, config: Model) -> Params:
     """Return the parameters with all kernels standardized or centered, for ``SSD(config, is_standardized=True)``.
 

@@ -84,7 +84,7 @@ def test_make_target_devices_error_says_how_to_install_the_compiler(
 def test_suppress_stderr_shows_output_only_if_the_block_fails():
     program = """
 import os, sys
-from ssd_jax.aot.quiet_compiler import suppress_stderr
+from ssd_jax.runtime.quiet_stderr import suppress_stderr
 with suppress_stderr():
     os.write(2, b"no accelerator")
 print("between", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Suppress messages that libraries for accelerators print on a machine without an accelerator.
+"""Suppress messages that libraries print about themselves, such as those for accelerators that are not present.
 
 This module does not import jax, because the import of jax already prints such messages.
 """
