@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
@@ -50,7 +50,7 @@ class WriterEntry(NamedTuple):
     """Module with the functions of `Writer`. It may need the packages of an extra."""
     options: frozenset[str]
     """Names of the fields of `ExportOptions` that the format has."""
-    defaults: Mapping[str, object] = MappingProxyType({})
+    defaults: Mapping[str, Any] = MappingProxyType({})
     """Fields of `ExportOptions` that have other defaults in this format."""
 
 

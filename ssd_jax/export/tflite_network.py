@@ -30,7 +30,8 @@ def compute_boxes_and_scores(images: Tensor, config: Config, params: Params) -> 
     """
     model = config.model
     x = (images - np.array(model.mean, np.float32)) / np.array(model.std, np.float32)
-    offsets, logits = [], []
+    offsets: list[Tensor] = []
+    logits: list[Tensor] = []
     for name, feature_map in _compute_feature_maps(x, model, params):
         for kind, outputs, found in ((BOX_PREDICTOR, 4, offsets), (CLASS_PREDICTOR, model.num_classes, logits)):
             y = _conv(feature_map, find_layer(params, name + kind), padding=1)
