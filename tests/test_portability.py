@@ -19,8 +19,8 @@ from helpers.paths import ROOT, TESTS
 from PIL import Image
 
 from ssd_jax import portability
-from ssd_jax.commands.predict_images import remove_common_folder
 from ssd_jax.errors import UserError
+from ssd_jax.predictions.targets import remove_common_folder
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.plain_path import plain_path
 

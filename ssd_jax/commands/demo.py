@@ -44,7 +44,7 @@ def demo(options: DemoOptions) -> None:
         UserError: If the results cannot be written.
     """
     print(f"1. The bundled detector {DETECTOR} finds cells in photographs that it was not trained on.")
-    predict(PredictOptions(DETECTOR, (PHOTOGRAPHS,), out=options.out / "photographs"))
+    predict(PredictOptions(DETECTOR, (str(PHOTOGRAPHS),), out=options.out / "photographs"))
     if options.train:
         train_and_evaluate(options.out)
     print(f"\n{format_next_steps(options)}")

@@ -60,18 +60,18 @@ def initialize_jax(distributed: DistributedOptions = SINGLE_PROCESS) -> None:
     compilation.release_compiler_memory()
 
 
-def check_out_folder(out: Path, marker: str) -> None:
+def check_out_folder(out: Path, *markers: str) -> None:
     """Raise an error if an output folder may contain files that the command did not write, such as photographs.
 
     Args:
         out: The output folder. It need not exist.
-        marker: Name of a file that the command writes. A folder that contains it may be used again.
+        markers: Names of files that the command writes. A folder that contains one of them may be used again.
 
     Raises:
-        UserError: If the folder contains files, but no file named ``marker``, or if it is a file.
+        UserError: If the folder contains files, but none of ``markers``, or if it is a file.
     """
     with files.convert_write_errors(out, OUT_ADVICE):
-        has_other_files = out.exists() and any(out.iterdir()) and not (out / marker).exists()
+        has_other_files = out.exists() and any(out.iterdir()) and not any((out / marker).exists() for marker in markers)
     if has_other_files:
         raise UserError(f"--out {out}: the folder contains other files. {OUT_ADVICE}")
 

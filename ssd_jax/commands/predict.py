@@ -1,133 +1,122 @@
-"""``ssd-jax predict``: detect objects in images."""
+"""``ssd-jax predict``: detect objects in images, videos and the pictures of a camera."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from ssd_jax import files
-from ssd_jax.commands.options import OUT_ADVICE, check_out_folder, initialize_jax, make_out_folder, parse_options
+from ssd_jax.commands.options import check_out_folder, initialize_jax, make_out_folder, parse_options
+from ssd_jax.commands.predict_output import OutputOptions
 from ssd_jax.errors import UserError, call_all, escape_text
 from ssd_jax.plurals import format_count
+from ssd_jax.predictions.formats import MARKERS, describe_written
 from ssd_jax.runtime.progress import hide_progress, show_progress
 
-PREDICTIONS = "predictions.json"
+if TYPE_CHECKING:  # not imported at run time, so that --help is fast
+    from ssd_jax.predictions.loop import Summary
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Detect objects in images. Write the images with their boxes, and predictions.json."""
+    """Detect objects in images and videos. Write them with boxes, and predictions.json."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder, model folder, weight file, exported file, name that `ssd-jax models` lists, or hf://USER/NAME."""
-    images: Annotated[
-        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES", help_behavior_hint="(required)")
+    """Run folder, model folder, weight file, exported file, or name of a model (`ssd-jax models` lists them)."""
+    sources: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCES", help_behavior_hint="(required)")
     ]
-    """Image files, or folders of images."""
+    """Image or video files, folders of images, patterns such as "*.jpg", lists of paths (.txt files, or - for the
+    standard input), http(s) addresses of images, or numbers of cameras."""
     out: Path = Path("predictions")
     """Output folder: a new or empty folder, or the output folder of earlier predictions."""
-    score: float = 0.5
-    """Minimum score of the detections."""
+    output: Annotated[OutputOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=OutputOptions)
+    batch: int | None = None
+    """Number of images in which objects are detected at the same time. Default: depends on the device."""
+    every: int = 1
+    """Detect in every n-th frame of videos and cameras, and write a video of these frames."""
     checkpoint: Literal["best", "last"] = "best"
     """Checkpoint to load. best: the one with the highest mAP (area) on the val split. last: the latest one."""
     quiet: bool = False
     """Show no progress: print only results, warnings and errors."""
 
 
-def run(argv: Sequence[str]) -> None:
-    """Run ``ssd-jax predict`` with the arguments ``argv``."""
+def run(argv: Sequence[str]) -> int:
+    """Run ``ssd-jax predict`` with the arguments ``argv``, and return the exit code."""
     options = parse_options(PredictOptions, "predict", argv)
-    if not options.images:
-        raise UserError("predict RUN IMAGES: name at least one image or folder of images")
-    if not 0 <= options.score <= 1:
-        raise UserError(f"--score is {options.score}: expected a number from 0 to 1")
+    if not options.sources:
+        raise UserError("predict RUN SOURCES: name at least one image, video or folder of images")
+    options.output.check()
+    for name, number in (("batch", options.batch), ("every", options.every)):
+        if number is not None and number < 1:
+            raise UserError(f"--{name} is {number}: expected a number of at least 1")
     initialize_jax()
     with hide_progress(options.quiet):
-        predict(options)
+        return predict(options)
 
 
-def predict(options: PredictOptions) -> None:
-    """Detect objects in all images, and write predictions.json and the images with their boxes.
+def predict(options: PredictOptions) -> int:
+    """Detect objects in all pictures, and write the results.
 
-    If no image can be read, a predictions.json of earlier predictions remains as it is.
+    If no picture can be read, a predictions.json of earlier predictions remains as it is. After Ctrl-C, the results up
+    to then are written.
+
+    Returns:
+        The exit code: 1 if some pictures could not be read, otherwise 0.
 
     Raises:
-        UserError: If the model or an image does not exist, the output folder cannot be used, or an image cannot be
-            read. The results of readable images are written before the error about unreadable ones.
+        UserError: If the model or an image does not exist, the output folder cannot be used, or no picture can be read.
+        KeyboardInterrupt: After Ctrl-C, if not only cameras are read, which have no other end.
     """
-    from ssd_jax.commands.predict_images import find_images
-    from ssd_jax.data.image import collect_image_notes
+    from ssd_jax.inputs.finding import find_inputs
+    from ssd_jax.inputs.reading import UNLIMITED, check_can_read, count_pictures, make_readings
     from ssd_jax.model_zoo.opening import check_model_exists, load
-    from ssd_jax.report.draw import class_colours
+    from ssd_jax.predictions.loop import write_in_order
+    from ssd_jax.predictions.targets import choose_targets
+    from ssd_jax.predictions.writers import open_writers
 
-    check_out_folder(options.out, PREDICTIONS)
-    _, (targets, skipped) = call_all(
-        partial(check_model_exists, options.run), partial(find_images, options.images, options.out)
-    )
-    written: list[dict[str, Any]] = []
-    unreadable: list[str] = []
-    notes: list[str] = []
-    best_score = 0.0
-    with show_progress("detecting", len(targets), stage="loading and compiling the network") as task:
-        detect = load(options.run, options.checkpoint)
+    check_out_folder(options.out, *MARKERS)
+    _, found = call_all(partial(check_model_exists, options.run), partial(find_inputs, options.sources, options.out))
+    inputs = found.inputs
+    check_can_read(inputs)
+    targets = dict(zip(inputs, choose_targets(inputs, options.out), strict=True))
+    output = options.output
+    total = count_pictures(inputs, options.every)
+    unit = "frame" if any(item.is_film for item in inputs) else "image"
+    with show_progress("detecting", total, unit, stage="loading and compiling the network") as task:
+        detect = output.adjust(load(options.run, options.checkpoint))
         make_out_folder(options.out)
-        if not (options.out / PREDICTIONS).exists():
-            write_predictions(options.out, [])  # so that the folder can be used again, even if this process is stopped
-        colours = class_colours(detect.class_names)
-        for file, target in task.count_items(targets.items()):
-            try:
-                with collect_image_notes() as image_notes:
-                    pixels, (width, height) = detect.read(file)
-            except UserError as error:
-                unreadable += error.args
-                continue
-            if pixels.shape[:2] != (height, width):
-                image_notes.append(
-                    f"{width} x {height} pixels; it is drawn at {pixels.shape[1]} x {pixels.shape[0]} pixels"
-                )
-            notes += [f"{file}: {note}" for note in image_notes]
-            detections = detect.detect_reduced(pixels, (width, height), score_threshold=0.0)
-            best_score = max(best_score, *(d.score for d in detections), 0.0)
-            detections = [d for d in detections if d.score >= options.score]
-            save_picture(target, pixels, detections, pixels.shape[1] / width, colours)
-            written.append({
-                "file": str(file), "width": width, "height": height, "picture": str(target),
-                "detections": [{"name": d.name, "score": d.score, "box": list(d.box)} for d in detections],
-            })  # fmt: skip
-    if written:
-        write_predictions(options.out, written)
-        count = sum(len(w["detections"]) for w in written)
-        hint = "" if count else f" (the best score is {best_score:.2f}; use a lower --score)"
-        print(
-            f"{format_count(count, 'detections')} with a score of at least {options.score} in "
-            f"{format_count(len(written), 'images')}{hint}. "
-            f"Written to {options.out}: {PREDICTIONS}, and the images with their boxes"
+        max_side = detect.config.data.max_image_size if output.tile is None else UNLIMITED
+        results = detect.detect_in_order(
+            make_readings(inputs, max_side, options.every), options.batch, output.tile, output.overlap
         )
-    for line in [*notes, *skipped]:
+        with open_writers(output.formats, options.out, detect.class_names, output.drawing) as writers:
+            summary = write_in_order(results, targets, writers, output.select, task.update)
+    if summary.count:
+        print_summary(summary, options)
+    for line in [*summary.notes, *found.skipped]:
         print(escape_text(line))
-    if unreadable:
-        raise UserError(f"{len(unreadable)} of {len(targets)} images could not be read:", *unreadable)
+    if summary.is_interrupted and not all(item.kind == "camera" for item in inputs):
+        raise KeyboardInterrupt("Stopped. The results up to now are written." if summary.count else "Stopped.")
+    if not summary.unreadable:
+        return 0
+    error = UserError(f"{summary.unreadable_count} of {len(inputs)} images could not be read:", *summary.unreadable)
+    if not summary.count:
+        raise error
+    print(f"error: {error}", file=sys.stderr)
+    return 1
 
 
-def write_predictions(out: Path, images: list[dict[str, Any]]) -> None:
-    """Write the detections of all images to predictions.json."""
-    text = json.dumps({"boxes": "x1, y1, x2, y2 in pixels of the original image", "images": images}, indent=1)
-    files.write_text(out / PREDICTIONS, text + "\n")
-
-
-def save_picture(target: Path, image: Any, detections: Sequence[Any], scale: float, colours: Mapping[str, Any]) -> None:
-    """Draw the detections on an image that was reduced by a factor, and save it as a JPEG file."""
-    import numpy as np
-
-    from ssd_jax.report.draw import draw_boxes
-
-    boxes = np.array([d.box for d in detections], np.float32).reshape(-1, 4) * np.float32(scale)
-    scores = np.array([d.score for d in detections], np.float32)
-    picture = draw_boxes(image, boxes, [d.name for d in detections], scores, colours=colours)
-    with files.convert_write_errors(target, OUT_ADVICE):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(target, quality=92)
+def print_summary(summary: "Summary", options: PredictOptions) -> None:
+    """Print how much was detected, and what was written."""
+    output = options.output
+    hint = "" if summary.detections else f" (the best score is {summary.best_score:.2f}; use a lower --score)"
+    counts = {"images": summary.images, "frames": summary.frames}
+    places = " and ".join(format_count(count, name) for name, count in counts.items() if count)
+    print(
+        f"{format_count(summary.detections, 'detections')} with {output.describe_scores()} in {places}{hint}. "
+        f"Written to {options.out}: {describe_written(output.formats)}"
+    )

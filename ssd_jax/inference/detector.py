@@ -28,7 +28,7 @@ from ssd_jax.inference.pipeline import DetectedPicture
 from ssd_jax.inference.results import Detections, ImageLike, check_classes
 from ssd_jax.inference.stored_program import DetectFn, make_detect_fn
 from ssd_jax.inference.tiles import TILE_OVERLAP, detect_tiles
-from ssd_jax.inputs.finding import find_inputs
+from ssd_jax.inputs.finding import Input, find_inputs
 from ssd_jax.inputs.reading import Picture, Reading, Unreadable, make_readings
 from ssd_jax.models.parameters import Params
 from ssd_jax.plurals import format_count
@@ -382,7 +382,8 @@ class Detector:
 
     def _read_picture(self, image: ImageLike) -> Picture | Unreadable:
         try:
-            return Picture(str(image) if isinstance(image, str | Path) else "image", *self._read_any(image))
+            name = str(image) if isinstance(image, str | Path) else "image"
+            return Picture(Input("image", name, Path(name)), *self._read_any(image))
         except UserError as error:
             return Unreadable(error.args)
 

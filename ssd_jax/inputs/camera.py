@@ -20,7 +20,7 @@ def read_camera(number: int, every: int = 1) -> Iterator[Frame]:
     Raises:
         UserError: If OpenCV is not installed, there is no such camera, or the camera sends no frames any more.
     """
-    cv2 = _import_cv2()
+    cv2 = import_cv2()
     camera = cv2.VideoCapture(number)
     try:
         if not camera.isOpened():
@@ -39,7 +39,12 @@ def read_camera(number: int, every: int = 1) -> Iterator[Frame]:
         camera.release()
 
 
-def _import_cv2() -> Any:
+def import_cv2() -> Any:
+    """Return the module of OpenCV.
+
+    Raises:
+        UserError: If it is not installed.
+    """
     try:
         import cv2
     except ImportError:

@@ -37,7 +37,17 @@ class Input(NamedTuple):
     location: str
     """Path of a file, address, or number of a camera, as the user gave it."""
     relative: Path
-    """Path relative to the folder that the user named, or the name of the file. It has no suffix for a camera."""
+    """Path relative to the folder that the user named, or the name of the file."""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file on this machine."""
+        return self.kind in ("image", "video")
+
+    @property
+    def is_film(self) -> bool:
+        """Whether it has frames: whether it is a video or a camera."""
+        return self.kind in ("video", "camera")
 
 
 class FoundInputs(NamedTuple):
@@ -77,8 +87,7 @@ def find_inputs(sources: Sequence[str | Path], out: Path | None = None) -> Found
     for part in call_all(*(partial(_find, str(source), out) for source in sources)):
         skipped += part.skipped
         for item in part.inputs:
-            is_file = item.kind in ("image", "video")
-            found.setdefault(os.path.abspath(item.location) if is_file else item.location, item)
+            found.setdefault(os.path.abspath(item.location) if item.is_file else item.location, item)
     return FoundInputs(list(found.values()), list(dict.fromkeys(skipped)))
 
 
@@ -190,7 +199,7 @@ def _count_others(names: Sequence[str]) -> str:
     text = f"{len(names)} files that are not images by their names"
     if len(names) == 1:
         text = "1 file that is not an image by its name"
-    advice = ". To detect in a video, name the video itself" if any(map(is_video, names)) else ""
+    advice = " (to detect in a video, name the video itself)" if any(map(is_video, names)) else ""
     return f"{text}: {list_first(names)}{advice}"
 
 

@@ -12,19 +12,21 @@ from ssd_jax.data.image import collect_image_notes, decode_reduced_image, image_
 from ssd_jax.data.image_formats import LARGE_PIXELS
 from ssd_jax.errors import UserError
 from ssd_jax.inputs.address import download_image
-from ssd_jax.inputs.camera import read_camera
+from ssd_jax.inputs.camera import import_cv2, read_camera
 from ssd_jax.inputs.finding import Input
-from ssd_jax.inputs.video import read_frames, read_info
+from ssd_jax.inputs.video import import_av, read_frames, read_info
 
 T = TypeVar("T")
+UNLIMITED = 1 << 30
+"""Side of a picture that no file has, so that all pictures are read at full size."""
 
 
 @dataclass(frozen=True)
 class Picture:
     """An image, or a frame of a video, that was read."""
 
-    name: str
-    """Path, address, or number of a camera, for messages."""
+    input: Input
+    """The input that the picture is from."""
     pixels: UInt8[np.ndarray, "h w 3"]
     """Upright RGB pixels. Those of an image with more than 64 million pixels may be at a reduced size."""
     size: tuple[int, int]
@@ -35,8 +37,11 @@ class Picture:
     """Time in the video. None for an image."""
     notes: tuple[str, ...] = ()
     """Notes for the user, such as that a few rows are missing. They do not name the picture."""
-    input: Input | None = None
-    """The input that the picture is from. None for an array."""
+
+    @property
+    def name(self) -> str:
+        """Path, address, or number of a camera, for messages."""
+        return self.input.location
 
 
 class Unreadable(NamedTuple):
@@ -67,10 +72,23 @@ def make_readings(inputs: Iterable[Input], max_side: int, every: int = 1) -> Ite
         every: 1 for all frames of a video, n for the frames 0, n, 2n, ...
     """
     for item in inputs:
-        if item.kind in ("video", "camera"):
+        if item.is_film:
             yield from _make_frame_readings(item, every)
         else:
             yield Reading(partial(read_picture, item, max_side), _estimate_pixels(item))
+
+
+def check_can_read(inputs: Iterable[Input]) -> None:
+    """Check that what is needed to read videos and cameras is installed, if there are any.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    kinds = {item.kind for item in inputs}
+    if "camera" in kinds:
+        import_cv2()
+    if kinds & {"video", "camera"}:
+        import_av()  # which also writes the videos of cameras
 
 
 def read_picture(item: Input, max_side: int) -> Picture | Unreadable:
@@ -90,7 +108,7 @@ def read_picture(item: Input, max_side: int) -> Picture | Unreadable:
                 pixels, size = read_reduced_image(item.location, None, canvas, LARGE_PIXELS)
     except UserError as error:
         return Unreadable(error.args)
-    return Picture(item.location, pixels, size, notes=tuple(notes), input=item)
+    return Picture(item, pixels, size, notes=tuple(notes))
 
 
 def count_pictures(inputs: Iterable[Input], every: int = 1) -> int | None:
@@ -100,7 +118,7 @@ def count_pictures(inputs: Iterable[Input], every: int = 1) -> int | None:
         inputs: The inputs.
         every: As for `make_readings`.
     """
-    counts = [_count_frames(item, every) if item.kind in ("video", "camera") else 1 for item in inputs]
+    counts = [_count_frames(item, every) if item.is_film else 1 for item in inputs]
     return None if None in counts else sum(filter(None, counts))
 
 
@@ -125,7 +143,7 @@ def _make_frame_readings(item: Input, every: int) -> Iterator[Reading]:
             frames = read_camera(int(item.location), every)
         for frame in frames:
             size = frame.pixels.shape[1], frame.pixels.shape[0]
-            picture = Picture(item.location, frame.pixels, size, frame.index, frame.seconds, notes, item)
+            picture = Picture(item, frame.pixels, size, frame.index, frame.seconds, notes)
             yield Reading(partial(_return, picture), size[0] * size[1])
             notes = ()
     except UserError as error:

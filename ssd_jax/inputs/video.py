@@ -27,10 +27,6 @@ class VideoInfo(NamedTuple):
 
     frames: int | None
     """Number of frames, which may be estimated. None if it is not known."""
-    size: tuple[int, int]
-    """(Width, height) of a frame in pixels, before it is rotated upright."""
-    rate: float
-    """Frames per second, on average. 0 if it is not known."""
     has_audio: bool
 
 
@@ -44,7 +40,7 @@ def read_info(path: str | Path) -> VideoInfo:
         rate = float(stream.average_rate or 0)
         seconds = (container.duration or 0) / 1e6
         frames = stream.frames or round(seconds * rate) or None
-        return VideoInfo(frames, (stream.width, stream.height), rate, bool(container.streams.audio))
+        return VideoInfo(frames, bool(container.streams.audio))
 
 
 def read_frames(path: str | Path, every: int = 1) -> Iterator[Frame]:

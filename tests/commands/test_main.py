@@ -60,7 +60,7 @@ def test_help_lists_all_commands(capsys):
         (["check-data"], ["CONFIG", "--no-images", "--fix"]),
         (["aot"], ["CONFIG", "--target", "h100x8", "--table"]),
         (["evaluate"], ["RUN", "--split", "--checkpoint", "best,last", "--data.root", "--distributed"]),
-        (["predict"], ["RUN", "IMAGES", "--out", "--score"]),
+        (["predict"], ["RUN", "SOURCES", "--out", "--score", "--batch", "--save"]),
         (["show"], ["RUN", "--image", "--epoch", "--out", "--data.root"]),
         (["import-weights"], ["FILE", "--out", "--class-names", "--channels"]),
         (["export-weights"], ["RUN", "--out", "--layout"]),
@@ -318,7 +318,7 @@ def test_home_folder_is_expanded_in_paths_and_only_there(home):
     assert (options.run, options.image, options.out) == (home / "a b", "~/x", home / "b.jpg")
     argv = ["~nobody-of-this-name/r", "a/~", "~/c.png"]
     predicted = parse_options(predict.PredictOptions, "predict", argv)
-    assert predicted.run == argv[0] and predicted.images == (Path("a/~"), home / "c.png")
+    assert predicted.run == argv[0] and predicted.sources == ("a/~", "~/c.png")  # not only paths
 
 
 def test_home_folder_is_expanded_in_the_paths_of_a_config(home, monkeypatch, capsys):

@@ -106,13 +106,13 @@ def test_predict_tells_what_it_skipped_and_completed(trained_run, photos, tmp_pa
 
 
 def test_predict_draws_a_large_image_at_a_reduced_size(trained_run, photos, tmp_path, capsys, monkeypatch):
-    from ssd_jax.inference import detector
+    from ssd_jax.inputs import reading
 
     large = tmp_path / "large.jpg"
     with Image.open(photos / "a.jpg") as image:
         image.resize((1024, 512)).save(large, quality=95)
     argv = ("predict", trained_run, large, "--score", "0.02", "--out", tmp_path / "out")
-    monkeypatch.setattr(detector, "LARGE_PIXELS", 1024 * 512)
+    monkeypatch.setattr(reading, "LARGE_PIXELS", 1024 * 512)
     assert run_command(*argv) == 0
     assert f"{large}: 1024 x 512 pixels; it is drawn at 128 x 64 pixels" in capsys.readouterr().out
     (predicted,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
@@ -122,12 +122,13 @@ def test_predict_draws_a_large_image_at_a_reduced_size(trained_run, photos, tmp_
         assert picture.size == (128, 64)
 
 
-def test_predict_skips_and_names_unreadable_images(trained_run, photos, tmp_path, run_failing_command):
+def test_predict_skips_and_names_unreadable_images(trained_run, photos, tmp_path, capsys):
     whole = (photos / "a.jpg").read_bytes()
     (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     out = tmp_path / "out"
-    message = run_failing_command("predict", trained_run, photos, "--out", out)
-    assert "1 of 5 images" in message and f"{photos / 'cut.jpg'}: " in message
+    assert run_command("predict", trained_run, photos, "--out", out) == 1
+    message = capsys.readouterr().err
+    assert "error: 1 of 5 images" in message and f"{photos / 'cut.jpg'}: " in message
     assert len(json.loads((out / "predictions.json").read_text())["images"]) == 4
 
 
@@ -166,7 +167,7 @@ def test_predict_names_an_image_exactly_whatever_its_name(name, trained_run, pho
     file.parent.mkdir()
     file.write_bytes((photos / "a.jpg").read_bytes())
     cut.write_bytes((photos / "a.png").read_bytes()[:100])
-    assert run_command("predict", trained_run, "in") == 2
+    assert run_command("predict", trained_run, "in") == 1
     (image,) = json.loads(Path("predictions/predictions.json").read_text(encoding="utf-8"))["images"]
     assert Path(image["file"]) == file
     with Image.open(image["picture"]) as picture:
@@ -189,10 +190,10 @@ def test_predict_rejects_invalid_arguments(run_failing_command, tmp_path, traine
     message = run_failing_command("predict", trained_run, photos, "--out", tmp_path / "file" / "out")
     assert "file/out: " in message and "Not a directory" in message and "--out" in message
     out = tmp_path / "out"
-    (tmp_path / "notes.txt").write_text("no image")
-    message = run_failing_command("predict", trained_run, tmp_path / "notes.txt", "--out", tmp_path / "other")
+    (tmp_path / "notes.md").write_text("no image")
+    message = run_failing_command("predict", trained_run, tmp_path / "notes.md", "--out", tmp_path / "other")
     assert "1 of 1 images" in message and "detections" not in message
-    assert "IMAGES" in run_failing_command("predict", trained_run, "--out", out)
+    assert "SOURCES" in run_failing_command("predict", trained_run, "--out", out)
     assert "--score is 1.5" in run_failing_command("predict", trained_run, photos, "--score", "1.5", "--out", out)
     assert str(tmp_path / "typo") in run_failing_command("predict", trained_run, tmp_path / "typo", "--out", out)
     (tmp_path / "empty").mkdir()

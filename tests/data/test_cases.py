@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from helpers.tiny_config import get_config
 
-from ssd_jax.commands.predict_images import find_images
 from ssd_jax.config import Data
 from ssd_jax.data.check.checks import DataSetCheck, check_data_set
 from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.image import read_image
 from ssd_jax.data.problems import Kind, Problem, Problems
 from ssd_jax.errors import UserError
+from ssd_jax.inputs.finding import find_inputs
 from ssd_jax.runs.run_folder import read_config
 
 COCO = {"train": 16, "val": 6}
@@ -186,9 +186,9 @@ def test_rotated_tiff_files_have_the_pixels_of_the_upright_jpeg_files(cases):
         ("pics", ["grey12in16.png", "noeoi.jpg"]),
     ],
 )
-def test_find_images_finds_photographs_with_all_endings(cases, tmp_path, folder, names):
-    found = find_images([cases / folder], tmp_path)
-    assert sorted(file.name for file in found.targets) == names
+def test_find_inputs_finds_photographs_with_all_endings(cases, tmp_path, folder, names):
+    found = find_inputs([cases / folder], tmp_path)
+    assert sorted(Path(item.location).name for item in found.inputs) == names
     assert bool(found.skipped) == (folder == "c_appledouble/JPEGImages")
 
 

@@ -17,6 +17,7 @@ from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.errors import UserError
 from ssd_jax.inference import detector, stored_program
 from ssd_jax.inference.restoring import restore_params
+from ssd_jax.inputs.finding import Input
 from ssd_jax.inputs.reading import Picture, Reading
 from ssd_jax.model_zoo.opening import load
 from ssd_jax.ops.detection import Detections
@@ -340,7 +341,8 @@ def test_tiled_detection_equals_that_in_cropped_images(trained_detector, image, 
 def test_detect_in_order_in_tiles_equals_tiled_detection(trained_detector, image):
     """The second picture was read at half its size."""
     wide = np.concatenate([image, image[:, ::-1]], axis=1)
-    pictures = [Picture("a", wide, (128, 64)), Picture("b", wide, (256, 128))]
+    named = Input("image", "a.png", Path("a.png"))
+    pictures = [Picture(named, wide, (128, 64)), Picture(named, wide, (256, 128))]
     readings = [Reading(lambda picture=picture: picture, 0) for picture in pictures]
     first, second = trained_detector.detect_in_order(readings, tile=64, overlap=0.0)
     expected = trained_detector.tiled(wide, tile=64, overlap=0.0, score_threshold=0.0)

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from ssd_jax.errors import convert_errors
 from ssd_jax.files import append_to_file_name
 from ssd_jax.inputs.video import import_av
 
 _TICKS_PER_SECOND = 90_000  # the usual unit of time in videos, of which most frame rates have whole numbers
+_NOMINAL_RATE = 30  # which the encoder asks for; the time of each frame is its own
 _CODEC = "libx264"
 _ENCODER_OPTIONS = {"crf": "20", "preset": "veryfast"}
 
@@ -19,27 +19,19 @@ _ENCODER_OPTIONS = {"crf": "20", "preset": "veryfast"}
 class VideoWriter:
     """Writer of a video file in the format MP4 with H.264, without audio.
 
-    The file gets its name when it is complete. Use the writer as a context manager; after an error, no file remains.
+    The file gets its name when it is complete.
 
     Args:
         path: File to write.
-        rate: Frames per second, for players that show it. The time of each frame is its own.
     """
 
-    def __init__(self, path: Path, rate: float) -> None:
+    def __init__(self, path: Path) -> None:
         self._av = import_av()
         self._path = path
         self._part = path.with_name(append_to_file_name(path.stem, ".part.mp4"))
-        self._rate = Fraction(rate if 0.1 <= rate <= 1000 else 25).limit_denominator(1001)
         self._container: Any = None
         self._stream: Any = None
         self._last = -1
-
-    def __enter__(self) -> "VideoWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.close(keep=kind is None)
 
     def write(self, pixels: UInt8[np.ndarray, "h w 3"], seconds: float) -> None:
         """Append a frame. Frames of another size than the first one are resized to it.
@@ -82,8 +74,8 @@ class VideoWriter:
 
     def _open(self, width: int, height: int) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = self._av.open(str(self._part), "w", format="mp4")
-        stream = self._container.add_stream(_CODEC, rate=self._rate, options=_ENCODER_OPTIONS)
+        self._container = self._av.open(str(self._part), mode="w", format="mp4")
+        stream = self._container.add_stream(_CODEC, rate=_NOMINAL_RATE, options=_ENCODER_OPTIONS)
         stream.width, stream.height = width + width % 2, height + height % 2
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, _TICKS_PER_SECOND)
