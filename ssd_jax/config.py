@@ -252,8 +252,8 @@ class Data:
     """Settings of the data set and of the batches."""
 
     root: str = "shapes"
-    """Folder of the data set (VOC, COCO JSON, YOLO or its .yaml, ILSVRC DET, or the files of a labelling tool), a
-    prepared set of tensorflow-datasets (``tfds:voc/2007``), or ``shapes`` for generated images."""
+    """Folder of the data set (VOC, COCO, YOLO, CVAT, labelme, CSV, ...), a prepared set of
+    tensorflow-datasets (``tfds:voc/2007``), or ``shapes`` for generated images."""
     format: Literal[
         "auto", "voc", "coco", "yolo", "ilsvrc", "labelme", "cvat", "label_studio", "via", "createml", "supervisely",
         "kitti", "dota", "wider_face", "open_images", "csv", "tfds", "shapes",

@@ -24,6 +24,7 @@ from ssd_jax.runs.config_file import build_config, load_config, select_length
 from ssd_jax.runs.config_names import list_configs
 
 T = TypeVar("T")
+_MAX_CHOICES = 40  # characters in the help; --help-all lists longer choices
 HELP = ("-h", "--help")
 HELP_ALL = "--help-all"
 
@@ -213,6 +214,7 @@ def _add_option(parser: argparse.ArgumentParser, name: str, kind: Any, doc: str,
         kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is Literal:
         metavar = "|".join(typing.get_args(kind))
+        metavar = metavar if len(metavar) <= _MAX_CHOICES else "NAME"
     else:
         metavar = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}[kind]
     value = "" if default in (None, "", dataclasses.MISSING) else f" (default: {default})"
