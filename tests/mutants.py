@@ -886,6 +886,34 @@ MUTANTS = (
         "remaining = max(0, math.floor(left / per_step))",
         ("training/test_timed_length",),
     ),
+    Mutant(
+        "doubt_on_ignored_object",
+        "metrics/doubts",
+        "if not (repeats or i in matched or on_ignored[i]):",
+        "if not (repeats or i in matched):",
+        ("metrics/test_doubts",),
+    ),
+    Mutant(
+        "doubt_score_without_rate_of_mistakes",
+        "metrics/doubt_score",
+        "(1 - agreed_top) / agreed_top * agreed / (1 - agreed)",
+        "agreed / (1 - agreed)",
+        ("metrics/test_doubt_score", "metrics/test_doubts"),
+    ),
+    Mutant(
+        "unusual_box_not_compared_with_equals",
+        "metrics/doubt_score",
+        "<= values[box])",
+        "< values[box])",
+        ("metrics/test_doubt_score",),
+    ),
+    Mutant(
+        "fold_learns_what_it_judges",
+        "auditing/folds",
+        "np.flatnonzero(plan.folds != k).tolist()",
+        "np.flatnonzero(plan.folds >= 0).tolist()",
+        ("auditing/test_folds",),
+    ),
 )
 
 
