@@ -68,7 +68,7 @@ class Options:
 
 
 class Damage(NamedTuple):
-    """What was changed in the annotations of a split."""
+    """Mistakes that were made in the annotations of a split."""
 
     annotations: list[Annotation]
     """The damaged annotations."""
