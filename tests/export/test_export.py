@@ -152,11 +152,11 @@ def test_pictures_are_those_of_the_val_split_if_it_can_be_read(tmp_path):
     data = dataclasses.replace(CONFIG.data, root=str(root), max_image_size=48)
     names = dataclasses.replace(CONFIG.model, class_names=("circle", "square", "star", "triangle"))
     config = dataclasses.replace(CONFIG, data=data, model=names)
-    chosen, place = pictures.choose_pictures(config)
+    chosen, place = pictures.choose_pictures(config, 3)
     assert place == "val split" and [picture.shape for picture in chosen] == [(48, 48, 3)] * 3
     for file in (root / "JPEGImages").glob("val0.png"):
         file.write_bytes(b"no image")
-    assert len(pictures.choose_pictures(config)[0]) == 2, "the first of the three cannot be read"
+    assert len(pictures.choose_pictures(config, 3)[0]) == 2, "the first of the three cannot be read"
     gone = dataclasses.replace(config, data=dataclasses.replace(data, root=str(tmp_path / "nowhere")))
     assert pictures.choose_pictures(gone)[1] == "photographs of the package"
 

@@ -3,6 +3,7 @@
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import msgspec
@@ -87,6 +88,19 @@ def test_file_without_suppression_returns_all_boxes_and_detects_with_ours(tmp_pa
     assert isinstance(outputs, RawOutputs) and outputs.boxes.shape == (2, n, 4) and outputs.scores.shape == (2, n, 2)
     assert outputs.boxes.max() > 64, "boxes are not clipped"
     assert_same_detections(load(file)(images[1], score_threshold=LOW), detector(images[1], score_threshold=LOW))
+
+
+@pytest.mark.parametrize("nms", [True, False])
+def test_file_follows_the_rules_of_imported_layouts(tmp_path, nms):
+    """The rules are those of mmdetection: the best candidates of each map, limited and clipped boxes, no empty ones."""
+    rules: dict[str, Any] = {
+        "top_k": 30, "top_k_per": "map", "log_scale_bounds": (-4.0, 4.0), "clip_before_nms": True, "drop_empty": True,
+    }  # fmt: skip
+    image = make_images(50, 40)
+    file = write_tiny_file(tmp_path / "rules.stablehlo", Detect(**rules), nms=nms)
+    expected = make_detector(**rules)(image, score_threshold=LOW)
+    assert expected != make_detector()(image, score_threshold=LOW)
+    assert_same_detections(load(file)(image, score_threshold=LOW), expected)
 
 
 @pytest.mark.parametrize("count", [1, 3])
