@@ -26,7 +26,7 @@ import tyro
 from tabulate import tabulate
 
 from ssd_jax import files
-from ssd_jax.auditing.folds import describe_cost, detect_in_folds, plan_folds
+from ssd_jax.auditing.folds import describe_cost, detect_in_folds, plan_folds, train_and_detect
 from ssd_jax.auditing.proposals import write_doubts_csv
 from ssd_jax.commands.main import print_warnings_to_stderr
 from ssd_jax.commands.options import initialize_jax
@@ -65,6 +65,8 @@ class Options:
     """Seed of the damage."""
     first: int = 100
     """Number of doubts to count."""
+    itself: bool = False
+    """Also train a network on all damaged annotations, and let it judge them, for a comparison."""
 
 
 class Damage(NamedTuple):
@@ -192,20 +194,39 @@ def measure(options: Options) -> None:
     unread: dict[int, str] = {}
     detections = detect_in_folds(plan, damaged, unread)
     judge = f"Cross-validated: {options.folds} networks of {options.steps} steps, trained on damaged annotations."
-    for name, audited in (("damaged", damaged), ("as_it_is", source)):
-        doubts = find_doubts(detections, list(audited.annotations()), frozenset(unread))
-        folder = options.out / name
-        folder.mkdir(exist_ok=True)
-        write_audit_page(folder / "audit.html", options.data.name, options.split, audited, detections, doubts, judge)
-        write_doubts_csv(folder / "doubts.csv", doubts, list(audited.annotations()), detections, audited.class_names)
-        if audited is damaged:
-            results = make_results(doubts, find_hits(doubts, detections, damage), damage, options.first)
-            files.write_text(options.out / "results.json", json.dumps(results, indent=2) + "\n")
-            print(format_results(results))
-        else:
-            counts = {kind.value: sum(d.kind is kind for d in doubts[: options.first]) for kind in DoubtKind}
-            print(f"\nAs it is: {len(doubts)} doubts, of the first {options.first}: {counts}")
+    doubts = _write_audit("damaged", options, damaged, detections, unread, judge)
+    results = make_results(doubts, find_hits(doubts, detections, damage), damage, options.first)
+    files.write_text(options.out / "results.json", json.dumps(results, indent=2) + "\n")
+    print(format_results(results))
+    doubts = _write_audit("as_it_is", options, source, detections, unread, judge)
+    counts = {kind.value: sum(d.kind is kind for d in doubts[: options.first]) for kind in DoubtKind}
+    print(f"\nAs it is: {len(doubts)} doubts, of the first {options.first}: {counts}")
+    if options.itself:
+        folder = options.out / "networks" / f"itself_{options.steps}_steps"
+        detections = train_and_detect(plan.config, folder, damaged, damaged, unread, "one network on all images")
+        judge = f"Judged by a network of {options.steps} steps that was trained on these damaged annotations."
+        doubts = _write_audit("itself", options, damaged, detections, unread, judge)
+        results = make_results(doubts, find_hits(doubts, detections, damage), damage, options.first)
+        print(f"\n{judge}\n\n{format_results(results)}")
     print(f"{(time.perf_counter() - started) / 60:.1f} minutes, results in {options.out}")
+
+
+def _write_audit(
+    name: str,
+    options: Options,
+    source: FolderSource,
+    detections: Sequence[ImageDetections],
+    unread: dict[int, str],
+    judge: str,
+) -> list[Doubt]:
+    """Find the doubts about a split, write them as a page and a table into the folder ``name``, and return them."""
+    annotations = list(source.annotations())
+    doubts = find_doubts(detections, annotations, frozenset(unread))
+    folder = options.out / name
+    folder.mkdir(exist_ok=True)
+    write_audit_page(folder / "audit.html", options.data.name, options.split, source, detections, doubts, judge)
+    write_doubts_csv(folder / "doubts.csv", doubts, annotations, detections, source.class_names)
+    return doubts
 
 
 def _open(config: Config, options: Options) -> tuple[Config, FolderSource]:

@@ -29,7 +29,7 @@ from ssd_jax.training.loop import Trainer
 
 
 class FoldPlan(NamedTuple):
-    """Steps of a cross-validation, before it starts."""
+    """Plan of a cross-validation."""
 
     config: Config
     """Config of the networks."""
@@ -121,17 +121,37 @@ def detect_in_folds(plan: FoldPlan, source: Source, unread: dict[int, str]) -> l
     for k, folder in enumerate(plan.folders):
         title = f"fold {k + 1} of {len(plan.folders)}"
         inside, outside = np.flatnonzero(plan.folds == k).tolist(), np.flatnonzero(plan.folds != k).tolist()
-        trainer = _train(plan.config, folder, _select(source, outside), title)
         skipped: dict[int, str] = {}
-        with show_progress(f"{title}: detecting", len(inside)) as task:
-            params, _ = restore_params(folder, plan.config, "last", trainer.mesh)
-            found = predict_split(
-                trainer.predict, params, _select(source, inside), plan.config, trainer.mesh, task.update, skipped
-            )
+        found = train_and_detect(plan.config, folder, _select(source, outside), _select(source, inside), skipped, title)
         unread |= {inside[position]: message for position, message in skipped.items()}
         for position, image_detections in zip(inside, found, strict=True):
             detections[position] = image_detections
     return detections
+
+
+def train_and_detect(
+    config: Config, folder: Path, learned: Source, judged: Source, unread: dict[int, str], title: str
+) -> list[ImageDetections]:
+    """Train a network on some images, and return its detections in others.
+
+    A network that is trained already is used as it is.
+
+    Args:
+        config: Config of the network.
+        folder: Run folder of the network.
+        learned: Images to train on.
+        judged: Images to detect objects in.
+        unread: Dict to which the position and the error message of each unreadable image are added.
+        title: Name of the network, for messages.
+
+    Raises:
+        UserError: As `detect_in_folds`.
+        KeyboardInterrupt: As `detect_in_folds`.
+    """
+    trainer = _train(config, folder, learned, title)
+    with show_progress(f"{title}: detecting", len(judged)) as task:
+        params, _ = restore_params(folder, config, "last", trainer.mesh)
+        return predict_split(trainer.predict, params, judged, config, trainer.mesh, task.update, unread)
 
 
 def _select(source: Source, positions: Sequence[int]) -> Source:

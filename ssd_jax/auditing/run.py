@@ -91,8 +91,8 @@ def audit(
         judge = f"Judged by the checkpoint of step {step}."
         if split == config.data.train_split:
             judge += (
-                " The run was trained on these annotations, so it repeats some of their mistakes; --folds 5 finds more "
-                "of them."
+                " A network repeats some mistakes of the annotations that it was trained on; with --folds 5, none is "
+                "judged by a network that has learned it."
             )
     annotations = list(source.annotations())
     doubts = find_doubts(detections, annotations, frozenset(unread))
