@@ -29,7 +29,7 @@ from ssd_jax.training.loop import Trainer
 
 
 class FoldPlan(NamedTuple):
-    """Plan of a cross-validation."""
+    """Steps of a cross-validation, before it starts."""
 
     config: Config
     """Config of the networks."""
