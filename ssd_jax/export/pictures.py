@@ -18,12 +18,12 @@ COUNT = 8
 """Number of pictures."""
 
 
-def choose_pictures(config: Config, count: int = COUNT) -> tuple[list[Picture], str]:
+def choose_pictures(config: Config, count: int | None = None) -> tuple[list[Picture], str]:
     """Return pictures of the run's val split or, if its data cannot be read, pictures that come with the package.
 
     Args:
         config: Config of the run.
-        count: Number of pictures, if there are as many.
+        count: Number of pictures, if there are as many. None: 8.
 
     Returns:
         The pictures, reduced to ``data.max_image_size`` as for detection, and in words where they are from.
@@ -31,7 +31,7 @@ def choose_pictures(config: Config, count: int = COUNT) -> tuple[list[Picture], 
     side = config.data.max_image_size
     try:
         source = open_split(config, config.data.val_split) if config.data.root else None
-        pictures = _read_some(source, count) if source is not None else []
+        pictures = _read_some(source, count or COUNT) if source is not None else []
     except UserError:
         pictures = []
     if pictures:

@@ -32,7 +32,7 @@ def read_program(file: Path) -> OnnxProgram:
     import_package("onnxruntime", "onnx")
     with convert_read_errors(file):
         content = file.read_bytes()
-    with convert_errors(f"{file}: onnxruntime can't read it", "Copy or export the file again."):
+    with convert_errors(f"{file}: the file is damaged", "Copy or export it again."):
         session = create_session(content)
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:

@@ -43,6 +43,8 @@ FORMATS = {
 }
 """Formats by the names of ``ssd-jax export --format``."""
 _STABLEHLO_MEMBERS = {"metadata.json", "program.bin"}
+_ONNX_PRODUCER = b"\x12\x07ssd-jax"
+"""Second field of the ONNX files that `ssd_jax.export` writes, in protobuf: the name of their producer."""
 
 
 def find_format(file: Path) -> str | None:
@@ -54,9 +56,11 @@ def find_format(file: Path) -> str | None:
     if not file.is_file():
         return None
     with convert_read_errors(file), file.open("rb") as stream:
-        start = stream.read(8)
+        start = stream.read(16)
     if start[4:8] == b"TFL3":
         return "tflite"
+    if start[2:].startswith(_ONNX_PRODUCER):
+        return "onnx"
     if start[:4] == b"PK\x03\x04" and _is_stablehlo(file):
         return "stablehlo"
     return next((name for name, entry in FORMATS.items() if entry.ending == file.suffix.lower()), None)

@@ -16,13 +16,13 @@ from ssd_jax.export.benchmark import measure_accuracy
 from ssd_jax.model_zoo.opening import load, open_detector
 
 
-@pytest.fixture(scope="module")
-def file(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a file that ``ssd-jax export`` wrote of a trained run."""
-    path = tmp_path_factory.mktemp("files") / "tiny.stablehlo"
+@pytest.fixture(scope="module", params=["stablehlo", "onnx"])
+def file(trained_run: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """Return a file of each format that ``ssd-jax export`` wrote of a trained run."""
+    path = tmp_path_factory.mktemp("files") / f"tiny.{request.param}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "COUNT", 3)
-        assert run_command("export", trained_run, "--out", path, "--quiet") == 0
+        assert run_command("export", trained_run, "--format", request.param, "--out", path, "--quiet") == 0
     return path
 
 
