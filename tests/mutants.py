@@ -914,6 +914,41 @@ MUTANTS = (
         "np.flatnonzero(plan.folds >= 0).tolist()",
         ("auditing/test_folds",),
     ),
+    Mutant(
+        "file_boxes_not_normalised",
+        "exported/prediction",
+        "np.stack([width, height, width, height], axis=1)",
+        "np.stack([height, width, height, width], axis=1)",
+        ("exported/test_program",),
+    ),
+    Mutant(
+        "last_batch_not_cut",
+        "exported/program",
+        "np.concatenate(field)[:count]",
+        "np.concatenate(field)",
+        ("exported/test_program",),
+    ),
+    Mutant(
+        "exported_sizes_swapped",
+        "export/stablehlo_writer",
+        "images, sizes[:, 0], sizes[:, 1]",
+        "images, sizes[:, 1], sizes[:, 0]",
+        ("exported/test_stablehlo_file",),
+    ),
+    Mutant(
+        "tie_with_itself",
+        "export/parity",
+        "same_class[index] = False",
+        "same_class[index] = True",
+        ("export/test_parity",),
+    ),
+    Mutant(
+        "parity_ignores_lone_detections",
+        "export/parity",
+        "parity.scores <= SCORE_TOLERANCE and parity.alone == 0",
+        "parity.scores <= SCORE_TOLERANCE",
+        ("export/test_parity",),
+    ),
 )
 
 

@@ -15,7 +15,7 @@ from ssd_jax.config import Config
 from ssd_jax.data.run_splits import open_split, with_data_root
 from ssd_jax.errors import UserError
 from ssd_jax.export.formats import WRITERS, Writer, import_writer
-from ssd_jax.export.network import ExportOptions, Network, make_network
+from ssd_jax.export.network import ExportOptions, Network, apply_options, make_network
 from ssd_jax.export.parity import (
     BOX_TOLERANCE,
     SCORE_TOLERANCE,
@@ -95,6 +95,7 @@ def export_model(
     default = f"{make_safe_file_name(model.short_name)}{_find_ending(format_name)}"
     file = make_user_path(default if out is None else out)
     _check_out(file, format_name)
+    apply_options(config, options)  # an error about an option should not wait for the parameters
     with show_progress("exporting", stage="loading the network"):
         params, step = model.load_params(checkpoint)
         params = sharding.fetch(params)
