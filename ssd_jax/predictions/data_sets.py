@@ -60,6 +60,8 @@ class DataSetWriter(PredictionWriter):
     def _choose_name(self, prediction: Prediction) -> Path:
         """Return a name with the ending of the image file, or .jpg if the image has to be written."""
         target, source = prediction.target, prediction.source
+        if prediction.frame is not None:  # frames differ in their numbers, and a camera has no last one
+            return target.with_suffix(".jpg")
         ending = source.suffix if source is not None and source.suffix.lower() in EXTENSIONS else ".jpg"
         stem = target.stem  # a for a.jpg, and a.png for a.png
         if stem.lower().endswith(ending.lower()):
