@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from ssd_jax.errors import convert_errors
 from ssd_jax.files import append_to_file_name
 from ssd_jax.inputs.video import import_av
 
