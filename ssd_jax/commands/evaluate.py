@@ -34,8 +34,8 @@ class EvaluateOptions:
     out: Path | None = None
     """Folder for all files. Default: the run folder."""
     tile: int | None = None
-    """Find small objects in large images: detect in overlapping tiles of this side in pixels, such as 640, and in the
-    whole image. The metrics without tiles are printed, too."""
+    """Detect in overlapping tiles of this side in pixels, such as 640, to find small objects in large images. The
+    metrics without tiles are printed, too."""
     overlap: float = 0.2
     """Least share of the side of a tile that neighbouring tiles have in common."""
     quiet: bool = False

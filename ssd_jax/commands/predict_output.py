@@ -21,11 +21,10 @@ class OutputOptions:
     """Options for what is detected and for what is written."""
 
     save: tuple[Format, ...] = ("pictures", "json")
-    """Files to write, any of these. pictures: the images with their boxes. json: predictions.json. csv: a row per
-    detection in predictions.csv. coco, yolo, voc: a data set in this format, with links to the images, to correct and
-    to train on. crops: the part of the image in each box, by class."""
+    """Files to write, any of these. json, csv: tables. coco, yolo, voc: data sets with links to the images, to correct
+    and to train on. crops: the parts of the images in the boxes."""
     pictures: bool = True
-    """--no-pictures: do not write the images with their boxes."""
+    """Write the images with their boxes if --save names them."""
     score: float = 0.5
     """Minimum score of the detections."""
     score_of: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="CLASS=SCORE")] = ()
@@ -38,8 +37,7 @@ class OutputOptions:
     """Maximum IoU of two detections of a class: of two boxes above it, only the better one is a detection. Default:
     that of the network, which is usually 0.45."""
     tile: int | None = None
-    """Find small objects in large images: detect in overlapping tiles of this side in pixels, such as 640, and in the
-    whole image."""
+    """Detect in overlapping tiles of this side in pixels, such as 640, to find small objects in large images."""
     overlap: float = 0.2
     """Least share of the side of a tile that neighbouring tiles have in common."""
     line_width: int | None = None
