@@ -1,6 +1,7 @@
 """Measure how many of the mistakes that are made in annotations on purpose an audit finds.
 
     python -m benchmarks.label_audit BCCD --out runs/label_audit
+    python -m benchmarks.label_audit BCCD --out runs/label_audit_test --split test --run blood-cells
 
 1. Remove a part of the boxes at random, and give another part another class, in memory.
 2. Train the networks of a cross-validation on the damaged annotations, and compare each image with the detections of
@@ -9,7 +10,8 @@
 4. Compare the same detections with the annotations as they are. No network has learned an image that it judges.
 
 The tables are printed, and written with the pages of both audits. If the command is interrupted, the same command
-continues it. Mistakes that the data set has itself count as wrong doubts here, so the precision is a lower bound.
+continues it. With `--run`, a trained network judges instead, without step 2. Mistakes that the data set has itself count
+as wrong doubts here, so the precision is a lower bound.
 """
 
 import dataclasses
@@ -35,10 +37,12 @@ from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.run_splits import with_data_root
 from ssd_jax.data.source import Annotation, FolderSource
 from ssd_jax.errors import UserError
+from ssd_jax.evaluation.run import predict_with_model
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics.average_precision import compute_inclusive_iou
 from ssd_jax.metrics.diagnosis import IOU
 from ssd_jax.metrics.doubts import Doubt, DoubtKind, find_doubts
+from ssd_jax.model_zoo.opening import open_detector
 from ssd_jax.report.audit_page import write_audit_page
 from ssd_jax.runs.config_file import load_config
 
@@ -65,6 +69,8 @@ class Options:
     """Seed of the damage."""
     first: int = 100
     """Number of doubts to count."""
+    run: str = ""
+    """Run or model that judges instead of networks that are trained for it. It must not have learned the split."""
     itself: bool = False
     """Also train a network on all damaged annotations, and let it judge them, for a comparison."""
 
@@ -190,10 +196,15 @@ def measure(options: Options) -> None:
     damage = damage_annotations(annotations, len(source.class_names), options.removed, options.swapped, options.seed)
     damaged = FolderSource(damage.annotations, source.class_names)
     plan = plan_folds(config, damaged, options.folds, options.out / "networks", options.steps)
-    print(describe_cost(plan, None))
     unread: dict[int, str] = {}
-    detections = detect_in_folds(plan, damaged, unread)
-    judge = f"Cross-validated: {options.folds} networks of {options.steps} steps, trained on damaged annotations."
+    if options.run:
+        model = open_detector(options.run)
+        detections, _ = predict_with_model(model, model.config, damaged, "best", unread)
+        judge = f"Judged by {model.short_name}."
+    else:
+        print(describe_cost(plan, None))
+        detections = detect_in_folds(plan, damaged, unread)
+        judge = f"Cross-validated: {options.folds} networks of {options.steps} steps, trained on damaged annotations."
     doubts = _write_audit("damaged", options, damaged, detections, unread, judge)
     results = make_results(doubts, find_hits(doubts, detections, damage), damage, options.first)
     files.write_text(options.out / "results.json", json.dumps(results, indent=2) + "\n")
@@ -223,7 +234,7 @@ def _write_audit(
     annotations = list(source.annotations())
     doubts = find_doubts(detections, annotations, frozenset(unread))
     folder = options.out / name
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     write_audit_page(folder / "audit.html", options.data.name, options.split, source, detections, doubts, judge)
     write_doubts_csv(folder / "doubts.csv", doubts, annotations, detections, source.class_names)
     return doubts
