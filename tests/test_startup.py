@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from helpers.stablehlo_files import make_images, write_tiny_file
 from helpers.tiny_detector import make_detector
 from PIL import Image
 
+from ssd_jax.export.run import export_model
 from ssd_jax.model_zoo.saving import save_model_folder
 
 # Large packages that detection with a model folder does not need. Flax is needed only to trace the network.
@@ -22,7 +24,7 @@ HEAVY = {
 RUN = """
 import json, sys
 counted = []
-if sys.argv[1] == "predict":
+if sys.argv[1] == "predict" and not sys.argv[2].endswith(".onnx"):
     import jax
     event = "/jax/core/compile/backend_compile_duration"
     jax.monitoring.register_event_duration_secs_listener(lambda name, _, **__: counted.append(name == event))
@@ -69,4 +71,14 @@ def test_predict_with_an_exported_file_does_not_import_the_network(tmp_path: Pat
     command = ("predict", file, tmp_path / "image.png", "--out", tmp_path / "out", "--score", "0.02")
     compilations, modules = run_and_inspect(*command, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "cache"))
     assert compilations == 1 and not modules & (HEAVY | {"flax", "ssd_jax.models.ssd"})
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text())["images"][0]["detections"]
+
+
+def test_predict_with_an_onnx_file_does_not_import_jax(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    file = export_model(save_model_folder(make_detector(), tmp_path / "model"), "onnx", tmp_path / "tiny.onnx").file
+    Image.fromarray(make_images(40, 30)).save(tmp_path / "image.png")
+    command = ("predict", file, tmp_path / "image.png", "--out", tmp_path / "out", "--score", "0.02")
+    _, modules = run_and_inspect(*command)
+    assert "onnxruntime" in modules and not modules & (HEAVY | {"jax", "flax", "onnx"})
     assert json.loads((tmp_path / "out" / "predictions.json").read_text())["images"][0]["detections"]

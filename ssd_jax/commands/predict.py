@@ -12,6 +12,8 @@ import tyro
 from ssd_jax.commands.options import check_out_folder, initialize_jax, make_out_folder, parse_options
 from ssd_jax.commands.predict_output import OutputOptions
 from ssd_jax.errors import UserError, call_all, escape_text
+from ssd_jax.exported.reading import uses_jax
+from ssd_jax.files import make_user_path
 from ssd_jax.plurals import format_count
 from ssd_jax.predictions.formats import MARKERS, describe_written
 from ssd_jax.runtime.progress import hide_progress, show_progress
@@ -53,7 +55,8 @@ def run(argv: Sequence[str]) -> int:
     for name, number in (("batch", options.batch), ("every", options.every)):
         if number is not None and number < 1:
             raise UserError(f"--{name} is {number}: expected a number of at least 1")
-    initialize_jax()
+    if uses_jax(make_user_path(options.run)):  # importing JAX takes half a second
+        initialize_jax()
     with hide_progress(options.quiet):
         return predict(options)
 

@@ -28,7 +28,8 @@ def select_on_host(
     """
     detect = msgspec.convert(metadata.config["detect"], Detect)
     default_boxes = msgspec.convert(metadata.config["model"]["default_boxes"], DefaultBoxes)
-    detections = _make_select_fn(detect, default_boxes.boxes_per_map)(boxes, scores)
+    with compilation.compilation_cache(min_seconds=0.0):
+        detections = _make_select_fn(detect, default_boxes.boxes_per_map)(boxes, scores)
     return PaddedDetections(*map(np.asarray, detections))
 
 

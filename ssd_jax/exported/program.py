@@ -56,9 +56,11 @@ class Program(ABC):
 
     Attributes:
         metadata: What the file says about itself.
+        is_compiled_for_shapes: Whether another shape of the images takes a compilation.
     """
 
     metadata: Metadata
+    is_compiled_for_shapes = False
 
     @abstractmethod
     def run(self, images: Images) -> Outputs | RawOutputs:

@@ -31,14 +31,16 @@ class FileFormat(NamedTuple):
     """Name of the format for readers."""
     module: str
     """Module with the functions of `Reader`. It may need the packages of an extra."""
+    uses_jax: bool = False
+    """Whether JAX runs the files."""
     other_endings: tuple[str, ...] = ()
     """Endings of further files, which have the same name and lie beside it."""
 
 
 FORMATS = {
-    "stablehlo": FileFormat(".stablehlo", "StableHLO", "ssd_jax.exported.stablehlo_file"),
+    "stablehlo": FileFormat(".stablehlo", "StableHLO", "ssd_jax.exported.stablehlo_file", uses_jax=True),
     "onnx": FileFormat(".onnx", "ONNX", "ssd_jax.exported.onnx_file"),
-    "openvino": FileFormat(".xml", "OpenVINO", "ssd_jax.exported.openvino_file", (".bin",)),
+    "openvino": FileFormat(".xml", "OpenVINO", "ssd_jax.exported.openvino_file", other_endings=(".bin",)),
     "tflite": FileFormat(".tflite", "TFLite", "ssd_jax.exported.tflite_file"),
 }
 """Formats by the names of ``ssd-jax export --format``."""
@@ -64,6 +66,12 @@ def find_format(file: Path) -> str | None:
     if start[:4] == b"PK\x03\x04" and _is_stablehlo(file):
         return "stablehlo"
     return next((name for name, entry in FORMATS.items() if entry.ending == file.suffix.lower()), None)
+
+
+def uses_jax(file: Path) -> bool:
+    """Return whether JAX detects objects with what a path names, as with everything except files of other runtimes."""
+    name = find_format(file)
+    return name is None or FORMATS[name].uses_jax
 
 
 def read_program(file: Path) -> Program:

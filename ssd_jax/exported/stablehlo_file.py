@@ -13,6 +13,7 @@ images share one copy of them, and are compiled in less time.
 import io
 import re
 import shutil
+import threading
 import zipfile
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -43,12 +44,15 @@ class StableHLOProgram(Program):
     should be placed on canvases of one size, and be given to `run_padded`.
     """
 
+    is_compiled_for_shapes = True
+
     def __init__(
         self, file: Path, metadata: Metadata, exported: jax.export.Exported, weights: Mapping[str, np.ndarray]
     ) -> None:
         self.file, self.metadata = file, metadata
         self._exported, self.weights = exported, dict(weights)
         self._compiled: dict[tuple[int, ...], Callable[..., Any]] = {}
+        self._lock = threading.Lock()
 
     def run(self, images: Images) -> Outputs | RawOutputs:
         return self._call(images, np.tile(np.array(images.shape[1:3], np.int32), (len(images), 1)))
@@ -64,8 +68,9 @@ class StableHLOProgram(Program):
         return jax.device_put(self.weights, jax.local_devices()[0])
 
     def _call(self, images: Images, sizes: Int32[np.ndarray, "b 2"]) -> Outputs | RawOutputs:
-        if images.shape not in self._compiled:
-            self._compiled[images.shape] = self._compile(images, sizes)
+        with self._lock:  # so that each program is compiled once, although several threads detect
+            if images.shape not in self._compiled:
+                self._compiled[images.shape] = self._compile(images, sizes)
         outputs = jax.device_get(self._compiled[images.shape](self._placed_weights, images, sizes))
         return (Outputs if self.metadata.nms else RawOutputs)(*map(np.asarray, outputs))
 

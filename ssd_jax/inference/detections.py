@@ -1,10 +1,14 @@
 """Detections of one image, as numpy arrays on the host."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Int32, UInt8
+
+DetectFn = Callable[[UInt8[np.ndarray, "b h w 3"], Int32[np.ndarray, " b"], Int32[np.ndarray, " b"]], Sequence[Any]]
+"""A function ``detect(canvas, height, width)`` that detects objects in a batch of images, as of
+`ssd_jax.inference.program.make_predict`. It returns boxes, scores, labels and a mask, as arrays of numpy or JAX."""
 
 
 class ImageDetections(NamedTuple):

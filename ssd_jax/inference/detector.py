@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
-import jax
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -23,16 +22,14 @@ from ssd_jax.data.image_formats import LARGE_PIXELS
 from ssd_jax.data.pixels import to_rgb
 from ssd_jax.errors import UserError, escape_text
 from ssd_jax.inference import pipeline
-from ssd_jax.inference.detections import NO_DETECTIONS, ImageDetections, to_image_detections
+from ssd_jax.inference.detections import NO_DETECTIONS, DetectFn, ImageDetections, to_image_detections
 from ssd_jax.inference.pipeline import DetectedPicture
 from ssd_jax.inference.results import Detections, ImageLike, check_classes
-from ssd_jax.inference.stored_program import DetectFn, make_detect_fn
 from ssd_jax.inference.tiles import TILE_OVERLAP, detect_tiles
 from ssd_jax.inputs.finding import Input, find_inputs
 from ssd_jax.inputs.reading import Picture, Reading, Unreadable, make_readings
 from ssd_jax.models.parameters import Params
 from ssd_jax.plurals import format_count
-from ssd_jax.runtime import sharding
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +79,14 @@ class Detector:
     def from_params(cls, config: Config, params: Params, step: int) -> "Detector":
         """Create a detector from the parameters of a network.
 
-        On a CPU, batches are single images in several threads: they keep all cores as busy as larger batches do, and
-        the detections in an image do not depend on the other images, up to the last bit.
+        Args:
+            config: Config of the network.
+            params: The parameters.
+            step: Training step of the parameters.
         """
-        batching: Batching = "single" if jax.local_devices()[0].platform == "cpu" else "padded"
-        return cls(config, make_detect_fn(config, params), step, params, batching)
+        from ssd_jax.inference.stored_program import make_detect_fn  # imports JAX, which other programs do not need
+
+        return cls(config, make_detect_fn(config, params), step, params, choose_batching())
 
     def __repr__(self) -> str:
         names, side = self.class_names, self.config.model.image_size
@@ -364,7 +364,7 @@ class Detector:
                 content = reduce_to_fit(images[i], (side, side))
                 shapes[slot] = content.shape[:2]
                 canvas[slot, : content.shape[0], : content.shape[1]] = content
-            outputs = sharding.fetch(self._detect(canvas, shapes[:, 0], shapes[:, 1]))
+            outputs = [np.asarray(field) for field in self._detect(canvas, shapes[:, 0], shapes[:, 1])]
             for slot, i in enumerate(chosen):
                 results[i] = to_image_detections(outputs, slot, *sizes[i])
         return results
@@ -399,6 +399,17 @@ class Detector:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         return None if classes is None else check_classes(classes, self.class_names)
+
+
+def choose_batching() -> Batching:
+    """Return how many images a program of JAX should take in one call on the first device of this process.
+
+    On a CPU, batches are single images in several threads: they keep all cores as busy as larger batches do, and the
+    detections in an image do not depend on the other images, up to the last bit.
+    """
+    import jax
+
+    return "single" if jax.local_devices()[0].platform == "cpu" else "padded"
 
 
 def choose_canvas_side(image_side: int, max_side: int) -> int:

@@ -19,20 +19,17 @@ import jax
 import msgspec
 import numpy as np
 from jax import Array
-from jaxtyping import Int32, UInt8
 
 import ssd_jax
 from ssd_jax.config import Config
 from ssd_jax.errors import UserError
 from ssd_jax.files import write_bytes
+from ssd_jax.inference.detections import DetectFn
 from ssd_jax.models.parameters import Params, compute_parameter_shapes, nest_parameters, standardize_kernels
 from ssd_jax.ops.detection import Detections
 from ssd_jax.runtime import compilation
 
 logger = logging.getLogger(__name__)
-
-DetectFn = Callable[[UInt8[np.ndarray, "b h w 3"], Int32[np.ndarray, " b"], Int32[np.ndarray, " b"]], Detections]
-"""A function ``detect(canvas, height, width)`` that detects objects in a batch of images, as of `make_predict`."""
 
 # Packages that decide what a traced program contains, and settings of JAX that change it.
 _PACKAGES = ("jax", "jaxlib", "flax")

@@ -9,10 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
-
-import jax
-from jax.sharding import Mesh
+from typing import Any, Literal
 
 from ssd_jax.config import Config
 from ssd_jax.errors import UserError, convert_errors
@@ -20,17 +17,17 @@ from ssd_jax.exported import reading
 from ssd_jax.exported.prediction import make_predict
 from ssd_jax.exported.program import Program
 from ssd_jax.files import make_user_path
-from ssd_jax.inference.detector import Detector
-from ssd_jax.inference.stored_program import DetectFn
+from ssd_jax.inference.detector import Batching, Detector, choose_batching
 from ssd_jax.model_zoo import catalog, hub
 from ssd_jax.model_zoo.catalog import CatalogModel
 from ssd_jax.model_zoo.model_folder import is_model_folder, read_params
 from ssd_jax.models.parameters import Params
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.config_file import decode_config
-from ssd_jax.runtime import sharding
 
 Checkpoint = Literal["best", "last"]
+Mesh = Any
+"""A `jax.sharding.Mesh`. JAX, whose import takes half a second, is not imported before the parameters are read."""
 logger = logging.getLogger(__name__)
 
 
@@ -66,6 +63,8 @@ class OpenedModel:
         Raises:
             UserError: If the parameters cannot be read, or do not fit the config.
         """
+        from ssd_jax.runtime import sharding
+
         return self.read(checkpoint, mesh or sharding.single_device_mesh())
 
     def load_detector(self, checkpoint: str = "best") -> Detector:
@@ -79,8 +78,10 @@ class OpenedModel:
         """
         if self.program is None:
             return Detector.from_params(self.config, *self.load_params(checkpoint))
-        detect = cast(DetectFn, make_predict(self.program))  # its detections have the same fields
-        return Detector(self.config, detect, self.program.metadata.source.step)
+        has_any_shape = not self.program.is_compiled_for_shapes or self.program.metadata.batch is not None
+        batching: Batching = "any" if has_any_shape else choose_batching()
+        detect = make_predict(self.program)
+        return Detector(self.config, detect, self.program.metadata.source.step, batching=batching)
 
 
 def open_model(source: str | Path, class_names: Sequence[str] | None = ()) -> OpenedModel:
@@ -256,4 +257,8 @@ def _open_weight_file(file: Path, name: str, class_names: Sequence[str] | None) 
 
 def _place(params: Params, step: int, mesh: Mesh) -> tuple[Params, int]:
     """Copy parameters to each device of a mesh."""
+    import jax
+
+    from ssd_jax.runtime import sharding
+
     return jax.device_put(params, sharding.make_replicated_sharding(mesh)), step
