@@ -88,8 +88,10 @@ def predict(options: PredictOptions) -> int:
     targets = dict(zip(inputs, choose_targets(inputs, options.out), strict=True))
     output = options.output
     total = count_pictures(inputs, options.every)
-    unit = "frame" if any(item.is_film for item in inputs) else "image"
-    with show_progress("detecting", total, unit, stage="loading and compiling the network") as task:
+    has_films = any(item.is_film for item in inputs)
+    with show_progress(
+        "detecting", total, "frame" if has_films else "image", stage="loading and compiling the network"
+    ) as task:
         detect = output.adjust(load(options.run, options.checkpoint))
         make_out_folder(options.out)
         max_side = detect.config.data.max_image_size if output.tile is None else UNLIMITED
@@ -106,7 +108,8 @@ def predict(options: PredictOptions) -> int:
         raise KeyboardInterrupt("Stopped. The results up to now are written." if summary.count else "Stopped.")
     if not summary.unreadable:
         return 0
-    error = UserError(f"{summary.unreadable_count} of {len(inputs)} images could not be read:", *summary.unreadable)
+    things = "images and videos" if has_films else "images"
+    error = UserError(f"{summary.unreadable_count} of {len(inputs)} {things} could not be read:", *summary.unreadable)
     if not summary.count:
         raise error
     print(f"error: {error}", file=sys.stderr)
@@ -119,7 +122,8 @@ def print_summary(summary: "Summary", options: PredictOptions) -> None:
     hint = "" if summary.detections else f" (the best score is {summary.best_score:.2f}; use a lower --score)"
     counts = {"images": summary.images, "frames": summary.frames}
     places = " and ".join(format_count(count, name) for name, count in counts.items() if count)
+    drawn = " and ".join(name for name, count in (("images", summary.images), ("videos", summary.frames)) if count)
     print(
         f"{format_count(summary.detections, 'detections')} with {output.describe_scores()} in {places}{hint}. "
-        f"Written to {options.out}: {describe_written(output.formats)}"
+        f"Written to {options.out}: {describe_written(output.formats, drawn)}"
     )

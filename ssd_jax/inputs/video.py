@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from ssd_jax.errors import UserError, convert_errors
+from ssd_jax.errors import UserError, convert_errors, format_error_reason
 
 
 class Frame(NamedTuple):
@@ -89,7 +89,10 @@ def _open(path: str | Path) -> Iterator[tuple[Any, Any]]:
     av = import_av()
     with (
         convert_errors(
-            f"{path}: can't be read as a video", "Copy it again, or remove it.", catch=(OSError, ValueError)
+            f"{path}: can't be read as a video",
+            "Copy it again, or remove it.",
+            catch=(OSError, ValueError),
+            reason=lambda error: getattr(error, "strerror", None) or format_error_reason(error),
         ),
         av.open(str(path), metadata_errors="ignore") as container,
     ):

@@ -24,7 +24,13 @@ MARKER = ".ssd_jax_predictions"
 MARKERS = (JSON_FILE, MARKER)
 
 
-def describe_written(formats: tuple[Format, ...]) -> str:
-    """Return a list of what is written for some formats, such as "predictions.json, and coco/annotations.json"."""
-    names = [text for name, text in WRITTEN.items() if name in formats]
+def describe_written(formats: tuple[Format, ...], pictures: str = "images") -> str:
+    """Return a list of what is written for some formats, such as "predictions.json, and coco/annotations.json".
+
+    Args:
+        formats: The formats.
+        pictures: What has boxes: "images" or "videos", or both.
+    """
+    texts = WRITTEN | {"pictures": f"the {pictures} with their boxes"}
+    names = [text for name, text in texts.items() if name in formats]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])}, and {names[-1]}"

@@ -1,5 +1,6 @@
 """Write video files with PyAV, which the extra ``video`` installs."""
 
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from ssd_jax.errors import convert_errors
-from ssd_jax.files import append_to_file_name
+from ssd_jax.files import append_to_file_name, convert_write_errors
 from ssd_jax.inputs.video import import_av
+from ssd_jax.predictions.prediction import OUT_ADVICE
 
 _TICKS_PER_SECOND = 90_000  # the usual unit of time in videos, of which most frame rates have whole numbers
 _NOMINAL_RATE = 30  # which the encoder asks for; the time of each frame is its own
@@ -82,7 +83,5 @@ class VideoWriter:
         stream.codec_context.time_base = Fraction(1, _TICKS_PER_SECOND)
         self._stream = stream
 
-    def _convert_errors(self) -> Any:
-        return convert_errors(
-            f"{self._path}: can't be written", "Free some space, or name another --out.", catch=OSError
-        )
+    def _convert_errors(self) -> AbstractContextManager[None]:
+        return convert_write_errors(self._path, OUT_ADVICE)
