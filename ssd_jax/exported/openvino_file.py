@@ -4,6 +4,7 @@ JAX is not imported.
 """
 
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,10 +23,12 @@ class OpenVINOProgram(Program):
         """Create a program from an ``openvino.CompiledModel``."""
         self.metadata = metadata
         self._compiled = compiled
+        self._lock = threading.Lock()
 
     def run(self, images: Images) -> Outputs | RawOutputs:
         kind = Outputs if self.metadata.nms else RawOutputs
-        results = self._compiled({"images": images})
+        with self._lock:  # all calls share the memory of one request
+            results = self._compiled({"images": images})
         return kind(*(results[self._compiled.output(name)] for name in kind._fields))
 
 

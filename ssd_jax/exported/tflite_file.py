@@ -6,6 +6,7 @@ for their files. JAX is not imported until the detections are selected.
 """
 
 import io
+import threading
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -32,10 +33,13 @@ class TFLiteProgram(Program):
         """Create a program from an ``Interpreter`` of LiteRT."""
         self.metadata = metadata
         self._run = interpreter.get_signature_runner()
+        self._lock = threading.Lock()
 
     def run(self, images: Images) -> RawOutputs:
         _, height, width, _ = images.shape
-        outputs = self._run(images=resize(images, self.metadata.image_size))
+        resized = resize(images, self.metadata.image_size)
+        with self._lock:  # all calls share the memory of one interpreter
+            outputs = self._run(images=resized)
         return RawOutputs(outputs["boxes"] * np.array([width, height, width, height], np.float32), outputs["scores"])
 
 

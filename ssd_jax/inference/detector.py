@@ -346,7 +346,7 @@ class Detector:
         return found._replace(boxes_px=found.boxes_px * np.float32(size[0] / pixels.shape[1]))
 
     def _detect_batch(
-        self, images: Sequence[UInt8[np.ndarray, "h w 3"]], sizes: Sequence[tuple[int, int]], batch_size: int
+        self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], sizes: Sequence[tuple[int, int]], batch_size: int
     ) -> list[ImageDetections]:
         """Return the detections in a few images, each in pixels of its (width, height) at full size.
 
