@@ -191,7 +191,11 @@ def _find_root(pattern: str) -> Path:
 
 
 def _is_inside(file: Path, folder: Path | None) -> bool:
-    return folder is not None and file.resolve().is_relative_to(folder.resolve())
+    if folder is None:
+        return False
+    # A data set in an output folder has links to images elsewhere.
+    places = file.resolve(), file.parent.resolve() / file.name
+    return any(place.is_relative_to(folder.resolve()) for place in places)
 
 
 def _count_others(names: Sequence[str]) -> str:
