@@ -80,6 +80,25 @@ def test_program_detects_in_images_of_several_sizes_on_one_canvas(file, detector
         np.testing.assert_allclose(pixels, [d.box for d in expected], atol=1e-3)
 
 
+def test_detections_do_not_depend_on_the_batch_size_to_the_last_bit(file):
+    images = [make_images(*size) for size in ((20, 64), (64, 31), (5, 5), (64, 64), (33, 60))]
+    detector = load(file)
+    alone = [detector(image, score_threshold=LOW) for image in images]
+    assert detector(images, score_threshold=LOW, batch_size=3) == alone and all(alone)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_loaded_file_compiles_one_program_for_any_number_of_images(tmp_path, file, monkeypatch, count):
+    compiled = []
+    compile_program = stablehlo_file.StableHLOProgram._compile
+    monkeypatch.setattr(
+        stablehlo_file.StableHLOProgram, "_compile", lambda self, *a: (compiled.append(a), compile_program(self, *a))[1]
+    )
+    images = [make_images(*size) for size in ((20, 64), (64, 31), (5, 5), (64, 64), (33, 60))][:count]
+    load(file)(images, batch_size=4)
+    assert len(compiled) == 1
+
+
 def test_file_without_suppression_returns_all_boxes_and_detects_with_ours(tmp_path, detector):
     file = write_tiny_file(tmp_path / "raw.stablehlo", nms=False)
     images = make_images(2, 40, 64)
