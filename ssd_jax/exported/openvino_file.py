@@ -28,7 +28,7 @@ class OpenVINOProgram(Program):
     def run(self, images: Images) -> Outputs | RawOutputs:
         kind = Outputs if self.metadata.nms else RawOutputs
         with self._lock:  # all calls share the memory of one request
-            results = self._compiled({"images": images})
+            results = self._compiled({"images": images}, share_outputs=False)
         return kind(*(results[self._compiled.output(name)] for name in kind._fields))
 
 

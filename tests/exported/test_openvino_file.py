@@ -62,6 +62,16 @@ def test_replace_metadata_keeps_the_program(tmp_path: Path):
     assert measure_size(file) == sum(path.stat().st_size for path in tmp_path.iterdir())
 
 
+def test_outputs_are_not_changed_by_a_later_call(tmp_path: Path):
+    write_tiny_file(tmp_path / "a.xml")
+    program = read_program(tmp_path / "a.xml")
+    first = program.run(IMAGES)
+    copies = [field.copy() for field in first]
+    program.run(255 - IMAGES)
+    for field, copy in zip(first, copies, strict=True):
+        np.testing.assert_array_equal(field, copy)
+
+
 def test_read_program_names_a_file_that_is_damaged_or_missing(tmp_path: Path):
     file = tmp_path / "a.xml"
     write_tiny_file(file)
