@@ -121,6 +121,7 @@ OPTIONAL_IMPORTS = {
     "inputs.camera": {"cv2"},  # the extra `camera`
     "inference.results": {"supervision"},  # the extra `supervision`
     "exported.stablehlo_file": {"jaxlib"},  # comes with jax
+    "data.writers.array_records": {"array_record"},  # comes with grain, except on Windows
     "weights.torch_reference": {"torch", "torchvision"},  # the extra `parity`
     "model_zoo.hub": {"huggingface_hub"},  # the extra `hub`
     "export.onnx_detection": {"onnx"},  # the extra `onnx`, as the next three

@@ -28,6 +28,7 @@ COMMANDS = {
     "demo": Command("demo", "[--out FOLDER] [--no-train]", "detect cells, and train on generated images"),
     "prepare-data": Command("prepare_data", "tfds:NAME --archives FOLDER", "prepare a public data set (TensorFlow)"),
     "configs": Command("configs", "[NAME] [--copy FILE]", "list the configs, or copy one to edit it"),
+    "convert": Command("convert", "FOLDER --to FORMAT --out FOLDER", "write a data set as VOC, COCO, YOLO or tfds"),
     "check-data": Command("check_data", "CONFIG [--data.root FOLDER]", "find mistakes in a data set"),
     "train": Command("train", "CONFIG [--workdir RUN] [...]", "train a detector, or resume a run"),
     "evaluate": Command("evaluate", "RUN [--report]", "compute mAP and COCO metrics of a run"),

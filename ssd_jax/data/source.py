@@ -131,6 +131,10 @@ class Source(ABC):
             UserError: If the image cannot be read; the message names the file.
         """
 
+    def encoded_image(self, index: int) -> bytes | None:
+        """Return the encoded image at an index as it is stored in a record; None if it is a file or generated."""
+        return None
+
     def reduced_image(self, index: int, canvas: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
         """Return the image at an index, possibly at a reduced size that is still larger than a canvas.
 

@@ -162,6 +162,7 @@ def _open_file(
                     f"annotations[{entry.position}] of {image.file_name}",
                     content.categories[entry.category].name,
                     (entry.bbox[0], entry.bbox[1], entry.bbox[0] + entry.bbox[2], entry.bbox[1] + entry.bbox[3]),
+                    difficult=entry.is_ignored,
                     crowd=entry.is_crowd,
                     area_px=abs(entry.area),
                 )

@@ -43,6 +43,7 @@ class _RawObject(msgspec.Struct):
     id: Number | None = None
     area: float | str | None = None
     iscrowd: int | float | str | bool | None = 0
+    ignore: int | float | str | bool | None = 0
 
 
 class _RawCategory(msgspec.Struct):
@@ -71,6 +72,8 @@ class CocoObject(NamedTuple):
     area: float
     """Area in square pixels: as stated, or the area of the box."""
     is_crowd: bool
+    is_ignored: bool = False
+    """Value of the key ``ignore``, with which MMDetection and ``ssd-jax convert`` mark VOC's difficult objects."""
 
 
 class CocoCategory(NamedTuple):
@@ -231,7 +234,9 @@ def _objects(
         area = box[2] * box[3] if math.isnan(area) else area
         if not entry.bbox:
             problems.add(Kind.OUTLINES, file, f"{where} of {raw.images[image].file_name} (polygon without bbox)")
-        objects.append(CocoObject(position, image, category, box, area, _is_true(entry.iscrowd)))
+        objects.append(
+            CocoObject(position, image, category, box, area, _is_true(entry.iscrowd), _is_true(entry.ignore))
+        )
     return objects
 
 

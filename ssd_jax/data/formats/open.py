@@ -13,6 +13,7 @@ from typing import Protocol, cast, runtime_checkable
 
 from ssd_jax.config import Data
 from ssd_jax.data.folder import Folder
+from ssd_jax.data.formats import minival
 from ssd_jax.data.formats.other_formats import name_image_without_ending
 from ssd_jax.data.formats.reader import PUBLISHED, WHOLE
 from ssd_jax.data.formats.recognition import find_outer_data_set, import_folder_format_module, recognise_format
@@ -158,6 +159,24 @@ def is_tfds(data: Data) -> bool:
     return data.format == "tfds" or data.root.startswith("tfds:")
 
 
+def open_defined_splits(data: Data, problems: Problems) -> dict[str, Source]:
+    """Open all splits that a data set itself defines, by their names.
+
+    If it has no splits, the only name is `WHOLE`. No images are held out for val. Splits that are made from others,
+    such as COCO's minival, are left out.
+
+    Raises:
+        UserError: As `open_source` does.
+    """
+    data_set = _open_data_set(data, "")
+    names = tuple(name for name in data_set.names if name not in minival.SPLITS)
+    used = "+".join(names) if names and not any(set(name) & set("+/[]") for name in names) else data.train_split
+    data_set = _open_data_set(dataclasses.replace(data, train_split=used, val_split=used, test_split=used), "")
+    if data_set.divided == WHOLE:
+        return {WHOLE: data_set.open_named(names[0] if names else WHOLE, (), problems)}
+    return {name: data_set.open_named(name, (), problems) for name in names}
+
+
 # ---- data sets ----
 
 
@@ -224,7 +243,7 @@ class _DataSet:
             return self._open_part(split, class_names, problems)
         if name is None:
             raise UserError(self.missing_split_message(split))
-        return self._open_named(name, class_names, problems)
+        return self.open_named(name, class_names, problems)
 
     def missing_split_message(self, split: str) -> str:
         options = ("train_split", "val_split", "test_split")
@@ -246,7 +265,7 @@ class _DataSet:
     def _open_part(self, split: str, class_names: Sequence[str], problems: Problems) -> Source:
         raise NotImplementedError
 
-    def _open_named(self, name: str, class_names: Sequence[str], problems: Problems) -> Source:
+    def open_named(self, name: str, class_names: Sequence[str], problems: Problems) -> Source:
         raise NotImplementedError
 
 
@@ -262,7 +281,7 @@ class _NamedDataSet(_DataSet):
     def names(self) -> tuple[str, ...]:
         return self._module.split_names(self.data)
 
-    def _open_named(self, name: str, class_names: Sequence[str], problems: Problems) -> Source:
+    def open_named(self, name: str, class_names: Sequence[str], problems: Problems) -> Source:
         return self._module.open_split(self.data, name, class_names, problems)
 
 
@@ -304,7 +323,7 @@ class _FolderDataSet(_DataSet):
         )
         return self._find("train") if needs_val and not has_val else None
 
-    def _open_named(self, name: str, class_names: Sequence[str], problems: Problems) -> Source:
+    def open_named(self, name: str, class_names: Sequence[str], problems: Problems) -> Source:
         for other in self._ignored_formats:
             text = f"the folder has annotations in two formats; {self.format.upper()} is used, which has "
             text += f"at least as many annotated images as {other.upper()}. Choose with --data.format"
@@ -356,7 +375,7 @@ class _FolderDataSet(_DataSet):
 
     def _open_part(self, split: str, class_names: Sequence[str], problems: Problems) -> Source:
         assert self.divided is not None
-        whole = self._open_named(self.divided, class_names, problems)
+        whole = self.open_named(self.divided, class_names, problems)
         assert isinstance(whole, FolderSource)
         in_val = split_by_hash([annotation.image_id for annotation in whole.annotations()], self.data.val_fraction)
         is_val = split_kind(split) == "val"

@@ -139,6 +139,10 @@ class TfdsSource(Source):
         example, name = self._read_record(index)
         return decode_image(example["image"], name)
 
+    def encoded_image(self, index: int) -> bytes:
+        """Return the encoded image at an index as it is stored."""
+        return bytes(self._read_record(index)[0]["image"])
+
     def _read_record(self, index: int) -> tuple[dict[str, Any], str]:
         """Return the record at an index, with its image still encoded, and the name of the record for messages."""
         name = f"{self._where}[{index}]"

@@ -1,0 +1,3 @@
+__all__ = ["convert_data_set"]
+
+from .conversion import convert_data_set as convert_data_set
