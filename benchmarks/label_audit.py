@@ -10,8 +10,8 @@
 4. Compare the same detections with the annotations as they are. No network has learned an image that it judges.
 
 The tables are printed, and written with the pages of both audits. If the command is interrupted, the same command
-continues it. With `--run`, a trained network judges instead, without step 2. Mistakes that the data set has itself count
-as wrong doubts here, so the precision is a lower bound.
+continues it. With `--run`, a trained network judges instead, without step 2. Mistakes that the data set had before
+count as wrong doubts here, so the precision is a lower bound.
 """
 
 import dataclasses

@@ -23,7 +23,7 @@ PRIOR = 0.01
 """Share of boxes that are assumed to be empty, and share that are assumed to be loose, before anything is known. The
 detections do not show these shares, because an object that is hard to find looks like an empty box."""
 COMPARED = 400
-"""Number of objects, of the same class and of the most similar areas, that a box is compared with."""
+"""Number of boxes, of the same group and of the most similar areas, that a box is compared with."""
 
 
 class Finding(NamedTuple):
@@ -107,28 +107,34 @@ def _compute_kind_factor(
 
 
 def score_unusual_boxes(
-    labels: Int32[np.ndarray, " g"], areas: Float64[np.ndarray, " g"], values: Float64[np.ndarray, " g"]
+    groups: Int32[np.ndarray, " g"],
+    areas: Float64[np.ndarray, " g"],
+    values: Float64[np.ndarray, " g"],
+    wrong_values: Float64[np.ndarray, " w"],
 ) -> Float64[np.ndarray, " g"]:
     """Return, for each box, the probability that it is wrong because an unusually low value was measured for it.
 
-    A box is compared with the `COMPARED` boxes of its class whose areas are most similar, itself included. If a share q
+    A box is compared with the `COMPARED` boxes of its group whose areas are most similar, itself included. If a share q
     of them has at most its value, a right box has such a value with probability q, and the result follows from Bayes'
-    rule with the share `PRIOR` of wrong boxes, for which a low value is certain. Boxes of a class and size for which
-    low values are usual thus have a low probability.
+    rule with the share `PRIOR` of wrong boxes, of which a share r has at least this value. Boxes of a group and size
+    for which low values are usual thus have a low probability.
 
     Args:
-        labels: Label of each box.
+        groups: Number of the group of each box, such as its label.
         areas: Area of each box.
         values: What was measured, such as the best score of the detections on each box.
+        wrong_values: The same, measured for boxes that are known to be wrong. If there are none, r is 1.
     """
-    result = np.zeros(len(labels))
-    for label in np.unique(labels).tolist():
-        own = np.flatnonzero(labels == label)
+    result = np.zeros(len(groups))
+    higher = len(wrong_values) - np.searchsorted(np.sort(wrong_values), values, side="left")
+    priors = PRIOR * (higher + 1) / (len(wrong_values) + 1)
+    for group in np.unique(groups).tolist():
+        own = np.flatnonzero(groups == group)
         own = own[np.argsort(areas[own], kind="stable")]
         for position, box in enumerate(own.tolist()):
             start = max(0, min(position - COMPARED // 2, len(own) - COMPARED))
             share = np.mean(values[own[start : start + COMPARED]] <= values[box])
-            result[box] = PRIOR / (PRIOR + (1 - PRIOR) * share)
+            result[box] = priors[box] / (priors[box] + (1 - PRIOR) * share)
     return result
 
 

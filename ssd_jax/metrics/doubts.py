@@ -26,6 +26,9 @@ LOWEST_SCORE = 0.05
 """Minimum score of a doubt."""
 LOWEST_DETECTION_SCORE = 0.05
 """Minimum score of the detections that can lead to a doubt. Lower ones only show that a box may not be empty."""
+OVERLAPPED_IOU = 0.2
+"""IoU with another box from which a box is only compared with such boxes. Non-maximum suppression can hide its object.
+"""
 EMPTY_SCORE = 0.1
 """Score that all detections on a box are below if nothing is found in the box."""
 LOOSE_RANGE = (0.35, 0.65)
@@ -283,26 +286,56 @@ def _doubt_boxes(images: Sequence[_Image]) -> list[Doubt]:
     loose: list[tuple[Doubt, int, float, float]] = []
     for i, _, annotation, comparison in images:
         areas = (annotation.boxes_px[:, 2:] - annotation.boxes_px[:, :2]).prod(axis=1)
+        groups = 2 * annotation.labels + _find_overlapped(annotation)
         for j in np.flatnonzero(~(annotation.difficult | annotation.crowd)).tolist():
-            shape = int(annotation.labels[j]), float(areas[j])
+            shape = int(groups[j]), float(areas[j])
             empty.append((Doubt(DoubtKind.EMPTY, 1.0, i, j, None), *shape, float(comparison.support[j])))
             if j in comparison.agreed:
                 k = comparison.agreed[j]
                 iou = float(comparison.iou[k, j])
                 loose.append((Doubt(DoubtKind.LOOSE, float(comparison.support[j]), i, j, k, iou), *shape, iou))
-    scored_empty = zip(_score_unusual(empty), empty, strict=True)
+    scored_empty = zip(_score_unusual(empty, _measure_empty_places(images)), empty, strict=True)
     return [
         *(doubt for doubt, (_, _, _, support) in scored_empty if support < EMPTY_SCORE),
-        *(doubt for doubt in _score_unusual(loose) if doubt.iou is not None and doubt.iou < LOOSE_RANGE[1]),
+        *(
+            doubt
+            for doubt in _score_unusual(loose, np.zeros(0))
+            if doubt.iou is not None and doubt.iou < LOOSE_RANGE[1]
+        ),
     ]
 
 
-def _score_unusual(rows: Sequence[tuple[Doubt, int, float, float]]) -> list[Doubt]:
-    """Return doubts, each with its score times the result of `score_unusual_boxes` for its label, area and value."""
-    columns = [np.array(column) for column in zip(*(row[1:] for row in rows), strict=True)]
+def _find_overlapped(annotation: Annotation) -> Bool[np.ndarray, " g"]:
+    """Return whether each box overlaps another box by an IoU of at least `OVERLAPPED_IOU`."""
+    among = compute_inclusive_iou(annotation.boxes_px, annotation.boxes_px)
+    np.fill_diagonal(among, 0)
+    return (among >= OVERLAPPED_IOU).any(axis=1)
+
+
+def _measure_empty_places(images: Sequence[_Image]) -> Float64[np.ndarray, " w"]:
+    """Return the best score of the detections on each place that is known to be empty, 0 if there are none.
+
+    The places are the boxes of the next image, scaled to the image, whose IoU with all boxes of the image is below 0.1.
+    """
+    scores = []
+    for (_, detections, annotation, _), (_, _, other, _) in zip(images, [*images[1:], *images[:1]], strict=True):
+        size, other_size = ([a.width, a.height] * 2 for a in (annotation, other))
+        places = other.boxes_px * np.divide(size, other_size).astype(np.float32)
+        near = compute_inclusive_iou(annotation.boxes_px, places).max(axis=0, initial=0)
+        on_place = compute_inclusive_iou(detections.boxes_px, places) >= IOU
+        best = np.where(on_place, detections.scores[:, None], 0).max(axis=0, initial=0)
+        scores.append(best[near < BACKGROUND_IOU])
+    return np.concatenate([np.zeros(0), *scores])
+
+
+def _score_unusual(
+    rows: Sequence[tuple[Doubt, int, float, float]], wrong_values: Float64[np.ndarray, " w"]
+) -> list[Doubt]:
+    """Return doubts, each with its score times the result of `score_unusual_boxes` for its group, area and value."""
     if not rows:
         return []
-    scores = score_unusual_boxes(columns[0].astype(np.int32), columns[1].astype(float), columns[2].astype(float))
+    groups, areas, values = (np.array(column) for column in zip(*(row[1:] for row in rows), strict=True))
+    scores = score_unusual_boxes(groups.astype(np.int32), areas.astype(float), values.astype(float), wrong_values)
     return [row[0]._replace(score=row[0].score * float(score)) for row, score in zip(rows, scores, strict=True)]
 
 

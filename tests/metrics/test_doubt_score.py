@@ -45,7 +45,7 @@ def test_score_findings_of_nothing_are_empty():
     assert score_findings([Finding(0.9, 1, "")]).shape == (1,)
 
 
-def score_unusual_slowly(labels, areas, values, compared=400):
+def score_unusual_slowly(labels, areas, values, wrong_values, compared=400):
     """Return the scores by comparing each box with all others of its class."""
     result = []
     for k in range(len(labels)):
@@ -54,7 +54,8 @@ def score_unusual_slowly(labels, areas, values, compared=400):
         low = min(max(place - compared // 2, 0), max(len(order) - compared, 0))
         near = order[low : low + compared]
         q = sum(values[i] <= values[k] for i in near) / len(near)
-        result.append(0.01 / (0.01 + 0.99 * q))
+        r = (1 + sum(value >= values[k] for value in wrong_values)) / (1 + len(wrong_values))
+        result.append(0.01 * r / (0.01 * r + 0.99 * q))
     return result
 
 
@@ -62,7 +63,9 @@ def test_score_unusual_boxes_equals_a_slow_computation():
     rng = np.random.default_rng(0)
     labels, areas, values = rng.integers(1, 3, 1200).astype(np.int32), rng.random(1200), rng.random(1200)
     values[labels == 2] = np.round(values[labels == 2], 1)  # equal values
-    assert score_unusual_boxes(labels, areas, values) == pytest.approx(score_unusual_slowly(labels, areas, values))
+    for wrong_values in (np.zeros(0), np.round(0.3 * rng.random(50), 1)):
+        scores = score_unusual_boxes(labels, areas, values, wrong_values)
+        assert scores == pytest.approx(score_unusual_slowly(labels, areas, values, wrong_values))
 
 
 def test_score_duplicates_rises_with_the_iou():

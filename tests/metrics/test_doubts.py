@@ -53,6 +53,16 @@ def test_find_doubts_finds_a_box_in_which_nothing_is_found():
     assert doubt.score == pytest.approx(0.01 / (0.01 + 0.99 / 61))  # 1 of 61 boxes of its class
 
 
+def test_find_doubts_takes_a_faint_detection_as_evidence_if_empty_places_have_none():
+    """At the places of the boxes of the next image, where nothing is, nothing is detected."""
+    annotations = [annotate((A, 1)), annotate((C, 1))] * 30
+    found = [detect((A, 0.9, 1)), detect((C, 0.9, 1))] * 30
+    faint = find_doubts([*found, detect((A, 0.02, 1))], [*annotations, annotate((A, 1))])
+    empty = find_doubts([*found, NO_DETECTIONS], [*annotations, annotate((A, 1))])
+    assert [d.kind for d in empty] == [DoubtKind.EMPTY]
+    assert not faint
+
+
 def test_find_doubts_finds_another_class():
     (doubt,) = find_among_right_images(detect((A_SHIFTED, 0.95, 2), (A, 0.06, 1)), annotate((A, 1)))
     assert (doubt.kind, doubt.object, doubt.detection) == (DoubtKind.CLASS, 0, 0)
@@ -92,6 +102,17 @@ def test_find_doubts_accepts_two_objects_that_are_both_detected():
     boxes = (A, (10, 10, 40, 60))
     rows = [(box, 0.9, label) for box, label in zip(boxes, (1, 2), strict=True)]
     assert not find_among_right_images(detect(*rows), annotate(*zip(boxes, (1, 2), strict=True)))
+
+
+def test_find_doubts_compares_overlapped_boxes_only_with_each_other():
+    """Half of the overlapped boxes are not found, so another one is no reason for a doubt, but a free box is."""
+    beside = (30, 10, 60, 40)  # IoU 0.22 with A
+    images, found = [annotate((A, 1), (beside, 1))] * 30, [detect((A, 0.9, 1))] * 30
+    doubts = find_doubts(
+        [*found, *[detect((A, 0.9, 1), (C, 0.9, 1))] * 30, detect((A, 0.9, 1))],
+        [*images, *[annotate((A, 1), (C, 1))] * 30, annotate((A, 1), (C, 1))],
+    )
+    assert [(d.kind, d.image, d.object) for d in doubts if d.score > 0.1] == [(DoubtKind.EMPTY, 60, 1)]
 
 
 @pytest.mark.parametrize("flag", ["difficult", "crowd"])
