@@ -11,8 +11,8 @@ images share one copy of them, and are compiled in less time.
 """
 
 import io
+import os
 import re
-import shutil
 import threading
 import zipfile
 from collections.abc import Callable, Mapping
@@ -164,6 +164,8 @@ def _parse_version(text: str) -> tuple[int, ...]:
 def _read_members(file: Path) -> dict[str, bytes]:
     """Return the content of all members. The archive has a checksum of each."""
     with convert_errors(f"{file}: {_DAMAGED}", _DAMAGED_ADVICE), zipfile.ZipFile(file) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise UserError(f"{file}: {_DAMAGED} (members are compressed). {_DAMAGED_ADVICE}")
         members = {name: archive.read(name) for name in archive.namelist()}
         for name in (METADATA, PROGRAM):
             if name not in members:
@@ -177,7 +179,7 @@ def _write_members(file: Path, members: Mapping[str, bytes]) -> None:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for name, data in members.items():
                 archive.writestr(zipfile.ZipInfo(name), data)
-        shutil.move(temporary, file)
+        os.replace(temporary, file)
 
 
 def _convert_version_errors(file: Path, metadata: Metadata) -> Any:

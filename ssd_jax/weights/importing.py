@@ -15,6 +15,7 @@ from flax.traverse_util import unflatten_dict
 from ssd_jax import files
 from ssd_jax.config import Config, DefaultBoxes
 from ssd_jax.errors import UserError
+from ssd_jax.exported.reading import find_format
 from ssd_jax.models.parameters import BLOCKS, CLASS_PREDICTOR, Params, Shape, compute_parameter_shapes
 from ssd_jax.runs import run_folder
 from ssd_jax.runs.checkpoint import Checkpoints
@@ -67,6 +68,8 @@ def import_weights(
         UserError: If the file cannot be read, belongs to no known project, or has tensors that are missing, unexpected
             or of a wrong shape. The message lists all of these tensors.
     """
+    if find_format(file) is not None:
+        raise UserError(f"{file}: is an exported file, which can only detect. Name the weights that it was made from")
     weights = read_weights(file)
     mapping = _find_mapping(file, weights)
     preset = PRESETS[mapping.project]

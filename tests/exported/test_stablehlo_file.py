@@ -20,6 +20,7 @@ from ssd_jax.exported.prediction import make_predict
 from ssd_jax.exported.program import Outputs, RawOutputs
 from ssd_jax.inference.detector import Detector
 from ssd_jax.model_zoo.opening import load
+from ssd_jax.weights.importing import import_weights
 
 LOW = 0.02
 
@@ -240,6 +241,20 @@ def rewrite(file: Path, to: Path, **changes: object) -> Path:
         for name, data in members.items():
             archive.writestr(name, data)
     return to
+
+
+def test_file_with_compressed_members_is_rejected_before_it_is_unpacked(tmp_path, file):
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(tmp_path / "a.stablehlo", "w") as copy:
+        for name in archive.namelist():
+            copy.writestr(name, archive.read(name))
+        copy.writestr("weights/zeros.npy", bytes(10**7), zipfile.ZIP_DEFLATED)
+    with pytest.raises(UserError, match=r"a\.stablehlo: .*compressed"):
+        load(tmp_path / "a.stablehlo")
+
+
+def test_exported_file_is_not_imported_as_weights(file):
+    with pytest.raises(UserError, match=r"tiny\.stablehlo: is an exported file"):
+        import_weights(file)
 
 
 def test_file_of_another_jax_version_that_cannot_be_read_names_both_versions(tmp_path, file):
