@@ -23,6 +23,8 @@ def download_image(address: str) -> bytes:
             empty; the message names the address.
     """
     import requests  # takes 0.1 s, and most commands download nothing
+    from requests.adapters import HTTPAdapter
+    from urllib3 import Retry
 
     host = urlsplit(address).netloc.rpartition("@")[2]
     start = time.monotonic()
@@ -30,7 +32,12 @@ def download_image(address: str) -> bytes:
     headers = {"Accept-Encoding": "identity", "User-Agent": f"ssd-jax/{ssd_jax.__version__}"}
     content = bytearray()
     try:
-        with requests.get(address, headers=headers, stream=True, timeout=_TIMEOUTS_S) as response:
+        with requests.Session() as session:
+            # Once again, because a server may close the connection that a redirect uses.
+            retry = HTTPAdapter(max_retries=Retry(1, connect=0, read=1, redirect=False, status=0))
+            session.mount("http://", retry)
+            session.mount("https://", retry)
+            response = session.get(address, headers=headers, stream=True, timeout=_TIMEOUTS_S)
             if not response.ok:
                 raise _make_error(address, f"HTTP status {response.status_code}", "Check the address.")
             for chunk in response.iter_content(_CHUNK_BYTES):

@@ -1,9 +1,14 @@
 """Tests of ``ssd-jax predict``."""
 
+import io
 import json
 import os
 import re
+import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +17,7 @@ from PIL import Image
 
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.errors import escape_text
+from ssd_jax.predictions import video_writer
 from ssd_jax.runs import run_folder
 
 
@@ -200,3 +206,102 @@ def test_predict_rejects_invalid_arguments(run_failing_command, tmp_path, traine
     assert f"{tmp_path / 'empty'} " in run_failing_command("predict", trained_run, tmp_path / "empty", "--out", out)
     assert "config.json" in run_failing_command("predict", tmp_path, photos, "--out", out)
     assert not out.exists(), "the folder is created only after all checks"
+
+
+# ---- videos, cameras and lists ----
+
+
+def test_predict_writes_an_annotated_video_and_its_frames(trained_run, tmp_path, capsys):
+    videos = pytest.importorskip("helpers.videos", reason="PyAV is not installed", exc_type=ImportError)
+    video = videos.write_video(tmp_path / "clip.mp4", [200] * 12, has_audio=True)
+    out = tmp_path / "out"
+    assert run_command("predict", trained_run, video, "--every", "3", "--score", "0.02", "--out", out) == 0
+    printed = capsys.readouterr().out
+    assert "in 4 frames" in printed and "the videos with their boxes" in printed
+    assert f"{video}: its audio is not copied" in printed
+    assert [seconds for seconds, _ in videos.read_levels(out / "clip.mp4")] == pytest.approx([0, 0.3, 0.6, 0.9])
+    images = json.loads((out / "predictions.json").read_text())["images"]
+    assert [(image["file"], image["frame"]) for image in images] == [(str(video), i) for i in (0, 3, 6, 9)]
+    assert sorted(file.name for file in out.iterdir()) == ["clip.mp4", "predictions.json"]
+
+
+def test_predict_does_not_replace_its_input_video(trained_run, tmp_path, run_failing_command):
+    videos = pytest.importorskip("helpers.videos", reason="PyAV is not installed", exc_type=ImportError)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "predictions.json").write_text("{}")
+    video = videos.write_video(tmp_path / "out" / "clip.mp4", [1, 2])
+    before = video.read_bytes()
+    assert "--out" in run_failing_command("predict", trained_run, video, "--out", tmp_path / "out")
+    assert video.read_bytes() == before
+
+
+def test_predict_names_a_broken_video_and_does_the_others(trained_run, photos, tmp_path, capsys):
+    pytest.importorskip("av", reason="PyAV is not installed")
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    out = tmp_path / "out"
+    argv = ("predict", trained_run, tmp_path / "broken.mp4", photos / "a.png", "--out", out)
+    assert run_command(*argv) == 1
+    message = capsys.readouterr().err
+    assert "1 of 2 images and videos" in message and f"{tmp_path / 'broken.mp4'}: " in message
+    assert (out / "a.png.jpg").exists() and not (out / "broken.mp4").exists()
+
+
+def test_predict_with_a_camera_ends_with_an_interrupt(trained_run, tmp_path, monkeypatch, capsys):
+    """A stand-in for OpenCV sends frames without end, and Ctrl-C comes after ten of them."""
+    videos = pytest.importorskip("helpers.videos", reason="PyAV is not installed", exc_type=ImportError)
+    released = []
+
+    class Camera(SimpleNamespace):
+        def grab(self) -> bool:
+            return True
+
+        def retrieve(self) -> tuple[bool, np.ndarray]:
+            return True, np.full((48, 64, 3), 100, np.uint8)
+
+    camera = Camera(isOpened=lambda: True, release=lambda: released.append(True))
+    monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(VideoCapture=lambda number: camera))
+    write = video_writer.VideoWriter.write
+    count = iter(range(100))
+
+    def write_and_interrupt(self: video_writer.VideoWriter, *frame: Any) -> None:
+        write(self, *frame)
+        if next(count) == 9:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(video_writer.VideoWriter, "write", write_and_interrupt)
+    before = threading.active_count()
+    assert run_command("predict", trained_run, "0", "--out", tmp_path / "out") == 0
+    assert released and threading.active_count() == before
+    assert len(videos.read_levels(tmp_path / "out" / "camera_0.mp4")) == 10
+    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]) in (9, 10)
+    assert "detections" in capsys.readouterr().out
+
+
+def test_predict_writes_what_is_done_after_an_interrupt(trained_run, photos, tmp_path, monkeypatch, capsys):
+    from ssd_jax.predictions.tables import JsonWriter
+
+    write = JsonWriter.write
+
+    def write_and_interrupt(self: JsonWriter, prediction: Any) -> None:
+        write(self, prediction)
+        if prediction.file.endswith("a.jpg"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(JsonWriter, "write", write_and_interrupt)
+    assert run_command("predict", trained_run, photos, "--out", tmp_path / "out") == 130
+    assert "Stopped. The results up to now are written" in capsys.readouterr().err
+    images = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
+    assert [Path(image["file"]).name for image in images] == ["a.bmp", "a.jpg"]
+
+
+def test_predict_reads_paths_from_the_standard_input(trained_run, photos, tmp_path, monkeypatch):
+    lines = f"{photos / 'a.png'}\n{photos / 'a.jpg'}\nmissing.png\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+    out = tmp_path / "out"
+    assert run_command("predict", trained_run, "-", "--batch", "3", "--out", out) == 1
+    assert len(json.loads((out / "predictions.json").read_text())["images"]) == 2
+
+
+@pytest.mark.parametrize("option", ["--batch", "--every"])
+def test_predict_rejects_numbers_below_one(trained_run, photos, run_failing_command, option):
+    assert f"{option} is 0" in run_failing_command("predict", trained_run, photos, option, "0")
