@@ -133,7 +133,7 @@ def find_hits(
     hits: list[tuple[str, int, int] | None] = []
     for doubt in doubts:
         hit = None
-        if doubt.kind is DoubtKind.MISSING:
+        if doubt.kind is DoubtKind.MISSING and doubt.detection is not None:
             removed, found = damage.removed[doubt.image], detections[doubt.image]
             iou = compute_inclusive_iou(found.boxes_px[[doubt.detection]], removed.boxes_px)[0]
             fits = np.flatnonzero((iou >= IOU) & (removed.labels == found.labels[doubt.detection])).tolist()

@@ -309,7 +309,7 @@ def _find_overlapped(annotation: Annotation) -> Bool[np.ndarray, " g"]:
     """Return whether each box overlaps another box by an IoU of at least `OVERLAPPED_IOU`."""
     among = compute_inclusive_iou(annotation.boxes_px, annotation.boxes_px)
     np.fill_diagonal(among, 0)
-    return (among >= OVERLAPPED_IOU).any(axis=1)
+    return np.asarray((among >= OVERLAPPED_IOU).any(axis=1))
 
 
 def _measure_empty_places(images: Sequence[_Image]) -> Float64[np.ndarray, " w"]:
