@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssd_jax.config import Config
+from ssd_jax.data.check.box_coverage import pairwise_iou
 from ssd_jax.exported.metadata import Parity
 from ssd_jax.inference.detections import ImageDetections
 
@@ -13,6 +14,8 @@ BOX_TOLERANCE = 0.1
 """Largest difference of a coordinate of a box that a file may have, in pixels."""
 SCORE_TOLERANCE = 1e-4
 """Largest difference of a score that a file may have."""
+OVERLAP_TOLERANCE = 1e-5
+"""Difference of an IoU from the threshold of non-maximum suppression that is rounding."""
 
 
 class Pairs(NamedTuple):
@@ -89,7 +92,7 @@ def format_parity(parity: Parity) -> str:
     if parity.alone or parity.near:
         order = f"{parity.alone} detections of only one of them"
         if parity.near:
-            order += f", and {parity.near} more with equal scores except for rounding"
+            order += f", and {parity.near} more that rounding decides about"
     return (
         f"{parity.detections} detections in {parity.pictures} pictures; largest differences: {logits}"
         f"boxes {parity.boxes:.1e} px, scores {parity.scores:.1e}; {order}"
@@ -97,7 +100,10 @@ def format_parity(parity: Parity) -> str:
 
 
 def _is_near_tie(index: int, mine: ImageDetections, its: ImageDetections, config: Config) -> bool:
-    """Return whether a detection that only one program kept has a score equal to another's or to the threshold.
+    """Return whether rounding decides about a detection that only one program kept.
+
+    That is so if its score equals another one or the threshold, or if its overlap with a detection of its class equals
+    the threshold of non-maximum suppression.
 
     Another score is that of a detection of the same class, or that of the other program's last detection if it has the
     largest number of detections.
@@ -108,7 +114,11 @@ def _is_near_tie(index: int, mine: ImageDetections, its: ImageDetections, config
     limits += [*mine.scores[same_class], *its.scores[its.labels == mine.labels[index]]]
     if len(its.scores) == config.detect.max_detections:
         limits.append(its.scores[-1])
-    return bool(np.min(np.abs(np.array(limits) - mine.scores[index])) <= SCORE_TOLERANCE)
+    if np.min(np.abs(np.array(limits) - mine.scores[index])) <= SCORE_TOLERANCE:
+        return True
+    others = np.concatenate([mine.boxes_px[same_class], its.boxes_px[its.labels == mine.labels[index]]])
+    overlaps = pairwise_iou(mine.boxes_px[index, None], others)
+    return bool((np.abs(overlaps - config.detect.nms_iou_threshold) <= OVERLAP_TOLERANCE).any())
 
 
 def _max_difference(a: Any, b: Any) -> float:

@@ -54,8 +54,8 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     alone: int = 0
     """Number of detections that only the file or only the original has, where the scores leave no doubt."""
     near: int = 0
-    """Number of detections that only one of them has, because two scores, or a score and the threshold, are equal
-    except for rounding."""
+    """Number of detections that only one of them has because of rounding: two scores, a score and the threshold, or an
+    overlap and the threshold of non-maximum suppression, are equal except for it."""
     same_order: bool = True
     """Whether both have the same detections in the same order."""
     unrounded_boxes: float | None = None

@@ -78,3 +78,12 @@ def test_two_detections_of_one_program_are_not_paired_with_the_same():
     one = make_detections((0.9, 1, 0), (0.8, 1, 0.05))
     parity = compare_detections([one], [make_detections((0.9, 1, 0))], LIMITS)
     assert parity.alone == 1
+
+
+@pytest.mark.parametrize(("shift", "is_near"), [(0.0, True), (0.01, False)])
+def test_detection_whose_overlap_equals_the_threshold_of_nms_is_a_tie(shift, is_near):
+    """Two boxes of 20 px overlap with an IoU of 0.45 if the second one is shifted by 20 * 0.55 / 1.45."""
+    extra = make_detections(*zip(IMAGE.scores, IMAGE.labels, IMAGE.boxes_px[:, 0], strict=True), (0.2, 1, 80))
+    extra.boxes_px[-1, ::2] += 20 * 0.55 / 1.45 + shift
+    parity = compare_detections([IMAGE], [extra], LIMITS)
+    assert (parity.alone, parity.near) == ((0, 1) if is_near else (1, 0))
