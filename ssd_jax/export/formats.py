@@ -50,17 +50,19 @@ class WriterEntry(NamedTuple):
     """Module with the functions of `Writer`. It may need the packages of an extra."""
     options: frozenset[str]
     """Names of the fields of `ExportOptions` that the format has."""
+    keeps_dtype: bool = False
+    """Whether a file computes in the type of the config, such as bfloat16, and not always in float32."""
     defaults: Mapping[str, Any] = MappingProxyType({})
     """Fields of `ExportOptions` that have other defaults in this format."""
 
 
 _COMMON = frozenset({"nms", "batch", "score_threshold", "max_detections", "half"})
 WRITERS = {
-    "stablehlo": WriterEntry("ssd_jax.export.stablehlo_writer", _COMMON),
+    "stablehlo": WriterEntry("ssd_jax.export.stablehlo_writer", _COMMON, keeps_dtype=True),
     "onnx": WriterEntry("ssd_jax.export.onnx_writer", _COMMON),
     "openvino": WriterEntry("ssd_jax.export.openvino_writer", _COMMON | {"int8"}),
     "tflite": WriterEntry(
-        "ssd_jax.export.tflite_writer", _COMMON - {"half"}, MappingProxyType({"nms": False, "batch": 1})
+        "ssd_jax.export.tflite_writer", _COMMON - {"half"}, defaults=MappingProxyType({"nms": False, "batch": 1})
     ),
 }
 """Writers by the names of ``ssd-jax export --format``, which are those of `ssd_jax.exported.reading.FORMATS`."""

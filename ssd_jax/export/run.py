@@ -89,6 +89,11 @@ def export_model(
     options = _fill_in_defaults(format_name, options)
     model = open_detector(run)
     config = model.config
+    if config.model.dtype != "float32" and not WRITERS[format_name].keeps_dtype:
+        raise UserError(
+            f"{run}: its network computes in {config.model.dtype}, which --format {format_name} does not have. Set "
+            "model.dtype to float32 in its config.json, and evaluate it again before the export"
+        )
     if data_root is not None:
         config = with_data_root(config, data_root)
         open_split(config, config.data.val_split)  # raises an error if it is not there

@@ -13,7 +13,7 @@ from helpers.tiny_detector import CONFIG, make_random_params
 from ssd_jax.errors import UserError
 from ssd_jax.export import pictures, stablehlo_writer
 from ssd_jax.export.network import ExportOptions, flatten_params, make_network
-from ssd_jax.export.run import ParityError, export_model
+from ssd_jax.export.run import ParityError, _fill_in_defaults, export_model
 from ssd_jax.inference import program
 from ssd_jax.model_zoo.model_folder import write_model_folder
 from ssd_jax.model_zoo.opening import load
@@ -175,3 +175,17 @@ def test_place_on_canvases_puts_pictures_in_the_upper_left():
     assert canvas.shape == (2, 7, 7, 3) and height.tolist() == [3, 6] and width.tolist() == [5, 2]
     np.testing.assert_array_equal(canvas[1, :6, :2], images[1])
     assert canvas[0, 3:].sum() == canvas[0, :, 5:].sum() == 0
+
+
+def test_formats_that_compute_in_float32_reject_a_network_in_bfloat16(tmp_path):
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, dtype="bfloat16"))
+    write_model_folder(config, make_random_params(), 0, tmp_path / "model", dtype="float32", card="-")
+    with pytest.raises(UserError, match=r"model\.dtype"):
+        export_model(tmp_path / "model", "onnx", tmp_path / "a.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_tflite_has_a_fixed_batch_and_no_suppression_by_default():
+    assert _fill_in_defaults("tflite", ExportOptions()) == ExportOptions(nms=False, batch=1)
+    assert _fill_in_defaults("tflite", ExportOptions(batch=4)) == ExportOptions(nms=False, batch=4)
+    assert _fill_in_defaults("onnx", ExportOptions()) == ExportOptions()
