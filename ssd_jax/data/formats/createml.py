@@ -3,8 +3,8 @@
 Format: https://developer.apple.com/documentation/createml/building-an-object-detector-data-source. The coordinates of
 a box are its centre, width and height in pixels.
 
-Tried on: 23 images of a Roboflow export (dhshin04/EggsByTheDozen), and the test files of Datumaro
-(openvinotoolkit/datumaro).
+Tried on: an export of Roboflow (dhshin04/EggsByTheDozen), of which only two images are public, and the test files of
+Datumaro (openvinotoolkit/datumaro).
 """
 
 from collections.abc import Iterator

@@ -4,8 +4,8 @@ Format: the development kit of KITTI, readme.txt. A line has 15 values: class, t
 left, top, right and bottom edge in pixels, and seven values in 3D, which are ignored; a 16th value is a score.
 Regions of the class DontCare, where objects are not labelled, are left out with a warning.
 
-Tried on: 7481 files of KITTI (GaryMK/KITTI-3D-Object-Detection-Database), and the test files of Datumaro
-(openvinotoolkit/datumaro).
+Tried on: the test files of Datumaro (openvinotoolkit/datumaro), and a file in KITTI's format of
+Wu-didi/visual-pointcloud; not on KITTI itself.
 """
 
 import os

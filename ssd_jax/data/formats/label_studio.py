@@ -5,8 +5,8 @@ polygon becomes the box around it. Key points and brush masks are left out. Of s
 latest that was not cancelled is used. Label Studio puts eight characters before the names of uploaded images; images
 are found with and without them.
 
-Tried on: the test files of HumanSignal/label-studio-converter, and the exports of Label Studio 1 of
-brunocouto/Desafio-5-senai-.
+Tried on: an export of 2026 as JSON with 121 images (brunocouto/Desafio-5-senai-). JSON-MIN was tried only on files that
+the tests make.
 """
 
 import re

@@ -3,8 +3,8 @@
 Format: https://github.com/wkentaro/labelme. The files are beside their images, or in any other folder. A rectangle has
 two corners; other shapes become the box around them. Points are left out.
 
-Tried on: 25 files of labelme 5.4 (Emadamx/ACV-HW4-pen-detection), 18 files of labelme 3.6 (Tony607/labelme2coco),
-and the examples of labelme 3 to 5 (wkentaro/labelme).
+Tried on: 18 files of labelme 3.16 (Tony607/labelme2coco), 25 files of labelme 5.11 without their images
+(Emadamx/ACV-HW4-pen-detection), and the examples of labelme 4.0 and 5.7 (wkentaro/labelme).
 """
 
 import math

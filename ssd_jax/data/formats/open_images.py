@@ -6,8 +6,8 @@ order XMin, XMax, YMin, YMax. Classes are codes such as /m/01g317; a file such a
 (IsGroupOf) count as crowds. Images that are not in the folder are left out with a warning, since the files usually name
 more images than were downloaded.
 
-Tried on: the test files of Datumaro (openvinotoolkit/datumaro, Open Images 6), and the files of 2022 of
-adam-zaidi/Tennis-ball-collection.
+Tried on: 15,918 boxes of Open Images 5 with placeholders for the images (sysaster/dataset), and the test files of
+Datumaro (openvinotoolkit/datumaro, Open Images 6).
 """
 
 from collections.abc import Iterator

@@ -15,12 +15,16 @@ from ssd_jax.files import convert_to_utf8
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 _MAX_FILES = 5  # of one extension that are examined
 _MAX_BYTES = 100_000
+_LFS_POINTER = b"version https://git-lfs"
 _ROOT_TAG = re.compile(rb"<([A-Za-z_][\w:.-]*)")
 _MAX_NAMED = 3  # files in a message
 
 
 def name_other_format(folder: Folder) -> str:
     """Return a sentence that names the format of a folder's annotation files and the way out; empty if unknown."""
+    for file in islice(folder.with_extension(".txt", ".xml", ".json", ".csv"), _MAX_FILES):
+        if _read_start(folder, file).startswith(_LFS_POINTER):
+            return f"{file} is only a pointer of Git LFS. Fetch the files with: git lfs pull"
     for extension in dict.fromkeys(sign.extension for sign in SIGNS):
         for file in islice(folder.with_extension(extension), _MAX_FILES):
             sign = find_sign(folder.full_path(file))

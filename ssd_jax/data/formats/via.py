@@ -5,8 +5,8 @@ read, as JSON and as CSV. Polygons, circles, ellipses and lines become the box a
 class is the attribute of the regions that is called class, label, name, type or category; otherwise, the attribute that
 most regions have. Regions without attributes are of the class ``object``.
 
-Tried on: the annotations of VIA 1 of DarleneEustache/butterfly, and of VIA 2 of Jotanator/115CellCount and
-cocobar/EyeIrPupilImgData.
+Tried on: annotations of VIA 1 (DarleneEustache/butterfly), and of VIA 2 (Jotanator/115CellCount, 10 images, and
+satoru121/titanium_dataset, 67 images). Tables and projects were tried only on files that the tests make.
 """
 
 import json

@@ -38,7 +38,7 @@ class Conversion(NamedTuple):
     counts: dict[str, tuple[int, int]]
     """Number of images and objects by split. The name is empty for a data set without splits."""
     notes: list[str]
-    """What could not be written as it is in the original, one sentence for each."""
+    """Sentences about what could not be written as it is in the original."""
     root: str
     """Value of ``data.root`` for the new data set."""
 

@@ -46,6 +46,7 @@ def open_folder(root, problems=None):
         ("output.manifest", '{"source-ref": "s3://b/a.jpg"}\n', "SageMaker"),
         ("a.ndjson", '{"type": "dataset", "task": "detect"}\n', "NDJSON"),
         ("default.json", '{"info": {}, "categories": {"label": {}}, "items": []}', "Datumaro"),
+        ("a.txt", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 565\n", "git lfs pull"),
         ("boxes.csv", "a.jpg,1,2,3,4,5,6,7,8,9\n", "columns are not recognised"),
         ("a.xml", "<annotations><object/></annotations>", "root element <annotations>"),
         ("a.json", str(COCO), "printed Python dict"),
