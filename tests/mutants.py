@@ -381,6 +381,7 @@ MUTANTS = (
         (
             "metrics/test_average_precision",
             "metrics/test_diagnosis",
+            "metrics/test_intervals",
         ),
     ),
     Mutant(
@@ -731,10 +732,38 @@ MUTANTS = (
     ),
     Mutant(
         "bootstrap_ignores_images",
+        "metrics/intervals",
+        "objects = matches.objects @ times\n    correct",
+        "objects = matches.objects.sum() * np.ones(times.shape[1])\n    correct",
+        ("metrics/test_intervals",),
+    ),
+    Mutant(
+        "coco_intervals_count_detections_on_crowds",
+        "metrics/intervals",
+        "detections = everything if counted.all() else",
+        "detections = everything if len(rows) else",
+        ("metrics/test_intervals",),
+    ),
+    Mutant(
+        "constant_box_learns_from_difficult_objects",
+        "metrics/constant_box",
+        "kept = [~(annotation.difficult | annotation.crowd) for",
+        "kept = [~annotation.crowd for",
+        ("metrics/test_constant_box",),
+    ),
+    Mutant(
+        "loose_box_takes_the_nearest_of_any_class",
         "metrics/diagnosis",
-        "objects = matches.objects @ times",
-        "objects = matches.objects.sum() * np.ones(times.shape[1])",
+        "_find_nearest(overlaps, near & same_class)",
+        "_find_nearest(overlaps, near)",
         ("metrics/test_diagnosis",),
+    ),
+    Mutant(
+        "advice_ignores_the_state",
+        "report/notes",
+        "if objects and found < EARLY_SHARE * objects:",
+        "if objects and found < 0:",
+        ("report/test_notes", "report/test_page"),
     ),
     Mutant(
         "background_counts_as_a_class",

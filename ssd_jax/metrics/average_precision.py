@@ -308,6 +308,25 @@ def _to_coco_rows(
     return np.concatenate([np.zeros((0, 7)), *rows])
 
 
+class CocoEvaluation(NamedTuple):
+    """Detections that are matched with objects by COCO's rules.
+
+    Images and categories are numbered from 1 in the order of their ids, because hotcoco accepts no ids below 0 or above
+    2^53. Only the order affects the results. Objects and detections are numbered from 1 in the order of their arrays.
+    """
+
+    matched: COCOeval
+    """Object of hotcoco that computes the metrics from the matches."""
+    objects: Int64[np.ndarray, "g 2"]
+    """Image and category of each object, crowds included."""
+    detections: Float64[np.ndarray, "k 7"]
+    """Image, left, top, width, height, score and category of each detection."""
+    images: int
+    """Number of images."""
+    categories: int
+    """Number of categories."""
+
+
 def match_coco(
     detections: Sequence[ImageDetections],
     annotations: Sequence[Annotation],
@@ -315,12 +334,8 @@ def match_coco(
     category_ids: Sequence[int] | None = None,
     image_ids: Sequence[int] | None = None,
     truth: CocoTruth | None = None,
-) -> COCOeval:
-    """Match detections with objects, and return the ``COCOeval`` of hotcoco that computes the metrics from the matches.
-
-    The arguments are those of `evaluate_coco`. In the evaluation, images and categories are numbered from 1 in the
-    order of their ids, because hotcoco accepts no ids below 0 or above 2^53. Only the order affects the results.
-    """
+) -> CocoEvaluation:
+    """Match detections with objects by COCO's rules. The arguments are those of `evaluate_coco`."""
     _check_inputs(detections, annotations, class_names)
     class_ids = np.array(range(1, len(class_names) + 1) if category_ids is None else category_ids, np.int64)
     ids = np.array(range(1, len(annotations) + 1) if image_ids is None else image_ids, np.int64)
@@ -334,12 +349,14 @@ def match_coco(
         truth = _to_coco_truth(annotations, class_ids, ids)
     categories = np.union1d(class_ids, truth.category_ids)
     in_split = np.isin(truth.image_ids, images)
+    object_images = 1 + np.searchsorted(images, truth.image_ids[in_split])
+    object_categories = 1 + np.searchsorted(categories, truth.category_ids[in_split])
     coco = COCO.from_arrays(
         images=[dict(id=i) for i in range(1, len(images) + 1)],
         # The names do not affect the metrics, and hotcoco refuses names with unpaired surrogates.
         categories=[dict(id=i, name=str(i)) for i in range(1, len(categories) + 1)],
-        image_ids=1 + np.searchsorted(images, truth.image_ids[in_split]),
-        category_ids=1 + np.searchsorted(categories, truth.category_ids[in_split]),
+        image_ids=object_images,
+        category_ids=object_categories,
         boxes=truth.boxes_px_xywh[in_split],
         area=truth.area_px[in_split],
         iscrowd=truth.crowd[in_split],
@@ -347,7 +364,8 @@ def match_coco(
     rows = _to_coco_rows(detections, 1 + np.searchsorted(categories, class_ids), 1 + np.searchsorted(images, ids))
     evaluation = COCOeval(coco, coco.load_res(rows), "bbox")
     evaluation.evaluate()
-    return evaluation
+    objects = np.stack([object_images, object_categories], axis=1)
+    return CocoEvaluation(evaluation, objects, rows, len(images), len(categories))
 
 
 def evaluate_coco(
@@ -389,7 +407,12 @@ def evaluate_coco(
         Lin et al., "Microsoft COCO: Common Objects in Context", arXiv 1405.0312, and
         cocodataset.org/#detection-eval.
     """
-    evaluation = match_coco(detections, annotations, class_names, category_ids, image_ids, truth)
-    evaluation.accumulate()
-    evaluation.summary_lines()  # fills stats as summarize() does, without printing
-    return {key: None if v == -1 else float(v) for key, v in zip(COCO_KEYS, evaluation.stats, strict=True)}
+    return summarize_coco(match_coco(detections, annotations, class_names, category_ids, image_ids, truth))
+
+
+def summarize_coco(evaluation: CocoEvaluation) -> dict[str, float | None]:
+    """Return the metrics of `evaluate_coco` from the result of `match_coco`."""
+    matched = evaluation.matched
+    matched.accumulate()
+    matched.summary_lines()  # fills stats as summarize() does, without printing
+    return {key: None if v == -1 else float(v) for key, v in zip(COCO_KEYS, matched.stats, strict=True)}

@@ -59,8 +59,8 @@ class DoubtKind(enum.StrEnum):
 _ERRORS = {
     DoubtKind.MISSING: ErrorType.BACKGROUND,
     DoubtKind.EMPTY: ErrorType.MISSED,
-    DoubtKind.CLASS: ErrorType.CLASS,
-    DoubtKind.LOOSE: ErrorType.LOCATION,
+    DoubtKind.CLASS: ErrorType.CLASSIFICATION,
+    DoubtKind.LOOSE: ErrorType.LOCALIZATION,
     DoubtKind.DUPLICATE: ErrorType.MISSED,
 }
 

@@ -7,6 +7,7 @@ from tabulate import SEPARATING_LINE, tabulate
 
 from ssd_jax.errors import escape_text
 from ssd_jax.metrics.average_precision import VocResult
+from ssd_jax.metrics.diagnosis import ErrorType, TideError
 
 COCO_LABELS = {
     "coco_ap": "AP @ IoU .50:.95",
@@ -53,6 +54,13 @@ def format_coco(metrics: Mapping[str, Any]) -> str:
 def format_metrics(metrics: Mapping[str, Any]) -> str:
     """Return the tables of the VOC and the COCO metrics, as printed by ``evaluate``."""
     return f"{format_voc(metrics)}\n\n{format_coco(metrics)}"
+
+
+def format_errors(tide: Mapping[ErrorType, TideError]) -> str:
+    """Return a line with the number of errors of each of TIDE's types and the AP that they cost, costliest first."""
+    rows = sorted(tide.items(), key=lambda item: -item[1].gain)
+    parts = [f"{kind} {error.errors} (+{max(error.gain, 0):.3f})" for kind, error in rows]
+    return f"Errors by type (gain in AP at IoU 0.5 without them): {', '.join(parts)}"
 
 
 def format_percent(value: float | None) -> str:

@@ -385,32 +385,36 @@ def voc_ap(precision, recall, eleven_point):
 
 
 def classify_detections(boxes, scores, labels, gt_boxes, gt_labels, ignored, score, iou_threshold):
-    """Return the outcomes (index, type, matched object or None) of the detections, and the indices of missed objects.
+    """Return outcomes (index, type, matched object), indices of unmatched objects, and (near object, IoU) or None.
 
-    Detections below the given score are left out. The outcomes are sorted by descending score.
+    The first and the last list have an item for each detection, with None for no object. Detections below the given
+    score are left out. The outcomes are sorted by descending score.
     """
     taken = [False] * len(gt_boxes)
-    outcomes = []
+    outcomes, nearest = [], []
     for i in sorted((i for i in range(len(scores)) if scores[i] >= score), key=lambda i: -scores[i]):  # a stable sort
-        best, best_iou, on_taken, near = None, -1.0, False, set()
+        best, best_iou, on_taken, same, other = None, -1.0, False, [], []
         for j in range(len(gt_boxes)):
             overlap = voc_iou([float(v) for v in boxes[i]], [float(v) for v in gt_boxes[j]])
             if overlap < iou_threshold:
                 if overlap >= 0.1 and not ignored[j]:
-                    near.add(bool(gt_labels[j] == labels[i]))
+                    (same if gt_labels[j] == labels[i] else other).append((overlap, -j))
                 continue
             if taken[j]:
                 on_taken = True
             elif overlap > best_iou:
                 best, best_iou = j, overlap
+        near = None
         if best is None:
             if on_taken:
                 outcomes.append((i, "duplicate", None))
             else:
-                outcomes.append((i, "location" if True in near else "both" if near else "background", None))
+                outcomes.append((i, "localization" if same else "both" if other else "background", None))
+                near = max(same or other, default=None)
         elif ignored[best]:
             outcomes.append((i, "ignored", None))
         else:
             taken[best] = True
-            outcomes.append((i, "correct" if gt_labels[best] == labels[i] else "class", best))
-    return outcomes, [j for j in range(len(gt_boxes)) if not taken[j] and not ignored[j]]
+            outcomes.append((i, "correct" if gt_labels[best] == labels[i] else "classification", best))
+        nearest.append(None if near is None else (-near[1], near[0]))
+    return outcomes, [j for j in range(len(gt_boxes)) if not taken[j] and not ignored[j]], nearest

@@ -1,4 +1,4 @@
-"""Tests of precision-recall curves, intervals, confusion matrices and errors.
+"""Tests of precision-recall curves, confusion matrices and errors.
 
 The expected values come from reference code, hand computation and hotcoco.
 """
@@ -6,64 +6,14 @@ The expected values come from reference code, hand computation and hotcoco.
 import numpy as np
 import pytest
 from helpers import reference
+from helpers.splits import make_image_detections, make_random_split, make_test_annotation
 from hotcoco import COCO, COCOeval
 
-from ssd_jax.data.source import Annotation, make_annotation
-from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics import average_precision, diagnosis
-from ssd_jax.metrics.average_precision import ClassMatches
-from ssd_jax.metrics.diagnosis import Interval
-
-
-def make_test_annotation(boxes=(), labels=(), difficult=None, crowd=None) -> Annotation:
-    lists = (None if part is None else np.asarray(part).tolist() for part in (boxes, labels, difficult, crowd))
-    return make_annotation("a", "a.jpg", (640, 480), *lists)
-
-
-def make_image_detections(*rows) -> ImageDetections:
-    """Return the detections of an image from rows of (box, score, label)."""
-    boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
-    return ImageDetections(
-        np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.int32)
-    )
-
 
 A, B, C = (0, 0, 99, 99), (200, 200, 299, 299), (400, 300, 499, 399)
 NOWHERE = (500, 10, 599, 99)
 NAMES = ("ant", "bee", "cat")
-
-
-def make_random_split(seed: int, images: int = 12) -> tuple[list[ImageDetections], list[Annotation]]:
-    """Return random detections and annotations with integer coordinates and different scores.
-
-    IoUs near the threshold are common.
-    """
-    rng = np.random.default_rng(seed)
-    detections, annotations = [], []
-    scores = iter(rng.permutation(images * 12) / (images * 12))
-    for _ in range(images):
-        g = rng.integers(0, 6)
-        corner = rng.integers(0, 40, (g, 2))
-        boxes = np.concatenate([corner, corner + rng.integers(5, 20, (g, 2))], 1)
-        labels = rng.integers(1, 4, g)
-        annotations.append(make_test_annotation(boxes, labels, rng.random(g) < 0.25, rng.random(g) < 0.1))
-        copies = rng.integers(0, g, 8) if g else np.zeros(0, int)
-        noise = rng.integers(0, 40, (4, 2))
-        near = boxes[copies] + rng.integers(-2, 3, (len(copies), 4))
-        of = np.where(rng.random(len(copies)) < 0.7, labels[copies], rng.integers(1, 4, len(copies)))
-        rows = [
-            *zip(near, of, strict=True),
-            *zip(np.concatenate([noise, noise + 9], 1), rng.integers(1, 4, 4), strict=True),
-        ]
-        detections.append(make_image_detections(*((box, next(scores), label) for box, label in rows)))
-    return detections, annotations
-
-
-def match_all_classes(detections, annotations) -> list[ClassMatches]:
-    return [
-        average_precision.match_class(*average_precision.select_class(label, detections, annotations))
-        for label in (1, 2, 3)
-    ]
 
 
 # ---- curves ----
@@ -72,7 +22,7 @@ def match_all_classes(detections, annotations) -> list[ClassMatches]:
 @pytest.mark.parametrize("seed", range(4))
 def test_curves_equal_those_of_the_reference_implementation(seed):
     detections, annotations = make_random_split(seed)
-    curves = diagnosis.diagnose(detections, annotations, NAMES, resamples=2).curves
+    curves = diagnosis.diagnose(detections, annotations, NAMES).curves
     for label, curve in enumerate(curves, start=1):
         assert curve is not None
         scored, true = average_precision.select_class(label, detections, annotations)
@@ -94,137 +44,6 @@ def test_operating_point_of_a_curve_is_the_last_shown_detection():
     assert bee is None
 
 
-# ---- bootstrap ----
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_compute_resampled_ap_equals_the_ap_of_the_resampled_split(seed):
-    """The resampled split contains each image as often as it was drawn."""
-    detections, annotations = make_random_split(seed)
-    times = np.random.default_rng(100 + seed).multinomial(12, np.full(12, 1 / 12), 8).T
-    for label, matches in enumerate(match_all_classes(detections, annotations), start=1):
-        actual = diagnosis.compute_resampled_ap(matches, times)
-        for r in range(8):
-            drawn = [i for i in range(12) for _ in range(times[i, r])]
-            resampled = [detections[i] for i in drawn], [annotations[i] for i in drawn]
-            split = average_precision.select_class(label, *resampled)
-            for row, eleven_point in enumerate((True, False)):
-                expected = average_precision.voc_average_precision(*split, eleven_point=eleven_point)
-                np.testing.assert_allclose(actual[row, r], expected, rtol=1e-12)
-
-
-def test_compute_resampled_ap_uses_the_recall_points_of_numpy():
-    """Three of ten objects are detected. Their recall of 3/10 does not reach the point 0.30000000000000004."""
-    matches = ClassMatches(np.array([0.9, 0.8, 0.7]), np.ones(3, bool), np.zeros(3, np.int64), np.array([10]))
-    np.testing.assert_allclose(diagnosis.compute_resampled_ap(matches, np.array([[1, 2]])), [[3 / 11] * 2, [0.3] * 2])
-
-
-def test_bootstrap_interval_is_close_to_that_of_a_plain_loop():
-    """The function and the loop draw different resamples, so the limits of the intervals differ slightly."""
-    detections, annotations = make_random_split(3, images=20)
-    actual = diagnosis.bootstrap(match_all_classes(detections, annotations), resamples=2000)
-    rng, means = np.random.default_rng(99), []
-    for _ in range(200):
-        drawn = rng.integers(0, 20, 20)
-        result = average_precision.evaluate_voc([detections[i] for i in drawn], [annotations[i] for i in drawn], NAMES)
-        means.append((result["voc_map_11point"], result["voc_map_area"]))
-    for interval, values in zip((actual.map_11point, actual.map_area), np.transpose(means), strict=True):
-        np.testing.assert_allclose(interval, np.percentile(values, (2.5, 97.5)), atol=0.04)
-        assert interval is not None and interval.high - interval.low > 0.1
-
-
-def test_bootstrap_can_draw_more_resamples_than_fit_into_one_block():
-    matches = match_all_classes(*make_random_split(1))
-    one, many = diagnosis.bootstrap(matches, 1), diagnosis.bootstrap(matches, 130)
-    assert one.map_area is not None and one.map_area.low == one.map_area.high
-    assert many.map_area is not None and many.map_area.low < many.map_area.high
-    assert (one.resamples, many.resamples) == (1, 130)
-    assert many.map_area != diagnosis.bootstrap(matches, 50).map_area
-    assert many == diagnosis.bootstrap(matches, 130) != diagnosis.bootstrap(matches, 130, seed=1)
-
-
-def test_intervals_have_zero_width_if_all_or_no_objects_are_detected():
-    annotations = [make_test_annotation([A], [1]), make_test_annotation([B], [1]), make_test_annotation()]
-    none_detected = diagnosis.diagnose([make_image_detections()] * 3, annotations, NAMES).intervals
-    assert none_detected.map_11point == none_detected.map_area == Interval(0, 0)
-    all_detected = diagnosis.diagnose(
-        [make_image_detections((A, 0.9, 1)), make_image_detections((B, 0.8, 1)), make_image_detections()],
-        annotations,
-        NAMES,
-    ).intervals
-    assert all_detected.map_11point == all_detected.map_area == Interval(1, 1)
-    assert all_detected.classes_area == (Interval(1, 1), None, None)
-
-
-@pytest.mark.parametrize("images", [0, 1])
-def test_intervals_are_none_with_fewer_than_two_images(images):
-    intervals = diagnosis.diagnose(
-        [make_image_detections((A, 0.9, 1))] * images, [make_test_annotation([A], [1])] * images, NAMES
-    ).intervals
-    assert intervals == (None, None, (None,) * 3, (None,) * 3, 0)
-
-
-def test_intervals_are_none_without_objects():
-    intervals = diagnosis.diagnose(
-        [make_image_detections((A, 0.9, 1))] * 2, [make_test_annotation()] * 2, NAMES
-    ).intervals
-    assert intervals.map_area is None and intervals.classes_11point == (None,) * 3
-
-
-def test_class_without_objects_in_a_resample_is_left_out_of_the_mean():
-    """All ants are detected, and the only bee is missed. The mAP is 1/2, or 1 in resamples without the bee."""
-    annotations = [
-        make_test_annotation([A], [1]),
-        make_test_annotation([A], [1]),
-        make_test_annotation([A, B], [1, 2]),
-    ]
-    intervals = diagnosis.diagnose([make_image_detections((A, 0.9, 1))] * 3, annotations, NAMES).intervals
-    assert intervals.map_area == Interval(0.5, 1)
-    assert intervals.classes_area == (Interval(1, 1), Interval(0, 0), None)
-
-
-def test_interval_tree_names_the_classes():
-    intervals = diagnosis.Intervals(
-        Interval(0.1, 0.2), Interval(0.3, 0.4), (Interval(0.5, 0.6), None), (Interval(0.7, 0.8), None), 9
-    )
-    assert diagnosis.make_interval_tree(intervals, ["ant", "bee"]) == {
-        "resamples": 9,
-        "map_11point": [0.1, 0.2],
-        "map_area": [0.3, 0.4],
-        "classes": {
-            "ant": {"ap_11point": [0.5, 0.6], "ap_area": [0.7, 0.8]},
-            "bee": {"ap_11point": None, "ap_area": None},
-        },
-    }
-
-
-def make_synthetic_class(rng: np.random.Generator, images: int) -> ClassMatches:
-    """Return random matches: 1.2 objects and 0.5 wrong detections per image. 90 % of the objects are detected."""
-    objects = rng.poisson(1.2, images)
-    rights, wrongs = (np.repeat(np.arange(images), n) for n in (rng.binomial(objects, 0.9), rng.poisson(0.5, images)))
-    scores = np.concatenate([rng.beta(3, 2, len(rights)), rng.beta(1, 3, len(wrongs))])
-    order = np.argsort(-scores)
-    correct = np.arange(len(scores)) < len(rights)
-    return ClassMatches(scores[order], correct[order], np.concatenate([rights, wrongs])[order], objects)
-
-
-def test_95_percent_of_the_intervals_contain_the_true_ap():
-    """The true AP is that of 100,000 images. On average, 95 of 100 intervals contain it (standard deviation 2.2)."""
-    rng = np.random.default_rng(5)
-    everything = make_synthetic_class(rng, 100_000)
-    truth = diagnosis.compute_resampled_ap(everything, np.ones((100_000, 1), int))[1, 0]
-    intervals_with_truth, intervals_with_ap = 0, 0
-    for _ in range(100):
-        sample = make_synthetic_class(rng, 80)
-        interval = diagnosis.bootstrap([sample], resamples=200).map_area
-        point = diagnosis.compute_resampled_ap(sample, np.ones((80, 1), int))[1, 0]
-        assert interval is not None
-        intervals_with_truth += interval.low <= truth <= interval.high
-        intervals_with_ap += interval.low <= point <= interval.high
-    assert 88 <= intervals_with_truth <= 99
-    assert intervals_with_ap == 100
-
-
 # ---- image by image ----
 
 
@@ -239,16 +58,16 @@ def test_diagnose_image_classifies_each_detection():
     )
     result = diagnosis.diagnose_image(detections, truth)
     assert result.shown == (5, 1, 2, 0, 3)
-    assert result.outcomes == ("ignored", "correct", "class", "duplicate", "background")
+    assert result.outcomes == ("ignored", "correct", "classification", "duplicate", "background")
     assert result.objects == (None, 0, 1, None, None)
     assert result.missed == ()
-    assert result.count_errors() == {"class": 1, "duplicate": 1, "background": 1}
+    assert result.count_errors() == {"classification": 1, "duplicate": 1, "background": 1}
 
 
 def test_objects_without_detections_are_missed_unless_they_are_ignored():
     truth = make_test_annotation([A, B, C], [1, 2, 3], crowd=[False, True, False])
     result = diagnosis.diagnose_image(make_image_detections((A, 0.4, 1)), truth)
-    assert result == ((), (), (), (0, 2))
+    assert result == ((), (), (), (0, 2), ()) and result.missed == (0, 2)
     assert result.count_errors() == {"missed": 2}
     assert diagnosis.diagnose_image(make_image_detections(), make_test_annotation()).count_errors() == {}
 
@@ -256,15 +75,15 @@ def test_objects_without_detections_are_missed_unless_they_are_ignored():
 def test_diagnose_image_counts_the_last_pixel_in_the_iou():
     """A detection of 10 x 5 of the 10 x 10 pixels of an object has an IoU of 0.5, so it is correct.
 
-    A detection of 10 x 4 of these pixels has an IoU of 0.4 and is a location error.
+    A detection of 10 x 4 of these pixels has an IoU of 0.4 and is a localization error.
     """
     truth = make_test_annotation([(0, 0, 9, 9)], [1])
     assert diagnosis.diagnose_image(make_image_detections(((0, 0, 9, 4), 0.9, 1)), truth).outcomes == ("correct",)
-    assert diagnosis.diagnose_image(make_image_detections(((0, 0, 9, 3), 0.9, 1)), truth).outcomes == ("location",)
+    assert diagnosis.diagnose_image(make_image_detections(((0, 0, 9, 3), 0.9, 1)), truth).outcomes == ("localization",)
 
 
-def test_detection_with_low_iou_is_a_location_both_or_background_error():
-    """A detection of 10 x 1 of the 10 x 10 pixels of an object has an IoU of 0.1 and is a location error.
+def test_detection_with_low_iou_is_a_localization_both_or_background_error():
+    """A detection of 10 x 1 of the 10 x 10 pixels of an object has an IoU of 0.1 and is a localization error.
 
     A detection that overlaps only an ignored object, with an IoU from 0.1 to 0.5, is a background error.
     """
@@ -273,8 +92,37 @@ def test_detection_with_low_iou_is_a_location_both_or_background_error():
         ((0, 0, 9, 0), 0.9, 1), ((0, 0, 9, 3), 0.8, 2), ((0, 0, 8, 0), 0.7, 1), ((50, 50, 59, 52), 0.6, 2)
     )
     result = diagnosis.diagnose_image(detections, truth)
-    assert result.outcomes == ("location", "both", "background", "background")
-    assert result.count_errors() == {"location": 1, "both": 1, "background": 2, "missed": 1}
+    assert result.outcomes == ("localization", "both", "background", "background")
+    assert result.nearest == ((0, 0.1), (0, 0.4), None, None)
+    assert result.loose == {0: 0.1}
+    assert result.count_errors() == {"localization": 1, "both": 1, "background": 2}, "the object is not missed"
+
+
+def test_loose_box_is_reported_with_the_highest_iou_of_its_unmatched_object():
+    """Three loose boxes are on object 0, and one is on object 1, which a better detection is matched with."""
+    truth = make_test_annotation([(0, 0, 9, 9), (50, 0, 59, 9), (100, 0, 109, 9)], [1, 1, 1])
+    detections = make_image_detections(
+        ((0, 0, 9, 2), 0.9, 1), ((0, 0, 9, 3), 0.8, 1), ((0, 0, 9, 1), 0.7, 1), ((50, 0, 59, 9), 0.6, 1),
+        ((50, 0, 59, 2), 0.55, 1),
+    )  # fmt: skip
+    result = diagnosis.diagnose_image(detections, truth)
+    assert result.loose == {0: pytest.approx(0.4)}
+    assert (result.unmatched, result.missed) == ((0, 2), (2,))
+    assert result.count_errors() == {"localization": 4, "missed": 1}
+
+
+def test_right_images_have_no_errors_and_those_with_most_objects_come_first():
+    annotations = [
+        make_test_annotation([A], [1]), make_test_annotation(), make_test_annotation([A, B], [1, 2]),
+        make_test_annotation([A, B], [1, 2]), make_test_annotation([B], [2]),
+    ]  # fmt: skip
+    one, both = make_image_detections((A, 0.9, 1)), make_image_detections((A, 0.9, 1), (B, 0.8, 2))
+    found = [one, make_image_detections(), one, both, make_image_detections((B, 0.6, 2))]
+    images = [diagnosis.diagnose_image(d, a) for d, a in zip(found, annotations, strict=True)]
+    assert diagnosis.find_right_images(images, 9) == [3, 0, 4]
+    assert diagnosis.find_right_images(images, 1) == [3]
+    assert diagnosis.find_right_images([], 3) == []
+    assert diagnosis.count_found_objects(images) == 5
 
 
 def test_all_detections_on_an_ignored_object_are_ignored():
@@ -288,9 +136,13 @@ def test_diagnose_image_equals_the_reference_implementation(seed):
     kinds = set()
     for d, a in zip(detections, annotations, strict=True):
         result = diagnosis.diagnose_image(d, a)
-        outcomes, missed = reference.classify_detections(*d, a.boxes_px, a.labels, a.difficult | a.crowd, 0.5, 0.5)
+        outcomes, unmatched, nearest = reference.classify_detections(
+            *d, a.boxes_px, a.labels, a.difficult | a.crowd, 0.5, 0.5
+        )
         assert list(zip(result.shown, result.outcomes, result.objects, strict=True)) == outcomes
-        assert list(result.missed) == missed
+        assert list(result.unmatched) == unmatched
+        assert [near and near.object for near in result.nearest] == [near and near[0] for near in nearest]
+        np.testing.assert_allclose(*([near[1] for near in rows if near] for rows in (result.nearest, nearest)))
         kinds |= set(result.outcomes)
     assert len(kinds) == 7
 
@@ -327,14 +179,15 @@ def test_confusion_matrix_equals_hand_computed_counts():
 @pytest.mark.parametrize("seed", range(4))
 def test_confusion_matrix_sums_equal_the_numbers_of_objects_and_detections(seed):
     detections, annotations = make_random_split(seed, images=30)
-    result = diagnosis.diagnose(detections, annotations, NAMES, resamples=2)
+    result = diagnosis.diagnose(detections, annotations, NAMES)
     for label in (1, 2, 3):
         objects = sum(int(((a.labels == label) & ~a.difficult & ~a.crowd).sum()) for a in annotations)
         assert result.confusion[label - 1].sum() == objects
     counted = sum(result != "ignored" for image in result.images for result in image.outcomes)
     assert result.confusion[:, :-1].sum() == counted
     errors = sum(sum(image.count_errors().values()) for image in result.images)
-    assert errors == result.confusion.sum() - np.trace(result.confusion)
+    loose = sum(len(image.loose) for image in result.images)
+    assert loose and errors + loose == result.confusion.sum() - np.trace(result.confusion)
 
 
 def test_confusion_matrix_equals_that_of_hotcoco_if_no_object_is_ignored():
@@ -365,7 +218,7 @@ def test_confusion_matrix_equals_that_of_hotcoco_if_no_object_is_ignored():
     })  # fmt: skip
     evaluation = COCOeval(truth, truth.load_res(np.array(rows, np.float64)), "bbox")
     expected = evaluation.confusion_matrix(iou_thr=0.5, min_score=0.5)["matrix"]
-    actual = diagnosis.diagnose(detections, annotations, NAMES, resamples=2).confusion
+    actual = diagnosis.diagnose(detections, annotations, NAMES).confusion
     assert actual.tolist() == expected.tolist()
     assert (actual > 0).sum() > 12, "most of the 15 cells that can be filled are filled"
 
@@ -381,9 +234,9 @@ SQUARE, OTHER, FAR = (0, 0, 100, 100), (500, 300, 600, 400), (200, 200, 300, 300
     [
         # COCO's AP has 101 recalls, of which 51 are at most 0.5. No detection is correct at first. Correcting one of
         # the two loose boxes detects one of two objects, so 51 points rise from 0 to 1.
-        ("location", [(LOOSE, 0.9, 1), ((0, 0, 30, 100), 0.8, 1)], [(SQUARE, 1), (OTHER, 1)], 51 / 101, 2),
+        ("localization", [(LOOSE, 0.9, 1), ((0, 0, 30, 100), 0.8, 1)], [(SQUARE, 1), (OTHER, 1)], 51 / 101, 2),
         # The only ant was detected twice as a bee. With one of them corrected, the AP of ant is 1, and the mean is 1/2.
-        ("class", [(SQUARE, 0.9, 2), ((0, 0, 100, 99), 0.8, 2)], [(SQUARE, 1), (OTHER, 2)], 1 / 2, 2),
+        ("classification", [(SQUARE, 0.9, 2), ((0, 0, 100, 99), 0.8, 2)], [(SQUARE, 1), (OTHER, 2)], 1 / 2, 2),
         # A wrong and a correct detection: without the wrong one, the precision rises from 1/2 to 1 everywhere.
         ("background", [(FAR, 0.9, 1), (SQUARE, 0.8, 1)], [(SQUARE, 1)], 1 / 2, 1),
         # A correct, a wrong and a correct detection: the 50 points beyond recall 0.5 rise from 2/3 to 1.

@@ -1,7 +1,8 @@
 """Tests of the text tables: each value must be in the right row and column."""
 
 from ssd_jax.metrics.average_precision import COCO_KEYS
-from ssd_jax.metrics.tables import COCO_LABELS, format_metrics, format_voc
+from ssd_jax.metrics.diagnosis import ERRORS, ErrorType, TideError
+from ssd_jax.metrics.tables import COCO_LABELS, format_errors, format_metrics, format_voc
 
 RESULT = {
     "voc_map_11point": 0.54547,
@@ -35,3 +36,10 @@ def test_format_metrics_writes_the_twelve_coco_metrics_in_order():
     lines = format_metrics(RESULT | dict(zip(COCO_KEYS, values, strict=True))).splitlines()[-12:]
     assert [line.split()[-1] for line in lines] == ["-", *(f"{value:.4f}" for value in values[1:])]
     assert all(line.startswith(label) for line, label in zip(lines, COCO_LABELS.values(), strict=True))
+
+
+def test_format_errors_lists_the_costliest_type_first():
+    tide = {kind: TideError(0.01 * k, k) for k, kind in enumerate(ERRORS)} | {ErrorType.MISSED: TideError(-1e-9, 7)}
+    line = format_errors(tide)
+    names = ["background 4 (+0.040)", "duplicate 3 (+0.030)", "both 2 (+0.020)", "localization 1 (+0.010)"]
+    assert line.endswith(": " + ", ".join([*names, "classification 0 (+0.000)", "missed 7 (+0.000)"]))
