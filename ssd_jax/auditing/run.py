@@ -87,7 +87,7 @@ def audit(
             "was judged by the one that was not trained on it."
         )
     else:
-        detections, step = predict_with_model(model, config, source, checkpoint, unread)
+        detections, step, _ = predict_with_model(model, config, source, checkpoint, unread)
         judge = f"Judged by the checkpoint of step {step}."
         if split == config.data.train_split:
             judge += (

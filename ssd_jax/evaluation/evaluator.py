@@ -11,7 +11,7 @@ from ssd_jax.data.loader import eval_batches
 from ssd_jax.data.source import Annotation, Source
 from ssd_jax.inference.detections import NO_DETECTIONS, ImageDetections, to_image_detections
 from ssd_jax.inference.program import PredictFn
-from ssd_jax.metrics.average_precision import evaluate_coco, evaluate_voc
+from ssd_jax.metrics.average_precision import CocoEvaluation, evaluate_voc, match_coco, summarize_coco
 from ssd_jax.models.parameters import Params
 from ssd_jax.runtime import sharding
 
@@ -91,7 +91,21 @@ def compute_metrics(
         annotations = list(source.annotations())
     names = source.class_names
     voc = evaluate_voc(detections, annotations, names)
+    return {**voc, **summarize_coco(match_source(detections, source, annotations))}
+
+
+def match_source(
+    detections: Sequence[ImageDetections], source: Source, annotations: Sequence[Annotation]
+) -> CocoEvaluation:
+    """Match detections in a split with its objects by COCO's rules, with the objects of the COCO file if there is one.
+
+    Args:
+        detections: Detections of each image of the split, in order.
+        source: The split.
+        annotations: Annotations of the split, in order.
+    """
+    names = source.class_names
     if source.coco_truth is None:
-        return {**voc, **evaluate_coco(detections, annotations, names)}
+        return match_coco(detections, annotations, names)
     image_ids = [a.number for a in annotations if a.number is not None]
-    return {**voc, **evaluate_coco(detections, annotations, names, source.category_ids, image_ids, source.coco_truth)}
+    return match_coco(detections, annotations, names, source.category_ids, image_ids, source.coco_truth)

@@ -6,14 +6,15 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from ssd_jax import files
 from ssd_jax.config import Config
 from ssd_jax.data.run_splits import open_evaluation_split, print_split, with_data_root
 from ssd_jax.data.source import Source
-from ssd_jax.errors import UserError
-from ssd_jax.evaluation.evaluator import compute_metrics, predict_split
+from ssd_jax.errors import UserError, escape_text
+from ssd_jax.evaluation.baseline import CHEAP_IMAGES, format_constant_boxes, measure_constant_boxes
+from ssd_jax.evaluation.evaluator import compute_metrics, match_source, predict_split
 from ssd_jax.evaluation.submission import SubmissionWriter, make_submission_writer
 from ssd_jax.evaluation.tiled import format_comparison, predict_split_in_tiles
 from ssd_jax.exported.prediction import make_predict
@@ -21,9 +22,12 @@ from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.inference.program import PredictFn, make_predict_fn
 from ssd_jax.inference.tiles import TILE_OVERLAP, check_tile_options
 from ssd_jax.metrics import diagnosis
-from ssd_jax.metrics.tables import format_metrics
+from ssd_jax.metrics.intervals import bootstrap, list_ends, make_interval_tree, match_coco_classes
+from ssd_jax.metrics.tables import format_errors, format_metrics
 from ssd_jax.model_zoo.opening import OpenedModel, open_detector
+from ssd_jax.models.parameters import Params
 from ssd_jax.report import page, pictures
+from ssd_jax.report.run_facts import read_run_facts
 from ssd_jax.runtime import distributed, sharding
 from ssd_jax.runtime.progress import show_progress
 
@@ -77,7 +81,8 @@ def evaluate(
     Returns:
         ``split``, ``images``, ``checkpoint_step`` and, if the split has annotations, the entries of
         `compute_metrics`: ``voc_map_11point``, ``voc_map_area``, ``voc_classes``, ``coco_ap``, ..., and the confidence
-        intervals of the VOC metrics as ``voc_intervals``.
+        intervals of COCO AP as ``coco_ap_interval`` and of the VOC metrics as ``voc_intervals``. With ``report``, or if
+        the split has at most 2000 images, also ``constant_box``, the metrics of `ConstantBox`.
 
     Raises:
         UserError: If the run has no checkpoint, the split cannot be opened, its images or classes cannot be named in a
@@ -100,17 +105,23 @@ def evaluate(
     if folder is None and is_required:
         raise UserError(f"{run}: name a folder for the files with --out, because this is not a run folder")
     is_writable = folder and distributed.run_on_primary(lambda: _check_writable(folder, is_required))
-    detections, step = predict_with_model(model, config, source, checkpoint)
+    detections, step, speed = predict_with_model(model, config, source, checkpoint)
     metrics: dict[str, Any] = {"split": split, "images": len(source), "checkpoint_step": step}
     if tile is not None:
         without_tiles = compute_metrics(detections, source, annotations) if source.annotated else {}
-        detections = _predict_in_tiles(model, source, checkpoint, tile, overlap, strict)
+        detections, speed = _predict_in_tiles(model, source, checkpoint, tile, overlap, strict)
         metrics |= {"tile": tile, "overlap": overlap, "without_tiles": without_tiles}
     if source.annotated:
         with show_progress("computing the metrics", enabled=distributed.is_primary()):
             metrics |= compute_metrics(detections, source, annotations)
-        intervals = diagnosis.bootstrap(diagnosis.match_classes(detections, annotations, source.class_names))
-        metrics["voc_intervals"] = diagnosis.make_interval_tree(intervals, source.class_names)
+            intervals = bootstrap(
+                diagnosis.match_classes(detections, annotations, source.class_names),
+                match_coco_classes(match_source(detections, source, annotations)),
+            )
+            if report or len(source) <= CHEAP_IMAGES:
+                metrics["constant_box"] = measure_constant_boxes(config, split, source, annotations)
+        metrics["coco_ap_interval"] = list_ends(intervals.coco_ap)
+        metrics["voc_intervals"] = make_interval_tree(intervals, source.class_names)
     if not distributed.is_primary():
         return metrics
     if not source.annotated:
@@ -120,6 +131,8 @@ def evaluate(
         print(f"Split {split}, checkpoint of step {step}.")
         if tile is not None:
             print(format_comparison(metrics, metrics["without_tiles"]))
+        if "constant_box" in metrics:
+            print(escape_text(format_constant_boxes(metrics["constant_box"])))
     if folder is None:
         print("No file was written. To write metrics.json and images with boxes, name a folder with --out.")
     if folder and source.annotated and is_writable:
@@ -129,7 +142,19 @@ def evaluate(
         pictures.write_truth_and_predictions(folder, split, source, detections)
         if report:
             report_file = folder / f"report{suffix}.html"
-            page.write_report(report_file, config, source, detections, metrics, annotations, model.short_name)
+            facts = read_run_facts(
+                config,
+                model.folder,
+                split,
+                step,
+                is_best=checkpoint == "best",
+                has_own_data=data_root is None,
+                images_per_second=speed,
+            )
+            result = diagnosis.diagnose(detections, annotations, source.class_names)
+            measured = page.Measurement(metrics, intervals, result, facts)
+            page.write_report(report_file, config, source, detections, annotations, measured, model.short_name)
+            print(format_errors(result.tide))
             print(f"Report: {report_file}, to open in a browser")
     if folder and writer is not None:
         _write_results(folder, split, writer, detections, model.short_name)
@@ -155,10 +180,20 @@ def _check_writable(folder: Path, is_required: bool) -> bool:
     return True
 
 
+class SplitPrediction(NamedTuple):
+    """Detections of a trained network in a split."""
+
+    detections: list[ImageDetections]
+    step: int
+    """Training step of the checkpoint."""
+    images_per_second: float | None
+    """Speed, including reading images. None if there was only one batch, whose time includes the compilation."""
+
+
 def predict_with_model(
     model: OpenedModel, config: Config, source: Source, checkpoint: str, unreadable: dict[int, str] | None = None
-) -> tuple[list[ImageDetections], int]:
-    """Return the detections of a trained network in a split, and the training step of its checkpoint.
+) -> SplitPrediction:
+    """Return the detections of a trained network in a split.
 
     Args:
         model: The network.
@@ -173,19 +208,22 @@ def predict_with_model(
     ) as task:
         if model.program is not None:
             run, step = make_predict(model.program), model.program.metadata.source.step
-            of_file = cast(PredictFn, lambda _, *batch: run(*sharding.fetch(batch)))  # returns the same fields
-            return predict_split(of_file, {}, source, config, mesh, task.update, unreadable), step
-        params, step = model.load_params(checkpoint, mesh)
-        predict = distributed.start_together(make_predict_fn(config, mesh))
-        return predict_split(predict, params, source, config, mesh, task.update, unreadable), step
+            params: Params = {}
+            predict = cast(PredictFn, lambda _, *batch: run(*sharding.fetch(batch)))  # returns the same fields
+        else:
+            params, step = model.load_params(checkpoint, mesh)
+            predict = distributed.start_together(make_predict_fn(config, mesh))
+        detections = predict_split(predict, params, source, config, mesh, task.update, unreadable)
+        return SplitPrediction(detections, step, task.speed)
 
 
 def _predict_in_tiles(
     model: OpenedModel, source: Source, checkpoint: str, tile: int, overlap: float, strict: bool
-) -> list[ImageDetections]:
+) -> tuple[list[ImageDetections], float | None]:
+    """Return the detections in tiles, and the speed in images per second."""
     with show_progress("evaluating in tiles", len(source), enabled=distributed.is_primary()) as task:
         detector = model.load_detector(checkpoint)
-        return predict_split_in_tiles(detector, source, tile, overlap, strict, task.update)
+        return predict_split_in_tiles(detector, source, tile, overlap, strict, task.update), task.speed
 
 
 def _write_metrics(file: Path, metrics: dict[str, Any]) -> None:

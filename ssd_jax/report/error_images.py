@@ -26,17 +26,6 @@ IGNORED: Colour = (150, 150, 150)
 _CORRECT_LABEL, _IGNORED_LABEL = "", " "
 
 
-ERROR_NAMES = {
-    ErrorType.CLASS: "wrong class",
-    ErrorType.LOCATION: "inaccurate box",
-    ErrorType.BOTH: "wrong class and box",
-    ErrorType.DUPLICATE: "duplicate",
-    ErrorType.BACKGROUND: "background",
-    ErrorType.MISSED: "missed",
-}
-"""Name of each type of error in the text of the page and on its images."""
-
-
 class ErrorImage(NamedTuple):
     """An image that the report shows, with its errors."""
 
@@ -76,14 +65,16 @@ def draw_error_image(source: Source, index: int, detections: ImageDetections, di
 
 
 def make_truth_labels(annotation: Annotation, diagnosis: ImageDiagnosis, names: Sequence[str]) -> list[str]:
-    """Return a label for each object: its class name and "missed" if it was missed, otherwise a blank label."""
+    """Return a label for each object: its class and "missed" or the IoU of a loose box, otherwise a blank label."""
     ignored = annotation.difficult | annotation.crowd
-    labels = []
+    loose, labels = diagnosis.loose, []
     for i, label in enumerate(annotation.labels):
         if ignored[i]:
             labels.append(_IGNORED_LABEL)
+        elif i in loose:
+            labels.append(f"{names[label - 1]}, loose box only, IoU {loose[i]:.2f}")
         else:
-            labels.append(f"{names[label - 1]}, missed" if i in diagnosis.missed else _CORRECT_LABEL)
+            labels.append(f"{names[label - 1]}, {ErrorType.MISSED}" if i in diagnosis.unmatched else _CORRECT_LABEL)
     return labels
 
 
@@ -92,13 +83,20 @@ def make_detection_labels(
 ) -> list[str]:
     """Return a label for each shown detection: class, score and error if it is wrong, otherwise a blank label."""
     labels = []
-    for i, outcome, target in zip(diagnosis.shown, diagnosis.outcomes, diagnosis.objects, strict=True):
+    for i, outcome, target, near in zip(
+        diagnosis.shown, diagnosis.outcomes, diagnosis.objects, diagnosis.nearest, strict=True
+    ):
         if outcome is ErrorType.CORRECT:
             labels.append(_CORRECT_LABEL)
         elif outcome is ErrorType.IGNORED:
             labels.append(_IGNORED_LABEL)
         else:
-            reason = ERROR_NAMES[outcome] if target is None else f"is {names[annotation.labels[target] - 1]}"
+            reason: str = outcome
+            if target is not None:
+                reason += f": is {names[annotation.labels[target] - 1]}"
+            elif near is not None:
+                kind = "loose" if outcome is ErrorType.LOCALIZATION else names[annotation.labels[near.object] - 1]
+                reason += f": {kind}, IoU {near.iou:.2f}"
             labels.append(f"{names[detections.labels[i] - 1]} {detections.scores[i]:.2f}, {reason}")
     return labels
 

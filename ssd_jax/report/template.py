@@ -13,6 +13,7 @@ import jinja2
 
 from ssd_jax import __version__
 from ssd_jax.errors import escape_text
+from ssd_jax.runtime.task import format_duration
 
 
 def render_page(template: str, context: Mapping[str, Any]) -> str:
@@ -46,6 +47,7 @@ def _make_environment() -> jinja2.Environment:
         "listing": _format_listing,
         "count": _format_count,
         "data_uri": _make_data_uri,
+        "duration": format_duration,
     }
     return environment
 

@@ -55,6 +55,10 @@ def test_evaluate_uses_the_best_checkpoint_and_the_test_split(run_with_worse_las
     assert set(best["voc_classes"]) == set(best["voc_intervals"]["classes"]) == set(CLASS_NAMES)
     low, high = best["voc_intervals"]["map_area"]
     assert low <= best["voc_map_area"] <= high
+    low, high = best["coco_ap_interval"]
+    assert low <= best["coco_ap"] <= high
+    assert best["constant_box"]["split"] == "test", "train is generated, so it cannot be read quickly"
+    assert f"mAP {100 * best['constant_box']['voc_map_area']:.1f} % (area), precision" in printed
     for words in (*CLASS_NAMES, "AP 11-point", "AP @ IoU .50:.95", "AR, large", "metrics.json"):
         assert words in printed
     assert (run / "test_truth.jpg").exists() and (run / "test_pred.jpg").exists()
