@@ -199,7 +199,7 @@ def measure(options: Options) -> None:
     unread: dict[int, str] = {}
     if options.run:
         model = open_detector(options.run)
-        detections, _ = predict_with_model(model, model.config, damaged, "best", unread)
+        detections = predict_with_model(model, model.config, damaged, "best", unread).detections
         judge = f"Judged by {model.short_name}."
     else:
         print(describe_cost(plan, None))

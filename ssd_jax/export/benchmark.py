@@ -182,7 +182,7 @@ def measure_accuracy(model: OpenedModel, data_root: str, split: str | None) -> t
     name, source = open_evaluation_split(config, split)
     if not source.annotated:
         raise UserError(f"{data_root}: the split '{name}' has no annotations, so there is no mAP")
-    detections, _ = predict_with_model(model, config, source, "best")
+    detections = predict_with_model(model, config, source, "best").detections
     metrics = compute_metrics(detections, source)
     return metrics["voc_map_11point"], metrics["coco_ap"]
 

@@ -249,14 +249,18 @@ def find_worst_images(images: Sequence[ImageDiagnosis], count: int) -> list[int]
     return [i for i in order[:count] if errors[i]]
 
 
-def find_right_images(images: Sequence[ImageDiagnosis], count: int) -> list[int]:
-    """Return the positions of ``count`` images without errors, those with the most correct detections first.
+def find_best_images(images: Sequence[ImageDiagnosis], count: int) -> list[int]:
+    """Return the positions of the ``count`` images with the smallest share of errors, best first.
 
-    Images with equally many correct detections keep their order. Images without objects are left out.
+    The share is that among errors and correct detections. Of images with the same share, those with more correct
+    detections come first. Images in which at least half are errors, or without correct detections, are left out.
     """
-    correct = [image.outcomes.count(ErrorType.CORRECT) for image in images]
-    order = sorted(range(len(images)), key=lambda i: -correct[i])
-    return [i for i in order if correct[i] and not images[i].count_errors()][:count]
+    keys = []
+    for i, image in enumerate(images):
+        correct, errors = image.outcomes.count(ErrorType.CORRECT), sum(image.count_errors().values())
+        if errors < correct:
+            keys.append((errors / (errors + correct), -correct, i))
+    return [i for _, _, i in sorted(keys)[:count]]
 
 
 def count_found_objects(images: Sequence[ImageDiagnosis]) -> int:

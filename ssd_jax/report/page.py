@@ -27,8 +27,8 @@ from ssd_jax.report.template import render_page
 
 WORST_IMAGES = 12
 """Maximum number of images with errors that the report shows."""
-RIGHT_IMAGES = 4
-"""Maximum number of images without errors that the report shows."""
+BEST_IMAGES = 4
+"""Maximum number of images with few or no errors that the report shows."""
 FEW_OBJECTS = 20
 """Number of objects below which the report warns about the AP of a class, which then depends much on chance. For
 synthetic classes with fewer objects, the AP was too high on average."""
@@ -73,15 +73,15 @@ def write_report(
         UserError: If the file cannot be written.
     """
     images = measured.diagnosis.images
-    worst, right = (
+    worst, best = (
         [draw_error_image(source, i, detections[i], images[i]) for i in chosen]
         for chosen in (
             diagnosis.find_worst_images(images, WORST_IMAGES),
-            diagnosis.find_right_images(images, RIGHT_IMAGES),
+            diagnosis.find_best_images(images, BEST_IMAGES),
         )
     )
     title = title or file.resolve().parent.name
-    context = make_report_context(title, config, measured, annotations, worst, right)
+    context = make_report_context(title, config, measured, annotations, worst, best)
     files.write_text(file, render_page("page.html.j2", context))
 
 
@@ -126,7 +126,7 @@ def make_report_context(
     measured: Measurement,
     annotations: Sequence[Annotation],
     worst: Sequence[ErrorImage] = (),
-    right: Sequence[ErrorImage] = (),
+    best: Sequence[ErrorImage] = (),
 ) -> dict[str, Any]:
     """Return the variables for the template of the report page.
 
@@ -136,7 +136,7 @@ def make_report_context(
         measured: Results.
         annotations: Annotations of the split, in order.
         worst: Images with errors to show, the worst first.
-        right: Images without errors to show.
+        best: Images with few or no errors to show, the best first.
     """
     metrics, intervals, result, facts = measured
     classes = _make_class_rows(measured)
@@ -170,7 +170,7 @@ def make_report_context(
         "confusion": _make_matrix_cells(result.confusion),
         "confused": _find_most_confused(config.model.class_names, result.confusion),
         "worst": worst,
-        "right": right,
+        "best": best,
         "images_with_errors": images_with_errors,
         "images_without_errors": len(result.images) - images_with_errors,
     }

@@ -111,7 +111,8 @@ def test_loose_box_is_reported_with_the_highest_iou_of_its_unmatched_object():
     assert result.count_errors() == {"localization": 4, "missed": 1}
 
 
-def test_right_images_have_no_errors_and_those_with_most_objects_come_first():
+def test_best_images_have_the_smallest_share_of_errors_and_then_most_objects():
+    """The third image has one correct detection and one missed object, so that half of its outcomes are errors."""
     annotations = [
         make_test_annotation([A], [1]), make_test_annotation(), make_test_annotation([A, B], [1, 2]),
         make_test_annotation([A, B], [1, 2]), make_test_annotation([B], [2]),
@@ -119,9 +120,11 @@ def test_right_images_have_no_errors_and_those_with_most_objects_come_first():
     one, both = make_image_detections((A, 0.9, 1)), make_image_detections((A, 0.9, 1), (B, 0.8, 2))
     found = [one, make_image_detections(), one, both, make_image_detections((B, 0.6, 2))]
     images = [diagnosis.diagnose_image(d, a) for d, a in zip(found, annotations, strict=True)]
-    assert diagnosis.find_right_images(images, 9) == [3, 0, 4]
-    assert diagnosis.find_right_images(images, 1) == [3]
-    assert diagnosis.find_right_images([], 3) == []
+    assert diagnosis.find_best_images(images, 9) == [3, 0, 4]
+    assert diagnosis.find_best_images(images, 1) == [3]
+    assert diagnosis.find_best_images([], 3) == []
+    three = diagnosis.diagnose_image(both, make_test_annotation([A, B, C], [1, 2, 3]))
+    assert diagnosis.find_best_images([images[2], three, *images], 9) == [5, 2, 6, 1]
     assert diagnosis.count_found_objects(images) == 5
 
 

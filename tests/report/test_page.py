@@ -273,7 +273,7 @@ def test_page_shows_the_facts_of_the_run(tmp_path: Path):
     assert "precision 0.44, recall –" in text
 
 
-def test_page_shows_right_images_beside_the_wrong_ones(tmp_path: Path):
+def test_page_shows_the_best_images_beside_the_worst(tmp_path: Path):
     boxes = [[A], [A, B], [B], [A]]
     annotations = [
         make_annotation(f"image {i}", "a.jpg", (100, 80), own, [1] * len(own)) for i, own in enumerate(boxes)
@@ -282,7 +282,7 @@ def test_page_shows_right_images_beside_the_wrong_ones(tmp_path: Path):
     source = GreyImages([*annotations, annotations[0]], NAMES)
     page.write_report(tmp_path / "r.html", make_config(), source, found, annotations, measure(found, annotations))
     text = PageParser((tmp_path / "r.html").read_text()).text
-    wrong, right = text.partition("Right images")[::2]
+    wrong, right = text.partition("Best images")[::2]
     assert "image 2 1 background, 1 missed" in wrong and "image 1" not in wrong
     assert right.find("image 1 2 objects") < right.find("image 0 1 object") < right.find("image 3 1 object")
     assert "image 2" not in right
@@ -290,7 +290,7 @@ def test_page_shows_right_images_beside_the_wrong_ones(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("score", "shows_advice", "expected"),
-    [(0.3, False, "The network finds nothing yet 0 of 4 objects"), (0.9, True, "let ssd-jax audit look")],
+    [(0.3, False, "The network finds nothing yet 0 of 4 objects"), (0.9, True, "ssd-jax audit lists them")],
 )
 def test_advice_fits_the_state_of_the_network(score: float, shows_advice: bool, expected: str):
     """A detector that finds nothing with a score of 0.5 is told to train longer, and not to doubt the annotations."""
