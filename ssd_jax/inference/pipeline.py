@@ -1,7 +1,7 @@
 """Detection in many pictures, where reading and the network overlap."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ssd_jax.inference.results import Detections
@@ -40,7 +40,7 @@ def detect_in_order(
     """
     budget = _PixelBudget(MAX_PIXELS)
 
-    def detect_in_batches() -> Iterator[tuple[Reading, DetectedPicture | Unreadable]]:
+    def detect_in_batches() -> Generator[tuple[Reading, DetectedPicture | Unreadable], None, None]:
         ahead = 2 * batch_size
         for group in map_in_groups(_read, budget.limit(readings), threads=_READERS, ahead=ahead, most=batch_size):
             pictures = [result for _, result in group if isinstance(result, Picture)]
@@ -66,7 +66,7 @@ def detect_in_order(
             budget.release(reading.pixels)
     finally:
         budget.close()
-        results.close()  # type: ignore[attr-defined]
+        results.close()
 
 
 def _read(reading: Reading) -> tuple[Reading, Picture | Unreadable]:
@@ -88,11 +88,8 @@ class _PixelBudget:
         """Yield readings, each when there is room for its pixels, or when nothing else is in memory."""
         for reading in readings:
             with self._changed:
-                self._changed.wait_for(
-                    lambda pixels=reading.pixels: (
-                        not self._used or self._used + pixels <= self._limit or self._is_closed
-                    )
-                )
+                while self._used and self._used + reading.pixels > self._limit and not self._is_closed:
+                    self._changed.wait()
                 if self._is_closed:
                     return
                 self._used += reading.pixels

@@ -143,7 +143,7 @@ def _make_frame_readings(item: Input, every: int) -> Iterator[Reading]:
             frames = read_camera(int(item.location), every)
         for frame in frames:
             size = frame.pixels.shape[1], frame.pixels.shape[0]
-            picture = Picture(item, frame.pixels, size, frame.index, frame.seconds, notes)
+            picture = Picture(item, frame.pixels, size, frame.position, frame.seconds, notes)
             yield Reading(partial(_return, picture), size[0] * size[1])
             notes = ()
     except UserError as error:

@@ -16,7 +16,7 @@ class Frame(NamedTuple):
 
     pixels: UInt8[np.ndarray, "h w 3"]
     """Upright RGB pixels."""
-    index: int
+    position: int
     """Position in the video, from 0."""
     seconds: float
     """Time in the video."""

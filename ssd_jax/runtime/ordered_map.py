@@ -12,7 +12,7 @@ Example::
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -21,7 +21,9 @@ R = TypeVar("R")
 _POLL_SECONDS = 0.05
 
 
-def map_in_order(function: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int) -> Iterator[R]:
+def map_in_order(
+    function: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int
+) -> Generator[R, None, None]:
     """Yield the results of a function in the order of the items.
 
     The items are iterated over in a thread of its own. If the items or the function raise an exception, it is raised
@@ -40,7 +42,7 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], *, threads: int
 
 def map_in_groups(
     function: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int, most: int
-) -> Iterator[list[R]]:
+) -> Generator[list[R], None, None]:
     """Yield the results of a function in order, as `map_in_order` does, but in lists of all those that are ready.
 
     Each list has at least one result. No list waits for another one to be ready.

@@ -14,7 +14,7 @@ LEVELS = [20 * i for i in range(10)]
 
 def test_frames_are_read_with_their_positions_and_times(tmp_path):
     frames = list(read_frames(write_video(tmp_path / "a.mp4", LEVELS)))
-    assert [frame.index for frame in frames] == list(range(10))
+    assert [frame.position for frame in frames] == list(range(10))
     np.testing.assert_allclose([frame.seconds for frame in frames], np.arange(10) / 10, atol=1e-6)
     np.testing.assert_allclose([frame.pixels[:, 40:].mean() for frame in frames], LEVELS, atol=4)
     assert frames[0].pixels.shape == (48, 64, 3)
@@ -23,7 +23,7 @@ def test_frames_are_read_with_their_positions_and_times(tmp_path):
 def test_every_third_frame_keeps_its_position(tmp_path):
     video = write_video(tmp_path / "a.mp4", LEVELS)
     frames = list(read_frames(video, 3))
-    assert [frame.index for frame in frames] == [0, 3, 6, 9]
+    assert [frame.position for frame in frames] == [0, 3, 6, 9]
     np.testing.assert_allclose([frame.pixels[:, 40:].mean() for frame in frames], LEVELS[::3], atol=4)
     assert count_pictures(find_inputs([video]).inputs, 3) == 4
 
