@@ -14,7 +14,7 @@ from ssd_jax.report.plots import LinePlot, make_line_plot
 from ssd_jax.runs.log import read_log, read_results
 
 SplitUse = Literal["trained", "selected", "other"]
-"""What the run has used a split for: training, choosing the best checkpoint, or, as far as is known, nothing."""
+"""Use of a split by the run: for training, to choose the best checkpoint or, as far as is known, for nothing."""
 Rows = Sequence[Mapping[str, Any]]
 
 
