@@ -1,6 +1,7 @@
 """Draw the images with the most errors for the report page, with their annotations and their detections."""
 
 import io
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -72,7 +73,7 @@ def make_truth_labels(annotation: Annotation, diagnosis: ImageDiagnosis, names: 
         if ignored[i]:
             labels.append(_IGNORED_LABEL)
         elif i in loose:
-            labels.append(f"{names[label - 1]}, loose box only, IoU {loose[i]:.2f}")
+            labels.append(f"{names[label - 1]}, loose box only, IoU {_format_iou(loose[i])}")
         else:
             labels.append(f"{names[label - 1]}, {ErrorType.MISSED}" if i in diagnosis.unmatched else _CORRECT_LABEL)
     return labels
@@ -96,9 +97,14 @@ def make_detection_labels(
                 reason += f": is {names[annotation.labels[target] - 1]}"
             elif near is not None:
                 kind = "loose" if outcome is ErrorType.LOCALIZATION else names[annotation.labels[near.object] - 1]
-                reason += f": {kind}, IoU {near.iou:.2f}"
+                reason += f": {kind}, IoU {_format_iou(near.iou)}"
             labels.append(f"{names[detections.labels[i] - 1]} {detections.scores[i]:.2f}, {reason}")
     return labels
+
+
+def _format_iou(iou: float) -> str:
+    """Return an IoU with two digits, rounded down, so that an IoU just below the threshold does not look correct."""
+    return f"{math.floor(100 * iou + 1e-9) / 100:.2f}"
 
 
 def _draw_as_jpeg(

@@ -361,6 +361,15 @@ def test_labels_of_loose_boxes_have_their_iou_and_their_object_is_not_missed():
     assert "2 missed" not in read_text(measured, [truth])
 
 
+def test_iou_of_a_loose_box_is_rounded_down():
+    """The detection covers 499 of the 1000 pixels of the object."""
+    truth = make_annotation("a", "a.jpg", (100, 80), [(0, 0, 999, 0)], [1])
+    detections = make_image_detections(((0, 0, 498, 0), 0.9, 1))
+    result = diagnosis.diagnose_image(detections, truth)
+    labels = error_images.make_detection_labels(detections, truth, result, NAMES)
+    assert labels == ["ant 0.90, localization: loose, IoU 0.49"]
+
+
 def test_legend_has_the_colours_of_the_error_images():
     css = (Path(page.__file__).parent / "page.css").read_text()
     colours = {"right": "CORRECT", "missed": "MISSED", "wrong": "ERROR", "ignored": "IGNORED"}
