@@ -139,8 +139,8 @@ def find_hits(
             fits = np.flatnonzero((iou >= IOU) & (removed.labels == found.labels[doubt.detection])).tolist()
             named = [("removed", doubt.image, j) for j in sorted(fits, key=lambda j: -iou[j])]
             hit = next((name for name in named if name not in hits), None)
-        elif doubt.object is not None and (doubt.image, doubt.object) in damage.swapped:
-            hit = "swapped", doubt.image, doubt.object
+        elif doubt.object_index is not None and (doubt.image, doubt.object_index) in damage.swapped:
+            hit = "swapped", doubt.image, doubt.object_index
         hits.append(hit)
     return hits
 

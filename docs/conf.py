@@ -41,7 +41,7 @@ python_maximum_signature_line_length = 88
 nitpicky = True
 # References to types of other libraries are not checked, because their inventories would have to be downloaded, nor
 # are type variables and private types.
-nitpick_ignore_regex = [(r"py:.*", r"(?!ssd_jax).*"), (r"py:class", r"ssd_jax\..*\.(T|_\w+)")]
+nitpick_ignore_regex = [(r"py:.*", r"(?!ssd_jax).*"), (r"py:class", r"ssd_jax\..*\.(T|R|_\w+)")]
 
 # ---- pages ----
 

@@ -48,10 +48,10 @@ def write_doubts_csv(
         annotation, found = annotations[doubt.image], detections[doubt.image]
         text = describe_doubt(doubt, annotation, found, class_names)
         row: list[object] = [rank, round(doubt.score, 3), doubt.kind.value, text, annotation.image_id, annotation.file]
-        if doubt.object is None:
+        if doubt.object_index is None:
             row += [""] * 6
         else:
-            j = doubt.object
+            j = doubt.object_index
             row += [j + 1, class_names[annotation.labels[j] - 1], *_round(annotation.boxes_px[j])]
         if doubt.detection is None:
             row += [""] * 6
@@ -118,7 +118,7 @@ def _iterate_objects(
     annotation: Annotation, detections: ImageDetections, doubts: Sequence[tuple[int, Doubt]]
 ) -> Iterator[dict[str, Any]]:
     """Yield the entries of the objects of an image, with the corrections of its doubts, each given with its rank."""
-    by_object = {doubt.object: (rank, doubt) for rank, doubt in doubts if doubt.object is not None}
+    by_object = {doubt.object_index: (rank, doubt) for rank, doubt in doubts if doubt.object_index is not None}
     for j in range(len(annotation.labels)):
         box, label = annotation.boxes_px[j], int(annotation.labels[j])
         attributes: dict[str, Any] = {"difficult": True} if annotation.difficult[j] else {}

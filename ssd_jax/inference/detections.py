@@ -30,7 +30,8 @@ def to_image_detections(detections: Sequence[Any], slot: int, width: int, height
     """Return the detections of one image of a batch in pixels, without padding.
 
     Args:
-        detections: `Detections` of a `PredictFn`, already on the host. This module does not import JAX, nor their type.
+        detections: ``Detections`` of a `PredictFn`, already on the host. This module does not import JAX, nor their
+            type.
         slot: Position of the image in the batch.
         width: Width of the original image in pixels.
         height: Height of the original image in pixels.

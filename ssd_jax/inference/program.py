@@ -40,9 +40,9 @@ def make_predict(config: Config, mesh: Mesh | None, *, is_standardized: bool = F
         is_standardized: Whether the function will get the parameters that `standardize_kernels` returns.
 
     Returns:
-        ``predict(params, canvas, height, width)``, which returns `Detections`. Each image, RGB from 0 to 255, fills the
-        upper left ``height`` x ``width`` pixels of its canvas. The returned boxes are xyxy, normalised to [0, 1] by the
-        size of the image.
+        ``predict(params, canvas, height, width)``, which returns ``Detections``. Each image, RGB from 0 to 255, fills
+        the upper left ``height`` x ``width`` pixels of its canvas. The returned boxes are xyxy, normalised to [0, 1] by
+        the size of the image.
     """
     forward = make_forward(config, mesh, is_standardized=is_standardized)
     default_boxes = make_default_boxes(config.model.default_boxes)

@@ -69,7 +69,7 @@ class Curve(NamedTuple):
 class NearObject(NamedTuple):
     """Object near a detection that is matched with no object."""
 
-    object: int
+    object_index: int
     """Position of the object."""
     iou: float
     """IoU of the detection and the object, which is from BACKGROUND_IOU to IOU."""
@@ -100,7 +100,7 @@ class ImageDiagnosis(NamedTuple):
         found: dict[int, float] = {}
         for outcome, near in zip(self.outcomes, self.nearest, strict=True):
             if outcome is ErrorType.LOCALIZATION and near is not None:
-                found[near.object] = max(near.iou, found.get(near.object, 0.0))
+                found[near.object_index] = max(near.iou, found.get(near.object_index, 0.0))
         return {target: found[target] for target in self.unmatched if target in found}
 
     @property

@@ -73,7 +73,7 @@ class Doubt(NamedTuple):
     """Estimated probability that the annotation is wrong."""
     image: int
     """Position of the image in the split."""
-    object: int | None
+    object_index: int | None
     """Position of the doubted box in the annotation. None for a missing label."""
     detection: int | None
     """Position of the detection in the detections of the image. None for an empty box and a duplicate."""
@@ -90,7 +90,7 @@ class Disagreement(NamedTuple):
     """MISSING or CLASS."""
     detection: int
     """Position of the detection."""
-    object: int | None = None
+    object_index: int | None = None
     """Position of the object of another class. None for a missing label."""
     is_beside: bool = False
     """Whether the detection overlaps an object by an IoU of at least 0.1, but less than it needs to be on it."""
@@ -146,7 +146,7 @@ def find_doubts(
     doubts.sort(key=lambda doubt: -doubt.score)
     best: dict[tuple[int, int | None, int | None], Doubt] = {}
     for doubt in doubts:
-        place = (doubt.image, doubt.object, doubt.detection if doubt.object is None else None)
+        place = (doubt.image, doubt.object_index, doubt.detection if doubt.object_index is None else None)
         best.setdefault(place, doubt)
     return list(best.values())
 
@@ -365,7 +365,7 @@ def describe_doubt(
         detections: Detections of its image.
         class_names: Names of the labels 1 to C.
     """
-    annotated = "" if doubt.object is None else class_names[annotation.labels[doubt.object] - 1]
+    annotated = "" if doubt.object_index is None else class_names[annotation.labels[doubt.object_index] - 1]
     found = ""
     if doubt.detection is not None:
         found = (

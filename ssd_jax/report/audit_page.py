@@ -154,7 +154,7 @@ def draw_doubt(
         A JPEG file.
     """
     boxes, labels, colours = [], [], []
-    for j in (doubt.twin, doubt.object):
+    for j in (doubt.twin, doubt.object_index):
         if j is not None:
             boxes.append(annotation.boxes_px[j])
             labels.append(class_names[annotation.labels[j] - 1])
@@ -167,7 +167,7 @@ def draw_doubt(
     left, top, right, bottom = choose_part(np.array(boxes), (image.shape[1], image.shape[0]))
     corner, scale = np.array([left, top, left, top], np.float32), PICTURE_SIDE / max(right - left, bottom - top)
     part = np.ascontiguousarray(image[top:bottom, left:right])
-    others = np.delete(annotation.boxes_px, [j for j in (doubt.twin, doubt.object) if j is not None], axis=0)
+    others = np.delete(annotation.boxes_px, [j for j in (doubt.twin, doubt.object_index) if j is not None], axis=0)
     grey = {_OTHER_LABEL: IGNORED}
     picture = draw_boxes(part, others - corner, [_OTHER_LABEL] * len(others), colours=grey, scale=scale, line_width=1)
     marked = (np.array(boxes, np.float32) - corner) * scale

@@ -96,7 +96,7 @@ def make_detection_labels(
             if target is not None:
                 reason += f": is {names[annotation.labels[target] - 1]}"
             elif near is not None:
-                kind = "loose" if outcome is ErrorType.LOCALIZATION else names[annotation.labels[near.object] - 1]
+                kind = "loose" if outcome is ErrorType.LOCALIZATION else names[annotation.labels[near.object_index] - 1]
                 reason += f": {kind}, IoU {_format_iou(near.iou)}"
             labels.append(f"{names[detections.labels[i] - 1]} {detections.scores[i]:.2f}, {reason}")
     return labels

@@ -57,7 +57,7 @@ def test_make_proposals_corrects_sure_doubts(doubt: Doubt, expected: list):
     assert list_boxes(proposals, 2) == []
     assert [image["file_name"] for image in proposals["images"]] == ["one.png", "two.png"]
     marked = [o["attributes"] for o in proposals["annotations"] if "doubt" in o["attributes"]]
-    is_listed = doubt.kind is not DoubtKind.DUPLICATE and (doubt.object is not None or doubt.score >= 0.5)
+    is_listed = doubt.kind is not DoubtKind.DUPLICATE and (doubt.object_index is not None or doubt.score >= 0.5)
     assert marked == [{"doubt": doubt.kind.value, "doubt_score": doubt.score, "doubt_rank": 1}] * is_listed
 
 

@@ -144,7 +144,7 @@ def test_diagnose_image_equals_the_reference_implementation(seed):
         )
         assert list(zip(result.shown, result.outcomes, result.objects, strict=True)) == outcomes
         assert list(result.unmatched) == unmatched
-        assert [near and near.object for near in result.nearest] == [near and near[0] for near in nearest]
+        assert [near and near.object_index for near in result.nearest] == [near and near[0] for near in nearest]
         np.testing.assert_allclose(*([near[1] for near in rows if near] for rows in (result.nearest, nearest)))
         kinds |= set(result.outcomes)
     assert len(kinds) == 7

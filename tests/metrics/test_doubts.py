@@ -65,7 +65,7 @@ def test_find_doubts_takes_a_faint_detection_as_evidence_if_empty_places_have_no
 
 def test_find_doubts_finds_another_class():
     (doubt,) = find_among_right_images(detect((A_SHIFTED, 0.95, 2), (A, 0.06, 1)), annotate((A, 1)))
-    assert (doubt.kind, doubt.object, doubt.detection) == (DoubtKind.CLASS, 0, 0)
+    assert (doubt.kind, doubt.object_index, doubt.detection) == (DoubtKind.CLASS, 0, 0)
     assert doubt.iou == pytest.approx(21 / 41)
     assert doubt.score > 0.1
 
@@ -76,7 +76,7 @@ def test_find_doubts_does_not_doubt_a_class_that_is_detected_more_surely():
 
 def test_find_doubts_finds_a_loose_box():
     (doubt,) = find_among_right_images(detect((A_LOOSE, 0.9, 1)), annotate((A, 1)))
-    assert (doubt.kind, doubt.object, doubt.detection) == (DoubtKind.LOOSE, 0, 0)
+    assert (doubt.kind, doubt.object_index, doubt.detection) == (DoubtKind.LOOSE, 0, 0)
     assert doubt.iou == pytest.approx(19 / 43)
     assert doubt.score == pytest.approx(0.9 * 0.01 / (0.01 + 0.99 / 61))
 
@@ -93,8 +93,8 @@ def test_find_doubts_finds_a_duplicate_of_any_class(label: int):
     twin = (11, 10, 40, 40)
     (doubt,) = find_among_right_images(detect((A, 0.9, 1)), annotate((twin, label), (A, 1)))
     assert (doubt.kind, doubt.detection) == (DoubtKind.DUPLICATE, None)
-    assert {doubt.object, doubt.twin} == {0, 1}
-    assert label == 1 or doubt.object == 0, "the box with the detected class is kept"
+    assert {doubt.object_index, doubt.twin} == {0, 1}
+    assert label == 1 or doubt.object_index == 0, "the box with the detected class is kept"
     assert doubt.iou == pytest.approx(30 / 31)
 
 
@@ -112,7 +112,7 @@ def test_find_doubts_compares_overlapped_boxes_only_with_each_other():
         [*found, *[detect((A, 0.9, 1), (C, 0.9, 1))] * 30, detect((A, 0.9, 1))],
         [*images, *[annotate((A, 1), (C, 1))] * 30, annotate((A, 1), (C, 1))],
     )
-    assert [(d.kind, d.image, d.object) for d in doubts if d.score > 0.1] == [(DoubtKind.EMPTY, 60, 1)]
+    assert [(d.kind, d.image, d.object_index) for d in doubts if d.score > 0.1] == [(DoubtKind.EMPTY, 60, 1)]
 
 
 @pytest.mark.parametrize("flag", ["difficult", "crowd"])
@@ -130,8 +130,8 @@ def test_find_doubts_names_a_place_once():
         detect((C, 0.95, 1), (C, 0.9, 2), ((11, 60, 41, 90), 0.8, 1), (A_LOOSE, 0.3, 1), (A_SHIFTED, 0.95, 2)),
         annotate((A, 1)),
     )
-    assert sorted((d.kind, d.object) for d in doubts if d.object is None) == [(DoubtKind.MISSING, None)]
-    assert len([d for d in doubts if d.object == 0]) == 1
+    assert sorted((d.kind, d.object_index) for d in doubts if d.object_index is None) == [(DoubtKind.MISSING, None)]
+    assert len([d for d in doubts if d.object_index == 0]) == 1
 
 
 def test_find_doubts_orders_all_kinds_by_score():

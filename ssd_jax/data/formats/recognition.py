@@ -86,7 +86,8 @@ def _count_annotated(folder: Folder) -> dict[str, int]:
         if count == PUBLISHED:
             return {name: count}
         if count:
-            counts[name] = count
+            # Several tables or lists may count an image more than once.
+            counts[name] = min(count, len(folder.images)) or count
     return counts
 
 

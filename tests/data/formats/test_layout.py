@@ -154,6 +154,17 @@ def test_two_formats_are_reported_and_the_larger_one_is_read(tmp_path):
     assert find_format(Data(root=str(tmp_path), format="voc")) == "voc"
 
 
+def test_tables_that_repeat_images_do_not_take_precedence_over_one_file_per_image(tmp_path):
+    rows = []
+    for k in range(2):
+        write_image(tmp_path / "images" / f"{k}.jpg", "train")
+        (tmp_path / "images" / f"{k}.xml").write_text(XML.format(x=1))
+        rows.append(f"{k}.jpg,40,30,cat,1,2,30,20\n")
+    for name in ("all", "train"):
+        (tmp_path / f"{name}.csv").write_text("filename,width,height,class,xmin,ymin,xmax,ymax\n" + "".join(rows))
+    assert find_format(Data(root=str(tmp_path))) == "voc"
+
+
 @pytest.mark.parametrize("val_split", ["val", "valid", "test"])
 def test_val_is_held_out_of_train_only_if_it_is_needed(tmp_path, val_split):
     for split, count in (("train", 10), ("test", 2)):
