@@ -23,8 +23,7 @@ def download_image(address: str) -> bytes:
             empty; the message names the address.
     """
     import requests  # takes 0.1 s, and most commands download nothing
-    from requests.adapters import HTTPAdapter
-    from urllib3 import Retry
+    from requests.adapters import HTTPAdapter, Retry
 
     host = urlsplit(address).netloc.rpartition("@")[2]
     start = time.monotonic()

@@ -271,7 +271,7 @@ def test_predict_with_a_camera_ends_with_an_interrupt(trained_run, tmp_path, mon
     monkeypatch.setattr(video_writer.VideoWriter, "write", write_and_interrupt)
     before = threading.active_count()
     assert run_command("predict", trained_run, "0", "--out", tmp_path / "out") == 0
-    assert released and threading.active_count() == before
+    assert released and threading.active_count() <= before
     assert len(videos.read_levels(tmp_path / "out" / "camera_0.mp4")) == 10
     assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]) in (9, 10)
     assert "detections" in capsys.readouterr().out
