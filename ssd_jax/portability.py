@@ -6,12 +6,13 @@ tests/test_portability.py checks that no other module of the package uses a modu
 import _thread
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 WINDOWS_FORBIDDEN = '<>:"/\\|?*'
 """Characters that a file name must not contain on Windows; ``/`` is forbidden everywhere."""
@@ -57,6 +58,39 @@ def remove_folder_link(link: Path) -> None:
         link.unlink()
     else:  # a junction
         link.rmdir()
+
+
+def link_or_copy(source: Path, target: Path, kind: Literal["hardlink", "symlink"]) -> bool:
+    """Create a link to a file or, where the system or the file system permits none, a copy of it.
+
+    Returns:
+        Whether it is a link.
+
+    Raises:
+        OSError: If the file can be neither linked nor copied.
+    """
+    try:
+        if kind == "hardlink":
+            os.link(os.path.realpath(source), target)
+        else:
+            target.symlink_to(source.absolute())
+    except (OSError, NotImplementedError):  # Windows without developer mode, or another file system
+        shutil.copyfile(source, target)
+        return False
+    return True
+
+
+def read_largest_memory() -> int:
+    """Return the largest memory that this process had so far, in bytes; 0 where the system does not tell it."""
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux, getrusage counts the memory of the process that started this one
+        (line,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
 
 
 def open_for_lock(folder: Path) -> int:

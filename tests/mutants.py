@@ -841,7 +841,7 @@ MUTANTS = (
     Mutant(
         "records_of_other_set_continued",
         "data/writers/conversion",
-        'if mark.exists() and key and json.loads(mark.read_text()).get("key") == key:',
+        'if mark.exists() and key and json.loads(mark.read_text("utf-8")).get("key") == key:',
         "if mark.exists() and key:",
         ("data/writers/test_conversion",),
     ),

@@ -67,7 +67,11 @@ def test_source_uses_nothing_that_windows_lacks(file: Path):
         "st_blocks",
         "rename",
     }
-    expected = {"signal.pthread_kill", "symlink_to", "_winapi", "shlex"} if file == PORTABILITY else set()
+    expected = (
+        {"signal.pthread_kill", "symlink_to", "os.link", "resource", "_winapi", "shlex"}
+        if file == PORTABILITY
+        else set()
+    )
     assert missing == expected
 
 

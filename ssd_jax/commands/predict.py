@@ -31,7 +31,7 @@ class PredictOptions:
     sources: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCES", help_behavior_hint="(required)")
     ]
-    """Image or video files, folders of images, patterns such as "*.jpg", lists of paths (.txt files, or - for the
+    """Image or video files, folders of images, patterns such as "photo*.jpg", lists of paths (.txt files, or - for the
     standard input), http(s) addresses of images, or numbers of cameras."""
     out: Path = Path("predictions")
     """Output folder: a new or empty folder, or the output folder of earlier predictions."""

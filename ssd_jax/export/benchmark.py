@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +24,7 @@ from ssd_jax.inference.stored_program import make_detect_fn
 from ssd_jax.model_zoo.model_folder import WEIGHTS_NAME
 from ssd_jax.model_zoo.opening import OpenedModel, open_detector
 from ssd_jax.models.parameters import compute_parameter_shapes
+from ssd_jax.portability import read_largest_memory
 from ssd_jax.runtime import sharding
 from ssd_jax.runtime.progress import show_progress
 
@@ -192,18 +192,7 @@ def _bind(detect: Callable[..., Any], batch: _Batch) -> Callable[[], object]:
 
 
 def _measure_own_memory(source: str, batch_size: int) -> float:
-    before = _read_largest_memory()
+    before = read_largest_memory()
     model = open_detector(source)
     _bind(make_model_detect_fn(model), make_batch(model, batch_size))()
-    return _read_largest_memory() - before
-
-
-def _read_largest_memory() -> float:
-    """Return the largest memory that this process had so far, in MB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # on Linux, getrusage counts the memory of the process that started this one
-        (line,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024 / 1e6
-    import resource  # POSIX
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return (read_largest_memory() - before) / 1e6

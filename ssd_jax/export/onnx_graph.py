@@ -69,7 +69,7 @@ class GraphBuilder:
         self._nodes.append(helper.make_node(operator, inputs_by_name, names, name, **attributes))
         return names
 
-    def rename(self, tensor: str, name: str) -> str:
+    def set_name(self, tensor: str, name: str) -> str:
         """Give a tensor another name, such as that of an output of the graph, and return it."""
         self._nodes.append(helper.make_node("Identity", [tensor], [name], f"output/{name}"))
         return name

@@ -25,7 +25,7 @@ def make_onnx_model(network: Network) -> onnx.ModelProto:
     with graph.scope("input"):
         pixels = graph.add("Cast", "images", to=TensorProto.FLOAT)
     offsets, logits = add_network(graph, pixels, model, network.params)
-    logits = graph.rename(logits, "logits")
+    logits = graph.set_name(logits, "logits")
     batch_size = options.batch or "batch"
     n, classes = model.default_boxes.count, model.num_classes - 1
     with graph.scope("decode"):
@@ -49,7 +49,7 @@ def make_onnx_model(network: Network) -> onnx.ModelProto:
     with graph.scope("pixels"):
         results["boxes"] = add_scale_to_pixels(graph, results["boxes"])
     for name, tensor in results.items():
-        graph.rename(tensor, name)
+        graph.set_name(tensor, name)
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, [batch_size, "height", "width", 3])
     outputs = [helper.make_tensor_value_info(name, *shape) for name, shape in shapes.items()]
     return graph.finish(config.name, [images], outputs)

@@ -42,7 +42,7 @@ def quantize(model: Any, network: Network) -> Any:
     repeat = network.options.batch or 1
     dataset = nncf.Dataset(pictures, lambda picture: {"images": picture[None].repeat(repeat, axis=0)})
     ignored = nncf.IgnoredScope(patterns=[f"{part}/.*" for part in FLOAT_PARTS], validate=False)
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # a second progress bar
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):  # a second progress bar
         return nncf.quantize(model, dataset, subset_size=len(pictures), ignored_scope=ignored)
 
 

@@ -21,7 +21,7 @@ from ssd_jax.data.image import read_image, read_reduced_image, reduce_to_fit
 from ssd_jax.data.image_formats import LARGE_PIXELS
 from ssd_jax.data.pixels import to_rgb
 from ssd_jax.errors import UserError, escape_text
-from ssd_jax.inference import pipeline
+from ssd_jax.inference import pipeline, results
 from ssd_jax.inference.detections import NO_DETECTIONS, DetectFn, ImageDetections, to_image_detections
 from ssd_jax.inference.pipeline import DetectedPicture
 from ssd_jax.inference.results import Detections, ImageLike, check_classes
@@ -102,7 +102,7 @@ class Detector:
         score_threshold: ScoreThreshold = 0.5,
         classes: str | Iterable[str] | None = None,
         batch_size: int | None = None,
-    ) -> Detections: ...
+    ) -> results.Detections: ...  # the documentation shows this text, and ops has another Detections
     @overload
     def __call__(
         self,
@@ -111,7 +111,7 @@ class Detector:
         score_threshold: ScoreThreshold = 0.5,
         classes: str | Iterable[str] | None = None,
         batch_size: int | None = None,
-    ) -> list[Detections]: ...
+    ) -> list[results.Detections]: ...
     def __call__(
         self,
         images: ImageLike | list[ImageLike],
@@ -151,15 +151,15 @@ class Detector:
         if not isinstance(images, Iterable):
             raise _make_type_error(images)
         images = list(images)
-        results = []
+        detections = []
         for image, found in zip(
             images,
             self.stream(images, score_threshold=score_threshold, classes=classes, batch_size=batch_size),
             strict=True,
         ):
             found.image = image
-            results.append(found)
-        return results
+            detections.append(found)
+        return detections
 
     def stream(
         self,
@@ -354,7 +354,7 @@ class Detector:
         """
         largest = self.config.data.max_image_size
         sides = [choose_canvas_side(max(image.shape[:2]), largest) for image in images]
-        results: list[ImageDetections] = [NO_DETECTIONS] * len(images)
+        detections: list[ImageDetections] = [NO_DETECTIONS] * len(images)
         for side in dict.fromkeys(sides):
             chosen = [i for i, other in enumerate(sides) if other == side]
             count = max(batch_size, len(chosen)) if self._batching == "padded" else len(chosen)
@@ -366,8 +366,8 @@ class Detector:
                 canvas[slot, : content.shape[0], : content.shape[1]] = content
             outputs = [np.asarray(field) for field in self._detect(canvas, shapes[:, 0], shapes[:, 1])]
             for slot, i in enumerate(chosen):
-                results[i] = to_image_detections(outputs, slot, *sizes[i])
-        return results
+                detections[i] = to_image_detections(outputs, slot, *sizes[i])
+        return detections
 
     def _make_detections(self, picture: Picture, arrays: ImageDetections) -> Detections:
         found = Detections.from_arrays(arrays, self.class_names, picture.size, picture.pixels)

@@ -18,6 +18,7 @@ from PIL import Image
 from ssd_jax.data.image import EXTENSIONS
 from ssd_jax.errors import escape_text
 from ssd_jax.files import append_to_file_name, convert_write_errors, write_bytes, write_text
+from ssd_jax.portability import link_or_copy
 from ssd_jax.predictions.formats import COCO_FILE, COCO_FOLDER, VOC_FOLDER, YOLO_FOLDER
 from ssd_jax.predictions.prediction import OUT_ADVICE, Prediction, PredictionWriter, save_image
 
@@ -51,10 +52,7 @@ class DataSetWriter(PredictionWriter):
         with convert_write_errors(file, OUT_ADVICE):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.unlink(missing_ok=True)
-            try:
-                file.symlink_to(prediction.source.absolute())
-            except (OSError, NotImplementedError):  # Windows without developer mode, or a file system without links
-                shutil.copyfile(prediction.source, file)
+            link_or_copy(prediction.source, file, "symlink")
         return relative
 
     def _choose_name(self, prediction: Prediction) -> Path:

@@ -65,7 +65,7 @@ class ArrayRecordWriter:
         with convert_write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         state = self.folder / _STATE
-        self._done: dict[str, tuple[int, int]] = json.loads(state.read_text()) if state.exists() else {}
+        self._done: dict[str, tuple[int, int]] = json.loads(state.read_text("utf-8")) if state.exists() else {}
 
     def write_split(
         self, split: str, source: Source, labels: Mapping[int, int], positions: Sequence[int], progress: Any

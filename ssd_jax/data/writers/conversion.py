@@ -265,7 +265,7 @@ def _prepare_work_folder(work: Path, key: str) -> None:
                 raise UserError(
                     f"{work} exists, and is not an unfinished conversion. Remove it, or name another --out."
                 )
-            if mark.exists() and key and json.loads(mark.read_text()).get("key") == key:
+            if mark.exists() and key and json.loads(mark.read_text("utf-8")).get("key") == key:
                 return
             shutil.rmtree(work)
         work.mkdir(parents=True)

@@ -212,7 +212,7 @@ class CocoWriter:
             self._images.write("\n]}\n")
             self._images.close()
             self._file.with_suffix(".boxes.tmp").unlink()
-            self._file.with_suffix(".tmp").rename(self._file)
+            self._file.with_suffix(".tmp").replace(self._file)
 
     def finish(self, splits: Sequence[str]) -> None:
         pass

@@ -15,6 +15,7 @@ from ssd_jax.data.image import EXTENSIONS, image_size, mode_and_orientation
 from ssd_jax.data.source import Annotation, Source
 from ssd_jax.errors import UserError
 from ssd_jax.files import append_to_file_name, convert_write_errors, make_safe_file_name, replace_forbidden_characters
+from ssd_jax.portability import link_or_copy
 
 ImageMode = Literal["hardlink", "copy", "symlink"]
 """How images are put into the new folder. A hard link is a copy if the file system has none."""
@@ -92,16 +93,10 @@ class ImagePlacer:
         return target.name
 
     def _put(self, path: Path, target: Path) -> None:
-        if self._mode == "symlink":
-            os.symlink(path.absolute(), target)
-        elif self._mode == "hardlink":
-            try:
-                os.link(os.path.realpath(path), target)
-            except OSError:  # another file system, or one without links
-                shutil.copyfile(path, target)
-                self.copied += 1
-        else:
+        if self._mode == "copy":
             shutil.copyfile(path, target)
+        elif not link_or_copy(path, target, self._mode):
+            self.copied += 1
 
 
 def is_upright(path: Path, annotation: Annotation) -> bool:
