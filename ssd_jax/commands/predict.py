@@ -27,7 +27,8 @@ class PredictOptions:
     """Detect objects in images and videos. Write them with boxes, and predictions.json."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder, model folder, weight file, exported file, or name of a model (`ssd-jax models` lists them)."""
+    """Run folder, model folder, weight file, exported file, name of a model (`ssd-jax models` lists them), or
+    hf://USER/NAME."""
     sources: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCES", help_behavior_hint="(required)")
     ]

@@ -26,7 +26,7 @@ from ssd_jax.inference.detections import NO_DETECTIONS, DetectFn, ImageDetection
 from ssd_jax.inference.pipeline import DetectedPicture
 from ssd_jax.inference.results import Detections, ImageLike, check_classes
 from ssd_jax.inference.tiles import TILE_OVERLAP, detect_tiles
-from ssd_jax.inputs.finding import Input, find_inputs
+from ssd_jax.inputs.finding import Input, find_inputs, is_address
 from ssd_jax.inputs.reading import Picture, Reading, Unreadable, make_readings
 from ssd_jax.models.parameters import Params
 from ssd_jax.plurals import format_count
@@ -261,8 +261,10 @@ class Detector:
             The RGB pixels, and the (width, height) of the image at full size in pixels.
 
         Raises:
-            UserError: If the file cannot be read.
+            UserError: If the file cannot be read, or ``path`` is an address.
         """
+        if isinstance(path, str) and is_address(path):
+            raise UserError(f"{path}: an address, not a file. `Detector.stream` and `ssd-jax predict` download images")
         side = self.config.data.max_image_size
         return read_reduced_image(path, None, (side, side), min_pixels=LARGE_PIXELS)
 

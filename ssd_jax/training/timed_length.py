@@ -4,7 +4,7 @@ The time of the whole command is planned: what has passed since its start, the r
 checkpoints, and the end. The first plan is made after a few steps. It is revised when an eighth of the remaining steps
 is done, or after a minute, and so on until the end, because the speed of a machine changes. If few steps fit into the
 time, they are trained with a warning. If none fits, the run stops with a checkpoint, from which it can be continued
-with more minutes.
+with more minutes; a run that has enough steps from before ends instead, with an evaluation.
 
 The learning rate depends on the fraction of the run that is done. When the plan changes, this fraction continues from
 its present value, and reaches 1 at the new last step. So the learning rate does not jump.
@@ -251,6 +251,8 @@ class TimedLength(Length):
 
     def _check_time(self, step: int) -> None:
         """Check that time for another step is left, before the first evaluation is compiled and measured."""
+        if step >= MIN_STEPS:
+            return
         count, seconds = self._measure_since_mark(step)
         rest = _CHECKPOINT_SECONDS + _END_SECONDS
         if self.used + seconds / count + rest > AIM * self.seconds:
@@ -260,6 +262,8 @@ class TimedLength(Length):
 
     def _check_plan(self, step: int) -> None:
         """Check that the first plan has another step, and warn if it has few steps."""
+        if step >= MIN_STEPS and self._plan.steps == step:
+            logger.warning("train.minutes %g have passed, so the run ends after step %d", self._minutes, step)
         if self._plan.steps >= MIN_STEPS:
             return
         rest = self._costs["evaluation"] + 2 * _CHECKPOINT_SECONDS + _END_SECONDS

@@ -71,6 +71,11 @@ def test_repr_of_a_detector_tells_its_classes_and_input_size(trained_detector):
     assert "4 classes (circle, square, star, ...)" in text and "64 x 64 px" in text and "\n" not in text
 
 
+def test_address_is_refused_by_a_call_with_the_name_of_the_method_that_downloads(trained_detector):
+    with pytest.raises(UserError, match=r"https://example\.org/a\.jpg: an address, .*Detector\.stream"):
+        trained_detector("https://example.org/a.jpg")
+
+
 @pytest.mark.parametrize("value", [None, 3])
 def test_wrong_types_are_named_in_a_type_error(trained_detector, monkeypatch, value):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the type checker of the tests has other messages

@@ -238,6 +238,17 @@ def test_resumed_run_without_time_left_ends_soon(make_run):
     assert middle < last <= middle + 10 and run.evaluated[-1] == last
 
 
+def test_resumed_run_without_time_left_ends_with_an_evaluation_even_if_its_length_was_never_chosen(make_run, caplog):
+    run = make_run(SPEEDS["constant"])
+    run.train(minutes=3)
+    middle = sorted(run.saved)[2]
+    run.saved[middle]["length"] |= {"seconds": 179.0, "steps": None}
+    run.evaluated.clear()
+    last = run.train(minutes=3, resume=middle)
+    assert 20 <= middle < last <= middle + 10 and run.evaluated == [last]
+    assert f"the run ends after step {last}" in caplog.records[-1].getMessage()
+
+
 def find_advised_minutes(text: str) -> float:
     return float(re.findall(r"--train.minutes ([\d.]+\d)", text)[-1])
 
