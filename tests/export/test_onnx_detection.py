@@ -49,7 +49,7 @@ def run_onnx(config: Config, offsets: np.ndarray, logits: np.ndarray) -> dict[st
         "count": (TensorProto.INT32, ["batch"]),
     }
     for name, tensor in rows.items():
-        graph.rename(tensor, name)
+        graph.set_name(tensor, name)
     inputs = [
         helper.make_tensor_value_info("offsets", TensorProto.FLOAT, ["batch", N, 4]),
         helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", N, config.model.num_classes]),
