@@ -39,6 +39,8 @@ autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 nitpicky = True
+# Two classes have the name Detections, and annotations within a module do not say which one they mean.
+suppress_warnings = ["ref.python"]
 # References to types of other libraries are not checked, because their inventories would have to be downloaded, nor
 # are type variables and private types.
 nitpick_ignore_regex = [(r"py:.*", r"(?!ssd_jax).*"), (r"py:class", r"ssd_jax\..*\.(T|R|_\w+)")]

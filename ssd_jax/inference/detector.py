@@ -21,7 +21,7 @@ from ssd_jax.data.image import read_image, read_reduced_image, reduce_to_fit
 from ssd_jax.data.image_formats import LARGE_PIXELS
 from ssd_jax.data.pixels import to_rgb
 from ssd_jax.errors import UserError, escape_text
-from ssd_jax.inference import pipeline, results
+from ssd_jax.inference import pipeline
 from ssd_jax.inference.detections import NO_DETECTIONS, DetectFn, ImageDetections, to_image_detections
 from ssd_jax.inference.pipeline import DetectedPicture
 from ssd_jax.inference.results import Detections, ImageLike, check_classes
@@ -102,7 +102,7 @@ class Detector:
         score_threshold: ScoreThreshold = 0.5,
         classes: str | Iterable[str] | None = None,
         batch_size: int | None = None,
-    ) -> results.Detections: ...  # the documentation shows this text, and ops has another Detections
+    ) -> Detections: ...
     @overload
     def __call__(
         self,
@@ -111,7 +111,7 @@ class Detector:
         score_threshold: ScoreThreshold = 0.5,
         classes: str | Iterable[str] | None = None,
         batch_size: int | None = None,
-    ) -> list[results.Detections]: ...
+    ) -> list[Detections]: ...
     def __call__(
         self,
         images: ImageLike | list[ImageLike],

@@ -20,7 +20,7 @@ from ssd_jax.errors import escape_text
 from ssd_jax.files import append_to_file_name, convert_write_errors, write_bytes, write_text
 from ssd_jax.portability import link_or_copy
 from ssd_jax.predictions.formats import COCO_FILE, COCO_FOLDER, VOC_FOLDER, YOLO_FOLDER
-from ssd_jax.predictions.prediction import OUT_ADVICE, Prediction, PredictionWriter, save_image
+from ssd_jax.predictions.prediction import OUT_ADVICE, Prediction, PredictionWriter, close_after_errors, save_image
 
 
 class DataSetWriter(PredictionWriter):
@@ -112,7 +112,7 @@ class CocoWriter(DataSetWriter):
 
     def close(self) -> None:
         for stream, file in zip((self._image_stream, self._box_stream), self._temporary, strict=True):
-            stream.close()
+            close_after_errors(stream)
             file.unlink(missing_ok=True)
 
     def _put(self, stream: Any, content: bytes) -> None:

@@ -7,9 +7,10 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from ssd_jax.errors import UserError
 from ssd_jax.files import convert_write_errors, make_cell, write_text
 from ssd_jax.predictions.formats import CSV_FILE, JSON_FILE
-from ssd_jax.predictions.prediction import OUT_ADVICE, Prediction, PredictionWriter
+from ssd_jax.predictions.prediction import OUT_ADVICE, Prediction, PredictionWriter, close_after_errors
 
 CSV_COLUMNS = ("file", "frame", "width", "height", "class", "score", "x1", "y1", "x2", "y2")
 _BOXES = "x1, y1, x2, y2 in pixels of the original image"
@@ -57,7 +58,7 @@ class JsonWriter(PredictionWriter):
                 os.replace(self._temporary, self._file)
 
     def close(self) -> None:
-        self._stream.close()
+        close_after_errors(self._stream)
         self._temporary.unlink(missing_ok=True)
 
 
@@ -70,7 +71,11 @@ class CsvWriter(PredictionWriter):
         with convert_write_errors(self._file, OUT_ADVICE):
             self._stream = self._file.open("w", encoding="utf-8", errors="backslashreplace", newline="")
         self._writer = csv.writer(self._stream, lineterminator="\n")
-        self._write_rows([CSV_COLUMNS])
+        try:
+            self._write_rows([CSV_COLUMNS])
+        except UserError:
+            self.close()
+            raise
 
     def write(self, prediction: Prediction) -> None:
         width, height = prediction.detections.size
@@ -87,4 +92,4 @@ class CsvWriter(PredictionWriter):
             self._stream.flush()
 
     def close(self) -> None:
-        self._stream.close()
+        close_after_errors(self._stream)

@@ -14,6 +14,7 @@ from PIL import Image
 from ssd_jax.config import Data
 from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.problems import Problems
+from ssd_jax.errors import UserError
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.inference.results import Detections
 from ssd_jax.predictions.data_sets import DataSetWriter
@@ -193,6 +194,14 @@ def test_image_is_copied_where_links_are_not_allowed(predictions, tmp_path, monk
     write_all(["voc"], tmp_path / "out", predictions[:1])
     copied = tmp_path / "out/voc/JPEGImages/a.jpg"
     assert not copied.is_symlink() and copied.read_bytes() == predictions[0].source.read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+def test_full_disk_is_reported_in_one_line(predictions, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "predictions.csv").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"predictions\.csv: can't be written"):
+        write_all(["csv"], tmp_path / "out", predictions)
 
 
 def test_folder_without_json_has_a_marker(predictions, tmp_path):
