@@ -4,7 +4,7 @@ import gc
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -98,3 +98,16 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert run_command("train", TINY, "--workdir", shared) == 0
             done.touch()
     return Path(shutil.copytree(shared, tmp_path_factory.mktemp("runs") / "tiny"))
+
+
+@pytest.fixture
+def make_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that makes empty files in the current folder, which is an empty one."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(*names: str) -> None:
+        for name in names:
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_text("", encoding="utf-8")
+
+    return make

@@ -27,7 +27,7 @@ SCRIPTS = ("train", "evaluate", "predict")
 # A package may import only packages in rows above its own.
 LAYERS = [
     ["errors", "portability", "plurals"],
-    ["config_fields"],
+    ["config_fields", "optional_packages"],
     ["config_train"],
     ["config", "files"],
     ["runtime", "ops", "models", "drawing"],

@@ -7,10 +7,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32
 
 from ssd_jax.errors import UserError
 from ssd_jax.export.network import Network
+from ssd_jax.export.pictures import Canvases
 from ssd_jax.exported.metadata import Metadata
 
 
@@ -29,18 +30,9 @@ class Writer(Protocol):
         """
 
     def compute_logits(
-        self,
-        network: Network,
-        metadata: Metadata,
-        file: Path,
-        canvas: UInt8[np.ndarray, "b h w 3"],
-        height: Int32[np.ndarray, " b"],
-        width: Int32[np.ndarray, " b"],
+        self, network: Network, metadata: Metadata, file: Path, batch: Canvases
     ) -> Float32[np.ndarray, "b n c"] | None:
-        """Return the logits that the written program computes for a batch of images, or None if it cannot tell them.
-
-        Each image fills the upper left of its canvas.
-        """
+        """Return the logits that the written program computes for some pictures, or None if it cannot tell them."""
 
 
 class WriterEntry(NamedTuple):

@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32
 
 from ssd_jax.errors import UserError
 from ssd_jax.export.network import Network
+from ssd_jax.export.pictures import Canvases
 from ssd_jax.exported.metadata import METADATA_KEY, Metadata, encode_metadata
 from ssd_jax.exported.onnx_file import create_session
-from ssd_jax.exported.packages import import_package
 from ssd_jax.files import write_bytes
+from ssd_jax.optional_packages import import_package
 
 MAX_BYTES = 2**31 - 1
 """Limit of protobuf, in which ONNX files are written."""
@@ -40,19 +41,11 @@ def make_model(network: Network, file: Path) -> Any:
     return model
 
 
-def compute_logits(
-    network: Network,
-    metadata: Metadata,
-    file: Path,
-    canvas: UInt8[np.ndarray, "b h w 3"],
-    height: Int32[np.ndarray, " b"],
-    width: Int32[np.ndarray, " b"],
-) -> Float32[np.ndarray, "b n c"]:
+def compute_logits(network: Network, metadata: Metadata, file: Path, batch: Canvases) -> Float32[np.ndarray, "b n c"]:
     """Return the logits of the network in a file, which are added to its outputs for this."""
     onnx = import_package("onnx", "onnx")
     model = onnx.load_model_from_string(file.read_bytes())
     model.graph.output.append(onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, None))
     session = create_session(model.SerializeToString())
-    repeat = metadata.batch or 1
-    images = (image[None, :h, :w].repeat(repeat, axis=0) for image, h, w in zip(canvas, height, width, strict=True))
+    images = batch.make_batches(metadata.batch or 1)
     return np.stack([session.run(["logits"], {"images": image})[0][0] for image in images])

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32
 
 from ssd_jax.export import onnx_writer
 from ssd_jax.export.network import Network
-from ssd_jax.export.pictures import choose_pictures
+from ssd_jax.export.pictures import Canvases, choose_pictures
 from ssd_jax.exported.metadata import Metadata
 from ssd_jax.exported.openvino_file import compile_model, import_openvino, read_model, save_model
 
@@ -46,18 +46,10 @@ def quantize(model: Any, network: Network) -> Any:
         return nncf.quantize(model, dataset, subset_size=len(pictures), ignored_scope=ignored)
 
 
-def compute_logits(
-    network: Network,
-    metadata: Metadata,
-    file: Path,
-    canvas: UInt8[np.ndarray, "b h w 3"],
-    height: Int32[np.ndarray, " b"],
-    width: Int32[np.ndarray, " b"],
-) -> Float32[np.ndarray, "b n c"]:
+def compute_logits(network: Network, metadata: Metadata, file: Path, batch: Canvases) -> Float32[np.ndarray, "b n c"]:
     """Return the logits of the network in a file, which are added to its outputs for this."""
     model = read_model(file)
     model.add_outputs("logits")
     compiled = compile_model(model)
-    repeat = metadata.batch or 1
-    images = (image[None, :h, :w].repeat(repeat, axis=0) for image, h, w in zip(canvas, height, width, strict=True))
+    images = batch.make_batches(metadata.batch or 1)
     return np.stack([compiled({"images": image})[compiled.output("logits")][0] for image in images])

@@ -1,9 +1,10 @@
 """Pictures with which an exported file is compared with the original."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int32, UInt8
 
 from ssd_jax.config import Config
 from ssd_jax.data.image import read_image, reduce_to_fit
@@ -39,15 +40,28 @@ def choose_pictures(config: Config, count: int | None = None) -> tuple[list[Pict
     return [reduce_to_fit(picture, (side, side)) for picture in _make_bundled_pictures()], "photographs of the package"
 
 
-def place_on_canvases(
-    pictures: Sequence[Picture], side: int
-) -> tuple[UInt8[np.ndarray, "b side side 3"], np.ndarray, np.ndarray]:
-    """Return pictures in the upper left of square canvases, and their heights and widths."""
+class Canvases(NamedTuple):
+    """A batch of pictures, each of which fills the upper left of its canvas."""
+
+    canvas: UInt8[np.ndarray, "b side side 3"]
+    height: Int32[np.ndarray, " b"]
+    """Height of each picture in pixels."""
+    width: Int32[np.ndarray, " b"]
+    """Width of each picture in pixels."""
+
+    def make_batches(self, size: int) -> Iterator[UInt8[np.ndarray, "size h w 3"]]:
+        """Yield a batch for each picture without its canvas, in which the picture is repeated."""
+        for canvas, height, width in zip(*self, strict=True):
+            yield canvas[None, :height, :width].repeat(size, axis=0)
+
+
+def place_on_canvases(pictures: Sequence[Picture], side: int) -> Canvases:
+    """Return pictures in the upper left of square canvases."""
     canvas = np.zeros((len(pictures), side, side, 3), np.uint8)
     for slot, picture in zip(canvas, pictures, strict=True):
         slot[: picture.shape[0], : picture.shape[1]] = picture
     height, width = (np.array([picture.shape[axis] for picture in pictures], np.int32) for axis in (0, 1))
-    return canvas, height, width
+    return Canvases(canvas, height, width)
 
 
 def choose_positions(length: int, count: int) -> list[int]:

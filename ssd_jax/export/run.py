@@ -152,7 +152,7 @@ def compare_file(
     is_rounded = network.options.half
     originals = _detect_all(_make_detect_fn(network), batch, 1) if is_rounded else unrounded
     parity = compare_detections(originals, others, config)
-    logits = writer.compute_logits(network, metadata, file, *batch)
+    logits = writer.compute_logits(network, metadata, file, batch)
     if logits is not None:
         expected = _compute_logits(config, *((network.params, True) if is_rounded else (params, False)), batch)
         parity = msgspec.structs.replace(parity, logits=float(np.abs(logits.astype(np.float64) - expected).max()))

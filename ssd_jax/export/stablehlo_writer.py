@@ -13,6 +13,7 @@ from jax import Array
 from jaxtyping import Float32, Int32, UInt8
 
 from ssd_jax.export.network import Network, flatten_params
+from ssd_jax.export.pictures import Canvases
 from ssd_jax.exported.metadata import Metadata
 from ssd_jax.exported.stablehlo_file import WEIGHTS, read_program, write_file
 from ssd_jax.inference.program import make_forward, make_predict
@@ -33,20 +34,13 @@ def write(network: Network, metadata: Metadata, file: Path) -> None:
     write_file(file, metadata, _serialize(make_outputs(network), weights, metadata.batch), weights)
 
 
-def compute_logits(
-    network: Network,
-    metadata: Metadata,
-    file: Path,
-    canvas: UInt8[np.ndarray, "b h w 3"],
-    height: Int32[np.ndarray, " b"],
-    width: Int32[np.ndarray, " b"],
-) -> Float32[np.ndarray, "b n c"]:
+def compute_logits(network: Network, metadata: Metadata, file: Path, batch: Canvases) -> Float32[np.ndarray, "b n c"]:
     """Return the logits of the exported network, with the weights of a written file."""
     forward = make_forward(network.config, None, is_standardized=True)
     weights = read_program(file).weights
     exported = jax.export.deserialize(bytearray(_serialize(forward, weights, None)))
-    sizes = np.stack([height, width], axis=1).astype(np.int32)
-    _, logits = jax.jit(exported.call)(weights, canvas, sizes)
+    sizes = np.stack([batch.height, batch.width], axis=1)
+    _, logits = jax.jit(exported.call)(weights, batch.canvas, sizes)
     return np.asarray(logits)
 
 

@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Int32, UInt8
-
 from ssd_jax.errors import convert_errors
 from ssd_jax.export.network import Network
+from ssd_jax.export.pictures import Canvases
 from ssd_jax.exported.metadata import Metadata
-from ssd_jax.exported.packages import import_package
 from ssd_jax.exported.tflite_file import save_file
+from ssd_jax.optional_packages import import_package
 from ssd_jax.runtime.quiet_stderr import suppress_stderr
 
 
@@ -38,12 +36,5 @@ def _convert(network: Network, metadata: Metadata) -> bytes:
     return converter.convert()
 
 
-def compute_logits(
-    network: Network,
-    metadata: Metadata,
-    file: Path,
-    canvas: UInt8[np.ndarray, "b h w 3"],
-    height: Int32[np.ndarray, " b"],
-    width: Int32[np.ndarray, " b"],
-) -> None:
+def compute_logits(network: Network, metadata: Metadata, file: Path, batch: Canvases) -> None:
     """Return None, because a TFLite file has no other outputs than its own."""

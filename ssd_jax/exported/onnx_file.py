@@ -5,9 +5,9 @@ from typing import Any
 
 from ssd_jax.errors import UserError, convert_errors
 from ssd_jax.exported.metadata import METADATA_KEY, Metadata, decode_metadata, encode_metadata
-from ssd_jax.exported.packages import import_package
 from ssd_jax.exported.program import Images, Outputs, Program, RawOutputs
 from ssd_jax.files import convert_read_errors, write_bytes
+from ssd_jax.optional_packages import import_package
 
 
 class OnnxProgram(Program):

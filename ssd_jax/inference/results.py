@@ -17,6 +17,7 @@ from ssd_jax.data.source import suggest_name
 from ssd_jax.drawing.boxes import class_colours, draw_boxes
 from ssd_jax.errors import UserError
 from ssd_jax.inference.detections import ImageDetections
+from ssd_jax.optional_packages import import_package
 
 ImageLike = str | Path | np.ndarray | Image.Image
 """An image: a path, an RGB array of shape (h, w, 3) and type uint8, or a Pillow image."""
@@ -155,10 +156,7 @@ class Detections(list[Detection]):
         Raises:
             UserError: If supervision is not installed.
         """
-        try:
-            import supervision
-        except ImportError:
-            raise UserError("to_supervision needs supervision: pip install 'ssd-jax[supervision]'") from None
+        supervision = import_package("supervision", "supervision")
         return supervision.Detections(
             xyxy=self.boxes,
             confidence=self.scores,

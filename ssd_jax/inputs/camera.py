@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from ssd_jax.errors import UserError
 from ssd_jax.inputs.video import Frame
+from ssd_jax.optional_packages import import_package
 
 
 def read_camera(number: int, every: int = 1) -> Iterator[Frame]:
@@ -20,7 +20,7 @@ def read_camera(number: int, every: int = 1) -> Iterator[Frame]:
     Raises:
         UserError: If OpenCV is not installed, there is no such camera, or the camera sends no frames any more.
     """
-    cv2 = import_cv2()
+    cv2 = import_package("cv2", "camera")
     camera = cv2.VideoCapture(number)
     try:
         if not camera.isOpened():
@@ -37,16 +37,3 @@ def read_camera(number: int, every: int = 1) -> Iterator[Frame]:
         raise UserError(f"{number}: the camera sends no frames" + (" any more" if index else ""))
     finally:
         camera.release()
-
-
-def import_cv2() -> Any:
-    """Return the module of OpenCV.
-
-    Raises:
-        UserError: If it is not installed.
-    """
-    try:
-        import cv2
-    except ImportError:
-        raise UserError("Cameras are read by OpenCV. Install it with: pip install 'ssd-jax[camera]'") from None
-    return cv2

@@ -12,9 +12,10 @@ from ssd_jax.data.image import collect_image_notes, decode_reduced_image, image_
 from ssd_jax.data.image_formats import LARGE_PIXELS
 from ssd_jax.errors import UserError
 from ssd_jax.inputs.address import download_image
-from ssd_jax.inputs.camera import import_cv2, read_camera
+from ssd_jax.inputs.camera import read_camera
 from ssd_jax.inputs.finding import Input
-from ssd_jax.inputs.video import import_av, read_frames, read_info
+from ssd_jax.inputs.video import read_frames, read_info
+from ssd_jax.optional_packages import import_package
 
 T = TypeVar("T")
 UNLIMITED = 1 << 30
@@ -86,9 +87,9 @@ def check_can_read(inputs: Iterable[Input]) -> None:
     """
     kinds = {item.kind for item in inputs}
     if "camera" in kinds:
-        import_cv2()
+        import_package("cv2", "camera")
     if kinds & {"video", "camera"}:
-        import_av()  # which also writes the videos of cameras
+        import_package("av", "video")  # which also writes the videos of cameras
 
 
 def read_picture(item: Input, max_side: int) -> Picture | Unreadable:

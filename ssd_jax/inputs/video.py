@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ssd_jax.errors import UserError, convert_errors, format_error_reason
+from ssd_jax.optional_packages import import_package
 
 
 class Frame(NamedTuple):
@@ -55,7 +56,7 @@ def read_frames(path: str | Path, every: int = 1) -> Iterator[Frame]:
     Raises:
         UserError: If the file cannot be read, has no video, or is damaged; the message names the file.
     """
-    av = import_av()
+    av = import_package("av", "video")
     index = damaged = 0
     with _open(path) as (container, stream):
         stream.thread_type = "AUTO"
@@ -86,7 +87,7 @@ def _to_pixels(frame: Any) -> UInt8[np.ndarray, "h w 3"]:
 @contextmanager
 def _open(path: str | Path) -> Iterator[tuple[Any, Any]]:
     """Open a video file, and yield its container and its first video stream."""
-    av = import_av()
+    av = import_package("av", "video")
     with (
         convert_errors(
             f"{path}: can't be read as a video",
@@ -99,16 +100,3 @@ def _open(path: str | Path) -> Iterator[tuple[Any, Any]]:
         if not container.streams.video:
             raise UserError(f"{path}: this file has no video.")
         yield container, container.streams.video[0]
-
-
-def import_av() -> Any:
-    """Return the module of PyAV.
-
-    Raises:
-        UserError: If it is not installed.
-    """
-    try:
-        import av
-    except ImportError:
-        raise UserError("Videos are read and written by PyAV. Install it with: pip install 'ssd-jax[video]'") from None
-    return av

@@ -244,8 +244,8 @@ def _find_twins(
 ) -> dict[int, int]:
     """Return a dict from each object that may be a duplicate to the object with about the same box that is kept.
 
-    Of two objects with an IoU of at least 0.5, the one that is detected with its class is kept, or the surer one, or
-    the first one. If both are detected, there are two objects.
+    If two objects have an IoU of at least 0.5, the function keeps the one that is detected with its class, or else the
+    one with the higher score, or else the first one. If both are detected, they are two objects.
     """
     among = compute_inclusive_iou(annotation.boxes_px, annotation.boxes_px)
     order = np.argsort(-agreed_score, kind="stable").tolist()

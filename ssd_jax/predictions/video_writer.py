@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ssd_jax.files import append_to_file_name, convert_write_errors
-from ssd_jax.inputs.video import import_av
+from ssd_jax.optional_packages import import_package
 from ssd_jax.predictions.prediction import OUT_ADVICE
 
 _TICKS_PER_SECOND = 90_000  # the usual unit of time in videos, of which most frame rates have whole numbers
@@ -28,7 +28,7 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self._av = import_av()
+        self._av = import_package("av", "video")
         self._path = path
         self._part = path.with_name(append_to_file_name(path.stem, ".part.mp4"))
         self._container: Any = None

@@ -1,9 +1,9 @@
 """Tests of the detections in one image: arrays, filters, other formats, and drawings."""
 
-import builtins
 import copy
 import io
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -88,14 +88,7 @@ def test_to_supervision_has_the_same_boxes():
 
 
 def test_to_supervision_names_the_missing_package(monkeypatch):
-    real = builtins.__import__
-
-    def fail(name, *args, **kwargs):
-        if name == "supervision":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", fail)
+    monkeypatch.setitem(sys.modules, "supervision", None)  # an import raises an error then
     with pytest.raises(UserError, match=r"ssd-jax\[supervision\]"):
         make_detections().to_supervision()
 

@@ -10,19 +10,6 @@ from ssd_jax.errors import UserError
 from ssd_jax.inputs.finding import Input, find_inputs
 
 
-@pytest.fixture
-def make_files(tmp_path, monkeypatch):
-    """Return a function that makes files in the current folder, which is empty."""
-    monkeypatch.chdir(tmp_path)
-
-    def make(*names):
-        for name in names:
-            Path(name).parent.mkdir(parents=True, exist_ok=True)
-            Path(name).write_text("", encoding="utf-8")
-
-    return make
-
-
 def find(*sources):
     return [item.location for item in find_inputs(sources).inputs]
 

@@ -1,13 +1,13 @@
-"""Import packages that only some formats of files need."""
+"""Import packages that only a part of the program needs, each of which an extra of this project installs."""
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 from ssd_jax.errors import UserError
 
 
-def import_package(name: str, extra: str) -> ModuleType:
-    """Import a package, or a module of it.
+def import_package(name: str, extra: str) -> Any:
+    """Import a package, or a module of it, and return the module.
 
     Args:
         name: Name of the package or module.
