@@ -56,6 +56,11 @@ def run_file_server(content: bytes) -> Iterator[FileServer]:
             else:
                 self.send_answer(404, b"<html>not here</html>")
 
+        def send_response(self, *arguments: object) -> None:
+            """Say that the connection closes; otherwise a client may send its next request into the closing one."""
+            super().send_response(*arguments)
+            self.send_header("Connection", "close")
+
         def send_file(self, behavior: str, is_first: bool) -> None:
             start = 0
             if self.headers["Range"] and behavior != "no_range":
