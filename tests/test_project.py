@@ -41,7 +41,7 @@ LAYERS = [
     ["evaluation"],
     ["export"],
     ["training"],
-    ["aot", "auditing"],
+    ["aot", "auditing", "serving"],
     ["commands"],
     ["__main__"],
 ]
@@ -128,6 +128,8 @@ OPTIONAL_IMPORTS = {
     "export.onnx_graph": {"onnx"},
     "export.onnx_model": {"onnx"},
     "export.onnx_network": {"onnx"},
+    "serving.protection": {"starlette"},  # the extra `serve`, as the next one
+    "serving.server": {"h11", "starlette", "uvicorn"},
 }
 
 
