@@ -37,7 +37,7 @@ LAYERS = [
     ["exported"],
     ["metrics"],
     ["weights", "report", "predictions"],
-    ["model_zoo"],
+    ["model_zoo", "web_page"],
     ["evaluation"],
     ["export"],
     ["training"],

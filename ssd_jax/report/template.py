@@ -25,9 +25,14 @@ def render_page(template: str, context: Mapping[str, Any]) -> str:
         template: File of the template in this package.
         context: Variables of the template. ``css`` and ``version`` are added.
     """
-    common = {"css": _read_resource("page.css"), "version": __version__}
+    common = {"css": read_stylesheet(), "version": __version__}
     page = _make_environment().get_template(template).render({**common, **context})
     return page.encode("ascii", "xmlcharrefreplace").decode("ascii")
+
+
+def read_stylesheet() -> str:
+    """Return the stylesheet of the report, which other pages share."""
+    return _read_resource("page.css")
 
 
 @functools.cache
