@@ -1,5 +1,6 @@
 """``ssd-jax benchmark``: compare the speed, memory and accuracy of runs and exported files."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -32,8 +33,11 @@ class BenchmarkOptions:
     """Show no progress: print only results, warnings and errors."""
 
 
-def run(argv: Sequence[str]) -> None:
-    """Run ``ssd-jax benchmark`` with the arguments ``argv``."""
+def run(argv: Sequence[str]) -> int:
+    """Run ``ssd-jax benchmark`` with the arguments ``argv``, and return the exit code.
+
+    It is 1 if something could not be measured for another reason than a missing package.
+    """
     options = parse_options(BenchmarkOptions, "benchmark", argv)
     if not options.models:
         raise UserError("benchmark RUN_OR_FILE: name at least one run, model or file")
@@ -49,12 +53,16 @@ def run(argv: Sequence[str]) -> None:
             options.models, batch_sizes=options.batch, rounds=options.rounds, data_root=options.data_root,
             split=options.split,
         )  # fmt: skip
-    for name, reason in skipped:
+    for name, reason, _ in skipped:
         print(escape_text(f"Skipped: {reason}" if name in reason else f"Skipped: {name}: {reason}"))
     if not rows:
         raise UserError("nothing could be measured")
     print(format_rows(rows))
     print(f"Median of {options.rounds} rounds; jax on {jax.devices()[0].device_kind}; memory of a process of its own.")
+    failed = [entry.name for entry in skipped if not entry.is_package_missing]
+    if failed:
+        print(f"error: not measured: {', '.join(map(escape_text, failed))}", file=sys.stderr)
+    return int(bool(failed))
 
 
 def format_rows(rows: "Sequence[BenchmarkRow]") -> str:

@@ -10,6 +10,7 @@ import tyro
 
 from ssd_jax.commands.options import initialize_jax, parse_options
 from ssd_jax.errors import escape_text
+from ssd_jax.files import convert_read_errors, make_user_path
 from ssd_jax.plurals import format_count
 from ssd_jax.portability import quote_argument
 from ssd_jax.runtime.progress import hide_progress
@@ -24,7 +25,8 @@ class ExportOptions:
     original on eight pictures, and removed if it does not compute the same; the exit code is 1 then."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder, model folder, weight file, name that `ssd-jax models` lists, or hf://USER/NAME."""
+    """Run folder, model folder, weight file, name that `ssd-jax models` lists, or hf://USER/NAME. With
+    --accept-changes, an exported file."""
     format: Literal["stablehlo", "onnx", "openvino", "tflite"] = "stablehlo"
     """stablehlo: for JAX and XLA, on CPUs, GPUs and TPUs. onnx: for ONNX Runtime and many others (extra onnx).
     openvino: for Intel's CPUs and GPUs (extra openvino). tflite: for LiteRT on phones (extra prepare)."""
@@ -47,6 +49,9 @@ class ExportOptions:
     """Checkpoint to load. best: the one with the highest mAP (area) on the val split. last: the latest one."""
     data_root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
     """Folder of a data set whose val split is used for the comparison, and for int8. Default: that of the run."""
+    accept_changes: bool = False
+    """Give an exported file that another program changed, such as a quantizer, a new checksum, so that it can be used.
+    """
     quiet: bool = False
     """Show no progress: print only results, warnings and errors."""
 
@@ -55,6 +60,9 @@ def run(argv: Sequence[str]) -> int:
     """Run ``ssd-jax export`` with the arguments ``argv``, and return the exit code."""
     options = parse_options(ExportOptions, "export", argv)
     initialize_jax()
+    if options.accept_changes:
+        accept_changes(options.run)
+        return 0
     from ssd_jax.export import network
     from ssd_jax.export.run import ParityError, export_model
     from ssd_jax.exported.reading import measure_size
@@ -85,6 +93,20 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
+def accept_changes(name: str) -> None:
+    """Give an exported file a new checksum, and print what to do next."""
+    from ssd_jax.exported import reading
+
+    file = make_user_path(name)
+    with convert_read_errors(file):
+        file.stat()
+    reading.accept_changes(file)
+    print(
+        f"{file}: has a new checksum, and no comparison with the original any more. Measure its accuracy: ssd-jax "
+        f"evaluate {quote_argument(str(file))} --data.root FOLDER"
+    )
+
+
 def describe_program(metadata: "Metadata") -> str:
     """Return in a few words what goes into a file's program and what comes out."""
     images = "any number of images" if metadata.batch is None else format_count(metadata.batch, "images at a time")
@@ -99,11 +121,13 @@ def print_parity(metadata: "Metadata", pictures: str) -> None:
     parity = metadata.parity
     assert parity is not None
     original = "the original with weights rounded to float16" if metadata.weights == "float16" else "the original"
-    print(f"Compared with {original}: {format_parity(parity)} ({escape_text(pictures)}).")
+    comparison = format_parity(parity, is_int8=metadata.weights == "int8")
+    print(f"Compared with {original}: {comparison} ({escape_text(pictures)}).")
     if parity.unrounded_boxes is not None:
         print(
-            f"Compared with the original: boxes {parity.unrounded_boxes:.1e} px, scores {parity.unrounded_scores:.1e}, "
-            f"{parity.unrounded_alone} detections of only one of them."
+            "The rounding itself changes the detections of the original: largest differences: boxes "
+            f"{parity.unrounded_boxes:.2g} px, scores {parity.unrounded_scores:.2g}; {parity.unrounded_alone} "
+            "detections of only one of them. Evaluate the file to see what this does to the mAP."
         )
     if metadata.quantization is not None:
         from ssd_jax.export.quantization import format_quantization

@@ -93,7 +93,7 @@ def predict(options: PredictOptions) -> int:
     with show_progress(
         "detecting", total, "frame" if has_films else "image", stage="loading and compiling the network"
     ) as task:
-        detect = output.adjust(load(options.run, options.checkpoint))
+        detect = output.adjust(load(options.run, options.checkpoint), options.run)
         make_out_folder(options.out)
         max_side = detect.config.data.max_image_size if output.tile is None else UNLIMITED
         results = detect.detect_in_order(
@@ -103,8 +103,9 @@ def predict(options: PredictOptions) -> int:
             summary = write_in_order(results, targets, writers, output.select, task.update)
     if summary.count:
         print_summary(summary, options)
-    for line in [*summary.notes, *found.skipped]:
-        print(escape_text(line))
+    for line in [output.describe_threshold(detect, options.run), *summary.notes, *found.skipped]:
+        if line is not None:
+            print(escape_text(line))
     if summary.is_interrupted and not all(item.kind == "camera" for item in inputs):
         raise KeyboardInterrupt("Stopped. The results up to now are written." if summary.count else "Stopped.")
     if not summary.unreadable:

@@ -98,8 +98,12 @@ class OutputOptions:
 
         return DrawingOptions(self.line_width, not self.hide_labels, not self.hide_scores)
 
-    def adjust(self, detector: "Detector") -> "Detector":
+    def adjust(self, detector: "Detector", name: str) -> "Detector":
         """Return a detector with the limits of these options, after checking the names of classes.
+
+        Args:
+            detector: The detector.
+            name: Name of the detector, for messages.
 
         Raises:
             UserError: If there is no class of a name, or the limits of an exported file would have to change.
@@ -109,13 +113,25 @@ class OutputOptions:
 
         check_classes(self.classes, detector.class_names, "--classes")
         check_classes(self.scores_of_classes, detector.class_names, "--score-of")
-        return adjust_detector(detector, nms_iou=self.nms_iou, max_detections=self.max_detections)
+        return adjust_detector(detector, name, nms_iou=self.nms_iou, max_detections=self.max_detections)
 
     def select(self, detections: "Detections") -> "Detections":
         """Return the detections of an image that these options ask for."""
         thresholds = {name: self.scores_of_classes.get(name, self.score) for name in detections.classes}
         chosen = detections.filter(classes=self.classes or None, score_threshold=thresholds)
         return chosen[: self.max_detections]
+
+    def describe_threshold(self, detector: "Detector", name: str) -> str | None:
+        """Return a note if a detector returns no detections with scores as low as these options allow."""
+        limit = detector.config.detect.score_threshold
+        options = [f"--score {self.score:g}"] * (self.score < limit)
+        options += [f"--score-of {key}={value:g}" for key, value in self.scores_of_classes.items() if value < limit]
+        if not options:
+            return None
+        advice = "detect.score_threshold of its config"
+        if detector.params is None:
+            advice = "which `ssd-jax export --score-threshold` changes"
+        return f"Despite {', '.join(options)}, {name} returns only scores above {limit:g}, its own threshold, {advice}."
 
     def describe_scores(self) -> str:
         """Return the minimum scores for a message, such as "a score of at least 0.5 (cat: 0.3)"."""

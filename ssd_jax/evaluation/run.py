@@ -18,6 +18,7 @@ from ssd_jax.evaluation.evaluator import compute_metrics, match_source, predict_
 from ssd_jax.evaluation.submission import SubmissionWriter, make_submission_writer
 from ssd_jax.evaluation.tiled import format_comparison, predict_split_in_tiles
 from ssd_jax.exported.prediction import make_predict
+from ssd_jax.inference.adjusting import format_strict_limits
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.inference.program import PredictFn, make_predict_fn
 from ssd_jax.inference.tiles import TILE_OVERLAP, check_tile_options
@@ -91,6 +92,7 @@ def evaluate(
     if tile is not None:
         check_tile_options(tile, overlap)
     model = open_detector(run)
+    model.check_checkpoint(checkpoint)
     config = model.config
     if data_root is not None:
         config = with_data_root(config, data_root)
@@ -129,6 +131,8 @@ def evaluate(
     else:
         print(format_metrics(metrics))  # before anything is written, because a write may fail
         print(f"Split {split}, checkpoint of step {step}.")
+        if model.program is not None and (limits := format_strict_limits(config.detect)):
+            print(f"The file returns {limits}, which lowers the metrics.")
         if tile is not None:
             print(format_comparison(metrics, metrics["without_tiles"]))
         if "constant_box" in metrics:

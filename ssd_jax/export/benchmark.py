@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ssd_jax.data.run_splits import open_evaluation_split, with_data_root
-from ssd_jax.errors import UserError
+from ssd_jax.errors import UserError, call_all
 from ssd_jax.evaluation.evaluator import compute_metrics
 from ssd_jax.evaluation.run import predict_with_model
 from ssd_jax.export.pictures import choose_pictures, place_on_canvases
@@ -22,8 +23,9 @@ from ssd_jax.files import make_user_path
 from ssd_jax.inference.detector import choose_canvas_side
 from ssd_jax.inference.stored_program import make_detect_fn
 from ssd_jax.model_zoo.model_folder import WEIGHTS_NAME
-from ssd_jax.model_zoo.opening import OpenedModel, open_detector
+from ssd_jax.model_zoo.opening import OpenedModel, check_model_exists, open_detector
 from ssd_jax.models.parameters import compute_parameter_shapes
+from ssd_jax.optional_packages import MissingPackageError
 from ssd_jax.portability import read_largest_memory
 from ssd_jax.runtime import sharding
 from ssd_jax.runtime.progress import show_progress
@@ -55,6 +57,8 @@ class Skipped(NamedTuple):
 
     name: str
     reason: str
+    is_package_missing: bool
+    """Whether the reason is that a package is not installed."""
 
 
 def benchmark_models(
@@ -78,15 +82,16 @@ def benchmark_models(
         A row for each source that could be measured, and the others with reasons.
 
     Raises:
-        UserError: If the data cannot be opened.
+        UserError: If there is nothing of one of the names, or the data cannot be opened.
     """
+    call_all(*(partial(check_model_exists, source) for source in sources))
     opened: dict[str, OpenedModel] = {}
     skipped = []
     for source in dict.fromkeys(sources):
         try:
             opened[source] = open_detector(source)
         except UserError as error:
-            skipped.append(Skipped(source, str(error)))
+            skipped.append(Skipped(source, str(error), isinstance(error, MissingPackageError)))
     accuracies = {name: measure_accuracy(model, data_root, split) for name, model in opened.items() if data_root}
     turns: dict[tuple[str, int], Callable[[], object]] = {}
     memory = {}

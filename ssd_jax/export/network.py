@@ -1,7 +1,7 @@
 """Options of an export, and the trained network as the writers of all formats get it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from ssd_jax.config import Config
 from ssd_jax.errors import UserError
+from ssd_jax.export.pictures import Picture
 from ssd_jax.models.parameters import Params, nest_parameters, standardize_kernels
 
 
@@ -42,9 +43,13 @@ class Network:
     step: int
     """Training step of the parameters."""
     options: ExportOptions
+    calibration: Sequence[Picture] = ()
+    """Pictures on which the ranges of the activations are estimated for int8."""
 
 
-def make_network(config: Config, params: Params, step: int, options: ExportOptions) -> Network:
+def make_network(
+    config: Config, params: Params, step: int, options: ExportOptions, calibration: Sequence[Picture] = ()
+) -> Network:
     """Return a network for the writers.
 
     Args:
@@ -52,6 +57,7 @@ def make_network(config: Config, params: Params, step: int, options: ExportOptio
         params: Parameters of the trained network.
         step: Training step of the parameters.
         options: Options of the file.
+        calibration: Pictures on which the ranges of the activations are estimated for int8.
 
     Raises:
         UserError: If an option is out of range, or if a parameter is not finite or too large for float16.
@@ -62,7 +68,7 @@ def make_network(config: Config, params: Params, step: int, options: ExportOptio
         if not np.isfinite(value).all():
             limit = " after it is rounded to float16. Export it without --half" if options.half else ""
             raise UserError(f"{path} has numbers that are NaN or infinite{limit}")
-    return Network(config, nest_parameters(weights), step, options)
+    return Network(config, nest_parameters(weights), step, options, calibration)
 
 
 def apply_options(config: Config, options: ExportOptions) -> Config:

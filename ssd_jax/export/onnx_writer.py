@@ -9,9 +9,8 @@ from jaxtyping import Float32
 from ssd_jax.errors import UserError
 from ssd_jax.export.network import Network
 from ssd_jax.export.pictures import Canvases
-from ssd_jax.exported.metadata import METADATA_KEY, Metadata, encode_metadata
-from ssd_jax.exported.onnx_file import create_session
-from ssd_jax.files import write_bytes
+from ssd_jax.exported.metadata import Metadata
+from ssd_jax.exported.onnx_file import create_session, save_model
 from ssd_jax.optional_packages import import_package
 
 MAX_BYTES = 2**31 - 1
@@ -21,9 +20,7 @@ MAX_BYTES = 2**31 - 1
 def write(network: Network, metadata: Metadata, file: Path) -> None:
     """Write a network to an ONNX file."""
     import_package("onnxruntime", "onnx")  # the comparison with the original needs it, after the work
-    model = make_model(network, file)
-    model.metadata_props.add(key=METADATA_KEY, value=encode_metadata(metadata))
-    write_bytes(file, model.SerializeToString())
+    save_model(make_model(network, file), file, metadata)
 
 
 def make_model(network: Network, file: Path) -> Any:

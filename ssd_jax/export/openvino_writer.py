@@ -11,12 +11,10 @@ from jaxtyping import Float32
 
 from ssd_jax.export import onnx_writer
 from ssd_jax.export.network import Network
-from ssd_jax.export.pictures import Canvases, choose_pictures
+from ssd_jax.export.pictures import Canvases
 from ssd_jax.exported.metadata import Metadata
 from ssd_jax.exported.openvino_file import compile_model, import_openvino, read_model, save_model
 
-CALIBRATION_PICTURES = 100
-"""Number of pictures from which the ranges of the activations are estimated for int8."""
 FLOAT_PARTS = ["resize", "normalize", "conv4_3_norm", "decode", "select", "pixels"]
 """Parts of the graph that compute in float32 also with int8: they take little time, and need the precision."""
 
@@ -33,12 +31,11 @@ def write(network: Network, metadata: Metadata, file: Path) -> None:
 def quantize(model: Any, network: Network) -> Any:
     """Return an ``openvino.Model`` whose convolutions compute with integers of 8 bits.
 
-    The ranges of the activations are estimated on pictures of the val split or, if they cannot be read, on those that
-    come with this package.
+    The ranges of the activations are estimated on ``network.calibration``.
     """
     nncf = import_openvino("nncf")
     nncf.set_log_level(logging.ERROR)
-    pictures, _ = choose_pictures(network.config, CALIBRATION_PICTURES)
+    pictures = network.calibration
     repeat = network.options.batch or 1
     dataset = nncf.Dataset(pictures, lambda picture: {"images": picture[None].repeat(repeat, axis=0)})
     ignored = nncf.IgnoredScope(patterns=[f"{part}/.*" for part in FLOAT_PARTS], validate=False)

@@ -85,17 +85,24 @@ def is_within_tolerance(parity: Parity) -> bool:
     return parity.boxes <= BOX_TOLERANCE and parity.scores <= SCORE_TOLERANCE and parity.alone == 0
 
 
-def format_parity(parity: Parity) -> str:
-    """Return a comparison in one line."""
-    logits = "" if parity.logits is None else f"logits {parity.logits:.1e}, "
+def format_parity(parity: Parity, *, is_int8: bool = False) -> str:
+    """Return a comparison in one line.
+
+    Args:
+        parity: The comparison.
+        is_int8: Whether the file computes with integers of 8 bits, so that its scores differ by more than rounding.
+    """
+    logits = "" if parity.logits is None else f"logits {parity.logits:.2g}, "
     order = "the same detections in the same order" if parity.same_order else "the same detections"
-    if parity.alone or parity.near:
+    if is_int8:
+        order = f"{parity.alone + parity.near} detections of only one of them"
+    elif parity.alone or parity.near:
         order = f"{parity.alone} detections of only one of them"
         if parity.near:
             order += f", and {parity.near} more that rounding decides about"
     return (
         f"{parity.detections} detections in {parity.pictures} pictures; largest differences: {logits}"
-        f"boxes {parity.boxes:.1e} px, scores {parity.scores:.1e}; {order}"
+        f"boxes {parity.boxes:.2g} px, scores {parity.scores:.2g}; {order}"
     )
 
 

@@ -17,6 +17,8 @@ Picture = UInt8[np.ndarray, "_ _ 3"]  # a list of pictures has several sizes
 
 COUNT = 8
 """Number of pictures."""
+CALIBRATION_COUNT = 100
+"""Number of pictures from which the ranges of the activations are estimated for int8."""
 
 
 def choose_pictures(config: Config, count: int | None = None) -> tuple[list[Picture], str]:

@@ -31,7 +31,7 @@ TIMED_CALLS = 20
 
 
 def compare_with_float32(
-    writer: Writer, network: Network, metadata: Metadata, file: Path, pictures: Sequence[Picture]
+    writer: Writer, network: Network, metadata: Metadata, file: Path, pictures: Sequence[Picture], calibration: str
 ) -> Quantization:
     """Compare a file that was written with ``int8`` with the same file in float32, which is written for this.
 
@@ -41,6 +41,7 @@ def compare_with_float32(
         metadata: Metadata of the file.
         file: The file.
         pictures: Pictures for the measurement of time.
+        calibration: Pictures on which the ranges of the activations were estimated, in words.
     """
     with tempfile.TemporaryDirectory(prefix="ssd_jax_") as folder:
         other = Path(folder) / file.name
@@ -51,6 +52,7 @@ def compare_with_float32(
         annotated = _read_annotated_pictures(network.config)
         maps = [_compute_map(program, annotated, network.config) if annotated else None for program in programs]
         return Quantization(
+            calibration=calibration,
             float32_milliseconds=float32_time,
             int8_milliseconds=int8_time,
             annotated_pictures=len(annotated),
@@ -61,9 +63,15 @@ def compare_with_float32(
 
 def format_quantization(result: Quantization) -> str:
     """Return a comparison in one line."""
-    calls = f"{result.float32_milliseconds:.1f} ms per call in float32, {result.int8_milliseconds:.1f} ms in int8"
+    calls = (
+        f"ranges of the activations from {result.calibration}; {result.float32_milliseconds:.1f} ms per call in "
+        f"float32, {result.int8_milliseconds:.1f} ms in int8"
+    )
     if result.float32_map is None or result.int8_map is None:
-        return f"{calls}; the mAP was not measured, because the val split cannot be read or has no objects"
+        return (
+            f"{calls}; the mAP was not measured, because the val split cannot be read or has no objects: name a data "
+            "set with --data.root"
+        )
     return (
         f"{calls}; mAP (area, IoU 0.5) on {result.annotated_pictures} pictures of the val split "
         f"{result.float32_map:.4f} in float32, {result.int8_map:.4f} in int8"

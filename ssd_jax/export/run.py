@@ -3,7 +3,8 @@
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,7 +24,7 @@ from ssd_jax.export.parity import (
     format_parity,
     is_within_tolerance,
 )
-from ssd_jax.export.pictures import Picture, choose_pictures, place_on_canvases
+from ssd_jax.export.pictures import CALIBRATION_COUNT, Picture, choose_pictures, place_on_canvases
 from ssd_jax.export.quantization import compare_with_float32
 from ssd_jax.exported import reading
 from ssd_jax.exported.metadata import Metadata, Parity, Source, make_metadata
@@ -101,19 +102,23 @@ def export_model(
     file = make_user_path(default if out is None else out)
     _check_out(file, format_name)
     apply_options(config, options)  # an error about an option should not wait for the parameters
-    with show_progress("exporting", stage="loading the network"):
+    with show_progress("exporting", stage="loading the network") as task:
         params, step = model.load_params(checkpoint)
         params = sharding.fetch(params)
-        network = make_network(config, params, step, options)
+        calibration, calibration_place = choose_pictures(config, CALIBRATION_COUNT) if options.int8 else ([], "")
+        network = make_network(config, params, step, options, calibration)
         source = Source(name=model.short_name, step=step, checkpoint=checkpoint if model.folder else "")
         metadata = make_metadata(
             format_name, remove_local_paths(network.config), source,
             nms=options.nms, batch=options.batch, weights=_choose_weights(options), jax_version=jax.__version__,
         )  # fmt: skip
         pictures, place = choose_pictures(config)
-        with convert_write_errors(file), tempfile.TemporaryDirectory(dir=file.parent, prefix=".ssd_jax_") as folder:
-            written = Path(folder) / file.name
+        with convert_write_errors(file), _make_temporary_folder(file) as folder:
+            written = folder / file.name
+            quantizing = f", with int8 calibrated on {len(calibration)} pictures" if options.int8 else ""
+            task.start_stage(f"writing the file{quantizing}")
             writer.write(network, metadata, written)
+            task.start_stage("comparing the file with the original")
             parity = compare_file(writer, network, params, metadata, written, pictures)
             if not options.int8 and not is_within_tolerance(parity):
                 raise ParityError(
@@ -122,12 +127,26 @@ def export_model(
                 )
             metadata = msgspec.structs.replace(metadata, parity=parity)
             if options.int8:
-                comparison = compare_with_float32(writer, network, metadata, written, pictures)
+                task.start_stage("comparing int8 with float32: time and mAP")
+                words = f"{len(calibration)} pictures ({calibration_place})"
+                comparison = compare_with_float32(writer, network, metadata, written, pictures, words)
                 metadata = msgspec.structs.replace(metadata, quantization=comparison)
             reading.import_reader(format_name).replace_metadata(written, metadata)
-            for part in Path(folder).iterdir():
+            for part in folder.iterdir():
                 os.replace(part, file.parent / part.name)
     return ExportedFile(file, metadata, place)
+
+
+@contextmanager
+def _make_temporary_folder(file: Path) -> Iterator[Path]:
+    """Make a folder beside a file during the ``with`` block. Messages of errors name the file, not the folder."""
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".ssd_jax_") as name:
+        folder = Path(name)
+        try:
+            yield folder
+        except UserError as error:
+            error.args = tuple(line.replace(str(folder / file.name), str(file)) for line in error.args)
+            raise
 
 
 def compare_file(

@@ -12,6 +12,7 @@ import msgspec
 import ssd_jax
 from ssd_jax.config import Config
 from ssd_jax.errors import UserError
+from ssd_jax.exported.checksum import PLACEHOLDER
 
 FORMAT_VERSION = 1
 """Version of the metadata, and of the inputs and outputs of the programs. It is increased by incompatible changes."""
@@ -70,6 +71,8 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
 class Quantization(msgspec.Struct, frozen=True, kw_only=True):
     """Comparison of a file that computes with integers of 8 bits with the same file in float32."""
 
+    calibration: str = ""
+    """Pictures on which the ranges of the activations were estimated, in words."""
     float32_milliseconds: float
     """Median time of a call in float32."""
     int8_milliseconds: float
@@ -156,9 +159,17 @@ def make_metadata(
     )
 
 
+def drop_comparisons(metadata: Metadata) -> Metadata:
+    """Return metadata without the comparisons that were made when the file was written."""
+    return msgspec.structs.replace(metadata, parity=None, quantization=None)
+
+
 def encode_metadata(metadata: Metadata) -> str:
-    r"""Return metadata as JSON. Bytes of a name that are not UTF-8 become such as ``\udce9``."""
-    return json.dumps(msgspec.to_builtins(metadata), indent=1)
+    r"""Return metadata as JSON, with a place for the checksum at the end.
+
+    Bytes of a name that are not UTF-8 become such as ``\udce9``.
+    """
+    return json.dumps(msgspec.to_builtins(metadata) | {"checksum": PLACEHOLDER}, indent=1)
 
 
 def decode_metadata(text: str | bytes, file: Path) -> Metadata:
@@ -185,6 +196,8 @@ def decode_metadata(text: str | bytes, file: Path) -> Metadata:
             f"{file}: format version {version}, written by {writer}, but ssd-jax {ssd_jax.__version__} reads version "
             f"{FORMAT_VERSION}. Export the file again with this version, or install the one that wrote it"
         )
+    if "checksum" not in tree:
+        raise UserError(f"{file}: its metadata are damaged: the checksum is missing. {advice}")
     try:
         return msgspec.convert(tree, Metadata)
     except msgspec.ValidationError as error:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ssd_jax.errors import UserError, convert_errors
+from ssd_jax.exported.checksum import check_content, insert_checksum
 from ssd_jax.exported.metadata import METADATA_KEY, Metadata, decode_metadata, encode_metadata
 from ssd_jax.exported.program import Images, Outputs, Program, RawOutputs
 from ssd_jax.files import convert_read_errors, write_bytes
@@ -23,15 +24,22 @@ class OnnxProgram(Program):
         return kind(*self._session.run(list(kind._fields), {"images": images}))
 
 
-def read_program(file: Path) -> OnnxProgram:
+def read_program(file: Path, *, is_checked: bool = True) -> OnnxProgram:
     """Read an ONNX file that ``ssd-jax export`` wrote.
 
+    Args:
+        file: The file.
+        is_checked: Whether to compare the content with its checksum.
+
     Raises:
-        UserError: If the file cannot be read, was not written by ``ssd-jax export``, or if onnxruntime is missing.
+        UserError: If the file cannot be read, was changed, was not written by ``ssd-jax export``, or if onnxruntime is
+            missing.
     """
     import_package("onnxruntime", "onnx")
     with convert_read_errors(file):
         content = file.read_bytes()
+    if is_checked:
+        check_content(file, content)
     with convert_errors(f"{file}: the file is damaged", "Copy or export it again."):
         session = create_session(content)
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
@@ -57,6 +65,17 @@ def create_session(content: bytes) -> Any:
     )
 
 
+def save_model(model: Any, file: Path, metadata: Metadata) -> None:
+    """Write an ``onnx.ModelProto`` with metadata.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
+    onnx = import_package("onnx", "onnx")
+    onnx.helper.set_model_props(model, {METADATA_KEY: encode_metadata(metadata)})
+    write_bytes(file, insert_checksum(model.SerializeToString()))
+
+
 def replace_metadata(file: Path, metadata: Metadata) -> None:
     """Replace the metadata of an ONNX file.
 
@@ -66,5 +85,4 @@ def replace_metadata(file: Path, metadata: Metadata) -> None:
     onnx = import_package("onnx", "onnx")
     with convert_read_errors(file):
         model = onnx.load_model_from_string(file.read_bytes())
-    onnx.helper.set_model_props(model, {METADATA_KEY: encode_metadata(metadata)})
-    write_bytes(file, model.SerializeToString())
+    save_model(model, file, metadata)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from ssd_jax.errors import UserError
-from ssd_jax.exported.metadata import Metadata
+from ssd_jax.exported.metadata import Metadata, drop_comparisons
 from ssd_jax.exported.program import Program
 from ssd_jax.files import convert_read_errors
 
@@ -15,11 +15,11 @@ from ssd_jax.files import convert_read_errors
 class Reader(Protocol):
     """Functions that the reading module of a format has."""
 
-    def read_program(self, file: Path) -> Program:
-        """Read a file."""
+    def read_program(self, file: Path, *, is_checked: bool = True) -> Program:
+        """Read a file, after a comparison with its checksum if ``is_checked``."""
 
     def replace_metadata(self, file: Path, metadata: Metadata) -> None:
-        """Replace the metadata of a file."""
+        """Replace the metadata of a file, and its checksum."""
 
 
 class FileFormat(NamedTuple):
@@ -68,6 +68,18 @@ def find_format(file: Path) -> str | None:
     return next((name for name, entry in FORMATS.items() if entry.ending == file.suffix.lower()), None)
 
 
+def check_is_first_file(file: Path) -> None:
+    """Check that a file is not a further file of an exported one, such as the weights of OpenVINO.
+
+    Raises:
+        UserError: If it is. The message names the file to use.
+    """
+    for entry in FORMATS.values():
+        first = file.with_suffix(entry.ending)
+        if file.suffix.lower() in entry.other_endings and first.is_file() and find_format(file) is None:
+            raise UserError(f"{file}: contains only the weights of an exported file. Name {first}")
+
+
 def uses_jax(file: Path) -> bool:
     """Return whether JAX detects objects with what a path names, as with everything except files of other runtimes."""
     name = find_format(file)
@@ -81,11 +93,21 @@ def read_program(file: Path) -> Program:
         UserError: If the file is damaged, if it was written by another version, or if a package that its format needs
             is not installed.
     """
-    name = find_format(file)
-    if name is None:
-        endings = ", ".join(entry.ending for entry in FORMATS.values())
-        raise UserError(f"{file}: not an exported file ({endings}). `ssd-jax export` writes them")
-    return import_reader(name).read_program(file)
+    return _find_reader(file).read_program(file)
+
+
+def accept_changes(file: Path) -> Metadata:
+    """Give an exported file that another program changed a new checksum, and return its metadata.
+
+    The comparisons with the original are removed from the metadata, because they were made before the change.
+
+    Raises:
+        UserError: If the file cannot be read or written, or a package that its format needs is not installed.
+    """
+    reader = _find_reader(file)
+    metadata = drop_comparisons(reader.read_program(file, is_checked=False).metadata)
+    reader.replace_metadata(file, metadata)
+    return metadata
 
 
 def measure_size(file: Path) -> int:
@@ -107,6 +129,14 @@ def import_reader(format_name: str) -> Reader:
         UserError: If a package that it needs is not installed.
     """
     return importlib.import_module(FORMATS[format_name].module)
+
+
+def _find_reader(file: Path) -> Reader:
+    name = find_format(file)
+    if name is None:
+        endings = ", ".join(entry.ending for entry in FORMATS.values())
+        raise UserError(f"{file}: not an exported file ({endings}). `ssd-jax export` writes them")
+    return import_reader(name)
 
 
 def _is_stablehlo(file: Path) -> bool:

@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from ssd_jax.errors import UserError, convert_errors, format_error_reason
+from ssd_jax.exported.checksum import check_content, insert_checksum
 from ssd_jax.exported.metadata import Metadata, decode_metadata, encode_metadata
 from ssd_jax.exported.program import Images, Outputs, Program, RawOutputs, run_in_batches
 from ssd_jax.files import append_to_file_name, convert_write_errors
@@ -83,14 +84,20 @@ class StableHLOProgram(Program):
             return lowered.compile()
 
 
-def read_program(file: Path) -> StableHLOProgram:
+def read_program(file: Path, *, is_checked: bool = True) -> StableHLOProgram:
     """Read a StableHLO file.
 
+    Args:
+        file: The file.
+        is_checked: Whether to compare the content with its checksum.
+
     Raises:
-        UserError: If the file is damaged, or was written by another version.
+        UserError: If the file is damaged, was changed, or was written by another version.
     """
     members = _read_members(file)
     metadata = decode_metadata(members[METADATA], file)
+    if is_checked:
+        check_content(file, *_list_parts(members))
     with _convert_version_errors(file, metadata):
         exported = jax.export.deserialize(bytearray(members[PROGRAM]))
         _check_stablehlo_version(exported.mlir_module_serialized)
@@ -173,7 +180,14 @@ def _read_members(file: Path) -> dict[str, bytes]:
         return members
 
 
+def _list_parts(members: Mapping[str, bytes]) -> list[bytes]:
+    """Return the metadata, and the names and the content of all other members."""
+    others = [part for name, data in sorted(members.items()) if name != METADATA for part in (name.encode(), data)]
+    return [members[METADATA], *others]
+
+
 def _write_members(file: Path, members: Mapping[str, bytes]) -> None:
+    members = {**members, METADATA: insert_checksum(*_list_parts(members))}
     temporary = file.with_name(append_to_file_name(file.name, ".tmp"))
     with convert_write_errors(file):
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:

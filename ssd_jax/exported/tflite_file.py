@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from ssd_jax.errors import UserError, convert_errors
+from ssd_jax.exported.checksum import check_content, insert_checksum
 from ssd_jax.exported.metadata import METADATA_KEY, Metadata, decode_metadata, encode_metadata
 from ssd_jax.exported.program import Images, Program, RawOutputs
 from ssd_jax.files import convert_read_errors, write_bytes
@@ -43,15 +44,22 @@ class TFLiteProgram(Program):
         return RawOutputs(outputs["boxes"] * np.array([width, height, width, height], np.float32), outputs["scores"])
 
 
-def read_program(file: Path) -> TFLiteProgram:
+def read_program(file: Path, *, is_checked: bool = True) -> TFLiteProgram:
     """Read a TFLite file that ``ssd-jax export`` wrote.
 
+    Args:
+        file: The file.
+        is_checked: Whether to compare the content with its checksum.
+
     Raises:
-        UserError: If the file is damaged, was not written by ``ssd-jax export``, or if neither LiteRT nor TensorFlow is
-            installed.
+        UserError: If the file is damaged, was changed, was not written by ``ssd-jax export``, or if neither LiteRT nor
+            TensorFlow is installed.
     """
     content = _read_bytes(file)
-    metadata = decode_metadata(_split_archive(file, content)[1], file)
+    program_bytes, text = _split_archive(file, content)
+    metadata = decode_metadata(text, file)
+    if is_checked:
+        check_content(file, text, program_bytes)
     with suppress_stderr():  # the notes of both packages about their start
         interpreter = _import_interpreter()
     with suppress_stderr(), convert_errors(f"{file}: it can't be read", "Copy or export the file again."):
@@ -68,7 +76,7 @@ def save_file(file: Path, program: bytes, metadata: Metadata) -> None:
     """
     content = io.BytesIO(program)
     with zipfile.ZipFile(content, "a") as archive:
-        archive.writestr(zipfile.ZipInfo(MEMBER), encode_metadata(metadata))
+        archive.writestr(zipfile.ZipInfo(MEMBER), insert_checksum(encode_metadata(metadata).encode(), program))
     write_bytes(file, content.getvalue())
 
 
@@ -124,5 +132,6 @@ def _split_archive(file: Path, content: bytes) -> tuple[bytes, bytes]:
             return content[:start], archive.read(MEMBER)
     except (zipfile.BadZipFile, KeyError, ValueError, NotImplementedError):
         raise UserError(
-            f"{file}: was not written by `ssd-jax export`, because no {MEMBER} follows the program"
+            f"{file}: {MEMBER}, the end of each file that `ssd-jax export` writes, is missing or damaged. Copy or "
+            "export the file again"
         ) from None

@@ -53,6 +53,19 @@ class OpenedModel:
         """Last part of the name, such as own_data for runs/own_data, for titles and file names."""
         return make_user_path(self.name).resolve().name
 
+    def check_checkpoint(self, checkpoint: str) -> None:
+        """Check that a checkpoint can be chosen.
+
+        Raises:
+            UserError: If it is the last one of an exported file, which has only one.
+        """
+        if self.program is not None and checkpoint != "best":
+            source = self.program.metadata.source
+            raise UserError(
+                f"{self.name}: --checkpoint {checkpoint}: an exported file has only one checkpoint, that of step "
+                f"{source.step} of {source.name}. Leave the option out"
+            )
+
     def load_params(self, checkpoint: str = "best", mesh: Mesh | None = None) -> tuple[Params, int]:
         """Return the parameters for inference, and their training step.
 
@@ -76,6 +89,7 @@ class OpenedModel:
         Raises:
             UserError: As `load_params`.
         """
+        self.check_checkpoint(checkpoint)
         if self.program is None:
             return Detector.from_params(self.config, *self.load_params(checkpoint))
         has_any_shape = not self.program.is_compiled_for_shapes or self.program.metadata.batch is not None
@@ -217,6 +231,7 @@ def _is_network_path(path: Path) -> bool:
 def _open_path(path: Path, name: str, class_names: Sequence[str] | None) -> OpenedModel:
     """Open an exported file, a weight file, a model folder or a run folder."""
     if path.is_file():
+        reading.check_is_first_file(path)
         return (
             _open_exported_file(path, name) if reading.find_format(path) else _open_weight_file(path, name, class_names)
         )

@@ -65,14 +65,14 @@ def test_describe_scores_names_exceptions():
 def test_adjust_suggests_a_similar_class(option):
     detector = tiny_detector.make_detector()
     with pytest.raises(UserError, match=f"{option[0]}.*'bb'.*'b'"):
-        parse(*option).adjust(detector)
+        parse(*option).adjust(detector, "tiny")
 
 
 def test_adjust_changes_suppression_and_the_number_of_detections():
     image = np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8)
     detector = tiny_detector.make_detector(max_detections=5)
-    assert parse("--max-detections", 3).adjust(detector) is detector
-    strict = parse("--nms-iou", 0.0, "--max-detections", 50).adjust(detector)(image, score_threshold=0.0)
+    assert parse("--max-detections", 3).adjust(detector, "tiny") is detector
+    strict = parse("--nms-iou", 0.0, "--max-detections", 50).adjust(detector, "tiny")(image, score_threshold=0.0)
     assert len(strict) > 5
     for label in (1, 2):
         boxes = strict.boxes[strict.labels == label]
@@ -84,9 +84,23 @@ def test_adjust_changes_suppression_and_the_number_of_detections():
 def test_adjust_does_not_change_an_exported_file():
     source = tiny_detector.make_detector()
     file = Detector(source.config, lambda *batch: None, 0)
-    assert parse().adjust(file) is file
-    with pytest.raises(UserError, match="exported"):
-        parse("--nms-iou", 0.3).adjust(file)
+    assert parse("--max-detections", 200).adjust(file, "a.onnx") is file
+    with pytest.raises(UserError, match=r"^a\.onnx: --nms-iou 0\.3: .*exported.* 0\.45"):
+        parse("--nms-iou", 0.3).adjust(file, "a.onnx")
+    with pytest.raises(UserError, match=r"^a\.onnx: --max-detections 300: .*at most 200 .*export"):
+        parse("--max-detections", 300).adjust(file, "a.onnx")
+
+
+def test_describe_threshold_names_the_options_that_are_below_that_of_the_detector():
+    run = tiny_detector.make_detector(score_threshold=0.4)
+    file = Detector(run.config, lambda *batch: None, 0)
+    assert parse().describe_threshold(file, "a.onnx") is None
+    assert parse("--score", 0.4, "--score-of", "b=0.5").describe_threshold(file, "a.onnx") is None
+    note = parse("--score", 0.1, "--score-of", "b=0.2", "--score-of", "a=0.6").describe_threshold(file, "a.onnx")
+    assert note is not None and "--score 0.1, --score-of b=0.2, a.onnx" in note and "above 0.4" in note
+    assert "--score-threshold" in note, "the option of export"
+    note = parse("--score-of", "b=0.2").describe_threshold(run, "runs/tiny")
+    assert note is not None and "--score " not in note and "detect.score_threshold" in note
 
 
 def test_describe_written_joins_names():

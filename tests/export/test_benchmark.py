@@ -1,5 +1,6 @@
 """Tests of ``ssd-jax benchmark``."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,14 @@ def read_table(text: str) -> list[list[str]]:
     return [line.split() for line in lines[start + 1 : -1]]
 
 
-def test_benchmark_prints_a_row_for_each_and_names_what_is_skipped(sources, tmp_path, capsys):
-    missing = tmp_path / "gone.stablehlo"
-    assert run_command("benchmark", *sources, missing, "--rounds", "2", "--batch", "1", "3", "--quiet") == 0
-    printed = capsys.readouterr().out
-    assert f"Skipped: {missing}" in printed and "batch 3" in printed and "mAP" not in printed
+def test_benchmark_prints_a_row_for_each_and_names_what_is_damaged(sources, tmp_path, capsys):
+    damaged = tmp_path / "damaged.stablehlo"
+    damaged.write_bytes(sources[1].read_bytes()[:-9])
+    assert run_command("benchmark", *sources, damaged, "--rounds", "2", "--batch", "1", "3", "--quiet") == 1
+    output = capsys.readouterr()
+    printed = output.out
+    assert f"Skipped: {damaged}" in printed and "batch 3" in printed and "mAP" not in printed
+    assert output.err == f"error: not measured: {damaged}\n"
     rows = read_table(printed)
     assert [row[0] for row in rows] == [str(source) for source in sources]
     for row, source in zip(rows, sources, strict=True):
@@ -54,8 +58,25 @@ def test_benchmark_prints_the_accuracy_if_data_are_given(sources, monkeypatch, c
     assert "mAP" in printed and "AP .50" not in printed and read_table(printed)[0][-1] == "0.7500"
 
 
+def test_benchmark_names_all_mistyped_names_before_it_measures(sources, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "open_detector", None)  # nothing is loaded
+    assert run_command("benchmark", sources[1], "gone.onnx", "blod-cells", "--quiet") == 2
+    output = capsys.readouterr()
+    assert output.out == "" and len(output.err.splitlines()) == 2
+    assert "gone.onnx" in output.err and "blood-cells" in output.err
+
+
+def test_benchmark_skips_a_file_whose_runtime_is_not_installed(sources, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    (tmp_path / "a.onnx").write_bytes(b"not read")
+    command = ["benchmark", sources[1], tmp_path / "a.onnx", "--rounds", "1", "--batch", "1", "--quiet"]
+    assert run_command(*command) == 0
+    assert "ssd-jax[onnx]" in capsys.readouterr().out
+
+
 def test_benchmark_fails_if_nothing_can_be_measured(tmp_path, capsys):
-    assert run_command("benchmark", tmp_path / "gone.onnx", "--quiet") == 2
+    (tmp_path / "cut.stablehlo").write_bytes(b"PK")
+    assert run_command("benchmark", tmp_path / "cut.stablehlo", "--quiet") == 2
     assert "nothing could be measured" in capsys.readouterr().err
     for options in (["blood-cells", "--rounds", "0"], ["blood-cells", "--batch", "0"], []):
         assert run_command("benchmark", *options) == 2

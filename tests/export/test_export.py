@@ -1,7 +1,10 @@
 """Tests of the export of a detector: comparison with the original, options, and what is left after a failure."""
 
 import dataclasses
+import errno
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,13 +14,16 @@ from helpers.stablehlo_files import make_images
 from helpers.tiny_detector import CONFIG, make_random_params
 
 from ssd_jax.errors import UserError
-from ssd_jax.export import pictures, stablehlo_writer
-from ssd_jax.export.network import ExportOptions, flatten_params, make_network
+from ssd_jax.export import formats, pictures, run, stablehlo_writer
+from ssd_jax.export.network import ExportOptions, Network, flatten_params, make_network
 from ssd_jax.export.run import ParityError, _fill_in_defaults, export_model
+from ssd_jax.exported.metadata import Metadata
+from ssd_jax.files import convert_write_errors
 from ssd_jax.inference import program
 from ssd_jax.model_zoo.model_folder import write_model_folder
 from ssd_jax.model_zoo.opening import load
 from ssd_jax.models.parameters import CLASS_PREDICTOR
+from ssd_jax.runtime.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +134,47 @@ def test_export_command_names_the_file_like_the_model(model, tmp_path, monkeypat
     assert run_command("export", "tiny.stablehlo") == 2
     assert "is an exported file" in capsys.readouterr().err
     assert load("tiny.stablehlo").params is None
+
+
+def test_error_about_writing_names_the_file_and_not_a_temporary_one(model, tmp_path, monkeypatch):
+    def fail(file: Path, *arguments: object) -> None:
+        with convert_write_errors(file):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(stablehlo_writer, "write_file", fail)
+    with pytest.raises(UserError, match="No space left") as caught:
+        export_model(model, "stablehlo", tmp_path / "tiny.stablehlo")
+    assert str(caught.value).startswith(f"{tmp_path / 'tiny.stablehlo'}: ") and ".ssd_jax_" not in str(caught.value)
+
+
+def test_stages_of_an_export_are_shown(model, tmp_path, monkeypatch):
+    stages = []
+    monkeypatch.setattr(Task, "start_stage", lambda task, stage: stages.append(stage))
+    export_model(model, "stablehlo", tmp_path / "tiny.stablehlo")
+    assert [stage.split()[0] for stage in stages] == ["writing", "comparing"]
+
+
+def test_rounding_of_the_weights_is_explained(model, tmp_path, capsys):
+    assert run_command("export", model, "--half", "--out", tmp_path / "tiny.stablehlo", "--quiet") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "rounding itself" in line]
+    assert re.search(r"boxes [0-9.]+ px, scores [0-9.e-]+; \d+ detections", line)
+
+
+def test_int8_is_calibrated_on_pictures_that_are_named(model, tmp_path, monkeypatch, capsys):
+    """A writer that leaves the integers out gets the pictures."""
+    seen = []
+
+    def write(network: Network, metadata: Metadata, file: Path) -> None:
+        seen.append(len(network.calibration))
+        stablehlo_writer.write(network, metadata, file)
+
+    writer = SimpleNamespace(write=write, compute_logits=lambda *arguments: None)
+    monkeypatch.setattr(run, "import_writer", lambda name: writer)
+    entry = formats.WRITERS["stablehlo"]
+    monkeypatch.setitem(formats.WRITERS, "stablehlo", entry._replace(options=entry.options | {"int8"}))
+    assert run_command("export", model, "--int8", "--out", tmp_path / "tiny.stablehlo", "--quiet") == 0
+    assert seen == [3, 3], "also the file in float32 for the comparison"
+    assert "from 3 pictures (photographs of the package)" in capsys.readouterr().out
 
 
 def test_half_rejects_numbers_that_float16_cannot_hold():

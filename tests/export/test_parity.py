@@ -63,6 +63,7 @@ def test_detection_of_one_program_only_counts_unless_its_score_is_a_tie(extra, i
     assert (parity.alone, parity.near) == ((0, 1) if is_near else (1, 0))
     assert is_within_tolerance(parity) is is_near and not parity.same_order
     assert f"{parity.alone} detections of only one" in format_parity(parity)
+    assert "1 detections of only one" in (text := format_parity(parity, is_int8=True)) and "rounding" not in text
 
 
 def test_last_of_the_largest_number_of_detections_may_be_another_of_equal_score():

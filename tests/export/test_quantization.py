@@ -24,7 +24,9 @@ def compare(tmp_path: Path, data: Data) -> Quantization:
     network = make_network(config, tiny_detector.make_random_params(model), 0, ExportOptions(int8=True))
     metadata = make_metadata("onnx", config, Source(name="tiny", step=0), weights="int8")
     onnx_writer.write(network, metadata, tmp_path / "a.onnx")
-    return quantization.compare_with_float32(onnx_writer, network, metadata, tmp_path / "a.onnx", PICTURES)
+    return quantization.compare_with_float32(
+        onnx_writer, network, metadata, tmp_path / "a.onnx", PICTURES, "9 pictures"
+    )
 
 
 def test_comparison_measures_time_and_map_on_the_val_split(tmp_path: Path):
@@ -33,11 +35,13 @@ def test_comparison_measures_time_and_map_on_the_val_split(tmp_path: Path):
     assert result.annotated_pictures == 5
     assert result.float32_map is not None and result.float32_map == result.int8_map
     assert 0 < result.int8_milliseconds < 1000 and 0 < result.float32_milliseconds < 1000
-    assert f"{result.int8_map:.4f} in int8" in quantization.format_quantization(result)
+    text = quantization.format_quantization(result)
+    assert f"{result.int8_map:.4f} in int8" in text and "9 pictures" in text
 
 
 @pytest.mark.parametrize("root", ["", "nowhere"])
 def test_comparison_without_data_measures_only_time(tmp_path: Path, root: str):
     result = compare(tmp_path, dataclasses.replace(GENERATED, root=root))
     assert (result.annotated_pictures, result.float32_map, result.int8_map) == (0, None, None)
-    assert "not measured" in quantization.format_quantization(result)
+    text = quantization.format_quantization(result)
+    assert "not measured" in text and "--data.root" in text

@@ -12,9 +12,9 @@ from helpers.stablehlo_files import make_images, write_tiny_file
 from helpers.tiny_detector import CONFIG, make_detector, make_random_params
 from PIL import Image
 
+from ssd_jax.export import onnx_writer
 from ssd_jax.export.network import ExportOptions, make_network
-from ssd_jax.export.onnx_model import make_onnx_model
-from ssd_jax.exported.metadata import METADATA_KEY, Source, encode_metadata, make_metadata
+from ssd_jax.exported.metadata import Source, make_metadata
 from ssd_jax.inference.results import Detections
 
 BLOCKED = "import sys\nsys.modules['ssd_jax'] = None\n"  # so that importing it fails, even if it is installed
@@ -57,10 +57,8 @@ def test_stablehlo_reader_in_the_docs_prints_the_detections_without_this_package
 
 @pytest.mark.parametrize("size", [(40, 60), (200, 90)])  # the second one is larger than max_image_size
 def test_onnx_reader_in_the_docs_prints_the_detections_without_this_package(tmp_path: Path, size: tuple[int, int]):
-    onnx_model = make_onnx_model(make_network(CONFIG, make_random_params(), 0, ExportOptions()))
-    metadata = make_metadata("onnx", CONFIG, Source(name="tiny", step=0))
-    onnx_model.metadata_props.add(key=METADATA_KEY, value=encode_metadata(metadata))
-    (tmp_path / "model.onnx").write_bytes(onnx_model.SerializeToString())
+    network = make_network(CONFIG, make_random_params(), 0, ExportOptions())
+    onnx_writer.write(network, make_metadata("onnx", CONFIG, Source(name="tiny", step=0)), tmp_path / "model.onnx")
     image = make_images(1, *size)[0]
     Image.fromarray(image).save(tmp_path / "photo.jpg", format="PNG")
     assert_prints(run_reader(find_reader("onnxruntime"), tmp_path), make_detector()(image, score_threshold=0))

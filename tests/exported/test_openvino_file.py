@@ -25,7 +25,8 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (2, 40, 60, 3), dtype=np.uint
 
 def write_tiny_file(file: Path, **options: bool | int) -> tuple[Network, Metadata]:
     """Write an OpenVINO file of a tiny detector, and return the network and the metadata."""
-    network = make_network(tiny_detector.CONFIG, tiny_detector.make_random_params(), 3, ExportOptions(**options))
+    params = tiny_detector.make_random_params()
+    network = make_network(tiny_detector.CONFIG, params, 3, ExportOptions(**options), calibration=list(IMAGES))
     nms, batch = network.options.nms, network.options.batch
     metadata = make_metadata("openvino", network.config, Source(name='ä <&"> tiny', step=3), nms=nms, batch=batch)
     openvino_writer.write(network, metadata, file)

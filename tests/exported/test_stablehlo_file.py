@@ -232,14 +232,15 @@ def test_other_files_with_the_ending_are_rejected(tmp_path, content):
 
 
 def rewrite(file: Path, to: Path, **changes: object) -> Path:
-    """Write a copy of a file with other metadata or another member ``program``, and return its path."""
+    """Write a copy of a file with other metadata or another member ``program``, and return its path.
+
+    The copy has a right checksum.
+    """
     with zipfile.ZipFile(file) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     members["program.bin"] = changes.pop("program", members["program.bin"])  # type: ignore[assignment]
     members["metadata.json"] = json.dumps(json.loads(members["metadata.json"]) | changes).encode()
-    with zipfile.ZipFile(to, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
+    stablehlo_file._write_members(to, members)
     return to
 
 
