@@ -6,10 +6,13 @@ import random
 import re
 import shutil
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
+from helpers.label_files import WRITERS as LABELLING_WRITERS
+from helpers.label_files import write_wider_face
 from PIL import Image
 
 from ssd_jax.config import Config, Data
@@ -174,7 +177,21 @@ CHANGES: tuple[Callable[[Path, random.Random], None], ...] = (
     cut_file, flip_bytes, replace_value, remove_line, remove_file, rename_file, change_encoding, add_leftovers,
     rename_folder,
 )  # fmt: skip
-WRITERS = {"voc": write_voc, "coco": write_coco, "yolo": write_yolo}
+
+
+def write_splits(root: Path, writer: Callable[[Path, object], None]) -> None:
+    """Write the same images and objects by a writer of `helpers.label_files`, with a folder for each split."""
+    for split, stems in list_stems().items():
+        writer(root / split, {f"{stem}.jpg": list(zip(("cat", "dog"), BOXES, strict=True)) for stem in stems})
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {"voc": write_voc, "coco": write_coco, "yolo": write_yolo}
+LABELLING_TOOLS = {
+    writer.__name__.removeprefix("write_"): partial(write_splits, writer=writer)
+    for writers in (*LABELLING_WRITERS.values(), [write_wider_face])
+    for writer in writers
+}
+ALL_WRITERS = WRITERS | LABELLING_TOOLS
 
 
 def count_objects(root: Path) -> tuple[int, bool]:
@@ -191,10 +208,10 @@ def count_objects(root: Path) -> tuple[int, bool]:
     return sum(sum(count.objects.values()) for count in check.counts.values()), is_reported
 
 
-def assert_nothing_is_lost(root: Path, seed: int) -> None:
+def assert_nothing_is_lost(root: Path, seed: int, writers: Mapping[str, Callable[[Path], None]] = WRITERS) -> None:
     rng = random.Random(seed)
-    kind = rng.choice(sorted(WRITERS))
-    WRITERS[kind](root)
+    kind = rng.choice(sorted(writers))
+    writers[kind](root)
     changes = rng.choices(CHANGES, k=rng.choice((1, 1, 2)))
     for change in changes:
         try:
@@ -208,9 +225,9 @@ def assert_nothing_is_lost(root: Path, seed: int) -> None:
         assert objects >= OBJECTS or is_reported, f"seed {seed}: {kind}, {names}: {objects} of {OBJECTS} objects"
 
 
-@pytest.mark.parametrize("kind", sorted(WRITERS))
+@pytest.mark.parametrize("kind", sorted(ALL_WRITERS))
 def test_unchanged_data_sets_are_read_without_problems(tmp_path, kind):
-    WRITERS[kind](tmp_path)
+    ALL_WRITERS[kind](tmp_path)
     assert count_objects(tmp_path) == (OBJECTS, False)
 
 
@@ -220,10 +237,16 @@ def test_changed_data_sets_are_read_or_reported(tmp_path, start):
         assert_nothing_is_lost(tmp_path / str(seed), seed)
 
 
+def test_changed_files_of_labelling_tools_are_read_or_reported(tmp_path):
+    for seed in range(60):
+        assert_nothing_is_lost(tmp_path / str(seed), seed, LABELLING_TOOLS)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("start", range(60, 2060, 200))
 def test_many_changed_data_sets_are_read_or_reported(tmp_path, start):
     for seed in range(start, start + 200):
-        root = tmp_path / str(seed)
-        assert_nothing_is_lost(root, seed)
-        shutil.rmtree(root)
+        for writers in (WRITERS, LABELLING_TOOLS):
+            root = tmp_path / str(seed)
+            assert_nothing_is_lost(root, seed, writers)
+            shutil.rmtree(root)

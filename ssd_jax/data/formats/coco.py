@@ -6,7 +6,6 @@ Boxes are converted to xyxy. `ssd_jax.data.formats.coco_file` reads the annotati
 import itertools
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from ssd_jax.data.formats import minival
 from ssd_jax.data.formats.coco_file import CocoFile, class_categories, objects_by_image, read_coco_file, stated_size
 from ssd_jax.data.formats.documents import read_json
 from ssd_jax.data.formats.layout import folder_distance
+from ssd_jax.data.formats.other_formats import report_unused_folders
 from ssd_jax.data.formats.reader import PUBLISHED, SplitBuilder
 from ssd_jax.data.image import image_size
 from ssd_jax.data.problems import Kind, Problems
@@ -257,10 +257,8 @@ def _report_unused(folder: Folder, problems: Problems) -> None:
             read_json(file, Any)
         except UserError as error:
             problems.add(Kind.NOTHING_READ, file, " ".join(error.args).removeprefix(f"{file}: "))
-    unnamed = Counter(parent(image) for image in folder.images if spelling_key(image.rpartition("/")[2]) not in named)
-    for place, count in unnamed.items():
-        text = f"has {count} images that no annotation file names"
-        problems.add(Kind.UNANNOTATED, folder.full_path(place), text, "folders contain images that are left out")
+    unnamed = (image for image in folder.images if spelling_key(image.rpartition("/")[2]) not in named)
+    report_unused_folders(folder, unnamed, problems)
 
 
 def _named_images(file: Path) -> set[str]:

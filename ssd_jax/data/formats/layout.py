@@ -6,6 +6,7 @@ layouts have in common that an image has the name of its annotation file, and th
 those of other files with this name.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
@@ -23,7 +24,8 @@ def folder_distance(one: str, other: str) -> tuple[int, int]:
 
     The values of two folders are compared as tuples. First, the same folder is best, then the folders that share most
     parts at the start and at the end of their paths. Then, the usual names of folders of images and labels are better
-    than other names, and names such as ``masks`` or ``predictions`` are worse.
+    than other names, and names such as ``masks`` or ``predictions`` are worse. Of other names, those that end in the
+    same number are better: ``image_2`` for ``label_2``, as in KITTI.
 
     Args:
         one: Relative path of the folder of an annotation file, or of an image.
@@ -34,11 +36,17 @@ def folder_distance(one: str, other: str) -> tuple[int, int]:
     a, b = _parts(one), _parts(other)
     start = common_tail(a[::-1], b[::-1])
     end = common_tail(a[start:], b[start:])
-    return -(start + end), _name_rank(b)
+    return -(start + end), _name_rank(b) - bool(_number(a) and _number(a) == _number(b))
 
 
 def _parts(folder: str) -> list[str]:
     return folder.casefold().split("/") if folder else []
+
+
+def _number(parts: list[str]) -> str:
+    """Return the number at the end of the name of a folder, such as ``_2`` for ``image_2``; empty without one."""
+    match = re.search(r"_\d+$", parts[-1]) if parts else None
+    return match[0] if match else ""
 
 
 def _name_rank(parts: list[str]) -> int:

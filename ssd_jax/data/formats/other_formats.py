@@ -2,10 +2,11 @@
 
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
-from ssd_jax.data.folder import Folder, group_by_stem, spelling_key, stem
+from ssd_jax.data.folder import Folder, group_by_stem, parent, spelling_key, stem
 from ssd_jax.data.formats.signs import SIGNS, find_sign
 from ssd_jax.data.image import image_format
 from ssd_jax.data.problems import Kind, Problems
@@ -97,6 +98,13 @@ def report_sidecar_files(folder: Folder, found: Mapping[str, tuple[str, str]], p
     for image, (file, format_name) in found.items():
         group = f"images have an annotation file only in the format of {format_name} and were left out"
         problems.add(Kind.OTHER_FORMAT, folder.full_path(image), f"({file})", group)
+
+
+def report_unused_folders(folder: Folder, images: Iterable[str], problems: Problems) -> None:
+    """Add a problem for each folder that contains some of the given images, which no annotation file names."""
+    for place, count in Counter(map(parent, images)).items():
+        text = f"has {count} images that no annotation file names"
+        problems.add(Kind.UNANNOTATED, folder.full_path(place), text, "folders contain images that are left out")
 
 
 def _read_start(folder: Folder, file: str) -> bytes:

@@ -20,7 +20,7 @@ import msgspec
 from ssd_jax.config import Data
 from ssd_jax.data.folder import AmbiguousPathError, Folder, parent, spelling_key, split_path, stem
 from ssd_jax.data.formats.layout import describe_layout, folder_distance
-from ssd_jax.data.formats.other_formats import find_sidecar_files, report_sidecar_files
+from ssd_jax.data.formats.other_formats import find_sidecar_files, report_sidecar_files, report_unused_folders
 from ssd_jax.data.formats.outlines import Box
 from ssd_jax.data.formats.reader import SplitBuilder
 from ssd_jax.data.formats.signs import find_files
@@ -353,7 +353,8 @@ class _RecordSet:
                     add_problem_if_normalised(found, problems, file=file)
                 else:
                     add_problem_if_normalised(found, problems, file=file, where=f"{image}: ")
-                objects += found
+                known = {(entry.name, entry.box_px) for entry in objects}  # two exports of the same annotations
+                objects += [entry for entry in found if (entry.name, entry.box_px) not in known]
             builder.add(image_id, path, size, objects, file=file)
 
     def _class_names(self) -> tuple[str, ...]:
@@ -375,7 +376,9 @@ class _RecordSet:
                 problems.add(Kind.NAME_DIFFERS, self._folder.full_path(file), f"({self._spellings[file]})")
         annotated = {place.image for place in self._places}
         folders = {parent(image) for image in annotated}
-        unannotated = [i for i in self._folder.images if i not in annotated and parent(i) in folders]
+        others = [image for image in self._folder.images if image not in annotated]
+        report_unused_folders(self._folder, (image for image in others if parent(image) not in folders), problems)
+        unannotated = [image for image in others if parent(image) in folders]
         sidecars = find_sidecar_files(self._folder, unannotated)
         report_sidecar_files(self._folder, sidecars, problems)
         for image in unannotated:
