@@ -4,15 +4,17 @@ tests/test_portability.py checks that no other module of the package uses a modu
 """
 
 import _thread
+import errno
 import os
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 WINDOWS_FORBIDDEN = '<>:"/\\|?*'
 """Characters that a file name must not contain on Windows; ``/`` is forbidden everywhere."""
@@ -93,10 +95,14 @@ def read_largest_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
 
 
-def open_for_lock(folder: Path) -> int:
+def open_for_lock(folder: Path, *, creates: bool = True) -> int:
     """Return a file descriptor that is the same file for all processes that lock a folder.
 
     This is the folder itself or, on Windows, where a folder cannot be opened, the file `LOCK_FILE` in it.
+
+    Args:
+        folder: The folder.
+        creates: Whether to create `LOCK_FILE` if it is needed and does not exist.
 
     Raises:
         OSError: If it cannot be opened.
@@ -104,11 +110,29 @@ def open_for_lock(folder: Path) -> int:
     try:
         return os.open(folder, os.O_RDONLY)
     except PermissionError:
-        return os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT)
+        return os.open(folder / LOCK_FILE, os.O_RDWR | (os.O_CREAT if creates else 0))
 
 
 LOCK_FILE = ".lock"
 """Name of the file that is locked on Windows. It stays in the folder."""
+
+
+def open_regular_file(file: Path, *, follows_link: bool = True) -> BinaryIO:
+    """Open a file for reading if it is a regular file. A named pipe, which would block, raises an error at once.
+
+    Args:
+        file: The file.
+        follows_link: Whether the file may be a symbolic link to a regular file. Windows cannot tell them apart here.
+
+    Raises:
+        OSError: If it cannot be opened, or if it is not a regular file.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(file, flags if follows_link else flags | getattr(os, "O_NOFOLLOW", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "Not a regular file", str(file))
+    return os.fdopen(descriptor, "rb")
 
 
 def quote_argument(text: str) -> str:

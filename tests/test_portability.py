@@ -116,7 +116,7 @@ def test_commands_work_without_posix(tmp_path):
         tmp_path, "train", TINY, "--workdir", run, *steps, "+", "train", TINY, "--workdir", run, *steps,
         "+", "evaluate", run, "--report", "+", "predict", run, "a.png", "--out", "found",
     )  # fmt: skip
-    assert "Resuming" in printed
+    assert "is finished" in printed
     assert (tmp_path / run / "metrics.json").is_file() and (tmp_path / "found" / "a.png.jpg").is_file()
 
 
@@ -195,7 +195,10 @@ def test_lock_uses_a_file_where_folders_cannot_be_opened(monkeypatch, tmp_path):
 
     monkeypatch.setattr("os.open", open_no_folder)
     run = tmp_path / "run"
+    run.mkdir()
+    assert not run_folder.is_locked(run) and not list(run.iterdir()), "only the process that locks creates the file"
     with run_folder.hold_exclusive_lock(run):
+        assert run_folder.is_locked(run)
         assert [file.name for file in run.iterdir()] == [portability.LOCK_FILE]
         with pytest.raises(UserError, match="another process"):
             run_folder.hold_exclusive_lock(run).__enter__()

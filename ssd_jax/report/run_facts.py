@@ -11,7 +11,7 @@ import numpy as np
 from ssd_jax.config import Config
 from ssd_jax.models.parameters import compute_parameter_shapes
 from ssd_jax.report.plots import LinePlot, make_line_plot
-from ssd_jax.runs.log import read_log, read_results
+from ssd_jax.runs.log import TrainingTime, read_log, read_results
 
 SplitUse = Literal["trained", "selected", "other"]
 """Use of a split by the run: for training, to choose the best checkpoint or, as far as is known, for nothing."""
@@ -78,13 +78,10 @@ def read_run_facts(
 
 def compute_training_seconds(log: Rows, batch_size: int) -> float | None:
     """Return the time of all training steps in a log, from their speed, or None if the log has no speeds."""
-    seconds, last = 0.0, 0
+    time = TrainingTime()
     for line in log:
-        speed = line.get("images_per_second", 0)
-        if speed > 0:
-            seconds += (line["step"] - last) * batch_size / speed
-        last = line["step"]
-    return seconds or None
+        time.add_line(line)
+    return time.compute_seconds(batch_size)
 
 
 def make_training_plots(log: Rows, results: Rows, step: int) -> tuple[LinePlot, ...]:

@@ -34,6 +34,7 @@ from ssd_jax.runs.checkpoint_integrity import (
     verify_checksums,
     write_checksums,
 )
+from ssd_jax.runs.log import BEST_METRIC
 from ssd_jax.runs.plain_path import plain_path
 from ssd_jax.runs.run_folder import list_checkpoint_steps
 from ssd_jax.runtime import distributed
@@ -41,7 +42,6 @@ from ssd_jax.runtime import distributed
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-BEST_METRIC = "voc_map_area"
 _MAX_LISTED = 20
 
 

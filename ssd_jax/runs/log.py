@@ -5,7 +5,7 @@ import io
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,27 @@ from ssd_jax.runs.tensorboard import TensorBoardWriter
 from ssd_jax.runs.tracking import ScalarWriter, open_tracker
 
 logger = logging.getLogger(__name__)
+
+BEST_METRIC = "voc_map_area"
+"""Column of results.csv by which the best checkpoint is chosen."""
+
+
+class TrainingTime:
+    """Time of the training steps in a log, from their speeds, without evaluations and pauses."""
+
+    def __init__(self) -> None:
+        self._seconds_per_image, self._last = 0.0, 0
+
+    def add_line(self, line: Mapping[str, Any]) -> None:
+        """Add the steps between the previous entry of log.jsonl and this one."""
+        speed = line.get("images_per_second", 0)
+        if speed > 0:
+            self._seconds_per_image += (line["step"] - self._last) / speed
+        self._last = line["step"]
+
+    def compute_seconds(self, batch_size: int) -> float | None:
+        """Return the time in seconds, or None if the log has no speeds."""
+        return self._seconds_per_image * batch_size or None
 
 
 class RunLog:
@@ -29,9 +50,9 @@ class RunLog:
 
     def __init__(self, workdir: Path, step: int) -> None:
         self.log_file, self.results_file = workdir / "log.jsonl", workdir / "results.csv"
-        lines = _read_and_keep_damaged(self.log_file, _parse_log)
+        lines = _read_and_keep_damaged(self.log_file, parse_log_lines)
         write_text(self.log_file, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
-        rows = _read_and_keep_damaged(self.results_file, _parse_results)
+        rows = _read_and_keep_damaged(self.results_file, parse_results_lines)
         self._results = [row for row in rows if row["step"] <= step]
         self._write_results()
         tracker = open_tracker(workdir)
@@ -105,7 +126,7 @@ def read_log(workdir: Path) -> list[dict[str, float]]:
     Args:
         workdir: The run folder.
     """
-    return _read_entries(workdir / "log.jsonl", _parse_log)[0]
+    return _read_entries(workdir / "log.jsonl", parse_log_lines)[0]
 
 
 def read_results(workdir: Path) -> list[dict[str, float | None]]:
@@ -117,7 +138,7 @@ def read_results(workdir: Path) -> list[dict[str, float | None]]:
     Args:
         workdir: The run folder.
     """
-    return _read_entries(workdir / "results.csv", _parse_results)[0]
+    return _read_entries(workdir / "results.csv", parse_results_lines)[0]
 
 
 _Parser = Callable[[list[str]], list[dict[str, Any] | None]]
@@ -159,7 +180,8 @@ def _read_and_keep_damaged(file: Path, parse: _Parser) -> list[dict[str, Any]]:
     return entries
 
 
-def _parse_log(lines: list[str]) -> list[dict[str, Any] | None]:
+def parse_log_lines(lines: list[str]) -> list[dict[str, Any] | None]:
+    """Return the entry of each line of log.jsonl, or None for a line that cannot be read."""
     return [_parse_log_line(line) for line in lines]
 
 
@@ -172,7 +194,12 @@ def _parse_log_line(line: str) -> dict[str, Any] | None:
     return entry if is_valid and all(isinstance(value, int | float) for value in entry.values()) else None
 
 
-def _parse_results(lines: list[str]) -> list[dict[str, Any] | None]:
+def parse_results_lines(lines: list[str]) -> list[dict[str, Any] | None]:
+    """Return the row of each line of results.csv after the header, or None for a line that cannot be read.
+
+    Args:
+        lines: The lines, of which the first one is the header.
+    """
     header = lines[0].split(",")
     return [_parse_results_row(header, line) for line in lines[1:]]
 

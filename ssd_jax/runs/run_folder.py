@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ _MAY_CHANGE = (
     "train.accumulation_steps", "train.log_every", "train.eval_every", "train.checkpoint_every",
 )  # fmt: skip
 _WORKDIR_ADVICE = "Name another --workdir."
+_LOCK_ATTEMPTS, _LOCK_PAUSE = 5, 0.02  # pause in seconds
 
 
 def config_to_json(config: Config) -> str:
@@ -172,7 +174,7 @@ def hold_exclusive_lock(workdir: Path) -> Iterator[None]:
     with convert_write_errors(workdir):
         descriptor = open_for_lock(workdir)
     try:
-        if not _lock_if_possible(descriptor):
+        if not _lock_if_possible(descriptor, attempts=_LOCK_ATTEMPTS):
             raise UserError(
                 f"{workdir}: another process is training in this folder. Wait for it, or name another --workdir; to "
                 "train one run with several processes, start each with --distributed"
@@ -182,12 +184,41 @@ def hold_exclusive_lock(workdir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock_if_possible(descriptor: int) -> bool:
-    """Lock a file, and return whether no other process has locked it, as far as the file system can tell."""
+def is_locked(workdir: Path) -> bool:
+    """Return whether another process trains in a run folder, as far as the file system can tell. Nothing is written.
+
+    Args:
+        workdir: The run folder.
+
+    Raises:
+        OSError: If the folder cannot be opened.
+    """
     try:
-        return lock_descriptor(descriptor, blocking=False)
+        descriptor = open_for_lock(workdir, creates=False)
+    except FileNotFoundError:  # the folder or, on Windows, the file that is locked
+        return False
+    try:
+        return not _lock_if_possible(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock_if_possible(descriptor: int, attempts: int = 1) -> bool:
+    """Lock a file, and return whether no other process has locked it, as far as the file system can tell.
+
+    Args:
+        descriptor: Descriptor of the file.
+        attempts: Number of attempts. The second one helps if `is_locked` of another process has the lock for a moment.
+    """
+    try:
+        for attempt in range(attempts):
+            if attempt:
+                time.sleep(_LOCK_PAUSE)
+            if lock_descriptor(descriptor, blocking=False):
+                return True
     except OSError:  # the file system has no locks
         return True
+    return False
 
 
 def has_checkpoint(workdir: Path) -> bool:

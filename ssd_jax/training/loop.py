@@ -23,7 +23,8 @@ from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.inference.program import PredictFn, make_predict_fn
 from ssd_jax.model_zoo.opening import OpenedModel
 from ssd_jax.runs import run_folder
-from ssd_jax.runs.checkpoint import BEST_METRIC, Checkpoints
+from ssd_jax.runs.checkpoint import Checkpoints
+from ssd_jax.runs.log import BEST_METRIC
 from ssd_jax.runtime import distributed, exit_message, sharding
 from ssd_jax.runtime.progress import show_progress
 from ssd_jax.runtime.stop import Stopped, StopRequest

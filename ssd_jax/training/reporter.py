@@ -11,8 +11,7 @@ from ssd_jax.data.source import Source
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics.tables import format_percent
 from ssd_jax.report import pictures
-from ssd_jax.runs.checkpoint import BEST_METRIC
-from ssd_jax.runs.log import RunLog
+from ssd_jax.runs.log import BEST_METRIC, RunLog
 from ssd_jax.runtime.progress import is_progress_hidden, show_progress
 from ssd_jax.training.summary import DATA_WAIT_WARNING, find_logged_speed, format_expected_time
 

@@ -17,8 +17,7 @@ from ssd_jax.metrics.tables import format_percent, format_voc
 from ssd_jax.models.parameters import compute_parameter_shapes
 from ssd_jax.plurals import format_count
 from ssd_jax.portability import quote_argument
-from ssd_jax.runs.checkpoint import BEST_METRIC
-from ssd_jax.runs.log import read_log, read_results
+from ssd_jax.runs.log import BEST_METRIC, read_log, read_results
 from ssd_jax.runs.run_folder import list_checkpoint_steps
 from ssd_jax.training.length import describe_length, describe_rule
 

@@ -188,6 +188,21 @@ def test_exclusive_lock_can_be_held_only_once(tmp_path):
         pass
 
 
+def test_is_locked_tells_whether_the_lock_is_held(tmp_path):
+    assert not run_folder.is_locked(tmp_path)
+    with run_folder.hold_exclusive_lock(tmp_path):
+        assert run_folder.is_locked(tmp_path)
+    assert not run_folder.is_locked(tmp_path)
+    assert not run_folder.is_locked(tmp_path / "missing")
+
+
+def test_exclusive_lock_waits_for_a_process_that_only_looks(tmp_path, monkeypatch):
+    answers = iter([False, False, True])
+    monkeypatch.setattr(run_folder, "lock_descriptor", lambda *_, **__: next(answers))
+    with run_folder.hold_exclusive_lock(tmp_path):
+        assert not list(answers)
+
+
 def test_exclusive_lock_does_nothing_on_a_file_system_without_locks(tmp_path, monkeypatch):
     def raise_not_supported(*_: object) -> None:
         raise OSError("not supported")
