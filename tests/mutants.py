@@ -571,10 +571,31 @@ MUTANTS = (
         ("ops/test_detection",),
     ),
     Mutant(
+        "watch_serves_links",
+        "portability",
+        'flags if follows_link else flags | getattr(os, "O_NOFOLLOW", 0)',
+        "flags",
+        ("watching/test_watcher",),
+    ),
+    Mutant(
+        "watch_reads_on_in_a_replaced_log",
+        "watching/log_tail",
+        "restarted = file.read(len(self._before)) != self._before",
+        "restarted = file.read(len(self._before)) is None",
+        ("watching/test_log_tail", "watching/test_run_reader"),
+    ),
+    Mutant(
+        "watch_takes_any_checkpoint_for_the_last",
+        "watching/run_reader",
+        "elif steps in saved:",
+        "elif saved:",
+        ("watching/test_run_reader",),
+    ),
+    Mutant(
         "no_lock",
         "runs/run_folder",
-        "return lock_descriptor(descriptor, blocking=False)",
-        "return True",
+        "if lock_descriptor(descriptor, blocking=False):",
+        "if True:",
         (
             "runs/test_run_folder",
             "runs/test_log",

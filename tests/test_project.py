@@ -41,7 +41,7 @@ LAYERS = [
     ["evaluation"],
     ["export"],
     ["training"],
-    ["aot", "auditing", "serving"],
+    ["aot", "auditing", "serving", "watching"],
     ["commands"],
     ["__main__"],
 ]
@@ -130,6 +130,7 @@ OPTIONAL_IMPORTS = {
     "export.onnx_network": {"onnx"},
     "serving.protection": {"starlette"},  # the extra `serve`, as the next one
     "serving.server": {"h11", "starlette", "uvicorn"},
+    "watching.app": {"starlette"},
 }
 
 

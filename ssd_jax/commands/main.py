@@ -31,6 +31,7 @@ COMMANDS = {
     "convert": Command("convert", "FOLDER --to FORMAT --out FOLDER", "write a data set as VOC, COCO, YOLO or tfds"),
     "check-data": Command("check_data", "CONFIG [--data.root FOLDER]", "find mistakes in a data set"),
     "train": Command("train", "CONFIG [--workdir RUN] [...]", "train a detector, or resume a run"),
+    "watch": Command("watch", "RUN_OR_FOLDER", "show runs in a browser, also while they train"),
     "evaluate": Command("evaluate", "RUN [--report]", "compute mAP and COCO metrics of a run"),
     "audit": Command("audit", "RUN [--folds 5]", "find mistakes in the annotations with a detector"),
     "predict": Command("predict", "RUN IMAGES...", "detect objects in images"),
