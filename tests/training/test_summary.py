@@ -48,7 +48,7 @@ def test_description_of_a_run_counts_parameters_and_epochs():
     often = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=1, eval_every=1))
     text = summary.format_run(often, train_images=1, devices=jax.devices()[:1])
     assert "metrics  every step\n" in text + "\n" and "1 step of 8 images = 8 epochs of 1 image\n" in text
-    params = SSD(config.model).init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
+    params = jax.eval_shape(SSD(config.model).init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
     assert f" {sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters" in text
 
 
