@@ -108,6 +108,8 @@ def test_files_are_read_only_by_names_that_were_found(tmp_path):
     (run / "folder_pred.jpg").mkdir()
     watcher = Watcher(tmp_path / "runs")
     ident = make_run_id(tmp_path / "runs", run)
+    (state,) = watcher.read_overview().runs
+    assert not {file.name for file in state.files} & {"link_pred.jpg", "folder_pred.jpg"}
     found = watcher.read_file(ident, "val_pred.jpg")
     assert found is not None and found[1] == b"\xff\xd8 a picture"
     for name in ("link_pred.jpg", "folder_pred.jpg", "config.json", "../run/val_pred.jpg", "../../secret_pred.jpg", ""):

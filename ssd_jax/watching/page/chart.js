@@ -5,18 +5,20 @@ import { formatCount, formatTick, formatValue } from "./format.js";
 import { findNearest, findRange, makeLogTicks, makeTicks, smooth } from "./scales.js";
 
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 24 };
-const MOST_MARKED = 40; // points of a line that are drawn as dots, too
+const MOST_DOTS = 40;
 
 /** A chart. Its element is a figure. */
 export class Chart {
   /**
    * @param {string} title Name of the metric.
-   * @param {{canSmooth: boolean, canLog: boolean}} abilities Whether smoothing and the logarithmic scale apply.
+   * @param {{canSmooth: boolean, canLog: boolean, hasDots: boolean}} abilities Whether smoothing and the logarithmic
+   *   scale apply, and whether the points of short lines are drawn as dots, too.
    */
-  constructor(title, { canSmooth, canLog }) {
+  constructor(title, { canSmooth, canLog, hasDots }) {
     this.title = title;
     this.canSmooth = canSmooth;
     this.canLog = canLog;
+    this.mostDots = hasDots ? MOST_DOTS : 1;
     this.series = [];
     this.cursor = null; // a step, or null
     this.position = make("span");
@@ -86,7 +88,7 @@ export class Chart {
       if (this.isSmoothed) parts.push(this.makeLine(one.steps, one.values, { ...style, class: `${style.class} raw` }));
       parts.push(this.makeLine(one.steps, one.smooth, style));
       const present = one.values.filter((value) => value !== null).length;
-      if (present <= (this.canSmooth ? 1 : MOST_MARKED)) parts.push(...this.makeDots(one, (_, i) => one.smooth[i] !== null));
+      if (present <= this.mostDots) parts.push(...this.makeDots(one, (index) => one.smooth[index] !== null));
     }
     this.cursorLayer = makeSvg("g");
     this.svg.replaceChildren(...parts, this.cursorLayer);
@@ -109,7 +111,7 @@ export class Chart {
   }
 
   makeDots(one, isWanted) {
-    const indices = one.smooth.map((_, i) => i).filter((i) => isWanted(one.steps[i], i) && this.canDraw(one.smooth[i]));
+    const indices = one.smooth.map((_, i) => i).filter((i) => isWanted(i) && this.canDraw(one.smooth[i]));
     return indices.map((i) =>
       makeSvg("circle", {
         class: makeLineStyle(one.slot).class,
@@ -130,7 +132,7 @@ export class Chart {
       const last = present.at(-1);
       const isPast = this.cursor !== null && this.cursor > one.steps[last]; // the run did not get there
       const index = this.cursor === null ? last : present[findNearest(present.map((i) => one.steps[i]), this.cursor)];
-      if (this.cursor !== null && !isPast) marks.push(...this.makeDots(one, (_, i) => i === index));
+      if (this.cursor !== null && !isPast) marks.push(...this.makeDots(one, (i) => i === index));
       const smoothed = this.isSmoothed ? ` (${formatValue(one.smooth[index])})` : "";
       const value = isPast ? "\u2013" : `${formatValue(one.values[index])}${smoothed}`;
       const step = `step ${formatCount(one.steps[index])}${one.average > 1 ? `, mean of ${one.average} entries` : ""}`;

@@ -56,7 +56,9 @@ export class CurvesSection {
   findChart(name) {
     if (!this.charts.has(name)) {
       const [title, group] = METRICS[name] ?? [name, "train"];
-      this.charts.set(name, new Chart(title, { canSmooth: group === "train" && name !== "learning_rate", canLog: group === "train" }));
+      const isOfSteps = group === "train";
+      const canSmooth = isOfSteps && name !== "learning_rate";
+      this.charts.set(name, new Chart(title, { canSmooth, canLog: isOfSteps, hasDots: !isOfSteps }));
     }
     return this.charts.get(name);
   }
