@@ -1,6 +1,7 @@
 """Safe file names, atomic writes, and conversion of file system errors into errors for users."""
 
 import codecs
+import contextlib
 import csv
 import hashlib
 import io
@@ -9,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import IO, Any
 
 from ssd_jax.errors import convert_errors, escape_text
 from ssd_jax.portability import WINDOWS_FORBIDDEN
@@ -41,6 +43,12 @@ def convert_write_errors(
 ) -> AbstractContextManager[None]:
     """Return a context manager that converts an OSError into a UserError about writing ``target``."""
     return convert_errors(f"{target}: can't be written", advice, catch=OSError)
+
+
+def close_after_errors(stream: IO[Any]) -> None:
+    """Close a file. What is still in its buffer could not be written before, which was reported then."""
+    with contextlib.suppress(OSError):
+        stream.close()
 
 
 def convert_read_errors(

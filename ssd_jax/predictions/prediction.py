@@ -1,9 +1,8 @@
 """The detections in one image or frame with all that files about them contain, and the base class of the writers."""
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -61,12 +60,6 @@ class PredictionWriter:
 
     def close(self) -> None:
         """Close all files. Without a call of `finish` before it, remove the temporary ones."""
-
-
-def close_after_errors(stream: IO[Any]) -> None:
-    """Close a file. What is still in its buffer could not be written before, which was reported then."""
-    with contextlib.suppress(OSError):
-        stream.close()
 
 
 def save_image(file: Path, image: Any, quality: int) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ssd_jax.errors import UserError
-from ssd_jax.files import convert_write_errors, make_cell, write_text
+from ssd_jax.files import close_after_errors, convert_write_errors, make_cell, write_text
 from ssd_jax.predictions.formats import CSV_FILE, JSON_FILE
-from ssd_jax.predictions.prediction import OUT_ADVICE, Prediction, PredictionWriter, close_after_errors
+from ssd_jax.predictions.prediction import OUT_ADVICE, Prediction, PredictionWriter
 
 CSV_COLUMNS = ("file", "frame", "width", "height", "class", "score", "x1", "y1", "x2", "y2")
 _BOXES = "x1, y1, x2, y2 in pixels of the original image"

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ssd_jax.files import write_text
-from ssd_jax.predictions.data_sets import CocoWriter, VocWriter, YoloWriter
+from ssd_jax.predictions.data_sets import DataSetWriter
 from ssd_jax.predictions.formats import MARKER, Format
 from ssd_jax.predictions.pictures import DEFAULT_DRAWING, CropWriter, DrawingOptions, PictureWriter
 from ssd_jax.predictions.prediction import PredictionWriter
@@ -32,7 +32,6 @@ def open_writers(
     """
     if "json" not in formats:
         write_text(out / MARKER, "")
-    simple = {"csv": CsvWriter, "coco": CocoWriter, "yolo": YoloWriter, "voc": VocWriter, "crops": CropWriter}
     with ExitStack() as stack:
         writers: list[PredictionWriter] = []
         for name in formats:
@@ -40,8 +39,12 @@ def open_writers(
                 writer: PredictionWriter = PictureWriter(out, class_names, drawing)
             elif name == "json":
                 writer = JsonWriter(out, class_names, "pictures" in formats)
+            elif name == "csv":
+                writer = CsvWriter(out, class_names)
+            elif name == "crops":
+                writer = CropWriter(out, class_names)
             else:
-                writer = simple[name](out, class_names)
+                writer = DataSetWriter(out, class_names, name)
             stack.callback(writer.close)
             writers.append(writer)
         yield writers

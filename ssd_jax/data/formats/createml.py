@@ -41,6 +41,8 @@ def read(file: Path, problems: Problems) -> Iterator[Record]:
             name = next((value for key in _IMAGE_KEYS if isinstance(value := values.get(key), str) and value), "")
             if not name:
                 raise UserError(f"{file}: entry {position} has no key 'image' with a file name. Add it.")
+            if values.keys().isdisjoint(("annotations", "annotation")):
+                raise UserError(f"{file}: {name} has no key 'annotations'. Add an empty list if it has no objects.")
             objects = ObjectList(file, problems)
             boxes = values.get("annotations", values.get("annotation")) or []
             for number, annotation in enumerate(boxes if isinstance(boxes, list) else [boxes]):

@@ -96,7 +96,7 @@ def read(file: Path, problems: Problems) -> Iterator[Record]:
     if layout is None:
         raise UserError(f"{file}: it has no columns for the image and its box. Name the columns in the first row.")
     columns = layout.columns
-    images: dict[str, tuple[ObjectList, list[str]]] = {}
+    images: dict[str, tuple[ObjectList, Mapping[str, str]]] = {}
     for number, row in rows[layout.has_header :]:
         where = f"line {number}"
         if len(row) <= max(columns.values()) and any(row[columns["image"] + 1 :]):
@@ -107,14 +107,14 @@ def read(file: Path, problems: Problems) -> Iterator[Record]:
         if not cells["image"]:
             problems.add(Kind.MALFORMED, file, f"{where} names no image. Add its file name, or remove the line.")
             continue
-        objects, _ = images.setdefault(cells["image"], (ObjectList(file, problems), row))
+        objects, _ = images.setdefault(cells["image"], (ObjectList(file, problems), cells))
         _add_row(objects, cells, file, where, problems)
     if "class" not in columns:
         text = f"it has no column for the class, so all objects are of the class '{_DEFAULT_CLASS}'"
         problems.add(Kind.LAYOUT, file, text, group=f"tables have no column for the class; it is '{_DEFAULT_CLASS}'")
-    for image, (objects, row) in images.items():
-        size = parse_size(*(row[columns[side]] if side in columns else None for side in ("width", "height")))
-        split = row[columns["split"]] if "split" in columns else ""
+    for image, (objects, cells) in images.items():
+        size = parse_size(cells.get("width"), cells.get("height"))
+        split = cells.get("split", "")
         yield Record(image, objects.finish(), size, split if is_plain_split_name(split) else "")
 
 

@@ -26,7 +26,6 @@ from ssd_jax.errors import UserError
 from ssd_jax.files import convert_write_errors, make_safe_file_name, write_text
 
 Target = Literal["voc", "coco", "yolo", "tfds"]
-_WRITERS: Mapping[str, type] = {"voc": VocWriter, "coco": CocoWriter, "yolo": YoloWriter}
 _MARK = "convert.json"
 """File in an unfinished folder by which it is recognised as one of this program."""
 _ADVICE = "Name a new folder with --out."
@@ -90,7 +89,7 @@ def convert_data_set(
     try:
         if target == "tfds":
             return _convert_to_records(sources, positions, names, class_names, work, out, data, progress)
-        writer: FolderWriter = _WRITERS[target](work, class_names, category_ids)
+        writer = _open_writer(target, work, class_names, category_ids)
         placer = ImagePlacer(images, states_sizes=writer.states_sizes)
         try:
             _write_folders(writer, placer, sources, names, class_names, progress)
@@ -123,6 +122,12 @@ def check_new_folder(out: Path, root: Path) -> None:
         raise UserError(f"--out: {out} is inside the data set, {root}. {_ADVICE}")
 
 
+def _open_writer(target: Target, out: Path, class_names: Sequence[str], category_ids: Sequence[int]) -> FolderWriter:
+    if target == "coco":
+        return CocoWriter(out, class_names, category_ids)
+    return VocWriter(out, class_names) if target == "voc" else YoloWriter(out, class_names)
+
+
 def _write_folders(
     writer: FolderWriter,
     placer: ImagePlacer,
@@ -133,7 +138,7 @@ def _write_folders(
 ) -> None:
     """Write all splits. An image that is in several splits of a VOC folder is written once."""
     books: dict[Path, NameBook] = {}
-    known: dict[tuple[str, str], tuple[str, str, Annotation]] = {}
+    known: dict[tuple[str, str], tuple[str, Annotation]] = {}
     for split, source in sources.items():
         new_label = _map_labels(source, class_names)
         folder = writer.image_folder(names[split])
@@ -145,17 +150,16 @@ def _write_folders(
             labels = [new_label[label] for label in annotation.labels.tolist()]
             key = (str(folder), annotation.file)
             earlier = known.get(key) if len(sources) > 1 else None
-            if earlier is not None and _has_same_objects(annotation, earlier[2]):
-                stem, image_name = earlier[:2]
+            if earlier is not None and _has_same_objects(annotation, earlier[1]):
+                image = earlier[0]
             else:
                 stem = books.setdefault(folder, NameBook()).choose(annotation)
-                image_name = placer.place(source, index, annotation, folder, stem)
+                image = placer.place(source, index, annotation, folder, stem)
                 if len(sources) > 1:
-                    known[key] = stem, image_name, annotation
-            writer.write(Entry(annotation, labels, stem), image_name)
+                    known[key] = image, annotation
+            writer.write(Entry(annotation, labels, image))
             progress(1)
         writer.finish_split()
-    writer.finish([names[split] for split in sources])
 
 
 def _has_same_objects(one: Annotation, other: Annotation) -> bool:

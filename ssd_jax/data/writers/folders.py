@@ -4,12 +4,14 @@ Coordinates are written with as many decimals as they have, so that reading them
 image after another and keeps none of them in memory.
 """
 
+import contextlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from decimal import Decimal
-from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol, runtime_checkable
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple, Protocol, runtime_checkable
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -18,7 +20,7 @@ import yaml
 from ssd_jax.data.source import Annotation, clip_box
 from ssd_jax.data.split_names import split_kind
 from ssd_jax.errors import escape_text
-from ssd_jax.files import convert_write_errors, write_text
+from ssd_jax.files import close_after_errors, convert_write_errors, write_text
 
 _MAX_ID = 2**53  # a larger integer may lose digits in other programs
 
@@ -29,8 +31,20 @@ class Entry(NamedTuple):
     annotation: Annotation
     labels: Sequence[int]
     """Label of each box in the classes of the new data set."""
-    stem: str
-    """Name of the image without extension, which no other image has."""
+    image: str
+    """Path of the image in the folder of images, with ``/`` between its parts. No two differ only by their endings."""
+    scores: Sequence[float] | None = None
+    """Score of each box, if the boxes are detections. YOLO's format has none."""
+
+    @property
+    def stem(self) -> str:
+        """Path of the image without its ending."""
+        return os.path.splitext(self.image)[0]
+
+    @property
+    def scores_or_none(self) -> Sequence[float | None]:
+        """Score of each box; None for boxes that are not detections."""
+        return [None] * len(self.labels) if self.scores is None else self.scores
 
 
 @runtime_checkable
@@ -47,10 +61,14 @@ class FolderWriter(Protocol):
         ...
 
     def start_split(self, split: str) -> None:
-        """Begin a split; the name is empty for a data set without splits."""
+        """Begin a split; the name is empty for a data set without splits.
+
+        Raises:
+            UserError: If a file cannot be written, as in the other methods.
+        """
         ...
 
-    def write(self, entry: Entry, image_name: str) -> None:
+    def write(self, entry: Entry) -> None:
         """Write the annotation of an image."""
         ...
 
@@ -58,12 +76,8 @@ class FolderWriter(Protocol):
         """End the split."""
         ...
 
-    def finish(self, splits: Sequence[str]) -> None:
-        """End the data set with all its splits."""
-        ...
-
     def close(self) -> None:
-        """Close all files after an error."""
+        """Close all files after an error, and remove temporary ones."""
         ...
 
 
@@ -77,9 +91,20 @@ def _format_float(value: np.float32) -> str:
     return str(int(number)) if number.is_integer() else np.format_float_positional(value, trim="-")
 
 
+def _to_number(value: Decimal) -> int | float:
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
 def _count_note(notes: dict[str, int], phrase: str, number: int) -> None:
     if number:
         notes[phrase] = notes.get(phrase, 0) + number
+
+
+def _write_file(file: Path, text: str) -> None:
+    """Write a text file, in a folder that may not exist yet."""
+    with convert_write_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, text)
 
 
 class VocWriter:
@@ -87,13 +112,10 @@ class VocWriter:
 
     states_sizes = True
 
-    def __init__(self, out: Path, class_names: Sequence[str], category_ids: Sequence[int]):
+    def __init__(self, out: Path, class_names: Sequence[str]):
         self._out, self._class_names = out, class_names
         self.notes: dict[str, int] = {}
         self._list: IO[str] | None = None
-        self._written: set[str] = set()
-        with convert_write_errors(out):
-            (out / "Annotations").mkdir(parents=True)
 
     def image_folder(self, split: str) -> Path:
         return self._out / "JPEGImages"
@@ -105,41 +127,47 @@ class VocWriter:
                 place.mkdir(parents=True, exist_ok=True)
                 self._list = (place / f"{split}.txt").open("w", encoding="utf-8", newline="\n")
 
-    def write(self, entry: Entry, image_name: str) -> None:
+    def write(self, entry: Entry) -> None:
         if self._list is not None:
-            self._list.write(f"{entry.stem}\n")
-        annotation = entry.annotation
-        rows = zip(
-            exact_edges(annotation), entry.labels, annotation.difficult.tolist(), annotation.crowd.tolist(), strict=True
+            with convert_write_errors(Path(self._list.name)):
+                self._list.write(f"{entry.stem}\n")
+        _count_note(
+            self.notes,
+            "crowds are marked as difficult, since VOC has no crowds",
+            int(entry.annotation.crowd.sum()),
         )
-        _count_note(self.notes, "crowds are marked as difficult, since VOC has no crowds", int(annotation.crowd.sum()))
-        objects = "".join(
-            f"  <object>\n    <name>{_xml(self._class_names[label - 1])}</name>\n    <pose>Unspecified</pose>\n"
-            f"    <truncated>0</truncated>\n    <difficult>{int(difficult or crowd)}</difficult>\n    <bndbox>\n"
-            f"      <xmin>{x1:f}</xmin>\n      <ymin>{y1:f}</ymin>\n"
-            f"      <xmax>{x2:f}</xmax>\n      <ymax>{y2:f}</ymax>\n"
-            "    </bndbox>\n  </object>\n"
-            for (x1, y1, x2, y2), label, difficult, crowd in rows
-        )
-        text = (
-            f"<annotation>\n  <folder>JPEGImages</folder>\n  <filename>{_xml(image_name)}</filename>\n  <size>\n"
-            f"    <width>{annotation.width}</width>\n    <height>{annotation.height}</height>\n    <depth>3</depth>\n"
-            f"  </size>\n  <segmented>0</segmented>\n{objects}</annotation>\n"
-        )
-        file = self._out / "Annotations" / f"{entry.stem}.xml"
-        with convert_write_errors(file):
-            file.write_text(text, encoding="utf-8", newline="\n")
+        _write_file(self._out / "Annotations" / f"{entry.stem}.xml", _format_xml(entry, self._class_names))
 
     def finish_split(self) -> None:
         if self._list is not None:
-            self._list.close()
+            with convert_write_errors(Path(self._list.name)):
+                self._list.close()
             self._list = None
 
-    def finish(self, splits: Sequence[str]) -> None:
-        pass
-
     def close(self) -> None:
-        self.finish_split()
+        if self._list is not None:
+            close_after_errors(self._list)
+
+
+def _format_xml(entry: Entry, class_names: Sequence[str]) -> str:
+    """Return the content of VOC's annotation file of an image. Difficult objects include crowds."""
+    annotation, image = entry.annotation, PurePosixPath(entry.image)
+    difficult = (annotation.difficult | annotation.crowd).tolist()
+    rows = zip(exact_edges(annotation), entry.labels, difficult, entry.scores_or_none, strict=True)
+    objects = "".join(
+        f"  <object>\n    <name>{_xml(class_names[label - 1])}</name>\n    <pose>Unspecified</pose>\n"
+        f"    <truncated>0</truncated>\n    <difficult>{int(is_difficult)}</difficult>\n"
+        + ("" if score is None else f"    <confidence>{score:.4f}</confidence>\n")
+        + f"    <bndbox>\n      <xmin>{x1:f}</xmin>\n      <ymin>{y1:f}</ymin>\n"
+        f"      <xmax>{x2:f}</xmax>\n      <ymax>{y2:f}</ymax>\n    </bndbox>\n  </object>\n"
+        for (x1, y1, x2, y2), label, is_difficult, score in rows
+    )
+    return (
+        f"<annotation>\n  <folder>{_xml(('JPEGImages' / image.parent).as_posix())}</folder>\n"
+        f"  <filename>{_xml(image.name)}</filename>\n  <size>\n"
+        f"    <width>{annotation.width}</width>\n    <height>{annotation.height}</height>\n    <depth>3</depth>\n"
+        f"  </size>\n  <segmented>0</segmented>\n{objects}</annotation>\n"
+    )
 
 
 def _xml(text: str) -> str:
@@ -150,99 +178,136 @@ def _xml(text: str) -> str:
 class CocoWriter:
     """Writer of ``annotations/instances_<split>.json`` and ``images/<split>/``.
 
-    Difficult objects have the key ``ignore``, as in MMDetection's conversion of VOC.
+    Difficult objects have the key ``ignore``, as in MMDetection's conversion of VOC. The list of annotations is behind
+    that of the images, so it is first written to a second temporary file.
+
+    Args:
+        out: Folder of the data set.
+        class_names: Class names in the order of their labels.
+        category_ids: COCO's id of each class; its label by default.
+        annotation_folder: Path of the folder of the .json files, relative to ``out``.
     """
 
     states_sizes = True
 
-    def __init__(self, out: Path, class_names: Sequence[str], category_ids: Sequence[int]):
-        self._out, self._category_ids = out, category_ids
-        categories = [{"id": number, "name": n} for number, n in zip(category_ids, class_names, strict=True)]
+    def __init__(
+        self,
+        out: Path,
+        class_names: Sequence[str],
+        category_ids: Sequence[int] | None = None,
+        annotation_folder: str = "annotations",
+    ):
+        self._out, self._annotations = out, out / annotation_folder
+        self._category_ids = category_ids or range(1, len(class_names) + 1)
+        categories = [{"id": number, "name": n} for number, n in zip(self._category_ids, class_names, strict=True)]
         self._categories = json.dumps(categories)
         self.notes: dict[str, int] = {}
-        self._count = self._boxes = 0
         self._streams: tuple[IO[str], ...] = ()
-        self._numbers: set[int] = set()
-        with convert_write_errors(out):
-            (out / "annotations").mkdir(parents=True)
 
     def image_folder(self, split: str) -> Path:
-        return self._out / "images" / split if split else self._out / "images"
+        return self._out / "images" / split
 
     def start_split(self, split: str) -> None:
-        self._count = self._boxes = 0
-        self._numbers = set()
-        name = f"instances_{split}.json" if split else "annotations.json"
-        self._file = self._out / "annotations" / name
+        self._image_count = self._box_count = self._last_id = 0
+        self._own_ids: set[int] = set()
+        self._file = self._annotations / (f"instances_{split}.json" if split else "annotations.json")
         with convert_write_errors(self._file):
-            self._images: IO[str] = self._file.with_suffix(".tmp").open("w", encoding="utf-8")
-            self._objects: IO[str] = self._file.with_suffix(".boxes.tmp").open("w", encoding="utf-8")
-            self._streams = self._images, self._objects
+            self._annotations.mkdir(parents=True, exist_ok=True)
+            self._images = self._file.with_suffix(".images.tmp").open("w", encoding="utf-8", newline="\n")
+            self._streams = (self._images,)
+            self._boxes = self._file.with_suffix(".boxes.tmp").open("w", encoding="utf-8", newline="\n")
+            self._streams = self._images, self._boxes
             self._images.write(f'{{"info": {{}}, "licenses": [], "categories": {self._categories},\n"images": [')
 
-    def write(self, entry: Entry, image_name: str) -> None:
+    def write(self, entry: Entry) -> None:
         annotation = entry.annotation
-        self._count += 1
-        number = annotation.number
-        if number is None or number in self._numbers or abs(number) > _MAX_ID:
-            number = self._count
-            while number in self._numbers:
-                number += 1
-        self._numbers.add(number)
-        image = {"id": number, "file_name": image_name, "width": annotation.width, "height": annotation.height}
-        self._images.write((",\n" if self._count > 1 else "\n") + json.dumps(image))
-        flags = zip(annotation.difficult.tolist(), annotation.crowd.tolist(), annotation.area_px, strict=True)
-        for (x1, y1, x2, y2), label, (difficult, crowd, area) in zip(
-            exact_edges(annotation), entry.labels, flags, strict=True
+        number = self._choose_id(annotation.number)
+        image = {"id": number, "file_name": entry.image, "width": annotation.width, "height": annotation.height}
+        areas = [Decimal(_format_float(area)) for area in annotation.area_px]
+        flags = annotation.difficult.tolist(), annotation.crowd.tolist()
+        texts = []
+        for (x1, y1, x2, y2), area, label, difficult, crowd, score in zip(
+            exact_edges(annotation), areas, entry.labels, *flags, entry.scores_or_none, strict=True
         ):
-            self._boxes += 1
-            entry_text = (
-                f'"id": {self._boxes}, "image_id": {number}, "category_id": {self._category_ids[label - 1]}, '
-                f'"bbox": [{x1:f}, {y1:f}, {x2 - x1:f}, {y2 - y1:f}], "area": {_format_float(area)}, '
-                f'"iscrowd": {int(crowd)}'
-            ) + (', "ignore": 1' if difficult else "")
-            self._objects.write((",\n" if self._boxes > 1 else "\n") + f"{{{entry_text}}}")
+            self._box_count += 1
+            box = {"id": self._box_count, "image_id": number, "category_id": self._category_ids[label - 1]}
+            box |= {"bbox": list(map(_to_number, (x1, y1, x2 - x1, y2 - y1))), "area": _to_number(area)}
+            box |= {"iscrowd": int(crowd)} | ({"ignore": 1} if difficult else {})
+            texts.append(json.dumps(box if score is None else box | {"score": score}))
+        with convert_write_errors(self._file):
+            self._images.write((",\n" if self._image_count else "\n") + json.dumps(image))
+            if texts:
+                self._boxes.write((",\n" if self._box_count > len(texts) else "\n") + ",\n".join(texts))
+        self._image_count += 1
+
+    def _choose_id(self, number: int | None) -> int:
+        """Return the id of an image: its own number in the original data set if it is free, or else the next free one.
+
+        Only own numbers are stored, because the others follow each other.
+        """
+        if number is None or abs(number) > _MAX_ID or number in self._own_ids or 0 < number <= self._last_id:
+            number = self._last_id + 1
+            while number in self._own_ids:
+                number += 1
+            self._last_id = number
+        else:
+            self._own_ids.add(number)
+        return number
 
     def finish_split(self) -> None:
         with convert_write_errors(self._file):
-            self._objects.close()
+            self._boxes.close()
             self._images.write('\n],\n"annotations": [')
-            with self._file.with_suffix(".boxes.tmp").open(encoding="utf-8") as boxes:
+            with Path(self._boxes.name).open(encoding="utf-8") as boxes:
                 shutil.copyfileobj(boxes, self._images)
             self._images.write("\n]}\n")
             self._images.close()
-            self._file.with_suffix(".boxes.tmp").unlink()
-            self._file.with_suffix(".tmp").replace(self._file)
-
-    def finish(self, splits: Sequence[str]) -> None:
-        pass
+            os.replace(self._images.name, self._file)
+            os.unlink(self._boxes.name)
 
     def close(self) -> None:
         for stream in self._streams:
-            stream.close()
+            close_after_errors(stream)
+            with contextlib.suppress(OSError):
+                os.unlink(stream.name)
 
 
 class YoloWriter:
-    """Writer of ``labels/<split>/*.txt``, ``images/<split>/`` and ``data.yaml``."""
+    """Writer of ``labels/<split>/*.txt``, ``images/<split>/``, ``data.yaml`` and ``classes.txt``.
+
+    ``classes.txt`` is left out if a class name cannot be a line of it. All images of a data set without splits are
+    called ``train`` in ``data.yaml``, because other programs require this key.
+    """
 
     states_sizes = False
 
-    def __init__(self, out: Path, class_names: Sequence[str], category_ids: Sequence[int]):
+    def __init__(self, out: Path, class_names: Sequence[str]):
         self._out, self._class_names = out, class_names
         self.notes: dict[str, int] = {}
-        self._labels = out / "labels"
+        self._splits: list[str] = []
 
     def image_folder(self, split: str) -> Path:
-        return self._out / "images" / split if split else self._out / "images"
+        return self._out / "images" / split
 
     def start_split(self, split: str) -> None:
-        self._labels = self._out / "labels" / split if split else self._out / "labels"
+        self._labels = self._out / "labels" / split
+        self._splits.append(split)
+        kinds = [split_kind(name) or name for name in self._splits]
+        keys = kinds if len(set(kinds)) == len(kinds) else self._splits
+        places = {
+            key or "train": "/".join(filter(None, ("images", name)))
+            for key, name in zip(keys, self._splits, strict=True)
+        }
+        settings = {**places, "names": dict(enumerate(self._class_names))}
         with convert_write_errors(self._labels):
-            self._labels.mkdir(parents=True)
+            self._labels.mkdir(parents=True, exist_ok=True)
+        write_text(self._out / "data.yaml", yaml.safe_dump(settings, allow_unicode=True, sort_keys=False))
+        if all(n == n.strip() and n.isprintable() and not n.startswith("#") for n in self._class_names):
+            write_text(self._out / "classes.txt", "".join(f"{name}\n" for name in self._class_names))
 
-    def write(self, entry: Entry, image_name: str) -> None:
+    def write(self, entry: Entry) -> None:
         annotation = entry.annotation
-        size = annotation.width, annotation.height
+        width, height = size = annotation.width, annotation.height
         lines = []
         _count_note(self.notes, "crowds were left out, since YOLO has no crowds", int(annotation.crowd.sum()))
         difficult = annotation.difficult & ~annotation.crowd
@@ -254,21 +319,12 @@ class YoloWriter:
                 continue
             _count_note(self.notes, "boxes were cut at the border of their image", int(list(inside) != box))
             x1, y1, x2, y2 = inside
-            numbers = (x1 + x2) / 2 / size[0], (y1 + y2) / 2 / size[1], (x2 - x1) / size[0], (y2 - y1) / size[1]
+            numbers = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height
             lines.append(f"{label - 1} " + " ".join(f"{number:.10g}" for number in numbers) + "\n")
-        file = self._labels / f"{entry.stem}.txt"
-        with convert_write_errors(file):
-            file.write_text("".join(lines), encoding="utf-8", newline="\n")
+        _write_file(self._labels / f"{entry.stem}.txt", "".join(lines))
 
     def finish_split(self) -> None:
         pass
-
-    def finish(self, splits: Sequence[str]) -> None:
-        kinds = [split_kind(split) or split for split in splits]
-        keys = kinds if len(set(kinds)) == len(kinds) else list(splits)
-        places = {key: f"images/{split}" for key, split in zip(keys, splits, strict=True) if split}
-        content: dict[str, Any] = {"path": ".", **places, "names": dict(enumerate(self._class_names))}
-        write_text(self._out / "data.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
 
     def close(self) -> None:
         pass

@@ -294,6 +294,12 @@ def test_mistake_in_a_row_is_told_with_its_line(row, kind, words, tmp_path):
     assert any(problem.kind is kind and words in problem.text for problem in problems.collected), problems.collected
 
 
+def test_row_with_only_an_image_is_an_image_without_objects(tmp_path):
+    write_images(tmp_path, ["a.jpg", "b.jpg"])
+    write(tmp_path / "labels.csv", f"{HEADER}\na.jpg,80,60,cat,1,2,9,9\nb.jpg\n")
+    assert read_objects(tmp_path) == {"a.jpg": [("cat", (1, 2, 9, 9))], "b.jpg": []}
+
+
 def test_image_with_records_in_two_files_has_the_objects_of_both(tmp_path):
     write_images(tmp_path, ["a.jpg"])
     same = "a.jpg,80,60,cat,1,2,9,9"  # as in two exports of the same annotations
