@@ -24,7 +24,8 @@ export class Chart {
     this.position = make("span");
     this.svg = makeSvg("svg", { class: "chart", tabindex: "0", role: "img" });
     this.values = make("ul", { class: "values" });
-    this.element = make("figure", {}, make("figcaption", {}, make("b", {}, title), this.position), this.svg, this.values);
+    const caption = make("figcaption", {}, make("b", {}, title), this.position);
+    this.element = make("figure", {}, caption, this.svg, this.values);
     this.svg.addEventListener("pointermove", (event) => this.moveTo(this.findStep(event)));
     this.svg.addEventListener("pointerdown", (event) => this.moveTo(this.findStep(event)));
     this.svg.addEventListener("pointerleave", () => this.moveTo(null));
@@ -140,8 +141,9 @@ export class Chart {
       rows.push(make("li", {}, makeSwatch(one.slot), name, make("b", { title: step }, value)));
     }
     if (this.cursor !== null) {
-      const x = this.toX(this.cursor).toFixed(1);
-      marks.unshift(makeSvg("path", { class: "cursor", d: `M${x} ${MARGIN.top}V${this.svg.clientHeight - MARGIN.bottom}` }));
+      const bottom = this.svg.clientHeight - MARGIN.bottom;
+      const d = `M${this.toX(this.cursor).toFixed(1)} ${MARGIN.top}V${bottom}`;
+      marks.unshift(makeSvg("path", { class: "cursor", d }));
     }
     this.cursorLayer.replaceChildren(...marks);
     this.values.replaceChildren(...rows);
@@ -164,7 +166,14 @@ export class Chart {
     const last = (this.steps ?? []).length - 1;
     if (last < 0) return;
     const index = this.cursor === null ? last + 1 : findNearest(this.steps, this.cursor);
-    const moves = { ArrowLeft: index - 1, ArrowRight: index + 1, PageUp: index - 10, PageDown: index + 10, Home: 0, End: last };
+    const moves = {
+      ArrowLeft: index - 1,
+      ArrowRight: index + 1,
+      PageUp: index - 10,
+      PageDown: index + 10,
+      Home: 0,
+      End: last,
+    };
     if (event.key === "Escape") this.moveTo(null);
     else if (event.key in moves) {
       event.preventDefault();

@@ -1,6 +1,7 @@
 // The charts of all metrics of the ticked runs.
 
 import { Chart } from "./chart.js";
+import { setChildren } from "./elements.js";
 
 // Title, whether the values are of the training steps or of evaluations, and whether the chart is always in sight.
 const METRICS = {
@@ -17,6 +18,8 @@ const METRICS = {
   voc_map_11point: ["mAP (VOC, 11-point) on val", "val", false],
   coco_ap50: ["COCO AP at IoU .50 on val", "val", false],
 };
+
+const isMain = (name) => METRICS[name]?.[2] ?? false;
 
 /** Return the points of a metric of a run. results.csv repeats the training metrics, which are used without a log. */
 function findPoints(data, name) {
@@ -42,12 +45,12 @@ export class CurvesSection {
    */
   update(chosen, smoothing, isLog) {
     this.last = [chosen, smoothing, isLog];
-    const found = new Set(chosen.flatMap(({ data }) => [...Object.keys(data.train.values), ...Object.keys(data.val.values)]));
-    this.names = [...Object.keys(METRICS).filter((name) => found.has(name)), ...[...found].filter((name) => !(name in METRICS))];
-    for (const [target, isMain] of [[this.main, true], [this.more, false]]) {
-      const elements = this.names.filter((name) => (METRICS[name]?.[2] ?? false) === isMain).map((name) => this.findChart(name).element);
-      const isSame = elements.length === target.children.length && elements.every((one, i) => one === target.children[i]);
-      if (!isSame) target.replaceChildren(...elements);
+    const groups = chosen.flatMap(({ data }) => [data.train, data.val]);
+    const found = new Set(groups.flatMap((group) => Object.keys(group.values)));
+    const others = [...found].filter((name) => !(name in METRICS));
+    this.names = [...Object.keys(METRICS).filter((name) => found.has(name)), ...others];
+    for (const [target, isWanted] of [[this.main, isMain], [this.more, (name) => !isMain(name)]]) {
+      setChildren(target, this.names.filter(isWanted).map((name) => this.findChart(name).element));
     }
     this.details.hidden = !this.more.children.length;
     this.draw();
@@ -67,7 +70,7 @@ export class CurvesSection {
     if (!this.last) return;
     const [chosen, smoothing, isLog] = this.last;
     for (const name of this.names) {
-      if (!(METRICS[name]?.[2] ?? false) && !this.details.open) continue;
+      if (!isMain(name) && !this.details.open) continue;
       const series = chosen.flatMap(({ run, slot, data }) => {
         const points = findPoints(data, name);
         if (!points) return [];

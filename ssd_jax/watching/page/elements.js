@@ -26,13 +26,19 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-const COLOURS = 8;
+/** Set the children of an element, unless they are the same already, so that the focus and the scrolling remain. */
+export function setChildren(element, children) {
+  const isSame = children.length === element.children.length && children.every((one, i) => one === element.children[i]);
+  if (!isSame) element.replaceChildren(...children);
+}
+
+const COLORS = 8;
 const DASHES = ["", "7 3", "2 2.5", "9 3 2 3", "4 2", "12 3 2 3 2 3"];
 
-/** Return the attributes of the line of a run: a colour, and dashes that tell it from others without the colour. */
+/** Return the attributes of the line of a run: a color, and dashes that tell it from others without the color. */
 export function makeLineStyle(slot) {
-  const dash = DASHES[(slot + Math.floor(slot / COLOURS)) % DASHES.length];
-  return { class: `run run-${slot % COLOURS}`, "stroke-dasharray": dash || null };
+  const dash = DASHES[(slot + Math.floor(slot / COLORS)) % DASHES.length];
+  return { class: `run run-${slot % COLORS}`, "stroke-dasharray": dash || null };
 }
 
 /** Return a short piece of the line of a run, for legends. */

@@ -141,7 +141,8 @@ async function ask() {
 
 function summarize(runs) {
   const count = (status) => runs.filter((run) => run.status === status).length;
-  const parts = ["running", "finished", "stopped", "broken"].filter(count).map((status) => `${count(status)} ${status}`);
+  const present = ["running", "finished", "stopped", "broken"].filter(count);
+  const parts = present.map((status) => `${count(status)} ${status}`);
   return `${runs.length} ${runs.length === 1 ? "run" : "runs"}: ${parts.join(", ")}.`;
 }
 

@@ -1,6 +1,6 @@
 // The latest pictures of the ticked runs, and the options in which their configs differ.
 
-import { make, makeSwatch, setText } from "./elements.js";
+import { make, makeSwatch, setChildren, setText } from "./elements.js";
 import { formatTime } from "./format.js";
 import { makeFileUrl } from "./runs_table.js";
 
@@ -18,9 +18,7 @@ export class PicturesSection {
       const key = JSON.stringify([run.id, slot, file ?? null]);
       figures.set(key, this.figures.get(key) ?? this.makeFigure(run, slot, file, kind, now));
     }
-    const elements = [...figures.values()];
-    const isSame = elements.length === this.target.children.length && elements.every((one, i) => one === this.target.children[i]);
-    if (!isSame) this.target.replaceChildren(...elements);
+    setChildren(this.target, [...figures.values()]);
     this.figures = figures;
   }
 
@@ -55,10 +53,12 @@ export function showDifferences(table, text, chosen, differences) {
         ? "These options differ. All others are the same."
         : "These runs have the same config.",
   );
-  const head = chosen.map(({ run, slot }) => make("th", { scope: "col" }, makeSwatch(slot), make("span", {}, run.name)));
-  const rows = differences.map(({ option, values }) =>
-    make("tr", {}, make("th", { scope: "row" }, ...splitName(option)), ...values.map((value) => make("td", {}, value ?? "\u2013"))));
-  table.replaceChildren(
-    ...(rows.length ? [make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "option"), ...head)), make("tbody", {}, ...rows)] : []),
-  );
+  const head = chosen.map(({ run, slot }) =>
+    make("th", { scope: "col" }, makeSwatch(slot), make("span", {}, run.name)));
+  const rows = differences.map(({ option, values }) => {
+    const cells = values.map((value) => make("td", {}, value ?? "\u2013"));
+    return make("tr", {}, make("th", { scope: "row" }, ...splitName(option)), ...cells);
+  });
+  const titles = make("tr", {}, make("th", { scope: "col" }, "option"), ...head);
+  table.replaceChildren(...(rows.length ? [make("thead", {}, titles), make("tbody", {}, ...rows)] : []));
 }

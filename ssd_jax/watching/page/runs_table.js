@@ -1,6 +1,6 @@
 // The table of runs, in which runs are ticked.
 
-import { make, makeSwatch, setText } from "./elements.js";
+import { make, makeSwatch, setChildren, setText } from "./elements.js";
 import { formatCount, formatDuration, formatMetric, formatTime, formatValue } from "./format.js";
 
 const STATUS = {
@@ -60,13 +60,14 @@ class Row {
     this.bar = make("i");
     this.cells = COLUMNS.map(([title]) => {
       const [value, note] = [make("span"), make("small")];
-      return { value, note, cell: make("td", { "data-label": title }, value, note) };
+      return { value, note, cell: make("td", { role: "cell", "data-label": title }, value, note) };
     });
     this.cells[0].cell.append(make("span", { class: "progress", "aria-hidden": "true" }, this.bar));
-    this.pages = make("td", { "data-label": "report" });
-    this.element = make("tr", {},
-      make("th", { scope: "row" }, label, this.config, this.problem),
-      make("td", { "data-label": "status" }, this.status),
+    this.pages = make("td", { role: "cell", "data-label": "report" });
+    // The roles remain on narrow screens, where the style makes a row a block.
+    this.element = make("tr", { role: "row" },
+      make("th", { scope: "row", role: "rowheader" }, label, this.config, this.problem),
+      make("td", { role: "cell", "data-label": "status" }, this.status),
       ...this.cells.map(({ cell }) => cell), this.pages);
   }
 
@@ -99,7 +100,8 @@ class Row {
       const split = file.split || run.measured?.split || "page";
       return make("a", { href: makeFileUrl(run, file), target: "_blank", rel: "noopener" }, split);
     });
-    this.pages.replaceChildren(...(links.length ? links.flatMap((link, i) => (i ? [", ", link] : [link])) : ["\u2013"]));
+    const parts = links.flatMap((link, i) => (i ? [", ", link] : [link]));
+    this.pages.replaceChildren(...(parts.length ? parts : ["\u2013"]));
   }
 }
 
@@ -126,8 +128,6 @@ export class RunsTable {
       row.element.hidden = !`${run.name} ${run.config}`.toLowerCase().includes(filter.toLowerCase());
     }
     this.rows = rows;
-    const wanted = runs.map((run) => rows.get(run.id).element);
-    const isSame = wanted.length === this.body.children.length && wanted.every((row, i) => row === this.body.children[i]);
-    if (!isSame) this.body.replaceChildren(...wanted);
+    setChildren(this.body, runs.map((run) => rows.get(run.id).element));
   }
 }
