@@ -142,7 +142,7 @@ class RunReader:
             self._config_problem = ""
         except (UserError, OSError) as error:
             reason = str(error) if isinstance(error, UserError) else format_error_reason(error)
-            self._config_problem = f"config.json: {reason.removeprefix(f'{file}: ')}"
+            self._config_problem = f"config.json: {reason.removeprefix(f'{file}: ').removeprefix('config: ')}"
 
     def _read_log(self) -> None:
         is_last = False

@@ -21,6 +21,11 @@ export function makeSvg(tag, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
+/** Return the parts of a long name, with marks between them where a line may end. */
+export function splitName(name) {
+  return name.split(/(?<=[._/-])/).flatMap((part, i) => (i ? [make("wbr"), part] : [part]));
+}
+
 /** Set the text of an element, unless it has this text already, so that a selection of it remains. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;

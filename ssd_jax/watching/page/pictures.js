@@ -1,6 +1,6 @@
 // The latest pictures of the ticked runs, and the options in which their configs differ.
 
-import { make, makeSwatch, setChildren, setText } from "./elements.js";
+import { make, makeSwatch, setChildren, setText, splitName } from "./elements.js";
 import { formatTime } from "./format.js";
 import { makeFileUrl } from "./runs_table.js";
 
@@ -30,11 +30,6 @@ export class PicturesSection {
     const image = make("img", { src: url, alt: `${kind} of ${run.name} on ${file.split}`, loading: "lazy" });
     return make("figure", {}, caption, make("a", { href: url, target: "_blank", rel: "noopener" }, image));
   }
-}
-
-/** Return the parts of the name of an option, between which a line may end. */
-function splitName(option) {
-  return option.split(/(?<=[._])/).flatMap((part, i) => (i ? [make("wbr"), part] : [part]));
 }
 
 /** Show the table of differing options. */

@@ -1,6 +1,6 @@
 // The table of runs, in which runs are ticked.
 
-import { make, makeSwatch, setChildren, setText } from "./elements.js";
+import { make, makeSwatch, setChildren, setText, splitName } from "./elements.js";
 import { formatCount, formatDuration, formatMetric, formatTime, formatValue } from "./format.js";
 
 const STATUS = {
@@ -51,7 +51,7 @@ class Row {
     this.box = make("input", { type: "checkbox" });
     this.box.addEventListener("change", () => onToggle(run.id, this.box.checked));
     this.swatch = make("span", { class: "key" });
-    this.name = make("span", { class: "name" }, run.name);
+    this.name = make("span", { class: "name" }, ...splitName(run.name));
     this.config = make("small");
     this.problem = make("small", { class: "problem" });
     const label = make("label", {}, this.box, this.swatch, this.name);
@@ -88,6 +88,7 @@ class Row {
     });
     const share = run.steps ? Math.min(1, (run.step ?? 0) / run.steps) : 0;
     this.bar.style.width = `${100 * share}%`;
+    this.bar.parentElement.hidden = !run.steps;
     this.updatePages(run);
   }
 
