@@ -21,17 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Write a trained detector to one file that other programs run: pixels in, boxes out. The file is compared with the
-    original on eight pictures, and removed if it does not compute the same; the exit code is 1 then."""
+    """Write a trained detector to one file that other programs run: pixels in, boxes out; or write a web page with it.
+    The file is compared with the original on eight pictures, and removed if it does not compute the same; the exit code
+    is 1 then."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder, model folder, weight file, name that `ssd-jax models` lists, or hf://USER/NAME. With
     --accept-changes, an exported file."""
-    format: Literal["stablehlo", "onnx", "openvino", "tflite"] = "stablehlo"
+    format: Literal["stablehlo", "onnx", "openvino", "tflite", "web"] = "stablehlo"
     """stablehlo: for JAX and XLA, on CPUs, GPUs and TPUs. onnx: for ONNX Runtime and many others (extra onnx).
-    openvino: for Intel's CPUs and GPUs (extra openvino). tflite: for LiteRT on phones (extra prepare)."""
+    openvino: for Intel's CPUs and GPUs (extra openvino). tflite: for LiteRT on phones (extra prepare). web: a page
+    that detects objects in the browser, for any server of files (extra onnx)."""
     out: Path | None = None
-    """File to write. Default: the name of RUN with the ending of the format."""
+    """File to write, or folder for --format web. Default: the name of RUN with the ending of the format."""
     nms: bool = True
     """Whether the file contains non-maximum suppression. With --no-nms, it returns the boxes and scores of all default
     boxes."""
@@ -45,6 +47,8 @@ class ExportOptions:
     """Store the weights as float16, which halves the size."""
     int8: bool = False
     """Compute with integers of 8 bits, only for openvino. The loss of accuracy is measured and printed."""
+    runtime: Path | None = None
+    """For --format web on a machine without a network: the npm package onnxruntime-web as a file."""
     checkpoint: Literal["best", "last"] = "best"
     """Checkpoint to load. best: the one with the highest mAP (area) on the val split. last: the latest one."""
     data_root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
@@ -65,10 +69,15 @@ def run(argv: Sequence[str]) -> int:
         return 0
     from ssd_jax.export import network
     from ssd_jax.export.run import ParityError, export_model
-    from ssd_jax.exported.reading import measure_size
 
     content = network.ExportOptions(
-        options.nms, options.batch, options.score_threshold, options.max_detections, options.half, options.int8
+        options.nms,
+        options.batch,
+        options.score_threshold,
+        options.max_detections,
+        options.half,
+        options.int8,
+        options.runtime,
     )
     try:
         with hide_progress(options.quiet):
@@ -83,13 +92,16 @@ def run(argv: Sequence[str]) -> int:
     except ParityError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    megabytes = measure_size(written.file) / 1e6
-    print(
-        f"{written.file}: {options.format} of {options.run}, {megabytes:.1f} MB, {describe_program(written.metadata)}"
-    )
+    is_page = options.format == "web"
+    place = written.file.parent if is_page else written.file
+    megabytes = written.size / 1e6
+    print(f"{place}: {options.format} of {options.run}, {megabytes:.1f} MB, {describe_program(written.metadata)}")
     print_parity(written.metadata, written.pictures)
-    name = quote_argument(str(written.file))
-    print(f"Next: ssd-jax predict {name} IMAGES, or ssd-jax evaluate {name} --data.root FOLDER")
+    name = quote_argument(str(place))
+    if is_page:
+        print(f"Next: python -m http.server --bind 127.0.0.1 --directory {name}, then open http://127.0.0.1:8000")
+    else:
+        print(f"Next: ssd-jax predict {name} IMAGES, or ssd-jax evaluate {name} --data.root FOLDER")
     return 0
 
 

@@ -46,6 +46,10 @@ class WriterEntry(NamedTuple):
     """Whether a file computes in the type of the config, such as bfloat16, and not always in float32."""
     defaults: Mapping[str, Any] = MappingProxyType({})
     """Fields of `ExportOptions` that have other defaults in this format."""
+    file_format: str = ""
+    """Format of the file with the network, if it is not the format itself."""
+    folder_file: str = ""
+    """Name of the file with the network, if a folder is written."""
 
 
 _COMMON = frozenset({"nms", "batch", "score_threshold", "max_detections", "half"})
@@ -56,8 +60,15 @@ WRITERS = {
     "tflite": WriterEntry(
         "ssd_jax.export.tflite_writer", _COMMON - {"half"}, defaults=MappingProxyType({"nms": False, "batch": 1})
     ),
+    "web": WriterEntry(
+        "ssd_jax.export.web_writer",
+        _COMMON - {"nms", "batch"} | {"runtime"},
+        file_format="onnx",
+        folder_file="detector.onnx",
+    ),
 }
-"""Writers by the names of ``ssd-jax export --format``, which are those of `ssd_jax.exported.reading.FORMATS`."""
+"""Writers by the names of ``ssd-jax export --format``. Those without a ``file_format`` are the names of
+`ssd_jax.exported.reading.FORMATS`."""
 
 
 def import_writer(format_name: str) -> Writer:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ class ExportOptions:
     """Whether the weights are stored as float16."""
     int8: bool = False
     """Whether the network computes with integers of 8 bits, as far as the format can."""
+    runtime: Path | None = None
+    """npm package onnxruntime-web for a web page. None: it is downloaded unless it is in the cache."""
 
 
 @dataclass(frozen=True)

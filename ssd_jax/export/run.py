@@ -39,6 +39,7 @@ from ssd_jax.model_zoo.opening import open_detector
 from ssd_jax.models.parameters import Params
 from ssd_jax.runtime import compilation, sharding
 from ssd_jax.runtime.progress import show_progress
+from ssd_jax.web_page.page import check_page_folder
 
 DEFAULTS = ExportOptions()
 _Detect = Callable[[np.ndarray, np.ndarray, np.ndarray], Sequence[Any]]
@@ -52,6 +53,9 @@ class ExportedFile(NamedTuple):
     """A file that was written."""
 
     file: Path
+    """The file, or the file with the network in the folder that was written."""
+    size: int
+    """Size of all written files in bytes."""
     metadata: Metadata
     """Metadata of the file, with its comparison with the original."""
     pictures: str
@@ -71,9 +75,9 @@ def export_model(
 
     Args:
         run: Run folder, model folder, weight file, name of a model, or address on the Hugging Face Hub.
-        format_name: Format of the file, one of `ssd_jax.exported.reading.FORMATS`.
-        out: File to write. None: the name of ``run`` with the ending of the format, in the working folder. An existing
-            file is replaced, but only if the new one is right.
+        format_name: Format of the file, one of `ssd_jax.export.formats.WRITERS`.
+        out: File to write, or folder for a web page. None: the name of ``run`` with the ending of the format, in the
+            working folder. An existing file or page is replaced, but only if the new one is right.
         options: Options of the content.
         checkpoint: Checkpoint of a run, as for `ssd_jax.load`.
         data_root: Data set to compare on, and to estimate the ranges of int8 on, instead of that of the run.
@@ -98,18 +102,18 @@ def export_model(
     if data_root is not None:
         config = with_data_root(config, data_root)
         open_split(config, config.data.val_split)  # raises an error if it is not there
-    default = f"{make_safe_file_name(model.short_name)}{_find_ending(format_name)}"
-    file = make_user_path(default if out is None else out)
-    _check_out(file, format_name)
+    file = _choose_file(format_name, make_safe_file_name(model.short_name), out)
     apply_options(config, options)  # an error about an option should not wait for the parameters
     with show_progress("exporting", stage="loading the network") as task:
         params, step = model.load_params(checkpoint)
         params = sharding.fetch(params)
         calibration, calibration_place = choose_pictures(config, CALIBRATION_COUNT) if options.int8 else ([], "")
         network = make_network(config, params, step, options, calibration)
-        source = Source(name=model.short_name, step=step, checkpoint=checkpoint if model.folder else "")
+        source = Source(
+            name=model.short_name, step=step, checkpoint=checkpoint if model.folder else "", license=model.license
+        )
         metadata = make_metadata(
-            format_name, remove_local_paths(network.config), source,
+            _find_file_format(format_name), remove_local_paths(network.config), source,
             nms=options.nms, batch=options.batch, weights=_choose_weights(options), jax_version=jax.__version__,
         )  # fmt: skip
         pictures, place = choose_pictures(config)
@@ -131,10 +135,12 @@ def export_model(
                 words = f"{len(calibration)} pictures ({calibration_place})"
                 comparison = compare_with_float32(writer, network, metadata, written, pictures, words)
                 metadata = msgspec.structs.replace(metadata, quantization=comparison)
-            reading.import_reader(format_name).replace_metadata(written, metadata)
-            for part in folder.iterdir():
+            reading.import_reader(metadata.format).replace_metadata(written, metadata)
+            parts = list(folder.iterdir())
+            size = sum(part.stat().st_size for part in parts)
+            for part in parts:
                 os.replace(part, file.parent / part.name)
-    return ExportedFile(file, metadata, place)
+    return ExportedFile(file, size, metadata, place)
 
 
 @contextmanager
@@ -229,15 +235,34 @@ def _fill_in_defaults(format_name: str, options: ExportOptions) -> ExportOptions
     return dataclasses.replace(options, **changes)
 
 
-def _find_ending(format_name: str) -> str:
-    return reading.FORMATS[format_name].ending
+def _find_file_format(format_name: str) -> str:
+    """Return the format of the file with the network, one of `ssd_jax.exported.reading.FORMATS`."""
+    return WRITERS[format_name].file_format or format_name
 
 
-def _check_out(file: Path, format_name: str) -> None:
-    ending = _find_ending(format_name)
-    if file.suffix.lower() != ending:
-        raise UserError(f"--out {file}: expected a name with the ending {ending} for --format {format_name}")
-    if file.is_dir():
-        raise UserError(f"--out {file}: this is a folder. Name a file")
+def _choose_file(format_name: str, name: str, out: str | Path | None) -> Path:
+    """Return the file to write the network to, and create its folder.
+
+    Args:
+        format_name: Format.
+        name: Name of the network, from which a default is made.
+        out: File or folder that the user named.
+
+    Raises:
+        UserError: If the user named something that is not to be overwritten, or the folder cannot be created.
+    """
+    folder_file = WRITERS[format_name].folder_file
+    if folder_file:
+        folder = make_user_path(f"{name}_{format_name}" if out is None else out)
+        check_page_folder(folder)
+        file = folder / folder_file
+    else:
+        ending = reading.FORMATS[format_name].ending
+        file = make_user_path(f"{name}{ending}" if out is None else out)
+        if file.suffix.lower() != ending:
+            raise UserError(f"--out {file}: expected a name with the ending {ending} for --format {format_name}")
+        if file.is_dir():
+            raise UserError(f"--out {file}: this is a folder. Name a file")
     with convert_write_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
+    return file

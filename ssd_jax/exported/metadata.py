@@ -37,6 +37,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Training step of the parameters."""
     checkpoint: str = ""
     """Checkpoint of a run: "best" or "last"."""
+    license: str = ""
+    """License of the weights, with its owner. Empty if it is not known."""
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,40 +1,11 @@
-"""Download the files of the catalog into a cache folder, and check their hashes before anything else reads them.
+"""Download the files of the catalog into the cache folder."""
 
-A file gets its name in the cache only after its hash was checked. Until then it is called ``NAME.part``; an interrupted
-download continues from there. Of several processes that need a file, one downloads it and the others wait.
-"""
-
-import hashlib
-import os
-import shutil
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import filelock
-
-from ssd_jax.errors import UserError
-from ssd_jax.files import CACHE_VARIABLE, convert_read_errors, convert_write_errors, find_cache_folder
+from ssd_jax.files import find_cache_folder
 from ssd_jax.model_zoo.catalog import CatalogModel
-from ssd_jax.runtime.progress import show_progress
-from ssd_jax.runtime.task import Task
-
-_CHUNK_BYTES = 1 << 18
-_TIMEOUTS_S = (10.0, 30.0)
-"""Time to wait for a connection, and for the next bytes, in seconds."""
-_WAITS_S = (1.0, 2.0, 4.0, 8.0)
-"""Time before each further try, in seconds."""
-_RETRIED_STATUSES = (408, 425, 429, 500, 502, 503, 504)
-_MAX_RATIO = 1.5
-"""Maximum size of a download, as a multiple of the size in the catalog."""
-_CACHE_ADVICE = f"Name another folder in the environment variable {CACHE_VARIABLE}."
-
-
-class _LostConnectionError(Exception):
-    """A try failed in a way that may be better the next time. The text is the reason."""
+from ssd_jax.runtime import download
+from ssd_jax.runtime.download import RemoteFile
 
 
 def find_cached_path(model: CatalogModel) -> Path:
@@ -45,8 +16,6 @@ def find_cached_path(model: CatalogModel) -> Path:
 def fetch_model(model: CatalogModel) -> Path:
     """Return the file of a model in the cache, after downloading it if it is not there.
 
-    The license is printed to stderr before a download. The hash of the file is checked on every call.
-
     Args:
         model: A model of the catalog that is not bundled.
 
@@ -54,19 +23,9 @@ def fetch_model(model: CatalogModel) -> Path:
         The path of a file with the right hash.
 
     Raises:
-        UserError: If the file cannot be downloaded, has another hash than the catalog, or cannot be written.
+        UserError: As `ssd_jax.runtime.download.fetch_file`.
     """
-    file = find_cached_path(model)
-    if _has_digest(file, model):
-        return file
-    with _lock(model, file):
-        if not _has_digest(file, model):  # another process may have downloaded it
-            print(format_license(model), file=sys.stderr)
-            part = file.with_name(f"{file.name}.part")
-            _download(model, part)
-            with convert_write_errors(file, _CACHE_ADVICE):
-                os.replace(part, file)
-    return file
+    return download.fetch_file(_make_remote_file(model), find_cached_path(model))
 
 
 def add_to_cache(model: CatalogModel, source: Path) -> Path:
@@ -80,140 +39,16 @@ def add_to_cache(model: CatalogModel, source: Path) -> Path:
         The path of the copy.
 
     Raises:
-        UserError: If the file cannot be read, has another hash than the catalog, or cannot be written.
+        UserError: As `ssd_jax.runtime.download.copy_to_cache`.
     """
-    if not source.is_file():
-        raise UserError(f"{source}: no such file")
-    found = compute_digest(source, model.digest)
-    if not found.startswith(model.digest):
-        raise UserError(
-            f"{source}: is not the file {model.file_name} of {model.name}. Its hash is {found}, not {model.digest}"
-        )
-    file = find_cached_path(model)
-    with _lock(model, file), convert_write_errors(file, _CACHE_ADVICE):
-        part = file.with_name(f"{file.name}.part")
-        shutil.copyfile(source, part)
-        os.replace(part, file)
-    return file
-
-
-def compute_digest(file: Path, like: str) -> str:
-    """Return the hash of a file with the algorithm that another hash names, such as ``sha256:0123...``."""
-    algorithm, _, _ = like.partition(":")
-    with convert_read_errors(file), file.open("rb") as stream:
-        return f"{algorithm}:{hashlib.file_digest(stream, algorithm).hexdigest()}"
+    return download.copy_to_cache(_make_remote_file(model), source, find_cached_path(model))
 
 
 def format_license(model: CatalogModel) -> str:
     """Return a line with the license, the size and the address of a model."""
-    return f"{model.name}: license {model.license}; {model.megabytes} MB from {model.url}"
+    return download.format_license(_make_remote_file(model))
 
 
-def _has_digest(file: Path, model: CatalogModel) -> bool:
-    return file.is_file() and compute_digest(file, model.digest).startswith(model.digest)
-
-
-@contextmanager
-def _lock(model: CatalogModel, file: Path) -> Iterator[None]:
-    """Hold the lock of a file in the cache during the ``with`` block, after waiting for a process that downloads it."""
-    lock = filelock.FileLock(file.with_name(f"{file.name}.lock"))
-    with convert_write_errors(file, _CACHE_ADVICE):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            print(f"Waiting for another process that downloads {model.name}", file=sys.stderr)
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _download(model: CatalogModel, part: Path) -> None:
-    """Download a file, or the rest of it, and check its hash. If the hash is wrong, the file is deleted.
-
-    Raises:
-        UserError: If the file cannot be downloaded or written, or has another hash than the catalog.
-    """
-    is_continued = part.exists()
-    _download_with_retries(model, part)
-    found = compute_digest(part, model.digest)
-    if is_continued and not found.startswith(model.digest):
-        part.unlink()  # its beginning may have been of another file
-        _download_with_retries(model, part)
-        found = compute_digest(part, model.digest)
-    if not found.startswith(model.digest):
-        part.unlink()
-        raise UserError(
-            f"{model.name}: the file at {model.url} has the hash {found}, not {model.digest}. It was deleted. "
-            + _describe_other_way(model)
-        )
-
-
-def _download_with_retries(model: CatalogModel, part: Path) -> None:
-    with show_progress(f"downloading {model.name}", unit="B") as task, convert_write_errors(part, _CACHE_ADVICE):
-        for wait in (*_WAITS_S, None):
-            try:
-                return _download_rest(model, part, task)
-            except _LostConnectionError as error:
-                if wait is None:
-                    raise UserError(
-                        f"{model.name}: {model.url} could not be downloaded ({error}). {_describe_other_way(model)}"
-                    ) from error
-                time.sleep(wait)
-
-
-def _download_rest(model: CatalogModel, part: Path, task: Task) -> None:
-    """Download the bytes of a file that are missing.
-
-    Raises:
-        _LostConnectionError: If another try may succeed.
-        UserError: If the server refuses the file, or sends far more than it should.
-    """
-    import requests  # takes 0.1 s, and most commands download nothing
-
-    host = urlsplit(model.url).netloc
-    limit = model.megabytes * _MAX_RATIO * 1e6
-    start = part.stat().st_size if part.exists() else 0
-    reason = f"no connection to {host}"
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-    try:
-        with requests.get(model.url, headers=headers, stream=True, timeout=_TIMEOUTS_S) as response:
-            reason = "the connection was lost"
-            if response.status_code == 416:  # there is nothing after what we have; if it is the file, its hash is right
-                if compute_digest(part, model.digest).startswith(model.digest):
-                    return
-                part.unlink()
-                raise _LostConnectionError("the server cannot continue a download")
-            if response.status_code in _RETRIED_STATUSES:
-                raise _LostConnectionError(f"HTTP status {response.status_code}")
-            if not response.ok:
-                raise UserError(
-                    f"{model.name}: {model.url} could not be downloaded (HTTP status {response.status_code}). "
-                    + _describe_other_way(model)
-                )
-            if response.status_code != 206:
-                start = 0  # the server sends the whole file
-            length = response.headers.get("Content-Length", "")
-            task.total, task.done = (start + int(length) if length.isdecimal() else None), start
-            with part.open("ab" if start else "wb") as stream:
-                for chunk in response.iter_content(_CHUNK_BYTES):
-                    stream.write(chunk)
-                    task.update(len(chunk))
-                    if task.done > limit:
-                        raise UserError(
-                            f"{model.name}: {model.url} is not the file: it has more than {limit:.0f} bytes"
-                        )
-    except requests.exceptions.Timeout:
-        raise _LostConnectionError(f"{host} does not answer") from None
-    except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError):
-        raise _LostConnectionError(reason) from None
-    except requests.exceptions.RequestException as error:
-        raise UserError(f"{model.name}: {model.url} could not be downloaded ({error})") from error
-    if task.total is not None and task.done < task.total:
-        raise _LostConnectionError(reason)
-
-
-def _describe_other_way(model: CatalogModel) -> str:
-    return f"If you get the file in another way: ssd-jax models {model.name} --from FILE"
+def _make_remote_file(model: CatalogModel) -> RemoteFile:
+    command = f"ssd-jax models {model.name} --from FILE"
+    return RemoteFile(model.name, model.url, model.digest, model.megabytes, model.license, command)

@@ -7,7 +7,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +47,8 @@ class OpenedModel:
     """Model folder, which has a card. None for everything else."""
     program: Program | None = None
     """Program of an exported file, which has no parameters that another program could use. None for everything else."""
+    license: str = ""
+    """License of a model of the catalog, with its owner. Empty for everything else."""
 
     @property
     def short_name(self) -> str:
@@ -121,9 +123,11 @@ def open_model(source: str | Path, class_names: Sequence[str] | None = ()) -> Op
     if model is None:
         return _open_path(make_user_path(source), str(source), class_names)
     if model.is_bundled:
-        return _open_path(model.folder, model.name, class_names)
-    with provide_weight_file(model) as file:
-        return _open_path(file, model.name, class_names)
+        opened = _open_path(model.folder, model.name, class_names)
+    else:
+        with provide_weight_file(model) as file:
+            opened = _open_path(file, model.name, class_names)
+    return replace(opened, license=model.license)
 
 
 def find_model(source: str | Path) -> CatalogModel | None:

@@ -1,13 +1,17 @@
 """Files of the page, and the config that it reads when it starts."""
 
+import contextlib
 import importlib.resources
 import json
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 import ssd_jax
 from ssd_jax.drawing.boxes import class_colours
+from ssd_jax.errors import UserError
+from ssd_jax.files import convert_read_errors
 from ssd_jax.report.template import read_stylesheet
 
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -61,6 +65,25 @@ def encode_page_config(config: PageConfig) -> bytes:
     colors = ["#{:02x}{:02x}{:02x}".format(*by_name[name]) for name in config.class_names]
     extra = {"colors": colors, "writer": f"ssd-jax {ssd_jax.__version__}"}
     return json.dumps(msgspec.to_builtins(config) | extra, indent=1).encode()
+
+
+def check_page_folder(folder: Path) -> None:
+    """Raise an error if a folder has other content than a page, which would be mixed with the files of a page.
+
+    Raises:
+        UserError: If the folder is a file, or has files, but not the config of a page.
+    """
+    with convert_read_errors(folder):
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            return
+        if not folder.is_dir():
+            raise UserError(f"{folder}: this is a file. Name a folder for the page")
+        config = folder / CONFIG_NAME
+        content = config.read_bytes() if config.is_file() else b""
+    with contextlib.suppress(msgspec.MsgspecError):
+        msgspec.json.decode(content, type=PageConfig)
+        return
+    raise UserError(f"{folder}: the folder has files that are not those of a page. Name another folder")
 
 
 def read_page_files() -> dict[str, bytes]:

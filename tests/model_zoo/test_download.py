@@ -15,6 +15,7 @@ from ssd_jax.errors import UserError
 from ssd_jax.files import find_cache_folder
 from ssd_jax.model_zoo import download
 from ssd_jax.model_zoo.catalog import CatalogModel
+from ssd_jax.runtime import download as runtime_download
 
 CONTENT = bytes(range(256)) * 4096  # 1 MB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -30,7 +31,7 @@ def server() -> Iterator[FileServer]:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return an empty cache folder. The pauses between tries are short."""
     monkeypatch.setenv("SSD_JAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(download, "_WAITS_S", (0.01, 0.01))
+    monkeypatch.setattr(runtime_download, "_WAITS_S", (0.01, 0.01))
     return tmp_path / "cache"
 
 
@@ -63,7 +64,7 @@ def test_fetch_model_writes_the_file_once_and_prints_its_license(server, cache, 
 @pytest.mark.parametrize("behavior", ["cut", "stall"])
 def test_an_interrupted_download_continues_where_it_stopped(server, monkeypatch, behavior):
     if behavior == "stall":
-        monkeypatch.setattr(download, "_TIMEOUTS_S", (10, 0.5))
+        monkeypatch.setattr(runtime_download, "_TIMEOUTS_S", (10, 0.5))
     assert download.fetch_model(make_model(server, behavior)).read_bytes() == CONTENT
     assert server.requests == [(behavior, None), (behavior, f"bytes={len(CONTENT) // 2}-")]
 
@@ -187,7 +188,7 @@ def test_a_read_only_cache_is_used_if_it_has_the_file(server, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(download.filelock.FileLock, "acquire", refuse)
+    monkeypatch.setattr(runtime_download.filelock.FileLock, "acquire", refuse)
     assert download.fetch_model(model) == file
     file.unlink()
     with pytest.raises(UserError, match=r"Permission denied.*SSD_JAX_CACHE"):
