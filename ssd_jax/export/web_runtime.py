@@ -75,7 +75,7 @@ def read_runtime_files(archive: Path) -> dict[str, bytes]:
         tarfile.open(archive) as tar,
     ):
         files = {name: _read_member(tar, member) for name, member in MEMBERS.items()}
-    return files | _read_license_files()
+    return files | {"onnxruntime_license.txt": _read_license()}
 
 
 def _read_member(tar: tarfile.TarFile, name: str) -> bytes:
@@ -87,14 +87,11 @@ def _read_member(tar: tarfile.TarFile, name: str) -> bytes:
         return stream.read()
 
 
-def _read_license_files() -> dict[str, bytes]:
+def _read_license() -> bytes:
     """Return the license of ONNX Runtime, which its npm package only names, and the notices about its parts.
 
     The notices come with the Python package, if it has them.
     """
-    license_text = importlib.resources.files("ssd_jax.export").joinpath("onnxruntime_license.txt").read_bytes()
-    files = {"onnxruntime_license.txt": license_text}
+    text = importlib.resources.files("ssd_jax.export").joinpath("onnxruntime_license.txt").read_bytes()
     notices = importlib.resources.files("onnxruntime").joinpath("ThirdPartyNotices.txt")
-    if notices.is_file():
-        files["onnxruntime_notices.txt"] = notices.read_bytes()
-    return files
+    return text + b"\n" + notices.read_bytes() if notices.is_file() else text

@@ -1,8 +1,9 @@
 // Draw a picture with boxes and labels on a canvas.
 
-const FONT = '600 13px "Helvetica Neue", "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif';
-const LABEL_HEIGHT = 18;
+const FONT_FAMILY = '"Helvetica Neue", "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif';
 const PADDING = 4;
+/** Width of a picture in CSS pixels below which labels have smaller letters. */
+const NARROW = 480;
 /** Number of boxes above which only boxes are drawn, because labels would cover the picture. */
 const CROWD = 60;
 
@@ -26,13 +27,9 @@ export function drawDetections(canvas, bitmap, detections) {
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   context.setTransform(canvas.width / width, 0, 0, canvas.height / height, 0, 0);
-  const worstFirst = [...detections].reverse();
-  const scaled = worstFirst.map((detection) => ({ ...detection, box: detection.box.map((value) => value * scale) }));
-  for (const detection of scaled) drawBox(context, detection);
-  if (detections.length <= CROWD) {
-    context.font = FONT;
-    for (const detection of scaled) drawLabel(context, detection, width, height);
-  }
+  const scaled = detections.map((detection) => ({ ...detection, box: detection.box.map((value) => value * scale) }));
+  for (const detection of [...scaled].reverse()) drawBox(context, detection);
+  if (detections.length <= CROWD) drawLabels(context, scaled, width, height);
 }
 
 function drawBox(context, { box: [left, top, right, bottom], color }) {
@@ -44,16 +41,43 @@ function drawBox(context, { box: [left, top, right, bottom], color }) {
   }
 }
 
-/** Draw a label above the upper left corner of a box, or inside of it if there is no room, always in the picture. */
-function drawLabel(context, { box: [left, top], color, name, score }, width, height) {
-  const text = `${name} ${score.toFixed(2)}`;
-  const labelWidth = Math.min(context.measureText(text).width + 2 * PADDING, width);
-  const x = Math.max(0, Math.min(left - 1, width - labelWidth));
-  const y = Math.min(top >= LABEL_HEIGHT ? top - LABEL_HEIGHT : Math.max(top, 0), height - LABEL_HEIGHT);
-  context.fillStyle = color;
-  context.fillRect(x, y, labelWidth, LABEL_HEIGHT);
-  context.fillStyle = isLight(color) ? "#000" : "#fff";
-  context.fillText(text, x + PADDING, y + LABEL_HEIGHT - 5, labelWidth - 2 * PADDING);
+/** Draw labels, the best first. Each is placed where it covers least of those before it, always in the picture. */
+function drawLabels(context, detections, width, height) {
+  const letters = width < NARROW ? 11 : 13;
+  const labelHeight = letters + 5;
+  context.font = `600 ${letters}px ${FONT_FAMILY}`;
+  const placed = [];
+  for (const { box: [left, top, right, bottom], color, name, score } of detections) {
+    const text = `${name} ${score.toFixed(2)}`;
+    const labelWidth = Math.min(context.measureText(text).width + 2 * PADDING, width);
+    const places = [
+      [left - 1, top - labelHeight], // above the box
+      [left - 1, top], // in the box
+      [left - 1, bottom], // below the box
+      [right - labelWidth + 1, top - labelHeight],
+      [right - labelWidth + 1, bottom],
+    ].map(([x, y]) => [clamp(x, 0, width - labelWidth), clamp(y, 0, height - labelHeight), labelWidth, labelHeight]);
+    const covered = places.map((place) => placed.reduce((sum, other) => sum + computeOverlap(place, other), 0));
+    const place = places[covered.indexOf(Math.min(...covered))];
+    placed.push(place);
+    context.fillStyle = color;
+    context.fillRect(...place);
+    context.fillStyle = isLight(color) ? "#000" : "#fff";
+    context.fillText(text, place[0] + PADDING, place[1] + letters, labelWidth - 2 * PADDING);
+  }
+}
+
+function clamp(value, low, high) {
+  return Math.max(low, Math.min(value, high));
+}
+
+/** Return the area that two rectangles [x, y, width, height] have in common. */
+function computeOverlap(first, second) {
+  const [width, height] = [0, 1].map(
+    (axis) =>
+      Math.min(first[axis] + first[axis + 2], second[axis] + second[axis + 2]) - Math.max(first[axis], second[axis]),
+  );
+  return Math.max(width, 0) * Math.max(height, 0);
 }
 
 /** Return whether black letters are easier to read on a color, such as "#ffd700", than white ones. */

@@ -132,6 +132,12 @@ function connect() {
   new ResizeObserver(update).observe(find("drop").parentElement);
 }
 
+function addParagraph(...content) {
+  const paragraph = document.createElement("p");
+  paragraph.append(...content);
+  find("about").append(paragraph);
+}
+
 function describePage() {
   document.title = `${config.name} – detector`;
   find("title").textContent = config.name;
@@ -140,10 +146,10 @@ function describePage() {
   find("classes-line").textContent =
     names.length > 12 ? `Detects ${names.length} classes: ${listed}, …` : `Detects ${listed}`;
   const lines = [backend.about, config.license && `License of the detector: ${config.license}.`, config.about];
-  for (const line of lines.filter(Boolean)) {
-    const paragraph = document.createElement("p");
-    paragraph.textContent = line;
-    find("about").append(paragraph);
+  for (const line of lines.filter(Boolean)) addParagraph(line);
+  if (config.backend === "onnx") {
+    const link = Object.assign(document.createElement("a"), { textContent: "license", href: "onnxruntime_license.txt" });
+    addParagraph("It is run by ONNX Runtime Web (", link, ").");
   }
 }
 

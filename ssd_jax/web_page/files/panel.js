@@ -3,9 +3,6 @@
 const LOWEST_SCORE = 0.05;
 const MAX_ROWS = 200;
 
-/** Text of a score that is never rounded up to more than it is, such as 0.99 for 0.996. */
-const formatScore = (score) => (Math.floor(score * 100 + 1e-9) / 100).toFixed(2);
-
 /**
  * Build the panel.
  *
@@ -34,7 +31,7 @@ export function createPanel(config, onChange) {
   find("class-list").append(...entries.map(({ item }) => item));
 
   function update() {
-    find("score-value").textContent = formatScore(slider.valueAsNumber);
+    find("score-value").textContent = slider.valueAsNumber.toFixed(2);
     onChange();
   }
   slider.addEventListener("input", update);
@@ -45,7 +42,7 @@ export function createPanel(config, onChange) {
       onChange();
     });
   }
-  find("score-value").textContent = formatScore(slider.valueAsNumber);
+  find("score-value").textContent = slider.valueAsNumber.toFixed(2);
 
   return {
     /** Return the detections with a sufficient score and a chosen class, with names and colors, and show the counts. */
@@ -73,6 +70,7 @@ export function createPanel(config, onChange) {
 
     /** Show the time that a picture took. */
     showTime(milliseconds) {
+      find("time").hidden = false;
       find("milliseconds").textContent = milliseconds < 10 ? milliseconds.toFixed(1) : Math.round(milliseconds);
     },
   };
@@ -83,7 +81,7 @@ function makeRow({ name, score, box }) {
   const title = document.createElement("th");
   title.scope = "row";
   title.textContent = name;
-  const cells = [formatScore(score), box.map((value) => Math.round(value)).join(" ")].map((text) => {
+  const cells = [score.toFixed(2), box.map((value) => Math.round(value)).join(" ")].map((text) => {
     const cell = document.createElement("td");
     cell.textContent = text;
     return cell;

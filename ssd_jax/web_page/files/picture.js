@@ -32,10 +32,21 @@ async function checkIsComplete(blob, name) {
   const start = new Uint8Array(await blob.slice(0, 3).arrayBuffer());
   if (start[0] !== 0xff || start[1] !== 0xd8 || start[2] !== 0xff) return;
   const bytes = new Uint8Array(await blob.arrayBuffer());
-  for (let i = bytes.length - 2; i > 1; i--) {
+  const scan = findScan(bytes);
+  for (let i = bytes.length - 2; i > scan; i--) {
     if (bytes[i] === 0xff && bytes[i + 1] === 0xd9) return;
   }
   throw new UserError(`${name}: the file is truncated: its end is missing. Copy it again.`);
+}
+
+/** Return the position after the headers of a JPEG file, which may contain a small picture with an end of its own. */
+function findScan(bytes) {
+  let position = 2;
+  while (position + 3 < bytes.length && bytes[position] === 0xff && bytes[position + 1] !== 0xda) {
+    const isFill = bytes[position + 1] === 0xff;
+    position += isFill ? 1 : 2 + bytes[position + 2] * 256 + bytes[position + 3];
+  }
+  return position;
 }
 
 /**
