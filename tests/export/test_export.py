@@ -22,28 +22,9 @@ from ssd_jax.files import convert_write_errors
 from ssd_jax.inference import program
 from ssd_jax.model_zoo.model_folder import write_model_folder
 from ssd_jax.model_zoo.opening import load
-from ssd_jax.models.parameters import CLASS_PREDICTOR
 from ssd_jax.runtime.task import Task
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a model folder of the tiny network. Its data cannot be found, so photographs of the package are used.
-
-    The kernels that predict classes are large, so that the scores depend on the pixels.
-    """
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    params = make_random_params()
-    for name in params:
-        if name.endswith(CLASS_PREDICTOR):
-            params[name]["kernel"] *= 30
-    write_model_folder(CONFIG, params, 7, folder, dtype="float32", card="-")
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "COUNT", 3)
+pytestmark = pytest.mark.usefixtures("few_pictures")
 
 
 @pytest.mark.parametrize("options", [{}, {"nms": False, "batch": 2, "half": True, "max_detections": 9}])

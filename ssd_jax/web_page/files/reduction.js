@@ -26,7 +26,10 @@ export function reduceToFit(picture, limit) {
   const factorY = Math.trunc(picture.height / height / REDUCING_GAP) || 1;
   const box = [picture.width / factorX, picture.height / factorY];
   const averaged = averageBlocks(picture, factorX, factorY);
-  return resampleVertically(resampleHorizontally(averaged, width, box[0]), height, box[1]);
+  // The order changes the rounding. Pillow 13 shrinks tall pictures vertically first; older versions never do.
+  return averaged.height - height > 2 * (averaged.width - width)
+    ? resampleHorizontally(resampleVertically(averaged, height, box[1]), width, box[0])
+    : resampleVertically(resampleHorizontally(averaged, width, box[0]), height, box[1]);
 }
 
 function roundHalfToEven(value) {
