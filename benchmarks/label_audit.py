@@ -39,9 +39,9 @@ from ssd_jax.data.source import Annotation, FolderSource
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation.run import predict_with_model
 from ssd_jax.inference.detections import ImageDetections
-from ssd_jax.metrics.average_precision import compute_inclusive_iou
 from ssd_jax.metrics.diagnosis import IOU
 from ssd_jax.metrics.doubts import Doubt, DoubtKind, find_doubts
+from ssd_jax.metrics.voc_matching import compute_inclusive_iou
 from ssd_jax.model_zoo.opening import open_detector
 from ssd_jax.report.audit_page import write_audit_page
 from ssd_jax.runs.config_file import load_config

@@ -25,6 +25,7 @@ from ssd_jax.inference.tiles import TILE_OVERLAP, check_tile_options
 from ssd_jax.metrics import diagnosis
 from ssd_jax.metrics.intervals import bootstrap, list_ends, make_interval_tree, match_coco_classes
 from ssd_jax.metrics.tables import format_errors, format_metrics
+from ssd_jax.metrics.voc_matching import match_classes
 from ssd_jax.model_zoo.opening import OpenedModel, open_detector
 from ssd_jax.models.parameters import Params
 from ssd_jax.report import page, pictures
@@ -117,7 +118,7 @@ def evaluate(
         with show_progress("computing the metrics", enabled=distributed.is_primary()):
             metrics |= compute_metrics(detections, source, annotations)
             intervals = bootstrap(
-                diagnosis.match_classes(detections, annotations, source.class_names),
+                match_classes(detections, annotations, source.class_names),
                 match_coco_classes(match_source(detections, source, annotations)),
             )
             if report or len(source) <= CHEAP_IMAGES:

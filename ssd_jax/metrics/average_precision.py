@@ -10,37 +10,11 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 from hotcoco import COCO, COCOeval
-from jaxtyping import Bool, Float, Float64, Int, Int64
+from jaxtyping import Float, Float64, Int, Int64
 
 from ssd_jax.data.source import Annotation, CocoTruth
 from ssd_jax.inference.detections import ImageDetections
-
-
-class ScoredBoxes(NamedTuple):
-    """Detections of one class in one image. Boxes are xyxy."""
-
-    boxes_px: Float[np.ndarray, "k 4"]
-    scores: Float[np.ndarray, " k"]
-
-
-class TrueBoxes(NamedTuple):
-    """Ground truth of one class in one image. Boxes are xyxy."""
-
-    boxes_px: Float[np.ndarray, "g 4"]
-    ignored: Bool[np.ndarray, " g"]
-    """Whether each object is difficult or a crowd. A detection on such an object is neither correct nor wrong."""
-
-
-class ClassMatches(NamedTuple):
-    """Detections of one class in a split, best first. Detections on ignored objects are left out."""
-
-    scores: Float64[np.ndarray, " j"]
-    correct: Bool[np.ndarray, " j"]
-    """Whether each detection is correct."""
-    images: Int64[np.ndarray, " j"]
-    """Position in the split of the image that each detection belongs to."""
-    objects: Int64[np.ndarray, " i"]
-    """Number of objects in each image of the split, without ignored objects."""
+from ssd_jax.metrics.voc_matching import ClassMatches, ScoredBoxes, TrueBoxes, match_class, match_classes
 
 
 class VocClass(TypedDict):
@@ -68,61 +42,6 @@ class VocResult(TypedDict):
 
 
 # ---- VOC ----
-
-
-def compute_inclusive_iou(
-    boxes: Float[np.ndarray, "k 4"], others: Float[np.ndarray, "g 4"]
-) -> Float64[np.ndarray, "k g"]:
-    """Return the IoU of each pair of xyxy pixel boxes as VOC computes it: the width of a box is x2 - x1 + 1."""
-    boxes, others = boxes.astype(np.float64), others.astype(np.float64)  # exact at the threshold for whole pixels
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    intersection = (high - low + 1).clip(0).prod(axis=2)
-    areas, other_areas = ((xyxy[:, 2:] - xyxy[:, :2] + 1).clip(0).prod(axis=1) for xyxy in (boxes, others))
-    union = areas[:, None] + other_areas[None, :] - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
-
-
-def _match_image(
-    detections: ScoredBoxes, truth: TrueBoxes, iou_threshold: float
-) -> tuple[Float64[np.ndarray, " j"], Bool[np.ndarray, " j"]]:
-    """Return the scores of the detections that are not on ignored objects, best first, and which ones are correct."""
-    order = np.argsort(-detections.scores, kind="stable")
-    scores = detections.scores[order].astype(np.float64)
-    correct = np.zeros(len(order), bool)
-    if len(order) == 0 or len(truth.boxes_px) == 0:
-        return scores, correct
-    iou = compute_inclusive_iou(detections.boxes_px[order], truth.boxes_px)
-    best = iou.argmax(axis=1)  # the first of several objects with equal IoU, as in the development kit
-    hit = iou.max(axis=1) >= iou_threshold
-    # Only the first detection that hits an object is correct, even if a later one fits better.
-    hits = np.flatnonzero(hit)
-    correct[hits[np.unique(best[hits], return_index=True)[1]]] = True
-    counts = ~(hit & truth.ignored[best])
-    return scores[counts], correct[counts]
-
-
-def match_class(
-    detections: Sequence[ScoredBoxes], ground_truth: Sequence[TrueBoxes], iou_threshold: float = 0.5
-) -> ClassMatches:
-    """Match the detections of one class with the objects of this class, by the rules of `voc_average_precision`.
-
-    Args:
-        detections: Detections of each image.
-        ground_truth: Objects of the same images, in the same order.
-        iou_threshold: Smallest IoU of a correct detection.
-    """
-    matches = [
-        _match_image(image_detections, truth, iou_threshold)
-        for image_detections, truth in zip(detections, ground_truth, strict=True)
-    ]
-    # The empty array in front is for a split without images.
-    scores = np.concatenate([np.zeros(0), *(scores for scores, _ in matches)])
-    correct = np.concatenate([np.zeros(0, bool), *(correct for _, correct in matches)])
-    images = np.repeat(np.arange(len(matches)), [len(scores) for scores, _ in matches])
-    order = np.argsort(-scores, kind="stable")
-    objects = np.array([int((~truth.ignored).sum()) for truth in ground_truth], np.int64)
-    return ClassMatches(scores[order], correct[order], images[order], objects)
 
 
 def compute_precision_recall(
@@ -191,20 +110,6 @@ def voc_average_precision(
     return _compute_eleven_point_ap(*curve) if eleven_point else _compute_area_ap(*curve)
 
 
-def _evaluate_class(
-    detections: Sequence[ScoredBoxes], ground_truth: Sequence[TrueBoxes], iou_threshold: float
-) -> VocClass:
-    curve = compute_precision_recall(match_class(detections, ground_truth, iou_threshold))
-    ignored = sum(int(truth.ignored.sum()) for truth in ground_truth)
-    return VocClass(
-        objects=sum(len(truth.ignored) for truth in ground_truth) - ignored,
-        ignored_objects=ignored,
-        detections=sum(len(boxes.scores) for boxes in detections),
-        ap_11point=None if curve is None else _compute_eleven_point_ap(*curve),
-        ap_area=None if curve is None else _compute_area_ap(*curve),
-    )
-
-
 def _compute_mean(values: Sequence[float | None]) -> float | None:
     """Return the mean of the values that are not None, or None if all values are None."""
     known = [value for value in values if value is not None]
@@ -223,16 +128,22 @@ def _check_inputs(
             raise ValueError(f"label {wrong[0]} is not in the range 1 to {len(class_names)}; remove padding")
 
 
-def select_class(
-    label: int, detections: Sequence[ImageDetections], annotations: Sequence[Annotation]
-) -> tuple[list[ScoredBoxes], list[TrueBoxes]]:
-    """Return the detections and the objects of one class, for each image.
+def _count_labels(labels: Sequence[np.ndarray], classes: int) -> list[int]:
+    """Return how often each of the labels 1 to ``classes`` occurs in the images of a split."""
+    flat = np.concatenate([np.zeros(0, np.int64), *labels])
+    return np.bincount(flat, minlength=classes + 1)[1:].tolist()
 
-    Difficult objects and crowds are marked as ignored.
-    """
-    selected = [ScoredBoxes(d.boxes_px[d.labels == label], d.scores[d.labels == label]) for d in detections]
-    truth = [TrueBoxes(a.boxes_px[a.labels == label], (a.difficult | a.crowd)[a.labels == label]) for a in annotations]
-    return selected, truth
+
+def _make_voc_class(matches: ClassMatches, ignored_objects: int, detections: int) -> VocClass:
+    """Return the metrics of a class from its matches and the numbers of its ignored objects and of its detections."""
+    curve = compute_precision_recall(matches)
+    return VocClass(
+        objects=int(matches.objects.sum()),
+        ignored_objects=ignored_objects,
+        detections=detections,
+        ap_11point=None if curve is None else _compute_eleven_point_ap(*curve),
+        ap_area=None if curve is None else _compute_area_ap(*curve),
+    )
 
 
 def evaluate_voc(
@@ -255,9 +166,12 @@ def evaluate_voc(
         ValueError: If the numbers of detections and annotations differ, or a label has no name.
     """
     _check_inputs(detections, annotations, class_names)
-    classes = {}
-    for label, name in enumerate(class_names, start=1):
-        classes[name] = _evaluate_class(*select_class(label, detections, annotations), iou_threshold)
+    detected = _count_labels([d.labels for d in detections], len(class_names))
+    ignored = _count_labels([a.labels[a.difficult | a.crowd] for a in annotations], len(class_names))
+    matches = match_classes(detections, annotations, class_names, iou_threshold)
+    classes = {
+        name: _make_voc_class(*values) for name, *values in zip(class_names, matches, ignored, detected, strict=True)
+    }
     return VocResult(
         voc_map_11point=_compute_mean([c["ap_11point"] for c in classes.values()]),
         voc_map_area=_compute_mean([c["ap_area"] for c in classes.values()]),

@@ -12,7 +12,7 @@ from jaxtyping import Float64
 from ssd_jax.data.source import Annotation, normalised_boxes
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics.average_precision import evaluate_coco, evaluate_voc
-from ssd_jax.metrics.diagnosis import match_classes
+from ssd_jax.metrics.voc_matching import match_classes
 
 
 class ConstantBox(NamedTuple):

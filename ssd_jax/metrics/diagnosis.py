@@ -15,14 +15,8 @@ from jaxtyping import Bool, Float64, Int64
 
 from ssd_jax.data.source import Annotation
 from ssd_jax.inference.detections import ImageDetections
-from ssd_jax.metrics.average_precision import (
-    ClassMatches,
-    compute_inclusive_iou,
-    compute_precision_recall,
-    match_class,
-    match_coco,
-    select_class,
-)
+from ssd_jax.metrics.average_precision import compute_precision_recall, match_coco
+from ssd_jax.metrics.voc_matching import ClassMatches, compute_inclusive_iou, match_classes
 
 SCORE = 0.5
 """Minimum score of the detections that are shown and classified one by one. The APs use all detections."""
@@ -154,7 +148,7 @@ def diagnose(
         ValueError: If the numbers of detections and annotations differ, or a label has no name.
     """
     tide = compute_tide_errors(detections, annotations, class_names)  # also checks the arguments
-    matches = match_classes(detections, annotations, class_names)
+    matches = match_classes(detections, annotations, class_names, IOU)
     images = tuple(diagnose_image(d, a) for d, a in zip(detections, annotations, strict=True))
     return Diagnosis(
         curves=tuple(_make_curve(one) for one in matches),
@@ -162,14 +156,6 @@ def diagnose(
         tide=tide,
         images=images,
     )
-
-
-def match_classes(
-    detections: Sequence[ImageDetections], annotations: Sequence[Annotation], class_names: Sequence[str]
-) -> list[ClassMatches]:
-    """Return the result of `match_class` for each class, in the order of the labels."""
-    labels = range(1, len(class_names) + 1)
-    return [match_class(*select_class(label, detections, annotations), IOU) for label in labels]
 
 
 def _make_curve(matches: ClassMatches) -> Curve | None:

@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float32, Float64
 
 from ssd_jax.data.source import Annotation
 from ssd_jax.inference.detections import ImageDetections
-from ssd_jax.metrics.average_precision import compute_inclusive_iou
 from ssd_jax.metrics.diagnosis import BACKGROUND_IOU, IOU, ErrorType
 from ssd_jax.metrics.doubt_score import Finding, score_duplicates, score_findings, score_unusual_boxes
+from ssd_jax.metrics.voc_matching import compute_inclusive_iou
 
 LOWEST_SCORE = 0.05
 """Minimum score of a doubt."""

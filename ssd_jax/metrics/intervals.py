@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
-from ssd_jax.metrics.average_precision import RECALL_POINTS, ClassMatches, CocoEvaluation
+from ssd_jax.metrics.average_precision import RECALL_POINTS, CocoEvaluation
+from ssd_jax.metrics.voc_matching import ClassMatches
 
 RESAMPLES = 1000
 """Default number of bootstrap resamples."""

@@ -4,6 +4,7 @@ import numpy as np
 
 from ssd_jax.data.source import Annotation, make_annotation
 from ssd_jax.inference.detections import ImageDetections
+from ssd_jax.metrics.voc_matching import ScoredBoxes, TrueBoxes
 
 
 def make_test_annotation(boxes=(), labels=(), difficult=None, crowd=None) -> Annotation:
@@ -43,3 +44,12 @@ def make_random_split(seed: int, images: int = 12) -> tuple[list[ImageDetections
         ]
         detections.append(make_image_detections(*((box, next(scores), label) for box, label in rows)))
     return detections, annotations
+
+
+def select_class(
+    label: int, detections: list[ImageDetections], annotations: list[Annotation]
+) -> tuple[list[ScoredBoxes], list[TrueBoxes]]:
+    """Return the detections and the objects of one class in each image. Difficult objects and crowds are ignored."""
+    selected = [ScoredBoxes(d.boxes_px[d.labels == label], d.scores[d.labels == label]) for d in detections]
+    truth = [TrueBoxes(a.boxes_px[a.labels == label], (a.difficult | a.crowd)[a.labels == label]) for a in annotations]
+    return selected, truth

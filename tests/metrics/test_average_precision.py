@@ -9,13 +9,14 @@ import hotcoco
 import numpy as np
 import pytest
 from helpers import reference
+from helpers.splits import select_class
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ssd_jax.data.source import Annotation
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics import average_precision
-from ssd_jax.metrics.average_precision import ScoredBoxes, TrueBoxes
+from ssd_jax.metrics.voc_matching import ScoredBoxes, TrueBoxes, match_class, match_classes
 
 
 def make_scored_boxes(*rows):
@@ -250,6 +251,17 @@ def test_evaluate_voc_equals_the_reference_implementation(seed, iou_threshold):
             maps[key].append(expected)
     assert result["voc_map_11point"] == pytest.approx(sum(maps["ap_11point"]) / 3, rel=1e-12)
     assert result["voc_map_area"] == pytest.approx(sum(maps["ap_area"]) / 3, rel=1e-12)
+
+
+def test_match_classes_equals_the_matches_of_each_class_alone():
+    names = tuple("abcdefgh")  # some classes have no detections or no objects
+    detections, annotations = make_random_split(np.random.default_rng(0), 12, 6)
+    matches = match_classes(detections, annotations, names)
+    for label in range(1, len(names) + 1):
+        alone = match_class(*select_class(label, detections, annotations))
+        for actual, expected in zip(matches[label - 1], alone, strict=True):
+            np.testing.assert_array_equal(actual, expected)
+    assert sum(len(one.scores) for one in matches) > 50 and not len(matches[-1].scores)
 
 
 # ---- VOC, many small random cases against the loops ----

@@ -6,10 +6,10 @@ The expected values come from reference code, hand computation and hotcoco.
 import numpy as np
 import pytest
 from helpers import reference
-from helpers.splits import make_image_detections, make_random_split, make_test_annotation
+from helpers.splits import make_image_detections, make_random_split, make_test_annotation, select_class
 from hotcoco import COCO, COCOeval
 
-from ssd_jax.metrics import average_precision, diagnosis
+from ssd_jax.metrics import diagnosis
 
 A, B, C = (0, 0, 99, 99), (200, 200, 299, 299), (400, 300, 499, 399)
 NOWHERE = (500, 10, 599, 99)
@@ -25,7 +25,7 @@ def test_curves_equal_those_of_the_reference_implementation(seed):
     curves = diagnosis.diagnose(detections, annotations, NAMES).curves
     for label, curve in enumerate(curves, start=1):
         assert curve is not None
-        scored, true = average_precision.select_class(label, detections, annotations)
+        scored, true = select_class(label, detections, annotations)
         precision, recall = reference.voc_precision_recall(
             [list(zip(*d, strict=True)) for d in scored], [list(zip(*t, strict=True)) for t in true], 0.5
         )

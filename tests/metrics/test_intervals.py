@@ -5,26 +5,20 @@ The expected values come from the metrics of splits that are really resampled, a
 
 import numpy as np
 import pytest
-from helpers.splits import make_image_detections, make_random_split, make_test_annotation
+from helpers.splits import make_image_detections, make_random_split, make_test_annotation, select_class
 
 from ssd_jax.metrics import average_precision, intervals
-from ssd_jax.metrics.average_precision import ClassMatches, match_coco
+from ssd_jax.metrics.average_precision import match_coco
 from ssd_jax.metrics.intervals import Interval, Intervals
+from ssd_jax.metrics.voc_matching import ClassMatches, match_classes
 
 A, B, C = (0, 0, 99, 99), (200, 200, 299, 299), (400, 300, 499, 399)
 NAMES = ("ant", "bee", "cat")
 
 
-def match_all_classes(detections, annotations) -> list[ClassMatches]:
-    return [
-        average_precision.match_class(*average_precision.select_class(label, detections, annotations))
-        for label in (1, 2, 3)
-    ]
-
-
 def compute_intervals(detections, annotations) -> Intervals:
     coco = intervals.match_coco_classes(match_coco(detections, annotations, NAMES))
-    return intervals.bootstrap(match_all_classes(detections, annotations), coco)
+    return intervals.bootstrap(match_classes(detections, annotations, NAMES), coco)
 
 
 # ---- VOC ----
@@ -35,12 +29,12 @@ def test_compute_resampled_ap_equals_the_ap_of_the_resampled_split(seed):
     """The resampled split contains each image as often as it was drawn."""
     detections, annotations = make_random_split(seed)
     times = np.random.default_rng(100 + seed).multinomial(12, np.full(12, 1 / 12), 8).T
-    for label, matches in enumerate(match_all_classes(detections, annotations), start=1):
+    for label, matches in enumerate(match_classes(detections, annotations, NAMES), start=1):
         actual = intervals.compute_resampled_ap(matches, times)
         for r in range(8):
             drawn = [i for i in range(12) for _ in range(times[i, r])]
             resampled = [detections[i] for i in drawn], [annotations[i] for i in drawn]
-            split = average_precision.select_class(label, *resampled)
+            split = select_class(label, *resampled)
             for row, eleven_point in enumerate((True, False)):
                 expected = average_precision.voc_average_precision(*split, eleven_point=eleven_point)
                 np.testing.assert_allclose(actual[row, r], expected, rtol=1e-12)
@@ -55,7 +49,7 @@ def test_compute_resampled_ap_uses_the_recall_points_of_numpy():
 def test_bootstrap_interval_is_close_to_that_of_a_plain_loop():
     """The function and the loop draw different resamples, so the limits of the intervals differ slightly."""
     detections, annotations = make_random_split(3, images=20)
-    actual = intervals.bootstrap(match_all_classes(detections, annotations), resamples=2000)
+    actual = intervals.bootstrap(match_classes(detections, annotations, NAMES), resamples=2000)
     rng, means = np.random.default_rng(99), []
     for _ in range(200):
         drawn = rng.integers(0, 20, 20)
@@ -67,7 +61,7 @@ def test_bootstrap_interval_is_close_to_that_of_a_plain_loop():
 
 
 def test_bootstrap_can_draw_more_resamples_than_fit_into_one_block():
-    matches = match_all_classes(*make_random_split(1))
+    matches = match_classes(*make_random_split(1), NAMES)
     one, many = (intervals.bootstrap(matches, resamples=n) for n in (1, 130))
     assert one.map_area is not None and one.map_area.low == one.map_area.high
     assert many.map_area is not None and many.map_area.low < many.map_area.high

@@ -27,6 +27,7 @@ from ssd_jax.evaluation import evaluate, evaluator
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.metrics import diagnosis, intervals
 from ssd_jax.metrics.average_precision import COCO_KEYS, match_coco
+from ssd_jax.metrics.voc_matching import match_classes
 from ssd_jax.report import error_images, page, run_facts, template
 from ssd_jax.report.run_facts import RunFacts
 
@@ -76,7 +77,7 @@ def measure(detections, annotations, metrics=None, names=NAMES, facts=FACTS) -> 
     """Return everything that the page shows about the detections in a split, with some facts about a run."""
     metrics = compute_report_metrics(detections, annotations, names) if metrics is None else metrics
     coco = intervals.match_coco_classes(match_coco(detections, annotations, names))
-    matches = diagnosis.match_classes(detections, annotations, names)
+    matches = match_classes(detections, annotations, names)
     return page.Measurement(
         metrics, intervals.bootstrap(matches, coco), diagnosis.diagnose(detections, annotations, names), facts
     )
