@@ -7,10 +7,11 @@ evaluation and the check access the data only through this interface.
 import copy
 import difflib
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
@@ -45,6 +46,55 @@ class Annotation(NamedTuple):
     """Area of each object in square pixels: as stated in the annotation (COCO's ``area``), or the area of the box."""
     number: int | None = None
     """Numeric id of the image in the data set (COCO's ``id``), if it has one."""
+
+
+class AnnotationTable(Sequence[Annotation]):
+    """Annotations of many images in a few arrays, which need much less memory than small arrays for each image.
+
+    Annotations can be appended until the first one is read.
+    """
+
+    def __init__(self, annotations: Iterable[Annotation] = ()):
+        self._images: list[tuple[str, str, int, int, int | None]] = []
+        self._ends = array("q", [0])
+        self._columns = {name: bytearray() for name in ("boxes_px", "labels", "difficult", "crowd", "area_px")}
+        for annotation in annotations:
+            self.append(annotation)
+
+    def append(self, annotation: Annotation) -> None:
+        """Append the annotation of an image."""
+        image = annotation.image_id, annotation.file, annotation.width, annotation.height, annotation.number
+        self._images.append(image)
+        self._ends.append(self._ends[-1] + len(annotation.labels))
+        for name, column in self._columns.items():
+            column += getattr(annotation, name).tobytes()
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @overload
+    def __getitem__(self, index: int) -> Annotation: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Annotation]: ...
+    def __getitem__(self, index: int | slice) -> Annotation | list[Annotation]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        image_id, file, width, height, number = self._images[index]
+        start = index % len(self)
+        rows = slice(self._ends[start], self._ends[start + 1])
+        boxes, labels, difficult, crowd, areas = (column[rows] for column in self._arrays)
+        return Annotation(image_id, file, width, height, boxes, labels, difficult, crowd, areas, number)
+
+    @cached_property
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        types = (np.float32, np.int32, np.bool_, np.bool_, np.float32)
+        boxes, *others = (np.frombuffer(c, t) for c, t in zip(self._columns.values(), types, strict=True))
+        return boxes.reshape(-1, 4), *others
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Width and height of each image in pixels."""
+        return [(width, height) for _, _, width, height, _ in self._images]
 
 
 class CocoTruth(NamedTuple):
@@ -185,22 +235,24 @@ class FolderSource(Source):
         self.coco_truth = coco_truth
         self.annotated = annotated
         self.notes = tuple(notes)
-        self._annotations = tuple(annotations)
+        self._annotations = annotations if isinstance(annotations, AnnotationTable) else AnnotationTable(annotations)
+        self._positions: Sequence[int] = range(len(annotations))
 
     def select(self, positions: Iterable[int]) -> "FolderSource":
         """Return a source with the images at some positions."""
         selected = copy.copy(self)
-        selected._annotations = tuple(self._annotations[position] for position in positions)
+        selected._positions = [self._positions[position] for position in positions]
         return selected
 
     def __len__(self) -> int:
-        return len(self._annotations)
+        return len(self._positions)
 
     def sizes(self) -> Sequence[tuple[int, int]]:
-        return [(annotation.width, annotation.height) for annotation in self._annotations]
+        sizes = self._annotations.sizes
+        return [sizes[position] for position in self._positions]
 
     def annotation(self, index: int) -> Annotation:
-        return self._annotations[index]
+        return self._annotations[self._positions[index]]
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """Return the image at an index as upright RGB pixels at its original size.
@@ -208,14 +260,14 @@ class FolderSource(Source):
         Raises:
             UserError: If the file cannot be read, or if the image has another size than its annotation.
         """
-        annotation = self._annotations[index]
+        annotation = self.annotation(index)
         image = read_image(annotation.file, (annotation.width, annotation.height))
         _check_size(annotation, (image.shape[1], image.shape[0]))
         return image
 
     def reduced_image(self, index: int, canvas: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
         """Return the image at an index, at a reduced size if it is a large JPEG file; see `Source.reduced_image`."""
-        annotation = self._annotations[index]
+        annotation = self.annotation(index)
         image, size = read_reduced_image(annotation.file, (annotation.width, annotation.height), canvas)
         _check_size(annotation, size)
         return image

@@ -4,7 +4,7 @@ Scripts that convert data sets often confuse corners, sizes and centres: they wr
 a COCO file, whose numbers are left, top, width and height. Such boxes are still boxes, but in the wrong places.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -50,15 +50,14 @@ def find_box_format(
 
 
 def check_box_format(
-    boxes: Sequence[Sequence[float]], sizes: Sequence[tuple[int, int]], stated: str, problems: Problems, file: object
+    boxes: Float[np.ndarray, "g 4"], sizes: Float[np.ndarray, "g 2"], stated: str, problems: Problems, file: object
 ) -> None:
     """Add a problem if the numbers of boxes probably have another meaning, see `find_box_format`.
 
     Raises:
         UserError: If they have, and ``problems`` raises errors.
     """
-    arrays = np.array(boxes, np.float64).reshape(-1, 4), np.array(sizes, np.float64).reshape(-1, 2)
-    found = find_box_format(*arrays, stated)
+    found = find_box_format(boxes, sizes, stated)
     if found is not None:
         name, misfits = found
         text = (

@@ -17,7 +17,13 @@ import numpy as np
 from ssd_jax.config import Data
 from ssd_jax.data.folder import AmbiguousPathError, Folder, parent, path_tails, spelling_key, stem
 from ssd_jax.data.formats import minival
-from ssd_jax.data.formats.coco_file import CocoFile, class_categories, objects_by_image, read_coco_file, stated_size
+from ssd_jax.data.formats.coco_file import (
+    CocoFile,
+    class_categories,
+    read_coco_file,
+    stated_size,
+    take_objects_by_image,
+)
 from ssd_jax.data.formats.documents import read_json
 from ssd_jax.data.formats.layout import folder_distance
 from ssd_jax.data.formats.other_formats import report_unused_folders
@@ -129,7 +135,7 @@ def open_split(folder: Folder, data: Data, split: str, class_names: Sequence[str
 class _Record(NamedTuple):
     """An image, with the positions in the file of its records."""
 
-    path: Path
+    path: str
     positions: list[int]
 
 
@@ -151,7 +157,9 @@ def _open_file(
     categories = class_categories(file, content)
     names = tuple(class_names) or tuple(category.name for category in categories.values())
     records = _find_images(folder, file, split, content, positions, problems)
-    objects = objects_by_image(content)
+    first = {position: own[0] for _, own in records for position in own}
+    truth = _coco_truth(content, first)
+    objects, crowds = take_objects_by_image(content), 0
     builder = SplitBuilder(names, problems, box_format="xywh", place=file)
     for path, own in records:
         image = content.images[own[0]]
@@ -167,20 +175,19 @@ def _open_file(
                     area_px=abs(entry.area),
                 )
                 for position in own
-                for entry in objects[position]
+                for entry in objects.pop(position)
             ]
             add_problem_if_normalised(raw, problems, file=file, where=f"{image.file_name}: ")
             builder.add(image.file_name, path, size, raw, file=file, number=content.image_ids[own[0]])
-    crowds = sum(entry.is_crowd for _, own in records for position in own for entry in objects[position])
+            crowds += sum(entry.crowd for entry in raw)
     if crowds:
-        text = f"{crowds} of the {len(content.objects)} objects are marked as crowds (iscrowd); they are not trained on"
+        text = f"{crowds} of the {len(truth.crowd)} objects are marked as crowds (iscrowd); they are not trained on"
         problems.add(Kind.CROWD, file, text)
     ids_by_name = {category.name: category.id for category in content.categories}
-    first = {position: own[0] for _, own in records for position in own}
     return builder.build(
         notes=content.notes,
         category_ids=[ids_by_name.get(name, -1) for name in names],
-        coco_truth=_coco_truth(content, first),
+        coco_truth=truth,
         annotated=content.annotated,
     )
 
@@ -190,10 +197,10 @@ def _find_images(
 ) -> list[_Record]:
     """Return the images of a file with their records. A missing image, or several records of one, is a problem."""
     image_files = _ImageFiles(folder, file, split)
-    records: dict[Path, list[int]] = {}
+    records: dict[str, list[int]] = {}  # texts need less memory than paths
     for position in positions:
         with problems.collect_errors(Kind.MISSING, file):
-            path = image_files.find_path(content.images[position].file_name, problems)
+            path = str(image_files.find_path(content.images[position].file_name, problems))
             records.setdefault(path, []).append(position)
     for path, own in records.items():
         if len(own) > 1:

@@ -8,7 +8,7 @@ Only what is used has to be right: ids may be texts, sizes may be missing, and a
 """
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ _MAX_EXACT_FLOAT = 2**53  # larger integers are not all exact as floating-point 
 _MAX_SIDE = 10**6  # pixels; a larger size is a mistake
 
 
-class CocoImage(msgspec.Struct):
+class CocoImage(msgspec.Struct, gc=False):
     """An entry of ``images``."""
 
     id: Number
@@ -35,7 +35,7 @@ class CocoImage(msgspec.Struct):
     height: Number | None = None
 
 
-class _RawObject(msgspec.Struct):
+class _RawObject(msgspec.Struct, gc=False):
     image_id: Number
     category_id: Number
     bbox: list[float | str] | None = None
@@ -113,6 +113,26 @@ def read_coco_file(file: Path, problems: Problems) -> CocoFile:
             text = f"not in COCO's format: {error} (counted from 0). Correct that entry."
             raise UserError(f"{file}: {text}") from error
         raw, positions = _valid_entries(file, read_json(file, Any), problems)
+    notes = _check_ids(file, raw, problems)
+    image_ids, note = _integer_ids([entry.id for entry in raw.images], "images")
+    category_ids, other_note = _integer_ids([entry.id for entry in raw.categories], "categories")
+    groups = zip(raw.categories, category_ids, strict=True)
+    categories = [
+        CocoCategory(number, str(c.name), None if c.supercategory is None else str(c.supercategory))
+        for c, number in groups
+    ]
+    is_annotated = raw.annotations is not None
+    objects = _objects(file, raw, positions, categories, problems)
+    notes += [text for text in (note, other_note) if text]
+    return CocoFile(raw.images, image_ids, categories, objects, is_annotated, notes)
+
+
+def _check_ids(file: Path, raw: _RawFile, problems: Problems) -> list[str]:
+    """Add problems for ids that are not unique, and return notes about unusual ids.
+
+    Raises:
+        UserError: If an id may have lost digits. If ``problems`` raises errors, also if one is not unique.
+    """
     annotations = raw.annotations or []
     _check_ids_exact(
         file,
@@ -131,22 +151,10 @@ def read_coco_file(file: Path, problems: Problems) -> CocoFile:
     if repeated:
         text = f"({len(repeated)} ids, such as {repeated[0]})"
         problems.add(Kind.REPEATED_ID, file, text)
-    notes = []
     if 0 in ids:
         # pycocotools stores the id of the matched annotation with each detection, and treats the id 0 as no match.
-        notes.append(
-            "an annotation has the id 0, which pycocotools treats as never matched; here it is matched like any other"
-        )
-    image_ids, note = _integer_ids([entry.id for entry in raw.images], "images")
-    category_ids, other_note = _integer_ids([entry.id for entry in raw.categories], "categories")
-    groups = zip(raw.categories, category_ids, strict=True)
-    categories = [
-        CocoCategory(number, str(c.name), None if c.supercategory is None else str(c.supercategory))
-        for c, number in groups
-    ]
-    objects = _objects(file, raw, positions, categories, problems)
-    notes += [text for text in (note, other_note) if text]
-    return CocoFile(raw.images, image_ids, categories, objects, raw.annotations is not None, notes)
+        return ["an annotation has the id 0, which pycocotools treats as never matched; here it is like any other"]
+    return []
 
 
 def _repeated(keys: Any) -> list[Any]:
@@ -208,10 +216,14 @@ def _valid_entries(file: Path, content: Any, problems: Problems) -> tuple[_RawFi
 def _objects(
     file: Path, raw: _RawFile, positions: Sequence[int], categories: Sequence[CocoCategory], problems: Problems
 ) -> list[CocoObject]:
+    """Return the valid objects of a file, and remove its annotations from ``raw``, to need less memory."""
     objects = []
+    entries = deque(raw.annotations or ())
+    raw.annotations = None
     image_index = {_id_key(image.id): index for index, image in enumerate(raw.images)}
     category_index = {_id_key(category.id): index for index, category in enumerate(raw.categories)}
-    for position, entry in zip(positions, raw.annotations or (), strict=True):
+    for position in positions:
+        entry = entries.popleft()
         where = f"annotations[{position}]"
         image, category = image_index.get(_id_key(entry.image_id)), category_index.get(_id_key(entry.category_id))
         if image is None:
@@ -307,9 +319,13 @@ def class_categories(file: Path, content: CocoFile) -> dict[int, CocoCategory]:
     return dict(sorted(kept.items(), key=lambda item: item[1].id))
 
 
-def objects_by_image(content: CocoFile) -> Mapping[int, list[CocoObject]]:
-    """Return the objects of each image, by its position in the file."""
+def take_objects_by_image(content: CocoFile) -> dict[int, list[CocoObject]]:
+    """Return the objects of each image, by its position in the file, and remove them from the content of the file.
+
+    A caller that removes the objects of an image when they are used needs no memory for all of them.
+    """
     objects: dict[int, list[CocoObject]] = {index: [] for index in range(len(content.images))}
     for entry in content.objects:
         objects[entry.image].append(entry)
+    content.objects.clear()
     return objects

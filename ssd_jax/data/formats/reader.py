@@ -1,13 +1,16 @@
 """Build a source and report a missing split, in the same way for all formats."""
 
 import sys
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from ssd_jax.data.formats.box_format import check_box_format
 from ssd_jax.data.problems import Problems
 from ssd_jax.data.source import (
-    Annotation,
+    AnnotationTable,
     CocoTruth,
     FolderSource,
     RawObject,
@@ -46,10 +49,9 @@ class SplitBuilder:
         self._class_names = tuple(class_names)
         self._labels = {name: label for label, name in enumerate(self._class_names, start=1)}
         self._problems = problems
-        self._annotations: list[Annotation] = []
+        self._annotations = AnnotationTable()
         self._box_format, self._place = box_format, place
-        self._boxes: list[tuple[float, float, float, float]] = []
-        self._box_sizes: list[tuple[int, int]] = []
+        self._boxes, self._box_sizes = array("d"), array("d")  # less memory than lists of tuples
 
     def __len__(self) -> int:
         return len(self._annotations)
@@ -78,8 +80,9 @@ class SplitBuilder:
             UserError: If an object is of an unknown class, and ``problems`` raises errors.
         """
         objects = list(objects)
-        self._boxes += [entry.box_px for entry in objects]
-        self._box_sizes += [size] * len(objects)
+        for entry in objects:
+            self._boxes.extend(entry.box_px)
+            self._box_sizes.extend(size)
         self._annotations.append(
             annotation_from_objects(
                 image_id, str(image), size, objects, self._labels, self._problems, file=file, number=number
@@ -99,7 +102,8 @@ class SplitBuilder:
         Raises:
             UserError: If the boxes are in another format than stated, and ``problems`` raises errors.
         """
-        check_box_format(self._boxes, self._box_sizes, self._box_format, self._problems, self._place)
+        boxes, sizes = np.asarray(self._boxes).reshape(-1, 4), np.asarray(self._box_sizes).reshape(-1, 2)
+        check_box_format(boxes, sizes, self._box_format, self._problems, self._place)
         return FolderSource(
             self._annotations,
             self._class_names,

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -138,7 +139,10 @@ def _write_folders(
 ) -> None:
     """Write all splits. An image that is in several splits of a VOC folder is written once."""
     books: dict[Path, NameBook] = {}
-    known: dict[tuple[str, str], tuple[str, Annotation]] = {}
+    counts = Counter(annotation.file for source in sources.values() for annotation in source.annotations())
+    shared = {file for file, count in counts.items() if count > 1}
+    del counts
+    known: dict[tuple[Path, str], tuple[str, Annotation]] = {}
     for split, source in sources.items():
         new_label = _map_labels(source, class_names)
         folder = writer.image_folder(names[split])
@@ -148,14 +152,14 @@ def _write_folders(
         for index in range(len(source)):
             annotation = source.annotation(index)
             labels = [new_label[label] for label in annotation.labels.tolist()]
-            key = (str(folder), annotation.file)
-            earlier = known.get(key) if len(sources) > 1 else None
+            key = folder, annotation.file
+            earlier = known.get(key)
             if earlier is not None and _has_same_objects(annotation, earlier[1]):
                 image = earlier[0]
             else:
                 stem = books.setdefault(folder, NameBook()).choose(annotation)
                 image = placer.place(source, index, annotation, folder, stem)
-                if len(sources) > 1:
+                if annotation.file in shared:
                     known[key] = image, annotation
             writer.write(Entry(annotation, labels, image))
             progress(1)
