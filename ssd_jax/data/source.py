@@ -87,8 +87,9 @@ class AnnotationTable(Sequence[Annotation]):
 
     @cached_property
     def _arrays(self) -> tuple[np.ndarray, ...]:
-        types = (np.float32, np.int32, np.bool_, np.bool_, np.float32)
-        boxes, *others = (np.frombuffer(c, t) for c, t in zip(self._columns.values(), types, strict=True))
+        types: tuple[type[np.generic], ...] = (np.float32, np.int32, np.bool_, np.bool_, np.float32)
+        columns = zip(self._columns.values(), types, strict=True)
+        boxes, *others = (np.frombuffer(column, kind) for column, kind in columns)
         return boxes.reshape(-1, 4), *others
 
     @property

@@ -112,9 +112,9 @@ def read(file: Path, problems: Problems) -> Iterator[Record]:
     if "class" not in columns:
         text = f"it has no column for the class, so all objects are of the class '{_DEFAULT_CLASS}'"
         problems.add(Kind.LAYOUT, file, text, group=f"tables have no column for the class; it is '{_DEFAULT_CLASS}'")
-    for image, (objects, cells) in images.items():
-        size = parse_size(cells.get("width"), cells.get("height"))
-        split = cells.get("split", "")
+    for image, (objects, first) in images.items():
+        size = parse_size(first.get("width"), first.get("height"))
+        split = first.get("split", "")
         yield Record(image, objects.finish(), size, split if is_plain_split_name(split) else "")
 
 
