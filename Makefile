@@ -18,7 +18,7 @@ BIN = $(VENV)/bin
 PIP = "$(BIN)/python" -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-all mutants docs wheel parity bench bench-quick aot lint format clean
+.PHONY: help setup setup-dev demo test test-all mutants docs site wheel parity bench bench-quick aot lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,11 @@ mutants: $(VENV)/.ready-dev ## break the code in many small ways; the fast tests
 docs: $(VENV)/.ready-docs ## build the documentation into build/docs; a broken link or reference fails
 	@"$(BIN)/python" -m sphinx -b html -W --keep-going -q -d build/doctrees docs build/docs
 	@echo "Open build/docs/index.html"
+
+# docs/conf.py adds what lies in build/page to the site. The page contains onnxruntime-web from the npm registry (33 MB).
+site: $(VENV)/.ready-site ## build the documentation with a page that detects blood cells in the browser
+	@"$(BIN)/python" -m ssd_jax export blood-cells --format web --out build/page/blood-cells
+	@$(MAKE) --no-print-directory docs
 
 wheel: $(VENV)/.ready-dev ## build the sdist and, from it, the wheel into dist
 	@"$(BIN)/python" -m build --no-isolation --outdir dist . >/dev/null
@@ -95,6 +100,10 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 $(VENV)/.ready-docs: $(VENV)/.ready
 	@echo "Adding the documentation tools to $(VENV)..."
 	@$(PIP) --editable ".[docs]"
+	@touch "$@"
+
+$(VENV)/.ready-site: $(VENV)/.ready-docs
+	@$(PIP) --editable ".[docs,onnx]"
 	@touch "$@"
 
 $(VENV)/.ready-parity: $(VENV)/.ready-dev

@@ -50,6 +50,8 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!ssd_jax).*"), (r"py:class", r"ssd_jax\..
 html_theme = "furo"
 html_title = "ssd-jax"
 html_static_path: list[str] = []
+PAGE_FOLDER = Path(__file__).parents[1] / "build" / "page"  # written by `make site`
+html_extra_path = [str(PAGE_FOLDER)] if PAGE_FOLDER.is_dir() else []
 html_theme_options = {"source_repository": "", "navigation_with_keys": True}
 copybutton_exclude = ".linenos, .gp, .go"
 
@@ -123,6 +125,8 @@ def _skip() -> Exception:
 
 
 def setup(app: Sphinx) -> None:
+    if html_extra_path:
+        app.tags.add("has_page")  # see web.md
     app.connect("builder-inited", write_api_pages)
     app.connect("autodoc-process-docstring", keep_colons_of_attribute_docs, priority=400)  # before napoleon's 500
     app.connect("autodoc-process-docstring", render_docstring_math)

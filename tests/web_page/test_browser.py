@@ -275,6 +275,16 @@ def test_picture_can_be_dropped_and_pasted(page: Page, picture: Path, event: tup
         assert words in wait_for_result(page)
 
 
+def test_the_newest_of_several_pictures_is_shown(page: Page, picture: Path, tmp_path: Path):
+    """The first one takes longer, as it has more pixels to decode."""
+    make_noise(1500, 1500).save(tmp_path / "large.png")
+    for file in (tmp_path / "large.png", picture):
+        page.choose_file("#file", file)
+    page.wait_for("document.getElementById('status').textContent.startsWith('a photo.png: 2')")
+    page.evaluate("new Promise(resolve => setTimeout(resolve, 300))")
+    assert page.evaluate("document.getElementById('status').textContent").startswith("a photo.png: 2")
+
+
 def test_camera_is_shown_until_it_is_stopped(page: Page):
     button = "document.getElementById('camera')"
     page.evaluate(f"{button}.click()")

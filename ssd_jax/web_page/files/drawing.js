@@ -41,12 +41,12 @@ function drawBox(context, { box: [left, top, right, bottom], color }) {
   }
 }
 
-/** Draw labels, the best first. Each is placed where it covers least of those before it, always in the picture. */
+/** Draw labels, the best on top. Each is placed where it covers least of the better ones, always in the picture. */
 function drawLabels(context, detections, width, height) {
   const letters = width < NARROW ? 11 : 13;
   const labelHeight = letters + 5;
   context.font = `600 ${letters}px ${FONT_FAMILY}`;
-  const placed = [];
+  const labels = [];
   for (const { box: [left, top, right, bottom], color, name, score } of detections) {
     const text = `${name} ${score.toFixed(2)}`;
     const labelWidth = Math.min(context.measureText(text).width + 2 * PADDING, width);
@@ -57,13 +57,14 @@ function drawLabels(context, detections, width, height) {
       [right - labelWidth + 1, top - labelHeight],
       [right - labelWidth + 1, bottom],
     ].map(([x, y]) => [clamp(x, 0, width - labelWidth), clamp(y, 0, height - labelHeight), labelWidth, labelHeight]);
-    const covered = places.map((place) => placed.reduce((sum, other) => sum + computeOverlap(place, other), 0));
-    const place = places[covered.indexOf(Math.min(...covered))];
-    placed.push(place);
+    const covered = places.map((place) => labels.reduce((sum, other) => sum + computeOverlap(place, other.place), 0));
+    labels.push({ place: places[covered.indexOf(Math.min(...covered))], color, text });
+  }
+  for (const { place, color, text } of labels.reverse()) {
     context.fillStyle = color;
     context.fillRect(...place);
     context.fillStyle = isLight(color) ? "#000" : "#fff";
-    context.fillText(text, place[0] + PADDING, place[1] + letters, labelWidth - 2 * PADDING);
+    context.fillText(text, place[0] + PADDING, place[1] + letters, place[2] - 2 * PADDING);
   }
 }
 

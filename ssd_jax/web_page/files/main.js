@@ -8,7 +8,7 @@ import { UserError, decodePicture } from "./picture.js";
 
 const find = (id) => document.getElementById(id);
 const canvas = find("canvas");
-/** The picture that is shown: its name, the bitmap and the result of the backend. */
+/** The picture that is shown: its name, the bitmap, the result of the backend, and the detections that are drawn. */
 let shown = null;
 let backend;
 let config;
@@ -27,24 +27,31 @@ function showError(error) {
   showMessage(error instanceof UserError ? error.message : `Something failed: ${error?.message ?? error}`);
 }
 
-/** Draw the shown picture with the detections that the panel lets through. */
+/** Draw the shown picture and its boxes in the size that there is room for. */
+function draw() {
+  if (shown) drawDetections(canvas, shown.bitmap, shown.chosen);
+}
+
+/** Show the picture with the detections that the panel lets through. */
 function update() {
   if (!shown) return;
-  const chosen = panel.choose(shown.result.detections);
-  drawDetections(canvas, shown.bitmap, chosen);
-  panel.showRows(chosen);
-  const description = describeDetections(chosen);
+  shown.chosen = panel.choose(shown.result.detections);
+  draw();
+  panel.showRows(shown.chosen);
+  const description = describeDetections(shown.chosen);
   canvas.setAttribute("aria-label", `${shown.name} with boxes. ${description}`);
   if (!stopCamera) find("status").textContent = `${shown.name}: ${description}`;
 }
 
-/** Detect objects in a picture, and show it. The bitmap is closed when another one takes its place. */
-async function detect(name, bitmap, blob) {
-  const number = ++newest;
+/**
+ * Detect objects in a picture, and show it unless a newer one was opened meanwhile. The bitmap is closed when another
+ * one takes its place.
+ */
+async function detect(number, name, bitmap, blob) {
   const result = await backend.detect(bitmap, blob);
   if (number !== newest) return bitmap.close();
   shown?.bitmap.close();
-  shown = { name, bitmap, result };
+  shown = { name, bitmap, result, chosen: [] };
   canvas.hidden = false;
   find("invitation").hidden = true;
   find("drop").classList.add("filled");
@@ -56,13 +63,16 @@ async function detect(name, bitmap, blob) {
 /** Show a picture that was chosen, dropped or pasted. */
 async function openPicture(blob, name) {
   stopCamera?.();
+  const number = ++newest;
   showMessage("");
   find("status").textContent = `${name}: detecting …`;
   try {
     const bitmap = await decodePicture(blob, name);
-    await detect(name, bitmap, blob);
+    await detect(number, name, bitmap, blob);
   } catch (error) {
+    if (number !== newest) return;
     find("status").textContent = "";
+    update(); // the picture before remains
     showError(error);
   }
 }
@@ -79,7 +89,7 @@ async function toggleCamera() {
   button.disabled = true;
   try {
     stopCamera = await startCamera(
-      (frame) => detect("camera", frame),
+      (frame) => detect(++newest, "camera", frame),
       (error) => {
         stopCamera = null;
         button.textContent = "Use the camera";
@@ -129,7 +139,7 @@ function connect() {
     });
   }
   document.addEventListener("drop", ({ dataTransfer }) => openFiles(dataTransfer.files));
-  new ResizeObserver(update).observe(find("drop").parentElement);
+  new ResizeObserver(draw).observe(find("drop").parentElement);
 }
 
 function addParagraph(...content) {
