@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers.label_files import SIZE, WRITERS, write_wider_face
+from helpers.label_files import SIZE, WRITERS, write_coco, write_wider_face
 
 from ssd_jax import config
 from ssd_jax.data.check.checks import check_data_set
@@ -58,12 +58,23 @@ def evaluate(root: Path, names: tuple[str, ...], stored: dict[str, ImageDetectio
     return {name: metrics[name] for name in METRICS}
 
 
-TOOLS = [writer for writers in WRITERS.values() for writer in writers]
+@pytest.fixture(scope="module")
+def metrics_in_cocos_format(tmp_path_factory) -> dict[tuple[str, ...], dict[str, float]]:
+    """Return the metrics of the sampled objects and detections in a data set in COCO's format, by the class names."""
+    metrics = {}
+    for names in (NAMES, FACES):
+        objects = sample_objects(names)
+        root = tmp_path_factory.mktemp("coco")
+        write_coco(root / "val", objects)
+        metrics[names] = evaluate(root, names, sample_detections(objects, names))
+        assert 0.1 < metrics[names]["coco_ap"] < metrics[names]["voc_map_area"] < 0.9, "some detections are wrong"
+    return metrics
 
 
-@pytest.mark.parametrize(
-    "writer", [*TOOLS, write_wider_face], ids=lambda writer: writer.__name__.removeprefix("write_")
-)
+ALL = [writer for writers in (*WRITERS.values(), [write_wider_face]) for writer in writers]
+
+
+@pytest.mark.parametrize("writer", ALL, ids=lambda writer: writer.__name__.removeprefix("write_"))
 def test_formats_have_the_metrics_of_the_same_data_set_in_cocos_format(writer, metrics_in_cocos_format, tmp_path):
     names = FACES if writer is write_wider_face else NAMES
     objects = sample_objects(names)
