@@ -4,7 +4,6 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal
 
 import chex
@@ -212,11 +211,11 @@ def test_remat_does_not_change_loss_and_gradient(norm: str) -> None:
 
         return jax.jit(jax.value_and_grad(compute_loss))(params)
 
-    jax.tree.map(
-        partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6),
-        compute_loss_and_gradient(True),
-        compute_loss_and_gradient(False),
-    )
+    def assert_close(actual: jax.Array, expected: jax.Array) -> None:
+        # Small values of a gradient are sums of large ones, so that their rounding is that of the large ones.
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-5 * float(jnp.abs(expected).max()))
+
+    jax.tree.map(assert_close, compute_loss_and_gradient(True), compute_loss_and_gradient(False))
 
 
 @pytest.mark.parametrize("precision", ["default", "high", "highest"])
