@@ -108,7 +108,7 @@ def evaluate(
     if folder is None and is_required:
         raise UserError(f"{run}: name a folder for the files with --out, because this is not a run folder")
     is_writable = folder and distributed.run_on_primary(lambda: _check_writable(folder, is_required))
-    detections, step, speed = predict_with_model(model, config, source, checkpoint)
+    detections, step, speed = predict_with_model(model, config, source, checkpoint, measure_speed=report)
     metrics: dict[str, Any] = {"split": split, "images": len(source), "checkpoint_step": step}
     if tile is not None:
         without_tiles = compute_metrics(detections, source, annotations) if source.annotated else {}
@@ -192,11 +192,16 @@ class SplitPrediction(NamedTuple):
     step: int
     """Training step of the checkpoint."""
     images_per_second: float | None
-    """Speed, including reading images. None if there was only one batch, whose time includes the compilation."""
+    """Speed, including reading images. None if it was not measured."""
 
 
 def predict_with_model(
-    model: OpenedModel, config: Config, source: Source, checkpoint: str, unreadable: dict[int, str] | None = None
+    model: OpenedModel,
+    config: Config,
+    source: Source,
+    checkpoint: str,
+    unreadable: dict[int, str] | None = None,
+    measure_speed: bool = False,
 ) -> SplitPrediction:
     """Return the detections of a trained network in a split.
 
@@ -206,7 +211,10 @@ def predict_with_model(
         source: The split.
         checkpoint: Checkpoint of a run, "best" or "last".
         unreadable: As for `predict_split`.
+        measure_speed: Whether a split of one batch is detected a second time to measure the speed, since the time of
+            the first batch includes the compilation.
     """
+    unreadable = {} if unreadable is None else unreadable
     mesh = sharding.make_mesh() if model.program is None else sharding.single_device_mesh()
     with show_progress(
         "evaluating", len(source), stage="loading and compiling the network", enabled=distributed.is_primary()
@@ -219,6 +227,10 @@ def predict_with_model(
             params, step = model.load_params(checkpoint, mesh)
             predict = distributed.start_together(make_predict_fn(config, mesh))
         detections = predict_split(predict, params, source, config, mesh, task.update, unreadable)
+        if measure_speed and len(source) and task.speed is None:
+            task.reset()
+            task.start_lap()
+            predict_split(predict, params, source, config, mesh, task.update, unreadable)
         return SplitPrediction(detections, step, task.speed)
 
 

@@ -66,10 +66,11 @@ def make_notes(
 def _describe_early_state(state: State, found: int, objects: int, step: int) -> Note | None:
     if state != "nothing":
         return None
+    have = "object has" if objects == 1 else "objects have"
     return Note(
         "The network finds nothing yet",
-        f"{found} of {format_count(objects, 'objects')} have a correct detection with a score of at least 0.5 after "
-        f"{step:,} steps; only the mAP counts lower scores, too. This is normal early in a training, and says nothing "
+        f"{found:,} of {objects:,} {have} a correct detection with a score of at least 0.5 after {step:,} steps; only "
+        "the mAP counts lower scores, too. This is normal early in a training, and says nothing "
         "about the annotations. Train longer, or start from trained weights, as the config own_data_from_coco does. If "
         "the loss has not fallen, look at the boxes in train_batch.jpg of the run, and try half the learning rate.",
     )

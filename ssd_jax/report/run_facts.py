@@ -32,6 +32,8 @@ class RunFacts(NamedTuple):
     """Speed of the evaluation, including reading images. None if it is not known."""
     training_seconds: float | None
     """Time of the training steps, without evaluations and pauses. None if it is not known."""
+    training_dates: tuple[datetime.date, datetime.date] | None
+    """Days of the first and the last step in the log. None if they are not known."""
     plots: tuple[LinePlot, ...]
     """Curves of the training."""
 
@@ -72,6 +74,7 @@ def read_run_facts(
         datetime.datetime.now(datetime.UTC).date(),
         images_per_second,
         compute_training_seconds(log, config.train.batch_size),
+        find_training_dates(log),
         make_training_plots(log, results, step),
     )
 
@@ -82,6 +85,16 @@ def compute_training_seconds(log: Rows, batch_size: int) -> float | None:
     for line in log:
         time.add_line(line)
     return time.compute_seconds(batch_size)
+
+
+def find_training_dates(log: Rows) -> tuple[datetime.date, datetime.date] | None:
+    """Return the days of the first and the last line of a log in UTC, or None if the log has no times."""
+    times = [line["time"] for line in log if "time" in line]
+    try:
+        days = [datetime.datetime.fromtimestamp(time, datetime.UTC).date() for time in times]
+    except (ValueError, OverflowError, OSError):  # the file was changed
+        return None
+    return (min(days), max(days)) if days else None
 
 
 def make_training_plots(log: Rows, results: Rows, step: int) -> tuple[LinePlot, ...]:

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,8 @@ class RunLog:
     def log_step(self, step: int, values: dict[str, float]) -> None:
         """Write the training metrics of a step as a line of log.jsonl and as scalars named ``train/...``.
 
+        The line also has the time in seconds since 1970 as ``time``, which TensorBoard and trackers record themselves.
+
         Args:
             step: Step of the metrics.
             values: Metrics by name.
@@ -83,7 +86,7 @@ class RunLog:
             UserError: If a file cannot be written.
         """
         with convert_write_errors(self.log_file), self.log_file.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+            file.write(json.dumps({"step": step, "time": round(time.time()), **values}) + "\n")
         self._write_scalars(step, "train", values)
 
     def log_evaluation(self, step: int, values: dict[str, float | None]) -> None:
@@ -118,7 +121,7 @@ class RunLog:
 
 
 def read_log(workdir: Path) -> list[dict[str, float]]:
-    """Return the lines of log.jsonl as dicts with ``step`` and the training metrics.
+    """Return the lines of log.jsonl as dicts with ``step``, ``time`` (seconds since 1970) and the training metrics.
 
     Lines that cannot be read are left out. There is a warning about them, except about an incomplete last line, which a
     killed run may leave. If there is no log.jsonl, the list is empty.

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,9 @@ def test_evaluate_prints_the_metrics_of_a_run_that_cannot_be_written(trained_run
         assert "--out" in capsys.readouterr().err
     assert run_command("evaluate", trained_run, "--out", tmp_path / "a" / "b", "--results", "--report") == 0
     title = f"<title>{trained_run.name} on test</title>"
-    assert title in (tmp_path / "a" / "b" / "report.html").read_text()
+    report = (tmp_path / "a" / "b" / "report.html").read_text()
+    assert title in report
+    assert re.search(r"<dt>Speed</dt><dd>\d+\.\d images per second", report), "also for a single batch"
     assert {file.name for file in (tmp_path / "a" / "b").iterdir()} == {
         "metrics.json", "report.html", "results", "test_pred.jpg", "test_truth.jpg",
     }  # fmt: skip

@@ -100,7 +100,7 @@ def restore_latest_checkpoint(run: Path) -> RestoredCheckpoint:
 
 def read_log_without_timings(run: Path) -> list[dict[str, float]]:
     """Return the lines of log.jsonl without timings, which differ between any two runs."""
-    timings = ("images_per_second", "waited_for_data")
+    timings = ("time", "images_per_second", "waited_for_data")
     return [{k: v for k, v in line.items() if k not in timings} for line in read_log(run)]
 
 

@@ -8,7 +8,7 @@ from ssd_jax.data.source import make_annotation
 from ssd_jax.report import notes
 from ssd_jax.report.run_facts import RunFacts
 
-FACTS = RunFacts("other", 0, 9, datetime.date(2026, 1, 1), None, None, ())
+FACTS = RunFacts("other", 0, 9, datetime.date(2026, 1, 1), None, None, None, ())
 WITH, WITHOUT = (
     make_annotation("a", "a.jpg", (9, 9), [(0, 0, 5, 5)], [1]),
     make_annotation("b", "b.jpg", (9, 9), [], []),

@@ -70,7 +70,8 @@ def make_small_split() -> tuple[GreyImages, list[ImageDetections]]:
     return GreyImages(annotations, NAMES), detections
 
 
-FACTS = RunFacts("other", 0, 1_234_567, datetime.date(2026, 1, 31), 12.34, 754, ())
+DAY = datetime.date(2026, 1, 31)
+FACTS = RunFacts("other", 0, 1_234_567, DAY, 12.34, 754, (DAY, DAY), ())
 
 
 def measure(detections, annotations, metrics=None, names=NAMES, facts=FACTS) -> page.Measurement:
@@ -267,7 +268,9 @@ def test_page_shows_the_facts_of_the_run(tmp_path: Path):
     assert "Measured on test, which the checkpoint was chosen on" in text
     assert "The checkpoint was chosen on these images It is the best of 2 evaluations on test" in text
     assert "1,234,567 parameters" in text and "Training 12:34" in text and "12.3 images per second" in text
-    assert text.count("2026-01-31") == 2
+    assert text.count("2026-01-31") == 3 and "without evaluations and pauses, on 2026-01-31" in text
+    two_days = facts._replace(training_dates=(DAY - datetime.timedelta(2), DAY))
+    assert "from 2026-01-29 to 2026-01-31" in read_text(measured._replace(facts=two_days), annotations)
     assert "loss 2.500" in text and "mAP (VOC, area) on val 0.500" in text
     assert html.count('class="mark" d="M107.0 6V122"') == 2
     assert "of train, in every image without looking at it: mAP 0.110 (11-point), 0.220 (area), COCO AP 0.330" in text

@@ -1,5 +1,6 @@
 """Tests of the facts about a run on the report page."""
 
+import datetime
 import json
 import math
 from pathlib import Path
@@ -54,6 +55,13 @@ def test_use_of_a_split_depends_on_the_run(folder: Path, split: str, options: di
 def test_network_without_logs_has_no_curves_and_no_duration(tmp_path: Path, has_folder: bool):
     facts = run_facts.read_run_facts(CONFIG, tmp_path if has_folder else None, "val", 0)
     assert facts[:2] == ("other", 0) and facts.training_seconds is None and facts.plots == ()
+
+
+def test_find_training_dates_returns_the_days_of_the_first_and_the_last_step():
+    log = [{"step": 1}, {"step": 2, "time": 86_399}, {"step": 3, "time": 2 * 86_400}]
+    assert run_facts.find_training_dates(log) == (datetime.date(1970, 1, 1), datetime.date(1970, 1, 3))
+    assert run_facts.find_training_dates(log[:1]) is None, "the log of an earlier version"
+    assert run_facts.find_training_dates([{"step": 1, "time": math.inf}]) is None
 
 
 def test_curves_leave_out_losses_that_are_not_finite():

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ def test_run_log_removes_entries_after_the_step_that_the_run_resumes_from(tmp_pa
     with RunLog(tmp_path, 2) as log:
         log.log_step(3, {"loss": 9.0})
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [abs(line.pop("time") - time.time()) < 60 for line in lines] == [True] * 3
     assert lines == [{"step": 1, "loss": 1 / 3}, {"step": 2, "loss": 2 / 3}, {"step": 3, "loss": 9.0}]
     assert read_results(tmp_path) == [{"step": 2, "loss": 2 / 3, "voc_map_area": 0.25, "coco_ap": None}]
     text = (tmp_path / "results.csv").read_text()
