@@ -3,11 +3,13 @@
     python -m benchmarks.label_audit BCCD --out runs/label_audit
     python -m benchmarks.label_audit BCCD --out runs/label_audit_test --split test --run blood-cells
 
-1. Remove a part of the boxes at random, and give another part another class, in memory.
+1. Remove a part of the boxes at random, and give another part another class, in memory. With `--moved` and `--added`,
+   move other boxes by a quarter of their size, and add boxes at empty places.
 2. Train the networks of a cross-validation on the damaged annotations, and compare each image with the detections of
    the network that was not trained on it.
 3. Count how many of the first doubts are these mistakes, and how many of the mistakes are among the first doubts.
 4. Compare the same detections with the annotations as they are. No network has learned an image that it judges.
+5. With `--itself`, compare each image with the detections of the network of another fold, which has learned it.
 
 The tables are printed, and written with the pages of both audits. If the command is interrupted, the same command
 continues it. With `--run`, a trained network judges instead, without step 2. Mistakes that the data set had before
@@ -28,7 +30,7 @@ import tyro
 from tabulate import tabulate
 
 from ssd_jax import files
-from ssd_jax.auditing.folds import describe_cost, detect_in_folds, plan_folds, train_and_detect
+from ssd_jax.auditing.folds import describe_cost, detect_in_folds, plan_folds
 from ssd_jax.auditing.proposals import write_doubts_csv
 from ssd_jax.commands.main import print_warnings_to_stderr
 from ssd_jax.commands.options import initialize_jax
@@ -39,7 +41,7 @@ from ssd_jax.data.source import Annotation, FolderSource
 from ssd_jax.errors import UserError
 from ssd_jax.evaluation.run import predict_with_model
 from ssd_jax.inference.detections import ImageDetections
-from ssd_jax.metrics.diagnosis import IOU
+from ssd_jax.metrics.diagnosis import BACKGROUND_IOU, IOU
 from ssd_jax.metrics.doubts import Doubt, DoubtKind, find_doubts
 from ssd_jax.metrics.voc_matching import compute_inclusive_iou
 from ssd_jax.model_zoo.opening import open_detector
@@ -65,6 +67,10 @@ class Options:
     """Probability that a box is removed."""
     swapped: float = 0.03
     """Probability that a box gets another class."""
+    moved: float = 0.0
+    """Probability that another box is moved by a quarter of its width and of its height."""
+    added: float = 0.0
+    """Probability that a box of the same class and size as another one is added at an empty place of its image."""
     seed: int = 0
     """Seed of the damage."""
     first: int = 100
@@ -72,7 +78,7 @@ class Options:
     run: str = ""
     """Run or model that judges instead of networks that are trained for it. It must not have learned the split."""
     itself: bool = False
-    """Also train a network on all damaged annotations, and let it judge them, for a comparison."""
+    """Also exchange the networks, so that each image is judged by one that has learned it, for a comparison."""
 
 
 class Damage(NamedTuple):
@@ -82,8 +88,9 @@ class Damage(NamedTuple):
     """The damaged annotations."""
     removed: dict[int, Annotation]
     """Dict from the position of each image to its annotation with the removed objects only."""
-    swapped: set[tuple[int, int]]
-    """Positions of the image and of the object in its damaged annotation, for each object with another class."""
+    changed: dict[tuple[int, int], str]
+    """Dict from the positions of an image and of an object in its damaged annotation to "swapped", "moved" or "added",
+    for each object that is wrong."""
 
 
 def select_objects(annotation: Annotation, kept: np.ndarray) -> Annotation:
@@ -93,9 +100,16 @@ def select_objects(annotation: Annotation, kept: np.ndarray) -> Annotation:
 
 
 def damage_annotations(
-    annotations: Sequence[Annotation], classes: int, removed: float, swapped: float, seed: int
+    annotations: Sequence[Annotation],
+    classes: int,
+    removed: float,
+    swapped: float,
+    seed: int,
+    *,
+    moved: float = 0.0,
+    added: float = 0.0,
 ) -> Damage:
-    """Remove each object with one probability, and give it another class with another one.
+    """Remove objects, give others another class, move others, and add boxes at empty places, each with a probability.
 
     Args:
         annotations: Annotation of each image.
@@ -103,9 +117,11 @@ def damage_annotations(
         removed: Probability that an object is removed.
         swapped: Probability that an object gets another class.
         seed: Seed of the draws.
+        moved: Probability that an object that is neither removed nor swapped is moved.
+        added: Probability that a box of the size of an object is added to its image.
     """
-    rng = np.random.default_rng(seed)
-    damage = Damage([], {}, set())
+    rng, box_rng = np.random.default_rng(seed), np.random.default_rng((seed, 1))
+    damage = Damage([], {}, {})
     for i, annotation in enumerate(annotations):
         draw = rng.random(len(annotation.labels))
         shift = rng.integers(1, max(2, classes), len(draw))
@@ -113,10 +129,68 @@ def damage_annotations(
         labels = np.where(is_swapped, (annotation.labels - 1 + shift) % classes + 1, annotation.labels)
         kept = draw >= removed
         damaged = annotation._replace(labels=labels.astype(np.int32))
-        damage.annotations.append(select_objects(damaged, kept))
         damage.removed[i] = select_objects(annotation, ~kept)
-        damage.swapped.update((i, j) for j in np.flatnonzero(is_swapped[kept]).tolist())
+        names = np.where(is_swapped, "swapped", "")[kept].tolist()
+        moved_annotation, names = move_boxes(select_objects(damaged, kept), names, moved, box_rng)
+        complete, names = add_boxes(moved_annotation, names, annotation, added, box_rng)
+        damage.annotations.append(complete)
+        damage.changed.update({(i, j): name for j, name in enumerate(names) if name})
     return damage
+
+
+def move_boxes(
+    annotation: Annotation, names: list[str], probability: float, rng: np.random.Generator
+) -> tuple[Annotation, list[str]]:
+    """Move boxes by a quarter of their width and of their height, which leaves an IoU of 0.39.
+
+    Args:
+        annotation: Annotation of an image.
+        names: Name of the mistake of each object, "" for none. Only objects without a mistake are moved.
+        probability: Probability that an object is moved.
+        rng: Generator of the draws.
+
+    Returns:
+        The annotation, and the names with "moved" for each moved object.
+    """
+    boxes, names = annotation.boxes_px.copy(), list(names)
+    for j in np.flatnonzero(rng.random(len(names)) < probability).tolist():
+        if not names[j]:
+            boxes[j] += np.tile((boxes[j, 2:] - boxes[j, :2]) / 4 * rng.choice([-1, 1], 2), 2)
+            names[j] = "moved"
+    return annotation._replace(boxes_px=boxes), names
+
+
+def add_boxes(
+    annotation: Annotation, names: list[str], original: Annotation, probability: float, rng: np.random.Generator
+) -> tuple[Annotation, list[str]]:
+    """Add boxes at places whose IoU with all boxes is below 0.1.
+
+    Args:
+        annotation: Damaged annotation of an image.
+        names: Name of the mistake of each of its objects, "" for none.
+        original: The annotation without damage, whose boxes are avoided as well.
+        probability: Probability that a box with the class and size of an object of ``annotation`` is added. If no empty
+            place is found for it in 50 draws, it is left out.
+        rng: Generator of the draws.
+
+    Returns:
+        The annotation, and the names with "added" for each added object.
+    """
+    occupied = np.concatenate([annotation.boxes_px, original.boxes_px])
+    copied, boxes = [], []
+    for j in np.flatnonzero(rng.random(len(names)) < probability).tolist():
+        size = annotation.boxes_px[j, 2:] - annotation.boxes_px[j, :2]
+        for corner in rng.random((50, 2)) * np.maximum((annotation.width, annotation.height) - size, 0):
+            box = np.array([[*corner, *(corner + size)]], np.float32)
+            if compute_inclusive_iou(box, occupied).max() < BACKGROUND_IOU:
+                occupied = np.concatenate([occupied, box])
+                copied.append(j)
+                boxes.append(box[0])
+                break
+    every = np.array([*range(len(names)), *copied], int)
+    complete = select_objects(annotation, every)
+    complete.boxes_px[len(names) :] = np.reshape(boxes, (-1, 4))
+    return complete, [*names, *["added"] * len(copied)]
 
 
 def find_hits(
@@ -125,10 +199,10 @@ def find_hits(
     """Return the mistake that each doubt names, or None if it names none that was made on purpose.
 
     A missing label names a removed object of its class if their IoU is at least 0.5 and no doubt before names it. Every
-    other doubt names the change of class of its object, if there was one.
+    other doubt names the mistake of its object, if there is one.
 
     Returns:
-        ("removed" or "swapped", image, object) or None for each doubt.
+        ("removed", "swapped", "moved" or "added", image, object) or None for each doubt.
     """
     hits: list[tuple[str, int, int] | None] = []
     for doubt in doubts:
@@ -139,8 +213,8 @@ def find_hits(
             fits = np.flatnonzero((iou >= IOU) & (removed.labels == found.labels[doubt.detection])).tolist()
             named = [("removed", doubt.image, j) for j in sorted(fits, key=lambda j: -iou[j])]
             hit = next((name for name in named if name not in hits), None)
-        elif doubt.object_index is not None and (doubt.image, doubt.object_index) in damage.swapped:
-            hit = "swapped", doubt.image, doubt.object_index
+        elif doubt.object_index is not None and (doubt.image, doubt.object_index) in damage.changed:
+            hit = damage.changed[doubt.image, doubt.object_index], doubt.image, doubt.object_index
         hits.append(hit)
     return hits
 
@@ -149,7 +223,9 @@ def make_results(
     doubts: Sequence[Doubt], hits: Sequence[tuple[str, int, int] | None], damage: Damage, first: int
 ) -> dict[str, Any]:
     """Return the precision of the first doubts by kind, and the recall of the mistakes by their number of doubts."""
-    totals = {"removed": sum(len(a.labels) for a in damage.removed.values()), "swapped": len(damage.swapped)}
+    names = list(damage.changed.values())
+    totals = {"removed": sum(len(a.labels) for a in damage.removed.values()), "swapped": names.count("swapped")}
+    totals |= {name: names.count(name) for name in ("moved", "added") if name in names}
     by_kind = {
         kind.value: {
             "doubts": sum(doubt.kind is kind for doubt in doubts[:first]),
@@ -190,10 +266,15 @@ def format_results(results: dict[str, Any]) -> str:
 def measure(options: Options) -> None:
     """Make mistakes, audit the annotations, and print and write the results."""
     started = time.perf_counter()
+    if options.run and options.itself:
+        raise UserError("--itself compares networks that are trained for the audit: leave out --run")
     config = with_data_root(load_config(options.config), str(options.data))
     config, source = _open(config, options)
     annotations = list(source.annotations())
-    damage = damage_annotations(annotations, len(source.class_names), options.removed, options.swapped, options.seed)
+    damage = damage_annotations(
+        annotations, len(source.class_names), options.removed, options.swapped, options.seed,
+        moved=options.moved, added=options.added,
+    )  # fmt: skip
     damaged = FolderSource(damage.annotations, source.class_names)
     plan = plan_folds(config, damaged, options.folds, options.out / "networks", options.steps)
     unread: dict[int, str] = {}
@@ -213,9 +294,8 @@ def measure(options: Options) -> None:
     counts = {kind.value: sum(d.kind is kind for d in doubts[: options.first]) for kind in DoubtKind}
     print(f"\nAs it is: {len(doubts)} doubts, of the first {options.first}: {counts}")
     if options.itself:
-        folder = options.out / "networks" / f"itself_{options.steps}_steps"
-        detections = train_and_detect(plan.config, folder, damaged, damaged, unread, "one network on all images")
-        judge = f"Judged by a network of {options.steps} steps that was trained on these damaged annotations."
+        detections = detect_in_folds(plan, damaged, unread, shift=1)
+        judge = "Each image judged by a network that has learned its damaged annotations."
         doubts = _write_audit("itself", options, damaged, detections, unread, judge)
         results = make_results(doubts, find_hits(doubts, detections, damage), damage, options.first)
         print(f"\n{judge}\n\n{format_results(results)}")

@@ -103,7 +103,7 @@ def describe_cost(plan: FoldPlan, run: Path | None) -> str:
     return text
 
 
-def detect_in_folds(plan: FoldPlan, source: Source, unread: dict[int, str]) -> list[ImageDetections]:
+def detect_in_folds(plan: FoldPlan, source: Source, unread: dict[int, str], *, shift: int = 0) -> list[ImageDetections]:
     """Train the network of each fold, and return the detections in every image by the network of its fold.
 
     Networks that are trained already are used as they are. If a signal stops the training, the same call continues it.
@@ -112,6 +112,8 @@ def detect_in_folds(plan: FoldPlan, source: Source, unread: dict[int, str]) -> l
         plan: The plan.
         source: The split.
         unread: Dict to which the position and the error message of each unreadable image are added.
+        shift: Number of folds by which the networks are exchanged. With any number but 0, each image is judged by a
+            network that was trained on it, for comparisons.
 
     Raises:
         UserError: If a network cannot be trained, or was trained with other settings or data.
@@ -120,34 +122,21 @@ def detect_in_folds(plan: FoldPlan, source: Source, unread: dict[int, str]) -> l
     detections = [NO_DETECTIONS] * len(source)
     for k, folder in enumerate(plan.folders):
         title = f"fold {k + 1} of {len(plan.folders)}"
-        inside, outside = np.flatnonzero(plan.folds == k).tolist(), np.flatnonzero(plan.folds != k).tolist()
+        outside = np.flatnonzero(plan.folds != k).tolist()
+        inside = np.flatnonzero(plan.folds == (k + shift) % len(plan.folders)).tolist()
         skipped: dict[int, str] = {}
-        found = train_and_detect(plan.config, folder, _select(source, outside), _select(source, inside), skipped, title)
+        learned, judged = _select(source, outside), _select(source, inside)
+        found = _train_and_detect(plan.config, folder, learned, judged, skipped, title)
         unread |= {inside[position]: message for position, message in skipped.items()}
         for position, image_detections in zip(inside, found, strict=True):
             detections[position] = image_detections
     return detections
 
 
-def train_and_detect(
+def _train_and_detect(
     config: Config, folder: Path, learned: Source, judged: Source, unread: dict[int, str], title: str
 ) -> list[ImageDetections]:
-    """Train a network on some images, and return its detections in others.
-
-    A network that is trained already is used as it is.
-
-    Args:
-        config: Config of the network.
-        folder: Run folder of the network.
-        learned: Images to train on.
-        judged: Images to detect objects in.
-        unread: Dict to which the position and the error message of each unreadable image are added.
-        title: Name of the network, for messages.
-
-    Raises:
-        UserError: As `detect_in_folds`.
-        KeyboardInterrupt: As `detect_in_folds`.
-    """
+    """Train a network on some images, unless it is trained already, and return its detections in others."""
     trainer = _train(config, folder, learned, title)
     with show_progress(f"{title}: detecting", len(judged)) as task:
         params, _ = restore_params(folder, config, "last", trainer.mesh)

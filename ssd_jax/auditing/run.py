@@ -83,12 +83,12 @@ def audit(
             )
         detections = detect_in_folds(plan, source, unread)
         judge = (
-            f"Cross-validated: {folds} networks were trained for {plan.config.train.known_steps} steps, and each image "
-            "was judged by the one that was not trained on it."
+            f"Cross-validated: {folds} networks were trained for {plan.config.train.known_steps:,} steps, and each "
+            "image was judged by the one that was not trained on it."
         )
     else:
         detections, step, _ = predict_with_model(model, config, source, checkpoint, unread)
-        judge = f"Judged by the checkpoint of step {step}."
+        judge = f"Judged by the checkpoint of step {step:,}."
         if split == config.data.train_split:
             judge += (
                 " A network repeats some mistakes of the annotations that it was trained on; with --folds 5, none is "

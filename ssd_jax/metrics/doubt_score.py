@@ -21,7 +21,8 @@ POOLED = 20.0
 """Weight of all detections of a split in the precision of each class, in detections. It matters for rare classes."""
 PRIOR = 0.01
 """Share of boxes that are assumed to be empty, and share that are assumed to be loose, before anything is known. The
-detections do not show these shares, because an object that is hard to find looks like an empty box."""
+detections do not show these shares, because an object that is hard to find looks like an empty box. Where more boxes
+are wrong, their scores are too low, but in the right order."""
 COMPARED = 400
 """Number of boxes, of the same group and of the most similar areas, that a box is compared with."""
 
@@ -118,6 +119,9 @@ def score_unusual_boxes(
     of them has at most its value, a right box has such a value with probability q, and the result follows from Bayes'
     rule with the share `PRIOR` of wrong boxes, of which a share r has at least this value. Boxes of a group and size
     for which low values are usual thus have a low probability.
+
+    The estimate is cautious: q also counts wrong boxes, and the share of wrong boxes stays `PRIOR` however many boxes
+    have low values. A lower value never gives a lower probability, so that the order does not depend on `PRIOR`.
 
     Args:
         groups: Number of the group of each box, such as its label.

@@ -114,6 +114,13 @@ def test_detect_in_folds_judges_each_image_by_a_network_that_has_not_learned_it(
     assert unread == {3: "cut short"}
 
 
+def test_detect_in_folds_with_a_shift_judges_each_image_by_a_network_that_has_learned_it(tmp_path: Path, judged):
+    source = make_source(11)
+    detections = detect_in_folds(plan_folds(RUN, source, 3, tmp_path), source, {}, shift=1)
+    assert all(image_id in learned for image_id, learned in judged.items()) and len(judged) == 11
+    assert [round(100 * float(d.scores[0])) for d in detections] == list(range(11))
+
+
 def test_detect_in_folds_trains_no_finished_network_again(tmp_path: Path, judged, monkeypatch: pytest.MonkeyPatch):
     source = make_source(6)
     plan = plan_folds(RUN, source, 2, tmp_path)
