@@ -9,6 +9,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 from ssd_jax.errors import escape_text
+from ssd_jax.runtime.wrapping import wrap_line
 
 _LINES = re.compile(r"([\n\t])")
 _LINES_AND_PROGRESS = re.compile(r"([\n\t\r]|\x1b\[A)")
@@ -19,7 +20,8 @@ class _EscapedStream:
     """Text stream that applies `escape_text` to everything that is written to another stream.
 
     Characters that the encoding of the stream lacks are escaped as well, so that no text raises an error. If the output
-    can't be written, as to a file on a full disk, the rest of it is discarded, so that a training is not lost.
+    can't be written, as to a file on a full disk, the rest of it is discarded, so that a training is not lost. In a
+    terminal, lines that are too long are broken between words.
 
     Args:
         stream: The other text stream.
@@ -31,6 +33,7 @@ class _EscapedStream:
         self._stream, self._kept, self._is_terminal = stream, kept, is_terminal
         self.failure: OSError | None = None
         """Error of the first text that could not be written."""
+        self._is_at_line_start = True
 
     @property
     def unescaped(self) -> Any:
@@ -38,6 +41,10 @@ class _EscapedStream:
         return self._stream
 
     def write(self, text: str) -> int:
+        length, columns = len(text), self._count_columns()
+        if columns and self._is_at_line_start and not re.search(r"[\r\x1b]", text):
+            text = "\n".join(wrap_line(line, columns) for line in text.split("\n"))
+        self._is_at_line_start = text.endswith("\n") or (self._is_at_line_start and not text)
         parts = self._kept.split(text)
         parts[::2] = map(escape_text, parts[::2])
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
@@ -48,7 +55,14 @@ class _EscapedStream:
         except OSError as error:
             self.failure = self.failure or error
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-        return len(text)
+        return length
+
+    def _count_columns(self) -> int:
+        """Return the width of the terminal, or 0 if the stream is not a terminal."""
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns if self._stream.isatty() else 0
+        except (OSError, ValueError):
+            return 0
 
     def isatty(self) -> bool:
         return self._is_terminal

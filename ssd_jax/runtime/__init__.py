@@ -5,8 +5,8 @@ and all packages above it may import them.
 ``sharding`` distributes arrays over devices, ``compilation`` sets compiler options and the compilation cache,
 ``distributed`` and ``distributed_options`` connect processes, ``stop`` notices requests to stop training, and
 ``exit_message`` tells the user what to do after a process was killed. ``progress`` shows what is being done, with
-``task`` for its texts and ``terminal_display`` for terminals. Code that decides how a program runs, but not
-what it computes, belongs here.
+``task`` for its texts, ``terminal_display`` for terminals and ``wrapping`` for long lines. Code that decides how a
+program runs, but not what it computes, belongs here.
 """
 
 import lazy_loader as lazy

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from ssd_jax.errors import escape_text
 from ssd_jax.runtime.task import Task, join_while_fitting
+from ssd_jax.runtime.wrapping import wrap_line
 
 _REFRESHES_PER_SECOND = 2
 _MAX_BAR, _MIN_BAR = 40, 5
@@ -39,7 +40,8 @@ class _AboveDisplay:
     def write(self, text: str) -> int:
         *lines, self._line = (self._line + text).split("\n")
         if lines:
-            self._console.print(_make_text("\n".join(lines), self._console), soft_wrap=True)
+            wrapped = "\n".join(wrap_line(line, self._console.width) for line in lines)
+            self._console.print(_make_text(wrapped, self._console), soft_wrap=True)
         return len(text)
 
     def flush(self) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ import ssd_jax
 from ssd_jax.commands import predict, show
 from ssd_jax.commands.main import COMMANDS
 from ssd_jax.commands.options import parse_options
+from ssd_jax.commands.output import escape_output
 from ssd_jax.data.image import read_image
 from ssd_jax.data.run_splits import with_data_root
 from ssd_jax.errors import UserError
@@ -327,3 +329,15 @@ def test_home_folder_is_expanded_in_the_paths_of_a_config(home, monkeypatch, cap
     assert run_command("check-data", "~/tiny.py", "--out=~/o", "--data.root=~/d") == 0
     assert capsys.readouterr().out == f"{home / 'o'}\n"
     assert with_data_root(load_config(TINY), "~/d").data.root == str(home / "d")
+
+
+def test_lines_in_a_narrow_terminal_are_broken_between_words():
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    primary, secondary = pty.openpty()
+    termios.tcsetwinsize(secondary, (24, 30))
+    with os.fdopen(secondary, "w") as terminal, redirect_stdout(terminal), escape_output():
+        print("The run in runs/own_data is finished: all", 30, "steps are done")
+        terminal.flush()
+        shown = os.read(primary, 1000).decode().replace("\r\n", "\n")
+    os.close(primary)
+    assert shown.splitlines() == ["The run in runs/own_data is", "finished: all 30 steps are done"]
