@@ -1,6 +1,9 @@
 """Parse the options of a command, initialize JAX, and check output folders before the work starts."""
 
+import types
+import typing
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,10 +31,11 @@ def make_registry() -> tyro.constructors.ConstructorRegistry:
     """Return tyro's rules for the types of options. In a path, a leading ``~`` becomes the home folder.
 
     Shells replace a ``~`` at the start of an argument, but not in ``--out=~/x``. An option that is not a path, such as
-    the id of an image, is taken literally.
+    the id of an image, is taken literally. The message about a word that is no number says only this.
     """
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_describe_path)
+    registry.primitive_rule(_describe_number)
     return registry
 
 
@@ -44,6 +48,32 @@ def _describe_path(info: Any) -> Any:
         instance_from_str=lambda words: files.make_user_path(words[0]),
         is_instance=lambda value: isinstance(value, Path),
         str_from_instance=lambda path: [str(path)],
+    )
+
+
+def _describe_number(info: Any) -> Any:
+    """Return tyro's description of int, float, both, and each of them or None. For all other types, return None."""
+    is_union = typing.get_origin(info.type) in (typing.Union, types.UnionType)
+    kinds = set(typing.get_args(info.type)) if is_union else {info.type}
+    is_optional = type(None) in kinds
+    kinds -= {type(None)}
+    if not kinds or not kinds <= {int, float}:
+        return None
+
+    def read_number(words: list[str]) -> int | float | None:
+        if is_optional and words[0] == "None":
+            return None
+        for kind in sorted(kinds, key=lambda kind: kind is float):
+            with suppress(ValueError):
+                return kind(words[0])
+        raise ValueError(f"{words[0]!r} is not a {'whole number' if kinds == {int} else 'number'}")
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FLOAT" if float in kinds else "INT",
+        instance_from_str=read_number,
+        is_instance=lambda value: (value is None and is_optional) or type(value) in kinds | {int},
+        str_from_instance=lambda number: [str(number)],
     )
 
 

@@ -101,6 +101,27 @@ def test_message_about_an_invalid_option_names_the_option(run_failing_command, t
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--train.steps", "abc"], "'abc' is not a whole number"),
+        (["--train.seed", "1.5"], "'1.5' is not a whole number"),
+        (["--optimizer.learning-rate", "fast"], "'fast' is not a number"),
+    ],
+)
+def test_message_about_a_word_that_is_no_number_shows_no_python(capsys, options, words):
+    assert run_command("train", TINY, *options) == 2
+    message = capsys.readouterr().err
+    assert options[0] in message and words in message
+    assert "class" not in message and "literal" not in message
+
+
+def test_numbers_and_none_are_read():
+    parsed = parse_config("--train.minutes", "2", "--train.eval-every", "None", "--optimizer.milestones", "0.5", "7")
+    assert (parsed.train.minutes, parsed.train.eval_every, parsed.optimizer.milestones) == (2.0, None, (0.5, 7))
+    assert type(parsed.train.minutes) is float and type(parsed.optimizer.milestones[1]) is int
+
+
 def test_message_about_a_missing_config_file_names_the_file(run_failing_command, tmp_path):
     (tmp_path / "config.yaml").write_text("steps: 5")
     for file in (tmp_path / "typo.py", tmp_path, tmp_path / "config.yaml"):
