@@ -48,7 +48,7 @@ def parse_config_options(kind: type[T], command: str, argv: Sequence[str], commo
         kind: Dataclass of the options. Its field ``config`` receives the config with all overrides.
         command: Name of the command, for messages.
         argv: Arguments after the name of the command. The config is the first argument, unless that is an option; see
-            `_find_config_position`.
+            `find_config_position`.
         common: Names of the config options that ``--help`` lists, such as ``train.steps``.
 
     Raises:
@@ -56,7 +56,7 @@ def parse_config_options(kind: type[T], command: str, argv: Sequence[str], commo
         SystemExit: If an option is unknown or cannot be parsed, or help was requested.
     """
     words = list(argv)
-    position = _find_config_position(words)
+    position = find_config_position(words)
     if position is None:
         raise UserError(f"{command} CONFIG [options]: name a config first. `ssd-jax configs` lists them")
     file = words.pop(position)
@@ -87,7 +87,7 @@ def parse_config_options(kind: type[T], command: str, argv: Sequence[str], commo
     )
 
 
-def _find_config_position(words: Sequence[str]) -> int | None:
+def find_config_position(words: Sequence[str]) -> int | None:
     """Return the index of the argument that names the config, or None if there is none.
 
     This is the first argument or, if that is an option, the first argument that ends with .py or, if there is none, an
@@ -101,6 +101,13 @@ def _find_config_position(words: Sequence[str]) -> int | None:
         return files[0]
     names = [index for index, word in enumerate(words) if word in list_configs()]
     return max(names, key=lambda index: (not words[index - 1].startswith("-"), index), default=None)
+
+
+def read_option_name(word: str) -> str:
+    """Return the present name of the option of a word such as ``--train.no-transfer`` or ``--train.steps=5``."""
+    name = _replace_former_name(word).partition("=")[0].removeprefix("--").replace("-", "_")
+    section, dot, last = name.rpartition(".")
+    return f"{section}{dot}{last.removeprefix('no_')}"
 
 
 def _find_positional_word(words: Sequence[str]) -> str | None:

@@ -49,10 +49,15 @@ COMMANDS = {
 }
 
 
+VERSION_USAGE = "ssd-jax --version prints the versions and devices, for bug reports."
+
+
 def format_usage() -> str:
     """Return the usage message, which lists the commands."""
     lines = [f"  {f'{name} {command.arguments}':44}  {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(["usage: ssd-jax COMMAND ...", "", *lines, "", "ssd-jax COMMAND --help lists its options."])
+    return "\n".join(
+        ["usage: ssd-jax COMMAND ...", "", *lines, "", "ssd-jax COMMAND --help lists its options.", VERSION_USAGE]
+    )
 
 
 def main(argv: Sequence[str]) -> int:

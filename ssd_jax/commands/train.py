@@ -11,6 +11,8 @@ import tyro
 from ssd_jax.commands.config_options import HELP, parse_config_options
 from ssd_jax.commands.options import initialize_jax
 from ssd_jax.config import Config
+from ssd_jax.errors import UserError
+from ssd_jax.runs.run_folder import DifferentConfigError
 from ssd_jax.runtime.distributed_options import DistributedOptions
 from ssd_jax.runtime.progress import hide_progress
 
@@ -57,4 +59,10 @@ def run(argv: Sequence[str]) -> None:
     from ssd_jax.training.run import train
 
     with hide_progress(options.quiet):
-        train(options.config, options.workdir, track=options.track, started=started)
+        try:
+            train(options.config, options.workdir, track=options.track, started=started)
+        except DifferentConfigError as error:
+            from ssd_jax.commands.resume_advice import list_commands
+
+            workdir = options.workdir or Path("runs") / options.config.name
+            raise UserError(*error.args, *list_commands(TrainOptions, argv, workdir, error.options)) from None

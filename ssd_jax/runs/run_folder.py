@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,19 @@ _MAY_CHANGE = (
 )  # fmt: skip
 _WORKDIR_ADVICE = "Name another --workdir."
 _LOCK_ATTEMPTS, _LOCK_PAUSE = 5, 0.02  # pause in seconds
+
+
+class DifferentConfigError(UserError):
+    """Raised if a run folder belongs to a run with another config.
+
+    Args:
+        lines: Lines of the message.
+        options: Names of the options that differ.
+    """
+
+    def __init__(self, *lines: str, options: Sequence[str]) -> None:
+        super().__init__(*lines)
+        self.options = options
 
 
 def config_to_json(config: Config) -> str:
@@ -267,16 +280,17 @@ def check_resumable_config(run: Path, config: Config) -> list[str]:
         The lines of `list_config_differences`, all about options that may change when a run is resumed.
 
     Raises:
-        UserError: If an option that must not change differs. The message lists all such options.
+        DifferentConfigError: If an option that must not change differs. The message lists all such options.
     """
     saved = read_config(run)
     changed = list_config_differences(saved, config)
     may_change = tuple(f"{name}:" for name in (*_MAY_CHANGE, *_list_changeable_lengths(run, saved, config)))
     refused = [line for line in changed if not line.startswith(may_change)]
     if refused:
-        raise UserError(
+        raise DifferentConfigError(
             f"{run} was started with a different config (saved -> given):",
             *(f"  {line}" for line in refused),
             "To resume this run, give the same options; to start a new run, name another --workdir",
+            options=[line.partition(":")[0] for line in refused],
         )
     return changed

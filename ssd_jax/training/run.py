@@ -19,7 +19,7 @@ from ssd_jax.data.run_splits import (
 from ssd_jax.data.source import Source
 from ssd_jax.errors import escape_text
 from ssd_jax.files import make_user_path
-from ssd_jax.model_zoo.opening import make_location_absolute
+from ssd_jax.model_zoo.opening import check_model_exists, make_location_absolute
 from ssd_jax.runs import data_fingerprint, run_folder, tracking
 from ssd_jax.runs.config_file import validate
 from ssd_jax.runtime import compilation, distributed
@@ -68,8 +68,10 @@ def train(
     is_root_absolute = make_user_path(config.data.root).is_absolute()
     workdir = Path("runs") / config.name if workdir is None else make_user_path(workdir)
     compilation.release_compiler_memory()
-    config, train_source, val_source = open_training_splits(_with_absolute_paths(config))
     has_checkpoint = run_folder.has_checkpoint(workdir)
+    if config.train.pretrained and not has_checkpoint:
+        check_model_exists(config.train.pretrained)  # with the name that the user gave, not an absolute path
+    config, train_source, val_source = open_training_splits(_with_absolute_paths(config))
     if has_checkpoint:
         config = adopt_length(config, run_folder.read_config(workdir))
     length = config.train
@@ -156,7 +158,9 @@ def _open_run_folder(
     stack.enter_context(run_folder.hold_exclusive_lock(workdir))
     resumed, changed = run_folder.create_or_resume_run(workdir, config)
     tracking.start_tracking(workdir, track)
-    print(summary.format_headline(workdir, resumed, config.train.steps))
+    is_finished = config.train.steps in run_folder.list_checkpoint_steps(workdir / "checkpoints")
+    if is_finished or not is_progress_hidden():
+        print(summary.format_headline(workdir, resumed, config.train.steps))
     for change in changed:
         print(f"  changed: {escape_text(change)}")
     for change in data_fingerprint.update_fingerprints(workdir, sources):

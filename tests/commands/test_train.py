@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import chex
@@ -23,6 +25,9 @@ from helpers.cli import (
 )
 from helpers.processes import wait_until_finished
 
+from ssd_jax.commands.config_options import parse_config_options
+from ssd_jax.commands.resume_advice import list_commands
+from ssd_jax.commands.train import TrainOptions
 from ssd_jax.config import Loss
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.data.image import read_image
@@ -36,7 +41,9 @@ from ssd_jax.runs.checkpoint import Checkpoints
 from ssd_jax.runs.config_file import load_config
 from ssd_jax.runs.data_fingerprint import update_fingerprints
 from ssd_jax.runs.log import RunLog, read_log, read_results
+from ssd_jax.runtime.progress import hide_progress
 from ssd_jax.training import reporter, train_step
+from ssd_jax.training import run as training_run
 
 # ---- a run and its end ----
 
@@ -109,6 +116,44 @@ def test_train_rejects_options_that_differ_from_those_of_the_run(trained_run, ru
     assert "train.steps: 30 -> 31" in message
     assert "train.seed: 0 -> 5" in message
     assert len([line for line in message.splitlines() if "->" in line]) == 3, "a header and two differences"
+    assert f"  to resume: ssd-jax train {TINY} --workdir {trained_run}\n" in message
+    new = f"  a new run: ssd-jax train {TINY} --train.steps 31 --train.seed 5 --workdir {trained_run}_2\n"
+    assert new in message
+
+
+def test_refused_options_get_the_values_of_the_run_in_the_command_that_resumes_it(trained_run, tmp_path):
+    """The copy of the run has other options than its config file."""
+    run = Path(shutil.copytree(trained_run, tmp_path / "my run"))
+    config = run_folder.read_config(run)
+    train = dataclasses.replace(config.train, steps=12, transfer=True, batch_size=4)
+    optimizer = dataclasses.replace(config.optimizer, milestones=(0.3,))
+    run_folder.write_config(run, dataclasses.replace(config, train=train, optimizer=optimizer))
+    argv = ["--train.steps=31", str(TINY), "--workdir", str(run), "--train.seed", "0"]
+    names = ("train.steps", "train.transfer", "train.batch_size")
+    resume, new = list_commands(TrainOptions, argv, run, names)
+    words = shlex.split(resume)[4:]
+    assert words[:5] == [str(TINY), "--workdir", str(run), "--train.seed", "0"]
+    saved = parse_config_options(TrainOptions, "train", words).config.train
+    assert (saved.steps, saved.transfer, saved.batch_size) == (12, True, 4)
+    assert new == f"  a new run: ssd-jax train --train.steps=31 {TINY} --train.seed 0 --workdir '{run}_2'"
+    assert list_commands(TrainOptions, argv, run, ["optimizer.milestones"]) == [new], "it has several values"
+
+
+def test_quiet_run_prints_no_headline_unless_it_is_finished(trained_run, tmp_path, capsys):
+    run = Path(shutil.copytree(trained_run, tmp_path / "run"))
+    config = run_folder.read_config(run)
+    for is_finished in (True, False):
+        with ExitStack() as stack, hide_progress():
+            training_run._open_run_folder(stack, run, config, {}, None)
+        printed = capsys.readouterr().out
+        assert "is finished" in printed if is_finished else printed == ""
+        shutil.rmtree(run / "checkpoints" / "30", ignore_errors=True)
+
+
+def test_misspelt_pretrained_model_is_reported_by_its_name(tmp_path, run_failing_command):
+    message = run_failing_command("train", TINY, "--workdir", tmp_path / "run", "--train.pretrained", "bloodcells")
+    assert message.startswith("error: bloodcells: ") and "Did you mean blood-cells" in message
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow  # trains
