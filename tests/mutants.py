@@ -1211,9 +1211,9 @@ MUTANTS = (
     ),
     Mutant(
         "training_time_counts_steps_again",
-        "report/run_facts",
-        'seconds += (line["step"] - last) * batch_size / speed',
-        'seconds += line["step"] * batch_size / speed',
+        "runs/log",
+        '(line["step"] - self._last) / speed',
+        'line["step"] / speed',
         ("report/test_run_facts",),
     ),
     Mutant(
