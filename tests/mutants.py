@@ -1000,6 +1000,27 @@ MUTANTS = (
         ("model_zoo/test_download",),
     ),
     Mutant(
+        "npm_registry_is_always_the_public_one",
+        "export/web_runtime",
+        "os.environ.get(REGISTRY_VARIABLE) or PUBLIC_REGISTRY",
+        "PUBLIC_REGISTRY",
+        ("export/test_web_writer",),
+    ),
+    Mutant(
+        "links_in_an_archive_are_followed",
+        "export/web_runtime",
+        "if member.isreg() and member.size <= _MAX_BYTES",
+        "if member.size <= _MAX_BYTES",
+        ("export/test_web_writer",),
+    ),
+    Mutant(
+        "page_replaces_other_files",
+        "web_page/page",
+        "msgspec.json.decode(content, type=PageConfig)",
+        "msgspec.json.decode(content)",
+        ("web_page/test_page",),
+    ),
+    Mutant(
         "download_starts_again",
         "runtime/download",
         "start = part.stat().st_size if part.exists() else 0",
