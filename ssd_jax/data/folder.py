@@ -28,6 +28,7 @@ whose name starts with a dot are passed over, too."""
 _OWN_OUTPUT = (
     {"check.json", "problems.csv"},  # of check-data
     {"config.json", "log.jsonl"},  # a run
+    {".ssd_jax_predictions"},  # of predict, see `ssd_jax.predictions.formats.MARKER`
 )
 """Files by which folders that this program wrote are recognised. Inside a data set, they are passed over."""
 _MAX_VISITS = 4  # of one folder under different paths, so that folders that link to each other do not multiply

@@ -20,7 +20,7 @@ WRITTEN: dict[Format, str] = {
 }
 """Description of the output of each format, for messages."""
 MARKER = ".ssd_jax_predictions"
-"""Name of an empty file in an output folder without predictions.json, by which later predictions recognise it."""
+"""Name of an empty file in an output folder, by which later predictions and the readers of data sets recognise it."""
 MARKERS = (JSON_FILE, MARKER)
 
 

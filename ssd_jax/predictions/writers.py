@@ -30,8 +30,7 @@ def open_writers(
     Raises:
         UserError: If a file cannot be written.
     """
-    if "json" not in formats:
-        write_text(out / MARKER, "")
+    write_text(out / MARKER, "")
     with ExitStack() as stack:
         writers: list[PredictionWriter] = []
         for name in formats:

@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from ssd_jax.config import Data
+from ssd_jax.data.folder import Folder
 from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.problems import Problems
 from ssd_jax.errors import UserError
@@ -133,7 +134,8 @@ def test_json_of_earlier_predictions_remains_if_there_is_no_new_one(predictions,
     write_all(["json"], out, predictions)
     before = (out / "predictions.json").read_text()
     write_all(["json"], out, [])
-    assert (out / "predictions.json").read_text() == before and os.listdir(out) == ["predictions.json"]
+    assert (out / "predictions.json").read_text() == before
+    assert set(os.listdir(out)) == {"predictions.json", MARKER}
 
 
 def test_crops_are_the_parts_of_the_image_in_the_boxes(predictions, tmp_path):
@@ -212,9 +214,13 @@ def test_full_disk_is_reported_in_one_line(name, file, named, predictions, tmp_p
         write_all([name], tmp_path / "out", predictions)
 
 
-def test_folder_without_json_has_a_marker(predictions, tmp_path):
-    write_all(["csv"], tmp_path / "out", predictions)
-    assert (tmp_path / "out" / MARKER).exists()
+@pytest.mark.parametrize("formats", [["csv", "yolo"], ["pictures", "json"]])
+def test_output_in_the_folder_of_a_data_set_is_not_read_with_it(formats, predictions, tmp_path):
+    write_all(["yolo"], tmp_path / "other", predictions)
+    data_set = tmp_path / "other" / "yolo"
+    before = Folder(data_set).listing.files
+    write_all(formats, data_set / "new", predictions)
+    assert (data_set / "new" / MARKER).exists() and Folder(data_set).listing.files == before
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path, monkeypatch):

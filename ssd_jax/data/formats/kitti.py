@@ -2,10 +2,12 @@
 
 Format: the development kit of KITTI, readme.txt. A line has 15 values: class, truncation, occlusion, angle, the box as
 left, top, right and bottom edge in pixels, and seven values in 3D, which are ignored; a 16th value is a score.
-Regions of the class DontCare, where objects are not labelled, are left out with a warning.
+Regions of the class DontCare, where objects are not labelled, are left out with a warning. If there are images of
+several cameras, those in ``image_2`` belong to ``label_2``.
 
-Tried on: the test files of Datumaro (openvinotoolkit/datumaro), and a file in KITTI's format of
-Wu-didi/visual-pointcloud; not on KITTI itself.
+Tried on: three label files of KITTI itself (000000 of open-mmlab/OpenPCDet, 000007 and 000277 of
+hiqdevlord/deep-perception) with placeholders of the images, the label files of lgsvl/second-ros, a file of
+Wu-didi/visual-pointcloud, and the test files of Datumaro (openvinotoolkit/datumaro).
 """
 
 import os

@@ -6,7 +6,9 @@ class is the attribute of the regions that is called class, label, name, type or
 most regions have. Regions without attributes are of the class ``object``.
 
 Tried on: annotations of VIA 1 (DarleneEustache/butterfly), and of VIA 2 (Jotanator/115CellCount, 10 images, and
-satoru121/titanium_dataset, 67 images). Tables and projects were tried only on files that the tests make.
+satoru121/titanium_dataset, 67 images); projects of VIA 2 (shiibashi/board_ocr, 20 files, and
+sohailakram6492/unet-semantic-segmentation); and tables of VIA 2 (egutierrezc93/example_data, dim2r/dicom_analysis,
+pandian-ra/mlble_session2_assignment and nitinranjansharma/EIP4-Week1).
 """
 
 import json

@@ -4,7 +4,8 @@ Format: http://shuoyang1213.me/WIDERFACE. The path of an image is followed by th
 each face: left, top, width, height and six attributes. An image without faces has the number 0 and a line of zeros.
 Faces that are marked as invalid count as difficult.
 
-Tried on: the test files of Datumaro (openvinotoolkit/datumaro, widerface_dataset); not on WIDER FACE itself.
+Tried on: the part of WIDER FACE in SihanWang-WHU/Face_Detection (1,041 images), and the test files of Datumaro
+(openvinotoolkit/datumaro, widerface_dataset).
 """
 
 import re

@@ -235,7 +235,7 @@ def test_boxes_beyond_the_image_are_kept_or_cut_with_a_note(tmp_path):
 
 
 def test_images_of_the_same_name_in_several_folders_are_kept_apart(tmp_path):
-    names = ["one/a.jpg", "two/a.jpg", "two/A.png", "three/one_a.jpg"]
+    names = ["two/A.png", "one/a.jpg", "two/a.jpg", "three/one_a.jpg"]
     for k, name in enumerate(names):
         save_image(tmp_path / "from" / name, (40, 30 + k))
     rows = "".join(f"{name},cat,{k},2,30,20\n" for k, name in enumerate(names, start=1))
@@ -245,6 +245,7 @@ def test_images_of_the_same_name_in_several_folders_are_kept_apart(tmp_path):
         (source,) = open_defined_splits(Data(root=str(tmp_path / target)), Problems()).values()
         found = {(a.height, round(float(a.boxes_px[0, 0]), 3)) for a in source.annotations()}
         assert found == {(30, 1), (31, 2), (32, 3), (33, 4)}
+        assert len({Path(a.file).stem.casefold() for a in source.annotations()}) == 4, "for all file systems"
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
