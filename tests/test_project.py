@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
@@ -170,6 +171,12 @@ def test_docstrings_do_not_start_like_fragments(folder: str):
             text = node.value.value if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) else None
             first_word = text.split(maxsplit=1)[:1] if isinstance(text, str) else []
             assert not DOCSTRING_FRAGMENTS.intersection(first_word), f"{path.relative_to(ROOT)}:{node.lineno}"
+
+
+def test_files_of_tests_have_different_names():
+    """Pytest imports them as modules without packages, so that two of the same name stop the whole run."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_packages_import_only_from_lower_layers():
