@@ -1018,7 +1018,7 @@ MUTANTS = (
         "web_page/page",
         "msgspec.json.decode(content, type=PageConfig)",
         "msgspec.json.decode(content)",
-        ("web_page/test_web_page",),
+        ("web_page/test_page_files",),
     ),
     Mutant(
         "download_starts_again",
