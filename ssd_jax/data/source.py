@@ -48,6 +48,16 @@ class Annotation(NamedTuple):
     """Numeric id of the image in the data set (COCO's ``id``), if it has one."""
 
 
+_COLUMN_TYPES: Mapping[str, type[np.generic]] = {
+    "boxes_px": np.float32,
+    "labels": np.int32,
+    "difficult": np.bool_,
+    "crowd": np.bool_,
+    "area_px": np.float32,
+}
+"""Type of each array of an `Annotation`, in their order."""
+
+
 class AnnotationTable(Sequence[Annotation]):
     """Annotations of many images in a few arrays, which need much less memory than small arrays for each image.
 
@@ -57,7 +67,7 @@ class AnnotationTable(Sequence[Annotation]):
     def __init__(self, annotations: Iterable[Annotation] = ()):
         self._images: list[tuple[str, str, int, int, int | None]] = []
         self._ends = array("q", [0])
-        self._columns = {name: bytearray() for name in ("boxes_px", "labels", "difficult", "crowd", "area_px")}
+        self._columns = {name: bytearray() for name in _COLUMN_TYPES}
         for annotation in annotations:
             self.append(annotation)
 
@@ -67,7 +77,7 @@ class AnnotationTable(Sequence[Annotation]):
         self._images.append(image)
         self._ends.append(self._ends[-1] + len(annotation.labels))
         for name, column in self._columns.items():
-            column += getattr(annotation, name).tobytes()
+            column += np.asarray(getattr(annotation, name), _COLUMN_TYPES[name]).tobytes()
 
     def __len__(self) -> int:
         return len(self._images)
@@ -87,9 +97,7 @@ class AnnotationTable(Sequence[Annotation]):
 
     @cached_property
     def _arrays(self) -> tuple[np.ndarray, ...]:
-        types: tuple[type[np.generic], ...] = (np.float32, np.int32, np.bool_, np.bool_, np.float32)
-        columns = zip(self._columns.values(), types, strict=True)
-        boxes, *others = (np.frombuffer(column, kind) for column, kind in columns)
+        boxes, *others = (np.frombuffer(column, _COLUMN_TYPES[name]) for name, column in self._columns.items())
         return boxes.reshape(-1, 4), *others
 
     @property
