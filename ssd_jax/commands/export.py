@@ -33,7 +33,7 @@ class ExportOptions:
     openvino: for Intel's CPUs and GPUs (extra openvino). tflite: for LiteRT on phones (extra prepare). web: a page
     that detects objects in the browser, for any server of files (extra onnx)."""
     out: Path | None = None
-    """File to write, or folder for --format web. Default: the name of RUN with the ending of the format."""
+    """File to write, or folder for web. Default: the name of RUN with the ending of the format, or with _web."""
     nms: bool = True
     """Whether the file contains non-maximum suppression. With --no-nms, it returns the boxes and scores of all default
     boxes."""
