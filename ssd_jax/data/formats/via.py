@@ -86,8 +86,11 @@ def _read_json(file: Path, problems: Problems) -> tuple[list[str], list[_Region]
         if not isinstance(name, str) or not name:
             problems.add(Kind.MALFORMED, file, f"the entry '{key}' has no filename. Export the annotations again.")
             continue
+        if "regions" not in entry:
+            problems.add(Kind.MALFORMED, file, f"the entry '{key}' has no regions. Export the annotations again.")
+            continue
         images[name] = None
-        own = entry.get("regions") or []
+        own = entry["regions"] or []
         for number, region in enumerate(own.values() if isinstance(own, dict) else own):
             where = f"{name}: regions[{number}]"
             if not isinstance(region, dict):

@@ -23,6 +23,7 @@ from helpers.label_files import (
     write_kitti,
     write_labelme,
     write_open_images,
+    write_via,
 )
 
 from ssd_jax.config import Data
@@ -292,6 +293,15 @@ def test_mistake_in_a_row_is_told_with_its_line(row, kind, words, tmp_path):
     problems = Problems(raise_errors=False)
     read_objects(tmp_path, ["train"], problems)
     assert any(problem.kind is kind and words in problem.text for problem in problems.collected), problems.collected
+
+
+@pytest.mark.parametrize(("writer", "key"), [(write_createml, "annotations"), (write_via, "regions")])
+def test_image_without_the_list_of_its_objects_is_an_error(writer, key, tmp_path):
+    writer(tmp_path, BOXES)
+    (file,) = tmp_path.glob("*.json")
+    file.write_text(file.read_text().replace(f'"{key}"', f'"{key[:-1]}Z"', 1))
+    with pytest.raises(UserError, match=f"a.jpg.* has no .*{key}"):
+        read_objects(tmp_path)
 
 
 def test_row_with_only_an_image_is_an_image_without_objects(tmp_path):
