@@ -1,9 +1,13 @@
 """Tests of the reader of all runs of a folder."""
 
 import dataclasses
+import json
+import random
 import shutil
 import threading
 
+import msgspec
+import pytest
 from helpers import tiny_config
 from helpers.run_folders import locked_by_another_process, make_finished_run, make_run
 
@@ -99,6 +103,49 @@ def test_differences_are_the_options_that_differ_in_the_order_of_the_config(tmp_
     assert shown is not None and shown.startswith("['cat', '\\x1b[31m") and len(shown) < 400
     assert watcher.find_differences(idents[:1]) == watcher.find_differences([]) == []
     assert watcher.find_differences(idents[2:]) == []
+
+
+DAMAGE = (
+    b"NaN",
+    b"-1e999",
+    b"1e308",
+    b"9" * 400,
+    b"null",
+    b'"',
+    b"{",
+    b"[",
+    b"\xff",
+    b"\0",
+    b"\n",
+    b",",
+    b"\x1b[2J",
+    b"1e5",
+)
+
+
+def test_messages_about_randomly_damaged_runs_are_valid_json(tmp_path):
+    run = make_finished_run(tmp_path / "run")
+    names = ("config.json", "log.jsonl", "results.csv", "metrics.json")
+    intact = {name: (run / name).read_bytes() for name in names}
+    rng, clock = random.Random(0), Clock()
+    watcher, ident = Watcher(tmp_path, clock), make_run_id(tmp_path, run)
+    for _ in range(60):
+        name = rng.choice(names)
+        data = bytearray(intact[name])
+        for _ in range(rng.randint(1, 4)):
+            position = rng.randrange(len(data) + 1)
+            data[position : position + rng.choice((0, 1, 12, 200))] = rng.choice(DAMAGE)
+        (run / name).write_bytes(data)
+        clock.now += REFRESH_SECONDS
+        known = (0, rng.randint(0, 12))
+        for message in (
+            watcher.read_overview(),
+            watcher.read_curves(ident, known, known),
+            watcher.find_differences([ident]),
+        ):
+            json.loads(msgspec.json.encode(message), parse_constant=pytest.fail)
+        if rng.random() < 0.5:
+            (run / name).write_bytes(intact[name])
 
 
 def test_files_are_read_only_by_names_that_were_found(tmp_path):
