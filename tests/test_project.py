@@ -129,7 +129,12 @@ OPTIONAL_IMPORTS = {
     "export.onnx_graph": {"onnx"},
     "export.onnx_model": {"onnx"},
     "export.onnx_network": {"onnx"},
-    "serving.protection": {"starlette"},  # the extra `serve`, as the next one
+    "serving.app": {"starlette"},  # the extra `serve`, as the next ones
+    "serving.bodies": {"starlette"},
+    "serving.forms": {"python_multipart"},
+    "serving.metrics": {"prometheus_client", "starlette"},
+    "serving.parameters": {"starlette"},
+    "serving.protection": {"starlette"},
     "serving.server": {"h11", "starlette", "uvicorn"},
     "watching.app": {"starlette"},
 }

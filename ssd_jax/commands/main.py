@@ -35,6 +35,7 @@ COMMANDS = {
     "evaluate": Command("evaluate", "RUN [--report]", "compute mAP and COCO metrics of a run"),
     "audit": Command("audit", "RUN [--folds 5]", "find mistakes in the annotations with a detector"),
     "predict": Command("predict", "RUN IMAGES...", "detect objects in images"),
+    "serve": Command("serve", "RUN [--port 8000]", "detect objects for other programs and a browser, over HTTP"),
     "models": Command("models", "[NAME]", "list trained networks that can be had by name"),
     "show": Command("show", "RUN --image ID --epoch E", "draw an image as it was augmented in training"),
     "import-weights": Command("import_weights", "FILE --out RUN", "convert published weights to a run folder"),

@@ -126,7 +126,7 @@ def _decode_pixels_and_size(
     canvas: tuple[int, int] | None,
     min_pixels: int,
 ) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
-    with convert_decode_errors(path):
+    with convert_decode_errors(path, data):
         pixels, size, orientation = _decode(data, path, canvas, min_pixels)
     if _is_annotation_unrotated(size, orientation, annotated_size):
         return np.ascontiguousarray(pixels), size
@@ -177,7 +177,7 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
         UserError: If the bytes are truncated or not an image; the message begins with ``name``.
     """
-    with convert_decode_errors(name):
+    with convert_decode_errors(name, data):
         return np.ascontiguousarray(_decode(data, name, None, 0).pixels)
 
 
@@ -187,7 +187,7 @@ def stored_size(data: bytes, name: str) -> tuple[int, int]:
     Raises:
         UserError: If the bytes are not an image; the message begins with ``name``.
     """
-    with convert_decode_errors(name), open_image(io.BytesIO(data)) as image:
+    with convert_decode_errors(name, data), open_image(io.BytesIO(data)) as image:
         return _stored_size(image)
 
 
@@ -215,7 +215,7 @@ def _add_note(name: str | Path, note: str) -> None:
         notes.append(note)
     elif line not in _logged_notes:
         logger.warning("%s", line)
-    _logged_notes.add(line)
+        _logged_notes.add(line)
 
 
 def fitted_size(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:

@@ -29,6 +29,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b
 _MAX_PIXELS_PER_BYTE = 1000  # of large images; even drawings have fewer
 _BYTES_PER_PIXEL = 8  # of the largest files: four uncompressed channels of 16 bits
 _ADVICE = "Check the path and its permissions."
+_GIT_LFS_POINTER = b"version https://git-lfs"
 
 
 class _HeifPluginMissingError(Exception):
@@ -135,8 +136,14 @@ def open_image(source: str | Path | io.BytesIO) -> Image.Image:
 
 
 @contextmanager
-def convert_decode_errors(name: str | Path) -> Iterator[None]:
-    """Convert the exceptions that decoders raise for an invalid image to UserErrors."""
+def convert_decode_errors(name: str | Path, start: bytes) -> Iterator[None]:
+    """Convert the exceptions that decoders raise for an invalid image to UserErrors.
+
+    Args:
+        name: Path, or name of the image for messages. Nothing is read from it, since it may be a name that another
+            program sent.
+        start: The first bytes of the file.
+    """
     try:
         yield
     except UserError:
@@ -148,20 +155,12 @@ def convert_decode_errors(name: str | Path) -> Iterator[None]:
             f"{name}: is in the format HEIC. Install its reader with: pip install 'ssd-jax[heic]'"
         ) from error
     except Exception as error:  # of any type: decoders raise many for files that were made to cause harm
-        if _is_git_lfs_pointer(name):
+        if start.startswith(_GIT_LFS_POINTER):
             text = "is a placeholder of Git LFS, not the image. Download the images with: git lfs pull"
             raise UserError(f"{name}: {text}") from error
         is_unknown = isinstance(error, UnidentifiedImageError)
         reason = "not in a known image format" if is_unknown else format_error_reason(error)
         raise UserError(f"{name}: can't be read as an image ({reason}). Copy it again, or remove it.") from error
-
-
-def _is_git_lfs_pointer(path: str | Path) -> bool:
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(30).startswith(b"version https://git-lfs")
-    except (OSError, ValueError):
-        return False  # for example, if the name is that of an image in a record
 
 
 @contextmanager
@@ -174,13 +173,15 @@ def opened_file(path: str | Path) -> Iterator[Image.Image]:
     """
     check_is_file(path)
     with (
-        convert_decode_errors(path),
-        convert_errors(
-            f"{path}: can't be read", _ADVICE, catch=(FileNotFoundError, IsADirectoryError, PermissionError)
-        ),
+        convert_decode_errors(path, _read_start(path)),
         open_image(path) as image,
     ):
         yield image
+
+
+def _read_start(path: str | Path) -> bytes:
+    with convert_errors(f"{path}: can't be read", _ADVICE, catch=OSError), open(path, "rb") as stream:
+        return stream.read(len(_GIT_LFS_POINTER))
 
 
 def _limit_advice() -> str:

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ssd_jax.config import Config
-from ssd_jax.data.image import read_image, read_reduced_image, reduce_to_fit
+from ssd_jax.data.image import decode_reduced_image, read_image, read_reduced_image, reduce_to_fit
 from ssd_jax.data.image_formats import LARGE_PIXELS
 from ssd_jax.data.pixels import to_rgb
 from ssd_jax.errors import UserError, escape_text
@@ -248,8 +248,7 @@ class Detector:
             arrays = self._detect_batch([picture.pixels for picture in pictures], [p.size for p in pictures], size)
             return [self._make_detections(*pair) for pair in zip(pictures, arrays, strict=True)]
 
-        is_stacked = self._batching != "single"
-        return pipeline.detect_in_order(detect, readings, batch_size=size, is_stacked=is_stacked)
+        return pipeline.detect_in_order(detect, readings, batch_size=size, is_stacked=self.is_stacked)
 
     def read(self, path: str | Path) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
         """Read an image file for detection.
@@ -267,6 +266,62 @@ class Detector:
             raise UserError(f"{path}: an address, not a file. `Detector.stream` and `ssd-jax predict` download images")
         side = self.config.data.max_image_size
         return read_reduced_image(path, None, (side, side), min_pixels=LARGE_PIXELS)
+
+    def decode(self, data: bytes, name: str = "image") -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
+        """Decode the content of an image file for detection, without reading any file.
+
+        The image is shrunk to the size from which the network samples, so that it takes little memory. The detections
+        in it are the same bits as those in the file, since a larger image is shrunk in the same way later.
+
+        Args:
+            data: Content of the file.
+            name: Name of the image for messages.
+
+        Returns:
+            The RGB pixels, and the (width, height) of the image at full size in pixels.
+
+        Raises:
+            UserError: If the image cannot be decoded, or is too large; the message begins with ``name``.
+        """
+        largest = self.config.data.max_image_size
+        pixels, size = decode_reduced_image(data, name, (largest, largest), min_pixels=LARGE_PIXELS)
+        side = choose_canvas_side(max(pixels.shape[:2]), largest)
+        return reduce_to_fit(pixels, (side, side)), size
+
+    def detect_batch(
+        self,
+        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+        sizes: Sequence[tuple[int, int]],
+        batch_size: int | None = None,
+    ) -> list[Detections]:
+        """Detect objects in a few images, which are in memory, at the same time.
+
+        Args:
+            images: The RGB pixels of each image, perhaps at a reduced size.
+            sizes: (Width, height) of each image at full size in pixels. The boxes are in pixels of this size.
+            batch_size: Largest number of images of such a call, for which a program is compiled. None: `batch_size`.
+
+        Returns:
+            All detections of each image, of any score, best first.
+        """
+        arrays = self._detect_batch(images, sizes, batch_size or self.batch_size)
+        return [
+            Detections.from_arrays(found, self.class_names, size) for found, size in zip(arrays, sizes, strict=True)
+        ]
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether the images of a batch are passed to one call of the network, and not to calls in several threads."""
+        return self._batching != "single"
+
+    @property
+    def canvas_sides(self) -> tuple[int, ...]:
+        """Sides in pixels of the square canvases that images are placed on, from small to large."""
+        largest = self.config.data.max_image_size
+        sides = [choose_canvas_side(1, largest)]
+        while sides[-1] < largest:
+            sides.append(choose_canvas_side(sides[-1] + 1, largest))
+        return tuple(sides)
 
     def detect_reduced(
         self,

@@ -56,11 +56,12 @@ def make_detect_fn(config: Config, params: Params) -> DetectFn:
         return jax.device_put(standardize_kernels(params, config.model), jax.local_devices()[0])
 
     def detect(canvas: np.ndarray, height: np.ndarray, width: np.ndarray) -> Detections:
-        batch, side = canvas.shape[:2]
-        with lock:  # or several threads would compile the same program
-            if (batch, side) not in programs:
-                programs[batch, side] = _load_or_compile(config, batch, side)
-        return Detections(*programs[batch, side](place_params(), canvas, height, width))
+        shape = canvas.shape[:2]
+        if shape not in programs:  # asked without the lock, so that no thread waits for a program of another shape
+            with lock:  # or several threads would compile the same program
+                if shape not in programs:
+                    programs[shape] = _load_or_compile(config, *shape)
+        return Detections(*programs[shape](place_params(), canvas, height, width))
 
     return detect
 

@@ -1,5 +1,7 @@
 """Protection of a server against other web sites: headers of its answers, and requests that it refuses."""
 
+import base64
+import hmac
 import ipaddress
 from collections.abc import Iterable
 
@@ -35,7 +37,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def protect(app: ASGIApp, host: str, allowed_hosts: Iterable[str] = ()) -> ASGIApp:
+def protect(app: ASGIApp, host: str, allowed_hosts: Iterable[str] = (), token: str | None = None) -> ASGIApp:
     """Return an app that refuses requests of other web sites, and adds `SECURITY_HEADERS` to its answers.
 
     A page of another site can send requests to a server on this machine. A browser says in ``Sec-Fetch-Site`` that it
@@ -47,8 +49,10 @@ def protect(app: ASGIApp, host: str, allowed_hosts: Iterable[str] = ()) -> ASGIA
         app: The app.
         host: Host name or IP address that the server listens on.
         allowed_hosts: Further names by which a server on a loopback address is reached, as through a reverse proxy.
+        token: Secret that every request must have, except for ``/health``: as a bearer token, or as the password of
+            basic authentication, for which browsers ask. None: requests need none.
     """
-    app = _SameSite(app)
+    app = _SameSite(app if token is None else _RequireToken(app, token))
     if is_loopback(host):
         names = [*_LOOPBACK_NAMES, f"[{host}]" if ":" in host else host, *allowed_hosts]
         app = TrustedHostMiddleware(app, names, www_redirect=False)
@@ -68,6 +72,32 @@ class _SameSite:
                 await refusal(scope, receive, send)
                 return
         await self.app(scope, receive, send)
+
+
+class _RequireToken:
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self.app, self._token = app, token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] != "/health":
+            given = _read_token(Headers(scope=scope).get("authorization", ""))
+            if not hmac.compare_digest(given, self._token):
+                headers = {"WWW-Authenticate": 'Basic realm="ssd-jax", charset="UTF-8"'}
+                refusal = JSONResponse({"detail": "a token is needed: Authorization: Bearer TOKEN"}, 401, headers)
+                await refusal(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+def _read_token(authorization: str) -> bytes:
+    """Return the token in the value of an Authorization header. It is empty if there is none."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip().encode("latin-1")
+    try:
+        return base64.b64decode(value, validate=True).partition(b":")[2] if scheme.lower() == "basic" else b""
+    except ValueError:
+        return b""
 
 
 class _SecurityHeaders:

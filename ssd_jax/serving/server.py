@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ssd_jax.errors import UserError, convert_errors
+from ssd_jax.errors import UserError, convert_errors, format_error_reason
 from ssd_jax.serving.limits import ConnectionLimits
 
 _DEFAULT_LIMITS = ConnectionLimits()
@@ -56,9 +56,14 @@ def open_listener(host: str, port: int, backlog: int = _DEFAULT_LIMITS.connectio
     if not 0 <= port <= 65535:
         raise UserError(f"--port is {port}: expected a number from 0 to 65535")
     advice = "Choose another --port (0 for any free one) or --host"
-    with convert_errors(f"can't listen on {host}, port {port}", advice, catch=(OSError, UnicodeError)):
+    problem = f"can't listen on {host}, port {port}"
+    with convert_errors(problem, advice, catch=(OSError, UnicodeError), reason=_describe_reason):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=backlog)
+
+
+def _describe_reason(error: Exception) -> str:
+    return format_error_reason(error).partition(" (while")[0]  # Python repeats the address
 
 
 def format_url(listener: socket.socket) -> str:
@@ -91,37 +96,50 @@ def make_server(app: ASGIApp, limits: ConnectionLimits = _DEFAULT_LIMITS) -> uvi
 
 
 def _make_protocol(head_seconds: float) -> type[H11Protocol]:
-    """Return uvicorn's protocol, which also closes a connection whose headers are not complete after some time."""
+    """Return uvicorn's protocol, which also closes a connection that is too slow.
+
+    It has some seconds for the headers of a request, and as many for the rest of a body that was answered before its
+    end. Many clients read such an answer only when they have sent everything.
+    """
 
     class Protocol(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._limit_head()
+            self._update_timer()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            self._limit_head()
+            self._update_timer()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.conn.their_state is h11.SEND_BODY:
+                self._update_timer()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._cancel_timer()
             super().connection_lost(exc)
 
-        def _limit_head(self) -> None:
-            if self.conn.their_state is not h11.IDLE:
+        def _is_timed(self) -> bool:
+            is_answered = self.cycle is not None and self.cycle.response_complete
+            return self.conn.their_state is h11.IDLE or (self.conn.their_state is h11.SEND_BODY and is_answered)
+
+        def _update_timer(self) -> None:
+            if not self._is_timed():
                 self._cancel_timer()
             elif self._timer is None:
-                self._timer = self.loop.call_later(head_seconds, self._close_if_incomplete)
+                self._timer = self.loop.call_later(head_seconds, self._close_if_timed)
 
         def _cancel_timer(self) -> None:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
 
-        def _close_if_incomplete(self) -> None:
+        def _close_if_timed(self) -> None:
             self._timer = None
-            if self.conn.their_state is h11.IDLE:
+            if self._is_timed():
                 self.transport.close()
 
     return Protocol

@@ -1,5 +1,7 @@
 """Tests of the headers of answers, and of the requests that are refused."""
 
+import base64
+
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -69,6 +71,32 @@ def test_server_on_other_addresses_accepts_any_name():
 def test_requests_of_other_sites_are_refused(method: str, site: str, mode: str, status: int):
     headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode}
     assert make_client().request(method, "/", headers=headers).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        ("Bearer secret", 200),
+        ("bearer secret", 200),
+        ("Basic " + base64.b64encode(b"anyone:secret").decode(), 200),
+        ("Basic " + base64.b64encode(b"secret").decode(), 401),
+        ("Basic ???", 401),
+        ("Bearer secre", 401),
+        ("Bearer ", 401),
+        ("secret", 401),
+        ("", 401),
+        ("Bearer s\u00e9cret", 401),
+    ],
+)
+def test_token_is_required_if_there_is_one(authorization: str, status: int):
+    client = make_client(token="secret")
+    response = client.get("/", headers={"Authorization": authorization.encode("latin-1")})
+    assert response.status_code == status
+    assert ("www-authenticate" in response.headers) == (status == 401) and "x-frame-options" in response.headers
+
+
+def test_health_needs_no_token():
+    assert make_client(token="secret").get("/health").status_code == 404  # of this app
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,12 @@ def test_server_closes_connections_whose_second_request_is_slow():
         assert connection.recv(65536) == b""
 
 
+def test_server_closes_connections_that_go_on_sending_after_their_answer():
+    with serve_in_thread(hello, ConnectionLimits(head_seconds=0.2, stop_seconds=2)) as port:
+        answer = exchange_bytes(port, b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000\r\n\r\nabc")
+    assert answer.endswith(b"hello")
+
+
 def test_server_answers_503_when_there_are_too_many_connections():
     with (
         serve_in_thread(hello, ConnectionLimits(connections=2, stop_seconds=2)) as port,
