@@ -7,6 +7,7 @@ Many programs write this format, each with its own deviations: a namespace, obje
 import codecs
 import math
 import re
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import NamedTuple
@@ -135,7 +136,8 @@ def _parse_object(file: Path, number: int, node: ElementTree.Element, problems: 
     second = next((tag for tag in ("name", "bndbox") if len(node.findall(tag)) > 1), None)
     if second is not None:
         problems.add(Kind.SECOND_VALUE, file, f"object {number} (<{second}>)")
-    return RawObject(f"object {number}", name, box, _parse_difficult(file, number, node, problems))
+    is_difficult = _parse_difficult(file, number, node, problems)
+    return RawObject(sys.intern(f"object {number}"), sys.intern(name), box, is_difficult)  # equal texts share memory
 
 
 def _parse_difficult(file: Path, number: int, node: ElementTree.Element, problems: Problems) -> bool:
