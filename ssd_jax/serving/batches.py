@@ -39,7 +39,8 @@ class BatchQueue:
         self._batch_size = batch_size or detector.batch_size
         self._calls = 1 if detector.is_stacked else self._batch_size
         self._most = self._batch_size if detector.is_stacked else 1
-        self._threads = ThreadPoolExecutor(self._calls + 1, "network")  # and one that compiles
+        # Programs of exported files may be called by one thread only. JAX can compile in a further one.
+        self._threads = ThreadPoolExecutor(1 if detector.is_stacked else self._calls + 1, "network")
         self._queue: asyncio.Queue[_Work] = asyncio.Queue()
         self._workers: list[asyncio.Task[None]] = []
 

@@ -41,6 +41,7 @@ def make_document(name: str) -> dict[str, Any]:
             "version": ssd_jax.__version__,
             "description": "Detects objects in images with a network that ssd-jax trained.",
         },
+        "security": [{}, {"token": []}],  # a token may be needed
         "paths": {
             "/detect": {"post": _make_detect()},
             "/model": _make_get("Names and sizes of the detector.", _JSON, answers.ModelAnswer),
@@ -48,7 +49,7 @@ def make_document(name: str) -> dict[str, Any]:
                 "Whether requests are answered at once: status 200, or 503 while the network is compiled.",
                 _JSON,
                 answers.Health,
-                {"503": "The network is being compiled."},
+                "The network is being compiled.",
             ),
             "/metrics": _make_get("Metrics for Prometheus.", "text/plain"),
             "/openapi.json": _make_get("This description for programs.", _JSON),
@@ -79,11 +80,12 @@ def _make_detect() -> dict[str, Any]:
     }
 
 
-def _make_get(
-    summary: str, content_type: str, kind: type | None = None, errors: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    response = _make_response(summary, content_type, _refer(kind) if kind else {})
-    return {"get": {"summary": summary, "responses": {"200": response, **_make_errors(errors or {})}}}
+def _make_get(summary: str, content_type: str, kind: type | None = None, while_starting: str = "") -> dict[str, Any]:
+    schema = _refer(kind) if kind else {}
+    responses = {"200": _make_response(summary, content_type, schema)}
+    if while_starting:
+        responses["503"] = _make_response(while_starting, content_type, schema)
+    return {"get": {"summary": summary, "responses": responses}}
 
 
 def _make_errors(errors: Mapping[str, str]) -> dict[str, Any]:
