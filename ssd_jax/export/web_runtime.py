@@ -9,7 +9,7 @@ import os
 import tarfile
 from pathlib import Path
 
-from ssd_jax.errors import UserError, convert_errors
+from ssd_jax.errors import convert_errors
 from ssd_jax.files import find_cache_folder
 from ssd_jax.runtime.download import RemoteFile, copy_to_cache, fetch_file
 
@@ -82,7 +82,7 @@ def _read_member(tar: tarfile.TarFile, name: str) -> bytes:
     member = tar.getmember(name)
     stream = tar.extractfile(member) if member.isreg() and member.size <= _MAX_BYTES else None
     if stream is None:
-        raise UserError(f"{tar.name}: {name} is not the expected file")
+        raise ValueError(f"{name} is not the expected file")
     with stream:
         return stream.read()
 
