@@ -186,8 +186,8 @@ MUTANTS = (
     Mutant(
         "kept_boxes_suppress_at_threshold",
         "ops/suppression",
-        "boxes[candidates]) > iou_threshold)\n        within_block",
-        "boxes[candidates]) >= iou_threshold)\n        within_block",
+        "corners.T) > iou_threshold)\n        within_block",
+        "corners.T) >= iou_threshold)\n        within_block",
         (
             "ops/test_suppression",
             "ops/test_detection",
@@ -196,8 +196,8 @@ MUTANTS = (
     Mutant(
         "block_suppresses_at_threshold",
         "ops/suppression",
-        "boxes[candidates], boxes[candidates]) > iou_threshold",
-        "boxes[candidates], boxes[candidates]) >= iou_threshold",
+        "pairwise_iou(corners.T, corners.T) > iou_threshold",
+        "pairwise_iou(corners.T, corners.T) >= iou_threshold",
         (
             "ops/test_suppression",
             "ops/test_detection",
@@ -236,8 +236,8 @@ MUTANTS = (
     Mutant(
         "classes_suppress_each_other",
         "ops/suppression",
-        "(state.classes[:, None] == classes) &",
-        "(state.classes[:, None] >= 0) &",
+        "(kept.classes[:, None] == classes) &",
+        "(kept.classes[:, None] >= 0) &",
         (
             "ops/test_suppression",
             "ops/test_detection",
@@ -246,7 +246,7 @@ MUTANTS = (
     Mutant(
         "sigmoid_for_softmax",
         "ops/detection",
-        "return boxes, jax.nn.softmax(logits)[:, 1:]",
+        "return boxes, jax.nn.softmax(logits.T, axis=0)[1:].T",
         "return boxes, jax.nn.sigmoid(logits)[:, 1:]",
         ("ops/test_detection",),
     ),

@@ -87,7 +87,8 @@ def compute_boxes_and_scores(
     offsets, logits = jnp.asarray(offsets, jnp.float32), jnp.asarray(logits, jnp.float32)
     default_boxes = jnp.asarray(default_boxes, jnp.float32)
     boxes = decode_boxes(offsets, default_boxes, variances, config.log_scale_bounds)
-    return boxes, jax.nn.softmax(logits)[:, 1:]
+    # With the boxes on the last axis, a CPU computes the scores of many boxes at once.
+    return boxes, jax.nn.softmax(logits.T, axis=0)[1:].T
 
 
 def select_detections(

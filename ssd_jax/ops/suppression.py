@@ -12,9 +12,11 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from ssd_jax.ops.boxes import pairwise_iou
 
-# Number of candidates processed at a time. It changes the speed, not the result. Of 64, 128, 256 and 512, 128 was the
-# fastest on a CPU. Most images need two to six blocks.
-_BLOCK = 128
+# Numbers of candidates that are sorted at a time, and that are compared with each other at a time. They change the
+# speed, not the result. On a CPU, 384 and 96 were faster than other pairs from 128 to 640 and 64 to 128. Most images
+# need one or two sorts.
+_SORTED = 384
+_BLOCK = 96
 
 
 class KeptPairs(NamedTuple):
@@ -31,13 +33,18 @@ class KeptPairs(NamedTuple):
     """True for kept pairs, False for padding."""
 
 
-class _State(NamedTuple):
-    best: Array  # (n,) best score of each box among its pairs that are not processed yet; 0 if there are none
-    last: tuple[Array, Array]  # score and index of the last pair that is processed, in the order of processing
+class _Kept(NamedTuple):
     counts: Array  # (c,) number of candidates processed in each class
     boxes: Array  # (k,) boxes of the kept pairs
     classes: Array  # (k,) classes of the kept pairs
-    num_kept: Array  # () number of kept pairs
+    corners: Array  # (4, k) coordinates of these boxes
+    number: Array  # () number of kept pairs
+
+
+class _State(NamedTuple):
+    best: Array  # (n,) best score of each box among its pairs that are not processed yet; 0 if there are none
+    last: tuple[Array, Array]  # score and index of the last pair that is processed, in the order of processing
+    kept: _Kept
 
 
 def nms(
@@ -75,8 +82,8 @@ def multiclass_nms(
 ) -> KeptPairs:
     """Return the best pairs of box and class that greedy non-maximum suppression within each class keeps.
 
-    The pairs are processed in blocks, in order of descending score, until k pairs are kept. So the work does not grow
-    with n * c, apart from the maximum of each row of the scores. Classes are not sorted, and there is no n x n mask.
+    The pairs are sorted and processed in blocks, in order of descending score, until k pairs are kept. So the work does
+    not grow with n * c, apart from the maximum of each row of the scores. There is no n x n mask.
 
     Args:
         boxes: Boxes, xyxy, in any unit.
@@ -92,62 +99,78 @@ def multiclass_nms(
     Returns:
         The kept pairs, padded with zeros to exactly k pairs.
     """
-    boxes, scores = jnp.asarray(boxes), jnp.asarray(scores)
-    (n, c), k = scores.shape, max_outputs
-    if scores.size == 0:  # gathering from an empty array fails
+    # Below, the scores of a class and the coordinates are neighbours in memory, as vector instructions need them.
+    boxes, class_scores = jnp.asarray(boxes), jnp.asarray(scores).T
+    (c, n), k = class_scores.shape, max_outputs
+    if class_scores.size == 0:  # gathering from an empty array fails
         return KeptPairs(jnp.zeros(k, jnp.int32), jnp.zeros(k, jnp.int32), jnp.zeros(k, bool))
-    rows_per_block = min(_BLOCK, n)
-    pairs_per_block = min(_BLOCK, rows_per_block * c)
+    sorted_rows = min(_SORTED, n)
+    sorted_pairs = min(_SORTED, sorted_rows * c)
+    block = min(_BLOCK, sorted_pairs)
 
     def apply_threshold(scores: Array) -> Array:
         return jnp.where(scores > score_threshold, scores, 0)  # a comparison with NaN is False, so NaN becomes 0
 
     def is_unfinished(state: _State) -> Array:
-        return (state.num_kept < k) & (jnp.max(state.best) > 0)
+        return (state.kept.number < k) & (state.last[0] > 0)
 
-    def process_block(state: _State) -> _State:
+    def process_best_pairs(state: _State) -> _State:
         # The best pairs lie in the rows with the largest maxima. Among equal values, top_k puts the lower index first,
         # here and below; the rows are sorted so that pairs of equal score are ordered by row, too.
-        rows = jnp.sort(lax.top_k(state.best, rows_per_block)[1])
+        rows = jnp.sort(lax.top_k(state.best, sorted_rows)[1])
         pairs = rows[:, None] * c + jnp.arange(c, dtype=jnp.int32)
-        remaining = _zero_processed_scores(apply_threshold(scores[rows]), pairs, *state.last)
-        top, order = lax.top_k(remaining.ravel(), pairs_per_block)
+        remaining = _zero_processed_scores(apply_threshold(class_scores[:, rows].T), pairs, *state.last)
+        # Without the barrier, XLA turns top_k into a full sort, because parts of its result are used.
+        top, order = lax.optimization_barrier(lax.top_k(remaining.ravel(), sorted_pairs))
         chosen = pairs.ravel()[order]
-        # This equals top[-1], but XLA turns top_k into a full sort if a slice of its result is used.
         lowest = jnp.min(top)
         last = (lowest, jnp.max(jnp.where(top == lowest, chosen, -1)))
         best = state.best.at[rows].set(jnp.max(_zero_processed_scores(remaining, pairs, *last), axis=1))
-
-        candidates, classes = chosen // c, chosen % c
-        same_class = classes[:, None] == classes
+        # If the blocks need padding, all pairs are among these, and no others follow.
+        top, chosen = (jnp.pad(array, (0, -sorted_pairs % block)) for array in (top, chosen))
         valid = top > 0
-        if top_k is not None and top_k < n:
-            rank = state.counts[classes] + jnp.sum(jnp.triu(same_class, k=1), axis=0, dtype=jnp.int32)
-            valid &= rank < top_k
         if eligible is not None:
-            valid &= jnp.asarray(eligible)[candidates]
+            valid &= jnp.asarray(eligible)[chosen // c]
+        candidates = (chosen // c, chosen % c, boxes[chosen // c].T, valid)
 
-        is_same_class = (state.classes[:, None] == classes) & (jnp.arange(k)[:, None] < state.num_kept)
-        suppressed = is_same_class & (pairwise_iou(boxes[state.boxes], boxes[candidates]) > iou_threshold)
-        within_block = same_class & (pairwise_iou(boxes[candidates], boxes[candidates]) > iou_threshold)
+        def is_block_left(loop: tuple[Array, _Kept]) -> Array:
+            start, kept = loop
+            return (start < len(top)) & (kept.number < k) & (top[start] > 0)
+
+        def process_block(loop: tuple[Array, _Kept]) -> tuple[Array, _Kept]:
+            start, kept = loop
+            parts = tuple(lax.dynamic_slice_in_dim(array, start, block, axis=-1) for array in candidates)
+            # The barrier keeps XLA from reading each part again for each pair of candidates.
+            return start + block, add_block(kept, *lax.optimization_barrier(parts))
+
+        _, kept = lax.while_loop(is_block_left, process_block, (jnp.int32(0), state.kept))
+        return _State(best, last, kept)
+
+    def add_block(kept: _Kept, candidates: Array, classes: Array, corners: Array, valid: Array) -> _Kept:
+        same_class = classes[:, None] == classes
+        if top_k is not None and top_k < n:
+            rank = kept.counts[classes] + jnp.sum(jnp.triu(same_class, k=1), axis=0, dtype=jnp.int32)
+            valid &= rank < top_k
+        is_same_class = (kept.classes[:, None] == classes) & (jnp.arange(k)[:, None] < kept.number)
+        suppressed = is_same_class & (pairwise_iou(kept.corners.T, corners.T) > iou_threshold)
+        within_block = same_class & (pairwise_iou(corners.T, corners.T) > iou_threshold)
         keep = _compute_greedy_keep_mask(within_block, valid & ~jnp.any(suppressed, axis=0))
-        slots = jnp.where(keep, state.num_kept + jnp.cumsum(keep, dtype=jnp.int32) - 1, k)
-        return _State(
-            best,
-            last,
-            state.counts.at[classes].add(1),
-            state.boxes.at[slots].set(candidates, mode="drop"),
-            state.classes.at[slots].set(classes, mode="drop"),
-            state.num_kept + jnp.sum(keep, dtype=jnp.int32),
+        slots = jnp.where(keep, kept.number + jnp.cumsum(keep, dtype=jnp.int32) - 1, k)
+        return _Kept(
+            kept.counts.at[classes].add(1),
+            kept.boxes.at[slots].set(candidates, mode="drop"),
+            kept.classes.at[slots].set(classes, mode="drop"),
+            kept.corners.at[:, slots].set(corners, mode="drop"),
+            kept.number + jnp.sum(keep, dtype=jnp.int32),
         )
 
     none = jnp.zeros(k, jnp.int32)
-    before_all = (jnp.array(jnp.inf, scores.dtype), jnp.int32(-1))
+    nothing_kept = _Kept(jnp.zeros(c, jnp.int32), none, none, jnp.zeros((4, k), boxes.dtype), jnp.int32(0))
+    before_all = (jnp.array(jnp.inf, class_scores.dtype), jnp.int32(-1))
     # Only this maximum uses the whole array. Applying the threshold to all scores first would take longer.
-    best = apply_threshold(jnp.max(scores, axis=1))
-    start = _State(best, before_all, jnp.zeros(c, jnp.int32), none, none, jnp.int32(0))
-    end = lax.while_loop(is_unfinished, process_block, start)
-    return KeptPairs(end.boxes, end.classes, jnp.arange(k) < end.num_kept)
+    best = apply_threshold(jnp.max(class_scores, axis=0))
+    kept = lax.while_loop(is_unfinished, process_best_pairs, _State(best, before_all, nothing_kept)).kept
+    return KeptPairs(kept.boxes, kept.classes, jnp.arange(k) < kept.number)
 
 
 def _zero_processed_scores(
