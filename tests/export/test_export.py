@@ -205,6 +205,13 @@ def test_place_on_canvases_puts_pictures_in_the_upper_left():
     assert canvas[0, 3:].sum() == canvas[0, :, 5:].sum() == 0
 
 
+def test_batches_of_canvases_are_the_pictures_without_their_canvas():
+    images = [make_images(3, 5), make_images(6, 2)]
+    batches = list(pictures.place_on_canvases(images, 7).make_batches(2))
+    for batch, image in zip(batches, images, strict=True):
+        np.testing.assert_array_equal(batch, [image, image])
+
+
 def test_formats_that_compute_in_float32_reject_a_network_in_bfloat16(tmp_path):
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, dtype="bfloat16"))
     write_model_folder(config, make_random_params(), 0, tmp_path / "model", dtype="float32", card="-")

@@ -10,7 +10,8 @@ from helpers.exported_files import FORMATS_TO_TEST, write_tiny_file
 
 from ssd_jax.errors import UserError
 from ssd_jax.exported.checksum import PLACEHOLDER, PREFIX, check_content, insert_checksum
-from ssd_jax.exported.reading import FORMATS, find_format, import_reader, read_program
+from ssd_jax.exported.reading import FORMATS, accept_changes, find_format, import_reader, read_program
+from ssd_jax.portability import quote_argument
 
 TEXT = f'{{"class_names": ["{PREFIX}{"ab" * 32}"], "checksum": "{PLACEHOLDER}"}} end'.encode()
 """A content with a name that looks like a checksum."""
@@ -92,9 +93,9 @@ def test_changed_file_can_be_accepted_on_purpose(tmp_path: Path, capsys: pytest.
     onnx.save(model, file)
     assert run_command("evaluate", file) == 2
     message = capsys.readouterr().err
-    assert f"ssd-jax export '{file}' --accept-changes" in message
+    assert f"ssd-jax export {quote_argument(str(file))} --accept-changes" in message
     assert run_command("export", file, "--accept-changes") == 0
-    assert f"ssd-jax evaluate '{file}' --data.root" in capsys.readouterr().out
+    assert f"ssd-jax evaluate {quote_argument(str(file))} --data.root" in capsys.readouterr().out
     metadata = read_program(file).metadata
     assert metadata.parity is None and metadata.class_names == ("a", "b")
     assert onnx.load(file).graph.doc_string == "changed by another program"
@@ -102,8 +103,6 @@ def test_changed_file_can_be_accepted_on_purpose(tmp_path: Path, capsys: pytest.
 
 @pytest.mark.parametrize("name", FORMATS_TO_TEST)
 def test_accepting_changes_keeps_every_format_readable(tmp_path: Path, name: str):
-    from ssd_jax.exported.reading import accept_changes
-
     file = tmp_path / f"a{FORMATS[name].ending}"
     metadata = write_tiny_file(name, file, parity=True)
     replace = import_reader(name).replace_metadata
