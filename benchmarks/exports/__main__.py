@@ -129,6 +129,7 @@ class Worker:
 
     def __init__(self, python: str, source: str, pictures: Path, detections: Path, threads: int) -> None:
         self.detections = detections
+        self._source = source
         command = [python, "-m", "benchmarks.exports.worker", source, str(pictures), str(detections), str(threads)]
         variables = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(
@@ -147,7 +148,7 @@ class Worker:
         for line in self._process.stdout:
             if line.startswith("{"):
                 return json.loads(line)
-        raise UserError(f"{self._process.args}: ended early. The reason is printed above")
+        raise UserError(f"{self._source}: its process ended early. The reason is printed above")
 
     def close(self) -> None:
         """End the process."""

@@ -29,7 +29,7 @@ class OpenVINOProgram(Program):
     def run(self, images: Images) -> Outputs | RawOutputs:
         kind = Outputs if self.metadata.nms else RawOutputs
         with self._lock:  # all calls share the memory of one request
-            results = self._compiled({"images": images}, share_outputs=False)
+            results = self._compiled({"images": images})  # copies the outputs, unless it is asked to share them
         return kind(*(results[self._compiled.output(name)] for name in kind._fields))
 
 

@@ -6,6 +6,7 @@ for their files. JAX is not imported until the detections are selected.
 """
 
 import io
+import os
 import threading
 import zipfile
 from pathlib import Path
@@ -63,7 +64,7 @@ def read_program(file: Path, *, is_checked: bool = True) -> TFLiteProgram:
     with suppress_stderr():  # the notes of both packages about their start
         interpreter = _import_interpreter()
     with suppress_stderr(), convert_errors(f"{file}: it can't be read", "Copy or export the file again."):
-        program = interpreter.Interpreter(model_content=content)
+        program = interpreter.Interpreter(model_content=content, num_threads=os.cpu_count())  # the default is one
         program.allocate_tensors()
         return TFLiteProgram(program, metadata)
 

@@ -113,6 +113,15 @@ def test_selection_keeps_each_image_apart_and_returns_zeros_without_candidates()
     assert assert_equals_detect(config, offsets[1:2], logits[1:2]).tolist() == [0]
 
 
+def test_selection_drops_boxes_that_are_empty_after_clipping():
+    config = make_config(2, clip_before_nms=True, drop_empty=True)
+    offsets, logits = make_predictions(config, 2)
+    offsets[:, ::4, :2] = 300  # far outside of the image
+    counts = assert_equals_detect(config, offsets, logits)
+    keeping = dataclasses.replace(config, detect=dataclasses.replace(config.detect, drop_empty=False))
+    assert (assert_equals_detect(keeping, offsets, logits) > counts).all()
+
+
 @pytest.mark.parametrize("clip_before_nms", [False, True])
 def test_selection_never_returns_what_is_not_finite(clip_before_nms: bool):
     """Boxes that are not finite still count among the best candidates of their class."""
