@@ -170,7 +170,9 @@ def test_file_has_programs_for_cpus_gpus_and_tpus_and_all_weights(file):
     names = {f"weights/{path}" for path in _list_paths(make_random_params())}
     with np.load(file) as archive:
         assert {name for name in archive.files if name.startswith("weights/")} == names
-        assert json.loads(archive["metadata.json"])["source"] == {"name": "tiny", "step": 7, "checkpoint": ""}
+        assert json.loads(archive["metadata.json"])["source"] == {
+            "name": "tiny", "step": 7, "checkpoint": "", "license": "",
+        }  # fmt: skip
 
 
 def _list_paths(tree: dict, prefix: str = "") -> list[str]:
