@@ -1,8 +1,6 @@
 """Compiler options, the persistent cache of compiled programs, and the release of memory after compilations."""
 
-import ctypes
 import logging
-import platform
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from jax.sharding import Mesh
 
 from ssd_jax.errors import format_error_reason
 from ssd_jax.files import CACHE_VARIABLE, find_cache_folder
+from ssd_jax.runtime.memory import return_free_memory
 
 logger = logging.getLogger(__name__)
 
@@ -108,12 +107,9 @@ def release_compiler_memory() -> None:
     After the training step of SSD300 is compiled, glibc's allocator otherwise holds 0.5 GB that is no longer used. Call
     this once, when a command starts. Further calls do nothing; on systems without glibc, no call does anything.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
 
     def trim(event: str, duration_secs: float, **_: str | int) -> None:
         if event == "/jax/core/compile/backend_compile_duration" and duration_secs > 1:
-            libc.malloc_trim(0)
+            return_free_memory()
 
     jax.monitoring.register_event_duration_secs_listener(trim)

@@ -2,7 +2,7 @@
 
 import json
 import mimetypes
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -101,12 +101,7 @@ def make_app(
     app = Starlette(
         routes=routes,
         lifespan=run,
-        exception_handlers={
-            RequestError: _answer_request_error,
-            HTTPException: _answer_http_exception,
-            ClientDisconnect: _answer_disconnect,
-            Exception: _answer_failure,
-        },
+        exception_handlers=dict.fromkeys((RequestError, HTTPException, ClientDisconnect, Exception), _answer_error),
     )
     app.router.redirect_slashes = False
     paths = frozenset(["/detect", "/health", "/metrics", *fixed])
@@ -133,7 +128,7 @@ def _make_file_response(name: str, content: bytes) -> Response:
     return Response(content, media_type=kind, headers=_PAGE_HEADERS)
 
 
-def _make_endpoint(response: Response) -> Callable[[Request], Response]:
+def _make_endpoint(response: Response) -> Callable[[Request], Awaitable[Response]]:
     """Return an endpoint that gives the same response to every request, from memory."""
 
     async def endpoint(request: Request) -> Response:
@@ -160,17 +155,12 @@ def _respond(answer: msgspec.Struct, status: int = 200, headers: Mapping[str, st
     return Response(msgspec.json.encode(answer), status, headers, "application/json")
 
 
-async def _answer_request_error(request: Request, error: RequestError) -> Response:
-    return _respond(ErrorAnswer(error.detail), error.status, error.headers)
-
-
-async def _answer_http_exception(request: Request, error: HTTPException) -> Response:
-    return _respond(ErrorAnswer(error.detail), error.status_code, error.headers or NO_HEADERS)
-
-
-async def _answer_disconnect(request: Request, error: ClientDisconnect) -> Response:
-    return _respond(ErrorAnswer("the client closed the connection"), 400)
-
-
-async def _answer_failure(request: Request, error: Exception) -> Response:
+async def _answer_error(request: Request, error: Exception) -> Response:
+    match error:
+        case RequestError():
+            return _respond(ErrorAnswer(error.detail), error.status, error.headers)
+        case HTTPException():
+            return _respond(ErrorAnswer(error.detail), error.status_code, error.headers or NO_HEADERS)
+        case ClientDisconnect():  # nobody reads this
+            return _respond(ErrorAnswer("the connection was closed before the end of the request"), 400)
     return _respond(ErrorAnswer("the server failed; its log has the error"), 500)

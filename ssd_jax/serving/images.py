@@ -12,6 +12,7 @@ from PIL import Image
 from ssd_jax.data.image import collect_image_notes, stored_size
 from ssd_jax.errors import UserError, escape_text
 from ssd_jax.inference.detector import Detector
+from ssd_jax.runtime.memory import return_free_memory
 from ssd_jax.serving.errors import RequestError
 
 T = TypeVar("T")
@@ -54,8 +55,9 @@ class ImageDecoder:
         pixels = width * height
         if pixels > self._max_pixels:
             raise RequestError(413, f"{_NAME}: {width} x {height} pixels are more than the limit of {self._max_pixels}")
-        threads = self._large_thread if pixels > LARGE_PIXELS else self._threads
-        return await self._run(threads, lambda: self._decode(data))
+        if pixels > LARGE_PIXELS:
+            return await self._run(self._large_thread, lambda: self._decode_large(data))
+        return await self._run(self._threads, lambda: self._decode(data))
 
     def close(self) -> None:
         """End the threads after what they do now."""
@@ -65,6 +67,12 @@ class ImageDecoder:
     def _decode(self, data: bytes) -> DecodedImage:
         with collect_image_notes() as notes:
             return DecodedImage(*self._detector.decode(data, _NAME), notes)
+
+    def _decode_large(self, data: bytes) -> DecodedImage:
+        try:
+            return self._decode(data)
+        finally:
+            return_free_memory()  # or the process would keep as much as the largest image took
 
     async def _run(self, threads: ThreadPoolExecutor, function: Callable[[], T]) -> T:
         try:

@@ -1,7 +1,7 @@
 """Options of a request for detections, in the query of its address."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from starlette.datastructures import QueryParams
 
@@ -11,7 +11,7 @@ from ssd_jax.serving.errors import RequestError
 
 T = TypeVar("T")
 DEFAULT_SCORE = 0.5
-PARAMETERS = {
+PARAMETERS: dict[str, dict[str, Any]] = {
     "score": {
         "description": "Smallest score of the detections.",
         "schema": {"type": "number", "minimum": 0, "maximum": 1, "default": DEFAULT_SCORE},

@@ -328,6 +328,8 @@ def test_requests_are_batched_and_further_ones_get_503(detector):
 
 def test_large_images_do_not_keep_small_ones_waiting(detector, monkeypatch):
     monkeypatch.setattr(images, "LARGE_PIXELS", 2000)
+    trims: list[int] = []
+    monkeypatch.setattr(images, "return_free_memory", lambda: trims.append(1))
     started, release = threading.Event(), threading.Event()
     decode = Detector.decode
 
@@ -345,6 +347,7 @@ def test_large_images_do_not_keep_small_ones_waiting(detector, monkeypatch):
         assert client.post("/detect", content=IMAGE).status_code == 200
         release.set()
         assert [future.result().status_code for future in slow] == [200] * 8
+    assert len(trims) == 8, "after each large image"
 
 
 def test_failure_of_the_network_is_one_answer_with_500(detector):
