@@ -18,7 +18,7 @@ class ConnectionLimits:
     """Seconds until the headers of a request must be complete, and for the rest of a body that was answered before its
     end. A connection that is slower is closed."""
     idle_seconds: int = 30
-    """Seconds that a connection stays open without a request."""
+    """Seconds that a connection stays open without a request, or without reading its answer."""
     stop_seconds: int = 10
     """Seconds that the requests under way have to finish after Ctrl-C."""
 

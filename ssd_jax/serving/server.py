@@ -79,7 +79,7 @@ def make_server(app: ASGIApp, limits: ConnectionLimits = _DEFAULT_LIMITS) -> uvi
     """
     config = uvicorn.Config(
         app,
-        http=_make_protocol(limits.head_seconds),
+        http=_make_protocol(limits.head_seconds, limits.idle_seconds),
         ws="none",
         log_config=None,
         log_level="error",
@@ -95,19 +95,31 @@ def make_server(app: ASGIApp, limits: ConnectionLimits = _DEFAULT_LIMITS) -> uvi
     return uvicorn.Server(config)
 
 
-def _make_protocol(head_seconds: float) -> type[H11Protocol]:
+def _make_protocol(head_seconds: float, idle_seconds: float) -> type[H11Protocol]:
     """Return uvicorn's protocol, which also closes a connection that is too slow.
 
     It has some seconds for the headers of a request, and as many for the rest of a body that was answered before its
-    end. Many clients read such an answer only when they have sent everything.
+    end. Many clients read such an answer only when they have sent everything. A connection that does not read its
+    answer is closed like one without a request.
     """
 
     class Protocol(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
+        _write_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            transport.set_write_buffer_limits(high=0)  # so that pause_writing is called for every answer that waits
             self._update_timer()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._write_timer = self.loop.call_later(idle_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            if self._write_timer is not None:
+                self._write_timer.cancel()
+            super().resume_writing()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -120,6 +132,8 @@ def _make_protocol(head_seconds: float) -> type[H11Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._cancel_timer()
+            if self._write_timer is not None:
+                self._write_timer.cancel()
             super().connection_lost(exc)
 
         def _is_timed(self) -> bool:

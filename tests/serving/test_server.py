@@ -113,6 +113,22 @@ def test_server_closes_connections_that_go_on_sending_after_their_answer():
     assert answer.endswith(b"hello")
 
 
+def test_server_closes_connections_that_do_not_read_their_answer():
+    size = 20_000_000
+    with (
+        serve_in_thread(PlainTextResponse(b"x" * size), ConnectionLimits(idle_seconds=1, stop_seconds=2)) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=5) as connection,
+    ):
+        connection.sendall(REQUEST + b"\r\n")
+        time.sleep(1.3)
+        received = 0
+        with contextlib.suppress(ConnectionResetError):
+            while part := connection.recv(1_000_000):
+                received += len(part)
+        assert received < size
+        assert len(exchange_bytes(port, REQUEST + b"Connection: close\r\n\r\n")) > size, "to a client that reads"
+
+
 def test_server_answers_503_when_there_are_too_many_connections():
     with (
         serve_in_thread(hello, ConnectionLimits(connections=2, stop_seconds=2)) as port,
