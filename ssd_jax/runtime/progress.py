@@ -120,6 +120,8 @@ def show_progress(
     if not enabled or _hidden:
         yield task
         return
+    if _tasks:
+        _tasks[-1].pause_lap()
     _tasks.append(task)
     try:
         if _display is None:

@@ -31,6 +31,7 @@ class Task:
         self._details: Sequence[str] = ()
         self._start = time.monotonic()
         self._lap: float | None = None
+        self._is_paused = False
         self._samples: deque[tuple[float, int]] = deque(maxlen=_SPEED_SAMPLES)
 
     def update(self, count: int = 1) -> None:
@@ -61,6 +62,11 @@ class Task:
         """Show a text and the time from now on, instead of the count, until the next update or lap."""
         self._stage, self._start = stage, time.monotonic()
 
+    @property
+    def has_stage(self) -> bool:
+        """Whether the text of a stage is shown instead of the count."""
+        return bool(self._stage)
+
     def set_details(self, parts: Sequence[str]) -> None:
         """Show texts on a second line, separated by commas. Those at the end are left out if the line is too short."""
         self._details = tuple(parts)
@@ -73,17 +79,30 @@ class Task:
     def close(self) -> None:
         """Do nothing: the end of the ``with`` block of `show_progress` ends the task."""
 
+    def pause_lap(self) -> None:
+        """Let the time from now until `resume_lap` not count, because a task inside this one is running."""
+        self._is_paused = True
+
     def resume_lap(self) -> None:
         """Start a new lap if one had been started, after a pause such as a task inside this one."""
+        self._is_paused = False
         if self._lap is not None:
             self._lap = time.monotonic()
 
     @property
     def speed(self) -> float | None:
-        """Number of units per second over the latest updates; None if it is not known yet."""
+        """Number of units per second over the latest updates; None if it is not known yet.
+
+        If the next update takes longer than an average one, this time counts, too.
+        """
         samples = tuple(self._samples)
         seconds = sum(seconds for seconds, _ in samples)
-        return sum(count for _, count in samples) / seconds if seconds > 0 else None
+        if seconds <= 0:
+            return None
+        late = 0.0
+        if self._lap is not None and not self._is_paused:
+            late = max(0.0, time.monotonic() - self._lap - seconds / len(samples))
+        return sum(count for _, count in samples) / (seconds + late)
 
     @property
     def seconds_left(self) -> float | None:

@@ -59,10 +59,25 @@ def test_time_of_an_inner_task_does_not_count_for_the_speed(clock, monkeypatch):
         steps.update()
         with show_progress("evaluating", total=3) as images:
             clock[0] += 100
+            assert steps.speed is None or steps.speed == 1.0
             images.update(3)
         clock[0] += 1
         steps.update()
     assert steps.speed == 1.0
+
+
+def test_speed_and_time_left_follow_the_time_of_a_late_update(clock):
+    images = make_task(total=10, unit="image")
+    images.start_lap()
+    for _ in range(4):
+        clock[0] += 0.1
+        images.update()
+    clock[0] += 0.1
+    assert images.speed == pytest.approx(10), "the next update is not late"
+    clock[0] += 60
+    assert images.speed == pytest.approx(4 / 60.4) and images.seconds_left == pytest.approx(6 * 60.4 / 4)
+    images.pause_lap()
+    assert images.speed == pytest.approx(10), "a task inside this one is running"
 
 
 def test_reset_and_close_let_pooch_use_a_task(clock):
