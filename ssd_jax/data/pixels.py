@@ -53,6 +53,26 @@ def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     return pixels
 
 
+def array_to_rgb(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
+    """Return the RGB pixels of an array, as `to_rgb` does for the same pixels in a file.
+
+    Args:
+        image: uint8 array of shape (h, w) or (h, w, 1) for grey, (h, w, 3) for RGB, or (h, w, 4) for RGB and opacity.
+
+    Raises:
+        ValueError: If the array has another type or shape, or no pixels.
+    """
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in (1, 3, 4) or image.size == 0:
+        raise ValueError(
+            "expected a uint8 array of shape (h, w, 3) for RGB, (h, w, 4) for RGBA, or (h, w) for grey pixels, "
+            f"got {image.dtype} of shape {image.shape}"
+        )
+    if channels == 3:
+        return image
+    return to_rgb(Image.fromarray(image.reshape(image.shape[:2]) if channels == 1 else np.ascontiguousarray(image)))
+
+
 def scale_to_8_bits(
     values: Integer[np.ndarray, "*shape"], stated_maximum: int | None = None
 ) -> UInt8[np.ndarray, "*shape"]:

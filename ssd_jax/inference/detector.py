@@ -5,9 +5,10 @@
 [Detection(name='cat', score=0.93, box=(40.2, 18.5, 211.0, 190.7))]
 """
 
+import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -17,17 +18,17 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ssd_jax.config import Config
-from ssd_jax.data.image import decode_reduced_image, read_image, read_reduced_image, reduce_to_fit
+from ssd_jax.data.image import decode_reduced_image, read_reduced_image, reduce_to_fit
 from ssd_jax.data.image_formats import LARGE_PIXELS
-from ssd_jax.data.pixels import to_rgb
+from ssd_jax.data.pixels import array_to_rgb, to_rgb
 from ssd_jax.errors import UserError, escape_text
 from ssd_jax.inference import pipeline
 from ssd_jax.inference.detections import NO_DETECTIONS, DetectFn, ImageDetections, to_image_detections
 from ssd_jax.inference.pipeline import DetectedPicture
-from ssd_jax.inference.results import Detections, ImageLike, check_classes
-from ssd_jax.inference.tiles import TILE_OVERLAP, detect_tiles
+from ssd_jax.inference.results import Detections, ImageLike, ScoreThreshold, check_classes, check_score_threshold
+from ssd_jax.inference.tiles import TILE_OVERLAP, check_tile_options, count_views, detect_tiles
 from ssd_jax.inputs.finding import Input, find_inputs, is_address
-from ssd_jax.inputs.reading import Picture, Reading, Unreadable, make_readings
+from ssd_jax.inputs.reading import UNLIMITED, Picture, Reading, Unreadable, make_readings
 from ssd_jax.models.parameters import Params
 from ssd_jax.plurals import format_count
 
@@ -35,9 +36,10 @@ logger = logging.getLogger(__name__)
 
 Batching = Literal["single", "padded", "any"]
 """How many images a function takes in one call: one, always the same number, or any number."""
-ScoreThreshold = float | Mapping[str, float]
-"""Smallest score, or a dict with the smallest scores of some classes."""
+ViewProgress = Callable[[int, int], object]
+"""A function that is called after each view of an image in tiles, with the number of views so far and of all views."""
 _MAX_BATCH_SIZE = 8
+_MANY_VIEWS = 1000
 
 
 class Detector:
@@ -126,8 +128,8 @@ class Detector:
         CPU, the detections in an image are exactly the same for every size of the batches.
 
         Args:
-            images: An image, or a list of images. An image is a path, a uint8 RGB array of shape (h, w, 3), or a
-                Pillow image, which is converted to RGB and not rotated, so that boxes are in its own pixels.
+            images: An image, or a list of images. An image is a path, a uint8 array of RGB (h, w, 3), RGBA (h, w, 4) or
+                grey (h, w) pixels, or a Pillow image, which is not rotated, so that boxes are in its own pixels.
             score_threshold: Smallest score of the detections to return, in [0, 1], or a dict with the smallest scores
                 of some classes. Detections with scores up to the run's ``detect.score_threshold`` are never returned.
             classes: Name of a class, or names of several, to return. None: all classes.
@@ -148,15 +150,14 @@ class Detector:
             found = self.detect_reduced(pixels, size, score_threshold=score_threshold, classes=classes)
             found.image = images  # a path takes less memory than the pixels
             return found
-        if not isinstance(images, Iterable):
+        if isinstance(images, bytes | bytearray) or not isinstance(images, Iterable):
             raise _make_type_error(images)
         images = list(images)
         detections = []
-        for image, found in zip(
-            images,
-            self.stream(images, score_threshold=score_threshold, classes=classes, batch_size=batch_size),
-            strict=True,
-        ):
+        for image, result in zip(images, self.detect_in_order(self._make_readings(images), batch_size), strict=True):
+            if isinstance(result, Unreadable):
+                raise UserError(*result.lines)
+            found = result.detections.filter(score_threshold=score_threshold, classes=classes)
             found.image = image
             detections.append(found)
         return detections
@@ -169,12 +170,15 @@ class Detector:
         classes: str | Iterable[str] | None = None,
         batch_size: int | None = None,
         every: int = 1,
+        tile: int | None = None,
+        overlap: float = TILE_OVERLAP,
         skip_unreadable: bool = False,
     ) -> Iterator[Detections]:
         """Detect objects in images, in the frames of a video or of a camera, one after the other.
 
         Each picture is yielded as soon as possible, while the next ones are already read. ``name``, ``frame`` and
-        ``seconds`` of the result tell which picture it is, and ``image`` has its pixels.
+        ``seconds`` of the result tell which picture it is, and ``image`` has its pixels. What cannot be read is left
+        out, and named by an error after the last picture.
 
         Args:
             source: What ``ssd-jax predict`` takes: an image or video file, a folder, a pattern such as ``"*.jpg"``, a
@@ -184,37 +188,50 @@ class Detector:
             classes: As for a call.
             batch_size: As for a call.
             every: 1 for all frames of a video, n for the frames 0, n, 2n, ...
-            skip_unreadable: Whether to log a warning about an image that cannot be read and go on, instead of raising
-                an error.
+            tile: Side of the tiles in pixels, as for `tiled`. None: no tiles.
+            overlap: As for `tiled`.
+            skip_unreadable: Whether to log a warning about each image that cannot be read, and to raise no error.
 
         Yields:
             The detections of each picture, best first.
 
         Raises:
-            UserError: If there is nothing to read, an image or video cannot be read, or there is no class of a name.
+            UserError: If there is nothing to read, there is no class of a name, or there are no such tiles; after the
+                last picture, if something could not be read.
             TypeError: If an image of an iterable is of a wrong type.
             ValueError: If an argument is outside of its range.
         """
         classes = self._check_arguments(score_threshold, classes, batch_size)
         if every < 1:
             raise ValueError(f"every must be at least 1, got {every}")
+        if tile is not None:
+            check_tile_options(tile, overlap)
+        side = self.config.data.max_image_size if tile is None else UNLIMITED
+        readings: Iterator[Reading]
         if isinstance(source, str | Path | int):
-            inputs = find_inputs([str(source)]).inputs
-            readings = make_readings(inputs, self.config.data.max_image_size, every)
+            found = find_inputs([str(source)])
+            failures = [Reading(partial(Unreadable, (line,)), 0) for line in found.unusable]
+            readings = itertools.chain(make_readings(found.inputs, side, every), failures)
+        elif isinstance(source, bytes | bytearray) or not isinstance(source, Iterable):
+            raise _make_type_error(source)
         else:
-            readings = (Reading(partial(self._read_picture, image), 0) for image in source)
-        return self._stream(readings, batch_size, skip_unreadable, classes=classes, score_threshold=score_threshold)
+            readings = self._make_readings(source, side)
+        results = self.detect_in_order(readings, batch_size, tile, overlap)
+        return self._stream(results, skip_unreadable, classes=classes, score_threshold=score_threshold)
 
     def _stream(
-        self, readings: Iterable[Reading], batch_size: int | None, skip_unreadable: bool, **chosen: Any
+        self, results: Iterator[DetectedPicture | Unreadable], skip_unreadable: bool, **chosen: Any
     ) -> Iterator[Detections]:
-        for result in self.detect_in_order(readings, batch_size):
+        lines: list[str] = []
+        for result in results:
             if isinstance(result, DetectedPicture):
                 yield result.detections.filter(**chosen)
             elif skip_unreadable:
                 logger.warning("%s", "\n".join(map(escape_text, result.lines)))
             else:
-                raise UserError(*result.lines)
+                lines += result.lines
+        if lines:
+            raise UserError(*lines)
 
     def detect_in_order(
         self,
@@ -222,7 +239,8 @@ class Detector:
         batch_size: int | None = None,
         tile: int | None = None,
         overlap: float = TILE_OVERLAP,
-    ) -> Iterator[DetectedPicture | Unreadable]:
+        show_views: ViewProgress | None = None,
+    ) -> Generator[DetectedPicture | Unreadable, None, None]:
         """Read pictures and detect objects in them, in several threads, and yield the results in order.
 
         Args:
@@ -230,6 +248,7 @@ class Detector:
             batch_size: As for a call.
             tile: Side of the tiles in pixels, as for `tiled`. None: no tiles.
             overlap: As for `tiled`.
+            show_views: Function that is called after each tile.
 
         Yields:
             Each picture with all its detections, of any score, or the error if it cannot be read.
@@ -238,7 +257,10 @@ class Detector:
         if tile is not None:
 
             def detect_in_tiles(pictures: Sequence[Picture]) -> list[Detections]:
-                found = [self._detect_tiles(p.pixels, p.size, tile, overlap, batch_size) for p in pictures]
+                found = [
+                    self._detect_tiles(p.pixels, p.size, tile, overlap, batch_size, p.name, show_views)
+                    for p in pictures
+                ]
                 return [self._make_detections(*pair) for pair in zip(pictures, found, strict=True)]
 
             # The tiles of a picture are a batch.
@@ -250,11 +272,15 @@ class Detector:
 
         return pipeline.detect_in_order(detect, readings, batch_size=size, is_stacked=self.is_stacked)
 
-    def read(self, path: str | Path) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
+    def read(self, path: str | Path, side: int | None = None) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
         """Read an image file for detection.
 
         An image with more than 64 million pixels is read at a reduced size, which takes less memory. The reduced image
         is still larger than what the network samples.
+
+        Args:
+            path: The image file.
+            side: Side in pixels below which an image is not reduced. None: what the network samples.
 
         Returns:
             The RGB pixels, and the (width, height) of the image at full size in pixels.
@@ -264,7 +290,7 @@ class Detector:
         """
         if isinstance(path, str) and is_address(path):
             raise UserError(f"{path}: an address, not a file. `Detector.stream` and `ssd-jax predict` download images")
-        side = self.config.data.max_image_size
+        side = side or self.config.data.max_image_size
         return read_reduced_image(path, None, (side, side), min_pixels=LARGE_PIXELS)
 
     def decode(self, data: bytes, name: str = "image") -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
@@ -362,7 +388,7 @@ class Detector:
         tiles become one set. Up to ``detect.max_detections`` objects are found in each tile.
 
         Args:
-            image: A path, a uint8 RGB array of shape (h, w, 3), or a Pillow image.
+            image: As for a call.
             tile: Side of a tile in pixels of the image. The objects should be about as large in relation to a tile as
                 they are to the images of the training.
             overlap: Least share of the side that neighbouring tiles have in common, in [0, 1). Objects up to this size
@@ -379,9 +405,8 @@ class Detector:
             ValueError: If an array has another shape or type, or an argument is outside of its range.
         """
         classes = self._check_arguments(score_threshold, classes, batch_size)
-        pixels = read_image(image) if isinstance(image, str | Path) else _to_array(image)
-        size = pixels.shape[1], pixels.shape[0]
-        arrays = self._detect_tiles(pixels, size, tile, overlap, batch_size)
+        pixels, size = self._read_any(image, UNLIMITED)
+        arrays = self._detect_tiles(pixels, size, tile, overlap, batch_size, _get_name(image))
         found = Detections.from_arrays(arrays, self.class_names, size, image)
         return found.filter(score_threshold=score_threshold, classes=classes)
 
@@ -392,12 +417,26 @@ class Detector:
         tile: int,
         overlap: float,
         batch_size: int | None,
+        name: str,
+        show_views: ViewProgress | None = None,
     ) -> ImageDetections:
         """Return the detections in an image, in pixels of its (width, height) at full size."""
+        check_tile_options(tile, overlap)
+        count = count_views(pixels.shape[1], pixels.shape[0], tile, overlap)
+        if count > _MANY_VIEWS:
+            logger.warning(
+                "%s: is divided into %s tiles of %d px, which takes long. Larger tiles are fewer",
+                escape_text(name), f"{count - 1:,}", tile,
+            )  # fmt: skip
 
         def detect_views(views: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[ImageDetections]:
-            images: list[ImageLike] = [*views]
-            return [found.to_arrays() for found in self(images, score_threshold=0.0, batch_size=batch_size)]
+            found = []
+            for result in self.detect_in_order(self._make_readings(views), batch_size):
+                assert isinstance(result, DetectedPicture), "arrays can be read"
+                found.append(result.detections.to_arrays())
+                if show_views is not None:
+                    show_views(len(found), count)
+            return found
 
         found = detect_tiles(detect_views, pixels, tile, overlap, self.config.detect.nms_iou_threshold)
         return found._replace(boxes_px=found.boxes_px * np.float32(size[0] / pixels.shape[1]))
@@ -431,16 +470,22 @@ class Detector:
         found.name, found.frame, found.seconds = picture.name, picture.frame, picture.seconds
         return found
 
-    def _read_any(self, image: ImageLike) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
+    def _read_any(
+        self, image: ImageLike, side: int | None = None
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
+        """Return the pixels of an image, perhaps reduced to a side, and its (width, height) at full size in pixels."""
         if isinstance(image, str | Path):
-            return self.read(image)
+            return self.read(image, side)
         pixels = _to_array(image)
         return pixels, (pixels.shape[1], pixels.shape[0])
 
-    def _read_picture(self, image: ImageLike) -> Picture | Unreadable:
+    def _make_readings(self, images: Iterable[ImageLike], side: int | None = None) -> Iterator[Reading]:
+        return (Reading(partial(self._read_picture, image, side), 0) for image in images)
+
+    def _read_picture(self, image: ImageLike, side: int | None) -> Picture | Unreadable:
+        name = _get_name(image)
         try:
-            name = str(image) if isinstance(image, str | Path) else "image"
-            return Picture(Input("image", name, Path(name)), *self._read_any(image))
+            return Picture(Input("image", name, Path(name)), *self._read_any(image, side))
         except UserError as error:
             return Unreadable(error.args)
 
@@ -448,11 +493,7 @@ class Detector:
         self, score_threshold: ScoreThreshold, classes: str | Iterable[str] | None, batch_size: int | None
     ) -> tuple[str, ...] | None:
         """Raise an error for a wrong argument before anything is read, and return the names of the classes."""
-        thresholds = score_threshold if isinstance(score_threshold, Mapping) else {}
-        for score in thresholds.values() if isinstance(score_threshold, Mapping) else [score_threshold]:
-            if not 0 <= score <= 1:
-                raise ValueError(f"score_threshold must be in [0, 1], got {score}")
-        check_classes(thresholds, self.class_names, "score_threshold")
+        check_score_threshold(score_threshold, self.class_names)
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         return None if classes is None else check_classes(classes, self.class_names)
@@ -490,10 +531,12 @@ def _to_array(image: np.ndarray | Image.Image) -> UInt8[np.ndarray, "h w 3"]:
         return to_rgb(image)
     if not isinstance(image, np.ndarray):
         raise _make_type_error(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"expected a uint8 RGB array of shape (h, w, 3), got {image.dtype} of shape {image.shape}")
-    return image
+    return array_to_rgb(image)
+
+
+def _get_name(image: ImageLike) -> str:
+    return str(image) if isinstance(image, str | Path) else "image"
 
 
 def _make_type_error(image: object) -> TypeError:
-    return TypeError(f"expected a path, a uint8 RGB array or a PIL image, got {type(image).__name__}")
+    return TypeError(f"expected a path, an array of uint8 pixels or a PIL image, got {type(image).__name__}")

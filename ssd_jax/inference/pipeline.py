@@ -25,7 +25,7 @@ DetectFn = Callable[[Sequence[Picture]], Sequence[Detections]]
 
 def detect_in_order(
     detect: DetectFn, readings: Iterable[Reading], *, batch_size: int, is_stacked: bool
-) -> Iterator[DetectedPicture | Unreadable]:
+) -> Generator[DetectedPicture | Unreadable, None, None]:
     """Read pictures and detect objects in them, in several threads, and yield the results in order.
 
     The results of a picture are yielded as soon as they are there: no picture waits for others to fill a batch. When

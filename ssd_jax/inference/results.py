@@ -12,7 +12,7 @@ from PIL import Image
 
 from ssd_jax.data.image import read_reduced_image
 from ssd_jax.data.image_formats import LARGE_PIXELS
-from ssd_jax.data.pixels import to_rgb
+from ssd_jax.data.pixels import array_to_rgb, to_rgb
 from ssd_jax.data.source import suggest_name
 from ssd_jax.drawing.boxes import class_colours, draw_boxes
 from ssd_jax.errors import UserError
@@ -20,7 +20,9 @@ from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.optional_packages import import_package
 
 ImageLike = str | Path | np.ndarray | Image.Image
-"""An image: a path, an RGB array of shape (h, w, 3) and type uint8, or a Pillow image."""
+"""An image: a path, a uint8 array of RGB, RGBA or grey pixels, see `array_to_rgb`, or a Pillow image."""
+ScoreThreshold = float | Mapping[str, float]
+"""Smallest score, or a dict with the smallest scores of some classes."""
 NOTEBOOK_SIDE = 1000
 """Longest side in pixels of the drawing that a notebook shows."""
 
@@ -115,38 +117,53 @@ class Detections(list[Detection]):
         return super().__getitem__(position)
 
     def filter(
-        self, *, classes: str | Iterable[str] | None = None, score_threshold: float | Mapping[str, float] = 0.0
+        self, *, classes: str | Iterable[str] | None = None, score_threshold: ScoreThreshold = 0.0
     ) -> "Detections":
         """Return the detections of some classes, with scores that are high enough.
 
         Args:
             classes: Name of a class, or names of several. None: all classes.
-            score_threshold: Smallest score, or a dict with the smallest scores of some classes.
+            score_threshold: Smallest score, in [0, 1], or a dict with the smallest scores of some classes.
 
         Raises:
             UserError: If there is no class of a name.
+            ValueError: If a score is outside of its range.
         """
         chosen = self.classes if classes is None else check_classes(classes, self.classes)
+        check_score_threshold(score_threshold, self.classes)
         thresholds = score_threshold if isinstance(score_threshold, Mapping) else dict.fromkeys(chosen, score_threshold)
-        check_classes(thresholds, self.classes)
         return self._replace(d for d in self if d.name in chosen and d.score >= thresholds.get(d.name, 0.0))
 
-    def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int | None = None, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """Return the detections in COCO's result format.
 
         Args:
-            image_id: COCO's id of the image.
+            image_id: COCO's id of the image. None: the number that the name of the image file consists of, as that of
+                COCO's own images does, such as 139 for 000000000139.jpg.
             category_ids: COCO's id of each class, in the order of the labels. None: the labels, 1 to C.
 
         Returns:
             Dicts with ``image_id``, ``category_id``, ``bbox`` (left, top, width and height in pixels) and ``score``.
+
+        Raises:
+            ValueError: If ``image_id`` is None, and the name of the image is not known, or is not a number.
         """
+        if image_id is None:
+            image_id = self._read_image_id()
         ids = range(1, len(self.classes) + 1) if category_ids is None else category_ids
         return [
             {"image_id": image_id, "category_id": ids[label - 1], "bbox": [x1, y1, x2 - x1, y2 - y1], "score": d.score}
             for d, label in zip(self, self.labels.tolist(), strict=True)
             for x1, y1, x2, y2 in [d.box]
         ]
+
+    def _read_image_id(self) -> int:
+        """Return the number that the name of the image file consists of."""
+        file = self.name or (self.image if isinstance(self.image, str | Path) else "")
+        stem = Path(file).stem
+        if self.frame is not None or not (stem.isascii() and stem.isdecimal()):
+            raise ValueError(f"to_coco needs an image_id, because the name of the image is not a number: {str(file)!r}")
+        return int(stem)
 
     def to_supervision(self) -> Any:
         """Return the detections as ``supervision.Detections``, for the trackers and annotators of this package.
@@ -194,7 +211,7 @@ class Detections(list[Detection]):
             raise ValueError("these detections do not know their image: create them with image=...")
         if isinstance(self.image, str | Path):
             return read_reduced_image(self.image, None, (NOTEBOOK_SIDE, NOTEBOOK_SIDE), min_pixels=LARGE_PIXELS)[0]
-        return to_rgb(self.image) if isinstance(self.image, Image.Image) else self.image
+        return to_rgb(self.image) if isinstance(self.image, Image.Image) else array_to_rgb(self.image)
 
     def _draw(
         self,
@@ -243,6 +260,24 @@ def check_classes(names: str | Iterable[str], classes: Sequence[str], option: st
                 f"{option}: the detector has no class '{name}'. {hint}Its classes are {_list_some(classes)}"
             )
     return chosen
+
+
+def check_score_threshold(score_threshold: ScoreThreshold, classes: Sequence[str]) -> None:
+    """Raise an error about a wrong smallest score.
+
+    Args:
+        score_threshold: The smallest score, or those of some classes.
+        classes: Names of all classes.
+
+    Raises:
+        UserError: If there is no class of a name.
+        ValueError: If a score is not in [0, 1].
+    """
+    thresholds = score_threshold if isinstance(score_threshold, Mapping) else {}
+    check_classes(thresholds, classes, "score_threshold")
+    for score in thresholds.values() if isinstance(score_threshold, Mapping) else [score_threshold]:
+        if not 0 <= score <= 1:
+            raise ValueError(f"score_threshold must be in [0, 1], got {score}")
 
 
 def _list_some(classes: Sequence[str], count: int = 10) -> str:

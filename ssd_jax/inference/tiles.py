@@ -29,16 +29,21 @@ CUT_COVER = 0.5
 """A cut box is suppressed if more than this share of its area lies in a kept box of the same class."""
 
 
-def check_tile_options(tile: int, overlap: float) -> None:
+def check_tile_options(tile: int, overlap: float, prefix: str = "") -> None:
     """Raise an error if a tile has no pixels, or if neighbouring tiles would be the same.
+
+    Args:
+        tile: Side of a tile in pixels.
+        overlap: Least share of the side that neighbouring tiles have in common.
+        prefix: Text before the names of the arguments in the message: "--" for options of a command.
 
     Raises:
         UserError: If ``tile`` is below 1, or ``overlap`` is outside [0, 1).
     """
     if tile < 1:
-        raise UserError(f"tile is {tile}: expected the side of a tile in pixels, such as 640")
+        raise UserError(f"{prefix}tile is {tile}: expected the side of a tile in pixels, such as 640")
     if not 0 <= overlap < 1:
-        raise UserError(f"overlap is {overlap}: expected a share of the side of a tile, such as 0.2")
+        raise UserError(f"{prefix}overlap is {overlap}: expected a share of the side of a tile, such as 0.2")
 
 
 def make_tiles(width: int, height: int, tile: int, overlap: float = TILE_OVERLAP) -> Int32[np.ndarray, "t 4"]:
@@ -59,12 +64,26 @@ def make_tiles(width: int, height: int, tile: int, overlap: float = TILE_OVERLAP
     return np.array([(x1, y1, x2, y2) for y1, y2 in rows for x1, x2 in columns], np.int32)
 
 
+def count_views(width: int, height: int, tile: int, overlap: float = TILE_OVERLAP) -> int:
+    """Return the number of views of an image in which `detect_tiles` detects: the tiles, and the whole image.
+
+    The arguments are those of `make_tiles`.
+    """
+    count = _count_tiles(width, tile, overlap) * _count_tiles(height, tile, overlap)
+    return 1 if count == 1 else count + 1
+
+
+def _count_tiles(length: int, tile: int, overlap: float) -> int:
+    """Return the number of tiles along one side of an image."""
+    step = max(1, math.floor(tile * (1 - overlap)))
+    return 1 if length <= tile else math.ceil((length - tile) / step) + 1
+
+
 def _place_tiles(length: int, tile: int, overlap: float) -> list[tuple[int, int]]:
     """Return the start and end of tiles along one side of an image."""
-    if length <= tile:
+    count = _count_tiles(length, tile, overlap)
+    if count == 1:
         return [(0, length)]
-    step = max(1, math.floor(tile * (1 - overlap)))
-    count = math.ceil((length - tile) / step) + 1
     return [(start, start + tile) for start in np.linspace(0, length - tile, count).round().astype(int).tolist()]
 
 

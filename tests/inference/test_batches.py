@@ -1,6 +1,7 @@
 """Tests of detection in batches, and in the pictures of a source one after the other."""
 
 import dataclasses
+import inspect
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from helpers.tiny_detector import CONFIG, make_detector
 from PIL import Image
 
 from ssd_jax.errors import UserError
+from ssd_jax.inference import detector as detector_module
 from ssd_jax.inference import pipeline
 from ssd_jax.inference.detector import Detector
 from ssd_jax.inputs.finding import Input
@@ -122,16 +124,61 @@ def test_stream_names_images_of_a_folder_and_its_detections(detector, expected, 
     ]
 
 
-def test_stream_raises_or_skips_unreadable_images(detector, expected, tmp_path, caplog):
+def test_stream_names_unreadable_images_after_the_others_or_skips_them(detector, expected, tmp_path, caplog):
     Image.fromarray(IMAGES[0]).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no image")
     Image.fromarray(IMAGES[2]).save(tmp_path / "c.png")
-    stream = detector.stream(tmp_path, score_threshold=0.0)
-    assert next(stream) == expected[0]
-    with pytest.raises(UserError, match=r"b\.png"):
+    (tmp_path / "list.txt").write_text(f"{tmp_path / 'none'}\nhttp://host/d.mp4\n{tmp_path}\n", encoding="utf-8")
+    stream = detector.stream(tmp_path / "list.txt", score_threshold=0.0)
+    assert [next(stream), next(stream)] == [expected[0], expected[2]]
+    with pytest.raises(UserError, match=r"none.*\n.*b\.png.*\n.*d\.mp4"):
         next(stream)
     found = list(detector.stream(tmp_path, score_threshold=0.0, skip_unreadable=True))
     assert found == [expected[0], expected[2]] and "b.png" in caplog.text
+    with pytest.raises(UserError, match=r"b\.png"):
+        detector([tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png"])
+
+
+def test_stream_detects_in_tiles_as_tiled_does(detector, tmp_path):
+    wide = np.random.default_rng(1).integers(0, 255, (40, 64, 3), np.uint8)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    expected = detector.tiled(wide, tile=32, overlap=0.5, score_threshold=0.0)
+    assert expected != detector(wide, score_threshold=0.0)
+    for source in (tmp_path, [tmp_path / "wide.png"], [wide]):
+        assert list(detector.stream(source, tile=32, overlap=0.5, score_threshold=0.0)) == [expected]
+    with pytest.raises(UserError, match="tile"):
+        detector.stream(tmp_path, tile=0)
+
+
+def test_views_in_tiles_are_reported_and_many_are_warned_of(detector, monkeypatch, caplog):
+    monkeypatch.setattr(detector_module, "_MANY_VIEWS", 8)
+    image = np.zeros((60, 64, 3), np.uint8)
+    named = Picture(Input("image", "map.png", Path("map.png")), image, (64, 60))
+    shown = []
+    for tile in (32, 24):
+        readings = [Reading(lambda: named, 0)]
+        list(detector.detect_in_order(readings, tile=tile, overlap=0.0, show_views=lambda *view: shown.append(view)))
+    assert shown == [*((i, 5) for i in range(1, 6)), *((i, 10) for i in range(1, 11))]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("map.png: is divided into 9 tiles of 24 px")
+
+
+def test_grey_and_transparent_arrays_are_detected_as_their_files_are(detector, tmp_path):
+    clear = np.dstack([IMAGES[0], IMAGES[0][..., 0]])
+    for number, image in enumerate((IMAGES[0][..., 0], IMAGES[0][..., :1], clear)):
+        Image.fromarray(image.squeeze()).save(tmp_path / f"{number}.png")
+        expected = detector(tmp_path / f"{number}.png", score_threshold=0.0)
+        assert len(expected) > 5 and detector(image, score_threshold=0.0) == expected
+    for wrong in (IMAGES[0][..., :2], IMAGES[0].astype(np.float32), IMAGES[0][None], IMAGES[0][:0]):
+        with pytest.raises(ValueError, match="uint8"):
+            detector(wrong)
+
+
+@pytest.mark.parametrize("source", [b"photo", bytearray(b"photo"), 3.5])
+def test_wrong_type_is_named(detector, source):
+    for function in (Detector.__call__, Detector.stream):
+        with pytest.raises(TypeError, match=f"got {type(source).__name__}"):
+            inspect.unwrap(function)(detector, source)  # without the check of the annotations
 
 
 def test_closed_stream_leaves_no_thread(detector):

@@ -208,8 +208,8 @@ def test_detector_compiles_once_for_images_of_all_sizes(trained_detector, image,
 @pytest.mark.parametrize(
     ("image", "error", "words"),
     [
-        (np.zeros((8, 8), np.uint8), ValueError, r"uint8.*\(8, 8\)"),
-        (np.zeros((8, 8, 4), np.uint8), ValueError, r"\(8, 8, 4\)"),
+        (np.zeros((8, 8, 2), np.uint8), ValueError, r"uint8.*\(8, 8, 2\)"),
+        (np.zeros((8,), np.uint8), ValueError, r"\(8,\)"),
         (np.zeros((8, 8, 3), np.float32), ValueError, "float32"),
         (np.zeros((0, 8, 3), np.uint8), ValueError, r"\(0, 8, 3\)"),
         ("nowhere.jpg", UserError, "nowhere.jpg: can't be read"),

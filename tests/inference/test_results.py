@@ -66,6 +66,25 @@ def test_filter_suggests_a_similar_class(options):
         make_detections().filter(**options)
 
 
+def test_filter_rejects_wrong_thresholds_as_a_call_does():
+    for threshold in (9, -0.1, float("nan"), {"dog": 1.5}):
+        with pytest.raises(ValueError, match="score_threshold"):
+            make_detections().filter(score_threshold=threshold)
+    with pytest.raises(UserError, match="score_threshold: the detector has no class 'sheep'"):
+        make_detections().filter(score_threshold={"sheep": 0.5})
+
+
+def test_to_coco_takes_the_id_from_a_name_that_is_a_number():
+    named = make_detections("images/000000000139.jpg")
+    assert {row["image_id"] for row in named.to_coco()} == {139}
+    named.name = "https://host/7.png"
+    assert {row["image_id"] for row in named.to_coco()} == {7}
+    named.frame = 3
+    for detections in (named, make_detections(), make_detections("photo7.jpg"), make_detections(GREY)):
+        with pytest.raises(ValueError, match="image_id"):
+            detections.to_coco()
+
+
 def test_to_coco_writes_boxes_as_left_top_width_height():
     detections = make_detections()
     first, second, _ = detections.to_coco(7)
@@ -107,6 +126,13 @@ def test_plot_scales_boxes_if_the_image_has_another_size():
     half = make_detections(GREY, size=(200, 120)).plot(show_labels=False, line_width=1)
     changed = (np.asarray(half) != 90).any(axis=2)
     assert changed[10, 5:26].all() and not changed[26:].any()
+
+
+def test_plot_shows_grey_and_transparent_arrays_as_the_detector_sees_them():
+    clear = np.dstack([GREY, np.zeros(GREY.shape[:2], np.uint8)])
+    for image, level in ((GREY[..., 0], 90), (GREY[..., :1], 90), (clear, 255)):
+        plotted = np.asarray(make_detections(image)[:0].plot())
+        assert plotted.shape == GREY.shape and (plotted == level).all()
 
 
 def test_notebook_shows_a_drawing_of_limited_size():
