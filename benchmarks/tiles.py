@@ -25,8 +25,7 @@ from ssd_jax import files
 from ssd_jax.config import Data
 from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.source import Source
-from ssd_jax.evaluation.evaluator import compute_metrics
-from ssd_jax.evaluation.tiled import predict_split_in_tiles
+from ssd_jax.evaluation.evaluator import compute_metrics, detect_split
 from ssd_jax.inference.tiles import make_tiles
 from ssd_jax.model_zoo.opening import load
 
@@ -102,7 +101,7 @@ def compare(options: Options) -> list[dict[str, Any]]:
         warm = source.image(0)
         detector.tiled(warm, tile=tile, overlap=options.overlap)  # compiles
         start = time.process_time()
-        detections = predict_split_in_tiles(detector, source, tile, options.overlap)
+        detections = detect_split(detector, source, tile=tile, overlap=options.overlap)
         seconds = time.process_time() - start
         metrics = compute_metrics(detections, source)
         views = len(make_tiles(width, height, tile, options.overlap)) + (tile < max(width, height))

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _CANVAS_MULTIPLE = 32  # pixels; canvas sides are multiples of it, so that similar data sets share compiled programs
 _MAX_THREADS = 8
+STRICT_ADVICE = "Stopped because of --strict; without this option, the image is skipped"
 _ENDLESS = 2**48  # images in a training stream; grain's own endless repetition overflows for batches of one
 
 
@@ -237,8 +238,7 @@ def _load_example(
         image = source.reduced_image(index, shape)
     except UserError as error:
         if strict:
-            advice = "Stopped because of --strict; without this option, the image is skipped"
-            raise UserError(*error.args, advice) from error
+            raise UserError(*error.args, STRICT_ADVICE) from error
         message = str(error)
         # setdefault is atomic: two threads may reach an image at the same time, and only one of them logs it.
         if unreadable.setdefault(index, message) is message:

@@ -4,9 +4,10 @@ import dataclasses
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 from ssd_jax import files
 from ssd_jax.config import Config
@@ -14,20 +15,18 @@ from ssd_jax.data.run_splits import open_evaluation_split, print_split, with_dat
 from ssd_jax.data.source import Source
 from ssd_jax.errors import UserError, escape_text
 from ssd_jax.evaluation.baseline import CHEAP_IMAGES, format_constant_boxes, measure_constant_boxes
-from ssd_jax.evaluation.evaluator import compute_metrics, match_source, predict_split
+from ssd_jax.evaluation.evaluator import compute_metrics, detect_split, match_source, predict_split
 from ssd_jax.evaluation.submission import SubmissionWriter, make_submission_writer
-from ssd_jax.evaluation.tiled import format_comparison, predict_split_in_tiles
-from ssd_jax.exported.prediction import make_predict
+from ssd_jax.evaluation.tiled import format_comparison
 from ssd_jax.inference.adjusting import format_strict_limits
 from ssd_jax.inference.detections import ImageDetections
-from ssd_jax.inference.program import PredictFn, make_predict_fn
+from ssd_jax.inference.program import make_predict_fn
 from ssd_jax.inference.tiles import TILE_OVERLAP, check_tile_options
 from ssd_jax.metrics import diagnosis
 from ssd_jax.metrics.intervals import bootstrap, list_ends, make_interval_tree, match_coco_classes
 from ssd_jax.metrics.tables import format_errors, format_metrics
 from ssd_jax.metrics.voc_matching import match_classes
 from ssd_jax.model_zoo.opening import OpenedModel, open_detector
-from ssd_jax.models.parameters import Params
 from ssd_jax.report import page, pictures
 from ssd_jax.report.run_facts import read_run_facts
 from ssd_jax.runtime import distributed, sharding
@@ -112,7 +111,7 @@ def evaluate(
     metrics: dict[str, Any] = {"split": split, "images": len(source), "checkpoint_step": step}
     if tile is not None:
         without_tiles = compute_metrics(detections, source, annotations) if source.annotated else {}
-        detections, speed = _predict_in_tiles(model, source, checkpoint, tile, overlap, strict)
+        detections, speed = _predict_in_tiles(model, config, source, checkpoint, tile, overlap)
         metrics |= {"tile": tile, "overlap": overlap, "without_tiles": without_tiles}
     if source.annotated:
         with show_progress("computing the metrics", enabled=distributed.is_primary()):
@@ -219,28 +218,37 @@ def predict_with_model(
     with show_progress(
         "evaluating", len(source), stage="loading and compiling the network", enabled=distributed.is_primary()
     ) as task:
+        detect: Callable[[], list[ImageDetections]]
         if model.program is not None:
-            run, step = make_predict(model.program), model.program.metadata.source.step
-            params: Params = {}
-            predict = cast(PredictFn, lambda _, *batch: run(*sharding.fetch(batch)))  # returns the same fields
+            detector, strict = model.load_detector(checkpoint), config.data.strict
+            step = detector.step
+            detect = partial(detect_split, detector, source, strict=strict, progress=task.update, unreadable=unreadable)
         else:
             params, step = model.load_params(checkpoint, mesh)
             predict = distributed.start_together(make_predict_fn(config, mesh))
-        detections = predict_split(predict, params, source, config, mesh, task.update, unreadable)
+            detect = partial(predict_split, predict, params, source, config, mesh, task.update, unreadable)
+        detections = detect()
         if measure_speed and len(source) and task.speed is None:
             task.reset()
             task.start_lap()
-            predict_split(predict, params, source, config, mesh, task.update, unreadable)
+            detect()
         return SplitPrediction(detections, step, task.speed)
 
 
 def _predict_in_tiles(
-    model: OpenedModel, source: Source, checkpoint: str, tile: int, overlap: float, strict: bool
+    model: OpenedModel, config: Config, source: Source, checkpoint: str, tile: int, overlap: float
 ) -> tuple[list[ImageDetections], float | None]:
     """Return the detections in tiles, and the speed in images per second."""
     with show_progress("evaluating in tiles", len(source), enabled=distributed.is_primary()) as task:
-        detector = model.load_detector(checkpoint)
-        return predict_split_in_tiles(detector, source, tile, overlap, strict, task.update), task.speed
+        detections = detect_split(
+            model.load_detector(checkpoint),
+            source,
+            tile=tile,
+            overlap=overlap,
+            strict=config.data.strict,
+            progress=task.update,
+        )
+        return detections, task.speed
 
 
 def _write_metrics(file: Path, metrics: dict[str, Any]) -> None:

@@ -1,8 +1,10 @@
 """Tests of detection on a split: order, units of boxes, unreadable images, and the number of compilations."""
 
 import dataclasses
+import itertools
 import json
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import reference, tiny_config
+from helpers import reference, tiny_config, tiny_detector
 from helpers.random_predictors import randomize_predictors
 
 from ssd_jax.config import Detect
@@ -97,7 +99,7 @@ def test_predict_split_keeps_the_order_of_the_images(broken, caplog):
         mesh = sharding.single_device_mesh()
         predictions = evaluator.predict_split(predict_grey, {}, source, TINY, mesh, batch_sizes.append)
     assert len(predictions) == 7
-    assert batch_sizes == [4, 3], "the padding of the last batch is not counted"
+    assert batch_sizes == [1] * 7, "a CPU gets the images one by one"
     for index, ((width, height), image) in enumerate(zip(GreyImages.all_sizes, predictions, strict=True)):
         if index in broken:
             assert len(image.boxes_px) == len(image.scores) == len(image.labels) == 0
@@ -108,6 +110,61 @@ def test_predict_split_keeps_the_order_of_the_images(broken, caplog):
             np.testing.assert_allclose(image.scores, [index / 10], atol=1e-6)
             assert image.labels.tolist() == [1]
     assert (f"{len(broken)} of 7 images could not be read" in caplog.text) == bool(broken)
+
+
+def test_other_devices_compute_a_batch_before_the_results_of_the_one_before_are_processed(monkeypatch):
+    """The last batch of four images is padded."""
+    events: list[Any] = []
+
+    def predict(*arguments: Any) -> Detections:
+        events.append(f"batch of {len(arguments[1])}")
+        return predict_grey(*arguments)
+
+    monkeypatch.setattr(evaluator, "_is_single_cpu", lambda mesh: False)
+    mesh = sharding.single_device_mesh()
+    found = evaluator.predict_split(predict, {}, GreyImages((2,)), TINY, mesh, events.append)
+    assert events == ["batch of 4", "batch of 4", 4, 3], "the padding is not counted"
+    expected = [[0.0], [0.1], [], [0.3], [0.4], [0.5], [0.6]]
+    assert [image.scores.astype(float).round(2).tolist() for image in found] == expected
+
+
+def test_images_are_detected_at_the_same_time_on_a_cpu(monkeypatch):
+    """Each of two calls waits for the other one."""
+    monkeypatch.setattr(evaluator.os, "cpu_count", lambda: 2)
+    barrier, calls = threading.Barrier(2), itertools.count()
+
+    def predict(*arguments: Any) -> Detections:
+        if next(calls):  # the first one compiles, alone
+            barrier.wait(10)
+        return predict_grey(*arguments)
+
+    assert len(evaluator.predict_split(predict, {}, GreyImages(), TINY, sharding.single_device_mesh())) == 7
+
+
+@pytest.mark.parametrize("broken", [(), (1, 4), tuple(range(7))])
+def test_detect_split_has_the_bits_of_the_detector_in_order(broken, caplog):
+    class NoiseImages(GreyImages):
+        class_names = ("a", "b")
+
+        def image(self, index: int) -> np.ndarray:
+            grey = super().image(index)
+            return np.random.default_rng(index).integers(0, 255, grey.shape).astype(np.uint8)
+
+    detector, source = tiny_detector.make_detector(), NoiseImages(broken)
+    unreadable: dict[int, str] = {}
+    done: list[int] = []
+    for _ in range(2):
+        found = evaluator.detect_split(detector, source, progress=done.append, unreadable=unreadable)
+        assert done == [1] * 7
+        done.clear()
+        for index, image in enumerate(found):
+            if index in broken:
+                assert len(image.scores) == 0 and unreadable[index] == f"grey{index}.png: cut short"
+            else:
+                expected = detector(source.image(index), score_threshold=0.0).to_arrays()
+                assert all(np.array_equal(*pair) for pair in zip(image, expected, strict=True))
+                assert len(image.scores) > 5
+    assert caplog.text.count("cut short") == len(broken), "each image is reported once"
 
 
 def test_predict_split_reports_unreadable_images_once(caplog):
@@ -172,10 +229,10 @@ def test_predict_fn_can_select_candidates_per_feature_map(params, network):
     np.testing.assert_allclose(predictions.boxes_px, [64 * np.array(box) for _, _, _, box in expected], atol=1e-2)
 
 
-def test_predict_split_compiles_the_program_once(params, predict_fn):
-    source = ShapesSource(TINY.data.shapes, "val")  # six images: the second batch is half full
-    evaluator.predict_split(predict_fn, params, source, TINY, sharding.make_mesh())
-    assert predict_fn._cache_size() == 1
+def test_predict_split_compiles_the_program_once(params):
+    source, predict = ShapesSource(TINY.data.shapes, "val"), make_predict_fn(TINY, sharding.make_mesh())
+    evaluator.predict_split(predict, params, source, TINY, sharding.make_mesh())
+    assert predict._cache_size() == 1
 
 
 def test_result_of_compute_metrics_can_be_written_as_json():

@@ -8,7 +8,7 @@ from helpers import tiny_detector
 
 from ssd_jax.data.source import Annotation, Source, make_annotation
 from ssd_jax.errors import UserError
-from ssd_jax.evaluation.tiled import predict_split_in_tiles
+from ssd_jax.evaluation.evaluator import detect_split
 
 
 class NoiseImages(Source):
@@ -35,7 +35,7 @@ def test_split_in_tiles_has_the_detections_of_the_detector(caplog):
     detector = tiny_detector.make_detector(max_detections=20)
     done = []
     with caplog.at_level(logging.WARNING):
-        first, second = predict_split_in_tiles(detector, NoiseImages(), 48, 0.25, progress=done.append)
+        first, second = detect_split(detector, NoiseImages(), tile=48, overlap=0.25, progress=done.append)
     expected = detector.tiled(NoiseImages().image(0), tile=48, overlap=0.25, score_threshold=0.0)
     assert first.boxes_px.tolist() == expected.boxes.tolist() and len(expected) > 20
     assert len(second.scores) == 0 and done == [1, 1]
@@ -43,5 +43,5 @@ def test_split_in_tiles_has_the_detections_of_the_detector(caplog):
 
 
 def test_strict_evaluation_in_tiles_stops_at_an_unreadable_image():
-    with pytest.raises(UserError, match="noise"):
-        predict_split_in_tiles(tiny_detector.make_detector(), NoiseImages(), 48, 0.25, strict=True)
+    with pytest.raises(UserError, match=r"noise.*\n.*--strict"):
+        detect_split(tiny_detector.make_detector(), NoiseImages(), tile=48, overlap=0.25, strict=True)
