@@ -4,8 +4,8 @@ import re
 
 _NOUNS = {
     "annotations": "annotation", "boxes": "box", "classes": "class", "detections": "detection",
-    "evaluations": "evaluation", "fields": "field", "files": "file", "folders": "folder", "images": "image",
-    "names": "name", "objects": "object", "pairs": "pair", "splits": "split", "steps": "step",
+    "evaluations": "evaluation", "fields": "field", "files": "file", "folders": "folder", "frames": "frame",
+    "images": "image", "names": "name", "objects": "object", "pairs": "pair", "splits": "split", "steps": "step",
 }  # fmt: skip
 _VERBS = {
     "are": "is", "contain": "contains", "count": "counts", "differ": "differs", "do": "does", "have": "has",

@@ -46,6 +46,10 @@ class EvaluateOptions:
 def run(argv: Sequence[str]) -> None:
     """Run ``ssd-jax evaluate`` with the arguments ``argv``."""
     options = parse_options(EvaluateOptions, "evaluate", argv)
+    if options.tile is not None:
+        from ssd_jax.inference.tiles import check_tile_options  # imports numpy
+
+        check_tile_options(options.tile, options.overlap, "--")
     initialize_jax(options.distributed)
     from ssd_jax.evaluation.run import evaluate  # not above, so that --help is fast
 

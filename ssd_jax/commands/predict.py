@@ -11,14 +11,17 @@ import tyro
 
 from ssd_jax.commands.options import check_out_folder, initialize_jax, make_out_folder, parse_options
 from ssd_jax.commands.predict_output import OutputOptions
+from ssd_jax.data.earlier_output import MARKERS
 from ssd_jax.errors import UserError, call_all, escape_text
 from ssd_jax.exported.reading import uses_jax
 from ssd_jax.files import make_user_path
 from ssd_jax.plurals import format_count
-from ssd_jax.predictions.formats import MARKERS, describe_written
+from ssd_jax.predictions.formats import describe_written
 from ssd_jax.runtime.progress import hide_progress, show_progress
+from ssd_jax.runtime.task import Task
 
 if TYPE_CHECKING:  # not imported at run time, so that --help is fast
+    from ssd_jax.inputs.finding import FoundInputs
     from ssd_jax.predictions.loop import Summary
 
 
@@ -69,14 +72,14 @@ def predict(options: PredictOptions) -> int:
     to then are written.
 
     Returns:
-        The exit code: 1 if some pictures could not be read, otherwise 0.
+        The exit code: 1 if some sources could not be read, otherwise 0.
 
     Raises:
-        UserError: If the model or an image does not exist, the output folder cannot be used, or no picture can be read.
+        UserError: If the model does not exist, the output folder cannot be used, or no picture can be read.
         KeyboardInterrupt: After Ctrl-C, if not only cameras are read, which have no other end.
     """
     from ssd_jax.inputs.finding import find_inputs
-    from ssd_jax.inputs.reading import UNLIMITED, check_can_read, count_pictures, make_readings
+    from ssd_jax.inputs.reading import UNLIMITED, count_pictures, leave_out_unsupported, make_readings
     from ssd_jax.model_zoo.opening import check_model_exists, load
     from ssd_jax.predictions.loop import write_in_order
     from ssd_jax.predictions.targets import choose_targets
@@ -84,8 +87,8 @@ def predict(options: PredictOptions) -> int:
 
     check_out_folder(options.out, *MARKERS)
     _, found = call_all(partial(check_model_exists, options.run), partial(find_inputs, options.sources, options.out))
+    found = leave_out_unsupported(found)
     inputs = found.inputs
-    check_can_read(inputs)
     targets = dict(zip(inputs, choose_targets(inputs, options.out), strict=True))
     output = options.output
     total = count_pictures(inputs, options.every)
@@ -96,8 +99,9 @@ def predict(options: PredictOptions) -> int:
         detect = output.adjust(load(options.run, options.checkpoint), options.run)
         make_out_folder(options.out)
         max_side = detect.config.data.max_image_size if output.tile is None else UNLIMITED
+        readings = make_readings(inputs, max_side, options.every)
         results = detect.detect_in_order(
-            make_readings(inputs, max_side, options.every), options.batch, output.tile, output.overlap
+            readings, options.batch, output.tile, output.overlap, partial(show_views, task)
         )
         with open_writers(output.formats, options.out, detect.class_names, output.drawing) as writers:
             summary = write_in_order(results, targets, writers, output.select, task.update)
@@ -106,16 +110,36 @@ def predict(options: PredictOptions) -> int:
     for line in [output.describe_threshold(detect, options.run), *summary.notes, *found.skipped]:
         if line is not None:
             print(escape_text(line))
+    error = make_reading_error(summary, found, "images and videos" if has_films else "images")
+    if error and not (summary.count or summary.is_interrupted):
+        raise error
+    if error:
+        print(f"error: {error}", file=sys.stderr)
     if summary.is_interrupted and not all(item.kind == "camera" for item in inputs):
         raise KeyboardInterrupt("Stopped. The results up to now are written." if summary.count else "Stopped.")
-    if not summary.unreadable:
-        return 0
-    things = "images and videos" if has_films else "images"
-    error = UserError(f"{summary.unreadable_count} of {len(inputs)} {things} could not be read:", *summary.unreadable)
-    if not summary.count:
-        raise error
-    print(f"error: {error}", file=sys.stderr)
-    return 1
+    return 1 if error else 0
+
+
+def show_views(task: Task, done: int, total: int) -> None:
+    """Show how many views of an image in tiles are done."""
+    if task.has_stage:
+        task.start_lap()
+    task.set_details([f"{done:,} of {total:,} views of an image"])
+
+
+def make_reading_error(summary: "Summary", found: "FoundInputs", things: str) -> UserError | None:
+    """Return an error that names what could not be read, or None if everything could be read.
+
+    Args:
+        summary: What was predicted.
+        found: The inputs, and the sources that name none.
+        things: What the inputs are.
+    """
+    lines = [*found.unusable, *summary.unreadable]
+    if not lines:
+        return None
+    count, total = summary.unreadable_count + len(found.unusable), len(found.inputs) + len(found.unusable)
+    return UserError(f"{count} of {total} {'inputs' if found.unusable else things} could not be read:", *lines)
 
 
 def print_summary(summary: "Summary", options: PredictOptions) -> None:

@@ -29,7 +29,7 @@ class OutputOptions:
     """Minimum score of the detections."""
     score_of: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="CLASS=SCORE")] = ()
     """Minimum score of the detections of a class, such as cat=0.3, in place of --score. Give it once per class."""
-    classes: tuple[str, ...] = ()
+    classes: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="CLASS [CLASS ...]")] = None
     """Names of the classes to detect. Default: all."""
     max_detections: int | None = None
     """Maximum number of detections per image, the best ones. Default: that of the network, which is usually 200."""
@@ -62,7 +62,9 @@ class OutputOptions:
             if number is not None and number < 1:
                 raise UserError(f"--{option} is {number}: expected a number of at least 1")
         if self.tile is not None:
-            check_tile_options(self.tile, self.overlap)
+            check_tile_options(self.tile, self.overlap, "--")
+        if self.classes == ():
+            raise UserError("--classes names no class: write names after it, such as --classes cat dog")
         if not self.formats:
             raise UserError("nothing would be written: name something with --save, such as --save json")
         assert self.scores_of_classes is not None  # raises an error about a wrong --score-of
@@ -111,14 +113,14 @@ class OutputOptions:
         from ssd_jax.inference.adjusting import adjust_detector
         from ssd_jax.inference.results import check_classes
 
-        check_classes(self.classes, detector.class_names, "--classes")
+        check_classes(self.classes or (), detector.class_names, "--classes")
         check_classes(self.scores_of_classes, detector.class_names, "--score-of")
         return adjust_detector(detector, name, nms_iou=self.nms_iou, max_detections=self.max_detections)
 
     def select(self, detections: "Detections") -> "Detections":
         """Return the detections of an image that these options ask for."""
         thresholds = {name: self.scores_of_classes.get(name, self.score) for name in detections.classes}
-        chosen = detections.filter(classes=self.classes or None, score_threshold=thresholds)
+        chosen = detections.filter(classes=self.classes, score_threshold=thresholds)
         return chosen[: self.max_detections]
 
     def describe_threshold(self, detector: "Detector", name: str) -> str | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from ssd_jax.data.earlier_output import MARKER
 from ssd_jax.data.image import EXTENSIONS
 from ssd_jax.errors import format_error_reason
 
@@ -28,7 +29,7 @@ whose name starts with a dot are passed over, too."""
 _OWN_OUTPUT = (
     {"check.json", "problems.csv"},  # of check-data
     {"config.json", "log.jsonl"},  # a run
-    {".ssd_jax_predictions"},  # of predict, see `ssd_jax.predictions.formats.MARKER`
+    {MARKER},  # of predict
 )
 """Files by which folders that this program wrote are recognised. Inside a data set, they are passed over."""
 _MAX_VISITS = 4  # of one folder under different paths, so that folders that link to each other do not multiply
@@ -47,11 +48,15 @@ class Listing(NamedTuple):
     this program."""
 
 
-def list_files(root: str | Path) -> Listing:
+def list_files(root: str | Path, with_predictions: bool = False) -> Listing:
     """List the files in a folder and its subfolders. Links to files and folders are followed.
 
     A folder that contains a link to one of its parents is listed once. Files that are not regular, such as named
     pipes, are passed over, because reading them may never end.
+
+    Args:
+        root: The folder.
+        with_predictions: Whether to list the files in output folders of predict, too.
     """
     files, unread, hidden = [], [], 0
     visits: Counter[tuple[int, int]] = Counter()
@@ -69,7 +74,8 @@ def list_files(root: str | Path) -> Listing:
         except OSError as error:
             unread.append(f"{prefix or root} ({format_error_reason(error)})")
             continue
-        if prefix and any(own <= set(names) for own in _OWN_OUTPUT):
+        own = {name for name in names if not (with_predictions and name == MARKER)}
+        if prefix and any(marks <= own for marks in _OWN_OUTPUT):
             hidden += 1
             continue
         for name in names:

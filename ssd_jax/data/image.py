@@ -17,6 +17,7 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from ssd_jax.data import jpeg
 from ssd_jax.data.image_formats import (
+    COPY_ADVICE,
     LARGE_PIXELS,
     check_size,
     convert_decode_errors,
@@ -97,26 +98,30 @@ def read_reduced_image(
 
 
 def decode_reduced_image(
-    data: bytes, name: str, canvas: tuple[int, int], min_pixels: int = 0
+    data: bytes, name: str, canvas: tuple[int, int], min_pixels: int = 0, advice: str = COPY_ADVICE
 ) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
-    """Decode the bytes of an image file as `read_reduced_image` does.
+    """Decode the bytes of an image as `read_reduced_image` does.
 
     Args:
         data: Content of the image file.
         name: Name of the image for messages.
         canvas: Height and width of the canvas in pixels.
         min_pixels: Images with fewer pixels are decoded at full size.
+        advice: What the user can do if the bytes are not those of an image.
 
     Raises:
         UserError: If the bytes are truncated or not an image; the message begins with ``name``.
     """
-    return _decode_pixels_and_size(data, name, None, canvas, min_pixels)
+    with convert_decode_errors(name, data, advice):
+        return _decode_pixels_and_size(data, name, None, canvas, min_pixels)
 
 
 def _read_pixels_and_size(
     path: str | Path, annotated_size: tuple[int, int] | None, canvas: tuple[int, int] | None, min_pixels: int
 ) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
-    return _decode_pixels_and_size(read_bytes(path), path, annotated_size, canvas, min_pixels)
+    data = read_bytes(path)
+    with convert_decode_errors(path, data):
+        return _decode_pixels_and_size(data, path, annotated_size, canvas, min_pixels)
 
 
 def _decode_pixels_and_size(
@@ -126,8 +131,7 @@ def _decode_pixels_and_size(
     canvas: tuple[int, int] | None,
     min_pixels: int,
 ) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
-    with convert_decode_errors(path, data):
-        pixels, size, orientation = _decode(data, path, canvas, min_pixels)
+    pixels, size, orientation = _decode(data, path, canvas, min_pixels)
     if _is_annotation_unrotated(size, orientation, annotated_size):
         return np.ascontiguousarray(pixels), size
     upright = np.ascontiguousarray(rotate_upright(pixels, orientation))

@@ -4,6 +4,7 @@ import io
 import os
 import re
 import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ _HEIF_PLUGINS = ("pillow_heif", "pi_heif")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 _MAX_PIXELS_PER_BYTE = 1000  # of large images; even drawings have fewer
 _BYTES_PER_PIXEL = 8  # of the largest files: four uncompressed channels of 16 bits
+COPY_ADVICE = "Copy it again, or remove it."
 _ADVICE = "Check the path and its permissions."
 _GIT_LFS_POINTER = b"version https://git-lfs"
 
@@ -119,6 +121,8 @@ def open_image(source: str | Path | io.BytesIO) -> Image.Image:
     # Pillow's own limit is the same for all images that a program reads. It refuses photographs of 180 megapixels.
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels() > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels()
+        # Above the limit, an image is refused below, and a warning of Pillow would say the same once more.
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     try:
         image = Image.open(source, formats=_formats())
     except UnidentifiedImageError:
@@ -136,13 +140,14 @@ def open_image(source: str | Path | io.BytesIO) -> Image.Image:
 
 
 @contextmanager
-def convert_decode_errors(name: str | Path, start: bytes) -> Iterator[None]:
+def convert_decode_errors(name: str | Path, start: bytes, advice: str = COPY_ADVICE) -> Iterator[None]:
     """Convert the exceptions that decoders raise for an invalid image to UserErrors.
 
     Args:
         name: Path, or name of the image for messages. Nothing is read from it, since it may be a name that another
             program sent.
         start: The first bytes of the file.
+        advice: What the user can do if the content is not that of an image.
     """
     try:
         yield
@@ -160,7 +165,7 @@ def convert_decode_errors(name: str | Path, start: bytes) -> Iterator[None]:
             raise UserError(f"{name}: {text}") from error
         is_unknown = isinstance(error, UnidentifiedImageError)
         reason = "not in a known image format" if is_unknown else format_error_reason(error)
-        raise UserError(f"{name}: can't be read as an image ({reason}). Copy it again, or remove it.") from error
+        raise UserError(f"{name}: can't be read as an image ({reason}). {advice}") from error
 
 
 @contextmanager

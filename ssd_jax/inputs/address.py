@@ -53,6 +53,9 @@ def download_image(address: str) -> bytes:
         if "Read timed out" in str(error):  # the server stopped in the middle of the file
             raise _make_error(address, f"{host} does not answer", "Try it again later.") from None
         raise _make_error(address, f"no connection to {host}", "Check the address.") from None
+    except requests.exceptions.InvalidSchema:
+        reason = "it redirects to an address that does not begin with http:// or https://"
+        raise _make_error(address, reason, "Check the address.") from None
     except requests.exceptions.RequestException as error:
         raise _make_error(address, format_error_reason(error), "Check the address.") from error
     if not content:

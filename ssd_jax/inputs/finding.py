@@ -3,16 +3,17 @@
 import glob
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from ssd_jax.data.earlier_output import make_output_search
 from ssd_jax.data.folder import list_files
 from ssd_jax.data.image import EXTENSIONS
 from ssd_jax.data.image_formats import check_is_file
-from ssd_jax.errors import UserError, call_all
+from ssd_jax.errors import UserError
 from ssd_jax.files import convert_read_errors, convert_to_utf8, make_user_path, replace_forbidden_characters
 from ssd_jax.plurals import format_count
 
@@ -57,6 +58,8 @@ class FoundInputs(NamedTuple):
     """The inputs in the order in which they were named. Each is there once."""
     skipped: list[str]
     """One line for each folder and each reason for which files in it are not read."""
+    unusable: list[str]
+    """One line for each source that names no inputs, such as one that does not exist."""
 
 
 def find_inputs(sources: Sequence[str | Path], out: Path | None = None) -> FoundInputs:
@@ -74,21 +77,41 @@ def find_inputs(sources: Sequence[str | Path], out: Path | None = None) -> Found
     A path in a list is relative to the current folder or, if nothing is there, to the folder of the list. What it
     names need not exist; it is found out when it is read.
 
+    A source is unusable if it does not exist or is no file, if it is a folder without images, a pattern that matches
+    none, a list that cannot be read or is empty, or an address that cannot be one of an image. The inputs of the other
+    sources are found nevertheless.
+
     Args:
         sources: The sources.
-        out: An output folder, whose files are left out of folders and patterns.
+        out: An output folder, whose files are left out of folders and patterns. Other folders that ``ssd-jax predict``
+            wrote are left out, too, if they are inside of a source.
 
     Raises:
-        UserError: If a source that is not in a list does not exist or is no file, if a folder has no images, if a
-            pattern matches none, or if a list cannot be read or is empty. The message names all of them.
+        UserError: If no source names an input. The message has a line about each of them.
     """
     found: dict[str, Input] = {}
-    skipped: list[str] = []
-    for part in call_all(*(partial(_find, str(source), out) for source in sources)):
-        skipped += part.skipped
-        for item in part.inputs:
-            found.setdefault(os.path.abspath(item.location) if item.is_file else item.location, item)
-    return FoundInputs(list(found.values()), list(dict.fromkeys(skipped)))
+    parts = _find_all(map(str, sources), partial(_find, out=out))
+    for item in parts.inputs:
+        found.setdefault(os.path.abspath(item.location) if item.is_file else item.location, item)
+    unusable = list(dict.fromkeys(parts.unusable))
+    if not found:
+        raise UserError(*unusable)
+    return FoundInputs(list(found.values()), list(dict.fromkeys(parts.skipped)), unusable)
+
+
+def _find_all(sources: Iterable[str], find: Callable[[str], FoundInputs]) -> FoundInputs:
+    """Return the inputs of several sources together, given a function that finds those of one source."""
+    total = FoundInputs([], [], [])
+    for source in sources:
+        try:
+            part = find(source)
+        except UserError as error:
+            total.unusable.append(" ".join(error.args))
+        else:
+            total.inputs.extend(part.inputs)
+            total.skipped.extend(part.skipped)
+            total.unusable.extend(part.unusable)
+    return total
 
 
 def is_address(text: str) -> bool:
@@ -101,7 +124,7 @@ def _find(source: str, out: Path | None) -> FoundInputs:
     if source == STANDARD_INPUT:
         return _find_in_list(_read_standard_input(), "the standard input", Path(), out)
     if is_address(source):
-        return FoundInputs([_make_address_input(source)], [])
+        return FoundInputs([_make_address_input(source)], [], [])
     path = make_user_path(source)
     if os.path.isdir(path):  # Path.is_dir raises an error for names that are too long
         return _find_in_folder(path, out, may_be_empty=False)
@@ -109,11 +132,11 @@ def _find(source: str, out: Path | None) -> FoundInputs:
         return _find_in_list(_read_list(path), str(path), path.parent, out)
     if not os.path.lexists(path):
         if source.isdecimal():
-            return FoundInputs([Input("camera", str(int(source)), Path(f"camera_{int(source)}"))], [])
+            return FoundInputs([Input("camera", str(int(source)), Path(f"camera_{int(source)}"))], [], [])
         if any(character in source for character in _PATTERN_CHARACTERS):
             return _find_by_pattern(str(path), out)
     check_is_file(path)
-    return FoundInputs([_make_file_input(path)], [])
+    return FoundInputs([_make_file_input(path)], [], [])
 
 
 def _make_file_input(path: Path) -> Input:
@@ -145,19 +168,29 @@ def is_video(name: str) -> bool:
 
 def _find_in_folder(folder: Path, out: Path | None, *, may_be_empty: bool = True) -> FoundInputs:
     """Return the images in a folder, and one line for each reason for which other files in it are not read."""
-    listing = list_files(folder)
-    names = [name for name in listing.files if not _is_inside(folder / name, out)]
+    listing = list_files(folder, with_predictions=True)
+    find_output_folder = make_output_search(folder)
+    listed = [name for name in listing.files if not _is_inside(folder / name, out)]
+    names = [name for name in listed if not find_output_folder(name)]
     images = [name for name in names if name.lower().endswith(EXTENSIONS)]
     others = [name for name in names if not name.lower().endswith(EXTENSIONS)]
     lines = [f"{folder}: skipped {_count_others(others)}"] if others else []
     if listing.hidden:
         text = "1 hidden file or folder" if listing.hidden == 1 else f"{listing.hidden} hidden files and folders"
         lines.append(f"{folder}: skipped {text}")
+    lines += _describe_output_folders(folder, map(find_output_folder, listed))
     if listing.unread:
         lines.append(f"{folder}: skipped {len(listing.unread)} that cannot be read: {list_first(listing.unread)}")
     if not images and not may_be_empty:
         raise UserError(f"{folder} contains no images ({' '.join(EXTENSIONS)}). {' '.join(lines)}".rstrip())
-    return FoundInputs([Input("image", str(folder / name), Path(name)) for name in images], lines)
+    return FoundInputs([Input("image", str(folder / name), Path(name)) for name in images], lines, [])
+
+
+def _describe_output_folders(source: str | Path, folders: Iterable[str | None]) -> list[str]:
+    """Return a line about the output folders that are left out of a source, or none if there are no such folders."""
+    names = list(dict.fromkeys(folder for folder in folders if folder))
+    count = format_count(len(names), "folders that predict wrote")
+    return [f"{source}: skipped {count}: {list_first(names)}"] if names else []
 
 
 def _find_by_pattern(pattern: str, out: Path | None) -> FoundInputs:
@@ -166,21 +199,27 @@ def _find_by_pattern(pattern: str, out: Path | None) -> FoundInputs:
     others: list[str] = []
     lines: list[str] = []
     root = _find_root(pattern)
+    find_output_folder = make_output_search(root)
+    output_folders = []
     for match in map(Path, sorted(glob.glob(pattern, recursive=True))):
-        if match.is_dir():
+        relative = match.relative_to(root)
+        if folder := find_output_folder((relative / "_" if match.is_dir() else relative).as_posix()):
+            output_folders.append(folder)
+        elif match.is_dir():
             if "**" not in pattern:  # which also matches the files in the folder
                 inside = _find_in_folder(match, out)
-                inputs += [item._replace(relative=match.relative_to(root) / item.relative) for item in inside.inputs]
+                inputs += [item._replace(relative=relative / item.relative) for item in inside.inputs]
                 lines += inside.skipped
         elif match.name.lower().endswith((*EXTENSIONS, *VIDEO_EXTENSIONS)) and match.is_file():
             if not _is_inside(match, out):
-                inputs.append(_make_file_input(match)._replace(relative=match.relative_to(root)))
+                inputs.append(_make_file_input(match)._replace(relative=relative))
         else:
             others.append(match.name)
     lines = [f"{pattern}: skipped {_count_others(others)}", *lines] if others else lines
+    lines += _describe_output_folders(pattern, output_folders)
     if not inputs:
         raise UserError(f"{pattern}: this pattern matches no images and no videos. {' '.join(lines)}".rstrip())
-    return FoundInputs(inputs, lines)
+    return FoundInputs(inputs, lines, [])
 
 
 def _find_root(pattern: str) -> Path:
@@ -244,17 +283,16 @@ def _find_in_list(content: bytes, name: str, folder: Path, out: Path | None) -> 
     if not sources or "\0" in text:
         problem = "is not a list of images" if sources else "lists no images"
         raise UserError(f"{name} {problem}. Write one path or address on each line")
-    parts = [_find_listed(source, folder, out) for source in sources]
-    return FoundInputs(
-        [item for part in parts for item in part.inputs], [line for part in parts for line in part.skipped]
-    )
+    return _find_all(sources, partial(_find_listed, folder=folder, out=out))
 
 
 def _find_listed(source: str, folder: Path, out: Path | None) -> FoundInputs:
     """Return the inputs of one line of a list."""
     if is_address(source):
-        return FoundInputs([_make_address_input(source.strip())], [])
+        return FoundInputs([_make_address_input(source.strip())], [], [])
     written = [make_user_path(text) for text in (source, source.strip())]  # spaces at the end may belong to the name
     paths = [*written, *(folder / path for path in written)]
     path = next((path for path in paths if os.path.lexists(path)), paths[1])
-    return _find_in_folder(path, out) if os.path.isdir(path) else FoundInputs([_make_file_input(path)], [])
+    if os.path.isdir(path):
+        return _find_in_folder(path, out, may_be_empty=False)
+    return FoundInputs([_make_file_input(path)], [], [])

@@ -13,7 +13,7 @@ from ssd_jax.data.image_formats import LARGE_PIXELS
 from ssd_jax.errors import UserError
 from ssd_jax.inputs.address import download_image
 from ssd_jax.inputs.camera import read_camera
-from ssd_jax.inputs.finding import Input
+from ssd_jax.inputs.finding import FoundInputs, Input, Kind
 from ssd_jax.inputs.video import read_frames, read_info
 from ssd_jax.optional_packages import import_package
 
@@ -79,17 +79,30 @@ def make_readings(inputs: Iterable[Input], max_side: int, every: int = 1) -> Ite
             yield Reading(partial(read_picture, item, max_side), _estimate_pixels(item))
 
 
-def check_can_read(inputs: Iterable[Input]) -> None:
-    """Check that what is needed to read videos and cameras is installed, if there are any.
+def leave_out_unsupported(found: FoundInputs) -> FoundInputs:
+    """Move videos and cameras to the unusable sources if a package that reads them is not installed.
 
     Raises:
-        UserError: If it is not installed.
+        UserError: If no other inputs remain.
     """
-    kinds = {item.kind for item in inputs}
-    if "camera" in kinds:
-        import_package("cv2", "camera")
-    if kinds & {"video", "camera"}:
-        import_package("av", "video")  # which also writes the videos of cameras
+    problems = {kind: _find_missing_package(kind) for kind in {item.kind for item in found.inputs}}
+    inputs = [item for item in found.inputs if problems[item.kind] is None]
+    if not inputs:
+        raise UserError(*found.unusable, *dict.fromkeys(filter(None, problems.values())))
+    lines = [f"{item.location}: {problems[item.kind]}" for item in found.inputs if problems[item.kind]]
+    return found._replace(inputs=inputs, unusable=[*found.unusable, *lines])
+
+
+def _find_missing_package(kind: Kind) -> str | None:
+    """Return the message about a package that a kind of inputs needs and that is not installed, or None."""
+    try:
+        if kind == "camera":
+            import_package("cv2", "camera")
+        if kind in ("video", "camera"):
+            import_package("av", "video")  # which also writes the videos of cameras
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def read_picture(item: Input, max_side: int) -> Picture | Unreadable:
@@ -104,7 +117,7 @@ def read_picture(item: Input, max_side: int) -> Picture | Unreadable:
         with collect_image_notes() as notes:
             if item.kind == "address":
                 content = download_image(item.location)
-                pixels, size = decode_reduced_image(content, item.location, canvas, LARGE_PIXELS)
+                pixels, size = decode_reduced_image(content, item.location, canvas, LARGE_PIXELS, "Check the address.")
             else:
                 pixels, size = read_reduced_image(item.location, None, canvas, LARGE_PIXELS)
     except UserError as error:
@@ -135,18 +148,13 @@ def _count_frames(item: Input, every: int) -> int | None:
 
 def _make_frame_readings(item: Input, every: int) -> Iterator[Reading]:
     """Yield the frames of a video or a camera, which are already decoded, and then the error if there was one."""
-    notes: tuple[str, ...] = ()
     try:
-        if item.kind == "video":
-            notes = ("its audio is not copied",) if read_info(item.location).has_audio else ()
-            frames = read_frames(item.location, every)
-        else:
-            frames = read_camera(int(item.location), every)
+        is_video = item.kind == "video"
+        frames = read_frames(item.location, every) if is_video else read_camera(int(item.location), every)
         for frame in frames:
             size = frame.pixels.shape[1], frame.pixels.shape[0]
-            picture = Picture(item, frame.pixels, size, frame.position, frame.seconds, notes)
+            picture = Picture(item, frame.pixels, size, frame.position, frame.seconds)
             yield Reading(partial(_return, picture), size[0] * size[1])
-            notes = ()
     except UserError as error:
         yield Reading(partial(_return, Unreadable(error.args)), 0)
 

@@ -1,12 +1,14 @@
-"""Names of what ``ssd-jax predict`` can write. This module imports nothing, so that ``--help`` is fast."""
+"""Names of what ``ssd-jax predict`` can write. This module imports next to nothing, so that ``--help`` is fast."""
 
 from typing import Literal, get_args
+
+from ssd_jax.data.earlier_output import JSON_FILE
 
 Format = Literal["pictures", "json", "coco", "csv", "yolo", "voc", "crops"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 """Formats that ``--save`` can name."""
 
-JSON_FILE, CSV_FILE = "predictions.json", "predictions.csv"
+CSV_FILE = "predictions.csv"
 COCO_FOLDER, YOLO_FOLDER, VOC_FOLDER, CROP_FOLDER = "coco", "yolo", "voc", "crops"
 COCO_FILE = "annotations.json"
 WRITTEN: dict[Format, str] = {
@@ -19,9 +21,6 @@ WRITTEN: dict[Format, str] = {
     "pictures": "the images with their boxes",
 }
 """Description of the output of each format, for messages."""
-MARKER = ".ssd_jax_predictions"
-"""Name of an empty file in an output folder, by which later predictions and the readers of data sets recognise it."""
-MARKERS = (JSON_FILE, MARKER)
 
 
 def describe_written(formats: tuple[Format, ...], pictures: str = "images") -> str:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -13,10 +13,12 @@ from ssd_jax.inference.pipeline import DetectedPicture
 from ssd_jax.inference.results import Detections
 from ssd_jax.inputs.finding import Input
 from ssd_jax.inputs.reading import Picture, Unreadable
+from ssd_jax.inputs.video import read_info
 from ssd_jax.predictions.pictures import PictureWriter
 from ssd_jax.predictions.prediction import Prediction, PredictionWriter
 from ssd_jax.predictions.targets import make_frame_target
 from ssd_jax.predictions.video_writer import VideoWriter
+from ssd_jax.runtime.interrupts import DelayedInterrupt
 from ssd_jax.runtime.ordered_map import map_in_order
 
 _THREADS = 2
@@ -58,12 +60,12 @@ class Summary:
 
 
 class _Drawn(NamedTuple):
-    """A picture with its predictions, of which pictures with boxes were written."""
+    """A picture with its predictions."""
 
     picture: Picture
     prediction: Prediction
-    frame: UInt8[np.ndarray, "h w 3"] | None
-    """A frame of a video with boxes. None for an image."""
+    drawing: UInt8[np.ndarray, "h w 3"] | bytes | None
+    """With boxes: the pixels of a frame, or the file of an image. None if no pictures are written."""
     best_score: float
 
 
@@ -76,7 +78,7 @@ def write_in_order(
 ) -> Summary:
     """Write predictions in the order of the pictures. Pictures are drawn in several threads.
 
-    After Ctrl-C, the files of the predictions up to then are complete.
+    After Ctrl-C, the files of the predictions up to then are complete, and each of them is in all files.
 
     Args:
         results: The results of a detector.
@@ -96,30 +98,27 @@ def write_in_order(
             return result
         picture, detections = result
         prediction = _make_prediction(picture, select(detections), targets)
-        frame = None
+        drawing: Any = None
         for writer in drawers:
-            if picture.frame is None:
-                writer.write(prediction)
-            else:
-                frame = np.asarray(writer.draw(prediction))
-        return _Drawn(picture, prediction, frame, max((d.score for d in detections), default=0.0))
+            drawing = writer.encode(prediction) if picture.frame is None else np.asarray(writer.draw(prediction))
+        return _Drawn(picture, prediction, drawing, max((d.score for d in detections), default=0.0))
 
     summary = Summary()
     drawn = map_in_order(draw, results, threads=_THREADS, ahead=2 * _THREADS)
-    with _Videos() as videos, contextlib.closing(drawn):
+    with _Videos() as videos, contextlib.closing(drawn), DelayedInterrupt() as interrupt:
         try:
             for result in drawn:
-                if isinstance(result, Unreadable):
-                    summary.unreadable += result.lines
-                    summary.unreadable_count += 1
-                else:
-                    for writer in others:
-                        writer.write(result.prediction)
-                    if result.frame is not None:
-                        target = drawers[0].out / targets[result.picture.input]
-                        videos.write(target, result.frame, result.picture.seconds or 0.0)
-                    summary.add(result.picture, result.prediction, result.best_score)
-                progress()
+                with interrupt.delay():
+                    if isinstance(result, Unreadable):
+                        summary.unreadable += result.lines
+                        summary.unreadable_count += 1
+                    else:
+                        for writer in others:
+                            writer.write(result.prediction)
+                        for writer in drawers:
+                            _write_drawing(writer, result, targets, videos, summary)
+                        summary.add(result.picture, result.prediction, result.best_score)
+                    progress()
         except KeyboardInterrupt:
             summary.is_interrupted = True
     return summary
@@ -131,6 +130,19 @@ def _make_prediction(picture: Picture, detections: Detections, targets: Mapping[
         target = make_frame_target(target, picture.frame)
     source = Path(picture.name) if picture.input.kind == "image" else None
     return Prediction(picture.name, target, picture.pixels, detections, source, picture.frame)
+
+
+def _write_drawing(
+    writer: PictureWriter, drawn: _Drawn, targets: Mapping[Input, Path], videos: "_Videos", summary: Summary
+) -> None:
+    """Write an image with boxes, or append a frame with boxes to its video."""
+    if not isinstance(drawn.drawing, np.ndarray):
+        writer.write(drawn.prediction, drawn.drawing)
+        return
+    source = drawn.picture.input
+    is_new = videos.write(writer.out / targets[source], drawn.drawing, drawn.picture.seconds or 0.0)
+    if is_new and source.kind == "video" and read_info(source.location).has_audio:
+        summary.notes.append(f"{source.location}: its audio is not copied")
 
 
 class _Videos:
@@ -146,12 +158,15 @@ class _Videos:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._close(keep=kind is None)
 
-    def write(self, target: Path, frame: UInt8[np.ndarray, "h w 3"], seconds: float) -> None:
-        """Append a frame to a video. The frames of one video come in succession."""
-        if self._writer is None or target != self._target:
+    def write(self, target: Path, frame: UInt8[np.ndarray, "h w 3"], seconds: float) -> bool:
+        """Append a frame to a video, and return whether it is the first one. Those of one video come in succession."""
+        is_new = self._writer is None or target != self._target
+        if is_new:
             self._close(keep=True)
             self._target, self._writer = target, VideoWriter(target)
+        assert self._writer is not None, "it was just made"
         self._writer.write(frame, seconds)
+        return is_new
 
     def _close(self, *, keep: bool) -> None:
         writer, self._writer = self._writer, None

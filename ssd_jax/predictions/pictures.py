@@ -1,5 +1,6 @@
 """Pictures of detections: images with boxes, and the parts of images that are in boxes."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from ssd_jax.drawing.boxes import class_colours, draw_boxes
-from ssd_jax.files import append_to_file_name, make_safe_file_name
+from ssd_jax.files import append_to_file_name, convert_write_errors, make_safe_file_name
 from ssd_jax.predictions.formats import CROP_FOLDER
-from ssd_jax.predictions.prediction import Prediction, PredictionWriter, save_image
+from ssd_jax.predictions.prediction import OUT_ADVICE, Prediction, PredictionWriter, save_image
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,25 @@ class PictureWriter(PredictionWriter):
             show_scores=self._drawing.show_scores,
         )
 
-    def write(self, prediction: Prediction) -> None:
-        if prediction.frame is None:
-            save_image(self.out / prediction.target, self.draw(prediction), quality=92)
+    def encode(self, prediction: Prediction) -> bytes:
+        """Return the content of the file of an image with its boxes."""
+        stream = io.BytesIO()
+        self.draw(prediction).save(stream, "JPEG", quality=92)
+        return stream.getvalue()
+
+    def write(self, prediction: Prediction, content: bytes | None = None) -> None:
+        """Write the image with its boxes.
+
+        Args:
+            prediction: The prediction.
+            content: What `encode` returned for it. None: it is encoded now.
+        """
+        if prediction.frame is not None:
+            return
+        file = self.out / prediction.target
+        with convert_write_errors(file, OUT_ADVICE):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(self.encode(prediction) if content is None else content)
 
 
 class CropWriter(PredictionWriter):

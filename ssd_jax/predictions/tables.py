@@ -7,13 +7,13 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from ssd_jax.data.earlier_output import BOXES_NOTE, JSON_FILE
 from ssd_jax.errors import UserError
 from ssd_jax.files import close_after_errors, convert_write_errors, make_cell, write_text
-from ssd_jax.predictions.formats import CSV_FILE, JSON_FILE
+from ssd_jax.predictions.formats import CSV_FILE
 from ssd_jax.predictions.prediction import OUT_ADVICE, Prediction, PredictionWriter
 
 CSV_COLUMNS = ("file", "frame", "width", "height", "class", "score", "x1", "y1", "x2", "y2")
-_BOXES = "x1, y1, x2, y2 in pixels of the original image"
 
 
 class JsonWriter(PredictionWriter):
@@ -31,10 +31,10 @@ class JsonWriter(PredictionWriter):
         self._has_pictures, self._count = has_pictures, 0
         self._file, self._temporary = out / JSON_FILE, out / f"{JSON_FILE}.tmp"
         if not self._file.exists():  # so that the folder can be used again, even if this process is stopped
-            write_text(self._file, json.dumps({"boxes": _BOXES, "images": []}, indent=1) + "\n")
+            write_text(self._file, json.dumps({"boxes": BOXES_NOTE, "images": []}, indent=1) + "\n")
         with convert_write_errors(self._file, OUT_ADVICE):
             self._stream = self._temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
-            self._stream.write(f'{{\n "boxes": {json.dumps(_BOXES)},\n "images": [')
+            self._stream.write(f'{{\n "boxes": {json.dumps(BOXES_NOTE)},\n "images": [')
 
     def write(self, prediction: Prediction) -> None:
         width, height = prediction.detections.size

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from ssd_jax.errors import UserError
 from ssd_jax.files import append_to_file_name, convert_write_errors
 from ssd_jax.optional_packages import import_package
 from ssd_jax.predictions.prediction import OUT_ADVICE
@@ -63,16 +64,20 @@ class VideoWriter:
         container, self._container = self._container, None
         if container is None:
             return
-        with self._convert_errors():
-            try:
+        try:
+            with self._convert_errors():
+                try:
+                    if keep:
+                        container.mux(self._stream.encode())
+                finally:
+                    container.close()
                 if keep:
-                    container.mux(self._stream.encode())
-            finally:
-                container.close()
-            if keep:
-                self._part.replace(self._path)
-            else:
-                self._part.unlink(missing_ok=True)
+                    self._part.replace(self._path)
+        except UserError:
+            if keep:  # or else there was an error before, such as a full disk, which was reported then
+                raise
+        finally:
+            self._part.unlink(missing_ok=True)
 
     def _open(self, width: int, height: int) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)

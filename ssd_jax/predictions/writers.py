@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from ssd_jax.data.earlier_output import MARKER
 from ssd_jax.files import write_text
 from ssd_jax.predictions.data_sets import DataSetWriter
-from ssd_jax.predictions.formats import MARKER, Format
+from ssd_jax.predictions.formats import Format
 from ssd_jax.predictions.pictures import DEFAULT_DRAWING, CropWriter, DrawingOptions, PictureWriter
 from ssd_jax.predictions.prediction import PredictionWriter
 from ssd_jax.predictions.tables import CsvWriter, JsonWriter

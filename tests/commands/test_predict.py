@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -15,10 +16,12 @@ import pytest
 from helpers.cli import run_command
 from PIL import Image
 
+from ssd_jax.commands.predict import show_views
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.errors import escape_text
 from ssd_jax.predictions import video_writer
 from ssd_jax.runs import run_folder
+from ssd_jax.runtime.task import Task
 
 
 @pytest.fixture
@@ -138,6 +141,34 @@ def test_predict_skips_and_names_unreadable_images(trained_run, photos, tmp_path
     assert len(json.loads((out / "predictions.json").read_text())["images"]) == 4
 
 
+def test_predict_does_all_usable_sources_and_names_the_others(trained_run, photos, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (photos / "cut.jpg").write_bytes(b"no image")
+    out = tmp_path / "out"
+    sources = (tmp_path / "nothing.jpg", photos / "a.png", tmp_path / "empty", "http://host/a.mp4", photos / "cut.jpg")
+    assert run_command("predict", trained_run, *sources, "--out", out) == 1
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    error = next(position for position, line in enumerate(lines) if line.startswith("error: "))
+    assert lines[error] == "error: 4 of 5 inputs could not be read:"
+    names = [tmp_path / "nothing.jpg", tmp_path / "empty", "http://host/a.mp4", photos / "cut.jpg"]
+    assert len(lines) == error + 5
+    for name, line in zip(names, lines[error + 1 :], strict=True):
+        assert str(name) in line
+    assert "in 1 image" in printed.out
+    (image,) = json.loads((out / "predictions.json").read_text())["images"]
+    assert image["file"] == str(photos / "a.png")
+
+
+def test_predict_leaves_out_its_earlier_output_and_says_so(trained_run, photos, capsys):
+    assert run_command("predict", trained_run, photos, "--out", photos / "first") == 0
+    assert run_command("predict", trained_run, photos, "--save", "csv", "--out", photos / "second") == 0
+    assert f"{photos}: skipped 1 folder that predict wrote: first" in capsys.readouterr().out
+    assert run_command("predict", trained_run, photos, "--out", photos / "third") == 0
+    printed = capsys.readouterr().out
+    assert "in 4 images" in printed and "2 folders that predict wrote: first, second" in printed
+
+
 def test_predict_keeps_earlier_predictions_if_no_image_is_readable(trained_run, photos, tmp_path, run_failing_command):
     out = tmp_path / "out"
     assert run_command("predict", trained_run, photos / "a.png", "--out", out) == 0
@@ -203,6 +234,8 @@ def test_predict_rejects_invalid_arguments(run_failing_command, tmp_path, traine
     assert "--score is 1.5" in run_failing_command("predict", trained_run, photos, "--score", "1.5", "--out", out)
     assert str(tmp_path / "typo") in run_failing_command("predict", trained_run, tmp_path / "typo", "--out", out)
     (tmp_path / "empty").mkdir()
+    assert "--classes" in run_failing_command("predict", trained_run, photos, "--classes")
+    assert "--tile is 0" in run_failing_command("predict", trained_run, photos, "--tile", "0")
     assert f"{tmp_path / 'empty'} " in run_failing_command("predict", trained_run, tmp_path / "empty", "--out", out)
     assert "config.json" in run_failing_command("predict", tmp_path, photos, "--out", out)
     assert not out.exists(), "the folder is created only after all checks"
@@ -246,6 +279,14 @@ def test_predict_names_a_broken_video_and_does_the_others(trained_run, photos, t
     assert (out / "a.png.jpg").exists() and not (out / "broken.mp4").exists()
 
 
+def test_predict_tells_about_sound_only_if_it_writes_a_video(trained_run, tmp_path, capsys):
+    videos = pytest.importorskip("helpers.videos", reason="PyAV is not installed", exc_type=ImportError)
+    video = videos.write_video(tmp_path / "clip.mp4", [200], has_audio=True)
+    assert run_command("predict", trained_run, video, "--save", "json", "--out", tmp_path / "out") == 0
+    printed = capsys.readouterr().out
+    assert "audio" not in printed and "in 1 frame " in printed
+
+
 def test_predict_with_a_camera_ends_with_an_interrupt(trained_run, tmp_path, monkeypatch, capsys):
     """A stand-in for OpenCV sends frames without end, and Ctrl-C comes after ten of them."""
     videos = pytest.importorskip("helpers.videos", reason="PyAV is not installed", exc_type=ImportError)
@@ -277,21 +318,28 @@ def test_predict_with_a_camera_ends_with_an_interrupt(trained_run, tmp_path, mon
     assert "detections" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to a single process")
 def test_predict_writes_what_is_done_after_an_interrupt(trained_run, photos, tmp_path, monkeypatch, capsys):
+    """Ctrl-C comes while an entry is written. All files contain the same images afterwards."""
     from ssd_jax.predictions.tables import JsonWriter
 
     write = JsonWriter.write
 
-    def write_and_interrupt(self: JsonWriter, prediction: Any) -> None:
-        write(self, prediction)
+    def interrupt_and_write(self: JsonWriter, prediction: Any) -> None:
         if prediction.file.endswith("a.jpg"):
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
+        write(self, prediction)
 
-    monkeypatch.setattr(JsonWriter, "write", write_and_interrupt)
-    assert run_command("predict", trained_run, photos, "--out", tmp_path / "out") == 130
+    for number in range(10):
+        (photos / f"z{number}.png").write_bytes((photos / "a.png").read_bytes())
+    monkeypatch.setattr(JsonWriter, "write", interrupt_and_write)
+    out = tmp_path / "out"
+    assert run_command("predict", trained_run, photos, "--save", "pictures", "json", "csv", "--out", out) == 130
     assert "Stopped. The results up to now are written" in capsys.readouterr().err
-    images = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
+    images = json.loads((out / "predictions.json").read_text())["images"]
     assert [Path(image["file"]).name for image in images] == ["a.bmp", "a.jpg"]
+    assert sorted(file.name for file in out.glob("*.jpg")) == ["a.bmp.jpg", "a.jpg"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_predict_reads_paths_from_the_standard_input(trained_run, photos, tmp_path, monkeypatch):
@@ -300,6 +348,13 @@ def test_predict_reads_paths_from_the_standard_input(trained_run, photos, tmp_pa
     out = tmp_path / "out"
     assert run_command("predict", trained_run, "-", "--batch", "3", "--out", out) == 1
     assert len(json.loads((out / "predictions.json").read_text())["images"]) == 2
+
+
+def test_progress_shows_the_views_of_an_image_in_tiles():
+    task = Task("detecting", 2, "image", 0, "loading and compiling the network", True)
+    show_views(task, 3, 1022)
+    line = task.format_line()
+    assert "compiling" not in line and "0/2 images" in line and "3 of 1,022 views" in line
 
 
 @pytest.mark.parametrize("option", ["--batch", "--every"])

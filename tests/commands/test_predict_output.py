@@ -38,8 +38,13 @@ def test_pictures_and_json_are_saved_by_default():
     ],
 )  # fmt: skip
 def test_check_names_the_wrong_option(words):
-    with pytest.raises(UserError, match=words[-2].removeprefix("--")):
+    with pytest.raises(UserError, match=words[-2]):
         parse(*words).check()
+
+
+def test_check_rejects_classes_without_names():
+    with pytest.raises(UserError, match="--classes"):
+        parse("--classes").check()
 
 
 def test_check_accepts_the_defaults():

@@ -77,6 +77,16 @@ def test_max_pixels_rejects_what_is_not_a_positive_integer(monkeypatch, text):
         image_formats.max_pixels()
 
 
+@pytest.mark.filterwarnings("always")
+def test_image_above_the_limit_is_one_error_without_a_warning_of_pillow(tmp_path, monkeypatch, recwarn):
+    Image.new("L", (60, 50)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow warns up to twice its limit
+    monkeypatch.setenv("SSD_JAX_MAX_PIXELS", "2000")
+    with pytest.raises(UserError, match=r"a\.png: the image is too large"):
+        read_image(tmp_path / "a.png")
+    assert not recwarn.list
+
+
 def test_open_image_raises_the_limit_of_pillow(tmp_path, monkeypatch):
     Image.new("1", (2000, 1000)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500_000)  # Pillow refuses more than twice as many pixels

@@ -15,7 +15,8 @@ class FileServer:
     ``good``: sends the file, or the requested range. ``cut``: closes the connection in the middle of the first answer.
     ``cut_always``: closes every connection after a part. ``no_range``: as cut, and then always sends the whole file.
     ``stall``: stops in the middle of the first answer, but keeps the connection. ``busy``: answers 503 once.
-    ``slow``: pauses several times. ``redirect``: redirects to good. ``refuse_range``: answers 416 to ranges.
+    ``slow``: pauses several times. ``redirect``: redirects to good. ``redirect_to_file``: redirects to a file of this
+    machine. ``refuse_range``: answers 416 to ranges.
     ``endless``: sends more and more. Everything else: status 404.
     """
 
@@ -42,6 +43,8 @@ def run_file_server(content: bytes) -> Iterator[FileServer]:
             server_state.requests.append((behavior, self.headers["Range"]))
             if behavior == "redirect":
                 self.send_answer(302, b"", Location=self.path.replace("redirect", "good"))
+            elif behavior == "redirect_to_file":
+                self.send_answer(302, b"", Location="file:///etc/hostname")
             elif behavior == "busy" and is_first:
                 self.send_answer(503, b"later")
             elif behavior == "refuse_range" and self.headers["Range"]:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from ssd_jax.errors import UserError
+from ssd_jax.files import write_text
 from ssd_jax.inputs.finding import Input, find_inputs
+from ssd_jax.predictions.writers import open_writers
 
 
 def find(*sources):
@@ -71,6 +73,62 @@ def test_list_names_folders_addresses_videos_and_missing_files(make_files):
     found = find_inputs(["list.txt"]).inputs
     assert [item.location for item in found] == ["d/a.jpg", "d/b.png", "http://host/c.jpg", "clip.mp4", "missing.jpg"]
     assert [item.kind for item in found] == ["image", "image", "address", "video", "image"]
+
+
+def test_unusable_sources_do_not_keep_others_from_being_found(make_files):
+    make_files("a.jpg", "d/b.png", "empty/notes.md", "l.txt")
+    Path("list.txt").write_text("empty\nhttps://host/c.mp4\nd/b.png\n", encoding="utf-8")
+    sources = ("nothing.jpg", "a.jpg", "empty", "no*.jpg", "ftp://host/x.jpg", "l.txt", "list.txt", "nothing.jpg", "d")
+    found = find_inputs(sources)
+    assert [item.location for item in found.inputs] == ["a.jpg", "d/b.png"]
+    begins = [
+        "nothing.jpg: can't be read",
+        "empty contains no images",
+        "no*.jpg: this pattern",
+        "ftp://host/x.jpg: images",
+    ]
+    begins += ["l.txt lists no images", "https://host/c.mp4: videos"]
+    for line, begin in zip(found.unusable, begins, strict=True):
+        assert line.startswith(begin), line
+
+
+def test_error_names_all_sources_if_none_is_usable(make_files):
+    make_files("empty/notes.md", "list.txt")
+    Path("list.txt").write_text("empty\n", encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        find("nothing.jpg", "list.txt")
+    assert [line.split()[0] for line in str(error.value).splitlines()] == ["nothing.jpg:", "empty"]
+
+
+# ---- folders that predict wrote ----
+
+
+@pytest.fixture
+def photos_and_output(make_files):
+    """Make a folder with photographs, two output folders of predict, and a folder with another predictions.json."""
+    make_files("in/a.jpg", "in/sub/b.jpg", "in/other/c.jpg", "in/out/a.jpg", "in/out/crops/cat/a_1.jpg")
+    make_files("in/sub/csv/images/b.jpg", "in/sub/csv/.ssd_jax_predictions", "in/out/clip.mp4")
+    Path("in/other/predictions.json").write_text('[{"boxes": []}]', encoding="utf-8")
+    write_text(Path("in/other/more.txt"), "")
+    with open_writers(["json"], Path("in/out"), ("cat",)):
+        pass
+
+
+def test_folders_that_predict_wrote_are_left_out(photos_and_output):
+    found = find_inputs(["in"])
+    assert [item.location for item in found.inputs] == ["in/a.jpg", "in/other/c.jpg", "in/sub/b.jpg"]
+    assert "in: skipped 2 folders that predict wrote: out, sub/csv" in found.skipped
+    assert find("in/sub") == ["in/sub/b.jpg"]
+    assert find("in/out") == ["in/out/a.jpg", "in/out/crops/cat/a_1.jpg"], "the user named it"
+
+
+@pytest.mark.parametrize("pattern", ["in/**/*.jpg", "in/*"])
+def test_pattern_leaves_out_what_predict_wrote(photos_and_output, pattern):
+    found = find_inputs([pattern])
+    assert [item.location for item in found.inputs] == ["in/a.jpg", "in/other/c.jpg", "in/sub/b.jpg"]
+    assert any(
+        "folders that predict wrote" in line or "folder that predict wrote: out" in line for line in found.skipped
+    )
 
 
 def test_paths_in_a_list_are_relative_to_the_current_folder_or_to_that_of_the_list(make_files):

@@ -13,7 +13,7 @@ from ssd_jax.errors import UserError
 from ssd_jax.inputs import address
 from ssd_jax.inputs.camera import read_camera
 from ssd_jax.inputs.finding import find_inputs
-from ssd_jax.inputs.reading import Picture, Unreadable, check_can_read, count_pictures, make_readings
+from ssd_jax.inputs.reading import Picture, Unreadable, count_pictures, leave_out_unsupported, make_readings
 
 
 def read_all(*sources: str, every: int = 1) -> list[Picture | Unreadable]:
@@ -62,6 +62,12 @@ def test_wrong_content_at_an_address_is_named():
     with run_file_server(b"<html>no image</html>") as server:
         (result,) = read_all(f"{server.url}good/a.png")
     assert result.lines[0].startswith(f"{server.url}good/a.png: can't be read as an image")
+    assert "Check the address." in result.lines[0] and "Copy it" not in result.lines[0]
+
+
+def test_redirect_to_a_file_is_not_followed(server):
+    (result,) = read_all(f"{server.url}redirect_to_file/a.png")
+    assert "redirects to an address" in result.lines[0] and "adapter" not in result.lines[0]
 
 
 def test_unreachable_host_is_named():
@@ -128,5 +134,9 @@ def test_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, source, 
     (tmp_path / "a.mp4").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / "b.png").write_bytes(b"")
     with pytest.raises(UserError, match=rf"ssd-jax\[{extra}\]"):
-        check_can_read(find_inputs([source]).inputs)
+        leave_out_unsupported(find_inputs([source]))
+    found = leave_out_unsupported(find_inputs([source, "nothing.png", "b.png"]))
+    assert [item.location for item in found.inputs] == ["b.png"]
+    assert found.unusable[0].startswith("nothing.png: ") and found.unusable[1].startswith(f"{source}: the package ")

@@ -41,11 +41,23 @@ def test_frames_are_upright(tmp_path, rotation, dark):
     assert (width, height) == ((64, 48) if rotation == 180 else (48, 64))
 
 
-def test_first_frame_tells_that_audio_is_dropped(tmp_path):
-    video = write_video(tmp_path / "a.mp4", LEVELS, has_audio=True)
-    pictures = [reading.read() for reading in make_readings(find_inputs([video]).inputs, 64)]
-    assert [bool(picture.notes) for picture in pictures] == [True] + [False] * 9
+def test_read_info_tells_whether_there_is_audio(tmp_path):
+    assert read_info(write_video(tmp_path / "a.mp4", LEVELS, has_audio=True)).has_audio
     assert not read_info(write_video(tmp_path / "b.mp4", LEVELS)).has_audio
+
+
+@pytest.mark.parametrize(("name", "has_audio"), [("a.mkv", False), ("a.mkv", True), ("a.avi", False)])
+def test_video_whose_end_is_missing_is_an_error_after_its_frames(tmp_path, name, has_audio):
+    levels = np.random.default_rng(0).integers(0, 255, 30).tolist()
+    video = write_video(tmp_path / name, levels, size=(320, 240), has_audio=has_audio)
+    assert len(list(read_frames(video))) == 30
+    content = video.read_bytes()
+    video.write_bytes(content[: len(content) * 2 // 3])
+    frames = []
+    with pytest.raises(UserError, match=r"ends after [012]\.\d of 3\.\d seconds") as error:
+        frames.extend(read_frames(video))
+    assert str(error.value).startswith(f"{video}: ") and len(str(error.value).splitlines()) == 1
+    assert 0 < len(frames) < 25
 
 
 @pytest.mark.parametrize("content", [b"", b"no video", None])

@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from ssd_jax.config import Data
+from ssd_jax.data.earlier_output import MARKER
 from ssd_jax.data.folder import Folder
 from ssd_jax.data.formats.open import open_source
 from ssd_jax.data.problems import Problems
@@ -19,7 +20,7 @@ from ssd_jax.errors import UserError
 from ssd_jax.inference.detections import ImageDetections
 from ssd_jax.inference.results import Detections
 from ssd_jax.predictions.data_sets import DataSetWriter
-from ssd_jax.predictions.formats import FORMATS, MARKER
+from ssd_jax.predictions.formats import FORMATS
 from ssd_jax.predictions.prediction import Prediction
 from ssd_jax.predictions.writers import open_writers
 
